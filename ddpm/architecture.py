@@ -1,0 +1,127 @@
+"""Which blocks a U-Net of given settings has, and what they cost: no torch, so that a form can ask at once.
+
+`ddpm.unet` builds its modules from the same plan.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from ddpm.config import ModelConfig, TrainConfig
+
+RUNTIME_BYTES = 330e6  # Python, torch and the data, measured on an idle training process
+
+
+class Conv(NamedTuple):
+    """A 3x3 convolution: the first layer, and each change of resolution."""
+
+    channels_in: int
+    channels: int
+    size: int  # of the feature map that comes out
+    change: str = ""  # "", "down" or "up"
+
+
+class Res(NamedTuple):
+    channels_in: int
+    channels: int
+    size: int
+
+
+class Attention(NamedTuple):
+    channels: int
+    size: int
+    heads: int
+
+
+Layer = Conv | Res | Attention
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The layers of each block, in the order in which improved-diffusion numbers them."""
+
+    inputs: list[list[Layer]]
+    middle: list[Layer]
+    outputs: list[list[Layer]]
+
+    @property
+    def layers(self) -> list[Layer]:
+        return [layer for block in [*self.inputs, self.middle, *self.outputs] for layer in block]
+
+
+def plan(config: ModelConfig, channels_in: int) -> Plan:
+    """Lay out the network for pictures of `channels_in` channels."""
+    width, size = config.num_channels, config.image_size
+    inputs: list[list[Layer]] = [[Conv(channels_in, width, size)]]
+    skips, channels = [width], width
+    last = len(config.multipliers) - 1
+    for level, mult in enumerate(config.multipliers):
+        for _ in range(config.num_res_blocks):
+            block: list[Layer] = [Res(channels, mult * width, size)]
+            channels = mult * width
+            if size in config.attention_sizes:
+                block.append(Attention(channels, size, config.num_heads))
+            inputs.append(block)
+            skips.append(channels)
+        if level != last:
+            size //= 2
+            inputs.append([Conv(channels, channels, size, "down")])
+            skips.append(channels)
+    middle: list[Layer] = [
+        Res(channels, channels, size),
+        Attention(channels, size, config.num_heads),
+        Res(channels, channels, size),
+    ]
+    outputs: list[list[Layer]] = []
+    for level, mult in reversed(list(enumerate(config.multipliers))):
+        for i in range(config.num_res_blocks + 1):
+            block = [Res(channels + skips.pop(), mult * width, size)]
+            channels = mult * width
+            if size in config.attention_sizes:
+                block.append(Attention(channels, size, config.heads_up))
+            if level and i == config.num_res_blocks:
+                size *= 2
+                block.append(Conv(channels, channels, size, "up"))
+            outputs.append(block)
+    return Plan(inputs, middle, outputs)
+
+
+def parameters(config: ModelConfig) -> int:
+    """Number of weights of the U-Net."""
+    width, embed = config.num_channels, 4 * config.num_channels
+    total = (width + 1) * embed + (embed + 1) * embed
+    total += config.num_classes * embed if config.class_cond else 0
+    for layer in plan(config, config.image_channels).layers:
+        match layer:
+            case Conv(channels_in, channels):
+                total += 9 * channels_in * channels + channels
+            case Res(channels_in, channels):
+                total += 2 * channels_in + 9 * channels_in * channels + channels  # norm, conv
+                total += (embed + 1) * channels * (2 if config.use_scale_shift_norm else 1)
+                total += 2 * channels + 9 * channels * channels + channels
+                total += (channels_in + 1) * channels if channels_in != channels else 0
+            case Attention(channels):
+                total += 2 * channels + (channels + 1) * 3 * channels + (channels + 1) * channels
+    return total + 2 * width + 9 * width * config.out_channels + config.out_channels
+
+
+def activation_bytes(config: ModelConfig) -> float:
+    """Bytes per picture that a training step keeps for its backward pass, in fp32."""
+    kept = 0.0
+    for layer in plan(config, config.image_channels).layers:
+        area = layer.size**2
+        match layer:
+            case Conv(_, channels):
+                kept += channels * area
+            case Res(channels_in, channels) if config.use_checkpoint:
+                kept += channels_in * area
+            case Res(channels_in, channels):
+                kept += (5 * channels_in + 7 * channels) * area  # norms, SiLUs, scale and shift, convolutions
+            case Attention(channels, _, heads):
+                kept += 8 * channels * area + (0 if config.use_checkpoint else 2 * heads * area**2)
+    return 4 * kept
+
+
+def memory_bytes(model: ModelConfig, train: TrainConfig) -> float:
+    """Estimated peak memory of a training process: weights, gradients, AdamW, averages, activations."""
+    copies = 4 + len(train.ema_rates)
+    return RUNTIME_BYTES + 4.0 * copies * parameters(model) + activation_bytes(model) * train.micro

@@ -1,0 +1,197 @@
+"""The only module that writes files: atomic, flushed to disk, checksummed.
+
+A file is written under a temporary name in its own folder, flushed, and renamed into place, so that a
+kill, a full disk or a power cut at any instant leaves either the old file or the new one.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+from ddpm.errors import UserError
+
+TEMPORARY = ".tmp-"  # how an unfinished file's name begins
+
+
+class DiskFull(UserError):
+    """There was no room for a file; what was there before is untouched."""
+
+    def __init__(self, path: Path):
+        super().__init__(
+            f"No room to write {path.name} in {path.parent} ({free_bytes(path.parent) / 1e6:.0f} MB free): "
+            "free some space and try again; everything saved before is intact."
+        )
+
+
+class Written(NamedTuple):
+    bytes: int
+    sha256: str
+
+
+class _Hashing:
+    """A binary file that counts and hashes what passes through it, and keeps the first error.
+
+    torch.save reports a failed write as a RuntimeError in which the cause is lost.
+    """
+
+    def __init__(self, file: BinaryIO):
+        self.file = file
+        self.bytes = 0
+        self.hash = hashlib.sha256()
+        self.error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        try:
+            self.file.write(data)  # buffered: writes all of it, or raises
+        except OSError as error:
+            self.error = error
+            raise
+        self.bytes += memoryview(data).nbytes
+        self.hash.update(data)
+        return memoryview(data).nbytes
+
+    def flush(self) -> None:
+        self.file.flush()
+
+
+def _is_full(error: OSError | None) -> bool:
+    return error is not None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def free_bytes(folder: Path) -> int:
+    """Bytes that this user may still write to the disk that holds `folder` (or is to hold it)."""
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in `folder` survive a power cut.  Windows has no such call and needs none."""
+    if os.name == "nt":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write(path: Path, save: Callable[[Any], object]) -> Written:
+    """Call `save(file)` on a new binary file, then put it in the place of `path` in one step.
+
+    Returns its size and checksum.  Raises DiskFull, with `path` as it was before.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{TEMPORARY}{secrets.token_hex(4)}-{path.name}")
+    target = None
+    try:
+        with open(temporary, "xb") as file:
+            target = _Hashing(file)
+            save(target)
+            file.flush()
+            os.fsync(file.fileno())
+            if os.fstat(file.fileno()).st_size != target.bytes:
+                raise OSError(errno.ENOSPC, "fewer bytes reached the disk than were written")
+        os.replace(temporary, path)
+        sync_folder(path.parent)
+    except (OSError, RuntimeError) as error:
+        cause = error if isinstance(error, OSError) else target.error if target else None
+        if _is_full(cause):
+            raise DiskFull(path) from error
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+    return Written(target.bytes, target.hash.hexdigest())
+
+
+def write_bytes(path: Path, data: bytes) -> Written:
+    return write(path, lambda file: file.write(data))
+
+
+def write_json(path: Path, value: Any) -> Written:
+    """Readable JSON, strictly standard: not-a-number raises ValueError."""
+    return write_bytes(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
+
+
+def read_json(path: Path) -> Any | None:
+    """The parsed file, or None where there is none.  Raises UserError when it is not JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise UserError(f"{path} is not readable JSON ({error}): restore it from a copy, or delete it.") from error
+
+
+def sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class LineLog:
+    """An append-only text file of whole lines: one writer, any readers.
+
+    A line that a crash tore is cut off when the file is opened again.  A line that finds no room waits in
+    memory and is written with the next one: logging never ends a training.
+    """
+
+    def __init__(self, path: Path, header: str):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = path
+        self._file = open(path, "ab+", buffering=0)
+        self._length = _end_of_last_line(self._file)
+        self._file.truncate(self._length)
+        self._waiting = b""
+        if self._length == 0:
+            self.append(header)
+
+    def append(self, line: str) -> bool:
+        """Write the line with one system call; False when there was no room and it waits."""
+        self._waiting += line.encode() + b"\n"
+        try:
+            self._drain()
+        except OSError as error:
+            if not _is_full(error):
+                raise
+        return not self._waiting
+
+    def sync(self) -> int:
+        """Flush to disk; returns the length in bytes that is now safe.  Raises DiskFull while lines wait."""
+        try:
+            self._drain()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            if _is_full(error):
+                raise DiskFull(self.path) from error
+            raise
+        return self._length
+
+    def _drain(self) -> None:
+        written = self._file.write(self._waiting) if self._waiting else 0
+        if written != len(self._waiting):
+            self._file.truncate(self._length)  # readers never see half a line for long
+            raise OSError(errno.ENOSPC, "short write")
+        self._length += len(self._waiting)
+        self._waiting = b""
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _end_of_last_line(file: Any) -> int:
+    """The length of `file` up to and with its last line end."""
+    end = file.seek(0, os.SEEK_END)
+    while end > 0:
+        start = max(0, end - 65536)
+        file.seek(start)
+        found = file.read(end - start).rfind(b"\n")
+        if found >= 0:
+            return start + found + 1
+        end = start
+    return 0

@@ -1,0 +1,111 @@
+"""Starting and ending the processes that do the work.  They outlive whoever starts them.  No torch."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import psutil
+
+import ddpm
+from ddpm import config as configs
+from ddpm import files
+from ddpm.config import Config, SampleConfig
+from ddpm.errors import UserError
+from ddpm.jobs import ACTIVE, Job, Status, guard
+from ddpm.runs import Run, SampleJob
+
+_children: list[subprocess.Popen[bytes]] = []  # to be reaped: a finished child that nobody waits for stays a zombie
+
+
+def start_training(run: Run) -> None:
+    """Begin or resume a run in a process of its own.  Raises UserError when it is being worked on."""
+    with guard(run.folder.parent):
+        _announce(run, run.config.train.total_steps)
+    _spawn(run, ["train", "--resume", run.name, "--runs_dir", str(run.folder.parent.absolute())])
+
+
+def start_sampling(run: Run, sample: SampleConfig) -> SampleJob:
+    """Draw pictures from a run in a process of its own, into a new folder of its samples."""
+    folder = run.new_sample_folder()
+    job = SampleJob(folder)
+    _announce(job, 0)
+    flags = configs.to_flags(sample, SampleConfig())
+    _spawn(job, ["sample", "--run", run.name, "--runs_dir", str(run.folder.parent.absolute()), *flags, "--out", str(folder.absolute())])  # fmt: skip
+    return job
+
+
+def start_measuring(config: Config) -> Job:
+    """Measure seconds per step and memory of a training with these settings, in a process of its own.
+
+    The answer is in its status' metrics: seconds_per_step, peak_bytes.  The same settings share a folder,
+    so that an answer that is there is not measured again.
+    """
+    cost = configs.replace(config, dict(seed=0, total_steps=1, data_dir="", lr=1e-4))
+    key = hashlib.sha256(json.dumps(configs.to_json(cost)).encode()).hexdigest()[:16]
+    job = Job(Path(tempfile.gettempdir()) / f"ddpm-measure-{os.getuid() if hasattr(os, 'getuid') else 0}" / key)
+    with guard(job.folder.parent):
+        if job.state() in (*ACTIVE, "finished") and job.status():
+            return job
+        files.write_json(job.folder / "config.json", configs.to_json(cost))
+        _announce(job, 0)
+    _spawn(job, ["measure", str(job.folder)])
+    return job
+
+
+def _announce(job: Job, total_steps: int) -> None:
+    """Say that a process is about to start, unless one works there already."""
+    state = job.state()
+    if job.status() and state in ACTIVE:
+        raise UserError(f"{job.name} is already {state}: wait for it, or stop it first.")
+    before = job.status()
+    status = Status("starting", total_steps=total_steps, updated_at=time.time(), beat=before.beat + 1 if before else 0)
+    files.write_json(job.folder / "status.json", dataclasses.asdict(status))
+    job.clear_requests()
+
+
+def _spawn(job: Job, arguments: Sequence[str]) -> None:
+    """Run `python -m ddpm ...` in a session of its own, its output at the end of the job's log."""
+    reap()
+    root = str(Path(ddpm.__file__).parent.parent)
+    path = os.pathsep.join(p for p in (root, os.environ.get("PYTHONPATH", "")) if p)
+    windows = {"creationflags": getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0) | getattr(subprocess, "CREATE_NO_WINDOW", 0)}  # fmt: skip
+    with open(job.log_path, "ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "ddpm", *arguments],
+            stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+            env={**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"},
+            **(windows if os.name == "nt" else {"start_new_session": True}),
+        )  # fmt: skip
+    _children.append(process)
+
+
+def reap() -> None:
+    """Let go of children that have ended."""
+    _children[:] = [child for child in _children if child.poll() is None]
+
+
+def stop(job: Job) -> None:
+    """Ask for an end after the step in hand, saved.  Raises UserError when nothing is running."""
+    state = job.state()
+    if state not in ACTIVE:
+        raise UserError(f"{job.name} is {state}, so there is nothing to stop.")
+    job.request("stop")
+
+
+def kill(job: Job) -> None:
+    """End the process at once; steps since the last checkpoint are lost.  Raises UserError when there is none."""
+    found = job.processes()
+    if not found:
+        raise UserError(f"{job.name} has no process that could be ended: its state is {job.state()}.")
+    everyone = [*found[0].children(recursive=True), *found]
+    for process in everyone:
+        process.kill()
+    psutil.wait_procs(everyone, timeout=5)
+    reap()

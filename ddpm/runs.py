@@ -1,0 +1,188 @@
+"""Training runs on disk: the folders under `runs/`, and what lies in them.  No torch, no Streamlit."""
+
+import os
+import re
+import secrets
+import time
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ddpm import config as configs
+from ddpm import files
+from ddpm.config import Config, SampleConfig
+from ddpm.errors import UserError
+from ddpm.jobs import ACTIVE, Job, guard
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # device names on Windows
+
+
+class Checkpoint(NamedTuple):
+    """A committed set of checkpoint files: its manifest, read."""
+
+    folder: Path
+    step: int
+    files: dict[str, dict[str, Any]]  # name -> {"bytes", "sha256"}
+    log_bytes: int  # how long progress.csv was
+    seconds: float  # of training until then
+
+    @property
+    def weights(self) -> list[str]:
+        """What can be drawn from: model, ema_0.999, ..., averages first."""
+        suffix = f"{self.step:06d}.pt"
+        names = [n.removesuffix(suffix).rstrip("_") for n in self.files if n.endswith(suffix)]
+        return sorted((n for n in names if n.startswith(("ema", "model"))), key=lambda n: n == "model")
+
+    def path(self, weights: str) -> Path:
+        """The file of `model` or `ema_0.999` (or `opt`, `state`)."""
+        separator = "_" if weights.startswith("ema") else ""
+        return self.folder / f"{weights}{separator}{self.step:06d}.pt"
+
+
+class SampleJob(Job):
+    """A set of pictures being drawn, or drawn: runs/<name>/samples/<time>/."""
+
+    @cached_property
+    def config(self) -> SampleConfig:
+        return configs.section_from_json(SampleConfig, (files.read_json(self.folder / "settings.json") or {})["sample"])
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """settings.json: the sample settings, the checkpoint and the command that draws the same again."""
+        return files.read_json(self.folder / "settings.json") or {}
+
+    @property
+    def preview(self) -> Path:
+        """What the pictures look like so far."""
+        return self.folder / "preview.png"
+
+    @property
+    def grid(self) -> Path:
+        """All pictures (at most 256 of them) in one."""
+        return self.folder / "grid.png"
+
+    @property
+    def npz(self) -> Path | None:
+        return next(iter(sorted(self.folder.glob("samples_*.npz"))), None)
+
+    @property
+    def images(self) -> list[Path]:
+        return sorted((self.folder / "images").glob("*.png"))
+
+
+class Run(Job):
+    """A training run: runs/<name>/."""
+
+    @cached_property
+    def config(self) -> Config:
+        """Raises UserError when config.json is missing or of another version."""
+        data = files.read_json(self.folder / "config.json")
+        if data is None:
+            raise UserError(f"{self.folder} has no config.json, so it is no run of this program: name a run's folder.")
+        return configs.from_json(data)
+
+    @property
+    def progress_path(self) -> Path:
+        return self.folder / "progress.csv"
+
+    @property
+    def created_at(self) -> float:
+        return (self.folder / "config.json").stat().st_mtime
+
+    def checkpoints(self) -> list[Checkpoint]:
+        """Committed checkpoints, oldest first."""
+        found = []
+        for path in self.folder.glob("saves/*.json"):
+            manifest = files.read_json(path)
+            if manifest is not None:
+                found.append(Checkpoint(self.folder, **{k: manifest[k] for k in Checkpoint._fields if k != "folder"}))
+        return sorted(found, key=lambda c: c.step)
+
+    def checkpoint(self, step: int = 0) -> Checkpoint:
+        """The one of that step, or the newest.  Raises UserError when there is none."""
+        found = self.checkpoints()
+        if not found:
+            raise UserError(f"{self.name} has no checkpoint yet: wait for the first one, or ask it to save now.")
+        if not step:
+            return found[-1]
+        for checkpoint in found:
+            if checkpoint.step == step:
+                return checkpoint
+        steps = ", ".join(str(c.step) for c in found)
+        raise UserError(f"{self.name} has no checkpoint of step {step}: there are {steps}.")
+
+    def previews(self) -> list[tuple[int, Path]]:
+        """(step, file) of the grids drawn while training, oldest first."""
+        return sorted((int(p.stem), p) for p in self.folder.glob("samples/*.png") if p.stem.isdecimal())
+
+    def sample_jobs(self) -> list[SampleJob]:
+        """What was drawn from this run, newest first."""
+        found = [SampleJob(p.parent) for p in self.folder.glob("samples/*/status.json")]
+        return sorted(found, key=lambda job: job.name, reverse=True)
+
+    def new_sample_folder(self) -> Path:
+        """A folder name for samples drawn now; nothing is made yet."""
+        stamp = time.strftime("%Y%m%d-%H%M%S")
+        base = self.folder / "samples" / stamp
+        return base if not base.exists() else base.with_name(f"{stamp}-{secrets.token_hex(2)}")
+
+
+def check_name(name: str) -> None:
+    """Raises UserError unless `name` is good for a folder on every system."""
+    if not NAME.fullmatch(name) or RESERVED.fullmatch(name) or name.endswith("."):
+        raise UserError(
+            f"The run name {name!r} cannot be a folder's name: use up to 64 letters, digits, '.', '_' and '-', "
+            "beginning with a letter or digit, and no path."
+        )
+
+
+def create(runs_dir: Path, name: str, config: Config) -> Run:
+    """Make the folder of a new run, whole or not at all.  Raises UserError for a bad or taken name."""
+    check_name(name)
+    with guard(runs_dir):
+        folder = runs_dir / name
+        if folder.exists():
+            raise UserError(f"There is already a run named {name}: choose another name, or resume that one.")
+        building = runs_dir / f"{files.TEMPORARY}{secrets.token_hex(4)}"
+        files.write_json(building / "config.json", configs.to_json(config))
+        os.rename(building, folder)
+        files.sync_folder(runs_dir)
+    return Run(folder)
+
+
+def find(runs_dir: Path, name: str) -> Run:
+    """The run of that name.  Raises UserError when there is none."""
+    check_name(name)
+    run = Run(runs_dir / name)
+    if not (run.folder / "config.json").exists():
+        names = ", ".join(r.name for r in all_runs(runs_dir)[:5]) or "none yet"
+        raise UserError(f"There is no run named {name} in {runs_dir}: the newest are {names}.")
+    return run
+
+
+def all_runs(runs_dir: Path) -> list[Run]:
+    """Every run, newest first."""
+    found = [Run(p.parent) for p in runs_dir.glob("*/config.json") if not p.parent.name.startswith(".")]
+    return sorted(found, key=lambda run: run.created_at, reverse=True)
+
+
+def free_name(runs_dir: Path, base: str) -> str:
+    """`base`, or `base-2`, `base-3`, ...: the first that is not taken."""
+    base = re.sub(r"[^A-Za-z0-9._-]+", "-", base).strip("-._") or "run"
+    number = 1
+    while (runs_dir / (name := base if number == 1 else f"{base}-{number}")).exists():
+        number += 1
+    return name
+
+
+def trash(run: Run) -> Path:
+    """Move a run to runs/.trash, from where it can be moved back.  Raises UserError while it is active."""
+    if run.state() in ACTIVE:
+        raise UserError(f"{run.name} is still {run.state()}: stop it before deleting it.")
+    bin_folder = run.folder.parent / ".trash"
+    with guard(run.folder.parent):
+        bin_folder.mkdir(exist_ok=True)
+        target = bin_folder / free_name(bin_folder, run.name)
+        os.rename(run.folder, target)
+    return target

@@ -1,0 +1,148 @@
+"""The fixed numbers of a diffusion process, and which of its timesteps to keep.
+
+Tables are float64 and indexed by t = 0 .. T-1; t = 0 is the first, least noisy timestep.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from ddpm.errors import UserError
+
+
+def linear_betas(T: int) -> np.ndarray:
+    """betas [T] of Ho et al. 2020, scaled so that any T ends at about the same noise."""
+    scale = 1000 / T
+    return np.linspace(scale * 1e-4, scale * 0.02, T, dtype=np.float64)
+
+
+def cosine_betas(T: int, max_beta: float = 0.999) -> np.ndarray:
+    """betas [T] of Nichol & Dhariwal 2021, Eq. 17."""
+    abar = np.cos((np.arange(T + 1) / T + 0.008) / 1.008 * np.pi / 2) ** 2
+    return np.minimum(1 - abar[1:] / abar[:-1], max_beta)
+
+
+BETAS = {"linear": linear_betas, "cosine": cosine_betas}
+
+
+@dataclass(frozen=True, eq=False)
+class Schedule:
+    """A diffusion process q: the noise of each timestep, and what follows from it.
+
+    betas: [K] in (0, 1].  timesteps: the K timesteps, increasing, of the process that the network was
+    made for, out of `T`; a process with all of them is the original, with fewer a shortened one.
+    """
+
+    betas: np.ndarray
+    timesteps: tuple[int, ...]
+    T: int
+
+    def __len__(self) -> int:
+        return len(self.betas)
+
+    @cached_property
+    def alphas_cumprod(self) -> np.ndarray:
+        return np.cumprod(1 - self.betas)
+
+    @cached_property
+    def alphas_cumprod_prev(self) -> np.ndarray:
+        return np.append(1.0, self.alphas_cumprod[:-1])
+
+    @cached_property
+    def posterior_variance(self) -> np.ndarray:
+        """Variance of q(x_{t-1} | x_t, x_0), Ho et al. 2020, Eq. 7; 0 at t = 0."""
+        return self.betas * (1 - self.alphas_cumprod_prev) / (1 - self.alphas_cumprod)
+
+    @cached_property
+    def posterior_log_variance_clipped(self) -> np.ndarray:
+        """Its logarithm, where the 0 at t = 0 takes the next value; a process of one step has none to take."""
+        if len(self) == 1:
+            return np.log(self.betas)
+        return np.log(np.append(self.posterior_variance[1], self.posterior_variance[1:]))
+
+    @cached_property
+    def posterior_mean_coef1(self) -> np.ndarray:
+        """What x_start counts in the posterior mean, Ho et al. 2020, Eq. 7."""
+        return self.betas * np.sqrt(self.alphas_cumprod_prev) / (1 - self.alphas_cumprod)
+
+    @cached_property
+    def posterior_mean_coef2(self) -> np.ndarray:
+        """What x_t counts in the posterior mean."""
+        return (1 - self.alphas_cumprod_prev) * np.sqrt(1 - self.betas) / (1 - self.alphas_cumprod)
+
+
+def named(name: str, T: int) -> Schedule:
+    """The full process with T timesteps.
+
+    Raises UserError where the schedule has no valid betas: `linear` needs T of at least 20.
+    """
+    betas = BETAS[name](T)
+    if betas.max() > 1:
+        raise UserError(
+            f"noise_schedule {name} with diffusion_steps {T} has betas up to {betas.max():.3g}, and none may be "
+            "above 1: use at least 20 diffusion steps, or the cosine schedule."
+        )
+    return Schedule(betas, tuple(range(T)), T)
+
+
+def respaced(schedule: Schedule, timesteps: list[int]) -> Schedule:
+    """The shortened process that visits only `timesteps` of a full one (Nichol & Dhariwal 2021, Eq. 19)."""
+    abar = schedule.alphas_cumprod[timesteps]
+    betas = 1 - abar / np.append(1.0, abar[:-1])
+    return Schedule(betas, tuple(schedule.timesteps[t] for t in timesteps), schedule.T)
+
+
+def space_timesteps(T: int, spec: str) -> list[int]:
+    """The timesteps, increasing, that a respacing string keeps of T.
+
+    "" keeps all.  "250" keeps 250, evenly spread from the first to the last.  "10,15,20" cuts the process
+    into three equal parts and keeps 10, 15 and 20 of them.  "ddim50" keeps 50 at an integer stride from 0
+    (Song et al. 2021).  A single step is always the last, noisiest one.  Raises UserError for a string that T cannot give.
+    """
+    if not spec:
+        return list(range(T))
+    if spec.startswith("ddim"):
+        count = _positive(spec.removeprefix("ddim"), spec)
+        if count == 1:
+            return [T - 1]
+        for stride in range(1, T + 1):
+            if len(range(0, T, stride)) == count:
+                return list(range(0, T, stride))
+        raise UserError(
+            f"timestep_respacing {spec!r}: no whole stride through {T} timesteps makes {count} steps; "
+            f"use one that does ({_nearest_ddim(T, count)}), or {str(count)!r} for even spacing."
+        )
+    counts = [_positive(part, spec) for part in spec.split(",")]
+    if counts == [1]:
+        return [T - 1]  # one step has to start from pure noise; improved-diffusion keeps t = 0 here, and fails
+    base, extra = divmod(T, len(counts))
+    kept: list[int] = []
+    start = 0
+    for section, count in enumerate(counts):
+        size = base + (section < extra)
+        if count > size:
+            raise UserError(
+                f"timestep_respacing {spec!r}: asks for {count} steps where there are {size} "
+                f"(part {section + 1} of {len(counts)} of {T} timesteps); ask for at most {size}."
+            )
+        stride = (size - 1) / (count - 1) if count > 1 else 1.0
+        position = 0.0  # summed up, not multiplied: the same rounding as improved-diffusion
+        for _ in range(count):
+            kept.append(start + round(position))
+            position += stride
+        start += size
+    return sorted(set(kept))
+
+
+def _positive(text: str, spec: str) -> int:
+    if text.strip().isdecimal() and int(text) > 0:
+        return int(text)
+    raise UserError(
+        f"timestep_respacing {spec!r} is not a number of steps: write '50', 'ddim50', or one count per part as '10,15,20'."
+    )
+
+
+def _nearest_ddim(T: int, count: int) -> str:
+    possible = sorted({len(range(0, T, stride)) for stride in range(1, T + 1)}, key=lambda n: abs(n - count))
+    return ", ".join(f"ddim{n}" for n in sorted(possible[:2]))
