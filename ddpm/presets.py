@@ -15,6 +15,7 @@ class Preset(NamedTuple):
         return replace(Config(), self.settings)
 
 
+# fmt: off
 PRESETS = {
     "quick-start": Preset(
         "Quick start",
@@ -24,7 +25,7 @@ PRESETS = {
             num_heads=2, attention_resolutions="8", class_cond=True, noise_schedule="cosine",
             total_steps=1500, batch_size=16, lr=1e-3, lr_warmup_steps=50, ema_rate="0.995",
             log_interval=5, save_interval=500, sample_interval=250,
-        ),  # fmt: skip
+        ),
     ),
     "cifar10-cpu": Preset(
         "CIFAR-10 on a CPU",
@@ -33,7 +34,7 @@ PRESETS = {
             data_dir="cifar10", image_size=32, num_channels=64, num_res_blocks=2, diffusion_steps=1000,
             noise_schedule="linear", lr=1e-4, batch_size=8, microbatch=4, total_steps=30_000,
             save_interval=5000, sample_interval=1000, ema_rate="0.999,0.9999",
-        ),  # fmt: skip
+        ),
     ),
     "cifar10-paper": Preset(
         "CIFAR-10 as in the paper",
@@ -42,7 +43,9 @@ PRESETS = {
             data_dir="cifar10", image_size=32, num_channels=128, num_res_blocks=3, dropout=0.3,
             diffusion_steps=4000, noise_schedule="cosine", lr=1e-4, batch_size=128, microbatch=16,
             total_steps=500_000, ema_warmup=False,
-        ),  # fmt: skip
+        ),
     ),
-}  # fmt: skip
+}
+# fmt: on
+
 DEFAULT = "quick-start"

@@ -126,11 +126,11 @@ def space_timesteps(T: int, spec: str) -> list[int]:
                 f"timestep_respacing {spec!r}: asks for {count} steps where there are {size} "
                 f"(part {section + 1} of {len(counts)} of {T} timesteps); ask for at most {size}."
             )
-        stride = (size - 1) / (count - 1) if count > 1 else 1.0
+        spacing = (size - 1) / (count - 1) if count > 1 else 1.0
         position = 0.0  # summed up, not multiplied: the same rounding as improved-diffusion
         for _ in range(count):
             kept.append(start + round(position))
-            position += stride
+            position += spacing
         start += size
     return sorted(set(kept))
 
