@@ -118,8 +118,9 @@ class TrainConfig:
 
     @property
     def ema_rates(self) -> tuple[str, ...]:
-        """The rates as they are written, for they name files."""
-        return tuple(rate.strip() for rate in self.ema_rate.split(",") if rate.strip())
+        """The rates in the spelling in which they name files."""
+        rates = (rate.strip() for rate in self.ema_rate.split(",") if rate.strip())
+        return tuple(str(float(rate)) if _is_number(rate) else rate for rate in rates)
 
     @property
     def micro(self) -> int:

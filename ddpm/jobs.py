@@ -180,9 +180,9 @@ class Worker:
     stop; a second Ctrl-C interrupts at once.  Raises UserError when another process works here.
     """
 
-    def __init__(self, folder: Path, total_steps: int = 0):
+    def __init__(self, folder: Path, total_steps: int = 0, state: State = "starting"):
         self.job = Job(folder)
-        self._status = Status("starting", total_steps=total_steps)
+        self._status = Status(state, total_steps=total_steps)
         self._interrupted = False
         self._written = 0.0
 

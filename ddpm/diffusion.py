@@ -1,0 +1,120 @@
+"""The forward process q, its posterior, and from a network to a denoiser.
+
+Images are [N, C, H, W] float32 in [-1, 1].  `t` is [N] int64: timesteps of the full process, 0 .. T-1,
+where a network is asked; indices 0 .. K-1 into a Schedule, where its tables are.  The two are the same
+for a process that is not shortened.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ddpm.config import DiffusionConfig
+from ddpm.schedules import Schedule
+
+
+class Network(Protocol):
+    """Anything like the U-Net: (x_t [N,C,H,W], t [N] float on the network's scale, y [N]) -> [N, C or 2C, H, W]."""
+
+    def __call__(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor: ...
+
+
+class Prediction(NamedTuple):
+    """What a denoiser says about x_t."""
+
+    x_start: Tensor  # [N, C, H, W] the clean image
+    v: Tensor | None = (
+        None  # [N, C, H, W] learned variance: -1 is the posterior's, 1 is beta (Nichol & Dhariwal, Eq. 15)
+    )
+
+
+Denoiser = Callable[[Tensor, Tensor], Prediction]  # (x_t [N, C, H, W], t [N] of the full process)
+
+
+def at(table: np.ndarray, t: Tensor, like: Tensor) -> Tensor:
+    """table[t] as [N, 1, 1, 1] float32, ready to multiply `like` [N, C, H, W]."""
+    values = torch.from_numpy(table).to(t.device)[t].float()
+    return values.reshape(-1, *[1] * (like.ndim - 1))
+
+
+def q_sample(schedule: Schedule, x_start: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+    """Draw x_t ~ q(x_t | x_0) with the given N(0, I) noise (Ho et al. 2020, Eq. 4).  t: index [N]."""
+    abar = schedule.alphas_cumprod
+    return at(np.sqrt(abar), t, x_start) * x_start + at(np.sqrt(1 - abar), t, x_start) * noise
+
+
+def q_posterior_mean(schedule: Schedule, x_start: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+    """Mean of q(x_{t-1} | x_t, x_0) (Ho et al. 2020, Eq. 7).  t: index [N]."""
+    return at(schedule.posterior_mean_coef1, t, x_t) * x_start + at(schedule.posterior_mean_coef2, t, x_t) * x_t
+
+
+def x_start_from_eps(schedule: Schedule, x_t: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+    """The clean image, if eps is the noise in x_t.  t: index [N]."""
+    abar = schedule.alphas_cumprod
+    return at(np.sqrt(1 / abar), t, x_t) * x_t - at(np.sqrt(1 / abar - 1), t, x_t) * eps
+
+
+def eps_from_x_start(schedule: Schedule, x_t: Tensor, t: Tensor, x_start: Tensor) -> Tensor:
+    """The noise in x_t, if x_start is the clean image.  t: index [N]."""
+    abar = schedule.alphas_cumprod
+    return (at(np.sqrt(1 / abar), t, x_t) * x_t - x_start) / at(np.sqrt(1 / abar - 1), t, x_t)
+
+
+def fixed_large(schedule: Schedule, t: Tensor, predicted: Prediction) -> Tensor:
+    """log beta, with the posterior's variance at t = 0, where it decides the likelihood."""
+    first = schedule.posterior_variance[1] if len(schedule) > 1 else schedule.betas[0]
+    return at(np.log(np.append(first, schedule.betas[1:])), t, predicted.x_start)
+
+
+def fixed_small(schedule: Schedule, t: Tensor, predicted: Prediction) -> Tensor:
+    """log of the posterior's variance."""
+    return at(schedule.posterior_log_variance_clipped, t, predicted.x_start)
+
+
+def learned_range(schedule: Schedule, t: Tensor, predicted: Prediction) -> Tensor:
+    """Between the posterior's variance and beta, where the network says (Nichol & Dhariwal 2021, Eq. 15)."""
+    assert predicted.v is not None, "the network has no learned variance"
+    share = (predicted.v + 1) / 2
+    low = at(schedule.posterior_log_variance_clipped, t, predicted.v)
+    return share * at(np.log(schedule.betas), t, predicted.v) + (1 - share) * low
+
+
+Variance = Callable[[Schedule, Tensor, Prediction], Tensor]  # -> log variance, broadcastable to [N, C, H, W]
+VARIANCES: dict[str, Variance] = {
+    "fixed_large": fixed_large,
+    "fixed_small": fixed_small,
+    "learned_range": learned_range,
+}
+
+
+def variance_name(config: DiffusionConfig, learn_sigma: bool) -> str:
+    """The row of VARIANCES that a model of these settings was made for."""
+    if learn_sigma:
+        return "learned_range"
+    return "fixed_small" if config.sigma_small else "fixed_large"
+
+
+def network_time(config: DiffusionConfig, T: int, t: Tensor) -> Tensor:
+    """Timesteps [N] as the network is shown them: on a scale of 0 to 1000 with rescale_timesteps."""
+    return t.float() * (1000.0 / T) if config.rescale_timesteps else t.float()
+
+
+def denoiser(
+    network: Network, full: Schedule, config: DiffusionConfig, y: Tensor | None = None, clip: bool = True
+) -> Denoiser:
+    """A network as a function from a noisy image to the clean one that it expects.
+
+    `full` is the process with all T timesteps.  y: [N] int64 labels of a class-conditional network.
+    `clip` keeps the clean image within [-1, 1].
+    """
+
+    def denoise(x: Tensor, t: Tensor) -> Prediction:
+        output = network(x, network_time(config, full.T, t), y)
+        mean, v = output.split(x.shape[1], dim=1) if output.shape[1] == 2 * x.shape[1] else (output, None)
+        x_start = mean if config.predict_xstart else x_start_from_eps(full, x, t, mean)
+        return Prediction(x_start.clamp(-1, 1) if clip else x_start, v)
+
+    return denoise
