@@ -1,0 +1,1 @@
+"""The screens.  Streamlit finds each .py file here by itself; shared widgets are in pages/ui."""

@@ -1,0 +1,110 @@
+"""The frame of every page: title, menu, where the runs are, which one is meant.
+
+A page begins with `layout.page("Title")` and continues with guards:
+
+    run = layout.pick_run()       # the run that ?run=NAME names; says what to do and stops where there is none
+    with layout.errors():         # a UserError becomes a red box instead of a traceback
+        ...
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import streamlit as st
+
+from ddpm import runs
+from ddpm.errors import UserError
+from ddpm.jobs import ACTIVE
+from ddpm.runs import Run
+
+ROOT = Path(__file__).resolve().parents[2]
+APP_NAME = "DDPM Workbench"
+
+HOME, TRAIN, MONITOR, SAMPLE = "app.py", "pages/train.py", "pages/monitor.py", "pages/sample.py"
+MENU = (
+    (HOME, "Home", ":material/home:"),
+    (TRAIN, "Train", ":material/model_training:"),
+    (MONITOR, "Monitor", ":material/monitoring:"),
+    (SAMPLE, "Sample", ":material/grid_view:"),
+)
+
+# Dots that come out of the noise.  Drawn here, for Streamlit would fetch a :material: page icon from the internet.
+_DOTS = "".join(
+    f'<circle cx="{4 + 8 * x}" cy="{4 + 8 * y}" r="{radius}"/>'
+    for y, row in enumerate(((0.8, 1.6, 1, 1.9), (1.5, 2.4, 3, 1.4), (1, 3.2, 3.6, 2.2), (1.9, 1.5, 2.4, 3)))
+    for x, radius in enumerate(row)
+)
+ICON = f'<svg viewBox="0 0 32 32" fill="#5c7cfa">{_DOTS}</svg>'
+LOGO = (
+    '<svg viewBox="0 0 236 32" height="32" fill="#5c7cfa">'
+    f'{_DOTS}<text x="44" y="23" textLength="188" lengthAdjust="spacingAndGlyphs" font-family="system-ui, sans-serif" font-size="20" font-weight="600">{APP_NAME}</text></svg>'
+)
+
+
+def page(title: str) -> None:
+    """Begin a page: the browser tab's title, a wide layout, the menu.  The first call of every page."""
+    st.set_page_config(page_title=f"{title} · {APP_NAME}", page_icon=ICON, layout="wide")
+    st.logo(LOGO, size="large")
+    with st.sidebar:
+        for script, label, symbol in MENU:
+            if (ROOT / script).exists():
+                st.page_link(script, label=label, icon=symbol, width="stretch")
+
+
+def tab_title(title: str) -> None:
+    """Change the browser tab's title only, as in "42% · my-run"."""
+    st.set_page_config(page_title=f"{title} · {APP_NAME}")
+
+
+def runs_dir() -> Path:
+    """Where the runs are: beside app.py, or where DDPM_RUNS says."""
+    return Path(os.environ.get("DDPM_RUNS") or ROOT / "runs").absolute()
+
+
+def pick_run(
+    candidates: Sequence[Run] | None = None,
+    *,
+    empty: str = "There is no run yet. Train one first: the quick start needs nothing but a click.",
+) -> Run:
+    """A selectbox of runs, newest first, bound to ?run=NAME; remembered from page to page.
+
+    Without candidates it says `empty`, links to where one is made, and stops the page.
+    """
+    found = runs.all_runs(runs_dir()) if candidates is None else candidates
+    if not found:
+        no_runs(empty)
+        st.stop()
+    by_name = {run.name: run for run in found}
+    if st.session_state.get("run") not in by_name and "run" not in st.query_params:
+        before = st.session_state.get("_last_run")
+        st.session_state["run"] = before if before in by_name else _liveliest(found).name
+    name = st.selectbox("Run", list(by_name), index=None, key="run", bind="query-params", required=True)
+    if name is None:  # ?run= names one that is not there
+        st.info("There is no run of that name (any more): choose one from the list.", icon=":material/search_off:")
+        st.stop()
+    st.session_state["_last_run"] = name
+    return by_name[name]
+
+
+def _liveliest(found: Sequence[Run]) -> Run:
+    return next((run for run in found if run.state() in ACTIVE), found[0])
+
+
+def no_runs(sentence: str) -> None:
+    """What to do where there is nothing to show yet."""
+    st.info(sentence, icon=":material/lightbulb:")
+    with st.container(horizontal=True):
+        st.page_link(HOME, label="Quick start", icon=":material/rocket_launch:")
+        if (ROOT / TRAIN).exists():
+            st.page_link(TRAIN, label="Choose data and settings", icon=":material/model_training:")
+
+
+@contextlib.contextmanager
+def errors() -> Iterator[None]:
+    """What the user can put right is told in a red box, and the page goes on after the block."""
+    try:
+        yield
+    except UserError as error:
+        st.error(str(error), icon=":material/error:")
