@@ -16,7 +16,7 @@ import psutil
 import ddpm
 from ddpm import config as configs
 from ddpm import files
-from ddpm.config import Config, SampleConfig
+from ddpm.config import Config, SampleConfig, TrainConfig
 from ddpm.errors import UserError
 from ddpm.jobs import ACTIVE, Job, Status, guard
 from ddpm.runs import Run, SampleJob
@@ -41,18 +41,29 @@ def start_sampling(run: Run, sample: SampleConfig) -> SampleJob:
     return job
 
 
-def start_measuring(config: Config) -> Job:
+def measurement(config: Config) -> Job:
+    """Where the measurement of these settings is, or would be: settings that cost the same share it.
+
+    The answer is in its status' metrics: seconds_per_step, peak_bytes.
+    """
+    t = config.train
+    train = TrainConfig(batch_size=t.batch_size, microbatch=t.microbatch, ema_rate=t.ema_rate, grad_clip=t.grad_clip, threads=t.threads, total_steps=1)  # fmt: skip
+    cost = json.dumps(configs.to_json(dataclasses.replace(Config(), model=config.model, train=train)))
+    user = os.getuid() if hasattr(os, "getuid") else 0
+    folder = Path(tempfile.gettempdir()) / f"ddpm-measure-{user}" / hashlib.sha256(cost.encode()).hexdigest()[:16]
+    return Job(folder)
+
+
+def start_measuring(config: Config, again: bool = False) -> Job:
     """Measure seconds per step and memory of a training with these settings, in a process of its own.
 
-    The answer is in its status' metrics: seconds_per_step, peak_bytes.  The same settings share a folder,
-    so that an answer that is there is not measured again.
+    An answer that is there is not measured `again` unless that is asked for.
     """
-    cost = configs.replace(config, dict(seed=0, total_steps=1, data_dir="", lr=1e-4))
-    key = hashlib.sha256(json.dumps(configs.to_json(cost)).encode()).hexdigest()[:16]
-    job = Job(Path(tempfile.gettempdir()) / f"ddpm-measure-{os.getuid() if hasattr(os, 'getuid') else 0}" / key)
+    job = measurement(config)
     with guard(job.folder.parent):
-        if job.state() in (*ACTIVE, "finished") and job.status():
+        if job.status() and job.state() in (ACTIVE if again else (*ACTIVE, "finished")):
             return job
+        cost = configs.replace(config, dict(seed=0, total_steps=1, data_dir="", lr=1e-4))
         files.write_json(job.folder / "config.json", configs.to_json(cost))
         _announce(job, 0)
     _spawn(job, ["measure", str(job.folder)])

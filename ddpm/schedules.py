@@ -135,6 +135,14 @@ def space_timesteps(T: int, spec: str) -> list[int]:
     return sorted(set(kept))
 
 
+def respacing(T: int, steps: int, ddim: bool) -> str:
+    """The respacing string that keeps `steps` (1 .. T) of T timesteps: at DDIM's whole stride where T has one."""
+    if steps >= T:
+        return ""
+    strided = len(range(0, T, -(-T // steps))) == steps
+    return f"ddim{steps}" if ddim and strided else str(steps)
+
+
 def _positive(text: str, spec: str) -> int:
     if text.strip().isdecimal() and int(text) > 0:
         return int(text)

@@ -1,0 +1,138 @@
+"""Forms that follow from the settings: one field a setting, with its help, its limits and what is wrong with it.
+
+A form's values live in the session state under `<form>.<setting>`, so that they stay when the page is left:
+
+    forms.begin("train", config)               # once, and again to start over from other settings
+    config, empty = forms.read("train", base)  # what the fields say now
+    forms.section("train", ModelConfig, ...)   # the fields themselves
+"""
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import streamlit as st
+
+from ddpm import config as configs
+from ddpm.config import Config, Problem, Setting
+
+STEPS: dict[str, float] = {
+    "image_size": 8, "num_channels": 32, "diffusion_steps": 100, "dropout": 0.05, "lr": 1e-4, "weight_decay": 0.01,
+    "grad_clip": 0.5, "eta": 0.1, "total_steps": 500, "lr_warmup_steps": 50, "lr_anneal_steps": 500,
+    "log_interval": 5, "save_interval": 500, "sample_interval": 250, "preview_samples": 4, "preview_steps": 5,
+}  # fmt: skip
+"""What a press on + or - changes; 1 (of whole numbers) or 0.1 where nothing is said."""
+
+Problems = Mapping[str, Sequence[str]]
+
+
+def key(form: str, name: str) -> str:
+    """The session state's key of a field."""
+    return f"{form}.{name}"
+
+
+def values_of(config: Config) -> dict[str, Any]:
+    """Every setting by its flat name."""
+    sections = [getattr(config, name) for name in configs.SECTIONS]
+    return {s.name: getattr(section, s.name) for section in sections for s in configs.settings(type(section))}
+
+
+def begin(form: str, values: Mapping[str, Any]) -> None:
+    """Put `values` into the fields.  To be called before the fields are drawn, or in a callback."""
+    for name, value in values.items():
+        st.session_state[key(form, name)] = value
+
+
+def read(form: str, base: Config) -> tuple[Config, list[Problem]]:
+    """The settings that the fields show, and a problem for each field that was left empty."""
+    values, empty = {}, []
+    for name, default in values_of(base).items():
+        value = st.session_state.get(key(form, name), default)
+        if value is None:
+            empty.append(Problem(name, f"{name} is empty: type a value, {default!r} for one."))
+            value = default
+        values[name] = value
+    return configs.replace(base, values), empty
+
+
+def by_field(problems: Sequence[Problem]) -> dict[str, list[str]]:
+    """Sentences by the setting that they are about."""
+    found: dict[str, list[str]] = {}
+    for problem in problems:
+        found.setdefault(problem.name, []).append(problem.sentence)
+    return found
+
+
+def plain(text: str) -> str:
+    """`text` as Markdown that shows just this text."""
+    return re.sub(r"([\\`*_{}\[\]<>$~#|:^&])", r"\\\1", text)
+
+
+def complaint(sentences: Sequence[str]) -> None:
+    """What is wrong, in small red print right under a field."""
+    for sentence in sentences:
+        st.caption(f":red[:material/error: {plain(sentence)}]")
+
+
+def section(
+    form: str,
+    cls: type,
+    *,
+    problems: Problems,
+    skip: Collection[str] = (),
+    placeholders: Mapping[str, str] | None = None,
+    columns: int = 3,
+) -> None:
+    """The fields of one dataclass of settings: the basic ones, then a fold with the rest.
+
+    `skip` names settings that do not apply.  The fold opens by itself while something in it is wrong.
+    """
+    fields = [s for s in configs.settings(cls) if s.name not in skip]
+    basic, more = [s for s in fields if s.basic], [s for s in fields if not s.basic]
+    arrange(form, basic, problems, placeholders or {}, columns)
+    if more:
+        wrong = sum(s.name in problems for s in more)
+        label = f"More · :red[{wrong} to correct]" if wrong else "More"
+        with st.expander(label, expanded=bool(wrong), key=f"{form}_{cls.__name__}_{'wrong' if wrong else 'more'}"):
+            arrange(form, more, problems, placeholders or {}, columns)
+
+
+def arrange(
+    form: str, fields: Sequence[Setting], problems: Problems, placeholders: Mapping[str, str], columns: int
+) -> None:
+    """Fields with a box in a grid, switches in a row under it, each with what is wrong with it."""
+    boxes, switches = [s for s in fields if s.type is not bool], [s for s in fields if s.type is bool]
+    if boxes:
+        grid = st.grid(columns, min_column_width=150)
+        for s in boxes:
+            with grid.cell():
+                box(form, s, placeholders.get(s.name))
+                complaint(problems.get(s.name, ()))
+    if switches:
+        with st.container(horizontal=True, gap="medium"):
+            for s in switches:
+                st.toggle(s.label, key=key(form, s.name), help=s.help, persist_state="session", width="content")
+        for s in switches:
+            complaint(problems.get(s.name, ()))
+
+
+def box(form: str, s: Setting, placeholder: str | None = None) -> Any:
+    """One field for a number, a choice or a text; returns its value, None for a number that is missing."""
+    label = f"{s.label} ({s.unit})" if s.unit else s.label
+    where = key(form, s.name)
+    if s.choices:
+        return st.selectbox(label, s.choices, key=where, help=s.help, required=True, persist_state="session")
+    if s.type is int:
+        whole = int(STEPS.get(s.name, 1))
+        return st.number_input(label, value=None, step=whole, key=where, help=_with_limits(s), persist_state="session")
+    if s.type is float:
+        step = float(STEPS.get(s.name, 0.1))
+        return st.number_input(label, value=None, step=step, format="%g", key=where, help=_with_limits(s), persist_state="session")  # fmt: skip
+    return st.text_input(label, key=where, help=s.help, placeholder=placeholder, persist_state="session")
+
+
+def _with_limits(s: Setting) -> str:
+    """The help, with the limits where they say something."""
+    if s.low is None or s.high is None or s.high >= 65536:
+        return s.help
+    return f"{s.help} From {s.low:g} to {s.high:g}."

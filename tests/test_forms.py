@@ -1,0 +1,100 @@
+"""The form's fields, and the small pure functions behind the Train and Sample pages."""
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from ddpm.config import Config, problems, replace
+from ddpm.errors import UserError
+from ddpm.presets import PRESETS
+from ddpm.schedules import respacing, space_timesteps
+from pages.ui import forms
+
+
+@pytest.mark.parametrize("T", [1, 2, 7, 20, 100, 1000])
+@pytest.mark.parametrize("ddim", [True, False])
+def test_respacing_keeps_exactly_that_many_steps(T, ddim):
+    for steps in range(1, T + 1):
+        assert len(space_timesteps(T, respacing(T, steps, ddim))) == steps
+
+
+def test_respacing_uses_ddims_stride_wherever_there_is_one():
+    def has_stride(T, n):
+        try:
+            return bool(space_timesteps(T, f"ddim{n}"))
+        except UserError:
+            return False
+
+    T = 100
+    assert all(respacing(T, n, ddim=True).startswith("ddim") == has_stride(T, n) for n in range(1, T))
+    assert respacing(1000, 50, ddim=True) == "ddim50"
+    assert respacing(1000, 50, ddim=False) == "50"
+    assert respacing(1000, 1000, ddim=True) == respacing(1000, 2000, ddim=False) == ""
+
+
+def test_plain_text_keeps_markdown_out():
+    assert forms.plain("num_heads [a](b) $x$") == r"num\_heads \[a\](b) \$x\$"
+
+
+def form_app():
+    import streamlit as st
+
+    from ddpm import config as configs
+    from ddpm.config import Config, TrainConfig
+    from pages.ui import forms
+
+    if "begun" not in st.session_state:
+        st.session_state["begun"] = True
+        forms.begin("f", forms.values_of(configs.replace(Config(), dict(data_dir="shapes", num_heads=2))))
+    config, empty = forms.read("f", Config())
+    wrong = forms.by_field([*empty, *configs.problems(config)])
+    for cls in configs.SECTIONS.values():
+        forms.section("f", cls, problems=wrong, skip=("lr_anneal_steps",) if cls is TrainConfig else ())
+    st.json(configs.to_json(config))
+
+
+def read_back(app: AppTest) -> Config:
+    from ddpm import config as configs
+
+    return configs.from_json(__import__("json").loads(app.json[0].value))
+
+
+def test_a_form_reads_back_what_was_put_in():
+    app = AppTest.from_function(form_app).run()
+    assert not app.exception
+    assert read_back(app) == replace(Config(), dict(data_dir="shapes", num_heads=2))
+
+
+def test_a_field_that_is_changed_changes_the_config():
+    app = AppTest.from_function(form_app).run()
+    app.number_input(key="f.num_channels").set_value(64)
+    app.number_input(key="f.lr").set_value(1e-3)
+    app.selectbox(key="f.noise_schedule").set_value("cosine")
+    app.toggle(key="f.use_checkpoint").set_value(True)
+    app.text_input(key="f.ema_rate").set_value("0.99").run()
+    expected = dict(data_dir="shapes", num_heads=2, num_channels=64, lr=1e-3, noise_schedule="cosine", use_checkpoint=True, ema_rate="0.99")  # fmt: skip
+    assert read_back(app) == replace(Config(), expected)
+
+
+def test_what_is_wrong_is_said_at_its_field():
+    app = AppTest.from_function(form_app).run()
+    assert not [c for c in app.caption if "error" in c.value]
+    app.number_input(key="f.num_channels").set_value(48).run()
+    [said] = [c.value for c in app.caption if "error" in c.value]
+    assert "no multiple of 32" in said
+
+
+def test_a_field_that_is_emptied_asks_for_a_value():
+    app = AppTest.from_function(form_app).run()
+    app.number_input(key="f.batch_size").set_value(None).run()
+    assert any(r"batch\_size is empty" in c.value for c in app.caption)
+
+
+def test_a_setting_that_does_not_apply_has_no_field():
+    app = AppTest.from_function(form_app).run()
+    with pytest.raises(KeyError):
+        app.number_input(key="f.lr_anneal_steps")
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_is_valid(name):
+    assert not list(problems(PRESETS[name].config))
