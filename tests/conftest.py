@@ -1,0 +1,119 @@
+"""What all tests share: folders of their own, a small run that no process ever trained, the golden numbers."""
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from ddpm import config as configs
+from ddpm import files, metrics, runs
+from ddpm.config import Config
+from ddpm.runs import Run
+
+HERE = Path(__file__).parent
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--golden", default=str(HERE / "golden"), metavar="DIR", help="folder of golden numbers")
+
+
+@pytest.fixture(scope="session")
+def golden(request: pytest.FixtureRequest) -> Path:
+    """The folder of golden numbers: tests/golden, or what --golden names."""
+    folder = Path(request.config.getoption("--golden"))
+    if not folder.is_absolute():
+        folder = request.config.invocation_params.dir / folder
+    assert folder.is_dir(), f"--golden {folder} is not a folder"
+    return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Decoded data goes to a folder of this test session, also in processes that tests start."""
+    folder = tmp_path_factory.mktemp("cache")
+    before = os.environ.get("DDPM_CACHE")
+    os.environ["DDPM_CACHE"] = str(folder)
+    yield folder
+    if before is None:
+        del os.environ["DDPM_CACHE"]
+    else:
+        os.environ["DDPM_CACHE"] = before
+
+
+@pytest.fixture
+def runs_dir(tmp_path: Path) -> Path:
+    """An empty folder for runs."""
+    folder = tmp_path / "runs"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def tiny() -> Config:
+    """Settings whose network trains a step in milliseconds."""
+    return configs.replace(
+        Config(),
+        dict(
+            data_dir="shapes", image_size=8, num_channels=32, num_res_blocks=1, channel_mult="1", num_heads=1,
+            attention_resolutions="", diffusion_steps=20, noise_schedule="cosine", total_steps=20, batch_size=4,
+            ema_rate="0.9,0.99", log_interval=1, save_interval=10, sample_interval=0, preview_samples=4,
+            preview_steps=3, threads=1,
+        ),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def fake_run(runs_dir: Path, tiny: Config) -> Callable[..., Run]:
+    """Makes a run as a training would leave it, without one: settings, status, log, checkpoints, previews."""
+
+    def make(name: str = "fake", steps: int = 40, save_every: int = 20, state: str = "finished", **settings: object) -> Run:  # fmt: skip
+        config = configs.replace(tiny, {"total_steps": steps, "save_interval": save_every, **settings})
+        run = runs.create(runs_dir, name, config)
+        writer = metrics.MetricWriter(run.progress_path)
+        for step in range(1, steps + 1):
+            loss = 1 / step**0.5
+            writer.write(dict(
+                grad_norm=3 * loss, loss=loss, loss_q0=2 * loss, loss_q3=loss / 2, mse=loss, mse_q0=2 * loss,
+                mse_q3=loss / 2, samples=step * config.train.batch_size, step=step, lr=1e-4, seconds=step / 4,
+                steps_per_second=4.0, param_norm=10.0,
+            ))  # fmt: skip
+            if step % save_every == 0:
+                fake_checkpoint(run, step, writer.sync(), config.train.ema_rates)
+                fake_preview(run, step)
+        writer.close()
+        files.write_json(
+            run.folder / "status.json",
+            dict(state=state, step=steps, total_steps=steps, metrics={"loss": steps**-0.5}, steps_per_second=4.0,
+                 seconds_left=0.0, pid=0 if state in ("starting", "queued") else 2**22 + 1, process_start=1.0,
+                 updated_at=time.time(), beat=steps),
+        )  # fmt: skip
+        files.write_bytes(run.log_path, b"made by a test\n")
+        return run
+
+    return make
+
+
+def fake_checkpoint(run: Run, step: int, log_bytes: int, rates: tuple[str, ...] = ("0.9",)) -> None:
+    """A committed set whose files hold no weights."""
+    names = [f"model{step:06d}.pt", *(f"ema_{rate}_{step:06d}.pt" for rate in rates)]
+    names += [f"opt{step:06d}.pt", f"state{step:06d}.pt"]
+    written = {name: files.write_bytes(run.folder / name, name.encode()) for name in names}
+    manifest = dict(step=step, files={name: w._asdict() for name, w in written.items()}, log_bytes=log_bytes, seconds=step / 4)  # fmt: skip
+    files.write_json(run.folder / "saves" / f"{step:06d}.json", manifest)
+
+
+def fake_preview(run: Run, step: int) -> None:
+    """A grid of noise for that step."""
+    import numpy as np
+    from PIL import Image
+
+    pixels = np.random.default_rng(step).integers(0, 256, (34, 34, 3), dtype=np.uint8)
+    files.write(run.folder / "samples" / f"{step:06d}.png", lambda file: Image.fromarray(pixels).save(file, "PNG"))
+
+
+def read_status(run: Run) -> dict[str, object]:
+    """status.json, parsed."""
+    return json.loads((run.folder / "status.json").read_text())
