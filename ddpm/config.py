@@ -7,7 +7,7 @@ are improved-diffusion's wherever it has the flag.
 import dataclasses
 import math
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
@@ -309,11 +309,20 @@ def check(config: Config) -> None:
 
 def problems(config: Config) -> Iterator[Problem]:
     """Everything that would keep a training from starting, without looking at the data."""
-    limits = [p for name in SECTIONS for p in limit_problems(getattr(config, name))]
+    yield from _look(config, tuple(SECTIONS), (_model_problems, _diffusion_problems, _train_problems))
+
+
+def network_problems(config: Config) -> Iterator[Problem]:
+    """Everything that would keep the network from being built and drawn from."""
+    yield from _look(config, ("model", "diffusion"), (_model_problems, _diffusion_problems))
+
+
+def _look(config: Config, sections: tuple[str, ...], looks: tuple[Callable[[Config], Iterator[Problem]], ...]) -> Iterator[Problem]:  # fmt: skip
+    limits = [p for name in sections for p in limit_problems(getattr(config, name))]
     yield from limits
     if limits:
         return  # what follows computes with these numbers
-    for look in (_model_problems, _diffusion_problems, _train_problems):
+    for look in looks:
         try:
             yield from look(config)
         except UserError as error:  # a text that could not be read as numbers

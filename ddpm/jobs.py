@@ -56,6 +56,10 @@ class Status:
     beat: int = 0
 
 
+class Stopped(Exception):
+    """Asked to stop before there was anything to save: ends a Worker's block in state "stopped"."""
+
+
 class Job:
     """The reader's side of a job folder."""
 
@@ -176,8 +180,8 @@ def guard(folder: Path) -> Iterator[None]:
 class Worker:
     """The working process's side: holds the lock, beats, hears requests.  A context manager.
 
-    An exception that leaves the block makes the state "failed" and goes on.  SIGTERM and Ctrl-C ask to
-    stop; a second Ctrl-C interrupts at once.  Raises UserError when another process works here.
+    An exception that leaves the block makes the state "failed" and goes on; Stopped ends it quietly.
+    SIGTERM and Ctrl-C ask to stop; a second Ctrl-C interrupts at once.  Raises UserError when another process works here.
     """
 
     def __init__(self, folder: Path, total_steps: int = 0, state: State = "starting"):
@@ -228,13 +232,17 @@ class Worker:
             raise KeyboardInterrupt
         self._interrupted = True
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if error is not None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
+        if isinstance(error, Stopped | KeyboardInterrupt):
+            lost = "" if isinstance(error, Stopped) else "Interrupted: steps since the last checkpoint are lost"
+            self.beat(state="stopped", message=lost, seconds_left=None, now=True)
+        elif error is not None:
             sentence = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
             self.beat(state="failed", message=sentence, seconds_left=None, now=True)
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         self._lock.close()
+        return isinstance(error, Stopped)
 
     @property
     def status(self) -> Status:

@@ -12,7 +12,7 @@ from ddpm import config as configs
 from ddpm import files
 from ddpm.config import Config, SampleConfig
 from ddpm.errors import UserError
-from ddpm.jobs import ACTIVE, Job, guard
+from ddpm.jobs import ACTIVE, Job, Stopped, Worker, guard
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # device names on Windows
@@ -186,3 +186,29 @@ def trash(run: Run) -> Path:
         target = bin_folder / free_name(bin_folder, run.name)
         os.rename(run.folder, target)
     return target
+
+
+def wait_turn(run: Run, worker: Worker) -> None:
+    """Wait, in state "queued", until no other training runs in the same folder; first come, first served.
+
+    Raises Stopped when asked to stop meanwhile.
+    """
+    while True:
+        with guard(run.folder.parent):
+            ahead = _ahead(run, worker.status.queued_at)
+            if ahead is None:
+                worker.beat(state="starting", message="", now=True)
+                return
+        worker.beat(message=f"Waiting for {ahead.name} to end")
+        if "stop" in worker.heard():
+            raise Stopped
+        time.sleep(0.5)
+
+
+def _ahead(run: Run, queued_at: float) -> Run | None:
+    """A run that is training, or that waits for longer."""
+    for other in all_runs(run.folder.parent):
+        status = other.status()
+        if other != run and status and other.alive() and (status.state != "queued" or status.queued_at < queued_at):
+            return other
+    return None

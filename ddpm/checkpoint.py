@@ -1,0 +1,147 @@
+"""Checkpoint files: improved-diffusion's three kinds, each describing itself, and what an exact resume needs.
+
+model000500.pt  ema_0.9999_000500.pt    state_dicts; the settings travel in their `_metadata`
+opt000500.pt                            AdamW's state_dict
+state000500.pt                          random states, place in the data, running means
+saves/000500.json                       written last: the set counts once this is there
+"""
+
+import json
+import pickle
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ddpm import config as configs
+from ddpm import files
+from ddpm.config import Config
+from ddpm.errors import UserError
+from ddpm.runs import Checkpoint, Run
+
+METADATA = "ddpm"  # our entry in a state_dict's _metadata: no module has this name, so no program minds it
+
+
+class Weights(NamedTuple):
+    """A file of weights, read."""
+
+    tensors: dict[str, Tensor]
+    config: Config | None  # None in a file that another program wrote
+    step: int
+    kind: str  # "model", or "ema_0.9999"
+
+
+def save(
+    run: Run,
+    step: int,
+    weights: Mapping[str, Mapping[str, Tensor]],
+    optimizer: Mapping[str, Any],
+    state: Mapping[str, Any],
+    log_bytes: int,
+    seconds: float,
+) -> Checkpoint:
+    """Commit the set of files of one step.  `weights`: "model" or "ema_0.9999" -> name -> tensor.
+
+    A set that is there already is left alone.  Raises files.DiskFull with earlier sets intact.
+    """
+    done = {c.step: c for c in run.checkpoints()}
+    if step in done:
+        return done[step]
+    checkpoint = Checkpoint(run.folder, step, {}, log_bytes, seconds)
+    contents: dict[str, Any] = {kind: _described(w, run.config, step, kind) for kind, w in weights.items()}
+    contents |= {"opt": optimizer, "state": state}
+    for kind, content in contents.items():
+        path = checkpoint.path(kind)
+        written = files.write(path, lambda file, content=content: torch.save(content, file))  # type: ignore[misc]
+        checkpoint.files[path.name] = written._asdict()
+    manifest = {k: v for k, v in checkpoint._asdict().items() if k != "folder"}
+    files.write_json(manifest_path(checkpoint), manifest)
+    return checkpoint
+
+
+def manifest_path(checkpoint: Checkpoint) -> Path:
+    return checkpoint.folder / "saves" / f"{checkpoint.step:06d}.json"
+
+
+def prune(run: Run, keep: int) -> None:
+    """Remove all but the newest `keep` sets, each beginning with its manifest.  0 keeps all."""
+    for old in run.checkpoints()[:-keep] if keep else []:
+        manifest_path(old).unlink()
+        files.sync_folder(manifest_path(old).parent)
+        for name in old.files:
+            (run.folder / name).unlink(missing_ok=True)
+
+
+def damage(checkpoint: Checkpoint) -> str:
+    """What is wrong with a committed set, as a sentence; empty when every checksum is right."""
+    for name, expected in checkpoint.files.items():
+        path = checkpoint.folder / name
+        if not path.exists():
+            return f"{name} of step {checkpoint.step} is missing."
+        if path.stat().st_size != expected["bytes"]:
+            return f"{name} has {path.stat().st_size} bytes instead of {expected['bytes']}: it was cut short."
+        if files.sha256(path) != expected["sha256"]:
+            return f"{name} does not have the checksum it was saved with: its content was changed."
+    return ""
+
+
+def newest_intact(run: Run) -> tuple[Checkpoint | None, list[str]]:
+    """The newest set whose checksums are right, and what was wrong with those after it."""
+    wrong: list[str] = []
+    for checkpoint in reversed(run.checkpoints()):
+        sentence = damage(checkpoint)
+        if not sentence:
+            return checkpoint, wrong
+        wrong.append(sentence)
+    return None, wrong
+
+
+def read(path: Path) -> Any:
+    """A file's content, tensors and plain values only.  Raises UserError for what is no checkpoint."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"There is no file {path}: name a checkpoint such as runs/NAME/model000500.pt.") from None
+    except IsADirectoryError:
+        raise UserError(f"{path} is a folder: name a .pt file in it, or use --run for a run.") from None
+    except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError, OSError) as error:
+        with open(path, "rb") as file:
+            start = file.read(2)
+        why = "it was cut short or damaged" if start == b"PK" else "it is not a checkpoint"
+        raise UserError(f"{path} cannot be read ({why}): take another copy, or an earlier checkpoint.") from error
+
+
+def load_weights(path: Path) -> Weights:
+    """Weights and the settings they were trained with.  Raises UserError for anything else."""
+    content = read(path)
+    if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):
+        raise UserError(f"{path} holds no network weights: name a model or ema file, such as model000500.pt.")
+    about = getattr(content, "_metadata", {}).get(METADATA)
+    if about is None:
+        return Weights(dict(content), None, 0, path.stem)
+    return Weights(dict(content), configs.from_json(json.loads(about["config"])), about["step"], about["kind"])
+
+
+def fit(model: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
+    """Load `tensors` into `model`.  Raises UserError that names what differs."""
+    wanted = {name: tuple(t.shape) for name, t in model.state_dict().items()}
+    found = {name: tuple(t.shape) for name, t in tensors.items()}
+    if wanted != found:
+        differ = [n for n in [*wanted, *found] if wanted.get(n) != found.get(n)]
+        name = differ[0]
+        raise UserError(
+            f"{source} does not fit these settings: {len(set(differ))} tensors differ, first {name}, which is "
+            f"{found.get(name, 'missing')} in the file and {wanted.get(name, 'not expected')} here; "
+            "use the flags that it was trained with."
+        )
+    model.load_state_dict(tensors)
+
+
+def _described(weights: Mapping[str, Tensor], config: Config, step: int, kind: str) -> "OrderedDict[str, Tensor]":
+    content = OrderedDict(weights)
+    about = {"config": json.dumps(configs.to_json(config)), "step": step, "kind": kind}
+    content._metadata = {METADATA: about}  # type: ignore[attr-defined]
+    return content

@@ -1,0 +1,83 @@
+"""What a training step costs on this machine: a few of them, on random pictures, before anything starts."""
+
+import os
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import torch
+
+from ddpm import config as configs
+from ddpm import files, sample
+from ddpm.config import Config, SampleConfig
+from ddpm.data import Dataset
+from ddpm.errors import UserError
+from ddpm.jobs import Stopped, Worker
+from ddpm.train import Trainer
+
+SECONDS = 4.0  # to spend on training steps
+LEAST, MOST = 2, 50  # training steps
+
+
+def measure_into(folder: Path) -> None:
+    """Measure the settings in a folder's config.json; the answer is in its status' metrics.
+
+    seconds_per_step (the median), seconds_per_preview, peak_bytes, parameters.
+    """
+    with Worker(folder) as worker:
+        data = files.read_json(folder / "config.json")
+        if data is None:
+            raise UserError(f"{folder} has no config.json: start the measurement again.")
+        config = configs.from_json(data)
+        if config.train.threads:
+            torch.set_num_threads(config.train.threads)
+        trainer = Trainer(config, noise(config), "cuda" if torch.cuda.is_available() else "cpu")
+        worker.beat(state="running", message="Measuring a few training steps")
+        times: list[float] = []
+        began = time.monotonic()
+        for report in trainer.steps(MOST + 1):
+            times.append(report.seconds)
+            worker.beat(step=len(times), total_steps=MOST + 1)
+            if "stop" in worker.heard():
+                raise Stopped
+            if len(times) > LEAST and time.monotonic() - began > SECONDS:
+                break
+        metrics = {
+            "seconds_per_step": statistics.median(times[1:]),  # the first one also allocates
+            "seconds_per_preview": _preview_seconds(trainer),
+            "peak_bytes": float(peak_bytes()),
+            "parameters": float(sum(p.numel() for p in trainer.parameters)),
+        }
+        worker.beat(state="finished", message="", metrics=metrics)
+
+
+def noise(config: Config) -> Dataset:
+    """Random pictures of the right shape, and labels where there are classes."""
+    rng = np.random.default_rng(0)
+    count, model = 2 * config.train.batch_size, config.model
+    pixels = rng.integers(0, 256, (count, model.image_size, model.image_size, model.image_channels), dtype=np.uint8)
+    labels = rng.integers(0, model.num_classes, count) if model.class_cond else None
+    return Dataset(pixels, labels, config.class_names, ())
+
+
+def _preview_seconds(trainer: Trainer) -> float:
+    """Seconds for one preview grid, from one step of drawing it."""
+    train = trainer.config.train
+    settings = SampleConfig(num_samples=min(train.preview_samples, 16), use_ddim=True, timestep_respacing="1")
+    trainer.model.eval()
+    began = time.monotonic()
+    list(sample.draw(trainer.model, trainer.config, settings, trainer.device))
+    return (time.monotonic() - began) * train.preview_steps * train.preview_samples / settings.num_samples
+
+
+def peak_bytes() -> int:
+    """The most memory that this process has held."""
+    if os.name == "nt":
+        return int(psutil.Process().memory_info().peak_wset)  # type: ignore[attr-defined]
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak if sys.platform == "darwin" else peak * 1024)

@@ -1,0 +1,194 @@
+"""One training process: from the run's folder, through every step, to its final state."""
+
+import logging
+import math
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from ddpm import checkpoint as checkpoints
+from ddpm import data, files, images, sample
+from ddpm.config import SampleConfig
+from ddpm.errors import UserError
+from ddpm.jobs import Stopped, Worker
+from ddpm.metrics import MetricWriter
+from ddpm.runs import Run
+from ddpm.train import Means, Report, Trainer
+
+log = logging.getLogger("ddpm")
+SAVE_RETRY = 60.0  # seconds until a save that found no room is tried again
+
+
+class Session:
+    """A trainer, and what is written about it.  `worker` holds the run's lock."""
+
+    def __init__(self, run: Run, worker: Worker):
+        self.run, self.worker = run, worker
+        self.config = run.config
+        if self.config.train.threads:
+            torch.set_num_threads(self.config.train.threads)
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        worker.beat(state="starting", message="Reading the data")
+        dataset = data.open_dataset(self.config.data, self.config.model, self._on_data)
+        for notice in dataset.notices:
+            log.warning(notice)
+        worker.beat(message="Building the network", warning=" ".join(dataset.notices), now=True)
+        self.trainer = Trainer(self.config, dataset, self.device)
+        self.means = Means(len(self.trainer.schedule))
+        self.seconds_before = 0.0
+        self._restore()
+        self.metrics = MetricWriter(run.progress_path)
+        self.began = time.monotonic()
+        self.first_step = self.trainer.step
+        self.save_again_at = 0.0
+        count = sum(p.numel() for p in self.trainer.parameters)
+        log.info("%d images, %s parameters, on %s with %d threads", len(dataset.images), f"{count:,}", self.device, torch.get_num_threads())  # fmt: skip
+
+    def _on_data(self, done: int, total: int) -> None:
+        self.worker.beat(message=f"Reading the data: {done} of {total} images")
+        if "stop" in self.worker.heard():
+            raise Stopped
+
+    def _restore(self) -> None:
+        """Go on from the newest checkpoint that is whole, if there is one."""
+        found, wrong = checkpoints.newest_intact(self.run)
+        for sentence in wrong:
+            log.warning("%s Going back to the checkpoint before it.", sentence)
+        if found is None:
+            if wrong:
+                raise UserError(f"No checkpoint of {self.run.name} is whole ({wrong[0]}) Start a new run.")
+            return
+        total = self.config.train.total_steps
+        if found.step >= total:
+            raise UserError(f"{self.run.name} has done all its {total} steps: start a new run with more total_steps.")
+        state = checkpoints.read(found.path("state"))
+        weights = {kind: checkpoints.load_weights(found.path(kind)).tensors for kind in self.trainer.weights()}
+        checkpoints.fit(self.trainer.model, weights["model"], found.path("model").name)
+        self.trainer.load(weights, checkpoints.read(found.path("opt")), state["trainer"])
+        self.means.load(state["means"])
+        self.seconds_before = found.seconds
+        log.info("Resuming at step %d: weights, averages, optimiser, random state and place in the data", found.step)
+
+    @property
+    def seconds(self) -> float:
+        """Of training so far, over all the times that the run was resumed."""
+        return self.seconds_before + time.monotonic() - self.began
+
+    def train(self) -> Iterator[Report]:
+        """Every step, until the last one or until asked to stop; yields what it has written about."""
+        train = self.config.train
+        self.worker.beat(state="running", message="", step=self.trainer.step)
+        for report in self.trainer.steps(train.total_steps):
+            self.means.add(report)
+            step, last = report.step, report.step == train.total_steps
+            if step == 1 or step % train.log_interval == 0 or last or not report.applied:
+                self._log(report)
+            self.worker.beat(step=step, seconds_left=self._seconds_left(step))
+            if not report.applied:
+                raise self._diverged(step)
+            asked = self.worker.heard()
+            stop = "stop" in asked and not last
+            if stop:
+                self.worker.beat(state="stopping", message="Saving")
+            if step % train.save_interval == 0 or last or stop or "save" in asked or self._owes_save():
+                self._save(must=last or stop)
+            if (train.sample_interval and (step % train.sample_interval == 0 or last)) or "sample" in asked:
+                self._preview(stopping=stop)
+            if stop:
+                self.worker.beat(state="stopped", seconds_left=None, message="")
+                log.info("Stopped at step %d, saved; `ddpm train --resume %s` goes on", step, self.run.name)
+                return
+            yield report
+        self.worker.beat(state="finished", seconds_left=0.0, message="")
+        log.info("Finished: %d steps", train.total_steps)
+
+    def _seconds_left(self, step: int) -> float:
+        per_step = (time.monotonic() - self.began) / (step - self.first_step)
+        return per_step * (self.config.train.total_steps - step)
+
+    def _log(self, report: Report) -> None:
+        row = self.means.take()
+        speed = 1 / row.pop("step_seconds")
+        row |= {
+            "step": report.step,
+            "samples": report.step * self.config.train.batch_size,
+            "lr": report.lr,
+            "seconds": self.seconds,
+            "steps_per_second": speed,
+            "param_norm": self.trainer.parameter_norm(),
+        }
+        if not self.metrics.write(row):
+            self.worker.beat(warning="The disk is full: log lines wait in memory. Free some space.")
+        finite: dict[str, Any] = {k: v if math.isfinite(v) else None for k, v in row.items()}
+        self.worker.beat(metrics=finite, steps_per_second=speed)
+        log.info("step %d  loss %.4g  grad_norm %.3g  %.3g it/s", report.step, row["loss"], row["grad_norm"], speed)
+
+    def _diverged(self, step: int) -> UserError:
+        saved = self.run.checkpoints()
+        kept = f"the checkpoint of step {saved[-1].step} is intact" if saved else "nothing was saved before it"
+        return UserError(
+            f"The gradient of step {step} was not a number, so training ended; {kept}: "
+            "start a new run with a lower lr, or with grad_clip 1."
+        )
+
+    def _owes_save(self) -> bool:
+        return 0 < self.save_again_at < time.monotonic()
+
+    def _save(self, must: bool) -> None:
+        """Commit a checkpoint.  Where the disk is full, training goes on and tries again, unless it `must`."""
+        try:
+            checkpoints.save(
+                self.run,
+                self.trainer.step,
+                self.trainer.weights(),
+                self.trainer.optimizer.state_dict(),
+                {"trainer": self.trainer.state(), "means": self.means.state()},
+                self.metrics.sync(),
+                self.seconds,
+            )
+        except files.DiskFull as error:
+            if must:
+                raise
+            self.save_again_at = time.monotonic() + SAVE_RETRY
+            self.worker.beat(warning=f"{error} Training goes on, and tries again in a minute.", now=True)
+            log.warning("%s Training goes on, and tries again in a minute.", error)
+            return
+        self.save_again_at = 0.0
+        checkpoints.prune(self.run, self.config.train.keep_checkpoints)
+        self.worker.beat(warning="", now=True)
+        log.info("Saved the checkpoint of step %d", self.trainer.step)
+
+    def _preview(self, stopping: bool = False) -> None:
+        """A grid from the same noise every time, with the first average, or the raw weights without one."""
+        train, trainer = self.config.train, self.trainer
+        settings = SampleConfig(
+            num_samples=train.preview_samples,
+            batch_size=max(train.micro, 16),
+            use_ddim=True,
+            timestep_respacing=str(min(train.preview_steps, len(trainer.full))),
+            seed=train.seed,
+        )
+        kind = f"ema_{train.ema_rates[0]}" if train.ema_rates else "model"
+        raw = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
+        self.worker.beat(message="Drawing a preview")
+        trainer.model.load_state_dict(trainer.weights()[kind])
+        trainer.model.eval()
+        try:
+            done = []
+            for drawn in sample.draw(trainer.model, self.config, settings, self.device):
+                self.worker.beat()
+                if not stopping and "stop" in self.worker.heard():
+                    return  # the next step notices it too, and saves
+                if drawn.finished:
+                    done.append(drawn.step.x.cpu())
+        finally:
+            trainer.model.load_state_dict(raw)
+            trainer.model.train()
+            self.worker.beat(message="")
+        grid = images.grid(images.to_uint8(torch.cat(done).numpy()))
+        try:
+            images.save_png(self.run.folder / "samples" / f"{trainer.step:06d}.png", grid)
+        except files.DiskFull as error:
+            log.warning("%s The preview was left out.", error)

@@ -1,0 +1,179 @@
+"""Training as a loop that yields: the caller logs, draws, saves and stops.
+
+trainer = Trainer(config, dataset)
+for report in trainer.steps(1000):
+    print(report.step, report.losses["loss"].mean())
+"""
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ddpm import images, schedules
+from ddpm.config import Config, TrainConfig
+from ddpm.data import Dataset, Stream
+from ddpm.ema import Ema
+from ddpm.losses import OBJECTIVES, Batch, Losses
+from ddpm.unet import UNet
+
+
+class Report(NamedTuple):
+    """One training step, done."""
+
+    step: int  # steps done so far, this one included
+    losses: Losses  # name -> [N] float64
+    t: Tensor  # [N] index of the timestep of each picture
+    grad_norm: float  # of the whole gradient, before clipping
+    lr: float
+    seconds: float
+    applied: bool  # False when the gradient was not finite: the weights were left as they were
+
+
+class Trainer:
+    """A network in training, and everything that decides how it goes on.
+
+    Seeds torch's global generator, from which the first weights and dropout are drawn.
+    """
+
+    def __init__(self, config: Config, dataset: Dataset, device: str | torch.device = "cpu"):
+        self.config = config
+        self.device = torch.device(device)
+        self.full = schedules.named(config.diffusion.noise_schedule, config.diffusion.diffusion_steps)
+        kept = schedules.space_timesteps(self.full.T, config.diffusion.timestep_respacing)
+        self.schedule = schedules.respaced(self.full, kept)
+        torch.manual_seed(config.train.seed)
+        self.model = UNet(config.model).to(self.device).train()
+        self.parameters: list[torch.Tensor] = list(self.model.parameters())
+        self.optimizer = torch.optim.AdamW(
+            self.parameters, lr=config.train.lr, weight_decay=config.train.weight_decay, fused=True
+        )
+        self.ema = Ema(self.model, config.train.ema_rates, config.train.ema_warmup)
+        self.stream = Stream(dataset, config.train.seed, config.data.random_flip)
+        self.rng = torch.Generator().manual_seed(config.train.seed)
+        self.objective = OBJECTIVES["simple"]
+        self.step = 0
+
+    def draw(self) -> Batch:
+        """The next pictures, and their timesteps and noise; drawn for the whole batch, however it is split."""
+        pixels, labels = self.stream.next(self.config.train.batch_size)
+        x_start = torch.from_numpy(images.to_float(pixels))
+        t = torch.randint(len(self.schedule), (len(x_start),), generator=self.rng)
+        noise = torch.randn(x_start.shape, generator=self.rng)
+        y = torch.from_numpy(labels) if self.config.model.class_cond and labels is not None else None
+        return Batch(*(None if part is None else part.to(self.device) for part in (x_start, t, noise, y)))  # type: ignore[arg-type]
+
+    def update(self, batch: Batch) -> Report:
+        """One optimiser step.  The gradient is that of the mean over the batch, whatever the microbatch."""
+        began = time.perf_counter()
+        self.optimizer.zero_grad(set_to_none=True)
+        count, parts = len(batch.x_start), []
+        for start in range(0, count, self.config.train.micro):
+            part = batch.part(start, min(start + self.config.train.micro, count))
+            losses = self.objective(self.model, self.schedule, self.config, part)
+            (losses["loss"].sum() / count).backward()
+            parts.append({name: values.detach().double().cpu() for name, values in losses.items()})
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        grad_norm = float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients))))
+        lr = learning_rate(self.config.train, self.step)
+        applied = bool(np.isfinite(grad_norm))
+        if applied:
+            if 0 < self.config.train.grad_clip < grad_norm:
+                torch._foreach_mul_(gradients, self.config.train.grad_clip / grad_norm)
+            for group in self.optimizer.param_groups:
+                group["lr"] = lr
+            self.optimizer.step()
+            self.ema.update()
+        self.step += 1
+        joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        return Report(self.step, joined, batch.t.cpu(), grad_norm, lr, time.perf_counter() - began, applied)
+
+    def steps(self, total: int) -> Iterator[Report]:
+        """Train until `total` steps are done."""
+        while self.step < total:
+            yield self.update(self.draw())
+
+    def parameter_norm(self) -> float:
+        """Length of all weights together."""
+        with torch.no_grad():
+            return float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(self.parameters))))
+
+    def weights(self) -> dict[str, dict[str, Tensor]]:
+        """Everything that can be drawn from: "model", and an "ema_RATE" for each average."""
+        averages = {f"ema_{rate}": self.ema.weights(rate) for rate in self.ema.rates}
+        return {"model": dict(self.model.state_dict()), **averages}
+
+    def state(self) -> dict[str, Any]:
+        """What an exact continuation needs beyond the weights and the optimiser."""
+        state = {
+            "step": self.step,
+            "position": self.stream.position,
+            "ema_updates": self.ema.updates,
+            "rng": self.rng.get_state(),
+            "torch_rng": torch.get_rng_state(),
+        }
+        if self.device.type == "cuda":
+            state["cuda_rng"] = torch.cuda.get_rng_state(self.device)
+        return state
+
+    def load(self, weights: Mapping[str, Mapping[str, Tensor]], optimizer: dict[str, Any], state: Mapping[str, Any]) -> None:  # fmt: skip
+        """Go on from where `weights()`, the optimiser's state_dict and `state()` were taken, to the last bit."""
+        self.model.load_state_dict(weights["model"])
+        for rate in self.ema.rates:
+            self.ema.load(rate, dict(weights[f"ema_{rate}"]))
+        self.optimizer.load_state_dict(optimizer)
+        self.step = state["step"]
+        self.stream.position = state["position"]
+        self.ema.updates = state["ema_updates"]
+        self.rng.set_state(state["rng"])
+        torch.set_rng_state(state["torch_rng"])
+        if self.device.type == "cuda" and "cuda_rng" in state:
+            torch.cuda.set_rng_state(state["cuda_rng"], self.device)
+
+
+def learning_rate(train: TrainConfig, done: int) -> float:
+    """The learning rate of the step after `done` steps: warm-up from 0, then constant or falling to 0."""
+    lr = train.lr
+    if train.lr_warmup_steps:
+        lr *= min(1.0, (done + 1) / train.lr_warmup_steps)
+    if train.lr_anneal_steps:
+        lr *= max(0.0, 1 - done / train.lr_anneal_steps)
+    return lr
+
+
+class Means:
+    """Running means for a line of progress.csv: each loss, over all pictures and per quarter of the timesteps."""
+
+    def __init__(self, timesteps: int):
+        self._timesteps = timesteps
+        self._sums: dict[str, list[float]] = {}  # name -> [sum, count]
+
+    def add(self, report: Report) -> None:
+        self._add("grad_norm", report.grad_norm, 1)
+        quarters = 4 * report.t // self._timesteps
+        for name, values in report.losses.items():
+            self._add(name, float(values.sum()), len(values))
+            for quarter in quarters.unique().tolist():
+                chosen = values[quarters == quarter]
+                self._add(f"{name}_q{quarter}", float(chosen.sum()), len(chosen))
+        self._add("step_seconds", report.seconds, 1)
+
+    def _add(self, name: str, total: float, count: int) -> None:
+        entry = self._sums.setdefault(name, [0.0, 0])
+        entry[0] += total
+        entry[1] += count
+
+    def take(self) -> dict[str, float]:
+        """The means since the last call."""
+        means = {name: total / count for name, (total, count) in self._sums.items()}
+        self._sums = {}
+        return means
+
+    def state(self) -> dict[str, list[float]]:
+        return {name: list(entry) for name, entry in self._sums.items()}
+
+    def load(self, state: Mapping[str, list[float]]) -> None:
+        self._sums = {name: list(entry) for name, entry in state.items()}
