@@ -16,8 +16,16 @@ from ddpm.runs import Run
 HERE = Path(__file__).parent
 
 
+SUMMARY = pytest.StashKey[list[str]]()  # lines that a test wants printed at the very end
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--golden", default=str(HERE / "golden"), metavar="DIR", help="folder of golden numbers")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    for line in config.stash.get(SUMMARY, []):
+        terminalreporter.write_line(line)
 
 
 @pytest.fixture(scope="session")
