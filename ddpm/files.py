@@ -144,12 +144,17 @@ class LineLog:
     def __init__(self, path: Path, header: str):
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
+        self.header = header  # or the one that the file began with
         self._file = open(path, "ab+", buffering=0)
         self._length = _end_of_last_line(self._file)
         self._file.truncate(self._length)
         self._waiting = b""
         if self._length == 0:
             self.append(header)
+            sync_folder(path.parent)
+        else:
+            with open(path, "rb") as file:
+                self.header = file.readline().decode(errors="replace").rstrip("\r\n")
 
     def append(self, line: str) -> bool:
         """Write the line with one system call; False when there was no room and it waits."""

@@ -7,6 +7,7 @@ went back in `step`.
 
 import io
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -22,6 +23,9 @@ REFERENCE_COLUMNS = (
 OUR_COLUMNS = ("lr", "seconds", "steps_per_second", "param_norm")
 COLUMNS = REFERENCE_COLUMNS + OUR_COLUMNS
 
+BLOCK_BYTES = 2**24  # read at once, so that a long log is never in memory as text
+MANY_BYTES = 2**20  # from which on the faster parser is worth its start
+
 HELP = {
     "grad_norm": "Length of the gradient before any clipping. It falls fast at first, then stays about level; a jump is a step that shook the network.",
     "loss": "What training makes smaller. With the simple objective it is the mse.",
@@ -36,15 +40,20 @@ HELP = {
 }  # fmt: skip
 
 
+_FIELD = rb"(?:[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|-?(?:nan|NaN|inf))?"
+_ROW = re.compile(_FIELD + rb"(?:," + _FIELD + rb")*\r?")
+
+
 class MetricWriter:
-    """The one writer of a progress.csv."""
+    """The one writer of a progress.csv.  One that is there already keeps the columns that it began with."""
 
     def __init__(self, path: Path):
         self._log = files.LineLog(path, ",".join(COLUMNS))
+        self.columns = self._log.header.split(",")
 
     def write(self, values: Mapping[str, float]) -> bool:
         """Append a row; columns without a value stay empty.  False when there was no room and it waits."""
-        return self._log.append(",".join(_text(values.get(column)) for column in COLUMNS))
+        return self._log.append(",".join(_text(values.get(column)) for column in self.columns))
 
     def sync(self) -> int:
         """On disk; returns the length in bytes.  Raises files.DiskFull."""
@@ -65,99 +74,174 @@ class MetricReader:
 
     def __init__(self, path: Path):
         self.path = path
-        self._start_over(b"")
+        self.revision = 0
+        self._start_over(b"", 0)
 
-    def _start_over(self, header: bytes) -> None:
-        self._header = header
+    def _start_over(self, header: bytes, inode: int) -> None:
+        self._header, self._inode = header, inode
         self._offset = len(header)
-        self._frame = pd.DataFrame(
-            {name: pd.Series(dtype=float) for name in header.decode().strip().split(",") if name}
-        )
-        self.revision = getattr(self, "revision", 0) + 1
+        self._frame = pd.DataFrame({name: pd.Series(dtype=float) for name in _names(header)})
+        self.revision += 1
         self.bad_lines = 0
 
     def read(self) -> pd.DataFrame:
         """Rows in order of step, one a step: float columns, NaN for empty and for not-a-number."""
         try:
-            size = self.path.stat().st_size
+            stat = self.path.stat()
         except FileNotFoundError:
             if self._header:
-                self._start_over(b"")
+                self._start_over(b"", 0)
             return self._frame
-        if size == self._offset:
+        if (stat.st_size, stat.st_ino) == (self._offset, self._inode):
             return self._frame
         with open(self.path, "rb") as file:
             header = file.readline()
-            if size < self._offset or header != self._header:
+            if stat.st_size < self._offset or stat.st_ino != self._inode or header != self._header:
                 if not header.endswith(b"\n"):
                     return self._frame
-                self._start_over(header)
+                self._start_over(header, stat.st_ino)
+            new = []
             file.seek(self._offset)
-            whole, newline, _torn = file.read().rpartition(b"\n")
-        if newline:
-            self._offset += len(whole) + 1
-            self._frame = newest_rows(pd.concat([self._frame, self._parse(whole)], ignore_index=True))
+            while newline := (block := file.read(BLOCK_BYTES)).rfind(b"\n") + 1:  # the rest is a torn line, so far
+                rows, bad = _parse(block[: newline - 1], list(self._frame.columns))
+                new.append(rows)
+                self.bad_lines += bad
+                self._offset += newline
+                file.seek(self._offset)
+        if new:
+            old = [self._frame] if len(self._frame) else []
+            self._frame = newest_rows(pd.concat([*old, *new], ignore_index=True))
             self.revision += 1
         return self._frame
 
-    def _parse(self, lines: bytes) -> pd.DataFrame:
-        names = list(self._frame.columns)
-        try:
-            return pd.read_csv(io.BytesIO(lines), names=names, header=None, dtype=float)
-        except (ValueError, pd.errors.ParserError):
-            rows = pd.read_csv(io.BytesIO(lines), names=names, header=None, dtype=str, on_bad_lines="skip")
-            rows = rows.apply(pd.to_numeric, errors="coerce")
-            good = rows[rows["step"].notna()]
-            self.bad_lines += lines.count(b"\n") + 1 - len(good)
-            return good
+
+def _names(header: bytes) -> list[str]:
+    return [name for name in header.decode(errors="replace").strip().split(",") if name]
+
+
+def _parse(lines: bytes, columns: list[str]) -> tuple[pd.DataFrame, int]:
+    """Rows of a number or nothing for each column, and how many lines were no such row."""
+    count = lines.count(b"\n") + 1
+    try:
+        if lines.count(b",") != (len(columns) - 1) * count:
+            raise ValueError("some lines have more or fewer fields")
+        rows = _read_csv(lines, columns)
+    except ValueError:
+        rows = _read_csv(b"\n".join(line for line in lines.split(b"\n") if _is_row(line, len(columns))), columns)
+    if "step" in rows and rows["step"].isna().any():
+        rows = rows[rows["step"].notna()].reset_index(drop=True)
+    return rows, count - len(rows)
+
+
+def _read_csv(lines: bytes, columns: list[str]) -> pd.DataFrame:
+    if not lines:
+        return pd.DataFrame(columns=columns, dtype=float)
+    if len(lines) > MANY_BYTES and (rows := _read_fast(lines, columns)) is not None:
+        return rows
+    return pd.read_csv(io.BytesIO(lines), names=columns, header=None, dtype=float, index_col=False)
+
+
+def _read_fast(lines: bytes, columns: list[str]) -> pd.DataFrame | None:
+    """The same with pyarrow, in a third of the time; None where it is not installed or a field is no number."""
+    try:
+        import pyarrow  # type: ignore[import-untyped]
+        from pyarrow import csv
+    except ImportError:
+        return None
+    options = csv.ConvertOptions(column_types={name: pyarrow.float64() for name in columns}, null_values=["", "nan"])
+    try:
+        table = csv.read_csv(
+            pyarrow.BufferReader(lines), csv.ReadOptions(column_names=columns), convert_options=options
+        )
+    except pyarrow.ArrowInvalid:
+        return None
+    return pd.DataFrame({name: table[name].to_numpy() for name in columns}, copy=False)
+
+
+def _is_row(line: bytes, columns: int) -> bool:
+    return line.count(b",") == columns - 1 and _ROW.fullmatch(line) is not None
+
+
+def newest_lines(path: Path) -> tuple[list[str], list[bytes]]:
+    """The columns, and as they stand in the file the lines of the rows that a MetricReader gives.
+
+    They tell an empty cell from a NaN.
+    """
+    try:
+        header, _, rest = path.read_bytes().partition(b"\n")
+    except FileNotFoundError:
+        return [], []
+    columns = _names(header)
+    lines = [line for line in rest.split(b"\n")[:-1] if _is_row(line, len(columns))]
+    if "step" not in columns:
+        return columns, lines
+    at = columns.index("step")
+    steps = np.array([float(line.split(b",")[at] or "nan") for line in lines])
+    lines = [line for line, step in zip(lines, steps, strict=True) if not math.isnan(step)]
+    keep = _newest(steps[~np.isnan(steps)])
+    return columns, [line for line, kept in zip(lines, keep, strict=True) if kept]
 
 
 def newest_rows(frame: pd.DataFrame) -> pd.DataFrame:
     """Drop the rows that a resumed run went over again: those with a later row of the same or an earlier step."""
-    steps = frame["step"].to_numpy() if "step" in frame else np.arange(len(frame), dtype=float)
-    if len(steps) < 2:
+    if "step" not in frame:
         return frame
-    least_later = np.minimum.accumulate(steps[::-1])[::-1]
-    keep = np.append(steps[:-1] < least_later[1:], True)
+    keep = _newest(frame["step"].to_numpy())
     return frame if keep.all() else frame[keep].reset_index(drop=True)
+
+
+def _newest(steps: np.ndarray) -> np.ndarray:
+    """Which rows no later row goes back to, or behind.  steps: [N] without NaN -> [N] bool."""
+    least_from_here = np.minimum.accumulate(steps[::-1])[::-1]
+    return steps < np.append(least_from_here[1:], np.inf)
 
 
 def smooth(values: np.ndarray, weight: float, log: bool = False) -> np.ndarray:
     """Debiased exponential moving average: `weight` 0 leaves values as they are, towards 1 smooths more.
 
-    NaN stays NaN and is skipped.  `log` averages logarithms, as fits a logarithmic axis.
+    What is not finite becomes NaN and is skipped.  `log` averages logarithms, as fits a logarithmic axis.
     """
     if weight <= 0:
         return values
-    series = pd.Series(np.log(np.where(values > 0, values, np.nan)) if log else values)
+    usable: np.ndarray = np.isfinite(values)
+    if log:
+        usable &= values > 0
+    finite = np.where(usable, values, np.nan)
+    series = pd.Series(np.log(finite) if log else finite)
     mean = series.ewm(alpha=1 - weight, adjust=True, ignore_na=True).mean().where(series.notna())
     return np.exp(mean.to_numpy()) if log else mean.to_numpy()
 
 
 def thin(x: np.ndarray, y: np.ndarray, most: int = 2000) -> tuple[np.ndarray, np.ndarray]:
-    """At most `most` points that look the same: the least and greatest of each bucket, first and last, in order.
+    """At most `most` points that look the same: the least and greatest of each bucket, first and last, in order."""
+    chosen = thinned(y, most)
+    return x[chosen], y[chosen]
 
-    Buckets begin at multiples of a power of two, so that old points do not flicker as new ones come.
+
+def thinned(y: np.ndarray, most: int) -> np.ndarray:
+    """Which of the points to draw, as increasing indices; `most` is at least 8.
+
+    Buckets begin at multiples of a power of two, so that old points do not flicker as new ones come.  A
+    bucket of nothing but NaN keeps one, which shows as a gap.
     """
     n = len(y)
     if n <= most:
-        return x, y
+        return np.arange(n)
     size = 2 ** math.ceil(math.log2(2 * n / (most - 4)))
     padded = np.full(-(-n // size) * size, np.nan)
     padded[:n] = y
     buckets = padded.reshape(-1, size)
-    empty = np.isnan(buckets).all(axis=1)
-    low = np.where(np.isnan(buckets), np.inf, buckets).argmin(axis=1)
-    high = np.where(np.isnan(buckets), -np.inf, buckets).argmax(axis=1)
+    empty = np.asarray(np.isnan(buckets).all(axis=1))
+    extremes = np.where(empty[:, None], 0.0, buckets)  # nanarg* refuse rows of nothing but NaN
     start = np.arange(len(buckets)) * size
-    chosen = np.concatenate([(start + low)[~empty], (start + high)[~empty], start[empty], [0, n - 1]])
-    chosen = np.unique(chosen[chosen < n])
-    return x[chosen], y[chosen]
+    chosen = [start + np.nanargmin(extremes, axis=1), start + np.nanargmax(extremes, axis=1), np.array([0, n - 1])]
+    return np.unique(np.concatenate(chosen))
 
 
 def means_between(frame: pd.DataFrame, steps: Sequence[int]) -> pd.DataFrame:
-    """A row per checkpoint step: the mean of each metric over the log lines since the checkpoint before."""
-    edges = np.searchsorted(frame["step"].to_numpy(), np.asarray(steps), side="right")
-    starts = np.append(0, edges[:-1])
-    rows = [frame.iloc[a:b].drop(columns="step").mean() for a, b in zip(starts, edges, strict=True)]
-    return pd.DataFrame(rows).assign(step=list(steps)).reset_index(drop=True)
+    """A row per checkpoint step, increasing: the mean of each metric over the log lines since the one before."""
+    metrics = frame.drop(columns="step", errors="ignore")
+    logged = frame["step"].to_numpy() if "step" in frame else np.empty(0)
+    edges = np.searchsorted(logged, np.asarray(steps, dtype=float), side="right")
+    rows = [metrics.iloc[a:b].mean() for a, b in zip(np.append(0, edges[:-1]), edges, strict=True)]
+    return pd.DataFrame(rows, columns=metrics.columns).assign(step=list(steps)).reset_index(drop=True)
