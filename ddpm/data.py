@@ -1,0 +1,284 @@
+"""Data sets, decoded once into a memory-mapped file, and an endless, seeded, resumable stream of batches.
+
+`data_dir` is a folder, an .npz file or a name: see `ddpm.sources`.  A folder that is called like one of the
+names is ./shapes.
+"""
+
+import hashlib
+import itertools
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import portalocker
+
+from ddpm import files, images
+from ddpm.config import Config, DataConfig, ModelConfig, replace
+from ddpm.errors import UserError
+from ddpm.sources import SOURCES, Decode, Source, cache_folder, open_source
+
+__all__ = ["SOURCES", "Dataset", "Description", "Stream", "describe", "open_dataset", "resolve"]
+
+CACHE_FORMAT = 1  # raise it when the same source gives other pixels
+BLOCK = 256  # pictures decoded between two writes
+FEW = 100  # pictures, below which a model soon knows them by heart
+
+Progress = Callable[[int, int], None]  # (pictures done, pictures in all)
+
+
+@dataclass(frozen=True)
+class Description:
+    """What `data_dir` holds, found without decoding it."""
+
+    count: int
+    class_names: tuple[str, ...]  # in label order; empty when there are no labels
+    counts: tuple[int, ...]  # pictures of each class
+    text: str  # one line: "1,000 images, classes by folder, 10 classes"
+    size: tuple[int, int] | None  # width and height of the first picture; None when drawn at any size
+    notices: tuple[str, ...]  # sentences worth telling
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Pictures of one size, ready to be learnt from."""
+
+    images: np.ndarray  # uint8 [N, H, W, C], memory-mapped, read-only
+    labels: np.ndarray | None  # int64 [N], places in class_names
+    class_names: tuple[str, ...]
+    notices: tuple[str, ...]  # sentences worth telling
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+def describe(data_dir: str) -> Description:
+    """Look through the data without decoding it.  Raises UserError when it cannot be learnt from."""
+    return _describe(open_source(data_dir))
+
+
+def _describe(source: Source) -> Description:
+    names = source.class_names
+    counts = () if source.labels is None else tuple(int(n) for n in np.bincount(source.labels, minlength=len(names)))
+    classes = f", {len(names)} classes" if names else ""
+    notices = []
+    if source.count < FEW:
+        notices.append(
+            f"Only {source.count} images: the model will soon know them by heart rather than learn from them."
+        )
+    missing = [name for name, count in zip(names, counts, strict=True) if not count]
+    if missing:
+        notices.append(f"There are no images of {len(missing)} of the classes: {', '.join(missing[:5])}.")
+    return Description(
+        source.count, names, counts, f"{source.kind}: {source.count:,} images{classes}", source.size, tuple(notices)
+    )
+
+
+def resolve(config: Config) -> Config:
+    """`config` with what follows from the data: class_names, and num_classes when class-conditional, else 0.
+
+    Raises UserError when the data cannot be learnt from, or has no classes (or too many) and they are wanted.
+    """
+    data_dir, model = config.data.data_dir, config.model
+    names = describe(data_dir).class_names
+    if not model.class_cond:
+        return replace(config, {"class_names": names, "num_classes": 0})
+    if not names:
+        raise UserError(
+            f"class_cond is True, but the images of {data_dir} have no classes: name them label_xxx.png, "
+            "put those of each class in a folder of its own, or set class_cond to False."
+        )
+    if 0 < model.num_classes < len(names):
+        raise UserError(
+            f"num_classes is {model.num_classes}, but {data_dir} has {len(names)} classes: set it to 0, for as many as there are."
+        )
+    return replace(config, {"class_names": names, "num_classes": model.num_classes or len(names)})
+
+
+def open_dataset(data: DataConfig, model: ModelConfig, progress: Progress | None = None) -> Dataset:
+    """The pictures of `data.data_dir` at `model.image_size` with `model.image_channels`.
+
+    They are decoded into the cache folder the first time, with `progress(done, total)` called now and then, and
+    again when the source has changed; a second process waits for the first.
+
+    Raises UserError when there is no such data, when a picture is broken, or smaller than asked for while
+    `data.enlarge` is False; DiskFull.
+    """
+    source = open_source(data.data_dir)
+    path = _cache_path(source, data, model)
+    cached = _open_cache(path, source, model)
+    if cached is None:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with portalocker.Lock(path.with_suffix(".lock"), "a", flags=portalocker.LockFlags.EXCLUSIVE):
+                cached = _open_cache(path, source, model) or _fill_cache(path, source, data, model, progress)
+        except PermissionError as error:
+            raise UserError(
+                f"Decoded images cannot be kept in {path.parent} ({error.strerror}): set the environment variable "
+                "DDPM_CACHE to a folder that you may write to."
+            ) from error
+    pixels, notices = cached
+    return Dataset(pixels, source.labels, source.class_names, (*_describe(source).notices, *notices))
+
+
+Cached = tuple[np.ndarray, tuple[str, ...]]  # pictures and notices
+
+
+def _cache_path(source: Source, data: DataConfig, model: ModelConfig) -> Path:
+    """WHERE-SIZExCHANNELS-WHAT.npy: WHAT changes when the source does, and the old file is then of no use."""
+    where = data.data_dir if data.data_dir in SOURCES else str(Path(data.data_dir).expanduser().resolve())
+    what = json.dumps([CACHE_FORMAT, source.identity()])
+    size = f"{model.image_size}x{model.image_channels}"
+    return cache_folder() / "images" / f"{_short_hash(f'{where}|{data.enlarge}')}-{size}-{_short_hash(what)}.npy"
+
+
+def _short_hash(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:16]
+
+
+def _open_cache(path: Path, source: Source, model: ModelConfig) -> Cached | None:
+    """What is in the cache; None when it is not there, or torn."""
+    shape = (source.count, model.image_size, model.image_size, model.image_channels)
+    try:
+        pixels = np.lib.format.open_memmap(path, mode="r")
+        about = files.read_json(path.with_suffix(".json"))
+    except (OSError, ValueError, EOFError, UserError):
+        return None
+    if about is None or pixels.shape != shape or pixels.dtype != np.uint8:
+        return None
+    return pixels.view(np.ndarray), tuple(about["notices"])  # a plain array: a memmap is slower to index
+
+
+def _fill_cache(path: Path, source: Source, data: DataConfig, model: ModelConfig, progress: Progress | None) -> Cached:
+    notes: Counter[str] = Counter()
+    shape = (source.count, model.image_size, model.image_size, model.image_channels)
+
+    def save(file: Any) -> None:
+        np.lib.format.write_array_header_1_0(file, dict(descr="|u1", fortran_order=False, shape=shape))
+        for block in _decode(source, data, model, notes, progress):
+            file.write(np.ascontiguousarray(block))
+
+    path.with_suffix(".json").unlink(missing_ok=True)  # it comes last, and says that the pixels are whole
+    files.write(path, save)
+    notices = tuple(NOTES[note].format(count=count, total=source.count) for note, count in sorted(notes.items()))
+    files.write_json(path.with_suffix(".json"), dict(data_dir=data.data_dir, notices=notices))
+    _remove_superseded(path)
+    opened = _open_cache(path, source, model)
+    assert opened is not None, path
+    return opened
+
+
+def _remove_superseded(path: Path) -> None:
+    """Delete what the same source gave at the same size before it changed."""
+    prefix = path.name.rpartition("-")[0]
+    for old in path.parent.glob(f"{prefix}-*"):
+        if old.stem != path.stem:
+            try:
+                old.unlink()
+            except OSError:  # in use, on Windows
+                continue
+
+
+NOTES = {
+    "deep": "{count:,} of {total:,} images have 16 bits of grey and were reduced to 8.",
+    "enlarged": "{count:,} of {total:,} images were smaller than asked for and have been enlarged.",
+    "transparent": "{count:,} of {total:,} images are transparent in places, which became white.",
+}
+
+
+class _Decoded(NamedTuple):
+    pixels: np.ndarray | None  # uint8 [size, size, C]; None when it cannot be used
+    broken: str = ""  # the sentence that says why
+    side: int = 0  # of a picture that is too small, the shorter
+    notes: tuple[str, ...] = ()
+
+
+def _decode(
+    source: Source, data: DataConfig, model: ModelConfig, notes: Counter[str], progress: Progress | None
+) -> Iterator[np.ndarray]:
+    """All pictures in order, in blocks uint8 [<=BLOCK, H, W, C].  Raises UserError after the last one."""
+    size, channels = model.image_size, model.image_channels
+
+    def decode(get: Decode) -> _Decoded:
+        try:
+            image = get()
+        except UserError as error:
+            return _Decoded(None, broken=str(error))
+        side = min(image.size)
+        if side < size and not data.enlarge:
+            return _Decoded(None, side=side)
+        found = dict(deep=images.is_deep(image), enlarged=side < size, transparent=channels != 4 and image.has_transparency_data)  # fmt: skip
+        return _Decoded(images.prepare(image, size, channels), notes=tuple(note for note, true in found.items() if true))  # fmt: skip
+
+    broken: list[str] = []
+    small: list[int] = []
+    done = 0
+    waiting = source.pictures(size, channels)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        while block := list(pool.map(decode, itertools.islice(waiting, BLOCK))):
+            done += len(block)
+            broken += [one.broken for one in block if one.broken]
+            small += [one.side for one in block if one.side]
+            notes.update(note for one in block for note in one.notes)
+            if not broken and not small:  # otherwise go on only to count
+                yield np.stack([one.pixels for one in block if one.pixels is not None])
+            if progress:
+                progress(done, source.count)
+    if broken:
+        first = f"{len(broken)} of {source.count} images cannot be read; the first: " if len(broken) > 1 else ""
+        raise UserError(first + broken[0])
+    if small:
+        raise UserError(
+            f"{len(small):,} of {source.count:,} images of {data.data_dir} are smaller than image_size {size} (the smallest "
+            f"has {min(small)} pixels on its shorter side): set enlarge to True, or image_size to {min(small)} or less."
+        )
+
+
+class Stream:
+    """Endless batches: every epoch is a new permutation of the data, and batches run across its ends.
+
+    The order and the flips follow from the seed; continuing at `position` gives exactly what a stream that was
+    never interrupted gives.  Nothing here depends on the batch size.
+    """
+
+    def __init__(self, dataset: Dataset, seed: int, random_flip: bool = False, position: int = 0):
+        self.dataset = dataset
+        self.seed = seed
+        self.random_flip = random_flip
+        self.position = position  # pictures drawn so far
+        self._epoch = -1
+
+    def next(self, n: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """The next n pictures, uint8 [n, H, W, C], and their labels int64 [n], if the data has any."""
+        order, flips = self._draw(n)
+        pixels = self.dataset.images[order]
+        if self.random_flip:
+            pixels[flips] = pixels[flips, :, ::-1]
+        return pixels, None if self.dataset.labels is None else self.dataset.labels[order]
+
+    def _draw(self, n: int) -> tuple[np.ndarray, np.ndarray]:
+        """The next n places in the data, and which of them to mirror."""
+        parts = []
+        while n > 0:
+            epoch, start = divmod(self.position, len(self.dataset))
+            if epoch != self._epoch:
+                self._begin(epoch)
+            taken = slice(start, start + n)
+            parts.append((self._order[taken], self._flips[taken]))
+            self.position += len(parts[-1][0])
+            n -= len(parts[-1][0])
+        if len(parts) == 1:
+            return parts[0]
+        return np.concatenate([order for order, _ in parts]), np.concatenate([flips for _, flips in parts])
+
+    def _begin(self, epoch: int) -> None:
+        # Sorting raw random bits: numpy promises these to stay the same for ever, but not its permutations.
+        bits = np.random.PCG64(np.random.SeedSequence((self.seed, epoch)))
+        self._order = np.argsort(bits.random_raw(len(self.dataset)), kind="stable")
+        self._flips = bits.random_raw(len(self.dataset)) >> np.uint64(63) == 1
+        self._epoch = epoch

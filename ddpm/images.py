@@ -1,0 +1,136 @@
+"""Pictures: files <-> uint8 pixels <-> what the network sees; grids and strips.
+
+Here, and only here, pictures are uint8 [N, H, W, C].  Everywhere else they are float32 [N, C, H, W] in [-1, 1].
+"""
+
+import io
+import math
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from ddpm import files
+from ddpm.errors import UserError
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp")
+FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP")  # by content: nothing else is ever tried on a file
+GAP = 128  # grey between the pictures of a grid, at home on light and on dark pages
+
+
+def load(path: Path) -> Image.Image:
+    """The picture in a file, decoded whole and upright; the first frame of a moving one.
+
+    Raises UserError when it is missing, no picture, cut short or too large to be meant seriously.
+    """
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            image.load()
+            return ImageOps.exif_transpose(image)
+    except FileNotFoundError:
+        raise UserError(f"There is no picture {path}: check the name.") from None
+    except PermissionError:
+        raise UserError(f"{path} may not be read by this user: change its permissions.") from None
+    except Image.UnidentifiedImageError:
+        raise UserError(f"{path} is not a picture ({', '.join(FORMATS)}): remove it or replace it.") from None
+    except Image.DecompressionBombError:
+        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6
+        raise UserError(f"{path} has more than {limit} million pixels: make it smaller, or remove it.") from None
+    except Exception as error:  # the decoders raise OSError, SyntaxError, ValueError, struct.error, zlib.error, ...
+        raise UserError(f"{path} is broken or cut short ({error}): remove it or replace it.") from error
+
+
+def size(path: Path) -> tuple[int, int] | None:
+    """(width, height) of the picture in a file, from its header; None when it cannot be read."""
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            return image.size
+    except Exception:  # whoever needs the pixels calls `load`, which says what is wrong
+        return None
+
+
+def prepare(image: Image.Image, size: int, channels: int) -> np.ndarray:
+    """`image` as uint8 [size, size, channels], scaled and cropped exactly as improved-diffusion does.
+
+    Halved with a box filter while twice too large, then bicubic to `size` on the shorter side, then the centre.
+    channels: 1 grey, 3 colour, 4 colour with transparency; what is transparent becomes white in the first two.
+    """
+    image = convert(image, channels)
+    while min(image.size) >= 2 * size:
+        image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
+    scale = size / min(image.size)
+    image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
+    left, top = (image.width - size) // 2, (image.height - size) // 2
+    return np.asarray(image.crop((left, top, left + size, top + size))).reshape(size, size, channels)
+
+
+def convert(image: Image.Image, channels: int) -> Image.Image:
+    """`image` in mode L, RGB or RGBA, from any mode."""
+    mode = {1: "L", 3: "RGB", 4: "RGBA"}[channels]
+    if is_deep(image):
+        values = np.asarray(image).astype(np.int64).clip(0, 65535)
+        image = Image.fromarray(((values + 128) // 257).astype(np.uint8))  # rounds, so that 65535 becomes 255
+    if image.has_transparency_data and channels != 4:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image if image.mode == mode else image.convert(mode)
+
+
+def is_deep(image: Image.Image) -> bool:
+    """Whether it has 16 bits of grey, of which 8 are kept."""
+    return image.mode.startswith("I")
+
+
+def from_pixels(pixels: np.ndarray) -> Image.Image:
+    """uint8 [H, W, C] (or [H, W]) as a picture."""
+    return Image.fromarray(pixels[:, :, 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels)
+
+
+def to_float(pixels: np.ndarray) -> np.ndarray:
+    """uint8 [N, H, W, C] -> float32 [N, C, H, W] in [-1, 1]."""
+    return np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)).astype(np.float32) / 127.5 - 1
+
+
+def to_uint8(x: np.ndarray) -> np.ndarray:
+    """float [N, C, H, W] in [-1, 1] -> uint8 [N, H, W, C], cut off and rounded down as improved-diffusion does.
+
+    What is not a number becomes black.
+    """
+    values = np.nan_to_num((np.asarray(x, dtype=np.float32) + 1) * 127.5, nan=0.0).clip(0, 255)
+    return np.ascontiguousarray(values.astype(np.uint8).transpose(0, 2, 3, 1))
+
+
+def grid(pixels: np.ndarray, columns: int | None = None, gap: int = 2, scale: int = 1) -> np.ndarray:
+    """Pictures uint8 [N, H, W, C] side by side in one, uint8 [H', W', C], row by row.
+
+    columns: None makes it about as wide as high.  gap: pixels between pictures.  scale: each pixel becomes a
+    square of so many (the gap too).  Gap and empty places are grey, or transparent with 4 channels.
+    """
+    count, height, width, channels = pixels.shape
+    columns = min(columns or math.ceil(math.sqrt(count)), count)
+    rows = math.ceil(count / columns)
+    canvas = np.full((rows * (height + gap), columns * (width + gap), channels), GAP, np.uint8)
+    if channels == 4:
+        canvas[..., 3] = 0
+    for k, picture in enumerate(pixels):
+        top, left = k // columns * (height + gap), k % columns * (width + gap)
+        canvas[top : top + height, left : left + width] = picture
+    canvas = canvas[: canvas.shape[0] - gap, : canvas.shape[1] - gap]
+    return canvas.repeat(scale, axis=0).repeat(scale, axis=1)
+
+
+def strip(pixels: np.ndarray, gap: int = 2, scale: int = 1) -> np.ndarray:
+    """Pictures uint8 [N, H, W, C] in one row: uint8 [H', W', C]."""
+    return grid(pixels, columns=len(pixels), gap=gap, scale=scale)
+
+
+def encode_png(pixels: np.ndarray) -> bytes:
+    """uint8 [H, W, C] as the bytes of a PNG file."""
+    buffer = io.BytesIO()
+    from_pixels(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def save_png(path: Path, pixels: np.ndarray) -> None:
+    """Write uint8 [H, W, C] as a PNG file.  Raises DiskFull."""
+    files.write_bytes(path, encode_png(pixels))
