@@ -150,14 +150,15 @@ def _not_a_number(value: float) -> str:
     return "NaN" if math.isnan(value) else "inf" if value > 0 else "-inf"
 
 
-def _header(sheet: Any, names: list[str], widths: list[float]) -> None:
-    """The first row, which stays in sight."""
+def _header(sheet: Any, names: list[str], widths: list[float], texts: int = 0) -> None:
+    """The first row, which stays in sight; after the first `texts` columns come numbers."""
     for number, width in enumerate(widths, start=1):
         sheet.column_dimensions[get_column_letter(number)].width = width
     sheet.freeze_panes = "A2"
     cells = [_cell(sheet, name, bold=True) for name in names]
-    for cell in cells:
+    for number, cell in enumerate(cells):
         cell.fill = PatternFill("solid", start_color="E7EBF3")
+        cell.alignment = Alignment(horizontal="left" if number < texts else "right")
     sheet.append(cells)
 
 
@@ -226,7 +227,7 @@ def _facts(run: Run, log: _Log) -> Iterator[tuple[str, Any, str]]:
 
 
 def _config(sheet: Any, run: Run) -> None:
-    _header(sheet, ["Section", "Setting", "Value", "Help"], [12, 24, 30, 110])
+    _header(sheet, ["Section", "Setting", "Value", "Help"], [12, 24, 30, 110], texts=4)
     config = _config_of(run)
     if not config:
         sheet.append([_cell(sheet, "This folder has no config.json that could be read.")])
@@ -234,7 +235,9 @@ def _config(sheet: Any, run: Run) -> None:
     for section, kind in configs.SECTIONS.items():
         for s in configs.settings(kind):
             value = getattr(getattr(config, section), s.name)
-            sheet.append([_cell(sheet, v) for v in (section, s.name, value, s.help)])
+            cells = [_cell(sheet, v) for v in (section, s.name, value, s.help)]
+            cells[2].alignment = Alignment(horizontal="left")
+            sheet.append(cells)
     names = ", ".join(config.class_names)
     sheet.append([_cell(sheet, v) for v in ("data", "class_names", names, "Names of the classes, in label order.")])
 
@@ -287,7 +290,7 @@ def _with_rows(book: bytes, sheet: str, rows: Iterator[bytes]) -> bytes:
 
 def _checkpoints(sheet: Any, run: Run, log: _Log) -> None:
     columns = [name for name in log.columns if name != "step"]
-    _header(sheet, ["step", "files", "megabytes", *columns], [10, 44, 12, *[14.0] * len(columns)])
+    _header(sheet, ["step", "megabytes", *columns, "files"], [10.0, 12.0, *[14.0] * len(columns), 80.0])
     steps = _checkpoint_steps(run)
     if not steps:
         sheet.append([_cell(sheet, "No checkpoint yet.")])
@@ -296,8 +299,9 @@ def _checkpoints(sheet: Any, run: Run, log: _Log) -> None:
     for number, step in enumerate(steps):
         found = _checkpoint_files(run, step)
         megabytes = sum(path.stat().st_size for path in found) / 1e6
-        row = [_cell(sheet, step, "0"), _cell(sheet, ", ".join(p.name for p in found)), _cell(sheet, megabytes, "0.00")]
-        sheet.append([*row, *(_cell(sheet, means[c].iloc[number], _FORMATS.get(c, _FORMAT)) for c in columns)])
+        row = [_cell(sheet, means[c].iloc[number], _FORMATS.get(c, _FORMAT)) for c in columns]
+        names = ", ".join(p.name for p in found)
+        sheet.append([_cell(sheet, step, "0"), _cell(sheet, megabytes, "0.00"), *row, _cell(sheet, names)])
     sheet.append([])
     sheet.append([_cell(sheet, "Metrics are means over the log lines since the checkpoint before.")])
 
@@ -308,6 +312,7 @@ def _charts(sheet: Any, book: Workbook, log: _Log) -> None:
     if not drawn:
         sheet.append([_cell(sheet, "No log lines yet: the charts come with the first one.")])
         return
+    sheet.page_setup.orientation, sheet.page_setup.fitToHeight = "portrait", 1
     data = _sheet(book, "Chart data")
     lines = [metrics.thin(log.column("step"), log.column(name), CHART_POINTS) for name in drawn]
     _header(data, [text for name in drawn for text in ("step", name)], [14.0] * (2 * len(drawn)))
@@ -321,7 +326,9 @@ def _charts(sheet: Any, book: Workbook, log: _Log) -> None:
     sheet.append([_cell(sheet, f"Over training steps, at most {CHART_POINTS:,} points each; every peak is kept.")])
     for number, name in enumerate(drawn):
         x, y = lines[number]
-        sheet.add_chart(_chart(data, name, 2 * number + 1, len(x), log=bool((y[np.isfinite(y)] > 0).all())), f"A{3 + 20 * number}")  # fmt: skip
+        chart = _chart(data, name, 2 * number + 1, len(x), log=bool((y[np.isfinite(y)] > 0).all()))
+        chart.x_axis.scaling.min, chart.x_axis.scaling.max = min(0.0, x[0]), max(1.0, x[-1])
+        sheet.add_chart(chart, f"A{3 + 20 * number}")
 
 
 def _chart(data: Any, name: str, column: int, points: int, log: bool) -> ScatterChart:

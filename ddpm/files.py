@@ -4,19 +4,23 @@ A file is written under a temporary name in its own folder, flushed, and renamed
 kill, a full disk or a power cut at any instant leaves either the old file or the new one.
 """
 
+import contextlib
 import errno
 import hashlib
 import json
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 from ddpm.errors import UserError
 
 TEMPORARY = ".tmp-"  # how an unfinished file's name begins
+
+T = TypeVar("T")
 
 
 class DiskFull(UserError):
@@ -87,10 +91,10 @@ def write(path: Path, save: Callable[[Any], object]) -> Written:
 
     Returns its size and checksum.  Raises DiskFull, with `path` as it was before.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{TEMPORARY}{secrets.token_hex(4)}-{path.name}")
     target = None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "xb") as file:
             target = _Hashing(file)
             save(target)
@@ -98,7 +102,7 @@ def write(path: Path, save: Callable[[Any], object]) -> Written:
             os.fsync(file.fileno())
             if os.fstat(file.fileno()).st_size != target.bytes:
                 raise OSError(errno.ENOSPC, "fewer bytes reached the disk than were written")
-        os.replace(temporary, path)
+        _patiently(lambda: os.replace(temporary, path))
         sync_folder(path.parent)
     except (OSError, RuntimeError) as error:
         cause = error if isinstance(error, OSError) else target.error if target else None
@@ -106,8 +110,27 @@ def write(path: Path, save: Callable[[Any], object]) -> Written:
             raise DiskFull(path) from error
         raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # there is none after a success, nor where the folder could not be made
+            temporary.unlink()
     return Written(target.bytes, target.hash.hexdigest())
+
+
+def _patiently(call: Callable[[], T]) -> T:
+    """On Windows a file that somebody is reading cannot be replaced, nor one read while it is replaced: for an instant."""
+    for _ in range(50 if os.name == "nt" else 0):
+        try:
+            return call()
+        except PermissionError:
+            time.sleep(0.02)
+    return call()
+
+
+def sweep(folder: Path, seconds: float = 60.0) -> None:
+    """Remove what killed writers left in `folder`: temporary files untouched for that long."""
+    for path in folder.glob(f"{TEMPORARY}*"):
+        with contextlib.suppress(OSError):  # it may just be renamed into place
+            if time.time() - path.stat().st_mtime > seconds:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def write_bytes(path: Path, data: bytes) -> Written:
@@ -122,7 +145,7 @@ def write_json(path: Path, value: Any) -> Written:
 def read_json(path: Path) -> Any | None:
     """The parsed file, or None where there is none.  Raises UserError when it is not JSON."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(_patiently(lambda: path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         return None
     except ValueError as error:
