@@ -86,7 +86,8 @@ def arrays(golden: Path, name: str) -> Mapping[str, np.ndarray]:
 
 def module(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(f"golden_{path.stem}", path)
-    assert spec and spec.loader
+    assert spec is not None
+    assert spec.loader is not None
     loaded = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(loaded)
     return loaded
