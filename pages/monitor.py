@@ -1,6 +1,158 @@
 """Monitor: watch a run while it learns, and steer it."""
 
-from pages.ui import layout
+import time
+
+import streamlit as st
+
+from ddpm import metrics, process
+from ddpm.jobs import ACTIVE
+from pages.ui import charts, layout, pictures, watch, widgets
+from pages.ui.live_chart import live_chart
+from pages.ui.words import clock, duration
+
+TICK = 1.0  # seconds between two looks at a run that is active
 
 layout.page("Monitor")
-run = layout.pick_run()
+toolbar = st.container(horizontal=True, vertical_alignment="bottom", key="toolbar")
+with toolbar.container(width=300):
+    run = layout.pick_run()
+view = watch.store(layout.runs_dir()).view(run)
+with layout.errors(stop=True):
+    config, state = run.config, view.state()
+    saved = view.checkpoints()
+active = state in ACTIVE
+every = TICK if active else None
+
+
+# What can be done with it
+
+idle = "" if active else f"Nothing is running: the run is {state}."
+leaving = "It is about to end." if state in ("stopping", "queued") else ""
+no_resume = (
+    f"It is {state}." if active
+    else f"It has done all of its {config.train.total_steps:,} steps." if state == "finished"
+    else ""
+)  # fmt: skip
+
+with toolbar:
+    if active:
+        if widgets.button("Stop", "It has been asked to." if state == "stopping" else "", "Finish the step in hand, save, and end. Resume goes on from there.", icon=":material/stop_circle:", type="primary", key="stop"):  # fmt: skip
+            widgets.act(lambda: process.stop(run), "Asked to stop: it saves first")
+            st.rerun()
+        if state in ("stopping", "not responding") and widgets.button("Kill …", help="End the process at once, without saving.", icon=":material/dangerous:", key="kill"):  # fmt: skip
+            widgets.confirm_kill(run)
+    elif widgets.button("Resume", no_resume, "Go on from the newest checkpoint, exactly as if it had never stopped.", icon=":material/play_arrow:", type="primary", key="resume"):  # fmt: skip
+        widgets.act(lambda: process.start_training(run), "Starting")
+        st.rerun()
+    if widgets.button("Save now", idle or leaving, "Write a checkpoint after the step in hand.", icon=":material/save:", key="save"):  # fmt: skip
+        widgets.act(lambda: run.request("save"), "Asked to save")
+    if widgets.button("Preview now", idle or leaving, "Draw a preview grid after the step in hand.", icon=":material/imagesmode:", key="preview"):  # fmt: skip
+        widgets.act(lambda: run.request("sample"), "Asked for a preview")
+    widgets.downloads(run, key="take", why_not="" if run.progress_path.exists() else "There are no metrics yet.")
+
+
+@st.fragment(run_every=every)
+def head() -> None:
+    """State, progress, time left; what went wrong."""
+    status, now = view.status(), view.state()
+    if now != state:
+        st.rerun()  # other buttons, and another pace
+    layout.tab_title(f"{widgets.percent(status)} · {run.name}" if active else f"{run.name} · {now}")
+    with st.container(horizontal=True, vertical_alignment="center"):
+        widgets.state_badge(now)
+        with st.container():
+            widgets.progress_bar(status, now)
+    if status and now == "failed":
+        st.error(status.message or "It ended by an error: the log below tells more.", icon=":material/error:")
+    if now == "lost":
+        rest = f"Everything up to step {saved[-1].step:,} is saved: Resume goes on from there." if saved else "Nothing was saved yet: Resume begins again."  # fmt: skip
+        st.error(f"The process is gone without a word: killed, or the computer was switched off. {rest}", icon=":material/link_off:")  # fmt: skip
+    if status and status.warning:
+        st.warning(status.warning, icon=":material/warning:")
+    newest = status.metrics if status else {}
+    with st.grid(min_column_width=132, key="figures"):
+        st.metric("Loss", widgets.number(newest.get("loss")), help=metrics.HELP["loss"])
+        st.metric("Gradient norm", widgets.number(newest.get("grad_norm")), help=metrics.HELP["grad_norm"])
+        st.metric("Images seen", f"{int(newest.get('samples') or 0):,}", help=metrics.HELP["samples"])
+        st.metric("Speed", widgets.speed(status), help=metrics.HELP["steps_per_second"])
+        if active:
+            st.metric("Time left", widgets.time_left(status))
+            st.metric("Ends at", widgets.finish_time(status))
+        else:
+            st.metric("Trained for", duration(newest.get("seconds")), help=metrics.HELP["seconds"])
+            st.metric("Last heard of", clock(status.updated_at, time.time()) if status else "–")
+
+
+head()
+
+
+# How it learns
+
+curves, seen = st.columns([2.2, 1], gap="medium")
+
+with curves:
+    with st.container(horizontal=True, vertical_alignment="bottom", key="chart_controls"):
+        x = st.segmented_control("Along", ["step", "time", "images"], default="step", required=True, key="x", bind="query-params")  # fmt: skip
+        smoothing = st.slider("Smoothing", 0.0, 0.99, 0.6, 0.01, key="smooth", bind="query-params", help="Weight of the past in the bold line; the faint one is what was logged.")  # fmt: skip
+        log = st.toggle("Log scale", True, key="log", bind="query-params")
+    look = charts.Look(x, smoothing, log)
+
+    @st.fragment(run_every=every)
+    def draw_curves() -> None:
+        if view.metrics().empty:
+            st.info("The first point comes with the first line of the log.", icon=":material/hourglass_empty:")
+            return
+        live_chart(view.figure(("main", look), lambda rows: charts.panels(rows, look)), key=f"curves-{run.name}")
+
+    draw_curves()
+
+with seen:
+
+    @st.fragment(run_every=every)
+    def draw_previews() -> None:
+        """The grids drawn on the way; the newest, unless another one was chosen."""
+        grids = dict(view.previews())
+        if not grids:
+            often = config.train.sample_interval
+            first = f"The first preview comes at step {often:,}" if often else "Previews are off for this run"
+            st.info(f"{first}; Preview now draws one at once." if active else "No preview was drawn.", icon=":material/imagesmode:")  # fmt: skip
+            return
+        steps, key, followed = list(grids), f"preview-{run.name}", f"_newest-{run.name}"
+        if st.session_state.get(key) in (None, st.session_state.get(followed)):
+            st.session_state[key] = steps[-1]
+        st.session_state[followed] = steps[-1]
+        step = st.select_slider("Preview at step", steps, key=key, help="The same noise each time. Arrow keys move it.") if len(steps) > 1 else steps[0]  # fmt: skip
+        shown = pictures.shown(grids[step], 768)
+        if shown:
+            st.image(shown, width="stretch", alt=f"Preview grid of {run.name} at step {step}", caption=f"Step {step:,}")
+
+    draw_previews()
+    st.page_link(layout.SAMPLE, label="Draw pictures from this run", icon=":material/grid_view:", query_params={"run": run.name})  # fmt: skip
+
+    @st.fragment(run_every=every)
+    def draw_log() -> None:
+        """The end of log.txt."""
+        st.caption("Log")
+        with st.container(height=230, autoscroll=True, key="log_tail"):
+            st.code(view.log_tail() or "Nothing yet.", language=None, wrap_lines=True)
+
+    draw_log()
+
+
+# More of it
+
+quarters = st.expander("Loss by timestep", icon=":material/stacked_line_chart:", key="quarters", on_change="rerun")
+with quarters:
+    if quarters.open:
+
+        @st.fragment(run_every=every)
+        def draw_quarters() -> None:
+            st.caption(metrics.HELP["loss_q0"])
+            live_chart(view.figure(("quarters", look), lambda rows: charts.overlay(rows, look)), key=f"quarters-{run.name}")  # fmt: skip
+
+        draw_quarters()
+
+with st.expander("The same in a shell", icon=":material/terminal:"):
+    for what, command in widgets.commands(run):
+        st.caption(what)
+        st.code(command, language="bash", wrap_lines=True)

@@ -43,7 +43,7 @@ LOGO = (
 )
 
 
-def page(title: str) -> None:
+def page(title: str, icon: str = "") -> None:
     """Begin a page: the browser tab's title, a wide layout, the menu.  The first call of every page."""
     st.set_page_config(page_title=f"{title} · {APP_NAME}", page_icon=ICON, layout="wide")
     st.logo(LOGO, size="large")
@@ -80,7 +80,9 @@ def pick_run(
     if st.session_state.get("run") not in by_name and "run" not in st.query_params:
         before = st.session_state.get("_last_run")
         st.session_state["run"] = before if before in by_name else _liveliest(found).name
-    name = st.selectbox("Run", list(by_name), index=None, key="run", bind="query-params", required=True)
+    name = st.selectbox(
+        "Run", list(by_name), index=None, key="run", bind="query-params", required=True, label_visibility="collapsed"
+    )
     if name is None:  # ?run= names one that is not there
         st.info("There is no run of that name (any more): choose one from the list.", icon=":material/search_off:")
         st.stop()
@@ -102,9 +104,11 @@ def no_runs(sentence: str) -> None:
 
 
 @contextlib.contextmanager
-def errors() -> Iterator[None]:
-    """What the user can put right is told in a red box, and the page goes on after the block."""
+def errors(stop: bool = False) -> Iterator[None]:
+    """What the user can put right is told in a red box; the page goes on after the block, or stops there."""
     try:
         yield
     except UserError as error:
         st.error(str(error), icon=":material/error:")
+        if stop:
+            st.stop()

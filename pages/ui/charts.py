@@ -1,0 +1,195 @@
+"""Charts as pure functions of rows: a frame of metrics in, a Plotly figure as plain lists and dicts out.
+
+No colours here: a trace names its `palette` number and its `role`, the component dresses it in the page's theme.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ddpm import metrics
+
+Figure = dict[str, Any]
+
+MAIN = ("grad_norm", "loss", "mse")
+QUARTERS = ("loss_q0", "loss_q1", "loss_q2", "loss_q3")
+QUARTER_LABELS = ("least noisy quarter", "second", "third", "noisiest quarter")
+
+RAW_POINTS = 2000
+SMOOTH_POINTS = 1000  # a smoothed line hides nothing between its points
+MARKS = 100
+PANEL_HEIGHT = 185
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the viewer chose."""
+
+    x: str = "step"  # step, time or images
+    smoothing: float = 0.6
+    log: bool = True
+
+
+@dataclass(frozen=True)
+class Axis:
+    """The horizontal axis: its values for every row, and what they are."""
+
+    values: np.ndarray
+    title: str
+
+
+def axis(frame: pd.DataFrame, name: str) -> Axis:
+    """The x that was asked for; training steps where the log does not tell it."""
+    if name == "time" and "seconds" in frame and frame["seconds"].notna().any():
+        seconds = frame["seconds"].to_numpy()
+        unit, divisor = _time_unit(float(np.nanmax(seconds)))
+        return Axis(seconds / divisor, f"training time, {unit}")
+    if name == "images" and "samples" in frame and frame["samples"].notna().any():
+        return Axis(frame["samples"].to_numpy(), "images seen")
+    return Axis(frame["step"].to_numpy() if "step" in frame else np.arange(len(frame), dtype=float), "step")
+
+
+def _time_unit(longest: float) -> tuple[str, float]:
+    for unit, divisor, most in (("seconds", 1.0, 300.0), ("minutes", 60.0, 3 * 3600.0), ("hours", 3600.0, 4 * 86400.0)):
+        if longest < most:
+            return unit, divisor
+    return "days", 86400.0
+
+
+def panels(frame: pd.DataFrame, look: Look, columns: Sequence[str] = MAIN) -> Figure:
+    """One panel above the other with a common x: the raw line faint, the smoothed one full, its last value told."""
+    x = axis(frame, look.x)
+    shown = [name for name in columns if name in frame]
+    data: list[dict[str, Any]] = []
+    layout = _layout(x, look, len(shown))
+    for number, name in enumerate(shown):
+        values = frame[name].to_numpy()
+        data += lines(x.values, values, look, name=name, axis_number=number, palette=number)
+        data += not_a_number(x.values, values, look, name=name, axis_number=number)
+        layout[_axis_key(number)] = _y_axis(number, len(shown), look)
+        layout["annotations"] += _labels(values, look, name, number, len(shown))
+    return {"data": data, "layout": layout}
+
+
+def overlay(frame: pd.DataFrame, look: Look, columns: Sequence[str] = QUARTERS, labels: Sequence[str] = QUARTER_LABELS) -> Figure:  # fmt: skip
+    """Several metrics in one panel.  Rows without a value are skipped, as not every row has one."""
+    x = axis(frame, look.x)
+    data: list[dict[str, Any]] = []
+    for number, (name, label) in enumerate(zip(columns, labels, strict=True)):
+        if name in frame:
+            there = np.isfinite(frame[name].to_numpy())
+            values = frame[name].to_numpy()[there]
+            data += lines(x.values[there], values, look, name=name, label=label, palette=number)
+    layout = _layout(x, look, 1)
+    layout["yaxis"] = _y_axis(0, 1, look)
+    layout["height"] = 320
+    return {"data": data, "layout": layout}
+
+
+def lines(
+    x: np.ndarray, values: np.ndarray, look: Look, *, name: str, palette: int, axis_number: int = 0, label: str = ""
+) -> list[dict[str, Any]]:
+    """The raw line, and the smoothed one over it where there is smoothing.  Gaps are None."""
+    drawn = drawable(values, look.log)
+    common = dict(type="scatter", mode="lines", name=label or name, legendgroup=name, yaxis=_axis_id(axis_number), palette=palette)  # fmt: skip
+    if look.smoothing <= 0 or np.isfinite(drawn).sum() < 3:
+        return [_trace(common, x, drawn, RAW_POINTS, uid=f"{name}-smooth", role="smooth")]
+    smoothed = metrics.smooth(drawn, look.smoothing, look.log)
+    return [
+        _trace(common, x, drawn, RAW_POINTS, uid=f"{name}-raw", role="raw", showlegend=False, hoverinfo="skip"),
+        _trace(common, x, smoothed, SMOOTH_POINTS, uid=f"{name}-smooth", role="smooth"),
+    ]
+
+
+def _trace(common: dict[str, Any], x: np.ndarray, y: np.ndarray, most: int, **more: Any) -> dict[str, Any]:
+    x, y = metrics.thin(x, y, most)
+    digits = "%{y:.4g}"
+    return {**common, "x": numbers(x), "y": numbers(y), "hovertemplate": digits, **more}
+
+
+def not_a_number(x: np.ndarray, values: np.ndarray, look: Look, *, name: str, axis_number: int = 0) -> list[dict[str, Any]]:  # fmt: skip
+    """Crosses where a metric was NaN or infinite, at the height of the value before."""
+    bad = np.flatnonzero(~np.isfinite(values))
+    good = np.isfinite(drawable(values, look.log))
+    if not len(bad):
+        return []
+    level = pd.Series(np.where(good, values, np.nan)).ffill().bfill().fillna(1.0).to_numpy()
+    chosen = bad[np.unique(np.linspace(0, len(bad) - 1, min(MARKS, len(bad))).astype(int))]
+    return [
+        dict(
+            type="scatter", mode="markers", name=f"{name} is not a number ({len(bad):,} rows)", uid=f"{name}-nan",
+            legendgroup=name, role="nan", yaxis=_axis_id(axis_number), x=numbers(x[chosen]), y=numbers(level[chosen]),
+            hovertemplate=f"{name} is not a number",
+        )
+    ]  # fmt: skip
+
+
+def drawable(values: np.ndarray, log: bool) -> np.ndarray:
+    """NaN for what the axis cannot show."""
+    return np.where(np.isfinite(values) & ((values > 0) | (not log)), values, np.nan)
+
+
+def numbers(values: np.ndarray) -> list[float | int | None]:
+    """As JSON can have them: None for NaN, six digits at most, whole numbers as such."""
+    values = np.asarray(values, dtype=float)
+    finite = np.isfinite(values)
+    safe = np.where(finite & (values != 0), values, 1.0)
+    scale = 10.0 ** (5 - np.floor(np.log10(np.abs(safe))))
+    rounded = np.where(values == np.round(values), values, np.round(values * scale) / scale)
+    as_list = rounded.tolist()
+    return [(int(v) if v.is_integer() else v) if ok else None for v, ok in zip(as_list, finite.tolist(), strict=True)]
+
+
+def last(values: np.ndarray) -> float | None:
+    """The last value, or None when it is not a number."""
+    return float(values[-1]) if len(values) and np.isfinite(values[-1]) else None
+
+
+def _axis_id(number: int) -> str:
+    return "y" if number == 0 else f"y{number + 1}"
+
+
+def _axis_key(number: int) -> str:
+    return "yaxis" if number == 0 else f"yaxis{number + 1}"
+
+
+def _layout(x: Axis, look: Look, count: int) -> dict[str, Any]:
+    return dict(
+        height=PANEL_HEIGHT * max(count, 1) + 74,
+        margin=dict(l=48, r=60, t=30, b=44),
+        hovermode="x unified",
+        hoversubplots="axis",
+        showlegend=True,
+        legend=dict(orientation="h", x=1, xanchor="right", y=1, yanchor="bottom"),
+        uirevision="view",
+        xaxis=dict(title=dict(text=x.title), anchor=_axis_id(count - 1) if count else "y", uirevision=x.title),
+        annotations=[],
+    )
+
+
+def _y_axis(number: int, count: int, look: Look) -> dict[str, Any]:
+    gap = 0.06 if count > 1 else 0.0
+    height = (1 - gap * (count - 1)) / count
+    top = 1 - number * (height + gap)
+    return dict(
+        domain=[round(max(top - height, 0.0), 6), round(top, 6)],
+        type="log" if look.log else "linear",
+        uirevision="log" if look.log else "linear",
+        anchor="x",
+    )
+
+
+def _labels(values: np.ndarray, look: Look, name: str, number: int, count: int) -> list[dict[str, Any]]:
+    """The panel's title in its corner, and the newest value at the end of its line."""
+    domain = _y_axis(number, count, look)["domain"]
+    title = dict(text=f"<b>{name}</b>", xref="paper", yref="paper", x=0, y=domain[1], xanchor="left", yanchor="bottom", showarrow=False, role="title")  # fmt: skip
+    smoothed = metrics.smooth(drawable(values, look.log), look.smoothing, look.log)
+    value = last(smoothed)
+    if value is None:
+        return [title]
+    height = float(np.log10(value)) if look.log else value
+    mark = dict(text=f"{value:.4g}", xref="paper", yref=_axis_id(number), x=1, y=height, xanchor="left", xshift=6, showarrow=False, role="last", palette=number)  # fmt: skip
+    return [title, mark]

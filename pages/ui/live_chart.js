@@ -1,0 +1,167 @@
+// A Plotly figure that keeps zoom, pan and legend while its data grow: Plotly.react on the same node.
+// The figure comes as text, without colours: those are the page's theme, read from its CSS variables.
+
+const AXIS = /^[xy]axis\d*$/;
+const libraries = (window.__ddpmPlotly ??= {});
+
+function plotly(url) {
+  return (libraries[url] ??= new Promise((resolve, reject) => {
+    if (window.Plotly) return resolve(window.Plotly);
+    const script = document.createElement("script");
+    script.src = url;
+    script.onload = () => resolve(window.Plotly);
+    script.onerror = () => { delete libraries[url]; reject(new Error(url)); };
+    document.head.appendChild(script);
+  }));
+}
+
+function theme(node) {
+  const style = getComputedStyle(node);
+  const read = (name, other) => style.getPropertyValue(name).trim() || other;
+  return {
+    text: read("--st-text-color", "#333"),
+    page: read("--st-background-color", "#fff"),
+    grid: read("--st-border-color", "#ddd"),
+    red: read("--st-red-color", "#d33"),
+    font: read("--st-font", "sans-serif"),
+    palette: read("--st-chart-categorical-colors", "#3b5bdb").split(/,(?![^(]*\))/).map((c) => c.trim()),
+  };
+}
+
+// Ticks of a logarithmic axis: Plotly's own mix large and small digits.
+function logTicks([low, high]) {
+  const span = high - low;
+  if (span > 1) {
+    const digits = span > 4 ? [1] : span > 2 ? [1, 3] : [1, 2, 5];
+    const every = Math.max(1, Math.ceil(span / 7));
+    const ticks = [];
+    for (let e = Math.floor(low); e <= high; e += every) for (const d of digits) ticks.push(Number(`${d}e${e}`));
+    return ticks;
+  }
+  const [from, to] = [10 ** low, 10 ** high];
+  const rough = (to - from) / 4;
+  const power = 10 ** Math.floor(Math.log10(rough));
+  const step = [1, 2, 5, 10].map((d) => d * power).find((d) => d >= rough);
+  const ticks = [];
+  for (let k = Math.ceil(from / step); k * step <= to; k++) ticks.push(Number((k * step).toPrecision(6)));
+  return ticks;
+}
+
+// What an axis shows: where the viewer zoomed to, else all of its data.
+function visible(axis, zoomed, data) {
+  if (zoomed && zoomed.autorange === false && zoomed.type === "log") return zoomed.range;
+  let [low, high] = [Infinity, -Infinity];
+  for (const trace of data) {
+    if ((trace.yaxis || "y") !== axis) continue;
+    for (const y of trace.y) if (y > 0) { if (y < low) low = y; if (y > high) high = y; }
+  }
+  return low < high ? [Math.log10(low), Math.log10(high)] : null;
+}
+
+function dress(figure, t, shown) {
+  const colour = (item) => t.palette[item.palette % t.palette.length];
+  const data = figure.data.map((trace) => {
+    const { role, palette, ...plain } = trace;
+    if (role === "nan") return { ...plain, marker: { symbol: "x", size: 8, color: t.red } };
+    const faint = role === "raw";
+    return { ...plain, line: { color: colour(trace), width: faint ? 1 : 2 }, opacity: faint ? 0.25 : 1 };
+  });
+  const axis = { gridcolor: t.grid, zerolinecolor: t.grid, linecolor: t.grid, tickcolor: t.grid, automargin: false };
+  const layout = {
+    ...figure.layout,
+    autosize: true,
+    paper_bgcolor: "rgba(0,0,0,0)",
+    plot_bgcolor: "rgba(0,0,0,0)",
+    font: { family: t.font, size: 13, color: t.text },
+    modebar: { bgcolor: "rgba(0,0,0,0)", color: t.grid, activecolor: t.text, orientation: "v" },
+    hoverlabel: { bgcolor: t.page, bordercolor: t.grid, font: { color: t.text } },
+    annotations: (figure.layout.annotations || []).map(({ role, palette, ...plain }) =>
+      role === "last" ? { ...plain, font: { color: colour({ palette }), size: 13 } } : plain),
+  };
+  for (const key of Object.keys(layout)) {
+    if (!AXIS.test(key)) continue;
+    layout[key] = { ...axis, ...layout[key] };
+    const range = layout[key].type === "log" && visible(key.replace("axis", ""), shown && shown[key], data);
+    if (range) Object.assign(layout[key], { tickmode: "array", tickvals: logTicks(range), ticktext: logTicks(range).map(String) });
+  }
+  layout.xaxis = { ...layout.xaxis, showspikes: true, spikemode: "across", spikesnap: "cursor", spikethickness: 1, spikedash: "dot", spikecolor: t.text };
+  return { data, layout };
+}
+
+const CONFIG = {
+  responsive: true,
+  displaylogo: false,
+  scrollZoom: false,
+  doubleClick: "reset",
+  modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
+  toImageButtonOptions: { format: "svg", filename: "training" },
+};
+
+function mount(parent) {
+  const root = parent.querySelector(".chart");
+  const reset = parent.querySelector(".reset");
+  const note = parent.querySelector(".note");
+  const state = { root, text: null, drawn: null, held: false, Plotly: null, ready: false };
+
+  state.draw = () => {
+    if (!state.Plotly || state.held || state.text === null) return;
+    const colours = theme(root);
+    const drawn = state.text + JSON.stringify(colours);
+    if (drawn === state.drawn) return;
+    state.drawn = drawn;
+    const figure = dress(JSON.parse(state.text), colours, root.layout);
+    root.style.height = figure.layout.height + "px";
+    state.Plotly.react(root, figure.data, figure.layout, CONFIG);
+    root.dataset.updates = Number(root.dataset.updates || 0) + 1;
+    if (state.ready) return;
+    state.ready = true;
+    note.hidden = true;
+    root.on("plotly_relayout", () => {
+      const axes = Object.keys(root.layout).filter((key) => AXIS.test(key));
+      reset.hidden = axes.every((key) => root.layout[key].autorange !== false);
+      state.drawn = null; // other ticks
+      setTimeout(state.draw);
+    });
+  };
+
+  // A redraw under the pointer would break off the drag.
+  const hold = () => { state.held = true; };
+  const release = () => setTimeout(() => { state.held = false; state.draw(); }, 50);
+  root.addEventListener("pointerdown", hold);
+  window.addEventListener("pointerup", release);
+  window.addEventListener("pointercancel", release);
+
+  reset.onclick = () => {
+    const whole = {};
+    for (const key of Object.keys(root.layout)) if (AXIS.test(key)) whole[key + ".autorange"] = true;
+    state.Plotly.relayout(root, whole);
+  };
+
+  // Light and dark are switched without a call from Streamlit: a colour that follows the theme tells of it.
+  const retheme = () => setTimeout(state.draw, 30);
+  parent.querySelector(".probe").addEventListener("transitionend", retheme);
+
+  state.leave = () => {
+    window.removeEventListener("pointerup", release);
+    window.removeEventListener("pointercancel", release);
+    if (state.Plotly) state.Plotly.purge(root);
+  };
+  return state;
+}
+
+const mounted = new WeakMap();
+
+export default function ({ parentElement, data }) {
+  let state = mounted.get(parentElement);
+  if (!state) {
+    state = mount(parentElement);
+    mounted.set(parentElement, state);
+    plotly(new URL(data.library, document.baseURI).href).then(
+      (Plotly) => { state.Plotly = Plotly; state.draw(); },
+      () => { parentElement.querySelector(".note").textContent = "The chart library could not be loaded: reload the page."; },
+    );
+  }
+  state.text = data.figure;
+  state.draw();
+  return () => { state.leave(); mounted.delete(parentElement); };
+}
