@@ -10,15 +10,18 @@ A training run is such a folder, and so is a set of samples being drawn.  No tor
 
 import contextlib
 import dataclasses
+import math
 import os
+import random
 import secrets
 import signal
 import time
-from collections.abc import Iterator
+import typing
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal, Self
+from typing import Any, BinaryIO, Literal, Self
 
 import portalocker
 import psutil
@@ -35,6 +38,15 @@ Request = Literal["stop", "save", "sample"]
 
 START_GRACE = 15.0  # seconds that a new process may take until it holds its lock
 BEAT_INTERVAL = 1.0  # seconds between two writes of status.json
+STILL = 15.0  # seconds without a heartbeat, or five steps, until a process counts as not responding
+LOOK_GAP = 10.0  # of them, at most so many between two looks
+
+SHARED_LOOK = os.name != "nt"  # Windows' own locks are exclusive only
+LOOK = portalocker.LockFlags.NON_BLOCKING | (
+    portalocker.LockFlags.SHARED if SHARED_LOOK else portalocker.LockFlags.EXCLUSIVE
+)
+# What asks a process to stop: kill, Ctrl-C, a closed terminal, Windows' Ctrl-Break.
+SIGNALS = [s for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGBREAK") if (s := getattr(signal, name, None)) is not None]
 
 
 @dataclass(frozen=True)
@@ -81,31 +93,39 @@ class Job:
         return hash(self.folder)
 
     def status(self) -> Status | None:
-        """What the process last wrote, or None before it wrote anything."""
-        data = files.read_json(self.folder / "status.json")
-        if data is None:
+        """What the process last wrote, or None before it wrote anything that can be read."""
+        try:
+            data = files.read_json(self.folder / "status.json")
+        except UserError:
+            return None  # the next beat replaces it
+        if not isinstance(data, dict) or data.get("state") not in typing.get_args(State):
             return None
         known = {f.name for f in dataclasses.fields(Status)}
         return Status(**{key: value for key, value in data.items() if key in known})
 
     def alive(self) -> bool:
         """Whether a process holds the lock."""
-        try:
-            with open(self.folder / "run.lock", "rb+") as file:
-                portalocker.lock(file, portalocker.LockFlags.SHARED | portalocker.LockFlags.NON_BLOCKING)
-                portalocker.unlock(file)
-        except FileNotFoundError:
-            return False
-        except portalocker.LockException:
-            return True
-        return False
+        for _ in range(1 if SHARED_LOOK else 5):  # without shared locks, two who look can hinder each other
+            try:
+                with open(self.folder / "run.lock", "rb" if SHARED_LOOK else "rb+") as file:
+                    portalocker.lock(file, LOOK)
+                    portalocker.unlock(file)
+                    return False
+            except FileNotFoundError:
+                return False
+            except portalocker.LockException:
+                time.sleep(0 if SHARED_LOOK else 0.01)
+        return True
 
     def state(self, pulse: "Pulse | None" = None) -> State:
         """The state that the folder shows, whatever became of the process."""
-        status = self.status()
+        # The lock is looked at before the status: a process that ends between the two has written its last word.
+        alive, status = self.alive(), self.status()
+        if not alive and status and status.state not in FINAL:
+            alive = self.alive()  # one that began between the two holds the lock by now
         if status is None:
-            return "starting" if self.alive() else "stopped"
-        if not self.alive():
+            return "starting" if alive else "stopped"
+        if not alive:
             if status.state in FINAL:
                 return status.state
             young = time.time() - status.updated_at < START_GRACE
@@ -119,9 +139,10 @@ class Job:
     def requests(self) -> dict[str, str]:
         """What is asked of the process: request -> token that makes each asking its own."""
         try:
-            return files.read_json(self.folder / "control.json") or {}
+            asked = files.read_json(self.folder / "control.json")
         except UserError:
             return {}
+        return asked if isinstance(asked, dict) else {}
 
     def request(self, what: Request) -> None:
         """Ask the process to stop (after the step in hand, saved), save now, or draw a preview now."""
@@ -148,7 +169,7 @@ class Job:
         try:
             process = psutil.Process(status.pid)
             same = abs(process.create_time() - status.process_start) < 1 and process.status() != psutil.STATUS_ZOMBIE
-        except psutil.NoSuchProcess:
+        except psutil.Error:  # it is gone, or somebody else's
             return []
         return [process] if same else []
 
@@ -156,25 +177,41 @@ class Job:
 class Pulse:
     """Times heartbeats with the reader's own clock, so that a changed or sleeping clock fools nobody."""
 
-    def __init__(self) -> None:
-        self._seen: dict[Path, tuple[tuple[int, int], float]] = {}
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._seen: dict[Path, tuple[tuple[int, int], float, float]] = {}  # beat, when it was looked at, seconds still
 
     def stands_still(self, job: Job, status: Status) -> bool:
-        beat, now = (status.pid, status.beat), time.monotonic()
-        last, since = self._seen.get(job.folder, (None, now))
-        if beat != last:
-            self._seen[job.folder] = (beat, now)
-            return False
+        beat, now = (status.pid, status.beat), self._clock()
+        last, looked, still = self._seen.get(job.folder, (beat, now, 0.0))
+        # A gap between two looks counts little: the reader may have slept through it, and the process too.
+        still = still + min(now - looked, LOOK_GAP) if beat == last else 0.0
+        self._seen[job.folder] = (beat, now, still)
         per_step = 1 / status.steps_per_second if status.steps_per_second else 0.0
-        return now - since > max(15.0, 5 * per_step)
+        return still > max(STILL, 5 * per_step)
 
 
 @contextlib.contextmanager
 def guard(folder: Path) -> Iterator[None]:
-    """One process at a time changes what is in `folder`: names, starts, requests."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with portalocker.Lock(folder / ".lock", mode="a", timeout=30, flags=portalocker.LockFlags.EXCLUSIVE | portalocker.LockFlags.NON_BLOCKING):  # fmt: skip
+    """One process at a time changes what is in `folder`: names, starts, requests.
+
+    Raises UserError where the folder cannot be written, or another process has been at it for half a minute.
+    """
+    flags = portalocker.LockFlags.EXCLUSIVE | portalocker.LockFlags.NON_BLOCKING
+    lock = portalocker.Lock(folder / ".lock", mode="a", timeout=30, check_interval=0.02, flags=flags)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except portalocker.LockException as error:
+        raise UserError(f"Another process has been changing {folder} for half a minute: end it, or wait.") from error
+    except OSError as error:
+        raise UserError(
+            f"Cannot write in {folder} ({error.strerror or error}): make it writable, or choose another folder."
+        ) from error
+    try:
         yield
+    finally:
+        lock.release()
 
 
 class Worker:
@@ -191,17 +228,42 @@ class Worker:
         self._written = 0.0
 
     def __enter__(self) -> Self:
-        self.job.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = open(self.job.folder / "run.lock", "ab+")
-        self._take_lock()
+        self._lock = self._locked()
+        try:
+            self._begin()
+        except BaseException:
+            self._lock.close()
+            raise
+        return self
+
+    def _locked(self) -> BinaryIO:
+        """run.lock, open and held."""
+        try:
+            self.job.folder.mkdir(parents=True, exist_ok=True)
+            lock = open(self.job.folder / "run.lock", "ab+")
+        except OSError as error:
+            raise UserError(
+                f"Cannot write in {self.job.folder} ({error.strerror or error}): make it writable, or choose another folder."
+            ) from error
+        for _ in range(20):  # readers hold it for an instant when they look
+            try:
+                portalocker.lock(lock, portalocker.LockFlags.EXCLUSIVE | portalocker.LockFlags.NON_BLOCKING)
+                return lock
+            except portalocker.LockException:
+                time.sleep(random.uniform(0.01, 0.05))
+        lock.close()
+        raise UserError(f"{self.job.name} is already being worked on by another process: stop that one first, or wait.")
+
+    def _begin(self) -> None:
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._lock.close)  # a lock outlives its owner in a fork
-        before = self.job.status()
+        for folder in (self.job.folder, *(path for path in self.job.folder.iterdir() if path.is_dir())):
+            files.sweep(folder)
+        process, before = psutil.Process(), self.job.status()
         self._answered: dict[str, str] = {}  # requests that were heard, by their tokens
-        self._control_time = 0
-        if before is None or before.state not in ("starting", "queued"):
+        self._control_seen = (0, 0)
+        if not self._announced(before, process.create_time()):
             self.job.clear_requests()  # what was asked of an earlier process
-        process = psutil.Process()
         self._status = dataclasses.replace(
             self._status,
             pid=process.pid,
@@ -210,22 +272,17 @@ class Worker:
             beat=before.beat if before else 0,
         )
         self.beat(now=True)
-        self._handlers = {}
+        self._handlers: dict[int, Any] = {}
         with contextlib.suppress(ValueError):  # not in the main thread: nobody's signals to take
-            for number in (signal.SIGTERM, signal.SIGINT):
-                self._handlers[number] = signal.signal(number, self._on_signal)
-        return self
+            for number in SIGNALS:
+                if signal.getsignal(number) is not signal.SIG_IGN:  # nohup's, for one
+                    self._handlers[number] = signal.signal(number, self._on_signal)
 
-    def _take_lock(self) -> None:
-        flags = portalocker.LockFlags.EXCLUSIVE | portalocker.LockFlags.NON_BLOCKING
-        for attempt in range(20):  # readers hold it for an instant when they look
-            try:
-                portalocker.lock(self._lock, flags)
-                return
-            except portalocker.LockException:
-                time.sleep(0.02 * (attempt + 1))
-        self._lock.close()
-        raise UserError(f"{self.job.name} is already being worked on by another process: stop that one first, or wait.")
+    def _announced(self, before: Status | None, process_start: float) -> bool:
+        """Whether whoever started this process said so in the status; requests since then are meant for it."""
+        if before is None or before.state not in ("starting", "queued") or before.pid:
+            return False
+        return process_start - before.updated_at < START_GRACE
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self._interrupted and number == signal.SIGINT:
@@ -236,11 +293,11 @@ class Worker:
         if isinstance(error, Stopped | KeyboardInterrupt):
             lost = "" if isinstance(error, Stopped) else "Interrupted: steps since the last checkpoint are lost"
             self.beat(state="stopped", message=lost, seconds_left=None, now=True)
-        elif error is not None:
+        elif error is not None and not (isinstance(error, SystemExit) and self._status.state in FINAL):
             sentence = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
             self.beat(state="failed", message=sentence, seconds_left=None, now=True)
         for number, handler in self._handlers.items():
-            signal.signal(number, handler)
+            signal.signal(number, handler or signal.SIG_DFL)
         self._lock.close()
         return isinstance(error, Stopped)
 
@@ -250,11 +307,13 @@ class Worker:
 
     def beat(self, now: bool = False, **changes: Any) -> None:
         """Count the heartbeat up and take note of changes; written at most once a second, or `now`."""
+        if "metrics" in changes:
+            changes["metrics"] = {k: v if v is not None and math.isfinite(v) else None for k, v in changes["metrics"].items()}  # fmt: skip
         self._status = dataclasses.replace(self._status, beat=self._status.beat + 1, updated_at=time.time(), **changes)
         if now or "state" in changes or time.monotonic() - self._written > BEAT_INTERVAL:
             self._written = time.monotonic()
             # No room for the status is no reason to stop working; the next beat tries again.
-            with contextlib.suppress(files.DiskFull):
+            with contextlib.suppress(files.DiskFull, OSError):
                 files.write_json(self.job.folder / "status.json", dataclasses.asdict(self._status))
 
     def heard(self) -> set[str]:
@@ -268,8 +327,8 @@ class Worker:
 
     def _control_changed(self) -> bool:
         try:
-            changed = os.stat(self.job.folder / "control.json").st_mtime_ns
-        except FileNotFoundError:
+            stat = os.stat(self.job.folder / "control.json")
+        except OSError:
             return False
-        before, self._control_time = self._control_time, changed
-        return changed != before
+        before, self._control_seen = self._control_seen, (stat.st_mtime_ns, stat.st_ino)
+        return self._control_seen != before

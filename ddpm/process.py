@@ -1,5 +1,6 @@
 """Starting and ending the processes that do the work.  They outlive whoever starts them.  No torch."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -44,10 +45,10 @@ def start_sampling(run: Run, sample: SampleConfig) -> SampleJob:
 def measurement(config: Config) -> Job:
     """Where the measurement of these settings is, or would be: settings that cost the same share it.
 
-    The answer is in its status' metrics: seconds_per_step, peak_bytes.
+    The answer is in its status' metrics: seconds_per_step, seconds_per_preview, peak_bytes.
     """
-    t = config.train
-    train = TrainConfig(batch_size=t.batch_size, microbatch=t.microbatch, ema_rate=t.ema_rate, grad_clip=t.grad_clip, threads=t.threads, total_steps=1)  # fmt: skip
+    matters = ("batch_size", "microbatch", "ema_rate", "grad_clip", "threads", "preview_samples", "preview_steps")
+    train = TrainConfig(**{name: getattr(config.train, name) for name in matters})
     cost = json.dumps(configs.to_json(dataclasses.replace(Config(), model=config.model, train=train)))
     user = os.getuid() if hasattr(os, "getuid") else 0
     folder = Path(tempfile.gettempdir()) / f"ddpm-measure-{user}" / hashlib.sha256(cost.encode()).hexdigest()[:16]
@@ -87,13 +88,20 @@ def _spawn(job: Job, arguments: Sequence[str]) -> None:
     root = str(Path(ddpm.__file__).parent.parent)
     path = os.pathsep.join(p for p in (root, os.environ.get("PYTHONPATH", "")) if p)
     windows = {"creationflags": getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0) | getattr(subprocess, "CREATE_NO_WINDOW", 0)}  # fmt: skip
-    with open(job.log_path, "ab") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "ddpm", *arguments],
-            stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
-            env={**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"},
-            **(windows if os.name == "nt" else {"start_new_session": True}),
-        )  # fmt: skip
+    try:
+        with open(job.log_path, "ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "ddpm", *arguments],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+                env={**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"},
+                **(windows if os.name == "nt" else {"start_new_session": True}),
+            )  # fmt: skip
+    except OSError as error:
+        sentence = f"No process could be started ({error.strerror or error}): free memory or disk space, and try again."
+        if (status := job.status()) is not None:
+            failed = dataclasses.replace(status, state="failed", message=sentence)
+            files.write_json(job.folder / "status.json", dataclasses.asdict(failed))
+        raise UserError(sentence) from error
     _children.append(process)
 
 
@@ -115,8 +123,11 @@ def kill(job: Job) -> None:
     found = job.processes()
     if not found:
         raise UserError(f"{job.name} has no process that could be ended: its state is {job.state()}.")
-    everyone = [*found[0].children(recursive=True), *found]
+    everyone = found
+    with contextlib.suppress(psutil.NoSuchProcess):
+        everyone = [*found[0].children(recursive=True), *found]
     for process in everyone:
-        process.kill()
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended by itself
+            process.kill()
     psutil.wait_procs(everyone, timeout=5)
     reap()

@@ -1,8 +1,10 @@
 """Training runs on disk: the folders under `runs/`, and what lies in them.  No torch, no Streamlit."""
 
+import contextlib
 import os
 import re
 import secrets
+import shutil
 import time
 from functools import cached_property
 from pathlib import Path
@@ -45,7 +47,7 @@ class SampleJob(Job):
 
     @cached_property
     def config(self) -> SampleConfig:
-        return configs.section_from_json(SampleConfig, (files.read_json(self.folder / "settings.json") or {})["sample"])
+        return configs.section_from_json(SampleConfig, self.settings.get("sample", {}))
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -94,8 +96,8 @@ class Run(Job):
         """Committed checkpoints, oldest first."""
         found = []
         for path in self.folder.glob("saves/*.json"):
-            manifest = files.read_json(path)
-            if manifest is not None:
+            with contextlib.suppress(UserError, KeyError, TypeError):  # not a manifest, or one that is no more
+                manifest: Any = files.read_json(path)
                 found.append(Checkpoint(self.folder, **{k: manifest[k] for k in Checkpoint._fields if k != "folder"}))
         return sorted(found, key=lambda c: c.step)
 
@@ -144,9 +146,13 @@ def create(runs_dir: Path, name: str, config: Config) -> Run:
         folder = runs_dir / name
         if folder.exists():
             raise UserError(f"There is already a run named {name}: choose another name, or resume that one.")
+        files.sweep(runs_dir)
         building = runs_dir / f"{files.TEMPORARY}{secrets.token_hex(4)}"
-        files.write_json(building / "config.json", configs.to_json(config))
-        os.rename(building, folder)
+        try:
+            files.write_json(building / "config.json", configs.to_json(config))
+            os.rename(building, folder)
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
         files.sync_folder(runs_dir)
     return Run(folder)
 
@@ -163,13 +169,19 @@ def find(runs_dir: Path, name: str) -> Run:
 
 def all_runs(runs_dir: Path) -> list[Run]:
     """Every run, newest first."""
-    found = [Run(p.parent) for p in runs_dir.glob("*/config.json") if not p.parent.name.startswith(".")]
-    return sorted(found, key=lambda run: run.created_at, reverse=True)
+    found = []
+    for path in runs_dir.glob("*/config.json"):
+        with contextlib.suppress(FileNotFoundError):  # it may just be moved away
+            if not path.parent.name.startswith("."):
+                found.append((path.stat().st_mtime_ns, path.parent.name, Run(path.parent)))
+    return [run for _, _, run in sorted(found, key=lambda entry: entry[:2], reverse=True)]
 
 
 def free_name(runs_dir: Path, base: str) -> str:
     """`base`, or `base-2`, `base-3`, ...: the first that is not taken."""
-    base = re.sub(r"[^A-Za-z0-9._-]+", "-", base).strip("-._") or "run"
+    base = re.sub(r"[^A-Za-z0-9._-]+", "-", base).strip("-._")[:56].rstrip(".") or "run"
+    if RESERVED.fullmatch(base):
+        base = f"run-{base}"
     number = 1
     while (runs_dir / (name := base if number == 1 else f"{base}-{number}")).exists():
         number += 1
@@ -178,13 +190,19 @@ def free_name(runs_dir: Path, base: str) -> str:
 
 def trash(run: Run) -> Path:
     """Move a run to runs/.trash, from where it can be moved back.  Raises UserError while it is active."""
-    if run.state() in ACTIVE:
-        raise UserError(f"{run.name} is still {run.state()}: stop it before deleting it.")
     bin_folder = run.folder.parent / ".trash"
     with guard(run.folder.parent):
+        state = run.state()
+        if state in ACTIVE:
+            raise UserError(f"{run.name} is still {state}: stop it before deleting it.")
         bin_folder.mkdir(exist_ok=True)
         target = bin_folder / free_name(bin_folder, run.name)
-        os.rename(run.folder, target)
+        try:
+            os.rename(run.folder, target)
+        except OSError as error:
+            raise UserError(
+                f"{run.name} cannot be moved away ({error.strerror}): close what has its files open."
+            ) from error
     return target
 
 

@@ -1,0 +1,256 @@
+"""Files: whole or not at all, whatever happens to the writer or the disk."""
+
+import contextlib
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ddpm import files
+from ddpm.errors import UserError
+from ddpm.files import DiskFull, LineLog
+
+MEGABYTE = 10**6
+
+
+def leftovers(folder: Path) -> list[str]:
+    return [path.name for path in folder.rglob(f"{files.TEMPORARY}*")]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 2 MB: a real one where the tests may mount it, else a limit on the size of a file."""
+    resource = pytest.importorskip("resource")
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = (
+        sys.platform == "linux"
+        and not subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", folder], capture_output=True
+        ).returncode
+    )
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if not mounted:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2 * MEGABYTE, limits[1]))
+    yield folder
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    if mounted:
+        subprocess.run(["umount", folder], check=True)
+
+
+def test_write_replaces_and_describes(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "folder" / "a.bin"
+    files.write_bytes(path, b"old")
+    written = files.write(path, lambda file: [file.write(b"new "), file.write(memoryview(b"content"))])
+    assert path.read_bytes() == b"new content"
+    assert written == (11, files.sha256(path))
+    assert not leftovers(tmp_path)
+
+
+def test_an_error_of_the_writer_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    files.write_json(path, {"old": 1})
+    with pytest.raises(ValueError, match="JSON"):
+        files.write_json(path, {"new": float("nan")})
+
+    def half(file: io.BytesIO) -> None:
+        file.write(b"half")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        files.write(path, half)
+    assert files.read_json(path) == {"old": 1}
+    assert not leftovers(tmp_path)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="folders are not flushed there")
+def test_flushed_before_and_after_the_new_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a power cut would leave cannot be tried here; the order of the calls can be read."""
+    calls = []
+    real = os.fsync, os.replace
+    monkeypatch.setattr(files.os, "fsync", lambda handle: [calls.append("flush"), real[0](handle)])
+    monkeypatch.setattr(files.os, "replace", lambda a, b: [calls.append("rename"), real[1](a, b)])
+    files.write_bytes(tmp_path / "a", b"1")
+    assert calls == ["flush", "rename", "flush"]
+
+
+def test_json(tmp_path: Path) -> None:
+    assert files.read_json(tmp_path / "none.json") is None
+    (tmp_path / "torn.json").write_text('{"a": 1')
+    with pytest.raises(UserError, match=r"torn\.json is not readable JSON.*: restore it"):
+        files.read_json(tmp_path / "torn.json")
+    (tmp_path / "bytes.json").write_bytes(b"\xff\xfe{}")
+    with pytest.raises(UserError, match="not readable JSON"):
+        files.read_json(tmp_path / "bytes.json")
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs kill -9")
+def test_kill_at_any_instant_leaves_a_whole_file(tmp_path: Path) -> None:
+    """A process that rewrites a file without pause is killed at 25 different moments."""
+    path = tmp_path / "a.bin"
+    writer = (
+        "import sys; from pathlib import Path; from ddpm import files\n"
+        "path, number = Path(sys.argv[1]), int(sys.argv[2])\n"
+        "while True:\n"
+        "    number += 1\n"
+        "    files.write(path, lambda f: [f.write(bytes([number % 251]) * 100_000) for _ in range(20)])\n"
+        "    print(number, flush=True)\n"
+    )
+    number = 0
+    torn = 0
+    for attempt in range(25):
+        process = subprocess.Popen(
+            [sys.executable, "-c", writer, path, str(number)],
+            stdout=subprocess.PIPE,
+            cwd=Path(files.__file__).parents[1],
+        )
+        assert process.stdout
+        number = int(process.stdout.readline())
+        time.sleep(attempt * 0.0007)
+        process.kill()
+        number = max([number, *map(int, process.stdout.read().split())])
+        process.wait()
+        content = path.read_bytes()
+        assert len(content) == 2_000_000
+        assert len(set(content)) == 1
+        assert content[0] in (number % 251, (number + 1) % 251)  # renamed, but not yet told
+        number += content[0] != number % 251
+        torn += bool(leftovers(tmp_path))
+    assert torn, "no kill hit a write: the test does not test what it says"
+    for name in leftovers(tmp_path):
+        os.utime(tmp_path / name, (1, 1))
+    files.write_bytes(tmp_path / f"{files.TEMPORARY}young", b"somebody is writing this")
+    files.sweep(tmp_path)
+    assert leftovers(tmp_path) == [f"{files.TEMPORARY}young"]
+
+
+def test_full_disk_leaves_the_old_file(small_disk: Path) -> None:
+    path = small_disk / "a.bin"
+    files.write_bytes(path, b"old")
+    with pytest.raises(DiskFull, match=r"No room to write a\.bin in .*MB free.*free some space.*intact"):
+        files.write(path, lambda file: [file.write(bytes(MEGABYTE)) for _ in range(3)])
+    assert path.read_bytes() == b"old"
+    assert not leftovers(small_disk)
+    assert files.write_bytes(path, b"new").bytes == 3
+
+
+def test_full_disk_in_torch_save(small_disk: Path) -> None:
+    """torch reports it as a RuntimeError that does not name the cause."""
+    torch = pytest.importorskip("torch")
+    path = small_disk / "model.pt"
+    files.write(path, lambda file: torch.save({"w": torch.zeros(10)}, file))
+    with pytest.raises(DiskFull):
+        files.write(path, lambda file: torch.save({"w": torch.zeros(MEGABYTE)}, file))
+    assert torch.load(path, weights_only=True)["w"].shape == (10,)
+    assert not leftovers(small_disk)
+
+
+def test_other_errors_are_not_called_a_full_disk(tmp_path: Path) -> None:
+    def broken(file: io.BytesIO) -> None:
+        raise RuntimeError("something else")
+
+    with pytest.raises(RuntimeError, match="something else"):
+        files.write(tmp_path / "a", broken)
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(OSError, match="file"):
+        files.write_bytes(tmp_path / "file" / "below", b"")
+
+
+def test_a_short_file_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some disks lose bytes without an error; the size tells."""
+    real = os.fstat
+
+    class Shorter:
+        def __init__(self, handle: int):
+            self.st_size = real(handle).st_size - 1
+
+    monkeypatch.setattr(files.os, "fstat", Shorter)
+    with pytest.raises(DiskFull):
+        files.write_bytes(tmp_path / "a", b"12345")
+    assert not (tmp_path / "a").exists()
+
+
+# --- LineLog
+
+
+def test_lines_are_appended_and_kept(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    log = LineLog(path, "a,b")
+    assert log.append("1,2")
+    assert log.sync() == path.stat().st_size == len("a,b\n1,2\n")
+    log.close()
+    again = LineLog(path, "other header")
+    again.append("3,4")
+    assert path.read_text() == "a,b\n1,2\n3,4\n"
+    assert again.header == "a,b"
+    again.close()
+
+
+@pytest.mark.parametrize("torn", [b"5,6", b"5" * 200_000, b"a"])
+def test_a_torn_line_is_cut_off(tmp_path: Path, torn: bytes) -> None:
+    path = tmp_path / "log.csv"
+    whole = b"" if torn == b"a" else b"a,b\n1,2\n"
+    path.write_bytes(whole + torn)
+    LineLog(path, "a,b").close()
+    assert path.read_bytes() == (whole or b"a,b\n")
+
+
+def test_lines_wait_while_the_disk_is_full(small_disk: Path) -> None:
+    if files.free_bytes(small_disk) > 10 * MEGABYTE:
+        pytest.skip("only the size of a file is limited here, not the disk")
+    path = small_disk / "log.csv"
+    log = LineLog(path, "header")
+    filler = small_disk / "filler"
+    with open(filler, "wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(MEGABYTE))
+    line = "x" * 3000
+    results = [log.append(line) for _ in range(3)]
+    assert not results[-1]
+    with pytest.raises(DiskFull):
+        log.sync()
+    content = path.read_text()
+    assert content.endswith("\n")
+    assert set(content.splitlines()[1:]) <= {line}
+    filler.unlink()
+    assert log.append("last")
+    assert path.read_text().splitlines() == ["header", line, line, line, "last"]
+    assert log.sync() == path.stat().st_size
+    log.close()
+
+
+def test_half_a_line_is_taken_back(tmp_path: Path) -> None:
+    """A full disk may take a part of a line, without an error."""
+    path = tmp_path / "log.csv"
+    log = LineLog(path, "header")
+    whole = log._file
+
+    class Short:
+        room = 3
+
+        def write(self, data: bytes) -> int:
+            return whole.write(data[: self.room])
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(whole, name)
+
+    short = Short()
+    log._file = short  # type: ignore[assignment]
+    assert not log.append("1,2,3")
+    assert path.read_text() == "header\n"
+    with pytest.raises(DiskFull):
+        log.sync()
+    short.room = 1000
+    assert log.append("4,5,6")
+    assert path.read_text() == "header\n1,2,3\n4,5,6\n"
+    log.close()
+
+
+def test_free_bytes_of_a_folder_that_is_not_there_yet(tmp_path: Path) -> None:
+    assert files.free_bytes(tmp_path / "not" / "yet") == pytest.approx(files.free_bytes(tmp_path), rel=0.05)

@@ -1,0 +1,395 @@
+"""Jobs: what the folder shows of its process, with real processes that start, die and hang."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from ddpm import files, jobs
+from ddpm.errors import UserError
+from ddpm.jobs import Job, Pulse, Status, Worker
+
+ROOT = Path(jobs.__file__).parents[1]
+
+WORK = """
+import sys, time
+from pathlib import Path
+from ddpm.errors import UserError
+from ddpm.jobs import Worker
+try:
+    with Worker(Path(sys.argv[1]), 1000) as worker:
+        worker.beat(state="running")
+        print("working", flush=True)
+        for step in range(1, 1000):
+            time.sleep(0.01)
+            worker.beat(step=step)
+            if "stop" in worker.heard():
+                worker.beat(state="stopped")
+                sys.exit(0)
+except UserError as error:
+    print(error, flush=True)
+    sys.exit(2)
+"""
+
+Start = Callable[..., subprocess.Popen[str]]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Starts processes that are ended with the test."""
+    started: list[subprocess.Popen[str]] = []
+
+    def begin(*arguments: object, code: str = WORK) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", code, *map(str, arguments)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+        started.append(process)
+        return process
+
+    yield begin
+    for process in started:
+        process.kill()
+        process.wait()
+        if process.stdout:
+            process.stdout.close()
+
+
+def said(process: subprocess.Popen[str]) -> str:
+    assert process.stdout
+    return process.stdout.readline().strip()
+
+
+def until(condition: Callable[[], Any], seconds: float = 10.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it never came"
+        time.sleep(0.01)
+
+
+def announce(job: Job, **changes: Any) -> None:
+    """As ddpm.process does before it starts one."""
+    files.write_json(job.folder / "status.json", {**asdict(Status("starting", updated_at=time.time())), **changes})
+    job.clear_requests()
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Job:
+    folder = tmp_path / "runs" / "job"
+    folder.mkdir(parents=True)
+    return Job(folder)
+
+
+def test_a_life_seen_from_outside(job: Job, start: Start) -> None:
+    assert (job.status(), job.state(), job.alive()) == (None, "stopped", False)
+    process = start(job.folder)
+    assert said(process) == "working"
+    assert (job.state(), job.alive()) == ("running", True)
+    status = job.status()
+    assert status
+    assert status.pid == process.pid
+    assert [p.pid for p in job.processes()] == [process.pid]
+    job.request("stop")
+    until(lambda: not job.alive())
+    assert job.state() == "stopped"
+    assert process.wait() == 0
+    assert job.processes() == []
+
+
+def test_state_stopping_while_a_stop_is_not_heard_yet(job: Job) -> None:
+    with Worker(job.folder) as worker:
+        worker.beat(state="running")
+        job.request("stop")
+        assert job.state() == "stopping"
+        assert worker.heard() == {"stop"}
+        assert worker.heard() == {"stop"}  # told until it is done
+        worker.beat(state="stopped")
+    assert job.state() == "stopped"
+
+
+def test_two_starts_at_once(job: Job, start: Start) -> None:
+    processes = [start(job.folder) for _ in range(3)]
+    lines = sorted(said(process) for process in processes)
+    assert lines == [
+        *["job is already being worked on by another process: stop that one first, or wait."] * 2,
+        "working",
+    ]
+    assert job.state() == "running"
+
+
+def test_kill_9_is_seen_as_lost_and_the_lock_is_free(job: Job, start: Start) -> None:
+    process = start(job.folder)
+    said(process)
+    process.kill()  # not waited for: a zombie now, which still has its pid
+    until(lambda: psutil.Process(process.pid).status() == psutil.STATUS_ZOMBIE)
+    until(lambda: not job.alive())
+    assert job.state() == "lost"
+    assert job.processes() == []
+    again = start(job.folder)
+    assert said(again) == "working"
+    assert job.state() == "running"
+
+
+def test_a_fork_does_not_keep_the_lock(job: Job, start: Start) -> None:
+    code = WORK.replace(
+        'print("working"', 'import os\n        child = os.fork() or time.sleep(60)\n        print(f"working {child}"'
+    )
+    if not hasattr(os, "fork"):
+        pytest.skip("no fork here")
+    process = start(job.folder, code=code)
+    word, child = said(process).split()
+    assert word == "working"
+    try:
+        process.kill()
+        process.wait()
+        assert psutil.pid_exists(int(child))
+        until(lambda: job.state() == "lost")  # the child lets go of the lock as its first act
+        assert psutil.pid_exists(int(child))
+    finally:
+        os.kill(int(child), signal.SIGKILL)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are others there")
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP"])
+def test_signals_ask_to_stop(job: Job, start: Start, name: str) -> None:
+    process = start(job.folder)
+    said(process)
+    process.send_signal(getattr(signal, name))
+    assert process.wait(10) == 0
+    assert job.state() == "stopped"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are others there")
+def test_nohup_is_respected(job: Job, start: Start) -> None:
+    process = start(job.folder, code="import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n" + WORK)
+    said(process)
+    process.send_signal(signal.SIGHUP)
+    time.sleep(0.2)
+    assert job.state() == "running"
+
+
+def test_a_second_interrupt_does_not_wait(job: Job) -> None:
+    with pytest.raises(KeyboardInterrupt), Worker(job.folder) as worker:  # noqa: PT012
+        os.kill(os.getpid(), signal.SIGINT)
+        assert worker.heard() == {"stop"}
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(1)
+    status = job.status()
+    assert status
+    assert (status.state, "checkpoint" in status.message) == ("stopped", True)
+
+
+# --- requests
+
+
+def test_a_stop_for_an_earlier_process_is_forgotten(job: Job) -> None:
+    with Worker(job.folder) as worker:
+        worker.beat(state="running")
+    assert job.state() == "lost"
+    job.request("stop")
+    with Worker(job.folder) as worker:
+        assert worker.heard() == set()
+        worker.beat(state="running")
+        assert job.state() == "running"
+
+
+@pytest.mark.parametrize("slow", [False, True])
+def test_a_stop_while_starting_is_honoured(job: Job, start: Start, slow: bool) -> None:
+    """Even where the process takes long to begin: slow imports, a busy machine."""
+    announce(job)
+    assert job.state() == "starting"
+    job.request("stop")
+    wait = f"import time; time.sleep({2 if slow else 0})\n"
+    process = start(job.folder, code=wait + WORK)
+    assert said(process) == "working"
+    assert process.wait(10) == 0
+    assert job.state() == "stopped"
+
+
+def test_a_stop_for_a_start_that_failed_is_forgotten(job: Job) -> None:
+    """The announced process never came; a later one, from a shell, is not meant."""
+    announce(job, updated_at=psutil.Process().create_time() - jobs.START_GRACE - 1)
+    job.request("stop")
+    assert job.state() == "lost"
+    with Worker(job.folder) as worker:
+        assert worker.heard() == set()
+
+
+def test_a_stop_for_a_process_that_died_while_starting_is_forgotten(job: Job) -> None:
+    announce(job, pid=2**22 + 1)
+    job.request("stop")
+    assert job.state() == "lost"
+    with Worker(job.folder) as worker:
+        assert worker.heard() == set()
+
+
+def test_each_request_is_heard_once_each_time_it_is_made(job: Job) -> None:
+    with Worker(job.folder) as worker:
+        assert worker.heard() == set()
+        for _ in range(3):
+            job.request("save")
+            job.request("sample")
+            assert worker.heard() == {"save", "sample"}
+            assert worker.heard() == set()
+        job.request("save")
+        assert worker.heard() == {"save"}
+
+
+def test_requests_made_at_once_are_all_kept(job: Job, start: Start) -> None:
+    ask = "import sys; from pathlib import Path; from ddpm.jobs import Job\nJob(Path(sys.argv[1])).request(sys.argv[2])"
+    processes = [start(job.folder, what, code=ask) for what in ("stop", "save", "sample")]
+    assert [process.wait(20) for process in processes] == [0, 0, 0]
+    assert set(job.requests()) == {"stop", "save", "sample"}
+
+
+# --- the status
+
+
+def test_failure_is_written_down(job: Job) -> None:
+    with pytest.raises(UserError, match="wrong"), Worker(job.folder):
+        raise UserError("Something is wrong: put it right.")
+    status = job.status()
+    assert status
+    assert (status.state, status.message) == ("failed", "Something is wrong: put it right.")
+    with pytest.raises(ZeroDivisionError), Worker(job.folder):
+        raise ZeroDivisionError("division by zero")
+    status = job.status()
+    assert status
+    assert status.message == "ZeroDivisionError: division by zero"
+
+
+def test_stopped_before_there_was_anything_to_save(job: Job) -> None:
+    with Worker(job.folder):
+        raise jobs.Stopped
+    assert job.state() == "stopped"
+
+
+def test_nothing_that_a_beat_says_ends_the_work(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Worker(job.folder) as worker:
+        worker.beat(metrics=dict(loss=float("nan"), mse=float("inf"), lr=1e-4, vb=None), now=True)
+        status = job.status()
+        assert status
+        assert status.metrics == dict(loss=None, mse=None, lr=1e-4, vb=None)
+
+        def full(path: Path, value: object) -> None:
+            raise files.DiskFull(path)
+
+        def broken(path: Path, value: object) -> None:
+            raise PermissionError(13, "Permission denied")
+
+        for failure in (full, broken):
+            with monkeypatch.context() as patch:
+                patch.setattr(files, "write_json", failure)
+                worker.beat(step=7, now=True)
+        worker.beat(now=True)
+        status = job.status()
+        assert status
+        assert status.step == 7
+
+
+def test_beats_are_written_about_once_a_second(job: Job) -> None:
+    with Worker(job.folder) as worker:
+        before = worker.status.beat
+        for _ in range(50):
+            worker.beat()
+        status = job.status()
+        assert status
+        assert worker.status.beat == before + 50
+        assert status.beat < worker.status.beat
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"pid": 3}', '{"state": "dancing"}'])
+def test_an_unreadable_status_does_no_harm(job: Job, content: str) -> None:
+    (job.folder / "status.json").write_text(content)
+    assert (job.status(), job.state()) == (None, "stopped")
+    with Worker(job.folder) as worker:
+        worker.beat(state="running")
+        assert job.state() == "running"
+
+
+def test_a_status_of_a_newer_version_is_read(job: Job) -> None:
+    (job.folder / "status.json").write_text(json.dumps({"state": "finished", "step": 3, "news": 1}))
+    status = job.status()
+    assert status
+    assert (status.state, status.step) == ("finished", 3)
+
+
+def test_a_process_that_ends_while_it_is_looked_at_is_not_lost(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = Worker(job.folder).__enter__()
+    worker.beat(state="running")
+    look = job.status
+
+    def ends() -> Status | None:
+        monkeypatch.setattr(job, "status", look)
+        worker.beat(state="finished")
+        worker.__exit__(None, None, None)
+        return look()
+
+    monkeypatch.setattr(job, "status", ends)
+    assert job.state() == "running"
+    assert job.state() == "finished"
+
+
+def test_reused_pid_is_not_the_process(job: Job) -> None:
+    status = Status("running", pid=os.getpid(), process_start=psutil.Process().create_time() - 100)
+    files.write_json(job.folder / "status.json", asdict(status))
+    assert job.processes() == []
+    assert job.state() == "lost"
+
+
+def test_not_responding_is_timed_by_the_reader(job: Job) -> None:
+    clock = iter([0, 5, 10, 15, 16, 17, 4000, *range(4001, 4102, 5), 4102])
+    pulse = Pulse(lambda: next(clock))
+    with Worker(job.folder) as worker:
+        worker.beat(state="running")
+        assert [job.state(pulse) for _ in range(5)] == [*["running"] * 4, "not responding"]
+        worker.beat(now=True)
+        assert job.state(pulse) == "running"
+        assert job.state(pulse) == "running"  # one look after an hour's sleep proves nothing
+        worker.beat(steps_per_second=0.05, now=True)
+        assert {job.state(pulse) for _ in range(21)} == {"running"}  # a step takes 20 seconds
+        assert job.state(pulse) == "not responding"
+
+
+def test_log_tail(job: Job) -> None:
+    assert job.log_tail() == ""
+    job.log_path.write_text("\n".join(f"line {n}" for n in range(100_000)))
+    tail = job.log_tail(3)
+    assert tail == "line 99997\nline 99998\nline 99999"
+    assert len(job.log_tail(10**6)) <= 65536
+
+
+def test_killed_writers_leftovers_are_swept_at_the_next_start(job: Job) -> None:
+    (job.folder / "saves").mkdir()
+    left = [job.folder / f"{files.TEMPORARY}1-model.pt", job.folder / "saves" / f"{files.TEMPORARY}2-a.json"]
+    for path in left:
+        path.write_bytes(b"half")
+        os.utime(path, (1, 1))
+    with Worker(job.folder):
+        assert not any(path.exists() for path in left)
+
+
+def test_folders_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with (
+        pytest.raises(UserError, match=r"Cannot write in .*: make it writable, or choose another folder"),
+        Worker(tmp_path / "file" / "job"),
+    ):
+        pass
+    with pytest.raises(UserError, match="Cannot write in"), jobs.guard(tmp_path / "file" / "runs"):
+        pass
+
+
+def test_guard_keeps_others_out(tmp_path: Path, start: Start) -> None:
+    hold = "import sys, time; from pathlib import Path; from ddpm.jobs import guard\nwith guard(Path(sys.argv[1])):\n    print('in', flush=True); time.sleep(0.5); print('out', flush=True)"
+    process = start(tmp_path, code=hold)
+    assert said(process) == "in"
+    with jobs.guard(tmp_path):
+        assert said(process) == "out"
