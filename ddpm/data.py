@@ -39,7 +39,7 @@ class Description:
     count: int
     class_names: tuple[str, ...]  # in label order; empty when there are no labels
     counts: tuple[int, ...]  # pictures of each class
-    text: str  # one line: "1,000 images, classes by folder, 10 classes"
+    text: str  # one line: "Folder, classes by file name: 5,085 images, 10 classes"
     size: tuple[int, int] | None  # width and height of the first picture; None when drawn at any size
     notices: tuple[str, ...]  # sentences worth telling
 
@@ -117,10 +117,10 @@ def open_dataset(data: DataConfig, model: ModelConfig, progress: Progress | None
             path.parent.mkdir(parents=True, exist_ok=True)
             with portalocker.Lock(path.with_suffix(".lock"), "a", flags=portalocker.LockFlags.EXCLUSIVE):
                 cached = _open_cache(path, source, model) or _fill_cache(path, source, data, model, progress)
-        except PermissionError as error:
+        except OSError as error:
             raise UserError(
-                f"Decoded images cannot be kept in {path.parent} ({error.strerror}): set the environment variable "
-                "DDPM_CACHE to a folder that you may write to."
+                f"Decoded images cannot be kept in {path.parent} ({error.strerror}): name a folder "
+                "that you may write to in the environment variable DDPM_CACHE."
             ) from error
     pixels, notices = cached
     return Dataset(pixels, source.labels, source.class_names, (*_describe(source).notices, *notices))
@@ -131,7 +131,7 @@ Cached = tuple[np.ndarray, tuple[str, ...]]  # pictures and notices
 
 def _cache_path(source: Source, data: DataConfig, model: ModelConfig) -> Path:
     """WHERE-SIZExCHANNELS-WHAT.npy: WHAT changes when the source does, and the old file is then of no use."""
-    where = data.data_dir if data.data_dir in SOURCES else str(Path(data.data_dir).expanduser().resolve())
+    where = data.data_dir if data.data_dir in SOURCES else os.path.realpath(os.path.expanduser(data.data_dir))
     what = json.dumps([CACHE_FORMAT, source.identity()])
     size = f"{model.image_size}x{model.image_channels}"
     return cache_folder() / "images" / f"{_short_hash(f'{where}|{data.enlarge}')}-{size}-{_short_hash(what)}.npy"

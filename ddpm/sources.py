@@ -32,7 +32,7 @@ class Named(NamedTuple):
 SOURCES = {
     "shapes": Named("Shapes", f"{shapes.COUNT:,} coloured shapes in {len(shapes.NAMES)} classes, drawn by the program at any size."),
     "cifar10-mini": Named("CIFAR-10 mini", "1,000 small photographs (32 pixels), 100 in each of 10 classes. Part of the program."),
-    "cifar10": Named("CIFAR-10", "50,000 small photographs (32 pixels) in 10 classes. Download it once: ddpm data cifar10."),
+    "cifar10": Named("CIFAR-10", "50,000 small photographs (32 pixels) in 10 classes. Downloaded once (170 MB): ddpm data cifar10."),
 }  # fmt: skip
 
 MINI = Path(__file__).with_name("assets") / "cifar10_mini.npz"
@@ -60,7 +60,7 @@ class Source(ABC):
 
     @abstractmethod
     def identity(self) -> Any:
-        """What the pictures depend on, as JSON: another value means other pictures."""
+        """What the pictures at this place depend on, as JSON: another value means other pictures."""
 
     @abstractmethod
     def pictures(self, size: int, channels: int) -> Iterator[Decode]:
@@ -79,22 +79,22 @@ def open_source(data_dir: str) -> Source:
     if data_dir == "cifar10":
         if not cifar10_path().exists():
             raise UserError(
-                "CIFAR-10 is not on this computer yet: run `ddpm data cifar10` to download it (163 MB), or "
+                "CIFAR-10 is not on this computer yet: run `ddpm data cifar10` to download it (170 MB), or "
                 "`ddpm data cifar10 --archive FILE` with a cifar-10-python.tar.gz that you have."
             )
         return Npz(cifar10_path(), SOURCES[data_dir].title)
     if not data_dir.strip():
         raise UserError(f"No data is named: give a folder of images, an .npz file, or one of {', '.join(SOURCES)}.")
-    path = Path(data_dir).expanduser()
-    if path.is_dir():
+    path = Path(os.path.expanduser(data_dir))
+    if os.path.isdir(path):  # unlike path.is_dir(), False for what cannot be a path at all
         return Folder(path)
-    if not path.exists():
+    if not os.path.exists(path):
         raise UserError(
             f"There is no folder or file {data_dir}: check the path, or use one of {', '.join(SOURCES)}, which need none."
         )
     if path.suffix.lower() != ".npz":
         raise UserError(f"{data_dir} is neither a folder nor an .npz file: name the folder that holds the images.")
-    return Npz(path, "an .npz file")
+    return Npz(path, ".npz file")
 
 
 class Shapes(Source):
@@ -134,11 +134,11 @@ class Folder(Source):
             known = ", ".join(extension.removeprefix(".") for extension in images.EXTENSIONS)
             raise UserError(f"There are no images in {folder}: put some there, or into folders in it ({known}).")
         self.size = images.size(self.paths[0])
-        self.kind = "images without classes"
+        self.kind = "Folder without classes"
         for kind, names in (("classes by folder", self._folder_names()), ("classes by file name", self._prefixes())):
             if names and self.labels is None:
                 self.labels, self.class_names = _number(names)
-                self.kind = f"images, {kind}"
+                self.kind = f"Folder, {kind}"
 
     def _folder_names(self) -> list[str]:
         names = [path.parent.name for path in self.paths]
@@ -149,7 +149,7 @@ class Folder(Source):
         return names if all(names) and len(names) == self.count and 1 < len(set(names)) < self.count else []
 
     def identity(self) -> Any:
-        return [str(self.folder.resolve()), *(f"{path}|{_stamp(path)}" for path in self.paths)]
+        return [f"{str(path).removeprefix(str(self.folder))}|{_stamp(path)}" for path in self.paths]
 
     def pictures(self, size: int, channels: int) -> Iterator[Decode]:
         return (partial(images.load, path) for path in self.paths)
@@ -169,7 +169,7 @@ class Npz(Source):
     def __init__(self, path: Path, kind: str):
         self.path, self.kind = path, kind
         with _npz(self.path) as archive:
-            names = {name.removesuffix(".npy") for name in archive.namelist()}
+            names = {name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")}
             self.key, label_key = next((pair for pair in self.KEYS if pair[0] in names), ("", ""))
             if not self.key:
                 raise UserError(f"{path} holds {', '.join(sorted(names)) or 'nothing'}: name its array of images arr_0, images or train.")  # fmt: skip
@@ -203,7 +203,7 @@ class Npz(Source):
             self.labels, self.class_names = labels.astype(np.int64), tuple(str(name) for name in known)
 
     def identity(self) -> Any:
-        return [str(self.path.resolve()), _stamp(self.path)]
+        return _stamp(self.path)
 
     def pictures(self, size: int, channels: int) -> Iterator[Decode]:
         with _npz(self.path) as archive:
@@ -224,7 +224,7 @@ def _npz(path: Path) -> Iterator[zipfile.ZipFile]:
     try:
         with zipfile.ZipFile(path) as archive:
             yield archive
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, OSError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, OSError, RuntimeError) as error:
         raise UserError(f"{path} is damaged, or no .npz file ({error}): copy or make it again.") from error
 
 
@@ -266,11 +266,11 @@ def _find(folder: Path) -> list[Path]:
             for name in names
             if name.lower().endswith(images.EXTENSIONS) and not name.startswith(".")
         ]
-    return sorted(Path(path) for path in found)
+    return sorted((Path(path) for path in found), key=lambda path: path.parts)  # the same order on every system
 
 
 def _stamp(path: Path) -> str:
-    """What changes when the file does."""
+    """Size and time of change: another one, and the file is another."""
     try:
         status = path.stat()
     except FileNotFoundError:

@@ -1,0 +1,410 @@
+"""Data sets from folders, .npz files and by name; and the stream of batches."""
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from ddpm import data, shapes, sources
+from ddpm.config import Config, DataConfig, ModelConfig, replace
+from ddpm.data import Dataset, Stream, describe, open_dataset, resolve
+from ddpm.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("DDPM_CACHE", str(folder))
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Callable[..., Path]:
+    """Makes a folder of pictures, each of one grey level of its own."""
+
+    def make(*names: str, size: tuple[int, int] = (8, 8)) -> Path:
+        for k, name in enumerate(names):
+            path = tmp_path / "pictures" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", size, (10 * k, 10 * k, 10 * k)).save(path, "PNG")
+        return tmp_path / "pictures"
+
+    return make
+
+
+def opened(data_dir: object, size: int = 8, channels: int = 3, **settings: Any) -> Dataset:
+    progress = settings.pop("progress", None)
+    model = ModelConfig(image_size=size, image_channels=channels)
+    return open_dataset(DataConfig(data_dir=str(data_dir), **settings), model, progress)
+
+
+def levels(dataset: Dataset) -> list[int]:
+    return [int(pixels[0, 0, 0]) for pixels in dataset.images]
+
+
+# --- folders
+
+
+def test_a_folder_in_the_order_of_its_paths(folder: Callable[..., Path]) -> None:
+    place = folder("b.png", "a.JPG", "deep/er/c.WebP", ".hidden.png", ".git/d.png", "notes.png.txt", "._a.jpg")
+    dataset = opened(place)
+    assert levels(dataset) == [10, 0, 20]
+    assert dataset.images.shape == (3, 8, 8, 3)
+    assert dataset.labels is None
+    assert not dataset.images.flags.writeable
+    assert "Only 3 images" in dataset.notices[0]
+
+
+def test_classes_by_folder_come_before_names(folder: Callable[..., Path]) -> None:
+    place = folder("train/dog/x_1.png", "train/cat/y_1.png", "test/cat/x_2.png")
+    dataset = opened(place)
+    assert dataset.class_names == ("cat", "dog")
+    assert dataset.labels is not None
+    assert list(zip(levels(dataset), dataset.labels, strict=True)) == [(20, 0), (10, 0), (0, 1)]
+    assert describe(str(place)).counts == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("names", "classes"),
+    [
+        (("dog_1.png", "cat_1.png", "dog_2.png"), ("cat", "dog")),
+        (("sub/dog_1.png", "sub/cat_1.png", "sub/dog_2.png"), ("cat", "dog")),
+        (("10_a.png", "9_a.png", "9_b.png"), ("10", "9")),  # sorted as text, as in improved-diffusion
+        (("IMG_1.png", "IMG_2.png"), ()),
+        (("1_a.png", "2_a.png", "3_a.png"), ()),  # each a class of its own: no classes
+        (("dog_1.png", "cat_1.png", "dog_2.png", "other.png"), ()),
+        (("_1.png", "a_2.png", "_3.png"), ()),
+        (("dog/1.png", "cat/1.png", "1.png"), ()),
+        (("dog/1.png", "dog/2.png"), ()),
+    ],
+)
+def test_which_names_are_classes(folder: Callable[..., Path], names: tuple[str, ...], classes: tuple[str, ...]) -> None:
+    place = folder(*names)
+    assert describe(str(place)).class_names == classes
+    assert opened(place).class_names == classes
+
+
+def test_links_in_a_circle_end(folder: Callable[..., Path]) -> None:
+    place = folder("a.png", "sub/b.png")
+    os.symlink(place, place / "sub" / "again", target_is_directory=True)
+    assert describe(str(place)).count == 2
+
+
+def test_pictures_are_decoded_once(folder: Callable[..., Path], cache: Path) -> None:
+    place = folder(*(f"{k}.png" for k in range(data.BLOCK + 3)))
+    calls: list[tuple[int, int]] = []
+    first = opened(place, progress=lambda done, total: calls.append((done, total)))
+    assert calls == [(data.BLOCK, data.BLOCK + 3), (data.BLOCK + 3, data.BLOCK + 3)]
+    again = opened(place, progress=lambda done, total: calls.append((done, total)))
+    assert len(calls) == 2, "nothing is decoded again"
+    assert opened(os.path.relpath(place), progress=lambda done, total: calls.append((done, total)))
+    assert len(calls) == 2, "not under another name either"
+    assert np.array_equal(first.images, again.images)
+    assert again.notices == first.notices
+
+
+def test_changed_pictures_are_decoded_again_and_old_ones_deleted(folder: Callable[..., Path], cache: Path) -> None:
+    place = folder("a.png", "b.png")
+    opened(place)
+    opened(place, size=4)
+    Image.new("RGB", (8, 8), "white").save(place / "b.png")
+    assert levels(opened(place)) == [0, 255]
+    assert len(list(cache.glob("images/*-8x3-*.npy"))) == 1
+    assert len(list(cache.glob("images/*-4x3-*.npy"))) == 1, "another size is another matter"
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "header", "notices"])
+def test_a_torn_cache_is_made_again(folder: Callable[..., Path], cache: Path, damage: str) -> None:
+    place = folder("a.png", "b.png")
+    opened(place)
+    (path,) = cache.glob("images/*.npy")
+    if damage == "notices":
+        path.with_suffix(".json").write_text("{")
+    else:
+        whole = path.read_bytes()
+        path.write_bytes({"cut": whole[:-1], "empty": b"", "header": b"?" + whole[1:]}[damage])
+    assert levels(opened(place)) == [0, 10]
+
+
+def test_two_at_once_decode_once(folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    place = folder("a.png", "b.png")
+    decoded: list[int] = []
+    begun, release = threading.Event(), threading.Event()
+
+    def slow(done: int, total: int) -> None:
+        decoded.append(done)
+        begun.set()
+        release.wait(10)
+
+    one = threading.Thread(target=opened, args=(place,), kwargs=dict(progress=slow))
+    one.start()
+    begun.wait(10)
+    code = (
+        "import sys; from ddpm.config import *; from ddpm.data import open_dataset;"
+        "open_dataset(DataConfig(data_dir=sys.argv[1]), ModelConfig(image_size=8), lambda done, total: sys.exit(3))"
+    )
+    other = subprocess.Popen([sys.executable, "-c", code, str(place)], cwd=Path(__file__).parents[1])
+    with pytest.raises(subprocess.TimeoutExpired):
+        other.wait(1.0)  # it waits for the first
+    release.set()
+    one.join()
+    assert other.wait(10) == 0, "it uses what the first one made"
+    assert decoded == [2]
+
+
+def test_notices_tell_what_was_done(folder: Callable[..., Path]) -> None:
+    place = folder("a.png")
+    Image.fromarray(np.full((8, 8), 65535, np.uint16)).save(place / "deep.png")
+    Image.new("RGBA", (8, 8)).save(place / "glass.png")
+    Image.new("RGB", (4, 4)).save(place / "small.png")
+    dataset = opened(place, enlarge=True)
+    assert levels(dataset) == [0, 255, 255, 0]
+    for words in ("1 of 4 images have 16 bits", "1 of 4 images were smaller", "1 of 4 images are transparent"):
+        assert sum(words in notice for notice in dataset.notices) == 1
+    assert opened(place, enlarge=True).notices == dataset.notices, "from the cache too"
+    assert not any("transparent" in notice for notice in opened(place, channels=4, enlarge=True).notices)
+
+
+# --- bad folders
+
+
+def test_bad_folders(folder: Callable[..., Path], tmp_path: Path, cache: Path) -> None:
+    place = folder("a.png", "b.png", "c.png")
+    (place / "b.png").write_bytes(b"no")
+    with pytest.raises(UserError, match=r"b\.png is not a picture"):
+        opened(place)
+    (place / "c.png").write_bytes((place / "c.png").read_bytes()[:45])
+    with pytest.raises(UserError, match=r"2 of 3 images cannot be read; the first: .*b\.png"):
+        opened(place)
+    assert not list(cache.glob("images/*.npy")), "nothing half-made is left"
+    assert not list(cache.glob("images/.tmp*"))
+
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file.txt").touch()
+    for name, words in {"none": "There is no folder", "empty": "no images in .*jpg, jpeg, png", "file.txt": "neither"}.items():  # fmt: skip
+        with pytest.raises(UserError, match=words):
+            describe(str(tmp_path / name))
+    for name in ("x" * 5000, "~nobody-of-that-name/pictures", "a\0b"):
+        with pytest.raises(UserError, match="There is no folder"):
+            describe(name)
+    with pytest.raises(UserError, match="No data is named"):
+        describe(" ")
+
+
+def test_small_pictures_are_refused_or_enlarged(folder: Callable[..., Path]) -> None:
+    place = folder("a.png", "b.png", size=(20, 9))
+    Image.new("RGB", (6, 30)).save(place / "c.png")
+    with pytest.raises(UserError, match=r"3 of 3 .*smallest has 6 pixels.*enlarge to True"):
+        opened(place, size=16)
+    assert opened(place, size=16, enlarge=True).images.shape == (3, 16, 16, 3)
+    with pytest.raises(UserError, match="3 of 3"):
+        opened(place, size=16)
+
+
+def test_a_cache_that_cannot_be_written(folder: Callable[..., Path], cache: Path) -> None:
+    cache.touch()  # a file where the folder should be
+    with pytest.raises(UserError, match="DDPM_CACHE"):
+        opened(folder("a.png"))
+
+
+# --- .npz files
+
+
+def npz(tmp_path: Path, **arrays: Any) -> Path:
+    np.savez(tmp_path / "data.npz", **arrays)
+    return tmp_path / "data.npz"
+
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), np.uint8)
+LABELS = np.array([3, 7, 7, 3, 7, 3])
+
+
+@pytest.mark.parametrize("keys", [("arr_0", "arr_1"), ("images", "labels"), ("train", "train_labels")])
+@pytest.mark.parametrize("compressed", [False, True])
+def test_npz_files(tmp_path: Path, keys: tuple[str, str], compressed: bool) -> None:
+    save = np.savez_compressed if compressed else np.savez
+    save(tmp_path / "data.npz", **{keys[0]: PIXELS, keys[1]: LABELS})
+    dataset = opened(tmp_path / "data.npz")
+    assert np.array_equal(dataset.images, PIXELS)
+    assert dataset.class_names == ("3", "7")
+    assert dataset.labels is not None
+    assert dataset.labels.tolist() == [0, 1, 1, 0, 1, 0]
+    save(tmp_path / "data.npz", **{keys[0]: PIXELS})
+    assert opened(tmp_path / "data.npz").labels is None
+
+
+def test_npz_of_other_sizes_layouts_and_labels(tmp_path: Path) -> None:
+    assert opened(npz(tmp_path, images=np.zeros((2, 40, 30), np.uint8)), size=16).images.shape == (2, 16, 16, 3)
+    assert np.array_equal(opened(npz(tmp_path, images=np.asfortranarray(PIXELS))).images, PIXELS)
+    assert opened(npz(tmp_path, images=PIXELS), channels=1).images.shape == (6, 8, 8, 1)
+    named = npz(tmp_path, images=PIXELS, labels=np.array([0, 2, 2, 0, 0, 0]), class_names=np.array(["a", "b", "c"]))
+    assert describe(str(named)).class_names == ("a", "b", "c")
+    assert describe(str(named)).counts == (4, 0, 2)
+    assert any("no images of 1 of the classes: b" in notice for notice in describe(str(named)).notices)
+    text = npz(tmp_path, images=PIXELS, labels=np.array(list("xyxyxy")))
+    assert describe(str(text)).class_names == ("x", "y")
+
+
+@pytest.mark.parametrize(
+    ("arrays", "words"),
+    [
+        (dict(weights=PIXELS), "holds weights: name its array"),
+        (dict(images=PIXELS / np.float32(255)), r"float32 \[6, 8, 8, 3\]: images must be uint8"),
+        (dict(images=PIXELS.transpose(0, 3, 1, 2)), r"\[6, 3, 8, 8\].*\[N, height, width, channels\]"),
+        (dict(images=PIXELS[0, 0]), "height, width"),
+        (dict(images=PIXELS[:0]), "no image at all"),
+        (dict(images=np.array([{}])), "object"),
+        (dict(images=PIXELS, labels=LABELS[:3]), r"labels in .* are int64 \[3\].*6 images"),
+        (dict(images=PIXELS, labels=LABELS / 2), "one whole number"),
+        (dict(images=PIXELS, labels=LABELS, class_names=np.array(["a", "b"])), "class_names"),
+    ],
+)
+def test_bad_npz_files(tmp_path: Path, arrays: dict[str, Any], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        describe(str(npz(tmp_path, **arrays)))
+
+
+def test_damaged_npz_files(tmp_path: Path) -> None:
+    path = npz(tmp_path, images=PIXELS)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:400])
+    with pytest.raises(UserError, match="damaged"):
+        describe(str(path))
+    path.write_bytes(whole[:500] + bytes(100) + whole[600:])
+    with pytest.raises(UserError, match="damaged"):
+        opened(path)
+
+
+# --- by name
+
+
+def test_shapes_are_drawn_the_same_every_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shapes, "COUNT", 24)
+    dataset = opened("shapes", size=32)
+    assert dataset.images.shape == (24, 32, 32, 3)
+    assert dataset.labels is not None
+    assert dataset.labels.tolist() == list(range(8)) * 3
+    assert dataset.class_names == shapes.NAMES
+    assert np.array_equal(dataset.images[5], np.asarray(shapes.draw(5, 32)))
+    assert len({pixels.tobytes() for pixels in dataset.images}) == 24
+    for size, channels in ((4, 3), (48, 1), (20, 4)):
+        assert opened("shapes", size=size, channels=channels).images.shape == (24, size, size, channels)
+
+
+def test_shapes_are_large_and_distinct() -> None:
+    for k, name in enumerate(shapes.NAMES):
+        for index in range(k, 200, len(shapes.NAMES)):
+            pixels = np.asarray(shapes.draw(index, 32)).astype(int)
+            inked = np.abs(pixels - pixels[0, 0]).sum(axis=-1) > 40
+            assert 0.08 < inked.mean() < 0.6, name
+            inked[1:-1, 1:-1] = False
+            assert not inked.any(), "none touches the edge"
+
+
+def test_cifar10_mini() -> None:
+    description = describe("cifar10-mini")
+    assert description.counts == (100,) * 10
+    assert description.class_names[3] == "cat"
+    assert sources.MINI.stat().st_size < 3e6
+    assert opened("cifar10-mini", size=32).images.shape == (1000, 32, 32, 3)
+    with pytest.raises(UserError, match="1,000 of 1,000 images of cifar10-mini are smaller"):
+        opened("cifar10-mini", size=64)
+
+
+def test_cifar10_says_how_to_get_it() -> None:
+    with pytest.raises(UserError, match="run `ddpm data cifar10` to download it"):
+        describe("cifar10")
+
+
+def test_neither_torch_nor_streamlit_is_imported() -> None:
+    code = "import sys, ddpm.data, ddpm.download; sys.exit(bool({'torch', 'streamlit'} & set(sys.modules)))"
+    subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1], check=True)
+
+
+# --- settings that follow from the data
+
+
+def test_classes_follow_from_the_data(folder: Callable[..., Path]) -> None:
+    config = replace(Config(), dict(data_dir="cifar10-mini", class_cond=True))
+    assert resolve(config).model.num_classes == 10
+    assert resolve(config).class_names[0] == "airplane"
+    assert resolve(replace(config, dict(num_classes=1000))).model.num_classes == 1000
+    assert resolve(resolve(config)) == resolve(config)
+    plain = resolve(replace(config, dict(class_cond=False, num_classes=5)))
+    assert (plain.model.num_classes, len(plain.class_names)) == (0, 10)
+    with pytest.raises(UserError, match="num_classes is 9, but cifar10-mini has 10"):
+        resolve(replace(config, dict(num_classes=9)))
+    with pytest.raises(UserError, match="have no classes"):
+        resolve(replace(config, dict(data_dir=str(folder("a.png")))))
+
+
+# --- the stream
+
+
+def numbered(count: int, labels: bool = True) -> Dataset:
+    """Picture k is k on its left and 200 on its right."""
+    pixels = np.full((count, 1, 2, 1), 200, np.uint8)
+    pixels[:, 0, 0, 0] = np.arange(count)
+    return Dataset(pixels, np.arange(count) * 10 if labels else None, (), ())
+
+
+def test_an_epoch_is_every_picture_once() -> None:
+    stream = Stream(numbered(50), seed=1)
+    epochs = [stream.next(50)[1] for _ in range(3)]
+    for labels in epochs:
+        assert labels is not None
+        assert sorted(labels // 10) == list(range(50))
+    assert not np.array_equal(epochs[0], epochs[1])
+    assert stream.position == 150
+    pixels, labels = Stream(numbered(50), seed=1).next(50)
+    assert np.array_equal(pixels[:, 0, 0, 0].astype(int) * 10, labels)
+    assert np.array_equal(labels, epochs[0])
+    assert not np.array_equal(Stream(numbered(50), seed=2).next(50)[1], labels)
+    assert Stream(numbered(5, labels=False), seed=0).next(2)[1] is None
+
+
+def test_the_order_of_a_seed_never_changes() -> None:
+    pixels, _ = Stream(numbered(8), seed=7, random_flip=True, position=4).next(8)
+    assert pixels[:, 0].max(axis=1).ravel().tolist() == [200] * 8
+    assert pixels.min(axis=(1, 2, 3)).tolist() == [2, 7, 5, 1, 1, 3, 2, 7]
+    assert (pixels[:, 0, 1, 0] < 200).tolist() == [False, False, True, True, False, True, False, False]
+
+
+@settings(deadline=None)
+@given(
+    count=st.integers(1, 9),
+    batches=st.lists(st.integers(1, 20), min_size=1, max_size=8),
+    again=st.lists(st.integers(1, 20), min_size=1, max_size=8),
+    seed=st.integers(0, 2**32 - 1),
+    flip=st.booleans(),
+)
+def test_continuing_gives_what_an_uninterrupted_stream_gives(
+    count: int, batches: list[int], again: list[int], seed: int, flip: bool
+) -> None:
+    dataset = numbered(count)
+    straight, straight_labels = Stream(dataset, seed, flip).next(sum(batches) + sum(again))
+    stream = Stream(dataset, seed, flip)
+    parts = [stream.next(n) for n in batches]
+    assert stream.position == sum(batches)
+    resumed = Stream(dataset, seed, flip, stream.position)
+    parts += [resumed.next(n) for n in again]
+    assert np.array_equal(np.concatenate([pixels for pixels, _ in parts]), straight)
+    assert np.array_equal(np.concatenate([labels for _, labels in parts]), straight_labels)
+    assert np.array_equal(dataset.images, numbered(count).images), "the data is never changed"
+
+
+def test_flips_mirror_half_of_the_pictures() -> None:
+    flipped = Stream(numbered(200), seed=3, random_flip=True).next(200)[0]
+    plain = Stream(numbered(200), seed=3).next(200)[0]
+    mirrored = (flipped != plain).any(axis=(1, 2, 3))
+    assert 70 < mirrored.sum() < 130
+    assert np.array_equal(flipped[mirrored], plain[mirrored][:, :, ::-1])
