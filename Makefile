@@ -1,0 +1,55 @@
+# make app    opens the dashboard
+# make test   checks format, types and everything else
+# Both set up .venv first; what is needed is Python 3.11 or newer.  A second call starts at once.
+
+VENV := .venv
+BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
+PY := $(BIN)/python
+
+.PHONY: app test fmt bench clean
+
+app: $(VENV)/.app
+	@$(PY) -m streamlit run app.py --server.address 127.0.0.1
+
+test: $(VENV)/.test
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+	@$(PY) tests/browser/ensure_chromium.py
+	$(PY) -m pytest
+
+fmt: $(VENV)/.test
+	$(PY) -m ruff check --fix --exit-zero .
+	$(PY) -m ruff format .
+
+# Prints how fast things are; asserts nothing.
+bench: $(VENV)/.test
+	@for file in tests/bench/bench_*.py; do echo "== $$file"; $(PY) $$file || exit 1; done
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
+
+# Each stamp is younger than what it was installed from.
+
+$(VENV)/.app: requirements.txt pyproject.toml | $(VENV)/.python
+	@echo "Installing what the dashboard needs (once, a few minutes) ..."
+	@$(PY) -m pip install --disable-pip-version-check -r requirements.txt
+	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+$(VENV)/.test: requirements-dev.txt $(VENV)/.app
+	@echo "Installing what the tests need (once) ..."
+	@$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+# PYTHON names another one: make app PYTHON=python3.13
+$(VENV)/.python:
+	@for python in $(PYTHON) python3 python3.11 python3.12 python3.13 python3.14 python; do \
+		"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && break; python=; \
+	done; \
+	if [ -z "$$python" ]; then \
+		echo "DDPM Workbench needs Python 3.11 or newer (found: $$(python3 --version 2>&1)): install it, or name it as in: make app PYTHON=/path/to/python3"; \
+		exit 1; \
+	fi; \
+	"$$python" -m venv $(VENV)
+	@touch $@
