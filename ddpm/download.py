@@ -41,27 +41,22 @@ Progress = Callable[[int, int], None]  # (bytes done, bytes in all, 0 where that
 
 
 def fetch_cifar10(progress: Progress | None = None, *, url: str = URL, md5: str = MD5, pause: float = 1.0) -> Path:
-    """Download CIFAR-10 unless it is there, and return the .npz file that `cifar10` is read from.
+    """Download the official archive unless it is there, and return where it lies, for `import_cifar10`.
 
     What an earlier attempt left is continued.  pause: seconds before trying again when the connection breaks.
 
     Raises UserError when there is no connection, the checksum is wrong, or another process is at it; DiskFull.
     """
-    target = cifar10_path()
-    archive = target.with_name(PurePosixPath(URL).name)
-    if target.exists():
-        return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with open(target.parent / ".lock", "ab") as lock:
+    archive = cifar10_path().with_name(PurePosixPath(URL).name)
+    archive.parent.mkdir(parents=True, exist_ok=True)
+    with open(archive.parent / ".lock", "ab") as lock:
         try:
             portalocker.lock(lock, portalocker.LockFlags.EXCLUSIVE | portalocker.LockFlags.NON_BLOCKING)
         except portalocker.LockException:
             raise UserError("CIFAR-10 is being downloaded by another process: wait until it is done.") from None
         if not archive.exists():
             download(url, archive, md5, progress, pause)
-        import_cifar10(archive)
-        archive.unlink()
-    return target
+    return archive
 
 
 def download(url: str, path: Path, md5: str, progress: Progress | None = None, pause: float = 1.0) -> None:
