@@ -1,6 +1,7 @@
 """Drawing pictures: from weights and settings to samples, and into a folder."""
 
 import dataclasses
+import io
 import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -212,7 +213,9 @@ def _keep(job: SampleJob, pixels: np.ndarray, labels: np.ndarray | None) -> None
     images.save_png(job.grid, images.grid(pixels[:GRID_IMAGES]))
     arrays = [pixels] if labels is None else [pixels, labels[: len(pixels)]]
     name = "samples_" + "x".join(map(str, pixels.shape)) + ".npz"
-    files.write(job.folder / name, lambda file: np.savez(file, *arrays))
+    packed = io.BytesIO()  # numpy writes only into what can be read as well
+    np.savez(packed, *arrays)
+    files.write_bytes(job.folder / name, packed.getvalue())
 
 
 def settings_of(config: Config, sample: SampleConfig, weights: Weights, source: Path) -> dict[str, Any]:
