@@ -117,17 +117,17 @@ def arrange(
 
 
 def box(form: str, s: Setting, placeholder: str | None = None) -> Any:
-    """One field for a number, a choice or a text; returns its value, None for a number that is missing."""
+    """One field for a number, a choice or a text; returns its value."""
     label = f"{s.label} ({s.unit})" if s.unit else s.label
     where = key(form, s.name)
     if s.choices:
-        return st.selectbox(label, s.choices, key=where, help=s.help, required=True, persist_state="session")
+        return st.selectbox(label, s.choices, key=where, help=s.help, persist_state="session")
     if s.type is int:
         whole = int(STEPS.get(s.name, 1))
-        return st.number_input(label, value=None, step=whole, key=where, help=_with_limits(s), persist_state="session")
+        return st.number_input(label, step=whole, key=where, help=_with_limits(s), persist_state="session")
     if s.type is float:
         step = float(STEPS.get(s.name, 0.1))
-        return st.number_input(label, value=None, step=step, format="%g", key=where, help=_with_limits(s), persist_state="session")  # fmt: skip
+        return st.number_input(label, step=step, format="%g", key=where, help=_with_limits(s), persist_state="session")  # fmt: skip
     return st.text_input(label, key=where, help=s.help, placeholder=placeholder, persist_state="session")
 
 

@@ -1,0 +1,95 @@
+"""Sample: draw new pictures from a run, watch them sharpen, take them home."""
+
+import streamlit as st
+
+from ddpm import process
+from ddpm.config import SampleConfig
+from ddpm.jobs import ACTIVE
+from pages.ui import drawn, forms, layout, sample_fields, words
+
+layout.page("Sample")
+st.title("Sample")
+both = st.container(horizontal=True, gap="large")  # side by side where there is room
+settings, result = both.container(width=320), both.container(width="stretch")
+
+with settings:
+    run = layout.pick_run(
+        empty="There is nothing to draw from yet. Train a run first: the quick start needs but a click."
+    )
+with layout.errors():
+    config, checkpoints = run.config, run.checkpoints()
+
+
+# A run that has not saved anything yet
+
+
+def wait_for_checkpoint() -> None:
+    if run.checkpoints():
+        st.rerun()
+
+
+if not checkpoints:
+    with result:
+        running = run.state() in ACTIVE
+        st.info(
+            f"{run.name} has no checkpoint yet, and pictures are drawn from one. "
+            + ("It can save one now." if running else "Let it train until it saves one."),
+            icon=":material/save:",
+        )
+        if running:
+            if st.button("Save now", icon=":material/save:", type="primary"):
+                run.request("save")
+                st.toast("Asked to save after the step in hand.")
+            st.fragment(run_every=1.0)(wait_for_checkpoint)()
+        else:
+            st.page_link(layout.MONITOR, label="Open it on Monitor", icon=":material/monitoring:", query_params={"run": run.name})  # fmt: skip
+    st.stop()
+
+
+# What to draw
+
+jobs = run.sample_jobs()
+chosen = st.session_state.get("sample_shown")
+shown = next((job for job in jobs if job.name == chosen), jobs[0] if jobs else None)
+drawing = shown is not None and shown.state() in ACTIVE
+
+with settings:
+    sample, problems = sample_fields.show(run, checkpoints)
+    forms.complaint([p.sentence for p in problems])
+    pressed = st.button(
+        "Draw", type="primary", icon=":material/brush:", width="stretch", shortcut="Ctrl+Enter",
+        disabled=bool(problems) or drawing,
+        help=problems[0].sentence if problems else "Cancel the drawing in hand first, or wait for it." if drawing else None,
+    )  # fmt: skip
+    if not problems:
+        seconds = drawn.estimate(run, config, sample, sample_fields.steps_of(config, sample))
+        if seconds is not None:
+            st.caption(f":material/schedule: About {words.duration(seconds)}, going by the last time.")
+
+if pressed:
+    with layout.errors():
+        st.session_state["sample_shown"] = process.start_sampling(run, sample).name
+        st.rerun()
+
+
+# What was drawn
+
+with result:
+    if shown:
+        drawn.show(shown, config)
+    else:
+        with st.container(border=True, height=drawn.BOX, horizontal_alignment="center", vertical_alignment="center"):
+            st.caption(":material/brush: Nothing has been drawn from this run yet. Press Draw.", width="content")
+
+
+def choose(name: str) -> None:
+    st.session_state["sample_shown"] = name
+
+
+def use(earlier: SampleConfig) -> None:
+    sample_fields.begin(config, earlier)
+
+
+if shown and len(jobs) > 0:
+    st.subheader("Drawn before")
+    drawn.history(jobs, shown, config, choose, use)

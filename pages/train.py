@@ -1,0 +1,120 @@
+"""Train: choose data and settings, see what they cost, start."""
+
+from pathlib import Path
+
+import streamlit as st
+
+from ddpm import config as configs
+from ddpm import process, runs
+from ddpm.config import Config, DiffusionConfig, ModelConfig, TrainConfig
+from ddpm.jobs import ACTIVE
+from ddpm.presets import DEFAULT, PRESETS
+from pages.ui import data_fields, forms, layout, preflight
+
+FORM = "train"
+
+layout.page("Train")
+runs_dir = layout.runs_dir()
+st.title("Train")
+
+
+# What the fields begin with: the quick start, or the settings of ?from=RUN
+
+
+def begin(config: Config, base: str) -> None:
+    forms.begin(FORM, forms.values_of(config))
+    data_fields.begin(FORM, config.data.data_dir)
+    st.session_state["train_base"] = base
+
+
+forked = st.query_params.get("from")
+if forked and st.session_state.get("train_forked") != forked:
+    with layout.errors():
+        begin(runs.find(runs_dir, forked).config, forked)
+    st.session_state["train_forked"] = forked
+if "train_base" not in st.session_state:
+    begin(PRESETS[DEFAULT].config, DEFAULT)
+
+draft, empty = forms.read(FORM, Config())
+found = data_fields.look(draft.data.data_dir)
+problems = [*empty, *configs.problems(draft), *data_fields.problems(draft, found)]
+wrong = forms.by_field(problems)
+
+
+# Presets
+
+same = next((name for name, preset in PRESETS.items() if preset.config == draft), None)
+for cell, (name, preset) in zip(st.columns(len(PRESETS)), PRESETS.items(), strict=True):
+    card = cell.container(border=True, height="stretch", vertical_alignment="distribute", key=f"preset_{name}")
+    with card.container(gap="xsmall"):
+        st.markdown(f"**{preset.title}**")
+        st.caption(preset.description)
+    with card:
+        st.button(
+            "Chosen" if name == same else "Choose", key=f"choose_{name}", disabled=name == same, width="stretch",
+            icon=":material/check:" if name == same else None, on_click=begin, args=(preset.config, name),
+        )  # fmt: skip
+
+
+# The fields
+
+both = st.container(horizontal=True, gap="large")  # side by side where there is room
+form, aside = both.container(width="stretch"), both.container(width=320)
+with form:
+    st.subheader("Data")
+    data_fields.show(FORM, draft, wrong)
+
+    st.subheader("Network")
+    unused = {name for name in ("num_classes", "learn_sigma") if not getattr(draft.model, name)}
+    forms.section(FORM, ModelConfig, problems=wrong, skip=unused)
+
+    st.subheader("Diffusion")
+    forms.section(FORM, DiffusionConfig, problems=wrong)
+
+    st.subheader("Training")
+    unused = set() if draft.train.sample_interval else {"preview_samples", "preview_steps"}
+    forms.section(FORM, TrainConfig, problems=wrong, skip=unused)
+
+
+# What it costs, its name, and the start
+
+
+def suggested_name() -> str:
+    base = st.session_state["train_base"]
+    return runs.free_name(runs_dir, same or (base if base not in PRESETS else Path(draft.data.data_dir).stem))
+
+
+with aside:
+    if problems:
+        count = len(problems)
+        st.info(f"{count} {'setting needs' if count == 1 else 'settings need'} a look: see the red print.", icon=":material/edit_note:")  # fmt: skip
+    else:
+        settled = data_fields.resolved(draft)
+        preflight.card(settled, found.description.count if found.description else None)
+
+    suggestion = suggested_name()
+    if st.session_state.get("train.name") in (None, st.session_state.get("train_suggestion")):
+        st.session_state["train.name"] = suggestion
+    st.session_state["train_suggestion"] = suggestion
+    name = st.text_input("Name of the run", key="train.name", persist_state="session")
+    bad_name = preflight.name_problem(runs_dir, name)
+    forms.complaint(bad_name)
+
+    busy = [run.name for run in runs.all_runs(runs_dir) if run.state() in ACTIVE]
+    if busy:
+        st.caption(
+            f":material/hourglass_top: {forms.plain(busy[0])} is training: this run will wait in line until it is done."
+        )
+    pressed = st.button(
+        "Start", type="primary", icon=":material/play_arrow:", width="stretch", shortcut="Ctrl+Enter",
+        disabled=bool(problems or bad_name),
+        help=[*(p.sentence for p in problems), *bad_name][0] if problems or bad_name else None,
+    )  # fmt: skip
+    st.caption("The same from a shell")
+    st.code(preflight.command(runs_dir, name, draft), language="bash", wrap_lines=True)
+
+if pressed:
+    with layout.errors():
+        run = runs.create(runs_dir, name, data_fields.resolved(draft))
+        process.start_training(run)
+        st.switch_page(layout.MONITOR, query_params={"run": name})

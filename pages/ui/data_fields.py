@@ -1,0 +1,162 @@
+"""The data part of the Train form: a data set known by name or a path, and a look at what is in it."""
+
+import itertools
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import streamlit as st
+from PIL import Image
+
+from ddpm import config as configs
+from ddpm import data, images, sources
+from ddpm.config import Config, DataConfig, Problem
+from ddpm.data import Description
+from ddpm.errors import UserError
+from pages.ui import forms, words
+
+PATH = "path"  # the option for a folder or file of one's own
+LOOK = 16  # pictures shown, in two rows
+TILE = 64  # pixels on screen, about
+TILE_MOST = 96
+
+
+class Look(NamedTuple):
+    """What is known of a data set before anything of it is decoded for training."""
+
+    description: Description | None
+    error: str = ""  # why there is none
+
+
+def begin(form: str, data_dir: str) -> None:
+    """Put a data set into the fields."""
+    named = data_dir in sources.SOURCES
+    forms.begin(form, {"source": data_dir if named else PATH, "path": "" if named else data_dir, "data_dir": data_dir})
+
+
+def take_over(form: str) -> None:
+    """The setting data_dir follows from the two fields."""
+    source = st.session_state[forms.key(form, "source")]
+    typed = (st.session_state.get(forms.key(form, "path")) or "").strip()
+    data_dir = str(Path(typed).expanduser().absolute()) if typed else ""
+    forms.begin(form, {"data_dir": source if source != PATH else data_dir})
+
+
+def look(data_dir: str) -> Look:
+    """What `data_dir` holds, or what is wrong with it."""
+    return _look(data_dir, _stamp(data_dir)) if data_dir else Look(None)
+
+
+def problems(config: Config, found: Look) -> list[Problem]:
+    """What keeps these settings from being used with this data."""
+    if found.error:
+        return [Problem("data_dir", found.error)]
+    about = found.description
+    if about is None:
+        return []
+    wrong = []
+    if about.size and min(about.size) < config.model.image_size and not config.data.enlarge:
+        wrong.append(Problem("image_size", f"The first picture is only {about.size[0]} x {about.size[1]} pixels: use a smaller image size, or switch on Enlarge small images."))  # fmt: skip
+    if config.model.class_cond and not about.class_names:
+        wrong.append(Problem("class_cond", "The data has no classes to learn: switch this off, or sort the pictures into a folder for each class."))  # fmt: skip
+    return wrong
+
+
+def resolved(config: Config) -> Config:
+    """`config` as it will be stored: steps settled, classes taken from the data.  Raises UserError."""
+    config = configs.resolved(config)
+    model, where = config.model, config.data.data_dir
+    return configs.replace(config, _classes(where, _stamp(where), model.class_cond, model.num_classes))
+
+
+def show(form: str, config: Config, problems: forms.Problems) -> None:
+    """The fields, and a look at the data as soon as it is known."""
+    st.segmented_control(
+        "Data", [*sources.SOURCES, PATH], key=forms.key(form, "source"), required=True, label_visibility="collapsed", wrap=True,
+        format_func=lambda name: sources.SOURCES[name].title if name != PATH else "Folder or .npz file",
+        on_change=take_over, args=(form,), persist_state="session",
+    )  # fmt: skip
+    source = st.session_state[forms.key(form, "source")]
+    if source == PATH:
+        st.text_input(
+            "Path", key=forms.key(form, "path"), placeholder="/home/me/pictures", on_change=take_over, args=(form,),
+            persist_state="session", help="A folder of images, searched recursively, or an .npz file with arr_0. "
+            "Classes come from folders, or from names such as cat_001.png.",
+        )  # fmt: skip
+    else:
+        st.caption(sources.SOURCES[source].description)
+    if not config.data.data_dir:
+        st.caption("Type the path of a folder of images or of an .npz file.")
+        return
+    forms.complaint(problems.get("data_dir", ()))
+    about = look(config.data.data_dir).description
+    if about is None:
+        return
+    model = config.model
+    shown = _thumbnails(config.data.data_dir, _stamp(config.data.data_dir), min(model.image_size, 256), model.image_channels)  # fmt: skip
+    if shown:
+        st.image(shown, output_format="PNG", alt="Some of the pictures, as the network will see them")
+    st.caption(_summary(about, model.image_size))
+    for notice in about.notices:
+        st.caption(f":orange[:material/info: {forms.plain(notice)}]")
+    enlarge = about.size is not None and (min(about.size) < model.image_size or config.data.enlarge or source == PATH)
+    wanted = ("random_flip", "enlarge") if enlarge else ("random_flip",)
+    forms.arrange(form, [s for s in configs.settings(DataConfig) if s.name in wanted], problems, {}, 3)
+
+
+def _summary(about: Description, size: int) -> str:
+    parts = [words.plural(about.count, "picture")]
+    if about.size and about.size != (size, size):
+        parts.append(f"the first has {about.size[0]} × {about.size[1]} pixels, shown as {size} × {size}")
+    count = len(about.class_names)
+    if count:
+        named = ", ".join(about.class_names[:10]) + (" …" if count > 10 else "")
+        parts.append(f"{count} {'class' if count == 1 else 'classes'}: {forms.plain(named)}")
+    else:
+        parts.append("no classes")
+    return " · ".join(parts)
+
+
+def _stamp(data_dir: str) -> int:
+    """Changes when the folder or file does."""
+    try:
+        return 0 if data_dir in sources.SOURCES and data_dir != "cifar10" else Path(data_dir).stat().st_mtime_ns
+    except OSError:
+        return int(sources.cifar10_path().exists()) if data_dir == "cifar10" else 0
+
+
+@st.cache_data(max_entries=32, ttl=60, show_spinner="Looking at the data …")
+def _look(data_dir: str, stamp: int) -> Look:
+    try:
+        return Look(data.describe(data_dir))
+    except UserError as error:
+        return Look(None, str(error))
+
+
+@st.cache_data(max_entries=32, ttl=60, show_spinner=False)
+def _classes(data_dir: str, stamp: int, class_cond: bool, num_classes: int) -> dict[str, Any]:
+    settled = data.resolve(configs.replace(Config(), dict(data_dir=data_dir, class_cond=class_cond, num_classes=num_classes)))  # fmt: skip
+    return dict(class_names=settled.class_names, num_classes=settled.model.num_classes)
+
+
+@st.cache_data(max_entries=32, show_spinner="Looking at the data …")
+def _thumbnails(data_dir: str, stamp: int, size: int, channels: int) -> bytes | None:
+    """Pictures from all over the data, prepared as for the network; broken ones left out."""
+    source = sources.open_source(data_dir)
+    wanted = set(np.linspace(0, source.count - 1, min(LOOK, source.count)).astype(int).tolist())
+    tiles = []
+    for k, decode in enumerate(itertools.islice(source.pictures(size, channels), max(wanted) + 1)):
+        if k in wanted:
+            try:
+                tiles.append(_tile(decode(), size, channels))
+            except UserError:
+                continue
+    if not tiles:
+        return None
+    return images.encode_png(images.grid(np.stack(tiles), columns=8, scale=max(1, TILE // size)))
+
+
+def _tile(image: Image.Image, size: int, channels: int) -> np.ndarray:
+    """`image` as the network will see it, in uint8 [size, size, 4], so that gaps between tiles are clear."""
+    seen = images.from_pixels(images.prepare(image, size, channels))
+    return images.prepare(seen, min(size, TILE_MOST), 4)

@@ -1,0 +1,166 @@
+"""The form of the Sample page: which weights, how many pictures, which sampler."""
+
+import dataclasses
+from collections.abc import Callable
+
+import streamlit as st
+
+from ddpm import config as configs
+from ddpm import schedules
+from ddpm.config import Config, Problem, SampleConfig
+from ddpm.errors import UserError
+from ddpm.runs import Checkpoint, Run
+from pages.ui import forms
+
+FORM = "sample"
+FIRST = SampleConfig(num_samples=16, use_ddim=True, timestep_respacing="ddim50")
+STEP_COUNTS = (1, 2, 5, 10, 15, 20, 25, 50, 75, 100, 150, 200, 250, 500, 1000, 2000, 4000)
+VARIANCES = {None: "as in training", True: "small (the posterior's)", False: "large (beta)"}
+FIELDS = {s.name: s for s in configs.settings(SampleConfig)}
+
+
+def begin(config: Config, sample: SampleConfig) -> None:
+    """Put the settings of one drawing into the fields: the first ones, or earlier ones to be used again."""
+    T = config.diffusion.diffusion_steps
+    try:
+        steps = len(schedules.space_timesteps(T, sample.timestep_respacing or config.diffusion.timestep_respacing))
+    except UserError:
+        steps = T
+    special = sample.timestep_respacing not in ("", spacing(config, steps, sample.use_ddim))
+    known = class_names(config)
+    words = [word.strip() for word in sample.classes.split(",") if word.strip()]
+    named = [known[int(w)] if w not in known and w.isdecimal() and int(w) < len(known) else w for w in words]
+    forms.begin(FORM, dataclasses.asdict(sample))
+    forms.begin(
+        FORM,
+        {
+            "sampler": "DDIM" if sample.use_ddim else "DDPM",
+            "steps": steps,
+            "timestep_respacing": sample.timestep_respacing if special else "",
+            "classes": [name for name in named if name in known],
+        },
+    )
+
+
+def class_names(config: Config) -> list[str]:
+    """Of a class-conditional run: its names, or numbers where the data had none."""
+    model = config.model
+    return list(config.class_names) or [str(k) for k in range(model.num_classes)] if model.class_cond else []
+
+
+def spacing(config: Config, steps: int, ddim: bool) -> str:
+    """The respacing string for so many steps of this run's process."""
+    spec = schedules.respacing(config.diffusion.diffusion_steps, steps, ddim)
+    return spec or (str(steps) if config.diffusion.timestep_respacing else "")
+
+
+def show(run: Run, checkpoints: list[Checkpoint]) -> tuple[SampleConfig, list[Problem]]:
+    """Draw the fields.  Returns what they say, and what is wrong with it."""
+    config = run.config
+    if forms.key(FORM, "sampler") not in st.session_state:
+        begin(config, FIRST)
+    values: dict[str, object] = {}
+    values["step"], chosen = _checkpoint(checkpoints)
+    values["weights"] = _weights(chosen)
+
+    ddim = _options("sampler", "Sampler", ["DDIM", "DDPM"], FIELDS["use_ddim"].help) == "DDIM"
+    values["use_ddim"] = ddim
+    steps = _steps(config)
+    if ddim:
+        values["eta"] = st.slider(
+            "eta", 0.0, 1.0, step=0.05, key=_key("eta"), help=FIELDS["eta"].help, persist_state="session"
+        )
+    left, right = st.columns(2)
+    with left:
+        values["num_samples"] = forms.box(FORM, FIELDS["num_samples"])
+    with right:
+        values["seed"] = forms.box(FORM, FIELDS["seed"])
+    known = class_names(config)
+    if known:
+        _keep_known("classes", known, many=True)
+        picked = st.multiselect(
+            "Classes", known, key=_key("classes"), help=FIELDS["classes"].help, placeholder="All in turn",
+            persist_state="session",
+        )  # fmt: skip
+        values["classes"] = ",".join(picked)
+    with st.expander("More"):
+        values["batch_size"] = forms.box(FORM, FIELDS["batch_size"])
+        special = forms.box(FORM, FIELDS["timestep_respacing"]._replace(label="Respacing, instead of steps"), spacing(config, steps, ddim) or "all")  # fmt: skip
+        if not ddim:
+            values["sigma_small"] = st.selectbox(
+                "Variance", list(VARIANCES), key=_key("sigma_small"), format_func=VARIANCES.__getitem__,
+                help=FIELDS["sigma_small"].help, persist_state="session",
+            )  # fmt: skip
+        values["clip_denoised"] = st.toggle(
+            FIELDS["clip_denoised"].label, key=_key("clip_denoised"), help=FIELDS["clip_denoised"].help, persist_state="session"
+        )  # fmt: skip
+    values["timestep_respacing"] = special or spacing(config, steps, ddim)
+    missing = [Problem(name, f"{FIELDS[name].label} is empty: type a number.") for name, value in values.items() if value is None and name != "sigma_small"]  # fmt: skip
+    sample = SampleConfig(**{name: value for name, value in values.items() if value is not None})  # type: ignore[arg-type]
+    return sample, [*missing, *problems(config, sample)]
+
+
+def problems(config: Config, sample: SampleConfig) -> list[Problem]:
+    """What would keep these pictures from being drawn."""
+    found = list(configs.limit_problems(sample))
+    try:
+        steps_of(config, sample)
+    except UserError as error:
+        found.append(Problem("timestep_respacing", str(error)))
+    return found
+
+
+def steps_of(config: Config, sample: SampleConfig) -> int:
+    """Denoising steps a picture takes.  Raises UserError for an impossible respacing."""
+    spec = sample.timestep_respacing or config.diffusion.timestep_respacing
+    return len(schedules.space_timesteps(config.diffusion.diffusion_steps, spec))
+
+
+def weights_label(weights: str) -> str:
+    return "Raw" if weights == "model" else weights.replace("ema_", "EMA ")
+
+
+def _key(name: str) -> str:
+    return forms.key(FORM, name)
+
+
+def _keep_known(name: str, options: list, many: bool = False) -> None:
+    """Forget a value that this run does not offer."""
+    value = st.session_state.get(_key(name))
+    if many:
+        st.session_state[_key(name)] = [v for v in value or [] if v in options]
+    elif value not in options:
+        st.session_state[_key(name)] = options[0]
+
+
+def _checkpoint(checkpoints: list[Checkpoint]) -> tuple[int, Checkpoint]:
+    by_step = {0: checkpoints[-1], **{c.step: c for c in reversed(checkpoints)}}
+    _keep_known("step", list(by_step))
+    step = st.selectbox(
+        "Checkpoint", list(by_step), key=_key("step"), help=FIELDS["step"].help, persist_state="session",
+        format_func=lambda step: f"Step {step:,}" if step else f"Newest (step {checkpoints[-1].step:,})",
+    )  # fmt: skip
+    return step, by_step[step]
+
+
+def _weights(checkpoint: Checkpoint) -> str:
+    return _options("weights", "Weights", checkpoint.weights, FIELDS["weights"].help, weights_label)
+
+
+def _options(name: str, label: str, options: list[str], help: str, say: Callable[[str], str] = str) -> str:
+    _keep_known(name, options)
+    chosen = st.segmented_control(
+        label, options, key=_key(name), help=help, required=True, format_func=say, width="stretch", persist_state="session"
+    )  # fmt: skip
+    return chosen or options[0]
+
+
+def _steps(config: Config) -> int:
+    T = config.diffusion.diffusion_steps
+    current = st.session_state.get(_key("steps"), 50)
+    options = sorted({n for n in (*STEP_COUNTS, current) if n <= T} | {T})
+    _keep_known("steps", options[::-1])
+    return st.select_slider(
+        "Steps", options, key=_key("steps"), format_func=lambda n: f"{n:,}", persist_state="session",
+        help="Denoising steps a picture. DDIM is good from about 25 on; DDPM wants most of them.",
+    )  # fmt: skip

@@ -1,0 +1,50 @@
+"""Numbers as people say them.  Pure functions."""
+
+import math
+import time
+
+
+def duration(seconds: float | None) -> str:
+    """12 s, 3 min 05 s, 2 h 05 min, 4 days 3 h; a dash for what is not known."""
+    if seconds is None or not math.isfinite(seconds) or seconds < 0:
+        return "–"
+    if seconds < 10:
+        return f"{seconds:.2g} s" if seconds < 1 else f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    if whole < 86400:
+        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    days = whole // 86400
+    return f"{days} {'day' if days == 1 else 'days'} {whole % 86400 // 3600} h"
+
+
+def amount(number: float) -> str:
+    """950, 12.4 k, 1.9 M, 2.1 G."""
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
+        if number >= size:
+            return f"{number / min(size, 1e3 if letter == 'k' else size):.1f} {letter}"
+    return f"{number:,.0f}"
+
+
+def memory(bytes_: float) -> str:
+    """340 MB, 1.2 GB."""
+    return f"{bytes_ / 1e6:.0f} MB" if bytes_ < 1e9 else f"{bytes_ / 1e9:.1f} GB"
+
+
+def clock(when: float, now: float | None = None) -> str:
+    """The time of day on this computer, with the date when that is not today's: 14:05, Tue 3 Nov 14:05."""
+    then, today = time.localtime(when), time.localtime(now)
+    if (then.tm_year, then.tm_yday) == (today.tm_year, today.tm_yday):
+        return time.strftime("%H:%M", then)
+    year = f" {then.tm_year}" if then.tm_year != today.tm_year else ""
+    return (
+        f"{time.strftime('%a', then)} {then.tm_mday} {time.strftime('%b', then)}{year}, {time.strftime('%H:%M', then)}"
+    )
+
+
+def plural(number: int, word: str) -> str:
+    """1 picture, 2,000 pictures."""
+    return f"{number:,} {word}{'' if number == 1 else 's'}"
