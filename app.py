@@ -1,5 +1,109 @@
 """Home: the runs, the live one first, and how to start a new one."""
 
-from pages.ui import layout
+import streamlit as st
+
+from ddpm import runs
+from ddpm.jobs import ACTIVE
+from ddpm.presets import DEFAULT, PRESETS
+from ddpm.runs import Run
+from pages.ui import layout, pictures, watch, widgets
+
+SHOWN = 12  # runs, until all are asked for
 
 layout.page("Home")
+runs_dir = layout.runs_dir()
+store = watch.store(runs_dir)
+found = runs.all_runs(runs_dir)
+
+
+def start_quickly() -> None:
+    with layout.errors(stop=True):
+        run = widgets.quick_start()
+    st.switch_page(layout.MONITOR, query_params={"run": run.name})
+
+
+# Nothing there yet
+
+if not found:
+    with st.container(border=True, horizontal_alignment="center", gap="medium", key="welcome"):
+        st.space("small")
+        st.header("Train your first diffusion model", width="content", anchor=False)
+        st.markdown(
+            "Coloured shapes, drawn by the program; a small network; this computer.  \n"
+            "Watch it learn, and draw new pictures from it a few minutes later.",
+            width="content", text_alignment="center",
+        )  # fmt: skip
+        if st.button("Start quick start", type="primary", icon=":material/rocket_launch:", key="quick_start"):
+            start_quickly()
+        st.page_link(layout.TRAIN, label="Choose data and settings instead", icon=":material/model_training:")
+        st.space("small")
+    st.caption(f"Runs are kept in `{runs_dir}`.", text_alignment="center")
+    st.stop()
+
+
+# What to begin
+
+with st.container(horizontal=True, vertical_alignment="center", key="begin"):
+    st.header("Runs", width="stretch", anchor=False)
+    if st.button("Quick start", icon=":material/rocket_launch:", key="quick_start", help=f"One click: {PRESETS[DEFAULT].description}"):  # fmt: skip
+        start_quickly()
+    if st.button("New training", type="primary", icon=":material/add:", key="new", help="Choose data and settings."):
+        st.switch_page(layout.TRAIN)
+
+condemned = next((run for run in found if run.name == st.session_state.pop("_delete", None)), None)
+if condemned:
+    widgets.confirm_delete(condemned)
+
+
+# The runs
+
+
+def card(run: Run) -> None:
+    """A run in a row: what it draws, how far it is, how its loss goes, where to go from here."""
+    view = store.glance(run)
+    status, state = view.status(), view.state()
+    grids, losses = view.previews(), view.sketch("loss")
+    with st.container(border=True, horizontal=True, vertical_alignment="center", gap="small", key=f"run-{run.name}"):
+        picture = pictures.shown(grids[-1][1], 520) if grids else None
+        with st.container(width=104, height=104, border=False, vertical_alignment="center"):
+            if picture:
+                st.image(picture, width=104, alt=f"Newest preview of {run.name}")
+            else:
+                st.caption("no preview yet", text_alignment="center")
+        with st.container(width="stretch", gap="xsmall"):
+            with st.container(horizontal=True, vertical_alignment="center"):
+                st.markdown(f"**{run.name}**", width="content")
+                widgets.state_badge(state)
+            widgets.progress_bar(status, state)
+            st.caption(widgets.in_brief(run, status, state))
+            with st.container(horizontal=True, vertical_alignment="center", gap=None):
+                here = {"run": run.name}
+                st.page_link(layout.MONITOR, label="Monitor", query_params=here)
+                st.page_link(layout.SAMPLE, label="Sample", query_params=here)
+                with st.popover("More", type="tertiary", key=f"more-{run.name}"):
+                    widgets.downloads(
+                        run, key=f"home-{run.name}", why_not="" if losses else "There are no metrics yet."
+                    )
+                    busy = f"It is {state}: stop it first." if state in ACTIVE else ""
+                    if widgets.button("Delete …", busy, icon=":material/delete:", key=f"delete-{run.name}"):
+                        st.session_state["_delete"] = run.name
+                        st.rerun()
+        newest = status.metrics.get("loss") if status else None
+        st.metric("Loss", widgets.number(newest), chart_data=losses or None, chart_type="line", width=150)
+
+
+def listing() -> None:
+    now = runs.all_runs(runs_dir)
+    if not now:
+        st.rerun()
+    everyone = sorted(now, key=lambda run: store.glance(run).state() not in ACTIVE)
+    shown = everyone if st.session_state.get("all_runs") else everyone[:SHOWN]
+    for run in shown:
+        with layout.errors():
+            card(run)
+    if len(shown) < len(everyone):
+        st.button(f"Show all {len(everyone)} runs", key="more_runs", on_click=st.session_state.update, kwargs={"all_runs": True})  # fmt: skip
+
+
+# Two paces, for runs are started from a shell as well.
+st.fragment(run_every=2.0 if any(store.glance(run).state() in ACTIVE for run in found) else 5.0)(listing)()

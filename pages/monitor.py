@@ -88,7 +88,8 @@ head()
 
 # How it learns
 
-curves, seen = st.columns([2.2, 1], gap="medium")
+halves = st.grid(3, min_column_width=275, gap="medium")  # side by side where there is room, else one below the other
+curves, seen = halves.cell(column_span=2), halves.cell()
 
 with curves:
     with st.container(horizontal=True, vertical_alignment="bottom", key="chart_controls"):

@@ -85,7 +85,8 @@ def overlay(frame: pd.DataFrame, look: Look, columns: Sequence[str] = QUARTERS, 
             data += lines(x.values[there], values, look, name=name, label=label, palette=number)
     layout = _layout(x, look, 1)
     layout["yaxis"] = _y_axis(0, 1, look)
-    layout["height"] = 320
+    layout["height"] = plot = 300
+    layout["legend"]["y"] = -50 / (plot - 104)
     return {"data": data, "layout": layout}
 
 
@@ -120,7 +121,7 @@ def not_a_number(x: np.ndarray, values: np.ndarray, look: Look, *, name: str, ax
     chosen = bad[np.unique(np.linspace(0, len(bad) - 1, min(MARKS, len(bad))).astype(int))]
     return [
         dict(
-            type="scatter", mode="markers", name=f"{name} is not a number ({len(bad):,} rows)", uid=f"{name}-nan",
+            type="scatter", mode="markers", name=f"{name} is not a number", uid=f"{name}-nan", showlegend=False,
             legendgroup=name, role="nan", yaxis=_axis_id(axis_number), x=numbers(x[chosen]), y=numbers(level[chosen]),
             hovertemplate=f"{name} is not a number",
         )
@@ -157,15 +158,20 @@ def _axis_key(number: int) -> str:
 
 
 def _layout(x: Axis, look: Look, count: int) -> dict[str, Any]:
+    plot = PANEL_HEIGHT * max(count, 1)
     return dict(
-        height=PANEL_HEIGHT * max(count, 1) + 74,
-        margin=dict(l=48, r=60, t=30, b=44),
+        height=plot + 104,
+        margin=dict(l=48, r=60, t=30, b=74),
         hovermode="x unified",
         hoversubplots="axis",
         showlegend=True,
-        legend=dict(orientation="h", x=1, xanchor="right", y=1, yanchor="bottom"),
+        legend=dict(orientation="h", x=0.5, xanchor="center", y=-50 / plot, yanchor="top"),
         uirevision="view",
-        xaxis=dict(title=dict(text=x.title), anchor=_axis_id(count - 1) if count else "y", uirevision=x.title),
+        xaxis=dict(
+            title=dict(text=x.title, font=dict(size=13), standoff=6),
+            anchor=_axis_id(count - 1) if count else "y",
+            uirevision=x.title,
+        ),
         annotations=[],
     )
 
@@ -188,6 +194,10 @@ def _labels(values: np.ndarray, look: Look, name: str, number: int, count: int) 
     title = dict(text=f"<b>{name}</b>", xref="paper", yref="paper", x=0, y=domain[1], xanchor="left", yanchor="bottom", showarrow=False, role="title")  # fmt: skip
     smoothed = metrics.smooth(drawable(values, look.log), look.smoothing, look.log)
     value = last(smoothed)
+    lost = int((~np.isfinite(values)).sum())
+    if lost:
+        rows = f"{lost:,} row{'' if lost == 1 else 's'}"
+        title["text"] += f" – not a number in {rows} (✕)"
     if value is None:
         return [title]
     height = float(np.log10(value)) if look.log else value

@@ -38,14 +38,14 @@ _DOTS = "".join(
 )
 ICON = f'<svg viewBox="0 0 32 32" fill="#5c7cfa">{_DOTS}</svg>'
 LOGO = (
-    '<svg viewBox="0 0 236 32" height="32" fill="#5c7cfa">'
-    f'{_DOTS}<text x="44" y="23" textLength="188" lengthAdjust="spacingAndGlyphs" font-family="system-ui, sans-serif" font-size="20" font-weight="600">{APP_NAME}</text></svg>'
+    '<svg viewBox="0 0 132 32" height="32" fill="#5c7cfa" font-family="system-ui, sans-serif" font-weight="600">'
+    f'{_DOTS}<text x="42" y="14" font-size="15">DDPM</text><text x="42" y="29" font-size="14">Workbench</text></svg>'
 )
 
 
 def page(title: str, icon: str = "") -> None:
     """Begin a page: the browser tab's title, a wide layout, the menu.  The first call of every page."""
-    st.set_page_config(page_title=f"{title} · {APP_NAME}", page_icon=ICON, layout="wide")
+    st.set_page_config(page_title=f"{title} · {APP_NAME}", page_icon=ICON, layout="wide", initial_sidebar_state=230)
     st.logo(LOGO, size="large")
     with st.sidebar:
         for script, label, symbol in MENU:

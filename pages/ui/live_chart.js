@@ -31,8 +31,8 @@ function theme(node) {
 // Ticks of a logarithmic axis: Plotly's own mix large and small digits.
 function logTicks([low, high]) {
   const span = high - low;
-  if (span > 1) {
-    const digits = span > 4 ? [1] : span > 2 ? [1, 3] : [1, 2, 5];
+  if (span > 0.35) {
+    const digits = span > 4 ? [1] : span > 2 ? [1, 3] : span > 0.9 ? [1, 2, 5] : [1, 1.5, 2, 3, 4, 6, 8];
     const every = Math.max(1, Math.ceil(span / 7));
     const ticks = [];
     for (let e = Math.floor(low); e <= high; e += every) for (const d of digits) ticks.push(Number(`${d}e${e}`));

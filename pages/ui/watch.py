@@ -68,7 +68,7 @@ class Revisions(FileSystemEventHandler):
                 parts = Path(path).relative_to(self.folder).parts[:2]
             except ValueError:
                 continue
-            if parts and not Path(path).name.startswith(TEMPORARY):
+            if parts and not Path(path).name.startswith(TEMPORARY) and not parts[0].startswith(TEMPORARY):
                 self.bump(*parts)
 
     def bump(self, *parts: str) -> None:

@@ -78,6 +78,18 @@ def time_left(status: Status | None) -> str:
     return duration(status.seconds_left if status else None)
 
 
+def in_brief(run: Run, status: Status | None, state: State) -> str:
+    """A line on what is going on, or on what came of it."""
+    if status and state == "failed" and status.message:
+        return status.message
+    if state in ACTIVE:
+        parts = [speed(status), f"{time_left(status)} left", f"ends at {finish_time(status)}"]
+        return " · ".join(part for part in parts if "–" not in part) or "getting ready"
+    trained = status.metrics.get("seconds") if status else None
+    parts = [f"trained for {duration(trained)}" if trained else "", clock(run.created_at)]
+    return " · ".join(part for part in parts if part)
+
+
 def number(value: float | None) -> str:
     return "–" if value is None else f"{value:.4g}"
 

@@ -1,0 +1,170 @@
+"""The watcher: counts changes, hears nothing of our own reading, falls back to polling."""
+
+import errno
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import fake_run
+import pytest
+from watchdog.observers import Observer
+from watchdog.observers.api import BaseObserver
+from watchdog.observers.polling import PollingObserver
+
+from ddpm import files, metrics
+from ddpm.runs import Run
+from pages.ui import charts, watch
+
+
+@pytest.fixture
+def store(runs_dir: Path) -> Iterator[watch.Store]:
+    made = watch.Store(runs_dir)
+    yield made
+    made.close()
+
+
+def wait(condition: Callable[[], bool], seconds: float = 5.0) -> bool:
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.02)
+    return condition()
+
+
+def append(run: Run, *steps: int) -> None:
+    writer = metrics.MetricWriter(run.progress_path)
+    for step in steps:
+        writer.write({"step": step, "loss": 1 / step, "samples": step, "seconds": step})
+    writer.close()
+
+
+def test_a_new_line_raises_the_revision_of_its_run_alone(runs_dir: Path, store: watch.Store) -> None:
+    one, other = (fake_run.write(runs_dir, name, steps=4) for name in ("one", "other"))
+    assert wait(lambda: store.revisions.of(other.name, "saves") > 0)
+    time.sleep(0.2)
+    before, quiet = store.revisions.of("one", "progress.csv"), store.revisions.of("other")
+    append(one, 5)
+    assert wait(lambda: store.revisions.of("one", "progress.csv") > before)
+    assert store.revisions.of("other") == quiet
+
+
+def test_a_replaced_file_counts_and_a_temporary_one_does_not(runs_dir: Path, store: watch.Store) -> None:
+    run = fake_run.write(runs_dir, "one", steps=2)
+    time.sleep(0.2)
+    before = store.revisions.of("one", "status.json")
+    files.write_json(run.folder / "status.json", {"state": "stopped"})
+    assert wait(lambda: store.revisions.of("one", "status.json") > before)
+    assert not [parts for parts in store.revisions._counts if parts[-1].startswith(files.TEMPORARY)]
+
+
+def test_our_own_reading_makes_no_event(runs_dir: Path, store: watch.Store) -> None:
+    run = fake_run.write(runs_dir, "one", steps=4)
+    (run.folder / "run.lock").touch()
+    time.sleep(0.3)
+    before = store.revisions.of("one")
+    for _ in range(5):
+        view = watch.RunView(run, store.revisions, store.pulse)
+        view.metrics(), view.state(), view.status(), view.previews(), view.checkpoints(), view.log_tail()
+    time.sleep(0.5)
+    assert store.revisions.of("one") == before
+
+
+def test_what_did_not_change_is_not_read_again(runs_dir: Path, store: watch.Store, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    run = fake_run.write(runs_dir, "one", steps=20)
+    view = store.view(run)
+    drawn = []
+
+    def draw(frame: object) -> dict:
+        drawn.append(frame)
+        return {"data": len(drawn)}
+
+    time.sleep(0.3)
+    first = view.figure("key", draw)
+    reads = []
+    monkeypatch.setattr(view._reader, "read", lambda: reads.append(1))
+    assert all(view.figure("key", draw) is first for _ in range(10))
+    assert len(drawn) == 1
+    assert not reads
+    monkeypatch.undo()
+    append(run, 21)
+    assert wait(lambda: view.figure("key", draw) != first)
+    assert len(drawn) == 2
+    assert view.figure("another", draw) != first
+
+
+def test_without_events_it_looks_again_after_a_while(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = fake_run.write(runs_dir, "one", steps=4)
+    deaf = watch.Revisions(runs_dir)
+    view = watch.RunView(run, deaf, watch.Pulse())
+    assert len(view.metrics()) == 4
+    append(run, 5)
+    assert len(view.metrics()) == 4
+    monkeypatch.setattr(watch, "SAFETY", 0.0)
+    assert len(view.metrics()) == 5
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EMFILE])
+def test_polling_where_there_are_no_events_left(runs_dir: Path, number: int) -> None:
+    class Exhausted(Observer):  # type: ignore[misc, valid-type]
+        def start(self) -> None:
+            raise OSError(number, os.strerror(number))
+
+    revisions = watch.Revisions(runs_dir)
+    observer: BaseObserver = watch.observe(runs_dir, revisions, Exhausted)
+    try:
+        assert isinstance(observer, PollingObserver)
+        time.sleep(0.2)
+        (runs_dir / "one").mkdir()
+        (runs_dir / "one" / "status.json").write_text("{}")
+        assert wait(lambda: revisions.of("one") > 0, 10)
+    finally:
+        observer.stop()
+
+
+def test_other_errors_are_not_hidden(runs_dir: Path) -> None:
+    class Broken(Observer):  # type: ignore[misc, valid-type]
+        def start(self) -> None:
+            raise OSError(errno.EIO, "broken")
+
+    with pytest.raises(OSError, match="broken"):
+        watch.observe(runs_dir, watch.Revisions(runs_dir), Broken)
+
+
+def test_a_new_run_of_an_old_name_is_read_from_the_beginning(runs_dir: Path, store: watch.Store) -> None:
+    old = fake_run.write(runs_dir, "one", steps=30)
+    assert len(store.view(old).metrics()) == 30
+    shutil.rmtree(old.folder)
+    new = fake_run.write(runs_dir, "one", steps=3)
+    os.utime(new.folder / "config.json", (1, 1))
+    assert len(store.view(new).metrics()) == 3
+
+
+def test_only_a_few_logs_stay_in_memory(runs_dir: Path, store: watch.Store) -> None:
+    for k in range(watch.KEPT_RUNS + 3):
+        store.view(fake_run.write(runs_dir, f"run{k}", steps=1)).metrics()
+    assert len(store._views) == watch.KEPT_RUNS
+
+
+def test_one_thread_however_often_it_is_asked_for(runs_dir: Path) -> None:
+    watch.store.clear()
+    first = watch.store(runs_dir)
+    count = threading.active_count()
+    assert all(watch.store(runs_dir) is first for _ in range(20))
+    assert threading.active_count() == count
+    watch.store.clear()  # as the menu does
+    assert wait(lambda: not first.alive())
+    second = watch.store(runs_dir)
+    assert second is not first
+    assert second.alive()
+    watch.store.clear()
+
+
+def test_many_lines_at_once_are_cheap_to_draw(runs_dir: Path, store: watch.Store) -> None:
+    run = fake_run.write(runs_dir, "one", steps=10)
+    view = store.view(run)
+    look = charts.Look()
+    text = view.figure(look, lambda rows: charts.panels(rows, look))
+    assert '"data":[' in text
+    assert "NaN" not in text
