@@ -65,18 +65,19 @@ def describe(data_dir: str) -> Description:
 def _describe(source: Source) -> Description:
     names = source.class_names
     counts = () if source.labels is None else tuple(int(n) for n in np.bincount(source.labels, minlength=len(names)))
-    classes = f", {len(names)} classes" if names else ""
+    pictures, classes = _number(source.count, "image", "images"), _number(len(names), "class", "classes")
     notices = []
     if source.count < FEW:
-        notices.append(
-            f"Only {source.count} images: the model will soon know them by heart rather than learn from them."
-        )
+        notices.append(f"Only {pictures}: the model will soon know them by heart rather than learn from them.")
     missing = [name for name, count in zip(names, counts, strict=True) if not count]
     if missing:
         notices.append(f"There are no images of {len(missing)} of the classes: {', '.join(missing[:5])}.")
-    return Description(
-        source.count, names, counts, f"{source.kind}: {source.count:,} images{classes}", source.size, tuple(notices)
-    )
+    text = f"{source.kind}: {pictures}, {classes}" if names else f"{source.kind}: {pictures}"
+    return Description(source.count, names, counts, text, source.size, tuple(notices))
+
+
+def _number(count: int, one: str, many: str) -> str:
+    return f"{count:,} {one if count == 1 else many}"
 
 
 def resolve(config: Config) -> Config:

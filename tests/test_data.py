@@ -314,6 +314,7 @@ def test_cifar10_mini() -> None:
     description = describe("cifar10-mini")
     assert description.counts == (100,) * 10
     assert description.class_names[3] == "cat"
+    assert description.text == "CIFAR-10 mini: 1,000 images, 10 classes"
     assert sources.MINI.stat().st_size < 3e6
     assert opened("cifar10-mini", size=32).images.shape == (1000, 32, 32, 3)
     with pytest.raises(UserError, match="1,000 of 1,000 images of cifar10-mini are smaller"):
