@@ -80,17 +80,14 @@ class _Log:
 
     @classmethod
     def of(cls, run: Run, most_rows: int) -> "_Log":
-        reader = metrics.MetricReader(run.progress_path)
-        columns, lines = metrics.newest_lines(run.progress_path)
-        frame = reader.read().iloc[: len(lines)]
-        lines = lines[: len(frame)]  # the file may have grown between the two
+        frame, lines, bad = metrics.newest_lines(run.progress_path)
         nan = np.zeros(frame.shape)
         for number, line in enumerate(lines):
             if b"n" in line:  # nan, or inf
                 nan[number] = [b"nan" in cell.lower() for cell in line.split(b",")]
-        log = cls(frame, lines, pd.DataFrame(nan, columns=columns))
-        if reader.bad_lines:
-            log.notes.append(f"progress.csv has {reader.bad_lines:,} lines that cannot be read; they are left out.")
+        log = cls(frame, lines, pd.DataFrame(nan, columns=frame.columns))
+        if bad:
+            log.notes.append(f"progress.csv has {bad:,} lines that cannot be read; they are left out.")
         if len(lines) > most_rows - 1:
             kept = metrics.thinned(log.column("loss"), most_rows - 1)
             log.lines = [lines[i] for i in kept]
@@ -116,10 +113,13 @@ class _Log:
         return None if math.isnan(value) and not self.nan[name].iloc[-1] else value
 
     def means(self, steps: list[int]) -> pd.DataFrame:
-        """metrics.means_between, with NaN only where a NaN was logged; an object frame with None elsewhere."""
+        """metrics.means_between, with a NaN only where not-a-numbers were logged; None where nothing was."""
+        step = self.frame["step"]
         means = metrics.means_between(self.frame, steps)
-        spoilt = metrics.means_between(self.nan.assign(step=self.frame["step"]), steps) > 0
-        return means.astype(object).where(means.notna(), None).mask(spoilt.reindex(columns=means.columns), math.nan)
+        nans = metrics.means_between(self.nan.assign(step=step), steps) > 0
+        logged = metrics.means_between(self.frame.notna().astype(float).assign(step=step), steps) > 0
+        spoilt = nans | (logged & means.isna())  # by a NaN, or by infinities of both signs
+        return means.astype(object).where(means.notna(), None).mask(spoilt[means.columns], math.nan)
 
 
 # --- cells

@@ -5,11 +5,13 @@ starts over when the file shrinks or its header changes, and lets the newer rows
 went back in `step`.
 """
 
+import csv
 import io
 import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -138,20 +140,23 @@ def _read_csv(lines: bytes, columns: list[str]) -> pd.DataFrame:
         return pd.DataFrame(columns=columns, dtype=float)
     if len(lines) > MANY_BYTES and (rows := _read_fast(lines, columns)) is not None:
         return rows
-    return pd.read_csv(io.BytesIO(lines), names=columns, header=None, dtype=float, index_col=False)
+    return pd.read_csv(
+        io.BytesIO(lines), names=columns, header=None, dtype=float, index_col=False, quoting=csv.QUOTE_NONE,
+        keep_default_na=False, na_values=["", "nan", "NaN", "-nan", "-NaN"],
+    )  # fmt: skip
 
 
 def _read_fast(lines: bytes, columns: list[str]) -> pd.DataFrame | None:
     """The same with pyarrow, in a third of the time; None where it is not installed or a field is no number."""
     try:
         import pyarrow  # type: ignore[import-untyped]
-        from pyarrow import csv
+        from pyarrow import csv as arrow
     except ImportError:
         return None
-    options = csv.ConvertOptions(column_types={name: pyarrow.float64() for name in columns}, null_values=["", "nan"])
+    options = arrow.ConvertOptions(column_types={name: pyarrow.float64() for name in columns}, null_values=["", "nan"])
     try:
-        table = csv.read_csv(
-            pyarrow.BufferReader(lines), csv.ReadOptions(column_names=columns), convert_options=options
+        table = arrow.read_csv(
+            pyarrow.BufferReader(lines), arrow.ReadOptions(column_names=columns), convert_options=options
         )
     except pyarrow.ArrowInvalid:
         return None
@@ -159,27 +164,35 @@ def _read_fast(lines: bytes, columns: list[str]) -> pd.DataFrame | None:
 
 
 def _is_row(line: bytes, columns: int) -> bool:
-    return line.count(b",") == columns - 1 and _ROW.fullmatch(line) is not None
+    return line != b"" and line.count(b",") == columns - 1 and _ROW.fullmatch(line) is not None
 
 
-def newest_lines(path: Path) -> tuple[list[str], list[bytes]]:
-    """The columns, and as they stand in the file the lines of the rows that a MetricReader gives.
+class Lines(NamedTuple):
+    """The rows that a MetricReader gives, also as they stand in the file: that tells an empty cell from a NaN."""
 
-    They tell an empty cell from a NaN.
-    """
+    frame: pd.DataFrame
+    lines: list[bytes]
+    bad: int  # lines that cannot be read
+
+
+def newest_lines(path: Path) -> Lines:
+    """All of a progress.csv at once."""
     try:
         header, _, rest = path.read_bytes().partition(b"\n")
     except FileNotFoundError:
-        return [], []
+        return Lines(pd.DataFrame(), [], 0)
     columns = _names(header)
-    lines = [line for line in rest.split(b"\n")[:-1] if _is_row(line, len(columns))]
+    found = rest.split(b"\n")[:-1]
+    lines = [line for line in found if _is_row(line, len(columns))]
+    frame = _read_csv(b"\n".join(lines), columns)
     if "step" not in columns:
-        return columns, lines
-    at = columns.index("step")
-    steps = np.array([float(line.split(b",")[at] or "nan") for line in lines])
-    lines = [line for line, step in zip(lines, steps, strict=True) if not math.isnan(step)]
-    keep = _newest(steps[~np.isnan(steps)])
-    return columns, [line for line, kept in zip(lines, keep, strict=True) if kept]
+        return Lines(frame, lines, len(found) - len(lines))
+    keep = frame["step"].notna().to_numpy().copy()
+    bad = len(found) - int(keep.sum())
+    keep[keep] = _newest(frame["step"].to_numpy()[keep])
+    return Lines(
+        frame[keep].reset_index(drop=True), [line for line, kept in zip(lines, keep, strict=True) if kept], bad
+    )
 
 
 def newest_rows(frame: pd.DataFrame) -> pd.DataFrame:
@@ -271,5 +284,6 @@ def means_between(frame: pd.DataFrame, steps: Sequence[int]) -> pd.DataFrame:
     metrics = frame.drop(columns="step", errors="ignore")
     logged = frame["step"].to_numpy() if "step" in frame else np.empty(0)
     edges = np.searchsorted(logged, np.asarray(steps, dtype=float), side="right")
-    rows = [metrics.iloc[a:b].mean() for a, b in zip(np.append(0, edges[:-1]), edges, strict=True)]
+    with np.errstate(invalid="ignore"):  # infinities of both signs
+        rows = [metrics.iloc[a:b].mean() for a, b in zip(np.append(0, edges[:-1]), edges, strict=True)]
     return pd.DataFrame(rows, columns=metrics.columns).assign(step=list(steps)).reset_index(drop=True)
