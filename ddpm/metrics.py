@@ -125,8 +125,9 @@ def _parse(lines: bytes, columns: list[str]) -> tuple[pd.DataFrame, int]:
     """Rows of a number or nothing for each column, and how many lines were no such row."""
     count = lines.count(b"\n") + 1
     try:
-        if lines.count(b",") != (len(columns) - 1) * count:
-            raise ValueError("some lines have more or fewer fields")
+        commas = len(columns) - 1
+        if lines.count(b",") != commas * count or lines.partition(b"\n")[0].count(b",") != commas:
+            raise ValueError("some lines have more or fewer fields")  # pandas sees to those after the first
         rows = _read_csv(lines, columns)
     except ValueError:
         rows = _read_csv(b"\n".join(line for line in lines.split(b"\n") if _is_row(line, len(columns))), columns)
@@ -285,5 +286,5 @@ def means_between(frame: pd.DataFrame, steps: Sequence[int]) -> pd.DataFrame:
     logged = frame["step"].to_numpy() if "step" in frame else np.empty(0)
     edges = np.searchsorted(logged, np.asarray(steps, dtype=float), side="right")
     with np.errstate(invalid="ignore"):  # infinities of both signs
-        rows = [metrics.iloc[a:b].mean() for a, b in zip(np.append(0, edges[:-1]), edges, strict=True)]
+        rows = [metrics.iloc[a:b].mean() for a, b in zip(np.append(0, edges)[:-1], edges, strict=True)]
     return pd.DataFrame(rows, columns=metrics.columns).assign(step=list(steps)).reset_index(drop=True)
