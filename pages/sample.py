@@ -9,8 +9,8 @@ from pages.ui import drawn, forms, layout, sample_fields, words
 
 layout.page("Sample")
 st.title("Sample")
-both = st.container(horizontal=True, gap="large")  # side by side where there is room
-settings, result = both.container(width=320), both.container(width="stretch")
+halves = st.grid(2, min_column_width=340, gap=("small", "medium"))
+settings, result = halves.cell(), halves.cell()
 
 with settings:
     run = layout.pick_run(

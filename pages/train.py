@@ -58,12 +58,15 @@ for cell, (name, preset) in zip(st.columns(len(PRESETS)), PRESETS.items(), stric
 
 # The fields
 
-both = st.container(horizontal=True, gap="large")  # side by side where there is room
-form, aside = both.container(width="stretch"), both.container(width=320)
-with form:
+halves = st.grid(2, min_column_width=340, gap=("small", "medium"))
+with halves.cell():
     st.subheader("Data")
-    data_fields.show(FORM, draft, wrong)
-
+    data_fields.show(FORM, draft, found.description, wrong)
+with halves.cell():
+    if found.description and 4 <= draft.model.image_size <= 1024 and draft.model.image_channels in (1, 3, 4):
+        data_fields.pictures(draft)
+form, aside = halves.cell(), halves.cell()
+with form:
     st.subheader("Network")
     unused = {name for name in ("num_classes", "learn_sigma") if not getattr(draft.model, name)}
     forms.section(FORM, ModelConfig, problems=wrong, skip=unused)

@@ -16,7 +16,7 @@ from ddpm.errors import UserError
 from pages.ui import forms, words
 
 PATH = "path"  # the option for a folder or file of one's own
-LOOK = 16  # pictures shown, in two rows
+LOOK = 24  # pictures shown, in three rows
 TILE = 64  # pixels on screen, about
 TILE_MOST = 96
 
@@ -69,8 +69,8 @@ def resolved(config: Config) -> Config:
     return configs.replace(config, _classes(where, _stamp(where), model.class_cond, model.num_classes))
 
 
-def show(form: str, config: Config, problems: forms.Problems) -> None:
-    """The fields, and a look at the data as soon as it is known."""
+def show(form: str, config: Config, about: Description | None, problems: forms.Problems) -> None:
+    """The fields: which data, and what is done to it."""
     st.segmented_control(
         "Data", [*sources.SOURCES, PATH], key=forms.key(form, "source"), required=True, label_visibility="collapsed", wrap=True,
         format_func=lambda name: sources.SOURCES[name].title if name != PATH else "Folder or .npz file",
@@ -85,23 +85,23 @@ def show(form: str, config: Config, problems: forms.Problems) -> None:
         )  # fmt: skip
     else:
         st.caption(sources.SOURCES[source].description)
-    if not config.data.data_dir:
-        st.caption("Type the path of a folder of images or of an .npz file.")
-        return
     forms.complaint(problems.get("data_dir", ()))
-    about = look(config.data.data_dir).description
     if about is None:
         return
-    model = config.model
-    shown = _thumbnails(config.data.data_dir, _stamp(config.data.data_dir), min(model.image_size, 256), model.image_channels)  # fmt: skip
-    if shown:
-        st.image(shown, output_format="PNG", alt="Some of the pictures, as the network will see them")
-    st.caption(_summary(about, model.image_size))
+    st.caption(_summary(about, config.model.image_size))
     for notice in about.notices:
         st.caption(f":orange[:material/info: {forms.plain(notice)}]")
-    enlarge = about.size is not None and (min(about.size) < model.image_size or config.data.enlarge or source == PATH)
-    wanted = ("random_flip", "enlarge") if enlarge else ("random_flip",)
+    small = about.size is not None and min(about.size) < config.model.image_size
+    wanted = ["random_flip", "enlarge"] if small or config.data.enlarge or source == PATH else ["random_flip"]
     forms.arrange(form, [s for s in configs.settings(DataConfig) if s.name in wanted], problems, {}, 3)
+
+
+def pictures(config: Config) -> None:
+    """Some of the pictures."""
+    where, model = config.data.data_dir, config.model
+    shown = _thumbnails(where, _stamp(where), min(model.image_size, 256), model.image_channels)
+    if shown:
+        st.image(shown, output_format="PNG", width="stretch", alt="Some of the pictures, as the network will see them")
 
 
 def _summary(about: Description, size: int) -> str:

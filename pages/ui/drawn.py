@@ -15,7 +15,7 @@ from ddpm.jobs import ACTIVE
 from ddpm.runs import Run, SampleJob
 from pages.ui import forms, pictures, words
 
-SIDE = 560  # pixels that a grid may take
+SIDE = 460  # pixels that a grid takes
 BOX = SIDE + 34  # height of its frame: always the same, so that nothing jumps
 THUMB = 176
 PER_PAGE = 12
@@ -34,7 +34,7 @@ def _picture(job: SampleJob, was_active: bool) -> None:
     if was_active and state not in ACTIVE:
         st.rerun()  # once, so that the polling really stops
     status = job.status()
-    image = pictures.shown(job.preview if was_active else job.grid, SIDE)
+    image = _latest(job, SIDE)
     with st.container(border=True, height=BOX, horizontal_alignment="center", vertical_alignment="center"):
         if image:
             st.image(image, output_format="PNG", alt="The pictures that were drawn")
@@ -61,6 +61,11 @@ def _picture(job: SampleJob, was_active: bool) -> None:
             process.stop(job)
         except UserError as error:
             st.caption(forms.plain(str(error)))
+
+
+def _latest(job: SampleJob, side: int) -> bytes | None:
+    """The finished pictures, or how far they have come."""
+    return pictures.shown(job.grid, side) or pictures.shown(job.preview, side)
 
 
 def why_failed(job: SampleJob) -> str:
@@ -113,8 +118,8 @@ def history(jobs: list[SampleJob], shown: SampleJob, config: Config, choose: Cal
 
 def _entry(job: SampleJob, is_shown: bool, config: Config, choose: Callable[[str], None], use: Callable[[SampleConfig], None]) -> None:  # fmt: skip
     sample = settings_of(job)
-    with st.container(height=THUMB, horizontal_alignment="center", vertical_alignment="center", border=False):
-        image = pictures.shown(job.grid, THUMB - 8)
+    with st.container(height=THUMB + 8, horizontal_alignment="center", vertical_alignment="center", border=False):
+        image = _latest(job, THUMB)
         if image:
             st.image(image, output_format="PNG", alt=f"Drawn at {job.name}")
         else:

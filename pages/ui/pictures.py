@@ -1,6 +1,7 @@
 """Pictures for the screen: enlarged without blur, so that every pixel that was drawn can be seen."""
 
 import io
+import math
 from pathlib import Path
 
 import streamlit as st
@@ -11,13 +12,16 @@ from ddpm.errors import UserError
 
 
 def fitted(image: Image.Image, side: int) -> Image.Image:
-    """`image` at the largest whole multiple that fits into `side` pixels; reduced smoothly where it is too large."""
-    times = side // max(image.size)
-    if times >= 1:
-        return image.resize((image.width * times, image.height * times), Image.Resampling.NEAREST)
-    small = image.copy()
-    small.thumbnail((side, side), Image.Resampling.LANCZOS)
-    return small
+    """`image` with its longer side `side` pixels long: each pixel a clean square when enlarged."""
+    scale = side / max(image.size)
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    if scale < 1:
+        return image.resize(size, Image.Resampling.LANCZOS)
+    times = 1 if side % max(image.size) == 0 else 2  # twice too large first, so that squares stay even
+    whole = math.ceil(times * scale)
+    return image.resize((image.width * whole, image.height * whole), Image.Resampling.NEAREST).resize(
+        size, Image.Resampling.BOX
+    )
 
 
 def png(image: Image.Image) -> bytes:

@@ -43,7 +43,7 @@ def _numbers(config: Config, pictures: int | None, was_active: bool) -> None:
     measured = status.metrics.get("peak_bytes") if status and pace else None
     needed = measured or architecture.memory_bytes(config.model, train)
     free = psutil.virtual_memory().available
-    with st.grid(2, gap=("small", "medium"), min_column_width=110):
+    with st.grid(3, min_column_width=120):
         st.metric("Parameters", words.amount(architecture.parameters(config.model)))
         st.metric(
             "Memory", ("" if measured else "≈ ") + words.memory(needed),

@@ -60,28 +60,33 @@ def show(run: Run, checkpoints: list[Checkpoint]) -> tuple[SampleConfig, list[Pr
     if forms.key(FORM, "sampler") not in st.session_state:
         begin(config, FIRST)
     values: dict[str, object] = {}
-    values["step"], chosen = _checkpoint(checkpoints)
-    values["weights"] = _weights(chosen)
-
-    ddim = _options("sampler", "Sampler", ["DDIM", "DDPM"], FIELDS["use_ddim"].help) == "DDIM"
-    values["use_ddim"] = ddim
-    steps = _steps(config)
-    if ddim:
-        values["eta"] = st.slider(
-            "eta", 0.0, 1.0, step=0.05, key=_key("eta"), help=FIELDS["eta"].help, persist_state="session"
-        )
-    left, right = st.columns(2)
-    with left:
+    grid = st.grid(2, min_column_width=150)
+    with grid.cell():
+        values["step"], checkpoint = _checkpoint(checkpoints)
+    with grid.cell():
+        values["weights"] = _options("weights", "Weights", checkpoint.weights, FIELDS["weights"].help, weights_label)
+    with grid.cell():
+        ddim = _options("sampler", "Sampler", ["DDIM", "DDPM"], FIELDS["use_ddim"].help) == "DDIM"
+        values["use_ddim"] = ddim
+    with grid.cell():
+        steps = _steps(config)
+    with grid.cell():
         values["num_samples"] = forms.box(FORM, FIELDS["num_samples"])
-    with right:
+    with grid.cell():
         values["seed"] = forms.box(FORM, FIELDS["seed"])
+    if ddim:
+        with grid.cell():
+            values["eta"] = st.slider(
+                "eta", 0.0, 1.0, step=0.05, key=_key("eta"), help=FIELDS["eta"].help, persist_state="session"
+            )
     known = class_names(config)
     if known:
         _keep_known("classes", known, many=True)
-        picked = st.multiselect(
-            "Classes", known, key=_key("classes"), help=FIELDS["classes"].help, placeholder="All in turn",
-            persist_state="session",
-        )  # fmt: skip
+        with grid.cell():
+            picked = st.multiselect(
+                "Classes", known, key=_key("classes"), help=FIELDS["classes"].help, placeholder="All in turn",
+                persist_state="session",
+            )  # fmt: skip
         values["classes"] = ",".join(picked)
     with st.expander("More"):
         values["batch_size"] = forms.box(FORM, FIELDS["batch_size"])
@@ -141,10 +146,6 @@ def _checkpoint(checkpoints: list[Checkpoint]) -> tuple[int, Checkpoint]:
         format_func=lambda step: f"Step {step:,}" if step else f"Newest (step {checkpoints[-1].step:,})",
     )  # fmt: skip
     return step, by_step[step]
-
-
-def _weights(checkpoint: Checkpoint) -> str:
-    return _options("weights", "Weights", checkpoint.weights, FIELDS["weights"].help, weights_label)
 
 
 def _options(name: str, label: str, options: list[str], help: str, say: Callable[[str], str] = str) -> str:
