@@ -43,6 +43,7 @@ def test_what_is_written_is_read(path: Path) -> None:
     values = dict(loss=0.1, mse=1 / 3, grad_norm=1e-300, step=7, samples=2**40, lr=1e-4, seconds=0.1 + 0.2)
     assert writer.write(values)
     assert writer.sync() == path.stat().st_size
+    writer.close()
     frame = MetricReader(path).read()
     assert tuple(frame.columns) == COLUMNS
     for name in COLUMNS:
@@ -71,6 +72,7 @@ def test_not_a_number_survives(path: Path, value: float) -> None:
     writer = MetricWriter(path)
     writer.write(dict(step=1, loss=value))
     writer.write(dict(step=2, loss=0.5))
+    writer.close()
     assert MetricReader(path).read()["loss"].iloc[0] == pytest.approx(value, nan_ok=True)
     assert newest_lines(path).lines[0].split(b",")[1] == str(value).encode()
 

@@ -1,0 +1,267 @@
+"""Runs on disk: names, making them, their checkpoints, their order, the bin."""
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import fake_checkpoint
+
+from ddpm import config as configs
+from ddpm import files, runs
+from ddpm.config import Config, SampleConfig
+from ddpm.errors import UserError
+from ddpm.jobs import Stopped, Worker
+from ddpm.runs import Run, SampleJob
+
+FakeRun = Callable[..., Run]
+
+
+# --- names
+
+
+@pytest.mark.parametrize("name", ["a", "run-1", "0", "A.b_c-d", "x" * 64, "console", "com10"])
+def test_good_names(name: str) -> None:
+    runs.check_name(name)
+
+
+BAD_NAMES = ["", ".", "..", "a/b", "../a", "/tmp/a", "a\\b", "a b", ".hidden", "-rf", "x" * 65, "ä", "a\n", "a.", "a:b",
+             "con", "NUL", "com1", "lpt9.txt", "a\x00", "~"]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD_NAMES)
+def test_bad_names(name: str, runs_dir: Path, tiny: Config) -> None:
+    for call in (lambda: runs.create(runs_dir, name, tiny), lambda: runs.find(runs_dir, name)):
+        with pytest.raises(UserError, match=r"cannot be a folder's name: use up to 64 letters.*no path\.$"):
+            call()
+    assert list(runs_dir.iterdir()) == []
+
+
+@pytest.mark.parametrize("base", ["shapes", "My run!", "", "***", "con", "a" * 100, "../../etc", "x.", "ä b"])
+def test_free_names_are_good_and_free(runs_dir: Path, tiny: Config, base: str) -> None:
+    names = []
+    for _ in range(3):
+        names.append(runs.free_name(runs_dir, base))
+        runs.create(runs_dir, names[-1], tiny)
+    assert len(set(names)) == 3
+    assert names[1] == f"{names[0]}-2"
+
+
+# --- making them
+
+
+def test_create_and_find(runs_dir: Path, tiny: Config) -> None:
+    run = runs.create(runs_dir, "one", tiny)
+    assert run == runs.find(runs_dir, "one")
+    assert run.config == runs.find(runs_dir, "one").config == tiny
+    assert run.state() == "stopped"
+    assert (run.checkpoints(), run.previews(), run.sample_jobs()) == ([], [], [])
+
+
+def test_a_taken_name(runs_dir: Path, tiny: Config) -> None:
+    runs.create(runs_dir, "one", tiny)
+    before = (runs_dir / "one" / "config.json").read_bytes()
+    with pytest.raises(UserError, match="already a run named one: choose another name, or resume"):
+        runs.create(runs_dir, "one", configs.replace(tiny, dict(seed=1)))
+    assert (runs_dir / "one" / "config.json").read_bytes() == before
+
+
+def test_of_many_at_once_one_gets_the_name(runs_dir: Path, tiny: Config) -> None:
+    made = []
+
+    def make() -> None:
+        try:
+            made.append(runs.create(runs_dir, "one", tiny))
+        except UserError as error:
+            made.append(error)
+
+    threads = [threading.Thread(target=make) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(isinstance(result, Run) for result in made) == 1
+    assert len(made) == 8
+
+
+def test_create_is_whole_or_nothing(runs_dir: Path, tiny: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, value: object) -> None:
+        path.parent.mkdir(parents=True)
+        raise files.DiskFull(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "write_json", full)
+        with pytest.raises(UserError, match="No room"):
+            runs.create(runs_dir, "one", tiny)
+    assert [path.name for path in runs_dir.iterdir()] == [".lock"]
+    assert runs.create(runs_dir, "one", tiny).config == tiny
+
+
+def test_a_runs_folder_that_cannot_be(tmp_path: Path, tiny: Config) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="Cannot write in"):
+        runs.create(tmp_path / "file", "one", tiny)
+    assert runs.all_runs(tmp_path / "nowhere") == []
+    with pytest.raises(UserError, match=r"no run named one in .*: the newest are none yet"):
+        runs.find(tmp_path / "nowhere", "one")
+
+
+def test_find_says_which_there_are(runs_dir: Path, tiny: Config) -> None:
+    runs.create(runs_dir, "other", tiny)
+    with pytest.raises(UserError, match=r"no run named one .*: the newest are other"):
+        runs.find(runs_dir, "one")
+
+
+def test_newest_first_and_nothing_but_runs(runs_dir: Path, tiny: Config) -> None:
+    for number, name in enumerate(["a", "c", "b"]):
+        run = runs.create(runs_dir, name, tiny)
+        os.utime(run.folder / "config.json", (1000 + number, 1000 + number))
+    (runs_dir / "stray").mkdir()
+    (runs_dir / "file").write_text("")
+    assert [run.name for run in runs.all_runs(runs_dir)] == ["b", "c", "a"]
+
+
+def test_a_config_that_is_not_one(runs_dir: Path) -> None:
+    for content, message in (("{", "not readable JSON"), ("[]", "format"), ('{"format": 99}', "format 99")):
+        folder = runs_dir / "bad"
+        folder.mkdir(exist_ok=True)
+        (folder / "config.json").write_text(content)
+        with pytest.raises(UserError, match=message):
+            _ = Run(folder).config
+    (folder / "config.json").unlink()
+    with pytest.raises(UserError, match="has no config"):
+        _ = Run(folder).config
+
+
+# --- checkpoints
+
+
+def test_checkpoints_are_those_with_a_manifest(fake_run: FakeRun) -> None:
+    run = fake_run(steps=40, save_every=20)
+    (run.folder / "model000030.pt").write_bytes(b"written, not committed")
+    (run.folder / "saves" / "000031.json").write_text("{")
+    (run.folder / "saves" / "000032.json").write_text('{"step": 32}')
+    (run.folder / "saves" / "000033.json").write_text("[1]")
+    (run.folder / "saves" / f"{files.TEMPORARY}1-000034.json").write_text("{}")
+    assert [c.step for c in run.checkpoints()] == [20, 40]
+    newest = run.checkpoint()
+    assert newest == run.checkpoint(40)
+    assert newest.weights == ["ema_0.9", "ema_0.99", "model"]
+    assert newest.path("ema_0.9") == run.folder / "ema_0.9_000040.pt"
+    assert newest.path("model") == run.folder / "model000040.pt"
+    assert newest.path("opt") == run.folder / "opt000040.pt"
+    for name, entry in newest.files.items():
+        assert files.sha256(run.folder / name) == entry["sha256"]
+    with pytest.raises(UserError, match=r"no checkpoint of step 30: there are 20, 40\.$"):
+        run.checkpoint(30)
+
+
+def test_no_checkpoint(runs_dir: Path, tiny: Config) -> None:
+    with pytest.raises(UserError, match="no checkpoint yet: wait for the first one"):
+        runs.create(runs_dir, "one", tiny).checkpoint()
+
+
+def test_steps_of_more_than_six_digits(runs_dir: Path, tiny: Config) -> None:
+    run = runs.create(runs_dir, "one", tiny)
+    fake_checkpoint(run, 2_000_000, 0)
+    fake_checkpoint(run, 999_999, 0)
+    assert [c.step for c in run.checkpoints()] == [999_999, 2_000_000]
+    assert run.checkpoint().weights == ["ema_0.9", "model"]
+    assert run.checkpoint().path("ema_0.9").exists()
+
+
+def test_previews_in_order(fake_run: FakeRun) -> None:
+    run = fake_run(steps=40, save_every=10)
+    (run.folder / "samples" / "note.png").write_bytes(b"")
+    assert [step for step, _ in run.previews()] == [10, 20, 30, 40]
+
+
+# --- samples
+
+
+def test_sample_jobs(fake_run: FakeRun) -> None:
+    run = fake_run()
+    first = run.new_sample_folder()
+    files.write_json(first / "status.json", dict(state="finished"))
+    second = run.new_sample_folder()
+    assert second != first
+    sample = SampleConfig(num_samples=3, sigma_small=True)
+    files.write_json(second / "settings.json", dict(sample=configs.dataclasses.asdict(sample)))
+    files.write_json(second / "status.json", dict(state="finished"))
+    assert {job.folder for job in run.sample_jobs()} == {first, second}
+    job = SampleJob(second)
+    assert job.config == sample
+    assert SampleJob(first).config == SampleConfig()
+    assert (job.npz, job.images) == (None, [])
+    files.write_bytes(second / "samples_3x8x8x3.npz", b"")
+    assert job.npz == second / "samples_3x8x8x3.npz"
+
+
+# --- the bin
+
+
+def test_trash_can_be_undone(fake_run: FakeRun) -> None:
+    run = fake_run("one")
+    bin_folder = runs.trash(run)
+    runs_dir = run.folder.parent
+    assert runs.all_runs(runs_dir) == []
+    assert Run(bin_folder).checkpoints()[-1].step == 40
+    again = fake_run("one")
+    assert runs.trash(again) != bin_folder
+    bin_folder.rename(runs_dir / "one")
+    assert [r.name for r in runs.all_runs(runs_dir)] == ["one"]
+
+
+def test_what_is_at_work_is_not_thrown_away(fake_run: FakeRun) -> None:
+    run = fake_run("one")
+    with Worker(run.folder) as worker:
+        worker.beat(state="running")
+        with pytest.raises(UserError, match="one is still running: stop it before deleting it"):
+            runs.trash(run)
+    assert run.folder.exists()
+
+
+# --- taking turns
+
+
+def test_trainings_wait_for_their_turn(runs_dir: Path, tiny: Config) -> None:
+    first, second = (runs.create(runs_dir, name, tiny) for name in ("first", "second"))
+    order = []
+    with Worker(first.folder, state="queued") as one:
+        runs.wait_turn(first, one)
+        one.beat(state="running")
+
+        def wait() -> None:
+            with Worker(second.folder, state="queued") as two:
+                order.append("queued")
+                runs.wait_turn(second, two)
+                order.append("turn")
+
+        waiting = threading.Thread(target=wait)
+        waiting.start()
+        until_state(second, "queued")
+        time.sleep(0.6)
+        assert second.state() == "queued"
+        order.append("first ends")
+        one.beat(state="finished")
+    waiting.join(10)
+    assert order == ["queued", "first ends", "turn"]
+
+
+def test_one_that_waits_can_be_stopped(runs_dir: Path, tiny: Config) -> None:
+    first, second = (runs.create(runs_dir, name, tiny) for name in ("first", "second"))
+    with Worker(first.folder) as one:
+        one.beat(state="running")
+        with Worker(second.folder, state="queued") as two:
+            second.request("stop")
+            with pytest.raises(Stopped):
+                runs.wait_turn(second, two)
+
+
+def until_state(run: Run, state: str) -> None:
+    end = time.monotonic() + 10
+    while run.state() != state:
+        assert time.monotonic() < end
+        time.sleep(0.01)
