@@ -50,7 +50,7 @@ with st.container(horizontal=True, vertical_alignment="center", key="begin"):
     if st.button("New training", type="primary", icon=":material/add:", key="new", help="Choose data and settings."):
         st.switch_page(layout.TRAIN)
 
-condemned = next((run for run in found if run.name == st.session_state.pop("_delete", None)), None)
+condemned = {run.name: run for run in found}.get(st.session_state.get(widgets.CONDEMNED, ""))
 if condemned:
     widgets.confirm_delete(condemned)
 
@@ -86,7 +86,7 @@ def card(run: Run) -> None:
                     )
                     busy = f"It is {state}: stop it first." if state in ACTIVE else ""
                     if widgets.button("Delete …", busy, icon=":material/delete:", key=f"delete-{run.name}"):
-                        st.session_state["_delete"] = run.name
+                        st.session_state[widgets.CONDEMNED] = run.name
                         st.rerun()
         newest = status.metrics.get("loss") if status else None
         st.metric("Loss", widgets.number(newest), chart_data=losses or None, chart_type="line", width=150)

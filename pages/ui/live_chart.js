@@ -93,6 +93,7 @@ const CONFIG = {
   displaylogo: false,
   scrollZoom: false,
   doubleClick: "reset",
+  showSendToCloud: false, // nothing is sent anywhere
   modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
   toImageButtonOptions: { format: "svg", filename: "training" },
 };

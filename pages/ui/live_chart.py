@@ -46,7 +46,7 @@ def live_chart(figure: str, *, key: str) -> None:
     if provide_library():
         _component(key=key, data={"figure": figure, "library": LIBRARY})
         return
-    st.plotly_chart(json.loads(figure), key=f"{key}-native")
+    st.plotly_chart(json.loads(figure), key=f"{key}-native", config={"showSendToCloud": False})
     st.caption(f"{layout.ROOT / 'static'} cannot be written to, so zooming in lasts only until the next update.")
 
 

@@ -166,7 +166,14 @@ def confirm_kill(run: Run) -> None:
             st.rerun()
 
 
-@st.dialog("Delete this run?")
+CONDEMNED = "_delete"  # in the session: the run that is asked about, so that the question stays on screen
+
+
+def spare() -> None:
+    st.session_state.pop(CONDEMNED, None)
+
+
+@st.dialog("Delete this run?", on_dismiss=spare)
 def confirm_delete(run: Run) -> None:
     st.write(
         f"**{run.name}** with its checkpoints, previews and pictures moves to `{run.folder.parent / '.trash'}`, "
@@ -174,7 +181,9 @@ def confirm_delete(run: Run) -> None:
     )
     with st.container(horizontal=True, horizontal_alignment="right"):
         if st.button("Cancel", key="delete_cancel"):
+            spare()
             st.rerun()
         if st.button("Delete", type="primary", icon=":material/delete:", key="delete_sure"):
+            spare()
             act(lambda: runs.trash(run), f"{run.name} was deleted")
             st.rerun()

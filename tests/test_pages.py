@@ -1,0 +1,252 @@
+"""Every page, run without a browser: with no run, a live one, and ones that ended badly."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import fake_run
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from ddpm import process, runs
+from ddpm.jobs import Worker
+from pages.ui import layout, watch, widgets
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = ["app.py", *sorted(f"pages/{path.name}" for path in (ROOT / "pages").glob("*.py") if path.stem != "__init__")]
+
+
+@pytest.fixture(autouse=True)
+def here(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("DDPM_RUNS", str(runs_dir))
+    yield
+    watch.store.clear()
+
+
+def open_page(page: str, **query: str) -> AppTest:
+    at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=30)
+    for key, value in query.items():
+        at.query_params[key] = value
+    if page != "app.py":
+        at.switch_page(page)
+    at.run()
+    assert not at.exception, at.exception
+    return at
+
+
+def text(at: AppTest) -> str:
+    """Everything that the page says in words."""
+    kinds = ("markdown", "caption", "info", "warning", "error", "header", "title", "code")
+    return "\n".join(str(element.value) for kind in kinds for element in getattr(at, kind))
+
+
+def figure(at: AppTest) -> dict:
+    charts = [json.loads(element.proto.json) for element in at.get("bidi_component")]
+    return json.loads(next(chart["figure"] for chart in charts if "figure" in chart))
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_no_run(page: str) -> None:
+    open_page(page)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_live_run(page: str, runs_dir: Path) -> None:
+    run = fake_run.write(runs_dir, "live", steps=40, state="running", total=100)
+    with Worker(run.folder, 100) as worker:
+        worker.beat(state="running", step=40, steps_per_second=4.0, seconds_left=15.0, now=True)
+        open_page(page).run()
+
+
+@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("state", ["failed", "running"], ids=["failed", "lost"])
+def test_a_run_that_crashed(page: str, state: str, runs_dir: Path) -> None:
+    fake_run.write(runs_dir, "crashed", steps=40, state=state, total=100, message="CUDA took a day off.", nan_from=30)
+    open_page(page).run()
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_run_that_has_written_nothing_yet(page: str, runs_dir: Path) -> None:
+    runs.create(runs_dir, "new", fake_run.config(10))
+    open_page(page).run()
+
+
+@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("name", ["config.json", "status.json"])
+def test_a_spoilt_file_is_told_in_a_sentence(page: str, name: str, runs_dir: Path) -> None:
+    run = fake_run.write(runs_dir, "spoilt", steps=4)
+    (run.folder / name).write_text('{"half')
+    open_page(page).run()
+
+
+def test_monitor_shows_a_live_run(runs_dir: Path) -> None:
+    run = fake_run.write(runs_dir, "live", steps=40, state="running", total=100)
+    with Worker(run.folder, 100) as worker:
+        worker.beat(state="running", step=40, steps_per_second=4.0, seconds_left=15.0, metrics={"loss": 0.25}, now=True)
+        at = open_page("pages/monitor.py", run="live")
+        assert {m.label: m.value for m in at.metric}["Speed"] == "4 it/s"
+        assert {m.label: m.value for m in at.metric}["Time left"] == "15 s"
+        assert {trace["legendgroup"] for trace in figure(at)["data"]} == {"grad_norm", "loss", "mse"}
+        at.button(key="save").click().run()
+        assert "save" in run.requests()
+        at.button(key="stop").click().run()
+        assert "stop" in run.requests()
+        assert worker.heard() >= {"stop"}
+        assert run.state() == "stopping"
+        assert at.button(key="stop").disabled
+        assert at.button(key="kill")
+
+
+def test_monitor_of_a_failed_run_says_why_and_resumes(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started = []
+    monkeypatch.setattr(process, "start_training", lambda run: started.append(run.name))
+    fake_run.write(runs_dir, "crashed", steps=40, state="failed", total=100, message="No room: free some space.")
+    at = open_page("pages/monitor.py", run="crashed")
+    assert [e.value for e in at.error] == ["No room: free some space."]
+    assert "Traceback" in text(at)
+    assert at.button(key="save").disabled
+    assert "failed" in at.button(key="save").help
+    at.button(key="resume").click().run()
+    assert started == ["crashed"]
+
+
+def test_monitor_of_a_lost_run_says_what_is_safe(runs_dir: Path) -> None:
+    fake_run.write(runs_dir, "gone", steps=40, state="running", total=100)
+    at = open_page("pages/monitor.py", run="gone")
+    assert "up to step 40 is saved" in at.error[0].value
+    assert not at.button(key="resume").disabled
+
+
+def test_monitor_of_a_finished_run(runs_dir: Path) -> None:
+    fake_run.write(runs_dir, "done", steps=40, warning="The disk is nearly full.")
+    at = open_page("pages/monitor.py", run="done")
+    assert at.button(key="resume").disabled
+    assert "all of its 40 steps" in at.button(key="resume").help
+    assert [w.value for w in at.warning] == ["The disk is nearly full."]
+    assert any("ddpm train --resume done" in c.value for c in at.code)
+
+
+def test_nan_never_reaches_the_browser(runs_dir: Path) -> None:
+    fake_run.write(runs_dir, "nan", steps=40, nan_from=20)
+    at = open_page("pages/monitor.py", run="nan")
+    marks = [trace for trace in figure(at)["data"] if trace["role"] == "nan"]
+    assert len(marks) == 3
+    assert {m.label: m.value for m in at.metric}["Loss"] == "–"
+
+
+def test_what_the_viewer_chose_is_in_the_address(runs_dir: Path) -> None:
+    fake_run.write(runs_dir, "one", steps=40)
+    fake_run.write(runs_dir, "two", steps=40)
+    at = open_page("pages/monitor.py", run="one", x="images", smooth="0.0", log="false")
+    assert at.selectbox(key="run").value == "one"
+    drawn = figure(at)
+    assert drawn["layout"]["xaxis"]["title"]["text"] == "images seen"
+    assert drawn["layout"]["yaxis"]["type"] == "linear"
+    assert len(drawn["data"]) == 3
+    at = open_page("pages/monitor.py", run="three")
+    assert at.selectbox(key="run").value in ("one", "two", None)
+
+
+def test_previews_follow_the_newest_unless_moved(runs_dir: Path) -> None:
+    run = fake_run.write(runs_dir, "one", steps=40, total=200)
+    at = open_page("pages/monitor.py", run="one")
+    assert at.select_slider(key="preview-one").value == 40
+    fake_run.save_preview(run, 60, 200)
+    time.sleep(0.3)
+    at.run()
+    assert at.select_slider(key="preview-one").value == 60
+    at.select_slider(key="preview-one").set_value(20).run()
+    fake_run.save_preview(run, 80, 200)
+    time.sleep(0.3)
+    at.run()
+    assert at.select_slider(key="preview-one").value == 20
+
+
+def test_home_without_runs_starts_the_first_in_one_click(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started = []
+    monkeypatch.setattr(process, "start_training", lambda run: started.append(run))
+    at = open_page("app.py")
+    at.button(key="quick_start").click().run()
+    assert not at.exception
+    assert [run.name for run in started] == ["quick-start"]
+    assert started[0].config.train.total_steps == 1500
+    assert started[0].config.class_names
+
+
+def test_home_lists_runs_the_live_one_first(runs_dir: Path) -> None:
+    live = fake_run.write(runs_dir, "live", steps=40, state="running", total=100)
+    fake_run.write(runs_dir, "newer", steps=40)
+    with Worker(live.folder, 100) as worker:
+        worker.beat(state="running", step=40, now=True)
+        at = open_page("app.py")
+        names = [m.value for m in at.markdown if m.value.startswith("**")]
+        assert names == ["**live**", "**newer**"]
+        assert at.button(key="delete-live").disabled
+        assert not at.button(key="delete-newer").disabled
+
+
+def test_a_deleted_run_can_be_moved_back(runs_dir: Path) -> None:
+    fake_run.write(runs_dir, "old", steps=4)
+    fake_run.write(runs_dir, "new", steps=4)
+    at = open_page("app.py")
+    at.button(key="delete-old").click().run()
+    assert (runs_dir / "old").exists()
+    at.button(key="delete_sure").click().run()
+    assert not (runs_dir / "old").exists()
+    assert (runs_dir / ".trash" / "old" / "config.json").exists()
+    assert not at.exception
+
+
+def test_many_runs_are_shown_on_request(runs_dir: Path) -> None:
+    for k in range(14):
+        runs.create(runs_dir, f"run{k}", fake_run.config(10))
+    at = open_page("app.py")
+    assert len([m for m in at.markdown if m.value.startswith("**run")]) == 12
+    at.button(key="more_runs").click().run()
+    assert len([m for m in at.markdown if m.value.startswith("**run")]) == 14
+
+
+def test_a_page_that_watches_makes_no_threads(runs_dir: Path) -> None:
+    import threading
+
+    fake_run.write(runs_dir, "one", steps=40)
+    at = open_page("pages/monitor.py", run="one")
+    before = sorted(t.name for t in threading.enumerate())
+    for _ in range(20):
+        at.run()
+    assert sorted(t.name for t in threading.enumerate()) == before
+
+
+def test_the_server_never_imports_torch(runs_dir: Path) -> None:
+    """In a process of its own, for other tests import it."""
+    fake_run.write(runs_dir, "one", steps=40)
+    program = f"""
+import sys
+sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "tests")!r}]
+from streamlit.testing.v1 import AppTest
+for page in {PAGES!r}:
+    at = AppTest.from_file({str(ROOT / "app.py")!r}, default_timeout=60)
+    if page != "app.py":
+        at.switch_page(page)
+    at.run()
+    assert not at.exception, (page, at.exception)
+from ddpm import runs
+from pages.ui import widgets, layout
+widgets._workbook(runs.find(layout.runs_dir(), "one"))
+loaded = sorted(name for name in sys.modules if name.split(".")[0] in ("torch", "torchvision"))
+assert not loaded, loaded[:5]
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_every_state_has_a_badge_and_every_menu_entry_a_page() -> None:
+    from typing import get_args
+
+    from ddpm.jobs import State
+
+    assert set(widgets.BADGES) == set(get_args(State))
+    assert all((ROOT / script).exists() for script, _, _ in layout.MENU)
