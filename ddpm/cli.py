@@ -1,12 +1,13 @@
 """The command line.  Each subcommand imports what it needs when it needs it, so that `ddpm runs` answers at once."""
 
 import argparse
+import contextlib
 import logging
 import os
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,9 @@ log = logging.getLogger("ddpm")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 2 for what the user can put right."""
+    # Threads that wait for each other by spinning starve whatever else the machine does, and then each other:
+    # beside a browser a training was 4 to 10 times slower with OpenMP's default.  Read when torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     options = _parser().parse_args(arguments)
     try:
         return options.command(options) or 0
@@ -162,6 +166,8 @@ def _new_run(options: argparse.Namespace, given: dict[str, Any]) -> runs.Run:
     config = configs.resolved(configs.replace(base, given))
     configs.check(config)
     config = data.resolve(config)
+    with _bar("reading", unit="image") as progress:  # before there is a run, so that bad data leaves none behind
+        data.open_dataset(config.data, config.model, progress)
     name = options.run or runs.free_name(options.runs_dir, options.preset or Path(config.data.data_dir).stem)
     run = runs.create(options.runs_dir, name, config)
     print(f"Run {run.name} in {run.folder}", file=sys.stderr)
@@ -268,17 +274,24 @@ def _export(options: argparse.Namespace) -> None:
     print(path)
 
 
-def _data(options: argparse.Namespace) -> None:
+@contextlib.contextmanager
+def _bar(title: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress line, on a terminal only: a function of (done, total)."""
     from tqdm import tqdm
 
-    from ddpm import download
-
-    with tqdm(unit="B", unit_scale=True, desc=options.name) as bar:
+    with tqdm(desc=title, unit=unit, unit_scale=unit == "B", disable=None, leave=False) as bar:
 
         def progress(done: int, total: int) -> None:
             bar.total = total
             bar.update(done - bar.n)
 
+        yield progress
+
+
+def _data(options: argparse.Namespace) -> None:
+    from ddpm import download
+
+    with _bar(options.name, unit="B") as progress:
         archive = options.archive or download.fetch_cifar10(progress)
         path = download.import_cifar10(archive, progress)
     print(path)

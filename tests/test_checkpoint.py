@@ -1,0 +1,152 @@
+"""Checkpoint files: whole or not there, readable by other programs, and clear about what is wrong with them."""
+
+import json
+from collections import OrderedDict
+from pathlib import Path
+
+import pytest
+import torch
+
+from ddpm import checkpoint as checkpoints
+from ddpm import config as configs
+from ddpm import data, files, runs
+from ddpm.config import Config
+from ddpm.errors import UserError
+from ddpm.runs import Checkpoint, Run
+from ddpm.train import Trainer
+from ddpm.unet import UNet
+
+
+@pytest.fixture
+def trainer(tiny: Config) -> Trainer:
+    return Trainer(tiny, data.open_dataset(tiny.data, tiny.model))
+
+
+@pytest.fixture
+def run(runs_dir: Path, tiny: Config) -> Run:
+    return runs.create(runs_dir, "tried", tiny)
+
+
+def save(run: Run, trainer: Trainer, step: int) -> Checkpoint:
+    trainer.step = step
+    state = {"trainer": trainer.state(), "means": {}}
+    return checkpoints.save(run, step, trainer.weights(), trainer.optimizer.state_dict(), state, 0, 1.5)
+
+
+def test_names_and_contents_are_improved_diffusions(run: Run, trainer: Trainer) -> None:
+    list(trainer.steps(1))
+    saved = save(run, trainer, 500)
+    names = {"model000500.pt", "ema_0.9_000500.pt", "ema_0.99_000500.pt", "opt000500.pt", "state000500.pt"}
+    assert set(saved.files) == names
+    model = torch.load(run.folder / "model000500.pt", weights_only=True)
+    assert isinstance(model, OrderedDict)
+    assert list(model) == list(trainer.model.state_dict())
+    UNet(run.config.model).load_state_dict(model)
+    optimizer = torch.load(run.folder / "opt000500.pt", weights_only=True)
+    torch.optim.AdamW(UNet(run.config.model).parameters()).load_state_dict(optimizer)
+    assert saved.weights == ["ema_0.9", "ema_0.99", "model"]
+
+
+def test_a_file_describes_itself_wherever_it_is(run: Run, trainer: Trainer, tmp_path: Path) -> None:
+    save(run, trainer, 3)
+    elsewhere = tmp_path / "copy.pt"
+    elsewhere.write_bytes((run.folder / "ema_0.99_000003.pt").read_bytes())
+    weights = checkpoints.load_weights(elsewhere)
+    assert (weights.config, weights.step, weights.kind) == (run.config, 3, "ema_0.99")
+
+
+def test_a_set_is_never_rewritten(run: Run, trainer: Trainer) -> None:
+    first = save(run, trainer, 3)
+    list(trainer.steps(4))
+    assert save(run, trainer, 3) == first
+    assert not checkpoints.damage(first)
+
+
+@pytest.mark.parametrize("position", [0, 100, 5000, -30])
+def test_one_flipped_bit_is_noticed(run: Run, trainer: Trainer, position: int) -> None:
+    save(run, trainer, 1)
+    newest = save(run, trainer, 2)
+    path = newest.path("model")
+    content = bytearray(path.read_bytes())
+    content[position] ^= 4
+    path.write_bytes(content)
+    assert "checksum" in checkpoints.damage(newest)
+    found, wrong = checkpoints.newest_intact(run)
+    assert found is not None
+    assert found.step == 1
+    assert len(wrong) == 1
+
+
+def test_a_full_disk_leaves_the_sets_before(run: Run, trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(run, trainer, 1)
+    before = sorted(p.name for p in run.folder.iterdir())
+    original, room = files._Hashing.write, [20000]
+
+    def write(self: files._Hashing, block: bytes) -> int:
+        room[0] -= len(block)
+        if room[0] < 0:
+            self.error = OSError(28, "No space left on device")
+            raise self.error
+        return original(self, block)
+
+    monkeypatch.setattr(files._Hashing, "write", write)
+    with pytest.raises(files.DiskFull, match="free some space"):
+        save(run, trainer, 2)
+    assert sorted(p.name for p in run.folder.iterdir()) == before
+    assert [c.step for c in run.checkpoints()] == [1]
+
+
+def test_only_the_newest_are_kept(run: Run, trainer: Trainer) -> None:
+    for step in (1, 2, 3, 4):
+        save(run, trainer, step)
+    checkpoints.prune(run, 0)
+    assert len(run.checkpoints()) == 4
+    checkpoints.prune(run, 2)
+    assert [c.step for c in run.checkpoints()] == [3, 4]
+    assert not list(run.folder.glob("*000001.pt"))
+
+
+def test_what_is_no_checkpoint(run: Run, trainer: Trainer, tmp_path: Path) -> None:
+    saved = save(run, trainer, 1)
+    whole = saved.path("model").read_bytes()
+    wrong = {
+        "cut.pt": (whole[: len(whole) // 2], "cut short"),
+        "empty.pt": (b"", "not a checkpoint"),
+        "text.pt": (b"hello, world", "not a checkpoint"),
+    }
+    for name, (content, why) in wrong.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(UserError, match=why):
+            checkpoints.load_weights(tmp_path / name)
+    with pytest.raises(UserError, match="no network weights"):
+        checkpoints.load_weights(saved.path("opt"))
+    with pytest.raises(UserError, match="no file"):
+        checkpoints.load_weights(tmp_path / "missing.pt")
+    with pytest.raises(UserError, match="is a folder"):
+        checkpoints.load_weights(tmp_path)
+
+
+def test_code_in_a_file_is_never_run(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return eval, (f"open({str(tmp_path / 'ran')!r}, 'w')",)
+
+    torch.save({"w": Evil()}, tmp_path / "evil.pt")
+    with pytest.raises(UserError):
+        checkpoints.load_weights(tmp_path / "evil.pt")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_weights_of_another_network(run: Run, trainer: Trainer) -> None:
+    other = UNet(configs.replace(run.config, {"num_channels": 64}).model)
+    with pytest.raises(UserError, match=r"time_embed.0.weight, which is \(128, 32\) in the file and \(256, 64\) here"):
+        checkpoints.fit(other, trainer.model.state_dict(), "model000001.pt")
+
+
+def test_the_manifest_is_readable(run: Run, trainer: Trainer) -> None:
+    saved = save(run, trainer, 7)
+    manifest = json.loads((run.folder / "saves" / "000007.json").read_text())
+    assert manifest["step"] == 7
+    for name, entry in manifest["files"].items():
+        assert entry == {"bytes": (run.folder / name).stat().st_size, "sha256": files.sha256(run.folder / name)}
+    assert saved.seconds == 1.5

@@ -1,0 +1,330 @@
+"""The command line as a user types it, in processes of its own."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from openpyxl import load_workbook
+from PIL import Image
+
+from ddpm import cli
+from ddpm import config as configs
+from ddpm.jobs import Job
+from ddpm.runs import Run
+
+TINY = [
+    "--data_dir",
+    "cifar10-mini",
+    "--image_size",
+    "8",
+    "--num_channels",
+    "32",
+    "--num_res_blocks",
+    "1",
+    "--channel_mult",
+    "1",
+    "--num_heads",
+    "1",
+    "--attention_resolutions",
+    "8",
+    "--diffusion_steps",
+    "20",
+    "--noise_schedule",
+    "cosine",
+    "--batch_size",
+    "4",
+    "--microbatch",
+    "2",
+    "--dropout",
+    "0.2",
+    "--class_cond",
+    "True",
+    "--random_flip",
+    "True",
+    "--ema_rate",
+    "0.9,0.99",
+    "--log_interval",
+    "3",
+    "--sample_interval",
+    "10",
+    "--preview_samples",
+    "4",
+    "--preview_steps",
+    "3",
+    "--threads",
+    "1",
+]
+
+
+def ddpm(*arguments: str | Path, cwd: Path, timeout: float = 120, code: int = 0) -> str:
+    """Run `python -m ddpm`; returns what it printed."""
+    done = subprocess.run(
+        [sys.executable, "-m", "ddpm", *map(str, arguments)], cwd=cwd, capture_output=True, text=True, timeout=timeout,
+        env={**os.environ, "PYTHONPATH": str(Path(cli.__file__).parent.parent)},
+    )  # fmt: skip
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def start(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "ddpm", *arguments], cwd=cwd, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        env={**os.environ, "PYTHONPATH": str(Path(cli.__file__).parent.parent)},
+    )  # fmt: skip
+
+
+def wait_for_step(job: Job, step: int, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        status = job.status()
+        if status and status.step >= step:
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"step {step} never came: {job.status()}\n{job.log_tail()}")
+
+
+def contents(run: Run, step: int) -> list[torch.Tensor]:
+    def flat(value: object) -> list[torch.Tensor]:
+        if isinstance(value, torch.Tensor):
+            return [value]
+        if isinstance(value, dict):
+            return [t for v in value.values() for t in flat(v)]
+        return [t for v in value for t in flat(v)] if isinstance(value, list) else []
+
+    checkpoint = run.checkpoint(step)
+    return [t for name in sorted(checkpoint.files) for t in flat(torch.load(run.folder / name, weights_only=True))]
+
+
+def rows(run: Run) -> list[str]:
+    """progress.csv without the columns that a clock decides."""
+    lines = [line.split(",") for line in run.progress_path.read_text().splitlines()]
+    clocks = {lines[0].index("seconds"), lines[0].index("steps_per_second")}
+    return [",".join(cell for i, cell in enumerate(line) if i not in clocks) for line in lines]
+
+
+def test_stop_and_resume_equal_never_having_stopped(tmp_path: Path) -> None:
+    """20 steps straight against about 10, a stop by request, and the rest."""
+    ddpm("train", *TINY, "--total_steps", "20", "--run", "straight", cwd=tmp_path)
+    straight, stopped = Run(tmp_path / "runs" / "straight"), Run(tmp_path / "runs" / "stopped")
+    assert straight.state() == "finished"
+
+    ddpm("train", *TINY, "--total_steps", "20", "--run", "stopped", "--save_interval", "1", cwd=tmp_path, code=0)
+    for manifest in sorted((stopped.folder / "saves").glob("*.json"))[10:]:
+        manifest.unlink()  # as if the process had been killed after step 10
+    assert stopped.checkpoint().step == 10
+    ddpm("train", "--resume", "stopped", cwd=tmp_path)
+    one, other = contents(straight, 20), contents(stopped, 20)
+    assert len(one) == len(other) > 100
+    assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_a_polite_stop_in_the_middle(tmp_path: Path) -> None:
+    ddpm("train", *TINY, "--total_steps", "300", "--run", "straight", cwd=tmp_path)
+    straight, run = Run(tmp_path / "runs" / "straight"), Run(tmp_path / "runs" / "stopped")
+    process = start("train", *TINY, "--total_steps", "300", "--run", "stopped", cwd=tmp_path)
+    wait_for_step(run, 10)
+    said = ddpm("stop", "stopped", cwd=tmp_path)
+    assert process.wait(30) == 0
+    at = int(re.search(r"stopped at step (\d+)", said).group(1))  # type: ignore[union-attr]
+    assert 10 <= at < 300
+    assert run.state() == "stopped"
+    assert [c.step for c in run.checkpoints()] == [at]
+    assert "nothing to stop" in ddpm("stop", "stopped", cwd=tmp_path, code=2)
+
+    process = start("train", "--resume", "stopped", cwd=tmp_path)
+    wait_for_step(run, at + 5)
+    process.send_signal(signal.SIGTERM)  # a stop too
+    assert process.wait(30) == 0
+    assert run.state() == "stopped"
+    ddpm("train", "--resume", "stopped", cwd=tmp_path)
+    assert all(torch.equal(a, b) for a, b in zip(contents(straight, 300), contents(run, 300), strict=True))
+    assert rows(straight) == rows(run), "the log is that of one training"
+    assert "has done all its 300 steps" in ddpm("train", "--resume", "stopped", cwd=tmp_path, code=2)
+
+
+def test_train_sample_export(tmp_path: Path) -> None:
+    """The journey of the README, on a folder of real pictures."""
+    with np.load(Path(cli.__file__).parent / "assets" / "cifar10_mini.npz") as mini:
+        pixels = next(mini[name] for name in mini.files if mini[name].ndim == 4)[:40]
+    for k, picture in enumerate(pixels):
+        (tmp_path / "cifar").mkdir(exist_ok=True)
+        Image.fromarray(picture).save(tmp_path / "cifar" / f"{'ab'[k % 2]}_{k:05d}.png")
+    ddpm("train", *TINY, "--data_dir", "cifar", "--total_steps", "12", "--run", "mine", "--seed", "3", cwd=tmp_path)
+    run = Run(tmp_path / "runs" / "mine")
+    assert run.config.class_names == ("a", "b")
+    assert [step for step, _ in run.previews()] == [10, 12]
+    table = ddpm("runs", cwd=tmp_path)
+    assert re.search(r"mine +finished +12/12", table)
+
+    flags = ["--num_samples", "6", "--use_ddim", "True", "--timestep_respacing", "ddim5", "--eta", "0", "--seed", "0"]
+    ddpm("sample", "--run", "mine", *flags, "--out", "one", cwd=tmp_path)
+    ddpm("sample", "--model_path", "runs/mine/ema_0.9_000012.pt", *flags, "--batch_size", "4", "--out", "two", cwd=tmp_path)  # fmt: skip
+    with np.load(tmp_path / "one" / "samples_6x8x8x3.npz") as one, np.load(tmp_path / "two" / "samples_6x8x8x3.npz") as two:  # fmt: skip
+        assert one["arr_0"].dtype == np.uint8
+        assert one["arr_0"].shape == (6, 8, 8, 3)
+        assert one["arr_1"].tolist() == [0, 1, 0, 1, 0, 1]
+        np.testing.assert_array_equal(one["arr_0"], two["arr_0"])
+        first = np.asarray(Image.open(tmp_path / "one" / "images" / "00000.png"))
+        np.testing.assert_array_equal(first, one["arr_0"][0])
+    settings = json.loads((tmp_path / "one" / "settings.json").read_text())
+    assert settings["checkpoint"]["step"] == 12
+    assert settings["sample"]["seed"] == 0
+    again = settings["command"].split()[1:]
+    ddpm(*again, "--out", "three", cwd=tmp_path)
+    assert (tmp_path / "three" / "grid.png").read_bytes() == (tmp_path / "one" / "grid.png").read_bytes()
+    assert "already holds samples" in ddpm("sample", "--run", "mine", *flags, "--out", "one", cwd=tmp_path, code=2)
+
+    ddpm("sample", "--run", "mine", *flags, "--classes", "b", "--weights", "model", "--out", "b", cwd=tmp_path)
+    with np.load(tmp_path / "b" / "samples_6x8x8x3.npz") as drawn:
+        assert drawn["arr_1"].tolist() == [1] * 6
+
+    ddpm("export", "mine", "--xlsx", "mine.xlsx", cwd=tmp_path)
+    assert load_workbook(tmp_path / "mine.xlsx", read_only=True).sheetnames[:3] == ["Summary", "Config", "Metrics"]
+
+
+def test_killed_at_any_time_it_can_be_resumed(tmp_path: Path) -> None:
+    ddpm("train", *TINY, "--total_steps", "60", "--run", "straight", cwd=tmp_path)
+    straight, run = Run(tmp_path / "runs" / "straight"), Run(tmp_path / "runs" / "killed")
+    arguments = ["train", *TINY, "--total_steps", "60", "--save_interval", "5", "--run", "killed"]
+    for step in (7, 23, 41):
+        process = start(*arguments, cwd=tmp_path)
+        wait_for_step(run, step)
+        process.kill()
+        process.wait()
+        assert run.state() == "lost"
+        arguments = ["train", "--resume", "killed"]
+    ddpm(*arguments, cwd=tmp_path)
+    assert all(torch.equal(a, b) for a, b in zip(contents(straight, 60), contents(run, 60), strict=True))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="limits of file sizes are POSIX")
+def test_a_full_disk_ends_with_a_sentence_and_what_was_saved_stays(tmp_path: Path) -> None:
+    """Files that may not grow past a limit fail as on a full disk."""
+    import resource
+
+    ddpm("train", *TINY, "--total_steps", "4", "--run", "mine", cwd=tmp_path)
+    run = Run(tmp_path / "runs" / "mine")
+    config = json.loads((run.folder / "config.json").read_text())
+    config["train"]["total_steps"] = 8
+    (run.folder / "config.json").write_text(json.dumps(config))
+    process = subprocess.run(
+        [sys.executable, "-m", "ddpm", "train", "--resume", "mine"], cwd=tmp_path, capture_output=True, text=True, timeout=60,
+        env={**os.environ, "PYTHONPATH": str(Path(cli.__file__).parent.parent)},
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)),
+    )  # fmt: skip
+    assert process.returncode == 2
+    assert "No room to write model000008.pt" in process.stderr.splitlines()[-1]
+    assert run.state() == "failed"
+    assert run.status().message.startswith("No room")  # type: ignore[union-attr]
+    assert [c.step for c in run.checkpoints()] == [4]
+    assert not list(run.folder.glob("*000008.pt"))
+    assert run.progress_path.read_text().count("\n") == 5  # header, steps 1, 3, 6 and the last ones
+    ddpm("train", "--resume", "mine", cwd=tmp_path)  # with room again
+    assert run.checkpoint().step == 8
+
+
+def test_a_second_training_waits_for_the_first(tmp_path: Path) -> None:
+    first = start("train", *TINY, "--total_steps", "100000", "--run", "first", cwd=tmp_path)
+    one, two = Run(tmp_path / "runs" / "first"), Run(tmp_path / "runs" / "second")
+    wait_for_step(one, 1)
+    second = start("train", *TINY, "--total_steps", "3", "--run", "second", cwd=tmp_path)
+    end = time.monotonic() + 30
+    while two.state() != "queued" or not (two.status() and two.status().message):  # type: ignore[union-attr]
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    assert two.status().message == "Waiting for first to end"  # type: ignore[union-attr]
+    assert "already" in ddpm("train", "--resume", "first", cwd=tmp_path, code=2)
+    ddpm("stop", "first", cwd=tmp_path)
+    assert first.wait(30) == 0
+    assert second.wait(60) == 0
+    assert two.state() == "finished"
+
+
+BAD = {
+    "no such folder": (["train", "--data_dir", "nowhere"], "nowhere"),
+    "an empty folder": (["train", "--data_dir", "empty"], "empty"),
+    "a broken image": (["train", "--data_dir", "broken", "--image_size", "8", "--run", "x"], "bad.png"),
+    "images too small": (["train", "--data_dir", "small", "--image_size", "64", "--run", "x"], "set enlarge to True"),
+    "betas above 1": (["train", "--data_dir", "shapes", "--diffusion_steps", "10"], "at least 20 diffusion steps"),
+    "not divisible": (["train", "--data_dir", "shapes", "--image_size", "30", "--channel_mult", "1,2,2"], "28, 32"),
+    "heads": (["train", "--data_dir", "shapes", "--num_heads", "3"], "num_heads 3 does not divide"),
+    "a path for a name": (["train", "--data_dir", "shapes", "--run", "../evil"], "no path"),
+    "a name taken": (["train", "--data_dir", "shapes", "--run", "taken"], "already a run named taken"),
+    "no such run": (["train", "--resume", "nobody"], "no run named nobody"),
+    "settings of a resumed run": (["train", "--resume", "taken", "--lr", "1"], "--lr was given too"),
+    "no checkpoint": (["sample", "--run", "taken", "--num_samples", "1"], "no checkpoint yet"),
+    "no such file": (["sample", "--model_path", "none.pt"], "There is no file"),
+    "not a checkpoint": (["sample", "--model_path", "empty/../text.pt"], "not a checkpoint"),
+    "eta": (["sample", "--run", "taken", "--eta", "2"], "between 0 and 1"),
+    "a bool": (["train", "--class_cond", "maybe"], "True or False"),
+    "a number": (["train", "--batch_size", "many"], "invalid int"),
+    "an unknown flag": (["train", "--learning_rate", "1"], "unrecognized arguments"),
+    "learned variance": (["train", "--data_dir", "shapes", "--learn_sigma", "True"], "learn_sigma"),
+    "no archive": (["data", "cifar10", "--archive", "none.tar.gz"], "none.tar.gz"),
+    "stop nobody": (["stop", "nobody"], "no run named"),
+    "export nobody": (["export", "nobody"], "no run named"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "says"), BAD.values(), ids=BAD.keys())
+def test_bad_input_gets_one_sentence_and_exit_code_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], arguments: list[str], says: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("empty", "broken", "small"):
+        (tmp_path / folder).mkdir()
+    Image.new("RGB", (16, 16)).save(tmp_path / "broken" / "good.png")
+    (tmp_path / "broken" / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\nnonsense")
+    Image.new("RGB", (16, 16)).save(tmp_path / "small" / "a.png")
+    (tmp_path / "text.pt").write_bytes(b"hello")
+    (tmp_path / "runs" / "taken").mkdir(parents=True)
+    (tmp_path / "runs" / "taken" / "config.json").write_text(json.dumps(configs.to_json(configs.Config())))
+    try:
+        code = cli.main(arguments)
+    except SystemExit as leaving:  # argparse
+        code = int(leaving.code or 0)
+    said = capfd.readouterr().err
+    assert code == 2
+    assert says in said
+    assert "Traceback" not in said
+    assert [p.name for p in (tmp_path / "runs").iterdir() if p.name[0] != "."] == ["taken"], "nothing half-made is left"
+
+
+def test_bool_flags_and_help(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as leaving:
+        cli.main(["train", "--help"])
+    assert leaving.value.code == 0
+    help_text = capsys.readouterr().out
+    for cls in configs.SECTIONS.values():
+        for s in configs.settings(cls):
+            assert f"--{s.name}" in help_text
+
+
+def test_durations() -> None:
+    assert [cli.duration(s) for s in (0, 59.4, 62, 3599, 3723)] == ["0 s", "59 s", "1 min 02 s", "59 min 59 s", "1 h 02 min"]  # fmt: skip
+
+
+def test_a_checkpoint_of_other_flags(tmp_path: Path) -> None:
+    ddpm("train", *TINY, "--total_steps", "1", "--run", "mine", cwd=tmp_path)
+    path = "runs/mine/model000001.pt"
+    said = ddpm("sample", "--model_path", path, "--num_channels", "64", "--out", "x", cwd=tmp_path, code=2)
+    assert "--num_channels 64 (trained with 32)" in said
+    cut = tmp_path / "cut.pt"
+    cut.write_bytes((tmp_path / path).read_bytes()[:-1000])
+    assert "cut short" in ddpm("sample", "--model_path", "cut.pt", "--out", "y", cwd=tmp_path, code=2)
+    foreign = torch.load(tmp_path / path, weights_only=True)
+    torch.save(dict(foreign), tmp_path / "foreign.pt")  # as another program writes it: without settings
+    flags = ["--image_size", "8", "--num_channels", "32", "--num_res_blocks", "1", "--channel_mult", "1", "--num_heads", "1", "--attention_resolutions", "8", "--diffusion_steps", "20", "--noise_schedule", "cosine", "--class_cond", "True"]  # fmt: skip
+    drawing = ["--num_samples", "2", "--timestep_respacing", "5"]
+    ddpm("sample", "--model_path", "foreign.pt", *flags, *drawing, "--out", "f", cwd=tmp_path)
+    assert (tmp_path / "f" / "samples_2x8x8x3.npz").exists()
+    said = ddpm("sample", "--model_path", "foreign.pt", *drawing, "--out", "g", cwd=tmp_path, code=2)
+    assert "use the flags that it was trained with" in said

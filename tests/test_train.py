@@ -1,0 +1,165 @@
+"""Training: what it computes, that it can be continued to the last bit, and what its averages hold."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from ddpm import config as configs
+from ddpm import data
+from ddpm.config import Config, TrainConfig
+from ddpm.data import Dataset
+from ddpm.ema import Ema
+from ddpm.train import Means, Report, Trainer, learning_rate
+
+
+@pytest.fixture
+def dataset(tiny: Config) -> Dataset:
+    return data.open_dataset(tiny.data, tiny.model)
+
+
+def rough(config: Config, **settings: Any) -> Config:
+    """Settings in which everything that could be forgotten at a resume is at work."""
+    return data.resolve(
+        configs.replace(
+            config,
+            dict(dropout=0.3, random_flip=True, class_cond=True, lr_warmup_steps=5, weight_decay=0.01, grad_clip=0.5,
+                 batch_size=5, microbatch=2, **settings),
+        )
+    )  # fmt: skip
+
+
+def flat(content: Any) -> list[Tensor]:
+    if isinstance(content, Tensor):
+        return [content]
+    if isinstance(content, Mapping):
+        return [t for key in content for t in flat(content[key])]
+    if isinstance(content, list | tuple):
+        return [t for item in content for t in flat(item)]
+    return [torch.tensor(content)] if isinstance(content, int | float) else []
+
+
+def everything(trainer: Trainer) -> list[Tensor]:
+    return flat([trainer.weights(), trainer.optimizer.state_dict(), trainer.state()])
+
+
+def test_continuing_is_never_having_stopped(tiny: Config, dataset: Dataset) -> None:
+    config = rough(tiny)
+    straight = Trainer(config, dataset)
+    straight_reports = list(straight.steps(20))
+
+    first = Trainer(config, dataset)
+    list(first.steps(10))
+    saved = ({k: {n: t.clone() for n, t in w.items()} for k, w in first.weights().items()}, first.optimizer.state_dict(), first.state())  # fmt: skip
+    torch.manual_seed(999)  # another process has another random state
+    second = Trainer(configs.replace(config, {}), dataset)
+    second.load(*saved)
+    second_reports = list(second.steps(20))
+
+    for a, b in zip(everything(straight), everything(second), strict=True):
+        assert torch.equal(a, b)
+    for a, b in zip(straight_reports[10:], second_reports, strict=True):
+        assert (a.step, a.grad_norm, a.lr) == (b.step, b.grad_norm, b.lr)
+        assert torch.equal(a.losses["loss"], b.losses["loss"])
+
+
+def test_the_seed_decides_everything(tiny: Config, dataset: Dataset) -> None:
+    def weights(seed: int) -> list[Tensor]:
+        trainer = Trainer(rough(tiny, seed=seed), dataset)
+        list(trainer.steps(3))
+        return flat(trainer.weights())
+
+    assert all(torch.equal(a, b) for a, b in zip(weights(1), weights(1), strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(weights(1), weights(2), strict=True))
+
+
+@pytest.mark.parametrize("microbatch", [1, 2, 3, 5])
+def test_microbatches_do_not_change_the_gradient(tiny: Config, dataset: Dataset, microbatch: int) -> None:
+    whole = Trainer(configs.replace(tiny, {"batch_size": 6}), dataset)
+    split = Trainer(configs.replace(tiny, {"batch_size": 6, "microbatch": microbatch}), dataset)
+    one, other = whole.update(whole.draw()), split.update(split.draw())
+    assert other.grad_norm == pytest.approx(one.grad_norm, rel=1e-5)
+    torch.testing.assert_close(other.losses["loss"], one.losses["loss"], rtol=1e-5, atol=0)
+
+
+def test_clipping_scales_the_gradient_and_logs_it_whole(tiny: Config, dataset: Dataset) -> None:
+    free = Trainer(tiny, dataset)
+    clipped = Trainer(configs.replace(tiny, {"grad_clip": 0.01}), dataset)
+    batch = free.draw()
+    norm = free.update(batch).grad_norm
+    assert norm > 0.01
+    assert clipped.update(batch).grad_norm == norm
+    left = torch.stack(torch._foreach_norm([p.grad for p in clipped.parameters if p.grad is not None]))
+    assert float(torch.linalg.vector_norm(left)) == pytest.approx(0.01, rel=1e-5)
+
+
+def test_a_gradient_that_is_not_a_number_is_not_applied(tiny: Config, dataset: Dataset) -> None:
+    trainer = Trainer(tiny, dataset)
+    before = [p.clone() for p in trainer.parameters]
+    batch = trainer.draw()
+    report = trainer.update(batch._replace(x_start=batch.x_start * float("nan")))
+    assert not report.applied
+    assert all(torch.equal(a, b) for a, b in zip(before, trainer.parameters, strict=True))
+
+
+def test_training_learns(tiny: Config, dataset: Dataset) -> None:
+    trainer = Trainer(configs.replace(tiny, {"lr": 3e-3, "batch_size": 16}), dataset)
+    losses = [float(report.losses["loss"].mean()) for report in trainer.steps(60)]
+    assert np.mean(losses[:3]) > 0.8
+    assert np.mean(losses[-10:]) < 0.5 * np.mean(losses[:3])
+
+
+def test_learning_rate() -> None:
+    constant = TrainConfig(lr=1.0)
+    assert [learning_rate(constant, n) for n in (0, 10)] == [1.0, 1.0]
+    falling = dataclasses.replace(constant, lr_anneal_steps=4)
+    assert [learning_rate(falling, n) for n in range(5)] == [1.0, 0.75, 0.5, 0.25, 0.0]
+    rising = dataclasses.replace(constant, lr_warmup_steps=4)
+    assert [learning_rate(rising, n) for n in range(5)] == [0.25, 0.5, 0.75, 1.0, 1.0]
+
+
+class One(torch.nn.Module):
+    def __init__(self, value: float):
+        super().__init__()
+        self.w = torch.nn.Parameter(torch.tensor([value]))
+
+
+def averaged(rate: str, warmup: bool, updates: int) -> float:
+    """An average that began at 1, after the weights have been 0 for so many updates."""
+    model = One(1.0)
+    ema = Ema(model, (rate,), warmup)
+    model.w.data.zero_()
+    for _ in range(updates):
+        ema.update()
+    return float(ema.weights(rate)["w"])
+
+
+def test_ema_without_warmup_is_the_references() -> None:
+    assert averaged("0.9", False, 3) == pytest.approx(0.9**3)
+    assert averaged("0.9999", False, 7000) == pytest.approx(0.4966, abs=1e-3), "half of the random start"
+
+
+def test_ema_with_warmup_forgets_the_start_at_once() -> None:
+    assert averaged("0.9999", True, 100) < 1e-8
+    model = One(0.0)
+    ema = Ema(model, ("0.9999",), warmup=True)
+    for step in range(1, 101):
+        model.w.data.fill_(float(step))
+        ema.update()
+    assert 85 < float(ema.weights("0.9999")["w"]) < 95, "it averages about the last tenth"
+
+
+def test_means_per_quarter() -> None:
+    means = Means(1000)
+    t = torch.tensor([0, 249, 250, 999])
+    losses = {"loss": torch.tensor([1.0, 2.0, 3.0, 4.0], dtype=torch.float64)}
+    means.add(Report(1, losses, t, 5.0, 1e-4, 0.1, True))
+    kept = Means(1000)
+    kept.load(means.state())
+    row = kept.take()
+    assert row == {"grad_norm": 5.0, "loss": 2.5, "loss_q0": 1.5, "loss_q1": 3.0, "loss_q3": 4.0, "step_seconds": 0.1}
+    assert kept.take() == {}
