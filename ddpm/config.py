@@ -235,7 +235,8 @@ def to_flags(config: Any, base: Any = None) -> list[str]:
     for s in settings(type(config)):
         value = getattr(config, s.name)
         if value != getattr(base, s.name):
-            flags += [f"--{s.name}", str(value)]
+            text = str(value)  # one that begins with a dash would be taken for a flag
+            flags += [f"--{s.name}={text}"] if s.type is str and text.startswith("-") else [f"--{s.name}", text]
     return flags
 
 
@@ -268,10 +269,15 @@ def from_json(data: Mapping[str, Any]) -> Config:
     if not isinstance(data, Mapping) or data.get("format") != FORMAT:
         found = data.get("format", "none") if isinstance(data, Mapping) else type(data).__name__
         raise UserError(f"The configuration has format {found}, this version reads {FORMAT}: update DDPM Workbench.")
-    values: dict[str, Any] = {"class_names": data.get("class_names", ())}
+    names = data.get("class_names", [])
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise UserError(f"class_names in the configuration is {names!r}, which is no list of names: correct it.")
+    values: dict[str, Any] = {"class_names": names}
     for name, cls in SECTIONS.items():
-        for key, value in data.get(name, {}).items():
-            values[key] = _typed(cls, key, value)
+        section = data.get(name, {})
+        if not isinstance(section, Mapping):
+            raise UserError(f"{name} in the configuration is {section!r}, which is no group of settings: correct it.")
+        values |= {key: _typed(cls, key, value) for key, value in section.items()}
     return replace(Config(), values)
 
 
@@ -337,10 +343,8 @@ def limit_problems(section: Any) -> Iterator[Problem]:
             yield Problem(
                 s.name, f"{s.name} is {value!r}, which is none of {', '.join(s.choices)}: choose one of them."
             )
-        if s.type in (int, float) and value is not None:
-            bounds = f"between {s.low:g} and {s.high:g}"
-            if not math.isfinite(value) or not s.low <= value <= s.high:
-                yield Problem(s.name, f"{s.name} is {value:g}: set it {bounds}.")
+        if s.type in (int, float) and not s.low <= value <= s.high:  # as a NaN is not, either
+            yield Problem(s.name, f"{s.name} is {value}: set it between {s.low:.15g} and {s.high:.15g}.")
 
 
 def _model_problems(config: Config) -> Iterator[Problem]:
@@ -360,6 +364,8 @@ def _model_problems(config: Config) -> Iterator[Problem]:
         yield Problem("num_channels", f"num_channels {model.num_channels} is no multiple of 32, the number of normalisation groups: use {low} or {low + 32}.")  # fmt: skip
     for flag, heads in (("num_heads", model.num_heads), ("num_heads_upsample", model.heads_up)):
         widths = {m * model.num_channels for i, m in enumerate(model.multipliers) if model.image_size >> i in model.attention_sizes}  # fmt: skip
+        if flag == "num_heads_upsample" and model.num_heads_upsample == -1:
+            continue  # what is wrong with num_heads was said
         if flag == "num_heads":
             widths.add(model.multipliers[-1] * model.num_channels)  # the middle always has attention
         bad = sorted(w for w in widths if heads < 1 or w % heads)
@@ -402,7 +408,7 @@ def _train_problems(config: Config) -> Iterator[Problem]:
             good = False
         if not good:
             yield Problem("ema_rate", f"ema_rate {rate!r} is not between 0 and 1: write rates such as 0.999,0.9999.")
-    if len({float(r) for r in train.ema_rates if _is_number(r)}) < len(train.ema_rates):
+    if len(set(train.ema_rates)) < len(train.ema_rates):
         yield Problem("ema_rate", f"ema_rate {train.ema_rate!r} names a rate twice: name each once.")
     if 0 < train.lr_anneal_steps < train.total_steps:
         yield Problem("total_steps", f"total_steps {train.total_steps} goes on after the learning rate has reached 0 at lr_anneal_steps {train.lr_anneal_steps}: make them equal.")  # fmt: skip

@@ -14,6 +14,8 @@ from ddpm.errors import UserError
 def linear_betas(T: int) -> np.ndarray:
     """betas [T] of Ho et al. 2020, scaled so that any T ends at about the same noise."""
     scale = 1000 / T
+    if T == 1:
+        return np.array([scale * 0.02])  # a single step has to bring all the noise; linspace would give its least
     return np.linspace(scale * 1e-4, scale * 0.02, T, dtype=np.float64)
 
 

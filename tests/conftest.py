@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from ddpm import config as configs
@@ -14,6 +15,9 @@ from ddpm.config import Config
 from ddpm.runs import Run
 
 HERE = Path(__file__).parent
+
+hypothesis.settings.register_profile("project", deadline=None)  # a busy machine is no fault
+hypothesis.settings.load_profile("project")
 
 
 SUMMARY = pytest.StashKey[list[str]]()  # lines that a test wants printed at the very end
