@@ -4,6 +4,7 @@ import streamlit as st
 
 from ddpm import process
 from ddpm.config import SampleConfig
+from ddpm.errors import UserError
 from ddpm.jobs import ACTIVE
 from pages.ui import drawn, forms, layout, sample_fields, words
 
@@ -16,8 +17,11 @@ with settings:
     run = layout.pick_run(
         empty="There is nothing to draw from yet. Train a run first: the quick start needs but a click."
     )
-with layout.errors():
-    config, checkpoints = run.config, run.checkpoints()
+try:
+    config, checkpoints, jobs = run.config, run.checkpoints(), run.sample_jobs()
+except UserError as error:
+    result.error(str(error), icon=":material/error:")
+    st.stop()
 
 
 # A run that has not saved anything yet
@@ -48,7 +52,6 @@ if not checkpoints:
 
 # What to draw
 
-jobs = run.sample_jobs()
 chosen = st.session_state.get("sample_shown")
 shown = next((job for job in jobs if job.name == chosen), jobs[0] if jobs else None)
 drawing = shown is not None and shown.state() in ACTIVE

@@ -31,7 +31,7 @@ forked = st.query_params.get("from")
 if forked and st.session_state.get("train_forked") != forked:
     with layout.errors():
         begin(runs.find(runs_dir, forked).config, forked)
-    st.session_state["train_forked"] = forked
+st.session_state["train_forked"] = forked
 if "train_base" not in st.session_state:
     begin(PRESETS[DEFAULT].config, DEFAULT)
 

@@ -88,7 +88,7 @@ def show(form: str, config: Config, about: Description | None, problems: forms.P
     forms.complaint(problems.get("data_dir", ()))
     if about is None:
         return
-    st.caption(_summary(about, config.model.image_size))
+    st.caption(_summary(about, config.model.image_size, source != PATH))
     for notice in about.notices:
         st.caption(f":orange[:material/info: {forms.plain(notice)}]")
     small = about.size is not None and min(about.size) < config.model.image_size
@@ -104,14 +104,14 @@ def pictures(config: Config) -> None:
         st.image(shown, output_format="PNG", width="stretch", alt="Some of the pictures, as the network will see them")
 
 
-def _summary(about: Description, size: int) -> str:
-    parts = [words.plural(about.count, "picture")]
+def _summary(about: Description, size: int, named: bool) -> str:
+    parts = [] if named else [words.plural(about.count, "picture")]
     if about.size and about.size != (size, size):
         parts.append(f"the first has {about.size[0]} × {about.size[1]} pixels, shown as {size} × {size}")
     count = len(about.class_names)
     if count:
-        named = ", ".join(about.class_names[:10]) + (" …" if count > 10 else "")
-        parts.append(f"{count} {'class' if count == 1 else 'classes'}: {forms.plain(named)}")
+        listed = ", ".join(about.class_names[:10]) + (" …" if count > 10 else "")
+        parts.append(f"{count} {'class' if count == 1 else 'classes'}: {forms.plain(listed)}")
     else:
         parts.append("no classes")
     return " · ".join(parts)

@@ -71,7 +71,7 @@ def plain(text: str) -> str:
 def complaint(sentences: Sequence[str]) -> None:
     """What is wrong, in small red print right under a field."""
     for sentence in sentences:
-        st.caption(f":red[:material/error: {plain(sentence)}]")
+        st.markdown(f":small[:red[:material/error: {plain(sentence)}]]")
 
 
 def section(

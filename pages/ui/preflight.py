@@ -38,8 +38,10 @@ def _numbers(config: Config, pictures: int | None, was_active: bool) -> None:
         st.rerun()  # once, so that the polling really stops
     train = config.train
     pace = seconds_per_step(job)
-    whole = pace * train.total_steps if pace else None
     status = job.status()
+    previews = train.total_steps // train.sample_interval if train.sample_interval else 0
+    preview_pace = (status.metrics.get("seconds_per_preview") or 0.0) if status else 0.0
+    whole = pace * train.total_steps + preview_pace * previews if pace else None
     measured = status.metrics.get("peak_bytes") if status and pace else None
     needed = measured or architecture.memory_bytes(config.model, train)
     free = psutil.virtual_memory().available
@@ -50,7 +52,11 @@ def _numbers(config: Config, pictures: int | None, was_active: bool) -> None:
             help=f"{'Measured' if measured else 'Estimated'}. This computer has {words.memory(free)} to spare now.",
         )  # fmt: skip
         st.metric("One step", words.duration(pace))
-        st.metric("All steps", words.duration(whole), help=f"{train.total_steps:,} steps, without previews and saving.")
+        st.metric(
+            "All of it",
+            words.duration(whole),
+            help=f"{words.plural(train.total_steps, 'step')}, with {words.plural(previews, 'preview')}.",
+        )
         st.metric("Done at", words.clock(time.time() + whole) if whole else "–", help="If it started now.")
         epochs = train.total_steps * train.batch_size / pictures if pictures else None
         st.metric(
