@@ -1,6 +1,5 @@
 """What all tests share: folders of their own, a small run that no process ever trained, the golden numbers."""
 
-import json
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -108,6 +107,18 @@ def fake_run(runs_dir: Path, tiny: Config) -> Callable[..., Run]:
     return make
 
 
+@pytest.fixture
+def save_checkpoint() -> Callable[..., None]:
+    """Adds a checkpoint to a run."""
+    return fake_checkpoint
+
+
+@pytest.fixture
+def save_preview() -> Callable[..., None]:
+    """Adds a preview to a run."""
+    return fake_preview
+
+
 def fake_checkpoint(run: Run, step: int, log_bytes: int, rates: tuple[str, ...] = ("0.9",)) -> None:
     """A committed set whose files hold no weights."""
     names = [f"model{step:06d}.pt", *(f"ema_{rate}_{step:06d}.pt" for rate in rates)]
@@ -124,8 +135,3 @@ def fake_preview(run: Run, step: int) -> None:
 
     pixels = np.random.default_rng(step).integers(0, 256, (34, 34, 3), dtype=np.uint8)
     files.write(run.folder / "samples" / f"{step:06d}.png", lambda file: Image.fromarray(pixels).save(file, "PNG"))
-
-
-def read_status(run: Run) -> dict[str, object]:
-    """status.json, parsed."""
-    return json.loads((run.folder / "status.json").read_text())

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import fake_preview
 from openpyxl import Workbook, load_workbook
 from openpyxl.worksheet.worksheet import Worksheet
 from PIL import Image
@@ -118,9 +117,11 @@ def test_chart_data_is_thinned_and_keeps_the_spike(runs_dir: Path, tiny: Config)
     assert 100.0 in [row["loss"] for row in rows]
 
 
-def test_the_last_preview_is_embedded_enlarged_and_unblurred(fake_run: FakeRun) -> None:
+def test_the_last_preview_is_embedded_enlarged_and_unblurred(
+    fake_run: FakeRun, save_preview: Callable[..., None]
+) -> None:
     run = fake_run(steps=40, save_every=20)
-    fake_preview(run, 30)
+    save_preview(run, 30)
     with zipfile.ZipFile(io.BytesIO(export.workbook(run))) as parts:
         (name,) = (name for name in parts.namelist() if name.startswith("xl/media/"))
         embedded = Image.open(io.BytesIO(parts.read(name)))

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import fake_checkpoint
 
 from ddpm import config as configs
 from ddpm import files, runs
@@ -163,10 +162,10 @@ def test_no_checkpoint(runs_dir: Path, tiny: Config) -> None:
         runs.create(runs_dir, "one", tiny).checkpoint()
 
 
-def test_steps_of_more_than_six_digits(runs_dir: Path, tiny: Config) -> None:
+def test_steps_of_more_than_six_digits(runs_dir: Path, tiny: Config, save_checkpoint: Callable[..., None]) -> None:
     run = runs.create(runs_dir, "one", tiny)
-    fake_checkpoint(run, 2_000_000, 0)
-    fake_checkpoint(run, 999_999, 0)
+    save_checkpoint(run, 2_000_000, 0)
+    save_checkpoint(run, 999_999, 0)
     assert [c.step for c in run.checkpoints()] == [999_999, 2_000_000]
     assert run.checkpoint().weights == ["ema_0.9", "model"]
     assert run.checkpoint().path("ema_0.9").exists()
