@@ -43,6 +43,7 @@ class Session:
         self.began = time.monotonic()
         self.first_step = self.trainer.step
         self.save_again_at = 0.0
+        self.asked: set[str] = set()  # requests heard and not yet met
         count = sum(p.numel() for p in self.trainer.parameters)
         log.info("%d images, %s parameters, on %s with %d threads", len(dataset.images), f"{count:,}", self.device, torch.get_num_threads())  # fmt: skip
 
@@ -88,7 +89,8 @@ class Session:
             self.worker.beat(step=step, seconds_left=self._seconds_left(step))
             if not report.applied:
                 raise self._diverged(step)
-            asked = self.worker.heard()
+            asked = self._hear()
+            self.asked = set()
             stop = "stop" in asked and not last
             if stop:
                 self.worker.beat(state="stopping", message="Saving")
@@ -133,6 +135,10 @@ class Session:
             "start a new run with a lower lr, or with grad_clip 1."
         )
 
+    def _hear(self) -> set[str]:
+        self.asked |= self.worker.heard()
+        return self.asked
+
     def _owes_save(self) -> bool:
         return 0 < self.save_again_at < time.monotonic()
 
@@ -170,23 +176,15 @@ class Session:
             timestep_respacing=str(min(train.preview_steps, len(trainer.full))),
             seed=train.seed,
         )
-        kind = f"ema_{train.ema_rates[0]}" if train.ema_rates else "model"
-        raw = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
         self.worker.beat(message="Drawing a preview")
-        trainer.model.load_state_dict(trainer.weights()[kind])
-        trainer.model.eval()
-        try:
-            done = []
-            for drawn in sample.draw(trainer.model, self.config, settings, self.device):
-                self.worker.beat()
-                if not stopping and "stop" in self.worker.heard():
-                    return  # the next step notices it too, and saves
-                if drawn.finished:
-                    done.append(drawn.step.x.cpu())
-        finally:
-            trainer.model.load_state_dict(raw)
-            trainer.model.train()
-            self.worker.beat(message="")
+        done = []
+        for drawn in sample.draw(trainer.network(), self.config, settings, self.device):
+            self.worker.beat()
+            if not stopping and "stop" in self._hear():
+                return  # the next step notices it too, and saves
+            if drawn.finished:
+                done.append(drawn.step.x.cpu())
+        self.worker.beat(message="")
         grid = images.grid(images.to_uint8(torch.cat(done).numpy()))
         try:
             images.save_png(self.run.folder / "samples" / f"{trainer.step:06d}.png", grid)

@@ -5,6 +5,7 @@ for report in trainer.steps(1000):
     print(report.step, report.losses["loss"].mean())
 """
 
+import copy
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -105,6 +106,14 @@ class Trainer:
         """Everything that can be drawn from: "model", and an "ema_RATE" for each average."""
         averages = {f"ema_{rate}": self.ema.weights(rate) for rate in self.ema.rates}
         return {"model": dict(self.model.state_dict()), **averages}
+
+    def network(self, kind: str = "") -> UNet:
+        """A copy to draw from: of "model", an "ema_RATE", or by default the first average, if there is one."""
+        weights = self.weights()
+        kind = kind or next((k for k in weights if k != "model"), "model")
+        network = copy.deepcopy(self.model)
+        network.load_state_dict(weights[kind])
+        return network.eval()
 
     def state(self) -> dict[str, Any]:
         """What an exact continuation needs beyond the weights and the optimiser."""
