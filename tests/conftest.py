@@ -19,7 +19,7 @@ hypothesis.settings.register_profile("project", deadline=None)  # a busy machine
 hypothesis.settings.load_profile("project")
 
 
-SUMMARY = pytest.StashKey[list[str]]()  # lines that a test wants printed at the very end
+SUMMARY = pytest.StashKey[list[str]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -39,6 +39,12 @@ def golden(request: pytest.FixtureRequest) -> Path:
         folder = request.config.invocation_params.dir / folder
     assert folder.is_dir(), f"--golden {folder} is not a folder"
     return folder
+
+
+@pytest.fixture(scope="session")
+def summary(request: pytest.FixtureRequest) -> list[str]:
+    """Lines that are printed at the very end."""
+    return request.config.stash.setdefault(SUMMARY, [])
 
 
 @pytest.fixture(scope="session", autouse=True)

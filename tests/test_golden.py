@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import SUMMARY
 from PIL import Image
 
 from ddpm import config as configs
@@ -65,7 +64,7 @@ class Tally:
 
 
 @pytest.fixture(scope="session")
-def tally(request: pytest.FixtureRequest, golden: Path) -> Iterator[Tally]:
+def tally(summary: list[str], golden: Path) -> Iterator[Tally]:
     found = Tally()
     yield found
     lines = [f"Golden numbers in {golden}:"]
@@ -74,7 +73,7 @@ def tally(request: pytest.FixtureRequest, golden: Path) -> Iterator[Tally]:
         if file in found.skipped:
             line += "; {} skipped: {}".format(*found.skipped[file])
         lines.append(line)
-    request.config.stash.setdefault(SUMMARY, []).extend(lines)
+    summary.extend(lines)
 
 
 def arrays(golden: Path, name: str) -> Mapping[str, np.ndarray]:
