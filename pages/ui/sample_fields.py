@@ -13,7 +13,8 @@ from ddpm.runs import Checkpoint, Run
 from pages.ui import forms
 
 FORM = "sample"
-FIRST = SampleConfig(num_samples=16, use_ddim=True, timestep_respacing="ddim50")
+FIRST = SampleConfig(num_samples=16, use_ddim=True)
+FIRST_STEPS = 50
 STEP_COUNTS = (1, 2, 5, 10, 15, 20, 25, 50, 75, 100, 150, 200, 250, 500, 1000, 2000, 4000)
 VARIANCES = {None: "as in training", True: "small (the posterior's)", False: "large (beta)"}
 FIELDS = {s.name: s for s in configs.settings(SampleConfig)}
@@ -58,7 +59,8 @@ def show(run: Run, checkpoints: list[Checkpoint]) -> tuple[SampleConfig, list[Pr
     """Draw the fields.  Returns what they say, and what is wrong with it."""
     config = run.config
     if forms.key(FORM, "sampler") not in st.session_state:
-        begin(config, FIRST)
+        few = spacing(config, min(FIRST_STEPS, config.diffusion.diffusion_steps), ddim=True)
+        begin(config, dataclasses.replace(FIRST, timestep_respacing=few))
     values: dict[str, object] = {}
     grid = st.grid(2, min_column_width=150)
     with grid.cell():

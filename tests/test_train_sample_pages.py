@@ -1,0 +1,379 @@
+"""The Train and Sample pages without a browser."""
+
+import dataclasses
+import io
+import shlex
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from streamlit.testing.v1 import AppTest
+
+from ddpm import cli, files, process, runs
+from ddpm import config as configs
+from ddpm.config import Config, SampleConfig
+from ddpm.jobs import Status, Worker
+from ddpm.presets import PRESETS
+from ddpm.runs import Run, SampleJob
+from pages.ui import data_fields, drawn, pictures, preflight, sample_fields, watch, words
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def here(runs_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("DDPM_RUNS", str(runs_dir))
+    monkeypatch.setattr(process.tempfile, "gettempdir", lambda: str(tmp_path / "measured"))
+    yield
+    watch.store.clear()
+
+
+def open_page(page: str, **query: str) -> AppTest:
+    at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=30)
+    for key, value in query.items():
+        at.query_params[key] = value
+    at.switch_page(page).run()
+    assert not at.exception, at.exception
+    return at
+
+
+def button(at: AppTest, label: str):  # type: ignore[no-untyped-def]
+    return next(b for b in at.button if b.label == label)
+
+
+def said(at: AppTest) -> str:
+    kinds = ("markdown", "caption", "info", "warning", "error", "code")
+    return "\n".join(str(e.value) for kind in kinds for e in getattr(at, kind)).replace("\\", "")
+
+
+def draw(run: Run, name: str = "20260102-030405", count: int = 3, state: str = "finished", **settings: object) -> SampleJob:  # fmt: skip
+    """A folder as `ddpm sample` leaves it."""
+    job = SampleJob(run.folder / "samples" / name)
+    sample = SampleConfig(num_samples=count, use_ddim=True, timestep_respacing="ddim10", **settings)  # type: ignore[arg-type]
+    pixels = np.random.default_rng(0).integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
+    about = dict(sample=sample.__dict__, checkpoint=dict(step=40), command="ddpm sample --model_path ema.pt")
+    files.write_json(job.folder / "settings.json", about)
+    if state == "finished":
+        for k, picture in enumerate(pixels):
+            files.write_bytes(job.folder / "images" / f"{k:05d}.png", pictures.png(Image.fromarray(picture)))
+        files.write_bytes(job.grid, pictures.png(Image.fromarray(np.concatenate(pixels, axis=1))))
+        packed = io.BytesIO()
+        np.savez(packed, pixels)
+        files.write_bytes(job.folder / f"samples_{count}x8x8x3.npz", packed.getvalue())
+    status = Status(state, step=10, total_steps=10, steps_per_second=5.0, message="" if state == "finished" else "The sun was in my eyes.", pid=1)  # type: ignore[arg-type]  # fmt: skip
+    files.write_json(job.folder / "status.json", status.__dict__)
+    return job
+
+
+# Train
+
+
+def test_train_begins_with_a_preset_that_can_start() -> None:
+    at = open_page("pages/train.py")
+    assert not button(at, "Start").disabled
+    assert at.text_input(key="train.name").value == "quick-start"
+    assert {m.label for m in at.metric} >= {"Parameters", "Memory", "One step", "All of it", "Done at", "Epochs"}
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_fills_every_field(name: str) -> None:
+    at = open_page("pages/train.py")
+    if name != "quick-start":
+        at.button(key=f"choose_{name}").click().run()
+    wanted = PRESETS[name].config
+    assert at.number_input(key="train.num_channels").value == wanted.model.num_channels
+    assert at.number_input(key="train.total_steps").value == wanted.train.total_steps
+    assert at.selectbox(key="train.noise_schedule").value == wanted.diffusion.noise_schedule
+    assert at.button(key=f"choose_{name}").label == "Chosen"
+    only_data = [line for line in said(at).splitlines() if ":red[" in line]
+    assert all("CIFAR-10 is not on this computer" in line for line in only_data)  # all else is right
+
+
+def test_a_bad_setting_is_told_at_its_field_and_keeps_the_run_from_starting() -> None:
+    at = open_page("pages/train.py")
+    at.number_input(key="train.image_size").set_value(30).run()
+    assert "cannot be halved" in said(at)
+    assert button(at, "Start").disabled
+    assert "cannot be halved" in button(at, "Start").help
+    at.number_input(key="train.image_size").set_value(16).run()
+    assert not button(at, "Start").disabled
+
+
+def test_data_that_is_not_there_is_told(tmp_path: Path) -> None:
+    at = open_page("pages/train.py")
+    at.button_group(key="train.source").set_value(data_fields.PATH).run()
+    assert button(at, "Start").disabled
+    at.text_input(key="train.path").set_value(str(tmp_path / "nowhere")).run()
+    assert "There is no folder or file" in said(at)
+    assert button(at, "Start").disabled
+
+
+def test_a_folder_of_ones_own(tmp_path: Path) -> None:
+    folder = tmp_path / "my pictures"
+    folder.mkdir()
+    for k in range(3):
+        Image.new("RGB", (40, 36), (k * 80, 0, 0)).save(folder / f"{k}.png")
+    at = open_page("pages/train.py")
+    at.button_group(key="train.source").set_value(data_fields.PATH).run()
+    at.text_input(key="train.path").set_value(str(folder)).run()
+    assert "3 pictures" in said(at)
+    assert "The data has no classes" in said(at)  # the preset learns classes
+    at.toggle(key="train.class_cond").set_value(False).run()
+    assert not button(at, "Start").disabled
+    assert at.text_input(key="train.name").value == "my-pictures"
+    assert shlex.quote(str(folder)) in at.code[0].value
+    at.number_input(key="train.image_size").set_value(64).run()
+    assert "only 40 x 36 pixels" in said(at)
+    at.toggle(key="train.enlarge").set_value(True).run()
+    assert not button(at, "Start").disabled
+
+
+def test_a_taken_name_and_a_name_with_a_path(fake_run: Callable[..., Run]) -> None:
+    fake_run("mine")
+    at = open_page("pages/train.py")
+    at.text_input(key="train.name").set_value("mine").run()
+    assert "already a run named mine: mine-2 is free" in said(at)
+    assert button(at, "Start").disabled
+    at.text_input(key="train.name").set_value("../mine").run()
+    assert "cannot be a folder's name" in said(at)
+    assert button(at, "Start").disabled
+    at.text_input(key="train.name").set_value("other").run()
+    assert not button(at, "Start").disabled
+
+
+def test_start_makes_the_run_and_its_process(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[Run] = []
+    monkeypatch.setattr("ddpm.process.start_training", started.append)
+    at = open_page("pages/train.py")
+    at.number_input(key="train.total_steps").set_value(77)
+    at.text_input(key="train.name").set_value("first").run()
+    button(at, "Start").click().run()
+    assert [run.name for run in started] == ["first"]
+    config = runs.find(runs_dir, "first").config
+    assert config.train.total_steps == 77
+    assert config.model.num_classes == len(config.class_names) == 8
+
+
+def test_a_failed_start_is_told_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object) -> None:
+        raise files.DiskFull(Path("runs/x/config.json"))
+
+    monkeypatch.setattr("ddpm.runs.create", refuse)
+    at = open_page("pages/train.py")
+    button(at, "Start").click().run()
+    assert "No room to write" in at.error[0].value
+
+
+def test_a_run_that_trains_makes_the_next_one_wait(fake_run: Callable[..., Run]) -> None:
+    run = fake_run("busy", state="running")
+    with Worker(run.folder, 100) as worker:
+        worker.beat(state="running", now=True)
+        assert "busy is training: this run will wait in line" in said(open_page("pages/train.py"))
+
+
+def test_fields_stay_when_the_page_is_left(fake_run: Callable[..., Run]) -> None:
+    fake_run("any")
+    at = open_page("pages/train.py")
+    at.number_input(key="train.batch_size").set_value(24).run()
+    at.switch_page("pages/sample.py").run()
+    at.switch_page("pages/train.py").run()
+    assert at.number_input(key="train.batch_size").value == 24
+
+
+def test_a_run_can_be_forked(fake_run: Callable[..., Run]) -> None:
+    fake_run("parent", num_channels=64, lr=0.003)
+    at = open_page("pages/train.py", **{"from": "parent"})
+    assert at.number_input(key="train.num_channels").value == 64
+    assert at.number_input(key="train.lr").value == 0.003
+    assert at.text_input(key="train.name").value == "parent-2"
+
+
+def test_the_measured_speed_gives_the_time_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[Config] = []
+    monkeypatch.setattr("ddpm.process.start_measuring", lambda config, again: started.append(config))
+    at = open_page("pages/train.py")
+    button(at, "Measure speed").click().run()
+    metrics = dict(seconds_per_step=0.5, seconds_per_preview=10.0, peak_bytes=4e8)
+    files.write_json(
+        process.measurement(started[0]).folder / "status.json", Status("finished", metrics=metrics, pid=1).__dict__
+    )
+    at.run()
+    shown = {m.label: m.value for m in at.metric}
+    assert (shown["One step"], shown["Memory"]) == ("0.5 s", "400 MB")
+    assert shown["All of it"] == words.duration(1500 * 0.5 + 6 * 10)
+    at.number_input(key="train.lr").set_value(0.01).run()  # costs the same
+    assert {m.label: m.value for m in at.metric}["One step"] == "0.5 s"
+    at.number_input(key="train.batch_size").set_value(32).run()
+    assert {m.label: m.value for m in at.metric}["One step"] == "–"
+
+
+def test_a_failed_measurement_says_why() -> None:
+    at = open_page("pages/train.py")
+    config = data_fields.resolved(PRESETS["quick-start"].config)
+    status = Status("failed", message="Not enough memory.", pid=1)
+    files.write_json(process.measurement(config).folder / "status.json", status.__dict__)
+    at.run()
+    assert "Not enough memory." in said(at)
+    assert button(at, "Measure again")
+
+
+@pytest.mark.parametrize("changes", [{}, {"lr": 1e-5, "channel_mult": "", "microbatch": 2}])
+@pytest.mark.parametrize("name", PRESETS)
+def test_the_command_gives_the_same_settings(name: str, changes: dict, runs_dir: Path) -> None:
+    config = configs.replace(PRESETS[name].config, changes)
+    words_ = shlex.split(preflight.command(runs_dir, "a-run", config))
+    options = cli._parser().parse_args(words_[1:])
+    base = PRESETS[options.preset].config if options.preset else Config()
+    assert configs.replace(base, cli._given(options, *configs.SECTIONS.values())) == config
+    assert options.run == "a-run"
+
+
+# Sample
+
+
+def test_sample_without_a_run_leads_to_one() -> None:
+    at = open_page("pages/sample.py")
+    assert "nothing to draw from yet" in said(at)
+
+
+def test_a_run_without_checkpoint_says_so(fake_run: Callable[..., Run]) -> None:
+    fake_run("young", steps=5)
+    assert "has no checkpoint yet" in said(open_page("pages/sample.py"))
+
+
+def test_a_live_run_without_checkpoint_can_save_one(fake_run: Callable[..., Run]) -> None:
+    run = fake_run("young", steps=5, state="running")
+    with Worker(run.folder, 100) as worker:
+        worker.beat(state="running", now=True)
+        at = open_page("pages/sample.py")
+        button(at, "Save now").click().run()
+        assert "save" in run.requests()
+
+
+def test_draw_starts_a_process_with_what_the_form_says(fake_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    fake_run("shapes", diffusion_steps=1000, class_cond=True, num_classes=2, class_names=("circle", "star"))
+    asked: list[SampleConfig] = []
+
+    def start(run: Run, sample: SampleConfig) -> SampleJob:
+        asked.append(sample)
+        return draw(run)
+
+    monkeypatch.setattr("ddpm.process.start_sampling", start)
+    at = open_page("pages/sample.py")
+    assert at.selectbox(key="sample.step").options == ["Newest (step 40)", "Step 40", "Step 20"]
+    at.selectbox(key="sample.step").set_value(20)
+    at.button_group(key="sample.weights").set_value("model")
+    at.select_slider(key="sample.steps").set_value(10)
+    at.slider(key="sample.eta").set_value(0.5)
+    at.number_input(key="sample.num_samples").set_value(4)
+    at.multiselect(key="sample.classes").set_value(["star"])
+    at.number_input(key="sample.seed").set_value(7).run()
+    button(at, "Draw").click().run()
+    assert asked == [SampleConfig(weights="model", step=20, num_samples=4, use_ddim=True, timestep_respacing="ddim10", eta=0.5, classes="star", seed=7)]  # fmt: skip
+    at.button_group(key="sample.sampler").set_value("DDPM").run()
+    with pytest.raises(KeyError):
+        at.slider(key="sample.eta")
+    button(at, "Draw").click().run()
+    assert asked[1].timestep_respacing == "10"
+    assert not asked[1].use_ddim
+
+
+def test_an_impossible_respacing_is_told(fake_run: Callable[..., Run]) -> None:
+    fake_run("shapes")
+    at = open_page("pages/sample.py")
+    at.text_input(key="sample.timestep_respacing").set_value("ddim13").run()
+    assert "no whole stride" in said(at)
+    assert button(at, "Draw").disabled
+
+
+def test_a_finished_drawing_can_be_taken_home(fake_run: Callable[..., Run]) -> None:
+    job = draw(fake_run("shapes"))
+    at = open_page("pages/sample.py")
+    assert [d.label for d in at.get("download_button")] == ["Grid (PNG)", "Pictures (zip)", "Arrays (npz)", "Settings (JSON)"]  # fmt: skip
+    assert "ddpm sample --model_path ema.pt" in said(at)
+    assert "About " in said(at)  # the speed is known
+    with zipfile.ZipFile(io.BytesIO(drawn.zip_of(job))) as archive:
+        assert archive.namelist() == ["00000.png", "00001.png", "00002.png"]
+        assert Image.open(archive.open("00001.png")).size == (8, 8)
+
+
+def test_earlier_drawings_are_shown_again_and_their_settings_used(fake_run: Callable[..., Run]) -> None:
+    run = fake_run("shapes", diffusion_steps=1000)
+    draw(run, "20260101-000000", seed=5, eta=0.25)
+    draw(run, "20260102-000000", seed=6)
+    at = open_page("pages/sample.py")
+    assert at.button(key="show_20260102-000000").disabled  # the newest one is shown
+    at.button(key="show_20260101-000000").click().run()
+    assert at.button(key="show_20260101-000000").disabled
+    at.button(key="use_20260101-000000").click().run()
+    assert at.number_input(key="sample.seed").value == 5
+    assert at.slider(key="sample.eta").value == 0.25
+    assert at.select_slider(key="sample.steps").value == 10
+
+
+def test_a_failed_drawing_says_why(fake_run: Callable[..., Run]) -> None:
+    draw(fake_run("shapes"), state="failed")
+    assert "The sun was in my eyes." in said(open_page("pages/sample.py"))
+
+
+def test_a_drawing_in_hand_can_be_cancelled(fake_run: Callable[..., Run]) -> None:
+    job = draw(fake_run("shapes"), state="running")
+    with Worker(job.folder) as worker:
+        worker.beat(state="running", step=3, total_steps=10, seconds_left=7.0, now=True)
+        at = open_page("pages/sample.py")
+        assert button(at, "Draw").disabled
+        button(at, "Cancel").click().run()
+        assert "stop" in job.requests()
+
+
+@pytest.mark.parametrize(
+    "sample",
+    [
+        SampleConfig(num_samples=5, use_ddim=True, timestep_respacing="ddim25", eta=0.5, seed=3),
+        SampleConfig(num_samples=5, timestep_respacing="10,15,20", sigma_small=True),
+        SampleConfig(num_samples=5, timestep_respacing="13", classes="1,0", clip_denoised=False),
+        SampleConfig(num_samples=5),
+    ],
+)
+def test_settings_used_again_are_the_same_settings(sample: SampleConfig, fake_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    run = fake_run("shapes", diffusion_steps=1000, class_cond=True, num_classes=2)
+    job = draw(run)
+    files.write_json(job.folder / "settings.json", dict(sample=sample.__dict__))
+    asked: list[SampleConfig] = []
+    monkeypatch.setattr("ddpm.process.start_sampling", lambda run, sample: asked.append(sample) or job)
+    at = open_page("pages/sample.py")
+    at.button(key=f"use_{job.name}").click().run()
+    button(at, "Draw").click().run()
+    assert not at.exception
+    assert asked == [dataclasses.replace(sample, weights="ema_0.9")]
+
+
+# Words and pictures
+
+
+def test_durations_and_amounts_as_people_say_them() -> None:
+    said = [words.duration(s) for s in (None, float("nan"), 0.5, 5, 42, 185, 7500, 90000)]
+    assert said == ["–", "–", "0.5 s", "5.0 s", "42 s", "3 min 05 s", "2 h 05 min", "1 day 1 h"]
+    assert [words.amount(n) for n in (950, 12400, 1.9e6, 2.1e9)] == ["950", "12.4 k", "1.9 M", "2.1 G"]
+
+
+@pytest.mark.parametrize("size", [(8, 8), (134, 134), (67, 30), (1000, 500), (1, 1)])
+def test_pictures_are_fitted_to_one_size(size: tuple[int, int]) -> None:
+    assert max(pictures.fitted(Image.new("RGB", size), 460).size) == 460
+
+
+def test_enlarged_pixels_are_not_blurred() -> None:
+    two = Image.fromarray(np.array([[[0, 0, 0], [255, 255, 255]]] * 2, dtype=np.uint8))
+    assert set(np.unique(np.asarray(pictures.fitted(two, 100)))) == {0, 255}
+
+
+def test_what_a_drawing_was_is_told_in_short() -> None:
+    config = configs.replace(Config(), dict(diffusion_steps=1000))
+    sample = SampleConfig(num_samples=1, use_ddim=True, timestep_respacing="ddim50", eta=0.5, seed=3)
+    assert drawn.describe(config, sample) == "1 picture · DDIM, 50 steps, eta 0.5 · seed 3"
+    assert sample_fields.spacing(config, 1000, True) == ""
+    trained_short = configs.replace(config, dict(timestep_respacing="100"))
+    assert sample_fields.spacing(trained_short, 1000, True) == "1000"  # "" would mean 100
