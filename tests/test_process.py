@@ -1,0 +1,211 @@
+"""Processes: they start by themselves, outlive whoever started them, stop when asked, end when killed.
+
+In the place of a training stands a small program that works in the run's folder like one.
+"""
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from ddpm import config as configs
+from ddpm import files, jobs, process, runs
+from ddpm.config import Config, SampleConfig
+from ddpm.errors import UserError
+from ddpm.jobs import Job
+from ddpm.runs import Run
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="the stand-in is a shell script")
+
+ROOT = Path(process.__file__).parents[1]
+PYTHON = sys.executable
+
+STAND_IN = """
+import json, os, subprocess, sys, time
+from pathlib import Path
+sys.path.insert(0, {root!r})
+from ddpm.jobs import Worker
+arguments = sys.argv[3:]  # after -m ddpm
+value = dict(zip(arguments, arguments[1:]))
+folder = Path(value["--runs_dir"]) / value["--resume"] if arguments[0] == "train" else Path(arguments[-1])
+with Worker(folder) as worker:
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    seen = dict(arguments=arguments, session=os.getsid(0), cwd=os.getcwd(), child=child.pid)
+    (folder / "seen.json").write_text(json.dumps(seen))
+    print("said something", flush=True)
+    worker.beat(state="running")
+    for _ in range(6000):
+        time.sleep(0.01)
+        worker.beat()
+        if "stop" in worker.heard() or (folder / "leave").exists():
+            child.kill()
+            child.wait()
+            worker.beat(state="stopped")
+            break
+"""
+
+
+@pytest.fixture
+def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """What is started instead of Python with `-m ddpm`."""
+    program = tmp_path / "stand_in.py"
+    program.write_text(STAND_IN.format(root=str(ROOT)))
+    script = tmp_path / "python"
+    script.write_text(f'#!/bin/sh\nexec "{PYTHON}" "{program}" "$@"\n')
+    script.chmod(0o755)
+    monkeypatch.setattr(process.sys, "executable", str(script))
+    yield str(script)
+    for child in psutil.Process().children(recursive=True):
+        child.kill()
+    process.reap()
+
+
+@pytest.fixture
+def run(runs_dir: Path, tiny: Config) -> Run:
+    return runs.create(runs_dir, "one", tiny)
+
+
+def until(condition: Callable[[], Any], seconds: float = 15.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it never came"
+        time.sleep(0.01)
+
+
+def running(job: Job) -> dict[str, Any]:
+    until(lambda: job.state() == "running")
+    return files.read_json(job.folder / "seen.json") or {}
+
+
+def test_start_and_stop(run: Run, stand_in: str) -> None:
+    process.start_training(run)
+    assert run.state() in ("starting", "running")
+    seen = running(run)
+    assert seen["arguments"] == ["train", "--resume", "one", "--runs_dir", str(run.folder.parent)]
+    assert seen["session"] != os.getsid(0)
+    assert run.log_tail() == "said something"
+    process.stop(run)
+    until(lambda: not run.alive())
+    assert run.state() == "stopped"
+    with pytest.raises(UserError, match="one is stopped, so there is nothing to stop"):
+        process.stop(run)
+
+
+def test_finished_children_are_reaped(run: Run, stand_in: str) -> None:
+    process.start_training(run)
+    running(run)
+    pid = run.processes()[0].pid
+    process.stop(run)
+    until(lambda: psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+    assert run.state() == "stopped"
+    assert run.processes() == []
+    process.reap()
+    assert not psutil.pid_exists(pid)
+
+
+def test_a_second_start_is_refused(run: Run, stand_in: str) -> None:
+    process.start_training(run)
+    with pytest.raises(UserError, match=r"one is already (starting|running): wait for it, or stop it first"):
+        process.start_training(run)
+    seen = running(run)
+    with pytest.raises(UserError, match="one is already running"):
+        process.start_training(run)
+    assert files.read_json(run.folder / "seen.json") == seen
+
+
+def test_stop_while_starting(run: Run, stand_in: str) -> None:
+    process.start_training(run)
+    process.stop(run)
+    until(lambda: run.state() == "stopped")
+    assert not run.alive()
+
+
+def test_kill_ends_the_process_and_its_children(run: Run, stand_in: str) -> None:
+    process.start_training(run)
+    child = running(run)["child"]
+    process.kill(run)
+    assert run.state() == "lost"
+    assert not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
+    with pytest.raises(UserError, match="one has no process that could be ended: its state is lost"):
+        process.kill(run)
+    process.start_training(run)  # and goes on from there
+    running(run)
+
+
+def test_kill_takes_no_other_process_for_it(run: Run) -> None:
+    """The pid was given to somebody else: to this very process."""
+    status = jobs.Status("running", pid=os.getpid(), process_start=psutil.Process().create_time() - 60)
+    files.write_json(run.folder / "status.json", dataclasses.asdict(status))
+    with pytest.raises(UserError, match="no process"):
+        process.kill(run)
+
+
+def test_it_outlives_who_started_it(run: Run, stand_in: str) -> None:
+    """The parent and all of its process group are killed, as a closed terminal does it."""
+    starter = (
+        "import sys, time; from pathlib import Path; from ddpm import process; from ddpm.runs import Run\n"
+        "sys.executable = sys.argv[2]\nprocess.start_training(Run(Path(sys.argv[1])))\nprint('started', flush=True)\ntime.sleep(60)"
+    )
+    command = [PYTHON, "-c", starter, str(run.folder), stand_in]
+    parent = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT, start_new_session=True)
+    assert parent.stdout
+    assert parent.stdout.readline() == b"started\n"
+    running(run)
+    os.killpg(parent.pid, signal.SIGKILL)
+    parent.wait()
+    parent.stdout.close()
+    before = run.status()
+    assert before
+    until(lambda: (now := run.status()) is not None and now.beat > before.beat)
+    assert run.state() == "running"
+    process.stop(run)
+    until(lambda: run.state() == "stopped")
+
+
+def test_samples_are_drawn_into_a_folder_of_their_own(run: Run, stand_in: str) -> None:
+    job = process.start_sampling(run, SampleConfig(num_samples=4, use_ddim=True, classes="-a b"))
+    seen = running(job)
+    assert seen["arguments"] == [
+        "sample", "--run", "one", "--runs_dir", str(run.folder.parent),
+        "--num_samples", "4", "--use_ddim", "True", "--classes=-a b", "--out", str(job.folder),
+    ]  # fmt: skip
+    assert job.folder.parent == run.folder / "samples"
+    assert run.sample_jobs() == [job]
+    process.stop(job)
+    until(lambda: job.state() == "stopped")
+
+
+def test_a_measurement_is_made_once(
+    tiny: Config, stand_in: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process.tempfile, "tempdir", str(tmp_path))
+    job = process.start_measuring(tiny)
+    assert running(job)["arguments"] == ["measure", str(job.folder)]
+    assert process.start_measuring(configs.replace(tiny, dict(seed=7, lr=0.5, total_steps=99))) == job
+    assert process.start_measuring(configs.replace(tiny, dict(batch_size=5))) != job
+    process.kill(job)
+    assert process.start_measuring(tiny) == job  # again, for the first gave no answer
+    running(job)
+
+
+def test_no_process_can_be_started(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process.sys, "executable", "/no/such/python")
+    with pytest.raises(UserError, match=r"No process could be started .*: free memory or disk space, and try again"):
+        process.start_training(run)
+    assert run.state() == "failed"
+
+
+def test_a_program_that_does_not_come_up_is_lost_soon(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "START_GRACE", 0.5)
+    monkeypatch.setattr(process.sys, "executable", "false")
+    process.start_training(run)
+    assert run.state() == "starting"
+    until(lambda: run.state() == "lost")
