@@ -63,6 +63,7 @@ def save(
 
 
 def manifest_path(checkpoint: Checkpoint) -> Path:
+    """The file that makes a set of checkpoint files count."""
     return checkpoint.folder / "saves" / f"{checkpoint.step:06d}.json"
 
 

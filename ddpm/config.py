@@ -261,6 +261,7 @@ def resolved(config: Config) -> Config:
 
 
 def to_json(config: Config) -> dict[str, Any]:
+    """What config.json holds."""
     return {"format": FORMAT, **dataclasses.asdict(config), "class_names": list(config.class_names)}
 
 

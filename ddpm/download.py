@@ -8,7 +8,6 @@ import errno
 import hashlib
 import http.client
 import io
-import os
 import pickle
 import tarfile
 import time
@@ -48,8 +47,7 @@ def fetch_cifar10(progress: Progress | None = None, *, url: str = URL, md5: str 
     Raises UserError when there is no connection, the checksum is wrong, or another process is at it; DiskFull.
     """
     archive = cifar10_path().with_name(PurePosixPath(URL).name)
-    archive.parent.mkdir(parents=True, exist_ok=True)
-    with open(archive.parent / ".lock", "ab") as lock:
+    with files.appending(archive.parent / ".lock") as lock:
         try:
             portalocker.lock(lock, portalocker.LockFlags.EXCLUSIVE | portalocker.LockFlags.NON_BLOCKING)
         except portalocker.LockException:
@@ -89,8 +87,7 @@ def download(url: str, path: Path, md5: str, progress: Progress | None = None, p
     if found != md5:
         part.unlink()
         raise UserError(f"{path.name} arrived damaged (md5 {found}, not {md5}) and was deleted: try again, {by_hand}.")
-    os.replace(part, path)
-    files.sync_folder(path.parent)
+    files.rename(part, path)
 
 
 def _length(path: Path) -> int:
@@ -108,7 +105,7 @@ def _continue(url: str, part: Path, progress: Progress | None) -> None:
             error.close()
             return  # nothing follows: whether it is whole, the checksum says
         raise
-    with response, open(part, "ab") as file:
+    with response, files.appending(part) as file:
         if response.status != http.client.PARTIAL_CONTENT:
             file.truncate(0)
             done = 0

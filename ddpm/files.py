@@ -125,6 +125,22 @@ def _patiently(call: Callable[[], T]) -> T:
     return call()
 
 
+def rename(old: Path, new: Path) -> None:
+    """Give a file or folder another name on the same disk, in one step; what a file holds is flushed first."""
+    if old.is_file():
+        with open(old, "rb+") as file:
+            os.fsync(file.fileno())
+    _patiently(lambda: os.replace(old, new) if old.is_file() else os.rename(old, new))
+    for folder in {old.parent, new.parent}:
+        sync_folder(folder)
+
+
+def appending(path: Path) -> BinaryIO:
+    """`path`, made where it is not there, open for adding to its end: logs, downloads, locks."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return open(path, "ab+")
+
+
 def sweep(folder: Path, seconds: float = 60.0) -> None:
     """Remove what killed writers left in `folder`: temporary files untouched for that long."""
     for path in folder.glob(f"{TEMPORARY}*"):
@@ -134,6 +150,7 @@ def sweep(folder: Path, seconds: float = 60.0) -> None:
 
 
 def write_bytes(path: Path, data: bytes) -> Written:
+    """Put `data` in the place of `path` in one step.  Raises DiskFull."""
     return write(path, lambda file: file.write(data))
 
 
@@ -153,6 +170,7 @@ def read_json(path: Path) -> Any | None:
 
 
 def sha256(path: Path) -> str:
+    """Checksum of a file, read in pieces."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -239,8 +239,7 @@ class Worker:
     def _locked(self) -> BinaryIO:
         """run.lock, open and held."""
         try:
-            self.job.folder.mkdir(parents=True, exist_ok=True)
-            lock = open(self.job.folder / "run.lock", "ab+")
+            lock = files.appending(self.job.folder / "run.lock")
         except OSError as error:
             raise UserError(
                 f"Cannot write in {self.job.folder} ({error.strerror or error}): make it writable, or choose another folder."

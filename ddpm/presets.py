@@ -6,9 +6,11 @@ from ddpm.config import Config, replace
 
 
 class Preset(NamedTuple):
+    """A name for people, and how it differs from the defaults."""
+
     title: str
     description: str
-    settings: dict[str, Any]  # what differs from the defaults
+    settings: dict[str, Any]
 
     @property
     def config(self) -> Config:

@@ -89,7 +89,7 @@ def _spawn(job: Job, arguments: Sequence[str]) -> None:
     path = os.pathsep.join(p for p in (root, os.environ.get("PYTHONPATH", "")) if p)
     windows = {"creationflags": getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0) | getattr(subprocess, "CREATE_NO_WINDOW", 0)}  # fmt: skip
     try:
-        with open(job.log_path, "ab") as log:
+        with files.appending(job.log_path) as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "ddpm", *arguments],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,

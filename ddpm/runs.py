@@ -1,7 +1,6 @@
 """Training runs on disk: the folders under `runs/`, and what lies in them.  No torch, no Streamlit."""
 
 import contextlib
-import os
 import re
 import secrets
 import shutil
@@ -150,10 +149,9 @@ def create(runs_dir: Path, name: str, config: Config) -> Run:
         building = runs_dir / f"{files.TEMPORARY}{secrets.token_hex(4)}"
         try:
             files.write_json(building / "config.json", configs.to_json(config))
-            os.rename(building, folder)
+            files.rename(building, folder)
         finally:
             shutil.rmtree(building, ignore_errors=True)
-        files.sync_folder(runs_dir)
     return Run(folder)
 
 
@@ -198,7 +196,7 @@ def trash(run: Run) -> Path:
         bin_folder.mkdir(exist_ok=True)
         target = bin_folder / free_name(bin_folder, run.name)
         try:
-            os.rename(run.folder, target)
+            files.rename(run.folder, target)
         except OSError as error:
             raise UserError(
                 f"{run.name} cannot be moved away ({error.strerror}): close what has its files open."
