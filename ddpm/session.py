@@ -34,6 +34,12 @@ class Session:
         dataset = data.open_dataset(self.config.data, self.config.model, self._on_data)
         for notice in dataset.notices:
             log.warning(notice)
+        if self.config.model.class_cond and dataset.class_names != self.config.class_names:
+            raise UserError(
+                f"The classes of {self.config.data.data_dir} are {', '.join(dataset.class_names) or 'none'} now, and were "
+                f"{', '.join(self.config.class_names)} when the run began: restore the data, or start a new run."
+            )
+        self.images = len(dataset)
         worker.beat(message="Building the network", warning=" ".join(dataset.notices), now=True)
         self.trainer = Trainer(self.config, dataset, self.device)
         self.means = Means(len(self.trainer.schedule))
@@ -69,6 +75,8 @@ class Session:
         checkpoints.fit(self.trainer.model, weights["model"], found.path("model").name)
         self.trainer.load(weights, checkpoints.read(found.path("opt")), state["trainer"])
         self.means.load(state["means"])
+        if state["images"] != self.images:
+            log.warning("There are %d images now and were %d: training goes on, in another order.", self.images, state["images"])  # fmt: skip
         self.seconds_before = found.seconds
         log.info("Resuming at step %d: weights, averages, optimiser, random state and place in the data", found.step)
 
@@ -150,7 +158,7 @@ class Session:
                 self.trainer.step,
                 self.trainer.weights(),
                 self.trainer.optimizer.state_dict(),
-                {"trainer": self.trainer.state(), "means": self.means.state()},
+                {"trainer": self.trainer.state(), "means": self.means.state(), "images": self.images},
                 self.metrics.sync(),
                 self.seconds,
             )

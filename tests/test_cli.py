@@ -328,3 +328,20 @@ def test_a_checkpoint_of_other_flags(tmp_path: Path) -> None:
     assert (tmp_path / "f" / "samples_2x8x8x3.npz").exists()
     said = ddpm("sample", "--model_path", "foreign.pt", *drawing, "--out", "g", cwd=tmp_path, code=2)
     assert "use the flags that it was trained with" in said
+
+
+def test_data_that_changed_between_stop_and_resume(tmp_path: Path) -> None:
+    for k in range(6):
+        (tmp_path / "data").mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8), (40 * k, 0, 0)).save(tmp_path / "data" / f"{'ab'[k % 2]}_{k}.png")
+    settings = [*TINY, "--data_dir", str(tmp_path / "data"), "--save_interval", "2"]
+    ddpm("train", *settings, "--total_steps", "2", "--run", "mine", cwd=tmp_path)
+    path = tmp_path / "runs" / "mine" / "config.json"
+    path.write_text(path.read_text().replace('"total_steps": 2', '"total_steps": 4'))
+    Image.new("RGB", (8, 8)).save(tmp_path / "data" / "b_9.png")
+    ddpm("train", "--resume", "mine", cwd=tmp_path)
+    assert "There are 7 images now and were 6" in (path.parent / "log.txt").read_text()
+    path.write_text(path.read_text().replace('"total_steps": 4', '"total_steps": 6'))
+    Image.new("RGB", (8, 8)).save(tmp_path / "data" / "c_1.png")
+    said = ddpm("train", "--resume", "mine", cwd=tmp_path, code=2)
+    assert "are a, b, c now, and were a, b when the run began" in said
