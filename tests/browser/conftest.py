@@ -4,75 +4,11 @@ server      the address of a running dashboard, its runs in a folder of the test
 page        a tab of Chromium; after the test it is checked that nothing went wrong in it or in the server
 """
 
-import os
-import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
-
-ROOT = Path(__file__).resolve().parents[2]
-NAMES = ("chromium", "chromium-browser", "chromium-headless-shell", "google-chrome", "google-chrome-stable", "chrome")
-QUIET = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync")  # fmt: skip
-
-
-class Server(NamedTuple):
-    url: str
-    runs_dir: Path
-    log: Path
-
-    def address(self, page: str = "", **query: str) -> str:
-        return f"{self.url}/{page}" + ("?" + "&".join(f"{k}={v}" for k, v in query.items()) if query else "")
-
-
-def chromium() -> str | None:
-    """Where a Chromium is: $CHROMIUM, on the path, or the test tool's own (None lets it find that)."""
-    found = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
-    if found:
-        return found
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as tool:
-        if Path(tool.chromium.executable_path).exists():
-            return None
-    pytest.fail("These tests need a Chromium: install one, or name it in CHROMIUM, or run `playwright install chromium`.", pytrace=False)  # fmt: skip
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def start_server(runs_dir: Path, log: Path, cwd: Path) -> tuple[subprocess.Popen[bytes], str]:
-    """A dashboard on a free port, started from another folder than its own; returns when it answers."""
-    port = free_port()
-    with open(log, "wb") as out:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "streamlit", "run", str(ROOT / "app.py"), "--server.port", str(port),
-             "--server.headless", "true"],
-            cwd=cwd, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT,
-            env={**os.environ, "DDPM_RUNS": str(runs_dir)},
-        )  # fmt: skip
-    url = f"http://127.0.0.1:{port}"
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        assert process.poll() is None, log.read_text()
-        try:
-            with urllib.request.urlopen(f"{url}/_stcore/health", timeout=2) as answer:
-                if answer.read() == b"ok":
-                    return process, url
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.1)
-    process.kill()
-    raise AssertionError(f"the server did not answer within a minute:\n{log.read_text()}")
+from dashboard import QUIET, Server, chromium, start_server, stop_server
 
 
 @pytest.fixture
@@ -83,12 +19,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
     try:
         yield Server(url, runs_dir, log)
     finally:
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        stop_server(process)
     assert "Traceback" not in log.read_text(errors="replace"), log.read_text(errors="replace")
 
 
