@@ -7,12 +7,13 @@ import streamlit as st
 from ddpm import metrics, process
 from ddpm.jobs import ACTIVE
 from pages.ui import charts, layout, pictures, watch, widgets
-from pages.ui.live_chart import live_chart
+from pages.ui.live_chart import live_chart, preload
 from pages.ui.words import clock, duration
 
-TICK = 1.0  # seconds between two looks at a run that is active
+TICK, SLOW_TICK = 1.0, 2.0  # seconds between two looks at a run that is active, at its numbers and at the rest
 
 layout.page("Monitor")
+preload()
 toolbar = st.container(horizontal=True, vertical_alignment="bottom", key="toolbar")
 with toolbar.container(width=300):
     run = layout.pick_run()
@@ -21,7 +22,7 @@ with layout.errors(stop=True):
     config, state = run.config, view.state()
     saved = view.checkpoints()
 active = state in ACTIVE
-every = TICK if active else None
+every, seldom = (TICK, SLOW_TICK) if active else (None, None)
 
 
 # What can be done with it
@@ -109,7 +110,7 @@ with curves:
 
 with seen:
 
-    @st.fragment(run_every=every)
+    @st.fragment(run_every=seldom)
     def draw_previews() -> None:
         """The grids drawn on the way; the newest, unless another one was chosen."""
         grids = dict(view.previews())
@@ -130,7 +131,7 @@ with seen:
     draw_previews()
     st.page_link(layout.SAMPLE, label="Draw pictures from this run", icon=":material/grid_view:", query_params={"run": run.name})  # fmt: skip
 
-    @st.fragment(run_every=every)
+    @st.fragment(run_every=seldom)
     def draw_log() -> None:
         """The end of log.txt."""
         st.caption("Log")
@@ -146,7 +147,7 @@ quarters = st.expander("Loss by timestep", icon=":material/stacked_line_chart:",
 with quarters:
     if quarters.open:
 
-        @st.fragment(run_every=every)
+        @st.fragment(run_every=seldom)
         def draw_quarters() -> None:
             st.caption(metrics.HELP["loss_q0"])
             live_chart(view.figure(("quarters", look), lambda rows: charts.overlay(rows, look)), key=f"quarters-{run.name}")  # fmt: skip

@@ -1,19 +1,7 @@
 // A Plotly figure that keeps zoom, pan and legend while its data grow: Plotly.react on the same node.
-// The figure comes as text, without colours: those are the page's theme, read from its CSS variables.
+// `plotly` is load_plotly.js.  The figure comes as text, without colours: those are the page's theme, read from its CSS variables.
 
 const AXIS = /^[xy]axis\d*$/;
-const libraries = (window.__ddpmPlotly ??= {});
-
-function plotly(url) {
-  return (libraries[url] ??= new Promise((resolve, reject) => {
-    if (window.Plotly) return resolve(window.Plotly);
-    const script = document.createElement("script");
-    script.src = url;
-    script.onload = () => resolve(window.Plotly);
-    script.onerror = () => { delete libraries[url]; reject(new Error(url)); };
-    document.head.appendChild(script);
-  }));
-}
 
 function theme(node) {
   const style = getComputedStyle(node);
@@ -157,7 +145,7 @@ export default function ({ parentElement, data }) {
   if (!state) {
     state = mount(parentElement);
     mounted.set(parentElement, state);
-    plotly(new URL(data.library, document.baseURI).href).then(
+    plotly(data.library).then(
       (Plotly) => { state.Plotly = Plotly; state.draw(); },
       () => { parentElement.querySelector(".note").textContent = "The chart library could not be loaded: reload the page."; },
     );

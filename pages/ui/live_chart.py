@@ -15,6 +15,8 @@ from pages.ui import layout
 
 LIBRARY = "app/static/plotly.min.js"
 
+_LOADER, _CHART = (Path(__file__).with_name(name).read_text("utf-8") for name in ("load_plotly.js", "live_chart.js"))
+
 _HTML = """
 <div class="frame"><span class="probe"></span>
   <button class="reset" type="button" hidden>Show all</button>
@@ -36,9 +38,23 @@ _component = st.components.v2.component(
     "ddpm_live_chart",
     html=_HTML,
     css=_CSS,
-    js=Path(__file__).with_suffix(".js").read_text(encoding="utf-8"),
+    js=f"{_LOADER}\n{_CHART}",
     isolate_styles=False,
 )
+
+
+_preloader = st.components.v2.component(
+    "ddpm_preload",
+    js=f"{_LOADER}\nexport default function ({{ data }}) {{ plotly(data).catch(() => {{}}); }}",
+    isolate_styles=False,
+)
+
+
+def preload() -> None:
+    """Have the browser fetch the chart library while the server still reads the log.  Takes no room in the sidebar."""
+    if provide_library():
+        with st.sidebar:
+            _preloader(key="preload", data=LIBRARY, height=1)
 
 
 def live_chart(figure: str, *, key: str) -> None:
