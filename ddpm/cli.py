@@ -4,13 +4,16 @@ import argparse
 import contextlib
 import logging
 import os
+import platform
 import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import ddpm
 from ddpm import config as configs
 from ddpm import jobs, process, runs
 from ddpm.config import SECTIONS, Config, SampleConfig
@@ -132,6 +135,9 @@ def _train(options: argparse.Namespace) -> None:
         run = _new_run(options, given)
     with jobs.Worker(run.folder, run.config.train.total_steps, state="queued") as worker:
         to_file = _log_to(run)
+        log.info(
+            "DDPM Workbench %s, Python %s, torch %s", ddpm.__version__, platform.python_version(), version("torch")
+        )
         try:
             if options.queue:
                 runs.wait_turn(run, worker)

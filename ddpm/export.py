@@ -397,8 +397,8 @@ def _trained_with(run: Run) -> str | None:
             beginning = file.read(65536)
     except OSError:
         return None
-    found = re.search(r"^.*\btorch \d\S*.*$", beginning, re.MULTILINE)
-    return found[0].strip() if found else None
+    found = re.search(r"DDPM Workbench .*, torch \S+", beginning)
+    return found[0] if found else None
 
 
 def _utc(seconds: float) -> datetime.datetime:

@@ -214,6 +214,13 @@ def test_runs_with_little_in_them(runs_dir: Path, tiny: Config, tmp_path: Path) 
     assert "no config.json" in str(bare["Config"]["A2"].value)
 
 
+def test_versions_come_from_the_log(fake_run: FakeRun) -> None:
+    run = fake_run()
+    assert "Trained with" not in facts(opened(run))
+    run.log_path.write_text("2026-11-23 09:11:10  DDPM Workbench 0.1.0, Python 3.11.7, torch 2.13.0+cpu\nstep 1\n")
+    assert facts(opened(run))["Trained with"] == "DDPM Workbench 0.1.0, Python 3.11.7, torch 2.13.0+cpu"
+
+
 def test_a_folder_of_improved_diffusion(tmp_path: Path) -> None:
     run = Run(tmp_path / "theirs")
     run.folder.mkdir()
