@@ -42,6 +42,7 @@ HELP = {
 }  # fmt: skip
 
 
+_NAN = ["", "nan", "NaN", "-nan", "-NaN"]  # empty, or not a number
 _FIELD = rb"(?:[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|-?(?:nan|NaN|inf))?"
 _ROW = re.compile(_FIELD + rb"(?:," + _FIELD + rb")*\r?")
 
@@ -123,41 +124,47 @@ def _names(header: bytes) -> list[str]:
 
 def _parse(lines: bytes, columns: list[str]) -> tuple[pd.DataFrame, int]:
     """Rows of a number or nothing for each column, and how many lines were no such row."""
-    count = lines.count(b"\n") + 1
-    try:
-        commas = len(columns) - 1
-        if lines.count(b",") != commas * count or lines.partition(b"\n")[0].count(b",") != commas:
-            raise ValueError("some lines have more or fewer fields")  # pandas sees to those after the first
-        rows = _read_csv(lines, columns)
-    except ValueError:
-        rows = _read_csv(b"\n".join(line for line in lines.split(b"\n") if _is_row(line, len(columns))), columns)
+    rows = _read_fast(lines, columns) if len(lines) > MANY_BYTES else None
+    count = len(rows) if rows is not None else lines.count(b"\n") + 1
+    if rows is None:
+        rows = _read_carefully(lines, columns, count)
     if "step" in rows and rows["step"].isna().any():
         rows = rows[rows["step"].notna()].reset_index(drop=True)
     return rows, count - len(rows)
 
 
+def _read_carefully(lines: bytes, columns: list[str], count: int) -> pd.DataFrame:
+    try:
+        commas = len(columns) - 1
+        if lines.count(b",") != commas * count or lines.partition(b"\n")[0].count(b",") != commas:
+            raise ValueError("some lines have more or fewer fields")  # pandas sees to those after the first
+        return _read_csv(lines, columns)
+    except ValueError:
+        return _read_csv(b"\n".join(line for line in lines.split(b"\n") if _is_row(line, len(columns))), columns)
+
+
 def _read_csv(lines: bytes, columns: list[str]) -> pd.DataFrame:
     if not lines:
         return pd.DataFrame(columns=columns, dtype=float)
-    if len(lines) > MANY_BYTES and (rows := _read_fast(lines, columns)) is not None:
-        return rows
     return pd.read_csv(
         io.BytesIO(lines), names=columns, header=None, dtype=float, index_col=False, quoting=csv.QUOTE_NONE,
-        keep_default_na=False, na_values=["", "nan", "NaN", "-nan", "-NaN"],
+        keep_default_na=False, na_values=_NAN,
     )  # fmt: skip
 
 
 def _read_fast(lines: bytes, columns: list[str]) -> pd.DataFrame | None:
-    """The same with pyarrow, in a third of the time; None where it is not installed or a field is no number."""
+    """The same with pyarrow, in a third of the time; None where it is not installed or a line is not as it should be."""
     try:
         import pyarrow  # type: ignore[import-untyped]
-        from pyarrow import csv as arrow
+        from pyarrow import csv as arrow_csv
     except ImportError:
         return None
-    options = arrow.ConvertOptions(column_types={name: pyarrow.float64() for name in columns}, null_values=["", "nan"])
     try:
-        table = arrow.read_csv(
-            pyarrow.BufferReader(lines), arrow.ReadOptions(column_names=columns), convert_options=options
+        table = arrow_csv.read_csv(
+            pyarrow.BufferReader(lines),
+            arrow_csv.ReadOptions(column_names=columns),
+            arrow_csv.ParseOptions(quote_char=False, ignore_empty_lines=False),
+            arrow_csv.ConvertOptions(column_types=dict.fromkeys(columns, pyarrow.float64()), null_values=_NAN),
         )
     except pyarrow.ArrowInvalid:
         return None

@@ -13,6 +13,7 @@ from streamlit.testing.v1 import AppTest
 
 from ddpm import process, runs
 from ddpm.jobs import Worker
+from ddpm.presets import DEFAULT, PRESETS
 from pages.ui import layout, watch, widgets
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -172,7 +173,7 @@ def test_home_without_runs_starts_the_first_in_one_click(runs_dir: Path, monkeyp
     at.button(key="quick_start").click().run()
     assert not at.exception
     assert [run.name for run in started] == ["quick-start"]
-    assert started[0].config.train.total_steps == 1500
+    assert started[0].config.train == PRESETS[DEFAULT].config.train
     assert started[0].config.class_names
 
 
