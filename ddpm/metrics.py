@@ -73,17 +73,20 @@ def _text(value: float | None) -> str:
 
 
 class MetricReader:
-    """All rows of a progress.csv, kept up to date cheaply."""
+    """All rows of a progress.csv, kept up to date cheaply.  `only`: these columns and `step`, for a log of any length."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, only: Sequence[str] = ()):
         self.path = path
+        self.only = {*only, "step"} if only else None
         self.revision = 0
         self._start_over(b"", 0)
 
     def _start_over(self, header: bytes, inode: int) -> None:
         self._header, self._inode = header, inode
         self._offset = len(header)
-        self._frame = pd.DataFrame({name: pd.Series(dtype=float) for name in _names(header)})
+        self._columns = _names(header)
+        self._kept = [name for name in self._columns if self.only is None or name in self.only]
+        self._frame = pd.DataFrame({name: pd.Series(dtype=float) for name in self._kept})
         self.revision += 1
         self.bad_lines = 0
 
@@ -106,7 +109,7 @@ class MetricReader:
             new = []
             file.seek(self._offset)
             while newline := (block := file.read(BLOCK_BYTES)).rfind(b"\n") + 1:  # the rest is a torn line, so far
-                rows, bad = _parse(block[: newline - 1], list(self._frame.columns))
+                rows, bad = _parse(block[: newline - 1], self._columns, self._kept)
                 new.append(rows)
                 self.bad_lines += bad
                 self._offset += newline
@@ -122,12 +125,12 @@ def _names(header: bytes) -> list[str]:
     return [name for name in header.decode(errors="replace").strip().split(",") if name]
 
 
-def _parse(lines: bytes, columns: list[str]) -> tuple[pd.DataFrame, int]:
-    """Rows of a number or nothing for each column, and how many lines were no such row."""
-    rows = _read_fast(lines, columns) if len(lines) > MANY_BYTES else None
+def _parse(lines: bytes, columns: list[str], kept: list[str]) -> tuple[pd.DataFrame, int]:
+    """Rows of a number or nothing for each column, with the columns kept, and how many lines were no such row."""
+    rows = _read_fast(lines, columns, kept) if len(lines) > MANY_BYTES else None
     count = len(rows) if rows is not None else lines.count(b"\n") + 1
     if rows is None:
-        rows = _read_carefully(lines, columns, count)
+        rows = _read_carefully(lines, columns, count)[kept]
     if "step" in rows and rows["step"].isna().any():
         rows = rows[rows["step"].notna()].reset_index(drop=True)
     return rows, count - len(rows)
@@ -152,7 +155,7 @@ def _read_csv(lines: bytes, columns: list[str]) -> pd.DataFrame:
     )  # fmt: skip
 
 
-def _read_fast(lines: bytes, columns: list[str]) -> pd.DataFrame | None:
+def _read_fast(lines: bytes, columns: list[str], kept: list[str]) -> pd.DataFrame | None:
     """The same with pyarrow, in a third of the time; None where it is not installed or a line is not as it should be."""
     try:
         import pyarrow  # type: ignore[import-untyped]
@@ -164,11 +167,13 @@ def _read_fast(lines: bytes, columns: list[str]) -> pd.DataFrame | None:
             pyarrow.BufferReader(lines),
             arrow_csv.ReadOptions(column_names=columns),
             arrow_csv.ParseOptions(quote_char=False, ignore_empty_lines=False),
-            arrow_csv.ConvertOptions(column_types=dict.fromkeys(columns, pyarrow.float64()), null_values=_NAN),
+            arrow_csv.ConvertOptions(
+                column_types=dict.fromkeys(columns, pyarrow.float64()), null_values=_NAN, include_columns=kept
+            ),
         )
     except pyarrow.ArrowInvalid:
         return None
-    return pd.DataFrame({name: table[name].to_numpy() for name in columns}, copy=False)
+    return pd.DataFrame({name: table[name].to_numpy() for name in kept}, copy=False)
 
 
 def _is_row(line: bytes, columns: int) -> bool:
@@ -272,13 +277,13 @@ def sketch(path: Path, column: str, points: int = 48, piece: int = 4096) -> list
         if column not in names or "step" not in names or size <= start:
             return []
         if size - start <= points * piece:
-            frame = newest_rows(_parse(file.read().rpartition(b"\n")[0], names)[0])
+            frame = newest_rows(_parse(file.read().rpartition(b"\n")[0], names, ["step", column])[0])
         else:
             rows = []
             for position in np.linspace(start, size - piece, points).astype(int):
                 file.seek(position - 1)
                 lines = file.read(piece).split(b"\n")[1:-1]  # whole ones
-                rows.append(_parse(b"\n".join(lines), names)[0][["step", column]].mean().to_frame().T)
+                rows.append(_parse(b"\n".join(lines), names, ["step", column])[0].mean().to_frame().T)
             found = pd.concat(rows, ignore_index=True)
             frame = newest_rows(found[found["step"].notna()].reset_index(drop=True))
     values = frame[column].to_numpy()

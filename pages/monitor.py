@@ -104,7 +104,7 @@ with curves:
         if view.metrics().empty:
             st.info("The first point comes with the first line of the log.", icon=":material/hourglass_empty:")
             return
-        live_chart(view.figure(("main", look), lambda rows: charts.panels(rows, look)), key=f"curves-{run.name}")
+        live_chart(view.figure(charts.MAIN, look, charts.panels), key=f"curves-{run.name}")
 
     draw_curves()
 
@@ -150,7 +150,7 @@ with quarters:
         @st.fragment(run_every=seldom)
         def draw_quarters() -> None:
             st.caption(metrics.HELP["loss_q0"])
-            live_chart(view.figure(("quarters", look), lambda rows: charts.overlay(rows, look)), key=f"quarters-{run.name}")  # fmt: skip
+            live_chart(view.figure(charts.QUARTERS, look, charts.overlay), key=f"quarters-{run.name}")  # fmt: skip
 
         draw_quarters()
 

@@ -76,22 +76,25 @@ def test_what_did_not_change_is_not_read_again(runs_dir: Path, store: watch.Stor
     view = store.view(run)
     drawn = []
 
-    def draw(frame: object) -> dict:
+    def draw(frame: object, look: charts.Look, columns: tuple[str, ...]) -> dict:
         drawn.append(frame)
         return {"data": len(drawn)}
 
+    def figure(look: charts.Look = charts.Look()) -> str:  # noqa: B008
+        return view.figure(charts.MAIN, look, draw)
+
     time.sleep(0.3)
-    first = view.figure("key", draw)
+    first = figure()
     reads = []
-    monkeypatch.setattr(view._reader, "read", lambda: reads.append(1))
-    assert all(view.figure("key", draw) is first for _ in range(10))
+    monkeypatch.setattr(view._readers[charts.MAIN], "read", lambda: reads.append(1))
+    assert all(figure() is first for _ in range(10))
     assert len(drawn) == 1
     assert not reads
     monkeypatch.undo()
     append(run, 21)
-    assert wait(lambda: view.figure("key", draw) != first)
+    assert wait(lambda: figure() != first)
     assert len(drawn) == 2
-    assert view.figure("another", draw) != first
+    assert figure(charts.Look(log=False)) != first
 
 
 def test_without_events_it_looks_again_after_a_while(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,7 +167,6 @@ def test_one_thread_however_often_it_is_asked_for(runs_dir: Path) -> None:
 def test_many_lines_at_once_are_cheap_to_draw(runs_dir: Path, store: watch.Store) -> None:
     run = fake_run.write(runs_dir, "one", steps=10)
     view = store.view(run)
-    look = charts.Look()
-    text = view.figure(look, lambda rows: charts.panels(rows, look))
+    text = view.figure(charts.MAIN, charts.Look(), charts.panels)
     assert '"data":[' in text
     assert "NaN" not in text

@@ -15,6 +15,7 @@ from ddpm import metrics
 Figure = dict[str, Any]
 
 MAIN = ("grad_norm", "loss", "mse")
+AXES = ("step", "seconds", "samples")  # the columns that an axis is made of
 QUARTERS = ("loss_q0", "loss_q1", "loss_q2", "loss_q3")
 QUARTER_LABELS = ("least noisy quarter", "second", "third", "noisiest quarter")
 

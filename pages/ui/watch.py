@@ -10,7 +10,7 @@ import json
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -36,6 +36,7 @@ from ddpm.files import TEMPORARY
 from ddpm.jobs import Pulse, State, Status
 from ddpm.metrics import MetricReader, sketch
 from ddpm.runs import Run
+from pages.ui import charts
 
 T = TypeVar("T")
 
@@ -103,9 +104,9 @@ class RunView:
         self._revisions = revisions
         self._pulse = pulse
         self._lock = threading.RLock()
-        self._reader = MetricReader(run.progress_path)
+        self._readers: dict[tuple[str, ...], MetricReader] = {}
         self._read: dict[str, tuple[int, float, Any]] = {}
-        self._figures: OrderedDict[Hashable, tuple[int, str]] = OrderedDict()
+        self._figures: OrderedDict[tuple[tuple[str, ...], charts.Look], tuple[int, str]] = OrderedDict()
 
     def status(self) -> Status | None:
         return self._fresh("status.json", self.run.status)
@@ -114,9 +115,11 @@ class RunView:
         """Never remembered: a process that dies makes no file event."""
         return self.run.state(self._pulse)
 
-    def metrics(self) -> pd.DataFrame:
+    def metrics(self, columns: tuple[str, ...] = charts.MAIN) -> pd.DataFrame:
+        """These metrics, and what a horizontal axis may need."""
         with self._lock:
-            return self._fresh("progress.csv", self._reader.read)
+            reader = self._readers.setdefault(columns, MetricReader(self.run.progress_path, (*columns, *charts.AXES)))
+            return self._fresh("progress.csv", reader.read, name=f"metrics {columns}")
 
     def previews(self) -> list[tuple[int, Path]]:
         return self._fresh("samples", self.run.previews)
@@ -131,15 +134,15 @@ class RunView:
         """A metric's course in a few numbers, cheap for a log of any length."""
         return self._fresh("progress.csv", lambda: sketch(self.run.progress_path, column), name=f"sketch of {column}")
 
-    def figure(self, key: Hashable, draw: Callable[[pd.DataFrame], dict[str, Any]]) -> str:
-        """`draw` of the metrics as JSON, drawn again only when there are new ones.  `key` tells drawings apart."""
+    def figure(self, columns: tuple[str, ...], look: charts.Look, draw: Callable[..., charts.Figure]) -> str:
+        """`draw(rows, look, columns)` as JSON, drawn again only when there are new rows."""
         with self._lock:
-            frame = self.metrics()
-            revision, text = self._figures.get(key, (-1, ""))
-            if revision != self._reader.revision:
-                text = json.dumps(draw(frame), allow_nan=False, separators=(",", ":"))
-                self._figures[key] = (self._reader.revision, text)
-            self._figures.move_to_end(key)
+            frame = self.metrics(columns)
+            revision, text = self._figures.get((columns, look), (-1, ""))
+            if revision != self._readers[columns].revision:
+                text = json.dumps(draw(frame, look, columns), allow_nan=False, separators=(",", ":"))
+                self._figures[columns, look] = (self._readers[columns].revision, text)
+            self._figures.move_to_end((columns, look))
             while len(self._figures) > KEPT_FIGURES:
                 self._figures.popitem(last=False)
             return text

@@ -1,0 +1,123 @@
+"""The whole way in a real browser: quick start, watch, stop, resume, draw, take everything home."""
+
+import contextlib
+import io
+import json
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import openpyxl
+import pytest
+from PIL import Image
+from playwright.sync_api import Page, expect
+
+from ddpm import process, runs
+from ddpm.errors import UserError
+from ddpm.runs import Run
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+CHART = "[class*=st-key-curves-] .chart"
+UPDATES = f"Number(document.querySelector('{CHART}')?.dataset.updates || 0)"
+PATIENCE = 120.0  # seconds: another program may have the other core
+
+
+@pytest.fixture
+def ended(server) -> Iterator[None]:  # type: ignore[no-untyped-def]
+    """No training outlives its test."""
+    yield
+    for run in runs.all_runs(server.runs_dir):
+        for job in (run, *run.sample_jobs()):
+            with contextlib.suppress(UserError):
+                process.kill(job)
+
+
+def until(true: Callable[[], object]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not true():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.2)
+
+
+def done(run: Run) -> int:
+    """Training steps that the run tells of."""
+    status = run.status()
+    return status.step if status else 0
+
+
+def zoom(page: Page) -> list[float]:
+    """Draw a box over the middle of the first panel; returns the range it leaves."""
+    box = page.locator(f"{CHART} .nsewdrag").first.bounding_box()
+    assert box
+    left, top = box["x"] + box["width"] * 0.2, box["y"] + box["height"] * 0.2
+    page.mouse.move(left, top)
+    page.mouse.down()
+    page.mouse.move(left + box["width"] * 0.5, top + box["height"] * 0.6, steps=8)
+    page.mouse.up()
+    page.wait_for_function(f"document.querySelector('{CHART}').layout.xaxis.autorange === false")
+    return x_range(page)
+
+
+def x_range(page: Page) -> list[float]:
+    return page.evaluate(f"document.querySelector('{CHART}').layout.xaxis.range")
+
+
+def download(page: Page, label: str) -> bytes:
+    with page.expect_download() as got:
+        page.get_by_role("button", name=label).click()
+    return Path(got.value.path()).read_bytes()
+
+
+def test_from_quick_start_to_downloads(page: Page, server, ended: None) -> None:  # type: ignore[no-untyped-def]
+    page.goto(server.url)
+    page.get_by_role("button", name="Start quick start").click()
+    page.wait_for_function(f"{UPDATES} > 2", timeout=PATIENCE * 1000)  # Monitor, with a chart that grows
+    [run] = runs.all_runs(server.runs_dir)
+
+    zoomed, updates = zoom(page), page.evaluate(UPDATES)
+    page.wait_for_function(f"{UPDATES} >= {updates + 5}", timeout=PATIENCE * 1000)
+    assert x_range(page) == zoomed
+
+    page.get_by_role("button", name="Stop", exact=True).click()
+    expect(page.get_by_role("button", name="Resume")).to_be_enabled(timeout=PATIENCE * 1000)
+    stopped_at = done(run)
+    assert run.state() == "stopped"
+    assert run.checkpoint().step == stopped_at
+    page.get_by_role("button", name="Resume").click()
+    until(lambda: run.state() == "running" and done(run) > stopped_at)
+
+    page.goto(server.address("sample", run=run.name))  # while it trains
+    slider = page.locator(".st-key-sample-steps [role=slider]")
+    slider.focus()
+    for _ in range(4):
+        slider.press("ArrowLeft")
+    expect(page.locator(".st-key-sample-steps")).to_contain_text("10")
+    pictures = page.locator(".st-key-sample-num_samples input")
+    pictures.fill("4")
+    pictures.press("Enter")
+    page.get_by_role("button", name="Draw Ctrl").click()
+    expect(page.get_by_role("button", name="Grid (PNG)")).to_be_visible(timeout=PATIENCE * 1000)
+
+    with Image.open(io.BytesIO(download(page, "Grid (PNG)"))) as grid:
+        grid.load()
+        assert grid.format == "PNG"
+        assert grid.size == (66, 66)  # two by two of 32 pixels, with a gap of 2
+    with np.load(io.BytesIO(download(page, "Arrays (npz)"))) as arrays:
+        pixels = arrays["arr_0"]
+        assert pixels.shape == (4, 32, 32, 3)
+        assert pixels.dtype == np.uint8
+    with zipfile.ZipFile(io.BytesIO(download(page, "Pictures (zip)"))) as archive:
+        assert archive.namelist() == [f"{k:05d}.png" for k in range(4)]
+        for k, name in enumerate(archive.namelist()):
+            assert np.array_equal(np.asarray(Image.open(archive.open(name))), pixels[k])
+    drawn_with = json.loads(download(page, "Settings (JSON)"))["sample"]
+    assert (drawn_with["use_ddim"], drawn_with["timestep_respacing"], drawn_with["num_samples"]) == (True, "ddim10", 4)
+
+    page.goto(server.address("monitor", run=run.name))
+    book = openpyxl.load_workbook(io.BytesIO(download(page, "results.xlsx")))
+    assert book.sheetnames == ["Summary", "Config", "Metrics", "Checkpoints", "Charts"]
+    assert book["Metrics"].max_row > 2
+    assert len(book["Charts"]._charts) == 3
