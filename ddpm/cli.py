@@ -15,7 +15,7 @@ from typing import Any
 
 import ddpm
 from ddpm import config as configs
-from ddpm import jobs, process, runs
+from ddpm import jobs, process, runs, words
 from ddpm.config import SECTIONS, Config, SampleConfig
 from ddpm.errors import UserError
 from ddpm.presets import PRESETS
@@ -256,21 +256,13 @@ def _runs(options: argparse.Namespace) -> None:
                 state,
                 f"{status.step}/{status.total_steps}",
                 f"{status.steps_per_second:.3g}" if active and status.steps_per_second else "",
-                duration(status.seconds_left) if active and status.seconds_left is not None else "",
+                words.duration(status.seconds_left) if active else "",
                 f"{loss:.4f}" if loss is not None else "",
             )
         )
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-
-
-def duration(seconds: float) -> str:
-    """3723 as "1 h 02 min", 62 as "1 min 02 s"."""
-    whole = round(seconds)
-    if whole >= 3600:
-        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-    return f"{whole // 60} min {whole % 60:02d} s" if whole >= 60 else f"{whole} s"
 
 
 def _export(options: argparse.Namespace) -> None:

@@ -6,9 +6,9 @@ import streamlit as st
 
 from ddpm import metrics, process
 from ddpm.jobs import ACTIVE
+from ddpm.words import clock, duration
 from pages.ui import charts, layout, pictures, watch, widgets
 from pages.ui.live_chart import live_chart, preload
-from pages.ui.words import clock, duration
 
 TICK, SLOW_TICK = 1.0, 2.0  # seconds between two looks at a run that is active, at its numbers and at the rest
 

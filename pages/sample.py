@@ -2,11 +2,11 @@
 
 import streamlit as st
 
-from ddpm import process
+from ddpm import process, words
 from ddpm.config import SampleConfig
 from ddpm.errors import UserError
 from ddpm.jobs import ACTIVE
-from pages.ui import drawn, forms, layout, sample_fields, words
+from pages.ui import drawn, forms, layout, sample_fields
 
 layout.page("Sample")
 st.title("Sample")

@@ -308,10 +308,6 @@ def test_bool_flags_and_help(capsys: pytest.CaptureFixture[str]) -> None:
             assert f"--{s.name}" in help_text
 
 
-def test_durations() -> None:
-    assert [cli.duration(s) for s in (0, 59.4, 62, 3599, 3723)] == ["0 s", "59 s", "1 min 02 s", "59 min 59 s", "1 h 02 min"]  # fmt: skip
-
-
 def test_a_checkpoint_of_other_flags(tmp_path: Path) -> None:
     ddpm("train", *TINY, "--total_steps", "1", "--run", "mine", cwd=tmp_path)
     path = "runs/mine/model000001.pt"

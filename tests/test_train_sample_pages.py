@@ -12,13 +12,13 @@ import pytest
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
-from ddpm import cli, files, process, runs
+from ddpm import cli, files, process, runs, words
 from ddpm import config as configs
 from ddpm.config import Config, SampleConfig
 from ddpm.jobs import Status, Worker
 from ddpm.presets import DEFAULT, PRESETS
 from ddpm.runs import Run, SampleJob
-from pages.ui import data_fields, drawn, pictures, preflight, sample_fields, watch, words
+from pages.ui import data_fields, drawn, pictures, preflight, sample_fields, watch
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -9,11 +9,11 @@ import streamlit as st
 from PIL import Image
 
 from ddpm import config as configs
-from ddpm import data, images, sources
+from ddpm import data, images, sources, words
 from ddpm.config import Config, DataConfig, Problem
 from ddpm.data import Description
 from ddpm.errors import UserError
-from pages.ui import forms, words
+from pages.ui import forms
 
 PATH = "path"  # the option for a folder or file of one's own
 LOOK = 24  # pictures shown, in three rows

@@ -8,12 +8,12 @@ from collections.abc import Callable
 
 import streamlit as st
 
-from ddpm import process, schedules
+from ddpm import process, schedules, words
 from ddpm.config import Config, SampleConfig
 from ddpm.errors import UserError
 from ddpm.jobs import ACTIVE
 from ddpm.runs import Run, SampleJob
-from pages.ui import forms, pictures, words
+from pages.ui import forms, pictures
 
 SIDE = 460  # pixels that a grid takes
 BOX = SIDE + 34  # height of its frame: always the same, so that nothing jumps

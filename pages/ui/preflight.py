@@ -7,13 +7,13 @@ from pathlib import Path
 import psutil
 import streamlit as st
 
-from ddpm import architecture, process, runs
+from ddpm import architecture, process, runs, words
 from ddpm import config as configs
 from ddpm.config import Config
 from ddpm.errors import UserError
 from ddpm.jobs import ACTIVE, Job
 from ddpm.presets import PRESETS
-from pages.ui import forms, layout, words
+from pages.ui import forms, layout
 
 
 def card(config: Config, pictures: int | None) -> None:

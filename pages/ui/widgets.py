@@ -14,8 +14,8 @@ from ddpm.errors import UserError
 from ddpm.jobs import ACTIVE, State, Status
 from ddpm.presets import DEFAULT, PRESETS
 from ddpm.runs import Run
+from ddpm.words import clock, duration
 from pages.ui import layout
-from pages.ui.words import clock, duration
 
 XLSX = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
 

@@ -90,15 +90,15 @@ def test_from_quick_start_to_downloads(page: Page, server, ended: None) -> None:
     until(lambda: run.state() == "running" and done(run) > stopped_at)
 
     page.goto(server.address("sample", run=run.name))  # while it trains
-    slider = page.locator(".st-key-sample-steps [role=slider]")
+    slider = page.locator(".st-key-sample-steps input")
     slider.focus()
     for _ in range(4):
         slider.press("ArrowLeft")
-    expect(page.locator(".st-key-sample-steps")).to_contain_text("10")
+    expect(page.locator(".st-key-sample-steps [data-testid=stSliderThumbValue]")).to_have_text("10")
     pictures = page.locator(".st-key-sample-num_samples input")
     pictures.fill("4")
     pictures.press("Enter")
-    page.get_by_role("button", name="Draw Ctrl").click()
+    page.get_by_test_id("stBaseButton-primary").click()
     expect(page.get_by_role("button", name="Grid (PNG)")).to_be_visible(timeout=PATIENCE * 1000)
 
     with Image.open(io.BytesIO(download(page, "Grid (PNG)"))) as grid:
