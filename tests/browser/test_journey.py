@@ -118,6 +118,6 @@ def test_from_quick_start_to_downloads(page: Page, server, ended: None) -> None:
 
     page.goto(server.address("monitor", run=run.name))
     book = openpyxl.load_workbook(io.BytesIO(download(page, "results.xlsx")))
-    assert book.sheetnames == ["Summary", "Config", "Metrics", "Checkpoints", "Charts"]
+    assert {"Summary", "Config", "Metrics", "Checkpoints", "Charts"} <= set(book.sheetnames)
     assert book["Metrics"].max_row > 2
     assert len(book["Charts"]._charts) == 3
