@@ -338,3 +338,16 @@ def test_sketch_of_a_short_and_a_long_log(fake_run: Callable[..., Run], path: Pa
     assert len(sketch) == 20
     assert sketch == sorted(sketch)
     assert metrics.sketch(path, "unknown") == []
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_a_part_of_the_columns(path: Path, monkeypatch: pytest.MonkeyPatch, fast: bool) -> None:
+    """The charts read a long log's own columns only; rows are the same."""
+    put(path, "0.5,9,1", "word,9,2", "0.4,,3", "0.3,8", "0.2,nan,2", header="loss,mse,step")
+    monkeypatch.setattr(metrics, "MANY_BYTES", 10 if fast else 10**9)
+    whole, part = MetricReader(path), MetricReader(path, only=("loss", "lr"))
+    pd.testing.assert_frame_equal(part.read(), whole.read()[["loss", "step"]])
+    assert pairs(part.read()) == [(1, 0.5), (2, 0.2)]
+    assert part.bad_lines == whole.bad_lines == 2
+    add(path, "0.1,7,3\n")
+    assert pairs(part.read()) == pairs(whole.read()) == [(1, 0.5), (2, 0.2), (3, 0.1)]
