@@ -68,10 +68,11 @@ def panels(frame: pd.DataFrame, look: Look, columns: Sequence[str] = MAIN) -> Fi
     layout = _layout(x, look, len(shown))
     for number, name in enumerate(shown):
         values = frame[name].to_numpy()
-        data += lines(x.values, values, look, name=name, axis_number=number, palette=number)
+        drawn = lines(x.values, values, look, name=name, axis_number=number, palette=number)
+        data += drawn
         data += not_a_number(x.values, values, look, name=name, axis_number=number)
         layout[_axis_key(number)] = _y_axis(number, len(shown), look)
-        layout["annotations"] += _labels(values, look, name, number, len(shown))
+        layout["annotations"] += _labels(values, drawn[-1]["y"], look, name, number, len(shown))
     return {"data": data, "layout": layout}
 
 
@@ -145,11 +146,6 @@ def numbers(values: np.ndarray) -> list[float | int | None]:
     return [(int(v) if v.is_integer() else v) if ok else None for v, ok in zip(as_list, finite.tolist(), strict=True)]
 
 
-def last(values: np.ndarray) -> float | None:
-    """The last value, or None when it is not a number."""
-    return float(values[-1]) if len(values) and np.isfinite(values[-1]) else None
-
-
 def _axis_id(number: int) -> str:
     return "y" if number == 0 else f"y{number + 1}"
 
@@ -189,12 +185,13 @@ def _y_axis(number: int, count: int, look: Look) -> dict[str, Any]:
     )
 
 
-def _labels(values: np.ndarray, look: Look, name: str, number: int, count: int) -> list[dict[str, Any]]:
+def _labels(
+    values: np.ndarray, line: list[float | None], look: Look, name: str, number: int, count: int
+) -> list[dict[str, Any]]:
     """The panel's title in its corner, and the newest value at the end of its line."""
     domain = _y_axis(number, count, look)["domain"]
     title = dict(text=f"<b>{name}</b>", xref="paper", yref="paper", x=0, y=domain[1], xanchor="left", yanchor="bottom", showarrow=False, role="title")  # fmt: skip
-    smoothed = metrics.smooth(drawable(values, look.log), look.smoothing, look.log)
-    value = last(smoothed)
+    value = line[-1] if line else None
     lost = int((~np.isfinite(values)).sum())
     if lost:
         rows = f"{lost:,} row{'' if lost == 1 else 's'}"

@@ -43,14 +43,13 @@ LOGO = (
 )
 
 
-def page(title: str, icon: str = "") -> None:
+def page(title: str) -> None:
     """Begin a page: the browser tab's title, a wide layout, the menu.  The first call of every page."""
     st.set_page_config(page_title=f"{title} · {APP_NAME}", page_icon=ICON, layout="wide", initial_sidebar_state=230)
     st.logo(LOGO, size="large")
     with st.sidebar:
         for script, label, symbol in MENU:
-            if (ROOT / script).exists():
-                st.page_link(script, label=label, icon=symbol, width="stretch")
+            st.page_link(script, label=label, icon=symbol, width="stretch")
 
 
 def tab_title(title: str) -> None:
@@ -99,8 +98,7 @@ def no_runs(sentence: str) -> None:
     st.info(sentence, icon=":material/lightbulb:")
     with st.container(horizontal=True):
         st.page_link(HOME, label="Quick start", icon=":material/rocket_launch:")
-        if (ROOT / TRAIN).exists():
-            st.page_link(TRAIN, label="Choose data and settings", icon=":material/model_training:")
+        st.page_link(TRAIN, label="Choose data and settings", icon=":material/model_training:")
 
 
 @contextlib.contextmanager
