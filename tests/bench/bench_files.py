@@ -1,0 +1,54 @@
+"""What writing and exporting a run's files costs:  python tests/bench/bench_files.py
+
+A metrics line, a beat of the status, a look at a run's state, and results.xlsx at 10,000 and 100,000 lines.
+"""
+
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from ddpm import export, metrics, runs
+from ddpm.config import Config
+from ddpm.jobs import Worker
+
+
+def each(call: Callable[[], object], times: int) -> str:
+    """How long one call takes on average."""
+    start = time.perf_counter()
+    for _ in range(times):
+        call()
+    return f"{(time.perf_counter() - start) / times * 1e6:.0f} microseconds"
+
+
+def main() -> None:
+    rng = random.Random(0)
+    with tempfile.TemporaryDirectory() as folder:
+        run = runs.create(Path(folder), "bench", Config())
+        row = {name: rng.random() for name in metrics.COLUMNS}
+        writer = metrics.MetricWriter(run.progress_path)
+        print(f"a metrics line: {each(lambda: writer.write(row), 2000)}; flushed to disk: {each(writer.sync, 20)}")
+        writer.close()
+        with Worker(run.folder) as worker:
+            print(f"a beat: {each(worker.beat, 10_000)}; written: {each(lambda: worker.beat(now=True), 50)}")
+            print(f"requests, none new: {each(worker.heard, 2000)}; the state from outside: {each(run.state, 500)}")
+        for lines in (10_000, 100_000):
+            with open(run.progress_path, "w") as file:
+                file.write(",".join(metrics.COLUMNS) + "\n")
+                for step in range(1, lines + 1):
+                    row = {name: rng.random() for name in metrics.COLUMNS} | {"step": step, "samples": step * 8}
+                    file.write(",".join(map(repr, row.values())) + "\n")
+            start, before = time.perf_counter(), psutil.Process().memory_info().rss
+            size = len(export.workbook(run))
+            memory = (psutil.Process().memory_info().rss - before) / 1e6
+            print(f"results.xlsx of {lines:,} lines: {time.perf_counter() - start:.1f} s, {size / 1e6:.1f} MB, {memory:+.0f} MB of memory")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
