@@ -88,11 +88,11 @@ def _downloads(job: SampleJob) -> None:
         ("Arrays (npz)", npz.name, "application/octet-stream", npz.read_bytes),
         ("Settings (JSON)", f"{stem}.json", "application/json", lambda: json.dumps(job.settings, indent=2).encode()),
     ]
-    with st.container(horizontal=True, gap="small"):
+    with st.grid(2, min_column_width=150):
         for label, name, mime, data in files:
             st.download_button(
-                label, data, name, mime, icon=":material/download:", on_click="ignore", key=f"get_{label}"
-            )
+                label, data, name, mime, icon=":material/download:", on_click="ignore", key=f"get_{label}", width="stretch"
+            )  # fmt: skip
     with st.expander("The same as a command"):
         st.code(job.settings.get("command", ""), language="bash", wrap_lines=True)
 

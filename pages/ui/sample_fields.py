@@ -16,7 +16,7 @@ FORM = "sample"
 FIRST = SampleConfig(num_samples=16, use_ddim=True)
 FIRST_STEPS = 50
 STEP_COUNTS = (1, 2, 5, 10, 15, 20, 25, 50, 75, 100, 150, 200, 250, 500, 1000, 2000, 4000)
-VARIANCES = {None: "as in training", True: "small (the posterior's)", False: "large (beta)"}
+VARIANCES = {"as in training": None, "small (the posterior's)": True, "large (beta)": False}
 FIELDS = {s.name: s for s in configs.settings(SampleConfig)}
 
 
@@ -37,6 +37,7 @@ def begin(config: Config, sample: SampleConfig) -> None:
         {
             "sampler": "DDIM" if sample.use_ddim else "DDPM",
             "steps": steps,
+            "variance": next(words for words, value in VARIANCES.items() if value is sample.sigma_small),
             "timestep_respacing": sample.timestep_respacing if special else "",
             "classes": [name for name in named if name in known],
         },
@@ -89,15 +90,15 @@ def show(run: Run, checkpoints: list[Checkpoint]) -> tuple[SampleConfig, list[Pr
                 "Classes", known, key=_key("classes"), help=FIELDS["classes"].help, placeholder="All in turn",
                 persist_state="session",
             )  # fmt: skip
-        values["classes"] = ",".join(picked)
+        values["classes"] = ",".join(str(known.index(name)) if "," in name else name for name in picked)
     with st.expander("More"):
         values["batch_size"] = forms.box(FORM, FIELDS["batch_size"])
         special = forms.box(FORM, FIELDS["timestep_respacing"]._replace(label="Respacing, instead of steps"), spacing(config, steps, ddim) or "all")  # fmt: skip
         if not ddim:
-            values["sigma_small"] = st.selectbox(
-                "Variance", list(VARIANCES), key=_key("sigma_small"), format_func=VARIANCES.__getitem__,
-                help=FIELDS["sigma_small"].help, persist_state="session",
+            variance = st.selectbox(
+                "Variance", list(VARIANCES), key=_key("variance"), help=FIELDS["sigma_small"].help, persist_state="session"
             )  # fmt: skip
+            values["sigma_small"] = VARIANCES[variance]
         values["clip_denoised"] = st.toggle(
             FIELDS["clip_denoised"].label, key=_key("clip_denoised"), help=FIELDS["clip_denoised"].help, persist_state="session"
         )  # fmt: skip
