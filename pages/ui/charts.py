@@ -109,8 +109,8 @@ def lines(
 
 def _trace(common: dict[str, Any], x: np.ndarray, y: np.ndarray, most: int, **more: Any) -> dict[str, Any]:
     x, y = metrics.thin(x, y, most)
-    digits = "%{y:.4g}"
-    return {**common, "x": numbers(x), "y": numbers(y), "hovertemplate": digits, **more}
+    told = {} if more.get("hoverinfo") == "skip" else {"hovertemplate": "%{y:.4g}"}
+    return {**common, "x": numbers(x), "y": numbers(y), **told, **more}
 
 
 def not_a_number(x: np.ndarray, values: np.ndarray, look: Look, *, name: str, axis_number: int = 0) -> list[dict[str, Any]]:  # fmt: skip

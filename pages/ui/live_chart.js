@@ -72,13 +72,14 @@ function dress(figure, t, shown) {
     const range = layout[key].type === "log" && visible(key.replace("axis", ""), shown && shown[key], data);
     if (range) Object.assign(layout[key], { tickmode: "array", tickvals: logTicks(range), ticktext: logTicks(range).map(String) });
   }
-  layout.xaxis = { ...layout.xaxis, showspikes: true, spikemode: "across", spikesnap: "cursor", spikethickness: 1, spikedash: "dot", spikecolor: t.text };
+  layout.xaxis = { ...layout.xaxis, spikecolor: t.text, spikethickness: -1 };
   return { data, layout };
 }
 
 const CONFIG = {
   responsive: true,
   displaylogo: false,
+  showTips: false,
   scrollZoom: false,
   doubleClick: "reset",
   showSendToCloud: false, // nothing is sent anywhere
