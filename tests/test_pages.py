@@ -9,6 +9,7 @@ from pathlib import Path
 
 import fake_run
 import pytest
+from app_page import ROOT, open_page, text
 from streamlit.testing.v1 import AppTest
 
 from ddpm import process, runs
@@ -16,7 +17,6 @@ from ddpm.jobs import Worker
 from ddpm.presets import DEFAULT, PRESETS
 from pages.ui import layout, watch, widgets
 
-ROOT = Path(__file__).resolve().parents[1]
 PAGES = ["app.py", *sorted(f"pages/{path.name}" for path in (ROOT / "pages").glob("*.py") if path.stem != "__init__")]
 
 
@@ -25,23 +25,6 @@ def here(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("DDPM_RUNS", str(runs_dir))
     yield
     watch.store.clear()
-
-
-def open_page(page: str, **query: str) -> AppTest:
-    at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=30)
-    for key, value in query.items():
-        at.query_params[key] = value
-    if page != "app.py":
-        at.switch_page(page)
-    at.run()
-    assert not at.exception, at.exception
-    return at
-
-
-def text(at: AppTest) -> str:
-    """Everything that the page says in words."""
-    kinds = ("markdown", "caption", "info", "warning", "error", "header", "title", "code")
-    return "\n".join(str(element.value) for kind in kinds for element in getattr(at, kind))
 
 
 def figure(at: AppTest) -> dict:

@@ -79,7 +79,7 @@ def test_ddim_with_eta_1_is_ancestral_with_the_small_variance(full: schedules.Sc
 def test_few_steps_down_to_one(full: schedules.Schedule, spec: str) -> None:
     schedule = schedules.respaced(full, schedules.space_timesteps(1000, spec))
     for sampler in (samplers.ddim, samplers.ddpm):
-        steps = list(sampler(exact(full), noise(64), schedule))
+        steps = list(sampler(exact(full), noise(1024), schedule, randn_like=ImageNoise(range(1024))))
         assert [s.done for s in steps] == list(range(1, len(schedule) + 1))
         assert torch.isfinite(steps[-1].x).all()
         assert abs(float(steps[-1].x.mean()) - MEAN) < 0.2

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from app_page import open_page, text
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
@@ -20,8 +21,6 @@ from ddpm.presets import DEFAULT, PRESETS
 from ddpm.runs import Run, SampleJob
 from pages.ui import data_fields, drawn, pictures, preflight, sample_fields, watch
 
-ROOT = Path(__file__).resolve().parents[1]
-
 
 @pytest.fixture(autouse=True)
 def here(runs_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
@@ -31,22 +30,13 @@ def here(runs_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
     watch.store.clear()
 
 
-def open_page(page: str, **query: str) -> AppTest:
-    at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=30)
-    for key, value in query.items():
-        at.query_params[key] = value
-    at.switch_page(page).run()
-    assert not at.exception, at.exception
-    return at
-
-
 def button(at: AppTest, label: str):  # type: ignore[no-untyped-def]
     return next(b for b in at.button if b.label == label)
 
 
 def said(at: AppTest) -> str:
-    kinds = ("markdown", "caption", "info", "warning", "error", "code")
-    return "\n".join(str(e.value) for kind in kinds for e in getattr(at, kind)).replace("\\", "")
+    """What the page says, without the marks that keep it from being read as markup."""
+    return text(at).replace("\\", "")
 
 
 def draw(run: Run, name: str = "20260102-030405", count: int = 3, state: str = "finished", **settings: object) -> SampleJob:  # fmt: skip

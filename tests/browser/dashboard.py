@@ -9,9 +9,12 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = ("chromium", "chromium-browser", "chromium-headless-shell", "google-chrome", "google-chrome-stable", "chrome")
@@ -68,6 +71,17 @@ def start_server(runs_dir: Path, log: Path, cwd: Path) -> tuple[subprocess.Popen
             time.sleep(0.1)
     process.kill()
     raise AssertionError(f"the server did not answer within a minute:\n{log.read_text()}")
+
+
+def drag_zoom(page: "Page", chart: str) -> None:
+    """Draw a zoom box over the middle of the first panel of the chart that the selector names."""
+    box = page.locator(f"{chart} .nsewdrag").first.bounding_box()
+    assert box
+    left, top = box["x"] + box["width"] * 0.25, box["y"] + box["height"] * 0.25
+    page.mouse.move(left, top)
+    page.mouse.down()
+    page.mouse.move(left + box["width"] * 0.4, top + box["height"] * 0.5, steps=8)
+    page.mouse.up()
 
 
 def stop_server(process: subprocess.Popen[bytes]) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import openpyxl
 import pytest
+from dashboard import drag_zoom
 from PIL import Image
 from playwright.sync_api import Page, expect
 
@@ -49,14 +50,8 @@ def done(run: Run) -> int:
 
 
 def zoom(page: Page) -> list[float]:
-    """Draw a box over the middle of the first panel; returns the range it leaves."""
-    box = page.locator(f"{CHART} .nsewdrag").first.bounding_box()
-    assert box
-    left, top = box["x"] + box["width"] * 0.2, box["y"] + box["height"] * 0.2
-    page.mouse.move(left, top)
-    page.mouse.down()
-    page.mouse.move(left + box["width"] * 0.5, top + box["height"] * 0.6, steps=8)
-    page.mouse.up()
+    """Zoom into the first panel; returns the range it leaves."""
+    drag_zoom(page, CHART)
     page.wait_for_function(f"document.querySelector('{CHART}').layout.xaxis.autorange === false")
     return x_range(page)
 

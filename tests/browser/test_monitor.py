@@ -5,6 +5,7 @@ import time
 
 import fake_run
 import pytest
+from dashboard import drag_zoom
 from playwright.sync_api import Page, expect
 
 pytestmark = pytest.mark.browser
@@ -31,17 +32,6 @@ def wait_for_updates(page: Page, more: int) -> None:
     page.wait_for_function(f"{UPDATES} >= {target}", timeout=60_000)
 
 
-def drag_zoom(page: Page) -> None:
-    """Draw a zoom box over the middle of the first panel."""
-    box = page.locator(f"{CHART} .nsewdrag").first.bounding_box()
-    assert box
-    left, top = box["x"] + box["width"] * 0.25, box["y"] + box["height"] * 0.25
-    page.mouse.move(left, top)
-    page.mouse.down()
-    page.mouse.move(left + box["width"] * 0.4, top + box["height"] * 0.5, steps=8)
-    page.mouse.up()
-
-
 def test_zoom_pan_and_legend_stay_while_the_charts_grow(page: Page, server) -> None:  # type: ignore[no-untyped-def]
     with fake_run.running(server.runs_dir, "live", rate=20):
         open_monitor(page, server)
@@ -50,7 +40,7 @@ def test_zoom_pan_and_legend_stay_while_the_charts_grow(page: Page, server) -> N
         assert not page.get_by_text("Share chart").count()  # which would upload it
         assert not page.locator("[data-title^='Share']").count()
 
-        drag_zoom(page)
+        drag_zoom(page, CHART)
         page.wait_for_function(f"document.querySelector('{CHART}').layout.xaxis.autorange === false")
         zoomed, height, before = layout(page, "xaxis.range"), layout(page, "yaxis.range"), points(page)
         wait_for_updates(page, 5)

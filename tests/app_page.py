@@ -1,0 +1,24 @@
+"""A page of the dashboard, run without a browser."""
+
+from pathlib import Path
+
+from streamlit.testing.v1 import AppTest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def open_page(page: str, **query: str) -> AppTest:
+    at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=30)
+    for key, value in query.items():
+        at.query_params[key] = value
+    if page != "app.py":
+        at.switch_page(page)
+    at.run()
+    assert not at.exception, at.exception
+    return at
+
+
+def text(at: AppTest) -> str:
+    """Everything that the page says in words."""
+    kinds = ("markdown", "caption", "info", "warning", "error", "header", "title", "code")
+    return "\n".join(str(element.value) for kind in kinds for element in getattr(at, kind))
