@@ -159,7 +159,8 @@ def test_a_fork_does_not_keep_the_lock(job: Job, start: Start) -> None:
 @pytest.mark.skipif(os.name == "nt", reason="signals are others there")
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP"])
 def test_signals_ask_to_stop(job: Job, start: Start, name: str) -> None:
-    process = start(job.folder)
+    listen = f"import signal; signal.signal(signal.{name}, signal.SIG_DFL)\n"  # the tests may run in the background
+    process = start(job.folder, code=listen + WORK)
     said(process)
     process.send_signal(getattr(signal, name))
     assert process.wait(10) == 0
@@ -175,12 +176,17 @@ def test_nohup_is_respected(job: Job, start: Start) -> None:
     assert job.state() == "running"
 
 
+@pytest.mark.skipif(os.name == "nt", reason="signals are others there")
 def test_a_second_interrupt_does_not_wait(job: Job) -> None:
-    with pytest.raises(KeyboardInterrupt), Worker(job.folder) as worker:  # noqa: PT012
-        os.kill(os.getpid(), signal.SIGINT)
-        assert worker.heard() == {"stop"}
-        os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(1)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt), Worker(job.folder) as worker:  # noqa: PT012
+            os.kill(os.getpid(), signal.SIGINT)
+            assert worker.heard() == {"stop"}
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(1)
+    finally:
+        signal.signal(signal.SIGINT, before)
     status = job.status()
     assert status
     assert (status.state, "checkpoint" in status.message) == ("stopped", True)
