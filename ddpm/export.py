@@ -188,7 +188,7 @@ def _summary(sheet: Any, run: Run, log: _Log) -> None:
         for cell in cells:
             cell.alignment = Alignment(horizontal="left", vertical="top", wrap_text=isinstance(value, str))
         if isinstance(value, str):
-            sheet.row_dimensions[number].height = 15 * math.ceil(max(len(value), 1) / 52)
+            sheet.row_dimensions[number].height = 15 * math.ceil(max(len(value), 1) / 58)
         sheet.append(cells)
 
 
@@ -235,7 +235,8 @@ def _config(sheet: Any, run: Run) -> None:
     for section, kind in configs.SECTIONS.items():
         for s in configs.settings(kind):
             value = getattr(getattr(config, section), s.name)
-            cells = [_cell(sheet, v) for v in (section, s.name, value, s.help)]
+            shown = str(value) if isinstance(value, bool) else value  # as the command line takes it
+            cells = [_cell(sheet, v) for v in (section, s.name, shown, s.help)]
             cells[2].alignment = Alignment(horizontal="left")
             sheet.append(cells)
     names = ", ".join(config.class_names)
@@ -326,12 +327,17 @@ def _charts(sheet: Any, book: Workbook, log: _Log) -> None:
     sheet.append([_cell(sheet, f"Over training steps, at most {CHART_POINTS:,} points each; every peak is kept.")])
     for number, name in enumerate(drawn):
         x, y = lines[number]
-        chart = _chart(data, name, 2 * number + 1, len(x), log=bool((y[np.isfinite(y)] > 0).all()))
+        chart = _chart(data, name, 2 * number + 1, len(x))
+        finite = y[np.isfinite(y)]
+        if (finite > 0).all():  # whole decades: some programs leave empty ones
+            low, high = math.floor(math.log10(finite.min())), math.ceil(math.log10(finite.max()))
+            chart.y_axis.scaling.logBase, chart.y_axis.title = 10, "logarithmic"
+            chart.y_axis.scaling.min, chart.y_axis.scaling.max = 10.0**low, 10.0 ** max(high, low + 1)
         chart.x_axis.scaling.min, chart.x_axis.scaling.max = min(0.0, x[0]), max(1.0, x[-1])
         sheet.add_chart(chart, f"A{3 + 20 * number}")
 
 
-def _chart(data: Any, name: str, column: int, points: int, log: bool) -> ScatterChart:
+def _chart(data: Any, name: str, column: int, points: int) -> ScatterChart:
     """A line of the `points` rows of `column` (step) and the one after it."""
     chart = ScatterChart()
     chart.title, chart.legend, chart.scatterStyle = name, None, "lineMarker"
@@ -340,9 +346,6 @@ def _chart(data: Any, name: str, column: int, points: int, log: bool) -> Scatter
     chart.x_axis.number_format, chart.y_axis.number_format = "0", "General"
     chart.x_axis.majorGridlines = None
     chart.x_axis.delete = chart.y_axis.delete = False
-    if log:
-        chart.y_axis.scaling.logBase = 10
-        chart.y_axis.title = "logarithmic"
     chart.x_axis.crosses = chart.y_axis.crosses = "min"
     series = Series(Reference(data, column + 1, 2, max_row=points + 1), Reference(data, column, 2, max_row=points + 1), title=name)  # fmt: skip
     series.marker.symbol, series.smooth = "none", False

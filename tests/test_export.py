@@ -65,7 +65,7 @@ def test_every_sheet(fake_run: FakeRun) -> None:
         for s in configs.settings(kind):
             assert settings[s.name]["Help"] == s.help
     assert settings["image_size"]["Value"] == 8
-    assert settings["use_checkpoint"]["Value"] is False
+    assert settings["use_checkpoint"]["Value"] == "False"
     assert settings["noise_schedule"] | {"Help": ""} == dict(Section="diffusion", Setting="noise_schedule", Value="cosine", Help="")  # fmt: skip
 
     frame = metrics.MetricReader(run.progress_path).read()
@@ -105,7 +105,20 @@ def test_charts_are_native_and_read_the_right_cells(fake_run: FakeRun) -> None:
         values = [row[header] for row in table(load_workbook(io.BytesIO(data))["Metrics"])]
         assert [cell.value for (cell,) in column] == pytest.approx(values)
         assert [cell.value for (cell,) in sheet[x.replace("$", "")]] == list(range(1, 41))
+        assert '<logBase val="10"' in chart
+        assert all(
+            bound in chart for bound in ('<min val="0.1"', '<max val="1"' if header != "grad_norm" else '<max val="10"')
+        )
     assert drawn == {"grad_norm", "loss", "mse"}
+
+
+def test_what_is_not_above_zero_has_a_linear_axis(runs_dir: Path, tiny: Config) -> None:
+    run = runs.create(runs_dir, "run", tiny)
+    log_of(run, "0,0.5,1", "0.5,0.25,2")
+    with zipfile.ZipFile(io.BytesIO(export.workbook(run))) as parts:
+        loss, mse = (parts.read(f"xl/charts/chart{number}.xml").decode() for number in (1, 2))
+    assert "logBase" not in loss
+    assert "logBase" in mse
 
 
 def test_chart_data_is_thinned_and_keeps_the_spike(runs_dir: Path, tiny: Config) -> None:
