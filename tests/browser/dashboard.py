@@ -1,7 +1,6 @@
 """A dashboard on a port of its own, and where a Chromium is."""
 
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -11,13 +10,13 @@ import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+import ensure_chromium
 import pytest
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 ROOT = Path(__file__).resolve().parents[2]
-NAMES = ("chromium", "chromium-browser", "chromium-headless-shell", "google-chrome", "google-chrome-stable", "chrome")
 QUIET = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync")  # fmt: skip
 
 
@@ -30,17 +29,12 @@ class Server(NamedTuple):
         return f"{self.url}/{page}" + ("?" + "&".join(f"{k}={v}" for k, v in query.items()) if query else "")
 
 
-def chromium() -> str | None:
-    """Where a Chromium is: $CHROMIUM, on the path, or the test tool's own (None lets it find that)."""
-    found = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
-    if found:
-        return found
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as tool:
-        if Path(tool.chromium.executable_path).exists():
-            return None
-    pytest.fail("These tests need a Chromium: install one, or name it in CHROMIUM, or run `playwright install chromium`.", pytrace=False)  # fmt: skip
+def chromium() -> str:
+    """Where a Chromium is.  Without one the tests fail with a sentence."""
+    found = ensure_chromium.find()
+    if not found:
+        pytest.fail(ensure_chromium.MISSING, pytrace=False)
+    return found
 
 
 def free_port() -> int:

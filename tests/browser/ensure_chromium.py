@@ -1,6 +1,6 @@
 """Finds a Chromium for the browser tests, or gets one; `python tests/browser/ensure_chromium.py` does both.
 
-Where none can be had it says in one line what to do, and the browser tests are skipped.
+Where none can be had it says in one line what to do, and the browser tests fail with the same line.
 """
 
 import os
@@ -16,6 +16,7 @@ PLACES = (
     r"C:\Program Files\Google\Chrome\Application\chrome.exe",
     r"C:\Program Files (x86)\Google\Chrome\Application\chrome.exe",
 )
+MISSING = "The browser tests need a Chromium: install one, and put its path into the environment variable CHROMIUM."
 PATIENCE = 600  # seconds for an installation
 
 
@@ -69,7 +70,7 @@ def main() -> None:
     if not find():
         install()
     found = find()
-    print(f"Browser tests use {found}." if found else "No Chromium could be had, so the browser tests are skipped: install one and put its path into the environment variable CHROMIUM.")  # fmt: skip
+    print(f"Browser tests use {found}." if found else MISSING)
 
 
 if __name__ == "__main__":
