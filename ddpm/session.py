@@ -65,7 +65,9 @@ class Session:
             log.warning("%s Going back to the checkpoint before it.", sentence)
         if found is None:
             if wrong:
-                raise UserError(f"No checkpoint of {self.run.name} is whole ({wrong[0]}) Start a new run.")
+                raise UserError(
+                    f"No checkpoint of {self.run.name} is whole (of the oldest, {wrong[-1][:-1]}): start a new run."
+                )
             return
         total = self.config.train.total_steps
         if found.step >= total:
