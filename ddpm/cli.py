@@ -5,6 +5,7 @@ import contextlib
 import logging
 import os
 import platform
+import shutil
 import sys
 import time
 import traceback
@@ -217,11 +218,17 @@ def _sample(options: argparse.Namespace) -> None:
     if run and given:
         raise UserError(f"--run draws with the settings that the run has, but --{next(iter(given))} was given too: leave it out.")  # fmt: skip
     folder = options.out or (run.new_sample_folder() if run else Path("samples") / time.strftime("%Y%m%d-%H%M%S"))
-    with jobs.Worker(folder) as worker:
-        worker.beat(message="Loading the network")
-        from ddpm import sample
+    new = not folder.exists()  # where a page started this, the folder is there and shows what went wrong
+    try:
+        with jobs.Worker(folder) as worker:
+            worker.beat(message="Loading the network")
+            from ddpm import sample
 
-        sample.draw_source(folder, worker, run or options.model_path, settings, given)
+            sample.draw_source(folder, worker, run or options.model_path, settings, given)
+    except UserError:
+        if new:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
     print(folder)
 
 

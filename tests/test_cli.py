@@ -296,6 +296,8 @@ def test_bad_input_gets_one_sentence_and_exit_code_2(
     assert says in said
     assert "Traceback" not in said
     assert [p.name for p in (tmp_path / "runs").iterdir() if p.name[0] != "."] == ["taken"], "nothing half-made is left"
+    assert not (tmp_path / "samples").exists() or not list((tmp_path / "samples").iterdir())
+    assert not (tmp_path / "runs" / "taken" / "samples").exists() or not list((tmp_path / "runs" / "taken" / "samples").iterdir())  # fmt: skip
 
 
 def test_bool_flags_and_help(capsys: pytest.CaptureFixture[str]) -> None:
