@@ -156,6 +156,12 @@ class SampleConfig:
     threads: int = setting(0, "CPU threads to draw with; 0 is one per physical core.", label="Threads", low=0, high=1024)  # fmt: skip
 
 
+def sampling_timesteps(config: Config, sample: SampleConfig) -> list[int]:
+    """The timesteps that pictures are drawn over, increasing.  Raises UserError for an impossible respacing."""
+    spec = sample.timestep_respacing or config.diffusion.timestep_respacing
+    return schedules.space_timesteps(config.diffusion.diffusion_steps, spec)
+
+
 class Setting(NamedTuple):
     """A field as forms and flags see it."""
 

@@ -45,8 +45,7 @@ class Drawn(NamedTuple):
 def process(config: Config, sample: SampleConfig) -> tuple[schedules.Schedule, schedules.Schedule]:
     """The full process of a model, and the one that `sample` walks.  Raises UserError for an impossible respacing."""
     full = schedules.named(config.diffusion.noise_schedule, config.diffusion.diffusion_steps)
-    spec = sample.timestep_respacing or config.diffusion.timestep_respacing
-    return full, schedules.respaced(full, schedules.space_timesteps(full.T, spec))
+    return full, schedules.respaced(full, configs.sampling_timesteps(config, sample))
 
 
 def labels_for(config: Config, sample: SampleConfig) -> np.ndarray | None:

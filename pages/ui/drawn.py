@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 import streamlit as st
 
-from ddpm import process, schedules, words
+from ddpm import config as configs
+from ddpm import process, words
 from ddpm.config import Config, SampleConfig
 from ddpm.errors import UserError
 from ddpm.jobs import ACTIVE
@@ -150,8 +151,7 @@ def when(job: SampleJob) -> str:
 def describe(config: Config, sample: SampleConfig) -> str:
     """16 pictures · DDIM, 50 steps · seed 0."""
     try:
-        spec = sample.timestep_respacing or config.diffusion.timestep_respacing
-        steps = len(schedules.space_timesteps(config.diffusion.diffusion_steps, spec))
+        steps = len(configs.sampling_timesteps(config, sample))
     except UserError:
         steps = 0
     eta = f", eta {sample.eta:g}" if sample.use_ddim and sample.eta else ""

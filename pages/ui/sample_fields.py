@@ -24,7 +24,7 @@ def begin(config: Config, sample: SampleConfig) -> None:
     """Put the settings of one drawing into the fields: the first ones, or earlier ones to be used again."""
     T = config.diffusion.diffusion_steps
     try:
-        steps = len(schedules.space_timesteps(T, sample.timestep_respacing or config.diffusion.timestep_respacing))
+        steps = steps_of(config, sample)
     except UserError:
         steps = T
     special = sample.timestep_respacing not in ("", spacing(config, steps, sample.use_ddim))
@@ -120,8 +120,7 @@ def problems(config: Config, sample: SampleConfig) -> list[Problem]:
 
 def steps_of(config: Config, sample: SampleConfig) -> int:
     """Denoising steps a picture takes.  Raises UserError for an impossible respacing."""
-    spec = sample.timestep_respacing or config.diffusion.timestep_respacing
-    return len(schedules.space_timesteps(config.diffusion.diffusion_steps, spec))
+    return len(configs.sampling_timesteps(config, sample))
 
 
 def weights_label(weights: str) -> str:
