@@ -40,7 +40,8 @@ class Session:
                 f"{', '.join(self.config.class_names)} when the run began: restore the data, or start a new run."
             )
         self.images = len(dataset)
-        worker.beat(message="Building the network", warning=" ".join(dataset.notices), now=True)
+        self.notices = " ".join(dataset.notices)  # a warning for as long as there is no graver one
+        worker.beat(message="Building the network", warning=self.notices, now=True)
         self.trainer = Trainer(self.config, dataset, self.device)
         self.means = Means(len(self.trainer.schedule))
         self.seconds_before = 0.0
@@ -173,7 +174,7 @@ class Session:
             return
         self.save_again_at = 0.0
         checkpoints.prune(self.run, self.config.train.keep_checkpoints)
-        self.worker.beat(warning="", now=True)
+        self.worker.beat(warning=self.notices, now=True)
         log.info("Saved the checkpoint of step %d", self.trainer.step)
 
     def _preview(self, stopping: bool = False) -> None:
