@@ -90,7 +90,7 @@ def parameters(config: ModelConfig) -> int:
     width, embed = config.num_channels, 4 * config.num_channels
     total = (width + 1) * embed + (embed + 1) * embed
     total += config.num_classes * embed if config.class_cond else 0
-    for layer in plan(config, config.image_channels).layers:
+    for layer in plan(config, config.in_channels).layers:
         match layer:
             case Conv(channels_in, channels):
                 total += 9 * channels_in * channels + channels
@@ -107,7 +107,7 @@ def parameters(config: ModelConfig) -> int:
 def activation_bytes(config: ModelConfig) -> float:
     """Bytes per picture that a training step keeps for its backward pass, in fp32."""
     kept = 0.0
-    for layer in plan(config, config.image_channels).layers:
+    for layer in plan(config, config.in_channels).layers:
         area = layer.size**2
         match layer:
             case Conv(_, channels):

@@ -6,33 +6,15 @@ are improved-diffusion's wherever it has the flag.
 
 import dataclasses
 import math
-import typing
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from ddpm import schedules
 from ddpm.errors import UserError
+from ddpm.fields import ints, setting, settings
 
 FORMAT = 1  # of config.json; raise it when an old file needs translating
-
-
-def setting(
-    default: Any,
-    help: str,
-    *,
-    label: str,
-    low: float | None = None,
-    high: float | None = None,
-    choices: tuple[str, ...] = (),
-    unit: str = "",
-    basic: bool = False,
-) -> Any:
-    """A field with what forms and flags need to know.  `basic` ones are shown without being asked for."""
-    return field(
-        default=default,
-        metadata=dict(help=help, label=label, low=low, high=high, choices=choices, unit=unit, basic=basic),
-    )
 
 
 @dataclass(frozen=True)
@@ -40,6 +22,7 @@ class ModelConfig:
     """The U-Net.  It is improved-diffusion's: same flags, same tensors."""
 
     image_size: int = setting(64, "Width and height of the pictures. Each level but the last halves it, so it must divide that often.", label="Image size", low=4, high=1024, unit="pixels", basic=True)  # fmt: skip
+    small_size: int = setting(0, "Super-resolution: width and height of the small pictures that the network enlarges to the image size. 0: it draws from noise alone.", label="Small size", low=0, high=1024, unit="pixels")  # fmt: skip
     image_channels: int = setting(3, "Channels of a picture: 3 is colour, 1 is grey, 4 is colour with transparency.", label="Image channels", low=1, high=4)  # fmt: skip
     num_channels: int = setting(128, "Width of the network at full resolution. Twice as many make a step about four times as slow, and pictures better.", label="Channels", low=32, high=1024, basic=True)  # fmt: skip
     num_res_blocks: int = setting(2, "Residual blocks per level. More of them make a deeper, slower network.", label="Residual blocks", low=1, high=8, basic=True)  # fmt: skip
@@ -68,6 +51,15 @@ class ModelConfig:
         return self.num_heads if self.num_heads_upsample == -1 else self.num_heads_upsample
 
     @property
+    def super_res(self) -> bool:
+        """Whether the network also sees a small picture, which it enlarges."""
+        return self.small_size > 0
+
+    @property
+    def in_channels(self) -> int:
+        return self.image_channels * (2 if self.super_res else 1)
+
+    @property
     def out_channels(self) -> int:
         return self.image_channels * (2 if self.learn_sigma else 1)
 
@@ -81,6 +73,10 @@ class DiffusionConfig:
     timestep_respacing: str = setting("", "Train on a shortened process: 250, 10,15,20 or ddim50. Empty: all timesteps.", label="Respacing")  # fmt: skip
     sigma_small: bool = setting(False, "Sample with the smaller of the two fixed variances (the posterior's) rather than the larger (beta).", label="Small variance")  # fmt: skip
     predict_xstart: bool = setting(False, "The network predicts the clean picture rather than the noise.", label="Predict x_start")  # fmt: skip
+    predict_xprev: bool = setting(False, "The network predicts the slightly less noisy picture, rather than the noise.", label="Predict previous x")  # fmt: skip
+    learned_range: bool = setting(True, "A learned variance is a place between the two fixed ones. Off: the network says the variance itself, which is harder to learn.", label="Variance as a range")  # fmt: skip
+    use_kl: bool = setting(False, "Minimise the variational bound (L_vlb) instead of the squared error: better likelihood, noisier training. Goes well with the loss-second-moment sampler.", label="Minimise the bound")  # fmt: skip
+    rescale_learned_sigmas: bool = setting(True, "With a learned variance, weigh the bound down to a thousandth per timestep (L_hybrid), so that it leaves the squared error alone.", label="Rescale the bound")  # fmt: skip
     rescale_timesteps: bool = setting(True, "Show the network timesteps on a scale of 0 to 1000, whatever T is.", label="Rescale timesteps")  # fmt: skip
 
 
@@ -91,6 +87,7 @@ class DataConfig:
     data_dir: str = setting("", "A folder of images (searched recursively), an .npz file, or one of shapes, cifar10-mini, cifar10.", label="Data", basic=True)  # fmt: skip
     random_flip: bool = setting(False, "Mirror half of the pictures left to right: more variety from little data, wrong for text.", label="Random flips", basic=True)  # fmt: skip
     enlarge: bool = setting(False, "Enlarge images that are smaller than the image size instead of refusing them.", label="Enlarge small images")  # fmt: skip
+    hold_out: float = setting(0.0, "Share of the pictures that training never sees, to be evaluated on. The same pictures for the same seed.", label="Hold out", low=0.0, high=0.9)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -100,16 +97,22 @@ class TrainConfig:
     total_steps: int = setting(0, "Training steps in all. 0: as many as lr_anneal_steps, or 30,000.", label="Training steps", low=0, high=10**9, basic=True)  # fmt: skip
     batch_size: int = setting(1, "Pictures per training step.", label="Batch size", low=1, high=65536, basic=True)  # fmt: skip
     microbatch: int = setting(-1, "Pictures in memory at once; -1 is the whole batch. Smaller saves memory and changes nothing else.", label="Microbatch", low=-1, high=65536)  # fmt: skip
+    schedule_sampler: str = setting("uniform", "Which timesteps are trained on: all alike, or more often those whose loss varies (loss-second-moment), which steadies Minimise the bound.", label="Timestep sampler", choices=("uniform", "loss-second-moment"))  # fmt: skip
     lr: float = setting(1e-4, "Learning rate of AdamW.", label="Learning rate", low=0.0, high=1.0, basic=True)  # fmt: skip
     lr_warmup_steps: int = setting(0, "Let the learning rate rise from 0 over so many steps.", label="Warm-up", low=0, high=10**9, unit="steps")  # fmt: skip
     lr_anneal_steps: int = setting(0, "Let the learning rate fall to 0 at this step; 0 keeps it constant.", label="Anneal over", low=0, high=10**9, unit="steps")  # fmt: skip
     weight_decay: float = setting(0.0, "AdamW's weight decay.", label="Weight decay", low=0.0, high=1.0)  # fmt: skip
+    precision: str = setting("auto", "Numbers the network computes with while training: fp32 is exact; bf16 and fp16 are faster where the processor has them. auto: fp32, or with use_fp16 what suits the device.", label="Precision", choices=("auto", "fp32", "bf16", "fp16"))  # fmt: skip
+    use_fp16: bool = setting(False, "Mixed precision: fp16 with a loss scale on a GPU, bf16 on a CPU.", label="Mixed precision")  # fmt: skip
+    fp16_scale_growth: float = setting(1e-3, "With fp16: how much the logarithm (base 2) of the loss scale grows with each step that does not overflow.", label="Loss scale growth", low=0.0, high=10.0)  # fmt: skip
     grad_clip: float = setting(0.0, "Scale gradients down to this norm when they exceed it; 0 never does.", label="Gradient clipping", low=0.0, high=10**6)  # fmt: skip
     ema_rate: str = setting("0.9999", "Moving averages of the weights to keep, as rates with commas between. Samples are best from an average.", label="EMA rates")  # fmt: skip
     ema_warmup: bool = setting(True, "Let each average begin fast and slow down to its rate, so that it is worth looking at after a hundred steps.", label="EMA warm-up")  # fmt: skip
     seed: int = setting(0, "Everything random follows from it: the same seed and settings give the same run.", label="Seed", low=0, high=2**32 - 1)  # fmt: skip
     log_interval: int = setting(10, "Steps between two lines of progress.csv; each holds the means since the last.", label="Log every", low=1, high=10**9, unit="steps")  # fmt: skip
+    log_format: str = setting("csv", "Formats of the log, with commas between: csv (always written), json (progress.json), tensorboard (event files in tb).", label="Log formats")  # fmt: skip
     save_interval: int = setting(10000, "Steps between two checkpoints.", label="Save every", low=1, high=10**9, unit="steps", basic=True)  # fmt: skip
+    resume_checkpoint: str = setting("", "Begin from this model file, improved-diffusion's or one of ours, with the averages and the optimiser of the same step beside it.", label="Begin from")  # fmt: skip
     keep_checkpoints: int = setting(0, "Checkpoints to keep, newest first; 0 keeps all.", label="Checkpoints kept", low=0, high=10**6)  # fmt: skip
     sample_interval: int = setting(1000, "Steps between two preview grids; 0 draws none.", label="Preview every", low=0, high=10**9, unit="steps", basic=True)  # fmt: skip
     preview_samples: int = setting(16, "Pictures in a preview grid, always from the same noise.", label="Preview pictures", low=1, high=256)  # fmt: skip
@@ -139,42 +142,46 @@ class Config:
 
 
 @dataclass(frozen=True)
-class SampleConfig:
-    """What to draw, and how."""
+class FromCheckpoint:
+    """Which weights to use, and over which timesteps."""
 
     weights: str = setting("", "Which weights: model for the raw ones, ema_0.9999 for an average. Empty: the first average there is.", label="Weights")  # fmt: skip
-    step: int = setting(0, "Checkpoint to draw from, by its training step; 0 is the newest.", label="Checkpoint", low=0, high=10**9)  # fmt: skip
+    step: int = setting(0, "Checkpoint to use, by its training step; 0 is the newest.", label="Checkpoint", low=0, high=10**9)  # fmt: skip
+    timestep_respacing: str = setting("", "How many steps: 250, 10,15,20 or ddim50. Empty: as in training.", label="Steps", basic=True)  # fmt: skip
+    clip_denoised: bool = setting(True, "Keep the predicted clean picture within the range of pixels at every step.", label="Clip")  # fmt: skip
+    seed: int = setting(0, "Everything random follows from it: picture k from seed + k, whatever the batch.", label="Seed", low=0, high=2**32 - 1, basic=True)  # fmt: skip
+    threads: int = setting(0, "CPU threads to work with; 0 is one per physical core.", label="Threads", low=0, high=1024)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class SampleConfig(FromCheckpoint):
+    """What to draw, and how."""
+
     num_samples: int = setting(10000, "How many pictures to draw.", label="Pictures", low=1, high=10**7, basic=True)  # fmt: skip
     batch_size: int = setting(16, "Pictures drawn at once; it changes speed and memory, never a picture.", label="Batch size", low=1, high=4096)  # fmt: skip
     use_ddim: bool = setting(False, "DDIM: good pictures in few steps, and with eta 0 fully set by the starting noise. Otherwise ancestral DDPM.", label="DDIM", basic=True)  # fmt: skip
-    timestep_respacing: str = setting("", "How many steps: 250, 10,15,20 or ddim50. Empty: as in training.", label="Steps", basic=True)  # fmt: skip
     eta: float = setting(0.0, "Fresh noise in each DDIM step: 0 none, 1 as much as DDPM.", label="eta", low=0.0, high=1.0, basic=True)  # fmt: skip
     sigma_small: bool | None = setting(None, "Which fixed variance ancestral sampling uses. Empty: as in training.", label="Small variance")  # fmt: skip
-    clip_denoised: bool = setting(True, "Keep the predicted clean picture within the range of pixels at every step.", label="Clip")  # fmt: skip
-    classes: str = setting("", "Classes to draw, by name or number with commas between. Empty: all in turn.", label="Classes", basic=True)  # fmt: skip
-    seed: int = setting(0, "Picture k is drawn from seed + k, whatever the batch.", label="Seed", low=0, high=2**32 - 1, basic=True)  # fmt: skip
-    threads: int = setting(0, "CPU threads to draw with; 0 is one per physical core.", label="Threads", low=0, high=1024)  # fmt: skip
+    classes: str = setting("", "Classes to draw, by name, number or range (0-9) with commas between. Empty: all in turn.", label="Classes", basic=True)  # fmt: skip
+    base_samples: str = setting("", "Super-resolution: the small pictures to enlarge, as an .npz of samples or a folder of images.", label="Small pictures")  # fmt: skip
 
 
-def sampling_timesteps(config: Config, sample: SampleConfig) -> list[int]:
+@dataclass(frozen=True)
+class EvalConfig(FromCheckpoint):
+    """What to measure in bits per dimension, and how."""
+
+    data_dir: str = setting("", "Pictures to measure on: a folder, an .npz file or a data set by name. Empty: the run's own data.", label="Data", basic=True)  # fmt: skip
+    split: str = setting("auto", "Which part of the data: what training saw, or what was held out. auto: held out where there is such a part.", label="Part", choices=("auto", "train", "test"), basic=True)  # fmt: skip
+    num_samples: int = setting(1000, "How many pictures to measure.", label="Pictures", low=1, high=10**7, basic=True)  # fmt: skip
+    batch_size: int = setting(1, "Pictures after which the mean is looked at again.", label="Batch size", low=1, high=4096)  # fmt: skip
+    rows: int = setting(64, "Pictures times timesteps that go through the network at once: more are faster, up to a point, and take more memory.", label="Rows at once", low=1, high=65536)  # fmt: skip
+    until_ci: float = setting(0.0, "Stop early, when the 95 % confidence interval of the mean is at most this wide to either side, in bits per dimension; 0 measures all.", label="Until within", low=0.0, high=100.0, unit="bits/dim", basic=True)  # fmt: skip
+
+
+def sampling_timesteps(config: Config, sample: FromCheckpoint) -> list[int]:
     """The timesteps that pictures are drawn over, increasing.  Raises UserError for an impossible respacing."""
     spec = sample.timestep_respacing or config.diffusion.timestep_respacing
     return schedules.space_timesteps(config.diffusion.diffusion_steps, spec)
-
-
-class Setting(NamedTuple):
-    """A field as forms and flags see it."""
-
-    name: str
-    type: type
-    default: Any
-    help: str
-    label: str
-    low: float | None
-    high: float | None
-    choices: tuple[str, ...]
-    unit: str
-    basic: bool
 
 
 SECTIONS: dict[str, type] = {
@@ -187,25 +194,6 @@ SECTIONS: dict[str, type] = {
 T = TypeVar("T")
 
 
-def settings(section: type) -> list[Setting]:
-    """The settings of one dataclass, in order.  An optional bool has type bool and default None."""
-    types = typing.get_type_hints(section)
-    found = []
-    for f in dataclasses.fields(section):
-        kind = types[f.name]
-        plain = next((a for a in typing.get_args(kind) if a is not type(None)), kind)
-        found.append(Setting(f.name, plain, f.default, **f.metadata))
-    return found
-
-
-def ints(name: str, text: str) -> tuple[int, ...]:
-    """'16,8' as (16, 8).  Raises UserError for anything else than positive whole numbers."""
-    parts = [part.strip() for part in text.split(",") if part.strip()]
-    if not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise UserError(f"{name} {text!r} is not a list of positive whole numbers: write them with commas, as in 16,8.")
-    return tuple(int(part) for part in parts)
-
-
 def default_multipliers(image_size: int) -> tuple[int, ...]:
     """improved-diffusion's at 32, 64 and 256; elsewhere the nearest smaller size's, cut to levels that divide."""
     known = {1: (1, 2, 2, 2), 64: (1, 2, 3, 4), 128: (1, 1, 2, 3, 4), 256: (1, 1, 2, 2, 4, 4)}
@@ -213,22 +201,6 @@ def default_multipliers(image_size: int) -> tuple[int, ...]:
     while len(mult) > 1 and (image_size % 2 ** (len(mult) - 1) or image_size // 2 ** (len(mult) - 1) < 4):
         mult = mult[:-1]
     return mult
-
-
-def parse(kind: type, text: str) -> Any:
-    """A flag's text as a value.  Raises ValueError with what was expected."""
-    if kind is bool:
-        word = text.lower()
-        if word in ("true", "yes", "t", "y", "1"):
-            return True
-        if word in ("false", "no", "f", "n", "0"):
-            return False
-        raise ValueError("expected True or False")
-    if kind is int:
-        return int(text)
-    if kind is float:
-        return float(text)
-    return text
 
 
 def to_flags(config: Any, base: Any = None) -> list[str]:
@@ -305,120 +277,6 @@ def _typed(cls: type, key: str, value: Any) -> Any:
     if type(value) is not s.type:
         raise UserError(f"{key} in the configuration is {value!r}, which is not {s.type.__name__}: correct it.")
     return value
-
-
-class Problem(NamedTuple):
-    """What is wrong with a setting: one sentence with a remedy."""
-
-    name: str
-    sentence: str
-
-
-def check(config: Config) -> None:
-    """Raises UserError with the first problem."""
-    for problem in problems(config):
-        raise UserError(problem.sentence)
-
-
-def problems(config: Config) -> Iterator[Problem]:
-    """Everything that would keep a training from starting, without looking at the data."""
-    yield from _look(config, tuple(SECTIONS), (_model_problems, _diffusion_problems, _train_problems))
-
-
-def network_problems(config: Config) -> Iterator[Problem]:
-    """Everything that would keep the network from being built and drawn from."""
-    yield from _look(config, ("model", "diffusion"), (_model_problems, _diffusion_problems))
-
-
-def _look(config: Config, sections: tuple[str, ...], looks: tuple[Callable[[Config], Iterator[Problem]], ...]) -> Iterator[Problem]:  # fmt: skip
-    limits = [p for name in sections for p in limit_problems(getattr(config, name))]
-    yield from limits
-    if limits:
-        return  # what follows computes with these numbers
-    for look in looks:
-        try:
-            yield from look(config)
-        except UserError as error:  # a text that could not be read as numbers
-            yield Problem(str(error).split()[0], str(error))
-
-
-def limit_problems(section: Any) -> Iterator[Problem]:
-    """Values outside the limits that their fields state."""
-    for s in settings(type(section)):
-        value = getattr(section, s.name)
-        if s.choices and value not in s.choices:
-            yield Problem(
-                s.name, f"{s.name} is {value!r}, which is none of {', '.join(s.choices)}: choose one of them."
-            )
-        if s.type in (int, float) and not s.low <= value <= s.high:  # as a NaN is not, either
-            yield Problem(s.name, f"{s.name} is {value}: set it between {s.low:.15g} and {s.high:.15g}.")
-
-
-def _model_problems(config: Config) -> Iterator[Problem]:
-    model = config.model
-    halvings = len(model.multipliers) - 1
-    if model.image_size % 2**halvings:
-        fits = ", ".join(str(n) for n in _nearby_sizes(model.image_size, 2**halvings))
-        yield Problem(
-            "image_size",
-            f"image_size {model.image_size} cannot be halved {halvings} times, as {halvings + 1} levels "
-            f"(channel_mult {','.join(map(str, model.multipliers))}) need: use {fits}, or fewer channel_mult entries.",
-        )
-    if model.image_channels not in (1, 3, 4):
-        yield Problem("image_channels", f"image_channels is {model.image_channels}: use 1 (grey), 3 (colour) or 4 (with transparency).")  # fmt: skip
-    if model.num_channels % 32:
-        low = max(32, model.num_channels // 32 * 32)
-        yield Problem("num_channels", f"num_channels {model.num_channels} is no multiple of 32, the number of normalisation groups: use {low} or {low + 32}.")  # fmt: skip
-    for flag, heads in (("num_heads", model.num_heads), ("num_heads_upsample", model.heads_up)):
-        widths = {m * model.num_channels for i, m in enumerate(model.multipliers) if model.image_size >> i in model.attention_sizes}  # fmt: skip
-        if flag == "num_heads_upsample" and model.num_heads_upsample == -1:
-            continue  # what is wrong with num_heads was said
-        if flag == "num_heads":
-            widths.add(model.multipliers[-1] * model.num_channels)  # the middle always has attention
-        bad = sorted(w for w in widths if heads < 1 or w % heads)
-        if bad:
-            fits = ", ".join(str(n) for n in (1, 2, 4, 8) if all(w % n == 0 for w in widths))
-            yield Problem(flag, f"{flag} {heads} does not divide the {bad[0]} channels where attention is used: use {fits}.")  # fmt: skip
-
-
-def _nearby_sizes(size: int, unit: int) -> list[int]:
-    below = size // unit * unit
-    return [n for n in (below, below + unit) if n >= unit]
-
-
-def _diffusion_problems(config: Config) -> Iterator[Problem]:
-    diffusion = config.diffusion
-    try:
-        schedules.named(diffusion.noise_schedule, diffusion.diffusion_steps)
-    except UserError as error:
-        yield Problem("diffusion_steps", str(error))
-    try:
-        schedules.space_timesteps(diffusion.diffusion_steps, diffusion.timestep_respacing)
-    except UserError as error:
-        yield Problem("timestep_respacing", str(error))
-
-
-def _train_problems(config: Config) -> Iterator[Problem]:
-    train = config.train
-    if config.model.learn_sigma:
-        yield Problem("learn_sigma", "learn_sigma True cannot be trained with the simple loss, which gives the variance no gradient: set it to False.")  # fmt: skip
-    if not config.data.data_dir:
-        yield Problem("data_dir", "data_dir is empty: name a folder of images, an .npz file, shapes, cifar10-mini or cifar10.")  # fmt: skip
-    if train.microbatch == 0:
-        yield Problem("microbatch", "microbatch is 0: use -1 for the whole batch, or how many pictures to hold in memory at once.")  # fmt: skip
-    if train.lr == 0:
-        yield Problem("lr", "lr is 0, so nothing would be learnt: 0.0001 is a good start.")
-    for rate in train.ema_rates:
-        try:
-            good = 0 <= float(rate) < 1
-        except ValueError:
-            good = False
-        if not good:
-            yield Problem("ema_rate", f"ema_rate {rate!r} is not between 0 and 1: write rates such as 0.999,0.9999.")
-    if len(set(train.ema_rates)) < len(train.ema_rates):
-        yield Problem("ema_rate", f"ema_rate {train.ema_rate!r} names a rate twice: name each once.")
-    if 0 < train.lr_anneal_steps < train.total_steps:
-        yield Problem("total_steps", f"total_steps {train.total_steps} goes on after the learning rate has reached 0 at lr_anneal_steps {train.lr_anneal_steps}: make them equal.")  # fmt: skip
 
 
 def _is_number(text: str) -> bool:

@@ -5,7 +5,7 @@ where a network is asked; indices 0 .. K-1 into a Schedule, where its tables are
 for a process that is not shortened.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -15,20 +15,20 @@ from torch import Tensor
 from ddpm.config import DiffusionConfig
 from ddpm.schedules import Schedule
 
+Condition = Mapping[str, Tensor]  # what a network is told besides x_t and t: "y" [N] labels, "low_res" [N, C, h, w]
+
 
 class Network(Protocol):
-    """Anything like the U-Net: (x_t [N,C,H,W], t [N] float on the network's scale, y [N]) -> [N, C or 2C, H, W]."""
+    """Anything like the U-Net: (x_t [N,C,H,W], t [N] float on the network's scale, condition) -> [N, C or 2C, H, W]."""
 
-    def __call__(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor: ...
+    def __call__(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor: ...
 
 
 class Prediction(NamedTuple):
     """What a denoiser says about x_t."""
 
     x_start: Tensor  # [N, C, H, W] the clean image
-    v: Tensor | None = (
-        None  # [N, C, H, W] learned variance: -1 is the posterior's, 1 is beta (Nichol & Dhariwal, Eq. 15)
-    )
+    v: Tensor | None = None  # [N, C, H, W] learned variance: -1 is the posterior's, 1 is beta
 
 
 Denoiser = Callable[[Tensor, Tensor], Prediction]  # (x_t [N, C, H, W], t [N] of the full process)
@@ -102,19 +102,37 @@ def network_time(config: DiffusionConfig, T: int, t: Tensor) -> Tensor:
     return t.float() * (1000.0 / T) if config.rescale_timesteps else t.float()
 
 
+def interpret(output: Tensor, x: Tensor, t: Tensor, full: Schedule, config: DiffusionConfig, clip: bool) -> Prediction:
+    """What a network's output [N, C or 2C, H, W] for x at timesteps t [N] of the full process says.
+
+    A network that predicts the previous x, or the variance itself, does so for a step of the full process;
+    as a clean image and a place between the two fixed variances it holds for a shortened one as well.
+    """
+    mean, v = output.split(x.shape[1], dim=1) if output.shape[1] == 2 * x.shape[1] else (output, None)
+    if config.predict_xstart:
+        x_start = mean
+    elif config.predict_xprev:
+        rest = at(full.posterior_mean_coef2 / full.posterior_mean_coef1, t, x)
+        x_start = at(1 / full.posterior_mean_coef1, t, x) * mean - rest * x
+    else:
+        x_start = x_start_from_eps(full, x, t, mean)
+    if v is not None and not config.learned_range:
+        low, high = full.posterior_log_variance_clipped, np.log(full.betas)
+        v = 2 * (v - at(low, t, v)) / at(high - low, t, v) - 1
+    return Prediction(x_start.clamp(-1, 1) if clip else x_start, v)
+
+
 def denoiser(
-    network: Network, full: Schedule, config: DiffusionConfig, y: Tensor | None = None, clip: bool = True
+    network: Network, full: Schedule, config: DiffusionConfig, condition: Condition | None = None, clip: bool = True
 ) -> Denoiser:
     """A network as a function from a noisy image to the clean one that it expects.
 
-    `full` is the process with all T timesteps.  y: [N] int64 labels of a class-conditional network.
+    `full` is the process with all T timesteps.  `condition` goes to the network with every call.
     `clip` keeps the clean image within [-1, 1].
     """
 
     def denoise(x: Tensor, t: Tensor) -> Prediction:
-        output = network(x, network_time(config, full.T, t), y)
-        mean, v = output.split(x.shape[1], dim=1) if output.shape[1] == 2 * x.shape[1] else (output, None)
-        x_start = mean if config.predict_xstart else x_start_from_eps(full, x, t, mean)
-        return Prediction(x_start.clamp(-1, 1) if clip else x_start, v)
+        output = network(x, network_time(config, full.T, t), **(condition or {}))
+        return interpret(output, x, t, full, config, clip)
 
     return denoise

@@ -18,12 +18,19 @@ import pandas as pd
 
 from ddpm import files
 
-REFERENCE_COLUMNS = (
-    "grad_norm", "loss", "loss_q0", "loss_q1", "loss_q2", "loss_q3", "mse", "mse_q0", "mse_q1", "mse_q2", "mse_q3",
-    "samples", "step",
-)  # fmt: skip
 OUR_COLUMNS = ("lr", "seconds", "steps_per_second", "param_norm")
-COLUMNS = REFERENCE_COLUMNS + OUR_COLUMNS
+
+
+def columns_for(parts: Sequence[str], scale: bool = False) -> tuple[str, ...]:
+    """The columns of a training whose losses have these parts: improved-diffusion's, then ours.
+
+    `scale`: whether there is a loss scale.
+    """
+    losses = [name for part in parts for name in (part, *(f"{part}_q{k}" for k in range(4)))]
+    return ("grad_norm", *losses, "samples", "step", *(["lg_loss_scale"] if scale else []), *OUR_COLUMNS)
+
+
+COLUMNS = columns_for(("loss", "mse"))  # of a training with the simple loss
 
 BLOCK_BYTES = 2**24  # read at once, so that a long log is never in memory as text
 MANY_BYTES = 2**20  # from which on the faster parser is worth its start
@@ -32,6 +39,8 @@ HELP = {
     "grad_norm": "Length of the gradient before any clipping. It falls fast at first, then stays about level; a jump is a step that shook the network.",
     "loss": "What training makes smaller. With the simple objective it is the mse.",
     "mse": "Mean squared error of the predicted noise: 1 before anything is learnt; 0.02 to 0.1 is usual later. Small changes there are large ones in the pictures.",
+    "vb": "The variational bound's part in bits per dimension, scaled as it is trained. It teaches a learned variance and is noisy; far below the mse is usual.",
+    "lg_loss_scale": "Logarithm (base 2) of the factor that keeps fp16 gradients from vanishing. It climbs slowly and falls by 1 when a step overflows, which is normal now and then.",
     "loss_q0": "Loss at the least noisy quarter of the timesteps; q3 is the noisiest. Fine detail is learnt in q0, layout in q3.",
     "samples": "Pictures seen so far, repeats counted.",
     "step": "Training steps done.",
@@ -50,8 +59,8 @@ _ROW = re.compile(_FIELD + rb"(?:," + _FIELD + rb")*\r?")
 class MetricWriter:
     """The one writer of a progress.csv.  One that is there already keeps the columns that it began with."""
 
-    def __init__(self, path: Path):
-        self._log = files.LineLog(path, ",".join(COLUMNS))
+    def __init__(self, path: Path, columns: Sequence[str] = COLUMNS):
+        self._log = files.LineLog(path, ",".join(columns))
         self.columns = self._log.header.split(",")
 
     def write(self, values: Mapping[str, float]) -> bool:

@@ -14,14 +14,15 @@ from torch import Tensor
 
 from ddpm import checkpoint as checkpoints
 from ddpm import config as configs
-from ddpm import diffusion, files, images, samplers, schedules
+from ddpm import diffusion, files, images, samplers, schedules, validation
 from ddpm.checkpoint import Weights
 from ddpm.config import Config, DiffusionConfig, ModelConfig, SampleConfig
+from ddpm.diffusion import Condition
 from ddpm.errors import UserError
 from ddpm.jobs import Worker
 from ddpm.runs import Run, SampleJob
 from ddpm.samplers import ImageNoise, SampleStep
-from ddpm.unet import UNet
+from ddpm.unet import UNet, build
 
 PREVIEW_INTERVAL = 0.7  # seconds between two looks at pictures in the making
 PREVIEW_IMAGES = 64
@@ -72,12 +73,12 @@ def steps_of(
     config: Config,
     sample: SampleConfig,
     seeds: Sequence[int],
-    labels: Tensor | None = None,
+    condition: Condition | None = None,
     device: torch.device | str = "cpu",
 ) -> Iterator[SampleStep]:
-    """Draw one batch, a picture per seed, a denoising step at a time.  labels: [N] int64."""
+    """Draw one batch, a picture per seed, a denoising step at a time."""
     full, schedule = process(config, sample)
-    denoise = diffusion.denoiser(network, full, config.diffusion, labels, clip=sample.clip_denoised)
+    denoise = diffusion.denoiser(network, full, config.diffusion, condition, clip=sample.clip_denoised)
     noise = ImageNoise(seeds)
     model = config.model
     x = noise.start((model.image_channels, model.image_size, model.image_size)).to(device)
@@ -99,9 +100,9 @@ def draw(
     starts = range(0, sample.num_samples, sample.batch_size)
     for batch, start in enumerate(starts):
         stop = min(start + sample.batch_size, sample.num_samples)
-        y = None if labels is None else torch.from_numpy(labels[start:stop]).to(device)
+        condition = {} if labels is None else {"y": torch.from_numpy(labels[start:stop]).to(device)}
         seeds = [sample.seed + k for k in range(start, stop)]
-        for step in steps_of(network, config, sample, seeds, y, device):
+        for step in steps_of(network, config, sample, seeds, condition, device):
             yield Drawn(start, batch * steps + step.done, len(starts) * steps, step)
 
 
@@ -112,7 +113,7 @@ def pictures(network: diffusion.Network, config: Config, sample: SampleConfig, d
 
 def network_of(weights: Weights, config: Config, source: str, device: torch.device | str = "cpu") -> UNet:
     """The U-Net with these weights, ready to draw.  Raises UserError when they do not fit."""
-    network = UNet(config.model)
+    network = build(config.model)
     checkpoints.fit(network, weights.tensors, source)
     return network.to(device).eval()
 
@@ -150,7 +151,7 @@ def settings_for(weights: Weights, flags: Mapping[str, Any], source: Path) -> Co
         classes = weights.tensors.get("label_emb.weight")
         known = {} if classes is None else {"num_classes": len(classes)}
         config = configs.replace(Config(), {**known, **flags})
-        for problem in configs.network_problems(config):
+        for problem in validation.network_problems(config):
             raise UserError(problem.sentence)
         return config
     same = configs.replace(weights.config, flags)

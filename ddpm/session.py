@@ -9,11 +9,11 @@ from typing import Any
 import torch
 
 from ddpm import checkpoint as checkpoints
-from ddpm import data, files, images, sample
+from ddpm import data, files, images, losses, sample
 from ddpm.config import SampleConfig
 from ddpm.errors import UserError
 from ddpm.jobs import Stopped, Worker
-from ddpm.metrics import MetricWriter
+from ddpm.metrics import MetricWriter, columns_for
 from ddpm.runs import Run
 from ddpm.train import Means, Report, Trainer
 
@@ -46,7 +46,7 @@ class Session:
         self.means = Means(len(self.trainer.schedule))
         self.seconds_before = 0.0
         self._restore()
-        self.metrics = MetricWriter(run.progress_path)
+        self.metrics = MetricWriter(run.progress_path, columns_for(losses.parts(self.config)))
         self.began = time.monotonic()
         self.first_step = self.trainer.step
         self.save_again_at = 0.0

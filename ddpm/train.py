@@ -12,13 +12,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from ddpm import images, schedules
+from ddpm import images, schedules, unet
 from ddpm.config import Config, TrainConfig
 from ddpm.data import Dataset, Stream
 from ddpm.ema import Ema
-from ddpm.losses import OBJECTIVES, Batch, Losses
+from ddpm.losses import Batch, Losses, training_losses
+from ddpm.resample import SAMPLERS, TimestepSampler
 from ddpm.unet import UNet
 
 
@@ -47,7 +49,7 @@ class Trainer:
         kept = schedules.space_timesteps(self.full.T, config.diffusion.timestep_respacing)
         self.schedule = schedules.respaced(self.full, kept)
         torch.manual_seed(config.train.seed)
-        self.model = UNet(config.model).to(self.device).train()
+        self.model = unet.build(config.model).to(self.device).train()
         self.parameters: list[torch.Tensor] = list(self.model.parameters())
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=config.train.lr, weight_decay=config.train.weight_decay, fused=True
@@ -55,28 +57,35 @@ class Trainer:
         self.ema = Ema(self.model, config.train.ema_rates, config.train.ema_warmup)
         self.stream = Stream(dataset, config.train.seed, config.data.random_flip)
         self.rng = torch.Generator().manual_seed(config.train.seed)
-        self.objective = OBJECTIVES["simple"]
+        self.timesteps: TimestepSampler = SAMPLERS[config.train.schedule_sampler](len(self.schedule))
         self.step = 0
 
     def draw(self) -> Batch:
         """The next pictures, and their timesteps and noise; drawn for the whole batch, however it is split."""
         pixels, labels = self.stream.next(self.config.train.batch_size)
         x_start = torch.from_numpy(images.to_float(pixels))
-        t = torch.randint(len(self.schedule), (len(x_start),), generator=self.rng)
+        t, weight = self.timesteps.draw(len(x_start), self.rng)
         noise = torch.randn(x_start.shape, generator=self.rng)
         y = torch.from_numpy(labels) if self.config.model.class_cond and labels is not None else None
-        return Batch(*(None if part is None else part.to(self.device) for part in (x_start, t, noise, y)))  # type: ignore[arg-type]
+        small = self.config.model.small_size
+        low_res = F.interpolate(x_start, (small, small), mode="area") if small else None
+        batch = Batch(x_start, t, noise, y, low_res, weight)
+        return Batch(*(None if part is None else part.to(self.device) for part in batch))  # type: ignore[arg-type]
 
     def update(self, batch: Batch) -> Report:
         """One optimiser step.  The gradient is that of the mean over the batch, whatever the microbatch."""
         began = time.perf_counter()
         self.optimizer.zero_grad(set_to_none=True)
-        count, parts = len(batch.x_start), []
+        count, parts, unweighted = len(batch.x_start), [], []
         for start in range(0, count, self.config.train.micro):
             part = batch.part(start, min(start + self.config.train.micro, count))
-            losses = self.objective(self.model, self.schedule, self.config, part)
+            losses = training_losses(self.model, self.schedule, self.full, self.config, part)
+            unweighted.append(losses["loss"].detach().double().cpu())
+            if part.weight is not None:
+                losses = {name: values * part.weight for name, values in losses.items()}
             (losses["loss"].sum() / count).backward()
             parts.append({name: values.detach().double().cpu() for name, values in losses.items()})
+        self.timesteps.update(batch.t.cpu(), torch.cat(unweighted))
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         grad_norm = float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients))))
         lr = learning_rate(self.config.train, self.step)
@@ -121,6 +130,7 @@ class Trainer:
             "step": self.step,
             "position": self.stream.position,
             "ema_updates": self.ema.updates,
+            "timesteps": self.timesteps.state(),
             "rng": self.rng.get_state(),
             "torch_rng": torch.get_rng_state(),
         }
@@ -137,6 +147,7 @@ class Trainer:
         self.step = state["step"]
         self.stream.position = state["position"]
         self.ema.updates = state["ema_updates"]
+        self.timesteps.load(state.get("timesteps", {}))  # runs of version 0.1.0 drew all timesteps alike
         self.rng.set_state(state["rng"])
         torch.set_rng_state(state["torch_rng"])
         if self.device.type == "cuda" and "cuda_rng" in state:

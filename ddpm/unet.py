@@ -116,16 +116,13 @@ class Block(nn.Sequential):
 
 
 class UNet(nn.Module):
-    """(x [N, C, H, W], t [N], y [N] int64 if class-conditional) -> [N, C, H, W], or 2C with learn_sigma.
+    """(x [N, C, H, W], t [N], y [N] int64 if class-conditional) -> [N, C, H, W], or 2C with learn_sigma."""
 
-    `channels_in` is what comes in where that is not a picture alone.
-    """
-
-    def __init__(self, config: ModelConfig, channels_in: int | None = None):
+    def __init__(self, config: ModelConfig):
         super().__init__()
         self.config = config
         width, embed = config.num_channels, 4 * config.num_channels
-        plan = architecture.plan(config, channels_in or config.image_channels)
+        plan = architecture.plan(config, config.in_channels)
         self.time_embed = nn.Sequential(nn.Linear(width, embed), nn.SiLU(), nn.Linear(embed, embed))
         if config.class_cond:
             self.label_emb = nn.Embedding(config.num_classes, embed)
@@ -170,14 +167,16 @@ class UNet(nn.Module):
 class SuperResUNet(UNet):
     """A U-Net that also sees a smaller picture, enlarged to its own size (Nichol & Dhariwal 2021, Appendix)."""
 
-    def __init__(self, config: ModelConfig):
-        super().__init__(config, channels_in=2 * config.image_channels)
-
     def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None, low_res: Tensor | None = None) -> Tensor:
         """low_res: [N, C, h, w] in [-1, 1]."""
         assert low_res is not None, "a super-resolution network needs the small picture"
         enlarged = F.interpolate(low_res, x.shape[2:], mode="bilinear")
         return super().forward(torch.cat([x, enlarged], dim=1), t, y)
+
+
+def build(config: ModelConfig) -> UNet:
+    """The network that the settings describe, with weights at random."""
+    return (SuperResUNet if config.super_res else UNet)(config)
 
 
 def timestep_embedding(t: Tensor, channels: int, slowest: float = 10000.0) -> Tensor:

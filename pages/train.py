@@ -4,8 +4,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from ddpm import config as configs
-from ddpm import process, runs
+from ddpm import process, runs, validation
 from ddpm.config import Config, DiffusionConfig, ModelConfig, TrainConfig
 from ddpm.jobs import ACTIVE
 from ddpm.presets import DEFAULT, PRESETS
@@ -37,7 +36,7 @@ if "train_base" not in st.session_state:
 
 draft, empty = forms.read(FORM, Config())
 found = data_fields.look(draft.data.data_dir)
-problems = [*empty, *configs.problems(draft), *data_fields.problems(draft, found)]
+problems = [*empty, *validation.problems(draft), *data_fields.problems(draft, found)]
 wrong = forms.by_field(problems)
 
 

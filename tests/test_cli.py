@@ -267,7 +267,6 @@ BAD = {
     "a bool": (["train", "--class_cond", "maybe"], "True or False"),
     "a number": (["train", "--batch_size", "many"], "invalid int"),
     "an unknown flag": (["train", "--learning_rate", "1"], "unrecognized arguments"),
-    "learned variance": (["train", "--data_dir", "shapes", "--learn_sigma", "True"], "learn_sigma"),
     "no archive": (["data", "cifar10", "--archive", "none.tar.gz"], "none.tar.gz"),
     "stop nobody": (["stop", "nobody"], "no run named"),
     "export nobody": (["export", "nobody"], "no run named"),

@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ddpm import cli, files
+from ddpm import cli, fields, files, validation
 from ddpm import config as configs
-from ddpm.config import SECTIONS, Config, ModelConfig, SampleConfig, Setting, TrainConfig
+from ddpm.config import SECTIONS, Config, ModelConfig, SampleConfig, TrainConfig
 from ddpm.errors import UserError
+from ddpm.fields import Setting
 from ddpm.presets import DEFAULT, PRESETS
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=20)
@@ -118,13 +119,13 @@ def test_flags_name_only_what_differs() -> None:
 
 @pytest.mark.parametrize("word", ["True", "yes", "t", "Y", "1", "False", "no", "f", "N", "0"])
 def test_booleans_as_improved_diffusion_writes_them(word: str) -> None:
-    assert configs.parse(bool, word) is (word.lower()[0] in "ty1")
+    assert fields.parse(bool, word) is (word.lower()[0] in "ty1")
 
 
 @pytest.mark.parametrize(("kind", "text"), [(bool, "maybe"), (bool, ""), (int, "1.5"), (int, "x"), (float, "1,5")])
 def test_words_that_are_no_values(kind: type, text: str) -> None:
     with pytest.raises(ValueError, match=r".+"):
-        configs.parse(kind, text)
+        fields.parse(kind, text)
 
 
 def test_json_that_is_not_ours() -> None:
@@ -172,7 +173,7 @@ def test_multipliers(size: int, expected: tuple[int, ...]) -> None:
 @given(st.integers(4, 1024))
 def test_default_multipliers_always_fit(size: int) -> None:
     config = configs.replace(Config(), dict(image_size=size, data_dir="x"))
-    assert list(configs.problems(config)) == []
+    assert list(validation.problems(config)) == []
     assert size % 2 ** (len(config.model.multipliers) - 1) == 0
 
 
@@ -218,14 +219,16 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     (dict(ema_rate="often"), "ema_rate", "ema_rate 'often' is not between"),
     (dict(ema_rate="0.9,0.90"), "ema_rate", "names a rate twice: name each once."),
     (dict(lr_anneal_steps=5, total_steps=10), "total_steps", "make them equal."),
-    (dict(learn_sigma=True), "learn_sigma", "set it to False."),
+    (dict(predict_xstart=True, predict_xprev=True), "predict_xprev", "set one of them to False."),
+    (dict(predict_xprev=True, timestep_respacing="10"), "predict_xprev", "leave timestep_respacing empty."),
+    (dict(small_size=64), "small_size", "there is nothing to enlarge: use 16 or less"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("values", "name", "sentence"), BAD, ids=[f"{n}-{i}" for i, (_, n, _) in enumerate(BAD)])
 def test_each_bad_setting_has_one_sentence(values: dict[str, Any], name: str, sentence: str) -> None:
     config = configs.replace(Config(), {**GOOD, **values})
-    (problem,) = configs.problems(config)
+    (problem,) = validation.problems(config)
     assert problem.name == name
     assert sentence in problem.sentence
     assert name in problem.sentence
@@ -233,25 +236,25 @@ def test_each_bad_setting_has_one_sentence(values: dict[str, Any], name: str, se
     assert "\n" not in problem.sentence
     assert ":" in problem.sentence  # what is wrong: what to do
     with pytest.raises(UserError, match=name):
-        configs.check(config)
+        validation.check(config)
 
 
 @given(CONFIGS)
 def test_no_settings_make_the_check_itself_fail(config: Config) -> None:
-    for problem in configs.problems(config):
+    for problem in validation.problems(config):
         assert problem.name in configs.to_json(config)["model"] | {s.name: 0 for cls in SECTIONS.values() for s in configs.settings(cls)}  # fmt: skip
 
 
 def test_limits_of_sampling() -> None:
-    assert list(configs.limit_problems(SampleConfig())) == []
-    (problem,) = configs.limit_problems(SampleConfig(eta=2.0))
+    assert list(validation.limit_problems(SampleConfig())) == []
+    (problem,) = validation.limit_problems(SampleConfig(eta=2.0))
     assert problem.sentence == "eta is 2.0: set it between 0 and 1."
 
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets_are_ready_to_start(name: str) -> None:
     preset = PRESETS[name]
-    assert list(configs.problems(preset.config)) == []
+    assert list(validation.problems(preset.config)) == []
     assert configs.replace(Config(), preset.settings) == preset.config
     assert preset.description.endswith(".")
     assert DEFAULT in PRESETS

@@ -3,7 +3,8 @@
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from ddpm.config import Config, problems, replace
+from ddpm import validation
+from ddpm.config import Config, replace
 from ddpm.errors import UserError
 from ddpm.presets import PRESETS
 from ddpm.schedules import respacing, space_timesteps
@@ -46,7 +47,9 @@ def form_app():
         st.session_state["begun"] = True
         forms.begin("f", forms.values_of(configs.replace(Config(), dict(data_dir="shapes", num_heads=2))))
     config, empty = forms.read("f", Config())
-    wrong = forms.by_field([*empty, *configs.problems(config)])
+    from ddpm import validation
+
+    wrong = forms.by_field([*empty, *validation.problems(config)])
     for cls in configs.SECTIONS.values():
         forms.section("f", cls, problems=wrong, skip=("lr_anneal_steps",) if cls is TrainConfig else ())
     st.json(configs.to_json(config))
@@ -101,4 +104,4 @@ def test_a_setting_that_does_not_apply_has_no_field():
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_is_valid(name):
-    assert not list(problems(PRESETS[name].config))
+    assert not list(validation.problems(PRESETS[name].config))

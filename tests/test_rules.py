@@ -16,25 +16,28 @@ from ddpm import config as configs
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = {path.stem: path for path in sorted((ROOT / "ddpm").glob("*.py"))}
+COMMANDS = sorted((ROOT / "ddpm" / "commands").glob("*.py"))
 PAGES = [ROOT / "app.py", *sorted((ROOT / "pages").rglob("*.py"))]
 
 # A module imports only from lines above its own.
 LAYERS = """
     errors words
-    files schedules
+    files schedules fields parallel
     config images metrics jobs
+    validation
     architecture presets runs shapes diffusion ema
-    sources unet losses samplers checkpoint process export
+    sources unet losses samplers resample checkpoint process export
     data download
-    train sample
+    train sample evaluate
     session measure
+    commands
     cli
     __main__
 """
 LEVEL = {name: level for level, line in enumerate(LAYERS.split("\n")) for name in line.split()}
 
 # Who only watches must not wait for torch.
-WITHOUT_TORCH = ["errors", "words", "files", "schedules", "config", "images", "metrics", "jobs", "architecture", "presets", "runs", "shapes", "sources", "data", "download", "process", "export", "cli"]  # fmt: skip
+WITHOUT_TORCH = ["errors", "words", "files", "schedules", "fields", "config", "validation", "images", "metrics", "jobs", "architecture", "presets", "runs", "shapes", "sources", "data", "download", "process", "export", "cli"]  # fmt: skip
 
 MOST_LINES = 450
 
@@ -74,10 +77,10 @@ def of_ours(path: Path) -> set[str]:
 
 
 def test_every_module_has_its_place() -> None:
-    assert set(PACKAGE) - {"__init__"} == set(LEVEL), "name it in LAYERS, above what imports it"
+    assert {*PACKAGE, "commands"} - {"__init__"} == set(LEVEL), "name it in LAYERS, above what imports it"
 
 
-@pytest.mark.parametrize("name", sorted(LEVEL))
+@pytest.mark.parametrize("name", sorted({*LEVEL} - {"commands"}))
 def test_nothing_imports_upwards(name: str) -> None:
     upwards = {other for other in of_ours(PACKAGE[name]) if LEVEL[other] >= LEVEL[name]}
     assert not upwards
@@ -87,6 +90,28 @@ def test_the_package_knows_no_pages() -> None:
     for name, path in PACKAGE.items():
         assert not top(path) & {"streamlit", "pages", "plotly", "watchdog"}, name
     assert of_ours(PACKAGE["__init__"]) == set()
+
+
+def test_only_the_command_line_knows_its_rooms() -> None:
+    assert [name for name, path in PACKAGE.items() if "commands" in of_ours(path)] == ["cli"]
+    for path in COMMANDS:
+        assert not top(path) & {"torch", "streamlit", "pages", "plotly", "watchdog"}, path
+        assert "cli" not in of_ours(path), path
+
+
+def test_rooms_of_the_command_line_import_torch_when_they_need_it() -> None:
+    for path in COMMANDS:
+        torchy = {name for node in tree(path).body for name in _modules(node)} - {*WITHOUT_TORCH, "commands"}
+        assert not torchy, f"{path} imports {torchy} at once: import it where it is used"
+
+
+def _modules(node: ast.AST) -> set[str]:
+    """Modules of the package that an import statement names."""
+    if isinstance(node, ast.ImportFrom) and node.module == "ddpm":
+        return {alias.name for alias in node.names} & {*PACKAGE}
+    if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("ddpm."):
+        return {str(node.module).split(".")[1]}
+    return set()
 
 
 def test_pages_know_no_torch() -> None:
@@ -106,7 +131,7 @@ def test_parts_of_pages_do_not_import_pages() -> None:
 @pytest.mark.parametrize("name", WITHOUT_TORCH)
 def test_who_watches_imports_no_torch(name: str) -> None:
     torchy = {other for other in of_ours(PACKAGE[name]) if other not in WITHOUT_TORCH}
-    lazily = {"cli": {"measure", "sample", "session"}}
+    lazily = {"cli": {"commands"}}
     assert "torch" not in top(PACKAGE[name])
     assert torchy <= lazily.get(name, set())
 
@@ -155,7 +180,7 @@ def test_the_rule_about_files_sees_what_it_should() -> None:
     assert [writes(call) is not None for call in calls if isinstance(call, ast.Call)] == [True] * 7 + [False] * 6
 
 
-@pytest.mark.parametrize("path", [*PACKAGE.values(), *PAGES], ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", [*PACKAGE.values(), *COMMANDS, *PAGES], ids=lambda path: str(path.relative_to(ROOT)))
 def test_only_files_writes_files(path: Path) -> None:
     if path.name == "files.py":
         return
@@ -165,7 +190,7 @@ def test_only_files_writes_files(path: Path) -> None:
 
 
 def test_checkpoints_are_loaded_as_weights_only() -> None:
-    for path in [*PACKAGE.values(), *PAGES]:
+    for path in [*PACKAGE.values(), *COMMANDS, *PAGES]:
         for node in ast.walk(tree(path)):
             if isinstance(node, ast.Call) and ast.unparse(node.func) in ("torch.load", "pickle.load", "pickle.loads", "np.load"):  # fmt: skip
                 call = ast.unparse(node)
@@ -175,7 +200,7 @@ def test_checkpoints_are_loaded_as_weights_only() -> None:
 # --- size and words
 
 
-@pytest.mark.parametrize("path", [*PACKAGE.values(), *PAGES], ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", [*PACKAGE.values(), *COMMANDS, *PAGES], ids=lambda path: str(path.relative_to(ROOT)))
 def test_modules_stay_small(path: Path) -> None:
     assert len(path.read_text(encoding="utf-8").splitlines()) <= MOST_LINES
 
@@ -197,11 +222,11 @@ def is_record(node: ast.AST) -> bool:
 def test_settings_are_said_once() -> None:
     """Neither the definition of a flag nor a help text stands anywhere but in config.py."""
     known = [s for cls in (*configs.SECTIONS.values(), configs.SampleConfig) for s in configs.settings(cls)]
-    for path in [*PACKAGE.values(), *PAGES]:
+    for path in [*PACKAGE.values(), *COMMANDS, *PAGES]:
         for node in ast.walk(tree(path)):
             if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("add_argument"):
                 assert not {ast.unparse(a).strip("'") for a in node.args} & {f"--{s.name}" for s in known}, path
-            if isinstance(node, ast.Constant) and path.name != "config.py":
+            if isinstance(node, ast.Constant) and path != PACKAGE["config"]:
                 assert node.value not in {s.help for s in known}, path
 
 
@@ -238,7 +263,7 @@ def test_imports_are_required() -> None:
         ours = {"ddpm", "pages", "app", "__future__"}
         return {DISTRIBUTIONS.get(n, n) for n in used - ours - OPTIONAL - set(sys.stdlib_module_names)}
 
-    assert third_party(list(PACKAGE.values())) == set(packaged())
+    assert third_party([*PACKAGE.values(), *COMMANDS]) == set(packaged())
     assert third_party(PAGES) <= set(requirements("requirements.txt"))
 
 

@@ -15,6 +15,7 @@ from streamlit.testing.v1 import AppTest
 
 from ddpm import cli, files, process, runs, words
 from ddpm import config as configs
+from ddpm.commands.options import given
 from ddpm.config import Config, SampleConfig
 from ddpm.jobs import Status, Worker
 from ddpm.presets import DEFAULT, PRESETS
@@ -218,7 +219,7 @@ def test_the_command_gives_the_same_settings(name: str, changes: dict, runs_dir:
     words_ = shlex.split(preflight.command(runs_dir, "a-run", config))
     options = cli._parser().parse_args(words_[1:])
     base = PRESETS[options.preset].config if options.preset else Config()
-    assert configs.replace(base, cli._given(options, *configs.SECTIONS.values())) == config
+    assert configs.replace(base, given(options, *configs.SECTIONS.values())) == config
     assert options.run == "a-run"
 
 

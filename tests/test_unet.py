@@ -5,8 +5,7 @@ import itertools
 import pytest
 import torch
 
-from ddpm import architecture
-from ddpm import config as configs
+from ddpm import architecture, validation
 from ddpm.config import Config, ModelConfig
 from ddpm.unet import UNet, timestep_embedding
 
@@ -44,7 +43,7 @@ SHAPES = {
 @pytest.mark.parametrize("settings", SHAPES.values(), ids=SHAPES.keys())
 def test_shapes_and_parameters(settings: dict[str, object]) -> None:
     config = small(**settings)
-    assert not list(configs.network_problems(Config(model=config)))
+    assert not list(validation.network_problems(Config(model=config)))
     model = UNet(config)
     x = torch.zeros(2, config.image_channels, config.image_size, config.image_size)
     y = torch.tensor([0, 6]) if config.class_cond else None

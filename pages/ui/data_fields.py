@@ -10,9 +10,10 @@ from PIL import Image
 
 from ddpm import config as configs
 from ddpm import data, images, sources, words
-from ddpm.config import Config, DataConfig, Problem
+from ddpm.config import Config, DataConfig
 from ddpm.data import Description
 from ddpm.errors import UserError
+from ddpm.validation import Problem
 from pages.ui import forms
 
 PATH = "path"  # the option for a folder or file of one's own

@@ -14,7 +14,9 @@ from typing import Any
 import streamlit as st
 
 from ddpm import config as configs
-from ddpm.config import Config, Problem, Setting
+from ddpm.config import Config
+from ddpm.fields import Setting
+from ddpm.validation import Problem
 
 STEPS: dict[str, float] = {
     "image_size": 8, "num_channels": 32, "diffusion_steps": 100, "dropout": 0.05, "lr": 1e-4, "weight_decay": 0.01,

@@ -6,10 +6,11 @@ from collections.abc import Callable
 import streamlit as st
 
 from ddpm import config as configs
-from ddpm import schedules
-from ddpm.config import Config, Problem, SampleConfig
+from ddpm import schedules, validation
+from ddpm.config import Config, SampleConfig
 from ddpm.errors import UserError
 from ddpm.runs import Checkpoint, Run
+from ddpm.validation import Problem
 from pages.ui import forms
 
 FORM = "sample"
@@ -110,7 +111,7 @@ def show(run: Run, checkpoints: list[Checkpoint]) -> tuple[SampleConfig, list[Pr
 
 def problems(config: Config, sample: SampleConfig) -> list[Problem]:
     """What would keep these pictures from being drawn."""
-    found = list(configs.limit_problems(sample))
+    found = list(validation.limit_problems(sample))
     try:
         steps_of(config, sample)
     except UserError as error:

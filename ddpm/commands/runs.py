@@ -1,0 +1,73 @@
+"""`ddpm runs`, `ddpm stop` and `ddpm export`: what there is, how it ends, and what is taken home."""
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+from ddpm import jobs, process, runs, words
+from ddpm.commands import options as shared
+
+
+def add(commands: Any) -> None:
+    stop = shared.command(commands, "stop", _stop, "Ask a run to stop: it finishes its step, saves and leaves.")
+    stop.add_argument("name", metavar="NAME")
+    stop.add_argument(
+        "--wait", type=shared.boolean, default=True, metavar="BOOL", help="wait until it has left (default: True)"
+    )
+    stop.add_argument("--kill", type=shared.boolean, default=False, metavar="BOOL", help="end it at once; steps since the last checkpoint are lost")  # fmt: skip
+
+    shared.command(commands, "runs", _runs, "List the runs, newest first.")
+
+    export = shared.command(commands, "export", _export, "Write a run's numbers as a spreadsheet.")
+    export.add_argument("name", metavar="NAME")
+    export.add_argument("--xlsx", type=Path, metavar="FILE", help="file to write (default: results.xlsx in the run's folder)")  # fmt: skip
+
+
+def _stop(options: argparse.Namespace) -> None:
+    run = runs.find(options.runs_dir, options.name)
+    if options.kill:
+        process.kill(run)
+        print(f"{run.name} was ended.")
+        return
+    process.stop(run)
+    print(f"{run.name} was asked to stop: it finishes its step, saves and leaves.")
+    while options.wait and run.state() in jobs.ACTIVE:
+        time.sleep(0.2)
+    if options.wait:
+        status = run.status()
+        print(f"{run.name} is {run.state()} at step {status.step if status else 0}.")
+
+
+def _runs(options: argparse.Namespace) -> None:
+    found = runs.all_runs(options.runs_dir)
+    if not found:
+        print(f"No runs in {options.runs_dir} yet: `ddpm train --preset quick-start` starts one.")
+        return
+    rows = [("run", "state", "step", "it/s", "time left", "loss")]
+    for run in found:
+        status = run.status() or jobs.Status("stopped")
+        state = run.state()
+        loss, active = status.metrics.get("loss"), state in jobs.ACTIVE
+        rows.append(
+            (
+                run.name,
+                state,
+                f"{status.step}/{status.total_steps}",
+                f"{status.steps_per_second:.3g}" if active and status.steps_per_second else "",
+                words.duration(status.seconds_left) if active else "",
+                f"{loss:.4f}" if loss is not None else "",
+            )
+        )
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _export(options: argparse.Namespace) -> None:
+    from ddpm import export
+
+    run = runs.find(options.runs_dir, options.name)
+    path = options.xlsx or run.folder / "results.xlsx"
+    export.write_xlsx(run, path)
+    print(path)

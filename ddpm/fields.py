@@ -1,0 +1,79 @@
+"""A setting: a field of a frozen dataclass with what forms and flags need to know of it.
+
+From these fields follow the JSON, the command line and the forms; `ddpm.config` has the settings themselves.
+"""
+
+import dataclasses
+import typing
+from dataclasses import field
+from typing import Any, NamedTuple
+
+from ddpm.errors import UserError
+
+
+def setting(
+    default: Any,
+    help: str,
+    *,
+    label: str,
+    low: float | None = None,
+    high: float | None = None,
+    choices: tuple[str, ...] = (),
+    unit: str = "",
+    basic: bool = False,
+) -> Any:
+    """A field with what forms and flags need to know.  `basic` ones are shown without being asked for."""
+    return field(
+        default=default,
+        metadata=dict(help=help, label=label, low=low, high=high, choices=choices, unit=unit, basic=basic),
+    )
+
+
+class Setting(NamedTuple):
+    """A field as forms and flags see it."""
+
+    name: str
+    type: type
+    default: Any
+    help: str
+    label: str
+    low: float | None
+    high: float | None
+    choices: tuple[str, ...]
+    unit: str
+    basic: bool
+
+
+def settings(section: type) -> list[Setting]:
+    """The settings of one dataclass, in order.  An optional bool has type bool and default None."""
+    types = typing.get_type_hints(section)
+    found = []
+    for f in dataclasses.fields(section):
+        kind = types[f.name]
+        plain = next((a for a in typing.get_args(kind) if a is not type(None)), kind)
+        found.append(Setting(f.name, plain, f.default, **f.metadata))
+    return found
+
+
+def ints(name: str, text: str) -> tuple[int, ...]:
+    """'16,8' as (16, 8).  Raises UserError for anything else than positive whole numbers."""
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise UserError(f"{name} {text!r} is not a list of positive whole numbers: write them with commas, as in 16,8.")
+    return tuple(int(part) for part in parts)
+
+
+def parse(kind: type, text: str) -> Any:
+    """A flag's text as a value.  Raises ValueError with what was expected."""
+    if kind is bool:
+        word = text.lower()
+        if word in ("true", "yes", "t", "y", "1"):
+            return True
+        if word in ("false", "no", "f", "n", "0"):
+            return False
+        raise ValueError("expected True or False")
+    if kind is int:
+        return int(text)
+    if kind is float:
+        return float(text)
+    return text
