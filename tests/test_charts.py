@@ -40,7 +40,7 @@ def test_a_metric_that_is_logged_has_a_panel_and_one_that_is_not_has_none() -> N
 
 
 def test_the_quarters_of_a_part_of_the_loss() -> None:
-    frame = rows(40, **{name: 0.5 for name in charts.quarters("vb")})
+    frame = rows(40, **dict.fromkeys(charts.quarters("vb"), 0.5))
     figure = charts.overlay(frame, Look(smoothing=0), charts.quarters("vb"))
     assert [trace["uid"] for trace in figure["data"]] == [f"vb_q{k}-smooth" for k in range(4)]
 
