@@ -182,6 +182,27 @@ def open_dataset(
     return Dataset(pixels, source.labels, source.class_names, (*_describe(source, used).notices, *notices), places)
 
 
+def class_numbers(config: Config, class_names: tuple[str, ...]) -> np.ndarray | None:
+    """The network's number of each class of some data, int64 [classes]; None for a network without classes.
+
+    Classes are told by their names where the network's are known, else by their place.  Raises UserError when
+    the data has none, or others.
+    """
+    if not config.model.class_cond:
+        return None
+    if not class_names:
+        raise UserError("The model was trained with classes, and these pictures have none: use pictures that are sorted into its classes.")  # fmt: skip
+    known = config.class_names or class_names[: config.model.num_classes]
+    unknown = [name for name in class_names if name not in known]
+    if unknown:
+        have = ", ".join(known[:10]) if config.class_names else f"{config.model.num_classes} classes"
+        raise UserError(
+            f"The pictures have classes that the model does not know ({', '.join(unknown[:5])}): it was trained with {have}; "
+            "use pictures of those."
+        )
+    return np.array([known.index(name) for name in class_names], dtype=np.int64)
+
+
 Cached = tuple[np.ndarray, tuple[str, ...]]  # pictures and notices
 
 

@@ -192,7 +192,7 @@ def measure(
     Raises UserError when the data has not the classes that the network was told.
     """
     full, schedule = sample.process(config, settings)
-    numbers = class_numbers(config, dataset)
+    numbers = data.class_numbers(config, dataset.class_names)
     count, T = min(settings.num_samples, len(dataset)), len(schedule)
     turn = max(1, settings.rows // T)  # pictures of one process until it shares
     size, per_turn = parallel.size(), -(-turn * T // settings.rows)
@@ -237,27 +237,6 @@ def noise_of(seed: int, shape: torch.Size) -> Noise:
         return torch.randn(shape, generator=torch.Generator().manual_seed(int(state >> np.uint64(1))))
 
     return noise
-
-
-def class_numbers(config: Config, dataset: Dataset) -> np.ndarray | None:
-    """The network's number of each class of the data, int64 [classes]; None for a network without classes.
-
-    Classes are told by their names where the network's are known, else by their place.  Raises UserError when
-    the data has none, or others.
-    """
-    if not config.model.class_cond:
-        return None
-    if dataset.labels is None:
-        raise UserError("The model was trained with classes, and these pictures have none: use pictures that are sorted into its classes.")  # fmt: skip
-    known = config.class_names or tuple(dataset.class_names[: config.model.num_classes])
-    unknown = [name for name in dataset.class_names if name not in known]
-    if unknown:
-        have = ", ".join(known[:10]) if config.class_names else f"{config.model.num_classes} classes"
-        raise UserError(
-            f"The pictures have classes that the model does not know ({', '.join(unknown[:5])}): it was trained with {have}; "
-            "use pictures of those."
-        )
-    return np.array([known.index(name) for name in dataset.class_names], dtype=np.int64)
 
 
 def _condition(config: Config, x_start: Tensor, labels: np.ndarray | None) -> Condition:
