@@ -2,19 +2,18 @@
 
 import io
 import json
-import time
 import zipfile
 from collections.abc import Callable
 
 import streamlit as st
 
 from ddpm import config as configs
-from ddpm import process, words
+from ddpm import words
 from ddpm.config import Config, SampleConfig
 from ddpm.errors import UserError
 from ddpm.jobs import ACTIVE
 from ddpm.runs import Run, SampleJob
-from pages.ui import forms, pictures
+from pages.ui import forms, pictures, work
 
 SIDE = 460  # pixels that a grid takes
 BOX = SIDE + 34  # height of its frame: always the same, so that nothing jumps
@@ -45,37 +44,17 @@ def _picture(job: SampleJob, was_active: bool) -> None:
             st.caption("No picture was finished.", width="content")
     if not was_active:
         if state in ("failed", "lost"):
-            st.error(forms.plain(why_failed(job)), icon=":material/error:")
+            st.error(forms.plain(work.why_failed(job, "The drawing")), icon=":material/error:")
         elif status and status.message:
             st.caption(forms.plain(status.message))
         return
     done, total = (status.step, status.total_steps) if status else (0, 0)
-    bar, cancel = st.columns([4, 1], vertical_alignment="center")
-    left = f" · {words.duration(status.seconds_left)} left" if status and status.seconds_left is not None else ""
-    bar.progress(
-        min(1.0, done / total) if total else 0.0,
-        f"{done:,} of {total:,} denoising steps{left}" if total else "Starting …",
-    )
-    stopping = "stop" in job.requests()
-    if cancel.button("Cancelling …" if stopping else "Cancel", icon=":material/close:", disabled=stopping, width="stretch"):  # fmt: skip
-        try:
-            process.stop(job)
-        except UserError as error:
-            st.caption(forms.plain(str(error)))
+    work.progress(job, status, f"{done:,} of {total:,} denoising steps")
 
 
 def _latest(job: SampleJob, side: int) -> bytes | None:
     """The finished pictures, or how far they have come."""
     return pictures.shown(job.grid, side) or pictures.shown(job.preview, side)
-
-
-def why_failed(job: SampleJob) -> str:
-    """A sentence on a drawing that did not work out."""
-    status = job.status()
-    if status and status.state == "failed" and status.message:
-        return status.message
-    last = [line for line in job.log_tail(20).splitlines() if line.strip()][-1:]
-    return "The drawing ended before it was done" + (f": {last[0].strip()}" if last else ".")
 
 
 def _downloads(job: SampleJob) -> None:
@@ -125,7 +104,7 @@ def _entry(job: SampleJob, is_shown: bool, config: Config, choose: Callable[[str
             st.image(image, output_format="PNG", alt=f"Drawn at {job.name}")
         else:
             st.caption(f"*{job.state()}*", width="content")
-    st.markdown(f"**{when(job)}**")
+    st.markdown(f"**{work.when(job)}**")
     st.caption(describe(config, sample) if sample else "–")
     with st.container(horizontal=True, gap="small"):
         st.button("Shown" if is_shown else "Show", key=f"show_{job.name}", disabled=is_shown, on_click=choose, args=(job.name,))  # fmt: skip
@@ -139,13 +118,6 @@ def settings_of(job: SampleJob) -> SampleConfig | None:
         return job.config
     except (KeyError, UserError):
         return None
-
-
-def when(job: SampleJob) -> str:
-    try:
-        return words.clock(time.mktime(time.strptime(job.name[:15], "%Y%m%d-%H%M%S")))
-    except ValueError:
-        return job.name
 
 
 def describe(config: Config, sample: SampleConfig) -> str:
