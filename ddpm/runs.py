@@ -64,6 +64,11 @@ class SampleJob(Job):
         return self.folder / "grid.png"
 
     @property
+    def pairs(self) -> Path:
+        """Super-resolution: each small picture beside what was drawn from it."""
+        return self.folder / "pairs.png"
+
+    @property
     def npz(self) -> Path | None:
         return next(iter(sorted(self.folder.glob("samples_*.npz"))), None)
 

@@ -164,6 +164,7 @@ class Npz(Source):
     Raises UserError when it is anything else.
     """
 
+    numbered = False  # its labels are numbers and it has no names for them
     KEYS = (("arr_0", "arr_1"), ("images", "labels"), ("train", "train_labels"))
 
     def __init__(self, path: Path, kind: str):
@@ -197,6 +198,7 @@ class Npz(Source):
             raise UserError(f"{what}: there must be one whole number for each of its {self.count} images; correct them.")  # fmt: skip
         if known is None:
             self.labels, self.class_names = _number(labels)
+            self.numbered = labels.dtype.kind != "U"
         elif labels.dtype.kind == "U" or labels.min() < 0 or labels.max() >= len(known):
             raise UserError(f"{what} and not all of them are places in its {len(known)} class_names: correct either.")
         else:

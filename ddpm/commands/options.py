@@ -5,14 +5,21 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ddpm import config as configs
 from ddpm import fields, jobs
+from ddpm.config import Config
 from ddpm.fields import settings
 
 log = logging.getLogger("ddpm")
+
+SUPER_RES = configs.replace(
+    Config(), dict(image_size=256, small_size=64)
+)  # what super-res-* begin with, as the reference
+SUPER_RES_NAMES = {"image_size": "large_size"}  # and what they call it
 
 
 def command(commands: Any, name: str, run: Any, help: str, runs_dir: bool = True) -> argparse.ArgumentParser:
@@ -27,14 +34,25 @@ def boolean(text: str) -> bool:
     return fields.parse(bool, text)
 
 
-def add_settings(group: Any, section: type, leave_out: set[str] = frozenset()) -> None:  # type: ignore[assignment]
-    """A flag for every setting.  What is not given is left out of the parsed options."""
+def add_settings(
+    group: Any,
+    section: type,
+    leave_out: set[str] = frozenset(),  # type: ignore[assignment]
+    base: Any = None,
+    names: Mapping[str, str] = {},
+) -> None:
+    """A flag for every setting.  What is not given is left out of the parsed options.
+
+    `base` has the defaults that the help tells, where they are not the section's own; `names` are other names of flags.
+    """
     for s in settings(section):
         if s.name in leave_out:
             continue
-        default = "as trained" if s.default is None else repr(s.default) if s.type is str else s.default
+        own = getattr(base or section(), s.name)
+        default = "as trained" if own is None else repr(own) if s.type is str else own
         group.add_argument(
-            f"--{s.name}",
+            f"--{names.get(s.name, s.name)}",
+            dest=s.name,
             type=_parser_of(s.type),
             choices=s.choices or None,
             default=argparse.SUPPRESS,

@@ -1,28 +1,37 @@
-"""`ddpm sample`: draw pictures from a run or from a checkpoint file."""
+"""`ddpm sample` and `ddpm super-res-sample`: draw pictures from a run or from a checkpoint file."""
 
 import argparse
 import shutil
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ddpm import jobs, runs, validation
 from ddpm.commands import options as shared
-from ddpm.config import SECTIONS, SampleConfig
+from ddpm.config import SECTIONS, Config, SampleConfig
 from ddpm.errors import UserError
 from ddpm.fields import settings
 
 
 def add(commands: Any) -> None:
-    draw = shared.command(commands, "sample", _sample, "Draw pictures from a run or a checkpoint file.")
+    _add(commands, "sample", "Draw pictures from a run or a checkpoint file.", Config(), {})
+    _add(commands, "super-res-sample", "Enlarge small pictures with a super-resolution run or checkpoint file.", shared.SUPER_RES, shared.SUPER_RES_NAMES)  # fmt: skip
+
+
+def _add(commands: Any, name: str, help: str, base: Config, names: Mapping[str, str]) -> None:
+    """A command that draws; `base` and `names` are for files without settings of their own."""
+    draw = shared.command(commands, name, _sample, help)
+    draw.set_defaults(base=base)
     source = draw.add_mutually_exclusive_group(required=True)
     source.add_argument("--run", metavar="NAME", help="draw from this run")
     source.add_argument("--model_path", type=Path, metavar="FILE", help="draw from this checkpoint file")
     draw.add_argument("--out", type=Path, metavar="DIR", help="folder for the pictures (default: samples/TIME in the run's folder, or here)")  # fmt: skip
     shared.add_settings(draw.add_argument_group("drawing"), SampleConfig)
     model = draw.add_argument_group("model", "only for files that another program wrote, without their settings")
-    for name in ("model", "diffusion"):
-        shared.add_settings(model, SECTIONS[name], leave_out={s.name for s in settings(SampleConfig)})
+    known = {s.name for s in settings(SampleConfig)}
+    for part in ("model", "diffusion"):
+        shared.add_settings(model, SECTIONS[part], leave_out=known, base=getattr(base, part), names=names)
 
 
 def _sample(options: argparse.Namespace) -> None:
@@ -42,7 +51,7 @@ def _sample(options: argparse.Namespace) -> None:
             worker.beat(message="Loading the network")
             from ddpm import sample
 
-            sample.draw_source(folder, worker, run or options.model_path, settings, given)
+            sample.draw_source(folder, worker, run or options.model_path, settings, given, options.base)
     except UserError:
         if new:
             shutil.rmtree(folder, ignore_errors=True)
