@@ -17,6 +17,11 @@ DATA = "data"  # as base_samples: the pictures that the model learnt from, made 
 Progress = Callable[[int, int], None]  # (pictures done, pictures in all)
 
 
+def by_name(base_samples: str) -> bool:
+    """Whether it is the name of pictures that are made small, and no path."""
+    return base_samples == DATA or base_samples in SOURCES
+
+
 class LowRes(NamedTuple):
     """Small pictures, to be taken in turn."""
 
@@ -54,7 +59,7 @@ def open_base(config: Config, base_samples: str) -> tuple[Source, bool] | None:
     if base_samples == DATA and not config.data.data_dir:
         raise UserError(f"base_samples is {DATA}, but the model does not know what it was trained on: name a file, a folder, or one of {', '.join(SOURCES)}.")  # fmt: skip
     source = open_source(config.data.data_dir if base_samples == DATA else base_samples)
-    large = base_samples == DATA or base_samples in SOURCES
+    large = by_name(base_samples)
     if not large and source.size:
         _check_size(config, base_samples, source.size)
     return source, large

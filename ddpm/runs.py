@@ -73,6 +73,12 @@ class SampleJob(Job):
         return next(iter(sorted(self.folder.glob("samples_*.npz"))), None)
 
     @property
+    def shape(self) -> tuple[int, ...] | None:
+        """(N, H, W, C) of the pictures drawn, as the name of their file says it; None where there is none."""
+        match = re.fullmatch(r"samples_(\d+)x(\d+)x(\d+)x(\d+)", self.npz.stem) if self.npz else None
+        return tuple(map(int, match.groups())) if match else None
+
+    @property
     def images(self) -> list[Path]:
         return sorted((self.folder / "images").glob("*.png"))
 

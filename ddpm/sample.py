@@ -111,9 +111,9 @@ def draw(
             yield Drawn(start, batch * steps + step.done, len(starts) * steps, step)
 
 
-def pictures(network: diffusion.Network, config: Config, sample: SampleConfig, device: torch.device | str = "cpu") -> np.ndarray:  # fmt: skip
+def pictures(network: diffusion.Network, config: Config, sample: SampleConfig, device: torch.device | str = "cpu", small: LowRes | None = None) -> np.ndarray:  # fmt: skip
     """All of them at once: uint8 [N, H, W, C]."""
-    return np.concatenate([_pixels(d.step.x) for d in draw(network, config, sample, device) if d.finished])
+    return np.concatenate([_pixels(d.step.x) for d in draw(network, config, sample, device, small) if d.finished])
 
 
 def network_of(weights: Weights, config: Config, source: str, device: torch.device | str = "cpu") -> UNet:

@@ -8,7 +8,7 @@ from ddpm import process, runs, validation
 from ddpm.config import Config, DiffusionConfig, ModelConfig, TrainConfig
 from ddpm.jobs import ACTIVE
 from ddpm.presets import DEFAULT, PRESETS
-from pages.ui import data_fields, forms, layout, preflight
+from pages.ui import data_fields, forms, layout, preflight, super_res
 
 FORM = "train"
 
@@ -68,7 +68,8 @@ form, aside = halves.cell(), halves.cell()
 with form:
     st.subheader("Network")
     unused = {name for name in ("num_classes", "learn_sigma") if not getattr(draft.model, name)}
-    forms.section(FORM, ModelConfig, problems=wrong, skip=unused)
+    forms.section(FORM, ModelConfig, problems=wrong, skip={*unused, "small_size"})
+    super_res.fields(FORM, draft.model, wrong)
 
     st.subheader("Diffusion")
     forms.section(FORM, DiffusionConfig, problems=wrong)
