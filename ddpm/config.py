@@ -205,7 +205,7 @@ class SampleConfig(FromCheckpoint):
     eta: float = setting(0.0, "Fresh noise in each DDIM step: 0 none, 1 as much as DDPM.", label="eta", low=0.0, high=1.0, basic=True)  # fmt: skip
     sigma_small: bool | None = setting(None, "Which fixed variance ancestral sampling uses. Empty: as in training.", label="Small variance")  # fmt: skip
     classes: str = setting("", "Classes to draw, by name, number or range (0-9) with commas between. Empty: all in turn.", label="Classes", basic=True)  # fmt: skip
-    base_samples: str = setting("", "Super-resolution: the small pictures to enlarge, as an .npz of samples or a folder of images.", label="Small pictures")  # fmt: skip
+    base_samples: str = setting("", "Super-resolution: the small pictures to enlarge, in turn: an .npz of samples or a folder of images of the small size; or, made small, those of a data set by name, or of the model's own (data).", label="Small pictures")  # fmt: skip
 
 
 @dataclass(frozen=True)

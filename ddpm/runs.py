@@ -67,8 +67,19 @@ class SampleJob(Job):
         return self.folder / "grid.png"
 
     @property
+    def pairs(self) -> Path:
+        """Super-resolution: each small picture beside what was drawn from it."""
+        return self.folder / "pairs.png"
+
+    @property
     def npz(self) -> Path | None:
         return next(iter(sorted(self.folder.glob("samples_*.npz"))), None)
+
+    @property
+    def shape(self) -> tuple[int, ...] | None:
+        """(N, H, W, C) of the pictures drawn, as the name of their file says it; None where there is none."""
+        match = re.fullmatch(r"samples_(\d+)x(\d+)x(\d+)x(\d+)", self.npz.stem) if self.npz else None
+        return tuple(map(int, match.groups())) if match else None
 
     @property
     def images(self) -> list[Path]:

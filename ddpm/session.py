@@ -10,7 +10,7 @@ import torch
 
 from ddpm import checkpoint as checkpoints
 from ddpm import config as configs
-from ddpm import data, files, images, losses, sample
+from ddpm import data, files, images, losses, low_res, sample
 from ddpm.config import SampleConfig
 from ddpm.errors import UserError
 from ddpm.jobs import Stopped, Worker
@@ -181,7 +181,10 @@ class Session:
         log.info("Saved the checkpoint of step %d", self.trainer.step)
 
     def _preview(self, stopping: bool = False) -> None:
-        """A grid from the same noise every time, with the first average, or the raw weights without one."""
+        """A grid from the same noise every time, with the first average, or the raw weights without one.
+
+        A super-resolution model enlarges the same pictures of the data every time; they stand beside the results.
+        """
         train, trainer = self.config.train, self.trainer
         settings = SampleConfig(
             num_samples=train.preview_samples,
@@ -190,16 +193,20 @@ class Session:
             timestep_respacing=str(min(train.preview_steps, len(trainer.full))),
             seed=train.seed,
         )
+        small = None
+        if self.config.model.super_res:
+            small = low_res.of_dataset(trainer.stream.dataset, self.config, train.preview_samples)
         self.worker.beat(message="Drawing a preview")
         done = []
-        for drawn in sample.draw(trainer.network(), self.config, settings, self.device):
+        for drawn in sample.draw(trainer.network(), self.config, settings, self.device, small):
             self.worker.beat()
             if not stopping and "stop" in self._hear():
                 return  # the next step notices it too, and saves
             if drawn.finished:
                 done.append(drawn.step.x.cpu())
         self.worker.beat(message="")
-        grid = images.grid(images.to_uint8(torch.cat(done).numpy()))
+        pixels = images.to_uint8(torch.cat(done).numpy())
+        grid = images.grid(pixels) if small is None else images.pairs(small.pixels, pixels)
         try:
             images.save_png(self.run.folder / "samples" / f"{trainer.step:06d}.png", grid)
         except files.DiskFull as error:

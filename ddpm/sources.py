@@ -169,6 +169,7 @@ class Npz(Source):
     Raises UserError when it is anything else.
     """
 
+    numbered = False  # its labels are numbers and it has no names for them
     KEYS = (("arr_0", "arr_1"), ("images", "labels"), ("train", "train_labels"))
     TEST = ("test", "test_labels")
 
@@ -207,6 +208,7 @@ class Npz(Source):
             self.labels, self.class_names = self._as_in_training(labels), self.test_of.class_names
         elif known is None:
             self.labels, self.class_names = _number(labels)
+            self.numbered = labels.dtype.kind != "U"
         elif labels.dtype.kind == "U" or labels.min() < 0 or labels.max() >= len(known):
             raise UserError(f"{what} and not all of them are places in its {len(known)} class_names: correct either.")
         else:

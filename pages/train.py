@@ -9,7 +9,7 @@ from ddpm import data, process, runs, validation
 from ddpm.config import Config, DiffusionConfig, ModelConfig, TrainConfig
 from ddpm.jobs import ACTIVE
 from ddpm.presets import DEFAULT, PRESETS
-from pages.ui import data_fields, forms, layout, preflight
+from pages.ui import data_fields, forms, layout, preflight, super_res
 
 FORM = "train"
 
@@ -69,7 +69,8 @@ form, aside = halves.cell(), halves.cell()
 with form:
     st.subheader("Network")
     unused = configs.unused(draft)
-    forms.section(FORM, ModelConfig, problems=wrong, skip=unused)
+    forms.section(FORM, ModelConfig, problems=wrong, skip={*unused, "small_size"})
+    super_res.fields(FORM, draft.model, wrong)
 
     st.subheader("Diffusion")
     forms.section(FORM, DiffusionConfig, problems=wrong, skip=unused)

@@ -24,10 +24,11 @@ LAYERS = """
     errors words
     files schedules fields parallel
     config images metrics jobs
-    validation
+    validation classes
     architecture presets runs shapes diffusion ema
     sources unet losses samplers resample checkpoint process export
     data download
+    low_res
     train sample
     session measure evaluate
     commands
@@ -37,7 +38,7 @@ LAYERS = """
 LEVEL = {name: level for level, line in enumerate(LAYERS.split("\n")) for name in line.split()}
 
 # Who only watches must not wait for torch.
-WITHOUT_TORCH = ["errors", "words", "files", "schedules", "fields", "config", "validation", "images", "metrics", "jobs", "architecture", "presets", "runs", "shapes", "sources", "data", "download", "process", "export", "cli"]  # fmt: skip
+WITHOUT_TORCH = ["errors", "words", "files", "schedules", "fields", "config", "validation", "classes", "images", "metrics", "jobs", "architecture", "presets", "runs", "shapes", "sources", "data", "download", "low_res", "process", "export", "cli"]  # fmt: skip
 
 MOST_LINES = 450
 

@@ -6,18 +6,21 @@ import logging
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ddpm import config as configs
 from ddpm import fields, jobs, runs, validation
-from ddpm.config import SECTIONS, FromCheckpoint
+from ddpm.config import SECTIONS, Config, FromCheckpoint
 from ddpm.errors import UserError
 from ddpm.fields import settings
 
 log = logging.getLogger("ddpm")
 
 S = TypeVar("S", bound=FromCheckpoint)
+SUPER_RES = configs.replace(Config(), dict(image_size=256, small_size=64))  # what super-res-* begin with
+SUPER_RES_NAMES = {"image_size": "large_size"}  # and what improved-diffusion calls it there
 
 
 def command(commands: Any, name: str, run: Any, help: str, runs_dir: bool = True) -> argparse.ArgumentParser:
@@ -32,14 +35,25 @@ def boolean(text: str) -> bool:
     return fields.parse(bool, text)
 
 
-def add_settings(group: Any, section: type, leave_out: set[str] = frozenset()) -> None:  # type: ignore[assignment]
-    """A flag for every setting.  What is not given is left out of the parsed options."""
+def add_settings(
+    group: Any,
+    section: type,
+    leave_out: set[str] = frozenset(),  # type: ignore[assignment]
+    base: Any = None,
+    names: Mapping[str, str] = {},
+) -> None:
+    """A flag for every setting.  What is not given is left out of the parsed options.
+
+    `base` has the defaults that the help tells, where they are not the section's own; `names` are other names of flags.
+    """
     for s in settings(section):
         if s.name in leave_out:
             continue
-        default = "as trained" if s.default is None else repr(s.default) if s.type is str else s.default
+        own = getattr(base or section(), s.name)
+        default = "as trained" if own is None else repr(own) if s.type is str else own
         group.add_argument(
-            f"--{s.name}",
+            f"--{names.get(s.name, s.name)}",
+            dest=s.name,
             type=_parser_of(s.type),
             choices=s.choices or None,
             default=argparse.SUPPRESS,
@@ -61,16 +75,28 @@ def given(options: argparse.Namespace, *sections: type) -> dict[str, Any]:
     return {name: value for name, value in vars(options).items() if name in names}
 
 
-def add_source(parser: argparse.ArgumentParser, section: type[FromCheckpoint], title: str, out: str) -> None:
-    """Flags of a command that works with a checkpoint: which, where to (`out` says by default), and how."""
+def add_source(
+    parser: argparse.ArgumentParser,
+    section: type[FromCheckpoint],
+    title: str,
+    out: str,
+    base: Config = Config(),  # noqa: B008
+    names: Mapping[str, str] = {},
+) -> None:
+    """Flags of a command that works with a checkpoint: which, where to (`out` says by default), and how.
+
+    A file without settings of its own begins with `base`, some of whose flags have other `names`.
+    """
+    parser.set_defaults(base=base)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--run", metavar="NAME", help="use a checkpoint of this run")
     source.add_argument("--model_path", type=Path, metavar="FILE", help="use this checkpoint file")
     parser.add_argument("--out", type=Path, metavar="DIR", help=f"folder for the result (default: {out}/TIME in the run's folder, or here)")  # fmt: skip
     add_settings(parser.add_argument_group(title), section)
     model = parser.add_argument_group("model", "only for files that another program wrote, without their settings")
+    known = {s.name for s in settings(section)}
     for name in ("model", "diffusion"):
-        add_settings(model, SECTIONS[name], leave_out={s.name for s in settings(section)})
+        add_settings(model, SECTIONS[name], leave_out=known, base=getattr(base, name), names=names)
 
 
 def read_source(options: argparse.Namespace, section: type[S]) -> tuple[S, runs.Run | Path, dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""`ddpm sample`: draw pictures from a run or from a checkpoint file."""
+"""`ddpm sample` and `ddpm super-res-sample`: draw pictures from a run or from a checkpoint file."""
 
 import argparse
 from pathlib import Path
@@ -12,6 +12,8 @@ from ddpm.config import SampleConfig
 def add(commands: Any) -> None:
     draw = shared.command(commands, "sample", _sample, "Draw pictures from a run or a checkpoint file.")
     shared.add_source(draw, SampleConfig, "drawing", "samples")
+    enlarge = shared.command(commands, "super-res-sample", _sample, "Enlarge small pictures with a super-resolution run or checkpoint file.")  # fmt: skip
+    shared.add_source(enlarge, SampleConfig, "drawing", "samples", shared.SUPER_RES, shared.SUPER_RES_NAMES)
 
 
 def _sample(options: argparse.Namespace) -> None:
@@ -21,5 +23,5 @@ def _sample(options: argparse.Namespace) -> None:
         worker.beat(message="Loading the network")
         from ddpm import sample
 
-        sample.draw_source(folder, worker, source, settings, flags)
+        sample.draw_source(folder, worker, source, settings, flags, options.base)
     print(folder)

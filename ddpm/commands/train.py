@@ -1,10 +1,11 @@
-"""`ddpm train`: a new run, or a stopped one that goes on."""
+"""`ddpm train` and `ddpm super-res-train`: a new run, or a stopped one that goes on."""
 
 import argparse
 import logging
 import platform
 import sys
 import traceback
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,15 +22,22 @@ log = logging.getLogger("ddpm")
 
 
 def add(commands: Any) -> None:
-    train = shared.command(commands, "train", _train, "Train a model, or go on with a stopped run.")
+    _add_train(commands, "train", "Train a model, or go on with a stopped run.", Config(), {})
+    _add_train(commands, "super-res-train", "Train a model that enlarges small pictures: train with the sizes that go with it.", shared.SUPER_RES, shared.SUPER_RES_NAMES)  # fmt: skip
+    measure = shared.command(commands, "measure", _measure, "Measure what the settings in FOLDER/config.json cost.", runs_dir=False)  # fmt: skip
+    measure.add_argument("folder", type=Path)
+
+
+def _add_train(commands: Any, name: str, help: str, base: Config, names: Mapping[str, str]) -> None:
+    """A command that trains from `base`, in which settings may have other `names`."""
+    train = shared.command(commands, name, _train, help)
+    train.set_defaults(base=base)
     train.add_argument("--run", metavar="NAME", help="name of the new run (default: from the data)")
     train.add_argument("--resume", metavar="NAME", help="go on with this run, with the settings it has")
     train.add_argument("--preset", choices=list(PRESETS), help="settings to start from; other flags change them")
     train.add_argument("--queue", type=shared.boolean, default=True, metavar="BOOL", help="wait until no other training runs (default: True)")  # fmt: skip
-    for name, section in SECTIONS.items():
-        shared.add_settings(train.add_argument_group(name), section)
-    measure = shared.command(commands, "measure", _measure, "Measure what the settings in FOLDER/config.json cost.", runs_dir=False)  # fmt: skip
-    measure.add_argument("folder", type=Path)
+    for part, section in SECTIONS.items():
+        shared.add_settings(train.add_argument_group(part), section, base=getattr(base, part), names=names)
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -76,9 +84,13 @@ def _train_here(run: runs.Run, worker: jobs.Worker) -> None:
 def _new_run(options: argparse.Namespace, given: dict[str, Any]) -> runs.Run:
     from ddpm import data
 
-    base = PRESETS[options.preset].config if options.preset else Config()
+    base = PRESETS[options.preset].config if options.preset else options.base
     config = configs.resolved(configs.replace(base, given))
     validation.check(config)
+    if options.base.model.super_res and not config.model.super_res:
+        raise UserError(
+            "super-res-train was to train a model that enlarges nothing: say --small_size, or use ddpm train."
+        )
     config = data.resolve(config)
     with shared.bar("reading", unit="image") as progress:  # before there is a run, so that bad data leaves none behind
         data.open_dataset(config.data, config.model, progress, seed=config.train.seed)

@@ -71,6 +71,6 @@ def keep_known(form: str, name: str, options: list, many: bool = False) -> None:
     where = forms.key(form, name)
     value = st.session_state.get(where)
     if many:
-        st.session_state[where] = [v for v in value or [] if v in options]
+        st.session_state[where] = [v for v in value if v in options] if isinstance(value, list) else []
     elif value not in options:
         st.session_state[where] = options[0]
