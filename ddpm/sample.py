@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ddpm import checkpoint as checkpoints
 from ddpm import config as configs
-from ddpm import diffusion, files, images, samplers, schedules, validation
+from ddpm import diffusion, files, images, parallel, samplers, schedules, validation
 from ddpm.checkpoint import Weights
 from ddpm.config import Config, DiffusionConfig, ModelConfig, SampleConfig
 from ddpm.diffusion import Condition
@@ -94,16 +94,27 @@ def steps_of(
 def draw(
     network: diffusion.Network, config: Config, sample: SampleConfig, device: torch.device | str = "cpu"
 ) -> Iterator[Drawn]:
-    """Draw `num_samples` pictures, batch by batch.  Picture k depends on seed + k alone, not on the batches."""
+    """Draw `num_samples` pictures, batch by batch.  Picture k depends on seed + k alone, not on the batches.
+
+    Several processes take the batches in turn, as many at a time as there are processes.  All yield equally often,
+    and all finished batches; of those in the making, their own.
+    """
     labels = labels_for(config, sample)
     steps = len(process(config, sample)[1])
     starts = range(0, sample.num_samples, sample.batch_size)
-    for batch, start in enumerate(starts):
+    total = len(starts) * steps
+    for first in range(0, len(starts), parallel.size()):
+        now = starts[first : first + parallel.size()]
+        start = now[min(parallel.rank(), len(now) - 1)]  # with nothing left of its own, it draws the last one too
         stop = min(start + sample.batch_size, sample.num_samples)
         condition = {} if labels is None else {"y": torch.from_numpy(labels[start:stop]).to(device)}
         seeds = [sample.seed + k for k in range(start, stop)]
         for step in steps_of(network, config, sample, seeds, condition, device):
-            yield Drawn(start, batch * steps + step.done, len(starts) * steps, step)
+            if step.done < steps:
+                yield Drawn(start, first * steps + step.done * len(now), total, step)
+        x, x_start = step.x.cpu(), step.x_start.cpu()
+        for place, (start, whole) in enumerate(zip(now, parallel.gathered((x, x_start)), strict=False), start=1):
+            yield Drawn(start, (first + place) * steps, total, SampleStep(steps, steps, *whole))
 
 
 def pictures(network: diffusion.Network, config: Config, sample: SampleConfig, device: torch.device | str = "cpu") -> np.ndarray:  # fmt: skip
@@ -132,6 +143,12 @@ def draw_source(
     """
     if sample.threads:
         torch.set_num_threads(sample.threads)
+    weights, config, path = parallel.from_main(lambda: _chosen(source, sample, flags))
+    draw_into(folder, worker, weights, config, sample, path, parallel.device())
+
+
+def _chosen(source: Run | Path, sample: SampleConfig, flags: Mapping[str, Any]) -> tuple[Weights, Config, Path]:
+    """The weights to draw from, their settings and their file."""
     if isinstance(source, Run):
         checkpoint = source.checkpoint(sample.step)
         kind = sample.weights or checkpoint.weights[0]
@@ -141,8 +158,7 @@ def draw_source(
             raise UserError(f"{wrong} Draw from another checkpoint, with --step.")
         source = checkpoint.path(kind)
     weights = checkpoints.load_weights(source)
-    config = settings_for(weights, flags, source)
-    draw_into(folder, worker, weights, config, sample, source, "cuda" if torch.cuda.is_available() else "cpu")
+    return weights, settings_for(weights, flags, source), source
 
 
 def settings_for(weights: Weights, flags: Mapping[str, Any], source: Path) -> Config:
@@ -163,16 +179,21 @@ def settings_for(weights: Weights, flags: Mapping[str, Any], source: Path) -> Co
     return weights.config
 
 
-def draw_into(folder: Path, worker: Worker, weights: Weights, config: Config, sample: SampleConfig, source: Path, device: str) -> None:  # fmt: skip
+def draw_into(folder: Path, worker: Worker, weights: Weights, config: Config, sample: SampleConfig, source: Path, device: torch.device) -> None:  # fmt: skip
     """Draw into a job's folder: preview.png as it goes, then images/, grid.png and samples_NxHxWxC.npz.
 
-    Asked to stop, it keeps the batches that are finished.
+    Asked to stop, it keeps the batches that are finished.  Of several processes, the main one writes.
     """
     job = SampleJob(folder)
-    if job.npz or job.grid.exists():
+    if parallel.from_main(lambda: bool(job.npz or job.grid.exists())):
         raise UserError(f"{folder} already holds samples: choose another --out.")
     labels = labels_for(config, sample)
     network = network_of(weights, config, source.name, device)
+    if not parallel.is_main():
+        for _ in draw(network, config, sample, device):
+            if parallel.told(False):
+                return
+        return
     files.write_json(folder / "settings.json", settings_of(config, sample, weights, source))
     worker.beat(state="running", message=f"Drawing {sample.num_samples} pictures")
     finished: list[np.ndarray] = []
@@ -195,7 +216,7 @@ def draw_into(folder: Path, worker: Worker, weights: Weights, config: Config, sa
             waiting = [] if drawn.finished else [_pixels(drawn.step.x_start)]
             shown = np.concatenate([*finished, *waiting])
             images.save_png(job.preview, images.grid(shown[-PREVIEW_IMAGES:] if len(shown) > PREVIEW_IMAGES else shown))
-        if "stop" in worker.heard() and drawn.done < drawn.total:
+        if parallel.told("stop" in worker.heard() and drawn.done < drawn.total):
             break
     if finished:
         _keep(job, np.concatenate(finished), labels)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ddpm import fields, jobs
+from ddpm.commands import together
 from ddpm.fields import settings
 
 log = logging.getLogger("ddpm")
@@ -57,9 +58,15 @@ def given(options: argparse.Namespace, *sections: type) -> dict[str, Any]:
 
 
 def log_to(run: jobs.Job) -> "logging.FileHandler | None":
-    """Log to log.txt, and to the terminal where that is another place.  Returns the handler of log.txt, if any."""
+    """Log to log.txt, and to the terminal where that is another place.  Returns the handler of log.txt, if any.
+
+    Of several processes, only the main one says anything.
+    """
     log.setLevel(logging.INFO)
     log.propagate = False
+    if not together.is_main():
+        log.handlers = [logging.NullHandler()]
+        return None
     logging.raiseExceptions = False  # no room for a log line is no reason to stop
     form = logging.Formatter("%(asctime)s  %(message)s", "%Y-%m-%d %H:%M:%S")
     terminal = logging.StreamHandler()

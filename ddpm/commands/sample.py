@@ -6,8 +6,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ddpm import jobs, runs, validation
+from ddpm import runs, validation
 from ddpm.commands import options as shared
+from ddpm.commands import together
 from ddpm.config import SECTIONS, SampleConfig
 from ddpm.errors import UserError
 from ddpm.fields import settings
@@ -32,19 +33,21 @@ def _sample(options: argparse.Namespace) -> None:
     given = shared.given(options, SECTIONS["model"], SECTIONS["diffusion"])
     for name in ("timestep_respacing", "sigma_small"):  # these say how to draw
         given.pop(name, None)
-    run = runs.find(options.runs_dir, options.run) if options.run else None
+    run = together.from_main(lambda: runs.find(options.runs_dir, options.run)) if options.run else None
     if run and given:
         raise UserError(f"--run draws with the settings that the run has, but --{next(iter(given))} was given too: leave it out.")  # fmt: skip
-    folder = options.out or (run.new_sample_folder() if run else Path("samples") / time.strftime("%Y%m%d-%H%M%S"))
+    stamped = Path("samples") / time.strftime("%Y%m%d-%H%M%S")
+    folder = options.out or together.from_main(lambda: run.new_sample_folder() if run else stamped)
     new = not folder.exists()  # where a page started this, the folder is there and shows what went wrong
     try:
-        with jobs.Worker(folder) as worker:
+        with together.worker(folder) as worker:
             worker.beat(message="Loading the network")
             from ddpm import sample
 
             sample.draw_source(folder, worker, run or options.model_path, settings, given)
     except UserError:
-        if new:
+        if new and together.is_main():
             shutil.rmtree(folder, ignore_errors=True)
         raise
-    print(folder)
+    if together.is_main():
+        print(folder)
