@@ -17,7 +17,7 @@ from ddpm.fields import settings
 def add(commands: Any) -> None:
     draw = shared.command(commands, "sample", _sample, "Draw pictures from a run or a checkpoint file.")
     source = draw.add_mutually_exclusive_group(required=True)
-    source.add_argument("--run", metavar="NAME", help="draw from this run")
+    source.add_argument(*shared.RUN, metavar="NAME", help="draw from this run")
     source.add_argument("--model_path", type=Path, metavar="FILE", help="draw from this checkpoint file")
     draw.add_argument("--out", type=Path, metavar="DIR", help="folder for the pictures (default: samples/TIME in the run's folder, or here)")  # fmt: skip
     shared.add_settings(draw.add_argument_group("drawing"), SampleConfig)

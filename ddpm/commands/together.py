@@ -6,6 +6,7 @@ Without torchrun nothing here imports torch, so that a run shows its state befor
 import argparse
 import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -14,6 +15,8 @@ from ddpm.errors import UserError
 from ddpm.jobs import Helper, State, Worker
 
 T = TypeVar("T")
+
+LINGER = 5.0  # seconds in which the main process may say what is wrong: torchrun ends all once the first has left
 
 
 def several() -> bool:
@@ -38,6 +41,7 @@ def run(command: Callable[[argparse.Namespace], int | None], options: argparse.N
     except UserError:
         if is_main():
             raise
+        time.sleep(LINGER)
         sys.exit(2)
 
 

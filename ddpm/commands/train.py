@@ -23,7 +23,7 @@ log = logging.getLogger("ddpm")
 
 def add(commands: Any) -> None:
     train = shared.command(commands, "train", _train, "Train a model, or go on with a stopped run.")
-    train.add_argument("--run", metavar="NAME", help="name of the new run (default: from the data)")
+    train.add_argument(*shared.RUN, metavar="NAME", help="name of the new run (default: from the data)")
     train.add_argument("--resume", metavar="NAME", help="go on with this run, with the settings it has")
     train.add_argument("--preset", choices=list(PRESETS), help="settings to start from; other flags change them")
     train.add_argument("--queue", type=shared.boolean, default=True, metavar="BOOL", help="wait until no other training runs (default: True)")  # fmt: skip
@@ -62,7 +62,7 @@ def _train_here(run: runs.Run, worker: jobs.Worker) -> None:
 
     session = Session(run, worker)
     interactive = sys.stderr.isatty() and together.is_main()
-    with logging_redirect_tqdm([log]):
+    with logging_redirect_tqdm([log] if together.is_main() else []):
         line = tqdm(
             session.train(), desc=run.name, total=run.config.train.total_steps, initial=session.trainer.step,
             unit="step", dynamic_ncols=True, disable=not interactive,
