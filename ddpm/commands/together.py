@@ -21,7 +21,7 @@ LINGER = 5.0  # seconds in which the main process may say what is wrong: torchru
 
 def several() -> bool:
     """Whether torchrun started more than one process."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return "LOCAL_RANK" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 def is_main() -> bool:
