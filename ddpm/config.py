@@ -95,7 +95,7 @@ class TrainConfig:
     """How it is learnt, and what is written down on the way."""
 
     total_steps: int = setting(0, "Training steps in all. 0: as many as lr_anneal_steps, or 30,000.", label="Training steps", low=0, high=10**9, basic=True)  # fmt: skip
-    batch_size: int = setting(1, "Pictures per training step.", label="Batch size", low=1, high=65536, basic=True)  # fmt: skip
+    batch_size: int = setting(1, "Pictures per training step, in each process.", label="Batch size", low=1, high=65536, basic=True)  # fmt: skip
     microbatch: int = setting(-1, "Pictures in memory at once; -1 is the whole batch. Smaller saves memory and changes nothing else.", label="Microbatch", low=-1, high=65536, group="Optimiser")  # fmt: skip
     schedule_sampler: str = setting("uniform", "Which timesteps are trained on: all alike, or more often those whose loss varies (loss-second-moment), which steadies Minimise the bound.", label="Timestep sampler", choices=("uniform", "loss-second-moment"), group="Optimiser")  # fmt: skip
     lr: float = setting(1e-4, "Learning rate of AdamW.", label="Learning rate", low=0.0, high=1.0, basic=True)  # fmt: skip

@@ -331,9 +331,12 @@ class Stream:
         self.position = position  # pictures drawn so far
         self._epoch = -1
 
-    def next(self, n: int) -> tuple[np.ndarray, np.ndarray | None]:
-        """The next n pictures, uint8 [n, H, W, C], and their labels int64 [n], if the data has any."""
-        order, flips = self._draw(n)
+    def next(self, n: int, part: slice = slice(None)) -> tuple[np.ndarray, np.ndarray | None]:
+        """The next n pictures, uint8 [n, H, W, C], and their labels int64 [n], if the data has any.
+
+        Of the n, only those of `part` are read and given.
+        """
+        order, flips = (drawn[part] for drawn in self._draw(n))
         pixels, labels = self.dataset.take(order)
         if self.random_flip:
             pixels[flips] = pixels[flips, :, ::-1]

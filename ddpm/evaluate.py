@@ -19,7 +19,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ddpm import checkpoint as checkpoints
 from ddpm import config as configs
 from ddpm import data, diffusion, files, images, losses, parallel, sample
 from ddpm.config import Config, DataConfig, DiffusionConfig, EvalConfig
@@ -255,10 +254,8 @@ def evaluate_source(
     """
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    path = sample.weights_file(source, settings)
-    weights = checkpoints.load_weights(path)
-    config = sample.settings_for(weights, flags, path)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    weights, config, path = parallel.from_main(lambda: sample.chosen(source, settings, flags))
+    device = parallel.device()
     network = sample.network_of(weights, config, path.name, device)
     told = [] if weights.config else [word for name, value in flags.items() for word in (f"--{name}", str(value))]
     command = ["ddpm", "nll", "--model_path", str(path), *told, *configs.to_flags(settings)]

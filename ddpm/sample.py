@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ddpm import checkpoint as checkpoints
-from ddpm import classes, diffusion, files, images, low_res, samplers, schedules, validation
+from ddpm import classes, diffusion, files, images, low_res, parallel, samplers, schedules, validation
 from ddpm import config as configs
 from ddpm.checkpoint import Weights
 from ddpm.config import Config, DiffusionConfig, FromCheckpoint, ModelConfig, SampleConfig
@@ -94,21 +94,30 @@ def draw(
 ) -> Iterator[Drawn]:
     """Draw `num_samples` pictures, batch by batch.  Picture k depends on seed + k alone, not on the batches.
 
-    A super-resolution model enlarges the pictures `small` in turn, or those that `sample` names.
+    Several processes take the batches in turn, as many at a time as there are processes.  All yield equally often,
+    and all finished batches; of those in the making, their own.  A super-resolution model enlarges the pictures
+    `small` in turn, or those that `sample` names.
     """
     if small is None:
         small = low_res.read(config, sample)
     labels = labels_for(config, sample, small)
     steps = len(process(config, sample)[1])
     starts = range(0, sample.num_samples, sample.batch_size)
-    for batch, start in enumerate(starts):
+    total = len(starts) * steps
+    for first in range(0, len(starts), parallel.size()):
+        now = starts[first : first + parallel.size()]
+        start = now[min(parallel.rank(), len(now) - 1)]  # with nothing left of its own, it draws the last one too
         stop = min(start + sample.batch_size, sample.num_samples)
         condition = {} if labels is None else {"y": torch.from_numpy(labels[start:stop]).to(device)}
         if small is not None:
             condition["low_res"] = torch.from_numpy(images.to_float(small.turn(start, stop))).to(device)
         seeds = [sample.seed + k for k in range(start, stop)]
         for step in steps_of(network, config, sample, seeds, condition, device):
-            yield Drawn(start, batch * steps + step.done, len(starts) * steps, step)
+            if step.done < steps:
+                yield Drawn(start, first * steps + step.done * len(now), total, step)
+        x, x_start = step.x.cpu(), step.x_start.cpu()
+        for place, (start, whole) in enumerate(zip(now, parallel.gathered((x, x_start)), strict=False), start=1):
+            yield Drawn(start, (first + place) * steps, total, SampleStep(steps, steps, *whole))
 
 
 def pictures(network: diffusion.Network, config: Config, sample: SampleConfig, device: torch.device | str = "cpu", small: LowRes | None = None) -> np.ndarray:  # fmt: skip
@@ -137,10 +146,17 @@ def draw_source(
     """
     if sample.threads:
         torch.set_num_threads(sample.threads)
-    path = weights_file(source, sample)
+    weights, config, path = parallel.from_main(lambda: chosen(source, sample, flags, base))
+    draw_into(folder, worker, weights, config, sample, path, parallel.device())
+
+
+def chosen(
+    source: Run | Path, wanted: FromCheckpoint, flags: Mapping[str, Any], base: Config | None = None
+) -> tuple[Weights, Config, Path]:
+    """The weights that are wanted, their settings and their file."""
+    path = weights_file(source, wanted)
     weights = checkpoints.load_weights(path)
-    config = settings_for(weights, flags, path, base)
-    draw_into(folder, worker, weights, config, sample, path, "cuda" if torch.cuda.is_available() else "cpu")
+    return weights, settings_for(weights, flags, path, base), path
 
 
 def weights_file(source: Run | Path, wanted: FromCheckpoint) -> Path:
@@ -174,18 +190,23 @@ def settings_for(weights: Weights, flags: Mapping[str, Any], source: Path, base:
     return weights.config
 
 
-def draw_into(folder: Path, worker: Worker, weights: Weights, config: Config, sample: SampleConfig, source: Path, device: str) -> None:  # fmt: skip
+def draw_into(folder: Path, worker: Worker, weights: Weights, config: Config, sample: SampleConfig, source: Path, device: torch.device) -> None:  # fmt: skip
     """Draw into a job's folder: preview.png as it goes, then images/, grid.png and samples_NxHxWxC.npz.
 
     With a super-resolution model also small/, the pictures that are enlarged, and pairs.png.  Asked to stop, it keeps
-    the batches that are finished.
+    the batches that are finished.  Of several processes, the main one writes.
     """
     job = SampleJob(folder)
-    if job.npz or job.grid.exists():
+    if parallel.from_main(lambda: bool(job.npz or job.grid.exists())):
         raise UserError(f"{folder} already holds samples: choose another --out.")
     small = low_res.read(config, sample, _reading(worker))
     labels = labels_for(config, sample, small)
     network = network_of(weights, config, source.name, device)
+    if not parallel.is_main():
+        for _ in draw(network, config, sample, device, small):
+            if parallel.told(False):
+                return
+        return
     files.write_json(folder / "settings.json", settings_of(config, sample, weights, source))
     worker.beat(state="running", message=f"Drawing {sample.num_samples} pictures")
     finished: list[np.ndarray] = []
@@ -208,7 +229,7 @@ def draw_into(folder: Path, worker: Worker, weights: Weights, config: Config, sa
             looked = time.monotonic()
             waiting = [] if drawn.finished else [_pixels(drawn.step.x_start)]
             images.save_png(job.preview, _in_one(np.concatenate([*finished, *waiting]), labels, small, PREVIEW_IMAGES))
-        if "stop" in worker.heard() and drawn.done < drawn.total:
+        if parallel.told("stop" in worker.heard() and drawn.done < drawn.total):
             break
     if finished:
         _keep(job, np.concatenate(finished), labels, small)

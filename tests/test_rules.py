@@ -26,7 +26,7 @@ LAYERS = """
     config images metrics jobs
     validation classes
     architecture presets runs shapes diffusion ema
-    sources unet losses samplers resample checkpoint process export
+    precision sources unet losses samplers resample checkpoint process export
     data download
     low_res
     train sample

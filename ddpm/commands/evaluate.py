@@ -7,6 +7,7 @@ from typing import Any
 
 from ddpm import runs
 from ddpm.commands import options as shared
+from ddpm.commands import together
 from ddpm.config import EvalConfig
 
 
@@ -17,20 +18,28 @@ def add(commands: Any) -> None:
 
 def _nll(options: argparse.Namespace) -> None:
     settings, source, flags = shared.read_source(options, EvalConfig)
-    folder = options.out or (source.new_evaluation_folder() if isinstance(source, runs.Run) else runs.timed(Path("evaluations")))  # fmt: skip
+    folder = options.out or together.from_main(
+        lambda: source.new_evaluation_folder() if isinstance(source, runs.Run) else runs.timed(Path("evaluations"))
+    )
     with shared.working_in(folder) as worker:
         worker.beat(message="Loading the network")
         from tqdm import tqdm
 
         from ddpm import evaluate
 
-        with tqdm(unit="call", dynamic_ncols=True, leave=False, disable=not sys.stderr.isatty()) as line:
-            for measured in evaluate.evaluate_source(folder, worker, source, settings, flags):
+        with tqdm(
+            unit="call", dynamic_ncols=True, leave=False, disable=not (together.is_main() and sys.stderr.isatty())
+        ) as line:
+            for measured in evaluate.evaluate_source(
+                folder, worker if together.is_main() else None, source, settings, flags
+            ):
                 line.total, so_far = measured.total, measured.so_far
                 line.set_description_str(f"{so_far.count:,} pictures", refresh=False)
                 if so_far.count:
                     line.set_postfix_str(f"{runs.bits(so_far.mean, so_far.ci95)} bits/dim", refresh=False)
                 line.update(measured.done - line.n)
+    if not together.is_main():
+        return
     job = runs.EvaluationJob(folder)
     result = job.result
     if result:

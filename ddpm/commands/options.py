@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from ddpm import config as configs
 from ddpm import fields, jobs, runs, validation
+from ddpm.commands import together
 from ddpm.config import SECTIONS, Config, FromCheckpoint
 from ddpm.errors import UserError
 from ddpm.fields import settings
@@ -21,6 +22,7 @@ log = logging.getLogger("ddpm")
 S = TypeVar("S", bound=FromCheckpoint)
 SUPER_RES = configs.replace(Config(), dict(image_size=256, small_size=64))  # what super-res-* begin with
 SUPER_RES_NAMES = {"image_size": "large_size"}  # and what improved-diffusion calls it there
+RUN = ("--run", "--name")  # Python 3.11's torchrun takes the first for one of its own, --run_path, and refuses it
 
 
 def command(commands: Any, name: str, run: Any, help: str, runs_dir: bool = True) -> argparse.ArgumentParser:
@@ -89,7 +91,7 @@ def add_source(
     """
     parser.set_defaults(base=base)
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--run", metavar="NAME", help="use a checkpoint of this run")
+    source.add_argument(*RUN, metavar="NAME", help="use a checkpoint of this run")
     source.add_argument("--model_path", type=Path, metavar="FILE", help="use this checkpoint file")
     parser.add_argument("--out", type=Path, metavar="DIR", help=f"folder for the result (default: {out}/TIME in the run's folder, or here)")  # fmt: skip
     add_settings(parser.add_argument_group(title), section)
@@ -110,7 +112,7 @@ def read_source(options: argparse.Namespace, section: type[S]) -> tuple[S, runs.
         return wanted, options.model_path, flags
     if flags:
         raise UserError(f"--run uses the settings that the run has, but --{next(iter(flags))} was given too: leave it out.")  # fmt: skip
-    return wanted, runs.find(options.runs_dir, options.run), flags
+    return wanted, together.from_main(lambda: runs.find(options.runs_dir, options.run)), flags
 
 
 @contextlib.contextmanager
@@ -118,18 +120,24 @@ def working_in(folder: Path) -> Iterator[jobs.Worker]:
     """A Worker in `folder`; where the user can put right what went wrong, a new folder is not left behind."""
     new = not folder.exists()  # where a page started this, the folder is there and shows what went wrong
     try:
-        with jobs.Worker(folder) as worker:
+        with together.worker(folder) as worker:
             yield worker
     except UserError:
-        if new:
+        if new and together.is_main():
             shutil.rmtree(folder, ignore_errors=True)
         raise
 
 
 def log_to(run: jobs.Job) -> "logging.FileHandler | None":
-    """Log to log.txt, and to the terminal where that is another place.  Returns the handler of log.txt, if any."""
+    """Log to log.txt, and to the terminal where that is another place.  Returns the handler of log.txt, if any.
+
+    Of several processes, only the main one says anything.
+    """
     log.setLevel(logging.INFO)
     log.propagate = False
+    if not together.is_main():
+        log.handlers = [logging.NullHandler()]
+        return None
     logging.raiseExceptions = False  # no room for a log line is no reason to stop
     form = logging.Formatter("%(asctime)s  %(message)s", "%Y-%m-%d %H:%M:%S")
     terminal = logging.StreamHandler()

@@ -6,6 +6,7 @@ from typing import Any
 
 from ddpm import runs
 from ddpm.commands import options as shared
+from ddpm.commands import together
 from ddpm.config import SampleConfig
 
 
@@ -18,10 +19,13 @@ def add(commands: Any) -> None:
 
 def _sample(options: argparse.Namespace) -> None:
     settings, source, flags = shared.read_source(options, SampleConfig)
-    folder = options.out or (source.new_sample_folder() if isinstance(source, runs.Run) else runs.timed(Path("samples")))  # fmt: skip
+    folder = options.out or together.from_main(
+        lambda: source.new_sample_folder() if isinstance(source, runs.Run) else runs.timed(Path("samples"))
+    )
     with shared.working_in(folder) as worker:
         worker.beat(message="Loading the network")
         from ddpm import sample
 
         sample.draw_source(folder, worker, source, settings, flags, options.base)
-    print(folder)
+    if together.is_main():
+        print(folder)

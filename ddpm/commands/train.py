@@ -14,6 +14,7 @@ import ddpm
 from ddpm import config as configs
 from ddpm import jobs, runs, validation
 from ddpm.commands import options as shared
+from ddpm.commands import together
 from ddpm.config import SECTIONS, Config
 from ddpm.errors import UserError
 from ddpm.presets import PRESETS
@@ -32,7 +33,7 @@ def _add_train(commands: Any, name: str, help: str, base: Config, names: Mapping
     """A command that trains from `base`, in which settings may have other `names`."""
     train = shared.command(commands, name, _train, help)
     train.set_defaults(base=base)
-    train.add_argument("--run", metavar="NAME", help="name of the new run (default: from the data)")
+    train.add_argument(*shared.RUN, metavar="NAME", help="name of the new run (default: from the data)")
     train.add_argument("--resume", metavar="NAME", help="go on with this run, with the settings it has")
     train.add_argument("--preset", choices=list(PRESETS), help="settings to start from; other flags change them")
     train.add_argument("--queue", type=shared.boolean, default=True, metavar="BOOL", help="wait until no other training runs (default: True)")  # fmt: skip
@@ -42,21 +43,18 @@ def _add_train(commands: Any, name: str, help: str, base: Config, names: Mapping
 
 def _train(options: argparse.Namespace) -> None:
     given = shared.given(options, *SECTIONS.values())
-    if options.resume:
-        if given or options.preset or options.run:
-            extra = ", ".join(f"--{name}" for name in [*given, *(["preset"] if options.preset else [])]) or "--run"
-            raise UserError(f"--resume goes on with the settings that the run has, but {extra} was given too: leave it out, or start a new run.")  # fmt: skip
-        run = runs.find(options.runs_dir, options.resume)
-    else:
-        run = _new_run(options, given)
-    with jobs.Worker(run.folder, run.config.train.total_steps, state="queued") as worker:
+    if options.resume and (given or options.preset or options.run):
+        extra = ", ".join(f"--{name}" for name in [*given, *(["preset"] if options.preset else [])]) or "--run"
+        raise UserError(f"--resume goes on with the settings that the run has, but {extra} was given too: leave it out, or start a new run.")  # fmt: skip
+    run = together.from_main(lambda: _run(options, given))
+    with together.worker(run.folder, run.config.train.total_steps, state="queued") as worker:
         to_file = shared.log_to(run)
         log.info(
             "DDPM Workbench %s, Python %s, torch %s", ddpm.__version__, platform.python_version(), version("torch")
         )
         try:
             if options.queue:
-                runs.wait_turn(run, worker)
+                together.from_main(lambda: runs.wait_turn(run, worker))
             _train_here(run, worker)
         except Exception as error:
             if to_file and not isinstance(error, jobs.Stopped):
@@ -71,14 +69,21 @@ def _train_here(run: runs.Run, worker: jobs.Worker) -> None:
     from ddpm.session import Session
 
     session = Session(run, worker)
-    interactive = sys.stderr.isatty()
-    with logging_redirect_tqdm([log]):
+    interactive = sys.stderr.isatty() and together.is_main()
+    with logging_redirect_tqdm([log] if together.is_main() else []):
         line = tqdm(
             session.train(), desc=run.name, total=run.config.train.total_steps, initial=session.trainer.step,
             unit="step", dynamic_ncols=True, disable=not interactive,
         )  # fmt: skip
         for report in line:
             line.set_postfix_str(f"loss {report.losses['loss'].mean():.4f}", refresh=False)
+
+
+def _run(options: argparse.Namespace, given: dict[str, Any]) -> runs.Run:
+    """The run that goes on, or a new one; its settings are read, as other processes may not see its folder."""
+    run = runs.find(options.runs_dir, options.resume) if options.resume else _new_run(options, given)
+    assert run.config
+    return run
 
 
 def _new_run(options: argparse.Namespace, given: dict[str, Any]) -> runs.Run:
