@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from ddpm import checkpoint as checkpoints
+from ddpm import config as configs
 from ddpm import data, files, images, losses, low_res, sample
 from ddpm.config import SampleConfig
 from ddpm.errors import UserError
@@ -52,6 +53,8 @@ class Session:
         self.save_again_at = 0.0
         self.asked: set[str] = set()  # requests heard and not yet met
         count = sum(p.numel() for p in self.trainer.parameters)
+        objective = configs.objective(self.config)
+        log.info("Objective %s: %s", objective.name, objective.words)
         log.info("%d images, %s parameters, on %s with %d threads", len(dataset.images), f"{count:,}", self.device, torch.get_num_threads())  # fmt: skip
 
     def _on_data(self, done: int, total: int) -> None:

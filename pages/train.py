@@ -4,6 +4,7 @@ from pathlib import Path
 
 import streamlit as st
 
+from ddpm import config as configs
 from ddpm import process, runs, validation
 from ddpm.config import Config, DiffusionConfig, ModelConfig, TrainConfig
 from ddpm.jobs import ACTIVE
@@ -67,15 +68,16 @@ with halves.cell():
 form, aside = halves.cell(), halves.cell()
 with form:
     st.subheader("Network")
-    unused = {name for name in ("num_classes", "learn_sigma") if not getattr(draft.model, name)}
+    unused = configs.unused(draft)
     forms.section(FORM, ModelConfig, problems=wrong, skip={*unused, "small_size"})
     super_res.fields(FORM, draft.model, wrong)
 
     st.subheader("Diffusion")
-    forms.section(FORM, DiffusionConfig, problems=wrong)
+    forms.section(FORM, DiffusionConfig, problems=wrong, skip=unused)
+    objective = configs.objective(draft)
+    st.caption(f"Objective: **{forms.plain(objective.name)}**. {objective.words}")
 
     st.subheader("Training")
-    unused = set() if draft.train.sample_interval else {"preview_samples", "preview_steps"}
     forms.section(FORM, TrainConfig, problems=wrong, skip=unused)
 
 

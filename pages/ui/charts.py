@@ -14,15 +14,21 @@ from ddpm import metrics
 
 Figure = dict[str, Any]
 
-MAIN = ("grad_norm", "loss", "mse")
+MAIN = ("grad_norm", "loss", "mse", "vb", "lg_loss_scale")  # those that the log has are drawn
+PARTS = ("loss", "mse", "vb")  # what is also logged by quarter of the timesteps
 AXES = ("step", "seconds", "samples")  # the columns that an axis is made of
-QUARTERS = ("loss_q0", "loss_q1", "loss_q2", "loss_q3")
+
 QUARTER_LABELS = ("least noisy quarter", "second", "third", "noisiest quarter")
 
 RAW_POINTS = 2000
 SMOOTH_POINTS = 1000  # a smoothed line hides nothing between its points
 MARKS = 100
 PANEL_HEIGHT = 185
+
+
+def quarters(part: str) -> tuple[str, ...]:
+    """The columns of a loss, or of a part of it, by quarter of the timesteps."""
+    return tuple(f"{part}_q{k}" for k in range(4))
 
 
 @dataclass(frozen=True)
@@ -76,7 +82,7 @@ def panels(frame: pd.DataFrame, look: Look, columns: Sequence[str] = MAIN) -> Fi
     return {"data": data, "layout": layout}
 
 
-def overlay(frame: pd.DataFrame, look: Look, columns: Sequence[str] = QUARTERS, labels: Sequence[str] = QUARTER_LABELS) -> Figure:  # fmt: skip
+def overlay(frame: pd.DataFrame, look: Look, columns: Sequence[str], labels: Sequence[str] = QUARTER_LABELS) -> Figure:  # fmt: skip
     """Several metrics in one panel.  Rows without a value are skipped, as not every row has one."""
     x = axis(frame, look.x)
     data: list[dict[str, Any]] = []
