@@ -16,7 +16,7 @@ from ddpm import checkpoint as checkpoints
 from ddpm import classes, diffusion, files, images, low_res, samplers, schedules, validation
 from ddpm import config as configs
 from ddpm.checkpoint import Weights
-from ddpm.config import Config, DiffusionConfig, ModelConfig, SampleConfig
+from ddpm.config import Config, DiffusionConfig, FromCheckpoint, ModelConfig, SampleConfig
 from ddpm.diffusion import Condition
 from ddpm.errors import UserError
 from ddpm.jobs import Stopped, Worker
@@ -44,7 +44,7 @@ class Drawn(NamedTuple):
         return self.step.done == self.step.total
 
 
-def process(config: Config, sample: SampleConfig) -> tuple[schedules.Schedule, schedules.Schedule]:
+def process(config: Config, sample: FromCheckpoint) -> tuple[schedules.Schedule, schedules.Schedule]:
     """The full process of a model, and the one that `sample` walks.  Raises UserError for an impossible respacing."""
     full = schedules.named(config.diffusion.noise_schedule, config.diffusion.diffusion_steps)
     return full, schedules.respaced(full, configs.sampling_timesteps(config, sample))
@@ -137,17 +137,23 @@ def draw_source(
     """
     if sample.threads:
         torch.set_num_threads(sample.threads)
-    if isinstance(source, Run):
-        checkpoint = source.checkpoint(sample.step)
-        kind = sample.weights or checkpoint.weights[0]
-        if kind not in checkpoint.weights:
-            raise UserError(f"{source.name} has no weights {kind!r}: choose among {', '.join(checkpoint.weights)}.")
-        if wrong := checkpoints.damage(checkpoint):
-            raise UserError(f"{wrong} Draw from another checkpoint, with --step.")
-        source = checkpoint.path(kind)
-    weights = checkpoints.load_weights(source)
-    config = settings_for(weights, flags, source, base)
-    draw_into(folder, worker, weights, config, sample, source, "cuda" if torch.cuda.is_available() else "cpu")
+    path = weights_file(source, sample)
+    weights = checkpoints.load_weights(path)
+    config = settings_for(weights, flags, path, base)
+    draw_into(folder, worker, weights, config, sample, path, "cuda" if torch.cuda.is_available() else "cpu")
+
+
+def weights_file(source: Run | Path, wanted: FromCheckpoint) -> Path:
+    """The file of the weights that are wanted of a run, checked against its checksum; a file is itself."""
+    if isinstance(source, Path):
+        return source
+    checkpoint = source.checkpoint(wanted.step)
+    kind = wanted.weights or checkpoint.weights[0]
+    if kind not in checkpoint.weights:
+        raise UserError(f"{source.name} has no weights {kind!r}: choose among {', '.join(checkpoint.weights)}.")
+    if wrong := checkpoints.damage(checkpoint):
+        raise UserError(f"{wrong} Use another checkpoint, with --step.")
+    return checkpoint.path(kind)
 
 
 def settings_for(weights: Weights, flags: Mapping[str, Any], source: Path, base: Config | None = None) -> Config:
@@ -258,12 +264,12 @@ def settings_of(config: Config, sample: SampleConfig, weights: Weights, source: 
     """Everything that makes the same pictures again."""
     return {
         "sample": dataclasses.asdict(sample),
-        "checkpoint": {
-            "path": str(source),
-            "step": weights.step,
-            "weights": weights.kind,
-            "sha256": files.sha256(source),
-        },
+        "checkpoint": origin(weights, source),
         "class_names": list(config.class_names),
         "command": shlex.join(["ddpm", "sample", "--model_path", str(source), *configs.to_flags(sample)]),
     }
+
+
+def origin(weights: Weights, source: Path) -> dict[str, Any]:
+    """Where weights came from, for the record."""
+    return {"path": str(source), "step": weights.step, "weights": weights.kind, "sha256": files.sha256(source)}

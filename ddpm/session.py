@@ -32,7 +32,7 @@ class Session:
             torch.set_num_threads(self.config.train.threads)
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         worker.beat(state="starting", message="Reading the data")
-        dataset = data.open_dataset(self.config.data, self.config.model, self._on_data)
+        dataset = data.open_dataset(self.config.data, self.config.model, self._on_data, seed=self.config.train.seed)
         for notice in dataset.notices:
             log.warning(notice)
         if self.config.model.class_cond and dataset.class_names != self.config.class_names:
@@ -55,7 +55,7 @@ class Session:
         count = sum(p.numel() for p in self.trainer.parameters)
         objective = configs.objective(self.config)
         log.info("Objective %s: %s", objective.name, objective.words)
-        log.info("%d images, %s parameters, on %s with %d threads", len(dataset.images), f"{count:,}", self.device, torch.get_num_threads())  # fmt: skip
+        log.info("%d images, %s parameters, on %s with %d threads", self.images, f"{count:,}", self.device, torch.get_num_threads())  # fmt: skip
 
     def _on_data(self, done: int, total: int) -> None:
         self.worker.beat(message=f"Reading the data: {done} of {total} images")

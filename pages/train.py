@@ -5,7 +5,7 @@ from pathlib import Path
 import streamlit as st
 
 from ddpm import config as configs
-from ddpm import process, runs, validation
+from ddpm import data, process, runs, validation
 from ddpm.config import Config, DiffusionConfig, ModelConfig, TrainConfig
 from ddpm.jobs import ACTIVE
 from ddpm.presets import DEFAULT, PRESETS
@@ -95,7 +95,8 @@ with aside:
         st.info(f"{count} {'setting needs' if count == 1 else 'settings need'} a look: see the red print.", icon=":material/edit_note:")  # fmt: skip
     else:
         settled = data_fields.resolved(draft)
-        preflight.card(settled, found.description.count if found.description else None)
+        pictures = found.description.count if found.description else None
+        preflight.card(settled, pictures and pictures - data.held_out_count(pictures, draft.data.hold_out))
 
     suggestion = suggested_name()
     if st.session_state.get("train.name") in (None, st.session_state.get("train_suggestion")):

@@ -29,8 +29,8 @@ LAYERS = """
     sources unet losses samplers resample checkpoint process export
     data download
     low_res
-    train sample evaluate
-    session measure
+    train sample
+    session measure evaluate
     commands
     cli
     __main__
@@ -222,7 +222,11 @@ def is_record(node: ast.AST) -> bool:
 
 def test_settings_are_said_once() -> None:
     """Neither the definition of a flag nor a help text stands anywhere but in config.py."""
-    known = [s for cls in (*configs.SECTIONS.values(), configs.SampleConfig) for s in configs.settings(cls)]
+    known = [
+        s
+        for cls in (*configs.SECTIONS.values(), configs.SampleConfig, configs.EvalConfig)
+        for s in configs.settings(cls)
+    ]
     for path in [*PACKAGE.values(), *COMMANDS, *PAGES]:
         for node in ast.walk(tree(path)):
             if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("add_argument"):

@@ -4,22 +4,24 @@ import argparse
 import contextlib
 import logging
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ddpm import config as configs
-from ddpm import fields, jobs
-from ddpm.config import Config
+from ddpm import fields, jobs, runs, validation
+from ddpm.config import SECTIONS, Config, FromCheckpoint
+from ddpm.errors import UserError
 from ddpm.fields import settings
 
 log = logging.getLogger("ddpm")
 
-SUPER_RES = configs.replace(
-    Config(), dict(image_size=256, small_size=64)
-)  # what super-res-* begin with, as the reference
-SUPER_RES_NAMES = {"image_size": "large_size"}  # and what they call it
+# What the super-res commands begin with and call things, as the reference's do.
+SUPER_RES = configs.replace(Config(), dict(image_size=256, small_size=64))
+SUPER_RES_NAMES = {"image_size": "large_size"}
+S = TypeVar("S", bound=FromCheckpoint)
 
 
 def command(commands: Any, name: str, run: Any, help: str, runs_dir: bool = True) -> argparse.ArgumentParser:
@@ -72,6 +74,56 @@ def _parser_of(kind: type) -> Any:
 def given(options: argparse.Namespace, *sections: type) -> dict[str, Any]:
     names = {s.name for section in sections for s in settings(section)}
     return {name: value for name, value in vars(options).items() if name in names}
+
+
+def add_source(
+    parser: argparse.ArgumentParser,
+    section: type[FromCheckpoint],
+    title: str,
+    out: str,
+    base: Config | None = None,
+    names: Mapping[str, str] = {},
+) -> None:
+    """Flags of a command that works with a checkpoint: which, where to (`out` says by default), and how.
+
+    `base` and `names` are for the model's flags, as `add_settings` has them.
+    """
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--run", metavar="NAME", help="use a checkpoint of this run")
+    source.add_argument("--model_path", type=Path, metavar="FILE", help="use this checkpoint file")
+    parser.add_argument("--out", type=Path, metavar="DIR", help=f"folder for the result (default: {out}/TIME in the run's folder, or here)")  # fmt: skip
+    add_settings(parser.add_argument_group(title), section)
+    model = parser.add_argument_group("model", "only for files that another program wrote, without their settings")
+    known = {s.name for s in settings(section)}
+    for part in ("model", "diffusion"):
+        add_settings(model, SECTIONS[part], leave_out=known, base=getattr(base or Config(), part), names=names)
+
+
+def read_source(options: argparse.Namespace, section: type[S]) -> tuple[S, runs.Run | Path, dict[str, Any]]:
+    """What was given for `add_source`'s flags: settings, run or file, and flags for a file without settings."""
+    wanted = section(**given(options, section))
+    for problem in validation.limit_problems(wanted):
+        raise UserError(problem.sentence)
+    flags = given(options, SECTIONS["model"], SECTIONS["diffusion"])
+    flags = {name: value for name, value in flags.items() if name not in {s.name for s in settings(section)}}
+    if not options.run:
+        return wanted, options.model_path, flags
+    if flags:
+        raise UserError(f"--run uses the settings that the run has, but --{next(iter(flags))} was given too: leave it out.")  # fmt: skip
+    return wanted, runs.find(options.runs_dir, options.run), flags
+
+
+@contextlib.contextmanager
+def working_in(folder: Path) -> Iterator[jobs.Worker]:
+    """A Worker in `folder`; where the user can put right what went wrong, a new folder is not left behind."""
+    new = not folder.exists()  # where a page started this, the folder is there and shows what went wrong
+    try:
+        with jobs.Worker(folder) as worker:
+            yield worker
+    except UserError:
+        if new:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def log_to(run: jobs.Job) -> "logging.FileHandler | None":

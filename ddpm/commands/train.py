@@ -93,7 +93,7 @@ def _new_run(options: argparse.Namespace, given: dict[str, Any]) -> runs.Run:
         )
     config = data.resolve(config)
     with shared.bar("reading", unit="image") as progress:  # before there is a run, so that bad data leaves none behind
-        data.open_dataset(config.data, config.model, progress)
+        data.open_dataset(config.data, config.model, progress, seed=config.train.seed)
     name = options.run or runs.free_name(options.runs_dir, options.preset or Path(config.data.data_dir).stem)
     run = runs.create(options.runs_dir, name, config)
     print(f"Run {run.name} in {run.folder}", file=sys.stderr)

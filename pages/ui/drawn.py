@@ -3,7 +3,6 @@
 import html
 import io
 import json
-import time
 import zipfile
 from collections.abc import Callable
 
@@ -11,13 +10,13 @@ import numpy as np
 import streamlit as st
 from PIL import Image
 
-from ddpm import classes, process, words
+from ddpm import classes, words
 from ddpm import config as configs
 from ddpm.config import Config, SampleConfig
 from ddpm.errors import UserError
 from ddpm.jobs import ACTIVE
 from ddpm.runs import Run, SampleJob
-from pages.ui import forms, pictures
+from pages.ui import forms, pictures, work
 
 SIDE = 460  # pixels that a grid takes
 BOX = SIDE + 34  # height of its frame: always the same, so that nothing jumps
@@ -51,7 +50,7 @@ def _picture(job: SampleJob, was_active: bool, names: list[str]) -> None:
             st.caption("No picture was finished.", width="content")
     if not was_active:
         if state in ("failed", "lost"):
-            st.error(forms.plain(why_failed(job)), icon=":material/error:")
+            st.error(forms.plain(work.why_failed(job, "The drawing")), icon=":material/error:")
         elif status and status.message:
             st.caption(forms.plain(status.message))
         if job.pairs.exists():
@@ -60,18 +59,7 @@ def _picture(job: SampleJob, was_active: bool, names: list[str]) -> None:
             )
         return
     done, total = (status.step, status.total_steps) if status else (0, 0)
-    bar, cancel = st.columns([4, 1], vertical_alignment="center")
-    left = f" · {words.duration(status.seconds_left)} left" if status and status.seconds_left is not None else ""
-    bar.progress(
-        min(1.0, done / total) if total else 0.0,
-        f"{done:,} of {total:,} denoising steps{left}" if total else "Starting …",
-    )
-    stopping = "stop" in job.requests()
-    if cancel.button("Cancelling …" if stopping else "Cancel", icon=":material/close:", disabled=stopping, width="stretch"):  # fmt: skip
-        try:
-            process.stop(job)
-        except UserError as error:
-            st.caption(forms.plain(str(error)))
+    work.progress(job, status, f"{done:,} of {total:,} denoising steps")
 
 
 def _latest(job: SampleJob, side: int) -> bytes | None:
@@ -99,15 +87,6 @@ def _names(names: list[str], image: bytes) -> None:
     style = "flex:1 1 0;min-width:0;overflow:hidden;text-overflow:ellipsis;text-align:center"
     cells = "".join(f'<span style="{style}" title="{html.escape(name)}">{html.escape(name)}</span>' for name in names)
     st.html(f'<div style="display:flex;width:{width}px;max-width:100%;margin:auto;font-size:0.75rem">{cells}</div>')
-
-
-def why_failed(job: SampleJob) -> str:
-    """A sentence on a drawing that did not work out."""
-    status = job.status()
-    if status and status.state == "failed" and status.message:
-        return status.message
-    last = [line for line in job.log_tail(20).splitlines() if line.strip()][-1:]
-    return "The drawing ended before it was done" + (f": {last[0].strip()}" if last else ".")
 
 
 def _downloads(job: SampleJob) -> None:
@@ -158,7 +137,7 @@ def _entry(job: SampleJob, is_shown: bool, config: Config, choose: Callable[[str
             st.image(image, output_format="PNG", alt=f"Drawn at {job.name}")
         else:
             st.caption(f"*{job.state()}*", width="content")
-    st.markdown(f"**{when(job)}**")
+    st.markdown(f"**{work.when(job)}**")
     st.caption(describe(config, sample) if sample else "–")
     with st.container(horizontal=True, gap="small"):
         st.button("Shown" if is_shown else "Show", key=f"show_{job.name}", disabled=is_shown, on_click=choose, args=(job.name,))  # fmt: skip
@@ -172,13 +151,6 @@ def settings_of(job: SampleJob) -> SampleConfig | None:
         return job.config
     except (KeyError, UserError):
         return None
-
-
-def when(job: SampleJob) -> str:
-    try:
-        return words.clock(time.mktime(time.strptime(job.name[:15], "%Y%m%d-%H%M%S")))
-    except ValueError:
-        return job.name
 
 
 def describe(config: Config, sample: SampleConfig) -> str:

@@ -19,7 +19,7 @@ from ddpm.fields import Setting
 from ddpm.validation import Problem
 
 STEPS: dict[str, float] = {
-    "image_size": 8, "num_channels": 32, "diffusion_steps": 100, "dropout": 0.05, "lr": 1e-4, "weight_decay": 0.01,
+    "image_size": 8, "num_channels": 32, "diffusion_steps": 100, "dropout": 0.05, "lr": 1e-4, "weight_decay": 0.01, "hold_out": 0.05,
     "grad_clip": 0.5, "eta": 0.1, "total_steps": 500, "lr_warmup_steps": 50, "lr_anneal_steps": 500,
     "log_interval": 5, "save_interval": 500, "sample_interval": 250, "preview_samples": 4, "preview_steps": 5,
 }  # fmt: skip

@@ -1,7 +1,7 @@
 """The form of the Sample page: which weights, how many pictures, which sampler."""
 
 import dataclasses
-from collections.abc import Callable
+from functools import partial
 
 import streamlit as st
 
@@ -11,7 +11,7 @@ from ddpm.config import Config, SampleConfig
 from ddpm.errors import UserError
 from ddpm.runs import Checkpoint, Run
 from ddpm.validation import Problem
-from pages.ui import forms, super_res
+from pages.ui import checkpoint_fields, forms, super_res
 
 FORM = "sample"
 FIRST = SampleConfig(num_samples=16, use_ddim=True)
@@ -21,6 +21,10 @@ VARIANCES = {"as in training": None, "small (the posterior's)": True, "large (be
 FIELDS = {s.name: s for s in configs.settings(SampleConfig)}
 IN_ALL, OF_EACH = "In all", "Of each class"
 ROWS = FIELDS["num_samples"]._replace(name="rows", label="Pictures of each class")
+
+_key = partial(forms.key, FORM)
+_options = partial(checkpoint_fields.options, FORM)
+_keep_known = partial(checkpoint_fields.keep_known, FORM)
 
 
 def begin(config: Config, sample: SampleConfig) -> None:
@@ -77,9 +81,9 @@ def show(run: Run, checkpoints: list[Checkpoint]) -> tuple[SampleConfig, list[Pr
     known = list(classes.names(config))
     grid = st.grid(2, min_column_width=150)
     with grid.cell():
-        values["step"], checkpoint = _checkpoint(checkpoints)
+        values["step"], checkpoint = checkpoint_fields.checkpoint(FORM, checkpoints)
     with grid.cell():
-        values["weights"] = _options("weights", "Weights", checkpoint.weights, FIELDS["weights"].help, weights_label)
+        values["weights"] = checkpoint_fields.weights(FORM, checkpoint)
     with grid.cell():
         ddim = _options("sampler", "Sampler", ["DDIM", "DDPM"], FIELDS["use_ddim"].help) == "DDIM"
         values["use_ddim"] = ddim
@@ -145,23 +149,6 @@ def steps_of(config: Config, sample: SampleConfig) -> int:
     return len(configs.sampling_timesteps(config, sample))
 
 
-def weights_label(weights: str) -> str:
-    return "Raw" if weights == "model" else weights.replace("ema_", "EMA ")
-
-
-def _key(name: str) -> str:
-    return forms.key(FORM, name)
-
-
-def _keep_known(name: str, options: list, many: bool = False) -> None:
-    """Forget a value that this run does not offer."""
-    value = st.session_state.get(_key(name))
-    if many:
-        st.session_state[_key(name)] = [v for v in value if v in options] if isinstance(value, list) else []
-    elif value not in options:
-        st.session_state[_key(name)] = options[0]
-
-
 def _classes(config: Config, known: list[str]) -> str:
     """The field for the classes to draw: a list to pick from, or a text where they are many numbers."""
     if classes.must_be_said(config):
@@ -174,24 +161,6 @@ def _classes(config: Config, known: list[str]) -> str:
         placeholder="As the small pictures, or all" if config.model.super_res else "All in turn",
     )  # fmt: skip
     return ",".join(str(known.index(name)) if "," in name else name for name in picked)
-
-
-def _checkpoint(checkpoints: list[Checkpoint]) -> tuple[int, Checkpoint]:
-    by_step = {0: checkpoints[-1], **{c.step: c for c in reversed(checkpoints)}}
-    _keep_known("step", list(by_step))
-    step = st.selectbox(
-        "Checkpoint", list(by_step), key=_key("step"), help=FIELDS["step"].help, persist_state="session",
-        format_func=lambda step: f"Step {step:,}" if step else f"Newest (step {checkpoints[-1].step:,})",
-    )  # fmt: skip
-    return step, by_step[step]
-
-
-def _options(name: str, label: str, options: list[str], help: str, say: Callable[[str], str] = str) -> str:
-    _keep_known(name, options)
-    chosen = st.segmented_control(
-        label, options, key=_key(name), help=help, required=True, format_func=say, width="stretch", persist_state="session"
-    )  # fmt: skip
-    return chosen or options[0]
 
 
 def _steps(config: Config) -> int:

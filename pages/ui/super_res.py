@@ -11,7 +11,7 @@ from ddpm import config as configs
 from ddpm.config import Config, ModelConfig, SampleConfig
 from ddpm.errors import UserError
 from ddpm.runs import Run, SampleJob
-from pages.ui import drawn, forms
+from pages.ui import forms, work
 
 KINDS = {
     "data": "The run's own data",
@@ -117,7 +117,7 @@ def _fitting(run: Run, config: Config) -> dict[str, str]:
         if (job.shape or ())[1:] == wanted
     ]
     newest = sorted(found, key=lambda entry: entry[0], reverse=True)[:NEWEST]
-    return {str(job.npz): f"{other.name}, {drawn.when(job)}" for _, other, job in newest}
+    return {str(job.npz): f"{other.name}, {work.when(job)}" for _, other, job in newest}
 
 
 def _drawn(form: str, fitting: dict[str, str]) -> str:
