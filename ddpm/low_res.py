@@ -36,8 +36,8 @@ class LowRes(NamedTuple):
 def of_dataset(dataset: Dataset, config: Config, count: int) -> LowRes:
     """`count` pictures from all over the data, made small as training does it: always the same."""
     places = np.linspace(0, len(dataset) - 1, count).astype(int)
-    labels = dataset.labels[places] if config.model.class_cond and dataset.labels is not None else None
-    return LowRes(images.shrunk(dataset.images[places], config.model.small_size), labels)
+    pixels, labels = dataset.take(places)
+    return LowRes(images.shrunk(pixels, config.model.small_size), labels if config.model.class_cond else None)
 
 
 def open_base(config: Config, base_samples: str) -> tuple[Source, bool] | None:
