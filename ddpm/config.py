@@ -178,6 +178,14 @@ class EvalConfig(FromCheckpoint):
     until_ci: float = setting(0.0, "Stop early, when the 95 % confidence interval of the mean is at most this wide to either side, in bits per dimension; 0 measures all.", label="Until within", low=0.0, high=100.0, unit="bits/dim", basic=True)  # fmt: skip
 
 
+@dataclass(frozen=True)
+class LsunConfig:
+    """How the pictures of LSUN become files."""
+
+    image_size: int = setting(256, "Width and height of the pictures that are written: box-scaled on the shorter side, then the centre.", label="Image size", low=4, high=1024, unit="pixels")  # fmt: skip
+    prefix: str = setting("bedroom", "What file names begin with: the class, as in bedroom_0000042.png.", label="Class")
+
+
 def sampling_timesteps(config: Config, sample: FromCheckpoint) -> list[int]:
     """The timesteps that pictures are drawn over, increasing.  Raises UserError for an impossible respacing."""
     spec = sample.timestep_respacing or config.diffusion.timestep_respacing

@@ -27,14 +27,17 @@ def boolean(text: str) -> bool:
     return fields.parse(bool, text)
 
 
-def add_settings(group: Any, section: type, leave_out: set[str] = frozenset()) -> None:  # type: ignore[assignment]
-    """A flag for every setting.  What is not given is left out of the parsed options."""
+def add_settings(group: Any, section: type, leave_out: set[str] = frozenset(), dashes: bool = False) -> None:  # type: ignore[assignment]  # fmt: skip
+    """A flag for every setting.  What is not given is left out of the parsed options.
+
+    dashes: --image-size is understood as well as --image_size.
+    """
     for s in settings(section):
         if s.name in leave_out:
             continue
         default = "as trained" if s.default is None else repr(s.default) if s.type is str else s.default
         group.add_argument(
-            f"--{s.name}",
+            *dict.fromkeys([f"--{s.name}", f"--{s.name.replace('_', '-') if dashes else s.name}"]),
             type=_parser_of(s.type),
             choices=s.choices or None,
             default=argparse.SUPPRESS,
