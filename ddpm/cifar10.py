@@ -7,7 +7,6 @@ texts and arrays and nothing else.
 import io
 import pickle
 import tarfile
-import zipfile
 import zlib
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -15,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ddpm import files, prepare
+from ddpm import prepare
 from ddpm.download import CHUNK, MD5
 from ddpm.errors import UserError
 from ddpm.prepare import Picture, Progress
@@ -47,14 +46,7 @@ def import_archive(archive: Path, progress: Progress | None = None) -> Path:
         test_labels=test[1],
         class_names=class_names,
     )
-
-    def save(file: Any) -> None:
-        with zipfile.ZipFile(file, "w") as zipped:
-            for name, array in arrays.items():
-                with zipped.open(f"{name}.npy", "w", force_zip64=True) as member:
-                    np.lib.format.write_array(member, array, allow_pickle=False)
-
-    files.write(cifar10_path(), save)
+    prepare.write_npz(cifar10_path(), arrays)
     return cifar10_path()
 
 

@@ -12,13 +12,13 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 
-from ddpm import files, prepare
+from ddpm import prepare
 from ddpm.errors import UserError
-from ddpm.prepare import DAMAGE, Picture, Progress
+from ddpm.prepare import DAMAGE, Blocks, Picture, Progress
 from ddpm.sources import npy_header
 
 DATA, LABELS = "data.npy", "labels.npy"  # in an .npz file
@@ -90,25 +90,20 @@ def write_npz(batches: Sequence[Batch], path: Path, progress: Progress | None = 
     if path.exists():
         raise UserError(f"{path} is there already: delete it, or name another file.")
     labels = np.concatenate([batch.labels for batch in batches])
-    shape = (len(labels), SIZE, SIZE, 3)
-
-    def save(file: Any) -> None:
-        done = 0
-        with zipfile.ZipFile(file, "w") as zipped:
-            with zipped.open("arr_0.npy", "w", force_zip64=True) as member:
-                np.lib.format.write_array_header_1_0(member, dict(descr="|u1", fortran_order=False, shape=shape))
-                for pixels in itertools.chain.from_iterable(map(_pixels, batches)):
-                    member.write(pixels.tobytes())
-                    done += len(pixels)
-                    if progress:
-                        progress(done, len(labels))
-            with zipped.open("arr_1.npy", "w") as member:
-                np.lib.format.write_array(member, labels, allow_pickle=False)
-
+    pictures = Blocks((len(labels), SIZE, SIZE, 3), _counted(batches, len(labels), progress))
     try:
-        files.write(path, save)
+        prepare.write_npz(path, {"arr_0": pictures, "arr_1": labels})
     except PermissionError as error:
         raise UserError(f"Cannot write in {path.parent} ({error.strerror}): name another file.") from error
+
+
+def _counted(batches: Sequence[Batch], total: int, progress: Progress | None) -> Iterator[np.ndarray]:
+    done = 0
+    for pixels in itertools.chain.from_iterable(map(_pixels, batches)):
+        yield pixels
+        done += len(pixels)
+        if progress:
+            progress(done, total)
 
 
 def _files(archive: Path) -> Iterator[tuple[Path, str]]:

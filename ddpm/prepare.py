@@ -152,6 +152,31 @@ def check_md5(path: Path, md5: str, progress: Progress | None = None) -> None:
         raise UserError(f"{path} is damaged, or another file (md5 {digest.hexdigest()}, not {md5.lower()}): get it again.")  # fmt: skip
 
 
+class Blocks(NamedTuple):
+    """An array of uint8 that is never in memory as a whole."""
+
+    shape: tuple[int, ...]
+    parts: Iterator[np.ndarray]  # along the first axis
+
+
+def write_npz(path: Path, arrays: Mapping[str, np.ndarray | Blocks]) -> None:
+    """Write an .npz file, not compressed, whole or not at all.  Raises DiskFull."""
+
+    def save(file: Any) -> None:
+        with zipfile.ZipFile(file, "w") as zipped:
+            for name, array in arrays.items():
+                with zipped.open(f"{name}.npy", "w", force_zip64=True) as member:
+                    if isinstance(array, np.ndarray):
+                        np.lib.format.write_array(member, array, allow_pickle=False)
+                        continue
+                    header = dict(descr="|u1", fortran_order=False, shape=array.shape)
+                    np.lib.format.write_array_header_1_0(member, header)
+                    for part in array.parts:
+                        member.write(part.tobytes())
+
+    files.write(path, save)
+
+
 def base_name(name: str) -> str:
     """The last part of an entry's path."""
     return PurePosixPath(name).name
