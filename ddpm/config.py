@@ -15,6 +15,7 @@ from ddpm.errors import UserError
 from ddpm.fields import ints, setting, settings
 
 FORMAT = 1  # of config.json; raise it when an old file needs translating
+LOG_FORMATS = ("csv", "json", "tensorboard")
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,11 @@ class TrainConfig:
         """The rates in the spelling in which they name files."""
         rates = (rate.strip() for rate in self.ema_rate.split(",") if rate.strip())
         return tuple(str(float(rate)) if _is_number(rate) else rate for rate in rates)
+
+    @property
+    def log_formats(self) -> tuple[str, ...]:
+        """The formats by name, each once."""
+        return tuple(dict.fromkeys(name.strip() for name in self.log_format.split(",") if name.strip()))
 
     @property
     def micro(self) -> int:

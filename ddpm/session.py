@@ -13,7 +13,8 @@ from ddpm import data, files, images, losses, sample
 from ddpm.config import SampleConfig
 from ddpm.errors import UserError
 from ddpm.jobs import Stopped, Worker
-from ddpm.metrics import MetricWriter, columns_for
+from ddpm.logs import RunLog
+from ddpm.metrics import columns_for
 from ddpm.runs import Run
 from ddpm.train import Means, Report, Trainer
 
@@ -46,7 +47,8 @@ class Session:
         self.means = Means(len(self.trainer.schedule))
         self.seconds_before = 0.0
         self._restore()
-        self.metrics = MetricWriter(run.progress_path, columns_for(losses.parts(self.config)))
+        columns = columns_for(losses.parts(self.config))
+        self.metrics = RunLog(run.folder, columns, self.config.train.log_formats, self.trainer.step)
         self.began = time.monotonic()
         self.first_step = self.trainer.step
         self.save_again_at = 0.0
@@ -110,10 +112,12 @@ class Session:
             if (train.sample_interval and (step % train.sample_interval == 0 or last)) or "sample" in asked:
                 self._preview(stopping=stop)
             if stop:
+                self.metrics.close()
                 self.worker.beat(state="stopped", seconds_left=None, message="")
                 log.info("Stopped at step %d, saved; `ddpm train --resume %s` goes on", step, self.run.name)
                 return
             yield report
+        self.metrics.close()
         self.worker.beat(state="finished", seconds_left=0.0, message="")
         log.info("Finished: %d steps", train.total_steps)
 
@@ -132,8 +136,8 @@ class Session:
             "steps_per_second": speed,
             "param_norm": self.trainer.parameter_norm(),
         }
-        if not self.metrics.write(row):
-            self.worker.beat(warning="The disk is full: log lines wait in memory. Free some space.")
+        if wrong := self.metrics.write(row):
+            self.worker.beat(warning=wrong)
         finite: dict[str, Any] = {k: v if math.isfinite(v) else None for k, v in row.items()}
         self.worker.beat(metrics=finite, steps_per_second=speed)
         log.info("step %d  loss %.4g  grad_norm %.3g  %.3g it/s", report.step, row["loss"], row["grad_norm"], speed)

@@ -25,7 +25,7 @@ LAYERS = """
     files schedules fields parallel
     config images metrics jobs
     validation
-    architecture presets runs shapes diffusion ema prepare
+    architecture presets runs shapes diffusion ema prepare logs
     sources unet losses samplers resample checkpoint process export
     data download lsun imagenet64
     cifar10
@@ -43,7 +43,7 @@ WITHOUT_TORCH = ["errors", "words", "files", "schedules", "fields", "config", "v
 MOST_LINES = 450
 
 DISTRIBUTIONS = {"PIL": "Pillow"}
-OPTIONAL = {"pyarrow", "lmdb"}  # used where it is there
+OPTIONAL = {"pyarrow", "lmdb", "tensorboard"}  # used where it is there
 
 
 @cache
