@@ -16,6 +16,7 @@ from ddpm.errors import UserError
 from ddpm.jobs import ACTIVE, Job, Stopped, Worker, guard
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+TAKEN = ("config.json", "progress.csv")  # in a folder, show that it holds a training
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # device names on Windows
 
 
@@ -124,9 +125,13 @@ class Run(Job):
 
     def new_sample_folder(self) -> Path:
         """A folder name for samples drawn now; nothing is made yet."""
-        stamp = time.strftime("%Y%m%d-%H%M%S")
-        base = self.folder / "samples" / stamp
-        return base if not base.exists() else base.with_name(f"{stamp}-{secrets.token_hex(2)}")
+        return new_folder(self.folder / "samples")
+
+
+def new_folder(parent: Path) -> Path:
+    """A folder in `parent` for what is made now, named by the time; nothing is made yet."""
+    base = parent / time.strftime("%Y%m%d-%H%M%S")
+    return base if not base.exists() else base.with_name(f"{base.name}-{secrets.token_hex(2)}")
 
 
 def check_name(name: str) -> None:
@@ -152,6 +157,20 @@ def create(runs_dir: Path, name: str, config: Config) -> Run:
             files.rename(building, folder)
         finally:
             shutil.rmtree(building, ignore_errors=True)
+    return Run(folder)
+
+
+def create_in(folder: Path, config: Config) -> Run:
+    """Make a run in this very folder, which may be there but not hold a training.  Raises UserError."""
+    training = next((p.name for p in sorted(folder.glob("*")) if p.name in TAKEN or p.suffix == ".pt"), "")
+    if training == "config.json":
+        raise UserError(f"{folder} holds a run already: go on with it by `ddpm train --resume`, or name another folder in OPENAI_LOGDIR.")  # fmt: skip
+    if training:
+        raise UserError(f"{folder} holds {training} of another training: name another folder in OPENAI_LOGDIR.")
+    try:
+        files.write_json(folder / "config.json", configs.to_json(config))
+    except OSError as error:
+        raise UserError(f"Cannot write in {folder} ({error.strerror}): name another folder in OPENAI_LOGDIR.") from error  # fmt: skip
     return Run(folder)
 
 

@@ -9,8 +9,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ddpm import fields, jobs
+from ddpm import fields, files, jobs, runs
+from ddpm.config import LOG_FORMATS
+from ddpm.errors import UserError
 from ddpm.fields import settings
+from ddpm.runs import Run
 
 log = logging.getLogger("ddpm")
 
@@ -25,6 +28,39 @@ def command(commands: Any, name: str, run: Any, help: str, runs_dir: bool = True
 
 def boolean(text: str) -> bool:
     return fields.parse(bool, text)
+
+
+def log_folder() -> Path | None:
+    """The folder that OPENAI_LOGDIR names for whatever is written, as in improved-diffusion; None without it."""
+    named = os.environ.get("OPENAI_LOGDIR", "")
+    return Path(named).expanduser().absolute() if named else None
+
+
+def log_format() -> str | None:
+    """The setting that OPENAI_LOG_FORMAT stands for; None without it.  Raises UserError for an unknown format.
+
+    Of improved-diffusion's formats, stdout and log are always there, as csv is.
+    """
+    named = os.environ.get("OPENAI_LOG_FORMAT", "")
+    formats = [name.strip() for name in named.split(",") if name.strip()]
+    known = ("stdout", "log", *LOG_FORMATS)
+    for name in formats:
+        if name not in known:
+            raise UserError(f"OPENAI_LOG_FORMAT names {name!r}: choose among {', '.join(known)}, with commas between.")
+    return ",".join(["csv", *(name for name in formats if name in LOG_FORMATS and name != "csv")]) if formats else None
+
+
+def result_folder(out: Path | None, run: Run | None, kind: str) -> Path:
+    """Where a job writes: where it was told to, else KIND/TIME in OPENAI_LOGDIR, in the run's folder or here."""
+    return out or runs.new_folder((log_folder() or (run.folder if run else Path())) / kind)
+
+
+def hand_over(out: Path | None, folder: Path) -> None:
+    """Put the .npz files of a finished job into OPENAI_LOGDIR too, where improved-diffusion's scripts have them."""
+    target = log_folder()
+    if target and out is None:
+        for path in sorted(folder.glob("*.npz")):
+            files.copy(path, target / path.name)
 
 
 def add_settings(group: Any, section: type, leave_out: set[str] = frozenset(), dashes: bool = False) -> None:  # type: ignore[assignment]  # fmt: skip

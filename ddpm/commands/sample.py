@@ -2,7 +2,6 @@
 
 import argparse
 import shutil
-import time
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ def add(commands: Any) -> None:
     source = draw.add_mutually_exclusive_group(required=True)
     source.add_argument("--run", metavar="NAME", help="draw from this run")
     source.add_argument("--model_path", type=Path, metavar="FILE", help="draw from this checkpoint file")
-    draw.add_argument("--out", type=Path, metavar="DIR", help="folder for the pictures (default: samples/TIME in the run's folder, or here)")  # fmt: skip
+    draw.add_argument("--out", type=Path, metavar="DIR", help="folder for the pictures (default: samples/TIME in OPENAI_LOGDIR, in the run's folder, or here)")  # fmt: skip
     shared.add_settings(draw.add_argument_group("drawing"), SampleConfig)
     model = draw.add_argument_group("model", "only for files that another program wrote, without their settings")
     for name in ("model", "diffusion"):
@@ -35,7 +34,7 @@ def _sample(options: argparse.Namespace) -> None:
     run = runs.find(options.runs_dir, options.run) if options.run else None
     if run and given:
         raise UserError(f"--run draws with the settings that the run has, but --{next(iter(given))} was given too: leave it out.")  # fmt: skip
-    folder = options.out or (run.new_sample_folder() if run else Path("samples") / time.strftime("%Y%m%d-%H%M%S"))
+    folder = shared.result_folder(options.out, run, "samples")
     new = not folder.exists()  # where a page started this, the folder is there and shows what went wrong
     try:
         with jobs.Worker(folder) as worker:
@@ -47,4 +46,5 @@ def _sample(options: argparse.Namespace) -> None:
         if new:
             shutil.rmtree(folder, ignore_errors=True)
         raise
+    shared.hand_over(options.out, folder)
     print(folder)
