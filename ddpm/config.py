@@ -15,6 +15,7 @@ from ddpm.errors import UserError
 from ddpm.fields import ints, setting, settings
 
 FORMAT = 1  # of config.json; raise it when an old file needs translating
+LOG_FORMATS = ("csv", "json", "tensorboard")
 
 
 @dataclass(frozen=True)
@@ -126,6 +127,11 @@ class TrainConfig:
         return tuple(str(float(rate)) if _is_number(rate) else rate for rate in rates)
 
     @property
+    def log_formats(self) -> tuple[str, ...]:
+        """The formats by name, each once."""
+        return tuple(dict.fromkeys(name.strip() for name in self.log_format.split(",") if name.strip()))
+
+    @property
     def micro(self) -> int:
         return min(self.microbatch if self.microbatch > 0 else self.batch_size, self.batch_size)
 
@@ -218,6 +224,14 @@ class EvalConfig(FromCheckpoint):
     batch_size: int = setting(1, "Pictures after which the mean is looked at again.", label="Batch size", low=1, high=4096)  # fmt: skip
     rows: int = setting(64, "Pictures times timesteps that go through the network at once: more are faster, up to a point, and take more memory.", label="Rows at once", low=1, high=65536)  # fmt: skip
     until_ci: float = setting(0.0, "Stop early, when the 95 % confidence interval of the mean is at most this wide to either side, in bits per dimension; 0 measures all.", label="Until within", low=0.0, high=100.0, unit="bits/dim", basic=True)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class LsunConfig:
+    """How the pictures of LSUN become files."""
+
+    image_size: int = setting(256, "Width and height of the pictures that are written: box-scaled on the shorter side, then the centre.", label="Image size", low=4, high=1024, unit="pixels")  # fmt: skip
+    prefix: str = setting("bedroom", "What file names begin with: the class, as in bedroom_0000042.png.", label="Class")
 
 
 def sampling_timesteps(config: Config, sample: FromCheckpoint) -> list[int]:

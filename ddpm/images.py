@@ -23,8 +23,17 @@ def load(path: Path) -> Image.Image:
 
     Raises UserError when it is missing, no picture, cut short or too large to be meant seriously.
     """
+    return _load(path, path)
+
+
+def decode(content: bytes, name: str) -> Image.Image:
+    """The picture in the bytes of a file, as `load` gives it.  name: what errors call it."""
+    return _load(io.BytesIO(content), name)
+
+
+def _load(source: Path | io.BytesIO, path: Path | str) -> Image.Image:
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with Image.open(source, formats=FORMATS) as image:
             image.load()
             return ImageOps.exif_transpose(image)
     except FileNotFoundError:
@@ -58,10 +67,23 @@ def prepare(image: Image.Image, size: int, channels: int) -> np.ndarray:
     image = convert(image, channels)
     while min(image.size) >= 2 * size:
         image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
+    return _cover(image, size, Image.Resampling.BICUBIC).reshape(size, size, channels)
+
+
+def boxed(image: Image.Image, size: int) -> np.ndarray:
+    """`image` as uint8 [size, size, 3]: box-scaled to `size` on the shorter side, then the centre.
+
+    As improved-diffusion prepares LSUN.
+    """
+    return _cover(convert(image, 3), size, Image.Resampling.BOX)
+
+
+def _cover(image: Image.Image, size: int, filter: Image.Resampling) -> np.ndarray:
+    """Scaled to `size` on the shorter side, then the centre."""
     scale = size / min(image.size)
-    image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
+    image = image.resize((round(image.width * scale), round(image.height * scale)), filter)
     left, top = (image.width - size) // 2, (image.height - size) // 2
-    return np.asarray(image.crop((left, top, left + size, top + size))).reshape(size, size, channels)
+    return np.asarray(image.crop((left, top, left + size, top + size)))
 
 
 def convert(image: Image.Image, channels: int) -> Image.Image:

@@ -19,6 +19,7 @@ from ddpm.errors import UserError
 from ddpm.jobs import ACTIVE, Job, Stopped, Worker, guard
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+TAKEN = ("config.json", "progress.csv")  # in a folder, show that it holds a training
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # device names on Windows
 
 
@@ -230,6 +231,20 @@ def create(runs_dir: Path, name: str, config: Config) -> Run:
             files.rename(building, folder)
         finally:
             shutil.rmtree(building, ignore_errors=True)
+    return Run(folder)
+
+
+def create_in(folder: Path, config: Config) -> Run:
+    """Make a run in this very folder, which may be there but not hold a training.  Raises UserError."""
+    training = next((p.name for p in sorted(folder.glob("*")) if p.name in TAKEN or p.suffix == ".pt"), "")
+    if training == "config.json":
+        raise UserError(f"{folder} holds a run already: go on with it by `ddpm train --resume`, or name another folder in OPENAI_LOGDIR.")  # fmt: skip
+    if training:
+        raise UserError(f"{folder} holds {training} of another training: name another folder in OPENAI_LOGDIR.")
+    try:
+        files.write_json(folder / "config.json", configs.to_json(config))
+    except OSError as error:
+        raise UserError(f"Cannot write in {folder} ({error.strerror}): name another folder in OPENAI_LOGDIR.") from error  # fmt: skip
     return Run(folder)
 
 

@@ -14,7 +14,8 @@ from ddpm import data, files, images, losses, low_res, parallel, sample
 from ddpm.config import SampleConfig
 from ddpm.errors import UserError
 from ddpm.jobs import Stopped, Worker
-from ddpm.metrics import MetricWriter, columns_for
+from ddpm.logs import RunLog
+from ddpm.metrics import columns_for
 from ddpm.runs import Checkpoint, Run
 from ddpm.train import Means, Report, Trainer
 
@@ -54,7 +55,7 @@ class Session:
         self._restore()
         if parallel.is_main():
             columns = columns_for(losses.parts(self.config), scale=self.trainer.scale is not None)
-            self.metrics = MetricWriter(run.progress_path, columns)
+            self.metrics = RunLog(run.folder, columns, self.config.train.log_formats, self.trainer.step)
         self.began = time.monotonic()
         self.first_step = self.trainer.step
         self.save_again_at = 0.0
@@ -142,10 +143,12 @@ class Session:
             if (train.sample_interval and (step % train.sample_interval == 0 or last)) or "sample" in asked:
                 self._preview(stopping=stop)
             if stop:
+                self.metrics.close()
                 self.worker.beat(state="stopped", seconds_left=None, message="")
                 log.info("Stopped at step %d, saved; `ddpm train --resume %s` goes on", step, self.run.name)
                 return
             yield report
+        self.metrics.close()
         self.worker.beat(state="finished", seconds_left=0.0, message="")
         log.info("Finished: %d steps", train.total_steps)
 
@@ -165,8 +168,8 @@ class Session:
             "param_norm": self.trainer.parameter_norm(),
             **({} if report.lg_loss_scale is None else {"lg_loss_scale": report.lg_loss_scale}),
         }
-        if not self.metrics.write(row):
-            self.worker.beat(warning="The disk is full: log lines wait in memory. Free some space.")
+        if wrong := self.metrics.write(row):
+            self.worker.beat(warning=wrong)
         finite: dict[str, Any] = {k: v if math.isfinite(v) else None for k, v in row.items()}
         self.worker.beat(metrics=finite, steps_per_second=speed)
         log.info(

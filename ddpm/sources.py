@@ -182,7 +182,7 @@ class Npz(Source):
             if not self.key:
                 raise UserError(f"{path} holds {', '.join(sorted(names)) or 'nothing'}: name its array of images arr_0, images or train.")  # fmt: skip
             with archive.open(f"{self.key}.npy") as file:
-                self.shape, dtype, self.fortran = _header(file)
+                self.shape, dtype, self.fortran = npy_header(file)
             self._check_images(dtype)
             self.count, self.size = self.shape[0], (self.shape[2], self.shape[1])
             self.has_test = self.TEST[0] in names and self.key != self.TEST[0]
@@ -234,7 +234,7 @@ class Npz(Source):
                 yield from (partial(images.from_pixels, pixels) for pixels in _array(archive, self.key))
                 return
             with archive.open(f"{self.key}.npy") as file:
-                _header(file)
+                npy_header(file)
                 shape = self.shape[1:]
                 for _ in range(self.count):
                     pixels = np.frombuffer(file.read(math.prod(shape)), np.uint8)
@@ -251,7 +251,7 @@ def _npz(path: Path) -> Iterator[zipfile.ZipFile]:
         raise UserError(f"{path} is damaged, or no .npz file ({error}): copy or make it again.") from error
 
 
-def _header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype, bool]:
+def npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype, bool]:
     """Shape, type and whether columns come first, of an array in .npy format; leaves `file` at the values."""
     version = np.lib.format.read_magic(file)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0

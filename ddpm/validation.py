@@ -1,10 +1,11 @@
 """What is wrong with settings, each in one sentence with a remedy.  The same for shell and page."""
 
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 from ddpm import schedules
-from ddpm.config import SECTIONS, Config
+from ddpm.config import LOG_FORMATS, SECTIONS, Config
 from ddpm.errors import UserError
 from ddpm.fields import settings
 
@@ -125,5 +126,10 @@ def _train_problems(config: Config) -> Iterator[Problem]:
             yield Problem("ema_rate", f"ema_rate {rate!r} is not between 0 and 1: write rates such as 0.999,0.9999.")
     if len(set(train.ema_rates)) < len(train.ema_rates):
         yield Problem("ema_rate", f"ema_rate {train.ema_rate!r} names a rate twice: name each once.")
+    for name in train.log_formats:
+        if name not in LOG_FORMATS:
+            yield Problem("log_format", f"log_format {name!r} is unknown: choose among {', '.join(LOG_FORMATS)}, with commas between.")  # fmt: skip
+    if "tensorboard" in train.log_formats and find_spec("tensorboard") is None:
+        yield Problem("log_format", "log_format tensorboard needs a package that is not installed: run pip install tensorboard, install 'ddpm-workbench[tensorboard]', or leave it out.")  # fmt: skip
     if 0 < train.lr_anneal_steps < train.total_steps:
         yield Problem("total_steps", f"total_steps {train.total_steps} goes on after the learning rate has reached 0 at lr_anneal_steps {train.lr_anneal_steps}: make them equal.")  # fmt: skip

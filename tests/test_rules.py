@@ -25,10 +25,10 @@ LAYERS = """
     files schedules fields parallel
     config images metrics jobs
     validation classes
-    architecture presets runs shapes diffusion ema
+    architecture presets runs shapes diffusion ema prepare logs
     precision sources unet losses samplers resample checkpoint process export
-    data download
-    low_res
+    data download lsun imagenet64
+    cifar10 low_res
     train sample
     session measure evaluate
     commands
@@ -38,12 +38,12 @@ LAYERS = """
 LEVEL = {name: level for level, line in enumerate(LAYERS.split("\n")) for name in line.split()}
 
 # Who only watches must not wait for torch.
-WITHOUT_TORCH = ["errors", "words", "files", "schedules", "fields", "config", "validation", "classes", "images", "metrics", "jobs", "architecture", "presets", "runs", "shapes", "sources", "data", "download", "low_res", "process", "export", "cli"]  # fmt: skip
+WITHOUT_TORCH = ["errors", "words", "files", "schedules", "fields", "config", "validation", "classes", "images", "metrics", "jobs", "architecture", "presets", "runs", "shapes", "sources", "prepare", "data", "download", "cifar10", "lsun", "imagenet64", "low_res", "process", "export", "cli"]  # fmt: skip
 
 MOST_LINES = 450
 
 DISTRIBUTIONS = {"PIL": "Pillow"}
-OPTIONAL = {"pyarrow"}  # used where it is there
+OPTIONAL = {"pyarrow", "lmdb", "tensorboard"}  # used where it is there
 
 
 @cache
@@ -260,6 +260,14 @@ def test_requirements_and_package_agree() -> None:
     assert headless.items() <= everything.items()
     assert set(everything) - set(headless) == {"streamlit", "plotly", "watchdog"}
     assert everything["torch"] == "==2.13.0"
+
+
+def test_extras_are_tested() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    tested = requirements("requirements-dev.txt")
+    lines = [line for lines in extras.values() for line in lines]
+    assert {*lines} <= {name + specifier for name, specifier in tested.items()}
+    assert len(lines) >= 2
 
 
 def test_imports_are_required() -> None:

@@ -2,7 +2,6 @@
 
 import argparse
 import sys
-from pathlib import Path
 from typing import Any
 
 from ddpm import runs
@@ -18,9 +17,7 @@ def add(commands: Any) -> None:
 
 def _nll(options: argparse.Namespace) -> None:
     settings, source, flags = shared.read_source(options, EvalConfig)
-    folder = options.out or together.from_main(
-        lambda: source.new_evaluation_folder() if isinstance(source, runs.Run) else runs.timed(Path("evaluations"))
-    )
+    folder = shared.result_folder(options.out, source, "evaluations")
     with shared.working_in(folder) as worker:
         worker.beat(message="Loading the network")
         from tqdm import tqdm
@@ -40,6 +37,7 @@ def _nll(options: argparse.Namespace) -> None:
                 line.update(measured.done - line.n)
     if not together.is_main():
         return
+    shared.hand_over(options.out, folder)
     job = runs.EvaluationJob(folder)
     result = job.result
     if result:

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ddpm import config as configs
-from ddpm import fields, jobs, runs, validation
+from ddpm import fields, files, jobs, runs, validation
 from ddpm.commands import together
-from ddpm.config import SECTIONS, Config, FromCheckpoint
+from ddpm.config import LOG_FORMATS, SECTIONS, Config, FromCheckpoint
 from ddpm.errors import UserError
 from ddpm.fields import settings
+from ddpm.runs import Run
 
 log = logging.getLogger("ddpm")
 
@@ -37,24 +38,61 @@ def boolean(text: str) -> bool:
     return fields.parse(bool, text)
 
 
+def log_folder() -> Path | None:
+    """The folder that OPENAI_LOGDIR names for whatever is written, as in improved-diffusion; None without it."""
+    named = os.environ.get("OPENAI_LOGDIR", "")
+    return Path(named).expanduser().absolute() if named else None
+
+
+def log_format() -> str | None:
+    """The setting that OPENAI_LOG_FORMAT stands for; None without it.  Raises UserError for an unknown format.
+
+    Of improved-diffusion's formats, stdout and log are always there, as csv is.
+    """
+    named = os.environ.get("OPENAI_LOG_FORMAT", "")
+    formats = [name.strip() for name in named.split(",") if name.strip()]
+    known = ("stdout", "log", *LOG_FORMATS)
+    for name in formats:
+        if name not in known:
+            raise UserError(f"OPENAI_LOG_FORMAT names {name!r}: choose among {', '.join(known)}, with commas between.")
+    return ",".join(["csv", *(name for name in formats if name in LOG_FORMATS and name != "csv")]) if formats else None
+
+
+def result_folder(out: Path | None, source: Run | Path, kind: str) -> Path:
+    """Where a job writes: where it was told to, else KIND/TIME in OPENAI_LOGDIR, in the run's folder or here."""
+    own = source.folder if isinstance(source, Run) else Path()
+    return out or together.from_main(lambda: runs.timed((log_folder() or own) / kind))
+
+
+def hand_over(out: Path | None, folder: Path) -> None:
+    """Put the .npz files of a finished job into OPENAI_LOGDIR too, where improved-diffusion's scripts have them."""
+    target = log_folder()
+    if target and out is None:
+        for path in sorted(folder.glob("*.npz")):
+            files.copy(path, target / path.name)
+
+
 def add_settings(
     group: Any,
     section: type,
     leave_out: set[str] = frozenset(),  # type: ignore[assignment]
     base: Any = None,
     names: Mapping[str, str] = {},
+    dashes: bool = False,
 ) -> None:
     """A flag for every setting.  What is not given is left out of the parsed options.
 
     `base` has the defaults that the help tells, where they are not the section's own; `names` are other names of flags.
+    dashes: --image-size is understood as well as --image_size.
     """
     for s in settings(section):
         if s.name in leave_out:
             continue
         own = getattr(base or section(), s.name)
         default = "as trained" if own is None else repr(own) if s.type is str else own
+        flag = names.get(s.name, s.name)
         group.add_argument(
-            f"--{names.get(s.name, s.name)}",
+            *dict.fromkeys([f"--{flag}", f"--{flag.replace('_', '-') if dashes else flag}"]),
             dest=s.name,
             type=_parser_of(s.type),
             choices=s.choices or None,
@@ -93,7 +131,7 @@ def add_source(
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument(*RUN, metavar="NAME", help="use a checkpoint of this run")
     source.add_argument("--model_path", type=Path, metavar="FILE", help="use this checkpoint file")
-    parser.add_argument("--out", type=Path, metavar="DIR", help=f"folder for the result (default: {out}/TIME in the run's folder, or here)")  # fmt: skip
+    parser.add_argument("--out", type=Path, metavar="DIR", help=f"folder for the result (default: {out}/TIME in OPENAI_LOGDIR, in the run's folder, or here)")  # fmt: skip
     add_settings(parser.add_argument_group(title), section)
     model = parser.add_argument_group("model", "only for files that another program wrote, without their settings")
     known = {s.name for s in settings(section)}

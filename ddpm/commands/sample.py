@@ -1,10 +1,8 @@
 """`ddpm sample` and `ddpm super-res-sample`: draw pictures from a run or from a checkpoint file."""
 
 import argparse
-from pathlib import Path
 from typing import Any
 
-from ddpm import runs
 from ddpm.commands import options as shared
 from ddpm.commands import together
 from ddpm.config import SampleConfig
@@ -19,13 +17,12 @@ def add(commands: Any) -> None:
 
 def _sample(options: argparse.Namespace) -> None:
     settings, source, flags = shared.read_source(options, SampleConfig)
-    folder = options.out or together.from_main(
-        lambda: source.new_sample_folder() if isinstance(source, runs.Run) else runs.timed(Path("samples"))
-    )
+    folder = shared.result_folder(options.out, source, "samples")
     with shared.working_in(folder) as worker:
         worker.beat(message="Loading the network")
         from ddpm import sample
 
         sample.draw_source(folder, worker, source, settings, flags, options.base)
     if together.is_main():
+        shared.hand_over(options.out, folder)
         print(folder)

@@ -33,8 +33,8 @@ def _add_train(commands: Any, name: str, help: str, base: Config, names: Mapping
     """A command that trains from `base`, in which settings may have other `names`."""
     train = shared.command(commands, name, _train, help)
     train.set_defaults(base=base)
-    train.add_argument(*shared.RUN, metavar="NAME", help="name of the new run (default: from the data)")
-    train.add_argument("--resume", metavar="NAME", help="go on with this run, with the settings it has")
+    train.add_argument(*shared.RUN, metavar="NAME", help="name of the new run (default: from the data; with OPENAI_LOGDIR, the run is that folder)")  # fmt: skip
+    train.add_argument("--resume", metavar="NAME", nargs="?", const="", help="go on with this run, or with the one in OPENAI_LOGDIR, with the settings it has")  # fmt: skip
     train.add_argument("--preset", choices=list(PRESETS), help="settings to start from; other flags change them")
     train.add_argument("--queue", type=shared.boolean, default=True, metavar="BOOL", help="wait until no other training runs (default: True)")  # fmt: skip
     for part, section in SECTIONS.items():
@@ -43,7 +43,7 @@ def _add_train(commands: Any, name: str, help: str, base: Config, names: Mapping
 
 def _train(options: argparse.Namespace) -> None:
     given = shared.given(options, *SECTIONS.values())
-    if options.resume and (given or options.preset or options.run):
+    if options.resume is not None and (given or options.preset or options.run):
         extra = ", ".join(f"--{name}" for name in [*given, *(["preset"] if options.preset else [])]) or "--run"
         raise UserError(f"--resume goes on with the settings that the run has, but {extra} was given too: leave it out, or start a new run.")  # fmt: skip
     run = together.from_main(lambda: _run(options, given))
@@ -53,13 +53,23 @@ def _train(options: argparse.Namespace) -> None:
             "DDPM Workbench %s, Python %s, torch %s", ddpm.__version__, platform.python_version(), version("torch")
         )
         try:
-            if options.queue:
+            if options.queue and run.folder.parent == options.runs_dir:  # one in OPENAI_LOGDIR waits for nobody
                 together.from_main(lambda: runs.wait_turn(run, worker))
             _train_here(run, worker)
         except Exception as error:
             if to_file and not isinstance(error, jobs.Stopped):
                 to_file.emit(logging.makeLogRecord({"msg": traceback.format_exc()}))
             raise
+
+
+def _find(options: argparse.Namespace) -> runs.Run:
+    """The run to go on with."""
+    if options.resume:
+        return runs.find(options.runs_dir, options.resume)
+    folder = shared.log_folder()
+    if folder is None:
+        raise UserError("--resume names no run, and OPENAI_LOGDIR names no folder: give the name of a run, as `ddpm runs` lists them.")  # fmt: skip
+    return runs.Run(folder)
 
 
 def _train_here(run: runs.Run, worker: jobs.Worker) -> None:
@@ -81,7 +91,7 @@ def _train_here(run: runs.Run, worker: jobs.Worker) -> None:
 
 def _run(options: argparse.Namespace, given: dict[str, Any]) -> runs.Run:
     """The run that goes on, or a new one; its settings are read, as other processes may not see its folder."""
-    run = runs.find(options.runs_dir, options.resume) if options.resume else _new_run(options, given)
+    run = _new_run(options, given) if options.resume is None else _find(options)
     assert run.config
     return run
 
@@ -90,6 +100,8 @@ def _new_run(options: argparse.Namespace, given: dict[str, Any]) -> runs.Run:
     from ddpm import data
 
     base = PRESETS[options.preset].config if options.preset else options.base
+    if (formats := shared.log_format()) is not None:
+        given = {"log_format": formats, **given}
     config = configs.resolved(configs.replace(base, given))
     validation.check(config)
     if options.base.model.super_res and not config.model.super_res:
@@ -99,6 +111,11 @@ def _new_run(options: argparse.Namespace, given: dict[str, Any]) -> runs.Run:
     config = data.resolve(config)
     with shared.bar("reading", unit="image") as progress:  # before there is a run, so that bad data leaves none behind
         data.open_dataset(config.data, config.model, progress, seed=config.train.seed)
+    folder = shared.log_folder()
+    if folder and not options.run:
+        run = runs.create_in(folder, config)
+        print(f"Run in {run.folder}", file=sys.stderr)
+        return run
     name = options.run or runs.free_name(options.runs_dir, options.preset or Path(config.data.data_dir).stem)
     run = runs.create(options.runs_dir, name, config)
     print(f"Run {run.name} in {run.folder}", file=sys.stderr)

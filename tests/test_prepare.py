@@ -1,0 +1,444 @@
+"""LSUN and ImageNet-64 from small archives of the official layouts, whole, damaged and evil."""
+
+import io
+import stat
+import sys
+import zipfile
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import lmdb
+import numpy as np
+import pytest
+from PIL import Image
+
+from ddpm import cli, data, files, imagenet64, images, lsun, prepare, sources
+from ddpm.config import DataConfig, LsunConfig, ModelConfig
+from ddpm.errors import UserError
+from ddpm.prepare import Picture
+
+rng = np.random.default_rng(0)
+SIZES = [(40, 24), (24, 40), (24, 24), (51, 33), (24, 25)]  # width, height
+SMALL = LsunConfig(image_size=24)
+
+
+def webp(size: tuple[int, int]) -> bytes:
+    buffer = io.BytesIO()
+    picture = Image.fromarray(rng.integers(0, 256, (size[1], size[0], 3), np.uint8))
+    picture.save(buffer, "WEBP", lossless=True)
+    return buffer.getvalue()
+
+
+VALUES = {b"%040x" % k: webp(size) for k, size in enumerate(SIZES)}  # LSUN's keys are such digests
+
+
+def make_database(folder: Path, values: dict[bytes, bytes]) -> Path:
+    with lmdb.open(str(folder), map_size=2**24) as database, database.begin(write=True) as transaction:
+        for key, value in values.items():
+            transaction.put(key, value)
+    return folder
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Path:
+    """As bedroom_train_lmdb.zip unpacks."""
+    return make_database(tmp_path / "bedroom_train_lmdb", VALUES)
+
+
+def zipped(database: Path) -> Path:
+    path = database.with_suffix(".zip")
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for file in sorted(database.iterdir()):
+            archive.write(file, f"{database.name}/{file.name}")
+    return path
+
+
+def expected(value: bytes, size: int) -> np.ndarray:
+    """What improved-diffusion's script makes of a value: scaled by a box filter, and the middle of it."""
+    with Image.open(io.BytesIO(value)) as picture:
+        scale = size / min(picture.size)
+        scaled = picture.resize((round(scale * picture.width), round(scale * picture.height)), Image.Resampling.BOX)  # fmt: skip
+    pixels = np.array(scaled)
+    top, left = (pixels.shape[0] - size) // 2, (pixels.shape[1] - size) // 2
+    return pixels[top : top + size, left : left + size]
+
+
+def pixels_of(path: Path) -> np.ndarray:
+    with Image.open(path) as picture:
+        return np.array(picture)
+
+
+# --- LSUN
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("flag", ["--image-size", "--image_size"])
+def test_lsun_becomes_a_folder(database: Path, tmp_path: Path, packed: bool, flag: str) -> None:
+    archive = zipped(database) if packed else database
+    folder = tmp_path / "out"
+    assert cli.main(["data", "lsun", str(archive), str(folder), flag, "16", "--prefix", "church"]) == 0
+    assert sorted(path.name for path in folder.iterdir()) == [".origin.json", *(f"church_{k:07d}.png" for k in range(5))]  # fmt: skip
+    for k, value in enumerate(VALUES.values()):
+        assert np.array_equal(pixels_of(folder / f"church_{k:07d}.png"), expected(value, 16)), k
+    dataset = data.open_dataset(DataConfig(data_dir=str(folder)), ModelConfig(image_size=16))
+    assert len(dataset) == 5
+
+
+def test_its_defaults_are_those_of_the_reference() -> None:
+    assert LsunConfig() == LsunConfig(image_size=256, prefix="bedroom")
+
+
+def test_an_interrupted_preparation_goes_on(database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C leaves only whole files; the next call keeps them."""
+    folder, decoded = tmp_path / "out", list[str]()
+    decode = images.decode
+
+    def interrupted(content: bytes, name: str) -> Image.Image:
+        decoded.append(name)
+        if len(decoded) == 3:
+            raise KeyboardInterrupt
+        return decode(content, name)
+
+    monkeypatch.setattr(prepare, "BLOCK", 1)
+    monkeypatch.setattr(images, "decode", interrupted)
+    assert cli.main(["data", "lsun", str(zipped(database)), str(folder), "--image-size", "24"]) == 130
+    assert sorted(path.name for path in folder.glob("*.png")) == ["bedroom_0000000.png", "bedroom_0000001.png"]
+    assert not list(folder.rglob(".tmp-*"))
+    assert (folder / ".lmdb" / "data.mdb").exists(), "need not be unpacked again"
+    (folder / "bedroom_0000001.png").write_bytes((folder / "bedroom_0000001.png").read_bytes()[:-1])  # a power cut
+    unpacked: list[int] = []
+    lsun.write(zipped(database), folder, SMALL, lambda done, total: unpacked.append(done))
+    assert not unpacked
+    assert decoded[3:] == [f"picture {k} of the database" for k in (1, 2, 3, 4)]
+    for k, value in enumerate(VALUES.values()):
+        assert np.array_equal(pixels_of(folder / f"bedroom_{k:07d}.png"), expected(value, 24)), k
+
+
+def test_progress_is_told(database: Path, tmp_path: Path) -> None:
+    unpacking: list[tuple[int, int]] = []
+    writing: list[tuple[int, int]] = []
+    archive = zipped(database)
+    size = (database / "data.mdb").stat().st_size
+    lsun.write(archive, tmp_path / "out", SMALL, lambda *at: unpacking.append(at), lambda *at: writing.append(at))
+    assert unpacking[-1] == (size, size)
+    assert writing[-1] == (5, 5)
+
+
+def test_a_folder_made_from_something_else(database: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    lsun.write(database, folder, SMALL)
+    with pytest.raises(UserError, match=r"was begun from something else .*image_size 24.*; now .*image_size 16"):
+        lsun.write(database, folder, LsunConfig(image_size=16))
+    other = tmp_path / "mine"
+    other.mkdir()
+    (other / "holiday.png").write_bytes(b"")
+    with pytest.raises(UserError, match="mine holds other files already: name a new folder"):
+        lsun.write(database, other, SMALL)
+    with pytest.raises(UserError, match="Cannot write in"):
+        lsun.write(database, other / "holiday.png", SMALL)
+
+
+def test_broken_pictures_are_left_out(tmp_path: Path) -> None:
+    database = make_database(tmp_path / "db", {**VALUES, b"%040x" % 1: b"no picture", b"%040x" % 3: VALUES[b"%040x" % 3][:50]})  # fmt: skip
+    with pytest.raises(
+        UserError, match=r"2 of 5 pictures are broken and were left out of .* \(the first: picture 1 of"
+    ):
+        lsun.write(database, tmp_path / "out", SMALL)
+    assert sorted(path.name[-5] for path in (tmp_path / "out").glob("*.png")) == ["0", "2", "4"]
+
+
+def test_a_database_that_is_none(database: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"There is no lmdb database in .*empty \(no data.mdb\)"):
+        lsun.write(tmp_path / "empty", tmp_path / "out", SMALL)
+    lsun.write(database / "data.mdb", tmp_path / "fine", SMALL)  # the file itself will do
+    (database / "data.mdb").write_bytes(rng.bytes(2**16))
+    with pytest.raises(UserError, match="is damaged, or no lmdb database"):
+        lsun.write(database, tmp_path / "out", SMALL)
+    with pytest.raises(UserError, match="is empty"):
+        lsun.write(make_database(tmp_path / "nothing", {}), tmp_path / "out", SMALL)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.95])
+def test_a_database_cut_short(database: Path, tmp_path: Path, share: float) -> None:
+    """Without a look at its length, reading it would end the process."""
+    file = database / "data.mdb"
+    whole = file.read_bytes()
+    file.write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(UserError, match=r"is cut short|is damaged"):
+        lsun.write(database, tmp_path / "out", SMALL)
+
+
+def test_without_the_package(database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "lmdb", None)
+    with pytest.raises(UserError, match=r"run pip install lmdb, or install 'ddpm-workbench\[lsun\]'"):
+        lsun.write(database, tmp_path / "out", SMALL)
+
+
+@pytest.mark.parametrize("prefix", ["", "a_b", "../a", "a/b", ".hidden"])
+def test_prefixes_that_name_no_class(database: Path, tmp_path: Path, prefix: str) -> None:
+    with pytest.raises(UserError, match="use a word without"):
+        lsun.write(database, tmp_path / "out", LsunConfig(prefix=prefix))
+
+
+# --- zip files that are not to be trusted
+
+
+def zip_of(path: Path, entries: dict[str, bytes], mode: int = 0, level: int = zipfile.ZIP_STORED) -> Path:
+    with zipfile.ZipFile(path, "w", level) as archive:
+        for name, content in entries.items():
+            entry = zipfile.ZipInfo(name)
+            entry.external_attr = mode << 16
+            entry.compress_type = level
+            archive.writestr(entry, content)
+    return path
+
+
+def into(folder: Path) -> list[Callable[[Path], Any]]:
+    """Both readers of zip files."""
+    return [lambda path: lsun.write(path, folder, SMALL), lambda path: imagenet64.look([path], "train")]
+
+
+@pytest.mark.parametrize("name", ["../data.mdb", "/data.mdb", "a/../../data.mdb", "C:/data.mdb", "..\\data.mdb"])
+def test_entries_that_point_outside_of_a_zip(tmp_path: Path, name: str) -> None:
+    archive = zip_of(tmp_path / "evil.zip", {name: b"x"})
+    for read in into(tmp_path / "a" / "b" / "out"):
+        with pytest.raises(UserError, match=r"evil.zip is not to be trusted, as its entry .* points outside of it"):
+            read(archive)
+    assert not list(tmp_path.rglob("data.mdb"))
+
+
+def test_links_in_a_zip(tmp_path: Path) -> None:
+    archive = zip_of(tmp_path / "evil.zip", {"db/data.mdb": b"/etc/passwd"}, stat.S_IFLNK | 0o777)
+    for read in into(tmp_path / "out"):
+        with pytest.raises(UserError, match=r"its entry 'db/data.mdb' is a link"):
+            read(archive)
+
+
+def test_zip_bombs(tmp_path: Path) -> None:
+    archive = zip_of(tmp_path / "bomb.zip", {"db/data.mdb": bytes(2**26 + 1)}, level=zipfile.ZIP_DEFLATED)
+    for read in into(tmp_path / "out"):
+        with pytest.raises(UserError, match=r"bomb.zip says that its db/data.mdb of [\d.]+ MB grows to 67 MB"):
+            read(archive)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("kept", [0, 10, 0.5, -5])
+def test_zips_cut_short(database: Path, tmp_path: Path, kept: float) -> None:
+    archive = zipped(database)
+    whole = archive.read_bytes()
+    archive.write_bytes(whole[: int(kept * len(whole)) if 0 < kept < 1 else int(kept)])
+    for read in into(tmp_path / "out"):
+        with pytest.raises(UserError, match=r"bedroom_train_lmdb.zip is cut short, damaged or no zip file"):
+            read(archive)
+
+
+def test_a_flipped_bit_in_a_zip(database: Path, tmp_path: Path) -> None:
+    archive = zipped(database)
+    content = bytearray(archive.read_bytes())
+    content[len(content) // 2] ^= 1
+    archive.write_bytes(content)
+    with pytest.raises(UserError, match="is cut short, damaged or no zip file"):
+        lsun.write(archive, tmp_path / "out", SMALL)
+    assert not list((tmp_path / "out").rglob("data.mdb"))
+
+
+def test_no_zip(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="There is no file"):
+        imagenet64.look([tmp_path / "none.zip"], "train")
+    with pytest.raises(UserError, match=r"has 0 files named data.mdb"):
+        lsun.write(zip_of(tmp_path / "a.zip", {"readme.txt": b""}), tmp_path / "out", SMALL)
+
+
+def test_no_room_to_unpack(database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "free_bytes", lambda folder: 100)
+    with pytest.raises(files.DiskFull):
+        lsun.write(zipped(database), tmp_path / "out", SMALL)
+
+
+# --- ImageNet at 64 pixels
+
+COUNTS = {**dict.fromkeys(range(1, 11), 3), 2: 5}  # pictures in each batch
+PIXELS = {k: rng.integers(0, 256, (n, 64, 64, 3), np.uint8) for k, n in COUNTS.items()}
+LABELS = {k: rng.integers(1, 1001, n) for k, n in COUNTS.items()}
+LABELS[2][0] = LABELS[1][0]  # classes are what some pictures share
+VAL = rng.integers(0, 256, (4, 64, 64, 3), np.uint8)
+
+
+def npz(pixels: np.ndarray, labels: Any, save: Callable[..., None] = np.savez, **others: Any) -> bytes:
+    buffer = io.BytesIO()
+    arrays = dict(
+        data=pixels.transpose(0, 3, 1, 2).reshape(len(pixels), pixels[0].size if len(pixels) else 12288),
+        labels=labels,
+        mean=pixels.sum(axis=0) / 1e3,
+    )
+    save(buffer, **{**arrays, **others})
+    return buffer.getvalue()
+
+
+def parts(folder: Path, level: int = zipfile.ZIP_DEFLATED, save: Callable[..., None] = np.savez) -> list[Path]:
+    """The two official archives of training pictures."""
+    batches = {f"train_data_batch_{k}.npz": npz(PIXELS[k], LABELS[k], save) for k in PIXELS}
+    names = list(batches)
+    return [
+        zip_of(folder / f"Imagenet64_train_part{k}_npz.zip", {name: batches[name] for name in half}, level=level)
+        for k, half in ((1, names[:5]), (2, names[5:]))
+    ]
+
+
+@pytest.fixture
+def unpacked(tmp_path: Path) -> Path:
+    folder = tmp_path / "Imagenet64_train_npz"
+    for path in parts(tmp_path):
+        with zipfile.ZipFile(path) as archive:
+            archive.extractall(folder)
+    (folder / "val_data.npz").write_bytes(npz(VAL, [1, 2, 2, 1000]))
+    return folder
+
+
+def test_imagenet64_becomes_a_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    assert cli.main(["data", "imagenet64", *map(str, parts(tmp_path)), "--folder", str(folder)]) == 0
+    wanted = {f"{label:04d}_{k:02d}_{i:06d}.png": PIXELS[k][i] for k in PIXELS for i, label in enumerate(LABELS[k])}
+    assert {path.name for path in folder.glob("*.png")} == set(wanted)
+    assert all(np.array_equal(pixels_of(folder / name), pixels) for name, pixels in wanted.items())
+    assert sources.open_source(str(folder)).class_names == tuple(sorted({name[:4] for name in wanted}))
+
+
+def test_the_second_archive_may_come_later(tmp_path: Path) -> None:
+    first, second = parts(tmp_path, zipfile.ZIP_STORED, np.savez_compressed)
+    folder = tmp_path / "out"
+    imagenet64.write_folder(imagenet64.look([first], "train"), folder)
+    assert len(list(folder.glob("*.png"))) == 17
+    kept = {path: path.stat().st_mtime_ns for path in folder.glob("*.png")}
+    calls: list[tuple[int, int]] = []
+    imagenet64.write_folder(imagenet64.look([first, second], "train"), folder, lambda *at: calls.append(at))
+    assert len(list(folder.glob("*.png"))) == 32
+    assert calls[-1] == (32, 32)
+    assert all(path.stat().st_mtime_ns == time for path, time in kept.items())
+
+
+def test_a_folder_of_batches_becomes_an_npz(unpacked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(imagenet64, "BLOCK", 2)
+    target = tmp_path / "imagenet64.npz"
+    assert cli.main(["data", "imagenet64", str(unpacked), "--npz", str(target)]) == 0
+    with zipfile.ZipFile(target) as archive:
+        assert {entry.compress_type for entry in archive.infolist()} == {zipfile.ZIP_STORED}
+    source = sources.open_source(str(target))
+    everyone = np.concatenate([LABELS[k] for k in range(1, 11)])
+    assert source.labels is not None
+    assert [int(source.class_names[k]) for k in source.labels] == everyone.tolist()
+    dataset = data.open_dataset(DataConfig(data_dir=str(target)), ModelConfig(image_size=64))
+    assert np.array_equal(dataset.images, np.concatenate([PIXELS[k] for k in range(1, 11)])), "batch 10 comes last"
+    with pytest.raises(UserError, match="is there already"):
+        imagenet64.write_npz(imagenet64.look([unpacked], "train"), target)
+
+
+def test_the_validation_pictures(unpacked: Path, tmp_path: Path) -> None:
+    assert cli.main(["data", "imagenet64", str(unpacked), "--part", "val", "--folder", str(tmp_path / "val")]) == 0
+    names = sorted(path.name for path in (tmp_path / "val").glob("*.png"))
+    assert names == ["0001_val_000000.png", "0002_val_000001.png", "0002_val_000002.png", "1000_val_000003.png"]
+    source = sources.open_source(str(tmp_path / "val"))
+    assert source.class_names == ("0001", "0002", "1000")
+    with pytest.raises(UserError, match="was begun from something else"):
+        imagenet64.write_folder(imagenet64.look([unpacked], "train"), tmp_path / "val")
+
+
+class Evil:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (exec, ("import os; os.mkdir('evil')",))
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (npz(VAL, [1, 2, 3]), r"labels of .* are int64 \[3\], not a whole number for each of 4"),
+        (npz(VAL, [0, 1, 2, 3]), "go from 0 to 3, not from 1 to 1000"),
+        (npz(VAL, [1, 2, 3, 1001]), "go from 1 to 1001"),
+        (npz(VAL, [1.0, 2, 3, 4]), "are float64"),
+        (npz(VAL, np.array([Evil()] * 4)), r"are object \[4\]"),
+        (npz(VAL, [1, 2, 3, 4], data=np.array([Evil()])), r"data of .* is object \[1\], not uint8 \[N, 12288\]"),
+        (npz(VAL, [1, 2, 3, 4], data=VAL), r"is uint8 \[4, 64, 64, 3\]"),
+        (npz(VAL[:, :32, :32], [1, 2, 3, 4]), r"is uint8 \[4, 3072\]"),
+        (npz(VAL[:0], []), r"is uint8 \[0, 12288\]"),
+        (npz(VAL, [1, 2, 3, 4])[:-9], "cut short"),
+        (b"nothing", "cut short"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("packed", [False, True])
+def test_other_files_are_refused(tmp_path: Path, content: bytes, words: str, packed: bool) -> None:
+    archive = tmp_path / "val_data.npz"
+    if packed:
+        archive = zip_of(tmp_path / "Imagenet64_val_npz.zip", {"val_data.npz": content})
+    else:
+        archive.write_bytes(content)
+    with pytest.raises(UserError, match=words):
+        imagenet64.look([archive], "val")
+    assert not Path("evil").exists()
+
+
+def test_a_header_that_lies(tmp_path: Path) -> None:
+    def batch(shape: tuple[int, ...]) -> Path:
+        path = tmp_path / "val_data.npz"
+        with zipfile.ZipFile(path, "w") as archive:
+            with archive.open("data.npy", "w") as member:
+                np.lib.format.write_array_header_1_0(member, dict(descr="|u1", fortran_order=False, shape=shape))
+                member.write(bytes(4 * 12288))
+            with archive.open("labels.npy", "w") as member:
+                np.lib.format.write_array(member, np.ones(shape[0], np.int64))
+        return path
+
+    assert imagenet64.look([batch((4, 12288))], "val")[0].labels.tolist() == [1] * 4
+    with pytest.raises(UserError, match="holds 49,152 bytes for 5 pictures"):
+        imagenet64.look([batch((5, 12288))], "val")
+    with pytest.raises(UserError, match="holds 49,152 bytes for 3 pictures"):
+        imagenet64.look([batch((3, 12288))], "val")
+
+
+def test_a_flipped_bit_in_a_batch(unpacked: Path, tmp_path: Path) -> None:
+    file = unpacked / "train_data_batch_7.npz"
+    content = bytearray(file.read_bytes())
+    content[10_000] ^= 1  # in the data
+    file.write_bytes(content)
+    batches = imagenet64.look([unpacked], "train")
+    with pytest.raises(UserError, match=r"train_data_batch_7.npz is cut short"):
+        imagenet64.write_npz(batches, tmp_path / "a.npz")
+    assert not (tmp_path / "a.npz").exists()
+
+
+def test_batches_are_named_once_and_there(unpacked: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"train_data_batch_1.npz is in .* and in .*: name each archive once"):
+        imagenet64.look([unpacked, *parts(tmp_path)], "train")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(UserError, match=r"There is none of train_data_batch_1.npz to .* in .*empty: use the official"):
+        imagenet64.look([empty], "train")
+
+
+def test_sums_for_each_archive(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["data", "imagenet64", "a.zip", "b.zip", "--npz", "c.npz", "--md5", "123"]) == 2
+    assert "--md5 gives 1 checksums for 2 archives" in capsys.readouterr().err
+
+
+# --- what both share
+
+
+def test_memory_holds_a_block_of_pictures_at_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prepare, "BLOCK", 4)
+    taken, written, most = 0, 0, 0
+
+    def pictures() -> Iterator[Picture]:
+        nonlocal taken, most
+        for k in range(30):
+            taken += 1
+            most = max(most, taken - written)
+            yield Picture(f"{k}", partial(np.zeros, (4, 4, 3), np.uint8))
+
+    def progress(done: int, total: int) -> None:
+        nonlocal written
+        written = done
+
+    prepare.write_pictures(tmp_path / "out", pictures(), 30, {}, progress)
+    assert most == 4
+    assert len(list((tmp_path / "out").glob("*.png"))) == 30
