@@ -25,10 +25,12 @@ LAYERS = """
     files schedules fields parallel
     config images metrics jobs
     validation
-    architecture presets runs shapes diffusion ema
-    sources unet losses samplers resample checkpoint process export
+    architecture deduce presets runs shapes diffusion ema
+    sources unet losses samplers resample checkpoint process export foreign
     data download
-    train sample evaluate
+    probe
+    recognise
+    train sample evaluate adopt hand_back
     session measure
     commands
     cli
@@ -37,7 +39,7 @@ LAYERS = """
 LEVEL = {name: level for level, line in enumerate(LAYERS.split("\n")) for name in line.split()}
 
 # Who only watches must not wait for torch.
-WITHOUT_TORCH = ["errors", "words", "files", "schedules", "fields", "config", "validation", "images", "metrics", "jobs", "architecture", "presets", "runs", "shapes", "sources", "data", "download", "process", "export", "cli"]  # fmt: skip
+WITHOUT_TORCH = ["errors", "words", "files", "schedules", "fields", "config", "validation", "images", "metrics", "jobs", "architecture", "deduce", "foreign", "presets", "runs", "shapes", "sources", "data", "download", "process", "export", "cli"]  # fmt: skip
 
 MOST_LINES = 450
 
