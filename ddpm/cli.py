@@ -5,10 +5,10 @@ import os
 import sys
 from collections.abc import Sequence
 
-from ddpm.commands import data, runs, sample, train
+from ddpm.commands import adopt, data, runs, sample, train
 from ddpm.errors import UserError
 
-ROOMS = (train, sample, runs, data)  # in the order of --help
+ROOMS = (train, sample, runs, adopt, data)  # in the order of --help
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -67,7 +67,9 @@ def _channels(seen: int, said: int) -> tuple[int, bool, bool]:
 def _levels(shapes: Shapes, width: int) -> tuple[int, tuple[int, ...], list[int]]:
     """Residual blocks per level, the width of each level in multiples, and the levels with attention."""
     numbers = sorted({int(m[1]) for name in shapes if (m := re.match(r"input_blocks\.(\d+)\.", name))})
-    levels: list[list[tuple[int, bool]]] = [[]]  # of each level, for each block: channels, and whether attention is there
+    levels: list[list[tuple[int, bool]]] = [
+        []
+    ]  # of each level, for each block: channels, and whether attention is there
     for number in numbers[1:]:
         if f"input_blocks.{number}.0.op.weight" in shapes:
             levels.append([])
@@ -102,7 +104,10 @@ def fitting_flags(shapes: Shapes, model: ModelConfig) -> list[str]:
     except UserError:
         return []
     was = {name: getattr(model, name) for name in found}
-    same = (model.multipliers, {*model.attention_sizes} & {model.image_size >> i for i in range(len(model.multipliers))})
+    same = (
+        model.multipliers,
+        {*model.attention_sizes} & {model.image_size >> i for i in range(len(model.multipliers))},
+    )
     fits = ModelConfig(**found)
     if (fits.multipliers, {*fits.attention_sizes}) == same:
         found |= {name: was[name] for name in ("channel_mult", "attention_resolutions")}

@@ -1,6 +1,6 @@
 """Folders that improved-diffusion wrote: which files belong together, and its log.  No torch.
 
-    model001000.pt  ema_0.9999_001000.pt  opt001000.pt     of one step; progress.csv, log.txt
+model001000.pt  ema_0.9999_001000.pt  opt001000.pt     of one step; progress.csv, log.txt
 """
 
 import re
@@ -25,7 +25,7 @@ class Files(NamedTuple):
 
     @property
     def weights(self) -> dict[str, Path]:
-        """"model" or "ema_0.9999" -> file."""
+        """ "model" or "ema_0.9999" -> file."""
         averages = {f"ema_{rate}": path for rate, path in self.averages.items()}
         return {**({"model": self.model} if self.model else {}), **averages}
 
@@ -77,7 +77,7 @@ def _by_step(folder: Path) -> list[Files]:
             if match["rate"]:
                 files.averages[match["rate"]] = path
             else:
-                steps[step] = files._replace(**{"model" if match["kind"] == "model" else "optimizer": path})
+                steps[step] = files._replace(model=path) if match["kind"] == "model" else files._replace(optimizer=path)
     return [steps[step] for step in sorted(steps)]
 
 
@@ -105,5 +105,6 @@ def theirs(frame: pd.DataFrame, batch: int) -> pd.DataFrame:
     kept = frame[sorted(set(frame.columns) - set(metrics.OUR_COLUMNS))]
     if "step" not in kept:
         return kept
-    ours = kept["samples"] != (kept["step"] + 1) * batch if "samples" in kept else True
-    return kept.assign(step=kept["step"].where(~ours, kept["step"] - 1) if not isinstance(ours, bool) else kept["step"] - 1)  # fmt: skip
+    samples = kept["samples"] if "samples" in kept else pd.Series(float("nan"), kept.index)
+    already = samples == (kept["step"] + 1) * batch
+    return kept.assign(step=kept["step"] - (~already).astype(int))

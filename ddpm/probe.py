@@ -28,6 +28,7 @@ LEAST, MOST = 2, 12  # pictures
 CERTAIN = 3.0  # a difference of the mean counts from so many standard errors on
 ALIKE = 1.005  # ... and where an error is more than so many times the other
 FAR = 1.05  # from here on a way of asking is wrong, not only a little worse
+BLIND = 0.9  # a network that explains less than the rest of what it is to predict cannot be told anything about
 UNEXPLAINED = 0.1  # a network that predicts the previous x leaves no more of its variance, at any level
 
 PROCESS = ("noise_schedule", "diffusion_steps", "rescale_timesteps", "predict_xstart", "predict_xprev")
@@ -59,6 +60,7 @@ class Verdict(NamedTuple):
 
     fits: list[Fit]
     pictures: int
+    blind: bool  # whether the network knows too little for anything to be told
 
     @property
     def best(self) -> Fit:
@@ -67,12 +69,12 @@ class Verdict(NamedTuple):
     def having(self, settings: Mapping[str, Any]) -> "Verdict":
         """Of those with these settings alone."""
         fits = [fit for fit in self.fits if all(fit.settings[name] == value for name, value in settings.items())]
-        return Verdict(fits, self.pictures)
+        return Verdict(fits, self.pictures, self.blind)
 
     @property
     def alike(self) -> list[Fit]:
         """Those that cannot be told from the best."""
-        return [fit for fit in self.fits if fit.worse(self.best) <= ALIKE]
+        return [fit for fit in self.fits if self.blind or fit.worse(self.best) <= ALIKE]
 
     def choice(self, preferred: Mapping[str, Any]) -> Fit:
         """Of those that cannot be told from the best, the one that has most of the preferred settings."""
@@ -80,6 +82,9 @@ class Verdict(NamedTuple):
 
     def sentences(self, chosen: Fit) -> Iterator[str]:
         """What came out, for people."""
+        if self.blind:
+            yield f"The network knows too little yet for a probe to tell what it was trained on: {described(chosen.settings)} is assumed."  # fmt: skip
+            return
         yield f"The probe on {self.pictures} pictures: {described(chosen.settings)} fit best, with {chosen.score:.2f} of a linear filter's error."  # fmt: skip
         alike = {name: sorted({fit.settings[name] for fit in self.alike} - {chosen.settings[name]}) for name in NAMES}
         if others := [f"{name} {value}" for name, values in alike.items() for value in values]:
@@ -121,7 +126,7 @@ def verdict(tensors: Mapping[str, Tensor], config: Config, dataset: Dataset, lab
         if found == heads or bench.known(found):
             break
         heads = found
-    return Verdict(sorted(bench.fits(), key=lambda fit: fit.score), len(bench.x_start))
+    return Verdict(sorted(bench.fits(), key=lambda fit: fit.score), len(bench.x_start), bench.unexplained > BLIND)
 
 
 class _Process(NamedTuple):
@@ -138,7 +143,7 @@ class _Bench:
     def __init__(self, tensors: Mapping[str, Tensor], config: Config, dataset: Dataset, labels: Sequence[int]):
         self.tensors, self.config = dict(tensors), config
         settings, model = config.diffusion, config.model
-        steps = sorted({1000, 4000, settings.diffusion_steps}, key=lambda T: T != settings.diffusion_steps)
+        steps = sorted({1000, 4000, settings.diffusion_steps}, key=lambda T: settings.diffusion_steps != T)
         self.processes = [
             _Process(schedule, T, rescale)
             for schedule, T, rescale in itertools.product(schedules.BETAS, steps, (True, False))
@@ -154,9 +159,12 @@ class _Bench:
         self.condition: dict[str, Tensor] = {}
         if model.class_cond:
             known = labels or range(model.num_classes)
-            self.condition["y"] = torch.tensor([known[k % len(known)] for k in range(count)])
+            own = dataset.labels if config.data.data_dir else None
+            y = [known[k % len(known)] for k in range(count)] if own is None else own[chosen].tolist()
+            self.condition["y"] = torch.tensor(y).clamp(max=model.num_classes - 1)
         if model.small_size:
             self.condition["low_res"] = F.interpolate(self.x_start, (model.small_size, model.small_size), mode="area")
+        self.unexplained = math.inf  # the least share of what is to be predicted that a network's output leaves
         self._errors: dict[tuple[_Process, int], list[np.ndarray]] = {}
 
     def best(self, process: _Process, heads: int) -> float:
@@ -188,26 +196,27 @@ class _Bench:
         full = schedules.named(process.schedule, process.T)
         scale = configs.replace(self.config, {"rescale_timesteps": process.rescale}).diffusion
         relative: list[list[Tensor]] = [[] for _ in PREDICTIONS]
-        unexplained = []  # of the previous x, in the network's own output
+        missed: list[list[float]] = [[] for _ in PREDICTIONS]  # share of what is to be predicted
         for level, noise in zip(LEVELS, self.noise, strict=True):
             t = torch.full((len(noise),), int(np.abs(full.alphas_cumprod - level).argmin()))
             x_t = diffusion.q_sample(full, self.x_start, t, noise)
             output = network(x_t, diffusion.network_time(scale, full.T, t), **self.condition)
             abar = float(full.alphas_cumprod[t[0]])
-            linear = abar * self.variance / (abar * self.variance + 1 - abar)  # error of a linear filter's noise
-            for (xstart, xprev), found in zip(PREDICTIONS, relative, strict=True):
+            linear = abar * self.variance / (abar * self.variance + 1 - abar)  # a linear filter's error in the noise
+            targets = (noise, self.x_start, diffusion.q_posterior_mean(full, self.x_start, x_t, t))
+            for k, ((xstart, xprev), target) in enumerate(zip(PREDICTIONS, targets, strict=True)):
                 settings = configs.replace(self.config, dict(predict_xstart=xstart, predict_xprev=xprev)).diffusion
                 predicted = diffusion.interpret(output, x_t, t, full, settings, clip=False)
                 eps = diffusion.eps_from_x_start(full, x_t, t, predicted.x_start)
-                found.append(mean_flat((eps - noise).square()) / linear)
-            previous = diffusion.q_posterior_mean(full, self.x_start, x_t, t)
-            missed = output[:, : x_t.shape[1]] - previous
-            unexplained.append(float(missed.square().mean() / previous.var()))
-        logs = [torch.stack(found).double().log().mean(dim=0).numpy() for found in relative]
+                relative[k].append(mean_flat((eps - noise).square()) / linear)
+                missed[k].append(float((output[:, : x_t.shape[1]] - target).square().mean() / target.square().mean()))
+        self.unexplained = min(self.unexplained, *(math.exp(np.log(shares).mean()) for shares in missed))
+        as_eps, as_start, previous = (torch.stack(found).double().log().mean(dim=0).numpy() for found in relative)
         # The clean picture is such a small part of the previous x that even a good prediction of it says little about
         # the former.  What gives such a network away is that it hardly changes what it sees, whatever the noise.
-        previous_x = max(unexplained) < UNEXPLAINED
-        return [*logs[:2], np.minimum.reduce([logs[2], logs[0] - 1, logs[1] - 1]) if previous_x else logs[2]]
+        if max(missed[2]) < UNEXPLAINED:
+            previous = np.minimum(previous, np.minimum(as_eps, as_start) - 1)
+        return [as_eps, as_start, previous]
 
 
 def _with_heads(config: Config, heads: int) -> Config:

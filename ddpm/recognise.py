@@ -10,8 +10,7 @@ from torch import Tensor
 from ddpm import checkpoint as checkpoints
 from ddpm import config as configs
 from ddpm import deduce, foreign, presets, probe, validation
-from ddpm.config import Config, DiffusionConfig, ModelConfig
-from ddpm.data import Dataset
+from ddpm.config import Config, ModelConfig
 from ddpm.errors import UserError
 from ddpm.fields import settings
 
@@ -29,18 +28,18 @@ class Recognised(NamedTuple):
     told: list[str]  # sentences
 
 
-def recognise(
-    tensors: Mapping[str, Tensor], flags: Mapping[str, Any], source: Path, ask: bool = True, dataset: Dataset | None = None
-) -> Recognised:  # fmt: skip
+def recognise(tensors: Mapping[str, Tensor], flags: Mapping[str, Any], source: Path, ask: bool = True) -> Recognised:
     """The settings of the network in `source`.
 
     Shapes tell most of the model's; `flags` (by setting name) and, for a released model's file, its preset tell the
-    rest.  Where `ask`, a probe checks what the weights cannot tell, and fills in what was not given.  Raises UserError
-    for flags that contradict the shapes, the preset, or the probe.
+    rest.  Where `ask`, a probe (on the data that `flags` name, or on photographs) checks what weights cannot tell, and
+    fills in what was not given.  Raises UserError for flags that contradict the shapes, the preset, or the probe.
     """
     shapes = {name: tuple(t.shape) for name, t in tensors.items()}
     found = deduce.model_settings(shapes, source.name, flags.get("image_size", 0), flags.get("small_size", 0))
     told: list[str] = []
+    if "image_size" not in flags:
+        told.append(f"image_size {found['image_size']} follows from the levels of the network: --image_size says another.")  # fmt: skip
     preset = presets.of_file(source)
     known: dict[str, Any] = {}
     if preset:
@@ -53,7 +52,7 @@ def recognise(
     _agree_with_shapes(source, shapes, config)
     labels = trained_labels(source, tensors)
     if ask and not preset:
-        config, sentences = _asked(tensors, config, flags, source, labels, dataset)
+        config, sentences = _asked(tensors, config, flags, source, labels)
         told += sentences
     if config.model.class_cond and labels:
         names = tuple(str(label) for label in range(max(labels) + 1))
@@ -97,15 +96,15 @@ def _agree_with_shapes(source: Path, shapes: deduce.Shapes, config: Config) -> N
         raise UserError(f"{source.name} was not trained with {was}: leave it out, or use {' '.join(flags)}.")
 
 
-def _asked(tensors: Mapping[str, Tensor], config: Config, flags: Mapping[str, Any], source: Path, labels: tuple[int, ...], dataset: Dataset | None) -> tuple[Config, list[str]]:  # fmt: skip
+def _asked(tensors: Mapping[str, Tensor], config: Config, flags: Mapping[str, Any], source: Path, labels: tuple[int, ...]) -> tuple[Config, list[str]]:  # fmt: skip
     """`config` with what the probe finds in place of what was not given."""
-    verdict = probe.verdict(tensors, config, dataset or probe.pictures_for(config), labels)
+    verdict = probe.verdict(tensors, config, probe.pictures_for(config), labels)
     given = {name: flags[name] for name in probe.NAMES if name in flags}
     fitting = verdict.having(given)
     assert fitting.fits, "the probe tries what was given"
     preferred = {name: getattr(config.model if name in MODEL else config.diffusion, name) for name in probe.NAMES}
     chosen = fitting.choice(preferred)
-    worse = chosen.worse(verdict.best)
+    worse = 1.0 if verdict.blind else chosen.worse(verdict.best)
     best = verdict.choice(preferred)
     other = {name: best.settings[name] for name in given if best.settings[name] != given[name]}
     sentences = list(verdict.sentences(best if worse > probe.ALIKE else chosen))

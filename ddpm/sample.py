@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ddpm import checkpoint as checkpoints
 from ddpm import config as configs
-from ddpm import diffusion, files, images, samplers, schedules, validation
+from ddpm import diffusion, files, images, recognise, samplers, schedules
 from ddpm.checkpoint import Weights
 from ddpm.config import Config, DiffusionConfig, ModelConfig, SampleConfig
 from ddpm.diffusion import Condition
@@ -65,7 +65,7 @@ def labels_for(config: Config, sample: SampleConfig) -> np.ndarray | None:
         else:
             some = ", ".join(known[:12]) + (", ..." if len(known) > 12 else "")
             raise UserError(f"There is no class {word!r}: choose among {some}, or a number below {config.model.num_classes}.")  # fmt: skip
-    return np.resize(chosen or np.arange(config.model.num_classes), sample.num_samples).astype(np.int64)
+    return np.resize(chosen or np.arange(len(known)), sample.num_samples).astype(np.int64)
 
 
 def steps_of(
@@ -123,12 +123,12 @@ def _pixels(x: Tensor) -> np.ndarray:
 
 
 def draw_source(
-    folder: Path, worker: Worker, source: Run | Path, sample: SampleConfig, flags: Mapping[str, Any]
+    folder: Path, worker: Worker, source: Run | Path, sample: SampleConfig, flags: Mapping[str, Any], ask: bool = True
 ) -> None:
     """Draw from a run, or from a checkpoint file, into a job's folder.
 
-    `flags` are model and diffusion settings for a file that does not hold its own.  Raises UserError when
-    they contradict it.
+    `flags` are model and diffusion settings for a file that does not hold its own; where `ask`, a probe checks them.
+    Raises UserError when they contradict it.
     """
     if sample.threads:
         torch.set_num_threads(sample.threads)
@@ -141,19 +141,17 @@ def draw_source(
             raise UserError(f"{wrong} Draw from another checkpoint, with --step.")
         source = checkpoint.path(kind)
     weights = checkpoints.load_weights(source)
-    config = settings_for(weights, flags, source)
+    config = settings_for(weights, flags, source, ask)
     draw_into(folder, worker, weights, config, sample, source, "cuda" if torch.cuda.is_available() else "cpu")
 
 
-def settings_for(weights: Weights, flags: Mapping[str, Any], source: Path) -> Config:
-    """The settings of a file of weights: its own, or from `flags` where it holds none."""
+def settings_for(weights: Weights, flags: Mapping[str, Any], source: Path, ask: bool = True) -> Config:
+    """The settings of a file of weights: its own, or where it holds none, what can be found out, and `flags`.
+
+    `ask`: see `recognise`.
+    """
     if weights.config is None:
-        classes = weights.tensors.get("label_emb.weight")
-        known = {} if classes is None else {"num_classes": len(classes)}
-        config = configs.replace(Config(), {**known, **flags})
-        for problem in validation.network_problems(config):
-            raise UserError(problem.sentence)
-        return config
+        return recognise.settings_of(weights.tensors, flags, source, ask)
     same = configs.replace(weights.config, flags)
     if same != weights.config:
         names = {s.name for cls in (ModelConfig, DiffusionConfig) for s in configs.settings(cls)}
@@ -220,6 +218,7 @@ def _keep(job: SampleJob, pixels: np.ndarray, labels: np.ndarray | None) -> None
 
 def settings_of(config: Config, sample: SampleConfig, weights: Weights, source: Path) -> dict[str, Any]:
     """Everything that makes the same pictures again."""
+    told = [] if weights.config else [*configs.to_flags(config.model), *configs.to_flags(config.diffusion)]
     return {
         "sample": dataclasses.asdict(sample),
         "checkpoint": {
@@ -229,5 +228,5 @@ def settings_of(config: Config, sample: SampleConfig, weights: Weights, source: 
             "sha256": files.sha256(source),
         },
         "class_names": list(config.class_names),
-        "command": shlex.join(["ddpm", "sample", "--model_path", str(source), *configs.to_flags(sample)]),
+        "command": shlex.join(["ddpm", "sample", "--model_path", str(source), *configs.to_flags(sample), *told]),
     }

@@ -4,12 +4,13 @@ import logging
 import math
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from ddpm import adopt, data, files, images, losses, sample
 from ddpm import checkpoint as checkpoints
-from ddpm import data, files, images, losses, sample
 from ddpm.config import SampleConfig
 from ddpm.errors import UserError
 from ddpm.jobs import Stopped, Worker
@@ -30,6 +31,10 @@ class Session:
         if self.config.train.threads:
             torch.set_num_threads(self.config.train.threads)
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        if not self.config.data.data_dir:
+            raise UserError(
+                f"{run.name} has no data to train on yet: `ddpm train --resume {run.name} --data_dir DATA`."
+            )
         worker.beat(state="starting", message="Reading the data")
         dataset = data.open_dataset(self.config.data, self.config.model, self._on_data)
         for notice in dataset.notices:
@@ -69,19 +74,31 @@ class Session:
                 raise UserError(
                     f"No checkpoint of {self.run.name} is whole (of the oldest, {wrong[-1][:-1]}): start a new run."
                 )
+            if self.config.train.resume_checkpoint:
+                self._begin_from(Path(self.config.train.resume_checkpoint))
             return
-        total = self.config.train.total_steps
-        if found.step >= total:
+        total, state = self.config.train.total_steps, checkpoints.read(found.path("state"))
+        if state["trainer"]["step"] >= total:
             raise UserError(f"{self.run.name} has done all its {total} steps: start a new run with more total_steps.")
-        state = checkpoints.read(found.path("state"))
-        weights = {kind: checkpoints.load_weights(found.path(kind)).tensors for kind in self.trainer.weights()}
+        kinds = [kind for kind in self.trainer.weights() if kind in found.weights]
+        weights = {kind: checkpoints.load_weights(found.path(kind)).tensors for kind in kinds}
         checkpoints.fit(self.trainer.model, weights["model"], found.path("model").name)
-        self.trainer.load(weights, checkpoints.read(found.path("opt")), state["trainer"])
+        optimizer = checkpoints.read(found.path("opt")) if found.path("opt").name in found.files else None
+        self.trainer.load(weights, optimizer, state["trainer"])
         self.means.load(state["means"])
-        if state["images"] != self.images:
+        if state.get("images", self.images) != self.images:
             log.warning("There are %d images now and were %d: training goes on, in another order.", self.images, state["images"])  # fmt: skip
         self.seconds_before = found.seconds
-        log.info("Resuming at step %d: weights, averages, optimiser, random state and place in the data", found.step)
+        what = state.get("restored", "weights, averages, optimiser, random state and place in the data")
+        log.info("Resuming at step %d: %s", self.trainer.step, what)
+
+    def _begin_from(self, path: Path) -> None:
+        """Begin with the weights of a file, the averages and the optimiser beside it, and its number of steps."""
+        start = adopt.start_from(path, self.config)
+        checkpoints.fit(self.trainer.model, start.weights["model"], path.name)
+        self.trainer.load(start.weights, start.optimizer, start.state)
+        for sentence in start.told:
+            log.info("%s", sentence)
 
     @property
     def seconds(self) -> float:

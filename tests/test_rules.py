@@ -30,7 +30,8 @@ LAYERS = """
     data download
     probe
     recognise
-    train sample evaluate adopt hand_back
+    adopt hand_back
+    train sample evaluate
     session measure
     commands
     cli

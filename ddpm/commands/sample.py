@@ -21,6 +21,7 @@ def add(commands: Any) -> None:
     draw.add_argument("--out", type=Path, metavar="DIR", help="folder for the pictures (default: samples/TIME in the run's folder, or here)")  # fmt: skip
     shared.add_settings(draw.add_argument_group("drawing"), SampleConfig)
     model = draw.add_argument_group("model", "only for files that another program wrote, without their settings")
+    model.add_argument("--probe", type=shared.boolean, default=True, metavar="BOOL", help="find out by denoising a few pictures what shapes do not tell, and refuse flags that fit badly (default: True)")  # fmt: skip
     for name in ("model", "diffusion"):
         shared.add_settings(model, SECTIONS[name], leave_out={s.name for s in settings(SampleConfig)})
 
@@ -42,7 +43,7 @@ def _sample(options: argparse.Namespace) -> None:
             worker.beat(message="Loading the network")
             from ddpm import sample
 
-            sample.draw_source(folder, worker, run or options.model_path, settings, given)
+            sample.draw_source(folder, worker, run or options.model_path, settings, given, options.probe)
     except UserError:
         if new:
             shutil.rmtree(folder, ignore_errors=True)

@@ -11,7 +11,7 @@ from typing import Any
 
 import ddpm
 from ddpm import config as configs
-from ddpm import jobs, runs, validation
+from ddpm import files, jobs, runs, validation
 from ddpm.commands import options as shared
 from ddpm.config import SECTIONS, Config
 from ddpm.errors import UserError
@@ -34,7 +34,9 @@ def add(commands: Any) -> None:
 
 def _train(options: argparse.Namespace) -> None:
     given = shared.given(options, *SECTIONS.values())
-    if options.resume:
+    if options.resume and set(given) == {"data_dir"} and not (options.preset or options.run):
+        run = _give_data(runs.find(options.runs_dir, options.resume), given["data_dir"])
+    elif options.resume:
         if given or options.preset or options.run:
             extra = ", ".join(f"--{name}" for name in [*given, *(["preset"] if options.preset else [])]) or "--run"
             raise UserError(f"--resume goes on with the settings that the run has, but {extra} was given too: leave it out, or start a new run.")  # fmt: skip
@@ -82,10 +84,24 @@ def _new_run(options: argparse.Namespace, given: dict[str, Any]) -> runs.Run:
     config = data.resolve(config)
     with shared.bar("reading", unit="image") as progress:  # before there is a run, so that bad data leaves none behind
         data.open_dataset(config.data, config.model, progress)
+    if config.train.resume_checkpoint:
+        from ddpm import adopt
+
+        config = adopt.check_start(config)
     name = options.run or runs.free_name(options.runs_dir, options.preset or Path(config.data.data_dir).stem)
     run = runs.create(options.runs_dir, name, config)
     print(f"Run {run.name} in {run.folder}", file=sys.stderr)
     return run
+
+
+def _give_data(run: runs.Run, data_dir: str) -> runs.Run:
+    """The run, imported without data, with data to train on."""
+    from ddpm import data
+
+    if run.config.data.data_dir:
+        raise UserError(f"--resume goes on with the settings that the run has, but --data_dir was given too, and {run.name} has data already: leave it out, or start a new run.")  # fmt: skip
+    files.write_json(run.folder / "config.json", configs.to_json(data.attach(run.config, data_dir)))
+    return runs.Run(run.folder)
 
 
 def _measure(options: argparse.Namespace) -> None:
