@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from ddpm.config import Config, replace
 
-OURS, RELEASED = "DDPM Workbench", "improved-diffusion's released models"
+OURS, RELEASED = "ours", "Released with improved-diffusion"
 
 
 class Preset(NamedTuple):

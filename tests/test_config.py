@@ -252,7 +252,9 @@ def test_limits_of_sampling() -> None:
 
 
 # Models of data that everybody brings on their own.
-BRING_DATA = {name: {"data_dir"} for name, preset in PRESETS.items() if name.startswith(("imagenet", "lsun", "upsample"))}
+BRING_DATA = {
+    name: {"data_dir"} for name, preset in PRESETS.items() if name.startswith(("imagenet", "lsun", "upsample"))
+}
 
 
 @pytest.mark.parametrize("name", PRESETS)
