@@ -12,7 +12,7 @@ import pandas as pd
 from ddpm import metrics
 from ddpm.errors import UserError
 
-FILE = re.compile(r"(?:(?P<kind>model|opt)|ema_(?P<rate>[0-9.eE+-]+)_)(?P<step>\d+)\.pt")
+FILE = re.compile(r"(?:(?P<kind>model|opt)|ema_(?P<rate>[0-9]*[.]?[0-9]+(?:[eE][+-]?[0-9]+)?)_)(?P<step>\d+)\.pt")
 
 
 class Files(NamedTuple):
@@ -78,7 +78,8 @@ def _by_step(folder: Path) -> list[Files]:
                 files.averages[match["rate"]] = path
             else:
                 steps[step] = files._replace(model=path) if match["kind"] == "model" else files._replace(optimizer=path)
-    return [steps[step] for step in sorted(steps)]
+    ordered = [steps[step] for step in sorted(steps)]
+    return [f._replace(averages=dict(sorted(f.averages.items(), key=lambda entry: float(entry[0])))) for f in ordered]
 
 
 def curves(progress: Path) -> pd.DataFrame:
@@ -97,14 +98,13 @@ def batch_size(frame: pd.DataFrame) -> int:
     return int(last["samples"] // last["step"]) if last["samples"] >= last["step"] > 0 else 0
 
 
-def theirs(frame: pd.DataFrame, batch: int) -> pd.DataFrame:
+def theirs(frame: pd.DataFrame, opened_at: int = -1) -> pd.DataFrame:
     """Our log as theirs: their columns, sorted as they are, and `step` counted from 0.
 
-    Rows that came from them unchanged, in a folder that was opened in place, already count so.
+    In a folder that was opened in place, rows up to step `opened_at` are theirs, and count so already.
     """
     kept = frame[sorted(set(frame.columns) - set(metrics.OUR_COLUMNS))]
-    if "step" not in kept:
-        return kept
-    samples = kept["samples"] if "samples" in kept else pd.Series(float("nan"), kept.index)
-    already = samples == (kept["step"] + 1) * batch
-    return kept.assign(step=kept["step"] - (~already).astype(int))
+    if "step" in kept:
+        kept = kept.assign(step=kept["step"] - (kept["step"] > opened_at))
+    whole = {name: "Int64" for name in ("step", "samples") if name in kept}
+    return kept.astype(whole)

@@ -48,12 +48,21 @@ def hand_back(run: Run, folder: Path, step: int = 0) -> list[str]:
         _save(folder / f"opt{done:06d}.pt", _optimizer(checkpoints.read(checkpoint.path("opt")), names))
     else:
         told.append("There is no optimiser's file: improved-diffusion begins a new one.")
-    frame = foreign.theirs(metrics.MetricReader(run.progress_path).read(), config.train.batch_size)
+    frame = foreign.theirs(metrics.MetricReader(run.progress_path).read(), _opened_at(run))
     if not frame.empty:
         text = frame.to_csv(index=False, lineterminator="\n")
         files.write_bytes(folder / "progress.csv", text.encode())
     files.write_bytes(folder / "flags.txt", _flags(config, weights, done, told).encode())
     return told
+
+
+def _opened_at(run: Run) -> int:
+    """The newest step that improved-diffusion itself wrote into the run's folder; -1 for a run of ours."""
+    frame = metrics.MetricReader(run.progress_path).read()
+    if set(frame.columns) & set(metrics.OUR_COLUMNS):
+        return -1
+    states = ((c.step, checkpoints.read(c.path("state"))) for c in run.checkpoints())
+    return max((step for step, state in states if "restored" in state), default=-1)
 
 
 def _save(path: Path, content: Any) -> None:
