@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from ddpm import config as configs
-from ddpm import files
-from ddpm.config import Config
+from ddpm import deduce, files
+from ddpm.config import Config, ModelConfig
 from ddpm.errors import UserError
 from ddpm.runs import Checkpoint, Run
 
@@ -29,7 +29,7 @@ class Weights(NamedTuple):
     """A file of weights, read."""
 
     tensors: dict[str, Tensor]
-    config: Config | None  # None in a file that another program wrote
+    config: Config | None  # None in a file that another program wrote, unless its folder was opened in place
     step: int
     kind: str  # "model", or "ema_0.9999"
 
@@ -38,13 +38,14 @@ def save(
     run: Run,
     step: int,
     weights: Mapping[str, Mapping[str, Tensor]],
-    optimizer: Mapping[str, Any],
+    optimizer: Mapping[str, Any] | None,
     state: Mapping[str, Any],
     log_bytes: int,
     seconds: float,
 ) -> Checkpoint:
     """Commit the set of files of one step.  `weights`: "model" or "ema_0.9999" -> name -> tensor.
 
+    `optimizer` is None where another program's was lost.
     A set that is there already is left alone.  Raises files.DiskFull with earlier sets intact.
     """
     done = {c.step: c for c in run.checkpoints()}
@@ -52,14 +53,19 @@ def save(
         return done[step]
     checkpoint = Checkpoint(run.folder, step, {}, log_bytes, seconds)
     contents: dict[str, Any] = {kind: _described(w, run.config, step, kind) for kind, w in weights.items()}
-    contents |= {"opt": optimizer, "state": state}
+    contents |= {"state": state} if optimizer is None else {"opt": optimizer, "state": state}
     for kind, content in contents.items():
         path = checkpoint.path(kind)
         written = files.write(path, lambda file, content=content: torch.save(content, file))  # type: ignore[misc]
         checkpoint.files[path.name] = written._asdict()
+    commit(checkpoint)
+    return checkpoint
+
+
+def commit(checkpoint: Checkpoint) -> None:
+    """Write the manifest: from here on the set counts."""
     manifest = {k: v for k, v in checkpoint._asdict().items() if k != "folder"}
     files.write_json(manifest_path(checkpoint), manifest)
-    return checkpoint
 
 
 def manifest_path(checkpoint: Checkpoint) -> Path:
@@ -122,23 +128,41 @@ def load_weights(path: Path) -> Weights:
         raise UserError(f"{path} holds no network weights: name a model or ema file, such as model000500.pt.")
     about = getattr(content, "_metadata", {}).get(METADATA)
     if about is None:
-        return Weights(dict(content), None, 0, path.stem)
+        return _beside_settings(path, dict(content))
     return Weights(dict(content), configs.from_json(json.loads(about["config"])), about["step"], about["kind"])
 
 
+def _beside_settings(path: Path, tensors: dict[str, Tensor]) -> Weights:
+    """Weights of another program, with the settings of the run that its folder became when it was opened in place."""
+    run = Run(path.parent)
+    if (path.parent / "config.json").exists():
+        for checkpoint in run.checkpoints():
+            if path.name in checkpoint.files:
+                kind = next((k for k in checkpoint.weights if checkpoint.path(k).name == path.name), path.stem)
+                return Weights(tensors, run.config, checkpoint.step, kind)
+    return Weights(tensors, None, 0, path.stem)
+
+
 def fit(model: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
-    """Load `tensors` into `model`.  Raises UserError that names what differs."""
+    """Load `tensors` into `model`.  Raises UserError that names what differs, and the flags that would fit."""
+    compare(model, tensors, source)
+    model.load_state_dict(tensors)
+
+
+def compare(model: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
+    """Raises UserError as `fit` does, without loading anything; `model` may be on the meta device."""
     wanted = {name: tuple(t.shape) for name, t in model.state_dict().items()}
     found = {name: tuple(t.shape) for name, t in tensors.items()}
     if wanted != found:
-        differ = [n for n in [*wanted, *found] if wanted.get(n) != found.get(n)]
-        name = differ[0]
+        differ = list(dict.fromkeys(n for n in [*wanted, *found] if wanted.get(n) != found.get(n)))
+        name, settings = differ[0], getattr(model, "config", None)
+        flags = deduce.fitting_flags(found, settings) if isinstance(settings, ModelConfig) else []
+        others = f" (also {', '.join(differ[1:4])}{', ...' if len(differ) > 4 else ''})" if len(differ) > 1 else ""
         raise UserError(
-            f"{source} does not fit these settings: {len(set(differ))} tensors differ, first {name}, which is "
-            f"{found.get(name, 'missing')} in the file and {wanted.get(name, 'not expected')} here; "
-            "use the flags that it was trained with."
+            f"{source} does not fit these settings: {len(differ)} tensors differ, first {name}, which is "
+            f"{found.get(name, 'missing')} in the file and {wanted.get(name, 'not expected')} here{others}; "
+            f"use {' '.join(flags) or 'the flags that it was trained with'}."
         )
-    model.load_state_dict(tensors)
 
 
 def _described(weights: Mapping[str, Tensor], config: Config, step: int, kind: str) -> "OrderedDict[str, Tensor]":

@@ -113,6 +113,24 @@ def resolve(config: Config) -> Config:
     return replace(config, {"class_names": names, "num_classes": model.num_classes or len(names)})
 
 
+def attach(config: Config, data_dir: str) -> Config:
+    """`config` of a network that is trained already, with data to go on with, and the classes' names from it.
+
+    Raises UserError when the data has other classes than the network knows.
+    """
+    known, names = config.class_names, describe(data_dir).class_names
+    numbered = known == tuple(str(k) for k in range(len(known)))  # nobody has named them yet
+    if config.model.class_cond:
+        fits = len(names) == len(known) if known else 0 < len(names) <= config.model.num_classes
+        if not fits or (known and not numbered and names != known):
+            count = len(known) or config.model.num_classes
+            raise UserError(
+                f"The classes of {data_dir} are {', '.join(names) or 'none'}, and the network knows "
+                f"{', '.join(known) if known and not numbered else f'{count} classes'}: name the data it was trained on."
+            )
+    return replace(config, {"data_dir": data_dir, "class_names": names})
+
+
 def part_of(data: DataConfig, split: str) -> Split:
     """The part that `split` means with this data: "auto" is "test" where there is one.
 

@@ -245,16 +245,16 @@ def _condition(config: Config, x_start: Tensor, labels: np.ndarray | None) -> Co
 
 
 def evaluate_source(
-    folder: Path, worker: Worker | None, source: Run | Path, settings: EvalConfig, flags: Mapping[str, Any]
-) -> Iterator[Measured]:
+    folder: Path, worker: Worker | None, source: Run | Path, settings: EvalConfig, flags: Mapping[str, Any], ask: bool = True
+) -> Iterator[Measured]:  # fmt: skip
     """Measure a run, or a checkpoint file, into a job's folder.
 
-    `flags` are model and diffusion settings for a file that does not hold its own.  Raises UserError when
-    they contradict it.  `worker` is the main process's; others have none, and write nothing.
+    `flags` are model and diffusion settings for a file that does not hold its own; where `ask`, a probe checks them.
+    Raises UserError when they contradict it.  `worker` is the main process's; others have none, and write nothing.
     """
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    weights, config, path = parallel.from_main(lambda: sample.chosen(source, settings, flags))
+    weights, config, path = parallel.from_main(lambda: sample.chosen(source, settings, flags, ask=ask))
     device = parallel.device()
     network = sample.network_of(weights, config, path.name, device)
     told = [] if weights.config else [word for name, value in flags.items() for word in (f"--{name}", str(value))]

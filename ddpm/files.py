@@ -138,6 +138,12 @@ def rename(old: Path, new: Path) -> None:
         sync_folder(folder)
 
 
+def link(target: Path, path: Path) -> None:
+    """Make `path` a link to the folder `target`.  Raises OSError where there is something, or the system has no links."""
+    os.symlink(target, path, target_is_directory=True)
+    sync_folder(path.parent)
+
+
 def appending(path: Path) -> BinaryIO:
     """`path`, made where it is not there, open for adding to its end: logs, downloads, locks."""
     path.parent.mkdir(parents=True, exist_ok=True)

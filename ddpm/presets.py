@@ -1,8 +1,11 @@
 """Settings to start from, as data."""
 
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from ddpm.config import Config, replace
+
+OURS, RELEASED = "ours", "Released with improved-diffusion"
 
 
 class Preset(NamedTuple):
@@ -11,6 +14,8 @@ class Preset(NamedTuple):
     title: str
     description: str
     settings: dict[str, Any]
+    group: str = OURS
+    file: str = ""  # of the released model that was trained with these settings
 
     @property
     def config(self) -> Config:
@@ -48,6 +53,40 @@ PRESETS = {
         ),
     ),
 }
+
+_COSINE = dict(learn_sigma=True, diffusion_steps=4000, noise_schedule="cosine", ema_warmup=False)
+_CIFAR10 = dict(data_dir="cifar10", image_size=32, num_channels=128, num_res_blocks=3, dropout=0.3, lr=1e-4, batch_size=128, **_COSINE)
+_IMAGENET64 = dict(image_size=64, num_channels=128, num_res_blocks=3, lr=1e-4, batch_size=128, **_COSINE)
+_VLB = dict(use_kl=True, schedule_sampler="loss-second-moment")
+_PLAIN = dict(rescale_learned_sigmas=False, rescale_timesteps=False)
+_LSUN = dict(
+    image_size=256, num_channels=128, num_res_blocks=2, num_heads=1, learn_sigma=True, use_scale_shift_norm=False,
+    attention_resolutions="16", diffusion_steps=1000, noise_schedule="linear", batch_size=128, ema_warmup=False, **_PLAIN,
+)
+_UPSAMPLE = dict(
+    image_size=256, small_size=64, num_channels=192, num_res_blocks=2, learn_sigma=True, class_cond=True,
+    diffusion_steps=4000, noise_schedule="linear", lr=3e-4, batch_size=256, ema_warmup=False, **_PLAIN,
+)
+_RELEASED = {
+    "imagenet64-uncond": ("ImageNet-64", "L_hybrid, 1,500,000 steps.", 1_500_000, "imagenet64_uncond_100M_1500K.pt", _IMAGENET64),
+    "cifar10-uncond": ("CIFAR-10", "L_hybrid, 500,000 steps.", 500_000, "cifar10_uncond_50M_500K.pt", _CIFAR10),
+    "imagenet64-cond": ("ImageNet-64, class-conditional", "270 M weights, 250,000 steps.", 250_000, "imagenet64_cond_270M_250K.pt", {**_IMAGENET64, **_PLAIN, "num_channels": 192, "class_cond": True, "lr": 3e-4, "batch_size": 2048}),
+    "upsample-cond": ("64 to 256 pixels", "Class-conditional super-resolution of ImageNet, 500,000 steps.", 500_000, "upsample_cond_500K.pt", _UPSAMPLE),
+    "lsun-uncond": ("LSUN bedrooms", "256 pixels, 1,200,000 steps.", 1_200_000, "lsun_uncond_100M_1200K_bs128.pt", {**_LSUN, "lr": 1e-4}),
+    "lsun-uncond-lr2e-5": ("LSUN bedrooms, slower", "256 pixels, 2,400,000 steps at a lower learning rate.", 2_400_000, "lsun_uncond_100M_2400K_bs64.pt", {**_LSUN, "lr": 2e-5}),
+    "imagenet64-uncond-vlb": ("ImageNet-64, likelihood", "L_vlb with importance sampling, 1,500,000 steps.", 1_500_000, "imagenet64_uncond_vlb_100M_1500K.pt", {**_IMAGENET64, **_VLB}),
+    "cifar10-uncond-vlb": ("CIFAR-10, likelihood", "L_vlb with importance sampling, 500,000 steps.", 500_000, "cifar10_uncond_vlb_50M_500K.pt", {**_CIFAR10, **_VLB}),
+}
 # fmt: on
 
+PRESETS |= {
+    name: Preset(title, description, {**settings, "total_steps": steps}, RELEASED, file)
+    for name, (title, description, steps, file, settings) in _RELEASED.items()
+}
+
 DEFAULT = "quick-start"
+
+
+def of_file(path: Path) -> str:
+    """The name of the preset of a released model's file, by the file's name; empty for any other file."""
+    return next((name for name, preset in PRESETS.items() if preset.file and preset.file == path.name), "")

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ddpm import checkpoint as checkpoints
-from ddpm import classes, diffusion, files, images, low_res, parallel, samplers, schedules, validation
+from ddpm import classes, diffusion, files, images, low_res, parallel, recognise, samplers, schedules
 from ddpm import config as configs
 from ddpm.checkpoint import Weights
 from ddpm.config import Config, DiffusionConfig, FromCheckpoint, ModelConfig, SampleConfig
@@ -137,26 +137,26 @@ def _pixels(x: Tensor) -> np.ndarray:
 
 
 def draw_source(
-    folder: Path, worker: Worker, source: Run | Path, sample: SampleConfig, flags: Mapping[str, Any], base: Config | None = None
+    folder: Path, worker: Worker, source: Run | Path, sample: SampleConfig, flags: Mapping[str, Any], base: Config | None = None, ask: bool = True
 ) -> None:  # fmt: skip
     """Draw from a run, or from a checkpoint file, into a job's folder.
 
-    `flags` are model and diffusion settings for a file that does not hold its own, beyond those of `base`.  Raises
-    UserError when they contradict it.
+    `flags` are model and diffusion settings for a file that does not hold its own, beyond those of `base`; where
+    `ask`, a probe checks them.  Raises UserError when they contradict it.
     """
     if sample.threads:
         torch.set_num_threads(sample.threads)
-    weights, config, path = parallel.from_main(lambda: chosen(source, sample, flags, base))
+    weights, config, path = parallel.from_main(lambda: chosen(source, sample, flags, base, ask))
     draw_into(folder, worker, weights, config, sample, path, parallel.device())
 
 
 def chosen(
-    source: Run | Path, wanted: FromCheckpoint, flags: Mapping[str, Any], base: Config | None = None
+    source: Run | Path, wanted: FromCheckpoint, flags: Mapping[str, Any], base: Config | None = None, ask: bool = True
 ) -> tuple[Weights, Config, Path]:
     """The weights that are wanted, their settings and their file."""
     path = weights_file(source, wanted)
     weights = checkpoints.load_weights(path)
-    return weights, settings_for(weights, flags, path, base), path
+    return weights, settings_for(weights, flags, path, base, ask), path
 
 
 def weights_file(source: Run | Path, wanted: FromCheckpoint) -> Path:
@@ -172,15 +172,18 @@ def weights_file(source: Run | Path, wanted: FromCheckpoint) -> Path:
     return checkpoint.path(kind)
 
 
-def settings_for(weights: Weights, flags: Mapping[str, Any], source: Path, base: Config | None = None) -> Config:
-    """The settings of a file of weights: its own, or `base` changed by `flags` where it holds none."""
+def settings_for(
+    weights: Weights, flags: Mapping[str, Any], source: Path, base: Config | None = None, ask: bool = True
+) -> Config:
+    """The settings of a file of weights: its own, or where it holds none, what can be found out, and `flags`.
+
+    `base`: its sizes are those of a super-resolution model where `flags` name none.  `ask`: see `recognise`.
+    """
     if weights.config is None:
-        classes = weights.tensors.get("label_emb.weight")
-        known = {} if classes is None else {"num_classes": len(classes)}
-        config = configs.replace(base or Config(), {**known, **flags})
-        for problem in validation.network_problems(config):
-            raise UserError(problem.sentence)
-        return config
+        sizes = (
+            {n: getattr(base.model, n) for n in ("image_size", "small_size")} if base and base.model.super_res else {}
+        )
+        return recognise.settings_of(weights.tensors, {**sizes, **flags}, source, ask)
     same = configs.replace(weights.config, flags)
     if same != weights.config:
         names = {s.name for cls in (ModelConfig, DiffusionConfig) for s in configs.settings(cls)}
@@ -283,11 +286,12 @@ def _keep(job: SampleJob, pixels: np.ndarray, labels: np.ndarray | None, small: 
 
 def settings_of(config: Config, sample: SampleConfig, weights: Weights, source: Path) -> dict[str, Any]:
     """Everything that makes the same pictures again."""
+    told = [] if weights.config else [*configs.to_flags(config.model), *configs.to_flags(config.diffusion)]
     return {
         "sample": dataclasses.asdict(sample),
         "checkpoint": origin(weights, source),
         "class_names": list(config.class_names),
-        "command": shlex.join(["ddpm", "sample", "--model_path", str(source), *configs.to_flags(sample)]),
+        "command": shlex.join(["ddpm", "sample", "--model_path", str(source), *configs.to_flags(sample), *told]),
     }
 
 

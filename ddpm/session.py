@@ -4,13 +4,14 @@ import logging
 import math
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from ddpm import adopt, data, files, images, losses, low_res, parallel, sample
 from ddpm import checkpoint as checkpoints
 from ddpm import config as configs
-from ddpm import data, files, images, losses, low_res, parallel, sample
 from ddpm.config import SampleConfig
 from ddpm.errors import UserError
 from ddpm.jobs import Stopped, Worker
@@ -35,6 +36,10 @@ class Session:
         if self.config.train.threads:
             torch.set_num_threads(self.config.train.threads)
         self.device = parallel.device()
+        if not self.config.data.data_dir:
+            raise UserError(
+                f"{run.name} has no data to train on yet: `ddpm train --resume {run.name} --data_dir DATA`."
+            )
         worker.beat(state="starting", message="Reading the data")
         dataset = parallel.by_all(
             lambda: data.open_dataset(self.config.data, self.config.model, self._on_data, seed=self.config.train.seed)
@@ -73,23 +78,30 @@ class Session:
             raise Stopped
 
     def _restore(self) -> None:
-        """Go on from the newest checkpoint that is whole, if there is one.  The main process reads it for all."""
+        """Go on from the newest checkpoint that is whole, or begin from the file that the settings name.
+
+        The main process reads for all.
+        """
         found = parallel.from_main(self._newest)
         if found is None:
+            if self.config.train.resume_checkpoint:
+                self._begin_from(Path(self.config.train.resume_checkpoint))
             return
         state = parallel.from_main(lambda: checkpoints.read(found.path("state")))
         weights = {
             kind: parallel.from_main(lambda kind=kind: checkpoints.load_weights(found.path(kind)).tensors)  # type: ignore[misc]
-            for kind in self.trainer.weights()
-        }
+            for kind in self.trainer.weights() if kind in found.weights
+        }  # fmt: skip
         checkpoints.fit(self.trainer.model, weights["model"], found.path("model").name)
-        optimizer = parallel.from_main(lambda: checkpoints.read(found.path("opt")))
-        self.trainer.load(weights, optimizer, state["trainer"])
+        optimizer = found.path("opt").name in found.files
+        read = parallel.from_main(lambda: checkpoints.read(found.path("opt")) if optimizer else None)
+        self.trainer.load(weights, read, state["trainer"])
         self.means.load(state["means"])
-        if state["images"] != self.images:
+        if state.get("images", self.images) != self.images:
             log.warning("There are %d images now and were %d: training goes on, in another order.", self.images, state["images"])  # fmt: skip
         self.seconds_before = found.seconds
-        log.info("Resuming at step %d: weights, averages, optimiser, random state and place in the data", found.step)
+        what = state.get("restored", "weights, averages, optimiser, random state and place in the data")
+        log.info("Resuming at step %d: %s", self.trainer.step, what)
 
     def _newest(self) -> Checkpoint | None:
         """The checkpoint to go on from, if there is one."""
@@ -103,9 +115,17 @@ class Session:
                 )
             return None
         total = self.config.train.total_steps
-        if found.step >= total:
+        if checkpoints.read(found.path("state"))["trainer"]["step"] >= total:
             raise UserError(f"{self.run.name} has done all its {total} steps: start a new run with more total_steps.")
         return found
+
+    def _begin_from(self, path: Path) -> None:
+        """Begin with the weights of a file, the averages and the optimiser beside it, and its number of steps."""
+        start = parallel.from_main(lambda: adopt.start_from(path, self.config))
+        checkpoints.fit(self.trainer.model, start.weights["model"], path.name)
+        self.trainer.load(start.weights, start.optimizer, start.state)
+        for sentence in start.told:
+            log.info("%s", sentence)
 
     @property
     def seconds(self) -> float:

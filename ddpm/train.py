@@ -180,19 +180,23 @@ class Trainer:
             state["cuda_rng"] = torch.cuda.get_rng_state(self.device)
         return state
 
-    def load(self, weights: Mapping[str, Mapping[str, Tensor]], optimizer: dict[str, Any], state: Mapping[str, Any]) -> None:  # fmt: skip
+    def load(self, weights: Mapping[str, Mapping[str, Tensor]], optimizer: Mapping[str, Any] | None, state: Mapping[str, Any]) -> None:  # fmt: skip
         """Go on from where `weights()`, the optimiser's state_dict and `state()` were taken, to the last bit.
 
-        With another number of processes it goes on as well, but not to the last bit.
+        Without an optimiser it begins anew, as do averages that `weights` does not hold, from the weights.  With another
+        number of processes it goes on as well, but not to the last bit.
         """
         self.model.load_state_dict(weights["model"])
         for rate in self.ema.rates:
-            self.ema.load(rate, dict(weights[f"ema_{rate}"]))
-        self.optimizer.load_state_dict(optimizer)
+            self.ema.load(rate, dict(weights.get(f"ema_{rate}", weights["model"])))
+        if optimizer is not None:
+            groups = [{**group, "fused": True} for group in optimizer["param_groups"]]  # another program's may not be
+            self.optimizer.load_state_dict({**optimizer, "param_groups": groups})
         self.step = state["step"]
         self.stream.position = state["position"]
         self.ema.updates = state["ema_updates"]
-        self.timesteps.load(state.get("timesteps", {}))  # runs of version 0.1.0 drew all timesteps alike
+        if "timesteps" in state:  # runs of version 0.1.0 drew all timesteps alike, and other programs keep no history
+            self.timesteps.load(state["timesteps"])
         self.rng.set_state(state["rng"])
         if self.scale:
             self.scale.lg = state.get("lg_loss_scale", self.scale.lg)

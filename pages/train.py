@@ -8,7 +8,7 @@ from ddpm import config as configs
 from ddpm import data, process, runs, validation
 from ddpm.config import Config, DiffusionConfig, ModelConfig, TrainConfig
 from ddpm.jobs import ACTIVE
-from ddpm.presets import DEFAULT, PRESETS
+from ddpm.presets import DEFAULT, OURS, PRESETS, RELEASED, Preset
 from pages.ui import data_fields, forms, layout, preflight, super_res
 
 FORM = "train"
@@ -43,17 +43,33 @@ wrong = forms.by_field(problems)
 
 # Presets
 
-same = next((name for name, preset in PRESETS.items() if preset.config == draft), None)
-for cell, (name, preset) in zip(st.columns(len(PRESETS)), PRESETS.items(), strict=True):
-    card = cell.container(border=True, height="stretch", vertical_alignment="distribute", key=f"preset_{name}")
-    with card.container(gap="xsmall"):
-        st.markdown(f"**{preset.title}**")
-        st.caption(preset.description)
-    with card:
-        st.button(
-            "Chosen" if name == same else "Choose", key=f"choose_{name}", disabled=name == same, width="stretch",
-            icon=":material/check:" if name == same else None, on_click=begin, args=(preset.config, name),
-        )  # fmt: skip
+
+def chosen_settings(preset: Preset) -> Config:
+    """A preset's, with the data that is chosen now where it names none."""
+    return preset.config if preset.config.data.data_dir else configs.replace(preset.config, {"data_dir": draft.data.data_dir})  # fmt: skip
+
+
+def offer(names: list[str]) -> None:
+    """Cards of presets side by side."""
+    for cell, name in zip(st.columns(len(names)), names, strict=True):
+        preset = PRESETS[name]
+        card = cell.container(border=True, height="stretch", vertical_alignment="distribute", key=f"preset_{name}")
+        with card.container(gap="xsmall"):
+            st.markdown(f"**{preset.title}**")
+            st.caption(preset.description)
+        with card:
+            st.button(
+                "Chosen" if name == same else "Choose", key=f"choose_{name}", disabled=name == same, width="stretch",
+                icon=":material/check:" if name == same else None, on_click=begin, args=(chosen_settings(preset), name),
+            )  # fmt: skip
+
+
+same = next((name for name, preset in PRESETS.items() if chosen_settings(preset) == draft), None)
+offer([name for name, preset in PRESETS.items() if preset.group == OURS])
+released = [name for name, preset in PRESETS.items() if preset.group == RELEASED]
+with st.expander(RELEASED, icon=":material/inventory_2:", expanded=same in released):
+    for row in (released[:4], released[4:]):
+        offer(row)
 
 
 # The fields

@@ -323,8 +323,10 @@ def test_a_checkpoint_of_other_flags(tmp_path: Path) -> None:
     drawing = ["--num_samples", "2", "--timestep_respacing", "5"]
     ddpm("sample", "--model_path", "foreign.pt", *flags, *drawing, "--out", "f", cwd=tmp_path)
     assert (tmp_path / "f" / "samples_2x8x8x3.npz").exists()
-    said = ddpm("sample", "--model_path", "foreign.pt", *drawing, "--out", "g", cwd=tmp_path, code=2)
-    assert "use the flags that it was trained with" in said
+    said = ddpm("sample", "--model_path", "foreign.pt", "--num_channels", "64", *drawing, "--out", "g", cwd=tmp_path, code=2)  # fmt: skip
+    assert "use --num_channels 32" in said
+    said = ddpm("sample", "--model_path", "foreign.pt", *drawing, "--out", "h", cwd=tmp_path)
+    assert "--image_size says another" in said
 
 
 def test_data_that_changed_between_stop_and_resume(tmp_path: Path) -> None:

@@ -19,8 +19,9 @@ import pytest
 import torch
 from PIL import Image
 
+from ddpm import adopt, diffusion, evaluate, foreign, images, losses, metrics, probe, samplers, schedules, unet
+from ddpm import checkpoint as checkpoints
 from ddpm import config as configs
-from ddpm import diffusion, evaluate, images, losses, samplers, schedules, unet
 from ddpm.config import Config
 from ddpm.data import Dataset
 from ddpm.diffusion import Network, Prediction
@@ -305,10 +306,51 @@ def test_training(golden: Path, tally: Tally, name: str, microbatch: int) -> Non
             file, f"{step}|grad_norm", report.grad_norm, stored[f"{step}|grad_norm"], rtol=later if step else rtol
         )
     weights, average = trainer.model.state_dict(), trainer.ema.weights("0.9")
-    for probe in map(str, stored["probe_names"]):
-        tally.norm_close(file, f"param|{probe}", weights[probe], stored[f"param|{probe}"], rtol)
-        tally.norm_close(file, f"ema|{probe}", average[probe], stored[f"ema|{probe}"], rtol)
+    for tensor in map(str, stored["probe_names"]):
+        tally.norm_close(file, f"param|{tensor}", weights[tensor], stored[f"param|{tensor}"], rtol)
+        tally.norm_close(file, f"ema|{tensor}", average[tensor], stored[f"ema|{tensor}"], rtol)
     tally.close(file, "param_norm", trainer.parameter_norm(), stored["param_norm"], rtol=rtol)
+
+
+def test_openai_run(golden: Path, tally: Tally, tmp_path: Path) -> None:
+    """A folder that improved-diffusion wrote: imported, every number of its log and every tensor compared."""
+    if not (golden / "openai_run").exists():
+        pytest.skip("openai_run is not in the folder")
+    folder = foreign.look(golden / "openai_run")
+    assert (folder.newest.step, list(folder.newest.averages)) == (1000, ["0.99", "0.999"])
+    adopted = adopt.adopt(folder, tmp_path / "runs", {}, adopt.Wish("theirs"), lambda *_: None)
+    run, settings = adopted.run, adopted.run.config
+    assert (settings.diffusion.noise_schedule, settings.diffusion.diffusion_steps, settings.model.num_heads) == ("cosine", 1000, 4)  # fmt: skip
+    assert not settings.diffusion.predict_xstart
+    assert settings.class_names == tuple("0123456789")
+    assert (settings.train.batch_size, settings.train.ema_rate) == (8, "0.99,0.999")
+    assert folder.progress is not None
+    with open(folder.progress) as file:
+        header, *rows = ([cell.strip() for cell in line.split(",")] for line in file)
+    frame = metrics.MetricReader(run.progress_path).read()
+    for name, *column in zip(header, *rows, strict=True):
+        theirs = np.array([float(cell or "nan") for cell in column])
+        tally.close("openai_run", name, frame[name], theirs + (name == "step"))
+    saved = run.checkpoint()
+    assert saved.step == 1001
+    for kind, path in [*folder.newest.weights.items(), ("opt", folder.newest.optimizer)]:
+        ours, stored = (torch.load(file, weights_only=True) for file in (saved.path(kind), path))
+        flat = [{str(k): v for k, v in _flat(content)} for content in (ours, stored)]
+        assert list(flat[0]) == list(flat[1])
+        for name, theirs in flat[1].items():
+            tally.close("openai_run", f"{kind} {name}", flat[0][name], theirs)
+    verdict = probe.verdict(checkpoints.load_weights(saved.path("model")).tensors, settings, probe.pictures_for(settings))  # fmt: skip
+    linear = verdict.having({"noise_schedule": "linear"}).best
+    assert linear.worse(verdict.best) > probe.ALIKE
+
+
+def _flat(content: Any, name: str = "") -> Iterator[tuple[str, torch.Tensor]]:
+    """Every tensor in a checkpoint's nested dicts."""
+    for key, value in content.items():
+        if isinstance(value, torch.Tensor):
+            yield f"{name}{key}", value
+        elif isinstance(value, dict):
+            yield from _flat(value, f"{name}{key}.")
 
 
 def test_every_file_is_read(golden: Path) -> None:

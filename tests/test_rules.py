@@ -25,10 +25,12 @@ LAYERS = """
     files schedules fields parallel
     config images metrics jobs
     validation classes
-    architecture presets runs shapes diffusion ema prepare logs
-    precision sources unet losses samplers resample checkpoint process export
+    architecture deduce presets runs shapes diffusion ema prepare logs
+    precision sources unet losses samplers resample checkpoint process export foreign
     data download lsun imagenet64
-    cifar10 low_res
+    cifar10 low_res probe
+    recognise
+    adopt hand_back
     train sample
     session measure evaluate
     commands
@@ -38,7 +40,7 @@ LAYERS = """
 LEVEL = {name: level for level, line in enumerate(LAYERS.split("\n")) for name in line.split()}
 
 # Who only watches must not wait for torch.
-WITHOUT_TORCH = ["errors", "words", "files", "schedules", "fields", "config", "validation", "classes", "images", "metrics", "jobs", "architecture", "presets", "runs", "shapes", "sources", "prepare", "data", "download", "cifar10", "lsun", "imagenet64", "low_res", "process", "export", "cli"]  # fmt: skip
+WITHOUT_TORCH = ["errors", "words", "files", "schedules", "fields", "config", "validation", "classes", "images", "metrics", "jobs", "architecture", "deduce", "foreign", "presets", "runs", "shapes", "sources", "prepare", "data", "download", "cifar10", "lsun", "imagenet64", "low_res", "process", "export", "cli"]  # fmt: skip
 
 MOST_LINES = 450
 

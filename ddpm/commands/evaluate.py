@@ -28,7 +28,7 @@ def _nll(options: argparse.Namespace) -> None:
             unit="call", dynamic_ncols=True, leave=False, disable=not (together.is_main() and sys.stderr.isatty())
         ) as line:
             for measured in evaluate.evaluate_source(
-                folder, worker if together.is_main() else None, source, settings, flags
+                folder, worker if together.is_main() else None, source, settings, flags, options.probe
             ):
                 line.total, so_far = measured.total, measured.so_far
                 line.set_description_str(f"{so_far.count:,} pictures", refresh=False)

@@ -134,6 +134,7 @@ def add_source(
     parser.add_argument("--out", type=Path, metavar="DIR", help=f"folder for the result (default: {out}/TIME in OPENAI_LOGDIR, in the run's folder, or here)")  # fmt: skip
     add_settings(parser.add_argument_group(title), section)
     model = parser.add_argument_group("model", "only for files that another program wrote, without their settings")
+    model.add_argument("--probe", type=boolean, default=True, metavar="BOOL", help="find out by denoising a few pictures what shapes do not tell, and refuse flags that fit badly (default: True)")  # fmt: skip
     known = {s.name for s in settings(section)}
     for name in ("model", "diffusion"):
         add_settings(model, SECTIONS[name], leave_out=known, base=getattr(base, name), names=names)

@@ -1,12 +1,14 @@
 """`ddpm runs`, `ddpm stop` and `ddpm export`: what there is, how it ends, and what is taken home."""
 
 import argparse
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from ddpm import jobs, process, runs, words
+from ddpm import fields, jobs, process, runs, words
 from ddpm.commands import options as shared
+from ddpm.config import FromCheckpoint
 
 
 def add(commands: Any) -> None:
@@ -19,8 +21,16 @@ def add(commands: Any) -> None:
 
     shared.command(commands, "runs", _runs, "List the runs, newest first.")
 
-    export = shared.command(commands, "export", _export, "Write a run's numbers as a spreadsheet.")
+    export = shared.command(
+        commands,
+        "export",
+        _export,
+        "Write a run's numbers as a spreadsheet, or a checkpoint as improved-diffusion's files.",
+    )
     export.add_argument("name", metavar="NAME")
+    export.add_argument("--openai", type=Path, metavar="DIR", help="write a checkpoint as improved-diffusion does, to load and resume there, into this folder instead")  # fmt: skip
+    others = {s.name for s in fields.settings(FromCheckpoint)} - {"step"}
+    shared.add_settings(export.add_argument_group("with --openai"), FromCheckpoint, leave_out=others)
     export.add_argument("--xlsx", type=Path, metavar="FILE", help="file to write (default: results.xlsx in the run's folder)")  # fmt: skip
 
 
@@ -68,6 +78,13 @@ def _export(options: argparse.Namespace) -> None:
     from ddpm import export
 
     run = runs.find(options.runs_dir, options.name)
+    if options.openai:
+        from ddpm import hand_back
+
+        for sentence in hand_back.hand_back(run, options.openai, getattr(options, "step", 0)):
+            print(sentence, file=sys.stderr)
+        print(options.openai)
+        return
     path = options.xlsx or run.folder / "results.xlsx"
     export.write_xlsx(run, path)
     print(path)

@@ -22,7 +22,7 @@ def _sample(options: argparse.Namespace) -> None:
         worker.beat(message="Loading the network")
         from ddpm import sample
 
-        sample.draw_source(folder, worker, source, settings, flags, options.base)
+        sample.draw_source(folder, worker, source, settings, flags, options.base, options.probe)
     if together.is_main():
         shared.hand_over(options.out, folder)
         print(folder)

@@ -12,7 +12,7 @@ from typing import Any
 
 import ddpm
 from ddpm import config as configs
-from ddpm import jobs, runs, validation
+from ddpm import files, jobs, runs, validation
 from ddpm.commands import options as shared
 from ddpm.commands import together
 from ddpm.config import SECTIONS, Config
@@ -43,7 +43,7 @@ def _add_train(commands: Any, name: str, help: str, base: Config, names: Mapping
 
 def _train(options: argparse.Namespace) -> None:
     given = shared.given(options, *SECTIONS.values())
-    if options.resume is not None and (given or options.preset or options.run):
+    if options.resume is not None and (set(given) - {"data_dir"} or options.preset or options.run):
         extra = ", ".join(f"--{name}" for name in [*given, *(["preset"] if options.preset else [])]) or "--run"
         raise UserError(f"--resume goes on with the settings that the run has, but {extra} was given too: leave it out, or start a new run.")  # fmt: skip
     run = together.from_main(lambda: _run(options, given))
@@ -91,7 +91,7 @@ def _train_here(run: runs.Run, worker: jobs.Worker) -> None:
 
 def _run(options: argparse.Namespace, given: dict[str, Any]) -> runs.Run:
     """The run that goes on, or a new one; its settings are read, as other processes may not see its folder."""
-    run = _new_run(options, given) if options.resume is None else _find(options)
+    run = _new_run(options, given) if options.resume is None else _give_data(_find(options), given.get("data_dir"))
     assert run.config
     return run
 
@@ -111,6 +111,10 @@ def _new_run(options: argparse.Namespace, given: dict[str, Any]) -> runs.Run:
     config = data.resolve(config)
     with shared.bar("reading", unit="image") as progress:  # before there is a run, so that bad data leaves none behind
         data.open_dataset(config.data, config.model, progress, seed=config.train.seed)
+    if config.train.resume_checkpoint:
+        from ddpm import adopt
+
+        config = adopt.check_start(config)
     folder = shared.log_folder()
     if folder and not options.run:
         run = runs.create_in(folder, config)
@@ -120,6 +124,18 @@ def _new_run(options: argparse.Namespace, given: dict[str, Any]) -> runs.Run:
     run = runs.create(options.runs_dir, name, config)
     print(f"Run {run.name} in {run.folder}", file=sys.stderr)
     return run
+
+
+def _give_data(run: runs.Run, data_dir: str | None) -> runs.Run:
+    """The run; one that was imported without data, with data to train on."""
+    from ddpm import data
+
+    if data_dir is None:
+        return run
+    if run.config.data.data_dir:
+        raise UserError(f"--resume goes on with the settings that the run has, but --data_dir was given too, and {run.name} has data already: leave it out, or start a new run.")  # fmt: skip
+    files.write_json(run.folder / "config.json", configs.to_json(data.attach(run.config, data_dir)))
+    return runs.Run(run.folder)
 
 
 def _measure(options: argparse.Namespace) -> None:

@@ -1,0 +1,142 @@
+"""A run's checkpoint as the files that improved-diffusion writes, loads and resumes from."""
+
+import shlex
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ddpm import checkpoint as checkpoints
+from ddpm import config as configs
+from ddpm import files, foreign, metrics
+from ddpm.config import Config
+from ddpm.errors import UserError
+from ddpm.runs import Run
+
+LABELS = 1000  # slots of its class-conditional networks, always
+EMBEDDING = "label_emb.weight"
+DEFAULTS = {32: (1, 2, 2, 2), 64: (1, 2, 3, 4), 256: (1, 1, 2, 2, 4, 4)}  # the sizes and levels that its scripts build
+NETWORK = ("image_size", "num_channels", "num_res_blocks", "num_heads", "num_heads_upsample", "attention_resolutions", "dropout", "learn_sigma", "class_cond", "use_checkpoint", "use_scale_shift_norm", "diffusion_steps", "noise_schedule", "timestep_respacing", "use_kl", "predict_xstart", "rescale_timesteps", "rescale_learned_sigmas", "sigma_small")  # fmt: skip
+TRAIN = ("schedule_sampler", "lr", "weight_decay", "lr_anneal_steps", "batch_size", "microbatch", "ema_rate", "log_interval", "save_interval", "use_fp16", "fp16_scale_growth")  # fmt: skip
+
+
+def hand_back(run: Run, folder: Path, step: int = 0) -> list[str]:
+    """Write the checkpoint of `step` (0: the newest) and the log to `folder`; returns sentences worth telling.
+
+    model, ema and opt files are plain state_dicts, numbered by the updates done, which is the number that
+    improved-diffusion goes on with; progress.csv has its columns; flags.txt the command lines.  Raises UserError when
+    the set is damaged, when there are more labels than it has, or when `folder` has such files already.
+    """
+    checkpoint, config = run.checkpoint(step), run.config
+    if wrong := checkpoints.damage(checkpoint):
+        raise UserError(f"{wrong} Export another checkpoint, with --step.")
+    if config.model.class_cond and config.model.num_classes > LABELS:
+        raise UserError(f"{run.name} has {config.model.num_classes:,} classes, and improved-diffusion's networks have {LABELS:,} labels: it cannot load this one.")  # fmt: skip
+    if any(folder.glob("*.pt")):
+        raise UserError(f"{folder} holds checkpoints already: choose another folder for --openai.")
+    weights = {kind: checkpoints.load_weights(checkpoint.path(kind)).tensors for kind in checkpoint.weights}
+    done = checkpoints.read(checkpoint.path("state"))["trainer"]["step"]
+    for kind, tensors in weights.items():
+        separator = "_" if kind.startswith("ema") else ""
+        _save(folder / f"{kind}{separator}{done:06d}.pt", OrderedDict((n, _padded(n, t)) for n, t in tensors.items()))
+    told = list(_limits(config))
+    if checkpoint.path("opt").name in checkpoint.files:
+        names = list(weights["model"])
+        _save(folder / f"opt{done:06d}.pt", _optimizer(checkpoints.read(checkpoint.path("opt")), names))
+    else:
+        told.append("There is no optimiser's file: improved-diffusion begins a new one.")
+    frame = foreign.theirs(metrics.MetricReader(run.progress_path).read(), _opened_at(run))
+    if not frame.empty:
+        text = frame.to_csv(index=False, lineterminator="\n")
+        files.write_bytes(folder / "progress.csv", text.encode())
+    files.write_bytes(folder / "flags.txt", _flags(config, weights, done, told).encode())
+    return told
+
+
+def _opened_at(run: Run) -> int:
+    """The newest step that improved-diffusion itself wrote into the run's folder; -1 for a run of ours."""
+    frame = metrics.MetricReader(run.progress_path).read()
+    if set(frame.columns) & set(metrics.OUR_COLUMNS):
+        return -1
+    states = ((c.step, checkpoints.read(c.path("state"))) for c in run.checkpoints())
+    return max((step for step, state in states if "restored" in state), default=-1)
+
+
+def _save(path: Path, content: Any) -> None:
+    files.write(path, lambda file: torch.save(content, file))
+
+
+def _padded(name: str, tensor: Tensor) -> Tensor:
+    """The labels' embedding with as many rows as improved-diffusion expects, zero where there is no such class."""
+    if name != EMBEDDING or len(tensor) >= LABELS:
+        return tensor
+    return torch.cat([tensor, tensor.new_zeros(LABELS - len(tensor), tensor.shape[1])])
+
+
+def _optimizer(state: Mapping[str, Any], names: list[str]) -> dict[str, Any]:
+    """AdamW's state_dict as the reference's own AdamW would give it: not fused, and padded where the weights are."""
+    padded = {
+        place: {key: _padded(names[place], value) if value.ndim else value for key, value in entry.items()}
+        for place, entry in state["state"].items()
+    }
+    return {"state": padded, "param_groups": [{**group, "fused": None} for group in state["param_groups"]]}
+
+
+def _limits(config: Config) -> list[str]:
+    """What improved-diffusion's scripts cannot do with such a network, as it is."""
+    model, diffusion = config.model, config.diffusion
+    told = []
+    if model.class_cond and model.num_classes < LABELS:
+        told.append(f"Its networks have {LABELS:,} labels: those from {model.num_classes} on are zeros, and nothing was trained on them.")  # fmt: skip
+    if DEFAULTS.get(model.image_size) != model.multipliers or model.image_channels != 3:
+        levels = ",".join(map(str, model.multipliers))
+        told.append(f"Its scripts build networks for 32, 64 and 256 pixels in colour, with their own channel_mult: for {model.image_size} pixels, {model.image_channels} channels and channel_mult {levels}, change create_model in them.")  # fmt: skip
+    if diffusion.predict_xprev or (model.learn_sigma and not diffusion.learned_range):
+        told.append("Its scripts have no flag for predict_xprev or for a variance that is no range: set it in their code.")  # fmt: skip
+    return told
+
+
+def _flags(config: Config, weights: Mapping[str, Any], step: int, told: list[str]) -> str:
+    """flags.txt: what to type for its scripts."""
+    train, prefix = config.train, "super_res" if config.model.super_res else "image"
+    network = _written(config, NETWORK)
+    if config.model.super_res:
+        network["large_size"], network["small_size"] = network.pop("image_size"), str(config.model.small_size)
+        network.pop("sigma_small", None)
+    learning = _written(config, TRAIN)
+    if train.precision in ("bf16", "fp16"):
+        learning["use_fp16"] = "True"
+    best = next((kind for kind in weights if kind != "model"), "model")
+    drawn = f"{best}{'_' if best != 'model' else ''}{step:06d}.pt"
+    data_dir = {"data_dir": config.data.data_dir or "DATA"}
+    lines = [
+        *(f"# {sentence}" for sentence in told),
+        _line(f"{prefix}_train.py", {**data_dir, **network, **learning, "resume_checkpoint": f"model{step:06d}.pt"}),
+        _line(f"{prefix}_sample.py", {"model_path": drawn, **network}),
+    ]
+    if not config.model.super_res:
+        lines.append(_line("image_nll.py", {**data_dir, "model_path": drawn, **network}))
+    return "\n".join(lines) + "\n"
+
+
+def _written(config: Config, names: tuple[str, ...]) -> dict[str, str]:
+    """These settings as flags, the size always, the others where they are not the default, which is the reference's."""
+    usual = configs.Config()
+    flags = {}
+    for section, default in (
+        (config.model, usual.model),
+        (config.diffusion, usual.diffusion),
+        (config.train, usual.train),
+    ):
+        for name in (name for name in names if hasattr(section, name)):
+            value = getattr(section, name)
+            if value != getattr(default, name) or name == "image_size":
+                flags[name] = str(value)
+    return flags
+
+
+def _line(script: str, flags: Mapping[str, str]) -> str:
+    return shlex.join(["python", f"scripts/{script}", *(part for name, value in flags.items() for part in (f"--{name}", value))])  # fmt: skip

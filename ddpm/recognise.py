@@ -1,0 +1,157 @@
+"""What a file of weights without settings was trained as: from shapes, flags, the released models' names and a probe."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from ddpm import checkpoint as checkpoints
+from ddpm import config as configs
+from ddpm import deduce, foreign, presets, probe, validation
+from ddpm.config import Config, ModelConfig
+from ddpm.errors import UserError
+from ddpm.fields import settings
+
+log = logging.getLogger("ddpm")
+
+MODEL = {s.name for s in settings(ModelConfig)}
+TRAINING_ONLY = ("dropout", "use_checkpoint")  # of the model: no trace of them in the weights, and no need of them
+
+
+class Recognised(NamedTuple):
+    """Settings of a network, and how they came about."""
+
+    config: Config
+    labels: tuple[int, ...]  # that were trained, as far as is known
+    told: list[str]  # sentences
+
+
+def recognise(tensors: Mapping[str, Tensor], flags: Mapping[str, Any], source: Path, ask: bool = True) -> Recognised:
+    """The settings of the network in `source`.
+
+    Shapes tell most of the model's; `flags` (by setting name) and, for a released model's file, its preset tell the
+    rest.  Where `ask`, a probe (on the data that `flags` name, or on photographs) checks what weights cannot tell, and
+    fills in what was not given.  Raises UserError for flags that contradict the shapes, the preset, or the probe.
+    """
+    shapes = {name: tuple(t.shape) for name, t in tensors.items()}
+    found = deduce.model_settings(shapes, source.name, flags.get("image_size", 0), flags.get("small_size", 0))
+    told: list[str] = []
+    if "image_size" not in flags:
+        told.append(f"image_size {found['image_size']} follows from the levels of the network: --image_size says another.")  # fmt: skip
+    preset = presets.of_file(source)
+    known: dict[str, Any] = {}
+    if preset:
+        known = {**presets.PRESETS[preset].settings}
+        _agree(source, preset, known, flags, ask)
+        told.append(f"{source.name} is a released model: its settings are those of the preset {preset}.")
+    config = configs.replace(Config(), {**known, "data_dir": "", **found, **_without_open_ends(flags)})
+    for problem in validation.network_problems(config):
+        raise UserError(problem.sentence)
+    _agree_with_shapes(source, shapes, config)
+    labels = trained_labels(source, tensors)
+    if ask and not preset:
+        config, sentences = _asked(tensors, config, flags, source, labels)
+        told += sentences
+    if config.model.class_cond and labels:
+        names = tuple(str(label) for label in range(max(labels) + 1))
+        config = configs.replace(config, {"class_names": config.class_names or names})
+        told.append(f"Of {config.model.num_classes:,} labels, {_ranges(labels)} were trained: those can be drawn.")
+    return Recognised(config, labels, told)
+
+
+def settings_of(tensors: Mapping[str, Tensor], flags: Mapping[str, Any], source: Path, ask: bool = True) -> Config:
+    """As `recognise`, with what came out said in the log."""
+    found = recognise(tensors, flags, source, ask)
+    for sentence in found.told:
+        log.warning("%s", sentence)
+    return found.config
+
+
+def _without_open_ends(flags: Mapping[str, Any]) -> dict[str, Any]:
+    """Flags but for the zeros that mean "find out"."""
+    return {name: value for name, value in flags.items() if value or name not in ("num_classes", "small_size")}
+
+
+def _agree(source: Path, preset: str, known: Mapping[str, Any], flags: Mapping[str, Any], ask: bool) -> None:
+    settled = configs.replace(Config(), known)
+    other = [
+        f"--{name} {value}"
+        for name, value in flags.items()
+        if name not in TRAINING_ONLY and name != "num_classes"
+        and value != getattr(settled.model if name in MODEL else settled.diffusion, name, value)
+    ]  # fmt: skip
+    if other and ask:
+        raise UserError(
+            f"{source.name} is a released model and was trained with other settings than {', '.join(other)}: leave these "
+            f"flags out, as the preset {preset} has them, or insist with --probe False."
+        )
+
+
+def _agree_with_shapes(source: Path, shapes: deduce.Shapes, config: Config) -> None:
+    if flags := deduce.fitting_flags(shapes, config.model):
+        given = {name.removeprefix("--") for name in flags[::2]}
+        was = ", ".join(f"{name} {getattr(config.model, name)}" for name in sorted(given))
+        raise UserError(f"{source.name} was not trained with {was}: leave it out, or use {' '.join(flags)}.")
+
+
+def _asked(tensors: Mapping[str, Tensor], config: Config, flags: Mapping[str, Any], source: Path, labels: tuple[int, ...]) -> tuple[Config, list[str]]:  # fmt: skip
+    """`config` with what the probe finds in place of what was not given."""
+    verdict = probe.verdict(tensors, config, probe.pictures_for(config), labels)
+    given = {name: flags[name] for name in probe.NAMES if name in flags}
+    fitting = verdict.having(given)
+    assert fitting.fits, "the probe tries what was given"
+    preferred = {name: getattr(config.model if name in MODEL else config.diffusion, name) for name in probe.NAMES}
+    chosen = fitting.choice(preferred)
+    worse = 1.0 if verdict.blind else chosen.worse(verdict.best)
+    best = verdict.choice(preferred)
+    other = {name: best.settings[name] for name in given if best.settings[name] != given[name]}
+    sentences = list(verdict.sentences(best if worse > probe.ALIKE else chosen))
+    if worse > probe.FAR:
+        wrong = ", ".join(f"--{name} {given[name]}" for name in other)
+        right = " ".join(f"--{name} {value}" for name, value in other.items())
+        raise UserError(
+            f"{source.name} denoises {worse:.2f} times as badly with {wrong} as with {right}: use the latter, or insist "
+            "with --probe False."
+        )
+    if worse > probe.ALIKE:
+        sentences.append(f"As given: {probe.described(given)}, with {worse:.2f} times the error.")
+    return configs.replace(config, chosen.settings), sentences
+
+
+def trained_labels(path: Path, tensors: Mapping[str, Tensor]) -> tuple[int, ...]:
+    """The labels that the network in `path` has seen; empty where that cannot be told, or there are none.
+
+    AdamW's second moments of an embedding that was never used stay zero.  Without the optimiser's file beside it,
+    trained embeddings are those that differ between the weights and an average of them: that shows only where
+    weights are not decayed.
+    """
+    embedding = tensors.get("label_emb.weight")
+    beside = foreign.beside(path)
+    if embedding is None or beside is None:
+        return ()
+    seen = None
+    if beside.optimizer:
+        state = checkpoints.read(beside.optimizer).get("state", {}).get(list(tensors).index("label_emb.weight"))
+        if state and state["exp_avg_sq"].shape == embedding.shape:
+            seen = state["exp_avg_sq"].abs().amax(dim=1) > 0
+    if seen is None:
+        for other in (file for file in (beside.model, *beside.averages.values()) if file and file != path):
+            twin = checkpoints.load_weights(other).tensors.get("label_emb.weight")
+            if twin is not None and twin.shape == embedding.shape:
+                # an average of what never changed differs by rounding alone
+                differs = ((twin - embedding).abs() > 1e-5 * embedding.abs()).float().mean(dim=1) > 0.5
+                seen = differs if seen is None else seen | differs
+    return () if seen is None else tuple(seen.nonzero().flatten().tolist())
+
+
+def _ranges(numbers: tuple[int, ...]) -> str:
+    """(0, 1, 2, 5) as 0-2, 5."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)

@@ -1,0 +1,349 @@
+"""improved-diffusion's folders and files: opened, imported, drawn from, trained on, handed back."""
+
+import json
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor
+
+from ddpm import adopt, cli, data, deduce, foreign, hand_back, images, presets, probe, recognise, runs, schedules, unet
+from ddpm import config as configs
+from ddpm.checkpoint import fit, load_weights, newest_intact
+from ddpm.config import Config, DataConfig, ModelConfig
+from ddpm.errors import UserError
+from ddpm.jobs import Worker
+from ddpm.losses import Batch, training_losses
+from ddpm.presets import PRESETS, RELEASED
+from ddpm.session import Session
+
+FLAGS = dict(image_size=8, num_channels=32, num_res_blocks=1, num_heads=4, attention_resolutions="8", class_cond=True, num_classes=1000, learn_sigma=True, noise_schedule="cosine")  # fmt: skip
+RATES = ("0.9", "0.99")
+LABELS = 10
+
+
+def shapes_of(config: ModelConfig) -> deduce.Shapes:
+    with torch.device("meta"):
+        return {name: tuple(t.shape) for name, t in unet.build(config).state_dict().items()}
+
+
+def trained(config: Config, steps: int, each: Callable[..., None] = lambda *_: None) -> dict[str, Tensor]:
+    """Weights after a short training, as a program of another's would do it."""
+    torch.manual_seed(0)
+    network = unet.build(config.model)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=0.0)
+    averages = {rate: [p.detach().clone() for p in network.parameters()] for rate in RATES}
+    full = schedules.named(config.diffusion.noise_schedule, config.diffusion.diffusion_steps)
+    pixels = data.open_dataset(DataConfig(data_dir="cifar10-mini", enlarge=True), config.model)
+    for label in range(steps):
+        chosen = torch.arange(8 * label, 8 * label + 8) % len(pixels)
+        x = torch.from_numpy(images.to_float(pixels.images[chosen.numpy()]))
+        y = torch.from_numpy(pixels.labels[chosen.numpy()]) if config.model.class_cond else None  # type: ignore[index]
+        batch = Batch(x, torch.randint(len(full), (8,)), torch.randn(x.shape), y)
+        found = training_losses(network, full, full, config, batch)
+        optimizer.zero_grad()
+        found["loss"].mean().backward()
+        optimizer.step()
+        for rate, average in averages.items():
+            for kept, p in zip(average, network.parameters(), strict=True):
+                kept.mul_(float(rate)).add_(p.detach(), alpha=1 - float(rate))
+        each(label, network, averages, optimizer, {name: float(v.detach().mean()) for name, v in found.items()})
+    return {name: t.clone() for name, t in network.state_dict().items()}
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
+    """A log folder of the exact form that improved-diffusion gives one, of a tiny network."""
+    folder = tmp_path_factory.mktemp("openai") / "log"
+    folder.mkdir()
+    rows: list[dict[str, float]] = []
+
+    def each(label: int, network: unet.UNet, averages: dict, optimizer: torch.optim.AdamW, found: dict) -> None:  # type: ignore[type-arg]
+        if label % 10 == 0:
+            quarter = label // 10 % 4  # columns appear when their quarter is first drawn
+            values = {"grad_norm": 1.0, **found, **{f"{name}_q{quarter}": value for name, value in found.items()}}
+            rows.append({**values, "samples": 8 * (label + 1), "step": label})
+        if label in (100, 200):
+            names = list(network.state_dict())
+            torch.save(network.state_dict(), folder / f"model{label:06d}.pt")
+            torch.save(optimizer.state_dict(), folder / f"opt{label:06d}.pt")
+            for rate, average in averages.items():
+                torch.save(OrderedDict(zip(names, average, strict=True)), folder / f"ema_{rate}_{label:06d}.pt")
+
+    trained(configs.replace(Config(), FLAGS), 201, each)
+    frame = pd.DataFrame(rows)
+    frame.to_csv(folder / "progress.csv", index=False)
+    (folder / "log.txt").write_text("training...\n")
+    return folder
+
+
+@pytest.fixture
+def folder(written: Path, tmp_path: Path) -> Path:
+    """A copy to be changed."""
+    target = tmp_path / "log"
+    target.mkdir()
+    for path in written.iterdir():
+        (target / path.name).write_bytes(path.read_bytes())
+    return target
+
+
+def ddpm(*arguments: object) -> None:
+    assert cli.main([str(a) for a in arguments]) == 0
+
+
+# What shapes tell
+
+
+@pytest.mark.parametrize("name", [name for name, preset in PRESETS.items() if preset.group == RELEASED])
+def test_the_released_models_are_known_by_their_shapes(name: str) -> None:
+    model = configs.replace(PRESETS[name].config, {"num_classes": 1000 if PRESETS[name].config.model.class_cond else 0}).model  # fmt: skip
+    found = deduce.model_settings(shapes_of(model), name)
+    assert {key: getattr(model, key) for key in found} == found
+    assert not deduce.fitting_flags(shapes_of(model), model)
+
+
+def test_the_golden_networks_are_known_by_their_shapes(golden: Path) -> None:
+    for name, entry in json.loads((golden / "networks.json").read_text()).items():
+        found = deduce.model_settings({n: tuple(s) for n, s in entry["tensors"].items()}, name)
+        assert shapes_of(ModelConfig(**found)) == {n: tuple(s) for n, s in entry["tensors"].items()}
+        flags = entry["flags"]
+        assert found["image_size"] == flags.get("image_size", flags.get("large_size"))
+        for key in ("num_channels", "num_res_blocks", "attention_resolutions", "learn_sigma", "class_cond"):
+            assert found[key] == flags[key]
+
+
+def test_another_kind_of_network_is_a_sentence() -> None:
+    with pytest.raises(UserError, match="not those of improved-diffusion's U-Net"):
+        deduce.model_settings({"conv.weight": (3, 3)}, "x.pt")
+
+
+def test_a_file_that_does_not_fit_names_the_flags_that_would() -> None:
+    small = ModelConfig(image_size=32, num_channels=32, num_res_blocks=1)
+    with pytest.raises(UserError, match=r"tensors differ.*use --num_channels 32 --num_res_blocks 1\."):
+        fit(unet.build(ModelConfig(image_size=32, num_channels=64)), unet.build(small).state_dict(), "model.pt")
+
+
+def test_a_released_file_is_known_by_its_name() -> None:
+    assert presets.of_file(Path("somewhere/cifar10_uncond_50M_500K.pt")) == "cifar10-uncond"
+    assert presets.of_file(Path("model000100.pt")) == ""
+    assert sum(preset.group == RELEASED for preset in PRESETS.values()) == 8
+
+
+def test_a_released_file_takes_its_flags_from_its_preset(tmp_path: Path) -> None:
+    known = PRESETS["cifar10-uncond"].config
+    with torch.device("meta"):
+        tensors = unet.build(known.model).state_dict()
+    path = tmp_path / "cifar10_uncond_50M_500K.pt"
+    found = recognise.recognise(tensors, {}, path).config
+    assert found.diffusion == known.diffusion
+    assert found.model == known.model
+    with pytest.raises(UserError, match=r"--noise_schedule linear.*--probe False"):
+        recognise.recognise(tensors, {"noise_schedule": "linear"}, path)
+
+
+# What the probe tells
+
+
+@pytest.mark.parametrize(
+    "truth",
+    [
+        dict(noise_schedule="cosine"),
+        dict(noise_schedule="linear", predict_xstart=True),
+        dict(noise_schedule="linear", predict_xprev=True),
+        dict(noise_schedule="cosine", diffusion_steps=4000, rescale_timesteps=False),
+    ],
+    ids=lambda truth: " ".join(map(str, truth.values())),
+)
+def test_the_probe_finds_what_was_trained(truth: dict[str, object]) -> None:
+    plain = {**FLAGS, "class_cond": False, "num_classes": 0, "learn_sigma": False}
+    tensors = trained(configs.replace(Config(), {**plain, **truth}), 150)
+    found = recognise.recognise(tensors, {"image_size": 8}, Path("unknown.pt"))
+    for name in ("predict_xstart", "predict_xprev"):
+        assert getattr(found.config.diffusion, name) == truth.get(name, False)
+    if "diffusion_steps" in truth:  # 0 to 4000 is another scale than 0 to 1000
+        assert not found.config.diffusion.rescale_timesteps
+        assert found.config.diffusion.diffusion_steps == 4000
+    wrong = {"predict_xstart": not truth.get("predict_xstart", False), "predict_xprev": False, "image_size": 8}
+    with pytest.raises(UserError, match=r"times as badly with .*--probe False"):
+        recognise.recognise(tensors, wrong, Path("unknown.pt"))
+    assert recognise.recognise(tensors, wrong, Path("unknown.pt"), ask=False).config.diffusion.predict_xstart == wrong["predict_xstart"]  # fmt: skip
+
+
+def test_nothing_is_told_about_a_network_that_knows_nothing() -> None:
+    tensors = unet.build(ModelConfig(image_size=8, num_channels=32, num_res_blocks=1)).state_dict()
+    found = recognise.recognise(tensors, {"image_size": 8, "noise_schedule": "linear"}, Path("new.pt"))
+    assert any("knows too little" in sentence for sentence in found.told)
+    assert found.config.diffusion == Config().diffusion
+
+
+def test_what_is_the_same_is_not_told_apart() -> None:
+    errors = np.linspace(0, 1, 8)
+    process = dict(zip(probe.NAMES, ("linear", 1000, True, False, False, 4), strict=True))
+    same = probe.Fit({**process, "rescale_timesteps": False}, errors)
+    worse = probe.Fit({**process, "num_heads": 1}, errors + 0.5)
+    verdict = probe.Verdict([same, probe.Fit(process, errors), worse], 8, blind=False)
+    assert verdict.choice(process).settings == process
+    assert "rescale_timesteps False" in " ".join(verdict.sentences(verdict.choice(process)))
+    assert worse.worse(same) == pytest.approx(np.exp(0.5))
+
+
+# The folder
+
+
+def test_the_round_trip(folder: Path, runs_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Imported, charted, drawn from, trained on, handed back, and loaded as the reference loads it."""
+    where = ("--runs_dir", runs_dir)
+    ddpm("import", folder, *where, "--run", "theirs", "--image_size", 8, "--total_steps", 205)
+    told = capsys.readouterr().err
+    assert "0-9 were trained" in told
+    assert "noise_schedule cosine" in told
+    run = runs.find(runs_dir, "theirs")
+    assert [c.step for c in run.checkpoints()] == [101, 201]
+    assert (run.state(), run.config.model.num_classes, len(run.config.class_names)) == ("stopped", 1000, LABELS)
+    assert (run.config.train.ema_rates, run.config.train.batch_size, run.config.train.lr) == (RATES, 8, 1e-3)
+    before, after = pd.read_csv(folder / "progress.csv"), pd.read_csv(run.progress_path)
+    assert after["step"].tolist() == (before["step"] + 1).tolist()
+    for column in set(before) - {"step"}:
+        np.testing.assert_array_equal(after[column], before[column])
+
+    sampled = tmp_path / "drawn"
+    ddpm("sample", "--run", "theirs", *where, "--num_samples", 12, "--timestep_respacing", 2, "--out", sampled)
+    with np.load(sampled / "samples_12x8x8x3.npz") as file:
+        assert set(file["arr_1"]) == set(range(LABELS))
+
+    assert cli.main(["train", "--resume", "theirs", "--runs_dir", str(runs_dir)]) == 2
+    assert "no data to train on yet" in capsys.readouterr().err
+    ddpm("train", "--resume", "theirs", *where, "--data_dir", "cifar10-mini")
+    assert "Resuming at step 201: weights, averages 0.9 and 0.99, optimiser" in run.log_path.read_text()
+    assert runs.find(runs_dir, "theirs").checkpoint().step == 205
+
+    back = tmp_path / "back"
+    ddpm("export", "theirs", *where, "--openai", back)
+    load_as_the_reference(back, 205, ModelConfig(**{k: v for k, v in FLAGS.items() if k != "noise_schedule"}))  # type: ignore[arg-type]
+    again = pd.read_csv(back / "progress.csv")
+    assert again["step"].tolist()[: len(before)] == before["step"].tolist()
+    assert again["samples"].tolist()[: len(before)] == before["samples"].tolist()
+    assert "--resume_checkpoint model000205.pt" in (back / "flags.txt").read_text()
+    ddpm("import", back, *where, "--run", "again", "--image_size", 8, "--probe", "False")
+    assert runs.find(runs_dir, "again").checkpoint().step == 205
+
+
+def load_as_the_reference(folder: Path, step: int, model: ModelConfig) -> None:
+    network = unet.build(model)
+    weights = torch.load(folder / f"model{step:06d}.pt", weights_only=True)
+    assert isinstance(weights, OrderedDict)
+    assert not hasattr(weights, "_metadata")
+    network.load_state_dict(weights, strict=True)
+    for rate in RATES:
+        unet.build(model).load_state_dict(torch.load(folder / f"ema_{rate}_{step:06d}.pt", weights_only=True))
+    optimizer = torch.optim.AdamW(list(network.parameters()), lr=1e-4)
+    optimizer.load_state_dict(torch.load(folder / f"opt{step:06d}.pt", weights_only=True))
+    assert {int(entry["step"]) for entry in optimizer.state.values()} == {step}
+    t, y = torch.tensor([1.0]), torch.tensor([3])
+    network(torch.zeros(1, 3, model.image_size, model.image_size), t, y).sum().backward()
+    optimizer.step()
+
+
+def test_in_place_touches_none_of_their_files(folder: Path, runs_dir: Path, tmp_path: Path) -> None:
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    ddpm("import", folder, "--runs_dir", runs_dir, "--run", "here", "--image_size", 8, "--in_place", True, "--total_steps", 203, "--data_dir", "cifar10-mini")  # fmt: skip
+    assert {name: (folder / name).read_bytes() for name in before} == before
+    new = {path.name for path in folder.iterdir()} - set(before)
+    assert new == {"config.json", "status.json", "saves", "state000100.pt", "state000200.pt"}
+    run = runs.find(runs_dir, "here")
+    assert (runs_dir / "here").is_symlink()
+    assert load_weights(run.folder / "ema_0.99_000200.pt").config == run.config  # settings beside it
+    found, wrong = newest_intact(run)
+    assert found is not None
+    assert not wrong
+    ddpm("train", "--resume", "here", "--runs_dir", runs_dir)
+    assert runs.find(runs_dir, "here").checkpoint().step == 203
+    assert (folder / "progress.csv").read_bytes().startswith(before["progress.csv"])
+    hand_back.hand_back(run, tmp_path / "back")
+    steps = pd.read_csv(tmp_path / "back" / "progress.csv")["step"].tolist()
+    assert steps[:2] == [0, 10]
+    assert steps[-1] == 202
+
+
+def test_a_folder_that_cannot_be_written_is_left_as_it_was(folder: Path, runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    def refuse(*_: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    before = {path.name for path in folder.iterdir()}
+    monkeypatch.setattr(adopt.files, "link", refuse)
+    with pytest.raises(UserError, match="import it by copying"):
+        adopt.adopt(foreign.look(folder), runs_dir, {"image_size": 8}, adopt.Wish("x", in_place=True, ask=False), lambda *_: None)  # fmt: skip
+    assert {path.name for path in folder.iterdir()} == before
+
+
+def test_a_damaged_step_is_left_out_and_said(folder: Path, runs_dir: Path) -> None:
+    (folder / "model000200.pt").write_bytes((folder / "model000200.pt").read_bytes()[:1000])
+    adopted = adopt.adopt(foreign.look(folder), runs_dir, {"image_size": 8}, adopt.Wish("x", ask=False), lambda *_: None)  # fmt: skip
+    assert [c.step for c in adopted.run.checkpoints()] == [101]
+    assert any("cut short" in sentence for sentence in adopted.told)
+
+
+def test_what_is_no_such_folder(folder: Path, runs_dir: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="no model file"):
+        foreign.look(tmp_path / "empty")
+    with pytest.raises(UserError, match="no folder"):
+        foreign.look(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="was not trained with num_channels 64: leave it out, or use --num_channels 32"):
+        adopt.adopt(foreign.look(folder), runs_dir, {"image_size": 8, "num_channels": 64}, adopt.Wish("x"), lambda *_: None)  # fmt: skip
+    with pytest.raises(UserError, match="labels 0 to 9 were trained"):
+        adopt.adopt(foreign.look(folder), runs_dir, {"image_size": 8}, adopt.Wish("x", ("a", "b"), ask=False), lambda *_: None)  # fmt: skip
+    assert list(runs_dir.glob("*")) in ([], [runs_dir / ".lock"])
+    torch.save({"state": {}, "param_groups": []}, folder / "opt000200.pt")
+    with pytest.raises(UserError, match="not AdamW's state"):
+        adopt.adopt(foreign.look(folder), runs_dir, {"image_size": 8}, adopt.Wish("x", ask=False), lambda *_: None)
+
+
+# A file to begin from
+
+
+def begin(path: Path, runs_dir: Path, total: int = 203, **settings: object) -> tuple[Session, str]:
+    """A run's first process, up to its first step, and what it said."""
+    values = {**FLAGS, "num_classes": 0, "data_dir": "cifar10-mini", "enlarge": True, "ema_rate": "0.9,0.99", "batch_size": 8, "total_steps": total, "sample_interval": 0, **settings}  # fmt: skip
+    config = adopt.check_start(data.resolve(configs.replace(Config(), {**values, "resume_checkpoint": str(path)})))
+    run = runs.create(runs_dir, "begun", config)
+    with Worker(run.folder, total) as worker:
+        return Session(run, worker), " ".join(adopt.start_from(path, config).told)
+
+
+def test_a_run_begins_from_a_model_file(folder: Path, runs_dir: Path) -> None:
+    session, told = begin(folder / "model000200.pt", runs_dir)
+    assert session.trainer.step == 201
+    assert "Beginning at step 201: weights, averages 0.9 and 0.99, optimiser" in told
+    theirs = torch.load(folder / "ema_0.9_000200.pt", weights_only=True)
+    assert torch.equal(session.trainer.ema.weights("0.9")["out.2.weight"], theirs["out.2.weight"])
+    assert session.trainer.optimizer.param_groups[0]["fused"]
+    reports = list(session.trainer.steps(203))
+    assert [r.step for r in reports] == [202, 203]
+
+
+def test_what_is_missing_beside_it_is_said(folder: Path, runs_dir: Path) -> None:
+    (folder / "opt000200.pt").unlink()
+    (folder / "ema_0.9_000200.pt").unlink()
+    session, told = begin(folder / "model000200.pt", runs_dir)
+    assert "no average of rate 0.9 beside" in told
+    assert "no optimiser's file" in told
+    assert session.trainer.step == 200
+
+
+def test_beginning_from_an_average_is_said(folder: Path, runs_dir: Path) -> None:
+    session, told = begin(folder / "ema_0.99_000200.pt", runs_dir)
+    assert "is an average of weights (rate 0.99)" in told
+    assert not session.trainer.optimizer.state
+    assert session.trainer.step == 200
+
+
+def test_a_file_with_no_steps_left_or_of_another_network(folder: Path, runs_dir: Path) -> None:
+    with pytest.raises(UserError, match="raise total_steps"):
+        begin(folder / "model000200.pt", runs_dir, total=150)
+    with pytest.raises(UserError, match="use --num_channels 32"):
+        begin(folder / "model000200.pt", runs_dir, num_channels=64)
