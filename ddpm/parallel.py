@@ -6,6 +6,7 @@ one of them ends, the others notice at their next exchange, which raises Lost.
 
 import contextlib
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
@@ -48,9 +49,13 @@ def joined() -> Iterator[None]:
     if all(gathered(torch.cuda.is_available() and place < torch.cuda.device_count())):
         torch.cuda.set_device(place)
         _gpus = dist.new_group(backend="nccl", timeout=TIMEOUT)
-    yield  # after an exception nothing is taken down: that would wait for processes that may be gone
-    dist.destroy_process_group()
-    _gpus = None
+    try:
+        yield
+    finally:
+        # Left to the interpreter's end, gloo's threads may abort the process.  NCCL would wait for those that are gone.
+        if _gpus is None or sys.exc_info()[0] is None:
+            dist.destroy_process_group()
+            _gpus = None
 
 
 def threads_each(processes: int) -> int:
