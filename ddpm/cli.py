@@ -5,10 +5,10 @@ import os
 import sys
 from collections.abc import Sequence
 
-from ddpm.commands import data, runs, sample, train
+from ddpm.commands import data, evaluate, runs, sample, together, train
 from ddpm.errors import UserError
 
-ROOMS = (train, sample, runs, data)  # in the order of --help
+ROOMS = (train, sample, evaluate, runs, data)  # in the order of --help
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -20,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("KMP_BLOCKTIME", "1")
     options = _parser().parse_args(arguments)
     try:
-        return options.command(options) or 0
+        return together.run(options.command, options) or 0
     except UserError as error:
         print(f"ddpm: {error}", file=sys.stderr)
         return 2

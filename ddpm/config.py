@@ -8,7 +8,7 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from ddpm import schedules
 from ddpm.errors import UserError
@@ -23,20 +23,20 @@ class ModelConfig:
     """The U-Net.  It is improved-diffusion's: same flags, same tensors."""
 
     image_size: int = setting(64, "Width and height of the pictures. Each level but the last halves it, so it must divide that often.", label="Image size", low=4, high=1024, unit="pixels", basic=True)  # fmt: skip
-    small_size: int = setting(0, "Super-resolution: width and height of the small pictures that the network enlarges to the image size. 0: it draws from noise alone.", label="Small size", low=0, high=1024, unit="pixels")  # fmt: skip
-    image_channels: int = setting(3, "Channels of a picture: 3 is colour, 1 is grey, 4 is colour with transparency.", label="Image channels", low=1, high=4)  # fmt: skip
+    small_size: int = setting(0, "Super-resolution: width and height of the small pictures that the network enlarges to the image size. 0: it draws from noise alone.", label="Small size", low=0, high=1024, unit="pixels", group="Super-resolution")  # fmt: skip
+    image_channels: int = setting(3, "Channels of a picture: 3 is colour, 1 is grey, 4 is colour with transparency.", label="Image channels", low=1, high=4, group="Layers")  # fmt: skip
     num_channels: int = setting(128, "Width of the network at full resolution. Twice as many make a step about four times as slow, and pictures better.", label="Channels", low=32, high=1024, basic=True)  # fmt: skip
     num_res_blocks: int = setting(2, "Residual blocks per level. More of them make a deeper, slower network.", label="Residual blocks", low=1, high=8, basic=True)  # fmt: skip
-    channel_mult: str = setting("", "Width of each level as a multiple of Channels, such as 1,2,2,2. Empty: chosen by image size.", label="Channel multipliers")  # fmt: skip
-    num_heads: int = setting(4, "Attention heads. They must divide the channels wherever there is attention.", label="Attention heads", low=1, high=64)  # fmt: skip
-    num_heads_upsample: int = setting(-1, "Attention heads in the second half of the network; -1 is as many as in the first.", label="Heads, upsampling", low=-1, high=64)  # fmt: skip
-    attention_resolutions: str = setting("16,8", "Sizes of the feature map at which attention is used, such as 16,8. Empty: only in the middle.", label="Attention at")  # fmt: skip
-    dropout: float = setting(0.0, "Share of activations dropped while training. 0.1 to 0.3 keeps small data sets from being learnt by heart.", label="Dropout", low=0.0, high=0.95)  # fmt: skip
+    channel_mult: str = setting("", "Width of each level as a multiple of Channels, such as 1,2,2,2. Empty: chosen by image size.", label="Channel multipliers", group="Layers")  # fmt: skip
+    num_heads: int = setting(4, "Attention heads. They must divide the channels wherever there is attention.", label="Attention heads", low=1, high=64, group="Layers")  # fmt: skip
+    num_heads_upsample: int = setting(-1, "Attention heads in the second half of the network; -1 is as many as in the first.", label="Heads, upsampling", low=-1, high=64, group="Layers")  # fmt: skip
+    attention_resolutions: str = setting("16,8", "Sizes of the feature map at which attention is used, such as 16,8. Empty: only in the middle.", label="Attention at", group="Layers")  # fmt: skip
+    dropout: float = setting(0.0, "Share of activations dropped while training. 0.1 to 0.3 keeps small data sets from being learnt by heart.", label="Dropout", low=0.0, high=0.95, group="Layers")  # fmt: skip
     class_cond: bool = setting(False, "Learn the classes of the data too, so that one can be asked for when sampling.", label="Class-conditional", basic=True)  # fmt: skip
-    num_classes: int = setting(0, "Number of classes when class-conditional; 0 is as many as the data has.", label="Classes", low=0, high=100000)  # fmt: skip
-    learn_sigma: bool = setting(False, "The network also predicts the variance of each step; its output has twice the channels.", label="Learned variance")  # fmt: skip
-    use_checkpoint: bool = setting(False, "Recompute activations in the backward pass: less memory, about a third slower.", label="Save memory")  # fmt: skip
-    use_scale_shift_norm: bool = setting(True, "The timestep scales and shifts each normalisation, rather than being added before it.", label="Scale-shift norm")  # fmt: skip
+    num_classes: int = setting(0, "Number of classes when class-conditional; 0 is as many as the data has.", label="Classes", low=0, high=100000, group="Layers")  # fmt: skip
+    learn_sigma: bool = setting(False, "The network also predicts the variance of each step; its output has twice the channels.", label="Learned variance", basic=True)  # fmt: skip
+    use_checkpoint: bool = setting(False, "Recompute activations in the backward pass: less memory, about a third slower.", label="Save memory", group="Layers")  # fmt: skip
+    use_scale_shift_norm: bool = setting(True, "The timestep scales and shifts each normalisation, rather than being added before it.", label="Scale-shift norm", group="Layers")  # fmt: skip
 
     @property
     def multipliers(self) -> tuple[int, ...]:
@@ -71,14 +71,14 @@ class DiffusionConfig:
 
     diffusion_steps: int = setting(1000, "Timesteps T of the diffusion process.", label="Diffusion steps", low=1, high=100000, basic=True)  # fmt: skip
     noise_schedule: str = setting("linear", "How noise grows over the timesteps. Cosine keeps more of the picture for longer, which helps at 64 pixels and below.", label="Noise schedule", choices=tuple(schedules.BETAS), basic=True)  # fmt: skip
-    timestep_respacing: str = setting("", "Train on a shortened process: 250, 10,15,20 or ddim50. Empty: all timesteps.", label="Respacing")  # fmt: skip
-    sigma_small: bool = setting(False, "Sample with the smaller of the two fixed variances (the posterior's) rather than the larger (beta).", label="Small variance")  # fmt: skip
-    predict_xstart: bool = setting(False, "The network predicts the clean picture rather than the noise.", label="Predict x_start")  # fmt: skip
-    predict_xprev: bool = setting(False, "The network predicts the slightly less noisy picture, rather than the noise.", label="Predict previous x")  # fmt: skip
-    learned_range: bool = setting(True, "A learned variance is a place between the two fixed ones. Off: the network says the variance itself, which is harder to learn.", label="Variance as a range")  # fmt: skip
-    use_kl: bool = setting(False, "Minimise the variational bound (L_vlb) instead of the squared error: better likelihood, noisier training. Goes well with the loss-second-moment sampler.", label="Minimise the bound")  # fmt: skip
-    rescale_learned_sigmas: bool = setting(True, "With a learned variance, weigh the bound down to a thousandth per timestep (L_hybrid), so that it leaves the squared error alone.", label="Rescale the bound")  # fmt: skip
-    rescale_timesteps: bool = setting(True, "Show the network timesteps on a scale of 0 to 1000, whatever T is.", label="Rescale timesteps")  # fmt: skip
+    timestep_respacing: str = setting("", "Train on a shortened process: 250, 10,15,20 or ddim50. Empty: all timesteps.", label="Respacing", group="Process")  # fmt: skip
+    sigma_small: bool = setting(False, "Sample with the smaller of the two fixed variances (the posterior's) rather than the larger (beta).", label="Small variance", group="Process")  # fmt: skip
+    predict_xstart: bool = setting(False, "The network predicts the clean picture rather than the noise.", label="Predict x_start", group="Objective")  # fmt: skip
+    predict_xprev: bool = setting(False, "The network predicts the slightly less noisy picture, rather than the noise.", label="Predict previous x", group="Objective")  # fmt: skip
+    learned_range: bool = setting(True, "A learned variance is a place between the two fixed ones. Off: the network says the variance itself, which is harder to learn.", label="Variance as a range", group="Objective")  # fmt: skip
+    use_kl: bool = setting(False, "Minimise the variational bound (L_vlb) instead of the squared error: better likelihood, noisier training. Goes well with the loss-second-moment sampler.", label="Minimise the bound", group="Objective")  # fmt: skip
+    rescale_learned_sigmas: bool = setting(True, "With a learned variance, weigh the bound down to a thousandth per timestep (L_hybrid), so that it leaves the squared error alone.", label="Rescale the bound", group="Objective")  # fmt: skip
+    rescale_timesteps: bool = setting(True, "Show the network timesteps on a scale of 0 to 1000, whatever T is.", label="Rescale timesteps", group="Process")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -96,29 +96,29 @@ class TrainConfig:
     """How it is learnt, and what is written down on the way."""
 
     total_steps: int = setting(0, "Training steps in all. 0: as many as lr_anneal_steps, or 30,000.", label="Training steps", low=0, high=10**9, basic=True)  # fmt: skip
-    batch_size: int = setting(1, "Pictures per training step.", label="Batch size", low=1, high=65536, basic=True)  # fmt: skip
-    microbatch: int = setting(-1, "Pictures in memory at once; -1 is the whole batch. Smaller saves memory and changes nothing else.", label="Microbatch", low=-1, high=65536)  # fmt: skip
-    schedule_sampler: str = setting("uniform", "Which timesteps are trained on: all alike, or more often those whose loss varies (loss-second-moment), which steadies Minimise the bound.", label="Timestep sampler", choices=("uniform", "loss-second-moment"))  # fmt: skip
+    batch_size: int = setting(1, "Pictures per training step, in each process.", label="Batch size", low=1, high=65536, basic=True)  # fmt: skip
+    microbatch: int = setting(-1, "Pictures in memory at once; -1 is the whole batch. Smaller saves memory and changes nothing else.", label="Microbatch", low=-1, high=65536, group="Optimiser")  # fmt: skip
+    schedule_sampler: str = setting("uniform", "Which timesteps are trained on: all alike, or more often those whose loss varies (loss-second-moment), which steadies Minimise the bound.", label="Timestep sampler", choices=("uniform", "loss-second-moment"), group="Optimiser")  # fmt: skip
     lr: float = setting(1e-4, "Learning rate of AdamW.", label="Learning rate", low=0.0, high=1.0, basic=True)  # fmt: skip
-    lr_warmup_steps: int = setting(0, "Let the learning rate rise from 0 over so many steps.", label="Warm-up", low=0, high=10**9, unit="steps")  # fmt: skip
-    lr_anneal_steps: int = setting(0, "Let the learning rate fall to 0 at this step; 0 keeps it constant.", label="Anneal over", low=0, high=10**9, unit="steps")  # fmt: skip
-    weight_decay: float = setting(0.0, "AdamW's weight decay.", label="Weight decay", low=0.0, high=1.0)  # fmt: skip
-    precision: str = setting("auto", "Numbers the network computes with while training: fp32 is exact; bf16 and fp16 are faster where the processor has them. auto: fp32, or with use_fp16 what suits the device.", label="Precision", choices=("auto", "fp32", "bf16", "fp16"))  # fmt: skip
-    use_fp16: bool = setting(False, "Mixed precision: fp16 with a loss scale on a GPU, bf16 on a CPU.", label="Mixed precision")  # fmt: skip
-    fp16_scale_growth: float = setting(1e-3, "With fp16: how much the logarithm (base 2) of the loss scale grows with each step that does not overflow.", label="Loss scale growth", low=0.0, high=10.0)  # fmt: skip
-    grad_clip: float = setting(0.0, "Scale gradients down to this norm when they exceed it; 0 never does.", label="Gradient clipping", low=0.0, high=10**6)  # fmt: skip
-    ema_rate: str = setting("0.9999", "Moving averages of the weights to keep, as rates with commas between. Samples are best from an average.", label="EMA rates")  # fmt: skip
-    ema_warmup: bool = setting(True, "Let each average begin fast and slow down to its rate, so that it is worth looking at after a hundred steps.", label="EMA warm-up")  # fmt: skip
-    seed: int = setting(0, "Everything random follows from it: the same seed and settings give the same run.", label="Seed", low=0, high=2**32 - 1)  # fmt: skip
-    log_interval: int = setting(10, "Steps between two lines of progress.csv; each holds the means since the last.", label="Log every", low=1, high=10**9, unit="steps")  # fmt: skip
-    log_format: str = setting("csv", "Formats of the log, with commas between: csv (always written), json (progress.json), tensorboard (event files in tb).", label="Log formats")  # fmt: skip
+    lr_warmup_steps: int = setting(0, "Let the learning rate rise from 0 over so many steps.", label="Warm-up", low=0, high=10**9, unit="steps", group="Optimiser")  # fmt: skip
+    lr_anneal_steps: int = setting(0, "Let the learning rate fall to 0 at this step; 0 keeps it constant.", label="Anneal over", low=0, high=10**9, unit="steps", group="Optimiser")  # fmt: skip
+    weight_decay: float = setting(0.0, "AdamW's weight decay.", label="Weight decay", low=0.0, high=1.0, group="Optimiser")  # fmt: skip
+    precision: str = setting("auto", "Numbers the network computes with while training: fp32 is exact; bf16 and fp16 are faster where the processor has them. auto: fp32, or with use_fp16 what suits the device.", label="Precision", choices=("auto", "fp32", "bf16", "fp16"), group="Precision")  # fmt: skip
+    use_fp16: bool = setting(False, "Mixed precision: fp16 with a loss scale on a GPU, bf16 on a CPU.", label="Mixed precision", group="Precision")  # fmt: skip
+    fp16_scale_growth: float = setting(1e-3, "With fp16: how much the logarithm (base 2) of the loss scale grows with each step that does not overflow.", label="Loss scale growth", low=0.0, high=10.0, group="Precision")  # fmt: skip
+    grad_clip: float = setting(0.0, "Scale gradients down to this norm when they exceed it; 0 never does.", label="Gradient clipping", low=0.0, high=10**6, group="Optimiser")  # fmt: skip
+    ema_rate: str = setting("0.9999", "Moving averages of the weights to keep, as rates with commas between. Samples are best from an average.", label="EMA rates", group="Optimiser")  # fmt: skip
+    ema_warmup: bool = setting(True, "Let each average begin fast and slow down to its rate, so that it is worth looking at after a hundred steps.", label="EMA warm-up", group="Optimiser")  # fmt: skip
+    seed: int = setting(0, "Everything random follows from it: the same seed and settings give the same run.", label="Seed", low=0, high=2**32 - 1, group="Beginning")  # fmt: skip
+    log_interval: int = setting(10, "Steps between two lines of progress.csv; each holds the means since the last.", label="Log every", low=1, high=10**9, unit="steps", group="Log, checkpoints, previews")  # fmt: skip
+    log_format: str = setting("csv", "Formats of the log, with commas between: csv (always written), json (progress.json), tensorboard (event files in tb).", label="Log formats", group="Log, checkpoints, previews")  # fmt: skip
     save_interval: int = setting(10000, "Steps between two checkpoints.", label="Save every", low=1, high=10**9, unit="steps", basic=True)  # fmt: skip
-    resume_checkpoint: str = setting("", "Begin from this model file, improved-diffusion's or one of ours, with the averages and the optimiser of the same step beside it.", label="Begin from")  # fmt: skip
-    keep_checkpoints: int = setting(0, "Checkpoints to keep, newest first; 0 keeps all.", label="Checkpoints kept", low=0, high=10**6)  # fmt: skip
+    resume_checkpoint: str = setting("", "Begin from this model file, improved-diffusion's or one of ours, with the averages and the optimiser of the same step beside it.", label="Begin from", group="Beginning")  # fmt: skip
+    keep_checkpoints: int = setting(0, "Checkpoints to keep, newest first; 0 keeps all.", label="Checkpoints kept", low=0, high=10**6, group="Log, checkpoints, previews")  # fmt: skip
     sample_interval: int = setting(1000, "Steps between two preview grids; 0 draws none.", label="Preview every", low=0, high=10**9, unit="steps", basic=True)  # fmt: skip
-    preview_samples: int = setting(16, "Pictures in a preview grid, always from the same noise.", label="Preview pictures", low=1, high=256)  # fmt: skip
-    preview_steps: int = setting(25, "DDIM steps per preview picture: more are better and slower.", label="Preview steps", low=1, high=1000)  # fmt: skip
-    threads: int = setting(0, "CPU threads to train with; 0 is one per physical core.", label="Threads", low=0, high=1024)  # fmt: skip
+    preview_samples: int = setting(16, "Pictures in a preview grid, always from the same noise.", label="Preview pictures", low=1, high=256, group="Log, checkpoints, previews")  # fmt: skip
+    preview_steps: int = setting(25, "DDIM steps per preview picture: more are better and slower.", label="Preview steps", low=1, high=1000, group="Log, checkpoints, previews")  # fmt: skip
+    threads: int = setting(0, "CPU threads to train with; 0 is one per physical core.", label="Threads", low=0, high=1024, group="Precision")  # fmt: skip
 
     @property
     def ema_rates(self) -> tuple[str, ...]:
@@ -147,6 +147,48 @@ class Config:
     class_names: tuple[str, ...] = ()  # of the data, in label order
 
 
+def unused(config: Config) -> set[str]:
+    """Names of settings that mean nothing beside the others."""
+    model, diffusion, train = config.model, config.diffusion, config.train
+    idle = {
+        "num_classes": not model.class_cond,
+        "learned_range": not model.learn_sigma,
+        "rescale_learned_sigmas": not model.learn_sigma or diffusion.use_kl,
+        "sigma_small": model.learn_sigma,
+        "predict_xprev": diffusion.predict_xstart,
+        "predict_xstart": diffusion.predict_xprev,
+        "fp16_scale_growth": train.precision != "fp16" and not train.use_fp16,
+        "preview_samples": not train.sample_interval,
+        "preview_steps": not train.sample_interval,
+        "num_heads_upsample": not model.attention_resolutions.strip(),
+    }
+    return {name for name, true in idle.items() if true}
+
+
+class Objective(NamedTuple):
+    """What training makes smaller, by its name in the papers and in plain words."""
+
+    name: str
+    words: str
+
+
+def objective(config: Config) -> Objective:
+    """The objective that the settings make up."""
+    model, diffusion = config.model, config.diffusion
+    predicted = "clean picture" if diffusion.predict_xstart else "previous x" if diffusion.predict_xprev else "noise"
+    if diffusion.use_kl:
+        variance = "mean and variance" if model.learn_sigma else "mean"
+        return Objective(
+            "L_vlb", f"The variational bound on the likelihood trains {variance}, by way of the {predicted}."
+        )
+    error = f"squared error of the predicted {predicted}"
+    if not model.learn_sigma:
+        return Objective("L_simple", f"The {error}.")
+    if diffusion.rescale_learned_sigmas:
+        return Objective("L_hybrid", f"The {error}, and a small share of the variational bound for the variance.")
+    return Objective("L_simple + L_vlb", f"The {error}, and the whole variational bound for the variance.")
+
+
 @dataclass(frozen=True)
 class FromCheckpoint:
     """Which weights to use, and over which timesteps."""
@@ -169,7 +211,7 @@ class SampleConfig(FromCheckpoint):
     eta: float = setting(0.0, "Fresh noise in each DDIM step: 0 none, 1 as much as DDPM.", label="eta", low=0.0, high=1.0, basic=True)  # fmt: skip
     sigma_small: bool | None = setting(None, "Which fixed variance ancestral sampling uses. Empty: as in training.", label="Small variance")  # fmt: skip
     classes: str = setting("", "Classes to draw, by name, number or range (0-9) with commas between. Empty: all in turn.", label="Classes", basic=True)  # fmt: skip
-    base_samples: str = setting("", "Super-resolution: the small pictures to enlarge, as an .npz of samples or a folder of images.", label="Small pictures")  # fmt: skip
+    base_samples: str = setting("", "Super-resolution: the small pictures to enlarge, in turn: an .npz of samples or a folder of images of the small size; or, made small, those of a data set by name, or of the model's own (data).", label="Small pictures")  # fmt: skip
 
 
 @dataclass(frozen=True)

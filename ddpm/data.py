@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import portalocker
@@ -23,13 +23,14 @@ from ddpm.config import Config, DataConfig, ModelConfig, replace
 from ddpm.errors import UserError
 from ddpm.sources import SOURCES, Decode, Source, cache_folder, open_source
 
-__all__ = ["SOURCES", "Dataset", "Description", "Stream", "describe", "open_dataset", "resolve"]
+__all__ = ["SOURCES", "Dataset", "Description", "Split", "Stream", "describe", "open_dataset", "part_of", "resolve"]
 
 CACHE_FORMAT = 1  # raise it when the same source gives other pixels
 BLOCK = 256  # pictures decoded between two writes
 FEW = 100  # pictures, below which a model soon knows them by heart
 
 Progress = Callable[[int, int], None]  # (pictures done, pictures in all)
+Split = Literal["all", "train", "test"]
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class Description:
     text: str  # one line: "Folder, classes by file name: 5,085 images, 10 classes"
     size: tuple[int, int] | None  # width and height of the first picture; None when drawn at any size
     notices: tuple[str, ...]  # sentences worth telling
+    test_count: int = 0  # pictures of the data's own test part, which are not among the others
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,9 +54,15 @@ class Dataset:
     labels: np.ndarray | None  # int64 [N], places in class_names
     class_names: tuple[str, ...]
     notices: tuple[str, ...]  # sentences worth telling
+    places: np.ndarray | None = None  # of the images that belong to this part of the data; None: all
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.images if self.places is None else self.places)
+
+    def take(self, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """Pictures by their number in this part: uint8 [n, H, W, C], and labels int64 [n], if the data has any."""
+        places = chosen if self.places is None else self.places[chosen]
+        return self.images[places], None if self.labels is None else self.labels[places]
 
 
 def describe(data_dir: str) -> Description:
@@ -62,18 +70,22 @@ def describe(data_dir: str) -> Description:
     return _describe(open_source(data_dir))
 
 
-def _describe(source: Source) -> Description:
+def _describe(source: Source, used: int | None = None) -> Description:
+    """`used`: how many of the pictures are learnt from, where that is not all."""
     names = source.class_names
     counts = () if source.labels is None else tuple(int(n) for n in np.bincount(source.labels, minlength=len(names)))
     pictures, classes = _number(source.count, "image", "images"), _number(len(names), "class", "classes")
     notices = []
-    if source.count < FEW:
-        notices.append(f"Only {pictures}: the model will soon know them by heart rather than learn from them.")
+    if (used or source.count) < FEW:
+        notices.append(
+            f"Only {_number(used or source.count, 'image', 'images')}: the model will soon know them by heart rather than learn from them."
+        )
     missing = [name for name, count in zip(names, counts, strict=True) if not count]
     if missing:
         notices.append(f"There are no images of {len(missing)} of the classes: {', '.join(missing[:5])}.")
     text = f"{source.kind}: {pictures}, {classes}" if names else f"{source.kind}: {pictures}"
-    return Description(source.count, names, counts, text, source.size, tuple(notices))
+    test = source.test_part()
+    return Description(source.count, names, counts, text, source.size, tuple(notices), test.count if test else 0)
 
 
 def _number(count: int, one: str, many: str) -> str:
@@ -101,17 +113,59 @@ def resolve(config: Config) -> Config:
     return replace(config, {"class_names": names, "num_classes": model.num_classes or len(names)})
 
 
-def open_dataset(data: DataConfig, model: ModelConfig, progress: Progress | None = None) -> Dataset:
+def part_of(data: DataConfig, split: str) -> Split:
+    """The part that `split` means with this data: "auto" is "test" where there is one.
+
+    Raises UserError when "test" is asked of data that has none.
+    """
+    there = data.hold_out > 0 or open_source(data.data_dir).test_part() is not None
+    if split == "test" and not there:
+        raise UserError(
+            f"{data.data_dir} has no test part, and none of it was held out: evaluate on other data or on part train, "
+            "or train with hold_out 0.1."
+        )
+    return "test" if there and split != "train" else "train"
+
+
+def held_out_count(count: int, share: float) -> int:
+    """How many of `count` pictures training never sees: at least one where any are to be held out, never all."""
+    return min(max(1, round(share * count)), count - 1) if share > 0 else 0
+
+
+def _part(count: int, share: float, split: Split, seed: int) -> np.ndarray | None:
+    """The places of the pictures of a part, increasing, [n] of `count`; None: all."""
+    held = held_out_count(count, share)
+    if split == "all" or (split == "train" and not held):
+        return None
+    # Sorted raw bits, as in Stream; with a key, so that they are no epoch's.
+    bits = np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(1,)))
+    order = np.argsort(bits.random_raw(count), kind="stable")
+    return np.sort(order[:held] if split == "test" else order[held:])
+
+
+def open_dataset(
+    data: DataConfig, model: ModelConfig, progress: Progress | None = None, *, split: Split = "train", seed: int = 0
+) -> Dataset:
     """The pictures of `data.data_dir` at `model.image_size` with `model.image_channels`.
+
+    split: "train" leaves out what `data.hold_out` sets apart by the training's `seed`; "test" is the data's own
+    test part, or else what was set apart; "all" is everything but such a test part.
 
     They are decoded into the cache folder the first time, with `progress(done, total)` called now and then, and
     again when the source has changed; a second process waits for the first.
 
-    Raises UserError when there is no such data, when a picture is broken, or smaller than asked for while
+    Raises UserError when there is no such data or part, when a picture is broken, or smaller than asked for while
     `data.enlarge` is False; DiskFull.
     """
     source = open_source(data.data_dir)
-    path = _cache_path(source, data, model)
+    own = source.test_part() if split == "test" else None
+    if split == "test" and own is None:
+        part_of(data, split)  # raises where nothing is held out, either
+    if data.hold_out and source.count < 2:
+        raise UserError(f"{data.data_dir} has only one image, so none can be held out: set hold_out to 0, or add images.")  # fmt: skip
+    places = None if own else _part(source.count, data.hold_out, split, seed)
+    source = own or source
+    path = _cache_path(source, data, model, "test" if own else "")
     cached = _open_cache(path, source, model)
     if cached is None:
         try:
@@ -124,18 +178,41 @@ def open_dataset(data: DataConfig, model: ModelConfig, progress: Progress | None
                 "that you may write to in the environment variable DDPM_CACHE."
             ) from error
     pixels, notices = cached
-    return Dataset(pixels, source.labels, source.class_names, (*_describe(source).notices, *notices))
+    used = None if places is None else len(places)
+    return Dataset(pixels, source.labels, source.class_names, (*_describe(source, used).notices, *notices), places)
+
+
+def class_numbers(config: Config, class_names: tuple[str, ...]) -> np.ndarray | None:
+    """The network's number of each class of some data, int64 [classes]; None for a network without classes.
+
+    Classes are told by their names where the network's are known, else by their place.  Raises UserError when
+    the data has none, or others.
+    """
+    if not config.model.class_cond:
+        return None
+    if not class_names:
+        raise UserError("The model was trained with classes, and these pictures have none: use pictures that are sorted into its classes.")  # fmt: skip
+    known = config.class_names or class_names[: config.model.num_classes]
+    unknown = [name for name in class_names if name not in known]
+    if unknown:
+        have = ", ".join(known[:10]) if config.class_names else f"{config.model.num_classes} classes"
+        raise UserError(
+            f"The pictures have classes that the model does not know ({', '.join(unknown[:5])}): it was trained with {have}; "
+            "use pictures of those."
+        )
+    return np.array([known.index(name) for name in class_names], dtype=np.int64)
 
 
 Cached = tuple[np.ndarray, tuple[str, ...]]  # pictures and notices
 
 
-def _cache_path(source: Source, data: DataConfig, model: ModelConfig) -> Path:
+def _cache_path(source: Source, data: DataConfig, model: ModelConfig, part: str = "") -> Path:
     """WHERE-SIZExCHANNELS-WHAT.npy: WHAT changes when the source does, and the old file is then of no use."""
     where = data.data_dir if data.data_dir in SOURCES else os.path.realpath(os.path.expanduser(data.data_dir))
     what = json.dumps([CACHE_FORMAT, source.identity()])
     size = f"{model.image_size}x{model.image_channels}"
-    return cache_folder() / "images" / f"{_short_hash(f'{where}|{data.enlarge}')}-{size}-{_short_hash(what)}.npy"
+    which = f"{where}|{data.enlarge}{part and '|'}{part}"
+    return cache_folder() / "images" / f"{_short_hash(which)}-{size}-{_short_hash(what)}.npy"
 
 
 def _short_hash(text: str) -> str:
@@ -254,13 +331,16 @@ class Stream:
         self.position = position  # pictures drawn so far
         self._epoch = -1
 
-    def next(self, n: int) -> tuple[np.ndarray, np.ndarray | None]:
-        """The next n pictures, uint8 [n, H, W, C], and their labels int64 [n], if the data has any."""
-        order, flips = self._draw(n)
-        pixels = self.dataset.images[order]
+    def next(self, n: int, part: slice = slice(None)) -> tuple[np.ndarray, np.ndarray | None]:
+        """The next n pictures, uint8 [n, H, W, C], and their labels int64 [n], if the data has any.
+
+        Of the n, only those of `part` are read and given.
+        """
+        order, flips = (drawn[part] for drawn in self._draw(n))
+        pixels, labels = self.dataset.take(order)
         if self.random_flip:
             pixels[flips] = pixels[flips, :, ::-1]
-        return pixels, None if self.dataset.labels is None else self.dataset.labels[order]
+        return pixels, labels
 
     def _draw(self, n: int) -> tuple[np.ndarray, np.ndarray]:
         """The next n places in the data, and which of them to mirror."""

@@ -1,15 +1,36 @@
-"""How well a model knows pictures it is shown: the variational bound in bits per dimension."""
+"""How well a model knows pictures it is shown: the variational bound in bits per dimension.
 
-from collections.abc import Callable
-from typing import NamedTuple
+for measured in measure(network, config, EvalConfig(num_samples=100), dataset):
+    print(measured.so_far.count, "pictures measured")
+"""
 
+import dataclasses
+import io
+import math
+import shlex
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from statistics import NormalDist
+from typing import Any, NamedTuple
+
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from ddpm import diffusion, losses
-from ddpm.config import DiffusionConfig
+from ddpm import config as configs
+from ddpm import data, diffusion, files, images, losses, parallel, sample
+from ddpm.config import Config, DataConfig, DiffusionConfig, EvalConfig
+from ddpm.data import Dataset, Stream
 from ddpm.diffusion import Condition, Network
+from ddpm.errors import UserError
+from ddpm.jobs import Stopped, Worker
+from ddpm.runs import EvaluationJob, Run
 from ddpm.schedules import Schedule
+
+LEAST = 16  # pictures, before which the confidence interval is not trusted to end anything
+TERMS = EvaluationJob.TERMS
 
 Noise = Callable[[int, int], Tensor]  # (place k of a picture, timestep index t) -> [C, H, W] ~ N(0, I)
 
@@ -24,7 +45,14 @@ class Bits(NamedTuple):
     mse: Tensor  # [N, T] mean squared error of the predicted noise
 
 
-@torch.no_grad()
+class Call(NamedTuple):
+    """One network call of those that measure some pictures."""
+
+    done: int  # calls so far, 1 .. total
+    total: int
+    bits: Bits | None = None  # of all the pictures, after the last call
+
+
 def bits_per_dim(
     network: Network,
     full: Schedule,
@@ -36,17 +64,36 @@ def bits_per_dim(
     clip: bool = True,
     rows: int = 64,
 ) -> Bits:
-    """The bound of each of the pictures x_start [N, C, H, W] over `schedule` (Ho et al. 2020, Eq. 5).
+    """The bound of each of the pictures x_start [N, C, H, W] over `schedule` (Ho et al. 2020, Eq. 5)."""
+    *_, last = calls(network, full, schedule, settings, x_start, noise, condition, clip, rows)
+    assert last.bits is not None
+    return last.bits
 
-    Pictures times timesteps go through the network `rows` at a time, which bounds the memory.
+
+@torch.no_grad()
+def calls(
+    network: Network,
+    full: Schedule,
+    schedule: Schedule,
+    settings: DiffusionConfig,
+    x_start: Tensor,
+    noise: Noise,
+    condition: Condition | None = None,
+    clip: bool = True,
+    rows: int = 64,
+) -> Iterator[Call]:
+    """What `bits_per_dim` does, a network call at a time.
+
+    Pictures times timesteps go through the network `rows` at a time, which bounds the memory: one picture's
+    timesteps from the last to the first, then the next picture's.
     """
     count, T = len(x_start), len(schedule)
-    terms = {name: torch.zeros(count, T, dtype=torch.float64) for name in ("vb", "xstart_mse", "mse")}
-    pairs = [(k, t) for t in reversed(range(T)) for k in range(count)]
-    for begin in range(0, len(pairs), rows):
-        chunk = pairs[begin : begin + rows]
-        places, index = (torch.tensor(column, device=x_start.device) for column in zip(*chunk, strict=True))
-        drawn = torch.stack([noise(k, t) for k, t in chunk]).to(x_start.device)
+    terms = {name: torch.zeros(count, T, dtype=torch.float64) for name in TERMS}
+    total = -(-count * T // rows)
+    for call in range(total):
+        pairs = [(i // T, T - 1 - i % T) for i in range(call * rows, min((call + 1) * rows, count * T))]
+        places, index = (torch.tensor(column, device=x_start.device) for column in zip(*pairs, strict=True))
+        drawn = torch.stack([noise(k, t) for k, t in pairs]).to(x_start.device)
         told = {name: value[places] for name, value in (condition or {}).items()}
         denoise = diffusion.denoiser(network, full, settings, told, clip)
         clean = x_start[places]
@@ -60,5 +107,252 @@ def bits_per_dim(
         }
         for name, values in found.items():
             terms[name][places.cpu(), index.cpu()] = values.double().cpu()
+        if call + 1 < total:
+            yield Call(call + 1, total)
     prior = losses.prior_bpd(schedule, x_start).double().cpu()
-    return Bits(terms["vb"].sum(dim=1) + prior, prior, **terms)
+    yield Call(total, total, Bits(terms["vb"].sum(dim=1) + prior, prior, **terms))
+
+
+class Tally:
+    """Means over the pictures measured so far, over T timesteps."""
+
+    def __init__(self, T: int):
+        self.totals: list[float] = []  # bits per dimension of each picture
+        self._prior = 0.0
+        self._sums = {name: np.zeros(T) for name in TERMS}
+
+    def add(self, bits: Bits, k: int) -> None:
+        """Count picture k of these in.  Raises UserError where it came out as no number."""
+        total = float(bits.total[k])
+        if not math.isfinite(total):
+            raise UserError(
+                f"Picture {self.count + 1} came out as {total} bits/dim, so the weights are broken or the settings are "
+                "not theirs: use another checkpoint, or the flags that it was trained with."
+            )
+        self.totals.append(total)
+        self._prior += float(bits.prior[k])
+        for name, sums in self._sums.items():
+            sums += getattr(bits, name)[k].numpy()
+
+    @property
+    def count(self) -> int:
+        return len(self.totals)
+
+    @property
+    def mean(self) -> float:
+        """Bits per dimension."""
+        return math.fsum(self.totals) / self.count
+
+    @property
+    def ci95(self) -> float | None:
+        """How far the 95 % confidence interval of the mean reaches to either side; None for a single picture."""
+        if self.count < 2:
+            return None
+        variance = math.fsum((total - self.mean) ** 2 for total in self.totals) / (self.count - 1)
+        return student_t(self.count - 1) * math.sqrt(variance / self.count)
+
+    @property
+    def prior(self) -> float:
+        return self._prior / self.count
+
+    def terms(self) -> dict[str, np.ndarray]:
+        """Means over the pictures, float64 [T], t = 0 first."""
+        return {name: sums / self.count for name, sums in self._sums.items()}
+
+
+def student_t(freedom: int) -> float:
+    """The 97.5 % quantile of Student's t: two digits beyond the point at least, for any degrees of freedom."""
+    few = (12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622)
+    if freedom <= len(few):
+        return few[freedom - 1]
+    z = NormalDist().inv_cdf(0.975)  # and its expansion in 1 / freedom (Abramowitz & Stegun, 26.7.5)
+    second = (z**3 + z) / 4, (5 * z**5 + 16 * z**3 + 3 * z) / 96, (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
+    return z + sum(term / freedom**power for power, term in enumerate(second, start=1))
+
+
+class Measured(NamedTuple):
+    """Progress of measuring many pictures: a network call of this process, or what all processes have found."""
+
+    done: int  # network calls
+    total: int
+    together: bool  # whether every process is at this point, with the same so_far
+    so_far: Tally  # grows from record to record
+
+
+def measure(
+    network: Network, config: Config, settings: EvalConfig, dataset: Dataset, device: torch.device | str = "cpu"
+) -> Iterator[Measured]:
+    """Measure `num_samples` pictures of the data, in an order that the seed decides.
+
+    Several processes take turns of pictures and share what they find.  The noise of picture k at timestep t depends
+    on (seed + k, t) alone, so the result depends neither on how many they are, nor on `rows` or `batch_size`.
+    Every `batch_size` pictures the confidence interval of the mean may end it: see `until_ci`.
+
+    Raises UserError when the data has not the classes that the network was told.
+    """
+    full, schedule = sample.process(config, settings)
+    numbers = data.class_numbers(config, dataset.class_names)
+    count, T = min(settings.num_samples, len(dataset)), len(schedule)
+    turn = max(1, settings.rows // T)  # pictures of one process until it shares
+    size, per_turn = parallel.size(), -(-turn * T // settings.rows)
+    rounds = -(-count // (turn * size))
+    stream = Stream(dataset, settings.seed)
+    so_far = Tally(T)
+    for number in range(rounds):
+        start = (number * size + parallel.rank()) * turn
+        bits = None
+        if start < count:
+            stream.position = start
+            pixels, labels = stream.next(min(turn, count - start))
+            x_start = torch.from_numpy(images.to_float(pixels)).to(device)
+            noise = noise_of(settings.seed + start, x_start.shape[1:])
+            told = _condition(config, x_start, None if numbers is None or labels is None else numbers[labels])
+            for call in calls(network, full, schedule, config.diffusion, x_start, noise, told, settings.clip_denoised, settings.rows):  # fmt: skip
+                yield Measured(number * per_turn + call.done, rounds * per_turn, False, so_far)
+                bits = call.bits
+        narrow = False
+        found = [(part, k) for part in parallel.gathered(bits) if part for k in range(len(part.total))]
+        for part, k in found:
+            so_far.add(part, k)
+            if narrow := is_narrow(so_far, settings):
+                break
+        yield Measured((number + 1) * per_turn, rounds * per_turn, True, so_far)
+        if narrow:
+            return
+
+
+def is_narrow(so_far: Tally, settings: EvalConfig) -> bool:
+    """Whether the mean is known as well as `until_ci` asks for."""
+    if not settings.until_ci or so_far.count < LEAST or so_far.count % settings.batch_size:
+        return False
+    return so_far.ci95 is not None and so_far.ci95 <= settings.until_ci
+
+
+def noise_of(seed: int, shape: torch.Size) -> Noise:
+    """Noise for picture k and timestep t that depends on (seed + k, t) alone."""
+
+    def noise(k: int, t: int) -> Tensor:
+        (state,) = np.random.SeedSequence((seed + k, t)).generate_state(1, np.uint64)
+        return torch.randn(shape, generator=torch.Generator().manual_seed(int(state >> np.uint64(1))))
+
+    return noise
+
+
+def _condition(config: Config, x_start: Tensor, labels: np.ndarray | None) -> Condition:
+    told = {} if labels is None else {"y": torch.from_numpy(labels).to(x_start.device)}
+    small = config.model.small_size
+    return {**told, "low_res": F.interpolate(x_start, (small, small), mode="area")} if small else told
+
+
+def evaluate_source(
+    folder: Path, worker: Worker | None, source: Run | Path, settings: EvalConfig, flags: Mapping[str, Any]
+) -> Iterator[Measured]:
+    """Measure a run, or a checkpoint file, into a job's folder.
+
+    `flags` are model and diffusion settings for a file that does not hold its own.  Raises UserError when
+    they contradict it.  `worker` is the main process's; others have none, and write nothing.
+    """
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    weights, config, path = parallel.from_main(lambda: sample.chosen(source, settings, flags))
+    device = parallel.device()
+    network = sample.network_of(weights, config, path.name, device)
+    told = [] if weights.config else [word for name, value in flags.items() for word in (f"--{name}", str(value))]
+    command = ["ddpm", "nll", "--model_path", str(path), *told, *configs.to_flags(settings)]
+    about = {"checkpoint": sample.origin(weights, path), "command": shlex.join(command)}
+    yield from evaluate_into(folder, worker, network, config, settings, about, device)
+
+
+def evaluate_into(
+    folder: Path,
+    worker: Worker | None,
+    network: Network,
+    config: Config,
+    settings: EvalConfig,
+    about: Mapping[str, Any],
+    device: torch.device | str = "cpu",
+) -> Iterator[Measured]:
+    """Measure into a job's folder: settings.json at once, then the terms as improved-diffusion writes them, result.json.
+
+    `about` is told in both.  Asked to stop, it keeps the pictures that are measured.
+    """
+    job = EvaluationJob(folder)
+    if job.result:
+        raise UserError(f"{folder} already holds an evaluation: choose another --out.")
+    dataset, where = open_pictures(config, settings, worker)
+    count = min(settings.num_samples, len(dataset))
+    said = {"evaluation": dataclasses.asdict(settings), "data": where, **about}
+    if worker:
+        files.write_json(folder / "settings.json", said)
+        worker.beat(state="running", message=f"Measuring {count:,} pictures")
+    began, stop = time.monotonic(), False
+    so_far = Tally(0)
+    for measured in measure(network, config, settings, dataset, device):
+        so_far = measured.so_far
+        if worker:
+            _beat(worker, measured, time.monotonic() - began)
+            stop = stop or "stop" in worker.heard()
+        yield measured
+        if parallel.told(stop) if measured.together else stop and not parallel.active():
+            break
+    if not worker:
+        return
+    ended = "all" if so_far.count == count else "until_ci" if is_narrow(so_far, settings) else "stopped"
+    if so_far.count:
+        _keep(job, so_far, {**said, "asked": settings.num_samples, "ended": ended, "seconds": time.monotonic() - began})
+    worker.beat(
+        state="stopped" if ended == "stopped" else "finished",
+        seconds_left=0.0,
+        message=f"Stopped with {so_far.count:,} of {count:,} pictures measured" if ended == "stopped" else "",
+    )
+
+
+def open_pictures(config: Config, settings: EvalConfig, worker: Worker | None) -> tuple[Dataset, dict[str, Any]]:
+    """The pictures to measure, and what they are, for the record: data_dir, part and count."""
+    own = settings.data_dir in ("", config.data.data_dir)
+    place = config.data if own else DataConfig(settings.data_dir)
+    if not place.data_dir:
+        raise UserError("No pictures are named, and the file does not say what it was trained on: name them with --data_dir.")  # fmt: skip
+    split = data.part_of(place, settings.split)
+
+    def progress(done: int, total: int) -> None:
+        if worker:
+            worker.beat(message=f"Reading the data: {done} of {total} images")
+            if "stop" in worker.heard() and not parallel.active():
+                raise Stopped
+
+    dataset = data.open_dataset(place, config.model, progress, split=split, seed=config.train.seed)
+    part = split if own or split == "test" else "all"
+    return dataset, {"data_dir": place.data_dir, "part": part, "count": len(dataset)}
+
+
+def _beat(worker: Worker, measured: Measured, elapsed: float) -> None:
+    so_far = measured.so_far
+    found = {"bits_per_dim": so_far.mean, "ci95": so_far.ci95} if so_far.count else {}
+    worker.beat(
+        step=measured.done,
+        total_steps=measured.total,
+        steps_per_second=measured.done / elapsed,
+        seconds_left=elapsed / measured.done * (measured.total - measured.done),
+        metrics={"pictures": so_far.count, **found},
+    )
+
+
+def _keep(job: EvaluationJob, so_far: Tally, about: Mapping[str, Any]) -> None:
+    """Write improved-diffusion's three files (arr_0: [T], t = T-1 first), then result.json."""
+    terms = so_far.terms()
+    for name, values in terms.items():
+        packed = io.BytesIO()  # numpy writes only into what can be read as well
+        np.savez(packed, values[::-1])
+        files.write_bytes(job.terms_path(name), packed.getvalue())
+    T = len(terms["vb"])
+    quarters = np.bincount(4 * np.arange(T) // T, weights=terms["vb"], minlength=4)
+    found = {
+        "bits_per_dim": so_far.mean,
+        "ci95": so_far.ci95,
+        "prior": so_far.prior,
+        "vb_quarters": quarters.tolist(),  # bits per dimension, the least noisy timesteps first
+        "pictures": so_far.count,
+        "timesteps": T,
+    }
+    files.write_json(job.folder / "result.json", {**found, **about})

@@ -38,7 +38,7 @@ from ddpm.errors import UserError
 from ddpm.runs import Run
 
 EXCEL_ROWS = 1_048_576  # of a sheet, the header among them
-CHARTS = ("grad_norm", "loss", "mse")
+CHARTS = ("grad_norm", "loss", "mse", "vb", "lg_loss_scale")  # those that the log has
 CHART_POINTS = 2000
 PICTURE_PIXELS = 512  # an embedded grid is enlarged to about so many
 

@@ -21,11 +21,15 @@ def setting(
     choices: tuple[str, ...] = (),
     unit: str = "",
     basic: bool = False,
+    group: str = "More",
 ) -> Any:
-    """A field with what forms and flags need to know.  `basic` ones are shown without being asked for."""
+    """A field with what forms and flags need to know.
+
+    `basic` ones are shown without being asked for, the others in a fold with those of their `group`.
+    """
     return field(
         default=default,
-        metadata=dict(help=help, label=label, low=low, high=high, choices=choices, unit=unit, basic=basic),
+        metadata=dict(help=help, label=label, low=low, high=high, choices=choices, unit=unit, basic=basic, group=group),
     )
 
 
@@ -42,6 +46,7 @@ class Setting(NamedTuple):
     choices: tuple[str, ...]
     unit: str
     basic: bool
+    group: str
 
 
 def settings(section: type) -> list[Setting]:

@@ -141,6 +141,34 @@ def grid(pixels: np.ndarray, columns: int | None = None, gap: int = 2, scale: in
     return canvas.repeat(scale, axis=0).repeat(scale, axis=1)
 
 
+def shrunk(pixels: np.ndarray, size: int) -> np.ndarray:
+    """Pictures uint8 [N, H, W, C] as uint8 [N, size, size, C]: each pixel the mean of the area that it covers.
+
+    The areas are those of torch's area interpolation, with which a super-resolution model is trained.
+    """
+    _, height, width, _ = pixels.shape
+    rows, columns = _areas(height, size), _areas(width, size)
+    means = np.einsum("ih,nhwc,jw->nijc", rows, pixels.astype(np.float32), columns, optimize=True)
+    return np.rint(means).astype(np.uint8)
+
+
+def _areas(length: int, parts: int) -> np.ndarray:
+    """[parts, length]: the share of each of `length` pixels in each of `parts` means, which may overlap by a pixel."""
+    first = np.arange(parts) * length // parts
+    end = -(-np.arange(1, parts + 1) * length // parts)
+    places = np.arange(length)
+    inside = (places >= first[:, None]) & (places < end[:, None])
+    return (inside / inside.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def pairs(small: np.ndarray, large: np.ndarray) -> np.ndarray:
+    """A grid of pairs: each of the pictures small, uint8 [N, h, w, C], enlarged to squares, and large, [N, H, W, C]."""
+    _, height, width, _ = large.shape
+    rows, columns = np.arange(height) * small.shape[1] // height, np.arange(width) * small.shape[2] // width
+    beside = np.concatenate([small[:, rows][:, :, columns], large], axis=2)
+    return grid(beside, columns=math.ceil(math.sqrt(len(beside) / 2)))
+
+
 def strip(pixels: np.ndarray, gap: int = 2, scale: int = 1) -> np.ndarray:
     """Pictures uint8 [N, H, W, C] in one row: uint8 [H', W', C]."""
     return grid(pixels, columns=len(pixels), gap=gap, scale=scale)

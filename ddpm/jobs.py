@@ -226,6 +226,7 @@ class Worker:
         self._status = Status(state, total_steps=total_steps)
         self._interrupted = False
         self._written = 0.0
+        self._handlers: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
         self._lock = self._locked()
@@ -271,7 +272,6 @@ class Worker:
             beat=before.beat if before else 0,
         )
         self.beat(now=True)
-        self._handlers: dict[int, Any] = {}
         with contextlib.suppress(ValueError):  # not in the main thread: nobody's signals to take
             for number in SIGNALS:
                 if signal.getsignal(number) is not signal.SIG_IGN:  # nohup's, for one
@@ -331,3 +331,27 @@ class Worker:
             return False
         before, self._control_seen = self._control_seen, (stat.st_mtime_ns, stat.st_ino)
         return self._control_seen != before
+
+
+class Helper(Worker):
+    """A process that works with the one that holds the lock: it leaves the folder alone, and hears of a stop from that one.
+
+    Signals to stop are meant for all and answered by the other, whose end is noticed soon enough.
+    """
+
+    def __enter__(self) -> Self:
+        with contextlib.suppress(ValueError):  # not in the main thread: nobody's signals to take
+            self._handlers = {number: signal.signal(number, lambda *_: None) for number in SIGNALS}
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler or signal.SIG_DFL)
+        return isinstance(error, Stopped)
+
+    def beat(self, now: bool = False, **changes: Any) -> None:
+        """Nothing: the other one beats."""
+
+    def heard(self) -> set[str]:
+        """Nothing: the other one hears."""
+        return set()

@@ -11,7 +11,7 @@ import psutil
 import torch
 
 from ddpm import config as configs
-from ddpm import files, sample
+from ddpm import files, low_res, sample
 from ddpm.config import Config, SampleConfig
 from ddpm.data import Dataset
 from ddpm.errors import UserError
@@ -67,9 +67,12 @@ def _preview_seconds(trainer: Trainer) -> float:
     """Seconds for one preview grid, from one step of drawing it."""
     train = trainer.config.train
     settings = SampleConfig(num_samples=min(train.preview_samples, 16), use_ddim=True, timestep_respacing="1")
+    small = None
+    if trainer.config.model.super_res:
+        small = low_res.of_dataset(trainer.stream.dataset, trainer.config, settings.num_samples)
     trainer.model.eval()
     began = time.monotonic()
-    list(sample.draw(trainer.model, trainer.config, settings, trainer.device))
+    list(sample.draw(trainer.model, trainer.config, settings, trainer.device, small))
     return (time.monotonic() - began) * train.preview_steps * train.preview_samples / settings.num_samples
 
 

@@ -130,6 +130,15 @@ class MetricReader:
         return self._frame
 
 
+def columns_of(path: Path) -> tuple[str, ...]:
+    """The columns of a progress.csv; none where there is no file yet."""
+    try:
+        with open(path, "rb") as file:
+            return tuple(_names(file.readline()))
+    except FileNotFoundError:
+        return ()
+
+
 def _names(header: bytes) -> list[str]:
     return [name for name in header.decode(errors="replace").strip().split(",") if name]
 

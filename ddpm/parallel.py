@@ -1,14 +1,70 @@
 """Several processes that work as one: who this one is, and how they share.  Without torchrun there is just one.
 
-torchrun tells each process its rank and how many there are; they talk by gloo on CPUs and NCCL on GPUs.
+torchrun tells each process its rank and how many there are; they talk by gloo, and on GPUs add up by NCCL.  When
+one of them ends, the others notice at their next exchange, which raises Lost.
 """
 
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
 from typing import Any, TypeVar
 
+import psutil
 import torch
 import torch.distributed as dist
+from torch import Tensor
+
+from ddpm.errors import UserError
 
 T = TypeVar("T")
+
+TIMEOUT = timedelta(minutes=10)  # of one exchange; a process that ends is noticed at once, a cable pulled out is not
+PULSE = 30.0  # seconds after which who waits hears that the other still works
+
+
+class Lost(UserError):
+    """Another process has ended, or cannot be reached any more."""
+
+    def __init__(self) -> None:
+        super().__init__("Another process of this work ended, or could not be reached: start all of them again.")
+
+
+_gpus: dist.ProcessGroup | None = None  # where every process has a GPU of its own
+
+
+@contextlib.contextmanager
+def joined() -> Iterator[None]:
+    """Meet the other processes that torchrun started, for as long as the block lasts.
+
+    Each takes its share of this machine's cores.  Raises Lost when they do not meet within TIMEOUT.
+    """
+    global _gpus
+    place = int(os.environ["LOCAL_RANK"])
+    torch.set_num_threads(threads_each(int(os.environ["LOCAL_WORLD_SIZE"])))
+    with _exchange():
+        dist.init_process_group("gloo", timeout=TIMEOUT)
+    if all(gathered(torch.cuda.is_available() and place < torch.cuda.device_count())):
+        torch.cuda.set_device(place)
+        _gpus = dist.new_group(backend="nccl", timeout=TIMEOUT)
+    yield  # after an exception nothing is taken down: that would wait for processes that may be gone
+    dist.destroy_process_group()
+    _gpus = None
+
+
+def threads_each(processes: int) -> int:
+    """Threads for each of so many processes on this machine: its physical cores shared out, unless OMP_NUM_THREADS asks.
+
+    OMP_NUM_THREADS=1 is what torchrun sets by itself, and asks for nothing.
+    """
+    asked = os.environ.get("OMP_NUM_THREADS", "1")
+    if asked != "1":
+        return torch.get_num_threads()
+    cores = psutil.cpu_count(logical=False) or os.cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):
+        cores = min(cores, len(os.sched_getaffinity(0)))
+    return max(1, cores // processes)
 
 
 def active() -> bool:
@@ -31,25 +87,121 @@ def is_main() -> bool:
     return rank() == 0
 
 
+def device() -> torch.device:
+    """Where this process computes: a GPU where there is one; with several processes, where each has its own."""
+    if _gpus is not None:
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cuda" if torch.cuda.is_available() and not active() else "cpu")
+
+
+@contextlib.contextmanager
+def _exchange() -> Iterator[None]:
+    """What torch raises when another process is gone, as Lost."""
+    try:
+        yield
+    except RuntimeError as error:  # torch.distributed's own errors are such, and gloo's are nothing more
+        raise Lost from error
+
+
 def told(value: T) -> T:
-    """The main process's value, in all of them.  Plain picklable values only."""
+    """The main process's value, in all of them.  Anything that can be pickled."""
     if not active():
         return value
-    box: list[Any] = [value]
-    dist.broadcast_object_list(box)
+    box: list[Any] = [value if is_main() else None]
+    with _exchange():
+        dist.broadcast_object_list(box)
     return box[0]
 
 
 def gathered(value: T) -> list[T]:
-    """Every process's value, in the order of ranks, in all of them.  Plain picklable values only."""
+    """Every process's value, in the order of ranks, in all of them.  Anything that can be pickled."""
     if not active():
         return [value]
     found: list[Any] = [None] * size()
-    dist.all_gather_object(found, value)
+    with _exchange():
+        dist.all_gather_object(found, value)
     return found
 
 
-def sum_in_place(tensor: torch.Tensor) -> None:
-    """The sum over all processes, in all of them."""
-    if active():
-        dist.all_reduce(tensor)
+def side_by_side(tensor: Tensor) -> Tensor:
+    """Tensors [..., n] on the CPU, one a process and all of one shape, as [..., size * n] in the order of ranks."""
+    if not active():
+        return tensor
+    found = [torch.empty_like(tensor) for _ in range(size())]
+    with _exchange():
+        dist.all_gather(found, tensor)
+    return torch.cat(found, dim=-1)
+
+
+def sum_in_place(tensors: Sequence[Tensor]) -> None:
+    """Make each the sum over all processes, the same to the last bit in all of them.  One exchange."""
+    _in_place(tensors, lambda flat: dist.all_reduce(flat, group=_gpus))
+
+
+def copy_in_place(tensors: Sequence[Tensor]) -> None:
+    """Make each the main process's.  One exchange."""
+    _in_place(tensors, lambda flat: dist.broadcast(flat, 0, group=_gpus))
+
+
+@torch.no_grad()
+def _in_place(tensors: Sequence[Tensor], exchange: Callable[[Tensor], Any]) -> None:
+    if not active():
+        return
+    flat = torch.cat([tensor.flatten() for tensor in tensors])
+    with _exchange():
+        exchange(flat)
+    parts = flat.split([tensor.numel() for tensor in tensors])
+    torch._foreach_copy_(list(tensors), [part.view_as(like) for part, like in zip(parts, tensors, strict=True)])
+
+
+def by_all(make: Callable[[], T]) -> T:
+    """What `make` gives here, once it is done in every process; they wait for the slowest for as long as it lives.
+
+    An exception in one is raised in all of them.
+    """
+    if not active():
+        return make()
+    done = threading.Event()
+    outcome: list[Exception | None] = []  # once there is one
+    everyone: list[list[Exception | None]] = []
+    lost: list[Lost] = []
+
+    def exchange() -> None:
+        """Keep telling the others that this one still works, and at last how it went."""
+        try:
+            while not everyone or not all(everyone):
+                done.wait(PULSE)
+                everyone[:] = gathered(list(outcome))
+        except Lost as error:
+            lost.append(error)
+
+    exchanging = threading.Thread(target=exchange, daemon=True)
+    exchanging.start()
+    made: list[T] = []
+    try:
+        made.append(make())
+        outcome.append(None)
+    except Exception as error:
+        # What is raised elsewhere travels; a subclass of UserError may not be made from its sentence alone.
+        outcome.append(UserError(str(error)) if isinstance(error, UserError) else error)
+        done.set()
+        exchanging.join()
+        raise
+    done.set()
+    exchanging.join()
+    for wrong in (*lost, *(one[0] for one in everyone)):
+        if wrong is not None:
+            raise wrong
+    return made[0]
+
+
+def from_main(make: Callable[[], T]) -> T:
+    """What `make` gives in the main process, which alone calls it, in all of them; for as long as it takes.
+
+    An exception is raised in all of them.
+    """
+    if not active():
+        return make()
+    made: list[T] = []
+    by_all(lambda: made.append(make()) if is_main() else None)
+    return told(made)[0]

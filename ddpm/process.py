@@ -17,10 +17,10 @@ import psutil
 import ddpm
 from ddpm import config as configs
 from ddpm import files
-from ddpm.config import Config, SampleConfig, TrainConfig
+from ddpm.config import Config, EvalConfig, FromCheckpoint, SampleConfig, TrainConfig
 from ddpm.errors import UserError
 from ddpm.jobs import ACTIVE, Job, Status, guard
-from ddpm.runs import Run, SampleJob
+from ddpm.runs import EvaluationJob, Run, SampleJob
 
 _children: list[subprocess.Popen[bytes]] = []  # to be reaped: a finished child that nobody waits for stays a zombie
 
@@ -34,12 +34,23 @@ def start_training(run: Run) -> None:
 
 def start_sampling(run: Run, sample: SampleConfig) -> SampleJob:
     """Draw pictures from a run in a process of its own, into a new folder of its samples."""
-    folder = run.new_sample_folder()
-    job = SampleJob(folder)
-    _announce(job, 0)
-    flags = configs.to_flags(sample, SampleConfig())
-    _spawn(job, ["sample", "--run", run.name, "--runs_dir", str(run.folder.parent.absolute()), *flags, "--out", str(folder.absolute())])  # fmt: skip
+    job = SampleJob(run.new_sample_folder())
+    _start_on(job, "sample", run, sample)
     return job
+
+
+def start_evaluation(run: Run, evaluation: EvalConfig) -> EvaluationJob:
+    """Measure a run in bits per dimension in a process of its own, into a new folder of its evaluations."""
+    job = EvaluationJob(run.new_evaluation_folder())
+    _start_on(job, "nll", run, evaluation)
+    return job
+
+
+def _start_on(job: Job, command: str, run: Run, settings: FromCheckpoint) -> None:
+    """Have a command work with a checkpoint of `run` in the job's folder."""
+    _announce(job, 0)
+    where = ["--run", run.name, "--runs_dir", str(run.folder.parent.absolute())]
+    _spawn(job, [command, *where, *configs.to_flags(settings), "--out", str(job.folder.absolute())])
 
 
 def measurement(config: Config) -> Job:
@@ -47,7 +58,7 @@ def measurement(config: Config) -> Job:
 
     The answer is in its status' metrics: seconds_per_step, seconds_per_preview, peak_bytes.
     """
-    matters = ("batch_size", "microbatch", "ema_rate", "grad_clip", "threads", "preview_samples", "preview_steps")
+    matters = ("batch_size", "microbatch", "precision", "use_fp16", "ema_rate", "grad_clip", "threads", "preview_samples", "preview_steps")  # fmt: skip
     train = TrainConfig(**{name: getattr(config.train, name) for name in matters})
     cost = json.dumps(configs.to_json(dataclasses.replace(Config(), model=config.model, train=train)))
     user = os.getuid() if hasattr(os, "getuid") else 0

@@ -5,13 +5,16 @@ import re
 import secrets
 import shutil
 import time
+import zipfile
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from ddpm import config as configs
-from ddpm import files
-from ddpm.config import Config, SampleConfig
+from ddpm import files, words
+from ddpm.config import Config, EvalConfig, SampleConfig
 from ddpm.errors import UserError
 from ddpm.jobs import ACTIVE, Job, Stopped, Worker, guard
 
@@ -65,12 +68,68 @@ class SampleJob(Job):
         return self.folder / "grid.png"
 
     @property
+    def pairs(self) -> Path:
+        """Super-resolution: each small picture beside what was drawn from it."""
+        return self.folder / "pairs.png"
+
+    @property
     def npz(self) -> Path | None:
         return next(iter(sorted(self.folder.glob("samples_*.npz"))), None)
 
     @property
+    def shape(self) -> tuple[int, ...] | None:
+        """(N, H, W, C) of the pictures drawn, as the name of their file says it; None where there is none."""
+        match = re.fullmatch(r"samples_(\d+)x(\d+)x(\d+)x(\d+)", self.npz.stem) if self.npz else None
+        return tuple(map(int, match.groups())) if match else None
+
+    @property
     def images(self) -> list[Path]:
         return sorted((self.folder / "images").glob("*.png"))
+
+
+class EvaluationJob(Job):
+    """Pictures being measured in bits per dimension, or measured: runs/<name>/evaluations/<time>/."""
+
+    TERMS = ("vb", "mse", "xstart_mse")
+
+    @cached_property
+    def config(self) -> EvalConfig:
+        return configs.section_from_json(EvalConfig, self.settings.get("evaluation", {}))
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """settings.json: the settings, the data, the checkpoint and the command that measures the same again."""
+        return files.read_json(self.folder / "settings.json") or {}
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """result.json: what came of it, after all that settings.json says; empty until there is something."""
+        return files.read_json(self.folder / "result.json") or {}
+
+    @property
+    def summary(self) -> str:
+        """3.412 ± 0.021 bits/dim (1,000 pictures); empty until there is a result."""
+        result = self.result
+        if not result:
+            return ""
+        return (
+            f"{bits(result['bits_per_dim'], result['ci95'])} bits/dim ({words.plural(result['pictures'], 'picture')})"
+        )
+
+    def terms_path(self, name: str) -> Path:
+        """The file of "vb", "mse" or "xstart_mse", as improved-diffusion calls and writes it."""
+        return self.folder / f"{name}_terms.npz"
+
+    def terms(self) -> dict[str, np.ndarray]:
+        """The means over the pictures, float64 [T], t = 0 first.  Raises UserError when a file cannot be read."""
+        found = {}
+        for name in self.TERMS:
+            try:
+                with np.load(self.terms_path(name)) as arrays:
+                    found[name] = arrays["arr_0"][::-1].astype(float)
+            except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+                raise UserError(f"{self.terms_path(name)} cannot be read ({error}): evaluate again.") from error
+        return found
 
 
 class Run(Job):
@@ -125,13 +184,28 @@ class Run(Job):
 
     def new_sample_folder(self) -> Path:
         """A folder name for samples drawn now; nothing is made yet."""
-        return new_folder(self.folder / "samples")
+        return timed(self.folder / "samples")
+
+    def evaluation_jobs(self) -> list[EvaluationJob]:
+        """What was measured of this run, newest first."""
+        found = [EvaluationJob(p.parent) for p in self.folder.glob("evaluations/*/status.json")]
+        return sorted(found, key=lambda job: job.name, reverse=True)
+
+    def new_evaluation_folder(self) -> Path:
+        """A folder name for what is measured now; nothing is made yet."""
+        return timed(self.folder / "evaluations")
 
 
-def new_folder(parent: Path) -> Path:
-    """A folder in `parent` for what is made now, named by the time; nothing is made yet."""
-    base = parent / time.strftime("%Y%m%d-%H%M%S")
-    return base if not base.exists() else base.with_name(f"{base.name}-{secrets.token_hex(2)}")
+def bits(mean: float, ci95: float | None) -> str:
+    """3.412 ± 0.021, to a digit more where the interval is very narrow."""
+    digits = 3 if ci95 is None or ci95 >= 0.001 else 4
+    return f"{mean:.{digits}f}" + ("" if ci95 is None else f" ± {ci95:.{digits}f}")
+
+
+def timed(folder: Path) -> Path:
+    """A new folder name in `folder`, of the time it is now."""
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    return folder / stamp if not (folder / stamp).exists() else folder / f"{stamp}-{secrets.token_hex(2)}"
 
 
 def check_name(name: str) -> None:

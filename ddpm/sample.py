@@ -13,13 +13,14 @@ import torch
 from torch import Tensor
 
 from ddpm import checkpoint as checkpoints
+from ddpm import classes, diffusion, files, images, low_res, parallel, samplers, schedules, validation
 from ddpm import config as configs
-from ddpm import diffusion, files, images, samplers, schedules, validation
 from ddpm.checkpoint import Weights
-from ddpm.config import Config, DiffusionConfig, ModelConfig, SampleConfig
+from ddpm.config import Config, DiffusionConfig, FromCheckpoint, ModelConfig, SampleConfig
 from ddpm.diffusion import Condition
 from ddpm.errors import UserError
-from ddpm.jobs import Worker
+from ddpm.jobs import Stopped, Worker
+from ddpm.low_res import LowRes
 from ddpm.runs import Run, SampleJob
 from ddpm.samplers import ImageNoise, SampleStep
 from ddpm.unet import UNet, build
@@ -43,29 +44,22 @@ class Drawn(NamedTuple):
         return self.step.done == self.step.total
 
 
-def process(config: Config, sample: SampleConfig) -> tuple[schedules.Schedule, schedules.Schedule]:
+def process(config: Config, sample: FromCheckpoint) -> tuple[schedules.Schedule, schedules.Schedule]:
     """The full process of a model, and the one that `sample` walks.  Raises UserError for an impossible respacing."""
     full = schedules.named(config.diffusion.noise_schedule, config.diffusion.diffusion_steps)
     return full, schedules.respaced(full, configs.sampling_timesteps(config, sample))
 
 
-def labels_for(config: Config, sample: SampleConfig) -> np.ndarray | None:
-    """The class of each picture, int64 [num_samples]: those asked for in turn.  None without classes."""
-    if not config.model.class_cond:
-        if sample.classes:
-            raise UserError(f"classes {sample.classes!r} was asked of a model without classes: leave it empty.")
-        return None
-    known = config.class_names or tuple(str(i) for i in range(config.model.num_classes))
-    chosen = []
-    for word in (part.strip() for part in sample.classes.split(",") if part.strip()):
-        if word in known:
-            chosen.append(known.index(word))
-        elif word.isdecimal() and int(word) < config.model.num_classes:
-            chosen.append(int(word))
-        else:
-            some = ", ".join(known[:12]) + (", ..." if len(known) > 12 else "")
-            raise UserError(f"There is no class {word!r}: choose among {some}, or a number below {config.model.num_classes}.")  # fmt: skip
-    return np.resize(chosen or np.arange(config.model.num_classes), sample.num_samples).astype(np.int64)
+def labels_for(config: Config, sample: SampleConfig, small: LowRes | None = None) -> np.ndarray | None:
+    """The class of each picture, int64 [num_samples].  None without classes.
+
+    Those asked for in turn; those that the small pictures came with, when none is asked for; or else all in turn.
+    """
+    if small is not None and small.labels is not None and not sample.classes:
+        labels = small.labels
+    else:
+        labels = np.array(classes.chosen(config, sample.classes))
+    return np.resize(labels, sample.num_samples).astype(np.int64) if config.model.class_cond else None
 
 
 def steps_of(
@@ -92,23 +86,43 @@ def steps_of(
 
 
 def draw(
-    network: diffusion.Network, config: Config, sample: SampleConfig, device: torch.device | str = "cpu"
+    network: diffusion.Network,
+    config: Config,
+    sample: SampleConfig,
+    device: torch.device | str = "cpu",
+    small: LowRes | None = None,
 ) -> Iterator[Drawn]:
-    """Draw `num_samples` pictures, batch by batch.  Picture k depends on seed + k alone, not on the batches."""
-    labels = labels_for(config, sample)
+    """Draw `num_samples` pictures, batch by batch.  Picture k depends on seed + k alone, not on the batches.
+
+    Several processes take the batches in turn, as many at a time as there are processes.  All yield equally often,
+    and all finished batches; of those in the making, their own.  A super-resolution model enlarges the pictures
+    `small` in turn, or those that `sample` names.
+    """
+    if small is None:
+        small = low_res.read(config, sample)
+    labels = labels_for(config, sample, small)
     steps = len(process(config, sample)[1])
     starts = range(0, sample.num_samples, sample.batch_size)
-    for batch, start in enumerate(starts):
+    total = len(starts) * steps
+    for first in range(0, len(starts), parallel.size()):
+        now = starts[first : first + parallel.size()]
+        start = now[min(parallel.rank(), len(now) - 1)]  # with nothing left of its own, it draws the last one too
         stop = min(start + sample.batch_size, sample.num_samples)
         condition = {} if labels is None else {"y": torch.from_numpy(labels[start:stop]).to(device)}
+        if small is not None:
+            condition["low_res"] = torch.from_numpy(images.to_float(small.turn(start, stop))).to(device)
         seeds = [sample.seed + k for k in range(start, stop)]
         for step in steps_of(network, config, sample, seeds, condition, device):
-            yield Drawn(start, batch * steps + step.done, len(starts) * steps, step)
+            if step.done < steps:
+                yield Drawn(start, first * steps + step.done * len(now), total, step)
+        x, x_start = step.x.cpu(), step.x_start.cpu()
+        for place, (start, whole) in enumerate(zip(now, parallel.gathered((x, x_start)), strict=False), start=1):
+            yield Drawn(start, (first + place) * steps, total, SampleStep(steps, steps, *whole))
 
 
-def pictures(network: diffusion.Network, config: Config, sample: SampleConfig, device: torch.device | str = "cpu") -> np.ndarray:  # fmt: skip
+def pictures(network: diffusion.Network, config: Config, sample: SampleConfig, device: torch.device | str = "cpu", small: LowRes | None = None) -> np.ndarray:  # fmt: skip
     """All of them at once: uint8 [N, H, W, C]."""
-    return np.concatenate([_pixels(d.step.x) for d in draw(network, config, sample, device) if d.finished])
+    return np.concatenate([_pixels(d.step.x) for d in draw(network, config, sample, device, small) if d.finished])
 
 
 def network_of(weights: Weights, config: Config, source: str, device: torch.device | str = "cpu") -> UNet:
@@ -123,34 +137,47 @@ def _pixels(x: Tensor) -> np.ndarray:
 
 
 def draw_source(
-    folder: Path, worker: Worker, source: Run | Path, sample: SampleConfig, flags: Mapping[str, Any]
-) -> None:
+    folder: Path, worker: Worker, source: Run | Path, sample: SampleConfig, flags: Mapping[str, Any], base: Config | None = None
+) -> None:  # fmt: skip
     """Draw from a run, or from a checkpoint file, into a job's folder.
 
-    `flags` are model and diffusion settings for a file that does not hold its own.  Raises UserError when
-    they contradict it.
+    `flags` are model and diffusion settings for a file that does not hold its own, beyond those of `base`.  Raises
+    UserError when they contradict it.
     """
     if sample.threads:
         torch.set_num_threads(sample.threads)
-    if isinstance(source, Run):
-        checkpoint = source.checkpoint(sample.step)
-        kind = sample.weights or checkpoint.weights[0]
-        if kind not in checkpoint.weights:
-            raise UserError(f"{source.name} has no weights {kind!r}: choose among {', '.join(checkpoint.weights)}.")
-        if wrong := checkpoints.damage(checkpoint):
-            raise UserError(f"{wrong} Draw from another checkpoint, with --step.")
-        source = checkpoint.path(kind)
-    weights = checkpoints.load_weights(source)
-    config = settings_for(weights, flags, source)
-    draw_into(folder, worker, weights, config, sample, source, "cuda" if torch.cuda.is_available() else "cpu")
+    weights, config, path = parallel.from_main(lambda: chosen(source, sample, flags, base))
+    draw_into(folder, worker, weights, config, sample, path, parallel.device())
 
 
-def settings_for(weights: Weights, flags: Mapping[str, Any], source: Path) -> Config:
-    """The settings of a file of weights: its own, or from `flags` where it holds none."""
+def chosen(
+    source: Run | Path, wanted: FromCheckpoint, flags: Mapping[str, Any], base: Config | None = None
+) -> tuple[Weights, Config, Path]:
+    """The weights that are wanted, their settings and their file."""
+    path = weights_file(source, wanted)
+    weights = checkpoints.load_weights(path)
+    return weights, settings_for(weights, flags, path, base), path
+
+
+def weights_file(source: Run | Path, wanted: FromCheckpoint) -> Path:
+    """The file of the weights that are wanted of a run, checked against its checksum; a file is itself."""
+    if isinstance(source, Path):
+        return source
+    checkpoint = source.checkpoint(wanted.step)
+    kind = wanted.weights or checkpoint.weights[0]
+    if kind not in checkpoint.weights:
+        raise UserError(f"{source.name} has no weights {kind!r}: choose among {', '.join(checkpoint.weights)}.")
+    if wrong := checkpoints.damage(checkpoint):
+        raise UserError(f"{wrong} Use another checkpoint, with --step.")
+    return checkpoint.path(kind)
+
+
+def settings_for(weights: Weights, flags: Mapping[str, Any], source: Path, base: Config | None = None) -> Config:
+    """The settings of a file of weights: its own, or `base` changed by `flags` where it holds none."""
     if weights.config is None:
         classes = weights.tensors.get("label_emb.weight")
         known = {} if classes is None else {"num_classes": len(classes)}
-        config = configs.replace(Config(), {**known, **flags})
+        config = configs.replace(base or Config(), {**known, **flags})
         for problem in validation.network_problems(config):
             raise UserError(problem.sentence)
         return config
@@ -163,21 +190,28 @@ def settings_for(weights: Weights, flags: Mapping[str, Any], source: Path) -> Co
     return weights.config
 
 
-def draw_into(folder: Path, worker: Worker, weights: Weights, config: Config, sample: SampleConfig, source: Path, device: str) -> None:  # fmt: skip
+def draw_into(folder: Path, worker: Worker, weights: Weights, config: Config, sample: SampleConfig, source: Path, device: torch.device) -> None:  # fmt: skip
     """Draw into a job's folder: preview.png as it goes, then images/, grid.png and samples_NxHxWxC.npz.
 
-    Asked to stop, it keeps the batches that are finished.
+    With a super-resolution model also small/, the pictures that are enlarged, and pairs.png.  Asked to stop, it keeps
+    the batches that are finished.  Of several processes, the main one writes.
     """
     job = SampleJob(folder)
-    if job.npz or job.grid.exists():
+    if parallel.from_main(lambda: bool(job.npz or job.grid.exists())):
         raise UserError(f"{folder} already holds samples: choose another --out.")
-    labels = labels_for(config, sample)
+    small = low_res.read(config, sample, _reading(worker))
+    labels = labels_for(config, sample, small)
     network = network_of(weights, config, source.name, device)
+    if not parallel.is_main():
+        for _ in draw(network, config, sample, device, small):
+            if parallel.told(False):
+                return
+        return
     files.write_json(folder / "settings.json", settings_of(config, sample, weights, source))
     worker.beat(state="running", message=f"Drawing {sample.num_samples} pictures")
     finished: list[np.ndarray] = []
     began = looked = time.monotonic()
-    for drawn in draw(network, config, sample, device):
+    for drawn in draw(network, config, sample, device, small):
         elapsed = time.monotonic() - began
         worker.beat(
             step=drawn.done,
@@ -187,18 +221,18 @@ def draw_into(folder: Path, worker: Worker, weights: Weights, config: Config, sa
         )
         if drawn.finished:
             batch = _pixels(drawn.step.x)
-            for k, picture in enumerate(batch, start=drawn.start):
-                images.save_png(folder / "images" / f"{k:05d}.png", picture)
+            _save_each(folder / "images", batch, drawn.start)
+            if small is not None:
+                _save_each(folder / "small", small.turn(drawn.start, drawn.start + len(batch)), drawn.start)
             finished.append(batch)
         if drawn.done in (1, drawn.total) or time.monotonic() - looked > PREVIEW_INTERVAL:
             looked = time.monotonic()
             waiting = [] if drawn.finished else [_pixels(drawn.step.x_start)]
-            shown = np.concatenate([*finished, *waiting])
-            images.save_png(job.preview, images.grid(shown[-PREVIEW_IMAGES:] if len(shown) > PREVIEW_IMAGES else shown))
-        if "stop" in worker.heard() and drawn.done < drawn.total:
+            images.save_png(job.preview, _in_one(np.concatenate([*finished, *waiting]), labels, small, PREVIEW_IMAGES))
+        if parallel.told("stop" in worker.heard() and drawn.done < drawn.total):
             break
     if finished:
-        _keep(job, np.concatenate(finished), labels)
+        _keep(job, np.concatenate(finished), labels, small)
     whole = sum(len(batch) for batch in finished)
     complete = whole == sample.num_samples
     worker.beat(
@@ -208,9 +242,38 @@ def draw_into(folder: Path, worker: Worker, weights: Weights, config: Config, sa
     )
 
 
-def _keep(job: SampleJob, pixels: np.ndarray, labels: np.ndarray | None) -> None:
+def _reading(worker: Worker) -> low_res.Progress:
+    """Tells the worker how many small pictures are read; raises Stopped when asked to stop."""
+
+    def progress(done: int, total: int) -> None:
+        worker.beat(message=f"Reading the small pictures: {done} of {total}")
+        if "stop" in worker.heard():
+            raise Stopped
+
+    return progress
+
+
+def _save_each(folder: Path, pixels: np.ndarray, start: int) -> None:
+    for k, picture in enumerate(pixels, start=start):
+        images.save_png(folder / f"{k:05d}.png", picture)
+
+
+def _in_one(pixels: np.ndarray, labels: np.ndarray | None, small: LowRes | None, most: int) -> np.ndarray:
+    """The newest of the pictures drawn so far, `most` of them at most: pairs, or a grid with a column a class."""
+    columns = classes.columns(labels)
+    row = columns or 1
+    start = max(0, -(-(len(pixels) - most) // row) * row)  # whole rows, so that a class keeps its column
+    if small is not None:
+        return images.pairs(small.turn(start, len(pixels)), pixels[start:])
+    return images.grid(pixels[start:], columns)
+
+
+def _keep(job: SampleJob, pixels: np.ndarray, labels: np.ndarray | None, small: LowRes | None) -> None:
     """Write the grid and improved-diffusion's npz: arr_0 uint8 [N, H, W, C], arr_1 the labels."""
-    images.save_png(job.grid, images.grid(pixels[:GRID_IMAGES]))
+    shown = pixels[:GRID_IMAGES]
+    images.save_png(job.grid, images.grid(shown, classes.columns(labels)))
+    if small is not None:
+        images.save_png(job.pairs, images.pairs(small.turn(0, len(shown)), shown))
     arrays = [pixels] if labels is None else [pixels, labels[: len(pixels)]]
     name = "samples_" + "x".join(map(str, pixels.shape)) + ".npz"
     packed = io.BytesIO()  # numpy writes only into what can be read as well
@@ -222,12 +285,12 @@ def settings_of(config: Config, sample: SampleConfig, weights: Weights, source: 
     """Everything that makes the same pictures again."""
     return {
         "sample": dataclasses.asdict(sample),
-        "checkpoint": {
-            "path": str(source),
-            "step": weights.step,
-            "weights": weights.kind,
-            "sha256": files.sha256(source),
-        },
+        "checkpoint": origin(weights, source),
         "class_names": list(config.class_names),
         "command": shlex.join(["ddpm", "sample", "--model_path", str(source), *configs.to_flags(sample)]),
     }
+
+
+def origin(weights: Weights, source: Path) -> dict[str, Any]:
+    """Where weights came from, for the record."""
+    return {"path": str(source), "step": weights.step, "weights": weights.kind, "sha256": files.sha256(source)}

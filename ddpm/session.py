@@ -9,13 +9,14 @@ from typing import Any
 import torch
 
 from ddpm import checkpoint as checkpoints
-from ddpm import data, files, images, losses, sample
+from ddpm import config as configs
+from ddpm import data, files, images, losses, low_res, parallel, sample
 from ddpm.config import SampleConfig
 from ddpm.errors import UserError
 from ddpm.jobs import Stopped, Worker
 from ddpm.logs import RunLog
 from ddpm.metrics import columns_for
-from ddpm.runs import Run
+from ddpm.runs import Checkpoint, Run
 from ddpm.train import Means, Report, Trainer
 
 log = logging.getLogger("ddpm")
@@ -23,16 +24,21 @@ SAVE_RETRY = 60.0  # seconds until a save that found no room is tried again
 
 
 class Session:
-    """A trainer, and what is written about it.  `worker` holds the run's lock."""
+    """A trainer, and what is written about it.  `worker` holds the run's lock.
+
+    Several processes have a Session each; the main one reads and writes, and decides for all what is asked of the run.
+    """
 
     def __init__(self, run: Run, worker: Worker):
         self.run, self.worker = run, worker
         self.config = run.config
         if self.config.train.threads:
             torch.set_num_threads(self.config.train.threads)
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = parallel.device()
         worker.beat(state="starting", message="Reading the data")
-        dataset = data.open_dataset(self.config.data, self.config.model, self._on_data)
+        dataset = parallel.by_all(
+            lambda: data.open_dataset(self.config.data, self.config.model, self._on_data, seed=self.config.train.seed)
+        )
         for notice in dataset.notices:
             log.warning(notice)
         if self.config.model.class_cond and dataset.class_names != self.config.class_names:
@@ -47,14 +53,19 @@ class Session:
         self.means = Means(len(self.trainer.schedule))
         self.seconds_before = 0.0
         self._restore()
-        columns = columns_for(losses.parts(self.config))
-        self.metrics = RunLog(run.folder, columns, self.config.train.log_formats, self.trainer.step)
+        if parallel.is_main():
+            columns = columns_for(losses.parts(self.config), scale=self.trainer.scale is not None)
+            self.metrics = RunLog(run.folder, columns, self.config.train.log_formats, self.trainer.step)
         self.began = time.monotonic()
         self.first_step = self.trainer.step
         self.save_again_at = 0.0
         self.asked: set[str] = set()  # requests heard and not yet met
         count = sum(p.numel() for p in self.trainer.parameters)
-        log.info("%d images, %s parameters, on %s with %d threads", len(dataset.images), f"{count:,}", self.device, torch.get_num_threads())  # fmt: skip
+        objective = configs.objective(self.config)
+        log.info("Objective %s: %s", objective.name, objective.words)
+        log.info("%d images, %s parameters, on %s with %d threads, in %s", self.images, f"{count:,}", self.device, torch.get_num_threads(), self.trainer.precision)  # fmt: skip
+        if parallel.active():
+            log.info("%d processes, each with %d of %d pictures a step", parallel.size(), self.config.train.batch_size, self.config.train.batch_size * parallel.size())  # fmt: skip
 
     def _on_data(self, done: int, total: int) -> None:
         self.worker.beat(message=f"Reading the data: {done} of {total} images")
@@ -62,7 +73,26 @@ class Session:
             raise Stopped
 
     def _restore(self) -> None:
-        """Go on from the newest checkpoint that is whole, if there is one."""
+        """Go on from the newest checkpoint that is whole, if there is one.  The main process reads it for all."""
+        found = parallel.from_main(self._newest)
+        if found is None:
+            return
+        state = parallel.from_main(lambda: checkpoints.read(found.path("state")))
+        weights = {
+            kind: parallel.from_main(lambda kind=kind: checkpoints.load_weights(found.path(kind)).tensors)  # type: ignore[misc]
+            for kind in self.trainer.weights()
+        }
+        checkpoints.fit(self.trainer.model, weights["model"], found.path("model").name)
+        optimizer = parallel.from_main(lambda: checkpoints.read(found.path("opt")))
+        self.trainer.load(weights, optimizer, state["trainer"])
+        self.means.load(state["means"])
+        if state["images"] != self.images:
+            log.warning("There are %d images now and were %d: training goes on, in another order.", self.images, state["images"])  # fmt: skip
+        self.seconds_before = found.seconds
+        log.info("Resuming at step %d: weights, averages, optimiser, random state and place in the data", found.step)
+
+    def _newest(self) -> Checkpoint | None:
+        """The checkpoint to go on from, if there is one."""
         found, wrong = checkpoints.newest_intact(self.run)
         for sentence in wrong:
             log.warning("%s Going back to the checkpoint before it.", sentence)
@@ -71,19 +101,11 @@ class Session:
                 raise UserError(
                     f"No checkpoint of {self.run.name} is whole (of the oldest, {wrong[-1][:-1]}): start a new run."
                 )
-            return
+            return None
         total = self.config.train.total_steps
         if found.step >= total:
             raise UserError(f"{self.run.name} has done all its {total} steps: start a new run with more total_steps.")
-        state = checkpoints.read(found.path("state"))
-        weights = {kind: checkpoints.load_weights(found.path(kind)).tensors for kind in self.trainer.weights()}
-        checkpoints.fit(self.trainer.model, weights["model"], found.path("model").name)
-        self.trainer.load(weights, checkpoints.read(found.path("opt")), state["trainer"])
-        self.means.load(state["means"])
-        if state["images"] != self.images:
-            log.warning("There are %d images now and were %d: training goes on, in another order.", self.images, state["images"])  # fmt: skip
-        self.seconds_before = found.seconds
-        log.info("Resuming at step %d: weights, averages, optimiser, random state and place in the data", found.step)
+        return found
 
     @property
     def seconds(self) -> float:
@@ -92,22 +114,31 @@ class Session:
 
     def train(self) -> Iterator[Report]:
         """Every step, until the last one or until asked to stop; yields what it has written about."""
+        try:
+            yield from self._train()
+        except parallel.Lost as error:
+            raise UserError(
+                f"Another process of this training ended, or could not be reached, at step {self.trainer.step}; "
+                f"{self._kept()}: resume it with all processes."
+            ) from error
+
+    def _train(self) -> Iterator[Report]:
         train = self.config.train
         self.worker.beat(state="running", message="", step=self.trainer.step)
         for report in self.trainer.steps(train.total_steps):
             self.means.add(report)
             step, last = report.step, report.step == train.total_steps
-            if step == 1 or step % train.log_interval == 0 or last or not report.applied:
+            if parallel.is_main() and (step == 1 or step % train.log_interval == 0 or last or report.hopeless):
                 self._log(report)
             self.worker.beat(step=step, seconds_left=self._seconds_left(step))
-            if not report.applied:
-                raise self._diverged(step)
-            asked = self._hear()
+            if report.hopeless:
+                raise self._diverged(report)
+            asked, owes_save = parallel.told((self._hear(), self._owes_save()))
             self.asked = set()
             stop = "stop" in asked and not last
             if stop:
                 self.worker.beat(state="stopping", message="Saving")
-            if step % train.save_interval == 0 or last or stop or "save" in asked or self._owes_save():
+            if step % train.save_interval == 0 or last or stop or "save" in asked or owes_save:
                 self._save(must=last or stop)
             if (train.sample_interval and (step % train.sample_interval == 0 or last)) or "sample" in asked:
                 self._preview(stopping=stop)
@@ -130,23 +161,38 @@ class Session:
         speed = 1 / row.pop("step_seconds")
         row |= {
             "step": report.step,
-            "samples": report.step * self.config.train.batch_size,
+            "samples": self.trainer.stream.position,
             "lr": report.lr,
             "seconds": self.seconds,
             "steps_per_second": speed,
             "param_norm": self.trainer.parameter_norm(),
+            **({} if report.lg_loss_scale is None else {"lg_loss_scale": report.lg_loss_scale}),
         }
         if wrong := self.metrics.write(row):
             self.worker.beat(warning=wrong)
         finite: dict[str, Any] = {k: v if math.isfinite(v) else None for k, v in row.items()}
         self.worker.beat(metrics=finite, steps_per_second=speed)
-        log.info("step %d  loss %.4g  grad_norm %.3g  %.3g it/s", report.step, row["loss"], row["grad_norm"], speed)
+        log.info(
+            "step %d  loss %.4g  grad_norm %.3g  %.3g it/s",
+            report.step,
+            row["loss"],
+            row.get("grad_norm", math.nan),
+            speed,
+        )
 
-    def _diverged(self, step: int) -> UserError:
+    def _kept(self) -> str:
         saved = self.run.checkpoints()
-        kept = f"the checkpoint of step {saved[-1].step} is intact" if saved else "nothing was saved before it"
+        return f"the checkpoint of step {saved[-1].step} is intact" if saved else "nothing was saved before it"
+
+    def _diverged(self, report: Report) -> UserError:
+        if report.lg_loss_scale is not None:
+            return UserError(
+                f"The gradient of step {report.step} was not a number in fp16, with a loss scale of 2 to the power of "
+                f"{report.lg_loss_scale:.0f} even, so training ended; {self._kept()}: "
+                "start a new run with precision bf16 or fp32, or with a lower lr."
+            )
         return UserError(
-            f"The gradient of step {step} was not a number, so training ended; {kept}: "
+            f"The gradient of step {report.step} was not a number, so training ended; {self._kept()}: "
             "start a new run with a lower lr, or with grad_clip 1."
         )
 
@@ -159,13 +205,17 @@ class Session:
 
     def _save(self, must: bool) -> None:
         """Commit a checkpoint.  Where the disk is full, training goes on and tries again, unless it `must`."""
+        state = {"trainer": self.trainer.state(), "means": self.means.state(), "images": self.images}
+        parallel.from_main(lambda: self._write(state, must))
+
+    def _write(self, state: dict[str, Any], must: bool) -> None:
         try:
             checkpoints.save(
                 self.run,
                 self.trainer.step,
                 self.trainer.weights(),
                 self.trainer.optimizer.state_dict(),
-                {"trainer": self.trainer.state(), "means": self.means.state(), "images": self.images},
+                state,
                 self.metrics.sync(),
                 self.seconds,
             )
@@ -182,7 +232,10 @@ class Session:
         log.info("Saved the checkpoint of step %d", self.trainer.step)
 
     def _preview(self, stopping: bool = False) -> None:
-        """A grid from the same noise every time, with the first average, or the raw weights without one."""
+        """A grid from the same noise every time, with the first average, or the raw weights without one.
+
+        A super-resolution model enlarges the same pictures of the data every time; they stand beside the results.
+        """
         train, trainer = self.config.train, self.trainer
         settings = SampleConfig(
             num_samples=train.preview_samples,
@@ -191,16 +244,22 @@ class Session:
             timestep_respacing=str(min(train.preview_steps, len(trainer.full))),
             seed=train.seed,
         )
+        small = None
+        if self.config.model.super_res:
+            small = low_res.of_dataset(trainer.stream.dataset, self.config, train.preview_samples)
         self.worker.beat(message="Drawing a preview")
         done = []
-        for drawn in sample.draw(trainer.network(), self.config, settings, self.device):
+        for drawn in sample.draw(trainer.network(), self.config, settings, self.device, small):
             self.worker.beat()
-            if not stopping and "stop" in self._hear():
+            if parallel.told(not stopping and "stop" in self._hear()):
                 return  # the next step notices it too, and saves
             if drawn.finished:
                 done.append(drawn.step.x.cpu())
         self.worker.beat(message="")
-        grid = images.grid(images.to_uint8(torch.cat(done).numpy()))
+        if not parallel.is_main():
+            return
+        pixels = images.to_uint8(torch.cat(done).numpy())
+        grid = images.grid(pixels) if small is None else images.pairs(small.pixels, pixels)
         try:
             images.save_png(self.run.folder / "samples" / f"{trainer.step:06d}.png", grid)
         except files.DiskFull as error:

@@ -71,6 +71,10 @@ class Source(ABC):
         size, channels: what is wanted, for a source that draws; others give what they have.
         """
 
+    def test_part(self) -> "Source | None":
+        """The pictures that the data sets apart for testing, where it has such a part; labels as in the rest."""
+        return None
+
 
 def open_source(data_dir: str) -> Source:
     """The source that `data_dir` names.  Raises UserError when there is none, or nothing in it."""
@@ -163,25 +167,30 @@ class Npz(Source):
     """An .npz file with arr_0 [arr_1], images [labels] or train [train_labels], and perhaps class_names.
 
     Pictures are uint8 [N, H, W, C] (or [N, H, W]), labels [N].  With class_names, labels are places in it;
-    otherwise each value that occurs is a class, numbered in sorted order.
+    otherwise each value that occurs is a class, numbered in sorted order.  Beside them, test and test_labels
+    may be its test part.
 
     Raises UserError when it is anything else.
     """
 
+    numbered = False  # its labels are numbers and it has no names for them
     KEYS = (("arr_0", "arr_1"), ("images", "labels"), ("train", "train_labels"))
+    TEST = ("test", "test_labels")
 
-    def __init__(self, path: Path, kind: str):
-        self.path, self.kind = path, kind
+    def __init__(self, path: Path, kind: str, test_of: "Npz | None" = None):
+        self.path, self.kind, self.test_of = path, kind, test_of
         with _npz(self.path) as archive:
             names = {name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")}
-            self.key, label_key = next((pair for pair in self.KEYS if pair[0] in names), ("", ""))
+            keys = (self.TEST,) if test_of else self.KEYS
+            self.key, label_key = next((pair for pair in keys if pair[0] in names), ("", ""))
             if not self.key:
                 raise UserError(f"{path} holds {', '.join(sorted(names)) or 'nothing'}: name its array of images arr_0, images or train.")  # fmt: skip
             with archive.open(f"{self.key}.npy") as file:
                 self.shape, dtype, self.fortran = npy_header(file)
             self._check_images(dtype)
             self.count, self.size = self.shape[0], (self.shape[2], self.shape[1])
-            if label_key in names:
+            self.has_test = self.TEST[0] in names and self.key != self.TEST[0]
+            if label_key in names and not (test_of and test_of.labels is None):
                 labels = _array(archive, label_key)
                 known = _array(archive, "class_names") if "class_names" in names else None
                 self._set_labels(labels, known)
@@ -199,12 +208,26 @@ class Npz(Source):
         what = f"The labels in {self.path} are {labels.dtype} {list(labels.shape)}"
         if labels.shape != (self.count,) or labels.dtype.kind not in "iuU":
             raise UserError(f"{what}: there must be one whole number for each of its {self.count} images; correct them.")  # fmt: skip
-        if known is None:
+        if known is None and self.test_of:
+            self.labels, self.class_names = self._as_in_training(labels), self.test_of.class_names
+        elif known is None:
             self.labels, self.class_names = _number(labels)
+            self.numbered = labels.dtype.kind != "U"
         elif labels.dtype.kind == "U" or labels.min() < 0 or labels.max() >= len(known):
             raise UserError(f"{what} and not all of them are places in its {len(known)} class_names: correct either.")
         else:
             self.labels, self.class_names = labels.astype(np.int64), tuple(str(name) for name in known)
+
+    def _as_in_training(self, labels: np.ndarray) -> np.ndarray:
+        assert self.test_of is not None
+        places = {name: place for place, name in enumerate(self.test_of.class_names)}
+        unknown = sorted({str(label) for label in labels} - set(places))
+        if unknown:
+            raise UserError(f"test_labels in {self.path} has {', '.join(unknown[:5])}, which no picture to train on has: correct the labels.")  # fmt: skip
+        return np.array([places[str(label)] for label in labels], dtype=np.int64)
+
+    def test_part(self) -> Source | None:
+        return Npz(self.path, self.kind, test_of=self) if self.has_test else None
 
     def identity(self) -> Any:
         return _stamp(self.path)

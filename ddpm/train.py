@@ -6,6 +6,7 @@ for report in trainer.steps(1000):
 """
 
 import copy
+import logging
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -15,17 +16,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ddpm import images, schedules, unet
+from ddpm import images, parallel, precision, schedules, unet
 from ddpm.config import Config, TrainConfig
 from ddpm.data import Dataset, Stream
 from ddpm.ema import Ema
 from ddpm.losses import Batch, Losses, training_losses
+from ddpm.precision import LossScale
 from ddpm.resample import SAMPLERS, TimestepSampler
 from ddpm.unet import UNet
 
+log = logging.getLogger("ddpm")
+
 
 class Report(NamedTuple):
-    """One training step, done."""
+    """One training step, done; of several processes, by all of them together."""
 
     step: int  # steps done so far, this one included
     losses: Losses  # name -> [N] float64
@@ -34,12 +38,20 @@ class Report(NamedTuple):
     lr: float
     seconds: float
     applied: bool  # False when the gradient was not finite: the weights were left as they were
+    lg_loss_scale: float | None = None  # after the step, with fp16
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether there is no going on: the gradient is not finite, and a smaller loss scale is no remedy (any more)."""
+        return not self.applied and (self.lg_loss_scale is None or self.lg_loss_scale < precision.LEAST_LG_SCALE)
 
 
 class Trainer:
     """A network in training, and everything that decides how it goes on.
 
-    Seeds torch's global generator, from which the first weights and dropout are drawn.
+    Seeds torch's global generator, from which the first weights and dropout are drawn.  Several processes each
+    have a Trainer with the same weights and draw the same pictures, of which each learns from its own
+    `batch_size`: two of them do what one does with a batch twice as large.
     """
 
     def __init__(self, config: Config, dataset: Dataset, device: str | torch.device = "cpu"):
@@ -51,6 +63,12 @@ class Trainer:
         torch.manual_seed(config.train.seed)
         self.model = unet.build(config.model).to(self.device).train()
         self.parameters: list[torch.Tensor] = list(self.model.parameters())
+        parallel.copy_in_place(self.parameters)
+        if parallel.rank():
+            torch.manual_seed(config.train.seed + parallel.rank())  # for dropout
+        self.precision = precision.chosen(config.train, self.device)
+        self.forward = precision.mixed(self.model, self.precision)
+        self.scale = LossScale(config.train.fp16_scale_growth) if self.precision == "fp16" else None
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=config.train.lr, weight_decay=config.train.weight_decay, fused=True
         )
@@ -62,10 +80,13 @@ class Trainer:
 
     def draw(self) -> Batch:
         """The next pictures, and their timesteps and noise; drawn for the whole batch, however it is split."""
-        pixels, labels = self.stream.next(self.config.train.batch_size)
+        count = self.config.train.batch_size
+        whole, own = count * parallel.size(), slice(count * parallel.rank(), count * (parallel.rank() + 1))
+        pixels, labels = self.stream.next(whole, own)
         x_start = torch.from_numpy(images.to_float(pixels))
-        t, weight = self.timesteps.draw(len(x_start), self.rng)
-        noise = torch.randn(x_start.shape, generator=self.rng)
+        t, weight = self.timesteps.draw(whole, self.rng)
+        noise = torch.randn((whole, *x_start.shape[1:]), generator=self.rng)[own]
+        t, weight = t[own], None if weight is None else weight[own]
         y = torch.from_numpy(labels) if self.config.model.class_cond and labels is not None else None
         small = self.config.model.small_size
         low_res = F.interpolate(x_start, (small, small), mode="area") if small else None
@@ -73,20 +94,28 @@ class Trainer:
         return Batch(*(None if part is None else part.to(self.device) for part in batch))  # type: ignore[arg-type]
 
     def update(self, batch: Batch) -> Report:
-        """One optimiser step.  The gradient is that of the mean over the batch, whatever the microbatch."""
+        """One optimiser step.  The gradient is that of the mean over the batches of all processes, whatever the microbatch."""
         began = time.perf_counter()
         self.optimizer.zero_grad(set_to_none=True)
         count, parts, unweighted = len(batch.x_start), [], []
+        factor = self.scale.factor if self.scale else 1.0
         for start in range(0, count, self.config.train.micro):
             part = batch.part(start, min(start + self.config.train.micro, count))
-            losses = training_losses(self.model, self.schedule, self.full, self.config, part)
+            losses = training_losses(self.forward, self.schedule, self.full, self.config, part)
             unweighted.append(losses["loss"].detach().double().cpu())
             if part.weight is not None:
                 losses = {name: values * part.weight for name, values in losses.items()}
-            (losses["loss"].sum() / count).backward()
+            (losses["loss"].sum() / (count * parallel.size()) * factor).backward()
             parts.append({name: values.detach().double().cpu() for name, values in losses.items()})
-        self.timesteps.update(batch.t.cpu(), torch.cat(unweighted))
+        names = list(parts[0])
+        rows = [batch.t.cpu().double(), torch.cat(unweighted), *(torch.cat([part[n] for part in parts]) for n in names)]
+        t, learnt, *joined = parallel.side_by_side(torch.stack(rows))
+        finite = learnt.isfinite()  # a history of losses that holds another is of no use
+        self.timesteps.update(t[finite].long(), learnt[finite])
         gradients = [p.grad for p in self.parameters if p.grad is not None]
+        parallel.sum_in_place(gradients)
+        if self.scale:
+            torch._foreach_mul_(gradients, 1 / factor)
         grad_norm = float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients))))
         lr = learning_rate(self.config.train, self.step)
         applied = bool(np.isfinite(grad_norm))
@@ -97,9 +126,13 @@ class Trainer:
                 group["lr"] = lr
             self.optimizer.step()
             self.ema.update()
+        if self.scale:
+            self.scale.update(overflowed=not applied)
         self.step += 1
-        joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-        return Report(self.step, joined, batch.t.cpu(), grad_norm, lr, time.perf_counter() - began, applied)
+        seconds, scale = time.perf_counter() - began, self.scale.lg if self.scale else None
+        return Report(
+            self.step, dict(zip(names, joined, strict=True)), t.long(), grad_norm, lr, seconds, applied, scale
+        )
 
     def steps(self, total: int) -> Iterator[Report]:
         """Train until `total` steps are done."""
@@ -125,21 +158,33 @@ class Trainer:
         return network.eval()
 
     def state(self) -> dict[str, Any]:
-        """What an exact continuation needs beyond the weights and the optimiser."""
+        """What an exact continuation needs beyond the weights and the optimiser; of several processes, to be asked of all."""
         state = {
             "step": self.step,
             "position": self.stream.position,
             "ema_updates": self.ema.updates,
             "timesteps": self.timesteps.state(),
             "rng": self.rng.get_state(),
-            "torch_rng": torch.get_rng_state(),
+            **self._random_state(),
         }
+        if self.scale:
+            state["lg_loss_scale"] = self.scale.lg
+        if parallel.active():
+            state["ranks"] = parallel.gathered(self._random_state())
+        return state
+
+    def _random_state(self) -> dict[str, Tensor]:
+        """Where this process is in the randomness that is its own, of dropout."""
+        state = {"torch_rng": torch.get_rng_state()}
         if self.device.type == "cuda":
             state["cuda_rng"] = torch.cuda.get_rng_state(self.device)
         return state
 
     def load(self, weights: Mapping[str, Mapping[str, Tensor]], optimizer: dict[str, Any], state: Mapping[str, Any]) -> None:  # fmt: skip
-        """Go on from where `weights()`, the optimiser's state_dict and `state()` were taken, to the last bit."""
+        """Go on from where `weights()`, the optimiser's state_dict and `state()` were taken, to the last bit.
+
+        With another number of processes it goes on as well, but not to the last bit.
+        """
         self.model.load_state_dict(weights["model"])
         for rate in self.ema.rates:
             self.ema.load(rate, dict(weights[f"ema_{rate}"]))
@@ -149,9 +194,16 @@ class Trainer:
         self.ema.updates = state["ema_updates"]
         self.timesteps.load(state.get("timesteps", {}))  # runs of version 0.1.0 drew all timesteps alike
         self.rng.set_state(state["rng"])
-        torch.set_rng_state(state["torch_rng"])
-        if self.device.type == "cuda" and "cuda_rng" in state:
-            torch.cuda.set_rng_state(state["cuda_rng"], self.device)
+        if self.scale:
+            self.scale.lg = state.get("lg_loss_scale", self.scale.lg)
+        ranks = state.get("ranks", [state])
+        if len(ranks) != parallel.size():
+            log.warning("Saved with %d processes and resumed with %d: training goes on, but not bit by bit as it would have.", len(ranks), parallel.size())  # fmt: skip
+        if parallel.rank() < len(ranks):
+            own = ranks[parallel.rank()]
+            torch.set_rng_state(own["torch_rng"])
+            if self.device.type == "cuda" and "cuda_rng" in own:
+                torch.cuda.set_rng_state(own["cuda_rng"], self.device)
 
 
 def learning_rate(train: TrainConfig, done: int) -> float:
@@ -172,7 +224,8 @@ class Means:
         self._sums: dict[str, list[float]] = {}  # name -> [sum, count]
 
     def add(self, report: Report) -> None:
-        self._add("grad_norm", report.grad_norm, 1)
+        if report.applied or report.hopeless:  # a step left out by the loss scale has no gradient to speak of
+            self._add("grad_norm", report.grad_norm, 1)
         quarters = 4 * report.t // self._timesteps
         for name, values in report.losses.items():
             self._add(name, float(values.sum()), len(values))

@@ -113,6 +113,8 @@ def _train_problems(config: Config) -> Iterator[Problem]:
         yield Problem("data_dir", "data_dir is empty: name a folder of images, an .npz file, shapes, cifar10-mini or cifar10.")  # fmt: skip
     if train.microbatch == 0:
         yield Problem("microbatch", "microbatch is 0: use -1 for the whole batch, or how many pictures to hold in memory at once.")  # fmt: skip
+    if train.precision == "fp32" and train.use_fp16:
+        yield Problem("use_fp16", "use_fp16 is True and precision is fp32, which contradict each other: set use_fp16 to False, or precision to auto, bf16 or fp16.")  # fmt: skip
     if train.lr == 0:
         yield Problem("lr", "lr is 0, so nothing would be learnt: 0.0001 is a good start.")
     for rate in train.ema_rates:

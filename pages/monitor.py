@@ -146,11 +146,17 @@ with seen:
 quarters = st.expander("Loss by timestep", icon=":material/stacked_line_chart:", key="quarters", on_change="rerun")
 with quarters:
     if quarters.open:
+        parts = [name for name in charts.PARTS if name in view.columns()] or ["loss"]
+        part = parts[0]
+        if len(parts) > 1:
+            part = (
+                st.segmented_control("Of", parts, default=part, required=True, key="part", bind="query-params") or part
+            )
 
         @st.fragment(run_every=seldom)
         def draw_quarters() -> None:
-            st.caption(metrics.HELP["loss_q0"])
-            live_chart(view.figure(charts.QUARTERS, look, charts.overlay), key=f"quarters-{run.name}")  # fmt: skip
+            st.caption(metrics.HELP[part] + " " + metrics.HELP["loss_q0"])
+            live_chart(view.figure(charts.quarters(part), look, charts.overlay), key=f"quarters-{part}-{run.name}")
 
         draw_quarters()
 

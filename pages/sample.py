@@ -6,7 +6,7 @@ from ddpm import process, words
 from ddpm.config import SampleConfig
 from ddpm.errors import UserError
 from ddpm.jobs import ACTIVE
-from pages.ui import drawn, forms, layout, sample_fields
+from pages.ui import checkpoint_fields, drawn, forms, layout, sample_fields
 
 layout.page("Sample")
 st.title("Sample")
@@ -23,31 +23,9 @@ except UserError as error:
     result.error(str(error), icon=":material/error:")
     st.stop()
 
-
-# A run that has not saved anything yet
-
-
-def wait_for_checkpoint() -> None:
-    if run.checkpoints():
-        st.rerun()
-
-
 if not checkpoints:
     with result:
-        running = run.state() in ACTIVE
-        st.info(
-            f"{run.name} has no checkpoint yet, and pictures are drawn from one. "
-            + ("It can save one now." if running else "Let it train until it saves one."),
-            icon=":material/save:",
-        )
-        if running:
-            if st.button("Save now", icon=":material/save:", type="primary"):
-                run.request("save")
-                st.toast("Asked to save after the step in hand.")
-            st.fragment(run_every=1.0)(wait_for_checkpoint)()
-        else:
-            st.page_link(layout.MONITOR, label="Open it on Monitor", icon=":material/monitoring:", query_params={"run": run.name})  # fmt: skip
-    st.stop()
+        checkpoint_fields.required(run, "pictures are drawn from one")
 
 
 # What to draw

@@ -4,11 +4,12 @@ from pathlib import Path
 
 import streamlit as st
 
-from ddpm import process, runs, validation
+from ddpm import config as configs
+from ddpm import data, process, runs, validation
 from ddpm.config import Config, DiffusionConfig, ModelConfig, TrainConfig
 from ddpm.jobs import ACTIVE
 from ddpm.presets import DEFAULT, PRESETS
-from pages.ui import data_fields, forms, layout, preflight
+from pages.ui import data_fields, forms, layout, preflight, super_res
 
 FORM = "train"
 
@@ -67,14 +68,16 @@ with halves.cell():
 form, aside = halves.cell(), halves.cell()
 with form:
     st.subheader("Network")
-    unused = {name for name in ("num_classes", "learn_sigma") if not getattr(draft.model, name)}
-    forms.section(FORM, ModelConfig, problems=wrong, skip=unused)
+    unused = configs.unused(draft)
+    forms.section(FORM, ModelConfig, problems=wrong, skip={*unused, "small_size"})
+    super_res.fields(FORM, draft.model, wrong)
 
     st.subheader("Diffusion")
-    forms.section(FORM, DiffusionConfig, problems=wrong)
+    forms.section(FORM, DiffusionConfig, problems=wrong, skip=unused)
+    objective = configs.objective(draft)
+    st.caption(f"Objective: **{forms.plain(objective.name)}**. {objective.words}")
 
     st.subheader("Training")
-    unused = set() if draft.train.sample_interval else {"preview_samples", "preview_steps"}
     forms.section(FORM, TrainConfig, problems=wrong, skip=unused)
 
 
@@ -92,7 +95,8 @@ with aside:
         st.info(f"{count} {'setting needs' if count == 1 else 'settings need'} a look: see the red print.", icon=":material/edit_note:")  # fmt: skip
     else:
         settled = data_fields.resolved(draft)
-        preflight.card(settled, found.description.count if found.description else None)
+        pictures = found.description.count if found.description else None
+        preflight.card(settled, pictures and pictures - data.held_out_count(pictures, draft.data.hold_out))
 
     suggestion = suggested_name()
     if st.session_state.get("train.name") in (None, st.session_state.get("train_suggestion")):

@@ -24,12 +24,25 @@ def traces(figure: charts.Figure, role: str) -> dict[str, dict]:
 def test_a_panel_for_each_metric_on_a_common_x() -> None:
     figure = charts.panels(rows(100), Look(smoothing=0.5))
     assert set(traces(figure, "smooth")) == set(traces(figure, "raw")) == {"grad_norm", "loss", "mse"}
-    assert [traces(figure, "smooth")[name]["yaxis"] for name in charts.MAIN] == ["y", "y2", "y3"]
+    assert [traces(figure, "smooth")[name]["yaxis"] for name in ("grad_norm", "loss", "mse")] == ["y", "y2", "y3"]
     assert all("xaxis" not in trace for trace in figure["data"])  # so all of them have the first
     domains = [figure["layout"][key]["domain"] for key in ("yaxis", "yaxis2", "yaxis3")]
     assert domains[0][1] == 1
     assert domains[2][0] == pytest.approx(0, abs=1e-6)
     assert domains[0][0] > domains[1][1] > domains[1][0] > domains[2][1]
+
+
+def test_a_metric_that_is_logged_has_a_panel_and_one_that_is_not_has_none() -> None:
+    figure = charts.panels(rows(100, vb=0.01, lg_loss_scale=20.0), Look())
+    assert list(traces(figure, "smooth")) == ["grad_norm", "loss", "mse", "vb", "lg_loss_scale"]
+    bound_only = charts.panels(rows(100).drop(columns="mse"), Look())
+    assert list(traces(bound_only, "smooth")) == ["grad_norm", "loss"]
+
+
+def test_the_quarters_of_a_part_of_the_loss() -> None:
+    frame = rows(40, **dict.fromkeys(charts.quarters("vb"), 0.5))
+    figure = charts.overlay(frame, Look(smoothing=0), charts.quarters("vb"))
+    assert [trace["uid"] for trace in figure["data"]] == [f"vb_q{k}-smooth" for k in range(4)]
 
 
 def test_what_keeps_the_view() -> None:
@@ -114,13 +127,13 @@ def test_a_log_without_time_shows_steps() -> None:
 def test_an_empty_log_and_one_without_these_metrics() -> None:
     for frame in (rows(0), pd.DataFrame({"step": [1.0, 2.0], "lr": [0.1, 0.1]})):
         assert charts.panels(frame, Look())["data"] == []
-        assert charts.overlay(frame, Look())["data"] == []
+        assert charts.overlay(frame, Look(), charts.quarters("loss"))["data"] == []
 
 
 def test_the_quarters_share_a_panel_and_skip_rows_without_one() -> None:
     frame = rows(40)
     frame.loc[::2, "loss_q1"] = np.nan
-    figure = charts.overlay(frame, Look(smoothing=0))
+    figure = charts.overlay(frame, Look(smoothing=0), charts.quarters("loss"))
     assert [trace["name"] for trace in figure["data"]] == list(charts.QUARTER_LABELS)
     assert len(figure["data"][1]["x"]) == 20
     assert {trace["yaxis"] for trace in figure["data"]} == {"y"}

@@ -84,14 +84,15 @@ def test_every_flag_has_its_default(script: str, flag: str, default: str) -> Non
 @pytest.mark.parametrize(("script", "flag", "default"), EVERY)
 def test_every_flag_is_understood_as_it_is_written(script: str, flag: str, default: str) -> None:
     command = SCRIPTS[script]
+    dest = actions(command)[f"--{flag}"].dest
     if default in ("True", "False"):
         for text, value in [("True", True), ("yes", True), ("t", True), ("y", True), ("1", True), ("False", False), ("no", False), ("f", False), ("n", False), ("0", False)]:  # fmt: skip
-            assert getattr(parsed(command, f"--{flag}", text), flag) is value
+            assert getattr(parsed(command, f"--{flag}", text), dest) is value
     elif flag == "model_path":
         assert str(parsed(command, "--model_path", "a/model.pt").model_path) == str(Path("a/model.pt"))
     else:
         text = default or {"schedule_sampler": "uniform", "timestep_respacing": "ddim50"}.get(flag, "a/place")
-        value = getattr(parsed(command, f"--{flag}", text), flag)
+        value = getattr(parsed(command, f"--{flag}", text), dest)
         assert str(value) == text or float(value) == float(text)
 
 
@@ -170,7 +171,7 @@ def test_old_drawings_and_evaluations(name: str, command: str, more: str) -> Non
 
 def test_old_super_resolution() -> None:
     model, diffusion, train = (shlex.split(part) for part in UPSAMPLE)
-    assert parsed("super-res-train", "--data_dir", "path/to/images", *model, *diffusion, *train).large_size == 256
+    assert parsed("super-res-train", "--data_dir", "path/to/images", *model, *diffusion, *train).image_size == 256
     drawing = ["--model_path", "upsample_cond_500K.pt", "--base_samples", "64_samples.npz", "--num_samples", "10"]
     assert parsed("super-res-sample", *model, *diffusion, *drawing).small_size == 64
 

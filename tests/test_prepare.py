@@ -336,7 +336,7 @@ def test_a_folder_of_batches_becomes_an_npz(unpacked: Path, tmp_path: Path, monk
 
 
 def test_the_validation_pictures(unpacked: Path, tmp_path: Path) -> None:
-    assert cli.main(["data", "imagenet64", str(unpacked), "--split", "val", "--folder", str(tmp_path / "val")]) == 0
+    assert cli.main(["data", "imagenet64", str(unpacked), "--part", "val", "--folder", str(tmp_path / "val")]) == 0
     names = sorted(path.name for path in (tmp_path / "val").glob("*.png"))
     assert names == ["0001_val_000000.png", "0002_val_000001.png", "0002_val_000002.png", "1000_val_000003.png"]
     source = sources.open_source(str(tmp_path / "val"))

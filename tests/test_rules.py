@@ -24,13 +24,13 @@ LAYERS = """
     errors words
     files schedules fields parallel
     config images metrics jobs
-    validation
+    validation classes
     architecture presets runs shapes diffusion ema prepare logs
-    sources unet losses samplers resample checkpoint process export
+    precision sources unet losses samplers resample checkpoint process export
     data download lsun imagenet64
-    cifar10
-    train sample evaluate
-    session measure
+    cifar10 low_res
+    train sample
+    session measure evaluate
     commands
     cli
     __main__
@@ -38,7 +38,7 @@ LAYERS = """
 LEVEL = {name: level for level, line in enumerate(LAYERS.split("\n")) for name in line.split()}
 
 # Who only watches must not wait for torch.
-WITHOUT_TORCH = ["errors", "words", "files", "schedules", "fields", "config", "validation", "images", "metrics", "jobs", "architecture", "presets", "runs", "shapes", "sources", "prepare", "data", "download", "cifar10", "lsun", "imagenet64", "process", "export", "cli"]  # fmt: skip
+WITHOUT_TORCH = ["errors", "words", "files", "schedules", "fields", "config", "validation", "classes", "images", "metrics", "jobs", "architecture", "presets", "runs", "shapes", "sources", "prepare", "data", "download", "cifar10", "lsun", "imagenet64", "low_res", "process", "export", "cli"]  # fmt: skip
 
 MOST_LINES = 450
 
@@ -222,7 +222,11 @@ def is_record(node: ast.AST) -> bool:
 
 def test_settings_are_said_once() -> None:
     """Neither the definition of a flag nor a help text stands anywhere but in config.py."""
-    known = [s for cls in (*configs.SECTIONS.values(), configs.SampleConfig) for s in configs.settings(cls)]
+    known = [
+        s
+        for cls in (*configs.SECTIONS.values(), configs.SampleConfig, configs.EvalConfig)
+        for s in configs.settings(cls)
+    ]
     for path in [*PACKAGE.values(), *COMMANDS, *PAGES]:
         for node in ast.walk(tree(path)):
             if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("add_argument"):

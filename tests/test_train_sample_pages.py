@@ -223,7 +223,147 @@ def test_the_command_gives_the_same_settings(name: str, changes: dict, runs_dir:
     assert options.run == "a-run"
 
 
+def test_super_resolution_is_a_switch() -> None:
+    at = open_page("pages/train.py")
+    assert not [n for n in at.number_input if n.key == "train.small_size"]
+    at.toggle(key="train.super_res").set_value(True).run()
+    assert at.number_input(key="train.small_size").value == 8  # a quarter
+    assert "--small_size 8" in at.code[0].value
+    assert not button(at, "Start").disabled
+    at.number_input(key="train.small_size").set_value(32).run()
+    assert "nothing to enlarge" in said(at)
+    assert button(at, "Start").disabled
+    at.number_input(key="train.small_size").set_value(12).run()
+    assert not button(at, "Start").disabled
+    assert any("12 → 32 pixels" in e.label for e in at.expander)
+    at.toggle(key="train.super_res").set_value(False).run()
+    assert "--small_size" not in at.code[0].value
+    assert not [n for n in at.number_input if n.key == "train.small_size"]
+
+
+def test_a_super_resolution_run_can_be_forked(fake_run: Callable[..., Run]) -> None:
+    fake_run("parent", small_size=4)
+    at = open_page("pages/train.py", **{"from": "parent"})
+    assert at.toggle(key="train.super_res").value
+    assert at.number_input(key="train.small_size").value == 4
+
+
 # Sample
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[SampleConfig]:
+    """What drawings are started with; none really is."""
+    found: list[SampleConfig] = []
+
+    def start(run: Run, sample: SampleConfig) -> SampleJob:
+        found.append(sample)
+        return SampleJob(run.folder / "samples" / "20260102-030405")
+
+    monkeypatch.setattr("ddpm.process.start_sampling", start)
+    return found
+
+
+def test_a_grid_of_all_classes(fake_run: Callable[..., Run], asked: list[SampleConfig]) -> None:
+    fake_run("shapes", class_cond=True, num_classes=3, class_names=("circle", "star", "ring"))
+    at = open_page("pages/sample.py")
+    at.button_group(key="sample.count").set_value("Of each class").run()
+    assert not [n for n in at.number_input if n.key == "sample.num_samples"]
+    at.number_input(key="sample.rows").set_value(5).run()
+    button(at, "Draw").click().run()
+    at.multiselect(key="sample.classes").set_value(["ring", "star"]).run()
+    button(at, "Draw").click().run()
+    assert [(s.num_samples, s.classes) for s in asked] == [(15, ""), (10, "ring,star")]
+    at.number_input(key="sample.rows").set_value(None).run()
+    assert button(at, "Draw").disabled
+
+
+def test_labels_without_names_are_asked_for(fake_run: Callable[..., Run], asked: list[SampleConfig]) -> None:
+    fake_run("reference", class_cond=True, num_classes=1000)
+    at = open_page("pages/sample.py")
+    assert "does not say which of them it has learnt" in said(at)
+    assert button(at, "Draw").disabled
+    at.text_input(key="sample.classes").set_value("5-3").run()
+    assert "runs backwards" in said(at)
+    at.text_input(key="sample.classes").set_value("0-9").run()
+    at.button_group(key="sample.count").set_value("Of each class").run()
+    at.number_input(key="sample.rows").set_value(2).run()
+    button(at, "Draw").click().run()
+    assert (asked[0].classes, asked[0].num_samples) == ("0-9", 20)
+
+
+@pytest.mark.parametrize("classes", ["", "1-2"])
+def test_the_columns_of_a_grid_are_named(fake_run: Callable[..., Run], classes: str) -> None:
+    run = fake_run("shapes", class_cond=True, num_classes=3, class_names=("circle", "<star>", "ring"))
+    job = draw(run, count=7, classes=classes)
+    assert drawn.heads(job, run.config) == (["<star>", "ring"] if classes else ["circle", "<star>", "ring"])
+    at = open_page("pages/sample.py")
+    assert "&lt;star&gt;" in at.get("html")[0].proto.body  # type: ignore[attr-defined]
+    draw(run, count=2)
+    assert not at.run().get("html")
+
+
+def test_a_super_resolution_run_draws_from_its_data_with_one_click(fake_run: Callable[..., Run], asked: list[SampleConfig], tmp_path: Path) -> None:  # fmt: skip
+    fake_run("large", small_size=4)
+    at = open_page("pages/sample.py")
+    button(at, "Draw").click().run()
+    assert asked[0].base_samples == "data"
+    at.button_group(key="sample.base").set_value("path").run()
+    assert "No small pictures are named yet" in said(at)
+    assert button(at, "Draw").disabled
+    folder = tmp_path / "small"
+    files.write_bytes(folder / "0.png", pictures.png(Image.new("RGB", (5, 4))))
+    at.text_input(key="sample.base_path").set_value(str(folder)).run()
+    assert "has 5 x 4 pixels, and this model enlarges 4 x 4" in said(at)
+    files.write_bytes(folder / "1.png", pictures.png(Image.new("RGB", (4, 4))))
+    (folder / "0.png").unlink()
+    at.run()
+    button(at, "Draw").click().run()
+    assert asked[1].base_samples == str(folder)
+
+
+def test_pictures_of_another_run_are_enlarged(fake_run: Callable[..., Run], asked: list[SampleConfig]) -> None:
+    job = draw(fake_run("small"))  # of 8 pixels
+    draw(fake_run("other", image_size=16, small_size=4), "20260102-030406")
+    fake_run("large", image_size=16, small_size=8)
+    at = open_page("pages/sample.py", run="large")
+    at.button_group(key="sample.base").set_value("drawn").run()
+    assert [option.split(",")[0] for option in at.selectbox(key="sample.base_drawn").options] == ["other", "small"]
+    at.selectbox(key="sample.base_drawn").set_value(str(job.npz)).run()
+    button(at, "Draw").click().run()
+    assert asked[0].base_samples == str(job.npz)
+
+
+def test_small_pictures_are_uploaded(fake_run: Callable[..., Run], asked: list[SampleConfig]) -> None:
+    run = fake_run("large", small_size=4)
+    at = open_page("pages/sample.py")
+    at.button_group(key="sample.base").set_value("upload").run()
+    assert button(at, "Draw").disabled
+    small = pictures.png(Image.new("RGB", (4, 4)))
+    at.get("file_uploader")[0].set_value([("cat_1.png", small, "image/png"), ("cat_2.png", small, "image/png")]).run()
+    button(at, "Draw").click().run()
+    folder = Path(asked[0].base_samples)
+    assert folder.parent == (run.folder / "uploads").absolute()
+    assert sorted(path.name for path in folder.iterdir()) == ["cat_1.png", "cat_2.png"]
+    packed = io.BytesIO()
+    np.savez(packed, np.zeros((2, 4, 4, 3), np.uint8))
+    mixed = [("a.npz", packed.getvalue(), "application/octet-stream"), ("cat_1.png", small, "image/png")]
+    at.get("file_uploader")[0].set_value(mixed).run()
+    assert "together with other files" in said(at)
+    at.get("file_uploader")[0].set_value(mixed[:1]).run()
+    button(at, "Draw").click().run()
+    assert asked[1].base_samples.endswith("a.npz")
+
+
+def test_pairs_are_shown_and_taken_home(fake_run: Callable[..., Run]) -> None:
+    run = fake_run("large", small_size=4)
+    job = draw(run, base_samples="shapes")
+    files.write_bytes(job.pairs, pictures.png(Image.new("RGB", (34, 18))))
+    at = open_page("pages/sample.py")
+    assert "left the small picture" in said(at)
+    assert "Pairs (PNG)" in [d.label for d in at.get("download_button")]
+    at.button(key=f"use_{job.name}").click().run()
+    assert at.text_input(key="sample.base_path").value == "shapes"
 
 
 def test_sample_without_a_run_leads_to_one() -> None:

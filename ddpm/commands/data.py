@@ -26,7 +26,7 @@ def add(commands: Any) -> None:
 
     imagenet = shared.command(sets, "imagenet64", _imagenet64, "ImageNet at 64 pixels as a folder of PNG files or as one .npz file.", runs_dir=False)  # fmt: skip
     imagenet.add_argument("archive", type=Path, nargs="+", metavar="ARCHIVE", help="zip files of train_data_batch_1.npz and so on, or a folder of these")  # fmt: skip
-    imagenet.add_argument("--split", choices=["train", "val"], default="train", help="which pictures (default: train)")
+    imagenet.add_argument("--part", choices=["train", "val"], default="train", help="which pictures (default: train)")
     target = imagenet.add_mutually_exclusive_group(required=True)
     target.add_argument("--folder", type=Path, metavar="DIR", help="write LABEL_BATCH_NUMBER.png there; goes on where it was interrupted")  # fmt: skip
     target.add_argument("--npz", type=Path, metavar="FILE", help="write one .npz file of all pictures")
@@ -78,7 +78,7 @@ def _imagenet64(options: argparse.Namespace) -> None:
     from ddpm import imagenet64
 
     _check(options.archive, options.md5)
-    batches = imagenet64.look(options.archive, options.split)
+    batches = imagenet64.look(options.archive, options.part)
     with shared.bar("writing", unit="image") as progress:
         if options.npz:
             imagenet64.write_npz(batches, options.npz, progress)

@@ -4,18 +4,26 @@ import argparse
 import contextlib
 import logging
 import os
+import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from ddpm import fields, files, jobs, runs
-from ddpm.config import LOG_FORMATS
+from ddpm import config as configs
+from ddpm import fields, files, jobs, runs, validation
+from ddpm.commands import together
+from ddpm.config import LOG_FORMATS, SECTIONS, Config, FromCheckpoint
 from ddpm.errors import UserError
 from ddpm.fields import settings
 from ddpm.runs import Run
 
 log = logging.getLogger("ddpm")
+
+S = TypeVar("S", bound=FromCheckpoint)
+SUPER_RES = configs.replace(Config(), dict(image_size=256, small_size=64))  # what super-res-* begin with
+SUPER_RES_NAMES = {"image_size": "large_size"}  # and what improved-diffusion calls it there
+RUN = ("--run", "--name")  # Python 3.11's torchrun takes the first for one of its own, --run_path, and refuses it
 
 
 def command(commands: Any, name: str, run: Any, help: str, runs_dir: bool = True) -> argparse.ArgumentParser:
@@ -50,9 +58,10 @@ def log_format() -> str | None:
     return ",".join(["csv", *(name for name in formats if name in LOG_FORMATS and name != "csv")]) if formats else None
 
 
-def result_folder(out: Path | None, run: Run | None, kind: str) -> Path:
+def result_folder(out: Path | None, source: Run | Path, kind: str) -> Path:
     """Where a job writes: where it was told to, else KIND/TIME in OPENAI_LOGDIR, in the run's folder or here."""
-    return out or runs.new_folder((log_folder() or (run.folder if run else Path())) / kind)
+    own = source.folder if isinstance(source, Run) else Path()
+    return out or together.from_main(lambda: runs.timed((log_folder() or own) / kind))
 
 
 def hand_over(out: Path | None, folder: Path) -> None:
@@ -63,17 +72,28 @@ def hand_over(out: Path | None, folder: Path) -> None:
             files.copy(path, target / path.name)
 
 
-def add_settings(group: Any, section: type, leave_out: set[str] = frozenset(), dashes: bool = False) -> None:  # type: ignore[assignment]  # fmt: skip
+def add_settings(
+    group: Any,
+    section: type,
+    leave_out: set[str] = frozenset(),  # type: ignore[assignment]
+    base: Any = None,
+    names: Mapping[str, str] = {},
+    dashes: bool = False,
+) -> None:
     """A flag for every setting.  What is not given is left out of the parsed options.
 
+    `base` has the defaults that the help tells, where they are not the section's own; `names` are other names of flags.
     dashes: --image-size is understood as well as --image_size.
     """
     for s in settings(section):
         if s.name in leave_out:
             continue
-        default = "as trained" if s.default is None else repr(s.default) if s.type is str else s.default
+        own = getattr(base or section(), s.name)
+        default = "as trained" if own is None else repr(own) if s.type is str else own
+        flag = names.get(s.name, s.name)
         group.add_argument(
-            *dict.fromkeys([f"--{s.name}", f"--{s.name.replace('_', '-') if dashes else s.name}"]),
+            *dict.fromkeys([f"--{flag}", f"--{flag.replace('_', '-') if dashes else flag}"]),
+            dest=s.name,
             type=_parser_of(s.type),
             choices=s.choices or None,
             default=argparse.SUPPRESS,
@@ -95,10 +115,67 @@ def given(options: argparse.Namespace, *sections: type) -> dict[str, Any]:
     return {name: value for name, value in vars(options).items() if name in names}
 
 
+def add_source(
+    parser: argparse.ArgumentParser,
+    section: type[FromCheckpoint],
+    title: str,
+    out: str,
+    base: Config = Config(),  # noqa: B008
+    names: Mapping[str, str] = {},
+) -> None:
+    """Flags of a command that works with a checkpoint: which, where to (`out` says by default), and how.
+
+    A file without settings of its own begins with `base`, some of whose flags have other `names`.
+    """
+    parser.set_defaults(base=base)
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument(*RUN, metavar="NAME", help="use a checkpoint of this run")
+    source.add_argument("--model_path", type=Path, metavar="FILE", help="use this checkpoint file")
+    parser.add_argument("--out", type=Path, metavar="DIR", help=f"folder for the result (default: {out}/TIME in OPENAI_LOGDIR, in the run's folder, or here)")  # fmt: skip
+    add_settings(parser.add_argument_group(title), section)
+    model = parser.add_argument_group("model", "only for files that another program wrote, without their settings")
+    known = {s.name for s in settings(section)}
+    for name in ("model", "diffusion"):
+        add_settings(model, SECTIONS[name], leave_out=known, base=getattr(base, name), names=names)
+
+
+def read_source(options: argparse.Namespace, section: type[S]) -> tuple[S, runs.Run | Path, dict[str, Any]]:
+    """What was given for `add_source`'s flags: settings, run or file, and flags for a file without settings."""
+    wanted = section(**given(options, section))
+    for problem in validation.limit_problems(wanted):
+        raise UserError(problem.sentence)
+    flags = given(options, SECTIONS["model"], SECTIONS["diffusion"])
+    flags = {name: value for name, value in flags.items() if name not in {s.name for s in settings(section)}}
+    if not options.run:
+        return wanted, options.model_path, flags
+    if flags:
+        raise UserError(f"--run uses the settings that the run has, but --{next(iter(flags))} was given too: leave it out.")  # fmt: skip
+    return wanted, together.from_main(lambda: runs.find(options.runs_dir, options.run)), flags
+
+
+@contextlib.contextmanager
+def working_in(folder: Path) -> Iterator[jobs.Worker]:
+    """A Worker in `folder`; where the user can put right what went wrong, a new folder is not left behind."""
+    new = not folder.exists()  # where a page started this, the folder is there and shows what went wrong
+    try:
+        with together.worker(folder) as worker:
+            yield worker
+    except UserError:
+        if new and together.is_main():
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
 def log_to(run: jobs.Job) -> "logging.FileHandler | None":
-    """Log to log.txt, and to the terminal where that is another place.  Returns the handler of log.txt, if any."""
+    """Log to log.txt, and to the terminal where that is another place.  Returns the handler of log.txt, if any.
+
+    Of several processes, only the main one says anything.
+    """
     log.setLevel(logging.INFO)
     log.propagate = False
+    if not together.is_main():
+        log.handlers = [logging.NullHandler()]
+        return None
     logging.raiseExceptions = False  # no room for a log line is no reason to stop
     form = logging.Formatter("%(asctime)s  %(message)s", "%Y-%m-%d %H:%M:%S")
     terminal = logging.StreamHandler()

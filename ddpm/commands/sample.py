@@ -1,50 +1,28 @@
-"""`ddpm sample`: draw pictures from a run or from a checkpoint file."""
+"""`ddpm sample` and `ddpm super-res-sample`: draw pictures from a run or from a checkpoint file."""
 
 import argparse
-import shutil
-from pathlib import Path
 from typing import Any
 
-from ddpm import jobs, runs, validation
 from ddpm.commands import options as shared
-from ddpm.config import SECTIONS, SampleConfig
-from ddpm.errors import UserError
-from ddpm.fields import settings
+from ddpm.commands import together
+from ddpm.config import SampleConfig
 
 
 def add(commands: Any) -> None:
     draw = shared.command(commands, "sample", _sample, "Draw pictures from a run or a checkpoint file.")
-    source = draw.add_mutually_exclusive_group(required=True)
-    source.add_argument("--run", metavar="NAME", help="draw from this run")
-    source.add_argument("--model_path", type=Path, metavar="FILE", help="draw from this checkpoint file")
-    draw.add_argument("--out", type=Path, metavar="DIR", help="folder for the pictures (default: samples/TIME in OPENAI_LOGDIR, in the run's folder, or here)")  # fmt: skip
-    shared.add_settings(draw.add_argument_group("drawing"), SampleConfig)
-    model = draw.add_argument_group("model", "only for files that another program wrote, without their settings")
-    for name in ("model", "diffusion"):
-        shared.add_settings(model, SECTIONS[name], leave_out={s.name for s in settings(SampleConfig)})
+    shared.add_source(draw, SampleConfig, "drawing", "samples")
+    enlarge = shared.command(commands, "super-res-sample", _sample, "Enlarge small pictures with a super-resolution run or checkpoint file.")  # fmt: skip
+    shared.add_source(enlarge, SampleConfig, "drawing", "samples", shared.SUPER_RES, shared.SUPER_RES_NAMES)
 
 
 def _sample(options: argparse.Namespace) -> None:
-    settings = SampleConfig(**shared.given(options, SampleConfig))
-    for problem in validation.limit_problems(settings):
-        raise UserError(problem.sentence)
-    given = shared.given(options, SECTIONS["model"], SECTIONS["diffusion"])
-    for name in ("timestep_respacing", "sigma_small"):  # these say how to draw
-        given.pop(name, None)
-    run = runs.find(options.runs_dir, options.run) if options.run else None
-    if run and given:
-        raise UserError(f"--run draws with the settings that the run has, but --{next(iter(given))} was given too: leave it out.")  # fmt: skip
-    folder = shared.result_folder(options.out, run, "samples")
-    new = not folder.exists()  # where a page started this, the folder is there and shows what went wrong
-    try:
-        with jobs.Worker(folder) as worker:
-            worker.beat(message="Loading the network")
-            from ddpm import sample
+    settings, source, flags = shared.read_source(options, SampleConfig)
+    folder = shared.result_folder(options.out, source, "samples")
+    with shared.working_in(folder) as worker:
+        worker.beat(message="Loading the network")
+        from ddpm import sample
 
-            sample.draw_source(folder, worker, run or options.model_path, settings, given)
-    except UserError:
-        if new:
-            shutil.rmtree(folder, ignore_errors=True)
-        raise
-    shared.hand_over(options.out, folder)
-    print(folder)
+        sample.draw_source(folder, worker, source, settings, flags, options.base)
+    if together.is_main():
+        shared.hand_over(options.out, folder)
+        print(folder)

@@ -1,10 +1,11 @@
-"""`ddpm train`: a new run, or a stopped one that goes on."""
+"""`ddpm train` and `ddpm super-res-train`: a new run, or a stopped one that goes on."""
 
 import argparse
 import logging
 import platform
 import sys
 import traceback
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import ddpm
 from ddpm import config as configs
 from ddpm import jobs, runs, validation
 from ddpm.commands import options as shared
+from ddpm.commands import together
 from ddpm.config import SECTIONS, Config
 from ddpm.errors import UserError
 from ddpm.presets import PRESETS
@@ -21,34 +23,38 @@ log = logging.getLogger("ddpm")
 
 
 def add(commands: Any) -> None:
-    train = shared.command(commands, "train", _train, "Train a model, or go on with a stopped run.")
-    train.add_argument("--run", metavar="NAME", help="name of the new run (default: from the data; with OPENAI_LOGDIR, the run is that folder)")  # fmt: skip
-    train.add_argument("--resume", metavar="NAME", nargs="?", const="", help="go on with this run, or with the one in OPENAI_LOGDIR, with the settings it has")  # fmt: skip
-    train.add_argument("--preset", choices=list(PRESETS), help="settings to start from; other flags change them")
-    train.add_argument("--queue", type=shared.boolean, default=True, metavar="BOOL", help="wait until no other training runs (default: True)")  # fmt: skip
-    for name, section in SECTIONS.items():
-        shared.add_settings(train.add_argument_group(name), section)
+    _add_train(commands, "train", "Train a model, or go on with a stopped run.", Config(), {})
+    _add_train(commands, "super-res-train", "Train a model that enlarges small pictures: train with the sizes that go with it.", shared.SUPER_RES, shared.SUPER_RES_NAMES)  # fmt: skip
     measure = shared.command(commands, "measure", _measure, "Measure what the settings in FOLDER/config.json cost.", runs_dir=False)  # fmt: skip
     measure.add_argument("folder", type=Path)
 
 
+def _add_train(commands: Any, name: str, help: str, base: Config, names: Mapping[str, str]) -> None:
+    """A command that trains from `base`, in which settings may have other `names`."""
+    train = shared.command(commands, name, _train, help)
+    train.set_defaults(base=base)
+    train.add_argument(*shared.RUN, metavar="NAME", help="name of the new run (default: from the data; with OPENAI_LOGDIR, the run is that folder)")  # fmt: skip
+    train.add_argument("--resume", metavar="NAME", nargs="?", const="", help="go on with this run, or with the one in OPENAI_LOGDIR, with the settings it has")  # fmt: skip
+    train.add_argument("--preset", choices=list(PRESETS), help="settings to start from; other flags change them")
+    train.add_argument("--queue", type=shared.boolean, default=True, metavar="BOOL", help="wait until no other training runs (default: True)")  # fmt: skip
+    for part, section in SECTIONS.items():
+        shared.add_settings(train.add_argument_group(part), section, base=getattr(base, part), names=names)
+
+
 def _train(options: argparse.Namespace) -> None:
     given = shared.given(options, *SECTIONS.values())
-    if options.resume is not None:
-        if given or options.preset or options.run:
-            extra = ", ".join(f"--{name}" for name in [*given, *(["preset"] if options.preset else [])]) or "--run"
-            raise UserError(f"--resume goes on with the settings that the run has, but {extra} was given too: leave it out, or start a new run.")  # fmt: skip
-        run = _find(options)
-    else:
-        run = _new_run(options, given)
-    with jobs.Worker(run.folder, run.config.train.total_steps, state="queued") as worker:
+    if options.resume is not None and (given or options.preset or options.run):
+        extra = ", ".join(f"--{name}" for name in [*given, *(["preset"] if options.preset else [])]) or "--run"
+        raise UserError(f"--resume goes on with the settings that the run has, but {extra} was given too: leave it out, or start a new run.")  # fmt: skip
+    run = together.from_main(lambda: _run(options, given))
+    with together.worker(run.folder, run.config.train.total_steps, state="queued") as worker:
         to_file = shared.log_to(run)
         log.info(
             "DDPM Workbench %s, Python %s, torch %s", ddpm.__version__, platform.python_version(), version("torch")
         )
         try:
             if options.queue and run.folder.parent == options.runs_dir:  # one in OPENAI_LOGDIR waits for nobody
-                runs.wait_turn(run, worker)
+                together.from_main(lambda: runs.wait_turn(run, worker))
             _train_here(run, worker)
         except Exception as error:
             if to_file and not isinstance(error, jobs.Stopped):
@@ -73,8 +79,8 @@ def _train_here(run: runs.Run, worker: jobs.Worker) -> None:
     from ddpm.session import Session
 
     session = Session(run, worker)
-    interactive = sys.stderr.isatty()
-    with logging_redirect_tqdm([log]):
+    interactive = sys.stderr.isatty() and together.is_main()
+    with logging_redirect_tqdm([log] if together.is_main() else []):
         line = tqdm(
             session.train(), desc=run.name, total=run.config.train.total_steps, initial=session.trainer.step,
             unit="step", dynamic_ncols=True, disable=not interactive,
@@ -83,17 +89,28 @@ def _train_here(run: runs.Run, worker: jobs.Worker) -> None:
             line.set_postfix_str(f"loss {report.losses['loss'].mean():.4f}", refresh=False)
 
 
+def _run(options: argparse.Namespace, given: dict[str, Any]) -> runs.Run:
+    """The run that goes on, or a new one; its settings are read, as other processes may not see its folder."""
+    run = _new_run(options, given) if options.resume is None else _find(options)
+    assert run.config
+    return run
+
+
 def _new_run(options: argparse.Namespace, given: dict[str, Any]) -> runs.Run:
     from ddpm import data
 
-    base = PRESETS[options.preset].config if options.preset else Config()
+    base = PRESETS[options.preset].config if options.preset else options.base
     if (formats := shared.log_format()) is not None:
         given = {"log_format": formats, **given}
     config = configs.resolved(configs.replace(base, given))
     validation.check(config)
+    if options.base.model.super_res and not config.model.super_res:
+        raise UserError(
+            "super-res-train was to train a model that enlarges nothing: say --small_size, or use ddpm train."
+        )
     config = data.resolve(config)
     with shared.bar("reading", unit="image") as progress:  # before there is a run, so that bad data leaves none behind
-        data.open_dataset(config.data, config.model, progress)
+        data.open_dataset(config.data, config.model, progress, seed=config.train.seed)
     folder = shared.log_folder()
     if folder and not options.run:
         run = runs.create_in(folder, config)

@@ -3,7 +3,7 @@
 No colours here: a trace names its `palette` number and its `role`, the component dresses it in the page's theme.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,15 +14,21 @@ from ddpm import metrics
 
 Figure = dict[str, Any]
 
-MAIN = ("grad_norm", "loss", "mse")
+MAIN = ("grad_norm", "loss", "mse", "vb", "lg_loss_scale")  # those that the log has are drawn
+PARTS = ("loss", "mse", "vb")  # what is also logged by quarter of the timesteps
 AXES = ("step", "seconds", "samples")  # the columns that an axis is made of
-QUARTERS = ("loss_q0", "loss_q1", "loss_q2", "loss_q3")
+TERMS = {"vb": "vb (bits per dimension)", "mse": "mse", "xstart_mse": "xstart_mse"}
 QUARTER_LABELS = ("least noisy quarter", "second", "third", "noisiest quarter")
 
 RAW_POINTS = 2000
 SMOOTH_POINTS = 1000  # a smoothed line hides nothing between its points
 MARKS = 100
 PANEL_HEIGHT = 185
+
+
+def quarters(part: str) -> tuple[str, ...]:
+    """The columns of a loss, or of a part of it, by quarter of the timesteps."""
+    return tuple(f"{part}_q{k}" for k in range(4))
 
 
 @dataclass(frozen=True)
@@ -32,6 +38,15 @@ class Look:
     x: str = "step"  # step, time or images
     smoothing: float = 0.6
     log: bool = True
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The terms of one evaluation: TERMS -> [T], over timesteps [T] of the full process."""
+
+    label: str
+    timesteps: Sequence[int]
+    terms: Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -76,7 +91,7 @@ def panels(frame: pd.DataFrame, look: Look, columns: Sequence[str] = MAIN) -> Fi
     return {"data": data, "layout": layout}
 
 
-def overlay(frame: pd.DataFrame, look: Look, columns: Sequence[str] = QUARTERS, labels: Sequence[str] = QUARTER_LABELS) -> Figure:  # fmt: skip
+def overlay(frame: pd.DataFrame, look: Look, columns: Sequence[str], labels: Sequence[str] = QUARTER_LABELS) -> Figure:  # fmt: skip
     """Several metrics in one panel.  Rows without a value are skipped, as not every row has one."""
     x = axis(frame, look.x)
     data: list[dict[str, Any]] = []
@@ -89,6 +104,22 @@ def overlay(frame: pd.DataFrame, look: Look, columns: Sequence[str] = QUARTERS, 
     layout["yaxis"] = _y_axis(0, 1, look)
     layout["height"] = plot = 300
     layout["legend"]["y"] = -50 / (plot - 104)
+    return {"data": data, "layout": layout}
+
+
+def terms(curves: Sequence[Curve], log: bool) -> Figure:
+    """The terms of evaluations over t: a panel for each kind of term, a line in it for each evaluation."""
+    look = Look(smoothing=0.0, log=log)
+    data: list[dict[str, Any]] = []
+    layout = _layout(Axis(np.zeros(0), "timestep t"), look, len(TERMS))
+    for number, (name, title) in enumerate(TERMS.items()):
+        for palette, curve in enumerate(curves):
+            common = dict(type="scatter", mode="lines", name=curve.label, legendgroup=curve.label, yaxis=_axis_id(number), palette=palette)  # fmt: skip
+            values = drawable(curve.terms[name], log)
+            legend = number == 0 and len(curves) > 1
+            data.append(_trace(common, np.asarray(curve.timesteps), values, RAW_POINTS, uid=f"{name}-{palette}", role="smooth", showlegend=legend))  # fmt: skip
+        layout[_axis_key(number)] = _y_axis(number, len(TERMS), look)
+        layout["annotations"].append(_title(title, number, len(TERMS), look))
     return {"data": data, "layout": layout}
 
 
@@ -189,8 +220,7 @@ def _labels(
     values: np.ndarray, line: list[float | None], look: Look, name: str, number: int, count: int
 ) -> list[dict[str, Any]]:
     """The panel's title in its corner, and the newest value at the end of its line."""
-    domain = _y_axis(number, count, look)["domain"]
-    title = dict(text=f"<b>{name}</b>", xref="paper", yref="paper", x=0, y=domain[1], xanchor="left", yanchor="bottom", showarrow=False, role="title")  # fmt: skip
+    title = _title(name, number, count, look)
     value = line[-1] if line else None
     lost = int((~np.isfinite(values)).sum())
     if lost:
@@ -201,3 +231,8 @@ def _labels(
     height = float(np.log10(value)) if look.log else value
     mark = dict(text=f"{value:.4g}", xref="paper", yref=_axis_id(number), x=1, y=height, xanchor="left", xshift=6, showarrow=False, role="last", palette=number)  # fmt: skip
     return [title, mark]
+
+
+def _title(text: str, number: int, count: int, look: Look) -> dict[str, Any]:
+    domain = _y_axis(number, count, look)["domain"]
+    return dict(text=f"<b>{text}</b>", xref="paper", yref="paper", x=0, y=domain[1], xanchor="left", yanchor="bottom", showarrow=False, role="title")  # fmt: skip

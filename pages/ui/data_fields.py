@@ -94,7 +94,9 @@ def show(form: str, config: Config, about: Description | None, problems: forms.P
     for notice in about.notices:
         st.caption(f":orange[:material/info: {forms.plain(notice)}]")
     small = about.size is not None and min(about.size) < config.model.image_size
-    wanted = ["random_flip", "enlarge"] if small or config.data.enlarge or source == PATH else ["random_flip"]
+    wanted = ["random_flip", "hold_out"]
+    if small or config.data.enlarge or source == PATH:
+        wanted.append("enlarge")
     forms.arrange(form, [s for s in configs.settings(DataConfig) if s.name in wanted], problems, {}, 3)
 
 

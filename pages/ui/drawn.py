@@ -1,23 +1,26 @@
 """Pictures being drawn, and pictures drawn: progress, the grid, downloads, what there was before."""
 
+import html
 import io
 import json
-import time
 import zipfile
 from collections.abc import Callable
 
+import numpy as np
 import streamlit as st
+from PIL import Image
 
+from ddpm import classes, words
 from ddpm import config as configs
-from ddpm import process, words
 from ddpm.config import Config, SampleConfig
 from ddpm.errors import UserError
 from ddpm.jobs import ACTIVE
 from ddpm.runs import Run, SampleJob
-from pages.ui import forms, pictures
+from pages.ui import forms, pictures, work
 
 SIDE = 460  # pixels that a grid takes
 BOX = SIDE + 34  # height of its frame: always the same, so that nothing jumps
+HEADS = 24  # height of the names above the columns
 THUMB = 176
 PER_PAGE = 12
 
@@ -25,19 +28,21 @@ PER_PAGE = 12
 def show(job: SampleJob, config: Config) -> None:
     """The pictures of one job: as they sharpen, or finished with their downloads."""
     active = job.state() in ACTIVE
-    st.fragment(run_every=0.7 if active else None)(_picture)(job, active)
+    st.fragment(run_every=0.7 if active else None)(_picture)(job, active, [] if active else heads(job, config))
     if not active:
         _downloads(job)
 
 
-def _picture(job: SampleJob, was_active: bool) -> None:
+def _picture(job: SampleJob, was_active: bool, names: list[str]) -> None:
     state = job.state()
     if was_active and state not in ACTIVE:
         st.rerun()  # once, so that the polling really stops
     status = job.status()
-    image = _latest(job, SIDE)
+    image = _latest(job, SIDE - HEADS if names else SIDE)
     with st.container(border=True, height=BOX, horizontal_alignment="center", vertical_alignment="center"):
         if image:
+            if names:
+                _names(names, image)
             st.image(image, output_format="PNG", alt="The pictures that were drawn")
         elif was_active:
             st.caption("Loading the weights …", width="content")
@@ -45,37 +50,43 @@ def _picture(job: SampleJob, was_active: bool) -> None:
             st.caption("No picture was finished.", width="content")
     if not was_active:
         if state in ("failed", "lost"):
-            st.error(forms.plain(why_failed(job)), icon=":material/error:")
+            st.error(forms.plain(work.why_failed(job, "The drawing")), icon=":material/error:")
         elif status and status.message:
             st.caption(forms.plain(status.message))
+        if job.pairs.exists():
+            st.caption(
+                "In each pair, left the small picture, enlarged square by square, and right what was drawn from it."
+            )
         return
     done, total = (status.step, status.total_steps) if status else (0, 0)
-    bar, cancel = st.columns([4, 1], vertical_alignment="center")
-    left = f" · {words.duration(status.seconds_left)} left" if status and status.seconds_left is not None else ""
-    bar.progress(
-        min(1.0, done / total) if total else 0.0,
-        f"{done:,} of {total:,} denoising steps{left}" if total else "Starting …",
-    )
-    stopping = "stop" in job.requests()
-    if cancel.button("Cancelling …" if stopping else "Cancel", icon=":material/close:", disabled=stopping, width="stretch"):  # fmt: skip
-        try:
-            process.stop(job)
-        except UserError as error:
-            st.caption(forms.plain(str(error)))
+    work.progress(job, status, f"{done:,} of {total:,} denoising steps")
 
 
 def _latest(job: SampleJob, side: int) -> bytes | None:
     """The finished pictures, or how far they have come."""
-    return pictures.shown(job.grid, side) or pictures.shown(job.preview, side)
+    return pictures.shown(job.pairs, side) or pictures.shown(job.grid, side) or pictures.shown(job.preview, side)
 
 
-def why_failed(job: SampleJob) -> str:
-    """A sentence on a drawing that did not work out."""
-    status = job.status()
-    if status and status.state == "failed" and status.message:
-        return status.message
-    last = [line for line in job.log_tail(20).splitlines() if line.strip()][-1:]
-    return "The drawing ended before it was done" + (f": {last[0].strip()}" if last else ".")
+def heads(job: SampleJob, config: Config) -> list[str]:
+    """The name of the class in each column of the grid; none where its columns are not classes."""
+    sample = settings_of(job)
+    if sample is None or job.shape is None or job.pairs.exists() or not config.model.class_cond:
+        return []
+    known = classes.names(config)
+    try:
+        labels = np.resize(classes.chosen(config, sample.classes), job.shape[0])
+    except UserError:  # of a file of other settings
+        return []
+    return [known[k] if k < len(known) else str(k) for k in labels[: classes.columns(labels) or 0]]
+
+
+def _names(names: list[str], image: bytes) -> None:
+    """Names over the columns of a picture."""
+    with Image.open(io.BytesIO(image)) as picture:
+        width = picture.width
+    style = "flex:1 1 0;min-width:0;overflow:hidden;text-overflow:ellipsis;text-align:center"
+    cells = "".join(f'<span style="{style}" title="{html.escape(name)}">{html.escape(name)}</span>' for name in names)
+    st.html(f'<div style="display:flex;width:{width}px;max-width:100%;margin:auto;font-size:0.75rem">{cells}</div>')
 
 
 def _downloads(job: SampleJob) -> None:
@@ -85,6 +96,7 @@ def _downloads(job: SampleJob) -> None:
     stem = f"{job.folder.parent.parent.name}-{job.name}"
     files: list[tuple[str, str, str, Callable[[], bytes]]] = [
         ("Grid (PNG)", f"{stem}.png", "image/png", job.grid.read_bytes),
+        *([("Pairs (PNG)", f"{stem}-pairs.png", "image/png", job.pairs.read_bytes)] if job.pairs.exists() else []),
         ("Pictures (zip)", f"{stem}.zip", "application/zip", lambda: zip_of(job)),
         ("Arrays (npz)", npz.name, "application/octet-stream", npz.read_bytes),
         ("Settings (JSON)", f"{stem}.json", "application/json", lambda: json.dumps(job.settings, indent=2).encode()),
@@ -125,7 +137,7 @@ def _entry(job: SampleJob, is_shown: bool, config: Config, choose: Callable[[str
             st.image(image, output_format="PNG", alt=f"Drawn at {job.name}")
         else:
             st.caption(f"*{job.state()}*", width="content")
-    st.markdown(f"**{when(job)}**")
+    st.markdown(f"**{work.when(job)}**")
     st.caption(describe(config, sample) if sample else "–")
     with st.container(horizontal=True, gap="small"):
         st.button("Shown" if is_shown else "Show", key=f"show_{job.name}", disabled=is_shown, on_click=choose, args=(job.name,))  # fmt: skip
@@ -139,13 +151,6 @@ def settings_of(job: SampleJob) -> SampleConfig | None:
         return job.config
     except (KeyError, UserError):
         return None
-
-
-def when(job: SampleJob) -> str:
-    try:
-        return words.clock(time.mktime(time.strptime(job.name[:15], "%Y%m%d-%H%M%S")))
-    except ValueError:
-        return job.name
 
 
 def describe(config: Config, sample: SampleConfig) -> str:

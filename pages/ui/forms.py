@@ -19,7 +19,7 @@ from ddpm.fields import Setting
 from ddpm.validation import Problem
 
 STEPS: dict[str, float] = {
-    "image_size": 8, "num_channels": 32, "diffusion_steps": 100, "dropout": 0.05, "lr": 1e-4, "weight_decay": 0.01,
+    "image_size": 8, "num_channels": 32, "diffusion_steps": 100, "dropout": 0.05, "lr": 1e-4, "weight_decay": 0.01, "hold_out": 0.05,
     "grad_clip": 0.5, "eta": 0.1, "total_steps": 500, "lr_warmup_steps": 50, "lr_anneal_steps": 500,
     "log_interval": 5, "save_interval": 500, "sample_interval": 250, "preview_samples": 4, "preview_steps": 5,
 }  # fmt: skip
@@ -85,18 +85,22 @@ def section(
     placeholders: Mapping[str, str] | None = None,
     columns: int = 3,
 ) -> None:
-    """The fields of one dataclass of settings: the basic ones, then a fold with the rest.
+    """The fields of one dataclass of settings: the basic ones, then a fold for each group of the others.
 
-    `skip` names settings that do not apply.  The fold opens by itself while something in it is wrong.
+    `skip` names settings that do not apply.  A fold opens by itself while something in it is wrong.
     """
     fields = [s for s in configs.settings(cls) if s.name not in skip]
-    basic, more = [s for s in fields if s.basic], [s for s in fields if not s.basic]
-    arrange(form, basic, problems, placeholders or {}, columns)
-    if more:
-        wrong = sum(s.name in problems for s in more)
-        label = f"More · :red[{wrong} to correct]" if wrong else "More"
-        with st.expander(label, expanded=bool(wrong), key=f"{form}_{cls.__name__}_{'wrong' if wrong else 'more'}"):
-            arrange(form, more, problems, placeholders or {}, columns)
+    arrange(form, [s for s in fields if s.basic], problems, placeholders or {}, columns)
+    groups: dict[str, list[Setting]] = {}
+    for s in fields:
+        if not s.basic:
+            groups.setdefault(s.group, []).append(s)
+    for title, members in groups.items():
+        wrong = sum(s.name in problems for s in members)
+        label = f"{title} · :red[{wrong} to correct]" if wrong else title
+        state = "wrong" if wrong else "right"
+        with st.expander(label, expanded=bool(wrong), key=f"{form}_{cls.__name__}_{title}_{state}"):
+            arrange(form, members, problems, placeholders or {}, columns)
 
 
 def arrange(

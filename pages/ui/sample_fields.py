@@ -1,17 +1,17 @@
 """The form of the Sample page: which weights, how many pictures, which sampler."""
 
 import dataclasses
-from collections.abc import Callable
+from functools import partial
 
 import streamlit as st
 
+from ddpm import classes, schedules, validation
 from ddpm import config as configs
-from ddpm import schedules, validation
 from ddpm.config import Config, SampleConfig
 from ddpm.errors import UserError
 from ddpm.runs import Checkpoint, Run
 from ddpm.validation import Problem
-from pages.ui import forms
+from pages.ui import checkpoint_fields, forms, super_res
 
 FORM = "sample"
 FIRST = SampleConfig(num_samples=16, use_ddim=True)
@@ -19,6 +19,12 @@ FIRST_STEPS = 50
 STEP_COUNTS = (1, 2, 5, 10, 15, 20, 25, 50, 75, 100, 150, 200, 250, 500, 1000, 2000, 4000)
 VARIANCES = {"as in training": None, "small (the posterior's)": True, "large (beta)": False}
 FIELDS = {s.name: s for s in configs.settings(SampleConfig)}
+IN_ALL, OF_EACH = "In all", "Of each class"
+ROWS = FIELDS["num_samples"]._replace(name="rows", label="Pictures of each class")
+
+_key = partial(forms.key, FORM)
+_options = partial(checkpoint_fields.options, FORM)
+_keep_known = partial(checkpoint_fields.keep_known, FORM)
 
 
 def begin(config: Config, sample: SampleConfig) -> None:
@@ -29,10 +35,8 @@ def begin(config: Config, sample: SampleConfig) -> None:
     except UserError:
         steps = T
     special = sample.timestep_respacing not in ("", spacing(config, steps, sample.use_ddim))
-    known = class_names(config)
-    words = [word.strip() for word in sample.classes.split(",") if word.strip()]
-    named = [known[int(w)] if w not in known and w.isdecimal() and int(w) < len(known) else w for w in words]
     forms.begin(FORM, dataclasses.asdict(sample))
+    super_res.begin(FORM, config, sample.base_samples)
     forms.begin(
         FORM,
         {
@@ -40,15 +44,25 @@ def begin(config: Config, sample: SampleConfig) -> None:
             "steps": steps,
             "variance": next(words for words, value in VARIANCES.items() if value is sample.sigma_small),
             "timestep_respacing": sample.timestep_respacing if special else "",
-            "classes": [name for name in named if name in known],
+            "classes": sample.classes if classes.must_be_said(config) else _picked(config, sample.classes),
+            "count": IN_ALL,
+            "rows": 4,
         },
     )
 
 
-def class_names(config: Config) -> list[str]:
-    """Of a class-conditional run: its names, or numbers where the data had none."""
-    model = config.model
-    return list(config.class_names) or [str(k) for k in range(model.num_classes)] if model.class_cond else []
+def _picked(config: Config, text: str) -> list[str]:
+    """The names of the classes that `text` asks for; none where it asks for all, or for what there is not."""
+    known = classes.names(config)
+    return [known[label] for label in _labels(config, text) if label < len(known)] if text.strip() else []
+
+
+def _labels(config: Config, text: str) -> list[int]:
+    """The labels that `text` asks for; none where it is wrong, which `problems` tells."""
+    try:
+        return classes.chosen(config, text)
+    except UserError:
+        return []
 
 
 def spacing(config: Config, steps: int, ddim: bool) -> str:
@@ -64,18 +78,30 @@ def show(run: Run, checkpoints: list[Checkpoint]) -> tuple[SampleConfig, list[Pr
         few = spacing(config, min(FIRST_STEPS, config.diffusion.diffusion_steps), ddim=True)
         begin(config, dataclasses.replace(FIRST, timestep_respacing=few))
     values: dict[str, object] = {}
+    known = list(classes.names(config))
     grid = st.grid(2, min_column_width=150)
     with grid.cell():
-        values["step"], checkpoint = _checkpoint(checkpoints)
+        values["step"], checkpoint = checkpoint_fields.checkpoint(FORM, checkpoints)
     with grid.cell():
-        values["weights"] = _options("weights", "Weights", checkpoint.weights, FIELDS["weights"].help, weights_label)
+        values["weights"] = checkpoint_fields.weights(FORM, checkpoint)
     with grid.cell():
         ddim = _options("sampler", "Sampler", ["DDIM", "DDPM"], FIELDS["use_ddim"].help) == "DDIM"
         values["use_ddim"] = ddim
     with grid.cell():
         steps = _steps(config)
+    if known:
+        with grid.cell():
+            values["classes"] = _classes(config, known)
+        with grid.cell():
+            count = _options("count", "How many", [IN_ALL, OF_EACH], "In all: the classes take turns. Of each class: so many of every one; a few classes make a grid with a column for each.")  # fmt: skip
     with grid.cell():
-        values["num_samples"] = forms.box(FORM, FIELDS["num_samples"])
+        if known and count == OF_EACH:
+            rows, labels = forms.box(FORM, ROWS), _labels(config, str(values["classes"]))
+            values["num_samples"] = rows and rows * max(1, len(labels))
+            if config.model.super_res and not values["classes"]:  # otherwise the small pictures say it
+                values["classes"] = f"0-{len(labels) - 1}"
+        else:
+            values["num_samples"] = forms.box(FORM, FIELDS["num_samples"])
     with grid.cell():
         values["seed"] = forms.box(FORM, FIELDS["seed"])
     if ddim:
@@ -83,19 +109,13 @@ def show(run: Run, checkpoints: list[Checkpoint]) -> tuple[SampleConfig, list[Pr
             values["eta"] = st.slider(
                 "eta", 0.0, 1.0, step=0.05, key=_key("eta"), help=FIELDS["eta"].help, persist_state="session"
             )
-    known = class_names(config)
-    if known:
-        _keep_known("classes", known, many=True)
-        with grid.cell():
-            picked = st.multiselect(
-                "Classes", known, key=_key("classes"), help=FIELDS["classes"].help, placeholder="All in turn",
-                persist_state="session",
-            )  # fmt: skip
-        values["classes"] = ",".join(str(known.index(name)) if "," in name else name for name in picked)
+    unfit: list[str] = []
+    if config.model.super_res:
+        values["base_samples"] = super_res.choose(FORM, run, config, str(values.get("classes", "")), unfit)
     with st.expander("More"):
         values["batch_size"] = forms.box(FORM, FIELDS["batch_size"])
         special = forms.box(FORM, FIELDS["timestep_respacing"]._replace(label="Respacing, instead of steps"), spacing(config, steps, ddim) or "all")  # fmt: skip
-        if not ddim:
+        if not ddim and not config.model.learn_sigma:
             variance = st.selectbox(
                 "Variance", list(VARIANCES), key=_key("variance"), help=FIELDS["sigma_small"].help, persist_state="session"
             )  # fmt: skip
@@ -106,7 +126,7 @@ def show(run: Run, checkpoints: list[Checkpoint]) -> tuple[SampleConfig, list[Pr
     values["timestep_respacing"] = special or spacing(config, steps, ddim)
     missing = [Problem(name, f"{FIELDS[name].label} is empty: type a number.") for name, value in values.items() if value is None and name != "sigma_small"]  # fmt: skip
     sample = SampleConfig(**{name: value for name, value in values.items() if value is not None})  # type: ignore[arg-type]
-    return sample, [*missing, *problems(config, sample)]
+    return sample, [*missing, *(Problem("base_samples", sentence) for sentence in unfit), *problems(config, sample)]
 
 
 def problems(config: Config, sample: SampleConfig) -> list[Problem]:
@@ -116,6 +136,11 @@ def problems(config: Config, sample: SampleConfig) -> list[Problem]:
         steps_of(config, sample)
     except UserError as error:
         found.append(Problem("timestep_respacing", str(error)))
+    if not config.model.super_res:  # where the small pictures may say it
+        try:
+            classes.chosen(config, sample.classes)
+        except UserError as error:
+            found.append(Problem("classes", str(error)))
     return found
 
 
@@ -124,39 +149,18 @@ def steps_of(config: Config, sample: SampleConfig) -> int:
     return len(configs.sampling_timesteps(config, sample))
 
 
-def weights_label(weights: str) -> str:
-    return "Raw" if weights == "model" else weights.replace("ema_", "EMA ")
-
-
-def _key(name: str) -> str:
-    return forms.key(FORM, name)
-
-
-def _keep_known(name: str, options: list, many: bool = False) -> None:
-    """Forget a value that this run does not offer."""
-    value = st.session_state.get(_key(name))
-    if many:
-        st.session_state[_key(name)] = [v for v in value or [] if v in options]
-    elif value not in options:
-        st.session_state[_key(name)] = options[0]
-
-
-def _checkpoint(checkpoints: list[Checkpoint]) -> tuple[int, Checkpoint]:
-    by_step = {0: checkpoints[-1], **{c.step: c for c in reversed(checkpoints)}}
-    _keep_known("step", list(by_step))
-    step = st.selectbox(
-        "Checkpoint", list(by_step), key=_key("step"), help=FIELDS["step"].help, persist_state="session",
-        format_func=lambda step: f"Step {step:,}" if step else f"Newest (step {checkpoints[-1].step:,})",
+def _classes(config: Config, known: list[str]) -> str:
+    """The field for the classes to draw: a list to pick from, or a text where they are many numbers."""
+    if classes.must_be_said(config):
+        if not isinstance(st.session_state.get(_key("classes")), str):  # from a run with a list
+            st.session_state[_key("classes")] = ""
+        return str(forms.box(FORM, FIELDS["classes"], "0-9"))
+    _keep_known("classes", known, many=True)
+    picked = st.multiselect(
+        "Classes", known, key=_key("classes"), help=FIELDS["classes"].help, persist_state="session",
+        placeholder="As the small pictures, or all" if config.model.super_res else "All in turn",
     )  # fmt: skip
-    return step, by_step[step]
-
-
-def _options(name: str, label: str, options: list[str], help: str, say: Callable[[str], str] = str) -> str:
-    _keep_known(name, options)
-    chosen = st.segmented_control(
-        label, options, key=_key(name), help=help, required=True, format_func=say, width="stretch", persist_state="session"
-    )  # fmt: skip
-    return chosen or options[0]
+    return ",".join(str(known.index(name)) if "," in name else name for name in picked)
 
 
 def _steps(config: Config) -> int:

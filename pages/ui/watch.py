@@ -34,7 +34,7 @@ from watchdog.observers.polling import PollingObserver
 from ddpm import process, runs
 from ddpm.files import TEMPORARY
 from ddpm.jobs import Pulse, State, Status
-from ddpm.metrics import MetricReader, sketch
+from ddpm.metrics import MetricReader, columns_of, sketch
 from ddpm.runs import Run
 from pages.ui import charts
 
@@ -120,6 +120,10 @@ class RunView:
         with self._lock:
             reader = self._readers.setdefault(columns, MetricReader(self.run.progress_path, (*columns, *charts.AXES)))
             return self._fresh("progress.csv", reader.read, name=f"metrics {columns}")
+
+    def columns(self) -> tuple[str, ...]:
+        """The names of all that is logged."""
+        return self._fresh("progress.csv", lambda: columns_of(self.run.progress_path), name="columns")
 
     def previews(self) -> list[tuple[int, Path]]:
         return self._fresh("samples", self.run.previews)

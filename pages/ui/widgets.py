@@ -128,6 +128,7 @@ def commands(run: Run) -> list[tuple[str, str]]:
         ("Go on after a stop", shlex.join(["ddpm", "train", "--resume", run.name, *where])),
         ("Stop", shlex.join(["ddpm", "stop", run.name, *where])),
         ("Draw pictures", shlex.join(["ddpm", "sample", "--run", run.name, *where, "--num_samples", "64", "--use_ddim", "True", "--timestep_respacing", "ddim50", "--out", "samples"])),
+        ("Measure bits per dimension", shlex.join(["ddpm", "nll", "--run", run.name, *where, "--num_samples", "100"])),
         ("Metrics as a spreadsheet", shlex.join(["ddpm", "export", run.name, *where, "--xlsx", f"{run.name}.xlsx"])),
     ]  # fmt: skip
 

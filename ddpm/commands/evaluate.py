@@ -1,0 +1,47 @@
+"""`ddpm nll`: bits per dimension of a run's or a file's model."""
+
+import argparse
+import sys
+from typing import Any
+
+from ddpm import runs
+from ddpm.commands import options as shared
+from ddpm.commands import together
+from ddpm.config import EvalConfig
+
+
+def add(commands: Any) -> None:
+    nll = shared.command(commands, "nll", _nll, "Measure how well a model knows pictures, in bits per dimension.")
+    shared.add_source(nll, EvalConfig, "measuring", "evaluations")
+
+
+def _nll(options: argparse.Namespace) -> None:
+    settings, source, flags = shared.read_source(options, EvalConfig)
+    folder = shared.result_folder(options.out, source, "evaluations")
+    with shared.working_in(folder) as worker:
+        worker.beat(message="Loading the network")
+        from tqdm import tqdm
+
+        from ddpm import evaluate
+
+        with tqdm(
+            unit="call", dynamic_ncols=True, leave=False, disable=not (together.is_main() and sys.stderr.isatty())
+        ) as line:
+            for measured in evaluate.evaluate_source(
+                folder, worker if together.is_main() else None, source, settings, flags
+            ):
+                line.total, so_far = measured.total, measured.so_far
+                line.set_description_str(f"{so_far.count:,} pictures", refresh=False)
+                if so_far.count:
+                    line.set_postfix_str(f"{runs.bits(so_far.mean, so_far.ci95)} bits/dim", refresh=False)
+                line.update(measured.done - line.n)
+    if not together.is_main():
+        return
+    shared.hand_over(options.out, folder)
+    job = runs.EvaluationJob(folder)
+    result = job.result
+    if result:
+        print(job.summary)
+        quarters = " + ".join(f"{value:.4f}" for value in result["vb_quarters"])
+        print(f"prior {result['prior']:.4g}, then by quarter of the timesteps, least noisy first: {quarters}")
+    print(folder)

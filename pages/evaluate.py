@@ -1,0 +1,99 @@
+"""Evaluate: how well a run knows pictures, in bits per dimension; over the timesteps, and beside earlier results."""
+
+import shlex
+
+import streamlit as st
+
+from ddpm import config as configs
+from ddpm import process, words
+from ddpm.errors import UserError
+from ddpm.jobs import ACTIVE
+from pages.ui import checkpoint_fields, eval_fields, forms, layout, measured
+
+layout.page("Evaluate")
+st.title("Evaluate")
+halves = st.grid(2, min_column_width=340, gap=("small", "medium"))
+settings, result = halves.cell(), halves.cell()
+
+with settings:
+    run = layout.pick_run(
+        empty="There is nothing to measure yet. Train a run first: the quick start needs but a click."
+    )
+try:
+    config, checkpoints, jobs = run.config, run.checkpoints(), run.evaluation_jobs()
+except UserError as error:
+    result.error(str(error), icon=":material/error:")
+    st.stop()
+
+if not checkpoints:
+    with result:
+        checkpoint_fields.required(run, "one is measured")
+
+
+# Which evaluations are shown: the newest, those that were chosen, or the one just started
+
+by_name = {job.name: job for job in jobs}
+chosen_key = f"evaluations-{run.name}"
+started = st.session_state.pop("evaluation_started", None)
+kept = [name for name in st.session_state.get(chosen_key, ()) if name in by_name]
+if started in by_name or not kept:
+    kept = [started if started in by_name else jobs[0].name] if jobs else []
+st.session_state[chosen_key] = kept
+shown = [by_name[name] for name in kept]
+active = next((job for job in jobs if job.state() in ACTIVE), None)
+
+
+# What to measure
+
+with settings:
+    evaluation, problems = eval_fields.show(config, checkpoints)
+    forms.complaint([p.sentence for p in problems])
+    pressed = st.button(
+        "Start", type="primary", icon=":material/straighten:", width="stretch", shortcut="Ctrl+Enter",
+        disabled=bool(problems) or active is not None,
+        help=problems[0].sentence if problems else "Cancel the evaluation in hand first, or wait for it." if active else None,
+    )  # fmt: skip
+    if not problems:
+        seconds = measured.estimate(jobs, config, evaluation)
+        if seconds is not None:
+            most = "at most " if evaluation.until_ci else ""
+            st.caption(f":material/schedule: About {most}{words.duration(seconds)}, going by the last time.")
+        with st.expander("The same in a shell", icon=":material/terminal:"):
+            where = [] if run.folder.parent == layout.ROOT / "runs" else ["--runs_dir", str(run.folder.parent)]
+            st.code(shlex.join(["ddpm", "nll", "--run", run.name, *where, *configs.to_flags(evaluation)]), language="bash", wrap_lines=True)  # fmt: skip
+
+if pressed:
+    with layout.errors():
+        st.session_state["evaluation_started"] = process.start_evaluation(run, evaluation).name
+        st.rerun()
+
+
+# What came of it
+
+with result:
+    if active or shown:
+        measured.show(active or shown[0], config)
+    else:
+        st.info(
+            "Bits per dimension tell how well a model knows pictures it is shown: how many bits it would need to store each "
+            "colour value of them, where plain pixels take 8. Nothing was measured of this run yet: press Start.",
+            icon=":material/straighten:",
+        )  # fmt: skip
+
+finished = [job for job in jobs if job.result]
+with_result = [job for job in shown if job.result]
+if finished and with_result:
+    st.subheader("Over the timesteps")
+    log = st.toggle("Log scale", True, key="terms_log", persist_state="session")
+    st.caption(
+        "vb: the terms of the bound, in bits per dimension, which add up to the total. mse: how far off the predicted noise is. "
+        "xstart_mse: how far off the predicted clean picture is. t = 0 is the least noisy timestep."
+    )  # fmt: skip
+    measured.curves(with_result, config, log)
+if jobs:
+    st.subheader("Measured before")
+    st.multiselect(
+        "Shown", list(by_name), key=chosen_key, format_func=lambda name: measured.label(by_name[name]),
+        help="The first one's numbers are shown above; the charts lay all of them over each other.",
+    )  # fmt: skip
+    measured.table(jobs)

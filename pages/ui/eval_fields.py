@@ -1,0 +1,106 @@
+"""The form of the Evaluate page: which weights, which pictures, how many."""
+
+import dataclasses
+from pathlib import Path
+
+import streamlit as st
+
+from ddpm import config as configs
+from ddpm import data, sources, validation, words
+from ddpm.config import Config, EvalConfig
+from ddpm.errors import UserError
+from ddpm.runs import Checkpoint
+from ddpm.validation import Problem
+from pages.ui import checkpoint_fields, data_fields, forms
+
+FORM = "evaluate"
+FIRST = EvalConfig(num_samples=100)
+OWN = ""  # the option for what the run was trained on
+PATH = data_fields.PATH
+FIELDS = {s.name: s for s in configs.settings(EvalConfig)}
+PARTS = {"auto": "Automatic", "train": "Training", "test": "Held out"}
+MORE = ("batch_size", "rows", "seed", "timestep_respacing")
+
+
+def show(config: Config, checkpoints: list[Checkpoint]) -> tuple[EvalConfig, list[Problem]]:
+    """Draw the fields.  Returns what they say, and what is wrong with it."""
+    if forms.key(FORM, "num_samples") not in st.session_state:
+        forms.begin(FORM, {**dataclasses.asdict(FIRST), "source": OWN, "path": ""})
+    values: dict[str, object] = {}
+    grid = st.grid(2, min_column_width=150)
+    with grid.cell():
+        values["step"], checkpoint = checkpoint_fields.checkpoint(FORM, checkpoints)
+    with grid.cell():
+        values["weights"] = checkpoint_fields.weights(FORM, checkpoint)
+    values["data_dir"] = _data(config)
+    found = data_fields.look(str(values["data_dir"]) or config.data.data_dir)
+    values["split"] = _part(config, str(values["data_dir"]), found)
+    grid = st.grid(2, min_column_width=150)
+    for name in ("num_samples", "until_ci"):
+        with grid.cell():
+            values[name] = forms.box(FORM, FIELDS[name])
+    with st.expander("More"):
+        inner = st.grid(2, min_column_width=150)
+        for name in MORE:
+            with inner.cell():
+                values[name] = forms.box(FORM, FIELDS[name], "as in training" if name == "timestep_respacing" else None)
+        values["clip_denoised"] = st.toggle(
+            FIELDS["clip_denoised"].label, key=forms.key(FORM, "clip_denoised"), help=FIELDS["clip_denoised"].help,
+            persist_state="session",
+        )  # fmt: skip
+    missing = [Problem(name, f"{FIELDS[name].label} is empty: type a number.") for name, value in values.items() if value is None]  # fmt: skip
+    evaluation = EvalConfig(**{name: value for name, value in values.items() if value is not None})  # type: ignore[arg-type]
+    return evaluation, [*missing, *problems(config, evaluation, found)]
+
+
+def problems(config: Config, evaluation: EvalConfig, found: data_fields.Look) -> list[Problem]:
+    """What would keep these pictures from being measured."""
+    wrong = list(validation.limit_problems(evaluation))
+    if found.error:
+        wrong.append(Problem("data_dir", found.error))
+    elif found.description is None:
+        wrong.append(Problem("data_dir", "No data is named: type the path of a folder of images or of an .npz file."))
+    else:
+        try:
+            data.class_numbers(config, found.description.class_names)
+        except UserError as error:
+            wrong.append(Problem("data_dir", str(error)))
+    try:
+        configs.sampling_timesteps(config, evaluation)
+    except UserError as error:
+        wrong.append(Problem("timestep_respacing", str(error)))
+    return wrong
+
+
+def _data(config: Config) -> str:
+    """The field for the data; what it says as a data_dir, empty for the run's own."""
+    own = sources.SOURCES[config.data.data_dir].title if config.data.data_dir in sources.SOURCES else config.data.data_dir  # fmt: skip
+    options = [OWN, *(name for name in sources.SOURCES if name != config.data.data_dir), PATH]
+    checkpoint_fields.keep_known(FORM, "source", options)
+    titles = {OWN: f"The run's own: {own}", PATH: "Folder or .npz file", **{n: s.title for n, s in sources.SOURCES.items()}}  # fmt: skip
+    source = st.selectbox(
+        FIELDS["data_dir"].label, options, key=forms.key(FORM, "source"), help=FIELDS["data_dir"].help,
+        format_func=lambda name: titles[name], persist_state="session",
+    )  # fmt: skip
+    if source != PATH:
+        return source
+    typed = st.text_input("Path", key=forms.key(FORM, "path"), placeholder="/home/me/pictures", persist_state="session")
+    return str(Path(typed.strip()).expanduser().absolute()) if typed.strip() else PATH
+
+
+def _part(config: Config, data_dir: str, found: data_fields.Look) -> str:
+    """The field for the part, where there is a choice."""
+    about = found.description
+    if about is None:
+        return FIRST.split
+    own = data_dir in (OWN, config.data.data_dir)
+    held = data.held_out_count(about.count, config.data.hold_out) if own else 0
+    test = about.test_count or held
+    if not test:
+        said = "that training saw: none was held out" if own else ""
+        st.caption(f"{words.plural(about.count, 'picture')} {said}".strip() + ".")
+        return FIRST.split
+    part = checkpoint_fields.options(FORM, "split", FIELDS["split"].label, list(PARTS), FIELDS["split"].help, PARTS.__getitem__)  # fmt: skip
+    count = about.count - held if part == "train" else test
+    st.caption(f"{words.plural(count, 'picture')} {'to train on' if part == 'train' else 'that training never sees'}.")
+    return part

@@ -1,0 +1,41 @@
+"""A job in hand: how far it is, how to cancel it; and what is said of one that has ended."""
+
+import time
+
+import streamlit as st
+
+from ddpm import process, words
+from ddpm.errors import UserError
+from ddpm.jobs import Job, Status
+from pages.ui import forms
+
+
+def progress(job: Job, status: Status | None, text: str) -> None:
+    """A bar with `text` and the time left, and the button that cancels."""
+    bar, cancel = st.columns([4, 1], vertical_alignment="center")
+    done, total = (status.step, status.total_steps) if status else (0, 0)
+    left = f" · {words.duration(status.seconds_left)} left" if status and status.seconds_left is not None else ""
+    bar.progress(min(1.0, done / total) if total else 0.0, f"{text}{left}" if total else "Starting …")
+    stopping = "stop" in job.requests()
+    if cancel.button("Cancelling …" if stopping else "Cancel", icon=":material/close:", disabled=stopping, width="stretch"):  # fmt: skip
+        try:
+            process.stop(job)
+        except UserError as error:
+            st.caption(forms.plain(str(error)))
+
+
+def why_failed(job: Job, what: str) -> str:
+    """A sentence on `what` did not work out."""
+    status = job.status()
+    if status and status.state == "failed" and status.message:
+        return status.message
+    last = [line for line in job.log_tail(20).splitlines() if line.strip()][-1:]
+    return f"{what} ended before it was done" + (f": {last[0].strip()}" if last else ".")
+
+
+def when(job: Job) -> str:
+    """The time that a job's folder is named after, as people say it."""
+    try:
+        return words.clock(time.mktime(time.strptime(job.name[:15], "%Y%m%d-%H%M%S")))
+    except ValueError:
+        return job.name

@@ -1,0 +1,88 @@
+"""Which classes are drawn, and how a grid shows them."""
+
+import numpy as np
+import pytest
+
+from ddpm import classes, sample
+from ddpm import config as configs
+from ddpm.config import Config, SampleConfig
+from ddpm.errors import UserError
+
+NAMES = ("cat", "dog", "t-shirt", "7", "bird")
+
+
+def model(num_classes: int, *names: str) -> Config:
+    return configs.replace(Config(), dict(class_cond=True, num_classes=num_classes, class_names=names))
+
+
+@pytest.mark.parametrize(
+    ("text", "labels"),
+    [
+        ("", [0, 1, 2, 3, 4]),
+        ("dog", [1]),
+        ("bird, cat", [4, 0]),
+        ("0-2", [0, 1, 2]),
+        ("1 - 2,cat", [1, 2, 0]),
+        ("t-shirt", [2]),
+        ("7", [3]),  # a name comes before a number
+        ("4-4,4", [4, 4]),
+        ("5-6", [5, 6]),  # without a name, but a label all the same
+    ],
+)
+def test_names_numbers_and_ranges(text: str, labels: list[int]) -> None:
+    assert classes.chosen(model(8, *NAMES), text) == labels
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("horse", "There is no class 'horse': choose among cat, dog, t-shirt, 7, bird, or numbers and ranges"),
+        ("8", "There is no class 8: the model has 8, so choose numbers from 0 to 7"),
+        ("0-8", "There is no class 8"),
+        ("3-1", "runs backwards: write 1-3"),
+        ("-1", "There is no class '-1'"),
+        ("1-", "There is no class '1-'"),
+        ("²", "There is no class '²'"),
+    ],
+)
+def test_what_is_no_class(text: str, sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        classes.chosen(model(8, *NAMES), text)
+
+
+def test_labels_without_names_are_asked_for_where_they_are_many() -> None:
+    reference = model(1000)
+    with pytest.raises(UserError, match=r"1000 labels without names.*--classes 0-9, or --classes 0-999 for all"):
+        sample.labels_for(reference, SampleConfig())
+    assert classes.chosen(reference, "0-999") == list(range(1000))
+    assert classes.chosen(model(1000, *NAMES), "") == [0, 1, 2, 3, 4], "those that have a name"
+    assert classes.chosen(model(10), "") == list(range(10))
+
+
+def test_a_model_without_classes() -> None:
+    assert sample.labels_for(Config(), SampleConfig()) is None
+    with pytest.raises(UserError, match="without classes: leave it empty"):
+        sample.labels_for(Config(), SampleConfig(classes="0"))
+
+
+@pytest.mark.parametrize(
+    ("labels", "columns"),
+    [
+        ([0, 1, 2, 0, 1, 2, 0], 3),
+        ([2, 0, 2, 0], 2),
+        ([0, 1, 2], None),  # one row says nothing that a square does not
+        ([0, 0, 0], None),
+        ([0, 1, 1, 0], None),  # not in turn
+        ([*range(16), 0], 16),
+        ([*range(17), 0], None),
+    ],
+)
+def test_a_column_for_each_class(labels: list[int], columns: int | None) -> None:
+    assert classes.columns(np.array(labels)) == columns
+    assert classes.columns(None) is None
+
+
+def test_the_newest_pictures_keep_their_columns() -> None:
+    pixels = np.arange(10, dtype=np.uint8).reshape(10, 1, 1, 1)
+    shown = sample._in_one(pixels, np.arange(10) % 3, None, 5)
+    assert shown[::3, ::3, 0].tolist() == [[6, 7, 8], [9, 128, 128]]

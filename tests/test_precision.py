@@ -1,0 +1,164 @@
+"""Mixed precision: close to fp32, and a loss scale that overflows, recovers and is resumed."""
+
+import csv
+from pathlib import Path
+
+import pytest
+import torch
+
+from ddpm import config as configs
+from ddpm import data, precision, validation
+from ddpm.config import Config, TrainConfig
+from ddpm.data import Dataset
+from ddpm.train import Trainer
+
+
+@pytest.fixture
+def config(tiny: Config) -> Config:
+    settings = dict(attention_resolutions="8", class_cond=True, learn_sigma=True, microbatch=3, batch_size=6, lr=1e-3)
+    return data.resolve(configs.replace(tiny, settings))
+
+
+@pytest.fixture
+def dataset(config: Config) -> Dataset:
+    return data.open_dataset(config.data, config.model)
+
+
+def trainer(config: Config, dataset: Dataset, name: str, **settings: object) -> Trainer:
+    """One whose loss scale, if it has one, is past its first overflows: on few pixels a gradient is large."""
+    made = Trainer(configs.replace(config, {"precision": name, **settings}), dataset)
+    if made.scale:
+        made.scale.lg = 10.0
+    return made
+
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
+CHOICES = [
+    (TrainConfig(), CPU, "fp32"),
+    (TrainConfig(use_fp16=True), CPU, "bf16"),
+    (TrainConfig(use_fp16=True), GPU, "fp16"),
+    (TrainConfig(precision="fp16"), CPU, "fp16"),
+    (TrainConfig(precision="bf16", use_fp16=True), GPU, "bf16"),
+]
+
+
+@pytest.mark.parametrize(("train", "device", "expected"), CHOICES)
+def test_what_is_chosen(train: TrainConfig, device: torch.device, expected: str) -> None:
+    assert precision.chosen(train, device) == expected
+
+
+def test_a_contradiction_is_told(tiny: Config) -> None:
+    config = configs.replace(tiny, {"precision": "fp32", "use_fp16": True})
+    (problem,) = validation.problems(config)
+    assert problem.name == "use_fp16"
+    assert "contradict each other" in problem.sentence
+
+
+@pytest.mark.parametrize("name", ["bf16", "fp16"])
+@pytest.mark.parametrize("use_checkpoint", [False, True])
+def test_the_gradient_is_about_that_of_fp32(config: Config, dataset: Dataset, name: str, use_checkpoint: bool) -> None:
+    exact = trainer(config, dataset, "fp32")
+    mixed = trainer(config, dataset, name, use_checkpoint=use_checkpoint)
+    for _ in range(3):  # the last layers begin as zeros, and pass nothing on
+        batch = exact.draw()
+        one, other = exact.update(batch), mixed.update(batch)
+        assert other.applied
+        assert other.grad_norm == pytest.approx(one.grad_norm, rel=0.03)
+        torch.testing.assert_close(other.losses["loss"], one.losses["loss"], rtol=0.03, atol=1e-3)
+    flat = [torch.cat([p.grad.flatten() for p in t.parameters if p.grad is not None]) for t in (exact, mixed)]
+    assert float(torch.cosine_similarity(*flat, dim=0)) > 0.99
+    assert {p.dtype for p in mixed.parameters} == {torch.float32}
+    assert all(not torch.equal(a, b) for a, b in [flat]), "it did compute in another precision"
+
+
+def test_mixed_precision_learns(config: Config, dataset: Dataset) -> None:
+    losses = [float(r.losses["mse"].mean()) for r in trainer(config, dataset, "bf16", lr=3e-3).steps(50)]
+    assert sum(losses[-10:]) / 10 < 0.6 * losses[0]
+
+
+def test_the_scale_climbs_slowly_and_falls_when_a_step_overflows(config: Config, dataset: Dataset) -> None:
+    it = trainer(config, dataset, "fp16", fp16_scale_growth=0.25)
+    assert it.update(it.draw()).lg_loss_scale == 10.25
+    before = [p.clone() for p in it.parameters]
+    batch = it.draw()
+    overflow = it.update(batch._replace(noise=batch.noise * float("inf")))
+    assert not overflow.applied
+    assert not overflow.hopeless
+    assert overflow.lg_loss_scale == 9.25
+    assert all(torch.equal(a, b) for a, b in zip(before, it.parameters, strict=True))
+    assert it.step == 2
+    assert it.optimizer.state[it.parameters[0]]["step"] == 1
+    after = it.update(it.draw())
+    assert after.applied
+    assert after.lg_loss_scale == 9.5
+
+
+def test_a_scale_that_is_too_large_comes_down_by_itself(config: Config, dataset: Dataset) -> None:
+    it = Trainer(configs.replace(config, {"precision": "fp16", "fp16_scale_growth": 0.0}), dataset)
+    assert it.scale is not None
+    assert it.scale.lg == 20, "improved-diffusion's"
+    it.scale.lg = 40.0
+    reports = list(it.steps(30))
+    scales = [report.lg_loss_scale for report in reports]
+    assert scales[:3] == [39.0, 38.0, 37.0]
+    assert scales[-1] == scales[-2]
+    assert reports[-1].applied
+
+
+def test_a_scale_without_end_is_hopeless(config: Config, dataset: Dataset) -> None:
+    it = trainer(config, dataset, "fp16")
+    assert it.scale is not None
+    it.scale.lg = -19.5
+    batch = it.draw()
+    report = it.update(batch._replace(x_start=batch.x_start * float("nan")))
+    assert report.lg_loss_scale == -20.5
+    assert report.hopeless
+
+
+def test_what_overflows_is_not_learnt_about_timesteps(config: Config, dataset: Dataset) -> None:
+    it = trainer(config, dataset, "fp16", schedule_sampler="loss-second-moment")
+    batch = it.draw()
+    it.update(batch._replace(x_start=batch.x_start * float("nan")))
+    assert it.timesteps.state()["counts"].sum() == 0
+
+
+def test_the_scale_is_resumed_exactly(config: Config, dataset: Dataset) -> None:
+    settings = dict(fp16_scale_growth=0.01, dropout=0.2)
+    straight = trainer(config, dataset, "fp16", **settings)
+    list(straight.steps(6))
+    first = trainer(config, dataset, "fp16", **settings)
+    list(first.steps(3))
+    saved = ({k: {n: t.clone() for n, t in w.items()} for k, w in first.weights().items()}, first.optimizer.state_dict(), first.state())  # fmt: skip
+    second = trainer(config, dataset, "fp16", **settings)
+    second.load(*saved)
+    list(second.steps(6))
+    assert straight.scale is not None
+    assert second.scale is not None
+    assert straight.scale.lg == second.scale.lg == pytest.approx(10.06)
+    for a, b in zip(straight.parameters, second.parameters, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_the_scale_is_logged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: Config) -> None:
+    from ddpm import runs
+    from ddpm.jobs import Worker
+    from ddpm.session import Session
+
+    run = runs.create(tmp_path, "mixed", configs.replace(config, {"precision": "fp16", "total_steps": 3}))
+    with Worker(run.folder, 3) as worker:
+        session = Session(run, worker)
+        assert session.trainer.scale is not None
+        session.trainer.scale.lg = 10.0
+        spoil = session.trainer.draw
+
+        def draw() -> object:
+            batch = spoil()
+            return batch._replace(noise=batch.noise * (float("inf") if session.trainer.step == 1 else 1.0))
+
+        monkeypatch.setattr(session.trainer, "draw", draw)
+        assert [report.applied for report in session.train()] == [True, False, True]
+    assert run.state() == "finished"
+    with open(run.progress_path) as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["lg_loss_scale"]) for row in rows] == pytest.approx([10.001, 9.001, 9.002])
+    assert [row["grad_norm"] == "" for row in rows] == [False, True, False], "there is none of a step that overflowed"

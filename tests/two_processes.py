@@ -1,0 +1,84 @@
+"""What test_parallel.py starts with torchrun: trainings and exchanges whose outcome each process saves.
+
+python -m torch.distributed.run ... two_processes.py OUT
+"""
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ddpm import config as configs
+from ddpm import data, parallel
+from ddpm.config import Config
+from ddpm.errors import UserError
+from ddpm.train import Trainer
+
+STEPS = 14
+PLAIN = dict(
+    data_dir="shapes", image_size=8, num_channels=32, num_res_blocks=1, channel_mult="1", num_heads=1,
+    attention_resolutions="8", diffusion_steps=4, noise_schedule="cosine", ema_rate="0.9", batch_size=4, lr=1e-3,
+    threads=1, random_flip=True, class_cond=True,
+)  # fmt: skip
+TRAININGS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "importance": dict(schedule_sampler="loss-second-moment", microbatch=3, learn_sigma=True, grad_clip=0.5),
+    "bf16": dict(precision="bf16"),
+}
+
+
+def train(name: str, processes: int) -> dict[str, Any]:
+    """Each step's numbers, the first gradient and the last weights, of this process, where there are so many."""
+    settings = {**PLAIN, **TRAININGS[name]}
+    settings["batch_size"] *= 2 // processes
+    config = data.resolve(configs.replace(Config(), settings))
+    trainer = Trainer(config, data.open_dataset(config.data, config.model))
+    reports, gradient = [], {}
+    for report in trainer.steps(STEPS):
+        gradient = gradient or {n: p.grad.clone() for n, p in trainer.model.named_parameters() if p.grad is not None}
+        reports.append({"t": report.t, "grad_norm": report.grad_norm, **report.losses})
+    return {"reports": reports, "gradient": gradient, "weights": trainer.weights(), "state": trainer.state()}
+
+
+def exchanges() -> dict[str, Any]:
+    """What becomes of values and exceptions."""
+    rank = parallel.rank()
+
+    def fail_in(which: int) -> str:
+        if rank == which:
+            raise UserError(f"Process {which} says so.")
+        return "well"
+
+    def said(call: Any) -> str:
+        try:
+            return str(call())
+        except UserError as error:
+            return f"{type(error).__name__}: {error}"
+
+    parallel.PULSE = 0.1  # so that the slow one is waited for in several pieces
+
+    def slow() -> str:
+        time.sleep(0.5)
+        return f"slow {rank}"
+
+    several = [torch.full((2,), rank + 1.0), torch.full((1, 3), 10.0 * (rank + 1))]
+    parallel.sum_in_place(several)
+    return {
+        "told": parallel.told({"rank": rank}),
+        "gathered": parallel.gathered(rank),
+        "side_by_side": parallel.side_by_side(torch.tensor([[rank, rank], [2 + rank, 2]])),
+        "sum": several,
+        "by_all": said(lambda: parallel.by_all(lambda: f"mine {rank}")),
+        "one fails": said(lambda: parallel.by_all(lambda: fail_in(1))),
+        "main fails": said(lambda: parallel.from_main(lambda: fail_in(0))),
+        "main is slow": said(lambda: parallel.from_main(slow)),
+    }
+
+
+if __name__ == "__main__":
+    with parallel.joined():
+        torch.set_num_threads(1)
+        found = {name: train(name, 2) for name in TRAININGS} | {"exchanges": exchanges()}
+        torch.save(found, Path(sys.argv[1]) / f"{parallel.rank()}.pt")
