@@ -35,6 +35,8 @@ SOURCES = {
     "cifar10": Named("CIFAR-10", "50,000 small photographs (32 pixels) in 10 classes. Downloaded once (170 MB): ddpm data cifar10."),
 }  # fmt: skip
 
+PREPARED = ("lsun", "imagenet64")  # what `ddpm data` makes a folder or file of, to be named by its path
+
 MINI = Path(__file__).with_name("assets") / "cifar10_mini.npz"
 
 
@@ -94,7 +96,9 @@ def open_source(data_dir: str) -> Source:
         return Folder(path)
     if not os.path.exists(path):
         raise UserError(
-            f"There is no folder or file {data_dir}: check the path, or use one of {', '.join(SOURCES)}, which need none."
+            f"There is no folder or file {data_dir}: run `ddpm data {data_dir} --help` to prepare one."
+            if data_dir in PREPARED
+            else f"There is no folder or file {data_dir}: check the path, or use one of {', '.join(SOURCES)}, which need none."
         )
     if path.suffix.lower() != ".npz":
         raise UserError(f"{data_dir} is neither a folder nor an .npz file: name the folder that holds the images.")

@@ -326,6 +326,12 @@ def test_cifar10_says_how_to_get_it() -> None:
         describe("cifar10")
 
 
+@pytest.mark.parametrize("name", ["lsun", "imagenet64"])
+def test_what_is_prepared_says_how(name: str) -> None:
+    with pytest.raises(UserError, match=f"run `ddpm data {name} --help` to prepare one"):
+        describe(name)
+
+
 def test_neither_torch_nor_streamlit_is_imported() -> None:
     code = "import sys, ddpm.data, ddpm.download; sys.exit(bool({'torch', 'streamlit'} & set(sys.modules)))"
     subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1], check=True)
