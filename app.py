@@ -6,13 +6,14 @@ from ddpm import runs
 from ddpm.jobs import ACTIVE
 from ddpm.presets import DEFAULT, PRESETS
 from ddpm.runs import Run
-from pages.ui import layout, pictures, watch, widgets
+from pages.ui import import_fields, layout, pictures, watch, widgets
 
 SHOWN = 12  # runs, until all are asked for
 
 layout.page("Home")
 runs_dir = layout.runs_dir()
 store = watch.store(runs_dir)
+IMPORT = "Open a folder of improved-diffusion"
 found = runs.all_runs(runs_dir)
 
 
@@ -37,6 +38,8 @@ if not found:
             start_quickly()
         st.page_link(layout.TRAIN, label="Choose data and settings instead", icon=":material/model_training:")
         st.space("small")
+    with st.expander(IMPORT, icon=":material/folder_open:"):
+        import_fields.show(runs_dir)
     st.caption(f"Runs are kept in `{runs_dir}`.", text_alignment="center")
     st.stop()
 
@@ -49,6 +52,9 @@ with st.container(horizontal=True, vertical_alignment="center", key="begin"):
         start_quickly()
     if st.button("New training", type="primary", icon=":material/add:", key="new", help="Choose data and settings."):
         st.switch_page(layout.TRAIN)
+
+with st.expander(IMPORT, icon=":material/folder_open:"):
+    import_fields.show(runs_dir)
 
 condemned = {run.name: run for run in found}.get(st.session_state.get(widgets.CONDEMNED, ""))
 if condemned:

@@ -61,9 +61,7 @@ def measurement(config: Config) -> Job:
     matters = ("batch_size", "microbatch", "precision", "use_fp16", "ema_rate", "grad_clip", "threads", "preview_samples", "preview_steps")  # fmt: skip
     train = TrainConfig(**{name: getattr(config.train, name) for name in matters})
     cost = json.dumps(configs.to_json(dataclasses.replace(Config(), model=config.model, train=train)))
-    user = os.getuid() if hasattr(os, "getuid") else 0
-    folder = Path(tempfile.gettempdir()) / f"ddpm-measure-{user}" / hashlib.sha256(cost.encode()).hexdigest()[:16]
-    return Job(folder)
+    return Job(_workplace("measure") / hashlib.sha256(cost.encode()).hexdigest()[:16])
 
 
 def start_measuring(config: Config, again: bool = False) -> Job:
@@ -80,6 +78,27 @@ def start_measuring(config: Config, again: bool = False) -> Job:
         _announce(job, 0)
     _spawn(job, ["measure", str(job.folder)])
     return job
+
+
+def importing(folder: Path, runs_dir: Path) -> Job:
+    """Where the import of that folder of improved-diffusion into `runs_dir` tells its progress, or would."""
+    place = hashlib.sha256(f"{folder.absolute()}|{runs_dir.absolute()}".encode(errors="surrogatepass")).hexdigest()[:16]
+    return Job(_workplace("import") / place)
+
+
+def start_importing(folder: Path, runs_dir: Path, name: str, in_place: bool, flags: Sequence[str] = ()) -> Job:
+    """Make a run of a folder of improved-diffusion, in a process of its own."""
+    job = importing(folder, runs_dir)
+    with guard(job.folder.parent):
+        _announce(job, 0)
+    _spawn(job, ["import", str(folder.absolute()), "--runs_dir", str(runs_dir.absolute()), "--run", name, "--in_place", str(in_place), *flags, "--job", str(job.folder)])  # fmt: skip
+    return job
+
+
+def _workplace(what: str) -> Path:
+    """A folder of this user's for jobs that belong to no run."""
+    user = os.getuid() if hasattr(os, "getuid") else 0
+    return Path(tempfile.gettempdir()) / f"ddpm-{what}-{user}"
 
 
 def _announce(job: Job, total_steps: int) -> None:

@@ -1,6 +1,7 @@
 """improved-diffusion's folders and files: opened, imported, drawn from, trained on, handed back."""
 
 import json
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -9,17 +10,34 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from app_page import open_page, text
 from torch import Tensor
 
-from ddpm import adopt, cli, data, deduce, foreign, hand_back, images, presets, probe, recognise, runs, schedules, unet
+from ddpm import (
+    adopt,
+    cli,
+    data,
+    deduce,
+    foreign,
+    hand_back,
+    images,
+    presets,
+    probe,
+    process,
+    recognise,
+    runs,
+    schedules,
+    unet,
+)
 from ddpm import config as configs
 from ddpm.checkpoint import fit, load_weights, newest_intact
 from ddpm.config import Config, DataConfig, ModelConfig
 from ddpm.errors import UserError
-from ddpm.jobs import Worker
+from ddpm.jobs import ACTIVE, Worker
 from ddpm.losses import Batch, training_losses
 from ddpm.presets import PRESETS, RELEASED
 from ddpm.session import Session
+from pages.ui import import_fields, watch
 
 FLAGS = dict(image_size=8, num_channels=32, num_res_blocks=1, num_heads=4, attention_resolutions="8", class_cond=True, num_classes=1000, learn_sigma=True, noise_schedule="cosine")  # fmt: skip
 RATES = ("0.9", "0.99")
@@ -347,3 +365,29 @@ def test_a_file_with_no_steps_left_or_of_another_network(folder: Path, runs_dir:
         begin(folder / "model000200.pt", runs_dir, total=150)
     with pytest.raises(UserError, match="use --num_channels 32"):
         begin(folder / "model000200.pt", runs_dir, num_channels=64)
+
+
+# The page
+
+
+def test_the_home_page_opens_a_folder(folder: Path, runs_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    monkeypatch.setenv("DDPM_RUNS", str(runs_dir))
+    monkeypatch.setattr(process.tempfile, "gettempdir", lambda: str(tmp_path / "temporary"))
+    at = open_page("app.py")
+    at.text_input(key=import_fields.PATH).set_value(str(tmp_path)).run()
+    assert "no model file" in text(at).replace("\\", "")
+    at.text_input(key=import_fields.PATH).set_value(str(folder)).run()
+    assert "2 checkpoints, the newest of step 200" in text(at)
+    at.text_input(key=import_fields.NAME).set_value("seen").run()
+    at.button(key="import.copy").click().run()
+    job = process.importing(folder, runs_dir)
+    deadline = time.monotonic() + 60
+    while job.state() in ACTIVE and time.monotonic() < deadline:
+        time.sleep(0.2)
+    at.run()
+    assert not at.exception
+    assert "were trained" in text(at)
+    assert runs.find(runs_dir, "seen").state() == "finished"
+    monitor = open_page("pages/monitor.py", run="seen")
+    assert not monitor.error
+    watch.store.clear()

@@ -19,9 +19,10 @@ import pytest
 import torch
 from PIL import Image
 
-from ddpm import adopt, diffusion, evaluate, foreign, images, losses, metrics, probe, samplers, schedules, unet
+from ddpm import adopt, diffusion, evaluate, foreign, images, losses, metrics, samplers, schedules, unet
 from ddpm import checkpoint as checkpoints
 from ddpm import config as configs
+from ddpm import probe as probing
 from ddpm.config import Config
 from ddpm.data import Dataset
 from ddpm.diffusion import Network, Prediction
@@ -339,16 +340,16 @@ def test_openai_run(golden: Path, tally: Tally, tmp_path: Path) -> None:
         assert list(flat[0]) == list(flat[1])
         for name, theirs in flat[1].items():
             tally.close("openai_run", f"{kind} {name}", flat[0][name], theirs)
-    verdict = probe.verdict(checkpoints.load_weights(saved.path("model")).tensors, settings, probe.pictures_for(settings))  # fmt: skip
+    verdict = probing.verdict(checkpoints.load_weights(saved.path("model")).tensors, settings, probing.pictures_for(settings))  # fmt: skip
     linear = verdict.having({"noise_schedule": "linear"}).best
-    assert linear.worse(verdict.best) > probe.ALIKE
+    assert linear.worse(verdict.best) > probing.ALIKE
 
 
 def _flat(content: Any, name: str = "") -> Iterator[tuple[str, torch.Tensor]]:
     """Every tensor in a checkpoint's nested dicts."""
     for key, value in content.items():
         if isinstance(value, torch.Tensor):
-            yield f"{name}{key}", value
+            yield f"{name}{key}", value.detach()
         elif isinstance(value, dict):
             yield from _flat(value, f"{name}{key}.")
 
