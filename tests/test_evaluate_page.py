@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from app_page import open_page, text
+from app_page import button, open_page, said
 from streamlit.testing.v1 import AppTest
 
 from ddpm import config as configs
@@ -23,14 +23,6 @@ def here(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("DDPM_RUNS", str(runs_dir))
     yield
     watch.store.clear()
-
-
-def button(at: AppTest, label: str):  # type: ignore[no-untyped-def]
-    return next(b for b in at.button if b.label == label)
-
-
-def said(at: AppTest) -> str:
-    return text(at).replace("\\", "")
 
 
 def figure(at: AppTest) -> dict:
