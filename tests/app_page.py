@@ -22,3 +22,12 @@ def text(at: AppTest) -> str:
     """Everything that the page says in words."""
     kinds = ("markdown", "caption", "info", "warning", "error", "header", "title", "code")
     return "\n".join(str(element.value) for kind in kinds for element in getattr(at, kind))
+
+
+def said(at: AppTest) -> str:
+    """What the page says, without the marks that keep it from being read as markup."""
+    return text(at).replace("\\", "")
+
+
+def button(at: AppTest, label: str):  # type: ignore[no-untyped-def]
+    return next(b for b in at.button if b.label == label)

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from app_page import open_page, text
+from app_page import button, open_page, said
 from PIL import Image
-from streamlit.testing.v1 import AppTest
 
 from ddpm import cli, files, process, runs, words
 from ddpm import config as configs
@@ -29,15 +28,6 @@ def here(runs_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
     monkeypatch.setattr(process.tempfile, "gettempdir", lambda: str(tmp_path / "measured"))
     yield
     watch.store.clear()
-
-
-def button(at: AppTest, label: str):  # type: ignore[no-untyped-def]
-    return next(b for b in at.button if b.label == label)
-
-
-def said(at: AppTest) -> str:
-    """What the page says, without the marks that keep it from being read as markup."""
-    return text(at).replace("\\", "")
 
 
 def draw(run: Run, name: str = "20260102-030405", count: int = 3, state: str = "finished", **settings: object) -> SampleJob:  # fmt: skip

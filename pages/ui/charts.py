@@ -112,6 +112,7 @@ def terms(curves: Sequence[Curve], log: bool) -> Figure:
     look = Look(smoothing=0.0, log=log)
     data: list[dict[str, Any]] = []
     layout = _layout(Axis(np.zeros(0), "timestep t"), look, len(TERMS))
+    layout["margin"]["l"] = 72  # for small numbers
     for number, (name, title) in enumerate(TERMS.items()):
         for palette, curve in enumerate(curves):
             common = dict(type="scatter", mode="lines", name=curve.label, legendgroup=curve.label, yaxis=_axis_id(number), palette=palette)  # fmt: skip

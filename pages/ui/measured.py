@@ -86,7 +86,7 @@ def _downloads(job: EvaluationJob) -> None:
         ("Terms (CSV)", f"{stem}.csv", "text/csv", lambda: csv_of(job)),
         ("Result (JSON)", f"{stem}.json", "application/json", lambda: json.dumps(job.result, indent=2).encode()),
     ]
-    with st.grid(3, min_column_width=130):
+    with st.grid(2, min_column_width=150):
         for label, name, mime, content in files:
             st.download_button(
                 label, content, name, mime, icon=":material/download:", on_click="ignore", key=f"get_{label}", width="stretch"

@@ -12,7 +12,7 @@ from pages.ui import forms
 
 def progress(job: Job, status: Status | None, text: str) -> None:
     """A bar with `text` and the time left, and the button that cancels."""
-    bar, cancel = st.columns([4, 1], vertical_alignment="center")
+    bar, cancel = st.columns([2, 1], vertical_alignment="center")
     done, total = (status.step, status.total_steps) if status else (0, 0)
     left = f" · {words.duration(status.seconds_left)} left" if status and status.seconds_left is not None else ""
     bar.progress(min(1.0, done / total) if total else 0.0, f"{text}{left}" if total else "Starting …")
