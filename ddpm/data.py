@@ -119,7 +119,7 @@ def attach(config: Config, data_dir: str) -> Config:
     Raises UserError when the data has other classes than the network knows.
     """
     known, names = config.class_names, describe(data_dir).class_names
-    numbered = known == tuple(str(k) for k in range(len(known)))  # nobody has named them yet
+    numbered = _are_numbers(known)
     if config.model.class_cond:
         fits = len(names) == len(known) if known else 0 < len(names) <= config.model.num_classes
         if not fits or (known and not numbered and names != known):
@@ -210,7 +210,8 @@ def class_numbers(config: Config, class_names: tuple[str, ...]) -> np.ndarray | 
         return None
     if not class_names:
         raise UserError("The model was trained with classes, and these pictures have none: use pictures that are sorted into its classes.")  # fmt: skip
-    known = config.class_names or class_names[: config.model.num_classes]
+    unnamed = _are_numbers(config.class_names) and len(class_names) == len(config.class_names)
+    known = class_names if unnamed else config.class_names or class_names[: config.model.num_classes]
     unknown = [name for name in class_names if name not in known]
     if unknown:
         have = ", ".join(known[:10]) if config.class_names else f"{config.model.num_classes} classes"
@@ -219,6 +220,11 @@ def class_numbers(config: Config, class_names: tuple[str, ...]) -> np.ndarray | 
             "use pictures of those."
         )
     return np.array([known.index(name) for name in class_names], dtype=np.int64)
+
+
+def _are_numbers(names: tuple[str, ...]) -> bool:
+    """Whether nobody has named these classes yet, so that they are told by their place."""
+    return names == tuple(str(k) for k in range(len(names)))
 
 
 Cached = tuple[np.ndarray, tuple[str, ...]]  # pictures and notices

@@ -233,6 +233,11 @@ def test_the_round_trip(folder: Path, runs_dir: Path, tmp_path: Path, capsys: py
     with np.load(sampled / "samples_12x8x8x3.npz") as file:
         assert set(file["arr_1"]) == set(range(LABELS))
 
+    measured = tmp_path / "measured"
+    ddpm("nll", "--run", "theirs", *where, "--data_dir", "cifar10-mini", "--num_samples", 2, "--timestep_respacing", 5, "--out", measured)  # fmt: skip
+    with np.load(measured / "vb_terms.npz") as file:
+        assert np.isfinite(file["arr_0"]).all()
+
     assert cli.main(["train", "--resume", "theirs", "--runs_dir", str(runs_dir)]) == 2
     assert "no data to train on yet" in capsys.readouterr().err
     ddpm("train", "--resume", "theirs", *where, "--data_dir", "cifar10-mini")

@@ -23,6 +23,7 @@ log = logging.getLogger("ddpm")
 S = TypeVar("S", bound=FromCheckpoint)
 SUPER_RES = configs.replace(Config(), dict(image_size=256, small_size=64))  # what super-res-* begin with
 SUPER_RES_NAMES = {"image_size": "large_size"}  # and what improved-diffusion calls it there
+PROBE = "find out by denoising a few pictures what shapes do not tell, and refuse flags that fit badly (default: True)"
 RUN = ("--run", "--name")  # Python 3.11's torchrun takes the first for one of its own, --run_path, and refuses it
 
 
@@ -134,7 +135,7 @@ def add_source(
     parser.add_argument("--out", type=Path, metavar="DIR", help=f"folder for the result (default: {out}/TIME in OPENAI_LOGDIR, in the run's folder, or here)")  # fmt: skip
     add_settings(parser.add_argument_group(title), section)
     model = parser.add_argument_group("model", "only for files that another program wrote, without their settings")
-    model.add_argument("--probe", type=boolean, default=True, metavar="BOOL", help="find out by denoising a few pictures what shapes do not tell, and refuse flags that fit badly (default: True)")  # fmt: skip
+    model.add_argument("--probe", type=boolean, default=True, metavar="BOOL", help=PROBE)
     known = {s.name for s in settings(section)}
     for name in ("model", "diffusion"):
         add_settings(model, SECTIONS[name], leave_out=known, base=getattr(base, name), names=names)
