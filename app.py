@@ -86,6 +86,7 @@ def card(run: Run) -> None:
                 here = {"run": run.name}
                 st.page_link(layout.MONITOR, label="Monitor", query_params=here)
                 st.page_link(layout.SAMPLE, label="Sample", query_params=here)
+                st.page_link(layout.EVALUATE, label="Evaluate", query_params=here)
                 with st.popover("More", type="tertiary", key=f"more-{run.name}"):
                     widgets.downloads(
                         run, key=f"home-{run.name}", why_not="" if losses else "There are no metrics yet."

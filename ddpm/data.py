@@ -337,7 +337,7 @@ def _decode(
     if small:
         raise UserError(
             f"{len(small):,} of {source.count:,} images of {data.data_dir} are smaller than image_size {size} (the smallest "
-            f"has {min(small)} pixels on its shorter side): set enlarge to True, or image_size to {min(small)} or less."
+            f"has {min(small)} pixels on its shorter side): use larger ones, set enlarge to True, or image_size to {min(small)} or less."
         )
 
 

@@ -147,7 +147,7 @@ class _Bench:
         self.processes = [
             _Process(schedule, T, rescale)
             for schedule, T, rescale in itertools.product(schedules.BETAS, steps, (True, False))
-            if (T != 1000 or rescale) and (schedule != "linear" or T >= 20)
+            if (T != 1000 or rescale) and schedules.possible(schedule, T)
         ]
         self.heads = [h for h in sorted({1, 2, 4, model.num_heads}) if not list(validation.network_problems(_with_heads(config, h)))]  # fmt: skip
         count = int(min(max(WORK / architecture.activation_bytes(model), LEAST), MOST, len(dataset)))

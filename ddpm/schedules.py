@@ -74,16 +74,21 @@ class Schedule:
         return (1 - self.alphas_cumprod_prev) * np.sqrt(1 - self.betas) / (1 - self.alphas_cumprod)
 
 
+def possible(name: str, T: int) -> bool:
+    """Whether the schedule has valid betas for T timesteps, all of them below 1."""
+    return bool(BETAS[name](T).max() < 1)
+
+
 def named(name: str, T: int) -> Schedule:
     """The full process with T timesteps.
 
-    Raises UserError where the schedule has no valid betas: `linear` needs T of at least 20.
+    Raises UserError where the schedule has no valid betas: `linear` needs T of at least 21.
     """
     betas = BETAS[name](T)
-    if betas.max() > 1:
+    if not possible(name, T):
         raise UserError(
             f"noise_schedule {name} with diffusion_steps {T} has betas up to {betas.max():.3g}, and none may be "
-            "above 1: use at least 20 diffusion steps, or the cosine schedule."
+            "1 or above, where nothing of the picture is left: use at least 21 diffusion steps, or the cosine schedule."
         )
     return Schedule(betas, tuple(range(T)), T)
 

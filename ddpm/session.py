@@ -58,6 +58,7 @@ class Session:
         self.means = Means(len(self.trainer.schedule))
         self.seconds_before = 0.0
         self._restore()
+        self.metrics: RunLog | None = None  # of the main process
         if parallel.is_main():
             columns = columns_for(losses.parts(self.config), scale=self.trainer.scale is not None)
             self.metrics = RunLog(run.folder, columns, self.config.train.log_formats, self.trainer.step)
@@ -163,14 +164,18 @@ class Session:
             if (train.sample_interval and (step % train.sample_interval == 0 or last)) or "sample" in asked:
                 self._preview(stopping=stop)
             if stop:
-                self.metrics.close()
+                self._close()
                 self.worker.beat(state="stopped", seconds_left=None, message="")
                 log.info("Stopped at step %d, saved; `ddpm train --resume %s` goes on", step, self.run.name)
                 return
             yield report
-        self.metrics.close()
+        self._close()
         self.worker.beat(state="finished", seconds_left=0.0, message="")
         log.info("Finished: %d steps", train.total_steps)
+
+    def _close(self) -> None:
+        if self.metrics:
+            self.metrics.close()
 
     def _seconds_left(self, step: int) -> float:
         per_step = (time.monotonic() - self.began) / (step - self.first_step)
@@ -188,6 +193,7 @@ class Session:
             "param_norm": self.trainer.parameter_norm(),
             **({} if report.lg_loss_scale is None else {"lg_loss_scale": report.lg_loss_scale}),
         }
+        assert self.metrics is not None, "the main process logs"
         if wrong := self.metrics.write(row):
             self.worker.beat(warning=wrong)
         finite: dict[str, Any] = {k: v if math.isfinite(v) else None for k, v in row.items()}
@@ -229,6 +235,7 @@ class Session:
         parallel.from_main(lambda: self._write(state, must))
 
     def _write(self, state: dict[str, Any], must: bool) -> None:
+        assert self.metrics is not None, "the main process writes"
         try:
             checkpoints.save(
                 self.run,

@@ -253,7 +253,7 @@ BAD = {
     "an empty folder": (["train", "--data_dir", "empty"], "empty"),
     "a broken image": (["train", "--data_dir", "broken", "--image_size", "8", "--run", "x"], "bad.png"),
     "images too small": (["train", "--data_dir", "small", "--image_size", "64", "--run", "x"], "set enlarge to True"),
-    "betas above 1": (["train", "--data_dir", "shapes", "--diffusion_steps", "10"], "at least 20 diffusion steps"),
+    "betas above 1": (["train", "--data_dir", "shapes", "--diffusion_steps", "10"], "at least 21 diffusion steps"),
     "not divisible": (["train", "--data_dir", "shapes", "--image_size", "30", "--channel_mult", "1,2,2"], "28, 32"),
     "heads": (["train", "--data_dir", "shapes", "--num_heads", "3"], "num_heads 3 does not divide"),
     "a path for a name": (["train", "--data_dir", "shapes", "--run", "../evil"], "no path"),

@@ -10,7 +10,7 @@ from ddpm.errors import UserError
 from ddpm.schedules import named, respaced, space_timesteps
 
 
-@pytest.mark.parametrize("T", [20, 21, 100, 1000, 4000])
+@pytest.mark.parametrize("T", [21, 100, 1000, 4000])
 @pytest.mark.parametrize("name", schedules.BETAS)
 def test_tables_of_any_length(name: str, T: int) -> None:
     schedule = named(name, T)
@@ -37,10 +37,10 @@ def test_the_posterior_is_bayes() -> None:
     assert schedule.posterior_mean_coef2[1:] == pytest.approx(np.sqrt(1 - beta) / beta / precision)
 
 
-@pytest.mark.parametrize("T", [1, 2, 19])
+@pytest.mark.parametrize("T", [1, 2, 19, 20])
 def test_too_short_for_linear(T: int) -> None:
     with pytest.raises(
-        UserError, match=rf"linear with diffusion_steps {T} has betas up to .* use at least 20 diffusion"
+        UserError, match=rf"linear with diffusion_steps {T} has betas up to .* use at least 21 diffusion"
     ):
         named("linear", T)
 
@@ -125,7 +125,7 @@ def test_strings_that_cannot_be(spec: str, message: str) -> None:
         space_timesteps(100, spec)
 
 
-@given(st.sampled_from(["linear", "cosine"]), st.integers(20, 200), st.data())
+@given(st.sampled_from(["linear", "cosine"]), st.integers(21, 200), st.data())
 def test_a_shortened_process_keeps_its_noise(name: str, T: int, data: st.DataObject) -> None:
     """What is left at each kept timestep is what the full process has there."""
     full = named(name, T)

@@ -69,6 +69,8 @@ def meaning(result: dict[str, Any], config: Config) -> list[str]:
     model, mean = config.model, result["bits_per_dim"]
     dims = model.image_size**2 * model.image_channels
     said = [f"With this model a picture could be stored in {words.amount(mean * dims / 8)} bytes on average; as plain pixels it takes {words.amount(dims)} (8 bits for each value)."]  # fmt: skip
+    if mean > 8:
+        said.append("That is more than plain pixels take: the finest detail is not learnt yet.")
     first = result["vb_quarters"][0]
     if mean > 0:
         said.append(f"{first / mean:.0%} of it lies in the least noisy quarter of the timesteps, where the finest detail is.")  # fmt: skip
