@@ -21,6 +21,7 @@ from ddpm import (
     foreign,
     hand_back,
     images,
+    metrics,
     presets,
     probe,
     process,
@@ -37,7 +38,7 @@ from ddpm.jobs import ACTIVE, Worker
 from ddpm.losses import Batch, training_losses
 from ddpm.presets import PRESETS, RELEASED
 from ddpm.session import Session
-from pages.ui import import_fields, watch
+from pages.ui import charts, import_fields, watch
 
 FLAGS = dict(image_size=8, num_channels=32, num_res_blocks=1, num_heads=4, attention_resolutions="8", class_cond=True, num_classes=1000, learn_sigma=True, noise_schedule="cosine")  # fmt: skip
 RATES = ("0.9", "0.99")
@@ -228,6 +229,9 @@ def test_the_round_trip(folder: Path, runs_dir: Path, tmp_path: Path, capsys: py
     for column in set(before) - {"step"}:
         np.testing.assert_array_equal(after[column], before[column])
 
+    figure = charts.panels(metrics.MetricReader(run.progress_path).read(), charts.Look())
+    assert {trace["name"] for trace in figure["data"]} == {"grad_norm", "loss", "mse", "vb"}
+
     sampled = tmp_path / "drawn"
     ddpm("sample", "--run", "theirs", *where, "--num_samples", 12, "--timestep_respacing", 2, "--out", sampled)
     with np.load(sampled / "samples_12x8x8x3.npz") as file:
@@ -269,6 +273,25 @@ def load_as_the_reference(folder: Path, step: int, model: ModelConfig) -> None:
     t, y = torch.tensor([1.0]), torch.tensor([3])
     network(torch.zeros(1, 3, model.image_size, model.image_size), t, y).sum().backward()
     optimizer.step()
+
+
+def test_classes_are_padded_to_as_many_as_the_reference_has(runs_dir: Path, tmp_path: Path) -> None:
+    """What was trained stays where it was, in weights, averages and the optimiser; the rest is zero."""
+    flags = {**FLAGS, "num_classes": 0}
+    words = [str(word) for name, value in flags.items() for word in (f"--{name}", value)]
+    ddpm("train", *words, "--data_dir", "cifar10-mini", "--batch_size", 4, "--ema_rate", "0.9,0.99", "--total_steps", 3, "--sample_interval", 0, "--runs_dir", runs_dir, "--run", "ten")  # fmt: skip
+    run = runs.find(runs_dir, "ten")
+    assert run.config.model.num_classes == LABELS
+    ddpm("export", "ten", "--runs_dir", runs_dir, "--openai", tmp_path / "back")
+    load_as_the_reference(
+        tmp_path / "back", 3, ModelConfig(**{k: v for k, v in FLAGS.items() if k != "noise_schedule"})
+    )  # type: ignore[arg-type]
+    for kind, name in (("model", "model000003.pt"), ("ema_0.9", "ema_0.9_000003.pt")):
+        ours = load_weights(run.checkpoint().path(kind)).tensors["label_emb.weight"]
+        theirs = torch.load(tmp_path / "back" / name, weights_only=True)["label_emb.weight"]
+        assert torch.equal(theirs[:LABELS], ours)
+        assert theirs.shape[0] == 1000
+        assert not theirs[LABELS:].any()
 
 
 def test_in_place_touches_none_of_their_files(folder: Path, runs_dir: Path, tmp_path: Path) -> None:

@@ -94,20 +94,14 @@ def _downloads(job: SampleJob) -> None:
     if not npz or not job.grid.exists():
         return
     stem = f"{job.folder.parent.parent.name}-{job.name}"
-    files: list[tuple[str, str, str, Callable[[], bytes]]] = [
+    files: list[work.Download] = [
         ("Grid (PNG)", f"{stem}.png", "image/png", job.grid.read_bytes),
         *([("Pairs (PNG)", f"{stem}-pairs.png", "image/png", job.pairs.read_bytes)] if job.pairs.exists() else []),
         ("Pictures (zip)", f"{stem}.zip", "application/zip", lambda: zip_of(job)),
         ("Arrays (npz)", npz.name, "application/octet-stream", npz.read_bytes),
         ("Settings (JSON)", f"{stem}.json", "application/json", lambda: json.dumps(job.settings, indent=2).encode()),
     ]
-    with st.grid(2, min_column_width=150):
-        for label, name, mime, data in files:
-            st.download_button(
-                label, data, name, mime, icon=":material/download:", on_click="ignore", key=f"get_{label}", width="stretch"
-            )  # fmt: skip
-    with st.expander("The same as a command"):
-        st.code(job.settings.get("command", ""), language="bash", wrap_lines=True)
+    work.take_home(files, job.settings.get("command", ""))
 
 
 def zip_of(job: SampleJob) -> bytes:

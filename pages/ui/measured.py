@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -83,18 +83,12 @@ def meaning(result: dict[str, Any], config: Config) -> list[str]:
 
 def _downloads(job: EvaluationJob) -> None:
     stem = f"{job.folder.parent.parent.name}-{job.name}"
-    files: list[tuple[str, str, str, Callable[[], bytes]]] = [
+    files: list[work.Download] = [
         *((f"{name} (npz)", job.terms_path(name).name, NPZ, job.terms_path(name).read_bytes) for name in job.TERMS),
         ("Terms (CSV)", f"{stem}.csv", "text/csv", lambda: csv_of(job)),
         ("Result (JSON)", f"{stem}.json", "application/json", lambda: json.dumps(job.result, indent=2).encode()),
     ]
-    with st.grid(2, min_column_width=150):
-        for label, name, mime, content in files:
-            st.download_button(
-                label, content, name, mime, icon=":material/download:", on_click="ignore", key=f"get_{label}", width="stretch"
-            )  # fmt: skip
-    with st.expander("The same as a command"):
-        st.code(job.settings.get("command", ""), language="bash", wrap_lines=True)
+    work.take_home(files, job.settings.get("command", ""))
 
 
 def csv_of(job: EvaluationJob) -> bytes:

@@ -1,6 +1,7 @@
 """A job in hand: how far it is, how to cancel it; and what is said of one that has ended."""
 
 import time
+from collections.abc import Callable, Sequence
 
 import streamlit as st
 
@@ -8,6 +9,8 @@ from ddpm import process, words
 from ddpm.errors import UserError
 from ddpm.jobs import Job, Status
 from pages.ui import forms
+
+Download = tuple[str, str, str, Callable[[], bytes]]  # label, file name, kind of file, its bytes when asked for
 
 
 def progress(job: Job, status: Status | None, text: str) -> None:
@@ -39,3 +42,14 @@ def when(job: Job) -> str:
         return words.clock(time.mktime(time.strptime(job.name[:15], "%Y%m%d-%H%M%S")))
     except ValueError:
         return job.name
+
+
+def take_home(files: Sequence[Download], command: str) -> None:
+    """Buttons that download what came of a job, and the command that makes the same again."""
+    with st.grid(2, min_column_width=150):
+        for label, name, mime, content in files:
+            st.download_button(
+                label, content, name, mime, icon=":material/download:", on_click="ignore", key=f"get_{label}", width="stretch"
+            )  # fmt: skip
+    with st.expander("The same as a command"):
+        st.code(command, language="bash", wrap_lines=True)
