@@ -203,14 +203,15 @@ def open_dataset(
 def class_numbers(config: Config, class_names: tuple[str, ...]) -> np.ndarray | None:
     """The network's number of each class of some data, int64 [classes]; None for a network without classes.
 
-    Classes are told by their names where the network's are known, else by their place.  Raises UserError when
-    the data has none, or others.
+    Classes are told by their names where the network's are known, else by their place: numbers are places, unless some
+    of the data's own names are among them.  Raises UserError when the data has none, or others.
     """
     if not config.model.class_cond:
         return None
     if not class_names:
         raise UserError("The model was trained with classes, and these pictures have none: use pictures that are sorted into its classes.")  # fmt: skip
-    unnamed = _are_numbers(config.class_names) and len(class_names) == len(config.class_names)
+    apart = not set(class_names) & set(config.class_names)
+    unnamed = _are_numbers(config.class_names) and len(class_names) == len(config.class_names) and apart
     known = class_names if unnamed else config.class_names or class_names[: config.model.num_classes]
     unknown = [name for name in class_names if name not in known]
     if unknown:

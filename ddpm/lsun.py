@@ -36,8 +36,20 @@ def write(archive: Path, folder: Path, config: LsunConfig, unpacking: Progress |
     if not re.fullmatch(r"[^/\\_.][^/\\_]*", config.prefix):
         raise UserError(f"prefix is {config.prefix!r}: use a word without '_', '/' and '\\', as it begins file names and names the class.")  # fmt: skip
     _module()
+    prepare.check_free(folder)
     database = _unpack(archive, folder, unpacking) if archive.is_file() and archive.name != DATA else archive
-    with _opened(database.parent if database.name == DATA else database) as transaction:
+    try:
+        _write(archive, database.parent if database.name == DATA else database, folder, config, progress)
+    except files.DiskFull:
+        raise  # what is unpacked is needed again once there is room
+    except UserError:
+        shutil.rmtree(folder / UNPACKED, ignore_errors=True)
+        raise
+    shutil.rmtree(folder / UNPACKED, ignore_errors=True)
+
+
+def _write(archive: Path, database: Path, folder: Path, config: LsunConfig, progress: Progress | None) -> None:
+    with _opened(database) as transaction:
         count = transaction.stat()["entries"]
         cursor = transaction.cursor()
         if not cursor.first():
@@ -45,7 +57,6 @@ def write(archive: Path, folder: Path, config: LsunConfig, unpacking: Progress |
         first = bytes(cursor.key()).decode("latin1")
         origin = {"data": "lsun", "first": first, "count": count, "image_size": config.image_size, "prefix": config.prefix}  # fmt: skip
         prepare.write_pictures(folder, _pictures(cursor, config), count, origin, progress)
-    shutil.rmtree(folder / UNPACKED, ignore_errors=True)
 
 
 def _module() -> Any:

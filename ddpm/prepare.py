@@ -85,16 +85,23 @@ def _is_whole(path: Path) -> bool:
         return False
 
 
+def check_free(folder: Path) -> None:
+    """Raises UserError when `folder` holds files that no preparation wrote."""
+    if (folder / ORIGIN).exists() or not folder.is_dir():
+        return
+    if any(not path.name.startswith(".") for path in folder.iterdir()):
+        raise UserError(f"{folder} holds other files already: name a new folder, or an empty one.")
+
+
 def claim(folder: Path, origin: Mapping[str, Any]) -> None:
     """Note in `folder`, made where it is not there, what its pictures are made from.
 
     Raises UserError when it holds something else, or cannot be written.
     """
     try:
+        check_free(folder)
         found = files.read_json(folder / ORIGIN)
         if found is None:
-            if folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir()):
-                raise UserError(f"{folder} holds other files already: name a new folder, or an empty one.")
             files.write_json(folder / ORIGIN, origin)
         elif found != json.loads(json.dumps(origin)):
             was, now = (", ".join(f"{k} {v}" for k, v in what.items()) for what in (dict(found), origin))

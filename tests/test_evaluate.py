@@ -139,6 +139,11 @@ def test_data_of_other_classes_is_refused(tiny: Config) -> None:
     assert data.class_numbers(nameless, ("x", "y")).tolist() == [0, 1]  # type: ignore[union-attr]
     with pytest.raises(UserError, match="trained with 2 classes"):
         data.class_numbers(nameless, ("x", "y", "z"))
+    numbered = configs.replace(config, dict(num_classes=3, class_names=("0", "1", "2")))  # places, or names
+    assert data.class_numbers(numbered, ("cat", "dog", "fox")).tolist() == [0, 1, 2]  # type: ignore[union-attr]
+    assert data.class_numbers(numbered, ("0", "2")).tolist() == [0, 2]  # type: ignore[union-attr]
+    with pytest.raises(UserError, match=r"does not know \(3\)"):
+        data.class_numbers(numbered, ("1", "2", "3"))
     assert data.class_numbers(tiny, ()) is None
 
 

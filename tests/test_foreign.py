@@ -244,6 +244,11 @@ def test_the_round_trip(folder: Path, runs_dir: Path, tmp_path: Path, capsys: py
 
     assert cli.main(["train", "--resume", "theirs", "--runs_dir", str(runs_dir)]) == 2
     assert "no data to train on yet" in capsys.readouterr().err
+    np.savez(tmp_path / "small.npz", np.zeros((20, 4, 4, 3), np.uint8), np.arange(20) % LABELS)
+    small = ["train", "--resume", "theirs", "--runs_dir", str(runs_dir), "--data_dir", str(tmp_path / "small.npz")]
+    assert cli.main(small) == 2
+    assert "set enlarge to True" in capsys.readouterr().err
+    assert not runs.find(runs_dir, "theirs").config.data.data_dir, "data that cannot be used binds nobody"
     ddpm("train", "--resume", "theirs", *where, "--data_dir", "cifar10-mini")
     assert "Resuming at step 201: weights, averages 0.9 and 0.99, optimiser" in run.log_path.read_text()
     assert runs.find(runs_dir, "theirs").checkpoint().step == 205

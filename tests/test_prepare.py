@@ -149,6 +149,19 @@ def test_broken_pictures_are_left_out(tmp_path: Path) -> None:
     assert sorted(path.name[-5] for path in (tmp_path / "out").glob("*.png")) == ["0", "2", "4"]
 
 
+def test_what_was_unpacked_is_gone_after_broken_pictures_and_not_there_where_it_may_not(tmp_path: Path) -> None:
+    archive = zipped(make_database(tmp_path / "db", {**VALUES, b"%040x" % 1: b"no picture"}))
+    with pytest.raises(UserError, match="picture 1 of"):
+        lsun.write(archive, tmp_path / "out", SMALL)
+    assert not (tmp_path / "out" / ".lmdb").exists()
+    taken = tmp_path / "taken"
+    taken.mkdir()
+    (taken / "letter.txt").write_text("mine")
+    with pytest.raises(UserError, match="holds other files already"):
+        lsun.write(archive, taken, SMALL)
+    assert [path.name for path in taken.iterdir()] == ["letter.txt"]
+
+
 def test_a_database_that_is_none(database: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"There is no lmdb database in .*empty \(no data.mdb\)"):
         lsun.write(tmp_path / "empty", tmp_path / "out", SMALL)

@@ -43,7 +43,7 @@ def _add_train(commands: Any, name: str, help: str, base: Config, names: Mapping
 
 def _train(options: argparse.Namespace) -> None:
     given = shared.given(options, *SECTIONS.values())
-    if options.resume is not None and (set(given) - {"data_dir"} or options.preset or options.run):
+    if options.resume is not None and (set(given) - {"data_dir", "enlarge"} or options.preset or options.run):
         extra = ", ".join(f"--{name}" for name in [*given, *(["preset"] if options.preset else [])]) or "--run"
         raise UserError(f"--resume goes on with the settings that the run has, but {extra} was given too: leave it out, or start a new run.")  # fmt: skip
     run = together.from_main(lambda: _run(options, given))
@@ -91,7 +91,7 @@ def _train_here(run: runs.Run, worker: jobs.Worker) -> None:
 
 def _run(options: argparse.Namespace, given: dict[str, Any]) -> runs.Run:
     """The run that goes on, or a new one; its settings are read, as other processes may not see its folder."""
-    run = _new_run(options, given) if options.resume is None else _give_data(_find(options), given.get("data_dir"))
+    run = _new_run(options, given) if options.resume is None else _give_data(_find(options), given)
     assert run.config
     return run
 
@@ -126,15 +126,19 @@ def _new_run(options: argparse.Namespace, given: dict[str, Any]) -> runs.Run:
     return run
 
 
-def _give_data(run: runs.Run, data_dir: str | None) -> runs.Run:
+def _give_data(run: runs.Run, given: Mapping[str, Any]) -> runs.Run:
     """The run; one that was imported without data, with data to train on."""
     from ddpm import data
 
-    if data_dir is None:
+    if not given:
         return run
-    if run.config.data.data_dir:
-        raise UserError(f"--resume goes on with the settings that the run has, but --data_dir was given too, and {run.name} has data already: leave it out, or start a new run.")  # fmt: skip
-    files.write_json(run.folder / "config.json", configs.to_json(data.attach(run.config, data_dir)))
+    if run.config.data.data_dir or "data_dir" not in given:
+        has = f", and {run.name} has data already" if run.config.data.data_dir else ""
+        raise UserError(f"--resume goes on with the settings that the run has, but --{next(iter(given))} was given too{has}: leave it out, or start a new run.")  # fmt: skip
+    config = data.attach(configs.replace(run.config, given), given["data_dir"])
+    with shared.bar("reading", unit="image") as progress:  # before it is written down, so that bad data binds nobody
+        data.open_dataset(config.data, config.model, progress, seed=config.train.seed)
+    files.write_json(run.folder / "config.json", configs.to_json(config))
     return runs.Run(run.folder)
 
 
