@@ -37,7 +37,7 @@ MANY_BYTES = 2**20  # from which on the faster parser is worth its start
 
 HELP = {
     "grad_norm": "Length of the gradient before any clipping. It falls fast at first, then stays about level; a jump is a step that shook the network.",
-    "loss": "What training makes smaller. With the simple objective it is the mse.",
+    "loss": "What training makes smaller: with the simple objective the mse, with a learned variance mse and vb together, with L_vlb the bound times the number of timesteps.",
     "mse": "Mean squared error of the predicted noise: 1 before anything is learnt; 0.02 to 0.1 is usual later. Small changes there are large ones in the pictures.",
     "vb": "The variational bound's part in bits per dimension, scaled as it is trained. It teaches a learned variance and is noisy; far below the mse is usual.",
     "lg_loss_scale": "Logarithm (base 2) of the factor that keeps fp16 gradients from vanishing. It climbs slowly and falls by 1 when a step overflows, which is normal now and then.",

@@ -75,6 +75,9 @@ def head() -> None:
     with st.grid(min_column_width=132, key="figures"):
         st.metric("Loss", widgets.number(newest.get("loss")), help=metrics.HELP["loss"])
         st.metric("Gradient norm", widgets.number(newest.get("grad_norm")), help=metrics.HELP["grad_norm"])
+        for name, label in (("vb", "Bound"), ("lg_loss_scale", "Loss scale (log2)")):
+            if name in newest:
+                st.metric(label, widgets.number(newest[name]), help=metrics.HELP[name])
         st.metric("Images seen", f"{int(newest.get('samples') or 0):,}", help=metrics.HELP["samples"])
         st.metric("Speed", widgets.speed(status), help=metrics.HELP["steps_per_second"])
         if active:
