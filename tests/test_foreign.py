@@ -395,6 +395,60 @@ def test_a_file_with_no_steps_left_or_of_another_network(folder: Path, runs_dir:
         begin(folder / "model000200.pt", runs_dir, num_channels=64)
 
 
+SMALL = {**FLAGS, "num_classes": 0, "data_dir": "cifar10-mini", "enlarge": True, "total_steps": 300, "batch_size": 8, "sample_interval": 0}  # fmt: skip
+
+
+def settled(path: Path, **settings: object) -> Config:
+    return configs.resolved(data.resolve(configs.replace(Config(), {**SMALL, "resume_checkpoint": str(path), **settings})))
+
+
+def test_a_file_to_begin_from_that_was_trained_otherwise_is_refused(folder: Path, runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    """Ours says what it was trained on; a probe finds it out of another's; a released one's preset has it."""
+    own = dict(noise_schedule="cosine", diffusion_steps=400, predict_xstart=True, num_heads=2)
+    config = configs.resolved(data.resolve(configs.replace(Config(), {**SMALL, **own, "total_steps": 1})))
+    run = runs.create(runs_dir, "ours", config)
+    with Worker(run.folder, 1) as worker:
+        list(Session(run, worker).train())
+    path = run.checkpoint().path("model")
+    with pytest.raises(UserError, match=r"was not trained with noise_schedule linear, diffusion_steps 1000, predict_xstart False, num_heads 4, num_heads_upsample 4: use --noise_schedule cosine --diffusion_steps 400 --predict_xstart True --num_heads 2 --num_heads_upsample 2\."):  # fmt: skip
+        adopt.check_start(settled(path, noise_schedule="linear"))
+    fine = settled(path, **{**own, "num_heads_upsample": 2, "use_kl": True})
+    assert adopt.check_start(fine) == fine
+    with pytest.raises(UserError, match=r"times as badly with .*predict_xstart True.* use the latter\.$"):
+        adopt.check_start(settled(folder / "model000200.pt", predict_xstart=True))
+    released = folder / "cifar10_uncond_50M_500K.pt"
+    released.write_bytes((folder / "model000200.pt").read_bytes())
+    with pytest.raises(UserError, match="was not trained with diffusion_steps 1000: use --diffusion_steps 4000"):
+        adopt.check_start(settled(released))
+
+
+def test_where_to_begin_is_settled_when_the_run_is_made(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("HOME", str(folder.parent))
+    monkeypatch.setenv("USERPROFILE", str(folder.parent))
+    assert settled(Path("model000200.pt")).train.resume_checkpoint == str(folder / "model000200.pt")
+    assert settled(Path("~/log/model000200.pt")).train.resume_checkpoint == str(folder / "model000200.pt")
+    assert configs.resolved(Config()).train.resume_checkpoint == ""
+
+
+def test_a_run_that_a_page_made_begins_from_a_file(folder: Path, runs_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
+    """The page starts a run's process without having looked into the file: that of 1,000 labels fits data of 10 classes."""
+    path = folder / "model000200.pt"
+    refused = {"heads": dict(predict_xstart=True), "steps": dict(total_steps=150)}
+    for name, settings in refused.items():
+        runs.create(runs_dir, name, settled(path, **settings))
+        assert cli.main(["train", "--resume", name, "--runs_dir", str(runs_dir)]) == 2
+        assert runs.find(runs_dir, name).state() == "failed"
+    said = capsys.readouterr().err
+    assert "times as badly with" in said
+    assert "has 201 updates behind it, and training would end at step 150: raise total_steps." in said
+    runs.create(runs_dir, "fits", settled(path, total_steps=202))
+    assert runs.find(runs_dir, "fits").config.model.num_classes == LABELS
+    ddpm("train", "--resume", "fits", "--runs_dir", runs_dir)
+    run = runs.find(runs_dir, "fits")
+    assert (run.config.model.num_classes, run.checkpoint().step) == (1000, 202)
+
+
 # The page
 
 
