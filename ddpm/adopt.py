@@ -60,7 +60,7 @@ def start_from(path: Path, config: Config) -> Start:
         else:
             told.append(f"There is no average of rate {rate} beside {path.name}: it begins from the weights.")
     if beside and beside.optimizer:
-        optimizer = optimizer_of(beside.optimizer, weights.tensors)
+        optimizer = checkpoints.optimizer_of(beside.optimizer, weights.tensors)
     else:
         told.append(f"There is no optimiser's file beside {path.name}: it begins anew.")
     return _start(found, optimizer, weights, beside, config, told)
@@ -98,21 +98,6 @@ def fresh_state(step: int, config: Config) -> dict[str, Any]:
 def updates(optimizer: Mapping[str, Any] | None) -> int:
     """How many updates AdamW has made: the true number, whatever file names say; 0 where it cannot tell."""
     return max((int(entry["step"]) for entry in (optimizer or {}).get("state", {}).values()), default=0)
-
-
-def optimizer_of(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """AdamW's state_dict, by position in the order of `tensors`.  Raises UserError when it is not one of theirs."""
-    content = checkpoints.read(path)
-    shapes = [tuple(t.shape) for t in tensors.values()]
-    try:
-        places = [place for group in content["param_groups"] for place in group["params"]]
-        entries = content["state"].items()
-        good = places == list(range(len(shapes))) and all(tuple(e["exp_avg"].shape) == shapes[k] for k, e in entries)
-    except (KeyError, TypeError, AttributeError, IndexError):
-        good = False
-    if not good:
-        raise UserError(f"{path} is not AdamW's state of these {len(shapes)} tensors: take the opt file of the same training and step, or move it away.")  # fmt: skip
-    return content
 
 
 def check_start(config: Config) -> Config:
@@ -218,7 +203,7 @@ def _settings(folder: Folder, newest: Files, flags: Mapping[str, Any], wish: Wis
     weights = checkpoints.load_weights(newest.model)
     if weights.config:
         raise UserError(f"{newest.model} was written by this program and knows its settings: begin from it with `ddpm train --resume_checkpoint`.")  # fmt: skip
-    optimizer = optimizer_of(newest.optimizer, weights.tensors) if newest.optimizer else None
+    optimizer = checkpoints.optimizer_of(newest.optimizer, weights.tensors) if newest.optimizer else None
     done = updates(optimizer) or max(1, newest.step)
     learnt, told = _training(folder, newest, optimizer)
     progress("Denoising a few pictures, to find out what it was trained on" if wish.ask else "Reading settings", 0, len(folder.steps))  # fmt: skip
@@ -274,7 +259,7 @@ def _sets(folder: Folder, config: Config, told: list[str], progress: Progress) -
         progress(f"Reading {found.model.name}", number, len(folder.steps))
         try:
             weights = {kind: checkpoints.load_weights(path).tensors for kind, path in found.weights.items()}
-            optimizer = optimizer_of(found.optimizer, weights["model"]) if found.optimizer else None
+            optimizer = checkpoints.optimizer_of(found.optimizer, weights["model"]) if found.optimizer else None
             with torch.device("meta"):
                 network = unet.build(config.model)
             for kind, tensors in weights.items():

@@ -53,6 +53,8 @@ def recognise(tensors: Mapping[str, Tensor], flags: Mapping[str, Any], source: P
         raise UserError(problem.sentence)
     _agree_with_shapes(source, shapes, config)
     labels = trained_labels(source, tensors)
+    if preset and config.model.class_cond:
+        labels = labels or tuple(range(config.model.num_classes))
     if ask and not preset:
         config, sentences = _asked(tensors, config, flags, source, labels, insist)
         told += sentences
@@ -124,8 +126,8 @@ def _asked(tensors: Mapping[str, Tensor], config: Config, flags: Mapping[str, An
 def trained_labels(path: Path, tensors: Mapping[str, Tensor]) -> tuple[int, ...]:
     """The labels that the network in `path` has seen; empty where that cannot be told, or there are none.
 
-    AdamW's second moments of an embedding that was never used stay zero.  Without the optimiser's file beside it,
-    trained embeddings are those that differ between the weights and an average of them: that shows only where
+    AdamW's second moments of an embedding that was never used stay zero.  Without the optimiser's file beside it
+    (or with a damaged one), trained embeddings are those that differ between the weights and an average of them: that shows only where
     weights are not decayed.
     """
     embedding = tensors.get("label_emb.weight")
@@ -133,10 +135,14 @@ def trained_labels(path: Path, tensors: Mapping[str, Tensor]) -> tuple[int, ...]
     if embedding is None or beside is None:
         return ()
     seen = None
-    if beside.optimizer:
-        state = checkpoints.read(beside.optimizer).get("state", {}).get(list(tensors).index("label_emb.weight"))
-        if state and state["exp_avg_sq"].shape == embedding.shape:
-            seen = state["exp_avg_sq"].abs().amax(dim=1) > 0
+    try:
+        optimizer = checkpoints.optimizer_of(beside.optimizer, tensors) if beside.optimizer else {"state": {}}
+    except UserError as error:  # to draw, an optimiser is not needed
+        log.warning("%s", error)
+        optimizer = {"state": {}}
+    state = optimizer["state"].get(list(tensors).index("label_emb.weight"), {})
+    if "exp_avg_sq" in state:
+        seen = state["exp_avg_sq"].abs().amax(dim=1) > 0
     if seen is None:
         for other in (file for file in (beside.model, *beside.averages.values()) if file and file != path):
             twin = checkpoints.load_weights(other).tensors.get("label_emb.weight")

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ddpm import (
     adopt,
+    classes,
     cli,
     data,
     deduce,
@@ -447,6 +448,73 @@ def test_a_run_that_a_page_made_begins_from_a_file(folder: Path, runs_dir: Path,
     ddpm("train", "--resume", "fits", "--runs_dir", runs_dir)
     run = runs.find(runs_dir, "fits")
     assert (run.config.model.num_classes, run.checkpoint().step) == (1000, 202)
+
+
+def flattened(optimizer: dict) -> dict:  # type: ignore[type-arg]
+    """The state that AdamW has of one tensor with all others in it."""
+    entries = [optimizer["state"][place] for place in range(len(optimizer["state"]))]
+    flat = {key: torch.cat([entry[key].flatten() for entry in entries]) for key in ("exp_avg", "exp_avg_sq")}
+    return {"state": {0: {"step": entries[0]["step"], **flat}}, "param_groups": [{**optimizer["param_groups"][0], "params": [0]}]}  # fmt: skip
+
+
+def test_the_single_tensor_of_mixed_precision_is_taken_apart(folder: Path, runs_dir: Path) -> None:
+    path = folder / "opt000200.pt"
+    before = torch.load(path, weights_only=True)
+    torch.save(flattened(before), path)
+    session, told = begin(folder / "model000200.pt", runs_dir)
+    assert "optimiser; random" in told
+    after = session.trainer.optimizer.state_dict()["state"]
+    assert after.keys() == before["state"].keys()
+    for place, entry in before["state"].items():
+        assert torch.equal(after[place]["exp_avg"], entry["exp_avg"])
+        assert torch.equal(after[place]["exp_avg_sq"], entry["exp_avg_sq"])
+    next(session.trainer.steps(202))
+    assert {int(entry["step"]) for entry in session.trainer.optimizer.state_dict()["state"].values()} == {202}
+    assert recognise.trained_labels(folder / "model000200.pt", load_weights(folder / "model000200.pt").tensors) == tuple(range(LABELS))  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("settings", "flag"), [(dict(precision="bf16"), True), (dict(use_fp16=True), True), (dict(use_fp16=True, precision="fp32"), False)]
+)  # fmt: skip
+def test_mixed_precision_is_handed_back_without_an_optimiser_alone(settings: dict[str, object], flag: bool) -> None:
+    """improved-diffusion's optimiser then has a single tensor, which ours is not."""
+    config = configs.replace(Config(), settings)
+    lines = {kept: hand_back._flags(config, {"model": {}}, 3, [], optimizer=kept) for kept in (True, False)}
+    assert "--use_fp16" not in lines[True]
+    assert ("--use_fp16 True" in lines[False]) == flag
+
+
+def test_mixed_precision_handed_back_with_an_optimiser_is_told(runs_dir: Path, tmp_path: Path) -> None:
+    config = configs.resolved(data.resolve(configs.replace(Config(), {**SMALL, "total_steps": 1, "precision": "bf16"})))
+    run = runs.create(runs_dir, "mixed", config)
+    with Worker(run.folder, 1) as worker:
+        list(Session(run, worker).train())
+    told = " ".join(hand_back.hand_back(run, tmp_path / "back"))
+    written = (tmp_path / "back" / "flags.txt").read_text()
+    assert "the flag is left out" in told
+    assert "the flag is left out" in written
+    assert "--use_fp16 True" not in written
+
+
+@pytest.mark.parametrize("content", [b"PK damaged", None, {}, [1, 2]], ids=["damaged", "of another", "empty", "a list"])
+def test_a_damaged_optimiser_keeps_nothing_from_being_drawn(folder: Path, content: object) -> None:
+    """Labels are then known by what differs between the weights and their averages."""
+    path = folder / "model000200.pt"
+    if isinstance(content, bytes):
+        (folder / "opt000200.pt").write_bytes(content)
+    else:
+        torch.save({"state": {0: 3}, "param_groups": []} if content is None else content, folder / "opt000200.pt")
+    assert recognise.trained_labels(path, load_weights(path).tensors) == tuple(range(LABELS))
+
+
+def test_all_labels_of_a_released_model_are_known() -> None:
+    """Its old command line, which names no classes, draws."""
+    preset = PRESETS["imagenet64-cond"]
+    with torch.device("meta"):
+        tensors = unet.build(configs.replace(preset.config, {"num_classes": 1000}).model).state_dict()
+    found = recognise.recognise(tensors, {}, Path(preset.file))
+    assert classes.chosen(found.config, "") == list(range(1000))
+    assert found.labels == tuple(range(1000))
 
 
 # The page
