@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ddpm import checkpoint as checkpoints
 from ddpm import config as configs
-from ddpm import data, files, foreign, losses, metrics, runs, unet, validation
+from ddpm import data, files, foreign, losses, metrics, presets, probe, runs, unet, validation
 from ddpm.checkpoint import Weights
 from ddpm.config import Config
 from ddpm.errors import UserError
@@ -22,6 +22,7 @@ from ddpm.jobs import Status
 from ddpm.recognise import recognise
 from ddpm.runs import Checkpoint, Run
 
+ASKED = (*probe.NAMES, "num_heads_upsample", "image_size", "small_size")  # settings that a probe is told
 Progress = Callable[[str, int, int], None]  # (what is being done, files done, files in all)
 
 
@@ -32,6 +33,7 @@ class Start(NamedTuple):
     optimizer: dict[str, Any] | None
     state: dict[str, Any]  # as Trainer.state() gives it, but with random states fresh from the seed
     told: list[str]  # sentences: what was found, and what was not
+    config: Config | None = None  # with which the file says that it was trained
 
     @property
     def step(self) -> int:
@@ -42,8 +44,8 @@ class Start(NamedTuple):
 def start_from(path: Path, config: Config) -> Start:
     """What `train.resume_checkpoint` begins with: a model file with the averages and the optimiser of its step.
 
-    A file of averages is begun from as it is, without an optimiser.  Raises UserError for what cannot be read, or does
-    not fit.
+    A file of averages is begun from as it is, without an optimiser.  Raises UserError for what cannot be read, or has
+    no steps left to do.
     """
     weights, beside = checkpoints.load_weights(path), foreign.beside(path)
     told: list[str] = []
@@ -58,7 +60,7 @@ def start_from(path: Path, config: Config) -> Start:
         else:
             told.append(f"There is no average of rate {rate} beside {path.name}: it begins from the weights.")
     if beside and beside.optimizer:
-        optimizer = optimizer_of(beside.optimizer, weights.tensors)
+        optimizer = checkpoints.optimizer_of(beside.optimizer, weights.tensors)
     else:
         told.append(f"There is no optimiser's file beside {path.name}: it begins anew.")
     return _start(found, optimizer, weights, beside, config, told)
@@ -66,8 +68,12 @@ def start_from(path: Path, config: Config) -> Start:
 
 def _start(found: dict[str, dict[str, Tensor]], optimizer: dict[str, Any] | None, weights: Weights, beside: Files | None, config: Config, told: list[str]) -> Start:  # fmt: skip
     step = updates(optimizer) or weights.step or (beside.step if beside else 0)
+    name, total = Path(config.train.resume_checkpoint).name, config.train.total_steps
+    if step >= total:
+        raise UserError(f"{name} has {step} updates behind it, and training would end at step {total}: raise total_steps.")  # fmt: skip
     what = restored(found, optimizer)
-    return Start(found, optimizer, fresh_state(step, config), [*told, f"Beginning at step {step}: {what}"])
+    told = [*told, f"Beginning at step {step}: {what}"]
+    return Start(found, optimizer, fresh_state(step, config), told, weights.config)
 
 
 def restored(found: Mapping[str, Any], optimizer: Mapping[str, Any] | None) -> str:
@@ -94,42 +100,53 @@ def updates(optimizer: Mapping[str, Any] | None) -> int:
     return max((int(entry["step"]) for entry in (optimizer or {}).get("state", {}).values()), default=0)
 
 
-def optimizer_of(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """AdamW's state_dict, by position in the order of `tensors`.  Raises UserError when it is not one of theirs."""
-    content = checkpoints.read(path)
-    shapes = [tuple(t.shape) for t in tensors.values()]
-    try:
-        places = [place for group in content["param_groups"] for place in group["params"]]
-        entries = content["state"].items()
-        good = places == list(range(len(shapes))) and all(tuple(e["exp_avg"].shape) == shapes[k] for k, e in entries)
-    except (KeyError, TypeError, AttributeError, IndexError):
-        good = False
-    if not good:
-        raise UserError(f"{path} is not AdamW's state of these {len(shapes)} tensors: take the opt file of the same training and step, or move it away.")  # fmt: skip
-    return content
-
-
 def check_start(config: Config) -> Config:
-    """`config` with train.resume_checkpoint looked at: absolute, of weights that fit, with steps left to do.
+    """`config` with train.resume_checkpoint looked at: weights that fit and go on as they began, with steps left to do.
 
-    A class-conditional network keeps the number of labels that its file has.  Raises UserError.
+    A class-conditional network keeps the number of labels that its file has.  A file that knows its settings, or a
+    released one, tells the process that it was trained on; any other is probed.  Raises UserError.
     """
-    path = Path(config.train.resume_checkpoint).expanduser().absolute()
+    path = Path(config.train.resume_checkpoint)
     start = start_from(path, config)
-    settled: dict[str, Any] = {"resume_checkpoint": str(path)}
-    labels = start.weights["model"].get("label_emb.weight")
+    tensors = start.weights["model"]
+    labels = tensors.get("label_emb.weight")
     if config.model.class_cond and labels is not None and len(labels) >= len(config.class_names):
-        settled |= {"num_classes": len(labels)}
-    config = configs.replace(config, settled)
+        config = configs.replace(config, {"num_classes": len(labels)})
     with torch.device("meta"):
         network = unet.build(config.model)
-    checkpoints.compare(network, start.weights["model"], path.name)
-    if start.step >= config.train.total_steps:
-        raise UserError(
-            f"{path.name} has {start.step} updates behind it, and training would end at step {config.train.total_steps}: "
-            "raise total_steps."
-        )
+    checkpoints.compare(network, tensors, path.name)
+    preset = presets.of_file(path)
+    known = start.config or (presets.PRESETS[preset].config if preset else None)
+    if known:
+        _same_process(path, known, config)
+    else:
+        flags = {name: getattr(config.model if hasattr(config.model, name) else config.diffusion, name) for name in ASKED}  # fmt: skip
+        recognise(tensors, {**flags, **vars(config.data)}, path, insist="")
     return config
+
+
+def _same_process(path: Path, known: Config, config: Config) -> None:
+    """Raises UserError where `config` asks a network otherwise than it was trained, which no shape tells."""
+    was, wanted = _process(known), _process(config)
+    if differ := [name for name in was if was[name] != wanted[name]]:
+        wrong = ", ".join(f"{name} {wanted[name]}" for name in differ)
+        right = " ".join(f"--{name} {was[name]}" for name in differ)
+        raise UserError(f"{path.name} was not trained with {wrong}: use {right}.")
+
+
+def _process(config: Config) -> dict[str, Any]:
+    """What a network is asked by, as far as it makes a difference."""
+    model, diffusion = config.model, config.diffusion
+    found = {name: getattr(diffusion, name) for name in probe.PROCESS}
+    if diffusion.diffusion_steps == 1000:
+        found["rescale_timesteps"] = True  # to the same scale
+    return {
+        **found,
+        "learned_range": diffusion.learned_range or not model.learn_sigma,
+        "num_heads": model.num_heads,
+        "num_heads_upsample": model.heads_up,
+        "use_scale_shift_norm": model.use_scale_shift_norm,
+    }
 
 
 class Adopted(NamedTuple):
@@ -186,7 +203,7 @@ def _settings(folder: Folder, newest: Files, flags: Mapping[str, Any], wish: Wis
     weights = checkpoints.load_weights(newest.model)
     if weights.config:
         raise UserError(f"{newest.model} was written by this program and knows its settings: begin from it with `ddpm train --resume_checkpoint`.")  # fmt: skip
-    optimizer = optimizer_of(newest.optimizer, weights.tensors) if newest.optimizer else None
+    optimizer = checkpoints.optimizer_of(newest.optimizer, weights.tensors) if newest.optimizer else None
     done = updates(optimizer) or max(1, newest.step)
     learnt, told = _training(folder, newest, optimizer)
     progress("Denoising a few pictures, to find out what it was trained on" if wish.ask else "Reading settings", 0, len(folder.steps))  # fmt: skip
@@ -242,7 +259,7 @@ def _sets(folder: Folder, config: Config, told: list[str], progress: Progress) -
         progress(f"Reading {found.model.name}", number, len(folder.steps))
         try:
             weights = {kind: checkpoints.load_weights(path).tensors for kind, path in found.weights.items()}
-            optimizer = optimizer_of(found.optimizer, weights["model"]) if found.optimizer else None
+            optimizer = checkpoints.optimizer_of(found.optimizer, weights["model"]) if found.optimizer else None
             with torch.device("meta"):
                 network = unet.build(config.model)
             for kind, tensors in weights.items():

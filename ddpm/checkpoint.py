@@ -6,6 +6,7 @@ state000500.pt                          random states, place in the data, runnin
 saves/000500.json                       written last: the set counts once this is there
 """
 
+import copy
 import json
 import pickle
 from collections import OrderedDict
@@ -130,6 +131,40 @@ def load_weights(path: Path) -> Weights:
     if about is None:
         return _beside_settings(path, dict(content))
     return Weights(dict(content), configs.from_json(json.loads(about["config"])), about["step"], about["kind"])
+
+
+def optimizer_of(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """AdamW's state_dict, by position in the order of `tensors`.
+
+    improved-diffusion's mixed precision has AdamW work on all tensors as a single flat one, in the same order: such a
+    state is taken apart.  Raises UserError when it is not one of these tensors.
+    """
+    content = read(path)
+    shapes = [tuple(t.shape) for t in tensors.values()]
+    try:
+        content = _taken_apart(content, list(tensors.values()))
+        places = [place for group in content["param_groups"] for place in group["params"]]
+        entries = content["state"].items()
+        good = places == list(range(len(shapes))) and all(tuple(e["exp_avg"].shape) == shapes[k] for k, e in entries)
+    except (KeyError, TypeError, AttributeError, IndexError):
+        good = False
+    if not good:
+        raise UserError(f"{path} is not AdamW's state of these {len(shapes)} tensors: take the opt file of the same training and step, or move it away.")  # fmt: skip
+    return content
+
+
+def _taken_apart(content: dict[str, Any], tensors: list[Tensor]) -> dict[str, Any]:
+    """AdamW's state_dict with an entry for each tensor, where it has one for all of them, laid end to end."""
+    groups, entry, sizes = content["param_groups"], content["state"].get(0), [t.numel() for t in tensors]
+    flat = entry and entry["exp_avg"].ndim == 1 and entry["exp_avg"].numel() == sum(sizes)
+    if not flat or [group["params"] for group in groups] != [[0]]:
+        return content
+    parts = {key: value.split(sizes) for key, value in entry.items() if isinstance(value, Tensor) and value.ndim}
+    state = {
+        place: copy.deepcopy({key: parts[key][place].view_as(t) if key in parts else value for key, value in entry.items()})
+        for place, t in enumerate(tensors)
+    }
+    return {"state": state, "param_groups": [{**groups[0], "params": list(range(len(tensors)))}]}
 
 
 def _beside_settings(path: Path, tensors: dict[str, Tensor]) -> Weights:

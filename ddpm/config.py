@@ -8,6 +8,7 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from ddpm import schedules
@@ -289,9 +290,14 @@ def replace(config: Config, values: Mapping[str, Any]) -> Config:
 
 
 def resolved(config: Config) -> Config:
-    """`config` with its open ends settled: how many steps there will be."""
+    """`config` with its open ends settled: how many steps there will be, and where the file to begin from is.
+
+    That file's path becomes absolute, as the run may go on from another folder.
+    """
     steps = config.train.total_steps or config.train.lr_anneal_steps or 30_000
-    return replace(config, {"total_steps": steps})
+    begin = config.train.resume_checkpoint.strip()
+    path = str(Path(begin).expanduser().absolute()) if begin else ""
+    return replace(config, {"total_steps": steps, "resume_checkpoint": path})
 
 
 def to_json(config: Config) -> dict[str, Any]:

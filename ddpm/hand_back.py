@@ -43,7 +43,10 @@ def hand_back(run: Run, folder: Path, step: int = 0) -> list[str]:
         separator = "_" if kind.startswith("ema") else ""
         _save(folder / f"{kind}{separator}{done:06d}.pt", OrderedDict((n, _padded(n, t)) for n, t in tensors.items()))
     told = list(_limits(config))
-    if checkpoint.path("opt").name in checkpoint.files:
+    optimizer = checkpoint.path("opt").name in checkpoint.files
+    if optimizer and _mixed(config):
+        told.append("Its --use_fp16 has AdamW work on a single flat tensor, so it cannot go on with this optimiser's file: the flag is left out; to train with it, move the file away.")  # fmt: skip
+    if optimizer:
         names = list(weights["model"])
         _save(folder / f"opt{done:06d}.pt", _optimizer(checkpoints.read(checkpoint.path("opt")), names))
     else:
@@ -52,7 +55,7 @@ def hand_back(run: Run, folder: Path, step: int = 0) -> list[str]:
     if not frame.empty:
         text = frame.to_csv(index=False, lineterminator="\n")
         files.write_bytes(folder / "progress.csv", text.encode())
-    files.write_bytes(folder / "flags.txt", _flags(config, weights, done, told).encode())
+    files.write_bytes(folder / "flags.txt", _flags(config, weights, done, told, optimizer).encode())
     return told
 
 
@@ -99,15 +102,16 @@ def _limits(config: Config) -> list[str]:
     return told
 
 
-def _flags(config: Config, weights: Mapping[str, Any], step: int, told: list[str]) -> str:
-    """flags.txt: what to type for its scripts."""
-    train, prefix = config.train, "super_res" if config.model.super_res else "image"
+def _flags(config: Config, weights: Mapping[str, Any], step: int, told: list[str], optimizer: bool) -> str:
+    """flags.txt: what to type for its scripts, with or without an optimiser's file to go on with."""
+    prefix = "super_res" if config.model.super_res else "image"
     network = _written(config, NETWORK)
     if config.model.super_res:
         network["large_size"], network["small_size"] = network.pop("image_size"), str(config.model.small_size)
         network.pop("sigma_small", None)
     learning = _written(config, TRAIN)
-    if train.precision in ("bf16", "fp16"):
+    learning.pop("use_fp16", None)
+    if _mixed(config) and not optimizer:
         learning["use_fp16"] = "True"
     best = next((kind for kind in weights if kind != "model"), "model")
     drawn = f"{best}{'_' if best != 'model' else ''}{step:06d}.pt"
@@ -120,6 +124,12 @@ def _flags(config: Config, weights: Mapping[str, Any], step: int, told: list[str
     if not config.model.super_res:
         lines.append(_line("image_nll.py", {**data_dir, "model_path": drawn, **network}))
     return "\n".join(lines) + "\n"
+
+
+def _mixed(config: Config) -> bool:
+    """Whether it was trained with what improved-diffusion calls use_fp16."""
+    train = config.train
+    return train.use_fp16 if train.precision == "auto" else train.precision in ("bf16", "fp16")
 
 
 def _written(config: Config, names: tuple[str, ...]) -> dict[str, str]:

@@ -17,6 +17,7 @@ from ddpm.fields import settings
 log = logging.getLogger("ddpm")
 
 MODEL = {s.name for s in settings(ModelConfig)}
+INSIST = ", or insist with --probe False"  # where there is such a flag
 TRAINING_ONLY = ("dropout", "use_checkpoint")  # of the model: no trace of them in the weights, and no need of them
 
 
@@ -28,12 +29,13 @@ class Recognised(NamedTuple):
     told: list[str]  # sentences
 
 
-def recognise(tensors: Mapping[str, Tensor], flags: Mapping[str, Any], source: Path, ask: bool = True) -> Recognised:
+def recognise(tensors: Mapping[str, Tensor], flags: Mapping[str, Any], source: Path, ask: bool = True, insist: str = INSIST) -> Recognised:  # fmt: skip
     """The settings of the network in `source`.
 
     Shapes tell most of the model's; `flags` (by setting name) and, for a released model's file, its preset tell the
     rest.  Where `ask`, a probe (on the data that `flags` name, or on photographs) checks what weights cannot tell, and
-    fills in what was not given.  Raises UserError for flags that contradict the shapes, the preset, or the probe.
+    fills in what was not given.  Raises UserError for flags that contradict the shapes, the preset, or the probe;
+    `insist` is what the probe's sentence offers besides the right flags.
     """
     shapes = {name: tuple(t.shape) for name, t in tensors.items()}
     found = deduce.model_settings(shapes, source.name, flags.get("image_size", 0), flags.get("small_size", 0))
@@ -51,8 +53,10 @@ def recognise(tensors: Mapping[str, Tensor], flags: Mapping[str, Any], source: P
         raise UserError(problem.sentence)
     _agree_with_shapes(source, shapes, config)
     labels = trained_labels(source, tensors)
+    if preset and config.model.class_cond:
+        labels = labels or tuple(range(config.model.num_classes))
     if ask and not preset:
-        config, sentences = _asked(tensors, config, flags, source, labels)
+        config, sentences = _asked(tensors, config, flags, source, labels, insist)
         told += sentences
     if config.model.class_cond and labels:
         names = tuple(str(label) for label in range(max(labels) + 1))
@@ -96,7 +100,7 @@ def _agree_with_shapes(source: Path, shapes: deduce.Shapes, config: Config) -> N
         raise UserError(f"{source.name} was not trained with {was}: leave it out, or use {' '.join(flags)}.")
 
 
-def _asked(tensors: Mapping[str, Tensor], config: Config, flags: Mapping[str, Any], source: Path, labels: tuple[int, ...]) -> tuple[Config, list[str]]:  # fmt: skip
+def _asked(tensors: Mapping[str, Tensor], config: Config, flags: Mapping[str, Any], source: Path, labels: tuple[int, ...], insist: str) -> tuple[Config, list[str]]:  # fmt: skip
     """`config` with what the probe finds in place of what was not given."""
     verdict = probe.verdict(tensors, config, probe.pictures_for(config), labels)
     given = {name: flags[name] for name in probe.NAMES if name in flags}
@@ -112,8 +116,7 @@ def _asked(tensors: Mapping[str, Tensor], config: Config, flags: Mapping[str, An
         wrong = ", ".join(f"--{name} {given[name]}" for name in other)
         right = " ".join(f"--{name} {value}" for name, value in other.items())
         raise UserError(
-            f"{source.name} denoises {worse:.2f} times as badly with {wrong} as with {right}: use the latter, or insist "
-            "with --probe False."
+            f"{source.name} denoises {worse:.2f} times as badly with {wrong} as with {right}: use the latter{insist}."
         )
     if worse > probe.ALIKE:
         sentences.append(f"As given: {probe.described(given)}, with {worse:.2f} times the error.")
@@ -123,8 +126,8 @@ def _asked(tensors: Mapping[str, Tensor], config: Config, flags: Mapping[str, An
 def trained_labels(path: Path, tensors: Mapping[str, Tensor]) -> tuple[int, ...]:
     """The labels that the network in `path` has seen; empty where that cannot be told, or there are none.
 
-    AdamW's second moments of an embedding that was never used stay zero.  Without the optimiser's file beside it,
-    trained embeddings are those that differ between the weights and an average of them: that shows only where
+    AdamW's second moments of an embedding that was never used stay zero.  Without the optimiser's file beside it
+    (or with a damaged one), trained embeddings are those that differ between the weights and an average of them: that shows only where
     weights are not decayed.
     """
     embedding = tensors.get("label_emb.weight")
@@ -132,10 +135,14 @@ def trained_labels(path: Path, tensors: Mapping[str, Tensor]) -> tuple[int, ...]
     if embedding is None or beside is None:
         return ()
     seen = None
-    if beside.optimizer:
-        state = checkpoints.read(beside.optimizer).get("state", {}).get(list(tensors).index("label_emb.weight"))
-        if state and state["exp_avg_sq"].shape == embedding.shape:
-            seen = state["exp_avg_sq"].abs().amax(dim=1) > 0
+    try:
+        optimizer = checkpoints.optimizer_of(beside.optimizer, tensors) if beside.optimizer else {"state": {}}
+    except UserError as error:  # to draw, an optimiser is not needed
+        log.warning("%s", error)
+        optimizer = {"state": {}}
+    state = optimizer["state"].get(list(tensors).index("label_emb.weight"), {})
+    if "exp_avg_sq" in state:
+        seen = state["exp_avg_sq"].abs().amax(dim=1) > 0
     if seen is None:
         for other in (file for file in (beside.model, *beside.averages.values()) if file and file != path):
             twin = checkpoints.load_weights(other).tensors.get("label_emb.weight")

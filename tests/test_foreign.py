@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ddpm import (
     adopt,
+    classes,
     cli,
     data,
     deduce,
@@ -398,6 +399,127 @@ def test_a_file_with_no_steps_left_or_of_another_network(folder: Path, runs_dir:
         begin(folder / "model000200.pt", runs_dir, total=150)
     with pytest.raises(UserError, match="use --num_channels 32"):
         begin(folder / "model000200.pt", runs_dir, num_channels=64)
+
+
+SMALL = {**FLAGS, "num_classes": 0, "data_dir": "cifar10-mini", "enlarge": True, "total_steps": 300, "batch_size": 8, "sample_interval": 0}  # fmt: skip
+
+
+def settled(path: Path, **settings: object) -> Config:
+    return configs.resolved(data.resolve(configs.replace(Config(), {**SMALL, "resume_checkpoint": str(path), **settings})))
+
+
+def test_a_file_to_begin_from_that_was_trained_otherwise_is_refused(folder: Path, runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    """Ours says what it was trained on; a probe finds it out of another's; a released one's preset has it."""
+    own = dict(noise_schedule="cosine", diffusion_steps=400, predict_xstart=True, num_heads=2)
+    config = configs.resolved(data.resolve(configs.replace(Config(), {**SMALL, **own, "total_steps": 1})))
+    run = runs.create(runs_dir, "ours", config)
+    with Worker(run.folder, 1) as worker:
+        list(Session(run, worker).train())
+    path = run.checkpoint().path("model")
+    with pytest.raises(UserError, match=r"was not trained with noise_schedule linear, diffusion_steps 1000, predict_xstart False, num_heads 4, num_heads_upsample 4: use --noise_schedule cosine --diffusion_steps 400 --predict_xstart True --num_heads 2 --num_heads_upsample 2\."):  # fmt: skip
+        adopt.check_start(settled(path, noise_schedule="linear"))
+    fine = settled(path, **{**own, "num_heads_upsample": 2, "use_kl": True})
+    assert adopt.check_start(fine) == fine
+    with pytest.raises(UserError, match=r"times as badly with .*predict_xstart True.* use the latter\.$"):
+        adopt.check_start(settled(folder / "model000200.pt", predict_xstart=True))
+    released = folder / "cifar10_uncond_50M_500K.pt"
+    released.write_bytes((folder / "model000200.pt").read_bytes())
+    with pytest.raises(UserError, match="was not trained with diffusion_steps 1000: use --diffusion_steps 4000"):
+        adopt.check_start(settled(released))
+
+
+def test_where_to_begin_is_settled_when_the_run_is_made(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("HOME", str(folder.parent))
+    monkeypatch.setenv("USERPROFILE", str(folder.parent))
+    assert settled(Path("model000200.pt")).train.resume_checkpoint == str(folder / "model000200.pt")
+    assert settled(Path("~/log/model000200.pt")).train.resume_checkpoint == str(folder / "model000200.pt")
+    assert configs.resolved(Config()).train.resume_checkpoint == ""
+
+
+def test_a_run_that_a_page_made_begins_from_a_file(folder: Path, runs_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
+    """The page starts a run's process without having looked into the file: that of 1,000 labels fits data of 10 classes."""
+    path = folder / "model000200.pt"
+    refused = {"heads": dict(predict_xstart=True), "steps": dict(total_steps=150)}
+    for name, settings in refused.items():
+        runs.create(runs_dir, name, settled(path, **settings))
+        assert cli.main(["train", "--resume", name, "--runs_dir", str(runs_dir)]) == 2
+        assert runs.find(runs_dir, name).state() == "failed"
+    said = capsys.readouterr().err
+    assert "times as badly with" in said
+    assert "has 201 updates behind it, and training would end at step 150: raise total_steps." in said
+    runs.create(runs_dir, "fits", settled(path, total_steps=202))
+    assert runs.find(runs_dir, "fits").config.model.num_classes == LABELS
+    ddpm("train", "--resume", "fits", "--runs_dir", runs_dir)
+    run = runs.find(runs_dir, "fits")
+    assert (run.config.model.num_classes, run.checkpoint().step) == (1000, 202)
+
+
+def flattened(optimizer: dict) -> dict:  # type: ignore[type-arg]
+    """The state that AdamW has of one tensor with all others in it."""
+    entries = [optimizer["state"][place] for place in range(len(optimizer["state"]))]
+    flat = {key: torch.cat([entry[key].flatten() for entry in entries]) for key in ("exp_avg", "exp_avg_sq")}
+    return {"state": {0: {"step": entries[0]["step"], **flat}}, "param_groups": [{**optimizer["param_groups"][0], "params": [0]}]}  # fmt: skip
+
+
+def test_the_single_tensor_of_mixed_precision_is_taken_apart(folder: Path, runs_dir: Path) -> None:
+    path = folder / "opt000200.pt"
+    before = torch.load(path, weights_only=True)
+    torch.save(flattened(before), path)
+    session, told = begin(folder / "model000200.pt", runs_dir)
+    assert "optimiser; random" in told
+    after = session.trainer.optimizer.state_dict()["state"]
+    assert after.keys() == before["state"].keys()
+    for place, entry in before["state"].items():
+        assert torch.equal(after[place]["exp_avg"], entry["exp_avg"])
+        assert torch.equal(after[place]["exp_avg_sq"], entry["exp_avg_sq"])
+    next(session.trainer.steps(202))
+    assert {int(entry["step"]) for entry in session.trainer.optimizer.state_dict()["state"].values()} == {202}
+    assert recognise.trained_labels(folder / "model000200.pt", load_weights(folder / "model000200.pt").tensors) == tuple(range(LABELS))  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("settings", "flag"), [(dict(precision="bf16"), True), (dict(use_fp16=True), True), (dict(use_fp16=True, precision="fp32"), False)]
+)  # fmt: skip
+def test_mixed_precision_is_handed_back_without_an_optimiser_alone(settings: dict[str, object], flag: bool) -> None:
+    """improved-diffusion's optimiser then has a single tensor, which ours is not."""
+    config = configs.replace(Config(), settings)
+    lines = {kept: hand_back._flags(config, {"model": {}}, 3, [], optimizer=kept) for kept in (True, False)}
+    assert "--use_fp16" not in lines[True]
+    assert ("--use_fp16 True" in lines[False]) == flag
+
+
+def test_mixed_precision_handed_back_with_an_optimiser_is_told(runs_dir: Path, tmp_path: Path) -> None:
+    config = configs.resolved(data.resolve(configs.replace(Config(), {**SMALL, "total_steps": 1, "precision": "bf16"})))
+    run = runs.create(runs_dir, "mixed", config)
+    with Worker(run.folder, 1) as worker:
+        list(Session(run, worker).train())
+    told = " ".join(hand_back.hand_back(run, tmp_path / "back"))
+    written = (tmp_path / "back" / "flags.txt").read_text()
+    assert "the flag is left out" in told
+    assert "the flag is left out" in written
+    assert "--use_fp16 True" not in written
+
+
+@pytest.mark.parametrize("content", [b"PK damaged", None, {}, [1, 2]], ids=["damaged", "of another", "empty", "a list"])
+def test_a_damaged_optimiser_keeps_nothing_from_being_drawn(folder: Path, content: object) -> None:
+    """Labels are then known by what differs between the weights and their averages."""
+    path = folder / "model000200.pt"
+    if isinstance(content, bytes):
+        (folder / "opt000200.pt").write_bytes(content)
+    else:
+        torch.save({"state": {0: 3}, "param_groups": []} if content is None else content, folder / "opt000200.pt")
+    assert recognise.trained_labels(path, load_weights(path).tensors) == tuple(range(LABELS))
+
+
+def test_all_labels_of_a_released_model_are_known() -> None:
+    """Its old command line, which names no classes, draws."""
+    preset = PRESETS["imagenet64-cond"]
+    with torch.device("meta"):
+        tensors = unet.build(configs.replace(preset.config, {"num_classes": 1000}).model).state_dict()
+    found = recognise.recognise(tensors, {}, Path(preset.file))
+    assert classes.chosen(found.config, "") == list(range(1000))
+    assert found.labels == tuple(range(1000))
 
 
 # The page

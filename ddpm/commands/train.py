@@ -55,6 +55,8 @@ def _train(options: argparse.Namespace) -> None:
         try:
             if options.queue and run.folder.parent == options.runs_dir:  # one in OPENAI_LOGDIR waits for nobody
                 together.from_main(lambda: runs.wait_turn(run, worker))
+            if options.resume is not None:
+                run = together.from_main(lambda: _begun(run, worker))
             _train_here(run, worker)
         except Exception as error:
             if to_file and not isinstance(error, jobs.Stopped):
@@ -124,6 +126,21 @@ def _new_run(options: argparse.Namespace, given: dict[str, Any]) -> runs.Run:
     run = runs.create(options.runs_dir, name, config)
     print(f"Run {run.name} in {run.folder}", file=sys.stderr)
     return run
+
+
+def _begun(run: runs.Run, worker: jobs.Worker) -> runs.Run:
+    """The run; one made by a page, with the file that it is to begin from looked at."""
+    if not run.config.train.resume_checkpoint or run.checkpoints():
+        return run
+    from ddpm import adopt
+
+    worker.beat(state="starting", message="Looking at the file to begin from", now=True)
+    config = adopt.check_start(run.config)
+    if config != run.config:
+        files.write_json(run.folder / "config.json", configs.to_json(config))
+    found = runs.Run(run.folder)
+    assert found.config  # is read here, as other processes may not see its folder
+    return found
 
 
 def _give_data(run: runs.Run, given: Mapping[str, Any]) -> runs.Run:
