@@ -118,6 +118,7 @@ class Tally:
 
     def __init__(self, T: int):
         self.totals: list[float] = []  # bits per dimension of each picture
+        self._mean = self._squares = 0.0  # of them, and of their distances from it: asked for at every network call
         self._prior = 0.0
         self._sums = {name: np.zeros(T) for name in TERMS}
 
@@ -130,6 +131,9 @@ class Tally:
                 "not theirs: use another checkpoint, or the flags that it was trained with."
             )
         self.totals.append(total)
+        before = total - self._mean
+        self._mean += before / self.count
+        self._squares += before * (total - self._mean)  # Welford 1962
         self._prior += float(bits.prior[k])
         for name, sums in self._sums.items():
             sums += getattr(bits, name)[k].numpy()
@@ -141,15 +145,14 @@ class Tally:
     @property
     def mean(self) -> float:
         """Bits per dimension."""
-        return math.fsum(self.totals) / self.count
+        return self._mean
 
     @property
     def ci95(self) -> float | None:
         """How far the 95 % confidence interval of the mean reaches to either side; None for a single picture."""
         if self.count < 2:
             return None
-        variance = math.fsum((total - self.mean) ** 2 for total in self.totals) / (self.count - 1)
-        return student_t(self.count - 1) * math.sqrt(variance / self.count)
+        return student_t(self.count - 1) * math.sqrt(self._squares / (self.count - 1) / self.count)
 
     @property
     def prior(self) -> float:

@@ -3,6 +3,8 @@
 import math
 import multiprocessing
 import shlex
+import statistics
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +34,14 @@ def pictures() -> Dataset:
 def network(x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
     """Some noise that it expects; each row's depends on that row alone."""
     return 0.9 * x + 0.01 * torch.sin(t).reshape(-1, 1, 1, 1)
+
+
+def tallied(totals: Iterable[float]) -> Tally:
+    """These bits per dimension, counted in one by one."""
+    tally, nothing = Tally(1), torch.zeros(1, 1)
+    for total in totals:
+        tally.add(evaluate.Bits(torch.tensor([total], dtype=torch.float64), nothing[0], nothing, nothing, nothing), 0)
+    return tally
 
 
 def last(config: Config, pictures: Dataset, **settings: object) -> Tally:
@@ -163,12 +173,23 @@ def test_students_t_against_tables() -> None:
 def test_the_interval_holds_the_mean_as_often_as_it_says() -> None:
     rng, hits = np.random.default_rng(0), 0
     for _ in range(400):
-        tally = Tally(1)
-        tally.totals = rng.normal(3.0, 1.0, 6).tolist()
+        tally = tallied(rng.normal(3.0, 1.0, 6))
         hits += abs(tally.mean - 3.0) <= (tally.ci95 or 0)
     assert 0.92 < hits / 400 < 0.98
-    tally.totals = [3.0]
-    assert tally.ci95 is None
+    assert tallied([3.0]).ci95 is None
+
+
+def test_the_mean_and_its_interval_are_exact_and_asked_for_at_no_cost() -> None:
+    class Unread(list[float]):
+        def __iter__(self) -> Iterator[float]:
+            raise AssertionError("the pictures are gone through again")
+
+    values = (50 + np.random.default_rng(0).normal(3.0, 1.0, 10_000)).tolist()
+    tally = tallied(values)
+    tally.totals = Unread(tally.totals)
+    assert tally.mean == pytest.approx(math.fsum(values) / 10_000, rel=1e-12)
+    wanted = student_t(9_999) * statistics.stdev(values) / 100
+    assert tally.ci95 == pytest.approx(wanted, rel=1e-12)
 
 
 def test_what_is_no_number_is_told(tiny: Config, pictures: Dataset) -> None:
