@@ -25,7 +25,7 @@ from ddpm.config import Config, DataConfig, DiffusionConfig, EvalConfig
 from ddpm.data import Dataset, Stream
 from ddpm.diffusion import Condition, Network
 from ddpm.errors import UserError
-from ddpm.jobs import Stopped, Worker
+from ddpm.jobs import Stopped, Worker, keeping
 from ddpm.runs import EvaluationJob, Run
 from ddpm.schedules import Schedule
 
@@ -277,7 +277,7 @@ def evaluate_into(
 ) -> Iterator[Measured]:
     """Measure into a job's folder: settings.json at once, then the terms as improved-diffusion writes them, result.json.
 
-    `about` is told in both.  Asked to stop, it keeps the pictures that are measured.
+    `about` is told in both.  Asked to stop, or where something goes wrong, it keeps the pictures that are measured.
     """
     job = EvaluationJob(folder)
     if job.result:
@@ -290,19 +290,25 @@ def evaluate_into(
         worker.beat(state="running", message=f"Measuring {count:,} pictures")
     began, stop = time.monotonic(), False
     so_far = Tally(0)
-    for measured in measure(network, config, settings, dataset, device):
-        so_far = measured.so_far
-        if worker:
-            _beat(worker, measured, time.monotonic() - began)
-            stop = stop or "stop" in worker.heard()
-        yield measured
-        if parallel.told(stop) if measured.together else stop and not parallel.active():
-            break
+
+    def keep(ended: str) -> None:
+        if worker and so_far.count:
+            seconds = time.monotonic() - began
+            _keep(job, so_far, {**said, "asked": settings.num_samples, "ended": ended, "seconds": seconds})
+
+    with keeping(lambda: keep("failed")):
+        for measured in measure(network, config, settings, dataset, device):
+            so_far = measured.so_far
+            if worker:
+                _beat(worker, measured, time.monotonic() - began)
+                stop = stop or "stop" in worker.heard()
+            yield measured
+            if parallel.told(stop) if measured.together else stop and not parallel.active():
+                break
     if not worker:
         return
     ended = "all" if so_far.count == count else "until_ci" if is_narrow(so_far, settings) else "stopped"
-    if so_far.count:
-        _keep(job, so_far, {**said, "asked": settings.num_samples, "ended": ended, "seconds": time.monotonic() - began})
+    keep(ended)
     worker.beat(
         state="stopped" if ended == "stopped" else "finished",
         seconds_left=0.0,

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm import checkpoint, cli, data, evaluate, losses, runs, schedules
+from ddpm import checkpoint, cli, data, evaluate, files, images, losses, parallel, runs, schedules
 from ddpm import config as configs
 from ddpm.config import Config, DataConfig, DiffusionConfig, EvalConfig, ModelConfig
 from ddpm.data import Dataset, Stream, open_dataset, part_of
@@ -288,6 +288,80 @@ def test_a_stop_keeps_what_was_measured(trained: Run, tmp_path: Path) -> None:
     assert status.message == f"Stopped with {kept} of 12 pictures measured"
     assert job.result["ended"] == "stopped"
     assert job.summary.endswith(f"({kept} pictures)")
+
+
+def lost_at(picture: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process ends before so many pictures are counted in."""
+
+    def add(self: Tally, *given: object) -> None:
+        if self.count + 1 == picture:
+            raise parallel.Lost
+        counted(self, *given)  # type: ignore[arg-type]
+
+    counted = Tally.add
+    monkeypatch.setattr(Tally, "add", add)
+
+
+def test_what_was_measured_is_kept_when_another_process_ends(trained: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:  # fmt: skip
+    lost_at(4, monkeypatch)
+    assert nll(trained, "--num_samples", "9") == 2
+    assert "Another process of this work ended" in capsys.readouterr().err
+    (job,) = trained.evaluation_jobs()
+    assert job.state() == "failed"
+    assert (job.result["pictures"], job.result["asked"], job.result["ended"]) == (3, 9, "failed")
+    assert len(job.terms()["vb"]) == 20
+
+
+def test_before_anything_is_measured_no_folder_is_left(trained: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    lost_at(1, monkeypatch)
+    assert nll(trained, "--num_samples", "9") == 2
+    assert not trained.evaluation_jobs()
+
+
+def test_where_there_is_no_room_for_the_result_the_status_keeps_it(trained: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:  # fmt: skip
+    def full(path: Path, content: bytes) -> None:
+        if path.suffix == ".npz":
+            raise files.DiskFull(path)
+        write(path, content)
+
+    write = files.write_bytes
+    monkeypatch.setattr(files, "write_bytes", full)
+    assert nll(trained, "--num_samples", "3") == 2
+    assert "No room to write" in capsys.readouterr().err
+    (job,) = trained.evaluation_jobs()
+    status = job.status()
+    assert status is not None
+    assert status.metrics["pictures"] == 3
+    assert status.metrics["bits_per_dim"]
+
+
+def draw(run: Run, *flags: str) -> int:
+    return cli.main(["sample", "--run", run.name, "--runs_dir", str(run.folder.parent), "--threads", "1", "--num_samples", "6", "--batch_size", "2", "--timestep_respacing", "3", *flags])  # fmt: skip
+
+
+@pytest.mark.parametrize("full_for_good", [False, True])
+def test_what_was_drawn_is_kept_where_the_disk_is_full(full_for_good: bool, trained: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:  # fmt: skip
+    def save(path: Path, pixels: np.ndarray) -> None:
+        if path.name == "00003.png" or (full_for_good and path.name == "grid.png"):
+            raise files.DiskFull(path)
+        saved(path, pixels)
+
+    saved = images.save_png
+    monkeypatch.setattr(images, "save_png", save)
+    assert draw(trained) == 2
+    assert "No room to write 00003.png" in capsys.readouterr().err, "what went wrong first"
+    (job,) = trained.sample_jobs()
+    assert {path.name for path in job.images} >= {"00000.png", "00001.png", "00002.png"}
+    assert job.shape == (None if full_for_good else (4, 8, 8, 3))
+
+
+def test_before_anything_is_drawn_no_folder_is_left(trained: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lost(*given: object) -> list:
+        raise parallel.Lost
+
+    monkeypatch.setattr(parallel, "gathered", lost)
+    assert draw(trained) == 2
+    assert not trained.sample_jobs()
 
 
 def test_an_early_end_is_told(trained: Run) -> None:
