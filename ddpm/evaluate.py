@@ -22,7 +22,7 @@ from torch import Tensor
 from ddpm import config as configs
 from ddpm import data, diffusion, files, images, losses, parallel, sample
 from ddpm.config import Config, DataConfig, DiffusionConfig, EvalConfig
-from ddpm.data import Dataset, Stream
+from ddpm.data import Dataset, Split, Stream
 from ddpm.diffusion import Condition, Network
 from ddpm.errors import UserError
 from ddpm.jobs import Stopped, Worker, keeping
@@ -317,20 +317,26 @@ def evaluate_into(
 
 
 def open_pictures(config: Config, settings: EvalConfig, worker: Worker | None) -> tuple[Dataset, dict[str, Any]]:
-    """The pictures to measure, and what they are, for the record: data_dir, part and count."""
+    """The pictures to measure, and what they are, for the record: data_dir, part and count.
+
+    Several processes each read them, and wait for one another; where one cannot, or is asked to stop, all end.
+    """
     own = settings.data_dir in ("", config.data.data_dir)
     place = config.data if own else DataConfig(settings.data_dir)
     if not place.data_dir:
         raise UserError("No pictures are named, and the file does not say what it was trained on: name them with --data_dir.")  # fmt: skip
-    split = data.part_of(place, settings.split)
 
     def progress(done: int, total: int) -> None:
         if worker:
             worker.beat(message=f"Reading the data: {done} of {total} images")
-            if "stop" in worker.heard() and not parallel.active():
+            if "stop" in worker.heard():
                 raise Stopped
 
-    dataset = data.open_dataset(place, config.model, progress, split=split, seed=config.train.seed)
+    def opened() -> tuple[Split, Dataset]:
+        split = data.part_of(place, settings.split)
+        return split, data.open_dataset(place, config.model, progress, split=split, seed=config.train.seed)
+
+    split, dataset = parallel.by_all(opened)
     part = split if own or split == "test" else "all"
     return dataset, {"data_dir": place.data_dir, "part": part, "count": len(dataset)}
 

@@ -99,7 +99,7 @@ def draw(
     `small` in turn, or those that `sample` names.
     """
     if small is None:
-        small = low_res.read(config, sample)
+        small = parallel.by_all(lambda: low_res.read(config, sample))
     labels = labels_for(config, sample, small)
     steps = len(process(config, sample)[1])
     starts = range(0, sample.num_samples, sample.batch_size)
@@ -202,7 +202,7 @@ def draw_into(folder: Path, worker: Worker, weights: Weights, config: Config, sa
     job = SampleJob(folder)
     if parallel.from_main(lambda: bool(job.npz or job.grid.exists())):
         raise UserError(f"{folder} already holds samples: choose another --out.")
-    small = low_res.read(config, sample, _reading(worker))
+    small = parallel.by_all(lambda: low_res.read(config, sample, _reading(worker)))
     labels = labels_for(config, sample, small)
     network = network_of(weights, config, source.name, device)
     if not parallel.is_main():
