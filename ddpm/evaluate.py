@@ -22,10 +22,10 @@ from torch import Tensor
 from ddpm import config as configs
 from ddpm import data, diffusion, files, images, losses, parallel, sample
 from ddpm.config import Config, DataConfig, DiffusionConfig, EvalConfig
-from ddpm.data import Dataset, Stream
+from ddpm.data import Dataset, Split, Stream
 from ddpm.diffusion import Condition, Network
 from ddpm.errors import UserError
-from ddpm.jobs import Stopped, Worker
+from ddpm.jobs import Stopped, Worker, keeping
 from ddpm.runs import EvaluationJob, Run
 from ddpm.schedules import Schedule
 
@@ -118,6 +118,7 @@ class Tally:
 
     def __init__(self, T: int):
         self.totals: list[float] = []  # bits per dimension of each picture
+        self._mean = self._squares = 0.0  # of them, and of their distances from it: asked for at every network call
         self._prior = 0.0
         self._sums = {name: np.zeros(T) for name in TERMS}
 
@@ -130,6 +131,9 @@ class Tally:
                 "not theirs: use another checkpoint, or the flags that it was trained with."
             )
         self.totals.append(total)
+        before = total - self._mean
+        self._mean += before / self.count
+        self._squares += before * (total - self._mean)  # Welford 1962
         self._prior += float(bits.prior[k])
         for name, sums in self._sums.items():
             sums += getattr(bits, name)[k].numpy()
@@ -141,15 +145,14 @@ class Tally:
     @property
     def mean(self) -> float:
         """Bits per dimension."""
-        return math.fsum(self.totals) / self.count
+        return self._mean
 
     @property
     def ci95(self) -> float | None:
         """How far the 95 % confidence interval of the mean reaches to either side; None for a single picture."""
         if self.count < 2:
             return None
-        variance = math.fsum((total - self.mean) ** 2 for total in self.totals) / (self.count - 1)
-        return student_t(self.count - 1) * math.sqrt(variance / self.count)
+        return student_t(self.count - 1) * math.sqrt(self._squares / (self.count - 1) / self.count)
 
     @property
     def prior(self) -> float:
@@ -274,7 +277,7 @@ def evaluate_into(
 ) -> Iterator[Measured]:
     """Measure into a job's folder: settings.json at once, then the terms as improved-diffusion writes them, result.json.
 
-    `about` is told in both.  Asked to stop, it keeps the pictures that are measured.
+    `about` is told in both.  Asked to stop, or where something goes wrong, it keeps the pictures that are measured.
     """
     job = EvaluationJob(folder)
     if job.result:
@@ -287,19 +290,25 @@ def evaluate_into(
         worker.beat(state="running", message=f"Measuring {count:,} pictures")
     began, stop = time.monotonic(), False
     so_far = Tally(0)
-    for measured in measure(network, config, settings, dataset, device):
-        so_far = measured.so_far
-        if worker:
-            _beat(worker, measured, time.monotonic() - began)
-            stop = stop or "stop" in worker.heard()
-        yield measured
-        if parallel.told(stop) if measured.together else stop and not parallel.active():
-            break
+
+    def keep(ended: str) -> None:
+        if worker and so_far.count:
+            seconds = time.monotonic() - began
+            _keep(job, so_far, {**said, "asked": settings.num_samples, "ended": ended, "seconds": seconds})
+
+    with keeping(lambda: keep("failed")):
+        for measured in measure(network, config, settings, dataset, device):
+            so_far = measured.so_far
+            if worker:
+                _beat(worker, measured, time.monotonic() - began)
+                stop = stop or "stop" in worker.heard()
+            yield measured
+            if parallel.told(stop) if measured.together else stop and not parallel.active():
+                break
     if not worker:
         return
     ended = "all" if so_far.count == count else "until_ci" if is_narrow(so_far, settings) else "stopped"
-    if so_far.count:
-        _keep(job, so_far, {**said, "asked": settings.num_samples, "ended": ended, "seconds": time.monotonic() - began})
+    keep(ended)
     worker.beat(
         state="stopped" if ended == "stopped" else "finished",
         seconds_left=0.0,
@@ -308,20 +317,26 @@ def evaluate_into(
 
 
 def open_pictures(config: Config, settings: EvalConfig, worker: Worker | None) -> tuple[Dataset, dict[str, Any]]:
-    """The pictures to measure, and what they are, for the record: data_dir, part and count."""
+    """The pictures to measure, and what they are, for the record: data_dir, part and count.
+
+    Several processes each read them, and wait for one another; where one cannot, or is asked to stop, all end.
+    """
     own = settings.data_dir in ("", config.data.data_dir)
     place = config.data if own else DataConfig(settings.data_dir)
     if not place.data_dir:
         raise UserError("No pictures are named, and the file does not say what it was trained on: name them with --data_dir.")  # fmt: skip
-    split = data.part_of(place, settings.split)
 
     def progress(done: int, total: int) -> None:
         if worker:
             worker.beat(message=f"Reading the data: {done} of {total} images")
-            if "stop" in worker.heard() and not parallel.active():
+            if "stop" in worker.heard():
                 raise Stopped
 
-    dataset = data.open_dataset(place, config.model, progress, split=split, seed=config.train.seed)
+    def opened() -> tuple[Split, Dataset]:
+        split = data.part_of(place, settings.split)
+        return split, data.open_dataset(place, config.model, progress, split=split, seed=config.train.seed)
+
+    split, dataset = parallel.by_all(opened)
     part = split if own or split == "test" else "all"
     return dataset, {"data_dir": place.data_dir, "part": part, "count": len(dataset)}
 

@@ -10,6 +10,7 @@ A training run is such a folder, and so is a set of samples being drawn.  No tor
 
 import contextlib
 import dataclasses
+import logging
 import math
 import os
 import random
@@ -28,6 +29,8 @@ import psutil
 
 from ddpm import files
 from ddpm.errors import UserError
+
+log = logging.getLogger("ddpm")
 
 State = Literal[
     "queued", "starting", "running", "stopping", "stopped", "finished", "failed", "lost", "not responding"
@@ -70,6 +73,19 @@ class Status:
 
 class Stopped(Exception):
     """Asked to stop before there was anything to save: ends a Worker's block in state "stopped"."""
+
+
+@contextlib.contextmanager
+def keeping(keep: Callable[[], None]) -> Iterator[None]:
+    """Where work fails, `keep` what is finished before the error goes on.  A failure of `keep` itself is only logged."""
+    try:
+        yield
+    except Exception:
+        try:
+            keep()
+        except Exception as error:  # what went wrong first says more: a full disk, as a rule, is both
+            log.warning("What was finished could not be kept: %s", error)
+        raise
 
 
 class Job:

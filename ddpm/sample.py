@@ -19,7 +19,7 @@ from ddpm.checkpoint import Weights
 from ddpm.config import Config, DiffusionConfig, FromCheckpoint, ModelConfig, SampleConfig
 from ddpm.diffusion import Condition
 from ddpm.errors import UserError
-from ddpm.jobs import Stopped, Worker
+from ddpm.jobs import Stopped, Worker, keeping
 from ddpm.low_res import LowRes
 from ddpm.runs import Run, SampleJob
 from ddpm.samplers import ImageNoise, SampleStep
@@ -99,7 +99,7 @@ def draw(
     `small` in turn, or those that `sample` names.
     """
     if small is None:
-        small = low_res.read(config, sample)
+        small = parallel.by_all(lambda: low_res.read(config, sample))
     labels = labels_for(config, sample, small)
     steps = len(process(config, sample)[1])
     starts = range(0, sample.num_samples, sample.batch_size)
@@ -196,13 +196,13 @@ def settings_for(
 def draw_into(folder: Path, worker: Worker, weights: Weights, config: Config, sample: SampleConfig, source: Path, device: torch.device) -> None:  # fmt: skip
     """Draw into a job's folder: preview.png as it goes, then images/, grid.png and samples_NxHxWxC.npz.
 
-    With a super-resolution model also small/, the pictures that are enlarged, and pairs.png.  Asked to stop, it keeps
-    the batches that are finished.  Of several processes, the main one writes.
+    With a super-resolution model also small/, the pictures that are enlarged, and pairs.png.  Asked to stop, or where
+    something goes wrong, it keeps the batches that are finished.  Of several processes, the main one writes.
     """
     job = SampleJob(folder)
     if parallel.from_main(lambda: bool(job.npz or job.grid.exists())):
         raise UserError(f"{folder} already holds samples: choose another --out.")
-    small = low_res.read(config, sample, _reading(worker))
+    small = parallel.by_all(lambda: low_res.read(config, sample, _reading(worker)))
     labels = labels_for(config, sample, small)
     network = network_of(weights, config, source.name, device)
     if not parallel.is_main():
@@ -213,8 +213,27 @@ def draw_into(folder: Path, worker: Worker, weights: Weights, config: Config, sa
     files.write_json(folder / "settings.json", settings_of(config, sample, weights, source))
     worker.beat(state="running", message=f"Drawing {sample.num_samples} pictures")
     finished: list[np.ndarray] = []
+
+    def keep() -> None:
+        if finished:
+            _keep(job, np.concatenate(finished), labels, small)
+
+    with keeping(keep):
+        _draw_all(job, worker, draw(network, config, sample, device, small), labels, small, finished)
+    keep()
+    whole = sum(len(batch) for batch in finished)
+    complete = whole == sample.num_samples
+    worker.beat(
+        state="finished" if complete else "stopped",
+        seconds_left=0.0,
+        message="" if complete else f"Stopped with {whole} of {sample.num_samples} pictures drawn",
+    )
+
+
+def _draw_all(job: SampleJob, worker: Worker, drawing: Iterator[Drawn], labels: np.ndarray | None, small: LowRes | None, finished: list[np.ndarray]) -> None:  # fmt: skip
+    """Save each picture as it is finished, and a preview now and then; `finished` grows by the batch, uint8 [n, H, W, C]."""
     began = looked = time.monotonic()
-    for drawn in draw(network, config, sample, device, small):
+    for drawn in drawing:
         elapsed = time.monotonic() - began
         worker.beat(
             step=drawn.done,
@@ -224,25 +243,16 @@ def draw_into(folder: Path, worker: Worker, weights: Weights, config: Config, sa
         )
         if drawn.finished:
             batch = _pixels(drawn.step.x)
-            _save_each(folder / "images", batch, drawn.start)
+            finished.append(batch)  # before it is saved, so that it is kept where there is no room for one of its files
+            _save_each(job.folder / "images", batch, drawn.start)
             if small is not None:
-                _save_each(folder / "small", small.turn(drawn.start, drawn.start + len(batch)), drawn.start)
-            finished.append(batch)
+                _save_each(job.folder / "small", small.turn(drawn.start, drawn.start + len(batch)), drawn.start)
         if drawn.done in (1, drawn.total) or time.monotonic() - looked > PREVIEW_INTERVAL:
             looked = time.monotonic()
             waiting = [] if drawn.finished else [_pixels(drawn.step.x_start)]
             images.save_png(job.preview, _in_one(np.concatenate([*finished, *waiting]), labels, small, PREVIEW_IMAGES))
         if parallel.told("stop" in worker.heard() and drawn.done < drawn.total):
-            break
-    if finished:
-        _keep(job, np.concatenate(finished), labels, small)
-    whole = sum(len(batch) for batch in finished)
-    complete = whole == sample.num_samples
-    worker.beat(
-        state="finished" if complete else "stopped",
-        seconds_left=0.0,
-        message="" if complete else f"Stopped with {whole} of {sample.num_samples} pictures drawn",
-    )
+            return
 
 
 def _reading(worker: Worker) -> low_res.Progress:

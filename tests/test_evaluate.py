@@ -3,6 +3,8 @@
 import math
 import multiprocessing
 import shlex
+import statistics
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm import checkpoint, cli, data, evaluate, losses, runs, schedules
+from ddpm import checkpoint, cli, data, evaluate, files, images, losses, parallel, runs, schedules
 from ddpm import config as configs
 from ddpm.config import Config, DataConfig, DiffusionConfig, EvalConfig, ModelConfig
 from ddpm.data import Dataset, Stream, open_dataset, part_of
@@ -32,6 +34,14 @@ def pictures() -> Dataset:
 def network(x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
     """Some noise that it expects; each row's depends on that row alone."""
     return 0.9 * x + 0.01 * torch.sin(t).reshape(-1, 1, 1, 1)
+
+
+def tallied(totals: Iterable[float]) -> Tally:
+    """These bits per dimension, counted in one by one."""
+    tally, nothing = Tally(1), torch.zeros(1, 1)
+    for total in totals:
+        tally.add(evaluate.Bits(torch.tensor([total], dtype=torch.float64), nothing[0], nothing, nothing, nothing), 0)
+    return tally
 
 
 def last(config: Config, pictures: Dataset, **settings: object) -> Tally:
@@ -168,12 +178,23 @@ def test_students_t_against_tables() -> None:
 def test_the_interval_holds_the_mean_as_often_as_it_says() -> None:
     rng, hits = np.random.default_rng(0), 0
     for _ in range(400):
-        tally = Tally(1)
-        tally.totals = rng.normal(3.0, 1.0, 6).tolist()
+        tally = tallied(rng.normal(3.0, 1.0, 6))
         hits += abs(tally.mean - 3.0) <= (tally.ci95 or 0)
     assert 0.92 < hits / 400 < 0.98
-    tally.totals = [3.0]
-    assert tally.ci95 is None
+    assert tallied([3.0]).ci95 is None
+
+
+def test_the_mean_and_its_interval_are_exact_and_asked_for_at_no_cost() -> None:
+    class Unread(list[float]):
+        def __iter__(self) -> Iterator[float]:
+            raise AssertionError("the pictures are gone through again")
+
+    values = (50 + np.random.default_rng(0).normal(3.0, 1.0, 10_000)).tolist()
+    tally = tallied(values)
+    tally.totals = Unread(tally.totals)
+    assert tally.mean == pytest.approx(math.fsum(values) / 10_000, rel=1e-12)
+    wanted = student_t(9_999) * statistics.stdev(values) / 100
+    assert tally.ci95 == pytest.approx(wanted, rel=1e-12)
 
 
 def test_what_is_no_number_is_told(tiny: Config, pictures: Dataset) -> None:
@@ -272,6 +293,80 @@ def test_a_stop_keeps_what_was_measured(trained: Run, tmp_path: Path) -> None:
     assert status.message == f"Stopped with {kept} of 12 pictures measured"
     assert job.result["ended"] == "stopped"
     assert job.summary.endswith(f"({kept} pictures)")
+
+
+def lost_at(picture: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process ends before so many pictures are counted in."""
+
+    def add(self: Tally, *given: object) -> None:
+        if self.count + 1 == picture:
+            raise parallel.Lost
+        counted(self, *given)  # type: ignore[arg-type]
+
+    counted = Tally.add
+    monkeypatch.setattr(Tally, "add", add)
+
+
+def test_what_was_measured_is_kept_when_another_process_ends(trained: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:  # fmt: skip
+    lost_at(4, monkeypatch)
+    assert nll(trained, "--num_samples", "9") == 2
+    assert "Another process of this work ended" in capsys.readouterr().err
+    (job,) = trained.evaluation_jobs()
+    assert job.state() == "failed"
+    assert (job.result["pictures"], job.result["asked"], job.result["ended"]) == (3, 9, "failed")
+    assert len(job.terms()["vb"]) == 20
+
+
+def test_before_anything_is_measured_no_folder_is_left(trained: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    lost_at(1, monkeypatch)
+    assert nll(trained, "--num_samples", "9") == 2
+    assert not trained.evaluation_jobs()
+
+
+def test_where_there_is_no_room_for_the_result_the_status_keeps_it(trained: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:  # fmt: skip
+    def full(path: Path, content: bytes) -> None:
+        if path.suffix == ".npz":
+            raise files.DiskFull(path)
+        write(path, content)
+
+    write = files.write_bytes
+    monkeypatch.setattr(files, "write_bytes", full)
+    assert nll(trained, "--num_samples", "3") == 2
+    assert "No room to write" in capsys.readouterr().err
+    (job,) = trained.evaluation_jobs()
+    status = job.status()
+    assert status is not None
+    assert status.metrics["pictures"] == 3
+    assert status.metrics["bits_per_dim"]
+
+
+def draw(run: Run, *flags: str) -> int:
+    return cli.main(["sample", "--run", run.name, "--runs_dir", str(run.folder.parent), "--threads", "1", "--num_samples", "6", "--batch_size", "2", "--timestep_respacing", "3", *flags])  # fmt: skip
+
+
+@pytest.mark.parametrize("full_for_good", [False, True])
+def test_what_was_drawn_is_kept_where_the_disk_is_full(full_for_good: bool, trained: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:  # fmt: skip
+    def save(path: Path, pixels: np.ndarray) -> None:
+        if path.name == "00003.png" or (full_for_good and path.name == "grid.png"):
+            raise files.DiskFull(path)
+        saved(path, pixels)
+
+    saved = images.save_png
+    monkeypatch.setattr(images, "save_png", save)
+    assert draw(trained) == 2
+    assert "No room to write 00003.png" in capsys.readouterr().err, "what went wrong first"
+    (job,) = trained.sample_jobs()
+    assert {path.name for path in job.images} >= {"00000.png", "00001.png", "00002.png"}
+    assert job.shape == (None if full_for_good else (4, 8, 8, 3))
+
+
+def test_before_anything_is_drawn_no_folder_is_left(trained: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lost(*given: object) -> list:
+        raise parallel.Lost
+
+    monkeypatch.setattr(parallel, "gathered", lost)
+    assert draw(trained) == 2
+    assert not trained.sample_jobs()
 
 
 def test_an_early_end_is_told(trained: Run) -> None:

@@ -107,6 +107,17 @@ def test_exchanges(found: list[dict[str, Any]]) -> None:
         assert now["main is slow"] == "slow 0"
 
 
+@pytest.mark.parametrize("what", ["measuring", "drawing"])
+def test_data_missing_in_one_process_are_missed_by_all(what: str, found: list[dict[str, Any]]) -> None:
+    for rank in (0, 1):
+        assert re.match("UserError: There is no folder or file nowhere", found[rank]["reading"][what])
+
+
+@pytest.mark.parametrize("what", ["stopped measuring", "stopped drawing"])
+def test_a_stop_while_one_process_reads_ends_all(what: str, found: list[dict[str, Any]]) -> None:
+    assert [found[rank]["reading"][what] for rank in (0, 1)] == ["Stopped: "] * 2
+
+
 def test_alone_everything_is_its_own() -> None:
     tensor = torch.ones(2, 3)
     assert (parallel.rank(), parallel.size(), parallel.is_main()) == (0, 1, True)

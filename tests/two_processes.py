@@ -3,6 +3,7 @@
 python -m torch.distributed.run ... two_processes.py OUT
 """
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -11,9 +12,11 @@ from typing import Any
 import torch
 
 from ddpm import config as configs
-from ddpm import data, parallel
-from ddpm.config import Config
+from ddpm import data, evaluate, parallel, sample
+from ddpm.checkpoint import Weights
+from ddpm.config import Config, EvalConfig, SampleConfig
 from ddpm.errors import UserError
+from ddpm.jobs import Helper, Stopped
 from ddpm.train import Trainer
 
 STEPS = 14
@@ -77,8 +80,51 @@ def exchanges() -> dict[str, Any]:
     }
 
 
+class Asked(Helper):
+    """Hears of a stop at once."""
+
+    def heard(self) -> set[str]:
+        return {"stop"}
+
+
+def reading(out: Path) -> dict[str, str]:
+    """What becomes of data that are missing in one process, and of a stop that one hears of while it reads."""
+    rank = parallel.rank()
+    os.environ["DDPM_CACHE"] = str(out / f"cache{rank}")
+    config = configs.replace(Config(), PLAIN)
+    large = configs.replace(config, dict(small_size=4, class_cond=False))
+
+    def said(call: Any) -> str:
+        try:
+            return f"went well: {call()}"
+        except (UserError, Stopped) as error:
+            return f"{type(error).__name__}: {error}"
+
+    def measured(data_dir: str, worker: Helper | None = None) -> int:
+        return len(evaluate.open_pictures(config, EvalConfig(data_dir=data_dir), worker)[0])
+
+    def drawn(base_samples: str) -> int:
+        asked = SampleConfig(num_samples=1, base_samples=base_samples)
+        return next(sample.draw(lambda x, t, **condition: x, large, asked)).done
+
+    def enlarged(worker: Helper) -> None:
+        asked = SampleConfig(num_samples=1, base_samples="shapes")
+        weights = Weights({}, large, 1, "model")
+        sample.draw_into(out / "drawn", worker, weights, large, asked, out, torch.device("cpu"))
+
+    mine = "nowhere" if rank == 1 else "shapes"
+    listening = Asked(out) if rank == 0 else Helper(out)
+    return {
+        "measuring": said(lambda: measured(mine)),
+        "drawing": said(lambda: drawn(mine)),
+        "stopped measuring": said(lambda: measured("cifar10-mini", listening)),
+        "stopped drawing": said(lambda: enlarged(listening)),
+    }
+
+
 if __name__ == "__main__":
     with parallel.joined():
         torch.set_num_threads(1)
         found = {name: train(name, 2) for name in TRAININGS} | {"exchanges": exchanges()}
+        found["reading"] = reading(Path(sys.argv[1]))
         torch.save(found, Path(sys.argv[1]) / f"{parallel.rank()}.pt")

@@ -26,6 +26,15 @@ SUPER_RES_NAMES = {"image_size": "large_size"}  # and what improved-diffusion ca
 PROBE = "find out by denoising a few pictures what shapes do not tell, and refuse flags that fit badly (default: True)"
 RUN = ("--run", "--name")  # Python 3.11's torchrun takes the first for one of its own, --run_path, and refuses it
 
+PASSING = {
+    "run.lock",
+    "status.json",
+    "control.json",
+    "settings.json",
+    "log.txt",
+    "preview.png",
+}  # written before results
+
 
 def command(commands: Any, name: str, run: Any, help: str, runs_dir: bool = True) -> argparse.ArgumentParser:
     parser = commands.add_parser(name, help=help, description=help, allow_abbrev=False)
@@ -157,15 +166,30 @@ def read_source(options: argparse.Namespace, section: type[S]) -> tuple[S, runs.
 
 @contextlib.contextmanager
 def working_in(folder: Path) -> Iterator[jobs.Worker]:
-    """A Worker in `folder`; where the user can put right what went wrong, a new folder is not left behind."""
+    """A Worker in `folder`; where the user can put right what went wrong, a new folder is not left behind.
+
+    One that already holds results is: hours may have gone into them.
+    """
     new = not folder.exists()  # where a page started this, the folder is there and shows what went wrong
     try:
         with together.worker(folder) as worker:
             yield worker
     except UserError:
         if new and together.is_main():
-            shutil.rmtree(folder, ignore_errors=True)
+            if _holds_results(folder):
+                log.warning("What was finished is in %s", folder)
+            else:
+                shutil.rmtree(folder, ignore_errors=True)
         raise
+
+
+def _holds_results(folder: Path) -> bool:
+    """Whether there is more than every job writes as it goes; of a likelihood, the status alone may have room for it."""
+    status = jobs.Job(folder).status()
+    if status and status.metrics.get("pictures"):
+        return True
+    names = {path.name for path in folder.rglob("*") if path.is_file()}
+    return any(name not in PASSING and not name.startswith(files.TEMPORARY) for name in names)
 
 
 def log_to(run: jobs.Job) -> "logging.FileHandler | None":
