@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ddpm import checkpoint as checkpoints
 from ddpm import config as configs
-from ddpm import data, files, foreign, losses, metrics, presets, probe, runs, unet, validation
+from ddpm import data, files, foreign, losses, metrics, parallel, presets, probe, runs, unet, validation
 from ddpm.checkpoint import Weights
 from ddpm.config import Config
 from ddpm.errors import UserError
@@ -87,8 +87,9 @@ def fresh_state(step: int, config: Config) -> dict[str, Any]:
     """Trainer.state() after `step` updates of another program: the place in the data follows, nothing random does."""
     rng = torch.Generator().manual_seed(config.train.seed)
     return {
+        "fresh": True,  # nothing random goes on, with however many processes
         "step": step,
-        "position": step * config.train.batch_size,
+        "position": step * config.train.batch_size * parallel.size(),
         "ema_updates": step,
         "rng": rng.get_state(),
         "torch_rng": rng.get_state(),
@@ -309,6 +310,7 @@ def _write_row(writer: metrics.MetricWriter, row: Mapping[Any, float]) -> None:
 def _open_in_place(folder: Folder, runs_dir: Path, name: str, config: Config, told: list[str], progress: Progress) -> Run:  # fmt: skip
     run = Run(folder.path.absolute())
     made: list[Path] = []
+    length = folder.progress.read_bytes().rfind(b"\n") + 1 if folder.progress else 0  # a torn line gives way to ours
     try:
         step = 0
         for found, start in _sets(folder, config, told, progress):
@@ -317,8 +319,9 @@ def _open_in_place(folder: Folder, runs_dir: Path, name: str, config: Config, to
             written = files.write(state, lambda file, start=start: torch.save(_state_of(start), file))  # type: ignore[misc]
             theirs = [*found.weights.values(), *([found.optimizer] if found.optimizer else [])]
             listed = {p.name: {"bytes": p.stat().st_size, "sha256": files.sha256(p)} for p in theirs}
-            length = folder.progress.stat().st_size if folder.progress else 0
-            checkpoint = Checkpoint(run.folder, found.step, {**listed, state.name: written._asdict()}, length, 0.0)
+            checkpoint = Checkpoint(
+                run.folder, found.step, {**listed, state.name: written._asdict()}, length, 0.0, True
+            )
             made.append(checkpoints.manifest_path(checkpoint))
             checkpoints.commit(checkpoint)
             step = start.step

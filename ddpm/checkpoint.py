@@ -75,8 +75,12 @@ def manifest_path(checkpoint: Checkpoint) -> Path:
 
 
 def prune(run: Run, keep: int) -> None:
-    """Remove all but the newest `keep` sets, each beginning with its manifest.  0 keeps all."""
-    for old in run.checkpoints()[:-keep] if keep else []:
+    """Remove all but the newest `keep` sets, each beginning with its manifest.  0 keeps all.
+
+    Sets that another program wrote are not ours to remove, and not counted.
+    """
+    ours = [checkpoint for checkpoint in run.checkpoints() if not checkpoint.theirs]
+    for old in ours[:-keep] if keep else []:
         manifest_path(old).unlink()
         files.sync_folder(manifest_path(old).parent)
         for name in old.files:
@@ -161,7 +165,9 @@ def _taken_apart(content: dict[str, Any], tensors: list[Tensor]) -> dict[str, An
         return content
     parts = {key: value.split(sizes) for key, value in entry.items() if isinstance(value, Tensor) and value.ndim}
     state = {
-        place: copy.deepcopy({key: parts[key][place].view_as(t) if key in parts else value for key, value in entry.items()})
+        place: copy.deepcopy(
+            {key: parts[key][place].view_as(t) if key in parts else value for key, value in entry.items()}
+        )
         for place, t in enumerate(tensors)
     }
     return {"state": state, "param_groups": [{**groups[0], "params": list(range(len(tensors)))}]}

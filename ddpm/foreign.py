@@ -98,13 +98,13 @@ def batch_size(frame: pd.DataFrame) -> int:
     return int(last["samples"] // last["step"]) if last["samples"] >= last["step"] > 0 else 0
 
 
-def theirs(frame: pd.DataFrame, opened_at: int = -1) -> pd.DataFrame:
+def theirs(frame: pd.DataFrame, last: float = -1) -> pd.DataFrame:
     """Our log as theirs: their columns, sorted as they are, and `step` counted from 0.
 
-    In a folder that was opened in place, rows up to step `opened_at` are theirs, and count so already.
+    In a folder that was opened in place, rows up to step `last` are theirs, and count so already.
     """
     kept = frame[sorted(set(frame.columns) - set(metrics.OUR_COLUMNS))]
     if "step" in kept:
-        kept = kept.assign(step=kept["step"] - (kept["step"] > opened_at))
+        kept = kept.assign(step=kept["step"] - (kept["step"] > last))
     whole = {name: "Int64" for name in ("step", "samples") if name in kept}
     return kept.astype(whole)

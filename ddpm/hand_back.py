@@ -1,5 +1,6 @@
 """A run's checkpoint as the files that improved-diffusion writes, loads and resumes from."""
 
+import math
 import shlex
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -51,7 +52,7 @@ def hand_back(run: Run, folder: Path, step: int = 0) -> list[str]:
         _save(folder / f"opt{done:06d}.pt", _optimizer(checkpoints.read(checkpoint.path("opt")), names))
     else:
         told.append("There is no optimiser's file: improved-diffusion begins a new one.")
-    frame = foreign.theirs(metrics.MetricReader(run.progress_path).read(), _opened_at(run))
+    frame = foreign.theirs(metrics.MetricReader(run.progress_path).read(), _last_of_theirs(run))
     if not frame.empty:
         text = frame.to_csv(index=False, lineterminator="\n")
         files.write_bytes(folder / "progress.csv", text.encode())
@@ -59,13 +60,16 @@ def hand_back(run: Run, folder: Path, step: int = 0) -> list[str]:
     return told
 
 
-def _opened_at(run: Run) -> int:
-    """The newest step that improved-diffusion itself wrote into the run's folder; -1 for a run of ours."""
-    frame = metrics.MetricReader(run.progress_path).read()
-    if set(frame.columns) & set(metrics.OUR_COLUMNS):
+def _last_of_theirs(run: Run) -> float:
+    """The newest step in the log that improved-diffusion itself wrote into the run's folder; -1 for a run of ours.
+
+    What was added since the folder was opened is ours; where rows of both have a step, ours is the one that counts.
+    """
+    opened = [checkpoint.log_bytes for checkpoint in run.checkpoints() if checkpoint.theirs]
+    if not opened:
         return -1
-    states = ((c.step, checkpoints.read(c.path("state"))) for c in run.checkpoints())
-    return max((step for step, state in states if "restored" in state), default=-1)
+    ours = metrics.steps_after(run.progress_path, max(opened))
+    return min(ours) - 1 if len(ours) else math.inf
 
 
 def _save(path: Path, content: Any) -> None:

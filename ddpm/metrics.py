@@ -139,6 +139,18 @@ def columns_of(path: Path) -> tuple[str, ...]:
         return ()
 
 
+def steps_after(path: Path, offset: int) -> np.ndarray:
+    """The steps of all rows of a progress.csv from byte `offset` on, which is the end of a line: [N]."""
+    columns = list(columns_of(path))
+    if "step" not in columns:
+        return np.empty(0)
+    with open(path, "rb") as file:
+        file.seek(offset)
+        lines = file.read()
+    end = lines.rfind(b"\n")
+    return _parse(lines[:end], columns, ["step"])[0]["step"].to_numpy() if end > 0 else np.empty(0)
+
+
 def _names(header: bytes) -> list[str]:
     return [name for name in header.decode(errors="replace").strip().split(",") if name]
 

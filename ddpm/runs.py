@@ -31,6 +31,7 @@ class Checkpoint(NamedTuple):
     files: dict[str, dict[str, Any]]  # name -> {"bytes", "sha256"}
     log_bytes: int  # how long progress.csv was
     seconds: float  # of training until then
+    theirs: bool = False  # whether another program wrote its weights, in a folder that was opened in place
 
     @property
     def weights(self) -> list[str]:
@@ -157,7 +158,8 @@ class Run(Job):
         for path in self.folder.glob("saves/*.json"):
             with contextlib.suppress(UserError, KeyError, TypeError):  # not a manifest, or one that is no more
                 manifest: Any = files.read_json(path)
-                found.append(Checkpoint(self.folder, **{k: manifest[k] for k in Checkpoint._fields if k != "folder"}))
+                known = {k: manifest[k] for k in Checkpoint._fields if k in manifest}
+                found.append(Checkpoint(**{**known, "folder": self.folder}))
         return sorted(found, key=lambda c: c.step)
 
     def checkpoint(self, step: int = 0) -> Checkpoint:

@@ -201,7 +201,7 @@ class Trainer:
         if self.scale:
             self.scale.lg = state.get("lg_loss_scale", self.scale.lg)
         ranks = state.get("ranks", [state])
-        if len(ranks) != parallel.size():
+        if len(ranks) != parallel.size() and not state.get("fresh"):
             log.warning("Saved with %d processes and resumed with %d: training goes on, but not bit by bit as it would have.", len(ranks), parallel.size())  # fmt: skip
         if parallel.rank() < len(ranks):
             own = ranks[parallel.rank()]

@@ -23,6 +23,7 @@ from ddpm import (
     hand_back,
     images,
     metrics,
+    parallel,
     presets,
     probe,
     process,
@@ -39,6 +40,7 @@ from ddpm.jobs import ACTIVE, Worker
 from ddpm.losses import Batch, training_losses
 from ddpm.presets import PRESETS, RELEASED
 from ddpm.session import Session
+from ddpm.train import Trainer
 from pages.ui import charts, import_fields, watch
 
 FLAGS = dict(image_size=8, num_channels=32, num_res_blocks=1, num_heads=4, attention_resolutions="8", class_cond=True, num_classes=1000, learn_sigma=True, noise_schedule="cosine")  # fmt: skip
@@ -321,6 +323,32 @@ def test_in_place_touches_none_of_their_files(folder: Path, runs_dir: Path, tmp_
     assert steps[-1] == 202
 
 
+@pytest.mark.parametrize("total", [201, 206], ids=["as it was", "trained on"])
+def test_a_log_that_went_on_after_the_checkpoint_is_handed_back_as_it_was(folder: Path, runs_dir: Path, tmp_path: Path, total: int) -> None:  # fmt: skip
+    """Their rows count from 0 wherever they stand; ours are counted from 0 when handed back."""
+    log = folder / "progress.csv"
+    for later in (203, 210, 220):
+        row = pd.read_csv(log).iloc[-1:].assign(step=later, samples=8 * (later + 1))
+        row.to_csv(log, mode="a", header=False, index=False)
+    before = pd.read_csv(log)["step"].tolist()
+    ddpm("import", folder, "--runs_dir", runs_dir, "--run", "here", "--image_size", 8, "--in_place", True, "--total_steps", total, "--data_dir", "cifar10-mini", "--probe", "False")  # fmt: skip
+    run = runs.find(runs_dir, "here")
+    if total > 201:
+        ddpm("train", "--resume", "here", "--runs_dir", runs_dir)
+        before = [step for step in before if step <= 203] + [total - 1]
+    hand_back.hand_back(run, tmp_path / "back")
+    assert pd.read_csv(tmp_path / "back" / "progress.csv")["step"].tolist() == before
+
+
+def test_their_checkpoints_stay_however_few_are_kept(folder: Path, runs_dir: Path) -> None:
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    flags = ("--image_size", 8, "--total_steps", 204, "--keep_checkpoints", 1, "--save_interval", 1, "--sample_interval", 0)  # fmt: skip
+    ddpm("import", folder, "--runs_dir", runs_dir, "--run", "here", "--in_place", True, "--data_dir", "cifar10-mini", "--probe", "False", *flags)  # fmt: skip
+    ddpm("train", "--resume", "here", "--runs_dir", runs_dir)
+    assert [c.step for c in runs.find(runs_dir, "here").checkpoints()] == [100, 200, 204]
+    assert all((folder / name).exists() for name in before)
+
+
 def test_a_folder_that_cannot_be_written_is_left_as_it_was(folder: Path, runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
     def refuse(*_: object) -> None:
         raise OSError(30, "Read-only file system")
@@ -405,7 +433,9 @@ SMALL = {**FLAGS, "num_classes": 0, "data_dir": "cifar10-mini", "enlarge": True,
 
 
 def settled(path: Path, **settings: object) -> Config:
-    return configs.resolved(data.resolve(configs.replace(Config(), {**SMALL, "resume_checkpoint": str(path), **settings})))
+    return configs.resolved(
+        data.resolve(configs.replace(Config(), {**SMALL, "resume_checkpoint": str(path), **settings}))
+    )
 
 
 def test_a_file_to_begin_from_that_was_trained_otherwise_is_refused(folder: Path, runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
@@ -453,6 +483,19 @@ def test_a_run_that_a_page_made_begins_from_a_file(folder: Path, runs_dir: Path,
     ddpm("train", "--resume", "fits", "--runs_dir", runs_dir)
     run = runs.find(runs_dir, "fits")
     assert (run.config.model.num_classes, run.checkpoint().step) == (1000, 202)
+
+
+def test_beginning_with_another_number_of_processes_is_nothing_to_warn_of(folder: Path, runs_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:  # fmt: skip
+    """There is no state of ours to go on from bit by bit; both processes have seen pictures of the same number of steps."""
+    config = adopt.check_start(settled(folder / "model000200.pt"))
+    trainer = Trainer(config, data.open_dataset(config.data, config.model))
+    monkeypatch.setattr(parallel, "size", lambda: 2)
+    start = adopt.start_from(folder / "model000200.pt", config)
+    assert start.state["position"] == 2 * 8 * 201
+    trainer.load(start.weights, start.optimizer, start.state)
+    assert "Saved with" not in caplog.text
+    trainer.load(start.weights, start.optimizer, trainer.state())
+    assert "Saved with 1 processes and resumed with 2" in caplog.text
 
 
 def flattened(optimizer: dict) -> dict:  # type: ignore[type-arg]
