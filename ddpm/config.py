@@ -6,7 +6,7 @@ are improved-diffusion's wherever it has the flag.
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
@@ -265,16 +265,19 @@ def default_multipliers(image_size: int) -> tuple[int, ...]:
     return mult
 
 
-def to_flags(config: Any, base: Any = None) -> list[str]:
-    """The flags that turn `base` (default: the defaults) into `config`, for a Config or one section."""
+def to_flags(config: Any, base: Any = None, always: Collection[str] = ()) -> list[str]:
+    """The flags that turn `base` (default: the defaults) into `config`, for a Config or one section.
+
+    Those of the settings named in `always` are there even where the two agree.
+    """
     if isinstance(config, Config):
         base = base or Config()
-        return [flag for name in SECTIONS for flag in to_flags(getattr(config, name), getattr(base, name))]
+        return [flag for name in SECTIONS for flag in to_flags(getattr(config, name), getattr(base, name), always)]
     base = base or type(config)()
     flags = []
     for s in settings(type(config)):
         value = getattr(config, s.name)
-        if value != getattr(base, s.name):
+        if s.name in always or value != getattr(base, s.name):
             text = str(value)  # one that begins with a dash would be taken for a flag
             flags += [f"--{s.name}={text}"] if s.type is str and text.startswith("-") else [f"--{s.name}", text]
     return flags

@@ -416,6 +416,10 @@ def test_a_file_without_settings_needs_data_and_takes_flags(tiny: Config, tmp_pa
     result = EvaluationJob(tmp_path / "out").result
     assert result["data"]["part"] == "all"
     assert "--num_channels 32" in result["command"]
+    again = [*shlex.split(result["command"])[1:], "--out", str(tmp_path / "again")]
+    assert "--probe False" in result["command"]
+    assert cli.main(again) == 0
+    assert EvaluationJob(tmp_path / "again").result["bits_per_dim"] == result["bits_per_dim"]
 
 
 def test_pictures_smaller_than_the_model_are_refused_or_enlarged(trained: Run, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:  # fmt: skip
