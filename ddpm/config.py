@@ -6,7 +6,7 @@ are improved-diffusion's wherever it has the flag.
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -82,13 +82,18 @@ class DiffusionConfig:
     rescale_timesteps: bool = setting(True, "Show the network timesteps on a scale of 0 to 1000, whatever T is.", label="Rescale timesteps", group="Process")  # fmt: skip
 
 
+def enlarge_setting() -> Any:
+    """What becomes of small pictures, when they are learnt from and when they are measured."""
+    return setting(False, "Enlarge images that are smaller than the image size instead of refusing them.", label="Enlarge small images")  # fmt: skip
+
+
 @dataclass(frozen=True)
 class DataConfig:
     """What is learnt from."""
 
     data_dir: str = setting("", "A folder of images (searched recursively), an .npz file, or one of shapes, cifar10-mini, cifar10.", label="Data", basic=True)  # fmt: skip
     random_flip: bool = setting(False, "Mirror half of the pictures left to right: more variety from little data, wrong for text.", label="Random flips", basic=True)  # fmt: skip
-    enlarge: bool = setting(False, "Enlarge images that are smaller than the image size instead of refusing them.", label="Enlarge small images")  # fmt: skip
+    enlarge: bool = enlarge_setting()
     hold_out: float = setting(0.0, "Share of the pictures that training never sees, to be evaluated on. The same pictures for the same seed.", label="Hold out", low=0.0, high=0.9)  # fmt: skip
 
 
@@ -221,6 +226,7 @@ class EvalConfig(FromCheckpoint):
 
     data_dir: str = setting("", "Pictures to measure on: a folder, an .npz file or a data set by name. Empty: the run's own data.", label="Data", basic=True)  # fmt: skip
     split: str = setting("auto", "Which part of the data: what training saw, or what was held out. auto: held out where there is such a part.", label="Part", choices=("auto", "train", "test"), basic=True)  # fmt: skip
+    enlarge: bool = enlarge_setting()
     num_samples: int = setting(1000, "How many pictures to measure.", label="Pictures", low=1, high=10**7, basic=True)  # fmt: skip
     batch_size: int = setting(1, "Pictures after which the mean is looked at again.", label="Batch size", low=1, high=4096)  # fmt: skip
     rows: int = setting(64, "Pictures times timesteps that go through the network at once: more are faster, up to a point, and take more memory.", label="Rows at once", low=1, high=65536)  # fmt: skip
@@ -260,16 +266,19 @@ def default_multipliers(image_size: int) -> tuple[int, ...]:
     return mult
 
 
-def to_flags(config: Any, base: Any = None) -> list[str]:
-    """The flags that turn `base` (default: the defaults) into `config`, for a Config or one section."""
+def to_flags(config: Any, base: Any = None, always: Collection[str] = ()) -> list[str]:
+    """The flags that turn `base` (default: the defaults) into `config`, for a Config or one section.
+
+    Those of the settings named in `always` are there even where the two agree.
+    """
     if isinstance(config, Config):
         base = base or Config()
-        return [flag for name in SECTIONS for flag in to_flags(getattr(config, name), getattr(base, name))]
+        return [flag for name in SECTIONS for flag in to_flags(getattr(config, name), getattr(base, name), always)]
     base = base or type(config)()
     flags = []
     for s in settings(type(config)):
         value = getattr(config, s.name)
-        if value != getattr(base, s.name):
+        if s.name in always or value != getattr(base, s.name):
             text = str(value)  # one that begins with a dash would be taken for a flag
             flags += [f"--{s.name}={text}"] if s.type is str and text.startswith("-") else [f"--{s.name}", text]
     return flags

@@ -260,8 +260,8 @@ def evaluate_source(
     weights, config, path = parallel.from_main(lambda: sample.chosen(source, settings, flags, ask=ask))
     device = parallel.device()
     network = sample.network_of(weights, config, path.name, device)
-    told = [] if weights.config else [word for name, value in flags.items() for word in (f"--{name}", str(value))]
-    command = ["ddpm", "nll", "--model_path", str(path), *told, *configs.to_flags(settings)]
+    told = sample.flags_of(config, weights, EvalConfig)
+    command = ["ddpm", "nll", "--model_path", str(path), *configs.to_flags(settings), *told]
     about = {"checkpoint": sample.origin(weights, path), "command": shlex.join(command)}
     yield from evaluate_into(folder, worker, network, config, settings, about, device)
 
@@ -323,6 +323,7 @@ def open_pictures(config: Config, settings: EvalConfig, worker: Worker | None) -
     """
     own = settings.data_dir in ("", config.data.data_dir)
     place = config.data if own else DataConfig(settings.data_dir)
+    place = dataclasses.replace(place, enlarge=place.enlarge or settings.enlarge)
     if not place.data_dir:
         raise UserError("No pictures are named, and the file does not say what it was trained on: name them with --data_dir.")  # fmt: skip
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ddpm import checkpoint as checkpoints
-from ddpm import classes, diffusion, files, images, low_res, parallel, recognise, samplers, schedules
+from ddpm import classes, diffusion, files, images, low_res, parallel, probe, recognise, samplers, schedules
 from ddpm import config as configs
 from ddpm.checkpoint import Weights
 from ddpm.config import Config, DiffusionConfig, FromCheckpoint, ModelConfig, SampleConfig
@@ -296,13 +296,30 @@ def _keep(job: SampleJob, pixels: np.ndarray, labels: np.ndarray | None, small: 
 
 def settings_of(config: Config, sample: SampleConfig, weights: Weights, source: Path) -> dict[str, Any]:
     """Everything that makes the same pictures again."""
-    told = [] if weights.config else [*configs.to_flags(config.model), *configs.to_flags(config.diffusion)]
+    told = flags_of(config, weights, SampleConfig)
     return {
         "sample": dataclasses.asdict(sample),
         "checkpoint": origin(weights, source),
         "class_names": list(config.class_names),
         "command": shlex.join(["ddpm", "sample", "--model_path", str(source), *configs.to_flags(sample), *told]),
     }
+
+
+def flags_of(config: Config, weights: Weights, section: type[FromCheckpoint]) -> list[str]:
+    """The flags by which a file without settings is taken for `config` again; none where the file has its own.
+
+    What shapes do not tell is always said, and no probe is asked: a default might be filled in otherwise another time.
+    Settings that `section` has too are left to its own flags.
+    """
+    if weights.config is not None:
+        return []
+    flags = ["--probe", "False"]
+    for part in (config.model, config.diffusion):
+        own = {s.name: getattr(part, s.name) for s in configs.settings(type(part))}
+        taken = {s.name: own[s.name] for s in configs.settings(section) if s.name in own}
+        base = dataclasses.replace(type(part)(), **taken)
+        flags += configs.to_flags(part, base, always=("image_size", *probe.NAMES))
+    return flags
 
 
 def origin(weights: Weights, source: Path) -> dict[str, Any]:

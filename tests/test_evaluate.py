@@ -421,6 +421,22 @@ def test_a_file_without_settings_needs_data_and_takes_flags(tiny: Config, tmp_pa
     result = EvaluationJob(tmp_path / "out").result
     assert result["data"]["part"] == "all"
     assert "--num_channels 32" in result["command"]
+    again = [*shlex.split(result["command"])[1:], "--out", str(tmp_path / "again")]
+    assert "--probe False" in result["command"]
+    assert cli.main(again) == 0
+    assert EvaluationJob(tmp_path / "again").result["bits_per_dim"] == result["bits_per_dim"]
+
+
+def test_pictures_smaller_than_the_model_are_refused_or_enlarged(trained: Run, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:  # fmt: skip
+    for name in trained.config.class_names[:2]:
+        images.save_png(tmp_path / "small" / name / "1.png", np.zeros((5, 6, 3), np.uint8))
+    flags = ["--data_dir", str(tmp_path / "small"), "--num_samples", "1"]
+    assert nll(trained, *flags) == 2
+    assert "set enlarge to True" in capsys.readouterr().err
+    assert nll(trained, *flags, "--enlarge", "True") == 0
+    (job,) = trained.evaluation_jobs()
+    assert job.result["pictures"] == 1
+    assert "--enlarge True" in job.result["command"]
 
 
 # Held-out data

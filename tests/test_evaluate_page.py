@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from app_page import button, open_page, said
+from PIL import Image
 from streamlit.testing.v1 import AppTest
 
 from ddpm import config as configs
@@ -91,6 +92,19 @@ def test_what_cannot_be_measured_is_told_before_the_start(fake_run: Callable[...
     assert "There is no folder or file" in said(at)
     at.text_input(key="evaluate.timestep_respacing").set_value("99").run()
     assert "asks for 99 steps" in said(at)
+
+
+def test_pictures_smaller_than_the_model_are_enlarged_when_asked(fake_run: Callable[..., Run], tmp_path: Path) -> None:
+    fake_run("shapes")
+    Image.new("RGB", (7, 6)).save(tmp_path / "1.png")
+    at = open_page("pages/evaluate.py")
+    at.selectbox(key="evaluate.source").set_value("path").run()
+    at.text_input(key="evaluate.path").set_value(str(tmp_path)).run()
+    assert "only 7 x 6 pixels, and the model's have 8" in said(at)
+    assert button(at, "Start").disabled
+    at.toggle(key="evaluate.enlarge").set_value(True).run()
+    assert not button(at, "Start").disabled
+    assert "--enlarge True" in said(at)
 
 
 def test_a_result_is_shown_explained_and_taken_home(fake_run: Callable[..., Run]) -> None:

@@ -29,12 +29,14 @@ from ddpm import (
     process,
     recognise,
     runs,
+    sample,
     schedules,
     unet,
 )
 from ddpm import config as configs
-from ddpm.checkpoint import fit, load_weights, newest_intact
-from ddpm.config import Config, DataConfig, ModelConfig
+from ddpm.checkpoint import Weights, fit, load_weights, newest_intact
+from ddpm.commands.options import read_source
+from ddpm.config import Config, DataConfig, EvalConfig, FromCheckpoint, ModelConfig, SampleConfig
 from ddpm.errors import UserError
 from ddpm.jobs import ACTIVE, Worker
 from ddpm.losses import Batch, training_losses
@@ -193,6 +195,31 @@ def test_the_probe_finds_what_was_trained(truth: dict[str, object]) -> None:
     with pytest.raises(UserError, match=r"times as badly with .*--probe False"):
         recognise.recognise(tensors, wrong, Path("unknown.pt"))
     assert recognise.recognise(tensors, wrong, Path("unknown.pt"), ask=False).config.diffusion.predict_xstart == wrong["predict_xstart"]  # fmt: skip
+
+
+@pytest.mark.parametrize(("command", "section"), [("sample", SampleConfig), ("nll", EvalConfig)])
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("m.pt", dict()),
+        ("m.pt", dict(noise_schedule="cosine", diffusion_steps=4000, rescale_timesteps=False, num_heads=2)),
+        ("m.pt", dict(predict_xprev=True, learn_sigma=True, learned_range=False, class_cond=True, num_classes=7)),
+        ("m.pt", dict(image_size=24, small_size=5, predict_xstart=True)),
+        ("cifar10_uncond_50M_500K.pt", dict(image_size=16, dropout=0.3)),  # against its preset: linear, T = 1000
+    ],
+)
+def test_the_command_it_tells_takes_a_file_for_the_same_again(command: str, section: type[FromCheckpoint], name: str, settings: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    small = dict(num_channels=32, num_res_blocks=1, channel_mult="1,2", attention_resolutions="")
+    config = configs.replace(Config(), {**small, **settings})
+    weights = Weights(unet.build(config.model).state_dict(), None, 1, "model")
+    monkeypatch.setattr(probe, "verdict", lambda *given: pytest.fail("a probe may find something else"))
+    line = [command, "--model_path", name, "--timestep_respacing", "3", *sample.flags_of(config, weights, section)]
+    options = cli._parser().parse_args(line)
+    wanted, source, flags = read_source(options, section)
+    assert wanted.timestep_respacing == "3"
+    found = sample.settings_for(weights, flags, Path(str(source)), options.base, options.probe)
+    assert (found.model, found.diffusion) == (config.model, config.diffusion)
+    assert sample.flags_of(config, weights._replace(config=config), section) == []
 
 
 def test_nothing_is_told_about_a_network_that_knows_nothing() -> None:

@@ -44,10 +44,8 @@ def show(config: Config, checkpoints: list[Checkpoint]) -> tuple[EvalConfig, lis
         for name in MORE:
             with inner.cell():
                 values[name] = forms.box(FORM, FIELDS[name], "as in training" if name == "timestep_respacing" else None)
-        values["clip_denoised"] = st.toggle(
-            FIELDS["clip_denoised"].label, key=forms.key(FORM, "clip_denoised"), help=FIELDS["clip_denoised"].help,
-            persist_state="session",
-        )  # fmt: skip
+        for name in ("enlarge", "clip_denoised"):
+            values[name] = st.toggle(FIELDS[name].label, key=forms.key(FORM, name), help=FIELDS[name].help, persist_state="session")  # fmt: skip
     missing = [Problem(name, f"{FIELDS[name].label} is empty: type a number.") for name, value in values.items() if value is None]  # fmt: skip
     evaluation = EvalConfig(**{name: value for name, value in values.items() if value is not None})  # type: ignore[arg-type]
     return evaluation, [*missing, *problems(config, evaluation, found)]
@@ -61,6 +59,10 @@ def problems(config: Config, evaluation: EvalConfig, found: data_fields.Look) ->
     elif found.description is None:
         wrong.append(Problem("data_dir", "No data is named: type the path of a folder of images or of an .npz file."))
     else:
+        size, own = found.description.size, evaluation.data_dir in (OWN, config.data.data_dir)
+        enlarge = evaluation.enlarge or (own and config.data.enlarge)
+        if size and min(size) < config.model.image_size and not enlarge:
+            wrong.append(Problem("enlarge", f"The first picture is only {size[0]} x {size[1]} pixels, and the model's have {config.model.image_size}: use larger ones, or switch on {FIELDS['enlarge'].label} under More."))  # fmt: skip
         try:
             data.class_numbers(config, found.description.class_names)
         except UserError as error:
