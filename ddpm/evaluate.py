@@ -328,6 +328,7 @@ def open_pictures(config: Config, settings: EvalConfig, worker: Worker | None) -
         raise UserError("No pictures are named, and the file does not say what it was trained on: name them with --data_dir.")  # fmt: skip
 
     def progress(done: int, total: int) -> None:
+        parallel.check()
         if worker:
             worker.beat(message=f"Reading the data: {done} of {total} images")
             if "stop" in worker.heard():

@@ -32,6 +32,7 @@ class Lost(UserError):
         super().__init__("Another process of this work ended, or could not be reached: start all of them again.")
 
 
+_wrong: list[Exception] = []  # what is known to have failed elsewhere, in the present `by_all`
 _gpus: dist.ProcessGroup | None = None  # where every process has a GPU of its own
 
 
@@ -162,14 +163,14 @@ def _in_place(tensors: Sequence[Tensor], exchange: Callable[[Tensor], Any]) -> N
 def by_all(make: Callable[[], T]) -> T:
     """What `make` gives here, once it is done in every process; they wait for the slowest for as long as it lives.
 
-    An exception in one is raised in all of them.
+    An exception in one is raised in all of them; a `make` that takes long and calls `check` learns of it on the way.
     """
     if not active():
         return make()
     done = threading.Event()
     outcome: list[Exception | None] = []  # once there is one
     everyone: list[list[Exception | None]] = []
-    lost: list[Lost] = []
+    _wrong.clear()
 
     def exchange() -> None:
         """Keep telling the others that this one still works, and at last how it went."""
@@ -177,8 +178,9 @@ def by_all(make: Callable[[], T]) -> T:
             while not everyone or not all(everyone):
                 done.wait(PULSE)
                 everyone[:] = gathered(list(outcome))
+                _wrong[:] = [error for one in everyone for error in one if error is not None]
         except Lost as error:
-            lost.append(error)
+            _wrong.append(error)
 
     exchanging = threading.Thread(target=exchange, daemon=True)
     exchanging.start()
@@ -194,10 +196,14 @@ def by_all(make: Callable[[], T]) -> T:
         raise
     done.set()
     exchanging.join()
-    for wrong in (*lost, *(one[0] for one in everyone)):
-        if wrong is not None:
-            raise wrong
+    check()
     return made[0]
+
+
+def check() -> None:
+    """Raise what is known to have failed in another process, during `by_all`: there is no use in working on."""
+    if _wrong:
+        raise _wrong[0]
 
 
 def from_main(make: Callable[[], T]) -> T:

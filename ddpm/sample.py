@@ -259,6 +259,7 @@ def _reading(worker: Worker) -> low_res.Progress:
     """Tells the worker how many small pictures are read; raises Stopped when asked to stop."""
 
     def progress(done: int, total: int) -> None:
+        parallel.check()
         worker.beat(message=f"Reading the small pictures: {done} of {total}")
         if "stop" in worker.heard():
             raise Stopped

@@ -74,6 +74,7 @@ class Session:
             log.info("%d processes, each with %d of %d pictures a step", parallel.size(), self.config.train.batch_size, self.config.train.batch_size * parallel.size())  # fmt: skip
 
     def _on_data(self, done: int, total: int) -> None:
+        parallel.check()
         self.worker.beat(message=f"Reading the data: {done} of {total} images")
         if "stop" in self.worker.heard():
             raise Stopped

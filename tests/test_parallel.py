@@ -105,6 +105,9 @@ def test_exchanges(found: list[dict[str, Any]]) -> None:
         assert now["one fails"] == "UserError: Process 1 says so."
         assert now["main fails"] == "UserError: Process 0 says so."
         assert now["main is slow"] == "slow 0"
+        assert now["working on"][0] == "UserError: Process 0 says so."
+        assert now["working on"][1] < 600, "who works long hears of it on the way"
+        assert now["well again"] == "well"
 
 
 @pytest.mark.parametrize("what", ["measuring", "drawing"])

@@ -66,6 +66,16 @@ def exchanges() -> dict[str, Any]:
         time.sleep(0.5)
         return f"slow {rank}"
 
+    rounds = []
+
+    def long() -> str:
+        fail_in(0)
+        for _ in range(600):
+            time.sleep(0.05)
+            rounds.append(1)
+            parallel.check()
+        return "worked on"
+
     several = [torch.full((2,), rank + 1.0), torch.full((1, 3), 10.0 * (rank + 1))]
     parallel.sum_in_place(several)
     return {
@@ -77,6 +87,8 @@ def exchanges() -> dict[str, Any]:
         "one fails": said(lambda: parallel.by_all(lambda: fail_in(1))),
         "main fails": said(lambda: parallel.from_main(lambda: fail_in(0))),
         "main is slow": said(lambda: parallel.from_main(slow)),
+        "working on": (said(lambda: parallel.by_all(long)), len(rounds)),
+        "well again": said(lambda: parallel.by_all(lambda: "well")),
     }
 
 
