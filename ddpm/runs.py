@@ -113,9 +113,8 @@ class EvaluationJob(Job):
         result = self.result
         if not result:
             return ""
-        return (
-            f"{bits(result['bits_per_dim'], result['ci95'])} bits/dim ({words.plural(result['pictures'], 'picture')})"
-        )
+        kind = "held-out picture" if result["data"]["part"] == "test" else "picture"
+        return f"{bits(result['bits_per_dim'], result['ci95'])} bits/dim ({words.plural(result['pictures'], kind)})"
 
     def terms_path(self, name: str) -> Path:
         """The file of "vb", "mse" or "xstart_mse", as improved-diffusion calls and writes it."""
@@ -143,6 +142,16 @@ class Run(Job):
         if data is None:
             raise UserError(f"{self.folder} has no config.json, so it is no run of this program: name a run's folder.")
         return configs.from_json(data)
+
+    @property
+    def all_done(self) -> str:
+        """What is said to whoever wants to go on with a finished run."""
+        newest = self.checkpoints()[-1:]
+        file = newest[0].path("model") if newest else "its model file"
+        return (
+            f"{self.name} has done all its {self.config.train.total_steps:,} steps: begin a new run from its weights, with "
+            f"its flags, --resume_checkpoint {file} and more --total_steps."
+        )
 
     @property
     def progress_path(self) -> Path:

@@ -118,7 +118,7 @@ class Session:
             return None
         total = self.config.train.total_steps
         if checkpoints.read(found.path("state"))["trainer"]["step"] >= total:
-            raise UserError(f"{self.run.name} has done all its {total} steps: start a new run with more total_steps.")
+            raise UserError(self.run.all_done)
         return found
 
     def _begin_from(self, path: Path) -> None:

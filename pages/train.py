@@ -132,7 +132,7 @@ with aside:
         disabled=bool(problems or bad_name),
         help=[*(p.sentence for p in problems), *bad_name][0] if problems or bad_name else None,
     )  # fmt: skip
-    st.caption("The same from a shell")
+    st.caption("The same in a shell")
     st.code(preflight.command(runs_dir, name, draft), language="bash", wrap_lines=True)
 
 if pressed:

@@ -93,7 +93,13 @@ def _train_here(run: runs.Run, worker: jobs.Worker) -> None:
 
 def _run(options: argparse.Namespace, given: dict[str, Any]) -> runs.Run:
     """The run that goes on, or a new one; its settings are read, as other processes may not see its folder."""
-    run = _new_run(options, given) if options.resume is None else _give_data(_find(options), given)
+    if options.resume is None:
+        run = _new_run(options, given)
+    else:
+        run = _find(options)
+        if run.state() == "finished" and run.checkpoints():  # nothing of it is touched
+            raise UserError(run.all_done)
+        run = _give_data(run, given)
     assert run.config
     return run
 

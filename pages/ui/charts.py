@@ -129,7 +129,8 @@ def lines(
 ) -> list[dict[str, Any]]:
     """The raw line, and the smoothed one over it where there is smoothing.  Gaps are None."""
     drawn = drawable(values, look.log)
-    common = dict(type="scatter", mode="lines", name=label or name, legendgroup=name, yaxis=_axis_id(axis_number), palette=palette)  # fmt: skip
+    mode = "lines" if np.isfinite(drawn).sum() > 1 else "lines+markers"  # a line of one point cannot be seen
+    common = dict(type="scatter", mode=mode, name=label or name, legendgroup=name, yaxis=_axis_id(axis_number), palette=palette)  # fmt: skip
     if look.smoothing <= 0 or np.isfinite(drawn).sum() < 3:
         return [_trace(common, x, drawn, RAW_POINTS, uid=f"{name}-smooth", role="smooth")]
     smoothed = metrics.smooth(drawn, look.smoothing, look.log)

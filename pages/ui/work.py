@@ -51,5 +51,5 @@ def take_home(files: Sequence[Download], command: str) -> None:
             st.download_button(
                 label, content, name, mime, icon=":material/download:", on_click="ignore", key=f"get_{label}", width="stretch"
             )  # fmt: skip
-    with st.expander("The same as a command"):
+    with st.expander("The same in a shell"):
         st.code(command, language="bash", wrap_lines=True)
