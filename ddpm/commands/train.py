@@ -97,7 +97,7 @@ def _run(options: argparse.Namespace, given: dict[str, Any]) -> runs.Run:
         run = _new_run(options, given)
     else:
         run = _find(options)
-        if run.state() == "finished" and run.checkpoints():  # nothing of it is touched
+        if any(c.step >= run.config.train.total_steps for c in run.checkpoints()):  # nothing of it is touched
             raise UserError(run.all_done)
         run = _give_data(run, given)
     assert run.config
