@@ -97,7 +97,7 @@ def _run(options: argparse.Namespace, given: dict[str, Any]) -> runs.Run:
         run = _new_run(options, given)
     else:
         run = _find(options)
-        if any(c.step >= run.config.train.total_steps for c in run.checkpoints()):  # nothing of it is touched
+        if _is_done(run):  # nothing of it is touched
             raise UserError(run.all_done)
         run = _give_data(run, given)
     assert run.config
@@ -147,6 +147,17 @@ def _begun(run: runs.Run, worker: jobs.Worker) -> runs.Run:
     found = runs.Run(run.folder)
     assert found.config  # is read here, as other processes may not see its folder
     return found
+
+
+def _is_done(run: runs.Run) -> bool:
+    """Whether its last step is saved, and whole."""
+    total = run.config.train.total_steps
+    if not any(c.step >= total for c in run.checkpoints()):
+        return False
+    from ddpm import checkpoint
+
+    newest, _ = checkpoint.newest_intact(run)
+    return newest is not None and newest.step >= total
 
 
 def _give_data(run: runs.Run, given: Mapping[str, Any]) -> runs.Run:
