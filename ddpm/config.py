@@ -14,9 +14,13 @@ from typing import Any, NamedTuple, TypeVar
 from ddpm import schedules
 from ddpm.errors import UserError
 from ddpm.fields import ints, setting, settings
+from ddpm.solvers import SOLVERS
 
 FORMAT = 1  # of config.json; raise it when an old file needs translating
 LOG_FORMATS = ("csv", "json", "tensorboard")
+TASKS = ("draw", "interpolate", "vary", "inpaint", "invert")
+SPACINGS = ("uniform", "quadratic", "logsnr", "karras")
+FEW_STEPS = "unipc-3"  # the sampler for few steps, by the table that `ddpm bench samplers` prints
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,7 @@ class ModelConfig:
     dropout: float = setting(0.0, "Share of activations dropped while training. 0.1 to 0.3 keeps small data sets from being learnt by heart.", label="Dropout", low=0.0, high=0.95, group="Layers")  # fmt: skip
     class_cond: bool = setting(False, "Learn the classes of the data too, so that one can be asked for when sampling.", label="Class-conditional", basic=True)  # fmt: skip
     num_classes: int = setting(0, "Number of classes when class-conditional; 0 is as many as the data has.", label="Classes", low=0, high=100000, group="Layers")  # fmt: skip
+    cond_drop_prob: float = setting(0.0, "Class-conditional: share of the pictures whose class is hidden while training, so that drawing can be guided towards a class (classifier-free guidance). 0.1 is usual.", label="Hide classes", low=0.0, high=1.0, group="Layers")  # fmt: skip
     learn_sigma: bool = setting(False, "The network also predicts the variance of each step; its output has twice the channels.", label="Learned variance", basic=True)  # fmt: skip
     use_checkpoint: bool = setting(False, "Recompute activations in the backward pass: less memory, about a third slower.", label="Save memory", group="Layers")  # fmt: skip
     use_scale_shift_norm: bool = setting(True, "The timestep scales and shifts each normalisation, rather than being added before it.", label="Scale-shift norm", group="Layers")  # fmt: skip
@@ -51,6 +56,11 @@ class ModelConfig:
     @property
     def heads_up(self) -> int:
         return self.num_heads if self.num_heads_upsample == -1 else self.num_heads_upsample
+
+    @property
+    def label_slots(self) -> int:
+        """Rows of the label embedding: one for each class, and where classes are hidden one more, the last, for none."""
+        return self.num_classes + (self.cond_drop_prob > 0) if self.class_cond else 0
 
     @property
     def super_res(self) -> bool:
@@ -158,6 +168,7 @@ def unused(config: Config) -> set[str]:
     model, diffusion, train = config.model, config.diffusion, config.train
     idle = {
         "num_classes": not model.class_cond,
+        "cond_drop_prob": not model.class_cond,
         "learned_range": not model.learn_sigma,
         "rescale_learned_sigmas": not model.learn_sigma or diffusion.use_kl,
         "sigma_small": model.learn_sigma,
@@ -202,7 +213,8 @@ class FromCheckpoint:
     weights: str = setting("", "Which weights: model for the raw ones, ema_0.9999 for an average. Empty: the first average there is.", label="Weights")  # fmt: skip
     step: int = setting(0, "Checkpoint to use, by its training step; 0 is the newest.", label="Checkpoint", low=0, high=10**9)  # fmt: skip
     timestep_respacing: str = setting("", "How many steps: 250, 10,15,20 or ddim50. Empty: as in training.", label="Steps", basic=True)  # fmt: skip
-    clip_denoised: bool = setting(True, "Keep the predicted clean picture within the range of pixels at every step.", label="Clip")  # fmt: skip
+    clip_denoised: bool = setting(True, "Keep the predicted clean picture within the range of pixels at every step.", label="Clip", group="Prediction")  # fmt: skip
+    variance: str = setting("auto", "Variance of an ancestral step. fixed_small is the posterior's, fixed_large is beta; analytic is the best there is for a model without a learned one: estimated once for each checkpoint on its data, and kept beside it (Bao et al. 2022). auto: as in training.", label="Variance", choices=("auto", "fixed_small", "fixed_large", "analytic"))  # fmt: skip
     seed: int = setting(0, "Everything random follows from it: picture k from seed + k, whatever the batch.", label="Seed", low=0, high=2**32 - 1, basic=True)  # fmt: skip
     threads: int = setting(0, "CPU threads to work with; 0 is one per physical core.", label="Threads", low=0, high=1024)  # fmt: skip
 
@@ -212,12 +224,29 @@ class SampleConfig(FromCheckpoint):
     """What to draw, and how."""
 
     num_samples: int = setting(10000, "How many pictures to draw.", label="Pictures", low=1, high=10**7, basic=True)  # fmt: skip
-    batch_size: int = setting(16, "Pictures drawn at once; it changes speed and memory, never a picture.", label="Batch size", low=1, high=4096)  # fmt: skip
-    use_ddim: bool = setting(False, "DDIM: good pictures in few steps, and with eta 0 fully set by the starting noise. Otherwise ancestral DDPM.", label="DDIM", basic=True)  # fmt: skip
+    batch_size: int = setting(16, "Pictures drawn at once, at most: never more than fit in the free memory. 0: as many as are fast. It never changes a picture.", label="Batch size", low=0, high=4096)  # fmt: skip
+    task: str = setting("draw", "draw: new pictures. interpolate: from one seed to another. vary: a given picture, noised part of the way and drawn again. inpaint: a given picture, new where the mask is white. invert: a given picture to its noise and back.", label="Task", choices=TASKS)  # fmt: skip
+    sampler: str = setting("auto", "Which sampler. auto: with steps given, the best for few of them (" + FEW_STEPS + "); without, DDIM with use_ddim, else ancestral DDPM.", label="Sampler", choices=("auto", *SOLVERS), basic=True)  # fmt: skip
+    steps: int = setting(0, "Network calls a picture takes. 0: as timestep_respacing says.", label="Steps", low=0, high=100000, basic=True)  # fmt: skip
+    spacing: str = setting("auto", "How the steps are spread over the noise: evenly over the timesteps, densest near the clean picture (quadratic, karras), or evenly over the logarithm of the signal-to-noise ratio (logsnr). auto: what suits the sampler.", label="Spacing", choices=("auto", *SPACINGS), group="Steps")  # fmt: skip
+    use_ddim: bool = setting(False, "DDIM, improved-diffusion's way to say so: good pictures in few steps, and with eta 0 fully set by the starting noise.", label="DDIM")  # fmt: skip
     eta: float = setting(0.0, "Fresh noise in each DDIM step: 0 none, 1 as much as DDPM.", label="eta", low=0.0, high=1.0, basic=True)  # fmt: skip
-    sigma_small: bool | None = setting(None, "Which fixed variance ancestral sampling uses. Empty: as in training.", label="Small variance")  # fmt: skip
+    churn: float = setting(0.0, "Heun: how much noise is added and taken away again over all steps; 0 none, 40 is much.", label="Churn", low=0.0, high=1000.0, basic=True)  # fmt: skip
+    denoise_to_zero: bool = setting(True, "End at the clean picture that the model expects. Off: one call goes into the steps instead, and the least noise stays.", label="Denoise to zero", group="Steps")  # fmt: skip
+    analytic_first_step: bool = setting(False, "Take the first step without the network, which sees nothing but noise there: a step more for the same calls.", label="Analytic first step", group="Steps")  # fmt: skip
+    dynamic_threshold: float = setting(0.0, "Scale the predicted clean picture down where more than this share of its values would lie within the range of pixels, instead of cutting it off: 0.995 suits strong guidance, 0 cuts off.", label="Dynamic threshold", low=0.0, high=1.0, group="Prediction")  # fmt: skip
+    guidance_scale: float = setting(1.0, "How far to go towards the class: 1 is the model as it is, 2 to 4 are clearer and less varied, 0 ignores the class. Needs a model trained with cond_drop_prob.", label="Guidance", low=0.0, high=50.0, basic=True)  # fmt: skip
+    guidance_interval: str = setting("", "Timesteps with guidance, such as 100-800; outside, the model is asked as it is, in half the time. Empty: all.", label="Guidance interval", group="Prediction")  # fmt: skip
+    sigma_small: bool | None = setting(None, "improved-diffusion's way to name a fixed variance: True is fixed_small, False fixed_large.", label="Small variance")  # fmt: skip
     classes: str = setting("", "Classes to draw, by name, number or range (0-9) with commas between. Empty: all in turn.", label="Classes", basic=True)  # fmt: skip
     base_samples: str = setting("", "Super-resolution: the small pictures to enlarge, in turn: an .npz of samples or a folder of images of the small size; or, made small, those of a data set by name, or of the model's own (data).", label="Small pictures")  # fmt: skip
+    to_seed: int = setting(1, "interpolate: the seed of the last picture.", label="To seed", low=0, high=2**32 - 1, group="Task")  # fmt: skip
+    picture: str = setting("", "vary, inpaint, invert: the picture to begin with: a file, or a folder or an .npz of several, taken in turn. Of the model's image size.", label="Picture", group="Task")  # fmt: skip
+    mask: str = setting("", "inpaint: a picture of the same size, white where something new is to be drawn, black where the picture stays.", label="Mask", group="Task")  # fmt: skip
+    strength: float = setting(0.5, "vary: how much noise to begin with, as a share of the process. Little keeps the picture, 1 keeps nothing.", label="Strength", low=0.0, high=1.0, group="Task")  # fmt: skip
+    resample: int = setting(5, "inpaint: how often each stretch of steps is gone through, so that the new part comes to fit the old (RePaint).", label="Resampling", low=1, high=100, group="Task")  # fmt: skip
+    jump: int = setting(5, "inpaint: denoising steps of such a stretch.", label="Stretch", low=1, high=1000, unit="steps", group="Task")  # fmt: skip
+    precision: str = setting("auto", "Numbers the network computes with: fp32 is exact; bf16 is faster where the processor has it, and differs by a shade. auto: bf16 there, else fp32.", label="Precision", choices=("auto", "fp32", "bf16"))  # fmt: skip
 
 
 @dataclass(frozen=True)
