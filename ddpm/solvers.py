@@ -1,0 +1,35 @@
+"""Which samplers there are, what each is good for and which settings it takes, as data.  `samplers` has them themselves."""
+
+from typing import NamedTuple
+
+
+class Solver(NamedTuple):
+    """A sampler as forms, flags and tables see it."""
+
+    label: str
+    source: str  # the paper, and where in it
+    words: str  # when to choose it
+    order: int  # at which the distance to the converged picture falls with the steps; 0 where there is no such picture
+    spacing: str = "uniform"  # the row of spacing.SPACINGS that suits it best
+    calls: int = 1  # network calls a step; the last step needs one
+    takes: tuple[str, ...] = ()  # settings that mean something to it alone
+
+    @property
+    def exact(self) -> bool:
+        """Whether the starting noise alone decides the picture, so that more steps come closer to one and the same."""
+        return self.order > 0
+
+
+SOLVERS = {
+    "ddpm": Solver("DDPM", "Ho et al. 2020, Algorithm 2", "Fresh noise in every step: as the model was trained, and best with hundreds of steps.", 0, takes=("variance", "sigma_small")),
+    "ddim": Solver("DDIM", "Song et al. 2021, Eq. 12", "Plain and robust; good from about 50 steps on.", 1, takes=("eta",)),
+    "plms": Solver("PLMS", "Liu et al. 2022, Eq. 12", "Four steps remembered, the first ones by Runge-Kutta.", 4),
+    "ipndm": Solver("iPNDM", "Zhang and Chen 2023, Appendix B", "Four steps remembered, no call spent on the first ones.", 4),
+    "dpm++2m": Solver("DPM-Solver++ 2M", "Lu et al. 2022b, Algorithm 2", "Good pictures in 10 to 20 steps.", 2),
+    "dpm++3m": Solver("DPM-Solver++ 3M", "Lu et al. 2022b, Section 5", "One step more remembered: closer still from about 10 steps on.", 3),
+    "dpm++2m-sde": Solver("DPM-Solver++ 2M SDE", "Lu et al. 2022b, Section 5.2", "Fresh noise in every step, and still good in 20.", 0),
+    "unipc-1": Solver("UniPC-1", "Zhao et al. 2023, Algorithm 5", "Each step corrected by what the next call shows.", 2),
+    "unipc-2": Solver("UniPC-2", "Zhao et al. 2023, Algorithm 5", "The same with a step remembered.", 3),
+    "unipc-3": Solver("UniPC-3", "Zhao et al. 2023, Algorithm 5", "The same with two steps remembered: the fewest calls, as a rule.", 4),
+    "heun": Solver("Heun", "Karras et al. 2022, Algorithms 1 and 2", "Two calls a step; with churn, fresh noise as well.", 2, calls=2, takes=("churn",)),
+}  # fmt: skip
