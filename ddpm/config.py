@@ -270,12 +270,6 @@ class LsunConfig:
     prefix: str = setting("bedroom", "What file names begin with: the class, as in bedroom_0000042.png.", label="Class")
 
 
-def sampling_timesteps(config: Config, sample: FromCheckpoint) -> list[int]:
-    """The timesteps that pictures are drawn over, increasing.  Raises UserError for an impossible respacing."""
-    spec = sample.timestep_respacing or config.diffusion.timestep_respacing
-    return schedules.space_timesteps(config.diffusion.diffusion_steps, spec)
-
-
 SECTIONS: dict[str, type] = {
     "model": ModelConfig,
     "diffusion": DiffusionConfig,

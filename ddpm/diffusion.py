@@ -2,7 +2,7 @@
 
 Images are [N, C, H, W] float32 in [-1, 1].  `t` is [N] int64: timesteps of the full process, 0 .. T-1,
 where a network is asked; indices 0 .. K-1 into a Schedule, where its tables are.  The two are the same
-for a process that is not shortened.
+for a process that is not shortened.  A network may also be asked between two timesteps, where t is [N] float64.
 """
 
 from collections.abc import Callable, Mapping
@@ -31,13 +31,16 @@ class Prediction(NamedTuple):
     v: Tensor | None = None  # [N, C, H, W] learned variance: -1 is the posterior's, 1 is beta
 
 
-Denoiser = Callable[[Tensor, Tensor], Prediction]  # (x_t [N, C, H, W], t [N] of the full process)
+Denoiser = Callable[[Tensor, Tensor], Prediction]  # (x_t [N, C, H, W], t [N] of the full process, or between)
 
 
 def at(table: np.ndarray, t: Tensor, like: Tensor) -> Tensor:
-    """table[t] as [N, 1, 1, 1] float32, ready to multiply `like` [N, C, H, W]."""
-    values = torch.from_numpy(table).to(t.device)[t].float()
-    return values.reshape(-1, *[1] * (like.ndim - 1))
+    """table[t] as [N, 1, 1, 1] float32, ready to multiply `like` [N, C, H, W]; in a straight line between two."""
+    if t.is_floating_point():
+        values = torch.from_numpy(np.interp(t.cpu().numpy(), np.arange(len(table)), table)).to(t.device)
+    else:
+        values = torch.from_numpy(table).to(t.device)[t]
+    return values.float().reshape(-1, *[1] * (like.ndim - 1))
 
 
 def q_sample(schedule: Schedule, x_start: Tensor, t: Tensor, noise: Tensor) -> Tensor:
@@ -52,8 +55,11 @@ def q_posterior_mean(schedule: Schedule, x_start: Tensor, x_t: Tensor, t: Tensor
 
 
 def x_start_from_eps(schedule: Schedule, x_t: Tensor, t: Tensor, eps: Tensor) -> Tensor:
-    """The clean image, if eps is the noise in x_t.  t: index [N]."""
-    abar = schedule.alphas_cumprod
+    """The clean image, if eps is the noise in x_t.  t: index [N], or between two of them."""
+    if t.is_floating_point():
+        abar, t = schedule.curve.abar(t.cpu().numpy()), torch.arange(len(t), device=t.device)
+    else:
+        abar = schedule.alphas_cumprod
     return at(np.sqrt(1 / abar), t, x_t) * x_t - at(np.sqrt(1 / abar - 1), t, x_t) * eps
 
 
@@ -102,7 +108,22 @@ def network_time(config: DiffusionConfig, T: int, t: Tensor) -> Tensor:
     return t.float() * (1000.0 / T) if config.rescale_timesteps else t.float()
 
 
-def interpret(output: Tensor, x: Tensor, t: Tensor, full: Schedule, config: DiffusionConfig, clip: bool) -> Prediction:
+def in_range(x_start: Tensor, dynamic: float = 0.0) -> Tensor:
+    """The predicted clean image within [-1, 1]: cut off, or with dynamic thresholding first scaled down.
+
+    dynamic: the share of an image's values that stay within (Saharia et al. 2022, Section 2.3; Lu et al. 2022b,
+    Section 6.1).
+    """
+    if dynamic:
+        size = torch.quantile(x_start.abs().flatten(1), dynamic, dim=1).clamp(min=1.0)
+        size = size.reshape(-1, *[1] * (x_start.ndim - 1))
+        x_start = x_start / size
+    return x_start.clamp(-1, 1)
+
+
+def interpret(
+    output: Tensor, x: Tensor, t: Tensor, full: Schedule, config: DiffusionConfig, clip: bool, dynamic: float = 0.0
+) -> Prediction:
     """What a network's output [N, C or 2C, H, W] for x at timesteps t [N] of the full process says.
 
     A network that predicts the previous x, or the variance itself, does so for a step of the full process;
@@ -119,20 +140,25 @@ def interpret(output: Tensor, x: Tensor, t: Tensor, full: Schedule, config: Diff
     if v is not None and not config.learned_range:
         low, high = full.posterior_log_variance_clipped, np.log(full.betas)
         v = 2 * (v - at(low, t, v)) / at(high - low, t, v) - 1
-    return Prediction(x_start.clamp(-1, 1) if clip else x_start, v)
+    return Prediction(in_range(x_start, dynamic) if clip else x_start, v)
 
 
 def denoiser(
-    network: Network, full: Schedule, config: DiffusionConfig, condition: Condition | None = None, clip: bool = True
+    network: Network,
+    full: Schedule,
+    config: DiffusionConfig,
+    condition: Condition | None = None,
+    clip: bool = True,
+    dynamic: float = 0.0,
 ) -> Denoiser:
     """A network as a function from a noisy image to the clean one that it expects.
 
     `full` is the process with all T timesteps.  `condition` goes to the network with every call.
-    `clip` keeps the clean image within [-1, 1].
+    `clip` keeps the clean image within [-1, 1], by dynamic thresholding where `dynamic` says so.
     """
 
     def denoise(x: Tensor, t: Tensor) -> Prediction:
         output = network(x, network_time(config, full.T, t), **(condition or {}))
-        return interpret(output, x, t, full, config, clip)
+        return interpret(output, x, t, full, config, clip, dynamic)
 
     return denoise

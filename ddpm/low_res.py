@@ -97,10 +97,10 @@ def read(config: Config, sample: SampleConfig, progress: Progress | None = None)
         if progress:
             progress(k + 1, count)
     labelled = model.class_cond and source.labels is not None and not sample.classes
-    return LowRes(pixels, _labels(config, source, sample.base_samples)[:count] if labelled else None)
+    return LowRes(pixels, labels_of(config, source, sample.base_samples)[:count] if labelled else None)
 
 
-def _labels(config: Config, source: Source, base_samples: str) -> np.ndarray:
+def labels_of(config: Config, source: Source, base_samples: str) -> np.ndarray:
     """The model's label of every picture: by the name of its class, or the plain number of an .npz without names."""
     assert source.labels is not None
     count = config.model.num_classes

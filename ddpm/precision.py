@@ -5,10 +5,12 @@ alone computes in 16 bits, as torch.autocast chooses.  fp16 ends at 65504 and at
 its gradients lie within, by a power of 2 that follows what overflows.
 """
 
+from functools import cache
+
 import torch
 from torch import Tensor
 
-from ddpm.config import TrainConfig
+from ddpm.config import SampleConfig, TrainConfig
 from ddpm.diffusion import Network
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -23,6 +25,20 @@ def chosen(train: TrainConfig, device: torch.device) -> str:
     if not train.use_fp16:
         return "fp32"
     return "fp16" if device.type == "cuda" else "bf16"
+
+
+def for_sampling(sample: SampleConfig, device: torch.device) -> str:
+    """fp32 or bf16, to draw with: what the settings name, and else bf16 where the processor computes in it."""
+    if sample.precision != "auto":
+        return sample.precision
+    return "bf16" if device.type == "cpu" and has_bf16() else "fp32"
+
+
+@cache
+def has_bf16() -> bool:
+    """Whether this processor multiplies matrices of bf16 faster than those of float32."""
+    can = torch.cpu.get_capabilities()
+    return any(can.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
 def mixed(network: Network, precision: str) -> Network:

@@ -4,7 +4,8 @@ import dataclasses
 import io
 import shlex
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,12 +14,28 @@ import torch
 from torch import Tensor
 
 from ddpm import checkpoint as checkpoints
-from ddpm import classes, diffusion, files, images, low_res, parallel, probe, recognise, samplers, schedules
+from ddpm import (
+    classes,
+    diffusion,
+    edit,
+    files,
+    images,
+    low_res,
+    parallel,
+    precision,
+    probe,
+    recognise,
+    samplers,
+    schedules,
+    spacing,
+)
 from ddpm import config as configs
+from ddpm import given as given_pictures
 from ddpm.checkpoint import Weights
 from ddpm.config import Config, DiffusionConfig, FromCheckpoint, ModelConfig, SampleConfig
 from ddpm.diffusion import Condition
 from ddpm.errors import UserError
+from ddpm.given import Given
 from ddpm.jobs import Stopped, Worker, keeping
 from ddpm.low_res import LowRes
 from ddpm.runs import Run, SampleJob
@@ -47,18 +64,20 @@ class Drawn(NamedTuple):
 def process(config: Config, sample: FromCheckpoint) -> tuple[schedules.Schedule, schedules.Schedule]:
     """The full process of a model, and the one that `sample` walks.  Raises UserError for an impossible respacing."""
     full = schedules.named(config.diffusion.noise_schedule, config.diffusion.diffusion_steps)
-    return full, schedules.respaced(full, configs.sampling_timesteps(config, sample))
+    return full, spacing.shortened(full, config, sample)
 
 
 def labels_for(config: Config, sample: SampleConfig, small: LowRes | None = None) -> np.ndarray | None:
     """The class of each picture, int64 [num_samples].  None without classes.
 
-    Those asked for in turn; those that the small pictures came with, when none is asked for; or else all in turn.
+    Those asked for in turn; those that the given pictures came with, when none is asked for; or else all in turn.
+    An interpolation stays with the first class.
     """
     if small is not None and small.labels is not None and not sample.classes:
         labels = small.labels
     else:
         labels = np.array(classes.chosen(config, sample.classes))
+        labels = labels[:1] if sample.task == "interpolate" else labels
     return np.resize(labels, sample.num_samples).astype(np.int64) if config.model.class_cond else None
 
 
@@ -66,23 +85,69 @@ def steps_of(
     network: diffusion.Network,
     config: Config,
     sample: SampleConfig,
-    seeds: Sequence[int],
+    numbers: range,
     condition: Condition | None = None,
     device: torch.device | str = "cpu",
+    given: Given | None = None,
 ) -> Iterator[SampleStep]:
-    """Draw one batch, a picture per seed, a denoising step at a time."""
+    """Draw one batch, the pictures of these numbers, a network call at a time."""
     full, schedule = process(config, sample)
-    denoise = diffusion.denoiser(network, full, config.diffusion, condition, clip=sample.clip_denoised)
-    noise = ImageNoise(seeds)
-    model = config.model
-    x = noise.start((model.image_channels, model.image_size, model.image_size)).to(device)
-    if sample.use_ddim:
-        return samplers.ddim(denoise, x, schedule, eta=sample.eta, randn_like=noise)
+    denoise = diffusion.denoiser(network, full, config.diffusion, condition, sample.clip_denoised, sample.dynamic_threshold)  # fmt: skip
+    if sample.analytic_first_step:
+        denoise = samplers.first_step_spared(denoise, schedule)
+    noise = noise_of(sample, numbers)
+    sampler = sampler_of(config, sample)
+    if given is None:
+        model = config.model
+        x = noise.start((model.image_channels, model.image_size, model.image_size)).to(device)
+        steps = sampler(denoise, x, schedule, to_zero=sample.denoise_to_zero, randn_like=noise)
+        return _counted(steps) if sample.analytic_first_step else steps
+    pictures = torch.from_numpy(images.to_float(given.pictures.turn(numbers.start, numbers.stop))).to(device)
+    match sample.task:
+        case "vary":
+            return edit.vary(sampler, denoise, pictures, schedule, to_zero=sample.denoise_to_zero, randn_like=noise)
+        case "inpaint":
+            mask = torch.from_numpy(given.mask).to(pictures)[None, None]
+            moves = list(spacing.repaint_moves(len(schedule), sample.jump, sample.resample))
+            return edit.inpaint(sampler, denoise, pictures, mask, schedule, moves, randn_like=noise)
+        case _:
+            return edit.invert(denoise, pictures, schedule)
+
+
+def sampler_of(config: Config, sample: SampleConfig) -> Callable[..., Iterator[SampleStep]]:
+    """The sampler that the settings mean, with what it alone takes."""
+    name = spacing.solver(sample)
+    sampler = samplers.SAMPLERS[name]
+    match name:
+        case "ddpm":
+            return partial(sampler, variance=_variance(config, sample))
+        case "ddim":
+            return partial(sampler, eta=sample.eta)
+        case "heun":
+            return partial(sampler, churn=sample.churn)
+    return sampler
+
+
+def _variance(config: Config, sample: SampleConfig) -> diffusion.Variance:
     settings = config.diffusion
     if sample.sigma_small is not None:
         settings = dataclasses.replace(settings, sigma_small=sample.sigma_small)
-    variance = diffusion.VARIANCES[diffusion.variance_name(settings, model.learn_sigma)]
-    return samplers.ddpm(denoise, x, schedule, variance, randn_like=noise)
+    return diffusion.VARIANCES[diffusion.variance_name(settings, config.model.learn_sigma)]
+
+
+def noise_of(sample: SampleConfig, numbers: range) -> ImageNoise:
+    """Everything random of the pictures of these numbers: of picture k from seed + k, or on the way between two seeds."""
+    if sample.task == "interpolate":
+        weights = edit.interpolation_weights(sample.num_samples)
+        return edit.Between(sample.seed, sample.to_seed, [weights[k] for k in numbers])
+    return ImageNoise([sample.seed + k for k in numbers])
+
+
+def _counted(steps: Iterator[SampleStep]) -> Iterator[SampleStep]:
+    """The steps of a sampler whose first one took no call, without that one."""
+    next(steps)
+    for step in steps:
+        yield step._replace(done=step.done - 1, total=step.total - 1)
 
 
 def draw(
@@ -91,33 +156,37 @@ def draw(
     sample: SampleConfig,
     device: torch.device | str = "cpu",
     small: LowRes | None = None,
+    given: Given | None = None,
 ) -> Iterator[Drawn]:
     """Draw `num_samples` pictures, batch by batch.  Picture k depends on seed + k alone, not on the batches.
 
     Several processes take the batches in turn, as many at a time as there are processes.  All yield equally often,
     and all finished batches; of those in the making, their own.  A super-resolution model enlarges the pictures
-    `small` in turn, or those that `sample` names.
+    `small` in turn, and a task that begins with pictures takes those `given`; without, they are what `sample` names.
     """
     if small is None:
         small = parallel.by_all(lambda: low_res.read(config, sample))
-    labels = labels_for(config, sample, small)
-    steps = len(process(config, sample)[1])
+    if given is None:
+        given = parallel.by_all(lambda: given_pictures.read(config, sample))
+    labels = labels_for(config, sample, given.pictures if given else small)
+    network = precision.mixed(network, precision.for_sampling(sample, torch.device(device)))
+    calls = spacing.calls(config, sample)
     starts = range(0, sample.num_samples, sample.batch_size)
-    total = len(starts) * steps
+    total = len(starts) * calls
     for first in range(0, len(starts), parallel.size()):
         now = starts[first : first + parallel.size()]
         start = now[min(parallel.rank(), len(now) - 1)]  # with nothing left of its own, it draws the last one too
-        stop = min(start + sample.batch_size, sample.num_samples)
-        condition = {} if labels is None else {"y": torch.from_numpy(labels[start:stop]).to(device)}
+        numbers = range(start, min(start + sample.batch_size, sample.num_samples))
+        condition = {} if labels is None else {"y": torch.from_numpy(labels[numbers.start : numbers.stop]).to(device)}
         if small is not None:
-            condition["low_res"] = torch.from_numpy(images.to_float(small.turn(start, stop))).to(device)
-        seeds = [sample.seed + k for k in range(start, stop)]
-        for step in steps_of(network, config, sample, seeds, condition, device):
-            if step.done < steps:
-                yield Drawn(start, first * steps + step.done * len(now), total, step)
+            low = images.to_float(small.turn(numbers.start, numbers.stop))
+            condition["low_res"] = torch.from_numpy(low).to(device)
+        for step in steps_of(network, config, sample, numbers, condition, device, given):
+            if step.done < calls:
+                yield Drawn(start, first * calls + step.done * len(now), total, step)
         x, x_start = step.x.cpu(), step.x_start.cpu()
         for place, (start, whole) in enumerate(zip(now, parallel.gathered((x, x_start)), strict=False), start=1):
-            yield Drawn(start, (first + place) * steps, total, SampleStep(steps, steps, *whole))
+            yield Drawn(start, (first + place) * calls, total, SampleStep(calls, calls, *whole, step.t))
 
 
 def pictures(network: diffusion.Network, config: Config, sample: SampleConfig, device: torch.device | str = "cpu", small: LowRes | None = None) -> np.ndarray:  # fmt: skip

@@ -1,8 +1,9 @@
-"""The fixed numbers of a diffusion process, and which of its timesteps to keep.
+"""The fixed numbers of a diffusion process, at its timesteps and between them, and which of them to keep.
 
 Tables are float64 and indexed by t = 0 .. T-1; t = 0 is the first, least noisy timestep.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -28,17 +29,59 @@ def cosine_betas(T: int, max_beta: float = 0.999) -> np.ndarray:
 BETAS = {"linear": linear_betas, "cosine": cosine_betas}
 
 
+class Curve:
+    """A process q(x_t | x_0) = N(alpha x_0, sigma^2) at every real t in [0, T - 1].
+
+    Between two timesteps, log alpha goes in a straight line (Lu et al. 2022a, Appendix D.2); alpha^2 + sigma^2 = 1
+    everywhere.  lam is their lambda = log(alpha / sigma), half the logarithm of the signal-to-noise ratio, and falls
+    as t rises.  All in float64.
+    """
+
+    def __init__(self, alphas_cumprod: np.ndarray):
+        self._t = np.arange(len(alphas_cumprod), dtype=np.float64)
+        self._log_alpha = 0.5 * np.log(alphas_cumprod)
+
+    def abar(self, t: np.ndarray | float) -> np.ndarray:
+        """alpha^2."""
+        return np.exp(2 * np.interp(t, self._t, self._log_alpha))
+
+    def alpha(self, t: np.ndarray | float) -> np.ndarray:
+        """What the clean picture counts in x_t."""
+        return np.sqrt(self.abar(t))
+
+    def sigma(self, t: np.ndarray | float) -> np.ndarray:
+        """What the noise counts in x_t."""
+        return np.sqrt(1 - self.abar(t))
+
+    def lam(self, t: np.ndarray | float) -> np.ndarray:
+        """log(alpha / sigma)."""
+        return log_snr(self.abar(t))
+
+    def t_of(self, lam: np.ndarray | float) -> np.ndarray:
+        """The t of a lam, the inverse of `lam`; the nearest end for one outside."""
+        log_alpha = -0.5 * np.logaddexp(0, -2 * np.asarray(lam, np.float64))
+        return np.interp(log_alpha, self._log_alpha[::-1], self._t[::-1])
+
+
+def log_snr(abar: np.ndarray) -> np.ndarray:
+    """lam = log(alpha / sigma) of alpha^2; infinite at 1, the clean picture."""
+    with np.errstate(divide="ignore"):
+        return 0.5 * (np.log(abar) - np.log1p(-np.asarray(abar)))
+
+
 @dataclass(frozen=True, eq=False)
 class Schedule:
     """A diffusion process q: the noise of each timestep, and what follows from it.
 
     betas: [K] in (0, 1].  timesteps: the K timesteps, increasing, of the process that the network was
-    made for, out of `T`; a process with all of them is the original, with fewer a shortened one.
+    made for, out of `T`; a process with all of them is the original, with fewer a shortened one.  Those of a shortened
+    one may lie between two of the original's.
     """
 
     betas: np.ndarray
-    timesteps: tuple[int, ...]
+    timesteps: tuple[int, ...] | tuple[float, ...]
     T: int
+    full: "Schedule | None" = None  # the original of a shortened process
 
     def __len__(self) -> int:
         return len(self.betas)
@@ -46,6 +89,11 @@ class Schedule:
     @cached_property
     def alphas_cumprod(self) -> np.ndarray:
         return np.cumprod(1 - self.betas)
+
+    @cached_property
+    def curve(self) -> Curve:
+        """The original process, at every t."""
+        return self.full.curve if self.full else Curve(self.alphas_cumprod)
 
     @cached_property
     def alphas_cumprod_prev(self) -> np.ndarray:
@@ -93,11 +141,19 @@ def named(name: str, T: int) -> Schedule:
     return Schedule(betas, tuple(range(T)), T)
 
 
-def respaced(schedule: Schedule, timesteps: list[int]) -> Schedule:
-    """The shortened process that visits only `timesteps` of a full one (Nichol & Dhariwal 2021, Eq. 19)."""
-    abar = schedule.alphas_cumprod[timesteps]
+def respaced(schedule: Schedule, timesteps: Sequence[float]) -> Schedule:
+    """The shortened process that visits only `timesteps` of a full one (Nichol & Dhariwal 2021, Eq. 19).
+
+    Whole ones as int are looked up in its tables; among floats, which may lie between two, in its curve.
+    """
+    visited: tuple[int, ...] | tuple[float, ...]
+    if all(isinstance(t, int) for t in timesteps):
+        whole = [int(t) for t in timesteps]
+        abar, visited = schedule.alphas_cumprod[whole], tuple(int(schedule.timesteps[t]) for t in whole)
+    else:
+        abar, visited = schedule.curve.abar(np.array(timesteps)), tuple(map(float, timesteps))
     betas = 1 - abar / np.append(1.0, abar[:-1])
-    return Schedule(betas, tuple(schedule.timesteps[t] for t in timesteps), schedule.T)
+    return Schedule(betas, visited, schedule.T, schedule.full or schedule)
 
 
 def space_timesteps(T: int, spec: str) -> list[int]:

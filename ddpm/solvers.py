@@ -11,7 +11,8 @@ class Solver(NamedTuple):
     words: str  # when to choose it
     order: int  # at which the distance to the converged picture falls with the steps; 0 where there is no such picture
     spacing: str = "uniform"  # the row of spacing.SPACINGS that suits it best
-    calls: int = 1  # network calls a step; the last step needs one
+    calls: int = 1  # network calls a step, but for one to the clean picture, which needs one
+    warm_up: int = 0  # calls more for the first step
     takes: tuple[str, ...] = ()  # settings that mean something to it alone
 
     @property
@@ -23,8 +24,8 @@ class Solver(NamedTuple):
 SOLVERS = {
     "ddpm": Solver("DDPM", "Ho et al. 2020, Algorithm 2", "Fresh noise in every step: as the model was trained, and best with hundreds of steps.", 0, takes=("variance", "sigma_small")),
     "ddim": Solver("DDIM", "Song et al. 2021, Eq. 12", "Plain and robust; good from about 50 steps on.", 1, takes=("eta",)),
-    "plms": Solver("PLMS", "Liu et al. 2022, Eq. 12", "Four steps remembered, the first ones by Runge-Kutta.", 4),
-    "ipndm": Solver("iPNDM", "Zhang and Chen 2023, Appendix B", "Four steps remembered, no call spent on the first ones.", 4),
+    "plms": Solver("PLMS", "Liu et al. 2022, Eq. 12", "Four steps remembered; the first step is tried twice.", 2, warm_up=1),
+    "ipndm": Solver("iPNDM", "Zhang and Chen 2023, Appendix B", "Four steps remembered, and no call spent on the first.", 2),
     "dpm++2m": Solver("DPM-Solver++ 2M", "Lu et al. 2022b, Algorithm 2", "Good pictures in 10 to 20 steps.", 2),
     "dpm++3m": Solver("DPM-Solver++ 3M", "Lu et al. 2022b, Section 5", "One step more remembered: closer still from about 10 steps on.", 3),
     "dpm++2m-sde": Solver("DPM-Solver++ 2M SDE", "Lu et al. 2022b, Section 5.2", "Fresh noise in every step, and still good in 20.", 0),

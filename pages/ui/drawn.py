@@ -10,8 +10,7 @@ import numpy as np
 import streamlit as st
 from PIL import Image
 
-from ddpm import classes, words
-from ddpm import config as configs
+from ddpm import classes, spacing, words
 from ddpm.config import Config, SampleConfig
 from ddpm.errors import UserError
 from ddpm.jobs import ACTIVE
@@ -150,7 +149,7 @@ def settings_of(job: SampleJob) -> SampleConfig | None:
 def describe(config: Config, sample: SampleConfig) -> str:
     """16 pictures · DDIM, 50 steps · seed 0."""
     try:
-        steps = len(configs.sampling_timesteps(config, sample))
+        steps = spacing.calls(config, sample)
     except UserError:
         steps = 0
     eta = f", eta {sample.eta:g}" if sample.use_ddim and sample.eta else ""

@@ -6,7 +6,7 @@ from pathlib import Path
 import streamlit as st
 
 from ddpm import config as configs
-from ddpm import data, sources, validation, words
+from ddpm import data, sources, spacing, validation, words
 from ddpm.config import Config, EvalConfig
 from ddpm.errors import UserError
 from ddpm.runs import Checkpoint
@@ -68,7 +68,7 @@ def problems(config: Config, evaluation: EvalConfig, found: data_fields.Look) ->
         except UserError as error:
             wrong.append(Problem("data_dir", str(error)))
     try:
-        configs.sampling_timesteps(config, evaluation)
+        spacing.timesteps(config, evaluation)
     except UserError as error:
         wrong.append(Problem("timestep_respacing", str(error)))
     return wrong

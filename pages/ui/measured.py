@@ -8,8 +8,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from ddpm import config as configs
-from ddpm import words
+from ddpm import spacing, words
 from ddpm.config import Config, EvalConfig
 from ddpm.errors import UserError
 from ddpm.jobs import ACTIVE
@@ -103,7 +102,7 @@ def curves(jobs: Sequence[EvaluationJob], config: Config, log: bool) -> None:
     found: list[charts.Curve] = []
     for job in jobs:
         try:
-            steps = configs.sampling_timesteps(config, job.config)
+            steps = [int(t) for t in spacing.timesteps(config, job.config)]
             found.append(charts.Curve(label(job), steps, job.terms()))
         except UserError as error:
             st.caption(f":red[{forms.plain(str(error))}]")
@@ -142,5 +141,5 @@ def estimate(jobs: Sequence[EvaluationJob], config: Config, evaluation: EvalConf
         result = job.result
         if result and result["seconds"] > 0:
             pace = result["seconds"] / (result["pictures"] * result["timesteps"])
-            return pace * evaluation.num_samples * len(configs.sampling_timesteps(config, evaluation))
+            return pace * evaluation.num_samples * len(spacing.timesteps(config, evaluation))
     return None

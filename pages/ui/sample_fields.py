@@ -5,7 +5,7 @@ from functools import partial
 
 import streamlit as st
 
-from ddpm import classes, schedules, validation
+from ddpm import classes, schedules, spacing, validation
 from ddpm import config as configs
 from ddpm.config import Config, SampleConfig
 from ddpm.errors import UserError
@@ -34,7 +34,7 @@ def begin(config: Config, sample: SampleConfig) -> None:
         steps = steps_of(config, sample)
     except UserError:
         steps = T
-    special = sample.timestep_respacing not in ("", spacing(config, steps, sample.use_ddim))
+    special = sample.timestep_respacing not in ("", respacing(config, steps, sample.use_ddim))
     forms.begin(FORM, dataclasses.asdict(sample))
     super_res.begin(FORM, config, sample.base_samples)
     forms.begin(
@@ -65,7 +65,7 @@ def _labels(config: Config, text: str) -> list[int]:
         return []
 
 
-def spacing(config: Config, steps: int, ddim: bool) -> str:
+def respacing(config: Config, steps: int, ddim: bool) -> str:
     """The respacing string for so many steps of this run's process."""
     spec = schedules.respacing(config.diffusion.diffusion_steps, steps, ddim)
     return spec or (str(steps) if config.diffusion.timestep_respacing else "")
@@ -75,7 +75,7 @@ def show(run: Run, checkpoints: list[Checkpoint]) -> tuple[SampleConfig, list[Pr
     """Draw the fields.  Returns what they say, and what is wrong with it."""
     config = run.config
     if forms.key(FORM, "sampler") not in st.session_state:
-        few = spacing(config, min(FIRST_STEPS, config.diffusion.diffusion_steps), ddim=True)
+        few = respacing(config, min(FIRST_STEPS, config.diffusion.diffusion_steps), ddim=True)
         begin(config, dataclasses.replace(FIRST, timestep_respacing=few))
     values: dict[str, object] = {}
     known = list(classes.names(config))
@@ -114,7 +114,7 @@ def show(run: Run, checkpoints: list[Checkpoint]) -> tuple[SampleConfig, list[Pr
         values["base_samples"] = super_res.choose(FORM, run, config, str(values.get("classes", "")), unfit)
     with st.expander("More"):
         values["batch_size"] = forms.box(FORM, FIELDS["batch_size"])
-        special = forms.box(FORM, FIELDS["timestep_respacing"]._replace(label="Respacing, instead of steps"), spacing(config, steps, ddim) or "all")  # fmt: skip
+        special = forms.box(FORM, FIELDS["timestep_respacing"]._replace(label="Respacing, instead of steps"), respacing(config, steps, ddim) or "all")  # fmt: skip
         if not ddim and not config.model.learn_sigma:
             variance = st.selectbox(
                 "Variance", list(VARIANCES), key=_key("variance"), help=FIELDS["sigma_small"].help, persist_state="session"
@@ -123,7 +123,7 @@ def show(run: Run, checkpoints: list[Checkpoint]) -> tuple[SampleConfig, list[Pr
         values["clip_denoised"] = st.toggle(
             FIELDS["clip_denoised"].label, key=_key("clip_denoised"), help=FIELDS["clip_denoised"].help, persist_state="session"
         )  # fmt: skip
-    values["timestep_respacing"] = special or spacing(config, steps, ddim)
+    values["timestep_respacing"] = special or respacing(config, steps, ddim)
     missing = [Problem(name, f"{FIELDS[name].label} is empty: type a number.") for name, value in values.items() if value is None and name != "sigma_small"]  # fmt: skip
     sample = SampleConfig(**{name: value for name, value in values.items() if value is not None})  # type: ignore[arg-type]
     return sample, [*missing, *(Problem("base_samples", sentence) for sentence in unfit), *problems(config, sample)]
@@ -146,7 +146,7 @@ def problems(config: Config, sample: SampleConfig) -> list[Problem]:
 
 def steps_of(config: Config, sample: SampleConfig) -> int:
     """Denoising steps a picture takes.  Raises UserError for an impossible respacing."""
-    return len(configs.sampling_timesteps(config, sample))
+    return spacing.calls(config, sample)
 
 
 def _classes(config: Config, known: list[str]) -> str:
