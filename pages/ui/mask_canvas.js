@@ -191,7 +191,7 @@ function mount(parent) {
     state.stroke = null;
     if (stroke) commit(stroke.before);
   };
-  const drop = () => { // two fingers zoom the page: the first was no stroke
+  const drop = () => { // taken back while in hand, or taken over by the system, as a notification does
     if (state.stroke) state.mask = state.stroke.before;
     state.stroke = null;
     tell();

@@ -49,7 +49,7 @@ _CSS = """
 .row { display: flex; align-items: center; gap: 1rem; }
 button { box-sizing: border-box; min-height: 2.5rem; padding: 0.25rem 0.75rem; font: inherit; color: inherit; cursor: pointer;
   background: var(--st-background-color); border: 1px solid var(--st-border-color); border-radius: var(--st-button-radius);
-  user-select: none; -webkit-user-select: none; }
+  touch-action: manipulation; user-select: none; -webkit-user-select: none; }
 button:hover { border-color: var(--st-primary-color); color: var(--st-primary-color); }
 button:focus-visible, canvas:focus-visible, input:focus-visible {
   outline: 2px solid var(--st-primary-color); outline-offset: 2px; }
@@ -71,7 +71,7 @@ button[aria-disabled=true] { cursor: default; color: var(--st-gray-text-color); 
   background: var(--st-primary-color); }
 .brush output { flex: none; min-width: 2.9em; text-align: right; font-variant-numeric: tabular-nums; }
 canvas { display: block; align-self: flex-start; border-radius: 2px; cursor: crosshair; image-rendering: pixelated;
-  box-shadow: 0 0 0 1px var(--st-border-color); touch-action: pinch-zoom; user-select: none; -webkit-user-select: none; }
+  box-shadow: 0 0 0 1px var(--st-border-color); touch-action: none; user-select: none; -webkit-user-select: none; }
 .acts { display: grid; grid-template-columns: repeat(4, 1fr); gap: 0.5rem; }
 .acts button { padding-inline: 0.25rem; }
 .said { justify-content: space-between; margin-top: -0.25rem; font-size: 0.875rem; color: var(--st-gray-text-color); }

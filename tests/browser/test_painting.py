@@ -191,9 +191,9 @@ def test_it_is_kept_until_there_is_another_picture(page: Page, server: Server) -
     page.wait_for_function("JSON.parse(document.querySelector('#got').innerText).runs >= 3")
     expect_mask(page, row(4, 4, 9))
 
-    page.get_by_role("link", name="There").click()
+    page.get_by_role("link", name="There", exact=True).click()
     expect(page.get_by_text("another page")).to_be_visible()
-    page.get_by_role("link", name="Here").click()
+    page.get_by_role("link", name="Here", exact=True).click()
     expect_mask(page, row(4, 4, 9))
     expect(page.get_by_text("1 % painted")).to_be_visible()  # the browser has it too
     brush(page, 1)
