@@ -241,6 +241,8 @@ function mount(parent) {
     state.pointer = null;
     drop();
   });
+  // A stroke is no fling, after which browsers swallow the next tap, and no long press.
+  canvas.addEventListener("touchstart", (event) => event.preventDefault(), { passive: false });
   canvas.addEventListener("pointerleave", () => {
     if (state.stroke) return;
     state.pointer = null;

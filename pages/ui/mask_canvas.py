@@ -47,16 +47,15 @@ _CSS = """
 .probe { position: absolute; width: 0; height: 0; color: var(--st-text-color); transition: color 1ms; }
 .tool { display: flex; flex-direction: column; gap: 0.75rem; min-width: min(100%, 300px); max-width: 100%; }
 .row { display: flex; align-items: center; gap: 1rem; }
-button { box-sizing: border-box; min-height: 2.5rem; padding: 0.25rem 0.75rem; font: inherit; color: inherit; cursor: pointer;
-  background: var(--st-background-color); border: 1px solid var(--st-border-color); border-radius: var(--st-button-radius);
+button { box-sizing: border-box; min-height: 2.5rem; padding: 0.25rem 0.75rem; font: inherit;
+  font-size: 0.875rem; color: inherit; cursor: pointer; background: var(--st-background-color); border: 1px solid var(--st-border-color); border-radius: var(--st-button-radius);
   touch-action: manipulation; user-select: none; -webkit-user-select: none; }
 button:hover { border-color: var(--st-primary-color); color: var(--st-primary-color); }
 button:focus-visible, canvas:focus-visible, input:focus-visible {
   outline: 2px solid var(--st-primary-color); outline-offset: 2px; }
-button[aria-disabled=true] { cursor: default; color: var(--st-gray-text-color); opacity: 0.6;
-  border-color: var(--st-border-color); }
+button[aria-disabled=true] { cursor: default; color: inherit; opacity: 0.45; border-color: var(--st-border-color); }
 .modes { display: flex; flex: none; }
-.modes button { margin-left: -1px; }
+.modes button { min-height: 2rem; padding: 0 1rem; margin-left: -1px; }
 .modes button:first-child { margin: 0; border-top-right-radius: 0; border-bottom-right-radius: 0; }
 .modes button:last-child { border-top-left-radius: 0; border-bottom-left-radius: 0; }
 .modes button[aria-pressed=true] { z-index: 1; color: var(--st-primary-color); border-color: var(--st-primary-color);
@@ -74,7 +73,7 @@ canvas { display: block; align-self: flex-start; border-radius: 2px; cursor: cro
   box-shadow: 0 0 0 1px var(--st-border-color); touch-action: none; user-select: none; -webkit-user-select: none; }
 .acts { display: grid; grid-template-columns: repeat(4, 1fr); gap: 0.5rem; }
 .acts button { padding-inline: 0.25rem; }
-.said { justify-content: space-between; margin-top: -0.25rem; font-size: 0.875rem; color: var(--st-gray-text-color); }
+.said { justify-content: space-between; margin-top: -0.25rem; font-size: 0.875rem; opacity: 0.65; }
 .keys { visibility: hidden; }
 canvas:focus-visible ~ .said .keys { visibility: visible; }
 .spoken { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap; }
