@@ -38,7 +38,8 @@ _HTML = """
     <button type="button" class="invert" title="Paint what is not painted, and the other way round">Invert</button>
     <button type="button" class="fill" title="Everything is painted">Fill</button>
   </div>
-  <div class="row said"><span class="share" role="status"></span><span class="keys" aria-hidden="true">arrows · space · e · [ ]</span></div>
+  <div class="row said"><span class="share" role="status"></span>
+    <span class="keys" aria-hidden="true">arrows · space · e · [ ]</span></div>
   <span class="spoken" aria-live="polite"></span>
 </div></div>
 """
@@ -48,7 +49,8 @@ _CSS = """
 .tool { display: flex; flex-direction: column; gap: 0.75rem; min-width: min(100%, 300px); max-width: 100%; }
 .row { display: flex; align-items: center; gap: 1rem; }
 button { box-sizing: border-box; min-height: 2.5rem; padding: 0.25rem 0.75rem; font: inherit;
-  font-size: 0.875rem; color: inherit; cursor: pointer; background: var(--st-background-color); border: 1px solid var(--st-border-color); border-radius: var(--st-button-radius);
+  font-size: 0.875rem; color: inherit; cursor: pointer; background: var(--st-background-color);
+  border: 1px solid var(--st-border-color); border-radius: var(--st-button-radius);
   touch-action: manipulation; user-select: none; -webkit-user-select: none; }
 button:hover { border-color: var(--st-primary-color); color: var(--st-primary-color); }
 button:focus-visible, canvas:focus-visible, input:focus-visible {
@@ -146,7 +148,10 @@ def decode(text: object, shape: tuple[int, ...]) -> np.ndarray | None:
 
 
 def read(value: object, picture: str, shape: tuple[int, ...]) -> Painted | None:
-    """What the browser sent for the picture of that name; None for another picture's, and, with a line in the log, if wrong."""
+    """What the browser sent for the picture of that name.
+
+    None for another picture's, and, with a line in the log, if it is wrong.
+    """
     if value is None:
         return None
     if not isinstance(value, dict):
