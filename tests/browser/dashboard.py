@@ -43,15 +43,20 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def start_server(runs_dir: Path, log: Path, cwd: Path) -> tuple[subprocess.Popen[bytes], str]:
-    """A dashboard on a free port, started from another folder than its own; returns when it answers."""
+def start_server(
+    runs_dir: Path, log: Path, cwd: Path, script: Path = ROOT / "app.py"
+) -> tuple[subprocess.Popen[bytes], str]:
+    """A dashboard on a free port, started from another folder than its own; returns when it answers.
+
+    script: another one shows parts of the pages by themselves.
+    """
     port = free_port()
     with open(log, "wb") as out:
         process = subprocess.Popen(
-            [sys.executable, "-m", "streamlit", "run", str(ROOT / "app.py"), "--server.port", str(port),
+            [sys.executable, "-m", "streamlit", "run", str(script), "--server.port", str(port),
              "--server.headless", "true"],
             cwd=cwd, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT,
-            env={**os.environ, "DDPM_RUNS": str(runs_dir)},
+            env={**os.environ, "DDPM_RUNS": str(runs_dir), "PYTHONPATH": str(ROOT)},
         )  # fmt: skip
     url = f"http://127.0.0.1:{port}"
     deadline = time.monotonic() + 60
