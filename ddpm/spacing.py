@@ -22,20 +22,30 @@ def uniform(curve: Curve, count: int, last: int) -> list[float]:
 
 
 def quadratic(curve: Curve, count: int, last: int) -> list[float]:
-    """Whole timesteps as the squares of evenly spread numbers, closest at the clean end (Song et al. 2021, D.2)."""
-    return np.rint(np.linspace(0, math.sqrt(last), count) ** 2).tolist()
+    """Whole timesteps as the squares of evenly spread numbers, closest at the clean end (Song et al. 2021, D.2).
+
+    Where the squares are closer than timesteps, each has one to itself.
+    """
+    squares = np.rint(np.linspace(0, math.sqrt(last), count) ** 2)
+    places = np.arange(count)
+    return (np.maximum.accumulate(squares - places) + places).tolist()
 
 
 def logsnr(curve: Curve, count: int, last: int) -> list[float]:
     """Evenly over lam, between timesteps where need be (Lu et al. 2022a, Section 3.4)."""
-    return curve.t_of(np.linspace(curve.lam(0.0), _start(curve, last), count)).tolist()
+    return _from_zero(curve.t_of(np.linspace(curve.lam(0.0), _start(curve, last), count)))
 
 
 def karras(curve: Curve, count: int, last: int) -> list[float]:
     """Evenly over the RHO-th root of sigma / alpha (Karras et al. 2022, Eq. 5)."""
     least, most = np.exp(-curve.lam(0.0)), np.exp(-_start(curve, last))
     noise = np.linspace(least ** (1 / RHO), most ** (1 / RHO), count) ** RHO
-    return curve.t_of(-np.log(noise)).tolist()
+    return _from_zero(curve.t_of(-np.log(noise)))
+
+
+def _from_zero(t: np.ndarray) -> list[float]:
+    """These timesteps, of which the first is 0 but for rounding."""
+    return [0.0, *t[1:].tolist()]
 
 
 def _start(curve: Curve, last: int) -> float:
@@ -101,13 +111,9 @@ def timesteps(config: Config, wanted: FromCheckpoint) -> list[int] | list[float]
     if count == 1:
         return [last]
     spacing = row.spacing if sample.spacing == "auto" else sample.spacing
-    if spacing == "uniform" and count > last + 1:
-        raise UserError(f"steps {sample.steps} cannot be spread evenly over {last + 1} timesteps: ask for at most {last + 1}, or for the spacing logsnr, which goes between them.")  # fmt: skip
-    curve = schedules.named(config.diffusion.noise_schedule, T).curve
-    kept = SPACINGS[spacing](curve, count, last)
-    if len(set(kept)) < count:
-        most = next((n for n in range(count - 1, 1, -1) if len(set(SPACINGS[spacing](curve, n, last))) == n), 1)
-        raise UserError(f"steps {sample.steps} with the spacing {spacing} would visit some of {last + 1} timesteps twice: ask for at most {most}, or for another spacing.")  # fmt: skip
+    if spacing in ("uniform", "quadratic") and count > last + 1:
+        raise UserError(f"steps {sample.steps} cannot be spread over {last + 1} whole timesteps: ask for at most {sample.steps - count + last + 1}, or for the spacing logsnr, which goes between them.")  # fmt: skip
+    kept = SPACINGS[spacing](schedules.named(config.diffusion.noise_schedule, T).curve, count, last)
     return [int(t) for t in kept] if all(t == int(t) for t in kept) else kept
 
 

@@ -1,15 +1,19 @@
-"""Samplers against a denoiser whose exact answer is known: data from a Gaussian."""
+"""Samplers against a denoiser whose exact answer is known: data from a Gaussian, or from a mixture of two."""
+
+from functools import cache, partial
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from ddpm import diffusion, samplers, schedules
-from ddpm.config import Config, ModelConfig, SampleConfig
+from ddpm import config as configs
+from ddpm import diffusion, samplers, schedules, spacing
+from ddpm.config import Config, DiffusionConfig, ModelConfig, SampleConfig
 from ddpm.diffusion import Denoiser, Prediction, at
 from ddpm.sample import draw
-from ddpm.samplers import ImageNoise
+from ddpm.samplers import SAMPLERS, ImageNoise
+from ddpm.solvers import SOLVERS
 
 MEAN, STD = 0.3, 0.2  # of every pixel of the data
 
@@ -73,6 +77,188 @@ def test_ddim_with_eta_1_is_ancestral_with_the_small_variance(full: schedules.Sc
     other = samplers.ddpm(exact(full), start, schedule, diffusion.fixed_small, randn_like=ImageNoise(range(64)))
     for a, b in zip(one, other, strict=True):
         torch.testing.assert_close(a.x, b.x, atol=2e-4, rtol=0)
+
+
+# --- solvers: data from a mixture of two Gaussians, whose exact denoiser is known, all in float64
+
+
+MIXTURE = ((0.3, -0.6, 0.15), (0.7, 0.5, 0.25))  # weight, mean, std
+
+
+def exact_mixture(full: schedules.Schedule) -> Denoiser:
+    """E[x_0 | x_t] for pixels from MIXTURE: the mean of its parts' answers, each by its share in x_t."""
+
+    def denoise(x: Tensor, t: Tensor) -> Prediction:
+        abar = float(full.curve.abar(float(t[0])))
+        log_share, answer = [], []
+        for weight, mean, std in MIXTURE:
+            spread = abar * std**2 + 1 - abar
+            off = x - abar**0.5 * mean
+            log_share.append(np.log(weight) - 0.5 * np.log(spread) - 0.5 * off**2 / spread)
+            answer.append(mean + abar**0.5 * std**2 / spread * off)
+        return Prediction((torch.softmax(torch.stack(log_share), 0) * torch.stack(answer)).sum(0))
+
+    return denoise
+
+
+def between(full: schedules.Schedule, count: int) -> schedules.Schedule:
+    """`count` steps of one length in lam, between t = 950 and t = 20."""
+    lam = np.linspace(full.curve.lam(20.0), full.curve.lam(950.0), count + 1)
+    return schedules.respaced(full, full.curve.t_of(lam).tolist())
+
+
+@cache
+def solved(name: str, schedule_name: str, count: int) -> Tensor:
+    full = schedules.named(schedule_name, 1000)
+    x = 0.9 * torch.randn(256, 1, 1, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    sampler = SAMPLERS.get(name) or partial(samplers.dpm_solver_pp, order=1)
+    *_, last = sampler(exact_mixture(full), x, between(full, count), to_zero=False)
+    return last.x
+
+
+@pytest.mark.parametrize("name", [name for name, row in SOLVERS.items() if row.exact])
+def test_a_solver_converges_at_its_order(name: str) -> None:
+    """Twice the steps make the error 2 ** order times smaller.
+
+    Where the curve of a linear schedule is straight between timesteps; half an order is allowed for few steps.
+    """
+    truth = solved("unipc-3", "linear", 2000)
+    errors = [float((solved(name, "linear", count) - truth).abs().mean()) for count in (80, 160, 320)]
+    measured = np.log2(errors[0] / errors[1]), np.log2(errors[1] / errors[2])
+    assert np.mean(measured) == pytest.approx(SOLVERS[name].order, abs=0.35)
+
+
+@pytest.mark.parametrize("name", [name for name, row in SOLVERS.items() if row.exact])
+def test_all_solvers_find_the_same_pictures(name: str) -> None:
+    """DDIM with 1,000 steps is near what all of them come to; the others come nearer still to each other."""
+    reference, truth = solved("ddim", "cosine", 1000), solved("unipc-3", "cosine", 1000)
+    away = float((reference - truth).abs().mean())
+    assert away < 1e-3
+    found = solved(name, "cosine", 1000)
+    assert float((found - reference).abs().mean()) < 1.1 * away
+    if name != "ddim":
+        assert float((found - truth).abs().mean()) < away / 100
+
+
+def test_ddim_is_dpm_solver_1(full: schedules.Schedule) -> None:
+    for spec in ("5", "20", "ddim50"):
+        schedule = schedules.respaced(full, schedules.space_timesteps(1000, spec))
+        for to_zero in (True, False):
+            *_, one = samplers.ddim(exact(full), noise(64), schedule, to_zero=to_zero)
+            *_, other = samplers.dpm_solver_pp(exact(full), noise(64), schedule, order=1, to_zero=to_zero)
+            torch.testing.assert_close(one.x, other.x, atol=1e-5, rtol=0)
+
+
+def test_few_steps_of_a_high_order_beat_many_of_ddim() -> None:
+    truth = solved("unipc-3", "linear", 1000)
+    error = {n: float((solved(n, "linear", k) - truth).abs().mean()) for n, k in (("ddim", 100), ("unipc-3", 20), ("dpm++3m", 20))}  # fmt: skip
+    assert error["unipc-3"] < error["ddim"]
+    assert error["dpm++3m"] < error["ddim"]
+
+
+@pytest.mark.parametrize("name", ["dpm++2m-sde", "heun"])
+def test_samplers_with_fresh_noise_draw_the_data(full: schedules.Schedule, name: str) -> None:
+    rng = torch.Generator().manual_seed(1)
+    sampler = partial(SAMPLERS[name], churn=40.0) if name == "heun" else SAMPLERS[name]
+    kept = spacing.logsnr(full.curve, 100, 999)
+    schedule = schedules.respaced(full, kept)
+    fresh = lambda x: torch.randn(x.shape, generator=rng)  # noqa: E731
+    *_, last = sampler(exact(full), noise(), schedule, randn_like=fresh)
+    *_, plain = sampler(exact(full), noise(), schedule, randn_like=torch.zeros_like)
+    assert abs(float(last.x.mean()) - MEAN) < 4 * STD / 4096**0.5
+    assert abs(float(last.x.std()) / STD - 1) < 0.06
+    assert float((last.x - plain.x).abs().mean()) > STD / 10, "its noise is fresh"
+
+
+def test_heun_without_churn_asks_for_no_noise(full: schedules.Schedule) -> None:
+    def forbidden(x: Tensor) -> Tensor:
+        raise AssertionError("no noise was to be drawn")
+
+    *_, last = samplers.heun(exact(full), noise(4), between(full, 5), randn_like=forbidden)
+    assert torch.isfinite(last.x).all()
+
+
+@pytest.mark.parametrize("to_zero", [True, False])
+@pytest.mark.parametrize("name", list(SOLVERS))
+def test_a_yield_is_a_call(full: schedules.Schedule, name: str, to_zero: bool) -> None:
+    """So that whoever stops asking waits for one call at most; and `spacing.calls` knows how many there will be."""
+    for asked in (2, 3, 7, 10):
+        config = Config()
+        sample = SampleConfig(sampler=name, steps=asked, denoise_to_zero=to_zero)
+        schedule = spacing.shortened(full, config, sample)
+        made, seen = 0, 0
+
+        def counted(x: Tensor, t: Tensor) -> Prediction:
+            nonlocal made
+            made += 1
+            return exact(full)(x, t)
+
+        for step in SAMPLERS[name](counted, noise(8), schedule, to_zero=to_zero, randn_like=ImageNoise(range(8))):
+            seen += 1
+            assert (step.done, made) == (seen, seen)
+        assert seen == step.total == spacing.calls(config, sample) <= asked
+        assert asked - seen < max(2, SOLVERS[name].calls + SOLVERS[name].warm_up)
+        assert torch.isfinite(step.x).all()
+
+
+@pytest.mark.parametrize("name", list(SOLVERS))
+def test_one_call_is_enough_to_end(full: schedules.Schedule, name: str) -> None:
+    schedule = spacing.shortened(full, Config(), SampleConfig(sampler=name, steps=1))
+    *_, last = SAMPLERS[name](exact(full), noise(1024), schedule, randn_like=ImageNoise(range(1024)))
+    assert (last.done, last.total) == (1, 1)
+    assert torch.equal(last.x, last.x_start)
+
+
+def test_the_first_step_may_be_spared(full: schedules.Schedule) -> None:
+    """What it leaves out costs little, as there is but noise to be seen, and a step is won."""
+    asked = []
+
+    def watched(x: Tensor, t: Tensor) -> Prediction:
+        asked.append(float(t[0]))
+        return exact(full)(x, t)
+
+    schedule = schedules.respaced(full, spacing.logsnr(full.curve, 11, 999))
+    *_, spared = samplers.dpm_solver_pp(samplers.first_step_spared(watched, schedule), noise(64), schedule)
+    *_, whole = samplers.dpm_solver_pp(exact(full), noise(64), schedule)
+    assert len(asked) == 10
+    assert max(asked) < schedule.timesteps[-1]
+    assert float((spared.x - whole.x).abs().mean()) < 0.03
+
+
+def test_every_sampler_is_described_and_there() -> None:
+    assert list(SAMPLERS) == list(SOLVERS)
+    assert list(spacing.SPACINGS) == list(configs.SPACINGS)
+    assert configs.FEW_STEPS in SOLVERS
+    assert {row.spacing for row in SOLVERS.values()} <= set(spacing.SPACINGS)
+
+
+def test_dynamic_thresholding() -> None:
+    x = torch.linspace(-3, 3, 101).reshape(1, 1, 101, 1)
+    assert torch.equal(diffusion.in_range(x), x.clamp(-1, 1))
+    scaled = diffusion.in_range(x, 0.9)
+    size = torch.quantile(x.abs(), 0.9)
+    torch.testing.assert_close(scaled, (x / size).clamp(-1, 1))
+    inside = 0.5 * x.clamp(-1, 1)
+    assert torch.equal(diffusion.in_range(inside, 0.9), inside), "what is within the range stays as it is"
+    both = diffusion.in_range(torch.cat([x, inside]), 0.9)
+    torch.testing.assert_close(both, torch.cat([scaled, inside])), "each picture by itself"
+
+
+def test_a_denoiser_between_two_timesteps(full: schedules.Schedule) -> None:
+    """Whole timesteps as floats give what they give as integers, and what lies between goes on without a jump."""
+    x = noise(4)
+
+    def network(x: Tensor, t: Tensor) -> Tensor:
+        return torch.sin(3 * x + 0.001 * t[:, None, None, None])
+
+    for settings in (DiffusionConfig(), DiffusionConfig(predict_xstart=True), DiffusionConfig(predict_xprev=True)):
+        denoise = diffusion.denoiser(network, full, settings, clip=False)
+        for t in (0, 1, 500, 998):
+            whole = denoise(x, torch.full((4,), t)).x_start
+            as_float = denoise(x, torch.full((4,), float(t), dtype=torch.float64)).x_start
+            torch.testing.assert_close(whole, as_float, rtol=1e-5, atol=1e-5)
+        low, mid, high = (denoise(x, torch.full((4,), t, dtype=torch.float64)).x_start for t in (500.0, 500.5, 501.0))
+        assert float((mid - (low + high) / 2).abs().max()) < 0.02 * float((high - low).abs().max()) + 1e-3
 
 
 @pytest.mark.parametrize("spec", ["1", "2", "3", "ddim1", "ddim4"])

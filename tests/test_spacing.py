@@ -1,0 +1,137 @@
+"""Which timesteps are visited: the formulas of the papers, how many calls they cost, and what cannot be."""
+
+import dataclasses
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ddpm import config as configs
+from ddpm import schedules, spacing
+from ddpm.config import Config, DiffusionConfig, EvalConfig, SampleConfig
+from ddpm.errors import UserError
+from ddpm.schedules import Curve
+from ddpm.solvers import SOLVERS
+
+COSINE = Config(diffusion=DiffusionConfig(noise_schedule="cosine"))
+
+
+@pytest.fixture(params=["linear", "cosine"])
+def curve(request: pytest.FixtureRequest) -> Curve:
+    return schedules.named(request.param, 1000).curve
+
+
+def test_the_curve_goes_through_every_timestep(curve: Curve) -> None:
+    full = schedules.named("cosine", 200)
+    t = np.arange(200)
+    np.testing.assert_allclose(full.curve.abar(t), full.alphas_cumprod, rtol=1e-12)
+    np.testing.assert_allclose(full.curve.alpha(t) ** 2 + full.curve.sigma(t) ** 2, 1, rtol=1e-12)
+
+
+@given(st.floats(0, 999))
+def test_lam_and_back(t: float) -> None:
+    for name in schedules.BETAS:
+        curve = schedules.named(name, 1000).curve
+        assert curve.t_of(curve.lam(t)) == pytest.approx(t, abs=1e-5)
+
+
+def test_lam_falls_and_ends_stay_ends(curve: Curve) -> None:
+    lam = curve.lam(np.linspace(0, 999, 4000))
+    assert (np.diff(lam) < 0).all()
+    assert curve.t_of(1e3) == 0
+    assert curve.t_of(-1e3) == 999
+
+
+def test_spacings_are_what_their_papers_say(curve: Curve) -> None:
+    kept = spacing.logsnr(curve, 11, 999)
+    assert kept[0] == 0
+    steps = np.diff(curve.lam(np.array(kept)))
+    np.testing.assert_allclose(steps, steps[0], rtol=1e-5)
+    noise = np.exp(-curve.lam(np.array(spacing.karras(curve, 11, 999)))) ** (1 / 7)
+    np.testing.assert_allclose(np.diff(noise), np.diff(noise)[0], rtol=1e-5)
+    assert spacing.quadratic(curve, 11, 999) == [round((k / 10 * 999**0.5) ** 2) for k in range(11)]
+    assert spacing.quadratic(curve, 1000, 999) == list(range(1000))
+    assert spacing.quadratic(curve, 100, 999)[:4] == [0, 1, 2, 3]
+    assert spacing.uniform(curve, 10, 999) == [0, 111, 222, 333, 444, 555, 666, 777, 888, 999]
+
+
+def test_cosine_schedules_are_cut_where_noise_has_no_end(curve: Curve) -> None:
+    """DPM-Solver cuts at t = 0.9946 of 1 (Lu et al. 2022a, Appendix D.3); linear schedules end there by themselves."""
+    full = schedules.named("cosine", 1000)
+    last = spacing.logsnr(full.curve, 10, 999)[-1]
+    assert (last + 1) / 1000 == pytest.approx(0.9946, abs=0.002)
+    linear = schedules.named("linear", 1000).curve
+    assert spacing.logsnr(linear, 10, 999)[-1] == pytest.approx(999)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from(list(SOLVERS)), st.integers(2, 60), st.sampled_from(configs.SPACINGS), st.booleans(), st.booleans()
+)
+def test_as_many_calls_as_were_asked_for(name: str, steps: int, how: str, to_zero: bool, spared: bool) -> None:
+    sample = SampleConfig(sampler=name, steps=steps, spacing=how, denoise_to_zero=to_zero, analytic_first_step=spared)
+    kept = spacing.timesteps(Config(), sample)
+    assert all(0 <= a < b <= 999 for a, b in itertools.pairwise(kept))
+    assert kept[0] == 0 or len(kept) == 1
+    assert steps - 1 <= spacing.calls(Config(), sample) <= steps
+    if how in ("uniform", "quadratic"):
+        assert all(isinstance(t, int) for t in kept), "the network knows whole timesteps best"
+
+
+def test_what_improved_diffusion_says_stays() -> None:
+    assert spacing.timesteps(Config(), SampleConfig()) == list(range(1000))
+    assert spacing.timesteps(Config(), SampleConfig(timestep_respacing="ddim50")) == list(range(0, 1000, 20))
+    assert spacing.timesteps(Config(), EvalConfig(timestep_respacing="10")) == schedules.space_timesteps(1000, "10")
+    assert spacing.solver(SampleConfig()) == "ddpm"
+    assert spacing.solver(SampleConfig(use_ddim=True, timestep_respacing="50")) == "ddim"
+    assert spacing.solver(SampleConfig(steps=10)) == configs.FEW_STEPS
+    assert spacing.solver(SampleConfig(steps=10, task="inpaint")) == "ddpm"
+    assert spacing.solver(SampleConfig(task="invert")) == "ddim"
+
+
+def test_a_variation_begins_where_its_strength_says() -> None:
+    for strength, last in ((1.0, 999), (0.5, 500), (0.1, 100)):
+        sample = SampleConfig(task="vary", strength=strength, steps=10)
+        assert spacing.timesteps(Config(), sample)[-1] == pytest.approx(last, abs=1e-6)
+        old = dataclasses.replace(sample, steps=0, timestep_respacing="100")
+        assert max(spacing.timesteps(Config(), old)) <= last
+
+
+def test_repaint_goes_back_as_far_as_it_came() -> None:
+    for count, jump, resample in itertools.product((1, 7, 20), (1, 3, 50), (1, 2, 5)):
+        moves = list(spacing.repaint_moves(count, jump, resample))
+        level = count + np.cumsum(moves)
+        assert level[-1] == 0
+        assert level.min() == 0
+        assert level.max() < count or resample > 1
+        assert sum(m < 0 for m in moves) == count * resample
+        sample = SampleConfig(task="inpaint", steps=count, jump=jump, resample=resample)
+        assert spacing.calls(Config(), sample) == count * resample
+
+
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    (dict(steps=5000, sampler="ddim", spacing="uniform"), "steps 5000 cannot be spread over 1000 whole timesteps: ask for at most 1000,"),
+    (dict(steps=1001, sampler="ddim", spacing="quadratic"), "steps 1001 cannot be spread over 1000"),
+    (dict(steps=1, denoise_to_zero=False, sampler="heun"), "steps 1 are too few for Heun"),
+    (dict(steps=10, timestep_respacing="20"), "steps 10 and timestep_respacing '20' both say"),
+    (dict(spacing="karras"), "spacing karras spreads as many steps as steps says"),
+    (dict(timestep_respacing="2000"), "timestep_respacing '2000'"),
+    (dict(steps=10, use_ddim=True, sampler="heun"), "use_ddim is True and sampler is heun"),
+    (dict(steps=10, task="inpaint", sampler="unipc-3"), "inpaint goes back and repeats steps"),
+    (dict(steps=10, task="invert", sampler="ddim", eta=0.5), "invert follows DDIM without noise"),
+    (dict(steps=10, task="vary", analytic_first_step=True), "analytic_first_step is for pure noise"),
+    (dict(steps=10, task="inpaint", denoise_to_zero=False), "denoise_to_zero is False, and inpaint"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("values", "sentence"), REFUSED)
+def test_what_cannot_be_is_said_in_one_sentence(values: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(UserError) as caught:
+        spacing.calls(COSINE, SampleConfig(**values))
+    said = str(caught.value)
+    assert sentence in said
+    assert said.count(". ") == 0
+    assert said.endswith(".")
