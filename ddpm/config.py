@@ -245,7 +245,7 @@ class SampleConfig(FromCheckpoint):
     mask: str = setting("", "inpaint: a picture of the same size, white where something new is to be drawn, black where the picture stays.", label="Mask", group="Task")  # fmt: skip
     strength: float = setting(0.5, "vary: how much noise to begin with, as a share of the process. Little keeps the picture, 1 keeps nothing.", label="Strength", low=0.0, high=1.0, group="Task")  # fmt: skip
     resample: int = setting(5, "inpaint: how often each stretch of steps is gone through, so that the new part comes to fit the old (RePaint).", label="Resampling", low=1, high=100, group="Task")  # fmt: skip
-    jump: int = setting(5, "inpaint: denoising steps of such a stretch.", label="Stretch", low=1, high=1000, unit="steps", group="Task")  # fmt: skip
+    jump: int = setting(1, "inpaint: denoising steps of such a stretch.", label="Stretch", low=1, high=1000, unit="steps", group="Task")  # fmt: skip
     precision: str = setting("auto", "Numbers the network computes with: fp32 is exact; bf16 is faster where the processor has it, and differs by a shade. auto: bf16 there, else fp32.", label="Precision", choices=("auto", "fp32", "bf16"))  # fmt: skip
 
 

@@ -45,6 +45,7 @@ from ddpm.unet import UNet, build
 PREVIEW_INTERVAL = 0.7  # seconds between two looks at pictures in the making
 PREVIEW_IMAGES = 64
 GRID_IMAGES = 256
+ROUNDING = 1e-6  # what is kept of a given picture must not fall below its level, as pixels are rounded down
 
 
 class Drawn(NamedTuple):
@@ -102,7 +103,8 @@ def steps_of(
         x = noise.start((model.image_channels, model.image_size, model.image_size)).to(device)
         steps = sampler(denoise, x, schedule, to_zero=sample.denoise_to_zero, randn_like=noise)
         return _counted(steps) if sample.analytic_first_step else steps
-    pictures = torch.from_numpy(images.to_float(given.pictures.turn(numbers.start, numbers.stop))).to(device)
+    pixels = images.to_float(given.pictures.turn(numbers.start, numbers.stop))
+    pictures = torch.from_numpy(pixels).to(device) + ROUNDING
     match sample.task:
         case "vary":
             return edit.vary(sampler, denoise, pictures, schedule, to_zero=sample.denoise_to_zero, randn_like=noise)
