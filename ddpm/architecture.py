@@ -89,7 +89,7 @@ def parameters(config: ModelConfig) -> int:
     """Number of weights of the U-Net."""
     width, embed = config.num_channels, 4 * config.num_channels
     total = (width + 1) * embed + (embed + 1) * embed
-    total += config.num_classes * embed if config.class_cond else 0
+    total += config.label_slots * embed
     for layer in plan(config, config.in_channels).layers:
         match layer:
             case Conv(channels_in, channels):

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ddpm.config import DiffusionConfig
+from ddpm.guidance import Guidance
 from ddpm.schedules import Schedule
 
 Condition = Mapping[str, Tensor]  # what a network is told besides x_t and t: "y" [N] labels, "low_res" [N, C, h, w]
@@ -143,6 +144,25 @@ def interpret(
     return Prediction(in_range(x_start, dynamic) if clip else x_start, v)
 
 
+def guided(network: Network, x: Tensor, time: Tensor, condition: Condition, guidance: Guidance) -> Tensor:
+    """The network's output [N, C or 2C, H, W], with what it predicts moved along the way from no class to the class.
+
+    With and without a class in one batch, [2N].  Only the prediction is moved; a learned variance is that of the class
+    (Ho & Salimans 2022, Eq. 6, with w = scale - 1).
+    """
+    y = condition["y"]
+    null = torch.full_like(y, guidance.null)
+    if guidance.scale == 0:
+        return network(x, time, **{**condition, "y": null})
+    doubled = {name: torch.cat([value, value]) for name, value in condition.items()}
+    doubled["y"] = torch.cat([y, null])
+    cond, uncond = network(torch.cat([x, x]), torch.cat([time, time]), **doubled).chunk(2)
+    channels = x.shape[1]
+    start = uncond[:, :channels]
+    mean = start + guidance.scale * (cond[:, :channels] - start)
+    return torch.cat([mean, cond[:, channels:]], dim=1)
+
+
 def denoiser(
     network: Network,
     full: Schedule,
@@ -150,15 +170,22 @@ def denoiser(
     condition: Condition | None = None,
     clip: bool = True,
     dynamic: float = 0.0,
+    guidance: Guidance | None = None,
 ) -> Denoiser:
     """A network as a function from a noisy image to the clean one that it expects.
 
     `full` is the process with all T timesteps.  `condition` goes to the network with every call.
     `clip` keeps the clean image within [-1, 1], by dynamic thresholding where `dynamic` says so.
+    `guidance` moves what is predicted towards the class; all pictures of a call are at the same t then.
     """
+    told = condition or {}
 
     def denoise(x: Tensor, t: Tensor) -> Prediction:
-        output = network(x, network_time(config, full.T, t), **(condition or {}))
+        time = network_time(config, full.T, t)
+        if guidance and guidance.at(float(t[0])):
+            output = guided(network, x, time, told, guidance)
+        else:
+            output = network(x, time, **told)
         return interpret(output, x, t, full, config, clip, dynamic)
 
     return denoise

@@ -19,6 +19,7 @@ from ddpm import (
     diffusion,
     edit,
     files,
+    guidance,
     images,
     low_res,
     parallel,
@@ -93,7 +94,8 @@ def steps_of(
 ) -> Iterator[SampleStep]:
     """Draw one batch, the pictures of these numbers, a network call at a time."""
     full, schedule = process(config, sample)
-    denoise = diffusion.denoiser(network, full, config.diffusion, condition, sample.clip_denoised, sample.dynamic_threshold)  # fmt: skip
+    guided = guidance.of(config, sample)
+    denoise = diffusion.denoiser(network, full, config.diffusion, condition, sample.clip_denoised, sample.dynamic_threshold, guided)  # fmt: skip
     if sample.analytic_first_step:
         denoise = samplers.first_step_spared(denoise, schedule)
     noise = noise_of(sample, numbers)

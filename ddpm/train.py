@@ -79,7 +79,7 @@ class Trainer:
         self.step = 0
 
     def draw(self) -> Batch:
-        """The next pictures, and their timesteps and noise; drawn for the whole batch, however it is split."""
+        """The next pictures, their timesteps and noise, and whose class is hidden; drawn for the whole batch, however it is split."""
         count = self.config.train.batch_size
         whole, own = count * parallel.size(), slice(count * parallel.rank(), count * (parallel.rank() + 1))
         pixels, labels = self.stream.next(whole, own)
@@ -87,8 +87,12 @@ class Trainer:
         t, weight = self.timesteps.draw(whole, self.rng)
         noise = torch.randn((whole, *x_start.shape[1:]), generator=self.rng)[own]
         t, weight = t[own], None if weight is None else weight[own]
-        y = torch.from_numpy(labels) if self.config.model.class_cond and labels is not None else None
-        small = self.config.model.small_size
+        model = self.config.model
+        y = torch.from_numpy(labels) if model.class_cond and labels is not None else None
+        if y is not None and model.cond_drop_prob:
+            hidden = torch.rand(whole, generator=self.rng)[own] < model.cond_drop_prob
+            y = y.masked_fill(hidden, model.num_classes)  # the label of no class (Ho & Salimans 2022, Algorithm 1)
+        small = model.small_size
         low_res = F.interpolate(x_start, (small, small), mode="area") if small else None
         batch = Batch(x_start, t, noise, y, low_res, weight)
         return Batch(*(None if part is None else part.to(self.device) for part in batch))  # type: ignore[arg-type]

@@ -125,7 +125,7 @@ class UNet(nn.Module):
         plan = architecture.plan(config, config.in_channels)
         self.time_embed = nn.Sequential(nn.Linear(width, embed), nn.SiLU(), nn.Linear(embed, embed))
         if config.class_cond:
-            self.label_emb = nn.Embedding(config.num_classes, embed)
+            self.label_emb = nn.Embedding(config.label_slots, embed)
         self.input_blocks = nn.ModuleList(self._block(layers) for layers in plan.inputs)
         self.middle_block = self._block(plan.middle)
         self.output_blocks = nn.ModuleList(self._block(layers) for layers in plan.outputs)

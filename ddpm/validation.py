@@ -59,6 +59,8 @@ def limit_problems(section: Any) -> Iterator[Problem]:
 
 def _model_problems(config: Config) -> Iterator[Problem]:
     model = config.model
+    if model.class_cond and model.cond_drop_prob == 1:
+        yield Problem("cond_drop_prob", "cond_drop_prob is 1, so every class would be hidden and none learnt: use 0.1, or set class_cond to False.")  # fmt: skip
     halvings = len(model.multipliers) - 1
     if model.image_size % 2**halvings:
         fits = ", ".join(str(n) for n in _nearby_sizes(model.image_size, 2**halvings))

@@ -24,7 +24,7 @@ LAYERS = """
     errors words solvers
     files schedules fields parallel
     config images metrics jobs
-    validation classes spacing
+    validation classes spacing guidance
     architecture deduce presets runs shapes diffusion ema prepare logs
     precision sources unet losses samplers resample checkpoint process export foreign
     data download lsun imagenet64
@@ -41,7 +41,7 @@ LAYERS = """
 LEVEL = {name: level for level, line in enumerate(LAYERS.split("\n")) for name in line.split()}
 
 # Who only watches must not wait for torch.
-WITHOUT_TORCH = ["errors", "words", "solvers", "files", "schedules", "fields", "config", "validation", "classes", "images", "metrics", "jobs", "architecture", "deduce", "foreign", "presets", "runs", "shapes", "sources", "prepare", "data", "download", "cifar10", "lsun", "imagenet64", "low_res", "given", "spacing", "process", "export", "cli"]  # fmt: skip
+WITHOUT_TORCH = ["errors", "words", "solvers", "files", "schedules", "fields", "config", "validation", "classes", "images", "metrics", "jobs", "architecture", "deduce", "foreign", "presets", "runs", "shapes", "sources", "prepare", "data", "download", "cifar10", "lsun", "imagenet64", "low_res", "given", "spacing", "guidance", "process", "export", "cli"]  # fmt: skip
 
 MOST_LINES = 450
 

@@ -1,0 +1,309 @@
+"""Classifier-free guidance: its algebra on a network whose outputs are known, and that training hides classes."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from ddpm import config as configs
+from ddpm import data, diffusion, guidance, schedules, unet, validation
+from ddpm.config import Config, DiffusionConfig, SampleConfig
+from ddpm.data import Dataset
+from ddpm.errors import UserError
+from ddpm.guidance import Guidance
+from ddpm.sample import draw, steps_of
+from ddpm.train import Trainer
+
+FULL = schedules.named("cosine", 20)
+NULL = 3
+OUTPUTS = torch.tensor([0.5, -0.25, 0.125, 0.0625])  # of the labels 0, 1, 2 and none
+VARIANCES = torch.tensor([0.1, 0.2, 0.3, -0.9])
+
+
+class Fake:
+    """A network whose output says which label it was told; it remembers its calls."""
+
+    def __init__(self, learn_sigma: bool = False):
+        self.learn_sigma = learn_sigma
+        self.calls: list[dict[str, Tensor]] = []
+
+    def __call__(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
+        self.calls.append({"x": x, "t": t, **condition})
+        mean = OUTPUTS[condition["y"]].reshape(-1, 1, 1, 1).expand_as(x)
+        v = VARIANCES[condition["y"]].reshape(-1, 1, 1, 1).expand_as(x)
+        return torch.cat([mean, v], dim=1) if self.learn_sigma else mean
+
+
+Y = torch.tensor([0, 2])
+X = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+
+
+def asked(network: Fake, scale: float, t: float = 10, low: int = 0, high: int = 19, **settings: Any) -> diffusion.Prediction:  # fmt: skip
+    """What a guided denoiser says about X at timestep t."""
+    config = DiffusionConfig(diffusion_steps=20, noise_schedule="cosine", **settings)
+    wanted = Guidance(scale, low, high, NULL)
+    denoise = diffusion.denoiser(network, FULL, config, {"y": Y}, clip=False, guidance=wanted)
+    kind = torch.int64 if t == int(t) else torch.float64
+    return denoise(X, torch.full((2,), t, dtype=kind))
+
+
+def as_images(values: Tensor) -> Tensor:
+    return values.reshape(-1, 1, 1, 1).expand_as(X)
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.5, 1.0, 2.0, 7.5])
+@pytest.mark.parametrize("predicted", ["eps", "x_start", "xprev"])
+def test_what_is_predicted_moves_from_no_class_to_the_class_and_beyond(predicted: str, scale: float) -> None:
+    settings = {} if predicted == "eps" else {f"predict_{predicted.replace('x_start', 'xstart')}": True}
+    mean = as_images(OUTPUTS[NULL] + scale * (OUTPUTS[Y] - OUTPUTS[NULL]))
+    t = torch.full((2,), 10)
+    match predicted:
+        case "eps":
+            expected = diffusion.x_start_from_eps(FULL, X, t, mean)
+        case "x_start":
+            expected = mean
+        case _:
+            a, b = FULL.posterior_mean_coef1[10], FULL.posterior_mean_coef2[10]
+            expected = (mean - b * X) / a
+    torch.testing.assert_close(asked(Fake(), scale, **settings).x_start, expected.float(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("scale", [0.5, 1.0, 2.0])
+def test_a_learned_variance_is_that_of_the_class(scale: float) -> None:
+    predicted = asked(Fake(learn_sigma=True), scale)
+    assert predicted.v is not None
+    assert torch.equal(predicted.v, as_images(VARIANCES[Y]))
+    mean = as_images(OUTPUTS[NULL] + scale * (OUTPUTS[Y] - OUTPUTS[NULL]))
+    expected = diffusion.x_start_from_eps(FULL, X, torch.full((2,), 10), mean)
+    torch.testing.assert_close(predicted.x_start, expected)
+
+
+def test_it_is_guided_before_it_is_clipped() -> None:
+    """Clipped first, the two would be 0.5 and 0.0625 as they are; guided first, 6.6 and 0.7 become 1 and 0.7."""
+    config = DiffusionConfig(diffusion_steps=20, predict_xstart=True)
+    guided = Guidance(15.0, 0, 19, NULL)
+    found = diffusion.denoiser(Fake(), FULL, config, {"y": Y}, guidance=guided)(X, torch.full((2,), 10)).x_start
+    assert torch.equal(found, as_images(torch.tensor([1.0, 0.0625 + 15 * 0.0625])))
+
+
+def test_both_branches_go_through_the_network_at_once() -> None:
+    network = Fake()
+    asked(network, 2.0)
+    (call,) = network.calls
+    assert torch.equal(call["x"], torch.cat([X, X]))
+    assert call["y"].tolist() == [0, 2, NULL, NULL]
+    assert torch.equal(call["t"], torch.full((4,), 500.0))  # 10 of 20, as of 1000
+
+
+@pytest.mark.parametrize(
+    ("scale", "t", "labels"),
+    [
+        (2.0, 5, [0, 2, 3, 3]), (2.0, 12, [0, 2, 3, 3]), (2.0, 5.25, [0, 2, 3, 3]),  # within 5-12
+        (2.0, 12 + 1e-9, [0, 2, 3, 3]), (2.0, 5 - 1e-9, [0, 2, 3, 3]),  # but for rounding
+        (2.0, 4, [0, 2]), (2.0, 13, [0, 2]), (2.0, 4.75, [0, 2]), (2.0, 12.01, [0, 2]),
+        (1.0, 8, [0, 2]),
+        (0.0, 8, [3, 3]), (0.0, 4, [0, 2]),
+    ],
+)  # fmt: skip
+def test_only_what_is_needed_is_asked(scale: float, t: float, labels: list[int]) -> None:
+    network = Fake()
+    asked(network, scale, t, low=5, high=12)
+    assert [call["y"].tolist() for call in network.calls] == [labels]
+
+
+def test_outside_the_interval_the_model_is_asked_as_it_is() -> None:
+    plain = asked(Fake(), 1.0)
+    assert torch.equal(asked(Fake(), 4.0, t=10, low=11).x_start, plain.x_start)
+    assert not torch.equal(asked(Fake(), 4.0, t=10, low=10).x_start, plain.x_start)
+
+
+def test_small_pictures_are_doubled_too() -> None:
+    network, small = Fake(), torch.rand(2, 3, 2, 2)
+    told = {"y": Y, "low_res": small}
+    wanted = Guidance(3.0, 0, 19, NULL)
+    diffusion.denoiser(network, FULL, DiffusionConfig(diffusion_steps=20), told, guidance=wanted)(X, torch.tensor([7, 7]))  # fmt: skip
+    assert torch.equal(network.calls[0]["low_res"], torch.cat([small, small]))
+
+
+@pytest.fixture
+def config(tiny: Config) -> Config:
+    """A model with three classes that are hidden now and then."""
+    return configs.replace(tiny, dict(class_cond=True, num_classes=3, cond_drop_prob=0.1, class_names=("a", "b", "c")))
+
+
+def test_the_settings_say_how(config: Config) -> None:
+    assert guidance.of(config, SampleConfig()) is None
+    assert guidance.of(config, SampleConfig(guidance_interval="3-9")) is None
+    assert guidance.of(config, SampleConfig(guidance_scale=2.5)) == Guidance(2.5, 0, 19, 3)
+    assert guidance.of(config, SampleConfig(guidance_scale=0.0, guidance_interval=" 3 - 9 ")) == Guidance(0.0, 3, 9, 3)
+    assert guidance.of(config, SampleConfig(guidance_scale=2.0, guidance_interval="19-19")) == Guidance(2.0, 19, 19, 3)
+
+
+@pytest.mark.parametrize(
+    ("model", "wanted", "sentence"),
+    [
+        (dict(class_cond=False), dict(guidance_scale=2.0), "guidance_scale is 2, and this model has no classes"),
+        (dict(cond_drop_prob=0.0), dict(guidance_scale=0.5), "guidance_scale is 0.5, and this model has never drawn without a class.*--cond_drop_prob 0.1"),
+        ({}, dict(guidance_interval="5"), "guidance_interval '5' is not two timesteps .* such as 0-19"),
+        ({}, dict(guidance_interval="-5-9"), "guidance_interval '-5-9' is not two timesteps"),
+        ({}, dict(guidance_interval="a-b", guidance_scale=2.0), "guidance_interval 'a-b' is not two timesteps"),
+        ({}, dict(guidance_interval="9-5", guidance_scale=2.0), "guidance_interval 9-5 runs backwards: write 5-9"),
+        ({}, dict(guidance_interval="5-20", guidance_scale=2.0), "guidance_interval 5-20 goes beyond .* between 0 and 19"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_guided_says_why(config: Config, model: dict, wanted: dict, sentence: str) -> None:
+    with pytest.raises(UserError, match=f"^{sentence}"):
+        guidance.of(configs.replace(config, model), SampleConfig(**wanted))
+
+
+def test_drawing_asks_for_guidance_where_it_is_wanted(config: Config) -> None:
+    wanted = SampleConfig(num_samples=2, sampler="ddim", steps=20, guidance_scale=2.0, guidance_interval="5-9", precision="fp32")  # fmt: skip
+    network = Fake()
+    list(steps_of(network, config, wanted, range(2), {"y": Y}))
+    assert [len(call["x"]) for call in network.calls] == [2] * 10 + [4] * 5 + [2] * 5
+    with pytest.raises(UserError, match="guidance_scale is 2, and"):
+        next(draw(network, configs.replace(config, dict(cond_drop_prob=0.0)), wanted))
+
+
+def test_a_batch_never_changes_a_guided_picture(config: Config) -> None:
+    torch.manual_seed(0)
+    network = unet.build(config.model).eval()
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    wanted = SampleConfig(num_samples=3, steps=3, guidance_scale=3.0, precision="fp32")
+    sizes = (dataclasses.replace(wanted, batch_size=size) for size in (3, 1))
+    one, other = (torch.cat([d.step.x for d in draw(network, config, size) if d.finished]) for size in sizes)
+    torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+# Training
+
+
+@pytest.fixture
+def shapes(tiny: Config) -> Dataset:
+    return data.open_dataset(tiny.data, tiny.model)
+
+
+def hiding(config: Config, **settings: Any) -> Config:
+    return data.resolve(configs.replace(config, dict(class_cond=True, **settings)))
+
+
+def test_the_last_row_of_the_labels_is_none(tiny: Config) -> None:
+    from ddpm.architecture import parameters
+
+    plain, hidden = hiding(tiny).model, hiding(tiny, cond_drop_prob=0.1).model
+    assert hidden.num_classes == plain.num_classes == 8
+    network = unet.build(hidden)
+    assert network.label_emb.weight.shape == (9, 128)
+    assert parameters(hidden) == parameters(plain) + 128 == sum(p.numel() for p in network.parameters())
+    assert "label_emb.weight" not in unet.build(configs.replace(tiny, dict(cond_drop_prob=0.1)).model).state_dict()
+
+
+def test_as_many_classes_are_hidden_as_asked_for(tiny: Config, shapes: Dataset) -> None:
+    hidden, plain = (Trainer(hiding(tiny, batch_size=250, cond_drop_prob=p), shapes) for p in (0.3, 0.0))
+    found = []
+    for _ in range(40):
+        batch, whole = hidden.draw(), plain.draw()
+        assert batch.y is not None
+        assert whole.y is not None
+        gone = batch.y == 8
+        assert torch.equal(batch.y[~gone], whole.y[~gone]), "the others keep their class"
+        found.append(gone)
+    count = torch.cat(found).double()
+    assert abs(float(count.mean()) - 0.3) < 4 * (0.3 * 0.7 / len(count)) ** 0.5
+    by_place = torch.stack(found).double().mean(dim=0)
+    assert 0 < float(by_place.min()) < float(by_place.max()) < 1, "every place in the batch is hidden now and then"
+
+
+def test_nothing_else_is_drawn_where_no_class_is_hidden(tiny: Config, shapes: Dataset) -> None:
+    """Noise and timesteps of the first step are those of a training that hides nothing."""
+    one, other = (Trainer(hiding(tiny, cond_drop_prob=p), shapes).draw() for p in (0.0, 0.5))
+    assert torch.equal(one.noise, other.noise)
+    assert torch.equal(one.t, other.t)
+    trainer = Trainer(hiding(tiny), shapes)
+    rng = torch.Generator().manual_seed(0)
+    for _ in range(3):
+        trainer.draw()
+        torch.randint(0, 20, (4,), generator=rng), torch.randn(4, 3, 8, 8, generator=rng)
+    assert torch.equal(trainer.rng.get_state(), rng.get_state())
+
+
+def test_resuming_hides_the_same_classes(tiny: Config, shapes: Dataset) -> None:
+    config = hiding(tiny, cond_drop_prob=0.5, dropout=0.2, batch_size=6, microbatch=4)
+    straight = Trainer(config, shapes)
+    list(straight.steps(8))
+    first = Trainer(config, shapes)
+    list(first.steps(4))
+    saved = ({k: {n: t.clone() for n, t in w.items()} for k, w in first.weights().items()}, first.optimizer.state_dict(), first.state())  # fmt: skip
+    second = Trainer(config, shapes)
+    second.load(*saved)
+    list(second.steps(8))
+    for name, tensor in straight.model.state_dict().items():
+        assert torch.equal(tensor, second.model.state_dict()[name]), name
+    assert torch.equal(straight.draw().y, second.draw().y)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("microbatch", [1, 4])
+def test_microbatches_hide_the_same_classes(tiny: Config, shapes: Dataset, microbatch: int) -> None:
+    whole, split = (Trainer(hiding(tiny, cond_drop_prob=0.5, batch_size=6, microbatch=m), shapes) for m in (-1, microbatch))  # fmt: skip
+    one, other = whole.draw(), split.draw()
+    assert one.y is not None
+    assert other.y is not None
+    assert one.y.tolist() == other.y.tolist()
+    assert 8 in one.y.tolist()
+    assert split.update(other).grad_norm == pytest.approx(whole.update(one).grad_norm, rel=1e-5)
+
+
+def test_processes_hide_what_one_would(tiny: Config, shapes: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ddpm import parallel
+
+    config = hiding(tiny, cond_drop_prob=0.5, batch_size=6)
+    together = Trainer(config, shapes).draw().y
+    parts = []
+    for rank in (0, 1):
+        trainer = Trainer(configs.replace(config, dict(batch_size=3)), shapes)
+        with monkeypatch.context() as patch:
+            patch.setattr(parallel, "size", lambda: 2)
+            patch.setattr(parallel, "rank", lambda rank=rank: rank)
+            parts.append(trainer.draw().y)
+    assert torch.equal(torch.cat(parts), together)  # type: ignore[arg-type]
+
+
+def test_hiding_every_class_is_refused(tiny: Config) -> None:
+    def found(**settings: Any) -> list[str]:
+        return [p.sentence for p in validation.problems(configs.replace(tiny, settings)) if p.name == "cond_drop_prob"]
+
+    assert found(class_cond=True, cond_drop_prob=1.0) == ["cond_drop_prob is 1, so every class would be hidden and none learnt: use 0.1, or set class_cond to False."]  # fmt: skip
+    assert not found(class_cond=True, cond_drop_prob=0.99)
+    assert not found(cond_drop_prob=1.0)
+    assert "cond_drop_prob" in configs.unused(tiny)
+    assert "cond_drop_prob" not in configs.unused(configs.replace(tiny, dict(class_cond=True)))
+
+
+def test_guidance_goes_further_towards_the_class(tiny: Config) -> None:
+    """Two classes of noisy greys, dark and light, that overlap: guided, the dark get darker and the light lighter."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(400) % 2
+    greys = rng.normal(np.where(labels, 148, 108), 40).clip(0, 255).astype(np.uint8)
+    pixels = np.broadcast_to(greys[:, None, None, None], (400, 4, 4, 3)).copy()
+    dataset = Dataset(pixels, labels.astype(np.int64), ("dark", "light"), ())
+    config = configs.replace(
+        tiny,
+        dict(image_size=4, class_cond=True, num_classes=2, class_names=("dark", "light"), cond_drop_prob=0.2,
+             predict_xstart=True, batch_size=64, lr=2e-3, ema_rate="0.99"),
+    )  # fmt: skip
+    trainer = Trainer(config, dataset)
+    list(trainer.steps(250))
+    network = trainer.network()
+    apart = {}
+    for scale in (0.0, 1.0, 3.0):
+        wanted = SampleConfig(num_samples=64, batch_size=64, sampler="ddim", steps=10, guidance_scale=scale, precision="fp32")  # fmt: skip
+        *_, last = draw(network, config, wanted)
+        found = last.step.x.mean(dim=(1, 2, 3))
+        apart[scale] = float(found[1::2].mean() - found[0::2].mean())
+    assert 0.15 < apart[1.0] < 0.6  # 40 of 127.5 shades are 0.31
+    assert abs(apart[0.0]) < 0.1
+    assert apart[3.0] > apart[1.0] + 0.15
