@@ -33,7 +33,7 @@ LAYERS = """
     recognise
     adopt hand_back
     train sample
-    session measure evaluate
+    drawing session measure evaluate
     commands
     cli
     __main__

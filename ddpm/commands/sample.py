@@ -20,9 +20,9 @@ def _sample(options: argparse.Namespace) -> None:
     folder = shared.result_folder(options.out, source, "samples")
     with shared.working_in(folder) as worker:
         worker.beat(message="Loading the network")
-        from ddpm import sample
+        from ddpm import drawing
 
-        sample.draw_source(folder, worker, source, settings, flags, options.base, options.probe)
+        drawing.draw_source(folder, worker, source, settings, flags, options.base, options.probe)
     if together.is_main():
         shared.hand_over(options.out, folder)
         print(folder)
