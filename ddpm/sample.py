@@ -18,6 +18,7 @@ from ddpm import (
     files,
     images,
     low_res,
+    memory,
     parallel,
     precision,
     probe,
@@ -46,6 +47,7 @@ class Drawn(NamedTuple):
     done: int  # denoising steps done, over all batches
     total: int
     step: SampleStep  # of this batch
+    noise: Tensor | None = None  # task invert, of a finished batch: what was found, [N, C, H, W]
 
     @property
     def finished(self) -> bool:
@@ -149,9 +151,11 @@ def draw(
     device: torch.device | str = "cpu",
     small: LowRes | None = None,
     given: Given | None = None,
+    first: int = 0,
 ) -> Iterator[Drawn]:
     """Draw `num_samples` pictures, batch by batch.  Picture k depends on seed + k alone, not on the batches.
 
+    It begins with the batch that holds picture `first`.  A batch_size of 0 is as many as `memory.drawn_at_once` says.
     Several processes take the batches in turn, as many at a time as there are processes.  All yield equally often,
     and all finished batches; of those in the making, their own.  A super-resolution model enlarges the pictures
     `small` in turn, and a task that begins with pictures takes those `given`; without, they are what `sample` names.
@@ -163,22 +167,26 @@ def draw(
     labels = labels_for(config, sample, given.pictures if given else small)
     network = precision.mixed(network, precision.for_sampling(sample, torch.device(device)))
     calls = spacing.calls(config, sample)
-    starts = range(0, sample.num_samples, sample.batch_size)
+    size = sample.batch_size or parallel.told(memory.drawn_at_once(config, sample))
+    starts = range(first - first % size, sample.num_samples, size)
     total = len(starts) * calls
-    for first in range(0, len(starts), parallel.size()):
-        now = starts[first : first + parallel.size()]
+    for before in range(0, len(starts), parallel.size()):
+        now = starts[before : before + parallel.size()]
         start = now[min(parallel.rank(), len(now) - 1)]  # with nothing left of its own, it draws the last one too
-        numbers = range(start, min(start + sample.batch_size, sample.num_samples))
+        noise: Tensor | None = None
+        numbers = range(start, min(start + size, sample.num_samples))
         condition = {} if labels is None else {"y": torch.from_numpy(labels[numbers.start : numbers.stop]).to(device)}
         if small is not None:
             low = images.to_float(small.turn(numbers.start, numbers.stop))
             condition["low_res"] = torch.from_numpy(low).to(device)
         for step in steps_of(network, config, sample, numbers, condition, device, given):
+            if sample.task == "invert" and 2 * step.done == calls:
+                noise = step.x.cpu()
             if step.done < calls:
-                yield Drawn(start, first * calls + step.done * len(now), total, step)
-        x, x_start = step.x.cpu(), step.x_start.cpu()
-        for place, (start, whole) in enumerate(zip(now, parallel.gathered((x, x_start)), strict=False), start=1):
-            yield Drawn(start, (first + place) * calls, total, SampleStep(calls, calls, *whole, step.t))
+                yield Drawn(start, before * calls + step.done * len(now), total, step)
+        whole = parallel.gathered((step.x.cpu(), step.x_start.cpu(), noise))
+        for place, (start, (x, x_start, found)) in enumerate(zip(now, whole, strict=False), start=1):
+            yield Drawn(start, (before + place) * calls, total, SampleStep(calls, calls, x, x_start, step.t), found)
 
 
 def pictures(network: diffusion.Network, config: Config, sample: SampleConfig, device: torch.device | str = "cpu", small: LowRes | None = None) -> np.ndarray:  # fmt: skip
