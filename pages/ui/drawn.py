@@ -53,9 +53,8 @@ def _picture(job: SampleJob, was_active: bool, names: list[str]) -> None:
         elif status and status.message:
             st.caption(forms.plain(status.message))
         if job.pairs.exists():
-            st.caption(
-                "In each pair, left the small picture, enlarged square by square, and right what was drawn from it."
-            )
+            left = "the given picture" if job.given.is_dir() else "the small picture, enlarged square by square,"
+            st.caption(f"In each pair, left {left} and right what was drawn from it.")
         return
     done, total = (status.step, status.total_steps) if status else (0, 0)
     work.progress(job, status, f"{done:,} of {total:,} denoising steps")
@@ -161,6 +160,8 @@ def estimate(run: Run, config: Config, sample: SampleConfig, steps: int) -> floa
     for job in run.sample_jobs()[:20]:
         status, before = job.status(), settings_of(job)
         if status and before and status.state == "finished" and status.steps_per_second:
-            together = min(before.batch_size, before.num_samples)
+            together = min(
+                job.settings.get("drawn_at_once") or before.batch_size or before.num_samples, before.num_samples
+            )
             return steps * sample.num_samples / (status.steps_per_second * together)
     return None

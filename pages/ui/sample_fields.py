@@ -14,7 +14,7 @@ from ddpm.validation import Problem
 from pages.ui import checkpoint_fields, forms, super_res
 
 FORM = "sample"
-FIRST = SampleConfig(num_samples=16, use_ddim=True)
+FIRST = SampleConfig(num_samples=16, batch_size=0, use_ddim=True)
 FIRST_STEPS = 50
 STEP_COUNTS = (1, 2, 5, 10, 15, 20, 25, 50, 75, 100, 150, 200, 250, 500, 1000, 2000, 4000)
 VARIANCES = {"as in training": None, "small (the posterior's)": True, "large (beta)": False}
