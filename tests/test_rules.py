@@ -25,15 +25,17 @@ LAYERS = """
     files schedules fields parallel
     config images metrics jobs
     validation classes spacing
+    cells
     architecture deduce presets runs shapes diffusion ema prepare logs
     precision sources unet losses samplers resample checkpoint process export foreign
     data download lsun imagenet64
     cifar10 low_res probe edit
     given
+    sheet
     recognise
     adopt hand_back
     train sample
-    session measure evaluate
+    session measure evaluate frontier
     commands
     cli
     __main__
@@ -41,7 +43,7 @@ LAYERS = """
 LEVEL = {name: level for level, line in enumerate(LAYERS.split("\n")) for name in line.split()}
 
 # Who only watches must not wait for torch.
-WITHOUT_TORCH = ["errors", "words", "solvers", "files", "schedules", "fields", "config", "validation", "classes", "images", "metrics", "jobs", "architecture", "deduce", "foreign", "presets", "runs", "shapes", "sources", "prepare", "data", "download", "cifar10", "lsun", "imagenet64", "low_res", "given", "spacing", "process", "export", "cli"]  # fmt: skip
+WITHOUT_TORCH = ["errors", "words", "solvers", "files", "schedules", "fields", "config", "validation", "classes", "images", "metrics", "jobs", "architecture", "deduce", "foreign", "presets", "runs", "shapes", "sources", "prepare", "data", "download", "cifar10", "lsun", "imagenet64", "low_res", "given", "spacing", "cells", "sheet", "process", "export", "cli"]  # fmt: skip
 
 MOST_LINES = 450
 
@@ -227,7 +229,7 @@ def test_settings_are_said_once() -> None:
     """Neither the definition of a flag nor a help text stands anywhere but in config.py."""
     known = [
         s
-        for cls in (*configs.SECTIONS.values(), configs.SampleConfig, configs.EvalConfig)
+        for cls in (*configs.SECTIONS.values(), configs.SampleConfig, configs.EvalConfig, configs.FrontierConfig)
         for s in configs.settings(cls)
     ]
     for path in [*PACKAGE.values(), *COMMANDS, *PAGES]:
