@@ -35,6 +35,11 @@ class Way(NamedTuple):
         return ", ".join(part for part in parts if part)
 
 
+CONVERGED, CHECK = Way("unipc-3", "logsnr"), Way("dpm++3m", "logsnr")
+CONVERGED_CALLS = 200
+"""What the converged pictures are drawn with, and by what they are checked."""
+
+
 class Cell(NamedTuple):
     """What came of a way of drawing with so many calls."""
 
@@ -136,6 +141,16 @@ def places(config: Config, settings: FrontierConfig) -> tuple[list[Place], list[
     if not found:
         raise UserError(f"None of these samplers can draw with so many calls: {left[0].why}")
     return found, left
+
+
+def clips(found: Iterable[Place]) -> list[bool]:
+    """Of which equations there are converged pictures to be drawn: those of clipped predictions, the others, or both."""
+    return sorted({p.sample.clip_denoised for p in found if not is_random(p.sample)}, reverse=True)
+
+
+def total_calls(found: Sequence[Place], settings: FrontierConfig) -> int:
+    """Network calls that a picture takes in all."""
+    return 2 * CONVERGED_CALLS * len(clips(found)) + settings.repeats * sum(place.calls for place in found)
 
 
 # --- tables

@@ -31,9 +31,6 @@ from ddpm.runs import FrontierJob, Run
 from ddpm.sheet import SHOWN, Sheet
 
 KEEP_INTERVAL = 1.0  # seconds between two looks at what there is so far
-CONVERGED = Way("dpm++3m", "logsnr")
-CHECK = Way("unipc-3", "logsnr")
-CONVERGED_CALLS = 200
 LEVELS = 127.5  # of 0 .. 255 in 1 of x
 
 
@@ -78,20 +75,19 @@ def measure(network: Network, config: Config, settings: FrontierConfig, device: 
     for the time alone.  All in fp32, so that rounding is no distance.  Raises UserError where no cell is possible.
     """
     found, _ = cells.places(config, settings)
-    batches = -(-settings.num_samples // settings.batch_size)
-    clips = sorted({p.sample.clip_denoised for p in found if not cells.is_random(p.sample)}, reverse=True)
-    total = batches * (2 * CONVERGED_CALLS * len(clips) + settings.repeats * sum(p.calls for p in found))
+    clips = cells.clips(found)
+    total = -(-settings.num_samples // settings.batch_size) * cells.total_calls(found, settings)
     small = low_res.read(config, found[0].sample)
     drawing = _Drawing(network, config, device, small, total)
     converged: dict[bool, Converged] = {}
     for clip in clips:
         both = []
-        for way in (CONVERGED, CHECK):
+        for way in (cells.CONVERGED, cells.CHECK):
             wanted = dataclasses.replace(settings, clip_denoised=clip)
-            usual = cells.sample_of(config, wanted, way, CONVERGED_CALLS)
+            usual = cells.sample_of(config, wanted, way, cells.CONVERGED_CALLS)
             yield from drawing.through(usual)
             both.append(drawing.pictures)
-        converged[clip] = Converged(clip, both[0], CONVERGED_CALLS, distance(*both))
+        converged[clip] = Converged(clip, both[0], cells.CONVERGED_CALLS, distance(*both))
         yield Measured(drawing.done, total, converged=converged[clip])
     drawing.times.clear()
     if not clips:  # nothing has warmed up yet
@@ -281,7 +277,7 @@ class _Kept:
             return
         result = {
             "rows": [cell._asdict() for cell in self.cells.values()],
-            "converged": [{**c._asdict(), "pictures": len(c.pictures), "solver": CONVERGED.solver, "spacing": CONVERGED.spacing, "check": CHECK.solver} for c in self._converged],
+            "converged": [{**c._asdict(), "pictures": len(c.pictures), "solver": cells.CONVERGED.solver, "spacing": cells.CONVERGED.spacing, "check": cells.CHECK.solver} for c in self._converged],
             "left_out": [{**out.way._asdict(), "asked": out.asked, "why": out.why} for out in self._left],
             "pace": self._pace._asdict() if self._pace else None,
             "ended": ended,

@@ -106,7 +106,7 @@ def test_a_record_a_network_call_counts_up_to_the_total(gaussian: Config) -> Non
         assert record.done - before in (0, 1)
         before = record.done
     assert record.last
-    assert before == record.total == 2 * (2 * frontier.CONVERGED_CALLS + 2 * (3 + 4 + 3 + 3 + 3 + 4))
+    assert before == record.total == 2 * (2 * cells.CONVERGED_CALLS + 2 * (3 + 4 + 3 + 3 + 3 + 4))
 
 
 def test_repeats_time_again_and_the_median_counts(gaussian: Config, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -265,7 +265,7 @@ def test_a_job_leaves_result_and_sheet(gaussian: Config, tmp_path: Path) -> None
 
 
 def test_stopping_keeps_the_rows_and_takes_one_call_at_most(gaussian: Config, tmp_path: Path) -> None:
-    after = 2 * frontier.CONVERGED_CALLS + 5 + 3
+    after = 2 * cells.CONVERGED_CALLS + 5 + 3
     job = compare(tmp_path / "job", gaussian, after, solvers="ddim,unipc-3", calls="5,10")
     assert job.state() == "stopped"
     status = job.status()
@@ -303,7 +303,7 @@ def trained(fake_run: Callable[..., Run], tiny: Config) -> Run:
 
 
 def test_the_command_prints_a_table_and_takes_it_home(trained: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
-    monkeypatch.setattr(frontier, "CONVERGED_CALLS", 20)
+    monkeypatch.setattr(cells, "CONVERGED_CALLS", 20)
     out, copy = tmp_path / "out", tmp_path / "copy.json"
     source = ["bench", "samplers", "--run", "small", "--runs_dir", str(trained.folder.parent)]
     told = ["--solvers", "ddim,heun", "--calls", "3,5", "--num_samples", "2", "--out", str(out), "--json", str(copy)]
