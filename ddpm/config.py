@@ -270,6 +270,22 @@ class LsunConfig:
     prefix: str = setting("bedroom", "What file names begin with: the class, as in bedroom_0000042.png.", label="Class")
 
 
+@dataclass(frozen=True)
+class FrontierConfig(FromCheckpoint):
+    """Which samplers to compare, with how many network calls."""
+
+    solvers: str = setting("", "Samplers to compare, by name with commas between. Empty: all.", label="Samplers", basic=True)  # fmt: skip
+    calls: str = setting("5,8,10,15,20,50", "Network calls a picture, with commas between.", label="Network calls", basic=True)  # fmt: skip
+    num_samples: int = setting(16, "Pictures to draw with each sampler, from the same noise.", label="Pictures", low=1, high=10000, basic=True)  # fmt: skip
+    spacing: str = setting("auto", "How the steps are spread over the noise: some of uniform, quadratic, logsnr, karras with commas between, or all of them (all). auto: what suits each sampler.", label="Spacings")  # fmt: skip
+    flips: str = setting("", "Settings to try the other way round too, with commas between: clip_denoised, analytic_first_step, denoise_to_zero, or all.", label="Also the other way")  # fmt: skip
+    classes: str = setting("", "Classes to draw, by name, number or range (0-9) with commas between. Empty: all in turn.", label="Classes", basic=True)  # fmt: skip
+    eta: float = setting(0.0, "Fresh noise in each DDIM step: 0 none, 1 as much as DDPM.", label="eta", low=0.0, high=1.0)  # fmt: skip
+    churn: float = setting(0.0, "Heun: how much noise is added and taken away again over all steps; 0 none, 40 is much.", label="Churn", low=0.0, high=1000.0)  # fmt: skip
+    batch_size: int = setting(16, "Pictures drawn at once, at most.", label="Batch size", low=1, high=4096)  # fmt: skip
+    repeats: int = setting(1, "How often each is timed; the median counts. A busy machine wants 3 or more.", label="Repeats", low=1, high=100)  # fmt: skip
+
+
 SECTIONS: dict[str, type] = {
     "model": ModelConfig,
     "diffusion": DiffusionConfig,

@@ -17,10 +17,10 @@ import psutil
 import ddpm
 from ddpm import config as configs
 from ddpm import files, runs
-from ddpm.config import Config, EvalConfig, FromCheckpoint, SampleConfig, TrainConfig
+from ddpm.config import Config, EvalConfig, FromCheckpoint, FrontierConfig, SampleConfig, TrainConfig
 from ddpm.errors import UserError
 from ddpm.jobs import ACTIVE, Job, Status, guard
-from ddpm.runs import EvaluationJob, Run, SampleJob
+from ddpm.runs import EvaluationJob, FrontierJob, Run, SampleJob
 
 _children: list[subprocess.Popen[bytes]] = []  # to be reaped: a finished child that nobody waits for stays a zombie
 
@@ -57,11 +57,18 @@ def start_evaluation(run: Run, evaluation: EvalConfig) -> EvaluationJob:
     return job
 
 
+def start_frontier(run: Run, frontier: FrontierConfig) -> FrontierJob:
+    """Compare samplers on a run in a process of its own, into a new folder of its frontiers."""
+    job = FrontierJob(run.new_frontier_folder())
+    _start_on(job, "bench samplers", run, frontier)
+    return job
+
+
 def _start_on(job: Job, command: str, run: Run, settings: FromCheckpoint) -> None:
     """Have a command work with a checkpoint of `run` in the job's folder."""
     _announce(job, 0)
     where = ["--run", run.name, "--runs_dir", str(run.folder.parent.absolute())]
-    _spawn(job, [command, *where, *configs.to_flags(settings), "--out", str(job.folder.absolute())])
+    _spawn(job, [*command.split(), *where, *configs.to_flags(settings), "--out", str(job.folder.absolute())])
 
 
 def measurement(config: Config) -> Job:

@@ -14,7 +14,7 @@ import numpy as np
 
 from ddpm import config as configs
 from ddpm import files, words
-from ddpm.config import Config, EvalConfig, SampleConfig
+from ddpm.config import Config, EvalConfig, FrontierConfig, SampleConfig
 from ddpm.errors import UserError
 from ddpm.jobs import ACTIVE, Job, Stopped, Worker, guard
 
@@ -172,6 +172,29 @@ class EvaluationJob(Job):
         return found
 
 
+class FrontierJob(Job):
+    """Samplers being compared on a checkpoint, or compared: runs/<name>/frontiers/<time>/."""
+
+    @cached_property
+    def config(self) -> FrontierConfig:
+        return configs.section_from_json(FrontierConfig, self.settings.get("frontier", {}))
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """settings.json: the settings, the checkpoint and the command that compares the same again."""
+        return files.read_json(self.folder / "settings.json") or {}
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """result.json: a row for each cell so far, after all that settings.json says; empty until there is one."""
+        return files.read_json(self.folder / "result.json") or {}
+
+    @property
+    def sheet(self) -> Path:
+        """The pictures: a row a sampler, a column a number of calls."""
+        return self.folder / "sheet.png"
+
+
 class Run(Job):
     """A training run: runs/<name>/."""
 
@@ -245,6 +268,15 @@ class Run(Job):
     def new_evaluation_folder(self) -> Path:
         """A folder name for what is measured now; nothing is made yet."""
         return timed(self.folder / "evaluations")
+
+    def frontier_jobs(self) -> list[FrontierJob]:
+        """The comparisons of samplers on this run, newest first."""
+        found = [FrontierJob(p.parent) for p in self.folder.glob("frontiers/*/status.json")]
+        return sorted(found, key=lambda job: job.name, reverse=True)
+
+    def new_frontier_folder(self) -> Path:
+        """A folder name for samplers compared now; nothing is made yet."""
+        return timed(self.folder / "frontiers")
 
 
 def check_resumable(job: SampleJob) -> None:

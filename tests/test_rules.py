@@ -25,15 +25,16 @@ LAYERS = """
     files schedules fields parallel
     config images metrics jobs arrays
     validation classes spacing guidance
+    cells
     architecture deduce presets runs shapes diffusion ema prepare logs
     memory precision sources unet losses samplers resample checkpoint process export foreign
     data download lsun imagenet64
     cifar10 low_res probe edit
-    given recipe
+    given recipe sheet
     recognise
     adopt hand_back
     train sample
-    drawing session measure evaluate
+    drawing session measure evaluate frontier
     commands
     cli
     __main__
@@ -41,7 +42,7 @@ LAYERS = """
 LEVEL = {name: level for level, line in enumerate(LAYERS.split("\n")) for name in line.split()}
 
 # Who only watches must not wait for torch.
-WITHOUT_TORCH = ["errors", "words", "solvers", "files", "schedules", "fields", "config", "validation", "classes", "images", "metrics", "jobs", "architecture", "deduce", "foreign", "presets", "runs", "shapes", "sources", "prepare", "data", "download", "cifar10", "lsun", "imagenet64", "low_res", "given", "spacing", "guidance", "process", "export", "cli", "arrays", "memory", "recipe"]  # fmt: skip
+WITHOUT_TORCH = ["errors", "words", "solvers", "files", "schedules", "fields", "config", "validation", "classes", "images", "metrics", "jobs", "architecture", "deduce", "foreign", "presets", "runs", "shapes", "sources", "prepare", "data", "download", "cifar10", "lsun", "imagenet64", "low_res", "given", "spacing", "guidance", "process", "export", "cli", "arrays", "memory", "recipe", "cells", "sheet"]  # fmt: skip
 
 MOST_LINES = 450
 
@@ -227,7 +228,7 @@ def test_settings_are_said_once() -> None:
     """Neither the definition of a flag nor a help text stands anywhere but in config.py."""
     known = [
         s
-        for cls in (*configs.SECTIONS.values(), configs.SampleConfig, configs.EvalConfig)
+        for cls in (*configs.SECTIONS.values(), configs.SampleConfig, configs.EvalConfig, configs.FrontierConfig)
         for s in configs.settings(cls)
     ]
     for path in [*PACKAGE.values(), *COMMANDS, *PAGES]:

@@ -3,6 +3,7 @@
 No colours here: a trace names its `palette` number and its `role`, the component dresses it in the page's theme.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ddpm import metrics
+from ddpm import cells, metrics
+from ddpm.cells import Cell
 
 Figure = dict[str, Any]
 
@@ -122,6 +124,46 @@ def terms(curves: Sequence[Curve], log: bool) -> Figure:
         layout[_axis_key(number)] = _y_axis(number, len(TERMS), look)
         layout["annotations"].append(_title(title, number, len(TERMS), look))
     return {"data": data, "layout": layout}
+
+
+SYMBOLS = {"uniform": "circle", "quadratic": "square", "logsnr": "diamond", "karras": "triangle-up"}
+
+
+def frontier(found: Sequence[Cell], tolerance: float, best: Cell | None) -> Figure:
+    """Distance to the converged pictures over seconds a picture, a line a way of drawing; `best` gets a star.
+
+    Those without a distance have no line.  A dashed line shows the tolerance.
+    """
+    data: list[dict[str, Any]] = []
+    told = "%{fullData.name}<br>%{customdata} calls: %{y:.3g} levels, %{x:.3g} s<extra></extra>"
+    known = {way: [c for c in by.values() if c.distance is not None] for way, by in cells.rows(found).items()}
+    for palette, (way, line) in enumerate((way, line) for way, line in known.items() if line):
+        label = way.label
+        x, y = np.array([c.seconds for c in line]), np.array([c.distance for c in line], dtype=float)
+        common = dict(type="scatter", palette=palette, legendgroup=label, hovertemplate=told, role="smooth")
+        data.append(dict(**common, mode="lines+markers", name=label, uid=label, x=numbers(x), y=numbers(drawable(y, True)), customdata=[c.calls for c in line], marker=dict(symbol=SYMBOLS[way.spacing], size=7)))  # fmt: skip
+        if best in line and best is not None and best.distance:
+            data.append(dict(**common, mode="markers", name=label, uid="best", x=[best.seconds], y=[best.distance], customdata=[best.calls], marker=dict(symbol="star", size=18), showlegend=False))  # fmt: skip
+    seconds = [c.seconds for c in found if c.distance is not None]
+    if seconds:
+        ends = [min(seconds), max(seconds)]
+        data.append(dict(type="scatter", mode="lines", role="limit", name="tolerance", uid="limit", x=ends, y=[tolerance] * 2, showlegend=False, hoverinfo="skip"))  # fmt: skip
+    layout = _layout(Axis(np.zeros(0), "seconds a picture"), Look(), 1)
+    layout |= dict(height=420, hovermode="closest")
+    layout["margin"]["b"] = 140
+    layout["legend"]["y"] = -60 / (420 - 170)
+    layout["xaxis"] |= dict(type="log", tickmode="array", tickvals=(ticks := _ticks(seconds)), ticktext=[f"{t:g}" for t in ticks])  # fmt: skip
+    layout["yaxis"] = _y_axis(0, 1, Look(log=True))
+    layout["annotations"].append(_title("levels of 0 .. 255 from the converged pictures", 0, 1, Look()))
+    return {"data": data, "layout": layout}
+
+
+def _ticks(values: Sequence[float]) -> list[float]:
+    """Round numbers of a logarithmic axis, from below the least of `values` to above the greatest."""
+    if not values:
+        return []
+    powers = range(math.floor(math.log10(min(values))), math.ceil(math.log10(max(values))) + 1)
+    return [float(f"{digit}e{power}") for power in powers for digit in (1, 2, 5)]
 
 
 def lines(

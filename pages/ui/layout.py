@@ -23,13 +23,14 @@ ROOT = Path(__file__).resolve().parents[2]
 APP_NAME = "DDPM Workbench"
 
 HOME, TRAIN, MONITOR, SAMPLE = "app.py", "pages/train.py", "pages/monitor.py", "pages/sample.py"
-EVALUATE = "pages/evaluate.py"
+EVALUATE, EXPLORE = "pages/evaluate.py", "pages/explore.py"
 MENU = (
     (HOME, "Home", ":material/home:"),
     (TRAIN, "Train", ":material/model_training:"),
     (MONITOR, "Monitor", ":material/monitoring:"),
     (SAMPLE, "Sample", ":material/grid_view:"),
     (EVALUATE, "Evaluate", ":material/straighten:"),
+    (EXPLORE, "Explore", ":material/explore:"),
 )
 
 # Dots that come out of the noise.  Drawn here, for Streamlit would fetch a :material: page icon from the internet.

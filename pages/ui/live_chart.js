@@ -51,6 +51,7 @@ function dress(figure, t, shown) {
   const data = figure.data.map((trace) => {
     const { role, palette, ...plain } = trace;
     if (role === "nan") return { ...plain, marker: { symbol: "x", size: 8, color: t.red } };
+    if (role === "limit") return { ...plain, line: { color: t.text, width: 1, dash: "dash" } };
     const faint = role === "raw";
     return { ...plain, line: { color: colour(trace), width: faint ? 1 : 2 }, opacity: faint ? 0.25 : 1 };
   });

@@ -1,0 +1,328 @@
+"""The frontier of samplers, with a network whose exact answer is known: data from a Gaussian."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ddpm import cells, checkpoint, cli, files, frontier, schedules
+from ddpm import config as configs
+from ddpm.cells import Cell, Way
+from ddpm.config import Config, FrontierConfig
+from ddpm.errors import UserError
+from ddpm.jobs import Job, Worker
+from ddpm.runs import FrontierJob, Run
+from ddpm.sheet import SHOWN, Sheet
+from ddpm.solvers import SOLVERS
+from ddpm.unet import build
+
+MEAN, STD = 0.1, 0.2  # of every pixel of the data: hardly ever out of range
+EXACT = ",".join(name for name, row in SOLVERS.items() if row.exact)
+
+
+@pytest.fixture
+def gaussian(tiny: Config) -> Config:
+    return configs.replace(tiny, dict(diffusion_steps=1000, predict_xstart=True))
+
+
+def exact(config: Config) -> Callable[..., Tensor]:
+    """A network that predicts E[x_0 | x_t] for pixels ~ N(MEAN, STD^2)."""
+    curve = schedules.named(config.diffusion.noise_schedule, config.diffusion.diffusion_steps).curve
+
+    def network(x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
+        a = torch.from_numpy(curve.abar(t.double().numpy())).reshape(-1, 1, 1, 1)
+        return (MEAN + a.sqrt() * STD**2 / (a * STD**2 + 1 - a) * (x - a.sqrt() * MEAN)).float()
+
+    return network
+
+
+def measured(config: Config, **settings: object) -> list[frontier.Measured]:
+    return list(frontier.measure(exact(config), config, FrontierConfig(num_samples=4, **settings)))  # type: ignore[arg-type]
+
+
+def cells_of(records: list[frontier.Measured]) -> list[Cell]:
+    return [record.cell for record in records if record.cell]
+
+
+# --- what is measured
+
+
+def test_the_converged_pictures_are_the_exact_ones(gaussian: Config) -> None:
+    """The probability-flow ODE carries a Gaussian's quantiles: x_0 = MEAN + STD * (x_T - m) / s."""
+    records = measured(gaussian, solvers="ddim", calls="2", seed=3)
+    (found,) = [record.converged for record in records if record.converged]
+    noise = frontier.sample.noise_of(cells.sample_of(gaussian, FrontierConfig(seed=3), Way("ddim", "uniform"), 2), range(4))  # fmt: skip
+    start = noise.start((3, 8, 8))
+    abar = schedules.named("cosine", 1000).alphas_cumprod[-1]
+    expected = MEAN + STD * (start - abar**0.5 * MEAN) / (abar * STD**2 + 1 - abar) ** 0.5
+    assert found.apart < 0.1
+    assert frontier.distance(found.pictures, expected) < 0.5
+
+
+def test_distances_fall_with_the_calls(gaussian: Config) -> None:
+    found = cells.rows(cells_of(measured(gaussian, solvers=EXACT, spacing="logsnr", calls="7,21,63")))
+    assert len(found) == len(EXACT.split(","))
+    for way, by in found.items():
+        distances = [by[n].distance for n in (7, 21, 63)]
+        assert all(d is not None for d in distances), way
+        assert distances[0] > distances[1] > distances[2], way  # type: ignore[operator]
+
+
+def test_what_adds_noise_has_no_distance_and_is_drawn_all_the_same(gaussian: Config) -> None:
+    records = measured(gaussian, solvers="ddpm,dpm++2m-sde,ddim,heun", calls="5", eta=1.0, churn=20.0)
+    found = cells_of(records)
+    assert [cell.distance for cell in found] == [None] * 4
+    assert all(cell.seconds > 0 for cell in found)
+    assert not any(record.converged for record in records)
+    assert records[-1].pictures is not None
+    assert cells.cheapest(found, 1e9) is None
+
+
+def test_calls_made_are_told_where_they_are_not_those_asked_for(gaussian: Config) -> None:
+    (heun,) = cells_of(measured(gaussian, solvers="heun", calls="8"))
+    assert (heun.asked, heun.calls) == (8, 7)
+    assert cells.off(heun).endswith("(7 calls)")
+
+
+def test_a_record_a_network_call_counts_up_to_the_total(gaussian: Config) -> None:
+    asked = 0
+    network = exact(gaussian)
+
+    def counting(x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
+        nonlocal asked
+        asked += 1
+        return network(x, t, **condition)
+
+    settings = FrontierConfig(solvers="ddim,heun,unipc-3", calls="3,4", num_samples=3, batch_size=2, repeats=2)
+    before = 0
+    for record in frontier.measure(counting, gaussian, settings):
+        assert record.done == asked
+        assert record.done - before in (0, 1)
+        before = record.done
+    assert record.last
+    assert before == record.total == 2 * (2 * cells.CONVERGED_CALLS + 2 * (3 + 4 + 3 + 3 + 3 + 4))
+
+
+def test_repeats_time_again_and_the_median_counts(gaussian: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = iter(np.arange(1e6))
+    monkeypatch.setattr(frontier.time, "perf_counter", lambda: float(next(ticks)))
+    found = cells_of(measured(gaussian, solvers="ddim", calls="5", repeats=3))
+    assert [cell.seconds for cell in found] == [5 / 4] * 3  # a tick a call, four pictures
+    assert len({cell.distance for cell in found}) == 1
+
+
+def test_pictures_depend_neither_on_batches_nor_on_repeats(gaussian: Config) -> None:
+    one = measured(gaussian, solvers="dpm++2m", calls="6")[-1]
+    other = measured(gaussian, solvers="dpm++2m", calls="6", batch_size=3, repeats=2)[-1]
+    assert one.pictures is not None
+    assert other.pictures is not None
+    assert torch.equal(one.pictures, other.pictures)
+
+
+def test_a_setting_the_other_way_round_is_a_row_of_its_own(gaussian: Config) -> None:
+    records = measured(gaussian, solvers="ddim", calls="10", flips="all")
+    found = {cell.flip: cell for cell in cells_of(records)}
+    assert set(found) == {"", *cells.FLIPS}
+    assert [record.converged.clip for record in records if record.converged] == [True, False]
+    assert len({cell.distance for cell in found.values()}) >= 3
+    assert found["analytic_first_step"].calls == 10
+
+
+def test_the_pace_is_the_middle_of_the_calls() -> None:
+    assert frontier.pace([3.0, 1.0, 2.0]) == (2.0, 1.0, 3.0)
+    assert frontier.pace([float(k) for k in range(101)]) == (50.0, 10.0, 90.0)
+
+
+def test_the_distance_is_in_levels_of_what_is_shown() -> None:
+    zero = torch.zeros(2, 3, 4, 4)
+    assert frontier.distance(zero, zero + 1 / 127.5) == pytest.approx(1.0)
+    assert frontier.distance(zero + 1, zero + 5) == 0
+
+
+# --- which cells
+
+
+def test_all_is_compared_unless_named() -> None:
+    assert [way.solver for way in cells.ways(FrontierConfig())] == list(SOLVERS)
+    assert {way.spacing for way in cells.ways(FrontierConfig(spacing="all", solvers="ddim"))} == set(configs.SPACINGS)
+    assert cells.calls_of(FrontierConfig(calls="20, 5,5")) == [5, 20]
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        (dict(solvers="ddim,euler"), "solvers names 'euler', which there is not: choose among ddpm, ddim"),
+        (dict(spacing="cosine"), "spacing names 'cosine'"),
+        (dict(flips="eta"), "flips names 'eta'"),
+        (dict(calls="5,x"), "calls '5,x' is not a list of positive whole numbers"),
+        (dict(calls=" "), "calls is empty"),
+        (dict(timestep_respacing="50"), "timestep_respacing '50' says which timesteps"),
+        (dict(calls="1001", solvers="ddim", spacing="uniform"), "None of these samplers"),
+    ],
+)
+def test_what_cannot_be_compared_is_told(gaussian: Config, settings: dict, sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence.replace("(", r"\(")):
+        measured(gaussian, **settings)
+
+
+def test_impossible_cells_are_left_out(gaussian: Config) -> None:
+    found, left = cells.places(gaussian, FrontierConfig(calls="5,2000", solvers="ddim", spacing="uniform"))
+    assert [place.asked for place in found] == [5]
+    assert [(out.asked, out.why[:10]) for out in left] == [(2000, "steps 2000")]
+
+
+CELLS = [
+    Cell("ddim", "uniform", "", 5, 5, 0.1, 20.0),
+    Cell("ddim", "uniform", "", 10, 10, 0.2, 8.04),
+    Cell("heun", "karras", "", 10, 9, 0.18, 0.5),
+    Cell("ddpm", "uniform", "", 10, 10, 0.2, None),
+]
+
+
+def test_the_cheapest_within_a_tolerance_is_the_closest_of_those() -> None:
+    assert cells.cheapest(CELLS, 10) == CELLS[2]
+    assert cells.cheapest(CELLS, 20) == CELLS[0]
+    assert cells.cheapest(CELLS, 0.1) is None
+
+
+def test_tables_of_the_cells() -> None:
+    assert cells.table(CELLS, markdown=True).splitlines() == [
+        "| sampler, spacing | 5 calls | 10 calls |",
+        "| --- | ---: | ---: |",
+        "| DDIM, uniform | 20.0 | 8.0 |",
+        "| Heun, karras | – | 0.5 (9 calls) |",
+        "| DDPM, uniform | – | random |",
+        "| seconds a picture | 0.1 | 0.2 |",
+    ]
+    plain = cells.table(CELLS).splitlines()
+    assert plain[1] == "DDIM, uniform         20.0            8.0"
+    assert cells.to_csv(CELLS).decode().splitlines()[4] == "ddpm,uniform,,10,10,0.2,"
+    assert cells.from_json({"rows": [cell._asdict() for cell in CELLS]}) == CELLS
+
+
+# --- the sheet
+
+
+def test_the_sheet_has_a_place_for_every_cell(tmp_path: Path) -> None:
+    ways = [Way("ddim", "uniform"), Way("heun", "karras")]
+    sheet = Sheet(ways, [5, 10], "a title")
+    sheet.save(tmp_path / "none.png")
+    assert not (tmp_path / "none.png").exists()
+    shades = np.full((6, 32, 32, 3), 7, np.uint8)
+    sheet.place(CELLS[1], shades)
+    sheet.place_converged(ways[0], shades + 1, "200 calls")
+    sheet.save(tmp_path / "sheet.png")
+    with Image.open(tmp_path / "sheet.png") as picture:
+        pixels = np.asarray(picture.convert("RGB"))
+    assert (pixels == 7).all(axis=-1).sum() == (pixels == 8).all(axis=-1).sum() == SHOWN * 64 * 64
+    assert pixels.shape[0] > 2 * 2 * 64
+    assert pixels.shape[1] > 3 * 2 * 64
+    assert (pixels.min(axis=-1) < 60).any(axis=0).sum() > 100  # something is written on it
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("size", [8, 64, 200])
+def test_pictures_of_any_kind_fit_on_it(tmp_path: Path, channels: int, size: int) -> None:
+    sheet = Sheet([Way("ddim", "uniform")], [5])
+    sheet.place(CELLS[0], np.zeros((2, size, size, channels), np.uint8))
+    sheet.save(tmp_path / "sheet.png")
+    with Image.open(tmp_path / "sheet.png") as picture:
+        assert picture.height > 64
+
+
+# --- the job
+
+
+def compare(folder: Path, config: Config, stop_after: int = 10**9, **settings: object) -> FrontierJob:
+    wanted = FrontierConfig(num_samples=4, **settings)  # type: ignore[arg-type]
+    with Worker(folder) as worker:
+        for record in frontier.compare_into(folder, worker, exact(config), config, wanted, {"command": "ddpm"}):
+            if record.done == stop_after:
+                Job(folder).request("stop")
+    return FrontierJob(folder)
+
+
+def test_a_job_leaves_result_and_sheet(gaussian: Config, tmp_path: Path) -> None:
+    job = compare(tmp_path / "job", gaussian, solvers="ddpm,unipc-3", calls="5,10")
+    assert job.state() == "finished"
+    result = job.result
+    assert result["ended"] == "all"
+    assert [(cell.solver, cell.asked, cell.distance is None) for cell in cells.from_json(result)] == [
+        ("ddpm", 5, True), ("unipc-3", 5, False), ("ddpm", 10, True), ("unipc-3", 10, False),
+    ]  # fmt: skip
+    assert job.config == FrontierConfig(num_samples=4, solvers="ddpm,unipc-3", calls="5,10")
+    assert job.sheet.exists()
+    assert "4 pictures each" in cells.about(result)
+    assert result["pace"]["low"] <= result["pace"]["median"] <= result["pace"]["high"]
+    with pytest.raises(UserError, match="already holds a frontier"):
+        compare(tmp_path / "job", gaussian, calls="5")
+
+
+def test_stopping_keeps_the_rows_and_takes_one_call_at_most(gaussian: Config, tmp_path: Path) -> None:
+    after = 2 * cells.CONVERGED_CALLS + 5 + 3
+    job = compare(tmp_path / "job", gaussian, after, solvers="ddim,unipc-3", calls="5,10")
+    assert job.state() == "stopped"
+    status = job.status()
+    assert status is not None
+    assert status.step == after
+    assert status.message == "Stopped with 1 of 4 cells measured"
+    assert [row["solver"] for row in job.result["rows"]] == ["ddim"]
+    assert job.result["ended"] == "stopped"
+    assert job.sheet.exists()
+
+
+def test_a_failure_keeps_the_rows(gaussian: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = frontier.sample.draw
+
+    def failing(network: object, config: object, wanted: configs.SampleConfig, *more: object) -> object:
+        if wanted.sampler == "unipc-3" and wanted.steps == 10:
+            raise UserError("The sun was in my eyes.")
+        return real(network, config, wanted, *more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(frontier.sample, "draw", failing)
+    with pytest.raises(UserError, match="The sun"):
+        compare(tmp_path / "job", gaussian, solvers="ddim,unipc-3", calls="5,10")
+    job = FrontierJob(tmp_path / "job")
+    assert job.state() == "failed"
+    assert (len(job.result["rows"]), job.result["ended"]) == (3, "failed")
+
+
+@pytest.fixture
+def trained(fake_run: Callable[..., Run], tiny: Config) -> Run:
+    """A run with a checkpoint of a network that never learnt anything."""
+    run = fake_run("small", steps=1, save_every=2)
+    tensors = build(run.config.model).state_dict()
+    checkpoint.save(run, 1, {"model": tensors, "ema_0.9": tensors}, None, {}, 0, 1.0)
+    return run
+
+
+def test_the_command_prints_a_table_and_takes_it_home(trained: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    monkeypatch.setattr(cells, "CONVERGED_CALLS", 20)
+    out, copy = tmp_path / "out", tmp_path / "copy.json"
+    source = ["bench", "samplers", "--run", "small", "--runs_dir", str(trained.folder.parent)]
+    told = ["--solvers", "ddim,heun", "--calls", "3,5", "--num_samples", "2", "--out", str(out), "--json", str(copy)]
+    assert cli.main([*source, *told, "--markdown"]) == 0
+    printed = capsys.readouterr().out
+    assert "| sampler, spacing | 3 calls | 5 calls |" in printed
+    assert printed.splitlines()[-1] == str(out)
+    result = json.loads(copy.read_text())
+    assert result == FrontierJob(out).result
+    assert result["checkpoint"]["weights"] == "ema_0.9"
+    assert result["command"].startswith("ddpm bench samplers --model_path ")
+    assert cli.main([*source, "--solvers", "euler", "--out", str(tmp_path / "none")]) == 2
+    assert "solvers names 'euler'" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_sample_of_a_cell_is_what_the_form_would_draw(gaussian: Config) -> None:
+    settings = FrontierConfig(seed=4, num_samples=2, classes="")
+    sample = cells.sample_of(gaussian, settings, Way("unipc-3", "logsnr", "clip_denoised"), 10)
+    assert (sample.sampler, sample.steps, sample.spacing, sample.clip_denoised) == ("unipc-3", 10, "logsnr", False)
+    assert dataclasses.replace(sample, clip_denoised=True) == cells.sample_of(gaussian, settings, Way("unipc-3", "logsnr"), 10)  # fmt: skip
+    assert files.TEMPORARY not in sample.sampler
