@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from ddpm import process, words
+from ddpm import process
 from ddpm.config import SampleConfig
 from ddpm.errors import UserError
 from ddpm.jobs import ACTIVE
@@ -43,9 +43,7 @@ with settings:
         help=problems[0].sentence if problems else "Cancel the drawing in hand first, or wait for it." if drawing else None,
     )  # fmt: skip
     if not problems:
-        seconds = drawn.estimate(run, config, sample, sample_fields.steps_of(config, sample))
-        if seconds is not None:
-            st.caption(f":material/schedule: About {words.duration(seconds)}, going by the last time.")
+        st.caption(drawn.cost(run, config, sample))
 
 if pressed:
     with layout.errors():

@@ -1,5 +1,6 @@
 """Pictures being drawn, and pictures drawn: progress, the grid, downloads, what there was before."""
 
+import contextlib
 import html
 import io
 import json
@@ -15,7 +16,8 @@ from ddpm.config import Config, SampleConfig
 from ddpm.errors import UserError
 from ddpm.jobs import ACTIVE
 from ddpm.runs import Run, SampleJob
-from pages.ui import forms, pictures, work
+from ddpm.solvers import SOLVERS
+from pages.ui import forms, pictures, sampler_fields, work
 
 SIDE = 460  # pixels that a grid takes
 BOX = SIDE + 34  # height of its frame: always the same, so that nothing jumps
@@ -152,15 +154,30 @@ def describe(config: Config, sample: SampleConfig) -> str:
         steps = spacing.calls(config, sample)
     except UserError:
         steps = 0
-    eta = f", eta {sample.eta:g}" if sample.use_ddim and sample.eta else ""
-    return f"{words.plural(sample.num_samples, 'picture')} · {'DDIM' if sample.use_ddim else 'DDPM'}, {words.plural(steps, 'step')}{eta} · seed {sample.seed}"  # fmt: skip
+    said = sampler_fields.in_our_words(sample)
+    eta = f", eta {sample.eta:g}" if said.sampler == "ddim" and sample.eta else ""
+    return f"{words.plural(sample.num_samples, 'picture')} · {SOLVERS[said.sampler].label}, {words.plural(steps, 'step')}{eta} · seed {sample.seed}"  # fmt: skip
 
 
-def estimate(run: Run, config: Config, sample: SampleConfig, steps: int) -> float | None:
+def cost(run: Run, config: Config, sample: SampleConfig) -> str:
+    """How many network calls a picture takes, and how long they all will."""
+    calls = words.plural(spacing.calls(config, sample), "network call")
+    seconds = estimate(run, config, sample)
+    time = "" if seconds is None else f" · about {words.duration(seconds)}, going by the last time"
+    return f":material/schedule: {calls} a picture{time}."
+
+
+def estimate(run: Run, config: Config, sample: SampleConfig) -> float | None:
     """Seconds that a drawing will take, from the speed of an earlier one of the same run."""
     for job in run.sample_jobs()[:20]:
         status, before = job.status(), settings_of(job)
         if status and before and status.state == "finished" and status.steps_per_second:
-            together = min(before.batch_size, before.num_samples)
-            return steps * sample.num_samples / (status.steps_per_second * together)
+            with contextlib.suppress(UserError):  # what was drawn with settings that are no longer possible
+                took = status.total_steps / status.steps_per_second
+                return took * _work(config, sample) / _work(config, before)
     return None
+
+
+def _work(config: Config, sample: SampleConfig) -> int:
+    """Network calls for all pictures together, two where the class is asked for more strongly.  Raises UserError."""
+    return spacing.calls(config, sample) * sample.num_samples * (2 if sample.guidance_scale not in (0, 1) else 1)
