@@ -4,17 +4,23 @@ Here, and only here, pictures are uint8 [N, H, W, C].  Everywhere else they are 
 """
 
 import io
+import json
 import math
+import zlib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, PngImagePlugin
 
 from ddpm import files
 from ddpm.errors import UserError
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp")
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP")  # by content: nothing else is ever tried on a file
+SETTINGS = "ddpm"  # keyword of the text in a PNG that says how it was drawn
+MOST_SETTINGS = 2**20  # bytes of such a text that are read
 GAP = 128  # grey between the pictures of a grid, at home on light and on dark pages
 
 
@@ -174,13 +180,57 @@ def strip(pixels: np.ndarray, gap: int = 2, scale: int = 1) -> np.ndarray:
     return grid(pixels, columns=len(pixels), gap=gap, scale=scale)
 
 
-def encode_png(pixels: np.ndarray) -> bytes:
-    """uint8 [H, W, C] as the bytes of a PNG file."""
+def encode_png(pixels: np.ndarray, settings: Mapping[str, Any] | None = None) -> bytes:
+    """uint8 [H, W, C] as the bytes of a PNG file; `settings`, as JSON, are what `settings_in` finds in it."""
+    text = None
+    if settings is not None:
+        text = PngImagePlugin.PngInfo()
+        text.add_text(
+            SETTINGS, json.dumps(settings, allow_nan=False)
+        )  # JSON of ASCII alone, as PNG's texts are Latin-1
     buffer = io.BytesIO()
-    from_pixels(pixels).save(buffer, "PNG")
+    from_pixels(pixels).save(buffer, "PNG", pnginfo=text)
     return buffer.getvalue()
 
 
-def save_png(path: Path, pixels: np.ndarray) -> None:
-    """Write uint8 [H, W, C] as a PNG file.  Raises DiskFull."""
-    files.write_bytes(path, encode_png(pixels))
+def save_png(path: Path, pixels: np.ndarray, settings: Mapping[str, Any] | None = None, durable: bool = True) -> None:
+    """Write uint8 [H, W, C] as a PNG file, with the settings that made it.  durable: see files.write.  Raises DiskFull."""
+    files.write_bytes(path, encode_png(pixels, settings), durable)
+
+
+def read_pixels(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+    """uint8 [H, W, C] of a PNG file that `save_png` wrote.  Raises UserError where it is another's, or not whole."""
+    height, width, channels = shape
+    image = load(path)
+    if image.size != (width, height) or image.mode != {1: "L", 3: "RGB", 4: "RGBA"}[channels]:
+        raise UserError(f"{path} has {image.width} x {image.height} pixels of {image.mode} and is no picture of this drawing: move it away.")  # fmt: skip
+    return np.asarray(image).reshape(shape)
+
+
+def settings_in(source: Path | bytes) -> dict[str, Any] | None:
+    """The settings that a PNG file carries; None for a file without, broken, or of another kind."""
+    try:
+        with io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as file:
+            text = _text_of(file, SETTINGS.encode())
+        found = json.loads(text) if text is not None else None
+    except (OSError, ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _text_of(file: IO[bytes], keyword: bytes) -> bytes | None:
+    """The text under `keyword`: of the tEXt chunks (PNG specification, 11.3.3) no other is read, nor a very long one."""
+    if file.read(8) != b"\x89PNG\r\n\x1a\n":
+        return None
+    while len(head := file.read(8)) == 8:
+        length, kind = int.from_bytes(head[:4], "big"), head[4:]
+        if kind == b"tEXt" and length <= MOST_SETTINGS:
+            content, check = file.read(length), file.read(4)
+            name, _, text = content.partition(b"\0")
+            if name == keyword:
+                return text if zlib.crc32(kind + content).to_bytes(4, "big") == check else None
+        elif kind == b"IEND":
+            return None
+        else:
+            file.seek(length + 4, io.SEEK_CUR)
+    return None

@@ -16,7 +16,7 @@ import psutil
 
 import ddpm
 from ddpm import config as configs
-from ddpm import files
+from ddpm import files, runs
 from ddpm.config import Config, EvalConfig, FromCheckpoint, SampleConfig, TrainConfig
 from ddpm.errors import UserError
 from ddpm.jobs import ACTIVE, Job, Status, guard
@@ -37,6 +37,17 @@ def start_sampling(run: Run, sample: SampleConfig) -> SampleJob:
     job = SampleJob(run.new_sample_folder())
     _start_on(job, "sample", run, sample)
     return job
+
+
+def resume_sampling(job: SampleJob) -> None:
+    """Go on with a drawing that was stopped, killed or failed, in a process of its own.
+
+    Raises UserError when it is being worked on, has drawn everything, or did not begin.
+    """
+    with guard(job.folder.parent):
+        runs.check_resumable(job)
+        _announce(job, 0)
+    _spawn(job, ["sample", "--resume", str(job.folder.absolute())])
 
 
 def start_evaluation(run: Run, evaluation: EvalConfig) -> EvaluationJob:

@@ -59,6 +59,25 @@ class SampleJob(Job):
         return files.read_json(self.folder / "settings.json") or {}
 
     @property
+    def command(self) -> str:
+        """What draws the same again, in a shell; empty before the job has written it down."""
+        return str(self.settings.get("command", ""))
+
+    @property
+    def note(self) -> str:
+        """What its owner wrote about it; empty without."""
+        try:
+            return (self.folder / "note.txt").read_text(encoding="utf-8", errors="replace").strip()
+        except FileNotFoundError:
+            return ""
+
+    def set_note(self, text: str) -> None:
+        """Write a note in the place of the one before.  Raises DiskFull, and UserError where the job is gone."""
+        if not self.folder.is_dir():
+            raise UserError(f"{self.folder} is not there any more: choose another drawing.")
+        files.write_bytes(self.folder / "note.txt", text.strip().encode("utf-8", "replace"))
+
+    @property
     def preview(self) -> Path:
         """What the pictures look like so far."""
         return self.folder / "preview.png"
@@ -70,12 +89,33 @@ class SampleJob(Job):
 
     @property
     def pairs(self) -> Path:
-        """Super-resolution: each small picture beside what was drawn from it."""
+        """Each small or given picture beside what was drawn from it; not there where they begin with noise alone."""
         return self.folder / "pairs.png"
 
     @property
+    def given(self) -> Path:
+        """The folder of the pictures that were given, 00000.png first: picture k begins with number k modulo their count."""
+        return self.folder / "given"
+
+    @property
+    def mask(self) -> Path:
+        """Inpainting: the mask that was given, white where something new is drawn."""
+        return self.folder / "mask.png"
+
+    @property
+    def noise(self) -> Path:
+        """Inversion: arr_0, float32 [N, C, H, W], the noise of each picture."""
+        return self.folder / "noise.npz"
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """Inversion: `rmse` of each picture drawn again, `mean` of them, and their `unit`; empty before there are any."""
+        return files.read_json(self.folder / "result.json") or {}
+
+    @property
     def npz(self) -> Path | None:
-        return next(iter(sorted(self.folder.glob("samples_*.npz"))), None)
+        """All pictures drawn, as arrays: of a drawing that went on after a stop, the file with the most of them."""
+        return max(self.folder.glob("samples_*.npz"), key=lambda path: (len(path.name), path.name), default=None)
 
     @property
     def shape(self) -> tuple[int, ...] | None:
@@ -207,6 +247,15 @@ class Run(Job):
         return timed(self.folder / "evaluations")
 
 
+def check_resumable(job: SampleJob) -> None:
+    """Raises UserError for a drawing that cannot be gone on with."""
+    if "checkpoint" not in job.settings:
+        raise UserError(f"{job.folder} holds no drawing that began: name the folder of one, with its settings.json.")
+    status, asked = job.status(), job.config.num_samples
+    if status and status.state == "finished" and job.shape and job.shape[0] == asked:
+        raise UserError(f"{job.folder} has all its {words.plural(asked, 'picture')}: there is nothing left to draw.")
+
+
 def bits(mean: float, ci95: float | None) -> str:
     """3.412 ± 0.021, to a digit more where the interval is very narrow."""
     digits = 3 if ci95 is None or ci95 >= 0.001 else 4
@@ -292,20 +341,43 @@ def free_name(runs_dir: Path, base: str) -> str:
 
 def trash(run: Run) -> Path:
     """Move a run to runs/.trash, from where it can be moved back.  Raises UserError while it is active."""
-    bin_folder = run.folder.parent / ".trash"
-    with guard(run.folder.parent):
-        state = run.state()
+    return _trash(run, run.folder.parent, run.name)
+
+
+def trash_samples(job: SampleJob) -> Path:
+    """Move a drawing of a run to runs/.trash, from where `restore` takes it back.  Raises UserError while it is active."""
+    run = job.folder.parent.parent
+    return _trash(job, run.parent, f"{run.name}-samples-{job.name}")
+
+
+def _trash(job: Job, runs_dir: Path, name: str) -> Path:
+    bin_folder = runs_dir / ".trash"
+    with guard(job.folder.parent):
+        if not job.folder.is_dir():
+            raise UserError(f"{job.folder} is not there any more: somebody else may have moved it.")
+        state = job.state()
         if state in ACTIVE:
-            raise UserError(f"{run.name} is still {state}: stop it before deleting it.")
+            raise UserError(f"{job.name} is still {state}: stop it before deleting it.")
         bin_folder.mkdir(exist_ok=True)
-        target = bin_folder / free_name(bin_folder, run.name)
+        target = bin_folder / free_name(bin_folder, name)
         try:
-            files.rename(run.folder, target)
+            files.rename(job.folder, target)
         except OSError as error:
             raise UserError(
-                f"{run.name} cannot be moved away ({error.strerror}): close what has its files open."
+                f"{job.name} cannot be moved away ({error.strerror}): close what has its files open."
             ) from error
     return target
+
+
+def restore(trashed: Path, job: SampleJob) -> None:
+    """Move what `trash_samples` moved away back to where it was.  Raises UserError where that is not possible."""
+    with guard(job.folder.parent):
+        if job.folder.exists():
+            raise UserError(f"{job.folder} is there already: move it away first.")
+        try:
+            files.rename(trashed, job.folder)
+        except OSError as error:
+            raise UserError(f"{trashed.name} cannot be moved back ({error.strerror}): look for it in {trashed.parent}.") from error  # fmt: skip
 
 
 def wait_turn(run: Run, worker: Worker) -> None:

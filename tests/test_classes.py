@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ddpm import classes, sample
+from ddpm import classes, drawing, sample
 from ddpm import config as configs
 from ddpm.config import Config, SampleConfig
 from ddpm.errors import UserError
@@ -84,5 +84,5 @@ def test_a_column_for_each_class(labels: list[int], columns: int | None) -> None
 
 def test_the_newest_pictures_keep_their_columns() -> None:
     pixels = np.arange(10, dtype=np.uint8).reshape(10, 1, 1, 1)
-    shown = sample._in_one(pixels, np.arange(10) % 3, None, 5)
+    shown = drawing._in_one(pixels, np.arange(10) % 3, None, 5)
     assert shown[::3, ::3, 0].tolist() == [[6, 7, 8], [9, 128, 128]]

@@ -23,17 +23,17 @@ PAGES = [ROOT / "app.py", *sorted((ROOT / "pages").rglob("*.py"))]
 LAYERS = """
     errors words solvers
     files schedules fields parallel
-    config images metrics jobs
+    config images metrics jobs arrays
     validation classes spacing
     architecture deduce presets runs shapes diffusion ema prepare logs
-    precision sources unet losses samplers resample checkpoint process export foreign
+    memory precision sources unet losses samplers resample checkpoint process export foreign
     data download lsun imagenet64
     cifar10 low_res probe edit
-    given
+    given recipe
     recognise
     adopt hand_back
     train sample
-    session measure evaluate
+    drawing session measure evaluate
     commands
     cli
     __main__
@@ -41,7 +41,7 @@ LAYERS = """
 LEVEL = {name: level for level, line in enumerate(LAYERS.split("\n")) for name in line.split()}
 
 # Who only watches must not wait for torch.
-WITHOUT_TORCH = ["errors", "words", "solvers", "files", "schedules", "fields", "config", "validation", "classes", "images", "metrics", "jobs", "architecture", "deduce", "foreign", "presets", "runs", "shapes", "sources", "prepare", "data", "download", "cifar10", "lsun", "imagenet64", "low_res", "given", "spacing", "process", "export", "cli"]  # fmt: skip
+WITHOUT_TORCH = ["errors", "words", "solvers", "files", "schedules", "fields", "config", "validation", "classes", "images", "metrics", "jobs", "architecture", "deduce", "foreign", "presets", "runs", "shapes", "sources", "prepare", "data", "download", "cifar10", "lsun", "imagenet64", "low_res", "given", "spacing", "process", "export", "cli", "arrays", "memory", "recipe"]  # fmt: skip
 
 MOST_LINES = 450
 

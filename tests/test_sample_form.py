@@ -289,7 +289,7 @@ def test_what_was_painted_is_drawn_with(run: Run, asked: list[SampleConfig], tmp
     at.text_input(key="sample.picture_path").set_value(picture(tmp_path / "right.png")).run()
     sample = drawn(at, asked)
     assert (np.asarray(Image.open(sample.mask)) == painted).all()
-    assert Path(sample.mask).parent == (run.folder / "uploads").absolute()
+    assert Path(sample.mask).parent.parent == (run.folder / "uploads").absolute()
 
 
 def test_a_super_resolution_run_begins_with_no_picture(fake_run: Callable[..., Run]) -> None:
@@ -350,11 +350,9 @@ def test_several_pictures_to_invert(run: Run, asked: list[SampleConfig], tmp_pat
 
 
 def test_a_painted_mask_is_there_to_go_on_painting(run: Run, asked: list[SampleConfig], tmp_path: Path) -> None:
-    painted = np.zeros((8, 8), np.uint8)
-    painted[1:3] = 255
     sample = SampleConfig(
         task="inpaint", num_samples=2, sampler="ddim", steps=20, weights="model", picture=picture(tmp_path / "a.png"),
-        mask=given_fields.keep_mask(run, painted),
+        mask=mask(tmp_path / "mask.png"),
     )  # fmt: skip
     job = earlier(run, sample)
     at = open_page("pages/sample.py")
@@ -362,8 +360,12 @@ def test_a_painted_mask_is_there_to_go_on_painting(run: Run, asked: list[SampleC
     assert at.button_group(key="sample.mask_from").value == "paint"
     kept = at.session_state["sample.canvas-painted"]
     assert isinstance(kept, mask_canvas.Painted)
-    assert (mask_canvas.decode(kept.mask, (8, 8)) == painted).all()
+    assert (mask_canvas.decode(kept.mask, (8, 8)) == np.asarray(Image.open(sample.mask))).all()
     assert drawn(at, asked) == sample
+    more = np.full((8, 8), 255, np.uint8)
+    at.session_state["sample.canvas-painted"] = kept._replace(mask=mask_canvas.encode(more))
+    at.run()
+    assert (np.asarray(Image.open(drawn(at, asked).mask)) == more).all()
 
 
 @pytest.mark.parametrize(

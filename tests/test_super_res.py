@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from ddpm import cli, data, diffusion, files, images, low_res, runs, sample, schedules, validation
+from ddpm import cli, data, diffusion, drawing, files, images, low_res, runs, sample, schedules, validation
 from ddpm import config as configs
 from ddpm.config import SECTIONS, Config, SampleConfig
 from ddpm.errors import UserError
@@ -346,5 +346,5 @@ def test_reading_small_pictures_can_be_stopped(config: Config, tmp_path: Path) -
     with Worker(job.folder) as worker:
         job.request("stop")
         with pytest.raises(Stopped):
-            low_res.read(config, SampleConfig(base_samples="data"), sample._reading(worker))
+            low_res.read(config, SampleConfig(base_samples="data"), drawing._reading(worker))
         worker.beat(state="stopped")

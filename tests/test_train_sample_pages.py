@@ -290,7 +290,7 @@ def test_the_columns_of_a_grid_are_named(fake_run: Callable[..., Run], classes: 
     assert drawn.heads(job, run.config) == (["<star>", "ring"] if classes else ["circle", "<star>", "ring"])
     at = open_page("pages/sample.py")
     assert "&lt;star&gt;" in at.get("html")[0].proto.body  # type: ignore[attr-defined]
-    draw(run, count=2)
+    draw(run, "20260103-000000", count=2)
     assert not at.run().get("html")
 
 

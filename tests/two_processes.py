@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from ddpm import config as configs
-from ddpm import data, evaluate, parallel, sample
+from ddpm import data, drawing, evaluate, parallel, sample
 from ddpm.checkpoint import Weights
 from ddpm.config import Config, EvalConfig, SampleConfig
 from ddpm.errors import UserError
@@ -122,7 +122,7 @@ def reading(out: Path) -> dict[str, str]:
     def enlarged(worker: Helper) -> None:
         asked = SampleConfig(num_samples=1, base_samples="shapes")
         weights = Weights({}, large, 1, "model")
-        sample.draw_into(out / "drawn", worker, weights, large, asked, out, torch.device("cpu"))
+        drawing.draw_into(out / "drawn", worker, weights, large, asked, out, torch.device("cpu"))
 
     mine = "nowhere" if rank == 1 else "shapes"
     listening = Asked(out) if rank == 0 else Helper(out)

@@ -132,13 +132,15 @@ def add_source(
     out: str,
     base: Config = Config(),  # noqa: B008
     names: Mapping[str, str] = {},
-) -> None:
+    required: bool = True,
+) -> Any:
     """Flags of a command that works with a checkpoint: which, where to (`out` says by default), and how.
 
-    A file without settings of its own begins with `base`, some of whose flags have other `names`.
+    A file without settings of its own begins with `base`, some of whose flags have other `names`.  Returns the group of
+    flags of which one at most can be given, and one must be where it is `required`.
     """
     parser.set_defaults(base=base)
-    source = parser.add_mutually_exclusive_group(required=True)
+    source = parser.add_mutually_exclusive_group(required=required)
     source.add_argument(*RUN, metavar="NAME", help="use a checkpoint of this run")
     source.add_argument("--model_path", type=Path, metavar="FILE", help="use this checkpoint file")
     parser.add_argument("--out", type=Path, metavar="DIR", help=f"folder for the result (default: {out}/TIME in OPENAI_LOGDIR, in the run's folder, or here)")  # fmt: skip
@@ -148,6 +150,7 @@ def add_source(
     known = {s.name for s in settings(section)}
     for name in ("model", "diffusion"):
         add_settings(model, SECTIONS[name], leave_out=known, base=getattr(base, name), names=names)
+    return source
 
 
 def read_source(options: argparse.Namespace, section: type[S]) -> tuple[S, runs.Run | Path, dict[str, Any]]:

@@ -1,28 +1,85 @@
 """`ddpm sample` and `ddpm super-res-sample`: draw pictures from a run or from a checkpoint file."""
 
 import argparse
+import dataclasses
+from pathlib import Path
 from typing import Any
 
+from ddpm import recipe, runs, validation
 from ddpm.commands import options as shared
 from ddpm.commands import together
-from ddpm.config import SampleConfig
+from ddpm.config import SECTIONS, SampleConfig
+from ddpm.errors import UserError
+
+SOURCE = ("run", "model_path")
 
 
 def add(commands: Any) -> None:
     draw = shared.command(commands, "sample", _sample, "Draw pictures from a run or a checkpoint file.")
-    shared.add_source(draw, SampleConfig, "drawing", "samples")
+    _add_flags(draw, shared.add_source(draw, SampleConfig, "drawing", "samples", required=False))
     enlarge = shared.command(commands, "super-res-sample", _sample, "Enlarge small pictures with a super-resolution run or checkpoint file.")  # fmt: skip
-    shared.add_source(enlarge, SampleConfig, "drawing", "samples", shared.SUPER_RES, shared.SUPER_RES_NAMES)
+    _add_flags(enlarge, shared.add_source(enlarge, SampleConfig, "drawing", "samples", shared.SUPER_RES, shared.SUPER_RES_NAMES, required=False))  # fmt: skip
+
+
+def _add_flags(parser: argparse.ArgumentParser, source: Any) -> None:
+    source.add_argument("--resume", type=Path, metavar="FOLDER", help="go on with the drawing in this folder, which was ended; other flags are not needed, it has its own")  # fmt: skip
+    parser.add_argument("--like", type=Path, metavar="FILE.png", help="begin with the settings that this picture carries; further flags change them, and it is drawn from its own checkpoint unless another is named")  # fmt: skip
 
 
 def _sample(options: argparse.Namespace) -> None:
-    settings, source, flags = shared.read_source(options, SampleConfig)
+    folder = _resumed(options) if options.resume else _drawn(options)
+    if together.is_main():
+        shared.hand_over(None if options.resume else options.out, folder)
+        print(folder)
+
+
+def _resumed(options: argparse.Namespace) -> Path:
+    folder: Path = options.resume
+    others = list(shared.given(options, SampleConfig, SECTIONS["model"], SECTIONS["diffusion"]))
+    others += [name for name in ("out", "like") if getattr(options, name)]
+    if others:
+        raise UserError(f"--resume goes on with the settings in {folder}, but --{others[0]} was given too: leave it out.")  # fmt: skip
+    together.from_main(lambda: runs.check_resumable(runs.SampleJob(folder)))
+    with shared.working_in(folder) as worker:
+        worker.beat(message="Loading the network")
+        from ddpm import drawing
+
+        drawing.resume(folder, worker)
+    return folder
+
+
+def _drawn(options: argparse.Namespace) -> Path:
+    like = together.from_main(lambda: recipe.in_picture(options.like)) if options.like else None
+    if like is not None:
+        settings, source, flags, like = _changed(options, like)
+    elif not (options.run or options.model_path):
+        raise UserError("Nothing to draw from is named: give --run NAME or --model_path FILE, or --like FILE.png with a picture that carries its settings.")  # fmt: skip
+    else:
+        settings, source, flags = shared.read_source(options, SampleConfig)
     folder = shared.result_folder(options.out, source, "samples")
     with shared.working_in(folder) as worker:
         worker.beat(message="Loading the network")
-        from ddpm import sample
+        from ddpm import drawing
 
-        sample.draw_source(folder, worker, source, settings, flags, options.base, options.probe)
-    if together.is_main():
-        shared.hand_over(options.out, folder)
-        print(folder)
+        drawing.draw_source(folder, worker, source, settings, flags, options.base, options.probe, like)
+    return folder
+
+
+def _changed(options: argparse.Namespace, like: dict[str, Any]) -> tuple[SampleConfig, runs.Run | Path, dict[str, Any], dict[str, Any] | None]:  # fmt: skip
+    """What a picture says, with the flags that are given: settings, run or file, its flags, and the recipe of that file."""
+    settings = recipe.sample_of(like, options.like.name)
+    explicit = any(getattr(options, name) for name in SOURCE)
+    if explicit:  # which checkpoint of a run is meant is not what the picture says
+        settings = dataclasses.replace(settings, step=0, weights="")
+    changed = dataclasses.replace(settings, **shared.given(options, SampleConfig))
+    for problem in validation.limit_problems(changed):
+        raise UserError(problem.sentence)
+    if explicit:
+        _, source, flags = shared.read_source(options, SampleConfig)
+        return changed, source, flags, None
+    flags = shared.given(options, SECTIONS["model"], SECTIONS["diffusion"])
+    own = {name for name in flags if name not in SampleConfig.__dataclass_fields__}
+    if own:
+        raise UserError(f"--like has the settings of its model, but --{min(own)} was given too: leave it out, or name the file with --model_path.")  # fmt: skip
+    remedy = "name a checkpoint with --run or --model_path to draw from all the same"
+    return changed, together.from_main(lambda: recipe.checkpoint_of(like, options.like.name, remedy)), {}, like

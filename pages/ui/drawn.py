@@ -1,6 +1,5 @@
 """Pictures being drawn, and pictures drawn: progress, the grid, downloads, what there was before."""
 
-import contextlib
 import html
 import io
 import json
@@ -55,9 +54,8 @@ def _picture(job: SampleJob, was_active: bool, names: list[str]) -> None:
         elif status and status.message:
             st.caption(forms.plain(status.message))
         if job.pairs.exists():
-            st.caption(
-                "In each pair, left the small picture, enlarged square by square, and right what was drawn from it."
-            )
+            left = "the given picture" if job.given.is_dir() else "the small picture, enlarged square by square,"
+            st.caption(f"In each pair, left {left} and right what was drawn from it.")
         return
     done, total = (status.step, status.total_steps) if status else (0, 0)
     work.progress(job, status, f"{done:,} of {total:,} denoising steps")
@@ -172,12 +170,12 @@ def estimate(run: Run, config: Config, sample: SampleConfig) -> float | None:
     for job in run.sample_jobs()[:20]:
         status, before = job.status(), settings_of(job)
         if status and before and status.state == "finished" and status.steps_per_second:
-            with contextlib.suppress(UserError):  # what was drawn with settings that are no longer possible
-                took = status.total_steps / status.steps_per_second
-                return took * _work(config, sample) / _work(config, before)
+            at_once = job.settings.get("drawn_at_once") or before.batch_size or before.num_samples
+            pace = status.steps_per_second * min(at_once, before.num_samples) * _asked(before)
+            return spacing.calls(config, sample) * sample.num_samples * _asked(sample) / pace
     return None
 
 
-def _work(config: Config, sample: SampleConfig) -> int:
-    """Network calls for all pictures together, two where the class is asked for more strongly.  Raises UserError."""
-    return spacing.calls(config, sample) * sample.num_samples * (2 if sample.guidance_scale not in (0, 1) else 1)
+def _asked(sample: SampleConfig) -> int:
+    """How often the network is asked in a call: twice with guidance, with and without the class."""
+    return 1 if sample.guidance_scale in (0, 1) else 2

@@ -29,7 +29,6 @@ PER_PAGE = 12  # thumbnails of a drawing
 THUMB = 64
 LOOK = 144  # pixels of the picture to begin with, on screen
 NEWEST = 50  # drawings offered
-MASK = "mask-"  # what the files of painted masks begin with
 
 _key = partial(forms.key, FORM)
 _options = partial(checkpoint_fields.options, FORM)
@@ -43,27 +42,27 @@ class Chosen(NamedTuple):
 
 
 def begin(config: Config, sample: SampleConfig) -> None:
-    """Put the picture and the mask of a drawing into the fields; a mask that was painted is there to go on painting."""
-    painted = Path(sample.mask).name.startswith(MASK)
+    """Put the picture and the mask of a drawing into the fields; the mask is there to go on painting."""
     forms.begin(
         FORM,
         {
             "picture_from": "path" if sample.picture else "upload",
             "picture_path": sample.picture,
-            "mask_from": "path" if sample.mask and not painted else "paint",
-            "mask_path": "" if painted else sample.mask,
+            "mask_from": "paint" if not sample.mask or _put_on_canvas(config, sample) else "path",
+            "mask_path": sample.mask,
         },
     )
-    if painted:
-        try:
-            picture, mask = first(config, sample.picture), np.asarray(images.convert(images.load(Path(sample.mask)), 1))
-        except UserError:  # one of the files is gone, which the fields tell
-            return
-        if mask.shape == picture.shape[:2]:
-            kept = mask_canvas.Painted(
-                mask_canvas.name(picture), time.time_ns() // 10**6, mask_canvas.encode(mask > 127)
-            )
-            st.session_state[f"{_key('canvas')}-painted"] = kept
+
+
+def _put_on_canvas(config: Config, sample: SampleConfig) -> bool:
+    """Whether the mask could be laid over the picture; what is wrong otherwise is told by the fields."""
+    try:
+        picture, mask = first(config, sample.picture), _mask_of(config, sample.mask)
+    except UserError:
+        return False
+    stamp = time.time_ns() // 10**6
+    st.session_state[f"{_key('canvas')}-painted"] = mask_canvas.Painted(mask_canvas.name(picture), stamp, mask_canvas.encode(mask))  # fmt: skip
+    return True
 
 
 def is_one(path: str) -> bool:
@@ -208,7 +207,7 @@ def _mask(run: Run, config: Config, picture: np.ndarray, problems: list[Problem]
                 mask = mask_canvas.paint(picture, key=_key("canvas"))
                 if mask is None:
                     raise UserError("Nothing is painted yet: paint over what is to be drawn anew.")
-                return keep_mask(run, mask)
+                return keep_mask(run, config, mask)
             case "upload":
                 path = _uploaded_mask(run, config)
             case _:
@@ -219,13 +218,17 @@ def _mask(run: Run, config: Config, picture: np.ndarray, problems: list[Problem]
                 path = str(Path(text).expanduser().absolute()) if text else ""
         if not path:
             raise UserError("No mask is chosen yet: paint one, upload a picture that is white where it is to be drawn anew, or say where one is.")  # fmt: skip
-        mask = _read(config, path, _stamp(path))
+        mask = _mask_of(config, path)
     except UserError as error:
         problems.append(Problem("mask", str(error)))
         return ""
     over = pictures.fitted(images.from_pixels(_veiled(picture, mask)), LOOK)
     st.image(pictures.png(over), output_format="PNG", alt="What is drawn anew is red")
     return path
+
+
+def _mask_of(config: Config, path: str) -> np.ndarray:
+    return _read(config, path, _stamp(path))
 
 
 @st.cache_data(max_entries=32, show_spinner=False)
@@ -246,17 +249,20 @@ def _uploaded_mask(run: Run, config: Config) -> str:
     kept = st.session_state.setdefault(_key("mask_kept"), {})
     if file:
         pixels = images.prepare(images.decode(file.getvalue(), file.name), config.model.image_size, 1)[..., 0]
-        kept[run.name] = keep_mask(run, (pixels > 127) * np.uint8(255))
+        kept[run.name] = keep_mask(run, config, (pixels > 127) * np.uint8(255))
     return kept.get(run.name, "")
 
 
-def keep_mask(run: Run, mask: np.ndarray) -> str:
-    """Where the mask, uint8 [H, W] of 0 and 255, is kept as a PNG in the run's folder."""
-    digest = hashlib.sha256(repr(mask.shape).encode() + mask.tobytes()).hexdigest()[:16]
-    path = run.folder / "uploads" / f"{MASK}{digest}.png"
-    if not path.exists():
-        images.save_png(path, mask)
-    return str(path.absolute())
+def keep_mask(run: Run, config: Config, mask: np.ndarray) -> str:
+    """Where the mask, uint8 [H, W] of 0 and 255, is a PNG: as it came with settings, or else in the run's folder."""
+    named = st.session_state.get(_key("mask_path"), "")
+    if named:
+        try:
+            if (_mask_of(config, named) == mask // 255).all():
+                return str(named)
+        except UserError:  # it was painted anew
+            pass
+    return _store(run, "mask.png", images.encode_png(mask))
 
 
 def _veiled(picture: np.ndarray, mask: np.ndarray) -> np.ndarray:

@@ -179,11 +179,11 @@ def more(config: Config, task: str, name: str, count: int, scale: float) -> dict
     if not unguided(config) and T > 1:
         where = key("guidance_interval")
         st.session_state[where] = _inside(st.session_state.get(where, (0, T - 1)), T)
-        first, last = st.slider(
+        interval: Any = st.slider(
             "Guided timesteps", 0, T - 1, key=where, help=FIELDS["guidance_interval"].help, persist_state="session", disabled=scale == 1,
         )  # fmt: skip
-        if scale != 1 and (first, last) != (0, T - 1):
-            values["guidance_interval"] = f"{first}-{last}"
+        if scale != 1 and interval != (0, T - 1):
+            values["guidance_interval"] = f"{interval[0]}-{interval[1]}"
     with st.container(horizontal=True, gap="medium"):
         for setting, there in (("denoise_to_zero", task in TO_ZERO), ("analytic_first_step", task in FROM_NOISE)):
             if there and count and not respaced:

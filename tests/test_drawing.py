@@ -1,0 +1,566 @@
+"""Drawings: to disk as they come, ended and gone on with, and again from what their pictures carry."""
+
+import dataclasses
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import tracemalloc
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+import torch
+from PIL import Image, PngImagePlugin
+from torch import Tensor
+
+from ddpm import arrays, checkpoint, cli, drawing, files, images, memory, process, recipe, runs, sample
+from ddpm import config as configs
+from ddpm.arrays import Stream
+from ddpm.config import Config, SampleConfig
+from ddpm.errors import UserError
+from ddpm.jobs import Worker
+from ddpm.runs import Run, SampleJob
+from ddpm.unet import build
+
+ROOT = Path(drawing.__file__).parents[1]
+QUICK = SampleConfig(num_samples=5, batch_size=2, steps=3, seed=4, precision="fp32")
+
+
+@pytest.fixture
+def classy(tiny: Config) -> Config:
+    return configs.replace(tiny, dict(class_cond=True, num_classes=3, class_names=("cat", "2", "dog")))
+
+
+@pytest.fixture
+def run(runs_dir: Path, classy: Config) -> Run:
+    """A run with one checkpoint, of weights at random."""
+    made = runs.create(runs_dir, "made", classy)
+    torch.manual_seed(0)
+    network = build(classy.model)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    weights = network.state_dict()
+    checkpoint.save(made, 7, {"model": weights, "ema_0.9": weights}, {"state": {}}, {}, 0, 1.0)
+    return made
+
+
+def draw(run: Run, folder: Path, settings: SampleConfig) -> SampleJob:
+    with Worker(folder) as worker:
+        drawing.draw_source(folder, worker, run, settings, {})
+    return SampleJob(folder)
+
+
+def resume(folder: Path) -> SampleJob:
+    with Worker(folder) as worker:
+        drawing.resume(folder, worker)
+    return SampleJob(folder)
+
+
+def pixels(job: SampleJob) -> np.ndarray:
+    assert job.npz
+    with np.load(job.npz) as packed:
+        return packed["arr_0"]
+
+
+def results(folder: Path) -> dict[str, Any]:
+    """What was drawn, by file: bytes of arrays, pixels of pictures."""
+    found: dict[str, Any] = {path.name: path.read_bytes() for path in folder.glob("*.npz")}
+    for path in [*folder.glob("images/*.png"), folder / "grid.png", *folder.glob("pairs.png"), *folder.glob("given/*")]:
+        image = Image.open(path)
+        found[str(path.relative_to(folder))] = (image.mode, image.size, image.tobytes())
+    return found
+
+
+# --- arrays
+
+
+def test_npz_is_numpys(tmp_path: Path) -> None:
+    whole = np.arange(5 * 2 * 3, dtype=np.uint8).reshape(5, 2, 3, 1)
+    labels = np.array([4, 3, 2, 1, 0])
+    pieces = (whole[k : k + 2] for k in (0, 2, 4))
+    written = arrays.write_npz(tmp_path / "ours.npz", Stream(whole.shape, np.uint8, pieces), Stream((5,), np.int64, [labels]))  # fmt: skip
+    assert written.sha256 == files.sha256(tmp_path / "ours.npz")
+    expected = io.BytesIO()
+    np.savez(expected, whole, labels)
+    with zipfile.ZipFile(expected) as theirs, zipfile.ZipFile(tmp_path / "ours.npz") as ours:
+        assert ours.testzip() is None
+        assert {n: ours.read(n) for n in ours.namelist()} == {n: theirs.read(n) for n in theirs.namelist()}
+    with np.load(tmp_path / "ours.npz") as loaded:
+        assert (loaded["arr_0"] == whole).all()
+        assert loaded["arr_1"].dtype == np.int64
+
+
+def test_too_few_pieces_leave_no_file(tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match="1 of 2 rows"):
+        arrays.write_npz(tmp_path / "a.npz", Stream((2,), np.int64, [np.zeros(1, np.int64)]))
+    assert not list(tmp_path.iterdir())
+
+
+# --- ended, and gone on with
+
+
+def test_stopped_and_gone_on_with(run: Run, tmp_path: Path) -> None:
+    straight = draw(run, tmp_path / "straight", QUICK)
+    folder = tmp_path / "stopped"
+    with Worker(folder) as worker:
+        heard, steps = worker.heard, iter(range(100))
+        worker.heard = lambda: heard() | ({"stop"} if next(steps) >= 3 else set())  # type: ignore[method-assign]
+        drawing.draw_source(folder, worker, run, QUICK, {})
+    job = SampleJob(folder)
+    status = job.status()
+    assert status
+    assert (status.state, status.step, status.message) == ("stopped", 4, "Stopped with 2 of 5 pictures drawn")
+    assert job.shape == (2, 8, 8, 3)
+    before = job.images[0].stat().st_mtime_ns
+    with pytest.raises(UserError, match="already holds samples"):
+        draw(run, folder, QUICK)
+    resume(folder)
+    assert job.state() == "finished"
+    assert results(folder) == results(straight.folder)
+    assert job.images[0].stat().st_mtime_ns == before, "what was drawn is kept"
+    assert len(list(folder.glob("*.npz"))) == 1
+    with pytest.raises(UserError, match="has all its 5 pictures: there is nothing left"):
+        process.resume_sampling(job)
+
+
+def test_killed_and_gone_on_with(run: Run, tmp_path: Path) -> None:
+    settings = dataclasses.replace(QUICK, num_samples=41, steps=20, batch_size=3)
+    folder = run.folder / "samples" / "20260101-000000"
+    command = [sys.executable, "-m", "ddpm", "sample", "--run", run.name, "--runs_dir", str(run.folder.parent), *configs.to_flags(settings), "--out", str(folder)]  # fmt: skip
+    child = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    job, until = SampleJob(folder), time.monotonic() + 60
+    while len(job.images) < 4 and time.monotonic() < until:
+        time.sleep(0.005)
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    kept = len(job.images)
+    assert 4 <= kept < 41
+    assert job.state() == "lost"
+    assert job.npz is None
+    with pytest.raises(UserError, match="did not end: go on with it by --resume"):
+        draw(run, folder, settings)
+    job.images[3].write_bytes(job.images[3].read_bytes()[:60])  # as a power cut leaves it
+    process.resume_sampling(job)
+    while job.state() != "finished" and time.monotonic() < until + 60:
+        assert job.state() not in ("failed", "lost"), job.log_tail()
+        time.sleep(0.02)
+    straight = draw(run, tmp_path / "straight", settings)
+    assert results(folder) == results(straight.folder)
+
+
+def test_a_stop_is_answered_within_a_call(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    real = drawing.network_of
+
+    def counted(*arguments: Any) -> Callable[..., Tensor]:
+        network = real(*arguments)
+
+        def compute(x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
+            calls.append(len(x))
+            if len(calls) == 4:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return network(x, t, **condition)
+
+        return compute
+
+    monkeypatch.setattr(drawing, "network_of", counted)
+    job = draw(run, tmp_path / "job", dataclasses.replace(QUICK, sampler="heun", steps=9))
+    assert len(calls) == 4
+    assert job.state() == "stopped"
+
+
+def test_resume_by_command(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    job = draw(run, tmp_path / "job", QUICK)
+    assert cli.main(["sample", "--resume", str(job.folder), "--seed", "3"]) == 2
+    assert "--seed was given too: leave it out" in capsys.readouterr().err
+    assert cli.main(["sample", "--resume", str(tmp_path / "none")]) == 2
+    assert "holds no drawing that began" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
+    for path in [job.npz, job.grid, *job.images[3:]]:
+        assert path
+        path.unlink()
+    assert cli.main(["sample", "--resume", str(job.folder)]) == 0
+    assert job.shape == (5, 8, 8, 3)
+    assert cli.main(["sample"]) == 2
+    assert "Nothing to draw from is named" in capsys.readouterr().err
+
+
+# --- memory
+
+
+def test_many_pictures_in_little_memory(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 1,500 pictures of 64 kB, 96 MB in all, less than a third is ever held."""
+    side = 146
+    config = configs.replace(run.config, dict(image_size=side, class_cond=False))
+    settings = dataclasses.replace(QUICK, num_samples=1500, batch_size=50, steps=1)
+    picture = np.random.default_rng(0).integers(0, 256, (50, 3, 1, 1)).astype(np.float32) / 127.5 - 1
+
+    def steps(*arguments: Any) -> Iterator[sample.Drawn]:
+        for k in range(0, 1500, 50):
+            x = torch.from_numpy(picture).expand(50, 3, side, side)
+            yield sample.Drawn(k, k // 50 + 1, 30, sample.SampleStep(1, 1, x, x, 0))
+
+    monkeypatch.setattr(drawing, "draw", steps)
+    monkeypatch.setattr(drawing, "network_of", lambda *arguments: None)
+    monkeypatch.setattr(drawing, "GRID_BYTES", 2**23)
+    monkeypatch.setattr(drawing, "PREVIEW_BYTES", 2**21)
+    monkeypatch.setattr(drawing, "PREVIEW_INTERVAL", 1e9)
+    path = run.checkpoint().path("model")
+    weights = checkpoint.load_weights(path)
+    tracemalloc.start()
+    with Worker(tmp_path / "job") as worker:
+        drawing.draw_into(tmp_path / "job", worker, weights, config, settings, path, torch.device("cpu"))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    job = SampleJob(tmp_path / "job")
+    assert job.npz
+    assert job.npz.stat().st_size > 95e6
+    assert peak < 40e6
+    found = pixels(job)
+    assert (found == np.resize(images.to_uint8(picture), (1500, 1, 1, 3))).all()
+
+
+def test_the_grid_has_256_pictures_at_most() -> None:
+    assert drawing._most(drawing.GRID_IMAGES, drawing.GRID_BYTES, (64, 64, 3)) == 256
+    assert drawing._most(drawing.GRID_IMAGES, drawing.GRID_BYTES, (1024, 1024, 3)) == 85
+    assert drawing._most(64, 10, (64, 64, 3)) == 1
+
+
+PEAK = """
+import sys, torch, psutil
+from ddpm import config as configs, memory, sample, unet
+torch.set_num_threads(1)
+config = configs.replace(configs.Config(), dict({settings}))
+network = unet.build(config.model).eval()
+def drawn(count):
+    asked = configs.SampleConfig(num_samples=count, batch_size=count, steps=2, precision="fp32")
+    list(sample.draw(network, config, asked))
+    return asked
+drawn(1)
+before = psutil.Process().memory_info().rss
+open("/proc/self/clear_refs", "w").write("5")
+asked = drawn({count})
+peak = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) * 1024
+print((peak - before) / {count}, memory.bytes_each(config, asked))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the peak is read from Linux's /proc")
+@pytest.mark.parametrize(
+    ("settings", "count"),
+    [
+        ("image_size=32, num_channels=64, channel_mult='1,2', attention_resolutions=''", 32),
+        ("image_size=32, num_channels=32, attention_resolutions='32'", 8),
+        ("image_size=64, num_channels=32", 8),
+    ],
+)
+def test_batches_take_the_memory_that_is_expected(settings: str, count: int) -> None:
+    said = subprocess.run([sys.executable, "-c", PEAK.format(settings=settings, count=count)], cwd=ROOT, capture_output=True, text=True, check=True)  # fmt: skip
+    measured, expected = map(float, said.stdout.split())
+    assert measured < expected * 1.1
+    assert expected < 3 * measured
+
+
+def test_as_many_at_once_as_fit(run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    free = 10**12
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: type("Memory", (), {"available": free}))
+    config, asked = run.config, SampleConfig(num_samples=1000, batch_size=0)
+    assert memory.drawn_at_once(config, asked) == memory.FAST == 64
+    assert memory.drawn_at_once(config, dataclasses.replace(asked, num_samples=5)) == 5
+    assert memory.drawn_at_once(config, dataclasses.replace(asked, batch_size=100)) == 100
+    assert not caplog.records
+    each = memory.bytes_each(config, asked)
+    free = int(each * 2 * 7.5)
+    assert memory.drawn_at_once(config, asked) == 7
+    assert "Drawing 7 pictures at once instead of 64" in caplog.text
+    guided = dataclasses.replace(asked, guidance_scale=3.0)
+    assert 3 <= memory.drawn_at_once(config, guided) < 7
+    free = 1000
+    assert memory.drawn_at_once(config, asked) == 1
+
+
+def test_a_batch_of_nothing_is_as_many_as_fit(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = sample.network_of(checkpoint.load_weights(run.checkpoint().path("model")), run.config, "it")
+    monkeypatch.setattr(memory, "drawn_at_once", lambda *_: 2)
+    starts = {d.start for d in sample.draw(network, run.config, dataclasses.replace(QUICK, batch_size=0))}
+    assert starts == {0, 2, 4}
+    assert sample.pictures(network, run.config, dataclasses.replace(QUICK, batch_size=0)).shape == (5, 8, 8, 3)
+
+
+# --- the checkpoint
+
+
+def test_another_checkpoint_is_not_gone_on_with(run: Run, tmp_path: Path) -> None:
+    job = draw(run, tmp_path / "job", QUICK)
+    assert job.npz
+    job.npz.unlink()
+    path = run.checkpoint().path("ema_0.9")
+    files.copy(run.checkpoint().path("model"), path)
+    with pytest.raises(UserError, match="its checksum is another: put it back, or draw anew"):
+        resume(job.folder)
+    path.unlink()
+    with pytest.raises(UserError, match="is not there any more: put it back"):
+        resume(job.folder)
+
+
+def test_a_checkpoint_replaced_while_it_is_read(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoints = run.checkpoint()
+    real = checkpoint.load_weights
+
+    def replaced(path: Path) -> checkpoint.Weights:
+        weights = real(path)
+        files.copy(checkpoints.path("model"), path)
+        return weights
+
+    monkeypatch.setattr(checkpoint, "load_weights", replaced)
+    with pytest.raises(UserError, match="was replaced while it was being read"):
+        draw(run, tmp_path / "job", QUICK)
+    assert not SampleJob(tmp_path / "job").images
+
+
+@pytest.mark.parametrize("how", ["replaced", "removed"])
+def test_a_checkpoint_replaced_while_pictures_are_drawn(how: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    straight = draw(run, tmp_path / "straight", QUICK)
+    assert straight.status().warning == ""  # type: ignore[union-attr]
+    path, real = run.checkpoint().path("ema_0.9"), drawing.draw
+
+    def replaced(*arguments: Any) -> Iterator[sample.Drawn]:
+        for number, drawn in enumerate(real(*arguments)):
+            if number == 3:
+                files.copy(run.checkpoint().path("model"), path) if how == "replaced" else path.unlink()
+            yield drawn
+
+    monkeypatch.setattr(drawing, "draw", replaced)
+    job = draw(run, tmp_path / "job", QUICK)
+    status = job.status()
+    assert status
+    assert status.state == "finished"
+    assert f"{path.name} was {how} while pictures were drawn: all of them are from the weights" in status.warning
+    assert (pixels(job) == pixels(straight)).all()
+
+
+# --- settings in pictures
+
+
+def test_text_of_a_png_comes_back(tmp_path: Path) -> None:
+    picture = np.zeros((2, 3, 3), np.uint8)
+    told = {"sample": {"classes": "Käse 猫"}, "n": [1, 2.5, None]}
+    images.save_png(tmp_path / "a.png", picture, told)
+    assert images.settings_in(tmp_path / "a.png") == told
+    whole = (tmp_path / "a.png").read_bytes()
+    assert images.settings_in(whole) == told
+    assert Image.open(tmp_path / "a.png").size == (3, 2)
+    assert images.settings_in(images.encode_png(picture)) is None
+    for cut in range(len(whole)):
+        found = images.settings_in(whole[:cut])
+        assert found in (None, told)
+    damaged = whole.replace(b"2.5", b"2.6")
+    assert images.settings_in(damaged) is None
+    assert images.settings_in(b"GIF89a") is None
+    assert images.settings_in(tmp_path / "none.png") is None
+    assert images.settings_in(tmp_path) is None
+
+
+@pytest.mark.parametrize("text", ["no json", "[1]", "[" * 100_000, '{"a":"' + "x" * 2**20 + '"}'])
+def test_foreign_texts_are_no_settings(text: str) -> None:
+    info = PngImagePlugin.PngInfo()
+    info.add_text("ddpm", text)
+    buffer = io.BytesIO()
+    Image.new("L", (2, 2)).save(buffer, "PNG", pnginfo=info)
+    assert images.settings_in(buffer.getvalue()) is None
+
+
+def test_every_picture_can_be_drawn_again_alone(run: Run, tmp_path: Path) -> None:
+    job = draw(run, tmp_path / "job", QUICK)
+    assert job.command == job.settings["command"]
+    for k, path in enumerate(job.images):
+        told = images.settings_in(path)
+        assert told
+        one = recipe.sample_of(told, path.name)
+        assert (one.num_samples, one.seed) == (1, 4 + k)
+        assert one.classes == ["0", "1", "2"][k % 3] if k % 3 != 2 else "2-2"  # another class is called 2
+        assert told["checkpoint"]["step"] == 7
+        assert told["checkpoint"]["weights"] == "ema_0.9"
+        assert told["class_names"] == ["cat", "2", "dog"]
+        out = tmp_path / f"again{k}"
+        assert cli.main(["sample", "--like", str(path), "--out", str(out)]) == 0
+        assert (pixels(SampleJob(out)) == pixels(job)[k : k + 1]).all()
+    grid = images.settings_in(job.grid)
+    assert grid
+    assert recipe.sample_of(grid, "grid") == recipe.absolute(QUICK)
+
+
+def test_like_a_picture_with_changes(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    job = draw(run, tmp_path / "job", QUICK)
+    like = ["sample", "--like", str(job.images[1]), "--num_samples", "2"]
+    assert cli.main([*like, "--out", str(tmp_path / "two")]) == 0
+    two = SampleJob(tmp_path / "two")
+    assert two.config.classes == "1-1" or two.config.classes == "1"
+    assert (pixels(two)[0] == pixels(job)[1]).all()
+    files.copy(run.checkpoint().path("model"), run.checkpoint().path("ema_0.9"))
+    path = run.checkpoint().path("ema_0.9")
+    files.write_bytes(path, path.read_bytes() + b" ")
+    assert cli.main([*like, "--out", str(tmp_path / "three")]) == 2
+    assert "its checksum is another: name a checkpoint with --run or --model_path" in capsys.readouterr().err
+    explicit = ["--model_path", str(run.checkpoint().path("model"))]
+    assert cli.main([*like, *explicit, "--out", str(tmp_path / "four")]) == 0
+    assert (pixels(SampleJob(tmp_path / "four")) == pixels(two)).all()
+    images.save_png(tmp_path / "bare.png", np.zeros((8, 8, 3), np.uint8))
+    assert cli.main(["sample", "--like", str(tmp_path / "bare.png")]) == 2
+    assert "carries no settings" in capsys.readouterr().err
+    assert cli.main(["sample", "--like", str(tmp_path / "none.png")]) == 2
+    assert "There is no picture" in capsys.readouterr().err
+
+
+def test_settings_of_other_versions() -> None:
+    assert recipe.sample_of({"sample": {"num_samples": 3}}, "it") == SampleConfig(num_samples=3)
+    for newer in ({"format": 99, "sample": {}}, {"sample": {"from_the_future": 1}}):
+        with pytest.raises(UserError, match="newer version"):
+            recipe.sample_of(newer, "it")
+    for wrong in ({"sample": 3}, {"sample": {"seed": "x"}}, {"sample": {"seed": -1}}, {}):
+        with pytest.raises(UserError):
+            recipe.sample_of(wrong, "it")
+
+
+# --- given pictures
+
+
+@pytest.fixture
+def given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
+    """Two pictures and a mask, in the working folder."""
+    folder = tmp_path / "mine"
+    found = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), dtype=np.uint8)
+    for k, picture in enumerate(found):
+        images.save_png(folder / "pictures" / f"{k}.png", picture)
+    mask = np.zeros((8, 8, 1), np.uint8)
+    mask[2:5, 3:8] = 255
+    images.save_png(folder / "mask.png", mask)
+    monkeypatch.chdir(folder)
+    return found
+
+
+def of_task(task: str) -> SampleConfig:
+    mask = "mask.png" if task == "inpaint" else ""
+    return dataclasses.replace(QUICK, task=task, picture="pictures", mask=mask, resample=2, jump=2, strength=0.4)
+
+
+@pytest.mark.parametrize("task", ["vary", "inpaint", "invert"])
+def test_from_given_pictures(task: str, run: Run, tmp_path: Path, given: np.ndarray) -> None:
+    job = draw(run, tmp_path / "job", of_task(task))
+    assert job.state() == "finished"
+    assert pixels(job).shape == (5, 8, 8, 3)
+    copies = np.stack([np.asarray(Image.open(path)) for path in sorted(job.given.glob("*.png"))])
+    assert (copies == given).all()
+    beside = np.asarray(Image.open(job.pairs))
+    assert (beside == images.pairs(given[[0, 1, 0, 1, 0]], pixels(job))).all()
+    told = job.settings
+    assert Path(told["sample"]["picture"]).is_absolute()
+    assert Path(told["given"]["picture"]) == tmp_path / "mine" / "pictures"
+    if task == "inpaint":
+        kept = np.asarray(Image.open("mask.png")) == 0
+        assert (pixels(job)[:, kept] == given[[0, 1, 0, 1, 0]][:, kept]).all()
+        assert (pixels(job)[:, ~kept] != given[[0, 1, 0, 1, 0]][:, ~kept]).any()
+        assert Path(told["sample"]["mask"]) == job.mask
+    # Again, when what was given is gone: all of them, and one alone.
+    for path in Path().glob("pictures/*"):
+        path.unlink()
+    out = tmp_path / "again"
+    assert cli.main(["sample", "--like", str(job.grid), "--out", str(out)]) == 0
+    assert (pixels(SampleJob(out)) == pixels(job)).all()
+    assert cli.main(["sample", "--like", str(job.images[3]), "--out", str(tmp_path / "one")]) == 0
+    assert (pixels(SampleJob(tmp_path / "one")) == pixels(job)[3:4]).all()
+
+
+@pytest.mark.parametrize("task", ["vary", "inpaint", "invert"])
+def test_given_pictures_gone_on_with_elsewhere(task: str, run: Run, tmp_path: Path, given: np.ndarray) -> None:
+    straight = draw(run, tmp_path / "straight", of_task(task))
+    folder = tmp_path / "stopped"
+    with Worker(folder) as worker:
+        heard = worker.heard
+        worker.heard = lambda: heard() | ({"stop"} if (folder / "images/00001.png").exists() else set())  # type: ignore[method-assign]
+        drawing.draw_source(folder, worker, run, of_task(task), {})
+    assert SampleJob(folder).shape == (2, 8, 8, 3)
+    folder.rename(tmp_path / "moved")
+    for path in Path().glob("pictures/*"):
+        path.unlink()
+    resume(tmp_path / "moved")
+    assert results(tmp_path / "moved") == results(straight.folder)
+
+
+def test_an_inversion_tells_its_error(run: Run, tmp_path: Path, given: np.ndarray) -> None:
+    asked = dataclasses.replace(of_task("invert"), steps=0, timestep_respacing="20")
+    job = draw(run, tmp_path / "job", asked)
+    error = np.sqrt(((pixels(job).astype(float) - given[[0, 1, 0, 1, 0]]) ** 2).mean((1, 2, 3)))
+    assert job.result["rmse"] == pytest.approx(error)
+    assert job.result["mean"] == pytest.approx(error.mean())
+    status = job.status()
+    assert status
+    assert f"differs by {error.mean():.2g} of 255" in status.message
+    with np.load(job.noise) as packed:
+        noise = packed["arr_0"]
+    assert (noise.shape, noise.dtype) == ((5, 3, 8, 8), np.float32)
+    assert (noise[0] == noise[2]).all()
+    assert not (job.folder / "noise").exists()
+    path = run.checkpoint().path("ema_0.9")
+    network = sample.network_of(checkpoint.load_weights(path), run.config, "it")
+    condition = {"y": torch.tensor([0, 1])}
+    pictures = sample.given_pictures.read(run.config, asked)
+    steps = list(sample.steps_of(network, run.config, asked, range(2), condition, given=pictures))
+    expected = steps[len(steps) // 2 - 1]
+    assert 2 * expected.done == expected.total
+    assert np.allclose(expected.x.numpy(), noise[:2], atol=1e-4)
+
+
+def test_an_interpolation_and_its_pictures(run: Run, tmp_path: Path) -> None:
+    job = draw(run, tmp_path / "job", dataclasses.replace(QUICK, task="interpolate", to_seed=9))
+    told = images.settings_in(job.images[2])
+    assert told
+    assert told["number"] == 2
+    assert told["sample"]["num_samples"] == 5
+    assert not job.pairs.exists()
+    ends = [draw(run, tmp_path / str(seed), dataclasses.replace(QUICK, num_samples=1, classes="0", seed=seed)) for seed in (4, 9)]  # fmt: skip
+    assert (pixels(job)[[0, 4]] == np.concatenate([pixels(end) for end in ends])).all()
+
+
+def test_given_pictures_of_another_size(run: Run, tmp_path: Path, given: np.ndarray, capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
+    images.save_png(Path("large.png"), np.zeros((9, 9, 3), np.uint8))
+    out = tmp_path / "job"
+    asked = ["sample", "--run", run.name, "--runs_dir", str(run.folder.parent), "--num_samples", "1", "--out", str(out)]
+    assert cli.main([*asked, "--task", "vary", "--picture", "large.png"]) == 2
+    assert "9 x 9 pixels" in capsys.readouterr().err
+    assert cli.main([*asked, "--task", "inpaint", "--picture", "pictures"]) == 2
+    assert "mask is empty" in capsys.readouterr().err
+    assert not out.exists()
+
+
+# --- history
+
+
+def test_notes_and_trash(run: Run) -> None:
+    job = draw(run, run.folder / "samples" / "20260102-030405", QUICK)
+    assert job.note == ""
+    job.set_note(" the good ones 猫 \n")
+    assert job.note == "the good ones 猫"
+    with Worker(job.folder), pytest.raises(UserError, match="stop it before deleting it"):
+        runs.trash_samples(job)
+    files.write_json(job.folder / "status.json", json.loads((job.folder / "status.json").read_text()) | {"state": "finished"})  # fmt: skip
+    trashed = runs.trash_samples(job)
+    assert trashed.parent == run.folder.parent / ".trash"
+    assert not run.sample_jobs()
+    with pytest.raises(UserError, match="not there any more"):
+        runs.trash_samples(job)
+    with pytest.raises(UserError, match="not there any more"):
+        job.set_note("x")
+    runs.restore(trashed, job)
+    assert run.sample_jobs() == [job]
+    assert job.note == "the good ones 猫"
+    with pytest.raises(UserError, match="there already"):
+        runs.restore(trashed, job)
