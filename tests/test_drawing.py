@@ -31,7 +31,7 @@ from ddpm.runs import Run, SampleJob
 from ddpm.unet import build
 
 ROOT = Path(drawing.__file__).parents[1]
-QUICK = SampleConfig(num_samples=5, batch_size=2, steps=3, seed=4, precision="fp32")
+QUICK = SampleConfig(num_samples=5, batch_size=2, steps=3, seed=4, precision="fp32", threads=1)
 
 
 @pytest.fixture
@@ -132,11 +132,11 @@ def test_stopped_and_gone_on_with(run: Run, tmp_path: Path) -> None:
 
 
 def test_killed_and_gone_on_with(run: Run, tmp_path: Path) -> None:
-    settings = dataclasses.replace(QUICK, num_samples=41, steps=20, batch_size=3)
+    settings = dataclasses.replace(QUICK, num_samples=41, steps=40, batch_size=3)
     folder = run.folder / "samples" / "20260101-000000"
     command = [sys.executable, "-m", "ddpm", "sample", "--run", run.name, "--runs_dir", str(run.folder.parent), *configs.to_flags(settings), "--out", str(folder)]  # fmt: skip
     child = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    job, until = SampleJob(folder), time.monotonic() + 60
+    job, until = SampleJob(folder), time.monotonic() + 90
     while len(job.images) < 4 and time.monotonic() < until:
         time.sleep(0.005)
     os.kill(child.pid, signal.SIGKILL)
@@ -149,9 +149,10 @@ def test_killed_and_gone_on_with(run: Run, tmp_path: Path) -> None:
         draw(run, folder, settings)
     job.images[3].write_bytes(job.images[3].read_bytes()[:60])  # as a power cut leaves it
     process.resume_sampling(job)
-    while job.state() != "finished" and time.monotonic() < until + 60:
+    while job.state() != "finished" and time.monotonic() < until:
         assert job.state() not in ("failed", "lost"), job.log_tail()
         time.sleep(0.02)
+    assert job.state() == "finished"
     straight = draw(run, tmp_path / "straight", settings)
     assert results(folder) == results(straight.folder)
 
@@ -200,17 +201,17 @@ def test_many_pictures_in_little_memory(run: Run, tmp_path: Path, monkeypatch: p
     """Of 1,500 pictures of 64 kB, 96 MB in all, less than a third is ever held."""
     side = 146
     config = configs.replace(run.config, dict(image_size=side, class_cond=False))
-    settings = dataclasses.replace(QUICK, num_samples=1500, batch_size=50, steps=1)
-    picture = np.random.default_rng(0).integers(0, 256, (50, 3, 1, 1)).astype(np.float32) / 127.5 - 1
+    settings = dataclasses.replace(QUICK, num_samples=1500, batch_size=20, steps=1)
+    picture = np.random.default_rng(0).integers(0, 256, (20, 3, 1, 1)).astype(np.float32) / 127.5 - 1
 
     def steps(*arguments: Any) -> Iterator[sample.Drawn]:
-        for k in range(0, 1500, 50):
-            x = torch.from_numpy(picture).expand(50, 3, side, side)
-            yield sample.Drawn(k, k // 50 + 1, 30, sample.SampleStep(1, 1, x, x, 0))
+        for k in range(0, 1500, 20):
+            x = torch.from_numpy(picture).expand(20, 3, side, side)
+            yield sample.Drawn(k, k // 20 + 1, 75, sample.SampleStep(1, 1, x, x, 0))
 
     monkeypatch.setattr(drawing, "draw", steps)
     monkeypatch.setattr(drawing, "network_of", lambda *arguments: None)
-    monkeypatch.setattr(drawing, "GRID_BYTES", 2**23)
+    monkeypatch.setattr(drawing, "GRID_BYTES", 2**22)
     monkeypatch.setattr(drawing, "PREVIEW_BYTES", 2**21)
     monkeypatch.setattr(drawing, "PREVIEW_INTERVAL", 1e9)
     path = run.checkpoint().path("model")
@@ -223,7 +224,7 @@ def test_many_pictures_in_little_memory(run: Run, tmp_path: Path, monkeypatch: p
     job = SampleJob(tmp_path / "job")
     assert job.npz
     assert job.npz.stat().st_size > 95e6
-    assert peak < 40e6
+    assert peak < 32e6
     found = pixels(job)
     assert (found == np.resize(images.to_uint8(picture), (1500, 1, 1, 3))).all()
 
@@ -507,7 +508,7 @@ def test_an_inversion_tells_its_error(run: Run, tmp_path: Path, given: np.ndarra
     with np.load(job.noise) as packed:
         noise = packed["arr_0"]
     assert (noise.shape, noise.dtype) == ((5, 3, 8, 8), np.float32)
-    assert (noise[0] == noise[2]).all()
+    assert (noise[0] != noise[2]).any(), "the same picture, of another class"
     assert not (job.folder / "noise").exists()
     path = run.checkpoint().path("ema_0.9")
     network = sample.network_of(checkpoint.load_weights(path), run.config, "it")
