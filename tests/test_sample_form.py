@@ -149,9 +149,9 @@ def test_a_run_that_cannot_be_guided_says_why(fake_run: Callable[..., Run], aske
 
 def test_clipping(run: Run, asked: list[SampleConfig]) -> None:
     at = open_page("pages/sample.py")
-    at.button_group(key="sample.clip").set_value("off").run()
+    at.selectbox(key="sample.clip").set_value("off").run()
     assert not drawn(at, asked).clip_denoised
-    at.button_group(key="sample.clip").set_value("dynamic").run()
+    at.selectbox(key="sample.clip").set_value("dynamic").run()
     at.slider(key="sample.dynamic_threshold").set_value(0.98).run()
     sample = drawn(at, asked)
     assert (sample.clip_denoised, sample.dynamic_threshold) == (True, 0.98)
@@ -270,7 +270,7 @@ def test_a_mask_by_path_and_by_upload(run: Run, asked: list[SampleConfig], tmp_p
     assert drawn(at, asked).mask == right
     at.button_group(key="sample.mask_from").set_value("upload").run()
     content = Path(mask(tmp_path / "big.png", 32)).read_bytes()
-    at.get("file_uploader")[-1].set_value([("mask.png", content, "image/png")]).run()
+    at.get("file_uploader")[0].set_value([("mask.png", content, "image/png")]).run()
     sample = drawn(at, asked)
     kept = np.asarray(Image.open(sample.mask))
     assert kept.shape == (8, 8)

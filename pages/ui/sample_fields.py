@@ -65,14 +65,26 @@ def _labels(config: Config, text: str) -> list[int]:
         return []
 
 
-def show(run: Run, checkpoints: list[Checkpoint]) -> tuple[SampleConfig, list[Problem]]:
-    """Draw the fields.  Returns what they say, and what is wrong with it."""
-    config = run.config
+def choose_task(config: Config) -> str:
+    """The control at the top.  A model that enlarges pictures begins with those alone."""
     if _key("sampler") not in st.session_state:
         begin(config, FIRST)
+    tasks = ["draw", "interpolate"] if config.model.super_res else list(TASKS)
+    _keep_known("task", tasks)
+    chosen = st.segmented_control(
+        "Task", tasks, key=_key("task"), format_func=lambda task: TASKS[task][0], required=True, wrap=True,
+        label_visibility="collapsed", persist_state="session",
+    )  # fmt: skip
+    return chosen or tasks[0]
+
+
+def show(run: Run, checkpoints: list[Checkpoint], task: str) -> tuple[SampleConfig, list[Problem]]:
+    """Draw the fields of a task.  Returns what they say, and what is wrong with it."""
+    config = run.config
     values: dict[str, Any] = {}
     unfit: list[Problem] = []
-    task = values["task"] = _task(config)
+    values["task"] = task
+    st.caption(TASKS[task][1])
     if task in given_fields.TASKS:
         values |= given_fields.show(run, config, task, unfit)
     grid = st.grid(2, min_column_width=150)
@@ -87,6 +99,8 @@ def show(run: Run, checkpoints: list[Checkpoint]) -> tuple[SampleConfig, list[Pr
             name = sampler_fields.sampler(task)
     with grid.cell():
         count = sampler_fields.steps(config, respaced=bool(st.session_state.get(_key("timestep_respacing"))))
+    st.caption(sampler_fields.words(name))
+    grid = st.grid(2, min_column_width=150)
     if sampler_fields.takes_any(config, task, name):
         with grid.cell():
             values |= sampler_fields.of_the_sampler(config, task, name)
@@ -107,22 +121,9 @@ def show(run: Run, checkpoints: list[Checkpoint]) -> tuple[SampleConfig, list[Pr
                 values["resample"] = forms.box(FORM, FIELDS["resample"])
                 values["jump"] = forms.box(FORM, FIELDS["jump"])
     values |= {"sampler": name, "steps": 0 if values["timestep_respacing"] else count}
-    st.caption(sampler_fields.words(name))
     missing = [Problem(name, f"{FIELDS[name].label} is empty: type a number.") for name, value in values.items() if value is None]  # fmt: skip
     sample = SampleConfig(**{name: value for name, value in values.items() if value is not None})
     return sample, [*missing, *unfit, *problems(config, sample)]
-
-
-def _task(config: Config) -> str:
-    """The control at the top.  A model that enlarges pictures begins with those alone."""
-    tasks = ["draw", "interpolate"] if config.model.super_res else list(TASKS)
-    _keep_known("task", tasks)
-    task = st.segmented_control(
-        "Task", tasks, key=_key("task"), format_func=lambda task: TASKS[task][0], required=True, wrap=True,
-        label_visibility="collapsed", persist_state="session",
-    ) or tasks[0]  # fmt: skip
-    st.caption(TASKS[task][1])
-    return task
 
 
 def _what(config: Config, task: str, picture: str, grid: Any) -> dict[str, Any]:

@@ -19,7 +19,7 @@ FIELDS = {s.name: s for s in configs.settings(SampleConfig)}
 FIRST_STEPS = 10  # network calls a picture, to begin with
 STEP_COUNTS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 75, 100, 150, 200, 250, 500, 1000)
 AS_TRAINED = 0  # of the steps: every timestep that was trained
-CLIPS = {"cut": "Cut off", "dynamic": "Dynamic", "off": "Off"}
+CLIPS = {"cut": "Cut off", "dynamic": "Dynamic threshold", "off": "Off"}
 MOST_GUIDANCE = 10.0  # of the slider
 VARIANCES = {
     "auto": "As in training", "fixed_small": "Small (the posterior's)", "fixed_large": "Large (beta)", "analytic": "Analytic",
@@ -83,7 +83,7 @@ def sampler(task: str) -> str:
     checkpoint_fields.keep_known(FORM, where, names)
     return st.selectbox(
         "Sampler", names, key=key(where), format_func=lambda name: SOLVERS[name].label, persist_state="session",
-        help="How the noise becomes a picture. Each is described under the fields when it is chosen.",
+        help="How the noise becomes a picture. What the chosen one is good for is said below.",
     )  # fmt: skip
 
 
@@ -166,7 +166,7 @@ def more(config: Config, task: str, name: str, count: int, scale: float) -> dict
     with grid.cell():
         values["timestep_respacing"] = forms.box(FORM, FIELDS["timestep_respacing"]._replace(label="Respacing, instead of steps"), "250, 10,15,20 or ddim50")  # fmt: skip
     with grid.cell():
-        clip = checkpoint_fields.options(FORM, "clip", "Clip", list(CLIPS), FIELDS["clip_denoised"].help + " Dynamic: " + FIELDS["dynamic_threshold"].help, CLIPS.__getitem__)  # fmt: skip
+        clip = st.selectbox("Clip", list(CLIPS), key=key("clip"), format_func=CLIPS.__getitem__, help=FIELDS["clip_denoised"].help + " Dynamic: " + FIELDS["dynamic_threshold"].help, persist_state="session")  # fmt: skip
         values["clip_denoised"] = clip != "off"
         if clip == "dynamic":
             values["dynamic_threshold"] = st.slider("Dynamic threshold", min(0.9, st.session_state.get(key("dynamic_threshold"), 0.9)), 1.0, step=0.005, format="%.3f", key=key("dynamic_threshold"), help=FIELDS["dynamic_threshold"].help, persist_state="session")  # fmt: skip
