@@ -2,14 +2,15 @@
 
 import streamlit as st
 
-from ddpm import process, words
+from ddpm import process
 from ddpm.config import SampleConfig
 from ddpm.errors import UserError
 from ddpm.jobs import ACTIVE
-from pages.ui import checkpoint_fields, drawn, forms, layout, sample_fields
+from pages.ui import checkpoint_fields, compared, drawn, forms, history, layout, reopen, sample_fields
 
 layout.page("Sample")
 st.title("Sample")
+above = st.container()
 halves = st.grid(2, min_column_width=340, gap=("small", "medium"))
 settings, result = halves.cell(), halves.cell()
 
@@ -34,8 +35,10 @@ chosen = st.session_state.get("sample_shown")
 shown = next((job for job in jobs if job.name == chosen), jobs[0] if jobs else None)
 drawing = shown is not None and shown.state() in ACTIVE
 
+with above:
+    task = sample_fields.choose_task(config)
 with settings:
-    sample, problems = sample_fields.show(run, checkpoints)
+    sample, problems = sample_fields.show(run, checkpoints, task)
     forms.complaint([p.sentence for p in problems])
     pressed = st.button(
         "Draw", type="primary", icon=":material/brush:", width="stretch", shortcut="Ctrl+Enter",
@@ -43,9 +46,7 @@ with settings:
         help=problems[0].sentence if problems else "Cancel the drawing in hand first, or wait for it." if drawing else None,
     )  # fmt: skip
     if not problems:
-        seconds = drawn.estimate(run, config, sample, sample_fields.steps_of(config, sample))
-        if seconds is not None:
-            st.caption(f":material/schedule: About {words.duration(seconds)}, going by the last time.")
+        st.caption(drawn.cost(run, config, sample))
 
 if pressed:
     with layout.errors():
@@ -54,13 +55,6 @@ if pressed:
 
 
 # What was drawn
-
-with result:
-    if shown:
-        drawn.show(shown, config)
-    else:
-        with st.container(border=True, height=drawn.BOX, horizontal_alignment="center", vertical_alignment="center"):
-            st.caption(":material/brush: Nothing has been drawn from this run yet. Press Draw.", width="content")
 
 
 def choose(name: str) -> None:
@@ -71,6 +65,20 @@ def use(earlier: SampleConfig) -> None:
     sample_fields.begin(config, earlier)
 
 
-if shown and len(jobs) > 0:
+with settings:
+    reopen.show(run, use)
+
+with result:
+    if shown:
+        drawn.show(shown, config, use)
+    else:
+        with st.container(border=True, height=drawn.BOX, horizontal_alignment="center", vertical_alignment="center"):
+            st.caption(":material/brush: Nothing has been drawn from this run yet. Press Draw.", width="content")
+
+two = history.picked(jobs)
+if len(two) == 2:
+    st.subheader("Compared")
+    compared.show(two[0], two[1], config)
+if jobs or history.gone(run.folder):
     st.subheader("Drawn before")
-    drawn.history(jobs, shown, config, choose, use)
+    history.show(jobs, shown, config, choose, use)

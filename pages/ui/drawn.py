@@ -1,35 +1,61 @@
-"""Pictures being drawn, and pictures drawn: progress, the grid, downloads, what there was before."""
+"""Pictures being drawn, and pictures drawn: progress, the grid, downloads, how to go on."""
 
 import html
 import io
 import json
 import zipfile
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import streamlit as st
 from PIL import Image
 
-from ddpm import classes, spacing, words
+from ddpm import classes, images, process, runs, spacing, words
 from ddpm.config import Config, SampleConfig
 from ddpm.errors import UserError
-from ddpm.jobs import ACTIVE
+from ddpm.jobs import ACTIVE, Status
 from ddpm.runs import Run, SampleJob
-from pages.ui import forms, pictures, work
+from ddpm.solvers import SOLVERS
+from pages.ui import forms, layout, pictures, sampler_fields, work
 
 SIDE = 460  # pixels that a grid takes
 BOX = SIDE + 34  # height of its frame: always the same, so that nothing jumps
 HEADS = 24  # height of the names above the columns
-THUMB = 176
-PER_PAGE = 12
+MOST_WAY = 64  # pictures of an interpolation that are shown
+IN_A_ROW = 10
+MOST_ERRORS = 16  # told one by one
 
 
-def show(job: SampleJob, config: Config) -> None:
-    """The pictures of one job: as they sharpen, or finished with their downloads."""
+def show(job: SampleJob, config: Config, use: Callable[[SampleConfig], None]) -> None:
+    """The pictures of one job: as they sharpen, or finished with their downloads; how to go on, or to do it again."""
     active = job.state() in ACTIVE
     st.fragment(run_every=0.7 if active else None)(_picture)(job, active, [] if active else heads(job, config))
-    if not active:
-        _downloads(job)
+    if active:
+        return
+    sample = settings_of(job)
+    with st.container(horizontal=True, gap="small"):
+        if _can_go_on(job) and st.button("Go on", icon=":material/play_arrow:", type="primary", help="Draws the pictures that are missing, and leaves those that are there."):  # fmt: skip
+            with layout.errors():
+                process.resume_sampling(job)
+                st.rerun()
+        if sample:
+            st.button("Open these settings again", icon=":material/settings_backup_restore:", key="use_shown", on_click=use, args=(sample,))  # fmt: skip
+    _downloads(job)
+    if job.command:
+        with st.expander("Copy as command"):
+            st.code(job.command, language="bash", wrap_lines=True)
+
+
+def _can_go_on(job: SampleJob) -> bool:
+    """Whether it ended before all its pictures were drawn."""
+    if job.state() == "finished":
+        return False
+    try:
+        runs.check_resumable(job)
+    except UserError:
+        return False
+    return True
 
 
 def _picture(job: SampleJob, was_active: bool, names: list[str]) -> None:
@@ -37,7 +63,7 @@ def _picture(job: SampleJob, was_active: bool, names: list[str]) -> None:
     if was_active and state not in ACTIVE:
         st.rerun()  # once, so that the polling really stops
     status = job.status()
-    image = _latest(job, SIDE - HEADS if names else SIDE)
+    image = latest(job, SIDE - HEADS if names else SIDE)
     with st.container(border=True, height=BOX, horizontal_alignment="center", vertical_alignment="center"):
         if image:
             if names:
@@ -48,27 +74,70 @@ def _picture(job: SampleJob, was_active: bool, names: list[str]) -> None:
         else:
             st.caption("No picture was finished.", width="content")
     if not was_active:
-        if state in ("failed", "lost"):
-            st.error(forms.plain(work.why_failed(job, "The drawing")), icon=":material/error:")
-        elif status and status.message:
-            st.caption(forms.plain(status.message))
-        if job.pairs.exists():
-            left = "the given picture" if job.given.is_dir() else "the small picture, enlarged square by square,"
-            st.caption(f"In each pair, left {left} and right what was drawn from it.")
+        _outcome(job, state, status)
         return
     done, total = (status.step, status.total_steps) if status else (0, 0)
-    work.progress(job, status, f"{done:,} of {total:,} denoising steps")
+    work.progress(job, status, f"{done:,} of {total:,} network calls")
 
 
-def _latest(job: SampleJob, side: int) -> bytes | None:
-    """The finished pictures, or how far they have come."""
+def _outcome(job: SampleJob, state: str, status: Status | None) -> None:
+    """What is to be said of a drawing that has ended."""
+    if state in ("failed", "lost"):
+        st.error(forms.plain(work.why_failed(job, "The drawing")), icon=":material/error:")
+    elif status and status.message:
+        st.caption(forms.plain(status.message))
+    if status and status.warning:
+        st.warning(forms.plain(status.warning), icon=":material/warning:")
+    if job.pairs.exists():
+        left = "the given picture" if job.given.is_dir() else "the small picture, enlarged square by square,"
+        st.caption(f"In each pair, left {left} and right what was drawn from it.")
+    if errors := job.result.get("rmse"):
+        each = ", ".join(f"{error:.2g}" for error in errors[:MOST_ERRORS]) + (
+            ", …" if len(errors) > MOST_ERRORS else ""
+        )
+        st.metric(
+            "Reconstruction error", f"{job.result.get('mean', 0):.3g}",
+            help=f"How far each picture is from the one that came back from its noise: the root mean square, in {job.result.get('unit', '')}.",
+        )  # fmt: skip
+        if len(errors) > 1:
+            st.caption(f"Each: {each}")
+
+
+def latest(job: SampleJob, side: int) -> bytes | None:
+    """The finished pictures, or how far they have come; an interpolation in the order of its way."""
+    if (
+        (settings := settings_of(job))
+        and settings.task == "interpolate"
+        and job.grid.exists()
+        and not job.pairs.exists()
+    ):
+        return _way(tuple(map(str, job.images[:MOST_WAY])), job.grid.stat().st_mtime_ns, side)
     return pictures.shown(job.pairs, side) or pictures.shown(job.grid, side) or pictures.shown(job.preview, side)
+
+
+@st.cache_data(max_entries=64, show_spinner=False)
+def _way(paths: tuple[str, ...], stamp: int, side: int) -> bytes | None:
+    """Pictures in a strip, or in rows that are read like a text."""
+    if not paths:
+        return None
+    pixels = np.stack([np.asarray(images.load(Path(path))) for path in paths])
+    return pictures.png(pictures.fitted(images.from_pixels(images.grid(_with_channels(pixels), IN_A_ROW)), side))
+
+
+def _with_channels(pixels: np.ndarray) -> np.ndarray:
+    return pixels if pixels.ndim == 4 else pixels[..., None]
 
 
 def heads(job: SampleJob, config: Config) -> list[str]:
     """The name of the class in each column of the grid; none where its columns are not classes."""
     sample = settings_of(job)
-    if sample is None or job.shape is None or job.pairs.exists() or not config.model.class_cond:
+    if (
+        sample is None
+        or sample.task != "draw"
+        or job.shape is None
+        or job.pairs.exists()
+        or not config.model.class_cond
+    ):
         return []
     known = classes.names(config)
     try:
@@ -99,7 +168,7 @@ def _downloads(job: SampleJob) -> None:
         ("Arrays (npz)", npz.name, "application/octet-stream", npz.read_bytes),
         ("Settings (JSON)", f"{stem}.json", "application/json", lambda: json.dumps(job.settings, indent=2).encode()),
     ]
-    work.take_home(files, job.settings.get("command", ""))
+    work.take_home(files)
 
 
 def zip_of(job: SampleJob) -> bytes:
@@ -109,32 +178,6 @@ def zip_of(job: SampleJob) -> bytes:
         for path in job.images:
             archive.write(path, path.name)
     return buffer.getvalue()
-
-
-def history(jobs: list[SampleJob], shown: SampleJob, config: Config, choose: Callable[[str], None], use: Callable[[SampleConfig], None]) -> None:  # fmt: skip
-    """What was drawn from this run, newest first; a click shows it again, or fills the form."""
-    pages = -(-len(jobs) // PER_PAGE)
-    page = st.pagination(pages, key="history_page") if pages > 1 else 1
-    with st.grid("auto", min_column_width=THUMB + 16):
-        for job in jobs[(page - 1) * PER_PAGE : page * PER_PAGE]:
-            with st.container(border=True, height="stretch", gap="xsmall", key=f"drawn_{job.name}"):
-                _entry(job, job == shown, config, choose, use)
-
-
-def _entry(job: SampleJob, is_shown: bool, config: Config, choose: Callable[[str], None], use: Callable[[SampleConfig], None]) -> None:  # fmt: skip
-    sample = settings_of(job)
-    with st.container(height=THUMB + 8, horizontal_alignment="center", vertical_alignment="center", border=False):
-        image = _latest(job, THUMB)
-        if image:
-            st.image(image, output_format="PNG", alt=f"Drawn at {job.name}")
-        else:
-            st.caption(f"*{job.state()}*", width="content")
-    st.markdown(f"**{work.when(job)}**")
-    st.caption(describe(config, sample) if sample else "–")
-    with st.container(horizontal=True, gap="small"):
-        st.button("Shown" if is_shown else "Show", key=f"show_{job.name}", disabled=is_shown, on_click=choose, args=(job.name,))  # fmt: skip
-        if sample:
-            st.button("Use settings", key=f"use_{job.name}", on_click=use, args=(sample,), type="tertiary")
 
 
 def settings_of(job: SampleJob) -> SampleConfig | None:
@@ -151,17 +194,37 @@ def describe(config: Config, sample: SampleConfig) -> str:
         steps = spacing.calls(config, sample)
     except UserError:
         steps = 0
-    eta = f", eta {sample.eta:g}" if sample.use_ddim and sample.eta else ""
-    return f"{words.plural(sample.num_samples, 'picture')} · {'DDIM' if sample.use_ddim else 'DDPM'}, {words.plural(steps, 'step')}{eta} · seed {sample.seed}"  # fmt: skip
+    said = sampler_fields.in_our_words(sample)
+    how = f"{SOLVERS[said.sampler].label}, {words.plural(steps, 'step')}"
+    how += f", eta {sample.eta:g}" if said.sampler == "ddim" and sample.eta else ""
+    how += f", guidance {sample.guidance_scale:g}" if sample.guidance_scale != 1 else ""
+    seed = f"seed {sample.seed}" + (f" to {sample.to_seed}" if sample.task == "interpolate" else "")
+    parts = [
+        "" if sample.task == "draw" else sample.task.capitalize(), words.plural(sample.num_samples, "picture"), how,
+        "" if sample.task == "invert" else seed, sample.classes.replace(",", ", "),
+    ]  # fmt: skip
+    return " · ".join(part for part in parts if part)
 
 
-def estimate(run: Run, config: Config, sample: SampleConfig, steps: int) -> float | None:
+def cost(run: Run, config: Config, sample: SampleConfig) -> str:
+    """How many network calls a picture takes, and how long they all will."""
+    calls = words.plural(spacing.calls(config, sample), "network call")
+    seconds = estimate(run, config, sample)
+    time = "" if seconds is None else f" · about {words.duration(seconds)}, going by the last time"
+    return f":material/schedule: {calls} a picture{time}."
+
+
+def estimate(run: Run, config: Config, sample: SampleConfig) -> float | None:
     """Seconds that a drawing will take, from the speed of an earlier one of the same run."""
     for job in run.sample_jobs()[:20]:
         status, before = job.status(), settings_of(job)
         if status and before and status.state == "finished" and status.steps_per_second:
-            together = min(
-                job.settings.get("drawn_at_once") or before.batch_size or before.num_samples, before.num_samples
-            )
-            return steps * sample.num_samples / (status.steps_per_second * together)
+            at_once = job.settings.get("drawn_at_once") or before.batch_size or before.num_samples
+            pace = status.steps_per_second * min(at_once, before.num_samples) * _asked(before)
+            return spacing.calls(config, sample) * sample.num_samples * _asked(sample) / pace
     return None
+
+
+def _asked(sample: SampleConfig) -> int:
+    """How often the network is asked in a call: twice with guidance, with and without the class."""
+    return 1 if sample.guidance_scale in (0, 1) else 2

@@ -1,24 +1,29 @@
-"""The form of the Sample page: which weights, how many pictures, which sampler."""
+"""The form of the Sample page: what is to be done, with which weights, how many pictures, and how."""
 
 import dataclasses
 from functools import partial
+from typing import Any
 
 import streamlit as st
 
-from ddpm import classes, schedules, spacing, validation
-from ddpm import config as configs
-from ddpm.config import Config, SampleConfig
+from ddpm import classes, spacing, validation
+from ddpm.config import FEW_STEPS, Config, SampleConfig
 from ddpm.errors import UserError
 from ddpm.runs import Checkpoint, Run
 from ddpm.validation import Problem
-from pages.ui import checkpoint_fields, forms, super_res
+from pages.ui import checkpoint_fields, forms, given_fields, sampler_fields, super_res
+from pages.ui.sampler_fields import FIELDS, FIRST_STEPS, FORM
 
-FORM = "sample"
-FIRST = SampleConfig(num_samples=16, batch_size=0, use_ddim=True)
-FIRST_STEPS = 50
-STEP_COUNTS = (1, 2, 5, 10, 15, 20, 25, 50, 75, 100, 150, 200, 250, 500, 1000, 2000, 4000)
-VARIANCES = {"as in training": None, "small (the posterior's)": True, "large (beta)": False}
-FIELDS = {s.name: s for s in configs.settings(SampleConfig)}
+FIRST = SampleConfig(num_samples=16, batch_size=0, sampler=FEW_STEPS, steps=FIRST_STEPS)
+TASKS = {
+    "draw": (":material/brush: Draw", "New pictures, each from noise of its own."),
+    "interpolate": (":material/animation: Interpolate", "From one picture to another: the noise between those of two seeds."),
+    "vary": (":material/shuffle: Vary", "A picture noised part of the way and drawn again: others like it."),
+    "inpaint": (":material/format_paint: Inpaint", "A picture drawn anew where you paint, and kept elsewhere."),
+    "invert": (":material/swap_horiz: Invert", "A picture to the noise that it would come from, and back: how exactly the model knows it."),
+}  # fmt: skip
+COUNTS = {"draw": ("num_samples", 16), "interpolate": ("between", 8), "vary": ("variations", 4), "inpaint": ("variations", 4), "invert": ("inverted", 4)}  # fmt: skip
+"""The field for the number of pictures, each task's own, and what it begins with."""
 IN_ALL, OF_EACH = "In all", "Of each class"
 ROWS = FIELDS["num_samples"]._replace(name="rows", label="Pictures of each class")
 
@@ -29,21 +34,16 @@ _keep_known = partial(checkpoint_fields.keep_known, FORM)
 
 def begin(config: Config, sample: SampleConfig) -> None:
     """Put the settings of one drawing into the fields: the first ones, or earlier ones to be used again."""
-    T = config.diffusion.diffusion_steps
-    try:
-        steps = steps_of(config, sample)
-    except UserError:
-        steps = T
-    special = sample.timestep_respacing not in ("", respacing(config, steps, sample.use_ddim))
+    sample = sampler_fields.in_our_words(sample)
     forms.begin(FORM, dataclasses.asdict(sample))
+    forms.begin(FORM, dict(COUNTS.values()))
+    sampler_fields.begin(config, sample)
     super_res.begin(FORM, config, sample.base_samples)
+    given_fields.begin(config, sample)
     forms.begin(
         FORM,
         {
-            "sampler": "DDIM" if sample.use_ddim else "DDPM",
-            "steps": steps,
-            "variance": next(words for words, value in VARIANCES.items() if value is sample.sigma_small),
-            "timestep_respacing": sample.timestep_respacing if special else "",
+            COUNTS[sample.task][0]: sample.num_samples,
             "classes": sample.classes if classes.must_be_said(config) else _picked(config, sample.classes),
             "count": IN_ALL,
             "rows": 4,
@@ -65,77 +65,106 @@ def _labels(config: Config, text: str) -> list[int]:
         return []
 
 
-def respacing(config: Config, steps: int, ddim: bool) -> str:
-    """The respacing string for so many steps of this run's process."""
-    spec = schedules.respacing(config.diffusion.diffusion_steps, steps, ddim)
-    return spec or (str(steps) if config.diffusion.timestep_respacing else "")
+def choose_task(config: Config) -> str:
+    """The control at the top.  A model that enlarges pictures begins with those alone."""
+    if _key("sampler") not in st.session_state:
+        begin(config, FIRST)
+    tasks = ["draw", "interpolate"] if config.model.super_res else list(TASKS)
+    _keep_known("task", tasks)
+    chosen = st.segmented_control(
+        "Task", tasks, key=_key("task"), format_func=lambda task: TASKS[task][0], required=True, wrap=True,
+        label_visibility="collapsed", persist_state="session",
+    )  # fmt: skip
+    return chosen or tasks[0]
 
 
-def show(run: Run, checkpoints: list[Checkpoint]) -> tuple[SampleConfig, list[Problem]]:
-    """Draw the fields.  Returns what they say, and what is wrong with it."""
+def show(run: Run, checkpoints: list[Checkpoint], task: str) -> tuple[SampleConfig, list[Problem]]:
+    """Draw the fields of a task.  Returns what they say, and what is wrong with it."""
     config = run.config
-    if forms.key(FORM, "sampler") not in st.session_state:
-        few = respacing(config, min(FIRST_STEPS, config.diffusion.diffusion_steps), ddim=True)
-        begin(config, dataclasses.replace(FIRST, timestep_respacing=few))
-    values: dict[str, object] = {}
-    known = list(classes.names(config))
+    values: dict[str, Any] = {}
+    unfit: list[Problem] = []
+    values["task"] = task
+    st.caption(TASKS[task][1])
+    if task in given_fields.TASKS:
+        values |= given_fields.show(run, config, task, unfit)
     grid = st.grid(2, min_column_width=150)
     with grid.cell():
         values["step"], checkpoint = checkpoint_fields.checkpoint(FORM, checkpoints)
     with grid.cell():
         values["weights"] = checkpoint_fields.weights(FORM, checkpoint)
+    if task == "invert":
+        name = sampler_fields.sampler(task)
+    else:
+        with grid.cell():
+            name = sampler_fields.sampler(task)
     with grid.cell():
-        ddim = _options("sampler", "Sampler", ["DDIM", "DDPM"], FIELDS["use_ddim"].help) == "DDIM"
-        values["use_ddim"] = ddim
+        count = sampler_fields.steps(config, respaced=bool(st.session_state.get(_key("timestep_respacing"))))
+    st.caption(sampler_fields.words(name))
+    grid = st.grid(2, min_column_width=150)
+    if sampler_fields.takes_any(config, task, name):
+        with grid.cell():
+            values |= sampler_fields.of_the_sampler(config, task, name)
+    if task == "vary":
+        with grid.cell():
+            values["strength"] = st.slider("Strength", 0.0, 1.0, step=0.05, key=_key("strength"), help=FIELDS["strength"].help, persist_state="session")  # fmt: skip
     with grid.cell():
-        steps = _steps(config)
+        values["guidance_scale"] = sampler_fields.guidance(config)
+    values |= _what(config, task, str(values.get("picture", "")), grid)
+    if config.model.super_res:
+        sentences: list[str] = []
+        values["base_samples"] = super_res.choose(FORM, run, config, str(values.get("classes", "")), sentences)
+        unfit += [Problem("base_samples", sentence) for sentence in sentences]
+    with st.expander("More"):
+        values |= sampler_fields.more(config, task, name, count, values["guidance_scale"])
+        if task == "inpaint":
+            with st.grid(2, min_column_width=150):
+                values["resample"] = forms.box(FORM, FIELDS["resample"])
+                values["jump"] = forms.box(FORM, FIELDS["jump"])
+    values |= {"sampler": name, "steps": 0 if values["timestep_respacing"] else count}
+    missing = [Problem(name, f"{FIELDS[name].label} is empty: type a number.") for name, value in values.items() if value is None]  # fmt: skip
+    sample = SampleConfig(**{name: value for name, value in values.items() if value is not None})
+    return sample, [*missing, *unfit, *problems(config, sample)]
+
+
+def _what(config: Config, task: str, picture: str, grid: Any) -> dict[str, Any]:
+    """The fields for classes, seeds and how many pictures."""
+    values: dict[str, Any] = {}
+    known = list(classes.names(config))
+    count = IN_ALL
     if known:
         with grid.cell():
             values["classes"] = _classes(config, known)
+    if known and task == "draw":
         with grid.cell():
             count = _options("count", "How many", [IN_ALL, OF_EACH], "In all: the classes take turns. Of each class: so many of every one; a few classes make a grid with a column for each.")  # fmt: skip
-    with grid.cell():
-        if known and count == OF_EACH:
-            rows, labels = forms.box(FORM, ROWS), _labels(config, str(values["classes"]))
-            values["num_samples"] = rows and rows * max(1, len(labels))
-            if config.model.super_res and not values["classes"]:  # otherwise the small pictures say it
-                values["classes"] = f"0-{len(labels) - 1}"
-        else:
-            values["num_samples"] = forms.box(FORM, FIELDS["num_samples"])
-    with grid.cell():
-        values["seed"] = forms.box(FORM, FIELDS["seed"])
-    if ddim:
+    if not (task == "invert" and given_fields.is_one(picture)):
         with grid.cell():
-            values["eta"] = st.slider(
-                "eta", 0.0, 1.0, step=0.05, key=_key("eta"), help=FIELDS["eta"].help, persist_state="session"
-            )
-    unfit: list[str] = []
-    if config.model.super_res:
-        values["base_samples"] = super_res.choose(FORM, run, config, str(values.get("classes", "")), unfit)
-    with st.expander("More"):
-        values["batch_size"] = forms.box(FORM, FIELDS["batch_size"])
-        special = forms.box(FORM, FIELDS["timestep_respacing"]._replace(label="Respacing, instead of steps"), respacing(config, steps, ddim) or "all")  # fmt: skip
-        if not ddim and not config.model.learn_sigma:
-            variance = st.selectbox(
-                "Variance", list(VARIANCES), key=_key("variance"), help=FIELDS["sigma_small"].help, persist_state="session"
-            )  # fmt: skip
-            values["sigma_small"] = VARIANCES[variance]
-        values["clip_denoised"] = st.toggle(
-            FIELDS["clip_denoised"].label, key=_key("clip_denoised"), help=FIELDS["clip_denoised"].help, persist_state="session"
-        )  # fmt: skip
-    values["timestep_respacing"] = special or respacing(config, steps, ddim)
-    missing = [Problem(name, f"{FIELDS[name].label} is empty: type a number.") for name, value in values.items() if value is None and name != "sigma_small"]  # fmt: skip
-    sample = SampleConfig(**{name: value for name, value in values.items() if value is not None})  # type: ignore[arg-type]
-    return sample, [*missing, *(Problem("base_samples", sentence) for sentence in unfit), *problems(config, sample)]
+            if count == OF_EACH:
+                rows, labels = forms.box(FORM, ROWS), _labels(config, str(values["classes"]))
+                values["num_samples"] = rows and rows * max(1, len(labels))
+                if config.model.super_res and not values["classes"]:  # otherwise the small pictures say it
+                    values["classes"] = f"0-{len(labels) - 1}"
+            else:
+                values["num_samples"] = forms.box(FORM, FIELDS["num_samples"]._replace(name=COUNTS[task][0]))
+    else:
+        values["num_samples"] = 1
+    if task != "invert":
+        with grid.cell():
+            values["seed"] = forms.box(FORM, FIELDS["seed"])
+    if task == "interpolate":
+        with grid.cell():
+            values["to_seed"] = forms.box(FORM, FIELDS["to_seed"])
+    return values
 
 
 def problems(config: Config, sample: SampleConfig) -> list[Problem]:
     """What would keep these pictures from being drawn."""
     found = list(validation.limit_problems(sample))
     try:
-        steps_of(config, sample)
+        if not found:
+            steps_of(config, sample)
     except UserError as error:
-        found.append(Problem("timestep_respacing", str(error)))
+        found.append(Problem("steps", str(error)))
     if not config.model.super_res:  # where the small pictures may say it
         try:
             classes.chosen(config, sample.classes)
@@ -145,7 +174,7 @@ def problems(config: Config, sample: SampleConfig) -> list[Problem]:
 
 
 def steps_of(config: Config, sample: SampleConfig) -> int:
-    """Denoising steps a picture takes.  Raises UserError for an impossible respacing."""
+    """Network calls that a picture takes.  Raises UserError for an impossible respacing."""
     return spacing.calls(config, sample)
 
 
@@ -161,14 +190,3 @@ def _classes(config: Config, known: list[str]) -> str:
         placeholder="As the small pictures, or all" if config.model.super_res else "All in turn",
     )  # fmt: skip
     return ",".join(str(known.index(name)) if "," in name else name for name in picked)
-
-
-def _steps(config: Config) -> int:
-    T = config.diffusion.diffusion_steps
-    current = st.session_state.get(_key("steps"), 50)
-    options = sorted({n for n in (*STEP_COUNTS, current) if n <= T} | {T})
-    _keep_known("steps", options[::-1])
-    return st.select_slider(
-        "Steps", options, key=_key("steps"), format_func=lambda n: f"{n:,}", persist_state="session",
-        help="Denoising steps a picture. DDIM is good from about 25 on; DDPM wants most of them.",
-    )  # fmt: skip

@@ -44,12 +44,13 @@ def when(job: Job) -> str:
         return job.name
 
 
-def take_home(files: Sequence[Download], command: str) -> None:
-    """Buttons that download what came of a job, and the command that makes the same again."""
+def take_home(files: Sequence[Download], command: str = "") -> None:
+    """Buttons that download what came of a job, and the command that makes the same again, where one is given."""
     with st.grid(2, min_column_width=150):
         for label, name, mime, content in files:
             st.download_button(
                 label, content, name, mime, icon=":material/download:", on_click="ignore", key=f"get_{label}", width="stretch"
             )  # fmt: skip
-    with st.expander("The same in a shell"):
-        st.code(command, language="bash", wrap_lines=True)
+    if command:
+        with st.expander("The same in a shell"):
+            st.code(command, language="bash", wrap_lines=True)

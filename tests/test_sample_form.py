@@ -1,0 +1,387 @@
+"""The form of the Sample page: every task, every sampler, and settings that come back as they went in."""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from app_page import button, open_page, said
+from PIL import Image
+from streamlit.testing.v1 import AppTest
+
+from ddpm import files, images, spacing
+from ddpm.config import FEW_STEPS, SampleConfig
+from ddpm.jobs import Status
+from ddpm.runs import Run, SampleJob
+from ddpm.solvers import SOLVERS
+from pages.ui import given_fields, mask_canvas, pictures, sample_fields, sampler_fields, watch
+
+
+@pytest.fixture(autouse=True)
+def here(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("DDPM_RUNS", str(runs_dir))
+    yield
+    watch.store.clear()
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[SampleConfig]:
+    """What drawings are started with; none really is."""
+    found: list[SampleConfig] = []
+
+    def start(run: Run, sample: SampleConfig) -> SampleJob:
+        found.append(sample)
+        return SampleJob(run.folder / "samples" / "20260102-030405")
+
+    monkeypatch.setattr("ddpm.process.start_sampling", start)
+    return found
+
+
+@pytest.fixture
+def run(fake_run: Callable[..., Run]) -> Run:
+    """Classes, guidance and a thousand timesteps; pictures of 8 x 8 pixels."""
+    return fake_run("shapes", diffusion_steps=1000, class_cond=True, cond_drop_prob=0.1, num_classes=3, class_names=("circle", "star", "ring"))  # fmt: skip
+
+
+def earlier(run: Run, sample: SampleConfig, name: str = "20260102-030405", count: int = 3) -> SampleJob:
+    """A drawing as `ddpm sample` leaves it."""
+    job = SampleJob(run.folder / "samples" / name)
+    size = run.config.model.image_size
+    files.write_json(job.folder / "settings.json", dict(sample=dataclasses.asdict(sample), command="ddpm sample"))
+    pixels = np.random.default_rng(0).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
+    for k, picture in enumerate(pixels):
+        images.save_png(job.folder / "images" / f"{k:05d}.png", picture)
+    images.save_png(job.grid, images.grid(pixels))
+    status = Status("finished", step=10, total_steps=10, steps_per_second=5.0, pid=1)
+    files.write_json(job.folder / "status.json", dataclasses.asdict(status))
+    return job
+
+
+def picture(path: Path, size: tuple[int, int] = (8, 8)) -> str:
+    files.write_bytes(path, pictures.png(Image.new("RGB", size, (200, 30, 60))))
+    return str(path)
+
+
+def mask(path: Path, size: int = 8) -> str:
+    pixels = np.zeros((size, size), np.uint8)
+    pixels[: size // 2] = 255
+    images.save_png(path, pixels)
+    return str(path)
+
+
+def drawn(at: AppTest, asked: list[SampleConfig]) -> SampleConfig:
+    """What a press on Draw asks for."""
+    assert not button(at, "Draw").disabled, said(at)
+    button(at, "Draw").click().run()
+    assert not at.exception, at.exception
+    return asked[-1]
+
+
+def shown(at: AppTest) -> set[str]:
+    """The labels of all fields."""
+    kinds = (
+        "selectbox",
+        "select_slider",
+        "slider",
+        "number_input",
+        "text_input",
+        "toggle",
+        "multiselect",
+        "button_group",
+    )
+    return {element.label for kind in kinds for element in getattr(at, kind, at.get(kind))}
+
+
+def test_the_first_drawing_is_a_click(run: Run, asked: list[SampleConfig]) -> None:
+    at = open_page("pages/sample.py")
+    assert drawn(at, asked) == dataclasses.replace(sample_fields.FIRST, weights="ema_0.9")
+    assert "10 network calls a picture" in said(at)
+    assert sample_fields.FIRST.sampler == FEW_STEPS
+    assert asked[0].batch_size == 0
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_each_sampler_shows_what_it_takes(name: str, run: Run, asked: list[SampleConfig]) -> None:
+    at = open_page("pages/sample.py")
+    at.selectbox(key="sample.sampler").set_value(name).run()
+    assert SOLVERS[name].words in said(at)
+    fields = {"eta": "ddim", "Churn": "heun", "Variance": "ddpm"}
+    assert {label for label in fields if label in shown(at)} == {label for label, of in fields.items() if of == name}
+    assert drawn(at, asked).sampler == name
+
+
+def test_a_learned_variance_leaves_no_choice(fake_run: Callable[..., Run]) -> None:
+    fake_run("learned", learn_sigma=True)
+    at = open_page("pages/sample.py")
+    at.selectbox(key="sample.sampler").set_value("ddpm").run()
+    assert "Variance" not in shown(at)
+
+
+def test_the_analytic_variance_is_explained(run: Run, asked: list[SampleConfig]) -> None:
+    at = open_page("pages/sample.py")
+    at.selectbox(key="sample.sampler").set_value("ddpm").run()
+    at.selectbox(key="sample.variance").set_value("analytic").run()
+    assert "Estimated once on the run's data" in said(at)
+    assert drawn(at, asked).variance == "analytic"
+
+
+def test_guidance(run: Run, asked: list[SampleConfig]) -> None:
+    at = open_page("pages/sample.py")
+    assert at.slider(key="sample.guidance_interval").disabled  # nothing is guided yet
+    at.slider(key="sample.guidance_scale").set_value(2.5).run()
+    at.slider(key="sample.guidance_interval").set_value((100, 800)).run()
+    sample = drawn(at, asked)
+    assert (sample.guidance_scale, sample.guidance_interval) == (2.5, "100-800")
+    at.slider(key="sample.guidance_interval").set_value((0, 999)).run()
+    assert drawn(at, asked).guidance_interval == ""
+
+
+@pytest.mark.parametrize(("classes", "why"), [(True, "learnt without the class"), (False, "has learnt none")])
+def test_a_run_that_cannot_be_guided_says_why(fake_run: Callable[..., Run], asked: list[SampleConfig], classes: bool, why: str) -> None:  # fmt: skip
+    fake_run("plain", class_cond=classes, num_classes=2 if classes else 0)
+    at = open_page("pages/sample.py")
+    field = at.slider(key="sample.no_guidance")
+    assert field.disabled
+    assert why in field.help
+    assert drawn(at, asked).guidance_scale == 1
+
+
+def test_clipping(run: Run, asked: list[SampleConfig]) -> None:
+    at = open_page("pages/sample.py")
+    at.selectbox(key="sample.clip").set_value("off").run()
+    assert not drawn(at, asked).clip_denoised
+    at.selectbox(key="sample.clip").set_value("dynamic").run()
+    at.slider(key="sample.dynamic_threshold").set_value(0.98).run()
+    sample = drawn(at, asked)
+    assert (sample.clip_denoised, sample.dynamic_threshold) == (True, 0.98)
+
+
+def test_what_contradicts_is_told_and_keeps_from_drawing(run: Run) -> None:
+    at = open_page("pages/sample.py")
+    at.selectbox(key="sample.sampler").set_value("heun")
+    at.select_slider(key="sample.steps").set_value(1)
+    at.toggle(key="sample.denoise_to_zero").set_value(False).run()
+    assert "too few for" in said(at)
+    assert button(at, "Draw").disabled
+    assert "too few for" in button(at, "Draw").help
+
+
+def test_all_timesteps_and_a_respacing(run: Run, asked: list[SampleConfig]) -> None:
+    at = open_page("pages/sample.py")
+    at.selectbox(key="sample.sampler").set_value("ddpm")
+    at.select_slider(key="sample.steps").set_value(0).run()
+    assert "1,000 network calls a picture" in said(at)
+    assert (drawn(at, asked).steps, asked[-1].spacing) == (0, "auto")
+    at.text_input(key="sample.timestep_respacing").set_value("10,15,20").run()
+    assert at.select_slider(key="sample.steps").disabled
+    assert "45 network calls a picture" in said(at)
+    assert (drawn(at, asked).steps, asked[-1].timestep_respacing) == (0, "10,15,20")
+
+
+# Tasks
+
+
+TASK_FIELDS = {
+    "draw": {"How many", "Seed"},
+    "interpolate": {"Seed", "To seed"},
+    "vary": {"Seed", "Strength", "Picture to begin with"},
+    "inpaint": {"Seed", "Picture to begin with", "Resampling", "Stretch (steps)"},
+    "invert": {"Picture to begin with"},
+}
+
+
+@pytest.mark.parametrize("task", TASK_FIELDS)
+def test_each_task_shows_what_belongs_to_it(task: str, run: Run) -> None:
+    at = open_page("pages/sample.py")
+    at.button_group(key="sample.task").set_value(task).run()
+    everything = set().union(*TASK_FIELDS.values())
+    assert shown(at) & everything == TASK_FIELDS[task]
+    assert ("Sampler" in shown(at)) == (task != "invert")
+    if task in given_fields.TASKS:
+        assert "No picture is chosen yet" in said(at)
+        assert button(at, "Draw").disabled
+
+
+def test_from_seed_to_seed(run: Run, asked: list[SampleConfig]) -> None:
+    at = open_page("pages/sample.py")
+    at.button_group(key="sample.task").set_value("interpolate").run()
+    at.number_input(key="sample.seed").set_value(3)
+    at.number_input(key="sample.to_seed").set_value(4)
+    at.number_input(key="sample.between").set_value(6).run()
+    sample = drawn(at, asked)
+    assert (sample.task, sample.seed, sample.to_seed, sample.num_samples) == ("interpolate", 3, 4, 6)
+
+
+def test_an_uploaded_picture_is_fitted_and_kept(run: Run, asked: list[SampleConfig]) -> None:
+    at = open_page("pages/sample.py")
+    at.button_group(key="sample.task").set_value("vary").run()
+    large = Image.new("RGB", (40, 32), (10, 200, 30))
+    at.get("file_uploader")[0].set_value([("cat.png", pictures.png(large), "image/png")]).run()
+    assert "Scaled from 40 x 32 to 8 x 8 pixels, the middle of it." in said(at)
+    at.slider(key="sample.strength").set_value(0.3).run()
+    sample = drawn(at, asked)
+    assert sample.strength == 0.3
+    path = Path(sample.picture)
+    assert path.parent.parent == (run.folder / "uploads").absolute()
+    assert (np.asarray(Image.open(path)) == images.prepare(large, 8, 3)).all()
+    assert "1 network" not in said(at)
+    at.get("file_uploader")[0].set_value([("cat.png", b"no picture", "image/png")]).run()
+    assert "is not a picture" in said(at)
+    assert button(at, "Draw").disabled
+
+
+def test_an_earlier_drawing_is_begun_with(run: Run, asked: list[SampleConfig]) -> None:
+    job = earlier(run, SampleConfig(num_samples=3))
+    at = open_page("pages/sample.py")
+    at.button_group(key="sample.task").set_value("invert").run()
+    at.button_group(key="sample.picture_from").set_value("drawn").run()
+    at.button(key="number_2").click().run()
+    sample = drawn(at, asked)
+    assert sample.picture == str(job.images[2].absolute())
+    assert (sample.task, sample.sampler, sample.num_samples) == ("invert", "ddim", 1)
+
+
+def test_a_path_to_pictures(run: Run, asked: list[SampleConfig], tmp_path: Path) -> None:
+    at = open_page("pages/sample.py")
+    at.button_group(key="sample.task").set_value("vary").run()
+    at.button_group(key="sample.picture_from").set_value("path").run()
+    at.text_input(key="sample.picture_path").set_value(str(tmp_path / "nowhere.png")).run()
+    assert "There is no folder or file" in said(at)
+    right = picture(tmp_path / "right.png")
+    at.text_input(key="sample.picture_path").set_value(right).run()
+    assert drawn(at, asked).picture == right
+    at.text_input(key="sample.picture_path").set_value(picture(tmp_path / "large.png", (20, 20))).run()
+    assert "Scaled from 20 x 20 to 8 x 8 pixels." in said(at)
+    assert Image.open(drawn(at, asked).picture).size == (8, 8)
+
+
+def test_a_mask_by_path_and_by_upload(run: Run, asked: list[SampleConfig], tmp_path: Path) -> None:
+    at = open_page("pages/sample.py")
+    at.button_group(key="sample.task").set_value("inpaint").run()
+    at.button_group(key="sample.picture_from").set_value("path").run()
+    at.text_input(key="sample.picture_path").set_value(picture(tmp_path / "right.png")).run()
+    assert "Nothing is painted yet" in said(at)
+    at.button_group(key="sample.mask_from").set_value("path").run()
+    at.text_input(key="sample.mask_path").set_value(mask(tmp_path / "large.png", 20)).run()
+    assert "has 20 x 20 pixels, and this model draws 8 x 8" in said(at)
+    right = mask(tmp_path / "mask.png")
+    at.text_input(key="sample.mask_path").set_value(right).run()
+    assert drawn(at, asked).mask == right
+    at.button_group(key="sample.mask_from").set_value("upload").run()
+    content = Path(mask(tmp_path / "big.png", 32)).read_bytes()
+    at.get("file_uploader")[0].set_value([("mask.png", content, "image/png")]).run()
+    sample = drawn(at, asked)
+    kept = np.asarray(Image.open(sample.mask))
+    assert kept.shape == (8, 8)
+    assert (kept[:4] == 255).all()
+    assert (kept[4:] == 0).all()
+    assert sample.sampler in spacing.REPAINTERS
+
+
+def test_what_was_painted_is_drawn_with(run: Run, asked: list[SampleConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    painted = np.zeros((8, 8), np.uint8)
+    painted[2:5, 3:6] = 255
+    monkeypatch.setattr("pages.ui.mask_canvas.paint", lambda picture, key: painted)
+    at = open_page("pages/sample.py")
+    at.button_group(key="sample.task").set_value("inpaint").run()
+    at.button_group(key="sample.picture_from").set_value("path").run()
+    at.text_input(key="sample.picture_path").set_value(picture(tmp_path / "right.png")).run()
+    sample = drawn(at, asked)
+    assert (np.asarray(Image.open(sample.mask)) == painted).all()
+    assert Path(sample.mask).parent.parent == (run.folder / "uploads").absolute()
+
+
+def test_a_super_resolution_run_begins_with_no_picture(fake_run: Callable[..., Run]) -> None:
+    fake_run("large", small_size=4)
+    at = open_page("pages/sample.py")
+    assert [option.split()[-1] for option in at.button_group(key="sample.task").options] == ["Draw", "Interpolate"]
+
+
+# Settings come back as they went in
+
+
+def again(run: Run, asked: list[SampleConfig], sample: SampleConfig) -> SampleConfig:
+    """What is drawn after "Use settings" of an earlier drawing with these."""
+    job = earlier(run, sample)
+    at = open_page("pages/sample.py")
+    at.button(key=f"use_{job.name}").click().run()
+    return drawn(at, asked)
+
+
+DRAWN = [
+    sample_fields.FIRST,
+    SampleConfig(num_samples=5, batch_size=4, sampler="ddim", steps=33, eta=0.35, seed=2**32 - 1),
+    SampleConfig(num_samples=5, sampler="heun", steps=20, churn=12.5, spacing="karras", threads=2),
+    SampleConfig(num_samples=1, sampler="ddpm", variance="analytic", precision="fp32", step=20),
+    SampleConfig(num_samples=2, sampler="ddpm", timestep_respacing="10,15,20", variance="fixed_large"),
+    SampleConfig(num_samples=2, sampler="dpm++3m", steps=7, guidance_scale=3.5, guidance_interval="100-800", classes="star,ring"),
+    SampleConfig(num_samples=2, sampler="unipc-2", steps=9, guidance_scale=20.0, dynamic_threshold=0.7),
+    SampleConfig(num_samples=2, sampler="plms", steps=12, clip_denoised=False, analytic_first_step=True, denoise_to_zero=False),
+    SampleConfig(num_samples=7, task="interpolate", sampler="unipc-3", steps=8, seed=3, to_seed=9, spacing="logsnr", classes="ring"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("sample", DRAWN)
+def test_begin_then_show(sample: SampleConfig, run: Run, asked: list[SampleConfig]) -> None:
+    assert again(run, asked, sample) == dataclasses.replace(sample, weights="ema_0.9")
+
+
+@pytest.mark.parametrize(
+    "sample",
+    [
+        SampleConfig(task="vary", num_samples=5, sampler="dpm++2m", steps=15, strength=0.75, denoise_to_zero=False),
+        SampleConfig(task="inpaint", num_samples=2, sampler="ddpm", steps=50, resample=3, jump=7),
+        SampleConfig(task="inpaint", num_samples=2, sampler="ddim", steps=50, eta=0.5),
+        SampleConfig(task="invert", num_samples=1, sampler="ddim", steps=25),
+    ],
+)
+def test_begin_then_show_with_a_picture(sample: SampleConfig, run: Run, asked: list[SampleConfig], tmp_path: Path) -> None:  # fmt: skip
+    given = dict(picture=picture(tmp_path / "given.png"), mask=mask(tmp_path / "mask.png") if sample.task == "inpaint" else "")  # fmt: skip
+    sample = dataclasses.replace(sample, weights="model", **given)
+    assert again(run, asked, sample) == sample
+
+
+def test_several_pictures_to_invert(run: Run, asked: list[SampleConfig], tmp_path: Path) -> None:
+    for k in range(3):
+        picture(tmp_path / "many" / f"{k}.png")
+    sample = SampleConfig(task="invert", num_samples=3, sampler="ddim", steps=25, picture=str(tmp_path / "many"), weights="model")  # fmt: skip
+    assert again(run, asked, sample) == sample
+
+
+def test_a_painted_mask_is_there_to_go_on_painting(run: Run, asked: list[SampleConfig], tmp_path: Path) -> None:
+    sample = SampleConfig(
+        task="inpaint", num_samples=2, sampler="ddim", steps=20, weights="model", picture=picture(tmp_path / "a.png"),
+        mask=mask(tmp_path / "mask.png"),
+    )  # fmt: skip
+    job = earlier(run, sample)
+    at = open_page("pages/sample.py")
+    at.button(key=f"use_{job.name}").click().run()
+    assert at.button_group(key="sample.mask_from").value == "paint"
+    kept = at.session_state["sample.canvas-painted"]
+    assert isinstance(kept, mask_canvas.Painted)
+    assert (mask_canvas.decode(kept.mask, (8, 8)) == np.asarray(Image.open(sample.mask))).all()
+    assert drawn(at, asked) == sample
+    more = np.full((8, 8), 255, np.uint8)
+    at.session_state["sample.canvas-painted"] = kept._replace(mask=mask_canvas.encode(more))
+    at.run()
+    assert (np.asarray(Image.open(drawn(at, asked).mask)) == more).all()
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        (SampleConfig(use_ddim=True, timestep_respacing="ddim25"), dict(sampler="ddim")),
+        (SampleConfig(), dict(sampler="ddpm")),
+        (SampleConfig(steps=20), dict(sampler=FEW_STEPS)),
+        (SampleConfig(sigma_small=True), dict(sampler="ddpm", variance="fixed_small")),
+        (SampleConfig(sigma_small=False), dict(sampler="ddpm", variance="fixed_large")),
+        (SampleConfig(task="inpaint", steps=20), dict(sampler="ddpm")),
+        (SampleConfig(task="invert"), dict(sampler="ddim")),
+        (SampleConfig(use_ddim=True, sampler="heun"), dict(sampler="heun")),  # by hand
+    ],
+)
+def test_the_same_in_our_words(theirs: SampleConfig, ours: dict) -> None:
+    said = sampler_fields.in_our_words(theirs)
+    assert said == dataclasses.replace(theirs, **{"use_ddim": False, "sigma_small": None, **ours})
+    assert sampler_fields.in_our_words(said) == said
