@@ -395,7 +395,7 @@ def test_draw_starts_a_process_with_what_the_form_says(fake_run: Callable[..., R
     at.multiselect(key="sample.classes").set_value(["star"])
     at.number_input(key="sample.seed").set_value(7).run()
     button(at, "Draw").click().run()
-    assert asked == [SampleConfig(weights="model", step=20, num_samples=4, use_ddim=True, timestep_respacing="ddim10", eta=0.5, classes="star", seed=7)]  # fmt: skip
+    assert asked == [SampleConfig(weights="model", step=20, num_samples=4, batch_size=0, use_ddim=True, timestep_respacing="ddim10", eta=0.5, classes="star", seed=7)]  # fmt: skip
     at.button_group(key="sample.sampler").set_value("DDPM").run()
     with pytest.raises(KeyError):
         at.slider(key="sample.eta")
