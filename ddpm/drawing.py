@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from ddpm import arrays, classes, files, images, low_res, memory, parallel, recipe, runs, words
 from ddpm import checkpoint as checkpoints
@@ -258,7 +257,7 @@ class _Folder:
     def _save(self, drawn: Drawn) -> None:
         """Write the finished pictures of a batch, but for those that were there."""
         start = drawn.start
-        pixels = self._pixels(drawn.step.x, start)
+        pixels = pixels_of(drawn.step.x)
         small = self.small.turn(start, start + len(pixels)) if self.small else None
         for k, picture in enumerate(pixels, start=start):
             if k < self.count:
@@ -276,23 +275,8 @@ class _Folder:
             self.newest.append(picture)
             self.count = k + 1
 
-    def _pixels(self, x: Tensor, start: int) -> np.ndarray:
-        """The pictures from number `start` on, uint8 [n, H, W, C]; what an inpainting keeps, it keeps exactly.
-
-        There and back again by way of float32, a pixel may come to be one less, as it is rounded down.
-        """
-        pixels = pixels_of(x)
-        if self.given and self.given.mask is not None:
-            known = self.given.mask == 0
-            pixels[:, known] = self.given.pictures.turn(start, start + len(pixels))[:, known]
-        return pixels
-
     def _preview(self, drawn: Drawn) -> None:
-        waiting = (
-            []
-            if drawn.finished
-            else list(self._pixels(drawn.step.x_start, drawn.start)[max(0, self.count - drawn.start) :])
-        )
+        waiting = [] if drawn.finished else list(pixels_of(drawn.step.x_start)[max(0, self.count - drawn.start) :])
         pixels = np.stack([*self.newest, *waiting])
         images.save_png(
             self.job.preview,
