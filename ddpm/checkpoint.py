@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ddpm import config as configs
-from ddpm import deduce, files
+from ddpm import deduce, files, variances
 from ddpm.config import Config, ModelConfig
 from ddpm.errors import UserError
 from ddpm.runs import Checkpoint, Run
@@ -85,6 +85,7 @@ def prune(run: Run, keep: int) -> None:
         files.sync_folder(manifest_path(old).parent)
         for name in old.files:
             (run.folder / name).unlink(missing_ok=True)
+            variances.path_of(run.folder / name).unlink(missing_ok=True)
 
 
 def damage(checkpoint: Checkpoint) -> str:

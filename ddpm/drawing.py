@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ddpm import arrays, classes, files, images, low_res, memory, parallel, recipe, runs, words
+from ddpm import analytic, arrays, classes, files, images, low_res, memory, parallel, recipe, runs, variances, words
 from ddpm import checkpoint as checkpoints
 from ddpm import config as configs
 from ddpm import given as given_pictures
@@ -122,6 +122,11 @@ def draw_into(
     batch = parallel.from_main(lambda: memory.drawn_at_once(config, limited))
     fixed = dataclasses.replace(sample, batch_size=batch)
 
+    errors = None
+    if variances.chosen(config, sample) == "analytic":
+        sha256 = (about or origin(weights, source))["sha256"]
+        errors = parallel.from_main(lambda: analytic.for_weights(network, config, source, sha256, worker, device))
+
     def begin() -> _Folder:
         about_source = about or origin(weights, source)
         told = flags_of(config, weights, SampleConfig)
@@ -136,7 +141,9 @@ def draw_into(
 
     written = begin() if parallel.is_main() else None
     first = parallel.from_main(lambda: written.find() if written else 0)
-    steps = draw(network, config, fixed, device, small, given, first) if first < sample.num_samples else iter(())
+    steps = (
+        draw(network, config, fixed, device, small, given, first, errors) if first < sample.num_samples else iter(())
+    )
     if not written:
         for _ in steps:
             if parallel.told(False):

@@ -19,8 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ddpm import analytic, data, diffusion, files, images, losses, parallel, sample, variances
 from ddpm import config as configs
-from ddpm import data, diffusion, files, images, losses, parallel, sample
 from ddpm.config import Config, DataConfig, DiffusionConfig, EvalConfig
 from ddpm.data import Dataset, Split, Stream
 from ddpm.diffusion import Condition, Network
@@ -28,6 +28,7 @@ from ddpm.errors import UserError
 from ddpm.jobs import Stopped, Worker, keeping
 from ddpm.runs import EvaluationJob, Run
 from ddpm.schedules import Schedule
+from ddpm.variances import Errors
 
 LEAST = 16  # pictures, before which the confidence interval is not trusted to end anything
 TERMS = EvaluationJob.TERMS
@@ -63,9 +64,10 @@ def bits_per_dim(
     condition: Condition | None = None,
     clip: bool = True,
     rows: int = 64,
+    variance: diffusion.Variance | None = None,
 ) -> Bits:
     """The bound of each of the pictures x_start [N, C, H, W] over `schedule` (Ho et al. 2020, Eq. 5)."""
-    *_, last = calls(network, full, schedule, settings, x_start, noise, condition, clip, rows)
+    *_, last = calls(network, full, schedule, settings, x_start, noise, condition, clip, rows, variance)
     assert last.bits is not None
     return last.bits
 
@@ -81,6 +83,7 @@ def calls(
     condition: Condition | None = None,
     clip: bool = True,
     rows: int = 64,
+    variance: diffusion.Variance | None = None,
 ) -> Iterator[Call]:
     """What `bits_per_dim` does, a network call at a time.
 
@@ -101,7 +104,7 @@ def calls(
         predicted = denoise(x_t, index.new_tensor(schedule.timesteps)[index])
         eps = diffusion.eps_from_x_start(schedule, x_t, index, predicted.x_start)
         found = {
-            "vb": losses.vlb_terms(schedule, settings, clean, x_t, index, predicted),
+            "vb": losses.vlb_terms(schedule, settings, clean, x_t, index, predicted, variance),
             "xstart_mse": losses.mean_flat((predicted.x_start - clean).square()),
             "mse": losses.mean_flat((eps - drawn).square()),
         }
@@ -183,17 +186,20 @@ class Measured(NamedTuple):
 
 
 def measure(
-    network: Network, config: Config, settings: EvalConfig, dataset: Dataset, device: torch.device | str = "cpu"
-) -> Iterator[Measured]:
+    network: Network, config: Config, settings: EvalConfig, dataset: Dataset, device: torch.device | str = "cpu",
+    errors: Errors | None = None,
+) -> Iterator[Measured]:  # fmt: skip
     """Measure `num_samples` pictures of the data, in an order that the seed decides.
 
     Several processes take turns of pictures and share what they find.  The noise of picture k at timestep t depends
     on (seed + k, t) alone, so the result depends neither on how many they are, nor on `rows` or `batch_size`.
     Every `batch_size` pictures the confidence interval of the mean may end it: see `until_ci`.
 
-    Raises UserError when the data has not the classes that the network was told.
+    errors: those that `variance` analytic needs.  Raises UserError when the data has not the classes that the network
+    was told.
     """
     full, schedule = sample.process(config, settings)
+    variance = sample.variance_of(config, settings, errors)
     numbers = data.class_numbers(config, dataset.class_names)
     count, T = min(settings.num_samples, len(dataset)), len(schedule)
     turn = max(1, settings.rows // T)  # pictures of one process until it shares
@@ -210,7 +216,7 @@ def measure(
             x_start = torch.from_numpy(images.to_float(pixels)).to(device)
             noise = noise_of(settings.seed + start, x_start.shape[1:])
             told = _condition(config, x_start, None if numbers is None or labels is None else numbers[labels])
-            for call in calls(network, full, schedule, config.diffusion, x_start, noise, told, settings.clip_denoised, settings.rows):  # fmt: skip
+            for call in calls(network, full, schedule, config.diffusion, x_start, noise, told, settings.clip_denoised, settings.rows, variance):  # fmt: skip
                 yield Measured(number * per_turn + call.done, rounds * per_turn, False, so_far)
                 bits = call.bits
         narrow = False
@@ -262,8 +268,17 @@ def evaluate_source(
     network = sample.network_of(weights, config, path.name, device)
     told = sample.flags_of(config, weights, EvalConfig)
     command = ["ddpm", "nll", "--model_path", str(path), *configs.to_flags(settings), *told]
-    about = {"checkpoint": sample.origin(weights, path), "command": shlex.join(command)}
-    yield from evaluate_into(folder, worker, network, config, settings, about, device)
+    checkpoint = parallel.from_main(lambda: sample.origin(weights, path))
+    about = {"checkpoint": checkpoint, "command": shlex.join(command)}
+    errors = None
+    if variances.chosen(config, settings) == "analytic":
+
+        def found() -> Errors:
+            assert worker  # only the main process, which has one, is asked
+            return analytic.for_weights(network, config, path, checkpoint["sha256"], worker, device)
+
+        errors = parallel.from_main(found)
+    yield from evaluate_into(folder, worker, network, config, settings, about, device, errors)
 
 
 def evaluate_into(
@@ -274,6 +289,7 @@ def evaluate_into(
     settings: EvalConfig,
     about: Mapping[str, Any],
     device: torch.device | str = "cpu",
+    errors: Errors | None = None,
 ) -> Iterator[Measured]:
     """Measure into a job's folder: settings.json at once, then the terms as improved-diffusion writes them, result.json.
 
@@ -297,7 +313,7 @@ def evaluate_into(
             _keep(job, so_far, {**said, "asked": settings.num_samples, "ended": ended, "seconds": seconds})
 
     with keeping(lambda: keep("failed")):
-        for measured in measure(network, config, settings, dataset, device):
+        for measured in measure(network, config, settings, dataset, device, errors):
             so_far = measured.so_far
             if worker:
                 _beat(worker, measured, time.monotonic() - began)

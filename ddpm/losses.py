@@ -84,13 +84,16 @@ def target(schedule: Schedule, settings: DiffusionConfig, batch: Batch, x_t: Ten
 
 
 def vlb_terms(
-    schedule: Schedule, settings: DiffusionConfig, x_start: Tensor, x_t: Tensor, t: Tensor, predicted: Prediction
-) -> Tensor:
+    schedule: Schedule, settings: DiffusionConfig, x_start: Tensor, x_t: Tensor, t: Tensor, predicted: Prediction,
+    variance: diffusion.Variance | None = None,
+) -> Tensor:  # fmt: skip
     """One term of the bound for each picture, [N] bits per dimension (Ho et al. 2020, Eq. 5).
+
+    variance: None is that which the model is trained with.
 
     L_{t-1} = KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)), and at t = 0 the decoder's -log p(x_0 | x_1).
     """
-    variance = diffusion.VARIANCES[diffusion.variance_name(settings, predicted.v is not None)]
+    variance = variance or diffusion.VARIANCES[diffusion.variance_name(settings, predicted.v is not None)]
     mean, log_variance = (
         diffusion.q_posterior_mean(schedule, predicted.x_start, x_t, t),
         variance(schedule, t, predicted),

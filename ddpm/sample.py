@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ddpm import checkpoint as checkpoints
 from ddpm import (
+    analytic,
     classes,
     diffusion,
     edit,
@@ -27,7 +27,9 @@ from ddpm import (
     samplers,
     schedules,
     spacing,
+    variances,
 )
+from ddpm import checkpoint as checkpoints
 from ddpm import config as configs
 from ddpm import given as given_pictures
 from ddpm.checkpoint import Weights
@@ -39,6 +41,7 @@ from ddpm.low_res import LowRes
 from ddpm.runs import Run
 from ddpm.samplers import ImageNoise, SampleStep
 from ddpm.unet import UNet, build
+from ddpm.variances import Errors
 
 ROUNDING = 1e-6  # what is kept of a given picture must not fall below its level, as pixels are rounded down
 
@@ -86,6 +89,7 @@ def steps_of(
     condition: Condition | None = None,
     device: torch.device | str = "cpu",
     given: Given | None = None,
+    errors: Errors | None = None,
 ) -> Iterator[SampleStep]:
     """Draw one batch, the pictures of these numbers, a network call at a time."""
     full, schedule = process(config, sample)
@@ -94,7 +98,7 @@ def steps_of(
     if sample.analytic_first_step:
         denoise = samplers.first_step_spared(denoise, schedule)
     noise = noise_of(sample, numbers)
-    sampler = sampler_of(config, sample)
+    sampler = sampler_of(config, sample, errors)
     if given is None:
         model = config.model
         x = noise.start((model.image_channels, model.image_size, model.image_size)).to(device)
@@ -113,13 +117,16 @@ def steps_of(
             return edit.invert(denoise, pictures, schedule)
 
 
-def sampler_of(config: Config, sample: SampleConfig) -> Callable[..., Iterator[SampleStep]]:
+def sampler_of(
+    config: Config, sample: SampleConfig, errors: Errors | None = None
+) -> Callable[..., Iterator[SampleStep]]:
     """The sampler that the settings mean, with what it alone takes."""
     name = spacing.solver(sample)
+    variances.chosen(config, sample)  # also where it is of no use, so that this is said
     sampler = samplers.SAMPLERS[name]
     match name:
         case "ddpm":
-            return partial(sampler, variance=_variance(config, sample))
+            return partial(sampler, variance=variance_of(config, sample, errors))
         case "ddim":
             return partial(sampler, eta=sample.eta)
         case "heun":
@@ -127,11 +134,13 @@ def sampler_of(config: Config, sample: SampleConfig) -> Callable[..., Iterator[S
     return sampler
 
 
-def _variance(config: Config, sample: SampleConfig) -> diffusion.Variance:
-    settings = config.diffusion
-    if sample.sigma_small is not None:
-        settings = dataclasses.replace(settings, sigma_small=sample.sigma_small)
-    return diffusion.VARIANCES[diffusion.variance_name(settings, config.model.learn_sigma)]
+def variance_of(config: Config, wanted: FromCheckpoint, errors: Errors | None = None) -> diffusion.Variance:
+    """The variance that the settings mean.  errors: those of these weights, which the analytic one needs."""
+    name = variances.chosen(config, wanted)
+    if name != "analytic":
+        return diffusion.VARIANCES[name]
+    assert errors is not None, "analytic.for_weights has them"
+    return analytic.variance(np.array(errors.mse))
 
 
 def noise_of(sample: SampleConfig, numbers: range) -> ImageNoise:
@@ -157,6 +166,7 @@ def draw(
     small: LowRes | None = None,
     given: Given | None = None,
     first: int = 0,
+    errors: Errors | None = None,
 ) -> Iterator[Drawn]:
     """Draw `num_samples` pictures, batch by batch.  Picture k depends on seed + k alone, not on the batches.
 
@@ -164,6 +174,7 @@ def draw(
     Several processes take the batches in turn, as many at a time as there are processes.  All yield equally often,
     and all finished batches; of those in the making, their own.  A super-resolution model enlarges the pictures
     `small` in turn, and a task that begins with pictures takes those `given`; without, they are what `sample` names.
+    errors: those that `variance` analytic needs.
     """
     if small is None:
         small = parallel.by_all(lambda: low_res.read(config, sample))
@@ -184,7 +195,7 @@ def draw(
         if small is not None:
             low = images.to_float(small.turn(numbers.start, numbers.stop))
             condition["low_res"] = torch.from_numpy(low).to(device)
-        for step in steps_of(network, config, sample, numbers, condition, device, given):
+        for step in steps_of(network, config, sample, numbers, condition, device, given, errors):
             if sample.task == "invert" and 2 * step.done == calls:
                 noise = step.x.cpu()
             if step.done < calls:

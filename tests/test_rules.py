@@ -25,6 +25,7 @@ LAYERS = """
     files schedules fields parallel
     config images metrics jobs arrays
     validation classes spacing guidance
+    variances
     cells
     architecture deduce presets runs shapes diffusion ema prepare logs
     memory precision sources unet losses samplers resample checkpoint process export foreign
@@ -33,6 +34,7 @@ LAYERS = """
     given recipe sheet
     recognise
     adopt hand_back
+    analytic
     train sample
     drawing session measure evaluate frontier
     commands
@@ -42,7 +44,7 @@ LAYERS = """
 LEVEL = {name: level for level, line in enumerate(LAYERS.split("\n")) for name in line.split()}
 
 # Who only watches must not wait for torch.
-WITHOUT_TORCH = ["errors", "words", "solvers", "files", "schedules", "fields", "config", "validation", "classes", "images", "metrics", "jobs", "architecture", "deduce", "foreign", "presets", "runs", "shapes", "sources", "prepare", "data", "download", "cifar10", "lsun", "imagenet64", "low_res", "given", "spacing", "guidance", "process", "export", "cli", "arrays", "memory", "recipe", "cells", "sheet"]  # fmt: skip
+WITHOUT_TORCH = ["errors", "words", "solvers", "files", "schedules", "fields", "config", "validation", "classes", "images", "metrics", "jobs", "architecture", "deduce", "foreign", "presets", "runs", "shapes", "sources", "prepare", "data", "download", "cifar10", "lsun", "imagenet64", "low_res", "given", "spacing", "guidance", "variances", "process", "export", "cli", "arrays", "memory", "recipe", "cells", "sheet"]  # fmt: skip
 
 MOST_LINES = 450
 

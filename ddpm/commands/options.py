@@ -143,7 +143,8 @@ def add_source(
     source = parser.add_mutually_exclusive_group(required=required)
     source.add_argument(*RUN, metavar="NAME", help="use a checkpoint of this run")
     source.add_argument("--model_path", type=Path, metavar="FILE", help="use this checkpoint file")
-    parser.add_argument("--out", type=Path, metavar="DIR", help=f"folder for the result (default: {out}/TIME in OPENAI_LOGDIR, in the run's folder, or here)")  # fmt: skip
+    if out:
+        parser.add_argument("--out", type=Path, metavar="DIR", help=f"folder for the result (default: {out}/TIME in OPENAI_LOGDIR, in the run's folder, or here)")  # fmt: skip
     add_settings(parser.add_argument_group(title), section)
     model = parser.add_argument_group("model", "only for files that another program wrote, without their settings")
     model.add_argument("--probe", type=boolean, default=True, metavar="BOOL", help=PROBE)
