@@ -72,6 +72,9 @@ def _start(found: dict[str, dict[str, Tensor]], optimizer: dict[str, Any] | None
     if step >= total:
         raise UserError(f"{name} has {step} updates behind it, and training would end at step {total}: raise total_steps.")  # fmt: skip
     what = restored(found, optimizer)
+    known = _known(Path(config.train.resume_checkpoint), weights.config)
+    if known and config.model.class_cond and config.model.cond_drop_prob and not known.model.cond_drop_prob:
+        told.append(f"Its last label, {config.model.num_classes}, stands for no class from now on, whatever it was trained as.")  # fmt: skip
     told = [*told, f"Beginning at step {step}: {what}"]
     return Start(found, optimizer, fresh_state(step, config), told, weights.config)
 
@@ -104,21 +107,22 @@ def updates(optimizer: Mapping[str, Any] | None) -> int:
 def check_start(config: Config) -> Config:
     """`config` with train.resume_checkpoint looked at: weights that fit and go on as they began, with steps left to do.
 
-    A class-conditional network keeps the number of labels that its file has.  A file that knows its settings, or a
+    A class-conditional network keeps the number of labels that its file has; with cond_drop_prob, the last of them stands
+    for no class.  A file that knows its settings, or a
     released one, tells the process that it was trained on; any other is probed.  Raises UserError.
     """
     path = Path(config.train.resume_checkpoint)
     start = start_from(path, config)
     tensors = start.weights["model"]
     labels = tensors.get("label_emb.weight")
-    if config.model.class_cond and labels is not None and len(labels) >= len(config.class_names):
-        config = configs.replace(config, {"num_classes": len(labels)})
+    if config.model.class_cond and labels is not None:
+        classes = len(labels) - (config.model.cond_drop_prob > 0)
+        if classes >= len(config.class_names):
+            config = configs.replace(config, {"num_classes": classes})
     with torch.device("meta"):
         network = unet.build(config.model)
     checkpoints.compare(network, tensors, path.name)
-    preset = presets.of_file(path)
-    known = start.config or (presets.PRESETS[preset].config if preset else None)
-    if known:
+    if known := _known(path, start.config):
         _same_process(path, known, config)
     else:
         flags = {name: getattr(config.model if hasattr(config.model, name) else config.diffusion, name) for name in ASKED}  # fmt: skip
@@ -126,9 +130,17 @@ def check_start(config: Config) -> Config:
     return config
 
 
+def _known(path: Path, config: Config | None) -> Config | None:
+    """The settings that a file was trained with: its own, or a released model's; None where nobody says."""
+    preset = presets.of_file(path)
+    return config or (presets.PRESETS[preset].config if preset else None)
+
+
 def _same_process(path: Path, known: Config, config: Config) -> None:
     """Raises UserError where `config` asks a network otherwise than it was trained, which no shape tells."""
     was, wanted = _process(known), _process(config)
+    if known.model.class_cond and known.model.cond_drop_prob and not config.model.cond_drop_prob:
+        was["cond_drop_prob"], wanted["cond_drop_prob"] = known.model.cond_drop_prob, 0.0  # or no class became one
     if differ := [name for name in was if was[name] != wanted[name]]:
         wrong = ", ".join(f"{name} {wanted[name]}" for name in differ)
         right = " ".join(f"--{name} {was[name]}" for name in differ)

@@ -1,7 +1,8 @@
 """What the shapes of a network's tensors tell about its settings.  No torch.
 
 They tell channels, multipliers, blocks, attention, classes, learned variance, scale-shift norm and super-resolution.
-They do not tell the image size (a guess is made from the levels), the heads, or anything of the diffusion process.
+They do not tell the image size (a guess is made from the levels), the heads, whether the last label stands for no class,
+or anything of the diffusion process.
 """
 
 import itertools
@@ -16,17 +17,18 @@ from ddpm.errors import UserError
 Shapes = Mapping[str, tuple[int, ...]]  # name of a tensor -> its shape
 
 USUAL_ATTENTION = {16, 8}  # sizes of the feature map; improved-diffusion's default
+HIDDEN = 0.1  # the usual share of hidden classes, where the weights only tell that some were
 SIZES = [2**k for k in range(2, 11)]  # image sizes that are guessed
 
 
-def model_settings(shapes: Shapes, source: str, image_size: int = 0, small_size: int = 0) -> dict[str, Any]:
-    """The model settings, by name, of a network with these tensors.
+def model_settings(shapes: Shapes, source: str, image_size: int = 0, small_size: int = 0, hidden: bool = False) -> dict[str, Any]:  # fmt: skip
+    """The model settings, by name, of a network with these tensors; hidden: whether its last label stands for no class.
 
     Sizes that are not given are guessed: the image size from the multipliers and from where attention is, the
     small size of a super-resolution network as a quarter of it.  Raises UserError for another kind of network.
     """
     try:
-        return _model_settings(shapes, image_size, small_size)
+        return _model_settings(shapes, image_size, small_size, hidden)
     except (KeyError, IndexError, ValueError) as error:
         raise UserError(
             f"{source} holds {len(shapes)} tensors that are not those of improved-diffusion's U-Net ({error}): "
@@ -34,7 +36,7 @@ def model_settings(shapes: Shapes, source: str, image_size: int = 0, small_size:
         ) from error
 
 
-def _model_settings(shapes: Shapes, image_size: int, small_size: int) -> dict[str, Any]:
+def _model_settings(shapes: Shapes, image_size: int, small_size: int, hidden: bool) -> dict[str, Any]:
     width = shapes["time_embed.0.weight"][1]
     channels, super_res, learned = _channels(shapes["input_blocks.0.0.weight"][1], shapes["out.2.weight"][0])
     blocks, mult, attended = _levels(shapes, width)
@@ -50,7 +52,7 @@ def _model_settings(shapes: Shapes, image_size: int, small_size: int) -> dict[st
         channel_mult="" if configs.default_multipliers(size) == mult else ",".join(map(str, mult)),
         attention_resolutions=",".join(str(size >> level) for level in attended),
         class_cond=labels is not None,
-        num_classes=labels[0] if labels else 0,
+        num_classes=labels[0] - hidden if labels else 0,
         learn_sigma=learned,
         use_scale_shift_norm=first == 2 * mult[0] * width,
     )
@@ -99,10 +101,16 @@ def _guess_size(mult: tuple[int, ...], attended: list[int]) -> int:
 
 def fitting_flags(shapes: Shapes, model: ModelConfig) -> list[str]:
     """The flags by which `model` differs from the network with these tensors; none where that cannot be told."""
+    hidden = model.cond_drop_prob > 0
+    rows = shapes.get("label_emb.weight", (0,))[0]
+    if model.class_cond and rows in (model.num_classes, model.num_classes + 1):  # the number is right, with or without
+        hidden = rows > model.num_classes
     try:
-        found = model_settings(shapes, "", model.image_size, model.small_size)
+        found = model_settings(shapes, "", model.image_size, model.small_size, hidden)
     except UserError:
         return []
+    if hidden != (model.cond_drop_prob > 0):
+        found["cond_drop_prob"] = HIDDEN if hidden else 0.0
     was = {name: getattr(model, name) for name in found}
     same = (
         model.multipliers,

@@ -35,7 +35,7 @@ def of(config: Config, sample: SampleConfig) -> Guidance | None:
     if not model.class_cond:
         raise UserError(f"guidance_scale is {scale:g}, and this model has no classes to go towards: leave it at 1, or train one with --class_cond True --cond_drop_prob 0.1.")  # fmt: skip
     if not model.cond_drop_prob:
-        raise UserError(f"guidance_scale is {scale:g}, and this model has never drawn without a class, from which guidance leads away: leave it at 1, or train one with --cond_drop_prob 0.1.")  # fmt: skip
+        raise UserError(f"guidance_scale is {scale:g}, and this model has never drawn without a class, from which guidance leads away: leave it at 1, or train one with --cond_drop_prob 0.1 (a file without settings that was: give that flag).")  # fmt: skip
     return Guidance(scale, low, high, model.num_classes)
 
 

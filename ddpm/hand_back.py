@@ -34,22 +34,27 @@ def hand_back(run: Run, folder: Path, step: int = 0) -> list[str]:
     checkpoint, config = run.checkpoint(step), run.config
     if wrong := checkpoints.damage(checkpoint):
         raise UserError(f"{wrong} Export another checkpoint, with --step.")
-    if config.model.class_cond and config.model.num_classes > LABELS:
-        raise UserError(f"{run.name} has {config.model.num_classes:,} classes, and improved-diffusion's networks have {LABELS:,} labels: it cannot load this one.")  # fmt: skip
+    hidden = config.model.label_slots - config.model.num_classes if config.model.class_cond else 0
+    if config.model.label_slots > LABELS:
+        none = " and a label for none" if hidden else ""
+        raise UserError(f"{run.name} has {config.model.num_classes:,} classes{none}, and improved-diffusion's networks have {LABELS:,} labels: it cannot load this one.")  # fmt: skip
     if any(folder.glob("*.pt")):
         raise UserError(f"{folder} holds checkpoints already: choose another folder for --openai.")
     weights = {kind: checkpoints.load_weights(checkpoint.path(kind)).tensors for kind in checkpoint.weights}
     done = checkpoints.read(checkpoint.path("state"))["trainer"]["step"]
     for kind, tensors in weights.items():
         separator = "_" if kind.startswith("ema") else ""
-        _save(folder / f"{kind}{separator}{done:06d}.pt", OrderedDict((n, _padded(n, t)) for n, t in tensors.items()))
+        _save(
+            folder / f"{kind}{separator}{done:06d}.pt",
+            OrderedDict((n, _padded(n, t, hidden)) for n, t in tensors.items()),
+        )
     told = list(_limits(config))
     optimizer = checkpoint.path("opt").name in checkpoint.files
     if optimizer and _mixed(config):
         told.append("Its --use_fp16 has AdamW work on a single flat tensor, so it cannot go on with this optimiser's file: the flag is left out; to train with it, move the file away.")  # fmt: skip
     if optimizer:
         names = list(weights["model"])
-        _save(folder / f"opt{done:06d}.pt", _optimizer(checkpoints.read(checkpoint.path("opt")), names))
+        _save(folder / f"opt{done:06d}.pt", _optimizer(checkpoints.read(checkpoint.path("opt")), names, hidden))
     else:
         told.append("There is no optimiser's file: improved-diffusion begins a new one.")
     frame = foreign.theirs(metrics.MetricReader(run.progress_path).read(), _last_of_theirs(run))
@@ -76,17 +81,21 @@ def _save(path: Path, content: Any) -> None:
     files.write(path, lambda file: torch.save(content, file))
 
 
-def _padded(name: str, tensor: Tensor) -> Tensor:
-    """The labels' embedding with as many rows as improved-diffusion expects, zero where there is no such class."""
+def _padded(name: str, tensor: Tensor, hidden: int) -> Tensor:
+    """The labels' embedding with as many rows as improved-diffusion expects, zero where there is no such class.
+
+    `hidden`: rows for no class, none or one; they stay the last.
+    """
     if name != EMBEDDING or len(tensor) >= LABELS:
         return tensor
-    return torch.cat([tensor, tensor.new_zeros(LABELS - len(tensor), tensor.shape[1])])
+    classes, none = tensor[: len(tensor) - hidden], tensor[len(tensor) - hidden :]
+    return torch.cat([classes, tensor.new_zeros(LABELS - len(tensor), tensor.shape[1]), none])
 
 
-def _optimizer(state: Mapping[str, Any], names: list[str]) -> dict[str, Any]:
+def _optimizer(state: Mapping[str, Any], names: list[str], hidden: int) -> dict[str, Any]:
     """AdamW's state_dict as the reference's own AdamW would give it: not fused, and padded where the weights are."""
     padded = {
-        place: {key: _padded(names[place], value) if value.ndim else value for key, value in entry.items()}
+        place: {key: _padded(names[place], value, hidden) if value.ndim else value for key, value in entry.items()}
         for place, entry in state["state"].items()
     }
     return {"state": padded, "param_groups": [{**group, "fused": None} for group in state["param_groups"]]}
@@ -96,8 +105,12 @@ def _limits(config: Config) -> list[str]:
     """What improved-diffusion's scripts cannot do with such a network, as it is."""
     model, diffusion = config.model, config.diffusion
     told = []
-    if model.class_cond and model.num_classes < LABELS:
-        told.append(f"Its networks have {LABELS:,} labels: those from {model.num_classes} on are zeros, and nothing was trained on them.")  # fmt: skip
+    hides = model.class_cond and model.cond_drop_prob > 0
+    if 0 < model.label_slots < LABELS:
+        which = f"from {model.num_classes} to {LABELS - 2}" if hides else f"from {model.num_classes} on"
+        told.append(f"Its networks have {LABELS:,} labels: those {which} are zeros, and nothing was trained on them.")
+    if hides:
+        told.append(f"Label {LABELS - 1}, the last, stands for no class: its scripts know no guidance and take it for a class; here, --cond_drop_prob {model.cond_drop_prob:g} with these files says what it is.")  # fmt: skip
     if DEFAULTS.get(model.image_size) != model.multipliers or model.image_channels != 3:
         levels = ",".join(map(str, model.multipliers))
         told.append(f"Its scripts build networks for 32, 64 and 256 pixels in colour, with their own channel_mult: for {model.image_size} pixels, {model.image_channels} channels and channel_mult {levels}, change create_model in them.")  # fmt: skip

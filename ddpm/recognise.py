@@ -38,7 +38,8 @@ def recognise(tensors: Mapping[str, Tensor], flags: Mapping[str, Any], source: P
     `insist` is what the probe's sentence offers besides the right flags.
     """
     shapes = {name: tuple(t.shape) for name, t in tensors.items()}
-    found = deduce.model_settings(shapes, source.name, flags.get("image_size", 0), flags.get("small_size", 0))
+    hidden = flags.get("cond_drop_prob", 0) > 0
+    found = deduce.model_settings(shapes, source.name, flags.get("image_size", 0), flags.get("small_size", 0), hidden)
     told: list[str] = []
     if "image_size" not in flags:
         told.append(f"image_size {found['image_size']} follows from the levels of the network: --image_size says another.")  # fmt: skip
@@ -52,7 +53,11 @@ def recognise(tensors: Mapping[str, Tensor], flags: Mapping[str, Any], source: P
     for problem in validation.network_problems(config):
         raise UserError(problem.sentence)
     _agree_with_shapes(source, shapes, config)
-    labels = trained_labels(source, tensors)
+    if config.model.class_cond and hidden:
+        if not config.model.num_classes:
+            raise UserError(f"cond_drop_prob is {flags['cond_drop_prob']:g}, and {source.name} has a single label, which is either a class or none: leave it out.")  # fmt: skip
+        told.append(f"Its last label, {config.model.num_classes}, stands for no class, as cond_drop_prob says.")
+    labels = tuple(label for label in trained_labels(source, tensors) if label < config.model.num_classes)
     if preset and config.model.class_cond:
         labels = labels or tuple(range(config.model.num_classes))
     if ask and not preset:

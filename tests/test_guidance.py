@@ -1,6 +1,8 @@
 """Classifier-free guidance: its algebra on a network whose outputs are known, and that training hides classes."""
 
 import dataclasses
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,13 +10,17 @@ import pytest
 import torch
 from torch import Tensor
 
+from ddpm import adopt, data, deduce, diffusion, guidance, hand_back, recognise, runs, schedules, unet, validation
 from ddpm import config as configs
-from ddpm import data, diffusion, guidance, schedules, unet, validation
+from ddpm.checkpoint import load_weights
 from ddpm.config import Config, DiffusionConfig, SampleConfig
 from ddpm.data import Dataset
 from ddpm.errors import UserError
 from ddpm.guidance import Guidance
-from ddpm.sample import draw, steps_of
+from ddpm.jobs import Worker
+from ddpm.runs import Run
+from ddpm.sample import draw, network_of, pictures, steps_of
+from ddpm.session import Session
 from ddpm.train import Trainer
 
 FULL = schedules.named("cosine", 20)
@@ -182,6 +188,15 @@ def test_a_batch_never_changes_a_guided_picture(config: Config) -> None:
 # Training
 
 
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Networks this small are slower with several."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture
 def shapes(tiny: Config) -> Dataset:
     return data.open_dataset(tiny.data, tiny.model)
@@ -293,10 +308,10 @@ def test_guidance_goes_further_towards_the_class(tiny: Config) -> None:
     config = configs.replace(
         tiny,
         dict(image_size=4, class_cond=True, num_classes=2, class_names=("dark", "light"), cond_drop_prob=0.2,
-             predict_xstart=True, batch_size=64, lr=2e-3, ema_rate="0.99"),
+             predict_xstart=True, batch_size=32, lr=3e-3, ema_rate="0.99"),
     )  # fmt: skip
     trainer = Trainer(config, dataset)
-    list(trainer.steps(250))
+    list(trainer.steps(150))
     network = trainer.network()
     apart = {}
     for scale in (0.0, 1.0, 3.0):
@@ -307,3 +322,116 @@ def test_guidance_goes_further_towards_the_class(tiny: Config) -> None:
     assert 0.15 < apart[1.0] < 0.6  # 40 of 127.5 shades are 0.31
     assert abs(apart[0.0]) < 0.1
     assert apart[3.0] > apart[1.0] + 0.15
+
+
+# Files
+
+
+@pytest.fixture
+def hidden_run(tiny: Config, runs_dir: Path) -> Run:
+    """A run of four steps with eight classes and a label for none."""
+    run = runs.create(runs_dir, "hides", configs.resolved(hiding(tiny, total_steps=4, cond_drop_prob=0.5, batch_size=16)))  # fmt: skip
+    with Worker(run.folder, 4) as worker:
+        list(Session(run, worker).train())
+    return run
+
+
+def embedding(path: Path) -> Tensor:
+    return load_weights(path).tensors["label_emb.weight"]
+
+
+def test_our_files_say_that_classes_were_hidden(hidden_run: Run) -> None:
+    path = hidden_run.checkpoint().path("model")
+    weights = load_weights(path)
+    assert weights.config == hidden_run.config
+    assert guidance.of(weights.config, SampleConfig(guidance_scale=2.0)) == Guidance(2.0, 0, 19, 8)
+    found = pictures(network_of(weights, weights.config, "x"), weights.config, SampleConfig(num_samples=2, steps=2, guidance_scale=2.0))  # fmt: skip
+    assert found.shape == (2, 8, 8, 3)
+
+
+def test_the_label_for_no_class_goes_to_improved_diffusion_and_back(hidden_run: Run, tmp_path: Path) -> None:
+    """It has 1,000 labels: the last of them is that for no class, in weights, averages and the optimiser."""
+    back = tmp_path / "back"
+    told = " ".join(hand_back.hand_back(hidden_run, back))
+    assert "those from 8 to 998 are zeros" in told
+    assert "Label 999, the last, stands for no class" in told
+    for kind, name in (("model", "model000004.pt"), ("ema_0.9", "ema_0.9_000004.pt")):
+        ours, theirs = embedding(hidden_run.checkpoint().path(kind)), embedding(back / name)
+        assert theirs.shape == (1000, 128)
+        assert torch.equal(theirs[:8], ours[:8])
+        assert torch.equal(theirs[999], ours[8])
+        assert not theirs[8:999].any()
+    state = torch.load(back / "opt000004.pt", weights_only=True)["state"]
+    moments = state[list(load_weights(back / "model000004.pt").tensors).index("label_emb.weight")]["exp_avg_sq"]
+    assert moments[999].any()
+    assert not moments[8:999].any()
+
+    path = back / "model000004.pt"
+    flags = dict(image_size=8, num_heads=1, noise_schedule="cosine", diffusion_steps=20)
+    again = recognise.recognise(load_weights(path).tensors, {**flags, "cond_drop_prob": 0.1}, path, ask=False)
+    assert (again.config.model.num_classes, again.config.model.label_slots) == (999, 1000)
+    assert again.labels
+    assert set(again.labels) <= set(range(8))
+    assert any("Its last label, 999, stands for no class" in sentence for sentence in again.told)
+    network = network_of(load_weights(path), again.config, "x")
+    ours = network_of(load_weights(hidden_run.checkpoint().path("model")), hidden_run.config, "x")
+    wanted = SampleConfig(num_samples=1, steps=2, classes="1", guidance_scale=3.0, precision="fp32")
+    assert np.array_equal(pictures(network, again.config, wanted), pictures(ours, hidden_run.config, wanted))
+
+    plain = recognise.recognise(load_weights(path).tensors, flags, path, ask=False)
+    assert plain.config.model.num_classes == 1000
+    with pytest.raises(UserError, match="give that flag"):
+        guidance.of(plain.config, wanted)
+
+
+def test_more_labels_than_improved_diffusion_has_are_refused(fake_run: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    run = fake_run("many", class_cond=True, num_classes=1000, cond_drop_prob=0.1)
+    monkeypatch.setattr(hand_back.checkpoints, "damage", lambda _: "")
+    with pytest.raises(UserError, match="many has 1,000 classes and a label for none, and improved-diffusion's"):
+        hand_back.hand_back(run, tmp_path / "back")
+
+
+def test_shapes_tell_the_classes_when_it_is_said_that_some_were_hidden(tiny: Config) -> None:
+    model = hiding(tiny, cond_drop_prob=0.3).model
+    shapes_of = {name: tuple(t.shape) for name, t in unet.build(model).state_dict().items()}
+    assert deduce.model_settings(shapes_of, "x", 8)["num_classes"] == 9
+    assert deduce.model_settings(shapes_of, "x", 8, hidden=True)["num_classes"] == 8
+    assert deduce.fitting_flags(shapes_of, model) == []
+    plain = dataclasses.replace(model, cond_drop_prob=0.0)
+    assert deduce.fitting_flags(shapes_of, plain) == ["--cond_drop_prob", "0.1"]
+    assert deduce.fitting_flags(shapes_of, dataclasses.replace(plain, num_classes=9)) == []
+    assert deduce.fitting_flags(shapes_of, dataclasses.replace(model, num_classes=9)) == ["--cond_drop_prob", "0.0"]
+    assert deduce.fitting_flags(shapes_of, dataclasses.replace(model, num_classes=5)) == ["--num_classes", "8"]
+
+
+def test_a_single_label_is_no_class_beside_none(tiny: Config, tmp_path: Path) -> None:
+    network = unet.build(configs.replace(tiny, dict(class_cond=True, num_classes=1)).model)
+    with pytest.raises(UserError, match=r"^cond_drop_prob is 0.1, and m.pt has a single label"):
+        recognise.recognise(network.state_dict(), dict(image_size=8, num_heads=1, cond_drop_prob=0.1), tmp_path / "m.pt", ask=False)  # fmt: skip
+
+
+def test_a_training_begins_from_a_file_that_hides_classes_as_it_does(hidden_run: Run) -> None:
+    path = hidden_run.checkpoint().path("model")
+    wanted = configs.replace(hidden_run.config, dict(num_classes=0, resume_checkpoint=str(path), total_steps=6))
+    begun = adopt.check_start(data.resolve(configs.replace(wanted, dict(cond_drop_prob=0.2))))
+    assert (begun.model.num_classes, begun.model.label_slots) == (8, 9)
+    with pytest.raises(UserError, match=r"was not trained with cond_drop_prob 0\.0: use --cond_drop_prob 0\.5"):
+        adopt.check_start(data.resolve(configs.replace(wanted, dict(cond_drop_prob=0.0))))
+
+
+def test_a_plain_file_has_to_have_a_label_to_spare(tiny: Config, runs_dir: Path) -> None:
+    """One more than the data has classes becomes the label for none; of as many, none can."""
+    for spare in (0, 1):
+        run = runs.create(runs_dir, f"plain{spare}", configs.resolved(hiding(tiny, total_steps=1, num_classes=8 + spare)))  # fmt: skip
+        with Worker(run.folder, 1) as worker:
+            list(Session(run, worker).train())
+        path = run.checkpoint().path("model")
+        wanted = hiding(tiny, cond_drop_prob=0.1, total_steps=4, resume_checkpoint=str(path))
+        if spare:
+            begun = adopt.check_start(wanted)
+            assert begun.model.num_classes == 8
+            told = " ".join(adopt.start_from(path, begun).told)
+            assert "Its last label, 8, stands for no class from now on" in told
+        else:
+            with pytest.raises(UserError, match=r"use --cond_drop_prob 0\.0"):
+                adopt.check_start(wanted)
