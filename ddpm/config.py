@@ -20,7 +20,7 @@ FORMAT = 1  # of config.json; raise it when an old file needs translating
 LOG_FORMATS = ("csv", "json", "tensorboard")
 TASKS = ("draw", "interpolate", "vary", "inpaint", "invert")
 SPACINGS = ("uniform", "quadratic", "logsnr", "karras")
-FEW_STEPS = "unipc-3"  # the sampler for few steps, by the table that `ddpm bench samplers` prints
+FEW_STEPS = "unipc-2"  # the sampler for few steps, by the table that `ddpm bench samplers` prints
 
 
 @dataclass(frozen=True)

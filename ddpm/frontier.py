@@ -40,7 +40,8 @@ class Converged(NamedTuple):
     clip: bool  # whether the predicted clean picture is kept within range: another ODE where not
     pictures: Tensor  # [N, C, H, W]
     calls: int
-    apart: float  # from those of another solver, in levels of 0 .. 255
+    apart: float  # from those of another solver over other timesteps, in levels of 0 .. 255: the median picture
+    most: float  # and the one that is furthest
 
 
 class Pace(NamedTuple):
@@ -82,12 +83,14 @@ def measure(network: Network, config: Config, settings: FrontierConfig, device: 
     converged: dict[bool, Converged] = {}
     for clip in clips:
         both = []
-        for way in (cells.CONVERGED, cells.CHECK):
+        for way, calls in ((cells.CONVERGED, cells.CONVERGED_CALLS), (cells.CHECK, cells.CHECK_CALLS)):
             wanted = dataclasses.replace(settings, clip_denoised=clip)
-            usual = cells.sample_of(config, wanted, way, cells.CONVERGED_CALLS)
+            usual = cells.sample_of(config, wanted, way, calls)
             yield from drawing.through(usual)
             both.append(drawing.pictures)
-        converged[clip] = Converged(clip, both[0], cells.CONVERGED_CALLS, distance(*both))
+        converged[clip] = Converged(
+            clip, both[0], cells.CONVERGED_CALLS, float(distances(*both).quantile(0.5)), float(distances(*both).max())
+        )
         yield Measured(drawing.done, total, converged=converged[clip])
     drawing.times.clear()
     if not clips:  # nothing has warmed up yet
@@ -97,9 +100,11 @@ def measure(network: Network, config: Config, settings: FrontierConfig, device: 
         for place in found:
             yield from drawing.through(place.sample)
             seconds[place].append(drawing.seconds / settings.num_samples)
-            random = cells.is_random(place.sample)
-            off = None if random else distance(drawing.pictures, converged[place.sample.clip_denoised].pictures)
-            cell = Cell(*place.way, place.asked, place.calls, statistics.median(seconds[place]), off)
+            off = mean = None
+            if not cells.is_random(place.sample):
+                apart = distances(drawing.pictures, converged[place.sample.clip_denoised].pictures)
+                off, mean = float(apart.quantile(0.5)), float(apart.mean())
+            cell = Cell(*place.way, place.asked, place.calls, statistics.median(seconds[place]), off, mean)
             yield Measured(drawing.done, total, cell, pictures=drawing.pictures, pace=pace(drawing.times))
 
 
@@ -131,10 +136,10 @@ class _Drawing:
         self.pictures = torch.cat(finished)
 
 
-def distance(one: Tensor, other: Tensor) -> float:
-    """How far pictures [N, C, H, W] are apart, as they are shown: RMSE over the pixels in levels of 0 .. 255, mean over N."""
+def distances(one: Tensor, other: Tensor) -> Tensor:
+    """How far each of the pictures [N, C, H, W] is from the other, as they are shown: RMSE in levels of 0 .. 255, [N]."""
     difference = (one.clamp(-1, 1) - other.clamp(-1, 1)).double() * LEVELS
-    return float(difference.square().flatten(1).mean(dim=1).sqrt().mean())
+    return difference.square().flatten(1).mean(dim=1).sqrt()
 
 
 def pace(times: list[float]) -> Pace:
@@ -277,7 +282,7 @@ class _Kept:
             return
         result = {
             "rows": [cell._asdict() for cell in self.cells.values()],
-            "converged": [{**c._asdict(), "pictures": len(c.pictures), "solver": cells.CONVERGED.solver, "spacing": cells.CONVERGED.spacing, "check": cells.CHECK.solver} for c in self._converged],
+            "converged": [{**c._asdict(), "pictures": len(c.pictures), "solver": cells.CONVERGED, "check": cells.CHECK, "check_calls": cells.CHECK_CALLS} for c in self._converged],
             "left_out": [{**out.way._asdict(), "asked": out.asked, "why": out.why} for out in self._left],
             "pace": self._pace._asdict() if self._pace else None,
             "ended": ended,

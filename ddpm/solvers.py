@@ -21,16 +21,17 @@ class Solver(NamedTuple):
         return self.order > 0
 
 
+LOGSNR = "logsnr"  # measured to be the best for all that follow the ODE: README.md, Samplers
 SOLVERS = {
     "ddpm": Solver("DDPM", "Ho et al. 2020, Algorithm 2", "Fresh noise in every step: as the model was trained, and best with hundreds of steps.", 0, takes=("variance", "sigma_small")),
-    "ddim": Solver("DDIM", "Song et al. 2021, Eq. 12", "Plain and robust; good from about 50 steps on.", 1, takes=("eta",)),
-    "plms": Solver("PLMS", "Liu et al. 2022, Eq. 12", "Four steps remembered; the first step is tried twice.", 2, warm_up=1),
-    "ipndm": Solver("iPNDM", "Zhang and Chen 2023, Appendix B", "Four steps remembered, and no call spent on the first.", 2),
-    "dpm++2m": Solver("DPM-Solver++ 2M", "Lu et al. 2022b, Algorithm 2", "Good pictures in 10 to 20 steps.", 2),
-    "dpm++3m": Solver("DPM-Solver++ 3M", "Lu et al. 2022b, Section 5", "One step more remembered: closer still from about 10 steps on.", 3),
-    "dpm++2m-sde": Solver("DPM-Solver++ 2M SDE", "Lu et al. 2022b, Section 5.2", "Fresh noise in every step, and still good in 20.", 0),
-    "unipc-1": Solver("UniPC-1", "Zhao et al. 2023, Algorithm 5", "Each step corrected by what the next call shows.", 2),
-    "unipc-2": Solver("UniPC-2", "Zhao et al. 2023, Algorithm 5", "The same with a step remembered.", 3),
-    "unipc-3": Solver("UniPC-3", "Zhao et al. 2023, Algorithm 5", "The same with two steps remembered: the fewest calls, as a rule.", 4),
-    "heun": Solver("Heun", "Karras et al. 2022, Algorithms 1 and 2", "Two calls a step; with churn, fresh noise as well.", 2, calls=2, takes=("churn",)),
+    "ddim": Solver("DDIM", "Song et al. 2021, Eq. 12", "Plain and robust; good from about 50 steps on.", 1, LOGSNR, takes=("eta",)),
+    "plms": Solver("PLMS", "Liu et al. 2022, Eq. 12", "Four steps remembered; the first step is tried twice.", 2, LOGSNR, warm_up=1),
+    "ipndm": Solver("iPNDM", "Zhang and Chen 2023, Appendix B", "Four steps remembered, and no call spent on the first.", 2, LOGSNR),
+    "dpm++2m": Solver("DPM-Solver++ 2M", "Lu et al. 2022b, Algorithm 2", "Good pictures in 10 to 20 steps.", 2, LOGSNR),
+    "dpm++3m": Solver("DPM-Solver++ 3M", "Lu et al. 2022b, Section 5", "One step more remembered: closer still from about 10 steps on.", 3, LOGSNR),
+    "dpm++2m-sde": Solver("DPM-Solver++ 2M SDE", "Lu et al. 2022b, Section 5.2", "Fresh noise in every step, and still good in 20.", 0, LOGSNR),
+    "unipc-1": Solver("UniPC-1", "Zhao et al. 2023, Algorithm 5", "Each step corrected by what the next call shows.", 2, LOGSNR),
+    "unipc-2": Solver("UniPC-2", "Zhao et al. 2023, Algorithm 5", "The same with a step remembered: the fewest calls, as a rule.", 3, LOGSNR),
+    "unipc-3": Solver("UniPC-3", "Zhao et al. 2023, Algorithm 5", "The same with two steps remembered: closest of all from about 20 calls on.", 4, LOGSNR),
+    "heun": Solver("Heun", "Karras et al. 2022, Algorithms 1 and 2", "Two calls a step; with churn, fresh noise as well.", 2, LOGSNR, calls=2, takes=("churn",)),
 }  # fmt: skip

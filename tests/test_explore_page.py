@@ -44,7 +44,7 @@ def compared(run: Run, name: str = "20260102-030405", state: str = "finished", r
     )  # fmt: skip
     files.write_json(job.folder / "settings.json", about)
     if rows:
-        converged = dict(clip=True, calls=200, apart=0.01, solver="unipc-3", check="dpm++3m", spacing="logsnr", pictures=4)  # fmt: skip
+        converged = dict(clip=True, calls=200, apart=0.01, most=1.0, solver=["unipc-2", "logsnr", ""], check=["dpm++2m", "karras", ""], check_calls=200, pictures=4)  # fmt: skip
         found = dict(rows=[cell._asdict() for cell in rows], converged=[converged], left_out=[], pace=dict(median=0.01, low=0.009, high=0.02), ended="all", seconds=5.0)  # fmt: skip
         files.write_json(job.folder / "result.json", {**found, **about})
         sheet = Sheet([Way("ddim", "uniform"), Way("unipc-3", "logsnr"), Way("ddpm", "uniform")], [10, 20])
@@ -99,6 +99,7 @@ def test_what_cannot_be_compared_is_told_before_the_start(fake_run: Callable[...
     at.multiselect(key="frontier.solvers").set_value(["ddim"])
     at.multiselect(key="frontier.calls").set_value([]).run()
     assert "calls is empty" in said(at)
+    at.multiselect(key="frontier.spacing").set_value(["uniform"])
     at.multiselect(key="frontier.calls").set_value([100]).run()
     assert "None of these samplers" in said(at)  # of 20 timesteps
     at.multiselect(key="frontier.calls").set_value([5])
