@@ -28,7 +28,6 @@ KINDS = [extension.removeprefix(".") for extension in images.EXTENSIONS]
 PER_PAGE = 12  # thumbnails of a drawing
 THUMB = 64
 LOOK = 144  # pixels of the picture to begin with, on screen
-MOST = 64  # megabytes of an upload
 NEWEST = 50  # drawings offered
 
 _key = partial(forms.key, FORM)
@@ -134,7 +133,7 @@ def _first(config: Config, path: str, stamp: int) -> np.ndarray:
 
 def _uploaded(run: Run, config: Config) -> Chosen:
     file = st.file_uploader(
-        "Picture", KINDS, max_upload_size=MOST, key=_key("picture_upload"), label_visibility="collapsed"
+        "Picture", KINDS, key=_key("picture_upload"), label_visibility="collapsed"
     )
     kept = st.session_state.setdefault(_key("picture_kept"), {})  # an upload is forgotten when the page is left
     if file:
@@ -248,7 +247,7 @@ def _read(config: Config, path: str, stamp: int) -> np.ndarray:
 
 
 def _uploaded_mask(run: Run, config: Config) -> str:
-    file = st.file_uploader("Mask", KINDS, max_upload_size=MOST, key=_key("mask_upload"), label_visibility="collapsed")
+    file = st.file_uploader("Mask", KINDS, key=_key("mask_upload"), label_visibility="collapsed")
     kept = st.session_state.setdefault(_key("mask_kept"), {})
     if file:
         pixels = images.prepare(images.decode(file.getvalue(), file.name), config.model.image_size, 1)[..., 0]
