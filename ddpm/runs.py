@@ -114,8 +114,12 @@ class SampleJob(Job):
 
     @property
     def npz(self) -> Path | None:
-        """All pictures drawn, as arrays: of a drawing that went on after a stop, the file with the most of them."""
-        return max(self.folder.glob("samples_*.npz"), key=lambda path: (len(path.name), path.name), default=None)
+        """All pictures drawn, as arrays; the newest file, as one of fewer pictures goes once a drawing has gone on."""
+        found = []
+        for path in self.folder.glob("samples_*.npz"):
+            with contextlib.suppress(FileNotFoundError):  # it may just be replaced
+                found.append((path.stat().st_mtime_ns, path))
+        return max(found)[1] if found else None
 
     @property
     def shape(self) -> tuple[int, ...] | None:

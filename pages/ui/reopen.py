@@ -23,7 +23,6 @@ def show(run: Run, use: Callable[[SampleConfig], None]) -> None:
             "A PNG file that was drawn here",
             ["png"],
             key=UPLOAD,
-           
             on_change=_open,
             args=(run, use),
         )
