@@ -92,10 +92,10 @@ def test_an_interpolation_is_a_strip(run: Run) -> None:
 def test_a_note(run: Run) -> None:
     job = earlier(run)
     at = open_page("pages/sample.py")
-    at.text_area(key=f"note_{job.name}").set_value("the *best* so far").run()
+    at.text_input(key=f"note_{job.name}").set_value("the *best* so far").run()
     assert job.note == "the *best* so far"
     assert "the *best* so far" in said(at)
-    at.text_area(key=f"note_{job.name}").set_value("").run()
+    at.text_input(key=f"note_{job.name}").set_value("").run()
     assert job.note == ""
 
 
@@ -125,6 +125,15 @@ def test_one_that_is_drawn_cannot_be_deleted(run: Run) -> None:
         at.button(key="drawing_sure").click().run()
         assert job.folder.is_dir()
         assert "stop it before deleting it" in at.toast[0].value
+
+
+def test_one_that_begins_says_nothing_of_its_settings_yet(run: Run) -> None:
+    job = SampleJob(run.folder / "samples" / "20260102-030405")
+    files.write_json(job.folder / "status.json", dataclasses.asdict(Status("failed", pid=1, message="No room.")))
+    assert drawn.settings_of(job) is None
+    at = open_page("pages/sample.py")
+    assert "10,000" not in said(at)
+    assert "Open these settings again" not in [b.label for b in at.button]
 
 
 def test_two_are_compared(run: Run) -> None:

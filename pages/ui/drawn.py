@@ -36,7 +36,7 @@ def show(job: SampleJob, config: Config, use: Callable[[SampleConfig], None]) ->
         return
     sample = settings_of(job)
     with st.container(horizontal=True, gap="small"):
-        if _can_go_on(job) and st.button("Go on", icon=":material/play_arrow:", type="primary", help="Draws the pictures that are missing, and leaves those that are there."):  # fmt: skip
+        if _can_go_on(job) and st.button("Go on", icon=":material/play_arrow:", help="Draws the pictures that are missing, and leaves those that are there."):  # fmt: skip
             with layout.errors():
                 process.resume_sampling(job)
                 st.rerun()
@@ -194,7 +194,7 @@ def zip_of(job: SampleJob) -> bytes:
 def settings_of(job: SampleJob) -> SampleConfig | None:
     """What it was drawn with; None before the job has written it down."""
     try:
-        return job.config
+        return job.config if "sample" in job.settings else None
     except (KeyError, UserError):
         return None
 
