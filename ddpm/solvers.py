@@ -28,10 +28,10 @@ SOLVERS = {
     "plms": Solver("PLMS", "Liu et al. 2022, Eq. 12", "Four steps remembered; the first step is tried twice.", 2, LOGSNR, warm_up=1),
     "ipndm": Solver("iPNDM", "Zhang and Chen 2023, Appendix B", "Four steps remembered, and no call spent on the first.", 2, LOGSNR),
     "dpm++2m": Solver("DPM-Solver++ 2M", "Lu et al. 2022b, Algorithm 2", "Good pictures in 10 to 20 steps.", 2, LOGSNR),
-    "dpm++3m": Solver("DPM-Solver++ 3M", "Lu et al. 2022b, Section 5", "One step more remembered: closer still from about 10 steps on.", 3, LOGSNR),
+    "dpm++3m": Solver("DPM-Solver++ 3M", "Lu et al. 2022b, Section 5", "Two steps remembered: closer still than 2M from about 10 steps on.", 3, LOGSNR),
     "dpm++2m-sde": Solver("DPM-Solver++ 2M SDE", "Lu et al. 2022b, Section 5.2", "Fresh noise in every step, and still good in 20.", 0, LOGSNR),
     "unipc-1": Solver("UniPC-1", "Zhao et al. 2023, Algorithm 5", "Each step corrected by what the next call shows.", 2, LOGSNR),
-    "unipc-2": Solver("UniPC-2", "Zhao et al. 2023, Algorithm 5", "The same with a step remembered: the fewest calls, as a rule.", 3, LOGSNR),
-    "unipc-3": Solver("UniPC-3", "Zhao et al. 2023, Algorithm 5", "The same with two steps remembered: closest of all from about 20 calls on.", 4, LOGSNR),
+    "unipc-2": Solver("UniPC-2", "Zhao et al. 2023, Algorithm 5", "Each step corrected by what the next call shows, a step remembered: the fewest calls, as a rule.", 3, LOGSNR),
+    "unipc-3": Solver("UniPC-3", "Zhao et al. 2023, Algorithm 5", "Each step corrected by what the next call shows, two steps remembered: closest of all from about 20 calls on.", 4, LOGSNR),
     "heun": Solver("Heun", "Karras et al. 2022, Algorithms 1 and 2", "Two calls a step; with churn, fresh noise as well.", 2, LOGSNR, calls=2, takes=("churn",)),
 }  # fmt: skip

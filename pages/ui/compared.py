@@ -4,20 +4,19 @@ import dataclasses
 from typing import Any
 
 import streamlit as st
-from PIL import Image
 
-from ddpm import images
 from ddpm.config import Config
-from ddpm.errors import UserError
 from ddpm.runs import SampleJob
 from pages.ui import drawn, forms, pictures, sampler_fields, work
 
 SIDE = 460  # pixels on screen of the larger of the two
+OF_TASKS = {"to_seed": ("interpolate",), "strength": ("vary",), "resample": ("inpaint",), "jump": ("inpaint",)}
+"""Settings that mean something to some tasks alone."""
 
 
 def show(one: SampleJob, other: SampleJob, config: Config) -> None:
     """Both grids, each pixel as large in one as in the other, and a table of the settings that differ."""
-    both = [_picture(job) for job in (one, other)]
+    both = [drawn.picture(job) for job in (one, other)]
     longest = max((max(picture.size) for picture in both if picture), default=1)
     for cell, job, picture in zip(st.columns(2), (one, other), both, strict=True):
         with cell:
@@ -36,16 +35,6 @@ def show(one: SampleJob, other: SampleJob, config: Config) -> None:
         st.caption("Both were drawn with the same settings.")
 
 
-def _picture(job: SampleJob) -> Image.Image | None:
-    for path in (job.pairs, job.grid, job.preview):
-        if path.exists():
-            try:
-                return images.load(path)
-            except UserError:  # it is being written anew
-                return None
-    return None
-
-
 def differences(one: SampleJob, other: SampleJob) -> list[tuple[str, str, str]]:
     """(setting, in one, in the other) of each setting that is not the same in both."""
     a, b = _told(one), _told(other)
@@ -62,7 +51,11 @@ def _told(job: SampleJob) -> dict[str, Any]:
     values |= {name: value for name, value in settings.get("given", {}).items() if name in values}
     checkpoint = settings.get("checkpoint", {})
     values |= {name: checkpoint[name] for name in ("step", "weights") if name in checkpoint}
-    return {sampler_fields.FIELDS[name].label: value for name, value in values.items()}
+    return {
+        sampler_fields.FIELDS[name].label: value
+        for name, value in values.items()
+        if sample.task in OF_TASKS.get(name, (sample.task,))
+    }
 
 
 def _said(value: Any) -> str:

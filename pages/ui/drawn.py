@@ -1,10 +1,11 @@
 """Pictures being drawn, and pictures drawn: progress, the grid, downloads, how to go on."""
 
+import contextlib
 import html
 import io
 import json
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +36,7 @@ def show(job: SampleJob, config: Config, use: Callable[[SampleConfig], None]) ->
         return
     sample = settings_of(job)
     with st.container(horizontal=True, gap="small"):
-        if _can_go_on(job) and st.button("Go on", icon=":material/play_arrow:", type="primary", help="Draws the pictures that are missing, and leaves those that are there."):  # fmt: skip
+        if _can_go_on(job) and st.button("Go on", icon=":material/play_arrow:", help="Draws the pictures that are missing, and leaves those that are there."):  # fmt: skip
             with layout.errors():
                 process.resume_sampling(job)
                 st.rerun()
@@ -84,7 +85,7 @@ def _outcome(job: SampleJob, state: str, status: Status | None) -> None:
     """What is to be said of a drawing that has ended."""
     if state in ("failed", "lost"):
         st.error(forms.plain(work.why_failed(job, "The drawing")), icon=":material/error:")
-    elif status and status.message:
+    elif status and status.message and not job.result:  # which tells the same in a number
         st.caption(forms.plain(status.message))
     if status and status.warning:
         st.warning(forms.plain(status.warning), icon=":material/warning:")
@@ -104,28 +105,38 @@ def _outcome(job: SampleJob, state: str, status: Status | None) -> None:
 
 
 def latest(job: SampleJob, side: int) -> bytes | None:
-    """The finished pictures, or how far they have come; an interpolation in the order of its way."""
-    if (
-        (settings := settings_of(job))
-        and settings.task == "interpolate"
-        and job.grid.exists()
-        and not job.pairs.exists()
-    ):
-        return _way(tuple(map(str, job.images[:MOST_WAY])), job.grid.stat().st_mtime_ns, side)
+    """The finished pictures, or how far they have come, as a PNG of that side."""
+    if _is_way(job):
+        return _fitted_way(tuple(map(str, job.images[:MOST_WAY])), job.grid.stat().st_mtime_ns, side)
     return pictures.shown(job.pairs, side) or pictures.shown(job.grid, side) or pictures.shown(job.preview, side)
 
 
+def picture(job: SampleJob) -> Image.Image | None:
+    """The same, each pixel of what was drawn a pixel."""
+    if _is_way(job):
+        return _way(job.images[:MOST_WAY])
+    for path in (job.pairs, job.grid, job.preview):
+        with contextlib.suppress(UserError):  # it is not there, or is being written
+            return images.load(path)
+    return None
+
+
+def _is_way(job: SampleJob) -> bool:
+    """Whether it is a finished interpolation, which is shown in the order of its way."""
+    sample = settings_of(job)
+    return bool(sample and sample.task == "interpolate" and job.grid.exists() and not job.pairs.exists() and job.images)
+
+
+def _way(paths: Sequence[Path]) -> Image.Image:
+    """Pictures in a strip; many of them in rows that are read like a text."""
+    pixels = np.stack([np.asarray(images.load(path)) for path in paths])
+    pixels = pixels if pixels.ndim == 4 else pixels[..., None]
+    return images.from_pixels(images.grid(pixels, IN_A_ROW))
+
+
 @st.cache_data(max_entries=64, show_spinner=False)
-def _way(paths: tuple[str, ...], stamp: int, side: int) -> bytes | None:
-    """Pictures in a strip, or in rows that are read like a text."""
-    if not paths:
-        return None
-    pixels = np.stack([np.asarray(images.load(Path(path))) for path in paths])
-    return pictures.png(pictures.fitted(images.from_pixels(images.grid(_with_channels(pixels), IN_A_ROW)), side))
-
-
-def _with_channels(pixels: np.ndarray) -> np.ndarray:
-    return pixels if pixels.ndim == 4 else pixels[..., None]
+def _fitted_way(paths: tuple[str, ...], stamp: int, side: int) -> bytes:
+    return pictures.png(pictures.fitted(_way([Path(path) for path in paths]), side))
 
 
 def heads(job: SampleJob, config: Config) -> list[str]:
@@ -149,8 +160,8 @@ def heads(job: SampleJob, config: Config) -> list[str]:
 
 def _names(names: list[str], image: bytes) -> None:
     """Names over the columns of a picture."""
-    with Image.open(io.BytesIO(image)) as picture:
-        width = picture.width
+    with Image.open(io.BytesIO(image)) as shown:
+        width = shown.width
     style = "flex:1 1 0;min-width:0;overflow:hidden;text-overflow:ellipsis;text-align:center"
     cells = "".join(f'<span style="{style}" title="{html.escape(name)}">{html.escape(name)}</span>' for name in names)
     st.html(f'<div style="display:flex;width:{width}px;max-width:100%;margin:auto;font-size:0.75rem">{cells}</div>')
@@ -183,7 +194,7 @@ def zip_of(job: SampleJob) -> bytes:
 def settings_of(job: SampleJob) -> SampleConfig | None:
     """What it was drawn with; None before the job has written it down."""
     try:
-        return job.config
+        return job.config if "sample" in job.settings else None
     except (KeyError, UserError):
         return None
 

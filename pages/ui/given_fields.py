@@ -18,7 +18,7 @@ from ddpm.config import Config, SampleConfig
 from ddpm.errors import UserError
 from ddpm.runs import Run, SampleJob
 from ddpm.validation import Problem
-from pages.ui import checkpoint_fields, forms, mask_canvas, pictures, work
+from pages.ui import checkpoint_fields, drawn, forms, mask_canvas, pictures, work
 from pages.ui.sampler_fields import FIELDS, FORM
 
 TASKS = given.FROM_PICTURES
@@ -28,7 +28,6 @@ KINDS = [extension.removeprefix(".") for extension in images.EXTENSIONS]
 PER_PAGE = 12  # thumbnails of a drawing
 THUMB = 64
 LOOK = 144  # pixels of the picture to begin with, on screen
-MOST = 64  # megabytes of an upload
 NEWEST = 50  # drawings offered
 
 _key = partial(forms.key, FORM)
@@ -80,7 +79,7 @@ def show(run: Run, config: Config, task: str, problems: list[Problem]) -> dict[s
     try:
         match source:
             case "drawn":
-                chosen = _drawn(jobs)
+                chosen = _drawn(jobs, config)
             case "path":
                 chosen = _named(run, config)
             case _:
@@ -133,9 +132,7 @@ def _first(config: Config, path: str, stamp: int) -> np.ndarray:
 
 
 def _uploaded(run: Run, config: Config) -> Chosen:
-    file = st.file_uploader(
-        "Picture", KINDS, max_upload_size=MOST, key=_key("picture_upload"), label_visibility="collapsed"
-    )
+    file = st.file_uploader("Picture", KINDS, key=_key("picture_upload"), label_visibility="collapsed")
     kept = st.session_state.setdefault(_key("picture_kept"), {})  # an upload is forgotten when the page is left
     if file:
         kept[run.name] = keep(run, config, images.decode(file.getvalue(), file.name))
@@ -157,11 +154,11 @@ def _named(run: Run, config: Config) -> Chosen:
     return Chosen(str(path))
 
 
-def _drawn(jobs: list[SampleJob]) -> Chosen:
+def _drawn(jobs: list[SampleJob], config: Config) -> Chosen:
     by_name = {job.name: job for job in jobs}
     checkpoint_fields.keep_known(FORM, "picture_drawing", list(by_name))
     name = st.selectbox(
-        "Drawing", list(by_name), key=_key("picture_drawing"), format_func=lambda name: work.when(by_name[name]),
+        "Drawing", list(by_name), key=_key("picture_drawing"), format_func=lambda name: _call(by_name[name], config),
         persist_state="session", label_visibility="collapsed",
     )  # fmt: skip
     found = by_name[name].images
@@ -175,6 +172,11 @@ def _drawn(jobs: list[SampleJob]) -> Chosen:
                 st.image(pictures.shown(path, THUMB) or b"", output_format="PNG", alt=f"Picture {k}")
                 st.button(str(k), key=f"number_{k}", type="primary" if k == number else "secondary", width="stretch", on_click=_take, args=(k,))  # fmt: skip
     return Chosen(str(found[number].absolute()))
+
+
+def _call(job: SampleJob, config: Config) -> str:
+    sample = drawn.settings_of(job)
+    return f"{work.when(job)} · {drawn.describe(config, sample)}" if sample else work.when(job)
 
 
 def _take(number: int) -> None:
@@ -248,7 +250,7 @@ def _read(config: Config, path: str, stamp: int) -> np.ndarray:
 
 
 def _uploaded_mask(run: Run, config: Config) -> str:
-    file = st.file_uploader("Mask", KINDS, max_upload_size=MOST, key=_key("mask_upload"), label_visibility="collapsed")
+    file = st.file_uploader("Mask", KINDS, key=_key("mask_upload"), label_visibility="collapsed")
     kept = st.session_state.setdefault(_key("mask_kept"), {})
     if file:
         pixels = images.prepare(images.decode(file.getvalue(), file.name), config.model.image_size, 1)[..., 0]

@@ -65,7 +65,7 @@ def _entry(job: SampleJob, is_shown: bool, config: Config, choose: Choose, use: 
         with st.popover("", icon=":material/edit_note:", type="tertiary", help="Note", key=f"note_of_{job.name}"):
             field = f"note_{job.name}"
             st.session_state.setdefault(field, note)
-            st.text_area("Note", key=field, on_change=_note, args=(job, field), placeholder="What there is to remember about it", width=260)  # fmt: skip
+            st.text_input("Note", key=field, on_change=_note, args=(job, field), placeholder="What there is to remember about it", width=260)  # fmt: skip
         st.button("", icon=":material/delete:", key=f"delete_{job.name}", type="tertiary", help="Delete", on_click=_condemn, args=(job.name,))  # fmt: skip
 
 
@@ -90,7 +90,7 @@ def _spare() -> None:
 
 @st.dialog("Delete this drawing?", on_dismiss=_spare)
 def _confirm(job: SampleJob) -> None:
-    st.write(f"What was drawn on **{work.when(job)}** moves to `{job.folder.parent.parent.parent / '.trash'}`. It can be brought back at once.")  # fmt: skip
+    st.write(f"The drawing of **{work.when(job)}** moves to `{job.folder.parent.parent.parent / '.trash'}`. It can be brought back at once.")  # fmt: skip
     with st.container(horizontal=True, horizontal_alignment="right"):
         if st.button("Cancel", key="drawing_cancel"):
             _spare()
@@ -116,7 +116,7 @@ def _undo(jobs: list[SampleJob]) -> None:
     if jobs and folder.parent != jobs[0].folder.parent:
         return  # of another run
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        st.caption(f":material/delete: What was drawn on {work.when(SampleJob(folder))} was deleted.", width="content")
+        st.caption(f":material/delete: The drawing of {work.when(SampleJob(folder))} was deleted.", width="content")
         if st.button("Undo", icon=":material/undo:", key="drawing_undo"):
             try:
                 runs.restore(trashed, SampleJob(folder))

@@ -13,7 +13,6 @@ from ddpm.runs import Run
 from pages.ui import forms
 
 UPLOAD = "sample_settings_from"
-MOST = 64  # megabytes
 OPENED = "sample_opened"  # in the session: what is said of the picture that was opened last, and how
 
 
@@ -24,7 +23,6 @@ def show(run: Run, use: Callable[[SampleConfig], None]) -> None:
             "A PNG file that was drawn here",
             ["png"],
             key=UPLOAD,
-            max_upload_size=MOST,
             on_change=_open,
             args=(run, use),
         )

@@ -16,6 +16,7 @@ from PIL import Image
 from playwright.sync_api import Page, expect
 
 from ddpm import process, runs
+from ddpm.config import FEW_STEPS
 from ddpm.errors import UserError
 from ddpm.runs import Run
 
@@ -87,9 +88,9 @@ def test_from_quick_start_to_downloads(page: Page, server, ended: None) -> None:
     page.goto(server.address("sample", run=run.name))  # while it trains
     slider = page.locator(".st-key-sample-steps input")
     slider.focus()
-    for _ in range(4):
+    for _ in range(2):
         slider.press("ArrowLeft")
-    expect(page.locator(".st-key-sample-steps [data-testid=stSliderThumbValue]")).to_have_text("10")
+    expect(page.locator(".st-key-sample-steps [data-testid=stSliderThumbValue]")).to_have_text("6")
     pictures = page.locator(".st-key-sample-num_samples input")
     pictures.fill("4")
     pictures.press("Enter")
@@ -109,7 +110,7 @@ def test_from_quick_start_to_downloads(page: Page, server, ended: None) -> None:
         for k, name in enumerate(archive.namelist()):
             assert np.array_equal(np.asarray(Image.open(archive.open(name))), pixels[k])
     drawn_with = json.loads(download(page, "Settings (JSON)"))["sample"]
-    assert (drawn_with["use_ddim"], drawn_with["timestep_respacing"], drawn_with["num_samples"]) == (True, "ddim10", 4)
+    assert (drawn_with["sampler"], drawn_with["steps"], drawn_with["num_samples"]) == (FEW_STEPS, 6, 4)
 
     page.goto(server.address("monitor", run=run.name))
     book = openpyxl.load_workbook(io.BytesIO(download(page, "results.xlsx")))

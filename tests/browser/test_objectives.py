@@ -51,7 +51,8 @@ def test_learned_variance_from_training_to_evaluation(page: Page, server) -> Non
     page.goto(server.address("sample", run="learned"))
     page.locator(".st-key-sample-classes input").fill("star")
     page.locator(".st-key-sample-classes input").press("Enter")
-    page.get_by_text("DDPM", exact=True).click()  # which uses the learned variance
+    page.locator(".st-key-sample-sampler input").click()
+    page.get_by_role("option", name="DDPM", exact=True).click()  # which uses the learned variance
     fill(page, "sample-num_samples", 4)
     page.get_by_test_id("stBaseButton-primary").click()
     expect(page.get_by_role("button", name="Arrays (npz)")).to_be_visible(timeout=PATIENCE)

@@ -1,0 +1,211 @@
+"""What was drawn before, on the Sample page: shown, gone on with, noted on, compared, deleted, its settings opened."""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from app_page import button, open_page, said
+
+from ddpm import files, images
+from ddpm.config import SampleConfig
+from ddpm.jobs import Status, Worker
+from ddpm.runs import Run, SampleJob
+from pages.ui import compared, drawn, reopen, watch
+
+
+@pytest.fixture(autouse=True)
+def here(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("DDPM_RUNS", str(runs_dir))
+    yield
+    watch.store.clear()
+
+
+@pytest.fixture
+def run(fake_run: Callable[..., Run]) -> Run:
+    return fake_run("shapes", diffusion_steps=1000)
+
+
+def recipe(run: Run, sample: SampleConfig) -> dict:
+    checkpoint = run.checkpoint()
+    name = checkpoint.path("ema_0.9").name
+    about = dict(
+        path=str(run.folder / name), step=checkpoint.step, weights="ema_0.9", sha256=checkpoint.files[name]["sha256"]
+    )
+    return dict(sample=dataclasses.asdict(sample), checkpoint=about, command="ddpm sample --seed 3", class_names=[])
+
+
+def earlier(run: Run, name: str = "20260102-030405", count: int = 3, state: str = "finished", **settings: object) -> SampleJob:  # fmt: skip
+    """A drawing as `ddpm sample` leaves it."""
+    job = SampleJob(run.folder / "samples" / name)
+    sample = SampleConfig(**{"num_samples": count, "sampler": "ddim", "steps": 10, **settings})  # type: ignore[arg-type]
+    told = recipe(run, sample)
+    files.write_json(job.folder / "settings.json", told)
+    pixels = np.random.default_rng(0).integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
+    for k, picture in enumerate(pixels):
+        images.save_png(job.folder / "images" / f"{k:05d}.png", picture, told)
+    images.save_png(job.grid, images.grid(pixels))
+    status = Status(state, step=10, total_steps=10, steps_per_second=5.0, pid=1, message="" if state == "finished" else "It ended early.")  # type: ignore[arg-type]  # fmt: skip
+    files.write_json(job.folder / "status.json", dataclasses.asdict(status))
+    return job
+
+
+@pytest.mark.parametrize("state", ["stopped", "failed", "finished"])
+def test_a_drawing_that_ended_early_goes_on(run: Run, state: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = earlier(run, state=state, num_samples=3 if state == "finished" else 9)
+    resumed: list[SampleJob] = []
+    monkeypatch.setattr("ddpm.process.resume_sampling", resumed.append)
+    at = open_page("pages/sample.py")
+    assert ("Go on" in [b.label for b in at.button]) == (state != "finished")
+    if state != "finished":
+        button(at, "Go on").click().run()
+        assert resumed == [job]
+
+
+def test_the_settings_and_the_command_of_what_is_shown(run: Run) -> None:
+    earlier(run, seed=77, steps=25)
+    at = open_page("pages/sample.py")
+    assert "ddpm sample --seed 3" in said(at)
+    button(at, "Open these settings again").click().run()
+    assert at.number_input(key="sample.seed").value == 77
+    assert at.select_slider(key="sample.steps").value == 25
+
+
+def test_a_reconstruction_error(run: Run) -> None:
+    job = earlier(run, task="invert")
+    files.write_json(job.folder / "result.json", dict(rmse=[1.5, 2.5, 3.5], mean=2.5, unit="pixel values, 0 to 255"))
+    at = open_page("pages/sample.py")
+    metric = next(m for m in at.metric if m.label == "Reconstruction error")
+    assert metric.value == "2.5"
+    assert "0 to 255" in metric.help
+    assert "Each: 1.5, 2.5, 3.5" in said(at)
+
+
+def test_an_interpolation_is_a_strip(run: Run) -> None:
+    strip = drawn.picture(earlier(run, count=5, task="interpolate"))
+    assert strip
+    assert strip.size == (5 * 8 + 4 * 2, 8)
+    assert open_page("pages/sample.py")
+
+
+def test_a_note(run: Run) -> None:
+    job = earlier(run)
+    at = open_page("pages/sample.py")
+    at.text_input(key=f"note_{job.name}").set_value("the *best* so far").run()
+    assert job.note == "the *best* so far"
+    assert "the *best* so far" in said(at)
+    at.text_input(key=f"note_{job.name}").set_value("").run()
+    assert job.note == ""
+
+
+def test_deleted_after_a_question_and_brought_back(run: Run) -> None:
+    job, other = earlier(run), earlier(run, "20260103-000000")
+    at = open_page("pages/sample.py")
+    at.button(key=f"delete_{job.name}").click().run()
+    at.button(key="drawing_cancel").click().run()
+    assert job.folder.is_dir()
+    for each in (other, job):  # until there is none
+        at.button(key=f"delete_{each.name}").click().run()
+        at.button(key="drawing_sure").click().run()
+        assert not each.folder.exists()
+    assert "was deleted" in said(at)
+    at.button(key="drawing_undo").click().run()
+    assert len(job.images) == 3
+    assert "was deleted" not in said(at)
+    assert at.button(key=f"show_{job.name}")
+
+
+def test_one_that_is_drawn_cannot_be_deleted(run: Run) -> None:
+    job = earlier(run, state="running")
+    with Worker(job.folder) as worker:
+        worker.beat(state="running", now=True)
+        at = open_page("pages/sample.py")
+        at.button(key=f"delete_{job.name}").click().run()
+        at.button(key="drawing_sure").click().run()
+        assert job.folder.is_dir()
+        assert "stop it before deleting it" in at.toast[0].value
+
+
+def test_one_that_begins_says_nothing_of_its_settings_yet(run: Run) -> None:
+    job = SampleJob(run.folder / "samples" / "20260102-030405")
+    files.write_json(job.folder / "status.json", dataclasses.asdict(Status("failed", pid=1, message="No room.")))
+    assert drawn.settings_of(job) is None
+    at = open_page("pages/sample.py")
+    assert "10,000" not in said(at)
+    assert "Open these settings again" not in [b.label for b in at.button]
+
+
+def test_two_are_compared(run: Run) -> None:
+    first = earlier(run, seed=1)
+    second = earlier(run, "20260103-000000", seed=2, sampler="unipc-3")
+    third = earlier(run, "20260104-000000", seed=1, task="vary", picture="a.png")
+    at = open_page("pages/sample.py")
+    at.checkbox(key=f"compare_{first.name}").check().run()
+    assert "Compared" not in [s.value for s in at.subheader]
+    at.checkbox(key=f"compare_{second.name}").check().run()
+    assert "Compared" in [s.value for s in at.subheader]
+    assert compared.differences(first, second) == [("Seed", "1", "2"), ("Sampler", "ddim", "unipc-3")]
+    at.checkbox(key=f"compare_{third.name}").check().run()  # takes the place of the first
+    assert [at.checkbox(key=f"compare_{job.name}").value for job in (first, second, third)] == [False, True, True]
+    labels = {row[0] for row in compared.differences(first, third)}
+    assert labels == {"Task", "Picture", "Strength"}
+    at.checkbox(key=f"compare_{third.name}").uncheck().run()
+    assert "Compared" not in [s.value for s in at.subheader]
+
+
+def test_the_same_settings_are_said_to_be(run: Run) -> None:
+    earlier(run)
+    theirs = earlier(run, "20260103-000000", sampler="auto", use_ddim=True)  # the same in other words
+    at = open_page("pages/sample.py")
+    for name in ("20260102-030405", theirs.name):
+        at.checkbox(key=f"compare_{name}").check().run()
+    assert "drawn with the same settings" in said(at)
+
+
+def upload(at, content: bytes):  # type: ignore[no-untyped-def]
+    field = next(f for f in at.get("file_uploader") if "drawn here" in f.label)
+    field.set_value([("star.png", content, "image/png")]).run()
+    assert not at.exception, at.exception
+
+
+def test_settings_out_of_a_picture(run: Run, fake_run: Callable[..., Run]) -> None:
+    job = earlier(run, seed=41, steps=15, eta=0.5)
+    at = open_page("pages/sample.py", run="shapes")
+    upload(at, job.images[1].read_bytes())
+    assert at.number_input(key="sample.seed").value == 41
+    assert at.slider(key="sample.eta").value == 0.5
+    assert (
+        at.success[0].value.replace("\\", "")
+        == "The settings are in the form: drawn from shapes, with ema_0.9 of step 40."
+    )
+    other = fake_run("other", diffusion_steps=1000)
+    found = dict(
+        recipe(run, SampleConfig()), checkpoint=dict(recipe(run, SampleConfig())["checkpoint"], sha256="0" * 64)
+    )
+    kind, sentence = reopen.origin(other, found)
+    assert kind == "warning"
+    assert "was drawn from shapes, with ema_0.9 of step 40, and the run chosen here is other" in sentence
+    kind, sentence = reopen.origin(run, found)
+    assert "which shapes does not have any more" in sentence
+
+
+def test_a_picture_without_settings(run: Run) -> None:
+    at = open_page("pages/sample.py")
+    upload(at, images.encode_png(np.zeros((8, 8, 3), np.uint8)))
+    assert "star.png carries no settings" in said(at)
+    told = dict(recipe(run, SampleConfig()), format=10**6)
+    upload(at, images.encode_png(np.zeros((8, 8, 3), np.uint8), told))
+    assert "newer version" in said(at)
+
+
+def test_what_each_was_is_told_in_short(run: Run) -> None:
+    def describe(**settings: object) -> str:
+        return drawn.describe(run.config, SampleConfig(**{"num_samples": 4, "steps": 10, **settings}))  # type: ignore[arg-type]
+
+    assert (
+        describe(sampler="heun", steps=11, guidance_scale=2.5) == "4 pictures · Heun, 11 steps, guidance 2.5 · seed 0"
+    )
+    assert describe(task="interpolate", sampler="plms", to_seed=3) == "Interpolate · 4 pictures · PLMS, 10 steps · seed 0 to 3"  # fmt: skip
+    assert describe(task="invert", num_samples=1) == "Invert · 1 picture · DDIM, 20 steps"
+    assert describe(sampler="ddpm", classes="star,ring") == "4 pictures · DDPM, 10 steps · seed 0 · star, ring"
