@@ -263,6 +263,14 @@ class EvalConfig(FromCheckpoint):
 
 
 @dataclass(frozen=True)
+class AnalyticConfig(FromCheckpoint):
+    """What the analytic variance is estimated on."""
+
+    data_dir: str = setting("", "Pictures to estimate it on: a folder, an .npz file or a data set by name. Empty: what the model was trained on.", label="Data", basic=True)  # fmt: skip
+    num_samples: int = setting(32, "Pictures for each of 100 timesteps.", label="Pictures", low=1, high=10**6, basic=True)  # fmt: skip
+
+
+@dataclass(frozen=True)
 class LsunConfig:
     """How the pictures of LSUN become files."""
 

@@ -7,38 +7,34 @@ from typing import Any
 
 from ddpm import variances
 from ddpm.commands import options as shared
-from ddpm.config import FromCheckpoint
+from ddpm.config import AnalyticConfig
 from ddpm.errors import UserError
 
 
 def add(commands: Any) -> None:
     parser = shared.command(commands, "analytic", _analytic, "Estimate the best variance of ancestral steps, for --variance analytic; it is kept beside the weights.")  # fmt: skip
-    shared.add_source(parser, FromCheckpoint, "estimating", "")
-    parser.add_argument("--data_dir", default="", metavar="STR", help="pictures to estimate it on (default: what the model was trained on)")  # fmt: skip
-    parser.add_argument("--num_samples", type=int, default=32, metavar="INT", help="pictures for each of 100 timesteps (default: 32)")  # fmt: skip
+    shared.add_source(parser, AnalyticConfig, "estimating", "")
 
 
 def _analytic(options: argparse.Namespace) -> None:
-    wanted, source, flags = shared.read_source(options, FromCheckpoint)
-    if options.num_samples < 1:
-        raise UserError(f"num_samples is {options.num_samples}: set it to 1 or more.")
+    wanted, source, flags = shared.read_source(options, AnalyticConfig)
     from tqdm import tqdm
 
     from ddpm import analytic, data, parallel, sample
 
     weights, config, path = sample.chosen(source, wanted, flags, options.base, options.probe)
     variances.chosen(config, dataclasses.replace(wanted, variance="analytic"))
-    place = dataclasses.replace(config.data, data_dir=options.data_dir or config.data.data_dir)
+    place = dataclasses.replace(config.data, data_dir=wanted.data_dir or config.data.data_dir)
     if not place.data_dir:
         raise UserError(f"{path.name} does not say what it was trained on: name some pictures with --data_dir.")
     dataset = data.open_dataset(place, config.model, seed=config.train.seed)
     device = parallel.device()
     network = sample.network_of(weights, config, path.name, device)
     with tqdm(unit="call", dynamic_ncols=True, leave=False, disable=not sys.stderr.isatty()) as line:
-        for now in analytic.estimate(network, config, dataset, options.num_samples, wanted.seed, device):
+        for now in analytic.estimate(network, config, dataset, wanted.num_samples, wanted.seed, device):
             line.total = now.total
             line.update(now.done - line.n)
     assert now.mse is not None
-    about = {"data": place.data_dir, "pictures": options.num_samples, "seed": wanted.seed}
+    about = {"data": place.data_dir, "pictures": wanted.num_samples, "seed": wanted.seed}
     variances.write(path, sample.origin(weights, path)["sha256"], variances.Errors(now.mse.tolist(), about))
     print(variances.path_of(path))
