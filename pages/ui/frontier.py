@@ -22,7 +22,7 @@ from pages.ui.live_chart import live_chart
 
 FORM = "frontier"
 FIRST = FrontierConfig()
-FIRST_SOLVERS = ("ddim", "ipndm", "dpm++2m", "dpm++3m", "unipc-3", "heun")
+FIRST_SOLVERS = ("ddim", "ipndm", "dpm++2m", "unipc-2", "unipc-3", "heun")
 CALLS = (5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 75, 100)
 TOLERANCES = (0.1, 0.2, 0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 3.0, 5.0, 8.0, 12.0, 20.0, 30.0)
 FIELDS = {s.name: s for s in configs.settings(FrontierConfig)}
