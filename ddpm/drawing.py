@@ -26,7 +26,8 @@ from ddpm.errors import UserError
 from ddpm.given import Given
 from ddpm.jobs import Stopped, Worker, keeping
 from ddpm.low_res import LowRes
-from ddpm.runs import Run, SampleJob
+from ddpm.results import SampleJob
+from ddpm.runs import Run
 from ddpm.sample import Drawn, chosen, draw, flags_of, labels_for, network_of, origin, pixels_of, weights_file
 
 PREVIEW_INTERVAL = 0.7  # seconds between two looks at pictures in the making

@@ -26,7 +26,8 @@ from ddpm.data import Dataset, Split, Stream
 from ddpm.diffusion import Condition, Network
 from ddpm.errors import UserError
 from ddpm.jobs import Stopped, Worker, keeping
-from ddpm.runs import EvaluationJob, Run
+from ddpm.results import EvaluationJob
+from ddpm.runs import Run
 from ddpm.schedules import Schedule
 from ddpm.variances import Errors
 

@@ -27,7 +27,8 @@ from ddpm.diffusion import Network
 from ddpm.errors import UserError
 from ddpm.jobs import Worker, keeping
 from ddpm.low_res import LowRes
-from ddpm.runs import FrontierJob, Run
+from ddpm.results import FrontierJob
+from ddpm.runs import Run
 from ddpm.sheet import SHOWN, Sheet
 
 KEEP_INTERVAL = 1.0  # seconds between two looks at what there is so far

@@ -20,7 +20,8 @@ from ddpm import files, runs
 from ddpm.config import Config, EvalConfig, FromCheckpoint, FrontierConfig, SampleConfig, TrainConfig
 from ddpm.errors import UserError
 from ddpm.jobs import ACTIVE, Job, Status, guard
-from ddpm.runs import EvaluationJob, FrontierJob, Run, SampleJob
+from ddpm.results import EvaluationJob, FrontierJob, MicroscopeJob, SampleJob
+from ddpm.runs import Run
 
 _children: list[subprocess.Popen[bytes]] = []  # to be reaped: a finished child that nobody waits for stays a zombie
 
@@ -61,6 +62,13 @@ def start_frontier(run: Run, frontier: FrontierConfig) -> FrontierJob:
     """Compare samplers on a run in a process of its own, into a new folder of its frontiers."""
     job = FrontierJob(run.new_frontier_folder())
     _start_on(job, "bench samplers", run, frontier)
+    return job
+
+
+def start_microscope(run: Run, sample: SampleConfig, number: int = 0) -> MicroscopeJob:
+    """Look at picture `number` of a drawing in a process of its own, into a new folder of the run's microscopes."""
+    job = MicroscopeJob(run.new_microscope_folder())
+    _start_on(job, f"microscope --number {number}", run, sample)
     return job
 
 

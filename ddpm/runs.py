@@ -5,18 +5,16 @@ import re
 import secrets
 import shutil
 import time
-import zipfile
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from ddpm import config as configs
 from ddpm import files, words
-from ddpm.config import Config, EvalConfig, FrontierConfig, SampleConfig
+from ddpm.config import Config
 from ddpm.errors import UserError
 from ddpm.jobs import ACTIVE, Job, Stopped, Worker, guard
+from ddpm.results import EvaluationJob, FrontierJob, MicroscopeJob, SampleJob
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 TAKEN = ("config.json", "progress.csv")  # in a folder, show that it holds a training
@@ -44,159 +42,6 @@ class Checkpoint(NamedTuple):
         """The file of `model` or `ema_0.999` (or `opt`, `state`)."""
         separator = "_" if weights.startswith("ema") else ""
         return self.folder / f"{weights}{separator}{self.step:06d}.pt"
-
-
-class SampleJob(Job):
-    """A set of pictures being drawn, or drawn: runs/<name>/samples/<time>/."""
-
-    @cached_property
-    def config(self) -> SampleConfig:
-        return configs.section_from_json(SampleConfig, self.settings.get("sample", {}))
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """settings.json: the sample settings, the checkpoint and the command that draws the same again."""
-        return files.read_json(self.folder / "settings.json") or {}
-
-    @property
-    def command(self) -> str:
-        """What draws the same again, in a shell; empty before the job has written it down."""
-        return str(self.settings.get("command", ""))
-
-    @property
-    def note(self) -> str:
-        """What its owner wrote about it; empty without."""
-        try:
-            return (self.folder / "note.txt").read_text(encoding="utf-8", errors="replace").strip()
-        except FileNotFoundError:
-            return ""
-
-    def set_note(self, text: str) -> None:
-        """Write a note in the place of the one before.  Raises DiskFull, and UserError where the job is gone."""
-        if not self.folder.is_dir():
-            raise UserError(f"{self.folder} is not there any more: choose another drawing.")
-        files.write_bytes(self.folder / "note.txt", text.strip().encode("utf-8", "replace"))
-
-    @property
-    def preview(self) -> Path:
-        """What the pictures look like so far."""
-        return self.folder / "preview.png"
-
-    @property
-    def grid(self) -> Path:
-        """All pictures (at most 256 of them) in one."""
-        return self.folder / "grid.png"
-
-    @property
-    def pairs(self) -> Path:
-        """Each small or given picture beside what was drawn from it; not there where they begin with noise alone."""
-        return self.folder / "pairs.png"
-
-    @property
-    def given(self) -> Path:
-        """The folder of the pictures that were given, 00000.png first: picture k begins with number k modulo their count."""
-        return self.folder / "given"
-
-    @property
-    def mask(self) -> Path:
-        """Inpainting: the mask that was given, white where something new is drawn."""
-        return self.folder / "mask.png"
-
-    @property
-    def noise(self) -> Path:
-        """Inversion: arr_0, float32 [N, C, H, W], the noise of each picture."""
-        return self.folder / "noise.npz"
-
-    @property
-    def result(self) -> dict[str, Any]:
-        """Inversion: `rmse` of each picture drawn again, `mean` of them, and their `unit`; empty before there are any."""
-        return files.read_json(self.folder / "result.json") or {}
-
-    @property
-    def npz(self) -> Path | None:
-        """All pictures drawn, as arrays; the newest file, as one of fewer pictures goes once a drawing has gone on."""
-        found = []
-        for path in self.folder.glob("samples_*.npz"):
-            with contextlib.suppress(FileNotFoundError):  # it may just be replaced
-                found.append((path.stat().st_mtime_ns, path))
-        return max(found)[1] if found else None
-
-    @property
-    def shape(self) -> tuple[int, ...] | None:
-        """(N, H, W, C) of the pictures drawn, as the name of their file says it; None where there is none."""
-        match = re.fullmatch(r"samples_(\d+)x(\d+)x(\d+)x(\d+)", self.npz.stem) if self.npz else None
-        return tuple(map(int, match.groups())) if match else None
-
-    @property
-    def images(self) -> list[Path]:
-        return sorted((self.folder / "images").glob("*.png"))
-
-
-class EvaluationJob(Job):
-    """Pictures being measured in bits per dimension, or measured: runs/<name>/evaluations/<time>/."""
-
-    TERMS = ("vb", "mse", "xstart_mse")
-
-    @cached_property
-    def config(self) -> EvalConfig:
-        return configs.section_from_json(EvalConfig, self.settings.get("evaluation", {}))
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """settings.json: the settings, the data, the checkpoint and the command that measures the same again."""
-        return files.read_json(self.folder / "settings.json") or {}
-
-    @property
-    def result(self) -> dict[str, Any]:
-        """result.json: what came of it, after all that settings.json says; empty until there is something."""
-        return files.read_json(self.folder / "result.json") or {}
-
-    @property
-    def summary(self) -> str:
-        """3.412 ± 0.021 bits/dim (1,000 pictures); empty until there is a result."""
-        result = self.result
-        if not result:
-            return ""
-        kind = "held-out picture" if result["data"]["part"] == "test" else "picture"
-        return f"{bits(result['bits_per_dim'], result['ci95'])} bits/dim ({words.plural(result['pictures'], kind)})"
-
-    def terms_path(self, name: str) -> Path:
-        """The file of "vb", "mse" or "xstart_mse", as improved-diffusion calls and writes it."""
-        return self.folder / f"{name}_terms.npz"
-
-    def terms(self) -> dict[str, np.ndarray]:
-        """The means over the pictures, float64 [T], t = 0 first.  Raises UserError when a file cannot be read."""
-        found = {}
-        for name in self.TERMS:
-            try:
-                with np.load(self.terms_path(name)) as arrays:
-                    found[name] = arrays["arr_0"][::-1].astype(float)
-            except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-                raise UserError(f"{self.terms_path(name)} cannot be read ({error}): evaluate again.") from error
-        return found
-
-
-class FrontierJob(Job):
-    """Samplers being compared on a checkpoint, or compared: runs/<name>/frontiers/<time>/."""
-
-    @cached_property
-    def config(self) -> FrontierConfig:
-        return configs.section_from_json(FrontierConfig, self.settings.get("frontier", {}))
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """settings.json: the settings, the checkpoint and the command that compares the same again."""
-        return files.read_json(self.folder / "settings.json") or {}
-
-    @property
-    def result(self) -> dict[str, Any]:
-        """result.json: a row for each cell so far, after all that settings.json says; empty until there is one."""
-        return files.read_json(self.folder / "result.json") or {}
-
-    @property
-    def sheet(self) -> Path:
-        """The pictures: a row a sampler, a column a number of calls."""
-        return self.folder / "sheet.png"
 
 
 class Run(Job):
@@ -273,6 +118,15 @@ class Run(Job):
         """A folder name for what is measured now; nothing is made yet."""
         return timed(self.folder / "evaluations")
 
+    def microscope_jobs(self) -> list[MicroscopeJob]:
+        """Pictures of this run that were looked at, newest first."""
+        found = [MicroscopeJob(p.parent) for p in self.folder.glob("microscopes/*/status.json")]
+        return sorted(found, key=lambda job: job.name, reverse=True)
+
+    def new_microscope_folder(self) -> Path:
+        """A folder name for a picture looked at now; nothing is made yet."""
+        return timed(self.folder / "microscopes")
+
     def frontier_jobs(self) -> list[FrontierJob]:
         """The comparisons of samplers on this run, newest first."""
         found = [FrontierJob(p.parent) for p in self.folder.glob("frontiers/*/status.json")]
@@ -290,12 +144,6 @@ def check_resumable(job: SampleJob) -> None:
     status, asked = job.status(), job.config.num_samples
     if status and status.state == "finished" and job.shape and job.shape[0] == asked:
         raise UserError(f"{job.folder} has all its {words.plural(asked, 'picture')}: there is nothing left to draw.")
-
-
-def bits(mean: float, ci95: float | None) -> str:
-    """3.412 ± 0.021, to a digit more where the interval is very narrow."""
-    digits = 3 if ci95 is None or ci95 >= 0.001 else 4
-    return f"{mean:.{digits}f}" + ("" if ci95 is None else f" ± {ci95:.{digits}f}")
 
 
 def timed(folder: Path) -> Path:

@@ -2,11 +2,14 @@
 
 import streamlit as st
 
-from pages.ui import frontier, layout
+from pages.ui import frontier, layout, microscope
 
 layout.page("Explore")
 st.title("Explore")
 run = layout.pick_run(empty="There is nothing to explore yet. Train a run first: the quick start needs but a click.")
 
-# What there is to explore: a tab for each, as soon as there are several.
-frontier.show(run)
+FRONTIER, MICROSCOPE = ":material/ssid_chart: Frontier", ":material/biotech: Microscope"
+PARTS = {FRONTIER: frontier.show, MICROSCOPE: microscope.show}
+
+part = st.segmented_control("What to explore", list(PARTS), key="explore_part", default=FRONTIER, required=True, label_visibility="collapsed", persist_state="session")  # fmt: skip
+PARTS[part](run)

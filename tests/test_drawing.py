@@ -27,7 +27,8 @@ from ddpm.arrays import Stream
 from ddpm.config import Config, SampleConfig
 from ddpm.errors import UserError
 from ddpm.jobs import Worker
-from ddpm.runs import Run, SampleJob
+from ddpm.results import SampleJob
+from ddpm.runs import Run
 from ddpm.unet import build
 
 ROOT = Path(drawing.__file__).parents[1]

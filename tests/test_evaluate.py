@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm import checkpoint, cli, data, evaluate, files, images, losses, parallel, runs, schedules
+from ddpm import checkpoint, cli, data, evaluate, files, images, losses, parallel, results, runs, schedules
 from ddpm import config as configs
 from ddpm.config import Config, DataConfig, DiffusionConfig, EvalConfig, ModelConfig
 from ddpm.data import Dataset, Stream, open_dataset, part_of
@@ -20,7 +20,8 @@ from ddpm.diffusion import Prediction, q_sample
 from ddpm.errors import UserError
 from ddpm.evaluate import Measured, Tally, measure, student_t
 from ddpm.jobs import Worker
-from ddpm.runs import EvaluationJob, Run
+from ddpm.results import EvaluationJob
+from ddpm.runs import Run
 from ddpm.session import Session
 from ddpm.train import Trainer
 
@@ -249,7 +250,7 @@ def test_a_run_is_measured_into_its_folder(trained: Run, capsys: pytest.CaptureF
     (job,) = trained.evaluation_jobs()
     assert job.state() == "finished"
     result, said = job.result, capsys.readouterr().out
-    assert f"{runs.bits(result['bits_per_dim'], result['ci95'])} bits/dim (3 held-out pictures)" in said
+    assert f"{results.bits(result['bits_per_dim'], result['ci95'])} bits/dim (3 held-out pictures)" in said
     for name in ("vb", "mse", "xstart_mse"):
         with np.load(job.folder / f"{name}_terms.npz") as arrays:
             assert arrays.files == ["arr_0"]

@@ -15,7 +15,8 @@ from ddpm import config as configs
 from ddpm import files, process
 from ddpm.config import EvalConfig
 from ddpm.jobs import Status, Worker
-from ddpm.runs import EvaluationJob, Run
+from ddpm.results import EvaluationJob
+from ddpm.runs import Run
 from pages.ui import charts, measured, watch
 
 

@@ -14,7 +14,8 @@ from ddpm import config as configs
 from ddpm.cells import Cell, Way
 from ddpm.config import FrontierConfig, SampleConfig
 from ddpm.jobs import Status, Worker
-from ddpm.runs import FrontierJob, Run
+from ddpm.results import FrontierJob
+from ddpm.runs import Run
 from ddpm.sheet import Sheet
 from pages.ui import charts, frontier, sample_fields, watch
 

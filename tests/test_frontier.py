@@ -17,7 +17,8 @@ from ddpm.cells import Cell, Way
 from ddpm.config import Config, FrontierConfig
 from ddpm.errors import UserError
 from ddpm.jobs import Job, Worker
-from ddpm.runs import FrontierJob, Run
+from ddpm.results import FrontierJob
+from ddpm.runs import Run
 from ddpm.sheet import SHOWN, Sheet
 from ddpm.solvers import SOLVERS
 from ddpm.unet import build

@@ -27,16 +27,17 @@ LAYERS = """
     validation classes spacing guidance
     variances
     cells
+    results
     architecture deduce presets runs shapes diffusion ema prepare logs
     memory precision sources unet losses samplers resample checkpoint process export foreign
     data download lsun imagenet64
     cifar10 low_res probe edit
-    given recipe sheet
+    given recipe sheet film
     recognise
     adopt hand_back
     analytic
     train sample
-    drawing session measure evaluate frontier
+    drawing session measure evaluate frontier microscope
     commands
     cli
     __main__
@@ -44,12 +45,12 @@ LAYERS = """
 LEVEL = {name: level for level, line in enumerate(LAYERS.split("\n")) for name in line.split()}
 
 # Who only watches must not wait for torch.
-WITHOUT_TORCH = ["errors", "words", "solvers", "files", "schedules", "fields", "config", "validation", "classes", "images", "metrics", "jobs", "architecture", "deduce", "foreign", "presets", "runs", "shapes", "sources", "prepare", "data", "download", "cifar10", "lsun", "imagenet64", "low_res", "given", "spacing", "guidance", "variances", "process", "export", "cli", "arrays", "memory", "recipe", "cells", "sheet"]  # fmt: skip
+WITHOUT_TORCH = ["errors", "words", "solvers", "files", "schedules", "fields", "config", "validation", "classes", "images", "metrics", "jobs", "architecture", "deduce", "foreign", "presets", "results", "runs", "shapes", "sources", "prepare", "data", "download", "cifar10", "lsun", "imagenet64", "low_res", "given", "spacing", "guidance", "variances", "film", "process", "export", "cli", "arrays", "memory", "recipe", "cells", "sheet"]  # fmt: skip
 
 MOST_LINES = 450
 
 DISTRIBUTIONS = {"PIL": "Pillow"}
-OPTIONAL = {"pyarrow", "lmdb", "tensorboard"}  # used where it is there
+OPTIONAL = {"pyarrow", "lmdb", "tensorboard", "imageio_ffmpeg"}  # used where it is there
 
 
 @cache

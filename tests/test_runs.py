@@ -13,7 +13,8 @@ from ddpm import files, runs
 from ddpm.config import Config, SampleConfig
 from ddpm.errors import UserError
 from ddpm.jobs import Stopped, Worker
-from ddpm.runs import Run, SampleJob
+from ddpm.results import SampleJob
+from ddpm.runs import Run
 
 FakeRun = Callable[..., Run]
 

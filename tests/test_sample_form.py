@@ -13,7 +13,8 @@ from streamlit.testing.v1 import AppTest
 from ddpm import files, images, spacing
 from ddpm.config import FEW_STEPS, SampleConfig
 from ddpm.jobs import Status
-from ddpm.runs import Run, SampleJob
+from ddpm.results import SampleJob
+from ddpm.runs import Run
 from ddpm.solvers import SOLVERS
 from pages.ui import given_fields, mask_canvas, pictures, sample_fields, sampler_fields, watch
 

@@ -11,7 +11,8 @@ from app_page import button, open_page, said
 from ddpm import files, images
 from ddpm.config import SampleConfig
 from ddpm.jobs import Status, Worker
-from ddpm.runs import Run, SampleJob
+from ddpm.results import SampleJob
+from ddpm.runs import Run
 from pages.ui import compared, drawn, reopen, watch
 
 

@@ -19,7 +19,8 @@ from ddpm.errors import UserError
 from ddpm.jobs import Stopped, Worker
 from ddpm.low_res import LowRes
 from ddpm.measure import measure_into
-from ddpm.runs import Run, SampleJob
+from ddpm.results import SampleJob
+from ddpm.runs import Run
 from ddpm.session import Session
 from ddpm.train import Trainer
 from ddpm.unet import SuperResUNet, build

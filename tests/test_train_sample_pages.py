@@ -18,7 +18,8 @@ from ddpm.commands.options import given
 from ddpm.config import Config, SampleConfig
 from ddpm.jobs import Status, Worker
 from ddpm.presets import DEFAULT, PRESETS
-from ddpm.runs import Run, SampleJob
+from ddpm.results import SampleJob
+from ddpm.runs import Run
 from pages.ui import data_fields, drawn, pictures, preflight, sampler_fields, watch
 
 

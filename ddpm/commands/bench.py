@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ddpm import cells, files, runs, words
+from ddpm import cells, files, results, words
 from ddpm.commands import options as shared
 from ddpm.commands import together
 from ddpm.config import FrontierConfig
@@ -38,7 +38,7 @@ def _samplers(options: argparse.Namespace) -> None:
                 if measured.cell:
                     line.set_description_str(f"{measured.cell.way.label}, {measured.cell.calls} calls", refresh=False)
                 line.update(measured.done - line.n)
-    job = runs.FrontierJob(folder)
+    job = results.FrontierJob(folder)
     result = job.result
     if result.get("rows"):
         _print(result, options.markdown)

@@ -4,7 +4,7 @@ import argparse
 import sys
 from typing import Any
 
-from ddpm import runs
+from ddpm import results
 from ddpm.commands import options as shared
 from ddpm.commands import together
 from ddpm.config import EvalConfig
@@ -33,12 +33,12 @@ def _nll(options: argparse.Namespace) -> None:
                 line.total, so_far = measured.total, measured.so_far
                 line.set_description_str(f"{so_far.count:,} pictures", refresh=False)
                 if so_far.count:
-                    line.set_postfix_str(f"{runs.bits(so_far.mean, so_far.ci95)} bits/dim", refresh=False)
+                    line.set_postfix_str(f"{results.bits(so_far.mean, so_far.ci95)} bits/dim", refresh=False)
                 line.update(measured.done - line.n)
     if not together.is_main():
         return
     shared.hand_over(options.out, folder)
-    job = runs.EvaluationJob(folder)
+    job = results.EvaluationJob(folder)
     result = job.result
     if result:
         print(job.summary)

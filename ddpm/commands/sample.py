@@ -5,7 +5,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from ddpm import recipe, runs, validation
+from ddpm import recipe, results, runs, validation
 from ddpm.commands import options as shared
 from ddpm.commands import together
 from ddpm.config import SECTIONS, SampleConfig
@@ -39,7 +39,7 @@ def _resumed(options: argparse.Namespace) -> Path:
     others += [name for name in ("out", "like") if getattr(options, name)]
     if others:
         raise UserError(f"--resume goes on with the settings in {folder}, but --{others[0]} was given too: leave it out.")  # fmt: skip
-    together.from_main(lambda: runs.check_resumable(runs.SampleJob(folder)))
+    together.from_main(lambda: runs.check_resumable(results.SampleJob(folder)))
     with shared.working_in(folder) as worker:
         worker.beat(message="Loading the network")
         from ddpm import drawing

@@ -158,6 +158,29 @@ def frontier(found: Sequence[Cell], tolerance: float, best: Cell | None) -> Figu
     return {"data": data, "layout": layout}
 
 
+def microscope(result: Mapping[str, Any], call: int) -> Figure:
+    """How much each network call changed x_t and the clean picture, and the log SNR below; a dashed line at `call`."""
+    x = np.arange(1, len(result["t"]) + 1)
+    changes = {"x_t": result["change"], "clean picture": result["x_start_change"]}
+    panels = [
+        (changes, Look(log=True), "levels of 0 .. 255 that a call changes"),
+        ({"log SNR": [2 * lam for lam in result["lam"]]}, Look(), "log SNR"),
+    ]
+    data: list[dict[str, Any]] = []
+    layout = _layout(Axis(np.zeros(0), "network call"), Look(), len(panels))
+    palette = 0
+    for number, (values, look, title) in enumerate(panels):
+        for name, column in values.items():
+            y = np.array([np.nan if value is None else value for value in column], dtype=float)
+            data.append(dict(type="scatter", mode="lines+markers", name=name, uid=name, palette=palette, role="smooth", yaxis=_axis_id(number), x=numbers(x), y=numbers(drawable(y, look.log)), marker=dict(size=5)))  # fmt: skip
+            palette += 1
+        known = [v for v in data[-1]["y"] if v is not None] or [1]
+        data.append(dict(type="scatter", mode="lines", role="limit", uid=f"call{number}", yaxis=_axis_id(number), x=[call, call], y=[min(known), max(known)], showlegend=False, hoverinfo="skip"))  # fmt: skip
+        layout["yaxis" if not number else f"yaxis{number + 1}"] = _y_axis(number, len(panels), look)
+        layout["annotations"].append(_title(title, number, len(panels), look))
+    return {"data": data, "layout": layout}
+
+
 def _ticks(values: Sequence[float]) -> list[float]:
     """Round numbers of a logarithmic axis, from below the least of `values` to above the greatest."""
     if not values:

@@ -6,7 +6,7 @@ from typing import Any
 import streamlit as st
 
 from ddpm.config import Config
-from ddpm.runs import SampleJob
+from ddpm.results import SampleJob
 from pages.ui import drawn, forms, pictures, sampler_fields, work
 
 SIDE = 460  # pixels on screen of the larger of the two

@@ -16,7 +16,8 @@ from ddpm import classes, images, process, runs, spacing, words
 from ddpm.config import Config, SampleConfig
 from ddpm.errors import UserError
 from ddpm.jobs import ACTIVE, Status
-from ddpm.runs import Run, SampleJob
+from ddpm.results import SampleJob
+from ddpm.runs import Run
 from ddpm.solvers import SOLVERS
 from pages.ui import forms, layout, pictures, sampler_fields, work
 

@@ -14,7 +14,8 @@ from ddpm.cells import Cell
 from ddpm.config import SPACINGS, Config, FrontierConfig, SampleConfig
 from ddpm.errors import UserError
 from ddpm.jobs import ACTIVE
-from ddpm.runs import Checkpoint, FrontierJob, Run
+from ddpm.results import FrontierJob
+from ddpm.runs import Checkpoint, Run
 from ddpm.solvers import SOLVERS
 from ddpm.validation import Problem
 from pages.ui import charts, checkpoint_fields, forms, layout, pictures, sample_fields, work

@@ -16,7 +16,8 @@ from PIL import Image
 from ddpm import files, given, images
 from ddpm.config import Config, SampleConfig
 from ddpm.errors import UserError
-from ddpm.runs import Run, SampleJob
+from ddpm.results import SampleJob
+from ddpm.runs import Run
 from ddpm.validation import Problem
 from pages.ui import checkpoint_fields, drawn, forms, mask_canvas, pictures, work
 from pages.ui.sampler_fields import FIELDS, FORM

@@ -8,7 +8,7 @@ import streamlit as st
 from ddpm import runs
 from ddpm.config import Config, SampleConfig
 from ddpm.errors import UserError
-from ddpm.runs import SampleJob
+from ddpm.results import SampleJob
 from pages.ui import drawn, forms, layout, work
 
 THUMB = 176

@@ -12,7 +12,7 @@ from ddpm import spacing, words
 from ddpm.config import Config, EvalConfig
 from ddpm.errors import UserError
 from ddpm.jobs import ACTIVE
-from ddpm.runs import EvaluationJob, bits
+from ddpm.results import EvaluationJob, bits
 from pages.ui import charts, checkpoint_fields, forms, work
 from pages.ui.live_chart import live_chart
 

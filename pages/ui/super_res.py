@@ -10,7 +10,8 @@ from ddpm import classes, files, images, low_res, runs
 from ddpm import config as configs
 from ddpm.config import Config, ModelConfig, SampleConfig
 from ddpm.errors import UserError
-from ddpm.runs import Run, SampleJob
+from ddpm.results import SampleJob
+from ddpm.runs import Run
 from pages.ui import forms, work
 
 KINDS = {
