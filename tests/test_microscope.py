@@ -1,0 +1,129 @@
+"""The microscope: the very picture, the right numbers, and files that can be played."""
+
+import io
+import itertools
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ddpm import film, images, microscope, sample, schedules
+from ddpm.config import Config, DiffusionConfig, ModelConfig, SampleConfig
+from ddpm.errors import UserError
+from ddpm.film import Frames
+
+CONFIG = Config(
+    model=ModelConfig(image_size=8, num_channels=32, class_cond=True, num_classes=3, cond_drop_prob=0.1),
+    diffusion=DiffusionConfig(noise_schedule="cosine", predict_xstart=True),
+    class_names=("a", "b", "c"),
+)
+
+
+def network(x: Tensor, t: Tensor, y: Tensor) -> Tensor:
+    return torch.tanh(x + 0.2 * y[:, None, None, None])
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        dict(sampler="unipc-3", steps=6),
+        dict(sampler="ddpm", steps=7),
+        dict(sampler="heun", steps=9, churn=10.0),
+        dict(sampler="dpm++2m", steps=6, guidance_scale=3.0, analytic_first_step=True),
+        dict(task="interpolate", to_seed=9, sampler="ddim", steps=5),
+    ],
+)
+def test_it_is_the_very_picture(values: dict[str, Any]) -> None:
+    settings = SampleConfig(num_samples=5, seed=4, batch_size=1, **values)
+    drawn = [d.step.x[0] for d in sample.draw(network, CONFIG, settings) if d.finished]
+    for number in (0, 3):
+        *_, last = microscope.looks(network, CONFIG, settings, number)
+        assert torch.equal(last.after, drawn[number])
+        assert last.done == last.total
+
+
+def test_its_numbers_are_right() -> None:
+    """x_t = alpha x_start + sigma eps at every step, and DDIM's next x follows from the two."""
+    settings = SampleConfig(num_samples=1, sampler="ddim", steps=8)
+    seen = list(microscope.looks(network, CONFIG, settings))
+    curve = schedules.named("cosine", 1000).curve
+    for now, then in itertools.pairwise(seen):
+        alpha, sigma = float(curve.alpha(now.t)), float(curve.sigma(now.t))
+        torch.testing.assert_close(alpha * now.x_start + sigma * now.eps, now.x, atol=1e-4, rtol=0)
+        torch.testing.assert_close(now.after, then.x)
+        expected = float(curve.alpha(then.t)) * now.x_start + float(curve.sigma(then.t)) * now.eps
+        torch.testing.assert_close(then.x, expected, atol=2e-4, rtol=0)
+        assert now.change == pytest.approx(float((then.x - now.x).square().mean().sqrt()) * 127.5, rel=1e-4)
+        assert then.x_start_change == pytest.approx(float((then.x_start - now.x_start).square().mean().sqrt()) * 127.5, rel=1e-4, abs=1e-5)  # fmt: skip
+    assert seen[0].x_start_change is None
+    assert [look.t for look in seen] == sorted((look.t for look in seen), reverse=True)
+
+
+def test_a_picture_that_is_not_there() -> None:
+    with pytest.raises(UserError, match="number 5 is none of the pictures, which are 5: name one from 0 to 4"):
+        next(microscope.looks(network, CONFIG, SampleConfig(num_samples=5, steps=4), 5))
+
+
+def test_a_long_walk_keeps_all_numbers_and_some_pictures() -> None:
+    record = microscope.Record()
+    for look in microscope.looks(network, CONFIG, SampleConfig(num_samples=1, sampler="ddim", steps=1000)):
+        record.add(look)
+    assert len(record.numbers["t"]) == 1000
+    frames = record.frames()
+    assert len(frames.x) == len(frames.t) == len(record.calls) == 250
+    assert (record.calls[0], record.calls[-1]) == (1, 1000)
+    assert frames.t[0] == record.numbers["t"][0]
+    assert frames.t[-1] == record.numbers["t"][-1]
+
+
+@pytest.fixture
+def frames() -> Frames:
+    rng = np.random.default_rng(0)
+    x, x_start, eps = (rng.integers(0, 256, (30, 9, 9, 3), dtype=np.uint8) for _ in range(3))
+    return Frames(x, x_start, eps, np.linspace(999, 0, 30))
+
+
+def test_the_gif_runs_and_holds_its_end(frames: Frames) -> None:
+    with Image.open(io.BytesIO(film.gif(frames))) as moving:
+        assert moving.n_frames == 30  # type: ignore[attr-defined]
+        assert moving.size == (2 * 9 * (256 // 9), 9 * (256 // 9))
+        pauses = []
+        for k in range(30):
+            moving.seek(k)
+            pauses.append(moving.info["duration"])
+    assert 4500 < sum(pauses[:-1]) < 5500
+    assert pauses[-1] > pauses[0] + 1000
+
+
+def test_the_mp4_can_be_played(frames: Frames, tmp_path: Path) -> None:
+    program = film.writer()
+    assert program, "requirements-dev.txt brings one"
+    (tmp_path / "film.mp4").write_bytes(film.mp4(frames))
+    said = subprocess.run([program, "-i", str(tmp_path / "film.mp4"), "-f", "rawvideo", "-pix_fmt", "rgb24", "-"], capture_output=True, check=True)  # fmt: skip
+    height, width = film.side_by_side(frames).shape[1:3]
+    shown = len(said.stdout) / (width * height * 3)
+    assert shown >= 30, "every step, and the end for longer"
+    assert b"h264" in said.stderr
+    first = np.frombuffer(said.stdout, np.uint8)[: width * height * 3].reshape(height, width, 3)
+    assert np.abs(first.astype(int) - film.side_by_side(frames)[0]).mean() < 12
+
+
+def test_without_a_writer_there_is_a_sentence(frames: Frames, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(film, "writer", lambda: None)
+    assert film.write(tmp_path, frames) == film.NO_WRITER
+    assert {path.name for path in tmp_path.iterdir()} == {"strip.png", "trajectory.gif"}
+    monkeypatch.setattr(film, "writer", lambda: "false")
+    assert "ffmpeg failed" in film.write(tmp_path, frames)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_strips_of_any_channels(channels: int) -> None:
+    x = np.zeros((3, 8, 8, channels), np.uint8)
+    strip = film.strip(Frames(x, x, x, np.array([999.0, 500.0, 0.0])))
+    assert strip.shape[2] == 3
+    assert images.encode_png(strip)
