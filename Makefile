@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 PY := $(BIN)/python
 
-.PHONY: app test fmt bench clean
+.PHONY: app test fmt example bench clean
 
 app: $(VENV)/.app
 	@$(PY) -m streamlit run app.py --server.address 127.0.0.1
@@ -21,6 +21,12 @@ test: $(VENV)/.test
 fmt: $(VENV)/.test
 	$(PY) -m ruff check --fix --exit-zero .
 	$(PY) -m ruff format .
+
+# The model that comes with the program, trained anew: the quick start, for longer.
+example: $(VENV)/.test
+	$(PY) -m ddpm train --preset quick-start --total_steps 3000 --save_interval 1000 --sample_interval 500 --runs_dir build --run shapes
+	$(PY) -m ddpm example --pack build/shapes
+	rm -rf build
 
 # Prints how fast things are; asserts nothing.
 bench: $(VENV)/.test

@@ -63,6 +63,11 @@ def save(
     return checkpoint
 
 
+def save_weights(file: Any, weights: Mapping[str, Tensor], config: Config, step: int, kind: str) -> None:
+    """Write one file of weights that describes itself."""
+    torch.save(_described(weights, config, step, kind), file)
+
+
 def commit(checkpoint: Checkpoint) -> None:
     """Write the manifest: from here on the set counts."""
     manifest = {k: v for k, v in checkpoint._asdict().items() if k != "folder"}

@@ -5,10 +5,10 @@ import os
 import sys
 from collections.abc import Sequence
 
-from ddpm.commands import adopt, bench, data, evaluate, microscope, runs, sample, together, train, variance
+from ddpm.commands import adopt, bench, data, evaluate, example, microscope, runs, sample, together, train, variance
 from ddpm.errors import UserError
 
-ROOMS = (train, sample, microscope, evaluate, variance, bench, runs, adopt, data)  # in the order of --help
+ROOMS = (train, example, sample, microscope, evaluate, variance, bench, runs, adopt, data)  # in the order of --help
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

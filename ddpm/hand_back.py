@@ -35,6 +35,8 @@ def hand_back(run: Run, folder: Path, step: int = 0) -> list[str]:
     if wrong := checkpoints.damage(checkpoint):
         raise UserError(f"{wrong} Export another checkpoint, with --step.")
     hidden = config.model.label_slots - config.model.num_classes if config.model.class_cond else 0
+    if checkpoint.path("state").name not in checkpoint.files:
+        raise UserError(f"{run.name} holds but {', '.join(checkpoint.weights)} of step {checkpoint.step}, to draw from: train a run of your own to hand it back.")  # fmt: skip
     if config.model.label_slots > LABELS:
         none = " and a label for none" if hidden else ""
         raise UserError(f"{run.name} has {config.model.num_classes:,} classes{none}, and improved-diffusion's networks have {LABELS:,} labels: it cannot load this one.")  # fmt: skip

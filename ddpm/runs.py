@@ -59,7 +59,8 @@ class Run(Job):
     def all_done(self) -> str:
         """What is said to whoever wants to go on with a finished run."""
         newest = self.checkpoints()[-1:]
-        file = newest[0].path("model") if newest else "its model file"
+        kinds = newest[0].weights if newest else []  # an example has but an average
+        file = newest[0].path(kinds[-1]) if kinds else "its model file"
         return (
             f"{self.name} has done all its {self.config.train.total_steps:,} steps: begin a new run from its weights, with "
             f"its flags, --resume_checkpoint {file} and more --total_steps."

@@ -32,7 +32,7 @@ LAYERS = """
     memory precision sources unet losses samplers resample checkpoint process export foreign
     data download lsun imagenet64
     cifar10 low_res probe edit
-    given recipe sheet film
+    given recipe sheet film packing example
     recognise
     adopt hand_back
     analytic
@@ -45,7 +45,7 @@ LAYERS = """
 LEVEL = {name: level for level, line in enumerate(LAYERS.split("\n")) for name in line.split()}
 
 # Who only watches must not wait for torch.
-WITHOUT_TORCH = ["errors", "words", "solvers", "files", "schedules", "fields", "config", "validation", "classes", "images", "metrics", "jobs", "architecture", "deduce", "foreign", "presets", "results", "runs", "shapes", "sources", "prepare", "data", "download", "cifar10", "lsun", "imagenet64", "low_res", "given", "spacing", "guidance", "variances", "film", "process", "export", "cli", "arrays", "memory", "recipe", "cells", "sheet"]  # fmt: skip
+WITHOUT_TORCH = ["errors", "words", "solvers", "files", "schedules", "fields", "config", "validation", "classes", "images", "metrics", "jobs", "architecture", "deduce", "foreign", "presets", "results", "runs", "shapes", "sources", "prepare", "data", "download", "cifar10", "lsun", "imagenet64", "low_res", "given", "spacing", "guidance", "variances", "film", "example", "process", "export", "cli", "arrays", "memory", "recipe", "cells", "sheet"]  # fmt: skip
 
 MOST_LINES = 450
 

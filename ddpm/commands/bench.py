@@ -42,6 +42,8 @@ def _samplers(options: argparse.Namespace) -> None:
     result = job.result
     if result.get("rows"):
         _print(result, options.markdown)
+    if (status := job.status()) and status.message:  # that it was stopped, and where
+        print(status.message)
     if options.json:
         files.write_json(options.json, result)
     print(folder)
