@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from ddpm import runs
+from ddpm import example, runs
 from ddpm.jobs import ACTIVE
 from ddpm.presets import DEFAULT, PRESETS
 from ddpm.runs import Run
@@ -36,6 +36,10 @@ if not found:
         )  # fmt: skip
         if st.button("Start quick start", type="primary", icon=":material/rocket_launch:", key="quick_start"):
             start_quickly()
+        if st.button("Draw from the example first", icon=":material/brush:", type="tertiary", key="example", help=f"A small model comes with the program: {layout.EXAMPLE}."):  # fmt: skip
+            with layout.errors(stop=True):
+                example.provide(runs_dir)
+            st.switch_page(layout.SAMPLE, query_params={"run": example.NAME})
         st.page_link(layout.TRAIN, label="Choose data and settings instead", icon=":material/model_training:")
         st.space("small")
     with st.expander(IMPORT, icon=":material/folder_open:"):

@@ -140,7 +140,8 @@ def load_weights(path: Path) -> Weights:
     about = getattr(content, "_metadata", {}).get(METADATA)
     if about is None:
         return _beside_settings(path, dict(content))
-    return Weights(dict(content), configs.from_json(json.loads(about["config"])), about["step"], about["kind"])
+    whole = {name: t.float() if t.dtype == torch.float16 else t for name, t in content.items()}  # of the example
+    return Weights(whole, configs.from_json(json.loads(about["config"])), about["step"], about["kind"])
 
 
 def optimizer_of(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:

@@ -16,9 +16,7 @@ halves = st.grid(2, min_column_width=340, gap=("small", "medium"))
 settings, result = halves.cell(), halves.cell()
 
 with settings:
-    run = layout.pick_run(
-        empty="There is nothing to measure yet. Train a run first: the quick start needs but a click."
-    )
+    run = layout.pick_run(with_example=True)
 try:
     config, checkpoints, jobs = run.config, run.checkpoints(), run.evaluation_jobs()
 except UserError as error:

@@ -6,7 +6,7 @@ from pages.ui import frontier, layout, microscope
 
 layout.page("Explore")
 st.title("Explore")
-run = layout.pick_run(empty="There is nothing to explore yet. Train a run first: the quick start needs but a click.")
+run = layout.pick_run(with_example=True)
 
 FRONTIER, MICROSCOPE = ":material/ssid_chart: Frontier", ":material/biotech: Microscope"
 PARTS = {FRONTIER: frontier.show, MICROSCOPE: microscope.show}

@@ -52,8 +52,8 @@ def evaluated(run: Run, name: str = "20260102-030405", state: str = "finished", 
     return job
 
 
-def test_without_a_run_it_leads_to_one() -> None:
-    assert "nothing to measure yet" in said(open_page("pages/evaluate.py"))
+def test_without_a_run_it_begins_with_the_example() -> None:
+    assert "The example that comes with the program" in said(open_page("pages/evaluate.py"))
 
 
 def test_a_run_without_checkpoint_says_so(fake_run: Callable[..., Run]) -> None:

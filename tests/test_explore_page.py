@@ -62,8 +62,8 @@ def figure(at: AppTest) -> dict:
     return json.loads(next(chart["figure"] for chart in found if "figure" in chart))
 
 
-def test_without_a_run_it_leads_to_one() -> None:
-    assert "nothing to explore yet" in said(open_page("pages/explore.py"))
+def test_without_a_run_it_begins_with_the_example() -> None:
+    assert "The example that comes with the program" in said(open_page("pages/explore.py"))
 
 
 def test_a_run_without_checkpoint_says_so(fake_run: Callable[..., Run]) -> None:

@@ -358,9 +358,8 @@ def test_pairs_are_shown_and_taken_home(fake_run: Callable[..., Run]) -> None:
     assert at.text_input(key="sample.base_path").value == "shapes"
 
 
-def test_sample_without_a_run_leads_to_one() -> None:
-    at = open_page("pages/sample.py")
-    assert "nothing to draw from yet" in said(at)
+def test_sample_without_a_run_begins_with_the_example() -> None:
+    assert "The example that comes with the program" in said(open_page("pages/sample.py"))
 
 
 def test_a_run_without_checkpoint_says_so(fake_run: Callable[..., Run]) -> None:

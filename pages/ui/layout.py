@@ -14,7 +14,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from ddpm import runs
+from ddpm import example, runs
 from ddpm.errors import UserError
 from ddpm.jobs import ACTIVE
 from ddpm.runs import Run
@@ -45,6 +45,8 @@ LOGO = (
     f'{_DOTS}<text x="42" y="14" font-size="15">DDPM</text><text x="42" y="29" font-size="14">Workbench</text></svg>'
 )
 
+EXAMPLE = "coloured shapes, learnt in 3,000 steps"
+
 
 def page(title: str) -> None:
     """Begin a page: the browser tab's title, a wide layout, the menu.  The first call of every page."""
@@ -69,12 +71,17 @@ def pick_run(
     candidates: Sequence[Run] | None = None,
     *,
     empty: str = "There is no run yet. Train one first: the quick start needs nothing but a click.",
+    with_example: bool = False,
 ) -> Run:
     """A selectbox of runs, newest first, bound to ?run=NAME; remembered from page to page.
 
-    Without candidates it says `empty`, links to where one is made, and stops the page.
+    Without candidates it says `empty`, links to where one is made, and stops the page.  with_example: where there is
+    no run at all, the example becomes one, so that there is something to try the page with.
     """
     found = runs.all_runs(runs_dir()) if candidates is None else candidates
+    if not found and with_example:
+        with errors(stop=True):
+            found = [example.provide(runs_dir())]
     if not found:
         no_runs(empty)
         st.stop()
@@ -89,6 +96,8 @@ def pick_run(
         st.info("There is no run of that name (any more): choose one from the list.", icon=":material/search_off:")
         st.stop()
     st.session_state["_last_run"] = name
+    if with_example and name == example.NAME:
+        st.caption(f":material/school: The example that comes with the program: {EXAMPLE}. Your own run is a click away: [quick start](/).")  # fmt: skip
     return by_name[name]
 
 

@@ -1,0 +1,47 @@
+"""A finished run made small enough to come with the program: its curves, previews, and one average's weights."""
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+import torch
+
+from ddpm import checkpoint as checkpoints
+from ddpm import files
+from ddpm.errors import UserError
+from ddpm.runs import Checkpoint, Run
+
+PREVIEWS = 6
+
+
+def pack(run: Run, folder: Path) -> Checkpoint:
+    """Write the newest checkpoint's first average, in float16, and what tells how it came about, in the place of `folder`.
+
+    Raises UserError for a run that is not finished or keeps no average, and for a damaged checkpoint.
+    """
+    status, newest = run.status(), run.checkpoint()
+    if not status or run.state() != "finished":
+        raise UserError(f"{run.name} is {run.state()}, and an example is made of a finished run: let it end.")
+    kind = newest.weights[0]
+    if not kind.startswith("ema"):
+        raise UserError(f"{run.name} keeps no average of its weights, which draws best: train one with --ema_rate.")
+    if wrong := checkpoints.damage(newest):
+        raise UserError(f"{wrong} Pack another run.")
+    weights = checkpoints.load_weights(newest.path(kind)).tensors
+    shutil.rmtree(folder, ignore_errors=True)
+    packed = Checkpoint(folder, newest.step, {}, 0, newest.seconds)
+    half = {name: tensor.to(torch.float16) for name, tensor in weights.items()}
+    written = files.write(
+        packed.path(kind), lambda file: checkpoints.save_weights(file, half, run.config, newest.step, kind)
+    )
+    packed.files[packed.path(kind).name] = written._asdict()
+    files.copy(run.folder / "config.json", folder / "config.json")
+    log = files.copy(run.progress_path, folder / "progress.csv")
+    previews = run.previews()[-PREVIEWS:]
+    for _, path in previews:
+        files.copy(path, folder / "samples" / path.name)
+    status = dataclasses.replace(status, pid=0, process_start=0.0, message="", warning="")
+    files.write_json(folder / "status.json", dataclasses.asdict(status))
+    packed = packed._replace(log_bytes=log.bytes)
+    checkpoints.commit(packed)
+    return packed

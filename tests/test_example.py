@@ -1,0 +1,105 @@
+"""The model that comes with the program: small, whole, and good for drawing."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from ddpm import checkpoint as checkpoints
+from ddpm import cli, example, files, hand_back, runs, sample
+from ddpm.config import SampleConfig
+from ddpm.errors import UserError
+from ddpm.runs import Run
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_it_is_small_and_whole() -> None:
+    assert sum(path.stat().st_size for path in example.ASSET.rglob("*") if path.is_file()) <= 4e6
+    run = Run(example.ASSET)
+    (checkpoint,) = run.checkpoints()
+    assert checkpoints.damage(checkpoint) == ""
+    assert checkpoint.step == run.config.train.total_steps == 3000
+    assert checkpoint.weights == ["ema_0.995"]
+    assert run.state() == "finished"
+    assert run.previews()
+
+
+def test_it_becomes_a_run_once(tmp_path: Path) -> None:
+    first = example.provide(tmp_path)
+    assert runs.find(tmp_path, "example") == first
+    marker = first.folder / "samples" / "mine.txt"
+    files.write_bytes(marker, b"mine")
+    assert example.provide(tmp_path) == first
+    assert marker.exists(), "what is there is left alone"
+    assert checkpoints.damage(first.checkpoint()) == ""
+
+
+def test_a_copy_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = files.copy
+
+    def full(source: Path, target: Path) -> Any:
+        if source.suffix == ".pt":
+            raise files.DiskFull(target)
+        return real(source, target)
+
+    monkeypatch.setattr(files, "copy", full)
+    with pytest.raises(files.DiskFull):
+        example.provide(tmp_path)
+    assert [path for path in tmp_path.iterdir() if path.name != ".lock"] == []
+
+
+def test_something_in_its_way(tmp_path: Path) -> None:
+    files.write_bytes(tmp_path / "example" / "notes.txt", b"mine")
+    with pytest.raises(UserError, match="in the way of the example"):
+        example.provide(tmp_path)
+
+
+def test_it_draws_coloured_shapes_in_ten_steps() -> None:
+    """Each on a bright ground, in one colour, the shape covering a good part: noise has none of it."""
+    weights, config, path = sample.chosen(Run(example.ASSET), SampleConfig(), {})
+    network = sample.network_of(weights, config, path.name)
+    drawn = sample.pictures(network, config, SampleConfig(num_samples=8, steps=10, seed=1, precision="fp32")).astype(
+        int
+    )
+    rough = np.abs(np.diff(drawn, axis=2)).mean()
+    assert rough < 15, "smooth but for edges; noise has 85"
+    corners = drawn[:, ::31, ::31].reshape(8, -1, 3)
+    inside = drawn[:, 13:19, 13:19].reshape(8, -1, 3)
+    assert (np.abs(corners.mean(axis=1) - inside.mean(axis=1)).max(axis=1) > 25).mean() >= 0.75, "a shape on a ground"
+
+
+def test_what_it_lacks_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = example.provide(tmp_path)
+    with pytest.raises(UserError, match=r"holds but ema_0\.995 of step 3000, to draw from"):
+        hand_back.hand_back(run, tmp_path / "openai")
+    assert "ema_0.995_003000.pt" in run.all_done
+    assert cli.main(["train", "--resume", "example", "--runs_dir", str(tmp_path)]) == 2
+    assert "has done all its 3,000 steps" in capsys.readouterr().err
+    assert (
+        cli.main(["sample", "--run", "example", "--runs_dir", str(tmp_path), "--weights", "model", "--steps", "2"]) == 2
+    )
+    assert "example has no weights 'model': choose among ema_0.995." in capsys.readouterr().err
+
+
+def test_only_a_finished_run_is_packed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = example.provide(tmp_path)
+    shutil.copy(run.folder / "status.json", tmp_path / "status.json")
+    files.write_json(run.folder / "status.json", {"state": "stopped", "step": 5})
+    assert cli.main(["example", "--pack", str(run.folder)]) == 2
+    assert "an example is made of a finished run" in capsys.readouterr().err
+    assert Run(example.ASSET).checkpoints(), "the one there is stays"
+
+
+def test_a_newcomer_finds_it_on_the_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DDPM_RUNS", str(tmp_path))
+    at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=30).run()
+    assert any(button.key == "example" for button in at.button)
+    at.switch_page("pages/sample.py").run()
+    assert not at.exception
+    assert any("The example that comes with the program" in caption.value for caption in at.caption)
+    assert any(button.label == "Draw" and not button.disabled for button in at.button)
+    assert (tmp_path / "example" / "config.json").exists()
