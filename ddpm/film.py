@@ -64,8 +64,13 @@ def strip(frames: Frames) -> np.ndarray:
 
 
 def side_by_side(frames: Frames) -> np.ndarray:
-    """x_t and the clean picture beside each other, enlarged: uint8 [K, H, W, 3], of even sizes as films need them."""
-    pair = np.concatenate([enlarged(frames.x, SIDE), enlarged(frames.x_start, SIDE)], axis=2)
+    """x_t and the clean picture beside each other, enlarged: uint8 [K, H, W, 3], of even sizes as films need them.
+
+    Of many steps so many, evenly, as can be shown within SECONDS.
+    """
+    count = len(frames.t)
+    kept = np.unique(np.rint(np.linspace(0, count - 1, min(count, round(SECONDS * FASTEST)))).astype(int))
+    pair = np.concatenate([enlarged(frames.x[kept], SIDE), enlarged(frames.x_start[kept], SIDE)], axis=2)
     colour = np.stack([np.asarray(images.convert(images.from_pixels(picture), 3)) for picture in pair])
     return np.pad(colour, ((0, 0), (0, colour.shape[1] % 2), (0, colour.shape[2] % 2), (0, 0)))
 

@@ -163,7 +163,11 @@ def look_source(
     sentence = _keep(job, record, said)
     whole = record.last is not None and record.last.done == record.last.total
     stopped = "" if whole or not record.last else f"Stopped after {record.last.done} of {record.last.total} calls"
-    worker.beat(state="finished" if whole else "stopped", seconds_left=0.0, message=stopped or sentence)
+    worker.beat(
+        state="finished" if whole else "stopped",
+        seconds_left=0.0,
+        message=f"{stopped}. {sentence}".strip(". ") if stopped else sentence,
+    )
 
 
 def _keep(job: MicroscopeJob, record: Record, said: Mapping[str, Any]) -> str:

@@ -12,10 +12,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ddpm import film, images, microscope, sample, schedules
+from ddpm import example, film, images, microscope, sample, schedules
 from ddpm.config import Config, DiffusionConfig, ModelConfig, SampleConfig
 from ddpm.errors import UserError
 from ddpm.film import Frames
+from ddpm.jobs import Worker
+from ddpm.results import MicroscopeJob
+from ddpm.runs import Run
 
 CONFIG = Config(
     model=ModelConfig(image_size=8, num_channels=32, class_cond=True, num_classes=3, cond_drop_prob=0.1),
@@ -127,3 +130,33 @@ def test_strips_of_any_channels(channels: int) -> None:
     strip = film.strip(Frames(x, x, x, np.array([999.0, 500.0, 0.0])))
     assert strip.shape[2] == 3
     assert images.encode_png(strip)
+
+
+def test_many_steps_make_no_longer_film() -> None:
+    x = np.zeros((250, 8, 8, 3), np.uint8)
+    x[-1] = 255
+    shown = film.side_by_side(Frames(x, x, x, np.arange(250.0)))
+    assert len(shown) == 125
+    assert shown[-1].min() == 255
+
+
+def test_a_stop_keeps_what_was_seen(tmp_path: Path) -> None:
+    """The example's own weights, stopped after the third of its calls: files of three, and a sentence."""
+    job = MicroscopeJob(tmp_path / "look")
+    settings = SampleConfig(num_samples=1, steps=8, seed=3)
+    with Worker(job.folder) as worker:
+        for look in microscope.look_source(job.folder, worker, Run(example.ASSET), settings, 0, {}):
+            if look.done == 3:
+                job.request("stop")
+    assert job.state() == "stopped"
+    status = job.status()
+    assert status
+    assert status.message.startswith("Stopped after 3 of 8 calls")
+    assert len(job.result["t"]) == 3
+    with np.load(job.trajectory) as arrays:
+        assert arrays["x"].shape == arrays["eps"].shape == (3, 32, 32, 3)
+        assert list(arrays["calls"]) == [1, 2, 3]
+    assert (job.folder / "strip.png").exists()
+    assert "--steps 8" in job.settings["command"]
+    with pytest.raises(UserError, match="already holds a trajectory"):
+        next(microscope.look_source(job.folder, worker, Run(example.ASSET), settings, 0, {}))

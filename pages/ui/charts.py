@@ -164,7 +164,7 @@ def microscope(result: Mapping[str, Any], call: int) -> Figure:
     changes = {"x_t": result["change"], "clean picture": result["x_start_change"]}
     panels = [
         (changes, Look(log=True), "levels of 0 .. 255 that a call changes"),
-        ({"log SNR": [2 * lam for lam in result["lam"]]}, Look(), "log SNR"),
+        ({"log SNR": [2 * lam for lam in result["lam"]]}, Look(log=False), "log SNR"),
     ]
     data: list[dict[str, Any]] = []
     layout = _layout(Axis(np.zeros(0), "network call"), Look(), len(panels))

@@ -4,12 +4,11 @@ import dataclasses
 import io
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import streamlit as st
 
-from ddpm import classes, images, process, recipe, words
+from ddpm import classes, images, process, recipe
 from ddpm.config import Config, SampleConfig
 from ddpm.errors import UserError
 from ddpm.jobs import ACTIVE
@@ -47,7 +46,7 @@ def show(run: Run) -> None:
         if jobs:
             if st.session_state.get("microscope_shown") not in by_name:
                 st.session_state["microscope_shown"] = jobs[0].name
-            st.selectbox("Looked at", list(by_name), key="microscope_shown", format_func=lambda name: _label(by_name[name]), persist_state="session")  # fmt: skip
+            st.selectbox("Looked at", list(by_name), key="microscope_shown", format_func=lambda name: work.when(by_name[name]), persist_state="session")  # fmt: skip
     job = active or (by_name[st.session_state["microscope_shown"]] if jobs else None)
     with halves.cell():
         if job is None:
@@ -189,17 +188,13 @@ def _scrub(job: MicroscopeJob) -> None:
             st.image(pictures.png(picture), output_format="PNG", alt=told)  # fmt: skip
             st.caption(told)
     change, clean = result["change"][k], result["x_start_change"][k]
-    now = [f"t = {result['t'][k]:.4g} of {_last(result):,.0f}", f"log SNR {2 * result['lam'][k]:+.2f}", f"the step changes x_t by {change:.1f} levels"]  # fmt: skip
+    now = [f"t = {result['t'][k]:.4g}", f"log SNR {2 * result['lam'][k]:+.2f}", f"the step changes x_t by {change:.1f} levels"]  # fmt: skip
     if clean is not None:
         now.append(f"the clean picture by {clean:.1f}")
     st.caption(" · ".join(now))
     figure = json.dumps(charts.microscope(result, call), allow_nan=False, separators=(",", ":"))
     live_chart(figure, key=f"microscope-{job.name}")
     st.image(str(job.folder / "strip.png"), alt="The steps in a strip: x_t, clean picture, noise")
-
-
-def _last(result: dict[str, Any]) -> float:
-    return max(result["t"])
 
 
 def _take_home(job: MicroscopeJob) -> None:
@@ -221,12 +216,3 @@ def _take_home(job: MicroscopeJob) -> None:
         with st.expander("Film", icon=":material/movie:"):
             st.video(io.BytesIO(film.read_bytes()), loop=True)
     work.take_home(home, job.settings.get("command", ""))
-
-
-def _label(job: MicroscopeJob) -> str:
-    """A look in a few words: when, of what."""
-    told = job.settings
-    seed = told.get("sample", {}).get("seed")
-    total = job.result.get("total")
-    parts = [work.when(job), f"seed {seed}" if seed is not None else "", words.plural(total, "call") if total else job.state()]  # fmt: skip
-    return " · ".join(part for part in parts if part)

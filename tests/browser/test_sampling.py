@@ -1,0 +1,246 @@
+"""Every control of drawing in a real browser, on the model that comes with the program."""
+
+import contextlib
+import io
+import json
+import re
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from playwright.sync_api import Locator, Page, expect
+
+from ddpm import images, process, runs
+from ddpm.errors import UserError
+from ddpm.results import SampleJob
+from ddpm.runs import Run
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+PATIENCE = 120.0  # seconds: another program may have the other core
+
+
+@pytest.fixture
+def run(page: Page, server) -> Iterator[Run]:  # type: ignore[no-untyped-def]
+    """The example, as the Sample page provides it to somebody without runs; nothing that draws outlives the test."""
+    page.goto(server.address("sample"))
+    expect(page.get_by_text("The example that comes with the program")).to_be_visible(timeout=PATIENCE * 1000)
+    example = runs.find(server.runs_dir, "example")
+    yield example
+    for job in (*example.sample_jobs(), *example.frontier_jobs(), *example.microscope_jobs()):
+        with contextlib.suppress(UserError):
+            process.kill(job)
+
+
+def field(page: Page, name: str) -> Locator:
+    return page.locator(f".st-key-sample-{name}")
+
+
+def choose(page: Page, name: str, option: str) -> None:
+    """Pick from a selectbox."""
+    box = field(page, name).locator("input")
+    box.click()
+    page.get_by_role("option", name=option, exact=True).click()
+
+
+def fill(page: Page, name: str, value: str) -> None:
+    box = field(page, name).locator("input")
+    box.fill(value)
+    box.press("Enter")
+
+
+def slide(page: Page, name: str, key: str, times: int) -> None:
+    thumb = field(page, name).locator("input").first
+    thumb.focus()
+    for _ in range(times):
+        thumb.press(key)
+
+
+def draw(page: Page, run: Run) -> SampleJob:
+    """Press Draw, and wait for the pictures."""
+    before = {job.name for job in run.sample_jobs()}
+    button = page.get_by_role("button", name=re.compile("^Draw Shortcut"))
+    expect(button).to_be_enabled()
+    page.wait_for_timeout(400)  # what was typed last is on its way
+    button.click()
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        new = [job for job in run.sample_jobs() if job.name not in before]
+        if new and new[0].state() == "finished":
+            break
+        assert not new or new[0].state() not in ("failed", "lost"), new[0].status()
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.2)
+    expect(page.get_by_role("button", name="Grid (PNG)")).to_be_visible()
+    return new[0]
+
+
+def told(job: SampleJob) -> dict:  # type: ignore[type-arg]
+    return job.settings["sample"]
+
+
+def task(page: Page, name: str) -> None:
+    field(page, "task").get_by_text(name, exact=True).click()
+
+
+def test_samplers_and_what_steers_them(page: Page, run: Run) -> None:
+    first = draw(page, run)  # a newcomer's first press
+    assert (told(first)["sampler"], told(first)["steps"], told(first)["num_samples"]) == ("unipc-2", 10, 16)
+
+    fill(page, "num_samples", "2")
+    choose(page, "sampler", "DDIM")
+    slide(page, "eta", "ArrowRight", 10)
+    slide(page, "guidance_scale", "ArrowRight", 10)
+    page.get_by_text("More", exact=True).first.click()
+    choose(page, "spacing", "quadratic")
+    choose(page, "clip", "Dynamic")
+    field(page, "analytic_first_step").get_by_text("Analytic first step").click()
+    job = draw(page, run)
+    found = told(job)
+    assert (found["sampler"], found["eta"], found["guidance_scale"]) == ("ddim", 0.5, 2.0)
+    assert (found["spacing"], found["analytic_first_step"]) == ("quadratic", True)
+    assert found["dynamic_threshold"] > 0
+
+    choose(page, "sampler", "Heun")
+    expect(field(page, "eta")).to_have_count(0)
+    expect(field(page, "churn")).to_be_visible()
+    assert told(draw(page, run))["sampler"] == "heun"
+
+    # What is impossible is said, and cannot be pressed.
+    fill(page, "num_samples", "0")
+    expect(page.get_by_text("num_samples is 0")).to_be_visible()
+    expect(page.get_by_role("button", name=re.compile("^Draw Shortcut"))).to_be_disabled()
+
+
+def test_history_and_settings_from_a_picture(page: Page, run: Run) -> None:
+    fill(page, "num_samples", "2")
+    fill(page, "seed", "5")
+    one = draw(page, run)
+    fill(page, "seed", "9")
+    other = draw(page, run)
+
+    page.locator(f".st-key-note_of_{one.name} button").click()
+    note = page.get_by_label("Note").last
+    note.fill("the better one")
+    note.press("Enter")
+    expect(page.get_by_text("the better one").first).to_be_visible()
+    assert one.note == "the better one"
+    page.keyboard.press("Escape")
+
+    for job in (one, other):
+        page.locator(f"[class*=st-key-compare_{job.name}] label").click()
+    expect(page.get_by_text("Seed", exact=False).last).to_be_visible()
+
+    page.locator(f".st-key-delete_{other.name} button").click()
+    page.locator(".st-key-drawing_sure button").click()
+    expect(page.locator(".st-key-drawing_undo button")).to_be_visible()
+    assert [job.name for job in run.sample_jobs()] == [one.name]
+    page.locator(".st-key-drawing_undo button").click()
+    expect(page.locator(f".st-key-drawn_{other.name}")).to_be_visible()
+    assert len(run.sample_jobs()) == 2
+
+    # The second picture of the first drawing, taken home and brought back, puts its own settings into the form.
+    page.get_by_text("Open settings from a picture").click()
+    page.locator("input[type=file]").last.set_input_files(str(one.images[1]))
+    expect(field(page, "seed").locator("input")).to_have_value("6")
+    again = draw(page, run)
+    assert np.array_equal(np.asarray(Image.open(again.images[0])), np.asarray(Image.open(one.images[1])))
+
+
+def test_interpolate_vary_inpaint_and_invert(page: Page, run: Run, tmp_path: Path) -> None:
+    fill(page, "num_samples", "2")
+    base = draw(page, run)
+
+    task(page, "Interpolate")
+    fill(page, "between", "4")
+    strip = draw(page, run)
+    assert told(strip)["task"] == "interpolate"
+    assert len(strip.images) == 4
+
+    photo = tmp_path / "photo.png"
+    images.save_png(photo, np.tile(np.linspace(0, 255, 90).astype(np.uint8)[None, :, None], (60, 1, 3)))
+    task(page, "Vary")
+    page.locator(".st-key-sample-picture_upload input[type=file]").set_input_files(str(photo))
+    expect(page.get_by_text("Scaled from 90 x 60 to 32 x 32 pixels")).to_be_visible()
+    fill(page, "variations", "2")
+    varied = draw(page, run)
+    assert told(varied)["task"] == "vary"
+    assert varied.pairs.exists()
+
+    task(page, "Inpaint")
+    field(page, "picture_from").get_by_text("Drawn before").click()
+    canvas = page.locator("[class*=st-key-sample-canvas] canvas").first
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+    assert box
+    page.mouse.move(box["x"] + 0.3 * box["width"], box["y"] + 0.5 * box["height"])
+    page.mouse.down()
+    page.mouse.move(box["x"] + 0.6 * box["width"], box["y"] + 0.5 * box["height"], steps=6)
+    page.mouse.up()
+    expect(page.get_by_text(re.compile("% painted"))).to_be_visible()
+    filled = draw(page, run)
+    mask = np.asarray(Image.open(filled.mask)) > 127
+    assert 0 < mask.mean() < 0.5
+    given, new = (np.asarray(Image.open(p)) for p in (next(iter(sorted(filled.given.glob("*.png")))), filled.images[0]))
+    assert np.array_equal(given[~mask], new[~mask]), "what was not painted stays"
+    assert not np.array_equal(given[mask], new[mask])
+
+    task(page, "Invert")
+    back = draw(page, run)
+    error = json.loads((back.folder / "result.json").read_text())["mean_rmse"]
+    assert 0 <= error < 60
+    expect(page.get_by_text(re.compile("levels")).first).to_be_visible()
+    assert base.images
+
+
+def test_frontier_and_microscope(page: Page, server, run: Run) -> None:  # type: ignore[no-untyped-def]
+    fill(page, "num_samples", "2")
+    drawn = draw(page, run)
+
+    page.goto(server.address("explore", run=run.name))
+    page.get_by_text("Frontier", exact=True).click()
+    fill_of(page, "frontier", "num_samples", "2")
+    page.get_by_role("button", name=re.compile("^Draw all")).click()
+    expect(page.locator(".st-key-frontier_use button")).to_be_visible(timeout=PATIENCE * 1000)
+    until(lambda: bool(run.frontier_jobs()) and run.frontier_jobs()[0].state() == "finished")
+    job = run.frontier_jobs()[0]
+    rows = job.result["rows"]
+    assert rows
+    with Image.open(job.sheet) as sheet:
+        assert sheet.width > 400
+    page.locator(".st-key-frontier_use button").click()
+    expect(field(page, "sampler")).to_be_visible()
+
+    page.goto(server.address("explore", run=run.name))
+    page.get_by_text("Microscope", exact=True).click()
+    page.get_by_role("button", name=re.compile("^Look")).click()
+    expect(page.get_by_role("button", name="GIF")).to_be_visible(timeout=PATIENCE * 1000)
+    look = run.microscope_jobs()[0]
+    seen = np.asarray(Image.open(look.folder / "picture.png"))
+    assert np.abs(seen.astype(int) - np.asarray(Image.open(drawn.images[0])).astype(int)).max() <= 2, "the same picture"
+    slider = page.locator("[class*=st-key-microscope_call] input").first
+    slider.focus()
+    for _ in range(4):
+        slider.press("ArrowRight")
+    expect(page.get_by_text(re.compile(r"t = .* log SNR .* the clean picture by"))).to_be_visible()
+    with page.expect_download() as got:
+        page.get_by_role("button", name="GIF").click()
+    with Image.open(io.BytesIO(Path(got.value.path()).read_bytes())) as film:
+        assert film.format == "GIF"
+        assert film.n_frames == len(look.result["t"])  # type: ignore[attr-defined]
+
+
+def fill_of(page: Page, form: str, name: str, value: str) -> None:
+    box = page.locator(f".st-key-{form}-{name} input")
+    box.fill(value)
+    box.press("Enter")
+
+
+def until(true: Callable[[], object]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not true():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.2)
