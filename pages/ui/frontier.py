@@ -206,7 +206,7 @@ def _now(job: FrontierJob, was_active: bool, config: Config) -> None:
         st.markdown(f":material/star: **{forms.plain(sentence(best))}**")
         if st.button("Use on the Sample page", icon=":material/grid_view:", key="frontier_use"):
             sample_fields.begin(config, to_draw(config, job.config, best))
-            st.switch_page(layout.SAMPLE)
+            st.switch_page(layout.SAMPLE, query_params={})  # without them, those bound to a widget are in its way
     else:
         closest = min((cell for cell in found if cell.distance is not None), key=lambda cell: cell.distance or 0.0)
         st.markdown(f"None of them comes so close. The closest: {forms.plain(sentence(closest))}")
@@ -259,7 +259,7 @@ def _history(jobs: list[FrontierJob], shown: FrontierJob | None) -> None:
     names = list(by_name)
     if st.session_state.get("frontier_shown") not in by_name:
         st.session_state["frontier_shown"] = shown.name if shown else names[0]
-    st.selectbox("Shown", names, key="frontier_shown", format_func=lambda name: _label(by_name[name]), persist_state="session")  # fmt: skip
+    st.selectbox("Shown", names, key="frontier_shown", format_func=lambda name: work.when(by_name[name]), persist_state="session")  # fmt: skip
     job = by_name[st.session_state["frontier_shown"]]
     if job.settings:
         st.button("Use settings", type="tertiary", key="frontier_again", on_click=_again, args=(job,))
@@ -267,11 +267,3 @@ def _history(jobs: list[FrontierJob], shown: FrontierJob | None) -> None:
 
 def _again(job: FrontierJob) -> None:
     begin(job.config)
-
-
-def _label(job: FrontierJob) -> str:
-    """A frontier in a few words: when, of what, and what became of it."""
-    settings = job.settings
-    origin = settings.get("checkpoint", {})
-    parts = [work.when(job), f"step {origin['step']:,}" if origin else "", words.plural(len(job.result.get("rows", ())), "cell"), job.state()]  # fmt: skip
-    return " · ".join(part for part in parts if part)
