@@ -86,9 +86,9 @@ def pick_run(
         no_runs(empty)
         st.stop()
     by_name = {run.name: run for run in found}
-    if st.session_state.get("run") not in by_name and "run" not in st.query_params:
-        before = st.session_state.get("_last_run")
-        st.session_state["run"] = before if before in by_name else _liveliest(found).name
+    if "run" not in st.query_params:  # said anew even where it is known: an address without it would unset the widget
+        before = (st.session_state.get("run"), st.session_state.get("_last_run"))
+        st.session_state["run"] = next((name for name in before if name in by_name), None) or _liveliest(found).name
     name = st.selectbox(
         "Run", list(by_name), index=None, key="run", bind="query-params", required=True, label_visibility="collapsed"
     )
