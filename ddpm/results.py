@@ -16,22 +16,34 @@ from ddpm.errors import UserError
 from ddpm.jobs import Job
 
 
-class SampleJob(Job):
-    """A set of pictures being drawn, or drawn: runs/<name>/samples/<time>/."""
+class Result(Job):
+    """A job that tells what it does with a checkpoint, and what came of it."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """settings.json: the settings, the checkpoint and the command that does the same again; empty before it began."""
+        return files.read_json(self.folder / "settings.json") or {}
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """result.json: what came of it so far, as numbers; empty until there is something."""
+        return files.read_json(self.folder / "result.json") or {}
+
+    @property
+    def command(self) -> str:
+        """What does the same again, in a shell; empty before the job has written it down."""
+        return str(self.settings.get("command", ""))
+
+
+class SampleJob(Result):
+    """A set of pictures being drawn, or drawn: runs/<name>/samples/<time>/.
+
+    An inversion's result has `rmse` of each picture drawn again, `mean` of them, and their `unit`.
+    """
 
     @cached_property
     def config(self) -> SampleConfig:
         return configs.section_from_json(SampleConfig, self.settings.get("sample", {}))
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """settings.json: the sample settings, the checkpoint and the command that draws the same again."""
-        return files.read_json(self.folder / "settings.json") or {}
-
-    @property
-    def command(self) -> str:
-        """What draws the same again, in a shell; empty before the job has written it down."""
-        return str(self.settings.get("command", ""))
 
     @property
     def note(self) -> str:
@@ -78,11 +90,6 @@ class SampleJob(Job):
         return self.folder / "noise.npz"
 
     @property
-    def result(self) -> dict[str, Any]:
-        """Inversion: `rmse` of each picture drawn again, `mean` of them, and their `unit`; empty before there are any."""
-        return files.read_json(self.folder / "result.json") or {}
-
-    @property
     def npz(self) -> Path | None:
         """All pictures drawn, as arrays; the newest file, as one of fewer pictures goes once a drawing has gone on."""
         found = []
@@ -102,7 +109,7 @@ class SampleJob(Job):
         return sorted((self.folder / "images").glob("*.png"))
 
 
-class EvaluationJob(Job):
+class EvaluationJob(Result):
     """Pictures being measured in bits per dimension, or measured: runs/<name>/evaluations/<time>/."""
 
     TERMS = ("vb", "mse", "xstart_mse")
@@ -110,16 +117,6 @@ class EvaluationJob(Job):
     @cached_property
     def config(self) -> EvalConfig:
         return configs.section_from_json(EvalConfig, self.settings.get("evaluation", {}))
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """settings.json: the settings, the data, the checkpoint and the command that measures the same again."""
-        return files.read_json(self.folder / "settings.json") or {}
-
-    @property
-    def result(self) -> dict[str, Any]:
-        """result.json: what came of it, after all that settings.json says; empty until there is something."""
-        return files.read_json(self.folder / "result.json") or {}
 
     @property
     def summary(self) -> str:
@@ -146,22 +143,12 @@ class EvaluationJob(Job):
         return found
 
 
-class FrontierJob(Job):
-    """Samplers being compared on a checkpoint, or compared: runs/<name>/frontiers/<time>/."""
+class FrontierJob(Result):
+    """Samplers being compared on a checkpoint, or compared: runs/<name>/frontiers/<time>/.  Its result has `rows`."""
 
     @cached_property
     def config(self) -> FrontierConfig:
         return configs.section_from_json(FrontierConfig, self.settings.get("frontier", {}))
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """settings.json: the settings, the checkpoint and the command that compares the same again."""
-        return files.read_json(self.folder / "settings.json") or {}
-
-    @property
-    def result(self) -> dict[str, Any]:
-        """result.json: a row for each cell so far, after all that settings.json says; empty until there is one."""
-        return files.read_json(self.folder / "result.json") or {}
 
     @property
     def sheet(self) -> Path:
@@ -169,18 +156,11 @@ class FrontierJob(Job):
         return self.folder / "sheet.png"
 
 
-class MicroscopeJob(Job):
-    """One picture being looked at as it comes about: runs/<name>/microscopes/<time>/."""
+class MicroscopeJob(Result):
+    """One picture being looked at as it comes about: runs/<name>/microscopes/<time>/.
 
-    @property
-    def settings(self) -> dict[str, Any]:
-        """settings.json: what is drawn, the checkpoint and the command that shows the same again."""
-        return files.read_json(self.folder / "settings.json") or {}
-
-    @property
-    def result(self) -> dict[str, Any]:
-        """result.json: t, lam, change and x_start_change of every network call; empty until it has ended."""
-        return files.read_json(self.folder / "result.json") or {}
+    Its result has t, lam, change and x_start_change of every network call, and their total.
+    """
 
     @property
     def trajectory(self) -> Path:
