@@ -103,7 +103,7 @@ def for_weights(
 
     Progress goes to the worker.  Raises Stopped when asked to stop, UserError where the data is not to be had.
     """
-    if found := variances.read(weights, sha256):
+    if found := variances.read(weights, sha256, config.diffusion.diffusion_steps):
         return found
     if variances.path_of(weights).exists():
         log.warning("%s is of other weights than %s holds now: it is estimated again.", variances.path_of(weights).name, weights.name)  # fmt: skip
@@ -129,6 +129,12 @@ def watched(estimating: Iterator[Estimated], worker: Worker) -> list[float]:
         if "stop" in worker.heard():
             raise Stopped
     raise AssertionError("an estimate ends with a result")
+
+
+def use_threads(count: int) -> None:
+    """Compute with so many threads; 0 leaves it as it is."""
+    if count:
+        torch.set_num_threads(count)
 
 
 def keep(weights: Path, sha256: str, errors: Errors) -> Errors:

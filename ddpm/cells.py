@@ -112,7 +112,8 @@ def _names(setting: str, text: str, known: Sequence[str]) -> list[str]:
 def sample_of(config: Config, settings: FrontierConfig, way: Way, calls: int) -> SampleConfig:
     """How a cell's pictures are drawn: in fp32, all from the same noise."""
     usual = SampleConfig(
-        weights=settings.weights, step=settings.step, clip_denoised=settings.clip_denoised, variance=settings.variance,
+        weights=settings.weights, step=settings.step, clip_denoised=settings.clip_denoised,
+        variance=settings.variance if way.solver == "ddpm" else "auto",
         seed=settings.seed, threads=settings.threads, num_samples=settings.num_samples, batch_size=settings.batch_size,
         sampler=way.solver, steps=calls, spacing=way.spacing, classes=settings.classes, precision="fp32",
         base_samples="data" if config.model.super_res else "",

@@ -15,7 +15,21 @@ from typing import Any
 import numpy as np
 import torch
 
-from ddpm import analytic, arrays, classes, files, images, low_res, memory, parallel, recipe, runs, variances, words
+from ddpm import (
+    analytic,
+    arrays,
+    classes,
+    files,
+    images,
+    low_res,
+    memory,
+    parallel,
+    precision,
+    recipe,
+    runs,
+    variances,
+    words,
+)
 from ddpm import checkpoint as checkpoints
 from ddpm import config as configs
 from ddpm import given as given_pictures
@@ -28,7 +42,7 @@ from ddpm.jobs import Stopped, Worker, keeping
 from ddpm.low_res import LowRes
 from ddpm.results import SampleJob
 from ddpm.runs import Run
-from ddpm.sample import Drawn, chosen, draw, flags_of, labels_for, network_of, origin, pixels_of, weights_file
+from ddpm.sample import Drawn, check, chosen, draw, flags_of, labels_for, network_of, origin, pixels_of, weights_file
 
 PREVIEW_INTERVAL = 0.7  # seconds between two looks at pictures in the making
 PREVIEW_IMAGES = 64
@@ -50,6 +64,7 @@ def draw_source(
         torch.set_num_threads(sample.threads)
 
     def read() -> tuple[Weights, Config, Path, dict[str, Any]]:
+        _check_empty(SampleJob(folder))
         path = weights_file(source, sample).absolute()
         before = files.sha256(path) if path.is_file() else ""
         held = recipe.config_of(like) if like else None
@@ -114,7 +129,9 @@ def draw_into(
     job = SampleJob(folder)
     if not again:
         parallel.from_main(lambda: _check_empty(job))
+    check(config, sample)
     sample = recipe.absolute(sample)
+    sample = dataclasses.replace(sample, precision=precision.for_sampling(sample, device))  # told, as machines differ
     small = parallel.by_all(lambda: low_res.read(config, sample, _reading(worker)))
     given = parallel.by_all(lambda: given_pictures.read(config, sample, _reading(worker, "given")))
     labels = labels_for(config, sample, given.pictures if given else small)
@@ -141,7 +158,7 @@ def draw_into(
         return _Folder(job, worker, config, sample if again else asked, settings, told, labels, small, given)
 
     written = begin() if parallel.is_main() else None
-    first = parallel.from_main(lambda: written.find() if written else 0)
+    first = parallel.from_main(lambda: written.find() if written and again else 0)
     steps = (
         draw(network, config, fixed, device, small, given, first, errors) if first < sample.num_samples else iter(())
     )
@@ -177,7 +194,7 @@ def _end(written: "_Folder", source: Path) -> None:
 def _check_empty(job: SampleJob) -> None:
     if job.npz or job.grid.exists():
         raise UserError(f"{job.folder} already holds samples: choose another --out.")
-    if job.images and job.settings:
+    if job.images:
         raise UserError(f"{job.folder} already holds samples of a drawing that did not end: go on with it by --resume {job.folder}, or choose another --out.")  # fmt: skip
 
 

@@ -17,6 +17,7 @@ COLUMNS = 12  # of a strip
 SECONDS = 5.0  # that a film takes, but for the end
 HOLD = 1.5  # seconds that its last picture stays
 FASTEST = 25  # pictures a second
+PATIENCE = 120.0  # seconds for ffmpeg
 SIDE = 256  # pixels that a picture of a film has at least, by whole multiples
 STRIP_SIDE = 96
 TEXT, LINE, GAP = 13, 17, 6
@@ -116,7 +117,10 @@ def mp4(frames: Frames) -> bytes:
             program, "-loglevel", "error", "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(rate),
             "-i", "-", "-an", "-c:v", "libx264", "-crf", "16", "-pix_fmt", "yuv420p", "-movflags", "+faststart", str(target),
         ]  # fmt: skip
-        done = subprocess.run(command, input=film.tobytes(), capture_output=True, check=False)
+        try:
+            done = subprocess.run(command, input=film.tobytes(), capture_output=True, check=False, timeout=PATIENCE)
+        except subprocess.TimeoutExpired:
+            raise UserError(f"There is no MP4, as ffmpeg took more than {PATIENCE:.0f} s: use the GIF, or another ffmpeg.") from None  # fmt: skip
         if done.returncode or not target.exists():
             said = done.stderr.decode(errors="replace").strip().splitlines()
             raise UserError(f"There is no MP4, as ffmpeg failed ({said[-1] if said else done.returncode}): use the GIF, or another ffmpeg.")  # fmt: skip

@@ -19,7 +19,7 @@ import psutil
 import torch
 from torch import Tensor
 
-from ddpm import cells, files, images, low_res, parallel, sample
+from ddpm import analytic, cells, files, images, low_res, parallel, sample
 from ddpm import config as configs
 from ddpm.cells import Cell, LeftOut, Place, Way
 from ddpm.config import Config, FrontierConfig
@@ -30,6 +30,7 @@ from ddpm.low_res import LowRes
 from ddpm.results import FrontierJob
 from ddpm.runs import Run
 from ddpm.sheet import SHOWN, Sheet
+from ddpm.variances import Errors
 
 KEEP_INTERVAL = 1.0  # seconds between two looks at what there is so far
 LEVELS = 127.5  # of 0 .. 255 in 1 of x
@@ -69,18 +70,20 @@ class Measured(NamedTuple):
         return self.done == self.total and self.cell is not None
 
 
-def measure(network: Network, config: Config, settings: FrontierConfig, device: torch.device | str = "cpu") -> Iterator[Measured]:  # fmt: skip
+def measure(
+    network: Network, config: Config, settings: FrontierConfig, device: torch.device | str = "cpu", errors: Errors | None = None
+) -> Iterator[Measured]:  # fmt: skip
     """Draw the same noise with every sampler and number of calls; a record each network call.
 
     First come the converged pictures, with which torch warms up.  Then the cells, few calls first and the samplers in
     turn, so that a machine that slows down is unfair to none; where repeated, all of them again, drawn once more
-    for the time alone.  All in fp32, so that rounding is no distance.  Raises UserError where no cell is possible.
+    for the time alone.  All in fp32, so that rounding is no distance.  errors: those that `variance` analytic needs.  Raises UserError where no cell is possible.
     """
     found, _ = cells.places(config, settings)
     clips = cells.clips(found)
     total = -(-settings.num_samples // settings.batch_size) * cells.total_calls(found, settings)
     small = low_res.read(config, found[0].sample)
-    drawing = _Drawing(network, config, device, small, total)
+    drawing = _Drawing(network, config, device, small, total, errors)
     converged: dict[bool, Converged] = {}
     for clip in clips:
         both = []
@@ -93,9 +96,9 @@ def measure(network: Network, config: Config, settings: FrontierConfig, device: 
             clip, both[0], cells.CONVERGED_CALLS, float(distances(*both).quantile(0.5)), float(distances(*both).max())
         )
         yield Measured(drawing.done, total, converged=converged[clip])
-    drawing.times.clear()
     if not clips:  # nothing has warmed up yet
         yield from drawing.through(found[0].sample, counts=False)
+    drawing.times.clear()
     seconds: dict[Place, list[float]] = {place: [] for place in found}
     for _ in range(settings.repeats):
         for place in found:
@@ -104,7 +107,10 @@ def measure(network: Network, config: Config, settings: FrontierConfig, device: 
             off = mean = None
             if not cells.is_random(place.sample):
                 apart = distances(drawing.pictures, converged[place.sample.clip_denoised].pictures)
-                off, mean = float(apart.quantile(0.5)), float(apart.mean())
+                if bool(
+                    apart.isfinite().all()
+                ):  # unclipped, a sampler may run away: as far as that there is no distance
+                    off, mean = float(apart.quantile(0.5)), float(apart.mean())
             cell = Cell(*place.way, place.asked, place.calls, statistics.median(seconds[place]), off, mean)
             yield Measured(drawing.done, total, cell, pictures=drawing.pictures, pace=pace(drawing.times))
 
@@ -112,8 +118,16 @@ def measure(network: Network, config: Config, settings: FrontierConfig, device: 
 class _Drawing:
     """Draws, and keeps count of calls and time."""
 
-    def __init__(self, network: Network, config: Config, device: torch.device | str, small: LowRes | None, total: int):
-        self._draw = lambda wanted: sample.draw(network, config, wanted, device, small)
+    def __init__(
+        self,
+        network: Network,
+        config: Config,
+        device: torch.device | str,
+        small: LowRes | None,
+        total: int,
+        errors: Errors | None,
+    ):
+        self._draw = lambda wanted: sample.draw(network, config, wanted, device, small, errors=errors)
         self.done, self.total = 0, total
         self.times: list[float] = []  # seconds a picture of each call
 
@@ -187,13 +201,24 @@ def compare_source(
     """
     if settings.threads:
         torch.set_num_threads(settings.threads)
+    _check_new(folder)
     weights, config, path = sample.chosen(source, settings, flags, ask=ask)
+    path = path.absolute()
     device = parallel.device()
     network = sample.network_of(weights, config, path.name, device)
     told = sample.flags_of(config, weights, FrontierConfig)
     command = ["ddpm", "bench", "samplers", "--model_path", str(path), *configs.to_flags(settings), *told]
-    about = {"checkpoint": sample.origin(weights, path), "command": shlex.join(command)}
-    yield from compare_into(folder, worker, network, config, settings, about, device)
+    origin = sample.origin(weights, path)
+    about = {"checkpoint": origin, "command": shlex.join(command)}
+    errors = None
+    if settings.variance == "analytic":
+        errors = analytic.for_weights(network, config, path, origin["sha256"], worker, device)
+    yield from compare_into(folder, worker, network, config, settings, about, device, errors)
+
+
+def _check_new(folder: Path) -> None:
+    if FrontierJob(folder).result:
+        raise UserError(f"{folder} already holds a frontier: choose another --out.")
 
 
 def compare_into(
@@ -204,14 +229,14 @@ def compare_into(
     settings: FrontierConfig,
     about: Mapping[str, Any],
     device: torch.device | str = "cpu",
+    errors: Errors | None = None,
 ) -> Iterator[Measured]:
     """Compare into a job's folder: settings.json at once, then result.json and sheet.png as they grow.
 
     `about` is told in both JSON files.  Asked to stop, or where something goes wrong, it keeps the cells that are measured.
     """
+    _check_new(folder)
     job = FrontierJob(folder)
-    if job.result:
-        raise UserError(f"{folder} already holds a frontier: choose another --out.")
     places, left = cells.places(config, settings)
     said = {"frontier": dataclasses.asdict(settings), "machine": machine(), **about}
     files.write_json(folder / "settings.json", said)
@@ -220,7 +245,7 @@ def compare_into(
     measured: Measured | None = None
     began = time.monotonic()
     with keeping(lambda: kept.write("failed")):
-        for measured in measure(network, config, settings, device):
+        for measured in measure(network, config, settings, device, errors):
             elapsed = time.monotonic() - began
             worker.beat(
                 step=measured.done,

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ddpm import analytic, files, film, images, parallel, sample, schedules, spacing, variances
+from ddpm import analytic, files, film, images, parallel, recipe, sample, schedules, spacing, variances
 from ddpm import config as configs
 from ddpm.config import Config, SampleConfig
 from ddpm.diffusion import Network
@@ -55,8 +55,7 @@ def looks(
 
     errors: those that `variance` analytic needs.  Raises UserError where there is no such picture.
     """
-    if not 0 <= number < settings.num_samples:
-        raise UserError(f"number {number} is none of the pictures, which are {settings.num_samples}: name one from 0 to {settings.num_samples - 1}.")  # fmt: skip
+    _check_number(settings, number)
     curve = schedules.named(config.diffusion.noise_schedule, config.diffusion.diffusion_steps).curve
     seen: list[Tensor] = []
 
@@ -76,6 +75,11 @@ def looks(
         before = x_start
         if drawn.finished:
             return
+
+
+def _check_number(settings: SampleConfig, number: int) -> None:
+    if not 0 <= number < settings.num_samples:
+        raise UserError(f"number {number} is none of the pictures, which are {settings.num_samples}: name one from 0 to {settings.num_samples - 1}.")  # fmt: skip
 
 
 def _rms(difference: Tensor) -> float:
@@ -131,7 +135,11 @@ def look_source(
         raise UserError(f"{folder} already holds a trajectory: choose another --out.")
     if settings.threads:
         torch.set_num_threads(settings.threads)
+    _check_number(settings, number)
+    settings = recipe.absolute(settings)
     weights, config, path = sample.chosen(source, settings, flags, ask=ask)
+    path = path.absolute()
+    sample.check(config, settings)
     device = parallel.device()
     network = sample.network_of(weights, config, path.name, device)
     told = sample.flags_of(config, weights, SampleConfig)

@@ -81,6 +81,13 @@ def labels_for(config: Config, sample: SampleConfig, small: LowRes | None = None
     return np.resize(labels, sample.num_samples).astype(np.int64) if config.model.class_cond else None
 
 
+def check(config: Config, sample: SampleConfig) -> None:
+    """Raises UserError for what this model cannot draw so, before anything is read or begun."""
+    spacing.calls(config, sample)
+    guidance.of(config, sample)
+    variances.chosen(config, sample)
+
+
 def steps_of(
     network: diffusion.Network,
     config: Config,

@@ -96,11 +96,22 @@ def timesteps(config: Config, wanted: FromCheckpoint) -> list[int] | list[float]
 
     Raises UserError for what the process cannot give, and for settings that contradict each other.
     """
+    kept = _spread(config, wanted)
+    if isinstance(wanted, SampleConfig) and len(kept) == 1:
+        for name in ("denoise_to_zero", "analytic_first_step"):
+            if getattr(wanted, name) is (name == "analytic_first_step"):
+                raise UserError(f"{name} is {getattr(wanted, name)}, and a single timestep leaves no network call for it: ask for more steps, or leave it out.")  # fmt: skip
+    return kept
+
+
+def _spread(config: Config, wanted: FromCheckpoint) -> list[int] | list[float]:
     sample = wanted if isinstance(wanted, SampleConfig) else None
     T = config.diffusion.diffusion_steps
     last = _last(T, sample)
     if sample:
-        _check(sample)
+        check(sample)
+    if sample and sample.task == "vary" and not last:
+        raise UserError(f"strength {sample.strength:g} adds no noise, so the picture would stay as it is: use {max(0.05, 1 / T):.2g} or more.")  # fmt: skip
     if not sample or not sample.steps:
         spec = wanted.timestep_respacing or config.diffusion.timestep_respacing
         return [t for t in schedules.space_timesteps(T, spec) if t <= last] or [last]
@@ -110,6 +121,8 @@ def timesteps(config: Config, wanted: FromCheckpoint) -> list[int] | list[float]
         raise UserError(f"steps {sample.steps} are too few for {row.label} without denoise_to_zero: ask for at least {sample.steps + 1}.")  # fmt: skip
     if count == 1:
         return [last]
+    if not last:
+        raise UserError(f"steps {sample.steps} cannot be spread over a single timestep: ask for 1.")
     spacing = row.spacing if sample.spacing == "auto" else sample.spacing
     if spacing in ("uniform", "quadratic") and count > last + 1:
         raise UserError(f"steps {sample.steps} cannot be spread over {last + 1} whole timesteps: ask for at most {sample.steps - count + last + 1}, or for the spacing logsnr, which goes between them.")  # fmt: skip
@@ -117,8 +130,13 @@ def timesteps(config: Config, wanted: FromCheckpoint) -> list[int] | list[float]
     return [int(t) for t in kept] if all(t == int(t) for t in kept) else kept
 
 
-def _check(sample: SampleConfig) -> None:
-    """Raises UserError for settings about timesteps that contradict each other."""
+def check(sample: SampleConfig) -> None:
+    """Raises UserError for settings that contradict each other, whatever the model."""
+    name = solver(sample)
+    if sample.churn and name != "heun":
+        raise UserError(f"churn {sample.churn:g} is for Heun, and the sampler is {SOLVERS[name].label}: leave it at 0, or use heun as sampler.")  # fmt: skip
+    if sample.dynamic_threshold and not sample.clip_denoised:
+        raise UserError(f"dynamic_threshold {sample.dynamic_threshold:g} is a way to clip, and clip_denoised is False: leave one of them out.")  # fmt: skip
     if sample.spacing != "auto" and not sample.steps:
         raise UserError(f"spacing {sample.spacing} spreads as many steps as steps says, and it says none: add --steps 20, say.")  # fmt: skip
     if sample.steps and sample.timestep_respacing:

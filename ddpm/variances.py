@@ -48,15 +48,18 @@ def path_of(weights: Path) -> Path:
     return weights.with_name(f"analytic_{weights.stem}.json")
 
 
-def read(weights: Path, sha256: str) -> Errors | None:
-    """What was estimated for weights of this checksum; None where nothing was, or for others."""
+def read(weights: Path, sha256: str, T: int) -> Errors | None:
+    """What was estimated for weights of this checksum over T timesteps; None where nothing was, or for others."""
     try:
         content = files.read_json(path_of(weights))
     except UserError:  # a damaged one is estimated again
         return None
     if not isinstance(content, dict) or (content.get("format"), content.get("sha256")) != (FORMAT, sha256):
         return None
-    return Errors(content["mse"], content["about"])
+    mse = content.get("mse")
+    if not isinstance(mse, list) or len(mse) != T or not all(isinstance(value, float | int) for value in mse):
+        return None
+    return Errors(mse, content.get("about", {}))
 
 
 def write(weights: Path, sha256: str, errors: Errors) -> None:

@@ -155,9 +155,32 @@ def test_it_is_estimated_once_and_again_for_other_weights(trained: Any, tmp_path
     worker = Calm()
     assert analytic.for_weights(network, config, weights, "abc", worker) == first  # type: ignore[arg-type]
     assert not worker.beats
-    assert variances.read(weights, "another") is None
+    assert variances.read(weights, "another", 1000) is None
     files.write_bytes(variances.path_of(weights), b"{damaged")
-    assert variances.read(weights, "abc") is None
+    assert variances.read(weights, "abc", 1000) is None
+
+
+def test_a_table_that_is_not_of_this_process_is_not_used(tmp_path: Path) -> None:
+    weights = tmp_path / "model.pt"
+    variances.write(weights, "abc", variances.Errors([0.5] * 10, {}))
+    assert variances.read(weights, "abc", 10) is not None
+    assert variances.read(weights, "abc", 1000) is None
+    files.write_json(variances.path_of(weights), {"format": variances.FORMAT, "sha256": "abc"})
+    assert variances.read(weights, "abc", 10) is None
+
+
+def test_a_folder_that_cannot_be_written_costs_but_the_estimate(
+    trained: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    network, config, _ = trained
+
+    def refused(*_: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(variances, "write", refused)
+    found = analytic.for_weights(network, config, tmp_path / "model.pt", "abc", Calm())  # type: ignore[arg-type]
+    assert len(found.mse) == 1000
+    assert "estimated again next time" in caplog.text
 
 
 def test_a_stop_is_heard_after_one_call(trained: Any, tmp_path: Path) -> None:

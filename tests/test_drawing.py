@@ -423,7 +423,8 @@ def test_like_a_picture_with_changes(run: Run, tmp_path: Path, capsys: pytest.Ca
 
 
 def test_settings_of_other_versions() -> None:
-    assert recipe.sample_of({"sample": {"num_samples": 3}}, "it") == SampleConfig(num_samples=3)
+    older = recipe.sample_of({"sample": {"num_samples": 3}}, "it")
+    assert older == SampleConfig(num_samples=3, precision="fp32"), "which all of them drew in"
     for newer in ({"format": 99, "sample": {}}, {"sample": {"from_the_future": 1}}):
         with pytest.raises(UserError, match="newer version"):
             recipe.sample_of(newer, "it")

@@ -282,10 +282,12 @@ def test_stopping_keeps_the_rows_and_takes_one_call_at_most(gaussian: Config, tm
 def test_a_failure_keeps_the_rows(gaussian: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = frontier.sample.draw
 
-    def failing(network: object, config: object, wanted: configs.SampleConfig, *more: object) -> object:
+    def failing(
+        network: object, config: object, wanted: configs.SampleConfig, *more: object, **named: object
+    ) -> object:
         if wanted.sampler == "unipc-3" and wanted.steps == 10:
             raise UserError("The sun was in my eyes.")
-        return real(network, config, wanted, *more)  # type: ignore[arg-type]
+        return real(network, config, wanted, *more, **named)  # type: ignore[arg-type]
 
     monkeypatch.setattr(frontier.sample, "draw", failing)
     with pytest.raises(UserError, match="The sun"):

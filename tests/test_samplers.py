@@ -225,6 +225,32 @@ def test_the_first_step_may_be_spared(full: schedules.Schedule) -> None:
     assert float((spared.x - whole.x).abs().mean()) < 0.03
 
 
+@pytest.mark.parametrize("name", list(SOLVERS))
+def test_a_step_says_what_it_was_told_and_where(full: schedules.Schedule, name: str) -> None:
+    """x_start and t of a yield are those of its own call."""
+    asked: list[tuple[float, Tensor]] = []
+
+    def watched(x: Tensor, t: Tensor) -> Prediction:
+        predicted = exact(full)(x, t)
+        asked.append((float(t[0]), predicted.x_start))
+        return predicted
+
+    schedule = spacing.shortened(full, Config(), SampleConfig(sampler=name, steps=8))
+    for step in SAMPLERS[name](watched, noise(4), schedule, randn_like=ImageNoise(range(4))):
+        assert step.t == pytest.approx(asked[-1][0])
+        assert torch.equal(step.x_start, asked[-1][1])
+
+
+def test_a_learned_variance_and_a_spared_first_step(full: schedules.Schedule) -> None:
+    def learned(x: Tensor, t: Tensor) -> Prediction:
+        return Prediction(exact(full)(x, t).x_start, torch.zeros_like(x))
+
+    schedule = schedules.respaced(full, schedules.space_timesteps(1000, "6"))
+    denoise = samplers.first_step_spared(learned, schedule)
+    *_, last = samplers.ddpm(denoise, noise(4), schedule, diffusion.learned_range, randn_like=ImageNoise(range(4)))
+    assert torch.isfinite(last.x).all()
+
+
 def test_every_sampler_is_described_and_there() -> None:
     assert list(SAMPLERS) == list(SOLVERS)
     assert list(spacing.SPACINGS) == list(configs.SPACINGS)

@@ -123,6 +123,11 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     (dict(steps=10, task="inpaint", sampler="unipc-3"), "inpaint goes back and repeats steps"),
     (dict(steps=10, task="invert", sampler="ddim", eta=0.5), "invert follows DDIM without noise"),
     (dict(steps=10, task="vary", analytic_first_step=True), "analytic_first_step is for pure noise"),
+    (dict(steps=10, task="vary", strength=0.0), "strength 0 adds no noise"),
+    (dict(timestep_respacing="1", denoise_to_zero=False), "denoise_to_zero is False, and a single timestep leaves no"),
+    (dict(timestep_respacing="1", analytic_first_step=True), "analytic_first_step is True, and a single timestep"),
+    (dict(steps=10, churn=5.0), "churn 5 is for Heun, and the sampler is UniPC-2"),
+    (dict(steps=10, dynamic_threshold=0.99, clip_denoised=False), "dynamic_threshold 0.99 is a way to clip"),
     (dict(steps=10, task="inpaint", denoise_to_zero=False), "denoise_to_zero is False, and inpaint"),
 ]  # fmt: skip
 
@@ -135,3 +140,10 @@ def test_what_cannot_be_is_said_in_one_sentence(values: dict[str, Any], sentence
     assert sentence in said
     assert said.count(". ") == 0
     assert said.endswith(".")
+
+
+def test_a_process_of_one_timestep() -> None:
+    single = Config(diffusion=DiffusionConfig(noise_schedule="cosine", diffusion_steps=1))
+    assert spacing.timesteps(single, SampleConfig(steps=1)) == [0]
+    with pytest.raises(UserError, match="steps 10 cannot be spread over a single timestep: ask for 1"):
+        spacing.timesteps(single, SampleConfig(steps=10))

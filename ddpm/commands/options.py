@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ddpm import config as configs
-from ddpm import fields, files, jobs, runs, validation
+from ddpm import fields, files, jobs, runs, spacing, validation
 from ddpm.commands import together
-from ddpm.config import LOG_FORMATS, SECTIONS, Config, FromCheckpoint
+from ddpm.config import LOG_FORMATS, SECTIONS, Config, FromCheckpoint, SampleConfig
 from ddpm.errors import UserError
 from ddpm.fields import settings
 from ddpm.runs import Run
@@ -33,6 +33,7 @@ PASSING = {
     "settings.json",
     "log.txt",
     "preview.png",
+    "mask.png",
 }  # written before results
 
 
@@ -133,6 +134,7 @@ def add_source(
     base: Config = Config(),  # noqa: B008
     names: Mapping[str, str] = {},
     required: bool = True,
+    leave_out: set[str] = frozenset(),  # type: ignore[assignment]
 ) -> Any:
     """Flags of a command that works with a checkpoint: which, where to (`out` says by default), and how.
 
@@ -145,7 +147,7 @@ def add_source(
     source.add_argument("--model_path", type=Path, metavar="FILE", help="use this checkpoint file")
     if out:
         parser.add_argument("--out", type=Path, metavar="DIR", help=f"folder for the result (default: {out}/TIME in OPENAI_LOGDIR, in the run's folder, or here)")  # fmt: skip
-    add_settings(parser.add_argument_group(title), section)
+    add_settings(parser.add_argument_group(title), section, leave_out)
     model = parser.add_argument_group("model", "only for files that another program wrote, without their settings")
     model.add_argument("--probe", type=boolean, default=True, metavar="BOOL", help=PROBE)
     known = {s.name for s in settings(section)}
@@ -159,6 +161,8 @@ def read_source(options: argparse.Namespace, section: type[S]) -> tuple[S, runs.
     wanted = section(**given(options, section))
     for problem in validation.limit_problems(wanted):
         raise UserError(problem.sentence)
+    if isinstance(wanted, SampleConfig):
+        spacing.check(wanted)
     flags = given(options, SECTIONS["model"], SECTIONS["diffusion"])
     flags = {name: value for name, value in flags.items() if name not in {s.name for s in settings(section)}}
     if not options.run:
@@ -192,7 +196,8 @@ def _holds_results(folder: Path) -> bool:
     status = jobs.Job(folder).status()
     if status and status.metrics.get("pictures"):
         return True
-    names = {path.name for path in folder.rglob("*") if path.is_file()}
+    own = [path for path in folder.rglob("*") if path.is_file() and path.parent.name != "given"]
+    names = {path.name for path in own}
     return any(name not in PASSING and not name.startswith(files.TEMPORARY) for name in names)
 
 

@@ -13,7 +13,9 @@ from ddpm.errors import UserError
 
 def add(commands: Any) -> None:
     parser = shared.command(commands, "analytic", _analytic, "Estimate the best variance of ancestral steps, for --variance analytic; it is kept beside the weights.")  # fmt: skip
-    shared.add_source(parser, AnalyticConfig, "estimating", "")
+    shared.add_source(
+        parser, AnalyticConfig, "estimating", "", leave_out={"timestep_respacing", "variance", "clip_denoised"}
+    )
 
 
 def _analytic(options: argparse.Namespace) -> None:
@@ -22,6 +24,7 @@ def _analytic(options: argparse.Namespace) -> None:
 
     from ddpm import analytic, data, parallel, sample
 
+    analytic.use_threads(wanted.threads)
     weights, config, path = sample.chosen(source, wanted, flags, options.base, options.probe)
     variances.chosen(config, dataclasses.replace(wanted, variance="analytic"))
     place = dataclasses.replace(config.data, data_dir=wanted.data_dir or config.data.data_dir)
@@ -36,5 +39,8 @@ def _analytic(options: argparse.Namespace) -> None:
             line.update(now.done - line.n)
     assert now.mse is not None
     about = {"data": place.data_dir, "pictures": wanted.num_samples, "seed": wanted.seed}
-    variances.write(path, sample.origin(weights, path)["sha256"], variances.Errors(now.mse.tolist(), about))
+    try:
+        variances.write(path, sample.origin(weights, path)["sha256"], variances.Errors(now.mse.tolist(), about))
+    except OSError as error:
+        raise UserError(f"{variances.path_of(path)} cannot be written ({error.strerror or error}): make its folder writable, or copy the weights to another.") from error  # fmt: skip
     print(variances.path_of(path))

@@ -41,7 +41,8 @@ def show(config: Config, checkpoints: list[Checkpoint]) -> tuple[EvalConfig, lis
             values[name] = forms.box(FORM, FIELDS[name])
     with st.expander("More"):
         inner = st.grid(2, min_column_width=150)
-        for name in MORE:
+        more = MORE if config.model.learn_sigma else ("variance", *MORE)  # a learned one leaves no choice
+        for name in more:
             with inner.cell():
                 values[name] = forms.box(FORM, FIELDS[name], "as in training" if name == "timestep_respacing" else None)
         for name in ("enlarge", "clip_denoised"):

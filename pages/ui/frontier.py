@@ -170,7 +170,9 @@ def estimate(run: Run, jobs: list[FrontierJob], config: Config, settings: Fronti
     for drawing in run.sample_jobs()[:20]:
         status = drawing.status()
         if status and status.state == "finished" and status.steps_per_second:
-            together = min(drawing.config.batch_size or 1, drawing.config.num_samples)
+            together = min(
+                drawing.settings.get("drawn_at_once") or drawing.config.batch_size or 1, drawing.config.num_samples
+            )
             return calls / (status.steps_per_second * together)
     return None
 

@@ -75,6 +75,9 @@ def meaning(result: dict[str, Any], config: Config) -> list[str]:
         said.append(f"{first / mean:.0%} of it lies in the least noisy quarter of the timesteps, where the finest detail is.")  # fmt: skip
     if result["data"]["part"] == "train":
         said.append("Training saw these pictures: for others it may be more, so hold some out to know.")
+    named = result.get("evaluation", {}).get("variance", "auto")
+    if named != "auto":
+        said.append(f"With the variance {named}, instead of the one that it was trained with.")
     if result["ended"] == "until_ci":
         said.append("It ended early: the mean was known as well as was asked for.")
     return said
