@@ -77,6 +77,11 @@ def solver(sample: SampleConfig) -> str:
     return FEW_STEPS if sample.steps and not repaint else "ddpm"
 
 
+def usual(task: str, name: str) -> str:
+    """The spacing of a sampler where none is asked for; backwards, even steps in time came back closest by far."""
+    return "uniform" if task == "invert" else SOLVERS[name].spacing
+
+
 def points(row: Solver, calls: int, to_zero: bool = True, spared: bool = False) -> int:
     """The most timesteps that can be visited with so many network calls.
 
@@ -123,7 +128,7 @@ def _spread(config: Config, wanted: FromCheckpoint) -> list[int] | list[float]:
         return [last]
     if not last:
         raise UserError(f"steps {sample.steps} cannot be spread over a single timestep: ask for 1.")
-    spacing = row.spacing if sample.spacing == "auto" else sample.spacing
+    spacing = usual(sample.task, solver(sample)) if sample.spacing == "auto" else sample.spacing
     if spacing in ("uniform", "quadratic") and count > last + 1:
         raise UserError(f"steps {sample.steps} cannot be spread over {last + 1} whole timesteps: ask for at most {sample.steps - count + last + 1}, or for the spacing logsnr, which goes between them.")  # fmt: skip
     kept = SPACINGS[spacing](schedules.named(config.diffusion.noise_schedule, T).curve, count, last)

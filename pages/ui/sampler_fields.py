@@ -11,7 +11,7 @@ from ddpm import config as configs
 from ddpm import schedules, spacing
 from ddpm.config import FEW_STEPS, SPACINGS, Config, SampleConfig
 from ddpm.errors import UserError
-from ddpm.solvers import SOLVERS, Solver
+from ddpm.solvers import SOLVERS
 from pages.ui import checkpoint_fields, forms
 
 FORM = "sample"
@@ -160,7 +160,7 @@ def more(config: Config, task: str, name: str, count: int, scale: float) -> dict
     grid = st.grid(2, min_column_width=150)
     respaced = bool(st.session_state.get(key("timestep_respacing")))
     with grid.cell():
-        spaced = _spacing(SOLVERS[name], "The respacing says which timesteps." if respaced else "" if count else "All timesteps are visited.")  # fmt: skip
+        spaced = _spacing(spacing.usual(task, name), "The respacing says which timesteps." if respaced else "" if count else "All timesteps are visited.")  # fmt: skip
         if count and not respaced:
             values["spacing"] = spaced
     with grid.cell():
@@ -178,7 +178,9 @@ def more(config: Config, task: str, name: str, count: int, scale: float) -> dict
         values["threads"] = forms.box(FORM, FIELDS["threads"])
     if not unguided(config) and T > 1:
         where = key("guidance_interval")
-        st.session_state[where] = _inside(st.session_state.get(where, (0, T - 1)), T)
+        asked = st.session_state.get(where)
+        if asked is None or _inside(asked, T) != asked:  # said anew every time, it would undo what is being moved
+            st.session_state[where] = _inside(asked or (0, T - 1), T)
         interval: Any = st.slider(
             "Guided timesteps", 0, T - 1, key=where, help=FIELDS["guidance_interval"].help, persist_state="session", disabled=scale == 1,
         )  # fmt: skip
@@ -196,9 +198,9 @@ def _inside(interval: tuple[int, int], T: int) -> tuple[int, int]:
     return min(interval[0], T - 1), min(interval[1], T - 1)
 
 
-def _spacing(row: Solver, why_not: str) -> str:
+def _spacing(usual: str, why_not: str) -> str:
     names = ("auto", *SPACINGS)
     return st.selectbox(
         "Spacing", names, key=key("spacing"), persist_state="session", disabled=bool(why_not), help=why_not or FIELDS["spacing"].help,
-        format_func=lambda name: f"auto ({row.spacing})" if name == "auto" else name,
+        format_func=lambda name: f"auto ({usual})" if name == "auto" else name,
     )  # fmt: skip

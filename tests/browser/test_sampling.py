@@ -119,6 +119,37 @@ def test_samplers_and_what_steers_them(page: Page, run: Run) -> None:
     expect(page.get_by_role("button", name=re.compile("^Draw Shortcut"))).to_be_disabled()
 
 
+def test_the_fold_and_what_one_sampler_takes_alone(page: Page, run: Run) -> None:
+    fill(page, "num_samples", "2")
+    slide(page, "guidance_scale", "ArrowRight", 5)
+    page.get_by_text("More", exact=True).first.click()
+    choose(page, "precision", "fp32")
+    choose(page, "clip", "Off")
+    fill(page, "batch_size", "1")
+    slide(page, "guidance_interval", "ArrowRight", 4)
+    field(page, "denoise_to_zero").get_by_text("Denoise to zero").click()
+    choose(page, "sampler", "Heun")
+    fill(page, "churn", "12")
+    found = told(draw(page, run))
+    assert (found["sampler"], found["churn"], found["guidance_scale"]) == ("heun", 12.0, 1.5)
+    assert (found["precision"], found["batch_size"], found["clip_denoised"]) == ("fp32", 1, False)
+    assert (found["guidance_interval"], found["denoise_to_zero"]) == ("4-999", False)
+    page.get_by_text("Copy as command").first.click()
+    expect(page.get_by_text("ddpm sample --model_path").first).to_be_visible()
+
+    choose(page, "sampler", "DDPM")
+    choose(page, "variance", "Analytic")
+    expect(page.get_by_text("Estimated once on the run's data")).to_be_visible()
+    found = told(draw(page, run))
+    assert (found["sampler"], found["variance"]) == ("ddpm", "analytic")
+    assert (run.folder / "analytic_ema_0.995_003000.json").exists()
+
+    fill(page, "timestep_respacing", "10,5")
+    choose(page, "variance", "Small (the posterior's)")
+    found = told(draw(page, run))
+    assert (found["timestep_respacing"], found["steps"], found["variance"]) == ("10,5", 0, "fixed_small")
+
+
 def test_history_and_settings_from_a_picture(page: Page, run: Run) -> None:
     fill(page, "num_samples", "2")
     fill(page, "seed", "5")
@@ -170,8 +201,9 @@ def test_interpolate_vary_inpaint_and_invert(page: Page, run: Run, tmp_path: Pat
     page.locator(".st-key-sample-picture_upload input[type=file]").set_input_files(str(photo))
     expect(page.get_by_text("Scaled from 90 x 60 to 32 x 32 pixels")).to_be_visible()
     fill(page, "variations", "2")
+    slide(page, "strength", "ArrowLeft", 4)
     varied = draw(page, run)
-    assert told(varied)["task"] == "vary"
+    assert (told(varied)["task"], told(varied)["strength"]) == ("vary", pytest.approx(0.3))
     assert varied.pairs.exists()
 
     task(page, "Inpaint")
@@ -192,10 +224,20 @@ def test_interpolate_vary_inpaint_and_invert(page: Page, run: Run, tmp_path: Pat
     assert np.array_equal(given[~mask], new[~mask]), "what was not painted stays"
     assert not np.array_equal(given[mask], new[mask])
 
+    white = tmp_path / "mask.png"
+    images.save_png(white, np.repeat(np.array([0, 255], np.uint8), 16)[None, :, None].repeat(32, axis=0))
+    field(page, "mask_from").get_by_text("Upload").click()
+    page.locator(".st-key-sample-mask_upload input[type=file]").set_input_files(str(white))
+    half = draw(page, run)
+    assert (np.asarray(Image.open(half.mask)) > 127).mean() == 0.5
+
     task(page, "Invert")
     back = draw(page, run)
     error = json.loads((back.folder / "result.json").read_text())["mean"]
-    assert 0 <= error < 60
+    pair = [
+        np.asarray(Image.open(p)).astype(float) for p in (next(iter(sorted(back.given.glob("*.png")))), back.images[0])
+    ]
+    assert error == pytest.approx(np.sqrt(np.square(pair[0] - pair[1]).mean()), rel=0.01)
     expect(page.get_by_text("Reconstruction error")).to_be_visible()
     assert base.images
 
