@@ -67,8 +67,10 @@ def draw(page: Page, run: Run) -> SampleJob:
     """Press Draw, and wait for the pictures."""
     before = {job.name for job in run.sample_jobs()}
     button = page.get_by_role("button", name=re.compile("^Draw Shortcut"))
+    expect(button).to_have_count(1)  # a stale twin may stand there for an instant
     expect(button).to_be_enabled()
     page.wait_for_timeout(400)  # what was typed last is on its way
+    expect(button).to_have_count(1)
     button.click()
     deadline = time.monotonic() + PATIENCE
     while True:
