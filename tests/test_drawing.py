@@ -5,6 +5,7 @@ import io
 import json
 import os
 import signal
+import statistics
 import subprocess
 import sys
 import time
@@ -265,8 +266,11 @@ print((peak - before) / {count}, memory.bytes_each(config, asked))
     ],
 )
 def test_batches_take_the_memory_that_is_expected(settings: str, count: int) -> None:
-    said = subprocess.run([sys.executable, "-c", PEAK.format(settings=settings, count=count)], cwd=ROOT, capture_output=True, text=True, check=True)  # fmt: skip
-    measured, expected = map(float, said.stdout.split())
+    found = []
+    for _ in range(3):  # other work on the machine may disturb one of them
+        said = subprocess.run([sys.executable, "-c", PEAK.format(settings=settings, count=count)], cwd=ROOT, capture_output=True, text=True, check=True)  # fmt: skip
+        found.append(tuple(map(float, said.stdout.split())))
+    measured, expected = statistics.median(peak for peak, _ in found), found[0][1]
     assert measured < expected * 1.1
     assert expected < 3 * measured
 
