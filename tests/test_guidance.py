@@ -166,7 +166,7 @@ def test_what_cannot_be_guided_says_why(config: Config, model: dict, wanted: dic
 
 
 def test_drawing_asks_for_guidance_where_it_is_wanted(config: Config) -> None:
-    wanted = SampleConfig(num_samples=2, sampler="ddim", steps=20, guidance_scale=2.0, guidance_interval="5-9", precision="fp32")  # fmt: skip
+    wanted = SampleConfig(num_samples=2, sampler="ddim", steps=20, spacing="uniform", guidance_scale=2.0, guidance_interval="5-9", precision="fp32")  # fmt: skip
     network = Fake()
     list(steps_of(network, config, wanted, range(2), {"y": Y}))
     assert [len(call["x"]) for call in network.calls] == [2] * 10 + [4] * 5 + [2] * 5
