@@ -76,11 +76,16 @@ def _mask(config: Config, sample: SampleConfig) -> np.ndarray | None:
         return None
     if not sample.mask:
         raise UserError(f"mask is empty, and inpaint needs one: name a picture of {_size(config)}, white where something new is to be drawn.")  # fmt: skip
-    picture = images.load(Path(sample.mask).expanduser())
+    return read_mask(config, sample.mask)
+
+
+def read_mask(config: Config, path: str) -> np.ndarray:
+    """The mask in a file: uint8 [H, W] of 0 and 1.  Raises UserError for another size, and where it is black everywhere."""
+    picture = images.load(Path(path).expanduser())
     size = config.model.image_size
     if picture.size != (size, size):
-        raise UserError(f"mask {sample.mask} has {picture.width} x {picture.height} pixels, and this model draws {_size(config)}: scale it to that size.")  # fmt: skip
-    mask = np.asarray(images.convert(picture, 1)) > 127
-    if not mask.any():
-        raise UserError(f"mask {sample.mask} is black everywhere, so nothing new would be drawn: paint white what is to be drawn.")  # fmt: skip
-    return mask.astype(np.uint8)
+        raise UserError(f"mask {path} has {picture.width} x {picture.height} pixels, and this model draws {_size(config)}: scale it to that size.")  # fmt: skip
+    white = np.asarray(images.convert(picture, 1)) > 127
+    if not white.any():
+        raise UserError(f"mask {path} is black everywhere, so nothing new would be drawn: paint white what is to be drawn.")  # fmt: skip
+    return white.astype(np.uint8)

@@ -239,15 +239,7 @@ def _mask_of(config: Config, path: str) -> np.ndarray:
 
 @st.cache_data(max_entries=32, show_spinner=False)
 def _read(config: Config, path: str, stamp: int) -> np.ndarray:
-    """uint8 [H, W] of 0 and 1.  Raises UserError as `given.read` does."""
-    size = config.model.image_size
-    mask = images.load(Path(path))
-    if mask.size != (size, size):
-        raise UserError(f"mask {path} has {mask.width} x {mask.height} pixels, and this model draws {size} x {size} pixels: upload it, and it is scaled.")  # fmt: skip
-    white = np.asarray(images.convert(mask, 1)) > 127
-    if not white.any():
-        raise UserError(f"mask {path} is black everywhere, so nothing new would be drawn: paint white what is to be drawn.")  # fmt: skip
-    return white.astype(np.uint8)
+    return given.read_mask(config, path)
 
 
 def _uploaded_mask(run: Run, config: Config) -> str:
