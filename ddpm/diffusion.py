@@ -97,13 +97,6 @@ VARIANCES: dict[str, Variance] = {
 }
 
 
-def variance_name(config: DiffusionConfig, learn_sigma: bool) -> str:
-    """The row of VARIANCES that a model of these settings was made for."""
-    if learn_sigma:
-        return "learned_range"
-    return "fixed_small" if config.sigma_small else "fixed_large"
-
-
 def network_time(config: DiffusionConfig, T: int, t: Tensor) -> Tensor:
     """Timesteps [N] as the network is shown them: on a scale of 0 to 1000 with rescale_timesteps."""
     return t.float() * (1000.0 / T) if config.rescale_timesteps else t.float()

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ddpm import diffusion
+from ddpm import diffusion, variances
 from ddpm.config import Config, DiffusionConfig
 from ddpm.diffusion import Condition, Network, Prediction, interpret, network_time, q_sample
 from ddpm.schedules import Schedule
@@ -93,7 +93,7 @@ def vlb_terms(
 
     L_{t-1} = KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)), and at t = 0 the decoder's -log p(x_0 | x_1).
     """
-    variance = variance or diffusion.VARIANCES[diffusion.variance_name(settings, predicted.v is not None)]
+    variance = variance or diffusion.VARIANCES[variances.trained(settings, predicted.v is not None)]
     mean, log_variance = (
         diffusion.q_posterior_mean(schedule, predicted.x_start, x_t, t),
         variance(schedule, t, predicted),

@@ -4,18 +4,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ddpm import files, spacing
-from ddpm.config import Config, FromCheckpoint, SampleConfig
+from ddpm.config import Config, DiffusionConfig, FromCheckpoint, SampleConfig
 from ddpm.errors import UserError
 from ddpm.solvers import SOLVERS
 
 FORMAT = 1  # of the file
 
 
-def trained(config: Config) -> str:
-    """The row of diffusion.VARIANCES that a model was made for."""
-    if config.model.learn_sigma:
+def trained(config: DiffusionConfig, learn_sigma: bool) -> str:
+    """The row of diffusion.VARIANCES that a model of these settings was made for."""
+    if learn_sigma:
         return "learned_range"
-    return "fixed_small" if config.diffusion.sigma_small else "fixed_large"
+    return "fixed_small" if config.sigma_small else "fixed_large"
 
 
 def chosen(config: Config, wanted: FromCheckpoint) -> str:
@@ -26,7 +26,11 @@ def chosen(config: Config, wanted: FromCheckpoint) -> str:
     sigma_small = wanted.sigma_small if isinstance(wanted, SampleConfig) else None
     named = {None: "auto", True: "fixed_small", False: "fixed_large"}[sigma_small]
     if wanted.variance == "auto":
-        return trained(config) if named == "auto" or config.model.learn_sigma else named
+        return (
+            trained(config.diffusion, config.model.learn_sigma)
+            if named == "auto" or config.model.learn_sigma
+            else named
+        )
     if named not in ("auto", wanted.variance):
         raise UserError(f"variance is {wanted.variance} and sigma_small is {sigma_small}, which contradict each other: leave one of them out.")  # fmt: skip
     if config.model.learn_sigma:

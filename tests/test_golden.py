@@ -19,7 +19,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ddpm import adopt, diffusion, evaluate, foreign, images, losses, metrics, samplers, schedules, unet
+from ddpm import adopt, diffusion, evaluate, foreign, images, losses, metrics, samplers, schedules, unet, variances
 from ddpm import checkpoint as checkpoints
 from ddpm import config as configs
 from ddpm import probe as probing
@@ -184,7 +184,7 @@ def _compare_process(
     x_start, noise, t, x_t = (torch.from_numpy(values[name]) for name in ("x_start", "noise", "t", "x_t"))
     unclipped = diffusion.denoiser(network, full, settings, clip=False)(x_t, t)
     clipped = diffusion.denoiser(network, full, settings, clip=True)(x_t, t)
-    log_variance = diffusion.VARIANCES[diffusion.variance_name(settings, flags["learn_sigma"])](full, t, clipped)
+    log_variance = diffusion.VARIANCES[variances.trained(settings, flags["learn_sigma"])](full, t, clipped)
     found = losses.training_losses(network, full, full, config, Batch(x_start, t, noise))
     ours = {
         "x_start": x_start,
