@@ -97,6 +97,11 @@ def enlarge_setting() -> Any:
     return setting(False, "Enlarge images that are smaller than the image size instead of refusing them.", label="Enlarge small images")  # fmt: skip
 
 
+def kernels_setting() -> Any:
+    """Who multiplies and adds on a CPU."""
+    return setting("auto", "What computes on a CPU: native are this program's own kernels in C++, compiled on first use; torch is torch alone, slower and everywhere at hand. auto: native where there is a compiler.", label="Kernels", choices=("auto", "native", "torch"), group="Precision")  # fmt: skip
+
+
 @dataclass(frozen=True)
 class DataConfig:
     """What is learnt from."""
@@ -120,6 +125,7 @@ class TrainConfig:
     lr_anneal_steps: int = setting(0, "Let the learning rate fall to 0 at this step; 0 keeps it constant.", label="Anneal over", low=0, high=10**9, unit="steps", group="Optimiser")  # fmt: skip
     weight_decay: float = setting(0.0, "AdamW's weight decay.", label="Weight decay", low=0.0, high=1.0, group="Optimiser")  # fmt: skip
     precision: str = setting("auto", "Numbers the network computes with while training: fp32 is exact; bf16 and fp16 are faster where the processor has them. auto: fp32, or with use_fp16 what suits the device.", label="Precision", choices=("auto", "fp32", "bf16", "fp16"), group="Precision")  # fmt: skip
+    kernels: str = kernels_setting()
     use_fp16: bool = setting(False, "Mixed precision: fp16 with a loss scale on a GPU, bf16 on a CPU.", label="Mixed precision", group="Precision")  # fmt: skip
     fp16_scale_growth: float = setting(1e-3, "With fp16: how much the logarithm (base 2) of the loss scale grows with each step that does not overflow.", label="Loss scale growth", low=0.0, high=10.0, group="Precision")  # fmt: skip
     grad_clip: float = setting(0.0, "Scale gradients down to this norm when they exceed it; 0 never does.", label="Gradient clipping", low=0.0, high=10**6, group="Optimiser")  # fmt: skip
@@ -217,6 +223,7 @@ class FromCheckpoint:
     variance: str = setting("auto", "Variance of an ancestral step. fixed_small is the posterior's, fixed_large is beta; analytic is the best there is for a model without a learned one: estimated once for each checkpoint on its data, and kept beside it (Bao et al. 2022). auto: as in training.", label="Variance", choices=("auto", "fixed_small", "fixed_large", "analytic"))  # fmt: skip
     seed: int = setting(0, "Everything random follows from it: picture k from seed + k, whatever the batch.", label="Seed", low=0, high=2**32 - 1, basic=True)  # fmt: skip
     threads: int = setting(0, "CPU threads to work with; 0 is one per physical core.", label="Threads", low=0, high=1024)  # fmt: skip
+    kernels: str = kernels_setting()
 
 
 @dataclass(frozen=True)

@@ -84,7 +84,7 @@ def measurement(config: Config) -> Job:
 
     The answer is in its status' metrics: seconds_per_step, seconds_per_preview, peak_bytes.
     """
-    matters = ("batch_size", "microbatch", "precision", "use_fp16", "ema_rate", "grad_clip", "threads", "preview_samples", "preview_steps")  # fmt: skip
+    matters = ("batch_size", "microbatch", "precision", "use_fp16", "ema_rate", "grad_clip", "threads", "kernels", "preview_samples", "preview_steps")  # fmt: skip
     train = TrainConfig(**{name: getattr(config.train, name) for name in matters})
     cost = json.dumps(configs.to_json(dataclasses.replace(Config(), model=config.model, train=train)))
     return Job(_workplace("measure") / hashlib.sha256(cost.encode()).hexdigest()[:16])
