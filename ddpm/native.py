@@ -32,16 +32,19 @@ PATIENCE = 120.0  # seconds for the compiler, which takes two or three
 # Each function's arguments, then what it returns: i int, l long, f float, d double, p pointer.
 SIGNATURES = {
     "winograd_block": ("", "i"),
-    "winograd_weights": ("ippiii", ""),
     "norm_fits": ("ii", "i"),
     "update_square": ("ipp", "d"),
     "update_adamw": ("ippppp" + "ipp" + "dddddddd", ""),
-    **{f"winograd_{dtype}": ("iiiiiipppp", "") for dtype in ("float32", "bfloat16")},
-    **{f"winograd_gradient_{dtype}": ("iiiiiippppp", "") for dtype in ("float32", "bfloat16")},
-    **{f"norm_{dtype}": ("iiiipppppfppi", "") for dtype in ("float32", "bfloat16")},
-    **{f"norm_gradient_{dtype}": ("iiii" + 10 * "p" + "i", "") for dtype in ("float32", "bfloat16")},
-    **{f"softmax_{dtype}": ("pli", "") for dtype in ("float32", "bfloat16")},
-    **{f"softmax_gradient_{dtype}": ("pplif", "") for dtype in ("float32", "bfloat16")},
+}
+OF_EACH_TYPE = {  # these end in _float32 or _bfloat16, and return nothing
+    "winograd": "iiiiii" + "ppipppp",
+    "winograd_gradient": "iiiiii" + "ppppp",
+    "pointwise": "iiii" + "pppppp",
+    "pointwise_gradient": "iii" + "ppppp",
+    "norm": "iiii" + "ppppp" + "f" + "pp" + "i",
+    "norm_gradient": "iiii" + "pppppppppp" + "i",
+    "attention": "iiii" + "ppp",
+    "attention_gradient": "iiii" + "ppppp",
 }
 TYPES = {"i": ctypes.c_int, "l": ctypes.c_long, "f": ctypes.c_float, "d": ctypes.c_double, "p": ctypes.c_void_p}
 
@@ -178,7 +181,8 @@ def _gist(told: str) -> str:
 
 
 def _typed(library: ctypes.CDLL) -> ctypes.CDLL:
-    for name, (arguments, result) in SIGNATURES.items():
+    each = {f"{name}_{dtype}": (arguments, "") for name, arguments in OF_EACH_TYPE.items() for dtype in ("float32", "bfloat16")}  # fmt: skip
+    for name, (arguments, result) in {**SIGNATURES, **each}.items():
         function = getattr(library, name)
         function.argtypes = [TYPES[letter] for letter in arguments]
         function.restype = TYPES[result] if result else None

@@ -5,6 +5,7 @@ sums are float32.
 """
 
 import ctypes
+import threading
 from typing import Any
 
 import torch
@@ -26,6 +27,7 @@ class NativeOps(Ops):
         self.library, self.dtype = library, dtype
         self.products = products or dtype
         self.block: int = library.winograd_block()
+        self._held = threading.local()  # each thread's room
 
     def enter(self, x: Tensor) -> Tensor:
         return x.to(self.dtype, memory_format=torch.channels_last)
@@ -47,22 +49,28 @@ class NativeOps(Ops):
         out = super().norm_silu(wide, norm, embedding) if silu else super().norm(wide, norm)
         return self.enter(out)
 
-    def conv(self, x: Tensor, conv: nn.Conv2d) -> Tensor:
+    def conv(self, x: Tensor, conv: nn.Conv2d, add: Tensor | None = None) -> Tensor:
         blocks = conv.in_channels % self.block == 0 and conv.out_channels % self.block == 0
         if blocks and conv.stride == (1, 1):
-            return _Winograd.apply(self, x, conv.weight, conv.bias)
+            return _Winograd.apply(self, x, conv.weight, conv.bias, add)
         wide = x.to(self.products)
-        return F.conv2d(wide, conv.weight.to(wide.dtype), _as(conv.bias, wide), conv.stride, conv.padding).to(x.dtype)
+        out = F.conv2d(wide, conv.weight.to(wide.dtype), _as(conv.bias, wide), conv.stride, conv.padding).to(x.dtype)
+        return out if add is None else out + add
 
-    def pointwise(self, x: Tensor, conv: nn.Conv1d | nn.Conv2d) -> Tensor:
-        pixels = x.permute(0, 2, 3, 1).to(self.products)
-        out = F.linear(pixels, conv.weight.flatten(1).to(pixels.dtype), _as(conv.bias, pixels))
-        return out.permute(0, 3, 1, 2).to(x.dtype)
+    def pointwise(self, x: Tensor, conv: nn.Conv1d | nn.Conv2d, add: Tensor | None = None) -> Tensor:
+        return _Pointwise.apply(self, x, conv.weight, conv.bias, add)
 
     def attention(self, qkv: Tensor, heads: int) -> Tensor:
-        if (qkv.shape[2] * qkv.shape[3]) % 16:  # a softmax goes over whole vectors
+        if qkv.shape[1] // 3 // heads % (self.block // 2):
             return super().attention(qkv, heads).contiguous(memory_format=torch.channels_last)
-        return _Attention.apply(self, qkv.to(self.products), heads).to(qkv.dtype)
+        return _Attention.apply(self, qkv, heads)
+
+    def room(self, floats: int) -> Tensor:
+        """Memory for a kernel to work in until the next one: the same each time, which is still in the cache."""
+        held: Tensor | None = getattr(self._held, "room", None)
+        if held is None or held.numel() < floats:
+            held = self._held.room = torch.empty(floats)
+        return held
 
     def call(self, name: str, *arguments: Any, dtype: torch.dtype | None = None) -> None:
         """Call a kernel; tensors as their addresses, and the name's end from `dtype`."""
@@ -106,11 +114,11 @@ class _Winograd(torch.autograd.Function):
     """A 3x3 convolution with stride 1 and padding 1, and its gradients, each by Winograd's way."""
 
     @staticmethod
-    def forward(ctx: Any, ops: NativeOps, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    def forward(ctx: Any, ops: NativeOps, x: Tensor, weight: Tensor, bias: Tensor, add: Tensor | None) -> Tensor:
         x = _laid_out(x)
         ctx.save_for_backward(x, weight)
         ctx.ops = ops
-        return _convolved(ops, x, weight, bias, turned=False)
+        return _convolved(ops, x, weight, bias, None if add is None else _laid_out(add), turned=False)
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
@@ -121,11 +129,11 @@ class _Winograd(torch.autograd.Function):
         if ctx.needs_input_grad[2]:
             tile = _tile(x)
             d_weight, d_bias = torch.empty_like(weight, memory_format=torch.contiguous_format), torch.empty(out)
-            sums = torch.empty(torch.get_num_threads(), (tile + 2) ** 2 * channels * out + out)
-            ctx.ops.call("winograd_gradient", tile, n, h, w, channels, out, x, dy, d_weight, d_bias, sums, dtype=x.dtype)  # fmt: skip
+            room = ctx.ops.room(torch.get_num_threads() * ((tile + 2) ** 2 * channels * out + out))
+            ctx.ops.call("winograd_gradient", tile, n, h, w, channels, out, x, dy, d_weight, d_bias, room, dtype=x.dtype)  # fmt: skip
         if ctx.needs_input_grad[1]:
-            dx = _convolved(ctx.ops, dy, weight, None, turned=True)
-        return None, dx, d_weight, d_bias
+            dx = _convolved(ctx.ops, dy, weight, None, None, turned=True)
+        return None, dx, d_weight, d_bias, dy if ctx.needs_input_grad[4] else None
 
 
 def _tile(x: Tensor) -> int:
@@ -133,52 +141,74 @@ def _tile(x: Tensor) -> int:
     return 4 if x.shape[2] * x.shape[3] >= LARGE else 2
 
 
-def _convolved(ops: NativeOps, x: Tensor, weight: Tensor, bias: Tensor | None, turned: bool) -> Tensor:
+def _convolved(ops: NativeOps, x: Tensor, weight: Tensor, bias: Tensor | None, add: Tensor | None, turned: bool) -> Tensor:  # fmt: skip
     """The convolution, or, `turned`, its adjoint: from the gradient of what came out to that of what went in."""
     out, channels = weight.shape[:2] if not turned else (weight.shape[1], weight.shape[0])
     n, _, h, w = x.shape
     tile = _tile(x)
-    transformed = torch.empty((tile + 2) ** 2 * channels * out)
-    ops.call("winograd_weights", tile, weight.contiguous(), transformed, channels, out, turned)
-    y = torch.empty((n, out, h, w), dtype=x.dtype, memory_format=torch.channels_last)
-    ops.call("winograd", tile, n, h, w, channels, out, x, transformed, bias, y, dtype=x.dtype)
+    y, room = _empty(x, out), ops.room((tile + 2) ** 2 * channels * out)
+    ops.call("winograd", tile, n, h, w, channels, out, x, weight.contiguous(), turned, bias, add, y, room, dtype=x.dtype)
+    return y
+
+
+def _empty(like: Tensor, channels: int) -> Tensor:
+    n, _, h, w = like.shape
+    return torch.empty((n, channels, h, w), dtype=like.dtype, memory_format=torch.channels_last)
+
+
+class _Pointwise(torch.autograd.Function):
+    """A convolution of single pixels; the weights are [outputs, inputs, ...]."""
+
+    @staticmethod
+    def forward(ctx: Any, ops: NativeOps, x: Tensor, weight: Tensor, bias: Tensor, add: Tensor | None) -> Tensor:
+        x = _laid_out(x)
+        ctx.save_for_backward(x, weight)
+        ctx.ops = ops
+        return _multiplied(ops, x, weight, bias, None if add is None else _laid_out(add), back=False)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        out, channels, *_ = weight.shape
+        dy, dx, d_weight, d_bias = _laid_out(dy), None, None, None
+        if ctx.needs_input_grad[2]:
+            d_weight, d_bias = torch.empty_like(weight, memory_format=torch.contiguous_format), torch.empty(out)
+            room = ctx.ops.room(torch.get_num_threads() * (out * channels + out))
+            pixels = x.numel() // channels
+            ctx.ops.call("pointwise_gradient", pixels, channels, out, x, dy, d_weight, d_bias, room, dtype=x.dtype)
+        if ctx.needs_input_grad[1]:
+            dx = _multiplied(ctx.ops, dy, weight, None, None, back=True)
+        return None, dx, d_weight, d_bias, dy if ctx.needs_input_grad[4] else None
+
+
+def _multiplied(ops: NativeOps, x: Tensor, weight: Tensor, bias: Tensor | None, add: Tensor | None, back: bool) -> Tensor:  # fmt: skip
+    """Every pixel times the weights, or, `back`, times their transpose."""
+    out, channels, *_ = weight.shape
+    y = _empty(x, channels if back else out)
+    panels = ops.room(out * channels)
+    pixels = x.numel() // x.shape[1]
+    ops.call("pointwise", pixels, channels, out, back, x, weight.contiguous(), bias, add, y, panels, dtype=x.dtype)
     return y
 
 
 class _Attention(torch.autograd.Function):
-    """Two matrix products with a softmax between them that works in place (Vaswani et al. 2017, Equation 1)."""
+    """[N, 3C, H, W] -> [N, C, H, W]; keeps one number per pixel and head for the way back."""
 
     @staticmethod
     def forward(ctx: Any, ops: NativeOps, qkv: Tensor, heads: int) -> Tensor:
+        qkv = _laid_out(qkv)
         n, triple, h, w = qkv.shape
-        tokens, each = h * w, triple // 3 // heads
-        split = _laid_out(qkv).permute(0, 2, 3, 1).view(n, tokens, heads, 3, each)
-        q, k, v = split.permute(3, 0, 2, 1, 4).reshape(3, n * heads, tokens, each)
-        scale = each**-0.5
-        scores = torch.baddbmm(q.new_empty(1, 1, 1), q, k.transpose(1, 2), beta=0, alpha=scale)
-        ops.call("softmax", scores, n * heads * tokens, tokens, dtype=q.dtype)
-        ctx.save_for_backward(q, k, v, scores)
-        ctx.ops, ctx.shape, ctx.scale = ops, (n, heads, h, w, each), scale
-        return _joined(torch.bmm(scores, v), n, heads, h, w)
+        out, of_rows = _empty(qkv, triple // 3), torch.empty(n, heads, h * w)
+        ops.call("attention", n, h * w, heads, triple // 3 // heads, qkv, out, of_rows, dtype=qkv.dtype)
+        ctx.save_for_backward(qkv, out, of_rows)
+        ctx.ops, ctx.heads = ops, heads
+        return out
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, weights = ctx.saved_tensors
-        n, heads, h, w, each = ctx.shape
-        tokens = h * w
-        dy = dy.permute(0, 2, 3, 1).reshape(n, tokens, heads, each).transpose(1, 2).reshape(n * heads, tokens, each)
-        d = torch.empty(3, n * heads, tokens, each, dtype=q.dtype)
-        torch.bmm(weights.transpose(1, 2), dy, out=d[2])
-        d_scores = torch.bmm(dy, v.transpose(1, 2))
-        ctx.ops.call("softmax_gradient", weights, d_scores, n * heads * tokens, tokens, ctx.scale, dtype=q.dtype)
-        torch.bmm(d_scores, k, out=d[0])
-        torch.bmm(d_scores.transpose(1, 2), q, out=d[1])
-        d = d.view(3, n, heads, tokens, each).permute(1, 3, 2, 0, 4).reshape(n, h, w, 3 * heads * each)
-        return None, d.permute(0, 3, 1, 2), None
-
-
-def _joined(heads_out: Tensor, n: int, heads: int, h: int, w: int) -> Tensor:
-    """[N heads, pixels, C / heads] -> [N, C, H, W], channels last."""
-    each = heads_out.shape[-1]
-    pixels = heads_out.view(n, heads, h * w, each).transpose(1, 2).reshape(n, h, w, heads * each)
-    return pixels.permute(0, 3, 1, 2)
+        qkv, out, of_rows = ctx.saved_tensors
+        n, triple, h, w = qkv.shape
+        d = torch.empty_like(qkv)
+        each = triple // 3 // ctx.heads
+        ctx.ops.call("attention_gradient", n, h * w, ctx.heads, each, qkv, out, _laid_out(dy), of_rows, d, dtype=qkv.dtype)  # fmt: skip
+        return None, d, None

@@ -33,14 +33,15 @@ class Ops:
             x = x * (1 + scale) + shift
         return F.silu(x)
 
-    def conv(self, x: Tensor, conv: nn.Conv2d) -> Tensor:
-        """A 3x3 convolution, of whatever stride."""
-        return F.conv2d(x, conv.weight, conv.bias, conv.stride, conv.padding)
+    def conv(self, x: Tensor, conv: nn.Conv2d, add: Tensor | None = None) -> Tensor:
+        """A 3x3 convolution, of whatever stride, and `add`."""
+        out = F.conv2d(x, conv.weight, conv.bias, conv.stride, conv.padding)
+        return out if add is None else out + add
 
-    def pointwise(self, x: Tensor, conv: nn.Conv1d | nn.Conv2d) -> Tensor:
-        """A convolution of single pixels."""
-        weight = conv.weight.flatten(1)[:, :, None, None]
-        return F.conv2d(x, weight, conv.bias)
+    def pointwise(self, x: Tensor, conv: nn.Conv1d | nn.Conv2d, add: Tensor | None = None) -> Tensor:
+        """A convolution of single pixels, and `add`."""
+        out = F.conv2d(x, conv.weight.flatten(1)[:, :, None, None], conv.bias)
+        return out if add is None else out + add
 
     def attention(self, qkv: Tensor, heads: int) -> Tensor:
         """[N, 3C, H, W] -> [N, C, H, W].  Heads are outermost, then q, k, v, then the channels of a head."""

@@ -56,8 +56,9 @@ class ResBlock(Computed):
             h = self.ops.norm_silu(h, norm, e)
         else:
             h = self.ops.norm_silu(h + e[:, :, None, None].to(h.dtype), norm)
-        h = self.ops.conv(dropout(h), conv)
-        return h + (x if isinstance(self.skip_connection, nn.Identity) else self.ops.pointwise(x, self.skip_connection))
+        if not isinstance(self.skip_connection, nn.Identity):
+            x = self.ops.pointwise(x, self.skip_connection)
+        return self.ops.conv(dropout(h), conv, add=x)
 
 
 class AttentionBlock(Computed):
@@ -72,7 +73,7 @@ class AttentionBlock(Computed):
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         qkv = self.ops.pointwise(self.ops.norm(x, self.norm), self.qkv)
-        return x + self.ops.pointwise(self.ops.attention(qkv, self.heads), self.proj_out)
+        return self.ops.pointwise(self.ops.attention(qkv, self.heads), self.proj_out, add=x)
 
 
 class Downsample(Computed):

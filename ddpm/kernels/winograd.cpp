@@ -4,13 +4,13 @@
 #include <algorithm>
 #include <omp.h>
 
-#include "vectors.h"
+#include "product.h"
 
 namespace {
 
-constexpr int ROWS = 8;  // of a block of a matrix product that is summed in registers
-constexpr int BLOCK = COLUMNS * WIDTH;  // floats in its columns
-constexpr size_t CACHE = 900 << 10;  // bytes of transformed tiles that a thread works on at once: most of its second cache
+// Bytes of transformed tiles that a thread works on at once: a part of its second cache, where its weights stay there
+// too; and where they do not, as much as it takes to read them seldom.
+constexpr size_t CACHE = 500 << 10, LARGE_CACHE = 2600 << 10, LARGE_WEIGHTS = 1 << 20;
 
 // The one-dimensional transforms; from and to are apart by their strides.  m = 2: at 0, 1, -1 and infinity.
 template <int m> struct Transform;
@@ -96,25 +96,38 @@ template <> struct Transform<4> {
     }
 };
 
-// [rows, BLOCK] = or += A [rows, depth] B [depth, BLOCK]; the strides of A are free, and B lies densely.
-template <int rows, bool add>
-inline void product_block(const float *A, size_t row, size_t step, const float *B, float *C, size_t out, int depth) {
-    vec acc[rows][COLUMNS];
-    for (int r = 0; r < rows; r++)
-        for (int v = 0; v < COLUMNS; v++) acc[r][v] = add ? load(C + r * out + v * WIDTH) : vec{};
-    for (int k = 0; k < depth; k++, A += step, B += BLOCK) {
-        vec b[COLUMNS];
-        for (int v = 0; v < COLUMNS; v++) b[v] = load(B + v * WIDTH);
-        for (int r = 0; r < rows; r++)
-            for (int v = 0; v < COLUMNS; v++) acc[r][v] += A[r * row] * b[v];
-    }
-    for (int r = 0; r < rows; r++)
-        for (int v = 0; v < COLUMNS; v++) store(C + r * out + v * WIDTH, acc[r][v]);
-}
-
 // What a convolution is of; channels are multiples of BLOCK.
 struct Shape {
     int pictures, height, width, in, out;
+};
+
+// The share of one thread: some tiles, and some blocks of outputs.  Where tiles are few beside the weights, threads
+// share out the outputs, so that each keeps its own part of the weights in its cache; else they share out the tiles.
+struct Share {
+    int tile_groups, tile_group, first, last;  // tiles
+    int block, blocks;  // the first, and how many
+
+    Share(const Shape &s, int tiles) {
+        int threads = omp_get_num_threads(), thread = omp_get_thread_num(), all = s.out / BLOCK, out_groups = 1;
+        if (tiles < 2 * s.out)
+            for (int g = 1; g <= std::min(threads, all); g++)
+                if (threads % g == 0) out_groups = g;
+        tile_groups = threads / out_groups, tile_group = thread / out_groups;
+        first = (long)tiles * tile_group / tile_groups, last = (long)tiles * (tile_group + 1) / tile_groups;
+        int out_group = thread % out_groups;
+        block = all * out_group / out_groups, blocks = all * (out_group + 1) / out_groups - block;
+    }
+
+    int channel() const { return block * BLOCK; }
+    int channels() const { return blocks * BLOCK; }
+
+    // Tiles that are worked on at once, a multiple of ROWS.
+    int at_once(int in, int points) const {
+        size_t each = sizeof(float) * points, cache = each * in * channels() > LARGE_WEIGHTS ? LARGE_CACHE : CACHE;
+        int fit = std::max((int)(cache / (each * (in + channels()))) / ROWS, 1) * ROWS;
+        int rounds = std::max((last - first + fit - 1) / fit, 1);  // as even as they can be
+        return ((last - first + rounds - 1) / rounds + ROWS - 1) / ROWS * ROWS;
+    }
 };
 
 template <int m> struct Tiles {
@@ -127,21 +140,15 @@ template <int m> struct Tiles {
         count = s.pictures * down * across;
     }
 
-    // Tiles that a thread works on at once, a multiple of ROWS.
-    int at_once(int threads) const {
-        int fit = CACHE / (sizeof(float) * POINTS * (s.in + s.out));
-        int each = (count + threads - 1) / threads;
-        fit = std::max(fit / ROWS, 1) * ROWS;
-        int blocks = (each + fit - 1) / fit;  // as even as they can be
-        return ((each + blocks - 1) / blocks + ROWS - 1) / ROWS * ROWS;
-    }
-
     void place(int tile, int &n, int &y, int &x) const {
         n = tile / (down * across), y = tile / across % down * m, x = tile % across * m;
     }
 
-    // V[point][channel] at `apart` floats from point to point: a tile of [N, H, W, C], zero beyond its edges.
-    template <class T> void in(const T *from, int channels, int tile, float *V, size_t apart) const {
+    // Where pixel (y, x) of picture n begins.
+    size_t pixel(int n, int y, int x, int channels) const { return ((size_t)(n * s.height + y) * s.width + x) * channels; }
+
+    // V[point][channel] at `apart` floats from point to point: a tile of [N, H, W, in], zero beyond its edges.
+    template <class T> void in(const T *from, int tile, float *V, size_t apart) const {
         alignas(64) static const T zeros[WIDTH] = {};
         int n, y0, x0;
         place(tile, n, y0, x0);
@@ -150,9 +157,9 @@ template <int m> struct Tiles {
             for (int j = 0; j < EDGE; j++) {
                 int y = y0 + i - 1, x = x0 + j - 1;
                 bool inside = y >= 0 && y < s.height && x >= 0 && x < s.width;
-                at[i][j] = inside ? from + ((size_t)(n * s.height + y) * s.width + x) * channels : nullptr;
+                at[i][j] = inside ? from + pixel(n, y, x, s.in) : nullptr;
             }
-        for (int c = 0; c < channels; c += WIDTH) {
+        for (int c = 0; c < s.in; c += WIDTH) {
             vec d[EDGE * EDGE], half[EDGE * EDGE];
             for (int j = 0; j < EDGE; j++) {
                 for (int i = 0; i < EDGE; i++) d[i] = load(at[i][j] ? at[i][j] + c : zeros);
@@ -165,13 +172,13 @@ template <int m> struct Tiles {
         }
     }
 
-    // A tile of the result, from M[point][channel].
-    template <class T> void out(const float *M, size_t apart, const float *bias, T *to, int tile) const {
+    // Some channels of a tile of the result, from M[point][channel]; bias and add may be null.
+    template <class T> void out(const float *M, size_t apart, int first, int channels, const float *bias, const T *add, T *to, int tile) const {
         int n, y0, x0;
         place(tile, n, y0, x0);
         int tall = std::min(m, s.height - y0), wide = std::min(m, s.width - x0);
-        for (int c = 0; c < s.out; c += WIDTH) {
-            vec d[EDGE], half[m * EDGE], b = bias ? load(bias + c) : vec{};
+        for (int c = 0; c < channels; c += WIDTH) {
+            vec d[EDGE], half[m * EDGE], b = bias ? load(bias + first + c) : vec{};
             for (int j = 0; j < EDGE; j++) {
                 for (int i = 0; i < EDGE; i++) d[i] = load(M + (i * EDGE + j) * apart + c);
                 Transform<m>::output(d, 1, half + j, EDGE);
@@ -179,22 +186,22 @@ template <int m> struct Tiles {
             for (int i = 0; i < tall; i++) {
                 vec y[m];
                 Transform<m>::output(half + i * EDGE, 1, y, 1);
-                T *row = to + ((size_t)(n * s.height + y0 + i) * s.width + x0) * s.out + c;
-                for (int j = 0; j < wide; j++) store(row + (size_t)j * s.out, y[j] + b);
+                size_t row = pixel(n, y0 + i, x0, s.out) + first + c;
+                for (int j = 0; j < wide; j++, row += s.out) store(to + row, add ? y[j] + b + load(add + row) : y[j] + b);
             }
         }
     }
 
-    // The adjoint of `out`, into blocks of BLOCK channels: D[point][block][tile][BLOCK]; adds the pixels to `total`.
-    template <class T> void out_adjoint(const T *from, int tile, float *D, size_t apart, size_t block, float *total) const {
+    // The adjoint of `out`: D[point][block][tile][BLOCK], `block` floats from block to block; adds the pixels to total.
+    template <class T> void out_adjoint(const T *from, int first, int channels, int tile, float *D, size_t apart, size_t block, float *total) const {
         int n, y0, x0;
         place(tile, n, y0, x0);
         int tall = std::min(m, s.height - y0), wide = std::min(m, s.width - x0);
-        for (int c = 0; c < s.out; c += WIDTH) {
+        for (int c = 0; c < channels; c += WIDTH) {
             vec y[m * m] = {}, half[EDGE * m], d[EDGE], t = load(total + c);
             for (int i = 0; i < tall; i++)
                 for (int j = 0; j < wide; j++) {
-                    y[i * m + j] = load(from + ((size_t)(n * s.height + y0 + i) * s.width + x0 + j) * s.out + c);
+                    y[i * m + j] = load(from + pixel(n, y0 + i, x0 + j, s.out) + first + c);
                     t += y[i * m + j];
                 }
             store(total + c, t);
@@ -208,115 +215,123 @@ template <int m> struct Tiles {
     }
 };
 
-// U[point][block of outputs][input][BLOCK] from w [outputs, inputs, 3, 3]; `turned`: of the convolution's adjoint in
-// its input, where inputs and outputs change places and the 3x3 weights are turned about their middle.
-template <int m> void transform_weights(const float *w, float *U, int in, int out, bool turned) {
+// U[point][BLOCK] of input i in a block of outputs, `apart` floats from point to point, from w [outputs, inputs, 3, 3].
+// turned: of the convolution's adjoint in its input, where w is [in, out, 3, 3] and turned about its middle.
+template <int m> void weights_in(const Shape &s, const float *w, bool turned, int block, int i, float *U, size_t apart) {
     constexpr int EDGE = m + 2;
-    size_t point = (size_t)in * out;
-    size_t o_step = turned ? 9 : (size_t)in * 9, i_step = turned ? (size_t)out * 9 : 9;
-#pragma omp parallel for schedule(static) collapse(2)
-    for (int block = 0; block < out / BLOCK; block++)
-        for (int i = 0; i < in; i++)
-            for (int v = 0; v < COLUMNS; v++) {
-                const float *from = w + (block * BLOCK + v * WIDTH) * o_step + i * i_step;
-                vec g[9], half[EDGE * 3], u[EDGE];
-                for (int k = 0; k < 9; k++)
-                    for (int l = 0; l < WIDTH; l++) g[turned ? 8 - k : k][l] = from[l * o_step + k];
-                for (int j = 0; j < 3; j++) Transform<m>::filter(g + j, 3, half + j, 3);
-                float *to = U + ((size_t)block * in + i) * BLOCK + v * WIDTH;
-                for (int a = 0; a < EDGE; a++) {
-                    Transform<m>::filter(half + a * 3, 1, u, 1);
-                    for (int b = 0; b < EDGE; b++) store(to + (a * EDGE + b) * point, u[b]);
-                }
-            }
+    size_t o_step = turned ? 9 : (size_t)s.in * 9, i_step = turned ? (size_t)s.out * 9 : 9;
+    for (int v = 0; v < COLUMNS; v++) {
+        const float *from = w + (block * BLOCK + v * WIDTH) * o_step + i * i_step;
+        vec g[9], half[EDGE * 3], u[EDGE];
+        for (int k = 0; k < 9; k++)
+            for (int l = 0; l < WIDTH; l++) g[turned ? 8 - k : k][l] = from[l * o_step + k];
+        for (int j = 0; j < 3; j++) Transform<m>::filter(g + j, 3, half + j, 3);
+        for (int a = 0; a < EDGE; a++) {
+            Transform<m>::filter(half + a * 3, 1, u, 1);
+            for (int b = 0; b < EDGE; b++) store(U + (a * EDGE + b) * apart + v * WIDTH, u[b]);
+        }
+    }
 }
 
-template <int m, class T> void convolve(const Shape &s, const T *x, const float *U, const float *bias, T *y) {
+// dw [out, in, 3, 3] of input i and a block of outputs, from the sums[point][BLOCK] of each of `parts`, one and the
+// next `part` floats apart, points `apart`.
+template <int m> void weights_back(const Shape &s, const float *sums, size_t apart, int parts, size_t part, int block, int i, float *dw) {
+    constexpr int EDGE = m + 2;
+    for (int v = 0; v < COLUMNS; v++) {
+        vec u[EDGE], half[3 * EDGE], g[9];
+        for (int b = 0; b < EDGE; b++) {
+            for (int a = 0; a < EDGE; a++) {
+                const float *from = sums + (a * EDGE + b) * apart + v * WIDTH;
+                u[a] = load(from);
+                for (int k = 1; k < parts; k++) u[a] += load(from + k * part);
+            }
+            Transform<m>::filter_adjoint(u, 1, half + b, EDGE);
+        }
+        for (int a = 0; a < 3; a++) Transform<m>::filter_adjoint(half + a * EDGE, 1, g + a * 3, 1);
+        float *to = dw + ((size_t)(block * BLOCK + v * WIDTH) * s.in + i) * 9;
+        for (int l = 0; l < WIDTH; l++, to += (size_t)s.in * 9)
+            for (int k = 0; k < 9; k++) to[k] = g[k][l];
+    }
+}
+
+// U: room for [block][point][in][BLOCK].
+template <int m, class T>
+void convolve(const Shape &s, const T *x, const float *w, bool turned, const float *bias, const T *add, T *y, float *U) {
     Tiles<m> tiles(s);
     constexpr int POINTS = Tiles<m>::POINTS;
+    size_t panel = (size_t)s.in * BLOCK;
 #pragma omp parallel
     {
-        int at_once = tiles.at_once(omp_get_num_threads());
+        Share own(s, tiles.count);
+        for (int block = own.block; block < own.block + own.blocks; block++)
+            for (int i = own.tile_group; i < s.in; i += own.tile_groups)
+                weights_in<m>(s, w, turned, block, i, U + block * POINTS * panel + (size_t)i * BLOCK, panel);
+#pragma omp barrier
+        int at_once = own.at_once(s.in, POINTS), channels = own.channels();
         // An odd number of lines from point to point: else all points of a tile would contend for the same few.
-        size_t v_apart = (size_t)at_once * s.in + WIDTH, m_apart = (size_t)at_once * s.out + WIDTH;
+        size_t v_apart = (size_t)at_once * s.in + WIDTH, m_apart = (size_t)at_once * channels + WIDTH;
         float *V = scratch(POINTS * (v_apart + m_apart)), *M = V + POINTS * v_apart;
-#pragma omp for schedule(static)
-        for (int first = 0; first < tiles.count; first += at_once) {
-            int count = std::min(at_once, tiles.count - first), padded = (count + ROWS - 1) / ROWS * ROWS;
-            for (int t = 0; t < count; t++) tiles.in(x, s.in, first + t, V + (size_t)t * s.in, v_apart);
+        for (int first = own.first; first < own.last; first += at_once) {
+            int count = std::min(at_once, own.last - first), padded = (count + ROWS - 1) / ROWS * ROWS;
+            for (int t = 0; t < count; t++) tiles.in(x, first + t, V + (size_t)t * s.in, v_apart);
             for (int p = 0; p < POINTS; p++) {
                 float *Vp = V + p * v_apart, *Mp = M + p * m_apart;
                 std::fill(Vp + (size_t)count * s.in, Vp + (size_t)padded * s.in, 0.f);
-                for (int block = 0; block < s.out / BLOCK; block++) {
-                    const float *Up = U + ((size_t)p * s.out + (size_t)block * BLOCK) * s.in;
-                    for (int t = 0; t < padded; t += ROWS)
-                        product_block<ROWS, false>(Vp + (size_t)t * s.in, s.in, 1, Up, Mp + (size_t)t * s.out + block * BLOCK, s.out, s.in);
-                }
+                for (int b = 0; b < own.blocks; b++)
+                    product_rows<COLUMNS, false>(padded, s.in, Vp, s.in, 1, U + ((own.block + b) * POINTS + p) * panel, BLOCK, Mp + b * BLOCK, channels);
             }
-            for (int t = 0; t < count; t++) tiles.out(M + (size_t)t * s.out, m_apart, bias, y, first + t);
+            for (int t = 0; t < count; t++)
+                tiles.out(M + (size_t)t * channels, m_apart, own.channel(), channels, bias, add, y, first + t);
         }
     }
 }
 
-template <int m, class T> void gradient(const Shape &s, const T *x, const T *dy, float *dw, float *dbias, float *sums) {
+// dw [out, in, 3, 3] and dbias [out] from x [N, H, W, in] and dy [N, H, W, out].  Each thread adds up the products of
+// its own share, in room[thread]: sums[point][block][in][BLOCK], then biases.
+template <int m, class T> void gradient(const Shape &s, const T *x, const T *dy, float *dw, float *dbias, float *room) {
     Tiles<m> tiles(s);
-    constexpr int POINTS = Tiles<m>::POINTS, EDGE = m + 2;
-    size_t point = (size_t)s.in * s.out, whole = POINTS * point + s.out;  // sums: [threads, whole]
-    int used = 1;
+    constexpr int POINTS = Tiles<m>::POINTS;
+    size_t panel = (size_t)s.in * BLOCK, whole = (size_t)POINTS * s.in * s.out + s.out;
 #pragma omp parallel
     {
-        int threads = omp_get_num_threads(), thread = omp_get_thread_num();
-#pragma omp single
-        used = threads;
-        int at_once = tiles.at_once(threads);
-        size_t v_apart = (size_t)at_once * s.in + WIDTH, d_apart = (size_t)at_once * s.out + WIDTH;
+        Share own(s, tiles.count);
+        int at_once = own.at_once(s.in, POINTS), channels = own.channels();
+        size_t v_apart = (size_t)at_once * s.in + WIDTH, d_apart = (size_t)at_once * channels + WIDTH;
+        size_t point = panel * own.blocks, d_block = (size_t)at_once * BLOCK;
         float *V = scratch(POINTS * (v_apart + d_apart)), *D = V + POINTS * v_apart;
-        float *own = sums + thread * whole, *total = own + POINTS * point;
-        std::fill(total, total + s.out, 0.f);
-        bool begun = false;
-#pragma omp for schedule(static)
-        for (int first = 0; first < tiles.count; first += at_once) {
-            int count = std::min(at_once, tiles.count - first);
+        float *sums = room + omp_get_thread_num() * whole, *total = sums + POINTS * point;
+        std::fill(total, total + channels, 0.f);
+        if (own.first == own.last) std::fill(sums, sums + POINTS * point, 0.f);
+        for (int first = own.first; first < own.last; first += at_once) {
+            int count = std::min(at_once, own.last - first);
             for (int t = 0; t < count; t++) {
-                tiles.in(x, s.in, first + t, V + (size_t)t * s.in, v_apart);
-                tiles.out_adjoint(dy, first + t, D + (size_t)t * BLOCK, d_apart, (size_t)at_once * BLOCK, total);
+                tiles.in(x, first + t, V + (size_t)t * s.in, v_apart);
+                tiles.out_adjoint(dy, own.channel(), channels, first + t, D + (size_t)t * BLOCK, d_apart, d_block, total);
             }
             for (int p = 0; p < POINTS; p++)
-                for (int block = 0; block < s.out / BLOCK; block++) {
-                    const float *Dp = D + p * d_apart + (size_t)block * at_once * BLOCK;
-                    float *to = own + p * point + (size_t)block * s.in * BLOCK;
-                    for (int c = 0; c < s.in; c += ROWS)
-                        if (begun)
-                            product_block<ROWS, true>(V + p * v_apart + c, 1, s.in, Dp, to + (size_t)c * BLOCK, BLOCK, count);
-                        else
-                            product_block<ROWS, false>(V + p * v_apart + c, 1, s.in, Dp, to + (size_t)c * BLOCK, BLOCK, count);
+                for (int b = 0; b < own.blocks; b++) {
+                    const float *Vp = V + p * v_apart, *Dp = D + p * d_apart + b * d_block;
+                    float *to = sums + p * point + b * panel;
+                    if (first == own.first)
+                        product_rows<COLUMNS, false>(s.in, count, Vp, 1, s.in, Dp, BLOCK, to, BLOCK);
+                    else
+                        product_rows<COLUMNS, true>(s.in, count, Vp, 1, s.in, Dp, BLOCK, to, BLOCK);
                 }
-            begun = true;
         }
-        if (!begun) std::fill(own, own + POINTS * point, 0.f);
+        if (own.tile_groups > 1) {
 #pragma omp barrier
-#pragma omp for schedule(static) collapse(2)
-        for (int block = 0; block < s.out / BLOCK; block++)
-            for (int c = 0; c < s.in; c++)
-                for (int v = 0; v < COLUMNS; v++) {
-                    size_t at = ((size_t)block * s.in + c) * BLOCK + v * WIDTH;
-                    vec u[EDGE], half[3 * EDGE], g[9];
-                    for (int b = 0; b < EDGE; b++) {
-                        for (int a = 0; a < EDGE; a++) {
-                            u[a] = load(sums + (a * EDGE + b) * point + at);
-                            for (int k = 1; k < used; k++) u[a] += load(sums + k * whole + (a * EDGE + b) * point + at);
-                        }
-                        Transform<m>::filter_adjoint(u, 1, half + b, EDGE);
-                    }
-                    for (int a = 0; a < 3; a++) Transform<m>::filter_adjoint(half + a * EDGE, 1, g + a * 3, 1);
-                    for (int l = 0; l < WIDTH; l++)
-                        for (int k = 0; k < 9; k++)
-                            dw[((size_t)(block * BLOCK + v * WIDTH + l) * s.in + c) * 9 + k] = g[k][l];
-                }
-    }
-    for (int o = 0; o < s.out; o++) {
-        dbias[o] = 0;
-        for (int k = 0; k < used; k++) dbias[o] += sums[k * whole + POINTS * point + o];
+        }
+        // Threads with the same outputs are as many apart as there are groups of outputs.
+        int groups = omp_get_num_threads() / own.tile_groups;
+        const float *parts = room + omp_get_thread_num() % groups * whole;
+        for (int b = 0; b < own.blocks; b++)
+            for (int i = own.tile_group; i < s.in; i += own.tile_groups)
+                weights_back<m>(s, parts + b * panel + (size_t)i * BLOCK, point, own.tile_groups, groups * whole, own.block + b, i, dw);
+        for (int c = own.tile_group; c < channels; c += own.tile_groups) {
+            float all = 0;
+            for (int k = 0; k < own.tile_groups; k++) all += parts[k * groups * whole + POINTS * point + c];
+            dbias[own.channel() + c] = all;
+        }
     }
 }
 
@@ -324,29 +339,20 @@ template <int m, class T> void gradient(const Shape &s, const T *x, const T *dy,
 
 extern "C" {
 
+// Channels are to be multiples of it.
 int winograd_block() { return BLOCK; }
 
-void winograd_weights(int m, const float *w, float *U, int in, int out, int turned) {
-    m == 2 ? transform_weights<2>(w, U, in, out, turned) : transform_weights<4>(w, U, in, out, turned);
-}
-
-void winograd_float32(int m, int n, int h, int w, int in, int out, const float *x, const float *U, const float *bias, float *y) {
-    Shape s{n, h, w, in, out};
-    m == 2 ? convolve<2>(s, x, U, bias, y) : convolve<4>(s, x, U, bias, y);
-}
-
-void winograd_bfloat16(int m, int n, int h, int w, int in, int out, const bf16 *x, const float *U, const float *bias, bf16 *y) {
-    Shape s{n, h, w, in, out};
-    m == 2 ? convolve<2>(s, x, U, bias, y) : convolve<4>(s, x, U, bias, y);
-}
-
-void winograd_gradient_float32(int m, int n, int h, int w, int in, int out, const float *x, const float *dy, float *dw, float *dbias, float *sums) {
-    Shape s{n, h, w, in, out};
-    m == 2 ? gradient<2>(s, x, dy, dw, dbias, sums) : gradient<4>(s, x, dy, dw, dbias, sums);
-}
-
-void winograd_gradient_bfloat16(int m, int n, int h, int w, int in, int out, const bf16 *x, const bf16 *dy, float *dw, float *dbias, float *sums) {
-    Shape s{n, h, w, in, out};
-    m == 2 ? gradient<2>(s, x, dy, dw, dbias, sums) : gradient<4>(s, x, dy, dw, dbias, sums);
-}
+#define WINOGRAD(T, name)                                                                                                    \
+    void winograd_##name(int m, int n, int h, int w, int in, int out, const T *x, const float *weights, int turned,          \
+                         const float *bias, const T *add, T *y, float *room) {                                               \
+        Shape s{n, h, w, in, out};                                                                                           \
+        m == 2 ? convolve<2>(s, x, weights, turned, bias, add, y, room) : convolve<4>(s, x, weights, turned, bias, add, y, room); \
+    }                                                                                                                        \
+    void winograd_gradient_##name(int m, int n, int h, int w, int in, int out, const T *x, const T *dy, float *dw,           \
+                                  float *dbias, float *room) {                                                               \
+        Shape s{n, h, w, in, out};                                                                                           \
+        m == 2 ? gradient<2>(s, x, dy, dw, dbias, room) : gradient<4>(s, x, dy, dw, dbias, room);                            \
+    }
+WINOGRAD(float, float32)
+WINOGRAD(bf16, bfloat16)
 }
