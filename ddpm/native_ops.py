@@ -50,9 +50,15 @@ class NativeOps(Ops):
         return self.enter(out)
 
     def conv(self, x: Tensor, conv: nn.Conv2d, add: Tensor | None = None) -> Tensor:
-        blocks = conv.in_channels % self.block == 0 and conv.out_channels % self.block == 0
-        if blocks and conv.stride == (1, 1):
-            return _Winograd.apply(self, x, conv.weight, conv.bias, add)
+        if conv.stride == (1, 1):
+            more_in, more_out = -conv.in_channels % self.block, -conv.out_channels % self.block
+            if not more_in and not more_out:
+                return _Winograd.apply(self, x, conv.weight, conv.bias, add)
+            # Channels of zeros, for pictures have few: still faster than another way.
+            weight = F.pad(conv.weight, (0, 0, 0, 0, 0, more_in, 0, more_out))
+            bias = None if conv.bias is None else F.pad(conv.bias, (0, more_out))
+            out = _Winograd.apply(self, F.pad(x, (0, 0, 0, 0, 0, more_in)), weight, bias, None)[:, : conv.out_channels]
+            return out if add is None else out + add
         wide = x.to(self.products)
         out = F.conv2d(wide, conv.weight.to(wide.dtype), _as(conv.bias, wide), conv.stride, conv.padding).to(x.dtype)
         return out if add is None else out + add
