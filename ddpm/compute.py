@@ -36,9 +36,7 @@ class Compute(NamedTuple):
         if isinstance(network, UNet):
             if self.library is not None:
                 dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
-                # Where bf16 has no instructions of its own, products are faster in float32; maps stay small in bf16.
-                products = dtype if precision.has_bf16() else torch.float32
-                network.use(NativeOps(self.library, dtype, products))
+                network.use(NativeOps(self.library, dtype))
                 return network
             if self.device.type == "cuda":
                 network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

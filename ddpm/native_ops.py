@@ -18,14 +18,13 @@ LARGE = 16 * 16  # pixels of a feature map from which on tiles of 4 x 4 are fast
 
 
 class NativeOps(Ops):
-    """Kernels of a library for feature maps of one dtype; what they do not fit is torch's, in dtype `products`.
+    """Kernels of a library for feature maps of one dtype; what they do not fit is torch's.
 
     Results agree with torch's to about 1e-6 of their length in float32, and to rounding in bf16.
     """
 
-    def __init__(self, library: ctypes.CDLL, dtype: torch.dtype = torch.float32, products: torch.dtype | None = None):
+    def __init__(self, library: ctypes.CDLL, dtype: torch.dtype = torch.float32):
         self.library, self.dtype = library, dtype
-        self.products = products or dtype
         self.block: int = library.winograd_block()
         self._held = threading.local()  # each thread's room
 
@@ -50,17 +49,14 @@ class NativeOps(Ops):
         return self.enter(out)
 
     def conv(self, x: Tensor, conv: nn.Conv2d, add: Tensor | None = None) -> Tensor:
-        if conv.stride == (1, 1):
-            more_in, more_out = -conv.in_channels % self.block, -conv.out_channels % self.block
-            if not more_in and not more_out:
-                return _Winograd.apply(self, x, conv.weight, conv.bias, add)
-            # Channels of zeros, for pictures have few: still faster than another way.
-            weight = F.pad(conv.weight, (0, 0, 0, 0, 0, more_in, 0, more_out))
-            bias = None if conv.bias is None else F.pad(conv.bias, (0, more_out))
-            out = _Winograd.apply(self, F.pad(x, (0, 0, 0, 0, 0, more_in)), weight, bias, None)[:, : conv.out_channels]
-            return out if add is None else out + add
-        wide = x.to(self.products)
-        out = F.conv2d(wide, conv.weight.to(wide.dtype), _as(conv.bias, wide), conv.stride, conv.padding).to(x.dtype)
+        more_in, more_out, (stride, _) = -conv.in_channels % self.block, -conv.out_channels % self.block, conv.stride
+        if not more_in and not more_out and stride == 1:
+            return _Winograd.apply(self, x, conv.weight, conv.bias, add)
+        # Channels of zeros where there are few, and pixels left out with a stride: still faster than other ways.
+        weight = F.pad(conv.weight, (0, 0, 0, 0, 0, more_in, 0, more_out))
+        bias = None if conv.bias is None else F.pad(conv.bias, (0, more_out))
+        out = _Winograd.apply(self, F.pad(x, (0, 0, 0, 0, 0, more_in)), weight, bias, None)
+        out = out[:, : conv.out_channels, ::stride, ::stride]
         return out if add is None else out + add
 
     def pointwise(self, x: Tensor, conv: nn.Conv1d | nn.Conv2d, add: Tensor | None = None) -> Tensor:
@@ -85,10 +81,6 @@ class NativeOps(Ops):
         getattr(self.library, name + ending)(*plain)
 
 
-def _as(bias: Tensor | None, x: Tensor) -> Tensor | None:
-    return None if bias is None else bias.to(x.dtype)
-
-
 def _laid_out(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last)
 
@@ -99,21 +91,21 @@ class _Norm(torch.autograd.Function):
         x = _laid_out(x)
         n, c, h, w = x.shape
         embedding = None if embedding is None else embedding.contiguous()
-        y, statistics = torch.empty_like(x), torch.empty(2, n, groups)
-        ops.call("norm", n, h * w, c, groups, x, y, weight, bias, embedding, eps, *statistics, silu, dtype=x.dtype)
-        ctx.save_for_backward(x, weight, bias, embedding, statistics)
+        y, mean, rstd = torch.empty_like(x), torch.empty(n, groups), torch.empty(n, groups)
+        ops.call("norm", n, h * w, c, groups, x, y, weight, bias, embedding, eps, mean, rstd, silu, dtype=x.dtype)
+        ctx.save_for_backward(x, weight, bias, embedding, mean, rstd)
         ctx.ops, ctx.groups, ctx.silu = ops, groups, silu
         return y
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, bias, embedding, statistics = ctx.saved_tensors
+        x, weight, bias, embedding, mean, rstd = ctx.saved_tensors
         n, c, h, w = x.shape
         dy, dx, of_weight = _laid_out(dy), torch.empty_like(x), torch.empty(n, 2, c)
         of_embedding = None if embedding is None else torch.empty_like(embedding)
-        ctx.ops.call("norm_gradient", n, h * w, c, ctx.groups, dy, x, dx, weight, bias, embedding, *statistics, of_weight, of_embedding, ctx.silu, dtype=x.dtype)  # fmt: skip
-        d_weight, d_bias = of_weight.sum(dim=0)
-        return None, dx, d_weight, d_bias, of_embedding, None, None, None
+        ctx.ops.call("norm_gradient", n, h * w, c, ctx.groups, dy, x, dx, weight, bias, embedding, mean, rstd, of_weight, of_embedding, ctx.silu, dtype=x.dtype)  # fmt: skip
+        d = of_weight.sum(dim=0)
+        return None, dx, d[0], d[1], of_embedding, None, None, None
 
 
 class _Winograd(torch.autograd.Function):

@@ -22,6 +22,10 @@ class Update:
         self.parameters, self.ema, self.library = list(parameters), ema, library
         self.optimizer = torch.optim.AdamW(self.parameters, lr=train.lr, weight_decay=train.weight_decay, fused=True)
         self.clip = train.grad_clip
+        self._steps = 0.0  # done by the kernel: torch counts them for each weight, which takes a hundredth of a step
+        if library is not None:
+            self.optimizer.register_state_dict_pre_hook(self._tell_steps)
+            self.optimizer.register_load_state_dict_post_hook(self._hear_steps)
         self._sizes = (ctypes.c_long * len(self.parameters))(*(p.numel() for p in self.parameters))
 
     def apply(self, lr: float) -> tuple[float, bool]:
@@ -60,8 +64,8 @@ class Update:
     def _step(self, library: ctypes.CDLL, gradients: list[Tensor], factor: float) -> None:
         (group,) = self.optimizer.param_groups
         states = [self._state(p) for p in self.parameters]
-        torch._foreach_add_([state["step"] for state in states], 1)
-        n = float(states[0]["step"])
+        self._steps += 1
+        n = self._steps
         (beta1, beta2), averages = group["betas"], self.ema.due()
         library.update_adamw(
             len(gradients),
@@ -83,6 +87,13 @@ class Update:
             state["step"] = torch.zeros(())
             state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
         return state
+
+    def _tell_steps(self, optimizer: torch.optim.Optimizer) -> None:
+        for state in optimizer.state.values():
+            state["step"].fill_(self._steps)
+
+    def _hear_steps(self, optimizer: torch.optim.Optimizer) -> None:
+        self._steps = max((float(state["step"]) for state in optimizer.state.values()), default=0.0)
 
 
 def _addresses(tensors: Sequence[Tensor]) -> ctypes.Array[ctypes.c_void_p]:

@@ -36,8 +36,9 @@ template <class T, class At> void gather(const Shape &s, const T *from, At at, i
 
 // [padded, each] as the panels of its transpose.
 void turn(const Shape &s, const float *from, float *panels) {
-    for (int t = 0; t < s.padded(); t++)
-        for (int c = 0; c < s.each; c++) panels[in_panels(c, t, s.padded(), s.each)] = from[(size_t)t * s.each + c];
+    for (int first = 0; first < s.padded(); first += BLOCK)
+        for (int c = 0; c < s.each; c++, panels += BLOCK)
+            for (int t = 0; t < BLOCK; t++) panels[t] = from[(size_t)(first + t) * s.each + c];
 }
 
 // [padded, each] as panels.
@@ -50,7 +51,7 @@ void lay(const Shape &s, const float *from, float *panels) {
 // e to the (row - top), nothing where there is no token; returns the sum.
 float exponentials(const Shape &s, float *row, float top) {
     vec total = {};
-    for (int t = 0; t < s.padded(); t += WIDTH) store(row + t, exponential(load(row + t) - top));
+    for (int t = 0; t < s.padded(); t += WIDTH) store(row + t, exponential(clamped(load(row + t) - top, -87, 0)));
     std::fill(row + s.tokens, row + s.padded(), 0.f);
     for (int t = 0; t < s.padded(); t += WIDTH) total += load(row + t);
     return sum(total);

@@ -41,26 +41,30 @@ struct Given {  // of one picture
     }
 };
 
-// Sums of f(x, channel) over the pixels of a slab: sums[channels].
-template <class T, class F> inline void sum_pixels(const T *x, const Shape &s, int slab, float *sums, F f) {
+// Each channel's mean and each's deviation from it, by the group: mean[slab], rstd[slab].  Sums are of what differs from
+// the channel's first pixel, so that nothing is lost where the mean is large beside the deviation.
+template <class T> void statistics(const T *x, const Shape &s, int slab, float eps, float *mean, float *rstd) {
+    alignas(64) float sums[MOST], squares[MOST], shift[MOST];
     for (int c = 0; c < slab; c += WIDTH) {
-        vec even = {}, odd = {};
-        int i = 0;
-        for (; i + 1 < s.pixels; i += 2) {
-            even += f(load(x + (size_t)i * s.channels + c), c);
-            odd += f(load(x + (size_t)(i + 1) * s.channels + c), c);
+        vec first = load(x + c), sum[2] = {}, square[2] = {};
+        for (int i = 0; i < s.pixels; i++) {
+            vec d = load(x + (size_t)i * s.channels + c) - first;
+            sum[i % 2] += d;
+            square[i % 2] += d * d;
         }
-        if (i < s.pixels) even += f(load(x + (size_t)i * s.channels + c), c);
-        store(sums + c, even + odd);
+        store(shift + c, first), store(sums + c, sum[0] + sum[1]), store(squares + c, square[0] + square[1]);
     }
-}
-
-// Each channel's sum replaced by its group's mean.
-inline void group_means(float *sums, int slab, int each, int pixels) {
-    for (int c = 0; c < slab; c += each) {
-        double total = 0;
-        for (int i = 0; i < each; i++) total += sums[c + i];
-        std::fill(sums + c, sums + c + each, (float)(total / ((double)pixels * each)));
+    double count = s.pixels;
+    for (int group = 0; group < slab; group += s.each()) {
+        double total = 0, apart = 0;
+        for (int c = group; c < group + s.each(); c++) total += sums[c] + count * shift[c];
+        double middle = total / (count * s.each());
+        for (int c = group; c < group + s.each(); c++) {
+            double off = middle - shift[c];
+            apart += squares[c] - 2 * off * sums[c] + count * off * off;
+        }
+        std::fill(mean + group, mean + group + s.each(), (float)middle);
+        std::fill(rstd + group, rstd + group + s.each(), (float)(1 / std::sqrt(std::max(apart, 0.) / (count * s.each()) + eps)));
     }
 }
 
@@ -73,17 +77,11 @@ void forward(const Shape &s, const T *x, T *y, const float *weight, const float 
             alignas(64) float m[MOST], q[MOST], a[MOST], b[MOST];
             const T *X = x + (size_t)n * s.pixels * s.channels + first;
             T *Y = y + (size_t)n * s.pixels * s.channels + first;
-            sum_pixels(X, s, slab, m, [](vec v, int) { return v; });
-            group_means(m, slab, s.each(), s.pixels);
-            sum_pixels(X, s, slab, q, [&](vec v, int c) {
-                vec d = v - load(m + c);
-                return d * d;
-            });
-            group_means(q, slab, s.each(), s.pixels);
+            statistics(X, s, slab, eps, m, q);
             float *means = mean + (size_t)n * s.groups, *rstds = rstd + (size_t)n * s.groups;
             for (int c = 0; c < slab; c += s.each()) {
                 means[(first + c) / s.each()] = m[c];
-                rstds[(first + c) / s.each()] = 1 / std::sqrt(q[c] + eps);
+                rstds[(first + c) / s.each()] = q[c];
             }
             const float *scale = embedding ? embedding + (size_t)n * 2 * s.channels : nullptr;
             Given given{weight, bias, scale, scale ? scale + s.channels : nullptr};

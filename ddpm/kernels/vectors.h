@@ -51,11 +51,13 @@ static inline float sum(vec v) {
     return total;
 }
 
-// e to the x within two units in the last place, for x from -87 to 88, and cut off there (Cephes' polynomial).
+static inline vec clamped(vec x, float low, float high) {
+    x = x < low ? all(low) : x;
+    return x > high ? all(high) : x;
+}
+
+// e to the x within two units in the last place, for x from -87 to 88 (Cephes' polynomial).
 static inline vec exponential(vec x) {
-    const vec low = all(-87.f), high = all(88.f);
-    x = x < low ? low : x;
-    x = x > high ? high : x;
     const vec magic = all(12582912.f);  // 1.5 * 2^23: adding it rounds to a whole number, in the lowest bits
     vec shifted = x * 1.44269504f + magic, n = shifted - magic;
     vec r = x - n * 0.693359375f + n * 2.12194440e-4f;
@@ -65,11 +67,10 @@ static inline vec exponential(vec x) {
     p = p * r + 1.6666665459e-1f;
     p = p * r + 5.0000001201e-1f;
     p = p * (r * r) + r + 1.f;
-    ints power = ((ints)shifted - (ints)magic + 127) << 23;
-    return p * (vec)power;
+    return (vec)((ints)p + ((ints)shifted << 23));  // times 2^n: magic's own bits are shifted out
 }
 
-static inline vec sigmoid(vec x) { return 1.f / (1.f + exponential(-x)); }
+static inline vec sigmoid(vec x) { return 1.f / (1.f + exponential(clamped(-x, -87, 87))); }
 
 // Memory of a thread that stays: fresh pages for every call would cost more than the work in them.
 inline float *scratch(size_t floats) {

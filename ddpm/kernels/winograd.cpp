@@ -109,7 +109,7 @@ struct Share {
 
     Share(const Shape &s, int tiles) {
         int threads = omp_get_num_threads(), thread = omp_get_thread_num(), all = s.out / BLOCK, out_groups = 1;
-        if (tiles < 2 * s.out)
+        if (tiles < 4 * s.out)
             for (int g = 1; g <= std::min(threads, all); g++)
                 if (threads % g == 0) out_groups = g;
         tile_groups = threads / out_groups, tile_group = thread / out_groups;
