@@ -250,6 +250,7 @@ def test_what_does_not_fit_is_left_out(monkeypatch: pytest.MonkeyPatch, small: C
     assert [scale._steps(5, seconds) for seconds in (0.1, 5.0, 60.0)] == [5, 4, 2]
 
 
+@pytest.mark.slow
 def test_the_command_draws_what_it_prints(quick: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
     usual = {"batch_size": (1,), "image_size": (8,)}
     through = scale.measure
