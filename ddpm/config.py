@@ -99,7 +99,7 @@ def enlarge_setting() -> Any:
 
 def kernels_setting() -> Any:
     """Who multiplies and adds on a CPU."""
-    return setting("auto", "What computes on a CPU: native are this program's own kernels in C++, compiled on first use; torch is torch alone, slower and everywhere at hand. auto: native where there is a compiler.", label="Kernels", choices=("auto", "native", "torch"), group="Precision")  # fmt: skip
+    return setting("auto", "What computes on a CPU: native are this program's own kernels in C++, compiled on first use; torch is torch alone, slower and everywhere at hand; compile is torch.compile, which takes a minute to begin and pays on a GPU. auto: native where there is a compiler.", label="Kernels", choices=("auto", "native", "torch", "compile"), group="Precision")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class TrainConfig:
     lr_warmup_steps: int = setting(0, "Let the learning rate rise from 0 over so many steps.", label="Warm-up", low=0, high=10**9, unit="steps", group="Optimiser")  # fmt: skip
     lr_anneal_steps: int = setting(0, "Let the learning rate fall to 0 at this step; 0 keeps it constant.", label="Anneal over", low=0, high=10**9, unit="steps", group="Optimiser")  # fmt: skip
     weight_decay: float = setting(0.0, "AdamW's weight decay.", label="Weight decay", low=0.0, high=1.0, group="Optimiser")  # fmt: skip
-    precision: str = setting("auto", "Numbers the network computes with while training: fp32 is exact; bf16 and fp16 are faster where the processor has them. auto: fp32, or with use_fp16 what suits the device.", label="Precision", choices=("auto", "fp32", "bf16", "fp16"), group="Precision")  # fmt: skip
+    precision: str = setting("auto", "Numbers the network computes with while training: fp32 is exact; bf16 and fp16 are faster where the device has them. auto: bf16 where it has that, else fp32; with use_fp16 what that says.", label="Precision", choices=("auto", "fp32", "bf16", "fp16"), group="Precision")  # fmt: skip
     kernels: str = kernels_setting()
     use_fp16: bool = setting(False, "Mixed precision: fp16 with a loss scale on a GPU, bf16 on a CPU.", label="Mixed precision", group="Precision")  # fmt: skip
     fp16_scale_growth: float = setting(1e-3, "With fp16: how much the logarithm (base 2) of the loss scale grows with each step that does not overflow.", label="Loss scale growth", low=0.0, high=10.0, group="Precision")  # fmt: skip

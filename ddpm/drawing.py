@@ -131,7 +131,9 @@ def draw_into(
         parallel.from_main(lambda: _check_empty(job))
     check(config, sample)
     sample = recipe.absolute(sample)
-    sample = dataclasses.replace(sample, precision=precision.for_sampling(sample, device))  # told, as machines differ
+    sample = dataclasses.replace(
+        sample, precision=precision.chosen(sample.precision, device)
+    )  # told, as machines differ
     small = parallel.by_all(lambda: low_res.read(config, sample, _reading(worker)))
     given = parallel.by_all(lambda: given_pictures.read(config, sample, _reading(worker, "given")))
     labels = labels_for(config, sample, given.pictures if given else small)

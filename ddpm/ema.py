@@ -21,11 +21,14 @@ class Ema:
 
     @torch.no_grad()
     def update(self) -> None:
-        self.updates += 1
-        for rate, average in self._averages.items():
-            kept = self.rate_now(rate)
+        for kept, average in self.due():
             torch._foreach_mul_(average, kept)
             torch._foreach_add_(average, self._weights, alpha=1 - kept)
+
+    def due(self) -> list[tuple[float, list[Tensor]]]:
+        """An update, counted and to be done by whoever asks: (how much of it stays, average) per rate."""
+        self.updates += 1
+        return [(self.rate_now(rate), average) for rate, average in self._averages.items()]
 
     def rate_now(self, rate: str) -> float:
         """The rate in force at this update."""

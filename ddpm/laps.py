@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ddpm import config as configs
-from ddpm import data, files, machine, measure, precision, runs, schedules
+from ddpm import data, files, machine, measure, native, precision, runs, schedules
 from ddpm.config import Config
 from ddpm.diffusion import Network
 from ddpm.jobs import Job, Worker
@@ -35,6 +35,7 @@ class Computed(NamedTuple):
 
     precision: str  # fp32, bf16, fp16
     kernels: str  # native or torch
+    why: str  # not native, where that was asked for: a clause
 
 
 class Laps:
@@ -98,7 +99,9 @@ class Laps:
 
     def computed(self, config: Config) -> Computed:
         """What a training with these settings computes with here."""
-        return _computed(Trainer(config, measure.noise(config)))
+        chosen = Trainer(config, measure.noise(config)).compute
+        why = native.found().why if config.train.kernels == "native" else ""
+        return Computed(chosen.precision, chosen.kernels, why)
 
     def product_rate(self, kind: str) -> float:
         """Operations a second of the product of two large matrices in fp32 or bf16, on all threads: the best of several."""
@@ -213,10 +216,6 @@ def random_batch(config: Config, pictures: int = 0, seed: int = 0) -> Batch:
     y = torch.randint(max(1, model.num_classes), (count,), generator=rng) if model.class_cond else None
     low_res = F.interpolate(x_start, (model.small_size, model.small_size), mode="area") if model.super_res else None
     return Batch(x_start, torch.randint(steps, (count,), generator=rng), torch.randn(shape, generator=rng), y, low_res)
-
-
-def _computed(trainer: Trainer) -> Computed:
-    return Computed(trainer.precision, "torch")
 
 
 def _woken(weights: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -70,9 +70,9 @@ def _preview_seconds(trainer: Trainer) -> float:
     small = None
     if trainer.config.model.super_res:
         small = low_res.of_dataset(trainer.stream.dataset, trainer.config, settings.num_samples)
-    trainer.model.eval()
+    network = trainer.network()
     began = time.monotonic()
-    list(sample.draw(trainer.model, trainer.config, settings, trainer.device, small))
+    list(sample.draw(network, trainer.config, settings, trainer.device, small))
     return (time.monotonic() - began) * train.preview_steps * train.preview_samples / settings.num_samples
 
 

@@ -5,33 +5,43 @@ alone computes in 16 bits, as torch.autocast chooses.  fp16 ends at 65504 and at
 its gradients lie within, by a power of 2 that follows what overflows.
 """
 
+from collections.abc import Iterator
 from functools import cache
 
 import torch
-from torch import Tensor
 
-from ddpm.config import SampleConfig, TrainConfig
-from ddpm.diffusion import Network
+from ddpm.config import TrainConfig
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 FIRST_LG_SCALE = 20.0  # improved-diffusion's
 LEAST_LG_SCALE = -20.0  # where every step overflows down to here, scaling is not what is wrong
 
 
-def chosen(train: TrainConfig, device: torch.device) -> str:
-    """fp32, bf16 or fp16: what the settings name, and else what suits the device."""
-    if train.precision != "auto":
+def chosen(name: str, device: torch.device) -> str:
+    """fp32, bf16 or fp16: what is named, and for auto bf16 where the device computes in it, else fp32."""
+    if name != "auto":
+        return name
+    return "bf16" if _is_fast(device) else "fp32"
+
+
+def for_training(train: TrainConfig, device: torch.device) -> str:
+    """The precision that the settings ask for, use_fp16 taken as what improved-diffusion means by it."""
+    if train.precision != "auto" or not train.use_fp16:
         return train.precision
-    if not train.use_fp16:
-        return "fp32"
     return "fp16" if device.type == "cuda" else "bf16"
 
 
-def for_sampling(sample: SampleConfig, device: torch.device) -> str:
-    """fp32 or bf16, to draw with: what the settings name, and else bf16 where the processor computes in it."""
-    if sample.precision != "auto":
-        return sample.precision
-    return "bf16" if device.type == "cpu" and has_bf16() else "fp32"
+def notices(name: str, device: torch.device) -> Iterator[str]:
+    """A sentence where the device has no instructions for a precision; it is computed in all the same."""
+    if name == "bf16" and not _is_fast(device):
+        yield "bf16 was asked for and this device has no instructions for it: what it computes is right, and no faster than in fp32."
+    if name == "fp16" and device.type == "cpu":
+        yield "fp16 was asked for and is slow on a CPU: bf16 or fp32 suit it better."
+
+
+def _is_fast(device: torch.device) -> bool:
+    """Whether the device has instructions for bf16."""
+    return has_bf16() if device.type == "cpu" else torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 @cache
@@ -39,19 +49,6 @@ def has_bf16() -> bool:
     """Whether this processor multiplies matrices of bf16 faster than those of float32."""
     can = torch.cpu.get_capabilities()
     return any(can.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
-
-
-def mixed(network: Network, precision: str) -> Network:
-    """The network, computing in `precision`; its output is float32 whatever that is."""
-    if precision == "fp32":
-        return network
-
-    def compute(x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
-        with torch.autocast(x.device.type, dtype=DTYPES[precision]):
-            output = network(x, t, **condition)
-        return output.float()
-
-    return compute
 
 
 class LossScale:

@@ -13,6 +13,7 @@ from torch import Tensor
 from ddpm import (
     analytic,
     classes,
+    compute,
     diffusion,
     edit,
     files,
@@ -21,7 +22,6 @@ from ddpm import (
     low_res,
     memory,
     parallel,
-    precision,
     probe,
     recognise,
     samplers,
@@ -188,7 +188,7 @@ def draw(
     if given is None:
         given = parallel.by_all(lambda: given_pictures.read(config, sample))
     labels = labels_for(config, sample, given.pictures if given else small)
-    network = precision.mixed(network, precision.for_sampling(sample, torch.device(device)))
+    network = compute.chosen(sample.kernels, sample.precision, torch.device(device)).prepared(network)
     calls = spacing.calls(config, sample)
     size = sample.batch_size or parallel.told(memory.drawn_at_once(config, sample))
     starts = range(first - first % size, sample.num_samples, size)

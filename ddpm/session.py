@@ -69,7 +69,9 @@ class Session:
         count = sum(p.numel() for p in self.trainer.parameters)
         objective = configs.objective(self.config)
         log.info("Objective %s: %s", objective.name, objective.words)
-        log.info("%d images, %s parameters, on %s with %d threads, in %s", self.images, f"{count:,}", self.device, torch.get_num_threads(), self.trainer.precision)  # fmt: skip
+        for sentence in self.trainer.compute.notices:
+            log.warning("%s", sentence)
+        log.info("%d images, %s parameters, on %s with %d threads, %s", self.images, f"{count:,}", self.device, torch.get_num_threads(), self.trainer.compute.words)  # fmt: skip
         if parallel.active():
             log.info("%d processes, each with %d of %d pictures a step", parallel.size(), self.config.train.batch_size, self.config.train.batch_size * parallel.size())  # fmt: skip
 

@@ -24,7 +24,6 @@ PRESET = "cifar10-cpu"
 CALLS = (16, 64)  # pictures of a network call
 WARM_UP = 2  # laps that do not count
 NO_BF16 = "this processor has no bf16 instructions"
-NO_KERNELS = "there are no kernels of our own here: no C++ compiler was found, or it failed"
 
 
 class Progress(NamedTuple):
@@ -127,7 +126,7 @@ class _Laps:
         """Why a way cannot be measured here; empty where it can."""
         if way.settings["precision"] == "bf16" and not self.result["machine"]["bf16"]:
             return NO_BF16
-        return NO_KERNELS if way.settings["kernels"] == "native" and self.computed[way.name]["kernels"] != "native" else ""  # fmt: skip
+        return str(self.computed[way.name]["why"])
 
     def _ways(self) -> Iterator[None]:
         """Training steps and network calls of each way against the yardstick's.  Ways that come to the same are measured once."""
@@ -148,7 +147,12 @@ class _Laps:
                 else:
                     for found in (steps, calls, memory):
                         found[way.name] = found[same]
-                steps[way.name] = {**steps[way.name], **computed, "words": way.words}
+                steps[way.name] = {
+                    **steps[way.name],
+                    "precision": computed["precision"],
+                    "kernels": computed["kernels"],
+                    "words": way.words,
+                }
                 self._share(steps[way.name])
 
     def _way(self, way: Way, yardstick: Rival, steps: dict[str, Any], calls: dict[str, Any], memory: dict[str, int]) -> Iterator[None]:  # fmt: skip

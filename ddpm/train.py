@@ -11,12 +11,11 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ddpm import images, parallel, precision, schedules, unet
+from ddpm import compute, images, parallel, precision, schedules, unet
 from ddpm.config import Config, TrainConfig
 from ddpm.data import Dataset, Stream
 from ddpm.ema import Ema
@@ -24,6 +23,7 @@ from ddpm.losses import Batch, Losses, training_losses
 from ddpm.precision import LossScale
 from ddpm.resample import SAMPLERS, TimestepSampler
 from ddpm.unet import UNet
+from ddpm.update import Update
 
 log = logging.getLogger("ddpm")
 
@@ -66,13 +66,12 @@ class Trainer:
         parallel.copy_in_place(self.parameters)
         if parallel.rank():
             torch.manual_seed(config.train.seed + parallel.rank())  # for dropout
-        self.precision = precision.chosen(config.train, self.device)
-        self.forward = precision.mixed(self.model, self.precision)
-        self.scale = LossScale(config.train.fp16_scale_growth) if self.precision == "fp16" else None
-        self.optimizer = torch.optim.AdamW(
-            self.parameters, lr=config.train.lr, weight_decay=config.train.weight_decay, fused=True
-        )
+        self.compute = compute.chosen(config.train.kernels, precision.for_training(config.train, self.device), self.device)  # fmt: skip
+        self.forward = self.compute.prepared(self.model)
+        self.scale = LossScale(config.train.fp16_scale_growth) if self.compute.precision == "fp16" else None
         self.ema = Ema(self.model, config.train.ema_rates, config.train.ema_warmup)
+        self.end = Update(self.parameters, self.ema, config.train, self.compute.library)
+        self.optimizer = self.end.optimizer
         self.stream = Stream(dataset, config.train.seed, config.data.random_flip)
         self.rng = torch.Generator().manual_seed(config.train.seed)
         self.timesteps: TimestepSampler = SAMPLERS[config.train.schedule_sampler](len(self.schedule))
@@ -120,16 +119,8 @@ class Trainer:
         parallel.sum_in_place(gradients)
         if self.scale:
             torch._foreach_mul_(gradients, 1 / factor)
-        grad_norm = float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients))))
         lr = learning_rate(self.config.train, self.step)
-        applied = bool(np.isfinite(grad_norm))
-        if applied:
-            if 0 < self.config.train.grad_clip < grad_norm:
-                torch._foreach_mul_(gradients, self.config.train.grad_clip / grad_norm)
-            for group in self.optimizer.param_groups:
-                group["lr"] = lr
-            self.optimizer.step()
-            self.ema.update()
+        grad_norm, applied = self.end.apply(lr)
         if self.scale:
             self.scale.update(overflowed=not applied)
         self.step += 1

@@ -6,6 +6,7 @@ resolutions with several heads, and a timestep embedding that scales and shifts 
 
 import math
 from collections.abc import Sequence
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -15,42 +16,51 @@ from torch.utils.checkpoint import checkpoint
 from ddpm import architecture
 from ddpm.architecture import Attention, Conv, Res
 from ddpm.config import ModelConfig
+from ddpm.ops import TORCH, Ops
 
 GROUPS = 32  # of every normalisation
+M = TypeVar("M", bound=nn.Module)
 
 
-class ResBlock(nn.Module):
+class Computed(nn.Module):
+    """A part of a network, which leaves it to its `ops` how things are computed."""
+
+    ops: Ops = TORCH
+
+
+class ResBlock(Computed):
     """Two 3x3 convolutions around the timestep embedding, and a way past them."""
 
     def __init__(self, channels_in: int, channels: int, embed: int, config: ModelConfig):
         super().__init__()
         self.scale_shift = config.use_scale_shift_norm
-        self.in_layers = nn.Sequential(
+        self.in_layers: Any = nn.Sequential(
             nn.GroupNorm(GROUPS, channels_in), nn.SiLU(), nn.Conv2d(channels_in, channels, 3, padding=1)
         )
         self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(embed, (2 if self.scale_shift else 1) * channels))
-        self.out_layers = nn.Sequential(
+        self.out_layers: Any = nn.Sequential(
             nn.GroupNorm(GROUPS, channels),
             nn.SiLU(),
             nn.Dropout(config.dropout),
             zeroed(nn.Conv2d(channels, channels, 3, padding=1)),
         )
         same = channels_in == channels
-        self.skip_connection = nn.Identity() if same else nn.Conv2d(channels_in, channels, 1)
+        self.skip_connection: Any = nn.Identity() if same else nn.Conv2d(channels_in, channels, 1)
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        h = self.in_layers(x)
-        e = self.emb_layers(embedding)[:, :, None, None]  # [N, C or 2C, 1, 1]
-        norm, rest = self.out_layers[0], self.out_layers[1:]
+        norm, _, conv = self.in_layers
+        h = self.ops.conv(self.ops.norm_silu(x, norm), conv)
+        e = self.emb_layers(embedding)  # [N, C or 2C]
+        norm, _, dropout, conv = self.out_layers
         if self.scale_shift:
-            scale, shift = e.chunk(2, dim=1)
-            h = norm(h) * (1 + scale) + shift
+            h = self.ops.norm_silu(h, norm, e)
         else:
-            h = norm(h + e)
-        return self.skip_connection(x) + rest(h)
+            h = self.ops.norm_silu(h + e[:, :, None, None].to(h.dtype), norm)
+        h = self.ops.conv(dropout(h), conv)
+        return h + (x if isinstance(self.skip_connection, nn.Identity) else self.ops.pointwise(x, self.skip_connection))
 
 
-class AttentionBlock(nn.Module):
+class AttentionBlock(Computed):
     """Self-attention among the pixels of a feature map."""
 
     def __init__(self, channels: int, heads: int):
@@ -61,16 +71,11 @@ class AttentionBlock(nn.Module):
         self.proj_out = zeroed(nn.Conv1d(channels, channels, 1))
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        n, c, *size = x.shape
-        flat = x.reshape(n, c, -1)
-        # Heads are outermost, then q, k, v, then the channels of a head: [N, heads, 3, C / heads, pixels].
-        qkv = self.qkv(self.norm(flat)).reshape(n, self.heads, 3, c // self.heads, -1)
-        q, k, v = qkv.transpose(-1, -2).unbind(dim=2)  # [N, heads, pixels, C / heads] each
-        h = F.scaled_dot_product_attention(q, k, v).transpose(-1, -2).reshape(n, c, -1)
-        return (flat + self.proj_out(h)).reshape(n, c, *size)
+        qkv = self.ops.pointwise(self.ops.norm(x, self.norm), self.qkv)
+        return x + self.ops.pointwise(self.ops.attention(qkv, self.heads), self.proj_out)
 
 
-class Downsample(nn.Module):
+class Downsample(Computed):
     """A convolution with stride 2."""
 
     def __init__(self, channels: int):
@@ -78,10 +83,10 @@ class Downsample(nn.Module):
         self.op = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        return self.op(x)
+        return self.ops.conv(x, self.op)
 
 
-class Upsample(nn.Module):
+class Upsample(Computed):
     """Every pixel doubled, then a convolution."""
 
     def __init__(self, channels: int):
@@ -89,14 +94,14 @@ class Upsample(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        return self.conv(F.interpolate(x, scale_factor=2, mode="nearest"))
+        return self.ops.conv(F.interpolate(x, scale_factor=2, mode="nearest"), self.conv)
 
 
-class Stem(nn.Conv2d):
+class Stem(nn.Conv2d, Computed):
     """The first convolution, called like every other layer."""
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:  # type: ignore[override]
-        return super().forward(x)
+        return self.ops.conv(x, self)
 
 
 class Block(nn.Sequential):
@@ -115,7 +120,7 @@ class Block(nn.Sequential):
         return x
 
 
-class UNet(nn.Module):
+class UNet(Computed):
     """(x [N, C, H, W], t [N], y [N] int64 if class-conditional) -> [N, C, H, W], or 2C with learn_sigma."""
 
     def __init__(self, config: ModelConfig):
@@ -129,7 +134,7 @@ class UNet(nn.Module):
         self.input_blocks = nn.ModuleList(self._block(layers) for layers in plan.inputs)
         self.middle_block = self._block(plan.middle)
         self.output_blocks = nn.ModuleList(self._block(layers) for layers in plan.outputs)
-        self.out = nn.Sequential(
+        self.out: Any = nn.Sequential(
             nn.GroupNorm(GROUPS, width), nn.SiLU(), zeroed(nn.Conv2d(width, config.out_channels, 3, padding=1))
         )
 
@@ -155,13 +160,21 @@ class UNet(nn.Module):
             assert y is not None, "a class-conditional network needs labels"
             embedding = embedding + self.label_emb(y)
         skips = []
+        x = self.ops.enter(x)
         for block in self.input_blocks:
             x = block(x, embedding)
             skips.append(x)
         x = self.middle_block(x, embedding)
         for block in self.output_blocks:
             x = block(torch.cat([x, skips.pop()], dim=1), embedding)
-        return self.out(x)
+        norm, _, conv = self.out
+        return self.ops.leave(self.ops.conv(self.ops.norm_silu(x, norm), conv))
+
+    def use(self, ops: Ops) -> None:
+        """Compute with `ops` from now on."""
+        for module in self.modules():
+            if isinstance(module, Computed):
+                module.ops = ops
 
 
 class SuperResUNet(UNet):
@@ -187,7 +200,7 @@ def timestep_embedding(t: Tensor, channels: int, slowest: float = 10000.0) -> Te
     return torch.cat([torch.cos(angles), torch.sin(angles)], dim=-1)
 
 
-def zeroed(module: nn.Module) -> nn.Module:
+def zeroed(module: M) -> M:
     """A layer that begins as nothing, so that its block begins as the identity."""
     for parameter in module.parameters():
         nn.init.zeros_(parameter)

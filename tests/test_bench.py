@@ -123,14 +123,15 @@ def test_verdicts_follow_the_numbers(result: dict[str, Any]) -> None:
 
 def test_without_bf16_there_is_no_number(result: dict[str, Any]) -> None:
     step = {**result["steps"]["default"], "precision": "fp32"}
-    left = {"bf16": speed.NO_BF16, "fp32": speed.NO_KERNELS}
+    why = "there is no C++ compiler"
+    left = {"bf16": speed.NO_BF16, "fp32": why}
     machine = {**result["machine"], "bf16": False}
     rows = judged(result, steps={"default": step, "torch": step}, left_out=left, machine=machine, start={"torch": 1.0})
     for name in ("step_bf16", "call_16", "call_64", "cosine_bf16", "step_torch"):
         assert (rows[name]["value"], rows[name]["why"]) == (None, speed.NO_BF16)
     for name in ("step_fp32", "exact_fp32"):
-        assert (rows[name]["value"], rows[name]["why"]) == (None, speed.NO_KERNELS)
-    assert rows["start_cold"]["verdict"] == "not measurable here"
+        assert (rows[name]["value"], rows[name]["why"]) == (None, why)
+    assert (rows["start_cold"]["verdict"], rows["start_cold"]["why"]) == ("not measurable here", why)
 
 
 def test_the_tables_tell_what_was_measured(result: dict[str, Any]) -> None:
@@ -308,3 +309,11 @@ def test_times_of_parts_are_those_of_the_trainer(small: Config) -> None:
 def test_settings_are_within_their_limits() -> None:
     assert not list(validation.limit_problems(ScaleConfig()))
     assert not list(validation.limit_problems(SpeedConfig()))
+
+
+def test_without_a_compiler_it_is_said_that_there_is_none(small: Config, tmp_path: Path) -> None:
+    without = {"CXX": "no-such-compiler", "DDPM_KERNEL_CACHE": str(tmp_path)}
+    with rivals.Rival(small, environment=without) as rival:
+        computed = rival.ask("computed", configs.replace(small, {"kernels": "native"}))
+    assert computed.kernels == "torch"
+    assert "no-such-compiler" in computed.why

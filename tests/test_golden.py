@@ -26,7 +26,6 @@ from ddpm import probe as probing
 from ddpm.config import Config
 from ddpm.data import Dataset
 from ddpm.diffusion import Network, Prediction
-from ddpm.ema import Ema
 from ddpm.losses import Batch
 from ddpm.resample import LossSecondMoment
 from ddpm.schedules import Schedule
@@ -277,23 +276,32 @@ TRAININGS = {
 }
 
 
+@pytest.mark.parametrize("kernels", ["torch", "native"])
 @pytest.mark.parametrize("microbatch", [-1, 1], ids=["whole batch", "microbatches"])
 @pytest.mark.parametrize("name", TRAININGS)
-def test_training(golden: Path, tally: Tally, name: str, microbatch: int) -> None:
+def test_training(golden: Path, tally: Tally, name: str, microbatch: int, kernels: str) -> None:
     file = f"training_{name}.npz"
     stored, (network_name, settings) = arrays(golden, file), TRAININGS[name]
     config = configs.replace(
         config_of(networks(golden)[network_name]),
         dict(
-            lr=1e-3, ema_rate="0.9", ema_warmup=False, batch_size=len(stored["0|x"]), microbatch=microbatch, **settings
+            lr=1e-3,
+            ema_rate="0.9",
+            ema_warmup=False,
+            batch_size=len(stored["0|x"]),
+            microbatch=microbatch,
+            kernels=kernels,
+            precision="fp32",
+            **settings,
         ),
     )
     size = config.model.image_size
     trainer = Trainer(config, Dataset(np.zeros((1, size, size, 3), np.uint8), None, (), ()))
     trainer.model.load_state_dict(module(golden / "weights.py").fill(trainer.model.state_dict()))
-    trainer.ema = Ema(trainer.model, ("0.9",), warmup=False)
-    # A single pass adds in another order than two; what Adam makes of the difference stays within ten times the rounding.
-    rtol = 1e-4 if microbatch < 0 else 1e-3
+    trainer.ema.load("0.9", dict(trainer.model.state_dict()))
+    # What Adam makes of the rounding of another order of adding stays within ten times: its first steps are as long for
+    # gradients that are next to nothing.  The first step itself has no such excuse.
+    rtol = 1e-4 if microbatch < 0 and kernels == "torch" else 1e-3
     # The hybrid's gradient after one and two Adam steps is more sensitive still: computed in double precision it is
     # 2.4e-3 from the stored number, which was computed in single.
     later = 5e-3 if name == "hybrid" else rtol
@@ -302,9 +310,11 @@ def test_training(golden: Path, tally: Tally, name: str, microbatch: int) -> Non
         report = trainer.update(batch)
         for part in ("loss", "mse", "vb"):
             if f"{step}|{part}" in stored:
-                tally.close(file, f"{step}|{part}", report.losses[part], stored[f"{step}|{part}"], rtol=rtol)
+                tally.close(
+                    file, f"{step}|{part}", report.losses[part], stored[f"{step}|{part}"], rtol=rtol if step else 1e-4
+                )
         tally.close(
-            file, f"{step}|grad_norm", report.grad_norm, stored[f"{step}|grad_norm"], rtol=later if step else rtol
+            file, f"{step}|grad_norm", report.grad_norm, stored[f"{step}|grad_norm"], rtol=later if step else 1e-4
         )
     weights, average = trainer.model.state_dict(), trainer.ema.weights("0.9")
     for tensor in map(str, stored["probe_names"]):

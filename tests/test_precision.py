@@ -34,7 +34,7 @@ def trainer(config: Config, dataset: Dataset, name: str, **settings: object) -> 
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 CHOICES = [
-    (TrainConfig(), CPU, "fp32"),
+    (TrainConfig(), CPU, "auto"),
     (TrainConfig(use_fp16=True), CPU, "bf16"),
     (TrainConfig(use_fp16=True), GPU, "fp16"),
     (TrainConfig(precision="fp16"), CPU, "fp16"),
@@ -44,7 +44,7 @@ CHOICES = [
 
 @pytest.mark.parametrize(("train", "device", "expected"), CHOICES)
 def test_what_is_chosen(train: TrainConfig, device: torch.device, expected: str) -> None:
-    assert precision.chosen(train, device) == expected
+    assert precision.for_training(train, device) == expected
 
 
 def test_a_contradiction_is_told(tiny: Config) -> None:

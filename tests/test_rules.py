@@ -23,13 +23,16 @@ PAGES = [ROOT / "app.py", *sorted((ROOT / "pages").rglob("*.py"))]
 LAYERS = """
     errors words solvers svg
     files schedules fields parallel targets
+    native
     config images metrics jobs arrays
     validation classes spacing guidance
     variances
     cells
     results
     architecture deduce presets runs shapes diffusion ema prepare logs
-    memory precision sources unet losses samplers resample checkpoint process export foreign
+    ops
+    native_ops memory precision sources unet losses samplers resample checkpoint process export foreign
+    compute update
     data download lsun imagenet64 machine yardstick
     cifar10 low_res probe edit
     given recipe sheet film packing example
@@ -49,7 +52,7 @@ LAYERS = """
 LEVEL = {name: level for level, line in enumerate(LAYERS.split("\n")) for name in line.split()}
 
 # Who only watches must not wait for torch.
-WITHOUT_TORCH = ["errors", "words", "solvers", "files", "schedules", "fields", "config", "validation", "classes", "images", "metrics", "jobs", "architecture", "deduce", "foreign", "presets", "results", "runs", "shapes", "sources", "prepare", "data", "download", "cifar10", "lsun", "imagenet64", "low_res", "given", "spacing", "guidance", "variances", "film", "example", "process", "export", "cli", "arrays", "memory", "recipe", "cells", "sheet", "svg", "targets"]  # fmt: skip
+WITHOUT_TORCH = ["errors", "words", "solvers", "files", "schedules", "fields", "config", "validation", "classes", "images", "metrics", "jobs", "architecture", "deduce", "foreign", "presets", "results", "runs", "shapes", "sources", "prepare", "data", "download", "cifar10", "lsun", "imagenet64", "low_res", "given", "spacing", "guidance", "variances", "film", "example", "process", "export", "cli", "arrays", "memory", "recipe", "cells", "sheet", "native", "svg", "targets"]  # fmt: skip
 
 MOST_LINES = 450
 

@@ -1,0 +1,73 @@
+"""How a network is computed: in which precision, and by whom.  Chosen by what the machine has; settings overrule.
+
+On a CPU our own kernels do most of it (`ddpm.native_ops`), where they could be compiled; torch does the rest, and all
+of it on a GPU.
+"""
+
+import ctypes
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ddpm import native, precision
+from ddpm.diffusion import Network
+from ddpm.native_ops import NativeOps
+from ddpm.unet import UNet
+
+
+class Compute(NamedTuple):
+    """What was chosen, and what there is to say about it."""
+
+    device: torch.device
+    precision: str  # fp32, bf16 or fp16
+    kernels: str  # native, torch or compile
+    library: ctypes.CDLL | None  # with native
+    notices: tuple[str, ...]  # sentences, where it is not what was asked for or could be faster
+
+    @property
+    def words(self) -> str:
+        """Such as "in fp32 by native kernels"."""
+        who = {"native": "native kernels", "torch": "torch alone", "compile": "torch.compile"}[self.kernels]
+        return f"in {self.precision} by {who}"
+
+    def prepared(self, network: Network) -> Network:
+        """The network, to be called; its output is float32 whatever it computes in."""
+        if isinstance(network, UNet):
+            if self.library is not None:
+                dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
+                # Where bf16 has no instructions of its own, products are faster in float32; maps stay small in bf16.
+                products = dtype if precision.has_bf16() else torch.float32
+                network.use(NativeOps(self.library, dtype, products))
+                return network
+            if self.device.type == "cuda":
+                network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if self.kernels == "compile" and isinstance(network, nn.Module):
+            network = torch.compile(network)
+        if self.precision == "fp32":
+            return network
+        return _mixed(network, precision.DTYPES[self.precision])
+
+
+def chosen(kernels: str, name: str, device: torch.device) -> Compute:
+    """What `kernels` and the precision `name` of the settings come to on this device; compiles the kernels."""
+    name = precision.chosen(name, device)
+    notices = list(precision.notices(name, device))
+    if device.type != "cpu" or kernels in ("torch", "compile"):
+        return Compute(device, name, "compile" if kernels == "compile" else "torch", None, tuple(notices))
+    if name == "fp16":
+        return Compute(device, name, "torch", None, (*notices, "The native kernels compute in fp32 or bf16: fp16 is left to torch alone."))  # fmt: skip
+    native.keep_large_allocations()
+    library, why = native.found()
+    if library is None:
+        notices.append(f"Torch alone computes, which takes about twice as long, since {why}.")
+    return Compute(device, name, "native" if library else "torch", library, tuple(notices))
+
+
+def _mixed(network: Network, dtype: torch.dtype) -> Network:
+    def compute(x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, dtype=dtype):
+            output = network(x, t, **condition)
+        return output.float()
+
+    return compute

@@ -1,0 +1,184 @@
+// Group normalisation (Wu & He 2018), then y (1 + scale) + shift where there is a timestep embedding, then SiLU,
+// in one reading of [N, pixels, C]; the statistics and everything between are float.
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <omp.h>
+
+#include "vectors.h"
+
+namespace {
+
+struct Shape {
+    int pictures, pixels, channels, groups;
+
+    int each() const { return channels / groups; }  // channels of a group
+
+    // Channels that are worked on together: whole groups and whole vectors, few enough to stay in the cache.
+    int slab() const {
+        int least = std::lcm(each(), WIDTH), most = least;
+        while (most < 2 * WIDTH && channels % (2 * most) == 0) most *= 2;
+        return most;
+    }
+};
+
+constexpr int MOST = 1024;  // channels in a slab, at most
+
+struct Given {  // of one picture
+    const float *weight, *bias, *scale, *shift;  // [C]; scale and shift may be null
+
+    // The whole as y = a x + b, for channels from `first` on.
+    void line(int first, int count, int each, const float *mean, const float *rstd, float *a, float *b) const {
+        for (int i = 0; i < count; i++) {
+            int c = first + i, g = c / each;
+            a[i] = rstd[g] * weight[c];
+            b[i] = bias[c] - mean[g] * a[i];
+            if (scale) {
+                a[i] *= 1 + scale[c];
+                b[i] = b[i] * (1 + scale[c]) + shift[c];
+            }
+        }
+    }
+};
+
+// Sums of f(x, channel) over the pixels of a slab: sums[channels].
+template <class T, class F> inline void sum_pixels(const T *x, const Shape &s, int slab, float *sums, F f) {
+    for (int c = 0; c < slab; c += WIDTH) {
+        vec even = {}, odd = {};
+        int i = 0;
+        for (; i + 1 < s.pixels; i += 2) {
+            even += f(load(x + (size_t)i * s.channels + c), c);
+            odd += f(load(x + (size_t)(i + 1) * s.channels + c), c);
+        }
+        if (i < s.pixels) even += f(load(x + (size_t)i * s.channels + c), c);
+        store(sums + c, even + odd);
+    }
+}
+
+// Each channel's sum replaced by its group's mean.
+inline void group_means(float *sums, int slab, int each, int pixels) {
+    for (int c = 0; c < slab; c += each) {
+        double total = 0;
+        for (int i = 0; i < each; i++) total += sums[c + i];
+        std::fill(sums + c, sums + c + each, (float)(total / ((double)pixels * each)));
+    }
+}
+
+template <class T>
+void forward(const Shape &s, const T *x, T *y, const float *weight, const float *bias, const float *embedding, float eps, float *mean, float *rstd, bool silu) {
+    int slab = s.slab();
+#pragma omp parallel for schedule(static) collapse(2)
+    for (int n = 0; n < s.pictures; n++)
+        for (int first = 0; first < s.channels; first += slab) {
+            alignas(64) float m[MOST], q[MOST], a[MOST], b[MOST];
+            const T *X = x + (size_t)n * s.pixels * s.channels + first;
+            T *Y = y + (size_t)n * s.pixels * s.channels + first;
+            sum_pixels(X, s, slab, m, [](vec v, int) { return v; });
+            group_means(m, slab, s.each(), s.pixels);
+            sum_pixels(X, s, slab, q, [&](vec v, int c) {
+                vec d = v - load(m + c);
+                return d * d;
+            });
+            group_means(q, slab, s.each(), s.pixels);
+            float *means = mean + (size_t)n * s.groups, *rstds = rstd + (size_t)n * s.groups;
+            for (int c = 0; c < slab; c += s.each()) {
+                means[(first + c) / s.each()] = m[c];
+                rstds[(first + c) / s.each()] = 1 / std::sqrt(q[c] + eps);
+            }
+            const float *scale = embedding ? embedding + (size_t)n * 2 * s.channels : nullptr;
+            Given given{weight, bias, scale, scale ? scale + s.channels : nullptr};
+            given.line(first, slab, s.each(), means, rstds, a, b);
+            for (int i = 0; i < s.pixels; i++)
+                for (int c = 0; c < slab; c += WIDTH) {
+                    size_t at = (size_t)i * s.channels + c;
+                    vec z = load(X + at) * load(a + c) + load(b + c);
+                    store(Y + at, silu ? z * sigmoid(z) : z);
+                }
+        }
+}
+
+// of_weight: [N, 2, C], what each picture adds to the gradients of weight and bias; of_embedding: [N, 2C] or null.
+template <class T>
+void backward(const Shape &s, const T *dy, const T *x, T *dx, const float *weight, const float *bias, const float *embedding, const float *mean, const float *rstd, float *of_weight, float *of_embedding, bool silu) {
+    int slab = s.slab();
+#pragma omp parallel for schedule(static) collapse(2)
+    for (int n = 0; n < s.pictures; n++)
+        for (int first = 0; first < s.channels; first += slab) {
+            alignas(64) float a[MOST], b[MOST], m[MOST], s1[MOST], s2[MOST], k1[MOST], k2[MOST];
+            size_t from = (size_t)n * s.pixels * s.channels + first;
+            const T *X = x + from, *D = dy + from;
+            T *O = dx + from;
+            float *dz = scratch((size_t)s.pixels * slab);
+            const float *means = mean + (size_t)n * s.groups, *rstds = rstd + (size_t)n * s.groups;
+            const float *scale = embedding ? embedding + (size_t)n * 2 * s.channels : nullptr;
+            Given given{weight, bias, scale, scale ? scale + s.channels : nullptr};
+            given.line(first, slab, s.each(), means, rstds, a, b);
+            for (int c = 0; c < slab; c++) m[c] = means[(first + c) / s.each()];
+            for (int c = 0; c < slab; c += WIDTH) {
+                vec A = load(a + c), B = load(b + c), M = load(m + c), S1 = {}, S2 = {};
+                for (int i = 0; i < s.pixels; i++) {
+                    size_t at = (size_t)i * s.channels + c;
+                    vec v = load(X + at), d = load(D + at);
+                    if (silu) {
+                        vec z = v * A + B, g = sigmoid(z);
+                        d *= g * (z * (1.f - g) + 1.f);
+                    }
+                    store(dz + (size_t)i * slab + c, d);
+                    S1 += d;
+                    S2 += d * (v - M);
+                }
+                store(s1 + c, S1);
+                store(s2 + c, S2);
+            }
+            float *of_w = of_weight + (size_t)n * 2 * s.channels, *of_b = of_w + s.channels;
+            float inverse = 1.f / ((float)s.pixels * s.each());
+            for (int group = 0; group < slab; group += s.each()) {
+                float r = rstds[(first + group) / s.each()];
+                double t1 = 0, t2 = 0;
+                for (int i = group; i < group + s.each(); i++) {
+                    int c = first + i;
+                    float by = scale ? 1 + scale[c] : 1, normed = s2[i] * r;  // sum of dz times the normalised x
+                    of_w[c] = by * normed;
+                    of_b[c] = by * s1[i];
+                    if (of_embedding) {
+                        of_embedding[(size_t)n * 2 * s.channels + c] = weight[c] * normed + bias[c] * s1[i];
+                        of_embedding[(size_t)n * 2 * s.channels + s.channels + c] = s1[i];
+                    }
+                    t1 += weight[c] * by * s1[i];
+                    t2 += weight[c] * by * normed;
+                }
+                float slope = -r * r * (float)t2 * inverse, level = -r * (float)t1 * inverse;
+                for (int i = group; i < group + s.each(); i++) k1[i] = slope, k2[i] = level - slope * m[i];
+            }
+            for (int i = 0; i < s.pixels; i++)
+                for (int c = 0; c < slab; c += WIDTH) {
+                    size_t at = (size_t)i * s.channels + c;
+                    vec d = load(dz + (size_t)i * slab + c);
+                    store(O + at, d * load(a + c) + (load(X + at) * load(k1 + c) + load(k2 + c)));
+                }
+        }
+}
+
+}  // namespace
+
+extern "C" {
+
+// Channels in a slab, to be at most 1024, or 0 where the channels are no multiple of a vector's.
+int norm_fits(int channels, int groups) {
+    if (channels % groups || channels % std::lcm(channels / groups, WIDTH)) return 0;
+    return Shape{1, 1, channels, groups}.slab() <= MOST;
+}
+
+#define NORM(T, name)                                                                                                     \
+    void norm_##name(int n, int pixels, int c, int groups, const T *x, T *y, const float *weight, const float *bias,      \
+                     const float *embedding, float eps, float *mean, float *rstd, int silu) {                             \
+        forward(Shape{n, pixels, c, groups}, x, y, weight, bias, embedding, eps, mean, rstd, silu);                       \
+    }                                                                                                                     \
+    void norm_gradient_##name(int n, int pixels, int c, int groups, const T *dy, const T *x, T *dx, const float *weight,  \
+                              const float *bias, const float *embedding, const float *mean, const float *rstd,            \
+                              float *of_weight, float *of_embedding, int silu) {                                          \
+        backward(Shape{n, pixels, c, groups}, dy, x, dx, weight, bias, embedding, mean, rstd, of_weight, of_embedding, silu); \
+    }
+NORM(float, float32)
+NORM(bf16, bfloat16)
+}

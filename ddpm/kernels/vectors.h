@@ -1,0 +1,86 @@
+// Vectors of floats as the compiler knows them: as wide as the processor, without naming its instructions.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+
+#if defined(__AVX512F__)
+constexpr int WIDTH = 16;  // floats in a vector
+constexpr int COLUMNS = 2;  // vectors in a column block of a matrix product
+#elif defined(__AVX__)
+constexpr int WIDTH = 8;
+constexpr int COLUMNS = 2;
+#else
+constexpr int WIDTH = 4;
+constexpr int COLUMNS = 4;
+#endif
+
+typedef uint16_t bf16;  // the upper half of a float
+typedef float vec __attribute__((vector_size(4 * WIDTH)));
+typedef uint32_t ints __attribute__((vector_size(4 * WIDTH)));
+typedef uint16_t halves __attribute__((vector_size(2 * WIDTH)));
+
+static inline vec load(const float *from) {
+    vec v;
+    memcpy(&v, from, sizeof v);
+    return v;
+}
+
+static inline vec load(const bf16 *from) {
+    halves h;
+    memcpy(&h, from, sizeof h);
+    return (vec)(__builtin_convertvector(h, ints) << 16);
+}
+
+static inline void store(float *to, vec v) { memcpy(to, &v, sizeof v); }
+
+// Rounded to the nearest, ties to even, as torch does it.
+static inline void store(bf16 *to, vec v) {
+    ints u = (ints)v;
+    halves h = __builtin_convertvector((u + 0x7fff + ((u >> 16) & 1)) >> 16, halves);
+    memcpy(to, &h, sizeof h);
+}
+
+static inline vec all(float value) { return value - (vec){}; }
+
+static inline float sum(vec v) {
+    float total = 0;
+    for (int i = 0; i < WIDTH; i++) total += v[i];
+    return total;
+}
+
+// e to the x within two units in the last place, for x from -87 to 88, and cut off there (Cephes' polynomial).
+static inline vec exponential(vec x) {
+    const vec low = all(-87.f), high = all(88.f);
+    x = x < low ? low : x;
+    x = x > high ? high : x;
+    const vec magic = all(12582912.f);  // 1.5 * 2^23: adding it rounds to a whole number, in the lowest bits
+    vec shifted = x * 1.44269504f + magic, n = shifted - magic;
+    vec r = x - n * 0.693359375f + n * 2.12194440e-4f;
+    vec p = r * 1.9875691500e-4f + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * (r * r) + r + 1.f;
+    ints power = ((ints)shifted - (ints)magic + 127) << 23;
+    return p * (vec)power;
+}
+
+static inline vec sigmoid(vec x) { return 1.f / (1.f + exponential(-x)); }
+
+// Memory of a thread that stays: fresh pages for every call would cost more than the work in them.
+inline float *scratch(size_t floats) {
+    struct Free {
+        void operator()(float *p) const { free(p); }
+    };
+    static thread_local std::unique_ptr<float, Free> held;
+    static thread_local size_t size = 0;
+    if (floats > size) {
+        held.reset((float *)aligned_alloc(64, (floats * 4 + 63) / 64 * 64));
+        size = floats;
+    }
+    return held.get();
+}

@@ -1,0 +1,199 @@
+"""Our own kernels for the CPU: compiled on this machine at first use, kept, and loaded.  No torch.
+
+The sources are `ddpm/kernels/*.cpp`, plain C++ that the compiler turns into what this processor is best at.  Where
+there is no compiler, or it fails, torch alone computes everything, slower.
+"""
+
+import contextlib
+import ctypes
+import hashlib
+import logging
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import platformdirs
+import portalocker
+
+from ddpm import files
+
+log = logging.getLogger("ddpm")
+
+SOURCES = Path(__file__).parent / "kernels"
+FLAGS = ("-O3", "-std=c++17", "-fPIC", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi")
+PATIENCE = 120.0  # seconds for the compiler, which takes two or three
+
+# Each function's arguments, then what it returns: i int, l long, f float, d double, p pointer.
+SIGNATURES = {
+    "winograd_block": ("", "i"),
+    "winograd_weights": ("ippiii", ""),
+    "norm_fits": ("ii", "i"),
+    "update_square": ("ipp", "d"),
+    "update_adamw": ("ippppp" + "ipp" + "dddddddd", ""),
+    **{f"winograd_{dtype}": ("iiiiiipppp", "") for dtype in ("float32", "bfloat16")},
+    **{f"winograd_gradient_{dtype}": ("iiiiiippppp", "") for dtype in ("float32", "bfloat16")},
+    **{f"norm_{dtype}": ("iiiipppppfppi", "") for dtype in ("float32", "bfloat16")},
+    **{f"norm_gradient_{dtype}": ("iiii" + 10 * "p" + "i", "") for dtype in ("float32", "bfloat16")},
+    **{f"softmax_{dtype}": ("pli", "") for dtype in ("float32", "bfloat16")},
+    **{f"softmax_gradient_{dtype}": ("pplif", "") for dtype in ("float32", "bfloat16")},
+}
+TYPES = {"i": ctypes.c_int, "l": ctypes.c_long, "f": ctypes.c_float, "d": ctypes.c_double, "p": ctypes.c_void_p}
+
+
+class Found(NamedTuple):
+    """The library, or why there is none."""
+
+    library: ctypes.CDLL | None
+    why: str  # a clause: "there is no C++ compiler (g++ or clang++)"
+
+
+class _Failed(Exception):
+    """The compiler could not do it; its text is a clause that says why."""
+
+
+@cache
+def found() -> Found:
+    """The kernels, compiled if they are not yet; the same for the life of this process."""
+    try:
+        return Found(_loaded(), "")
+    except _Failed as error:
+        return Found(None, str(error))
+
+
+def cache_folder() -> Path:
+    """Where compiled kernels are kept: DDPM_KERNEL_CACHE, or this user's cache."""
+    asked = os.environ.get("DDPM_KERNEL_CACHE")
+    return Path(asked) if asked else platformdirs.user_cache_path("ddpm-workbench", appauthor=False) / "kernels"
+
+
+def compiler() -> str | None:
+    """The C++ compiler: CXX if it is set, else the first that is installed."""
+    names = [os.environ["CXX"]] if os.environ.get("CXX") else ["g++", "clang++", "c++"]
+    return next((path for name in names if (path := shutil.which(name))), None)
+
+
+def _loaded() -> ctypes.CDLL:
+    path = compiler()
+    if path is None:
+        asked = os.environ.get("CXX")
+        raise _Failed(
+            f"CXX names {asked}, which is not there" if asked else "there is no C++ compiler (g++ or clang++)"
+        )
+    with _folder() as folder:
+        library = folder / f"{_fingerprint(path)}.so"
+        with portalocker.Lock(folder / "lock", timeout=PATIENCE + 10):  # who starts beside us waits for the same file
+            if not library.exists():
+                _compile(path, library)
+            try:
+                return _typed(ctypes.CDLL(str(library)))
+            except (OSError, AttributeError):  # cut short, or of another system: once more
+                _compile(path, library)
+                try:
+                    return _typed(ctypes.CDLL(str(library)))
+                except (OSError, AttributeError) as error:
+                    raise _Failed(f"what {Path(path).name} made cannot be loaded ({error})") from error
+
+
+@contextlib.contextmanager
+def _folder() -> Iterator[Path]:
+    """Where to compile: the cache, or a folder of this process' own where the cache cannot be written."""
+    folder = cache_folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        writable = os.access(folder, os.W_OK)
+    except OSError:
+        writable = False
+    if writable:
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="ddpm-kernels-", ignore_cleanup_errors=True) as own:
+        yield Path(own)
+
+
+def _fingerprint(compiler: str) -> str:
+    """What the compiled file depends on: sources, compiler, processor."""
+    parts = [path.read_bytes() for path in sorted(SOURCES.iterdir()) if path.suffix in (".cpp", ".h")]
+    parts += [repr(FLAGS).encode(), _run([compiler, "--version"]).encode(), _processor().encode()]
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:20]
+
+
+def _processor() -> str:
+    """What tells one processor's instructions from another's."""
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        wanted = ("model name", "flags", "Features", "CPU part")
+        return "\n".join(dict.fromkeys(line for line in lines if line.startswith(wanted)))
+    return f"{platform.machine()} {platform.processor()}"
+
+
+def _compile(compiler: str, library: Path) -> None:
+    """Every source by itself and side by side, then all together; the file appears whole or not at all."""
+    native = "-mcpu=native" if platform.machine() in ("aarch64", "arm64") else "-march=native"
+    with tempfile.TemporaryDirectory(dir=library.parent, ignore_cleanup_errors=True) as work:
+        sources = sorted(SOURCES.glob("*.cpp"))
+        running = [
+            subprocess.Popen(
+                [compiler, *FLAGS, native, "-c", str(source), "-o", f"{work}/{source.stem}.o"],
+                stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace",
+            )
+            for source in sources
+        ]  # fmt: skip
+        try:
+            for process in running:
+                _, told = process.communicate(timeout=PATIENCE)
+                if process.returncode:
+                    raise _Failed(f"{Path(compiler).name} failed ({_gist(told)})")
+        except subprocess.TimeoutExpired as error:
+            raise _Failed(f"{Path(compiler).name} took more than {PATIENCE:.0f} s") from error
+        finally:
+            for process in running:
+                if process.poll() is None:
+                    process.kill()
+                    process.wait()
+        whole = Path(work) / "whole.so"
+        _run([compiler, "-shared", "-fopenmp", *(f"{work}/{source.stem}.o" for source in sources), "-o", str(whole)])
+        files.write_bytes(library, whole.read_bytes())
+
+
+def _run(command: list[str]) -> str:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=PATIENCE, check=True)
+    except subprocess.CalledProcessError as error:
+        raise _Failed(f"{Path(command[0]).name} failed ({_gist(error.stderr)})") from error
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise _Failed(f"{Path(command[0]).name} cannot be run ({error})") from error
+    return done.stdout
+
+
+def _gist(told: str) -> str:
+    """The line that says what is wrong."""
+    lines = [line.strip() for line in told.splitlines() if line.strip()]
+    return next((line for line in lines if "error" in line.lower()), lines[-1] if lines else "it said nothing")
+
+
+def _typed(library: ctypes.CDLL) -> ctypes.CDLL:
+    for name, (arguments, result) in SIGNATURES.items():
+        function = getattr(library, name)
+        function.argtypes = [TYPES[letter] for letter in arguments]
+        function.restype = TYPES[result] if result else None
+    return library
+
+
+@cache
+def keep_large_allocations() -> None:
+    """Have malloc keep what is freed instead of handing it back, where it is glibc's.
+
+    Fresh pages for every large tensor of every step cost up to a tenth of it (PyTorch's tuning guide).
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return
+    mallopt = ctypes.CDLL(None).mallopt
+    trim_threshold, mmap_threshold = -1, -3  # M_ names of <malloc.h>
+    mallopt(mmap_threshold, 1 << 30)
+    mallopt(trim_threshold, 1 << 30)
