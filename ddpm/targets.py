@@ -177,10 +177,12 @@ def about(machine: dict[str, Any]) -> str:
 
 
 def said(value: float | None, unit: str) -> str:
-    """2.31x, +1.2 s, 4.1 %, 8e-07; a dash for what is not known."""
+    """2.31x, +1.2 s, 4.1 %, 0.999950, 8.0e-07; a dash for what is not known."""
     if value is None:
         return "–"
-    return {"x": f"{value:.2f}x", "s": f"{value:+.1f} s", "%": f"{100 * value:.1f} %"}.get(unit, f"{value:.6g}")
+    return {"x": f"{value:.2f}x", "s": f"{value:+.1f} s", "%": f"{100 * value:.1f} %"}.get(
+        unit, f"{value:.6f}" if value > 0.01 else f"{value:.1e}"
+    )
 
 
 def side_by_side(old: dict[str, Any], new: dict[str, Any], markdown: bool = False) -> str:
