@@ -30,6 +30,7 @@ example: $(VENV)/.test
 
 # Prints how fast things are; asserts nothing.
 bench: $(VENV)/.test
+	$(PY) -m ddpm bench
 	@for file in tests/bench/bench_*.py; do echo "== $$file"; $(PY) $$file || exit 1; done
 
 clean:

@@ -104,6 +104,28 @@ def parameters(config: ModelConfig) -> int:
     return total + 2 * width + 9 * width * config.out_channels + config.out_channels
 
 
+def flops(config: ModelConfig) -> float:
+    """Multiplications and additions that one picture takes through the network: convolutions counted as direct ones, and attention.
+
+    A training step takes three times as many: the backward pass has two products for each of the forward pass.  What
+    is done pixel by pixel, such as normalisations, counts for nothing.
+    """
+    width, embed = config.num_channels, 4 * config.num_channels
+    products = (width + embed) * embed + 9 * width * config.out_channels * config.image_size**2
+    for layer in plan(config, config.in_channels).layers:
+        area = layer.size**2
+        match layer:
+            case Conv(channels_in, channels):
+                products += 9 * channels_in * channels * area
+            case Res(channels_in, channels):
+                products += 9 * (channels_in + channels) * channels * area
+                products += embed * channels * (2 if config.use_scale_shift_norm else 1)
+                products += channels_in * channels * area if channels_in != channels else 0
+            case Attention(channels):
+                products += 4 * channels**2 * area + 2 * channels * area**2  # q, k, v and what comes out; two products
+    return 2.0 * products
+
+
 def activation_bytes(config: ModelConfig) -> float:
     """Bytes per picture that a training step keeps for its backward pass, in fp32."""
     kept = 0.0

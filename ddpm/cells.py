@@ -195,14 +195,7 @@ def table(cells: Sequence[Cell], markdown: bool = False) -> str:
     body = [[way.label, *(off(by[n]) if n in by else "–" for n in counts)] for way, by in rows(cells).items()]
     times = [[c.seconds / c.calls * n for c in cells if c.asked == n] for n in counts]
     body.append(["seconds a picture", *(f"{sorted(found)[len(found) // 2]:.2g}" for found in times)])
-    if markdown:
-        lines = [head, ["---", *("---:" for _ in counts)], *body]
-        return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    widths = [max(len(line[k]) for line in [head, *body]) for k in range(len(head))]
-    return "\n".join(
-        "  ".join([line[0].ljust(widths[0]), *(t.rjust(w) for t, w in zip(line[1:], widths[1:], strict=True))]).rstrip()
-        for line in [head, *body]
-    )
+    return numbers.table(head, body, markdown)
 
 
 def to_csv(cells: Iterable[Cell]) -> bytes:

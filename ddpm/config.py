@@ -301,6 +301,30 @@ class FrontierConfig(FromCheckpoint):
     repeats: int = setting(1, "How often each is timed; the median counts. A busy machine wants 3 or more.", label="Repeats", low=1, high=100)  # fmt: skip
 
 
+def bench_threads_setting() -> Any:
+    """Threads of whatever is measured."""
+    return setting(0, "CPU threads to compute with; 0 is one per physical core.", label="Threads", low=0, high=1024)
+
+
+@dataclass(frozen=True)
+class SpeedConfig:
+    """How thoroughly the training's speed is measured."""
+
+    rounds: int = setting(12, "Pairs of steps that are timed, one of this program's and a plain one in turn; their medians count.", label="Rounds", low=1, high=1000)  # fmt: skip
+    threads: int = bench_threads_setting()
+
+
+@dataclass(frozen=True)
+class ScaleConfig:
+    """How thoroughly it is measured what a training costs by its settings."""
+
+    steps: int = setting(5, "Training steps that are timed of each point, after one that is not; their median counts.", label="Steps", low=1, high=1000)  # fmt: skip
+    quick: bool = setting(
+        False, "Measure the smallest and one more value of each setting only, each but briefly.", label="Quick"
+    )
+    threads: int = bench_threads_setting()
+
+
 SECTIONS: dict[str, type] = {
     "model": ModelConfig,
     "diffusion": DiffusionConfig,

@@ -6,7 +6,6 @@ for measured in measure(network, config, FrontierConfig(calls="5,10")):
 """
 
 import dataclasses
-import platform
 import shlex
 import statistics
 import time
@@ -15,11 +14,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import psutil
 import torch
 from torch import Tensor
 
-from ddpm import analytic, cells, files, images, low_res, parallel, sample
+from ddpm import analytic, cells, files, images, low_res, machine, parallel, sample
 from ddpm import config as configs
 from ddpm.cells import Cell, LeftOut, Place, Way
 from ddpm.config import Config, FrontierConfig
@@ -164,30 +162,6 @@ def pace(times: list[float]) -> Pace:
     return Pace(statistics.median(ordered), ordered[tenth], ordered[-1 - tenth])
 
 
-def machine() -> dict[str, Any]:
-    """What the seconds hold for."""
-    return {
-        "system": platform.system(),
-        "processor": _processor(),
-        "cores": psutil.cpu_count(logical=False) or psutil.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "device": str(parallel.device()),
-        "torch": torch.__version__,
-        "precision": "fp32",
-    }
-
-
-def _processor() -> str:
-    """Its name, as far as the system tells it without being asked at length."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:  # not Linux
-        pass
-    return platform.processor() or platform.machine()
-
-
 # --- as a job
 
 
@@ -238,7 +212,7 @@ def compare_into(
     _check_new(folder)
     job = FrontierJob(folder)
     places, left = cells.places(config, settings)
-    said = {"frontier": dataclasses.asdict(settings), "machine": machine(), **about}
+    said = {"frontier": dataclasses.asdict(settings), "machine": {**machine.described(), "precision": "fp32"}, **about}
     files.write_json(folder / "settings.json", said)
     worker.beat(state="running", message="Drawing the converged pictures")
     kept = _Kept(job, said, places, left, settings)

@@ -22,8 +22,8 @@ SECONDS = 4.0  # to spend on training steps
 LEAST, MOST = 2, 50  # training steps
 
 
-def measure_into(folder: Path) -> None:
-    """Measure the settings in a folder's config.json; the answer is in its status' metrics.
+def measure_into(folder: Path, seconds: float = SECONDS) -> None:
+    """Measure the settings in a folder's config.json, for about so long; the answer is in its status' metrics.
 
     seconds_per_step (the median), seconds_per_preview, peak_bytes, parameters.
     """
@@ -43,7 +43,7 @@ def measure_into(folder: Path) -> None:
             worker.beat(step=len(times), total_steps=MOST + 1)
             if "stop" in worker.heard():
                 raise Stopped
-            if len(times) > LEAST and time.monotonic() - began > SECONDS:
+            if len(times) > LEAST and time.monotonic() - began > seconds:
                 break
         metrics = {
             "seconds_per_step": statistics.median(times[1:]),  # the first one also allocates
@@ -78,6 +78,12 @@ def _preview_seconds(trainer: Trainer) -> float:
 
 def peak_bytes() -> int:
     """The most memory that this process has held."""
+    try:  # where there is it, as the other number begins with what the process that started this one held
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    except OSError:  # not Linux
+        pass
     if os.name == "nt":
         return int(psutil.Process().memory_info().peak_wset)  # type: ignore[attr-defined]
     import resource

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Sequence
 
 
 def duration(seconds: float | None) -> str:
@@ -48,3 +49,16 @@ def clock(when: float, now: float | None = None) -> str:
 def plural(number: int, word: str) -> str:
     """1 picture, 2,000 pictures."""
     return f"{number:,} {word}{'' if number == 1 else 's'}"
+
+
+def table(head: Sequence[str], body: Sequence[Sequence[str]], markdown: bool = False) -> str:
+    """Lines under a head: the first column to the left, numbers to the right."""
+    lines = [head, *body]
+    if markdown:
+        ruled = [head, ["---", *("---:" for _ in head[1:])], *body]
+        return "\n".join("| " + " | ".join(line) + " |" for line in ruled)
+    widths = [max(len(line[k]) for line in lines) for k in range(len(head))]
+    return "\n".join(
+        "  ".join([line[0].ljust(widths[0]), *(t.rjust(w) for t, w in zip(line[1:], widths[1:], strict=True))]).rstrip()
+        for line in lines
+    )

@@ -21,8 +21,8 @@ PAGES = [ROOT / "app.py", *sorted((ROOT / "pages").rglob("*.py"))]
 
 # A module imports only from lines above its own.
 LAYERS = """
-    errors words solvers
-    files schedules fields parallel
+    errors words solvers svg
+    files schedules fields parallel targets
     native
     config images metrics jobs arrays
     validation classes spacing guidance
@@ -33,7 +33,7 @@ LAYERS = """
     ops
     native_ops memory precision sources unet losses samplers resample checkpoint process export foreign
     compute update
-    data download lsun imagenet64
+    data download lsun imagenet64 machine yardstick
     cifar10 low_res probe edit
     given recipe sheet film packing example
     recognise
@@ -41,6 +41,10 @@ LAYERS = """
     analytic
     train sample
     drawing session measure evaluate frontier microscope
+    laps
+    rivals
+    speed
+    scale
     commands
     cli
     __main__
@@ -48,7 +52,7 @@ LAYERS = """
 LEVEL = {name: level for level, line in enumerate(LAYERS.split("\n")) for name in line.split()}
 
 # Who only watches must not wait for torch.
-WITHOUT_TORCH = ["errors", "words", "solvers", "files", "schedules", "fields", "config", "validation", "classes", "images", "metrics", "jobs", "architecture", "deduce", "foreign", "presets", "results", "runs", "shapes", "sources", "prepare", "data", "download", "cifar10", "lsun", "imagenet64", "low_res", "given", "spacing", "guidance", "variances", "film", "example", "process", "export", "cli", "arrays", "memory", "recipe", "cells", "sheet", "native"]  # fmt: skip
+WITHOUT_TORCH = ["errors", "words", "solvers", "files", "schedules", "fields", "config", "validation", "classes", "images", "metrics", "jobs", "architecture", "deduce", "foreign", "presets", "results", "runs", "shapes", "sources", "prepare", "data", "download", "cifar10", "lsun", "imagenet64", "low_res", "given", "spacing", "guidance", "variances", "film", "example", "process", "export", "cli", "arrays", "memory", "recipe", "cells", "sheet", "native", "svg", "targets"]  # fmt: skip
 
 MOST_LINES = 450
 
@@ -234,7 +238,14 @@ def test_settings_are_said_once() -> None:
     """Neither the definition of a flag nor a help text stands anywhere but in config.py."""
     known = [
         s
-        for cls in (*configs.SECTIONS.values(), configs.SampleConfig, configs.EvalConfig, configs.FrontierConfig)
+        for cls in (
+            *configs.SECTIONS.values(),
+            configs.SampleConfig,
+            configs.EvalConfig,
+            configs.FrontierConfig,
+            configs.SpeedConfig,
+            configs.ScaleConfig,
+        )
         for s in configs.settings(cls)
     ]
     for path in [*PACKAGE.values(), *COMMANDS, *PAGES]:

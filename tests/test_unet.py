@@ -4,8 +4,9 @@ import itertools
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
-from ddpm import architecture, validation
+from ddpm import architecture, validation, yardstick
 from ddpm.config import Config, ModelConfig
 from ddpm.unet import UNet, timestep_embedding
 
@@ -86,3 +87,13 @@ def test_timestep_embedding_is_cosines_then_sines() -> None:
     embedding = timestep_embedding(torch.tensor([0.0, 1.0]), 4)
     expected = torch.tensor([[1.0, 1.0, 0.0, 0.0], [0.540302, 0.99995, 0.841471, 0.0099998]])
     torch.testing.assert_close(embedding, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("settings", [*SHAPES.values(), dict(small_size=8)], ids=[*SHAPES, "enlarging"])
+def test_operations_are_those_that_torch_counts(settings: dict[str, object]) -> None:
+    config = small(**settings)
+    x = torch.zeros(2, config.in_channels, config.image_size, config.image_size)
+    y = torch.tensor([0, 6]) if config.class_cond else None
+    with FlopCounterMode(display=False) as counter, torch.no_grad():  # of plain torch: it cannot see into kernels
+        yardstick.network(UNet(config), x, torch.tensor([0.0, 9.0]), y)
+    assert 2 * architecture.flops(config) == counter.get_total_flops()

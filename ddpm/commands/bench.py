@@ -1,24 +1,110 @@
-"""`ddpm bench`: what can be measured of a checkpoint on this machine, so far its samplers."""
+"""`ddpm bench`: how fast a training is on this machine, what it costs by its settings, and which sampler suits a checkpoint."""
 
 import argparse
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from ddpm import cells, files, results, words
+from ddpm import cells, files, results, targets, validation, words
 from ddpm.commands import options as shared
 from ddpm.commands import together
-from ddpm.config import FrontierConfig
+from ddpm.config import FrontierConfig, ScaleConfig, SpeedConfig
 from ddpm.errors import UserError
+
+T = TypeVar("T")
 
 
 def add(commands: Any) -> None:
-    bench = commands.add_parser("bench", help="Measure what suits a checkpoint on this machine.")
-    benches = bench.add_subparsers(required=True, metavar="WHAT")
+    bench = shared.command(commands, "bench", _speed, "Measure what this machine can do: training speed, its cost by settings, samplers of a checkpoint.", runs_dir=False)  # fmt: skip
+    _add_speed(bench)
+    benches = bench.add_subparsers(metavar="WHAT")
+    _add_speed(shared.command(benches, "speed", _speed, "Measure a training step against the plain network: what `ddpm bench` alone does.", runs_dir=False))  # fmt: skip
+    scale = shared.command(benches, "scale", _scale, "Measure what a step costs by batch size, channels, image size and threads.", runs_dir=False)  # fmt: skip
+    shared.add_settings(scale, ScaleConfig)
+    _add_output(scale)
+    scale.add_argument("--chart", type=Path, metavar="FILE", help="draw a chart into this SVG file")
     samplers = shared.command(benches, "samplers", _samplers, "Compare samplers: how close each comes to the converged pictures, with how many network calls.")  # fmt: skip
     shared.add_source(samplers, FrontierConfig, "comparing", "frontiers")
-    samplers.add_argument("--json", type=Path, metavar="FILE", help="write the result here too")
-    samplers.add_argument("--markdown", action="store_true", help="print the table as Markdown")
+    _add_output(samplers)
+
+
+def _add_speed(parser: argparse.ArgumentParser) -> None:
+    shared.add_settings(parser, SpeedConfig)
+    _add_output(parser)
+    parser.add_argument("--compare", type=Path, metavar="FILE", default=argparse.SUPPRESS, help="print what an earlier --json FILE holds beside it")  # fmt: skip
+
+
+def _add_output(parser: argparse.ArgumentParser) -> None:
+    """What is not given is left out, so that a subcommand does not undo what was said before its name."""
+    parser.add_argument("--json", type=Path, metavar="FILE", default=argparse.SUPPRESS, help="write the result here too")  # fmt: skip
+    parser.add_argument("--markdown", action="store_true", default=argparse.SUPPRESS, help="print tables as Markdown")
+
+
+def _speed(options: argparse.Namespace) -> None:
+    settings = _read(options, SpeedConfig)
+    old = _read_old(options.compare) if "compare" in options else None
+    from ddpm import speed
+
+    result = _through(lambda: speed.measure(settings), "lap")
+    _keep(options, result)
+    markdown = "markdown" in options
+    print(targets.text(result, markdown))
+    print()
+    print(f"{targets.verdicts(result['targets'])}.")
+    if old is not None:
+        print()
+        print(targets.side_by_side(old, result, markdown))
+
+
+def _scale(options: argparse.Namespace) -> None:
+    settings = _read(options, ScaleConfig)
+    from ddpm import scale
+
+    result = _through(lambda: scale.measure(settings), "point")
+    _keep(options, result)
+    if options.chart:
+        files.write_bytes(options.chart, scale.chart(result).encode())
+    print(scale.table(result, "markdown" in options))
+
+
+def _read(options: argparse.Namespace, section: type[T]) -> T:
+    """The settings that were given.  Raises UserError for one out of its limits, and where several processes measure."""
+    if together.several():
+        raise UserError("ddpm bench was started in several processes, and measures one: start it without torchrun.")
+    settings = section(**shared.given(options, section))
+    for problem in validation.limit_problems(settings):
+        raise UserError(problem.sentence)
+    return settings
+
+
+def _read_old(path: Path) -> dict[str, Any]:
+    old: Any = files.read_json(path)
+    if wrong := "there is no such file" if old is None else targets.problem(old):
+        raise UserError(f"{path} cannot be compared with, as {wrong}: name a file that was written by --json.")
+    return dict(old)
+
+
+def _through(measure: Callable[[], Iterator[Any]], unit: str) -> dict[str, Any]:
+    """Measure, with a progress line; what came of it."""
+    from tqdm import tqdm
+
+    try:
+        with tqdm(unit=unit, dynamic_ncols=True, leave=False, disable=not sys.stderr.isatty()) as line:
+            for progress in measure():
+                line.total = progress.total
+                line.set_description_str(progress.doing, refresh=False)
+                line.update(progress.done - line.n)
+    except KeyboardInterrupt:
+        print("ddpm: stopped before everything was measured, so nothing was kept: start it again.", file=sys.stderr)
+        raise
+    result: dict[str, Any] = progress.result
+    return result
+
+
+def _keep(options: argparse.Namespace, result: dict[str, Any]) -> None:
+    if "json" in options:
+        files.write_json(options.json, result)
 
 
 def _samplers(options: argparse.Namespace) -> None:
@@ -41,11 +127,10 @@ def _samplers(options: argparse.Namespace) -> None:
     job = results.FrontierJob(folder)
     result = job.result
     if result.get("rows"):
-        _print(result, options.markdown)
+        _print(result, "markdown" in options)
     if (status := job.status()) and status.message:  # that it was stopped, and where
         print(status.message)
-    if options.json:
-        files.write_json(options.json, result)
+    _keep(options, result)
     print(folder)
 
 

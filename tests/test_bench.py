@@ -1,0 +1,319 @@
+"""`ddpm bench`: its numbers agree with each other, its targets are judged as they are stated, its commands run."""
+
+import json
+import statistics
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+import torch
+
+from ddpm import cli, laps, measure, rivals, scale, speed, svg, targets, validation
+from ddpm import config as configs
+from ddpm.config import Config, ScaleConfig, SpeedConfig
+from ddpm.errors import UserError
+from ddpm.presets import PRESETS
+from ddpm.train import Trainer
+
+WAYS = {way.name for way in speed.WAYS}
+
+
+@pytest.fixture(scope="module")
+def small() -> Config:
+    return configs.replace(Config(), dict(image_size=8, num_channels=32, num_res_blocks=1, channel_mult="1", num_heads=1, attention_resolutions="", diffusion_steps=20, noise_schedule="cosine", batch_size=2, threads=1, ema_rate="0.9"))  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def result(small: Config, tmp_path_factory: pytest.TempPathFactory, cache: Path) -> dict[str, Any]:
+    """A speed, measured of a tiny network."""
+    progress = list(speed.measure(SpeedConfig(rounds=2, threads=1), small))
+    assert [p.done for p in progress] == sorted(p.done for p in progress)
+    assert progress[-1].done == progress[-1].total
+    assert progress[-1].result is not None
+    measured: dict[str, Any] = json.loads(json.dumps(progress[-1].result, allow_nan=False))
+    return measured
+
+
+def test_every_way_is_measured_or_left_out_with_a_reason(result: dict[str, Any]) -> None:
+    assert {*result["steps"]} | {*result["left_out"]} == WAYS
+    assert not {*result["steps"]} & {*result["left_out"]}
+    assert {"default", "torch"} <= {*result["steps"]}
+    assert set(result["exactness"]) == set(result["steps"])
+    assert all(result["left_out"].values())
+    assert ("bf16" in result["products"]) == result["machine"]["bf16"]
+
+
+def test_ratios_are_those_of_the_seconds(result: dict[str, Any]) -> None:
+    calls = [call for calls in result["calls"].values() for call in calls.values()]
+    assert {*result["calls"]["default"]} == {"16", "64"}
+    for measured in [*result["steps"].values(), *calls]:
+        ratios = [plain / ours for ours, plain in measured["pairs"]]
+        assert measured["ratio"] == pytest.approx(statistics.median(ratios))
+        assert min(ratios) <= measured["low"] <= measured["ratio"] <= measured["high"] <= max(ratios)
+        assert measured["seconds"] == pytest.approx(statistics.median(ours for ours, _ in measured["pairs"]))
+    for step in result["steps"].values():
+        peak = result["products"].get(step["precision"])
+        if peak:
+            assert step["share_of_peak"] == pytest.approx(result["flops"] / step["seconds"] / peak)
+
+
+def test_parts_of_a_step_are_all_of_it(result: dict[str, Any]) -> None:
+    parts = result["parts"]
+    assert all(parts[name] > 0 for name in targets.PARTS)
+    whole = sum(parts[name] for name in targets.PARTS)
+    assert parts["outside"] == pytest.approx(1 - parts["network"] / whole)
+    assert result["memory"]["default"] > 50e6
+    assert result["start"]["torch"] > result["steps"]["torch"]["seconds"]
+
+
+def test_a_network_in_fp32_is_as_exact_as_it_is_said_to_be(small: Config) -> None:
+    found = laps.Laps(small).deviation(configs.replace(small, {"precision": "fp32"}))
+    assert max(found["output"], found["gradient"], found["output_most"]) < 1e-5
+    assert found["cosine"] == pytest.approx(1, abs=1e-6)
+
+
+def test_deviations_are_noticed(small: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = laps.Plain.network
+
+    def off(self: laps.Plain, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        return before(self, x, t) * 1.01
+
+    monkeypatch.setattr(laps.Plain, "network", off)
+    found = laps.Laps(small).deviation(configs.replace(small, {"precision": "fp32"}))
+    assert found["output"] == pytest.approx(0.01, rel=0.02)
+    assert found["gradient"] > 1e-3
+
+
+# --- targets
+
+
+def judged(result: dict[str, Any], **changes: Any) -> dict[str, dict[str, Any]]:
+    """Targets by name, of a result that is otherwise as measured."""
+    return {row["name"]: row for row in targets.judged({**result, **changes})}
+
+
+def test_every_target_of_the_table_has_a_verdict(result: dict[str, Any]) -> None:
+    rows = {row["name"]: row for row in result["targets"]}
+    assert {*rows} == {target.name for target in targets.TARGETS}
+    for row in rows.values():
+        assert (row["value"] is None) == (row["verdict"] == "not measurable here") == bool(row["why"])
+    assert {row["verdict"] for row in rows.values()} <= {"met", "not met", "not measurable here"}
+
+
+def test_verdicts_follow_the_numbers(result: dict[str, Any]) -> None:
+    def of(ratio: float) -> dict[str, Any]:
+        step = {**result["steps"]["default"], "ratio": ratio, "precision": "bf16"}
+        steps = dict.fromkeys(WAYS, step)
+        calls = dict.fromkeys(WAYS, dict.fromkeys(("16", "64"), step))
+        exactness = {n: {"output": 1e-6, "output_most": 1e-6, "gradient": 2e-5, "cosine": 0.9995} for n in WAYS}
+        memory = {"default": 70, "yardstick": 100}
+        start = {"cold_more": 4.0, "later_more": 1.5}
+        return judged(result, steps=steps, calls=calls, exactness=exactness, left_out={}, memory=memory, start=start)
+
+    assert {name: of(2.3)[name]["verdict"] for name in ("step_bf16", "step_fp32", "call_16", "step_torch", "exact_fp32", "cosine_bf16", "memory", "start_cold", "start_later")} == {
+        "step_bf16": "met", "step_fp32": "met", "call_16": "not met", "step_torch": "met", "exact_fp32": "not met", "cosine_bf16": "met", "memory": "met", "start_cold": "met", "start_later": "not met",
+    }  # fmt: skip
+    assert of(2.3)["step_bf16"]["aim_verdict"] == "not met"
+    assert of(2.7)["step_bf16"]["aim_verdict"] == "met"
+    assert of(2.3)["start_cold"]["aim_verdict"] is None
+    assert of(1.0)["step_fp32"]["verdict"] == "not met"
+
+
+def test_without_bf16_there_is_no_number(result: dict[str, Any]) -> None:
+    step = {**result["steps"]["default"], "precision": "fp32"}
+    why = "there is no C++ compiler"
+    left = {"bf16": speed.NO_BF16, "fp32": why}
+    machine = {**result["machine"], "bf16": False}
+    rows = judged(result, steps={"default": step, "torch": step}, left_out=left, machine=machine, start={"torch": 1.0})
+    for name in ("step_bf16", "call_16", "call_64", "cosine_bf16", "step_torch"):
+        assert (rows[name]["value"], rows[name]["why"]) == (None, speed.NO_BF16)
+    for name in ("step_fp32", "exact_fp32"):
+        assert (rows[name]["value"], rows[name]["why"]) == (None, why)
+    assert (rows["start_cold"]["verdict"], rows["start_cold"]["why"]) == ("not measurable here", why)
+
+
+def test_the_tables_tell_what_was_measured(result: dict[str, Any]) -> None:
+    for markdown in (False, True):
+        text = targets.text(result, markdown)
+        assert all(row["words"] in text for row in result["targets"])
+        assert "Winograd" in text
+        assert result["machine"]["processor"] in text
+    old = json.loads(json.dumps(result))
+    old["targets"][-1]["value"] = 0.123
+    told = targets.side_by_side(old, result)
+    assert "12.3 %" in told
+    assert f"{100 * result['parts']['outside']:.1f} %" in told
+
+
+# --- the command
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch, small: Config) -> None:
+    """The commands measure a tiny network."""
+    monkeypatch.setattr(speed, "cpu_preset", lambda: small)
+    monkeypatch.setattr(scale, "cpu_preset", lambda: small)
+
+
+def test_the_command_alone_is_speed(monkeypatch: pytest.MonkeyPatch, result: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
+    asked: list[SpeedConfig] = []
+
+    def measured(settings: SpeedConfig) -> Iterator[speed.Progress]:
+        asked.append(settings)
+        yield speed.Progress(1, 2, "halfway")
+        yield speed.Progress(2, 2, "", result)
+
+    monkeypatch.setattr(speed, "measure", measured)
+    kept = tmp_path / "kept.json"
+    assert cli.main(["bench", "--rounds", "3", "--json", str(kept)]) == 0
+    assert json.loads(kept.read_text()) == result
+    alone = capsys.readouterr().out
+    assert cli.main(["bench", "speed", "--rounds", "3"]) == 0
+    assert capsys.readouterr().out == alone
+    assert cli.main(["bench", "--rounds", "4", "speed"]) == 0
+    assert asked == [SpeedConfig(rounds=3), SpeedConfig(rounds=3), SpeedConfig(rounds=4)]
+    capsys.readouterr()
+    assert cli.main(["bench", "--compare", str(kept), "--markdown"]) == 0
+    printed = capsys.readouterr().out
+    assert "| then | now |" in printed
+    assert "not met" in printed or "met" in printed
+
+
+def test_what_cannot_be_compared_is_said_before_anything_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    monkeypatch.setattr(speed, "measure", lambda settings: pytest.fail("measured"))
+    other = tmp_path / "other.json"
+    other.write_text("{}")
+    for path, said in ((other, "not what `ddpm bench"), (tmp_path / "none.json", "no such file")):
+        assert cli.main(["bench", "--compare", str(path)]) == 2
+        assert said in capsys.readouterr().err
+    assert cli.main(["bench", "--rounds", "0"]) == 2
+    assert "rounds is 0" in capsys.readouterr().err
+
+
+def test_stopping_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted(settings: SpeedConfig) -> Iterator[speed.Progress]:
+        yield speed.Progress(1, 9, "steps")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(speed, "measure", interrupted)
+    assert cli.main(["bench", "--json", str(tmp_path / "none.json")]) == 130
+    assert "stopped before everything was measured" in capsys.readouterr().err
+    assert not (tmp_path / "none.json").exists()
+
+
+# --- rivals
+
+
+def test_what_goes_wrong_in_another_process_is_told_here(small: Config) -> None:
+    with rivals.Rival(configs.replace(small, {"timestep_respacing": "30"})) as rival:
+        with pytest.raises(UserError, match="30"):  # of 20 timesteps
+            rival.step()
+        with pytest.raises(RuntimeError, match="no attribute 'fly'"):
+            rival.ask("fly")
+    with rivals.Rival(small) as rival:
+        rival._process.kill()
+        with pytest.raises(UserError, match="ended"):
+            rival.step()
+
+
+def test_a_peak_is_of_this_process_alone(small: Config) -> None:
+    held = torch.ones(300_000_000, dtype=torch.uint8)  # which who is started from here must not be blamed for
+    with rivals.Rival(small) as rival:
+        rival.ask("machine")
+        assert rival.ask("peak") < measure.peak_bytes() - held.numel() / 2
+
+
+# --- scale
+
+
+def test_points_vary_one_setting_at_a_time() -> None:
+    base = PRESETS["cifar10-cpu"].config
+    found = scale.points(base, 2)
+    assert [(p.setting, p.value) for p in found] == [
+        *(("batch_size", n) for n in (1, 2, 4, 8, 16, 32, 64, 128)),
+        *(("num_channels", n) for n in (32, 64, 96, 128)),
+        *(("image_size", n) for n in (16, 32, 64)),
+        ("threads", 1), ("threads", 2),
+    ]  # fmt: skip
+    for point in found:
+        assert not list(validation.network_problems(point.config))
+        assert configs.to_flags(point.config, base) in ([], [f"--{point.setting}", str(point.value)])
+    assert [(p.setting, p.value) for p in scale.points(base, 2, quick=True)] == [("batch_size", 1), ("batch_size", 8), ("num_channels", 32), ("num_channels", 64), ("image_size", 16), ("image_size", 32), ("threads", 1), ("threads", 2)]  # fmt: skip
+
+
+def test_what_does_not_fit_is_left_out(monkeypatch: pytest.MonkeyPatch, small: Config) -> None:
+    assert "would take about 2 min" in scale._too_much(small, 20.0)
+    assert not scale._too_much(small, 0.1)
+    large = configs.replace(PRESETS["cifar10-paper"].config, {"batch_size": 65536, "microbatch": -1})
+    assert "are free" in scale._too_much(large, 0.1)
+    assert [scale._steps(5, seconds) for seconds in (0.1, 5.0, 60.0)] == [5, 4, 2]
+
+
+@pytest.mark.slow
+def test_the_command_draws_what_it_prints(quick: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
+    usual = {"batch_size": (1,), "image_size": (8,)}
+    through = scale.measure
+    monkeypatch.setattr(scale, "measure", lambda settings: through(settings, values=usual))
+    drawn, kept = tmp_path / "chart.svg", tmp_path / "scale.json"
+    command = ["bench", "scale", "--quick", "True", "--steps", "2", "--threads", "1", "--chart", str(drawn), "--json", str(kept)]  # fmt: skip
+    assert cli.main(command) == 0
+    result = json.loads(kept.read_text())
+    assert [(row["setting"], row["value"]) for row in result["rows"]] == [("batch_size", 1), ("batch_size", 2), ("image_size", 8), ("threads", 1)]  # fmt: skip
+    for row in result["rows"]:
+        batch = row["value"] if row["setting"] == "batch_size" else 2
+        assert row["seconds_per_picture"] == pytest.approx(row["seconds"] / batch)
+        assert row["seconds_off"] == pytest.approx(row["estimated_seconds"] / row["seconds"] - 1)
+        assert row["bytes_off"] == pytest.approx(row["estimated_bytes"] / row["peak_bytes"] - 1)
+        assert row["peak_bytes"] > 50e6
+    printed = capsys.readouterr().out
+    assert "Batch size 2" in printed
+    root = ElementTree.fromstring(drawn.read_text())
+    circles = [e for e in root.iter("{http://www.w3.org/2000/svg}circle") if e.get("class") == "point"]
+    assert len(circles) == 2 * 2 * len(result["rows"])  # seconds and bytes, measured and foretold
+
+
+# --- charts
+
+
+def test_a_chart_puts_points_where_they_belong() -> None:
+    curve = svg.Curve("a < b", [(1, 1), (10, 10), (100, 100)])
+    root = ElementTree.fromstring(svg.small_multiples("T & t", [svg.Panel("p", "x", [curve], str)], 1))
+    at = [(float(e.get("cx", 0)), float(e.get("cy", 0))) for e in root.iter("{http://www.w3.org/2000/svg}circle") if e.get("class")]  # fmt: skip
+    (x0, y0), (x1, y1), (x2, y2) = at
+    assert x1 == pytest.approx((x0 + x2) / 2, abs=0.1)  # logarithmic: evenly apart
+    assert y1 == pytest.approx((y0 + y2) / 2, abs=0.1)
+    assert x0 < x2
+    assert y0 > y2
+
+
+def test_ticks_surround_the_numbers() -> None:
+    assert svg.ticks(3, 40) == [2, 5, 10, 20, 50]
+    assert svg.ticks(1, 1) == [1]
+    assert svg.ticks(0.03, 7000)[0] == pytest.approx(0.02)
+    assert len(svg.ticks(0.03, 7000)) <= 9
+
+
+def test_times_of_parts_are_those_of_the_trainer(small: Config) -> None:
+    trainer = Trainer(configs.replace(small, {"microbatch": 1}), measure.noise(small))
+    watch = laps._Stopwatch(trainer)
+    for _ in range(3):
+        trainer.update(trainer.draw())
+    assert 0 < watch.seconds["network"] < watch.seconds["update"]
+    assert watch.seconds["draw"] > 0
+    watch.reset()
+    assert not any(watch.seconds.values())
+
+
+def test_settings_are_within_their_limits() -> None:
+    assert not list(validation.limit_problems(ScaleConfig()))
+    assert not list(validation.limit_problems(SpeedConfig()))
+
+
+def test_without_a_compiler_it_is_said_that_there_is_none(small: Config, tmp_path: Path) -> None:
+    without = {"CXX": "no-such-compiler", "DDPM_KERNEL_CACHE": str(tmp_path)}
+    with rivals.Rival(small, environment=without) as rival:
+        computed = rival.ask("computed", configs.replace(small, {"kernels": "native"}))
+    assert computed.kernels == "torch"
+    assert "no-such-compiler" in computed.why
