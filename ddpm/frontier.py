@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import psutil
 import torch
 from torch import Tensor
 
-from ddpm import analytic, cells, files, images, low_res, parallel, sample
+from ddpm import analytic, cells, cores, files, images, low_res, parallel, sample
 from ddpm import config as configs
 from ddpm.cells import Cell, LeftOut, Place, Way
 from ddpm.config import Config, FrontierConfig
@@ -168,24 +167,13 @@ def machine() -> dict[str, Any]:
     """What the seconds hold for."""
     return {
         "system": platform.system(),
-        "processor": _processor(),
-        "cores": psutil.cpu_count(logical=False) or psutil.cpu_count(),
+        "processor": cores.processor(),
+        "cores": cores.physical(),
         "threads": torch.get_num_threads(),
         "device": str(parallel.device()),
         "torch": torch.__version__,
         "precision": "fp32",
     }
-
-
-def _processor() -> str:
-    """Its name, as far as the system tells it without being asked at length."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:  # not Linux
-        pass
-    return platform.processor() or platform.machine()
 
 
 # --- as a job
@@ -199,8 +187,7 @@ def compare_source(
     `flags` are model and diffusion settings for a file that does not hold its own; where `ask`, a probe checks them.
     Raises UserError when they contradict it.
     """
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
+    worker.beat(warning=parallel.compute_with(settings.threads, "comparison", fixed=True))
     _check_new(folder)
     weights, config, path = sample.chosen(source, settings, flags, ask=ask)
     path = path.absolute()
