@@ -131,12 +131,6 @@ def watched(estimating: Iterator[Estimated], worker: Worker) -> list[float]:
     raise AssertionError("an estimate ends with a result")
 
 
-def use_threads(count: int) -> None:
-    """Compute with so many threads; 0 leaves it as it is."""
-    if count:
-        torch.set_num_threads(count)
-
-
 def keep(weights: Path, sha256: str, errors: Errors) -> Errors:
     """`errors`, written beside the weights where that is allowed."""
     try:

@@ -140,7 +140,7 @@ class TrainConfig:
     sample_interval: int = setting(1000, "Steps between two preview grids; 0 draws none.", label="Preview every", low=0, high=10**9, unit="steps", basic=True)  # fmt: skip
     preview_samples: int = setting(16, "Pictures in a preview grid, always from the same noise.", label="Preview pictures", low=1, high=256, group="Log, checkpoints, previews")  # fmt: skip
     preview_steps: int = setting(25, "DDIM steps per preview picture: more are better and slower.", label="Preview steps", low=1, high=1000, group="Log, checkpoints, previews")  # fmt: skip
-    threads: int = setting(0, "CPU threads to train with; 0 is one per physical core.", label="Threads", low=0, high=1024, group="Precision")  # fmt: skip
+    threads: int = setting(0, "CPU threads to train with; 0 is one per physical core, shared with whatever else trains or draws.", label="Threads", low=0, high=1024, group="Precision")  # fmt: skip
 
     @property
     def ema_rates(self) -> tuple[str, ...]:
@@ -222,7 +222,7 @@ class FromCheckpoint:
     clip_denoised: bool = setting(True, "Keep the predicted clean picture within the range of pixels at every step.", label="Clip", group="Prediction")  # fmt: skip
     variance: str = setting("auto", "Variance of an ancestral step. fixed_small is the posterior's, fixed_large is beta; analytic is the best there is for a model without a learned one: estimated once for each checkpoint on its data, and kept beside it (Bao et al. 2022). auto: as in training.", label="Variance", choices=("auto", "fixed_small", "fixed_large", "analytic"))  # fmt: skip
     seed: int = setting(0, "Everything random follows from it: picture k from seed + k, whatever the batch.", label="Seed", low=0, high=2**32 - 1, basic=True)  # fmt: skip
-    threads: int = setting(0, "CPU threads to work with; 0 is one per physical core.", label="Threads", low=0, high=1024)  # fmt: skip
+    threads: int = setting(0, "CPU threads to work with; 0 is one per physical core, shared with whatever else trains or draws.", label="Threads", low=0, high=1024)  # fmt: skip
     kernels: str = kernels_setting()
 
 

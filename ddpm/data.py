@@ -21,7 +21,8 @@ import portalocker
 from ddpm import files, images
 from ddpm.config import Config, DataConfig, ModelConfig, replace
 from ddpm.errors import UserError
-from ddpm.sources import SOURCES, Decode, Source, cache_folder, open_source
+from ddpm.files import cache_folder
+from ddpm.sources import SOURCES, Decode, Source, open_source
 
 __all__ = ["SOURCES", "Dataset", "Description", "Split", "Stream", "describe", "open_dataset", "part_of", "resolve"]
 

@@ -60,8 +60,7 @@ def draw_source(
     `flags` are model and diffusion settings for a file that does not hold its own, beyond those of `base`; where
     `ask`, a probe checks them.  `like`: a recipe that holds them instead.  Raises UserError when they contradict it.
     """
-    if sample.threads:
-        torch.set_num_threads(sample.threads)
+    worker.beat(warning=parallel.compute_with(sample.threads, "drawing"))
 
     def read() -> tuple[Weights, Config, Path, dict[str, Any]]:
         _check_empty(SampleJob(folder))
@@ -101,8 +100,7 @@ def resume(folder: Path, worker: Worker) -> None:
         return weights, config, _with_own(job, sample), path, about, at_once if isinstance(at_once, int) else 0
 
     weights, config, sample, path, about, at_once = parallel.from_main(read)
-    if sample.threads:
-        torch.set_num_threads(sample.threads)
+    worker.beat(warning=parallel.compute_with(sample.threads, "drawing"))
     draw_into(folder, worker, weights, config, sample, path, parallel.device(), about, at_once=at_once, again=True)
 
 

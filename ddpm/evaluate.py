@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ddpm import analytic, data, diffusion, files, images, losses, parallel, sample, variances
+from ddpm import analytic, cores, data, diffusion, files, images, losses, parallel, sample, variances
 from ddpm import config as configs
 from ddpm.config import Config, DataConfig, DiffusionConfig, EvalConfig
 from ddpm.data import Dataset, Split, Stream
@@ -262,8 +262,9 @@ def evaluate_source(
     `flags` are model and diffusion settings for a file that does not hold its own; where `ask`, a probe checks them.
     Raises UserError when they contradict it.  `worker` is the main process's; others have none, and write nothing.
     """
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
+    too_many = parallel.compute_with(settings.threads, "evaluation")
+    if worker:
+        worker.beat(warning=too_many)
     weights, config, path = parallel.from_main(lambda: sample.chosen(source, settings, flags, ask=ask))
     device = parallel.device()
     network = sample.network_of(weights, config, path.name, device)
@@ -319,6 +320,8 @@ def evaluate_into(
             if worker:
                 _beat(worker, measured, time.monotonic() - began)
                 stop = stop or "stop" in worker.heard()
+            else:
+                cores.look()
             yield measured
             if parallel.told(stop) if measured.together else stop and not parallel.active():
                 break

@@ -9,16 +9,26 @@ import errno
 import hashlib
 import json
 import os
+import random
 import secrets
 import shutil
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, TypeVar
 
+import platformdirs
+import portalocker
+
 from ddpm.errors import UserError
 
 TEMPORARY = ".tmp-"  # how an unfinished file's name begins
+
+SHARED_LOOK = os.name != "nt"  # Windows' own locks are exclusive only
+LOOK = portalocker.LockFlags.NON_BLOCKING | (
+    portalocker.LockFlags.SHARED if SHARED_LOOK else portalocker.LockFlags.EXCLUSIVE
+)
 
 T = TypeVar("T")
 
@@ -148,6 +158,49 @@ def appending(path: Path) -> BinaryIO:
     """`path`, made where it is not there, open for adding to its end: logs, downloads, locks."""
     path.parent.mkdir(parents=True, exist_ok=True)
     return open(path, "ab+")
+
+
+def hold(path: Path) -> BinaryIO | None:
+    """`path`, made where it is not there, open and locked for as long as it stays so; None where another process holds it.
+
+    Raises OSError where it cannot be written.
+    """
+    file = appending(path)
+    for _ in range(20):  # readers hold it for an instant when they look
+        try:
+            portalocker.lock(file, portalocker.LockFlags.EXCLUSIVE | portalocker.LockFlags.NON_BLOCKING)
+            return file
+        except portalocker.LockException:
+            time.sleep(random.uniform(0.01, 0.05))
+    file.close()
+    return None
+
+
+def held(path: Path) -> bool:
+    """Whether a process holds `path`; it does so only while it lives."""
+    for _ in range(1 if SHARED_LOOK else 5):  # without shared locks, two who look can hinder each other
+        try:
+            with open(path, "rb" if SHARED_LOOK else "rb+") as file:
+                portalocker.lock(file, LOOK)
+                portalocker.unlock(file)
+                return False
+        except FileNotFoundError:
+            return False
+        except portalocker.LockException:
+            time.sleep(0 if SHARED_LOOK else 0.01)
+    return True
+
+
+def workplace(what: str) -> Path:
+    """A folder of this user's on this machine for what belongs to no run."""
+    user = os.getuid() if hasattr(os, "getuid") else 0
+    return Path(tempfile.gettempdir()) / f"ddpm-{what}-{user}"
+
+
+def cache_folder() -> Path:
+    """Where what can be made or had again is kept; the environment variable DDPM_CACHE names another place."""
+    chosen = os.environ.get("DDPM_CACHE")
+    return Path(chosen) if chosen else platformdirs.user_cache_path("ddpm-workbench", appauthor=False)
 
 
 def sweep(folder: Path, seconds: float = 60.0) -> None:

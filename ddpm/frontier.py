@@ -173,8 +173,7 @@ def compare_source(
     `flags` are model and diffusion settings for a file that does not hold its own; where `ask`, a probe checks them.
     Raises UserError when they contradict it.
     """
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
+    worker.beat(warning=parallel.compute_with(settings.threads, "comparison", fixed=True))
     _check_new(folder)
     weights, config, path = sample.chosen(source, settings, flags, ask=ask)
     path = path.absolute()

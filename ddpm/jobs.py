@@ -13,7 +13,6 @@ import dataclasses
 import logging
 import math
 import os
-import random
 import secrets
 import signal
 import time
@@ -27,7 +26,7 @@ from typing import Any, BinaryIO, Literal, Self
 import portalocker
 import psutil
 
-from ddpm import files
+from ddpm import cores, files
 from ddpm.errors import UserError
 
 log = logging.getLogger("ddpm")
@@ -44,10 +43,6 @@ BEAT_INTERVAL = 1.0  # seconds between two writes of status.json
 STILL = 15.0  # seconds without a heartbeat, or five steps, until a process counts as not responding
 LOOK_GAP = 10.0  # of them, at most so many between two looks
 
-SHARED_LOOK = os.name != "nt"  # Windows' own locks are exclusive only
-LOOK = portalocker.LockFlags.NON_BLOCKING | (
-    portalocker.LockFlags.SHARED if SHARED_LOOK else portalocker.LockFlags.EXCLUSIVE
-)
 # What asks a process to stop: kill, Ctrl-C, a closed terminal, Windows' Ctrl-Break.
 SIGNALS = [s for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGBREAK") if (s := getattr(signal, name, None)) is not None]
 
@@ -64,6 +59,7 @@ class Status:
     seconds_left: float | None = None
     message: str = ""  # what it is doing, or the sentence it failed with
     warning: str = ""  # something to see to, though work goes on
+    sharing: str = ""  # who else computes on this machine's cores, and with how many threads this one goes on
     pid: int = 0
     process_start: float = 0.0  # pids are reused; with this one they are not
     queued_at: float = 0.0
@@ -121,17 +117,7 @@ class Job:
 
     def alive(self) -> bool:
         """Whether a process holds the lock."""
-        for _ in range(1 if SHARED_LOOK else 5):  # without shared locks, two who look can hinder each other
-            try:
-                with open(self.folder / "run.lock", "rb" if SHARED_LOOK else "rb+") as file:
-                    portalocker.lock(file, LOOK)
-                    portalocker.unlock(file)
-                    return False
-            except FileNotFoundError:
-                return False
-            except portalocker.LockException:
-                time.sleep(0 if SHARED_LOOK else 0.01)
-        return True
+        return files.held(self.folder / "run.lock")
 
     def state(self, pulse: "Pulse | None" = None) -> State:
         """The state that the folder shows, whatever became of the process."""
@@ -256,19 +242,16 @@ class Worker:
     def _locked(self) -> BinaryIO:
         """run.lock, open and held."""
         try:
-            lock = files.appending(self.job.folder / "run.lock")
+            lock = files.hold(self.job.folder / "run.lock")
         except OSError as error:
             raise UserError(
                 f"Cannot write in {self.job.folder} ({error.strerror or error}): make it writable, or choose another folder."
             ) from error
-        for _ in range(20):  # readers hold it for an instant when they look
-            try:
-                portalocker.lock(lock, portalocker.LockFlags.EXCLUSIVE | portalocker.LockFlags.NON_BLOCKING)
-                return lock
-            except portalocker.LockException:
-                time.sleep(random.uniform(0.01, 0.05))
-        lock.close()
-        raise UserError(f"{self.job.name} is already being worked on by another process: stop that one first, or wait.")
+        if lock is None:
+            raise UserError(
+                f"{self.job.name} is already being worked on by another process: stop that one first, or wait."
+            )
+        return lock
 
     def _begin(self) -> None:
         if hasattr(os, "register_at_fork"):
@@ -313,6 +296,7 @@ class Worker:
             self.beat(state="failed", message=sentence, seconds_left=None, now=True)
         for number, handler in self._handlers.items():
             signal.signal(number, handler or signal.SIG_DFL)
+        cores.leave()
         self._lock.close()
         return isinstance(error, Stopped)
 
@@ -321,10 +305,14 @@ class Worker:
         return self._status
 
     def beat(self, now: bool = False, **changes: Any) -> None:
-        """Count the heartbeat up and take note of changes; written at most once a second, or `now`."""
+        """Count the heartbeat up and take note of changes; written at most once a second, or `now`.
+
+        Now and then it also looks who else computes, and this process goes on with its share of the cores.
+        """
         if "metrics" in changes:
             changes["metrics"] = {k: v if v is not None and math.isfinite(v) else None for k, v in changes["metrics"].items()}  # fmt: skip
-        self._status = dataclasses.replace(self._status, beat=self._status.beat + 1, updated_at=time.time(), **changes)
+        changes = {"beat": self._status.beat + 1, "updated_at": time.time(), "sharing": cores.look(), **changes}
+        self._status = dataclasses.replace(self._status, **changes)
         if now or "state" in changes or time.monotonic() - self._written > BEAT_INTERVAL:
             self._written = time.monotonic()
             # No room for the status is no reason to stop working; the next beat tries again.
@@ -363,10 +351,12 @@ class Helper(Worker):
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
         for number, handler in self._handlers.items():
             signal.signal(number, handler or signal.SIG_DFL)
+        cores.leave()
         return isinstance(error, Stopped)
 
     def beat(self, now: bool = False, **changes: Any) -> None:
-        """Nothing: the other one beats."""
+        """Nothing but to go on with this process's share of the cores: the other one beats."""
+        cores.look()
 
     def heard(self) -> set[str]:
         """Nothing: the other one hears."""

@@ -11,7 +11,7 @@ import psutil
 import torch
 
 from ddpm import config as configs
-from ddpm import files, low_res, sample
+from ddpm import files, low_res, parallel, sample
 from ddpm.config import Config, SampleConfig
 from ddpm.data import Dataset
 from ddpm.errors import UserError
@@ -32,8 +32,7 @@ def measure_into(folder: Path, seconds: float = SECONDS) -> None:
         if data is None:
             raise UserError(f"{folder} has no config.json: start the measurement again.")
         config = configs.from_json(data)
-        if config.train.threads:
-            torch.set_num_threads(config.train.threads)
+        worker.beat(warning=parallel.compute_with(config.train.threads, "measurement", fixed=True))
         trainer = Trainer(config, noise(config), "cuda" if torch.cuda.is_available() else "cpu")
         worker.beat(state="running", message="Measuring a few training steps")
         times: list[float] = []

@@ -133,8 +133,7 @@ def look_source(
     job = MicroscopeJob(folder)
     if job.result:
         raise UserError(f"{folder} already holds a trajectory: choose another --out.")
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
+    worker.beat(warning=parallel.compute_with(settings.threads, "microscope"))
     _check_number(settings, number)
     settings = recipe.absolute(settings)
     weights, config, path = sample.chosen(source, settings, flags, ask=ask)

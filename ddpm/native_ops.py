@@ -145,7 +145,9 @@ def _convolved(ops: NativeOps, x: Tensor, weight: Tensor, bias: Tensor | None, a
     n, _, h, w = x.shape
     tile = _tile(x)
     y, room = _empty(x, out), ops.room((tile + 2) ** 2 * channels * out)
-    ops.call("winograd", tile, n, h, w, channels, out, x, weight.contiguous(), turned, bias, add, y, room, dtype=x.dtype)
+    ops.call(
+        "winograd", tile, n, h, w, channels, out, x, weight.contiguous(), turned, bias, add, y, room, dtype=x.dtype
+    )
     return y
 
 

@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
 
-import psutil
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from ddpm import cores
 from ddpm.errors import UserError
 
 T = TypeVar("T")
@@ -44,7 +44,7 @@ def joined() -> Iterator[None]:
     """
     global _gpus
     place = int(os.environ["LOCAL_RANK"])
-    torch.set_num_threads(threads_each(int(os.environ["LOCAL_WORLD_SIZE"])))
+    torch.set_num_threads(cores.first_share())
     with _exchange():
         dist.init_process_group("gloo", timeout=TIMEOUT)
     if all(gathered(torch.cuda.is_available() and place < torch.cuda.device_count())):
@@ -59,18 +59,12 @@ def joined() -> Iterator[None]:
             _gpus = None
 
 
-def threads_each(processes: int) -> int:
-    """Threads for each of so many processes on this machine: its physical cores shared out, unless OMP_NUM_THREADS asks.
+def compute_with(threads: int, doing: str, fixed: bool = False) -> str:
+    """Compute with so many threads, or with this process's share of the cores (0); see cores.take.
 
-    OMP_NUM_THREADS=1 is what torchrun sets by itself, and asks for nothing.
+    Returns a sentence where more were asked for than there are.
     """
-    asked = os.environ.get("OMP_NUM_THREADS", "1")
-    if asked != "1":
-        return torch.get_num_threads()
-    cores = psutil.cpu_count(logical=False) or os.cpu_count() or 1
-    if hasattr(os, "sched_getaffinity"):
-        cores = min(cores, len(os.sched_getaffinity(0)))
-    return max(1, cores // processes)
+    return cores.take(threads, doing, torch.set_num_threads, fixed)
 
 
 def active() -> bool:

@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +21,10 @@ from ddpm.errors import UserError
 from ddpm.jobs import ACTIVE, Job, Status, guard
 from ddpm.results import EvaluationJob, FrontierJob, MicroscopeJob, SampleJob
 from ddpm.runs import Run
+
+# How much others come first, the dashboard's server above all, which answers at once then.  Who computes loses nothing
+# by it as long as nobody else wants the processor.  Windows knows classes instead: below normal.
+NICE = 5
 
 _children: list[subprocess.Popen[bytes]] = []  # to be reaped: a finished child that nobody waits for stays a zombie
 
@@ -87,7 +90,7 @@ def measurement(config: Config) -> Job:
     matters = ("batch_size", "microbatch", "precision", "use_fp16", "ema_rate", "grad_clip", "threads", "kernels", "preview_samples", "preview_steps")  # fmt: skip
     train = TrainConfig(**{name: getattr(config.train, name) for name in matters})
     cost = json.dumps(configs.to_json(dataclasses.replace(Config(), model=config.model, train=train)))
-    return Job(_workplace("measure") / hashlib.sha256(cost.encode()).hexdigest()[:16])
+    return Job(files.workplace("measure") / hashlib.sha256(cost.encode()).hexdigest()[:16])
 
 
 def start_measuring(config: Config, again: bool = False) -> Job:
@@ -109,7 +112,7 @@ def start_measuring(config: Config, again: bool = False) -> Job:
 def importing(folder: Path, runs_dir: Path) -> Job:
     """Where the import of that folder of improved-diffusion into `runs_dir` tells its progress, or would."""
     place = hashlib.sha256(f"{folder.absolute()}|{runs_dir.absolute()}".encode(errors="surrogatepass")).hexdigest()[:16]
-    return Job(_workplace("import") / place)
+    return Job(files.workplace("import") / place)
 
 
 def start_importing(folder: Path, runs_dir: Path, name: str, in_place: bool, flags: Sequence[str] = ()) -> Job:
@@ -119,12 +122,6 @@ def start_importing(folder: Path, runs_dir: Path, name: str, in_place: bool, fla
         _announce(job, 0)
     _spawn(job, ["import", str(folder.absolute()), "--runs_dir", str(runs_dir.absolute()), "--run", name, "--in_place", str(in_place), *flags, "--job", str(job.folder)])  # fmt: skip
     return job
-
-
-def _workplace(what: str) -> Path:
-    """A folder of this user's for jobs that belong to no run."""
-    user = os.getuid() if hasattr(os, "getuid") else 0
-    return Path(tempfile.gettempdir()) / f"ddpm-{what}-{user}"
 
 
 def _announce(job: Job, total_steps: int) -> None:
@@ -159,6 +156,23 @@ def _spawn(job: Job, arguments: Sequence[str]) -> None:
             files.write_json(job.folder / "status.json", dataclasses.asdict(failed))
         raise UserError(sentence) from error
     _children.append(process)
+    _step_back(process.pid)
+
+
+def _step_back(pid: int) -> None:
+    """Let others come first on the processor.  Where the system does not allow it, work goes on all the same."""
+    with contextlib.suppress(psutil.Error, OSError):
+        process = psutil.Process(pid)
+        if os.name == "nt":
+            process.nice(getattr(psutil, "BELOW_NORMAL_PRIORITY_CLASS", 0x4000))
+            return
+        process.nice(min(19, psutil.Process().nice() + NICE))
+        # Linux may weigh sessions against each other first, and processes only within one: this one is new.
+        group = os.open(f"/proc/{pid}/autogroup", os.O_WRONLY)
+        try:
+            os.write(group, str(process.nice()).encode())
+        finally:
+            os.close(group)
 
 
 def reap() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ddpm import adopt, data, files, images, losses, low_res, parallel, sample
+from ddpm import adopt, data, files, images, losses, low_res, parallel, sample, trial
 from ddpm import checkpoint as checkpoints
 from ddpm import config as configs
 from ddpm.config import SampleConfig
@@ -33,8 +33,7 @@ class Session:
     def __init__(self, run: Run, worker: Worker):
         self.run, self.worker = run, worker
         self.config = run.config
-        if self.config.train.threads:
-            torch.set_num_threads(self.config.train.threads)
+        too_many = parallel.compute_with(self.config.train.threads, "training")
         self.device = parallel.device()
         if not self.config.data.data_dir:
             raise UserError(
@@ -52,12 +51,14 @@ class Session:
                 f"{', '.join(self.config.class_names)} when the run began: restore the data, or start a new run."
             )
         self.images = len(dataset)
-        self.notices = " ".join(dataset.notices)  # a warning for as long as there is no graver one
+        # A warning for as long as there is no graver one.
+        self.notices = " ".join(filter(None, (*dataset.notices, too_many)))
         worker.beat(message="Building the network", warning=self.notices, now=True)
         self.trainer = Trainer(self.config, dataset, self.device)
         self.means = Means(len(self.trainer.schedule))
         self.seconds_before = 0.0
         self._restore()
+        trial.tune(self.trainer)
         self.metrics: RunLog | None = None  # of the main process
         if parallel.is_main():
             columns = columns_for(losses.parts(self.config), scale=self.trainer.scale is not None)

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import numpy as np
-import platformdirs
 from PIL import Image
 
 from ddpm import images, shapes
 from ddpm.errors import UserError
+from ddpm.files import cache_folder
 
 Decode = Callable[[], Image.Image]  # gives one picture; raises UserError when it is broken; any thread may call it
 
@@ -38,12 +38,6 @@ SOURCES = {
 PREPARED = ("lsun", "imagenet64")  # what `ddpm data` makes a folder or file of, to be named by its path
 
 MINI = Path(__file__).with_name("assets") / "cifar10_mini.npz"
-
-
-def cache_folder() -> Path:
-    """Where decoded and downloaded data is kept; the environment variable DDPM_CACHE names another place."""
-    chosen = os.environ.get("DDPM_CACHE")
-    return Path(chosen) if chosen else platformdirs.user_cache_path("ddpm-workbench", appauthor=False)
 
 
 def cifar10_path() -> Path:

@@ -60,6 +60,15 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         os.environ["DDPM_CACHE"] = before
 
 
+@pytest.fixture(scope="session", autouse=True)
+def shares(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Who else computes on this machine is nothing to the tests, nor to the processes that they start."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("shares")
+        patch.setenv("DDPM_SHARES", str(folder))
+        yield folder
+
+
 @pytest.fixture
 def runs_dir(tmp_path: Path) -> Path:
     """An empty folder for runs."""

@@ -76,6 +76,8 @@ def results(folder: Path) -> dict[str, Any]:
     """What was drawn, by file: bytes of arrays, pixels of pictures."""
     found: dict[str, Any] = {path.name: path.read_bytes() for path in folder.glob("*.npz")}
     for path in [*folder.glob("images/*.png"), folder / "grid.png", *folder.glob("pairs.png"), *folder.glob("given/*")]:
+        if path.name.startswith(files.TEMPORARY):  # killed while it wrote; swept up later
+            continue
         image = Image.open(path)
         found[str(path.relative_to(folder))] = (image.mode, image.size, image.tobytes())
     return found

@@ -597,7 +597,7 @@ def test_all_labels_of_a_released_model_are_known() -> None:
 
 def test_the_home_page_opens_a_folder(folder: Path, runs_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
     monkeypatch.setenv("DDPM_RUNS", str(runs_dir))
-    monkeypatch.setattr(process.tempfile, "gettempdir", lambda: str(tmp_path / "temporary"))
+    monkeypatch.setattr(process.files.tempfile, "gettempdir", lambda: str(tmp_path / "temporary"))
     at = open_page("app.py")
     at.text_input(key=import_fields.PATH).set_value(str(tmp_path)).run()
     assert "no model file" in text(at).replace("\\", "")

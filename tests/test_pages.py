@@ -84,6 +84,17 @@ def test_monitor_shows_a_live_run(runs_dir: Path) -> None:
         assert at.button(key="kill")
 
 
+@pytest.mark.parametrize("page", ["app.py", "pages/monitor.py"])
+def test_a_run_that_shares_the_cores_says_so(page: str, runs_dir: Path) -> None:
+    run = fake_run.write(runs_dir, "live", steps=40, state="running", total=100)
+    sentence = "2 trainings share 2 cores: this one goes on with 1 thread."
+    with Worker(run.folder, 100) as worker:
+        worker.beat(state="running", step=40, sharing=sentence, now=True)
+        assert sentence in [caption.value for caption in open_page(page).caption]
+        worker.beat(sharing="", now=True)
+        assert sentence not in [caption.value for caption in open_page(page).caption]
+
+
 def test_monitor_of_a_failed_run_says_why_and_resumes(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     started = []
     monkeypatch.setattr(process, "start_training", lambda run: started.append(run.name))

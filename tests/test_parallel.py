@@ -132,15 +132,6 @@ def test_alone_everything_is_its_own() -> None:
     assert tensor.sum() == 6
 
 
-def test_threads_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(psutil, "cpu_count", lambda logical: 8)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(6), raising=False)
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # torchrun's
-    assert [parallel.threads_each(n) for n in (1, 2, 3, 8)] == [6, 3, 2, 1]
-    monkeypatch.setenv("OMP_NUM_THREADS", "5")
-    assert parallel.threads_each(2) == torch.get_num_threads()
-
-
 # --- on the command line
 
 

@@ -99,6 +99,16 @@ def test_start_and_stop(run: Run, stand_in: str) -> None:
         process.stop(run)
 
 
+def test_who_works_lets_others_come_first(run: Run, stand_in: str) -> None:
+    process.start_training(run)
+    running(run)
+    (worker,) = run.processes()
+    assert worker.nice() == min(19, psutil.Process().nice() + process.NICE)
+    group = Path(f"/proc/{worker.pid}/autogroup")
+    if group.exists():
+        assert group.read_text().split()[-1] == str(worker.nice())
+
+
 def test_finished_children_are_reaped(run: Run, stand_in: str) -> None:
     process.start_training(run)
     running(run)
@@ -186,7 +196,7 @@ def test_samples_are_drawn_into_a_folder_of_their_own(run: Run, stand_in: str) -
 def test_a_measurement_is_made_once(
     tiny: Config, stand_in: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(process.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(files.tempfile, "tempdir", str(tmp_path))
     job = process.start_measuring(tiny)
     assert running(job)["arguments"] == ["measure", str(job.folder)]
     assert process.start_measuring(configs.replace(tiny, dict(seed=7, lr=0.5, total_steps=99))) == job

@@ -22,8 +22,9 @@ PAGES = [ROOT / "app.py", *sorted((ROOT / "pages").rglob("*.py"))]
 # A module imports only from lines above its own.
 LAYERS = """
     errors words solvers svg
-    files schedules fields parallel targets
-    native
+    files schedules fields targets
+    cores
+    parallel native
     config images metrics jobs arrays
     validation classes spacing guidance
     variances
@@ -40,6 +41,7 @@ LAYERS = """
     adopt hand_back
     analytic
     train sample
+    trial
     drawing session measure evaluate frontier microscope
     laps
     rivals
@@ -52,7 +54,7 @@ LAYERS = """
 LEVEL = {name: level for level, line in enumerate(LAYERS.split("\n")) for name in line.split()}
 
 # Who only watches must not wait for torch.
-WITHOUT_TORCH = ["errors", "words", "solvers", "files", "schedules", "fields", "config", "validation", "classes", "images", "metrics", "jobs", "architecture", "deduce", "foreign", "presets", "results", "runs", "shapes", "sources", "prepare", "data", "download", "cifar10", "lsun", "imagenet64", "low_res", "given", "spacing", "guidance", "variances", "film", "example", "process", "export", "cli", "arrays", "memory", "recipe", "cells", "sheet", "native", "svg", "targets"]  # fmt: skip
+WITHOUT_TORCH = ["errors", "words", "solvers", "files", "cores", "schedules", "fields", "config", "validation", "classes", "images", "metrics", "jobs", "architecture", "deduce", "foreign", "presets", "results", "runs", "shapes", "sources", "prepare", "data", "download", "cifar10", "lsun", "imagenet64", "low_res", "given", "spacing", "guidance", "variances", "film", "example", "process", "export", "cli", "arrays", "memory", "recipe", "cells", "sheet", "native", "svg", "targets"]  # fmt: skip
 
 MOST_LINES = 450
 

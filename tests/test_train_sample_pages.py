@@ -26,7 +26,7 @@ from pages.ui import data_fields, drawn, pictures, preflight, sampler_fields, wa
 @pytest.fixture(autouse=True)
 def here(runs_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("DDPM_RUNS", str(runs_dir))
-    monkeypatch.setattr(process.tempfile, "gettempdir", lambda: str(tmp_path / "measured"))
+    monkeypatch.setattr(process.files.tempfile, "gettempdir", lambda: str(tmp_path / "measured"))
     yield
     watch.store.clear()
 
@@ -180,12 +180,14 @@ def test_the_measured_speed_gives_the_time_of_the_whole(monkeypatch: pytest.Monk
     at = open_page("pages/train.py")
     button(at, "Measure speed").click().run()
     metrics = dict(seconds_per_step=0.5, seconds_per_preview=10.0, peak_bytes=4e8)
-    files.write_json(
-        process.measurement(started[0]).folder / "status.json", Status("finished", metrics=metrics, pid=1).__dict__
+    status = Status(
+        "finished", metrics=metrics, pid=1, sharing="2 processes share 2 cores: this one goes on with 1 thread."
     )
+    files.write_json(process.measurement(started[0]).folder / "status.json", status.__dict__)
     at.run()
     shown = {m.label: m.value for m in at.metric}
     assert (shown["One step"], shown["Memory"]) == ("0.5 s", "400 MB")
+    assert "Measured beside other work. 2 processes share 2 cores" in said(at)
     train = PRESETS[DEFAULT].config.train
     assert shown["All of it"] == words.duration(train.total_steps * 0.5 + train.total_steps // train.sample_interval * 10)  # fmt: skip
     at.number_input(key="train.lr").set_value(0.01).run()  # costs the same

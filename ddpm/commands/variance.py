@@ -5,7 +5,7 @@ import dataclasses
 import sys
 from typing import Any
 
-from ddpm import variances
+from ddpm import cores, variances
 from ddpm.commands import options as shared
 from ddpm.config import AnalyticConfig
 from ddpm.errors import UserError
@@ -24,7 +24,7 @@ def _analytic(options: argparse.Namespace) -> None:
 
     from ddpm import analytic, data, parallel, sample
 
-    analytic.use_threads(wanted.threads)
+    parallel.compute_with(wanted.threads, "estimate")
     weights, config, path = sample.chosen(source, wanted, flags, options.base, options.probe)
     variances.chosen(config, dataclasses.replace(wanted, variance="analytic"))
     place = dataclasses.replace(config.data, data_dir=wanted.data_dir or config.data.data_dir)
@@ -35,6 +35,7 @@ def _analytic(options: argparse.Namespace) -> None:
     network = sample.network_of(weights, config, path.name, device)
     with tqdm(unit="call", dynamic_ncols=True, leave=False, disable=not sys.stderr.isatty()) as line:
         for now in analytic.estimate(network, config, dataset, wanted.num_samples, wanted.seed, device):
+            cores.look()
             line.total = now.total
             line.update(now.done - line.n)
     assert now.mse is not None

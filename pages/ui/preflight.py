@@ -77,6 +77,8 @@ def _measure_button(config: Config, job: Job, active: bool) -> None:
     label = "Measuring …" if active else "Measure again" if done or failed else "Measure speed"
     if failed and status:
         st.caption(f":red[{forms.plain(status.message or 'The measurement ended without a result.')}]")
+    if done and status and status.sharing:
+        st.caption(f"Measured beside other work. {status.sharing}")
     if st.button(
         label, icon=":material/speed:", disabled=active, width="stretch",
         help="Trains a few steps in a process of its own, keeps nothing, and tells the time they take.",

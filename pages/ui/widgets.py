@@ -54,6 +54,8 @@ def progress_bar(status: Status | None, state: State) -> None:
     text = f"step {status.step:,} of {status.total_steps:,} · {percent(status)}"
     doing = f" · {status.message}" if status.message and state in ACTIVE else ""
     st.progress(min(1.0, status.step / status.total_steps), text=text + doing)
+    if status.sharing and state in ACTIVE:
+        st.caption(status.sharing)
 
 
 def percent(status: Status | None) -> str:

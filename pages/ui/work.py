@@ -19,6 +19,8 @@ def progress(job: Job, status: Status | None, text: str) -> None:
     done, total = (status.step, status.total_steps) if status else (0, 0)
     left = f" · {words.duration(status.seconds_left)} left" if status and status.seconds_left is not None else ""
     bar.progress(min(1.0, done / total) if total else 0.0, f"{text}{left}" if total else "Starting …")
+    if status and status.sharing:
+        bar.caption(status.sharing)
     stopping = "stop" in job.requests()
     if cancel.button("Cancelling …" if stopping else "Cancel", icon=":material/close:", disabled=stopping, width="stretch"):  # fmt: skip
         try:
