@@ -57,9 +57,10 @@ def chosen(kernels: str, name: str, device: torch.device) -> Compute:
         return Compute(device, name, "torch", None, (*notices, "The native kernels compute in fp32 or bf16: fp16 is left to torch alone."))  # fmt: skip
     native.keep_large_allocations()
     library, why = native.found()
-    if library is None:
-        notices.append(f"Torch alone computes, which takes about twice as long, since {why}.")
-    return Compute(device, name, "native" if library else "torch", library, tuple(notices))
+    if library is not None:
+        return Compute(device, name, "native", library, ())
+    notices.append(f"Torch alone computes, which takes about twice as long, since {why}.")
+    return Compute(device, name, "torch", None, tuple(notices))
 
 
 def _mixed(network: Network, dtype: torch.dtype) -> Network:
