@@ -5,7 +5,7 @@
 
 namespace {
 
-constexpr int CHUNK = 64;  // pixels that are worked on together
+constexpr int CHUNK = 64, GRADIENT_CHUNK = 128;  // pixels that are worked on together
 
 // Weights as panels: of their transpose for the way forward, as they are for the way back.
 void weights_in_panels(const float *w, float *panels, int in, int out, bool back) {
@@ -36,20 +36,24 @@ void multiply(int pixels, int in, int out, bool back, const T *x, const float *w
 #pragma omp parallel
     {
         weights_in_panels(w, panels, in, out, back);
-        float *room = scratch((size_t)CHUNK * (depth + width)), *result = room + (size_t)CHUNK * depth;
+        float *room = scratch((size_t)CHUNK * depth);
 #pragma omp for schedule(static)
         for (int first = 0; first < pixels; first += CHUNK) {
             int count = std::min(CHUNK, pixels - first);
             const float *from = as_floats(x + (size_t)first * depth, room, (size_t)count * depth);
-            product<false>(count, width, depth, from, depth, 1, panels, result, width);
-            for (int i = 0; i < count; i++)
-                for (int c = 0; c < width; c += WIDTH) {
-                    size_t at = (size_t)(first + i) * width + c;
-                    vec v = load(result + (size_t)i * width + c);
-                    if (bias) v += load(bias + c);
-                    if (add) v += load(add + at);
-                    store(y + at, v);
-                }
+            for (int c = 0; c < width; c += BLOCK) {
+                alignas(64) float tile[CHUNK * BLOCK];  // stays in the first cache until it is written out
+                int wide = std::min(BLOCK, width - c);
+                product<false>(count, wide, depth, from, depth, 1, panels + (size_t)c * depth, tile, wide);
+                for (int i = 0; i < count; i++)
+                    for (int v = 0; v < wide; v += WIDTH) {
+                        size_t at = (size_t)(first + i) * width + c + v;
+                        vec value = load(tile + i * wide + v);
+                        if (bias) value += load(bias + c + v);
+                        if (add) value += load(add + at);
+                        store(y + at, value);
+                    }
+            }
         }
     }
 }
@@ -64,10 +68,10 @@ template <class T> void gradient(int pixels, int in, int out, const T *x, const 
 #pragma omp single
         used = omp_get_num_threads();
         std::fill(own, own + whole, 0.f);
-        float *d = scratch((size_t)CHUNK * (in + out)), *panels = d + (size_t)CHUNK * out;
+        float *d = scratch((size_t)GRADIENT_CHUNK * (in + out)), *panels = d + (size_t)GRADIENT_CHUNK * out;
 #pragma omp for schedule(static)
-        for (int first = 0; first < pixels; first += CHUNK) {
-            int count = std::min(CHUNK, pixels - first);
+        for (int first = 0; first < pixels; first += GRADIENT_CHUNK) {
+            int count = std::min(GRADIENT_CHUNK, pixels - first);
             convert(dy + (size_t)first * out, d, (size_t)count * out);
             for (int i = 0; i < count; i++) {
                 for (int c = 0; c < in; c += WIDTH)
