@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ddpm.ops import Ops
 
-LARGE = 16 * 16  # pixels of a feature map from which on tiles of 4 x 4 are faster than of 2 x 2
+LARGE = 8 * 8  # pixels of a feature map from which on tiles of 4 x 4 are faster than of 2 x 2
 
 
 class NativeOps(Ops):
@@ -26,6 +26,7 @@ class NativeOps(Ops):
     def __init__(self, library: ctypes.CDLL, dtype: torch.dtype = torch.float32):
         self.library, self.dtype = library, dtype
         self.block: int = library.winograd_block()
+        self._functions: dict[tuple[str, torch.dtype | None], Any] = {}  # by name and dtype
         self._held = threading.local()  # each thread's room
 
     def enter(self, x: Tensor) -> Tensor:
@@ -76,9 +77,11 @@ class NativeOps(Ops):
 
     def call(self, name: str, *arguments: Any, dtype: torch.dtype | None = None) -> None:
         """Call a kernel; tensors as their addresses, and the name's end from `dtype`."""
-        ending = f"_{str(dtype).removeprefix('torch.')}" if dtype else ""
-        plain = (a.data_ptr() if isinstance(a, Tensor) else a for a in arguments)
-        getattr(self.library, name + ending)(*plain)
+        function = self._functions.get((name, dtype))
+        if function is None:
+            ending = f"_{str(dtype).removeprefix('torch.')}" if dtype else ""
+            function = self._functions[name, dtype] = getattr(self.library, name + ending)
+        function(*[a.data_ptr() if isinstance(a, Tensor) else a for a in arguments])
 
 
 def _laid_out(x: Tensor) -> Tensor:
