@@ -115,7 +115,7 @@ def sample_of(config: Config, settings: FrontierConfig, way: Way, calls: int) ->
         weights=settings.weights, step=settings.step, clip_denoised=settings.clip_denoised,
         variance=settings.variance if way.solver == "ddpm" else "auto",
         seed=settings.seed, threads=settings.threads, num_samples=settings.num_samples, batch_size=settings.batch_size,
-        sampler=way.solver, steps=calls, spacing=way.spacing, classes=settings.classes, precision="fp32",
+        sampler=way.solver, steps=calls, spacing=way.spacing, classes=settings.classes, precision="fp32", kernels=settings.kernels,
         base_samples="data" if config.model.super_res else "",
         eta=settings.eta if way.solver == "ddim" else 0.0, churn=settings.churn if way.solver == "heun" else 0.0,
     )  # fmt: skip

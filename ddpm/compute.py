@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ddpm import native, precision
+from ddpm import native, precision, words
 from ddpm.diffusion import Network
 from ddpm.native_ops import NativeOps
 from ddpm.unet import UNet
@@ -27,9 +27,10 @@ class Compute(NamedTuple):
 
     @property
     def words(self) -> str:
-        """Such as "in fp32 by native kernels"."""
+        """Such as "on cpu with 2 threads, in fp32 by native kernels"."""
         who = {"native": "native kernels", "torch": "torch alone", "compile": "torch.compile"}[self.kernels]
-        return f"in {self.precision} by {who}"
+        threads = f" with {words.plural(torch.get_num_threads(), 'thread')}" if self.device.type == "cpu" else ""
+        return f"on {self.device}{threads}, in {self.precision} by {who}"
 
     def prepared(self, network: Network) -> Network:
         """The network, to be called; its output is float32 whatever it computes in."""

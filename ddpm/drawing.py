@@ -5,6 +5,7 @@ with the first picture that is not there, and comes to the same files.
 """
 
 import dataclasses
+import logging
 import shutil
 import time
 from collections import deque
@@ -19,12 +20,12 @@ from ddpm import (
     analytic,
     arrays,
     classes,
+    compute,
     files,
     images,
     low_res,
     memory,
     parallel,
-    precision,
     recipe,
     runs,
     variances,
@@ -43,6 +44,8 @@ from ddpm.low_res import LowRes
 from ddpm.results import SampleJob
 from ddpm.runs import Run
 from ddpm.sample import Drawn, check, chosen, draw, flags_of, labels_for, network_of, origin, pixels_of, weights_file
+
+log = logging.getLogger("ddpm")
 
 PREVIEW_INTERVAL = 0.7  # seconds between two looks at pictures in the making
 PREVIEW_IMAGES = 64
@@ -129,13 +132,17 @@ def draw_into(
         parallel.from_main(lambda: _check_empty(job))
     check(config, sample)
     sample = recipe.absolute(sample)
-    sample = dataclasses.replace(
-        sample, precision=precision.chosen(sample.precision, device)
-    )  # told, as machines differ
+    computing = compute.chosen(sample.kernels, sample.precision, device)
+    sample = dataclasses.replace(sample, precision=computing.precision, kernels=computing.kernels)  # as machines differ
+    for sentence in computing.notices:
+        log.warning("%s", sentence)
+    log.info("Computed %s", computing.words)
+    warning = " ".join(filter(None, (worker.status.warning, *computing.notices)))
+    worker.beat(computed=computing.words, warning=warning)
     small = parallel.by_all(lambda: low_res.read(config, sample, _reading(worker)))
     given = parallel.by_all(lambda: given_pictures.read(config, sample, _reading(worker, "given")))
     labels = labels_for(config, sample, given.pictures if given else small)
-    network = network_of(weights, config, source.name, device)
+    network = network_of(weights, config, source.name, device, sample.kernels)
     limited = dataclasses.replace(sample, batch_size=at_once or sample.batch_size)
     batch = parallel.from_main(lambda: memory.drawn_at_once(config, limited))
     fixed = dataclasses.replace(sample, batch_size=batch)

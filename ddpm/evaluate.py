@@ -267,7 +267,7 @@ def evaluate_source(
         worker.beat(warning=too_many)
     weights, config, path = parallel.from_main(lambda: sample.chosen(source, settings, flags, ask=ask))
     device = parallel.device()
-    network = sample.network_of(weights, config, path.name, device)
+    network = sample.network_of(weights, config, path.name, device, settings.kernels)
     told = sample.flags_of(config, weights, EvalConfig)
     command = ["ddpm", "nll", "--model_path", str(path), *configs.to_flags(settings), *told]
     checkpoint = parallel.from_main(lambda: sample.origin(weights, path))

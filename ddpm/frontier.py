@@ -178,7 +178,7 @@ def compare_source(
     weights, config, path = sample.chosen(source, settings, flags, ask=ask)
     path = path.absolute()
     device = parallel.device()
-    network = sample.network_of(weights, config, path.name, device)
+    network = sample.network_of(weights, config, path.name, device, settings.kernels)
     told = sample.flags_of(config, weights, FrontierConfig)
     command = ["ddpm", "bench", "samplers", "--model_path", str(path), *configs.to_flags(settings), *told]
     origin = sample.origin(weights, path)

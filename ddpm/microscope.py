@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ddpm import analytic, files, film, images, parallel, recipe, sample, schedules, spacing, variances
+from ddpm import analytic, compute, files, film, images, parallel, recipe, sample, schedules, spacing, variances
 from ddpm import config as configs
 from ddpm.config import Config, SampleConfig
 from ddpm.diffusion import Network
@@ -59,12 +59,14 @@ def looks(
     curve = schedules.named(config.diffusion.noise_schedule, config.diffusion.diffusion_steps).curve
     seen: list[Tensor] = []
 
+    network = compute.chosen(settings.kernels, settings.precision, torch.device(device)).prepared(network)
+
     def watched(x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
         seen[:] = [x[0].cpu()]  # with guidance it is there twice
         return network(x, t, **condition)
 
     before: Tensor | None = None
-    alone = dataclasses.replace(settings, batch_size=1)
+    alone = dataclasses.replace(settings, batch_size=1, precision="fp32")  # what is watched computes as it was told
     for drawn in sample.draw(watched, config, alone, device, first=number, errors=errors):
         step, x = drawn.step, seen[0]
         after, x_start = step.x[0].cpu(), step.x_start[0].cpu()
@@ -140,7 +142,7 @@ def look_source(
     path = path.absolute()
     sample.check(config, settings)
     device = parallel.device()
-    network = sample.network_of(weights, config, path.name, device)
+    network = sample.network_of(weights, config, path.name, device, settings.kernels)
     told = sample.flags_of(config, weights, SampleConfig)
     command = ["ddpm", "microscope", "--model_path", str(path), *configs.to_flags(settings), "--number", str(number), *told]  # fmt: skip
     about = sample.origin(weights, path)

@@ -79,8 +79,8 @@ def sample_of(recipe: Mapping[str, Any], name: str) -> SampleConfig:
         raise UserError(f"The settings in {name} were written by a newer version (format {number}, and this one reads {FORMAT}): update DDPM Workbench.")  # fmt: skip
     if not isinstance(data, Mapping):
         raise UserError(f"{name} holds no settings of a drawing: name another file.")
-    before = {} if "precision" in data else {"precision": "fp32"}  # all that older versions drew in
-    sample = configs.section_from_json(SampleConfig, {**data, **before})
+    before = {"precision": "fp32", "kernels": "torch"}  # all that older versions drew with
+    sample = configs.section_from_json(SampleConfig, {**before, **data})
     for problem in validation.limit_problems(sample):
         raise UserError(f"In {name}, {problem.sentence}")
     return sample

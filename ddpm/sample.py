@@ -217,11 +217,16 @@ def pictures(network: diffusion.Network, config: Config, sample: SampleConfig, d
     return np.concatenate([pixels_of(d.step.x) for d in draw(network, config, sample, device, small) if d.finished])
 
 
-def network_of(weights: Weights, config: Config, source: str, device: torch.device | str = "cpu") -> UNet:
-    """The U-Net with these weights, ready to draw.  Raises UserError when they do not fit."""
+def network_of(weights: Weights, config: Config, source: str, device: torch.device | str = "cpu", kernels: str = "auto") -> UNet:  # fmt: skip
+    """The U-Net with these weights, ready to draw, and computed in fp32 until told otherwise.
+
+    Raises UserError when they do not fit.
+    """
     network = build(config.model)
     checkpoints.fit(network, weights.tensors, source)
-    return network.to(device).eval()
+    network.to(device).eval()
+    compute.chosen(kernels, "fp32", torch.device(device)).prepared(network)
+    return network
 
 
 def pixels_of(x: Tensor) -> np.ndarray:

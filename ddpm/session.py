@@ -55,6 +55,9 @@ class Session:
         self.notices = " ".join(filter(None, (*dataset.notices, too_many)))
         worker.beat(message="Building the network", warning=self.notices, now=True)
         self.trainer = Trainer(self.config, dataset, self.device)
+        for sentence in self.trainer.compute.notices:
+            log.warning("%s", sentence)
+            self.notices = f"{self.notices} {sentence}".strip()
         self.means = Means(len(self.trainer.schedule))
         self.seconds_before = 0.0
         self._restore()
@@ -70,9 +73,8 @@ class Session:
         count = sum(p.numel() for p in self.trainer.parameters)
         objective = configs.objective(self.config)
         log.info("Objective %s: %s", objective.name, objective.words)
-        for sentence in self.trainer.compute.notices:
-            log.warning("%s", sentence)
-        log.info("%d images, %s parameters, on %s with %d threads, %s", self.images, f"{count:,}", self.device, torch.get_num_threads(), self.trainer.compute.words)  # fmt: skip
+        log.info("%d images, %s parameters, computed %s", self.images, f"{count:,}", self.trainer.compute.words)
+        worker.beat(computed=self.trainer.compute.words, warning=self.notices, now=True)
         if parallel.active():
             log.info("%d processes, each with %d of %d pictures a step", parallel.size(), self.config.train.batch_size, self.config.train.batch_size * parallel.size())  # fmt: skip
 

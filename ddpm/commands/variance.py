@@ -32,7 +32,7 @@ def _analytic(options: argparse.Namespace) -> None:
         raise UserError(f"{path.name} does not say what it was trained on: name some pictures with --data_dir.")
     dataset = data.open_dataset(place, config.model, seed=config.train.seed)
     device = parallel.device()
-    network = sample.network_of(weights, config, path.name, device)
+    network = sample.network_of(weights, config, path.name, device, wanted.kernels)
     with tqdm(unit="call", dynamic_ncols=True, leave=False, disable=not sys.stderr.isatty()) as line:
         for now in analytic.estimate(network, config, dataset, wanted.num_samples, wanted.seed, device):
             cores.look()

@@ -176,6 +176,8 @@ def more(config: Config, task: str, name: str, count: int, scale: float) -> dict
         values["batch_size"] = forms.box(FORM, FIELDS["batch_size"])
     with grid.cell():
         values["threads"] = forms.box(FORM, FIELDS["threads"])
+    with grid.cell():
+        values["kernels"] = forms.box(FORM, FIELDS["kernels"])
     if not unguided(config) and T > 1:
         where = key("guidance_interval")
         asked = st.session_state.get(where)

@@ -54,8 +54,13 @@ def progress_bar(status: Status | None, state: State) -> None:
     text = f"step {status.step:,} of {status.total_steps:,} · {percent(status)}"
     doing = f" · {status.message}" if status.message and state in ACTIVE else ""
     st.progress(min(1.0, status.step / status.total_steps), text=text + doing)
-    if status.sharing and state in ACTIVE:
-        st.caption(status.sharing)
+    if state in ACTIVE and (line := computed(status)):
+        st.caption(line)
+
+
+def computed(status: Status) -> str:
+    """What computes, and who it shares the cores with."""
+    return " ".join(filter(None, (status.computed and f"Computed {status.computed}.", status.sharing)))
 
 
 def percent(status: Status | None) -> str:

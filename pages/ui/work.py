@@ -8,7 +8,7 @@ import streamlit as st
 from ddpm import process, words
 from ddpm.errors import UserError
 from ddpm.jobs import Job, Status
-from pages.ui import forms
+from pages.ui import forms, widgets
 
 Download = tuple[str, str, str, Callable[[], bytes]]  # label, file name, kind of file, its bytes when asked for
 
@@ -19,8 +19,8 @@ def progress(job: Job, status: Status | None, text: str) -> None:
     done, total = (status.step, status.total_steps) if status else (0, 0)
     left = f" · {words.duration(status.seconds_left)} left" if status and status.seconds_left is not None else ""
     bar.progress(min(1.0, done / total) if total else 0.0, f"{text}{left}" if total else "Starting …")
-    if status and status.sharing:
-        bar.caption(status.sharing)
+    if status and (line := widgets.computed(status)):
+        bar.caption(line)
     stopping = "stop" in job.requests()
     if cancel.button("Cancelling …" if stopping else "Cancel", icon=":material/close:", disabled=stopping, width="stretch"):  # fmt: skip
         try:
