@@ -22,7 +22,7 @@ import torch
 from PIL import Image, PngImagePlugin
 from torch import Tensor
 
-from ddpm import arrays, checkpoint, cli, drawing, files, images, memory, process, recipe, runs, sample
+from ddpm import arrays, checkpoint, cli, compute, drawing, files, images, memory, process, recipe, runs, sample
 from ddpm import config as configs
 from ddpm.arrays import Stream
 from ddpm.config import Config, SampleConfig
