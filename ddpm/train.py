@@ -99,7 +99,8 @@ class Trainer:
     def update(self, batch: Batch) -> Report:
         """One optimiser step.  The gradient is that of the mean over the batches of all processes, whatever the microbatch."""
         began = time.perf_counter()
-        self.optimizer.zero_grad(set_to_none=True)
+        for parameter in self.parameters:
+            parameter.grad = None
         count, parts, unweighted = len(batch.x_start), [], []
         factor = self.scale.factor if self.scale else 1.0
         for start in range(0, count, self.config.train.micro):

@@ -10,6 +10,8 @@ from torch import Tensor
 from ddpm.config import TrainConfig
 from ddpm.ema import Ema
 
+Addresses = ctypes.Array[ctypes.c_void_p]
+
 
 class Update:
     """Moves weights and averages by a gradient; its optimiser is torch's AdamW, whose state goes into checkpoints.
@@ -23,6 +25,7 @@ class Update:
         self.optimizer = torch.optim.AdamW(self.parameters, lr=train.lr, weight_decay=train.weight_decay, fused=True)
         self.clip = train.grad_clip
         self._steps = 0.0  # done by the kernel: torch counts them for each weight, which takes a hundredth of a step
+        self._places: tuple[Addresses, Addresses, Addresses, Addresses] | None = None
         if library is not None:
             self.optimizer.register_state_dict_pre_hook(self._tell_steps)
             self.optimizer.register_load_state_dict_post_hook(self._hear_steps)
@@ -63,23 +66,26 @@ class Update:
     @torch.no_grad()
     def _step(self, library: ctypes.CDLL, gradients: list[Tensor], factor: float) -> None:
         (group,) = self.optimizer.param_groups
-        states = [self._state(p) for p in self.parameters]
+        if self._places is None:
+            self._places = self._found()
         self._steps += 1
-        n = self._steps
-        (beta1, beta2), averages = group["betas"], self.ema.due()
+        beta1, beta2 = group["betas"]
+        kept = [rate for rate, _ in self.ema.due()]
+        weights, means, squares, averages = self._places
         library.update_adamw(
-            len(gradients),
-            _addresses(self.parameters),
-            _addresses(gradients),
-            _addresses([state["exp_avg"] for state in states]),
-            _addresses([state["exp_avg_sq"] for state in states]),
-            self._sizes,
-            len(averages),
-            _addresses([tensor for _, tensors in averages for tensor in tensors]),
-            (ctypes.c_double * len(averages))(*(kept for kept, _ in averages)),
+            len(gradients), weights, _addresses(gradients), means, squares, self._sizes,
+            len(kept), averages, (ctypes.c_double * len(kept))(*kept),
             group["lr"], group["weight_decay"], beta1, beta2, group["eps"],
-            1 - beta1**n, math.sqrt(1 - beta2**n), factor,
+            1 - beta1**self._steps, math.sqrt(1 - beta2**self._steps), factor,
         )  # fmt: skip
+
+    def _found(self) -> tuple[Addresses, Addresses, Addresses, Addresses]:
+        """Where weights, both moments and averages are; they stay there until the optimiser's state is loaded."""
+        states = [self._state(p) for p in self.parameters]
+        averages = [average for rate in self.ema.rates for average in self.ema.weights(rate).values()]
+        moments = ([state[name] for state in states] for name in ("exp_avg", "exp_avg_sq"))
+        weights, means, squares, kept = map(_addresses, (self.parameters, *moments, averages))
+        return weights, means, squares, kept
 
     def _state(self, parameter: Tensor) -> dict[str, Tensor]:
         state: dict[str, Tensor] = self.optimizer.state[parameter]
@@ -93,8 +99,9 @@ class Update:
             state["step"].fill_(self._steps)
 
     def _hear_steps(self, optimizer: torch.optim.Optimizer) -> None:
+        self._places = None
         self._steps = max((float(state["step"]) for state in optimizer.state.values()), default=0.0)
 
 
-def _addresses(tensors: Sequence[Tensor]) -> ctypes.Array[ctypes.c_void_p]:
+def _addresses(tensors: Sequence[Tensor]) -> Addresses:
     return (ctypes.c_void_p * len(tensors))(*(t.data_ptr() for t in tensors))
