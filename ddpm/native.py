@@ -32,6 +32,7 @@ PATIENCE = 120.0  # seconds for the compiler, which takes two or three
 # Each function's arguments, then what it returns: i int, l long, f float, d double, p pointer.
 SIGNATURES = {
     "winograd_block": ("", "i"),
+    "most_threads": ("", "i"),
     "norm_fits": ("ii", "i"),
     "update_square": ("ipp", "d"),
     "update_adamw": ("ippppp" + "ipp" + "dddddddd", ""),

@@ -132,7 +132,7 @@ class _Winograd(torch.autograd.Function):
         if ctx.needs_input_grad[2]:
             tile = _tile(x)
             d_weight, d_bias = torch.empty_like(weight, memory_format=torch.contiguous_format), torch.empty(out)
-            room = ctx.ops.room(torch.get_num_threads() * ((tile + 2) ** 2 * channels * out + out))
+            room = ctx.ops.room(ctx.ops.library.most_threads() * ((tile + 2) ** 2 * channels * out + out))
             ctx.ops.call("winograd_gradient", tile, n, h, w, channels, out, x, dy, d_weight, d_bias, room, dtype=x.dtype)  # fmt: skip
         if ctx.needs_input_grad[1]:
             dx = _convolved(ctx.ops, dy, weight, None, None, turned=True)
@@ -178,7 +178,7 @@ class _Pointwise(torch.autograd.Function):
         dy, dx, d_weight, d_bias = _laid_out(dy), None, None, None
         if ctx.needs_input_grad[2]:
             d_weight, d_bias = torch.empty_like(weight, memory_format=torch.contiguous_format), torch.empty(out)
-            room = ctx.ops.room(torch.get_num_threads() * (out * channels + out))
+            room = ctx.ops.room(ctx.ops.library.most_threads() * (out * channels + out))
             pixels = x.numel() // channels
             ctx.ops.call("pointwise_gradient", pixels, channels, out, x, dy, d_weight, d_bias, room, dtype=x.dtype)
         if ctx.needs_input_grad[1]:

@@ -342,6 +342,9 @@ extern "C" {
 // Channels are to be multiples of it.
 int winograd_block() { return BLOCK; }
 
+// Threads that a kernel works with, at most; another OpenMP than torch's counts for itself.
+int most_threads() { return omp_get_max_threads(); }
+
 #define WINOGRAD(T, name)                                                                                                    \
     void winograd_##name(int m, int n, int h, int w, int in, int out, const T *x, const float *weights, int turned,          \
                          const float *bias, const T *add, T *y, float *room) {                                               \
