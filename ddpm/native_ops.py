@@ -129,14 +129,14 @@ class _Winograd(torch.autograd.Function):
         out, channels, *_ = weight.shape
         n, _, h, w = x.shape
         dy, dx, d_weight, d_bias = _laid_out(dy), None, None, None
-        if ctx.needs_input_grad[2]:
+        if any(ctx.needs_input_grad[2:4]):
             tile = _tile(x)
             d_weight, d_bias = torch.empty_like(weight, memory_format=torch.contiguous_format), torch.empty(out)
             room = ctx.ops.room(ctx.ops.library.most_threads() * ((tile + 2) ** 2 * channels * out + out))
             ctx.ops.call("winograd_gradient", tile, n, h, w, channels, out, x, dy, d_weight, d_bias, room, dtype=x.dtype)  # fmt: skip
         if ctx.needs_input_grad[1]:
             dx = _convolved(ctx.ops, dy, weight, None, None, turned=True)
-        return None, dx, d_weight, d_bias, dy if ctx.needs_input_grad[4] else None
+        return None, dx, d_weight, d_bias if ctx.needs_input_grad[3] else None, dy if ctx.needs_input_grad[4] else None
 
 
 def _tile(x: Tensor) -> int:
@@ -176,14 +176,14 @@ class _Pointwise(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         out, channels, *_ = weight.shape
         dy, dx, d_weight, d_bias = _laid_out(dy), None, None, None
-        if ctx.needs_input_grad[2]:
+        if any(ctx.needs_input_grad[2:4]):
             d_weight, d_bias = torch.empty_like(weight, memory_format=torch.contiguous_format), torch.empty(out)
             room = ctx.ops.room(ctx.ops.library.most_threads() * (out * channels + out))
             pixels = x.numel() // channels
             ctx.ops.call("pointwise_gradient", pixels, channels, out, x, dy, d_weight, d_bias, room, dtype=x.dtype)
         if ctx.needs_input_grad[1]:
             dx = _multiplied(ctx.ops, dy, weight, None, None, back=True)
-        return None, dx, d_weight, d_bias, dy if ctx.needs_input_grad[4] else None
+        return None, dx, d_weight, d_bias if ctx.needs_input_grad[3] else None, dy if ctx.needs_input_grad[4] else None
 
 
 def _multiplied(ops: NativeOps, x: Tensor, weight: Tensor, bias: Tensor | None, add: Tensor | None, back: bool) -> Tensor:  # fmt: skip
