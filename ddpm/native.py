@@ -22,11 +22,15 @@ import platformdirs
 import portalocker
 
 from ddpm import files
+from ddpm.errors import UserError
 
 log = logging.getLogger("ddpm")
 
 SOURCES = Path(__file__).parent / "kernels"
 FLAGS = ("-O3", "-std=c++17", "-fPIC", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi")
+PROCESSOR = (
+    "-mcpu=native" if platform.machine() in ("aarch64", "arm64") else "-march=native"
+)  # this one, and all it has
 PATIENCE = 120.0  # seconds for the compiler, which takes two or three
 
 # Each function's arguments, then what it returns: i int, l long, f float, d double, p pointer.
@@ -57,7 +61,7 @@ class Found(NamedTuple):
     why: str  # a clause: "there is no C++ compiler (g++ or clang++)"
 
 
-class _Failed(Exception):
+class Failed(Exception):
     """The compiler could not do it; its text is a clause that says why."""
 
 
@@ -66,8 +70,10 @@ def found() -> Found:
     """The kernels, compiled if they are not yet; the same for the life of this process."""
     try:
         return Found(_loaded(), "")
-    except _Failed as error:
+    except Failed as error:
         return Found(None, str(error))
+    except (OSError, UserError, portalocker.LockException) as error:  # no room, no more processes, no locks here
+        return Found(None, f"the kernels could not be compiled ({error})")
 
 
 def cache_folder() -> Path:
@@ -86,22 +92,33 @@ def _loaded() -> ctypes.CDLL:
     path = compiler()
     if path is None:
         asked = os.environ.get("CXX")
-        raise _Failed(
-            f"CXX names {asked}, which is not there" if asked else "there is no C++ compiler (g++ or clang++)"
-        )
+        raise Failed(f"CXX names {asked}, which is not there" if asked else "there is no C++ compiler (g++ or clang++)")
     with _folder() as folder:
         library = folder / f"{_fingerprint(path)}.so"
         with portalocker.Lock(folder / "lock", timeout=PATIENCE + 10):  # who starts beside us waits for the same file
-            if not library.exists():
-                _compile(path, library)
+            if _whole(library):
+                with contextlib.suppress(OSError, AttributeError):  # of another system: once more
+                    return opened(library)
+            made = compile_all(path, library)
             try:
-                return _typed(ctypes.CDLL(str(library)))
-            except (OSError, AttributeError):  # cut short, or of another system: once more
-                _compile(path, library)
-                try:
-                    return _typed(ctypes.CDLL(str(library)))
-                except (OSError, AttributeError) as error:
-                    raise _Failed(f"what {Path(path).name} made cannot be loaded ({error})") from error
+                loaded = opened(library)
+            except (OSError, AttributeError) as error:
+                raise Failed(f"what {Path(path).name} made cannot be loaded ({error})") from error
+            files.write_json(_of(library), made._asdict())
+            return loaded
+
+
+def _of(library: Path) -> Path:
+    """The file beside it that holds its checksum."""
+    return library.with_suffix(".json")
+
+
+def _whole(library: Path) -> bool:
+    """Whether it is there, as it was compiled: to load one that is cut short could end this process (SIGBUS)."""
+    with contextlib.suppress(UserError, FileNotFoundError):  # no checksum, or none that can be read
+        made = files.read_json(_of(library))
+        return isinstance(made, dict) and made.get("sha256") == files.sha256(library)
+    return False
 
 
 @contextlib.contextmanager
@@ -123,7 +140,7 @@ def _folder() -> Iterator[Path]:
 def _fingerprint(compiler: str) -> str:
     """What the compiled file depends on: sources, compiler, processor."""
     parts = [path.read_bytes() for path in sorted(SOURCES.iterdir()) if path.suffix in (".cpp", ".h")]
-    parts += [repr(FLAGS).encode(), _run([compiler, "--version"]).encode(), _processor().encode()]
+    parts += [repr((FLAGS, PROCESSOR)).encode(), _run([compiler, "--version"]).encode(), _processor().encode()]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:20]
 
 
@@ -136,14 +153,16 @@ def _processor() -> str:
     return f"{platform.machine()} {platform.processor()}"
 
 
-def _compile(compiler: str, library: Path) -> None:
-    """Every source by itself and side by side, then all together; the file appears whole or not at all."""
-    native = "-mcpu=native" if platform.machine() in ("aarch64", "arm64") else "-march=native"
+def compile_all(compiler: str, library: Path, processor: str = PROCESSOR) -> files.Written:
+    """Every source by itself and side by side, then all together; the file appears whole or not at all.
+
+    `processor` is the compiler's flag for what it will run on.  Raises Failed.
+    """
     with tempfile.TemporaryDirectory(dir=library.parent, ignore_cleanup_errors=True) as work:
         sources = sorted(SOURCES.glob("*.cpp"))
         running = [
             subprocess.Popen(
-                [compiler, *FLAGS, native, "-c", str(source), "-o", f"{work}/{source.stem}.o"],
+                [compiler, *FLAGS, processor, "-c", str(source), "-o", f"{work}/{source.stem}.o"],
                 stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace",
             )
             for source in sources
@@ -152,9 +171,9 @@ def _compile(compiler: str, library: Path) -> None:
             for process in running:
                 _, told = process.communicate(timeout=PATIENCE)
                 if process.returncode:
-                    raise _Failed(f"{Path(compiler).name} failed ({_gist(told)})")
+                    raise Failed(f"{Path(compiler).name} failed ({_gist(told)})")
         except subprocess.TimeoutExpired as error:
-            raise _Failed(f"{Path(compiler).name} took more than {PATIENCE:.0f} s") from error
+            raise Failed(f"{Path(compiler).name} took more than {PATIENCE:.0f} s") from error
         finally:
             for process in running:
                 if process.poll() is None:
@@ -162,16 +181,16 @@ def _compile(compiler: str, library: Path) -> None:
                     process.wait()
         whole = Path(work) / "whole.so"
         _run([compiler, "-shared", "-fopenmp", *(f"{work}/{source.stem}.o" for source in sources), "-o", str(whole)])
-        files.write_bytes(library, whole.read_bytes())
+        return files.write_bytes(library, whole.read_bytes())
 
 
 def _run(command: list[str]) -> str:
     try:
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=PATIENCE, check=True)
     except subprocess.CalledProcessError as error:
-        raise _Failed(f"{Path(command[0]).name} failed ({_gist(error.stderr)})") from error
+        raise Failed(f"{Path(command[0]).name} failed ({_gist(error.stderr)})") from error
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise _Failed(f"{Path(command[0]).name} cannot be run ({error})") from error
+        raise Failed(f"{Path(command[0]).name} cannot be run ({error})") from error
     return done.stdout
 
 
@@ -181,7 +200,9 @@ def _gist(told: str) -> str:
     return next((line for line in lines if "error" in line.lower()), lines[-1] if lines else "it said nothing")
 
 
-def _typed(library: ctypes.CDLL) -> ctypes.CDLL:
+def opened(path: Path) -> ctypes.CDLL:
+    """The library in a file, its functions typed.  Raises OSError or AttributeError where it is none of ours."""
+    library = ctypes.CDLL(str(path))
     each = {f"{name}_{dtype}": (arguments, "") for name, arguments in OF_EACH_TYPE.items() for dtype in ("float32", "bfloat16")}  # fmt: skip
     for name, (arguments, result) in {**SIGNATURES, **each}.items():
         function = getattr(library, name)
