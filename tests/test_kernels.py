@@ -1,0 +1,312 @@
+"""The kernels in C++ against torch in double precision: values, gradients, what is not a number, and any number of threads."""
+
+import functools
+import shutil
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ddpm import native
+from ddpm.native_ops import NativeOps
+from ddpm.ops import TORCH, Ops
+
+PROCESSORS = ["-march=x86-64-v3", "-march=x86-64"]  # with AVX2, and with what every x86 has
+
+
+class Case(NamedTuple):
+    """An operation, the layer that holds its weights, and the shapes of what goes in, feature maps first."""
+
+    run: Callable[..., Tensor]  # (ops, layer, *inputs)
+    layer: Callable[[], nn.Module] | None
+    shapes: Sequence[tuple[int, ...]]
+
+
+def conv(n: int, size: int, channels: int, out: int, stride: int = 1, add: bool = False, bias: bool = True) -> Case:
+    after = -(-size // stride)
+    return Case(
+        lambda ops, layer, x, *added: ops.conv(x, layer, *added),
+        lambda: nn.Conv2d(channels, out, 3, stride, padding=1, bias=bias),
+        [(n, channels, size, size)] + [(n, out, after, after)] * add,
+    )
+
+
+def pointwise(n: int, size: int, channels: int, out: int, add: bool = False, flat: bool = False) -> Case:
+    return Case(
+        lambda ops, layer, x, *added: ops.pointwise(x, layer, *added),
+        lambda: nn.Conv1d(channels, out, 1) if flat else nn.Conv2d(channels, out, 1),
+        [(n, channels, size, size)] + [(n, out, size, size)] * add,
+    )
+
+
+def norm(n: int, size: int, channels: int, silu: bool = True, embedding: bool = False) -> Case:
+    return Case(
+        lambda ops, layer, x, *e: ops.norm_silu(x, layer, *e) if silu else ops.norm(x, layer),
+        lambda: nn.GroupNorm(32, channels),
+        [(n, channels, size, size)] + [(n, 2 * channels)] * embedding,
+    )
+
+
+def attention(n: int, size: int, heads: int, each: int) -> Case:
+    return Case(lambda ops, _, qkv: ops.attention(qkv, heads), None, [(n, 3 * heads * each, size, size)])
+
+
+CASES = {
+    "conv 1x1": conv(3, 1, 32, 32),
+    "conv 2x2": conv(3, 2, 64, 32),
+    "conv 4x4": conv(3, 4, 64, 96, add=True),
+    "conv 5x5": conv(1, 5, 96, 32),
+    "conv 7x7": conv(3, 7, 32, 64, add=True),
+    "conv 8x8": conv(3, 8, 64, 64, add=True),
+    "conv 16x16": conv(1, 16, 32, 96),
+    "conv 32x32": conv(1, 32, 32, 32, add=True),
+    "conv of colours": conv(3, 16, 3, 32),
+    "conv to colours": conv(1, 16, 64, 3),
+    "conv of 48 channels": conv(3, 8, 48, 48, add=True),
+    "conv with stride": conv(3, 8, 32, 64, stride=2),
+    "conv with stride, odd": conv(1, 7, 64, 64, stride=2, add=True),
+    "conv without bias": conv(1, 8, 32, 32, bias=False),
+    "conv of few tiles": conv(1, 8, 256, 128),
+    "pointwise": pointwise(3, 7, 64, 32),
+    "pointwise, plus": pointwise(1, 16, 32, 96, add=True),
+    "pointwise, one dimension": pointwise(3, 5, 96, 288, add=True, flat=True),
+    "norm": norm(3, 7, 64, silu=False),
+    "norm of few": norm(3, 2, 32, silu=False),
+    "norm silu 32": norm(1, 16, 32),
+    "norm silu 96": norm(3, 5, 96, embedding=True),
+    "norm silu 320": norm(3, 4, 320, embedding=True),
+    "norm silu 64": norm(1, 8, 64, embedding=True),
+    "attention 16": attention(3, 4, 1, 32),
+    "attention 25": attention(3, 5, 2, 16),
+    "attention 49": attention(1, 7, 4, 48),
+    "attention 64": attention(1, 8, 4, 16),
+    "attention 256": attention(1, 16, 2, 48),
+    "attention of odd heads": attention(3, 4, 2, 12),
+    "attention of 24": attention(1, 5, 2, 24),
+}
+MAIN = ["conv 5x5", "conv 8x8", "conv of colours", "conv with stride", "conv of few tiles", "pointwise, one dimension", "norm", "norm silu 320", "attention 25", "attention 64", "attention of 24"]  # fmt: skip
+
+
+@functools.cache
+def installed() -> NativeOps:
+    library, why = native.found()
+    if library is None:
+        pytest.skip(why)
+    return NativeOps(library)
+
+
+@pytest.fixture
+def ops() -> NativeOps:
+    """In float32, as compiled for this processor."""
+    return installed()
+
+
+def in_bf16(ops: NativeOps) -> NativeOps:
+    return NativeOps(ops.library, torch.bfloat16)
+
+
+@pytest.fixture(autouse=True)
+def threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def drawn(case: Case, seed: int = 0) -> tuple[nn.Module | None, list[Tensor], Tensor]:
+    """(layer, inputs, the gradient of what comes out), float32: maps hold numbers that are bf16's, too."""
+    torch.manual_seed(seed + zlib.crc32(repr(case.shapes).encode()))
+    layer = None if case.layer is None else case.layer()
+    if isinstance(layer, nn.GroupNorm):
+        nn.init.normal_(layer.weight), nn.init.normal_(layer.bias)
+    inputs = [torch.randn(shape) for shape in case.shapes]
+    inputs = [x.bfloat16().float() if x.ndim == 4 else x for x in inputs]
+    with torch.no_grad():
+        out = case.run(TORCH, layer, *inputs)
+    return layer, inputs, torch.randn(out.shape).bfloat16().float()
+
+
+def answers(ops: Ops, case: Case, layer: nn.Module | None, inputs: list[Tensor], d_out: Tensor, dtype: torch.dtype) -> dict[str, Tensor]:  # fmt: skip
+    """Everything that comes out: the result, and the gradient of whatever went in."""
+    leaves = [x.detach().to(dtype if x.ndim == 4 or dtype == torch.float64 else torch.float32) for x in inputs]
+    leaves = [x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x for x in leaves]
+    for leaf in leaves:
+        leaf.requires_grad_()
+    if layer is not None:
+        layer.to(torch.float64 if dtype == torch.float64 else torch.float32).zero_grad()
+    out = case.run(ops, layer, *leaves)
+    assert out.dtype == dtype
+    out.backward(d_out.to(out.dtype))
+    named = {} if layer is None else {f"d_{name}": p.grad for name, p in layer.named_parameters()}
+    every = {"out": out.detach(), **{f"d_input{i}": leaf.grad for i, leaf in enumerate(leaves)}, **named}
+    return {name: tensor.clone() for name, tensor in every.items() if tensor is not None}
+
+
+def apart(a: Tensor, b: Tensor) -> float:
+    """The length of the difference, relative to that of `b`."""
+    return float((a.double() - b.double()).norm() / b.double().norm())
+
+
+def check(ops: NativeOps, name: str, most: float | None = None) -> None:
+    """Raises AssertionError where a tensor differs from torch's in double precision by more than `most` of its length."""
+    case = CASES[name]
+    if most is None:  # twice what is seen
+        most = 4e-3 if ops.dtype == torch.bfloat16 else 3e-6 if name.startswith("conv") else 8e-7
+    layer, inputs, d_out = drawn(case)
+    exact = answers(TORCH, case, layer, inputs, d_out, torch.float64)
+    ours = answers(ops, case, layer, inputs, d_out, ops.dtype)
+    assert ours.keys() == exact.keys()
+    for tensor in exact:
+        assert ours[tensor].shape == exact[tensor].shape
+        assert apart(ours[tensor], exact[tensor]) < most, tensor
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_float32_is_double_precision_but_for_rounding(ops: NativeOps, name: str) -> None:
+    check(ops, name)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_bf16_rounds_only_the_maps(ops: NativeOps, name: str) -> None:
+    check(in_bf16(ops), name)
+
+
+def test_kernels_are_used_and_not_torch(ops: NativeOps, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else every comparison here would be of torch with itself."""
+    called = []
+    whole = NativeOps.call
+
+    def call(self: NativeOps, name: str, *arguments: Any, **settings: Any) -> None:
+        called.append(name)
+        whole(self, name, *arguments, **settings)
+
+    monkeypatch.setattr(NativeOps, "call", call)
+    for name in ("conv 8x8", "pointwise", "norm silu 96", "attention 25"):
+        check(ops, name)
+    assert set(called) == {*native.OF_EACH_TYPE}
+    called.clear()
+    check(ops, "attention of odd heads")
+    assert called == [], "12 channels are no multiple of a vector's"
+
+
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.shapes[0][0] == 3])
+def test_a_picture_is_the_same_in_any_batch(ops: NativeOps, name: str) -> None:
+    case = CASES[name]
+    if name == "attention of odd heads":
+        pytest.skip("is torch's")
+    layer, inputs, d_out = drawn(case)
+    together = answers(ops, case, layer, inputs, d_out, torch.float32)
+    for k in range(3):
+        alone = answers(ops, case, layer, [x[k : k + 1] for x in inputs], d_out[k : k + 1], torch.float32)
+        for tensor in ("out", *(f"d_input{i}" for i in range(len(inputs)))):
+            assert torch.equal(alone[tensor], together[tensor][k : k + 1]), tensor
+
+
+@pytest.mark.parametrize("name", MAIN)
+def test_the_same_again_and_with_other_threads(ops: NativeOps, name: str) -> None:
+    case, of_threads = CASES[name], []
+    layer, inputs, d_out = drawn(case)
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        assert ops.library.most_threads() == threads, "there are two OpenMPs"
+        first, again = (answers(ops, case, layer, inputs, d_out, torch.float32) for _ in range(2))
+        assert all(torch.equal(first[tensor], again[tensor]) for tensor in first)
+        of_threads.append(first)
+    one, *others = of_threads
+    for other in others:
+        for tensor in one:
+            assert apart(other[tensor], one[tensor]) < 1e-6, tensor
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", ["conv 4x4", "conv 8x8", "conv with stride", "pointwise", "norm", "norm silu 96", "attention 16", "attention 25"])  # fmt: skip
+def test_what_is_no_number_is_not_lost(ops: NativeOps, name: str, dtype: torch.dtype, value: float) -> None:
+    """A training that diverges is to be noticed, and in the picture whose fault it is."""
+    case = CASES[name]
+    layer, inputs, d_out = drawn(case)
+    sound = answers(NativeOps(ops.library, dtype), case, layer, inputs, d_out, dtype)
+    inputs[0][1, 7, 2, 2] = value
+    spoilt = answers(NativeOps(ops.library, dtype), case, layer, inputs, d_out, dtype)
+    kept = [0, 2]
+    for tensor in ("out", "d_input0"):
+        assert torch.equal(spoilt[tensor][kept], sound[tensor][kept]), tensor
+    seen = ["out"] if layer is None else ["out", "d_weight"]  # of a product, the gradient of an input does not know it
+    seen += [] if name.startswith(("conv", "pointwise")) else ["d_input0"]
+    for tensor in seen:
+        assert not spoilt[tensor].isfinite().all(), tensor
+    d_out[1, 5, 1, 1] = value
+    inputs[0][1, 7, 2, 2] = 0
+    for tensor, gradient in answers(NativeOps(ops.library, dtype), case, layer, inputs, d_out, dtype).items():
+        assert tensor == "out" or not gradient.isfinite().all(), tensor
+
+
+@pytest.mark.parametrize("name", ["norm", "norm silu 96", "norm silu 320"])
+def test_a_mean_that_is_large_beside_the_deviation_costs_no_more_than_in_torch(ops: NativeOps, name: str) -> None:
+    case = CASES[name]
+    layer, inputs, d_out = drawn(case)
+    inputs[0] = inputs[0] + 1000
+    exact = answers(TORCH, case, layer, inputs, d_out, torch.float64)
+    torchs = answers(TORCH, case, layer, inputs, d_out, torch.float32)
+    ours = answers(ops, case, layer, inputs, d_out, torch.float32)
+    for tensor in exact:
+        assert apart(ours[tensor], exact[tensor]) < 2 * apart(torchs[tensor], exact[tensor]) + 1e-5, tensor
+
+
+def test_attention_is_as_sharp_as_it_gets(ops: NativeOps) -> None:
+    """Scores of thousands: each pixel looks at one other, and nothing overflows."""
+    case = attention(1, 5, 2, 16)
+    _, inputs, d_out = drawn(case)
+    inputs[0][:, :] *= 50
+    exact = answers(TORCH, case, None, inputs, d_out, torch.float64)
+    ours = answers(ops, case, None, inputs, d_out, torch.float32)
+    assert apart(ours["out"], exact["out"]) < 1e-5
+    assert ours["d_input0"].isfinite().all()
+
+
+@pytest.mark.parametrize("frozen", ["weight", "bias"])
+@pytest.mark.parametrize("name", ["conv 4x4", "pointwise"])
+def test_what_is_frozen_has_no_gradient(ops: NativeOps, name: str, frozen: str) -> None:
+    case = CASES[name]
+    layer, inputs, d_out = drawn(case)
+    assert layer is not None
+    whole = answers(ops, case, layer, inputs, d_out, torch.float32)
+    layer.zero_grad()
+    layer.get_parameter(frozen).requires_grad_(False)
+    rest = answers(ops, case, layer, inputs, d_out, torch.float32)
+    assert whole.keys() - rest.keys() == {f"d_{frozen}"}
+    assert all(torch.equal(rest[tensor], whole[tensor]) for tensor in rest)
+
+
+@pytest.fixture(scope="module", params=PROCESSORS)
+def older(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> NativeOps:
+    """Kernels for processors with shorter vectors, which this one can be as well."""
+    installed()
+    compiler = native.compiler()
+    capabilities = torch.backends.cpu.get_cpu_capability()
+    if compiler is None or not capabilities.startswith("AVX"):
+        pytest.skip(f"{capabilities} runs none of these")
+    library = tmp_path_factory.mktemp("kernels") / "older.so"
+    native.compile_all(compiler, library, request.param)
+    return NativeOps(native.opened(library))
+
+
+@pytest.mark.parametrize("name", MAIN)
+def test_other_processors_compute_the_same(older: NativeOps, name: str) -> None:
+    assert older.block == 16
+    check(older, name)
+    check(in_bf16(older), name)
+    torch.set_num_threads(3)
+    check(older, name)
+
+
+def test_another_compiler_makes_the_same(tmp_path: Path) -> None:
+    clang = shutil.which("clang++")
+    if clang is None:
+        pytest.skip("there is no clang++")
+    native.compile_all(clang, tmp_path / "clang.so")
+    for name in MAIN:
+        check(NativeOps(native.opened(tmp_path / "clang.so")), name)
