@@ -54,7 +54,7 @@ class Update:
         gradient = parameter.grad
         if gradient is None:
             gradient = parameter.grad = torch.zeros_like(parameter)
-        elif self.library is not None and gradient.stride() != parameter.stride():
+        elif gradient.stride() != parameter.stride():  # torch's own kernel does not look at them either
             gradient = parameter.grad = torch.empty_like(parameter).copy_(gradient)
         return gradient
 

@@ -22,17 +22,17 @@ std::vector<Piece> pieces(int tensors, const long *sizes) {
     return all;
 }
 
-struct Settings {
-    float lr, decay, beta1, beta2, eps, correction1, correction2, factor;
+struct Settings {  // each rounded but once: 1 - 0.999f is a hundred thousandth from 0.001
+    float kept, step, fresh1, beta2, fresh2, eps, correction2, factor;
 };
 
 // One vector of weights, or one number of them.
 template <class V, class Root>
 inline V adamw(const Settings &s, V weight, V gradient, V &mean, V &square, Root root) {
     gradient *= s.factor;
-    mean += (gradient - mean) * (1 - s.beta1);
-    square = square * s.beta2 + gradient * gradient * (1 - s.beta2);
-    return weight * (1 - s.lr * s.decay) - (s.lr / s.correction1) * mean / (root(square) / s.correction2 + s.eps);
+    mean += (gradient - mean) * s.fresh1;
+    square = square * s.beta2 + gradient * gradient * s.fresh2;
+    return weight * s.kept - s.step * mean / (root(square) / s.correction2 + s.eps);
 }
 
 inline vec root(vec v) {
@@ -59,7 +59,7 @@ double update_square(int tensors, const float *const *gradients, const long *siz
                 squares[v] += value * value;
             }
         double total = sum(squares[0] + squares[1] + (squares[2] + squares[3]));
-        for (; i < end; i++) total += (double)g[i] * g[i];
+        for (; i < end; i++) total += g[i] * g[i];  // overflows where a vector does
         sums[k] = total;
     }
     double total = 0;
@@ -70,7 +70,7 @@ double update_square(int tensors, const float *const *gradients, const long *siz
 // averages: [rates][tensors]; kept: [rates], how much of each average stays; factor multiplies the gradient;
 // correction1 = 1 - beta1^n, correction2 = sqrt(1 - beta2^n) in step n.
 void update_adamw(int tensors, float *const *weights, const float *const *gradients, float *const *means, float *const *squares, const long *sizes, int rates, float *const *averages, const double *kept, double lr, double decay, double beta1, double beta2, double eps, double correction1, double correction2, double factor) {
-    Settings s{(float)lr, (float)decay, (float)beta1, (float)beta2, (float)eps, (float)correction1, (float)correction2, (float)factor};
+    Settings s{(float)(1 - lr * decay), (float)(lr / correction1), (float)(1 - beta1), (float)beta2, (float)(1 - beta2), (float)eps, (float)correction2, (float)factor};
     std::vector<Piece> work = pieces(tensors, sizes);
 #pragma omp parallel for schedule(static)
     for (long k = 0; k < (long)work.size(); k++) {

@@ -1,0 +1,189 @@
+"""The end of a training step by our own kernel against torch's AdamW and averages."""
+
+import ctypes
+import math
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ddpm import native
+from ddpm.config import TrainConfig
+from ddpm.ema import Ema
+from ddpm.update import Update
+
+SIZES = [(1,), (3,), (17,), (100_003,), (64, 3, 3, 3), (0,), (5, 1, 7)]
+
+
+@pytest.fixture(scope="module")
+def library() -> ctypes.CDLL:
+    library, why = native.found()
+    if library is None:
+        pytest.skip(why)
+    return library
+
+
+@pytest.fixture(autouse=True)
+def threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+class Weights(nn.Module):
+    """Tensors of odd sizes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        rng = torch.Generator().manual_seed(0)
+        self.all = nn.ParameterList(nn.Parameter(torch.randn(size, generator=rng)) for size in SIZES)
+
+
+def ends(train: TrainConfig, library: ctypes.CDLL | None) -> tuple[Update, Ema]:
+    model = Weights()
+    ema = Ema(model, train.ema_rates, train.ema_warmup)
+    return Update(list(model.parameters()), ema, train, library), ema
+
+
+def draw(update: Update, seed: int, scale: float = 1.0) -> None:
+    """Gives every weight a gradient; some lie in another order than their weight, one there is not."""
+    rng = torch.Generator().manual_seed(seed)
+    for parameter in update.parameters:
+        parameter.grad = torch.randn(parameter.shape, generator=rng) * scale
+    grad = update.parameters[4].grad
+    assert grad is not None
+    update.parameters[4].grad = grad.contiguous(memory_format=torch.channels_last)
+    update.parameters[2].grad = None
+
+
+def held(update: Update, ema: Ema) -> list[Tensor]:
+    """Weights, averages, and what AdamW remembers."""
+    states = update.optimizer.state_dict()["state"]
+    moments = [state[name] for state in states.values() for name in ("exp_avg", "exp_avg_sq", "step")]
+    averages = [tensor for rate in ema.rates for tensor in ema.weights(rate).values()]
+    return [*(p.detach() for p in update.parameters), *averages, *moments]
+
+
+def assert_close(ours: list[Tensor], theirs: list[Tensor], most: float) -> None:
+    """Within `most` of each tensor's length."""
+    assert len(ours) == len(theirs)
+    for a, b in zip(ours, theirs, strict=True):
+        assert a.shape == b.shape
+        assert float((a.double() - b.double()).norm()) <= most * float(b.double().norm())
+
+
+TRAININGS = {
+    "plain": TrainConfig(lr=1e-3, ema_rate="0.9"),
+    "all at once": TrainConfig(lr=1e-3, weight_decay=0.05, grad_clip=0.7, ema_rate="0.9,0.9999", ema_warmup=True),
+    "no average": TrainConfig(lr=1e-2, weight_decay=0.1, ema_rate=""),
+    "slow average": TrainConfig(lr=1e-3, ema_rate="0.9999,0.5", ema_warmup=False),
+}
+
+
+@pytest.mark.parametrize("train", TRAININGS.values(), ids=TRAININGS.keys())
+def test_twenty_steps_are_those_of_torch(library: ctypes.CDLL, train: TrainConfig) -> None:
+    torch.set_num_threads(2)
+    ours, theirs = ends(train, library), ends(train, None)
+    for step in range(20):
+        norms = []
+        for update, _ in (ours, theirs):
+            draw(update, step, scale=1e-3 if step % 3 else 1.0)  # clipped, and not
+            norm, applied = update.apply(train.lr * min(1, (step + 1) / 10))
+            assert applied
+            norms.append(norm)
+        assert norms[0] == pytest.approx(norms[1], rel=3e-6), "torch adds up in single precision"
+    assert_close(ours[0].parameters, theirs[0].parameters, 1e-6)
+    assert_close(held(*ours), held(*theirs), 2.5e-6)
+    assert ours[1].updates == theirs[1].updates == 20
+
+
+def test_one_step_is_the_formula_in_double_precision(library: ctypes.CDLL) -> None:
+    train = TrainConfig(lr=0.01, weight_decay=0.1, ema_rate="0.75", ema_warmup=False)
+    update, ema = ends(train, library)
+    weights = [p.detach().double() for p in update.parameters]
+    draw(update, 0)
+    gradients = [torch.zeros_like(w) if p.grad is None else p.grad.double() for p, w in zip(update.parameters, weights, strict=True)]  # fmt: skip
+    update.apply(0.01)
+    for before, g, now, average in zip(weights, gradients, update.parameters, ema.weights("0.75").values(), strict=True):  # fmt: skip
+        expected = before * (1 - 0.01 * 0.1) - 0.01 * g / (g.abs() + 1e-8)  # its first step is as long for any gradient
+        torch.testing.assert_close(now.detach().double(), expected, rtol=0, atol=3e-7)
+        torch.testing.assert_close(average.double(), 0.75 * before + 0.25 * expected, rtol=0, atol=4e-7)
+
+
+@pytest.mark.parametrize("size", [0, 1, 3, 17, 16_383, 16_384, 100_003])
+def test_the_length_of_the_gradient_whatever_the_threads(library: ctypes.CDLL, size: int) -> None:
+    train = TrainConfig(ema_rate="")
+    rng = torch.Generator().manual_seed(1)
+    parameters = [torch.zeros(n, requires_grad=True) for n in (size, 5, 40_000)]
+    for parameter in parameters:
+        parameter.grad = torch.randn(parameter.shape, generator=rng)
+    exact = math.sqrt(sum(float(p.grad.double().square().sum()) for p in parameters if p.grad is not None))
+    norms = set()
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        norms.add(Update(parameters, Ema(nn.Module(), (), False), train, library).apply(0.0)[0])
+    assert len(norms) == 1, "to the last bit"
+    assert norms.pop() == pytest.approx(exact, rel=2e-7)
+
+
+def test_the_threads_do_not_change_the_update(library: ctypes.CDLL) -> None:
+    train, results = TRAININGS["all at once"], []
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        update, ema = ends(train, library)
+        for step in range(3):
+            draw(update, step)
+            update.apply(1e-3)
+        results.append(held(update, ema))
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+@pytest.mark.parametrize("kernels", [True, False], ids=["kernels", "torch"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e30])
+@pytest.mark.parametrize("tensor", [0, 3, 4])
+def test_a_gradient_that_is_not_finite_changes_nothing(
+    library: ctypes.CDLL, kernels: bool, tensor: int, value: float
+) -> None:
+    """1e30 is one whose square is none."""
+    update, ema = ends(TRAININGS["all at once"], library if kernels else None)
+    draw(update, 0)
+    update.apply(1e-3)
+    before = [x.clone() for x in held(update, ema)]
+    draw(update, 1)
+    grad = update.parameters[tensor].grad
+    assert grad is not None
+    grad.flatten()[-1:].copy_(torch.tensor([value])) if grad.ndim == 1 else grad[-1, -1, -1].fill_(value)
+    norm, applied = update.apply(1e-3)
+    assert not applied
+    assert not math.isfinite(norm)
+    assert all(torch.equal(a, b) for a, b in zip(before, held(update, ema), strict=True))
+    assert ema.updates == 1
+
+
+@pytest.mark.parametrize("ours_first", [True, False])
+def test_either_goes_on_from_what_the_other_saved(library: ctypes.CDLL, ours_first: bool) -> None:
+    train = TRAININGS["all at once"]
+    straight = ends(train, None)
+    parts = [ends(train, library if first else None) for first in (ours_first, not ours_first)]
+    for step in range(12):
+        update, ema = parts[step // 6]
+        if step == 6:
+            _copy(parts[0], parts[1])
+        for end, _ in (straight, (update, ema)):
+            draw(end, step)
+            end.apply(1e-3)
+    assert_close(held(*parts[1]), held(*straight), 1.5e-6)
+    steps = [float(state["step"]) for state in parts[1][0].optimizer.state_dict()["state"].values()]
+    assert steps == [12.0] * len(SIZES)
+
+
+def _copy(saved: tuple[Update, Ema], fresh: tuple[Update, Ema]) -> None:
+    with torch.no_grad():
+        for a, b in zip(saved[0].parameters, fresh[0].parameters, strict=True):
+            b.copy_(a)
+    for rate in saved[1].rates:
+        fresh[1].load(rate, saved[1].weights(rate))
+    fresh[1].updates = saved[1].updates
+    fresh[0].optimizer.load_state_dict(saved[0].optimizer.state_dict())
