@@ -55,6 +55,7 @@ def attention(n: int, size: int, heads: int, each: int) -> Case:
     return Case(lambda ops, _, qkv: ops.attention(qkv, heads), None, [(n, 3 * heads * each, size, size)])
 
 
+TORCHS = "attention of 12"  # is left to torch: 12 channels of a head are no whole vectors
 CASES = {
     "conv 1x1": conv(3, 1, 32, 32),
     "conv 2x2": conv(3, 2, 64, 32),
@@ -85,7 +86,7 @@ CASES = {
     "attention 49": attention(1, 7, 4, 48),
     "attention 64": attention(1, 8, 4, 16),
     "attention 256": attention(1, 16, 2, 48),
-    "attention of odd heads": attention(3, 4, 2, 12),
+    TORCHS: attention(3, 4, 2, 12),
     "attention of 24": attention(1, 5, 2, 24),
 }
 MAIN = ["conv 5x5", "conv 8x8", "conv of colours", "conv with stride", "conv of few tiles", "pointwise, one dimension", "norm", "norm silu 320", "attention 25", "attention 64", "attention of 24"]  # fmt: skip
@@ -188,15 +189,13 @@ def test_kernels_are_used_and_not_torch(ops: NativeOps, monkeypatch: pytest.Monk
         check(ops, name)
     assert set(called) == {*native.OF_EACH_TYPE}
     called.clear()
-    check(ops, "attention of odd heads")
-    assert called == [], "12 channels are no multiple of a vector's"
+    check(ops, TORCHS)
+    assert called == []
 
 
-@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.shapes[0][0] == 3])
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.shapes[0][0] == 3 and name != TORCHS])
 def test_a_picture_is_the_same_in_any_batch(ops: NativeOps, name: str) -> None:
     case = CASES[name]
-    if name == "attention of odd heads":
-        pytest.skip("is torch's")
     layer, inputs, d_out = drawn(case)
     together = answers(ops, case, layer, inputs, d_out, torch.float32)
     for k in range(3):

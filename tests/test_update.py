@@ -70,7 +70,7 @@ def assert_close(ours: list[Tensor], theirs: list[Tensor], most: float) -> None:
     assert len(ours) == len(theirs)
     for a, b in zip(ours, theirs, strict=True):
         assert a.shape == b.shape
-        assert float((a.double() - b.double()).norm()) <= most * float(b.double().norm())
+        assert float((a.detach().double() - b.detach().double()).norm()) <= most * float(b.detach().double().norm())
 
 
 TRAININGS = {
