@@ -47,7 +47,7 @@ OF_EACH_TYPE = {  # these end in _float32 or _bfloat16, and return nothing
     "pointwise": "iiii" + "pppppp",
     "pointwise_gradient": "iii" + "ppppp",
     "norm": "iiii" + "ppppp" + "f" + "pp" + "i",
-    "norm_gradient": "iiii" + "pppppppppp" + "i",
+    "norm_gradient": "iiii" + "ppppppppppp" + "i",
     "attention": "iiii" + "ppp",
     "attention_gradient": "iiii" + "ppppp",
 }

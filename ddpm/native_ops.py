@@ -14,9 +14,8 @@ from torch import Tensor, nn
 
 from ddpm.ops import Ops
 
-LARGE = (
-    16 * 16
-)  # pixels of a feature map from which on tiles of 4 x 4 are much faster than of 2 x 2, which are more exact
+# Pixels of a feature map from which on tiles of 4 x 4 are faster than of 2 x 2, which are more exact.
+LARGE = {torch.float32: 16 * 16, torch.bfloat16: 8 * 8}
 
 
 class NativeOps(Ops):
@@ -38,18 +37,21 @@ class NativeOps(Ops):
         return x.to(torch.float32, memory_format=torch.contiguous_format)
 
     def norm(self, x: Tensor, norm: nn.GroupNorm) -> Tensor:
-        return self._norm(x, norm, None, silu=False)
+        return self._norm(x, norm, None, silu=False)[0]
+
+    def branch(self, x: Tensor, norm: nn.GroupNorm, silu: bool) -> tuple[Tensor, Tensor]:
+        return self._norm(x, norm, None, silu)
 
     def norm_silu(self, x: Tensor, norm: nn.GroupNorm, embedding: Tensor | None = None) -> Tensor:
-        return self._norm(x, norm, embedding, silu=True)
+        return self._norm(x, norm, embedding, silu=True)[0]
 
-    def _norm(self, x: Tensor, norm: nn.GroupNorm, embedding: Tensor | None, silu: bool) -> Tensor:
+    def _norm(self, x: Tensor, norm: nn.GroupNorm, embedding: Tensor | None, silu: bool) -> tuple[Tensor, Tensor]:
         if self.library.norm_fits(x.shape[1], norm.num_groups):
             embedding = None if embedding is None else embedding.float()
-            return _Norm.apply(self, x, norm.weight, norm.bias, embedding, norm.num_groups, norm.eps, silu)
+            return _Norm.apply(self, _laid_out(x), norm.weight, norm.bias, embedding, norm.num_groups, norm.eps, silu)
         wide = x.float()
         out = super().norm_silu(wide, norm, embedding) if silu else super().norm(wide, norm)
-        return self.enter(out)
+        return self.enter(out), x
 
     def conv(self, x: Tensor, conv: nn.Conv2d, add: Tensor | None = None) -> Tensor:
         more_in, more_out, (stride, _) = -conv.in_channels % self.block, -conv.out_channels % self.block, conv.stride
@@ -91,24 +93,29 @@ def _laid_out(x: Tensor) -> Tensor:
 
 
 class _Norm(torch.autograd.Function):
+    """What is normalised, and the input as it was."""
+
     @staticmethod
-    def forward(ctx: Any, ops: NativeOps, x: Tensor, weight: Tensor, bias: Tensor, embedding: Tensor | None, groups: int, eps: float, silu: bool) -> Tensor:  # fmt: skip
-        x = _laid_out(x)
+    def forward(ctx: Any, ops: NativeOps, x: Tensor, weight: Tensor, bias: Tensor, embedding: Tensor | None, groups: int, eps: float, silu: bool) -> tuple[Tensor, Tensor]:  # fmt: skip
         n, c, h, w = x.shape
         embedding = None if embedding is None else embedding.contiguous()
         y, mean, rstd = torch.empty_like(x), torch.empty(n, groups), torch.empty(n, groups)
         ops.call("norm", n, h * w, c, groups, x, y, weight, bias, embedding, eps, mean, rstd, silu, dtype=x.dtype)
         ctx.save_for_backward(x, weight, bias, embedding, mean, rstd)
         ctx.ops, ctx.groups, ctx.silu = ops, groups, silu
-        return y
+        ctx.set_materialize_grads(False)
+        return y, x
 
     @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, dy: Tensor | None, past: Tensor | None) -> tuple[Tensor | None, ...]:
+        if dy is None:
+            return None, past, *6 * [None]
         x, weight, bias, embedding, mean, rstd = ctx.saved_tensors
         n, c, h, w = x.shape
+        past = None if past is None else _laid_out(past)
         dy, dx, of_weight = _laid_out(dy), torch.empty_like(x), torch.empty(n, 2, c)
         of_embedding = None if embedding is None else torch.empty_like(embedding)
-        ctx.ops.call("norm_gradient", n, h * w, c, ctx.groups, dy, x, dx, weight, bias, embedding, mean, rstd, of_weight, of_embedding, ctx.silu, dtype=x.dtype)  # fmt: skip
+        ctx.ops.call("norm_gradient", n, h * w, c, ctx.groups, dy, x, past, dx, weight, bias, embedding, mean, rstd, of_weight, of_embedding, ctx.silu, dtype=x.dtype)  # fmt: skip
         d = of_weight.sum(dim=0)
         return None, dx, d[0], d[1], of_embedding, None, None, None
 
@@ -140,8 +147,8 @@ class _Winograd(torch.autograd.Function):
 
 
 def _tile(x: Tensor) -> int:
-    """Pixels along an edge of a tile's result."""
-    return 4 if x.shape[2] * x.shape[3] >= LARGE else 2
+    """Pixels along an edge of a tile's result; what the larger one loses is nothing beside bf16's own rounding."""
+    return 4 if x.shape[2] * x.shape[3] >= LARGE[x.dtype] else 2
 
 
 def _convolved(ops: NativeOps, x: Tensor, weight: Tensor, bias: Tensor | None, add: Tensor | None, turned: bool) -> Tensor:  # fmt: skip

@@ -25,6 +25,13 @@ class Ops:
         """Group normalisation."""
         return norm(x)
 
+    def branch(self, x: Tensor, norm: nn.GroupNorm, silu: bool) -> tuple[Tensor, Tensor]:
+        """Normalised, with SiLU or without, for the way through a block; and x itself for the way past it.
+
+        Gradients of both ways are added up where that of the first is computed.
+        """
+        return self.norm_silu(x, norm) if silu else self.norm(x, norm), x
+
     def norm_silu(self, x: Tensor, norm: nn.GroupNorm, embedding: Tensor | None = None) -> Tensor:
         """Group normalisation, scaled and shifted by an embedding [N, 2C], then SiLU."""
         x = norm(x)
@@ -48,8 +55,7 @@ class Ops:
         n, triple, *size = qkv.shape
         split = qkv.reshape(n, heads, 3, triple // 3 // heads, -1)
         q, k, v = split.transpose(-1, -2).unbind(dim=2)  # [N, heads, pixels, C / heads] each
-        # Only what lies densely is spared the slow way of computing it.
-        h = F.scaled_dot_product_attention(q.contiguous(), k.contiguous(), v.contiguous())
+        h = F.scaled_dot_product_attention(q, k, v)
         return h.transpose(-1, -2).reshape(n, triple // 3, *size)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Ops":

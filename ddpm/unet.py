@@ -49,7 +49,8 @@ class ResBlock(Computed):
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         norm, _, conv = self.in_layers
-        h = self.ops.conv(self.ops.norm_silu(x, norm), conv)
+        h, x = self.ops.branch(x, norm, silu=True)
+        h = self.ops.conv(h, conv)
         e = self.emb_layers(embedding)  # [N, C or 2C]
         norm, _, dropout, conv = self.out_layers
         if self.scale_shift:
@@ -72,7 +73,8 @@ class AttentionBlock(Computed):
         self.proj_out = zeroed(nn.Conv1d(channels, channels, 1))
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        qkv = self.ops.pointwise(self.ops.norm(x, self.norm), self.qkv)
+        h, x = self.ops.branch(x, self.norm, silu=False)
+        qkv = self.ops.pointwise(h, self.qkv)
         return self.ops.pointwise(self.ops.attention(qkv, self.heads), self.proj_out, add=x)
 
 

@@ -95,9 +95,9 @@ void forward(const Shape &s, const T *x, T *y, const float *weight, const float 
         }
 }
 
-// of_weight: [N, 2, C], what each picture adds to the gradients of weight and bias; of_embedding: [N, 2C] or null.
+// add: what is added to dx, or null.  of_weight: [N, 2, C], what each picture adds to the gradients of weight and bias; of_embedding: [N, 2C] or null.
 template <class T>
-void backward(const Shape &s, const T *dy, const T *x, T *dx, const float *weight, const float *bias, const float *embedding, const float *mean, const float *rstd, float *of_weight, float *of_embedding, bool silu) {
+void backward(const Shape &s, const T *dy, const T *x, const T *add, T *dx, const float *weight, const float *bias, const float *embedding, const float *mean, const float *rstd, float *of_weight, float *of_embedding, bool silu) {
     int slab = s.slab();
 #pragma omp parallel for schedule(static) collapse(2)
     for (int n = 0; n < s.pictures; n++)
@@ -151,8 +151,8 @@ void backward(const Shape &s, const T *dy, const T *x, T *dx, const float *weigh
             for (int i = 0; i < s.pixels; i++)
                 for (int c = 0; c < slab; c += WIDTH) {
                     size_t at = (size_t)i * s.channels + c;
-                    vec d = load(dz + (size_t)i * slab + c);
-                    store(O + at, d * load(a + c) + (load(X + at) * load(k1 + c) + load(k2 + c)));
+                    vec d = load(dz + (size_t)i * slab + c) * load(a + c) + (load(X + at) * load(k1 + c) + load(k2 + c));
+                    store(O + at, add ? d + load(add + from + at) : d);
                 }
         }
 }
@@ -172,10 +172,10 @@ int norm_fits(int channels, int groups) {
                      const float *embedding, float eps, float *mean, float *rstd, int silu) {                             \
         forward(Shape{n, pixels, c, groups}, x, y, weight, bias, embedding, eps, mean, rstd, silu);                       \
     }                                                                                                                     \
-    void norm_gradient_##name(int n, int pixels, int c, int groups, const T *dy, const T *x, T *dx, const float *weight,  \
+    void norm_gradient_##name(int n, int pixels, int c, int groups, const T *dy, const T *x, const T *add, T *dx, const float *weight, \
                               const float *bias, const float *embedding, const float *mean, const float *rstd,            \
                               float *of_weight, float *of_embedding, int silu) {                                          \
-        backward(Shape{n, pixels, c, groups}, dy, x, dx, weight, bias, embedding, mean, rstd, of_weight, of_embedding, silu); \
+        backward(Shape{n, pixels, c, groups}, dy, x, add, dx, weight, bias, embedding, mean, rstd, of_weight, of_embedding, silu); \
     }
 NORM(float, float32)
 NORM(bf16, bfloat16)
