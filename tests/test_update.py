@@ -1,5 +1,6 @@
 """The end of a training step by our own kernel against torch's AdamW and averages."""
 
+import copy
 import ctypes
 import math
 from collections.abc import Iterator
@@ -179,6 +180,20 @@ def test_either_goes_on_from_what_the_other_saved(library: ctypes.CDLL, ours_fir
     assert steps == [12.0] * len(SIZES)
 
 
+def test_a_state_that_is_loaded_is_the_one_that_is_moved(library: ctypes.CDLL) -> None:
+    """Also into an update that has done steps already, and knows where its own was."""
+    train = TRAININGS["all at once"]
+    saved, used = ends(train, library), ends(train, library)
+    for seed, (update, _) in ((0, saved), (1, used)):
+        draw(update, seed)
+        update.apply(1e-3)
+    _copy(saved, used)
+    for update, _ in (saved, used):
+        draw(update, 2)
+        update.apply(1e-3)
+    assert all(torch.equal(a, b) for a, b in zip(held(*saved), held(*used), strict=True))
+
+
 def _copy(saved: tuple[Update, Ema], fresh: tuple[Update, Ema]) -> None:
     with torch.no_grad():
         for a, b in zip(saved[0].parameters, fresh[0].parameters, strict=True):
@@ -186,4 +201,4 @@ def _copy(saved: tuple[Update, Ema], fresh: tuple[Update, Ema]) -> None:
     for rate in saved[1].rates:
         fresh[1].load(rate, saved[1].weights(rate))
     fresh[1].updates = saved[1].updates
-    fresh[0].optimizer.load_state_dict(saved[0].optimizer.state_dict())
+    fresh[0].optimizer.load_state_dict(copy.deepcopy(saved[0].optimizer.state_dict()))
