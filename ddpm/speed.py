@@ -11,6 +11,7 @@ print(targets.text(progress.result))
 import statistics
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from ddpm import architecture, targets
@@ -132,8 +133,7 @@ class _Laps:
         memory: dict[str, int] = {}
         self.result |= {"steps": steps, "calls": calls, "memory": memory, "left_out": {}}
         first: dict[tuple[str, str], str] = {}  # precision and kernels -> the way that was measured
-        # Drawing has a process of its own, there as here: what a training leaves behind in memory is not in its way.
-        with Rival(self.config, plain=True) as yardstick, Rival(self.config, plain=True) as drawing:
+        with Rival(self.config, plain=True) as yardstick:
             for way in WAYS:
                 if why := self._missing(way):
                     self.result["left_out"][way.name] = why
@@ -141,7 +141,7 @@ class _Laps:
                 computed = self.computed[way.name]
                 same = first.setdefault((computed["precision"], computed["kernels"]), way.name)
                 if same == way.name:
-                    yield from self._way(way, yardstick, drawing, steps, calls, memory)
+                    yield from self._way(way, yardstick, steps, calls, memory)
                 else:
                     for found in (steps, calls, memory):
                         found[way.name] = found[same]
@@ -153,7 +153,7 @@ class _Laps:
                 }
                 self._share(steps[way.name])
 
-    def _way(self, way: Way, yardstick: Rival, drawing: Rival, steps: dict[str, Any], calls: dict[str, Any], memory: dict[str, int]) -> Iterator[None]:  # fmt: skip
+    def _way(self, way: Way, yardstick: Rival, steps: dict[str, Any], calls: dict[str, Any], memory: dict[str, int]) -> Iterator[None]:  # fmt: skip
         with Rival(configs.replace(self.config, way.settings)) as ours:
             self.doing = f"training steps: {way.words}"
             pairs = yield from self._pairs(ours.step, yardstick.step, self.rounds, WARM_UP)
@@ -161,13 +161,12 @@ class _Laps:
             memory[way.name] = ours.ask("peak")
             memory.setdefault("yardstick", yardstick.ask("peak"))
         calls[way.name] = {}
-        if way == TORCH:
-            return
-        with Rival(configs.replace(self.config, way.settings)) as ours:
-            for pictures, rounds in self.call_rounds.items():
-                self.doing = f"network calls on {pictures} pictures: {way.words}"
-                pairs = yield from self._pairs(lambda n=pictures: ours.call(n), lambda n=pictures: drawing.call(n), rounds, 1)  # type: ignore[misc]  # fmt: skip
-                calls[way.name][str(pictures)] = compared(pairs)
+        for pictures, rounds in self.call_rounds.items() if way != TORCH else ():
+            self.doing = f"network calls on {pictures} pictures: {way.words}"
+            # As drawing has: new processes, whose memory neither a training nor other batches have shaped.
+            with Rival(configs.replace(self.config, way.settings)) as ours, Rival(self.config, plain=True) as plain:
+                pairs = yield from self._pairs(partial(ours.call, pictures), partial(plain.call, pictures), rounds, 1)
+            calls[way.name][str(pictures)] = compared(pairs)
 
     def _pairs(self, ours: Callable[[], float], plain: Callable[[], float], rounds: int, warm_up: int) -> Any:
         """(ours, plain) seconds of each round, who goes first changing in turn; a generator that returns them."""
