@@ -105,7 +105,7 @@ def _room(model: ModelConfig, threads: int) -> int:
     most = 0
     for layer in architecture.plan(model, model.in_channels).layers:
         if not isinstance(layer, Attention):
-            points = 36 if layer.size >= 8 else 16  # of a tile: (4 + 2)^2 or (2 + 2)^2
+            points = 36 if layer.size >= 16 else 16  # of a tile: (4 + 2)^2, where maps are large, or (2 + 2)^2
             most = max(most, points * max(layer.channels_in, layer.channels, BLOCK) * layer.channels)
     return threads * most
 

@@ -5,11 +5,15 @@ import sys
 from typing import Any
 
 import pytest
+import torch
 
 from ddpm import config as configs
-from ddpm import cores, memory, native, precision
+from ddpm import cores, measure, memory, native, precision
 from ddpm.config import Config
+from ddpm.laps import random_batch
+from ddpm.native_ops import NativeOps
 from ddpm.rivals import Rival
+from ddpm.train import Trainer
 
 BASE = configs.replace(Config(), dict(image_size=32, num_channels=32, num_res_blocks=1, channel_mult="1,2", attention_resolutions="16", batch_size=64, threads=1, precision="fp32", kernels="native", ema_rate="0.9"))  # fmt: skip
 TORCH = {"kernels": "torch"}
@@ -38,6 +42,18 @@ def test_a_training_takes_the_memory_that_is_expected(settings: dict[str, Any]) 
         training.ask("steps", 2)
         peak = training.ask("peak")
     assert memory.training_bytes(config.model, config.train) == pytest.approx(peak, rel=0.2)
+
+
+@pytest.mark.parametrize("size", [8, 16])
+def test_kernels_work_in_the_room_that_is_expected(size: int) -> None:
+    if native.found().library is None:
+        pytest.skip(native.found().why)
+    config = configs.replace(BASE, dict(image_size=size, channel_mult="1,2", attention_resolutions="", batch_size=1))
+    trainer = Trainer(config, measure.noise(config))
+    trainer.update(random_batch(config))
+    ops = trainer.model.ops
+    assert isinstance(ops, NativeOps)
+    assert ops.room(0).numel() == pytest.approx(memory._room(config.model, torch.get_num_threads()), rel=0.02)
 
 
 @pytest.mark.usefixtures("compiler")
