@@ -6,9 +6,7 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ddpm.config import ModelConfig, TrainConfig
-
-RUNTIME_BYTES = 330e6  # Python, torch and the data, measured on an idle training process
+from ddpm.config import ModelConfig
 
 
 class Conv(NamedTuple):
@@ -124,71 +122,3 @@ def flops(config: ModelConfig) -> float:
             case Attention(channels):
                 products += 4 * channels**2 * area + 2 * channels * area**2  # q, k, v and what comes out; two products
     return 2.0 * products
-
-
-def activation_bytes(config: ModelConfig) -> float:
-    """Bytes per picture that a training step keeps for its backward pass, in fp32."""
-    kept = 0.0
-    for layer in plan(config, config.in_channels).layers:
-        area = layer.size**2
-        match layer:
-            case Conv(_, channels):
-                kept += channels * area
-            case Res(channels_in, channels) if config.use_checkpoint:
-                kept += channels_in * area
-            case Res(channels_in, channels):
-                kept += (5 * channels_in + 7 * channels) * area  # norms, SiLUs, scale and shift, convolutions
-            case Attention(channels, _, heads):
-                kept += 8 * channels * area + (0 if config.use_checkpoint else 2 * heads * area**2)
-    return 4 * kept
-
-
-def forward_bytes(config: ModelConfig) -> float:
-    """The most bytes per picture that a pass without gradients holds at once, in fp32; rather too many than too few.
-
-    Those are what waits to be joined in the second half of the network, and what the layer in hand works with, which is
-    more than its input and output: convolutions may copy both into another layout.
-    """
-    laid_out = plan(config, config.in_channels)
-    waiting: list[int] = []
-    most = 0
-
-    def pass_through(block: list[Layer], joined: int = 0) -> int:
-        """Numbers that come out of `block`."""
-        nonlocal most
-        out = 0
-        for layer in block:
-            out = layer.channels * layer.size**2
-            most = max(most, sum(waiting) + joined + _worked_with(layer))
-            joined = 0
-        return out
-
-    for block in laid_out.inputs:
-        waiting.append(pass_through(block))
-    pass_through(laid_out.middle)
-    for block in laid_out.outputs:
-        pass_through(block, joined=waiting[-1])  # the two parts live as long as they are joined
-        waiting.pop()
-    return (
-        4.0 * 1.3 * max(most, 5 * config.num_channels * config.image_size**2)
-    )  # freed memory is not always used again
-
-
-def _worked_with(layer: Layer) -> int:
-    """Numbers per picture that are alive at once within a layer, its input and output among them."""
-    area = layer.size**2
-    match layer:
-        case Conv(channels_in, channels, _, change):
-            before = area * {"": 1, "down": 4, "up": 0.25}[change]
-            enlarged = channels_in * area if change == "up" else 0
-            return int(2 * channels_in * before + 2 * enlarged + 2 * channels * area)
-        case Res(channels_in, channels):
-            return 4 * (channels_in + channels) * area
-        case Attention(channels, _, heads):
-            return 9 * channels * area + 3 * heads * area**2  # scores, and what softmax makes of them
-
-
-def memory_bytes(model: ModelConfig, train: TrainConfig) -> float:
-    """Estimated peak memory of a training process: weights, gradients, AdamW, averages, activations."""
-    copies = 4 + len(train.ema_rates)
-    return RUNTIME_BYTES + 4.0 * copies * parameters(model) + activation_bytes(model) * train.micro

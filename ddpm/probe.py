@@ -15,15 +15,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ddpm import architecture, diffusion, images, schedules, validation
 from ddpm import config as configs
+from ddpm import diffusion, images, memory, schedules, validation
 from ddpm.config import Config
 from ddpm.data import Dataset, open_dataset
 from ddpm.losses import mean_flat
 from ddpm.unet import build
 
 LEVELS = (0.98, 0.8, 0.5, 0.2, 0.05, 0.01)  # alphas_cumprod at which pictures are denoised
-WORK = 400e6  # bytes of activations that the pictures may make together: large networks are shown fewer
+WORK = 250e6  # bytes of activations that the pictures may make together: large networks are shown fewer
 LEAST, MOST = 2, 12  # pictures
 CERTAIN = 3.0  # a difference of the mean counts from so many standard errors on
 ALIKE = 1.005  # ... and where an error is more than so many times the other
@@ -150,7 +150,7 @@ class _Bench:
             if (T != 1000 or rescale) and schedules.possible(schedule, T)
         ]
         self.heads = [h for h in sorted({1, 2, 4, model.num_heads}) if not list(validation.network_problems(_with_heads(config, h)))]  # fmt: skip
-        count = int(min(max(WORK / architecture.activation_bytes(model), LEAST), MOST, len(dataset)))
+        count = int(min(max(WORK / memory.activation_bytes(model, memory.TORCH), LEAST), MOST, len(dataset)))
         chosen = np.linspace(0, len(dataset) - 1, count).astype(int)
         self.x_start = torch.from_numpy(images.to_float(dataset.images[chosen]))
         self.variance = float(self.x_start.var())

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import psutil
 
-from ddpm import architecture, svg, targets, words
+from ddpm import architecture, memory, svg, targets, words
 from ddpm import config as configs
 from ddpm.config import Config, ScaleConfig
 from ddpm.fields import settings as settings_of
@@ -92,7 +92,7 @@ def _steps(wanted: int, expected: float) -> int:
 
 def _too_much(config: Config, expected: float) -> str:
     """Why a point is left out; empty where it is not."""
-    needed, free = architecture.memory_bytes(config.model, config.train), psutil.virtual_memory().available
+    needed, free = memory.training_bytes(config.model, config.train), psutil.virtual_memory().available
     if needed > MOST_FREE * free:
         return f"it needs about {words.memory(needed)}, and {words.memory(free)} are free"
     seconds = expected * 2 * (LEAST_STEPS + 1)
@@ -107,7 +107,7 @@ def _measured(config: Config, steps: int, quick: bool) -> dict[str, Any]:
         training.step()
         seconds = statistics.median(training.ask("steps", steps))
         peak = training.ask("peak")
-    estimated = architecture.memory_bytes(config.model, config.train)
+    estimated = memory.training_bytes(config.model, config.train)
     return {
         "steps": steps,
         "seconds": seconds,

@@ -246,7 +246,7 @@ torch.set_num_threads(1)
 config = configs.replace(configs.Config(), dict({settings}))
 network = unet.build(config.model).eval()
 def drawn(count):
-    asked = configs.SampleConfig(num_samples=count, batch_size=count, steps=2, precision="fp32")
+    asked = configs.SampleConfig(num_samples=count, batch_size=count, steps=2, precision="fp32", kernels="{kernels}")
     list(sample.draw(network, config, asked))
     return asked
 drawn(1)
@@ -260,21 +260,23 @@ print((peak - before) / {count}, memory.bytes_each(config, asked))
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the peak is read from Linux's /proc")
 @pytest.mark.parametrize(
-    ("settings", "count"),
+    ("settings", "count", "kernels"),
     [
-        ("image_size=32, num_channels=64, channel_mult='1,2', attention_resolutions=''", 32),
-        ("image_size=32, num_channels=32, attention_resolutions='32'", 8),
-        ("image_size=64, num_channels=32", 8),
+        ("image_size=32, num_channels=64, channel_mult='1,2', attention_resolutions=''", 32, "auto"),
+        ("image_size=32, num_channels=64, channel_mult='1,2', attention_resolutions=''", 32, "torch"),
+        ("image_size=32, num_channels=32, attention_resolutions='32'", 8, "auto"),
+        ("image_size=64, num_channels=32", 8, "auto"),
     ],
 )
-def test_batches_take_the_memory_that_is_expected(settings: str, count: int) -> None:
+def test_batches_take_the_memory_that_is_expected(settings: str, count: int, kernels: str) -> None:
+    program = PEAK.format(settings=settings, count=count, kernels=kernels)
     found = []
-    for _ in range(3):  # other work on the machine may disturb one of them
-        said = subprocess.run([sys.executable, "-c", PEAK.format(settings=settings, count=count)], cwd=ROOT, capture_output=True, text=True, check=True)  # fmt: skip
+    for _ in range(3):  # which holes malloc uses again differs by a fifth from one process to the next
+        said = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
         found.append(tuple(map(float, said.stdout.split())))
     measured, expected = statistics.median(peak for peak, _ in found), found[0][1]
     assert measured < expected * 1.1
-    assert expected < 3 * measured
+    assert expected < 1.8 * measured
 
 
 def test_as_many_at_once_as_fit(run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:

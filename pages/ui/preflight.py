@@ -7,7 +7,7 @@ from pathlib import Path
 import psutil
 import streamlit as st
 
-from ddpm import architecture, process, runs, words
+from ddpm import architecture, memory, process, runs, words
 from ddpm import config as configs
 from ddpm.config import Config
 from ddpm.errors import UserError
@@ -43,7 +43,7 @@ def _numbers(config: Config, pictures: int | None, was_active: bool) -> None:
     preview_pace = (status.metrics.get("seconds_per_preview") or 0.0) if status else 0.0
     whole = pace * train.total_steps + preview_pace * previews if pace else None
     measured = status.metrics.get("peak_bytes") if status and pace else None
-    needed = measured or architecture.memory_bytes(config.model, train)
+    needed = measured or memory.training_bytes(config.model, train)
     free = psutil.virtual_memory().available
     with st.grid(3, min_column_width=120):
         st.metric("Parameters", words.amount(architecture.parameters(config.model)))

@@ -1,0 +1,103 @@
+"""What a training takes of memory: foretold from its settings, held against processes that train."""
+
+import itertools
+import sys
+from typing import Any
+
+import pytest
+import torch
+
+from ddpm import config as configs
+from ddpm import cores, measure, memory, native, precision
+from ddpm.config import Config
+from ddpm.laps import random_batch
+from ddpm.native_ops import NativeOps
+from ddpm.rivals import Rival
+from ddpm.train import Trainer
+
+BASE = configs.replace(Config(), dict(image_size=32, num_channels=32, num_res_blocks=1, channel_mult="1,2", attention_resolutions="16", batch_size=64, threads=1, precision="fp32", kernels="native", ema_rate="0.9"))  # fmt: skip
+TORCH = {"kernels": "torch"}
+
+
+def estimated(**settings: Any) -> float:
+    config = configs.replace(BASE, settings)
+    return memory.training_bytes(config.model, config.train)
+
+
+@pytest.fixture
+def compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is one."""
+    monkeypatch.setattr(native, "compiler", lambda: "/usr/bin/c++")
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="how malloc wastes memory was measured with glibc")
+@pytest.mark.parametrize("settings", [{}, TORCH], ids=str)
+def test_a_training_takes_the_memory_that_is_expected(settings: dict[str, Any]) -> None:
+    if settings != TORCH and native.found().library is None:
+        pytest.skip(native.found().why)
+    config = configs.replace(BASE, settings)
+    maps = memory.activation_bytes(config.model, memory.way(config.train.kernels, config.train.precision))
+    assert maps * config.train.micro > 0.7 * memory.RUNTIME, "too small a training to tell how maps are counted"
+    with Rival(config) as training:
+        training.ask("steps", 2)
+        peak = training.ask("peak")
+    assert memory.training_bytes(config.model, config.train) == pytest.approx(peak, rel=0.2)
+
+
+@pytest.mark.parametrize("size", [8, 16])
+def test_kernels_work_in_the_room_that_is_expected(size: int) -> None:
+    if native.found().library is None:
+        pytest.skip(native.found().why)
+    config = configs.replace(BASE, dict(image_size=size, channel_mult="1,2", attention_resolutions="", batch_size=1))
+    trainer = Trainer(config, measure.noise(config))
+    trainer.update(random_batch(config))
+    ops = trainer.model.ops
+    assert isinstance(ops, NativeOps)
+    assert ops.room(0).numel() == pytest.approx(memory._room(config.model, torch.get_num_threads()), rel=0.02)
+
+
+@pytest.mark.usefixtures("compiler")
+@pytest.mark.parametrize("kernels", ["native", "torch"])
+@pytest.mark.parametrize(
+    ("name", "rising"),
+    [
+        ("batch_size", (1, 2, 4, 16, 128)),
+        ("microbatch", (1, 4, 32, 64)),
+        ("num_channels", (32, 64, 96, 128)),
+        ("image_size", (8, 16, 32, 64)),
+        ("num_res_blocks", (1, 2, 3)),
+        ("channel_mult", ("1,1", "1,2", "2,2")),
+        ("attention_resolutions", ("", "16", "32,16")),
+        ("ema_rate", ("", "0.9", "0.9,0.99")),
+        ("dropout", (0.0, 0.1)),
+        ("use_checkpoint", (True, False)),
+        ("precision", ("bf16", "fp32")),
+    ],
+)
+def test_more_of_anything_takes_more(name: str, rising: tuple[Any, ...], kernels: str) -> None:
+    found = [estimated(**{name: value, "kernels": kernels}) for value in rising]
+    assert all(one < more for one, more in itertools.pairwise(found))
+
+
+@pytest.mark.usefixtures("compiler")
+def test_our_kernels_take_less_than_torch_and_more_with_more_threads() -> None:
+    assert estimated() < estimated(threads=2) < estimated(**TORCH) == estimated(**TORCH, threads=2)
+    assert estimated(microbatch=16) == estimated(batch_size=16)
+
+
+@pytest.mark.usefixtures("compiler")
+def test_what_will_compute_is_told_without_asking_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    for has_bf16, width in ((True, 2), (False, 4)):
+        monkeypatch.setattr(cores, "has_bf16", lambda has=has_bf16: has)
+        assert memory.way("auto", "auto") == memory.Way(native=True, bytes=width)
+        assert memory.way("compile", "auto") == memory.Way(native=False, bytes=width)
+        assert memory.way("native", "fp32") == memory.Way(native=True, bytes=4)
+        assert memory.way("native", "fp16") == memory.Way(native=False, bytes=2)
+        assert estimated(precision="auto", use_fp16=True) == estimated(precision="bf16")
+    monkeypatch.setattr(native, "compiler", lambda: None)
+    assert memory.way("native", "fp32") == memory.TORCH
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the processor is described in Linux's /proc")
+def test_instructions_for_bf16_are_those_that_torch_finds() -> None:
+    assert cores.has_bf16() == precision.has_bf16()
