@@ -60,8 +60,9 @@ class NativeOps(Ops):
         # Channels of zeros where there are few, and pixels left out with a stride: still faster than other ways.
         weight = F.pad(conv.weight, (0, 0, 0, 0, 0, more_in, 0, more_out))
         bias = None if conv.bias is None else F.pad(conv.bias, (0, more_out))
-        out = _Winograd.apply(self, F.pad(x, (0, 0, 0, 0, 0, more_in)), weight, bias, None)
-        out = out[:, : conv.out_channels, ::stride, ::stride]
+        x = F.pad(x, (0, 0, 0, 0, 0, more_in)) if more_in else x
+        out = _Winograd.apply(self, x, weight, bias, None)
+        out = _laid_out(out[:, : conv.out_channels, ::stride, ::stride])  # a view would hold all of it in memory
         return out if add is None else out + add
 
     def pointwise(self, x: Tensor, conv: nn.Conv1d | nn.Conv2d, add: Tensor | None = None) -> Tensor:
