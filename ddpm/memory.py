@@ -18,7 +18,8 @@ log = logging.getLogger("ddpm")
 FAST = 64  # pictures at once beyond which nothing gets faster
 SHARE = 0.5  # of the memory that is available, for what is being drawn
 
-RUNTIME = 390e6  # bytes of a training process that has no weights yet: Python, torch and its optimisers
+# Bytes of a training process that has no weights yet: Python and torch; without native kernels torch.optim too.
+RUNTIME = {True: 318e6, False: 390e6}
 BLOCK = 16  # channels that native convolutions fill up to
 # What maps take beyond their size, as measured with glibc: malloc does not use every hole again, and the more is freed on
 # the way, the more is wasted.  Native: True.
@@ -61,7 +62,7 @@ def training_bytes(model: ModelConfig, train: TrainConfig) -> float:
     threads = train.threads or cores.asked_outside() or cores.physical()
     room = _room(model, threads) if how.native else 0
     maps = activation_bytes(model, how) * train.micro
-    return RUNTIME + 4 * (copies * architecture.parameters(model) + room) + maps
+    return RUNTIME[how.native] + 4 * (copies * architecture.parameters(model) + room) + maps
 
 
 def activation_bytes(model: ModelConfig, how: Way) -> float:
