@@ -97,8 +97,10 @@ def _kept(layer: Layer, model: ModelConfig, how: Way) -> int:
         case Res(channels_in, channels):  # what each SiLU is given as well, and each scale
             scaled = channels if model.use_scale_shift_norm else 0
             return (3 * channels_in + (4 if model.dropout else 3) * channels + scaled) * area
-        case Attention(channels):  # the norm's input and output, q, k, v, what comes of them; torch lays that out anew
-            return (6 if how.native else 7) * channels * area
+        case Attention(channels) if how.native:  # the norm's input and output, q, k, v, what comes of them
+            return 6 * channels * area
+        case Attention(channels, _, heads):  # q and k scaled too, and every pixel's weights over all others
+            return 8 * channels * area + heads * area**2
 
 
 def _room(model: ModelConfig, threads: int) -> int:
@@ -185,5 +187,7 @@ def _worked_with(layer: Layer, how: Way) -> int:
             return max(2 * channels_in + channels, channels_in + 3 * channels) * area
         case Res(channels_in, channels):
             return 4 * (channels_in + channels) * area
-        case Attention(channels):
-            return (5 if how.native else 9) * channels * area
+        case Attention(channels) if how.native:
+            return 5 * channels * area
+        case Attention(channels, _, heads):
+            return 9 * channels * area + 2 * heads * area**2  # scores, and what softmax makes of them
