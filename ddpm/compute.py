@@ -34,13 +34,10 @@ class Compute(NamedTuple):
 
     def prepared(self, network: Network) -> Network:
         """The network, to be called; its output is float32 whatever it computes in."""
-        if isinstance(network, UNet):
-            if self.library is not None:
-                dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
-                network.use(NativeOps(self.library, dtype))
-                return network
-            if self.device.type == "cuda":
-                network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if isinstance(network, UNet) and self.library is not None:
+            dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
+            network.use(NativeOps(self.library, dtype))
+            return network
         if self.kernels == "compile" and isinstance(network, nn.Module):
             network = torch.compile(network)
         if self.precision == "fp32":
