@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ddpm import native, precision, words
 from ddpm.diffusion import Network
 from ddpm.native_ops import NativeOps
+from ddpm.ops import TORCH
 from ddpm.unet import UNet
 
 
@@ -34,10 +35,11 @@ class Compute(NamedTuple):
 
     def prepared(self, network: Network) -> Network:
         """The network, to be called; its output is float32 whatever it computes in."""
-        if isinstance(network, UNet) and self.library is not None:
+        if isinstance(network, UNet):
             dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
-            network.use(NativeOps(self.library, dtype))
-            return network
+            network.use(TORCH if self.library is None else NativeOps(self.library, dtype))
+            if self.library is not None:
+                return network
         if self.kernels == "compile" and isinstance(network, nn.Module):
             network = torch.compile(network)
         if self.precision == "fp32":

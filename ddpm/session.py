@@ -276,6 +276,7 @@ class Session:
             use_ddim=True,
             timestep_respacing=str(min(train.preview_steps, len(trainer.full))),
             seed=train.seed,
+            kernels="native" if trainer.compute.library is not None else "torch",
         )
         small = None
         if self.config.model.super_res:

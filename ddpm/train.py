@@ -66,8 +66,7 @@ class Trainer:
         parallel.copy_in_place(self.parameters)
         if parallel.rank():
             torch.manual_seed(config.train.seed + parallel.rank())  # for dropout
-        self.compute = compute.chosen(config.train.kernels, precision.for_training(config.train, self.device), self.device)  # fmt: skip
-        self.forward = self.compute.prepared(self.model)
+        self._compute_in(precision.for_training(config.train, self.device))
         self.scale = LossScale(config.train.fp16_scale_growth) if self.compute.precision == "fp16" else None
         self.ema = Ema(self.model, config.train.ema_rates, config.train.ema_warmup)
         self.end = Update(self.parameters, self.ema, config.train, self.compute.library)
@@ -76,6 +75,11 @@ class Trainer:
         self.rng = torch.Generator().manual_seed(config.train.seed)
         self.timesteps: TimestepSampler = SAMPLERS[config.train.schedule_sampler](len(self.schedule))
         self.step = 0
+
+    def _compute_in(self, name: str) -> None:
+        """Compute in that precision, by the kernels of the settings."""
+        self.compute = compute.chosen(self.config.train.kernels, name, self.device)
+        self.forward = self.compute.prepared(self.model)
 
     def draw(self) -> Batch:
         """The next pictures, their timesteps and noise, and whose class is hidden; drawn for the whole batch, however it is split."""
@@ -151,6 +155,7 @@ class Trainer:
         kind = kind or next((k for k in weights if k != "model"), "model")
         network = copy.deepcopy(self.model)
         network.load_state_dict(weights[kind])
+        self.compute._replace(precision="fp32").prepared(network)  # whatever the training computes in
         return network.eval()
 
     def state(self) -> dict[str, Any]:
@@ -161,6 +166,8 @@ class Trainer:
             "ema_updates": self.ema.updates,
             "timesteps": self.timesteps.state(),
             "rng": self.rng.get_state(),
+            "precision": self.compute.precision,
+            "kernels": self.compute.kernels,
             **self._random_state(),
         }
         if self.scale:
@@ -194,6 +201,8 @@ class Trainer:
         if "timesteps" in state:  # runs of version 0.1.0 drew all timesteps alike, and other programs keep no history
             self.timesteps.load(state["timesteps"])
         self.rng.set_state(state["rng"])
+        if not state.get("fresh"):
+            self._go_on_computing(state.get("precision", "fp32"), state.get("kernels", "torch"))  # as version 0.1.0 did
         if self.scale:
             self.scale.lg = state.get("lg_loss_scale", self.scale.lg)
         ranks = state.get("ranks", [state])
@@ -204,6 +213,13 @@ class Trainer:
             torch.set_rng_state(own["torch_rng"])
             if self.device.type == "cuda" and "cuda_rng" in own:
                 torch.cuda.set_rng_state(own["cuda_rng"], self.device)
+
+    def _go_on_computing(self, name: str, kernels: str) -> None:
+        """As it was saved, where the settings leave that open; and a warning where it is another way all the same."""
+        if precision.for_training(self.config.train, self.device) == "auto" and name in ("fp32", "bf16"):
+            self._compute_in(name)
+        if (name, kernels) != (self.compute.precision, self.compute.kernels):
+            log.warning("Saved in %s by %s kernels and resumed in %s by %s: training goes on, but not bit by bit as it would have.", name, kernels, self.compute.precision, self.compute.kernels)  # fmt: skip
 
 
 def learning_rate(train: TrainConfig, done: int) -> float:

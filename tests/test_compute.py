@@ -10,11 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm import compute, data, native, precision, presets, unet, words
+from ddpm import compute, data, measure, native, precision, presets, unet, words
 from ddpm import config as configs
 from ddpm.compute import Compute
 from ddpm.config import Config, ModelConfig
 from ddpm.data import Dataset
+from ddpm.native_ops import NativeOps
+from ddpm.ops import TORCH
 from ddpm.train import Trainer
 from ddpm.unet import UNet
 
@@ -232,3 +234,36 @@ def test_either_resumes_what_the_other_saved(tiny: Config) -> None:
         assert apart(*both) < 1e-3
         steps = [[float(t) for t in tensors if not t.ndim] for tensors in (mixed, plain)]
         assert steps[0] == steps[1] == [6.0] * len(steps[1])
+
+
+def test_a_training_goes_on_in_the_precision_that_it_was_saved_in(
+    tiny: Config, caplog: pytest.LogCaptureFixture
+) -> None:
+    def made(**settings: Any) -> Trainer:
+        config = configs.replace(tiny, {"precision": "auto", **settings})
+        return Trainer(config, measure.noise(config))
+
+    saved = made(precision="bf16", kernels="torch")
+    state = saved.state()
+    resumed = made(kernels="torch")
+    resumed.load(saved.weights(), None, state)
+    assert resumed.compute.precision == "bf16"
+    assert "not bit by bit" not in caplog.text
+    older = {name: value for name, value in state.items() if name not in ("precision", "kernels")}
+    asked = made(precision="bf16", kernels="torch")
+    asked.load(saved.weights(), None, older)
+    assert asked.compute.precision == "bf16", "what is asked for is kept"
+    assert "Saved in fp32 by torch kernels and resumed in bf16 by torch" in caplog.text
+
+
+def test_a_network_to_draw_from_computes_in_fp32(tiny: Config) -> None:
+    config = configs.replace(tiny, {"precision": "bf16"})
+    trainer = Trainer(config, measure.noise(config))
+    if not isinstance(trainer.model.ops, NativeOps):
+        pytest.skip("there are no kernels here")
+    drawn = trainer.network().ops
+    assert isinstance(drawn, NativeOps)
+    assert (trainer.model.ops.dtype, drawn.dtype) == (torch.bfloat16, torch.float32)
+    network = trainer.network()
+    compute.chosen("torch", "fp32", torch.device("cpu")).prepared(network)
+    assert network.ops is TORCH
