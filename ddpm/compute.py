@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ddpm import native, precision, words
+from ddpm import native, precision
 from ddpm.diffusion import Network
 from ddpm.native_ops import NativeOps
 from ddpm.ops import TORCH
@@ -28,10 +28,9 @@ class Compute(NamedTuple):
 
     @property
     def words(self) -> str:
-        """Such as "on cpu with 2 threads, in fp32 by native kernels"."""
+        """Such as "on cpu, in fp32 by native kernels"; with how many threads changes as cores are shared."""
         who = {"native": "native kernels", "torch": "torch alone", "compile": "torch.compile"}[self.kernels]
-        threads = f" with {words.plural(torch.get_num_threads(), 'thread')}" if self.device.type == "cpu" else ""
-        return f"on {self.device}{threads}, in {self.precision} by {who}"
+        return f"on {self.device}, in {self.precision} by {who}"
 
     def prepared(self, network: Network) -> Network:
         """The network, to be called; its output is float32 whatever it computes in."""

@@ -185,15 +185,15 @@ def _end(written: "_Folder", source: Path) -> None:
     """Say how it went, and whether the checkpoint is still the one that was drawn from."""
     sample, about = written.sample, written.settings["checkpoint"]
     complete = written.count == sample.num_samples
-    warning = ""
+    now = ""
     if not source.is_file():
-        warning = f"{source.name} was removed while pictures were drawn: all of them are from the weights that it held at first."  # fmt: skip
+        now = f"{source.name} was removed while pictures were drawn: all of them are from the weights that it held at first."  # fmt: skip
     elif files.sha256(source) != about["sha256"]:
-        warning = f"{source.name} was replaced while pictures were drawn: all of them are from the weights that it held at first, not from those it holds now."  # fmt: skip
+        now = f"{source.name} was replaced while pictures were drawn: all of them are from the weights that it held at first, not from those it holds now."  # fmt: skip
     written.worker.beat(
         state="finished" if complete else "stopped",
         seconds_left=0.0,
-        warning=warning,
+        warning=" ".join(filter(None, (written.worker.status.warning, now))),
         message=written.said if complete else f"Stopped with {written.count} of {sample.num_samples} pictures drawn",
     )
 

@@ -59,7 +59,7 @@ class Status:
     seconds_left: float | None = None
     message: str = ""  # what it is doing, or the sentence it failed with
     warning: str = ""  # something to see to, though work goes on
-    computed: str = ""  # where, with how many threads, in which precision and by what, as "on cpu with 2 threads, in fp32 by native kernels"
+    computed: str = ""  # where, in which precision and by what, as "on cpu, in fp32 by native kernels"
     sharing: str = ""  # who else computes on this machine's cores, and with how many threads this one goes on
     pid: int = 0
     process_start: float = 0.0  # pids are reused; with this one they are not

@@ -37,6 +37,7 @@ PATIENCE = 120.0  # seconds for the compiler, which takes two or three
 SIGNATURES = {
     "winograd_block": ("", "i"),
     "most_threads": ("", "i"),
+    "use_threads": ("i", ""),
     "norm_fits": ("ii", "i"),
     "update_square": ("ipp", "d"),
     "update_adamw": ("ippppp" + "ipp" + "dddddddd", ""),
@@ -95,7 +96,7 @@ def _loaded() -> ctypes.CDLL:
         raise Failed(f"CXX names {asked}, which is not there" if asked else "there is no C++ compiler (g++ or clang++)")
     with _folder() as folder:
         library = folder / f"{_fingerprint(path)}.so"
-        with portalocker.Lock(folder / "lock", timeout=PATIENCE + 10):  # who starts beside us waits for the same file
+        with portalocker.Lock(folder / "lock", timeout=3 * PATIENCE):  # who starts beside us waits for the same file
             if _whole(library):
                 with contextlib.suppress(OSError, AttributeError):  # of another system: once more
                     return opened(library)
@@ -160,14 +161,11 @@ def compile_all(compiler: str, library: Path, processor: str = PROCESSOR) -> fil
     """
     with tempfile.TemporaryDirectory(dir=library.parent, ignore_cleanup_errors=True) as work:
         sources = sorted(SOURCES.glob("*.cpp"))
-        running = [
-            subprocess.Popen(
-                [compiler, *FLAGS, processor, "-c", str(source), "-o", f"{work}/{source.stem}.o"],
-                stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace",
-            )
-            for source in sources
-        ]  # fmt: skip
+        running: list[subprocess.Popen[str]] = []
         try:
+            for source in sources:
+                command = [compiler, *FLAGS, processor, "-c", str(source), "-o", f"{work}/{source.stem}.o"]
+                running.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace"))  # fmt: skip
             for process in running:
                 _, told = process.communicate(timeout=PATIENCE)
                 if process.returncode:
@@ -221,5 +219,6 @@ def keep_large_allocations() -> None:
         return
     mallopt = ctypes.CDLL(None).mallopt
     trim_threshold, mmap_threshold = -1, -3  # M_ names of <malloc.h>
-    mallopt(mmap_threshold, 1 << 30)
-    mallopt(trim_threshold, 1 << 30)
+    # Older ones refuse more than 32 MB, and would map every tensor anew if only the other were set.
+    if mallopt(mmap_threshold, 1 << 30) or mallopt(mmap_threshold, 32 << 20):
+        mallopt(trim_threshold, 1 << 30)

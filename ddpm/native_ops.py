@@ -28,7 +28,7 @@ class NativeOps(Ops):
         self.library, self.dtype = library, dtype
         self.block: int = library.winograd_block()
         self._functions: dict[tuple[str, torch.dtype | None], Any] = {}  # by name and dtype
-        self._held = threading.local()  # each thread's room
+        self._held = threading.local()  # of each thread: its room, how many threads its kernels use
 
     def enter(self, x: Tensor) -> Tensor:
         return x.to(self.dtype, memory_format=torch.channels_last)
@@ -82,6 +82,10 @@ class NativeOps(Ops):
 
     def call(self, name: str, *arguments: Any, dtype: torch.dtype | None = None) -> None:
         """Call a kernel; tensors as their addresses, and the name's end from `dtype`."""
+        threads = torch.get_num_threads()
+        if threads != getattr(self._held, "threads", None):  # where the kernels have another OpenMP than torch
+            self._held.threads = threads
+            self.library.use_threads(threads)
         function = self._functions.get((name, dtype))
         if function is None:
             ending = f"_{str(dtype).removeprefix('torch.')}" if dtype else ""

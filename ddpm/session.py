@@ -73,7 +73,7 @@ class Session:
         count = sum(p.numel() for p in self.trainer.parameters)
         objective = configs.objective(self.config)
         log.info("Objective %s: %s", objective.name, objective.words)
-        log.info("%d images, %s parameters, computed %s", self.images, f"{count:,}", self.trainer.compute.words)
+        log.info("%d images, %s parameters, computed %s, with %d threads", self.images, f"{count:,}", self.trainer.compute.words, torch.get_num_threads())  # fmt: skip
         worker.beat(computed=self.trainer.compute.words, warning=self.notices, now=True)
         if parallel.active():
             log.info("%d processes, each with %d of %d pictures a step", parallel.size(), self.config.train.batch_size, self.config.train.batch_size * parallel.size())  # fmt: skip

@@ -36,6 +36,8 @@ class Update:
     def apply(self, lr: float) -> tuple[float, bool]:
         """(length of the whole gradient before clipping, whether it was applied): one that is not finite is not."""
         gradients = [self._dense(p) for p in self.parameters]
+        if self.library is not None:
+            self.library.use_threads(torch.get_num_threads())
         norm = self._norm(gradients)
         if not math.isfinite(norm):
             return norm, False

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm import compute, data, measure, native, precision, presets, unet, words
+from ddpm import compute, data, measure, native, precision, presets, unet
 from ddpm import config as configs
 from ddpm.compute import Compute
 from ddpm.config import Config, ModelConfig
@@ -57,10 +57,7 @@ def test_what_is_chosen(monkeypatch: pytest.MonkeyPatch, kernels: str, name: str
     chosen = compute.chosen(kernels, name, device)
     assert tuple(chosen) == (device, numbers, by, library if by == "native" else None, notices)
     who = {"native": "native kernels", "torch": "torch alone", "compile": "torch.compile"}[by]
-    where = "cuda"
-    if device == CPU:
-        where = f"cpu with {words.plural(torch.get_num_threads(), 'thread')}"
-    assert chosen.words == f"on {where}, in {numbers} by {who}"
+    assert chosen.words == f"on {device}, in {numbers} by {who}"
 
 
 def by(kernels: str, name: str = "fp32") -> Compute:

@@ -2,6 +2,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
@@ -81,6 +82,7 @@ inline float *scratch(size_t floats) {
     static thread_local size_t size = 0;
     if (floats > size) {
         held.reset((float *)aligned_alloc(64, (floats * 4 + 63) / 64 * 64));
+        if (!held) fputs("There is no memory left for the native kernels: use a smaller batch.\n", stderr), abort();
         size = floats;
     }
     return held.get();

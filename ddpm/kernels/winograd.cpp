@@ -343,6 +343,7 @@ extern "C" {
 int winograd_block() { return BLOCK; }
 
 // Threads that a kernel works with, at most; another OpenMP than torch's counts for itself.
+void use_threads(int count) { omp_set_num_threads(count); }
 int most_threads() { return omp_get_max_threads(); }
 
 #define WINOGRAD(T, name)                                                                                                    \
