@@ -5,6 +5,7 @@ of it on a GPU.
 """
 
 import ctypes
+import logging
 from typing import NamedTuple
 
 import torch
@@ -12,9 +13,12 @@ from torch import Tensor, nn
 
 from ddpm import native, precision
 from ddpm.diffusion import Network
+from ddpm.jobs import Worker
 from ddpm.native_ops import NativeOps
 from ddpm.ops import TORCH
 from ddpm.unet import UNet
+
+log = logging.getLogger("ddpm")
 
 
 class Compute(NamedTuple):
@@ -44,6 +48,18 @@ class Compute(NamedTuple):
         if self.precision == "fp32":
             return network
         return _mixed(network, precision.DTYPES[self.precision])
+
+
+def settled(kernels: str, name: str, device: torch.device | str, worker: Worker | None) -> Compute:
+    """What `chosen` gives, said in the log and, beside the warnings that stand there, in the status of a job."""
+    found = chosen(kernels, name, torch.device(device))
+    for sentence in found.notices:
+        log.warning("%s", sentence)
+    log.info("Computed %s", found.words)
+    if worker:
+        warning = " ".join(filter(None, (worker.status.warning, *found.notices)))
+        worker.beat(computed=found.words, warning=warning)
+    return found
 
 
 def chosen(kernels: str, name: str, device: torch.device) -> Compute:

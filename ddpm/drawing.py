@@ -5,7 +5,6 @@ with the first picture that is not there, and comes to the same files.
 """
 
 import dataclasses
-import logging
 import shutil
 import time
 from collections import deque
@@ -44,8 +43,6 @@ from ddpm.low_res import LowRes
 from ddpm.results import SampleJob
 from ddpm.runs import Run
 from ddpm.sample import Drawn, check, chosen, draw, flags_of, labels_for, network_of, origin, pixels_of, weights_file
-
-log = logging.getLogger("ddpm")
 
 PREVIEW_INTERVAL = 0.7  # seconds between two looks at pictures in the making
 PREVIEW_IMAGES = 64
@@ -132,13 +129,8 @@ def draw_into(
         parallel.from_main(lambda: _check_empty(job))
     check(config, sample)
     sample = recipe.absolute(sample)
-    computing = compute.chosen(sample.kernels, sample.precision, device)
+    computing = compute.settled(sample.kernels, sample.precision, device, worker)
     sample = dataclasses.replace(sample, precision=computing.precision, kernels=computing.kernels)  # as machines differ
-    for sentence in computing.notices:
-        log.warning("%s", sentence)
-    log.info("Computed %s", computing.words)
-    warning = " ".join(filter(None, (worker.status.warning, *computing.notices)))
-    worker.beat(computed=computing.words, warning=warning)
     small = parallel.by_all(lambda: low_res.read(config, sample, _reading(worker)))
     given = parallel.by_all(lambda: given_pictures.read(config, sample, _reading(worker, "given")))
     labels = labels_for(config, sample, given.pictures if given else small)

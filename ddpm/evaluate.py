@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ddpm import analytic, cores, data, diffusion, files, images, losses, parallel, sample, variances
+from ddpm import analytic, compute, cores, data, diffusion, files, images, losses, parallel, sample, variances
 from ddpm import config as configs
 from ddpm.config import Config, DataConfig, DiffusionConfig, EvalConfig
 from ddpm.data import Dataset, Split, Stream
@@ -267,6 +267,8 @@ def evaluate_source(
         worker.beat(warning=too_many)
     weights, config, path = parallel.from_main(lambda: sample.chosen(source, settings, flags, ask=ask))
     device = parallel.device()
+    computing = compute.settled(settings.kernels, "fp32", device, worker)
+    settings = dataclasses.replace(settings, kernels=computing.kernels)  # as machines differ
     network = sample.network_of(weights, config, path.name, device, settings.kernels)
     told = sample.flags_of(config, weights, EvalConfig)
     command = ["ddpm", "nll", "--model_path", str(path), *configs.to_flags(settings), *told]

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ddpm import analytic, cells, files, images, low_res, machine, parallel, sample
+from ddpm import analytic, cells, compute, files, images, low_res, machine, parallel, sample
 from ddpm import config as configs
 from ddpm.cells import Cell, LeftOut, Place, Way
 from ddpm.config import Config, FrontierConfig
@@ -178,6 +178,8 @@ def compare_source(
     weights, config, path = sample.chosen(source, settings, flags, ask=ask)
     path = path.absolute()
     device = parallel.device()
+    computing = compute.settled(settings.kernels, "fp32", device, worker)
+    settings = dataclasses.replace(settings, kernels=computing.kernels)  # as machines differ
     network = sample.network_of(weights, config, path.name, device, settings.kernels)
     told = sample.flags_of(config, weights, FrontierConfig)
     command = ["ddpm", "bench", "samplers", "--model_path", str(path), *configs.to_flags(settings), *told]
@@ -211,7 +213,11 @@ def compare_into(
     _check_new(folder)
     job = FrontierJob(folder)
     places, left = cells.places(config, settings)
-    said = {"frontier": dataclasses.asdict(settings), "machine": {**machine.described(), "precision": "fp32"}, **about}
+    said = {
+        "frontier": dataclasses.asdict(settings),
+        "machine": {**machine.described(), "precision": "fp32", "kernels": settings.kernels},
+        **about,
+    }
     files.write_json(folder / "settings.json", said)
     worker.beat(state="running", message="Drawing the converged pictures")
     kept = _Kept(job, said, places, left, settings)

@@ -142,6 +142,10 @@ def look_source(
     path = path.absolute()
     sample.check(config, settings)
     device = parallel.device()
+    computing = compute.settled(settings.kernels, settings.precision, device, worker)
+    settings = dataclasses.replace(
+        settings, precision=computing.precision, kernels=computing.kernels
+    )  # as machines differ
     network = sample.network_of(weights, config, path.name, device, settings.kernels)
     told = sample.flags_of(config, weights, SampleConfig)
     command = ["ddpm", "microscope", "--model_path", str(path), *configs.to_flags(settings), "--number", str(number), *told]  # fmt: skip

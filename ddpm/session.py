@@ -55,9 +55,9 @@ class Session:
         self.notices = " ".join(filter(None, (*dataset.notices, too_many)))
         worker.beat(message="Building the network", warning=self.notices, now=True)
         self.trainer = Trainer(self.config, dataset, self.device)
+        self.notices = " ".join(filter(None, (self.notices, *self.trainer.compute.notices)))
         for sentence in self.trainer.compute.notices:
             log.warning("%s", sentence)
-            self.notices = f"{self.notices} {sentence}".strip()
         self.means = Means(len(self.trainer.schedule))
         self.seconds_before = 0.0
         self._restore()

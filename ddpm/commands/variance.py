@@ -22,7 +22,7 @@ def _analytic(options: argparse.Namespace) -> None:
     wanted, source, flags = shared.read_source(options, AnalyticConfig)
     from tqdm import tqdm
 
-    from ddpm import analytic, data, parallel, sample
+    from ddpm import analytic, compute, data, parallel, sample
 
     parallel.compute_with(wanted.threads, "estimate")
     weights, config, path = sample.chosen(source, wanted, flags, options.base, options.probe)
@@ -32,6 +32,7 @@ def _analytic(options: argparse.Namespace) -> None:
         raise UserError(f"{path.name} does not say what it was trained on: name some pictures with --data_dir.")
     dataset = data.open_dataset(place, config.model, seed=config.train.seed)
     device = parallel.device()
+    compute.settled(wanted.kernels, "fp32", device, None)
     network = sample.network_of(weights, config, path.name, device, wanted.kernels)
     with tqdm(unit="call", dynamic_ncols=True, leave=False, disable=not sys.stderr.isatty()) as line:
         for now in analytic.estimate(network, config, dataset, wanted.num_samples, wanted.seed, device):
