@@ -15,17 +15,15 @@ import json
 import logging
 import math
 import os
-import platform
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import psutil
 
-from ddpm import files
+from ddpm import files, hardware
 from ddpm.errors import UserError
 from ddpm.words import plural
 
@@ -36,104 +34,6 @@ TRIAL_SECONDS = 3.0  # for finding out which number of threads is best
 ROUNDS = 5  # of a trial, at most
 CLEARLY = 0.97  # of the usual number's time, at most, for another to be better
 MANY = 16  # cores beyond which half of them may be faster than all
-
-
-# --- what there is
-
-
-def physical() -> int:
-    """Cores that this process may use: physical ones, by its affinity and its container's quota."""
-    allowed = _allowed()
-    count = psutil.cpu_count(logical=False) or psutil.cpu_count() or 1
-    if allowed is not None:
-        count = min(count, _distinct(allowed) or len(allowed))
-    return _within_quota(count)
-
-
-def logical() -> int:
-    """The same with hyperthreads, each of which counts: so many threads run at once, at most."""
-    allowed = _allowed()
-    return _within_quota(len(allowed) if allowed is not None else psutil.cpu_count() or 1)
-
-
-def _allowed() -> list[int] | None:
-    """Numbers of the logical cores that this process is bound to; None where the system knows no such thing."""
-    with contextlib.suppress(psutil.Error, OSError, AttributeError):  # macOS has no affinity
-        return psutil.Process().cpu_affinity() or None
-    return None
-
-
-def _distinct(allowed: Sequence[int]) -> int:
-    """How many physical cores these are, as Linux tells it; 0 where it does not."""
-    with contextlib.suppress(OSError):
-        told = Path("/sys/devices/system/cpu")
-        return len({(told / f"cpu{n}" / "topology" / "thread_siblings_list").read_text() for n in allowed})
-    return 0
-
-
-def _within_quota(count: int) -> int:
-    limit = quota()
-    return count if limit is None else max(1, min(count, math.ceil(limit)))
-
-
-def quota(groups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> float | None:
-    """Seconds of CPU a second that this process's control groups allow: containers, systemd.  None: no limit, or unknown.
-
-    Version 2 tells it in cpu.max ("150000 100000"), version 1 in two files of the cpu controller.  Every group above
-    limits too.
-    """
-    limits = []
-    try:
-        lines = own.read_text().splitlines()
-    except OSError:  # not Linux
-        return None
-    for line in lines:
-        _, _, rest = line.partition(":")
-        controllers, _, path = rest.partition(":")
-        if controllers and "cpu" not in controllers.split(","):
-            continue
-        top = groups / "cpu" if controllers else groups
-        parts = [part for part in path.split("/") if part and part != ".."]
-        for depth in range(len(parts), -1, -1):  # in a container the path may be the host's, and the top is its own
-            folder = top.joinpath(*parts[:depth])
-            limits += _told(folder / "cpu.max") or _told(folder / "cpu.cfs_quota_us", folder / "cpu.cfs_period_us")
-    return min(limits, default=None)
-
-
-def _told(*paths: Path) -> list[float]:
-    """Quota over period; nothing where there is no limit or nobody tells."""
-    try:
-        spent, period = (int(word) for path in paths for word in path.read_text().split())
-    except (OSError, ValueError):  # "max 100000" too
-        return []
-    return [spent / period] if spent > 0 and period > 0 else []
-
-
-def asked_outside() -> int:
-    """Threads that OMP_NUM_THREADS asks for, or 0.  The 1 that torchrun sets by itself asks for nothing."""
-    first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
-    if first == "1" and "LOCAL_WORLD_SIZE" in os.environ:
-        return 0
-    return int(first) if first.isdecimal() else 0
-
-
-def processor() -> str:
-    """Its name, as far as the system tells it without being asked at length."""
-    with contextlib.suppress(OSError):  # not Linux
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
-@cache
-def has_bf16() -> bool:
-    """Whether it has instructions for bf16, as far as Linux tells it: what `ddpm.precision` asks torch, without torch."""
-    with contextlib.suppress(OSError):  # not Linux
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith(("flags", "Features")):
-                return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(line.partition(":")[2].split())
-    return False
 
 
 # --- who else computes
@@ -159,6 +59,14 @@ def peer(name: str) -> Peer | None:
     if len(parts) != 4 or not all(part.isdecimal() for part in parts[:3]):
         return None
     return Peer(name, int(parts[2]), parts[3])
+
+
+def apart(one: Peer) -> bool:
+    """Whether it is bound to other cores than this process, so that neither is in the other's way."""
+    with contextlib.suppress(psutil.Error, OSError, AttributeError, ValueError):  # gone, another container's, macOS
+        theirs, own = psutil.Process(int(one.name.split("-")[1])).cpu_affinity(), hardware.allowed()
+        return bool(theirs and own) and set(theirs).isdisjoint(own or [])
+    return False
 
 
 def alive() -> list[Peer]:
@@ -196,7 +104,7 @@ class _Own:
     def __init__(self, asked: int, doing: str, use: Callable[[int], object], fixed: bool):
         self.doing, self._use, self._fixed = doing, use, fixed
         self.together = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # torchrun's processes on this machine
-        self.cores, self.most = physical(), logical()
+        self.cores, self.most = hardware.physical(), hardware.logical()
         self.best = self.cores  # threads of a process that has all cores
         self.name = ""
         self.sentence = ""  # on sharing
@@ -204,7 +112,7 @@ class _Own:
         self._file: BinaryIO | None = None
         self._alone = False  # where files cannot be written, and nobody is seen
         self._thread = threading.get_ident()
-        asked = asked or asked_outside()
+        asked = asked or hardware.asked_outside()
         if asked > self.most:
             self.warning = f"{asked:,} threads were asked for and {_machine(self.cores, self.most)}: {self.most} {'is' if self.most == 1 else 'are'} used."
             asked = self.most
@@ -249,6 +157,7 @@ class _Own:
         except OSError as error:
             self._go_alone(f"cannot be read ({error.strerror or error})")
             found = []
+        found = [one for one in found if one.name == self.name or not apart(one)]
         return found if any(one.name == self.name for one in found) else [*found, own]
 
     def look(self) -> None:
@@ -362,7 +271,9 @@ if hasattr(os, "register_at_fork"):
 
 def first_share() -> int:
     """Threads for this process before it says what it does: the cores, shared out among torchrun's processes here."""
-    return asked_outside() or shares([0] * int(os.environ.get("LOCAL_WORLD_SIZE", "1")), physical())[0]
+    return (
+        hardware.asked_outside() or shares([0] * int(os.environ.get("LOCAL_WORLD_SIZE", "1")), hardware.physical())[0]
+    )
 
 
 # --- which number is best, where that is in doubt
@@ -424,7 +335,7 @@ def _trials() -> Path:
 
 def _short(key: Mapping[str, Any]) -> str:
     """`key` and this machine, in a few letters."""
-    whole = {"processor": processor(), "cores": [physical(), logical()], **key}
+    whole = {"processor": hardware.processor(), "cores": [hardware.physical(), hardware.logical()], **key}
     return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:16]
 
 

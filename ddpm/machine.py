@@ -5,15 +5,15 @@ from typing import Any
 
 import torch
 
-from ddpm import cores, parallel, precision
+from ddpm import hardware, parallel, precision
 
 
 def described() -> dict[str, Any]:
     """System, processor, cores and threads, device, torch's version, and whether there are bf16 instructions."""
     return {
         "system": platform.system(),
-        "processor": cores.processor(),
-        "cores": cores.physical(),
+        "processor": hardware.processor(),
+        "cores": hardware.physical(),
         "threads": torch.get_num_threads(),
         "device": str(parallel.device()),
         "torch": torch.__version__,

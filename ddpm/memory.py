@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import psutil
 
-from ddpm import architecture, cores, native, words
+from ddpm import architecture, hardware, native, words
 from ddpm.architecture import Attention, Conv, Layer, Res
 from ddpm.config import Config, ModelConfig, SampleConfig, TrainConfig
 
@@ -44,7 +44,7 @@ TORCH = Way(native=False, bytes=4)
 def way(kernels: str, precision: str) -> Way:
     """What the settings will come to on this machine's CPU, as far as can be told without torch and without compiling."""
     if precision == "auto":
-        precision = "bf16" if cores.has_bf16() else "fp32"
+        precision = "bf16" if hardware.has_bf16() else "fp32"
     ours = kernels in ("auto", "native") and precision != "fp16" and native.compiler() is not None
     return Way(ours, 4 if precision == "fp32" else 2)
 
@@ -59,7 +59,7 @@ def training_bytes(model: ModelConfig, train: TrainConfig) -> float:
     copies = 4.0 + len(train.ema_rates)
     if how == TORCH._replace(bytes=2):
         copies += 0.5  # autocast keeps the weights in 16 bits as well
-    threads = train.threads or cores.asked_outside() or cores.physical()
+    threads = train.threads or hardware.asked_outside() or hardware.physical()
     room = _room(model, threads) if how.native else 0
     maps = activation_bytes(model, how) * train.micro
     return RUNTIME[how.native] + 4 * (copies * architecture.parameters(model) + room) + maps

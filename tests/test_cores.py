@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from test_cli import TINY
 
 from ddpm import config as configs
-from ddpm import cores, data, files, parallel, trial
+from ddpm import cores, data, files, hardware, parallel, trial
 from ddpm.config import Config
 from ddpm.jobs import Worker
 from ddpm.runs import Run
@@ -33,8 +33,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     for name in ("OMP_NUM_THREADS", "LOCAL_WORLD_SIZE", "RANK"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("DDPM_SHARES", str(tmp_path / "shares"))
-    monkeypatch.setattr(cores, "physical", lambda: 6)
-    monkeypatch.setattr(cores, "logical", lambda: 6)
+    monkeypatch.setattr(hardware, "physical", lambda: 6)
+    monkeypatch.setattr(hardware, "logical", lambda: 6)
     monkeypatch.setattr(cores, "LOOK_EVERY", 0.0)
     yield tmp_path / "shares"
     cores.leave()
@@ -50,30 +50,47 @@ def until(condition: Callable[[], Any], seconds: float = 30.0) -> None:
 # --- what there is
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity") or (os.cpu_count() or 1) < 2, reason="nothing to bind apart")
+def test_who_is_bound_to_other_cores_takes_none_of_these() -> None:
+    allowed = sorted(os.sched_getaffinity(0))
+    other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    one = cores.Peer(f"1-{other.pid}-0-training", 0, "training")
+    try:
+        assert not cores.apart(one)
+        os.sched_setaffinity(other.pid, allowed[1:])
+        assert not cores.apart(one), "this process may use these as well"
+        os.sched_setaffinity(0, allowed[:1])
+        assert cores.apart(one)
+    finally:
+        os.sched_setaffinity(0, allowed)
+        other.communicate(b"\n")
+    assert not cores.apart(one), "gone"
+
+
 def test_bound_to_some_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     monkeypatch.setattr(psutil, "cpu_count", lambda logical=True: 16 if logical else 8)
-    monkeypatch.setattr(cores, "quota", lambda: None)
-    monkeypatch.setattr(cores, "_distinct", lambda allowed: 0)
+    monkeypatch.setattr(hardware, "quota", lambda: None)
+    monkeypatch.setattr(hardware, "_distinct", lambda allowed: 0)
     for allowed, found in (
         (None, (8, 16)),
         (list(range(16)), (8, 16)),
         ([0, 1, 2], (3, 3)),
         (list(range(12)), (8, 12)),
     ):
-        monkeypatch.setattr(cores, "_allowed", lambda allowed=allowed: allowed)
-        assert (cores.physical(), cores.logical()) == found
-    monkeypatch.setattr(cores, "_distinct", lambda allowed: 6)  # twelve hyperthreads of six cores
-    assert (cores.physical(), cores.logical()) == (6, 12)
+        monkeypatch.setattr(hardware, "allowed", lambda allowed=allowed: allowed)
+        assert (hardware.physical(), hardware.logical()) == found
+    monkeypatch.setattr(hardware, "_distinct", lambda allowed: 6)  # twelve hyperthreads of six cores
+    assert (hardware.physical(), hardware.logical()) == (6, 12)
     for limit, found in ((2.0, (2, 2)), (1.5, (2, 2)), (0.3, (1, 1)), (10.0, (6, 10)), (100.0, (6, 12))):
-        monkeypatch.setattr(cores, "quota", lambda limit=limit: limit)
-        assert (cores.physical(), cores.logical()) == found
+        monkeypatch.setattr(hardware, "quota", lambda limit=limit: limit)
+        assert (hardware.physical(), hardware.logical()) == found
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system binds no processes")
 def test_bound_for_real() -> None:
     one = min(os.sched_getaffinity(0))
-    code = f"import os; os.sched_setaffinity(0, {{{one}}}); from ddpm import cores; print(cores.physical(), cores.logical())"
+    code = f"import os; os.sched_setaffinity(0, {{{one}}}); from ddpm import hardware; print(hardware.physical(), hardware.logical())"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["1", "1"]
 
@@ -100,16 +117,16 @@ def test_quota(tmp_path: Path, member: str, told: dict[str, str], limit: float |
     for name, text in told.items():
         (tmp_path / "groups" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "groups" / name).write_text(text)
-    assert cores.quota(tmp_path / "groups", own) == limit
-    assert cores.quota(tmp_path / "groups", tmp_path / "nowhere") is None
+    assert hardware.quota(tmp_path / "groups", own) == limit
+    assert hardware.quota(tmp_path / "groups", tmp_path / "nowhere") is None
 
 
 @pytest.mark.parametrize(("said", "asked"), [("", 0), ("4", 4), ("1", 1), ("4,2", 4), ("many", 0), ("-3", 0), ("0", 0)])
 def test_the_environment_may_ask(monkeypatch: pytest.MonkeyPatch, said: str, asked: int) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", said)
-    assert cores.asked_outside() == asked
+    assert hardware.asked_outside() == asked
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")  # torchrun, which sets 1 by itself
-    assert cores.asked_outside() == (0 if said == "1" else asked)
+    assert hardware.asked_outside() == (0 if said == "1" else asked)
 
 
 # --- dividing
@@ -142,8 +159,8 @@ def test_first_share(monkeypatch: pytest.MonkeyPatch) -> None:
 WORK = """
 import sys, time
 from pathlib import Path
-from ddpm import cores
-cores.physical = cores.logical = lambda: 6
+from ddpm import cores, hardware
+hardware.physical = hardware.logical = lambda: 6
 cores.LOOK_EVERY = 0.01
 asked, doing, file = int(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
 cores.take(asked, doing, lambda threads: file.write_text(f"{threads} "), fixed="fixed" in sys.argv)
@@ -313,7 +330,7 @@ def test_a_folder_that_is_lost_on_the_way(place: Path, caplog: pytest.LogCapture
 def test_a_child_of_a_fork_does_not_keep_the_share(place: Path) -> None:
     code = """
 import os, time
-from ddpm import cores
+from ddpm import cores, hardware
 cores.take(0, "training", int)
 if os.fork() == 0:
     assert cores.look() == ""
@@ -349,8 +366,8 @@ time.sleep(60)
 def test_more_threads_than_cores(
     monkeypatch: pytest.MonkeyPatch, cores_: int, threads: int, machine: int, sentence: str
 ) -> None:
-    monkeypatch.setattr(cores, "physical", lambda: cores_)
-    monkeypatch.setattr(cores, "logical", lambda: threads)
+    monkeypatch.setattr(hardware, "physical", lambda: cores_)
+    monkeypatch.setattr(hardware, "logical", lambda: threads)
     monkeypatch.setattr(psutil, "cpu_count", lambda: machine)
     used: list[int] = []
     assert cores.take(16, "training", used.append) == sentence
@@ -359,8 +376,8 @@ def test_more_threads_than_cores(
 
 FAKED = """
 import sys
-from ddpm import cli, cores
-cores.physical = cores.logical = lambda: 6
+from ddpm import cli, cores, hardware
+hardware.physical = hardware.logical = lambda: 6
 cores.LOOK_EVERY = 0.05
 code = cli.main(sys.argv[1:])
 import torch
@@ -445,7 +462,7 @@ def test_the_fastest_is_remembered(own_cache: Path) -> None:
 
 def test_another_machine_is_another_question(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert cores.best([4, 8], {}, lambda threads: 1 / threads / 100) == 8
-    monkeypatch.setattr(cores, "processor", lambda: "another")
+    monkeypatch.setattr(hardware, "processor", lambda: "another")
     assert cores.best([4, 8], {}, lambda threads: threads / 100) == 4
 
 
@@ -478,7 +495,7 @@ def test_a_broken_memory_does_no_harm(own_cache: Path, content: str, caplog: pyt
 def test_who_shares_tries_nothing(
     own_cache: Path, monkeypatch: pytest.MonkeyPatch, others: Callable[..., Other]
 ) -> None:
-    monkeypatch.setattr(cores, "logical", lambda: 12)
+    monkeypatch.setattr(hardware, "logical", lambda: 12)
     used: list[int] = []
     cores.take(0, "training", used.append)
     cores.tune({}, lambda threads: 1 / threads / 100)
@@ -497,8 +514,8 @@ def test_who_shares_tries_nothing(
 def test_a_trial_leaves_the_training_as_it_was(tiny: Config, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = data.resolve(configs.replace(tiny, dict(dropout=0.3, class_cond=True, learn_sigma=True, small_size=4)))
     dataset = data.open_dataset(config.data, config.model)
-    monkeypatch.setattr(cores, "physical", lambda: 1)
-    monkeypatch.setattr(cores, "logical", lambda: 2)
+    monkeypatch.setattr(hardware, "physical", lambda: 1)
+    monkeypatch.setattr(hardware, "logical", lambda: 2)
     plain, tried = Trainer(config, dataset), []
     expected = list(plain.steps(2))
     before = torch.get_num_threads()

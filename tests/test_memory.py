@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ddpm import config as configs
-from ddpm import cores, measure, memory, native, precision
+from ddpm import hardware, measure, memory, native, precision
 from ddpm.config import Config
 from ddpm.laps import random_batch
 from ddpm.native_ops import NativeOps
@@ -88,7 +88,7 @@ def test_our_kernels_take_less_than_torch_and_more_with_more_threads() -> None:
 @pytest.mark.usefixtures("compiler")
 def test_what_will_compute_is_told_without_asking_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     for has_bf16, width in ((True, 2), (False, 4)):
-        monkeypatch.setattr(cores, "has_bf16", lambda has=has_bf16: has)
+        monkeypatch.setattr(hardware, "has_bf16", lambda has=has_bf16: has)
         assert memory.way("auto", "auto") == memory.Way(native=True, bytes=width)
         assert memory.way("compile", "auto") == memory.Way(native=False, bytes=width)
         assert memory.way("native", "fp32") == memory.Way(native=True, bytes=4)
@@ -100,4 +100,4 @@ def test_what_will_compute_is_told_without_asking_torch(monkeypatch: pytest.Monk
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the processor is described in Linux's /proc")
 def test_instructions_for_bf16_are_those_that_torch_finds() -> None:
-    assert cores.has_bf16() == precision.has_bf16()
+    assert hardware.has_bf16() == precision.has_bf16()
