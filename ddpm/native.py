@@ -45,10 +45,13 @@ SIGNATURES = {
 OF_EACH_TYPE = {  # these end in _float32 or _bfloat16, and return nothing
     "winograd": "iiiiii" + "ppipppp",
     "winograd_gradient": "iiiiii" + "ppppp",
+    "strided": "iiiii" + "ppppp",
+    "strided_back": "iiiii" + "pppp",
+    "strided_gradient": "iiiii" + "ppppp",
     "pointwise": "iiii" + "pppppp",
     "pointwise_gradient": "iii" + "ppppp",
     "norm": "iiii" + "ppppp" + "f" + "pp" + "i",
-    "norm_gradient": "iiii" + "ppppppppppp" + "i",
+    "norm_gradient": "iiii" + "pppppppppppp" + "i",
     "attention": "iiii" + "ppp",
     "attention_gradient": "iiii" + "ppppp",
 }

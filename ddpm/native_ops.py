@@ -6,7 +6,8 @@ sums are float32.
 
 import ctypes
 import threading
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -48,30 +49,31 @@ class NativeOps(Ops):
     def _norm(self, x: Tensor, norm: nn.GroupNorm, embedding: Tensor | None, silu: bool) -> tuple[Tensor, Tensor]:
         if self.library.norm_fits(x.shape[1], norm.num_groups):
             embedding = None if embedding is None else embedding.float()
-            return _Norm.apply(self, _laid_out(x), norm.weight, norm.bias, embedding, norm.num_groups, norm.eps, silu)
+            return _Norm.of(self, _laid_out(x), norm.weight, norm.bias, embedding, norm.num_groups, norm.eps, silu)
         wide = x.float()
         out = super().norm_silu(wide, norm, embedding) if silu else super().norm(wide, norm)
         return self.enter(out), x
 
     def conv(self, x: Tensor, conv: nn.Conv2d, add: Tensor | None = None) -> Tensor:
-        more_in, more_out, (stride, _) = -conv.in_channels % self.block, -conv.out_channels % self.block, conv.stride
-        if not more_in and not more_out and stride == 1:
-            return _Winograd.apply(self, x, conv.weight, conv.bias, add)
-        # Channels of zeros where there are few, and pixels left out with a stride: still faster than other ways.
+        way = WINOGRAD if conv.stride == (1, 1) else STRIDED
+        more_in, more_out = -conv.in_channels % self.block, -conv.out_channels % self.block
+        if not more_in and not more_out:
+            return _Conv.of(self, way, x, conv.weight, conv.bias, add)
+        # Channels of zeros where there are few: still faster than other ways.
         weight = F.pad(conv.weight, (0, 0, 0, 0, 0, more_in, 0, more_out))
         bias = None if conv.bias is None else F.pad(conv.bias, (0, more_out))
         x = F.pad(x, (0, 0, 0, 0, 0, more_in)) if more_in else x
-        out = _Winograd.apply(self, x, weight, bias, None)
-        out = _laid_out(out[:, : conv.out_channels, ::stride, ::stride])  # a view would hold all of it in memory
+        out = _Conv.of(self, way, x, weight, bias, None)
+        out = _laid_out(out[:, : conv.out_channels])  # a view would hold all of it in memory
         return out if add is None else out + add
 
     def pointwise(self, x: Tensor, conv: nn.Conv1d | nn.Conv2d, add: Tensor | None = None) -> Tensor:
-        return _Pointwise.apply(self, x, conv.weight, conv.bias, add)
+        return _Conv.of(self, POINTWISE, x, conv.weight, conv.bias, add)
 
     def attention(self, qkv: Tensor, heads: int) -> Tensor:
         if qkv.shape[1] // 3 // heads % (self.block // 2):
             return super().attention(qkv, heads).contiguous(memory_format=torch.channels_last)
-        return _Attention.apply(self, qkv, heads)
+        return _Attention.of(self, qkv, heads)
 
     def room(self, floats: int) -> Tensor:
         """Memory for a kernel to work in until the next one: the same each time, which is still in the cache."""
@@ -97,7 +99,24 @@ def _laid_out(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last)
 
 
-class _Norm(torch.autograd.Function):
+class _Context:
+    """In place of autograd's where no gradient is asked for."""
+
+    def save_for_backward(self, *tensors: Tensor | None) -> None: ...
+
+    def set_materialize_grads(self, value: bool) -> None: ...
+
+
+class _Node(torch.autograd.Function):
+    """An operation with a gradient of its own."""
+
+    @classmethod
+    def of(cls, *arguments: Any) -> Any:
+        """The operation; where no gradient is asked for without autograd's own work, which takes as long as ours."""
+        return cls.apply(*arguments) if torch.is_grad_enabled() else cls.forward(_Context(), *arguments)
+
+
+class _Norm(_Node):
     """What is normalised, and the input as it was."""
 
     @staticmethod
@@ -118,37 +137,41 @@ class _Norm(torch.autograd.Function):
         x, weight, bias, embedding, mean, rstd = ctx.saved_tensors
         n, c, h, w = x.shape
         past = None if past is None else _laid_out(past)
-        dy, dx, of_weight = _laid_out(dy), torch.empty_like(x), torch.empty(n, 2, c)
-        of_embedding = None if embedding is None else torch.empty_like(embedding)
-        ctx.ops.call("norm_gradient", n, h * w, c, ctx.groups, dy, x, past, dx, weight, bias, embedding, mean, rstd, of_weight, of_embedding, ctx.silu, dtype=x.dtype)  # fmt: skip
-        d = of_weight.sum(dim=0)
-        return None, dx, d[0], d[1], of_embedding, None, None, None
+        dy, dx, d_weight, d_bias = _laid_out(dy), torch.empty_like(x), torch.empty_like(weight), torch.empty_like(bias)
+        d_embedding = None if embedding is None else torch.empty_like(embedding)
+        ctx.ops.call("norm_gradient", n, h * w, c, ctx.groups, dy, x, past, dx, weight, bias, embedding, mean, rstd, d_weight, d_bias, d_embedding, ctx.silu, dtype=x.dtype)  # fmt: skip
+        return None, dx, d_weight, d_bias, d_embedding, None, None, None
 
 
-class _Winograd(torch.autograd.Function):
-    """A 3x3 convolution with stride 1 and padding 1, and its gradients, each by Winograd's way."""
+class Way(NamedTuple):
+    """How a convolution and its two gradients are computed; each has its own kernels and room for them."""
+
+    forward: Callable[[NativeOps, Tensor, Tensor, Tensor | None, Tensor | None], Tensor]  # x, weight, bias, add
+    back: Callable[[NativeOps, Tensor, Tensor, Tensor], Tensor]  # dy, weight, x -> dx
+    gradient: Callable[[NativeOps, Tensor, Tensor, Tensor, Tensor], None]  # x, dy, and what to fill: of weight, of bias
+
+
+class _Conv(_Node):
+    """A convolution, and what is added to it."""
 
     @staticmethod
-    def forward(ctx: Any, ops: NativeOps, x: Tensor, weight: Tensor, bias: Tensor, add: Tensor | None) -> Tensor:
+    def forward(ctx: Any, ops: NativeOps, way: Way, x: Tensor, weight: Tensor, bias: Tensor | None, add: Tensor | None) -> Tensor:  # fmt: skip
         x = _laid_out(x)
         ctx.save_for_backward(x, weight)
-        ctx.ops = ops
-        return _convolved(ops, x, weight, bias, None if add is None else _laid_out(add), turned=False)
+        ctx.ops, ctx.way = ops, way
+        return way.forward(ops, x, weight.contiguous(), bias, None if add is None else _laid_out(add))
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        out, channels, *_ = weight.shape
-        n, _, h, w = x.shape
         dy, dx, d_weight, d_bias = _laid_out(dy), None, None, None
-        if any(ctx.needs_input_grad[2:4]):
-            tile = _tile(x)
-            d_weight, d_bias = torch.empty_like(weight, memory_format=torch.contiguous_format), torch.empty(out)
-            room = ctx.ops.room(ctx.ops.library.most_threads() * ((tile + 2) ** 2 * channels * out + out))
-            ctx.ops.call("winograd_gradient", tile, n, h, w, channels, out, x, dy, d_weight, d_bias, room, dtype=x.dtype)  # fmt: skip
-        if ctx.needs_input_grad[1]:
-            dx = _convolved(ctx.ops, dy, weight, None, None, turned=True)
-        return None, dx, d_weight, d_bias if ctx.needs_input_grad[3] else None, dy if ctx.needs_input_grad[4] else None
+        _, _, of_x, *of_layer, of_add = ctx.needs_input_grad
+        if any(of_layer):
+            d_weight, d_bias = torch.empty_like(weight, memory_format=torch.contiguous_format), torch.empty(len(weight))
+            ctx.way.gradient(ctx.ops, x, dy, d_weight, d_bias)
+        if of_x:
+            dx = ctx.way.back(ctx.ops, dy, weight.contiguous(), x)
+        return None, None, dx, d_weight, d_bias if of_layer[1] else None, dy if of_add else None
 
 
 def _tile(x: Tensor) -> int:
@@ -156,59 +179,75 @@ def _tile(x: Tensor) -> int:
     return 4 if x.shape[2] * x.shape[3] >= LARGE[x.dtype] else 2
 
 
-def _convolved(ops: NativeOps, x: Tensor, weight: Tensor, bias: Tensor | None, add: Tensor | None, turned: bool) -> Tensor:  # fmt: skip
-    """The convolution, or, `turned`, its adjoint: from the gradient of what came out to that of what went in."""
+def _winograd(ops: NativeOps, x: Tensor, weight: Tensor, bias: Tensor | None, add: Tensor | None, turned: bool = False) -> Tensor:  # fmt: skip
+    """A 3x3 convolution with stride 1 and padding 1; or, `turned`, its adjoint: from the gradient of what came out."""
     out, channels = weight.shape[:2] if not turned else (weight.shape[1], weight.shape[0])
     n, _, h, w = x.shape
     tile = _tile(x)
     y, room = _empty(x, out), ops.room((tile + 2) ** 2 * channels * out)
-    ops.call(
-        "winograd", tile, n, h, w, channels, out, x, weight.contiguous(), turned, bias, add, y, room, dtype=x.dtype
-    )
+    ops.call("winograd", tile, n, h, w, channels, out, x, weight, turned, bias, add, y, room, dtype=x.dtype)
     return y
 
 
-def _empty(like: Tensor, channels: int) -> Tensor:
-    n, _, h, w = like.shape
-    return torch.empty((n, channels, h, w), dtype=like.dtype, memory_format=torch.channels_last)
+def _winograd_gradient(ops: NativeOps, x: Tensor, dy: Tensor, d_weight: Tensor, d_bias: Tensor) -> None:
+    out, channels, *_ = d_weight.shape
+    n, _, h, w = x.shape
+    tile = _tile(x)
+    room = ops.room(ops.library.most_threads() * ((tile + 2) ** 2 * channels * out + out))
+    ops.call("winograd_gradient", tile, n, h, w, channels, out, x, dy, d_weight, d_bias, room, dtype=x.dtype)
 
 
-class _Pointwise(torch.autograd.Function):
-    """A convolution of single pixels; the weights are [outputs, inputs, ...]."""
-
-    @staticmethod
-    def forward(ctx: Any, ops: NativeOps, x: Tensor, weight: Tensor, bias: Tensor, add: Tensor | None) -> Tensor:
-        x = _laid_out(x)
-        ctx.save_for_backward(x, weight)
-        ctx.ops = ops
-        return _multiplied(ops, x, weight, bias, None if add is None else _laid_out(add), back=False)
-
-    @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight = ctx.saved_tensors
-        out, channels, *_ = weight.shape
-        dy, dx, d_weight, d_bias = _laid_out(dy), None, None, None
-        if any(ctx.needs_input_grad[2:4]):
-            d_weight, d_bias = torch.empty_like(weight, memory_format=torch.contiguous_format), torch.empty(out)
-            room = ctx.ops.room(ctx.ops.library.most_threads() * (out * channels + out))
-            pixels = x.numel() // channels
-            ctx.ops.call("pointwise_gradient", pixels, channels, out, x, dy, d_weight, d_bias, room, dtype=x.dtype)
-        if ctx.needs_input_grad[1]:
-            dx = _multiplied(ctx.ops, dy, weight, None, None, back=True)
-        return None, dx, d_weight, d_bias if ctx.needs_input_grad[3] else None, dy if ctx.needs_input_grad[4] else None
+def _strided(ops: NativeOps, x: Tensor, weight: Tensor, bias: Tensor | None, add: Tensor | None) -> Tensor:
+    """A 3x3 convolution with stride 2 and padding 1."""
+    out, channels, *_ = weight.shape
+    n, _, h, w = x.shape
+    y = _empty(x, out, ((h + 1) // 2, (w + 1) // 2))
+    ops.call("strided", n, h, w, channels, out, x, weight, bias, y, ops.room(weight.numel()), dtype=x.dtype)
+    return y if add is None else y + add
 
 
-def _multiplied(ops: NativeOps, x: Tensor, weight: Tensor, bias: Tensor | None, add: Tensor | None, back: bool) -> Tensor:  # fmt: skip
-    """Every pixel times the weights, or, `back`, times their transpose."""
+def _strided_back(ops: NativeOps, dy: Tensor, weight: Tensor, x: Tensor) -> Tensor:
+    out, channels, *_ = weight.shape
+    n, _, h, w = x.shape
+    dx = torch.empty_like(x)
+    ops.call("strided_back", n, h, w, channels, out, dy, weight, dx, ops.room(weight.numel()), dtype=x.dtype)
+    return dx
+
+
+def _strided_gradient(ops: NativeOps, x: Tensor, dy: Tensor, d_weight: Tensor, d_bias: Tensor) -> None:
+    out, channels, *_ = d_weight.shape
+    n, _, h, w = x.shape
+    room = ops.room(ops.library.most_threads() * (d_weight.numel() + out))
+    ops.call("strided_gradient", n, h, w, channels, out, x, dy, d_weight, d_bias, room, dtype=x.dtype)
+
+
+def _pointwise(ops: NativeOps, x: Tensor, weight: Tensor, bias: Tensor | None, add: Tensor | None, back: bool = False) -> Tensor:  # fmt: skip
+    """Every pixel times the weights [outputs, inputs, ...], or, `back`, times their transpose."""
     out, channels, *_ = weight.shape
     y = _empty(x, channels if back else out)
-    panels = ops.room(out * channels)
     pixels = x.numel() // x.shape[1]
-    ops.call("pointwise", pixels, channels, out, back, x, weight.contiguous(), bias, add, y, panels, dtype=x.dtype)
+    room = ops.room(weight.numel())
+    ops.call("pointwise", pixels, channels, out, back, x, weight, bias, add, y, room, dtype=x.dtype)
     return y
 
 
-class _Attention(torch.autograd.Function):
+def _pointwise_gradient(ops: NativeOps, x: Tensor, dy: Tensor, d_weight: Tensor, d_bias: Tensor) -> None:
+    out, channels, *_ = d_weight.shape
+    room = ops.room(ops.library.most_threads() * (d_weight.numel() + out))
+    ops.call("pointwise_gradient", x.numel() // channels, channels, out, x, dy, d_weight, d_bias, room, dtype=x.dtype)
+
+
+WINOGRAD = Way(_winograd, lambda ops, dy, weight, x: _winograd(ops, dy, weight, None, None, turned=True), _winograd_gradient)  # fmt: skip
+STRIDED = Way(_strided, _strided_back, _strided_gradient)
+POINTWISE = Way(_pointwise, lambda ops, dy, weight, x: _pointwise(ops, dy, weight, None, None, back=True), _pointwise_gradient)  # fmt: skip
+
+
+def _empty(like: Tensor, channels: int, size: tuple[int, int] | None = None) -> Tensor:
+    h, w = size or (like.shape[2], like.shape[3])
+    return torch.empty((len(like), channels, h, w), dtype=like.dtype, memory_format=torch.channels_last)
+
+
+class _Attention(_Node):
     """[N, 3C, H, W] -> [N, C, H, W]; keeps one number per pixel and head for the way back."""
 
     @staticmethod

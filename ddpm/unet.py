@@ -51,7 +51,7 @@ class ResBlock(Computed):
         norm, _, conv = self.in_layers
         h, x = self.ops.branch(x, norm, silu=True)
         h = self.ops.conv(h, conv)
-        e = self.emb_layers(embedding)  # [N, C or 2C]
+        e = self.emb_layers[1](embedding)  # [N, C or 2C]; its SiLU is the same in all blocks, and done once
         norm, _, dropout, conv = self.out_layers
         if self.scale_shift:
             h = self.ops.norm_silu(h, norm, e)
@@ -162,6 +162,7 @@ class UNet(Computed):
         if self.config.class_cond:
             assert y is not None, "a class-conditional network needs labels"
             embedding = embedding + self.label_emb(y)
+        embedding = F.silu(embedding)
         skips = []
         x = self.ops.enter(x)
         for block in self.input_blocks:

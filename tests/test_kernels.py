@@ -185,7 +185,7 @@ def test_kernels_are_used_and_not_torch(ops: NativeOps, monkeypatch: pytest.Monk
         whole(self, name, *arguments, **settings)
 
     monkeypatch.setattr(NativeOps, "call", call)
-    for name in ("conv 8x8", "pointwise", "norm silu 96", "attention 25"):
+    for name in ("conv 8x8", "conv with stride", "pointwise", "norm silu 96", "attention 25"):
         check(ops, name)
     assert set(called) == {*native.OF_EACH_TYPE}
     called.clear()

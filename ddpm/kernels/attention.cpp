@@ -50,10 +50,13 @@ void lay(const Shape &s, const float *from, float *panels) {
 
 // e to the (row - top), nothing where there is no token; returns the sum.
 float exponentials(const Shape &s, float *row, float top) {
+    std::fill(row + s.tokens, row + s.padded(), -INFINITY);
     vec total = {};
-    for (int t = 0; t < s.padded(); t += WIDTH) store(row + t, exponential(clamped(load(row + t) - top, -87, 0)));
-    std::fill(row + s.tokens, row + s.padded(), 0.f);
-    for (int t = 0; t < s.padded(); t += WIDTH) total += load(row + t);
+    for (int t = 0; t < s.padded(); t += WIDTH) {
+        vec power = exponential(clamped(load(row + t) - top, -87, 87));
+        store(row + t, power);
+        total += power;
+    }
     return sum(total);
 }
 

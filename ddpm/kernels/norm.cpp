@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <vector>
 #include <omp.h>
 
 #include "vectors.h"
@@ -46,13 +47,24 @@ struct Given {  // of one picture
 template <class T> void statistics(const T *x, const Shape &s, int slab, float eps, float *mean, float *rstd) {
     alignas(64) float sums[MOST], squares[MOST], shift[MOST];
     for (int c = 0; c < slab; c += WIDTH) {
-        vec first = load(x + c), sum[2] = {}, square[2] = {};
-        for (int i = 0; i < s.pixels; i++) {
-            vec d = load(x + (size_t)i * s.channels + c) - first;
-            sum[i % 2] += d;
-            square[i % 2] += d * d;
+        constexpr int CHAINS = 4;  // sums that do not wait for one another
+        vec first = load(x + c), sum[CHAINS] = {}, square[CHAINS] = {};
+        const T *at = x + c;
+        int i = 0;
+        for (; i + CHAINS <= s.pixels; i += CHAINS)
+            for (int k = 0; k < CHAINS; k++, at += s.channels) {
+                vec d = load(at) - first;
+                sum[k] += d;
+                square[k] += d * d;
+            }
+        for (; i < s.pixels; i++, at += s.channels) {
+            vec d = load(at) - first;
+            sum[0] += d;
+            square[0] += d * d;
         }
-        store(shift + c, first), store(sums + c, sum[0] + sum[1]), store(squares + c, square[0] + square[1]);
+        store(shift + c, first);
+        store(sums + c, (sum[0] + sum[1]) + (sum[2] + sum[3]));
+        store(squares + c, (square[0] + square[1]) + (square[2] + square[3]));
     }
     double count = s.pixels;
     for (int group = 0; group < slab; group += s.each()) {
@@ -95,10 +107,11 @@ void forward(const Shape &s, const T *x, T *y, const float *weight, const float 
         }
 }
 
-// add: what is added to dx, or null.  of_weight: [N, 2, C], what each picture adds to the gradients of weight and bias; of_embedding: [N, 2C] or null.
+// add: what is added to dx, or null.  d_weight, d_bias: [C].  d_embedding: [N, 2C] or null.
 template <class T>
-void backward(const Shape &s, const T *dy, const T *x, const T *add, T *dx, const float *weight, const float *bias, const float *embedding, const float *mean, const float *rstd, float *of_weight, float *of_embedding, bool silu) {
+void backward(const Shape &s, const T *dy, const T *x, const T *add, T *dx, const float *weight, const float *bias, const float *embedding, const float *mean, const float *rstd, float *d_weight, float *d_bias, float *d_embedding, bool silu) {
     int slab = s.slab();
+    std::vector<float> parts((size_t)s.pictures * 2 * s.channels);  // what each picture adds to d_weight and d_bias
 #pragma omp parallel for schedule(static) collapse(2)
     for (int n = 0; n < s.pictures; n++)
         for (int first = 0; first < s.channels; first += slab) {
@@ -128,7 +141,7 @@ void backward(const Shape &s, const T *dy, const T *x, const T *add, T *dx, cons
                 store(s1 + c, S1);
                 store(s2 + c, S2);
             }
-            float *of_w = of_weight + (size_t)n * 2 * s.channels, *of_b = of_w + s.channels;
+            float *of_w = parts.data() + (size_t)n * 2 * s.channels, *of_b = of_w + s.channels;
             float inverse = 1.f / ((float)s.pixels * s.each());
             for (int group = 0; group < slab; group += s.each()) {
                 float r = rstds[(first + group) / s.each()];
@@ -138,9 +151,9 @@ void backward(const Shape &s, const T *dy, const T *x, const T *add, T *dx, cons
                     float by = scale ? 1 + scale[c] : 1, normed = s2[i] * r;  // sum of dz times the normalised x
                     of_w[c] = by * normed;
                     of_b[c] = by * s1[i];
-                    if (of_embedding) {
-                        of_embedding[(size_t)n * 2 * s.channels + c] = weight[c] * normed + bias[c] * s1[i];
-                        of_embedding[(size_t)n * 2 * s.channels + s.channels + c] = s1[i];
+                    if (d_embedding) {
+                        d_embedding[(size_t)n * 2 * s.channels + c] = weight[c] * normed + bias[c] * s1[i];
+                        d_embedding[(size_t)n * 2 * s.channels + s.channels + c] = s1[i];
                     }
                     t1 += weight[c] * by * s1[i];
                     t2 += weight[c] * by * normed;
@@ -155,6 +168,10 @@ void backward(const Shape &s, const T *dy, const T *x, const T *add, T *dx, cons
                     store(O + at, add ? d + load(add + from + at) : d);
                 }
         }
+    std::fill(d_weight, d_weight + s.channels, 0.f), std::fill(d_bias, d_bias + s.channels, 0.f);
+    const float *part = parts.data();
+    for (int n = 0; n < s.pictures; n++, part += 2 * s.channels)
+        for (int c = 0; c < s.channels; c++) d_weight[c] += part[c], d_bias[c] += part[s.channels + c];
 }
 
 }  // namespace
@@ -174,8 +191,8 @@ int norm_fits(int channels, int groups) {
     }                                                                                                                     \
     void norm_gradient_##name(int n, int pixels, int c, int groups, const T *dy, const T *x, const T *add, T *dx, const float *weight, \
                               const float *bias, const float *embedding, const float *mean, const float *rstd,            \
-                              float *of_weight, float *of_embedding, int silu) {                                          \
-        backward(Shape{n, pixels, c, groups}, dy, x, add, dx, weight, bias, embedding, mean, rstd, of_weight, of_embedding, silu); \
+                              float *d_weight, float *d_bias, float *d_embedding, int silu) {                                          \
+        backward(Shape{n, pixels, c, groups}, dy, x, add, dx, weight, bias, embedding, mean, rstd, d_weight, d_bias, d_embedding, silu); \
     }
 NORM(float, float32)
 NORM(bf16, bfloat16)

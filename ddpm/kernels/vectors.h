@@ -57,18 +57,17 @@ static inline vec clamped(vec x, float low, float high) {
     return x > high ? all(high) : x;
 }
 
-// e to the x within two units in the last place, for x from -87 to 88 (Cephes' polynomial).
+// e to the x within three units in the last place, for x from -87 to 87: as a power of 2, its fraction by a polynomial.
 static inline vec exponential(vec x) {
+    constexpr float LOG2_E = 1.44269504f;
     const vec magic = all(12582912.f);  // 1.5 * 2^23: adding it rounds to a whole number, in the lowest bits
-    vec shifted = x * 1.44269504f + magic, n = shifted - magic;
-    vec r = x - n * 0.693359375f + n * 2.12194440e-4f;
-    vec p = r * 1.9875691500e-4f + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    p = p * (r * r) + r + 1.f;
-    return (vec)((ints)p + ((ints)shifted << 23));  // times 2^n: magic's own bits are shifted out
+    vec shifted = x * LOG2_E + magic, f = x * LOG2_E - (shifted - magic);
+    vec p = f * 0.00132647272f + 0.00967151269f;
+    p = p * f + 0.0555073374f;
+    p = p * f + 0.240222421f;
+    p = p * f + 0.693146978f;
+    p = p * f + 1.f;
+    return (vec)((ints)p + ((ints)shifted << 23));  // magic's own bits are shifted out
 }
 
 static inline vec sigmoid(vec x) { return 1.f / (1.f + exponential(clamped(-x, -87, 87))); }
