@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ddpm.ops import Ops
+from ddpm.ops import Joined, Ops, whole
 
 # Pixels of a feature map from which on tiles of 4 x 4 are faster than of 2 x 2, which are more exact.
 LARGE = {torch.float32: 16 * 16, torch.bfloat16: 8 * 8}
@@ -40,16 +40,21 @@ class NativeOps(Ops):
     def norm(self, x: Tensor, norm: nn.GroupNorm) -> Tensor:
         return self._norm(x, norm, None, silu=False)[0]
 
-    def branch(self, x: Tensor, norm: nn.GroupNorm, silu: bool) -> tuple[Tensor, Tensor]:
+    def branch(self, x: Tensor | Joined, norm: nn.GroupNorm, silu: bool) -> tuple[Tensor, Tensor | Joined]:
         return self._norm(x, norm, None, silu)
 
     def norm_silu(self, x: Tensor, norm: nn.GroupNorm, embedding: Tensor | None = None) -> Tensor:
         return self._norm(x, norm, embedding, silu=True)[0]
 
-    def _norm(self, x: Tensor, norm: nn.GroupNorm, embedding: Tensor | None, silu: bool) -> tuple[Tensor, Tensor]:
-        if self.library.norm_fits(x.shape[1], norm.num_groups):
+    def _norm(self, x: Tensor | Joined, norm: nn.GroupNorm, embedding: Tensor | None, silu: bool) -> tuple[Tensor, Tensor | Joined]:  # fmt: skip
+        if isinstance(x, Joined) and any(part.shape[1] % self.block for part in x):
+            x = x.whole()
+        if self.library.norm_fits(norm.num_channels, norm.num_groups):
             embedding = None if embedding is None else embedding.float()
-            return _Norm.of(self, _laid_out(x), norm.weight, norm.bias, embedding, norm.num_groups, norm.eps, silu)
+            parts = map(_laid_out, x) if isinstance(x, Joined) else (_laid_out(x), None)
+            y, one, two = _Norm.of(self, *parts, norm.weight, norm.bias, embedding, norm.num_groups, norm.eps, silu)
+            return y, one if two is None else Joined(one, two)
+        x = whole(x)
         wide = x.float()
         out = super().norm_silu(wide, norm, embedding) if silu else super().norm(wide, norm)
         return self.enter(out), x
@@ -58,17 +63,18 @@ class NativeOps(Ops):
         way = WINOGRAD if conv.stride == (1, 1) else STRIDED
         more_in, more_out = -conv.in_channels % self.block, -conv.out_channels % self.block
         if not more_in and not more_out:
-            return _Conv.of(self, way, x, conv.weight, conv.bias, add)
+            return _Conv.of(self, way, x, None, conv.weight, conv.bias, add)
         # Channels of zeros where there are few: still faster than other ways.
         weight = F.pad(conv.weight, (0, 0, 0, 0, 0, more_in, 0, more_out))
         bias = None if conv.bias is None else F.pad(conv.bias, (0, more_out))
         x = F.pad(x, (0, 0, 0, 0, 0, more_in)) if more_in else x
-        out = _Conv.of(self, way, x, weight, bias, None)
+        out = _Conv.of(self, way, x, None, weight, bias, None)
         out = _laid_out(out[:, : conv.out_channels])  # a view would hold all of it in memory
         return out if add is None else out + add
 
-    def pointwise(self, x: Tensor, conv: nn.Conv1d | nn.Conv2d, add: Tensor | None = None) -> Tensor:
-        return _Conv.of(self, POINTWISE, x, conv.weight, conv.bias, add)
+    def pointwise(self, x: Tensor | Joined, conv: nn.Conv1d | nn.Conv2d, add: Tensor | None = None) -> Tensor:
+        parts = x if isinstance(x, Joined) else (x, None)
+        return _Conv.of(self, POINTWISE, *parts, conv.weight, conv.bias, add)
 
     def attention(self, qkv: Tensor, heads: int) -> Tensor:
         if qkv.shape[1] // 3 // heads % (self.block // 2):
@@ -117,61 +123,65 @@ class _Node(torch.autograd.Function):
 
 
 class _Norm(_Node):
-    """What is normalised, and the input as it was."""
+    """What is normalised, and the input as it was: one map, or two that are joined."""
 
     @staticmethod
-    def forward(ctx: Any, ops: NativeOps, x: Tensor, weight: Tensor, bias: Tensor, embedding: Tensor | None, groups: int, eps: float, silu: bool) -> tuple[Tensor, Tensor]:  # fmt: skip
-        n, c, h, w = x.shape
+    def forward(ctx: Any, ops: NativeOps, x: Tensor, second: Tensor | None, weight: Tensor, bias: Tensor, embedding: Tensor | None, groups: int, eps: float, silu: bool) -> tuple[Tensor, Tensor, Tensor | None]:  # fmt: skip
+        n, split, h, w = x.shape
         embedding = None if embedding is None else embedding.contiguous()
-        y, mean, rstd = torch.empty_like(x), torch.empty(n, groups), torch.empty(n, groups)
-        ops.call("norm", n, h * w, c, groups, x, y, weight, bias, embedding, eps, mean, rstd, silu, dtype=x.dtype)
-        ctx.save_for_backward(x, weight, bias, embedding, mean, rstd)
+        y, mean, rstd = _empty(x, len(weight)), torch.empty(n, groups), torch.empty(n, groups)
+        ops.call("norm", n, h * w, len(weight), groups, split, x, second, y, weight, bias, embedding, eps, mean, rstd, silu, dtype=x.dtype)  # fmt: skip
+        ctx.save_for_backward(x, second, weight, bias, embedding, mean, rstd)
         ctx.ops, ctx.groups, ctx.silu = ops, groups, silu
         ctx.set_materialize_grads(False)
-        return y, x
+        return y, x, second
 
     @staticmethod
-    def backward(ctx: Any, dy: Tensor | None, past: Tensor | None) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, dy: Tensor | None, past: Tensor | None, second_past: Tensor | None) -> tuple[Tensor | None, ...]:  # fmt: skip
         if dy is None:
-            return None, past, *6 * [None]
-        x, weight, bias, embedding, mean, rstd = ctx.saved_tensors
-        n, c, h, w = x.shape
-        past = None if past is None else _laid_out(past)
+            return None, past, second_past, *6 * [None]
+        x, second, weight, bias, embedding, mean, rstd = ctx.saved_tensors
+        n, split, h, w = x.shape
+        past, second_past = (None if part is None else _laid_out(part) for part in (past, second_past))
         dy, dx, d_weight, d_bias = _laid_out(dy), torch.empty_like(x), torch.empty_like(weight), torch.empty_like(bias)
+        d_second = None if second is None else torch.empty_like(second)
         d_embedding = None if embedding is None else torch.empty_like(embedding)
-        ctx.ops.call("norm_gradient", n, h * w, c, ctx.groups, dy, x, past, dx, weight, bias, embedding, mean, rstd, d_weight, d_bias, d_embedding, ctx.silu, dtype=x.dtype)  # fmt: skip
-        return None, dx, d_weight, d_bias, d_embedding, None, None, None
+        ctx.ops.call("norm_gradient", n, h * w, len(weight), ctx.groups, split, dy, x, second, past, second_past, dx, d_second, weight, bias, embedding, mean, rstd, d_weight, d_bias, d_embedding, ctx.silu, dtype=x.dtype)  # fmt: skip
+        return None, dx, d_second, d_weight, d_bias, d_embedding, None, None, None
 
 
 class Way(NamedTuple):
     """How a convolution and its two gradients are computed; each has its own kernels and room for them."""
 
-    forward: Callable[[NativeOps, Tensor, Tensor, Tensor | None, Tensor | None], Tensor]  # x, weight, bias, add
-    back: Callable[[NativeOps, Tensor, Tensor, Tensor], Tensor]  # dy, weight, x -> dx
-    gradient: Callable[[NativeOps, Tensor, Tensor, Tensor, Tensor], None]  # x, dy, and what to fill: of weight, of bias
+    forward: Callable[..., Tensor]  # (ops, x, weight, bias, add)
+    back: Callable[..., Tensor | Joined]  # (ops, dy, weight, x) -> dx
+    gradient: Callable[..., None]  # (ops, x, dy, and what to fill: of weight, of bias)
 
 
 class _Conv(_Node):
-    """A convolution, and what is added to it."""
+    """A convolution of one map, or of single pixels of two that are joined, and what is added to it."""
 
     @staticmethod
-    def forward(ctx: Any, ops: NativeOps, way: Way, x: Tensor, weight: Tensor, bias: Tensor | None, add: Tensor | None) -> Tensor:  # fmt: skip
-        x = _laid_out(x)
-        ctx.save_for_backward(x, weight)
+    def forward(ctx: Any, ops: NativeOps, way: Way, x: Tensor, second: Tensor | None, weight: Tensor, bias: Tensor | None, add: Tensor | None) -> Tensor:  # fmt: skip
+        x, second = _laid_out(x), None if second is None else _laid_out(second)
+        ctx.save_for_backward(x, second, weight)
         ctx.ops, ctx.way = ops, way
-        return way.forward(ops, x, weight.contiguous(), bias, None if add is None else _laid_out(add))
+        add = None if add is None else _laid_out(add)
+        return way.forward(ops, x if second is None else Joined(x, second), weight.contiguous(), bias, add)
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight = ctx.saved_tensors
+        x, second, weight = ctx.saved_tensors
+        maps = x if second is None else Joined(x, second)
         dy, dx, d_weight, d_bias = _laid_out(dy), None, None, None
-        _, _, of_x, *of_layer, of_add = ctx.needs_input_grad
-        if any(of_layer):
+        _, _, *of_x, of_weight, of_bias, of_add = ctx.needs_input_grad
+        if of_weight or of_bias:
             d_weight, d_bias = torch.empty_like(weight, memory_format=torch.contiguous_format), torch.empty(len(weight))
-            ctx.way.gradient(ctx.ops, x, dy, d_weight, d_bias)
-        if of_x:
-            dx = ctx.way.back(ctx.ops, dy, weight.contiguous(), x)
-        return None, None, dx, d_weight, d_bias if of_layer[1] else None, dy if of_add else None
+            ctx.way.gradient(ctx.ops, maps, dy, d_weight, d_bias)
+        if any(of_x):
+            dx = ctx.way.back(ctx.ops, dy, weight.contiguous(), maps)
+        dx, d_second = dx if isinstance(dx, Joined) else (dx, None)
+        return None, None, dx, d_second, d_weight, d_bias if of_bias else None, dy if of_add else None
 
 
 def _tile(x: Tensor) -> int:
@@ -221,25 +231,36 @@ def _strided_gradient(ops: NativeOps, x: Tensor, dy: Tensor, d_weight: Tensor, d
     ops.call("strided_gradient", n, h, w, channels, out, x, dy, d_weight, d_bias, room, dtype=x.dtype)
 
 
-def _pointwise(ops: NativeOps, x: Tensor, weight: Tensor, bias: Tensor | None, add: Tensor | None, back: bool = False) -> Tensor:  # fmt: skip
-    """Every pixel times the weights [outputs, inputs, ...], or, `back`, times their transpose."""
+def _pointwise(ops: NativeOps, x: Tensor | Joined, weight: Tensor, bias: Tensor | None, add: Tensor | None) -> Tensor:
+    """Every pixel times the weights [outputs, inputs, ...]."""
+    one, two = x if isinstance(x, Joined) else (x, None)
     out, channels, *_ = weight.shape
-    y = _empty(x, channels if back else out)
-    pixels = x.numel() // x.shape[1]
+    y, pixels = _empty(one, out), one.numel() // one.shape[1]
     room = ops.room(weight.numel())
-    ops.call("pointwise", pixels, channels, out, back, x, weight, bias, add, y, room, dtype=x.dtype)
+    ops.call("pointwise", pixels, channels, out, one.shape[1], one, two, weight, bias, add, y, room, dtype=y.dtype)
     return y
 
 
-def _pointwise_gradient(ops: NativeOps, x: Tensor, dy: Tensor, d_weight: Tensor, d_bias: Tensor) -> None:
+def _pointwise_back(ops: NativeOps, dy: Tensor, weight: Tensor, x: Tensor | Joined) -> Tensor | Joined:
+    """Every pixel times the weights' transpose."""
+    dx = Joined(*map(torch.empty_like, x)) if isinstance(x, Joined) else torch.empty_like(x)
+    one, two = dx if isinstance(dx, Joined) else (dx, None)
+    out, channels, *_ = weight.shape
+    pixels, room = dy.numel() // out, ops.room(weight.numel())
+    ops.call("pointwise_back", pixels, channels, out, one.shape[1], dy, weight, one, two, room, dtype=dy.dtype)
+    return dx
+
+
+def _pointwise_gradient(ops: NativeOps, x: Tensor | Joined, dy: Tensor, d_weight: Tensor, d_bias: Tensor) -> None:
+    one, two = x if isinstance(x, Joined) else (x, None)
     out, channels, *_ = d_weight.shape
-    room = ops.room(ops.library.most_threads() * (d_weight.numel() + out))
-    ops.call("pointwise_gradient", x.numel() // channels, channels, out, x, dy, d_weight, d_bias, room, dtype=x.dtype)
+    pixels, room = dy.numel() // out, ops.room(ops.library.most_threads() * (d_weight.numel() + out))
+    ops.call("pointwise_gradient", pixels, channels, out, one.shape[1], one, two, dy, d_weight, d_bias, room, dtype=dy.dtype)  # fmt: skip
 
 
 WINOGRAD = Way(_winograd, lambda ops, dy, weight, x: _winograd(ops, dy, weight, None, None, turned=True), _winograd_gradient)  # fmt: skip
 STRIDED = Way(_strided, _strided_back, _strided_gradient)
-POINTWISE = Way(_pointwise, lambda ops, dy, weight, x: _pointwise(ops, dy, weight, None, None, back=True), _pointwise_gradient)  # fmt: skip
+POINTWISE = Way(_pointwise, _pointwise_back, _pointwise_gradient)
 
 
 def _empty(like: Tensor, channels: int, size: tuple[int, int] | None = None) -> Tensor:

@@ -3,11 +3,26 @@
 A network asks the `ops` that it holds, so that it is written once.  Feature maps are [N, C, H, W].
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+
+class Joined(NamedTuple):
+    """Two feature maps side by side in their channels, not copied into one."""
+
+    one: Tensor
+    two: Tensor
+
+    def whole(self) -> Tensor:
+        return torch.cat(self, dim=1)
+
+
+def whole(x: Tensor | Joined) -> Tensor:
+    """One map of them."""
+    return x.whole() if isinstance(x, Joined) else x
 
 
 class Ops:
@@ -25,11 +40,12 @@ class Ops:
         """Group normalisation."""
         return norm(x)
 
-    def branch(self, x: Tensor, norm: nn.GroupNorm, silu: bool) -> tuple[Tensor, Tensor]:
+    def branch(self, x: Tensor | Joined, norm: nn.GroupNorm, silu: bool) -> tuple[Tensor, Tensor | Joined]:
         """Normalised, with SiLU or without, for the way through a block; and x itself for the way past it.
 
         Gradients of both ways are added up where that of the first is computed.
         """
+        x = whole(x)
         return self.norm_silu(x, norm) if silu else self.norm(x, norm), x
 
     def norm_silu(self, x: Tensor, norm: nn.GroupNorm, embedding: Tensor | None = None) -> Tensor:
@@ -45,9 +61,9 @@ class Ops:
         out = F.conv2d(x, conv.weight, conv.bias, conv.stride, conv.padding)
         return out if add is None else out + add
 
-    def pointwise(self, x: Tensor, conv: nn.Conv1d | nn.Conv2d, add: Tensor | None = None) -> Tensor:
+    def pointwise(self, x: Tensor | Joined, conv: nn.Conv1d | nn.Conv2d, add: Tensor | None = None) -> Tensor:
         """A convolution of single pixels, and `add`."""
-        out = F.conv2d(x, conv.weight.flatten(1)[:, :, None, None], conv.bias)
+        out = F.conv2d(whole(x), conv.weight.flatten(1)[:, :, None, None], conv.bias)
         return out if add is None else out + add
 
     def attention(self, qkv: Tensor, heads: int) -> Tensor:

@@ -6,7 +6,7 @@ resolutions with several heads, and a timestep embedding that scales and shifts 
 
 import math
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from ddpm import architecture
 from ddpm.architecture import Attention, Conv, Res
 from ddpm.config import ModelConfig
-from ddpm.ops import TORCH, Ops
+from ddpm.ops import TORCH, Joined, Ops, whole
 
 GROUPS = 32  # of every normalisation
 M = TypeVar("M", bound=nn.Module)
@@ -47,9 +47,9 @@ class ResBlock(Computed):
         same = channels_in == channels
         self.skip_connection: Any = nn.Identity() if same else nn.Conv2d(channels_in, channels, 1)
 
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+    def forward(self, x: Tensor | Joined, embedding: Tensor) -> Tensor:
         norm, _, conv = self.in_layers
-        h, x = self.ops.branch(x, norm, silu=True)
+        h, past = self.ops.branch(x, norm, silu=True)
         h = self.ops.conv(h, conv)
         e = self.emb_layers[1](embedding)  # [N, C or 2C]; its SiLU is the same in all blocks, and done once
         norm, _, dropout, conv = self.out_layers
@@ -58,8 +58,8 @@ class ResBlock(Computed):
         else:
             h = self.ops.norm_silu(h + e[:, :, None, None].to(h.dtype), norm)
         if not isinstance(self.skip_connection, nn.Identity):
-            x = self.ops.pointwise(x, self.skip_connection)
-        return self.ops.conv(dropout(h), conv, add=x)
+            past = self.ops.pointwise(past, self.skip_connection)
+        return self.ops.conv(dropout(h), conv, add=whole(past))
 
 
 class AttentionBlock(Computed):
@@ -73,9 +73,9 @@ class AttentionBlock(Computed):
         self.proj_out = zeroed(nn.Conv1d(channels, channels, 1))
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        h, x = self.ops.branch(x, self.norm, silu=False)
+        h, past = self.ops.branch(x, self.norm, silu=False)
         qkv = self.ops.pointwise(h, self.qkv)
-        return self.ops.pointwise(self.ops.attention(qkv, self.heads), self.proj_out, add=x)
+        return self.ops.pointwise(self.ops.attention(qkv, self.heads), self.proj_out, add=whole(past))
 
 
 class Downsample(Computed):
@@ -114,13 +114,14 @@ class Block(nn.Sequential):
         super().__init__(*layers)
         self.recompute = recompute
 
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Any, embedding: Tensor) -> Tensor:  # type: ignore[override]
+        """x: [N, C, H, W], or, where a ResBlock comes first, two of them Joined."""
         for layer in self:
             if self.recompute and self.training and isinstance(layer, (ResBlock, AttentionBlock)):
                 x = checkpoint(layer, x, embedding, use_reentrant=False)
             else:
                 x = layer(x, embedding)
-        return x
+        return cast(Tensor, x)
 
 
 class UNet(Computed):
@@ -170,7 +171,7 @@ class UNet(Computed):
             skips.append(x)
         x = self.middle_block(x, embedding)
         for block in self.output_blocks:
-            x = block(torch.cat([x, skips.pop()], dim=1), embedding)
+            x = block(Joined(x, skips.pop()), embedding)
         norm, _, conv = self.out
         return self.ops.leave(self.ops.conv(self.ops.norm_silu(x, norm), conv))
 

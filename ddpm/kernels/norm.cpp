@@ -6,6 +6,7 @@
 #include <vector>
 #include <omp.h>
 
+#include "maps.h"
 #include "vectors.h"
 
 namespace {
@@ -44,20 +45,21 @@ struct Given {  // of one picture
 
 // Each channel's mean and each's deviation from it, by the group: mean[slab], rstd[slab].  Sums are of what differs from
 // the channel's first pixel, so that nothing is lost where the mean is large beside the deviation.
-template <class T> void statistics(const T *x, const Shape &s, int slab, float eps, float *mean, float *rstd) {
+template <class T> void statistics(const Joined<const T> &x, const Shape &s, int n, int from, int slab, float eps, float *mean, float *rstd) {
     alignas(64) float sums[MOST], squares[MOST], shift[MOST];
     for (int c = 0; c < slab; c += WIDTH) {
         constexpr int CHAINS = 4;  // sums that do not wait for one another
-        vec first = load(x + c), sum[CHAINS] = {}, square[CHAINS] = {};
-        const T *at = x + c;
+        const T *at = x.at((size_t)n * s.pixels, from + c);
+        size_t step = x.step(from + c);
+        vec first = load(at), sum[CHAINS] = {}, square[CHAINS] = {};
         int i = 0;
         for (; i + CHAINS <= s.pixels; i += CHAINS)
-            for (int k = 0; k < CHAINS; k++, at += s.channels) {
+            for (int k = 0; k < CHAINS; k++, at += step) {
                 vec d = load(at) - first;
                 sum[k] += d;
                 square[k] += d * d;
             }
-        for (; i < s.pixels; i++, at += s.channels) {
+        for (; i < s.pixels; i++, at += step) {
             vec d = load(at) - first;
             sum[0] += d;
             square[0] += d * d;
@@ -81,15 +83,14 @@ template <class T> void statistics(const T *x, const Shape &s, int slab, float e
 }
 
 template <class T>
-void forward(const Shape &s, const T *x, T *y, const float *weight, const float *bias, const float *embedding, float eps, float *mean, float *rstd, bool silu) {
+void forward(const Shape &s, const Joined<const T> &x, T *y, const float *weight, const float *bias, const float *embedding, float eps, float *mean, float *rstd, bool silu) {
     int slab = s.slab();
 #pragma omp parallel for schedule(static) collapse(2)
     for (int n = 0; n < s.pictures; n++)
         for (int first = 0; first < s.channels; first += slab) {
             alignas(64) float m[MOST], q[MOST], a[MOST], b[MOST];
-            const T *X = x + (size_t)n * s.pixels * s.channels + first;
-            T *Y = y + (size_t)n * s.pixels * s.channels + first;
-            statistics(X, s, slab, eps, m, q);
+            size_t pixel = (size_t)n * s.pixels;
+            statistics(x, s, n, first, slab, eps, m, q);
             float *means = mean + (size_t)n * s.groups, *rstds = rstd + (size_t)n * s.groups;
             for (int c = 0; c < slab; c += s.each()) {
                 means[(first + c) / s.each()] = m[c];
@@ -98,27 +99,24 @@ void forward(const Shape &s, const T *x, T *y, const float *weight, const float 
             const float *scale = embedding ? embedding + (size_t)n * 2 * s.channels : nullptr;
             Given given{weight, bias, scale, scale ? scale + s.channels : nullptr};
             given.line(first, slab, s.each(), means, rstds, a, b);
-            for (int i = 0; i < s.pixels; i++)
+            for (int i = 0; i < s.pixels; i++, pixel++)
                 for (int c = 0; c < slab; c += WIDTH) {
-                    size_t at = (size_t)i * s.channels + c;
-                    vec z = load(X + at) * load(a + c) + load(b + c);
-                    store(Y + at, silu ? z * sigmoid(z) : z);
+                    vec z = load(x.at(pixel, first + c)) * load(a + c) + load(b + c);
+                    store(y + pixel * s.channels + first + c, silu ? z * sigmoid(z) : z);
                 }
         }
 }
 
 // add: what is added to dx, or null.  d_weight, d_bias: [C].  d_embedding: [N, 2C] or null.
 template <class T>
-void backward(const Shape &s, const T *dy, const T *x, const T *add, T *dx, const float *weight, const float *bias, const float *embedding, const float *mean, const float *rstd, float *d_weight, float *d_bias, float *d_embedding, bool silu) {
+void backward(const Shape &s, const T *dy, const Joined<const T> &x, const Joined<const T> &add, const Joined<T> &dx, const float *weight, const float *bias, const float *embedding, const float *mean, const float *rstd, float *d_weight, float *d_bias, float *d_embedding, bool silu) {
     int slab = s.slab();
     std::vector<float> parts((size_t)s.pictures * 2 * s.channels);  // what each picture adds to d_weight and d_bias
 #pragma omp parallel for schedule(static) collapse(2)
     for (int n = 0; n < s.pictures; n++)
         for (int first = 0; first < s.channels; first += slab) {
             alignas(64) float a[MOST], b[MOST], m[MOST], s1[MOST], s2[MOST], k1[MOST], k2[MOST];
-            size_t from = (size_t)n * s.pixels * s.channels + first;
-            const T *X = x + from, *D = dy + from;
-            T *O = dx + from;
+            size_t pixel = (size_t)n * s.pixels;
             float *dz = scratch((size_t)s.pixels * slab);
             const float *means = mean + (size_t)n * s.groups, *rstds = rstd + (size_t)n * s.groups;
             const float *scale = embedding ? embedding + (size_t)n * 2 * s.channels : nullptr;
@@ -127,9 +125,10 @@ void backward(const Shape &s, const T *dy, const T *x, const T *add, T *dx, cons
             for (int c = 0; c < slab; c++) m[c] = means[(first + c) / s.each()];
             for (int c = 0; c < slab; c += WIDTH) {
                 vec A = load(a + c), B = load(b + c), M = load(m + c), S1 = {}, S2 = {};
-                for (int i = 0; i < s.pixels; i++) {
-                    size_t at = (size_t)i * s.channels + c;
-                    vec v = load(X + at), d = load(D + at);
+                const T *X = x.at(pixel, first + c), *D = dy + pixel * s.channels + first + c;
+                size_t step = x.step(first + c);
+                for (int i = 0; i < s.pixels; i++, X += step, D += s.channels) {
+                    vec v = load(X), d = load(D);
                     if (silu) {
                         vec z = v * A + B, g = sigmoid(z);
                         d *= g * (z * (1.f - g) + 1.f);
@@ -161,11 +160,11 @@ void backward(const Shape &s, const T *dy, const T *x, const T *add, T *dx, cons
                 float slope = -r * r * (float)t2 * inverse, level = -r * (float)t1 * inverse;
                 for (int i = group; i < group + s.each(); i++) k1[i] = slope, k2[i] = level - slope * m[i];
             }
-            for (int i = 0; i < s.pixels; i++)
+            for (int i = 0; i < s.pixels; i++, pixel++)
                 for (int c = 0; c < slab; c += WIDTH) {
-                    size_t at = (size_t)i * s.channels + c;
-                    vec d = load(dz + (size_t)i * slab + c) * load(a + c) + (load(X + at) * load(k1 + c) + load(k2 + c));
-                    store(O + at, add ? d + load(add + from + at) : d);
+                    vec v = load(x.at(pixel, first + c));
+                    vec d = load(dz + (size_t)i * slab + c) * load(a + c) + (v * load(k1 + c) + load(k2 + c));
+                    store(dx.at(pixel, first + c), add ? d + load(add.at(pixel, first + c)) : d);
                 }
         }
     std::fill(d_weight, d_weight + s.channels, 0.f), std::fill(d_bias, d_bias + s.channels, 0.f);
@@ -185,14 +184,17 @@ int norm_fits(int channels, int groups) {
 }
 
 #define NORM(T, name)                                                                                                     \
-    void norm_##name(int n, int pixels, int c, int groups, const T *x, T *y, const float *weight, const float *bias,      \
+    void norm_##name(int n, int pixels, int c, int groups, int split, const T *x, const T *x2, T *y, const float *weight, const float *bias, \
                      const float *embedding, float eps, float *mean, float *rstd, int silu) {                             \
-        forward(Shape{n, pixels, c, groups}, x, y, weight, bias, embedding, eps, mean, rstd, silu);                       \
+        Joined<const T> in(x, x2, split, c);                                                                              \
+        forward(Shape{n, pixels, c, groups}, in, y, weight, bias, embedding, eps, mean, rstd, silu);                      \
     }                                                                                                                     \
-    void norm_gradient_##name(int n, int pixels, int c, int groups, const T *dy, const T *x, const T *add, T *dx, const float *weight, \
-                              const float *bias, const float *embedding, const float *mean, const float *rstd,            \
-                              float *d_weight, float *d_bias, float *d_embedding, int silu) {                                          \
-        backward(Shape{n, pixels, c, groups}, dy, x, add, dx, weight, bias, embedding, mean, rstd, d_weight, d_bias, d_embedding, silu); \
+    void norm_gradient_##name(int n, int pixels, int c, int groups, int split, const T *dy, const T *x, const T *x2, const T *add, const T *add2, \
+                              T *dx, T *dx2, const float *weight, const float *bias, const float *embedding, const float *mean, \
+                              const float *rstd, float *d_weight, float *d_bias, float *d_embedding, int silu) {          \
+        Joined<const T> in(x, x2, split, c), added(add, add2, split, c);                                                  \
+        Joined<T> d_in(dx, dx2, split, c);                                                                                \
+        backward(Shape{n, pixels, c, groups}, dy, in, added, d_in, weight, bias, embedding, mean, rstd, d_weight, d_bias, d_embedding, silu); \
     }
 NORM(float, float32)
 NORM(bf16, bfloat16)

@@ -1,6 +1,7 @@
 // Convolutions of single pixels: products of [pixels, channels] with a matrix of weights [outputs, inputs].
 #include <omp.h>
 
+#include "maps.h"
 #include "product.h"
 
 namespace {
@@ -19,19 +20,26 @@ void weights_in_panels(const float *w, float *panels, int in, int out, bool back
             }
 }
 
-template <class T> void convert(const T *from, float *to, size_t count) {
-    for (size_t i = 0; i < count; i += WIDTH) store(to + i, load(from + i));
+// Some pixels as floats: [count, channels].
+template <class T> void gather(const Joined<const T> &from, size_t first, int count, float *to) {
+    for (int i = 0; i < count; i++)
+        for (int c = 0; c < from.channels; c += WIDTH, to += WIDTH) store(to, load(from.at(first + i, c)));
 }
 
-inline const float *as_floats(const float *x, float *, size_t) { return x; }
-inline const float *as_floats(const bf16 *x, float *room, size_t count) {
-    convert(x, room, count);
+// The same, without a copy where they are so already.
+inline const float *as_floats(const Joined<const float> &from, size_t first, int count, float *room) {
+    if (!from.two) return from.at(first, 0);
+    gather(from, first, count, room);
+    return room;
+}
+inline const float *as_floats(const Joined<const bf16> &from, size_t first, int count, float *room) {
+    gather(from, first, count, room);
     return room;
 }
 
 // y [pixels, width] = x [pixels, depth] times the weights + bias + add, the last two where they are given.
 template <class T>
-void multiply(int pixels, int in, int out, bool back, const T *x, const float *w, const float *bias, const T *add, T *y, float *panels) {
+void multiply(int pixels, int in, int out, bool back, const Joined<const T> &x, const float *w, const float *bias, const T *add, const Joined<T> &y, float *panels) {
     int depth = back ? out : in, width = back ? in : out;
 #pragma omp parallel
     {
@@ -40,18 +48,17 @@ void multiply(int pixels, int in, int out, bool back, const T *x, const float *w
 #pragma omp for schedule(static)
         for (int first = 0; first < pixels; first += CHUNK) {
             int count = std::min(CHUNK, pixels - first);
-            const float *from = as_floats(x + (size_t)first * depth, room, (size_t)count * depth);
+            const float *from = as_floats(x, first, count, room);
             for (int c = 0; c < width; c += BLOCK) {
                 alignas(64) float tile[CHUNK * BLOCK];  // stays in the first cache until it is written out
                 int wide = std::min(BLOCK, width - c);
                 product<false>(count, wide, depth, from, depth, 1, panels + (size_t)c * depth, tile, wide);
                 for (int i = 0; i < count; i++)
                     for (int v = 0; v < wide; v += WIDTH) {
-                        size_t at = (size_t)(first + i) * width + c + v;
                         vec value = load(tile + i * wide + v);
                         if (bias) value += load(bias + c + v);
-                        if (add) value += load(add + at);
-                        store(y + at, value);
+                        if (add) value += load(add + (size_t)(first + i) * width + c + v);
+                        store(y.at(first + i, c + v), value);
                     }
             }
         }
@@ -59,7 +66,7 @@ void multiply(int pixels, int in, int out, bool back, const T *x, const float *w
 }
 
 // dw [out, in] = dy^T x and dbias [out]; sums: [threads, out * in + out].
-template <class T> void gradient(int pixels, int in, int out, const T *x, const T *dy, float *dw, float *dbias, float *sums) {
+template <class T> void gradient(int pixels, int in, int out, const Joined<const T> &x, const Joined<const T> &dy, float *dw, float *dbias, float *sums) {
     size_t whole = (size_t)out * in + out;
     int used = 1;
 #pragma omp parallel
@@ -72,10 +79,10 @@ template <class T> void gradient(int pixels, int in, int out, const T *x, const 
 #pragma omp for schedule(static)
         for (int first = 0; first < pixels; first += GRADIENT_CHUNK) {
             int count = std::min(GRADIENT_CHUNK, pixels - first);
-            convert(dy + (size_t)first * out, d, (size_t)count * out);
+            gather(dy, first, count, d);
             for (int i = 0; i < count; i++) {
                 for (int c = 0; c < in; c += WIDTH)
-                    store(panels + in_panels(i, c, in, count), load(x + (size_t)(first + i) * in + c));
+                    store(panels + in_panels(i, c, in, count), load(x.at(first + i, c)));
                 for (int c = 0; c < out; c += WIDTH) store(total + c, load(total + c) + load(d + (size_t)i * out + c));
             }
             product<true>(out, in, count, d, 1, out, panels, own, in);
@@ -97,12 +104,17 @@ template <class T> void gradient(int pixels, int in, int out, const T *x, const 
 extern "C" {
 
 #define POINTWISE(T, name)                                                                                             \
-    void pointwise_##name(int pixels, int in, int out, int back, const T *x, const float *w, const float *bias,        \
-                          const T *add, T *y, float *panels) {                                                         \
-        multiply(pixels, in, out, back, x, w, bias, add, y, panels);                                                   \
+    void pointwise_##name(int pixels, int in, int out, int split, const T *x, const T *x2, const float *w, const float *bias, const T *add, \
+                          T *y, float *panels) {                                                                       \
+        Joined<const T> from(x, x2, split, in);                                                                        \
+        multiply(pixels, in, out, false, from, w, bias, add, Joined<T>(y, nullptr, 0, out), panels);                   \
     }                                                                                                                  \
-    void pointwise_gradient_##name(int pixels, int in, int out, const T *x, const T *dy, float *dw, float *dbias, float *sums) { \
-        gradient(pixels, in, out, x, dy, dw, dbias, sums);                                                             \
+    void pointwise_back_##name(int pixels, int in, int out, int split, const T *dy, const float *w, T *dx, T *dx2, float *panels) { \
+        Joined<const T> from(dy, nullptr, 0, out);                                                                     \
+        multiply<T>(pixels, in, out, true, from, w, nullptr, nullptr, Joined<T>(dx, dx2, split, in), panels);          \
+    }                                                                                                                  \
+    void pointwise_gradient_##name(int pixels, int in, int out, int split, const T *x, const T *x2, const T *dy, float *dw, float *dbias, float *sums) { \
+        gradient(pixels, in, out, Joined<const T>(x, x2, split, in), Joined<const T>(dy, nullptr, 0, out), dw, dbias, sums); \
     }
 POINTWISE(float, float32)
 POINTWISE(bf16, bfloat16)

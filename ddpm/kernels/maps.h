@@ -1,0 +1,19 @@
+// Feature maps as kernels are given them.
+#pragma once
+#include <cstddef>
+
+// [pixels, channels]; or, where there is a second one, two side by side in their channels, of which `split` are the
+// first one's.  Both are multiples of a vector.
+template <class T> struct Joined {
+    T *one, *two;
+    int split, channels;
+
+    Joined(T *one, T *two, int split, int channels) : one(one), two(two), split(two ? split : channels), channels(channels) {}
+
+    T *at(size_t pixel, int c) const {
+        return c < split ? one + pixel * split + c : two + pixel * (channels - split) + (c - split);
+    }
+    // From a channel of a pixel to the same of the next.
+    size_t step(int c) const { return c < split ? split : channels - split; }
+    explicit operator bool() const { return one; }
+};
