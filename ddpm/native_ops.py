@@ -194,7 +194,7 @@ def _winograd(ops: NativeOps, x: Tensor, weight: Tensor, bias: Tensor | None, ad
     out, channels = weight.shape[:2] if not turned else (weight.shape[1], weight.shape[0])
     n, _, h, w = x.shape
     tile = _tile(x)
-    y, room = _empty(x, out), ops.room((tile + 2) ** 2 * channels * out)
+    y, room = _empty(x, out), ops.room((tile + 2) ** 2 * (channels + 1) * out)
     ops.call("winograd", tile, n, h, w, channels, out, x, weight, turned, bias, add, y, room, dtype=x.dtype)
     return y
 

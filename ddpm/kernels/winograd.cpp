@@ -254,34 +254,41 @@ template <int m> void weights_back(const Shape &s, const float *sums, size_t apa
     }
 }
 
-// U: room for [block][point][in][BLOCK].
+// U: room for [block][point][in][BLOCK], and a vector more for each point.
 template <int m, class T>
 void convolve(const Shape &s, const T *x, const float *w, bool turned, const float *bias, const T *add, T *y, float *U) {
     Tiles<m> tiles(s);
     constexpr int POINTS = Tiles<m>::POINTS;
-    size_t panel = (size_t)s.in * BLOCK;
+    // An odd number of lines from point to point: else all points would contend for the same few of the cache.
+    size_t panel = (size_t)s.in * BLOCK + WIDTH;
 #pragma omp parallel
     {
         Share own(s, tiles.count);
-        for (int block = own.block; block < own.block + own.blocks; block++)
-            for (int i = own.tile_group; i < s.in; i += own.tile_groups)
-                weights_in<m>(s, w, turned, block, i, U + block * POINTS * panel + (size_t)i * BLOCK, panel);
-#pragma omp barrier
-        int at_once = own.at_once(s.in, POINTS), channels = own.channels();
-        // An odd number of lines from point to point: else all points of a tile would contend for the same few.
+        int at_once = own.at_once(s.in, POINTS);
+        // With all its tiles at once, and weights for itself, a thread takes one block of these after the other: they stay in its cache.
+        bool in_turn = own.tile_groups == 1 && at_once >= own.last - own.first;
+        int together = in_turn ? 1 : own.blocks, channels = together * BLOCK;
         size_t v_apart = (size_t)at_once * s.in + WIDTH, m_apart = (size_t)at_once * channels + WIDTH;
-        float *V = scratch(POINTS * (v_apart + m_apart)), *M = V + POINTS * v_apart;
-        for (int first = own.first; first < own.last; first += at_once) {
-            int count = std::min(at_once, own.last - first), padded = (count + ROWS - 1) / ROWS * ROWS;
-            for (int t = 0; t < count; t++) tiles.in(x, first + t, V + (size_t)t * s.in, v_apart);
-            for (int p = 0; p < POINTS; p++) {
-                float *Vp = V + p * v_apart, *Mp = M + p * m_apart;
-                std::fill(Vp + (size_t)count * s.in, Vp + (size_t)padded * s.in, 0.f);
-                for (int b = 0; b < own.blocks; b++)
-                    product_rows<COLUMNS, false>(padded, s.in, Vp, s.in, 1, U + ((own.block + b) * POINTS + p) * panel, BLOCK, Mp + b * BLOCK, channels);
+        float *V = scratch(POINTS * (v_apart + m_apart)), *M = V + POINTS * v_apart, *own_U = U + own.block * POINTS * panel;
+        for (int done = 0; done < own.blocks; done += together) {
+            for (int b = 0; b < together; b++)
+                for (int i = own.tile_group; i < s.in; i += own.tile_groups)
+                    weights_in<m>(s, w, turned, own.block + done + b, i, own_U + b * POINTS * panel + (size_t)i * BLOCK, panel);
+            if (!in_turn) {
+#pragma omp barrier
             }
-            for (int t = 0; t < count; t++)
-                tiles.out(M + (size_t)t * channels, m_apart, own.channel(), channels, bias, add, y, first + t);
+            for (int first = own.first; first < own.last; first += at_once) {
+                int count = std::min(at_once, own.last - first), padded = (count + ROWS - 1) / ROWS * ROWS;
+                for (int t = 0; t < count && done == 0; t++) tiles.in(x, first + t, V + (size_t)t * s.in, v_apart);
+                for (int p = 0; p < POINTS; p++) {
+                    float *Vp = V + p * v_apart, *Mp = M + p * m_apart;
+                    if (done == 0) std::fill(Vp + (size_t)count * s.in, Vp + (size_t)padded * s.in, 0.f);
+                    for (int b = 0; b < together; b++)
+                        product_rows<COLUMNS, false>(padded, s.in, Vp, s.in, 1, own_U + (b * POINTS + p) * panel, BLOCK, Mp + b * BLOCK, channels);
+                }
+                for (int t = 0; t < count; t++)
+                    tiles.out(M + (size_t)t * channels, m_apart, own.channel() + done * BLOCK, channels, bias, add, y, first + t);
+            }
         }
     }
 }
