@@ -13,10 +13,10 @@ import platform
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import platformdirs
 import portalocker
@@ -39,6 +39,8 @@ SIGNATURES = {
     "most_threads": ("", "i"),
     "use_threads": ("i", ""),
     "norm_fits": ("ii", "i"),
+    "linear": ("iiippppp", ""),
+    "linear_gradient": ("iiipppppppp", ""),
     "update_square": ("ipp", "d"),
     "update_adamw": ("ippppp" + "ipp" + "dddddddd", ""),
 }
@@ -56,6 +58,7 @@ OF_EACH_TYPE = {  # these end in _float32 or _bfloat16, and return nothing
     "attention": "iiii" + "ppp",
     "attention_gradient": "iiii" + "ppppp",
 }
+Addresses = ctypes.Array[ctypes.c_void_p]
 TYPES = {"i": ctypes.c_int, "l": ctypes.c_long, "f": ctypes.c_float, "d": ctypes.c_double, "p": ctypes.c_void_p}
 
 
@@ -211,6 +214,11 @@ def opened(path: Path) -> ctypes.CDLL:
         function.argtypes = [TYPES[letter] for letter in arguments]
         function.restype = TYPES[result] if result else None
     return library
+
+
+def addresses(tensors: Sequence[Any]) -> Addresses:
+    """Where the numbers of each tensor lie, as a kernel asks for it."""
+    return (ctypes.c_void_p * len(tensors))(*(tensor.data_ptr() for tensor in tensors))
 
 
 @cache

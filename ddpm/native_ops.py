@@ -6,13 +6,14 @@ sums are float32.
 
 import ctypes
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ddpm.native import addresses
 from ddpm.ops import Joined, Ops, whole
 
 # Pixels of a feature map from which on tiles of 4 x 4 are faster than of 2 x 2, which are more exact.
@@ -75,6 +76,13 @@ class NativeOps(Ops):
     def pointwise(self, x: Tensor | Joined, conv: nn.Conv1d | nn.Conv2d, add: Tensor | None = None) -> Tensor:
         parts = x if isinstance(x, Joined) else (x, None)
         return _Conv.of(self, POINTWISE, *parts, conv.weight, conv.bias, add)
+
+    def linear(self, x: Tensor, layers: Sequence[nn.Linear]) -> Sequence[Tensor]:
+        if x.shape[1] % self.block or any(layer.bias is None for layer in layers):
+            return super().linear(x, layers)
+        weights, biases = [layer.weight for layer in layers], [layer.bias for layer in layers]
+        made: Sequence[Tensor] = _Linear.of(self, x.contiguous(), *weights, *biases)
+        return made
 
     def attention(self, qkv: Tensor, heads: int) -> Tensor:
         if qkv.shape[1] // 3 // heads % (self.block // 2):
@@ -266,6 +274,29 @@ POINTWISE = Way(_pointwise, _pointwise_back, _pointwise_gradient)
 def _empty(like: Tensor, channels: int, size: tuple[int, int] | None = None) -> Tensor:
     h, w = size or (like.shape[2], like.shape[3])
     return torch.empty((len(like), channels, h, w), dtype=like.dtype, memory_format=torch.channels_last)
+
+
+class _Linear(_Node):
+    """What each of several linear layers makes of [N, inputs], in float32; `layers` are all weights, then all biases."""
+
+    @staticmethod
+    def forward(ctx: Any, ops: NativeOps, x: Tensor, *layers: Tensor) -> tuple[Tensor, ...]:
+        weights, biases = layers[: len(layers) // 2], layers[len(layers) // 2 :]
+        ctx.save_for_backward(x, *weights)
+        ctx.ops, ctx.sizes = ops, (ctypes.c_int * len(weights))(*map(len, weights))
+        y = [torch.empty(len(x), size) for size in ctx.sizes]
+        ops.call("linear", len(y), *x.shape, ctx.sizes, x, *map(addresses, (weights, biases, y)))
+        return tuple(y)
+
+    @staticmethod
+    def backward(ctx: Any, *dy: Tensor) -> tuple[Tensor | None, ...]:
+        x, *weights = ctx.saved_tensors
+        dx, d_weights = torch.empty_like(x), [torch.empty_like(weight) for weight in weights]
+        dy, d_biases = tuple(d.contiguous() for d in dy), [torch.empty(len(weight)) for weight in weights]
+        room = ctx.ops.room(ctx.ops.library.most_threads() * x.numel())
+        lists = map(addresses, (dy, weights, d_weights, d_biases))
+        ctx.ops.call("linear_gradient", len(weights), *x.shape, ctx.sizes, x, *lists, dx, room)
+        return None, dx, *d_weights, *d_biases
 
 
 class _Attention(_Node):

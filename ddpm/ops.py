@@ -3,6 +3,7 @@
 A network asks the `ops` that it holds, so that it is written once.  Feature maps are [N, C, H, W].
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -65,6 +66,10 @@ class Ops:
         """A convolution of single pixels, and `add`."""
         out = F.conv2d(whole(x), conv.weight.flatten(1)[:, :, None, None], conv.bias)
         return out if add is None else out + add
+
+    def linear(self, x: Tensor, layers: Sequence[nn.Linear]) -> Sequence[Tensor]:
+        """What each layer makes of [N, inputs]."""
+        return [layer(x) for layer in layers]
 
     def attention(self, qkv: Tensor, heads: int) -> Tensor:
         """[N, 3C, H, W] -> [N, C, H, W].  Heads are outermost, then q, k, v, then the channels of a head."""

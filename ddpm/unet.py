@@ -31,13 +31,15 @@ class Computed(nn.Module):
 class ResBlock(Computed):
     """Two 3x3 convolutions around the timestep embedding, and a way past them."""
 
+    place: int  # among all of a network
+
     def __init__(self, channels_in: int, channels: int, embed: int, config: ModelConfig):
         super().__init__()
         self.scale_shift = config.use_scale_shift_norm
         self.in_layers: Any = nn.Sequential(
             nn.GroupNorm(GROUPS, channels_in), nn.SiLU(), nn.Conv2d(channels_in, channels, 3, padding=1)
         )
-        self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(embed, (2 if self.scale_shift else 1) * channels))
+        self.emb_layers: Any = nn.Sequential(nn.SiLU(), nn.Linear(embed, (2 if self.scale_shift else 1) * channels))
         self.out_layers: Any = nn.Sequential(
             nn.GroupNorm(GROUPS, channels),
             nn.SiLU(),
@@ -47,11 +49,11 @@ class ResBlock(Computed):
         same = channels_in == channels
         self.skip_connection: Any = nn.Identity() if same else nn.Conv2d(channels_in, channels, 1)
 
-    def forward(self, x: Tensor | Joined, embedding: Tensor) -> Tensor:
+    def forward(self, x: Tensor | Joined, embedded: Sequence[Tensor]) -> Tensor:
         norm, _, conv = self.in_layers
         h, past = self.ops.branch(x, norm, silu=True)
         h = self.ops.conv(h, conv)
-        e = self.emb_layers[1](embedding)  # [N, C or 2C]; its SiLU is the same in all blocks, and done once
+        e = embedded[self.place]  # [N, C or 2C]
         norm, _, dropout, conv = self.out_layers
         if self.scale_shift:
             h = self.ops.norm_silu(h, norm, e)
@@ -72,7 +74,7 @@ class AttentionBlock(Computed):
         self.qkv = nn.Conv1d(channels, 3 * channels, 1)
         self.proj_out = zeroed(nn.Conv1d(channels, channels, 1))
 
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+    def forward(self, x: Tensor, embedded: Sequence[Tensor]) -> Tensor:
         h, past = self.ops.branch(x, self.norm, silu=False)
         qkv = self.ops.pointwise(h, self.qkv)
         return self.ops.pointwise(self.ops.attention(qkv, self.heads), self.proj_out, add=whole(past))
@@ -85,7 +87,7 @@ class Downsample(Computed):
         super().__init__()
         self.op = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
 
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+    def forward(self, x: Tensor, embedded: Sequence[Tensor]) -> Tensor:
         return self.ops.conv(x, self.op)
 
 
@@ -96,31 +98,31 @@ class Upsample(Computed):
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+    def forward(self, x: Tensor, embedded: Sequence[Tensor]) -> Tensor:
         return self.ops.conv(F.interpolate(x, scale_factor=2, mode="nearest"), self.conv)
 
 
 class Stem(nn.Conv2d, Computed):
     """The first convolution, called like every other layer."""
 
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor, embedded: Sequence[Tensor]) -> Tensor:  # type: ignore[override]
         return self.ops.conv(x, self)
 
 
 class Block(nn.Sequential):
-    """Layers one after the other, each given the embedding."""
+    """Layers one after the other, each given what every ResBlock makes of the embedding."""
 
     def __init__(self, layers: Sequence[nn.Module], recompute: bool):
         super().__init__(*layers)
         self.recompute = recompute
 
-    def forward(self, x: Any, embedding: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Any, embedded: Sequence[Tensor]) -> Tensor:  # type: ignore[override]
         """x: [N, C, H, W], or, where a ResBlock comes first, two of them Joined."""
         for layer in self:
             if self.recompute and self.training and isinstance(layer, (ResBlock, AttentionBlock)):
-                x = checkpoint(layer, x, embedding, use_reentrant=False)
+                x = checkpoint(layer, x, embedded, use_reentrant=False)
             else:
-                x = layer(x, embedding)
+                x = layer(x, embedded)
         return cast(Tensor, x)
 
 
@@ -141,6 +143,10 @@ class UNet(Computed):
         self.out: Any = nn.Sequential(
             nn.GroupNorm(GROUPS, width), nn.SiLU(), zeroed(nn.Conv2d(width, config.out_channels, 3, padding=1))
         )
+
+        self.embedding_in = [module for module in self.modules() if isinstance(module, ResBlock)]
+        for place, block in enumerate(self.embedding_in):
+            block.place = place
 
     def _block(self, layers: Sequence[architecture.Layer]) -> Block:
         return Block([self._layer(layer) for layer in layers], self.config.use_checkpoint)
@@ -163,15 +169,16 @@ class UNet(Computed):
         if self.config.class_cond:
             assert y is not None, "a class-conditional network needs labels"
             embedding = embedding + self.label_emb(y)
-        embedding = F.silu(embedding)
+        # All of these first and together: their SiLU is the same, and they are the less work the more they are.
+        embedded = self.ops.linear(F.silu(embedding), [block.emb_layers[1] for block in self.embedding_in])
         skips = []
         x = self.ops.enter(x)
         for block in self.input_blocks:
-            x = block(x, embedding)
+            x = block(x, embedded)
             skips.append(x)
-        x = self.middle_block(x, embedding)
+        x = self.middle_block(x, embedded)
         for block in self.output_blocks:
-            x = block(Joined(x, skips.pop()), embedding)
+            x = block(Joined(x, skips.pop()), embedded)
         norm, _, conv = self.out
         return self.ops.leave(self.ops.conv(self.ops.norm_silu(x, norm), conv))
 

@@ -11,8 +11,7 @@ from torch import Tensor
 from ddpm.config import TrainConfig
 from ddpm.ema import Ema
 from ddpm.moments import Moments
-
-Addresses = ctypes.Array[ctypes.c_void_p]
+from ddpm.native import Addresses, addresses
 
 
 class Update:
@@ -65,7 +64,7 @@ class Update:
     def _norm(self, gradients: list[Tensor]) -> float:
         if self.library is None:
             return float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients))))
-        return math.sqrt(self.library.update_square(len(gradients), _addresses(gradients), self._sizes))
+        return math.sqrt(self.library.update_square(len(gradients), addresses(gradients), self._sizes))
 
     @torch.no_grad()
     def _step(self, moments: Moments, gradients: list[Tensor], factor: float) -> None:
@@ -76,7 +75,7 @@ class Update:
         beta1, beta2 = group["betas"]
         kept = [rate for rate, _ in self.ema.due()]
         self.library.update_adamw(
-            len(gradients), weights, _addresses(gradients), means, squares, self._sizes,
+            len(gradients), weights, addresses(gradients), means, squares, self._sizes,
             len(kept), averages, (ctypes.c_double * len(kept))(*kept),
             group["lr"], group["weight_decay"], beta1, beta2, group["eps"],
             1 - beta1**moments.steps, math.sqrt(1 - beta2**moments.steps), factor,
@@ -88,10 +87,6 @@ class Update:
             moments.begin()
             averages = [average for rate in self.ema.rates for average in self.ema.weights(rate).values()]
             of_all = (self.parameters, moments.all("exp_avg"), moments.all("exp_avg_sq"), averages)
-            weights, means, squares, kept = map(_addresses, of_all)
+            weights, means, squares, kept = map(addresses, of_all)
             self._places = moments.state, (weights, means, squares, kept)
         return self._places[1]
-
-
-def _addresses(tensors: Sequence[Tensor]) -> Addresses:
-    return (ctypes.c_void_p * len(tensors))(*(t.data_ptr() for t in tensors))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ddpm import native
 from ddpm.native_ops import NativeOps
-from ddpm.ops import TORCH, Ops
+from ddpm.ops import TORCH, Joined, Ops
 
 PROCESSORS = ["-march=x86-64-v3", "-march=x86-64"]  # with AVX2, and with what every x86 has
 
@@ -51,6 +51,28 @@ def norm(n: int, size: int, channels: int, silu: bool = True, embedding: bool = 
     )
 
 
+def joined(n: int, size: int, one: int, two: int, out: int) -> Case:
+    """The way through a block and the way past it, of two maps that are joined."""
+
+    def run(ops: Ops, layers: Any, *maps: Tensor) -> Tensor:
+        h, past = ops.branch(Joined(*maps), layers["norm"], silu=True)
+        return ops.pointwise(past, layers["past"], add=ops.pointwise(h, layers["through"]))
+
+    def layers() -> nn.Module:
+        through, past = (nn.Conv2d(one + two, out, 1) for _ in range(2))
+        return nn.ModuleDict({"norm": nn.GroupNorm(32, one + two), "through": through, "past": past})
+
+    return Case(run, layers, [(n, one, size, size), (n, two, size, size)])
+
+
+def linear(n: int, channels: int, *outputs: int) -> Case:
+    return Case(
+        lambda ops, layers, x: torch.cat([*ops.linear(x, [*layers])], dim=1),
+        lambda: nn.ModuleList(nn.Linear(channels, out) for out in outputs),
+        [(n, channels)],
+    )
+
+
 def attention(n: int, size: int, heads: int, each: int) -> Case:
     return Case(lambda ops, _, qkv: ops.attention(qkv, heads), None, [(n, 3 * heads * each, size, size)])
 
@@ -72,6 +94,7 @@ CASES = {
     "conv with stride, odd": conv(1, 7, 64, 64, stride=2, add=True),
     "conv without bias": conv(1, 8, 32, 32, bias=False),
     "conv of few tiles": conv(1, 8, 256, 128),
+    "conv of uneven shares": conv(1, 24, 32, 96),  # of two threads one has all its tiles at once, the other has not
     "pointwise": pointwise(3, 7, 64, 32),
     "pointwise, plus": pointwise(1, 16, 32, 96, add=True),
     "pointwise, one dimension": pointwise(3, 5, 96, 288, add=True, flat=True),
@@ -81,6 +104,11 @@ CASES = {
     "norm silu 96": norm(3, 5, 96, embedding=True),
     "norm silu 320": norm(3, 4, 320, embedding=True),
     "norm silu 64": norm(1, 8, 64, embedding=True),
+    "joined 64 and 32": joined(3, 5, 64, 32, 32),
+    "joined 32 and 96": joined(1, 8, 32, 96, 64),
+    "joined 48 and 16": joined(3, 3, 48, 16, 32),
+    "linear": linear(3, 96, 192, 40, 1),
+    "linear of many": linear(40, 64, 64, 128),
     "attention 16": attention(3, 4, 1, 32),
     "attention 25": attention(3, 5, 2, 16),
     "attention 49": attention(1, 7, 4, 48),
@@ -89,7 +117,7 @@ CASES = {
     TORCHS: attention(3, 4, 2, 12),
     "attention of 24": attention(1, 5, 2, 24),
 }
-MAIN = ["conv 5x5", "conv 8x8", "conv of colours", "conv with stride", "conv of few tiles", "pointwise, one dimension", "norm", "norm silu 320", "attention 25", "attention 64", "attention of 24"]  # fmt: skip
+MAIN = ["linear", "joined 64 and 32", "conv 5x5", "conv 8x8", "conv of colours", "conv with stride", "conv of few tiles", "conv of uneven shares", "pointwise, one dimension", "norm", "norm silu 320", "attention 25", "attention 64", "attention of 24"]  # fmt: skip
 
 
 @functools.cache
@@ -121,8 +149,9 @@ def drawn(case: Case, seed: int = 0) -> tuple[nn.Module | None, list[Tensor], Te
     """(layer, inputs, the gradient of what comes out), float32: maps hold numbers that are bf16's, too."""
     torch.manual_seed(seed + zlib.crc32(repr(case.shapes).encode()))
     layer = None if case.layer is None else case.layer()
-    if isinstance(layer, nn.GroupNorm):
-        nn.init.normal_(layer.weight), nn.init.normal_(layer.bias)
+    for norm in [] if layer is None else layer.modules():
+        if isinstance(norm, nn.GroupNorm):
+            nn.init.normal_(norm.weight), nn.init.normal_(norm.bias)
     inputs = [torch.randn(shape) for shape in case.shapes]
     inputs = [x.bfloat16().float() if x.ndim == 4 else x for x in inputs]
     with torch.no_grad():
@@ -139,7 +168,7 @@ def answers(ops: Ops, case: Case, layer: nn.Module | None, inputs: list[Tensor],
     if layer is not None:
         layer.to(torch.float64 if dtype == torch.float64 else torch.float32).zero_grad()
     out = case.run(ops, layer, *leaves)
-    assert out.dtype == dtype
+    assert out.dtype == (dtype if inputs[0].ndim == 4 or dtype == torch.float64 else torch.float32)
     out.backward(d_out.to(out.dtype))
     named = {} if layer is None else {f"d_{name}": p.grad for name, p in layer.named_parameters()}
     every = {"out": out.detach(), **{f"d_input{i}": leaf.grad for i, leaf in enumerate(leaves)}, **named}
@@ -185,9 +214,9 @@ def test_kernels_are_used_and_not_torch(ops: NativeOps, monkeypatch: pytest.Monk
         whole(self, name, *arguments, **settings)
 
     monkeypatch.setattr(NativeOps, "call", call)
-    for name in ("conv 8x8", "conv with stride", "pointwise", "norm silu 96", "attention 25"):
+    for name in ("conv 8x8", "conv with stride", "pointwise", "norm silu 96", "linear", "attention 25"):
         check(ops, name)
-    assert set(called) == {*native.OF_EACH_TYPE}
+    assert set(called) == {*native.OF_EACH_TYPE, "linear", "linear_gradient"}
     called.clear()
     check(ops, TORCHS)
     assert called == []
@@ -222,7 +251,7 @@ def test_the_same_again_and_with_other_threads(ops: NativeOps, name: str) -> Non
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("name", ["conv 4x4", "conv 8x8", "conv with stride", "pointwise", "norm", "norm silu 96", "attention 16", "attention 25"])  # fmt: skip
+@pytest.mark.parametrize("name", ["conv 4x4", "conv 8x8", "conv with stride", "pointwise", "joined 64 and 32", "norm", "norm silu 96", "attention 16", "attention 25"])  # fmt: skip
 def test_what_is_no_number_is_not_lost(ops: NativeOps, name: str, dtype: torch.dtype, value: float) -> None:
     """A training that diverges is to be noticed, and in the picture whose fault it is."""
     case = CASES[name]
@@ -233,7 +262,10 @@ def test_what_is_no_number_is_not_lost(ops: NativeOps, name: str, dtype: torch.d
     kept = [0, 2]
     for tensor in ("out", "d_input0"):
         assert torch.equal(spoilt[tensor][kept], sound[tensor][kept]), tensor
-    seen = ["out"] if layer is None else ["out", "d_weight"]  # of a product, the gradient of an input does not know it
+    seen = [
+        "out",
+        *(tensor for tensor in spoilt if tensor.endswith("weight")),
+    ]  # of a product, the gradient of an input does not know it
     seen += [] if name.startswith(("conv", "pointwise")) else ["d_input0"]
     for tensor in seen:
         assert not spoilt[tensor].isfinite().all(), tensor

@@ -274,7 +274,7 @@ void convolve(const Shape &s, const T *x, const float *w, bool turned, const flo
             for (int b = 0; b < together; b++)
                 for (int i = own.tile_group; i < s.in; i += own.tile_groups)
                     weights_in<m>(s, w, turned, own.block + done + b, i, own_U + b * POINTS * panel + (size_t)i * BLOCK, panel);
-            if (!in_turn) {
+            if (own.tile_groups > 1) {  // which is the same for all threads; whether they go in turn is not
 #pragma omp barrier
             }
             for (int first = own.first; first < own.last; first += at_once) {
