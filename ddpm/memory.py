@@ -67,11 +67,14 @@ def training_bytes(model: ModelConfig, train: TrainConfig) -> float:
 
 def activation_bytes(model: ModelConfig, how: Way) -> float:
     """Bytes per picture that a training step holds at its peak: feature maps kept for the backward pass."""
-    layers = architecture.plan(model, model.in_channels).layers
+    laid_out = architecture.plan(model, model.in_channels)
+    layers = laid_out.layers
     last = (2 if how.native else 3) * model.num_channels * model.image_size**2  # the last norm, SiLU and convolution
     whole = [_kept(layer, model, how) for layer in layers]
+    # What is joined with later maps is not copied: the layer that came next keeps it as it is.
+    twice = sum(block[-1].channels * block[-1].size ** 2 for block in laid_out.inputs) if how.native else 0
     if not model.use_checkpoint:
-        return SLACK[how.native] * how.bytes * (last + sum(whole))
+        return SLACK[how.native] * how.bytes * (last + sum(whole) - twice)
     inputs = [_input(layer) or kept for layer, kept in zip(layers, whole, strict=True)]
     return SLACK_RECOMPUTED * how.bytes * (last + sum(inputs) + max(whole))  # one layer at a time is computed again
 
@@ -175,8 +178,8 @@ def _worked_with(layer: Layer, how: Way) -> int:
     match layer:
         case Conv(_, channels, _, "") if how.native:  # few channels are filled up
             return (BLOCK + channels) * area
-        case Conv(channels_in, channels, _, "down") if how.native:  # copied, and every second pixel left out afterwards
-            return 4 * (2 * channels_in + channels) * area
+        case Conv(channels_in, channels, _, "down") if how.native:
+            return (4 * channels_in + channels) * area
         case Conv(channels_in, channels) if how.native:
             return (channels_in // 4 + channels_in + channels) * area
         case Conv(channels_in, channels, _, change):

@@ -142,7 +142,7 @@ class Trainer:
     def parameter_norm(self) -> float:
         """Length of all weights together."""
         with torch.no_grad():
-            return float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(self.parameters))))
+            return self.end.length(self.parameters)
 
     def weights(self) -> dict[str, dict[str, Tensor]]:
         """Everything that can be drawn from: "model", and an "ema_RATE" for each average."""

@@ -35,9 +35,7 @@ class Update:
     def apply(self, lr: float) -> tuple[float, bool]:
         """(length of the whole gradient before clipping, whether it was applied): one that is not finite is not."""
         gradients = [self._dense(p) for p in self.parameters]
-        if self.library is not None:
-            self.library.use_threads(torch.get_num_threads())
-        norm = self._norm(gradients)
+        norm = self.length(gradients)
         if not math.isfinite(norm):
             return norm, False
         factor = self.clip / norm if 0 < self.clip < norm else 1.0
@@ -61,10 +59,12 @@ class Update:
             gradient = parameter.grad = torch.empty_like(parameter).copy_(gradient)
         return gradient
 
-    def _norm(self, gradients: list[Tensor]) -> float:
+    def length(self, tensors: Sequence[Tensor]) -> float:
+        """Of all gradients, or all weights, together."""
         if self.library is None:
-            return float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients))))
-        return math.sqrt(self.library.update_square(len(gradients), addresses(gradients), self._sizes))
+            return float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(tensors)))))
+        self.library.use_threads(torch.get_num_threads())
+        return math.sqrt(self.library.update_square(len(tensors), addresses(tensors), self._sizes))
 
     @torch.no_grad()
     def _step(self, moments: Moments, gradients: list[Tensor], factor: float) -> None:
