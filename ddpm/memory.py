@@ -25,7 +25,7 @@ BLOCK = 16  # channels that native convolutions fill up to
 # the way, the more is wasted.  Native: True.
 SLACK = {True: 1.4, False: 1.3}  # where the maps are kept for the backward pass: of native kernels, of torch
 SLACK_RECOMPUTED = 2.3  # where most are not
-SLACK_FORWARD = {True: 2.0, False: 1.4}  # where nearly none are
+SLACK_FORWARD = {True: 1.5, False: 1.4}  # where nearly none are
 SAMPLER = (
     16  # pictures' worth of numbers that a sampler holds of each: x, eps, x_start, earlier steps, float64 on the way
 )
@@ -71,12 +71,14 @@ def activation_bytes(model: ModelConfig, how: Way) -> float:
     layers = laid_out.layers
     last = (2 if how.native else 3) * model.num_channels * model.image_size**2  # the last norm, SiLU and convolution
     whole = [_kept(layer, model, how) for layer in layers]
-    # What is joined with later maps is not copied: the layer that came next keeps it as it is.
-    twice = sum(block[-1].channels * block[-1].size ** 2 for block in laid_out.inputs) if how.native else 0
+    # What is joined with later maps is not copied for them: the layer that came next keeps it as it is.
+    twice = sum(block[-1].channels * block[-1].size ** 2 for block in laid_out.inputs)
     if not model.use_checkpoint:
-        return SLACK[how.native] * how.bytes * (last + sum(whole) - twice)
+        return SLACK[how.native] * how.bytes * (last + sum(whole) - (twice if how.native else 0))
     inputs = [_input(layer) or kept for layer, kept in zip(layers, whole, strict=True)]
-    return SLACK_RECOMPUTED * how.bytes * (last + sum(inputs) + max(whole))  # one layer at a time is computed again
+    return (
+        SLACK_RECOMPUTED * how.bytes * (last + sum(inputs) - twice + max(whole))
+    )  # one layer at a time is computed again
 
 
 def _input(layer: Layer) -> int:
@@ -164,7 +166,7 @@ def forward_bytes(model: ModelConfig, how: Way) -> float:
         waiting.append(pass_through(block))
     pass_through(laid_out.middle)
     for block in laid_out.outputs:
-        pass_through(block, joined=waiting[-1])  # the two parts live as long as they are joined
+        pass_through(block, joined=0 if how.native else waiting[-1])  # torch copies the two parts into one
         waiting.pop()
     return SLACK_FORWARD[how.native] * how.bytes * most
 

@@ -61,15 +61,17 @@ class NativeOps(Ops):
         return self.enter(out), x
 
     def conv(self, x: Tensor, conv: nn.Conv2d, add: Tensor | None = None) -> Tensor:
-        way = WINOGRAD if conv.stride == (1, 1) else STRIDED
+        kind = KINDS.get(conv.stride)
+        if kind is None:
+            return self.enter(super().conv(x.float(), conv, None if add is None else add.float()))
         more_in, more_out = -conv.in_channels % self.block, -conv.out_channels % self.block
         if not more_in and not more_out:
-            return _Conv.of(self, way, x, None, conv.weight, conv.bias, add)
+            return _Conv.of(self, kind, x, None, conv.weight, conv.bias, add)
         # Channels of zeros where there are few: still faster than other ways.
         weight = F.pad(conv.weight, (0, 0, 0, 0, 0, more_in, 0, more_out))
         bias = None if conv.bias is None else F.pad(conv.bias, (0, more_out))
         x = F.pad(x, (0, 0, 0, 0, 0, more_in)) if more_in else x
-        out = _Conv.of(self, way, x, None, weight, bias, None)
+        out = _Conv.of(self, kind, x, None, weight, bias, None)
         out = _laid_out(out[:, : conv.out_channels])  # a view would hold all of it in memory
         return out if add is None else out + add
 
@@ -78,9 +80,9 @@ class NativeOps(Ops):
         return _Conv.of(self, POINTWISE, *parts, conv.weight, conv.bias, add)
 
     def linear(self, x: Tensor, layers: Sequence[nn.Linear]) -> Sequence[Tensor]:
-        if x.shape[1] % self.block or any(layer.bias is None for layer in layers):
-            return super().linear(x, layers)
         weights, biases = [layer.weight for layer in layers], [layer.bias for layer in layers]
+        if x.shape[1] % self.block or any(t is None or t.dtype != torch.float32 for t in (x, *weights, *biases)):
+            return super().linear(x, layers)
         made: Sequence[Tensor] = _Linear.of(self, x.contiguous(), *weights, *biases)
         return made
 
@@ -96,12 +98,17 @@ class NativeOps(Ops):
             held = self._held.room = torch.empty(floats)
         return held
 
-    def call(self, name: str, *arguments: Any, dtype: torch.dtype | None = None) -> None:
-        """Call a kernel; tensors as their addresses, and the name's end from `dtype`."""
+    def threads(self) -> int:
+        """How many threads the kernels use: as many as torch, whose OpenMP may be another one."""
         threads = torch.get_num_threads()
-        if threads != getattr(self._held, "threads", None):  # where the kernels have another OpenMP than torch
+        if threads != getattr(self._held, "threads", None):
             self._held.threads = threads
             self.library.use_threads(threads)
+        return int(self.library.most_threads())
+
+    def call(self, name: str, *arguments: Any, dtype: torch.dtype | None = None) -> None:
+        """Call a kernel; tensors as their addresses, and the name's end from `dtype`."""
+        self.threads()
         function = self._functions.get((name, dtype))
         if function is None:
             ending = f"_{str(dtype).removeprefix('torch.')}" if dtype else ""
@@ -150,6 +157,9 @@ class _Norm(_Node):
             return None, past, second_past, *6 * [None]
         x, second, weight, bias, embedding, mean, rstd = ctx.saved_tensors
         n, split, h, w = x.shape
+        if second is not None and (past is None) != (second_past is None):  # the kernel adds both or none
+            past = torch.zeros_like(x) if past is None else past
+            second_past = torch.zeros_like(second) if second_past is None else second_past
         past, second_past = (None if part is None else _laid_out(part) for part in (past, second_past))
         dy, dx, d_weight, d_bias = _laid_out(dy), torch.empty_like(x), torch.empty_like(weight), torch.empty_like(bias)
         d_second = None if second is None else torch.empty_like(second)
@@ -158,7 +168,7 @@ class _Norm(_Node):
         return None, dx, d_second, d_weight, d_bias, d_embedding, None, None, None
 
 
-class Way(NamedTuple):
+class Kind(NamedTuple):
     """How a convolution and its two gradients are computed; each has its own kernels and room for them."""
 
     forward: Callable[..., Tensor]  # (ops, x, weight, bias, add)
@@ -170,12 +180,12 @@ class _Conv(_Node):
     """A convolution of one map, or of single pixels of two that are joined, and what is added to it."""
 
     @staticmethod
-    def forward(ctx: Any, ops: NativeOps, way: Way, x: Tensor, second: Tensor | None, weight: Tensor, bias: Tensor | None, add: Tensor | None) -> Tensor:  # fmt: skip
+    def forward(ctx: Any, ops: NativeOps, kind: Kind, x: Tensor, second: Tensor | None, weight: Tensor, bias: Tensor | None, add: Tensor | None) -> Tensor:  # fmt: skip
         x, second = _laid_out(x), None if second is None else _laid_out(second)
         ctx.save_for_backward(x, second, weight)
-        ctx.ops, ctx.way = ops, way
+        ctx.ops, ctx.kind = ops, kind
         add = None if add is None else _laid_out(add)
-        return way.forward(ops, x if second is None else Joined(x, second), weight.contiguous(), bias, add)
+        return kind.forward(ops, x if second is None else Joined(x, second), weight.contiguous(), bias, add)
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
@@ -185,9 +195,9 @@ class _Conv(_Node):
         _, _, *of_x, of_weight, of_bias, of_add = ctx.needs_input_grad
         if of_weight or of_bias:
             d_weight, d_bias = torch.empty_like(weight, memory_format=torch.contiguous_format), torch.empty(len(weight))
-            ctx.way.gradient(ctx.ops, maps, dy, d_weight, d_bias)
+            ctx.kind.gradient(ctx.ops, maps, dy, d_weight, d_bias)
         if any(of_x):
-            dx = ctx.way.back(ctx.ops, dy, weight.contiguous(), maps)
+            dx = ctx.kind.back(ctx.ops, dy, weight.contiguous(), maps)
         dx, d_second = dx if isinstance(dx, Joined) else (dx, None)
         return None, None, dx, d_second, d_weight, d_bias if of_bias else None, dy if of_add else None
 
@@ -211,7 +221,7 @@ def _winograd_gradient(ops: NativeOps, x: Tensor, dy: Tensor, d_weight: Tensor, 
     out, channels, *_ = d_weight.shape
     n, _, h, w = x.shape
     tile = _tile(x)
-    room = ops.room(ops.library.most_threads() * ((tile + 2) ** 2 * channels * out + out))
+    room = ops.room(ops.threads() * ((tile + 2) ** 2 * channels * out + out))
     ops.call("winograd_gradient", tile, n, h, w, channels, out, x, dy, d_weight, d_bias, room, dtype=x.dtype)
 
 
@@ -235,7 +245,7 @@ def _strided_back(ops: NativeOps, dy: Tensor, weight: Tensor, x: Tensor) -> Tens
 def _strided_gradient(ops: NativeOps, x: Tensor, dy: Tensor, d_weight: Tensor, d_bias: Tensor) -> None:
     out, channels, *_ = d_weight.shape
     n, _, h, w = x.shape
-    room = ops.room(ops.library.most_threads() * (d_weight.numel() + out))
+    room = ops.room(ops.threads() * (d_weight.numel() + out))
     ops.call("strided_gradient", n, h, w, channels, out, x, dy, d_weight, d_bias, room, dtype=x.dtype)
 
 
@@ -262,13 +272,14 @@ def _pointwise_back(ops: NativeOps, dy: Tensor, weight: Tensor, x: Tensor | Join
 def _pointwise_gradient(ops: NativeOps, x: Tensor | Joined, dy: Tensor, d_weight: Tensor, d_bias: Tensor) -> None:
     one, two = x if isinstance(x, Joined) else (x, None)
     out, channels, *_ = d_weight.shape
-    pixels, room = dy.numel() // out, ops.room(ops.library.most_threads() * (d_weight.numel() + out))
+    pixels, room = dy.numel() // out, ops.room(ops.threads() * (d_weight.numel() + out))
     ops.call("pointwise_gradient", pixels, channels, out, one.shape[1], one, two, dy, d_weight, d_bias, room, dtype=dy.dtype)  # fmt: skip
 
 
-WINOGRAD = Way(_winograd, lambda ops, dy, weight, x: _winograd(ops, dy, weight, None, None, turned=True), _winograd_gradient)  # fmt: skip
-STRIDED = Way(_strided, _strided_back, _strided_gradient)
-POINTWISE = Way(_pointwise, _pointwise_back, _pointwise_gradient)
+WINOGRAD = Kind(_winograd, lambda ops, dy, weight, x: _winograd(ops, dy, weight, None, None, turned=True), _winograd_gradient)  # fmt: skip
+STRIDED = Kind(_strided, _strided_back, _strided_gradient)
+KINDS: dict[tuple[int, ...], Kind] = {(1, 1): WINOGRAD, (2, 2): STRIDED}  # of 3x3 convolutions, by their stride
+POINTWISE = Kind(_pointwise, _pointwise_back, _pointwise_gradient)
 
 
 def _empty(like: Tensor, channels: int, size: tuple[int, int] | None = None) -> Tensor:
@@ -281,6 +292,7 @@ class _Linear(_Node):
 
     @staticmethod
     def forward(ctx: Any, ops: NativeOps, x: Tensor, *layers: Tensor) -> tuple[Tensor, ...]:
+        layers = tuple(layer.contiguous() for layer in layers)
         weights, biases = layers[: len(layers) // 2], layers[len(layers) // 2 :]
         ctx.save_for_backward(x, *weights)
         ctx.ops, ctx.sizes = ops, (ctypes.c_int * len(weights))(*map(len, weights))
@@ -293,7 +305,7 @@ class _Linear(_Node):
         x, *weights = ctx.saved_tensors
         dx, d_weights = torch.empty_like(x), [torch.empty_like(weight) for weight in weights]
         dy, d_biases = tuple(d.contiguous() for d in dy), [torch.empty(len(weight)) for weight in weights]
-        room = ctx.ops.room(ctx.ops.library.most_threads() * x.numel())
+        room = ctx.ops.room(ctx.ops.threads() * x.numel())
         lists = map(addresses, (dy, weights, d_weights, d_biases))
         ctx.ops.call("linear_gradient", len(weights), *x.shape, ctx.sizes, x, *lists, dx, room)
         return None, dx, *d_weights, *d_biases

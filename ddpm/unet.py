@@ -144,8 +144,9 @@ class UNet(Computed):
             nn.GroupNorm(GROUPS, width), nn.SiLU(), zeroed(nn.Conv2d(width, config.out_channels, 3, padding=1))
         )
 
-        self.embedding_in = [module for module in self.modules() if isinstance(module, ResBlock)]
-        for place, block in enumerate(self.embedding_in):
+        # A list, of which torch knows nothing: the blocks are in the modules above.
+        self.res_blocks = [module for module in self.modules() if isinstance(module, ResBlock)]
+        for place, block in enumerate(self.res_blocks):
             block.place = place
 
     def _block(self, layers: Sequence[architecture.Layer]) -> Block:
@@ -170,7 +171,7 @@ class UNet(Computed):
             assert y is not None, "a class-conditional network needs labels"
             embedding = embedding + self.label_emb(y)
         # All of these first and together: their SiLU is the same, and they are the less work the more they are.
-        embedded = self.ops.linear(F.silu(embedding), [block.emb_layers[1] for block in self.embedding_in])
+        embedded = self.ops.linear(F.silu(embedding), [block.emb_layers[1] for block in self.res_blocks])
         skips = []
         x = self.ops.enter(x)
         for block in self.input_blocks:

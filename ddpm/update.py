@@ -60,7 +60,8 @@ class Update:
         return gradient
 
     def length(self, tensors: Sequence[Tensor]) -> float:
-        """Of all gradients, or all weights, together."""
+        """Of all gradients, or all weights, together, in the order of the parameters."""
+        assert len(tensors) == len(self._sizes), "it knows the sizes of the parameters alone"
         if self.library is None:
             return float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(tensors)))))
         self.library.use_threads(torch.get_num_threads())

@@ -26,12 +26,12 @@ class Case(NamedTuple):
     shapes: Sequence[tuple[int, ...]]
 
 
-def conv(n: int, size: int, channels: int, out: int, stride: int = 1, add: bool = False, bias: bool = True) -> Case:
-    after = -(-size // stride)
+def conv(n: int, size: int, channels: int, out: int, stride: int = 1, add: bool = False, bias: bool = True, wide: int = 0) -> Case:  # fmt: skip
+    tall, wide = size, wide or size
     return Case(
         lambda ops, layer, x, *added: ops.conv(x, layer, *added),
         lambda: nn.Conv2d(channels, out, 3, stride, padding=1, bias=bias),
-        [(n, channels, size, size)] + [(n, out, after, after)] * add,
+        [(n, channels, tall, wide)] + [(n, out, -(-tall // stride), -(-wide // stride))] * add,
     )
 
 
@@ -92,6 +92,11 @@ CASES = {
     "conv of 48 channels": conv(3, 8, 48, 48, add=True),
     "conv with stride": conv(3, 8, 32, 64, stride=2),
     "conv with stride, odd": conv(1, 7, 64, 64, stride=2, add=True),
+    "conv with stride, of one pixel": conv(3, 1, 32, 32, stride=2),
+    "conv with stride 3": conv(1, 7, 32, 32, stride=3),  # is torch's
+    "conv 2x3": conv(1, 2, 32, 64, wide=3),
+    "conv 9x6": conv(3, 9, 32, 32, wide=6, add=True),
+    "conv 6x9 with stride": conv(1, 6, 32, 32, stride=2, wide=9),
     "conv without bias": conv(1, 8, 32, 32, bias=False),
     "conv of few tiles": conv(1, 8, 256, 128),
     "conv of uneven shares": conv(1, 24, 32, 96),  # of two threads one has all its tiles at once, the other has not
@@ -117,7 +122,7 @@ CASES = {
     TORCHS: attention(3, 4, 2, 12),
     "attention of 24": attention(1, 5, 2, 24),
 }
-MAIN = ["linear", "joined 64 and 32", "conv 5x5", "conv 8x8", "conv of colours", "conv with stride", "conv of few tiles", "conv of uneven shares", "pointwise, one dimension", "norm", "norm silu 320", "attention 25", "attention 64", "attention of 24"]  # fmt: skip
+MAIN = ["linear", "linear of many", "joined 64 and 32", "joined 48 and 16", "conv 6x9 with stride", "conv 5x5", "conv 8x8", "conv of colours", "conv with stride", "conv of few tiles", "conv of uneven shares", "pointwise, one dimension", "norm", "norm silu 320", "attention 25", "attention 64", "attention of 24"]  # fmt: skip
 
 
 @functools.cache
@@ -202,6 +207,28 @@ def test_float32_is_double_precision_but_for_rounding(ops: NativeOps, name: str)
 @pytest.mark.parametrize("name", CASES)
 def test_bf16_rounds_only_the_maps(ops: NativeOps, name: str) -> None:
     check(in_bf16(ops), name)
+
+
+@pytest.mark.parametrize("name", MAIN)
+def test_it_is_the_same_without_gradients(ops: NativeOps, name: str) -> None:
+    case = CASES[name]
+    layer, inputs, _ = drawn(case)
+    asked = case.run(ops, layer, *(x.requires_grad_() for x in inputs))
+    with torch.no_grad():
+        assert torch.equal(case.run(ops, layer, *inputs), asked)
+
+
+def test_one_of_two_joined_maps_may_go_past_a_block(ops: NativeOps) -> None:
+    norm, gradients = nn.GroupNorm(32, 64), []
+    for each in (ops, TORCH):
+        torch.manual_seed(0)
+        maps = [torch.randn(2, 32, 3, 3, requires_grad=True) for _ in range(2)]
+        h, past = each.branch(Joined(*maps), norm, silu=True)
+        second = past.two if isinstance(past, Joined) else past[:, 32:]
+        (h.sum() + (second**2).sum()).backward()
+        gradients.append([x.grad for x in maps])
+    for ours, torchs in zip(*gradients, strict=True):
+        assert apart(ours, torchs) < 1e-5
 
 
 def test_kernels_are_used_and_not_torch(ops: NativeOps, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 // Attention among the pixels of a feature map (Vaswani et al. 2017, Equation 1), some rows at a time, so that the
 // matrix of all weights is never written; the backward pass computes it again (Dao et al. 2022).
+#include <algorithm>
 #include <cmath>
 #include <omp.h>
 
@@ -36,9 +37,10 @@ template <class T, class At> void gather(const Shape &s, const T *from, At at, i
 
 // [padded, each] as the panels of its transpose.
 void turn(const Shape &s, const float *from, float *panels) {
-    for (int first = 0; first < s.padded(); first += BLOCK)
-        for (int c = 0; c < s.each; c++, panels += BLOCK)
-            for (int t = 0; t < BLOCK; t++) panels[t] = from[(size_t)(first + t) * s.each + c];
+    for (int first = 0; first < s.padded(); first += BLOCK, panels += (size_t)BLOCK * s.each)
+        for (int t = 0; t < BLOCK; t += 4)
+            for (int c = 0; c < s.each; c += 4)
+                transpose_four(from + (size_t)(first + t) * s.each + c, s.each, panels + (size_t)c * BLOCK + t, BLOCK);
 }
 
 // [padded, each] as panels.
@@ -53,22 +55,25 @@ float exponentials(const Shape &s, float *row, float top) {
     std::fill(row + s.tokens, row + s.padded(), -INFINITY);
     vec total = {};
     for (int t = 0; t < s.padded(); t += WIDTH) {
-        vec power = exponential(clamped(load(row + t) - top, -87, 87));
+        vec power = exponential(at_least(load(row + t) - top, all(-87)));
         store(row + t, power);
         total += power;
     }
+    std::fill(row + s.tokens, row + s.padded(), 0.f);  // these were next to nothing, and such numbers are slow
     return sum(total);
 }
 
 float largest(const Shape &s, const float *row) {
-    vec most = all(-INFINITY);
+    constexpr int CHAINS = 4;  // that do not wait for one another
+    vec most[CHAINS];
+    std::fill(most, most + CHAINS, all(-INFINITY));
     int t = 0;
-    for (; t + WIDTH <= s.tokens; t += WIDTH) {
-        vec v = load(row + t);
-        most = v > most ? v : most;
-    }
-    float top = most[0];
-    for (int i = 1; i < WIDTH; i++) top = std::max(top, most[i]);
+    for (; t + CHAINS * WIDTH <= s.tokens; t += CHAINS * WIDTH)
+        for (int k = 0; k < CHAINS; k++) most[k] = at_least(most[k], load(row + t + k * WIDTH));
+    for (; t + WIDTH <= s.tokens; t += WIDTH) most[0] = at_least(most[0], load(row + t));
+    float parts[WIDTH];
+    store(parts, at_least(at_least(most[0], most[1]), at_least(most[2], most[3])));
+    float top = *std::max_element(parts, parts + WIDTH);
     for (; t < s.tokens; t++) top = std::max(top, row[t]);
     return top;
 }
@@ -88,17 +93,17 @@ template <class T> void forward(const Shape &s, const T *qkv, T *out, float *of_
             for (int first = 0; first < s.tokens; first += CHUNK) {
                 gather(s, qkv, part(0), first, CHUNK, scale, q);
                 product<false>(CHUNK, s.padded(), s.each, q, s.each, 1, keys, scores, apart);
-                float inverse[CHUNK];
+                float top[CHUNK], total[CHUNK];
                 int count = std::min(CHUNK, s.tokens - first);
-                for (int i = 0; i < count; i++) {
-                    float *row = scores + i * apart, top = largest(s, row), total = exponentials(s, row, top);
-                    inverse[i] = 1 / total;
-                    of_rows[((size_t)n * s.heads + h) * s.tokens + first + i] = top + std::log(total);
-                }
+                // One thing after the other for all rows, which then do not wait for one another.
+                for (int i = 0; i < count; i++) top[i] = largest(s, scores + i * apart);
+                for (int i = 0; i < count; i++) total[i] = exponentials(s, scores + i * apart, top[i]);
+                float *kept = of_rows + ((size_t)n * s.heads + h) * s.tokens + first;
+                for (int i = 0; i < count; i++) kept[i] = top[i] + std::log(total[i]);
                 product<false>(count, s.each, s.padded(), scores, apart, 1, values, o, s.each);
                 for (int i = 0; i < count; i++)
                     for (int c = 0; c < s.each; c += WIDTH)
-                        store(out + s.out(n, first + i, h) + c, load(o + (size_t)i * s.each + c) * inverse[i]);
+                        store(out + s.out(n, first + i, h) + c, load(o + (size_t)i * s.each + c) * (1 / total[i]));
             }
         }
 }

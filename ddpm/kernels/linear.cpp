@@ -65,15 +65,15 @@ void linear_gradient(int layers, int rows, int in, const int *outputs, const flo
         std::fill(part, part + whole, 0.f);
         for (size_t k = own.first; k < own.last; k++) {
             Piece p = own.all[k];
-            int all = outputs[p.layer];
+            int row = outputs[p.layer];
             const float *d = dy[p.layer] + p.first, *weights = w[p.layer] + (size_t)p.first * in;
             for (int c = 0; c < in; c += BLOCK) {
-                product_rows<COLUMNS, false>(p.count, rows, d, 1, all, x + c, in, dw[p.layer] + (size_t)p.first * in + c, in);
-                product_rows<COLUMNS, true>(rows, p.count, d, all, 1, weights + c, in, part + c, in);
+                product_rows<COLUMNS, false>(p.count, rows, d, 1, row, x + c, in, dw[p.layer] + (size_t)p.first * in + c, in);
+                product_rows<COLUMNS, true>(rows, p.count, d, row, 1, weights + c, in, part + c, in);
             }
             for (int o = 0; o < p.count; o++) {
                 float sum = 0;
-                for (int r = 0; r < rows; r++) sum += d[(size_t)r * all + o];
+                for (int r = 0; r < rows; r++) sum += d[(size_t)r * row + o];
                 dbias[p.layer][p.first + o] = sum;
             }
         }

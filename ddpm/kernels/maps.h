@@ -4,11 +4,11 @@
 
 // [pixels, channels]; or, where there is a second one, two side by side in their channels, of which `split` are the
 // first one's.  Both are multiples of a vector.
-template <class T> struct Joined {
+template <class T> struct Map {
     T *one, *two;
     int split, channels;
 
-    Joined(T *one, T *two, int split, int channels) : one(one), two(two), split(two ? split : channels), channels(channels) {}
+    Map(T *one, T *two, int split, int channels) : one(one), two(two), split(two ? split : channels), channels(channels) {}
 
     T *at(size_t pixel, int c) const {
         return c < split ? one + pixel * split + c : two + pixel * (channels - split) + (c - split);

@@ -45,7 +45,7 @@ struct Given {  // of one picture
 
 // Each channel's mean and each's deviation from it, by the group: mean[slab], rstd[slab].  Sums are of what differs from
 // the channel's first pixel, so that nothing is lost where the mean is large beside the deviation.
-template <class T> void statistics(const Joined<const T> &x, const Shape &s, int n, int from, int slab, float eps, float *mean, float *rstd) {
+template <class T> void statistics(const Map<const T> &x, const Shape &s, int n, int from, int slab, float eps, float *mean, float *rstd) {
     alignas(64) float sums[MOST], squares[MOST], shift[MOST];
     for (int c = 0; c < slab; c += WIDTH) {
         constexpr int CHAINS = 4;  // sums that do not wait for one another
@@ -83,7 +83,7 @@ template <class T> void statistics(const Joined<const T> &x, const Shape &s, int
 }
 
 template <class T>
-void forward(const Shape &s, const Joined<const T> &x, T *y, const float *weight, const float *bias, const float *embedding, float eps, float *mean, float *rstd, bool silu) {
+void forward(const Shape &s, const Map<const T> &x, T *y, const float *weight, const float *bias, const float *embedding, float eps, float *mean, float *rstd, bool silu) {
     int slab = s.slab();
 #pragma omp parallel for schedule(static) collapse(2)
     for (int n = 0; n < s.pictures; n++)
@@ -109,7 +109,7 @@ void forward(const Shape &s, const Joined<const T> &x, T *y, const float *weight
 
 // add: what is added to dx, or null.  d_weight, d_bias: [C].  d_embedding: [N, 2C] or null.
 template <class T>
-void backward(const Shape &s, const T *dy, const Joined<const T> &x, const Joined<const T> &add, const Joined<T> &dx, const float *weight, const float *bias, const float *embedding, const float *mean, const float *rstd, float *d_weight, float *d_bias, float *d_embedding, bool silu) {
+void backward(const Shape &s, const T *dy, const Map<const T> &x, const Map<const T> &add, const Map<T> &dx, const float *weight, const float *bias, const float *embedding, const float *mean, const float *rstd, float *d_weight, float *d_bias, float *d_embedding, bool silu) {
     int slab = s.slab();
     std::vector<float> parts((size_t)s.pictures * 2 * s.channels);  // what each picture adds to d_weight and d_bias
 #pragma omp parallel for schedule(static) collapse(2)
@@ -186,14 +186,14 @@ int norm_fits(int channels, int groups) {
 #define NORM(T, name)                                                                                                     \
     void norm_##name(int n, int pixels, int c, int groups, int split, const T *x, const T *x2, T *y, const float *weight, const float *bias, \
                      const float *embedding, float eps, float *mean, float *rstd, int silu) {                             \
-        Joined<const T> in(x, x2, split, c);                                                                              \
+        Map<const T> in(x, x2, split, c);                                                                              \
         forward(Shape{n, pixels, c, groups}, in, y, weight, bias, embedding, eps, mean, rstd, silu);                      \
     }                                                                                                                     \
     void norm_gradient_##name(int n, int pixels, int c, int groups, int split, const T *dy, const T *x, const T *x2, const T *add, const T *add2, \
                               T *dx, T *dx2, const float *weight, const float *bias, const float *embedding, const float *mean, \
                               const float *rstd, float *d_weight, float *d_bias, float *d_embedding, int silu) {          \
-        Joined<const T> in(x, x2, split, c), added(add, add2, split, c);                                                  \
-        Joined<T> d_in(dx, dx2, split, c);                                                                                \
+        Map<const T> in(x, x2, split, c), added(add, add2, split, c);                                                  \
+        Map<T> d_in(dx, dx2, split, c);                                                                                \
         backward(Shape{n, pixels, c, groups}, dy, in, added, d_in, weight, bias, embedding, mean, rstd, d_weight, d_bias, d_embedding, silu); \
     }
 NORM(float, float32)

@@ -13,33 +13,36 @@ void weights_in_panels(const float *w, float *panels, int in, int out, bool back
     int depth = back ? out : in, width = back ? in : out;
 #pragma omp for schedule(static)
     for (int first = 0; first < width; first += WIDTH)
-        for (int k = 0; k < depth; k++)
-            for (int l = 0; l < WIDTH; l++) {
-                int o = back ? k : first + l, i = back ? first + l : k;
-                panels[in_panels(k, first, width, depth) + l] = w[(size_t)o * in + i];
-            }
+        for (int k = 0; k < depth; k += 4) {
+            float *to = panels + in_panels(k, first, width, depth);
+            size_t row = in_panels(1, first, width, depth) - in_panels(0, first, width, depth);
+            if (back)
+                for (int j = 0; j < 4; j++) store(to + j * row, load(w + (size_t)(k + j) * in + first));
+            else
+                for (int l = 0; l < WIDTH; l += 4) transpose_four(w + (size_t)(first + l) * in + k, in, to + l, row);
+        }
 }
 
 // Some pixels as floats: [count, channels].
-template <class T> void gather(const Joined<const T> &from, size_t first, int count, float *to) {
+template <class T> void gather(const Map<const T> &from, size_t first, int count, float *to) {
     for (int i = 0; i < count; i++)
         for (int c = 0; c < from.channels; c += WIDTH, to += WIDTH) store(to, load(from.at(first + i, c)));
 }
 
 // The same, without a copy where they are so already.
-inline const float *as_floats(const Joined<const float> &from, size_t first, int count, float *room) {
+inline const float *as_floats(const Map<const float> &from, size_t first, int count, float *room) {
     if (!from.two) return from.at(first, 0);
     gather(from, first, count, room);
     return room;
 }
-inline const float *as_floats(const Joined<const bf16> &from, size_t first, int count, float *room) {
+inline const float *as_floats(const Map<const bf16> &from, size_t first, int count, float *room) {
     gather(from, first, count, room);
     return room;
 }
 
 // y [pixels, width] = x [pixels, depth] times the weights + bias + add, the last two where they are given.
 template <class T>
-void multiply(int pixels, int in, int out, bool back, const Joined<const T> &x, const float *w, const float *bias, const T *add, const Joined<T> &y, float *panels) {
+void multiply(int pixels, int in, int out, bool back, const Map<const T> &x, const float *w, const float *bias, const T *add, const Map<T> &y, float *panels) {
     int depth = back ? out : in, width = back ? in : out;
 #pragma omp parallel
     {
@@ -66,7 +69,7 @@ void multiply(int pixels, int in, int out, bool back, const Joined<const T> &x, 
 }
 
 // dw [out, in] = dy^T x and dbias [out]; sums: [threads, out * in + out].
-template <class T> void gradient(int pixels, int in, int out, const Joined<const T> &x, const Joined<const T> &dy, float *dw, float *dbias, float *sums) {
+template <class T> void gradient(int pixels, int in, int out, const Map<const T> &x, const Map<const T> &dy, float *dw, float *dbias, float *sums) {
     size_t whole = (size_t)out * in + out;
     int used = 1;
 #pragma omp parallel
@@ -106,15 +109,15 @@ extern "C" {
 #define POINTWISE(T, name)                                                                                             \
     void pointwise_##name(int pixels, int in, int out, int split, const T *x, const T *x2, const float *w, const float *bias, const T *add, \
                           T *y, float *panels) {                                                                       \
-        Joined<const T> from(x, x2, split, in);                                                                        \
-        multiply(pixels, in, out, false, from, w, bias, add, Joined<T>(y, nullptr, 0, out), panels);                   \
+        Map<const T> from(x, x2, split, in);                                                                        \
+        multiply(pixels, in, out, false, from, w, bias, add, Map<T>(y, nullptr, 0, out), panels);                   \
     }                                                                                                                  \
     void pointwise_back_##name(int pixels, int in, int out, int split, const T *dy, const float *w, T *dx, T *dx2, float *panels) { \
-        Joined<const T> from(dy, nullptr, 0, out);                                                                     \
-        multiply<T>(pixels, in, out, true, from, w, nullptr, nullptr, Joined<T>(dx, dx2, split, in), panels);          \
+        Map<const T> from(dy, nullptr, 0, out);                                                                     \
+        multiply<T>(pixels, in, out, true, from, w, nullptr, nullptr, Map<T>(dx, dx2, split, in), panels);          \
     }                                                                                                                  \
     void pointwise_gradient_##name(int pixels, int in, int out, int split, const T *x, const T *x2, const T *dy, float *dw, float *dbias, float *sums) { \
-        gradient(pixels, in, out, Joined<const T>(x, x2, split, in), Joined<const T>(dy, nullptr, 0, out), dw, dbias, sums); \
+        gradient(pixels, in, out, Map<const T>(x, x2, split, in), Map<const T>(dy, nullptr, 0, out), dw, dbias, sums); \
     }
 POINTWISE(float, float32)
 POINTWISE(bf16, bfloat16)

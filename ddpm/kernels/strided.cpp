@@ -22,7 +22,7 @@ struct Shape {
 struct Places {
     int count, n[CHUNK], y[CHUNK], x[CHUNK];
 
-    Places(int first, int all, int down, int across) : count(std::min(CHUNK, all - first)) {
+    Places(int first, int pixels, int down, int across) : count(std::min(CHUNK, pixels - first)) {
         for (int i = 0; i < count; i++) {
             int pixel = first + i;
             n[i] = pixel / (down * across), y[i] = pixel / across % down, x[i] = pixel % across;
@@ -33,7 +33,7 @@ struct Places {
 // Pixel (y, x) of picture n as floats, or zeros beyond the edges.
 template <class T> void pixel(const T *from, int n, int y, int x, int height, int width, int channels, float *to) {
     bool inside = y >= 0 && y < height && x >= 0 && x < width;
-    const T *at = from + ((size_t)(n * height + y) * width + x) * channels;
+    const T *at = inside ? from + ((size_t)(n * height + y) * width + x) * channels : from;
     for (int c = 0; c < channels; c += WIDTH) store(to + c, inside ? load(at + c) : vec{});
 }
 
@@ -85,10 +85,10 @@ template <class T> void back(const Shape &s, const T *dy, const float *w, T *dx,
         float *A = scratch((size_t)CHUNK * (s.in + s.out)), *C = A + (size_t)CHUNK * s.out;
         for (int odd = 0; odd < 4; odd++) {
             int odd_y = odd / 2, odd_x = odd % 2, down = (s.height + 1 - odd_y) / 2, across = (s.width + 1 - odd_x) / 2;
-            int all = s.pictures * down * across;
+            int pixels = s.pictures * down * across;
 #pragma omp for schedule(static) nowait
-            for (int first = 0; first < all; first += CHUNK) {
-                Places at(first, all, down, across);
+            for (int first = 0; first < pixels; first += CHUNK) {
+                Places at(first, pixels, down, across);
                 int count = at.count;
                 std::fill(C, C + (size_t)count * s.in, 0.f);
                 for (int tap = 0; tap < TAPS; tap++) {

@@ -215,43 +215,69 @@ template <int m> struct Tiles {
     }
 };
 
-// U[point][BLOCK] of input i in a block of outputs, `apart` floats from point to point, from w [outputs, inputs, 3, 3].
+constexpr int INPUTS = 4;  // whose weights are transformed together
+
+// The weights of some inputs for a block of outputs from w [outputs, inputs, 3, 3]: to[input][tap][BLOCK].
 // turned: of the convolution's adjoint in its input, where w is [in, out, 3, 3] and turned about its middle.
-template <int m> void weights_in(const Shape &s, const float *w, bool turned, int block, int i, float *U, size_t apart) {
-    constexpr int EDGE = m + 2;
-    size_t o_step = turned ? 9 : (size_t)s.in * 9, i_step = turned ? (size_t)s.out * 9 : 9;
-    for (int v = 0; v < COLUMNS; v++) {
-        const float *from = w + (block * BLOCK + v * WIDTH) * o_step + i * i_step;
-        vec g[9], half[EDGE * 3], u[EDGE];
-        for (int k = 0; k < 9; k++)
-            for (int l = 0; l < WIDTH; l++) g[turned ? 8 - k : k][l] = from[l * o_step + k];
-        for (int j = 0; j < 3; j++) Transform<m>::filter(g + j, 3, half + j, 3);
-        for (int a = 0; a < EDGE; a++) {
-            Transform<m>::filter(half + a * 3, 1, u, 1);
-            for (int b = 0; b < EDGE; b++) store(U + (a * EDGE + b) * apart + v * WIDTH, u[b]);
+void taps_of(const Shape &s, const float *w, bool turned, int block, int first, float *to) {
+    if (!turned) {
+        size_t row = (size_t)s.in * 9;
+        const float *from = w + block * BLOCK * row + first * 9;
+        for (int l = 0; l < BLOCK; l += 4, from += 4 * row)
+            for (int j = 0; j < INPUTS * 9; j += 4) transpose_four(from + j, row, to + j * BLOCK + l, BLOCK);
+        return;
+    }
+    for (int i = 0; i < INPUTS; i++, to += 9 * BLOCK) {
+        const float *from = w + ((size_t)(first + i) * s.out + block * BLOCK) * 9;
+        float ahead[9 * BLOCK];
+        for (int l = 0; l < BLOCK; l += 4) {
+            for (int k = 0; k < 8; k += 4) transpose_four(from + l * 9 + k, 9, ahead + k * BLOCK + l, BLOCK);
+            for (int j = l; j < l + 4; j++) ahead[8 * BLOCK + j] = from[j * 9 + 8];
         }
+        for (int k = 0; k < 9; k++) std::copy(ahead + (8 - k) * BLOCK, ahead + (9 - k) * BLOCK, to + k * BLOCK);
     }
 }
 
-// dw [out, in, 3, 3] of input i and a block of outputs, from the sums[point][BLOCK] of each of `parts`, one and the
-// next `part` floats apart, points `apart`.
-template <int m> void weights_back(const Shape &s, const float *sums, size_t apart, int parts, size_t part, int block, int i, float *dw) {
+// U[point][input][BLOCK] of INPUTS from `first` on in a block of outputs, `apart` floats from point to point.
+template <int m> void weights_in(const Shape &s, const float *w, bool turned, int block, int first, float *U, size_t apart) {
     constexpr int EDGE = m + 2;
-    for (int v = 0; v < COLUMNS; v++) {
-        vec u[EDGE], half[3 * EDGE], g[9];
-        for (int b = 0; b < EDGE; b++) {
+    alignas(64) float taps[INPUTS * 9 * BLOCK];
+    taps_of(s, w, turned, block, first, taps);
+    for (int i = 0; i < INPUTS; i++)
+        for (int v = 0; v < BLOCK; v += WIDTH) {
+            vec g[9], half[EDGE * 3], u[EDGE];
+            for (int k = 0; k < 9; k++) g[k] = load(taps + (i * 9 + k) * BLOCK + v);
+            for (int j = 0; j < 3; j++) Transform<m>::filter(g + j, 3, half + j, 3);
             for (int a = 0; a < EDGE; a++) {
-                const float *from = sums + (a * EDGE + b) * apart + v * WIDTH;
-                u[a] = load(from);
-                for (int k = 1; k < parts; k++) u[a] += load(from + k * part);
+                Transform<m>::filter(half + a * 3, 1, u, 1);
+                for (int b = 0; b < EDGE; b++) store(U + (a * EDGE + b) * apart + i * BLOCK + v, u[b]);
             }
-            Transform<m>::filter_adjoint(u, 1, half + b, EDGE);
         }
-        for (int a = 0; a < 3; a++) Transform<m>::filter_adjoint(half + a * EDGE, 1, g + a * 3, 1);
-        float *to = dw + ((size_t)(block * BLOCK + v * WIDTH) * s.in + i) * 9;
-        for (int l = 0; l < WIDTH; l++, to += (size_t)s.in * 9)
-            for (int k = 0; k < 9; k++) to[k] = g[k][l];
-    }
+}
+
+// dw [out, in, 3, 3] of INPUTS from `first` on and a block of outputs, from the sums[point][input][BLOCK] of each of
+// `parts`, one and the next `part` floats apart, points `apart`.
+template <int m> void weights_back(const Shape &s, const float *sums, size_t apart, int parts, size_t part, int block, int first, float *dw) {
+    constexpr int EDGE = m + 2;
+    alignas(64) float taps[INPUTS * 9 * BLOCK];
+    for (int i = 0; i < INPUTS; i++)
+        for (int v = 0; v < BLOCK; v += WIDTH) {
+            vec u[EDGE], half[3 * EDGE], g[9];
+            for (int b = 0; b < EDGE; b++) {
+                for (int a = 0; a < EDGE; a++) {
+                    const float *from = sums + (a * EDGE + b) * apart + i * BLOCK + v;
+                    u[a] = load(from);
+                    for (int k = 1; k < parts; k++) u[a] += load(from + k * part);
+                }
+                Transform<m>::filter_adjoint(u, 1, half + b, EDGE);
+            }
+            for (int a = 0; a < 3; a++) Transform<m>::filter_adjoint(half + a * EDGE, 1, g + a * 3, 1);
+            for (int k = 0; k < 9; k++) store(taps + (i * 9 + k) * BLOCK + v, g[k]);
+        }
+    size_t row = (size_t)s.in * 9;
+    float *to = dw + block * BLOCK * row + first * 9;
+    for (int l = 0; l < BLOCK; l += 4, to += 4 * row)
+        for (int j = 0; j < INPUTS * 9; j += 4) transpose_four(taps + j * BLOCK + l, BLOCK, to + j, row);
 }
 
 // U: room for [block][point][in][BLOCK], and a vector more for each point.
@@ -259,7 +285,7 @@ template <int m, class T>
 void convolve(const Shape &s, const T *x, const float *w, bool turned, const float *bias, const T *add, T *y, float *U) {
     Tiles<m> tiles(s);
     constexpr int POINTS = Tiles<m>::POINTS;
-    // An odd number of lines from point to point: else all points would contend for the same few of the cache.
+    // A vector more from point to point: else all points would contend for the same few lines of the cache.
     size_t panel = (size_t)s.in * BLOCK + WIDTH;
 #pragma omp parallel
     {
@@ -272,7 +298,7 @@ void convolve(const Shape &s, const T *x, const float *w, bool turned, const flo
         float *V = scratch(POINTS * (v_apart + m_apart)), *M = V + POINTS * v_apart, *own_U = U + own.block * POINTS * panel;
         for (int done = 0; done < own.blocks; done += together) {
             for (int b = 0; b < together; b++)
-                for (int i = own.tile_group; i < s.in; i += own.tile_groups)
+                for (int i = own.tile_group * INPUTS; i < s.in; i += own.tile_groups * INPUTS)
                     weights_in<m>(s, w, turned, own.block + done + b, i, own_U + b * POINTS * panel + (size_t)i * BLOCK, panel);
             if (own.tile_groups > 1) {  // which is the same for all threads; whether they go in turn is not
 #pragma omp barrier
@@ -332,7 +358,7 @@ template <int m, class T> void gradient(const Shape &s, const T *x, const T *dy,
         int groups = omp_get_num_threads() / own.tile_groups;
         const float *parts = room + omp_get_thread_num() % groups * whole;
         for (int b = 0; b < own.blocks; b++)
-            for (int i = own.tile_group; i < s.in; i += own.tile_groups)
+            for (int i = own.tile_group * INPUTS; i < s.in; i += own.tile_groups * INPUTS)
                 weights_back<m>(s, parts + b * panel + (size_t)i * BLOCK, point, own.tile_groups, groups * whole, own.block + b, i, dw);
         for (int c = own.tile_group; c < channels; c += own.tile_groups) {
             float all = 0;
