@@ -25,7 +25,7 @@ BLOCK = 16  # channels that native convolutions fill up to
 # the way, the more is wasted.  Native: True.
 SLACK = {True: 1.4, False: 1.3}  # where the maps are kept for the backward pass: of native kernels, of torch
 SLACK_RECOMPUTED = 2.3  # where most are not
-SLACK_FORWARD = {True: 1.5, False: 1.4}  # where nearly none are
+SLACK_FORWARD = {True: 1.8, False: 1.4}  # where nearly none are
 SAMPLER = (
     16  # pictures' worth of numbers that a sampler holds of each: x, eps, x_start, earlier steps, float64 on the way
 )
