@@ -74,7 +74,7 @@ class _Laps:
     def __init__(self, config: Config, rounds: int):
         self.config, self.rounds = config, rounds
         self.done, self.doing = 0, ""
-        self.call_rounds = {pictures: max(1, rounds * 16 // (16 + pictures)) for pictures in CALLS}
+        self.call_rounds = {pictures: max(1, rounds * CALLS[0] // pictures) for pictures in CALLS}
         self.starts = max(1, rounds // 4)
         self.share_steps = max(1, rounds // 5) * 10  # whole lines of the log
         self.total = 6 + 3 * (rounds + WARM_UP) + 2 * sum(n + 1 for n in self.call_rounds.values()) + 3 * self.starts
