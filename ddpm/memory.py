@@ -76,9 +76,8 @@ def activation_bytes(model: ModelConfig, how: Way) -> float:
     if not model.use_checkpoint:
         return SLACK[how.native] * how.bytes * (last + sum(whole) - (twice if how.native else 0))
     inputs = [_input(layer) or kept for layer, kept in zip(layers, whole, strict=True)]
-    return (
-        SLACK_RECOMPUTED * how.bytes * (last + sum(inputs) - twice + max(whole))
-    )  # one layer at a time is computed again
+    kept = last + sum(inputs) - twice + max(whole)  # one layer at a time is computed again
+    return SLACK_RECOMPUTED * how.bytes * kept
 
 
 def _input(layer: Layer) -> int:
