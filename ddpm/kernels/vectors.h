@@ -70,7 +70,7 @@ typedef int32_t places __attribute__((vector_size(16)));
 #endif
 
 // Four rows of four numbers as columns; rows are `row` and `column` floats apart.
-static inline void transpose_four(const float *from, size_t row, float *to, size_t column) {
+static inline void transpose_four(const float *from, ptrdiff_t row, float *to, ptrdiff_t column) {
     four r[4];
     for (int i = 0; i < 4; i++) memcpy(&r[i], from + i * row, sizeof r[i]);
     four a = SHUFFLED(r[0], r[1], 0, 4, 1, 5), b = SHUFFLED(r[2], r[3], 0, 4, 1, 5);

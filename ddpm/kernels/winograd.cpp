@@ -229,12 +229,10 @@ void taps_of(const Shape &s, const float *w, bool turned, int block, int first, 
     }
     for (int i = 0; i < INPUTS; i++, to += 9 * BLOCK) {
         const float *from = w + ((size_t)(first + i) * s.out + block * BLOCK) * 9;
-        float ahead[9 * BLOCK];
         for (int l = 0; l < BLOCK; l += 4) {
-            for (int k = 0; k < 8; k += 4) transpose_four(from + l * 9 + k, 9, ahead + k * BLOCK + l, BLOCK);
-            for (int j = l; j < l + 4; j++) ahead[8 * BLOCK + j] = from[j * 9 + 8];
+            for (int k = 0; k < 8; k += 4) transpose_four(from + l * 9 + k, 9, to + (8 - k) * BLOCK + l, -BLOCK);
+            for (int j = l; j < l + 4; j++) to[j] = from[j * 9 + 8];
         }
-        for (int k = 0; k < 9; k++) std::copy(ahead + (8 - k) * BLOCK, ahead + (9 - k) * BLOCK, to + k * BLOCK);
     }
 }
 
