@@ -54,6 +54,7 @@ class Status:
     state: State
     step: int = 0
     total_steps: int = 0
+    saved: int | None = None  # of a training: the step of its newest checkpoint, 0 before the first one
     metrics: dict[str, float | None] = field(default_factory=dict)  # of the last log line; None was not a number
     steps_per_second: float | None = None
     seconds_left: float | None = None
@@ -268,6 +269,7 @@ class Worker:
             self._status,
             total_steps=self._status.total_steps or before.total_steps,
             step=before.step,  # what an earlier process did here stands until this one has done something
+            saved=before.saved,
             metrics=before.metrics,
             pid=process.pid,
             process_start=process.create_time(),

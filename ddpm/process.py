@@ -133,7 +133,9 @@ def _announce(job: Job, total_steps: int, again: bool = False) -> None:
     status = Status("starting", total_steps=total_steps, updated_at=time.time(), beat=before.beat + 1)
     if again:
         total = total_steps or before.total_steps
-        status = dataclasses.replace(status, step=before.step, metrics=before.metrics, total_steps=total)
+        status = dataclasses.replace(
+            status, step=before.step, saved=before.saved, metrics=before.metrics, total_steps=total
+        )
     files.write_json(job.folder / "status.json", dataclasses.asdict(status))
     job.clear_requests()
 
