@@ -39,6 +39,7 @@ class Weights(NamedTuple):
     config: Config | None  # None in a file that another program wrote, unless its folder was opened in place
     step: int
     kind: str  # "model", or "ema_0.9999"
+    data: dict[str, Any] | None = None  # the digest of what it was trained on; None in a file of an earlier version
 
 
 def save(
@@ -60,7 +61,9 @@ def save(
     if step in done and (done[step].theirs or not damage(done[step])):
         return done[step]
     checkpoint = Checkpoint(run.folder, step, {}, log_bytes, seconds)
-    contents: dict[str, Any] = {kind: _described(w, run.config, step, kind) for kind, w in weights.items()}
+    contents: dict[str, Any] = {
+        kind: _described(w, run.config, step, kind, state.get("data")) for kind, w in weights.items()
+    }
     contents |= {"state": state} if optimizer is None else {"opt": optimizer, "state": state}
     if not begun_path(checkpoint).exists():
         for kind in contents:
@@ -146,6 +149,9 @@ def taken(run: Run, step: int, read: Callable[[Checkpoint], T]) -> T:
     """
     for _ in range(AGAIN):
         found = run.checkpoint(step)
+        for number, sentence in run.manifests()[1].items():
+            if number > found.step:
+                log.warning("%s Step %d is taken.", sentence, found.step)
         try:
             return read(found)
         except (UserError, OSError):
@@ -190,7 +196,9 @@ def load_weights(path: Path) -> Weights:
     if about is None:
         return _beside_settings(path, dict(content))
     whole = {name: t.float() if t.dtype == torch.float16 else t for name, t in content.items()}  # of the example
-    return Weights(whole, configs.from_json(json.loads(about["config"])), about["step"], about["kind"])
+    return Weights(
+        whole, configs.from_json(json.loads(about["config"])), about["step"], about["kind"], about.get("data")
+    )
 
 
 def optimizer_of(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -262,8 +270,8 @@ def compare(model: nn.Module, tensors: Mapping[str, Tensor], source: str) -> Non
         )
 
 
-def _described(weights: Mapping[str, Tensor], config: Config, step: int, kind: str) -> "OrderedDict[str, Tensor]":
+def _described(weights: Mapping[str, Tensor], config: Config, step: int, kind: str, data: Any = None) -> "OrderedDict[str, Tensor]":  # fmt: skip
     content = OrderedDict(weights)
-    about = {"config": json.dumps(configs.to_json(config)), "step": step, "kind": kind}
+    about = {"config": json.dumps(configs.to_json(config)), "step": step, "kind": kind, "data": data}
     content._metadata = {METADATA: about}  # type: ignore[attr-defined]
     return content

@@ -12,6 +12,7 @@ from ddpm import config as configs
 from ddpm.config import Config
 from ddpm.errors import UserError
 from ddpm.jobs import Worker
+from ddpm.lineage import Remedy
 from ddpm.runs import Checkpoint, Run
 
 log = logging.getLogger("ddpm")
@@ -48,6 +49,13 @@ def _with_data(run: Run, given: Mapping[str, Any]) -> Config:
     if not config.data.data_dir:
         config = data.attach(config, place)
     return configs.replace(config, given)
+
+
+def remedy(run: Run, found: Checkpoint) -> Remedy:
+    """What can be done where the data of a run is not what it was."""
+    anew = f"egin a new run from its weights: `{run.anew(found.path('model'))}`."
+    where = f"Restore the data, say where it is now (`ddpm train --resume {shlex.quote(run.name)} --data_dir FOLDER`)"
+    return Remedy(f"{where}, or b{anew}", f"B{anew}")
 
 
 def newest(run: Run) -> Checkpoint | None:

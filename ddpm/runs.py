@@ -112,7 +112,7 @@ class Run(Job):
                     found.append(self._checkpoint(manifest))
                 except UserError as error:
                     wrong[int(path.stem)] = str(error)
-                except (KeyError, TypeError, ValueError):
+                except (KeyError, TypeError, ValueError, AttributeError):
                     wrong[int(path.stem)] = (
                         f"{path} is no list of a checkpoint's files: restore it from a copy, or delete it."
                     )
