@@ -67,9 +67,11 @@ def _may_mix(config: Config, seen: Digest, dataset: Dataset) -> bool:
     if not config.data.hold_out or data.describe(config.data.data_dir).test_count:
         return True  # the data says itself what is for testing, and may say otherwise now
     # The content of each decides, but for the one that is alone on its side, because the share would leave none there.
+    if dataset.places is None:
+        return False
     others = np.setdiff1d(np.arange(len(dataset.images)), dataset.places)
-    return any(_all_alike(dataset, side) for side in (dataset.places, others))
+    return any(_all_alike(dataset.images, side) for side in (dataset.places, others))
 
 
-def _all_alike(dataset: Dataset, places: np.ndarray | None) -> bool:
-    return places is None or all(np.array_equal(dataset.images[k], dataset.images[places[0]]) for k in places)
+def _all_alike(images: np.ndarray, places: np.ndarray) -> bool:
+    return all(np.array_equal(images[k], images[places[0]]) for k in places)

@@ -48,7 +48,7 @@ class Session:
             )
         if any(other != dataset.digest for other in parallel.gathered(dataset.digest)):
             raise UserError(f"The processes of this training have other images in {self.config.data.data_dir}: give each the same.")  # fmt: skip
-        self.dataset = dataset
+        self.dataset, self.images = dataset, len(dataset)
         # A warning for as long as there is no graver one.
         self.notices = " ".join(filter(None, (*dataset.notices, too_many)))
         worker.beat(message="Building the network", warning=self.notices, now=True)
@@ -112,12 +112,12 @@ class Session:
 
     def _compare(self, found: Checkpoint, state: Mapping[str, Any]) -> None:
         """Say whether the data is still what the run was trained on.  Raises UserError where that cannot go on."""
-        seen, count = lineage.from_json(state.get("data")), state.get("images", len(self.dataset))
+        seen, count = lineage.from_json(state.get("data")), state.get("images", self.images)
         changed = parallel.by_all(
             lambda: lineage.check(self.config, seen, self.dataset, resume.remedy(self.run, found))
         )
-        if seen is None and count != len(self.dataset):
-            changed = f"There are {len(self.dataset):,} images now and were {count:,}."
+        if seen is None and count != self.images:
+            changed = f"There are {self.images:,} images now and were {count:,}."
         if changed:
             self.notices = f"{changed} Training goes on, but not as it would have. {self.notices}".strip()
             log.warning("%s Training goes on, but not as it would have.", changed)
@@ -240,7 +240,7 @@ class Session:
 
     def _save(self, must: bool) -> None:
         """Commit a checkpoint.  Where the disk is full, training goes on and tries again, unless it `must`."""
-        state = {"trainer": self.trainer.state(), "means": self.means.state(), "images": len(self.dataset)}
+        state = {"trainer": self.trainer.state(), "means": self.means.state(), "images": self.images}
         state["data"] = lineage.to_json(self.dataset.digest)
         parallel.from_main(lambda: self._write(state, must))
 

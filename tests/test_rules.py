@@ -38,7 +38,7 @@ LAYERS = """
     compute update
     decoded download lsun imagenet64 machine yardstick
     data cifar10 edit
-    low_res probe
+    low_res probe lineage
     given recipe sheet film packing example
     recognise
     adopt hand_back
