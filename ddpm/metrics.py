@@ -153,7 +153,7 @@ def steps_after(path: Path, offset: int) -> np.ndarray:
 
 
 def _names(header: bytes) -> list[str]:
-    return [name for name in header.decode(errors="replace").strip().split(",") if name]
+    return [name for name in header.decode("utf-8-sig", errors="replace").strip().split(",") if name]
 
 
 def _parse(lines: bytes, columns: list[str], kept: list[str]) -> tuple[pd.DataFrame, int]:

@@ -67,6 +67,17 @@ def test_a_log_of_other_columns_is_continued_as_it_began(path: Path) -> None:
     assert path.read_text() == "loss,step\n0.5,1\n0.25,2\n"
 
 
+def test_a_byte_order_mark_is_no_part_of_a_name(path: Path) -> None:
+    path.write_text("loss,step\r\n0.5,1\r\n", encoding="utf-8-sig", newline="")
+    assert pairs(MetricReader(path).read()) == [(1, 0.5)]
+    assert metrics.columns_of(path) == ("loss", "step")
+    writer = MetricWriter(path)
+    writer.write(dict(step=2, loss=0.25))
+    writer.close()
+    assert pairs(MetricReader(path).read()) == [(1, 0.5), (2, 0.25)]
+    assert newest_lines(path).frame["loss"].tolist() == [0.5, 0.25]
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_not_a_number_survives(path: Path, value: float) -> None:
     writer = MetricWriter(path)
