@@ -228,9 +228,12 @@ def write_json(path: Path, value: Any) -> Written:
 
 
 def read_json(path: Path) -> Any | None:
-    """The parsed file, or None where there is none.  Raises UserError when it is not JSON."""
+    """The parsed file, or None where there is none.  Raises UserError when it is not JSON.
+
+    UTF-8, UTF-16 and UTF-32 are told apart by themselves, with or without a byte order mark, as editors add it.
+    """
     try:
-        return json.loads(_patiently(lambda: path.read_text(encoding="utf-8")))
+        return json.loads(_patiently(path.read_bytes))
     except FileNotFoundError:
         return None
     except ValueError as error:
@@ -264,7 +267,7 @@ class LineLog:
             sync_folder(path.parent)
         elif header:
             with open(path, "rb") as file:
-                self.header = file.readline().decode(errors="replace").rstrip("\r\n")
+                self.header = file.readline().decode("utf-8-sig", errors="replace").rstrip("\r\n")
 
     def append(self, line: str) -> bool:
         """Write the line with one system call; False when there was no room and it waits."""

@@ -5,7 +5,7 @@ from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 from ddpm import schedules
-from ddpm.config import LOG_FORMATS, SECTIONS, Config
+from ddpm.config import LOG_FORMATS, SECTIONS, Config, ModelConfig
 from ddpm.errors import UserError
 from ddpm.fields import settings
 
@@ -63,11 +63,11 @@ def _model_problems(config: Config) -> Iterator[Problem]:
         yield Problem("cond_drop_prob", "cond_drop_prob is 1, so every class would be hidden and none learnt: use 0.1, or set class_cond to False.")  # fmt: skip
     halvings = len(model.multipliers) - 1
     if model.image_size % 2**halvings:
-        fits = ", ".join(str(n) for n in _nearby_sizes(model.image_size, 2**halvings))
+        fits = "".join(f"{n}, " for n in _nearby_sizes(model.image_size, 2**halvings))
         yield Problem(
             "image_size",
             f"image_size {model.image_size} cannot be halved {halvings} times, as {halvings + 1} levels "
-            f"(channel_mult {','.join(map(str, model.multipliers))}) need: use {fits}, or fewer channel_mult entries.",
+            f"(channel_mult {','.join(map(str, model.multipliers))}) need: use {fits}{'or ' if fits else ''}fewer channel_mult entries.",
         )
     if model.small_size >= model.image_size:
         yield Problem("small_size", f"small_size {model.small_size} is not below image_size {model.image_size}, so there is nothing to enlarge: use {max(model.image_size // 2, 1)} or less, or 0 for no super-resolution.")  # fmt: skip
@@ -89,8 +89,9 @@ def _model_problems(config: Config) -> Iterator[Problem]:
 
 
 def _nearby_sizes(size: int, unit: int) -> list[int]:
+    field = next(s for s in settings(ModelConfig) if s.name == "image_size")
     below = size // unit * unit
-    return [n for n in (below, below + unit) if n >= unit]
+    return [n for n in (below, below + unit) if field.low <= n <= field.high]
 
 
 def _diffusion_problems(config: Config) -> Iterator[Problem]:
