@@ -35,6 +35,8 @@ class ModelConfig:
     channel_mult: str = setting("", "Width of each level as a multiple of Channels, such as 1,2,2,2. Empty: chosen by image size.", label="Channel multipliers", group="Layers")  # fmt: skip
     num_heads: int = setting(4, "Attention heads. They must divide the channels wherever there is attention.", label="Attention heads", low=1, high=64, group="Layers")  # fmt: skip
     num_heads_upsample: int = setting(-1, "Attention heads in the second half of the network; -1 is as many as in the first.", label="Heads, upsampling", low=-1, high=64, group="Layers")  # fmt: skip
+    num_head_channels: int = setting(-1, "Channels of an attention head, as in guided-diffusion: wider levels have more heads, and Attention heads is not used. -1: as many heads at every level.", label="Channels per head", low=-1, high=1024, group="Layers")  # fmt: skip
+    use_new_attention_order: bool = setting(False, "Whether attention keeps all heads' queries together, then keys, then values, as some networks of guided-diffusion do, rather than head by head.", label="New attention order", group="Layers")  # fmt: skip
     attention_resolutions: str = setting("16,8", "Sizes of the feature map at which attention is used, such as 16,8. Empty: only in the middle.", label="Attention at", group="Layers")  # fmt: skip
     dropout: float = setting(0.0, "Share of activations dropped while training. 0.1 to 0.3 keeps small data sets from being learnt by heart.", label="Dropout", low=0.0, high=0.95, group="Layers")  # fmt: skip
     class_cond: bool = setting(False, "Learn the classes of the data too, so that one can be asked for when sampling.", label="Class-conditional", basic=True)  # fmt: skip
@@ -56,6 +58,12 @@ class ModelConfig:
     @property
     def heads_up(self) -> int:
         return self.num_heads if self.num_heads_upsample == -1 else self.num_heads_upsample
+
+    def heads(self, channels: int, up: bool = False) -> int:
+        """Attention heads where there are so many channels; up: in the second half of the network."""
+        if self.num_head_channels != -1:
+            return channels // self.num_head_channels
+        return self.heads_up if up else self.num_heads
 
     @property
     def label_slots(self) -> int:
@@ -183,7 +191,8 @@ def unused(config: Config) -> set[str]:
         "fp16_scale_growth": train.precision != "fp16" and not train.use_fp16,
         "preview_samples": not train.sample_interval,
         "preview_steps": not train.sample_interval,
-        "num_heads_upsample": not model.attention_resolutions.strip(),
+        "num_heads": model.num_head_channels != -1,
+        "num_heads_upsample": not model.attention_resolutions.strip() or model.num_head_channels != -1,
     }
     return {name for name, true in idle.items() if true}
 

@@ -31,7 +31,7 @@ LAYERS = """
     variances
     cells
     results
-    architecture deduce presets runs shapes diffusion ema moments prepare logs
+    architecture deduce presets runs shapes diffusion ema moments prepare logs weights
     ops
     native_ops memory precision sources unet losses samplers resample checkpoint process export foreign
     compute update
