@@ -12,7 +12,7 @@ from typing import Any
 
 import ddpm
 from ddpm import config as configs
-from ddpm import files, jobs, runs, validation
+from ddpm import files, jobs, places, runs, validation
 from ddpm.commands import options as shared
 from ddpm.commands import together
 from ddpm.config import SECTIONS, Config
@@ -68,7 +68,7 @@ def _find(options: argparse.Namespace) -> runs.Run:
     """The run to go on with."""
     if options.resume:
         return runs.find(options.runs_dir, options.resume)
-    folder = shared.log_folder()
+    folder = places.log_folder()
     if folder is None:
         raise UserError("--resume names no run, and OPENAI_LOGDIR names no folder: give the name of a run, as `ddpm runs` lists them.")  # fmt: skip
     return runs.Run(folder)
@@ -123,7 +123,7 @@ def _new_run(options: argparse.Namespace, given: dict[str, Any]) -> runs.Run:
         from ddpm import adopt
 
         config = adopt.check_start(config)
-    folder = shared.log_folder()
+    folder = places.log_folder()
     if folder and not options.run:
         run = runs.create_in(folder, config)
         print(f"Run in {run.folder}", file=sys.stderr)
