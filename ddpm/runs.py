@@ -8,7 +8,7 @@ import shutil
 import time
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from ddpm import config as configs
 from ddpm import files, words
@@ -55,6 +55,11 @@ class Run(Job):
         if data is None:
             raise UserError(f"{self.folder} has no config.json, so it is no run of this program: name a run's folder.")
         return configs.from_json(data)
+
+    def loaded(self) -> Self:
+        """The same with its settings read, for processes that do not see its folder.  Raises UserError as `config` does."""
+        self.__dict__["config"] = self.config
+        return self
 
     @property
     def all_done(self) -> str:

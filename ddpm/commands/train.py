@@ -100,8 +100,7 @@ def _run(options: argparse.Namespace, given: dict[str, Any]) -> runs.Run:
         if _is_done(run):  # nothing of it is touched
             raise UserError(run.all_done)
         run = _give_data(run, given)
-    assert run.config
-    return run
+    return run.loaded()
 
 
 def _new_run(options: argparse.Namespace, given: dict[str, Any]) -> runs.Run:
@@ -144,9 +143,7 @@ def _begun(run: runs.Run, worker: jobs.Worker) -> runs.Run:
     config = adopt.check_start(run.config)
     if config != run.config:
         files.write_json(run.folder / "config.json", configs.to_json(config))
-    found = runs.Run(run.folder)
-    assert found.config  # is read here, as other processes may not see its folder
-    return found
+    return runs.Run(run.folder).loaded()
 
 
 def _is_done(run: runs.Run) -> bool:
