@@ -8,10 +8,9 @@ import dataclasses
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from ddpm import schedules
+from ddpm import places, schedules
 from ddpm.errors import UserError
 from ddpm.fields import ints, setting, settings
 from ddpm.solvers import SOLVERS
@@ -392,7 +391,7 @@ def resolved(config: Config) -> Config:
     """
     steps = config.train.total_steps or config.train.lr_anneal_steps or 30_000
     begin = config.train.resume_checkpoint.strip()
-    path = str(Path(begin).expanduser().absolute()) if begin else ""
+    path = str(places.full(begin)) if begin else ""
     return replace(config, {"total_steps": steps, "resume_checkpoint": path})
 
 

@@ -16,12 +16,11 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import portalocker
 
-from ddpm import files, images
+from ddpm import files, images, locks
 from ddpm.config import Config, DataConfig, ModelConfig, replace
 from ddpm.errors import UserError
-from ddpm.files import cache_folder
+from ddpm.places import cache_folder
 from ddpm.sources import SOURCES, Decode, Source, open_source
 
 __all__ = ["SOURCES", "Dataset", "Description", "Split", "Stream", "describe", "open_dataset", "part_of", "resolve"]
@@ -188,8 +187,7 @@ def open_dataset(
     cached = _open_cache(path, source, model)
     if cached is None:
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with portalocker.Lock(path.with_suffix(".lock"), "a", flags=portalocker.LockFlags.EXCLUSIVE):
+            with locks.locked(path.with_suffix(".lock")):
                 cached = _open_cache(path, source, model) or _fill_cache(path, source, data, model, progress)
         except OSError as error:
             raise UserError(

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ddpm import classes, files, images, low_res, validation
+from ddpm import classes, files, images, low_res, places, validation
 from ddpm import config as configs
 from ddpm.config import Config, SampleConfig
 from ddpm.errors import UserError
@@ -52,7 +52,7 @@ def absolute(sample: SampleConfig) -> SampleConfig:
     """`sample` with paths that hold from every folder."""
     paths = {name: getattr(sample, name) for name in ("picture", "mask", "base_samples")}
     kept: dict[str, Any] = {
-        name: str(Path(path).expanduser().absolute())
+        name: str(places.full(path))
         for name, path in paths.items()
         if path and not (name == "base_samples" and low_res.by_name(path))
     }

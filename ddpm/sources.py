@@ -17,9 +17,9 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from ddpm import images, shapes
-from ddpm.errors import UserError
-from ddpm.files import cache_folder
+from ddpm import images, places, shapes
+from ddpm.errors import UserError, in_words
+from ddpm.places import cache_folder
 
 Decode = Callable[[], Image.Image]  # gives one picture; raises UserError when it is broken; any thread may call it
 
@@ -85,7 +85,7 @@ def open_source(data_dir: str) -> Source:
         return Npz(cifar10_path(), SOURCES[data_dir].title)
     if not data_dir.strip():
         raise UserError(f"No data is named: give a folder of images, an .npz file, or one of {', '.join(SOURCES)}.")
-    path = Path(os.path.expanduser(data_dir))
+    path = places.full(data_dir)
     if os.path.isdir(path):  # unlike path.is_dir(), False for what cannot be a path at all
         return Folder(path)
     if not os.path.exists(path):
@@ -245,6 +245,8 @@ def _npz(path: Path) -> Iterator[zipfile.ZipFile]:
     try:
         with zipfile.ZipFile(path) as archive:
             yield archive
+    except PermissionError as error:
+        raise in_words(error) from error
     except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, OSError, RuntimeError) as error:
         raise UserError(f"{path} is damaged, or no .npz file ({error}): copy or make it again.") from error
 

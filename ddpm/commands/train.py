@@ -12,7 +12,7 @@ from typing import Any
 
 import ddpm
 from ddpm import config as configs
-from ddpm import files, jobs, runs, validation
+from ddpm import files, jobs, places, runs, validation
 from ddpm.commands import options as shared
 from ddpm.commands import together
 from ddpm.config import SECTIONS, Config
@@ -68,7 +68,7 @@ def _find(options: argparse.Namespace) -> runs.Run:
     """The run to go on with."""
     if options.resume:
         return runs.find(options.runs_dir, options.resume)
-    folder = shared.log_folder()
+    folder = places.log_folder()
     if folder is None:
         raise UserError("--resume names no run, and OPENAI_LOGDIR names no folder: give the name of a run, as `ddpm runs` lists them.")  # fmt: skip
     return runs.Run(folder)
@@ -100,8 +100,7 @@ def _run(options: argparse.Namespace, given: dict[str, Any]) -> runs.Run:
         if _is_done(run):  # nothing of it is touched
             raise UserError(run.all_done)
         run = _give_data(run, given)
-    assert run.config
-    return run
+    return run.loaded()
 
 
 def _new_run(options: argparse.Namespace, given: dict[str, Any]) -> runs.Run:
@@ -123,7 +122,7 @@ def _new_run(options: argparse.Namespace, given: dict[str, Any]) -> runs.Run:
         from ddpm import adopt
 
         config = adopt.check_start(config)
-    folder = shared.log_folder()
+    folder = places.log_folder()
     if folder and not options.run:
         run = runs.create_in(folder, config)
         print(f"Run in {run.folder}", file=sys.stderr)
@@ -144,9 +143,7 @@ def _begun(run: runs.Run, worker: jobs.Worker) -> runs.Run:
     config = adopt.check_start(run.config)
     if config != run.config:
         files.write_json(run.folder / "config.json", configs.to_json(config))
-    found = runs.Run(run.folder)
-    assert found.config  # is read here, as other processes may not see its folder
-    return found
+    return runs.Run(run.folder).loaded()
 
 
 def _is_done(run: runs.Run) -> bool:

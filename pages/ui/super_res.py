@@ -6,13 +6,13 @@ from typing import NamedTuple
 
 import streamlit as st
 
-from ddpm import classes, files, images, low_res, runs
+from ddpm import classes, files, images, low_res, places, runs
 from ddpm import config as configs
 from ddpm.config import Config, ModelConfig, SampleConfig
 from ddpm.errors import UserError
 from ddpm.results import SampleJob
 from ddpm.runs import Run
-from pages.ui import forms, work
+from pages.ui import forms, layout, work
 
 KINDS = {
     "data": "The run's own data",
@@ -41,7 +41,9 @@ def fields(form: str, model: ModelConfig, problems: forms.Problems) -> None:
         )
         where = forms.key(form, "super_res")
         st.session_state[where] = model.super_res
-        st.toggle("Enlarge small pictures", key=where, on_change=_switch, args=(form, model.image_size))
+        st.toggle(
+            "Enlarge small pictures", key=where, on_change=layout.callback(_switch), args=(form, model.image_size)
+        )
         if model.super_res:
             forms.box(form, SMALL_SIZE)
             forms.complaint(wrong)
@@ -95,7 +97,7 @@ def choose(form: str, run: Run, config: Config, text: str, problems: list[str]) 
                 "Path", key=forms.key(form, "base_path"), placeholder="/home/me/small", persist_state="session",
                 help="A folder of small images, an .npz file with arr_0, or a data set by name, such as shapes.",
             ).strip()  # fmt: skip
-            base = str(Path(base).expanduser().absolute()) if base and not low_res.by_name(base) else base
+            base = str(places.full(base)) if base and not low_res.by_name(base) else base
         case _:
             base = low_res.DATA
     if base:
