@@ -116,7 +116,8 @@ class DataConfig:
     data_dir: str = setting("", "A folder of images (searched recursively), an .npz file, or one of shapes, cifar10-mini, cifar10.", label="Data", basic=True)  # fmt: skip
     random_flip: bool = setting(False, "Mirror half of the pictures left to right: more variety from little data, wrong for text.", label="Random flips", basic=True)  # fmt: skip
     enlarge: bool = enlarge_setting()
-    hold_out: float = setting(0.0, "Share of the pictures that training never sees, to be evaluated on. The same pictures for the same seed.", label="Hold out", low=0.0, high=0.9)  # fmt: skip
+    skip_broken: bool = setting(False, "Leave out images that cannot be read, and name them, instead of refusing to train.", label="Leave out broken images")  # fmt: skip
+    hold_out: float = setting(0.0, "Share of the images that training never sees, to be evaluated on. The same images for the same seed, whatever others come or go.", label="Hold out", low=0.0, high=0.9)  # fmt: skip
 
 
 @dataclass(frozen=True)

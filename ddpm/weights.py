@@ -24,7 +24,10 @@ DAMAGED = "it was cut short or damaged"
 ANOTHER = "take another copy, or an earlier checkpoint"
 NETWORK = "name a model or ema file, such as model000500.pt"
 STARTS = {  # of files that are taken for checkpoints -> what they are
-    b"version https://git-lfs": ("it is a pointer of Git LFS to the file, not the file", "fetch it with `git lfs pull`"),
+    b"version https://git-lfs": (
+        "it is a pointer of Git LFS to the file, not the file",
+        "fetch it with `git lfs pull`",
+    ),
     b"<": ("it is a web page, not a checkpoint", "download the file itself"),
     b"\x89HDF": ("it is an HDF5 file, as Keras writes them, not a checkpoint of torch", NETWORK),
     b"\x93NUMPY": ("it is an array of NumPy, not a checkpoint", NETWORK),
@@ -78,7 +81,7 @@ def _other_than_network(content: Any, path: Path, safe: bool = True) -> tuple[st
         return "nothing", "the training that wrote it saved an empty dict: take another checkpoint"
     if _tensors_beside(content):
         others = ", ".join(str(key) for key, value in content.items() if not _is_tensor(value))
-        code = f'{{k: v for k, v in {_load(path, safe)}.items() if torch.is_tensor(v)}}'
+        code = f"{{k: v for k, v in {_load(path, safe)}.items() if torch.is_tensor(v)}}"
         return f"{others} beside its tensors", _saved(path, code, "")
     found = dict(_networks(content))
     if found:

@@ -35,8 +35,9 @@ LAYERS = """
     ops
     native_ops memory precision sources unet losses samplers resample checkpoint process export foreign
     compute update
-    data download lsun imagenet64 machine yardstick
-    cifar10 low_res probe edit
+    decoded download lsun imagenet64 machine yardstick
+    data cifar10 edit
+    low_res probe
     given recipe sheet film packing example
     recognise
     adopt hand_back
@@ -55,7 +56,7 @@ LAYERS = """
 LEVEL = {name: level for level, line in enumerate(LAYERS.split("\n")) for name in line.split()}
 
 # Who only watches must not wait for torch.
-WITHOUT_TORCH = ["errors", "words", "solvers", "files", "places", "locks", "hardware", "cores", "schedules", "fields", "config", "validation", "classes", "images", "metrics", "jobs", "architecture", "deduce", "foreign", "presets", "results", "runs", "shapes", "sources", "prepare", "data", "download", "cifar10", "lsun", "imagenet64", "low_res", "given", "spacing", "guidance", "variances", "film", "example", "process", "export", "cli", "arrays", "memory", "recipe", "cells", "sheet", "native", "svg", "targets"]  # fmt: skip
+WITHOUT_TORCH = ["errors", "words", "solvers", "files", "places", "locks", "hardware", "cores", "schedules", "fields", "config", "validation", "classes", "images", "metrics", "jobs", "architecture", "deduce", "foreign", "presets", "results", "runs", "shapes", "sources", "prepare", "decoded", "data", "download", "cifar10", "lsun", "imagenet64", "low_res", "given", "spacing", "guidance", "variances", "film", "example", "process", "export", "cli", "arrays", "memory", "recipe", "cells", "sheet", "native", "svg", "targets"]  # fmt: skip
 
 MOST_LINES = 450
 

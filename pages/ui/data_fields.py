@@ -149,10 +149,11 @@ def _thumbnails(data_dir: str, stamp: int, size: int, channels: int) -> bytes | 
     source = sources.open_source(data_dir)
     wanted = set(np.linspace(0, source.count - 1, min(LOOK, source.count)).astype(int).tolist())
     tiles = []
-    for k, decode in enumerate(itertools.islice(source.pictures(size, channels), max(wanted) + 1)):
+    for k, item in enumerate(itertools.islice(source.items(size, channels), max(wanted) + 1)):
         if k in wanted:
             try:
-                tiles.append(_tile(decode(), size, channels))
+                with item.open() as read:
+                    tiles.append(_tile(read.image, size, channels))
             except UserError:
                 continue
     if not tiles:
