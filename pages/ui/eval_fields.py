@@ -5,7 +5,7 @@ import dataclasses
 import streamlit as st
 
 from ddpm import config as configs
-from ddpm import data, places, sources, spacing, validation, words
+from ddpm import data, fields, sources, spacing, validation, words
 from ddpm.config import Config, EvalConfig
 from ddpm.errors import UserError
 from ddpm.runs import Checkpoint
@@ -87,7 +87,7 @@ def _data(config: Config) -> str:
     if source != PATH:
         return source
     typed = st.text_input("Path", key=forms.key(FORM, "path"), placeholder="/home/me/pictures", persist_state="session")
-    return str(places.full(typed.strip())) if typed.strip() else PATH
+    return fields.absolute(typed) or PATH
 
 
 def _part(config: Config, data_dir: str, found: data_fields.Look) -> str:

@@ -11,7 +11,6 @@ and makes the exit status 1.
 import argparse
 import sys
 import time
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
