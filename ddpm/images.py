@@ -3,11 +3,14 @@
 Here, and only here, pictures are uint8 [N, H, W, C].  Everywhere else they are float32 [N, C, H, W] in [-1, 1].
 """
 
+import contextlib
 import io
 import json
 import math
+import os
+import stat
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -25,27 +28,48 @@ GAP = 128  # grey between the pictures of a grid, at home on light and on dark p
 
 
 def load(path: Path) -> Image.Image:
-    """The picture in a file, decoded whole and upright; the first frame of a moving one.
+    """The image in a file, decoded whole and upright; the first frame of a moving one.
 
-    Raises UserError when it is missing, no picture, cut short or too large to be meant seriously.
+    Raises UserError when it is missing, no image, cut short or too large to be meant seriously.
     """
-    return _load(path, path)
+    with opened(path) as file, read(file, path) as image:
+        return image
 
 
 def decode(content: bytes, name: str) -> Image.Image:
-    """The picture in the bytes of a file, as `load` gives it.  name: what errors call it."""
-    return _load(io.BytesIO(content), name)
+    """The image in the bytes of a file, as `load` gives it.  name: what errors call it."""
+    with read(io.BytesIO(content), name) as image:
+        return image
 
 
-def _load(source: Path | io.BytesIO, path: Path | str) -> Image.Image:
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[io.BufferedReader]:
+    """A file of an image, open.  Raises UserError where that is not possible, or it is no file at all."""
     try:
-        with Image.open(source, formats=FORMATS) as image:
-            image.load()
-            return ImageOps.exif_transpose(image)
+        if not stat.S_ISREG(os.stat(path).st_mode):  # one must not even open a pipe
+            raise UserError(f"{path} is a folder, a pipe or a device and no image: name a file.")
+        file = open(path, "rb")
     except FileNotFoundError:
         raise UserError(f"There is no picture {path}: check the name.") from None
     except PermissionError:
         raise UserError(f"{path} may not be read by this user: change its permissions.") from None
+    except (OSError, ValueError) as error:  # ValueError: a name that cannot be one
+        raise UserError(f"{path} cannot be read ({error}): check the name, or the disk.") from error
+    with file:
+        yield file
+
+
+@contextlib.contextmanager
+def read(file: IO[bytes], path: Path | str) -> Iterator[Image.Image]:
+    """The image in an open file, as `load` gives it.  path: what errors call it."""
+    yield _decoded(file, path)
+
+
+def _decoded(file: IO[bytes], path: Path | str) -> Image.Image:
+    try:
+        with Image.open(file, formats=FORMATS) as image:
+            image.load()
+            return ImageOps.exif_transpose(image)
     except Image.UnidentifiedImageError:
         raise UserError(f"{path} is not a picture ({', '.join(FORMATS)}): remove it or replace it.") from None
     except Image.DecompressionBombError:
@@ -107,6 +131,14 @@ def convert(image: Image.Image, channels: int) -> Image.Image:
 def is_deep(image: Image.Image) -> bool:
     """Whether it has 16 bits of grey, of which 8 are kept."""
     return image.mode.startswith("I")
+
+
+def is_transparent(image: Image.Image) -> bool:
+    """Whether it can be seen through anywhere."""
+    if not image.has_transparency_data:
+        return False
+    least, _ = image.convert("RGBA").getchannel("A").getextrema()
+    return isinstance(least, int) and least < 255
 
 
 def from_pixels(pixels: np.ndarray) -> Image.Image:

@@ -1,18 +1,21 @@
 """Training runs on disk: the folders under `runs/`, and what lies in them.  No torch, no Streamlit."""
 
 import contextlib
+import os
 import re
 import secrets
+import shlex
 import shutil
 import time
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from ddpm import config as configs
 from ddpm import files, words
 from ddpm.config import Config
 from ddpm.errors import UserError
+from ddpm.fields import absolute
 from ddpm.jobs import ACTIVE, Job, Stopped, Worker, guard
 from ddpm.results import EvaluationJob, FrontierJob, MicroscopeJob, SampleJob
 
@@ -55,16 +58,38 @@ class Run(Job):
             raise UserError(f"{self.folder} has no config.json, so it is no run of this program: name a run's folder.")
         return configs.from_json(data)
 
+    def loaded(self) -> Self:
+        """The same with its settings read, for processes that do not see its folder.  Raises UserError as `config` does."""
+        self.__dict__["config"] = self.config
+        return self
+
+    def keep(self, config: Config) -> None:
+        """Put other settings in the place of those in its folder, where they differ."""
+        if config != Run(self.folder).config:
+            files.write_json(self.folder / "config.json", configs.to_json(config))
+        self.config = config
+
+    def anew(self, file: Path | None = None) -> str:
+        """The command that begins a new run with the settings of this one: from the weights in `file`, if it is named."""
+        train = self.config.train
+        changed: dict[str, Any] = {"resume_checkpoint": ""}
+        if file:
+            step = int("".join(re.findall(r"(\d+)\.pt$", file.name)) or 0)
+            changed["resume_checkpoint"] = absolute(str(file))
+            if step + 1 >= train.total_steps:  # as training ends there
+                changed["total_steps"] = step + train.total_steps
+                changed["lr_anneal_steps"] = changed["total_steps"] if train.lr_anneal_steps else 0
+        runs_dir = self.folder.parent
+        flags = configs.to_flags(configs.replace(self.config, changed))
+        return shlex.join(["ddpm", "train", *flags, "--run", free_name(runs_dir, self.name), "--runs_dir", absolute(str(runs_dir))])  # fmt: skip
+
     @property
     def all_done(self) -> str:
         """What is said to whoever wants to go on with a finished run."""
         newest = self.checkpoints()[-1:]
         kinds = newest[0].weights if newest else []  # an example has but an average
-        file = newest[0].path(kinds[-1]) if kinds else "its model file"
-        return (
-            f"{self.name} has done all its {self.config.train.total_steps:,} steps: begin a new run from its weights, with "
-            f"its flags, --resume_checkpoint {file} and more --total_steps."
-        )
+        done = f"{self.name} has done all its {self.config.train.total_steps:,} steps"
+        return f"{done}: to go on from its weights, begin a new run: `{self.anew(newest[0].path(kinds[-1]))}`." if kinds else f"{done}."  # fmt: skip
 
     @property
     def progress_path(self) -> Path:
@@ -72,21 +97,55 @@ class Run(Job):
 
     @property
     def created_at(self) -> float:
-        return (self.folder / "config.json").stat().st_mtime
+        try:
+            return (self.folder / "config.json").stat().st_mtime
+        except (FileNotFoundError, NotADirectoryError):
+            raise
+        except OSError:  # another user's, or of a disk that is away
+            return 0.0
 
     def checkpoints(self) -> list[Checkpoint]:
         """Committed checkpoints, oldest first."""
-        found = []
-        for path in self.folder.glob("saves/*.json"):
-            with contextlib.suppress(UserError, KeyError, TypeError):  # not a manifest, or one that is no more
-                manifest: Any = files.read_json(path)
-                known = {k: manifest[k] for k in Checkpoint._fields if k in manifest}
-                found.append(Checkpoint(**{**known, "folder": self.folder}))
-        return sorted(found, key=lambda c: c.step)
+        return self.manifests()[0]
+
+    def manifests(self) -> tuple[list[Checkpoint], dict[int, str]]:
+        """Committed checkpoints, oldest first, and what is wrong with manifests that cannot be read, by their steps."""
+        for _ in range(10):
+            found, wrong, gone = [], {}, False
+            for path in sorted(self.folder.glob("saves/*.json")):
+                if not path.stem.isdecimal():
+                    continue
+                try:
+                    manifest = files.read_json(path)
+                    if manifest is None:  # removed just now, as a newer one came: that one may not have been listed
+                        gone = True
+                        continue
+                    found.append(self._checkpoint(manifest))
+                except UserError as error:
+                    wrong[int(path.stem)] = str(error)
+                except (KeyError, TypeError, ValueError):
+                    wrong[int(path.stem)] = (
+                        f"{path} is no list of a checkpoint's files: restore it from a copy, or delete it."
+                    )
+            if not gone:
+                break
+        return sorted(found, key=lambda c: c.step), wrong
+
+    def _checkpoint(self, manifest: Any) -> Checkpoint:
+        """What a manifest says.  Raises KeyError, TypeError or ValueError where it is none."""
+        known = {k: manifest[k] for k in Checkpoint._fields if k in manifest}
+        found = Checkpoint(**{**known, "folder": self.folder})
+        if not all(
+            isinstance(entry["bytes"], int) and isinstance(entry["sha256"], str) for entry in found.files.values()
+        ):
+            raise ValueError
+        return found._replace(step=int(found.step))
 
     def checkpoint(self, step: int = 0) -> Checkpoint:
         """The one of that step, or the newest.  Raises UserError when there is none."""
-        found = self.checkpoints()
+        found, wrong = self.manifests()
+        if sentence := wrong.get(step or max(wrong, default=0)) if step or not found else "":
+            raise UserError(sentence)
         if not found:
             raise UserError(f"{self.name} has no checkpoint yet: wait for the first one, or ask it to save now.")
         if not step:
@@ -204,13 +263,21 @@ def find(runs_dir: Path, name: str) -> Run:
 
 
 def all_runs(runs_dir: Path) -> list[Run]:
-    """Every run, newest first."""
+    """Every run, newest first; those that this user may not look into, too."""
     found = []
-    for path in runs_dir.glob("*/config.json"):
-        with contextlib.suppress(FileNotFoundError):  # it may just be moved away
-            if not path.parent.name.startswith("."):
-                found.append((path.stat().st_mtime_ns, path.parent.name, Run(path.parent)))
+    for name in _names_in(runs_dir):
+        run = Run(runs_dir / name)
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # no run, or one that is just moved away
+            found.append((run.created_at, name, run))
     return [run for _, _, run in sorted(found, key=lambda entry: entry[:2], reverse=True)]
+
+
+def _names_in(runs_dir: Path) -> list[str]:
+    """What is in the folder of runs, except what is hidden."""
+    try:
+        return [name for name in os.listdir(runs_dir) if not name.startswith(".")]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def free_name(runs_dir: Path, base: str) -> str:
@@ -241,7 +308,7 @@ def _trash(job: Job, runs_dir: Path, name: str) -> Path:
         if not job.folder.is_dir():
             raise UserError(f"{job.folder} is not there any more: somebody else may have moved it.")
         state = job.state()
-        if state in ACTIVE:
+        if state in ACTIVE or (state == "unreadable" and job.alive()):
             raise UserError(f"{job.name} is still {state}: stop it before deleting it.")
         bin_folder.mkdir(exist_ok=True)
         target = bin_folder / free_name(bin_folder, name)

@@ -4,12 +4,14 @@ A source lists what is there without decoding it, and reads pixels when asked.
 """
 
 import contextlib
+import hashlib
 import math
 import os
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -17,11 +19,25 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from ddpm import images, shapes
-from ddpm.errors import UserError
-from ddpm.files import cache_folder
+from ddpm import images, places, shapes
+from ddpm.errors import UserError, in_words
+from ddpm.places import cache_folder
 
-Decode = Callable[[], Image.Image]  # gives one picture; raises UserError when it is broken; any thread may call it
+IDENTITY_BYTES = 32  # of what an image is known by
+
+
+class Read(NamedTuple):
+    """An image that is in memory."""
+
+    image: Image.Image
+    identity: bytes  # SHA-256 of its content as the source has it: the same under any name and at any size
+
+
+class Item(NamedTuple):
+    """An image that is not read yet."""
+
+    name: str  # what sentences call it
+    open: Callable[[], AbstractContextManager[Read]]  # raises UserError when it is broken; any thread may call it
 
 
 class Named(NamedTuple):
@@ -55,12 +71,15 @@ class Source(ABC):
     size: tuple[int, int] | None = None  # width and height of the first picture; None: any size
 
     @abstractmethod
-    def identity(self) -> Any:
-        """What the pictures at this place depend on, as JSON: another value means other pictures."""
+    def stamps(self, now: bool = False) -> Any:
+        """What the images at this place depend on, as JSON: another value means other images.
+
+        As it was when the source was opened, or as it is `now`.
+        """
 
     @abstractmethod
-    def pictures(self, size: int, channels: int) -> Iterator[Decode]:
-        """All pictures in order, not yet decoded.
+    def items(self, size: int, channels: int) -> Iterator[Item]:
+        """All images in order, not yet read.
 
         size, channels: what is wanted, for a source that draws; others give what they have.
         """
@@ -85,13 +104,13 @@ def open_source(data_dir: str) -> Source:
         return Npz(cifar10_path(), SOURCES[data_dir].title)
     if not data_dir.strip():
         raise UserError(f"No data is named: give a folder of images, an .npz file, or one of {', '.join(SOURCES)}.")
-    path = Path(os.path.expanduser(data_dir))
+    path = places.full(data_dir)
     if os.path.isdir(path):  # unlike path.is_dir(), False for what cannot be a path at all
         return Folder(path)
     if not os.path.exists(path):
         raise UserError(
-            f"There is no folder or file {data_dir}: run `ddpm data {data_dir} --help` to prepare one."
-            if data_dir in PREPARED
+            f"There is no folder or file {data_dir}: run `ddpm data {path.name} --help` to prepare one."
+            if path.name in PREPARED
             else f"There is no folder or file {data_dir}: check the path, or use one of {', '.join(SOURCES)}, which need none."
         )
     if path.suffix.lower() != ".npz":
@@ -108,11 +127,16 @@ class Shapes(Source):
         self.class_names = shapes.NAMES
         self.labels = np.arange(self.count) % len(shapes.NAMES)
 
-    def identity(self) -> Any:
+    def stamps(self, now: bool = False) -> Any:
         return shapes.VERSION
 
-    def pictures(self, size: int, channels: int) -> Iterator[Decode]:
-        return (partial(shapes.draw, index, size, channels) for index in range(self.count))
+    def items(self, size: int, channels: int) -> Iterator[Item]:
+        return (Item(f"shape {index}", partial(self._open, index, size, channels)) for index in range(self.count))
+
+    @contextlib.contextmanager
+    def _open(self, index: int, size: int, channels: int) -> Iterator[Read]:
+        identity = hashlib.sha256(f"shapes {shapes.VERSION} {index}".encode()).digest()
+        yield Read(shapes.draw(index, size, channels), identity)
 
 
 class Folder(Source):
@@ -135,6 +159,8 @@ class Folder(Source):
         if not self.paths:
             known = ", ".join(extension.removeprefix(".") for extension in images.EXTENSIONS)
             raise UserError(f"There are no images in {folder}: put some there, or into folders in it ({known}).")
+        self._stamps: list[str] | None = None
+        self._stamps = self._stamped()
         self.size = images.size(self.paths[0])
         self.kind = "Folder without classes"
         for kind, names in (("classes by folder", self._folder_names()), ("classes by file name", self._prefixes())):
@@ -150,11 +176,16 @@ class Folder(Source):
         names = [path.name.partition("_")[0] for path in self.paths if "_" in path.name]
         return names if all(names) and len(names) == self.count and 1 < len(set(names)) < self.count else []
 
-    def identity(self) -> Any:
-        return [f"{str(path).removeprefix(str(self.folder))}|{_stamp(path)}" for path in self.paths]
+    def stamps(self, now: bool = False) -> Any:
+        if now or self._stamps is None:
+            return self._stamped()
+        return self._stamps
 
-    def pictures(self, size: int, channels: int) -> Iterator[Decode]:
-        return (partial(images.load, path) for path in self.paths)
+    def _stamped(self) -> list[str]:
+        return [f"{path.relative_to(self.folder)}|{_stamp(path)}" for path in self.paths]
+
+    def items(self, size: int, channels: int) -> Iterator[Item]:
+        return (Item(str(path.relative_to(self.folder)), partial(_open_file, path)) for path in self.paths)
 
 
 class Npz(Source):
@@ -173,6 +204,7 @@ class Npz(Source):
 
     def __init__(self, path: Path, kind: str, test_of: "Npz | None" = None):
         self.path, self.kind, self.test_of = path, kind, test_of
+        self._stamp = _stamp(path)
         with _npz(self.path) as archive:
             names = {name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")}
             keys = (self.TEST,) if test_of else self.KEYS
@@ -223,20 +255,29 @@ class Npz(Source):
     def test_part(self) -> Source | None:
         return Npz(self.path, self.kind, test_of=self) if self.has_test else None
 
-    def identity(self) -> Any:
-        return _stamp(self.path)
+    def stamps(self, now: bool = False) -> Any:
+        return _stamp(self.path) if now else self._stamp
 
-    def pictures(self, size: int, channels: int) -> Iterator[Decode]:
+    def items(self, size: int, channels: int) -> Iterator[Item]:
+        for place, pixels in enumerate(self._arrays()):
+            yield Item(f"{self.key}[{place}]", partial(self._open, pixels))
+
+    def _arrays(self) -> Iterator[np.ndarray]:
         with _npz(self.path) as archive:
             if self.fortran:
-                yield from (partial(images.from_pixels, pixels) for pixels in _array(archive, self.key))
+                yield from _array(archive, self.key)
                 return
             with archive.open(f"{self.key}.npy") as file:
                 npy_header(file)
                 shape = self.shape[1:]
                 for _ in range(self.count):
-                    pixels = np.frombuffer(file.read(math.prod(shape)), np.uint8)
-                    yield partial(images.from_pixels, pixels.reshape(shape))
+                    yield np.frombuffer(file.read(math.prod(shape)), np.uint8).reshape(shape)
+
+    @contextlib.contextmanager
+    def _open(self, pixels: np.ndarray) -> Iterator[Read]:
+        identity = hashlib.sha256(f"{pixels.shape}".encode())
+        identity.update(pixels.tobytes())
+        yield Read(images.from_pixels(pixels), identity.digest())
 
 
 @contextlib.contextmanager
@@ -245,6 +286,8 @@ def _npz(path: Path) -> Iterator[zipfile.ZipFile]:
     try:
         with zipfile.ZipFile(path) as archive:
             yield archive
+    except PermissionError as error:
+        raise in_words(error) from error
     except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, OSError, RuntimeError) as error:
         raise UserError(f"{path} is damaged, or no .npz file ({error}): copy or make it again.") from error
 
@@ -290,10 +333,23 @@ def _find(folder: Path) -> list[Path]:
     return sorted((Path(path) for path in found), key=lambda path: path.parts)  # the same order on every system
 
 
+@contextlib.contextmanager
+def _open_file(path: Path) -> Iterator[Read]:
+    with images.opened(path) as file:
+        identity = hashlib.file_digest(file, "sha256").digest()
+        file.seek(0)
+        with images.read(file, path) as image:
+            yield Read(image, identity)
+
+
 def _stamp(path: Path) -> str:
-    """Size and time of change: another one, and the file is another."""
+    """Which file it is, its size and when it changed: another one, and the file is another.
+
+    A file that is moved to another's place, or written over with its time put back, has another place on the disk or
+    another time of change.
+    """
     try:
         status = path.stat()
     except FileNotFoundError:
         return "missing"
-    return f"{status.st_size}|{status.st_mtime_ns}"
+    return f"{status.st_size}|{status.st_mtime_ns}|{status.st_ctime_ns}|{status.st_dev}|{status.st_ino}"

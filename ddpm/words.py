@@ -62,3 +62,9 @@ def table(head: Sequence[str], body: Sequence[Sequence[str]], markdown: bool = F
         "  ".join([line[0].ljust(widths[0]), *(t.rjust(w) for t, w in zip(line[1:], widths[1:], strict=True))]).rstrip()
         for line in lines
     )
+
+
+def some(names: Sequence[str], most: int) -> str:
+    """The first `most` of some names with commas between, and how many more there are."""
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

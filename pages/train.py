@@ -60,7 +60,7 @@ def offer(names: list[str]) -> None:
         with card:
             st.button(
                 "Chosen" if name == same else "Choose", key=f"choose_{name}", disabled=name == same, width="stretch",
-                icon=":material/check:" if name == same else None, on_click=begin, args=(chosen_settings(preset), name),
+                icon=":material/check:" if name == same else None, on_click=layout.callback(begin), args=(chosen_settings(preset), name),
             )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from test_cli import TINY
 
 from ddpm import config as configs
-from ddpm import cores, data, files, hardware, parallel, trial
+from ddpm import cores, data, hardware, locks, parallel, trial
 from ddpm.config import Config
 from ddpm.jobs import Worker
 from ddpm.runs import Run
@@ -543,10 +543,10 @@ def test_a_trial_leaves_the_training_as_it_was(tiny: Config, own_cache: Path, mo
 
 def test_files_that_are_held(tmp_path: Path) -> None:
     path = tmp_path / "a" / "lock"
-    assert not files.held(path)
-    file = files.hold(path)
+    assert not locks.held(path)
+    file = locks.hold(path)
     assert file
-    assert files.held(path)
-    assert files.hold(path) is None
+    assert locks.held(path)
+    assert locks.hold(path) is None
     file.close()
-    assert not files.held(path)
+    assert not locks.held(path)

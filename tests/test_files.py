@@ -90,6 +90,12 @@ def test_json(tmp_path: Path) -> None:
         files.read_json(tmp_path / "bytes.json")
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32"])
+def test_json_as_editors_save_it(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "a.json").write_text('{"name": "猫"}\r\n', encoding=encoding)
+    assert files.read_json(tmp_path / "a.json") == {"name": "猫"}
+
+
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs kill -9")
 def test_kill_at_any_instant_leaves_a_whole_file(tmp_path: Path) -> None:
     """A process that rewrites a file without pause is killed at 25 different moments."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ddpm import config as configs
-from ddpm import fields, files, jobs, runs, spacing, validation
+from ddpm import fields, files, jobs, places, runs, spacing, validation
 from ddpm.commands import together
 from ddpm.config import LOG_FORMATS, SECTIONS, Config, FromCheckpoint, SampleConfig
 from ddpm.errors import UserError
@@ -49,12 +49,6 @@ def boolean(text: str) -> bool:
     return fields.parse(bool, text)
 
 
-def log_folder() -> Path | None:
-    """The folder that OPENAI_LOGDIR names for whatever is written, as in improved-diffusion; None without it."""
-    named = os.environ.get("OPENAI_LOGDIR", "")
-    return Path(named).expanduser().absolute() if named else None
-
-
 def log_format() -> str | None:
     """The setting that OPENAI_LOG_FORMAT stands for; None without it.  Raises UserError for an unknown format.
 
@@ -72,12 +66,12 @@ def log_format() -> str | None:
 def result_folder(out: Path | None, source: Run | Path, kind: str) -> Path:
     """Where a job writes: where it was told to, else KIND/TIME in OPENAI_LOGDIR, in the run's folder or here."""
     own = source.folder if isinstance(source, Run) else Path()
-    return out or together.from_main(lambda: runs.timed((log_folder() or own) / kind))
+    return out or together.from_main(lambda: runs.timed((places.log_folder() or own) / kind))
 
 
 def hand_over(out: Path | None, folder: Path) -> None:
     """Put the .npz files of a finished job into OPENAI_LOGDIR too, where improved-diffusion's scripts have them."""
-    target = log_folder()
+    target = places.log_folder()
     if target and out is None:
         for path in sorted(folder.glob("*.npz")):
             files.copy(path, target / path.name)
@@ -122,8 +116,9 @@ def _parser_of(kind: type) -> Any:
 
 
 def given(options: argparse.Namespace, *sections: type) -> dict[str, Any]:
-    names = {s.name for section in sections for s in settings(section)}
-    return {name: value for name, value in vars(options).items() if name in names}
+    """The settings that were given, as they are kept: with paths that hold from every folder."""
+    known = {s.name: s for section in sections for s in settings(section)}
+    return {name: known[name].settled(value) for name, value in vars(options).items() if name in known}
 
 
 def add_source(

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from ddpm import foreign, process, runs, words
+from ddpm import foreign, places, process, runs, words
 from ddpm.errors import UserError
 from ddpm.foreign import Folder
 from ddpm.jobs import ACTIVE, Job
@@ -19,9 +19,9 @@ def show(runs_dir: Path) -> None:
     if not typed:
         st.caption("Its curves, checkpoints, averages and optimiser become a run, to watch, draw from and train on.")
         return
-    job = process.importing(Path(typed).expanduser(), runs_dir)
+    job = process.importing(places.full(typed), runs_dir)
     if job.status() and job.state() in ACTIVE:
-        st.fragment(run_every=1.0)(_progress)(job)
+        layout.fragment(run_every=1.0)(_progress)(job)
         return
     name = st.session_state.get("import.started")
     if job.status() and job.state() == "finished" and name:

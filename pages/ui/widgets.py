@@ -10,7 +10,7 @@ import streamlit as st
 
 from ddpm import config as configs
 from ddpm import process, runs
-from ddpm.errors import UserError
+from ddpm.errors import UserError, told
 from ddpm.jobs import ACTIVE, State, Status
 from ddpm.presets import DEFAULT, PRESETS
 from ddpm.runs import Run
@@ -37,6 +37,7 @@ BADGES: dict[State, Badge] = {
     "finished": Badge("blue", "check", "All steps are done."),
     "failed": Badge("red", "error", "Ended by an error, which the log tells in full."),
     "lost": Badge("red", "link_off", "The process is gone without a word: killed, or the computer was switched off."),
+    "unreadable": Badge("orange", "lock", "This user may not read what it says of itself."),
     "not responding": Badge("orange", "sentiment_stressed", "The process is there, but its heartbeat stands still."),
 }  # fmt: skip
 
@@ -143,7 +144,8 @@ def commands(run: Run) -> list[tuple[str, str]]:
 def act(deed: Callable[[], Any], done: str) -> None:
     """Do it and say so, or say why it cannot be done."""
     try:
-        deed()
+        with told():
+            deed()
     except UserError as error:
         st.toast(str(error), icon=":material/error:", duration="long")
     else:
@@ -181,7 +183,7 @@ def spare() -> None:
     st.session_state.pop(CONDEMNED, None)
 
 
-@st.dialog("Delete this run?", on_dismiss=spare)
+@st.dialog("Delete this run?", on_dismiss=layout.callback(spare))
 def confirm_delete(run: Run) -> None:
     st.write(
         f"**{run.name}** with its checkpoints, previews and pictures moves to `{run.folder.parent / '.trash'}`, "
