@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Sequence
 
@@ -18,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # (measured on two cores).  GNU's and LLVM's OpenMP read this when torch is imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     os.environ.setdefault("KMP_BLOCKTIME", "1")
-    options = _parser().parse_args(arguments)
+    options = _parser().parse_args(_with_values(sys.argv[1:] if arguments is None else arguments))
     try:
         return together.run(options.command, options) or 0
     except UserError as error:
@@ -29,6 +30,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     except KeyboardInterrupt:
         return 130
+
+
+def _with_values(arguments: Sequence[str]) -> list[str]:
+    """`--lr -1e-4` as `--lr=-1e-4`: no flag but -h begins with a single dash, and argparse takes most such values for one."""
+    joined: list[str] = []
+    for word in arguments:
+        before = joined[-1] if joined else ""
+        if (
+            re.match(r"-[^-]", word)
+            and word != "-h"
+            and before.startswith("--")
+            and before != "--"
+            and "=" not in before
+        ):
+            joined[-1] = f"{before}={word}"
+        else:
+            joined.append(word)
+    return joined
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -41,8 +41,13 @@ def command(commands: Any, name: str, run: Any, help: str, runs_dir: bool = True
     parser = commands.add_parser(name, help=help, description=help, allow_abbrev=False)
     parser.set_defaults(command=run)
     if runs_dir:
-        parser.add_argument("--runs_dir", type=Path, default=Path("runs"), metavar="DIR", help="where the runs are (default: runs)")  # fmt: skip
+        parser.add_argument("--runs_dir", type=path, default=Path("runs"), metavar="DIR", help="where the runs are (default: runs)")  # fmt: skip
     return parser
+
+
+def path(text: str) -> Path:
+    """A path as a user types it, ~ included: not every shell has made a folder's name of it."""
+    return Path(os.path.expanduser(fields.path_text(text)))
 
 
 def boolean(text: str) -> bool:
@@ -144,9 +149,9 @@ def add_source(
     parser.set_defaults(base=base)
     source = parser.add_mutually_exclusive_group(required=required)
     source.add_argument(*RUN, metavar="NAME", help="use a checkpoint of this run")
-    source.add_argument("--model_path", type=Path, metavar="FILE", help="use this checkpoint file")
+    source.add_argument("--model_path", type=path, metavar="FILE", help="use this checkpoint file")
     if out:
-        parser.add_argument("--out", type=Path, metavar="DIR", help=f"folder for the result (default: {out}/TIME in OPENAI_LOGDIR, in the run's folder, or here)")  # fmt: skip
+        parser.add_argument("--out", type=path, metavar="DIR", help=f"folder for the result (default: {out}/TIME in OPENAI_LOGDIR, in the run's folder, or here)")  # fmt: skip
     add_settings(parser.add_argument_group(title), section, leave_out)
     model = parser.add_argument_group("model", "only for files that another program wrote, without their settings")
     model.add_argument("--probe", type=boolean, default=True, metavar="BOOL", help=PROBE)
