@@ -6,7 +6,7 @@ from ddpm import example, runs
 from ddpm.jobs import ACTIVE
 from ddpm.presets import DEFAULT, PRESETS
 from ddpm.runs import Run
-from pages.ui import import_fields, layout, pictures, watch, widgets
+from pages.ui import forms, import_fields, layout, pictures, watch, widgets
 
 SHOWN = 12  # runs, until all are asked for
 
@@ -82,7 +82,7 @@ def card(run: Run) -> None:
                 st.caption("no preview yet", text_alignment="center")
         with st.container(width="stretch", gap="xsmall"):
             with st.container(horizontal=True, vertical_alignment="center"):
-                st.markdown(f"**{run.name}**", width="content")
+                st.markdown(f"**{forms.plain(run.name)}**", width="content")
                 widgets.state_badge(state)
             widgets.progress_bar(status, state)
             st.caption(widgets.in_brief(run, status, state))

@@ -1,10 +1,14 @@
 """Training runs on disk: the folders under `runs/`, and what lies in them.  No torch, no Streamlit."""
 
 import contextlib
+import os
 import re
 import secrets
+import shlex
 import shutil
 import time
+import unicodedata
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -54,6 +58,11 @@ class Run(Job):
         if data is None:
             raise UserError(f"{self.folder} has no config.json, so it is no run of this program: name a run's folder.")
         return configs.from_json(data)
+
+    def shell(self, *words: str, more: Sequence[str] = ()) -> str:
+        """What to type into a shell: `ddpm WORDS NAME MORE`, and the folder of runs where it is not the usual one, from here."""
+        where = [] if self.folder.parent == Path("runs") else ["--runs_dir", os.path.abspath(self.folder.parent)]
+        return shlex.join(["ddpm", *words, self.name, *more, *where])
 
     @property
     def all_done(self) -> str:
@@ -154,7 +163,7 @@ def timed(folder: Path) -> Path:
 
 
 def check_name(name: str) -> None:
-    """Raises UserError unless `name` is good for a folder on every system."""
+    """Raises UserError unless a new run may be called `name`, which is good for a folder on every system."""
     if not NAME.fullmatch(name) or RESERVED.fullmatch(name) or name.endswith("."):
         raise UserError(
             f"The run name {name!r} cannot be a folder's name: use up to 64 letters, digits, '.', '_' and '-', "
@@ -162,13 +171,23 @@ def check_name(name: str) -> None:
         )
 
 
+def is_name(name: str) -> bool:
+    """Whether a run may be called `name` once its folder was renamed by hand: any folder's name that is not hidden."""
+    plain = not any(letter in "/\\" or unicodedata.category(letter) == "Cc" for letter in name)
+    return (
+        plain and name != "" and Path(name).name == name and not name.startswith(".") and len(os.fsencode(name)) < 256
+    )
+
+
 def create(runs_dir: Path, name: str, config: Config) -> Run:
     """Make the folder of a new run, whole or not at all.  Raises UserError for a bad or taken name."""
     check_name(name)
     with guard(runs_dir):
         folder = runs_dir / name
-        if folder.exists():
+        if (folder / "config.json").exists():
             raise UserError(f"There is already a run named {name}: choose another name, or resume that one.")
+        if folder.exists():
+            raise UserError(f"{folder} is there already, and holds no run: choose another name.")
         files.sweep(runs_dir)
         building = runs_dir / f"{files.TEMPORARY}{secrets.token_hex(4)}"
         try:
@@ -194,13 +213,17 @@ def create_in(folder: Path, config: Config) -> Run:
 
 
 def find(runs_dir: Path, name: str) -> Run:
-    """The run of that name.  Raises UserError when there is none."""
-    check_name(name)
-    run = Run(runs_dir / name)
-    if not (run.folder / "config.json").exists():
-        names = ", ".join(r.name for r in all_runs(runs_dir)[:5]) or "none yet"
-        raise UserError(f"There is no run named {name} in {runs_dir}: the newest are {names}.")
-    return run
+    """The run of that name, which is that of its folder.  Raises UserError when there is none."""
+    if is_name(name) and (runs_dir / name / "config.json").exists():
+        return Run(runs_dir / name)
+    found = all_runs(runs_dir)
+    for run in found:  # systems write the same letters in more than one way
+        if unicodedata.normalize("NFC", run.name) == unicodedata.normalize("NFC", name):
+            return run
+    newest = ", ".join(run.name for run in found[:5]) or "none yet"
+    if not is_name(name):
+        raise UserError(f"{name!r} is no name of a run, which is that of a folder in {runs_dir}, without a path: the newest are {newest}.")  # fmt: skip
+    raise UserError(f"There is no run named {name} in {runs_dir}: the newest are {newest}.")
 
 
 def all_runs(runs_dir: Path) -> list[Run]:
@@ -218,8 +241,12 @@ def free_name(runs_dir: Path, base: str) -> str:
     base = re.sub(r"[^A-Za-z0-9._-]+", "-", base).strip("-._")[:56].rstrip(".") or "run"
     if RESERVED.fullmatch(base):
         base = f"run-{base}"
+    return _untaken(runs_dir, base)
+
+
+def _untaken(folder: Path, base: str) -> str:
     number = 1
-    while (runs_dir / (name := base if number == 1 else f"{base}-{number}")).exists():
+    while os.path.lexists(folder / (name := base if number == 1 else f"{base}-{number}")):
         number += 1
     return name
 
@@ -244,7 +271,7 @@ def _trash(job: Job, runs_dir: Path, name: str) -> Path:
         if state in ACTIVE:
             raise UserError(f"{job.name} is still {state}: stop it before deleting it.")
         bin_folder.mkdir(exist_ok=True)
-        target = bin_folder / free_name(bin_folder, name)
+        target = bin_folder / _untaken(bin_folder, name)
         try:
             files.rename(job.folder, target)
         except OSError as error:

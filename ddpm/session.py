@@ -37,7 +37,7 @@ class Session:
         self.device = parallel.device()
         if not self.config.data.data_dir:
             raise UserError(
-                f"{run.name} has no data to train on yet: `ddpm train --resume {run.name} --data_dir DATA`."
+                f"{run.name} has no data to train on yet: `{run.shell('train', '--resume', more=['--data_dir', 'DATA'])}`."
             )
         worker.beat(state="starting", message="Reading the data")
         dataset = parallel.by_all(
@@ -172,7 +172,7 @@ class Session:
             if stop:
                 self._close()
                 self.worker.beat(state="stopped", seconds_left=None, message="")
-                log.info("Stopped at step %d, saved; `ddpm train --resume %s` goes on", step, self.run.name)
+                log.info("Stopped at step %d, saved; `%s` goes on", step, self.run.shell("train", "--resume"))
                 return
             yield report
         self._close()

@@ -23,4 +23,6 @@ def _example(options: argparse.Namespace) -> None:
         return
     run = example.provide(options.runs_dir)
     print(run.folder)
-    print(f"Draw from it: ddpm sample --run {run.name} --steps 10 --num_samples 16 --out drawn")
+    print(
+        f"Draw from it: {run.shell('sample', '--run', more=['--steps', '10', '--num_samples', '16', '--out', 'drawn'])}"
+    )
