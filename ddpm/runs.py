@@ -116,7 +116,7 @@ class Run(Job):
         return sorted(found, key=lambda job: job.name, reverse=True)
 
     def new_sample_folder(self) -> Path:
-        """A folder name for samples drawn now; nothing is made yet."""
+        """A new folder for samples drawn now."""
         return timed(self.folder / "samples")
 
     def evaluation_jobs(self) -> list[EvaluationJob]:
@@ -125,7 +125,7 @@ class Run(Job):
         return sorted(found, key=lambda job: job.name, reverse=True)
 
     def new_evaluation_folder(self) -> Path:
-        """A folder name for what is measured now; nothing is made yet."""
+        """A new folder for what is measured now."""
         return timed(self.folder / "evaluations")
 
     def microscope_jobs(self) -> list[MicroscopeJob]:
@@ -134,7 +134,7 @@ class Run(Job):
         return sorted(found, key=lambda job: job.name, reverse=True)
 
     def new_microscope_folder(self) -> Path:
-        """A folder name for a picture looked at now; nothing is made yet."""
+        """A new folder for an image looked at now."""
         return timed(self.folder / "microscopes")
 
     def frontier_jobs(self) -> list[FrontierJob]:
@@ -143,7 +143,7 @@ class Run(Job):
         return sorted(found, key=lambda job: job.name, reverse=True)
 
     def new_frontier_folder(self) -> Path:
-        """A folder name for samplers compared now; nothing is made yet."""
+        """A new folder for samplers compared now."""
         return timed(self.folder / "frontiers")
 
 
@@ -157,9 +157,11 @@ def check_resumable(job: SampleJob) -> None:
 
 
 def timed(folder: Path) -> Path:
-    """A new folder name in `folder`, of the time it is now."""
-    stamp = time.strftime("%Y%m%d-%H%M%S")
-    return folder / stamp if not (folder / stamp).exists() else folder / f"{stamp}-{secrets.token_hex(2)}"
+    """A new, empty folder in `folder`, named after the time it is now.  Raises UserError where it cannot be made."""
+    try:
+        return files.new_folder(folder / time.strftime("%Y%m%d-%H%M%S"))
+    except OSError as error:
+        raise UserError(f"Cannot write in {folder} ({error.strerror or error}): make it writable, or choose another folder.") from error  # fmt: skip
 
 
 def check_name(name: str) -> None:

@@ -7,6 +7,7 @@ import threading
 import time
 import unicodedata
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -228,6 +229,7 @@ def test_previews_in_order(fake_run: FakeRun) -> None:
 def test_sample_jobs(fake_run: FakeRun) -> None:
     run = fake_run()
     first = run.new_sample_folder()
+    assert list(first.iterdir()) == []
     files.write_json(first / "status.json", dict(state="finished"))
     second = run.new_sample_folder()
     assert second != first
@@ -241,6 +243,19 @@ def test_sample_jobs(fake_run: FakeRun) -> None:
     assert (job.npz, job.images) == (None, [])
     files.write_bytes(second / "samples_3x8x8x3.npz", b"")
     assert job.npz == second / "samples_3x8x8x3.npz"
+
+
+def test_folders_of_the_same_second_are_several(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        folders = [*pool.map(lambda _: runs.timed(tmp_path), range(40))]
+    assert len({*folders}) == 40
+    assert {*folders} == {*tmp_path.iterdir()}
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "samples").write_bytes(b"")
+    with pytest.raises(UserError, match=r"Cannot write in .*samples"):
+        runs.timed(tmp_path / "samples")
 
 
 # --- the bin

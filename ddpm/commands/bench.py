@@ -112,7 +112,7 @@ def _samplers(options: argparse.Namespace) -> None:
         raise UserError("ddpm bench was started in several processes, and times those of one: start it without torchrun.")  # fmt: skip
     settings, source, flags = shared.read_source(options, FrontierConfig)
     folder = shared.result_folder(options.out, source, "frontiers")
-    with shared.working_in(folder) as worker:
+    with shared.working_in(folder, made=options.out is None) as worker:
         worker.beat(message="Loading the network")
         from tqdm import tqdm
 

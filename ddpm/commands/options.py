@@ -81,11 +81,18 @@ def result_folder(out: Path | None, source: Run | Path, kind: str) -> Path:
 
 
 def hand_over(out: Path | None, folder: Path) -> None:
-    """Put the .npz files of a finished job into OPENAI_LOGDIR too, where improved-diffusion's scripts have them."""
-    target = log_folder()
-    if target and out is None:
-        for path in sorted(folder.glob("*.npz")):
-            files.copy(path, target / path.name)
+    """Put the .npz files of a finished job into OPENAI_LOGDIR too, where improved-diffusion's scripts have them.
+
+    Those of an earlier job stay: where they have the same names, these get a number.
+    """
+    target, own = log_folder(), sorted(folder.glob("*.npz"))
+    if not target or out is not None or not own:
+        return
+    with jobs.guard(target):
+        there = files.copy_all(own, target)
+    if there[0].name != own[0].name:
+        names = ", ".join(path.name for path in there)
+        print(f"{target} has another {own[0].name} already, which stays: this one's files there are {names}", file=sys.stderr)  # fmt: skip
 
 
 def add_settings(
@@ -178,12 +185,12 @@ def read_source(options: argparse.Namespace, section: type[S]) -> tuple[S, runs.
 
 
 @contextlib.contextmanager
-def working_in(folder: Path) -> Iterator[jobs.Worker]:
+def working_in(folder: Path, made: bool = False) -> Iterator[jobs.Worker]:
     """A Worker in `folder`; where the user can put right what went wrong, a new folder is not left behind.
 
-    One that already holds results is: hours may have gone into them.
+    One that already holds results is: hours may have gone into them.  made: whether it is there for this alone.
     """
-    new = not folder.exists()  # where a page started this, the folder is there and shows what went wrong
+    new = made or not folder.exists()  # where a page started this, the folder is there and shows what went wrong
     try:
         with together.worker(folder) as worker:
             yield worker

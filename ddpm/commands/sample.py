@@ -57,7 +57,7 @@ def _drawn(options: argparse.Namespace) -> Path:
     else:
         settings, source, flags = shared.read_source(options, SampleConfig)
     folder = shared.result_folder(options.out, source, "samples")
-    with shared.working_in(folder) as worker:
+    with shared.working_in(folder, made=options.out is None) as worker:
         worker.beat(message="Loading the network")
         from ddpm import drawing
 
