@@ -117,7 +117,9 @@ class _Log:
         step = self.frame["step"]
         found = metrics.by_checkpoint(self.frame, steps)
         nans = metrics.by_checkpoint(self.nan.assign(step=step), steps) > 0
-        infinities = metrics.by_checkpoint(np.isinf(self.frame).astype(float).assign(step=step), steps) > 0
+        infinities = (
+            metrics.by_checkpoint(self.frame.isin([math.inf, -math.inf]).astype(float).assign(step=step), steps) > 0
+        )
         spoilt = nans | (infinities & found.isna())  # by a NaN, or by infinities of both signs
         return found.astype(object).where(found.notna(), None).mask(spoilt[found.columns], math.nan)
 

@@ -153,7 +153,7 @@ class Session:
             if stop:
                 self._close()
                 self.worker.beat(state="stopped", seconds_left=None, message="")
-                log.info("Stopped at step %d, saved; `ddpm train --resume %s` goes on", step, self.run.name)
+                log.info("Stopped at step %d, saved; `%s` goes on", step, self.run.shell("train", "--resume"))
                 return
             yield report
         self._close()

@@ -32,7 +32,7 @@ leaving = "It is about to end." if state in ("stopping", "queued") else ""
 no_resume = (
     f"It is {state}." if active
     else f"It has done all of its {config.train.total_steps:,} steps." if state == "finished"
-    else f"It has no data yet: `ddpm train --resume {run.name} --data_dir DATA` names it." if not config.data.data_dir
+    else f"It has no data yet: `{run.shell('train', '--resume', more=['--data_dir', 'DATA'])}` names it." if not config.data.data_dir
     else ""
 )  # fmt: skip
 

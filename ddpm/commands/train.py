@@ -129,8 +129,9 @@ def _new_run(options: argparse.Namespace, given: dict[str, Any]) -> runs.Run:
     base = PRESETS[options.preset].config if options.preset else options.base
     if (formats := shared.log_format()) is not None:
         given = {"log_format": formats, **given}
-    config = configs.resolved(configs.replace(base, given))
+    config = configs.replace(base, given)
     validation.check(config)
+    config = configs.resolved(config)
     if options.base.model.super_res and not config.model.super_res:
         raise UserError(
             "super-res-train was to train a model that enlarges nothing: say --small_size, or use ddpm train."
