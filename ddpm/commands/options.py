@@ -225,7 +225,7 @@ def log_to(run: jobs.Job) -> "logging.FileHandler | None":
     log.handlers = [terminal]
     if _is_stderr(run.log_path):  # started by process.start: what is printed is in log.txt
         return None
-    file = logging.FileHandler(run.log_path, encoding="utf-8")
+    file = logging.FileHandler(run.log_path, encoding="utf-8", errors="backslashreplace")
     file.setFormatter(form)
     log.handlers.append(file)
     return file

@@ -16,7 +16,7 @@ from ddpm import jobs, places, runs, validation
 from ddpm.commands import options as shared
 from ddpm.commands import together
 from ddpm.config import SECTIONS, Config
-from ddpm.errors import UserError
+from ddpm.errors import UserError, in_words
 from ddpm.presets import PRESETS
 
 log = logging.getLogger("ddpm")
@@ -63,8 +63,10 @@ def _train(options: argparse.Namespace) -> None:
                 run = together.from_main(lambda: _ready(run, given, worker))
             _train_here(run, worker)
         except Exception as error:
-            if to_file and not isinstance(error, jobs.Stopped):
-                to_file.emit(logging.makeLogRecord({"msg": traceback.format_exc()}))
+            if to_file and not isinstance(error, jobs.Stopped):  # of a fault of the program, where it happened
+                told = in_words(error) if isinstance(error, OSError | UnicodeError) else error
+                text = str(told) if isinstance(told, UserError) else traceback.format_exc()
+                to_file.emit(logging.makeLogRecord({"msg": text}))
             raise
 
 
