@@ -4,6 +4,7 @@
 names is ./shapes.
 """
 
+import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from ddpm.config import Config, DataConfig, ModelConfig, replace
+from ddpm.config import AnalyticConfig, Config, DataConfig, EvalConfig, ModelConfig, replace
 from ddpm.decoded import Decoded, Progress, open_decoded
 from ddpm.errors import UserError
 from ddpm.sources import SOURCES, Source, open_source
@@ -48,6 +49,7 @@ class Description:
     notices: tuple[str, ...]  # sentences worth telling
     test_count: int = 0  # images of the data's own test part, which are not among the others
     left_out: tuple[str, ...] = ()  # what else lies there, by kind: "3 .txt files"
+    kind: str = ""  # a few words on what it is, and by which rule it has its classes
 
     @property
     def lines(self) -> tuple[str, ...]:
@@ -101,7 +103,7 @@ def _describe(source: Source) -> Description:
         text += f", and {_number(test.count, 'image', 'images')} to test on"
     notices = (*source.notices, *_notices(source.count, source.labels, names))
     counts = _counts(source.labels, names)
-    return Description(source.count, names, counts, text, source.size, notices, test.count if test else 0, source.left_out)  # fmt: skip
+    return Description(source.count, names, counts, text, source.size, notices, test.count if test else 0, source.left_out, source.kind)  # fmt: skip
 
 
 def _counts(labels: np.ndarray | None, names: tuple[str, ...]) -> tuple[int, ...]:
@@ -162,6 +164,11 @@ def attach(config: Config, data_dir: str) -> Config:
                 f"{', '.join(known) if known and not numbered else f'{count} classes'}: name the data it was trained on."
             )
     return replace(config, {"data_dir": data_dir, "class_names": names})
+
+
+def adjusted(data: DataConfig, wanted: EvalConfig | AnalyticConfig) -> DataConfig:
+    """`data` with small images enlarged and broken ones left out where either says so."""
+    return dataclasses.replace(data, enlarge=data.enlarge or wanted.enlarge, skip_broken=data.skip_broken or wanted.skip_broken)  # fmt: skip
 
 
 def part_of(data: DataConfig, split: str) -> Split:

@@ -34,6 +34,7 @@ FORMATS = {
     "TGA": (".tga", ".icb", ".vda", ".vst"),
 }
 EXTENSIONS = tuple(extension for extensions in FORMATS.values() for extension in extensions)
+MOST_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 0)  # of an image; Pillow opens no larger one
 ROOM = 2**26  # pixels decoded at once by all threads together; a larger image is decoded alone
 MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV")
 PNG_MARK = b"\x89PNG\r\n\x1a\n"
@@ -121,8 +122,9 @@ def _sentences(path: Path | str) -> Iterator[None]:
     except Image.UnidentifiedImageError:
         raise UserError(f"{path} is not a picture ({', '.join(FORMATS)}): remove it or replace it.") from None
     except Image.DecompressionBombError:
-        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6
-        raise UserError(f"{path} has more than {limit} million pixels: make it smaller, or remove it.") from None
+        raise UserError(
+            f"{path} has more than {MOST_PIXELS // 10**6} million pixels: make it smaller, or remove it."
+        ) from None
     except MemoryError:
         raise UserError(f"{path} does not fit in the free memory: make it smaller, or remove it.") from None
     except Exception as error:  # the decoders raise OSError, SyntaxError, ValueError, struct.error, zlib.error, ...

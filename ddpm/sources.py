@@ -218,7 +218,7 @@ def _notices(listing: Listing, sorted_: Labelling) -> Iterator[str]:
 class Npz(Source):
     """An .npz file with arr_0 [arr_1], images [labels] or train [train_labels], and perhaps class_names.
 
-    Pictures are uint8 [N, H, W, C] (or [N, H, W]), labels [N].  With class_names, labels are places in it;
+    Images are uint8 [N, H, W, C] (or [N, H, W], or a single [H, W, C] in colour), labels [N].  With class_names, labels are places in it;
     otherwise each value that occurs is a class, numbered in sorted order.  Beside them, test and test_labels
     may be its test part.
 
@@ -240,12 +240,14 @@ class Npz(Source):
                 raise UserError(f"{path} holds {', '.join(sorted(names)) or 'nothing'}: name its array of images arr_0, images or train.")  # fmt: skip
             with archive.open(f"{self.key}.npy") as file:
                 self.shape, dtype, self.fortran = npy_header(file)
+            if len(self.shape) == 3 and self.shape[2] in (3, 4) and self.shape[1] != self.shape[2]:
+                self.shape = (1, *self.shape)  # one image in colour, and not many grey ones so narrow
             self._check_images(dtype)
             self.count, self.size = self.shape[0], (self.shape[2], self.shape[1])
             self.has_test = self.TEST[0] in names and self.key != self.TEST[0]
             if label_key in names and not (test_of and test_of.labels is None):
-                labels = _array(archive, label_key)
-                known = _array(archive, "class_names") if "class_names" in names else None
+                labels = self._words(archive, label_key)
+                known = self._words(archive, "class_names") if "class_names" in names else None
                 self._set_labels(labels, known)
 
     def _check_images(self, dtype: np.dtype) -> None:
@@ -256,11 +258,29 @@ class Npz(Source):
             raise UserError(f"{what}: images must be [N, height, width, channels] with 1, 3 or 4 channels; rearrange it.")  # fmt: skip
         if 0 in self.shape:
             raise UserError(f"{what}, which is no image at all: put some in.")
+        if self.shape[1] * self.shape[2] > image_files.MOST_PIXELS:
+            raise UserError(f"{what}, and an image of more than {image_files.MOST_PIXELS // 10**6} million pixels is not decoded: make them smaller.")  # fmt: skip
+
+    def _words(self, archive: zipfile.ZipFile, key: str) -> np.ndarray:
+        """An array of numbers or words.  Raises UserError for one of Python's objects, which might run a program when read."""
+        with archive.open(f"{key}.npy") as file:
+            shape, dtype, _ = npy_header(file)
+        if dtype.hasobject:
+            raise UserError(
+                f"{key} in {self.path} is an array of Python objects, which are not read, as they can run programs: save it "
+                f"again as plain text or numbers, as with {key}.astype(str)."
+            )
+        found = _array(archive, key)
+        if dtype.kind == "S":
+            found = np.char.decode(found, "utf-8", "backslashreplace")
+        return found.reshape(-1) if len(shape) == 2 and shape[1] == 1 else found
 
     def _set_labels(self, labels: np.ndarray, known: np.ndarray | None) -> None:
         what = f"The labels in {self.path} are {labels.dtype} {list(labels.shape)}"
         if labels.shape != (self.count,) or labels.dtype.kind not in "iuU":
-            raise UserError(f"{what}: there must be one whole number for each of its {self.count} images; correct them.")  # fmt: skip
+            raise UserError(f"{what}: there must be one whole number or word for each of its {plural(self.count, 'image')}; correct them.")  # fmt: skip
+        if known is not None and known.ndim != 1:
+            raise UserError(f"class_names in {self.path} is {known.dtype} {list(known.shape)}: there must be a name for each class; correct it.")  # fmt: skip
         if known is None and self.test_of:
             self.labels, self.class_names = self._as_in_training(labels), self.test_of.class_names
         elif known is None:
@@ -269,7 +289,7 @@ class Npz(Source):
         elif labels.dtype.kind == "U" or labels.min() < 0 or labels.max() >= len(known):
             raise UserError(f"{what} and not all of them are places in its {len(known)} class_names: correct either.")
         else:
-            self.labels, self.class_names = labels.astype(np.int64), tuple(str(name) for name in known)
+            self.labels, self.class_names = labels.astype(np.int64), tuple(printable(str(name)) for name in known)
 
     def _as_in_training(self, labels: np.ndarray) -> np.ndarray:
         assert self.test_of is not None
@@ -292,7 +312,7 @@ class Npz(Source):
     def _arrays(self) -> Iterator[np.ndarray]:
         with _npz(self.path) as archive:
             if self.fortran:
-                yield from _array(archive, self.key)
+                yield from _array(archive, self.key).reshape(self.shape)
                 return
             with archive.open(f"{self.key}.npy") as file:
                 npy_header(file)
@@ -313,6 +333,10 @@ def _npz(path: Path) -> Iterator[zipfile.ZipFile]:
     try:
         with zipfile.ZipFile(path) as archive:
             yield archive
+    except FileNotFoundError:
+        raise UserError(f"There is no file {path}: check the path.") from None
+    except PermissionError:
+        raise UserError(f"{path} may not be read by this user: change its permissions.") from None
     except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, OSError, RuntimeError) as error:
         raise UserError(f"{path} is damaged, or no .npz file ({error}): copy or make it again.") from error
 
@@ -333,7 +357,7 @@ def _array(archive: zipfile.ZipFile, key: str) -> np.ndarray:
 def _number(names: Sequence[Any] | np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
     """Classes numbered in sorted order: labels int64 [N] and their names."""
     classes, labels = np.unique(np.asarray(names), return_inverse=True)
-    return labels.astype(np.int64), tuple(str(name) for name in classes)
+    return labels.astype(np.int64), tuple(printable(str(name)) for name in classes)
 
 
 @contextlib.contextmanager
