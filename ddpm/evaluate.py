@@ -344,7 +344,7 @@ def open_pictures(config: Config, settings: EvalConfig, worker: Worker | None) -
     """
     own = settings.data_dir in ("", config.data.data_dir)
     place = config.data if own else DataConfig(settings.data_dir)
-    place = dataclasses.replace(place, enlarge=place.enlarge or settings.enlarge)
+    place = data.adjusted(place, settings)
     if not place.data_dir:
         raise UserError("No pictures are named, and the file does not say what it was trained on: name them with --data_dir.")  # fmt: skip
 

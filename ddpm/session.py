@@ -39,8 +39,10 @@ class Session:
         dataset = parallel.by_all(
             lambda: data.open_dataset(self.config.data, self.config.model, self._on_data, seed=self.config.train.seed)
         )
+        for sentence in dataset.about:
+            log.info("%s", sentence)
         for notice in dataset.notices:
-            log.warning(notice)
+            log.warning("%s", notice)
         if self.config.model.class_cond and dataset.class_names != self.config.class_names:
             raise UserError(
                 f"The classes of {self.config.data.data_dir} are {', '.join(dataset.class_names) or 'none'} now, and were "

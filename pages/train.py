@@ -137,6 +137,6 @@ with aside:
 
 if pressed:
     with layout.errors():
-        run = runs.create(runs_dir, name, data_fields.resolved(draft))
+        run = runs.create(runs_dir, name, data_fields.settled(draft, found.description))
         process.start_training(run)
         st.switch_page(layout.MONITOR, query_params={"run": name})

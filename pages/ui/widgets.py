@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import streamlit as st
 
-from ddpm import classes, low_res, process, runs
+from ddpm import classes, process, runs
 from ddpm import config as configs
 from ddpm.errors import UserError, told
 from ddpm.jobs import ACTIVE, State, Status
