@@ -351,10 +351,11 @@ def evaluate_into(
 def open_pictures(config: Config, settings: EvalConfig, worker: Worker | None, seen: Digest | None = None) -> tuple[Dataset, dict[str, Any]]:  # fmt: skip
     """The pictures to measure, and what they are, for the record: data_dir, part and count.
 
-    The network's own data is known by its digest, `seen`, wherever it is named.  Several processes each read them, and wait for one another; where one cannot, or is asked to stop, all end.
+    The network's own data is known by its digest, `seen`, wherever it is named.  Several processes each read them, and
+    wait for one another; where one cannot, or is asked to stop, all end.
     """
-    enlarge = config.data.enlarge or settings.enlarge
-    mine = dataclasses.replace(config.data, data_dir=settings.data_dir or config.data.data_dir, enlarge=enlarge)
+    mine = dataclasses.replace(config.data, data_dir=settings.data_dir or config.data.data_dir)
+    mine = data.adjusted(mine, settings)
     if not mine.data_dir:
         raise UserError("No pictures are named, and the file does not say what it was trained on: name them with --data_dir.")  # fmt: skip
 
@@ -371,7 +372,7 @@ def open_pictures(config: Config, settings: EvalConfig, worker: Worker | None, s
             there = data.open_dataset(dataclasses.replace(mine, hold_out=0.0), config.model, progress, split="all")
             own = there.digest.images == seen.images
         if not own:
-            place = DataConfig(mine.data_dir, enlarge=settings.enlarge)
+            place = data.adjusted(DataConfig(mine.data_dir), settings)
         split = data.part_of(place, settings.split)
         dataset = data.open_dataset(place, config.model, progress, split=split, seed=config.train.seed)
         its = dataclasses.replace(config, data=place)

@@ -17,6 +17,7 @@ from ddpm.config import Config
 from ddpm.errors import UserError
 from ddpm.runs import Checkpoint, Run
 
+PROGRESS, FLAGS = WRITTEN = ("progress.csv", "flags.txt")  # beside the checkpoint's files
 LABELS = 1000  # slots of its class-conditional networks, always
 EMBEDDING = "label_emb.weight"
 DEFAULTS = {32: (1, 2, 2, 2), 64: (1, 2, 3, 4), 256: (1, 1, 2, 2, 4, 4)}  # the sizes and levels that its scripts build
@@ -36,8 +37,9 @@ def hand_back(run: Run, folder: Path, step: int = 0) -> list[str]:
     if config.model.label_slots > LABELS:
         none = " and a label for none" if hidden else ""
         raise UserError(f"{run.name} has {config.model.num_classes:,} classes{none}, and improved-diffusion's networks have {LABELS:,} labels: it cannot load this one.")  # fmt: skip
-    if any(folder.glob("*.pt")):
-        raise UserError(f"{folder} holds checkpoints already: choose another folder for --openai.")
+    taken = sorted(path.name for path in folder.glob("*") if path.suffix == ".pt" or path.name in WRITTEN)
+    if taken:
+        raise UserError(f"{folder} holds {taken[0]} already: choose another folder for --openai.")
     weights, optimizer, done = checkpoints.taken(run, step, lambda checkpoint: _read(run, checkpoint))
     for kind, tensors in weights.items():
         separator = "_" if kind.startswith("ema") else ""
@@ -56,8 +58,8 @@ def hand_back(run: Run, folder: Path, step: int = 0) -> list[str]:
     frame = foreign.theirs(metrics.MetricReader(run.progress_path).read(), _last_of_theirs(run))
     if not frame.empty:
         text = frame.to_csv(index=False, lineterminator="\n")
-        files.write_bytes(folder / "progress.csv", text.encode())
-    files.write_bytes(folder / "flags.txt", _flags(config, weights, done, told, optimizer is not None).encode())
+        files.write_bytes(folder / PROGRESS, text.encode())
+    files.write_bytes(folder / FLAGS, _flags(config, weights, done, told, optimizer is not None).encode())
     return told
 
 

@@ -20,6 +20,7 @@ import pandas as pd
 from ddpm import files
 
 OUR_COLUMNS = ("lr", "seconds", "steps_per_second", "param_norm")
+AT_STEP = ("step", "samples", "lr", "seconds", "param_norm", "lg_loss_scale")  # counts and states; all others are means
 
 
 def columns_for(parts: Sequence[str], scale: bool = False) -> tuple[str, ...]:
@@ -188,7 +189,7 @@ def steps_after(path: Path, offset: int) -> np.ndarray:
 
 
 def _names(header: bytes) -> list[str]:
-    return [name for name in header.decode(errors="replace").strip().split(",") if name]
+    return [name for name in header.decode("utf-8-sig", errors="replace").strip().split(",") if name]
 
 
 def _parse(lines: bytes, columns: list[str], kept: list[str]) -> tuple[pd.DataFrame, int]:
@@ -358,11 +359,18 @@ def sketch(path: Path, column: str, points: int = 48, piece: int = 4096) -> list
     return [float(part.mean()) for part in parts]
 
 
-def means_between(frame: pd.DataFrame, steps: Sequence[int]) -> pd.DataFrame:
-    """A row per checkpoint step, increasing: the mean of each metric over the log lines since the one before."""
-    metrics = frame.drop(columns="step", errors="ignore")
-    logged = frame["step"].to_numpy() if "step" in frame else np.empty(0)
-    edges = np.searchsorted(logged, np.asarray(steps, dtype=float), side="right")
+def by_checkpoint(frame: pd.DataFrame, steps: Sequence[int]) -> pd.DataFrame:
+    """A row for each checkpoint's step, increasing: what the log says of it.
+
+    AT_STEP as it was then, between two log lines by the line through them, NaN after the last; of everything else the
+    mean over the log lines since the checkpoint before.
+    """
+    columns = frame.drop(columns="step", errors="ignore")
+    logged, wanted = (frame["step"].to_numpy() if "step" in frame else np.empty(0)), np.asarray(steps, dtype=float)
+    edges = np.searchsorted(logged, wanted, side="right")
     with np.errstate(invalid="ignore"):  # infinities of both signs
-        rows = [metrics.iloc[a:b].mean() for a, b in zip(np.append(0, edges)[:-1], edges, strict=True)]
-    return pd.DataFrame(rows, columns=metrics.columns).assign(step=list(steps)).reset_index(drop=True)
+        rows = [columns.iloc[a:b].mean() for a, b in zip(np.append(0, edges)[:-1], edges, strict=True)]
+        found = pd.DataFrame(rows, columns=columns.columns).assign(step=list(steps)).reset_index(drop=True)
+        for name in [name for name in AT_STEP if name in columns]:
+            found[name] = np.interp(wanted, logged, columns[name], left=np.nan, right=np.nan) if len(logged) else np.nan
+    return found

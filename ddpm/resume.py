@@ -2,7 +2,6 @@
 
 import logging
 import os
-import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -41,7 +40,7 @@ def ready(run: Run, given: Mapping[str, Any], worker: Worker) -> Run:
 def _with_data(run: Run, given: Mapping[str, Any]) -> Config:
     """The run's settings, with those of its data that are given."""
     config, place = run.config, given.get("data_dir", run.config.data.data_dir)
-    remedy = f"`ddpm train --resume {shlex.quote(run.name)} --data_dir FOLDER`"
+    remedy = f"`{run.shell('train', '--resume', more=['--data_dir', 'FOLDER'])}`"
     if not place:
         raise UserError(f"{run.name} has no data to train on yet: {remedy} names it.")
     if place not in configs.DATA_SETS and not os.path.exists(os.path.expanduser(place)):
@@ -54,7 +53,7 @@ def _with_data(run: Run, given: Mapping[str, Any]) -> Config:
 def remedy(run: Run, found: Checkpoint) -> Remedy:
     """What can be done where the data of a run is not what it was."""
     anew = f"egin a new run from its weights: `{run.anew(found.path('model'))}`."
-    where = f"Restore the data, say where it is now (`ddpm train --resume {shlex.quote(run.name)} --data_dir FOLDER`)"
+    where = f"Restore the data, say where it is now (`{run.shell('train', '--resume', more=['--data_dir', 'FOLDER'])}`)"
     return Remedy(f"{where}, or b{anew}", f"B{anew}")
 
 

@@ -1,14 +1,17 @@
 """Training runs on disk: the folders under `runs/`, and what lies in them.  No torch, no Streamlit."""
 
 import contextlib
+import os
 import re
 import secrets
 import shlex
 import shutil
 import time
+import unicodedata
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from ddpm import config as configs
 from ddpm import files, words
@@ -57,6 +60,11 @@ class Run(Job):
             raise UserError(f"{self.folder} has no config.json, so it is no run of this program: name a run's folder.")
         return configs.from_json(data)
 
+    def loaded(self) -> Self:
+        """The same with its settings read, for processes that do not see its folder.  Raises UserError as `config` does."""
+        self.__dict__["config"] = self.config
+        return self
+
     def keep(self, config: Config) -> None:
         """Put other settings in the place of those in its folder, where they differ."""
         if config != Run(self.folder).config:
@@ -77,6 +85,11 @@ class Run(Job):
         flags = configs.to_flags(configs.replace(self.config, changed))
         return shlex.join(["ddpm", "train", *flags, "--run", free_name(runs_dir, self.name), "--runs_dir", absolute(str(runs_dir))])  # fmt: skip
 
+    def shell(self, *words: str, more: Sequence[str] = ()) -> str:
+        """What to type into a shell: `ddpm WORDS NAME MORE`, and the folder of runs where it is not the usual one, from here."""
+        where = [] if self.folder.parent == Path("runs") else ["--runs_dir", os.path.abspath(self.folder.parent)]
+        return shlex.join(["ddpm", *words, self.name, *more, *where])
+
     @property
     def all_done(self) -> str:
         """What is said to whoever wants to go on with a finished run."""
@@ -91,7 +104,12 @@ class Run(Job):
 
     @property
     def created_at(self) -> float:
-        return (self.folder / "config.json").stat().st_mtime
+        try:
+            return (self.folder / "config.json").stat().st_mtime
+        except (FileNotFoundError, NotADirectoryError):
+            raise
+        except OSError:  # another user's, or of a disk that is away
+            return 0.0
 
     def checkpoints(self) -> list[Checkpoint]:
         """Committed checkpoints, oldest first."""
@@ -155,7 +173,7 @@ class Run(Job):
         return sorted(found, key=lambda job: job.name, reverse=True)
 
     def new_sample_folder(self) -> Path:
-        """A folder name for samples drawn now; nothing is made yet."""
+        """A new folder for samples drawn now."""
         return timed(self.folder / "samples")
 
     def evaluation_jobs(self) -> list[EvaluationJob]:
@@ -164,7 +182,7 @@ class Run(Job):
         return sorted(found, key=lambda job: job.name, reverse=True)
 
     def new_evaluation_folder(self) -> Path:
-        """A folder name for what is measured now; nothing is made yet."""
+        """A new folder for what is measured now."""
         return timed(self.folder / "evaluations")
 
     def microscope_jobs(self) -> list[MicroscopeJob]:
@@ -173,7 +191,7 @@ class Run(Job):
         return sorted(found, key=lambda job: job.name, reverse=True)
 
     def new_microscope_folder(self) -> Path:
-        """A folder name for a picture looked at now; nothing is made yet."""
+        """A new folder for an image looked at now."""
         return timed(self.folder / "microscopes")
 
     def frontier_jobs(self) -> list[FrontierJob]:
@@ -182,7 +200,7 @@ class Run(Job):
         return sorted(found, key=lambda job: job.name, reverse=True)
 
     def new_frontier_folder(self) -> Path:
-        """A folder name for samplers compared now; nothing is made yet."""
+        """A new folder for samplers compared now."""
         return timed(self.folder / "frontiers")
 
 
@@ -196,13 +214,15 @@ def check_resumable(job: SampleJob) -> None:
 
 
 def timed(folder: Path) -> Path:
-    """A new folder name in `folder`, of the time it is now."""
-    stamp = time.strftime("%Y%m%d-%H%M%S")
-    return folder / stamp if not (folder / stamp).exists() else folder / f"{stamp}-{secrets.token_hex(2)}"
+    """A new, empty folder in `folder`, named after the time it is now.  Raises UserError where it cannot be made."""
+    try:
+        return files.new_folder(folder / time.strftime("%Y%m%d-%H%M%S"))
+    except OSError as error:
+        raise UserError(f"Cannot write in {folder} ({error.strerror or error}): make it writable, or choose another folder.") from error  # fmt: skip
 
 
 def check_name(name: str) -> None:
-    """Raises UserError unless `name` is good for a folder on every system."""
+    """Raises UserError unless a new run may be called `name`, which is good for a folder on every system."""
     if not NAME.fullmatch(name) or RESERVED.fullmatch(name) or name.endswith("."):
         raise UserError(
             f"The run name {name!r} cannot be a folder's name: use up to 64 letters, digits, '.', '_' and '-', "
@@ -210,13 +230,23 @@ def check_name(name: str) -> None:
         )
 
 
+def is_name(name: str) -> bool:
+    """Whether a run may be called `name` once its folder was renamed by hand: any folder's name that is not hidden."""
+    plain = not any(letter in "/\\" or unicodedata.category(letter) == "Cc" for letter in name)
+    return (
+        plain and name != "" and Path(name).name == name and not name.startswith(".") and len(os.fsencode(name)) < 256
+    )
+
+
 def create(runs_dir: Path, name: str, config: Config) -> Run:
     """Make the folder of a new run, whole or not at all.  Raises UserError for a bad or taken name."""
     check_name(name)
     with guard(runs_dir):
         folder = runs_dir / name
-        if folder.exists():
+        if (folder / "config.json").exists():
             raise UserError(f"There is already a run named {name}: choose another name, or resume that one.")
+        if folder.exists():
+            raise UserError(f"{folder} is there already, and holds no run: choose another name.")
         files.sweep(runs_dir)
         building = runs_dir / f"{files.TEMPORARY}{secrets.token_hex(4)}"
         try:
@@ -242,23 +272,35 @@ def create_in(folder: Path, config: Config) -> Run:
 
 
 def find(runs_dir: Path, name: str) -> Run:
-    """The run of that name.  Raises UserError when there is none."""
-    check_name(name)
-    run = Run(runs_dir / name)
-    if not (run.folder / "config.json").exists():
-        names = ", ".join(r.name for r in all_runs(runs_dir)[:5]) or "none yet"
-        raise UserError(f"There is no run named {name} in {runs_dir}: the newest are {names}.")
-    return run
+    """The run of that name, which is that of its folder.  Raises UserError when there is none."""
+    if is_name(name) and (runs_dir / name / "config.json").exists():
+        return Run(runs_dir / name)
+    found = all_runs(runs_dir)
+    for run in found:  # systems write the same letters in more than one way
+        if unicodedata.normalize("NFC", run.name) == unicodedata.normalize("NFC", name):
+            return run
+    newest = ", ".join(run.name for run in found[:5]) or "none yet"
+    if not is_name(name):
+        raise UserError(f"{name!r} is no name of a run, which is that of a folder in {runs_dir}, without a path: the newest are {newest}.")  # fmt: skip
+    raise UserError(f"There is no run named {name} in {runs_dir}: the newest are {newest}.")
 
 
 def all_runs(runs_dir: Path) -> list[Run]:
-    """Every run, newest first."""
+    """Every run, newest first; those that this user may not look into, too."""
     found = []
-    for path in runs_dir.glob("*/config.json"):
-        with contextlib.suppress(FileNotFoundError):  # it may just be moved away
-            if not path.parent.name.startswith("."):
-                found.append((path.stat().st_mtime_ns, path.parent.name, Run(path.parent)))
+    for name in _names_in(runs_dir):
+        run = Run(runs_dir / name)
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # no run, or one that is just moved away
+            found.append((run.created_at, name, run))
     return [run for _, _, run in sorted(found, key=lambda entry: entry[:2], reverse=True)]
+
+
+def _names_in(runs_dir: Path) -> list[str]:
+    """What is in the folder of runs, except what is hidden."""
+    try:
+        return [name for name in os.listdir(runs_dir) if not name.startswith(".")]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def free_name(runs_dir: Path, base: str) -> str:
@@ -266,8 +308,12 @@ def free_name(runs_dir: Path, base: str) -> str:
     base = re.sub(r"[^A-Za-z0-9._-]+", "-", base).strip("-._")[:56].rstrip(".") or "run"
     if RESERVED.fullmatch(base):
         base = f"run-{base}"
+    return _untaken(runs_dir, base)
+
+
+def _untaken(folder: Path, base: str) -> str:
     number = 1
-    while (runs_dir / (name := base if number == 1 else f"{base}-{number}")).exists():
+    while os.path.lexists(folder / (name := base if number == 1 else f"{base}-{number}")):
         number += 1
     return name
 
@@ -289,10 +335,10 @@ def _trash(job: Job, runs_dir: Path, name: str) -> Path:
         if not job.folder.is_dir():
             raise UserError(f"{job.folder} is not there any more: somebody else may have moved it.")
         state = job.state()
-        if state in ACTIVE:
+        if state in ACTIVE or (state == "unreadable" and job.alive()):
             raise UserError(f"{job.name} is still {state}: stop it before deleting it.")
         bin_folder.mkdir(exist_ok=True)
-        target = bin_folder / free_name(bin_folder, name)
+        target = bin_folder / _untaken(bin_folder, name)
         try:
             files.rename(job.folder, target)
         except OSError as error:

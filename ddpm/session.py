@@ -39,8 +39,10 @@ class Session:
         dataset = parallel.by_all(
             lambda: data.open_dataset(self.config.data, self.config.model, self._on_data, seed=self.config.train.seed)
         )
+        for sentence in dataset.about:
+            log.info("%s", sentence)
         for notice in dataset.notices:
-            log.warning(notice)
+            log.warning("%s", notice)
         if self.config.model.class_cond and dataset.class_names != self.config.class_names:
             raise UserError(
                 f"The classes of {self.config.data.data_dir} are {', '.join(dataset.class_names) or 'none'} now, and were "
@@ -175,7 +177,7 @@ class Session:
             if stop:
                 self._close()
                 self.worker.beat(state="stopped", seconds_left=None, message="")
-                log.info("Stopped at step %d, saved; `ddpm train --resume %s` goes on", step, self.run.name)
+                log.info("Stopped at step %d, saved; `%s` goes on", step, self.run.shell("train", "--resume"))
                 return
             yield report
         self._close()

@@ -68,3 +68,17 @@ def some(names: Sequence[str], most: int) -> str:
     """The first `most` of some names with commas between, and how many more there are."""
     more = f" and {len(names) - most:,} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
+
+
+def printable(name: str) -> str:
+    """A file's name as it can be shown, kept and sent anywhere: bytes that are no text, and controls, as \\x1b and the like."""
+    return "".join(_escaped(ord(letter)) if _is_control(ord(letter)) else letter for letter in name)
+
+
+def _is_control(code: int) -> bool:
+    return code < 32 or 127 <= code < 160 or code in (0x2028, 0x2029) or 0xD800 <= code < 0xE000
+
+
+def _escaped(code: int) -> str:
+    byte = code - 0xDC00 if 0xDC80 <= code < 0xDD00 else code  # how Python keeps a byte that is no text
+    return f"\\x{byte:02x}" if byte < 256 else f"\\u{byte:04x}"

@@ -60,7 +60,7 @@ def offer(names: list[str]) -> None:
         with card:
             st.button(
                 "Chosen" if name == same else "Choose", key=f"choose_{name}", disabled=name == same, width="stretch",
-                icon=":material/check:" if name == same else None, on_click=begin, args=(chosen_settings(preset), name),
+                icon=":material/check:" if name == same else None, on_click=layout.callback(begin), args=(chosen_settings(preset), name),
             )  # fmt: skip
 
 
@@ -137,6 +137,6 @@ with aside:
 
 if pressed:
     with layout.errors():
-        run = runs.create(runs_dir, name, data_fields.resolved(draft))
+        run = runs.create(runs_dir, name, data_fields.settled(draft, found.description))
         process.start_training(run)
         st.switch_page(layout.MONITOR, query_params={"run": name})

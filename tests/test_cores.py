@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from test_cli import TINY
 
 from ddpm import config as configs
-from ddpm import cores, data, files, hardware, parallel, trial
+from ddpm import cores, data, hardware, parallel, trial
 from ddpm.config import Config
 from ddpm.jobs import Worker
 from ddpm.runs import Run
@@ -539,14 +539,3 @@ def test_a_trial_leaves_the_training_as_it_was(tiny: Config, own_cache: Path, mo
     for a, b in zip(trainer.steps(2), expected, strict=True):
         assert a.grad_norm == pytest.approx(b.grad_norm, rel=1e-4)
     torch.set_num_threads(before)
-
-
-def test_files_that_are_held(tmp_path: Path) -> None:
-    path = tmp_path / "a" / "lock"
-    assert not files.held(path)
-    file = files.hold(path)
-    assert file
-    assert files.held(path)
-    assert files.hold(path) is None
-    file.close()
-    assert not files.held(path)

@@ -65,7 +65,7 @@ def test_a_folder_in_the_order_of_its_paths(folder: Callable[..., Path]) -> None
 
 
 def test_classes_by_folder_come_before_names(folder: Callable[..., Path]) -> None:
-    place = folder("train/dog/x_1.png", "train/cat/y_1.png", "test/cat/x_2.png")
+    place = folder("all/dog/x_1.png", "all/cat/y_1.png", "all/cat/x_2.png")
     dataset = opened(place)
     assert dataset.class_names == ("cat", "dog")
     assert dataset.labels is not None
@@ -190,7 +190,7 @@ def test_bad_folders(folder: Callable[..., Path], tmp_path: Path, cache: Path) -
 
     (tmp_path / "empty").mkdir()
     (tmp_path / "file.txt").touch()
-    for name, words in {"none": "There is no folder", "empty": "no images in .*jpg, jpeg, png", "file.txt": "neither"}.items():  # fmt: skip
+    for name, words in {"none": "There is no folder", "empty": "no images in .*JPEG, PNG", "file.txt": "neither"}.items():  # fmt: skip
         with pytest.raises(UserError, match=words):
             describe(str(tmp_path / name))
     for name in ("x" * 5000, "~nobody-of-that-name/pictures", "a\0b"):

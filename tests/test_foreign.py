@@ -318,6 +318,10 @@ def test_classes_are_padded_to_as_many_as_the_reference_has(runs_dir: Path, tmp_
     run = runs.find(runs_dir, "ten")
     assert run.config.model.num_classes == LABELS
     ddpm("export", "ten", "--runs_dir", runs_dir, "--openai", tmp_path / "back")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "progress.csv").write_text("mine")
+    with pytest.raises(UserError, match=r"holds progress\.csv already: choose another folder"):
+        hand_back.hand_back(run, tmp_path / "other")
     load_as_the_reference(
         tmp_path / "back", 3, ModelConfig(**{k: v for k, v in FLAGS.items() if k != "noise_schedule"})
     )  # type: ignore[arg-type]

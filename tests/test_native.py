@@ -1,6 +1,8 @@
 """Compiling the kernels: once, kept whole, and whatever goes wrong is told and costs only speed."""
 
+import errno
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -20,7 +22,7 @@ FAKE = """#!/bin/sh
 echo "$*" >> {log}
 for last; do :; done
 case "$*" in
-    --version) echo "fake 1.0" ;;
+    *--version) echo "fake 1.0" ;;
     *-shared*) sleep {seconds}; cp {real} "$last" ;;
     *) echo "an object" > "$last" ;;
 esac
@@ -202,12 +204,12 @@ def test_where_nothing_can_be_kept_it_is_compiled_each_time(compiler: Compiler, 
         assert not Path(library._name).parent.exists(), "the folder of its own is gone"
 
 
-def test_no_room_and_no_locks_are_told(compiler: Compiler, kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_room_and_others_at_work_are_told(compiler: Compiler, kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(path: Path, data: bytes) -> Any:
         raise files.DiskFull(path)
 
-    def locked(*arguments: Any, **settings: Any) -> Any:
-        raise native.portalocker.LockException("somebody else's")
+    def busy(path: Path, seconds: float) -> Any:
+        raise native.locks.Busy
 
     with monkeypatch.context() as patch:
         patch.setattr(files, "write_bytes", full)
@@ -215,8 +217,8 @@ def test_no_room_and_no_locks_are_told(compiler: Compiler, kept: Path, monkeypat
     assert library is None
     assert why.startswith("the kernels could not be compiled (No room to write ")
     with monkeypatch.context() as patch:
-        patch.setattr(native.portalocker, "Lock", locked)
-        assert found() == (None, "the kernels could not be compiled (somebody else's)")
+        patch.setattr(native.locks, "locked", busy)
+        assert found() == (None, "another process is still compiling the kernels")
     assert found().library is not None, "and with room again they are"
 
 
@@ -230,6 +232,45 @@ def test_two_that_start_together_compile_once(compiler: Compiler, kept: Path) ->
     assert told[0] == told[1]
     assert told[0] in ("16", "32")
     assert compiler.links == 1
+
+
+def test_a_disk_without_locks_keeps_kernels_too(compiler: Compiler, kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    def hold(path: Path) -> Any:
+        raise native.locks.NoLocks(errno.ENOLCK, "No locks available", str(path))
+
+    monkeypatch.setattr(native.locks, "hold", hold)
+    assert found().library is not None
+    assert len(list(kept.glob("*.so"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ("{path}", ["{path}"]),
+        ("'{path}' -m64 -DTWO='a b'", ["{path}", "-m64", "-DTWO=a b"]),
+        ("env '{path}'", ["{env}", "{path}"]),
+        ("{path}-not", []),
+        ("'{path}", []),
+        (" ", ["{usual}"]),
+    ],
+    ids=["path with spaces", "arguments", "launcher", "not there", "half a quotation", "nothing"],
+)
+@pytest.mark.skipif(os.name == "nt", reason="plays with programs of POSIX")
+def test_compilers_with_launchers_and_arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: str, expected: list[str]) -> None:  # fmt: skip
+    path = tmp_path / "my tools" / "c++"
+    path.parent.mkdir()
+    path.write_text("#!/bin/sh\n")
+    path.chmod(0o755)
+    monkeypatch.setenv("CXX", asked.format(path=path))
+    words = dict(path=path, env=shutil.which("env"), usual=next(filter(None, map(shutil.which, ("g++", "clang++", "c++"))), None))  # fmt: skip
+    assert native.compiler() == tuple(word.format(**words) for word in expected if word.format(**words) != "None")
+
+
+def test_a_launcher_compiles_what_the_compiler_would(compiler: Compiler, kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    assert found().library is not None
+    monkeypatch.setenv("CXX", f"env '{compiler.path}' -DANOTHER")
+    assert found().library is not None
+    assert compiler.links == 2, "arguments make another file"
 
 
 @pytest.mark.parametrize("script", [None, "exit 3"], ids=["no compiler", "one that fails"])

@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from ddpm import config as configs
-from ddpm import files, jobs, process, runs
+from ddpm import files, jobs, places, process, runs
 from ddpm.config import Config, SampleConfig
 from ddpm.errors import UserError
 from ddpm.jobs import Job
@@ -196,7 +196,7 @@ def test_samples_are_drawn_into_a_folder_of_their_own(run: Run, stand_in: str) -
 def test_a_measurement_is_made_once(
     tiny: Config, stand_in: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(places.tempfile, "tempdir", str(tmp_path))
     job = process.start_measuring(tiny)
     assert running(job)["arguments"] == ["measure", str(job.folder)]
     assert process.start_measuring(configs.replace(tiny, dict(seed=7, lr=0.5, total_steps=99))) == job
