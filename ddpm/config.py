@@ -8,7 +8,7 @@ import dataclasses
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from ddpm import schedules
 from ddpm.errors import UserError
@@ -202,30 +202,6 @@ def unused(config: Config) -> set[str]:
         "num_heads_upsample": not model.attention_resolutions.strip() or model.num_head_channels != -1,
     }
     return {name for name, true in idle.items() if true}
-
-
-class Objective(NamedTuple):
-    """What training makes smaller, by its name in the papers and in plain words."""
-
-    name: str
-    words: str
-
-
-def objective(config: Config) -> Objective:
-    """The objective that the settings make up."""
-    model, diffusion = config.model, config.diffusion
-    predicted = "clean picture" if diffusion.predict_xstart else "previous x" if diffusion.predict_xprev else "noise"
-    if diffusion.use_kl:
-        variance = "mean and variance" if model.learn_sigma else "mean"
-        return Objective(
-            "L_vlb", f"The variational bound on the likelihood trains {variance}, by way of the {predicted}."
-        )
-    error = f"squared error of the predicted {predicted}"
-    if not model.learn_sigma:
-        return Objective("L_simple", f"The {error}.")
-    if diffusion.rescale_learned_sigmas:
-        return Objective("L_hybrid", f"The {error}, and a small share of the variational bound for the variance.")
-    return Objective("L_simple + L_vlb", f"The {error}, and the whole variational bound for the variance.")
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import torch
 
 from ddpm import adopt, data, files, images, lineage, losses, low_res, parallel, resume, sample, trial
 from ddpm import checkpoint as checkpoints
-from ddpm import config as configs
+from ddpm import objective as objectives
 from ddpm.config import SampleConfig
 from ddpm.errors import UserError
 from ddpm.jobs import Stopped, Worker
@@ -73,7 +73,7 @@ class Session:
         self.save_again_at = 0.0
         self.asked: set[str] = set()  # requests heard and not yet met
         count = sum(p.numel() for p in self.trainer.parameters)
-        objective = configs.objective(self.config)
+        objective = objectives.of(self.config)
         log.info("Objective %s: %s", objective.name, objective.words)
         log.info("%d images, %s parameters, computed %s, with %d threads", len(dataset), f"{count:,}", self.trainer.compute.words, torch.get_num_threads())  # fmt: skip
         worker.beat(computed=self.trainer.compute.words, warning=self.notices, now=True)
