@@ -50,11 +50,15 @@ def _with_data(run: Run, given: Mapping[str, Any]) -> Config:
     return configs.replace(config, given)
 
 
+def elsewhere(run: Run) -> str:
+    """What can be done where the data of a run is not what it was, as the beginning of a sentence."""
+    return f"Restore the data, say where it is now (`{run.shell('train', '--resume', more=['--data_dir', 'FOLDER'])}`)"
+
+
 def remedy(run: Run, found: Checkpoint) -> Remedy:
     """What can be done where the data of a run is not what it was."""
     anew = f"egin a new run from its weights: `{run.anew(found.path('model'))}`."
-    where = f"Restore the data, say where it is now (`{run.shell('train', '--resume', more=['--data_dir', 'FOLDER'])}`)"
-    return Remedy(f"{where}, or b{anew}", f"B{anew}")
+    return Remedy(f"{elsewhere(run)}, or b{anew}", f"B{anew}")
 
 
 def newest(run: Run) -> Checkpoint | None:
@@ -70,7 +74,7 @@ def newest(run: Run) -> Checkpoint | None:
         if not wrong:
             return None
         whole = {name for c in run.checkpoints() for name in c.files if not checkpoints.damage(c, name)}
-        raise UserError(f"No checkpoint of {run.name} is whole: {wrong[-1]} {traces.remedy(run, traces.best(run, whole))}")  # fmt: skip
+        raise UserError(f"No checkpoint of {run.name} is whole: {wrong[0]} {traces.remedy(run, traces.best(run, whole))}")  # fmt: skip
     if checkpoints.read(found.path("state"))["trainer"]["step"] >= run.config.train.total_steps:
         raise UserError(run.all_done)
     last = traces.last_due(run)

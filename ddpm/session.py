@@ -46,7 +46,7 @@ class Session:
         if self.config.model.class_cond and dataset.class_names != self.config.class_names:
             raise UserError(
                 f"The classes of {self.config.data.data_dir} are {', '.join(dataset.class_names) or 'none'} now, and were "
-                f"{', '.join(self.config.class_names)} when the run began: restore the data, or start a new run."
+                f"{', '.join(self.config.class_names)} when the run began. {resume.elsewhere(run)}, or start a new run."
             )
         if any(other != dataset.digest for other in parallel.gathered(dataset.digest)):
             raise UserError(f"The processes of this training have other images in {self.config.data.data_dir}: give each the same.")  # fmt: skip
