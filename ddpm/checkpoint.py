@@ -3,16 +3,18 @@
 model000500.pt  ema_0.9999_000500.pt    state_dicts; the settings travel in their `_metadata`
 opt000500.pt                            AdamW's state_dict
 state000500.pt                          random states, place in the data, running means
+saves/000500.begun                      there while they are written
 saves/000500.json                       written last: the set counts once this is there
 """
 
 import copy
 import json
+import logging
 import pickle
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +25,10 @@ from ddpm.config import Config, ModelConfig
 from ddpm.errors import UserError
 from ddpm.runs import Checkpoint, Run
 
+log = logging.getLogger("ddpm")
+T = TypeVar("T")
+
+AGAIN = 10  # times that a checkpoint is taken anew where it goes while it is read
 METADATA = "ddpm"  # our entry in a state_dict's _metadata: no module has this name, so no program minds it
 
 
@@ -47,20 +53,36 @@ def save(
     """Commit the set of files of one step.  `weights`: "model" or "ema_0.9999" -> name -> tensor.
 
     `optimizer` is None where another program's was lost.
-    A set that is there already is left alone.  Raises files.DiskFull with earlier sets intact.
+    A whole set that is there already is left alone, and files of one that is not are kept under another name.  Raises
+    files.DiskFull with earlier sets intact.
     """
     done = {c.step: c for c in run.checkpoints()}
-    if step in done:
+    if step in done and (done[step].theirs or not damage(done[step])):
         return done[step]
     checkpoint = Checkpoint(run.folder, step, {}, log_bytes, seconds)
     contents: dict[str, Any] = {kind: _described(w, run.config, step, kind) for kind, w in weights.items()}
     contents |= {"state": state} if optimizer is None else {"opt": optimizer, "state": state}
+    if not begun_path(checkpoint).exists():
+        for kind in contents:
+            _set_aside(checkpoint.path(kind))
+        files.write_json(begun_path(checkpoint), [checkpoint.path(kind).name for kind in contents])
     for kind, content in contents.items():
         path = checkpoint.path(kind)
         written = files.write(path, lambda file, content=content: torch.save(content, file))  # type: ignore[misc]
         checkpoint.files[path.name] = written._asdict()
     commit(checkpoint)
+    begun_path(checkpoint).unlink(missing_ok=True)
     return checkpoint
+
+
+def _set_aside(path: Path) -> None:
+    """Keep a file that nobody vouches for, from which something may still be had, under a name that is free."""
+    if path.exists():
+        number = 1
+        while (kept := path.with_name(f"{path.name}.{number}")).exists():
+            number += 1
+        files.rename(path, kept)
+        log.warning("%s was there already, of a set that is not whole: it is kept as %s.", path.name, kept.name)
 
 
 def save_weights(file: Any, weights: Mapping[str, Tensor], config: Config, step: int, kind: str) -> None:
@@ -79,6 +101,11 @@ def manifest_path(checkpoint: Checkpoint) -> Path:
     return checkpoint.folder / "saves" / f"{checkpoint.step:06d}.json"
 
 
+def begun_path(checkpoint: Checkpoint) -> Path:
+    """What is there while a set is being written: its files without a manifest are of no worth then."""
+    return manifest_path(checkpoint).with_suffix(".begun")
+
+
 def prune(run: Run, keep: int) -> None:
     """Remove all but the newest `keep` sets, each beginning with its manifest.  0 keeps all.
 
@@ -87,29 +114,51 @@ def prune(run: Run, keep: int) -> None:
     ours = [checkpoint for checkpoint in run.checkpoints() if not checkpoint.theirs]
     for old in ours[:-keep] if keep else []:
         manifest_path(old).unlink()
+        begun_path(old).unlink(missing_ok=True)
         files.sync_folder(manifest_path(old).parent)
         for name in old.files:
             (run.folder / name).unlink(missing_ok=True)
             variances.path_of(run.folder / name).unlink(missing_ok=True)
 
 
-def damage(checkpoint: Checkpoint) -> str:
-    """What is wrong with a committed set, as a sentence; empty when every checksum is right."""
+def damage(checkpoint: Checkpoint, only: str = "") -> str:
+    """What is wrong with a committed set, or with that file of it, as a sentence; empty when every checksum is right."""
     for name, expected in checkpoint.files.items():
+        if only not in ("", name):
+            continue
         path = checkpoint.folder / name
-        if not path.exists():
+        try:
+            size = path.stat().st_size
+            right = size == expected["bytes"] and files.sha256(path) == expected["sha256"]
+        except FileNotFoundError:
             return f"{name} of step {checkpoint.step} is missing."
-        if path.stat().st_size != expected["bytes"]:
-            return f"{name} has {path.stat().st_size} bytes instead of {expected['bytes']}: it was cut short."
-        if files.sha256(path) != expected["sha256"]:
+        if size != expected["bytes"]:
+            return f"{name} has {size} bytes instead of {expected['bytes']}: it was cut short."
+        if not right:
             return f"{name} does not have the checksum it was saved with: its content was changed."
     return ""
 
 
+def taken(run: Run, step: int, read: Callable[[Checkpoint], T]) -> T:
+    """What `read` makes of the checkpoint of that step, or of the newest where it is 0.
+
+    Where a training removes it meanwhile, as it keeps only so many, the newest is taken again.  Raises UserError.
+    """
+    for _ in range(AGAIN):
+        found = run.checkpoint(step)
+        try:
+            return read(found)
+        except (UserError, OSError):
+            if manifest_path(found).exists():
+                raise
+    raise UserError(f"The checkpoint of step {found.step} of {run.name} was removed by its training while it was read: {'take the newest, without --step' if step else 'stop the training first'}.")  # fmt: skip
+
+
 def newest_intact(run: Run) -> tuple[Checkpoint | None, list[str]]:
-    """The newest set whose checksums are right, and what was wrong with those after it."""
-    wrong: list[str] = []
-    for checkpoint in reversed(run.checkpoints()):
+    """The newest set whose checksums are right, and what was wrong with those after it and with manifests."""
+    sets, unreadable = run.manifests()
+    wrong = list(unreadable.values())
+    for checkpoint in reversed(sets):
         sentence = damage(checkpoint)
         if not sentence:
             return checkpoint, wrong

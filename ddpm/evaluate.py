@@ -265,14 +265,13 @@ def evaluate_source(
     too_many = parallel.compute_with(settings.threads, "evaluation")
     if worker:
         worker.beat(warning=too_many)
-    weights, config, path = parallel.from_main(lambda: sample.chosen(source, settings, flags, ask=ask))
+    weights, config, path, checkpoint = parallel.from_main(lambda: sample.chosen(source, settings, flags, ask=ask))
     device = parallel.device()
     computing = compute.settled(settings.kernels, "fp32", device, worker)
     settings = dataclasses.replace(settings, kernels=computing.kernels)  # as machines differ
     network = sample.network_of(weights, config, path.name, device, settings.kernels)
     told = sample.flags_of(config, weights, EvalConfig)
     command = ["ddpm", "nll", "--model_path", str(path), *configs.to_flags(settings), *told]
-    checkpoint = parallel.from_main(lambda: sample.origin(weights, path))
     about = {"checkpoint": checkpoint, "command": shlex.join(command)}
     errors = None
     if variances.chosen(config, settings) == "analytic":

@@ -25,15 +25,20 @@ def setting(
     unit: str = "",
     basic: bool = False,
     group: str = "More",
+    path: bool = False,
+    names: tuple[str, ...] = (),
 ) -> Any:
     """A field with what forms and flags need to know.
 
-    `basic` ones are shown without being asked for, the others in a fold with those of their `group`.
+    `basic` ones are shown without being asked for, the others in a fold with those of their `group`.  path: it is the
+    path of a file or folder, or one of `names`.
     """
     return field(
         default=default,
-        metadata=dict(help=help, label=label, low=low, high=high, choices=choices, unit=unit, basic=basic, group=group),
-    )
+        metadata=dict(
+            help=help, label=label, low=low, high=high, choices=choices, unit=unit, basic=basic, group=group, path=path, names=names,
+        ),
+    )  # fmt: skip
 
 
 class Setting(NamedTuple):
@@ -50,6 +55,12 @@ class Setting(NamedTuple):
     unit: str
     basic: bool
     group: str
+    path: bool
+    names: tuple[str, ...]
+
+    def settled(self, value: Any) -> Any:
+        """`value` as it is kept: a path holds from every folder, and a name stays a name."""
+        return absolute(value) if self.path and value not in self.names else value
 
 
 def settings(section: type) -> list[Setting]:

@@ -306,6 +306,19 @@ class LineLog:
             with open(path, "rb") as file:
                 self.header = file.readline().decode("utf-8-sig", errors="replace").rstrip("\r\n")
 
+    def cut(self, over: Callable[[str], bool]) -> None:
+        """Take the last lines back, for as long as they are `over`."""
+        while self._length:
+            start = max(0, self._length - 65536)
+            self._file.seek(start)
+            before, end, last = self._file.read(self._length - start - 1).rpartition(b"\n")
+            if start and not end:
+                raise UserError(f"{self.path} has a line of more than 64 kB, which is none of its own: move it away.")
+            if not over(last.decode(errors="replace")):
+                break
+            self._length = start + len(before + end)
+        self._file.truncate(self._length)
+
     def append(self, line: str) -> bool:
         """Write the line with one system call; False when there was no room and it waits."""
         self._waiting += line.encode() + b"\n"

@@ -8,6 +8,7 @@ went back in `step`.
 import csv
 import io
 import math
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -138,6 +139,41 @@ def columns_of(path: Path) -> tuple[str, ...]:
             return tuple(_names(file.readline()))
     except FileNotFoundError:
         return ()
+
+
+def row_before(path: Path, end: int | None = None) -> dict[str, float | None]:
+    """The last row of a progress.csv that ends before byte `end`, or of all; None for what is no number; {} without one."""
+    columns = list(columns_of(path))
+    if not columns:
+        return {}
+    with open(path, "rb") as file:
+        header, size = len(file.readline()), file.seek(0, os.SEEK_END)
+        end = size if end is None else min(end, size)
+        start = max(header, end - 65536)
+        file.seek(start)
+        lines = file.read(max(0, end - start))
+    rows = (_row(line, columns) for line in reversed(lines[: lines.rfind(b"\n") + 1].splitlines()))
+    return next((row for row in rows if row), {})
+
+
+def _row(line: bytes, columns: list[str]) -> dict[str, float | None]:
+    """The values in a line, None for what is no number; nothing for a line that is no row."""
+    if not _is_row(line, len(columns)):
+        return {}
+    found = {name: float(text) for name, text in zip(columns, line.decode().split(","), strict=True) if text.strip()}
+    return {name: value if math.isfinite(value) else None for name, value in found.items()}
+
+
+def steps_of(path: Path) -> tuple[int, int]:
+    """The first step in a progress.csv and the last; zeros where there is none."""
+    columns = list(columns_of(path))
+    if "step" not in columns:
+        return 0, 0
+    with open(path, "rb") as file:
+        file.readline()
+        first = _row(file.readline().rstrip(b"\n"), columns).get("step")
+    last = row_before(path).get("step") or 0
+    return int(first or last), int(last)
 
 
 def steps_after(path: Path, offset: int) -> np.ndarray:

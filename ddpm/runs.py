@@ -17,6 +17,7 @@ from ddpm import config as configs
 from ddpm import files, words
 from ddpm.config import Config
 from ddpm.errors import UserError
+from ddpm.fields import absolute
 from ddpm.jobs import ACTIVE, Job, Stopped, Worker, guard
 from ddpm.results import EvaluationJob, FrontierJob, MicroscopeJob, SampleJob
 
@@ -61,19 +62,39 @@ class Run(Job):
 
     def shell(self, *words: str, more: Sequence[str] = ()) -> str:
         """What to type into a shell: `ddpm WORDS NAME MORE`, and the folder of runs where it is not the usual one, from here."""
-        where = [] if self.folder.parent == Path("runs") else ["--runs_dir", os.path.abspath(self.folder.parent)]
+        where = [] if self.folder.parent == Path("runs") else ["--runs_dir", absolute(str(self.folder.parent))]
         return shlex.join(["ddpm", *words, self.name, *more, *where])
+
+    def keep(self, config: Config) -> None:
+        """Put other settings in the place of those in its folder, where they differ."""
+        if config != Run(self.folder).config:
+            files.write_json(self.folder / "config.json", configs.to_json(config))
+        self.config = config
+
+    def anew(self, file: Path | None = None) -> str:
+        """The command that begins a new run with the settings of this one: from the weights in `file`, if it is named.
+
+        DATA stands for the data of a run that does not know its own.
+        """
+        train = self.config.train
+        changed: dict[str, Any] = {"resume_checkpoint": "", "data_dir": self.config.data.data_dir or "DATA"}
+        if file:
+            step = int("".join(re.findall(r"(\d+)\.pt$", file.name)) or 0)
+            changed["resume_checkpoint"] = absolute(str(file))
+            if step + 1 >= train.total_steps:  # as training ends there
+                changed["total_steps"] = step + train.total_steps
+                changed["lr_anneal_steps"] = changed["total_steps"] if train.lr_anneal_steps else 0
+        runs_dir = self.folder.parent
+        flags = configs.to_flags(configs.replace(self.config, changed))
+        return Run(runs_dir / free_name(runs_dir, f"{self.name}-again")).shell("train", *flags, "--run")
 
     @property
     def all_done(self) -> str:
         """What is said to whoever wants to go on with a finished run."""
         newest = self.checkpoints()[-1:]
         kinds = newest[0].weights if newest else []  # an example has but an average
-        file = newest[0].path(kinds[-1]) if kinds else "its model file"
-        return (
-            f"{self.name} has done all its {self.config.train.total_steps:,} steps: begin a new run from its weights, with "
-            f"its flags, --resume_checkpoint {file} and more --total_steps."
-        )
+        done = f"{self.name} has done all its {self.config.train.total_steps:,} steps"
+        return f"{done}: to go on from its weights, begin a new run: `{self.anew(newest[0].path(kinds[-1]))}`." if kinds else f"{done}."  # fmt: skip
 
     @property
     def progress_path(self) -> Path:
@@ -85,17 +106,46 @@ class Run(Job):
 
     def checkpoints(self) -> list[Checkpoint]:
         """Committed checkpoints, oldest first."""
-        found = []
-        for path in self.folder.glob("saves/*.json"):
-            with contextlib.suppress(UserError, KeyError, TypeError):  # not a manifest, or one that is no more
-                manifest: Any = files.read_json(path)
-                known = {k: manifest[k] for k in Checkpoint._fields if k in manifest}
-                found.append(Checkpoint(**{**known, "folder": self.folder}))
-        return sorted(found, key=lambda c: c.step)
+        return self.manifests()[0]
+
+    def manifests(self) -> tuple[list[Checkpoint], dict[int, str]]:
+        """Committed checkpoints, oldest first, and what is wrong with manifests that cannot be read, by their steps."""
+        for _ in range(10):
+            found, wrong, gone = [], {}, False
+            for path in sorted(self.folder.glob("saves/*.json")):
+                if not path.stem.isdecimal():
+                    continue
+                try:
+                    manifest = files.read_json(path)
+                    if manifest is None:  # removed just now, as a newer one came: that one may not have been listed
+                        gone = True
+                        continue
+                    found.append(self._checkpoint(manifest))
+                except UserError as error:
+                    wrong[int(path.stem)] = str(error)
+                except (KeyError, TypeError, ValueError):
+                    wrong[int(path.stem)] = (
+                        f"{path} is no list of a checkpoint's files: restore it from a copy, or delete it."
+                    )
+            if not gone:
+                break
+        return sorted(found, key=lambda c: c.step), wrong
+
+    def _checkpoint(self, manifest: Any) -> Checkpoint:
+        """What a manifest says.  Raises KeyError, TypeError or ValueError where it is none."""
+        known = {k: manifest[k] for k in Checkpoint._fields if k in manifest}
+        found = Checkpoint(**{**known, "folder": self.folder})
+        if not all(
+            isinstance(entry["bytes"], int) and isinstance(entry["sha256"], str) for entry in found.files.values()
+        ):
+            raise ValueError
+        return found._replace(step=int(found.step))
 
     def checkpoint(self, step: int = 0) -> Checkpoint:
         """The one of that step, or the newest.  Raises UserError when there is none."""
-        found = self.checkpoints()
+        found, wrong = self.manifests()
+        if sentence := wrong.get(step or max(wrong, default=0)) if step or not found else "":
+            raise UserError(sentence)
         if not found:
             raise UserError(f"{self.name} has no checkpoint yet: wait for the first one, or ask it to save now.")
         if not step:

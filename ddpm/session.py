@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ddpm import adopt, data, files, images, losses, low_res, parallel, sample, trial
+from ddpm import adopt, data, files, images, losses, low_res, parallel, resume, sample, trial
 from ddpm import checkpoint as checkpoints
 from ddpm import config as configs
 from ddpm.config import SampleConfig
@@ -17,7 +17,7 @@ from ddpm.errors import UserError
 from ddpm.jobs import Stopped, Worker
 from ddpm.logs import RunLog
 from ddpm.metrics import columns_for
-from ddpm.runs import Checkpoint, Run
+from ddpm.runs import Run
 from ddpm.train import Means, Report, Trainer
 
 log = logging.getLogger("ddpm")
@@ -35,10 +35,6 @@ class Session:
         self.config = run.config
         too_many = parallel.compute_with(self.config.train.threads, "training")
         self.device = parallel.device()
-        if not self.config.data.data_dir:
-            raise UserError(
-                f"{run.name} has no data to train on yet: `{run.shell('train', '--resume', more=['--data_dir', 'DATA'])}`."
-            )
         worker.beat(state="starting", message="Reading the data")
         dataset = parallel.by_all(
             lambda: data.open_dataset(self.config.data, self.config.model, self._on_data, seed=self.config.train.seed)
@@ -89,7 +85,8 @@ class Session:
 
         The main process reads for all.
         """
-        found = parallel.from_main(self._newest)
+        found = parallel.from_main(lambda: resume.newest(self.run))
+        self.worker.beat(saved=found.step if found else 0)
         if found is None:
             if self.config.train.resume_checkpoint:
                 self._begin_from(Path(self.config.train.resume_checkpoint))
@@ -109,22 +106,6 @@ class Session:
         self.seconds_before = found.seconds
         what = state.get("restored", "weights, averages, optimiser, random state and place in the data")
         log.info("Resuming at step %d: %s", self.trainer.step, what)
-
-    def _newest(self) -> Checkpoint | None:
-        """The checkpoint to go on from, if there is one."""
-        found, wrong = checkpoints.newest_intact(self.run)
-        for sentence in wrong:
-            log.warning("%s Going back to the checkpoint before it.", sentence)
-        if found is None:
-            if wrong:
-                raise UserError(
-                    f"No checkpoint of {self.run.name} is whole (of the oldest, {wrong[-1][:-1]}): start a new run."
-                )
-            return None
-        total = self.config.train.total_steps
-        if checkpoints.read(found.path("state"))["trainer"]["step"] >= total:
-            raise UserError(self.run.all_done)
-        return found
 
     def _begin_from(self, path: Path) -> None:
         """Begin with the weights of a file, the averages and the optimiser beside it, and its number of steps."""
@@ -260,6 +241,7 @@ class Session:
             log.warning("%s Training goes on, and tries again in a minute.", error)
             return
         self.save_again_at = 0.0
+        self.worker.beat(saved=self.trainer.step)
         checkpoints.prune(self.run, self.config.train.keep_checkpoints)
         self.worker.beat(warning=self.notices, now=True)
         log.info("Saved the checkpoint of step %d", self.trainer.step)

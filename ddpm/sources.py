@@ -90,8 +90,8 @@ def open_source(data_dir: str) -> Source:
         return Folder(path)
     if not os.path.exists(path):
         raise UserError(
-            f"There is no folder or file {data_dir}: run `ddpm data {data_dir} --help` to prepare one."
-            if data_dir in PREPARED
+            f"There is no folder or file {data_dir}: run `ddpm data {path.name} --help` to prepare one."
+            if path.name in PREPARED
             else f"There is no folder or file {data_dir}: check the path, or use one of {', '.join(SOURCES)}, which need none."
         )
     if path.suffix.lower() != ".npz":

@@ -60,7 +60,7 @@ def test_something_in_its_way(tmp_path: Path) -> None:
 
 def test_it_draws_coloured_shapes_in_ten_steps() -> None:
     """Each on a bright ground, in one colour, the shape covering a good part: noise has none of it."""
-    weights, config, path = sample.chosen(Run(example.ASSET), SampleConfig(), {})
+    weights, config, path, _ = sample.chosen(Run(example.ASSET), SampleConfig(), {})
     network = sample.network_of(weights, config, path.name)
     drawn = sample.pictures(network, config, SampleConfig(num_samples=8, steps=10, seed=1, precision="fp32")).astype(
         int

@@ -201,8 +201,8 @@ def test_a_run_in_the_folder_that_was_named(
     assert cli.main(["train", "--resume"]) == 2
     assert "mine has done all its 2 steps" in capsys.readouterr().err
 
-    for manifest in sorted((folder / "saves").glob("*.json")):
-        manifest.unlink()  # as if it had been stopped before it saved anything
+    for path in [*folder.glob("*.pt"), *(folder / "saves").iterdir(), folder / "status.json"]:
+        path.unlink()  # as if it had been killed before it saved anything
     history = (folder / "progress.csv").read_text()
     assert cli.main(["train", "--resume"]) == 0
     assert (folder / "progress.csv").read_text().startswith(history), "what was logged is never erased"

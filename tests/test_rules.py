@@ -31,7 +31,8 @@ LAYERS = """
     variances
     cells
     results
-    architecture deduce presets runs shapes diffusion ema moments prepare logs
+    runs
+    architecture deduce presets traces shapes diffusion ema moments prepare logs
     ops
     native_ops memory precision sources unet losses samplers resample checkpoint process export foreign
     compute update
@@ -40,6 +41,7 @@ LAYERS = """
     given recipe sheet film packing example
     recognise
     adopt hand_back
+    resume
     analytic
     train sample
     trial
@@ -55,7 +57,7 @@ LAYERS = """
 LEVEL = {name: level for level, line in enumerate(LAYERS.split("\n")) for name in line.split()}
 
 # Who only watches must not wait for torch.
-WITHOUT_TORCH = ["errors", "words", "solvers", "files", "hardware", "cores", "schedules", "fields", "config", "validation", "classes", "images", "metrics", "jobs", "architecture", "deduce", "foreign", "presets", "results", "runs", "shapes", "sources", "prepare", "data", "download", "cifar10", "lsun", "imagenet64", "low_res", "given", "spacing", "guidance", "variances", "film", "example", "process", "export", "cli", "arrays", "memory", "recipe", "cells", "sheet", "native", "svg", "targets"]  # fmt: skip
+WITHOUT_TORCH = ["errors", "words", "solvers", "files", "hardware", "cores", "schedules", "fields", "config", "validation", "classes", "images", "metrics", "jobs", "architecture", "deduce", "foreign", "presets", "results", "runs", "traces", "shapes", "sources", "prepare", "data", "download", "cifar10", "lsun", "imagenet64", "low_res", "given", "spacing", "guidance", "variances", "film", "example", "process", "export", "cli", "arrays", "memory", "recipe", "cells", "sheet", "native", "svg", "targets"]  # fmt: skip
 
 MOST_LINES = 450
 

@@ -134,8 +134,9 @@ def _parser_of(kind: type) -> Any:
 
 
 def given(options: argparse.Namespace, *sections: type) -> dict[str, Any]:
-    names = {s.name for section in sections for s in settings(section)}
-    return {name: value for name, value in vars(options).items() if name in names}
+    """The settings that were given, as they are kept: with paths that hold from every folder."""
+    known = {s.name: s for section in sections for s in settings(section)}
+    return {name: known[name].settled(value) for name, value in vars(options).items() if name in known}
 
 
 def add_source(

@@ -9,7 +9,7 @@ import streamlit as st
 from PIL import Image
 
 from ddpm import config as configs
-from ddpm import data, images, sources, words
+from ddpm import data, fields, images, sources, words
 from ddpm.config import Config, DataConfig
 from ddpm.data import Description
 from ddpm.errors import UserError
@@ -38,9 +38,8 @@ def begin(form: str, data_dir: str) -> None:
 def take_over(form: str) -> None:
     """The setting data_dir follows from the two fields."""
     source = st.session_state[forms.key(form, "source")]
-    typed = (st.session_state.get(forms.key(form, "path")) or "").strip()
-    data_dir = str(Path(typed).expanduser().absolute()) if typed else ""
-    forms.begin(form, {"data_dir": source if source != PATH else data_dir})
+    typed = st.session_state.get(forms.key(form, "path")) or ""
+    forms.begin(form, {"data_dir": source if source != PATH else fields.absolute(typed)})
 
 
 def look(data_dir: str) -> Look:

@@ -9,8 +9,9 @@ import streamlit as st
 
 from ddpm import classes, files, images, low_res, runs
 from ddpm import config as configs
-from ddpm.config import Config, ModelConfig, SampleConfig
+from ddpm.config import OWN_DATA, Config, ModelConfig, SampleConfig
 from ddpm.errors import UserError
+from ddpm.fields import absolute
 from ddpm.results import SampleJob
 from ddpm.runs import Run
 from pages.ui import forms, work
@@ -65,7 +66,7 @@ class Look(NamedTuple):
 
 def begin(form: str, config: Config, base_samples: str) -> None:
     """Put `base_samples` of an earlier drawing into the fields; the run's own data to begin with."""
-    own = base_samples in ("", low_res.DATA) and bool(config.data.data_dir)
+    own = base_samples in ("", OWN_DATA) and bool(config.data.data_dir)
     forms.begin(form, {"base": "data" if own else "path", "base_path": "" if own else base_samples})
 
 
@@ -96,9 +97,9 @@ def choose(form: str, run: Run, config: Config, text: str, problems: list[str]) 
                 "Path", key=forms.key(form, "base_path"), placeholder="/home/me/small", persist_state="session",
                 help="A folder of small images, an .npz file with arr_0, or a data set by name, such as shapes.",
             ).strip()  # fmt: skip
-            base = str(Path(base).expanduser().absolute()) if base and not low_res.by_name(base) else base
+            base = base if low_res.by_name(base) else absolute(base)
         case _:
-            base = low_res.DATA
+            base = OWN_DATA
     if base:
         look = _look(config, base, text, _stamp(base))
         if look.picture:
