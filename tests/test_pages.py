@@ -6,7 +6,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import fake_run
 import pytest
 from app_page import ROOT, open_page, said, text
 from streamlit.testing.v1 import AppTest
+from waiting import until
 
 from ddpm import process, runs
 from ddpm.jobs import Worker
@@ -261,13 +261,11 @@ def test_previews_follow_the_newest_unless_moved(runs_dir: Path) -> None:
     at = open_page("pages/monitor.py", run="one")
     assert at.select_slider(key="preview-one").value == 40
     fake_run.save_preview(run, 60, 200)
-    time.sleep(0.3)
-    at.run()
-    assert at.select_slider(key="preview-one").value == 60
+    until(lambda: at.run().select_slider(key="preview-one").value == 60)
     at.select_slider(key="preview-one").set_value(20).run()
+    before = at.select_slider(key="preview-one").options
     fake_run.save_preview(run, 80, 200)
-    time.sleep(0.3)
-    at.run()
+    until(lambda: at.run().select_slider(key="preview-one").options != before)
     assert at.select_slider(key="preview-one").value == 20
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import shlex
+import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,7 +27,7 @@ from pages.ui import data_fields, drawn, pictures, preflight, sampler_fields, wa
 @pytest.fixture(autouse=True)
 def here(runs_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("DDPM_RUNS", str(runs_dir))
-    monkeypatch.setattr(process.files.tempfile, "gettempdir", lambda: str(tmp_path / "measured"))
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path / "measured"))
     yield
     watch.store.clear()
 
