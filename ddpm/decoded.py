@@ -16,12 +16,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import portalocker
 
-from ddpm import arrays, files, images, words
+from ddpm import arrays, files, images, locks, words
 from ddpm.config import DataConfig, ModelConfig
 from ddpm.errors import UserError
-from ddpm.files import cache_folder
+from ddpm.places import cache_folder
 from ddpm.sources import IDENTITY_BYTES, SOURCES, Item, Source
 
 log = logging.getLogger("ddpm")
@@ -61,7 +60,7 @@ def open_decoded(
     if cached is None:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with portalocker.Lock(path.with_suffix(".lock"), "a", flags=portalocker.LockFlags.EXCLUSIVE):
+            with locks.locked(path.with_suffix(".lock")):
                 cached = _open(path, source, model) or _fill(path, source, data, model, progress, part)
         except OSError as error:
             raise UserError(

@@ -2,13 +2,12 @@
 
 import itertools
 import logging
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from ddpm import images
+from ddpm import images, places
 from ddpm.config import Config, SampleConfig
 from ddpm.errors import UserError
 from ddpm.low_res import LowRes, Progress, labels_of
@@ -56,7 +55,7 @@ def fit(config: Config, picture: Image.Image, name: str) -> np.ndarray:
 
 
 def _pictures(config: Config, sample: SampleConfig, progress: Progress | None) -> LowRes:
-    path = Path(sample.picture).expanduser()
+    path = places.full(sample.picture)
     if path.is_file() and path.suffix.lower() != ".npz":
         return LowRes(fit(config, images.load(path), path.name)[None])
     source = open_source(sample.picture)
@@ -86,7 +85,7 @@ def _mask(config: Config, sample: SampleConfig) -> np.ndarray | None:
 
 def read_mask(config: Config, path: str) -> np.ndarray:
     """The mask in a file: uint8 [H, W] of 0 and 1.  Raises UserError for another size, and where it is black everywhere."""
-    picture = images.load(Path(path).expanduser())
+    picture = images.load(places.full(path))
     size = config.model.image_size
     if picture.size != (size, size):
         raise UserError(f"mask {path} has {picture.width} x {picture.height} pixels, and this model draws {_size(config)}: scale it to that size.")  # fmt: skip

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from ddpm import files, images, words
+from ddpm import files, images, places, words
 from ddpm.errors import UserError
 from ddpm.image_files import EXTENSIONS
 
@@ -248,7 +248,7 @@ class _Look:
         self.seen: set[tuple[int, int]] = set()
         self.tries: Counter[str] = Counter()  # by extension, of those that no list knows
         self.of_images: set[str] = set()  # such extensions that an image had
-        self.caches = set(_places(files.cache_folder(), files.cache_folder() / "images"))
+        self.caches = set(_places(places.cache_folder(), places.cache_folder() / "images"))
 
     def listing(self) -> Listing:
         waiting: list[tuple[str, tuple[str, ...]]] = [(str(self.folder), ())]

@@ -19,12 +19,12 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from ddpm import image_files, images, shapes
-from ddpm.errors import UserError
-from ddpm.files import cache_folder
+from ddpm import image_files, images, places, shapes
+from ddpm.errors import UserError, in_words
 from ddpm.image_files import FORMATS
 from ddpm.labelling import BY_FOLDER, NO_CLASSES, Labelling, label
 from ddpm.listing import File, Listing, look, stamp
+from ddpm.places import cache_folder
 from ddpm.words import plural, printable, some
 
 IDENTITY_BYTES = 32  # of what an image is known by
@@ -110,13 +110,13 @@ def open_source(data_dir: str) -> Source:
         return Npz(cifar10_path(), SOURCES[data_dir].title)
     if not data_dir.strip():
         raise UserError(f"No data is named: give a folder of images, an .npz file, or one of {', '.join(SOURCES)}.")
-    path = Path(os.path.expanduser(data_dir))
+    path = places.full(data_dir)
     if os.path.isdir(path):  # unlike path.is_dir(), False for what cannot be a path at all
         return open_folder(path)
     if not os.path.exists(path):
         raise UserError(
-            f"There is no folder or file {data_dir}: run `ddpm data {data_dir} --help` to prepare one."
-            if data_dir in PREPARED
+            f"There is no folder or file {data_dir}: run `ddpm data {path.name} --help` to prepare one."
+            if path.name in PREPARED
             else f"There is no folder or file {data_dir}: check the path, or use one of {', '.join(SOURCES)}, which need none."
         )
     if path.suffix.lower() != ".npz" or not path.is_file():
@@ -335,8 +335,8 @@ def _npz(path: Path) -> Iterator[zipfile.ZipFile]:
             yield archive
     except FileNotFoundError:
         raise UserError(f"There is no file {path}: check the path.") from None
-    except PermissionError:
-        raise UserError(f"{path} may not be read by this user: change its permissions.") from None
+    except PermissionError as error:
+        raise in_words(error) from error
     except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, OSError, RuntimeError) as error:
         raise UserError(f"{path} is damaged, or no .npz file ({error}): copy or make it again.") from error
 

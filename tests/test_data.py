@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from waiting import PATIENCE
 
 from ddpm import data, decoded, image_files, images, shapes, sources
 from ddpm.config import Config, DataConfig, ModelConfig, replace
@@ -144,11 +145,11 @@ def test_two_at_once_decode_once(folder: Callable[..., Path], monkeypatch: pytes
     def slow(done: int, total: int) -> None:
         decoded.append(done)
         begun.set()
-        release.wait(10)
+        release.wait(PATIENCE)
 
     one = threading.Thread(target=opened, args=(place,), kwargs=dict(progress=slow))
     one.start()
-    begun.wait(10)
+    begun.wait(PATIENCE)
     code = (
         "import sys; from ddpm.config import *; from ddpm.data import open_dataset;"
         "open_dataset(DataConfig(data_dir=sys.argv[1]), ModelConfig(image_size=8), lambda done, total: sys.exit(3))"
@@ -158,7 +159,7 @@ def test_two_at_once_decode_once(folder: Callable[..., Path], monkeypatch: pytes
         other.wait(1.0)  # it waits for the first
     release.set()
     one.join()
-    assert other.wait(10) == 0, "it uses what the first one made"
+    assert other.wait(PATIENCE) == 0, "it uses what the first one made"
     assert decoded == [2]
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm import checkpoint, cli, data, evaluate, files, images, losses, parallel, results, runs, schedules
+from ddpm import checkpoint, cli, data, evaluate, files, images, lineage, losses, parallel, results, runs, schedules
 from ddpm import config as configs
 from ddpm.config import Config, DataConfig, DiffusionConfig, EvalConfig, ModelConfig
 from ddpm.data import Dataset, Stream, open_dataset, part_of
@@ -235,9 +235,11 @@ def trained(runs_dir: Path, tiny: Config) -> Run:
     """A run with a checkpoint whose weights can be loaded; a tenth of its pictures were held out."""
     config = data.resolve(configs.replace(tiny, dict(hold_out=0.1, class_cond=True)))
     run = runs.create(runs_dir, "trained", config)
-    trainer = Trainer(config, open_dataset(config.data, config.model, seed=config.train.seed))
+    dataset = open_dataset(config.data, config.model, seed=config.train.seed)
+    trainer = Trainer(config, dataset)
     list(trainer.steps(2))
-    checkpoint.save(run, 2, trainer.weights(), trainer.optimizer.state_dict(), trainer.state(), 0, 1.0)
+    state = {**trainer.state(), "data": lineage.to_json(dataset.digest)}
+    checkpoint.save(run, 2, trainer.weights(), trainer.optimizer.state_dict(), state, 0, 1.0)
     return run
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import io
 import shlex
 import shutil
+import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,7 +28,7 @@ from pages.ui import data_fields, drawn, pictures, preflight, sampler_fields, wa
 @pytest.fixture(autouse=True)
 def here(runs_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("DDPM_RUNS", str(runs_dir))
-    monkeypatch.setattr(process.files.tempfile, "gettempdir", lambda: str(tmp_path / "measured"))
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path / "measured"))
     yield
     watch.store.clear()
 
@@ -385,6 +386,12 @@ def test_small_pictures_are_uploaded(fake_run: Callable[..., Run], asked: list[S
     folder = Path(asked[0].base_samples)
     assert folder.parent == (run.folder / "uploads").absolute()
     assert sorted(path.name for path in folder.iterdir()) == ["cat_1.png", "cat_2.png"]
+    other = pictures.png(Image.new("RGB", (4, 4), "red"))
+    upload = [("a.png", small), ("A.png", other), ("a.png", other), ("a.png", small), ("a-2.png", small)]
+    at.get("file_uploader")[0].set_value([(name, data, "image/png") for name, data in upload]).run()
+    button(at, "Draw").click().run()
+    kept = {path.name: path.read_bytes() for path in Path(asked.pop().base_samples).iterdir()}
+    assert kept == {"a.png": small, "A-2.png": other, "a-2-2.png": small}
     packed = io.BytesIO()
     np.savez(packed, np.zeros((2, 4, 4, 3), np.uint8))
     mixed = [("a.npz", packed.getvalue(), "application/octet-stream"), ("cat_1.png", small, "image/png")]

@@ -3,7 +3,6 @@
 import argparse
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 from ddpm import fields, jobs, process, runs, words
@@ -28,10 +27,10 @@ def add(commands: Any) -> None:
         "Write a run's numbers as a spreadsheet, or a checkpoint as improved-diffusion's files.",
     )
     export.add_argument("name", metavar="NAME")
-    export.add_argument("--openai", type=Path, metavar="DIR", help="write a checkpoint as improved-diffusion does, to load and resume there, into this folder instead")  # fmt: skip
+    export.add_argument("--openai", type=shared.path, metavar="DIR", help="write a checkpoint as improved-diffusion does, to load and resume there, into this folder instead")  # fmt: skip
     others = {s.name for s in fields.settings(FromCheckpoint)} - {"step"}
     shared.add_settings(export.add_argument_group("with --openai"), FromCheckpoint, leave_out=others)
-    export.add_argument("--xlsx", type=Path, metavar="FILE", help="file to write (default: results.xlsx in the run's folder)")  # fmt: skip
+    export.add_argument("--xlsx", type=shared.path, metavar="FILE", help="file to write (default: results.xlsx in the run's folder)")  # fmt: skip
 
 
 def _stop(options: argparse.Namespace) -> None:
@@ -55,6 +54,7 @@ def _runs(options: argparse.Namespace) -> None:
         print(f"No runs in {options.runs_dir} yet: `ddpm train --preset quick-start` starts one.")
         return
     rows = [("run", "state", "step", "it/s", "time left", "loss")]
+    told = []
     for run in found:
         status = run.status() or jobs.Status("stopped")
         state = run.state()
@@ -69,9 +69,13 @@ def _runs(options: argparse.Namespace) -> None:
                 f"{loss:.4f}" if loss is not None else "",
             )
         )
+        if state == "unreadable":
+            told.append(f"{run.name}: {run.unreadable()}")
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    for sentence in told:
+        print(sentence, file=sys.stderr)
 
 
 def _export(options: argparse.Namespace) -> None:

@@ -9,12 +9,12 @@ import streamlit as st
 from PIL import Image
 
 from ddpm import config as configs
-from ddpm import data, images, sources, words
+from ddpm import data, fields, images, sources, words
 from ddpm.config import Config, DataConfig
 from ddpm.data import Description
 from ddpm.errors import UserError
 from ddpm.validation import Problem
-from pages.ui import forms
+from pages.ui import forms, layout
 
 PATH = "path"  # the option for a folder or file of one's own
 LOOK = 24  # pictures shown, in three rows
@@ -38,9 +38,8 @@ def begin(form: str, data_dir: str) -> None:
 def take_over(form: str) -> None:
     """The setting data_dir follows from the two fields."""
     source = st.session_state[forms.key(form, "source")]
-    typed = (st.session_state.get(forms.key(form, "path")) or "").strip()
-    data_dir = str(Path(typed).expanduser().absolute()) if typed else ""
-    forms.begin(form, {"data_dir": source if source != PATH else data_dir})
+    typed = st.session_state.get(forms.key(form, "path")) or ""
+    forms.begin(form, {"data_dir": source if source != PATH else fields.absolute(typed)})
 
 
 def look(data_dir: str) -> Look:
@@ -91,12 +90,12 @@ def show(form: str, config: Config, about: Description | None, problems: forms.P
     st.segmented_control(
         "Data", [*sources.SOURCES, PATH], key=forms.key(form, "source"), required=True, label_visibility="collapsed", wrap=True,
         format_func=lambda name: sources.SOURCES[name].title if name != PATH else "Folder or .npz file",
-        on_change=take_over, args=(form,), persist_state="session",
+        on_change=layout.callback(take_over), args=(form,), persist_state="session",
     )  # fmt: skip
     source = st.session_state[forms.key(form, "source")]
     if source == PATH:
         st.text_input(
-            "Path", key=forms.key(form, "path"), placeholder="/home/me/pictures", on_change=take_over, args=(form,),
+            "Path", key=forms.key(form, "path"), placeholder="/home/me/pictures", on_change=layout.callback(take_over), args=(form,),
             persist_state="session", help="A folder of images, searched recursively, or an .npz file with arr_0. "
             "Classes come from folders, or from names such as cat_001.png; train and test folders are parts. LSUN and ImageNet-64 become one of the two by "
             "`ddpm data lsun` and `ddpm data imagenet64`.",

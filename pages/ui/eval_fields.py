@@ -1,12 +1,11 @@
 """The form of the Evaluate page: which weights, which pictures, how many."""
 
 import dataclasses
-from pathlib import Path
 
 import streamlit as st
 
 from ddpm import config as configs
-from ddpm import data, sources, spacing, validation, words
+from ddpm import data, fields, sources, spacing, validation, words
 from ddpm.config import Config, EvalConfig
 from ddpm.errors import UserError
 from ddpm.runs import Checkpoint
@@ -88,7 +87,7 @@ def _data(config: Config) -> str:
     if source != PATH:
         return source
     typed = st.text_input("Path", key=forms.key(FORM, "path"), placeholder="/home/me/pictures", persist_state="session")
-    return str(Path(typed.strip()).expanduser().absolute()) if typed.strip() else PATH
+    return fields.absolute(typed) or PATH
 
 
 def _part(config: Config, data_dir: str, found: data_fields.Look) -> str:

@@ -13,13 +13,13 @@ import numpy as np
 import streamlit as st
 from PIL import Image
 
-from ddpm import files, given, image_files, images
+from ddpm import fields, files, given, image_files, images
 from ddpm.config import Config, SampleConfig
 from ddpm.errors import UserError
 from ddpm.results import SampleJob
 from ddpm.runs import Run
 from ddpm.validation import Problem
-from pages.ui import checkpoint_fields, drawn, forms, mask_canvas, pictures, work
+from pages.ui import checkpoint_fields, drawn, forms, layout, mask_canvas, pictures, work
 from pages.ui.sampler_fields import FIELDS, FORM
 
 TASKS = given.FROM_PICTURES
@@ -147,7 +147,7 @@ def _named(run: Run, config: Config) -> Chosen:
     ).strip()  # fmt: skip
     if not text:
         return Chosen("")
-    path = Path(text).expanduser().absolute()
+    path = Path(fields.absolute(text))
     if is_one(str(path)):
         picture = images.load(path)
         if picture.size != (config.model.image_size, config.model.image_size):
@@ -171,7 +171,7 @@ def _drawn(jobs: list[SampleJob], config: Config) -> Chosen:
         for k, path in list(enumerate(found))[(page - 1) * PER_PAGE : page * PER_PAGE]:
             with st.container(gap="xsmall", horizontal_alignment="center"):
                 st.image(pictures.shown(path, THUMB) or b"", output_format="PNG", alt=f"Picture {k}")
-                st.button(str(k), key=f"number_{k}", type="primary" if k == number else "secondary", width="stretch", on_click=_take, args=(k,))  # fmt: skip
+                st.button(str(k), key=f"number_{k}", type="primary" if k == number else "secondary", width="stretch", on_click=layout.callback(_take), args=(k,))  # fmt: skip
     return Chosen(str(found[number].absolute()))
 
 
@@ -221,7 +221,7 @@ def _mask(run: Run, config: Config, picture: np.ndarray, problems: list[Problem]
                     "Path of the mask", key=_key("mask_path"), placeholder="/home/me/mask.png", persist_state="session",
                     label_visibility="collapsed",
                 ).strip()  # fmt: skip
-                path = str(Path(text).expanduser().absolute()) if text else ""
+                path = fields.absolute(text)
         if not path:
             raise UserError("No mask is chosen yet: paint one, upload a picture that is white where it is to be drawn anew, or say where one is.")  # fmt: skip
         mask = _mask_of(config, path)
