@@ -5,6 +5,7 @@ with the first picture that is not there, and comes to the same files.
 """
 
 import dataclasses
+import shlex
 import shutil
 import time
 from collections import deque
@@ -187,7 +188,7 @@ def _check_empty(job: SampleJob) -> None:
     if job.npz or job.grid.exists():
         raise UserError(f"{job.folder} already holds samples: choose another --out.")
     if job.images:
-        raise UserError(f"{job.folder} already holds samples of a drawing that did not end: go on with it by --resume {job.folder}, or choose another --out.")  # fmt: skip
+        raise UserError(f"{job.folder} already holds samples of a drawing that did not end: go on with it by `ddpm sample --resume {shlex.quote(str(job.folder.absolute()))}`, or choose another --out.")  # fmt: skip
 
 
 def _copied(job: SampleJob, sample: SampleConfig, given: Given | None) -> SampleConfig:

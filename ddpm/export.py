@@ -10,7 +10,6 @@ import io
 import math
 import platform
 import re
-import shlex
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -221,7 +220,7 @@ def _facts(run: Run, log: _Log) -> Iterator[tuple[str, Any, str]]:
         yield "Classes", ", ".join(config.class_names) or None, ""
         yield "Image size", f"{config.model.image_size} x {config.model.image_size}", ""
         yield "Parameters", architecture.parameters(config.model), "#,##0"
-        yield "Command", shlex.join(["ddpm", "train", *configs.to_flags(config), "--run", run.name]), ""
+        yield "Command", run.anew(), ""
         yield "Begun (UTC)", _utc(run.created_at), "yyyy-mm-dd hh:mm:ss"
     yield "Last sign of life (UTC)", _utc(status.updated_at) if status and status.updated_at else None, "yyyy-mm-dd hh:mm:ss"  # fmt: skip
     yield "Trained with", _trained_with(run), ""

@@ -40,6 +40,7 @@ MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK",
 PNG_MARK = b"\x89PNG\r\n\x1a\n"
 
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # _Room sees to the memory
+warnings.filterwarnings("ignore", message="Corrupt EXIF data")  # the pixels are whole
 
 
 def load(path: Path) -> Image.Image:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from ddpm import images, places, words
+from ddpm import files, images, places, words
 from ddpm.errors import UserError
 from ddpm.image_files import EXTENSIONS
 
@@ -163,7 +163,7 @@ SYSTEM = frozenset((
     "recycler", "system volume information", "__macosx", "lost+found", "found.000", "network trash folder", "temporary items",
     "__pycache__",
 ))  # fmt: skip
-SYSTEM_FILES = ("synofile_thumb", "~$")  # how their names begin
+HIDDEN = (".", "synofile_thumb", "~$")  # how the names of files begin that are hidden, or made likewise
 SHEETS = ("grid.png", "pairs.png", "preview.png", "strip.png", "sheet.png")  # many samples in one image
 OF_A_RUN = frozenset({"samples", "evaluations", "microscopes", "frontiers", "saves", "tb"})
 MANY = {  # what is left out, and what several of it are called
@@ -210,7 +210,7 @@ def stamp(status: os.stat_result) -> str:
 
 def made_by_us(folder: Path | str, names: set[str]) -> str:
     """What a folder with these names in it is to this program: "run", "samples", "job"; empty for anything else."""
-    if "config.json" in names and names & {"run.lock", "status.json", "progress.csv", "log.txt", "saves", "samples"}:
+    if "config.json" in names and _is_our_config(Path(folder, "config.json")):
         return "run"
     if "progress.csv" in names and ("log.txt" in names or any(name.endswith(".pt") for name in names)):
         return "run"  # one of improved-diffusion
@@ -220,6 +220,15 @@ def made_by_us(folder: Path | str, names: set[str]) -> str:
     if "run.lock" in names or ("status.json" in names and names & {"log.txt", "control.json", "result.json"}):
         return "job"
     return "samples" if "images" in names and _is_sheet(folder, names) else ""
+
+
+def _is_our_config(path: Path) -> bool:
+    """Whether these are the settings of a run: others call files so too."""
+    try:
+        found = files.read_json(path)
+    except (OSError, UserError):
+        return False
+    return isinstance(found, dict) and {"format", "model", "diffusion", "train"} <= set(found)
 
 
 def _is_sheet(folder: Path | str, names: set[str]) -> bool:
@@ -317,7 +326,7 @@ class _Look:
         kind = kind if KIND.fullmatch(kind) else UNNAMED
         if not stat.S_ISREG(status.st_mode):
             self.others["pipe, socket or device"] += 1
-        elif name.startswith((".", *SYSTEM_FILES)):
+        elif name.startswith(HIDDEN):
             self.others["hidden file"] += 1
         elif name in SHEETS and (what or _samples_beside(names) or images.settings_in(Path(entry.path)) is not None):
             self.others["sheet of samples"] += 1

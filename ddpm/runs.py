@@ -65,6 +65,11 @@ class Run(Job):
         self.__dict__["config"] = self.config
         return self
 
+    def shell(self, *words: str, more: Sequence[str] = ()) -> str:
+        """What to type into a shell: `ddpm WORDS NAME MORE`, and the folder of runs where it is not the usual one, from here."""
+        where = [] if self.folder.parent == Path("runs") else ["--runs_dir", absolute(str(self.folder.parent))]
+        return shlex.join(["ddpm", *words, self.name, *more, *where])
+
     def keep(self, config: Config) -> None:
         """Put other settings in the place of those in its folder, where they differ."""
         if config != Run(self.folder).config:
@@ -72,9 +77,12 @@ class Run(Job):
         self.config = config
 
     def anew(self, file: Path | None = None) -> str:
-        """The command that begins a new run with the settings of this one: from the weights in `file`, if it is named."""
+        """The command that begins a new run with the settings of this one: from the weights in `file`, if it is named.
+
+        DATA stands for the data of a run that does not know its own.
+        """
         train = self.config.train
-        changed: dict[str, Any] = {"resume_checkpoint": ""}
+        changed: dict[str, Any] = {"resume_checkpoint": "", "data_dir": self.config.data.data_dir or "DATA"}
         if file:
             step = int("".join(re.findall(r"(\d+)\.pt$", file.name)) or 0)
             changed["resume_checkpoint"] = absolute(str(file))
@@ -83,12 +91,7 @@ class Run(Job):
                 changed["lr_anneal_steps"] = changed["total_steps"] if train.lr_anneal_steps else 0
         runs_dir = self.folder.parent
         flags = configs.to_flags(configs.replace(self.config, changed))
-        return shlex.join(["ddpm", "train", *flags, "--run", free_name(runs_dir, self.name), "--runs_dir", absolute(str(runs_dir))])  # fmt: skip
-
-    def shell(self, *words: str, more: Sequence[str] = ()) -> str:
-        """What to type into a shell: `ddpm WORDS NAME MORE`, and the folder of runs where it is not the usual one, from here."""
-        where = [] if self.folder.parent == Path("runs") else ["--runs_dir", os.path.abspath(self.folder.parent)]
-        return shlex.join(["ddpm", *words, self.name, *more, *where])
+        return Run(runs_dir / free_name(runs_dir, f"{self.name}-again")).shell("train", *flags, "--run")
 
     @property
     def all_done(self) -> str:

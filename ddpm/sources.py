@@ -206,13 +206,13 @@ def _notices(listing: Listing, sorted_: Labelling) -> Iterator[str]:
         names = [printable("/".join(listing.files[place].parts)) for place in sorted_.outside]
         which = "outside of the class folders" if sorted_.rule == BY_FOLDER else "without a class in its name"
         which = "outside of the parts" if sorted_.test_name or sorted_.rule == NO_CLASSES else which
-        yield f"{plural(len(names), 'image')} {which} left out: {some(names, 5)}."
+        yield f"{plural(len(names), 'image')} {which} {'was' if len(names) == 1 else 'were'} left out: {some(names, 5)}."
     if sorted_.unused:
         yield f"What is in {', '.join(map(printable, sorted_.unused))} is not used: {printable(sorted_.test_name) or 'it'} is what is tested on."  # fmt: skip
     if sorted_.beside:
-        yield f"{plural(sorted_.beside, 'image')} beside folders of others: so these are not taken for classes."
+        yield f"The folders are not taken for classes, as {plural(sorted_.beside, 'image')} of {len(listing.files):,} {'is' if sorted_.beside == 1 else 'are'} not in them."
     if listing.unread:
-        yield f"{', '.join(listing.unread)} not read: convert or unpack what is to be learnt from."
+        yield f"Not read: {', '.join(listing.unread)}; convert or unpack what is to be learnt from."
 
 
 class Npz(Source):

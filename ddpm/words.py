@@ -1,6 +1,7 @@
 """Numbers as people say them.  Pure functions."""
 
 import math
+import re
 import time
 from collections.abc import Sequence
 
@@ -70,15 +71,15 @@ def some(names: Sequence[str], most: int) -> str:
     return ", ".join(names[:most]) + more
 
 
+CONTROLS = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u2028\\u2029\\ud800-\\udfff]")
+
+
 def printable(name: str) -> str:
-    """A file's name as it can be shown, kept and sent anywhere: bytes that are no text, and controls, as \\x1b and the like."""
-    return "".join(_escaped(ord(letter)) if _is_control(ord(letter)) else letter for letter in name)
+    """A file's name as it can be shown, kept and sent anywhere: bytes that are no text, and controls, become \\x1b and the like."""
+    return CONTROLS.sub(_escaped, name)
 
 
-def _is_control(code: int) -> bool:
-    return code < 32 or 127 <= code < 160 or code in (0x2028, 0x2029) or 0xD800 <= code < 0xE000
-
-
-def _escaped(code: int) -> str:
+def _escaped(found: re.Match[str]) -> str:
+    code = ord(found[0])
     byte = code - 0xDC00 if 0xDC80 <= code < 0xDD00 else code  # how Python keeps a byte that is no text
     return f"\\x{byte:02x}" if byte < 256 else f"\\u{byte:04x}"

@@ -128,13 +128,12 @@ def _workbook(run: Run) -> bytes:
 
 def commands(run: Run) -> list[tuple[str, str]]:
     """What the buttons do, for a shell: (what, command)."""
-    config, folder = run.config, run.folder.parent
-    again = Run(folder / runs.free_name(folder, f"{run.name}-again"))
+    config = run.config
     few = ["--num_samples", "64", "--steps", str(min(20, config.diffusion.diffusion_steps))]
     few += ["--base_samples", configs.OWN_DATA] if config.model.super_res else []
     few += ["--classes", "0-9"] if classes.must_be_said(config) else []
     return [
-        ("Train the same again", again.shell("train", *configs.to_flags(config), "--run")),
+        ("Train the same again", run.anew()),
         ("Go on after a stop", run.shell("train", "--resume")),
         ("Stop", run.shell("stop")),
         ("Draw pictures", run.shell("sample", "--run", more=[*few, "--out", "samples"])),
