@@ -34,6 +34,7 @@ class Start(NamedTuple):
     state: dict[str, Any]  # as Trainer.state() gives it, but with random states fresh from the seed
     told: list[str]  # sentences: what was found, and what was not
     config: Config | None = None  # with which the file says that it was trained
+    seen: dict[str, Any] | None = None  # the digest of what it was trained on, where the file says so
 
     @property
     def step(self) -> int:
@@ -76,7 +77,7 @@ def _start(found: dict[str, dict[str, Tensor]], optimizer: dict[str, Any] | None
     if known and config.model.class_cond and config.model.cond_drop_prob and not known.model.cond_drop_prob:
         told.append(f"Its last label, {config.model.num_classes}, stands for no class from now on, whatever it was trained as.")  # fmt: skip
     told = [*told, f"Beginning at step {step}: {what}"]
-    return Start(found, optimizer, fresh_state(step, config), told, weights.config)
+    return Start(found, optimizer, fresh_state(step, config), told, weights.config, weights.data)
 
 
 def restored(found: Mapping[str, Any], optimizer: Mapping[str, Any] | None) -> str:
@@ -191,11 +192,16 @@ def adopt(folder: Folder, runs_dir: Path, flags: Mapping[str, Any], wish: Wish, 
         raise UserError(f"There is already a run named {name}: choose another name.")
     progress("Reading the newest checkpoint", 0, len(folder.steps))
     newest, told = _newest(folder)
-    config, said = _settings(folder, newest, flags, wish, progress)
+    run = Run(runs_dir / name)
+    config, said = _settings(run, folder, newest, flags, wish, progress)
     told += said
+    if not config.data.data_dir:
+        run.config = config
+        goes_on = flags.get("total_steps") or flags.get("lr_anneal_steps")  # it is finished otherwise
+        again = run.shell("train", "--resume", more=["--data_dir", "DATA"]) if goes_on else run.anew(newest.model)
+        told.append(f"To train on, name its data: `{again}`.")
     make = _open_in_place if wish.in_place else _copy
-    run = make(folder, runs_dir, name, config, told, progress)
-    return Adopted(run, told)
+    return Adopted(make(folder, runs_dir, name, config, told, progress), told)
 
 
 def _newest(folder: Folder) -> tuple[Files, list[str]]:
@@ -211,11 +217,12 @@ def _newest(folder: Folder) -> tuple[Files, list[str]]:
     raise UserError(told[0])
 
 
-def _settings(folder: Folder, newest: Files, flags: Mapping[str, Any], wish: Wish, progress: Progress) -> tuple[Config, list[str]]:  # fmt: skip
+def _settings(run: Run, folder: Folder, newest: Files, flags: Mapping[str, Any], wish: Wish, progress: Progress) -> tuple[Config, list[str]]:  # fmt: skip
     assert newest.model
     weights = checkpoints.load_weights(newest.model)
     if weights.config:
-        raise UserError(f"{newest.model} was written by this program and knows its settings: begin from it with `ddpm train --resume_checkpoint`.")  # fmt: skip
+        run.config = weights.config
+        raise UserError(f"{newest.model} was written by this program and knows its settings: begin from it with `{run.anew(newest.model)}`.")  # fmt: skip
     optimizer = checkpoints.optimizer_of(newest.optimizer, weights.tensors) if newest.optimizer else None
     done = updates(optimizer) or max(1, newest.step)
     learnt, told = _training(folder, newest, optimizer)
@@ -228,10 +235,7 @@ def _settings(folder: Folder, newest: Files, flags: Mapping[str, Any], wish: Wis
     for problem in validation.problems(config):
         if problem.name != "data_dir" or config.data.data_dir:
             raise UserError(problem.sentence)
-    told += found.told
-    if not config.data.data_dir:
-        told.append("To train on, name its data: `ddpm train --resume NAME --data_dir DATA`.")
-    return config, told
+    return config, told + found.told
 
 
 def _training(folder: Folder, newest: Files, optimizer: Mapping[str, Any] | None) -> tuple[dict[str, Any], list[str]]:

@@ -6,6 +6,7 @@ with 1 - Gamma as the error of eps; for any other it is what makes the bound on 
 """
 
 import logging
+import shlex
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -107,7 +108,7 @@ def for_weights(
         return found
     if variances.path_of(weights).exists():
         log.warning("%s is of other weights than %s holds now: it is estimated again.", variances.path_of(weights).name, weights.name)  # fmt: skip
-    remedy = f"estimate it with ddpm analytic --model_path {weights} --data_dir DIR, or choose another variance."
+    remedy = f"estimate it with `ddpm analytic --model_path {shlex.quote(str(weights))} --data_dir DATA`, or choose another variance."
     if not config.data.data_dir:
         raise UserError(f"variance analytic is estimated on the model's data, and {weights.name} does not name any: {remedy}")  # fmt: skip
     try:

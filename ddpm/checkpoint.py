@@ -3,16 +3,17 @@
 model000500.pt  ema_0.9999_000500.pt    state_dicts; the settings travel in their `_metadata`
 opt000500.pt                            AdamW's state_dict
 state000500.pt                          random states, place in the data, running means
+saves/000500.begun                      there while they are written
 saves/000500.json                       written last: the set counts once this is there
 """
 
 import copy
 import json
-import pickle
+import logging
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +23,12 @@ from ddpm import deduce, files, variances
 from ddpm.config import Config, ModelConfig
 from ddpm.errors import UserError
 from ddpm.runs import Checkpoint, Run
+from ddpm.weights import check_numbers, network_in, not_numbers, read
 
+log = logging.getLogger("ddpm")
+T = TypeVar("T")
+
+AGAIN = 10  # times that a checkpoint is taken anew where it goes while it is read
 METADATA = "ddpm"  # our entry in a state_dict's _metadata: no module has this name, so no program minds it
 
 
@@ -33,6 +39,7 @@ class Weights(NamedTuple):
     config: Config | None  # None in a file that another program wrote, unless its folder was opened in place
     step: int
     kind: str  # "model", or "ema_0.9999"
+    data: dict[str, Any] | None = None  # the digest of what it was trained on; None in a file of an earlier version
 
 
 def save(
@@ -47,20 +54,38 @@ def save(
     """Commit the set of files of one step.  `weights`: "model" or "ema_0.9999" -> name -> tensor.
 
     `optimizer` is None where another program's was lost.
-    A set that is there already is left alone.  Raises files.DiskFull with earlier sets intact.
+    A whole set that is there already is left alone, and files of one that is not are kept under another name.  Raises
+    files.DiskFull with earlier sets intact.
     """
     done = {c.step: c for c in run.checkpoints()}
-    if step in done:
+    if step in done and (done[step].theirs or not damage(done[step])):
         return done[step]
     checkpoint = Checkpoint(run.folder, step, {}, log_bytes, seconds)
-    contents: dict[str, Any] = {kind: _described(w, run.config, step, kind) for kind, w in weights.items()}
+    contents: dict[str, Any] = {
+        kind: _described(w, run.config, step, kind, state.get("data")) for kind, w in weights.items()
+    }
     contents |= {"state": state} if optimizer is None else {"opt": optimizer, "state": state}
+    if not begun_path(checkpoint).exists():
+        for kind in contents:
+            _set_aside(checkpoint.path(kind))
+        files.write_json(begun_path(checkpoint), [checkpoint.path(kind).name for kind in contents])
     for kind, content in contents.items():
         path = checkpoint.path(kind)
         written = files.write(path, lambda file, content=content: torch.save(content, file))  # type: ignore[misc]
         checkpoint.files[path.name] = written._asdict()
     commit(checkpoint)
+    begun_path(checkpoint).unlink(missing_ok=True)
     return checkpoint
+
+
+def _set_aside(path: Path) -> None:
+    """Keep a file that nobody vouches for, from which something may still be had, under a name that is free."""
+    if path.exists():
+        number = 1
+        while (kept := path.with_name(f"{path.name}.{number}")).exists():
+            number += 1
+        files.rename(path, kept)
+        log.warning("%s was there already, of a set that is not whole: it is kept as %s.", path.name, kept.name)
 
 
 def save_weights(file: Any, weights: Mapping[str, Tensor], config: Config, step: int, kind: str) -> None:
@@ -79,6 +104,11 @@ def manifest_path(checkpoint: Checkpoint) -> Path:
     return checkpoint.folder / "saves" / f"{checkpoint.step:06d}.json"
 
 
+def begun_path(checkpoint: Checkpoint) -> Path:
+    """What is there while a set is being written: its files without a manifest are of no worth then."""
+    return manifest_path(checkpoint).with_suffix(".begun")
+
+
 def prune(run: Run, keep: int) -> None:
     """Remove all but the newest `keep` sets, each beginning with its manifest.  0 keeps all.
 
@@ -87,61 +117,88 @@ def prune(run: Run, keep: int) -> None:
     ours = [checkpoint for checkpoint in run.checkpoints() if not checkpoint.theirs]
     for old in ours[:-keep] if keep else []:
         manifest_path(old).unlink()
+        begun_path(old).unlink(missing_ok=True)
         files.sync_folder(manifest_path(old).parent)
         for name in old.files:
             (run.folder / name).unlink(missing_ok=True)
             variances.path_of(run.folder / name).unlink(missing_ok=True)
 
 
-def damage(checkpoint: Checkpoint) -> str:
-    """What is wrong with a committed set, as a sentence; empty when every checksum is right."""
+def damage(checkpoint: Checkpoint, only: str = "") -> str:
+    """What is wrong with a committed set, or with that file of it, as a sentence; empty when every checksum is right."""
     for name, expected in checkpoint.files.items():
+        if only not in ("", name):
+            continue
         path = checkpoint.folder / name
-        if not path.exists():
+        try:
+            size = path.stat().st_size
+            right = size == expected["bytes"] and files.sha256(path) == expected["sha256"]
+        except FileNotFoundError:
             return f"{name} of step {checkpoint.step} is missing."
-        if path.stat().st_size != expected["bytes"]:
-            return f"{name} has {path.stat().st_size} bytes instead of {expected['bytes']}: it was cut short."
-        if files.sha256(path) != expected["sha256"]:
+        if size != expected["bytes"]:
+            return f"{name} has {size} bytes instead of {expected['bytes']}: it was cut short."
+        if not right:
             return f"{name} does not have the checksum it was saved with: its content was changed."
     return ""
 
 
+def _diverged(checkpoint: Checkpoint) -> str:
+    """Which file of a set holds what is no finite number, as a sentence; empty where none does."""
+    for kind in (*checkpoint.weights, "opt"):
+        path = checkpoint.path(kind)
+        if path.name in checkpoint.files and (wrong := not_numbers(_values(read(path)))):
+            return f"In {path.name}, {wrong}."
+    return ""
+
+
+def _values(content: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Every tensor of a network's or an optimiser's state_dict, by name or place."""
+    if "param_groups" not in content:
+        return dict(content)
+    return {f"{key} of tensor {place}": value for place, entry in content["state"].items() for key, value in entry.items() if isinstance(value, Tensor)}  # fmt: skip
+
+
+def taken(run: Run, step: int, read: Callable[[Checkpoint], T]) -> T:
+    """What `read` makes of the checkpoint of that step, or of the newest where it is 0.
+
+    Where a training removes it meanwhile, as it keeps only so many, the newest is taken again.  Raises UserError.
+    """
+    for _ in range(AGAIN):
+        found = run.checkpoint(step)
+        for number, sentence in run.manifests()[1].items():
+            if number > found.step:
+                log.warning("%s Step %d is taken.", sentence, found.step)
+        try:
+            return read(found)
+        except (UserError, OSError):
+            if manifest_path(found).exists():
+                raise
+    raise UserError(f"The checkpoint of step {found.step} of {run.name} was removed by its training while it was read: {'take the newest, without --step' if step else 'stop the training first'}.")  # fmt: skip
+
+
 def newest_intact(run: Run) -> tuple[Checkpoint | None, list[str]]:
-    """The newest set whose checksums are right, and what was wrong with those after it."""
-    wrong: list[str] = []
-    for checkpoint in reversed(run.checkpoints()):
-        sentence = damage(checkpoint)
+    """The newest set whose checksums are right, and what was wrong with those after it and with manifests."""
+    sets, unreadable = run.manifests()
+    wrong = list(unreadable.values())
+    for checkpoint in reversed(sets):
+        sentence = damage(checkpoint) or _diverged(checkpoint)
         if not sentence:
             return checkpoint, wrong
         wrong.append(sentence)
     return None, wrong
 
 
-def read(path: Path) -> Any:
-    """A file's content, tensors and plain values only.  Raises UserError for what is no checkpoint."""
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise UserError(f"There is no file {path}: name a checkpoint such as runs/NAME/model000500.pt.") from None
-    except IsADirectoryError:
-        raise UserError(f"{path} is a folder: name a .pt file in it, or use --run for a run.") from None
-    except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError, OSError) as error:
-        with open(path, "rb") as file:
-            start = file.read(2)
-        why = "it was cut short or damaged" if start == b"PK" else "it is not a checkpoint"
-        raise UserError(f"{path} cannot be read ({why}): take another copy, or an earlier checkpoint.") from error
-
-
 def load_weights(path: Path) -> Weights:
-    """Weights and the settings they were trained with.  Raises UserError for anything else."""
-    content = read(path)
-    if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):
-        raise UserError(f"{path} holds no network weights: name a model or ema file, such as model000500.pt.")
+    """Weights and the settings they were trained with.  Raises UserError for anything else, and for NaN among them."""
+    content = network_in(read(path), path)
+    check_numbers(content, path)
     about = getattr(content, "_metadata", {}).get(METADATA)
     if about is None:
         return _beside_settings(path, dict(content))
     whole = {name: t.float() if t.dtype == torch.float16 else t for name, t in content.items()}  # of the example
-    return Weights(whole, configs.from_json(json.loads(about["config"])), about["step"], about["kind"])
+    return Weights(
+        whole, configs.from_json(json.loads(about["config"])), about["step"], about["kind"], about.get("data")
+    )
 
 
 def optimizer_of(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -161,6 +218,8 @@ def optimizer_of(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
         good = False
     if not good:
         raise UserError(f"{path} is not AdamW's state of these {len(shapes)} tensors: take the opt file of the same training and step, or move it away.")  # fmt: skip
+    if wrong := not_numbers(_values(content)):
+        raise UserError(f"In {path}, {wrong}: take an earlier checkpoint, or move it away, so that a new optimiser begins.")  # fmt: skip
     return content
 
 
@@ -205,6 +264,9 @@ def compare(model: nn.Module, tensors: Mapping[str, Tensor], source: str) -> Non
         differ = list(dict.fromkeys(n for n in [*wanted, *found] if wanted.get(n) != found.get(n)))
         name, settings = differ[0], getattr(model, "config", None)
         flags = deduce.fitting_flags(found, settings) if isinstance(settings, ModelConfig) else []
+        missing, extra = [n for n in wanted if n not in found], [n for n in found if n not in wanted]
+        if not flags and len(differ) == len(missing) + len(extra):
+            raise UserError(_more_or_fewer(source, missing, extra))
         others = f" (also {', '.join(differ[1:4])}{', ...' if len(differ) > 4 else ''})" if len(differ) > 1 else ""
         raise UserError(
             f"{source} does not fit these settings: {len(differ)} tensors differ, first {name}, which is "
@@ -213,8 +275,21 @@ def compare(model: nn.Module, tensors: Mapping[str, Tensor], source: str) -> Non
         )
 
 
-def _described(weights: Mapping[str, Tensor], config: Config, step: int, kind: str) -> "OrderedDict[str, Tensor]":
+def _more_or_fewer(source: str, missing: list[str], extra: list[str]) -> str:
+    """What to say where the shapes fit and some names do not."""
+
+    def named(names: list[str]) -> str:
+        few = f"{', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
+        return f"the tensor {few}" if len(names) == 1 else f"{len(names)} tensors ({few})"
+
+    lacks = f"lacks {named(missing)} of the network that its other tensors describe" if missing else ""
+    has = f"holds {named(extra)} that improved-diffusion's U-Net does not have" if extra else ""
+    remedy = "take a whole copy" if missing else "take a file of such a network, or save the tensors without it" if len(extra) == 1 else "take a file of such a network"  # fmt: skip
+    return f"{source} {' and '.join(filter(None, (lacks, has)))}: {remedy}."
+
+
+def _described(weights: Mapping[str, Tensor], config: Config, step: int, kind: str, data: Any = None) -> "OrderedDict[str, Tensor]":  # fmt: skip
     content = OrderedDict(weights)
-    about = {"config": json.dumps(configs.to_json(config)), "step": step, "kind": kind}
+    about = {"config": json.dumps(configs.to_json(config)), "step": step, "kind": kind, "data": data}
     content._metadata = {METADATA: about}  # type: ignore[attr-defined]
     return content

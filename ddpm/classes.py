@@ -54,10 +54,11 @@ def _labels(config: Config, word: str) -> Sequence[int]:
         some = ", ".join(known[:12]) + (", ..." if len(known) > 12 else "")
         raise UserError(f"There is no class {word!r}: choose among {some}, or numbers and ranges (0-{count - 1}).")
     first, end = int(match[1]), int(match[2] or match[1])
+    if (most := max(first, end)) >= count:
+        choose = f"numbers from 0 to {count - 1}" if count > 1 else "0"
+        raise UserError(f"There is no class {most}: the model has {count}, so choose {choose}.")
     if end < first:
         raise UserError(f"The range of classes {word} runs backwards: write {end}-{first}.")
-    if end >= count:
-        raise UserError(f"There is no class {end}: the model has {count}, so choose numbers from 0 to {count - 1}.")
     return range(first, end + 1)
 
 

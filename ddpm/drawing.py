@@ -5,6 +5,7 @@ with the first picture that is not there, and comes to the same files.
 """
 
 import dataclasses
+import shlex
 import shutil
 import time
 from collections import deque
@@ -42,7 +43,7 @@ from ddpm.jobs import Stopped, Worker, keeping
 from ddpm.low_res import LowRes
 from ddpm.results import SampleJob
 from ddpm.runs import Run
-from ddpm.sample import Drawn, check, chosen, draw, flags_of, labels_for, network_of, origin, pixels_of, weights_file
+from ddpm.sample import Chosen, Drawn, check, chosen, draw, flags_of, labels_for, network_of, origin, pixels_of
 
 PREVIEW_INTERVAL = 0.7  # seconds between two looks at pictures in the making
 PREVIEW_IMAGES = 64
@@ -62,18 +63,9 @@ def draw_source(
     """
     worker.beat(warning=parallel.compute_with(sample.threads, "drawing"))
 
-    def read() -> tuple[Weights, Config, Path, dict[str, Any]]:
+    def read() -> Chosen:
         _check_empty(SampleJob(folder))
-        path = weights_file(source, sample).absolute()
-        before = files.sha256(path) if path.is_file() else ""
-        held = recipe.config_of(like) if like else None
-        weights, config = (
-            chosen(path, sample, flags, base, ask)[:2] if held is None else (checkpoints.load_weights(path), held)
-        )
-        about = origin(weights, path)
-        if about["sha256"] != before:
-            raise UserError(f"{path} was replaced while it was being read: draw again, now from the new one.")
-        return weights, config, path, about
+        return chosen(source, sample, flags, base, ask, held=recipe.config_of(like) if like else None)
 
     weights, config, path, about = parallel.from_main(read)
     draw_into(folder, worker, weights, config, sample, path, parallel.device(), about)
@@ -128,7 +120,7 @@ def draw_into(
     if not again:
         parallel.from_main(lambda: _check_empty(job))
     check(config, sample)
-    sample = recipe.absolute(sample)
+    sample = configs.with_absolute_paths(sample)
     computing = compute.settled(sample.kernels, sample.precision, device, worker)
     sample = dataclasses.replace(sample, precision=computing.precision, kernels=computing.kernels)  # as machines differ
     small = parallel.by_all(lambda: low_res.read(config, sample, _reading(worker)))
@@ -194,7 +186,7 @@ def _check_empty(job: SampleJob) -> None:
     if job.npz or job.grid.exists():
         raise UserError(f"{job.folder} already holds samples: choose another --out.")
     if job.images:
-        raise UserError(f"{job.folder} already holds samples of a drawing that did not end: go on with it by --resume {job.folder}, or choose another --out.")  # fmt: skip
+        raise UserError(f"{job.folder} already holds samples of a drawing that did not end: go on with it by `ddpm sample --resume {shlex.quote(str(job.folder.absolute()))}`, or choose another --out.")  # fmt: skip
 
 
 def _copied(job: SampleJob, sample: SampleConfig, given: Given | None) -> SampleConfig:

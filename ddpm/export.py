@@ -10,7 +10,6 @@ import io
 import math
 import platform
 import re
-import shlex
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -112,14 +111,16 @@ class _Log:
         value = float(self.frame[name].iloc[-1])
         return None if math.isnan(value) and not self.nan[name].iloc[-1] else value
 
-    def means(self, steps: list[int]) -> pd.DataFrame:
-        """metrics.means_between, with a NaN only where not-a-numbers were logged; None where nothing was."""
+    def by_checkpoint(self, steps: list[int]) -> pd.DataFrame:
+        """metrics.by_checkpoint, with a NaN only where not-a-numbers were logged; None where nothing was."""
         step = self.frame["step"]
-        means = metrics.means_between(self.frame, steps)
-        nans = metrics.means_between(self.nan.assign(step=step), steps) > 0
-        logged = metrics.means_between(self.frame.notna().astype(float).assign(step=step), steps) > 0
-        spoilt = nans | (logged & means.isna())  # by a NaN, or by infinities of both signs
-        return means.astype(object).where(means.notna(), None).mask(spoilt[means.columns], math.nan)
+        found = metrics.by_checkpoint(self.frame, steps)
+        nans = metrics.by_checkpoint(self.nan.assign(step=step), steps) > 0
+        infinities = (
+            metrics.by_checkpoint(self.frame.isin([math.inf, -math.inf]).astype(float).assign(step=step), steps) > 0
+        )
+        spoilt = nans | (infinities & found.isna())  # by a NaN, or by infinities of both signs
+        return found.astype(object).where(found.notna(), None).mask(spoilt[found.columns], math.nan)
 
 
 # --- cells
@@ -219,7 +220,7 @@ def _facts(run: Run, log: _Log) -> Iterator[tuple[str, Any, str]]:
         yield "Classes", ", ".join(config.class_names) or None, ""
         yield "Image size", f"{config.model.image_size} x {config.model.image_size}", ""
         yield "Parameters", architecture.parameters(config.model), "#,##0"
-        yield "Command", shlex.join(["ddpm", "train", *configs.to_flags(config), "--run", run.name]), ""
+        yield "Command", run.anew(), ""
         yield "Begun (UTC)", _utc(run.created_at), "yyyy-mm-dd hh:mm:ss"
     yield "Last sign of life (UTC)", _utc(status.updated_at) if status and status.updated_at else None, "yyyy-mm-dd hh:mm:ss"  # fmt: skip
     yield "Trained with", _trained_with(run), ""
@@ -290,21 +291,23 @@ def _with_rows(book: bytes, sheet: str, rows: Iterator[bytes]) -> bytes:
 
 
 def _checkpoints(sheet: Any, run: Run, log: _Log) -> None:
-    columns = [name for name in log.columns if name != "step"]
+    columns = [name for name in log.columns if name != "step"] if "step" in log.columns else []
     _header(sheet, ["step", "megabytes", *columns, "files"], [10.0, 12.0, *[14.0] * len(columns), 80.0])
     steps = _checkpoint_steps(run)
     if not steps:
         sheet.append([_cell(sheet, "No checkpoint yet.")])
         return
-    means = log.means(steps) if log.columns else pd.DataFrame()
+    rows = log.by_checkpoint(steps) if columns else pd.DataFrame()
     for number, step in enumerate(steps):
         found = _checkpoint_files(run, step)
         megabytes = sum(path.stat().st_size for path in found) / 1e6
-        row = [_cell(sheet, means[c].iloc[number], _FORMATS.get(c, _FORMAT)) for c in columns]
+        row = [_cell(sheet, rows[c].iloc[number], _FORMATS.get(c, _FORMAT)) for c in columns]
         names = ", ".join(p.name for p in found)
         sheet.append([_cell(sheet, step, "0"), _cell(sheet, megabytes, "0.00"), *row, _cell(sheet, names)])
     sheet.append([])
-    sheet.append([_cell(sheet, "Metrics are means over the log lines since the checkpoint before.")])
+    states = ", ".join(name for name in columns if name in metrics.AT_STEP)
+    said = f"{states} are as they were at that step, empty where no line was logged from then on. " if states else ""
+    sheet.append([_cell(sheet, f"{said}The other metrics are means over the log lines since the checkpoint before.")])
 
 
 def _charts(sheet: Any, book: Workbook, log: _Log) -> None:

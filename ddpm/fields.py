@@ -4,10 +4,14 @@ From these fields follow the JSON, the command line and the forms; `ddpm.config`
 """
 
 import dataclasses
+import os
 import typing
+import unicodedata
+import urllib.parse
 from dataclasses import field
 from typing import Any, NamedTuple
 
+from ddpm import places
 from ddpm.errors import UserError
 
 
@@ -22,15 +26,20 @@ def setting(
     unit: str = "",
     basic: bool = False,
     group: str = "More",
+    path: bool = False,
+    names: tuple[str, ...] = (),
 ) -> Any:
     """A field with what forms and flags need to know.
 
-    `basic` ones are shown without being asked for, the others in a fold with those of their `group`.
+    `basic` ones are shown without being asked for, the others in a fold with those of their `group`.  path: it is the
+    path of a file or folder, or one of `names`.
     """
     return field(
         default=default,
-        metadata=dict(help=help, label=label, low=low, high=high, choices=choices, unit=unit, basic=basic, group=group),
-    )
+        metadata=dict(
+            help=help, label=label, low=low, high=high, choices=choices, unit=unit, basic=basic, group=group, path=path, names=names,
+        ),
+    )  # fmt: skip
 
 
 class Setting(NamedTuple):
@@ -47,6 +56,12 @@ class Setting(NamedTuple):
     unit: str
     basic: bool
     group: str
+    path: bool
+    names: tuple[str, ...]
+
+    def settled(self, value: Any) -> Any:
+        """`value` as it is kept: a path holds from every folder, and a name stays a name."""
+        return absolute(value) if self.path and value not in self.names else value
 
 
 def settings(section: type) -> list[Setting]:
@@ -60,12 +75,48 @@ def settings(section: type) -> list[Setting]:
     return found
 
 
+def absolute(text: str) -> str:
+    """The path that is typed as `text`, from the root of the disk, as `places.full` has it; no text stays none."""
+    meant = path_text(text)
+    return str(places.full(meant)) if meant else ""
+
+
 def ints(name: str, text: str) -> tuple[int, ...]:
     """'16,8' as (16, 8).  Raises UserError for anything else than positive whole numbers."""
     parts = [part.strip() for part in text.split(",") if part.strip()]
     if not all(part.isdecimal() and int(part) > 0 for part in parts):
         raise UserError(f"{name} {text!r} is not a list of positive whole numbers: write them with commas, as in 16,8.")
     return tuple(int(part) for part in parts)
+
+
+QUOTES = ('""', "''", "\u201c\u201d", "\u2018\u2019")
+
+
+def path_text(text: str) -> str:
+    """The path or name that is meant by `text`, as it was typed or pasted.
+
+    Without white space and invisible characters around it, out of the quotes that file managers copy paths in, and out
+    of a file:// address.  What there is under the very name that was typed is meant by it.
+    """
+    if os.path.lexists(text):
+        return text
+    while text != (bare := _bare(text)):
+        text = bare
+    if text[:7].lower() != "file://":
+        return text
+    from urllib.request import url2pathname  # takes a moment to import
+
+    parts = urllib.parse.urlsplit(text)
+    host = f"//{parts.netloc}" if parts.netloc not in ("", "localhost") else ""
+    return url2pathname(host + parts.path)
+
+
+def _bare(text: str) -> str:
+    """`text` without what is around it: spaces, invisible characters, or a pair of quotes."""
+    if len(text) > 1 and text[0] + text[-1] in QUOTES:
+        return text[1:-1]
+    ends = [k for k, letter in enumerate(text) if unicodedata.category(letter) not in ("Cc", "Cf", "Zs", "Zl", "Zp")]
+    return text[ends[0] : ends[-1] + 1] if ends else ""
 
 
 def parse(kind: type, text: str) -> Any:
@@ -78,7 +129,13 @@ def parse(kind: type, text: str) -> Any:
             return False
         raise ValueError("expected True or False")
     if kind is int:
-        return int(text)
+        try:
+            return int(text)
+        except ValueError:
+            number = float(text)  # 1e6, say
+            if not number.is_integer():
+                raise
+            return int(number)
     if kind is float:
         return float(text)
     return text

@@ -7,12 +7,13 @@ kill, a full disk or a power cut at any instant leaves either the old file or th
 import contextlib
 import errno
 import hashlib
+import itertools
 import json
 import os
 import secrets
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, TypeVar
 
@@ -194,16 +195,55 @@ def copy(source: Path, target: Path) -> Written:
         return write(target, lambda copied: [copied.write(block) for block in iter(read, b"")])
 
 
+def numbered(path: Path) -> Iterator[Path]:
+    """`a.npz`, `a-2.npz`, `a-3.npz`, ...: names for what must not take the place of something else."""
+    yield path
+    for number in itertools.count(2):
+        yield path.with_name(f"{path.stem}-{number}{path.suffix}")
+
+
+def new_folder(path: Path) -> Path:
+    """Make a new folder `path`, or `path-2`, ...: no two processes get the same one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for free in numbered(path):
+        with contextlib.suppress(FileExistsError):
+            free.mkdir()
+            return free
+    raise AssertionError("there is always another number")
+
+
+def copy_all(sources: Sequence[Path], folder: Path) -> list[Path]:
+    """Copy files into `folder`, all under their own names or all with the same number after them, and say where.
+
+    What is there already stays as it is; where all that is there is the same, it is not copied again.  Raises DiskFull.
+    """
+    for targets in zip(*(numbered(folder / source.name) for source in sources), strict=True):
+        pairs = list(zip(sources, targets, strict=True))
+        if all(not target.exists() or _same(source, target) for source, target in pairs):
+            for source, target in pairs:
+                if not target.exists():
+                    copy(source, target)
+            return list(targets)
+    return []
+
+
+def _same(one: Path, other: Path) -> bool:
+    return one.stat().st_size == other.stat().st_size and sha256(one) == sha256(other)
+
+
 def write_json(path: Path, value: Any) -> Written:
     """Readable JSON, strictly standard: not-a-number raises ValueError."""
     return write_bytes(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
 
 
 def read_json(path: Path) -> Any | None:
-    """The parsed file, or None where there is none.  Raises UserError when it is not JSON."""
+    """The parsed file, or None where there is none.  Raises UserError when it is not JSON.
+
+    UTF-8, UTF-16 and UTF-32 are told apart by themselves, with or without a byte order mark, as editors add it.
+    """
     try:
         with naming(path):
-            return json.loads(_patiently(lambda: path.read_text(encoding="utf-8")))
+            return json.loads(_patiently(path.read_bytes))
     except FileNotFoundError:
         return None
     except ValueError as error:
@@ -238,7 +278,20 @@ class LineLog:
             sync_folder(path.parent)
         elif header:
             with open(path, "rb") as file:
-                self.header = file.readline().decode(errors="replace").rstrip("\r\n")
+                self.header = file.readline().decode("utf-8-sig", errors="replace").rstrip("\r\n")
+
+    def cut(self, over: Callable[[str], bool]) -> None:
+        """Take the last lines back, for as long as they are `over`."""
+        while self._length:
+            start = max(0, self._length - 65536)
+            self._file.seek(start)
+            before, end, last = self._file.read(self._length - start - 1).rpartition(b"\n")
+            if start and not end:
+                raise UserError(f"{self.path} has a line of more than 64 kB, which is none of its own: move it away.")
+            if not over(last.decode(errors="replace")):
+                break
+            self._length = start + len(before + end)
+        self._file.truncate(self._length)
 
     def append(self, line: str) -> bool:
         """Write the line with one system call; False when there was no room and it waits."""

@@ -175,15 +175,13 @@ def compare_source(
     """
     worker.beat(warning=parallel.compute_with(settings.threads, "comparison", fixed=True))
     _check_new(folder)
-    weights, config, path = sample.chosen(source, settings, flags, ask=ask)
-    path = path.absolute()
+    weights, config, path, origin = sample.chosen(source, settings, flags, ask=ask)
     device = parallel.device()
     computing = compute.settled(settings.kernels, "fp32", device, worker)
     settings = dataclasses.replace(settings, kernels=computing.kernels)  # as machines differ
     network = sample.network_of(weights, config, path.name, device, settings.kernels)
     told = sample.flags_of(config, weights, FrontierConfig)
     command = ["ddpm", "bench", "samplers", "--model_path", str(path), *configs.to_flags(settings), *told]
-    origin = sample.origin(weights, path)
     about = {"checkpoint": origin, "command": shlex.join(command)}
     errors = None
     if settings.variance == "analytic":

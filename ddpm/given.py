@@ -60,8 +60,9 @@ def _pictures(config: Config, sample: SampleConfig, progress: Progress | None) -
     count = min(source.count, sample.num_samples)
     model = config.model
     pixels = np.empty((count, model.image_size, model.image_size, model.image_channels), np.uint8)
-    for k, decode in enumerate(itertools.islice(source.pictures(model.image_size, model.image_channels), count)):
-        pixels[k] = fit(config, decode(), f"{k} of {sample.picture}")
+    for k, item in enumerate(itertools.islice(source.items(model.image_size, model.image_channels), count)):
+        with item.open() as read:
+            pixels[k] = fit(config, read.image, f"{item.name} of {sample.picture}")
         if progress:
             progress(k + 1, count)
     labelled = model.class_cond and source.labels is not None and not sample.classes

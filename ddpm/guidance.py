@@ -47,8 +47,8 @@ def interval(text: str, T: int) -> tuple[int, int]:
     if not match:
         raise UserError(f"guidance_interval {text!r} is not two timesteps with a dash between: write one such as 0-{T - 1}.")  # fmt: skip
     low, high = int(match[1]), int(match[2])
+    if max(low, high) >= T:
+        raise UserError(f"guidance_interval {low}-{high} goes beyond the model's timesteps: stay between 0 and {T - 1}.")  # fmt: skip
     if high < low:
         raise UserError(f"guidance_interval {low}-{high} runs backwards: write {high}-{low}.")
-    if high >= T:
-        raise UserError(f"guidance_interval {low}-{high} goes beyond the model's timesteps: stay between 0 and {T - 1}.")  # fmt: skip
     return low, high

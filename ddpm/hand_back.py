@@ -15,8 +15,9 @@ from ddpm import config as configs
 from ddpm import files, foreign, metrics
 from ddpm.config import Config
 from ddpm.errors import UserError
-from ddpm.runs import Run
+from ddpm.runs import Checkpoint, Run
 
+PROGRESS, FLAGS = WRITTEN = ("progress.csv", "flags.txt")  # beside the checkpoint's files
 LABELS = 1000  # slots of its class-conditional networks, always
 EMBEDDING = "label_emb.weight"
 DEFAULTS = {32: (1, 2, 2, 2), 64: (1, 2, 3, 4), 256: (1, 1, 2, 2, 4, 4)}  # the sizes and levels that its scripts build
@@ -31,19 +32,15 @@ def hand_back(run: Run, folder: Path, step: int = 0) -> list[str]:
     improved-diffusion goes on with; progress.csv has its columns; flags.txt the command lines.  Raises UserError when
     the set is damaged, when there are more labels than it has, or when `folder` has such files already.
     """
-    checkpoint, config = run.checkpoint(step), run.config
-    if wrong := checkpoints.damage(checkpoint):
-        raise UserError(f"{wrong} Export another checkpoint, with --step.")
+    config = run.config
     hidden = config.model.label_slots - config.model.num_classes if config.model.class_cond else 0
-    if checkpoint.path("state").name not in checkpoint.files:
-        raise UserError(f"{run.name} holds but {', '.join(checkpoint.weights)} of step {checkpoint.step}, to draw from: train a run of your own to hand it back.")  # fmt: skip
     if config.model.label_slots > LABELS:
         none = " and a label for none" if hidden else ""
         raise UserError(f"{run.name} has {config.model.num_classes:,} classes{none}, and improved-diffusion's networks have {LABELS:,} labels: it cannot load this one.")  # fmt: skip
-    if any(folder.glob("*.pt")):
-        raise UserError(f"{folder} holds checkpoints already: choose another folder for --openai.")
-    weights = {kind: checkpoints.load_weights(checkpoint.path(kind)).tensors for kind in checkpoint.weights}
-    done = checkpoints.read(checkpoint.path("state"))["trainer"]["step"]
+    taken = sorted(path.name for path in folder.glob("*") if path.suffix == ".pt" or path.name in WRITTEN)
+    if taken:
+        raise UserError(f"{folder} holds {taken[0]} already: choose another folder for --openai.")
+    weights, optimizer, done = checkpoints.taken(run, step, lambda checkpoint: _read(run, checkpoint))
     for kind, tensors in weights.items():
         separator = "_" if kind.startswith("ema") else ""
         _save(
@@ -51,20 +48,31 @@ def hand_back(run: Run, folder: Path, step: int = 0) -> list[str]:
             OrderedDict((n, _padded(n, t, hidden)) for n, t in tensors.items()),
         )
     told = list(_limits(config))
-    optimizer = checkpoint.path("opt").name in checkpoint.files
     if optimizer and _mixed(config):
         told.append("Its --use_fp16 has AdamW work on a single flat tensor, so it cannot go on with this optimiser's file: the flag is left out; to train with it, move the file away.")  # fmt: skip
     if optimizer:
         names = list(weights["model"])
-        _save(folder / f"opt{done:06d}.pt", _optimizer(checkpoints.read(checkpoint.path("opt")), names, hidden))
+        _save(folder / f"opt{done:06d}.pt", _optimizer(optimizer, names, hidden))
     else:
         told.append("There is no optimiser's file: improved-diffusion begins a new one.")
     frame = foreign.theirs(metrics.MetricReader(run.progress_path).read(), _last_of_theirs(run))
     if not frame.empty:
         text = frame.to_csv(index=False, lineterminator="\n")
-        files.write_bytes(folder / "progress.csv", text.encode())
-    files.write_bytes(folder / "flags.txt", _flags(config, weights, done, told, optimizer).encode())
+        files.write_bytes(folder / PROGRESS, text.encode())
+    files.write_bytes(folder / FLAGS, _flags(config, weights, done, told, optimizer is not None).encode())
     return told
+
+
+def _read(run: Run, checkpoint: Checkpoint) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any] | None, int]:
+    """Its weights, its optimiser, if there is one, and how many updates are done."""
+    if wrong := checkpoints.damage(checkpoint):
+        raise UserError(f"{wrong} Export another checkpoint, with --step.")
+    if checkpoint.path("state").name not in checkpoint.files:
+        raise UserError(f"{run.name} holds but {', '.join(checkpoint.weights)} of step {checkpoint.step}, to draw from: train a run of your own to hand it back.")  # fmt: skip
+    weights = {kind: checkpoints.load_weights(checkpoint.path(kind)).tensors for kind in checkpoint.weights}
+    there = checkpoint.path("opt").name in checkpoint.files
+    optimizer = checkpoints.read(checkpoint.path("opt")) if there else None
+    return weights, optimizer, checkpoints.read(checkpoint.path("state"))["trainer"]["step"]
 
 
 def _last_of_theirs(run: Run) -> float:

@@ -55,6 +55,7 @@ class Status:
     state: State
     step: int = 0
     total_steps: int = 0
+    saved: int | None = None  # of a training: the step of its newest checkpoint, 0 before the first one
     metrics: dict[str, float | None] = field(default_factory=dict)  # of the last log line; None was not a number
     steps_per_second: float | None = None
     seconds_left: float | None = None
@@ -294,18 +295,22 @@ class Worker:
             os.register_at_fork(after_in_child=self._lock.close)  # a lock outlives its owner in a fork
         for folder in (self.job.folder, *(path for path in self.job.folder.iterdir() if path.is_dir())):
             files.sweep(folder)
-        process, before = psutil.Process(), self.job.status()
+        process, before = psutil.Process(), self.job.status() or Status(self._status.state)
         self._answered: dict[str, str] = {}  # requests that were heard, by their tokens
         self._control_seen = (0, 0)
         if not self._announced(before, process.create_time()):
             self.job.clear_requests()  # what was asked of an earlier process
         self._status = dataclasses.replace(
             self._status,
+            total_steps=self._status.total_steps or before.total_steps,
+            step=before.step,  # what an earlier process did here stands until this one has done something
+            saved=before.saved,
+            metrics=before.metrics,
             pid=process.pid,
             process_start=process.create_time(),
             host=platform.node(),
-            queued_at=before.queued_at if before and before.state == "queued" else time.time(),
-            beat=before.beat if before else 0,
+            queued_at=before.queued_at if before.state == "queued" and before.queued_at else time.time(),
+            beat=before.beat,
         )
         self.beat(now=True)
         with contextlib.suppress(ValueError):  # not in the main thread: nobody's signals to take
@@ -313,9 +318,9 @@ class Worker:
                 if signal.getsignal(number) is not signal.SIG_IGN:  # nohup's, for one
                     self._handlers[number] = signal.signal(number, self._on_signal)
 
-    def _announced(self, before: Status | None, process_start: float) -> bool:
+    def _announced(self, before: Status, process_start: float) -> bool:
         """Whether whoever started this process said so in the status; requests since then are meant for it."""
-        if before is None or before.state not in ("starting", "queued") or before.pid:
+        if before.state not in ("starting", "queued") or before.pid:
             return False
         return process_start - before.updated_at < START_GRACE
 

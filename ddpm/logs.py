@@ -24,10 +24,14 @@ class Writer(Protocol):
 
 
 class JsonWriter:
-    """progress.json: an object a line, as improved-diffusion has it.  What is not a number is null, as JSON knows none."""
+    """progress.json: an object a line, as improved-diffusion has it.  What is not a number is null, as JSON knows none.
 
-    def __init__(self, folder: Path):
+    step: how many steps are done; what an earlier process wrote of later ones, which come again, is taken back.
+    """
+
+    def __init__(self, folder: Path, step: int):
         self._log = files.LineLog(folder / "progress.json")
+        self._log.cut(lambda line: _step_of(line) > step)
 
     def write(self, row: Mapping[str, float]) -> None:
         """Append it; where there is no room it waits for the next one."""
@@ -37,6 +41,14 @@ class JsonWriter:
     def close(self) -> None:
         """Let go of the file."""
         self._log.close()
+
+
+def _step_of(line: str) -> float:
+    """The step of a row in progress.json; -1 for a line that is none."""
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, TypeError, KeyError):
+        return -1
 
 
 class TensorBoardWriter:
@@ -68,7 +80,7 @@ class RunLog:
         self.csv = MetricWriter(folder / "progress.csv", columns)
         self._others: dict[str, Writer] = {}
         makers: dict[str, tuple[str, Callable[[], Writer]]] = {
-            "progress.json": ("json", lambda: JsonWriter(folder)),
+            "progress.json": ("json", lambda: JsonWriter(folder, step)),
             "tb": ("tensorboard", lambda: TensorBoardWriter(folder, step + 1)),
         }
         for name, (format, make) in makers.items():

@@ -7,19 +7,17 @@ from typing import NamedTuple
 import numpy as np
 
 from ddpm import classes, images
-from ddpm.config import Config, SampleConfig
+from ddpm.config import OWN_DATA, Config, SampleConfig
 from ddpm.data import Dataset
 from ddpm.errors import UserError
 from ddpm.sources import SOURCES, Npz, Source, open_source
-
-DATA = "data"  # as base_samples: the pictures that the model learnt from, made small; a folder of that name is ./data
 
 Progress = Callable[[int, int], None]  # (pictures done, pictures in all)
 
 
 def by_name(base_samples: str) -> bool:
     """Whether it is the name of pictures that are made small, and no path."""
-    return base_samples == DATA or base_samples in SOURCES
+    return base_samples == OWN_DATA or base_samples in SOURCES
 
 
 class LowRes(NamedTuple):
@@ -54,11 +52,11 @@ def open_base(config: Config, base_samples: str) -> tuple[Source, bool] | None:
     if not base_samples:
         raise UserError(
             f"This model enlarges pictures of {model.small_size} x {model.small_size} pixels: name some in base_samples, an .npz "
-            f"of samples or a folder of that size, or {DATA} for the model's own data, made small."
+            f"of samples or a folder of that size, or {OWN_DATA} for the model's own data, made small."
         )
-    if base_samples == DATA and not config.data.data_dir:
-        raise UserError(f"base_samples is {DATA}, but the model does not know what it was trained on: name a file, a folder, or one of {', '.join(SOURCES)}.")  # fmt: skip
-    source = open_source(config.data.data_dir if base_samples == DATA else base_samples)
+    if base_samples == OWN_DATA and not config.data.data_dir:
+        raise UserError(f"base_samples is {OWN_DATA}, but the model does not know what it was trained on: name a file, a folder, or one of {', '.join(SOURCES)}.")  # fmt: skip
+    source = open_source(config.data.data_dir if base_samples == OWN_DATA else base_samples)
     large = by_name(base_samples)
     if not large and source.size:
         _check_size(config, base_samples, source.size)
@@ -70,7 +68,7 @@ def _check_size(config: Config, base_samples: str, size: tuple[int, int]) -> Non
     if size != (small, small):
         raise UserError(
             f"A picture of {base_samples} has {size[0]} x {size[1]} pixels, and this model enlarges {small} x {small}: name "
-            f"pictures of that size, or a data set ({DATA}, {', '.join(SOURCES)}), which is made small."
+            f"pictures of that size, or a data set ({OWN_DATA}, {', '.join(SOURCES)}), which is made small."
         )
 
 
@@ -86,14 +84,14 @@ def read(config: Config, sample: SampleConfig, progress: Progress | None = None)
     source, large = opened
     model, count = config.model, min(source.count, sample.num_samples)
     pixels = np.empty((count, model.small_size, model.small_size, model.image_channels), np.uint8)
-    for k, decode in enumerate(itertools.islice(source.pictures(model.image_size, model.image_channels), count)):
-        picture = decode()
-        if large:
-            whole = images.prepare(picture, model.image_size, model.image_channels)
-            pixels[k] = images.shrunk(whole[None], model.small_size)[0]
-        else:
-            _check_size(config, sample.base_samples, picture.size)
-            pixels[k] = images.prepare(picture, model.small_size, model.image_channels)
+    for k, item in enumerate(itertools.islice(source.items(model.image_size, model.image_channels), count)):
+        with item.open() as read:
+            if large:
+                whole = images.prepare(read.image, model.image_size, model.image_channels)
+                pixels[k] = images.shrunk(whole[None], model.small_size)[0]
+            else:
+                _check_size(config, sample.base_samples, read.image.size)
+                pixels[k] = images.prepare(read.image, model.small_size, model.image_channels)
         if progress:
             progress(k + 1, count)
     labelled = model.class_cond and source.labels is not None and not sample.classes

@@ -8,6 +8,7 @@ went back in `step`.
 import csv
 import io
 import math
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ import pandas as pd
 from ddpm import files
 
 OUR_COLUMNS = ("lr", "seconds", "steps_per_second", "param_norm")
+AT_STEP = ("step", "samples", "lr", "seconds", "param_norm", "lg_loss_scale")  # counts and states; all others are means
 
 
 def columns_for(parts: Sequence[str], scale: bool = False) -> tuple[str, ...]:
@@ -139,6 +141,41 @@ def columns_of(path: Path) -> tuple[str, ...]:
         return ()
 
 
+def row_before(path: Path, end: int | None = None) -> dict[str, float | None]:
+    """The last row of a progress.csv that ends before byte `end`, or of all; None for what is no number; {} without one."""
+    columns = list(columns_of(path))
+    if not columns:
+        return {}
+    with open(path, "rb") as file:
+        header, size = len(file.readline()), file.seek(0, os.SEEK_END)
+        end = size if end is None else min(end, size)
+        start = max(header, end - 65536)
+        file.seek(start)
+        lines = file.read(max(0, end - start))
+    rows = (_row(line, columns) for line in reversed(lines[: lines.rfind(b"\n") + 1].splitlines()))
+    return next((row for row in rows if row), {})
+
+
+def _row(line: bytes, columns: list[str]) -> dict[str, float | None]:
+    """The values in a line, None for what is no number; nothing for a line that is no row."""
+    if not _is_row(line, len(columns)):
+        return {}
+    found = {name: float(text) for name, text in zip(columns, line.decode().split(","), strict=True) if text.strip()}
+    return {name: value if math.isfinite(value) else None for name, value in found.items()}
+
+
+def steps_of(path: Path) -> tuple[int, int]:
+    """The first step in a progress.csv and the last; zeros where there is none."""
+    columns = list(columns_of(path))
+    if "step" not in columns:
+        return 0, 0
+    with open(path, "rb") as file:
+        file.readline()
+        first = _row(file.readline().rstrip(b"\n"), columns).get("step")
+    last = row_before(path).get("step") or 0
+    return int(first or last), int(last)
+
+
 def steps_after(path: Path, offset: int) -> np.ndarray:
     """The steps of all rows of a progress.csv from byte `offset` on, which is the end of a line: [N]."""
     columns = list(columns_of(path))
@@ -152,7 +189,7 @@ def steps_after(path: Path, offset: int) -> np.ndarray:
 
 
 def _names(header: bytes) -> list[str]:
-    return [name for name in header.decode(errors="replace").strip().split(",") if name]
+    return [name for name in header.decode("utf-8-sig", errors="replace").strip().split(",") if name]
 
 
 def _parse(lines: bytes, columns: list[str], kept: list[str]) -> tuple[pd.DataFrame, int]:
@@ -171,6 +208,8 @@ def _read_carefully(lines: bytes, columns: list[str], count: int) -> pd.DataFram
         commas = len(columns) - 1
         if lines.count(b",") != commas * count or lines.partition(b"\n")[0].count(b",") != commas:
             raise ValueError("some lines have more or fewer fields")  # pandas sees to those after the first
+        if b"\0" in lines:
+            raise ValueError("a NUL is no part of a number")  # where pandas before 3.1 ends it
         return _read_csv(lines, columns)
     except ValueError:
         return _read_csv(b"\n".join(line for line in lines.split(b"\n") if _is_row(line, len(columns))), columns)
@@ -322,11 +361,18 @@ def sketch(path: Path, column: str, points: int = 48, piece: int = 4096) -> list
     return [float(part.mean()) for part in parts]
 
 
-def means_between(frame: pd.DataFrame, steps: Sequence[int]) -> pd.DataFrame:
-    """A row per checkpoint step, increasing: the mean of each metric over the log lines since the one before."""
-    metrics = frame.drop(columns="step", errors="ignore")
-    logged = frame["step"].to_numpy() if "step" in frame else np.empty(0)
-    edges = np.searchsorted(logged, np.asarray(steps, dtype=float), side="right")
+def by_checkpoint(frame: pd.DataFrame, steps: Sequence[int]) -> pd.DataFrame:
+    """A row for each checkpoint's step, increasing: what the log says of it.
+
+    AT_STEP as it was then, between two log lines by the line through them, NaN after the last; of everything else the
+    mean over the log lines since the checkpoint before.
+    """
+    columns = frame.drop(columns="step", errors="ignore")
+    logged, wanted = (frame["step"].to_numpy() if "step" in frame else np.empty(0)), np.asarray(steps, dtype=float)
+    edges = np.searchsorted(logged, wanted, side="right")
     with np.errstate(invalid="ignore"):  # infinities of both signs
-        rows = [metrics.iloc[a:b].mean() for a, b in zip(np.append(0, edges)[:-1], edges, strict=True)]
-    return pd.DataFrame(rows, columns=metrics.columns).assign(step=list(steps)).reset_index(drop=True)
+        rows = [columns.iloc[a:b].mean() for a, b in zip(np.append(0, edges)[:-1], edges, strict=True)]
+        found = pd.DataFrame(rows, columns=columns.columns).assign(step=list(steps)).reset_index(drop=True)
+        for name in [name for name in AT_STEP if name in columns]:
+            found[name] = np.interp(wanted, logged, columns[name], left=np.nan, right=np.nan) if len(logged) else np.nan
+    return found

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ddpm import analytic, compute, files, film, images, parallel, recipe, sample, schedules, spacing, variances
+from ddpm import analytic, compute, files, film, images, parallel, sample, schedules, spacing, variances
 from ddpm import config as configs
 from ddpm.config import Config, SampleConfig
 from ddpm.diffusion import Network
@@ -137,9 +137,8 @@ def look_source(
         raise UserError(f"{folder} already holds a trajectory: choose another --out.")
     worker.beat(warning=parallel.compute_with(settings.threads, "microscope"))
     _check_number(settings, number)
-    settings = recipe.absolute(settings)
-    weights, config, path = sample.chosen(source, settings, flags, ask=ask)
-    path = path.absolute()
+    settings = configs.with_absolute_paths(settings)
+    weights, config, path, about = sample.chosen(source, settings, flags, ask=ask)
     sample.check(config, settings)
     device = parallel.device()
     computing = compute.settled(settings.kernels, settings.precision, device, worker)
@@ -149,7 +148,6 @@ def look_source(
     network = sample.network_of(weights, config, path.name, device, settings.kernels)
     told = sample.flags_of(config, weights, SampleConfig)
     command = ["ddpm", "microscope", "--model_path", str(path), *configs.to_flags(settings), "--number", str(number), *told]  # fmt: skip
-    about = sample.origin(weights, path)
     said = {"sample": dataclasses.asdict(settings), "number": number, "checkpoint": about, "command": shlex.join(command)}  # fmt: skip
     files.write_json(folder / "settings.json", said)
     errors = None

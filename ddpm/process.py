@@ -29,11 +29,16 @@ NICE = 5
 _children: list[subprocess.Popen[bytes]] = []  # to be reaped: a finished child that nobody waits for stays a zombie
 
 
-def start_training(run: Run) -> None:
-    """Begin or resume a run in a process of its own.  Raises UserError when it is being worked on."""
+def start_training(run: Run, data_dir: str = "", enlarge: bool = False) -> None:
+    """Begin or resume a run in a process of its own.  Raises UserError when it is being worked on.
+
+    data_dir: where its data is now, if it is not where it was; enlarge: whether small images are to be enlarged there.
+    """
     with guard(run.folder.parent):
-        _announce(run, run.config.train.total_steps)
-    _spawn(run, ["train", "--resume", run.name, "--runs_dir", str(run.folder.parent.absolute())])
+        _announce(run, run.config.train.total_steps, again=True)
+    data = ["--data_dir", data_dir] if data_dir else []
+    data += ["--enlarge", "True"] if enlarge else []
+    _spawn(run, ["train", "--resume", run.name, "--runs_dir", str(run.folder.parent.absolute()), *data])
 
 
 def start_sampling(run: Run, sample: SampleConfig) -> SampleJob:
@@ -50,7 +55,7 @@ def resume_sampling(job: SampleJob) -> None:
     """
     with guard(job.folder.parent):
         runs.check_resumable(job)
-        _announce(job, 0)
+        _announce(job, 0, again=True)
     _spawn(job, ["sample", "--resume", str(job.folder.absolute())])
 
 
@@ -124,13 +129,18 @@ def start_importing(folder: Path, runs_dir: Path, name: str, in_place: bool, fla
     return job
 
 
-def _announce(job: Job, total_steps: int) -> None:
-    """Say that a process is about to start, unless one works there already."""
+def _announce(job: Job, total_steps: int, again: bool = False) -> None:
+    """Say that a process is about to start, unless one works there already.  again: to go on with what was done."""
     state = job.state()
     if job.status() and state in ACTIVE:
         raise UserError(f"{job.name} is already {state}: wait for it, or stop it first.")
-    before = job.status()
-    status = Status("starting", total_steps=total_steps, updated_at=time.time(), beat=before.beat + 1 if before else 0)
+    before = job.status() or Status("starting", beat=-1)
+    status = Status("starting", total_steps=total_steps, updated_at=time.time(), beat=before.beat + 1)
+    if again:
+        total = total_steps or before.total_steps
+        status = dataclasses.replace(
+            status, step=before.step, saved=before.saved, metrics=before.metrics, total_steps=total
+        )
     files.write_json(job.folder / "status.json", dataclasses.asdict(status))
     job.clear_requests()
 

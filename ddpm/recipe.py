@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ddpm import classes, files, images, low_res, places, validation
+from ddpm import classes, files, images, validation
 from ddpm import config as configs
 from ddpm.config import Config, SampleConfig
 from ddpm.errors import UserError
@@ -46,17 +46,6 @@ def label_text(config: Config, label: int) -> str:
     """What asks for this class: its number, as a range where a number is another's name."""
     text = str(label)
     return f"{text}-{text}" if text in classes.names(config) and classes.names(config).index(text) != label else text
-
-
-def absolute(sample: SampleConfig) -> SampleConfig:
-    """`sample` with paths that hold from every folder."""
-    paths = {name: getattr(sample, name) for name in ("picture", "mask", "base_samples")}
-    kept: dict[str, Any] = {
-        name: str(places.full(path))
-        for name, path in paths.items()
-        if path and not (name == "base_samples" and low_res.by_name(path))
-    }
-    return dataclasses.replace(sample, **kept)
 
 
 def in_picture(path: Path) -> dict[str, Any]:

@@ -49,7 +49,7 @@ class SampleJob(Result):
     def note(self) -> str:
         """What its owner wrote about it; empty without."""
         try:
-            return (self.folder / "note.txt").read_text(encoding="utf-8", errors="replace").strip()
+            return (self.folder / "note.txt").read_text(encoding="utf-8-sig", errors="replace").strip()
         except FileNotFoundError:
             return ""
 

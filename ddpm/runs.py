@@ -4,8 +4,11 @@ import contextlib
 import os
 import re
 import secrets
+import shlex
 import shutil
 import time
+import unicodedata
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -14,6 +17,7 @@ from ddpm import config as configs
 from ddpm import files, words
 from ddpm.config import Config
 from ddpm.errors import UserError
+from ddpm.fields import absolute
 from ddpm.jobs import ACTIVE, Job, Stopped, Worker, guard
 from ddpm.results import EvaluationJob, FrontierJob, MicroscopeJob, SampleJob
 
@@ -61,16 +65,41 @@ class Run(Job):
         self.__dict__["config"] = self.config
         return self
 
+    def shell(self, *words: str, more: Sequence[str] = ()) -> str:
+        """What to type into a shell: `ddpm WORDS NAME MORE`, and the folder of runs where it is not the usual one, from here."""
+        where = [] if self.folder.parent == Path("runs") else ["--runs_dir", absolute(str(self.folder.parent))]
+        return shlex.join(["ddpm", *words, self.name, *more, *where])
+
+    def keep(self, config: Config) -> None:
+        """Put other settings in the place of those in its folder, where they differ."""
+        if config != Run(self.folder).config:
+            files.write_json(self.folder / "config.json", configs.to_json(config))
+        self.config = config
+
+    def anew(self, file: Path | None = None) -> str:
+        """The command that begins a new run with the settings of this one: from the weights in `file`, if it is named.
+
+        DATA stands for the data of a run that does not know its own.
+        """
+        train = self.config.train
+        changed: dict[str, Any] = {"resume_checkpoint": "", "data_dir": self.config.data.data_dir or "DATA"}
+        if file:
+            step = int("".join(re.findall(r"(\d+)\.pt$", file.name)) or 0)
+            changed["resume_checkpoint"] = absolute(str(file))
+            if step + 1 >= train.total_steps:  # as training ends there
+                changed["total_steps"] = step + train.total_steps
+                changed["lr_anneal_steps"] = changed["total_steps"] if train.lr_anneal_steps else 0
+        runs_dir = self.folder.parent
+        flags = configs.to_flags(configs.replace(self.config, changed))
+        return Run(runs_dir / free_name(runs_dir, f"{self.name}-again")).shell("train", *flags, "--run")
+
     @property
     def all_done(self) -> str:
         """What is said to whoever wants to go on with a finished run."""
         newest = self.checkpoints()[-1:]
         kinds = newest[0].weights if newest else []  # an example has but an average
-        file = newest[0].path(kinds[-1]) if kinds else "its model file"
-        return (
-            f"{self.name} has done all its {self.config.train.total_steps:,} steps: begin a new run from its weights, with "
-            f"its flags, --resume_checkpoint {file} and more --total_steps."
-        )
+        done = f"{self.name} has done all its {self.config.train.total_steps:,} steps"
+        return f"{done}: to go on from its weights, begin a new run: `{self.anew(newest[0].path(kinds[-1]))}`." if kinds else f"{done}."  # fmt: skip
 
     @property
     def progress_path(self) -> Path:
@@ -87,17 +116,46 @@ class Run(Job):
 
     def checkpoints(self) -> list[Checkpoint]:
         """Committed checkpoints, oldest first."""
-        found = []
-        for path in self.folder.glob("saves/*.json"):
-            with contextlib.suppress(UserError, KeyError, TypeError):  # not a manifest, or one that is no more
-                manifest: Any = files.read_json(path)
-                known = {k: manifest[k] for k in Checkpoint._fields if k in manifest}
-                found.append(Checkpoint(**{**known, "folder": self.folder}))
-        return sorted(found, key=lambda c: c.step)
+        return self.manifests()[0]
+
+    def manifests(self) -> tuple[list[Checkpoint], dict[int, str]]:
+        """Committed checkpoints, oldest first, and what is wrong with manifests that cannot be read, by their steps."""
+        for _ in range(10):
+            found, wrong, gone = [], {}, False
+            for path in sorted(self.folder.glob("saves/*.json")):
+                if not path.stem.isdecimal():
+                    continue
+                try:
+                    manifest = files.read_json(path)
+                    if manifest is None:  # removed just now, as a newer one came: that one may not have been listed
+                        gone = True
+                        continue
+                    found.append(self._checkpoint(manifest))
+                except UserError as error:
+                    wrong[int(path.stem)] = str(error)
+                except (KeyError, TypeError, ValueError, AttributeError):
+                    wrong[int(path.stem)] = (
+                        f"{path} is no list of a checkpoint's files: restore it from a copy, or delete it."
+                    )
+            if not gone:
+                break
+        return sorted(found, key=lambda c: c.step), wrong
+
+    def _checkpoint(self, manifest: Any) -> Checkpoint:
+        """What a manifest says.  Raises KeyError, TypeError or ValueError where it is none."""
+        known = {k: manifest[k] for k in Checkpoint._fields if k in manifest}
+        found = Checkpoint(**{**known, "folder": self.folder})
+        if not all(
+            isinstance(entry["bytes"], int) and isinstance(entry["sha256"], str) for entry in found.files.values()
+        ):
+            raise ValueError
+        return found._replace(step=int(found.step))
 
     def checkpoint(self, step: int = 0) -> Checkpoint:
         """The one of that step, or the newest.  Raises UserError when there is none."""
-        found = self.checkpoints()
+        found, wrong = self.manifests()
+        if sentence := wrong.get(step or max(wrong, default=0)) if step or not found else "":
+            raise UserError(sentence)
         if not found:
             raise UserError(f"{self.name} has no checkpoint yet: wait for the first one, or ask it to save now.")
         if not step:
@@ -118,7 +176,7 @@ class Run(Job):
         return sorted(found, key=lambda job: job.name, reverse=True)
 
     def new_sample_folder(self) -> Path:
-        """A folder name for samples drawn now; nothing is made yet."""
+        """A new folder for samples drawn now."""
         return timed(self.folder / "samples")
 
     def evaluation_jobs(self) -> list[EvaluationJob]:
@@ -127,7 +185,7 @@ class Run(Job):
         return sorted(found, key=lambda job: job.name, reverse=True)
 
     def new_evaluation_folder(self) -> Path:
-        """A folder name for what is measured now; nothing is made yet."""
+        """A new folder for what is measured now."""
         return timed(self.folder / "evaluations")
 
     def microscope_jobs(self) -> list[MicroscopeJob]:
@@ -136,7 +194,7 @@ class Run(Job):
         return sorted(found, key=lambda job: job.name, reverse=True)
 
     def new_microscope_folder(self) -> Path:
-        """A folder name for a picture looked at now; nothing is made yet."""
+        """A new folder for an image looked at now."""
         return timed(self.folder / "microscopes")
 
     def frontier_jobs(self) -> list[FrontierJob]:
@@ -145,7 +203,7 @@ class Run(Job):
         return sorted(found, key=lambda job: job.name, reverse=True)
 
     def new_frontier_folder(self) -> Path:
-        """A folder name for samplers compared now; nothing is made yet."""
+        """A new folder for samplers compared now."""
         return timed(self.folder / "frontiers")
 
 
@@ -159,13 +217,15 @@ def check_resumable(job: SampleJob) -> None:
 
 
 def timed(folder: Path) -> Path:
-    """A new folder name in `folder`, of the time it is now."""
-    stamp = time.strftime("%Y%m%d-%H%M%S")
-    return folder / stamp if not (folder / stamp).exists() else folder / f"{stamp}-{secrets.token_hex(2)}"
+    """A new, empty folder in `folder`, named after the time it is now.  Raises UserError where it cannot be made."""
+    try:
+        return files.new_folder(folder / time.strftime("%Y%m%d-%H%M%S"))
+    except OSError as error:
+        raise UserError(f"Cannot write in {folder} ({error.strerror or error}): make it writable, or choose another folder.") from error  # fmt: skip
 
 
 def check_name(name: str) -> None:
-    """Raises UserError unless `name` is good for a folder on every system."""
+    """Raises UserError unless a new run may be called `name`, which is good for a folder on every system."""
     if not NAME.fullmatch(name) or RESERVED.fullmatch(name) or name.endswith("."):
         raise UserError(
             f"The run name {name!r} cannot be a folder's name: use up to 64 letters, digits, '.', '_' and '-', "
@@ -173,13 +233,23 @@ def check_name(name: str) -> None:
         )
 
 
+def is_name(name: str) -> bool:
+    """Whether a run may be called `name` once its folder was renamed by hand: any folder's name that is not hidden."""
+    plain = not any(letter in "/\\" or unicodedata.category(letter) == "Cc" for letter in name)
+    return (
+        plain and name != "" and Path(name).name == name and not name.startswith(".") and len(os.fsencode(name)) < 256
+    )
+
+
 def create(runs_dir: Path, name: str, config: Config) -> Run:
     """Make the folder of a new run, whole or not at all.  Raises UserError for a bad or taken name."""
     check_name(name)
     with guard(runs_dir):
         folder = runs_dir / name
-        if folder.exists():
+        if (folder / "config.json").exists():
             raise UserError(f"There is already a run named {name}: choose another name, or resume that one.")
+        if folder.exists():
+            raise UserError(f"{folder} is there already, and holds no run: choose another name.")
         files.sweep(runs_dir)
         building = runs_dir / f"{files.TEMPORARY}{secrets.token_hex(4)}"
         try:
@@ -205,13 +275,17 @@ def create_in(folder: Path, config: Config) -> Run:
 
 
 def find(runs_dir: Path, name: str) -> Run:
-    """The run of that name.  Raises UserError when there is none."""
-    check_name(name)
-    run = Run(runs_dir / name)
-    if not (run.folder / "config.json").exists():
-        names = ", ".join(r.name for r in all_runs(runs_dir)[:5]) or "none yet"
-        raise UserError(f"There is no run named {name} in {runs_dir}: the newest are {names}.")
-    return run
+    """The run of that name, which is that of its folder.  Raises UserError when there is none."""
+    if is_name(name) and (runs_dir / name / "config.json").exists():
+        return Run(runs_dir / name)
+    found = all_runs(runs_dir)
+    for run in found:  # systems write the same letters in more than one way
+        if unicodedata.normalize("NFC", run.name) == unicodedata.normalize("NFC", name):
+            return run
+    newest = ", ".join(run.name for run in found[:5]) or "none yet"
+    if not is_name(name):
+        raise UserError(f"{name!r} is no name of a run, which is that of a folder in {runs_dir}, without a path: the newest are {newest}.")  # fmt: skip
+    raise UserError(f"There is no run named {name} in {runs_dir}: the newest are {newest}.")
 
 
 def all_runs(runs_dir: Path) -> list[Run]:
@@ -237,8 +311,12 @@ def free_name(runs_dir: Path, base: str) -> str:
     base = re.sub(r"[^A-Za-z0-9._-]+", "-", base).strip("-._")[:56].rstrip(".") or "run"
     if RESERVED.fullmatch(base):
         base = f"run-{base}"
+    return _untaken(runs_dir, base)
+
+
+def _untaken(folder: Path, base: str) -> str:
     number = 1
-    while (runs_dir / (name := base if number == 1 else f"{base}-{number}")).exists():
+    while os.path.lexists(folder / (name := base if number == 1 else f"{base}-{number}")):
         number += 1
     return name
 
@@ -263,7 +341,7 @@ def _trash(job: Job, runs_dir: Path, name: str) -> Path:
         if state in ACTIVE or (state == "unreadable" and job.alive()):
             raise UserError(f"{job.name} is still {state}: stop it before deleting it.")
         bin_folder.mkdir(exist_ok=True)
-        target = bin_folder / free_name(bin_folder, name)
+        target = bin_folder / _untaken(bin_folder, name)
         try:
             files.rename(job.folder, target)
         except OSError as error:

@@ -16,6 +16,7 @@ from ddpm import (
     compute,
     diffusion,
     edit,
+    fields,
     files,
     guidance,
     images,
@@ -38,7 +39,7 @@ from ddpm.diffusion import Condition
 from ddpm.errors import UserError
 from ddpm.given import Given
 from ddpm.low_res import LowRes
-from ddpm.runs import Run
+from ddpm.runs import Checkpoint, Run
 from ddpm.samplers import ImageNoise, SampleStep
 from ddpm.unet import UNet, build
 from ddpm.variances import Errors
@@ -234,26 +235,51 @@ def pixels_of(x: Tensor) -> np.ndarray:
     return images.to_uint8(x.cpu().numpy())
 
 
+class Chosen(NamedTuple):
+    """Weights to work with."""
+
+    weights: Weights
+    config: Config  # with which they were trained
+    path: Path  # their file, from the root of the disk
+    about: dict[str, Any]  # where they came from, for the record
+
+
 def chosen(
-    source: Run | Path, wanted: FromCheckpoint, flags: Mapping[str, Any], base: Config | None = None, ask: bool = True
-) -> tuple[Weights, Config, Path]:
-    """The weights that are wanted, their settings and their file."""
-    path = weights_file(source, wanted)
-    weights = checkpoints.load_weights(path)
-    return weights, settings_for(weights, flags, path, base, ask), path
+    source: Run | Path, wanted: FromCheckpoint, flags: Mapping[str, Any], base: Config | None = None, ask: bool = True,
+    held: Config | None = None,
+) -> Chosen:  # fmt: skip
+    """The weights that are wanted of a run, checked against their checksum, or those in a file.
 
-
-def weights_file(source: Run | Path, wanted: FromCheckpoint) -> Path:
-    """The file of the weights that are wanted of a run, checked against its checksum; a file is itself."""
+    held: their settings, where a recipe tells them.  Raises UserError.
+    """
     if isinstance(source, Path):
-        return source
-    checkpoint = source.checkpoint(wanted.step)
-    kind = wanted.weights or checkpoint.weights[0]
-    if kind not in checkpoint.weights:
-        raise UserError(f"{source.name} has no weights {kind!r}: choose among {', '.join(checkpoint.weights)}.")
-    if wrong := checkpoints.damage(checkpoint):
-        raise UserError(f"{wrong} Use another checkpoint, with --step.")
-    return checkpoint.path(kind)
+        return _read(source, files.sha256(source) if source.is_file() else "", flags, base, ask, held)
+
+    def read(checkpoint: Checkpoint) -> Chosen:
+        kind = wanted.weights or checkpoint.weights[0]
+        if kind not in checkpoint.weights:
+            raise UserError(f"{source.name} has no weights {kind!r}: choose among {', '.join(checkpoint.weights)}.")
+        path = checkpoint.path(kind)
+        if wrong := checkpoints.damage(checkpoint, path.name):
+            raise UserError(f"{wrong} Use another checkpoint, with --step.")
+        return _read(path, checkpoint.files[path.name]["sha256"], flags, base, ask, held)
+
+    return checkpoints.taken(source, wanted.step, read)
+
+
+def _read(path: Path, sha256: str, flags: Mapping[str, Any], base: Config | None, ask: bool, held: Config | None) -> Chosen:  # fmt: skip
+    """What is in a file that had that checksum just now."""
+    path = Path(fields.absolute(str(path)))
+    weights = checkpoints.load_weights(path)
+    config = held or settings_for(weights, flags, path, base, ask)
+    about = {"path": str(path), "step": weights.step, "weights": weights.kind, "sha256": sha256}
+    try:
+        now = files.sha256(path)
+    except FileNotFoundError:  # removed as soon as it was read
+        now = sha256
+    if now != sha256:
+        raise UserError(f"{path} was replaced while it was being read: start again, now with the new one.")
+    return Chosen(weights, config, path, about)
 
 
 def settings_for(

@@ -10,6 +10,7 @@ from functools import cached_property
 import numpy as np
 
 from ddpm.errors import UserError
+from ddpm.words import plural
 
 
 def linear_betas(T: int) -> np.ndarray:
@@ -166,19 +167,24 @@ def space_timesteps(T: int, spec: str) -> list[int]:
     if not spec:
         return list(range(T))
     if spec.startswith("ddim"):
-        count = _positive(spec.removeprefix("ddim"), spec)
+        count = _positive(spec.removeprefix("ddim"), spec, T)
         if count == 1:
             return [T - 1]
         for stride in range(1, T + 1):
             if len(range(0, T, stride)) == count:
                 return list(range(0, T, stride))
+        even = f", or {str(count)!r} for even spacing" if count <= T else ""
         raise UserError(
-            f"timestep_respacing {spec!r}: no whole stride through {T} timesteps makes {count} steps; "
-            f"use one that does ({_nearest_ddim(T, count)}), or {str(count)!r} for even spacing."
+            f"timestep_respacing {spec!r}: no whole stride through {plural(T, 'timestep')} makes {plural(count, 'step')}; "
+            f"use one that does ({_nearest_ddim(T, count)}){even}."
         )
-    counts = [_positive(part, spec) for part in spec.split(",")]
+    counts = [_positive(part, spec, T) for part in spec.split(",")]
     if counts == [1]:
         return [T - 1]  # one step has to start from pure noise; improved-diffusion keeps t = 0 here, and fails
+    if len(counts) > T:
+        raise UserError(
+            f"timestep_respacing {spec!r}: has {len(counts)} parts for {plural(T, 'timestep')}; give at most {T}."
+        )
     base, extra = divmod(T, len(counts))
     kept: list[int] = []
     start = 0
@@ -186,8 +192,8 @@ def space_timesteps(T: int, spec: str) -> list[int]:
         size = base + (section < extra)
         if count > size:
             raise UserError(
-                f"timestep_respacing {spec!r}: asks for {count} steps where there are {size} "
-                f"(part {section + 1} of {len(counts)} of {T} timesteps); ask for at most {size}."
+                f"timestep_respacing {spec!r}: asks for {plural(count, 'step')} where there {'is' if size == 1 else 'are'} {size:,} "
+                f"(part {section + 1} of {len(counts)} of {plural(T, 'timestep')}); ask for at most {size}."
             )
         spacing = (size - 1) / (count - 1) if count > 1 else 1.0
         position = 0.0  # summed up, not multiplied: the same rounding as improved-diffusion
@@ -206,14 +212,19 @@ def respacing(T: int, steps: int, ddim: bool) -> str:
     return f"ddim{steps}" if ddim and strided else str(steps)
 
 
-def _positive(text: str, spec: str) -> int:
+def _positive(text: str, spec: str, T: int) -> int:
     if text.strip().isdecimal() and int(text) > 0:
         return int(text)
-    raise UserError(
-        f"timestep_respacing {spec!r} is not a number of steps: write '50', 'ddim50', or one count per part as '10,15,20'."
-    )
+    good = [f"'{min(50, T)}'", f"'ddim{_strided(T, 50)[0]}'"]
+    if T >= 3:
+        good.append(f"or one count per part as '{','.join(str(min(count, T // 3)) for count in (10, 15, 20))}'")
+    raise UserError(f"timestep_respacing {spec!r} is not a number of steps: write {', '.join(good)}.")
+
+
+def _strided(T: int, count: int) -> list[int]:
+    """How many steps whole strides through T timesteps make, those nearest to `count` first."""
+    return sorted({len(range(0, T, stride)) for stride in range(1, T + 1)}, key=lambda n: abs(n - count))
 
 
 def _nearest_ddim(T: int, count: int) -> str:
-    possible = sorted({len(range(0, T, stride)) for stride in range(1, T + 1)}, key=lambda n: abs(n - count))
-    return ", ".join(f"ddim{n}" for n in sorted(possible[:2]))
+    return ", ".join(f"ddim{n}" for n in sorted(_strided(T, count)[:2]))

@@ -3,15 +3,15 @@
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ddpm import adopt, data, files, images, losses, low_res, parallel, sample, trial
+from ddpm import adopt, data, files, images, lineage, losses, low_res, parallel, resume, sample, trial
 from ddpm import checkpoint as checkpoints
-from ddpm import config as configs
+from ddpm import objective as objectives
 from ddpm.config import SampleConfig
 from ddpm.errors import UserError
 from ddpm.jobs import Stopped, Worker
@@ -35,22 +35,22 @@ class Session:
         self.config = run.config
         too_many = parallel.compute_with(self.config.train.threads, "training")
         self.device = parallel.device()
-        if not self.config.data.data_dir:
-            raise UserError(
-                f"{run.name} has no data to train on yet: `ddpm train --resume {run.name} --data_dir DATA`."
-            )
         worker.beat(state="starting", message="Reading the data")
         dataset = parallel.by_all(
             lambda: data.open_dataset(self.config.data, self.config.model, self._on_data, seed=self.config.train.seed)
         )
+        for sentence in dataset.about:
+            log.info("%s", sentence)
         for notice in dataset.notices:
-            log.warning(notice)
+            log.warning("%s", notice)
         if self.config.model.class_cond and dataset.class_names != self.config.class_names:
             raise UserError(
                 f"The classes of {self.config.data.data_dir} are {', '.join(dataset.class_names) or 'none'} now, and were "
-                f"{', '.join(self.config.class_names)} when the run began: restore the data, or start a new run."
+                f"{', '.join(self.config.class_names)} when the run began. {resume.elsewhere(run)}, or start a new run."
             )
-        self.images = len(dataset)
+        if any(other != dataset.digest for other in parallel.gathered(dataset.digest)):
+            raise UserError(f"The processes of this training have other images in {self.config.data.data_dir}: give each the same.")  # fmt: skip
+        self.dataset, self.images = dataset, len(dataset)
         # A warning for as long as there is no graver one.
         self.notices = " ".join(filter(None, (*dataset.notices, too_many)))
         worker.beat(message="Building the network", warning=self.notices, now=True)
@@ -61,6 +61,8 @@ class Session:
         self.means = Means(len(self.trainer.schedule))
         self.seconds_before = 0.0
         self._restore()
+        if parallel.is_main():
+            run.keep(self.config)  # where its data was named anew
         trial.tune(self.trainer)
         self.metrics: RunLog | None = None  # of the main process
         if parallel.is_main():
@@ -71,9 +73,9 @@ class Session:
         self.save_again_at = 0.0
         self.asked: set[str] = set()  # requests heard and not yet met
         count = sum(p.numel() for p in self.trainer.parameters)
-        objective = configs.objective(self.config)
+        objective = objectives.of(self.config)
         log.info("Objective %s: %s", objective.name, objective.words)
-        log.info("%d images, %s parameters, computed %s, with %d threads", self.images, f"{count:,}", self.trainer.compute.words, torch.get_num_threads())  # fmt: skip
+        log.info("%d images, %s parameters, computed %s, with %d threads", len(dataset), f"{count:,}", self.trainer.compute.words, torch.get_num_threads())  # fmt: skip
         worker.beat(computed=self.trainer.compute.words, warning=self.notices, now=True)
         if parallel.active():
             log.info("%d processes, each with %d of %d pictures a step", parallel.size(), self.config.train.batch_size, self.config.train.batch_size * parallel.size())  # fmt: skip
@@ -89,7 +91,8 @@ class Session:
 
         The main process reads for all.
         """
-        found = parallel.from_main(self._newest)
+        found = parallel.from_main(lambda: resume.newest(self.run))
+        self.worker.beat(saved=found.step if found else 0)
         if found is None:
             if self.config.train.resume_checkpoint:
                 self._begin_from(Path(self.config.train.resume_checkpoint))
@@ -104,27 +107,24 @@ class Session:
         read = parallel.from_main(lambda: checkpoints.read(found.path("opt")) if optimizer else None)
         self.trainer.load(weights, read, state["trainer"])
         self.means.load(state["means"])
-        if state.get("images", self.images) != self.images:
-            log.warning("There are %d images now and were %d: training goes on, in another order.", self.images, state["images"])  # fmt: skip
+        self._compare(found, state)
         self.seconds_before = found.seconds
         what = state.get("restored", "weights, averages, optimiser, random state and place in the data")
         log.info("Resuming at step %d: %s", self.trainer.step, what)
 
-    def _newest(self) -> Checkpoint | None:
-        """The checkpoint to go on from, if there is one."""
-        found, wrong = checkpoints.newest_intact(self.run)
-        for sentence in wrong:
-            log.warning("%s Going back to the checkpoint before it.", sentence)
-        if found is None:
-            if wrong:
-                raise UserError(
-                    f"No checkpoint of {self.run.name} is whole (of the oldest, {wrong[-1][:-1]}): start a new run."
-                )
-            return None
-        total = self.config.train.total_steps
-        if checkpoints.read(found.path("state"))["trainer"]["step"] >= total:
-            raise UserError(self.run.all_done)
-        return found
+    def _compare(self, found: Checkpoint, state: Mapping[str, Any]) -> None:
+        """Say whether the data is still what the run was trained on.  Raises UserError where that cannot go on."""
+        seen, count = lineage.from_json(state.get("data")), state.get("images", self.images)
+        changed = parallel.by_all(
+            lambda: lineage.check(self.config, seen, self.dataset, resume.remedy(self.run, found))
+        )
+        if seen is None and count != self.images:
+            changed = f"There are {self.images:,} images now and were {count:,}."
+        if changed:
+            self.notices = f"{changed} Training goes on, but not as it would have. {self.notices}".strip()
+            log.warning("%s Training goes on, but not as it would have.", changed)
+        elif seen:
+            log.info("The data is what it was: %s", self.config.data.data_dir)
 
     def _begin_from(self, path: Path) -> None:
         """Begin with the weights of a file, the averages and the optimiser beside it, and its number of steps."""
@@ -133,6 +133,11 @@ class Session:
         self.trainer.load(start.weights, start.optimizer, start.state)
         for sentence in start.told:
             log.info("%s", sentence)
+        now, seen = self.dataset.digest, lineage.from_json(start.seen)
+        if now.held_out and (seen is None or seen.held_out != now.held_out):
+            notice = f"{path.name} may have been trained on images that are held out now: measured on these, the model may seem better than it is."
+            self.notices = f"{notice} {self.notices}".strip()
+            log.warning("%s", notice)
 
     @property
     def seconds(self) -> float:
@@ -172,7 +177,7 @@ class Session:
             if stop:
                 self._close()
                 self.worker.beat(state="stopped", seconds_left=None, message="")
-                log.info("Stopped at step %d, saved; `ddpm train --resume %s` goes on", step, self.run.name)
+                log.info("Stopped at step %d, saved; `%s` goes on", step, self.run.shell("train", "--resume"))
                 return
             yield report
         self._close()
@@ -238,6 +243,7 @@ class Session:
     def _save(self, must: bool) -> None:
         """Commit a checkpoint.  Where the disk is full, training goes on and tries again, unless it `must`."""
         state = {"trainer": self.trainer.state(), "means": self.means.state(), "images": self.images}
+        state["data"] = lineage.to_json(self.dataset.digest)
         parallel.from_main(lambda: self._write(state, must))
 
     def _write(self, state: dict[str, Any], must: bool) -> None:
@@ -260,6 +266,7 @@ class Session:
             log.warning("%s Training goes on, and tries again in a minute.", error)
             return
         self.save_again_at = 0.0
+        self.worker.beat(saved=self.trainer.step)
         checkpoints.prune(self.run, self.config.train.keep_checkpoints)
         self.worker.beat(warning=self.notices, now=True)
         log.info("Saved the checkpoint of step %d", self.trainer.step)

@@ -105,7 +105,8 @@ def timesteps(config: Config, wanted: FromCheckpoint) -> list[int] | list[float]
     if isinstance(wanted, SampleConfig) and len(kept) == 1:
         for name in ("denoise_to_zero", "analytic_first_step"):
             if getattr(wanted, name) is (name == "analytic_first_step"):
-                raise UserError(f"{name} is {getattr(wanted, name)}, and a single timestep leaves no network call for it: ask for more steps, or leave it out.")  # fmt: skip
+                more = "ask for more steps, or " if config.diffusion.diffusion_steps > 1 else ""
+                raise UserError(f"{name} is {getattr(wanted, name)}, and a single timestep leaves no network call for it: {more}leave it out.")  # fmt: skip
     return kept
 
 
@@ -116,21 +117,30 @@ def _spread(config: Config, wanted: FromCheckpoint) -> list[int] | list[float]:
     if sample:
         check(sample)
     if sample and sample.task == "vary" and not last:
-        raise UserError(f"strength {sample.strength:g} adds no noise, so the picture would stay as it is: use {max(0.05, 1 / T):.2g} or more.")  # fmt: skip
+        if T == 1:
+            raise UserError("The process has a single timestep, and vary begins at an earlier one than the last: use another model, or another task.")  # fmt: skip
+        least = max(0.05, (50 // (T - 1) + 1) / 100)  # half a timestep is rounded to none
+        raise UserError(f"strength {sample.strength:g} adds no noise, so the picture would stay as it is: use {least:g} or more.")  # fmt: skip
     if not sample or not sample.steps:
         spec = wanted.timestep_respacing or config.diffusion.timestep_respacing
         return [t for t in schedules.space_timesteps(T, spec) if t <= last] or [last]
     row = SOLVERS[solver(sample)]
-    count = points(row, sample.steps, sample.denoise_to_zero, sample.analytic_first_step)
-    if count < 1 + (not sample.denoise_to_zero):
+
+    def count_of(steps: int) -> int:
+        return points(row, steps, sample.denoise_to_zero, sample.analytic_first_step)
+
+    count = count_of(sample.steps)
+    if last and count < 1 + (not sample.denoise_to_zero):
         raise UserError(f"steps {sample.steps} are too few for {row.label} without denoise_to_zero: ask for at least {sample.steps + 1}.")  # fmt: skip
-    if count == 1:
-        return [last]
+    if count == 1 or (not last and (sample.analytic_first_step or not sample.denoise_to_zero)):
+        return [last]  # for which these have no network call, as `timesteps` tells
     if not last:
         raise UserError(f"steps {sample.steps} cannot be spread over a single timestep: ask for 1.")
     spacing = usual(sample.task, solver(sample)) if sample.spacing == "auto" else sample.spacing
     if spacing in ("uniform", "quadratic") and count > last + 1:
-        raise UserError(f"steps {sample.steps} cannot be spread over {last + 1} whole timesteps: ask for at most {sample.steps - count + last + 1}, or for the spacing logsnr, which goes between them.")  # fmt: skip
+        most = max((n for n in range(1, sample.steps) if count_of(n) <= last + 1), default=0)
+        fewer = f"ask for at most {most}, or for" if most else "ask for"
+        raise UserError(f"steps {sample.steps} cannot be spread over {last + 1} whole timesteps: {fewer} the spacing logsnr, which goes between them.")  # fmt: skip
     kept = SPACINGS[spacing](schedules.named(config.diffusion.noise_schedule, T).curve, count, last)
     return [int(t) for t in kept] if all(t == int(t) for t in kept) else kept
 
@@ -139,11 +149,13 @@ def check(sample: SampleConfig) -> None:
     """Raises UserError for settings that contradict each other, whatever the model."""
     name = solver(sample)
     if sample.churn and name != "heun":
-        raise UserError(f"churn {sample.churn:g} is for Heun, and the sampler is {SOLVERS[name].label}: leave it at 0, or use heun as sampler.")  # fmt: skip
+        heun = "" if sample.use_ddim or sample.task in ("inpaint", "invert") else ", or use heun as sampler"
+        raise UserError(f"churn {sample.churn:g} is for Heun, and the sampler is {SOLVERS[name].label}: leave it at 0{heun}.")  # fmt: skip
     if sample.dynamic_threshold and not sample.clip_denoised:
         raise UserError(f"dynamic_threshold {sample.dynamic_threshold:g} is a way to clip, and clip_denoised is False: leave one of them out.")  # fmt: skip
     if sample.spacing != "auto" and not sample.steps:
-        raise UserError(f"spacing {sample.spacing} spreads as many steps as steps says, and it says none: add --steps 20, say.")  # fmt: skip
+        say = "leave it out" if sample.timestep_respacing else "say how many with steps, or leave it out"
+        raise UserError(f"spacing {sample.spacing} spreads as many steps as steps says, and it says none: {say}.")
     if sample.steps and sample.timestep_respacing:
         raise UserError(f"steps {sample.steps} and timestep_respacing {sample.timestep_respacing!r} both say which timesteps to visit: leave one of them out.")  # fmt: skip
     if sample.analytic_first_step and sample.task not in ("draw", "interpolate"):

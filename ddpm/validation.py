@@ -5,9 +5,9 @@ from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 from ddpm import schedules
-from ddpm.config import LOG_FORMATS, SECTIONS, Config
+from ddpm.config import LOG_FORMATS, SECTIONS, Config, ModelConfig
 from ddpm.errors import UserError
-from ddpm.fields import settings
+from ddpm.fields import Setting, settings
 
 
 class Problem(NamedTuple):
@@ -48,13 +48,14 @@ def _look(config: Config, sections: tuple[str, ...], looks: tuple[Callable[[Conf
 def limit_problems(section: Any) -> Iterator[Problem]:
     """Values outside the limits that their fields state."""
     for s in settings(type(section)):
-        value = getattr(section, s.name)
-        if s.choices and value not in s.choices:
-            yield Problem(
-                s.name, f"{s.name} is {value!r}, which is none of {', '.join(s.choices)}: choose one of them."
-            )
-        if s.type in (int, float) and not s.low <= value <= s.high:  # as a NaN is not, either
-            yield Problem(s.name, f"{s.name} is {value}: set it between {s.low:.15g} and {s.high:.15g}.")
+        yield from _limit_problems(s, getattr(section, s.name))
+
+
+def _limit_problems(s: Setting, value: Any) -> Iterator[Problem]:
+    if s.choices and value not in s.choices:
+        yield Problem(s.name, f"{s.name} is {value!r}, which is none of {', '.join(s.choices)}: choose one of them.")
+    if s.type in (int, float) and not s.low <= value <= s.high:  # as a NaN is not, either
+        yield Problem(s.name, f"{s.name} is {value}: set it between {s.low:.15g} and {s.high:.15g}.")
 
 
 def _model_problems(config: Config) -> Iterator[Problem]:
@@ -63,11 +64,11 @@ def _model_problems(config: Config) -> Iterator[Problem]:
         yield Problem("cond_drop_prob", "cond_drop_prob is 1, so every class would be hidden and none learnt: use 0.1, or set class_cond to False.")  # fmt: skip
     halvings = len(model.multipliers) - 1
     if model.image_size % 2**halvings:
-        fits = ", ".join(str(n) for n in _nearby_sizes(model.image_size, 2**halvings))
+        fits = "".join(f"{n}, " for n in _nearby_sizes(model.image_size, 2**halvings))
         yield Problem(
             "image_size",
             f"image_size {model.image_size} cannot be halved {halvings} times, as {halvings + 1} levels "
-            f"(channel_mult {','.join(map(str, model.multipliers))}) need: use {fits}, or fewer channel_mult entries.",
+            f"(channel_mult {','.join(map(str, model.multipliers))}) need: use {fits}{'or ' if fits else ''}fewer channel_mult entries.",
         )
     if model.small_size >= model.image_size:
         yield Problem("small_size", f"small_size {model.small_size} is not below image_size {model.image_size}, so there is nothing to enlarge: use {max(model.image_size // 2, 1)} or less, or 0 for no super-resolution.")  # fmt: skip
@@ -76,12 +77,17 @@ def _model_problems(config: Config) -> Iterator[Problem]:
     if model.num_channels % 32:
         low = max(32, model.num_channels // 32 * 32)
         yield Problem("num_channels", f"num_channels {model.num_channels} is no multiple of 32, the number of normalisation groups: use {low} or {low + 32}.")  # fmt: skip
-    for flag, heads in (("num_heads", model.num_heads), ("num_heads_upsample", model.heads_up)):
-        widths = {m * model.num_channels for i, m in enumerate(model.multipliers) if model.image_size >> i in model.attention_sizes}  # fmt: skip
+    attended = {m * model.num_channels for i, m in enumerate(model.multipliers) if model.image_size >> i in model.attention_sizes}  # fmt: skip
+    everywhere = {*attended, model.multipliers[-1] * model.num_channels}  # the middle always has attention
+    each = model.num_head_channels
+    if each != -1:
+        if bad := sorted(w for w in everywhere if each < 1 or w % each):
+            fits = ", ".join(str(n) for n in (32, 64, 128) if all(w % n == 0 for w in everywhere))
+            yield Problem("num_head_channels", f"num_head_channels {each} does not divide the {bad[0]} channels where attention is used: use {fits}, or -1 for num_heads at every level.")  # fmt: skip
+        return
+    for flag, heads, widths in (("num_heads", model.num_heads, everywhere), ("num_heads_upsample", model.heads_up, attended)):  # fmt: skip
         if flag == "num_heads_upsample" and model.num_heads_upsample == -1:
             continue  # what is wrong with num_heads was said
-        if flag == "num_heads":
-            widths.add(model.multipliers[-1] * model.num_channels)  # the middle always has attention
         bad = sorted(w for w in widths if heads < 1 or w % heads)
         if bad:
             fits = ", ".join(str(n) for n in (1, 2, 4, 8) if all(w % n == 0 for w in widths))
@@ -89,8 +95,9 @@ def _model_problems(config: Config) -> Iterator[Problem]:
 
 
 def _nearby_sizes(size: int, unit: int) -> list[int]:
+    field = next(s for s in settings(ModelConfig) if s.name == "image_size")
     below = size // unit * unit
-    return [n for n in (below, below + unit) if n >= unit]
+    return [n for n in (below, below + unit) if n >= unit and not list(_limit_problems(field, n))]
 
 
 def _diffusion_problems(config: Config) -> Iterator[Problem]:

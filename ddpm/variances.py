@@ -36,7 +36,8 @@ def chosen(config: Config, wanted: FromCheckpoint) -> str:
     if config.model.learn_sigma:
         raise UserError(f"variance {wanted.variance} was asked of a model that has learnt its own: leave it at auto.")
     if isinstance(wanted, SampleConfig) and (name := spacing.solver(wanted)) != "ddpm":
-        raise UserError(f"variance {wanted.variance} is for ancestral sampling, and the sampler is {SOLVERS[name].label}: leave it at auto, or use ddpm as sampler.")  # fmt: skip
+        other = "" if wanted.use_ddim or wanted.task == "invert" else ", or use ddpm as sampler"
+        raise UserError(f"variance {wanted.variance} is for ancestral sampling, and the sampler is {SOLVERS[name].label}: leave it at auto{other}.")  # fmt: skip
     return wanted.variance
 
 

@@ -7,7 +7,7 @@ import streamlit as st
 from ddpm import metrics, process
 from ddpm.jobs import ACTIVE
 from ddpm.words import clock, duration
-from pages.ui import charts, layout, pictures, watch, widgets
+from pages.ui import charts, layout, moved_data, pictures, watch, widgets
 from pages.ui.live_chart import live_chart, preload
 
 TICK, SLOW_TICK = 1.0, 2.0  # seconds between two looks at a run that is active, at its numbers and at the rest
@@ -32,7 +32,7 @@ leaving = "It is about to end." if state in ("stopping", "queued") else ""
 no_resume = (
     f"It is {state}." if active
     else f"It has done all of its {config.train.total_steps:,} steps." if state == "finished"
-    else f"It has no data yet: `ddpm train --resume {run.name} --data_dir DATA` names it." if not config.data.data_dir
+    else "It has no data yet: name it below." if not config.data.data_dir
     else ""
 )  # fmt: skip
 
@@ -89,6 +89,9 @@ def head() -> None:
 
 
 head()
+
+if not active and state != "finished":
+    moved_data.show(run, config, because=status.message if (status := view.status()) else "")
 
 
 # How it learns

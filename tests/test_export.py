@@ -84,6 +84,8 @@ def test_every_sheet(fake_run: FakeRun) -> None:
     assert (first["step"], second["step"]) == (20, 40)
     assert first["loss"] == pytest.approx(np.mean([s**-0.5 for s in range(1, 21)]))
     assert second["loss"] == pytest.approx(np.mean([s**-0.5 for s in range(21, 41)]))
+    assert (first["samples"], second["samples"]) == (80, 160)
+    assert (first["seconds"], second["seconds"]) == (5, 10)
     assert "ema_0.9_000020.pt" in first["files"]
     assert first["loss_q1"] is None
 
@@ -191,6 +193,26 @@ def test_nan_is_seen_and_empty_is_empty(runs_dir: Path, tiny: Config) -> None:
     known = facts(book)
     assert (known["Last loss"], known["Lowest loss"], known["Lowest loss at step"]) == ("-inf", 1, 1)
     assert [row["loss"] for row in table(book["Chart data"])] == [1, None, None, None]
+
+
+def test_counts_without_a_line_at_the_checkpoint(runs_dir: Path, tiny: Config) -> None:
+    run = runs.create(runs_dir, "run", tiny)
+    columns = ("loss", "samples", "lr", "step")
+    log_of(run, "1,4,1e-4,1", "1,40,,10", "3,80,2e-4,20", "5,120,nan,30", columns=columns)
+    for step in (10, 15, 20, 30, 35):
+        (run.folder / f"model{step:06d}.pt").write_bytes(b"")
+    rows = table(opened(run)["Checkpoints"])[:5]
+    assert [row["samples"] for row in rows] == [40, 60, 80, 120, None]
+    assert [row["lr"] for row in rows] == [None, None, 2e-4, "NaN", None]
+    assert [row["loss"] for row in rows] == [1, None, 3, 5, None]
+
+
+def test_a_log_without_steps(runs_dir: Path, tiny: Config) -> None:
+    run = runs.create(runs_dir, "run", tiny)
+    log_of(run, "1,2", columns=("loss", "mse"))
+    (run.folder / "model000010.pt").write_bytes(b"")
+    first, *_ = table(opened(run)["Checkpoints"])
+    assert (first["step"], first["files"]) == (10, "model000010.pt")
 
 
 def test_a_resumed_run_has_each_step_once(runs_dir: Path, tiny: Config) -> None:

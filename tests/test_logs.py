@@ -53,7 +53,7 @@ def test_a_training_leaves_all_of_them_and_a_resume_goes_on(runs_dir: Path, tiny
     frame = metrics.MetricReader(run.progress_path).read()
     assert frame["step"].tolist() == [1, 2, 3, 4, 5, 6]
     found = lines(run.folder)
-    assert [line["step"] for line in found] == [1, 2, 3, 4, 5, 5, 6], "appended, as in progress.csv"
+    assert [line["step"] for line in found] == [1, 2, 3, 4, 5, 6]
     assert set(found[-1]) <= set(frame.columns)
     assert isinstance(found[-1]["step"], int)
     assert found[-1]["loss"] == frame["loss"].iloc[-1]
@@ -67,6 +67,20 @@ def test_only_csv_unless_asked_for(tmp_path: Path) -> None:
     assert log.write(row(1)) == ""
     log.close()
     assert [path.name for path in tmp_path.iterdir()] == ["progress.csv"]
+
+
+def test_what_comes_again_is_in_progress_json_once(tmp_path: Path) -> None:
+    def write(first: int, last: int) -> None:
+        log = RunLog(tmp_path, COLUMNS, ALL, first - 1)
+        for step in range(first, last + 1):
+            log.write(row(step, loss=first))
+        log.close()
+
+    write(1, 2000)  # more than is looked through at a time
+    write(3, 5)
+    assert [(line["step"], line["loss"]) for line in lines(tmp_path)] == [(1, 1), (2, 1), (3, 3), (4, 3), (5, 3)]
+    write(1, 1)
+    assert [line["step"] for line in lines(tmp_path)] == [1]
 
 
 def test_what_is_not_a_number_is_null(tmp_path: Path) -> None:

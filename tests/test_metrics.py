@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from ddpm import metrics
-from ddpm.metrics import COLUMNS, MetricReader, MetricWriter, means_between, newest_lines, smooth, thin
+from ddpm.metrics import COLUMNS, MetricReader, MetricWriter, by_checkpoint, newest_lines, smooth, thin
 from ddpm.runs import Run
 
 
@@ -65,6 +65,17 @@ def test_a_log_of_other_columns_is_continued_as_it_began(path: Path) -> None:
     writer.write(dict(step=2, loss=0.25, mse=9.0, lr=1.0))
     writer.close()
     assert path.read_text() == "loss,step\n0.5,1\n0.25,2\n"
+
+
+def test_a_byte_order_mark_is_no_part_of_a_name(path: Path) -> None:
+    path.write_text("loss,step\r\n0.5,1\r\n", encoding="utf-8-sig", newline="")
+    assert pairs(MetricReader(path).read()) == [(1, 0.5)]
+    assert metrics.columns_of(path) == ("loss", "step")
+    writer = MetricWriter(path)
+    writer.write(dict(step=2, loss=0.25))
+    writer.close()
+    assert pairs(MetricReader(path).read()) == [(1, 0.5), (2, 0.25)]
+    assert newest_lines(path).frame["loss"].tolist() == [0.5, 0.25]
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
@@ -319,14 +330,34 @@ def test_smooth_at_its_ends() -> None:
     assert np.isfinite(values).all()
 
 
-def test_means_between_checkpoints() -> None:
+def test_measurements_are_means_since_the_checkpoint_before() -> None:
     frame = pd.DataFrame({"loss": [1.0, 2.0, np.nan, 4.0, 100.0], "step": [1.0, 2.0, 3.0, 4.0, 5.0]})
-    means = means_between(frame, [2, 3, 4, 9])
-    assert means["step"].tolist() == [2, 3, 4, 9]
-    assert means["loss"].tolist() == pytest.approx([1.5, np.nan, 4.0, 100.0], nan_ok=True)
-    assert means_between(frame, []).empty
-    assert means_between(pd.DataFrame(), [1, 2])["step"].tolist() == [1, 2]
-    assert list(means_between(frame, [1]).columns) == ["loss", "step"]
+    found = by_checkpoint(frame, [2, 3, 4, 9])
+    assert found["step"].tolist() == [2, 3, 4, 9]
+    assert found["loss"].tolist() == pytest.approx([1.5, np.nan, 4.0, 100.0], nan_ok=True)
+    assert by_checkpoint(frame, []).empty
+    assert by_checkpoint(pd.DataFrame(), [1, 2])["step"].tolist() == [1, 2]
+    assert list(by_checkpoint(frame, [1]).columns) == ["loss", "step"]
+
+
+def test_counts_and_states_are_as_they_were_at_the_checkpoint() -> None:
+    frame = pd.DataFrame(
+        {
+            "samples": [4.0, 40.0, 80.0, 120.0],
+            "lr": [1e-5, 1e-4, 2e-4, 1e-4],
+            "seconds": [1.0, 10.0, 30.0, 40.0],
+            "param_norm": [7.0, np.inf, np.nan, 9.0],
+            "steps_per_second": [1.0, 2.0, 4.0, 6.0],
+            "step": [1.0, 10.0, 20.0, 30.0],
+        }
+    )
+    found = by_checkpoint(frame, [10, 15, 20, 30, 35])
+    assert found["samples"].tolist() == pytest.approx([40, 60, 80, 120, np.nan], nan_ok=True)
+    assert found["lr"].tolist() == pytest.approx([1e-4, 1.5e-4, 2e-4, 1e-4, np.nan], nan_ok=True)
+    assert found["seconds"].tolist() == pytest.approx([10, 20, 30, 40, np.nan], nan_ok=True)
+    assert found["param_norm"].tolist() == pytest.approx([np.inf, np.nan, np.nan, 9, np.nan], nan_ok=True)
+    assert found["steps_per_second"].tolist() == pytest.approx([1.5, np.nan, 4, 6, np.nan], nan_ok=True)
+    assert set(metrics.OUR_COLUMNS) - set(metrics.AT_STEP) == {"steps_per_second"}
 
 
 def test_sketch_of_a_short_and_a_long_log(fake_run: Callable[..., Run], path: Path) -> None:

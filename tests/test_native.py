@@ -5,12 +5,12 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import PATIENCE
 
 from ddpm import files, native
 from ddpm.runs import Run
@@ -158,7 +158,7 @@ FAILING = {
     ),
     "no file": ("exit 0", "the kernels could not be compiled"),
     "is none": ("exit 3", "failing-c++ failed (it said nothing)"),
-    "without end": ('test "$*" = --version || exec sleep 20', "failing-c++ took more than 0 s"),
+    "without end": ('test "$*" = --version || exec sleep 3600', "failing-c++ took more than 0 s"),
 }
 
 
@@ -166,11 +166,9 @@ FAILING = {
 def test_a_compiler_that_fails_is_told(tmp_path: Path, kept: Path, monkeypatch: pytest.MonkeyPatch, script: str, expected: str) -> None:  # fmt: skip
     failing = Compiler(tmp_path / "failing-c++", f"#!/bin/sh\n{script}\n")
     monkeypatch.setenv("CXX", str(failing.path))
-    if "sleep 20" in script:
+    if "sleep" in script:
         monkeypatch.setattr(native, "PATIENCE", 0.4)
-    began = time.monotonic()
     library, why = found()
-    assert time.monotonic() - began < 10
     assert library is None
     assert expected in why
     assert "\n" not in why
@@ -228,7 +226,7 @@ def test_two_that_start_together_compile_once(compiler: Compiler, kept: Path) ->
     both = [
         subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(2)
     ]
-    told = [process.communicate(timeout=60)[0].strip() for process in both]
+    told = [process.communicate(timeout=PATIENCE)[0].strip() for process in both]
     assert told[0] == told[1]
     assert told[0] in ("16", "32")
     assert compiler.links == 1

@@ -1,17 +1,19 @@
 """Every page, run without a browser: with no run, a live one, and ones that ended badly."""
 
 import json
+import os
+import shlex
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import fake_run
 import pytest
-from app_page import ROOT, open_page, text
+from app_page import ROOT, open_page, said, text
 from streamlit.testing.v1 import AppTest
+from waiting import until
 
 from ddpm import process, runs
 from ddpm.jobs import Worker
@@ -65,6 +67,28 @@ def test_a_spoilt_file_is_told_in_a_sentence(page: str, name: str, runs_dir: Pat
     run = fake_run.write(runs_dir, "spoilt", steps=4)
     (run.folder / name).write_text('{"half')
     open_page(page).run()
+
+
+RENAMED = ["mein Lauf (2)", "猫 run", "*a_b* [x](y) $c$ :smile: #1"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
+@pytest.mark.parametrize("name", RENAMED)
+@pytest.mark.parametrize("page", PAGES)
+def test_a_run_that_was_renamed_by_hand(page: str, name: str, runs_dir: Path) -> None:
+    fake_run.write(runs_dir, "other", steps=4)
+    run = fake_run.write(runs_dir, "before", steps=4)
+    run.folder.rename(runs_dir / name)
+    at = open_page(page, **({"run": name} if page not in ("app.py", "pages/train.py") else {}))
+    assert not at.error
+    if page == "app.py":
+        assert f"**{name}**" in said(at)
+    elif page != "pages/train.py":
+        assert at.selectbox(key="run").value == name
+        assert at.query_params["run"] in (name, [name])
+    if page == "pages/monitor.py":
+        (resume,) = [shlex.split(c.value) for c in at.code if "--resume" in c.value]
+        assert resume == ["ddpm", "train", "--resume", name, "--runs_dir", str(runs_dir)]
 
 
 FILES = ["config.json", "status.json", "control.json", "progress.csv", "log.txt", "run.lock", "saves", "samples", "evaluations"]  # fmt: skip
@@ -237,13 +261,11 @@ def test_previews_follow_the_newest_unless_moved(runs_dir: Path) -> None:
     at = open_page("pages/monitor.py", run="one")
     assert at.select_slider(key="preview-one").value == 40
     fake_run.save_preview(run, 60, 200)
-    time.sleep(0.3)
-    at.run()
-    assert at.select_slider(key="preview-one").value == 60
+    until(lambda: at.run().select_slider(key="preview-one").value == 60)
     at.select_slider(key="preview-one").set_value(20).run()
+    before = at.select_slider(key="preview-one").options
     fake_run.save_preview(run, 80, 200)
-    time.sleep(0.3)
-    at.run()
+    until(lambda: at.run().select_slider(key="preview-one").options != before)
     assert at.select_slider(key="preview-one").value == 20
 
 

@@ -98,6 +98,8 @@ def test_a_note(run: Run) -> None:
     assert "the *best* so far" in said(at)
     at.text_input(key=f"note_{job.name}").set_value("").run()
     assert job.note == ""
+    (job.folder / "note.txt").write_text("as an editor saves it", encoding="utf-8-sig")
+    assert job.note == "as an editor saves it"
 
 
 def test_deleted_after_a_question_and_brought_back(run: Run) -> None:

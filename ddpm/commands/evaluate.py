@@ -18,7 +18,7 @@ def add(commands: Any) -> None:
 def _nll(options: argparse.Namespace) -> None:
     settings, source, flags = shared.read_source(options, EvalConfig)
     folder = shared.result_folder(options.out, source, "evaluations")
-    with shared.working_in(folder) as worker:
+    with shared.working_in(folder, made=options.out is None) as worker:
         worker.beat(message="Loading the network")
         from tqdm import tqdm
 

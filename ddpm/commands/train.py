@@ -12,7 +12,7 @@ from typing import Any
 
 import ddpm
 from ddpm import config as configs
-from ddpm import files, jobs, places, runs, validation
+from ddpm import jobs, places, runs, validation
 from ddpm.commands import options as shared
 from ddpm.commands import together
 from ddpm.config import SECTIONS, Config
@@ -20,6 +20,8 @@ from ddpm.errors import UserError, in_words
 from ddpm.presets import PRESETS
 
 log = logging.getLogger("ddpm")
+
+MAY_CHANGE = {"data_dir", "enlarge", "skip_broken"}  # by --resume: where the data is, and how it is read
 
 
 def add(commands: Any) -> None:
@@ -43,8 +45,8 @@ def _add_train(commands: Any, name: str, help: str, base: Config, names: Mapping
 
 def _train(options: argparse.Namespace) -> None:
     given = shared.given(options, *SECTIONS.values())
-    if options.resume is not None and (set(given) - {"data_dir", "enlarge"} or options.preset or options.run):
-        extra = ", ".join(f"--{name}" for name in [*given, *(["preset"] if options.preset else [])]) or "--run"
+    if options.resume is not None and (set(given) - MAY_CHANGE or options.preset or options.run):
+        extra = ", ".join(f"--{name}" for name in [*sorted(set(given) - MAY_CHANGE), *(["preset"] if options.preset else [])]) or "--run"  # fmt: skip
         raise UserError(f"--resume goes on with the settings that the run has, but {extra} was given too: leave it out, or start a new run.")  # fmt: skip
     run = together.from_main(lambda: _run(options, given))
     with together.worker(run.folder, run.config.train.total_steps, state="queued") as worker:
@@ -53,10 +55,12 @@ def _train(options: argparse.Namespace) -> None:
             "DDPM Workbench %s, Python %s, torch %s", ddpm.__version__, platform.python_version(), version("torch")
         )
         try:
+            if options.resume is not None:
+                together.from_main(lambda: _look_back(run, worker))
             if options.queue and run.folder.parent == options.runs_dir:  # one in OPENAI_LOGDIR waits for nobody
                 together.from_main(lambda: runs.wait_turn(run, worker))
             if options.resume is not None:
-                run = together.from_main(lambda: _begun(run, worker))
+                run = together.from_main(lambda: _ready(run, given, worker))
             _train_here(run, worker)
         except Exception as error:
             if to_file and not isinstance(error, jobs.Stopped):  # of a fault of the program, where it happened
@@ -99,10 +103,26 @@ def _run(options: argparse.Namespace, given: dict[str, Any]) -> runs.Run:
         run = _new_run(options, given)
     else:
         run = _find(options)
-        if _is_done(run):  # nothing of it is touched
-            raise UserError(run.all_done)
-        run = _give_data(run, given)
+        if any(c.step >= run.config.train.total_steps for c in run.checkpoints()):
+            from ddpm import resume
+
+            if resume.is_done(run):  # nothing of it is touched
+                raise UserError(run.all_done)
     return run.loaded()
+
+
+def _look_back(run: runs.Run, worker: jobs.Worker) -> None:
+    """Show what the run has done, and go on only where that is not written over."""
+    from ddpm import traces
+
+    traces.check(run)
+    traces.show(run, worker)
+
+
+def _ready(run: runs.Run, given: Mapping[str, Any], worker: jobs.Worker) -> runs.Run:
+    from ddpm import resume
+
+    return resume.ready(run, given, worker)
 
 
 def _new_run(options: argparse.Namespace, given: dict[str, Any]) -> runs.Run:
@@ -111,8 +131,9 @@ def _new_run(options: argparse.Namespace, given: dict[str, Any]) -> runs.Run:
     base = PRESETS[options.preset].config if options.preset else options.base
     if (formats := shared.log_format()) is not None:
         given = {"log_format": formats, **given}
-    config = configs.resolved(configs.replace(base, given))
+    config = configs.replace(base, given)
     validation.check(config)
+    config = configs.resolved(config)
     if options.base.model.super_res and not config.model.super_res:
         raise UserError(
             "super-res-train was to train a model that enlarges nothing: say --small_size, or use ddpm train."
@@ -133,46 +154,6 @@ def _new_run(options: argparse.Namespace, given: dict[str, Any]) -> runs.Run:
     run = runs.create(options.runs_dir, name, config)
     print(f"Run {run.name} in {run.folder}", file=sys.stderr)
     return run
-
-
-def _begun(run: runs.Run, worker: jobs.Worker) -> runs.Run:
-    """The run; one made by a page, with the file that it is to begin from looked at."""
-    if not run.config.train.resume_checkpoint or run.checkpoints():
-        return run
-    from ddpm import adopt
-
-    worker.beat(state="starting", message="Looking at the file to begin from", now=True)
-    config = adopt.check_start(run.config)
-    if config != run.config:
-        files.write_json(run.folder / "config.json", configs.to_json(config))
-    return runs.Run(run.folder).loaded()
-
-
-def _is_done(run: runs.Run) -> bool:
-    """Whether its last step is saved, and whole."""
-    total = run.config.train.total_steps
-    if not any(c.step >= total for c in run.checkpoints()):
-        return False
-    from ddpm import checkpoint
-
-    newest, _ = checkpoint.newest_intact(run)
-    return newest is not None and newest.step >= total
-
-
-def _give_data(run: runs.Run, given: Mapping[str, Any]) -> runs.Run:
-    """The run; one that was imported without data, with data to train on."""
-    from ddpm import data
-
-    if not given:
-        return run
-    if run.config.data.data_dir or "data_dir" not in given:
-        has = f", and {run.name} has data already" if run.config.data.data_dir else ""
-        raise UserError(f"--resume goes on with the settings that the run has, but --{next(iter(given))} was given too{has}: leave it out, or start a new run.")  # fmt: skip
-    config = data.attach(configs.replace(run.config, given), given["data_dir"])
-    with shared.bar("reading", unit="image") as progress:  # before it is written down, so that bad data binds nobody
-        data.open_dataset(config.data, config.model, progress, seed=config.train.seed)
-    files.write_json(run.folder / "config.json", configs.to_json(config))
-    return runs.Run(run.folder)
 
 
 def _measure(options: argparse.Namespace) -> None:

@@ -25,9 +25,10 @@ def _analytic(options: argparse.Namespace) -> None:
     from ddpm import analytic, compute, data, parallel, sample
 
     parallel.compute_with(wanted.threads, "estimate")
-    weights, config, path = sample.chosen(source, wanted, flags, options.base, options.probe)
+    weights, config, path, origin = sample.chosen(source, wanted, flags, options.base, options.probe)
     variances.chosen(config, dataclasses.replace(wanted, variance="analytic"))
     place = dataclasses.replace(config.data, data_dir=wanted.data_dir or config.data.data_dir)
+    place = data.adjusted(place, wanted)
     if not place.data_dir:
         raise UserError(f"{path.name} does not say what it was trained on: name some pictures with --data_dir.")
     dataset = data.open_dataset(place, config.model, seed=config.train.seed)
@@ -42,7 +43,7 @@ def _analytic(options: argparse.Namespace) -> None:
     assert now.mse is not None
     about = {"data": place.data_dir, "pictures": wanted.num_samples, "seed": wanted.seed}
     try:
-        variances.write(path, sample.origin(weights, path)["sha256"], variances.Errors(now.mse.tolist(), about))
+        variances.write(path, origin["sha256"], variances.Errors(now.mse.tolist(), about))
     except OSError as error:
         raise UserError(f"{variances.path_of(path)} cannot be written ({error.strerror or error}): make its folder writable, or copy the weights to another.") from error  # fmt: skip
     print(variances.path_of(path))

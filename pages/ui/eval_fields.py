@@ -5,7 +5,7 @@ import dataclasses
 import streamlit as st
 
 from ddpm import config as configs
-from ddpm import data, places, sources, spacing, validation, words
+from ddpm import data, fields, sources, spacing, validation, words
 from ddpm.config import Config, EvalConfig
 from ddpm.errors import UserError
 from ddpm.runs import Checkpoint
@@ -44,7 +44,7 @@ def show(config: Config, checkpoints: list[Checkpoint]) -> tuple[EvalConfig, lis
         for name in more:
             with inner.cell():
                 values[name] = forms.box(FORM, FIELDS[name], "as in training" if name == "timestep_respacing" else None)
-        for name in ("enlarge", "clip_denoised"):
+        for name in ("enlarge", "skip_broken", "clip_denoised"):
             values[name] = st.toggle(FIELDS[name].label, key=forms.key(FORM, name), help=FIELDS[name].help, persist_state="session")  # fmt: skip
     missing = [Problem(name, f"{FIELDS[name].label} is empty: type a number.") for name, value in values.items() if value is None]  # fmt: skip
     evaluation = EvalConfig(**{name: value for name, value in values.items() if value is not None})  # type: ignore[arg-type]
@@ -87,7 +87,7 @@ def _data(config: Config) -> str:
     if source != PATH:
         return source
     typed = st.text_input("Path", key=forms.key(FORM, "path"), placeholder="/home/me/pictures", persist_state="session")
-    return str(places.full(typed.strip())) if typed.strip() else PATH
+    return fields.absolute(typed) or PATH
 
 
 def _part(config: Config, data_dir: str, found: data_fields.Look) -> str:

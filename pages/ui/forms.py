@@ -49,12 +49,13 @@ def begin(form: str, values: Mapping[str, Any]) -> None:
 def read(form: str, base: Config) -> tuple[Config, list[Problem]]:
     """The settings that the fields show, and a problem for each field that was left empty."""
     values, empty = {}, []
-    for name, default in values_of(base).items():
-        value = st.session_state.get(key(form, name), default)
+    known = [s for section in configs.SECTIONS.values() for s in configs.settings(section)]
+    for s, default in zip(known, values_of(base).values(), strict=True):
+        value = st.session_state.get(key(form, s.name), default)
         if value is None:
-            empty.append(Problem(name, f"{name} is empty: type a value, {default!r} for one."))
+            empty.append(Problem(s.name, f"{s.name} is empty: type a value, {default!r} for one."))
             value = default
-        values[name] = value
+        values[s.name] = s.settled(value)
     return configs.replace(base, values), empty
 
 

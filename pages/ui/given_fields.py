@@ -13,7 +13,7 @@ import numpy as np
 import streamlit as st
 from PIL import Image
 
-from ddpm import files, given, images, places
+from ddpm import fields, files, given, image_files, images
 from ddpm.config import Config, SampleConfig
 from ddpm.errors import UserError
 from ddpm.results import SampleJob
@@ -25,7 +25,7 @@ from pages.ui.sampler_fields import FIELDS, FORM
 TASKS = given.FROM_PICTURES
 SOURCES = {"upload": "Upload", "drawn": "Drawn before", "path": "Path"}
 MASKS = {"paint": "Paint", "upload": "Upload", "path": "Path"}
-KINDS = [extension.removeprefix(".") for extension in images.EXTENSIONS]
+KINDS = [extension.removeprefix(".") for extension in image_files.EXTENSIONS]
 PER_PAGE = 12  # thumbnails of a drawing
 THUMB = 64
 LOOK = 144  # pixels of the picture to begin with, on screen
@@ -147,7 +147,7 @@ def _named(run: Run, config: Config) -> Chosen:
     ).strip()  # fmt: skip
     if not text:
         return Chosen("")
-    path = places.full(text)
+    path = Path(fields.absolute(text))
     if is_one(str(path)):
         picture = images.load(path)
         if picture.size != (config.model.image_size, config.model.image_size):
@@ -221,7 +221,7 @@ def _mask(run: Run, config: Config, picture: np.ndarray, problems: list[Problem]
                     "Path of the mask", key=_key("mask_path"), placeholder="/home/me/mask.png", persist_state="session",
                     label_visibility="collapsed",
                 ).strip()  # fmt: skip
-                path = str(places.full(text)) if text else ""
+                path = fields.absolute(text)
         if not path:
             raise UserError("No mask is chosen yet: paint one, upload a picture that is white where it is to be drawn anew, or say where one is.")  # fmt: skip
         mask = _mask_of(config, path)

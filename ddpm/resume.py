@@ -1,0 +1,83 @@
+"""What a stopped run goes on from: its newest whole checkpoint, and the data that it is given."""
+
+import logging
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from ddpm import adopt, data, traces
+from ddpm import checkpoint as checkpoints
+from ddpm import config as configs
+from ddpm.config import Config
+from ddpm.errors import UserError
+from ddpm.jobs import Worker
+from ddpm.lineage import Remedy
+from ddpm.runs import Checkpoint, Run
+
+log = logging.getLogger("ddpm")
+
+
+def is_done(run: Run) -> bool:
+    """Whether its last step is saved, and whole."""
+    found, _ = checkpoints.newest_intact(run)
+    return found is not None and found.step >= run.config.train.total_steps
+
+
+def ready(run: Run, given: Mapping[str, Any], worker: Worker) -> Run:
+    """The run with the data that is `given` now, and where it has a file to begin from, that looked at.
+
+    Raises UserError where there is no data, or where the file does not fit.
+    """
+    config = _with_data(run, given)
+    if run.config.train.resume_checkpoint and not run.checkpoints():
+        worker.beat(message="Looking at the file to begin from", now=True)
+        config = adopt.check_start(config)
+        run.keep(config)
+    run.config = config  # that of other data is kept once that is seen to be good
+    return run
+
+
+def _with_data(run: Run, given: Mapping[str, Any]) -> Config:
+    """The run's settings, with those of its data that are given."""
+    config, place = run.config, given.get("data_dir", run.config.data.data_dir)
+    remedy = f"`{run.shell('train', '--resume', more=['--data_dir', 'FOLDER'])}`"
+    if not place:
+        raise UserError(f"{run.name} has no data to train on yet: {remedy} names it.")
+    if place not in configs.DATA_SETS and not os.path.exists(os.path.expanduser(place)):
+        raise UserError(f"There is no folder or file {place}, on which {run.name} was trained: {remedy} says where the images are now.")  # fmt: skip
+    if not config.data.data_dir:
+        config = data.attach(config, place)
+    return configs.replace(config, given)
+
+
+def elsewhere(run: Run) -> str:
+    """What can be done where the data of a run is not what it was, as the beginning of a sentence."""
+    return f"Restore the data, say where it is now (`{run.shell('train', '--resume', more=['--data_dir', 'FOLDER'])}`)"
+
+
+def remedy(run: Run, found: Checkpoint) -> Remedy:
+    """What can be done where the data of a run is not what it was."""
+    anew = f"egin a new run from its weights: `{run.anew(found.path('model'))}`."
+    return Remedy(f"{elsewhere(run)}, or b{anew}", f"B{anew}")
+
+
+def newest(run: Run) -> Checkpoint | None:
+    """The checkpoint to go on from; None for a run that has saved nothing yet.
+
+    Raises UserError where all steps are done, and where nothing whole is left of what was saved.
+    """
+    traces.check(run)
+    found, wrong = checkpoints.newest_intact(run)
+    for sentence in wrong:
+        log.warning("%s", sentence)
+    if found is None:
+        if not wrong:
+            return None
+        whole = {name for c in run.checkpoints() for name in c.files if not checkpoints.damage(c, name)}
+        raise UserError(f"No checkpoint of {run.name} is whole: {wrong[0]} {traces.remedy(run, traces.best(run, whole))}")  # fmt: skip
+    if checkpoints.read(found.path("state"))["trainer"]["step"] >= run.config.train.total_steps:
+        raise UserError(run.all_done)
+    last = traces.last_due(run)
+    if found.step < last and not wrong:
+        log.warning("The checkpoint of step %d is not there any more.", last)
+    return found
