@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from ddpm import images, places, words
+from ddpm import files, images, places, words
 from ddpm.errors import UserError
 from ddpm.image_files import EXTENSIONS
 
