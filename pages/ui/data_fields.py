@@ -81,8 +81,8 @@ def show(form: str, config: Config, about: Description | None, problems: forms.P
         st.text_input(
             "Path", key=forms.key(form, "path"), placeholder="/home/me/pictures", on_change=take_over, args=(form,),
             persist_state="session", help="A folder of images, searched recursively, or an .npz file with arr_0. "
-            "Classes come from folders, or from names such as cat_001.png. LSUN and ImageNet-64 become one of the two by "
-            "`ddpm data lsun` and `ddpm data imagenet64`.",
+            "Classes come from folders, or from names such as cat_001.png. How LSUN and ImageNet-64 become one of the two, "
+            "`ddpm data lsun --help` and `ddpm data imagenet64 --help` say.",
         )  # fmt: skip
     else:
         st.caption(sources.SOURCES[source].description)
