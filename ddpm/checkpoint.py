@@ -24,6 +24,7 @@ from ddpm import deduce, files, variances
 from ddpm.config import Config, ModelConfig
 from ddpm.errors import UserError
 from ddpm.runs import Checkpoint, Run
+from ddpm.words import plural
 
 log = logging.getLogger("ddpm")
 T = TypeVar("T")
@@ -133,7 +134,7 @@ def damage(checkpoint: Checkpoint, only: str = "") -> str:
         except FileNotFoundError:
             return f"{name} of step {checkpoint.step} is missing."
         if size != expected["bytes"]:
-            return f"{name} has {size} bytes instead of {expected['bytes']}: it was cut short."
+            return f"{name} has {plural(size, 'byte')} instead of {expected['bytes']}: it was cut short."
         if not right:
             return f"{name} does not have the checksum it was saved with: its content was changed."
     return ""
@@ -209,7 +210,7 @@ def optimizer_of(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     except (KeyError, TypeError, AttributeError, IndexError):
         good = False
     if not good:
-        raise UserError(f"{path} is not AdamW's state of these {len(shapes)} tensors: take the opt file of the same training and step, or move it away.")  # fmt: skip
+        raise UserError(f"{path} is not AdamW's state of these {plural(len(shapes), 'tensor')}: take the opt file of the same training and step, or move it away.")  # fmt: skip
     return content
 
 
@@ -256,7 +257,7 @@ def compare(model: nn.Module, tensors: Mapping[str, Tensor], source: str) -> Non
         flags = deduce.fitting_flags(found, settings) if isinstance(settings, ModelConfig) else []
         others = f" (also {', '.join(differ[1:4])}{', ...' if len(differ) > 4 else ''})" if len(differ) > 1 else ""
         raise UserError(
-            f"{source} does not fit these settings: {len(differ)} tensors differ, first {name}, which is "
+            f"{source} does not fit these settings: {plural(len(differ), 'tensor differs', 'tensors differ')}, first {name}, which is "
             f"{found.get(name, 'missing')} in the file and {wanted.get(name, 'not expected')} here{others}; "
             f"use {' '.join(flags) or 'the flags that it was trained with'}."
         )

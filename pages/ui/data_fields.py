@@ -114,7 +114,7 @@ def _summary(about: Description, size: int, named: bool) -> str:
     count = len(about.class_names)
     if count:
         listed = ", ".join(about.class_names[:10]) + (" …" if count > 10 else "")
-        parts.append(f"{count} {'class' if count == 1 else 'classes'}: {forms.plain(listed)}")
+        parts.append(f"{words.plural(count, 'class', 'classes')}: {forms.plain(listed)}")
     else:
         parts.append("no classes")
     return " · ".join(parts)
