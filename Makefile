@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 PY := $(BIN)/python
 
-.PHONY: app test fmt example bench clean
+.PHONY: app test test-lowest fmt example bench clean
 
 app: $(VENV)/.app
 	@$(PY) -m streamlit run app.py --server.address 127.0.0.1
@@ -17,6 +17,11 @@ test: $(VENV)/.test
 	$(PY) -m mypy
 	@$(PY) tests/browser/ensure_chromium.py
 	$(PY) -m pytest
+
+# All but the browser's tests, with the oldest version that is allowed of each package that the program or they import;
+# for Python 3.11 or 3.12, as younger ones have no such builds.
+test-lowest: $(VENV)/.lowest
+	$(VENV)/lowest/$(notdir $(BIN))/python -m pytest --ignore tests/browser
 
 fmt: $(VENV)/.test
 	$(PY) -m ruff check --fix --exit-zero .
@@ -47,6 +52,12 @@ $(VENV)/.app: requirements.txt pyproject.toml | $(VENV)/.python
 $(VENV)/.test: requirements-dev.txt $(VENV)/.app
 	@echo "Installing what the tests need (once) ..."
 	@$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+$(VENV)/.lowest: requirements.txt requirements-dev.txt | $(VENV)/.python
+	@$(PY) -m venv $(VENV)/lowest
+	@sed -E '/^-r/d; /^(ruff|mypy|playwright|types-|pandas-stubs)/!s/>=([^,]+),[^ ]+/==\1/' requirements.txt requirements-dev.txt > $(VENV)/lowest.txt
+	@$(VENV)/lowest/$(notdir $(BIN))/python -m pip install --disable-pip-version-check -r $(VENV)/lowest.txt
 	@touch $@
 
 # PYTHON names another one: make app PYTHON=python3.13

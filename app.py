@@ -72,6 +72,12 @@ def card(run: Run) -> None:
     """A run in a row: what it draws, how far it is, how its loss goes, where to go from here."""
     view = store.glance(run)
     status, state = view.status(), view.state()
+    if state == "unreadable":
+        with st.container(border=True, horizontal=True, vertical_alignment="center", key=f"run-{run.name}"):
+            st.markdown(f"**{run.name}**", width="content")
+            widgets.state_badge(state)
+            st.caption(forms.plain(run.unreadable()))
+        return
     grids, losses = view.previews(), view.sketch("loss")
     with st.container(border=True, horizontal=True, vertical_alignment="center", gap="small", key=f"run-{run.name}"):
         picture = pictures.shown(grids[-1][1], 520) if grids else None
@@ -113,8 +119,8 @@ def listing() -> None:
         with layout.errors():
             card(run)
     if len(shown) < len(everyone):
-        st.button(f"Show all {len(everyone)} runs", key="more_runs", on_click=st.session_state.update, kwargs={"all_runs": True})  # fmt: skip
+        st.button(f"Show all {len(everyone)} runs", key="more_runs", on_click=layout.callback(st.session_state.update), kwargs={"all_runs": True})  # fmt: skip
 
 
 # Two paces, for runs are started from a shell as well.
-st.fragment(run_every=2.0 if any(store.glance(run).state() in ACTIVE for run in found) else 5.0)(listing)()
+layout.fragment(run_every=2.0 if any(store.glance(run).state() in ACTIVE for run in found) else 5.0)(listing)()

@@ -35,6 +35,7 @@ class Start(NamedTuple):
     state: dict[str, Any]  # as Trainer.state() gives it, but with random states fresh from the seed
     told: list[str]  # sentences: what was found, and what was not
     config: Config | None = None  # with which the file says that it was trained
+    seen: dict[str, Any] | None = None  # the digest of what it was trained on, where the file says so
 
     @property
     def step(self) -> int:
@@ -77,7 +78,7 @@ def _start(found: dict[str, dict[str, Tensor]], optimizer: dict[str, Any] | None
     if known and config.model.class_cond and config.model.cond_drop_prob and not known.model.cond_drop_prob:
         told.append(f"Its last label, {config.model.num_classes}, stands for no class from now on, whatever it was trained as.")  # fmt: skip
     told = [*told, f"Beginning at step {step}: {what}"]
-    return Start(found, optimizer, fresh_state(step, config), told, weights.config)
+    return Start(found, optimizer, fresh_state(step, config), told, weights.config, weights.data)
 
 
 def restored(found: Mapping[str, Any], optimizer: Mapping[str, Any] | None) -> str:

@@ -57,7 +57,7 @@ def plan(config: ModelConfig, channels_in: int) -> Plan:
             block: list[Layer] = [Res(channels, mult * width, size)]
             channels = mult * width
             if size in config.attention_sizes:
-                block.append(Attention(channels, size, config.num_heads))
+                block.append(Attention(channels, size, config.heads(channels)))
             inputs.append(block)
             skips.append(channels)
         if level != last:
@@ -66,7 +66,7 @@ def plan(config: ModelConfig, channels_in: int) -> Plan:
             skips.append(channels)
     middle: list[Layer] = [
         Res(channels, channels, size),
-        Attention(channels, size, config.num_heads),
+        Attention(channels, size, config.heads(channels)),
         Res(channels, channels, size),
     ]
     outputs: list[list[Layer]] = []
@@ -75,7 +75,7 @@ def plan(config: ModelConfig, channels_in: int) -> Plan:
             block = [Res(channels + skips.pop(), mult * width, size)]
             channels = mult * width
             if size in config.attention_sizes:
-                block.append(Attention(channels, size, config.heads_up))
+                block.append(Attention(channels, size, config.heads(channels, up=True)))
             if level and i == config.num_res_blocks:
                 size *= 2
                 block.append(Conv(channels, channels, size, "up"))

@@ -10,7 +10,6 @@ saves/000500.json                       written last: the set counts once this i
 import copy
 import json
 import logging
-import pickle
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -24,6 +23,7 @@ from ddpm import deduce, files, variances
 from ddpm.config import Config, ModelConfig
 from ddpm.errors import UserError
 from ddpm.runs import Checkpoint, Run
+from ddpm.weights import check_numbers, network_in, not_numbers, read
 from ddpm.words import plural
 
 log = logging.getLogger("ddpm")
@@ -40,6 +40,7 @@ class Weights(NamedTuple):
     config: Config | None  # None in a file that another program wrote, unless its folder was opened in place
     step: int
     kind: str  # "model", or "ema_0.9999"
+    data: dict[str, Any] | None = None  # the digest of what it was trained on; None in a file of an earlier version
 
 
 def save(
@@ -61,7 +62,9 @@ def save(
     if step in done and (done[step].theirs or not damage(done[step])):
         return done[step]
     checkpoint = Checkpoint(run.folder, step, {}, log_bytes, seconds)
-    contents: dict[str, Any] = {kind: _described(w, run.config, step, kind) for kind, w in weights.items()}
+    contents: dict[str, Any] = {
+        kind: _described(w, run.config, step, kind, state.get("data")) for kind, w in weights.items()
+    }
     contents |= {"state": state} if optimizer is None else {"opt": optimizer, "state": state}
     if not begun_path(checkpoint).exists():
         for kind in contents:
@@ -140,6 +143,22 @@ def damage(checkpoint: Checkpoint, only: str = "") -> str:
     return ""
 
 
+def _diverged(checkpoint: Checkpoint) -> str:
+    """Which file of a set holds what is no finite number, as a sentence; empty where none does."""
+    for kind in (*checkpoint.weights, "opt"):
+        path = checkpoint.path(kind)
+        if path.name in checkpoint.files and (wrong := not_numbers(_values(read(path)))):
+            return f"In {path.name}, {wrong}."
+    return ""
+
+
+def _values(content: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Every tensor of a network's or an optimiser's state_dict, by name or place."""
+    if "param_groups" not in content:
+        return dict(content)
+    return {f"{key} of tensor {place}": value for place, entry in content["state"].items() for key, value in entry.items() if isinstance(value, Tensor)}  # fmt: skip
+
+
 def taken(run: Run, step: int, read: Callable[[Checkpoint], T]) -> T:
     """What `read` makes of the checkpoint of that step, or of the newest where it is 0.
 
@@ -147,6 +166,9 @@ def taken(run: Run, step: int, read: Callable[[Checkpoint], T]) -> T:
     """
     for _ in range(AGAIN):
         found = run.checkpoint(step)
+        for number, sentence in run.manifests()[1].items():
+            if number > found.step:
+                log.warning("%s Step %d is taken.", sentence, found.step)
         try:
             return read(found)
         except (UserError, OSError):
@@ -160,38 +182,24 @@ def newest_intact(run: Run) -> tuple[Checkpoint | None, list[str]]:
     sets, unreadable = run.manifests()
     wrong = list(unreadable.values())
     for checkpoint in reversed(sets):
-        sentence = damage(checkpoint)
+        sentence = damage(checkpoint) or _diverged(checkpoint)
         if not sentence:
             return checkpoint, wrong
         wrong.append(sentence)
     return None, wrong
 
 
-def read(path: Path) -> Any:
-    """A file's content, tensors and plain values only.  Raises UserError for what is no checkpoint."""
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise UserError(f"There is no file {path}: name a checkpoint such as runs/NAME/model000500.pt.") from None
-    except IsADirectoryError:
-        raise UserError(f"{path} is a folder: name a .pt file in it, or use --run for a run.") from None
-    except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError, OSError) as error:
-        with open(path, "rb") as file:
-            start = file.read(2)
-        why = "it was cut short or damaged" if start == b"PK" else "it is not a checkpoint"
-        raise UserError(f"{path} cannot be read ({why}): take another copy, or an earlier checkpoint.") from error
-
-
 def load_weights(path: Path) -> Weights:
-    """Weights and the settings they were trained with.  Raises UserError for anything else."""
-    content = read(path)
-    if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):
-        raise UserError(f"{path} holds no network weights: name a model or ema file, such as model000500.pt.")
+    """Weights and the settings they were trained with.  Raises UserError for anything else, and for NaN among them."""
+    content = network_in(read(path), path)
+    check_numbers(content, path)
     about = getattr(content, "_metadata", {}).get(METADATA)
     if about is None:
         return _beside_settings(path, dict(content))
     whole = {name: t.float() if t.dtype == torch.float16 else t for name, t in content.items()}  # of the example
-    return Weights(whole, configs.from_json(json.loads(about["config"])), about["step"], about["kind"])
+    return Weights(
+        whole, configs.from_json(json.loads(about["config"])), about["step"], about["kind"], about.get("data")
+    )
 
 
 def optimizer_of(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -211,6 +219,8 @@ def optimizer_of(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
         good = False
     if not good:
         raise UserError(f"{path} is not AdamW's state of these {plural(len(shapes), 'tensor')}: take the opt file of the same training and step, or move it away.")  # fmt: skip
+    if wrong := not_numbers(_values(content)):
+        raise UserError(f"In {path}, {wrong}: take an earlier checkpoint, or move it away, so that a new optimiser begins.")  # fmt: skip
     return content
 
 
@@ -255,6 +265,9 @@ def compare(model: nn.Module, tensors: Mapping[str, Tensor], source: str) -> Non
         differ = list(dict.fromkeys(n for n in [*wanted, *found] if wanted.get(n) != found.get(n)))
         name, settings = differ[0], getattr(model, "config", None)
         flags = deduce.fitting_flags(found, settings) if isinstance(settings, ModelConfig) else []
+        missing, extra = [n for n in wanted if n not in found], [n for n in found if n not in wanted]
+        if not flags and len(differ) == len(missing) + len(extra):
+            raise UserError(_more_or_fewer(source, missing, extra))
         others = f" (also {', '.join(differ[1:4])}{', ...' if len(differ) > 4 else ''})" if len(differ) > 1 else ""
         raise UserError(
             f"{source} does not fit these settings: {plural(len(differ), 'tensor differs', 'tensors differ')}, first {name}, which is "
@@ -263,8 +276,21 @@ def compare(model: nn.Module, tensors: Mapping[str, Tensor], source: str) -> Non
         )
 
 
-def _described(weights: Mapping[str, Tensor], config: Config, step: int, kind: str) -> "OrderedDict[str, Tensor]":
+def _more_or_fewer(source: str, missing: list[str], extra: list[str]) -> str:
+    """What to say where the shapes fit and some names do not."""
+
+    def named(names: list[str]) -> str:
+        few = f"{', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
+        return f"the tensor {few}" if len(names) == 1 else f"{len(names)} tensors ({few})"
+
+    lacks = f"lacks {named(missing)} of the network that its other tensors describe" if missing else ""
+    has = f"holds {named(extra)} that improved-diffusion's U-Net does not have" if extra else ""
+    remedy = "take a whole copy" if missing else "take a file of such a network, or save the tensors without it" if len(extra) == 1 else "take a file of such a network"  # fmt: skip
+    return f"{source} {' and '.join(filter(None, (lacks, has)))}: {remedy}."
+
+
+def _described(weights: Mapping[str, Tensor], config: Config, step: int, kind: str, data: Any = None) -> "OrderedDict[str, Tensor]":  # fmt: skip
     content = OrderedDict(weights)
-    about = {"config": json.dumps(configs.to_json(config)), "step": step, "kind": kind}
+    about = {"config": json.dumps(configs.to_json(config)), "step": step, "kind": kind, "data": data}
     content._metadata = {METADATA: about}  # type: ignore[attr-defined]
     return content

@@ -1,13 +1,14 @@
 """The command line.  Each subcommand imports what it needs when it needs it, so that `ddpm runs` answers at once."""
 
 import argparse
+import io
 import os
 import re
 import sys
 from collections.abc import Sequence
 
 from ddpm.commands import adopt, bench, data, evaluate, example, microscope, runs, sample, together, train, variance
-from ddpm.errors import UserError
+from ddpm.errors import UserError, told
 
 ROOMS = (train, example, sample, microscope, evaluate, variance, bench, runs, adopt, data)  # in the order of --help
 
@@ -19,9 +20,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # (measured on two cores).  GNU's and LLVM's OpenMP read this when torch is imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     os.environ.setdefault("KMP_BLOCKTIME", "1")
+    _open_streams()
     options = _parser().parse_args(_with_values(sys.argv[1:] if arguments is None else arguments))
     try:
-        return together.run(options.command, options) or 0
+        with told():
+            return together.run(options.command, options) or 0
     except UserError as error:
         print(f"ddpm: {error}", file=sys.stderr)
         return 2
@@ -30,6 +33,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     except KeyboardInterrupt:
         return 130
+
+
+def _open_streams() -> None:
+    """Have all three standard streams, able to write any text.
+
+    A service or pythonw starts without some: what is printed goes nowhere then, and not into whichever file is opened
+    next and gets their number.  Letters that a narrow encoding lacks are written out.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        stream = getattr(sys, name)
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free, which is this one
+            stream = None
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w" if number else "r", encoding="utf-8"))
+        elif number and isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _with_values(arguments: Sequence[str]) -> list[str]:

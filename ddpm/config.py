@@ -8,7 +8,7 @@ import dataclasses
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from ddpm import schedules
 from ddpm.errors import UserError
@@ -36,6 +36,8 @@ class ModelConfig:
     channel_mult: str = setting("", "Width of each level as a multiple of Channels, such as 1,2,2,2. Empty: chosen by image size.", label="Channel multipliers", group="Layers")  # fmt: skip
     num_heads: int = setting(4, "Attention heads. They must divide the channels wherever there is attention.", label="Attention heads", low=1, high=64, group="Layers")  # fmt: skip
     num_heads_upsample: int = setting(-1, "Attention heads in the second half of the network; -1 is as many as in the first.", label="Heads, upsampling", low=-1, high=64, group="Layers")  # fmt: skip
+    num_head_channels: int = setting(-1, "Channels of an attention head, as in guided-diffusion: wider levels have more heads, and Attention heads is not used. -1: as many heads at every level.", label="Channels per head", low=-1, high=1024, group="Layers")  # fmt: skip
+    use_new_attention_order: bool = setting(False, "Whether attention keeps all heads' queries together, then keys, then values, as some networks of guided-diffusion do, rather than head by head.", label="New attention order", group="Layers")  # fmt: skip
     attention_resolutions: str = setting("16,8", "Sizes of the feature map at which attention is used, such as 16,8. Empty: only in the middle.", label="Attention at", group="Layers")  # fmt: skip
     dropout: float = setting(0.0, "Share of activations dropped while training. 0.1 to 0.3 keeps small data sets from being learnt by heart.", label="Dropout", low=0.0, high=0.95, group="Layers")  # fmt: skip
     class_cond: bool = setting(False, "Learn the classes of the data too, so that one can be asked for when sampling.", label="Class-conditional", basic=True)  # fmt: skip
@@ -57,6 +59,12 @@ class ModelConfig:
     @property
     def heads_up(self) -> int:
         return self.num_heads if self.num_heads_upsample == -1 else self.num_heads_upsample
+
+    def heads(self, channels: int, up: bool = False) -> int:
+        """Attention heads where there are so many channels; up: in the second half of the network."""
+        if self.num_head_channels != -1:
+            return channels // self.num_head_channels
+        return self.heads_up if up else self.num_heads
 
     @property
     def label_slots(self) -> int:
@@ -98,6 +106,11 @@ def enlarge_setting() -> Any:
     return setting(False, "Enlarge images that are smaller than the image size instead of refusing them.", label="Enlarge small images")  # fmt: skip
 
 
+def skip_broken_setting() -> Any:
+    """What becomes of broken images, when they are learnt from and when they are measured."""
+    return setting(False, "Leave out images that cannot be read, and name them, instead of refusing all.", label="Leave out broken images")  # fmt: skip
+
+
 def kernels_setting() -> Any:
     """Who multiplies and adds on a CPU."""
     return setting("auto", "What computes on a CPU: native are this program's own kernels in C++, compiled on first use; torch is torch alone, slower and everywhere at hand; compile is torch.compile, which takes a minute to begin and pays on a GPU. auto: native where there is a compiler.", label="Kernels", choices=("auto", "native", "torch", "compile"), group="Precision")  # fmt: skip
@@ -110,7 +123,8 @@ class DataConfig:
     data_dir: str = setting("", "A folder of images (searched recursively), an .npz file, or one of shapes, cifar10-mini, cifar10.", label="Data", basic=True, path=True, names=DATA_SETS)  # fmt: skip
     random_flip: bool = setting(False, "Mirror half of the pictures left to right: more variety from little data, wrong for text.", label="Random flips", basic=True)  # fmt: skip
     enlarge: bool = enlarge_setting()
-    hold_out: float = setting(0.0, "Share of the pictures that training never sees, to be evaluated on. The same pictures for the same seed.", label="Hold out", low=0.0, high=0.9)  # fmt: skip
+    skip_broken: bool = skip_broken_setting()
+    hold_out: float = setting(0.0, "Share of the images that training never sees, to be evaluated on. The same images for the same seed, whatever others come or go.", label="Hold out", low=0.0, high=0.9)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -184,33 +198,10 @@ def unused(config: Config) -> set[str]:
         "fp16_scale_growth": train.precision != "fp16" and not train.use_fp16,
         "preview_samples": not train.sample_interval,
         "preview_steps": not train.sample_interval,
-        "num_heads_upsample": not model.attention_resolutions.strip(),
+        "num_heads": model.num_head_channels != -1,
+        "num_heads_upsample": not model.attention_resolutions.strip() or model.num_head_channels != -1,
     }
     return {name for name, true in idle.items() if true}
-
-
-class Objective(NamedTuple):
-    """What training makes smaller, by its name in the papers and in plain words."""
-
-    name: str
-    words: str
-
-
-def objective(config: Config) -> Objective:
-    """The objective that the settings make up."""
-    model, diffusion = config.model, config.diffusion
-    predicted = "clean picture" if diffusion.predict_xstart else "previous x" if diffusion.predict_xprev else "noise"
-    if diffusion.use_kl:
-        variance = "mean and variance" if model.learn_sigma else "mean"
-        return Objective(
-            "L_vlb", f"The variational bound on the likelihood trains {variance}, by way of the {predicted}."
-        )
-    error = f"squared error of the predicted {predicted}"
-    if not model.learn_sigma:
-        return Objective("L_simple", f"The {error}.")
-    if diffusion.rescale_learned_sigmas:
-        return Objective("L_hybrid", f"The {error}, and a small share of the variational bound for the variance.")
-    return Objective("L_simple + L_vlb", f"The {error}, and the whole variational bound for the variance.")
 
 
 @dataclass(frozen=True)
@@ -264,6 +255,7 @@ class EvalConfig(FromCheckpoint):
     data_dir: str = setting("", "Pictures to measure on: a folder, an .npz file or a data set by name. Empty: the run's own data.", label="Data", basic=True, path=True, names=DATA_SETS)  # fmt: skip
     split: str = setting("auto", "Which part of the data: what training saw, or what was held out. auto: held out where there is such a part.", label="Part", choices=("auto", "train", "test"), basic=True)  # fmt: skip
     enlarge: bool = enlarge_setting()
+    skip_broken: bool = skip_broken_setting()
     num_samples: int = setting(1000, "How many pictures to measure.", label="Pictures", low=1, high=10**7, basic=True)  # fmt: skip
     batch_size: int = setting(1, "Pictures after which the mean is looked at again.", label="Batch size", low=1, high=4096)  # fmt: skip
     rows: int = setting(64, "Pictures times timesteps that go through the network at once: more are faster, up to a point, and take more memory.", label="Rows at once", low=1, high=65536)  # fmt: skip
@@ -275,6 +267,8 @@ class AnalyticConfig(FromCheckpoint):
     """What the analytic variance is estimated on."""
 
     data_dir: str = setting("", "Pictures to estimate it on: a folder, an .npz file or a data set by name. Empty: what the model was trained on.", label="Data", basic=True, path=True, names=DATA_SETS)  # fmt: skip
+    enlarge: bool = enlarge_setting()
+    skip_broken: bool = skip_broken_setting()
     num_samples: int = setting(32, "Pictures for each of 100 timesteps.", label="Pictures", low=1, high=10**6, basic=True)  # fmt: skip
 
 

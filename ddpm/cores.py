@@ -5,7 +5,6 @@ the truth about "alive".  The file's name says the rest, so that a look is a lis
 
     01764000000123456789-4242-0-training    since when, which process, threads it asked for (0: its share), what it does
 
-The environment variable DDPM_SHARES names another folder.
 """
 
 import atexit
@@ -23,7 +22,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import psutil
 
-from ddpm import files, hardware
+from ddpm import files, hardware, locks, places
 from ddpm.errors import UserError
 from ddpm.words import plural
 
@@ -37,12 +36,6 @@ MANY = 16  # cores beyond which half of them may be faster than all
 
 
 # --- who else computes
-
-
-def folder() -> Path:
-    """Where those who compute hold their files."""
-    chosen = os.environ.get("DDPM_SHARES")
-    return Path(chosen) if chosen else files.workplace("shares")
 
 
 class Peer(NamedTuple):
@@ -72,16 +65,24 @@ def apart(one: Peer) -> bool:
 def alive() -> list[Peer]:
     """Who computes now, in the order in which they began.  Files of those who are gone are removed.  Raises OSError."""
     found = []
-    for name in sorted(os.listdir(folder())):
+    for name in sorted(os.listdir(places.shares_folder())):
         one = peer(name)
         if one is None:
             continue
-        if (_own is not None and name == _own.name) or files.held(folder() / name):
+        if (_own is not None and name == _own.name) or _works(places.shares_folder() / name, one):
             found.append(one)
         else:
             with contextlib.suppress(OSError):  # somebody else was faster
-                (folder() / name).unlink()
+                (places.shares_folder() / name).unlink()
     return found
+
+
+def _works(path: Path, one: Peer) -> bool:
+    """Whether that process still computes.  Raises OSError where that cannot be told of any."""
+    try:
+        return locks.held(path)
+    except PermissionError:  # another user's, in a folder that several share
+        return psutil.pid_exists(int(one.name.split("-")[1]))
 
 
 def shares(asked: Sequence[int], cores: int) -> list[int]:
@@ -131,18 +132,26 @@ class _Own:
         before, name_before = self._file, self.name
         self.name = f"{time.time_ns():020d}-{os.getpid()}-{asked}-{self.doing}"
         try:
-            self._file = files.hold(folder() / self.name)
+            self._file = locks.hold(places.shares_folder() / self.name)
             why = "" if self._file else "is no place for locks"
+        except locks.NoLocks as error:
+            self._file, why = None, f"has no locks ({error.strerror or error})"
+            with contextlib.suppress(OSError):
+                (places.shares_folder() / self.name).unlink()
         except OSError as error:
             self._file, why = None, f"cannot be written ({error.strerror or error})"
-        _let_go(before, folder() / name_before)
+        _let_go(before, places.shares_folder() / name_before)
         if why:
             self._go_alone(why)
 
     def _go_alone(self, why: str) -> None:
         if not self._alone:
             self._alone = True
-            log.info("%s %s: other processes that compute are not seen, and this one uses all cores.", folder(), why)
+            log.info(
+                "%s %s: other processes that compute are not seen, and this one uses all cores.",
+                places.shares_folder(),
+                why,
+            )
 
     def _seen(self) -> list[Peer]:
         """Who computes, this process among them."""
@@ -194,7 +203,7 @@ class _Own:
         self.look()
 
     def leave(self) -> None:
-        _let_go(self._file, folder() / self.name)
+        _let_go(self._file, places.shares_folder() / self.name)
         self._file = None
 
     def forget(self) -> None:
@@ -330,7 +339,7 @@ def best(numbers: Sequence[int], key: Mapping[str, Any], time_one: Callable[[int
 
 
 def _trials() -> Path:
-    return files.cache_folder() / "threads.json"
+    return places.cache_folder() / "threads.json"
 
 
 def _short(key: Mapping[str, Any]) -> str:

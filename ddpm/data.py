@@ -4,33 +4,36 @@
 names is ./shapes.
 """
 
+import dataclasses
 import hashlib
-import itertools
 import json
-import os
-from collections import Counter
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
-import portalocker
 
-from ddpm import files, images
-from ddpm.config import Config, DataConfig, ModelConfig, replace
+from ddpm.config import AnalyticConfig, Config, DataConfig, EvalConfig, ModelConfig, replace
+from ddpm.decoded import Decoded, Progress, open_decoded
 from ddpm.errors import UserError
-from ddpm.files import cache_folder
-from ddpm.sources import SOURCES, Decode, Source, open_source
+from ddpm.sources import SOURCES, Source, open_source
+from ddpm.words import some
 
-__all__ = ["SOURCES", "Dataset", "Description", "Split", "Stream", "describe", "open_dataset", "part_of", "resolve"]
+__all__ = [
+    "SOURCES",
+    "Dataset",
+    "Description",
+    "Digest",
+    "Split",
+    "Stream",
+    "describe",
+    "open_dataset",
+    "part_of",
+    "resolve",
+]
 
-CACHE_FORMAT = 1  # raise it when the same source gives other pixels
-BLOCK = 256  # pictures decoded between two writes
-FEW = 100  # pictures, below which a model soon knows them by heart
+MOST_LISTED = 20  # classes that a line of the log names
+FEW = 100  # images, below which a model soon knows them by heart
 
-Progress = Callable[[int, int], None]  # (pictures done, pictures in all)
 Split = Literal["all", "train", "test"]
 
 
@@ -44,7 +47,26 @@ class Description:
     text: str  # one line: "Folder, classes by file name: 5,085 images, 10 classes"
     size: tuple[int, int] | None  # width and height of the first picture; None when drawn at any size
     notices: tuple[str, ...]  # sentences worth telling
-    test_count: int = 0  # pictures of the data's own test part, which are not among the others
+    test_count: int = 0  # images of the data's own test part, which are not among the others
+    left_out: tuple[str, ...] = ()  # what else lies there, by kind: "3 .txt files"
+    kind: str = ""  # a few words on what it is, and by which rule it has its classes
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """Sentences on what is learnt from and what is not."""
+        listed = [f"{name} {count:,}" for name, count in zip(self.class_names, self.counts, strict=True)]
+        classes = f" ({some(listed, MOST_LISTED)})" if listed else ""
+        left_out = (f"Left out: {', '.join(self.left_out)}.",) if self.left_out else ()
+        return (f"{self.text}{classes}.", *left_out)
+
+
+@dataclass(frozen=True)
+class Digest:
+    """What tells data from any other: equal for the same images in the same order, wherever they lie and however large."""
+
+    images: str = ""  # SHA-256, in hex, of every image that is learnt from or held out and of its class's name
+    held_out: str = ""  # SHA-256 of the images that are held out, or to be tested on; empty where there are none
+    count: int = 0  # images that are learnt from or held out
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +78,8 @@ class Dataset:
     class_names: tuple[str, ...]
     notices: tuple[str, ...]  # sentences worth telling
     places: np.ndarray | None = None  # of the images that belong to this part of the data; None: all
+    digest: Digest = Digest()  # of the whole data, whichever part this is
+    about: tuple[str, ...] = ()  # sentences on what the data is and what is left out, for the log
 
     def __len__(self) -> int:
         return len(self.images if self.places is None else self.places)
@@ -71,22 +95,32 @@ def describe(data_dir: str) -> Description:
     return _describe(open_source(data_dir))
 
 
-def _describe(source: Source, used: int | None = None) -> Description:
-    """`used`: how many of the pictures are learnt from, where that is not all."""
-    names = source.class_names
-    counts = () if source.labels is None else tuple(int(n) for n in np.bincount(source.labels, minlength=len(names)))
+def _describe(source: Source) -> Description:
+    names, test = source.class_names, source.test_part()
     pictures, classes = _number(source.count, "image", "images"), _number(len(names), "class", "classes")
-    notices = []
-    if (used or source.count) < FEW:
-        notices.append(
-            f"Only {_number(used or source.count, 'image', 'images')}: the model will soon know them by heart rather than learn from them."
-        )
-    missing = [name for name, count in zip(names, counts, strict=True) if not count]
-    if missing:
-        notices.append(f"There are no images of {len(missing)} of the classes: {', '.join(missing[:5])}.")
     text = f"{source.kind}: {pictures}, {classes}" if names else f"{source.kind}: {pictures}"
-    test = source.test_part()
-    return Description(source.count, names, counts, text, source.size, tuple(notices), test.count if test else 0)
+    if test:
+        text += f", and {_number(test.count, 'image', 'images')} to test on"
+    notices = (*source.notices, *_notices(source.count, source.labels, names))
+    counts = _counts(source.labels, names)
+    return Description(source.count, names, counts, text, source.size, notices, test.count if test else 0, source.left_out, source.kind)  # fmt: skip
+
+
+def _counts(labels: np.ndarray | None, names: tuple[str, ...]) -> tuple[int, ...]:
+    """Images of each class."""
+    return () if labels is None else tuple(int(n) for n in np.bincount(labels, minlength=len(names)))
+
+
+def _notices(used: int, labels: np.ndarray | None, names: tuple[str, ...]) -> tuple[str, ...]:
+    """What is worth telling of images of which so many are used."""
+    notices = []
+    if used < FEW:
+        notices.append(f"Only {_number(used, 'image', 'images')}: the model will soon know them by heart rather than learn from them.")  # fmt: skip
+    counts = _counts(labels, names)
+    missing = [name for name, count in zip(names, counts, strict=False) if not count]
+    if counts and missing:
+        notices.append(f"There are no images of {len(missing)} of the classes: {', '.join(missing[:5])}.")
+    return tuple(notices)
 
 
 def _number(count: int, one: str, many: str) -> str:
@@ -132,40 +166,66 @@ def attach(config: Config, data_dir: str) -> Config:
     return replace(config, {"data_dir": data_dir, "class_names": names})
 
 
+def adjusted(data: DataConfig, wanted: EvalConfig | AnalyticConfig) -> DataConfig:
+    """`data` with small images enlarged and broken ones left out where either says so."""
+    return dataclasses.replace(data, enlarge=data.enlarge or wanted.enlarge, skip_broken=data.skip_broken or wanted.skip_broken)  # fmt: skip
+
+
 def part_of(data: DataConfig, split: str) -> Split:
     """The part that `split` means with this data: "auto" is "test" where there is one.
 
     Raises UserError when "test" is asked of data that has none.
     """
-    there = data.hold_out > 0 or open_source(data.data_dir).test_part() is not None
-    if split == "test" and not there:
+    own = open_source(data.data_dir).test_part()
+    _check_part(data, split, own)
+    return "test" if (data.hold_out > 0 or own) and split != "train" else "train"
+
+
+def _check_part(data: DataConfig, split: str, own: Source | None) -> None:
+    """Raises UserError when "test" is asked of data that has no such part."""
+    if split == "test" and not data.hold_out and own is None:
         raise UserError(
             f"{data.data_dir} has no test part, and none of it was held out: evaluate on other data or on part train, "
             "or train with hold_out 0.1."
         )
-    return "test" if there and split != "train" else "train"
 
 
 def held_out_count(count: int, share: float) -> int:
-    """How many of `count` pictures training never sees: at least one where any are to be held out, never all."""
+    """About how many of `count` images training never sees: at least one where any are to be held out, never all."""
     return min(max(1, round(share * count)), count - 1) if share > 0 else 0
 
 
-def _part(count: int, share: float, split: Split, seed: int) -> np.ndarray | None:
-    """The places of the pictures of a part, increasing, [n] of `count`; None: all."""
-    held = held_out_count(count, share)
-    if split == "all" or (split == "train" and not held):
-        return None
-    # Sorted raw bits, as in Stream; with a key, so that they are no epoch's.
-    bits = np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(1,)))
-    order = np.argsort(bits.random_raw(count), kind="stable")
-    return np.sort(order[:held] if split == "test" else order[held:])
+def held_out(identities: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """Which images training never sees, bool [n]: about `share` of them, at least one and never all.
+
+    Their content decides, identities uint8 [n, 32], together with the seed: no image changes sides because others come
+    or go or have another name, and copies of one are on the same side.  Nothing is held out where all are the same.
+    """
+    if share <= 0:
+        return np.zeros(len(identities), bool)
+    key = seed.to_bytes(8, "little")
+    hashes = [hashlib.blake2b(identity.tobytes(), digest_size=8, key=key).digest() for identity in identities]
+    places = np.frombuffer(b"".join(hashes), "<u8")
+    held = places / 2.0**64 < share
+    if not held.any():
+        held = places == places.min()
+    return held & (places != places.max()) if held.all() else held
+
+
+def digest_of(main: Decoded, labels: np.ndarray | None, names: tuple[str, ...], apart: np.ndarray) -> Digest:
+    """What tells this data from any other.  apart: the identities of what is held out or to be tested on, uint8 [m, 32]."""
+    images = hashlib.sha256(json.dumps(names).encode())
+    images.update(main.identities.tobytes())
+    if labels is not None:
+        images.update(labels.astype("<i8").tobytes())
+    of_apart = hashlib.sha256(b"".join(sorted(row.tobytes() for row in apart))).hexdigest() if len(apart) else ""
+    return Digest(images.hexdigest(), of_apart, len(main.identities))
 
 
 def open_dataset(
     data: DataConfig, model: ModelConfig, progress: Progress | None = None, *, split: Split = "train", seed: int = 0
 ) -> Dataset:
-    """The pictures of `data.data_dir` at `model.image_size` with `model.image_channels`.
+    """The images of `data.data_dir` at `model.image_size` with `model.image_channels`.
 
     split: "train" leaves out what `data.hold_out` sets apart by the training's `seed`; "test" is the data's own
     test part, or else what was set apart; "all" is everything but such a test part.
@@ -173,32 +233,28 @@ def open_dataset(
     They are decoded into the cache folder the first time, with `progress(done, total)` called now and then, and
     again when the source has changed; a second process waits for the first.
 
-    Raises UserError when there is no such data or part, when a picture is broken, or smaller than asked for while
-    `data.enlarge` is False; DiskFull.
+    Raises UserError when there is no such data or part, when an image is broken while `data.skip_broken` is False, or
+    smaller than asked for while `data.enlarge` is False; DiskFull.
     """
     source = open_source(data.data_dir)
-    own = source.test_part() if split == "test" else None
-    if split == "test" and own is None:
-        part_of(data, split)  # raises where nothing is held out, either
-    if data.hold_out and source.count < 2:
-        raise UserError(f"{data.data_dir} has only one image, so none can be held out: set hold_out to 0, or add images.")  # fmt: skip
-    places = None if own else _part(source.count, data.hold_out, split, seed)
-    source = own or source
-    path = _cache_path(source, data, model, "test" if own else "")
-    cached = _open_cache(path, source, model)
-    if cached is None:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with portalocker.Lock(path.with_suffix(".lock"), "a", flags=portalocker.LockFlags.EXCLUSIVE):
-                cached = _open_cache(path, source, model) or _fill_cache(path, source, data, model, progress)
-        except OSError as error:
-            raise UserError(
-                f"Decoded images cannot be kept in {path.parent} ({error.strerror}): name a folder "
-                "that you may write to in the environment variable DDPM_CACHE."
-            ) from error
-    pixels, notices = cached
-    used = None if places is None else len(places)
-    return Dataset(pixels, source.labels, source.class_names, (*_describe(source, used).notices, *notices), places)
+    own = source.test_part()
+    _check_part(data, split, own)
+    main = open_decoded(source, data, model, progress)
+    test = open_decoded(own, data, model, progress, "test") if own else None
+    labels = None if source.labels is None else source.labels[main.kept]
+    held = held_out(main.identities, data.hold_out, seed)
+    if data.hold_out and not held.any():
+        raise UserError(f"{data.data_dir} has only one image, so none can be held out (copies count as one): set hold_out to 0, or add images.")  # fmt: skip
+    digest = digest_of(main, labels, source.class_names, test.identities if test else main.identities[held])
+    if split == "test" and own and test:
+        labels = None if own.labels is None else own.labels[test.kept]
+        main, places = test, None
+    else:
+        held_any = bool(data.hold_out) and split != "all"
+        places = np.flatnonzero(held if split == "test" else ~held) if held_any else None
+    used = len(main.pixels) if places is None else len(places)
+    notices = (*source.notices, *_notices(used, labels, source.class_names), *main.notices)
+    return Dataset(main.pixels, labels, source.class_names, notices, places, digest, _describe(source).lines)
 
 
 def class_numbers(config: Config, class_names: tuple[str, ...]) -> np.ndarray | None:
@@ -227,120 +283,6 @@ def class_numbers(config: Config, class_names: tuple[str, ...]) -> np.ndarray | 
 def _are_numbers(names: tuple[str, ...]) -> bool:
     """Whether nobody has named these classes yet, so that they are told by their place."""
     return names == tuple(str(k) for k in range(len(names)))
-
-
-Cached = tuple[np.ndarray, tuple[str, ...]]  # pictures and notices
-
-
-def _cache_path(source: Source, data: DataConfig, model: ModelConfig, part: str = "") -> Path:
-    """WHERE-SIZExCHANNELS-WHAT.npy: WHAT changes when the source does, and the old file is then of no use."""
-    where = data.data_dir if data.data_dir in SOURCES else os.path.realpath(os.path.expanduser(data.data_dir))
-    what = json.dumps([CACHE_FORMAT, source.identity()])
-    size = f"{model.image_size}x{model.image_channels}"
-    which = f"{where}|{data.enlarge}{part and '|'}{part}"
-    return cache_folder() / "images" / f"{_short_hash(which)}-{size}-{_short_hash(what)}.npy"
-
-
-def _short_hash(text: str) -> str:
-    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:16]
-
-
-def _open_cache(path: Path, source: Source, model: ModelConfig) -> Cached | None:
-    """What is in the cache; None when it is not there, or torn."""
-    shape = (source.count, model.image_size, model.image_size, model.image_channels)
-    try:
-        pixels = np.lib.format.open_memmap(path, mode="r")
-        about = files.read_json(path.with_suffix(".json"))
-    except (OSError, ValueError, EOFError, UserError):
-        return None
-    if about is None or pixels.shape != shape or pixels.dtype != np.uint8:
-        return None
-    return pixels.view(np.ndarray), tuple(about["notices"])  # a plain array: a memmap is slower to index
-
-
-def _fill_cache(path: Path, source: Source, data: DataConfig, model: ModelConfig, progress: Progress | None) -> Cached:
-    notes: Counter[str] = Counter()
-    shape = (source.count, model.image_size, model.image_size, model.image_channels)
-
-    def save(file: Any) -> None:
-        np.lib.format.write_array_header_1_0(file, dict(descr="|u1", fortran_order=False, shape=shape))
-        for block in _decode(source, data, model, notes, progress):
-            file.write(np.ascontiguousarray(block))
-
-    path.with_suffix(".json").unlink(missing_ok=True)  # it comes last, and says that the pixels are whole
-    files.write(path, save)
-    notices = tuple(NOTES[note].format(count=count, total=source.count) for note, count in sorted(notes.items()))
-    files.write_json(path.with_suffix(".json"), dict(data_dir=data.data_dir, notices=notices))
-    _remove_superseded(path)
-    opened = _open_cache(path, source, model)
-    assert opened is not None, path
-    return opened
-
-
-def _remove_superseded(path: Path) -> None:
-    """Delete what the same source gave at the same size before it changed."""
-    prefix = path.name.rpartition("-")[0]
-    for old in path.parent.glob(f"{prefix}-*"):
-        if old.stem != path.stem:
-            try:
-                old.unlink()
-            except OSError:  # in use, on Windows
-                continue
-
-
-NOTES = {
-    "deep": "{count:,} of {total:,} images have 16 bits of grey and were reduced to 8.",
-    "enlarged": "{count:,} of {total:,} images were smaller than asked for and have been enlarged.",
-    "transparent": "{count:,} of {total:,} images are transparent in places, which became white.",
-}
-
-
-class _Decoded(NamedTuple):
-    pixels: np.ndarray | None  # uint8 [size, size, C]; None when it cannot be used
-    broken: str = ""  # the sentence that says why
-    side: int = 0  # of a picture that is too small, the shorter
-    notes: tuple[str, ...] = ()
-
-
-def _decode(
-    source: Source, data: DataConfig, model: ModelConfig, notes: Counter[str], progress: Progress | None
-) -> Iterator[np.ndarray]:
-    """All pictures in order, in blocks uint8 [<=BLOCK, H, W, C].  Raises UserError after the last one."""
-    size, channels = model.image_size, model.image_channels
-
-    def decode(get: Decode) -> _Decoded:
-        try:
-            image = get()
-        except UserError as error:
-            return _Decoded(None, broken=str(error))
-        side = min(image.size)
-        if side < size and not data.enlarge:
-            return _Decoded(None, side=side)
-        found = dict(deep=images.is_deep(image), enlarged=side < size, transparent=channels != 4 and image.has_transparency_data)  # fmt: skip
-        return _Decoded(images.prepare(image, size, channels), notes=tuple(note for note, true in found.items() if true))  # fmt: skip
-
-    broken: list[str] = []
-    small: list[int] = []
-    done = 0
-    waiting = source.pictures(size, channels)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        while block := list(pool.map(decode, itertools.islice(waiting, BLOCK))):
-            done += len(block)
-            broken += [one.broken for one in block if one.broken]
-            small += [one.side for one in block if one.side]
-            notes.update(note for one in block for note in one.notes)
-            if not broken and not small:  # otherwise go on only to count
-                yield np.stack([one.pixels for one in block if one.pixels is not None])
-            if progress:
-                progress(done, source.count)
-    if broken:
-        first = f"{len(broken)} of {source.count} images cannot be read; the first: " if len(broken) > 1 else ""
-        raise UserError(first + broken[0])
-    if small:
-        raise UserError(
-            f"{len(small):,} of {source.count:,} images of {data.data_dir} are smaller than image_size {size} (the smallest "
-            f"has {min(small)} pixels on its shorter side): use larger ones, set enlarge to True, or image_size to {min(small)} or less."
-        )
 
 
 class Stream:

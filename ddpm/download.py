@@ -9,9 +9,7 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
-import portalocker
-
-from ddpm import files
+from ddpm import files, locks
 from ddpm.errors import UserError
 from ddpm.sources import cifar10_path
 
@@ -32,13 +30,12 @@ def fetch_cifar10(progress: Progress | None = None, *, url: str = URL, md5: str 
     Raises UserError when there is no connection, the checksum is wrong, or another process is at it; DiskFull.
     """
     archive = cifar10_path().with_name(PurePosixPath(URL).name)
-    with files.appending(archive.parent / ".lock") as lock:
-        try:
-            portalocker.lock(lock, portalocker.LockFlags.EXCLUSIVE | portalocker.LockFlags.NON_BLOCKING)
-        except portalocker.LockException:
-            raise UserError("CIFAR-10 is being downloaded by another process: wait until it is done.") from None
-        if not archive.exists():
-            download(url, archive, md5, progress, pause)
+    try:
+        with locks.locked(archive.parent / ".lock", seconds=0):
+            if not archive.exists():
+                download(url, archive, md5, progress, pause)
+    except locks.Busy:
+        raise UserError("CIFAR-10 is being downloaded by another process: wait until it is done.") from None
     return archive
 
 

@@ -1,4 +1,9 @@
-"""The one exception that means "the user can put this right"."""
+"""The one exception that means "the user can put this right", and what the system refuses as one."""
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterator
 
 
 class UserError(Exception):
@@ -6,3 +11,59 @@ class UserError(Exception):
 
     The command line prints it and leaves with exit code 2; a page shows it in a red box.
     """
+
+    def __init__(self, sentence: str):
+        super().__init__(writable(sentence))
+
+
+def writable(text: str) -> str:
+    """`text` with what UTF-8 cannot hold written out, as the names of files may have it."""
+    return text.encode(errors="backslashreplace").decode()
+
+
+# What the system said, and what can be done about it.
+REMEDIES = {
+    errno.EACCES: "have its owner let you, or choose another place",
+    errno.EPERM: "have its owner let you, or choose another place",
+    errno.EROFS: "that disk can only be read: choose another place",
+    errno.ENOENT: "see whether it was moved, and name the place where it is",
+    errno.ENOSPC: "free some space and try again; everything saved before is intact",
+    errno.EDQUOT: "free some space and try again; everything saved before is intact",
+    errno.EMFILE: "too many files are open at once: raise the limit (`ulimit -n 4096`), and try again",
+    errno.ENFILE: "too many files are open at once: end other programs, and try again",
+    errno.ENOMEM: "free some memory, and try again",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.EIO: "the disk failed: check it and its connection, and try again; everything saved before is intact",
+}
+REMEDY = "see to that disk or choose another place, and try again; everything saved before is intact"
+
+
+def in_words(error: OSError | UnicodeError) -> UserError:
+    """What the system refused, as a sentence that names the thing."""
+    if isinstance(error, UnicodeError):
+        return UserError(f"A text holds letters that cannot be written or read here ({error}): rename the file or class that has them.")  # fmt: skip
+    thing = " and ".join(os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes | os.PathLike))  # fmt: skip
+    why = error.strerror or str(error) or type(error).__name__
+    return UserError(f"{thing or 'Something'} cannot be used ({why}): {REMEDIES.get(error.errno or 0, REMEDY)}.")
+
+
+@contextlib.contextmanager
+def told() -> Iterator[None]:
+    """What the system refuses within the block leaves it as a UserError; a broken pipe, which is no fault, as it is."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except (OSError, UnicodeError) as error:
+        raise in_words(error) from error
+
+
+@contextlib.contextmanager
+def naming(path: str | os.PathLike[str]) -> Iterator[None]:
+    """An OSError that leaves the block says that it is about `path`: those of open files name nothing."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            error.filename = os.fspath(path)
+        raise

@@ -11,6 +11,7 @@ import urllib.parse
 from dataclasses import field
 from typing import Any, NamedTuple
 
+from ddpm import places
 from ddpm.errors import UserError
 
 
@@ -78,17 +79,9 @@ def settings(section: type) -> list[Setting]:
 
 
 def absolute(text: str) -> str:
-    """The path that is typed as `text`, from the root of the disk; links in it stay, and so does no text at all.
-
-    Raises UserError where the folder that it begins from was deleted.
-    """
+    """The path that is typed as `text`, from the root of the disk, as `places.full` has it; no text stays none."""
     meant = path_text(text)
-    if not meant:
-        return ""
-    try:
-        return os.path.abspath(os.path.expanduser(meant))
-    except FileNotFoundError as error:
-        raise UserError(f"{text} cannot be found from here, as this folder was deleted: go to another folder, or name it from the root of the disk.") from error  # fmt: skip
+    return str(places.full(meant)) if meant else ""
 
 
 def ints(name: str, text: str) -> tuple[int, ...]:

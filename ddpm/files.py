@@ -10,26 +10,19 @@ import hashlib
 import itertools
 import json
 import os
-import random
 import secrets
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, TypeVar
 
-import platformdirs
-import portalocker
-
-from ddpm.errors import UserError
+from ddpm.errors import UserError, naming
 
 TEMPORARY = ".tmp-"  # how an unfinished file's name begins
 
-SHARED_LOOK = os.name != "nt"  # Windows' own locks are exclusive only
-LOOK = portalocker.LockFlags.NON_BLOCKING | (
-    portalocker.LockFlags.SHARED if SHARED_LOOK else portalocker.LockFlags.EXCLUSIVE
-)
+# What a disk that cannot flush says of it: it keeps what it is given as well as it can.
+UNABLE = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOTTY}
 
 T = TypeVar("T")
 
@@ -90,11 +83,24 @@ def sync_folder(folder: Path) -> None:
     """Make the names in `folder` survive a power cut.  Windows has no such call and needs none."""
     if os.name == "nt":
         return
-    handle = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(handle)
+        handle = os.open(folder, os.O_RDONLY)
+    except PermissionError:  # one that may be written and not be listed
+        return
+    try:
+        with naming(folder):
+            _flush(handle)
     finally:
         os.close(handle)
+
+
+def _flush(handle: int) -> None:
+    """Have the disk keep what was written to an open file or folder, as far as it can."""
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in UNABLE:
+            raise
 
 
 def write(path: Path, save: Callable[[Any], object], durable: bool = True) -> Written:
@@ -112,7 +118,7 @@ def write(path: Path, save: Callable[[Any], object], durable: bool = True) -> Wr
             save(target)
             file.flush()
             if durable:
-                os.fsync(file.fileno())
+                _flush(file.fileno())
             if os.fstat(file.fileno()).st_size != target.bytes:
                 raise OSError(errno.ENOSPC, "fewer bytes reached the disk than were written")
         _patiently(lambda: os.replace(temporary, path))
@@ -120,9 +126,13 @@ def write(path: Path, save: Callable[[Any], object], durable: bool = True) -> Wr
             sync_folder(path.parent)
     except (OSError, RuntimeError) as error:
         cause = error if isinstance(error, OSError) else target.error if target else None
+        if cause is None:
+            raise
         if _is_full(cause):
             raise DiskFull(path) from error
-        raise
+        if cause.filename is None or str(cause.filename) == str(temporary):
+            cause.filename, cause.filename2 = str(path), None
+        raise cause from None if cause is error else error
     finally:
         with contextlib.suppress(OSError):  # there is none after a success, nor where the folder could not be made
             temporary.unlink()
@@ -142,8 +152,8 @@ def _patiently(call: Callable[[], T]) -> T:
 def rename(old: Path, new: Path) -> None:
     """Give a file or folder another name on the same disk, in one step; what a file holds is flushed first."""
     if old.is_file():
-        with open(old, "rb+") as file:
-            os.fsync(file.fileno())
+        with open(old, "rb+") as file, naming(old):
+            _flush(file.fileno())
     _patiently(lambda: os.replace(old, new) if old.is_file() else os.rename(old, new))
     for folder in {old.parent, new.parent}:
         sync_folder(folder)
@@ -161,49 +171,6 @@ def appending(path: Path) -> BinaryIO:
     return open(path, "ab+")
 
 
-def hold(path: Path) -> BinaryIO | None:
-    """`path`, made where it is not there, open and locked for as long as it stays so; None where another process holds it.
-
-    Raises OSError where it cannot be written.
-    """
-    file = appending(path)
-    for _ in range(20):  # readers hold it for an instant when they look
-        try:
-            portalocker.lock(file, portalocker.LockFlags.EXCLUSIVE | portalocker.LockFlags.NON_BLOCKING)
-            return file
-        except portalocker.LockException:
-            time.sleep(random.uniform(0.01, 0.05))
-    file.close()
-    return None
-
-
-def held(path: Path) -> bool:
-    """Whether a process holds `path`; it does so only while it lives."""
-    for _ in range(1 if SHARED_LOOK else 5):  # without shared locks, two who look can hinder each other
-        try:
-            with open(path, "rb" if SHARED_LOOK else "rb+") as file:
-                portalocker.lock(file, LOOK)
-                portalocker.unlock(file)
-                return False
-        except FileNotFoundError:
-            return False
-        except portalocker.LockException:
-            time.sleep(0 if SHARED_LOOK else 0.01)
-    return True
-
-
-def workplace(what: str) -> Path:
-    """A folder of this user's on this machine for what belongs to no run."""
-    user = os.getuid() if hasattr(os, "getuid") else 0
-    return Path(tempfile.gettempdir()) / f"ddpm-{what}-{user}"
-
-
-def cache_folder() -> Path:
-    """Where what can be made or had again is kept; the environment variable DDPM_CACHE names another place."""
-    chosen = os.environ.get("DDPM_CACHE")
-    return Path(chosen) if chosen else platformdirs.user_cache_path("ddpm-workbench", appauthor=False)
-
-
 def sweep(folder: Path, seconds: float = 60.0) -> None:
     """Remove what killed writers left in `folder`: temporary files untouched for that long."""
     for path in folder.glob(f"{TEMPORARY}*"):
@@ -219,8 +186,13 @@ def write_bytes(path: Path, data: bytes, durable: bool = True) -> Written:
 
 def copy(source: Path, target: Path) -> Written:
     """Put what `source` holds in the place of `target` in one step.  Raises DiskFull."""
+
+    def read() -> bytes:
+        with naming(source):
+            return file.read(2**20)
+
     with open(source, "rb") as file:
-        return write(target, lambda copied: shutil.copyfileobj(file, copied, 2**20))
+        return write(target, lambda copied: [copied.write(block) for block in iter(read, b"")])
 
 
 def numbered(path: Path) -> Iterator[Path]:
@@ -270,7 +242,8 @@ def read_json(path: Path) -> Any | None:
     UTF-8, UTF-16 and UTF-32 are told apart by themselves, with or without a byte order mark, as editors add it.
     """
     try:
-        return json.loads(_patiently(path.read_bytes))
+        with naming(path):
+            return json.loads(_patiently(path.read_bytes))
     except FileNotFoundError:
         return None
     except ValueError as error:
@@ -279,7 +252,7 @@ def read_json(path: Path) -> Any | None:
 
 def sha256(path: Path) -> str:
     """Checksum of a file, read in pieces."""
-    with open(path, "rb") as file:
+    with open(path, "rb") as file, naming(path):
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -295,8 +268,9 @@ class LineLog:
         self.path = path
         self.header = header  # or the one that the file began with
         self._file = open(path, "ab+", buffering=0)
-        self._length = _end_of_last_line(self._file)
-        self._file.truncate(self._length)
+        with naming(path):
+            self._length = _end_of_last_line(self._file)
+            self._file.truncate(self._length)
         self._waiting = b""
         if self._length == 0:
             if header:
@@ -321,9 +295,10 @@ class LineLog:
 
     def append(self, line: str) -> bool:
         """Write the line with one system call; False when there was no room and it waits."""
-        self._waiting += line.encode() + b"\n"
+        self._waiting += line.encode(errors="backslashreplace") + b"\n"
         try:
-            self._drain()
+            with naming(self.path):
+                self._drain()
         except OSError as error:
             if not _is_full(error):
                 raise
@@ -332,8 +307,9 @@ class LineLog:
     def sync(self) -> int:
         """Flush to disk; returns the length in bytes that is now safe.  Raises DiskFull while lines wait."""
         try:
-            self._drain()
-            os.fsync(self._file.fileno())
+            with naming(self.path):
+                self._drain()
+                _flush(self._file.fileno())
         except OSError as error:
             if _is_full(error):
                 raise DiskFull(self.path) from error

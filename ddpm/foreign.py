@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from ddpm import metrics
+from ddpm import metrics, places
 from ddpm.errors import UserError
 
 FILE = re.compile(r"(?:(?P<kind>model|opt)|ema_(?P<rate>[0-9]*[.]?[0-9]+(?:[eE][+-]?[0-9]+)?)_)(?P<step>\d+)\.pt")
@@ -44,7 +44,7 @@ class Folder(NamedTuple):
 
 def look(path: Path) -> Folder:
     """The checkpoints and the log in a folder of improved-diffusion.  Raises UserError where there are none."""
-    path = path.expanduser()
+    path = places.full(path)
     if not path.is_dir():
         raise UserError(f"There is no folder {path}: name the one that improved-diffusion logged to (OPENAI_LOGDIR).")
     if (path / "config.json").exists():

@@ -1,13 +1,12 @@
 """The pictures, and the mask, that a drawing begins with.  No torch."""
 
 import itertools
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from ddpm import images
+from ddpm import images, places
 from ddpm.config import Config, SampleConfig
 from ddpm.errors import UserError
 from ddpm.low_res import LowRes, Progress, labels_of
@@ -54,15 +53,16 @@ def fit(config: Config, picture: Image.Image, name: str) -> np.ndarray:
 
 
 def _pictures(config: Config, sample: SampleConfig, progress: Progress | None) -> LowRes:
-    path = Path(sample.picture).expanduser()
+    path = places.full(sample.picture)
     if path.is_file() and path.suffix.lower() != ".npz":
         return LowRes(fit(config, images.load(path), path.name)[None])
     source = open_source(sample.picture)
     count = min(source.count, sample.num_samples)
     model = config.model
     pixels = np.empty((count, model.image_size, model.image_size, model.image_channels), np.uint8)
-    for k, decode in enumerate(itertools.islice(source.pictures(model.image_size, model.image_channels), count)):
-        pixels[k] = fit(config, decode(), f"{k} of {sample.picture}")
+    for k, item in enumerate(itertools.islice(source.items(model.image_size, model.image_channels), count)):
+        with item.open() as read:
+            pixels[k] = fit(config, read.image, f"{item.name} of {sample.picture}")
         if progress:
             progress(k + 1, count)
     labelled = model.class_cond and source.labels is not None and not sample.classes
@@ -81,7 +81,7 @@ def _mask(config: Config, sample: SampleConfig) -> np.ndarray | None:
 
 def read_mask(config: Config, path: str) -> np.ndarray:
     """The mask in a file: uint8 [H, W] of 0 and 1.  Raises UserError for another size, and where it is black everywhere."""
-    picture = images.load(Path(path).expanduser())
+    picture = images.load(places.full(path))
     size = config.model.image_size
     if picture.size != (size, size):
         raise UserError(f"mask {path} has {picture.width} x {picture.height} pixels, and this model draws {_size(config)}: scale it to that size.")  # fmt: skip

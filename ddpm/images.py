@@ -12,56 +12,17 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from PIL import Image, ImageOps, PngImagePlugin
+from PIL import Image, PngImagePlugin
 
 from ddpm import files
 from ddpm.errors import UserError
+from ddpm.image_files import PNG_MARK, load
+from ddpm.image_files import decode as decode  # images.decode and images.size are those of image_files
+from ddpm.image_files import size as size
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp")
-FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP")  # by content: nothing else is ever tried on a file
 SETTINGS = "ddpm"  # keyword of the text in a PNG that says how it was drawn
 MOST_SETTINGS = 2**20  # bytes of such a text that are read
 GAP = 128  # grey between the pictures of a grid, at home on light and on dark pages
-
-
-def load(path: Path) -> Image.Image:
-    """The picture in a file, decoded whole and upright; the first frame of a moving one.
-
-    Raises UserError when it is missing, no picture, cut short or too large to be meant seriously.
-    """
-    return _load(path, path)
-
-
-def decode(content: bytes, name: str) -> Image.Image:
-    """The picture in the bytes of a file, as `load` gives it.  name: what errors call it."""
-    return _load(io.BytesIO(content), name)
-
-
-def _load(source: Path | io.BytesIO, path: Path | str) -> Image.Image:
-    try:
-        with Image.open(source, formats=FORMATS) as image:
-            image.load()
-            return ImageOps.exif_transpose(image)
-    except FileNotFoundError:
-        raise UserError(f"There is no picture {path}: check the name.") from None
-    except PermissionError:
-        raise UserError(f"{path} may not be read by this user: change its permissions.") from None
-    except Image.UnidentifiedImageError:
-        raise UserError(f"{path} is not a picture ({', '.join(FORMATS)}): remove it or replace it.") from None
-    except Image.DecompressionBombError:
-        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6
-        raise UserError(f"{path} has more than {limit} million pixels: make it smaller, or remove it.") from None
-    except Exception as error:  # the decoders raise OSError, SyntaxError, ValueError, struct.error, zlib.error, ...
-        raise UserError(f"{path} is broken or cut short ({error}): remove it or replace it.") from error
-
-
-def size(path: Path) -> tuple[int, int] | None:
-    """(width, height) of the picture in a file, from its header; None when it cannot be read."""
-    try:
-        with Image.open(path, formats=FORMATS) as image:
-            return image.size
-    except Exception:  # whoever needs the pixels calls `load`, which says what is wrong
-        return None
 
 
 def prepare(image: Image.Image, size: int, channels: int) -> np.ndarray:
@@ -96,8 +57,10 @@ def convert(image: Image.Image, channels: int) -> Image.Image:
     """`image` in mode L, RGB or RGBA, from any mode."""
     mode = {1: "L", 3: "RGB", 4: "RGBA"}[channels]
     if is_deep(image):
-        values = np.asarray(image).astype(np.int64).clip(0, 65535)
+        values, clear = np.asarray(image).astype(np.int64).clip(0, 65535), image.info.get("transparency")
         image = Image.fromarray(((values + 128) // 257).astype(np.uint8))  # rounds, so that 65535 becomes 255
+        if clear is not None:
+            image.putalpha(Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8)))
     if image.has_transparency_data and channels != 4:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
@@ -107,6 +70,14 @@ def convert(image: Image.Image, channels: int) -> Image.Image:
 def is_deep(image: Image.Image) -> bool:
     """Whether it has 16 bits of grey, of which 8 are kept."""
     return image.mode.startswith("I")
+
+
+def is_transparent(image: Image.Image) -> bool:
+    """Whether it can be seen through anywhere."""
+    if not image.has_transparency_data:
+        return False
+    least, _ = convert(image, 4).getchannel("A").getextrema()
+    return least < 255  # type: ignore[operator]  # of a single channel
 
 
 def from_pixels(pixels: np.ndarray) -> Image.Image:
@@ -220,7 +191,7 @@ def settings_in(source: Path | bytes) -> dict[str, Any] | None:
 
 def _text_of(file: IO[bytes], keyword: bytes) -> bytes | None:
     """The text under `keyword`: of the tEXt chunks (PNG specification, 11.3.3) no other is read, nor a very long one."""
-    if file.read(8) != b"\x89PNG\r\n\x1a\n":
+    if file.read(8) != PNG_MARK:
         return None
     while len(head := file.read(8)) == 8:
         length, kind = int.from_bytes(head[:4], "big"), head[4:]

@@ -13,6 +13,7 @@ import dataclasses
 import logging
 import math
 import os
+import platform
 import secrets
 import signal
 import time
@@ -23,16 +24,15 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, BinaryIO, Literal, Self
 
-import portalocker
 import psutil
 
-from ddpm import cores, files
-from ddpm.errors import UserError
+from ddpm import cores, files, locks
+from ddpm.errors import UserError, in_words
 
 log = logging.getLogger("ddpm")
 
 State = Literal[
-    "queued", "starting", "running", "stopping", "stopped", "finished", "failed", "lost", "not responding"
+    "queued", "starting", "running", "stopping", "stopped", "finished", "failed", "lost", "not responding", "unreadable"
 ]  # fmt: skip
 ACTIVE = ("queued", "starting", "running", "stopping", "not responding")
 FINAL = ("stopped", "finished", "failed")
@@ -40,6 +40,7 @@ Request = Literal["stop", "save", "sample"]
 
 START_GRACE = 15.0  # seconds that a new process may take until it holds its lock
 BEAT_INTERVAL = 1.0  # seconds between two writes of status.json
+ELSEWHERE = 120.0  # seconds without a heartbeat until a process of another machine counts as gone; clocks differ
 STILL = 15.0  # seconds without a heartbeat, or five steps, until a process counts as not responding
 LOOK_GAP = 10.0  # of them, at most so many between two looks
 
@@ -64,6 +65,7 @@ class Status:
     sharing: str = ""  # who else computes on this machine's cores, and with how many threads this one goes on
     pid: int = 0
     process_start: float = 0.0  # pids are reused; with this one they are not
+    host: str = ""  # the machine that the process is on: a disk may be several machines'
     queued_at: float = 0.0
     updated_at: float = 0.0
     beat: int = 0
@@ -110,16 +112,38 @@ class Job:
         """What the process last wrote, or None before it wrote anything that can be read."""
         try:
             data = files.read_json(self.folder / "status.json")
-        except UserError:
-            return None  # the next beat replaces it
+        except (UserError, OSError):
+            return None  # the next beat replaces it; one that may not be read, `unreadable` tells of
         if not isinstance(data, dict) or data.get("state") not in typing.get_args(State):
             return None
         known = {f.name for f in dataclasses.fields(Status)}
         return Status(**{key: value for key, value in data.items() if key in known})
 
+    def unreadable(self) -> str:
+        """Why the system does not let this user read what the job says of itself, as a sentence; empty where it does."""
+        try:
+            files.read_json(self.folder / "status.json")
+        except UserError:
+            return ""
+        except OSError as error:
+            return str(in_words(error))
+        return ""
+
     def alive(self) -> bool:
-        """Whether a process holds the lock."""
-        return files.held(self.folder / "run.lock")
+        """Whether a process holds the lock; where locks cannot be looked at, whether it seems to work."""
+        try:
+            return locks.held(self.folder / "run.lock")
+        except OSError:
+            return self._seems_alive()
+
+    def _seems_alive(self) -> bool:
+        """Whether the process that status.json names is there, or still beats where it is on another machine."""
+        status = self.status()
+        if status is None or status.state in FINAL:
+            return False
+        if status.host in ("", platform.node()):
+            return bool(self.processes())
+        return time.time() - status.updated_at < ELSEWHERE
 
     def state(self, pulse: "Pulse | None" = None) -> State:
         """The state that the folder shows, whatever became of the process."""
@@ -128,7 +152,7 @@ class Job:
         if not alive and status and status.state not in FINAL:
             alive = self.alive()  # one that began between the two holds the lock by now
         if status is None:
-            return "starting" if alive else "stopped"
+            return "unreadable" if self.unreadable() else "starting" if alive else "stopped"
         if not alive:
             if status.state in FINAL:
                 return status.state
@@ -142,6 +166,12 @@ class Job:
 
     def requests(self) -> dict[str, str]:
         """What is asked of the process: request -> token that makes each asking its own."""
+        try:
+            return self._requests()
+        except OSError:
+            return {}
+
+    def _requests(self) -> dict[str, str]:
         try:
             asked = files.read_json(self.folder / "control.json")
         except UserError:
@@ -164,11 +194,13 @@ class Job:
                 return "\n".join(file.read().decode(errors="replace").splitlines()[-lines:])
         except FileNotFoundError:
             return ""
+        except OSError as error:
+            return str(in_words(error))
 
     def processes(self) -> list[psutil.Process]:
         """The process that status.json names, if it is still that one."""
         status = self.status()
-        if not status or not status.pid:
+        if not status or not status.pid or status.host not in ("", platform.node()):
             return []
         try:
             process = psutil.Process(status.pid)
@@ -201,21 +233,19 @@ def guard(folder: Path) -> Iterator[None]:
 
     Raises UserError where the folder cannot be written, or another process has been at it for half a minute.
     """
-    flags = portalocker.LockFlags.EXCLUSIVE | portalocker.LockFlags.NON_BLOCKING
-    lock = portalocker.Lock(folder / ".lock", mode="a", timeout=30, check_interval=0.02, flags=flags)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except portalocker.LockException as error:
-        raise UserError(f"Another process has been changing {folder} for half a minute: end it, or wait.") from error
-    except OSError as error:
-        raise UserError(
-            f"Cannot write in {folder} ({error.strerror or error}): make it writable, or choose another folder."
-        ) from error
-    try:
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(locks.locked(folder / ".lock", seconds=30))
+        except locks.Busy as error:
+            raise UserError(f"Another process has been changing {folder} for half a minute: end it, or wait.") from error  # fmt: skip
+        except OSError as error:
+            raise _unwritable(folder, error) from error
         yield
-    finally:
-        lock.release()
+
+
+def _unwritable(folder: Path, error: OSError) -> UserError:
+    why = error.strerror or error
+    return UserError(f"Cannot write in {folder} ({why}): make it writable, or choose another folder.")
 
 
 class Worker:
@@ -229,6 +259,7 @@ class Worker:
         self.job = Job(folder)
         self._status = Status(state, total_steps=total_steps)
         self._interrupted = False
+        self._standing = ""  # a warning for as long as there is no other
         self._written = 0.0
         self._handlers: dict[int, Any] = {}
 
@@ -243,16 +274,20 @@ class Worker:
 
     def _locked(self) -> BinaryIO:
         """run.lock, open and held."""
+        busy = UserError(f"{self.job.name} is already being worked on by another process: stop that one first, or wait.")  # fmt: skip
+        path = self.job.folder / "run.lock"
         try:
-            lock = files.hold(self.job.folder / "run.lock")
+            lock = locks.hold(path)
+        except locks.NoLocks as error:
+            if self.job.alive():
+                raise busy from None
+            self._standing = f"{self.job.folder} is on a disk without locks ({error.strerror}): see to it that no two processes work in it."  # fmt: skip
+            log.warning("%s", self._standing)
+            lock = files.appending(path)
         except OSError as error:
-            raise UserError(
-                f"Cannot write in {self.job.folder} ({error.strerror or error}): make it writable, or choose another folder."
-            ) from error
+            raise _unwritable(self.job.folder, error) from error
         if lock is None:
-            raise UserError(
-                f"{self.job.name} is already being worked on by another process: stop that one first, or wait."
-            )
+            raise busy
         return lock
 
     def _begin(self) -> None:
@@ -273,6 +308,7 @@ class Worker:
             metrics=before.metrics,
             pid=process.pid,
             process_start=process.create_time(),
+            host=platform.node(),
             queued_at=before.queued_at if before.state == "queued" and before.queued_at else time.time(),
             beat=before.beat,
         )
@@ -298,7 +334,8 @@ class Worker:
             lost = "" if isinstance(error, Stopped) else "Interrupted: steps since the last checkpoint are lost"
             self.beat(state="stopped", message=lost, seconds_left=None, now=True)
         elif error is not None and not (isinstance(error, SystemExit) and self._status.state in FINAL):
-            sentence = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+            known = in_words(error) if isinstance(error, OSError | UnicodeError) else error
+            sentence = str(known) if isinstance(known, UserError) else f"{type(error).__name__}: {error}"
             self.beat(state="failed", message=sentence, seconds_left=None, now=True)
         for number, handler in self._handlers.items():
             signal.signal(number, handler or signal.SIG_DFL)
@@ -317,6 +354,8 @@ class Worker:
         """
         if "metrics" in changes:
             changes["metrics"] = {k: v if v is not None and math.isfinite(v) else None for k, v in changes["metrics"].items()}  # fmt: skip
+        if not changes.get("warning", self._status.warning):
+            changes["warning"] = self._standing
         changes = {"beat": self._status.beat + 1, "updated_at": time.time(), "sharing": cores.look(), **changes}
         self._status = dataclasses.replace(self._status, **changes)
         if now or "state" in changes or time.monotonic() - self._written > BEAT_INTERVAL:
@@ -327,7 +366,10 @@ class Worker:
 
     def heard(self) -> set[str]:
         """Requests that have come since the last call; a stop is told again and again."""
-        asked = self.job.requests() if self._control_changed() else {}
+        try:
+            asked = self.job._requests() if self._control_changed() else {}
+        except OSError:  # of a disk that is away for an instant: it is asked again
+            asked, self._control_seen = {}, (0, 0)
         new = {what for what, token in asked.items() if self._answered.get(what) != token}
         self._answered.update(asked)
         if "stop" in self._answered or self._interrupted:

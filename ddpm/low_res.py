@@ -84,14 +84,14 @@ def read(config: Config, sample: SampleConfig, progress: Progress | None = None)
     source, large = opened
     model, count = config.model, min(source.count, sample.num_samples)
     pixels = np.empty((count, model.small_size, model.small_size, model.image_channels), np.uint8)
-    for k, decode in enumerate(itertools.islice(source.pictures(model.image_size, model.image_channels), count)):
-        picture = decode()
-        if large:
-            whole = images.prepare(picture, model.image_size, model.image_channels)
-            pixels[k] = images.shrunk(whole[None], model.small_size)[0]
-        else:
-            _check_size(config, sample.base_samples, picture.size)
-            pixels[k] = images.prepare(picture, model.small_size, model.image_channels)
+    for k, item in enumerate(itertools.islice(source.items(model.image_size, model.image_channels), count)):
+        with item.open() as read:
+            if large:
+                whole = images.prepare(read.image, model.image_size, model.image_channels)
+                pixels[k] = images.shrunk(whole[None], model.small_size)[0]
+            else:
+                _check_size(config, sample.base_samples, read.image.size)
+                pixels[k] = images.prepare(read.image, model.small_size, model.image_channels)
         if progress:
             progress(k + 1, count)
     labelled = model.class_cond and source.labels is not None and not sample.classes

@@ -45,7 +45,7 @@ def way(kernels: str, precision: str) -> Way:
     """What the settings will come to on this machine's CPU, as far as can be told without torch and without compiling."""
     if precision == "auto":
         precision = "bf16" if hardware.has_bf16() else "fp32"
-    ours = kernels in ("auto", "native") and precision != "fp16" and native.compiler() is not None
+    ours = kernels in ("auto", "native") and precision != "fp16" and bool(native.compiler())
     return Way(ours, 4 if precision == "fp32" else 2)
 
 

@@ -10,6 +10,7 @@ import hashlib
 import logging
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -18,10 +19,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import platformdirs
-import portalocker
-
-from ddpm import files
+from ddpm import files, locks, places
 from ddpm.errors import UserError
 
 log = logging.getLogger("ddpm")
@@ -58,6 +56,7 @@ OF_EACH_TYPE = {  # these end in _float32 or _bfloat16, and return nothing
     "attention": "iiii" + "ppp",
     "attention_gradient": "iiii" + "ppppp",
 }
+Command = tuple[str, ...]  # a program and its first arguments
 Addresses = ctypes.Array[ctypes.c_void_p]
 TYPES = {"i": ctypes.c_int, "l": ctypes.c_long, "f": ctypes.c_float, "d": ctypes.c_double, "p": ctypes.c_void_p}
 
@@ -80,38 +79,49 @@ def found() -> Found:
         return Found(_loaded(), "")
     except Failed as error:
         return Found(None, str(error))
-    except (OSError, UserError, portalocker.LockException) as error:  # no room, no more processes, no locks here
+    except (OSError, UserError) as error:  # no room, no more processes
         return Found(None, f"the kernels could not be compiled ({error})")
+    except locks.Busy:
+        return Found(None, "another process is still compiling the kernels")
 
 
-def cache_folder() -> Path:
-    """Where compiled kernels are kept: DDPM_KERNEL_CACHE, or this user's cache."""
-    asked = os.environ.get("DDPM_KERNEL_CACHE")
-    return Path(asked) if asked else platformdirs.user_cache_path("ddpm-workbench", appauthor=False) / "kernels"
+def compiler() -> Command:
+    """The C++ compiler: what CXX says if it is set, else the first that is installed; empty where there is none.
+
+    CXX may hold a launcher and arguments, as for make: "ccache g++ -m64".
+    """
+    asked = os.environ.get("CXX", "").strip()
+    return next((found for text in ([asked] if asked else ["g++", "clang++", "c++"]) if (found := _command(text))), ())
 
 
-def compiler() -> str | None:
-    """The C++ compiler: CXX if it is set, else the first that is installed."""
-    names = [os.environ["CXX"]] if os.environ.get("CXX") else ["g++", "clang++", "c++"]
-    return next((path for name in names if (path := shutil.which(name))), None)
+def _command(text: str) -> Command:
+    """A command as its words, the first of them a path; empty where that is not there."""
+    if path := shutil.which(text):  # one that has spaces, too
+        return (path,)
+    try:
+        words = shlex.split(text, posix=os.name != "nt")
+    except ValueError:  # a quotation that does not end
+        return ()
+    path = shutil.which(words[0]) if words else None
+    return (path, *words[1:]) if path else ()
 
 
 def _loaded() -> ctypes.CDLL:
-    path = compiler()
-    if path is None:
+    command = compiler()
+    if not command:
         asked = os.environ.get("CXX")
         raise Failed(f"CXX names {asked}, which is not there" if asked else "there is no C++ compiler (g++ or clang++)")
     with _folder() as folder:
-        library = folder / f"{_fingerprint(path)}.so"
-        with portalocker.Lock(folder / "lock", timeout=3 * PATIENCE):  # who starts beside us waits for the same file
+        library = folder / f"{_fingerprint(command)}.so"
+        with locks.locked(folder / "lock", seconds=3 * PATIENCE):  # who starts beside us waits for the same file
             if _whole(library):
                 with contextlib.suppress(OSError, AttributeError):  # of another system: once more
                     return opened(library)
-            made = compile_all(path, library)
+            made = compile_all(command, library)
             try:
                 loaded = opened(library)
             except (OSError, AttributeError) as error:
-                raise Failed(f"what {Path(path).name} made cannot be loaded ({error})") from error
+                raise Failed(f"what {Path(command[0]).name} made cannot be loaded ({error})") from error
             files.write_json(_of(library), made._asdict())
             return loaded
 
@@ -132,7 +142,7 @@ def _whole(library: Path) -> bool:
 @contextlib.contextmanager
 def _folder() -> Iterator[Path]:
     """Where to compile: the cache, or a folder of this process' own where the cache cannot be written."""
-    folder = cache_folder()
+    folder = places.kernel_folder()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         writable = os.access(folder, os.W_OK)
@@ -145,10 +155,14 @@ def _folder() -> Iterator[Path]:
         yield Path(own)
 
 
-def _fingerprint(compiler: str) -> str:
+def _fingerprint(compiler: Command) -> str:
     """What the compiled file depends on: sources, compiler, processor."""
     parts = [path.read_bytes() for path in sorted(SOURCES.iterdir()) if path.suffix in (".cpp", ".h")]
-    parts += [repr((FLAGS, PROCESSOR)).encode(), _run([compiler, "--version"]).encode(), _processor().encode()]
+    parts += [
+        repr((FLAGS, PROCESSOR, compiler[1:])).encode(),
+        _run([*compiler, "--version"]).encode(),
+        _processor().encode(),
+    ]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:20]
 
 
@@ -161,7 +175,7 @@ def _processor() -> str:
     return f"{platform.machine()} {platform.processor()}"
 
 
-def compile_all(compiler: str, library: Path, processor: str = PROCESSOR) -> files.Written:
+def compile_all(compiler: Command, library: Path, processor: str = PROCESSOR) -> files.Written:
     """Every source by itself and side by side, then all together; the file appears whole or not at all.
 
     `processor` is the compiler's flag for what it will run on.  Raises Failed.
@@ -171,21 +185,21 @@ def compile_all(compiler: str, library: Path, processor: str = PROCESSOR) -> fil
         running: list[subprocess.Popen[str]] = []
         try:
             for source in sources:
-                command = [compiler, *FLAGS, processor, "-c", str(source), "-o", f"{work}/{source.stem}.o"]
+                command = [*compiler, *FLAGS, processor, "-c", str(source), "-o", f"{work}/{source.stem}.o"]
                 running.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace"))  # fmt: skip
             for process in running:
                 _, told = process.communicate(timeout=PATIENCE)
                 if process.returncode:
-                    raise Failed(f"{Path(compiler).name} failed ({_gist(told)})")
+                    raise Failed(f"{Path(compiler[0]).name} failed ({_gist(told)})")
         except subprocess.TimeoutExpired as error:
-            raise Failed(f"{Path(compiler).name} took more than {PATIENCE:.0f} s") from error
+            raise Failed(f"{Path(compiler[0]).name} took more than {PATIENCE:.0f} s") from error
         finally:
             for process in running:
                 if process.poll() is None:
                     process.kill()
                     process.wait()
         whole = Path(work) / "whole.so"
-        _run([compiler, "-shared", "-fopenmp", *(f"{work}/{source.stem}.o" for source in sources), "-o", str(whole)])
+        _run([*compiler, "-shared", "-fopenmp", *(f"{work}/{source.stem}.o" for source in sources), "-o", str(whole)])
         return files.write_bytes(library, whole.read_bytes())
 
 

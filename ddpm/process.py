@@ -15,7 +15,7 @@ import psutil
 
 import ddpm
 from ddpm import config as configs
-from ddpm import files, runs
+from ddpm import files, places, runs
 from ddpm.config import Config, EvalConfig, FromCheckpoint, FrontierConfig, SampleConfig, TrainConfig
 from ddpm.errors import UserError
 from ddpm.jobs import ACTIVE, Job, Status, guard
@@ -29,11 +29,16 @@ NICE = 5
 _children: list[subprocess.Popen[bytes]] = []  # to be reaped: a finished child that nobody waits for stays a zombie
 
 
-def start_training(run: Run) -> None:
-    """Begin or resume a run in a process of its own.  Raises UserError when it is being worked on."""
+def start_training(run: Run, data_dir: str = "", enlarge: bool = False) -> None:
+    """Begin or resume a run in a process of its own.  Raises UserError when it is being worked on.
+
+    data_dir: where its data is now, if it is not where it was; enlarge: whether small images are to be enlarged there.
+    """
     with guard(run.folder.parent):
         _announce(run, run.config.train.total_steps, again=True)
-    _spawn(run, ["train", "--resume", run.name, "--runs_dir", str(run.folder.parent.absolute())])
+    data = ["--data_dir", data_dir] if data_dir else []
+    data += ["--enlarge", "True"] if enlarge else []
+    _spawn(run, ["train", "--resume", run.name, "--runs_dir", str(run.folder.parent.absolute()), *data])
 
 
 def start_sampling(run: Run, sample: SampleConfig) -> SampleJob:
@@ -90,7 +95,7 @@ def measurement(config: Config) -> Job:
     matters = ("batch_size", "microbatch", "precision", "use_fp16", "ema_rate", "grad_clip", "threads", "kernels", "preview_samples", "preview_steps")  # fmt: skip
     train = TrainConfig(**{name: getattr(config.train, name) for name in matters})
     cost = json.dumps(configs.to_json(dataclasses.replace(Config(), model=config.model, train=train)))
-    return Job(files.workplace("measure") / hashlib.sha256(cost.encode()).hexdigest()[:16])
+    return Job(places.workplace("measure") / hashlib.sha256(cost.encode()).hexdigest()[:16])
 
 
 def start_measuring(config: Config, again: bool = False) -> Job:
@@ -112,7 +117,7 @@ def start_measuring(config: Config, again: bool = False) -> Job:
 def importing(folder: Path, runs_dir: Path) -> Job:
     """Where the import of that folder of improved-diffusion into `runs_dir` tells its progress, or would."""
     place = hashlib.sha256(f"{folder.absolute()}|{runs_dir.absolute()}".encode(errors="surrogatepass")).hexdigest()[:16]
-    return Job(files.workplace("import") / place)
+    return Job(places.workplace("import") / place)
 
 
 def start_importing(folder: Path, runs_dir: Path, name: str, in_place: bool, flags: Sequence[str] = ()) -> Job:

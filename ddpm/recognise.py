@@ -5,11 +5,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from ddpm import checkpoint as checkpoints
 from ddpm import config as configs
-from ddpm import deduce, foreign, presets, probe, validation
+from ddpm import deduce, foreign, presets, probe, unet, validation
 from ddpm.config import Config, ModelConfig
 from ddpm.errors import UserError
 from ddpm.fields import settings
@@ -53,6 +54,9 @@ def recognise(tensors: Mapping[str, Tensor], flags: Mapping[str, Any], source: P
     for problem in validation.network_problems(config):
         raise UserError(problem.sentence)
     _agree_with_shapes(source, shapes, config)
+    with torch.device("meta"):
+        network = unet.build(config.model)
+    checkpoints.compare(network, tensors, source.name)
     if config.model.class_cond and hidden:
         if not config.model.num_classes:
             raise UserError(f"cond_drop_prob is {flags['cond_drop_prob']:g}, and {source.name} has a single label, which is either a class or none: leave it out.")  # fmt: skip

@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from ddpm import config as configs
 from ddpm import files, words
@@ -60,6 +60,11 @@ class Run(Job):
             raise UserError(f"{self.folder} has no config.json, so it is no run of this program: name a run's folder.")
         return configs.from_json(data)
 
+    def loaded(self) -> Self:
+        """The same with its settings read, for processes that do not see its folder.  Raises UserError as `config` does."""
+        self.__dict__["config"] = self.config
+        return self
+
     def shell(self, *words: str, more: Sequence[str] = ()) -> str:
         """What to type into a shell: `ddpm WORDS NAME MORE`, and the folder of runs where it is not the usual one, from here."""
         where = [] if self.folder.parent == Path("runs") else ["--runs_dir", absolute(str(self.folder.parent))]
@@ -102,7 +107,12 @@ class Run(Job):
 
     @property
     def created_at(self) -> float:
-        return (self.folder / "config.json").stat().st_mtime
+        try:
+            return (self.folder / "config.json").stat().st_mtime
+        except (FileNotFoundError, NotADirectoryError):
+            raise
+        except OSError:  # another user's, or of a disk that is away
+            return 0.0
 
     def checkpoints(self) -> list[Checkpoint]:
         """Committed checkpoints, oldest first."""
@@ -123,7 +133,7 @@ class Run(Job):
                     found.append(self._checkpoint(manifest))
                 except UserError as error:
                     wrong[int(path.stem)] = str(error)
-                except (KeyError, TypeError, ValueError):
+                except (KeyError, TypeError, ValueError, AttributeError):
                     wrong[int(path.stem)] = (
                         f"{path} is no list of a checkpoint's files: restore it from a copy, or delete it."
                     )
@@ -279,13 +289,21 @@ def find(runs_dir: Path, name: str) -> Run:
 
 
 def all_runs(runs_dir: Path) -> list[Run]:
-    """Every run, newest first."""
+    """Every run, newest first; those that this user may not look into, too."""
     found = []
-    for path in runs_dir.glob("*/config.json"):
-        with contextlib.suppress(FileNotFoundError):  # it may just be moved away
-            if not path.parent.name.startswith("."):
-                found.append((path.stat().st_mtime_ns, path.parent.name, Run(path.parent)))
+    for name in _names_in(runs_dir):
+        run = Run(runs_dir / name)
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # no run, or one that is just moved away
+            found.append((run.created_at, name, run))
     return [run for _, _, run in sorted(found, key=lambda entry: entry[:2], reverse=True)]
+
+
+def _names_in(runs_dir: Path) -> list[str]:
+    """What is in the folder of runs, except what is hidden."""
+    try:
+        return [name for name in os.listdir(runs_dir) if not name.startswith(".")]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def free_name(runs_dir: Path, base: str) -> str:
@@ -320,7 +338,7 @@ def _trash(job: Job, runs_dir: Path, name: str) -> Path:
         if not job.folder.is_dir():
             raise UserError(f"{job.folder} is not there any more: somebody else may have moved it.")
         state = job.state()
-        if state in ACTIVE:
+        if state in ACTIVE or (state == "unreadable" and job.alive()):
             raise UserError(f"{job.name} is still {state}: stop it before deleting it.")
         bin_folder.mkdir(exist_ok=True)
         target = bin_folder / _untaken(bin_folder, name)

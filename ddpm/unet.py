@@ -67,9 +67,9 @@ class ResBlock(Computed):
 class AttentionBlock(Computed):
     """Self-attention among the pixels of a feature map."""
 
-    def __init__(self, channels: int, heads: int):
+    def __init__(self, channels: int, heads: int, new_order: bool):
         super().__init__()
-        self.heads = heads
+        self.heads, self.new_order = heads, new_order
         self.norm = nn.GroupNorm(GROUPS, channels)
         self.qkv = nn.Conv1d(channels, 3 * channels, 1)
         self.proj_out = zeroed(nn.Conv1d(channels, channels, 1))
@@ -77,6 +77,8 @@ class AttentionBlock(Computed):
     def forward(self, x: Tensor, embedded: Sequence[Tensor]) -> Tensor:
         h, past = self.ops.branch(x, self.norm, silu=False)
         qkv = self.ops.pointwise(h, self.qkv)
+        if self.new_order:  # q, k, v are outermost, then heads
+            qkv = qkv.unflatten(1, (3, self.heads, -1)).transpose(1, 2).flatten(1, 3)
         return self.ops.pointwise(self.ops.attention(qkv, self.heads), self.proj_out, add=whole(past))
 
 
@@ -157,7 +159,7 @@ class UNet(Computed):
             case Res(channels_in, channels):
                 return ResBlock(channels_in, channels, 4 * self.config.num_channels, self.config)
             case Attention(channels, _, heads):
-                return AttentionBlock(channels, heads)
+                return AttentionBlock(channels, heads, self.config.use_new_attention_order)
             case Conv(_, channels, _, "down"):
                 return Downsample(channels)
             case Conv(_, channels, _, "up"):

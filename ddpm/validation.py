@@ -77,12 +77,17 @@ def _model_problems(config: Config) -> Iterator[Problem]:
     if model.num_channels % 32:
         low = max(32, model.num_channels // 32 * 32)
         yield Problem("num_channels", f"num_channels {model.num_channels} is no multiple of 32, the number of normalisation groups: use {low} or {low + 32}.")  # fmt: skip
-    for flag, heads in (("num_heads", model.num_heads), ("num_heads_upsample", model.heads_up)):
-        widths = {m * model.num_channels for i, m in enumerate(model.multipliers) if model.image_size >> i in model.attention_sizes}  # fmt: skip
+    attended = {m * model.num_channels for i, m in enumerate(model.multipliers) if model.image_size >> i in model.attention_sizes}  # fmt: skip
+    everywhere = {*attended, model.multipliers[-1] * model.num_channels}  # the middle always has attention
+    each = model.num_head_channels
+    if each != -1:
+        if bad := sorted(w for w in everywhere if each < 1 or w % each):
+            fits = ", ".join(str(n) for n in (32, 64, 128) if all(w % n == 0 for w in everywhere))
+            yield Problem("num_head_channels", f"num_head_channels {each} does not divide the {bad[0]} channels where attention is used: use {fits}, or -1 for num_heads at every level.")  # fmt: skip
+        return
+    for flag, heads, widths in (("num_heads", model.num_heads, everywhere), ("num_heads_upsample", model.heads_up, attended)):  # fmt: skip
         if flag == "num_heads_upsample" and model.num_heads_upsample == -1:
             continue  # what is wrong with num_heads was said
-        if flag == "num_heads":
-            widths.add(model.multipliers[-1] * model.num_channels)  # the middle always has attention
         bad = sorted(w for w in widths if heads < 1 or w % heads)
         if bad:
             fits = ", ".join(str(n) for n in (1, 2, 4, 8) if all(w % n == 0 for w in widths))

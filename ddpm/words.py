@@ -1,6 +1,7 @@
 """Numbers as people say them.  Pure functions."""
 
 import math
+import re
 import time
 from collections.abc import Sequence
 
@@ -62,3 +63,23 @@ def table(head: Sequence[str], body: Sequence[Sequence[str]], markdown: bool = F
         "  ".join([line[0].ljust(widths[0]), *(t.rjust(w) for t, w in zip(line[1:], widths[1:], strict=True))]).rstrip()
         for line in lines
     )
+
+
+def some(names: Sequence[str], most: int) -> str:
+    """The first `most` of some names with commas between, and how many more there are."""
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+CONTROLS = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u2028\\u2029\\ud800-\\udfff]")
+
+
+def printable(name: str) -> str:
+    """A file's name as it can be shown, kept and sent anywhere: bytes that are no text, and controls, become \\x1b and the like."""
+    return CONTROLS.sub(_escaped, name)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    byte = code - 0xDC00 if 0xDC80 <= code < 0xDD00 else code  # how Python keeps a byte that is no text
+    return f"\\x{byte:02x}" if byte < 256 else f"\\u{byte:04x}"

@@ -124,7 +124,10 @@ def attention(layer: AttentionBlock, x: Tensor) -> Tensor:
     """Every pixel's weights over all others [N * heads, T, T], and what they gather."""
     n, c, *size = x.shape
     flat = x.reshape(n, c, -1)
-    qkv = layer.qkv(norm(layer.norm, flat)).reshape(n * layer.heads, 3 * c // layer.heads, -1)
+    qkv = layer.qkv(norm(layer.norm, flat))
+    if layer.new_order:
+        qkv = qkv.unflatten(1, (3, layer.heads, -1)).transpose(1, 2)
+    qkv = qkv.reshape(n * layer.heads, 3 * c // layer.heads, -1)
     q, k, v = torch.split(qkv, c // layer.heads, dim=1)
     scale = (c // layer.heads) ** -0.25  # of each of the two: better in 16 bits than of their product
     weights = torch.einsum("bct,bcs->bts", q * scale, k * scale)

@@ -7,7 +7,7 @@ import streamlit as st
 from ddpm import metrics, process
 from ddpm.jobs import ACTIVE
 from ddpm.words import clock, duration, plural
-from pages.ui import charts, layout, pictures, watch, widgets
+from pages.ui import charts, layout, moved_data, pictures, watch, widgets
 from pages.ui.live_chart import live_chart, preload
 
 TICK, SLOW_TICK = 1.0, 2.0  # seconds between two looks at a run that is active, at its numbers and at the rest
@@ -32,7 +32,7 @@ leaving = "It is about to end." if state in ("stopping", "queued") else ""
 no_resume = (
     f"It is {state}." if active
     else f"It has done all of its {plural(config.train.total_steps, 'step')}." if state == "finished"
-    else f"It has no data yet: `{run.shell('train', '--resume', more=['--data_dir', 'DATA'])}` names it." if not config.data.data_dir
+    else "It has no data yet: name it below." if not config.data.data_dir
     else ""
 )  # fmt: skip
 
@@ -53,7 +53,7 @@ with toolbar:
     widgets.downloads(run, key="take", why_not="" if run.progress_path.exists() else "There are no metrics yet.")
 
 
-@st.fragment(run_every=every)
+@layout.fragment(run_every=every)
 def head() -> None:
     """State, progress, time left; what went wrong."""
     status, now = view.status(), view.state()
@@ -90,6 +90,9 @@ def head() -> None:
 
 head()
 
+if not active and state != "finished":
+    moved_data.show(run, config, because=status.message if (status := view.status()) else "")
+
 
 # How it learns
 
@@ -103,7 +106,7 @@ with curves:
         log = st.toggle("Log scale", True, key="log", bind="query-params")
     look = charts.Look(x, smoothing, log)
 
-    @st.fragment(run_every=every)
+    @layout.fragment(run_every=every)
     def draw_curves() -> None:
         if view.metrics().empty:
             st.info("The first point comes with the first line of the log.", icon=":material/hourglass_empty:")
@@ -114,7 +117,7 @@ with curves:
 
 with seen:
 
-    @st.fragment(run_every=seldom)
+    @layout.fragment(run_every=seldom)
     def draw_previews() -> None:
         """The grids drawn on the way; the newest, unless another one was chosen."""
         grids = dict(view.previews())
@@ -135,7 +138,7 @@ with seen:
     draw_previews()
     st.page_link(layout.SAMPLE, label="Draw pictures from this run", icon=":material/grid_view:", query_params={"run": run.name})  # fmt: skip
 
-    @st.fragment(run_every=seldom)
+    @layout.fragment(run_every=seldom)
     def draw_log() -> None:
         """The end of log.txt."""
         st.caption("Log")
@@ -157,7 +160,7 @@ with quarters:
                 st.segmented_control("Of", parts, default=part, required=True, key="part", bind="query-params") or part
             )
 
-        @st.fragment(run_every=seldom)
+        @layout.fragment(run_every=seldom)
         def draw_quarters() -> None:
             st.caption(metrics.HELP[part] + " " + metrics.HELP["loss_q0"])
             live_chart(view.figure(charts.quarters(part), look, charts.overlay), key=f"quarters-{part}-{run.name}")

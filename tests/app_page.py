@@ -3,12 +3,13 @@
 from pathlib import Path
 
 from streamlit.testing.v1 import AppTest
+from waiting import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 def open_page(page: str, **query: str) -> AppTest:
-    at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=30)
+    at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=PATIENCE)
     for key, value in query.items():
         at.query_params[key] = value
     if page != "app.py":

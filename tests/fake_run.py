@@ -23,6 +23,7 @@ import numpy as np
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from waiting import until
 
 from ddpm import config as configs
 from ddpm import files, metrics, runs
@@ -176,11 +177,10 @@ def running(runs_dir: Path, name: str, steps: int = 100_000, rate: float = 20.0,
     process = subprocess.Popen([sys.executable, __file__, *arguments], stdout=subprocess.DEVNULL)
     run = Run(runs_dir / name)
     try:
-        deadline = time.monotonic() + 30
-        while not (run.folder / "progress.csv").exists() or run.state() != "running":
-            assert time.monotonic() < deadline, "the fake training did not start"
-            assert process.poll() is None, "the fake training ended at once"
-            time.sleep(0.05)
+        until(
+            lambda: process.poll() is not None or ((run.folder / "progress.csv").exists() and run.state() == "running")
+        )
+        assert process.poll() is None, "the fake training ended at once"
         yield run
     finally:
         process.kill()

@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ import pytest
 import torch
 from openpyxl import load_workbook
 from PIL import Image
+from waiting import PATIENCE, until
 
 from ddpm import cli
 from ddpm import config as configs
@@ -81,14 +81,8 @@ def start(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
-def wait_for_step(job: Job, step: int, seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        status = job.status()
-        if status and status.step >= step:
-            return
-        time.sleep(0.02)
-    raise AssertionError(f"step {step} never came: {job.status()}\n{job.log_tail()}")
+def wait_for_step(job: Job, step: int) -> None:
+    until(lambda: (status := job.status()) and status.step >= step, f"step {step}")
 
 
 def contents(run: Run, step: int) -> list[torch.Tensor]:
@@ -132,7 +126,7 @@ def test_a_polite_stop_in_the_middle(tmp_path: Path) -> None:
     process = start("train", *TINY, "--total_steps", "300", "--run", "stopped", cwd=tmp_path)
     wait_for_step(run, 10)
     said = ddpm("stop", "stopped", cwd=tmp_path)
-    assert process.wait(30) == 0
+    assert process.wait(PATIENCE) == 0
     at = int(re.search(r"stopped at step (\d+)", said).group(1))  # type: ignore[union-attr]
     assert 10 <= at < 300
     assert run.state() == "stopped"
@@ -142,7 +136,7 @@ def test_a_polite_stop_in_the_middle(tmp_path: Path) -> None:
     process = start("train", "--resume", "stopped", cwd=tmp_path)
     wait_for_step(run, at + 5)
     process.send_signal(signal.SIGTERM)  # a stop too
-    assert process.wait(30) == 0
+    assert process.wait(PATIENCE) == 0
     assert run.state() == "stopped"
     ddpm("train", "--resume", "stopped", cwd=tmp_path)
     assert all(torch.equal(a, b) for a, b in zip(contents(straight, 300), contents(run, 300), strict=True))
@@ -217,7 +211,7 @@ def test_a_full_disk_ends_with_a_sentence_and_what_was_saved_stays(tmp_path: Pat
     config["train"]["total_steps"] = 8
     (run.folder / "config.json").write_text(json.dumps(config))
     process = subprocess.run(
-        [sys.executable, "-m", "ddpm", "train", "--resume", "mine"], cwd=tmp_path, capture_output=True, text=True, timeout=60,
+        [sys.executable, "-m", "ddpm", "train", "--resume", "mine"], cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE,
         env={**os.environ, "PYTHONPATH": str(Path(cli.__file__).parent.parent)},
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)),
     )  # fmt: skip
@@ -237,15 +231,12 @@ def test_a_second_training_waits_for_the_first(tmp_path: Path) -> None:
     one, two = Run(tmp_path / "runs" / "first"), Run(tmp_path / "runs" / "second")
     wait_for_step(one, 1)
     second = start("train", *TINY, "--total_steps", "3", "--run", "second", cwd=tmp_path)
-    end = time.monotonic() + 30
-    while two.state() != "queued" or not (two.status() and two.status().message):  # type: ignore[union-attr]
-        assert time.monotonic() < end
-        time.sleep(0.05)
+    until(lambda: two.state() == "queued" and (status := two.status()) and status.message)
     assert two.status().message == "Waiting for first to end"  # type: ignore[union-attr]
     assert "already" in ddpm("train", "--resume", "first", cwd=tmp_path, code=2)
     ddpm("stop", "first", cwd=tmp_path)
-    assert first.wait(30) == 0
-    assert second.wait(60) == 0
+    assert first.wait(PATIENCE) == 0
+    assert second.wait(PATIENCE) == 0
     assert two.state() == "finished"
 
 

@@ -16,9 +16,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from test_cli import TINY
+from waiting import PATIENCE, until
 
 from ddpm import config as configs
-from ddpm import cores, data, files, hardware, parallel, trial
+from ddpm import cores, data, hardware, parallel, trial
 from ddpm.config import Config
 from ddpm.jobs import Worker
 from ddpm.runs import Run
@@ -38,13 +39,6 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr(cores, "LOOK_EVERY", 0.0)
     yield tmp_path / "shares"
     cores.leave()
-
-
-def until(condition: Callable[[], Any], seconds: float = 30.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it never came"
-        time.sleep(0.01)
 
 
 # --- what there is
@@ -269,10 +263,10 @@ def test_a_beat_tells_it(tmp_path: Path, others: Callable[..., Other]) -> None:
 def test_looks_are_seldom_and_cheap(monkeypatch: pytest.MonkeyPatch, others: Callable[..., Other]) -> None:
     cores.take(0, "training", int)
     others()
-    began = time.perf_counter()
+    began = time.thread_time()  # of its own: what else the machine does takes none of it
     for _ in range(20):
         cores.look()
-    assert (time.perf_counter() - began) / 20 < 1e-3
+    assert (time.thread_time() - began) / 20 < 1e-3
     monkeypatch.setattr(cores, "LOOK_EVERY", 60.0)
     cores.look()
     monkeypatch.setattr(os, "listdir", lambda *_: pytest.fail("it looked again at once"))
@@ -396,7 +390,7 @@ def training(cwd: Path, name: str, *more: str) -> subprocess.Popen[str]:
 
 def test_a_training_with_too_many_threads_goes_on(tmp_path: Path) -> None:
     process = training(tmp_path, "many", "--total_steps", "2", "--threads", "99")
-    said, _ = process.communicate(timeout=60)
+    said, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, said
     run = Run(tmp_path / "runs" / "many")
     status = run.status()
@@ -419,11 +413,11 @@ def test_two_trainings_at_once_share(tmp_path: Path) -> None:
     for run in found.values():
         until(lambda run=run: (status := run.status()) and status.step and status.sharing == sentence)
     found["two"].request("stop")
-    said, _ = processes["two"].communicate(timeout=60)
+    said, _ = processes["two"].communicate(timeout=PATIENCE)
     assert "threads in the end: 3" in said
     until(lambda: (status := found["one"].status()) and not status.sharing)
     found["one"].request("stop")
-    said, _ = processes["one"].communicate(timeout=60)
+    said, _ = processes["one"].communicate(timeout=PATIENCE)
     assert sentence in said
     assert "Nothing else computes now: this training goes on with 6 threads." in said
     assert "threads in the end: 6" in said
@@ -539,14 +533,3 @@ def test_a_trial_leaves_the_training_as_it_was(tiny: Config, own_cache: Path, mo
     for a, b in zip(trainer.steps(2), expected, strict=True):
         assert a.grad_norm == pytest.approx(b.grad_norm, rel=1e-4)
     torch.set_num_threads(before)
-
-
-def test_files_that_are_held(tmp_path: Path) -> None:
-    path = tmp_path / "a" / "lock"
-    assert not files.held(path)
-    file = files.hold(path)
-    assert file
-    assert files.held(path)
-    assert files.hold(path) is None
-    file.close()
-    assert not files.held(path)

@@ -8,7 +8,6 @@ import signal
 import statistics
 import subprocess
 import sys
-import time
 import tracemalloc
 import zipfile
 from collections.abc import Callable, Iterator
@@ -21,6 +20,7 @@ import pytest
 import torch
 from PIL import Image, PngImagePlugin
 from torch import Tensor
+from waiting import until, until_finished
 
 from ddpm import arrays, checkpoint, cli, compute, drawing, files, images, memory, process, recipe, runs, sample
 from ddpm import config as configs
@@ -140,9 +140,8 @@ def test_killed_and_gone_on_with(run: Run, tmp_path: Path) -> None:
     folder = run.folder / "samples" / "20260101-000000"
     command = [sys.executable, "-m", "ddpm", "sample", "--run", run.name, "--runs_dir", str(run.folder.parent), *configs.to_flags(settings), "--out", str(folder)]  # fmt: skip
     child = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    job, until = SampleJob(folder), time.monotonic() + 90
-    while len(job.images) < 4 and child.poll() is None and time.monotonic() < until:
-        time.sleep(0.005)
+    job = SampleJob(folder)
+    until(lambda: len(job.images) >= 4 or child.poll() is not None)
     os.kill(child.pid, signal.SIGKILL)
     child.wait()
     kept = len(job.images)
@@ -153,10 +152,7 @@ def test_killed_and_gone_on_with(run: Run, tmp_path: Path) -> None:
         draw(run, folder, settings)
     job.images[3].write_bytes(job.images[3].read_bytes()[:60])  # as a power cut leaves it
     process.resume_sampling(job)
-    while job.state() != "finished" and time.monotonic() < until:
-        assert job.state() not in ("failed", "lost"), job.log_tail()
-        time.sleep(0.02)
-    assert job.state() == "finished"
+    until_finished(job)
     straight = draw(run, tmp_path / "straight", settings)
     assert results(folder) == results(straight.folder)
 

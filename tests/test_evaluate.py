@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm import checkpoint, cli, data, evaluate, files, images, losses, parallel, results, runs, schedules
+from ddpm import checkpoint, cli, data, evaluate, files, images, lineage, losses, parallel, results, runs, schedules
 from ddpm import config as configs
 from ddpm.config import Config, DataConfig, DiffusionConfig, EvalConfig, ModelConfig
 from ddpm.data import Dataset, Stream, open_dataset, part_of
@@ -235,9 +235,11 @@ def trained(runs_dir: Path, tiny: Config) -> Run:
     """A run with a checkpoint whose weights can be loaded; a tenth of its pictures were held out."""
     config = data.resolve(configs.replace(tiny, dict(hold_out=0.1, class_cond=True)))
     run = runs.create(runs_dir, "trained", config)
-    trainer = Trainer(config, open_dataset(config.data, config.model, seed=config.train.seed))
+    dataset = open_dataset(config.data, config.model, seed=config.train.seed)
+    trainer = Trainer(config, dataset)
     list(trainer.steps(2))
-    checkpoint.save(run, 2, trainer.weights(), trainer.optimizer.state_dict(), trainer.state(), 0, 1.0)
+    state = {**trainer.state(), "data": lineage.to_json(dataset.digest)}
+    checkpoint.save(run, 2, trainer.weights(), trainer.optimizer.state_dict(), state, 0, 1.0)
     return run
 
 
@@ -258,7 +260,8 @@ def test_a_run_is_measured_into_its_folder(trained: Run, capsys: pytest.CaptureF
             assert np.array_equal(arrays["arr_0"][::-1], job.terms()[name]), "t = T-1 first"
     assert result["prior"] + job.terms()["vb"].sum() == pytest.approx(result["bits_per_dim"])
     assert sum(result["vb_quarters"]) == pytest.approx(job.terms()["vb"].sum())
-    assert result["data"] == {"data_dir": "shapes", "part": "test", "count": round(0.1 * data.describe("shapes").count)}
+    held_out = open_dataset(trained.config.data, trained.config.model, split="test", seed=trained.config.train.seed)
+    assert result["data"] == {"data_dir": "shapes", "part": "test", "count": len(held_out)}
     assert result["checkpoint"]["weights"] == "ema_0.9"
     assert len(result["checkpoint"]["sha256"]) == 64
     status = job.status()
@@ -438,6 +441,10 @@ def test_pictures_smaller_than_the_model_are_refused_or_enlarged(trained: Run, t
     (job,) = trained.evaluation_jobs()
     assert job.result["pictures"] == 1
     assert "--enlarge True" in job.result["command"]
+    (tmp_path / "small" / trained.config.class_names[0] / "2.png").touch()
+    assert nll(trained, *flags, "--enlarge", "True") == 2
+    assert "skip_broken" in capsys.readouterr().err
+    assert nll(trained, *flags, "--enlarge", "True", "--skip_broken", "True") == 0
 
 
 # Held-out data
@@ -449,7 +456,8 @@ def test_training_never_sees_what_is_held_out(tiny: Config) -> None:
     train, test = parts["train"].places, parts["test"].places
     assert train is not None
     assert test is not None
-    assert (len(parts["all"]), len(parts["train"]), len(parts["test"])) == (1000, 800, 200)
+    assert (len(parts["all"]), len(train) + len(test)) == (1000, 1000)
+    assert 150 < len(test) < 250, "about a fifth: each image's content decides"
     assert sorted([*train, *test]) == list(range(1000))
     seen = Stream(parts["train"], 5).next(1600)[0]
     drawn = {picture.tobytes() for picture in seen}
@@ -459,13 +467,14 @@ def test_training_never_sees_what_is_held_out(tiny: Config) -> None:
 
 
 def test_what_a_seed_holds_out_never_changes() -> None:
-    assert data._part(12, 0.25, "test", 7).tolist() == HELD_OUT  # type: ignore[union-attr]
+    identities = np.arange(12 * 32, dtype=np.uint8).reshape(12, 32)
+    assert np.flatnonzero(data.held_out(identities, 0.25, 7)).tolist() == HELD_OUT
     assert data.held_out_count(3, 0.01) == 1
     assert data.held_out_count(2, 0.9) == 1
     assert data.held_out_count(100, 0.0) == 0
 
 
-HELD_OUT = [1, 4, 10]
+HELD_OUT = [1, 5, 6, 7, 9]
 
 
 def test_a_resumed_training_goes_on_with_the_same_part(tiny: Config) -> None:
@@ -512,8 +521,11 @@ def test_a_part_that_is_not_there_is_told(tmp_path: Path) -> None:
         open_dataset(DataConfig(data_dir=str(tmp_path / "one.npz"), hold_out=0.5), ModelConfig(image_size=8))
 
 
-def test_a_session_trains_without_them(runs_dir: Path, tiny: Config) -> None:
+def test_a_session_trains_without_them(runs_dir: Path, tiny: Config, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
     run = runs.create(runs_dir, "holding", configs.replace(tiny, {"hold_out": 0.5}))
     with Worker(run.folder, 1) as worker:
         session = Session(run, worker)
-        assert session.images == data.describe("shapes").count // 2
+        every = data.describe("shapes").count
+        assert 0.45 * every < session.images < 0.55 * every
+    assert data.describe("shapes").lines[0] in caplog.messages, "the log says what the data is"

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
+from waiting import PATIENCE
 
 from ddpm import checkpoint as checkpoints
 from ddpm import cli, example, files, hand_back, runs, sample
@@ -96,7 +97,7 @@ def test_only_a_finished_run_is_packed(tmp_path: Path, capsys: pytest.CaptureFix
 
 def test_a_newcomer_finds_it_on_the_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DDPM_RUNS", str(tmp_path))
-    at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=30).run()
+    at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=PATIENCE).run()
     assert any(button.key == "example" for button in at.button)
     at.switch_page("pages/sample.py").run()
     assert not at.exception

@@ -1,7 +1,7 @@
 """improved-diffusion's folders and files: opened, imported, drawn from, trained on, handed back."""
 
 import json
-import time
+import tempfile
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +12,7 @@ import pytest
 import torch
 from app_page import open_page, text
 from torch import Tensor
+from waiting import until
 
 from ddpm import (
     adopt,
@@ -601,7 +602,7 @@ def test_all_labels_of_a_released_model_are_known() -> None:
 
 def test_the_home_page_opens_a_folder(folder: Path, runs_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
     monkeypatch.setenv("DDPM_RUNS", str(runs_dir))
-    monkeypatch.setattr(process.files.tempfile, "gettempdir", lambda: str(tmp_path / "temporary"))
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path / "temporary"))
     at = open_page("app.py")
     at.text_input(key=import_fields.PATH).set_value(str(tmp_path)).run()
     assert "no model file" in text(at).replace("\\", "")
@@ -610,9 +611,7 @@ def test_the_home_page_opens_a_folder(folder: Path, runs_dir: Path, tmp_path: Pa
     at.text_input(key=import_fields.NAME).set_value("seen").run()
     at.button(key="import.copy").click().run()
     job = process.importing(folder, runs_dir)
-    deadline = time.monotonic() + 60
-    while job.state() in ACTIVE and time.monotonic() < deadline:
-        time.sleep(0.2)
+    until(lambda: job.state() not in ACTIVE)
     at.run()
     assert not at.exception
     assert "were trained" in text(at)

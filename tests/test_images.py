@@ -115,12 +115,12 @@ def test_broken_pictures_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (tmp_path / "cut.png").write_bytes(whole.read_bytes()[:2000])
     (tmp_path / "text.jpg").write_text("no picture")
     (tmp_path / "empty.gif").touch()
-    (tmp_path / "tiff.png").write_bytes(b"II*\0" + bytes(100))
+    (tmp_path / "script.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0" + bytes(100))
     for name, words in {
         "cut.png": "cut short",
         "text.jpg": "is not a picture",
         "empty.gif": "is not a picture",
-        "tiff.png": "is not a picture",
+        "script.png": "is not a picture",
         "gone.png": "There is no picture",
     }.items():
         with pytest.raises(UserError, match=words) as failure:

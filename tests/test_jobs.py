@@ -13,6 +13,7 @@ from typing import Any
 
 import psutil
 import pytest
+from waiting import PATIENCE, until
 
 from ddpm import files, jobs
 from ddpm.errors import UserError
@@ -65,13 +66,6 @@ def start(tmp_path: Path) -> Iterator[Start]:
 def said(process: subprocess.Popen[str]) -> str:
     assert process.stdout
     return process.stdout.readline().strip()
-
-
-def until(condition: Callable[[], Any], seconds: float = 10.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it never came"
-        time.sleep(0.01)
 
 
 def announce(job: Job, **changes: Any) -> None:
@@ -163,7 +157,7 @@ def test_signals_ask_to_stop(job: Job, start: Start, name: str) -> None:
     process = start(job.folder, code=listen + WORK)
     said(process)
     process.send_signal(getattr(signal, name))
-    assert process.wait(10) == 0
+    assert process.wait(PATIENCE) == 0
     assert job.state() == "stopped"
 
 
@@ -215,7 +209,7 @@ def test_a_stop_while_starting_is_honoured(job: Job, start: Start, slow: bool) -
     wait = f"import time; time.sleep({2 if slow else 0})\n"
     process = start(job.folder, code=wait + WORK)
     assert said(process) == "working"
-    assert process.wait(10) == 0
+    assert process.wait(PATIENCE) == 0
     assert job.state() == "stopped"
 
 
@@ -251,7 +245,7 @@ def test_each_request_is_heard_once_each_time_it_is_made(job: Job) -> None:
 def test_requests_made_at_once_are_all_kept(job: Job, start: Start) -> None:
     ask = "import sys; from pathlib import Path; from ddpm.jobs import Job\nJob(Path(sys.argv[1])).request(sys.argv[2])"
     processes = [start(job.folder, what, code=ask) for what in ("stop", "save", "sample")]
-    assert [process.wait(20) for process in processes] == [0, 0, 0]
+    assert [process.wait(PATIENCE) for process in processes] == [0, 0, 0]
     assert set(job.requests()) == {"stop", "save", "sample"}
 
 

@@ -345,7 +345,7 @@ def older(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     installed()
     compiler = native.compiler()
     capabilities = torch.backends.cpu.get_cpu_capability()
-    if compiler is None or not capabilities.startswith("AVX"):
+    if not compiler or not capabilities.startswith("AVX"):
         pytest.skip(f"{capabilities} runs none of these")
     library = tmp_path_factory.mktemp("kernels") / "older.so"
     native.compile_all(compiler, library, request.param)

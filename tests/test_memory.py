@@ -27,7 +27,7 @@ def estimated(**settings: Any) -> float:
 @pytest.fixture
 def compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     """There is one."""
-    monkeypatch.setattr(native, "compiler", lambda: "/usr/bin/c++")
+    monkeypatch.setattr(native, "compiler", lambda: ("/usr/bin/c++",))
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="how malloc wastes memory was measured with glibc")
@@ -94,7 +94,7 @@ def test_what_will_compute_is_told_without_asking_torch(monkeypatch: pytest.Monk
         assert memory.way("native", "fp32") == memory.Way(native=True, bytes=4)
         assert memory.way("native", "fp16") == memory.Way(native=False, bytes=2)
         assert estimated(precision="auto", use_fp16=True) == estimated(precision="bf16")
-    monkeypatch.setattr(native, "compiler", lambda: None)
+    monkeypatch.setattr(native, "compiler", lambda: ())
     assert memory.way("native", "fp32") == memory.TORCH
 
 

@@ -3,9 +3,9 @@
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import fake_run
 import pytest
 from app_page import ROOT, open_page, said, text
 from streamlit.testing.v1 import AppTest
+from waiting import until
 
 from ddpm import process, runs
 from ddpm.jobs import Worker
@@ -88,6 +89,92 @@ def test_a_run_that_was_renamed_by_hand(page: str, name: str, runs_dir: Path) ->
     if page == "pages/monitor.py":
         (resume,) = [shlex.split(c.value) for c in at.code if "--resume" in c.value]
         assert resume == ["ddpm", "train", "--resume", name, "--runs_dir", str(runs_dir)]
+
+
+FILES = ["config.json", "status.json", "control.json", "progress.csv", "log.txt", "run.lock", "saves", "samples", "evaluations"]  # fmt: skip
+
+
+@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("name", FILES)
+def test_what_cannot_be_read_is_no_traceback(page: str, name: str, runs_dir: Path) -> None:
+    """A folder in the place of a file, and a file in that of a folder, as any user may have them."""
+    fake_run.write(runs_dir, "whole", steps=4)
+    run = fake_run.write(runs_dir, "spoilt", steps=4)
+    path = run.folder / name
+    folder = "." not in name
+    if path.is_dir():
+        shutil.rmtree(path)
+    path.unlink(missing_ok=True)
+    if folder:
+        path.write_bytes(b"")
+    else:
+        path.mkdir()
+    at = open_page(page, run="spoilt").run()
+    assert not at.exception
+    if page == "app.py":
+        assert "whole" in text(at)
+        assert "spoilt" in text(at) or name == "config.json"
+
+
+def play() -> None:
+    """A page in which everything goes wrong that can."""
+    import streamlit as st
+
+    from pages.ui import layout
+
+    def fail() -> None:
+        open(st.session_state["missing"])
+
+    layout.page("Test")
+    st.button("press", on_click=layout.callback(fail))
+    layout.fragment()(fail)()
+    st.write("after the fragment")
+    with layout.errors():
+        fail()
+    st.write("after the block")
+    if st.session_state["end"]:
+        fail()
+    raise RuntimeError("a fault of ours")
+
+
+@pytest.fixture
+def no_menu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page of a test is none of the dashboard's."""
+    monkeypatch.setattr(layout, "MENU", ())
+
+
+@pytest.mark.usefixtures("no_menu")
+def test_whatever_goes_wrong_in_a_page_is_a_box(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    at = AppTest.from_function(play, default_timeout=30)
+    at.session_state["missing"], at.session_state["end"] = str(tmp_path / "missing"), True
+    at.run()
+    assert not at.exception
+    assert "Traceback" not in caplog.text
+    assert len(at.error) == 3, "the fragment's, the block's and the page's own"
+    assert all(f"{tmp_path / 'missing'} cannot be used" in box.value for box in at.error)
+    assert [m.value for m in at.markdown] == ["after the fragment", "after the block"]
+    at.button[0].click().run()
+    assert not at.exception
+    assert len(at.error) == 4, "and the click's, on top"
+    at.run()
+    assert len(at.error) == 3, "which is told once"
+
+
+@pytest.mark.usefixtures("no_menu")
+def test_a_fault_of_the_program_shows_where_it_happened(tmp_path: Path) -> None:
+    at = AppTest.from_function(play, default_timeout=30)
+    at.session_state["missing"], at.session_state["end"] = str(tmp_path / "missing"), False
+    at.run()
+    assert [e.message for e in at.exception] == ["a fault of ours"]
+
+
+def test_a_folder_of_runs_that_cannot_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.setenv("DDPM_RUNS", str(tmp_path / "file" / "runs"))
+    for page in PAGES:
+        at = open_page(page)
+        if page == "app.py":
+            assert str(tmp_path / "file") in at.error[0].value
 
 
 def test_monitor_shows_a_live_run(runs_dir: Path) -> None:
@@ -174,13 +261,11 @@ def test_previews_follow_the_newest_unless_moved(runs_dir: Path) -> None:
     at = open_page("pages/monitor.py", run="one")
     assert at.select_slider(key="preview-one").value == 40
     fake_run.save_preview(run, 60, 200)
-    time.sleep(0.3)
-    at.run()
-    assert at.select_slider(key="preview-one").value == 60
+    until(lambda: at.run().select_slider(key="preview-one").value == 60)
     at.select_slider(key="preview-one").set_value(20).run()
+    before = at.select_slider(key="preview-one").options
     fake_run.save_preview(run, 80, 200)
-    time.sleep(0.3)
-    at.run()
+    until(lambda: at.run().select_slider(key="preview-one").options != before)
     assert at.select_slider(key="preview-one").value == 20
 
 

@@ -5,7 +5,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import pytest
 import torch
 import two_processes
 from test_cli import contents, ddpm, wait_for_step
+from waiting import PATIENCE
 
 from ddpm import checkpoint as checkpoints
 from ddpm import parallel
@@ -213,10 +213,8 @@ def test_when_one_dies_the_other_stops_and_says_why(tmp_path: Path, which: str) 
     run = Run(tmp_path / "runs" / "two")
     wait_for_step(run, 6)
     main, other, _ = both(run)
-    died = time.monotonic()
     (main if which == "main" else other).kill()
-    said, _ = process.communicate(timeout=60)
-    assert time.monotonic() - died < 60
+    said, _ = process.communicate(timeout=PATIENCE)  # long before gloo itself gives up, after half an hour
     assert process.returncode != 0
     assert not psutil.pid_exists(main.pid)
     assert not psutil.pid_exists(other.pid)
@@ -239,7 +237,7 @@ def test_a_signal_to_torchrun_stops_politely(tmp_path: Path) -> None:
     run = Run(tmp_path / "runs" / "two")
     wait_for_step(run, 3)
     both(run)[2].terminate()
-    process.communicate(timeout=60)
+    process.communicate(timeout=PATIENCE)
     status = run.status()
     assert status is not None
     assert run.state() == "stopped"

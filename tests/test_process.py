@@ -8,13 +8,14 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+from waiting import until
 
 from ddpm import config as configs
 from ddpm import files, jobs, process, runs
@@ -71,13 +72,6 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 @pytest.fixture
 def run(runs_dir: Path, tiny: Config) -> Run:
     return runs.create(runs_dir, "one", tiny)
-
-
-def until(condition: Callable[[], Any], seconds: float = 15.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it never came"
-        time.sleep(0.01)
 
 
 def running(job: Job) -> dict[str, Any]:
@@ -196,7 +190,7 @@ def test_samples_are_drawn_into_a_folder_of_their_own(run: Run, stand_in: str) -
 def test_a_measurement_is_made_once(
     tiny: Config, stand_in: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     job = process.start_measuring(tiny)
     assert running(job)["arguments"] == ["measure", str(job.folder)]
     assert process.start_measuring(configs.replace(tiny, dict(seed=7, lr=0.5, total_steps=99))) == job

@@ -22,22 +22,24 @@ PAGES = [ROOT / "app.py", *sorted((ROOT / "pages").rglob("*.py"))]
 # A module imports only from lines above its own.
 LAYERS = """
     errors words solvers svg
-    files schedules fields targets
-    hardware
+    places
+    files schedules fields targets image_files
+    hardware locks
     cores
     parallel native
     config images metrics jobs arrays
-    validation classes spacing guidance
+    objective validation classes spacing guidance listing labelling
     variances
     cells
     results
     runs
-    architecture deduce presets traces shapes diffusion ema moments prepare logs
+    architecture deduce presets traces shapes diffusion ema moments prepare logs weights
     ops
     native_ops memory precision sources unet losses samplers resample checkpoint process export foreign
     compute update
-    data download lsun imagenet64 machine yardstick
-    cifar10 low_res probe edit
+    decoded download lsun imagenet64 machine yardstick
+    data cifar10 edit
+    low_res probe lineage
     given recipe sheet film packing example
     recognise
     adopt hand_back
@@ -57,7 +59,7 @@ LAYERS = """
 LEVEL = {name: level for level, line in enumerate(LAYERS.split("\n")) for name in line.split()}
 
 # Who only watches must not wait for torch.
-WITHOUT_TORCH = ["errors", "words", "solvers", "files", "hardware", "cores", "schedules", "fields", "config", "validation", "classes", "images", "metrics", "jobs", "architecture", "deduce", "foreign", "presets", "results", "runs", "traces", "shapes", "sources", "prepare", "data", "download", "cifar10", "lsun", "imagenet64", "low_res", "given", "spacing", "guidance", "variances", "film", "example", "process", "export", "cli", "arrays", "memory", "recipe", "cells", "sheet", "native", "svg", "targets"]  # fmt: skip
+WITHOUT_TORCH = ["errors", "words", "solvers", "files", "places", "locks", "hardware", "cores", "schedules", "fields", "config", "objective", "validation", "classes", "image_files", "images", "listing", "labelling", "metrics", "jobs", "architecture", "deduce", "foreign", "presets", "results", "runs", "traces", "shapes", "sources", "prepare", "decoded", "data", "lineage", "download", "cifar10", "lsun", "imagenet64", "low_res", "given", "spacing", "guidance", "variances", "film", "example", "process", "export", "cli", "arrays", "memory", "recipe", "cells", "sheet", "native", "svg", "targets"]  # fmt: skip
 
 MOST_LINES = 450
 
@@ -215,6 +217,59 @@ def test_checkpoints_are_loaded_as_weights_only() -> None:
             if isinstance(node, ast.Call) and ast.unparse(node.func) in ("torch.load", "pickle.load", "pickle.loads", "np.load"):  # fmt: skip
                 call = ast.unparse(node)
                 assert "weights_only=True" in call or (call.startswith("np.load") and "allow_pickle=True" not in call), call  # fmt: skip
+
+
+@cache
+def kept_properties() -> set[str]:
+    """Names of what is computed, or read from a file, when it is first asked for."""
+    return {
+        node.name
+        for path in [*PACKAGE.values(), *COMMANDS, *PAGES]
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.FunctionDef) and "cached_property" in {ast.unparse(d) for d in node.decorator_list}
+    }
+
+
+def does_something(test: ast.expr) -> list[str]:
+    """What a condition does, beyond looking at values."""
+    calls = [ast.unparse(n.func) for n in ast.walk(test) if isinstance(n, ast.Call)]
+    read = [n.attr for n in ast.walk(test) if isinstance(n, ast.Attribute) and n.attr in kept_properties()]
+    assigned = [ast.unparse(n) for n in ast.walk(test) if isinstance(n, ast.NamedExpr | ast.Await | ast.Yield)]
+    return [*(name for name in calls if name not in ("isinstance", "len")), *read, *assigned]
+
+
+@pytest.mark.parametrize("path", [*PACKAGE.values(), *COMMANDS, *PAGES], ids=lambda path: str(path.relative_to(ROOT)))
+def test_nothing_depends_on_asserts(path: Path) -> None:
+    """`python -O` leaves them out."""
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Assert):
+            assert not does_something(node.test), f"line {node.lineno}"
+
+
+def test_the_rule_about_asserts_sees_what_it_should() -> None:
+    tests = ["run.config", "f()", "(x := 1)", "len(a) == 2", "isinstance(a, B)", "self.library is not None"]
+    assert [bool(does_something(ast.parse(t, mode="eval").body)) for t in tests] == [True] * 3 + [False] * 3
+
+
+# --- pages
+
+CALLBACKS = ("on_click", "on_change", "on_dismiss")
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_what_goes_wrong_in_a_page_is_told_in_a_box(path: Path) -> None:
+    """Fragments and callbacks are made by layout, which sees to it; the page itself begins with its `page`."""
+    if path.name == "layout.py":
+        return
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Attribute):
+            assert ast.unparse(node) != "st.fragment", f"line {node.lineno}: use layout.fragment"
+        if isinstance(node, ast.Call):
+            for keyword in node.keywords:
+                if keyword.arg in CALLBACKS and not isinstance(keyword.value, ast.Constant):
+                    assert ast.unparse(keyword.value).startswith("layout.callback("), f"line {keyword.value.lineno}"
+    calls = [ast.unparse(node.value) for node in tree(path).body if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)]  # fmt: skip
+    assert path.parent.name == "ui" or path.name == "__init__.py" or calls[0].startswith("layout.page(")
 
 
 # --- size and words

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from waiting import PATIENCE, until
 
 from ddpm import config as configs
 from ddpm import files, runs
@@ -300,12 +301,12 @@ def test_trainings_wait_for_their_turn(runs_dir: Path, tiny: Config) -> None:
 
         waiting = threading.Thread(target=wait)
         waiting.start()
-        until_state(second, "queued")
+        until(lambda: second.state() == "queued")
         time.sleep(0.6)
         assert second.state() == "queued"
         order.append("first ends")
         one.beat(state="finished")
-    waiting.join(10)
+    waiting.join(PATIENCE)
     assert order == ["queued", "first ends", "turn"]
 
 
@@ -317,10 +318,3 @@ def test_one_that_waits_can_be_stopped(runs_dir: Path, tiny: Config) -> None:
             second.request("stop")
             with pytest.raises(Stopped):
                 runs.wait_turn(second, two)
-
-
-def until_state(run: Run, state: str) -> None:
-    end = time.monotonic() + 10
-    while run.state() != state:
-        assert time.monotonic() < end
-        time.sleep(0.01)

@@ -5,11 +5,13 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import fake_run
 import pytest
+from waiting import until
 from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver
 from watchdog.observers.polling import PollingObserver
@@ -26,11 +28,11 @@ def store(runs_dir: Path) -> Iterator[watch.Store]:
     made.close()
 
 
-def wait(condition: Callable[[], bool], seconds: float = 5.0) -> bool:
-    end = time.monotonic() + seconds
-    while not condition() and time.monotonic() < end:
-        time.sleep(0.02)
-    return condition()
+def heard(store: watch.Store) -> None:
+    """Wait until all that happened so far is counted: events come in their order, and this one is the last."""
+    last = store.runs_dir / f"last-{time.monotonic_ns()}"
+    last.touch()
+    until(lambda: store.revisions.of(last.name))
 
 
 def append(run: Run, *steps: int) -> None:
@@ -42,32 +44,53 @@ def append(run: Run, *steps: int) -> None:
 
 def test_a_new_line_raises_the_revision_of_its_run_alone(runs_dir: Path, store: watch.Store) -> None:
     one, other = (fake_run.write(runs_dir, name, steps=4) for name in ("one", "other"))
-    assert wait(lambda: store.revisions.of(other.name, "saves") > 0)
-    time.sleep(0.2)
+    heard(store)
+    assert store.revisions.of(other.name, "saves") > 0
     before, quiet = store.revisions.of("one", "progress.csv"), store.revisions.of("other")
     append(one, 5)
-    assert wait(lambda: store.revisions.of("one", "progress.csv") > before)
+    heard(store)
+    assert store.revisions.of("one", "progress.csv") > before
     assert store.revisions.of("other") == quiet
+
+
+def test_folders_that_come_all_at_once_are_heard_without_a_warning(runs_dir: Path) -> None:
+    """While the watcher looks through one, the next appear in it: it meets them twice."""
+    folders = [runs_dir / f"run{k}" / "samples" / "one" / "images" for k in range(300)]
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.resetwarnings()
+        store = watch.Store(runs_dir)
+        for folder in folders:
+            folder.mkdir(parents=True)
+        heard(store)
+        before = [store.revisions.of(f"run{k}", "samples") for k in range(300)]
+        for folder in folders:
+            (folder / "00000.png").touch()
+        heard(store)
+        store.close()
+    assert all(before)
+    assert all(store.revisions.of(f"run{k}", "samples") > before[k] for k in range(300))
+    assert not [w for w in warned if "watchdog" in w.filename]
 
 
 def test_a_replaced_file_counts_and_a_temporary_one_does_not(runs_dir: Path, store: watch.Store) -> None:
     run = fake_run.write(runs_dir, "one", steps=2)
-    time.sleep(0.2)
+    heard(store)
     before = store.revisions.of("one", "status.json")
     files.write_json(run.folder / "status.json", {"state": "stopped"})
-    assert wait(lambda: store.revisions.of("one", "status.json") > before)
+    heard(store)
+    assert store.revisions.of("one", "status.json") > before
     assert not [parts for parts in store.revisions._counts if parts[-1].startswith(files.TEMPORARY)]
 
 
 def test_our_own_reading_makes_no_event(runs_dir: Path, store: watch.Store) -> None:
     run = fake_run.write(runs_dir, "one", steps=4)
     (run.folder / "run.lock").touch()
-    time.sleep(0.3)
+    heard(store)
     before = store.revisions.of("one")
     for _ in range(5):
         view = watch.RunView(run, store.revisions, store.pulse)
         view.metrics(), view.state(), view.status(), view.previews(), view.checkpoints(), view.log_tail()
-    time.sleep(0.5)
+    heard(store)
     assert store.revisions.of("one") == before
 
 
@@ -83,7 +106,7 @@ def test_what_did_not_change_is_not_read_again(runs_dir: Path, store: watch.Stor
     def figure(look: charts.Look = charts.Look()) -> str:  # noqa: B008
         return view.figure(charts.MAIN, look, draw)
 
-    time.sleep(0.3)
+    heard(store)
     first = figure()
     reads = []
     monkeypatch.setattr(view._readers[charts.MAIN], "read", lambda: reads.append(1))
@@ -92,7 +115,7 @@ def test_what_did_not_change_is_not_read_again(runs_dir: Path, store: watch.Stor
     assert not reads
     monkeypatch.undo()
     append(run, 21)
-    assert wait(lambda: figure() != first)
+    until(lambda: figure() != first)
     assert len(drawn) == 2
     assert figure(charts.Look(log=False)) != first
 
@@ -118,10 +141,9 @@ def test_polling_where_there_are_no_events_left(runs_dir: Path, number: int) -> 
     observer: BaseObserver = watch.observe(runs_dir, revisions, Exhausted)
     try:
         assert isinstance(observer, PollingObserver)
-        time.sleep(0.2)
         (runs_dir / "one").mkdir()
         (runs_dir / "one" / "status.json").write_text("{}")
-        assert wait(lambda: revisions.of("one") > 0, 10)
+        until(lambda: revisions.of("one"))
     finally:
         observer.stop()
 
@@ -157,7 +179,7 @@ def test_one_thread_however_often_it_is_asked_for(runs_dir: Path) -> None:
     assert all(watch.store(runs_dir) is first for _ in range(20))
     assert threading.active_count() == count
     watch.store.clear()  # as the menu does
-    assert wait(lambda: not first.alive())
+    until(lambda: not first.alive())
     second = watch.store(runs_dir)
     assert second is not first
     assert second.alive()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ddpm import config as configs
-from ddpm import fields, files, jobs, runs, spacing, validation
+from ddpm import fields, files, jobs, places, runs, spacing, validation
 from ddpm.commands import together
 from ddpm.config import LOG_FORMATS, SECTIONS, Config, FromCheckpoint, SampleConfig
 from ddpm.errors import UserError
@@ -54,12 +54,6 @@ def boolean(text: str) -> bool:
     return fields.parse(bool, text)
 
 
-def log_folder() -> Path | None:
-    """The folder that OPENAI_LOGDIR names for whatever is written, as in improved-diffusion; None without it."""
-    named = os.environ.get("OPENAI_LOGDIR", "")
-    return Path(named).expanduser().absolute() if named else None
-
-
 def log_format() -> str | None:
     """The setting that OPENAI_LOG_FORMAT stands for; None without it.  Raises UserError for an unknown format.
 
@@ -77,7 +71,7 @@ def log_format() -> str | None:
 def result_folder(out: Path | None, source: Run | Path, kind: str) -> Path:
     """Where a job writes: where it was told to, else KIND/TIME in OPENAI_LOGDIR, in the run's folder or here."""
     own = source.folder if isinstance(source, Run) else Path()
-    return out or together.from_main(lambda: runs.timed((log_folder() or own) / kind))
+    return out or together.from_main(lambda: runs.timed((places.log_folder() or own) / kind))
 
 
 def hand_over(out: Path | None, folder: Path) -> None:
@@ -85,7 +79,7 @@ def hand_over(out: Path | None, folder: Path) -> None:
 
     Those of an earlier job stay: where they have the same names, these get a number.
     """
-    target, own = log_folder(), sorted(folder.glob("*.npz"))
+    target, own = places.log_folder(), sorted(folder.glob("*.npz"))
     if not target or out is not None or not own:
         return
     with jobs.guard(target):
@@ -231,7 +225,7 @@ def log_to(run: jobs.Job) -> "logging.FileHandler | None":
     log.handlers = [terminal]
     if _is_stderr(run.log_path):  # started by process.start: what is printed is in log.txt
         return None
-    file = logging.FileHandler(run.log_path, encoding="utf-8")
+    file = logging.FileHandler(run.log_path, encoding="utf-8", errors="backslashreplace")
     file.setFormatter(form)
     log.handlers.append(file)
     return file

@@ -54,6 +54,7 @@ def _runs(options: argparse.Namespace) -> None:
         print(f"No runs in {options.runs_dir} yet: `ddpm train --preset quick-start` starts one.")
         return
     rows = [("run", "state", "step", "it/s", "time left", "loss")]
+    told = []
     for run in found:
         status = run.status() or jobs.Status("stopped")
         state = run.state()
@@ -68,9 +69,13 @@ def _runs(options: argparse.Namespace) -> None:
                 f"{loss:.4f}" if loss is not None else "",
             )
         )
+        if state == "unreadable":
+            told.append(f"{run.name}: {run.unreadable()}")
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    for sentence in told:
+        print(sentence, file=sys.stderr)
 
 
 def _export(options: argparse.Namespace) -> None:

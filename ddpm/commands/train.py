@@ -12,16 +12,16 @@ from typing import Any
 
 import ddpm
 from ddpm import config as configs
-from ddpm import jobs, runs, validation
+from ddpm import jobs, places, runs, validation
 from ddpm.commands import options as shared
 from ddpm.commands import together
 from ddpm.config import SECTIONS, Config
-from ddpm.errors import UserError
+from ddpm.errors import UserError, in_words
 from ddpm.presets import PRESETS
 
 log = logging.getLogger("ddpm")
 
-MAY_CHANGE = {"data_dir", "enlarge"}  # by --resume: where the data is, and how it is read
+MAY_CHANGE = {"data_dir", "enlarge", "skip_broken"}  # by --resume: where the data is, and how it is read
 
 
 def add(commands: Any) -> None:
@@ -63,8 +63,10 @@ def _train(options: argparse.Namespace) -> None:
                 run = together.from_main(lambda: _ready(run, given, worker))
             _train_here(run, worker)
         except Exception as error:
-            if to_file and not isinstance(error, jobs.Stopped):
-                to_file.emit(logging.makeLogRecord({"msg": traceback.format_exc()}))
+            if to_file and not isinstance(error, jobs.Stopped):  # of a fault of the program, where it happened
+                told = in_words(error) if isinstance(error, OSError | UnicodeError) else error
+                text = str(told) if isinstance(told, UserError) else traceback.format_exc()
+                to_file.emit(logging.makeLogRecord({"msg": text}))
             raise
 
 
@@ -72,7 +74,7 @@ def _find(options: argparse.Namespace) -> runs.Run:
     """The run to go on with."""
     if options.resume:
         return runs.find(options.runs_dir, options.resume)
-    folder = shared.log_folder()
+    folder = places.log_folder()
     if folder is None:
         raise UserError("--resume names no run, and OPENAI_LOGDIR names no folder: give the name of a run, as `ddpm runs` lists them.")  # fmt: skip
     return runs.Run(folder)
@@ -106,8 +108,7 @@ def _run(options: argparse.Namespace, given: dict[str, Any]) -> runs.Run:
 
             if resume.is_done(run):  # nothing of it is touched
                 raise UserError(run.all_done)
-    _ = run.config  # is read here, as other processes may not see its folder
-    return run
+    return run.loaded()
 
 
 def _look_back(run: runs.Run, worker: jobs.Worker) -> None:
@@ -144,7 +145,7 @@ def _new_run(options: argparse.Namespace, given: dict[str, Any]) -> runs.Run:
         from ddpm import adopt
 
         config = adopt.check_start(config)
-    folder = shared.log_folder()
+    folder = places.log_folder()
     if folder and not options.run:
         run = runs.create_in(folder, config)
         print(f"Run in {run.folder}", file=sys.stderr)

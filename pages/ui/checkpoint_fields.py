@@ -25,7 +25,7 @@ def required(run: Run, why: str) -> None:
         if st.button("Save now", icon=":material/save:", type="primary"):
             run.request("save")
             st.toast("Asked to save after the step in hand.")
-        st.fragment(run_every=1.0)(_wait_for_checkpoint)(run)
+        layout.fragment(run_every=1.0)(_wait_for_checkpoint)(run)
     else:
         st.page_link(layout.MONITOR, label="Open it on Monitor", icon=":material/monitoring:", query_params={"run": run.name})  # fmt: skip
     st.stop()

@@ -32,7 +32,7 @@ MOST_ERRORS = 16  # told one by one
 def show(job: SampleJob, config: Config, use: Callable[[SampleConfig], None]) -> None:
     """The pictures of one job: as they sharpen, or finished with their downloads; how to go on, or to do it again."""
     active = job.state() in ACTIVE
-    st.fragment(run_every=0.7 if active else None)(_picture)(job, active, [] if active else heads(job, config))
+    layout.fragment(run_every=0.7 if active else None)(_picture)(job, active, [] if active else heads(job, config))
     if active:
         return
     sample = settings_of(job)
@@ -42,7 +42,7 @@ def show(job: SampleJob, config: Config, use: Callable[[SampleConfig], None]) ->
                 process.resume_sampling(job)
                 st.rerun()
         if sample:
-            st.button("Open these settings again", icon=":material/settings_backup_restore:", key="use_shown", on_click=use, args=(sample,))  # fmt: skip
+            st.button("Open these settings again", icon=":material/settings_backup_restore:", key="use_shown", on_click=layout.callback(use), args=(sample,))  # fmt: skip
     _downloads(job)
     if job.command:
         with st.expander("Copy as command"):

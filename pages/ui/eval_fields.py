@@ -44,7 +44,7 @@ def show(config: Config, checkpoints: list[Checkpoint]) -> tuple[EvalConfig, lis
         for name in more:
             with inner.cell():
                 values[name] = forms.box(FORM, FIELDS[name], "as in training" if name == "timestep_respacing" else None)
-        for name in ("enlarge", "clip_denoised"):
+        for name in ("enlarge", "skip_broken", "clip_denoised"):
             values[name] = st.toggle(FIELDS[name].label, key=forms.key(FORM, name), help=FIELDS[name].help, persist_state="session")  # fmt: skip
     missing = [Problem(name, f"{FIELDS[name].label} is empty: type a number.") for name, value in values.items() if value is None]  # fmt: skip
     evaluation = EvalConfig(**{name: value for name, value in values.items() if value is not None})  # type: ignore[arg-type]

@@ -15,6 +15,7 @@ import streamlit as st
 
 from ddpm import config as configs
 from ddpm.config import Config
+from ddpm.errors import writable
 from ddpm.fields import Setting
 from ddpm.validation import Problem
 
@@ -68,7 +69,7 @@ def by_field(problems: Sequence[Problem]) -> dict[str, list[str]]:
 
 def plain(text: str) -> str:
     """`text` as Markdown that shows just this text."""
-    return re.sub(r"([\\`*_{}\[\]<>$~#|:^&])", r"\\\1", text)
+    return re.sub(r"([\\`*_{}\[\]<>$~#|:^&])", r"\\\1", writable(text))
 
 
 def complaint(sentences: Sequence[str]) -> None:

@@ -54,9 +54,9 @@ def show(run: Run) -> None:
                 icon=":material/explore:",
             )  # fmt: skip
         else:
-            st.fragment(run_every=1.0 if job == active else None)(_now)(job, job == active, config)
+            layout.fragment(run_every=1.0 if job == active else None)(_now)(job, job == active, config)
     if job is not None:
-        st.fragment(run_every=1.5 if job == active else None)(_sheet)(job)
+        layout.fragment(run_every=1.5 if job == active else None)(_sheet)(job)
         if job != active and job.result:
             _downloads(job)
     if jobs:
@@ -262,7 +262,7 @@ def _history(jobs: list[FrontierJob], shown: FrontierJob | None) -> None:
     st.selectbox("Shown", names, key="frontier_shown", format_func=lambda name: work.when(by_name[name]), persist_state="session")  # fmt: skip
     job = by_name[st.session_state["frontier_shown"]]
     if job.settings:
-        st.button("Use settings", type="tertiary", key="frontier_again", on_click=_again, args=(job,))
+        st.button("Use settings", type="tertiary", key="frontier_again", on_click=layout.callback(_again), args=(job,))
 
 
 def _again(job: FrontierJob) -> None:

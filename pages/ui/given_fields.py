@@ -13,19 +13,19 @@ import numpy as np
 import streamlit as st
 from PIL import Image
 
-from ddpm import fields, files, given, images
+from ddpm import fields, files, given, image_files, images
 from ddpm.config import Config, SampleConfig
 from ddpm.errors import UserError
 from ddpm.results import SampleJob
 from ddpm.runs import Run
 from ddpm.validation import Problem
-from pages.ui import checkpoint_fields, drawn, forms, mask_canvas, pictures, work
+from pages.ui import checkpoint_fields, drawn, forms, layout, mask_canvas, pictures, work
 from pages.ui.sampler_fields import FIELDS, FORM
 
 TASKS = given.FROM_PICTURES
 SOURCES = {"upload": "Upload", "drawn": "Drawn before", "path": "Path"}
 MASKS = {"paint": "Paint", "upload": "Upload", "path": "Path"}
-KINDS = [extension.removeprefix(".") for extension in images.EXTENSIONS]
+KINDS = [extension.removeprefix(".") for extension in image_files.EXTENSIONS]
 PER_PAGE = 12  # thumbnails of a drawing
 THUMB = 64
 LOOK = 144  # pixels of the picture to begin with, on screen
@@ -171,7 +171,7 @@ def _drawn(jobs: list[SampleJob], config: Config) -> Chosen:
         for k, path in list(enumerate(found))[(page - 1) * PER_PAGE : page * PER_PAGE]:
             with st.container(gap="xsmall", horizontal_alignment="center"):
                 st.image(pictures.shown(path, THUMB) or b"", output_format="PNG", alt=f"Picture {k}")
-                st.button(str(k), key=f"number_{k}", type="primary" if k == number else "secondary", width="stretch", on_click=_take, args=(k,))  # fmt: skip
+                st.button(str(k), key=f"number_{k}", type="primary" if k == number else "secondary", width="stretch", on_click=layout.callback(_take), args=(k,))  # fmt: skip
     return Chosen(str(found[number].absolute()))
 
 

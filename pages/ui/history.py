@@ -55,18 +55,20 @@ def _entry(job: SampleJob, is_shown: bool, config: Config, choose: Choose, use: 
         st.markdown(f":small[{forms.plain(note)}]")
     st.space("stretch")
     with st.container(horizontal=True, gap="small"):
-        st.button("Shown" if is_shown else "Show", key=f"show_{job.name}", disabled=is_shown, on_click=choose, args=(job.name,))  # fmt: skip
+        st.button("Shown" if is_shown else "Show", key=f"show_{job.name}", disabled=is_shown, on_click=layout.callback(choose), args=(job.name,))  # fmt: skip
         if sample:
-            st.button("Use settings", key=f"use_{job.name}", on_click=use, args=(sample,), type="tertiary")
+            st.button(
+                "Use settings", key=f"use_{job.name}", on_click=layout.callback(use), args=(sample,), type="tertiary"
+            )
     with st.container(horizontal=True, gap="small", vertical_alignment="center"):
         where = f"compare_{job.name}"
         st.session_state[where] = job.name in st.session_state.get(COMPARED, [])
-        st.checkbox("Compare", key=where, on_change=_pick, args=(job.name,), help="Two drawings are shown side by side.", width="stretch")  # fmt: skip
+        st.checkbox("Compare", key=where, on_change=layout.callback(_pick), args=(job.name,), help="Two drawings are shown side by side.", width="stretch")  # fmt: skip
         with st.popover("", icon=":material/edit_note:", type="tertiary", help="Note", key=f"note_of_{job.name}"):
             field = f"note_{job.name}"
             st.session_state.setdefault(field, note)
-            st.text_input("Note", key=field, on_change=_note, args=(job, field), placeholder="What there is to remember about it", width=260)  # fmt: skip
-        st.button("", icon=":material/delete:", key=f"delete_{job.name}", type="tertiary", help="Delete", on_click=_condemn, args=(job.name,))  # fmt: skip
+            st.text_input("Note", key=field, on_change=layout.callback(_note), args=(job, field), placeholder="What there is to remember about it", width=260)  # fmt: skip
+        st.button("", icon=":material/delete:", key=f"delete_{job.name}", type="tertiary", help="Delete", on_click=layout.callback(_condemn), args=(job.name,))  # fmt: skip
 
 
 def _pick(name: str) -> None:
@@ -88,7 +90,7 @@ def _spare() -> None:
     st.session_state.pop(CONDEMNED, None)
 
 
-@st.dialog("Delete this drawing?", on_dismiss=_spare)
+@st.dialog("Delete this drawing?", on_dismiss=layout.callback(_spare))
 def _confirm(job: SampleJob) -> None:
     st.write(f"The drawing of **{work.when(job)}** moves to `{job.folder.parent.parent.parent / '.trash'}`. It can be brought back at once.")  # fmt: skip
     with st.container(horizontal=True, horizontal_alignment="right"):

@@ -23,7 +23,7 @@ def show(runs_dir: Path) -> None:
     path = Path(absolute(typed))
     job = process.importing(path, runs_dir)
     if job.status() and job.state() in ACTIVE:
-        st.fragment(run_every=1.0)(_progress)(job)
+        layout.fragment(run_every=1.0)(_progress)(job)
         return
     name = st.session_state.get("import.started")
     if job.status() and job.state() == "finished" and name:

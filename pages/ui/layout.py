@@ -3,19 +3,25 @@
 A page begins with `layout.page("Title")` and continues with guards:
 
     run = layout.pick_run()       # the run that ?run=NAME names; says what to do and stops where there is none
-    with layout.errors():         # a UserError becomes a red box instead of a traceback
+    with layout.errors():         # what goes wrong becomes a red box, and the page goes on
         ...
+
+What the user can put right is a red box wherever it happens: in the page itself, where `page` sees to it; in what it
+draws again and again, by `layout.fragment`; and in what a click does, by `on_click=layout.callback(...)`.
 """
 
 import contextlib
-import os
-from collections.abc import Iterator, Sequence
+import functools
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import streamlit as st
+from streamlit.runtime.scriptrunner import get_script_run_ctx
 
-from ddpm import example, runs
-from ddpm.errors import UserError
+from ddpm import example, places, runs
+from ddpm.errors import UserError, told
 from ddpm.jobs import ACTIVE
 from ddpm.runs import Run
 
@@ -45,16 +51,24 @@ LOGO = (
     f'{_DOTS}<text x="42" y="14" font-size="15">DDPM</text><text x="42" y="29" font-size="14">Workbench</text></svg>'
 )
 
+WRONG = "_wrong"  # what went wrong in a click, until the page shows it
 EXAMPLE = "coloured shapes, learnt in 3,000 steps"
 
 
 def page(title: str) -> None:
-    """Begin a page: the browser tab's title, a wide layout, the menu.  The first call of every page."""
+    """Begin a page: the browser tab's title, a wide layout, the menu.  The first call of every page.
+
+    A UserError that ends the page from here on is shown in a box, as is one of the click that it answers.
+    """
+    if context := get_script_run_ctx():
+        context.on_script_error = _boxed
     st.set_page_config(page_title=f"{title} · {APP_NAME}", page_icon=ICON, layout="wide", initial_sidebar_state=230)
     st.logo(LOGO, size="large")
     with st.sidebar:
         for script, label, symbol in MENU:
             st.page_link(script, label=label, icon=symbol, width="stretch")
+    if sentence := st.session_state.pop(WRONG, ""):
+        _box(sentence)
 
 
 def tab_title(title: str) -> None:
@@ -64,7 +78,7 @@ def tab_title(title: str) -> None:
 
 def runs_dir() -> Path:
     """Where the runs are: beside app.py, or where DDPM_RUNS says."""
-    return Path(os.environ.get("DDPM_RUNS") or ROOT / "runs").absolute()
+    return places.runs_folder() or ROOT / "runs"
 
 
 def pick_run(
@@ -117,8 +131,61 @@ def no_runs(sentence: str) -> None:
 def errors(stop: bool = False) -> Iterator[None]:
     """What the user can put right is told in a red box; the page goes on after the block, or stops there."""
     try:
-        yield
+        with told():
+            yield
     except UserError as error:
-        st.error(str(error), icon=":material/error:")
+        _box(str(error))
         if stop:
             st.stop()
+
+
+def fragment(run_every: float | None = None) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Streamlit's fragment, a part of the page that is drawn again by itself; what goes wrong in it is told in its place."""
+
+    def decorate(draw: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(draw)
+        def boxed(*args: Any, **kwargs: Any) -> None:
+            with errors():
+                draw(*args, **kwargs)
+
+        return st.fragment(run_every=run_every)(boxed)
+
+    return decorate
+
+
+def callback(deed: Callable[..., object]) -> Callable[..., None]:
+    """What a click or another choice does; what goes wrong in it is told at the top of the page."""
+
+    @functools.wraps(deed)
+    def boxed(*args: Any, **kwargs: Any) -> None:
+        try:
+            with told():
+                deed(*args, **kwargs)
+        except UserError as error:
+            st.session_state[WRONG] = str(error)
+
+    return boxed
+
+
+def _box(sentence: str) -> None:
+    st.error(sentence, icon=":material/error:")
+
+
+KNOWN = (UserError, OSError, UnicodeError)
+
+
+def _boxed(error: Exception) -> bool:
+    """Show what ended a page; False for a fault of the program, of which Streamlit shows where it happened."""
+    if not isinstance(error, KNOWN):
+        return False
+    with errors():
+        raise error
+    return True
+
+
+def _is_fault(record: logging.LogRecord) -> bool:
+    """Whether what Streamlit is to log, with all its calls, is a fault of the program."""
+    return not (record.exc_info and isinstance(record.exc_info[1], KNOWN))
+
+
+logging.getLogger("streamlit.error_util").addFilter(_is_fault)

@@ -13,7 +13,7 @@ from ddpm.config import Config, EvalConfig
 from ddpm.errors import UserError
 from ddpm.jobs import ACTIVE
 from ddpm.results import EvaluationJob, bits
-from pages.ui import charts, checkpoint_fields, forms, work
+from pages.ui import charts, checkpoint_fields, forms, layout, work
 from pages.ui.live_chart import live_chart
 
 PARTS = {"train": "seen in training", "test": "held out", "all": "all"}
@@ -23,7 +23,7 @@ NPZ = "application/octet-stream"
 def show(job: EvaluationJob, config: Config) -> None:
     """One evaluation: how far it is, or its numbers and what they mean."""
     active = job.state() in ACTIVE
-    st.fragment(run_every=1.0 if active else None)(_now)(job, active)
+    layout.fragment(run_every=1.0 if active else None)(_now)(job, active)
     if not active:
         _result(job, config)
 

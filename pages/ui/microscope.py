@@ -57,11 +57,11 @@ def show(run: Run) -> None:
                 icon=":material/biotech:",
             )  # fmt: skip
         elif job == active:
-            st.fragment(run_every=0.7)(_progress)(job)
+            layout.fragment(run_every=0.7)(_progress)(job)
         else:
             _said(job)
     if job is not None and job != active and job.result:
-        st.fragment(_scrub)(job)
+        layout.fragment()(_scrub)(job)
         _take_home(job)
 
 

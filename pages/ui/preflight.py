@@ -22,7 +22,7 @@ def card(config: Config, pictures: int | None) -> None:
     active = bool(job.status()) and job.state() in ACTIVE
     with st.container(border=True):
         st.markdown("**Before it starts**")
-        st.fragment(run_every=1.0 if active else None)(_numbers)(config, pictures, active)
+        layout.fragment(run_every=1.0 if active else None)(_numbers)(config, pictures, active)
         _measure_button(config, job, active)
 
 

@@ -10,7 +10,7 @@ from ddpm import images, recipe
 from ddpm.config import SampleConfig
 from ddpm.errors import UserError
 from ddpm.runs import Run
-from pages.ui import forms
+from pages.ui import forms, layout
 
 UPLOAD = "sample_settings_from"
 OPENED = "sample_opened"  # in the session: what is said of the picture that was opened last, and how
@@ -23,7 +23,7 @@ def show(run: Run, use: Callable[[SampleConfig], None]) -> None:
             "A PNG file that was drawn here",
             ["png"],
             key=UPLOAD,
-            on_change=_open,
+            on_change=layout.callback(_open),
             args=(run, use),
         )
         if st.session_state.get(UPLOAD) and (said := st.session_state.get(OPENED)):

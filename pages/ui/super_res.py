@@ -7,14 +7,14 @@ from typing import NamedTuple
 
 import streamlit as st
 
-from ddpm import classes, files, images, low_res, runs
+from ddpm import classes, files, image_files, images, low_res, runs
 from ddpm import config as configs
 from ddpm.config import OWN_DATA, Config, ModelConfig, SampleConfig
 from ddpm.errors import UserError
 from ddpm.fields import absolute
 from ddpm.results import SampleJob
 from ddpm.runs import Run
-from pages.ui import forms, work
+from pages.ui import forms, layout, work
 
 KINDS = {
     "data": "The run's own data",
@@ -43,7 +43,9 @@ def fields(form: str, model: ModelConfig, problems: forms.Problems) -> None:
         )
         where = forms.key(form, "super_res")
         st.session_state[where] = model.super_res
-        st.toggle("Enlarge small pictures", key=where, on_change=_switch, args=(form, model.image_size))
+        st.toggle(
+            "Enlarge small pictures", key=where, on_change=layout.callback(_switch), args=(form, model.image_size)
+        )
         if model.super_res:
             forms.box(form, SMALL_SIZE)
             forms.complaint(wrong)
@@ -132,7 +134,7 @@ def _drawn(form: str, fitting: dict[str, str]) -> str:
 
 def _uploaded(form: str, run: Run, problems: list[str]) -> str:
     """Keep what is uploaded in the run's folder, where the process that draws finds it."""
-    given = st.file_uploader("Pictures, or one .npz file", ["npz", *(e.removeprefix(".") for e in images.EXTENSIONS)], accept_multiple_files=True)  # fmt: skip
+    given = st.file_uploader("Pictures, or one .npz file", ["npz", *(e.removeprefix(".") for e in image_files.EXTENSIONS)], accept_multiple_files=True)  # fmt: skip
     where = forms.key(form, "base_uploaded")
     if not given:
         return str(st.session_state.get(where, {}).get(run.name, ""))

@@ -9,8 +9,7 @@ import streamlit as st
 
 from ddpm import classes, process, runs
 from ddpm import config as configs
-from ddpm.config import OWN_DATA
-from ddpm.errors import UserError
+from ddpm.errors import UserError, told
 from ddpm.jobs import ACTIVE, State, Status
 from ddpm.presets import DEFAULT, PRESETS
 from ddpm.runs import Run
@@ -37,6 +36,7 @@ BADGES: dict[State, Badge] = {
     "finished": Badge("blue", "check", "All steps are done."),
     "failed": Badge("red", "error", "Ended by an error, which the log tells in full."),
     "lost": Badge("red", "link_off", "The process is gone without a word: killed, or the computer was switched off."),
+    "unreadable": Badge("orange", "lock", "This user may not read what it says of itself."),
     "not responding": Badge("orange", "sentiment_stressed", "The process is there, but its heartbeat stands still."),
 }  # fmt: skip
 
@@ -130,7 +130,7 @@ def commands(run: Run) -> list[tuple[str, str]]:
     """What the buttons do, for a shell: (what, command)."""
     config = run.config
     few = ["--num_samples", "64", "--steps", str(min(20, config.diffusion.diffusion_steps))]
-    few += ["--base_samples", OWN_DATA] if config.model.super_res else []
+    few += ["--base_samples", configs.OWN_DATA] if config.model.super_res else []
     few += ["--classes", "0-9"] if classes.must_be_said(config) else []
     return [
         ("Train the same again", run.anew()),
@@ -145,7 +145,8 @@ def commands(run: Run) -> list[tuple[str, str]]:
 def act(deed: Callable[[], Any], done: str) -> None:
     """Do it and say so, or say why it cannot be done."""
     try:
-        deed()
+        with told():
+            deed()
     except UserError as error:
         st.toast(forms.plain(str(error)), icon=":material/error:", duration="long")
     else:
@@ -185,7 +186,7 @@ def spare() -> None:
     st.session_state.pop(CONDEMNED, None)
 
 
-@st.dialog("Delete this run?", on_dismiss=spare)
+@st.dialog("Delete this run?", on_dismiss=layout.callback(spare))
 def confirm_delete(run: Run) -> None:
     st.write(
         f"**{forms.plain(run.name)}** with its checkpoints, previews and pictures moves to `{run.folder.parent / '.trash'}`, "

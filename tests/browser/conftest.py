@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from dashboard import QUIET, Server, chromium, start_server, stop_server
+from waiting import PATIENCE
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def browser() -> Iterator[object]:
     executable = chromium()
     from playwright.sync_api import expect, sync_playwright
 
-    expect.set_options(timeout=20_000)
+    expect.set_options(timeout=PATIENCE * 1000)
     with sync_playwright() as tool:
         found = tool.chromium.launch(executable_path=executable, args=list(QUIET))
         yield found
@@ -39,7 +40,7 @@ def browser() -> Iterator[object]:
 def page(browser, server: Server) -> Iterator[object]:  # type: ignore[no-untyped-def]
     """A tab.  It fails the test on an exception in the page, and on any request that leaves this computer."""
     context = browser.new_context(viewport={"width": 1440, "height": 1000}, accept_downloads=True)
-    context.set_default_timeout(30_000)
+    context.set_default_timeout(PATIENCE * 1000)
     tab = context.new_page()
     abroad: list[str] = []
     wrong: list[str] = []

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import ensure_chromium
 import pytest
+from waiting import PATIENCE
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -59,7 +60,7 @@ def start_server(
             env={**os.environ, "DDPM_RUNS": str(runs_dir), "PYTHONPATH": str(ROOT)},
         )  # fmt: skip
     url = f"http://127.0.0.1:{port}"
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         assert process.poll() is None, log.read_text()
         try:
@@ -69,7 +70,7 @@ def start_server(
         except (urllib.error.URLError, OSError):
             time.sleep(0.1)
     process.kill()
-    raise AssertionError(f"the server did not answer within a minute:\n{log.read_text()}")
+    raise AssertionError(f"the server did not answer:\n{log.read_text()}")
 
 
 def drag_zoom(page: "Page", chart: str) -> None:

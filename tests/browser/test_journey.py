@@ -3,9 +3,8 @@
 import contextlib
 import io
 import json
-import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ import pytest
 from dashboard import drag_zoom
 from PIL import Image
 from playwright.sync_api import Page, expect
+from waiting import until
 
 from ddpm import process, runs
 from ddpm.config import FEW_STEPS
@@ -24,7 +24,6 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 CHART = "[class*=st-key-curves-] .chart"
 UPDATES = f"Number(document.querySelector('{CHART}')?.dataset.updates || 0)"
-PATIENCE = 120.0  # seconds: another program may have the other core
 
 
 @pytest.fixture
@@ -35,13 +34,6 @@ def ended(server) -> Iterator[None]:  # type: ignore[no-untyped-def]
         for job in (run, *run.sample_jobs()):
             with contextlib.suppress(UserError):
                 process.kill(job)
-
-
-def until(true: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not true():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.2)
 
 
 def done(run: Run) -> int:
@@ -70,15 +62,15 @@ def download(page: Page, label: str) -> bytes:
 def test_from_quick_start_to_downloads(page: Page, server, ended: None) -> None:  # type: ignore[no-untyped-def]
     page.goto(server.url)
     page.get_by_role("button", name="Start quick start").click()
-    page.wait_for_function(f"{UPDATES} > 2", timeout=PATIENCE * 1000)  # Monitor, with a chart that grows
+    page.wait_for_function(f"{UPDATES} > 2")  # Monitor, with a chart that grows
     [run] = runs.all_runs(server.runs_dir)
 
     zoomed, updates = zoom(page), page.evaluate(UPDATES)
-    page.wait_for_function(f"{UPDATES} >= {updates + 5}", timeout=PATIENCE * 1000)
+    page.wait_for_function(f"{UPDATES} >= {updates + 5}")
     assert x_range(page) == zoomed
 
     page.locator(".st-key-stop button").first.click()  # a stale twin may stand there for an instant
-    expect(page.get_by_role("button", name="Resume")).to_be_enabled(timeout=PATIENCE * 1000)
+    expect(page.get_by_role("button", name="Resume")).to_be_enabled()
     stopped_at = done(run)
     assert run.state() == "stopped"
     assert run.checkpoint().step == stopped_at
@@ -95,7 +87,7 @@ def test_from_quick_start_to_downloads(page: Page, server, ended: None) -> None:
     pictures.fill("4")
     pictures.press("Enter")
     page.get_by_test_id("stBaseButton-primary").click()
-    expect(page.get_by_role("button", name="Grid (PNG)")).to_be_visible(timeout=PATIENCE * 1000)
+    expect(page.get_by_role("button", name="Grid (PNG)")).to_be_visible()
 
     with Image.open(io.BytesIO(download(page, "Grid (PNG)"))) as grid:
         grid.load()

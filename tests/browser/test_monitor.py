@@ -1,12 +1,12 @@
 """Monitor in a real browser: zoom, pan and legend stay while the charts grow; the buttons reach the run."""
 
 import re
-import time
 
 import fake_run
 import pytest
 from dashboard import drag_zoom
 from playwright.sync_api import Page, expect
+from waiting import until
 
 pytestmark = pytest.mark.browser
 
@@ -24,12 +24,12 @@ def points(page: Page) -> int:
 
 def open_monitor(page: Page, server, run: str = "live") -> None:  # type: ignore[no-untyped-def]
     page.goto(server.address("monitor", run=run))
-    page.wait_for_function(f"{UPDATES} > 0", timeout=60_000)
+    page.wait_for_function(f"{UPDATES} > 0")
 
 
 def wait_for_updates(page: Page, more: int) -> None:
     target = page.evaluate(UPDATES) + more
-    page.wait_for_function(f"{UPDATES} >= {target}", timeout=60_000)
+    page.wait_for_function(f"{UPDATES} >= {target}")
 
 
 def test_zoom_pan_and_legend_stay_while_the_charts_grow(page: Page, server) -> None:  # type: ignore[no-untyped-def]
@@ -101,10 +101,7 @@ def test_save_preview_stop_and_the_tab_tells_the_progress(page: Page, server) ->
         page.get_by_role("button", name="Preview now").click()
         expect(page.get_by_alt_text("Preview grid of live at step")).to_be_visible()
         page.get_by_role("button", name="Save now").click()
-        deadline = time.monotonic() + 20
-        while not run.checkpoints() and time.monotonic() < deadline:
-            time.sleep(0.1)
-        assert run.checkpoints()
+        until(run.checkpoints)
         page.locator(".st-key-stop button").first.click()  # a stale twin may stand there for an instant
         expect(page.get_by_role("button", name="Resume")).to_be_enabled()
         expect(page.locator(".stMarkdownBadge", has_text="stopped").first).to_be_visible()

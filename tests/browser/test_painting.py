@@ -79,7 +79,7 @@ def expect_mask(page: Page, pixels: Pixels | None) -> None:
     try:
         page.wait_for_function(
             "wanted => JSON.stringify(JSON.parse(document.querySelector('#got')?.innerText || '{}').pixels) === wanted",
-            arg=json.dumps(wanted, separators=(",", ":")), timeout=8_000,
+            arg=json.dumps(wanted, separators=(",", ":")),
         )  # fmt: skip
     except Exception:
         assert got(page)["pixels"] == wanted

@@ -4,14 +4,14 @@ import contextlib
 import io
 import json
 import re
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 from playwright.sync_api import Locator, Page, TimeoutError, expect
+from waiting import until, until_finished
 
 from ddpm import images, process, runs
 from ddpm.errors import UserError
@@ -20,14 +20,12 @@ from ddpm.runs import Run
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
-PATIENCE = 120.0  # seconds: another program may have the other core
-
 
 @pytest.fixture
 def run(page: Page, server) -> Iterator[Run]:  # type: ignore[no-untyped-def]
     """The example, as the Sample page provides it to somebody without runs; nothing that draws outlives the test."""
     page.goto(server.address("sample"))
-    expect(page.get_by_text("The example that comes with the program")).to_be_visible(timeout=PATIENCE * 1000)
+    expect(page.get_by_text("The example that comes with the program")).to_be_visible()
     example = runs.find(server.runs_dir, "example")
     yield example
     for job in (*example.sample_jobs(), *example.frontier_jobs(), *example.microscope_jobs()):
@@ -72,14 +70,8 @@ def draw(page: Page, run: Run) -> SampleJob:
     page.wait_for_timeout(400)  # what was typed last is on its way
     expect(button).to_have_count(1)
     button.click()
-    deadline = time.monotonic() + PATIENCE
-    while True:
-        new = [job for job in run.sample_jobs() if job.name not in before]
-        if new and new[0].state() == "finished":
-            break
-        assert not new or new[0].state() not in ("failed", "lost"), new[0].status()
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.2)
+    new = until(lambda: [job for job in run.sample_jobs() if job.name not in before])
+    until_finished(new[0])
     expect(page.get_by_role("button", name="Grid (PNG)")).to_be_visible()
     return new[0]
 
@@ -184,7 +176,8 @@ def test_history_and_settings_from_a_picture(page: Page, run: Run) -> None:
     page.locator("input[type=file]").last.set_input_files(str(one.images[1]))
     expect(field(page, "seed").locator("input")).to_have_value("6")
     again = draw(page, run)
-    assert np.array_equal(np.asarray(Image.open(again.images[0])), np.asarray(Image.open(one.images[1])))
+    first, second = (np.asarray(Image.open(path)).astype(int) for path in (again.images[0], one.images[1]))
+    assert np.abs(first - second).max() <= 1  # torch adds otherwise with another number of threads
 
 
 def test_interpolate_vary_inpaint_and_invert(page: Page, run: Run, tmp_path: Path) -> None:
@@ -252,9 +245,9 @@ def test_frontier_and_microscope(page: Page, server, run: Run) -> None:  # type:
     page.get_by_text("Frontier", exact=True).click()
     fill_of(page, "frontier", "num_samples", "2")
     page.get_by_role("button", name=re.compile("^Draw all")).click()
-    expect(page.locator(".st-key-frontier_use button")).to_be_visible(timeout=PATIENCE * 1000)
-    until(lambda: bool(run.frontier_jobs()) and run.frontier_jobs()[0].state() == "finished")
-    job = run.frontier_jobs()[0]
+    (job,) = until(run.frontier_jobs)
+    until_finished(job)
+    expect(page.locator(".st-key-frontier_use button")).to_be_visible()
     rows = job.result["rows"]
     assert rows
     with Image.open(job.sheet) as sheet:
@@ -266,8 +259,9 @@ def test_frontier_and_microscope(page: Page, server, run: Run) -> None:  # type:
     page.goto(server.address("explore", run=run.name))
     page.get_by_text("Microscope", exact=True).click()
     page.get_by_role("button", name=re.compile("^Look")).click()
-    expect(page.get_by_role("button", name="GIF")).to_be_visible(timeout=PATIENCE * 1000)
-    look = run.microscope_jobs()[0]
+    (look,) = until(run.microscope_jobs)
+    until_finished(look)
+    expect(page.get_by_role("button", name="GIF")).to_be_visible()
     seen = np.asarray(Image.open(look.folder / "picture.png"))
     assert np.abs(seen.astype(int) - np.asarray(Image.open(drawn.images[0])).astype(int)).max() <= 2, "the same picture"
     slider = page.locator("[class*=st-key-microscope_call] input").first
@@ -286,10 +280,3 @@ def fill_of(page: Page, form: str, name: str, value: str) -> None:
     box = page.locator(f".st-key-{form}-{name} input")
     box.fill(value)
     box.press("Enter")
-
-
-def until(true: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not true():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.2)

@@ -1,0 +1,82 @@
+"""What the probe says of networks whose training is known: right, undetermined or wrong, setting by setting.
+
+    python tests/bench/probe_set.py FOLDER [--only NAME,NAME]
+
+Trains tiny networks of every prediction, schedule, T, number of heads and objective on the images that come with the
+program, keeps each after 20, 60, 250 and 1,000 steps in FOLDER (those that are there are not trained again), and asks the
+probe about every one of them without telling it anything.  A setting that is said to be found and is another is wrong,
+and makes the exit status 1.
+"""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ddpm import config as configs
+from ddpm import data
+from ddpm.config import Config
+from ddpm.train import Trainer
+
+STEPS = (20, 60, 250, 1000)
+BASE: dict[str, Any] = dict(
+    data_dir="cifar10-mini", enlarge=True, image_size=16, num_channels=32, num_res_blocks=1, channel_mult="1,1",
+    attention_resolutions="8", batch_size=8, lr=1e-3, ema_rate="0.99", threads=1, precision="fp32",
+)  # fmt: skip
+BOUND = dict(learn_sigma=True, use_kl=True)
+WIDER = dict(channel_mult="1,2", attention_resolutions="16,8")  # for other numbers of heads at other levels
+SET: dict[str, dict[str, Any]] = {
+    "eps linear": dict(num_heads=4),
+    "eps cosine": dict(noise_schedule="cosine", num_heads=1),
+    "eps cosine 4000 hybrid": dict(noise_schedule="cosine", diffusion_steps=4000, learn_sigma=True, num_heads=2),
+    "eps linear 4000 raw": dict(diffusion_steps=4000, rescale_timesteps=False, num_heads=8),
+    "x_start linear": dict(predict_xstart=True, num_heads=2),
+    "x_start cosine 4000 raw": dict(predict_xstart=True, noise_schedule="cosine", diffusion_steps=4000, rescale_timesteps=False, num_heads=4),  # fmt: skip
+    "x_prev linear": dict(predict_xprev=True, num_heads=4),
+    "x_prev cosine": dict(predict_xprev=True, noise_schedule="cosine", num_heads=2),
+    "eps cosine bound": dict(noise_schedule="cosine", num_heads=4, **BOUND),
+    "eps linear 4000 bound": dict(diffusion_steps=4000, num_heads=1, schedule_sampler="loss-second-moment", **BOUND),
+    "x_start linear bound": dict(predict_xstart=True, num_heads=8, **BOUND),
+    "x_prev cosine 100": dict(predict_xprev=True, noise_schedule="cosine", diffusion_steps=100, num_heads=4),
+    "eps linear 100 raw": dict(diffusion_steps=100, rescale_timesteps=False, num_heads=1),
+    "x_start cosine 50": dict(predict_xstart=True, noise_schedule="cosine", diffusion_steps=50, num_heads=8),
+    "eps cosine, 16 channels a head, new order": dict(noise_schedule="cosine", num_head_channels=16, use_new_attention_order=True, **WIDER),  # fmt: skip
+    "eps linear, 32 channels a head": dict(num_head_channels=32, **WIDER),
+    "eps linear, slowly": dict(num_heads=4, lr=1e-4),
+    "eps cosine of shapes": dict(noise_schedule="cosine", num_heads=2, data_dir="shapes"),
+}  # fmt: skip
+
+
+def train(folder: Path, name: str) -> None:
+    """Train a network of the set, and keep it after each of STEPS."""
+    config = data.resolve(configs.replace(Config(), {**BASE, **SET[name]}))
+    trainer = Trainer(config, data.open_dataset(config.data, config.model))
+    began = time.monotonic()
+    for report in trainer.steps(STEPS[-1]):
+        if report.step in STEPS:
+            torch.save(trainer.weights()["model"], path_of(folder, name, report.step))
+    print(f"{name}: trained in {time.monotonic() - began:.0f} s", flush=True)
+
+
+def path_of(folder: Path, name: str, steps: int) -> Path:
+    return folder / f"{name.replace(',', '').replace(' ', '_')}_{steps:04d}.pt"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--only", default=",".join(SET), help="names of networks, with commas between")
+    options = parser.parse_args()
+    options.folder.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(1)
+    for name in SET:
+        if not path_of(options.folder, name, STEPS[-1]).exists():
+            train(options.folder, name)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
