@@ -21,6 +21,7 @@ from ddpm.foreign import Files, Folder
 from ddpm.jobs import Status
 from ddpm.recognise import recognise
 from ddpm.runs import Checkpoint, Run
+from ddpm.words import plural
 
 ASKED = (*probe.NAMES, "num_heads_upsample", "image_size", "small_size")  # settings that a probe is told
 Progress = Callable[[str, int, int], None]  # (what is being done, files done, files in all)
@@ -71,7 +72,7 @@ def _start(found: dict[str, dict[str, Tensor]], optimizer: dict[str, Any] | None
     step = updates(optimizer) or weights.step or (beside.step if beside else 0)
     name, total = Path(config.train.resume_checkpoint).name, config.train.total_steps
     if step >= total:
-        raise UserError(f"{name} has {step} updates behind it, and training would end at step {total}: raise total_steps.")  # fmt: skip
+        raise UserError(f"{name} has {plural(step, 'update')} behind it, and training would end at step {total}: raise total_steps.")  # fmt: skip
     what = restored(found, optimizer)
     known = _known(Path(config.train.resume_checkpoint), weights.config)
     if known and config.model.class_cond and config.model.cond_drop_prob and not known.model.cond_drop_prob:
@@ -264,7 +265,7 @@ def _with_classes(config: Config, labels: tuple[int, ...], names: tuple[str, ...
     if names:
         most = max(labels, default=len(names) - 1) + 1
         if not most <= len(names) <= config.model.num_classes:
-            raise UserError(f"class_names has {len(names)} names, and labels 0 to {most - 1} were trained: give {most}, in the order of the labels.")  # fmt: skip
+            raise UserError(f"class_names has {plural(len(names), 'name')}, and labels 0 to {most - 1} were trained: give {most}, in the order of the labels.")  # fmt: skip
         config = configs.replace(config, {"class_names": names})
     return data.attach(config, config.data.data_dir) if config.data.data_dir else config
 
@@ -380,5 +381,5 @@ def _conclude(run: Run, step: int, row: Mapping[Any, float], told: list[str], lo
     status = Status("finished" if step >= total else "stopped", step, total, metrics=values, updated_at=time.time())
     files.write_json(run.folder / "status.json", dataclasses.asdict(status))
     if log is not None:
-        lines = [f"Imported from improved-diffusion after {step} updates", *told]
+        lines = [f"Imported from improved-diffusion after {plural(step, 'update')}", *told]
         files.write_bytes(run.log_path, b"".join([log, *(f"{line}\n".encode() for line in lines)]))

@@ -180,7 +180,9 @@ def _end(written: "_Folder", source: Path) -> None:
         state="finished" if complete else "stopped",
         seconds_left=0.0,
         warning=" ".join(filter(None, (written.worker.status.warning, now))),
-        message=written.said if complete else f"Stopped with {written.count} of {sample.num_samples} pictures drawn",
+        message=written.said
+        if complete
+        else f"Stopped with {written.count} of {words.plural(sample.num_samples, 'picture')} drawn",
     )
 
 

@@ -527,7 +527,7 @@ def test_beginning_with_another_number_of_processes_is_nothing_to_warn_of(folder
     trainer.load(start.weights, start.optimizer, start.state)
     assert "Saved with" not in caplog.text
     trainer.load(start.weights, start.optimizer, trainer.state())
-    assert "Saved with 1 processes and resumed with 2" in caplog.text
+    assert "Saved with 1 process and resumed with 2" in caplog.text
 
 
 def flattened(optimizer: dict) -> dict:  # type: ignore[type-arg]
