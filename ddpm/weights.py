@@ -24,7 +24,10 @@ DAMAGED = "it was cut short or damaged"
 ANOTHER = "take another copy, or an earlier checkpoint"
 NETWORK = "name a model or ema file, such as model000500.pt"
 STARTS = {  # of files that are taken for checkpoints -> what they are
-    b"version https://git-lfs": ("it is a pointer of Git LFS to the file, not the file", "fetch it with `git lfs pull`"),
+    b"version https://git-lfs": (
+        "it is a pointer of Git LFS to the file, not the file",
+        "fetch it with `git lfs pull`",
+    ),
     b"<": ("it is a web page, not a checkpoint", "download the file itself"),
     b"\x89HDF": ("it is an HDF5 file, as Keras writes them, not a checkpoint of torch", NETWORK),
     b"\x93NUMPY": ("it is an array of NumPy, not a checkpoint", NETWORK),
@@ -78,14 +81,14 @@ def _other_than_network(content: Any, path: Path, safe: bool = True) -> tuple[st
         return "nothing", "the training that wrote it saved an empty dict: take another checkpoint"
     if _tensors_beside(content):
         others = ", ".join(str(key) for key, value in content.items() if not _is_tensor(value))
-        code = f'{{k: v for k, v in {_load(path, safe)}.items() if torch.is_tensor(v)}}'
+        code = f"{{k: v for k, v in {_load(path, safe)}.items() if torch.is_tensor(v)}}"
         return f"{others} beside its tensors", _saved(path, code, "")
     found = dict(_networks(content))
     if found:
         first, *more = found
         also = f", and under {_listed(more)}" if more else ""
-        others = [str(key) for key in content if not any(keys[0] == key for keys in found)]
-        beside = f" beside {', '.join(others)}" if others else ""
+        rest = [str(key) for key in content if not any(keys[0] == key for keys in found)]
+        beside = f" beside {', '.join(rest)}" if rest else ""
         code = _load(path, safe) + "".join(f"[{json.dumps(key)}]" for key in first)
         return f"a network under {_listed([first])}{also}{beside}", _saved(path, code, f"_{first[-1]}")
     if isinstance(content, _Inert):
@@ -146,7 +149,7 @@ def _why(path: Path) -> tuple[str, str]:
                 return told
         if start[:2] == b"PK":
             return _why_zip(path)
-        if start[8:9] == b"{" and 2 < int.from_bytes(start[:8], "little") < 100_000_000:
+        if start[8:9] == b"{" and 2 <= int.from_bytes(start[:8], "little") < 100_000_000:
             line = f"import torch, safetensors.torch; torch.save(safetensors.torch.load_file({json.dumps(str(path))}), {json.dumps(str(path.with_suffix('.pt')))})"  # fmt: skip
             return "it is a safetensors file, which is not read", f"turn it into a checkpoint with `python -c {shlex.quote(line)}` (after `pip install safetensors`)"  # fmt: skip
         if start[:1] == b"\x80":
