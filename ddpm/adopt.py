@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import logging
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -22,6 +23,8 @@ from ddpm.jobs import Status
 from ddpm.recognise import recognise
 from ddpm.runs import Checkpoint, Run
 from ddpm.words import plural
+
+log = logging.getLogger("ddpm")
 
 ASKED = (*probe.NAMES, "num_heads_upsample", "image_size", "small_size")  # settings that a probe is told
 Progress = Callable[[str, int, int], None]  # (what is being done, files done, files in all)
@@ -111,7 +114,8 @@ def check_start(config: Config) -> Config:
 
     A class-conditional network keeps the number of labels that its file has; with cond_drop_prob, the last of them stands
     for no class.  A file that knows its settings, or a
-    released one, tells the process that it was trained on; any other is probed.  Raises UserError.
+    released one, tells the process that it was trained on; any other is probed, and what is said of it goes to the log.
+    Raises UserError.
     """
     path = Path(config.train.resume_checkpoint)
     start = start_from(path, config)
@@ -128,7 +132,8 @@ def check_start(config: Config) -> Config:
         _same_process(path, known, config)
     else:
         flags = {name: getattr(config.model if hasattr(config.model, name) else config.diffusion, name) for name in ASKED}  # fmt: skip
-        recognise(tensors, {**flags, **vars(config.data)}, path, insist="")
+        for sentence in recognise(tensors, {**flags, **vars(config.data)}, path).told:
+            log.warning("%s", sentence)
     return config
 
 
@@ -160,6 +165,8 @@ def _process(config: Config) -> dict[str, Any]:
         "learned_range": diffusion.learned_range or not model.learn_sigma,
         "num_heads": model.num_heads,
         "num_heads_upsample": model.heads_up,
+        "num_head_channels": model.num_head_channels,
+        "use_new_attention_order": model.use_new_attention_order,
         "use_scale_shift_norm": model.use_scale_shift_norm,
     }
 

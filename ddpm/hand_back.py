@@ -38,6 +38,8 @@ def hand_back(run: Run, folder: Path, step: int = 0) -> list[str]:
     if config.model.label_slots > LABELS:
         none = " and a label for none" if hidden else ""
         raise UserError(f"{run.name} has {config.model.num_classes:,} classes{none}, and improved-diffusion's networks have {LABELS:,} labels: it cannot load this one.")  # fmt: skip
+    if config.model.use_new_attention_order or config.model.num_head_channels != -1:
+        raise UserError(f"{run.name} splits attention as guided-diffusion does (num_head_channels, use_new_attention_order), and improved-diffusion's networks cannot: it cannot load this one.")  # fmt: skip
     taken = sorted(path.name for path in folder.glob("*") if path.suffix == ".pt" or path.name in WRITTEN)
     if taken:
         raise UserError(f"{folder} holds {taken[0]} already: choose another folder for --openai.")
