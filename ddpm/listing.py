@@ -205,7 +205,7 @@ def stamp(status: os.stat_result) -> str:
     A file that is moved to another's place, or written over with its time put back, has another place on the disk or
     another time of change.
     """
-    return f"{status.st_size}|{status.st_mtime_ns}|{status.st_ctime_ns}|{status.st_dev}|{status.st_ino}"
+    return f"{status.st_size}|{status.st_mtime_ns}|{status.st_ctime_ns}|{status.st_ino}"
 
 
 def made_by_us(folder: Path | str, names: set[str]) -> str:
