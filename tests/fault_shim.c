@@ -1,6 +1,6 @@
 /* Makes one system call on files below given folders fail, and counts such calls.  Loaded by LD_PRELOAD.
 
-   A call is named by its kind and its file's role: the path below the folder with digits and temporary names as '#'.
+   A call is named by its kind and its file's role: the path below the folder with numbers and checksums as '#'.
    arm() names the k-th call of one kind and role, and the error that it is to end with. */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -41,10 +41,11 @@ static int hex(char c) { return digit(c) || (c >= 'a' && c <= 'f'); }
 static void role_of(const char *path, char *role, size_t size) {
     size_t n = 0;
     while (*path && n + 2 < size) {
-        if (!strncmp(path, ".tmp-", 5)) {
-            memcpy(role + n, ".tmp-", n + 6 < size ? 5 : 0), n += n + 6 < size ? 5 : 0, path += 5;
-            if (hex(*path)) role[n++] = '#';
-            while (hex(*path)) path++;
+        size_t letters = 0;
+        while (hex(path[letters])) letters++;
+        if (letters >= 8) { /* of a temporary name, or of a checksum in a name */
+            role[n++] = '#';
+            path += letters;
         } else if (digit(*path)) {
             role[n++] = '#';
             while (digit(*path)) path++;
