@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import logging
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -21,6 +22,9 @@ from ddpm.foreign import Files, Folder
 from ddpm.jobs import Status
 from ddpm.recognise import recognise
 from ddpm.runs import Checkpoint, Run
+from ddpm.words import plural
+
+log = logging.getLogger("ddpm")
 
 ASKED = (*probe.NAMES, "num_heads_upsample", "image_size", "small_size")  # settings that a probe is told
 Progress = Callable[[str, int, int], None]  # (what is being done, files done, files in all)
@@ -71,7 +75,7 @@ def _start(found: dict[str, dict[str, Tensor]], optimizer: dict[str, Any] | None
     step = updates(optimizer) or weights.step or (beside.step if beside else 0)
     name, total = Path(config.train.resume_checkpoint).name, config.train.total_steps
     if step >= total:
-        raise UserError(f"{name} has {step} updates behind it, and training would end at step {total}: raise total_steps.")  # fmt: skip
+        raise UserError(f"{name} has {plural(step, 'update')} behind it, and training would end at step {total}: raise total_steps.")  # fmt: skip
     what = restored(found, optimizer)
     known = _known(Path(config.train.resume_checkpoint), weights.config)
     if known and config.model.class_cond and config.model.cond_drop_prob and not known.model.cond_drop_prob:
@@ -110,7 +114,8 @@ def check_start(config: Config) -> Config:
 
     A class-conditional network keeps the number of labels that its file has; with cond_drop_prob, the last of them stands
     for no class.  A file that knows its settings, or a
-    released one, tells the process that it was trained on; any other is probed.  Raises UserError.
+    released one, tells the process that it was trained on; any other is probed, and what is said of it goes to the log.
+    Raises UserError.
     """
     path = Path(config.train.resume_checkpoint)
     start = start_from(path, config)
@@ -127,7 +132,8 @@ def check_start(config: Config) -> Config:
         _same_process(path, known, config)
     else:
         flags = {name: getattr(config.model if hasattr(config.model, name) else config.diffusion, name) for name in ASKED}  # fmt: skip
-        recognise(tensors, {**flags, **vars(config.data)}, path, insist="")
+        for sentence in recognise(tensors, {**flags, **vars(config.data)}, path).told:
+            log.warning("%s", sentence)
     return config
 
 
@@ -159,6 +165,8 @@ def _process(config: Config) -> dict[str, Any]:
         "learned_range": diffusion.learned_range or not model.learn_sigma,
         "num_heads": model.num_heads,
         "num_heads_upsample": model.heads_up,
+        "num_head_channels": model.num_head_channels,
+        "use_new_attention_order": model.use_new_attention_order,
         "use_scale_shift_norm": model.use_scale_shift_norm,
     }
 
@@ -264,7 +272,7 @@ def _with_classes(config: Config, labels: tuple[int, ...], names: tuple[str, ...
     if names:
         most = max(labels, default=len(names) - 1) + 1
         if not most <= len(names) <= config.model.num_classes:
-            raise UserError(f"class_names has {len(names)} names, and labels 0 to {most - 1} were trained: give {most}, in the order of the labels.")  # fmt: skip
+            raise UserError(f"class_names has {plural(len(names), 'name')}, and labels 0 to {most - 1} were trained: give {most}, in the order of the labels.")  # fmt: skip
         config = configs.replace(config, {"class_names": names})
     return data.attach(config, config.data.data_dir) if config.data.data_dir else config
 
@@ -380,5 +388,5 @@ def _conclude(run: Run, step: int, row: Mapping[Any, float], told: list[str], lo
     status = Status("finished" if step >= total else "stopped", step, total, metrics=values, updated_at=time.time())
     files.write_json(run.folder / "status.json", dataclasses.asdict(status))
     if log is not None:
-        lines = [f"Imported from improved-diffusion after {step} updates", *told]
+        lines = [f"Imported from improved-diffusion after {plural(step, 'update')}", *told]
         files.write_bytes(run.log_path, b"".join([log, *(f"{line}\n".encode() for line in lines)]))

@@ -24,6 +24,7 @@ from ddpm.config import Config, ModelConfig
 from ddpm.errors import UserError
 from ddpm.runs import Checkpoint, Run
 from ddpm.weights import check_numbers, network_in, not_numbers, read
+from ddpm.words import plural
 
 log = logging.getLogger("ddpm")
 T = TypeVar("T")
@@ -136,7 +137,7 @@ def damage(checkpoint: Checkpoint, only: str = "") -> str:
         except FileNotFoundError:
             return f"{name} of step {checkpoint.step} is missing."
         if size != expected["bytes"]:
-            return f"{name} has {size} bytes instead of {expected['bytes']}: it was cut short."
+            return f"{name} has {plural(size, 'byte')} instead of {expected['bytes']}: it was cut short."
         if not right:
             return f"{name} does not have the checksum it was saved with: its content was changed."
     return ""
@@ -217,7 +218,7 @@ def optimizer_of(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     except (KeyError, TypeError, AttributeError, IndexError):
         good = False
     if not good:
-        raise UserError(f"{path} is not AdamW's state of these {len(shapes)} tensors: take the opt file of the same training and step, or move it away.")  # fmt: skip
+        raise UserError(f"{path} is not AdamW's state of these {plural(len(shapes), 'tensor')}: take the opt file of the same training and step, or move it away.")  # fmt: skip
     if wrong := not_numbers(_values(content)):
         raise UserError(f"In {path}, {wrong}: take an earlier checkpoint, or move it away, so that a new optimiser begins.")  # fmt: skip
     return content
@@ -269,7 +270,7 @@ def compare(model: nn.Module, tensors: Mapping[str, Tensor], source: str) -> Non
             raise UserError(_more_or_fewer(source, missing, extra))
         others = f" (also {', '.join(differ[1:4])}{', ...' if len(differ) > 4 else ''})" if len(differ) > 1 else ""
         raise UserError(
-            f"{source} does not fit these settings: {len(differ)} tensors differ, first {name}, which is "
+            f"{source} does not fit these settings: {plural(len(differ), 'tensor differs', 'tensors differ')}, first {name}, which is "
             f"{found.get(name, 'missing')} in the file and {wanted.get(name, 'not expected')} here{others}; "
             f"use {' '.join(flags) or 'the flags that it was trained with'}."
         )

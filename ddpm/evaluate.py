@@ -32,6 +32,7 @@ from ddpm.results import EvaluationJob
 from ddpm.runs import Run
 from ddpm.schedules import Schedule
 from ddpm.variances import Errors
+from ddpm.words import plural
 
 log = logging.getLogger("ddpm")
 
@@ -317,7 +318,7 @@ def evaluate_into(
     said = {"evaluation": dataclasses.asdict(settings), "data": where, **about}
     if worker:
         files.write_json(folder / "settings.json", said)
-        worker.beat(state="running", message=f"Measuring {count:,} pictures")
+        worker.beat(state="running", message=f"Measuring {plural(count, 'picture')}")
     began, stop = time.monotonic(), False
     so_far = Tally(0)
 
@@ -344,7 +345,7 @@ def evaluate_into(
     worker.beat(
         state="stopped" if ended == "stopped" else "finished",
         seconds_left=0.0,
-        message=f"Stopped with {so_far.count:,} of {count:,} pictures measured" if ended == "stopped" else "",
+        message=f"Stopped with {so_far.count:,} of {plural(count, 'picture')} measured" if ended == "stopped" else "",
     )
 
 

@@ -35,6 +35,7 @@ from ddpm import config as configs
 from ddpm.config import Config
 from ddpm.errors import UserError
 from ddpm.runs import Run
+from ddpm.words import plural
 
 EXCEL_ROWS = 1_048_576  # of a sheet, the header among them
 CHARTS = ("grad_norm", "loss", "mse", "vb", "lg_loss_scale")  # those that the log has
@@ -86,7 +87,7 @@ class _Log:
                 nan[number] = [b"nan" in cell.lower() for cell in line.split(b",")]
         log = cls(frame, lines, pd.DataFrame(nan, columns=frame.columns))
         if bad:
-            log.notes.append(f"progress.csv has {bad:,} lines that cannot be read; they are left out.")
+            log.notes.append(f"Left out of progress.csv, as no numbers can be read from it: {plural(bad, 'line')}.")
         if len(lines) > most_rows - 1:
             kept = metrics.thinned(log.column("loss"), most_rows - 1)
             log.lines = [lines[i] for i in kept]

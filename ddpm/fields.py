@@ -61,7 +61,10 @@ class Setting(NamedTuple):
 
     def settled(self, value: Any) -> Any:
         """`value` as it is kept: a path holds from every folder, and a name stays a name."""
-        return absolute(value) if self.path and value not in self.names else value
+        if not self.path:
+            return value
+        meant = path_text(value)
+        return meant if meant in self.names else absolute(meant)
 
 
 def settings(section: type) -> list[Setting]:

@@ -26,6 +26,7 @@ from ddpm.jobs import Worker, keeping
 from ddpm.results import MicroscopeJob
 from ddpm.runs import Run
 from ddpm.variances import Errors
+from ddpm.words import plural
 
 LEVELS = 127.5  # of 0 .. 255, in a unit of [-1, 1]
 MOST_FRAMES = 250  # pictures kept of a long walk; the numbers are those of all steps
@@ -173,7 +174,9 @@ def look_source(
     worker.beat(message="Writing the pictures", now=True)
     sentence = _keep(job, record, said)
     whole = record.last is not None and record.last.done == record.last.total
-    stopped = "" if whole or not record.last else f"Stopped after {record.last.done} of {record.last.total} calls"
+    stopped = (
+        "" if whole or not record.last else f"Stopped after {record.last.done} of {plural(record.last.total, 'call')}"
+    )
     worker.beat(
         state="finished" if whole else "stopped",
         seconds_left=0.0,

@@ -98,7 +98,7 @@ class Run(Job):
         """What is said to whoever wants to go on with a finished run."""
         newest = self.checkpoints()[-1:]
         kinds = newest[0].weights if newest else []  # an example has but an average
-        done = f"{self.name} has done all its {self.config.train.total_steps:,} steps"
+        done = f"{self.name} has done all its {words.plural(self.config.train.total_steps, 'step')}"
         return f"{done}: to go on from its weights, begin a new run: `{self.anew(newest[0].path(kinds[-1]))}`." if kinds else f"{done}."  # fmt: skip
 
     @property

@@ -19,6 +19,7 @@ from ddpm.logs import RunLog
 from ddpm.metrics import columns_for
 from ddpm.runs import Checkpoint, Run
 from ddpm.train import Means, Report, Trainer
+from ddpm.words import plural
 
 log = logging.getLogger("ddpm")
 SAVE_RETRY = 60.0  # seconds until a save that found no room is tried again
@@ -75,14 +76,14 @@ class Session:
         count = sum(p.numel() for p in self.trainer.parameters)
         objective = objectives.of(self.config)
         log.info("Objective %s: %s", objective.name, objective.words)
-        log.info("%d images, %s parameters, computed %s, with %d threads", len(dataset), f"{count:,}", self.trainer.compute.words, torch.get_num_threads())  # fmt: skip
+        log.info("%s, %s, computed %s, with %s", plural(len(dataset), "image"), plural(count, "parameter"), self.trainer.compute.words, plural(torch.get_num_threads(), "thread"))  # fmt: skip
         worker.beat(computed=self.trainer.compute.words, warning=self.notices, now=True)
         if parallel.active():
-            log.info("%d processes, each with %d of %d pictures a step", parallel.size(), self.config.train.batch_size, self.config.train.batch_size * parallel.size())  # fmt: skip
+            log.info("%d processes, each with %d of %s a step", parallel.size(), self.config.train.batch_size, plural(self.config.train.batch_size * parallel.size(), "picture"))  # fmt: skip
 
     def _on_data(self, done: int, total: int) -> None:
         parallel.check()
-        self.worker.beat(message=f"Reading the data: {done} of {total} images")
+        self.worker.beat(message=f"Reading the data: {done} of {plural(total, 'image')}")
         if "stop" in self.worker.heard():
             raise Stopped
 
@@ -182,7 +183,7 @@ class Session:
             yield report
         self._close()
         self.worker.beat(state="finished", seconds_left=0.0, message="")
-        log.info("Finished: %d steps", train.total_steps)
+        log.info("Finished: %s", plural(train.total_steps, "step"))
 
     def _close(self) -> None:
         if self.metrics:

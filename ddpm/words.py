@@ -20,7 +20,7 @@ def duration(seconds: float | None) -> str:
     if whole < 86400:
         return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
     days = whole // 86400
-    return f"{days} {'day' if days == 1 else 'days'} {whole % 86400 // 3600} h"
+    return f"{plural(days, 'day')} {whole % 86400 // 3600} h"
 
 
 def amount(number: float) -> str:
@@ -47,9 +47,9 @@ def clock(when: float, now: float | None = None) -> str:
     )
 
 
-def plural(number: int, word: str) -> str:
-    """1 picture, 2,000 pictures."""
-    return f"{number:,} {word}{'' if number == 1 else 's'}"
+def plural(number: int, one: str, many: str = "") -> str:
+    """1 picture, 2,000 pictures; 1 class, 2 classes where `many` says so."""
+    return f"{number:,} {one if number == 1 else many or f'{one}s'}"
 
 
 def table(head: Sequence[str], body: Sequence[Sequence[str]], markdown: bool = False) -> str:

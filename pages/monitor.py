@@ -6,7 +6,7 @@ import streamlit as st
 
 from ddpm import metrics, process
 from ddpm.jobs import ACTIVE
-from ddpm.words import clock, duration
+from ddpm.words import clock, duration, plural
 from pages.ui import charts, layout, moved_data, pictures, watch, widgets
 from pages.ui.live_chart import live_chart, preload
 
@@ -31,7 +31,7 @@ idle = "" if active else f"Nothing is running: the run is {state}."
 leaving = "It is about to end." if state in ("stopping", "queued") else ""
 no_resume = (
     f"It is {state}." if active
-    else f"It has done all of its {config.train.total_steps:,} steps." if state == "finished"
+    else f"It has done all of its {plural(config.train.total_steps, 'step')}." if state == "finished"
     else "It has no data yet: name it below." if not config.data.data_dir
     else ""
 )  # fmt: skip

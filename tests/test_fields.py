@@ -1,11 +1,13 @@
 """Text that stands for a path: as people type and paste it."""
 
+import os
 from pathlib import Path
 
 import pytest
 
-from ddpm import fields
+from ddpm import cli, fields
 from ddpm.commands import options
+from ddpm.config import DataConfig, TrainConfig
 
 
 @pytest.mark.parametrize(
@@ -54,3 +56,15 @@ def test_from_the_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert Path(fields.absolute('"~/cats"')) == Path("/home/me/cats").absolute()
     assert fields.absolute(" ") == ""
     assert options.path("'~/cats'") == Path("/home/me/cats")
+
+
+def test_flags_and_fields_mean_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["train", "--data_dir", " '~/my cats'\n", "--resume_checkpoint", '"m.pt"', "--runs_dir", "'my runs'"]
+    given = cli._parser().parse_args(words)
+    found = options.given(given, DataConfig, TrainConfig)
+    home = os.path.expanduser("~")
+    assert found == {"data_dir": os.path.join(home, "my cats"), "resume_checkpoint": str(tmp_path / "m.pt")}
+    assert given.runs_dir == Path("my runs")
+    named = cli._parser().parse_args(["train", "--data_dir", "shapes"])
+    assert options.given(named, DataConfig) == {"data_dir": "shapes"}

@@ -122,7 +122,9 @@ def _samplers(options: argparse.Namespace) -> None:
             for measured in frontier.compare_source(folder, worker, source, settings, flags, options.probe):
                 line.total = measured.total
                 if measured.cell:
-                    line.set_description_str(f"{measured.cell.way.label}, {measured.cell.calls} calls", refresh=False)
+                    line.set_description_str(
+                        f"{measured.cell.way.label}, {words.plural(measured.cell.calls, 'call')}", refresh=False
+                    )
                 line.update(measured.done - line.n)
     job = results.FrontierJob(folder)
     result = job.result

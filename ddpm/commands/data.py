@@ -9,6 +9,7 @@ from ddpm import validation
 from ddpm.commands import options as shared
 from ddpm.config import LsunConfig
 from ddpm.errors import UserError
+from ddpm.words import plural
 
 
 def add(commands: Any) -> None:
@@ -41,7 +42,9 @@ def _check(archives: Sequence[Path], sums: Sequence[str] | None) -> None:
     if sums is None:
         return
     if len(sums) != len(archives):
-        raise UserError(f"--md5 gives {len(sums)} checksums for {len(archives)} archives: give one for each.")
+        raise UserError(
+            f"--md5 gives {plural(len(sums), 'checksum')} for {plural(len(archives), 'archive')}: give one for each."
+        )
     for archive, md5 in zip(archives, sums, strict=True):
         with shared.bar("checking", unit="B") as progress:
             prepare.check_md5(archive, md5, progress)

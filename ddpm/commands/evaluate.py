@@ -8,6 +8,7 @@ from ddpm import results
 from ddpm.commands import options as shared
 from ddpm.commands import together
 from ddpm.config import EvalConfig
+from ddpm.words import plural
 
 
 def add(commands: Any) -> None:
@@ -31,7 +32,7 @@ def _nll(options: argparse.Namespace) -> None:
                 folder, worker if together.is_main() else None, source, settings, flags, options.probe
             ):
                 line.total, so_far = measured.total, measured.so_far
-                line.set_description_str(f"{so_far.count:,} pictures", refresh=False)
+                line.set_description_str(plural(so_far.count, "picture"), refresh=False)
                 if so_far.count:
                     line.set_postfix_str(f"{results.bits(so_far.mean, so_far.ci95)} bits/dim", refresh=False)
                 line.update(measured.done - line.n)

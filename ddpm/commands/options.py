@@ -23,7 +23,7 @@ log = logging.getLogger("ddpm")
 S = TypeVar("S", bound=FromCheckpoint)
 SUPER_RES = configs.replace(Config(), dict(image_size=256, small_size=64))  # what super-res-* begin with
 SUPER_RES_NAMES = {"image_size": "large_size"}  # and what improved-diffusion calls it there
-PROBE = "find out by denoising a few pictures what shapes do not tell, and refuse flags that fit badly (default: True)"
+PROBE = "find out by denoising a few images what shapes do not tell, and say which flags fit badly (default: True)"
 RUN = ("--run", "--name")  # Python 3.11's torchrun takes the first for one of its own, --run_path, and refuses it
 
 PASSING = {

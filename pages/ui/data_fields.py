@@ -97,8 +97,8 @@ def show(form: str, config: Config, about: Description | None, problems: forms.P
         st.text_input(
             "Path", key=forms.key(form, "path"), placeholder="/home/me/pictures", on_change=layout.callback(take_over), args=(form,),
             persist_state="session", help="A folder of images, searched recursively, or an .npz file with arr_0. "
-            "Classes come from folders, or from names such as cat_001.png; train and test folders are parts. LSUN and ImageNet-64 become one of the two by "
-            "`ddpm data lsun` and `ddpm data imagenet64`.",
+            "Classes come from folders, or from names such as cat_001.png; train and test folders are parts. How LSUN and "
+            "ImageNet-64 become one of the two, `ddpm data lsun --help` and `ddpm data imagenet64 --help` say.",
         )  # fmt: skip
     else:
         st.caption(sources.SOURCES[source].description)
@@ -137,7 +137,7 @@ def _summary(about: Description, size: int, named: bool) -> str:
     if count:
         counted = [f"{name} ({n:,})" for name, n in zip(about.class_names, about.counts, strict=True)]
         listed = words.some(counted, 10)
-        parts.append(f"{count} {'class' if count == 1 else 'classes'}: {forms.plain(listed)}")
+        parts.append(f"{words.plural(count, 'class', 'classes')}: {forms.plain(listed)}")
     else:
         parts.append("no classes")
     return " · ".join(parts)

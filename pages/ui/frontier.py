@@ -241,7 +241,7 @@ def _downloads(job: FrontierJob) -> None:
     found = cells.from_json(result)
     with st.expander("Table", icon=":material/table:"):
         st.dataframe(
-            [{"Sampler": way.label, **{f"{n} calls": cells.off(by[n]) if n in by else "–" for n in cells.columns(found)}} for way, by in cells.rows(found).items()],
+            [{"Sampler": way.label, **{words.plural(n, "call"): cells.off(by[n]) if n in by else "–" for n in cells.columns(found)}} for way, by in cells.rows(found).items()],
             hide_index=True, width="stretch", key="frontier_table",
         )  # fmt: skip
     home: list[work.Download] = [

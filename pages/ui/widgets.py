@@ -13,7 +13,7 @@ from ddpm.errors import UserError, told
 from ddpm.jobs import ACTIVE, State, Status
 from ddpm.presets import DEFAULT, PRESETS
 from ddpm.runs import Run
-from ddpm.words import clock, duration
+from ddpm.words import clock, duration, plural
 from pages.ui import forms, layout
 
 XLSX = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
@@ -169,7 +169,7 @@ def confirm_kill(run: Run) -> None:
     status = run.status()
     lost = (status.step if status else 0) - saved
     st.write(
-        f"**{forms.plain(run.name)}** was last saved at step {saved:,}. Ending it now loses the {lost:,} steps since then."
+        f"**{forms.plain(run.name)}** was last saved at step {saved:,}. Ending it now loses the {plural(lost, 'step')} since then."
     )
     with st.container(horizontal=True, horizontal_alignment="right"):
         if st.button("Cancel", key="kill_cancel"):
