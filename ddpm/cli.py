@@ -41,15 +41,19 @@ def _open_streams() -> None:
     A service or pythonw starts without some: what is printed goes nowhere then, and not into whichever file is opened
     next and gets their number.  Letters that a narrow encoding lacks are written out.
     """
-    for number, name in enumerate(("stdin", "stdout", "stderr")):
-        stream = getattr(sys, name)
+    for number in range(3):
         try:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # the lowest number that is free, which is this one
-            stream = None
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        stream = getattr(sys, name)
         if stream is None:
-            setattr(sys, name, open(os.devnull, "w" if number else "r", encoding="utf-8"))
+            setattr(
+                sys,
+                name,
+                open(number, "w" if number else "r", encoding="utf-8", errors="backslashreplace", closefd=False),
+            )
         elif number and isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 

@@ -13,7 +13,7 @@ from ddpm import adopt, data, files, images, lineage, losses, low_res, parallel,
 from ddpm import checkpoint as checkpoints
 from ddpm import objective as objectives
 from ddpm.config import SampleConfig
-from ddpm.errors import UserError
+from ddpm.errors import UserError, in_words
 from ddpm.jobs import Stopped, Worker
 from ddpm.logs import RunLog
 from ddpm.metrics import columns_for
@@ -242,7 +242,7 @@ class Session:
         return 0 < self.save_again_at < time.monotonic()
 
     def _save(self, must: bool) -> None:
-        """Commit a checkpoint.  Where the disk is full, training goes on and tries again, unless it `must`."""
+        """Commit a checkpoint.  Where the disk does not take it, training goes on and tries again, unless it `must`."""
         state = {"trainer": self.trainer.state(), "means": self.means.state(), "images": self.images}
         state["data"] = lineage.to_json(self.dataset.digest)
         parallel.from_main(lambda: self._write(state, must))
@@ -259,16 +259,20 @@ class Session:
                 self.metrics.sync(),
                 self.seconds,
             )
-        except files.DiskFull as error:
+        except (files.DiskFull, OSError) as error:
             if must:
                 raise
             self.save_again_at = time.monotonic() + SAVE_RETRY
-            self.worker.beat(warning=f"{error} Training goes on, and tries again in a minute.", now=True)
-            log.warning("%s Training goes on, and tries again in a minute.", error)
+            sentence = f"{_in_words(error)} Training goes on, and tries again in a minute."
+            self.worker.beat(warning=sentence, now=True)
+            log.warning("%s", sentence)
             return
         self.save_again_at = 0.0
         self.worker.beat(saved=self.trainer.step)
-        checkpoints.prune(self.run, self.config.train.keep_checkpoints)
+        try:
+            checkpoints.prune(self.run, self.config.train.keep_checkpoints)
+        except OSError as error:
+            log.warning("%s Earlier checkpoints stay for now.", _in_words(error))
         self.worker.beat(warning=self.notices, now=True)
         log.info("Saved the checkpoint of step %d", self.trainer.step)
 
@@ -304,5 +308,9 @@ class Session:
         grid = images.grid(pixels) if small is None else images.pairs(small.pixels, pixels)
         try:
             images.save_png(self.run.folder / "samples" / f"{trainer.step:06d}.png", grid)
-        except files.DiskFull as error:
-            log.warning("%s The preview was left out.", error)
+        except (files.DiskFull, OSError) as error:
+            log.warning("%s The preview was left out.", _in_words(error))
+
+
+def _in_words(error: UserError | OSError) -> UserError:
+    return in_words(error) if isinstance(error, OSError) else error

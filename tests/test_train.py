@@ -1,7 +1,10 @@
 """Training: what it computes, that it can be continued to the last bit, and what its averages hold."""
 
 import dataclasses
+import errno
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,11 +12,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from ddpm import checkpoint as checkpoints
 from ddpm import config as configs
-from ddpm import data
+from ddpm import data, images, runs, session
 from ddpm.config import Config, TrainConfig
 from ddpm.data import Dataset
 from ddpm.ema import Ema
+from ddpm.jobs import Worker
 from ddpm.train import Means, Report, Trainer, learning_rate
 
 
@@ -164,3 +169,30 @@ def test_means_per_quarter() -> None:
     row = kept.take()
     assert row == {"grad_norm": 5.0, "loss": 2.5, "loss_q0": 1.5, "loss_q1": 3.0, "loss_q3": 4.0, "step_seconds": 0.1}
     assert kept.take() == {}
+
+
+def test_a_disk_that_is_away_for_a_while_ends_no_training(tiny: Config, runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    settings = dict(total_steps=4, save_interval=2, sample_interval=2, keep_checkpoints=1)
+    run = runs.create(runs_dir, "r", data.resolve(configs.replace(tiny, settings)))
+    save, warnings, failed = checkpoints.save, {}, []
+
+    def once(run: runs.Run, step: int, *rest: Any, **others: Any) -> Any:
+        if not failed:
+            failed.append(step)
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(run.folder / f"model{step:06d}.pt"))
+        return save(run, step, *rest, **others)
+
+    def refuse(*arguments: Any, **settings: Any) -> Any:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), "old")
+
+    monkeypatch.setattr(checkpoints, "save", once)
+    monkeypatch.setattr(checkpoints, "prune", refuse)
+    monkeypatch.setattr(images, "save_png", refuse)
+    monkeypatch.setattr(session, "SAVE_RETRY", 0.0)
+    with Worker(run.folder) as worker:
+        for report in session.Session(run, worker).train():
+            warnings[report.step] = worker.status.warning
+    assert failed == [2]
+    assert "model000002.pt cannot be used" in warnings[2]
+    assert run.state() == "finished"
+    assert [saved.step for saved in run.checkpoints()] == [3, 4]
