@@ -119,10 +119,10 @@ def sentences(verdict: Verdict, chosen: Mapping[str, Any], given: Mapping[str, A
         yield f"{on} finds {name} {verdict.found[name]}, and {name} {value} is used, as it was given{how}: if only noise comes out, give --{name} {verdict.found[name]}."  # fmt: skip
     rest = {name: value for name, value in chosen.items() if name not in verdict.found and name not in given}
     if not verdict.found:
-        taken = f"{described(rest)} is assumed, and flags say otherwise" if rest else "it is asked as the flags say"
+        taken = f"assumed is {described(rest)}, unless flags say otherwise" if rest else "it is asked as the flags say"
         yield f"{on} cannot tell what the network was trained on, which knows too little of them: {taken}."
     elif rest:
-        yield f"It cannot tell {', '.join(rest)}: {described(rest)} is assumed, and flags say otherwise."
+        yield f"It cannot tell {', '.join(rest)}: assumed is {described(rest)}, unless flags say otherwise."
     if tried := [f"{n} {', '.join(map(str, verdict.tried[n]))}" for n in rest if len(verdict.tried.get(n, ())) > 1]:
         yield f"Tried were {'; '.join(tried)}, and nothing else."
 
