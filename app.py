@@ -88,7 +88,7 @@ def card(run: Run) -> None:
                 st.caption("no preview yet", text_alignment="center")
         with st.container(width="stretch", gap="xsmall"):
             with st.container(horizontal=True, vertical_alignment="center"):
-                st.markdown(f"**{run.name}**", width="content")
+                st.markdown(f"**{forms.plain(run.name)}**", width="content")
                 widgets.state_badge(state)
             widgets.progress_bar(status, state)
             st.caption(widgets.in_brief(run, status, state))

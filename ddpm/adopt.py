@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import logging
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -21,6 +22,9 @@ from ddpm.foreign import Files, Folder
 from ddpm.jobs import Status
 from ddpm.recognise import recognise
 from ddpm.runs import Checkpoint, Run
+from ddpm.words import plural
+
+log = logging.getLogger("ddpm")
 
 ASKED = (*probe.NAMES, "num_heads_upsample", "image_size", "small_size")  # settings that a probe is told
 Progress = Callable[[str, int, int], None]  # (what is being done, files done, files in all)
@@ -34,6 +38,7 @@ class Start(NamedTuple):
     state: dict[str, Any]  # as Trainer.state() gives it, but with random states fresh from the seed
     told: list[str]  # sentences: what was found, and what was not
     config: Config | None = None  # with which the file says that it was trained
+    seen: dict[str, Any] | None = None  # the digest of what it was trained on, where the file says so
 
     @property
     def step(self) -> int:
@@ -70,13 +75,13 @@ def _start(found: dict[str, dict[str, Tensor]], optimizer: dict[str, Any] | None
     step = updates(optimizer) or weights.step or (beside.step if beside else 0)
     name, total = Path(config.train.resume_checkpoint).name, config.train.total_steps
     if step >= total:
-        raise UserError(f"{name} has {step} updates behind it, and training would end at step {total}: raise total_steps.")  # fmt: skip
+        raise UserError(f"{name} has {plural(step, 'update')} behind it, and training would end at step {total}: raise total_steps.")  # fmt: skip
     what = restored(found, optimizer)
     known = _known(Path(config.train.resume_checkpoint), weights.config)
     if known and config.model.class_cond and config.model.cond_drop_prob and not known.model.cond_drop_prob:
         told.append(f"Its last label, {config.model.num_classes}, stands for no class from now on, whatever it was trained as.")  # fmt: skip
     told = [*told, f"Beginning at step {step}: {what}"]
-    return Start(found, optimizer, fresh_state(step, config), told, weights.config)
+    return Start(found, optimizer, fresh_state(step, config), told, weights.config, weights.data)
 
 
 def restored(found: Mapping[str, Any], optimizer: Mapping[str, Any] | None) -> str:
@@ -109,7 +114,8 @@ def check_start(config: Config) -> Config:
 
     A class-conditional network keeps the number of labels that its file has; with cond_drop_prob, the last of them stands
     for no class.  A file that knows its settings, or a
-    released one, tells the process that it was trained on; any other is probed.  Raises UserError.
+    released one, tells the process that it was trained on; any other is probed, and what is said of it goes to the log.
+    Raises UserError.
     """
     path = Path(config.train.resume_checkpoint)
     start = start_from(path, config)
@@ -126,7 +132,8 @@ def check_start(config: Config) -> Config:
         _same_process(path, known, config)
     else:
         flags = {name: getattr(config.model if hasattr(config.model, name) else config.diffusion, name) for name in ASKED}  # fmt: skip
-        recognise(tensors, {**flags, **vars(config.data)}, path, insist="")
+        for sentence in recognise(tensors, {**flags, **vars(config.data)}, path).told:
+            log.warning("%s", sentence)
     return config
 
 
@@ -158,6 +165,8 @@ def _process(config: Config) -> dict[str, Any]:
         "learned_range": diffusion.learned_range or not model.learn_sigma,
         "num_heads": model.num_heads,
         "num_heads_upsample": model.heads_up,
+        "num_head_channels": model.num_head_channels,
+        "use_new_attention_order": model.use_new_attention_order,
         "use_scale_shift_norm": model.use_scale_shift_norm,
     }
 
@@ -191,11 +200,16 @@ def adopt(folder: Folder, runs_dir: Path, flags: Mapping[str, Any], wish: Wish, 
         raise UserError(f"There is already a run named {name}: choose another name.")
     progress("Reading the newest checkpoint", 0, len(folder.steps))
     newest, told = _newest(folder)
-    config, said = _settings(folder, newest, flags, wish, progress)
+    run = Run(runs_dir / name)
+    config, said = _settings(run, folder, newest, flags, wish, progress)
     told += said
+    if not config.data.data_dir:
+        run.config = config
+        goes_on = flags.get("total_steps") or flags.get("lr_anneal_steps")  # it is finished otherwise
+        again = run.shell("train", "--resume", more=["--data_dir", "DATA"]) if goes_on else run.anew(newest.model)
+        told.append(f"To train on, name its data: `{again}`.")
     make = _open_in_place if wish.in_place else _copy
-    run = make(folder, runs_dir, name, config, told, progress)
-    return Adopted(run, told)
+    return Adopted(make(folder, runs_dir, name, config, told, progress), told)
 
 
 def _newest(folder: Folder) -> tuple[Files, list[str]]:
@@ -211,11 +225,12 @@ def _newest(folder: Folder) -> tuple[Files, list[str]]:
     raise UserError(told[0])
 
 
-def _settings(folder: Folder, newest: Files, flags: Mapping[str, Any], wish: Wish, progress: Progress) -> tuple[Config, list[str]]:  # fmt: skip
+def _settings(run: Run, folder: Folder, newest: Files, flags: Mapping[str, Any], wish: Wish, progress: Progress) -> tuple[Config, list[str]]:  # fmt: skip
     assert newest.model
     weights = checkpoints.load_weights(newest.model)
     if weights.config:
-        raise UserError(f"{newest.model} was written by this program and knows its settings: begin from it with `ddpm train --resume_checkpoint`.")  # fmt: skip
+        run.config = weights.config
+        raise UserError(f"{newest.model} was written by this program and knows its settings: begin from it with `{run.anew(newest.model)}`.")  # fmt: skip
     optimizer = checkpoints.optimizer_of(newest.optimizer, weights.tensors) if newest.optimizer else None
     done = updates(optimizer) or max(1, newest.step)
     learnt, told = _training(folder, newest, optimizer)
@@ -228,10 +243,7 @@ def _settings(folder: Folder, newest: Files, flags: Mapping[str, Any], wish: Wis
     for problem in validation.problems(config):
         if problem.name != "data_dir" or config.data.data_dir:
             raise UserError(problem.sentence)
-    told += found.told
-    if not config.data.data_dir:
-        told.append("To train on, name its data: `ddpm train --resume NAME --data_dir DATA`.")
-    return config, told
+    return config, told + found.told
 
 
 def _training(folder: Folder, newest: Files, optimizer: Mapping[str, Any] | None) -> tuple[dict[str, Any], list[str]]:
@@ -260,7 +272,7 @@ def _with_classes(config: Config, labels: tuple[int, ...], names: tuple[str, ...
     if names:
         most = max(labels, default=len(names) - 1) + 1
         if not most <= len(names) <= config.model.num_classes:
-            raise UserError(f"class_names has {len(names)} names, and labels 0 to {most - 1} were trained: give {most}, in the order of the labels.")  # fmt: skip
+            raise UserError(f"class_names has {plural(len(names), 'name')}, and labels 0 to {most - 1} were trained: give {most}, in the order of the labels.")  # fmt: skip
         config = configs.replace(config, {"class_names": names})
     return data.attach(config, config.data.data_dir) if config.data.data_dir else config
 
@@ -376,5 +388,5 @@ def _conclude(run: Run, step: int, row: Mapping[Any, float], told: list[str], lo
     status = Status("finished" if step >= total else "stopped", step, total, metrics=values, updated_at=time.time())
     files.write_json(run.folder / "status.json", dataclasses.asdict(status))
     if log is not None:
-        lines = [f"Imported from improved-diffusion after {step} updates", *told]
+        lines = [f"Imported from improved-diffusion after {plural(step, 'update')}", *told]
         files.write_bytes(run.log_path, b"".join([log, *(f"{line}\n".encode() for line in lines)]))

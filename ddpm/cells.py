@@ -180,7 +180,7 @@ def rows(cells: Iterable[Cell]) -> dict[Way, dict[int, Cell]]:
 def off(cell: Cell) -> str:
     """1.3, or random; with the calls made, where they are not those asked for: 1.3 (7 calls)."""
     said = "random" if cell.distance is None else level(cell.distance)
-    return said if cell.calls == cell.asked else f"{said} ({cell.calls} calls)"
+    return said if cell.calls == cell.asked else f"{said} ({numbers.plural(cell.calls, 'call')})"
 
 
 def level(distance: float) -> str:
@@ -191,7 +191,7 @@ def level(distance: float) -> str:
 def table(cells: Sequence[Cell], markdown: bool = False) -> str:
     """Ways by calls: the distance in levels, and under each number of calls its seconds a picture."""
     counts = columns(cells)
-    head = ["sampler, spacing", *(f"{n} calls" for n in counts)]
+    head = ["sampler, spacing", *(numbers.plural(n, "call") for n in counts)]
     body = [[way.label, *(off(by[n]) if n in by else "–" for n in counts)] for way, by in rows(cells).items()]
     times = [[c.seconds / c.calls * n for c in cells if c.asked == n] for n in counts]
     body.append(["seconds a picture", *(f"{sorted(found)[len(found) // 2]:.2g}" for found in times)])

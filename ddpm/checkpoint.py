@@ -24,6 +24,7 @@ from ddpm.config import Config, ModelConfig
 from ddpm.errors import UserError
 from ddpm.runs import Checkpoint, Run
 from ddpm.weights import check_numbers, network_in, not_numbers, read
+from ddpm.words import plural
 
 log = logging.getLogger("ddpm")
 T = TypeVar("T")
@@ -39,6 +40,7 @@ class Weights(NamedTuple):
     config: Config | None  # None in a file that another program wrote, unless its folder was opened in place
     step: int
     kind: str  # "model", or "ema_0.9999"
+    data: dict[str, Any] | None = None  # the digest of what it was trained on; None in a file of an earlier version
 
 
 def save(
@@ -60,7 +62,9 @@ def save(
     if step in done and (done[step].theirs or not damage(done[step])):
         return done[step]
     checkpoint = Checkpoint(run.folder, step, {}, log_bytes, seconds)
-    contents: dict[str, Any] = {kind: _described(w, run.config, step, kind) for kind, w in weights.items()}
+    contents: dict[str, Any] = {
+        kind: _described(w, run.config, step, kind, state.get("data")) for kind, w in weights.items()
+    }
     contents |= {"state": state} if optimizer is None else {"opt": optimizer, "state": state}
     if not begun_path(checkpoint).exists():
         for kind in contents:
@@ -133,7 +137,7 @@ def damage(checkpoint: Checkpoint, only: str = "") -> str:
         except FileNotFoundError:
             return f"{name} of step {checkpoint.step} is missing."
         if size != expected["bytes"]:
-            return f"{name} has {size} bytes instead of {expected['bytes']}: it was cut short."
+            return f"{name} has {plural(size, 'byte')} instead of {expected['bytes']}: it was cut short."
         if not right:
             return f"{name} does not have the checksum it was saved with: its content was changed."
     return ""
@@ -162,6 +166,9 @@ def taken(run: Run, step: int, read: Callable[[Checkpoint], T]) -> T:
     """
     for _ in range(AGAIN):
         found = run.checkpoint(step)
+        for number, sentence in run.manifests()[1].items():
+            if number > found.step:
+                log.warning("%s Step %d is taken.", sentence, found.step)
         try:
             return read(found)
         except (UserError, OSError):
@@ -190,7 +197,9 @@ def load_weights(path: Path) -> Weights:
     if about is None:
         return _beside_settings(path, dict(content))
     whole = {name: t.float() if t.dtype == torch.float16 else t for name, t in content.items()}  # of the example
-    return Weights(whole, configs.from_json(json.loads(about["config"])), about["step"], about["kind"])
+    return Weights(
+        whole, configs.from_json(json.loads(about["config"])), about["step"], about["kind"], about.get("data")
+    )
 
 
 def optimizer_of(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -209,7 +218,7 @@ def optimizer_of(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     except (KeyError, TypeError, AttributeError, IndexError):
         good = False
     if not good:
-        raise UserError(f"{path} is not AdamW's state of these {len(shapes)} tensors: take the opt file of the same training and step, or move it away.")  # fmt: skip
+        raise UserError(f"{path} is not AdamW's state of these {plural(len(shapes), 'tensor')}: take the opt file of the same training and step, or move it away.")  # fmt: skip
     if wrong := not_numbers(_values(content)):
         raise UserError(f"In {path}, {wrong}: take an earlier checkpoint, or move it away, so that a new optimiser begins.")  # fmt: skip
     return content
@@ -261,7 +270,7 @@ def compare(model: nn.Module, tensors: Mapping[str, Tensor], source: str) -> Non
             raise UserError(_more_or_fewer(source, missing, extra))
         others = f" (also {', '.join(differ[1:4])}{', ...' if len(differ) > 4 else ''})" if len(differ) > 1 else ""
         raise UserError(
-            f"{source} does not fit these settings: {len(differ)} tensors differ, first {name}, which is "
+            f"{source} does not fit these settings: {plural(len(differ), 'tensor differs', 'tensors differ')}, first {name}, which is "
             f"{found.get(name, 'missing')} in the file and {wanted.get(name, 'not expected')} here{others}; "
             f"use {' '.join(flags) or 'the flags that it was trained with'}."
         )
@@ -280,8 +289,8 @@ def _more_or_fewer(source: str, missing: list[str], extra: list[str]) -> str:
     return f"{source} {' and '.join(filter(None, (lacks, has)))}: {remedy}."
 
 
-def _described(weights: Mapping[str, Tensor], config: Config, step: int, kind: str) -> "OrderedDict[str, Tensor]":
+def _described(weights: Mapping[str, Tensor], config: Config, step: int, kind: str, data: Any = None) -> "OrderedDict[str, Tensor]":  # fmt: skip
     content = OrderedDict(weights)
-    about = {"config": json.dumps(configs.to_json(config)), "step": step, "kind": kind}
+    about = {"config": json.dumps(configs.to_json(config)), "step": step, "kind": kind, "data": data}
     content._metadata = {METADATA: about}  # type: ignore[attr-defined]
     return content

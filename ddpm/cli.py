@@ -3,6 +3,7 @@
 import argparse
 import io
 import os
+import re
 import sys
 from collections.abc import Sequence
 
@@ -20,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     os.environ.setdefault("KMP_BLOCKTIME", "1")
     _open_streams()
-    options = _parser().parse_args(arguments)
+    options = _parser().parse_args(_with_values(sys.argv[1:] if arguments is None else arguments))
     try:
         with told():
             return together.run(options.command, options) or 0
@@ -51,6 +52,24 @@ def _open_streams() -> None:
             setattr(sys, name, open(os.devnull, "w" if number else "r", encoding="utf-8"))
         elif number and isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def _with_values(arguments: Sequence[str]) -> list[str]:
+    """`--lr -1e-4` as `--lr=-1e-4`: no flag but -h begins with a single dash, and argparse takes most such values for one."""
+    joined: list[str] = []
+    for word in arguments:
+        before = joined[-1] if joined else ""
+        if (
+            re.match(r"-[^-]", word)
+            and word != "-h"
+            and before.startswith("--")
+            and before != "--"
+            and "=" not in before
+        ):
+            joined[-1] = f"{before}={word}"
+        else:
+            joined.append(word)
+    return joined
 
 
 def _parser() -> argparse.ArgumentParser:

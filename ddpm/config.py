@@ -8,7 +8,7 @@ import dataclasses
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from ddpm import schedules
 from ddpm.errors import UserError
@@ -106,6 +106,11 @@ def enlarge_setting() -> Any:
     return setting(False, "Enlarge images that are smaller than the image size instead of refusing them.", label="Enlarge small images")  # fmt: skip
 
 
+def skip_broken_setting() -> Any:
+    """What becomes of broken images, when they are learnt from and when they are measured."""
+    return setting(False, "Leave out images that cannot be read, and name them, instead of refusing all.", label="Leave out broken images")  # fmt: skip
+
+
 def kernels_setting() -> Any:
     """Who multiplies and adds on a CPU."""
     return setting("auto", "What computes on a CPU: native are this program's own kernels in C++, compiled on first use; torch is torch alone, slower and everywhere at hand; compile is torch.compile, which takes a minute to begin and pays on a GPU. auto: native where there is a compiler.", label="Kernels", choices=("auto", "native", "torch", "compile"), group="Precision")  # fmt: skip
@@ -118,7 +123,7 @@ class DataConfig:
     data_dir: str = setting("", "A folder of images (searched recursively), an .npz file, or one of shapes, cifar10-mini, cifar10.", label="Data", basic=True, path=True, names=DATA_SETS)  # fmt: skip
     random_flip: bool = setting(False, "Mirror half of the pictures left to right: more variety from little data, wrong for text.", label="Random flips", basic=True)  # fmt: skip
     enlarge: bool = enlarge_setting()
-    skip_broken: bool = setting(False, "Leave out images that cannot be read, and name them, instead of refusing to train.", label="Leave out broken images")  # fmt: skip
+    skip_broken: bool = skip_broken_setting()
     hold_out: float = setting(0.0, "Share of the images that training never sees, to be evaluated on. The same images for the same seed, whatever others come or go.", label="Hold out", low=0.0, high=0.9)  # fmt: skip
 
 
@@ -199,30 +204,6 @@ def unused(config: Config) -> set[str]:
     return {name for name, true in idle.items() if true}
 
 
-class Objective(NamedTuple):
-    """What training makes smaller, by its name in the papers and in plain words."""
-
-    name: str
-    words: str
-
-
-def objective(config: Config) -> Objective:
-    """The objective that the settings make up."""
-    model, diffusion = config.model, config.diffusion
-    predicted = "clean picture" if diffusion.predict_xstart else "previous x" if diffusion.predict_xprev else "noise"
-    if diffusion.use_kl:
-        variance = "mean and variance" if model.learn_sigma else "mean"
-        return Objective(
-            "L_vlb", f"The variational bound on the likelihood trains {variance}, by way of the {predicted}."
-        )
-    error = f"squared error of the predicted {predicted}"
-    if not model.learn_sigma:
-        return Objective("L_simple", f"The {error}.")
-    if diffusion.rescale_learned_sigmas:
-        return Objective("L_hybrid", f"The {error}, and a small share of the variational bound for the variance.")
-    return Objective("L_simple + L_vlb", f"The {error}, and the whole variational bound for the variance.")
-
-
 @dataclass(frozen=True)
 class FromCheckpoint:
     """Which weights to use, and over which timesteps."""
@@ -274,6 +255,7 @@ class EvalConfig(FromCheckpoint):
     data_dir: str = setting("", "Pictures to measure on: a folder, an .npz file or a data set by name. Empty: the run's own data.", label="Data", basic=True, path=True, names=DATA_SETS)  # fmt: skip
     split: str = setting("auto", "Which part of the data: what training saw, or what was held out. auto: held out where there is such a part.", label="Part", choices=("auto", "train", "test"), basic=True)  # fmt: skip
     enlarge: bool = enlarge_setting()
+    skip_broken: bool = skip_broken_setting()
     num_samples: int = setting(1000, "How many pictures to measure.", label="Pictures", low=1, high=10**7, basic=True)  # fmt: skip
     batch_size: int = setting(1, "Pictures after which the mean is looked at again.", label="Batch size", low=1, high=4096)  # fmt: skip
     rows: int = setting(64, "Pictures times timesteps that go through the network at once: more are faster, up to a point, and take more memory.", label="Rows at once", low=1, high=65536)  # fmt: skip
@@ -285,6 +267,8 @@ class AnalyticConfig(FromCheckpoint):
     """What the analytic variance is estimated on."""
 
     data_dir: str = setting("", "Pictures to estimate it on: a folder, an .npz file or a data set by name. Empty: what the model was trained on.", label="Data", basic=True, path=True, names=DATA_SETS)  # fmt: skip
+    enlarge: bool = enlarge_setting()
+    skip_broken: bool = skip_broken_setting()
     num_samples: int = setting(32, "Pictures for each of 100 timesteps.", label="Pictures", low=1, high=10**6, basic=True)  # fmt: skip
 
 

@@ -1,9 +1,10 @@
-"""Data sets, decoded once into a memory-mapped file, and an endless, seeded, resumable stream of batches.
+"""Data sets: what they hold, which images are learnt from and which held out; an endless, seeded, resumable stream of batches.
 
 `data_dir` is a folder, an .npz file or a name: see `ddpm.sources`.  A folder that is called like one of the
 names is ./shapes.
 """
 
+import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass
@@ -11,10 +12,11 @@ from typing import Literal
 
 import numpy as np
 
-from ddpm.config import Config, DataConfig, ModelConfig, replace
+from ddpm.config import AnalyticConfig, Config, DataConfig, EvalConfig, ModelConfig, replace
 from ddpm.decoded import Decoded, Progress, open_decoded
 from ddpm.errors import UserError
 from ddpm.sources import SOURCES, Source, open_source
+from ddpm.words import some
 
 __all__ = [
     "SOURCES",
@@ -29,6 +31,7 @@ __all__ = [
     "resolve",
 ]
 
+MOST_LISTED = 20  # classes that a line of the log names
 FEW = 100  # images, below which a model soon knows them by heart
 
 Split = Literal["all", "train", "test"]
@@ -44,7 +47,17 @@ class Description:
     text: str  # one line: "Folder, classes by file name: 5,085 images, 10 classes"
     size: tuple[int, int] | None  # width and height of the first picture; None when drawn at any size
     notices: tuple[str, ...]  # sentences worth telling
-    test_count: int = 0  # pictures of the data's own test part, which are not among the others
+    test_count: int = 0  # images of the data's own test part, which are not among the others
+    left_out: tuple[str, ...] = ()  # what else lies there, by kind: "3 .txt files"
+    kind: str = ""  # a few words on what it is, and by which rule it has its classes
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """Sentences on what is learnt from and what is not."""
+        listed = [f"{name} {count:,}" for name, count in zip(self.class_names, self.counts, strict=True)]
+        classes = f" ({some(listed, MOST_LISTED)})" if listed else ""
+        left_out = (f"Left out: {', '.join(self.left_out)}.",) if self.left_out else ()
+        return (f"{self.text}{classes}.", *left_out)
 
 
 @dataclass(frozen=True)
@@ -66,6 +79,7 @@ class Dataset:
     notices: tuple[str, ...]  # sentences worth telling
     places: np.ndarray | None = None  # of the images that belong to this part of the data; None: all
     digest: Digest = Digest()  # of the whole data, whichever part this is
+    about: tuple[str, ...] = ()  # sentences on what the data is and what is left out, for the log
 
     def __len__(self) -> int:
         return len(self.images if self.places is None else self.places)
@@ -78,12 +92,18 @@ class Dataset:
 
 def describe(data_dir: str) -> Description:
     """Look through the data without decoding it.  Raises UserError when it cannot be learnt from."""
-    source = open_source(data_dir)
+    return _describe(open_source(data_dir))
+
+
+def _describe(source: Source) -> Description:
     names, test = source.class_names, source.test_part()
     pictures, classes = _number(source.count, "image", "images"), _number(len(names), "class", "classes")
     text = f"{source.kind}: {pictures}, {classes}" if names else f"{source.kind}: {pictures}"
-    notices = _notices(source.count, source.labels, names)
-    return Description(source.count, names, _counts(source.labels, names), text, source.size, notices, test.count if test else 0)  # fmt: skip
+    if test:
+        text += f", and {_number(test.count, 'image', 'images')} to test on"
+    notices = (*source.notices, *_notices(source.count, source.labels, names))
+    counts = _counts(source.labels, names)
+    return Description(source.count, names, counts, text, source.size, notices, test.count if test else 0, source.left_out, source.kind)  # fmt: skip
 
 
 def _counts(labels: np.ndarray | None, names: tuple[str, ...]) -> tuple[int, ...]:
@@ -144,6 +164,11 @@ def attach(config: Config, data_dir: str) -> Config:
                 f"{', '.join(known) if known and not numbered else f'{count} classes'}: name the data it was trained on."
             )
     return replace(config, {"data_dir": data_dir, "class_names": names})
+
+
+def adjusted(data: DataConfig, wanted: EvalConfig | AnalyticConfig) -> DataConfig:
+    """`data` with small images enlarged and broken ones left out where either says so."""
+    return dataclasses.replace(data, enlarge=data.enlarge or wanted.enlarge, skip_broken=data.skip_broken or wanted.skip_broken)  # fmt: skip
 
 
 def part_of(data: DataConfig, split: str) -> Split:
@@ -219,7 +244,7 @@ def open_dataset(
     labels = None if source.labels is None else source.labels[main.kept]
     held = held_out(main.identities, data.hold_out, seed)
     if data.hold_out and not held.any():
-        raise UserError(f"{data.data_dir} has only one image, or copies of one, so none can be held out: set hold_out to 0, or add images.")  # fmt: skip
+        raise UserError(f"{data.data_dir} has only one image, so none can be held out (copies count as one): set hold_out to 0, or add images.")  # fmt: skip
     digest = digest_of(main, labels, source.class_names, test.identities if test else main.identities[held])
     if split == "test" and own and test:
         labels = None if own.labels is None else own.labels[test.kept]
@@ -228,8 +253,8 @@ def open_dataset(
         held_any = bool(data.hold_out) and split != "all"
         places = np.flatnonzero(held if split == "test" else ~held) if held_any else None
     used = len(main.pixels) if places is None else len(places)
-    notices = (*_notices(used, labels, source.class_names), *main.notices)
-    return Dataset(main.pixels, labels, source.class_names, notices, places, digest)
+    notices = (*source.notices, *_notices(used, labels, source.class_names), *main.notices)
+    return Dataset(main.pixels, labels, source.class_names, notices, places, digest, _describe(source).lines)
 
 
 def class_numbers(config: Config, class_names: tuple[str, ...]) -> np.ndarray | None:

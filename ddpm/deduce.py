@@ -44,7 +44,7 @@ def model_settings(shapes: Shapes, source: str, image_size: int = 0, small_size:
         if alike and not lacking and not any(".op." in name for name in shapes):
             why = "sizes change in residual blocks, as with guided-diffusion's resblock_updown, which is not supported"
         if alike and lacking:
-            raise UserError(f"{source} lacks the tensor {lacking}, which every U-Net of improved-diffusion has: take a whole copy.") from error  # fmt: skip
+            raise UserError(f"{source} lacks the tensor {lacking}, without which the others are no whole U-Net: take a whole copy.") from error  # fmt: skip
         raise UserError(
             f"{source} holds {words.plural(len(shapes), 'tensor')} that are not those of improved-diffusion's U-Net "
             f"({why}): name a model or ema file that it or this program wrote."

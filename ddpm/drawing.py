@@ -5,6 +5,8 @@ with the first picture that is not there, and comes to the same files.
 """
 
 import dataclasses
+import logging
+import shlex
 import shutil
 import time
 from collections import deque
@@ -43,6 +45,8 @@ from ddpm.low_res import LowRes
 from ddpm.results import SampleJob
 from ddpm.runs import Run
 from ddpm.sample import Chosen, Drawn, check, chosen, draw, flags_of, labels_for, network_of, origin, pixels_of
+
+log = logging.getLogger("ddpm")
 
 PREVIEW_INTERVAL = 0.7  # seconds between two looks at pictures in the making
 PREVIEW_IMAGES = 64
@@ -133,7 +137,9 @@ def draw_into(
     errors = None
     if variances.chosen(config, sample) == "analytic":
         sha256 = (about or origin(weights, source))["sha256"]
-        errors = parallel.from_main(lambda: analytic.for_weights(network, config, source, sha256, worker, device))
+        errors = parallel.from_main(
+            lambda: analytic.for_weights(network, config, source, sha256, worker, device, weights.data)
+        )
 
     def begin() -> _Folder:
         about_source = about or origin(weights, source)
@@ -177,7 +183,9 @@ def _end(written: "_Folder", source: Path) -> None:
         state="finished" if complete else "stopped",
         seconds_left=0.0,
         warning=" ".join(filter(None, (written.worker.status.warning, now))),
-        message=written.said if complete else f"Stopped with {written.count} of {sample.num_samples} pictures drawn",
+        message=written.said
+        if complete
+        else f"Stopped with {written.count} of {words.plural(sample.num_samples, 'picture')} drawn",
     )
 
 
@@ -185,7 +193,7 @@ def _check_empty(job: SampleJob) -> None:
     if job.npz or job.grid.exists():
         raise UserError(f"{job.folder} already holds samples: choose another --out.")
     if job.images:
-        raise UserError(f"{job.folder} already holds samples of a drawing that did not end: go on with it by --resume {job.folder}, or choose another --out.")  # fmt: skip
+        raise UserError(f"{job.folder} already holds samples of a drawing that did not end: go on with it by `ddpm sample --resume {shlex.quote(str(job.folder.absolute()))}`, or choose another --out.")  # fmt: skip
 
 
 def _copied(job: SampleJob, sample: SampleConfig, given: Given | None) -> SampleConfig:
@@ -218,6 +226,8 @@ class _Folder:
         self.labels, self.small, self.given = labels, small, given
         self.beside = given.pictures if given else small
         self.count = 0  # pictures that are on disk, from the first on
+        self.broken: list[int] = []  # images with values that are no finite numbers
+        self.warned = worker.status.warning  # before the first of them
         self.said = ""  # what came of it, in a sentence
         model = config.model
         self.shape = (model.image_size, model.image_size, model.image_channels)
@@ -272,7 +282,7 @@ class _Folder:
     def _save(self, drawn: Drawn) -> None:
         """Write the finished pictures of a batch, but for those that were there."""
         start = drawn.start
-        pixels = pixels_of(drawn.step.x)
+        pixels, broken = pixels_of(drawn.step.x), (~drawn.step.x.isfinite()).flatten(1).sum(dim=1).tolist()
         small = self.small.turn(start, start + len(pixels)) if self.small else None
         for k, picture in enumerate(pixels, start=start):
             if k < self.count:
@@ -286,9 +296,21 @@ class _Folder:
             told = recipe.of_picture(
                 self.settings, self.config, self.sample, k, label, given and given.absolute(), self.told
             )
+            if broken[k - start]:
+                told = {**told, "not_finite": broken[k - start]}  # values of the image that are black in their place
+                self._warn_of(k)
             images.save_png(self._picture(k), picture, told, durable=False)
             self.newest.append(picture)
             self.count = k + 1
+
+    def _warn_of(self, number: int) -> None:
+        """Say that an image has values that are NaN or infinite; the first time in the log too."""
+        self.broken.append(number)
+        count = len(self.broken)
+        said = f"{words.plural(count, 'image')} of {self.sample.num_samples} came out with values that are NaN or infinite, and {'is' if count == 1 else 'are'} black there, first image {self.broken[0]}: the network was trained with other settings, or its training diverged."  # fmt: skip
+        if count == 1:
+            log.warning("Image %d came out with values that are NaN or infinite, and is black there.", number)
+        self.worker.beat(warning=" ".join(filter(None, (self.warned, said))))
 
     def _preview(self, drawn: Drawn) -> None:
         waiting = [] if drawn.finished else list(pixels_of(drawn.step.x_start)[max(0, self.count - drawn.start) :])

@@ -6,6 +6,7 @@ for measured in measure(network, config, EvalConfig(num_samples=100), dataset):
 
 import dataclasses
 import io
+import logging
 import math
 import shlex
 import time
@@ -19,20 +20,28 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ddpm import analytic, compute, cores, data, diffusion, files, images, losses, parallel, sample, variances
+from ddpm import analytic, compute, cores, data, diffusion, files, images, lineage, losses, parallel, sample, variances
 from ddpm import config as configs
 from ddpm.config import Config, DataConfig, DiffusionConfig, EvalConfig
-from ddpm.data import Dataset, Split, Stream
+from ddpm.data import Dataset, Digest, Split, Stream
 from ddpm.diffusion import Condition, Network
 from ddpm.errors import UserError
 from ddpm.jobs import Stopped, Worker, keeping
+from ddpm.lineage import Remedy
 from ddpm.results import EvaluationJob
 from ddpm.runs import Run
 from ddpm.schedules import Schedule
 from ddpm.variances import Errors
+from ddpm.words import plural
+
+log = logging.getLogger("ddpm")
 
 LEAST = 16  # pictures, before which the confidence interval is not trusted to end anything
 TERMS = EvaluationJob.TERMS
+REMEDY = Remedy(
+    "Name the data it was trained on with --data_dir, wherever it is now, or other pictures.",
+    "Measure on other pictures with --data_dir, or on these with --split train.",
+)
 
 Noise = Callable[[int, int], Tensor]  # (place k of a picture, timestep index t) -> [C, H, W] ~ N(0, I)
 
@@ -278,10 +287,12 @@ def evaluate_source(
 
         def found() -> Errors:
             assert worker  # only the main process, which has one, is asked
-            return analytic.for_weights(network, config, path, checkpoint["sha256"], worker, device)
+            return analytic.for_weights(network, config, path, checkpoint["sha256"], worker, device, weights.data)
 
         errors = parallel.from_main(found)
-    yield from evaluate_into(folder, worker, network, config, settings, about, device, errors)
+    yield from evaluate_into(
+        folder, worker, network, config, settings, about, device, errors, lineage.from_json(weights.data)
+    )
 
 
 def evaluate_into(
@@ -293,20 +304,21 @@ def evaluate_into(
     about: Mapping[str, Any],
     device: torch.device | str = "cpu",
     errors: Errors | None = None,
+    seen: Digest | None = None,
 ) -> Iterator[Measured]:
     """Measure into a job's folder: settings.json at once, then the terms as improved-diffusion writes them, result.json.
 
-    `about` is told in both.  Asked to stop, or where something goes wrong, it keeps the pictures that are measured.
+    `about` is told in both.  seen: the digest of what the network was trained on.  Asked to stop, or where something goes wrong, it keeps the pictures that are measured.
     """
     job = EvaluationJob(folder)
     if job.result:
         raise UserError(f"{folder} already holds an evaluation: choose another --out.")
-    dataset, where = open_pictures(config, settings, worker)
+    dataset, where = open_pictures(config, settings, worker, seen)
     count = min(settings.num_samples, len(dataset))
     said = {"evaluation": dataclasses.asdict(settings), "data": where, **about}
     if worker:
         files.write_json(folder / "settings.json", said)
-        worker.beat(state="running", message=f"Measuring {count:,} pictures")
+        worker.beat(state="running", message=f"Measuring {plural(count, 'picture')}")
     began, stop = time.monotonic(), False
     so_far = Tally(0)
 
@@ -333,19 +345,19 @@ def evaluate_into(
     worker.beat(
         state="stopped" if ended == "stopped" else "finished",
         seconds_left=0.0,
-        message=f"Stopped with {so_far.count:,} of {count:,} pictures measured" if ended == "stopped" else "",
+        message=f"Stopped with {so_far.count:,} of {plural(count, 'picture')} measured" if ended == "stopped" else "",
     )
 
 
-def open_pictures(config: Config, settings: EvalConfig, worker: Worker | None) -> tuple[Dataset, dict[str, Any]]:
+def open_pictures(config: Config, settings: EvalConfig, worker: Worker | None, seen: Digest | None = None) -> tuple[Dataset, dict[str, Any]]:  # fmt: skip
     """The pictures to measure, and what they are, for the record: data_dir, part and count.
 
-    Several processes each read them, and wait for one another; where one cannot, or is asked to stop, all end.
+    The network's own data is known by its digest, `seen`, wherever it is named.  Several processes each read them, and
+    wait for one another; where one cannot, or is asked to stop, all end.
     """
-    own = settings.data_dir in ("", config.data.data_dir)
-    place = config.data if own else DataConfig(settings.data_dir)
-    place = dataclasses.replace(place, enlarge=place.enlarge or settings.enlarge)
-    if not place.data_dir:
+    mine = dataclasses.replace(config.data, data_dir=settings.data_dir or config.data.data_dir)
+    mine = data.adjusted(mine, settings)
+    if not mine.data_dir:
         raise UserError("No pictures are named, and the file does not say what it was trained on: name them with --data_dir.")  # fmt: skip
 
     def progress(done: int, total: int) -> None:
@@ -355,13 +367,25 @@ def open_pictures(config: Config, settings: EvalConfig, worker: Worker | None) -
             if "stop" in worker.heard():
                 raise Stopped
 
-    def opened() -> tuple[Split, Dataset]:
+    def opened() -> tuple[Split, Dataset, bool, str]:
+        own, place = mine.data_dir == config.data.data_dir, mine
+        if not own and seen is not None:  # it may have been moved
+            there = data.open_dataset(dataclasses.replace(mine, hold_out=0.0), config.model, progress, split="all")
+            own = there.digest.images == seen.images
+        if not own:
+            place = data.adjusted(DataConfig(mine.data_dir), settings)
         split = data.part_of(place, settings.split)
-        return split, data.open_dataset(place, config.model, progress, split=split, seed=config.train.seed)
+        dataset = data.open_dataset(place, config.model, progress, split=split, seed=config.train.seed)
+        its = dataclasses.replace(config, data=place)
+        changed = lineage.check(its, seen, dataset, REMEDY, split) if own else ""
+        return split, dataset, own, changed
 
-    split, dataset = parallel.by_all(opened)
+    split, dataset, own, changed = parallel.by_all(opened)
+    if changed and worker:
+        log.warning("%s", changed)
+        worker.beat(warning=" ".join(filter(None, (worker.status.warning, changed))))
     part = split if own or split == "test" else "all"
-    return dataset, {"data_dir": place.data_dir, "part": part, "count": len(dataset)}
+    return dataset, {"data_dir": mine.data_dir, "part": part, "count": len(dataset)}
 
 
 def _beat(worker: Worker, measured: Measured, elapsed: float) -> None:

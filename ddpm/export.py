@@ -10,7 +10,6 @@ import io
 import math
 import platform
 import re
-import shlex
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -36,6 +35,7 @@ from ddpm import config as configs
 from ddpm.config import Config
 from ddpm.errors import UserError
 from ddpm.runs import Run
+from ddpm.words import plural
 
 EXCEL_ROWS = 1_048_576  # of a sheet, the header among them
 CHARTS = ("grad_norm", "loss", "mse", "vb", "lg_loss_scale")  # those that the log has
@@ -87,7 +87,7 @@ class _Log:
                 nan[number] = [b"nan" in cell.lower() for cell in line.split(b",")]
         log = cls(frame, lines, pd.DataFrame(nan, columns=frame.columns))
         if bad:
-            log.notes.append(f"progress.csv has {bad:,} lines that cannot be read; they are left out.")
+            log.notes.append(f"Left out of progress.csv, as no numbers can be read from it: {plural(bad, 'line')}.")
         if len(lines) > most_rows - 1:
             kept = metrics.thinned(log.column("loss"), most_rows - 1)
             log.lines = [lines[i] for i in kept]
@@ -117,7 +117,9 @@ class _Log:
         step = self.frame["step"]
         found = metrics.by_checkpoint(self.frame, steps)
         nans = metrics.by_checkpoint(self.nan.assign(step=step), steps) > 0
-        infinities = metrics.by_checkpoint(np.isinf(self.frame).astype(float).assign(step=step), steps) > 0
+        infinities = (
+            metrics.by_checkpoint(self.frame.isin([math.inf, -math.inf]).astype(float).assign(step=step), steps) > 0
+        )
         spoilt = nans | (infinities & found.isna())  # by a NaN, or by infinities of both signs
         return found.astype(object).where(found.notna(), None).mask(spoilt[found.columns], math.nan)
 
@@ -219,7 +221,7 @@ def _facts(run: Run, log: _Log) -> Iterator[tuple[str, Any, str]]:
         yield "Classes", ", ".join(config.class_names) or None, ""
         yield "Image size", f"{config.model.image_size} x {config.model.image_size}", ""
         yield "Parameters", architecture.parameters(config.model), "#,##0"
-        yield "Command", shlex.join(["ddpm", "train", *configs.to_flags(config), "--run", run.name]), ""
+        yield "Command", run.anew(), ""
         yield "Begun (UTC)", _utc(run.created_at), "yyyy-mm-dd hh:mm:ss"
     yield "Last sign of life (UTC)", _utc(status.updated_at) if status and status.updated_at else None, "yyyy-mm-dd hh:mm:ss"  # fmt: skip
     yield "Trained with", _trained_with(run), ""

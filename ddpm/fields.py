@@ -4,7 +4,10 @@ From these fields follow the JSON, the command line and the forms; `ddpm.config`
 """
 
 import dataclasses
+import os
 import typing
+import unicodedata
+import urllib.parse
 from dataclasses import field
 from typing import Any, NamedTuple
 
@@ -58,7 +61,10 @@ class Setting(NamedTuple):
 
     def settled(self, value: Any) -> Any:
         """`value` as it is kept: a path holds from every folder, and a name stays a name."""
-        return absolute(value) if self.path and value not in self.names else value
+        if not self.path:
+            return value
+        meant = path_text(value)
+        return meant if meant in self.names else absolute(meant)
 
 
 def settings(section: type) -> list[Setting]:
@@ -74,7 +80,8 @@ def settings(section: type) -> list[Setting]:
 
 def absolute(text: str) -> str:
     """The path that is typed as `text`, from the root of the disk, as `places.full` has it; no text stays none."""
-    return str(places.full(text.strip())) if text.strip() else ""
+    meant = path_text(text)
+    return str(places.full(meant)) if meant else ""
 
 
 def ints(name: str, text: str) -> tuple[int, ...]:
@@ -83,6 +90,36 @@ def ints(name: str, text: str) -> tuple[int, ...]:
     if not all(part.isdecimal() and int(part) > 0 for part in parts):
         raise UserError(f"{name} {text!r} is not a list of positive whole numbers: write them with commas, as in 16,8.")
     return tuple(int(part) for part in parts)
+
+
+QUOTES = ('""', "''", "\u201c\u201d", "\u2018\u2019")
+
+
+def path_text(text: str) -> str:
+    """The path or name that is meant by `text`, as it was typed or pasted.
+
+    Without white space and invisible characters around it, out of the quotes that file managers copy paths in, and out
+    of a file:// address.  What there is under the very name that was typed is meant by it.
+    """
+    if os.path.lexists(text):
+        return text
+    while text != (bare := _bare(text)):
+        text = bare
+    if text[:7].lower() != "file://":
+        return text
+    from urllib.request import url2pathname  # takes a moment to import
+
+    parts = urllib.parse.urlsplit(text)
+    host = f"//{parts.netloc}" if parts.netloc not in ("", "localhost") else ""
+    return url2pathname(host + parts.path)
+
+
+def _bare(text: str) -> str:
+    """`text` without what is around it: spaces, invisible characters, or a pair of quotes."""
+    if len(text) > 1 and text[0] + text[-1] in QUOTES:
+        return text[1:-1]
+    ends = [k for k, letter in enumerate(text) if unicodedata.category(letter) not in ("Cc", "Cf", "Zs", "Zl", "Zp")]
+    return text[ends[0] : ends[-1] + 1] if ends else ""
 
 
 def parse(kind: type, text: str) -> Any:
@@ -95,7 +132,13 @@ def parse(kind: type, text: str) -> Any:
             return False
         raise ValueError("expected True or False")
     if kind is int:
-        return int(text)
+        try:
+            return int(text)
+        except ValueError:
+            number = float(text)  # 1e6, say
+            if not number.is_integer():
+                raise
+            return int(number)
     if kind is float:
         return float(text)
     return text

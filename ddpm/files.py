@@ -7,12 +7,13 @@ kill, a full disk or a power cut at any instant leaves either the old file or th
 import contextlib
 import errno
 import hashlib
+import itertools
 import json
 import os
 import secrets
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, TypeVar
 
@@ -192,6 +193,42 @@ def copy(source: Path, target: Path) -> Written:
 
     with open(source, "rb") as file:
         return write(target, lambda copied: [copied.write(block) for block in iter(read, b"")])
+
+
+def numbered(path: Path) -> Iterator[Path]:
+    """`a.npz`, `a-2.npz`, `a-3.npz`, ...: names for what must not take the place of something else."""
+    yield path
+    for number in itertools.count(2):
+        yield path.with_name(f"{path.stem}-{number}{path.suffix}")
+
+
+def new_folder(path: Path) -> Path:
+    """Make a new folder `path`, or `path-2`, ...: no two processes get the same one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for free in numbered(path):
+        with contextlib.suppress(FileExistsError):
+            free.mkdir()
+            return free
+    raise AssertionError("there is always another number")
+
+
+def copy_all(sources: Sequence[Path], folder: Path) -> list[Path]:
+    """Copy files into `folder`, all under their own names or all with the same number after them, and say where.
+
+    What is there already stays as it is; where all that is there is the same, it is not copied again.  Raises DiskFull.
+    """
+    for targets in zip(*(numbered(folder / source.name) for source in sources), strict=True):
+        pairs = list(zip(sources, targets, strict=True))
+        if all(not target.exists() or _same(source, target) for source, target in pairs):
+            for source, target in pairs:
+                if not target.exists():
+                    copy(source, target)
+            return list(targets)
+    return []
+
+
+def _same(one: Path, other: Path) -> bool:
+    return one.stat().st_size == other.stat().st_size and sha256(one) == sha256(other)
 
 
 def write_json(path: Path, value: Any) -> Written:

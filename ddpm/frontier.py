@@ -29,6 +29,7 @@ from ddpm.results import FrontierJob
 from ddpm.runs import Run
 from ddpm.sheet import SHOWN, Sheet
 from ddpm.variances import Errors
+from ddpm.words import plural
 
 KEEP_INTERVAL = 1.0  # seconds between two looks at what there is so far
 LEVELS = 127.5  # of 0 .. 255 in 1 of x
@@ -185,7 +186,7 @@ def compare_source(
     about = {"checkpoint": origin, "command": shlex.join(command)}
     errors = None
     if settings.variance == "analytic":
-        errors = analytic.for_weights(network, config, path, origin["sha256"], worker, device)
+        errors = analytic.for_weights(network, config, path, origin["sha256"], worker, device, weights.data)
     yield from compare_into(folder, worker, network, config, settings, about, device, errors)
 
 
@@ -233,7 +234,7 @@ def compare_into(
             )
             kept.add(measured)
             if measured.cell:
-                worker.beat(message=f"{len(kept.cells)} of {len(places)} cells")
+                worker.beat(message=f"{len(kept.cells)} of {plural(len(places), 'cell')}")
             yield measured
             if "stop" in worker.heard() and not measured.last:
                 break
@@ -242,7 +243,7 @@ def compare_into(
     worker.beat(
         state="finished" if whole else "stopped",
         seconds_left=0.0,
-        message="" if whole else f"Stopped with {len(kept.cells)} of {len(places)} cells measured",
+        message="" if whole else f"Stopped with {len(kept.cells)} of {plural(len(places), 'cell')} measured",
     )
 
 
@@ -274,7 +275,7 @@ class _Kept:
 
     def _add_converged(self, converged: Converged) -> None:
         self._converged.append(converged)
-        about = f"{converged.calls} calls, ±{cells.level(converged.apart)}"
+        about = f"{plural(converged.calls, 'call')}, ±{cells.level(converged.apart)}"
         for way, drawn in self._ways.items():
             if not cells.is_random(drawn) and drawn.clip_denoised == converged.clip:
                 self._sheet.place_converged(way, _pixels(converged.pictures), about)

@@ -16,7 +16,9 @@ from ddpm import files, foreign, metrics
 from ddpm.config import Config
 from ddpm.errors import UserError
 from ddpm.runs import Checkpoint, Run
+from ddpm.words import plural
 
+PROGRESS, FLAGS = WRITTEN = ("progress.csv", "flags.txt")  # beside the checkpoint's files
 LABELS = 1000  # slots of its class-conditional networks, always
 EMBEDDING = "label_emb.weight"
 DEFAULTS = {32: (1, 2, 2, 2), 64: (1, 2, 3, 4), 256: (1, 1, 2, 2, 4, 4)}  # the sizes and levels that its scripts build
@@ -36,8 +38,11 @@ def hand_back(run: Run, folder: Path, step: int = 0) -> list[str]:
     if config.model.label_slots > LABELS:
         none = " and a label for none" if hidden else ""
         raise UserError(f"{run.name} has {config.model.num_classes:,} classes{none}, and improved-diffusion's networks have {LABELS:,} labels: it cannot load this one.")  # fmt: skip
-    if any(folder.glob("*.pt")):
-        raise UserError(f"{folder} holds checkpoints already: choose another folder for --openai.")
+    if config.model.use_new_attention_order or config.model.num_head_channels != -1:
+        raise UserError(f"{run.name} splits attention as guided-diffusion does (num_head_channels, use_new_attention_order), and improved-diffusion's networks cannot: it cannot load this one.")  # fmt: skip
+    taken = sorted(path.name for path in folder.glob("*") if path.suffix == ".pt" or path.name in WRITTEN)
+    if taken:
+        raise UserError(f"{folder} holds {taken[0]} already: choose another folder for --openai.")
     weights, optimizer, done = checkpoints.taken(run, step, lambda checkpoint: _read(run, checkpoint))
     for kind, tensors in weights.items():
         separator = "_" if kind.startswith("ema") else ""
@@ -56,8 +61,8 @@ def hand_back(run: Run, folder: Path, step: int = 0) -> list[str]:
     frame = foreign.theirs(metrics.MetricReader(run.progress_path).read(), _last_of_theirs(run))
     if not frame.empty:
         text = frame.to_csv(index=False, lineterminator="\n")
-        files.write_bytes(folder / "progress.csv", text.encode())
-    files.write_bytes(folder / "flags.txt", _flags(config, weights, done, told, optimizer is not None).encode())
+        files.write_bytes(folder / PROGRESS, text.encode())
+    files.write_bytes(folder / FLAGS, _flags(config, weights, done, told, optimizer is not None).encode())
     return told
 
 
@@ -121,7 +126,7 @@ def _limits(config: Config) -> list[str]:
         told.append(f"Label {LABELS - 1}, the last, stands for no class: its scripts know no guidance and take it for a class; here, --cond_drop_prob {model.cond_drop_prob:g} with these files says what it is.")  # fmt: skip
     if DEFAULTS.get(model.image_size) != model.multipliers or model.image_channels != 3:
         levels = ",".join(map(str, model.multipliers))
-        told.append(f"Its scripts build networks for 32, 64 and 256 pixels in colour, with their own channel_mult: for {model.image_size} pixels, {model.image_channels} channels and channel_mult {levels}, change create_model in them.")  # fmt: skip
+        told.append(f"Its scripts build networks for 32, 64 and 256 pixels in colour, with their own channel_mult: for {model.image_size} pixels, {plural(model.image_channels, 'channel')} and channel_mult {levels}, change create_model in them.")  # fmt: skip
     if diffusion.predict_xprev or (model.learn_sigma and not diffusion.learned_range):
         told.append("Its scripts have no flag for predict_xprev or for a variance that is no range: set it in their code.")  # fmt: skip
     return told

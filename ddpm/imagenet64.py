@@ -20,6 +20,7 @@ from ddpm import prepare
 from ddpm.errors import UserError
 from ddpm.prepare import DAMAGE, Blocks, Picture, Progress
 from ddpm.sources import npy_header
+from ddpm.words import plural
 
 DATA, LABELS = "data.npy", "labels.npy"  # in an .npz file
 SIZE = 64
@@ -142,11 +143,11 @@ def _labels(batch: Batch) -> np.ndarray:
         if dtype != np.uint8 or len(shape) != 2 or shape[1] != BYTES or fortran or not 0 < shape[0] <= MOST:
             raise UserError(f"The data of {batch.title} is {dtype} {list(shape)}, not uint8 [N, {BYTES}]: use {WANTED}.")  # fmt: skip
         if held != shape[0] * BYTES:
-            raise UserError(f"{batch.title} holds {held:,} bytes for {shape[0]:,} pictures, not {BYTES:,} for each: get it again, {WANTED}.")  # fmt: skip
+            raise UserError(f"{batch.title} holds {held:,} bytes for {plural(shape[0], 'picture')}, not {BYTES:,} for each: get it again, {WANTED}.")  # fmt: skip
         with npz.open(LABELS) as member:
             size, kind, _ = npy_header(member)
             if size != shape[:1] or kind.kind not in "iu":
-                raise UserError(f"The labels of {batch.title} are {kind} {list(size)}, not a whole number for each of {shape[0]:,} pictures: use {WANTED}.")  # fmt: skip
+                raise UserError(f"The labels of {batch.title} are {kind} {list(size)}, not a whole number for each of {plural(shape[0], 'picture')}: use {WANTED}.")  # fmt: skip
         with npz.open(LABELS) as member:
             labels = np.lib.format.read_array(member, allow_pickle=False).astype(np.int64)
     if labels.min() < 1 or labels.max() > CLASSES:

@@ -3,89 +3,27 @@
 Here, and only here, pictures are uint8 [N, H, W, C].  Everywhere else they are float32 [N, C, H, W] in [-1, 1].
 """
 
-import contextlib
 import io
 import json
 import math
-import os
-import stat
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from PIL import Image, ImageOps, PngImagePlugin
+from PIL import Image, PngImagePlugin
 
 from ddpm import files
 from ddpm.errors import UserError
+from ddpm.image_files import PNG_MARK, load
+from ddpm.image_files import decode as decode  # images.decode and images.size are those of image_files
+from ddpm.image_files import size as size
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp")
-FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP")  # by content: nothing else is ever tried on a file
 SETTINGS = "ddpm"  # keyword of the text in a PNG that says how it was drawn
 MOST_SETTINGS = 2**20  # bytes of such a text that are read
+NARROW = 64  # times as long as wide
 GAP = 128  # grey between the pictures of a grid, at home on light and on dark pages
-
-
-def load(path: Path) -> Image.Image:
-    """The image in a file, decoded whole and upright; the first frame of a moving one.
-
-    Raises UserError when it is missing, no image, cut short or too large to be meant seriously.
-    """
-    with opened(path) as file, read(file, path) as image:
-        return image
-
-
-def decode(content: bytes, name: str) -> Image.Image:
-    """The image in the bytes of a file, as `load` gives it.  name: what errors call it."""
-    with read(io.BytesIO(content), name) as image:
-        return image
-
-
-@contextlib.contextmanager
-def opened(path: Path) -> Iterator[io.BufferedReader]:
-    """A file of an image, open.  Raises UserError where that is not possible, or it is no file at all."""
-    try:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # one must not even open a pipe
-            raise UserError(f"{path} is a folder, a pipe or a device and no image: name a file.")
-        file = open(path, "rb")
-    except FileNotFoundError:
-        raise UserError(f"There is no picture {path}: check the name.") from None
-    except PermissionError:
-        raise UserError(f"{path} may not be read by this user: change its permissions.") from None
-    except (OSError, ValueError) as error:  # ValueError: a name that cannot be one
-        raise UserError(f"{path} cannot be read ({error}): check the name, or the disk.") from error
-    with file:
-        yield file
-
-
-@contextlib.contextmanager
-def read(file: IO[bytes], path: Path | str) -> Iterator[Image.Image]:
-    """The image in an open file, as `load` gives it.  path: what errors call it."""
-    yield _decoded(file, path)
-
-
-def _decoded(file: IO[bytes], path: Path | str) -> Image.Image:
-    try:
-        with Image.open(file, formats=FORMATS) as image:
-            image.load()
-            return ImageOps.exif_transpose(image)
-    except Image.UnidentifiedImageError:
-        raise UserError(f"{path} is not a picture ({', '.join(FORMATS)}): remove it or replace it.") from None
-    except Image.DecompressionBombError:
-        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6
-        raise UserError(f"{path} has more than {limit} million pixels: make it smaller, or remove it.") from None
-    except Exception as error:  # the decoders raise OSError, SyntaxError, ValueError, struct.error, zlib.error, ...
-        raise UserError(f"{path} is broken or cut short ({error}): remove it or replace it.") from error
-
-
-def size(path: Path) -> tuple[int, int] | None:
-    """(width, height) of the picture in a file, from its header; None when it cannot be read."""
-    try:
-        with Image.open(path, formats=FORMATS) as image:
-            return image.size
-    except Exception:  # whoever needs the pixels calls `load`, which says what is wrong
-        return None
 
 
 def prepare(image: Image.Image, size: int, channels: int) -> np.ndarray:
@@ -110,18 +48,29 @@ def boxed(image: Image.Image, size: int) -> np.ndarray:
 
 def _cover(image: Image.Image, size: int, filter: Image.Resampling) -> np.ndarray:
     """Scaled to `size` on the shorter side, then the centre."""
+    if max(image.size) > NARROW * min(image.size):  # scaled as a whole it might not fit in memory
+        image = _middle(image)
     scale = size / min(image.size)
     image = image.resize((round(image.width * scale), round(image.height * scale)), filter)
     left, top = (image.width - size) // 2, (image.height - size) // 2
     return np.asarray(image.crop((left, top, left + size, top + size)))
 
 
+def _middle(image: Image.Image) -> Image.Image:
+    """The middle of a very narrow image, many times as long as it is wide."""
+    width, height = (min(side, NARROW * min(image.size) // 4) for side in image.size)
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, top, left + width, top + height))
+
+
 def convert(image: Image.Image, channels: int) -> Image.Image:
     """`image` in mode L, RGB or RGBA, from any mode."""
     mode = {1: "L", 3: "RGB", 4: "RGBA"}[channels]
     if is_deep(image):
-        values = np.asarray(image).astype(np.int64).clip(0, 65535)
+        values, clear = np.asarray(image).astype(np.int64).clip(0, 65535), image.info.get("transparency")
         image = Image.fromarray(((values + 128) // 257).astype(np.uint8))  # rounds, so that 65535 becomes 255
+        if clear is not None:
+            image.putalpha(Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8)))
     if image.has_transparency_data and channels != 4:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
@@ -137,8 +86,8 @@ def is_transparent(image: Image.Image) -> bool:
     """Whether it can be seen through anywhere."""
     if not image.has_transparency_data:
         return False
-    least, _ = image.convert("RGBA").getchannel("A").getextrema()
-    return isinstance(least, int) and least < 255
+    least, _ = convert(image, 4).getchannel("A").getextrema()
+    return least < 255  # type: ignore[operator]  # of a single channel
 
 
 def from_pixels(pixels: np.ndarray) -> Image.Image:
@@ -252,7 +201,7 @@ def settings_in(source: Path | bytes) -> dict[str, Any] | None:
 
 def _text_of(file: IO[bytes], keyword: bytes) -> bytes | None:
     """The text under `keyword`: of the tEXt chunks (PNG specification, 11.3.3) no other is read, nor a very long one."""
-    if file.read(8) != b"\x89PNG\r\n\x1a\n":
+    if file.read(8) != PNG_MARK:
         return None
     while len(head := file.read(8)) == 8:
         length, kind = int.from_bytes(head[:4], "big"), head[4:]

@@ -371,6 +371,6 @@ def by_checkpoint(frame: pd.DataFrame, steps: Sequence[int]) -> pd.DataFrame:
     with np.errstate(invalid="ignore"):  # infinities of both signs
         rows = [columns.iloc[a:b].mean() for a, b in zip(np.append(0, edges)[:-1], edges, strict=True)]
         found = pd.DataFrame(rows, columns=columns.columns).assign(step=list(steps)).reset_index(drop=True)
-        for name in columns.columns.intersection(AT_STEP):
+        for name in [name for name in AT_STEP if name in columns]:
             found[name] = np.interp(wanted, logged, columns[name], left=np.nan, right=np.nan) if len(logged) else np.nan
     return found

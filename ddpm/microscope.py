@@ -26,6 +26,7 @@ from ddpm.jobs import Worker, keeping
 from ddpm.results import MicroscopeJob
 from ddpm.runs import Run
 from ddpm.variances import Errors
+from ddpm.words import plural
 
 LEVELS = 127.5  # of 0 .. 255, in a unit of [-1, 1]
 MOST_FRAMES = 250  # pictures kept of a long walk; the numbers are those of all steps
@@ -152,7 +153,7 @@ def look_source(
     files.write_json(folder / "settings.json", said)
     errors = None
     if variances.chosen(config, settings) == "analytic":
-        errors = analytic.for_weights(network, config, path, about["sha256"], worker, device)
+        errors = analytic.for_weights(network, config, path, about["sha256"], worker, device, weights.data)
     worker.beat(state="running", message="Drawing", step=0, total_steps=spacing.calls(config, settings))
     record = Record()
     began = time.monotonic()
@@ -173,7 +174,9 @@ def look_source(
     worker.beat(message="Writing the pictures", now=True)
     sentence = _keep(job, record, said)
     whole = record.last is not None and record.last.done == record.last.total
-    stopped = "" if whole or not record.last else f"Stopped after {record.last.done} of {record.last.total} calls"
+    stopped = (
+        "" if whole or not record.last else f"Stopped after {record.last.done} of {plural(record.last.total, 'call')}"
+    )
     worker.beat(
         state="finished" if whole else "stopped",
         seconds_left=0.0,

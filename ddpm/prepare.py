@@ -17,6 +17,7 @@ import numpy as np
 
 from ddpm import files, images
 from ddpm.errors import UserError
+from ddpm.words import plural
 
 Progress = Callable[[int, int], None]  # (done, total), in pictures or bytes
 
@@ -57,7 +58,7 @@ def write_pictures(
                 progress(done, count)
     if broken:
         raise UserError(
-            f"{len(broken):,} of {count:,} pictures are broken and were left out of {folder} (the first: {broken[0]}): "
+            f"{len(broken):,} of {plural(count, 'picture')} {'is broken and was' if len(broken) == 1 else 'are broken and were'} left out of {folder} (the first: {broken[0]}): "
             "train without them, or get the archive again."
         )
 

@@ -1,8 +1,10 @@
-"""Which diffusion process a network was trained on, found out by letting it denoise a few pictures.
+"""Which diffusion process a network was trained on, found out by letting it denoise a few images.
 
-Weights do not tell the schedule, T, the scale of timesteps, what is predicted, or the number of heads.  A network
-that is asked the wrong way denoises worse.  All ways get the same pictures with the same noise, at the same
-noise levels, so that small differences count: what is compared is the logarithm of the error, picture by picture.
+Weights do not tell the schedule, T, the scale of timesteps, what is predicted, or how attention is split into heads.  A
+network that is asked the wrong way denoises worse; but one that has learnt little denoises badly in every way, and then
+small differences mean nothing.  So a setting counts as found only where the network clearly beats a filter that knows
+nothing but the variance of pixels, and every other value of that setting is worse at all noise levels at which it does,
+by more than chance and by enough to matter.  Of everything else the probe says that it cannot tell.
 """
 
 import itertools
@@ -15,145 +17,251 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ddpm import architecture, compute, diffusion, images, memory, schedules, validation, words
 from ddpm import config as configs
-from ddpm import diffusion, images, memory, schedules, validation
 from ddpm.config import Config
 from ddpm.data import Dataset, open_dataset
-from ddpm.losses import mean_flat
 from ddpm.unet import build
 
-LEVELS = (0.98, 0.8, 0.5, 0.2, 0.05, 0.01)  # alphas_cumprod at which pictures are denoised
-WORK = 250e6  # bytes of activations that the pictures may make together: large networks are shown fewer
-LEAST, MOST = 2, 12  # pictures
-CERTAIN = 3.0  # a difference of the mean counts from so many standard errors on
-ALIKE = 1.005  # ... and where an error is more than so many times the other
-FAR = 1.05  # from here on a way of asking is wrong, not only a little worse
-BLIND = 0.9  # a network that explains less than the rest of what it is to predict cannot be told anything about
-UNEXPLAINED = 0.1  # a network that predicts the previous x leaves no more of its variance, at any level
+LEVELS = (0.98, 0.9, 0.75, 0.5, 0.25, 0.12, 0.05, 0.0001)  # alphas_cumprod at which images are denoised
+WORK = 500e6  # bytes of activations that the images may make together: large networks are shown fewer
+LEAST, MOST = 3, 32  # images
+FIRST = 8  # of them are shown first: those ways that are clearly worse then are not asked again
+FEW = 8  # a network that is shown fewer is large, and is asked in the usual ways alone
+USUAL_STEPS, OTHER_STEPS = (1000, 4000), (250, 100, 50)  # T that are tried
+HEADS, HEAD_CHANNELS = (1, 2, 4, 8, 16, 32, 64), (16, 32, 64, 128)  # num_heads and num_head_channels that are tried
 
+CERTAIN = 3.0  # a difference of means counts from so many standard errors on
+CLEAR = 0.22  # ... and the network beats the filter where the logarithm of its error is less by so much
+SEEN = 3  # noise levels at which it has to, before a schedule is told
+MARGIN, HEADS_MARGIN = 0.05, 0.005  # by which other values of a setting have to be worse, in the logarithm of the error
+CONTRARY = 0.5, 0.02  # a single level may say the opposite by this share of the whole margin, or by so little
+LIKE, UNLIKE = 0.1, 0.7  # of a network's input, the share that its output leaves: it repeats it, or has little of it
+
+PREDICTIONS = {
+    "eps": (False, False),
+    "x_start": (True, False),
+    "x_prev": (False, True),
+}  # predict_xstart, predict_xprev
 PROCESS = ("noise_schedule", "diffusion_steps", "rescale_timesteps", "predict_xstart", "predict_xprev")
-NAMES = (*PROCESS, "num_heads")
-PREDICTIONS = ((False, False), (True, False), (False, True))  # eps, x_start, previous x
+ATTENTION = ("num_heads", "num_head_channels", "use_new_attention_order")
+NAMES = (*PROCESS, *ATTENTION)
 
 
-class Fit(NamedTuple):
-    """How well a network denoises when it is asked by these settings."""
+class Process(NamedTuple):
+    """How a network is told the noise: with T = 1000, rescale_timesteps makes no difference."""
 
-    settings: dict[str, Any]  # NAMES -> value
-    errors: np.ndarray  # [N] per picture, the mean over LEVELS of the logarithm of the error over a linear filter's
+    noise_schedule: str
+    diffusion_steps: int
+    rescale_timesteps: bool
 
     @property
-    def score(self) -> float:
-        """The error as a multiple of that of a filter that knows nothing but the pictures' variance."""
-        return math.exp(float(self.errors.mean()))
+    def scale(self) -> int:
+        """Timesteps reach the network as numbers from 0 up to this."""
+        return 1000 if self.rescale_timesteps else self.diffusion_steps
 
-    def worse(self, other: "Fit") -> float:
-        """How many times the error of `other` its own is; 1 where that is within the chance of these pictures."""
-        difference = self.errors - other.errors
-        spread = float(difference.std(ddof=1)) / len(difference) ** 0.5
-        mean = float(difference.mean())
-        return math.exp(mean) if abs(mean) > CERTAIN * spread else 1.0
+
+class Heads(NamedTuple):
+    """How attention is split."""
+
+    num_heads: int
+    num_head_channels: int
+    use_new_attention_order: bool
 
 
 class Verdict(NamedTuple):
-    """Every way of asking, the best first."""
+    """What was found out.  Settings that are not in `found` cannot be told."""
 
-    fits: list[Fit]
-    pictures: int
-    blind: bool  # whether the network knows too little for anything to be told
+    found: dict[str, Any]  # NAMES -> value
+    score: float  # the error as a multiple of the filter's, at the noise levels that tell something; nan where none do
+    worse: dict[
+        tuple[str, Any], float
+    ]  # (name, value) -> how many times the least error it has, where that can be told
+    images: int
+    tried: dict[str, list[Any]]  # name -> values
 
-    @property
-    def best(self) -> Fit:
-        return self.fits[0]
-
-    def having(self, settings: Mapping[str, Any]) -> "Verdict":
-        """Of those with these settings alone."""
-        fits = [fit for fit in self.fits if all(fit.settings[name] == value for name, value in settings.items())]
-        return Verdict(fits, self.pictures, self.blind)
-
-    @property
-    def alike(self) -> list[Fit]:
-        """Those that cannot be told from the best."""
-        return [fit for fit in self.fits if self.blind or fit.worse(self.best) <= ALIKE]
-
-    def choice(self, preferred: Mapping[str, Any]) -> Fit:
-        """Of those that cannot be told from the best, the one that has most of the preferred settings."""
-        return max(self.alike, key=lambda fit: sum(fit.settings[name] == preferred[name] for name in NAMES))
-
-    def sentences(self, chosen: Fit) -> Iterator[str]:
-        """What came out, for people."""
-        if self.blind:
-            yield f"The network knows too little yet for a probe to tell what it was trained on: {described(chosen.settings)} is assumed."  # fmt: skip
-            return
-        yield f"The probe on {self.pictures} pictures: {described(chosen.settings)} fit best, with {chosen.score:.2f} of a linear filter's error."  # fmt: skip
-        alike = {name: sorted({fit.settings[name] for fit in self.alike} - {chosen.settings[name]}) for name in NAMES}
-        if others := [f"{name} {value}" for name, values in alike.items() for value in values]:
-            yield f"It cannot tell them from {', '.join(others)}, which denoise as well."
-        rest = next((fit for fit in self.fits if fit.worse(self.best) > ALIKE), None)
-        if rest:
-            changed = {name: value for name, value in rest.settings.items() if value != chosen.settings[name]}
-            yield f"The next in line, {described(changed)}, has {rest.worse(chosen):.2f} times the error."
+    def against(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Of what is given, that which the probe found to be otherwise."""
+        return {name: value for name, value in given.items() if name in self.found and value != self.found[name]}
 
 
-def described(settings: Mapping[str, Any]) -> str:
-    """Settings as they are written as flags, without dashes; of the predictions only the one that is made."""
-    shown = {k: v for k, v in settings.items() if v or not k.startswith("predict")}
-    if not shown.keys() - {"num_heads"} or shown == settings:
-        return ", ".join(f"{k} {v}" for k, v in (shown or settings).items())
-    eps = not any(settings.get(name) for name in ("predict_xstart", "predict_xprev"))
-    return ", ".join([*(f"{k} {v}" for k, v in shown.items()), *(["the noise predicted"] if eps else [])])
-
-
-def pictures_for(config: Config) -> Dataset:
+def images_for(config: Config) -> Dataset:
     """What is denoised: the run's own data, or the photographs that come with the program."""
     own = bool(config.data.data_dir)
     data = config.data if own else configs.DataConfig(data_dir="cifar10-mini", enlarge=True)
     return open_dataset(data, config.model)
 
 
+def described(settings: Mapping[str, Any]) -> str:
+    """Settings as they are written as flags, without dashes; the prediction in words where it is the noise."""
+    shown = {k: v for k, v in settings.items() if v or not k.startswith("predict")}
+    eps = len(shown) < len(settings) and not any(k.startswith("predict") for k in shown)
+    return ", ".join([*(f"{k} {v}" for k, v in shown.items()), *(["the noise predicted"] if eps else [])])
+
+
+def sentences(verdict: Verdict, chosen: Mapping[str, Any], given: Mapping[str, Any]) -> Iterator[str]:
+    """What came out, for people.  chosen: the settings that are taken, by NAMES; given: those that were said."""
+    on = f"The probe on {words.plural(verdict.images, 'image')}"
+    agreed = {name: value for name, value in verdict.found.items() if chosen[name] == value}
+    if agreed:
+        better = f"denoises with {verdict.score:.2f} of a linear filter's error" if math.isfinite(verdict.score) else "hardly changes what it sees"  # fmt: skip
+        yield f"{on} finds {described(agreed)}: so asked, the network {better}."
+    for name, value in verdict.against(given).items():
+        times = verdict.worse.get((name, value), math.nan)
+        how = f", with which it has {times:.2f} times the error" if math.isfinite(times) else ""
+        yield f"{on} finds {name} {verdict.found[name]}; {name} {value} is used, as it was given{how}. If what comes out is noise, leave --{name} out."  # fmt: skip
+    open_ = {name: value for name, value in chosen.items() if name not in verdict.found and name not in given}
+    if not verdict.found:
+        yield f"{on} cannot tell what the network was trained on, which knows too little of them: {described(open_)} is assumed. Flags say otherwise."  # fmt: skip
+    elif open_:
+        yield f"It cannot tell {', '.join(open_)}: {described(open_)} is assumed. Flags say otherwise."
+    if open_:
+        yield "Tried: " + "; ".join(f"{name} {', '.join(map(str, verdict.tried[name]))}" for name in open_ if len(verdict.tried.get(name, [])) > 1) + "; others were not."  # fmt: skip
+
+
 @torch.no_grad()
 def verdict(tensors: Mapping[str, Tensor], config: Config, dataset: Dataset, labels: Sequence[int] = ()) -> Verdict:
-    """Try the usual ways of asking, and that of `config`, on weights that fit `config.model` up to its heads.
+    """Ask weights that fit `config.model`, up to its heads, in the usual ways and in that of `config`.
 
-    `labels`: those that a class-conditional network knows, all of them if empty.  Heads and process are found in turn,
-    each with the best of the other, until neither changes.
+    `labels`: those that a class-conditional network knows, all of them if empty.
     """
     bench = _Bench(tensors, config, dataset, labels)
-    heads, process = config.model.num_heads, bench.processes[0]
-    while True:
-        process = min(bench.processes, key=lambda p: bench.best(p, heads))
-        found = min(bench.heads, key=lambda h: bench.best(process, h))
-        if found == heads or bench.known(found):
+    own = Heads(*(getattr(config.model, name) for name in ATTENTION))
+    found: dict[str, Any] = {}
+    worse: dict[tuple[str, Any], float] = {}
+    score = math.nan
+    prediction, levels, clear = _prediction(bench, own)
+    if prediction:
+        found |= dict(zip(("predict_xstart", "predict_xprev"), PREDICTIONS[prediction], strict=True))
+        counts = (FIRST, MOST) if clear else (FIRST,)  # where too little is clear, more images are of no use
+        asked = _compared(bench, [(process, own) for process in bench.tried], prediction, levels, MARGIN, counts)
+        process, told = asked.best[0], {way[0]: errors for way, errors in asked.errors.items()}
+        if clear:
+            found |= _told(told, process, {way[0] for way in asked.alike})
+        for name in PROCESS[:3]:
+            for value in {getattr(p, name) for p in told}:
+                least = min(_more(e, told[process], levels) for p, e in told.items() if getattr(p, name) == value)
+                worse[name, value] = math.exp(least)
+        if prediction != "x_prev":
+            score = math.exp(float(told[process][levels].mean()))
+        ways = [(process, heads) for heads in (bench.heads if clear else [own])]
+        split = _compared(bench, ways, prediction, levels, HEADS_MARGIN, counts, single=True)
+        if clear and len(split.alike) == 1:
+            found |= split.best[1]._asdict()
+        for (_, heads), errors in split.errors.items():
+            key = "num_heads", heads.num_heads
+            worse[key] = min(worse.get(key, math.inf), math.exp(_more(errors, split.errors[split.best], levels)))
+    tried: dict[str, list[Any]] = {name: sorted({getattr(p, name) for p in bench.tried}) for name in PROCESS[:3]}
+    tried |= {name: sorted({getattr(h, name) for h in bench.heads}) for name in ATTENTION}
+    return Verdict(found, score, worse, len(bench.x_start), tried)
+
+
+def _prediction(bench: "_Bench", heads: Heads) -> tuple[str, np.ndarray, bool]:
+    """What is predicted ("" where that cannot be told), the levels that tell something, and whether they tell more."""
+    told = {process: bench.errors(process, heads, FIRST) for process in bench.processes}
+
+    def surely(name: str) -> np.ndarray:
+        """[levels]: the logarithm of the least error, and a margin for chance."""
+        return np.min([e[name].mean(axis=1) + CERTAIN * _error(e[name]) for e in told.values()], axis=0)
+
+    for prediction, other in (("eps", "x_start"), ("x_start", "eps")):
+        if surely(prediction).min() > -CLEAR or surely(other).min() < -CLEAR / 2:
+            continue
+        least = np.min([e[prediction].mean(axis=1) for e in told.values()], axis=0)
+        left = min(told.values(), key=lambda e: float(e[prediction][least < -CLEAR / 4].mean()))["left"].mean(axis=1)
+        # Noise has nothing of a clean image, and a clean image nothing of noise: what the network repeats gives it away.
+        if (left[0] > UNLIKE > left[-1]) if prediction == "eps" else (left[-1] > UNLIKE > left[0]):
+            return prediction, least < -CLEAR / 4, bool((surely(prediction) < -CLEAR).sum() >= SEEN)
+    if min(float(e["left"].mean(axis=1).max()) for e in told.values()) < LIKE:
+        bench.try_all()
+        return "x_prev", np.ones(len(LEVELS), bool), True
+    return "", np.zeros(len(LEVELS), bool), False
+
+
+Way = tuple[Process, Heads]
+
+
+class _Compared(NamedTuple):
+    """Ways of asking, with what came of them."""
+
+    best: Way
+    errors: dict[Way, np.ndarray]  # [levels, N]
+    alike: list[Way]  # the best, and all that are not clearly worse
+
+
+def _compared(bench: "_Bench", ways: list[Way], prediction: str, levels: np.ndarray, margin: float, counts: Sequence[int], single: bool = False) -> _Compared:  # fmt: skip
+    """Ask in every way with the first of `counts` images, and in those that are not clearly worse then with more.
+
+    single: only one that stands out from all others is of use.
+    """
+    errors: dict[Way, np.ndarray] = {}
+    alike = ways
+    for count in counts:
+        errors |= {way: bench.errors(*way, count)[prediction] for way in alike}
+        best = min(alike, key=lambda way: float(errors[way][levels].mean()))
+        alike = [way for way in alike if way == best or not _beats(errors[best], errors[way], levels, margin)]
+        close = [way for way in alike if _more(errors[way], errors[best], levels) < margin / 2]
+        if single and len(close) > 1:
             break
-        heads = found
-    return Verdict(sorted(bench.fits(), key=lambda fit: fit.score), len(bench.x_start), bench.unexplained > BLIND)
+    return _Compared(best, errors, alike)
 
 
-class _Process(NamedTuple):
-    """How a network is asked: rescale_timesteps makes no difference at T = 1000."""
+def _told(told: Mapping[Process, np.ndarray], best: Process, rest: set[Process]) -> dict[str, Any]:
+    """The settings of a process in which `rest`, the best and those that may be as good, agree."""
+    found: dict[str, Any] = {}
+    if len({p.noise_schedule for p in rest}) == 1:
+        found["noise_schedule"] = best.noise_schedule
+    if len({p.scale for p in rest}) == 1:
+        found["rescale_timesteps"] = best.scale == 1000
+        if best.scale != 1000:
+            found["diffusion_steps"] = best.scale
+    if len({p.diffusion_steps for p in rest}) == 1 and len({p.diffusion_steps for p in told if p.scale == 1000}) > 1:
+        found["diffusion_steps"] = best.diffusion_steps
+    return found
 
-    schedule: str
-    T: int
-    rescale: bool
+
+def _beats(errors: np.ndarray, other: np.ndarray, levels: np.ndarray, margin: float) -> bool:
+    """Whether the errors [levels, N] are clearly less than the other's, and nowhere more."""
+    count = min(errors.shape[1], other.shape[1])
+    difference = (other[:, :count] - errors[:, :count])[levels]
+    each, whole = difference.mean(axis=1), float(difference.mean())
+    share, little = CONTRARY
+    certain = whole > CERTAIN * float(_error(difference.mean(axis=0)))
+    return whole > margin and certain and bool(each.min() > -max(share * whole, min(little, margin)))
+
+
+def _more(errors: np.ndarray, best: np.ndarray, levels: np.ndarray) -> float:
+    """The mean of what the logarithm of the errors is above the best's."""
+    count = min(errors.shape[1], best.shape[1])
+    return float((errors[:, :count] - best[:, :count])[levels].mean())
+
+
+def _error(values: np.ndarray) -> np.ndarray:
+    """The standard error of the mean over images, the last axis."""
+    return np.asarray(values.std(axis=-1, ddof=1) / values.shape[-1] ** 0.5)
 
 
 class _Bench:
-    """Pictures and noise, the same for everyone, and the errors measured so far."""
+    """Images and noise, the same for everyone, and the errors measured so far."""
 
     def __init__(self, tensors: Mapping[str, Tensor], config: Config, dataset: Dataset, labels: Sequence[int]):
         self.tensors, self.config = dict(tensors), config
         settings, model = config.diffusion, config.model
-        steps = sorted({1000, 4000, settings.diffusion_steps}, key=lambda T: settings.diffusion_steps != T)
-        self.processes = [
-            _Process(schedule, T, rescale)
-            for schedule, T, rescale in itertools.product(schedules.BETAS, steps, (True, False))
-            if (T != 1000 or rescale) and schedules.possible(schedule, T)
-        ]
-        self.heads = [h for h in sorted({1, 2, 4, model.num_heads}) if not list(validation.network_problems(_with_heads(config, h)))]  # fmt: skip
         count = int(min(max(WORK / memory.activation_bytes(model, memory.TORCH), LEAST), MOST, len(dataset)))
+        self.rows = max(1, int(4 * WORK / memory.activation_bytes(model, memory.TORCH)))  # through the network at once
+        self.steps = list(dict.fromkeys((settings.diffusion_steps, *USUAL_STEPS, *(OTHER_STEPS if count >= FEW else ()))))  # fmt: skip
+        # Other T on the scale of 0 to 1000 are told apart only by what a step back is.
+        self.processes = [
+            Process(schedule, T, rescale)
+            for schedule in schedules.BETAS
+            for T, rescale in ((1000, True), *((T, False) for T in self.steps if T != 1000))
+            if schedules.possible(schedule, T)
+        ]
+        self.tried = list(self.processes)
+        self.heads = list(_heads(config))
         chosen = np.linspace(0, len(dataset) - 1, count).astype(int)
         self.x_start = torch.from_numpy(images.to_float(dataset.images[chosen]))
-        self.variance = float(self.x_start.var())
+        self.mean, self.variance = float(self.x_start.mean()), float(self.x_start.var())
         rng = torch.Generator().manual_seed(0)
         self.noise = [torch.randn(self.x_start.shape, generator=rng) for _ in LEVELS]
         self.condition: dict[str, Tensor] = {}
@@ -164,60 +272,73 @@ class _Bench:
             self.condition["y"] = torch.tensor(y).clamp(max=model.num_classes - 1)
         if model.small_size:
             self.condition["low_res"] = F.interpolate(self.x_start, (model.small_size, model.small_size), mode="area")
-        self.unexplained = math.inf  # the least share of what is to be predicted that a network's output leaves
-        self._errors: dict[tuple[_Process, int], list[np.ndarray]] = {}
+        self._errors: dict[tuple[Process, Heads], dict[str, np.ndarray]] = {}
 
-    def best(self, process: _Process, heads: int) -> float:
-        """The error with the prediction that fits best."""
-        return min(float(errors.mean()) for errors in self.errors(process, heads))
+    def try_all(self) -> None:
+        """From now on, T count that make no other scale."""
+        more = [Process(s, T, True) for s in schedules.BETAS for T in self.steps if T != 1000 and schedules.possible(s, T)]  # fmt: skip
+        self.tried = [*self.processes, *more]
 
-    def known(self, heads: int) -> bool:
-        """Whether all processes were tried with so many heads."""
-        return all((process, heads) in self._errors for process in self.processes)
+    def errors(self, process: Process, heads: Heads, count: int) -> dict[str, np.ndarray]:
+        """With `count` images, for each of PREDICTIONS the logarithm of the error [levels, N]: over the filter's, but for x_prev.
 
-    def fits(self) -> Iterator[Fit]:
-        """All that was tried."""
-        for (process, heads), errors in self._errors.items():
-            for (xstart, xprev), values in zip(PREDICTIONS, errors, strict=True):
-                for rescale in (True, False) if process.T == 1000 else (process.rescale,):
-                    settings = (process.schedule, process.T, rescale, xstart, xprev, heads)
-                    yield Fit(dict(zip(NAMES, settings, strict=True)), values)
+        "left" is the share of its input that the network's output leaves.
+        """
+        known = self._errors.setdefault((process, heads), {})
+        done, whole = known["left"].shape[1] if known else 0, min(count, len(self.x_start))
+        if done < whole:
+            more = self._measure(process, heads, slice(done, whole))
+            known |= {name: np.concatenate([known[name], e], axis=1) if known else e for name, e in more.items()}
+        return {name: e[:, :whole] for name, e in known.items()}
 
-    def errors(self, process: _Process, heads: int) -> list[np.ndarray]:
-        """For each of PREDICTIONS: [N] as in Fit."""
-        if (process, heads) not in self._errors:
-            self._errors[process, heads] = self._measure(process, heads)
-        return self._errors[process, heads]
-
-    def _measure(self, process: _Process, heads: int) -> list[np.ndarray]:
-        network = build(_with_heads(self.config, heads).model)
+    def _measure(self, process: Process, heads: Heads, images: slice) -> dict[str, np.ndarray]:
+        network = build(configs.replace(self.config, heads._asdict()).model)
         network.load_state_dict(self.tensors)
-        network.eval()
-        full = schedules.named(process.schedule, process.T)
-        scale = configs.replace(self.config, {"rescale_timesteps": process.rescale}).diffusion
-        relative: list[list[Tensor]] = [[] for _ in PREDICTIONS]
-        missed: list[list[float]] = [[] for _ in PREDICTIONS]  # share of what is to be predicted
-        for level, noise in zip(LEVELS, self.noise, strict=True):
-            t = torch.full((len(noise),), int(np.abs(full.alphas_cumprod - level).argmin()))
-            x_t = diffusion.q_sample(full, self.x_start, t, noise)
-            output = network(x_t, diffusion.network_time(scale, full.T, t), **self.condition)
-            abar = float(full.alphas_cumprod[t[0]])
-            linear = abar * self.variance / (abar * self.variance + 1 - abar)  # a linear filter's error in the noise
-            targets = (noise, self.x_start, diffusion.q_posterior_mean(full, self.x_start, x_t, t))
-            for k, ((xstart, xprev), target) in enumerate(zip(PREDICTIONS, targets, strict=True)):
-                settings = configs.replace(self.config, dict(predict_xstart=xstart, predict_xprev=xprev)).diffusion
-                predicted = diffusion.interpret(output, x_t, t, full, settings, clip=False)
-                eps = diffusion.eps_from_x_start(full, x_t, t, predicted.x_start)
-                relative[k].append(mean_flat((eps - noise).square()) / linear)
-                missed[k].append(float((output[:, : x_t.shape[1]] - target).square().mean() / target.square().mean()))
-        self.unexplained = min(self.unexplained, *(math.exp(np.log(shares).mean()) for shares in missed))
-        as_eps, as_start, previous = (torch.stack(found).double().log().mean(dim=0).numpy() for found in relative)
-        # The clean picture is such a small part of the previous x that even a good prediction of it says little about
-        # the former.  What gives such a network away is that it hardly changes what it sees, whatever the noise.
-        if max(missed[2]) < UNEXPLAINED:
-            previous = np.minimum(previous, np.minimum(as_eps, as_start) - 1)
-        return [as_eps, as_start, previous]
+        compute.chosen("auto", "fp32", torch.device("cpu")).prepared(network.eval())
+        full = schedules.named(process.noise_schedule, process.diffusion_steps)
+        scale = configs.replace(self.config, {"rescale_timesteps": process.rescale_timesteps}).diffusion
+        times = [int(np.abs(full.alphas_cumprod - level).argmin()) for level in LEVELS]
+        x_start = self.x_start[images].repeat(len(LEVELS), 1, 1, 1)
+        t = torch.tensor(times).repeat_interleave(len(x_start) // len(LEVELS))
+        noise = torch.cat([noise[images] for noise in self.noise])
+        x_t = diffusion.q_sample(full, x_start, t, noise)
+        outputs = [
+            network(x_t[rows], diffusion.network_time(scale, full.T, t[rows]), **{k: v[images].repeat(len(LEVELS), *[1] * (v.ndim - 1))[rows] for k, v in self.condition.items()})
+            for rows in torch.arange(len(t)).split(self.rows)
+        ]  # fmt: skip
+        output = torch.cat(outputs)[:, : x_t.shape[1]]
+        signal = diffusion.at(full.alphas_cumprod**0.5, t, x_t)
+        gain = signal * self.variance / (signal**2 * self.variance + 1 - signal**2)
+        linear = _mse(self.mean + gain * (x_t - signal * self.mean), x_start)
+        found = {
+            "eps": (_mse(diffusion.x_start_from_eps(full, x_t, t, output), x_start) / linear).log(),
+            "x_start": (_mse(output, x_start) / linear).log(),
+            "x_prev": _mse(output, diffusion.q_posterior_mean(full, x_start, x_t, t)).log(),
+            "left": _mse(output, x_t) / _mse(x_t, torch.zeros(())),
+        }
+        return {name: values.reshape(len(LEVELS), -1).numpy() for name, values in found.items()}
 
 
-def _with_heads(config: Config, heads: int) -> Config:
-    return configs.replace(config, {"num_heads": heads})
+def _mse(a: Tensor, b: Tensor) -> Tensor:
+    """[N]: the mean squared difference of each image."""
+    return (a - b).double().square().flatten(1).mean(dim=1)
+
+
+def _heads(config: Config) -> Iterator[Heads]:
+    """The ways to split attention that are different ones for this network, that of `config` first."""
+    model = config.model
+    own = Heads(*(getattr(model, name) for name in ATTENTION))
+    usual = [Heads(n, -1, False) for n in HEADS]
+    seen = set()
+    by_width = [Heads(model.num_heads, n, False) for n in HEAD_CHANNELS]
+    for heads, other in itertools.product((own, *usual, *by_width), (False, True)):
+        way = heads._replace(use_new_attention_order=heads.use_new_attention_order != other)
+        changed = configs.replace(config, way._asdict())
+        if list(validation.network_problems(changed)):
+            continue
+        layers = architecture.plan(changed.model, changed.model.in_channels).layers
+        counts = tuple(layer.heads for layer in layers if isinstance(layer, architecture.Attention))
+        key = counts, way.use_new_attention_order and max(counts) > 1
+        if key not in seen:
+            seen.add(key)
+            yield way

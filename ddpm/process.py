@@ -29,11 +29,16 @@ NICE = 5
 _children: list[subprocess.Popen[bytes]] = []  # to be reaped: a finished child that nobody waits for stays a zombie
 
 
-def start_training(run: Run) -> None:
-    """Begin or resume a run in a process of its own.  Raises UserError when it is being worked on."""
+def start_training(run: Run, data_dir: str = "", enlarge: bool = False) -> None:
+    """Begin or resume a run in a process of its own.  Raises UserError when it is being worked on.
+
+    data_dir: where its data is now, if it is not where it was; enlarge: whether small images are to be enlarged there.
+    """
     with guard(run.folder.parent):
         _announce(run, run.config.train.total_steps, again=True)
-    _spawn(run, ["train", "--resume", run.name, "--runs_dir", str(run.folder.parent.absolute())])
+    data = ["--data_dir", data_dir] if data_dir else []
+    data += ["--enlarge", "True"] if enlarge else []
+    _spawn(run, ["train", "--resume", run.name, "--runs_dir", str(run.folder.parent.absolute()), *data])
 
 
 def start_sampling(run: Run, sample: SampleConfig) -> SampleJob:

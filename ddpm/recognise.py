@@ -18,7 +18,6 @@ from ddpm.fields import settings
 log = logging.getLogger("ddpm")
 
 MODEL = {s.name for s in settings(ModelConfig)}
-INSIST = ", or insist with --probe False"  # where there is such a flag
 TRAINING_ONLY = ("dropout", "use_checkpoint")  # of the model: no trace of them in the weights, and no need of them
 
 
@@ -30,13 +29,13 @@ class Recognised(NamedTuple):
     told: list[str]  # sentences
 
 
-def recognise(tensors: Mapping[str, Tensor], flags: Mapping[str, Any], source: Path, ask: bool = True, insist: str = INSIST) -> Recognised:  # fmt: skip
+def recognise(tensors: Mapping[str, Tensor], flags: Mapping[str, Any], source: Path, ask: bool = True) -> Recognised:
     """The settings of the network in `source`.
 
     Shapes tell most of the model's; `flags` (by setting name) and, for a released model's file, its preset tell the
-    rest.  Where `ask`, a probe (on the data that `flags` name, or on photographs) checks what weights cannot tell, and
-    fills in what was not given.  Raises UserError for flags that contradict the shapes, the preset, or the probe;
-    `insist` is what the probe's sentence offers besides the right flags.
+    rest.  Where `ask`, a probe (on the data that `flags` name, or on photographs) finds out what weights cannot tell: it
+    fills in what was not given, and says where what was given does not fit.  Raises UserError for flags that contradict
+    the shapes or the preset.
     """
     shapes = {name: tuple(t.shape) for name, t in tensors.items()}
     hidden = flags.get("cond_drop_prob", 0) > 0
@@ -65,7 +64,7 @@ def recognise(tensors: Mapping[str, Tensor], flags: Mapping[str, Any], source: P
     if preset and config.model.class_cond:
         labels = labels or tuple(range(config.model.num_classes))
     if ask and not preset:
-        config, sentences = _asked(tensors, config, flags, source, labels, insist)
+        config, sentences = _asked(tensors, config, flags, labels)
         told += sentences
     if config.model.class_cond and labels:
         names = tuple(str(label) for label in range(max(labels) + 1))
@@ -109,27 +108,20 @@ def _agree_with_shapes(source: Path, shapes: deduce.Shapes, config: Config) -> N
         raise UserError(f"{source.name} was not trained with {was}: leave it out, or use {' '.join(flags)}.")
 
 
-def _asked(tensors: Mapping[str, Tensor], config: Config, flags: Mapping[str, Any], source: Path, labels: tuple[int, ...], insist: str) -> tuple[Config, list[str]]:  # fmt: skip
-    """`config` with what the probe finds in place of what was not given."""
-    verdict = probe.verdict(tensors, config, probe.pictures_for(config), labels)
+def _asked(tensors: Mapping[str, Tensor], config: Config, flags: Mapping[str, Any], labels: tuple[int, ...]) -> tuple[Config, list[str]]:  # fmt: skip
+    """`config` with what the probe finds in place of what was not given: what was given is never overruled."""
+    verdict = probe.verdict(tensors, config, probe.images_for(config), labels)
     given = {name: flags[name] for name in probe.NAMES if name in flags}
-    fitting = verdict.having(given)
-    assert fitting.fits, "the probe tries what was given"
-    preferred = {name: getattr(config.model if name in MODEL else config.diffusion, name) for name in probe.NAMES}
-    chosen = fitting.choice(preferred)
-    worse = 1.0 if verdict.blind else chosen.worse(verdict.best)
-    best = verdict.choice(preferred)
-    other = {name: best.settings[name] for name in given if best.settings[name] != given[name]}
-    sentences = list(verdict.sentences(best if worse > probe.ALIKE else chosen))
-    if worse > probe.FAR:
-        wrong = ", ".join(f"--{name} {given[name]}" for name in other)
-        right = " ".join(f"--{name} {value}" for name, value in other.items())
-        raise UserError(
-            f"{source.name} denoises {worse:.2f} times as badly with {wrong} as with {right}: use the latter{insist}."
-        )
-    if worse > probe.ALIKE:
-        sentences.append(f"As given: {probe.described(given)}, with {worse:.2f} times the error.")
-    return configs.replace(config, chosen.settings), sentences
+    for group in (("predict_xstart", "predict_xprev"), ("num_heads", "num_head_channels")):  # one says both
+        if any(name in given for name in group):
+            given |= {name: flags.get(name, _setting(config, name)) for name in group}
+    config = configs.replace(config, {name: value for name, value in verdict.found.items() if name not in given})
+    chosen = {name: _setting(config, name) for name in probe.NAMES}
+    return config, list(probe.sentences(verdict, chosen, given))
+
+
+def _setting(config: Config, name: str) -> Any:
+    return getattr(config.model if name in MODEL else config.diffusion, name)
 
 
 def trained_labels(path: Path, tensors: Mapping[str, Tensor]) -> tuple[int, ...]:
@@ -154,7 +146,11 @@ def trained_labels(path: Path, tensors: Mapping[str, Tensor]) -> tuple[int, ...]
         seen = state["exp_avg_sq"].abs().amax(dim=1) > 0
     if seen is None:
         for other in (file for file in (beside.model, *beside.averages.values()) if file and file != path):
-            twin = checkpoints.load_weights(other).tensors.get("label_emb.weight")
+            try:
+                twin = checkpoints.load_weights(other).tensors.get("label_emb.weight")
+            except UserError as error:
+                log.warning("%s", error)
+                continue
             if twin is not None and twin.shape == embedding.shape:
                 # an average of what never changed differs by rounding alone
                 differs = ((twin - embedding).abs() > 1e-5 * embedding.abs()).float().mean(dim=1) > 0.5

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +11,7 @@ from ddpm import config as configs
 from ddpm.config import Config
 from ddpm.errors import UserError
 from ddpm.jobs import Worker
+from ddpm.lineage import Remedy
 from ddpm.runs import Checkpoint, Run
 
 log = logging.getLogger("ddpm")
@@ -40,7 +40,7 @@ def ready(run: Run, given: Mapping[str, Any], worker: Worker) -> Run:
 def _with_data(run: Run, given: Mapping[str, Any]) -> Config:
     """The run's settings, with those of its data that are given."""
     config, place = run.config, given.get("data_dir", run.config.data.data_dir)
-    remedy = f"`ddpm train --resume {shlex.quote(run.name)} --data_dir FOLDER`"
+    remedy = f"`{run.shell('train', '--resume', more=['--data_dir', 'FOLDER'])}`"
     if not place:
         raise UserError(f"{run.name} has no data to train on yet: {remedy} names it.")
     if place not in configs.DATA_SETS and not os.path.exists(os.path.expanduser(place)):
@@ -48,6 +48,17 @@ def _with_data(run: Run, given: Mapping[str, Any]) -> Config:
     if not config.data.data_dir:
         config = data.attach(config, place)
     return configs.replace(config, given)
+
+
+def elsewhere(run: Run) -> str:
+    """What can be done where the data of a run is not what it was, as the beginning of a sentence."""
+    return f"Restore the data, say where it is now (`{run.shell('train', '--resume', more=['--data_dir', 'FOLDER'])}`)"
+
+
+def remedy(run: Run, found: Checkpoint) -> Remedy:
+    """What can be done where the data of a run is not what it was."""
+    anew = f"egin a new run from its weights: `{run.anew(found.path('model'))}`."
+    return Remedy(f"{elsewhere(run)}, or b{anew}", f"B{anew}")
 
 
 def newest(run: Run) -> Checkpoint | None:
@@ -63,7 +74,7 @@ def newest(run: Run) -> Checkpoint | None:
         if not wrong:
             return None
         whole = {name for c in run.checkpoints() for name in c.files if not checkpoints.damage(c, name)}
-        raise UserError(f"No checkpoint of {run.name} is whole: {wrong[-1]} {traces.remedy(run, traces.best(run, whole))}")  # fmt: skip
+        raise UserError(f"No checkpoint of {run.name} is whole: {wrong[0]} {traces.remedy(run, traces.best(run, whole))}")  # fmt: skip
     if checkpoints.read(found.path("state"))["trainer"]["step"] >= run.config.train.total_steps:
         raise UserError(run.all_done)
     last = traces.last_due(run)

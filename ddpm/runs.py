@@ -7,6 +7,8 @@ import secrets
 import shlex
 import shutil
 import time
+import unicodedata
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -20,7 +22,7 @@ from ddpm.jobs import ACTIVE, Job, Stopped, Worker, guard
 from ddpm.results import EvaluationJob, FrontierJob, MicroscopeJob, SampleJob
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-TAKEN = ("config.json", "progress.csv")  # in a folder, show that it holds a training
+TAKEN = ("config.json", "progress.csv", "saves")  # in a folder, show that it holds a training
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # device names on Windows
 
 
@@ -63,6 +65,11 @@ class Run(Job):
         self.__dict__["config"] = self.config
         return self
 
+    def shell(self, *words: str, more: Sequence[str] = ()) -> str:
+        """What to type into a shell: `ddpm WORDS NAME MORE`, and the folder of runs where it is not the usual one, from here."""
+        where = [] if self.folder.parent == Path("runs") else ["--runs_dir", absolute(str(self.folder.parent))]
+        return shlex.join(["ddpm", *words, self.name, *more, *where])
+
     def keep(self, config: Config) -> None:
         """Put other settings in the place of those in its folder, where they differ."""
         if config != Run(self.folder).config:
@@ -70,9 +77,12 @@ class Run(Job):
         self.config = config
 
     def anew(self, file: Path | None = None) -> str:
-        """The command that begins a new run with the settings of this one: from the weights in `file`, if it is named."""
+        """The command that begins a new run with the settings of this one: from the weights in `file`, if it is named.
+
+        DATA stands for the data of a run that does not know its own.
+        """
         train = self.config.train
-        changed: dict[str, Any] = {"resume_checkpoint": ""}
+        changed: dict[str, Any] = {"resume_checkpoint": "", "data_dir": self.config.data.data_dir or "DATA"}
         if file:
             step = int("".join(re.findall(r"(\d+)\.pt$", file.name)) or 0)
             changed["resume_checkpoint"] = absolute(str(file))
@@ -81,14 +91,14 @@ class Run(Job):
                 changed["lr_anneal_steps"] = changed["total_steps"] if train.lr_anneal_steps else 0
         runs_dir = self.folder.parent
         flags = configs.to_flags(configs.replace(self.config, changed))
-        return shlex.join(["ddpm", "train", *flags, "--run", free_name(runs_dir, self.name), "--runs_dir", absolute(str(runs_dir))])  # fmt: skip
+        return Run(runs_dir / free_name(runs_dir, f"{self.name}-again")).shell("train", *flags, "--run")
 
     @property
     def all_done(self) -> str:
         """What is said to whoever wants to go on with a finished run."""
         newest = self.checkpoints()[-1:]
         kinds = newest[0].weights if newest else []  # an example has but an average
-        done = f"{self.name} has done all its {self.config.train.total_steps:,} steps"
+        done = f"{self.name} has done all its {words.plural(self.config.train.total_steps, 'step')}"
         return f"{done}: to go on from its weights, begin a new run: `{self.anew(newest[0].path(kinds[-1]))}`." if kinds else f"{done}."  # fmt: skip
 
     @property
@@ -123,7 +133,7 @@ class Run(Job):
                     found.append(self._checkpoint(manifest))
                 except UserError as error:
                     wrong[int(path.stem)] = str(error)
-                except (KeyError, TypeError, ValueError):
+                except (KeyError, TypeError, ValueError, AttributeError):
                     wrong[int(path.stem)] = (
                         f"{path} is no list of a checkpoint's files: restore it from a copy, or delete it."
                     )
@@ -166,7 +176,7 @@ class Run(Job):
         return sorted(found, key=lambda job: job.name, reverse=True)
 
     def new_sample_folder(self) -> Path:
-        """A folder name for samples drawn now; nothing is made yet."""
+        """A new folder for samples drawn now."""
         return timed(self.folder / "samples")
 
     def evaluation_jobs(self) -> list[EvaluationJob]:
@@ -175,7 +185,7 @@ class Run(Job):
         return sorted(found, key=lambda job: job.name, reverse=True)
 
     def new_evaluation_folder(self) -> Path:
-        """A folder name for what is measured now; nothing is made yet."""
+        """A new folder for what is measured now."""
         return timed(self.folder / "evaluations")
 
     def microscope_jobs(self) -> list[MicroscopeJob]:
@@ -184,7 +194,7 @@ class Run(Job):
         return sorted(found, key=lambda job: job.name, reverse=True)
 
     def new_microscope_folder(self) -> Path:
-        """A folder name for a picture looked at now; nothing is made yet."""
+        """A new folder for an image looked at now."""
         return timed(self.folder / "microscopes")
 
     def frontier_jobs(self) -> list[FrontierJob]:
@@ -193,7 +203,7 @@ class Run(Job):
         return sorted(found, key=lambda job: job.name, reverse=True)
 
     def new_frontier_folder(self) -> Path:
-        """A folder name for samplers compared now; nothing is made yet."""
+        """A new folder for samplers compared now."""
         return timed(self.folder / "frontiers")
 
 
@@ -207,13 +217,15 @@ def check_resumable(job: SampleJob) -> None:
 
 
 def timed(folder: Path) -> Path:
-    """A new folder name in `folder`, of the time it is now."""
-    stamp = time.strftime("%Y%m%d-%H%M%S")
-    return folder / stamp if not (folder / stamp).exists() else folder / f"{stamp}-{secrets.token_hex(2)}"
+    """A new, empty folder in `folder`, named after the time it is now.  Raises UserError where it cannot be made."""
+    try:
+        return files.new_folder(folder / time.strftime("%Y%m%d-%H%M%S"))
+    except OSError as error:
+        raise UserError(f"Cannot write in {folder} ({error.strerror or error}): make it writable, or choose another folder.") from error  # fmt: skip
 
 
 def check_name(name: str) -> None:
-    """Raises UserError unless `name` is good for a folder on every system."""
+    """Raises UserError unless a new run may be called `name`, which is good for a folder on every system."""
     if not NAME.fullmatch(name) or RESERVED.fullmatch(name) or name.endswith("."):
         raise UserError(
             f"The run name {name!r} cannot be a folder's name: use up to 64 letters, digits, '.', '_' and '-', "
@@ -221,13 +233,23 @@ def check_name(name: str) -> None:
         )
 
 
+def is_name(name: str) -> bool:
+    """Whether a run may be called `name` once its folder was renamed by hand: any folder's name that is not hidden."""
+    plain = not any(letter in "/\\" or unicodedata.category(letter) == "Cc" for letter in name)
+    return (
+        plain and name != "" and Path(name).name == name and not name.startswith(".") and len(os.fsencode(name)) < 256
+    )
+
+
 def create(runs_dir: Path, name: str, config: Config) -> Run:
     """Make the folder of a new run, whole or not at all.  Raises UserError for a bad or taken name."""
     check_name(name)
     with guard(runs_dir):
         folder = runs_dir / name
-        if folder.exists():
+        if (folder / "config.json").exists():
             raise UserError(f"There is already a run named {name}: choose another name, or resume that one.")
+        if folder.exists():
+            raise UserError(f"{folder} is there already, and holds no run: choose another name.")
         files.sweep(runs_dir)
         building = runs_dir / f"{files.TEMPORARY}{secrets.token_hex(4)}"
         try:
@@ -253,13 +275,19 @@ def create_in(folder: Path, config: Config) -> Run:
 
 
 def find(runs_dir: Path, name: str) -> Run:
-    """The run of that name.  Raises UserError when there is none."""
-    check_name(name)
-    run = Run(runs_dir / name)
-    if not (run.folder / "config.json").exists():
-        names = ", ".join(r.name for r in all_runs(runs_dir)[:5]) or "none yet"
-        raise UserError(f"There is no run named {name} in {runs_dir}: the newest are {names}.")
-    return run
+    """The run of that name, which is that of its folder.  Raises UserError when there is none."""
+    if is_name(name) and (runs_dir / name / "config.json").exists():
+        return Run(runs_dir / name)
+    found = all_runs(runs_dir)
+    for run in found:  # systems write the same letters in more than one way
+        if unicodedata.normalize("NFC", run.name) == unicodedata.normalize("NFC", name):
+            return run
+    if is_name(name) and (weights := sorted((runs_dir / name).glob("*.pt"))):
+        raise UserError(f"{runs_dir / name} has lost its config.json: restore it from a copy; `{shlex.join(['ddpm', 'sample', '--model_path', absolute(str(weights[0]))])}` draws from its files, which hold their settings.")  # fmt: skip
+    newest = ", ".join(run.name for run in found[:5]) or "none yet"
+    if not is_name(name):
+        raise UserError(f"{name!r} is no name of a run, which is that of a folder in {runs_dir}, without a path: the newest are {newest}.")  # fmt: skip
+    raise UserError(f"There is no run named {name} in {runs_dir}: the newest are {newest}.")
 
 
 def all_runs(runs_dir: Path) -> list[Run]:
@@ -285,8 +313,12 @@ def free_name(runs_dir: Path, base: str) -> str:
     base = re.sub(r"[^A-Za-z0-9._-]+", "-", base).strip("-._")[:56].rstrip(".") or "run"
     if RESERVED.fullmatch(base):
         base = f"run-{base}"
+    return _untaken(runs_dir, base)
+
+
+def _untaken(folder: Path, base: str) -> str:
     number = 1
-    while (runs_dir / (name := base if number == 1 else f"{base}-{number}")).exists():
+    while os.path.lexists(folder / (name := base if number == 1 else f"{base}-{number}")):
         number += 1
     return name
 
@@ -311,7 +343,7 @@ def _trash(job: Job, runs_dir: Path, name: str) -> Path:
         if state in ACTIVE or (state == "unreadable" and job.alive()):
             raise UserError(f"{job.name} is still {state}: stop it before deleting it.")
         bin_folder.mkdir(exist_ok=True)
-        target = bin_folder / free_name(bin_folder, name)
+        target = bin_folder / _untaken(bin_folder, name)
         try:
             files.rename(job.folder, target)
         except OSError as error:

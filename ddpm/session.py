@@ -3,22 +3,23 @@
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ddpm import adopt, data, files, images, losses, low_res, parallel, resume, sample, trial
+from ddpm import adopt, data, files, images, lineage, losses, low_res, parallel, resume, sample, trial
 from ddpm import checkpoint as checkpoints
-from ddpm import config as configs
+from ddpm import objective as objectives
 from ddpm.config import SampleConfig
 from ddpm.errors import UserError
 from ddpm.jobs import Stopped, Worker
 from ddpm.logs import RunLog
 from ddpm.metrics import columns_for
-from ddpm.runs import Run
+from ddpm.runs import Checkpoint, Run
 from ddpm.train import Means, Report, Trainer
+from ddpm.words import plural
 
 log = logging.getLogger("ddpm")
 SAVE_RETRY = 60.0  # seconds until a save that found no room is tried again
@@ -39,14 +40,18 @@ class Session:
         dataset = parallel.by_all(
             lambda: data.open_dataset(self.config.data, self.config.model, self._on_data, seed=self.config.train.seed)
         )
+        for sentence in dataset.about:
+            log.info("%s", sentence)
         for notice in dataset.notices:
-            log.warning(notice)
+            log.warning("%s", notice)
         if self.config.model.class_cond and dataset.class_names != self.config.class_names:
             raise UserError(
                 f"The classes of {self.config.data.data_dir} are {', '.join(dataset.class_names) or 'none'} now, and were "
-                f"{', '.join(self.config.class_names)} when the run began: restore the data, or start a new run."
+                f"{', '.join(self.config.class_names)} when the run began. {resume.elsewhere(run)}, or start a new run."
             )
-        self.images = len(dataset)
+        if any(other != dataset.digest for other in parallel.gathered(dataset.digest)):
+            raise UserError(f"The processes of this training have other images in {self.config.data.data_dir}: give each the same.")  # fmt: skip
+        self.dataset, self.images = dataset, len(dataset)
         # A warning for as long as there is no graver one.
         self.notices = " ".join(filter(None, (*dataset.notices, too_many)))
         worker.beat(message="Building the network", warning=self.notices, now=True)
@@ -57,6 +62,8 @@ class Session:
         self.means = Means(len(self.trainer.schedule))
         self.seconds_before = 0.0
         self._restore()
+        if parallel.is_main():
+            run.keep(self.config)  # where its data was named anew
         trial.tune(self.trainer)
         self.metrics: RunLog | None = None  # of the main process
         if parallel.is_main():
@@ -67,16 +74,16 @@ class Session:
         self.save_again_at = 0.0
         self.asked: set[str] = set()  # requests heard and not yet met
         count = sum(p.numel() for p in self.trainer.parameters)
-        objective = configs.objective(self.config)
+        objective = objectives.of(self.config)
         log.info("Objective %s: %s", objective.name, objective.words)
-        log.info("%d images, %s parameters, computed %s, with %d threads", self.images, f"{count:,}", self.trainer.compute.words, torch.get_num_threads())  # fmt: skip
+        log.info("%s, %s, computed %s, with %s", plural(len(dataset), "image"), plural(count, "parameter"), self.trainer.compute.words, plural(torch.get_num_threads(), "thread"))  # fmt: skip
         worker.beat(computed=self.trainer.compute.words, warning=self.notices, now=True)
         if parallel.active():
-            log.info("%d processes, each with %d of %d pictures a step", parallel.size(), self.config.train.batch_size, self.config.train.batch_size * parallel.size())  # fmt: skip
+            log.info("%d processes, each with %d of %s a step", parallel.size(), self.config.train.batch_size, plural(self.config.train.batch_size * parallel.size(), "picture"))  # fmt: skip
 
     def _on_data(self, done: int, total: int) -> None:
         parallel.check()
-        self.worker.beat(message=f"Reading the data: {done} of {total} images")
+        self.worker.beat(message=f"Reading the data: {done} of {plural(total, 'image')}")
         if "stop" in self.worker.heard():
             raise Stopped
 
@@ -101,11 +108,24 @@ class Session:
         read = parallel.from_main(lambda: checkpoints.read(found.path("opt")) if optimizer else None)
         self.trainer.load(weights, read, state["trainer"])
         self.means.load(state["means"])
-        if state.get("images", self.images) != self.images:
-            log.warning("There are %d images now and were %d: training goes on, in another order.", self.images, state["images"])  # fmt: skip
+        self._compare(found, state)
         self.seconds_before = found.seconds
         what = state.get("restored", "weights, averages, optimiser, random state and place in the data")
         log.info("Resuming at step %d: %s", self.trainer.step, what)
+
+    def _compare(self, found: Checkpoint, state: Mapping[str, Any]) -> None:
+        """Say whether the data is still what the run was trained on.  Raises UserError where that cannot go on."""
+        seen, count = lineage.from_json(state.get("data")), state.get("images", self.images)
+        changed = parallel.by_all(
+            lambda: lineage.check(self.config, seen, self.dataset, resume.remedy(self.run, found))
+        )
+        if seen is None and count != self.images:
+            changed = f"There are {self.images:,} images now and were {count:,}."
+        if changed:
+            self.notices = f"{changed} Training goes on, but not as it would have. {self.notices}".strip()
+            log.warning("%s Training goes on, but not as it would have.", changed)
+        elif seen:
+            log.info("The data is what it was: %s", self.config.data.data_dir)
 
     def _begin_from(self, path: Path) -> None:
         """Begin with the weights of a file, the averages and the optimiser beside it, and its number of steps."""
@@ -114,6 +134,11 @@ class Session:
         self.trainer.load(start.weights, start.optimizer, start.state)
         for sentence in start.told:
             log.info("%s", sentence)
+        now, seen = self.dataset.digest, lineage.from_json(start.seen)
+        if now.held_out and (seen is None or seen.held_out != now.held_out):
+            notice = f"{path.name} may have been trained on images that are held out now: measured on these, the model may seem better than it is."
+            self.notices = f"{notice} {self.notices}".strip()
+            log.warning("%s", notice)
 
     @property
     def seconds(self) -> float:
@@ -153,12 +178,12 @@ class Session:
             if stop:
                 self._close()
                 self.worker.beat(state="stopped", seconds_left=None, message="")
-                log.info("Stopped at step %d, saved; `ddpm train --resume %s` goes on", step, self.run.name)
+                log.info("Stopped at step %d, saved; `%s` goes on", step, self.run.shell("train", "--resume"))
                 return
             yield report
         self._close()
         self.worker.beat(state="finished", seconds_left=0.0, message="")
-        log.info("Finished: %d steps", train.total_steps)
+        log.info("Finished: %s", plural(train.total_steps, "step"))
 
     def _close(self) -> None:
         if self.metrics:
@@ -219,6 +244,7 @@ class Session:
     def _save(self, must: bool) -> None:
         """Commit a checkpoint.  Where the disk is full, training goes on and tries again, unless it `must`."""
         state = {"trainer": self.trainer.state(), "means": self.means.state(), "images": self.images}
+        state["data"] = lineage.to_json(self.dataset.digest)
         parallel.from_main(lambda: self._write(state, must))
 
     def _write(self, state: dict[str, Any], must: bool) -> None:

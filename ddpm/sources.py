@@ -19,9 +19,13 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from ddpm import images, places, shapes
+from ddpm import image_files, images, places, shapes
 from ddpm.errors import UserError, in_words
+from ddpm.image_files import FORMATS
+from ddpm.labelling import BY_FOLDER, NO_CLASSES, Labelling, label
+from ddpm.listing import File, Listing, look, stamp
 from ddpm.places import cache_folder
+from ddpm.words import plural, printable, some
 
 IDENTITY_BYTES = 32  # of what an image is known by
 
@@ -68,7 +72,9 @@ class Source(ABC):
     count: int
     labels: np.ndarray | None = None  # int64 [count], each the place of its class in class_names
     class_names: tuple[str, ...] = ()
-    size: tuple[int, int] | None = None  # width and height of the first picture; None: any size
+    size: tuple[int, int] | None = None  # width and height of the first image; None: any size
+    left_out: tuple[str, ...] = ()  # what else lies there, by kind: "3 .txt files"
+    notices: tuple[str, ...] = ()  # sentences on images that are not used
 
     @abstractmethod
     def stamps(self, now: bool = False) -> Any:
@@ -106,14 +112,14 @@ def open_source(data_dir: str) -> Source:
         raise UserError(f"No data is named: give a folder of images, an .npz file, or one of {', '.join(SOURCES)}.")
     path = places.full(data_dir)
     if os.path.isdir(path):  # unlike path.is_dir(), False for what cannot be a path at all
-        return Folder(path)
+        return open_folder(path)
     if not os.path.exists(path):
         raise UserError(
             f"There is no folder or file {data_dir}: run `ddpm data {path.name} --help` to prepare one."
             if path.name in PREPARED
             else f"There is no folder or file {data_dir}: check the path, or use one of {', '.join(SOURCES)}, which need none."
         )
-    if path.suffix.lower() != ".npz":
+    if path.suffix.lower() != ".npz" or not path.is_file():
         raise UserError(f"{data_dir} is neither a folder nor an .npz file: name the folder that holds the images.")
     return Npz(path, ".npz file")
 
@@ -139,59 +145,80 @@ class Shapes(Source):
         yield Read(shapes.draw(index, size, channels), identity)
 
 
-class Folder(Source):
-    """The pictures in a folder and in all folders in it, in the order of their paths.
+class Files(Source):
+    """Image files of a folder, in the order of their paths."""
 
-    Their classes, by the first of these rules that fits:
-    1. No picture lies in the folder itself, and they lie in two or more folders: the name of its folder is the
-       class of a picture.
-    2. The part of each file name up to the first `_` is the class, as improved-diffusion has it, when every name
-       has one, there are two or more, and some pictures share one.
-    Classes are numbered in the sorted order of their names.
+    def __init__(self, folder: Path, found: Sequence[File], kind: str, labels: np.ndarray | None, class_names: tuple[str, ...]):  # fmt: skip
+        self.folder, self.kind = folder, kind
+        self.files = found
+        self.count = len(found)
+        self.labels, self.class_names = labels, class_names
+        self.size = images.size(self.path(found[0]))
+        self.test: Files | None = None
 
-    Raises UserError when there is no picture.
-    """
+    def path(self, file: File) -> Path:
+        return self.folder.joinpath(*file.parts)
 
-    def __init__(self, folder: Path):
-        self.folder = folder
-        self.paths = _find(folder)
-        self.count = len(self.paths)
-        if not self.paths:
-            known = ", ".join(extension.removeprefix(".") for extension in images.EXTENSIONS)
-            raise UserError(f"There are no images in {folder}: put some there, or into folders in it ({known}).")
-        self._stamps: list[str] | None = None
-        self._stamps = self._stamped()
-        self.size = images.size(self.paths[0])
-        self.kind = "Folder without classes"
-        for kind, names in (("classes by folder", self._folder_names()), ("classes by file name", self._prefixes())):
-            if names and self.labels is None:
-                self.labels, self.class_names = _number(names)
-                self.kind = f"Folder, {kind}"
-
-    def _folder_names(self) -> list[str]:
-        names = [path.parent.name for path in self.paths]
-        return names if self.folder not in {p.parent for p in self.paths} and len(set(names)) > 1 else []
-
-    def _prefixes(self) -> list[str]:
-        names = [path.name.partition("_")[0] for path in self.paths if "_" in path.name]
-        return names if all(names) and len(names) == self.count and 1 < len(set(names)) < self.count else []
+    def test_part(self) -> Source | None:
+        return self.test
 
     def stamps(self, now: bool = False) -> Any:
-        if now or self._stamps is None:
-            return self._stamped()
-        return self._stamps
-
-    def _stamped(self) -> list[str]:
-        return [f"{path.relative_to(self.folder)}|{_stamp(path)}" for path in self.paths]
+        return ["/".join((*file.parts, _stamp(self.path(file)) if now else file.stamp)) for file in self.files]
 
     def items(self, size: int, channels: int) -> Iterator[Item]:
-        return (Item(str(path.relative_to(self.folder)), partial(_open_file, path)) for path in self.paths)
+        for file in self.files:
+            yield Item(printable("/".join(file.parts)), partial(_open_file, self.path(file), size))
+
+
+def open_folder(folder: Path) -> Files:
+    """The images in a folder and in all folders in it, sorted into classes and parts: see `ddpm.labelling`.
+
+    Classes are numbered in the sorted order of their names.  Raises UserError when there is no image, or when the folder
+    is one of samples or of a run.
+    """
+    listing = look(folder)
+    if not listing.files:
+        without = f" ({', '.join(listing.left_out)} left out)" if listing.left_out else ""
+        raise UserError(f"There are no images in {folder}{without}: put some there, or into folders in it ({', '.join(FORMATS)}).")  # fmt: skip
+    sorted_ = label([file.parts for file in listing.files])
+    named = sorted_.rule != NO_CLASSES
+    labels, names = _number([printable(name) for name in sorted_.train.values()]) if named else (None, ())
+    where = f" in {sorted_.train_name}" if sorted_.test_name else ""
+    source = Files(
+        folder,
+        [listing.files[place] for place in sorted_.train],
+        f"Folder{', ' if named else ' '}{sorted_.rule}{where}",
+        labels,
+        names,
+    )
+    if sorted_.test:
+        numbers = {name: number for number, name in enumerate(names)}
+        of_test = np.array([numbers[printable(name)] for name in sorted_.test.values()]) if named else None
+        source.test = Files(folder, [listing.files[place] for place in sorted_.test], f"Folder, {sorted_.test_name}", of_test, names)  # fmt: skip
+    source.left_out = listing.left_out
+    source.notices = tuple(_notices(listing, sorted_))
+    return source
+
+
+def _notices(listing: Listing, sorted_: Labelling) -> Iterator[str]:
+    """Sentences on the images that are not used."""
+    if sorted_.outside:
+        names = [printable("/".join(listing.files[place].parts)) for place in sorted_.outside]
+        which = "outside of the class folders" if sorted_.rule == BY_FOLDER else "without a class in its name"
+        which = "outside of the parts" if sorted_.test_name or sorted_.rule == NO_CLASSES else which
+        yield f"{plural(len(names), 'image')} {which} {'was' if len(names) == 1 else 'were'} left out: {some(names, 5)}."
+    if sorted_.unused:
+        yield f"What is in {', '.join(map(printable, sorted_.unused))} is not used: {printable(sorted_.test_name) or 'it'} is what is tested on."  # fmt: skip
+    if sorted_.beside:
+        yield f"The folders are not taken for classes, as {plural(sorted_.beside, 'image')} of {len(listing.files):,} {'is' if sorted_.beside == 1 else 'are'} not in them."
+    if listing.unread:
+        yield f"Not read: {', '.join(listing.unread)}; convert or unpack what is to be learnt from."
 
 
 class Npz(Source):
     """An .npz file with arr_0 [arr_1], images [labels] or train [train_labels], and perhaps class_names.
 
-    Pictures are uint8 [N, H, W, C] (or [N, H, W]), labels [N].  With class_names, labels are places in it;
+    Images are uint8 [N, H, W, C] (or [N, H, W], or a single [H, W, C] in colour), labels [N].  With class_names, labels are places in it;
     otherwise each value that occurs is a class, numbered in sorted order.  Beside them, test and test_labels
     may be its test part.
 
@@ -213,12 +240,14 @@ class Npz(Source):
                 raise UserError(f"{path} holds {', '.join(sorted(names)) or 'nothing'}: name its array of images arr_0, images or train.")  # fmt: skip
             with archive.open(f"{self.key}.npy") as file:
                 self.shape, dtype, self.fortran = npy_header(file)
+            if len(self.shape) == 3 and self.shape[2] in (3, 4) and self.shape[1] != self.shape[2]:
+                self.shape = (1, *self.shape)  # one image in colour, and not many grey ones so narrow
             self._check_images(dtype)
             self.count, self.size = self.shape[0], (self.shape[2], self.shape[1])
             self.has_test = self.TEST[0] in names and self.key != self.TEST[0]
             if label_key in names and not (test_of and test_of.labels is None):
-                labels = _array(archive, label_key)
-                known = _array(archive, "class_names") if "class_names" in names else None
+                labels = self._words(archive, label_key)
+                known = self._words(archive, "class_names") if "class_names" in names else None
                 self._set_labels(labels, known)
 
     def _check_images(self, dtype: np.dtype) -> None:
@@ -229,11 +258,29 @@ class Npz(Source):
             raise UserError(f"{what}: images must be [N, height, width, channels] with 1, 3 or 4 channels; rearrange it.")  # fmt: skip
         if 0 in self.shape:
             raise UserError(f"{what}, which is no image at all: put some in.")
+        if self.shape[1] * self.shape[2] > image_files.MOST_PIXELS:
+            raise UserError(f"{what}, and an image of more than {image_files.MOST_PIXELS // 10**6} million pixels is not decoded: make them smaller.")  # fmt: skip
+
+    def _words(self, archive: zipfile.ZipFile, key: str) -> np.ndarray:
+        """An array of numbers or words.  Raises UserError for one of Python's objects, which might run a program when read."""
+        with archive.open(f"{key}.npy") as file:
+            shape, dtype, _ = npy_header(file)
+        if dtype.hasobject:
+            raise UserError(
+                f"{key} in {self.path} is an array of Python objects, which are not read, as they can run programs: save it "
+                f"again as plain text or numbers, as with {key}.astype(str)."
+            )
+        found = _array(archive, key)
+        if dtype.kind == "S":
+            found = np.char.decode(found, "utf-8", "backslashreplace")
+        return found.reshape(-1) if len(shape) == 2 and shape[1] == 1 else found
 
     def _set_labels(self, labels: np.ndarray, known: np.ndarray | None) -> None:
         what = f"The labels in {self.path} are {labels.dtype} {list(labels.shape)}"
         if labels.shape != (self.count,) or labels.dtype.kind not in "iuU":
-            raise UserError(f"{what}: there must be one whole number for each of its {self.count} images; correct them.")  # fmt: skip
+            raise UserError(f"{what}: there must be one whole number or word for each of its {plural(self.count, 'image')}; correct them.")  # fmt: skip
+        if known is not None and known.ndim != 1:
+            raise UserError(f"class_names in {self.path} is {known.dtype} {list(known.shape)}: there must be a name for each class; correct it.")  # fmt: skip
         if known is None and self.test_of:
             self.labels, self.class_names = self._as_in_training(labels), self.test_of.class_names
         elif known is None:
@@ -242,7 +289,7 @@ class Npz(Source):
         elif labels.dtype.kind == "U" or labels.min() < 0 or labels.max() >= len(known):
             raise UserError(f"{what} and not all of them are places in its {len(known)} class_names: correct either.")
         else:
-            self.labels, self.class_names = labels.astype(np.int64), tuple(str(name) for name in known)
+            self.labels, self.class_names = labels.astype(np.int64), tuple(printable(str(name)) for name in known)
 
     def _as_in_training(self, labels: np.ndarray) -> np.ndarray:
         assert self.test_of is not None
@@ -265,7 +312,7 @@ class Npz(Source):
     def _arrays(self) -> Iterator[np.ndarray]:
         with _npz(self.path) as archive:
             if self.fortran:
-                yield from _array(archive, self.key)
+                yield from _array(archive, self.key).reshape(self.shape)
                 return
             with archive.open(f"{self.key}.npy") as file:
                 npy_header(file)
@@ -286,6 +333,8 @@ def _npz(path: Path) -> Iterator[zipfile.ZipFile]:
     try:
         with zipfile.ZipFile(path) as archive:
             yield archive
+    except FileNotFoundError:
+        raise UserError(f"There is no file {path}: check the path.") from None
     except PermissionError as error:
         raise in_words(error) from error
     except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, OSError, RuntimeError) as error:
@@ -308,48 +357,20 @@ def _array(archive: zipfile.ZipFile, key: str) -> np.ndarray:
 def _number(names: Sequence[Any] | np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
     """Classes numbered in sorted order: labels int64 [N] and their names."""
     classes, labels = np.unique(np.asarray(names), return_inverse=True)
-    return labels.astype(np.int64), tuple(str(name) for name in classes)
-
-
-def _find(folder: Path) -> list[Path]:
-    """All pictures in `folder` and below, in the order of their paths; not what is hidden, no folder twice."""
-
-    def refuse(error: OSError) -> None:
-        raise UserError(f"{error.filename} cannot be listed ({error.strerror}): change its permissions.") from error
-
-    found, seen = [], set()
-    for place, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
-        status = os.stat(place)
-        if (status.st_dev, status.st_ino) in seen:  # a link to where we have been
-            folders.clear()
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found += [
-            os.path.join(place, name)
-            for name in names
-            if name.lower().endswith(images.EXTENSIONS) and not name.startswith(".")
-        ]
-    return sorted((Path(path) for path in found), key=lambda path: path.parts)  # the same order on every system
+    return labels.astype(np.int64), tuple(printable(str(name)) for name in classes)
 
 
 @contextlib.contextmanager
-def _open_file(path: Path) -> Iterator[Read]:
-    with images.opened(path) as file:
+def _open_file(path: Path, size: int) -> Iterator[Read]:
+    with image_files.opened(path) as file:
         identity = hashlib.file_digest(file, "sha256").digest()
         file.seek(0)
-        with images.read(file, path) as image:
+        with image_files.read(file, path, size) as image:
             yield Read(image, identity)
 
 
 def _stamp(path: Path) -> str:
-    """Which file it is, its size and when it changed: another one, and the file is another.
-
-    A file that is moved to another's place, or written over with its time put back, has another place on the disk or
-    another time of change.
-    """
     try:
-        status = path.stat()
+        return stamp(os.stat(path))
     except FileNotFoundError:
         return "missing"
-    return f"{status.st_size}|{status.st_mtime_ns}|{status.st_ctime_ns}|{status.st_dev}|{status.st_ino}"

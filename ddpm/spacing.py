@@ -130,12 +130,10 @@ def _spread(config: Config, wanted: FromCheckpoint) -> list[int] | list[float]:
         return points(row, steps, sample.denoise_to_zero, sample.analytic_first_step)
 
     count = count_of(sample.steps)
-    if not last and (sample.analytic_first_step or not sample.denoise_to_zero):
-        return [last]  # `timesteps` tells that they have no call there
-    if count < 1 + (not sample.denoise_to_zero):
+    if last and count < 1 + (not sample.denoise_to_zero):
         raise UserError(f"steps {sample.steps} are too few for {row.label} without denoise_to_zero: ask for at least {sample.steps + 1}.")  # fmt: skip
-    if count == 1:
-        return [last]
+    if count == 1 or (not last and (sample.analytic_first_step or not sample.denoise_to_zero)):
+        return [last]  # for which these have no network call, as `timesteps` tells
     if not last:
         raise UserError(f"steps {sample.steps} cannot be spread over a single timestep: ask for 1.")
     spacing = usual(sample.task, solver(sample)) if sample.spacing == "auto" else sample.spacing

@@ -24,6 +24,7 @@ from ddpm.precision import LossScale
 from ddpm.resample import SAMPLERS, TimestepSampler
 from ddpm.unet import UNet
 from ddpm.update import Update
+from ddpm.words import plural
 
 log = logging.getLogger("ddpm")
 
@@ -207,7 +208,7 @@ class Trainer:
             self.scale.lg = state.get("lg_loss_scale", self.scale.lg)
         ranks = state.get("ranks", [state])
         if len(ranks) != parallel.size() and not state.get("fresh"):
-            log.warning("Saved with %d processes and resumed with %d: training goes on, but not bit by bit as it would have.", len(ranks), parallel.size())  # fmt: skip
+            log.warning("Saved with %s and resumed with %d: training goes on, but not bit by bit as it would have.", plural(len(ranks), "process", "processes"), parallel.size())  # fmt: skip
         if parallel.rank() < len(ranks):
             own = ranks[parallel.rank()]
             torch.set_rng_state(own["torch_rng"])

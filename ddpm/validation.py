@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from ddpm import schedules
 from ddpm.config import LOG_FORMATS, SECTIONS, Config, ModelConfig
 from ddpm.errors import UserError
-from ddpm.fields import settings
+from ddpm.fields import Setting, settings
 
 
 class Problem(NamedTuple):
@@ -48,13 +48,14 @@ def _look(config: Config, sections: tuple[str, ...], looks: tuple[Callable[[Conf
 def limit_problems(section: Any) -> Iterator[Problem]:
     """Values outside the limits that their fields state."""
     for s in settings(type(section)):
-        value = getattr(section, s.name)
-        if s.choices and value not in s.choices:
-            yield Problem(
-                s.name, f"{s.name} is {value!r}, which is none of {', '.join(s.choices)}: choose one of them."
-            )
-        if s.type in (int, float) and not s.low <= value <= s.high:  # as a NaN is not, either
-            yield Problem(s.name, f"{s.name} is {value}: set it between {s.low:.15g} and {s.high:.15g}.")
+        yield from _limit_problems(s, getattr(section, s.name))
+
+
+def _limit_problems(s: Setting, value: Any) -> Iterator[Problem]:
+    if s.choices and value not in s.choices:
+        yield Problem(s.name, f"{s.name} is {value!r}, which is none of {', '.join(s.choices)}: choose one of them.")
+    if s.type in (int, float) and not s.low <= value <= s.high:  # as a NaN is not, either
+        yield Problem(s.name, f"{s.name} is {value}: set it between {s.low:.15g} and {s.high:.15g}.")
 
 
 def _model_problems(config: Config) -> Iterator[Problem]:
@@ -96,7 +97,7 @@ def _model_problems(config: Config) -> Iterator[Problem]:
 def _nearby_sizes(size: int, unit: int) -> list[int]:
     field = next(s for s in settings(ModelConfig) if s.name == "image_size")
     below = size // unit * unit
-    return [n for n in (below, below + unit) if field.low <= n <= field.high]
+    return [n for n in (below, below + unit) if n >= unit and not list(_limit_problems(field, n))]
 
 
 def _diffusion_problems(config: Config) -> Iterator[Problem]:

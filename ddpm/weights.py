@@ -87,8 +87,8 @@ def _other_than_network(content: Any, path: Path, safe: bool = True) -> tuple[st
     if found:
         first, *more = found
         also = f", and under {_listed(more)}" if more else ""
-        others = [str(key) for key in content if not any(keys[0] == key for keys in found)]
-        beside = f" beside {', '.join(others)}" if others else ""
+        rest = [str(key) for key in content if not any(keys[0] == key for keys in found)]
+        beside = f" beside {', '.join(rest)}" if rest else ""
         code = _load(path, safe) + "".join(f"[{json.dumps(key)}]" for key in first)
         return f"a network under {_listed([first])}{also}{beside}", _saved(path, code, f"_{first[-1]}")
     if isinstance(content, _Inert):
@@ -149,7 +149,7 @@ def _why(path: Path) -> tuple[str, str]:
                 return told
         if start[:2] == b"PK":
             return _why_zip(path)
-        if start[8:9] == b"{" and 2 < int.from_bytes(start[:8], "little") < 100_000_000:
+        if start[8:9] == b"{" and 2 <= int.from_bytes(start[:8], "little") < 100_000_000:
             line = f"import torch, safetensors.torch; torch.save(safetensors.torch.load_file({json.dumps(str(path))}), {json.dumps(str(path.with_suffix('.pt')))})"  # fmt: skip
             return "it is a safetensors file, which is not read", f"turn it into a checkpoint with `python -c {shlex.quote(line)}` (after `pip install safetensors`)"  # fmt: skip
         if start[:1] == b"\x80":

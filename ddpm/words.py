@@ -1,6 +1,7 @@
 """Numbers as people say them.  Pure functions."""
 
 import math
+import re
 import time
 from collections.abc import Sequence
 
@@ -19,7 +20,7 @@ def duration(seconds: float | None) -> str:
     if whole < 86400:
         return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
     days = whole // 86400
-    return f"{days} {'day' if days == 1 else 'days'} {whole % 86400 // 3600} h"
+    return f"{plural(days, 'day')} {whole % 86400 // 3600} h"
 
 
 def amount(number: float) -> str:
@@ -46,9 +47,9 @@ def clock(when: float, now: float | None = None) -> str:
     )
 
 
-def plural(number: int, word: str) -> str:
-    """1 picture, 2,000 pictures."""
-    return f"{number:,} {word}{'' if number == 1 else 's'}"
+def plural(number: int, one: str, many: str = "") -> str:
+    """1 picture, 2,000 pictures; 1 class, 2 classes where `many` says so."""
+    return f"{number:,} {one if number == 1 else many or f'{one}s'}"
 
 
 def table(head: Sequence[str], body: Sequence[Sequence[str]], markdown: bool = False) -> str:
@@ -68,3 +69,17 @@ def some(names: Sequence[str], most: int) -> str:
     """The first `most` of some names with commas between, and how many more there are."""
     more = f" and {len(names) - most:,} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
+
+
+CONTROLS = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u2028\\u2029\\ud800-\\udfff]")
+
+
+def printable(name: str) -> str:
+    """A file's name as it can be shown, kept and sent anywhere: bytes that are no text, and controls, become \\x1b and the like."""
+    return CONTROLS.sub(_escaped, name)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    byte = code - 0xDC00 if 0xDC80 <= code < 0xDD00 else code  # how Python keeps a byte that is no text
+    return f"\\x{byte:02x}" if byte < 256 else f"\\u{byte:04x}"

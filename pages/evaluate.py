@@ -1,7 +1,5 @@
 """Evaluate: how well a run knows pictures, in bits per dimension; over the timesteps, and beside earlier results."""
 
-import shlex
-
 import streamlit as st
 
 from ddpm import config as configs
@@ -57,8 +55,7 @@ with settings:
             most = "at most " if evaluation.until_ci else ""
             st.caption(f":material/schedule: About {most}{words.duration(seconds)}, going by the last time.")
         with st.expander("The same in a shell", icon=":material/terminal:"):
-            where = [] if run.folder.parent == layout.ROOT / "runs" else ["--runs_dir", str(run.folder.parent)]
-            st.code(shlex.join(["ddpm", "nll", "--run", run.name, *where, *configs.to_flags(evaluation)]), language="bash", wrap_lines=True)  # fmt: skip
+            st.code(run.shell("nll", "--run", more=configs.to_flags(evaluation)), language="bash", wrap_lines=True)  # fmt: skip
 
 if pressed:
     with layout.errors():

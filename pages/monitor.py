@@ -6,8 +6,8 @@ import streamlit as st
 
 from ddpm import metrics, process
 from ddpm.jobs import ACTIVE
-from ddpm.words import clock, duration
-from pages.ui import charts, layout, pictures, watch, widgets
+from ddpm.words import clock, duration, plural
+from pages.ui import charts, layout, moved_data, pictures, watch, widgets
 from pages.ui.live_chart import live_chart, preload
 
 TICK, SLOW_TICK = 1.0, 2.0  # seconds between two looks at a run that is active, at its numbers and at the rest
@@ -31,8 +31,8 @@ idle = "" if active else f"Nothing is running: the run is {state}."
 leaving = "It is about to end." if state in ("stopping", "queued") else ""
 no_resume = (
     f"It is {state}." if active
-    else f"It has done all of its {config.train.total_steps:,} steps." if state == "finished"
-    else f"It has no data yet: `ddpm train --resume {run.name} --data_dir DATA` names it." if not config.data.data_dir
+    else f"It has done all of its {plural(config.train.total_steps, 'step')}." if state == "finished"
+    else "It has no data yet: name it below." if not config.data.data_dir
     else ""
 )  # fmt: skip
 
@@ -43,7 +43,7 @@ with toolbar:
             st.rerun()
         if state in ("stopping", "not responding") and widgets.button("Kill …", help="End the process at once, without saving.", icon=":material/dangerous:", key="kill"):  # fmt: skip
             widgets.confirm_kill(run)
-    elif widgets.button("Resume", no_resume, "Go on from the newest checkpoint, exactly as if it had never stopped.", icon=":material/play_arrow:", type="primary", key="resume"):  # fmt: skip
+    elif widgets.button("Resume", no_resume, "Go on from the newest checkpoint: with the same data exactly as if it had never stopped.", icon=":material/play_arrow:", type="primary", key="resume"):  # fmt: skip
         widgets.act(lambda: process.start_training(run), "Starting")
         st.rerun()
     if widgets.button("Save now", idle or leaving, "Write a checkpoint after the step in hand.", icon=":material/save:", key="save"):  # fmt: skip
@@ -89,6 +89,9 @@ def head() -> None:
 
 
 head()
+
+if not active and state != "finished":
+    moved_data.show(run, config, because=status.message if (status := view.status()) else "")
 
 
 # How it learns

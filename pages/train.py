@@ -6,6 +6,7 @@ import streamlit as st
 
 from ddpm import config as configs
 from ddpm import data, process, runs, validation
+from ddpm import objective as objectives
 from ddpm.config import Config, DiffusionConfig, ModelConfig, TrainConfig
 from ddpm.jobs import ACTIVE
 from ddpm.presets import DEFAULT, OURS, PRESETS, RELEASED, Preset
@@ -90,7 +91,7 @@ with form:
 
     st.subheader("Diffusion")
     forms.section(FORM, DiffusionConfig, problems=wrong, skip=unused)
-    objective = configs.objective(draft)
+    objective = objectives.of(draft)
     st.caption(f"Objective: **{forms.plain(objective.name)}**. {objective.words}")
 
     st.subheader("Training")
@@ -137,6 +138,6 @@ with aside:
 
 if pressed:
     with layout.errors():
-        run = runs.create(runs_dir, name, data_fields.resolved(draft))
+        run = runs.create(runs_dir, name, data_fields.settled(draft, found.description))
         process.start_training(run)
         st.switch_page(layout.MONITOR, query_params={"run": name})

@@ -111,7 +111,7 @@ def test_what_is_no_checkpoint(run: Run, trainer: Trainer, tmp_path: Path) -> No
     whole = saved.path("model").read_bytes()
     wrong = {
         "cut.pt": (whole[: len(whole) // 2], "cut short"),
-        "empty.pt": (b"", "not a checkpoint"),
+        "empty.pt": (b"", "it is empty"),
         "text.pt": (b"hello, world", "not a checkpoint"),
     }
     for name, (content, why) in wrong.items():

@@ -331,8 +331,39 @@ def test_data_that_changed_between_stop_and_resume(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace('"total_steps": 2', '"total_steps": 4'))
     Image.new("RGB", (8, 8)).save(tmp_path / "data" / "b_9.png")
     ddpm("train", "--resume", "mine", cwd=tmp_path)
-    assert "There are 7 images now and were 6" in (path.parent / "log.txt").read_text()
+    log = (path.parent / "log.txt").read_text()
+    assert f"There are 7 images in {tmp_path / 'data'} now, and were 6" in log
+    assert "not as it would have" in log
     path.write_text(path.read_text().replace('"total_steps": 4', '"total_steps": 6'))
     Image.new("RGB", (8, 8)).save(tmp_path / "data" / "c_1.png")
     said = ddpm("train", "--resume", "mine", cwd=tmp_path, code=2)
     assert "are a, b, c now, and were a, b when the run began" in said
+
+
+@pytest.mark.parametrize("text", ["-1e4", "-inf", "1e30"])
+def test_every_number_out_of_its_limits_gets_the_same_sentence(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    kinds = (float,) if text == "-inf" else (int, float)
+    numbers = [s for cls in configs.SECTIONS.values() for s in configs.settings(cls) if s.type in kinds]
+    for s in numbers:
+        assert cli.main(["train", "--data_dir", "shapes", f"--{s.name}", text]) == 2
+        assert f"{s.name} is {s.type(float(text))}: set it between" in capfd.readouterr().err
+    assert len(numbers) > 5
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_whole_numbers_may_be_written_as_powers() -> None:
+    options = cli._parser().parse_args(["train", "--total_steps", "1e6", "--seed", "4_000"])
+    assert (options.total_steps, options.seed) == (1_000_000, 4000)
+    with pytest.raises(SystemExit):
+        cli._parser().parse_args(["train", "--total_steps", "1.5"])
+
+
+@pytest.mark.parametrize("words", [["train", "-h"], ["train", "--run", "-h"]])
+def test_help_is_no_value(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as leaving:
+        cli.main(words)
+    assert leaving.value.code in (0, 2)
+    assert "usage: ddpm train" in "".join(capsys.readouterr())

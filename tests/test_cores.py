@@ -19,7 +19,7 @@ from test_cli import TINY
 from waiting import PATIENCE, until
 
 from ddpm import config as configs
-from ddpm import cores, data, hardware, locks, parallel, trial
+from ddpm import cores, data, hardware, parallel, trial
 from ddpm.config import Config
 from ddpm.jobs import Worker
 from ddpm.runs import Run
@@ -533,14 +533,3 @@ def test_a_trial_leaves_the_training_as_it_was(tiny: Config, own_cache: Path, mo
     for a, b in zip(trainer.steps(2), expected, strict=True):
         assert a.grad_norm == pytest.approx(b.grad_norm, rel=1e-4)
     torch.set_num_threads(before)
-
-
-def test_files_that_are_held(tmp_path: Path) -> None:
-    path = tmp_path / "a" / "lock"
-    assert not locks.held(path)
-    file = locks.hold(path)
-    assert file
-    assert locks.held(path)
-    assert locks.hold(path) is None
-    file.close()
-    assert not locks.held(path)

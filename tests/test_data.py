@@ -1,6 +1,7 @@
 """Data sets from folders, .npz files and by name; and the stream of batches."""
 
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -15,9 +16,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from waiting import PATIENCE
 
-from ddpm import decoded, shapes, sources
+from ddpm import data, decoded, image_files, images, shapes, sources
 from ddpm.config import Config, DataConfig, ModelConfig, replace
-from ddpm.data import Dataset, Stream, describe, open_dataset, resolve
+from ddpm.data import Dataset, Digest, Split, Stream, describe, open_dataset, resolve
 from ddpm.errors import UserError
 
 
@@ -66,7 +67,7 @@ def test_a_folder_in_the_order_of_its_paths(folder: Callable[..., Path]) -> None
 
 
 def test_classes_by_folder_come_before_names(folder: Callable[..., Path]) -> None:
-    place = folder("train/dog/x_1.png", "train/cat/y_1.png", "test/cat/x_2.png")
+    place = folder("all/dog/x_1.png", "all/cat/y_1.png", "all/cat/x_2.png")
     dataset = opened(place)
     assert dataset.class_names == ("cat", "dog")
     assert dataset.labels is not None
@@ -175,6 +176,187 @@ def test_notices_tell_what_was_done(folder: Callable[..., Path]) -> None:
     assert not any("transparent" in notice for notice in opened(place, channels=4, enlarge=True).notices)
 
 
+def test_opaque_images_are_not_called_transparent(folder: Callable[..., Path]) -> None:
+    place = folder(*(f"{k}.png" for k in range(data.FEW)))
+    Image.new("RGBA", (8, 8), (9, 9, 9, 255)).save(place / "0.png")
+    palette = Image.new("P", (8, 8))
+    palette.save(place / "1.png", transparency=7)  # a colour that no pixel has
+    assert opened(place).notices == ()
+
+
+# --- whose images they are
+
+
+def contents(dataset: Dataset) -> list[tuple[str, int]]:
+    assert dataset.labels is not None
+    return [(dataset.class_names[label], level) for label, level in zip(dataset.labels, levels(dataset), strict=True)]
+
+
+def test_folders_that_swap_their_names_are_decoded_again(folder: Callable[..., Path]) -> None:
+    place = folder("a/0.bmp", "b/0.bmp")
+    for path in place.glob("*/*"):
+        os.utime(path, (1e9, 1e9))  # as unpacked from an archive: one size, one time
+    assert contents(opened(place)) == [("a", 0), ("b", 10)]
+    for old, new in (("a", "x"), ("b", "a"), ("x", "b")):
+        os.rename(place / old, place / new)
+    assert contents(opened(place)) == [("a", 10), ("b", 0)]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows keeps no time of change that cannot be put back")
+def test_files_that_are_written_over_with_their_time_put_back_are_decoded_again(folder: Callable[..., Path]) -> None:
+    place = folder("a.bmp", "b.bmp")
+    before = (place / "a.bmp").stat()
+    assert levels(opened(place)) == [0, 10]
+    changed = (place / "b.bmp").read_bytes()
+    while (place / "a.bmp").stat().st_ctime_ns == before.st_ctime_ns:  # the clock of some disks ticks slowly
+        with open(place / "a.bmp", "rb+") as file:
+            file.write(changed)
+        os.utime(place / "a.bmp", ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert levels(opened(place)) == [10, 10]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows keeps no time of change that cannot be put back")
+def test_hard_links_that_change_places_are_decoded_again(folder: Callable[..., Path], tmp_path: Path) -> None:
+    place = folder("a.bmp", "b.bmp")
+    for path in place.glob("*"):
+        os.utime(path, (1e9, 1e9))
+        os.link(path, tmp_path / path.name)
+    assert levels(opened(place)) == [0, 10]
+    for name, other in (("a.bmp", "b.bmp"), ("b.bmp", "a.bmp")):
+        (place / name).unlink()
+        os.link(tmp_path / other, place / name)
+    assert levels(opened(place)) == [10, 0]
+
+
+def test_an_npz_that_is_exchanged_is_decoded_again(tmp_path: Path) -> None:
+    for k, name in enumerate(("one", "two")):
+        path = npz(tmp_path, images=np.full((2, 8, 8, 3), k, np.uint8))
+        os.utime(path, (1e9, 1e9))
+        path.rename(tmp_path / f"{name}.npz")
+    assert levels(opened(tmp_path / "one.npz")) == [0, 0]
+    os.replace(tmp_path / "two.npz", tmp_path / "one.npz")
+    assert levels(opened(tmp_path / "one.npz")) == [1, 1]
+
+
+def test_what_changes_while_it_is_read_is_not_kept(folder: Callable[..., Path], cache: Path) -> None:
+    place = folder("a.png", "b.png")
+
+    def write_over(done: int, total: int) -> None:
+        Image.new("RGB", (20, 20), "white").save(place / "a.png")
+
+    with pytest.raises(UserError, match="changed while they were read"):
+        opened(place, progress=write_over)
+    assert levels(opened(place)) == [255, 10]
+
+
+def digest(data_dir: object, size: int = 8, split: Split = "train", seed: int = 0, **settings: Any) -> Digest:
+    wanted = DataConfig(data_dir=str(data_dir), enlarge=True, **settings)
+    return open_dataset(wanted, ModelConfig(image_size=size), split=split, seed=seed).digest
+
+
+def test_the_digest_follows_from_the_images_alone(folder: Callable[..., Path], tmp_path: Path) -> None:
+    place = folder("cat/1.png", "cat/2.png", "dog/1.png")
+    first = digest(place)
+    assert (first.count, first.held_out) == (3, "")
+    assert len(first.images) == 64
+    for path in place.glob("*/*"):
+        os.utime(path, (1e9, 1e9))
+    assert digest(place) == first
+    assert digest(place, size=16) == first
+    shutil.copytree(place, tmp_path / "moved")
+    assert digest(tmp_path / "moved") == first
+    os.rename(tmp_path / "moved" / "dog", tmp_path / "moved" / "fox")
+    assert digest(tmp_path / "moved").images != first.images, "another class"
+    Image.new("RGB", (8, 8), "white").save(place / "dog" / "1.png")
+    assert digest(place).images != first.images, "another image"
+    assert digest("cifar10-mini") == digest("cifar10-mini", size=32)
+
+
+def test_the_digest_is_of_the_whole_data(tmp_path: Path) -> None:
+    parts: list[Split] = ["all", "train", "test"]
+    assert len({digest("cifar10-mini", split=split, hold_out=0.2) for split in parts}) == 1
+    assert digest("cifar10-mini", hold_out=0.2).count == 1000
+    assert digest("cifar10-mini", hold_out=0.2) != digest("cifar10-mini", hold_out=0.2, seed=1)
+    assert digest("cifar10-mini", hold_out=0.2).images == digest("cifar10-mini").images
+    own = npz(tmp_path, train=PIXELS[:4], test=PIXELS[4:])
+    assert len({digest(own, split=split) for split in parts}) == 1
+    before = digest(own)
+    after = digest(npz(tmp_path, train=PIXELS[:4], test=PIXELS[:2]))
+    assert (before.images, before.count) == (after.images, after.count)
+    assert before.held_out != after.held_out
+
+
+def held_out(place: Path, share: float = 0.3) -> set[int]:
+    part = open_dataset(DataConfig(data_dir=str(place), hold_out=share), ModelConfig(image_size=8), split="test")
+    return {int(pixels[0, 0, 0]) for pixels in part.take(np.arange(len(part)))[0]}
+
+
+def test_no_image_changes_sides_because_of_others(folder: Callable[..., Path]) -> None:
+    place = folder(*(f"{k:02}.png" for k in range(25)))
+    before = held_out(place)
+    assert 1 < len(before) < 20
+    Image.new("RGB", (8, 8), "white").save(place / "000.png")
+    assert held_out(place) - {255} == before
+    (place / "24.png").rename(place / "00a.png")
+    assert held_out(place) - {255} == before
+    (place / "03.png").unlink()
+    assert held_out(place) - {255} == before - {30}
+
+
+def test_some_are_held_out_and_never_all() -> None:
+    rows = np.arange(40, dtype=np.uint8).repeat(32).reshape(40, 32)
+    for seed in range(20):
+        assert data.held_out(rows[:2], 0.001, seed).sum() == 1
+        assert data.held_out(rows[:2], 0.9, seed).sum() == 1
+        twice = data.held_out(np.concatenate([rows, rows]), 0.4, seed)
+        assert np.array_equal(twice[:40], twice[40:]), "copies are on the same side"
+    assert not data.held_out(rows[[5, 5, 5]], 0.5, 0).any()
+    assert not data.held_out(rows, 0.0, 0).any()
+    many = np.random.default_rng(0).integers(0, 256, (2000, 32), np.uint8)
+    assert 0.22 < data.held_out(many, 0.25, 1).mean() < 0.28
+
+
+# --- parts and names
+
+
+def test_a_test_folder_is_the_test_part(folder: Callable[..., Path]) -> None:
+    place = folder("train/cat/1.png", "train/cat/2.png", "train/dog/1.png", "test/dog/1.png")
+    (place / "train" / "note.txt").touch()
+    about = describe(str(place))
+    assert (about.class_names, about.counts, about.test_count) == (("cat", "dog"), (2, 1), 1)
+    assert about.left_out == ("1 .txt file",)
+    config = DataConfig(data_dir=str(place))
+    test = open_dataset(config, ModelConfig(image_size=8), split="test")
+    assert contents(test) == [("dog", 30)]
+    assert contents(open_dataset(config, ModelConfig(image_size=8))) == [("cat", 0), ("cat", 10), ("dog", 20)]
+    assert data.part_of(config, "auto") == "test"
+
+
+def test_what_is_outside_of_the_rule_is_named(folder: Callable[..., Path]) -> None:
+    dataset = opened(folder("cat/1.png", "cat/2.png", "dog/1.png", "dog/2.png", "sheet.png"))
+    assert [name for name, _ in contents(dataset)] == ["cat", "cat", "dog", "dog"]
+    assert dataset.digest.count == 4
+    assert any("1 image outside" in notice and "sheet.png" in notice for notice in dataset.notices)
+    assert "cat 2, dog 2" in dataset.about[0]
+    beside = describe(str(folder("one.png", "two.png", "three.png")))
+    assert any("4 images" in notice and "not taken for classes" in notice for notice in beside.notices)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names must be text elsewhere")
+def test_names_that_are_no_text(tmp_path: Path) -> None:
+    for name in (b"cl\xe9", b"new\nline", b"plain"):
+        folder = os.path.join(os.fsencode(tmp_path), b"data", name)
+        os.makedirs(folder)
+        Image.new("RGB", (8, 8)).save(os.fsdecode(os.path.join(folder, b"\xff.png")))
+    dataset = opened(tmp_path / "data")
+    assert set(dataset.class_names) == {"cl\\xe9", "new\\x0aline", "plain"}
+    with open(os.path.join(os.fsencode(tmp_path), b"data", b"cl\xe9", b"\xff.png"), "wb"):
+        pass
+    with pytest.raises(UserError, match="is not a picture") as failure:
+        opened(tmp_path / "data")
+    assert "cl" in str(failure.value).encode().decode(), "it can be sent and logged"
+
+
 # --- bad folders
 
 
@@ -191,7 +373,7 @@ def test_bad_folders(folder: Callable[..., Path], tmp_path: Path, cache: Path) -
 
     (tmp_path / "empty").mkdir()
     (tmp_path / "file.txt").touch()
-    for name, words in {"none": "There is no folder", "empty": "no images in .*jpg, jpeg, png", "file.txt": "neither"}.items():  # fmt: skip
+    for name, words in {"none": "There is no folder", "empty": "no images in .*JPEG, PNG", "file.txt": "neither"}.items():  # fmt: skip
         with pytest.raises(UserError, match=words):
             describe(str(tmp_path / name))
     for name in ("x" * 5000, "~nobody-of-that-name/pictures", "a\0b"):
@@ -199,6 +381,47 @@ def test_bad_folders(folder: Callable[..., Path], tmp_path: Path, cache: Path) -
             describe(name)
     with pytest.raises(UserError, match="No data is named"):
         describe(" ")
+
+
+def broken_ones(folder: Callable[..., Path]) -> Path:
+    """30 images in two classes, 25 of them broken."""
+    place = folder(*(f"{'cat' if k % 2 else 'dog'}_{k:02}.png" for k in range(30)))
+    for path in sorted(place.iterdir())[:25]:
+        path.write_bytes(path.read_bytes()[:40])
+    return place
+
+
+def test_all_broken_images_are_named_at_once(folder: Callable[..., Path], caplog: pytest.LogCaptureFixture) -> None:
+    place = broken_ones(folder)
+    names = sorted(path.name for path in place.iterdir())
+    with pytest.raises(UserError, match=r"25 of 30 images cannot be read .* and 5 more.*skip_broken") as failure:
+        opened(place)
+    assert [name in str(failure.value) for name in names] == [True] * 20 + [False] * 10
+    assert [name in caplog.text for name in names] == [True] * 25 + [False] * 5, "the log has all"
+
+
+def test_broken_images_are_left_out_when_asked_to(
+    folder: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    place = broken_ones(folder)
+    calls: list[int] = []
+    for _ in range(2):  # decoded, and from the cache
+        dataset = opened(place, skip_broken=True, progress=lambda done, total: calls.append(done))
+        assert dataset.images.shape == (5, 8, 8, 3)
+        assert [name for name, _ in contents(dataset)] == ["dog"] * 5
+        assert dataset.digest.count == 5
+        assert any("25 of 30 images" in notice and "left out" in notice for notice in dataset.notices)
+        assert any("no images of 1 of the classes: cat" in notice for notice in dataset.notices)
+    assert calls == [30]
+    before = dataset.digest
+    for path in place.iterdir():
+        if path.stat().st_size == 40:
+            path.unlink()
+    assert opened(place, skip_broken=True).digest.count == before.count
+    for path in place.iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(UserError, match="None of the 5 images"):
+        opened(place, skip_broken=True)
 
 
 def test_small_pictures_are_refused_or_enlarged(folder: Callable[..., Path]) -> None:
@@ -255,9 +478,34 @@ def test_npz_of_other_sizes_layouts_and_labels(tmp_path: Path) -> None:
     assert describe(str(text)).class_names == ("x", "y")
 
 
+@pytest.mark.parametrize(("shape", "count"), [((9, 8, 3), 1), ((9, 8, 4), 1), ((4, 4, 4), 4), ((3, 8, 8), 3)])
+@pytest.mark.parametrize("layout", [np.ascontiguousarray, np.asfortranarray])
+def test_a_single_image_is_not_taken_for_many(
+    tmp_path: Path, shape: tuple[int, ...], count: int, layout: Callable
+) -> None:
+    pixels = layout(np.random.default_rng(1).integers(0, 256, shape, np.uint8))
+    dataset = opened(npz(tmp_path, images=pixels), size=4)
+    assert dataset.images.shape == (count, 4, 4, 3)
+    if count == 1:
+        assert np.array_equal(dataset.images[0], images.prepare(Image.fromarray(pixels), 4, 3))
+
+
+def test_npz_labels_as_other_programs_write_them(tmp_path: Path) -> None:
+    column = opened(npz(tmp_path, images=PIXELS, labels=LABELS[:, None]))
+    assert column.labels is not None
+    assert column.labels.tolist() == [0, 1, 1, 0, 1, 0]
+    assert describe(str(npz(tmp_path, images=PIXELS, labels=np.array([b"x", b"y"] * 3)))).class_names == ("x", "y")
+
+
 @pytest.mark.parametrize(
     ("arrays", "words"),
     [
+        (dict(images=PIXELS, labels=np.array(["a", "b"] * 3, object)), "labels in .* Python objects.*astype"),
+        (
+            dict(images=PIXELS, labels=LABELS % 2, class_names=np.array(["a", "b"], object)),
+            "class_names in .* Python objects",
+        ),
+        (dict(images=PIXELS, labels=LABELS % 2, class_names=np.array("a")), "a name for each class"),
         (dict(weights=PIXELS), "holds weights: name its array"),
         (dict(images=PIXELS / np.float32(255)), r"float32 \[6, 8, 8, 3\]: images must be uint8"),
         (dict(images=PIXELS.transpose(0, 3, 1, 2)), r"\[6, 3, 8, 8\].*\[N, height, width, channels\]"),
@@ -272,6 +520,12 @@ def test_npz_of_other_sizes_layouts_and_labels(tmp_path: Path) -> None:
 def test_bad_npz_files(tmp_path: Path, arrays: dict[str, Any], words: str) -> None:
     with pytest.raises(UserError, match=words):
         describe(str(npz(tmp_path, **arrays)))
+
+
+def test_too_large_an_image_in_an_npz_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(image_files, "MOST_PIXELS", 8 * 8 - 1)
+    with pytest.raises(UserError, match="million pixels"):
+        describe(str(npz(tmp_path, images=PIXELS)))
 
 
 def test_damaged_npz_files(tmp_path: Path) -> None:

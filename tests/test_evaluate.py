@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm import checkpoint, cli, data, evaluate, files, images, losses, parallel, results, runs, schedules
+from ddpm import checkpoint, cli, data, evaluate, files, images, lineage, losses, parallel, results, runs, schedules
 from ddpm import config as configs
 from ddpm.config import Config, DataConfig, DiffusionConfig, EvalConfig, ModelConfig
 from ddpm.data import Dataset, Stream, open_dataset, part_of
@@ -235,9 +235,11 @@ def trained(runs_dir: Path, tiny: Config) -> Run:
     """A run with a checkpoint whose weights can be loaded; a tenth of its pictures were held out."""
     config = data.resolve(configs.replace(tiny, dict(hold_out=0.1, class_cond=True)))
     run = runs.create(runs_dir, "trained", config)
-    trainer = Trainer(config, open_dataset(config.data, config.model, seed=config.train.seed))
+    dataset = open_dataset(config.data, config.model, seed=config.train.seed)
+    trainer = Trainer(config, dataset)
     list(trainer.steps(2))
-    checkpoint.save(run, 2, trainer.weights(), trainer.optimizer.state_dict(), trainer.state(), 0, 1.0)
+    state = {**trainer.state(), "data": lineage.to_json(dataset.digest)}
+    checkpoint.save(run, 2, trainer.weights(), trainer.optimizer.state_dict(), state, 0, 1.0)
     return run
 
 
@@ -439,6 +441,10 @@ def test_pictures_smaller_than_the_model_are_refused_or_enlarged(trained: Run, t
     (job,) = trained.evaluation_jobs()
     assert job.result["pictures"] == 1
     assert "--enlarge True" in job.result["command"]
+    (tmp_path / "small" / trained.config.class_names[0] / "2.png").touch()
+    assert nll(trained, *flags, "--enlarge", "True") == 2
+    assert "skip_broken" in capsys.readouterr().err
+    assert nll(trained, *flags, "--enlarge", "True", "--skip_broken", "True") == 0
 
 
 # Held-out data
@@ -515,9 +521,11 @@ def test_a_part_that_is_not_there_is_told(tmp_path: Path) -> None:
         open_dataset(DataConfig(data_dir=str(tmp_path / "one.npz"), hold_out=0.5), ModelConfig(image_size=8))
 
 
-def test_a_session_trains_without_them(runs_dir: Path, tiny: Config) -> None:
+def test_a_session_trains_without_them(runs_dir: Path, tiny: Config, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
     run = runs.create(runs_dir, "holding", configs.replace(tiny, {"hold_out": 0.5}))
     with Worker(run.folder, 1) as worker:
         session = Session(run, worker)
         every = data.describe("shapes").count
         assert 0.45 * every < session.images < 0.55 * every
+    assert data.describe("shapes").lines[0] in caplog.messages, "the log says what the data is"

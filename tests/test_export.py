@@ -220,7 +220,7 @@ def test_a_resumed_run_has_each_step_once(runs_dir: Path, tiny: Config) -> None:
     log_of(run, "1,1,1", "nan,1,2", "3,1,3", "nonsense", "20,2,2", "30,2,3")
     book = opened(run)
     assert [(row["step"], row["loss"]) for row in table(book["Metrics"])] == [(1, 1), (2, 20), (3, 30)]
-    assert any("1 lines that cannot be read" in str(row[1]) for row in book["Summary"].values)
+    assert any("no numbers can be read from it: 1 line." in str(row[1]) for row in book["Summary"].values)
 
 
 def test_more_rows_than_a_sheet_holds(runs_dir: Path, tiny: Config) -> None:

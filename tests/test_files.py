@@ -260,3 +260,25 @@ def test_half_a_line_is_taken_back(tmp_path: Path) -> None:
 
 def test_free_bytes_of_a_folder_that_is_not_there_yet(tmp_path: Path) -> None:
     assert files.free_bytes(tmp_path / "not" / "yet") == pytest.approx(files.free_bytes(tmp_path), rel=0.05)
+
+
+# --- what does not take the place of something else
+
+
+def test_files_of_one_name_and_other_content_get_the_same_number(tmp_path: Path) -> None:
+    def result(name: str, first: bytes, second: bytes) -> list[Path]:
+        folder = tmp_path / name
+        return [files.write_bytes(folder / f, data) and folder / f for f, data in (("a.npz", first), ("b.npz", second))]
+
+    home = tmp_path / "home"
+    one, two, three = result("one", b"1", b"2"), result("two", b"1", b"3"), result("three", b"4", b"2")
+    assert files.copy_all(one, home) == [home / "a.npz", home / "b.npz"]
+    assert files.copy_all(one, home) == [home / "a.npz", home / "b.npz"]
+    assert files.copy_all(two, home) == [home / "a-2.npz", home / "b-2.npz"]
+    assert files.copy_all(three, home) == [home / "a-3.npz", home / "b-3.npz"]
+    assert files.copy_all(two, home) == [home / "a-2.npz", home / "b-2.npz"]
+    assert [(home / f"a{n}.npz").read_bytes() for n in ("", "-2", "-3")] == [b"1", b"1", b"4"]
+    assert len([*home.iterdir()]) == 6
+    (home / "b.npz").unlink()  # an interrupted copy goes on
+    assert files.copy_all(one, home) == [home / "a.npz", home / "b.npz"]
+    assert files.copy_all([], home) == []

@@ -213,6 +213,15 @@ def test_a_run_in_the_folder_that_was_named(
     with np.load(folder / "samples_2x8x8x3.npz") as handed, np.load(job / "samples_2x8x8x3.npz") as own:
         assert np.array_equal(handed["arr_0"], own["arr_0"])
         assert handed["arr_0"].shape == (2, 8, 8, 3)
+        first = handed["arr_0"]
+    capsys.readouterr()
+    for seed in ("1", "0"):
+        assert cli.main(["sample", "--model_path", model, "--num_samples", "2", "--timestep_respacing", "2", "--seed", seed]) == 0  # fmt: skip
+    assert sorted(p.name for p in folder.glob("*.npz")) == ["samples_2x8x8x3-2.npz", "samples_2x8x8x3.npz"]
+    with np.load(folder / "samples_2x8x8x3.npz") as handed, np.load(folder / "samples_2x8x8x3-2.npz") as other:
+        assert np.array_equal(handed["arr_0"], first)
+        assert not np.array_equal(other["arr_0"], first)
+    assert capsys.readouterr().err.count("samples_2x8x8x3-2.npz") == 1
 
 
 def test_a_folder_of_another_training_is_left_alone(

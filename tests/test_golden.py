@@ -447,9 +447,9 @@ def test_openai_run(golden: Path, tally: Tally, tmp_path: Path) -> None:
         assert list(flat[0]) == list(flat[1])
         for name, theirs in flat[1].items():
             tally.close("openai_run", f"{kind} {name}", flat[0][name], theirs)
-    verdict = probing.verdict(checkpoints.load_weights(saved.path("model")).tensors, settings, probing.pictures_for(settings))  # fmt: skip
-    linear = verdict.having({"noise_schedule": "linear"}).best
-    assert linear.worse(verdict.best) > probing.ALIKE
+    tensors = checkpoints.load_weights(saved.path("model")).tensors
+    verdict = probing.verdict(tensors, settings, probing.images_for(settings))
+    assert (verdict.found["predict_xstart"], verdict.found.get("noise_schedule", "cosine")) == (False, "cosine")
 
 
 def _flat(content: Any, name: str = "") -> Iterator[tuple[str, torch.Tensor]]:

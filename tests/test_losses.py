@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ddpm import config as configs
 from ddpm import diffusion, losses, schedules
+from ddpm import objective as objectives
 from ddpm.config import Config
 from ddpm.losses import Batch, training_losses
 from ddpm.schedules import Schedule
@@ -148,4 +149,4 @@ def test_the_objective_has_its_name() -> None:
         "L_vlb": dict(learn_sigma=True, use_kl=True),
     }
     for name, values in names.items():
-        assert configs.objective(settings(**values)).name == name
+        assert objectives.of(settings(**values)).name == name

@@ -1,17 +1,22 @@
 """Every page, run without a browser: with no run, a live one, and ones that ended badly."""
 
 import json
+import os
+import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import fake_run
 import pytest
-from app_page import ROOT, open_page, text
+from app_page import ROOT, open_page, said, text
 from streamlit.testing.v1 import AppTest
 from waiting import until
 
+from ddpm import config as configs
 from ddpm import process, runs
 from ddpm.jobs import Worker
 from ddpm.presets import DEFAULT, PRESETS
@@ -64,6 +69,114 @@ def test_a_spoilt_file_is_told_in_a_sentence(page: str, name: str, runs_dir: Pat
     run = fake_run.write(runs_dir, "spoilt", steps=4)
     (run.folder / name).write_text('{"half')
     open_page(page).run()
+
+
+RENAMED = ["mein Lauf (2)", "猫 run", "*a_b* [x](y) $c$ :smile: #1"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
+@pytest.mark.parametrize("name", RENAMED)
+@pytest.mark.parametrize("page", PAGES)
+def test_a_run_that_was_renamed_by_hand(page: str, name: str, runs_dir: Path) -> None:
+    fake_run.write(runs_dir, "other", steps=4)
+    run = fake_run.write(runs_dir, "before", steps=4)
+    run.folder.rename(runs_dir / name)
+    at = open_page(page, **({"run": name} if page not in ("app.py", "pages/train.py") else {}))
+    assert not at.error
+    if page == "app.py":
+        assert f"**{name}**" in said(at)
+    elif page != "pages/train.py":
+        assert at.selectbox(key="run").value == name
+        assert at.query_params["run"] in (name, [name])
+    if page == "pages/monitor.py":
+        (resume,) = [shlex.split(c.value) for c in at.code if "--resume" in c.value]
+        assert resume == ["ddpm", "train", "--resume", name, "--runs_dir", str(runs_dir)]
+
+
+FILES = ["config.json", "status.json", "control.json", "progress.csv", "log.txt", "run.lock", "saves", "samples", "evaluations"]  # fmt: skip
+
+
+@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("name", FILES)
+def test_what_cannot_be_read_is_no_traceback(page: str, name: str, runs_dir: Path) -> None:
+    """A folder in the place of a file, and a file in that of a folder, as any user may have them."""
+    fake_run.write(runs_dir, "whole", steps=4)
+    run = fake_run.write(runs_dir, "spoilt", steps=4)
+    path = run.folder / name
+    folder = "." not in name
+    if path.is_dir():
+        shutil.rmtree(path)
+    path.unlink(missing_ok=True)
+    if folder:
+        path.write_bytes(b"")
+    else:
+        path.mkdir()
+    at = open_page(page, run="spoilt").run()
+    assert not at.exception
+    if page == "app.py":
+        assert "whole" in text(at)
+        assert "spoilt" in text(at) or name == "config.json"
+
+
+def play() -> None:
+    """A page in which everything goes wrong that can."""
+    import streamlit as st
+
+    from pages.ui import layout
+
+    def fail() -> None:
+        open(st.session_state["missing"])
+
+    layout.page("Test")
+    st.button("press", on_click=layout.callback(fail))
+    layout.fragment()(fail)()
+    st.write("after the fragment")
+    with layout.errors():
+        fail()
+    st.write("after the block")
+    if st.session_state["end"]:
+        fail()
+    raise RuntimeError("a fault of ours")
+
+
+@pytest.fixture
+def no_menu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page of a test is none of the dashboard's."""
+    monkeypatch.setattr(layout, "MENU", ())
+
+
+@pytest.mark.usefixtures("no_menu")
+def test_whatever_goes_wrong_in_a_page_is_a_box(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    at = AppTest.from_function(play, default_timeout=30)
+    at.session_state["missing"], at.session_state["end"] = str(tmp_path / "missing"), True
+    at.run()
+    assert not at.exception
+    assert "Traceback" not in caplog.text
+    assert len(at.error) == 3, "the fragment's, the block's and the page's own"
+    assert all(f"{tmp_path / 'missing'} cannot be used" in box.value for box in at.error)
+    assert [m.value for m in at.markdown] == ["after the fragment", "after the block"]
+    at.button[0].click().run()
+    assert not at.exception
+    assert len(at.error) == 4, "and the click's, on top"
+    at.run()
+    assert len(at.error) == 3, "which is told once"
+
+
+@pytest.mark.usefixtures("no_menu")
+def test_a_fault_of_the_program_shows_where_it_happened(tmp_path: Path) -> None:
+    at = AppTest.from_function(play, default_timeout=30)
+    at.session_state["missing"], at.session_state["end"] = str(tmp_path / "missing"), False
+    at.run()
+    assert [e.message for e in at.exception] == ["a fault of ours"]
+
+
+def test_a_folder_of_runs_that_cannot_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.setenv("DDPM_RUNS", str(tmp_path / "file" / "runs"))
+    for page in PAGES:
+        at = open_page(page)
+        if page == "app.py":
+            assert str(tmp_path / "file") in at.error[0].value
 
 
 def test_monitor_shows_a_live_run(runs_dir: Path) -> None:
@@ -243,3 +356,34 @@ def test_every_state_has_a_badge_and_every_menu_entry_a_page() -> None:
 
     assert set(widgets.BADGES) == set(get_args(State))
     assert all((ROOT / script).exists() for script, _, _ in layout.MENU)
+
+
+def test_monitor_asks_where_data_is_that_was_moved(
+    runs_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = []
+    monkeypatch.setattr(process, "start_training", lambda run, *data: started.append((run.name, *data)))
+    run = fake_run.write(runs_dir, "one", steps=40, state="stopped", total=100)
+    at = open_page("pages/monitor.py", run="one")
+    assert not at.text_input(key="moved_to-one").value.startswith("/"), "a data set by name is always there"
+    assert not [w.value for w in at.warning]
+
+    run.keep(configs.replace(run.config, {"data_dir": str(tmp_path / "gone")}))
+    at = open_page("pages/monitor.py", run="one")
+    assert any(str(tmp_path / "gone") in w.value for w in at.warning)
+    assert at.button(key="resume_moved").disabled
+    (tmp_path / "here").mkdir()
+    at.text_input(key="moved_to-one").set_value(str(tmp_path / "here")).run()
+    at.button(key="resume_moved").click().run()
+    assert not at.exception
+    assert started == [("one", str(tmp_path / "here"), False)]
+
+
+@pytest.mark.parametrize("state", ["running", "finished"])
+def test_monitor_asks_nothing_about_the_data_of_a_run_that_needs_none(state: str, runs_dir: Path) -> None:
+    run = fake_run.write(runs_dir, "one", steps=40, state=state, total=100)
+    with Worker(run.folder, 100) if state == "running" else nullcontext() as worker:
+        if worker:
+            worker.beat(state="running", step=40, now=True)
+        at = open_page("pages/monitor.py", run="one")
+        assert not [field for field in at.text_input if field.key == "moved_to-one"]

@@ -431,7 +431,7 @@ def test_batches_are_named_once_and_there(unpacked: Path, tmp_path: Path) -> Non
 
 def test_sums_for_each_archive(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["data", "imagenet64", "a.zip", "b.zip", "--npz", "c.npz", "--md5", "123"]) == 2
-    assert "--md5 gives 1 checksums for 2 archives" in capsys.readouterr().err
+    assert "--md5 gives 1 checksum for 2 archives" in capsys.readouterr().err
 
 
 # --- what both share

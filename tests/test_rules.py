@@ -23,12 +23,12 @@ PAGES = [ROOT / "app.py", *sorted((ROOT / "pages").rglob("*.py"))]
 LAYERS = """
     errors words solvers svg
     places
-    files schedules fields targets
+    files schedules fields targets image_files
     hardware locks
     cores
     parallel native
     config images metrics jobs arrays
-    validation classes spacing guidance
+    objective validation classes spacing guidance listing labelling
     variances
     cells
     results
@@ -39,7 +39,7 @@ LAYERS = """
     compute update
     decoded download lsun imagenet64 machine yardstick
     data cifar10 edit
-    low_res probe
+    low_res probe lineage
     given recipe sheet film packing example
     recognise
     adopt hand_back
@@ -59,7 +59,7 @@ LAYERS = """
 LEVEL = {name: level for level, line in enumerate(LAYERS.split("\n")) for name in line.split()}
 
 # Who only watches must not wait for torch.
-WITHOUT_TORCH = ["errors", "words", "solvers", "files", "places", "locks", "hardware", "cores", "schedules", "fields", "config", "validation", "classes", "images", "metrics", "jobs", "architecture", "deduce", "foreign", "presets", "results", "runs", "traces", "shapes", "sources", "prepare", "decoded", "data", "download", "cifar10", "lsun", "imagenet64", "low_res", "given", "spacing", "guidance", "variances", "film", "example", "process", "export", "cli", "arrays", "memory", "recipe", "cells", "sheet", "native", "svg", "targets"]  # fmt: skip
+WITHOUT_TORCH = ["errors", "words", "solvers", "files", "places", "locks", "hardware", "cores", "schedules", "fields", "config", "objective", "validation", "classes", "image_files", "images", "listing", "labelling", "metrics", "jobs", "architecture", "deduce", "foreign", "presets", "results", "runs", "traces", "shapes", "sources", "prepare", "decoded", "data", "lineage", "download", "cifar10", "lsun", "imagenet64", "low_res", "given", "spacing", "guidance", "variances", "film", "example", "process", "export", "cli", "arrays", "memory", "recipe", "cells", "sheet", "native", "svg", "targets"]  # fmt: skip
 
 MOST_LINES = 450
 

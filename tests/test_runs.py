@@ -1,9 +1,13 @@
 """Runs on disk: names, making them, their checkpoints, their order, the bin."""
 
 import os
+import shlex
+import shutil
 import threading
 import time
+import unicodedata
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -34,10 +38,51 @@ BAD_NAMES = ["", ".", "..", "a/b", "../a", "/tmp/a", "a\\b", "a b", ".hidden", "
 
 @pytest.mark.parametrize("name", BAD_NAMES)
 def test_bad_names(name: str, runs_dir: Path, tiny: Config) -> None:
-    for call in (lambda: runs.create(runs_dir, name, tiny), lambda: runs.find(runs_dir, name)):
-        with pytest.raises(UserError, match=r"cannot be a folder's name: use up to 64 letters.*no path\.$"):
-            call()
+    with pytest.raises(UserError, match=r"cannot be a folder's name: use up to 64 letters.*no path\.$"):
+        runs.create(runs_dir, name, tiny)
+    with pytest.raises(UserError, match=r"no run named|no name of a run"):
+        runs.find(runs_dir, name)
     assert list(runs_dir.iterdir()) == []
+
+
+RENAMED = ["mein Lauf (2)", "猫 run", "прогон №3", "a'b", "x" * 200, "*_[$`", "-rf", "CON", "a,b;c&d", "end."]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
+@pytest.mark.parametrize("name", RENAMED)
+def test_a_folder_that_was_renamed_by_hand_is_a_run(name: str, fake_run: FakeRun) -> None:
+    before = fake_run("before")
+    config, folder = before.config, before.folder.rename(before.folder.with_name(name))
+    run = runs.find(folder.parent, name)
+    assert (run.folder, run.config, run.checkpoint().step) == (folder, config, 40)
+    assert [r.name for r in runs.all_runs(folder.parent)] == [name]
+    assert shlex.split(run.shell("sample", "--run", more=["--steps", "5"])) == ["ddpm", "sample", "--run", name, "--steps", "5", "--runs_dir", str(folder.parent)]  # fmt: skip
+    runs.check_name(runs.free_name(folder.parent, f"{name}-again"))
+    binned = runs.trash(run)
+    assert binned.name == name
+    assert runs.all_runs(folder.parent) == []
+
+
+def test_letters_that_systems_write_in_two_ways(fake_run: FakeRun) -> None:
+    before = fake_run("before")
+    folder = before.folder.rename(before.folder.with_name(unicodedata.normalize("NFD", "Läufe")))
+    assert runs.find(folder.parent, unicodedata.normalize("NFC", "Läufe")).folder.samefile(folder)
+
+
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "../runs/one", "one/", "./one", "/one", "a\\b", ".hidden", "one\n", "\x00", "x" * 256]
+)
+def test_a_path_is_no_name(name: str, fake_run: FakeRun) -> None:
+    run = fake_run("one")
+    shutil.copytree(run.folder, run.folder.parent / ".hidden")
+    with pytest.raises(UserError, match=r"is no name of a run, which is that of a folder in .*: the newest are one"):
+        runs.find(run.folder.parent, name)
+
+
+def test_a_folder_that_is_no_run_is_not_to_be_resumed(runs_dir: Path, tiny: Config) -> None:
+    (runs_dir / "one").mkdir()
+    with pytest.raises(UserError, match="holds no run: choose another name"):
+        runs.create(runs_dir, "one", tiny)
 
 
 @pytest.mark.parametrize("base", ["shapes", "My run!", "", "***", "con", "a" * 100, "../../etc", "x.", "ä b"])
@@ -185,6 +230,7 @@ def test_previews_in_order(fake_run: FakeRun) -> None:
 def test_sample_jobs(fake_run: FakeRun) -> None:
     run = fake_run()
     first = run.new_sample_folder()
+    assert list(first.iterdir()) == []
     files.write_json(first / "status.json", dict(state="finished"))
     second = run.new_sample_folder()
     assert second != first
@@ -198,6 +244,19 @@ def test_sample_jobs(fake_run: FakeRun) -> None:
     assert (job.npz, job.images) == (None, [])
     files.write_bytes(second / "samples_3x8x8x3.npz", b"")
     assert job.npz == second / "samples_3x8x8x3.npz"
+
+
+def test_folders_of_the_same_second_are_several(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        folders = [*pool.map(lambda _: runs.timed(tmp_path), range(40))]
+    assert len({*folders}) == 40
+    assert {*folders} == {*tmp_path.iterdir()}
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "samples").write_bytes(b"")
+    with pytest.raises(UserError, match=r"Cannot write in .*samples"):
+        runs.timed(tmp_path / "samples")
 
 
 # --- the bin

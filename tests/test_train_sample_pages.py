@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import shlex
+import shutil
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
@@ -93,6 +94,51 @@ def test_data_that_is_not_there_is_told(tmp_path: Path) -> None:
     at.text_input(key="train.path").set_value(str(tmp_path / "nowhere")).run()
     assert "There is no folder or file" in said(at)
     assert button(at, "Start").disabled
+
+
+def classes_of_ones_own(tmp_path: Path, *names: str) -> Path:
+    """A folder with two images in each of some classes."""
+    for name in names:
+        (tmp_path / "mine" / "train" / name).mkdir(parents=True)
+        for k in range(2):
+            Image.new("RGB", (40, 36), (k * 80, 0, 0)).save(tmp_path / "mine" / "train" / name / f"{k}.png")
+    return tmp_path / "mine"
+
+
+def test_what_is_read_and_what_is_left_out_is_shown(tmp_path: Path) -> None:
+    folder = classes_of_ones_own(tmp_path, "cat", "dog")
+    for name in ("sheet.jpg", "a.heic", "note.txt"):
+        shutil.copy(folder / "train" / "cat" / "0.png", folder / name)
+    at = open_page("pages/train.py")
+    at.button_group(key="train.source").set_value(data_fields.PATH).run()
+    at.text_input(key="train.path").set_value(str(folder)).run()
+    shown = said(at)
+    for words_ in ("classes by folder", "2 classes: cat (2), dog (2)", "1 image outside", "sheet.jpg", "1 .heic file", "1 .txt file"):  # fmt: skip
+        assert words_ in shown
+
+
+def test_start_takes_the_classes_as_they_are_then(
+    tmp_path: Path, runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[str] = []
+    monkeypatch.setattr(process, "start_training", lambda run: started.append(run.name))
+    folder = classes_of_ones_own(tmp_path, "cat", "dog")
+    at = open_page("pages/train.py")
+    at.button_group(key="train.source").set_value(data_fields.PATH).run()
+    at.text_input(key="train.path").set_value(str(folder)).run()
+    at.number_input(key="train.image_size").set_value(16).run()
+    classes_of_ones_own(tmp_path, "cow")
+    at.run()
+    button(at, "Start").click().run()
+    assert any("cat, cow, dog" in error.value for error in at.error), "they are not those that were shown"
+    assert not started
+    assert not list(runs_dir.iterdir())
+    at.run()
+    assert "3 classes: cat (2), cow (2), dog (2)" in said(at)
+    button(at, "Start").click().run()
+    (run,) = runs.all_runs(runs_dir)
+    assert (run.config.class_names, run.config.model.num_classes) == (("cat", "cow", "dog"), 3)
+    assert started == [run.name]
 
 
 def test_a_folder_of_ones_own(tmp_path: Path) -> None:
@@ -340,6 +386,12 @@ def test_small_pictures_are_uploaded(fake_run: Callable[..., Run], asked: list[S
     folder = Path(asked[0].base_samples)
     assert folder.parent == (run.folder / "uploads").absolute()
     assert sorted(path.name for path in folder.iterdir()) == ["cat_1.png", "cat_2.png"]
+    other = pictures.png(Image.new("RGB", (4, 4), "red"))
+    upload = [("a.png", small), ("A.png", other), ("a.png", other), ("a.png", small), ("a-2.png", small)]
+    at.get("file_uploader")[0].set_value([(name, data, "image/png") for name, data in upload]).run()
+    button(at, "Draw").click().run()
+    kept = {path.name: path.read_bytes() for path in Path(asked.pop().base_samples).iterdir()}
+    assert kept == {"a.png": small, "A-2.png": other, "a-2-2.png": small}
     packed = io.BytesIO()
     np.savez(packed, np.zeros((2, 4, 4, 3), np.uint8))
     mixed = [("a.npz", packed.getvalue(), "application/octet-stream"), ("cat_1.png", small, "image/png")]

@@ -23,7 +23,7 @@ def add(commands: Any) -> None:
     scale = shared.command(benches, "scale", _scale, "Measure what a step costs by batch size, channels, image size and threads.", runs_dir=False)  # fmt: skip
     shared.add_settings(scale, ScaleConfig)
     _add_output(scale)
-    scale.add_argument("--chart", type=Path, metavar="FILE", help="draw a chart into this SVG file")
+    scale.add_argument("--chart", type=shared.path, metavar="FILE", help="draw a chart into this SVG file")
     samplers = shared.command(benches, "samplers", _samplers, "Compare samplers: how close each comes to the converged pictures, with how many network calls.")  # fmt: skip
     shared.add_source(samplers, FrontierConfig, "comparing", "frontiers")
     _add_output(samplers)
@@ -32,12 +32,12 @@ def add(commands: Any) -> None:
 def _add_speed(parser: argparse.ArgumentParser) -> None:
     shared.add_settings(parser, SpeedConfig)
     _add_output(parser)
-    parser.add_argument("--compare", type=Path, metavar="FILE", default=argparse.SUPPRESS, help="print what an earlier --json FILE holds beside it")  # fmt: skip
+    parser.add_argument("--compare", type=shared.path, metavar="FILE", default=argparse.SUPPRESS, help="print what an earlier --json FILE holds beside it")  # fmt: skip
 
 
 def _add_output(parser: argparse.ArgumentParser) -> None:
     """What is not given is left out, so that a subcommand does not undo what was said before its name."""
-    parser.add_argument("--json", type=Path, metavar="FILE", default=argparse.SUPPRESS, help="write the result here too")  # fmt: skip
+    parser.add_argument("--json", type=shared.path, metavar="FILE", default=argparse.SUPPRESS, help="write the result here too")  # fmt: skip
     parser.add_argument("--markdown", action="store_true", default=argparse.SUPPRESS, help="print tables as Markdown")
 
 
@@ -112,7 +112,7 @@ def _samplers(options: argparse.Namespace) -> None:
         raise UserError("ddpm bench was started in several processes, and times those of one: start it without torchrun.")  # fmt: skip
     settings, source, flags = shared.read_source(options, FrontierConfig)
     folder = shared.result_folder(options.out, source, "frontiers")
-    with shared.working_in(folder) as worker:
+    with shared.working_in(folder, made=options.out is None) as worker:
         worker.beat(message="Loading the network")
         from tqdm import tqdm
 
@@ -122,7 +122,9 @@ def _samplers(options: argparse.Namespace) -> None:
             for measured in frontier.compare_source(folder, worker, source, settings, flags, options.probe):
                 line.total = measured.total
                 if measured.cell:
-                    line.set_description_str(f"{measured.cell.way.label}, {measured.cell.calls} calls", refresh=False)
+                    line.set_description_str(
+                        f"{measured.cell.way.label}, {words.plural(measured.cell.calls, 'call')}", refresh=False
+                    )
                 line.update(measured.done - line.n)
     job = results.FrontierJob(folder)
     result = job.result

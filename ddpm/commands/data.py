@@ -9,6 +9,7 @@ from ddpm import validation
 from ddpm.commands import options as shared
 from ddpm.config import LsunConfig
 from ddpm.errors import UserError
+from ddpm.words import plural
 
 
 def add(commands: Any) -> None:
@@ -16,20 +17,20 @@ def add(commands: Any) -> None:
     sets = parser.add_subparsers(required=True, metavar="DATA")
 
     cifar10 = shared.command(sets, "cifar10", _cifar10, "CIFAR-10, downloaded or from its archive, to be trained on by name.", runs_dir=False)  # fmt: skip
-    cifar10.add_argument("--archive", type=Path, metavar="FILE", help="the archive, where it is here already")
-    cifar10.add_argument("--folder", type=Path, metavar="DIR", help="also write cifar_train and cifar_test there, with files such as plane_00042.png")  # fmt: skip
+    cifar10.add_argument("--archive", type=shared.path, metavar="FILE", help="the archive, where it is here already")
+    cifar10.add_argument("--folder", type=shared.path, metavar="DIR", help="also write cifar_train and cifar_test there, with files such as plane_00042.png")  # fmt: skip
 
     lsun = shared.command(sets, "lsun", _lsun, "LSUN's lmdb database as a folder of PNG files.", runs_dir=False)
-    lsun.add_argument("archive", type=Path, metavar="ARCHIVE", help="folder of the database, or its zip file")
-    lsun.add_argument("folder", type=Path, metavar="FOLDER", help="where to write the pictures")
+    lsun.add_argument("archive", type=shared.path, metavar="ARCHIVE", help="folder of the database, or its zip file")
+    lsun.add_argument("folder", type=shared.path, metavar="FOLDER", help="where to write the pictures")
     shared.add_settings(lsun, LsunConfig, dashes=True)
 
     imagenet = shared.command(sets, "imagenet64", _imagenet64, "ImageNet at 64 pixels as a folder of PNG files or as one .npz file.", runs_dir=False)  # fmt: skip
-    imagenet.add_argument("archive", type=Path, nargs="+", metavar="ARCHIVE", help="zip files of train_data_batch_1.npz and so on, or a folder of these")  # fmt: skip
+    imagenet.add_argument("archive", type=shared.path, nargs="+", metavar="ARCHIVE", help="zip files of train_data_batch_1.npz and so on, or a folder of these")  # fmt: skip
     imagenet.add_argument("--part", choices=["train", "val"], default="train", help="which pictures (default: train)")
     target = imagenet.add_mutually_exclusive_group(required=True)
-    target.add_argument("--folder", type=Path, metavar="DIR", help="write LABEL_BATCH_NUMBER.png there; goes on where it was interrupted")  # fmt: skip
-    target.add_argument("--npz", type=Path, metavar="FILE", help="write one .npz file of all pictures")
+    target.add_argument("--folder", type=shared.path, metavar="DIR", help="write LABEL_BATCH_NUMBER.png there; goes on where it was interrupted")  # fmt: skip
+    target.add_argument("--npz", type=shared.path, metavar="FILE", help="write one .npz file of all pictures")
 
     for command in (cifar10, lsun, imagenet):
         command.add_argument("--md5", nargs="+", metavar="SUM", help="checksum that the archive must have, one for each")  # fmt: skip
@@ -41,7 +42,9 @@ def _check(archives: Sequence[Path], sums: Sequence[str] | None) -> None:
     if sums is None:
         return
     if len(sums) != len(archives):
-        raise UserError(f"--md5 gives {len(sums)} checksums for {len(archives)} archives: give one for each.")
+        raise UserError(
+            f"--md5 gives {plural(len(sums), 'checksum')} for {plural(len(archives), 'archive')}: give one for each."
+        )
     for archive, md5 in zip(archives, sums, strict=True):
         with shared.bar("checking", unit="B") as progress:
             prepare.check_md5(archive, md5, progress)

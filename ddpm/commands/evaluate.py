@@ -8,6 +8,7 @@ from ddpm import results
 from ddpm.commands import options as shared
 from ddpm.commands import together
 from ddpm.config import EvalConfig
+from ddpm.words import plural
 
 
 def add(commands: Any) -> None:
@@ -18,7 +19,7 @@ def add(commands: Any) -> None:
 def _nll(options: argparse.Namespace) -> None:
     settings, source, flags = shared.read_source(options, EvalConfig)
     folder = shared.result_folder(options.out, source, "evaluations")
-    with shared.working_in(folder) as worker:
+    with shared.working_in(folder, made=options.out is None) as worker:
         worker.beat(message="Loading the network")
         from tqdm import tqdm
 
@@ -31,7 +32,7 @@ def _nll(options: argparse.Namespace) -> None:
                 folder, worker if together.is_main() else None, source, settings, flags, options.probe
             ):
                 line.total, so_far = measured.total, measured.so_far
-                line.set_description_str(f"{so_far.count:,} pictures", refresh=False)
+                line.set_description_str(plural(so_far.count, "picture"), refresh=False)
                 if so_far.count:
                     line.set_postfix_str(f"{results.bits(so_far.mean, so_far.ci95)} bits/dim", refresh=False)
                 line.update(measured.done - line.n)

@@ -1,7 +1,6 @@
 """`ddpm example`: the small trained model that comes with the program."""
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from ddpm import example
@@ -11,7 +10,7 @@ from ddpm.runs import Run
 
 def add(commands: Any) -> None:
     parser = shared.command(commands, "example", _example, "Make a run of the small trained model that comes with the program.")  # fmt: skip
-    parser.add_argument("--pack", type=Path, metavar="RUN", help="instead, have the program come with this finished run, a folder")  # fmt: skip
+    parser.add_argument("--pack", type=shared.path, metavar="RUN", help="instead, have the program come with this finished run, a folder")  # fmt: skip
 
 
 def _example(options: argparse.Namespace) -> None:
@@ -24,4 +23,6 @@ def _example(options: argparse.Namespace) -> None:
         return
     run = example.provide(options.runs_dir)
     print(run.folder)
-    print(f"Draw from it: ddpm sample --run {run.name} --steps 10 --num_samples 16 --out drawn")
+    print(
+        f"Draw from it: {run.shell('sample', '--run', more=['--steps', '10', '--num_samples', '16', '--out', 'drawn'])}"
+    )

@@ -22,7 +22,7 @@ def _microscope(options: argparse.Namespace) -> None:
         raise UserError("ddpm microscope draws a single picture: start it without torchrun.")
     settings, source, flags = shared.read_source(options, SampleConfig)
     folder = shared.result_folder(options.out, source, "microscopes")
-    with shared.working_in(folder) as worker:
+    with shared.working_in(folder, made=options.out is None) as worker:
         worker.beat(message="Loading the network")
         from tqdm import tqdm
 

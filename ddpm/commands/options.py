@@ -23,7 +23,7 @@ log = logging.getLogger("ddpm")
 S = TypeVar("S", bound=FromCheckpoint)
 SUPER_RES = configs.replace(Config(), dict(image_size=256, small_size=64))  # what super-res-* begin with
 SUPER_RES_NAMES = {"image_size": "large_size"}  # and what improved-diffusion calls it there
-PROBE = "find out by denoising a few pictures what shapes do not tell, and refuse flags that fit badly (default: True)"
+PROBE = "find out by denoising a few images what shapes do not tell, and say which flags fit badly (default: True)"
 RUN = ("--run", "--name")  # Python 3.11's torchrun takes the first for one of its own, --run_path, and refuses it
 
 PASSING = {
@@ -41,8 +41,13 @@ def command(commands: Any, name: str, run: Any, help: str, runs_dir: bool = True
     parser = commands.add_parser(name, help=help, description=help, allow_abbrev=False)
     parser.set_defaults(command=run)
     if runs_dir:
-        parser.add_argument("--runs_dir", type=Path, default=Path("runs"), metavar="DIR", help="where the runs are (default: runs)")  # fmt: skip
+        parser.add_argument("--runs_dir", type=path, default=Path("runs"), metavar="DIR", help="where the runs are (default: runs)")  # fmt: skip
     return parser
+
+
+def path(text: str) -> Path:
+    """A path as a user types it, ~ included: not every shell has made a folder's name of it."""
+    return Path(os.path.expanduser(fields.path_text(text)))
 
 
 def boolean(text: str) -> bool:
@@ -70,11 +75,18 @@ def result_folder(out: Path | None, source: Run | Path, kind: str) -> Path:
 
 
 def hand_over(out: Path | None, folder: Path) -> None:
-    """Put the .npz files of a finished job into OPENAI_LOGDIR too, where improved-diffusion's scripts have them."""
-    target = places.log_folder()
-    if target and out is None:
-        for path in sorted(folder.glob("*.npz")):
-            files.copy(path, target / path.name)
+    """Put the .npz files of a finished job into OPENAI_LOGDIR too, where improved-diffusion's scripts have them.
+
+    Those of an earlier job stay: where they have the same names, these get a number.
+    """
+    target, own = places.log_folder(), sorted(folder.glob("*.npz"))
+    if not target or out is not None or not own:
+        return
+    with jobs.guard(target):
+        there = files.copy_all(own, target)
+    if there[0].name != own[0].name:
+        names = ", ".join(path.name for path in there)
+        print(f"{target} has another {own[0].name} already, which stays: this one's files there are {names}", file=sys.stderr)  # fmt: skip
 
 
 def add_settings(
@@ -139,9 +151,9 @@ def add_source(
     parser.set_defaults(base=base)
     source = parser.add_mutually_exclusive_group(required=required)
     source.add_argument(*RUN, metavar="NAME", help="use a checkpoint of this run")
-    source.add_argument("--model_path", type=Path, metavar="FILE", help="use this checkpoint file")
+    source.add_argument("--model_path", type=path, metavar="FILE", help="use this checkpoint file")
     if out:
-        parser.add_argument("--out", type=Path, metavar="DIR", help=f"folder for the result (default: {out}/TIME in OPENAI_LOGDIR, in the run's folder, or here)")  # fmt: skip
+        parser.add_argument("--out", type=path, metavar="DIR", help=f"folder for the result (default: {out}/TIME in OPENAI_LOGDIR, in the run's folder, or here)")  # fmt: skip
     add_settings(parser.add_argument_group(title), section, leave_out)
     model = parser.add_argument_group("model", "only for files that another program wrote, without their settings")
     model.add_argument("--probe", type=boolean, default=True, metavar="BOOL", help=PROBE)
@@ -168,12 +180,12 @@ def read_source(options: argparse.Namespace, section: type[S]) -> tuple[S, runs.
 
 
 @contextlib.contextmanager
-def working_in(folder: Path) -> Iterator[jobs.Worker]:
+def working_in(folder: Path, made: bool = False) -> Iterator[jobs.Worker]:
     """A Worker in `folder`; where the user can put right what went wrong, a new folder is not left behind.
 
-    One that already holds results is: hours may have gone into them.
+    One that already holds results is: hours may have gone into them.  made: whether it is there for this alone.
     """
-    new = not folder.exists()  # where a page started this, the folder is there and shows what went wrong
+    new = made or not folder.exists()  # where a page started this, the folder is there and shows what went wrong
     try:
         with together.worker(folder) as worker:
             yield worker
@@ -213,7 +225,7 @@ def log_to(run: jobs.Job) -> "logging.FileHandler | None":
     log.handlers = [terminal]
     if _is_stderr(run.log_path):  # started by process.start: what is printed is in log.txt
         return None
-    file = logging.FileHandler(run.log_path, encoding="utf-8")
+    file = logging.FileHandler(run.log_path, encoding="utf-8", errors="backslashreplace")
     file.setFormatter(form)
     log.handlers.append(file)
     return file

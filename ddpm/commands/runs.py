@@ -3,7 +3,6 @@
 import argparse
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 from ddpm import fields, jobs, process, runs, words
@@ -28,10 +27,10 @@ def add(commands: Any) -> None:
         "Write a run's numbers as a spreadsheet, or a checkpoint as improved-diffusion's files.",
     )
     export.add_argument("name", metavar="NAME")
-    export.add_argument("--openai", type=Path, metavar="DIR", help="write a checkpoint as improved-diffusion does, to load and resume there, into this folder instead")  # fmt: skip
+    export.add_argument("--openai", type=shared.path, metavar="DIR", help="write a checkpoint as improved-diffusion does, to load and resume there, into this folder instead")  # fmt: skip
     others = {s.name for s in fields.settings(FromCheckpoint)} - {"step"}
     shared.add_settings(export.add_argument_group("with --openai"), FromCheckpoint, leave_out=others)
-    export.add_argument("--xlsx", type=Path, metavar="FILE", help="file to write (default: results.xlsx in the run's folder)")  # fmt: skip
+    export.add_argument("--xlsx", type=shared.path, metavar="FILE", help="file to write (default: results.xlsx in the run's folder)")  # fmt: skip
 
 
 def _stop(options: argparse.Namespace) -> None:

@@ -22,8 +22,8 @@ def add(commands: Any) -> None:
 
 
 def _add_flags(parser: argparse.ArgumentParser, source: Any) -> None:
-    source.add_argument("--resume", type=Path, metavar="FOLDER", help="go on with the drawing in this folder, which was ended; other flags are not needed, it has its own")  # fmt: skip
-    parser.add_argument("--like", type=Path, metavar="FILE.png", help="begin with the settings that this picture carries; further flags change them, and it is drawn from its own checkpoint unless another is named")  # fmt: skip
+    source.add_argument("--resume", type=shared.path, metavar="FOLDER", help="go on with the drawing in this folder, which was ended; other flags are not needed, it has its own")  # fmt: skip
+    parser.add_argument("--like", type=shared.path, metavar="FILE.png", help="begin with the settings that this picture carries; further flags change them, and it is drawn from its own checkpoint unless another is named")  # fmt: skip
 
 
 def _sample(options: argparse.Namespace) -> None:
@@ -57,7 +57,7 @@ def _drawn(options: argparse.Namespace) -> Path:
     else:
         settings, source, flags = shared.read_source(options, SampleConfig)
     folder = shared.result_folder(options.out, source, "samples")
-    with shared.working_in(folder) as worker:
+    with shared.working_in(folder, made=options.out is None) as worker:
         worker.beat(message="Loading the network")
         from ddpm import drawing
 

@@ -16,12 +16,12 @@ from ddpm import jobs, places, runs, validation
 from ddpm.commands import options as shared
 from ddpm.commands import together
 from ddpm.config import SECTIONS, Config
-from ddpm.errors import UserError
+from ddpm.errors import UserError, in_words
 from ddpm.presets import PRESETS
 
 log = logging.getLogger("ddpm")
 
-MAY_CHANGE = {"data_dir", "enlarge"}  # by --resume: where the data is, and how it is read
+MAY_CHANGE = {"data_dir", "enlarge", "skip_broken"}  # by --resume: where the data is, and how it is read
 
 
 def add(commands: Any) -> None:
@@ -63,8 +63,10 @@ def _train(options: argparse.Namespace) -> None:
                 run = together.from_main(lambda: _ready(run, given, worker))
             _train_here(run, worker)
         except Exception as error:
-            if to_file and not isinstance(error, jobs.Stopped):
-                to_file.emit(logging.makeLogRecord({"msg": traceback.format_exc()}))
+            if to_file and not isinstance(error, jobs.Stopped):  # of a fault of the program, where it happened
+                told = in_words(error) if isinstance(error, OSError | UnicodeError) else error
+                text = str(told) if isinstance(told, UserError) else traceback.format_exc()
+                to_file.emit(logging.makeLogRecord({"msg": text}))
             raise
 
 
@@ -129,8 +131,9 @@ def _new_run(options: argparse.Namespace, given: dict[str, Any]) -> runs.Run:
     base = PRESETS[options.preset].config if options.preset else options.base
     if (formats := shared.log_format()) is not None:
         given = {"log_format": formats, **given}
-    config = configs.resolved(configs.replace(base, given))
+    config = configs.replace(base, given)
     validation.check(config)
+    config = configs.resolved(config)
     if options.base.model.super_res and not config.model.super_res:
         raise UserError(
             "super-res-train was to train a model that enlarges nothing: say --small_size, or use ddpm train."

@@ -28,6 +28,7 @@ def _analytic(options: argparse.Namespace) -> None:
     weights, config, path, origin = sample.chosen(source, wanted, flags, options.base, options.probe)
     variances.chosen(config, dataclasses.replace(wanted, variance="analytic"))
     place = dataclasses.replace(config.data, data_dir=wanted.data_dir or config.data.data_dir)
+    place = data.adjusted(place, wanted)
     if not place.data_dir:
         raise UserError(f"{path.name} does not say what it was trained on: name some pictures with --data_dir.")
     dataset = data.open_dataset(place, config.model, seed=config.train.seed)

@@ -13,6 +13,7 @@ import pandas as pd
 
 from ddpm import cells, metrics
 from ddpm.cells import Cell
+from ddpm.words import plural
 
 Figure = dict[str, Any]
 
@@ -291,7 +292,7 @@ def _labels(
     value = line[-1] if line else None
     lost = int((~np.isfinite(values)).sum())
     if lost:
-        rows = f"{lost:,} row{'' if lost == 1 else 's'}"
+        rows = plural(lost, "row")
         title["text"] += f" – not a number in {rows} (✕)"
     if value is None:
         return [title]

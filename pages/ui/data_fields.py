@@ -69,6 +69,22 @@ def resolved(config: Config) -> Config:
     return configs.replace(config, _classes(where, _stamp(where), model.class_cond, model.num_classes))
 
 
+def settled(config: Config, shown: Description | None) -> Config:
+    """`config` as it is stored now, whatever was known of the data before.
+
+    Raises UserError where its classes are others than those `shown`; the page then shows the new ones.
+    """
+    found = data.resolve(configs.resolved(config))
+    if shown and found.class_names != shown.class_names:
+        for known in (_look, _classes, _thumbnails):
+            known.clear()
+        raise UserError(
+            f"The classes of {config.data.data_dir} are {words.some(found.class_names, 10) or 'none'} now, and were "
+            f"{words.some(shown.class_names, 10) or 'none'} when they were shown: look at the data, and press Start again."
+        )
+    return found
+
+
 def show(form: str, config: Config, about: Description | None, problems: forms.Problems) -> None:
     """The fields: which data, and what is done to it."""
     st.segmented_control(
@@ -81,8 +97,8 @@ def show(form: str, config: Config, about: Description | None, problems: forms.P
         st.text_input(
             "Path", key=forms.key(form, "path"), placeholder="/home/me/pictures", on_change=layout.callback(take_over), args=(form,),
             persist_state="session", help="A folder of images, searched recursively, or an .npz file with arr_0. "
-            "Classes come from folders, or from names such as cat_001.png. LSUN and ImageNet-64 become one of the two by "
-            "`ddpm data lsun` and `ddpm data imagenet64`.",
+            "Classes come from folders, or from names such as cat_001.png; train and test folders are parts. How LSUN and "
+            "ImageNet-64 become one of the two, `ddpm data lsun --help` and `ddpm data imagenet64 --help` say.",
         )  # fmt: skip
     else:
         st.caption(sources.SOURCES[source].description)
@@ -90,12 +106,16 @@ def show(form: str, config: Config, about: Description | None, problems: forms.P
     if about is None:
         return
     st.caption(_summary(about, config.model.image_size, source != PATH))
+    if about.left_out:
+        st.caption(f":material/filter_alt_off: Left out: {forms.plain(', '.join(about.left_out))}")
     for notice in about.notices:
         st.caption(f":orange[:material/info: {forms.plain(notice)}]")
     small = about.size is not None and min(about.size) < config.model.image_size
     wanted = ["random_flip", "hold_out"]
     if small or config.data.enlarge or source == PATH:
         wanted.append("enlarge")
+    if source == PATH or config.data.skip_broken:
+        wanted.append("skip_broken")
     forms.arrange(form, [s for s in configs.settings(DataConfig) if s.name in wanted], problems, {}, 3)
 
 
@@ -108,13 +128,16 @@ def pictures(config: Config) -> None:
 
 
 def _summary(about: Description, size: int, named: bool) -> str:
-    parts = [] if named else [words.plural(about.count, "picture")]
+    parts = [] if named else [about.kind, words.plural(about.count, "picture")]
+    if about.test_count:
+        parts.append(f"{about.test_count:,} more to test on")
     if about.size and about.size != (size, size):
         parts.append(f"the first has {about.size[0]} × {about.size[1]} pixels, shown as {size} × {size}")
     count = len(about.class_names)
     if count:
-        listed = ", ".join(about.class_names[:10]) + (" …" if count > 10 else "")
-        parts.append(f"{count} {'class' if count == 1 else 'classes'}: {forms.plain(listed)}")
+        counted = [f"{name} ({n:,})" for name, n in zip(about.class_names, about.counts, strict=True)]
+        listed = words.some(counted, 10)
+        parts.append(f"{words.plural(count, 'class', 'classes')}: {forms.plain(listed)}")
     else:
         parts.append("no classes")
     return " · ".join(parts)
@@ -142,7 +165,7 @@ def _classes(data_dir: str, stamp: int, class_cond: bool, num_classes: int) -> d
     return dict(class_names=settled.class_names, num_classes=settled.model.num_classes)
 
 
-@st.cache_data(max_entries=32, show_spinner="Looking at the data …")
+@st.cache_data(max_entries=32, ttl=60, show_spinner="Looking at the data …")
 def _thumbnails(data_dir: str, stamp: int, size: int, channels: int) -> bytes | None:
     """Pictures from all over the data, prepared as for the network; broken ones left out."""
     source = sources.open_source(data_dir)

@@ -79,7 +79,7 @@ def _picture(job: SampleJob, was_active: bool, names: list[str]) -> None:
         _outcome(job, state, status)
         return
     done, total = (status.step, status.total_steps) if status else (0, 0)
-    work.progress(job, status, f"{done:,} of {total:,} network calls")
+    work.progress(job, status, f"{done:,} of {words.plural(total, 'network call')}")
 
 
 def _outcome(job: SampleJob, state: str, status: Status | None) -> None:

@@ -44,7 +44,7 @@ def show(config: Config, checkpoints: list[Checkpoint]) -> tuple[EvalConfig, lis
         for name in more:
             with inner.cell():
                 values[name] = forms.box(FORM, FIELDS[name], "as in training" if name == "timestep_respacing" else None)
-        for name in ("enlarge", "clip_denoised"):
+        for name in ("enlarge", "skip_broken", "clip_denoised"):
             values[name] = st.toggle(FIELDS[name].label, key=forms.key(FORM, name), help=FIELDS[name].help, persist_state="session")  # fmt: skip
     missing = [Problem(name, f"{FIELDS[name].label} is empty: type a number.") for name, value in values.items() if value is None]  # fmt: skip
     evaluation = EvalConfig(**{name: value for name, value in values.items() if value is not None})  # type: ignore[arg-type]
@@ -104,5 +104,8 @@ def _part(config: Config, data_dir: str, found: data_fields.Look) -> str:
         return FIRST.split
     part = checkpoint_fields.options(FORM, "split", FIELDS["split"].label, list(PARTS), FIELDS["split"].help, PARTS.__getitem__)  # fmt: skip
     count = about.count - held if part == "train" else test
-    st.caption(f"{words.plural(count, 'picture')} {'to train on' if part == 'train' else 'that training never sees'}.")
+    roughly = "About " if held else ""  # each image's content decides
+    st.caption(
+        f"{roughly}{words.plural(count, 'picture')} {'to train on' if part == 'train' else 'that training never sees'}."
+    )
     return part

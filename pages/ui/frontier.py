@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import shlex
 from collections.abc import Callable
 from typing import Any
 
@@ -94,8 +93,7 @@ def _form(run: Run, config: Config, checkpoints: list[Checkpoint], jobs: list[Fr
         if seconds is not None:
             st.caption(f":material/schedule: About {words.duration(seconds)}, going by the last time.")
         with st.expander("The same in a shell", icon=":material/terminal:"):
-            where = [] if run.folder.parent == layout.ROOT / "runs" else ["--runs_dir", str(run.folder.parent)]
-            st.code(shlex.join(["ddpm", "bench", "samplers", "--run", run.name, *where, *configs.to_flags(settings)]), language="bash", wrap_lines=True)  # fmt: skip
+            st.code(run.shell("bench", "samplers", "--run", more=configs.to_flags(settings)), language="bash", wrap_lines=True)  # fmt: skip
     if pressed:
         with layout.errors():
             st.session_state["frontier_shown"] = process.start_frontier(run, settings).name
@@ -243,7 +241,7 @@ def _downloads(job: FrontierJob) -> None:
     found = cells.from_json(result)
     with st.expander("Table", icon=":material/table:"):
         st.dataframe(
-            [{"Sampler": way.label, **{f"{n} calls": cells.off(by[n]) if n in by else "–" for n in cells.columns(found)}} for way, by in cells.rows(found).items()],
+            [{"Sampler": way.label, **{words.plural(n, "call"): cells.off(by[n]) if n in by else "–" for n in cells.columns(found)}} for way, by in cells.rows(found).items()],
             hide_index=True, width="stretch", key="frontier_table",
         )  # fmt: skip
     home: list[work.Download] = [

@@ -13,7 +13,7 @@ import numpy as np
 import streamlit as st
 from PIL import Image
 
-from ddpm import fields, files, given, images
+from ddpm import fields, files, given, image_files, images
 from ddpm.config import Config, SampleConfig
 from ddpm.errors import UserError
 from ddpm.results import SampleJob
@@ -25,7 +25,7 @@ from pages.ui.sampler_fields import FIELDS, FORM
 TASKS = given.FROM_PICTURES
 SOURCES = {"upload": "Upload", "drawn": "Drawn before", "path": "Path"}
 MASKS = {"paint": "Paint", "upload": "Upload", "path": "Path"}
-KINDS = [extension.removeprefix(".") for extension in images.EXTENSIONS]
+KINDS = [extension.removeprefix(".") for extension in image_files.EXTENSIONS]
 PER_PAGE = 12  # thumbnails of a drawing
 THUMB = 64
 LOOK = 144  # pixels of the picture to begin with, on screen

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import streamlit as st
 
-from ddpm import foreign, places, process, runs, words
+from ddpm import foreign, process, runs, words
 from ddpm.errors import UserError
+from ddpm.fields import absolute, path_text
 from ddpm.foreign import Folder
 from ddpm.jobs import ACTIVE, Job
 from pages.ui import forms, layout, preflight
@@ -15,11 +16,12 @@ PATH, NAME, DATA = "import.path", "import.name", "import.data"
 
 def show(runs_dir: Path) -> None:
     """The fold's content."""
-    typed = st.text_input("Folder", key=PATH, placeholder="/tmp/openai-2021-02-18-12-00-00-000000", help="Where improved-diffusion logged to (OPENAI_LOGDIR).").strip()  # fmt: skip
-    if not typed:
+    typed = st.text_input("Folder", key=PATH, placeholder="/tmp/openai-2021-02-18-12-00-00-000000", help="Where improved-diffusion logged to (OPENAI_LOGDIR).")  # fmt: skip
+    if not path_text(typed):
         st.caption("Its curves, checkpoints, averages and optimiser become a run, to watch, draw from and train on.")
         return
-    job = process.importing(places.full(typed), runs_dir)
+    path = Path(absolute(typed))
+    job = process.importing(path, runs_dir)
     if job.status() and job.state() in ACTIVE:
         layout.fragment(run_every=1.0)(_progress)(job)
         return
@@ -31,7 +33,7 @@ def show(runs_dir: Path) -> None:
     if status and status.message and job.state() in ("failed", "lost") and name:
         st.error(status.message, icon=":material/error:")
     try:
-        folder = foreign.look(Path(typed))
+        folder = foreign.look(path)
     except UserError as error:
         forms.complaint([str(error)])
         return
@@ -50,8 +52,8 @@ def _ask(folder: Folder, runs_dir: Path) -> None:
     name = st.text_input("Name of the run", key=NAME)
     bad_name = preflight.name_problem(runs_dir, name)
     forms.complaint(bad_name)
-    data_dir = st.text_input("Data to train on", key=DATA, placeholder="later", help="The pictures it was trained on: a folder, an .npz file or a data set by name. It can be told later.").strip()  # fmt: skip
-    flags = ["--data_dir", data_dir] if data_dir else []
+    data_dir = st.text_input("Data to train on", key=DATA, placeholder="later", help="The pictures it was trained on: a folder, an .npz file or a data set by name. It can be told later.")  # fmt: skip
+    flags = ["--data_dir", path_text(data_dir)] if path_text(data_dir) else []
     st.caption("A probe denoises a few pictures to find out what the files do not tell: schedule, T, what is predicted.")  # fmt: skip
     with st.container(horizontal=True):
         for label, key, in_place, help in (

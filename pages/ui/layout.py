@@ -12,6 +12,7 @@ draws again and again, by `layout.fragment`; and in what a click does, by `on_cl
 
 import contextlib
 import functools
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -170,13 +171,21 @@ def _box(sentence: str) -> None:
     st.error(sentence, icon=":material/error:")
 
 
+KNOWN = (UserError, OSError, UnicodeError)
+
+
 def _boxed(error: Exception) -> bool:
     """Show what ended a page; False for a fault of the program, of which Streamlit shows where it happened."""
-    try:
-        with told():
-            raise error
-    except UserError as known:
-        _box(str(known))
-    except Exception:
+    if not isinstance(error, KNOWN):
         return False
+    with errors():
+        raise error
     return True
+
+
+def _is_fault(record: logging.LogRecord) -> bool:
+    """Whether what Streamlit is to log, with all its calls, is a fault of the program."""
+    return not (record.exc_info and isinstance(record.exc_info[1], KNOWN))
+
+
+logging.getLogger("streamlit.error_util").addFilter(_is_fault)

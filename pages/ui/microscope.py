@@ -14,6 +14,7 @@ from ddpm.errors import UserError
 from ddpm.jobs import ACTIVE
 from ddpm.results import MicroscopeJob, SampleJob
 from ddpm.runs import Run
+from ddpm.words import plural
 from pages.ui import charts, checkpoint_fields, drawn, forms, layout, pictures, sample_fields, work
 from pages.ui.live_chart import live_chart
 
@@ -143,7 +144,7 @@ def _progress(job: MicroscopeJob) -> None:
     status = job.status()
     if job.state() not in ACTIVE:
         st.rerun()  # once, so that the polling really stops
-    done = f"{status.step:,} of {status.total_steps:,} network calls" if status and status.total_steps else ""
+    done = f"{status.step:,} of {plural(status.total_steps, 'network call')}" if status and status.total_steps else ""
     work.progress(job, status, f"{status.message if status else ''} · {done}".strip(" ·") or "Starting")
 
 

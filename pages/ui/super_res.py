@@ -1,12 +1,13 @@
 """Super-resolution: the switch on the Train page, and which small pictures the Sample page enlarges."""
 
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 import streamlit as st
 
-from ddpm import classes, files, images, low_res, runs
+from ddpm import classes, files, image_files, images, low_res, runs
 from ddpm import config as configs
 from ddpm.config import OWN_DATA, Config, ModelConfig, SampleConfig
 from ddpm.errors import UserError
@@ -133,11 +134,11 @@ def _drawn(form: str, fitting: dict[str, str]) -> str:
 
 def _uploaded(form: str, run: Run, problems: list[str]) -> str:
     """Keep what is uploaded in the run's folder, where the process that draws finds it."""
-    given = st.file_uploader("Pictures, or one .npz file", ["npz", *(e.removeprefix(".") for e in images.EXTENSIONS)], accept_multiple_files=True)  # fmt: skip
+    given = st.file_uploader("Pictures, or one .npz file", ["npz", *(e.removeprefix(".") for e in image_files.EXTENSIONS)], accept_multiple_files=True)  # fmt: skip
     where = forms.key(form, "base_uploaded")
     if not given:
         return str(st.session_state.get(where, {}).get(run.name, ""))
-    contents = {Path(file.name).name: file.getvalue() for file in given}
+    contents = _named((Path(file.name).name, file.getvalue()) for file in given)
     packed = [name for name in contents if name.lower().endswith(".npz")]
     if packed and len(contents) > 1:
         problems.append("An .npz file was uploaded together with other files: upload it alone, or only images.")
@@ -154,6 +155,17 @@ def _uploaded(form: str, run: Run, problems: list[str]) -> str:
     base = str((folder / packed[0] if packed else folder).absolute())
     st.session_state[where] = {run.name: base}  # it stays chosen when the page is left
     return base
+
+
+def _named(uploads: Iterable[tuple[str, bytes]]) -> dict[str, bytes]:
+    """What was uploaded, by name: of files with one name, the same content is kept once, and another gets a number."""
+    contents: dict[str, bytes] = {}
+    taken: dict[str, bytes] = {}  # by names as systems compare them that make no difference between A and a
+    for name, data in uploads:
+        free = next(path.name for path in files.numbered(Path(name)) if taken.get(path.name.casefold(), data) == data)
+        if free.casefold() not in taken:
+            contents[free] = taken[free.casefold()] = data
+    return contents
 
 
 def _stamp(base: str) -> int:

@@ -1,21 +1,20 @@
 """What several pages show of a run: its state, how far it is, what can be done with it."""
 
 import functools
-import shlex
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import streamlit as st
 
+from ddpm import classes, process, runs
 from ddpm import config as configs
-from ddpm import process, runs
 from ddpm.errors import UserError, told
 from ddpm.jobs import ACTIVE, State, Status
 from ddpm.presets import DEFAULT, PRESETS
 from ddpm.runs import Run
-from ddpm.words import clock, duration
-from pages.ui import layout
+from ddpm.words import clock, duration, plural
+from pages.ui import forms, layout
 
 XLSX = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
 
@@ -129,15 +128,17 @@ def _workbook(run: Run) -> bytes:
 
 def commands(run: Run) -> list[tuple[str, str]]:
     """What the buttons do, for a shell: (what, command)."""
-    where = ["--runs_dir", str(run.folder.parent)]
-    flags = configs.to_flags(run.config)
+    config = run.config
+    few = ["--num_samples", "64", "--steps", str(min(20, config.diffusion.diffusion_steps))]
+    few += ["--base_samples", configs.OWN_DATA] if config.model.super_res else []
+    few += ["--classes", "0-9"] if classes.must_be_said(config) else []
     return [
-        ("Train the same again", shlex.join(["ddpm", "train", *flags, "--run", f"{run.name}-again", *where])),
-        ("Go on after a stop", shlex.join(["ddpm", "train", "--resume", run.name, *where])),
-        ("Stop", shlex.join(["ddpm", "stop", run.name, *where])),
-        ("Draw pictures", shlex.join(["ddpm", "sample", "--run", run.name, *where, "--num_samples", "64", "--use_ddim", "True", "--timestep_respacing", "ddim50", "--out", "samples"])),
-        ("Measure bits per dimension", shlex.join(["ddpm", "nll", "--run", run.name, *where, "--num_samples", "100"])),
-        ("Metrics as a spreadsheet", shlex.join(["ddpm", "export", run.name, *where, "--xlsx", f"{run.name}.xlsx"])),
+        ("Train the same again", run.anew()),
+        ("Go on after a stop", run.shell("train", "--resume")),
+        ("Stop", run.shell("stop")),
+        ("Draw pictures", run.shell("sample", "--run", more=[*few, "--out", "samples"])),
+        ("Measure bits per dimension", run.shell("nll", "--run", more=["--num_samples", "100"])),
+        ("Metrics as a spreadsheet", run.shell("export", more=["--xlsx", f"{run.name}.xlsx"])),
     ]  # fmt: skip
 
 
@@ -147,7 +148,7 @@ def act(deed: Callable[[], Any], done: str) -> None:
         with told():
             deed()
     except UserError as error:
-        st.toast(str(error), icon=":material/error:", duration="long")
+        st.toast(forms.plain(str(error)), icon=":material/error:", duration="long")
     else:
         st.toast(done, icon=":material/check:")
 
@@ -167,12 +168,14 @@ def confirm_kill(run: Run) -> None:
     saved = max((c.step for c in run.checkpoints()), default=0)
     status = run.status()
     lost = (status.step if status else 0) - saved
-    st.write(f"**{run.name}** was last saved at step {saved:,}. Ending it now loses the {lost:,} steps since then.")
+    st.write(
+        f"**{forms.plain(run.name)}** was last saved at step {saved:,}. Ending it now loses the {plural(lost, 'step')} since then."
+    )
     with st.container(horizontal=True, horizontal_alignment="right"):
         if st.button("Cancel", key="kill_cancel"):
             st.rerun()
         if st.button("Kill", type="primary", icon=":material/dangerous:", key="kill_sure"):
-            act(lambda: process.kill(run), f"{run.name} was ended")
+            act(lambda: process.kill(run), f"{forms.plain(run.name)} was ended")
             st.rerun()
 
 
@@ -186,7 +189,7 @@ def spare() -> None:
 @st.dialog("Delete this run?", on_dismiss=layout.callback(spare))
 def confirm_delete(run: Run) -> None:
     st.write(
-        f"**{run.name}** with its checkpoints, previews and pictures moves to `{run.folder.parent / '.trash'}`, "
+        f"**{forms.plain(run.name)}** with its checkpoints, previews and pictures moves to `{run.folder.parent / '.trash'}`, "
         "from where it can be moved back."
     )
     with st.container(horizontal=True, horizontal_alignment="right"):
@@ -195,5 +198,5 @@ def confirm_delete(run: Run) -> None:
             st.rerun()
         if st.button("Delete", type="primary", icon=":material/delete:", key="delete_sure"):
             spare()
-            act(lambda: runs.trash(run), f"{run.name} was deleted")
+            act(lambda: runs.trash(run), f"{forms.plain(run.name)} was deleted")
             st.rerun()

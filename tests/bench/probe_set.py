@@ -1,6 +1,6 @@
 """What the probe says of networks whose training is known: right, undetermined or wrong, setting by setting.
 
-    python tests/bench/probe_set.py FOLDER [--only NAME,NAME]
+    python tests/bench/probe_set.py FOLDER [--only 'NAME;NAME']
 
 Trains tiny networks of every prediction, schedule, T, number of heads and objective on the images that come with the
 program, keeps each after 20, 60, 250 and 1,000 steps in FOLDER (those that are there are not trained again), and asks the
@@ -11,13 +11,15 @@ and makes the exit status 1.
 import argparse
 import sys
 import time
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from ddpm import architecture, checkpoint, data, deduce, probe
 from ddpm import config as configs
-from ddpm import data
 from ddpm.config import Config
 from ddpm.train import Trainer
 
@@ -34,7 +36,9 @@ SET: dict[str, dict[str, Any]] = {
     "eps cosine 4000 hybrid": dict(noise_schedule="cosine", diffusion_steps=4000, learn_sigma=True, num_heads=2),
     "eps linear 4000 raw": dict(diffusion_steps=4000, rescale_timesteps=False, num_heads=8),
     "x_start linear": dict(predict_xstart=True, num_heads=2),
-    "x_start cosine 4000 raw": dict(predict_xstart=True, noise_schedule="cosine", diffusion_steps=4000, rescale_timesteps=False, num_heads=4),  # fmt: skip
+    "x_start cosine 4000 raw": dict(
+        predict_xstart=True, noise_schedule="cosine", diffusion_steps=4000, rescale_timesteps=False, num_heads=4
+    ),
     "x_prev linear": dict(predict_xprev=True, num_heads=4),
     "x_prev cosine": dict(predict_xprev=True, noise_schedule="cosine", num_heads=2),
     "eps cosine bound": dict(noise_schedule="cosine", num_heads=4, **BOUND),
@@ -43,11 +47,12 @@ SET: dict[str, dict[str, Any]] = {
     "x_prev cosine 100": dict(predict_xprev=True, noise_schedule="cosine", diffusion_steps=100, num_heads=4),
     "eps linear 100 raw": dict(diffusion_steps=100, rescale_timesteps=False, num_heads=1),
     "x_start cosine 50": dict(predict_xstart=True, noise_schedule="cosine", diffusion_steps=50, num_heads=8),
-    "eps cosine, 16 channels a head, new order": dict(noise_schedule="cosine", num_head_channels=16, use_new_attention_order=True, **WIDER),  # fmt: skip
-    "eps linear, 32 channels a head": dict(num_head_channels=32, **WIDER),
+    "eps cosine, 16 channels a head, new order": dict(
+        noise_schedule="cosine", num_head_channels=16, use_new_attention_order=True, **WIDER
+    ),
     "eps linear, slowly": dict(num_heads=4, lr=1e-4),
     "eps cosine of shapes": dict(noise_schedule="cosine", num_heads=2, data_dir="shapes"),
-}  # fmt: skip
+}
 
 
 def train(folder: Path, name: str) -> None:
@@ -65,17 +70,65 @@ def path_of(folder: Path, name: str, steps: int) -> Path:
     return folder / f"{name.replace(',', '').replace(' ', '_')}_{steps:04d}.pt"
 
 
+def ask(folder: Path, name: str, steps: int) -> dict[str, str]:
+    """Setting -> right, undetermined or wrong."""
+    truth = configs.replace(Config(), {**BASE, **SET[name]})
+    tensors = checkpoint.load_weights(path_of(folder, name, steps)).tensors
+    shapes = {key: tuple(t.shape) for key, t in tensors.items()}
+    model = deduce.model_settings(shapes, name, image_size=truth.model.image_size)
+    config = configs.replace(Config(), {**model, "data_dir": ""})
+    found = probe.verdict(tensors, config, probe.images_for(config)).found
+    return {
+        setting: _judged(setting, found, truth)
+        for setting in ("prediction", "noise_schedule", "timesteps", "attention")
+    }
+
+
+def _judged(setting: str, found: Mapping[str, Any], truth: Config) -> str:
+    was = {name: getattr(truth.model if hasattr(truth.model, name) else truth.diffusion, name) for name in probe.NAMES}
+    if setting == "timesteps":
+        scale = 1000 if was["rescale_timesteps"] else was["diffusion_steps"]
+        if "diffusion_steps" in found and found["diffusion_steps"] != was["diffusion_steps"]:
+            return "wrong"
+        if "rescale_timesteps" not in found:
+            return "right" if "diffusion_steps" in found else "undetermined"
+        T = found.get("diffusion_steps", was["diffusion_steps"])
+        return "right" if scale == (1000 if found["rescale_timesteps"] else T) else "wrong"
+    if setting == "attention":
+        if "num_heads" not in found:
+            return "undetermined"
+        said = configs.replace(truth, {name: found[name] for name in probe.ATTENTION})
+        heads = [[layer.heads for layer in architecture.plan(c.model, 3).layers if isinstance(layer, architecture.Attention)] for c in (said, truth)]  # fmt: skip
+        order = max(heads[1]) == 1 or found["use_new_attention_order"] == was["use_new_attention_order"]
+        return "right" if heads[0] == heads[1] and order else "wrong"
+    names = ("predict_xstart", "predict_xprev") if setting == "prediction" else (setting,)
+    if not any(name in found for name in names):
+        return "undetermined"
+    return "right" if all(found[name] == was[name] for name in names) else "wrong"
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--only", default=",".join(SET), help="names of networks, with commas between")
+    parser.add_argument("--only", default="", help="names of networks, with semicolons between (default: all)")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
-    for name in SET:
+    counts: dict[str, Counter[str]] = {}
+    print(
+        "| network | steps | prediction | noise_schedule | timesteps | attention |\n| --- | ---: | --- | --- | --- | --- |"
+    )
+    for name in options.only.split(";") if options.only else SET:
         if not path_of(options.folder, name, STEPS[-1]).exists():
             train(options.folder, name)
-    return 0
+        for steps in STEPS:
+            judged = ask(options.folder, name, steps)
+            print(f"| {name} | {steps} | {' | '.join(judged.values())} |", flush=True)
+            for setting, verdict in judged.items():
+                counts.setdefault(setting, Counter())[verdict] += 1
+    for verdict in ("right", "undetermined", "wrong"):
+        print(f"| all | {verdict} | {' | '.join(str(count[verdict]) for count in counts.values())} |")
+    return int(any(count["wrong"] for count in counts.values()))
 
 
 if __name__ == "__main__":

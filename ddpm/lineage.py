@@ -1,0 +1,78 @@
+"""Whether data is still what a network was trained on, and what is held out of it still what training never saw.
+
+No torch.
+"""
+
+import os
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ddpm import data
+from ddpm.config import DATA_SETS, Config
+from ddpm.data import Dataset, Digest
+from ddpm.errors import UserError
+
+
+def to_json(digest: Digest) -> dict[str, Any]:
+    """As it is kept with a checkpoint."""
+    return dict(vars(digest))
+
+
+def from_json(kept: Any) -> Digest | None:
+    """What `to_json` gave; None where an earlier version, or another program, kept nothing."""
+    return Digest(**kept) if isinstance(kept, Mapping) else None
+
+
+class Remedy(NamedTuple):
+    """What can be done, in sentences."""
+
+    elsewhere: str  # where the data may be somewhere else, or as it was in a copy
+    anew: str  # where only other data, or a new run, is left
+
+
+def check(config: Config, seen: Digest | None, dataset: Dataset, remedy: Remedy, part: str = "test") -> str:
+    """What is otherwise with the data than when the network was trained on it, in a sentence; empty where it is the same.
+
+    seen: the digest that was kept then.  part: "train" where nothing is to be measured as held out.  Raises UserError
+    where images that were trained on may be among those that are held out now, and where a path may mean another folder
+    than it did.
+    """
+    now, place = dataset.digest, config.data.data_dir
+    if now == seen:
+        return ""
+    if place not in DATA_SETS and not os.path.isabs(os.path.expanduser(place)):
+        raise UserError(f"{place} was named from the folder in which training began, and may be another one from here. {remedy.elsewhere}")  # fmt: skip
+    if seen is None:
+        why = f"Which images of {place} were held out is not known: an earlier version chose them in another way, or another program trained on all."  # fmt: skip
+        if config.data.hold_out and part == "test":
+            raise UserError(f"{why} {remedy.anew}")
+        return why if config.data.hold_out else ""
+    if part == "test" and _may_mix(config, seen, dataset):
+        raise UserError(f"Other images of {place} are held out or set apart for testing than when training began, and some that were trained on may be among them. {remedy.elsewhere}")  # fmt: skip
+    if now.count != seen.count:
+        return f"There are {now.count:,} images in {place} now, and were {seen.count:,} in training."
+    if now.images != seen.images:
+        return (
+            f"The {now.count:,} images in {place} are not those of training, or are in another order or other classes."
+        )
+    return f"Other images of {place} are set apart for testing than when training began."
+
+
+def _may_mix(config: Config, seen: Digest, dataset: Dataset) -> bool:
+    """Whether images that were trained on may be held out or set apart now."""
+    now = dataset.digest
+    if now.held_out in ("", seen.held_out) or now.images == seen.images:
+        return False
+    if not config.data.hold_out or data.describe(config.data.data_dir).test_count:
+        return True  # the data says itself what is for testing, and may say otherwise now
+    # The content of each decides, but for the one that is alone on its side, because the share would leave none there.
+    if dataset.places is None:
+        return False
+    others = np.setdiff1d(np.arange(len(dataset.images)), dataset.places)
+    return any(_all_alike(dataset.images, side) for side in (dataset.places, others))
+
+
+def _all_alike(images: np.ndarray, places: np.ndarray) -> bool:
+    return all(np.array_equal(images[k], images[places[0]]) for k in places)

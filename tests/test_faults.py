@@ -1,0 +1,53 @@
+"""Whatever call of the system fails: a sentence or a box, no traceback, and nothing that was saved is lost.
+
+Each kind of call on each role of file fails once, the errors in turn; `python tests/fault_harness.py` tries them all.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+
+import fault_harness
+import pytest
+from fault_harness import Case, Server
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("faults")
+    library = fault_harness.shim(folder)
+    if library is None:
+        pytest.skip("this needs Linux and a C compiler")
+    server = Server(library, folder / "server")
+    yield server
+    server.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("scenario", "without"),
+    [("resume", ("seek", "stat", "list")), ("sample", ("seek", "stat", "list")), ("Home", ("seek",)), ("Monitor", ("seek",))],
+    ids=["resume", "sample", "Home", "Monitor"],
+)  # fmt: skip
+def test_every_call_may_fail(scenario: str, without: tuple[str, ...], server: Server) -> None:
+    calls = server.calls(scenario)
+    outcomes: dict[Case, fault_harness.Outcome] = {}
+    for case in fault_harness.first_of_each(calls, scenario, without):
+        outcomes[case] = server.run(case)
+    bad = {case: outcome for case, outcome in outcomes.items() if outcome.kind not in ("well", "sentence", "box")}
+    assert not bad
+    met = Counter(outcome.fired for outcome in outcomes.values())
+    assert met[True] > 10 * met[False], "calls fail as they were meant to"
+    told = Counter(outcome.kind for outcome in outcomes.values())
+    assert told["box" if scenario in ("Home", "Monitor") else "sentence"], "and some of it shows"
+
+
+@pytest.mark.slow
+def test_the_harness_sees_what_it_should(server: Server) -> None:
+    calls = server.calls("resume")
+    assert calls["open runs/r/saves/#.json"] >= 2
+    assert calls["rename runs/r/saves/.tmp-#-#.json"] == 1
+    outcome = server.run(Case("resume", "rename runs/r/saves/.tmp-#-#.json", 1, "EROFS"))
+    assert (outcome.kind, outcome.fired) == ("sentence", True)
+    assert "saves/000004.json cannot be used (Read-only file system)" in outcome.said
+    outcome = server.run(Case("resume", "rename runs/r/nothing", 1, "EIO"))
+    assert (outcome.kind, outcome.fired) == ("well", False)

@@ -1,0 +1,70 @@
+"""Text that stands for a path: as people type and paste it."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from ddpm import cli, fields
+from ddpm.commands import options
+from ddpm.config import DataConfig, TrainConfig
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("/home/me/my cats", "/home/me/my cats"),
+        ("shapes", "shapes"),
+        (" /home/me/cats \n", "/home/me/cats"),
+        ('"/home/me/my cats"', "/home/me/my cats"),
+        ("'~/cats'", "~/cats"),
+        (" '/home/me/cats' ", "/home/me/cats"),
+        ("\u201c/home/me/cats\u201d", "/home/me/cats"),
+        ('"C:\\Users\\me\\cats"', "C:\\Users\\me\\cats"),
+        ("\u202aC:\\cats", "C:\\cats"),
+        ("\ufeff/cats", "/cats"),
+        ("it's", "it's"),
+        ("'", "'"),
+        ('""', ""),
+        (" ", ""),
+        ("", ""),
+        ("a\x00b", "a\x00b"),
+    ],
+)
+def test_what_is_meant(typed: str, meant: str) -> None:
+    assert fields.path_text(typed) == meant
+
+
+def test_addresses_of_files(tmp_path: Path) -> None:
+    folder = tmp_path / "my cats äöü"
+    assert Path(fields.path_text(folder.as_uri())) == folder
+    assert Path(fields.path_text(f'"{folder.as_uri()}"\n')) == folder
+
+
+def test_a_name_that_is_there_is_meant_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("'quoted'").mkdir()
+    assert fields.path_text("'quoted'") == "'quoted'"
+    assert fields.path_text("'other'") == "other"
+
+
+def test_from_the_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("USERPROFILE", "/home/me")
+    assert fields.absolute(" 'cats' ") == str(tmp_path / "cats")
+    assert Path(fields.absolute('"~/cats"')) == Path("/home/me/cats").absolute()
+    assert fields.absolute(" ") == ""
+    assert options.path("'~/cats'") == Path("/home/me/cats")
+
+
+def test_flags_and_fields_mean_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["train", "--data_dir", " '~/my cats'\n", "--resume_checkpoint", '"m.pt"', "--runs_dir", "'my runs'"]
+    given = cli._parser().parse_args(words)
+    found = options.given(given, DataConfig, TrainConfig)
+    home = os.path.expanduser("~")
+    assert found == {"data_dir": os.path.join(home, "my cats"), "resume_checkpoint": str(tmp_path / "m.pt")}
+    assert given.runs_dir == Path("my runs")
+    named = cli._parser().parse_args(["train", "--data_dir", "shapes"])
+    assert options.given(named, DataConfig) == {"data_dir": "shapes"}

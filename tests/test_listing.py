@@ -1,0 +1,150 @@
+"""Which files of a folder are images, what is left out, and that it is told."""
+
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ddpm import images, runs
+from ddpm.config import Config
+from ddpm.data import describe
+from ddpm.errors import UserError
+from ddpm.jobs import Worker
+from ddpm.listing import look
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Callable[..., Path]:
+    """Makes a folder of images, PNG in content whatever they are called."""
+
+    def make(*names: str) -> Path:
+        for name in names:
+            path = tmp_path / "data" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (8, 8)).save(path, "PNG")
+        return tmp_path / "data"
+
+    return make
+
+
+def found(place: Path) -> list[str]:
+    return ["/".join(file.parts) for file in look(place).files]
+
+
+def test_images_are_known_by_content_where_their_names_do_not_tell(folder: Callable[..., Path]) -> None:
+    place = folder("a.TIF", "b.jfif", "hashed", "c.jpg_large", "d.0001", "e.avif")
+    (place / "README").write_text("no image")
+    (place / "labels.csv").write_text("a,b")
+    (place / "notes.weird").write_text("nothing")
+    assert found(place) == ["a.TIF", "b.jfif", "c.jpg_large", "d.0001", "e.avif", "hashed"]
+    assert set(look(place).left_out) == {"1 file without an extension", "1 .csv file", "1 .weird file"}
+    assert not look(place).unread
+
+
+def test_images_that_cannot_be_read_here_are_counted_by_kind(folder: Callable[..., Path]) -> None:
+    place = folder("a.png")
+    for name in ("b.heic", "c.HEIC", "d.nef", "clip.mp4", "rest.zip"):
+        (place / name).write_bytes(b"?")
+    assert look(place).unread == ("2 .heic files", "1 .mp4 file", "1 .nef file", "1 .zip file")
+    assert any("2 .heic files" in notice for notice in describe(str(place)).notices)
+
+
+MADE_BY_SYSTEMS = ["@eaDir/a.png", "#recycle/b.png", "$RECYCLE.BIN/c.png", "System Volume Information/d.png", "__MACOSX/._e.png", ".thumbnails/f.png", "lost+found/g.png", ".Trash-1000/h.png", ".ipynb_checkpoints/i.png", "@Recycle/j.png", "cat/._k.png", "cat/SYNOFILE_THUMB_M.png"]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MADE_BY_SYSTEMS)
+def test_what_systems_made_is_left_out(folder: Callable[..., Path], name: str) -> None:
+    place = folder("cat/1.png", "dog/1.png", name, f"cat/{name}")
+    (place / "Thumbs.db").touch()
+    (place / ".DS_Store").touch()
+    assert found(place) == ["cat/1.png", "dog/1.png"]
+    assert describe(str(place)).class_names == ("cat", "dog")
+    assert look(place).left_out
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no pipes in folders")
+def test_special_files_are_never_opened(folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    place = folder("a.png")
+    os.mkfifo(place / "pipe.png")  # opening it would wait for ever
+    os.mkfifo(place / "pipe")
+    os.symlink(place / "pipe", place / "link.png")
+    os.symlink(tmp_path / "nowhere.png", place / "dead.png")
+    monkeypatch.chdir(place)  # a socket's path must be short
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind("s.png")
+        assert found(place) == ["a.png"]
+    assert set(look(place).left_out) == {"4 pipes, sockets and devices", "1 link that leads nowhere"}
+    os.mkfifo(tmp_path / "pipe.npz")
+    for name in ("pipe.npz", "data/pipe.png"):
+        with pytest.raises(UserError, match="neither a folder"):
+            describe(str(tmp_path / name))
+    with pytest.raises(UserError, match="a pipe or a device"):
+        images.load(place / "pipe.png")
+
+
+def drawn(place: Path) -> None:
+    """What a drawing leaves in its folder."""
+    pixels = np.zeros((8, 8, 3), np.uint8)
+    for name in ("images/00000.png", "given/00000.png", "grid.png", "preview.png"):
+        images.save_png(place / name, pixels, {"seed": 0})
+    (place / "settings.json").write_text("{}")
+    (place / "status.json").write_text("{}")
+
+
+def trained(runs_dir: Path, name: str) -> Path:
+    """A run with a preview and a drawing."""
+    run = runs.create(runs_dir, name, Config())
+    with Worker(run.folder, 1):
+        images.save_png(run.folder / "samples" / "000010.png", np.zeros((8, 8, 3), np.uint8))
+        drawn(run.folder / "samples" / "20260101-000000")
+    return run.folder
+
+
+def test_what_this_program_makes_is_no_data(folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    place = folder("cat/1.png", "dog/1.png")
+    trained(place / "runs", "one")
+    trained(place / "cat", "two")
+    drawn(place / "dog" / "drawn")
+    old = place / "theirs"  # one of improved-diffusion, with pictures in it
+    old.mkdir()
+    for name in ("progress.csv", "model000010.pt"):
+        (old / name).touch()
+    images.save_png(old / "sheet.png", np.zeros((8, 8, 3), np.uint8))
+    images.save_png(place / "cache" / "images" / "x.png", np.zeros((8, 8, 3), np.uint8))
+    monkeypatch.setenv("DDPM_CACHE", str(place / "cache"))
+    images.save_png(place / "dog" / "grid.png", np.zeros((8, 8, 3), np.uint8), {"seed": 0})  # taken home
+    assert found(place) == ["cat/1.png", "dog/1.png"]
+    ours = next(phrase for phrase in look(place).left_out if "this program" in phrase)
+    assert all(name in ours for name in ("runs/one", "cat/two", "dog/drawn", "theirs", "cache"))
+    assert "1 sheet of samples" in look(place).left_out
+
+
+def test_samples_that_are_named_are_learnt_from(folder: Callable[..., Path], tmp_path: Path) -> None:
+    drawn(tmp_path / "drawn")
+    assert describe(str(tmp_path / "drawn" / "images")).count == 1
+    with pytest.raises(UserError, match=r"holds samples.*drawn.images"):
+        describe(str(tmp_path / "drawn"))
+    with pytest.raises(UserError, match="no images"):
+        describe(str(trained(tmp_path / "runs", "one")))
+    with pytest.raises(UserError, match=r"no images.*runs.*left out|no images.*one.*left out"):
+        describe(str(tmp_path / "runs"))
+
+
+def test_a_run_in_the_very_folder_of_its_data_learns_from_the_data(folder: Callable[..., Path]) -> None:
+    place = folder("cat/1.png", "dog/1.png")
+    run = runs.create_in(place, Config())
+    with Worker(run.folder, 1):
+        images.save_png(place / "samples" / "000010.png", np.zeros((8, 8, 3), np.uint8))
+        drawn(place / "samples" / "20260101-000000")
+    assert found(place) == ["cat/1.png", "dog/1.png"]
+
+
+def test_a_folder_of_ones_own_that_looks_a_little_like_ours(folder: Callable[..., Path]) -> None:
+    place = folder("a/grid.png", "a/preview.png", "b/images/1.png", "samples/1.png")
+    (place / "b" / "config.json").write_text("{}")
+    (place / "config.json").write_text('{"model_type": "vit"}')
+    assert found(place) == ["a/grid.png", "a/preview.png", "b/images/1.png", "samples/1.png"]

@@ -1,0 +1,93 @@
+"""Locks that are held, and disks that have none."""
+
+import errno
+import logging
+import time
+from pathlib import Path
+
+import portalocker
+import pytest
+
+from ddpm import files, jobs, locks
+from ddpm.errors import UserError
+from ddpm.jobs import Job, Worker
+
+
+def test_files_that_are_held(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "lock"
+    assert not locks.held(path)
+    file = locks.hold(path)
+    assert file
+    assert locks.held(path)
+    assert locks.hold(path) is None
+    with pytest.raises(locks.Busy), locks.locked(path, seconds=0):
+        pass
+    file.close()
+    assert not locks.held(path)
+
+
+@pytest.fixture
+def without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder on a disk without locks."""
+
+    def lock(file: object, flags: object) -> None:
+        error = OSError(errno.ENOLCK, "No locks available")
+        raise portalocker.LockException(error) from error
+
+    monkeypatch.setattr(portalocker, "lock", lock)
+    monkeypatch.setattr(locks, "_without", set())
+    return tmp_path / "nfs"
+
+
+def test_no_locks_are_no_locks_that_are_held(without: Path) -> None:
+    with pytest.raises(locks.NoLocks) as caught:
+        locks.hold(without / "lock")
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOLCK, str(without / "lock"))
+    with pytest.raises(locks.NoLocks):
+        locks.held(without / "lock")
+
+
+def test_without_locks_a_block_goes_on_and_says_so_once(without: Path, caplog: pytest.LogCaptureFixture) -> None:
+    began, entered = time.monotonic(), 0
+    with caplog.at_level(logging.WARNING, "ddpm"):
+        for name in ("a", "b"):
+            with locks.locked(without / name, seconds=30):
+                entered += 1
+    assert entered == 2
+    assert time.monotonic() - began < 20, "it waits for nobody"
+    assert len(caplog.records) == 1
+    assert str(without) in caplog.text
+
+
+def test_without_locks_a_process_is_known_by_its_status(without: Path) -> None:
+    job = Job(without / "job")
+    assert not job.alive()
+    with Worker(job.folder) as worker:
+        worker.beat(state="running", warning="", now=True)
+        status = job.status()
+        assert status
+        assert "without locks" in status.warning
+        assert job.alive()
+        assert job.state() == "running"
+        with pytest.raises(UserError, match="already being worked on"), Worker(job.folder):
+            pass
+        worker.beat(state="finished")
+    assert not job.alive()
+    assert job.state() == "finished"
+
+
+def test_without_locks_a_process_elsewhere_is_known_by_its_heartbeat(without: Path) -> None:
+    job, status = Job(without / "job"), dict(state="running", pid=1, process_start=1.0, host="another machine")
+    files.write_bytes(job.folder / "run.lock", b"")
+    for seconds, alive in ((5, True), (3 * jobs.ELSEWHERE, False)):
+        files.write_json(job.folder / "status.json", {**status, "updated_at": time.time() - seconds})
+        assert job.alive() is alive
+        assert job.processes() == [], "a number of another machine's process is nobody's here"
+
+
+def test_other_failures_of_the_lock_file_are_told(tmp_path: Path) -> None:
+    (tmp_path / "run.lock").mkdir()
+    with pytest.raises(OSError, match="lock"), locks.locked(tmp_path / "run.lock"):
+        pass
+    with pytest.raises(UserError, match="Cannot write in"), Worker(tmp_path):
+        pass

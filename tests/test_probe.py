@@ -1,0 +1,129 @@
+"""What the probe says of networks whose training is known, and that it never overrules anyone.
+
+tests/bench/probe_set.py has many more of them.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from ddpm import config as configs
+from ddpm import data, probe, recognise, unet
+from ddpm.config import Config, DataConfig, ModelConfig
+from ddpm.probe import Heads, Process, Verdict
+from ddpm.train import Trainer
+
+NETWORK: dict[str, Any] = dict(data_dir="cifar10-mini", enlarge=True, image_size=8, num_channels=32, num_res_blocks=1, channel_mult="1", attention_resolutions="", num_heads=4, batch_size=16, lr=2e-3, ema_rate="0.9", threads=1, precision="fp32")  # fmt: skip
+TRUTHS: dict[str, dict[str, Any]] = {
+    "eps": dict(noise_schedule="cosine", diffusion_steps=4000, rescale_timesteps=False),
+    "x_start": dict(predict_xstart=True),
+    "x_prev": dict(predict_xprev=True),
+}
+STEPS = {"eps": 300, "x_start": 60, "x_prev": 400}
+FILE = Path("unknown.pt")
+LEVELS = np.ones(len(probe.LEVELS), bool)
+USUAL = Process("linear", 1000, True)
+
+
+@pytest.fixture(scope="module")
+def networks(cache: Path) -> dict[str, dict[str, torch.Tensor]]:
+    """Weights, by what they predict."""
+    found = {}
+    for name, truth in TRUTHS.items():
+        config = data.resolve(configs.replace(Config(), {**NETWORK, **truth}))
+        trainer = Trainer(config, data.open_dataset(config.data, config.model))
+        for _ in trainer.steps(STEPS[name]):
+            pass
+        found[name] = trainer.weights()["model"]
+    return found
+
+
+def asked(tensors: dict[str, torch.Tensor], **given: object) -> tuple[Config, str]:
+    found = recognise.recognise(tensors, {"image_size": 8, **given}, FILE)
+    return found.config, " ".join(found.told)
+
+
+def verdict_of(tensors: dict[str, torch.Tensor], **settings: object) -> Verdict:
+    config = configs.replace(Config(), {**NETWORK, "data_dir": "", **settings})
+    return probe.verdict(tensors, config, probe.images_for(config))
+
+
+@pytest.mark.parametrize("name", TRUTHS)
+def test_what_is_predicted_is_found(name: str, networks: dict[str, dict[str, torch.Tensor]]) -> None:
+    """And nothing that is not so."""
+    found = verdict_of(networks[name]).found
+    assert (found["predict_xstart"], found["predict_xprev"]) == probe.PREDICTIONS[name]
+    truth = {"noise_schedule": "linear", "diffusion_steps": 1000, "rescale_timesteps": True, **TRUTHS[name]}
+    assert {key: found[key] for key in truth if key in found}.items() <= truth.items()
+    config, told = asked(networks[name])
+    assert (config.diffusion.predict_xstart, config.diffusion.predict_xprev) == probe.PREDICTIONS[name]
+    assert ("cannot tell" in told) == (not found.keys() >= set(probe.NAMES))
+
+
+def test_a_schedule_and_a_scale_of_timesteps_are_found(networks: dict[str, dict[str, torch.Tensor]]) -> None:
+    config, _ = asked(networks["eps"])
+    assert (config.diffusion.diffusion_steps, config.diffusion.rescale_timesteps) == (4000, False)
+
+
+@pytest.mark.parametrize("name", TRUTHS)
+def test_what_is_given_is_never_overruled(name: str, networks: dict[str, dict[str, torch.Tensor]]) -> None:
+    right = dict(zip(("predict_xstart", "predict_xprev"), probe.PREDICTIONS[name], strict=True))
+    config, told = asked(networks[name], **{**TRUTHS[name], **right, "num_heads": 2})
+    assert {key: getattr(config.diffusion, key) for key in TRUTHS[name]} == TRUTHS[name]
+    assert config.model.num_heads == 2
+    assert "predict" not in told or "as it was given" not in told
+    wrong = {"predict_xstart": name != "x_start", "predict_xprev": False, "noise_schedule": "linear"}
+    config, told = asked(networks[name], **wrong)
+    assert {key: getattr(config.diffusion, key) for key in wrong} == wrong
+    assert "predict_xstart" in told
+    assert "as it was given" in told
+
+
+def test_a_network_that_knows_nothing_is_taken_for_the_usual_one() -> None:
+    tensors = unet.build(ModelConfig(image_size=8, num_channels=32, num_res_blocks=1)).state_dict()
+    config, told = asked(tensors, noise_schedule="cosine")
+    assert config.diffusion == configs.replace(Config(), {"noise_schedule": "cosine"}).diffusion
+    assert "cannot tell what the network was trained on" in told
+    assert "finds" not in told
+
+
+def test_one_way_beats_another_where_it_is_better_everywhere_and_by_enough() -> None:
+    rng = np.random.default_rng(0)
+    errors = rng.normal(0, 1, (len(LEVELS), 32))
+    small = rng.normal(0, 0.01, errors.shape)
+    assert probe._beats(errors, errors + 0.1 + small, LEVELS, 0.05)
+    assert not probe._beats(errors, errors + 0.04 + small, LEVELS, 0.05)  # too little
+    assert not probe._beats(errors, errors + 0.1 + 100 * small, LEVELS, 0.05)  # too little for so few images
+    mixed = np.where(np.arange(len(LEVELS)) == 2, -0.2, 0.3)[:, None]
+    assert not probe._beats(errors, errors + mixed + small, LEVELS, 0.05)  # another one is better somewhere
+    assert probe._beats(errors, errors + mixed + small, np.arange(len(LEVELS)) != 2, 0.05)
+
+
+def test_only_what_all_good_ways_agree_in_is_told() -> None:
+    other, raw = Process("cosine", 1000, True), Process("linear", 4000, False)
+    told = {p: np.zeros((len(LEVELS), 2)) for p in (USUAL, other, raw)}
+    assert probe._told(told, USUAL, {USUAL, other}) == {"rescale_timesteps": True}
+    assert probe._told(told, USUAL, {USUAL, raw}) == {"noise_schedule": "linear"}
+    assert probe._told(told, raw, {raw}) == {"noise_schedule": "linear", "rescale_timesteps": False, "diffusion_steps": 4000}  # fmt: skip
+
+
+def test_heads_that_differ_by_level_and_both_orders_are_tried() -> None:
+    config = configs.replace(Config(), {**NETWORK, "image_size": 16, "channel_mult": "1,2", "attention_resolutions": "16,8"})  # fmt: skip
+    ways = list(probe._heads(config))
+    assert len(set(ways)) == len(ways)
+    assert ways[0] == Heads(4, -1, False)
+    assert {Heads(1, -1, False), Heads(2, -1, True), Heads(4, 16, False), Heads(4, 16, True)} <= set(ways)
+    assert Heads(1, -1, True) not in ways  # the same as without
+    alike = configs.replace(config, {"channel_mult": "1,1"})
+    assert not [way for way in probe._heads(alike) if way.num_head_channels != -1]
+
+
+def test_large_networks_are_asked_in_the_usual_ways_alone() -> None:
+    config = configs.replace(Config(), dict(image_size=64, num_channels=128, diffusion_steps=300))
+    dataset = data.open_dataset(DataConfig(data_dir="cifar10-mini", enlarge=True), config.model)
+    bench = probe._Bench({}, config, dataset, ())
+    assert bench.steps == [300, 1000, 4000]
+    assert len(bench.x_start) < probe.FEW

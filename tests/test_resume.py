@@ -1,0 +1,438 @@
+"""What a run goes on from: the same data wherever it lies now, checkpoints that are whole, and nothing written over."""
+
+import dataclasses
+import json
+import shlex
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from ddpm import checkpoint as checkpoints
+from ddpm import cli, data, evaluate, files, lineage, resume, runs, sample
+from ddpm import config as configs
+from ddpm.config import Config, EvalConfig, SampleConfig
+from ddpm.data import Digest
+from ddpm.errors import UserError
+from ddpm.jobs import Status, Worker
+from ddpm.runs import Run
+from ddpm.session import Session
+
+COUNT = 12
+
+
+def paint(folder: Path, names: list[str], shade: int = 0) -> Path:
+    """Images of 8 x 8 pixels, each of a colour of its own."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for k, name in enumerate(names):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (20 * k, shade, 0)).save(folder / name)
+    return folder
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    return paint(tmp_path / "images", [f"{'ab'[k % 2]}_{k:02}.png" for k in range(COUNT)])
+
+
+Begin = Callable[..., Run]
+
+
+@pytest.fixture
+def begin(runs_dir: Path, tiny: Config, images: Path) -> Begin:
+    """A run on the images that was trained for so many steps, with a checkpoint every other one."""
+
+    def make(steps: int = 4, **settings: Any) -> Run:
+        wanted = dict(data_dir=str(images), total_steps=8, save_interval=2, class_cond=True, **settings)
+        run = runs.create(runs_dir, "mine", data.resolve(configs.replace(tiny, wanted)))
+        train(run, steps)
+        return Run(run.folder)
+
+    return make
+
+
+def train(run: Run, until: int = 8) -> Session:
+    """Train it on, and stop it after that step."""
+    with Worker(run.folder, run.config.train.total_steps) as worker:
+        session = Session(run, worker)
+        for report in session.train():
+            if report.step == until - 1:  # it is heard after the next one
+                run.request("stop")
+    return session
+
+
+def status_of(run: Run) -> Status:
+    found = run.status()
+    assert found is not None
+    return found
+
+
+def go_on(run: Run, *flags: str) -> int:
+    return cli.main(["train", "--resume", run.name, "--runs_dir", str(run.folder.parent), *flags])
+
+
+def weights(run: Run, step: int = 8) -> dict[str, torch.Tensor]:
+    return checkpoints.load_weights(run.checkpoint(step).path("model")).tensors
+
+
+def alike(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+# --- where the data is
+
+
+def test_paths_are_kept_from_the_root_of_the_disk(
+    runs_dir: Path, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Resumed from a folder in which another one has its name, a run learns what it learnt before."""
+    monkeypatch.chdir(images.parent)
+    small = ["--image_size", "8", "--num_channels", "32", "--num_res_blocks", "1", "--channel_mult", "1", "--attention_resolutions=", "--diffusion_steps", "20", "--noise_schedule", "cosine", "--sample_interval", "0", "--threads", "1"]  # fmt: skip
+    assert cli.main(["train", "--data_dir", "images", *small, "--total_steps", "1", "--run", "mine", "--runs_dir", str(runs_dir)]) == 0  # fmt: skip
+    run = Run(runs_dir / "mine")
+    assert run.config.data.data_dir == str(images)
+    elsewhere = paint(images.parent / "elsewhere" / "images", ["a_0.png"]).parent
+    monkeypatch.chdir(elsewhere)
+    run.keep(configs.replace(run.config, {"total_steps": 2}))
+    assert go_on(run) == 0
+    assert weights_data(run, 2).count == COUNT
+
+
+def weights_data(run: Run, step: int = 0) -> Digest:
+    found = lineage.from_json(checkpoints.load_weights(run.checkpoint(step).path("model")).data)
+    assert found is not None
+    return found
+
+
+def test_every_setting_that_is_a_path_is_settled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    sections = (*configs.SECTIONS.values(), configs.SampleConfig, EvalConfig, configs.AnalyticConfig)
+    paths = [s for section in sections for s in configs.settings(section) if s.path]
+    assert {s.name for s in paths} >= {"data_dir", "resume_checkpoint", "base_samples", "picture", "mask"}
+    for s in paths:
+        assert s.settled("a/../b") == s.settled("~/b") == str(tmp_path / "b"), s.name
+        assert s.settled("") == ""
+        for name in s.names:
+            assert s.settled(name) == name
+            assert s.settled(f"./{name}") == str(tmp_path / name)
+
+
+def test_a_place_that_follows_from_where_training_began_is_asked_for(
+    begin: Begin, images: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = begin()
+    run.keep(configs.replace(run.config, {"data_dir": "images"}))  # as earlier versions kept it
+    monkeypatch.chdir(images.parent)
+    with Worker(run.folder) as worker:
+        Session(Run(run.folder), worker)  # these are the images, by their digest
+    other = paint(images.parent / "elsewhere" / "images", ["a_0.png", "b_1.png"]).parent
+    monkeypatch.chdir(other)
+    assert go_on(run) == 2
+    assert "--data_dir" in capsys.readouterr().err
+    assert go_on(run, "--data_dir", str(images)) == 0
+    assert Run(run.folder).config.data.data_dir == str(images)
+
+
+def test_moved_data_goes_on_exactly(begin: Begin, images: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = begin()
+    shutil.copytree(run.folder, run.folder.parent / "straight")
+    straight = Run(run.folder.parent / "straight")
+    assert go_on(straight) == 0
+    moved = images.rename(images.parent / "moved")
+    before = status_of(run)
+    assert go_on(run) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert str(images) in said
+    assert "--data_dir" in said
+    after = status_of(run)
+    assert (after.state, after.step, after.metrics) == ("failed", 4, before.metrics)
+    assert go_on(run, "--data_dir", str(moved), "--enlarge", "True") == 0
+    assert Run(run.folder).config.data == dataclasses.replace(straight.config.data, data_dir=str(moved), enlarge=True)
+    assert alike(weights(straight), weights(run))
+    status = status_of(run)
+    assert "was trained" not in status.warning
+    assert "as it would have" not in status.warning
+
+
+def test_other_settings_stay_what_they_were(begin: Begin, capsys: pytest.CaptureFixture[str]) -> None:
+    run = begin()
+    assert go_on(run, "--enlarge", "True", "--hold_out", "0.5") == 2
+    assert "--hold_out was given too" in capsys.readouterr().err
+
+
+def test_other_classes_are_refused_and_bind_nobody(begin: Begin, images: Path) -> None:
+    run = begin()
+    other = paint(images.parent / "other", ["a_1.png", "b_2.png", "c_3.png", "c_4.png"])
+    assert go_on(run, "--data_dir", str(other)) == 2
+    assert Run(run.folder).config.data.data_dir == str(images)
+
+
+# --- what the data is
+
+
+@pytest.mark.parametrize("change", ["content", "count", "classes"])
+def test_other_data_is_said(change: str, begin: Begin, images: Path) -> None:
+    run = begin()
+    match change:
+        case "content":
+            paint(images, [path.name for path in sorted(images.iterdir())], shade=99)
+        case "count":
+            paint(images, ["b_99.png"], shade=99)
+        case _:
+            (images / "a_00.png").rename(images / "b_00.png")
+    train(run)
+    status = status_of(run)
+    assert (status.state, status.step) == ("finished", 8)
+    assert "as it would have" in status.warning
+    assert ("13 images" in status.warning) == (change == "count")
+    assert weights_data(run, 4) != weights_data(run, 8), "each checkpoint tells what it was trained on"
+    assert json.loads(json.dumps(lineage.to_json(weights_data(run)))) == lineage.to_json(weights_data(run))
+
+
+def test_what_is_held_out_by_content_stays_where_images_are_added(begin: Begin, images: Path) -> None:
+    run = begin(hold_out=0.4)
+    paint(images, ["a_97.png", "b_98.png", "b_99.png"], shade=50)
+    session = train(run)
+    assert session.images < COUNT + 3
+    assert "15 images" in status_of(run).warning
+
+
+def test_images_that_were_trained_on_are_never_measured_as_held_out(tmp_path: Path, tiny: Config) -> None:
+    """Where the share leaves none, one is held out all the same: without that one, it would be one that was trained on."""
+    place = paint(tmp_path / "few", ["0.png", "1.png", "2.png"])
+    config = configs.replace(tiny, dict(data_dir=str(place), hold_out=0.0001))
+    opened = data.open_dataset(config.data, config.model)
+    test = data.open_dataset(config.data, config.model, split="test")
+    assert len(test) == 1
+    (held,) = (k for k in range(3) if (opened.images[k] == test.take([0])[0]).all())  # type: ignore[arg-type]
+    (place / f"{held}.png").unlink()
+    remedy = lineage.Remedy("ELSEWHERE", "ANEW")
+    for split in ("train", "test"):
+        now = data.open_dataset(config.data, config.model, split=split)  # type: ignore[arg-type]
+        with pytest.raises(UserError, match="ELSEWHERE"):
+            lineage.check(config, opened.digest, now, remedy)
+    assert "2 images" in lineage.check(config, opened.digest, now, remedy, part="train")
+
+
+def test_what_an_earlier_version_held_out_is_not_measured(begin: Begin, capsys: pytest.CaptureFixture[str]) -> None:
+    """It chose by position, and kept nothing of it."""
+    run = begin(hold_out=0.4)
+    forget(run)
+    where = ["--run", run.name, "--runs_dir", str(run.folder.parent), "--num_samples", "1", "--threads", "1"]
+    assert cli.main(["nll", *where]) == 2
+    assert "--data_dir" in capsys.readouterr().err
+    assert cli.main(["nll", *where, "--split", "train"]) == 0
+    assert go_on(run) == 2
+    command = capsys.readouterr().err.split("`")[-2]
+    assert cli.main(shlex.split(command)[1:]) == 0, "a new run from its weights"
+    new = runs.find(run.folder.parent, "mine-2")
+    assert "may have been trained on images that are held out now" in status_of(new).warning
+
+
+def forget(run: Run) -> None:
+    """Have its newest checkpoint tell no digest, as those of earlier versions."""
+    newest = run.checkpoint()
+    for kind in (*newest.weights, "state"):
+        content = torch.load(newest.path(kind), weights_only=True)
+        if kind == "state":
+            del content["data"]
+        else:
+            del content._metadata[checkpoints.METADATA]["data"]
+        written = files.write(newest.path(kind), lambda file, content=content: torch.save(content, file))  # type: ignore[misc]
+        newest.files[newest.path(kind).name] = written._asdict()
+    checkpoints.commit(newest)
+
+
+def test_the_held_out_part_is_measured_wherever_it_is_now(begin: Begin, images: Path) -> None:
+    run = begin(hold_out=0.4)
+    moved = images.rename(images.parent / "moved")
+    _, about = evaluate.open_pictures(run.config, EvalConfig(data_dir=str(moved)), None, weights_data(run))
+    assert about["part"] == "test"
+    assert 0 < about["count"] < COUNT
+    _, about = evaluate.open_pictures(run.config, EvalConfig(data_dir=str(moved)), None)
+    assert (about["part"], about["count"]) == ("all", COUNT), "other data is measured whole"
+
+
+# --- nothing is written over
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    """What may not change: weights, states, log."""
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix == ".pt" or path.name == "progress.csv"}  # fmt: skip
+
+
+@pytest.mark.parametrize("lost", ["saves", "manifests", "weights", "all but the log", "unreadable"])
+def test_a_run_that_lost_files_is_not_begun_anew(lost: str, begin: Begin, capsys: pytest.CaptureFixture[str]) -> None:
+    run = begin()
+    saves = run.folder / "saves"
+    if lost == "manifests":
+        for path in saves.iterdir():
+            path.unlink()
+    elif lost == "unreadable":
+        for path in saves.iterdir():
+            path.write_text("{")
+    else:
+        shutil.rmtree(saves)
+    if lost in ("weights", "all but the log"):
+        for path in run.folder.glob("*.pt"):
+            path.unlink()
+    if lost == "all but the log":
+        (run.folder / "status.json").unlink()
+    before = content(run.folder)
+    assert go_on(run) == 2
+    assert content(run.folder) == before
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert "saves/" in said
+    assert status_of(run).state == "failed"
+    assert cli.main(shlex.split(said.split("`")[-2])[1:]) == 0, "the command that it names"
+    new = runs.find(run.folder.parent, "mine-2")
+    first = (new.folder / "progress.csv").read_text().splitlines()[1].split(",")
+    columns = (new.folder / "progress.csv").read_text().splitlines()[0].split(",")
+    begins_at = int(first[columns.index("step")])
+    assert begins_at == (5 if list(run.folder.glob("*.pt")) else 1), "from the weights, where there are some"
+    assert content(run.folder) == before
+
+
+def test_a_run_killed_before_its_first_checkpoint_begins_again(
+    begin: Begin, runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its log goes on, and the files that it was writing are of no worth."""
+
+    def killed(*_: object) -> None:
+        raise SystemExit
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "commit", killed)
+        with pytest.raises(SystemExit):
+            begin()
+    run = runs.find(runs_dir, "mine")
+    assert run.checkpoints() == []
+    assert list(run.folder.glob("*.pt"))
+    log = run.progress_path.read_text()
+    assert go_on(run) == 0
+    assert run.checkpoint().step == 8
+    assert run.progress_path.read_text().startswith(log)
+    assert not list(run.folder.glob("saves/*.begun"))
+    assert not list(run.folder.glob("*.pt.*"))
+
+
+@pytest.mark.parametrize("file", ["state000004.pt", "opt000004.pt", "model000004.pt", "saves/000004.json"])
+def test_what_is_left_of_a_checkpoint_is_kept_while_its_step_is_done_again(
+    file: str, begin: Begin, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = begin()
+    straight = weights(run, 4)
+    (run.folder / file).unlink()
+    left = content(run.folder)
+    monkeypatch.setattr(resume.log, "propagate", True)
+    train(run)
+    assert any("4" in record.message for record in caplog.records if record.levelname == "WARNING")
+    assert alike(straight, weights(run, 4))
+    assert checkpoints.damage(run.checkpoint(4)) == ""
+    for name in (name for name in left if "000004" in name):
+        assert (run.folder / f"{name}.1").read_bytes() == left[name]
+
+
+def test_a_run_of_which_no_checkpoint_is_whole_names_the_weights_that_are(
+    begin: Begin, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = begin()
+    for path in run.folder.glob("state*.pt"):
+        path.unlink()
+    before = content(run.folder)
+    assert go_on(run) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert str(run.folder / "model000004.pt") in said
+    assert content(run.folder) == before
+    assert cli.main(shlex.split(said.split("`")[-2])[1:]) == 0
+
+
+def test_a_resume_that_is_stopped_at_once_shows_what_is_saved(
+    begin: Begin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = begin()
+    log = run.progress_path
+    log.write_bytes(log.read_bytes() + log.read_bytes().splitlines(keepends=True)[-1].replace(b"4", b"7"))
+    lost = {**vars(status_of(run)), "state": "running", "step": 7, "metrics": {"loss": 7.0}}
+    files.write_json(run.folder / "status.json", lost)
+    monkeypatch.setenv("DDPM_CACHE", str(tmp_path / "empty"))  # so that images are to be read first
+    monkeypatch.setattr(Worker, "heard", lambda self: {"stop"})
+    assert go_on(run) == 0
+    status = status_of(run)
+    assert (status.state, status.step, status.saved) == ("stopped", 4, 4)
+    assert status.metrics["step"] == 4
+    assert status.total_steps == 8
+
+
+def test_a_damaged_manifest_is_said(begin: Begin) -> None:
+    run = begin()
+    (run.folder / "saves" / "000004.json").write_text('{"step": 4, "files": []}')
+    (run.folder / "saves" / "notes.json").write_text("{")
+    assert [c.step for c in run.checkpoints()] == [2]
+    with pytest.raises(UserError, match=r"000004\.json"):
+        run.checkpoint(4)
+    assert set(run.manifests()[1]) == {4}
+
+
+# --- checkpoints that go while they are read
+
+
+def test_the_newest_is_taken_again_where_training_removes_it(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = begin()
+    newer = run.checkpoint(4)
+    manifest = checkpoints.manifest_path(newer).read_bytes()
+    checkpoints.manifest_path(newer).unlink()  # comes while that of step 2 is read
+    real = checkpoints.load_weights
+
+    def pruned(path: Path) -> checkpoints.Weights:
+        if path.name.endswith("000002.pt"):
+            files.write_bytes(checkpoints.manifest_path(newer), manifest)
+            checkpoints.prune(run, 1)
+        return real(path)
+
+    monkeypatch.setattr(checkpoints, "load_weights", pruned)
+    assert sample.chosen(run, SampleConfig(), {}).about["step"] == 4
+
+
+def test_one_that_is_read_before_it_goes_is_enough(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = begin()
+    real = checkpoints.load_weights
+
+    def pruned(path: Path) -> checkpoints.Weights:
+        weights = real(path)
+        checkpoints.manifest_path(run.checkpoint()).unlink()
+        path.unlink()
+        return weights
+
+    monkeypatch.setattr(checkpoints, "load_weights", pruned)
+    chosen = sample.chosen(run, SampleConfig(), {})
+    assert (chosen.weights.step, chosen.path.exists()) == (4, False)
+    assert len(chosen.about["sha256"]) == 64
+
+
+def test_a_step_that_was_named_is_not_another(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = begin()
+
+    def pruned(path: Path) -> checkpoints.Weights:
+        checkpoints.prune(run, 1)
+        raise FileNotFoundError(2, "No such file or directory", str(path))
+
+    monkeypatch.setattr(checkpoints, "load_weights", pruned)
+    with pytest.raises(UserError, match="no checkpoint of step 2"):
+        sample.chosen(run, SampleConfig(step=2), {})
+
+
+def test_files_that_go_while_they_are_checked(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = begin()
+
+    def gone(path: Path) -> str:
+        raise FileNotFoundError(2, "No such file or directory", str(path))
+
+    monkeypatch.setattr(files, "sha256", gone)
+    assert "missing" in checkpoints.damage(run.checkpoint())

@@ -1,0 +1,201 @@
+"""Files that are taken for weights: each is told apart by what it is, and nothing in it is run."""
+
+import argparse
+import os
+import pickle
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from ddpm import adopt, cli, deduce, recognise, unet
+from ddpm import checkpoint as checkpoints
+from ddpm import config as configs
+from ddpm.config import Config, ModelConfig
+from ddpm.errors import UserError
+from ddpm.session import Session, Worker
+
+SMALL = ModelConfig(image_size=8, num_channels=32, num_res_blocks=1, channel_mult="1", num_heads=1, attention_resolutions="")  # fmt: skip
+NETWORK = {"a.weight": torch.ones(2), "a.bias": torch.zeros(2)}
+
+
+def saved(path: Path, content: Any, **how: Any) -> Path:
+    torch.save(content, path, **how)
+    return path
+
+
+def written(path: Path, content: bytes) -> Path:
+    path.write_bytes(content)
+    return path
+
+
+OBJECTS = {"state_dict": NETWORK, "args": argparse.Namespace(lr=1)}
+FILES: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "module": (lambda p: saved(p, torch.nn.Linear(2, 2)), r"whole.*torch\.nn\.modules\.linear\.Linear"),
+    "trainer": (lambda p: saved(p, OBJECTS), r"whole.*network under state_dict beside args.*argparse\.Namespace"),
+    "old trainer": (lambda p: saved(p, OBJECTS, _use_new_zipfile_serialization=False), r"argparse\.Namespace"),
+    "nested": (lambda p: saved(p, {"opt": {"state": {}, "param_groups": []}, "net": {"ema": NETWORK}}), r"net\.ema"),
+    "beside": (lambda p: saved(p, {**NETWORK, "epoch": 3}), "epoch beside its tensors"),
+    "empty dict": (lambda p: saved(p, {}), "holds nothing"),
+    "list": (lambda p: saved(p, [1, 2]), r"no network weights \(but list\)"),
+    "optimiser": (lambda p: saved(p, {"state": {}, "param_groups": []}), "an optimiser's state"),
+    "nan": (lambda p: saved(p, {"a": torch.tensor([1.0, np.nan, np.inf])}), "2 of 3 values are NaN or infinite, first in a"),
+    "pickle": (lambda p: written(p, pickle.dumps({"a": 1})), "pickle of Python"),
+    "script": (lambda p: torch.jit.script(torch.nn.ReLU()).save(str(p)), "TorchScript"),
+    "npz": (lambda p: written(p, npz(p)), r"\.npz of arrays"),
+    "safetensors": (lambda p: written(p, (2).to_bytes(8, "little") + b"{}"), "safetensors"),
+    "git lfs": (lambda p: written(p, b"version https://git-lfs.github.com/spec/v1\n"), "Git LFS"),
+    "web page": (lambda p: written(p, b"\n<!DOCTYPE html>"), "web page"),
+    "nothing": (lambda p: written(p, b""), "it is empty"),
+    "noise": (lambda p: written(p, bytes(range(1, 255))), "not a checkpoint"),
+    "cut": (lambda p: written(p, saved(p, NETWORK).read_bytes()[:900]), "cut short or damaged"),
+    "old cut": (lambda p: written(p, saved(p, NETWORK, _use_new_zipfile_serialization=False).read_bytes()[:90]), "cut short or damaged"),
+}  # fmt: skip
+
+
+def npz(path: Path) -> bytes:
+    np.savez(path.with_suffix(".npz"), arr_0=np.zeros(3))
+    return path.with_suffix(".npz").read_bytes()
+
+
+@pytest.mark.parametrize("kind", FILES)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_what_is_no_file_of_weights_is_said(kind: str, tmp_path: Path) -> None:
+    make, words = FILES[kind]
+    path = tmp_path / "it's a file.pt"
+    make(path)
+    with pytest.raises(UserError, match=words) as raised:
+        checkpoints.load_weights(path)
+    assert "cut short" in words or "cut short" not in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("kind", ["module", "trainer", "old trainer", "nested", "beside", "script"])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_the_command_that_saves_the_network_alone_works(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "it's a file.pt"
+    FILES[kind][0](path)
+    with pytest.raises(UserError) as raised:
+        checkpoints.load_weights(path)
+    command = re.search(r"`(python -c .*)`", str(raised.value))
+    assert command
+    if kind == "script":  # without parameters: nothing to load afterwards
+        return
+    python, *rest = shlex.split(command[1])
+    subprocess.run([sys.executable, *rest], check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    (target,) = set(tmp_path.glob("*.pt")) - {path}
+    assert target.name in str(raised.value)
+    loaded = checkpoints.load_weights(target).tensors
+    assert [tuple(t.shape) for t in loaded.values()] == ([(2, 2), (2,)] if kind == "module" else [(2,), (2,)])
+
+
+def test_objects_are_looked_at_without_being_made(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return eval, (f"open({str(tmp_path / 'ran')!r}, 'w')",)
+
+    for number, legacy in enumerate((False, True)):
+        path = saved(tmp_path / f"{number}.pt", {"w": Evil()}, _use_new_zipfile_serialization=not legacy)
+        with pytest.raises(UserError):
+            checkpoints.load_weights(path)
+    assert not (tmp_path / "ran").exists()
+
+
+# One tensor more or fewer
+
+
+def test_a_tensor_too_many_or_too_few_is_named(tmp_path: Path) -> None:
+    whole = unet.build(SMALL).state_dict()
+    flags = {"image_size": 8, "num_heads": 1}
+    for name in ("out.2.bias", "middle_block.1.proj_out.bias", "time_embed.0.weight", "input_blocks.1.0.emb_layers.1.weight"):  # fmt: skip
+        with pytest.raises(UserError, match=f"lacks the tensor {re.escape(name)}"):
+            recognise.recognise({k: v for k, v in whole.items() if k != name}, flags, tmp_path / "m.pt", ask=False)
+    with pytest.raises(UserError, match="holds the tensor extra that"):
+        recognise.recognise({**whole, "extra": torch.zeros(1)}, flags, tmp_path / "m.pt", ask=False)
+    with pytest.raises(UserError, match=r"holds 2 tensors \(extra, more\) that"):
+        recognise.recognise({**whole, "extra": torch.zeros(1), "more": torch.zeros(1)}, flags, tmp_path / "m.pt", ask=False)  # fmt: skip
+
+
+def test_other_networks_are_told_apart() -> None:
+    shapes = {name: tuple(t.shape) for name, t in unet.build(SMALL).state_dict().items()}
+    with pytest.raises(UserError, match="holds 1 tensor that"):
+        deduce.model_settings({"conv.weight": (3, 3)}, "x.pt")
+    with pytest.raises(UserError, match=r"begin with module\."):
+        deduce.model_settings({f"module.{name}": shape for name, shape in shapes.items()}, "x.pt")
+    wider = {name: tuple(t.shape) for name, t in unet.build(configs.replace(Config(model=SMALL), {"channel_mult": "1,2"}).model).state_dict().items()}  # fmt: skip
+    resized = {name: shape for name, shape in wider.items() if ".op." not in name}
+    resized |= {name.replace("blocks.1.", "blocks.2."): shape for name, shape in wider.items() if name.startswith("input_blocks.1.")}  # fmt: skip
+    with pytest.raises(UserError, match="resblock_updown"):
+        deduce.model_settings(resized, "x.pt")
+
+
+# Weights that are not numbers
+
+
+@pytest.fixture
+def trained(runs_dir: Path, tiny: Config) -> Path:
+    """A run of two checkpoints."""
+    from ddpm import data, runs
+
+    config = configs.resolved(data.resolve(configs.replace(tiny, {"total_steps": 2, "save_interval": 1})))
+    run = runs.create(runs_dir, "r", config)
+    with Worker(run.folder, 2) as worker:
+        list(Session(run, worker).train())
+    return run.folder
+
+
+def spoil(path: Path, value: float) -> None:
+    content = torch.load(path, weights_only=True)
+    kept = content._metadata
+    content["out.2.bias"][0] = value
+    content._metadata = kept
+    torch.save(content, path)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_numbers_are_refused(value: float, trained: Path, tmp_path: Path, tiny: Config, capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
+    path = tmp_path / "model000002.pt"
+    path.write_bytes((trained / "model000002.pt").read_bytes())
+    spoil(path, value)
+    for command in (["sample", "--steps", "1", "--num_samples", "1"], ["nll", "--num_samples", "1"]):
+        assert cli.main([*command, "--model_path", str(path), "--out", str(tmp_path / "out")]) == 2
+        assert "1 of" in capsys.readouterr().err
+        assert not (tmp_path / "out").exists()
+    with pytest.raises(UserError, match="NaN or infinite"):
+        adopt.start_from(path, configs.replace(tiny, {"resume_checkpoint": str(path), "total_steps": 9}))
+
+
+def test_a_run_goes_back_behind_weights_that_are_not_numbers(trained: Path) -> None:
+    from ddpm.runs import Run
+
+    run = Run(trained)
+    newest = run.checkpoint()
+    spoil(newest.path("model"), float("nan"))
+    checkpoints.commit(newest._replace(files={name: {"bytes": (trained / name).stat().st_size, "sha256": checkpoints.files.sha256(trained / name)} for name in newest.files}))  # fmt: skip
+    found, wrong = checkpoints.newest_intact(run)
+    assert found is not None
+    assert (newest.step, found.step) == (2, 1)
+    assert "out.2.bias" in wrong[0]
+
+
+def test_images_that_come_out_as_no_numbers_say_so(trained: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:  # fmt: skip
+    import json
+
+    from ddpm import images
+
+    path = tmp_path / "model000002.pt"
+    path.write_bytes((trained / "model000002.pt").read_bytes())
+    spoil(path, 3e38)  # a number, and too large to be computed with
+    flags = ["--model_path", str(path), "--num_samples", "2", "--timestep_respacing", "3", "--clip_denoised", "False", "--sampler", "ddpm"]  # fmt: skip
+    assert cli.main(["sample", *flags, "--out", str(tmp_path / "out")]) == 0
+    status = json.loads((tmp_path / "out" / "status.json").read_text())
+    assert "2 images of 2" in status["warning"]
+    assert "NaN or infinite" in caplog.text
+    assert (images.settings_in(tmp_path / "out" / "images" / "00001.png") or {})["not_finite"] > 0
