@@ -8,21 +8,22 @@ with 1 - Gamma as the error of eps; for any other it is what makes the bound on 
 import logging
 import shlex
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ddpm import data, diffusion, files, images, losses, schedules, variances
+from ddpm import data, diffusion, files, images, lineage, losses, schedules, variances
 from ddpm.config import Config
 from ddpm.data import Dataset
 from ddpm.diffusion import Network, Prediction, at
 from ddpm.errors import UserError
 from ddpm.jobs import Stopped, Worker
+from ddpm.lineage import Remedy
 from ddpm.schedules import Schedule
 from ddpm.variances import Errors
 
@@ -98,11 +99,12 @@ def table(schedule: Schedule, mse: np.ndarray) -> np.ndarray:
 
 
 def for_weights(
-    network: Network, config: Config, weights: Path, sha256: str, worker: Worker, device: torch.device | str = "cpu"
-) -> Errors:
+    network: Network, config: Config, weights: Path, sha256: str, worker: Worker, device: torch.device | str = "cpu",
+    seen: Mapping[str, Any] | None = None,
+) -> Errors:  # fmt: skip
     """The errors of the weights in a file: those kept beside it, or estimated on the model's own data and kept.
 
-    Progress goes to the worker.  Raises Stopped when asked to stop, UserError where the data is not to be had.
+    Progress goes to the worker.  seen: what the weights say of that data, which may be other images now.  Raises Stopped when asked to stop, UserError where the data is not to be had.
     """
     if found := variances.read(weights, sha256, config.diffusion.diffusion_steps):
         return found
@@ -115,6 +117,10 @@ def for_weights(
         dataset = data.open_dataset(config.data, config.model, seed=config.train.seed)
     except UserError as error:
         raise UserError(f"variance analytic is estimated on the model's data, which cannot be read ({str(error).rstrip('.')}): {remedy}") from error  # fmt: skip
+    told = f"The analytic variance may be of other images: {remedy}"
+    if changed := lineage.check(config, lineage.from_json(seen), dataset, Remedy(told, told), part="train"):
+        log.warning("%s %s", changed, told)
+        worker.beat(warning=" ".join(filter(None, (worker.status.warning, changed))))
     about = {"data": config.data.data_dir, "pictures": PICTURES, "seed": 0}
     return keep(weights, sha256, Errors(watched(estimate(network, config, dataset, device=device), worker), about))
 

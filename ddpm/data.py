@@ -1,4 +1,4 @@
-"""Data sets, decoded once into a memory-mapped file, and an endless, seeded, resumable stream of batches.
+"""Data sets: what they hold, which images are learnt from and which held out; an endless, seeded, resumable stream of batches.
 
 `data_dir` is a folder, an .npz file or a name: see `ddpm.sources`.  A folder that is called like one of the
 names is ./shapes.

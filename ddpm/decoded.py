@@ -61,7 +61,7 @@ def open_decoded(
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with locks.locked(path.with_suffix(".lock")):
-                cached = _open(path, source, model) or _fill(path, source, data, model, progress)
+                cached = _open(path, source, model) or _fill(path, source, data, model, progress, part)
         except OSError as error:
             raise UserError(
                 f"Decoded images cannot be kept in {path.parent} ({error.strerror}): name a folder "
@@ -74,7 +74,9 @@ def _path(source: Source, data: DataConfig, model: ModelConfig, part: str) -> Pa
     """WHERE-SIZExCHANNELS-WHAT.raw: WHAT changes when the source does, and the old file is then of no use."""
     where = data.data_dir if data.data_dir in SOURCES else os.path.realpath(os.path.expanduser(data.data_dir))
     what = json.dumps([CACHE_FORMAT, source.stamps()])
-    which = "|".join((where, str(data.enlarge), str(data.skip_broken), part))
+    which = "|".join(
+        [where, str(data.enlarge), *([part] if part else []), *(["skip_broken"] if data.skip_broken else [])]
+    )
     size = f"{model.image_size}x{model.image_channels}"
     return cache_folder() / "images" / f"{_short_hash(which)}-{size}-{_short_hash(what)}.raw"
 
@@ -105,8 +107,11 @@ def _open(path: Path, source: Source, model: ModelConfig) -> Decoded | None:
     return Decoded(pixels.view(np.ndarray), identities, kept, notices)  # a plain array: a memmap is slower to index
 
 
-def _fill(path: Path, source: Source, data: DataConfig, model: ModelConfig, progress: Progress | None) -> Decoded:
-    decoding = _Decoding(source, data, model, progress)
+def _fill(
+    path: Path, source: Source, data: DataConfig, model: ModelConfig, progress: Progress | None, part: str
+) -> Decoded:
+    where = f"the {part} part of {data.data_dir}" if part else data.data_dir
+    decoding = _Decoding(source, data, model, progress, where)
 
     def save(file: Any) -> None:
         for block in decoding.blocks():
@@ -116,7 +121,7 @@ def _fill(path: Path, source: Source, data: DataConfig, model: ModelConfig, prog
     files.write(path, save)
     arrays.write_npy(_identities_path(path), np.frombuffer(b"".join(decoding.identities), np.uint8).reshape(-1, IDENTITY_BYTES))  # fmt: skip
     if source.stamps(now=True) != source.stamps():
-        raise UserError(f"Images of {data.data_dir} changed while they were read: wait until nobody writes there, and start again.")  # fmt: skip
+        raise UserError(f"Images of {where} changed while they were read: wait until nobody writes there, and start again.")  # fmt: skip
     about = dict(data_dir=data.data_dir, broken=[place for place, _ in decoding.broken], notices=decoding.notices())
     files.write_json(path.with_suffix(".json"), about)
     _remove_superseded(path)
@@ -150,8 +155,9 @@ class _One(NamedTuple):
 class _Decoding:
     """One pass over a source, and what is found on the way."""
 
-    def __init__(self, source: Source, data: DataConfig, model: ModelConfig, progress: Progress | None):
+    def __init__(self, source: Source, data: DataConfig, model: ModelConfig, progress: Progress | None, where: str):
         self.source, self.data, self.model, self.progress = source, data, model, progress
+        self.where = where  # what sentences call the source
         self.identities: list[bytes] = []
         self.broken: list[tuple[int, str]] = []  # (place, why)
         self.names: list[str] = []  # of the broken
@@ -194,7 +200,7 @@ class _Decoding:
             return _One(None, broken=str(error))
 
     def _complain(self) -> None:
-        count, where = self.source.count, self.data.data_dir
+        count, where = self.source.count, self.where
         if self.broken:
             self._log_broken()
         if self.broken and not self.data.skip_broken:

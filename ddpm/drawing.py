@@ -134,7 +134,9 @@ def draw_into(
     errors = None
     if variances.chosen(config, sample) == "analytic":
         sha256 = (about or origin(weights, source))["sha256"]
-        errors = parallel.from_main(lambda: analytic.for_weights(network, config, source, sha256, worker, device))
+        errors = parallel.from_main(
+            lambda: analytic.for_weights(network, config, source, sha256, worker, device, weights.data)
+        )
 
     def begin() -> _Folder:
         about_source = about or origin(weights, source)

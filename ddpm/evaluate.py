@@ -287,7 +287,7 @@ def evaluate_source(
 
         def found() -> Errors:
             assert worker  # only the main process, which has one, is asked
-            return analytic.for_weights(network, config, path, checkpoint["sha256"], worker, device)
+            return analytic.for_weights(network, config, path, checkpoint["sha256"], worker, device, weights.data)
 
         errors = parallel.from_main(found)
     yield from evaluate_into(

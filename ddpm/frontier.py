@@ -186,7 +186,7 @@ def compare_source(
     about = {"checkpoint": origin, "command": shlex.join(command)}
     errors = None
     if settings.variance == "analytic":
-        errors = analytic.for_weights(network, config, path, origin["sha256"], worker, device)
+        errors = analytic.for_weights(network, config, path, origin["sha256"], worker, device, weights.data)
     yield from compare_into(folder, worker, network, config, settings, about, device, errors)
 
 

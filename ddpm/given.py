@@ -1,6 +1,7 @@
 """The pictures, and the mask, that a drawing begins with.  No torch."""
 
 import itertools
+import logging
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +13,7 @@ from ddpm.errors import UserError
 from ddpm.low_res import LowRes, Progress, labels_of
 from ddpm.sources import open_source
 
+log = logging.getLogger("ddpm")
 FROM_PICTURES = ("vary", "inpaint", "invert")
 
 
@@ -57,6 +59,8 @@ def _pictures(config: Config, sample: SampleConfig, progress: Progress | None) -
     if path.is_file() and path.suffix.lower() != ".npz":
         return LowRes(fit(config, images.load(path), path.name)[None])
     source = open_source(sample.picture)
+    for notice in source.notices:
+        log.warning("%s", notice)
     count = min(source.count, sample.num_samples)
     model = config.model
     pixels = np.empty((count, model.image_size, model.image_size, model.image_channels), np.uint8)

@@ -22,6 +22,7 @@ from ddpm.image_files import size as size
 
 SETTINGS = "ddpm"  # keyword of the text in a PNG that says how it was drawn
 MOST_SETTINGS = 2**20  # bytes of such a text that are read
+NARROW = 64  # times as long as wide
 GAP = 128  # grey between the pictures of a grid, at home on light and on dark pages
 
 
@@ -47,10 +48,19 @@ def boxed(image: Image.Image, size: int) -> np.ndarray:
 
 def _cover(image: Image.Image, size: int, filter: Image.Resampling) -> np.ndarray:
     """Scaled to `size` on the shorter side, then the centre."""
+    if max(image.size) > NARROW * min(image.size):  # scaled as a whole it might not fit in memory
+        image = _middle(image)
     scale = size / min(image.size)
     image = image.resize((round(image.width * scale), round(image.height * scale)), filter)
     left, top = (image.width - size) // 2, (image.height - size) // 2
     return np.asarray(image.crop((left, top, left + size, top + size)))
+
+
+def _middle(image: Image.Image) -> Image.Image:
+    """The middle of a very narrow image, many times as long as it is wide."""
+    width, height = (min(side, NARROW * min(image.size) // 4) for side in image.size)
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, top, left + width, top + height))
 
 
 def convert(image: Image.Image, channels: int) -> Image.Image:

@@ -4,6 +4,7 @@ No torch.
 """
 
 import os
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,7 +22,7 @@ def to_json(digest: Digest) -> dict[str, Any]:
 
 def from_json(kept: Any) -> Digest | None:
     """What `to_json` gave; None where an earlier version, or another program, kept nothing."""
-    return Digest(**kept) if isinstance(kept, dict) else None
+    return Digest(**kept) if isinstance(kept, Mapping) else None
 
 
 class Remedy(NamedTuple):

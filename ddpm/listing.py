@@ -225,7 +225,7 @@ def made_by_us(folder: Path | str, names: set[str]) -> str:
 def _is_our_config(path: Path) -> bool:
     """Whether these are the settings of a run: others call files so too."""
     try:
-        found = files.read_json(path)
+        found = files.read_json(path) if path.is_file() else None
     except (OSError, UserError):
         return False
     return isinstance(found, dict) and {"format", "model", "diffusion", "train"} <= set(found)
@@ -233,7 +233,8 @@ def _is_our_config(path: Path) -> bool:
 
 def _is_sheet(folder: Path | str, names: set[str]) -> bool:
     """Whether a sheet of samples lies there that says of itself how it was made."""
-    return any(images.settings_in(Path(folder, name)) is not None for name in SHEETS if name in names)
+    paths = (Path(folder, name) for name in SHEETS if name in names)
+    return any(path.is_file() and images.settings_in(path) is not None for path in paths)
 
 
 class _Look:

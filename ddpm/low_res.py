@@ -1,6 +1,7 @@
 """The small pictures that a super-resolution model enlarges: where they come from when drawing.  No torch."""
 
 import itertools
+import logging
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ from ddpm.data import Dataset
 from ddpm.errors import UserError
 from ddpm.sources import SOURCES, Npz, Source, open_source
 
+log = logging.getLogger("ddpm")
 Progress = Callable[[int, int], None]  # (pictures done, pictures in all)
 
 
@@ -82,6 +84,8 @@ def read(config: Config, sample: SampleConfig, progress: Progress | None = None)
     if opened is None:
         return None
     source, large = opened
+    for notice in source.notices:
+        log.warning("%s", notice)
     model, count = config.model, min(source.count, sample.num_samples)
     pixels = np.empty((count, model.small_size, model.small_size, model.image_channels), np.uint8)
     for k, item in enumerate(itertools.islice(source.items(model.image_size, model.image_channels), count)):

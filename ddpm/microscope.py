@@ -153,7 +153,7 @@ def look_source(
     files.write_json(folder / "settings.json", said)
     errors = None
     if variances.chosen(config, settings) == "analytic":
-        errors = analytic.for_weights(network, config, path, about["sha256"], worker, device)
+        errors = analytic.for_weights(network, config, path, about["sha256"], worker, device, weights.data)
     worker.beat(state="running", message="Drawing", step=0, total_steps=spacing.calls(config, settings))
     record = Record()
     began = time.monotonic()

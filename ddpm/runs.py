@@ -22,7 +22,7 @@ from ddpm.jobs import ACTIVE, Job, Stopped, Worker, guard
 from ddpm.results import EvaluationJob, FrontierJob, MicroscopeJob, SampleJob
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-TAKEN = ("config.json", "progress.csv")  # in a folder, show that it holds a training
+TAKEN = ("config.json", "progress.csv", "saves")  # in a folder, show that it holds a training
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # device names on Windows
 
 
@@ -284,6 +284,8 @@ def find(runs_dir: Path, name: str) -> Run:
     for run in found:  # systems write the same letters in more than one way
         if unicodedata.normalize("NFC", run.name) == unicodedata.normalize("NFC", name):
             return run
+    if is_name(name) and (weights := sorted((runs_dir / name).glob("*.pt"))):
+        raise UserError(f"{runs_dir / name} has lost its config.json: restore it from a copy; `{shlex.join(['ddpm', 'sample', '--model_path', absolute(str(weights[0]))])}` draws from its files, which hold their settings.")  # fmt: skip
     newest = ", ".join(run.name for run in found[:5]) or "none yet"
     if not is_name(name):
         raise UserError(f"{name!r} is no name of a run, which is that of a folder in {runs_dir}, without a path: the newest are {newest}.")  # fmt: skip

@@ -43,7 +43,7 @@ with toolbar:
             st.rerun()
         if state in ("stopping", "not responding") and widgets.button("Kill …", help="End the process at once, without saving.", icon=":material/dangerous:", key="kill"):  # fmt: skip
             widgets.confirm_kill(run)
-    elif widgets.button("Resume", no_resume, "Go on from the newest checkpoint, exactly as if it had never stopped.", icon=":material/play_arrow:", type="primary", key="resume"):  # fmt: skip
+    elif widgets.button("Resume", no_resume, "Go on from the newest checkpoint: with the same data exactly as if it had never stopped.", icon=":material/play_arrow:", type="primary", key="resume"):  # fmt: skip
         widgets.act(lambda: process.start_training(run), "Starting")
         st.rerun()
     if widgets.button("Save now", idle or leaving, "Write a checkpoint after the step in hand.", icon=":material/save:", key="save"):  # fmt: skip

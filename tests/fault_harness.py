@@ -13,6 +13,7 @@ import errno
 import importlib
 import io
 import json
+import math
 import os
 import re
 import select
@@ -148,10 +149,12 @@ SCENARIOS: dict[str, Callable[[Path], tuple[str, str]]] = {
     "Monitor": page("pages/monitor.py"),
     "Train": page("pages/train.py"),
     "Sample": page("pages/sample.py"),
+    "Evaluate": page("pages/evaluate.py"),
+    "Explore": page("pages/explore.py"),
 }  # fmt: skip
 
 
-WRITING = ("train", "resume", "sample", "export")  # after which what was there before is looked at
+GOES_ON = {"train": "new", "resume": "r"}  # the run that is resumed after it, if there is one
 
 
 class Stage:
@@ -265,27 +268,29 @@ class Stage:
         for path in self.folder.glob("runs/*/log.txt"):
             if "Traceback" in (text := path.read_text(errors="replace")):
                 kind, said = "traceback", f"{said}\n{text}"
-        if scenario in WRITING and kind not in ("traceback", "hang"):
-            again, words, _, _ = self._fork(nothing_is_lost, None)
+        if kind not in ("traceback", "hang"):
+            again, words, _, _ = self._fork(lambda folder: nothing_is_lost(folder, GOES_ON.get(scenario, "")), None)
             if again != "well":
                 kind, said = "lost", f"{said}\n{again}: {words}"
         return kind, said, fired
 
 
-def nothing_is_lost(folder: Path) -> tuple[str, str]:
-    """What was committed before is whole, and the run goes on to its end."""
+def nothing_is_lost(folder: Path, goes_on: str) -> tuple[str, str]:
+    """What was committed before is whole, and the run, if it was begun, goes on to its end."""
     from ddpm import checkpoint, cli
     from ddpm.runs import Run
 
-    shutil.rmtree(folder / "tmp")
-    (folder / "tmp").mkdir()
-    run = Run(folder / "runs" / "r")
-    wrong = [checkpoint.damage(saved) for saved in run.checkpoints()]
-    if not run.checkpoints() or any(wrong):
+    saved = [saved for path in folder.glob("runs/*") for saved in Run(path).checkpoints()]
+    wrong = [checkpoint.damage(one) for one in saved]
+    if not saved or any(wrong):
         return "lost", f"{len(wrong)} checkpoints; {' '.join(wrong)}"
-    done = run.checkpoint().step == run.config.train.total_steps
-    code = cli.main(["train", "--resume", "r", "--runs_dir", str(folder / "runs")])
-    if code != (2 if done else 0) or run.checkpoint().step != 4:
+    run = Run(folder / "runs" / goes_on)
+    if not goes_on or not run.folder.exists():
+        return "well", ""
+    before = run.checkpoints()
+    done = bool(before) and before[-1].step == run.config.train.total_steps
+    code = cli.main(["train", "--resume", goes_on, "--runs_dir", str(folder / "runs")])
+    if code != (2 if done else 0) or run.checkpoint().step != run.config.train.total_steps:
         return "lost", f"it was resumed with code {code}, and ended at step {run.checkpoint().step}"
     return "well", ""
 
@@ -325,11 +330,12 @@ def first_of_each(calls: Counter[str], scenario: str, without: tuple[str, ...] =
 
 
 def every(calls: Counter[str], scenario: str, most: int) -> Iterator[Case]:
-    """Every call, of those that are alike at most so many, with every error."""
-    for call, count in sorted(calls.items()):
-        for k in range(1, min(count, most) + 1):
-            for error in ERRORS:
-                yield Case(scenario, call, k, error)
+    """Every call, of those that are alike at most so many, with every error; each call once before any a second time."""
+    for k in range(1, most + 1):
+        alike = [call for call, count in sorted(calls.items()) if count >= k]
+        for turn in range(len(ERRORS)):
+            for number, call in enumerate(alike, turn):
+                yield Case(scenario, call, k, ERRORS[number % len(ERRORS)])
 
 
 def main() -> None:
@@ -337,7 +343,7 @@ def main() -> None:
     parser.add_argument("scenarios", nargs="*", default=list(SCENARIOS), metavar="SCENARIO")
     parser.add_argument("--serve", type=Path)
     parser.add_argument("--most", type=int, default=2, help="of the calls that are alike (default: 2)")
-    parser.add_argument("--first", action="store_true", help="only what the tests try")
+    parser.add_argument("--seconds", type=float, default=math.inf, help="for each scenario, at most")
     options = parser.parse_args()
     if options.serve:
         serve(options.serve)
@@ -348,17 +354,19 @@ def main() -> None:
             sys.exit("The shim needs Linux and a C compiler.")
         server = Server(library, Path(place) / "server")
         for scenario in options.scenarios:
-            sweep(server, scenario, options.most, options.first)
+            sweep(server, scenario, options.most, options.seconds)
         server.close()
 
 
-def sweep(server: Server, scenario: str, most: int, first: bool) -> None:
+def sweep(server: Server, scenario: str, most: int, seconds: float) -> None:
     """Print what comes of the cases of a scenario: a row a kind of call and error, and each that is not good in full."""
     calls, began = server.calls(scenario), time.monotonic()
-    cases = list(first_of_each(calls, scenario) if first else every(calls, scenario, most))
+    cases = list(every(calls, scenario, most))
     print(f"== {scenario}: {sum(calls.values())} calls, {len(calls)} kinds and roles, {len(cases)} cases", flush=True)
     table: dict[str, Counter[str]] = {}
     for case in cases:
+        if time.monotonic() - began > seconds:
+            break
         outcome = server.run(case)
         kind = outcome.kind if outcome.fired else "not met"
         table.setdefault(f"{case.call.split()[0]:9}{case.error}", Counter())[kind] += 1

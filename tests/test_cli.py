@@ -331,7 +331,9 @@ def test_data_that_changed_between_stop_and_resume(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace('"total_steps": 2', '"total_steps": 4'))
     Image.new("RGB", (8, 8)).save(tmp_path / "data" / "b_9.png")
     ddpm("train", "--resume", "mine", cwd=tmp_path)
-    assert "There are 7 images now and were 6" in (path.parent / "log.txt").read_text()
+    log = (path.parent / "log.txt").read_text()
+    assert f"There are 7 images in {tmp_path / 'data'} now, and were 6" in log
+    assert "not as it would have" in log
     path.write_text(path.read_text().replace('"total_steps": 4', '"total_steps": 6'))
     Image.new("RGB", (8, 8)).save(tmp_path / "data" / "c_1.png")
     said = ddpm("train", "--resume", "mine", cwd=tmp_path, code=2)

@@ -47,6 +47,22 @@ def test_a_picture_of_the_right_size_is_unchanged() -> None:
     assert np.array_equal(images.prepare(colours(16, 16), 16, 3), np.asarray(colours(16, 16)))
 
 
+@pytest.mark.parametrize("shape", [(1, 60000), (60000, 1)])
+def test_a_very_narrow_image_is_not_enlarged_as_a_whole(
+    shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = []
+    resize = Image.Image.resize
+    monkeypatch.setattr(
+        Image.Image, "resize", lambda self, size, *args: sizes.append(size) or resize(self, size, *args)
+    )
+    values = np.zeros(60000, np.uint8)
+    values[29990:30010] = 200
+    pixels = images.prepare(Image.fromarray(values.reshape(shape)), 256, 1)
+    assert (pixels.min(), pixels.max()) == (200, 200), "the middle"
+    assert all(width * height < 10**7 for width, height in sizes)
+
+
 def test_the_centre_is_kept() -> None:
     wide = np.zeros((8, 24, 3), np.uint8)
     wide[:, 8:16] = 255

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import fake_run
@@ -15,6 +16,7 @@ from app_page import ROOT, open_page, said, text
 from streamlit.testing.v1 import AppTest
 from waiting import until
 
+from ddpm import config as configs
 from ddpm import process, runs
 from ddpm.jobs import Worker
 from ddpm.presets import DEFAULT, PRESETS
@@ -354,3 +356,34 @@ def test_every_state_has_a_badge_and_every_menu_entry_a_page() -> None:
 
     assert set(widgets.BADGES) == set(get_args(State))
     assert all((ROOT / script).exists() for script, _, _ in layout.MENU)
+
+
+def test_monitor_asks_where_data_is_that_was_moved(
+    runs_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = []
+    monkeypatch.setattr(process, "start_training", lambda run, *data: started.append((run.name, *data)))
+    run = fake_run.write(runs_dir, "one", steps=40, state="stopped", total=100)
+    at = open_page("pages/monitor.py", run="one")
+    assert not at.text_input(key="moved_to-one").value.startswith("/"), "a data set by name is always there"
+    assert not [w.value for w in at.warning]
+
+    run.keep(configs.replace(run.config, {"data_dir": str(tmp_path / "gone")}))
+    at = open_page("pages/monitor.py", run="one")
+    assert any(str(tmp_path / "gone") in w.value for w in at.warning)
+    assert at.button(key="resume_moved").disabled
+    (tmp_path / "here").mkdir()
+    at.text_input(key="moved_to-one").set_value(str(tmp_path / "here")).run()
+    at.button(key="resume_moved").click().run()
+    assert not at.exception
+    assert started == [("one", str(tmp_path / "here"), False)]
+
+
+@pytest.mark.parametrize("state", ["running", "finished"])
+def test_monitor_asks_nothing_about_the_data_of_a_run_that_needs_none(state: str, runs_dir: Path) -> None:
+    run = fake_run.write(runs_dir, "one", steps=40, state=state, total=100)
+    with Worker(run.folder, 100) if state == "running" else nullcontext() as worker:
+        if worker:
+            worker.beat(state="running", step=40, now=True)
+        at = open_page("pages/monitor.py", run="one")
+        assert not [field for field in at.text_input if field.key == "moved_to-one"]

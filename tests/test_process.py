@@ -213,3 +213,23 @@ def test_a_program_that_does_not_come_up_is_lost_soon(run: Run, monkeypatch: pyt
     process.start_training(run)
     assert run.state() == "starting"
     until(lambda: run.state() == "lost")
+
+
+def test_data_that_was_moved_is_told_to_the_process(run: Run, stand_in: str) -> None:
+    process.start_training(run, "/new place", enlarge=True)
+    assert running(run)["arguments"][-4:] == ["--data_dir", "/new place", "--enlarge", "True"]
+    process.stop(run)
+
+
+def test_what_was_done_stays_in_sight_while_a_run_starts_again(run: Run, stand_in: str) -> None:
+    done = jobs.Status("stopped", step=7, total_steps=20, saved=7, metrics={"loss": 0.5}, message="Before")
+    files.write_json(run.folder / "status.json", dataclasses.asdict(done))
+    process.start_training(run)
+    status = run.status()
+    assert status
+    assert (status.step, status.saved, status.metrics, status.message) == (7, 7, {"loss": 0.5}, "")
+    running(run)
+    status = run.status()
+    assert status
+    assert (status.step, status.saved, status.metrics) == (7, 7, {"loss": 0.5})
+    process.stop(run)

@@ -353,12 +353,15 @@ def test_a_run_of_which_no_checkpoint_is_whole_names_the_weights_that_are(
     assert cli.main(shlex.split(said.split("`")[-2])[1:]) == 0
 
 
-def test_a_resume_that_is_stopped_at_once_shows_what_is_saved(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_resume_that_is_stopped_at_once_shows_what_is_saved(
+    begin: Begin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = begin()
     log = run.progress_path
     log.write_bytes(log.read_bytes() + log.read_bytes().splitlines(keepends=True)[-1].replace(b"4", b"7"))
     lost = {**vars(status_of(run)), "state": "running", "step": 7, "metrics": {"loss": 7.0}}
     files.write_json(run.folder / "status.json", lost)
+    monkeypatch.setenv("DDPM_CACHE", str(tmp_path / "empty"))  # so that images are to be read first
     monkeypatch.setattr(Worker, "heard", lambda self: {"stop"})
     assert go_on(run) == 0
     status = status_of(run)

@@ -104,5 +104,8 @@ def _part(config: Config, data_dir: str, found: data_fields.Look) -> str:
         return FIRST.split
     part = checkpoint_fields.options(FORM, "split", FIELDS["split"].label, list(PARTS), FIELDS["split"].help, PARTS.__getitem__)  # fmt: skip
     count = about.count - held if part == "train" else test
-    st.caption(f"{words.plural(count, 'picture')} {'to train on' if part == 'train' else 'that training never sees'}.")
+    roughly = "About " if held else ""  # each image's content decides
+    st.caption(
+        f"{roughly}{words.plural(count, 'picture')} {'to train on' if part == 'train' else 'that training never sees'}."
+    )
     return part

@@ -49,7 +49,8 @@ def start_server(
 ) -> tuple[subprocess.Popen[bytes], str]:
     """A dashboard on a free port, started from another folder than its own; returns when it answers.
 
-    script: another one shows parts of the pages by themselves.
+    script: another one shows parts of the pages by themselves.  What it starts computes with one thread: with more of them,
+    which come and go with other work on the machine, sums are rounded otherwise.
     """
     port = free_port()
     with open(log, "wb") as out:
@@ -57,7 +58,7 @@ def start_server(
             [sys.executable, "-m", "streamlit", "run", str(script), "--server.port", str(port),
              "--server.headless", "true"],
             cwd=cwd, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT,
-            env={**os.environ, "DDPM_RUNS": str(runs_dir), "PYTHONPATH": str(ROOT)},
+            env={**os.environ, "DDPM_RUNS": str(runs_dir), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         )  # fmt: skip
     url = f"http://127.0.0.1:{port}"
     deadline = time.monotonic() + PATIENCE
