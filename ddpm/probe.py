@@ -268,15 +268,16 @@ class _Bench:
         self.tried = list(self.processes)
         self.heads = list(_heads(config))
         chosen = np.linspace(0, len(dataset) - 1, count).astype(int)
-        self.x_start = torch.from_numpy(images.to_float(dataset.images[chosen]))
+        pixels, labels_there = dataset.take(chosen)
+        self.x_start = torch.from_numpy(images.to_float(pixels))
         self.mean, self.variance = float(self.x_start.mean()), float(self.x_start.var())
         rng = torch.Generator().manual_seed(0)
         self.noise = [torch.randn(self.x_start.shape, generator=rng) for _ in LEVELS]
         self.condition: dict[str, Tensor] = {}
         if model.class_cond:
             known = labels or range(model.num_classes)
-            own = dataset.labels if config.data.data_dir else None
-            y = [known[k % len(known)] for k in range(count)] if own is None else own[chosen].tolist()
+            own = labels_there if config.data.data_dir else None
+            y = [known[k % len(known)] for k in range(count)] if own is None else own.tolist()
             self.condition["y"] = torch.tensor(y).clamp(max=model.num_classes - 1)
         if model.small_size:
             self.condition["low_res"] = F.interpolate(self.x_start, (model.small_size, model.small_size), mode="area")
