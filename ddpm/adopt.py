@@ -75,7 +75,8 @@ def _start(found: dict[str, dict[str, Tensor]], optimizer: dict[str, Any] | None
     step = updates(optimizer) or weights.step or (beside.step if beside else 0)
     name, total = Path(config.train.resume_checkpoint).name, config.train.total_steps
     if step >= total:
-        raise UserError(f"{name} has {plural(step, 'update')} behind it, and training would end at step {total}: raise total_steps.")  # fmt: skip
+        raised = "lr_anneal_steps, and total_steps to the same" if config.train.lr_anneal_steps else "total_steps"
+        raise UserError(f"{name} has {plural(step, 'update')} behind it, and training would end at step {total}: raise {raised}.")  # fmt: skip
     what = restored(found, optimizer)
     known = _known(Path(config.train.resume_checkpoint), weights.config)
     if known and config.model.class_cond and config.model.cond_drop_prob and not known.model.cond_drop_prob:

@@ -93,10 +93,17 @@ def images_for(config: Config) -> Dataset:
 
 
 def described(settings: Mapping[str, Any]) -> str:
-    """Settings as they are written as flags, without dashes; the prediction in words where it is the noise."""
-    shown = {k: v for k, v in settings.items() if v or not k.startswith("predict")}
-    eps = len(shown) < len(settings) and not any(k.startswith("predict") for k in shown)
-    return ", ".join([*(f"{k} {v}" for k, v in shown.items()), *(["the noise predicted"] if eps else [])])
+    """Settings as they are written as flags, without dashes; what is not used, or False, only where it stands alone."""
+    hidden = {
+        "predict_xstart": False,
+        "predict_xprev": False,
+        "num_head_channels": -1,
+        "use_new_attention_order": False,
+    }
+    shown = {k: v for k, v in settings.items() if k not in hidden or v != hidden[k]}
+    eps = "predict_xstart" in settings and not any(k.startswith("predict") for k in shown)
+    parts = [*(f"{k} {v}" for k, v in shown.items()), *(["the noise predicted"] if eps else [])]
+    return ", ".join(parts or (f"{k} {v}" for k, v in settings.items()))
 
 
 def sentences(verdict: Verdict, chosen: Mapping[str, Any], given: Mapping[str, Any]) -> Iterator[str]:
@@ -104,19 +111,20 @@ def sentences(verdict: Verdict, chosen: Mapping[str, Any], given: Mapping[str, A
     on = f"The probe on {words.plural(verdict.images, 'image')}"
     agreed = {name: value for name, value in verdict.found.items() if chosen[name] == value}
     if agreed:
-        better = f"denoises with {verdict.score:.2f} of a linear filter's error" if math.isfinite(verdict.score) else "hardly changes what it sees"  # fmt: skip
-        yield f"{on} finds {described(agreed)}: so asked, the network {better}."
+        better = f"denoises with {verdict.score:.2f} of a linear filter's error" if math.isfinite(verdict.score) else "repeats what it sees but for a step's noise"  # fmt: skip
+        yield f"{on} finds {described(agreed)}: at its best, the network {better}."
     for name, value in verdict.against(given).items():
         times = verdict.worse.get((name, value), math.nan)
-        how = f", with which it has {times:.2f} times the error" if math.isfinite(times) else ""
-        yield f"{on} finds {name} {verdict.found[name]}; {name} {value} is used, as it was given{how}. If what comes out is noise, leave --{name} out."  # fmt: skip
-    open_ = {name: value for name, value in chosen.items() if name not in verdict.found and name not in given}
+        how = f", with {times:.2f} times the error" if math.isfinite(times) else ""
+        yield f"{on} finds {name} {verdict.found[name]}, and {name} {value} is used, as it was given{how}: if only noise comes out, give --{name} {verdict.found[name]}."  # fmt: skip
+    rest = {name: value for name, value in chosen.items() if name not in verdict.found and name not in given}
     if not verdict.found:
-        yield f"{on} cannot tell what the network was trained on, which knows too little of them: {described(open_)} is assumed. Flags say otherwise."  # fmt: skip
-    elif open_:
-        yield f"It cannot tell {', '.join(open_)}: {described(open_)} is assumed. Flags say otherwise."
-    if open_:
-        yield "Tried: " + "; ".join(f"{name} {', '.join(map(str, verdict.tried[name]))}" for name in open_ if len(verdict.tried.get(name, [])) > 1) + "; others were not."  # fmt: skip
+        taken = f"assumed is {described(rest)}, unless flags say otherwise" if rest else "it is asked as the flags say"
+        yield f"{on} cannot tell what the network was trained on, which knows too little of them: {taken}."
+    elif rest:
+        yield f"It cannot tell {', '.join(rest)}: assumed is {described(rest)}, unless flags say otherwise."
+    if tried := [f"{n} {', '.join(map(str, verdict.tried[n]))}" for n in rest if len(verdict.tried.get(n, ())) > 1]:
+        yield f"Tried were {'; '.join(tried)}, and nothing else."
 
 
 @torch.no_grad()
@@ -260,15 +268,16 @@ class _Bench:
         self.tried = list(self.processes)
         self.heads = list(_heads(config))
         chosen = np.linspace(0, len(dataset) - 1, count).astype(int)
-        self.x_start = torch.from_numpy(images.to_float(dataset.images[chosen]))
+        pixels, labels_there = dataset.take(chosen)
+        self.x_start = torch.from_numpy(images.to_float(pixels))
         self.mean, self.variance = float(self.x_start.mean()), float(self.x_start.var())
         rng = torch.Generator().manual_seed(0)
         self.noise = [torch.randn(self.x_start.shape, generator=rng) for _ in LEVELS]
         self.condition: dict[str, Tensor] = {}
         if model.class_cond:
             known = labels or range(model.num_classes)
-            own = dataset.labels if config.data.data_dir else None
-            y = [known[k % len(known)] for k in range(count)] if own is None else own[chosen].tolist()
+            own = labels_there if config.data.data_dir else None
+            y = [known[k % len(known)] for k in range(count)] if own is None else own.tolist()
             self.condition["y"] = torch.tensor(y).clamp(max=model.num_classes - 1)
         if model.small_size:
             self.condition["low_res"] = F.interpolate(self.x_start, (model.small_size, model.small_size), mode="area")

@@ -157,7 +157,9 @@ class Run(Job):
         if sentence := wrong.get(step or max(wrong, default=0)) if step or not found else "":
             raise UserError(sentence)
         if not found:
-            raise UserError(f"{self.name} has no checkpoint yet: wait for the first one, or ask it to save now.")
+            soon = "wait for the first one, or press Save now on its Monitor page"
+            train = f"let it train until it saves one: `{self.shell('train', '--resume')}`"
+            raise UserError(f"{self.name} has no checkpoint yet: {soon if self.state() in ACTIVE else train}.")
         if not step:
             return found[-1]
         for checkpoint in found:

@@ -90,6 +90,9 @@ def head() -> None:
 
 head()
 
+if not active:
+    for sentence in run.manifests()[1].values():
+        st.warning(sentence, icon=":material/warning:")
 if not active and state != "finished":
     moved_data.show(run, config, because=status.message if (status := view.status()) else "")
 

@@ -44,7 +44,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 # --- what there is
 
 
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity") or (os.cpu_count() or 1) < 2, reason="nothing to bind apart")
+@pytest.mark.skipif(len(hardware.allowed() or ()) < 2, reason="nothing to bind apart")
 def test_who_is_bound_to_other_cores_takes_none_of_these() -> None:
     allowed = sorted(os.sched_getaffinity(0))
     other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)

@@ -37,7 +37,7 @@ from ddpm import (
 from ddpm import config as configs
 from ddpm.checkpoint import Weights, fit, load_weights, newest_intact
 from ddpm.commands.options import read_source
-from ddpm.config import Config, DataConfig, EvalConfig, FromCheckpoint, ModelConfig, SampleConfig
+from ddpm.config import Config, DataConfig, EvalConfig, FromCheckpoint, ModelConfig, SampleConfig, TrainConfig
 from ddpm.errors import UserError
 from ddpm.jobs import ACTIVE, Worker
 from ddpm.losses import Batch, training_losses
@@ -449,9 +449,10 @@ def test_where_to_begin_is_settled_when_the_run_is_made(folder: Path, monkeypatc
     monkeypatch.chdir(folder)
     monkeypatch.setenv("HOME", str(folder.parent))
     monkeypatch.setenv("USERPROFILE", str(folder.parent))
-    assert settled(Path("model000200.pt")).train.resume_checkpoint == str(folder / "model000200.pt")
-    assert settled(Path("~/log/model000200.pt")).train.resume_checkpoint == str(folder / "model000200.pt")
-    assert configs.resolved(Config()).train.resume_checkpoint == ""
+    for typed in ("model000200.pt", "~/log/model000200.pt"):
+        kept = configs.with_absolute_paths(TrainConfig(resume_checkpoint=typed))
+        assert kept.resume_checkpoint == str(folder / "model000200.pt")
+    assert configs.with_absolute_paths(TrainConfig()).resume_checkpoint == ""
 
 
 def test_a_run_that_a_page_made_begins_from_a_file(folder: Path, runs_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip

@@ -358,6 +358,13 @@ def test_every_state_has_a_badge_and_every_menu_entry_a_page() -> None:
     assert all((ROOT / script).exists() for script, _, _ in layout.MENU)
 
 
+def test_monitor_says_which_checkpoints_cannot_be_read(runs_dir: Path) -> None:
+    run = fake_run.write(runs_dir, "one", steps=40, state="stopped", total=100)
+    (run.folder / "saves" / "000099.json").write_text("{")
+    at = open_page("pages/monitor.py", run="one")
+    assert ["000099.json" in w.value for w in at.warning] == [True]
+
+
 def test_monitor_asks_where_data_is_that_was_moved(
     runs_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -205,8 +205,13 @@ def test_checkpoints_are_those_with_a_manifest(fake_run: FakeRun) -> None:
 
 
 def test_no_checkpoint(runs_dir: Path, tiny: Config) -> None:
-    with pytest.raises(UserError, match="no checkpoint yet: wait for the first one"):
-        runs.create(runs_dir, "one", tiny).checkpoint()
+    run = runs.create(runs_dir, "one", tiny)
+    with pytest.raises(UserError, match="no checkpoint yet: let it train until it saves one: `ddpm train --resume one"):
+        run.checkpoint()
+    with Worker(run.folder) as worker:
+        worker.beat(state="running", now=True)
+        with pytest.raises(UserError, match="no checkpoint yet: wait for the first one, or press Save now"):
+            run.checkpoint()
 
 
 def test_steps_of_more_than_six_digits(runs_dir: Path, tiny: Config, save_checkpoint: Callable[..., None]) -> None:

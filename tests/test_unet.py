@@ -8,7 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ddpm import architecture, validation, yardstick
 from ddpm.config import Config, ModelConfig
-from ddpm.unet import UNet, timestep_embedding
+from ddpm.unet import AttentionBlock, UNet, timestep_embedding
 
 SMALL = dict(image_size=16, num_channels=32, num_res_blocks=1, channel_mult="1,2", attention_resolutions="8", num_heads=2)  # fmt: skip
 
@@ -97,3 +97,36 @@ def test_operations_are_those_that_torch_counts(settings: dict[str, object]) -> 
     with FlopCounterMode(display=False) as counter, torch.no_grad():  # of plain torch: it cannot see into kernels
         yardstick.network(UNet(config), x, torch.tensor([0.0, 9.0]), y)
     assert 2 * architecture.flops(config) == counter.get_total_flops()
+
+
+# guided-diffusion's ways to split attention
+
+
+def test_heads_by_width_are_so_many_at_each_level() -> None:
+    network = UNet(small(attention_resolutions="16,8", num_head_channels=16))
+    heads = [block.heads for block in network.modules() if isinstance(block, AttentionBlock)]
+    assert sorted(set(heads)) == [2, 4]  # of 32 and 64 channels
+
+
+def test_the_new_order_of_attention_is_the_old_one_with_rows_exchanged() -> None:
+    """q, k and v of all heads one after the other, rather than head by head."""
+    config = small(num_heads=4, use_new_attention_order=True)
+    new, old = woken(UNet(config)), UNet(small(num_heads=4))
+    kept = new.state_dict()
+    exchanged = {
+        name: t.unflatten(0, (3, 4, -1)).transpose(0, 1).flatten(0, 2) if ".qkv." in name else t
+        for name, t in kept.items()
+    }
+    x, t = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(1)), torch.tensor([3.0, 700.0])
+    with torch.no_grad():
+        old.load_state_dict(exchanged)
+        torch.testing.assert_close(new(x, t), old(x, t), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(new(x, t), yardstick.network(new, x, t, None), rtol=1e-4, atol=1e-5)
+        old.load_state_dict(kept)
+        assert (new(x, t) - old(x, t)).abs().max() > 1e-2 * new(x, t).abs().max()
+
+
+@pytest.mark.parametrize("each", [0, 24])
+def test_channels_of_a_head_have_to_fit(each: int) -> None:
+    (problem,) = validation.network_problems(Config(model=small(num_head_channels=each)))
+    assert problem.name == "num_head_channels"

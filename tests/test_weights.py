@@ -88,7 +88,7 @@ def test_the_command_that_saves_the_network_alone_works(kind: str, tmp_path: Pat
     assert command
     if kind == "script":  # without parameters: nothing to load afterwards
         return
-    python, *rest = shlex.split(command[1])
+    _, *rest = shlex.split(command[1])
     subprocess.run([sys.executable, *rest], check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     (target,) = set(tmp_path.glob("*.pt")) - {path}
     assert target.name in str(raised.value)

@@ -17,7 +17,7 @@ def required(run: Run, why: str) -> None:
     """Where the run has no checkpoint yet: says `why` one is needed and how to get it, and stops the page."""
     running = run.state() in ACTIVE
     st.info(
-        f"{run.name} has no checkpoint yet, and {why}. "
+        f"{forms.plain(run.name)} has no checkpoint yet, and {why}. "
         + ("It can save one now." if running else "Let it train until it saves one."),
         icon=":material/save:",
     )
