@@ -426,7 +426,9 @@ def test_openai_run(golden: Path, tally: Tally, tmp_path: Path) -> None:
         pytest.skip("openai_run is not in the folder")
     folder = foreign.look(golden / "openai_run")
     assert (folder.newest.step, list(folder.newest.averages)) == (1000, ["0.99", "0.999"])
-    adopted = adopt.adopt(folder, tmp_path / "runs", {}, adopt.Wish("theirs"), lambda *_: None)
+    adopted = adopt.adopt(
+        folder, tmp_path / "runs", {"noise_schedule": "cosine"}, adopt.Wish("theirs"), lambda *_: None
+    )
     run, settings = adopted.run, adopted.run.config
     assert (settings.diffusion.noise_schedule, settings.diffusion.diffusion_steps, settings.model.num_heads) == ("cosine", 1000, 4)  # fmt: skip
     assert not settings.diffusion.predict_xstart
