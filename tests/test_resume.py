@@ -231,7 +231,7 @@ def test_what_an_earlier_version_held_out_is_not_measured(begin: Begin, capsys: 
     assert go_on(run) == 2
     command = capsys.readouterr().err.split("`")[-2]
     assert cli.main(shlex.split(command)[1:]) == 0, "a new run from its weights"
-    new = runs.find(run.folder.parent, "mine-2")
+    new = runs.find(run.folder.parent, "mine-again")
     assert "may have been trained on images that are held out now" in status_of(new).warning
 
 
@@ -291,7 +291,7 @@ def test_a_run_that_lost_files_is_not_begun_anew(lost: str, begin: Begin, capsys
     assert "saves/" in said
     assert status_of(run).state == "failed"
     assert cli.main(shlex.split(said.split("`")[-2])[1:]) == 0, "the command that it names"
-    new = runs.find(run.folder.parent, "mine-2")
+    new = runs.find(run.folder.parent, "mine-again")
     first = (new.folder / "progress.csv").read_text().splitlines()[1].split(",")
     columns = (new.folder / "progress.csv").read_text().splitlines()[0].split(",")
     begins_at = int(first[columns.index("step")])
