@@ -16,7 +16,7 @@ from ddpm.config import AnalyticConfig, Config, DataConfig, EvalConfig, ModelCon
 from ddpm.decoded import Decoded, Progress, open_decoded
 from ddpm.errors import UserError
 from ddpm.sources import SOURCES, Source, open_source
-from ddpm.words import some
+from ddpm.words import plural, some
 
 __all__ = [
     "SOURCES",
@@ -97,10 +97,10 @@ def describe(data_dir: str) -> Description:
 
 def _describe(source: Source) -> Description:
     names, test = source.class_names, source.test_part()
-    pictures, classes = _number(source.count, "image", "images"), _number(len(names), "class", "classes")
+    pictures, classes = plural(source.count, "image"), plural(len(names), "class", "classes")
     text = f"{source.kind}: {pictures}, {classes}" if names else f"{source.kind}: {pictures}"
     if test:
-        text += f", and {_number(test.count, 'image', 'images')} to test on"
+        text += f", and {plural(test.count, 'image')} to test on"
     notices = (*source.notices, *_notices(source.count, source.labels, names))
     counts = _counts(source.labels, names)
     return Description(source.count, names, counts, text, source.size, notices, test.count if test else 0, source.left_out, source.kind)  # fmt: skip
@@ -115,16 +115,12 @@ def _notices(used: int, labels: np.ndarray | None, names: tuple[str, ...]) -> tu
     """What is worth telling of images of which so many are used."""
     notices = []
     if used < FEW:
-        notices.append(f"Only {_number(used, 'image', 'images')}: the model will soon know them by heart rather than learn from them.")  # fmt: skip
+        notices.append(f"Only {plural(used, 'image')}: the model will soon know them by heart rather than learn from them.")  # fmt: skip
     counts = _counts(labels, names)
     missing = [name for name, count in zip(names, counts, strict=False) if not count]
     if counts and missing:
         notices.append(f"There are no images of {len(missing)} of the classes: {', '.join(missing[:5])}.")
     return tuple(notices)
-
-
-def _number(count: int, one: str, many: str) -> str:
-    return f"{count:,} {one if count == 1 else many}"
 
 
 def resolve(config: Config) -> Config:

@@ -17,10 +17,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ddpm import arrays, files, images, locks, words
+from ddpm import arrays, files, images, locks, places, words
 from ddpm.config import DataConfig, ModelConfig
 from ddpm.errors import UserError
-from ddpm.places import cache_folder
 from ddpm.sources import IDENTITY_BYTES, SOURCES, Item, Source
 
 log = logging.getLogger("ddpm")
@@ -72,13 +71,13 @@ def open_decoded(
 
 def _path(source: Source, data: DataConfig, model: ModelConfig, part: str) -> Path:
     """WHERE-SIZExCHANNELS-WHAT.raw: WHAT changes when the source does, and the old file is then of no use."""
-    where = data.data_dir if data.data_dir in SOURCES else os.path.realpath(os.path.expanduser(data.data_dir))
+    where = data.data_dir if data.data_dir in SOURCES else os.path.realpath(places.full(data.data_dir))
     what = json.dumps([CACHE_FORMAT, source.stamps()])
     which = "|".join(
         [where, str(data.enlarge), *([part] if part else []), *(["skip_broken"] if data.skip_broken else [])]
     )
     size = f"{model.image_size}x{model.image_channels}"
-    return cache_folder() / "images" / f"{_short_hash(which)}-{size}-{_short_hash(what)}.raw"
+    return places.cache_folder() / "images" / f"{_short_hash(which)}-{size}-{_short_hash(what)}.raw"
 
 
 def _short_hash(text: str) -> str:

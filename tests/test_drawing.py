@@ -148,7 +148,7 @@ def test_killed_and_gone_on_with(run: Run, tmp_path: Path) -> None:
     assert 4 <= kept < 41
     assert job.state() == "lost"
     assert job.npz is None
-    with pytest.raises(UserError, match="did not end: go on with it by --resume"):
+    with pytest.raises(UserError, match="did not end: go on with it by `ddpm sample --resume"):
         draw(run, folder, settings)
     job.images[3].write_bytes(job.images[3].read_bytes()[:60])  # as a power cut leaves it
     process.resume_sampling(job)
