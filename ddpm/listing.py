@@ -270,9 +270,9 @@ class _Look:
             f"{count:,} {phrase if count == 1 else MANY[phrase]}" for phrase, count in sorted(self.others.items())
         )
         if self.system:
-            yield f"{words.plural(len(self.system), 'folder')} of systems ({words.some(sorted(set(self.system)), 5)})"
+            yield f"{words.plural(len(self.system), 'system folder')} ({words.some(sorted(set(self.system)), 5)})"
         if self.ours:
-            yield f"{words.plural(len(self.ours), 'folder')} of this program's own ({words.some(sorted(self.ours), 5)})"
+            yield f"{words.plural(len(self.ours), 'folder')} written by this program ({words.some(sorted(self.ours), 5)})"
 
     def _folder(self, place: str, parts: tuple[str, ...]) -> list[tuple[str, tuple[str, ...]]]:
         """Take in what lies in one folder; gives those to be listed next."""

@@ -212,7 +212,7 @@ def _notices(listing: Listing, sorted_: Labelling) -> Iterator[str]:
     if sorted_.beside:
         yield f"The folders are not taken for classes, as {plural(sorted_.beside, 'image')} of {len(listing.files):,} {'is' if sorted_.beside == 1 else 'are'} not in them."
     if listing.unread:
-        yield f"Not read: {', '.join(listing.unread)}; convert or unpack what is to be learnt from."
+        yield f"Not read: {', '.join(listing.unread)}; to train on their images, convert them to PNG or JPEG, or unpack archives."
 
 
 class Npz(Source):
