@@ -200,7 +200,7 @@ class Job:
     def processes(self) -> list[psutil.Process]:
         """The process that status.json names, if it is still that one."""
         status = self.status()
-        if not status or not status.pid or status.host not in ("", platform.node()):
+        if not status or not status.pid:
             return []
         try:
             process = psutil.Process(status.pid)

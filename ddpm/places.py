@@ -10,9 +10,13 @@ from ddpm.errors import UserError
 
 
 def full(path: str | os.PathLike[str]) -> Path:
-    """The whole path, from the root, with ~ and ~NAME as a shell has them: the name of no user stays as it is."""
+    """The whole path, from the root, with ~ and ~NAME as a shell has them: the name of no user stays as it is.
+
+    Links in it stay, but where it has a `..`: what that means depends on where they lead.
+    """
     try:
-        return Path(os.path.abspath(os.path.expanduser(path)))
+        whole = Path(os.path.expanduser(path)).absolute()
+        return Path(os.path.realpath(whole)) if ".." in whole.parts else whole
     except FileNotFoundError:  # by os.getcwd
         raise UserError(f"{path} begins in the folder that this program was started in, which is gone: change to another one, or write the whole path.") from None  # fmt: skip
 

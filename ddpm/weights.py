@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
+from ddpm import files
 from ddpm.errors import UserError
 from ddpm.words import plural
 
@@ -22,6 +23,15 @@ LEGACY = 4  # pickles in them; the last of them is the content
 PLAIN = ("builtins", "__builtin__", "_codecs", "copyreg", "copy_reg")  # modules that say nothing about who wrote a file
 DAMAGED = "it was cut short or damaged"
 ANOTHER = "take another copy, or an earlier checkpoint"
+NO_MEMORY = ("can't allocate memory", "not enough memory")  # of torch's errors
+OF_TORCH = (
+    "torch",
+    "torch._utils",
+    "torch._tensor",
+    "torch.storage",
+    "torch.serialization",
+    "torch.nn.parameter",
+)  # say nothing either
 NETWORK = "name a model or ema file, such as model000500.pt"
 STARTS = {  # of files that are taken for checkpoints -> what they are
     b"version https://git-lfs": (
@@ -46,6 +56,8 @@ def read(path: Path) -> Any:
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror or error}): see to that, or take another copy.") from error  # fmt: skip
     except Exception as error:  # of whatever type: torch's reader meets bytes that were never meant for it
+        if isinstance(error, MemoryError) or any(words in str(error) for words in NO_MEMORY):
+            raise UserError(f"{path} cannot be read, as there is not enough memory: end other programs, and try again.") from error  # fmt: skip
         why, remedy = _why(path)
         raise UserError(f"{path} cannot be read ({why}): {remedy}.") from error
 
@@ -102,13 +114,23 @@ def _other_than_network(content: Any, path: Path, safe: bool = True) -> tuple[st
 
 def _saved(path: Path, code: str, ending: str) -> str:
     """The remedy that saves what `code` gives in a file of its own."""
-    target = path.with_name(f"{path.stem}{ending}_weights.pt")
-    line = f"import torch; torch.save({code}, {json.dumps(str(target))})"
+    target = _free(path.with_name(f"{path.stem}{ending}_weights.pt"))
+    line = f"import torch; torch.save({code}, {_quoted(target)})"
     return f"save that alone with `python -c {shlex.quote(line)}`, and use {target.name}"
 
 
+def _free(path: Path) -> Path:
+    """`path`, or with a number where there is such a file."""
+    return next(one for one in files.numbered(path) if not one.exists())
+
+
+def _quoted(path: Path) -> str:
+    """The path as Python has it in double quotes."""
+    return json.dumps(str(path), ensure_ascii=False)
+
+
 def _load(path: Path, safe: bool) -> str:
-    return f'torch.load({json.dumps(str(path))}, map_location="cpu", weights_only={safe})'
+    return f'torch.load({_quoted(path)}, map_location="cpu", weights_only={safe})'
 
 
 def _listed(keys: Any) -> str:
@@ -150,7 +172,8 @@ def _why(path: Path) -> tuple[str, str]:
         if start[:2] == b"PK":
             return _why_zip(path)
         if start[8:9] == b"{" and 2 <= int.from_bytes(start[:8], "little") < 100_000_000:
-            line = f"import torch, safetensors.torch; torch.save(safetensors.torch.load_file({json.dumps(str(path))}), {json.dumps(str(path.with_suffix('.pt')))})"  # fmt: skip
+            target = _free(path.with_suffix(".pt"))
+            line = f"import torch, safetensors.torch; torch.save(safetensors.torch.load_file({_quoted(path)}), {_quoted(target)})"  # fmt: skip
             return "it is a safetensors file, which is not read", f"turn it into a checkpoint with `python -c {shlex.quote(line)}` (after `pip install safetensors`)"  # fmt: skip
         if start[:1] == b"\x80":
             file.seek(0)
@@ -165,7 +188,7 @@ def _why_zip(path: Path) -> tuple[str, str]:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
             if any(name.endswith("/constants.pkl") for name in names):
-                return "it is a TorchScript program, not weights", _saved(path, f'torch.jit.load({json.dumps(str(path))}, map_location="cpu").state_dict()', "")  # fmt: skip
+                return "it is a TorchScript program, not weights", _saved(path, f'torch.jit.load({_quoted(path)}, map_location="cpu").state_dict()', "")  # fmt: skip
             if any(name.endswith(".npy") for name in names):
                 return "it is an .npz of arrays, not a checkpoint", NETWORK
             inner = next((name for name in names if name.endswith("data.pkl")), None)
@@ -228,7 +251,7 @@ class _Peek(pickle.Unpickler):
         if module == "torch._utils" and name.startswith("_rebuild"):
             return _Peeked
         whole = f"{module}.{name}"
-        if module not in PLAIN and (not module.startswith("torch") or module.startswith("torch.nn.modules")):
+        if module not in (*PLAIN, *OF_TORCH):
             self.foreign += [] if whole in self.foreign else [whole]
         return type(name, (_Inert,), {})
 

@@ -55,7 +55,7 @@ with settings:
             most = "at most " if evaluation.until_ci else ""
             st.caption(f":material/schedule: About {most}{words.duration(seconds)}, going by the last time.")
         with st.expander("The same in a shell", icon=":material/terminal:"):
-            st.code(run.shell("nll", "--run", more=configs.to_flags(evaluation)), language="bash", wrap_lines=True)  # fmt: skip
+            layout.command(run.shell("nll", "--run", more=configs.to_flags(evaluation)))  # fmt: skip
 
 if pressed:
     with layout.errors():

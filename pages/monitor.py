@@ -173,4 +173,4 @@ with quarters:
 with st.expander("The same in a shell", icon=":material/terminal:"):
     for what, command in widgets.commands(run):
         st.caption(what)
-        st.code(command, language="bash", wrap_lines=True)
+        layout.command(command)

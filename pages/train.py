@@ -134,7 +134,7 @@ with aside:
         help=[*(p.sentence for p in problems), *bad_name][0] if problems or bad_name else None,
     )  # fmt: skip
     st.caption("The same in a shell")
-    st.code(preflight.command(runs_dir, name, draft), language="bash", wrap_lines=True)
+    layout.command(preflight.command(runs_dir, name, draft))
 
 if pressed:
     with layout.errors():

@@ -93,6 +93,15 @@ def test_a_run_that_was_renamed_by_hand(page: str, name: str, runs_dir: Path) ->
         assert resume == ["ddpm", "train", "--resume", name, "--runs_dir", str(runs_dir)]
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_data_whose_name_is_no_text(page: str, runs_dir: Path) -> None:
+    run = fake_run.write(runs_dir, "named", steps=4, state="stopped", total=8)
+    run.keep(configs.replace(run.config, {"data_dir": "/nowhere/caf\udce9"}))
+    at = open_page(page, **({"run": "named"} if page != "pages/train.py" else {}))
+    assert not at.exception
+    assert not [box.value for box in at.error if "letters" in box.value]
+
+
 FILES = ["config.json", "status.json", "control.json", "progress.csv", "log.txt", "run.lock", "saves", "samples", "evaluations"]  # fmt: skip
 
 

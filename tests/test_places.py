@@ -77,3 +77,12 @@ def test_a_user_whom_the_system_does_not_know() -> None:
     done = subprocess.run([sys.executable, "-c", code], env=environment, cwd=Path(places.__file__).parents[1], capture_output=True, text=True, check=True)  # fmt: skip
     there = Path(tempfile.gettempdir())
     assert done.stdout.split() == [f"{there}/ddpm-cache-54321", f"{there}/ddpm-shares-54321"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights there")
+def test_dots_after_a_link_mean_what_the_system_means(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "real" / "inside").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "real" / "inside")
+    monkeypatch.chdir(tmp_path)
+    assert places.full("link/../data") == tmp_path / "real" / "data"
+    assert places.full("link/data") == tmp_path / "link" / "data"

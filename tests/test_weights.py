@@ -41,6 +41,7 @@ FILES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "module": (lambda p: saved(p, torch.nn.Linear(2, 2)), r"whole.*torch\.nn\.modules\.linear\.Linear"),
     "trainer": (lambda p: saved(p, OBJECTS), r"whole.*network under state_dict beside args.*argparse\.Namespace"),
     "old trainer": (lambda p: saved(p, OBJECTS, _use_new_zipfile_serialization=False), r"argparse\.Namespace"),
+    "of torch": (lambda p: saved(p, {"model": NETWORK, "data": torch.utils.data.TensorDataset(torch.zeros(1))}), r"whole.*under model.*torch\.utils\.data\.dataset\.TensorDataset"),
     "nested": (lambda p: saved(p, {"opt": {"state": {}, "param_groups": []}, "net": {"ema": NETWORK}}), r"net\.ema"),
     "beside": (lambda p: saved(p, {**NETWORK, "epoch": 3}), "epoch beside its tensors"),
     "empty dict": (lambda p: saved(p, {}), "holds nothing"),
@@ -80,7 +81,10 @@ def test_what_is_no_file_of_weights_is_said(kind: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["module", "trainer", "old trainer", "nested", "beside", "script"])
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_the_command_that_saves_the_network_alone_works(kind: str, tmp_path: Path) -> None:
-    path = tmp_path / "it's a file.pt"
+    path = tmp_path / "it's a \U0001f600 file.pt"
+    taken = [path.with_name(f"{path.stem}{name}_weights.pt") for name in ("", "_state_dict", "_ema")]
+    for other in taken:  # which stay as they are
+        other.write_bytes(b"weights")
     FILES[kind][0](path)
     with pytest.raises(UserError) as raised:
         checkpoints.load_weights(path)
@@ -90,7 +94,8 @@ def test_the_command_that_saves_the_network_alone_works(kind: str, tmp_path: Pat
         return
     _, *rest = shlex.split(command[1])
     subprocess.run([sys.executable, *rest], check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    (target,) = set(tmp_path.glob("*.pt")) - {path}
+    (target,) = set(tmp_path.glob("*.pt")) - {path, *taken}
+    assert {other.read_bytes() for other in taken} == {b"weights"}
     assert target.name in str(raised.value)
     loaded = checkpoints.load_weights(target).tensors
     assert [tuple(t.shape) for t in loaded.values()] == ([(2, 2), (2,)] if kind == "module" else [(2,), (2,)])
@@ -199,3 +204,14 @@ def test_images_that_come_out_as_no_numbers_say_so(trained: Path, tmp_path: Path
     assert "2 images of 2" in status["warning"]
     assert "NaN or infinite" in caplog.text
     assert (images.settings_in(tmp_path / "out" / "images" / "00001.png") or {})["not_finite"] > 0
+
+
+def test_too_little_memory_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = saved(tmp_path / "large.pt", NETWORK)
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(torch, "load", fail)
+    with pytest.raises(UserError, match="not enough memory"):
+        checkpoints.read(path)

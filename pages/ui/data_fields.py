@@ -1,6 +1,7 @@
 """The data part of the Train form: a data set known by name or a path, and a look at what is in it."""
 
 import itertools
+import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +17,9 @@ from ddpm.errors import UserError
 from ddpm.validation import Problem
 from pages.ui import forms, layout
 
+PATHS: dict[str | type, Any] = {
+    str: os.fsencode
+}  # a path may hold bytes that are no text, which Streamlit does not hash
 PATH = "path"  # the option for a folder or file of one's own
 LOOK = 24  # pictures shown, in three rows
 TILE = 64  # pixels on screen, about
@@ -151,7 +155,7 @@ def _stamp(data_dir: str) -> int:
         return int(sources.cifar10_path().exists()) if data_dir == "cifar10" else 0
 
 
-@st.cache_data(max_entries=32, ttl=60, show_spinner="Looking at the data …")
+@st.cache_data(hash_funcs=PATHS, max_entries=32, ttl=60, show_spinner="Looking at the data …")
 def _look(data_dir: str, stamp: int) -> Look:
     try:
         return Look(data.describe(data_dir))
@@ -159,13 +163,13 @@ def _look(data_dir: str, stamp: int) -> Look:
         return Look(None, str(error))
 
 
-@st.cache_data(max_entries=32, ttl=60, show_spinner=False)
+@st.cache_data(hash_funcs=PATHS, max_entries=32, ttl=60, show_spinner=False)
 def _classes(data_dir: str, stamp: int, class_cond: bool, num_classes: int) -> dict[str, Any]:
     settled = data.resolve(configs.replace(Config(), dict(data_dir=data_dir, class_cond=class_cond, num_classes=num_classes)))  # fmt: skip
     return dict(class_names=settled.class_names, num_classes=settled.model.num_classes)
 
 
-@st.cache_data(max_entries=32, ttl=60, show_spinner="Looking at the data …")
+@st.cache_data(hash_funcs=PATHS, max_entries=32, ttl=60, show_spinner="Looking at the data …")
 def _thumbnails(data_dir: str, stamp: int, size: int, channels: int) -> bytes | None:
     """Pictures from all over the data, prepared as for the network; broken ones left out."""
     source = sources.open_source(data_dir)

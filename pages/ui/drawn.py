@@ -46,7 +46,7 @@ def show(job: SampleJob, config: Config, use: Callable[[SampleConfig], None]) ->
     _downloads(job)
     if job.command:
         with st.expander("Copy as command"):
-            st.code(job.command, language="bash", wrap_lines=True)
+            layout.command(job.command)
 
 
 def _can_go_on(job: SampleJob) -> bool:

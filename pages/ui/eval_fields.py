@@ -7,7 +7,7 @@ import streamlit as st
 from ddpm import config as configs
 from ddpm import data, fields, sources, spacing, validation, words
 from ddpm.config import Config, EvalConfig
-from ddpm.errors import UserError
+from ddpm.errors import UserError, writable
 from ddpm.runs import Checkpoint
 from ddpm.validation import Problem
 from pages.ui import checkpoint_fields, data_fields, forms
@@ -76,7 +76,7 @@ def problems(config: Config, evaluation: EvalConfig, found: data_fields.Look) ->
 
 def _data(config: Config) -> str:
     """The field for the data; what it says as a data_dir, empty for the run's own."""
-    own = sources.SOURCES[config.data.data_dir].title if config.data.data_dir in sources.SOURCES else config.data.data_dir  # fmt: skip
+    own = sources.SOURCES[config.data.data_dir].title if config.data.data_dir in sources.SOURCES else writable(config.data.data_dir)  # fmt: skip
     options = [OWN, *(name for name in sources.SOURCES if name != config.data.data_dir), PATH]
     checkpoint_fields.keep_known(FORM, "source", options)
     titles = {OWN: f"The run's own: {own}", PATH: "Folder or .npz file", **{n: s.title for n, s in sources.SOURCES.items()}}  # fmt: skip

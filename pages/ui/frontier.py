@@ -93,7 +93,7 @@ def _form(run: Run, config: Config, checkpoints: list[Checkpoint], jobs: list[Fr
         if seconds is not None:
             st.caption(f":material/schedule: About {words.duration(seconds)}, going by the last time.")
         with st.expander("The same in a shell", icon=":material/terminal:"):
-            st.code(run.shell("bench", "samplers", "--run", more=configs.to_flags(settings)), language="bash", wrap_lines=True)  # fmt: skip
+            layout.command(run.shell("bench", "samplers", "--run", more=configs.to_flags(settings)))  # fmt: skip
     if pressed:
         with layout.errors():
             st.session_state["frontier_shown"] = process.start_frontier(run, settings).name

@@ -21,7 +21,7 @@ import streamlit as st
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from ddpm import example, places, runs
-from ddpm.errors import UserError, told
+from ddpm.errors import UserError, told, writable
 from ddpm.jobs import ACTIVE
 from ddpm.runs import Run
 
@@ -189,3 +189,8 @@ def _is_fault(record: logging.LogRecord) -> bool:
 
 
 logging.getLogger("streamlit.error_util").addFilter(_is_fault)
+
+
+def command(line: str) -> None:
+    """What to type into a shell, to be copied; bytes of a file's name that are no text are spelt out."""
+    st.code(writable(line), language="bash", wrap_lines=True)

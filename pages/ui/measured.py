@@ -10,7 +10,7 @@ import streamlit as st
 
 from ddpm import spacing, words
 from ddpm.config import Config, EvalConfig
-from ddpm.errors import UserError
+from ddpm.errors import UserError, writable
 from ddpm.jobs import ACTIVE
 from ddpm.results import EvaluationJob, bits
 from pages.ui import charts, checkpoint_fields, forms, layout, work
@@ -56,7 +56,7 @@ def _result(job: EvaluationJob, config: Config) -> None:
         )  # fmt: skip
         with st.grid(3, min_column_width=110):
             st.metric("Prior", f"{result['prior']:.2g}", help="The part that no training can lower: what noise at the last timestep still tells of the picture.")  # fmt: skip
-            st.metric("Pictures", f"{result['pictures']:,}", help=f"{PARTS[result['data']['part']].capitalize()}: {result['data']['data_dir']}")  # fmt: skip
+            st.metric("Pictures", f"{result['pictures']:,}", help=f"{PARTS[result['data']['part']].capitalize()}: {writable(result['data']['data_dir'])}")  # fmt: skip
             st.metric("Timesteps", f"{result['timesteps']:,}")
         for line in meaning(result, config):
             st.caption(line)
@@ -131,7 +131,7 @@ def _row(job: EvaluationJob) -> dict[str, Any]:
         "When": work.when(job),
         "Checkpoint": f"step {origin['step']:,}" if origin else "–",
         "Weights": checkpoint_fields.weights_label(origin["weights"]) if origin else "–",
-        "Data": where.get("data_dir", "–"),
+        "Data": writable(where.get("data_dir", "–")),
         "Part": PARTS.get(where.get("part", ""), "–"),
         "Pictures": result.get("pictures"),
         "Bits/dim": bits(result["bits_per_dim"], result["ci95"]) if result else job.state(),

@@ -6,6 +6,7 @@ import streamlit as st
 
 from ddpm import process
 from ddpm.config import DATA_SETS, Config, DataConfig
+from ddpm.errors import writable
 from ddpm.fields import settings
 from ddpm.runs import Run
 from pages.ui import widgets
@@ -20,15 +21,15 @@ def show(run: Run, config: Config, because: str) -> None:
     title = "Its data is not there" if missing and place else "Its data is not named yet" if missing else "Its data was moved or changed"  # fmt: skip
     with st.expander(title, icon=":material/folder_open:", expanded=missing or "--data_dir" in because, key="moved_data"):  # fmt: skip
         if missing and place:
-            st.warning(f"There is no folder or file {place}.", icon=":material/folder_off:")
+            st.warning(f"There is no folder or file {writable(place)}.", icon=":material/folder_off:")
         typed = st.text_input(
-            "Where it is now", place, key=f"moved_to-{run.name}",
+            "Where it is now", writable(place), key=f"moved_to-{run.name}",
             help="The same images elsewhere: training goes on exactly as it would have. Other images are told apart by their "
             "content, which is said, and other classes are refused.",
         )  # fmt: skip
         enlarge = st.toggle(FIELDS["enlarge"].label, config.data.enlarge, key=f"moved_enlarge-{run.name}", help=FIELDS["enlarge"].help)  # fmt: skip
-        chosen = FIELDS["data_dir"].settled(typed.strip())
-        nowhere = "" if chosen in DATA_SETS or os.path.exists(chosen) else f"There is no folder or file {chosen}." if chosen else "Type where it is."  # fmt: skip
+        chosen = FIELDS["data_dir"].settled(place if typed == writable(place) else typed.strip())
+        nowhere = "" if chosen in DATA_SETS or os.path.exists(chosen) else f"There is no folder or file {writable(chosen)}." if chosen else "Type where it is."  # fmt: skip
         if widgets.button("Resume with this data", nowhere, key="resume_moved", icon=":material/play_arrow:"):
             widgets.act(lambda: process.start_training(run, chosen, enlarge), "Starting")
             st.rerun()

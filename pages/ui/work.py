@@ -8,7 +8,7 @@ import streamlit as st
 from ddpm import process, words
 from ddpm.errors import UserError
 from ddpm.jobs import Job, Status
-from pages.ui import forms, widgets
+from pages.ui import forms, layout, widgets
 
 Download = tuple[str, str, str, Callable[[], bytes]]  # label, file name, kind of file, its bytes when asked for
 
@@ -55,4 +55,4 @@ def take_home(files: Sequence[Download], command: str = "") -> None:
             )  # fmt: skip
     if command:
         with st.expander("The same in a shell"):
-            st.code(command, language="bash", wrap_lines=True)
+            layout.command(command)
