@@ -73,8 +73,9 @@ def newest(run: Run) -> Checkpoint | None:
     if found is None:
         if not wrong:
             return None
-        whole = {name for c in run.checkpoints() for name in c.files if not checkpoints.damage(c, name)}
-        raise UserError(f"No checkpoint of {run.name} is whole: {wrong[0]} {traces.remedy(run, traces.best(run, whole))}")  # fmt: skip
+        weights = ((c, c.path(kind).name) for c in run.checkpoints() for kind in c.weights)
+        good = {name for c, name in weights if not checkpoints.fault(c, name)}
+        raise UserError(f"No checkpoint of {run.name} can be gone on from: {wrong[0]} {traces.remedy(run, traces.best(run, good))}")  # fmt: skip
     if checkpoints.read(found.path("state"))["trainer"]["step"] >= run.config.train.total_steps:
         raise UserError(run.all_done)
     last = traces.last_due(run)

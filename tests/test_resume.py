@@ -359,6 +359,67 @@ def test_a_run_of_which_no_checkpoint_is_whole_names_the_weights_that_are(
     assert cli.main(shlex.split(said.split("`")[-2])[1:]) == 0
 
 
+def spoil(run: Run, step: int, *kinds: str) -> None:
+    """Put NaN into these files of that step's checkpoint, with checksums that are right."""
+    checkpoint = run.checkpoint(step)
+    for kind in kinds:
+        path = checkpoint.path(kind)
+        content = torch.load(path, weights_only=True)
+        next(iter(content.values())).fill_(float("nan"))
+        checkpoint.files[path.name] = files.write(path, lambda file, content=content: torch.save(content, file))._asdict()  # type: ignore[misc]  # fmt: skip
+    checkpoints.commit(checkpoint)
+
+
+@pytest.mark.parametrize("kinds", [["model"], ["ema_0.9"], ["model", "ema_0.9", "ema_0.99"]])
+def test_the_last_step_is_saved_again_where_its_weights_were_not_numbers(kinds: list[str], begin: Begin) -> None:
+    run = begin(6)
+    train(run, 9)
+    straight = weights(run)
+    spoil(run, 8, *kinds)
+    left = content(run.folder)
+    assert go_on(run) == 0
+    assert status_of(run).state == "finished"
+    assert checkpoints.fault(run.checkpoint(8)) == ""
+    assert alike(straight, weights(run))
+    for name in (name for name in left if "000008" in name):
+        assert (run.folder / f"{name}.1").read_bytes() == left[name]
+
+
+def test_a_set_that_is_replaced_counts_no_more_before_its_files_go(
+    begin: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = begin(4)
+    spoil(run, 4, "model")
+
+    def killed(*_: object) -> None:
+        assert [c.step for c in run.checkpoints()] == [2]
+        raise SystemExit
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "_set_aside", killed)
+        with pytest.raises(SystemExit):
+            train(run)
+    train(run)
+    assert [c.step for c in run.checkpoints() if checkpoints.fault(c) == ""] == [2, 4, 6, 8]
+
+
+@pytest.mark.parametrize("finite", ["ema_0.9_000002.pt", ""])
+def test_only_finite_weights_are_named_to_begin_from(
+    finite: str, begin: Begin, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = begin(4)
+    for step in (2, 4):
+        spoil(run, step, *(kind for kind in run.checkpoint(step).weights if run.checkpoint(step).path(kind).name != finite))  # fmt: skip
+    before = content(run.folder)
+    assert go_on(run) == 2
+    assert content(run.folder) == before
+    command = shlex.split(capsys.readouterr().err.splitlines()[-1].split("`")[-2])[1:]
+    assert ("--resume_checkpoint" in command) == bool(finite)
+    if finite:
+        assert command[command.index("--resume_checkpoint") + 1] == str(run.folder / finite)
+    assert cli.main(command) == 0, "the command that it names"
+
+
 def test_a_resume_that_is_stopped_at_once_shows_what_is_saved(
     begin: Begin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
