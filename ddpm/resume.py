@@ -32,8 +32,7 @@ def ready(run: Run, given: Mapping[str, Any], worker: Worker) -> Run:
     if run.config.train.resume_checkpoint and not run.checkpoints():
         worker.beat(message="Looking at the file to begin from", now=True)
         config = adopt.check_start(config)
-        run.keep(config)
-    run.config = config  # that of other data is kept once that is seen to be good
+    run.config = config  # kept by the Session, once the data is seen to be good
     return run
 
 
