@@ -179,6 +179,25 @@ def test_other_classes_are_refused_and_bind_nobody(begin: Begin, images: Path) -
     assert Run(run.folder).config.data.data_dir == str(images)
 
 
+def test_data_that_is_not_good_is_not_kept_with_a_run_that_begins_from_a_file(
+    begin: Begin, runs_dir: Path, images: Path, tmp_path: Path
+) -> None:
+    begun = begin()
+    wanted = dict(resume_checkpoint=str(begun.folder / "model000004.pt"), num_classes=2)
+    run = runs.create(runs_dir, "from-file", configs.replace(begun.config, wanted))
+    before = (run.folder / "config.json").read_bytes()
+    (tmp_path / "empty").mkdir()
+    small = paint(tmp_path / "small", ["a_1.png", "b_2.png"])
+    Image.new("RGB", (4, 4)).save(small / "a_1.png")
+    for wrong in (tmp_path / "empty", small):
+        assert go_on(run, "--data_dir", str(wrong)) == 2
+        assert (run.folder / "config.json").read_bytes() == before
+    moved = images.rename(images.parent / "moved")
+    assert go_on(run, "--data_dir", str(moved)) == 0
+    assert Run(run.folder).config.data.data_dir == str(moved)
+    assert status_of(run).step == 8
+
+
 # --- what the data is
 
 
@@ -303,6 +322,25 @@ def test_a_run_that_lost_files_is_not_begun_anew(lost: str, begin: Begin, capsys
     begins_at = int(first[columns.index("step")])
     assert begins_at == (5 if list(run.folder.glob("*.pt")) else 1), "from the weights, where there are some"
     assert content(run.folder) == before
+
+
+def test_a_run_of_which_only_the_log_is_left_is_not_begun_anew(
+    begin: Begin, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Stopped and saved before the first checkpoint was due, it may have lost that one."""
+    run = begin(3, log_interval=1)
+    run.keep(configs.replace(run.config, {"save_interval": 100}))
+    shutil.rmtree(run.folder / "saves")
+    for path in (*run.folder.glob("*.pt"), run.folder / "status.json"):
+        path.unlink()
+    before = content(run.folder)
+    for _ in range(2):  # the first one leaves a status.json
+        assert go_on(run) == 2
+        assert content(run.folder) == before
+        said = capsys.readouterr().err.splitlines()[-1]
+        assert "step 3" in said
+        assert "status.json" in said
+    assert cli.main(shlex.split(said.split("`")[-2])[1:]) == 0, "the command that it names"
 
 
 def test_a_run_killed_before_its_first_checkpoint_begins_again(
