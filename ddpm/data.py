@@ -67,6 +67,13 @@ class Digest:
     images: str = ""  # SHA-256, in hex, of every image that is learnt from or held out and of its class's name
     held_out: str = ""  # SHA-256 of the images that are held out, or to be tested on; empty where there are none
     count: int = 0  # images that are learnt from or held out
+    content: str = ""  # SHA-256 of the same images alone, without classes; "" as an earlier version kept it
+
+    def same(self, other: "Digest", classes: bool = True) -> bool:
+        """Whether both are of the same images in the same order, and where `classes` of the same classes."""
+        if classes or not (self.content and other.content):
+            return self.images == other.images
+        return self.content == other.content
 
 
 @dataclass(frozen=True, eq=False)
@@ -215,7 +222,8 @@ def digest_of(main: Decoded, labels: np.ndarray | None, names: tuple[str, ...], 
     if labels is not None:
         images.update(labels.astype("<i8").tobytes())
     of_apart = hashlib.sha256(b"".join(sorted(row.tobytes() for row in apart))).hexdigest() if len(apart) else ""
-    return Digest(images.hexdigest(), of_apart, len(main.identities))
+    content = hashlib.sha256(main.identities.tobytes()).hexdigest()
+    return Digest(images.hexdigest(), of_apart, len(main.identities), content)
 
 
 def open_dataset(

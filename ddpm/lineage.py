@@ -39,8 +39,9 @@ def check(config: Config, seen: Digest | None, dataset: Dataset, remedy: Remedy,
     where images that were trained on may be among those that are held out now, and where a path may mean another folder
     than it did.
     """
-    now, place = dataset.digest, config.data.data_dir
-    if now == seen:
+    now, place, classes = dataset.digest, config.data.data_dir, config.model.class_cond
+    same = seen is not None and now.same(seen, classes)
+    if same and seen and now.held_out == seen.held_out:
         return ""
     if place not in DATA_SETS and not os.path.isabs(os.path.expanduser(place)):
         raise UserError(f"{place} was named from the folder in which training began, and may be another one from here. {remedy.elsewhere}")  # fmt: skip
@@ -53,17 +54,16 @@ def check(config: Config, seen: Digest | None, dataset: Dataset, remedy: Remedy,
         raise UserError(f"Other images of {place} are held out or set apart for testing than when training began, and some that were trained on may be among them. {remedy.elsewhere}")  # fmt: skip
     if now.count != seen.count:
         return f"There are {now.count:,} images in {place} now, and were {seen.count:,} in training."
-    if now.images != seen.images:
-        return (
-            f"The {now.count:,} images in {place} are not those of training, or are in another order or other classes."
-        )
+    if not same:
+        other = "in another order or other classes" if classes else "in another order"
+        return f"The {now.count:,} images in {place} are not those of training, or are {other}."
     return f"Other images of {place} are set apart for testing than when training began."
 
 
 def _may_mix(config: Config, seen: Digest, dataset: Dataset) -> bool:
     """Whether images that were trained on may be held out or set apart now."""
     now = dataset.digest
-    if now.held_out in ("", seen.held_out) or now.images == seen.images:
+    if now.held_out in ("", seen.held_out) or now.same(seen, classes=False):
         return False
     if not config.data.hold_out or data.describe(config.data.data_dir).test_count:
         return True  # the data says itself what is for testing, and may say otherwise now

@@ -220,6 +220,28 @@ def test_other_data_is_said(change: str, begin: Begin, images: Path) -> None:
     assert json.loads(json.dumps(lineage.to_json(weights_data(run)))) == lineage.to_json(weights_data(run))
 
 
+@pytest.mark.parametrize("class_cond", [False, True])
+def test_names_of_classes_are_compared_where_they_are_learnt(
+    class_cond: bool, runs_dir: Path, tiny: Config, tmp_path: Path
+) -> None:
+    place = paint(tmp_path / "sorted", [f"{'ab'[k // 6]}/{k}.png" for k in range(COUNT)])
+    wanted = dict(data_dir=str(place), total_steps=8, class_cond=class_cond)
+    run = runs.create(runs_dir, "mine", data.resolve(configs.replace(tiny, wanted)))
+    train(run, 4)
+    before = weights_data(run)
+    (place / "b").rename(place / "c")
+    opened = data.open_dataset(run.config.data, run.config.model)
+    assert before.same(opened.digest, classes=False)
+    assert not before.same(opened.digest)
+    earlier = Digest(**{key: value for key, value in vars(before).items() if key != "content"})
+    assert not earlier.same(opened.digest, classes=False), "what an earlier version kept is compared whole"
+    assert earlier.same(before, classes=False)
+    changed = lineage.check(run.config, before, opened, lineage.Remedy("", ""))
+    assert (changed == "") == (not class_cond)
+    (place / "a" / "0.png").rename(place / "c" / "0.png")
+    assert "order" in lineage.check(run.config, before, data.open_dataset(run.config.data, run.config.model), lineage.Remedy("", ""))  # fmt: skip
+
+
 def test_what_is_held_out_by_content_stays_where_images_are_added(begin: Begin, images: Path) -> None:
     run = begin(hold_out=0.4)
     paint(images, ["a_97.png", "b_98.png", "b_99.png"], shade=50)
