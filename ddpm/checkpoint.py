@@ -2,7 +2,7 @@
 
 model000500.pt  ema_0.9999_000500.pt    state_dicts; the settings travel in their `_metadata`
 opt000500.pt                            AdamW's state_dict
-state000500.pt                          random states, place in the data, running means
+state000500.pt                          random states, place in the data, running means, who was ever trained on
 saves/000500.begun                      there while they are written
 saves/000500.json                       written last: the set counts once this is there
 """
@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -213,6 +214,18 @@ def load_weights(path: Path) -> Weights:
     return Weights(
         whole, configs.from_json(json.loads(about["config"])), about["step"], about["kind"], about.get("data")
     )
+
+
+def learnt_in(state: Mapping[str, Any]) -> np.ndarray | None:
+    """Who was ever trained on, uint64, by the state of a checkpoint; None where an earlier version, or another program, kept nothing."""
+    kept = state.get("learnt")
+    return None if kept is None else kept.numpy().view(np.uint64)
+
+
+def learnt_beside(path: Path, step: int) -> np.ndarray | None:
+    """The same of a file of weights, by the state of its step beside it; None where there is none."""
+    state = path.with_name(f"state{step:06d}.pt")
+    return learnt_in(read(state)) if state.exists() else None
 
 
 def optimizer_of(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -282,13 +283,93 @@ def test_what_an_earlier_version_held_out_is_not_measured(begin: Begin, capsys: 
     assert "may have been trained on images that are held out now" in status_of(new).warning
 
 
+@pytest.fixture
+def apart(runs_dir: Path, tiny: Config, tmp_path: Path) -> Run:
+    """A run on images of which some are set apart for testing in a folder of their own, stopped at step 2."""
+    place = tmp_path / "apart"
+    paint(place / "train", [f"{k}.png" for k in range(8)])
+    paint(place / "test", [f"{k}.png" for k in range(3)], shade=200)
+    wanted = dict(data_dir=str(place), total_steps=8, save_interval=2)
+    run = runs.create(runs_dir, "apart", data.resolve(configs.replace(tiny, wanted)))
+    train(run, 2)
+    return run
+
+
+def test_an_image_that_was_ever_trained_on_is_not_tested_on(apart: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    place = Path(apart.config.data.data_dir)
+    nll = ["nll", "--run", apart.name, "--runs_dir", str(apart.folder.parent), "--num_samples", "1", "--threads", "1"]
+    away = (place / "train" / "5.png").rename(place.parent / "away.png")
+    train(apart, 4)
+    assert weights_data(apart).count == 7
+    shutil.copy(away, place / "test" / "new.png")
+    assert go_on(apart) == 2
+    said = capsys.readouterr().err
+    assert "1 was trained on" in said
+    assert cli.main(nll) == 2
+    assert cli.main([*nll, "--split", "train"]) == 0
+    assert cli.main([*shlex.split(said.split("`")[-2])[1:], "--total_steps", "6"]) == 0, "a new run from its weights"
+    new = newest(apart)
+    assert "may have been trained on images that are held out now" in status_of(new).warning
+    new.keep(configs.replace(new.config, {"total_steps": 8}))
+    assert go_on(new) == 0, "that was said when it began"
+    (place / "test" / "new.png").unlink()
+    assert go_on(apart) == 0
+    assert checkpoints.learnt_in(checkpoints.read(apart.checkpoint().path("state"))).shape == (8,)  # type: ignore[union-attr]
+
+
+def test_images_that_are_new_may_be_trained_on_and_tested_on(apart: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    place = Path(apart.config.data.data_dir)
+    paint(place / "train", ["new.png", "twice.png"], shade=50)
+    paint(place / "test", ["new.png"], shade=150)
+    shutil.copy(place / "train" / "twice.png", place / "test" / "twice.png")  # the data itself has it in both
+    train(apart, 4)
+    assert status_of(apart).step == 4
+    assert go_on(apart) == 0
+    assert "as it would have" not in status_of(apart).warning
+    assert cli.main(["nll", "--run", apart.name, "--runs_dir", str(apart.folder.parent), "--num_samples", "1", "--threads", "1"]) == 0  # fmt: skip
+
+
+def test_where_nobody_says_who_was_trained_on_the_digest_decides(
+    apart: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    newest = apart.checkpoint()
+    state = checkpoints.read(newest.path("state"))
+    del state["learnt"]
+    newest.files[newest.path("state").name] = files.write(newest.path("state"), lambda file: torch.save(state, file))._asdict()  # fmt: skip
+    checkpoints.commit(newest)
+    train(apart, 4)
+    assert checkpoints.learnt_in(checkpoints.read(apart.checkpoint(4).path("state"))) is None, "nor from then on"
+    place = Path(apart.config.data.data_dir)
+    paint(place / "train", ["new.png"], shade=50)
+    paint(place / "test", ["new.png"], shade=150)
+    assert go_on(apart) == 2
+    assert "may be among them" in capsys.readouterr().err
+
+
+def test_the_one_that_was_trained_on_as_no_other_was_left_is_not_held_out(tmp_path: Path, tiny: Config) -> None:
+    """Where the share holds out all, one is trained on all the same, and would be held out once others come."""
+    place = paint(tmp_path / "few", ["0.png", "1.png", "2.png"])
+    config = configs.replace(tiny, dict(data_dir=str(place), hold_out=0.999999))
+    now = data.open_dataset(config.data, config.model)
+    (k,) = now.places  # type: ignore[misc]
+    last = (place / f"{k}.png").rename(tmp_path / "last.png")  # the one that comes later
+    before = data.open_dataset(config.data, config.model)
+    assert (len(before.learnt), len(before.apart)) == (1, 1)  # type: ignore[arg-type]
+    learnt = lineage.joined(np.empty(0, np.uint64), before)
+    assert np.array_equal(learnt, before.learnt)  # type: ignore[arg-type]
+    last.rename(place / f"{k}.png")
+    with pytest.raises(UserError, match="1 was trained on"):
+        lineage.check(config, before.digest, now, lineage.Remedy("ELSEWHERE", ""), learnt=learnt)
+    assert "3 images" in lineage.check(config, before.digest, now, lineage.Remedy("", ""), "train", learnt)
+
+
 def forget(run: Run) -> None:
     """Have its newest checkpoint tell no digest, as those of earlier versions."""
     newest = run.checkpoint()
     for kind in (*newest.weights, "state"):
         content = torch.load(newest.path(kind), weights_only=True)
         if kind == "state":
-            del content["data"]
+            del content["data"], content["learnt"]
         else:
             del content._metadata[checkpoints.METADATA]["data"]
         written = files.write(newest.path(kind), lambda file, content=content: torch.save(content, file))  # type: ignore[misc]
