@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -39,6 +40,7 @@ class Start(NamedTuple):
     told: list[str]  # sentences: what was found, and what was not
     config: Config | None = None  # with which the file says that it was trained
     seen: dict[str, Any] | None = None  # the digest of what it was trained on, where the file says so
+    learnt: np.ndarray | None = None  # who was ever trained on, where the state beside it says so
 
     @property
     def step(self) -> int:
@@ -82,7 +84,8 @@ def _start(found: dict[str, dict[str, Tensor]], optimizer: dict[str, Any] | None
     if known and config.model.class_cond and config.model.cond_drop_prob and not known.model.cond_drop_prob:
         told.append(f"Its last label, {config.model.num_classes}, stands for no class from now on, whatever it was trained as.")  # fmt: skip
     told = [*told, f"Beginning at step {step}: {what}"]
-    return Start(found, optimizer, fresh_state(step, config), told, weights.config, weights.data)
+    learnt = checkpoints.learnt_beside(Path(config.train.resume_checkpoint), weights.step) if weights.data else None
+    return Start(found, optimizer, fresh_state(step, config), told, weights.config, weights.data, learnt)
 
 
 def restored(found: Mapping[str, Any], optimizer: Mapping[str, Any] | None) -> str:

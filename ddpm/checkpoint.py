@@ -2,7 +2,7 @@
 
 model000500.pt  ema_0.9999_000500.pt    state_dicts; the settings travel in their `_metadata`
 opt000500.pt                            AdamW's state_dict
-state000500.pt                          random states, place in the data, running means
+state000500.pt                          random states, place in the data, running means, who was ever trained on
 saves/000500.begun                      there while they are written
 saves/000500.json                       written last: the set counts once this is there
 """
@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -55,13 +56,17 @@ def save(
     """Commit the set of files of one step.  `weights`: "model" or "ema_0.9999" -> name -> tensor.
 
     `optimizer` is None where another program's was lost.
-    A whole set that is there already is left alone, and files of one that is not are kept under another name.  Raises
-    files.DiskFull with earlier sets intact.
+    A set that is there already and can be gone on from is left alone, as is another program's; files of one that cannot
+    are kept under another name.  Raises files.DiskFull with earlier sets intact.
     """
-    done = {c.step: c for c in run.checkpoints()}
-    if step in done and (done[step].theirs or not damage(done[step])):
-        return done[step]
+    there = {c.step: c for c in run.checkpoints()}.get(step)
+    if there and (there.theirs or not fault(there)):
+        return there
     checkpoint = Checkpoint(run.folder, step, {}, log_bytes, seconds)
+    if there:  # its files count no more, before the first of them goes
+        begun_path(there).unlink(missing_ok=True)
+        manifest_path(there).unlink()
+        files.sync_folder(manifest_path(there).parent)
     contents: dict[str, Any] = {
         kind: _described(w, run.config, step, kind, state.get("data")) for kind, w in weights.items()
     }
@@ -86,7 +91,9 @@ def _set_aside(path: Path) -> None:
         while (kept := path.with_name(f"{path.name}.{number}")).exists():
             number += 1
         files.rename(path, kept)
-        log.warning("%s was there already, of a set that is not whole: it is kept as %s.", path.name, kept.name)
+        log.warning(
+            "%s was there already, of a set that cannot be gone on from: it is kept as %s.", path.name, kept.name
+        )
 
 
 def save_weights(file: Any, weights: Mapping[str, Tensor], config: Config, step: int, kind: str) -> None:
@@ -143,11 +150,18 @@ def damage(checkpoint: Checkpoint, only: str = "") -> str:
     return ""
 
 
-def _diverged(checkpoint: Checkpoint) -> str:
-    """Which file of a set holds what is no finite number, as a sentence; empty where none does."""
+def fault(checkpoint: Checkpoint, only: str = "") -> str:
+    """Why a committed set, or that file of it, is not to be gone on from, as a sentence; empty where it is."""
+    return damage(checkpoint, only) or _diverged(checkpoint, only)
+
+
+def _diverged(checkpoint: Checkpoint, only: str = "") -> str:
+    """Which file of a set, or of those only that one, holds what is no finite number, as a sentence; empty where none does."""
     for kind in (*checkpoint.weights, "opt"):
         path = checkpoint.path(kind)
-        if path.name in checkpoint.files and (wrong := not_numbers(_values(read(path)))):
+        if path.name not in checkpoint.files or only not in ("", path.name):
+            continue
+        if wrong := not_numbers(_values(read(path))):
             return f"In {path.name}, {wrong}."
     return ""
 
@@ -178,11 +192,11 @@ def taken(run: Run, step: int, read: Callable[[Checkpoint], T]) -> T:
 
 
 def newest_intact(run: Run) -> tuple[Checkpoint | None, list[str]]:
-    """The newest set whose checksums are right, and what was wrong with those after it and with manifests."""
+    """The newest set that can be gone on from, and what was wrong with those after it and with manifests."""
     sets, unreadable = run.manifests()
     wrong = list(unreadable.values())
     for checkpoint in reversed(sets):
-        sentence = damage(checkpoint) or _diverged(checkpoint)
+        sentence = fault(checkpoint)
         if not sentence:
             return checkpoint, wrong
         wrong.append(sentence)
@@ -200,6 +214,18 @@ def load_weights(path: Path) -> Weights:
     return Weights(
         whole, configs.from_json(json.loads(about["config"])), about["step"], about["kind"], about.get("data")
     )
+
+
+def learnt_in(state: Mapping[str, Any]) -> np.ndarray | None:
+    """Who was ever trained on, uint64, by the state of a checkpoint; None where an earlier version, or another program, kept nothing."""
+    kept = state.get("learnt")
+    return None if kept is None else kept.numpy().view(np.uint64)
+
+
+def learnt_beside(path: Path, step: int) -> np.ndarray | None:
+    """The same of a file of weights, by the state of its step beside it; None where there is none."""
+    state = path.with_name(f"state{step:06d}.pt")
+    return learnt_in(read(state)) if state.exists() else None
 
 
 def optimizer_of(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:

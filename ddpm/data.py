@@ -67,6 +67,13 @@ class Digest:
     images: str = ""  # SHA-256, in hex, of every image that is learnt from or held out and of its class's name
     held_out: str = ""  # SHA-256 of the images that are held out, or to be tested on; empty where there are none
     count: int = 0  # images that are learnt from or held out
+    content: str = ""  # SHA-256 of the same images alone, without classes; "" as an earlier version kept it
+
+    def same(self, other: "Digest", classes: bool = True) -> bool:
+        """Whether both are of the same images in the same order, and where `classes` of the same classes."""
+        if classes or not (self.content and other.content):
+            return self.images == other.images
+        return self.content == other.content
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +87,8 @@ class Dataset:
     places: np.ndarray | None = None  # of the images that belong to this part of the data; None: all
     digest: Digest = Digest()  # of the whole data, whichever part this is
     about: tuple[str, ...] = ()  # sentences on what the data is and what is left out, for the log
+    learnt: np.ndarray | None = None  # uint64, increasing: who is learnt from in the whole data; None: not known
+    apart: np.ndarray | None = None  # the same of who is held out or to be tested on
 
     def __len__(self) -> int:
         return len(self.images if self.places is None else self.places)
@@ -215,7 +224,8 @@ def digest_of(main: Decoded, labels: np.ndarray | None, names: tuple[str, ...], 
     if labels is not None:
         images.update(labels.astype("<i8").tobytes())
     of_apart = hashlib.sha256(b"".join(sorted(row.tobytes() for row in apart))).hexdigest() if len(apart) else ""
-    return Digest(images.hexdigest(), of_apart, len(main.identities))
+    content = hashlib.sha256(main.identities.tobytes()).hexdigest()
+    return Digest(images.hexdigest(), of_apart, len(main.identities), content)
 
 
 def open_dataset(
@@ -241,7 +251,9 @@ def open_dataset(
     held = held_out(main.identities, data.hold_out, seed)
     if data.hold_out and not held.any():
         raise UserError(f"{data.data_dir} has only one image, so none can be held out (copies count as one): set hold_out to 0, or add images.")  # fmt: skip
-    digest = digest_of(main, labels, source.class_names, test.identities if test else main.identities[held])
+    apart = test.identities if test else main.identities[held]
+    digest = digest_of(main, labels, source.class_names, apart)
+    whole = {"learnt": _short(main.identities[~held]), "apart": _short(apart)}
     if split == "test" and own and test:
         labels = None if own.labels is None else own.labels[test.kept]
         main, places = test, None
@@ -250,7 +262,12 @@ def open_dataset(
         places = np.flatnonzero(held if split == "test" else ~held) if held_any else None
     used = len(main.pixels) if places is None else len(places)
     notices = (*source.notices, *_notices(used, labels, source.class_names), *main.notices)
-    return Dataset(main.pixels, labels, source.class_names, notices, places, digest, _describe(source).lines)
+    return Dataset(main.pixels, labels, source.class_names, notices, places, digest, _describe(source).lines, **whole)
+
+
+def _short(identities: np.ndarray) -> np.ndarray:
+    """The beginning of each identity, enough to tell images apart: uint64, increasing, none twice."""
+    return np.unique(np.ascontiguousarray(identities[:, :8]).view("<u8"))
 
 
 def class_numbers(config: Config, class_names: tuple[str, ...]) -> np.ndarray | None:

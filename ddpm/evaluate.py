@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ddpm import analytic, compute, cores, data, diffusion, files, images, lineage, losses, parallel, sample, variances
+from ddpm import checkpoint as checkpoints
 from ddpm import config as configs
 from ddpm.config import Config, DataConfig, DiffusionConfig, EvalConfig
 from ddpm.data import Dataset, Digest, Split, Stream
@@ -290,9 +291,9 @@ def evaluate_source(
             return analytic.for_weights(network, config, path, checkpoint["sha256"], worker, device, weights.data)
 
         errors = parallel.from_main(found)
-    yield from evaluate_into(
-        folder, worker, network, config, settings, about, device, errors, lineage.from_json(weights.data)
-    )
+    seen = lineage.from_json(weights.data)
+    learnt = parallel.from_main(lambda: checkpoints.learnt_beside(path, weights.step) if seen else None)
+    yield from evaluate_into(folder, worker, network, config, settings, about, device, errors, seen, learnt)
 
 
 def evaluate_into(
@@ -305,15 +306,17 @@ def evaluate_into(
     device: torch.device | str = "cpu",
     errors: Errors | None = None,
     seen: Digest | None = None,
+    learnt: np.ndarray | None = None,
 ) -> Iterator[Measured]:
     """Measure into a job's folder: settings.json at once, then the terms as improved-diffusion writes them, result.json.
 
-    `about` is told in both.  seen: the digest of what the network was trained on.  Asked to stop, or where something goes wrong, it keeps the pictures that are measured.
+    `about` is told in both.  seen: the digest of what the network was trained on.  learnt: who was ever
+    trained on, where that is known.  Asked to stop, or where something goes wrong, it keeps the pictures that are measured.
     """
     job = EvaluationJob(folder)
     if job.result:
         raise UserError(f"{folder} already holds an evaluation: choose another --out.")
-    dataset, where = open_pictures(config, settings, worker, seen)
+    dataset, where = open_pictures(config, settings, worker, seen, learnt)
     count = min(settings.num_samples, len(dataset))
     said = {"evaluation": dataclasses.asdict(settings), "data": where, **about}
     if worker:
@@ -349,7 +352,13 @@ def evaluate_into(
     )
 
 
-def open_pictures(config: Config, settings: EvalConfig, worker: Worker | None, seen: Digest | None = None) -> tuple[Dataset, dict[str, Any]]:  # fmt: skip
+def open_pictures(
+    config: Config,
+    settings: EvalConfig,
+    worker: Worker | None,
+    seen: Digest | None = None,
+    learnt: np.ndarray | None = None,
+) -> tuple[Dataset, dict[str, Any]]:
     """The pictures to measure, and what they are, for the record: data_dir, part and count.
 
     The network's own data is known by its digest, `seen`, wherever it is named.  Several processes each read them, and
@@ -371,13 +380,13 @@ def open_pictures(config: Config, settings: EvalConfig, worker: Worker | None, s
         own, place = mine.data_dir == config.data.data_dir, mine
         if not own and seen is not None:  # it may have been moved
             there = data.open_dataset(dataclasses.replace(mine, hold_out=0.0), config.model, progress, split="all")
-            own = there.digest.images == seen.images
+            own = there.digest.same(seen, config.model.class_cond)
         if not own:
             place = data.adjusted(DataConfig(mine.data_dir), settings)
         split = data.part_of(place, settings.split)
         dataset = data.open_dataset(place, config.model, progress, split=split, seed=config.train.seed)
         its = dataclasses.replace(config, data=place)
-        changed = lineage.check(its, seen, dataset, REMEDY, split) if own else ""
+        changed = lineage.check(its, seen, dataset, REMEDY, split, learnt) if own else ""
         return split, dataset, own, changed
 
     split, dataset, own, changed = parallel.by_all(opened)

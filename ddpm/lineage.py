@@ -13,6 +13,7 @@ from ddpm import data
 from ddpm.config import DATA_SETS, Config
 from ddpm.data import Dataset, Digest
 from ddpm.errors import UserError
+from ddpm.words import plural
 
 
 def to_json(digest: Digest) -> dict[str, Any]:
@@ -32,38 +33,66 @@ class Remedy(NamedTuple):
     anew: str  # where only other data, or a new run, is left
 
 
-def check(config: Config, seen: Digest | None, dataset: Dataset, remedy: Remedy, part: str = "test") -> str:
+def check(
+    config: Config,
+    seen: Digest | None,
+    dataset: Dataset,
+    remedy: Remedy,
+    part: str = "test",
+    learnt: np.ndarray | None = None,
+) -> str:
     """What is otherwise with the data than when the network was trained on it, in a sentence; empty where it is the same.
 
-    seen: the digest that was kept then.  part: "train" where nothing is to be measured as held out.  Raises UserError
-    where images that were trained on may be among those that are held out now, and where a path may mean another folder
-    than it did.
+    seen: the digest that was kept then.  part: "train" where nothing is to be measured as held out.  learnt: who was ever
+    trained on, as `joined` gives it; None where that is not known.  Raises UserError where images that were trained on
+    are among those that are held out now, or may be, and where a path may mean another folder than it did.
     """
-    now, place = dataset.digest, config.data.data_dir
-    if now == seen:
-        return ""
-    if place not in DATA_SETS and not os.path.isabs(os.path.expanduser(place)):
+    now, place, classes = dataset.digest, config.data.data_dir, config.model.class_cond
+    same = seen is not None and now.same(seen, classes)
+    unchanged = seen is not None and same and now.held_out == seen.held_out
+    if not unchanged and place not in DATA_SETS and not os.path.isabs(os.path.expanduser(place)):
         raise UserError(f"{place} was named from the folder in which training began, and may be another one from here. {remedy.elsewhere}")  # fmt: skip
+    mixed = mixing(learnt, dataset)
+    if part == "test" and mixed:
+        raise UserError(f"Of the images of {place} that are held out or set apart for testing now, {plural(mixed, 'was', 'were')} trained on. {remedy.elsewhere}")  # fmt: skip
+    if unchanged:
+        return ""
     if seen is None:
         why = f"Which images of {place} were held out is not known: an earlier version chose them in another way, or another program trained on all."  # fmt: skip
         if config.data.hold_out and part == "test":
             raise UserError(f"{why} {remedy.anew}")
         return why if config.data.hold_out else ""
-    if part == "test" and _may_mix(config, seen, dataset):
+    if part == "test" and mixed is None and _may_mix(config, seen, dataset):
         raise UserError(f"Other images of {place} are held out or set apart for testing than when training began, and some that were trained on may be among them. {remedy.elsewhere}")  # fmt: skip
     if now.count != seen.count:
         return f"There are {now.count:,} images in {place} now, and were {seen.count:,} in training."
-    if now.images != seen.images:
-        return (
-            f"The {now.count:,} images in {place} are not those of training, or are in another order or other classes."
-        )
+    if not same:
+        other = "in another order or other classes" if classes else "in another order"
+        return f"The {now.count:,} images in {place} are not those of training, or are {other}."
     return f"Other images of {place} are set apart for testing than when training began."
+
+
+def mixing(learnt: np.ndarray | None, dataset: Dataset) -> int | None:
+    """How many of the images that were ever trained on are held out or set apart now; None where that is not known."""
+    if learnt is None or dataset.apart is None:
+        return None
+    return len(np.intersect1d(learnt, dataset.apart))
+
+
+def joined(learnt: np.ndarray | None, dataset: Dataset) -> np.ndarray | None:
+    """Who was ever trained on, once `dataset` was as well: uint64, increasing; None where that is not known.
+
+    Left out are images that are set apart in the same data: copies of them are among those that are learnt from.
+    """
+    if learnt is None or dataset.learnt is None or dataset.apart is None:
+        return None
+    return np.setdiff1d(np.union1d(learnt, dataset.learnt), dataset.apart)
 
 
 def _may_mix(config: Config, seen: Digest, dataset: Dataset) -> bool:
     """Whether images that were trained on may be held out or set apart now."""
     now = dataset.digest
-    if now.held_out in ("", seen.held_out) or now.images == seen.images:
+    if now.held_out in ("", seen.held_out) or now.same(seen, classes=False):
         return False
     if not config.data.hold_out or data.describe(config.data.data_dir).test_count:
         return True  # the data says itself what is for testing, and may say otherwise now

@@ -32,8 +32,7 @@ def ready(run: Run, given: Mapping[str, Any], worker: Worker) -> Run:
     if run.config.train.resume_checkpoint and not run.checkpoints():
         worker.beat(message="Looking at the file to begin from", now=True)
         config = adopt.check_start(config)
-        run.keep(config)
-    run.config = config  # that of other data is kept once that is seen to be good
+    run.config = config  # kept by the Session, once the data is seen to be good
     return run
 
 
@@ -73,8 +72,9 @@ def newest(run: Run) -> Checkpoint | None:
     if found is None:
         if not wrong:
             return None
-        whole = {name for c in run.checkpoints() for name in c.files if not checkpoints.damage(c, name)}
-        raise UserError(f"No checkpoint of {run.name} is whole: {wrong[0]} {traces.remedy(run, traces.best(run, whole))}")  # fmt: skip
+        weights = ((c, c.path(kind).name) for c in run.checkpoints() for kind in c.weights)
+        good = {name for c, name in weights if not checkpoints.fault(c, name)}
+        raise UserError(f"No checkpoint of {run.name} can be gone on from: {wrong[0]} {traces.remedy(run, traces.best(run, good))}")  # fmt: skip
     if checkpoints.read(found.path("state"))["trainer"]["step"] >= run.config.train.total_steps:
         raise UserError(run.all_done)
     last = traces.last_due(run)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from ddpm import adopt, data, files, images, lineage, losses, low_res, parallel, resume, sample, trial
@@ -61,6 +62,7 @@ class Session:
             log.warning("%s", sentence)
         self.means = Means(len(self.trainer.schedule))
         self.seconds_before = 0.0
+        self.learnt = lineage.joined(np.empty(0, np.uint64), dataset)  # who was ever trained on; None: not known
         self._restore()
         if parallel.is_main():
             run.keep(self.config)  # where its data was named anew
@@ -116,9 +118,11 @@ class Session:
     def _compare(self, found: Checkpoint, state: Mapping[str, Any]) -> None:
         """Say whether the data is still what the run was trained on.  Raises UserError where that cannot go on."""
         seen, count = lineage.from_json(state.get("data")), state.get("images", self.images)
+        learnt = checkpoints.learnt_in(state)
         changed = parallel.by_all(
-            lambda: lineage.check(self.config, seen, self.dataset, resume.remedy(self.run, found))
+            lambda: lineage.check(self.config, seen, self.dataset, resume.remedy(self.run, found), learnt=learnt)
         )
+        self.learnt = lineage.joined(learnt, self.dataset)
         if seen is None and count != self.images:
             changed = f"There are {self.images:,} images now and were {count:,}."
         if changed:
@@ -135,7 +139,9 @@ class Session:
         for sentence in start.told:
             log.info("%s", sentence)
         now, seen = self.dataset.digest, lineage.from_json(start.seen)
-        if now.held_out and (seen is None or seen.held_out != now.held_out):
+        mixed = lineage.mixing(start.learnt, self.dataset)
+        self.learnt = lineage.joined(start.learnt, self.dataset)
+        if mixed or (mixed is None and now.held_out and (seen is None or seen.held_out != now.held_out)):
             notice = f"{path.name} may have been trained on images that are held out now: measured on these, the model may seem better than it is."
             self.notices = f"{notice} {self.notices}".strip()
             log.warning("%s", notice)
@@ -245,6 +251,8 @@ class Session:
         """Commit a checkpoint.  Where the disk does not take it, training goes on and tries again, unless it `must`."""
         state = {"trainer": self.trainer.state(), "means": self.means.state(), "images": self.images}
         state["data"] = lineage.to_json(self.dataset.digest)
+        if self.learnt is not None:
+            state["learnt"] = torch.from_numpy(self.learnt.view(np.int64))
         parallel.from_main(lambda: self._write(state, must))
 
     def _write(self, state: dict[str, Any], must: bool) -> None:

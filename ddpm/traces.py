@@ -32,6 +32,8 @@ def check(run: Run) -> None:
         raise UserError(f"{run.name} has saved before, and {unreadable[max(unreadable)]} {remedy(run)}")
     if last := last_due(run):
         raise UserError(f"{run.name} has saved a checkpoint at step {last}, and none is there any more. {remedy(run)}")
+    if last := _untold(run):
+        raise UserError(f"{run.name} was trained to step {last}, and its status.json does not say what of it was saved. {remedy(run)}")  # fmt: skip
 
 
 def remedy(run: Run, file: Path | None = None) -> str:
@@ -58,6 +60,13 @@ def last_due(run: Run) -> int:
         first = first or (last if train.resume_checkpoint else 1)
     due = (last - 1) // train.save_interval * train.save_interval
     return due if due >= first > 0 else 0
+
+
+def _untold(run: Run) -> int:
+    """The last step in the log of a run whose status.json is lost, or begun anew since; 0 where it tells of its work."""
+    status = run.status()
+    told = status and (status.saved is not None or status.step > 0)
+    return 0 if told else metrics.steps_of(run.progress_path)[1]
 
 
 def show(run: Run, worker: Worker) -> None:

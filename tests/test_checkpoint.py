@@ -62,6 +62,14 @@ def test_a_set_is_never_rewritten(run: Run, trainer: Trainer) -> None:
     assert not checkpoints.damage(first)
 
 
+def test_another_programs_set_is_never_rewritten(run: Run, trainer: Trainer) -> None:
+    theirs = save(run, trainer, 3)._replace(theirs=True)
+    theirs.path("model").write_bytes(b"of another program")
+    checkpoints.commit(theirs)
+    assert save(run, trainer, 3) == theirs
+    assert theirs.path("model").read_bytes() == b"of another program"
+
+
 @pytest.mark.parametrize("position", [0, 100, 5000, -30])
 def test_one_flipped_bit_is_noticed(run: Run, trainer: Trainer, position: int) -> None:
     save(run, trainer, 1)

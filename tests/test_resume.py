@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -179,6 +180,25 @@ def test_other_classes_are_refused_and_bind_nobody(begin: Begin, images: Path) -
     assert Run(run.folder).config.data.data_dir == str(images)
 
 
+def test_data_that_is_not_good_is_not_kept_with_a_run_that_begins_from_a_file(
+    begin: Begin, runs_dir: Path, images: Path, tmp_path: Path
+) -> None:
+    begun = begin()
+    wanted = dict(resume_checkpoint=str(begun.folder / "model000004.pt"), num_classes=2)
+    run = runs.create(runs_dir, "from-file", configs.replace(begun.config, wanted))
+    before = (run.folder / "config.json").read_bytes()
+    (tmp_path / "empty").mkdir()
+    small = paint(tmp_path / "small", ["a_1.png", "b_2.png"])
+    Image.new("RGB", (4, 4)).save(small / "a_1.png")
+    for wrong in (tmp_path / "empty", small):
+        assert go_on(run, "--data_dir", str(wrong)) == 2
+        assert (run.folder / "config.json").read_bytes() == before
+    moved = images.rename(images.parent / "moved")
+    assert go_on(run, "--data_dir", str(moved)) == 0
+    assert Run(run.folder).config.data.data_dir == str(moved)
+    assert status_of(run).step == 8
+
+
 # --- what the data is
 
 
@@ -199,6 +219,28 @@ def test_other_data_is_said(change: str, begin: Begin, images: Path) -> None:
     assert ("13 images" in status.warning) == (change == "count")
     assert weights_data(run, 4) != weights_data(run, 8), "each checkpoint tells what it was trained on"
     assert json.loads(json.dumps(lineage.to_json(weights_data(run)))) == lineage.to_json(weights_data(run))
+
+
+@pytest.mark.parametrize("class_cond", [False, True])
+def test_names_of_classes_are_compared_where_they_are_learnt(
+    class_cond: bool, runs_dir: Path, tiny: Config, tmp_path: Path
+) -> None:
+    place = paint(tmp_path / "sorted", [f"{'ab'[k // 6]}/{k}.png" for k in range(COUNT)])
+    wanted = dict(data_dir=str(place), total_steps=8, class_cond=class_cond)
+    run = runs.create(runs_dir, "mine", data.resolve(configs.replace(tiny, wanted)))
+    train(run, 4)
+    before = weights_data(run)
+    (place / "b").rename(place / "c")
+    opened = data.open_dataset(run.config.data, run.config.model)
+    assert before.same(opened.digest, classes=False)
+    assert not before.same(opened.digest)
+    earlier = Digest(**{key: value for key, value in vars(before).items() if key != "content"})
+    assert not earlier.same(opened.digest, classes=False), "what an earlier version kept is compared whole"
+    assert earlier.same(before, classes=False)
+    changed = lineage.check(run.config, before, opened, lineage.Remedy("", ""))
+    assert (changed == "") == (not class_cond)
+    (place / "a" / "0.png").rename(place / "c" / "0.png")
+    assert "order" in lineage.check(run.config, before, data.open_dataset(run.config.data, run.config.model), lineage.Remedy("", ""))  # fmt: skip
 
 
 def test_what_is_held_out_by_content_stays_where_images_are_added(begin: Begin, images: Path) -> None:
@@ -241,13 +283,93 @@ def test_what_an_earlier_version_held_out_is_not_measured(begin: Begin, capsys: 
     assert "may have been trained on images that are held out now" in status_of(new).warning
 
 
+@pytest.fixture
+def apart(runs_dir: Path, tiny: Config, tmp_path: Path) -> Run:
+    """A run on images of which some are set apart for testing in a folder of their own, stopped at step 2."""
+    place = tmp_path / "apart"
+    paint(place / "train", [f"{k}.png" for k in range(8)])
+    paint(place / "test", [f"{k}.png" for k in range(3)], shade=200)
+    wanted = dict(data_dir=str(place), total_steps=8, save_interval=2)
+    run = runs.create(runs_dir, "apart", data.resolve(configs.replace(tiny, wanted)))
+    train(run, 2)
+    return run
+
+
+def test_an_image_that_was_ever_trained_on_is_not_tested_on(apart: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    place = Path(apart.config.data.data_dir)
+    nll = ["nll", "--run", apart.name, "--runs_dir", str(apart.folder.parent), "--num_samples", "1", "--threads", "1"]
+    away = (place / "train" / "5.png").rename(place.parent / "away.png")
+    train(apart, 4)
+    assert weights_data(apart).count == 7
+    shutil.copy(away, place / "test" / "new.png")
+    assert go_on(apart) == 2
+    said = capsys.readouterr().err
+    assert "1 was trained on" in said
+    assert cli.main(nll) == 2
+    assert cli.main([*nll, "--split", "train"]) == 0
+    assert cli.main([*shlex.split(said.split("`")[-2])[1:], "--total_steps", "6"]) == 0, "a new run from its weights"
+    new = newest(apart)
+    assert "may have been trained on images that are held out now" in status_of(new).warning
+    new.keep(configs.replace(new.config, {"total_steps": 8}))
+    assert go_on(new) == 0, "that was said when it began"
+    (place / "test" / "new.png").unlink()
+    assert go_on(apart) == 0
+    assert checkpoints.learnt_in(checkpoints.read(apart.checkpoint().path("state"))).shape == (8,)  # type: ignore[union-attr]
+
+
+def test_images_that_are_new_may_be_trained_on_and_tested_on(apart: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    place = Path(apart.config.data.data_dir)
+    paint(place / "train", ["new.png", "twice.png"], shade=50)
+    paint(place / "test", ["new.png"], shade=150)
+    shutil.copy(place / "train" / "twice.png", place / "test" / "twice.png")  # the data itself has it in both
+    train(apart, 4)
+    assert status_of(apart).step == 4
+    assert go_on(apart) == 0
+    assert "as it would have" not in status_of(apart).warning
+    assert cli.main(["nll", "--run", apart.name, "--runs_dir", str(apart.folder.parent), "--num_samples", "1", "--threads", "1"]) == 0  # fmt: skip
+
+
+def test_where_nobody_says_who_was_trained_on_the_digest_decides(
+    apart: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    newest = apart.checkpoint()
+    state = checkpoints.read(newest.path("state"))
+    del state["learnt"]
+    newest.files[newest.path("state").name] = files.write(newest.path("state"), lambda file: torch.save(state, file))._asdict()  # fmt: skip
+    checkpoints.commit(newest)
+    train(apart, 4)
+    assert checkpoints.learnt_in(checkpoints.read(apart.checkpoint(4).path("state"))) is None, "nor from then on"
+    place = Path(apart.config.data.data_dir)
+    paint(place / "train", ["new.png"], shade=50)
+    paint(place / "test", ["new.png"], shade=150)
+    assert go_on(apart) == 2
+    assert "may be among them" in capsys.readouterr().err
+
+
+def test_the_one_that_was_trained_on_as_no_other_was_left_is_not_held_out(tmp_path: Path, tiny: Config) -> None:
+    """Where the share holds out all, one is trained on all the same, and would be held out once others come."""
+    place = paint(tmp_path / "few", ["0.png", "1.png", "2.png"])
+    config = configs.replace(tiny, dict(data_dir=str(place), hold_out=0.999999))
+    now = data.open_dataset(config.data, config.model)
+    (k,) = now.places  # type: ignore[misc]
+    last = (place / f"{k}.png").rename(tmp_path / "last.png")  # the one that comes later
+    before = data.open_dataset(config.data, config.model)
+    assert (len(before.learnt), len(before.apart)) == (1, 1)  # type: ignore[arg-type]
+    learnt = lineage.joined(np.empty(0, np.uint64), before)
+    assert np.array_equal(learnt, before.learnt)  # type: ignore[arg-type]
+    last.rename(place / f"{k}.png")
+    with pytest.raises(UserError, match="1 was trained on"):
+        lineage.check(config, before.digest, now, lineage.Remedy("ELSEWHERE", ""), learnt=learnt)
+    assert "3 images" in lineage.check(config, before.digest, now, lineage.Remedy("", ""), "train", learnt)
+
+
 def forget(run: Run) -> None:
     """Have its newest checkpoint tell no digest, as those of earlier versions."""
     newest = run.checkpoint()
     for kind in (*newest.weights, "state"):
         content = torch.load(newest.path(kind), weights_only=True)
         if kind == "state":
-            del content["data"]
+            del content["data"], content["learnt"]
         else:
             del content._metadata[checkpoints.METADATA]["data"]
         written = files.write(newest.path(kind), lambda file, content=content: torch.save(content, file))  # type: ignore[misc]
@@ -305,6 +427,25 @@ def test_a_run_that_lost_files_is_not_begun_anew(lost: str, begin: Begin, capsys
     assert content(run.folder) == before
 
 
+def test_a_run_of_which_only_the_log_is_left_is_not_begun_anew(
+    begin: Begin, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Stopped and saved before the first checkpoint was due, it may have lost that one."""
+    run = begin(3, log_interval=1)
+    run.keep(configs.replace(run.config, {"save_interval": 100}))
+    shutil.rmtree(run.folder / "saves")
+    for path in (*run.folder.glob("*.pt"), run.folder / "status.json"):
+        path.unlink()
+    before = content(run.folder)
+    for _ in range(2):  # the first one leaves a status.json
+        assert go_on(run) == 2
+        assert content(run.folder) == before
+        said = capsys.readouterr().err.splitlines()[-1]
+        assert "step 3" in said
+        assert "status.json" in said
+    assert cli.main(shlex.split(said.split("`")[-2])[1:]) == 0, "the command that it names"
+
+
 def test_a_run_killed_before_its_first_checkpoint_begins_again(
     begin: Begin, runs_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -357,6 +498,67 @@ def test_a_run_of_which_no_checkpoint_is_whole_names_the_weights_that_are(
     assert str(run.folder / "model000004.pt") in said
     assert content(run.folder) == before
     assert cli.main(shlex.split(said.split("`")[-2])[1:]) == 0
+
+
+def spoil(run: Run, step: int, *kinds: str) -> None:
+    """Put NaN into these files of that step's checkpoint, with checksums that are right."""
+    checkpoint = run.checkpoint(step)
+    for kind in kinds:
+        path = checkpoint.path(kind)
+        content = torch.load(path, weights_only=True)
+        next(iter(content.values())).fill_(float("nan"))
+        checkpoint.files[path.name] = files.write(path, lambda file, content=content: torch.save(content, file))._asdict()  # type: ignore[misc]  # fmt: skip
+    checkpoints.commit(checkpoint)
+
+
+@pytest.mark.parametrize("kinds", [["model"], ["ema_0.9"], ["model", "ema_0.9", "ema_0.99"]])
+def test_the_last_step_is_saved_again_where_its_weights_were_not_numbers(kinds: list[str], begin: Begin) -> None:
+    run = begin(6)
+    train(run, 9)
+    straight = weights(run)
+    spoil(run, 8, *kinds)
+    left = content(run.folder)
+    assert go_on(run) == 0
+    assert status_of(run).state == "finished"
+    assert checkpoints.fault(run.checkpoint(8)) == ""
+    assert alike(straight, weights(run))
+    for name in (name for name in left if "000008" in name):
+        assert (run.folder / f"{name}.1").read_bytes() == left[name]
+
+
+def test_a_set_that_is_replaced_counts_no_more_before_its_files_go(
+    begin: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = begin(4)
+    spoil(run, 4, "model")
+
+    def killed(*_: object) -> None:
+        assert [c.step for c in run.checkpoints()] == [2]
+        raise SystemExit
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "_set_aside", killed)
+        with pytest.raises(SystemExit):
+            train(run)
+    train(run)
+    assert [c.step for c in run.checkpoints() if checkpoints.fault(c) == ""] == [2, 4, 6, 8]
+
+
+@pytest.mark.parametrize("finite", ["ema_0.9_000002.pt", ""])
+def test_only_finite_weights_are_named_to_begin_from(
+    finite: str, begin: Begin, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = begin(4)
+    for step in (2, 4):
+        spoil(run, step, *(kind for kind in run.checkpoint(step).weights if run.checkpoint(step).path(kind).name != finite))  # fmt: skip
+    before = content(run.folder)
+    assert go_on(run) == 2
+    assert content(run.folder) == before
+    command = shlex.split(capsys.readouterr().err.splitlines()[-1].split("`")[-2])[1:]
+    assert ("--resume_checkpoint" in command) == bool(finite)
+    if finite:
+        assert command[command.index("--resume_checkpoint") + 1] == str(run.folder / finite)
+    assert cli.main(command) == 0, "the command that it names"
 
 
 def test_a_resume_that_is_stopped_at_once_shows_what_is_saved(
