@@ -181,6 +181,11 @@ def open_folder(folder: Path) -> Files:
         without = f" ({', '.join(listing.left_out)} left out)" if listing.left_out else ""
         raise UserError(f"There are no images in {folder}{without}: put some there, or into folders in it ({', '.join(FORMATS)}).")  # fmt: skip
     sorted_ = label([file.parts for file in listing.files])
+    if sorted_.unclear:
+        raise UserError(
+            f"It is not clear which images of {folder} to learn from and which to test on, as {some([printable(name) for name in sorted_.unclear], 6)} "
+            "do not make one pair, or other images lie beside them: name one of these folders, or keep one to learn from and one to test on."
+        )
     named = sorted_.rule != NO_CLASSES
     labels, names = _number([printable(name) for name in sorted_.train.values()]) if named else (None, ())
     where = f" in {sorted_.train_name}" if sorted_.test_name else ""

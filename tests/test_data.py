@@ -332,6 +332,13 @@ def test_a_test_folder_is_the_test_part(folder: Callable[..., Path]) -> None:
     assert data.part_of(config, "auto") == "test"
 
 
+def test_parts_that_do_not_pair_are_refused_and_named(folder: Callable[..., Path]) -> None:
+    place = folder(*(f"{name}/{k}.png" for name in ("trainA", "trainB", "testA", "testB") for k in range(2)))
+    with pytest.raises(UserError, match="trainA, trainB, testA, testB"):
+        describe(str(place))
+    assert describe(str(place / "trainA")).count == 2
+
+
 def test_what_is_outside_of_the_rule_is_named(folder: Callable[..., Path]) -> None:
     dataset = opened(folder("cat/1.png", "cat/2.png", "dog/1.png", "dog/2.png", "sheet.png"))
     assert [name for name, _ in contents(dataset)] == ["cat", "cat", "dog", "dog"]
