@@ -74,7 +74,7 @@ class Dataset:
     """Pictures of one size, ready to be learnt from."""
 
     images: np.ndarray  # uint8 [N, H, W, C], memory-mapped, read-only
-    labels: np.ndarray | None  # int64 [N], places in class_names
+    labels: np.ndarray | None  # int64 [N], places in class_names; -1 for none, which is never so with class_cond
     class_names: tuple[str, ...]
     notices: tuple[str, ...]  # sentences worth telling
     places: np.ndarray | None = None  # of the images that belong to this part of the data; None: all
@@ -108,7 +108,7 @@ def _describe(source: Source) -> Description:
 
 def _counts(labels: np.ndarray | None, names: tuple[str, ...]) -> tuple[int, ...]:
     """Images of each class."""
-    return () if labels is None else tuple(int(n) for n in np.bincount(labels, minlength=len(names)))
+    return () if labels is None else tuple(int(n) for n in np.bincount(labels[labels >= 0], minlength=len(names)))
 
 
 def _notices(used: int, labels: np.ndarray | None, names: tuple[str, ...]) -> tuple[str, ...]:
@@ -226,6 +226,8 @@ def open_dataset(
     split: "train" leaves out what `data.hold_out` sets apart by the training's `seed`; "test" is the data's own
     test part, or else what was set apart; "all" is everything but such a test part.
 
+    Images that have no class among others that have one are left out with `model.class_cond` and only then.
+
     They are decoded into the cache folder the first time, with `progress(done, total)` called now and then, and
     again when the source has changed; a second process waits for the first.
 
@@ -233,6 +235,8 @@ def open_dataset(
     smaller than asked for while `data.enlarge` is False; DiskFull.
     """
     source = open_source(data.data_dir)
+    if model.class_cond:
+        source = source.labelled()
     own = source.test_part()
     _check_part(data, split, own)
     main = open_decoded(source, data, model, progress)

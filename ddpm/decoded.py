@@ -73,9 +73,8 @@ def _path(source: Source, data: DataConfig, model: ModelConfig, part: str) -> Pa
     """WHERE-SIZExCHANNELS-WHAT.raw: WHAT changes when the source does, and the old file is then of no use."""
     where = data.data_dir if data.data_dir in SOURCES else os.path.realpath(places.full(data.data_dir))
     what = json.dumps([CACHE_FORMAT, source.stamps()])
-    which = "|".join(
-        [where, str(data.enlarge), *([part] if part else []), *(["skip_broken"] if data.skip_broken else [])]
-    )
+    chosen = [name for name in (part, source.subset, "skip_broken" if data.skip_broken else "") if name]
+    which = "|".join([where, str(data.enlarge), *chosen])
     size = f"{model.image_size}x{model.image_channels}"
     return places.cache_folder() / "images" / f"{_short_hash(which)}-{size}-{_short_hash(what)}.raw"
 

@@ -26,6 +26,7 @@ class Labelling(NamedTuple):
     test_name: str = ""  # the folder of the test part; empty where there is none
     unused: tuple[str, ...] = ()  # folders that are neither of the two: a second test part
     outside: tuple[int, ...] = ()  # places of files that the rule does not fit
+    unlabelled: tuple[int, ...] = ()  # of these, what can be learnt from without classes
     beside: int = 0  # files beside folders, so many that the folders are no classes
     unclear: tuple[str, ...] = ()  # folders of parts that do not pair; then nothing is sorted
 
@@ -53,7 +54,8 @@ def label(files: Sequence[Names]) -> Labelling:
     rule, classes = _classes(files, inside, depth)
     if not classes:
         return Labelling(rule, dict.fromkeys(every, ""), {}, beside=_beside(files, every, depth))
-    return Labelling(rule, classes, {}, outside=tuple(place for place in every if place not in classes))
+    outside = tuple(place for place in every if place not in classes)
+    return Labelling(rule, classes, {}, outside=outside, unlabelled=outside)
 
 
 def _few(count: int, of: int) -> bool:
@@ -124,6 +126,7 @@ def _in_parts(files: Sequence[Names], every: list[int], level: int, parts: _Part
     within, depth = _descend(names, list(range(len(names))), 0)
     rule, found = _classes(names, within, depth)
     train = {places[k]: name for k, name in found.items()} if found else dict.fromkeys(places, "")
+    unlabelled = tuple(place for place in places if place not in train)
     known = set(train.values())
     test: dict[int, str] = {}
     test_name = ""
@@ -135,7 +138,7 @@ def _in_parts(files: Sequence[Names], every: list[int], level: int, parts: _Part
     unused = tuple(part for part in parts.tests if part != test_name)
     of_unused = {place for part in unused for place in of(part)[0]}
     outside = tuple(place for place in every if place not in train and place not in test and place not in of_unused)
-    return Labelling(rule, train, test, train_name, test_name, unused, outside)
+    return Labelling(rule, train, test, train_name, test_name, unused, outside, unlabelled)
 
 
 def _class(rule: str, file: Names, known: set[str]) -> str | None:

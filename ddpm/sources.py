@@ -10,7 +10,7 @@ import os
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
@@ -70,7 +70,8 @@ class Source(ABC):
 
     kind: str  # a few words on what it is
     count: int
-    labels: np.ndarray | None = None  # int64 [count], each the place of its class in class_names
+    labels: np.ndarray | None = None  # int64 [count], each the place of its class in class_names; -1 for none
+    subset: str = ""  # which of the images these are; empty: all
     class_names: tuple[str, ...] = ()
     size: tuple[int, int] | None = None  # width and height of the first image; None: any size
     left_out: tuple[str, ...] = ()  # what else lies there, by kind: "3 .txt files"
@@ -93,6 +94,10 @@ class Source(ABC):
     def test_part(self) -> "Source | None":
         """The pictures that the data sets apart for testing, where it has such a part; labels as in the rest."""
         return None
+
+    def labelled(self) -> "Source":
+        """Only the images that have a class, where some have none."""
+        return self
 
 
 def open_source(data_dir: str) -> Source:
@@ -162,6 +167,14 @@ class Files(Source):
     def test_part(self) -> Source | None:
         return self.test
 
+    def labelled(self) -> Source:
+        if self.labels is None or self.labels.min() >= 0:
+            return self
+        kept = np.flatnonzero(self.labels >= 0).tolist()
+        found = Files(self.folder, [self.files[place] for place in kept], self.kind, self.labels[kept], self.class_names)  # fmt: skip
+        found.test, found.left_out, found.notices, found.subset = self.test, self.left_out, self.notices, "labelled"
+        return found
+
     def stamps(self, now: bool = False) -> Any:
         return ["/".join((*file.parts, _stamp(self.path(file)) if now else file.stamp)) for file in self.files]
 
@@ -187,17 +200,20 @@ def open_folder(folder: Path) -> Files:
             "do not make one pair, or other images lie beside them: name one of these folders, or keep one to learn from and one to test on."
         )
     named = sorted_.rule != NO_CLASSES
+    learnt = sorted([*sorted_.train, *sorted_.unlabelled])
     labels, names = _number([printable(name) for name in sorted_.train.values()]) if named else (None, ())
+    numbers = {name: number for number, name in enumerate(names)}
+    if named:
+        labels = np.array([numbers[printable(sorted_.train[place])] if place in sorted_.train else -1 for place in learnt])  # fmt: skip
     where = f" in {sorted_.train_name}" if sorted_.test_name else ""
     source = Files(
         folder,
-        [listing.files[place] for place in sorted_.train],
+        [listing.files[place] for place in learnt],
         f"Folder{', ' if named else ' '}{sorted_.rule}{where}",
         labels,
         names,
     )
     if sorted_.test:
-        numbers = {name: number for number, name in enumerate(names)}
         of_test = np.array([numbers[printable(name)] for name in sorted_.test.values()]) if named else None
         source.test = Files(folder, [listing.files[place] for place in sorted_.test], f"Folder, {sorted_.test_name}", of_test, names)  # fmt: skip
     source.left_out = listing.left_out
@@ -205,15 +221,30 @@ def open_folder(folder: Path) -> Files:
     return source
 
 
+def _is(of: Sized) -> str:
+    return "is" if len(of) == 1 else "are"
+
+
 def _notices(listing: Listing, sorted_: Labelling) -> Iterator[str]:
     """Sentences on the images that are not used."""
-    if sorted_.outside:
-        names = [printable("/".join(listing.files[place].parts)) for place in sorted_.outside]
-        which = "outside of the class folders" if sorted_.rule == BY_FOLDER else "without a class in its name"
-        which = "outside of the parts" if sorted_.test_name or sorted_.rule == NO_CLASSES else which
-        yield f"{plural(len(names), 'image')} {which} {'was' if len(names) == 1 else 'were'} left out: {some(names, 5)}."
+
+    def named(places: Iterable[int]) -> str:
+        return some([printable("/".join(listing.files[place].parts)) for place in places], 5)
+
+    if without := sorted_.unlabelled:
+        which = "outside of the class folders" if sorted_.rule == BY_FOLDER else "without a class in the name"
+        yield f"{plural(len(without), 'image')} {which} {_is(without)} learnt from only without classes (class_cond False): {named(without)}."
+    others = sorted(set(sorted_.outside) - set(sorted_.unlabelled))
+    of_test = [place for place in others if sorted_.test_name and sorted_.test_name in listing.files[place].parts]
+    beside = sorted(set(others) - set(of_test))
+    if of_test:
+        yield f"{plural(len(of_test), 'image')} in {printable(sorted_.test_name)} {_is(of_test)} not tested on, having none of the classes: {named(of_test)}."
+    if beside:
+        yield f"{plural(len(beside), 'image')} outside of the parts {_is(beside)} left out: {named(beside)}."
     if sorted_.unused:
-        yield f"What is in {', '.join(map(printable, sorted_.unused))} is not used: {printable(sorted_.test_name) or 'it'} is what is tested on."  # fmt: skip
+        unused = ", ".join(map(printable, sorted_.unused))
+        why = f"{printable(sorted_.test_name)} is what is tested on" if sorted_.test_name else "its images have none of the classes; set hold_out to measure on images that are set apart"  # fmt: skip
+        yield f"What is in {unused} is not used: {why}."
     if sorted_.beside:
         yield f"The folders are not taken for classes, as {plural(sorted_.beside, 'image')} of {len(listing.files):,} {'is' if sorted_.beside == 1 else 'are'} not in them."
     if listing.unread:

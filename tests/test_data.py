@@ -45,7 +45,7 @@ def folder(tmp_path: Path) -> Callable[..., Path]:
 
 def opened(data_dir: object, size: int = 8, channels: int = 3, **settings: Any) -> Dataset:
     progress = settings.pop("progress", None)
-    model = ModelConfig(image_size=size, image_channels=channels)
+    model = ModelConfig(image_size=size, image_channels=channels, class_cond=settings.pop("class_cond", False))
     return open_dataset(DataConfig(data_dir=str(data_dir), **settings), model, progress)
 
 
@@ -332,6 +332,26 @@ def test_a_test_folder_is_the_test_part(folder: Callable[..., Path]) -> None:
     assert data.part_of(config, "auto") == "test"
 
 
+@pytest.mark.parametrize("class_cond", [False, True])
+def test_images_without_a_class_are_left_out_only_where_classes_are_learnt(
+    folder: Callable[..., Path], class_cond: bool
+) -> None:
+    named = [f"{name}_{k}.png" for name in ("IMG", "DSC") for k in range(10)]
+    place = folder(*(f"train/{name}" for name in [*named, "one.png", "two.png"]), "test/IMG_1.png", "test/other.png")
+    assert len(opened(place, class_cond=class_cond)) == (20 if class_cond else 22)
+    notices = describe(str(place)).notices
+    assert sum("train/one.png, train/two.png" in notice and "class_cond" in notice for notice in notices) == 1
+    assert sum("test/other.png" in notice and "none of the classes" in notice for notice in notices) == 1
+
+
+def test_a_test_folder_without_the_classes_is_said_to_be_of_no_use(folder: Callable[..., Path]) -> None:
+    about = describe(str(folder("train/cat/1.png", "train/cat/2.png", "train/dog/1.png", "test/1.png")))
+    assert (about.count, about.test_count) == (3, 0)
+    (told,) = [notice for notice in about.notices if "test" in notice]
+    assert "none of the classes" in told
+    assert "hold_out" in told
+
+
 def test_parts_that_do_not_pair_are_refused_and_named(folder: Callable[..., Path]) -> None:
     place = folder(*(f"{name}/{k}.png" for name in ("trainA", "trainB", "testA", "testB") for k in range(2)))
     with pytest.raises(UserError, match="trainA, trainB, testA, testB"):
@@ -340,11 +360,19 @@ def test_parts_that_do_not_pair_are_refused_and_named(folder: Callable[..., Path
 
 
 def test_what_is_outside_of_the_rule_is_named(folder: Callable[..., Path]) -> None:
-    dataset = opened(folder("cat/1.png", "cat/2.png", "dog/1.png", "dog/2.png", "sheet.png"))
+    place = folder("cat/1.png", "cat/2.png", "dog/1.png", "dog/2.png", "sheet.png")
+    dataset = opened(place, class_cond=True)
     assert [name for name, _ in contents(dataset)] == ["cat", "cat", "dog", "dog"]
     assert dataset.digest.count == 4
     assert any("1 image outside" in notice and "sheet.png" in notice for notice in dataset.notices)
     assert "cat 2, dog 2" in dataset.about[0]
+    plain = opened(place)
+    assert (levels(plain), plain.digest.count) == ([0, 10, 20, 30, 40], 5), "without classes all are learnt from"
+    assert describe(str(place)).counts == (2, 2)
+    again: list[int] = []
+    for class_cond in (True, False):
+        opened(place, class_cond=class_cond, progress=lambda done, total: again.append(done))
+    assert not again, "the two are kept side by side"
     beside = describe(str(folder("one.png", "two.png", "three.png")))
     assert any("4 images" in notice and "not taken for classes" in notice for notice in beside.notices)
 
