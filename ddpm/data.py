@@ -12,6 +12,7 @@ from typing import Literal
 
 import numpy as np
 
+from ddpm import decoded
 from ddpm.config import AnalyticConfig, Config, DataConfig, EvalConfig, ModelConfig, replace
 from ddpm.decoded import Decoded, Progress, open_decoded
 from ddpm.errors import UserError
@@ -228,6 +229,8 @@ def open_dataset(
 
     Images that have no class among others that have one are left out with `model.class_cond` and only then.
 
+    Of the rest, where the data has a test part of its own, only the identities are read, for the digest.
+
     They are decoded into the cache folder the first time, with `progress(done, total)` called now and then, and
     again when the source has changed; a second process waits for the first.
 
@@ -239,16 +242,20 @@ def open_dataset(
         source = source.labelled()
     own = source.test_part()
     _check_part(data, split, own)
-    main = open_decoded(source, data, model, progress)
-    test = open_decoded(own, data, model, progress, "test") if own else None
+    of_own = own is not None and split == "test"
+    if of_own:  # the rest is not measured
+        main = decoded.cached(source, data, model) or decoded.identities(source, data, progress)
+    else:
+        main = open_decoded(source, data, model, progress)
     labels = None if source.labels is None else source.labels[main.kept]
     held = held_out(main.identities, data.hold_out, seed)
     if data.hold_out and not held.any():
         raise UserError(f"{data.data_dir} has only one image, so none can be held out (copies count as one): set hold_out to 0, or add images.")  # fmt: skip
-    digest = digest_of(main, labels, source.class_names, test.identities if test else main.identities[held])
-    if split == "test" and own and test:
-        labels = None if own.labels is None else own.labels[test.kept]
-        main, places = test, None
+    apart = decoded.identities(own, data, progress, "test").identities if own else main.identities[held]
+    digest = digest_of(main, labels, source.class_names, apart)
+    if own and of_own:
+        main, places = open_decoded(own, data, model, progress, "test"), None
+        labels = None if own.labels is None else own.labels[main.kept]
     else:
         held_any = bool(data.hold_out) and split != "all"
         places = np.flatnonzero(held if split == "test" else ~held) if held_any else None

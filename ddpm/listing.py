@@ -208,6 +208,14 @@ def stamp(status: os.stat_result) -> str:
     return f"{status.st_size}|{status.st_mtime_ns}|{status.st_ctime_ns}|{status.st_ino}"
 
 
+def is_rewritten(before: str, now: str) -> bool:
+    """Whether a file was written to between two of its stamps.
+
+    A backup that links to it, or another owner, changes the rest of a stamp; and some disks number their files anew.
+    """
+    return before.split("|")[:2] != now.split("|")[:2]
+
+
 def made_by_us(folder: Path | str, names: set[str]) -> str:
     """What a folder with these names in it is to this program: "run", "samples", "job"; empty for anything else."""
     if "config.json" in names and _is_our_config(Path(folder, "config.json")):

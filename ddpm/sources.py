@@ -23,7 +23,7 @@ from ddpm import image_files, images, places, shapes
 from ddpm.errors import UserError, in_words
 from ddpm.image_files import FORMATS
 from ddpm.labelling import BY_FOLDER, NO_CLASSES, Labelling, label
-from ddpm.listing import File, Listing, look, stamp
+from ddpm.listing import File, Listing, is_rewritten, look, stamp
 from ddpm.places import cache_folder
 from ddpm.words import plural, printable, some
 
@@ -42,6 +42,9 @@ class Item(NamedTuple):
 
     name: str  # what sentences call it
     open: Callable[[], AbstractContextManager[Read]]  # raises UserError when it is broken; any thread may call it
+    identify: Callable[
+        [], bytes
+    ]  # its identity without decoding it, broken or not; raises UserError where it cannot be read
 
 
 class Named(NamedTuple):
@@ -78,11 +81,12 @@ class Source(ABC):
     notices: tuple[str, ...] = ()  # sentences on images that are not used
 
     @abstractmethod
-    def stamps(self, now: bool = False) -> Any:
-        """What the images at this place depend on, as JSON: another value means other images.
+    def stamps(self) -> Any:
+        """What the images at this place depended on when the source was opened, as JSON: another value, and they may be others."""
 
-        As it was when the source was opened, or as it is `now`.
-        """
+    def has_changed(self) -> bool:
+        """Whether what the images depend on was written to since the source was opened."""
+        return False
 
     @abstractmethod
     def items(self, size: int, channels: int) -> Iterator[Item]:
@@ -138,16 +142,21 @@ class Shapes(Source):
         self.class_names = shapes.NAMES
         self.labels = np.arange(self.count) % len(shapes.NAMES)
 
-    def stamps(self, now: bool = False) -> Any:
+    def stamps(self) -> Any:
         return shapes.VERSION
 
     def items(self, size: int, channels: int) -> Iterator[Item]:
-        return (Item(f"shape {index}", partial(self._open, index, size, channels)) for index in range(self.count))
+        return (
+            Item(f"shape {index}", partial(self._open, index, size, channels), partial(self._identify, index))
+            for index in range(self.count)
+        )
+
+    def _identify(self, index: int) -> bytes:
+        return hashlib.sha256(f"shapes {shapes.VERSION} {index}".encode()).digest()
 
     @contextlib.contextmanager
     def _open(self, index: int, size: int, channels: int) -> Iterator[Read]:
-        identity = hashlib.sha256(f"shapes {shapes.VERSION} {index}".encode()).digest()
-        yield Read(shapes.draw(index, size, channels), identity)
+        yield Read(shapes.draw(index, size, channels), self._identify(index))
 
 
 class Files(Source):
@@ -175,12 +184,16 @@ class Files(Source):
         found.test, found.left_out, found.notices, found.subset = self.test, self.left_out, self.notices, "labelled"
         return found
 
-    def stamps(self, now: bool = False) -> Any:
-        return ["/".join((*file.parts, _stamp(self.path(file)) if now else file.stamp)) for file in self.files]
+    def stamps(self) -> Any:
+        return ["/".join((*file.parts, file.stamp)) for file in self.files]
+
+    def has_changed(self) -> bool:
+        return any(is_rewritten(file.stamp, _stamp(self.path(file))) for file in self.files)
 
     def items(self, size: int, channels: int) -> Iterator[Item]:
         for file in self.files:
-            yield Item(printable("/".join(file.parts)), partial(_open_file, self.path(file), size))
+            path = self.path(file)
+            yield Item(printable("/".join(file.parts)), partial(_open_file, path, size), partial(_identify_file, path))
 
 
 def open_folder(folder: Path) -> Files:
@@ -338,12 +351,15 @@ class Npz(Source):
     def test_part(self) -> Source | None:
         return Npz(self.path, self.kind, test_of=self) if self.has_test else None
 
-    def stamps(self, now: bool = False) -> Any:
-        return _stamp(self.path) if now else self._stamp
+    def stamps(self) -> Any:
+        return self._stamp
+
+    def has_changed(self) -> bool:
+        return is_rewritten(self._stamp, _stamp(self.path))
 
     def items(self, size: int, channels: int) -> Iterator[Item]:
         for place, pixels in enumerate(self._arrays()):
-            yield Item(f"{self.key}[{place}]", partial(self._open, pixels))
+            yield Item(f"{self.key}[{place}]", partial(self._open, pixels), partial(self._identify, pixels))
 
     def _arrays(self) -> Iterator[np.ndarray]:
         with _npz(self.path) as archive:
@@ -358,9 +374,12 @@ class Npz(Source):
 
     @contextlib.contextmanager
     def _open(self, pixels: np.ndarray) -> Iterator[Read]:
+        yield Read(images.from_pixels(pixels), self._identify(pixels))
+
+    def _identify(self, pixels: np.ndarray) -> bytes:
         identity = hashlib.sha256(f"{pixels.shape}".encode())
         identity.update(pixels.tobytes())
-        yield Read(images.from_pixels(pixels), identity.digest())
+        return identity.digest()
 
 
 @contextlib.contextmanager
@@ -403,6 +422,14 @@ def _open_file(path: Path, size: int) -> Iterator[Read]:
         file.seek(0)
         with image_files.read(file, path, size) as image:
             yield Read(image, identity)
+
+
+def _identify_file(path: Path) -> bytes:
+    try:
+        with image_files.opened(path) as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    except OSError as error:
+        raise in_words(error) from error
 
 
 def _stamp(path: Path) -> str:

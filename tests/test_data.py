@@ -352,6 +352,56 @@ def test_a_test_folder_without_the_classes_is_said_to_be_of_no_use(folder: Calla
     assert "hold_out" in told
 
 
+@pytest.mark.parametrize(("broken", "split"), [("test", "train"), ("train", "test")])
+@pytest.mark.parametrize("how", ["broken", "small"])
+def test_a_bad_image_matters_only_in_the_part_it_lies_in(
+    folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, broken: str, split: Split, how: str
+) -> None:
+    place = folder(*(f"{part}/{k}.png" for part in ("train", "test") for k in range(3)))
+    bad = place / broken / "1.png"
+    if how == "broken":
+        bad.write_bytes(b"no image")
+    else:
+        Image.new("RGB", (2, 2)).save(bad)
+    config, model = DataConfig(data_dir=str(place)), ModelConfig(image_size=8)
+    decoded_ones: list[Path | str] = []
+    read = image_files.read
+    monkeypatch.setattr(
+        image_files, "read", lambda file, path, size: decoded_ones.append(path) or read(file, path, size)
+    )  # type: ignore[func-returns-value]
+    found = open_dataset(config, model, split=split)
+    assert (len(found), {Path(path).parent.name for path in decoded_ones}) == (3, {split})
+    with pytest.raises(UserError, match=r"1\.png" if how == "broken" else "smaller"):
+        open_dataset(config, model, split="test" if broken == "test" else "train")
+
+
+def test_the_digest_is_the_same_whether_or_not_broken_images_are_decoded(folder: Callable[..., Path]) -> None:
+    place = folder(*(f"{part}/{k}.png" for part in ("train", "test") for k in range(3)))
+    for part in ("train", "test"):
+        (place / part / "1.png").write_bytes(part.encode())
+    found = [digest(place, split=split, skip_broken=True) for split in ("train", "test", "all")]
+    assert found[0] == found[1] == found[2]
+
+
+@pytest.mark.parametrize("change", ["link", "mode"])
+def test_a_backup_while_images_are_read_disturbs_nobody(
+    folder: Callable[..., Path], tmp_path: Path, change: str
+) -> None:
+    place = folder("a.png", "b.png")
+    before = (place / "a.png").stat().st_ctime_ns
+
+    def touch(done: int, total: int) -> None:
+        for k in range(10**6):
+            if change == "link":
+                os.link(place / "a.png", tmp_path / f"backup {k}.png")
+            else:
+                (place / "a.png").chmod(0o600 if k % 2 else 0o644)
+            if (place / "a.png").stat().st_ctime_ns != before or os.name == "nt":
+                return
+
+    assert levels(opened(place, progress=touch)) == [0, 10]
+
+
 def test_parts_that_do_not_pair_are_refused_and_named(folder: Callable[..., Path]) -> None:
     place = folder(*(f"{name}/{k}.png" for name in ("trainA", "trainB", "testA", "testB") for k in range(2)))
     with pytest.raises(UserError, match="trainA, trainB, testA, testB"):
