@@ -36,7 +36,8 @@ def label(files: Sequence[Names]) -> Labelling:
 
     Folders that hold all, or nearly all, are passed through first.  `train` and `test` (or `val`, ...) side by side, also
     as `cifar_train` and `cifar_test` or in each class's folder, are parts when they hold nearly all.  Where they hold half
-    and more, or several could be what is learnt from (`trainA`, `trainB`), it is unclear what to test on.  Then:
+    and more, or would be classes, or several could be what is learnt from (`trainA`, `trainB`), it is unclear what to
+    test on.  Then:
     1. Images lie in two or more folders, and nearly none beside them: the name of the folder is the class of an image,
        the outermost one where there is another in it.
     2. The part of each file name up to the first `_` is the class, as improved-diffusion has it, when nearly every
@@ -46,7 +47,7 @@ def label(files: Sequence[Names]) -> Labelling:
     every = list(range(len(files)))
     inside, depth = _descend(files, every, 0)
     for level in (depth, depth + 1):
-        parts = _parts(files, inside, level)
+        parts = _parts(files, inside, level, level == depth)
         if parts and parts.are_clear:
             return _in_parts(files, every, level, parts)
         if parts:
@@ -87,8 +88,11 @@ class _Parts(NamedTuple):
     are_clear: bool  # whether there is one to learn from, and nearly nothing beside them
 
 
-def _parts(files: Sequence[Names], places: list[int], depth: int) -> _Parts | None:
-    """The folders at this depth that are parts; None where there are not both, or most files are in neither."""
+def _parts(files: Sequence[Names], places: list[int], depth: int, outermost: bool) -> _Parts | None:
+    """The folders at this depth that are parts; None where there are not both, or most files are in neither.
+
+    outermost: whether folders at this depth would be classes, which those to test on must never be.
+    """
     folders = _tops(files, places, depth)
     trains: dict[Names, list[tuple[Names, str]]] = {}  # by the words that set several data sets apart
     tests: dict[Names, list[tuple[Names, int, str]]] = {}
@@ -108,7 +112,8 @@ def _parts(files: Sequence[Names], places: list[int], depth: int) -> _Parts | No
         found_tests.sort(key=lambda found: (found[0] != found_trains[0][0], *found[1:]))  # val2017 is with train2017
     parts = _Parts([folder for _, folder in found_trains], [folder for *_, folder in found_tests], False)
     held = sum(folders[folder] for folder in {*parts.trains, *parts.tests})
-    if 2 * held < len(places) or not both:
+    would_be_classes = _few(len(places) - folders.total(), len(places)) and outermost
+    if not both or (2 * held < len(places) and not would_be_classes):
         return None
     return parts._replace(are_clear=len(parts.trains) == 1 and _few(len(places) - held, len(places)))
 
