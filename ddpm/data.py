@@ -12,6 +12,7 @@ from typing import Literal
 
 import numpy as np
 
+from ddpm import decoded
 from ddpm.config import AnalyticConfig, Config, DataConfig, EvalConfig, ModelConfig, replace
 from ddpm.decoded import Decoded, Progress, open_decoded
 from ddpm.errors import UserError
@@ -81,7 +82,7 @@ class Dataset:
     """Pictures of one size, ready to be learnt from."""
 
     images: np.ndarray  # uint8 [N, H, W, C], memory-mapped, read-only
-    labels: np.ndarray | None  # int64 [N], places in class_names
+    labels: np.ndarray | None  # int64 [N], places in class_names; -1 for none, which is never so with class_cond
     class_names: tuple[str, ...]
     notices: tuple[str, ...]  # sentences worth telling
     places: np.ndarray | None = None  # of the images that belong to this part of the data; None: all
@@ -117,7 +118,7 @@ def _describe(source: Source) -> Description:
 
 def _counts(labels: np.ndarray | None, names: tuple[str, ...]) -> tuple[int, ...]:
     """Images of each class."""
-    return () if labels is None else tuple(int(n) for n in np.bincount(labels, minlength=len(names)))
+    return () if labels is None else tuple(int(n) for n in np.bincount(labels[labels >= 0], minlength=len(names)))
 
 
 def _notices(used: int, labels: np.ndarray | None, names: tuple[str, ...]) -> tuple[str, ...]:
@@ -236,6 +237,10 @@ def open_dataset(
     split: "train" leaves out what `data.hold_out` sets apart by the training's `seed`; "test" is the data's own
     test part, or else what was set apart; "all" is everything but such a test part.
 
+    Images that have no class among others that have one are left out with `model.class_cond` and only then.
+
+    Of the rest, where the data has a test part of its own, only the identities are read, for the digest.
+
     They are decoded into the cache folder the first time, with `progress(done, total)` called now and then, and
     again when the source has changed; a second process waits for the first.
 
@@ -243,20 +248,25 @@ def open_dataset(
     smaller than asked for while `data.enlarge` is False; DiskFull.
     """
     source = open_source(data.data_dir)
+    if model.class_cond:
+        source = source.labelled()
     own = source.test_part()
     _check_part(data, split, own)
-    main = open_decoded(source, data, model, progress)
-    test = open_decoded(own, data, model, progress, "test") if own else None
+    of_own = own is not None and split == "test"
+    if of_own:  # the rest is not measured
+        main = decoded.cached(source, data, model) or decoded.identities(source, data, progress)
+    else:
+        main = open_decoded(source, data, model, progress)
     labels = None if source.labels is None else source.labels[main.kept]
     held = held_out(main.identities, data.hold_out, seed)
     if data.hold_out and not held.any():
         raise UserError(f"{data.data_dir} has only one image, so none can be held out (copies count as one): set hold_out to 0, or add images.")  # fmt: skip
-    apart = test.identities if test else main.identities[held]
+    apart = decoded.identities(own, data, progress, "test").identities if own else main.identities[held]
     digest = digest_of(main, labels, source.class_names, apart)
     whole = {"learnt": _short(main.identities[~held]), "apart": _short(apart)}
-    if split == "test" and own and test:
-        labels = None if own.labels is None else own.labels[test.kept]
-        main, places = test, None
+    if own and of_own:
+        main, places = open_decoded(own, data, model, progress, "test"), None
+        labels = None if own.labels is None else own.labels[main.kept]
     else:
         held_any = bool(data.hold_out) and split != "all"
         places = np.flatnonzero(held if split == "test" else ~held) if held_any else None

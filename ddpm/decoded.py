@@ -40,7 +40,7 @@ NOTES = {
 class Decoded(NamedTuple):
     """What the cache holds of a source: n images, those that are broken left out."""
 
-    pixels: np.ndarray  # uint8 [n, H, W, C], memory-mapped, read-only
+    pixels: np.ndarray  # uint8 [n, H, W, C], memory-mapped, read-only; empty where only their identities were asked for
     identities: np.ndarray  # uint8 [n, 32]: the same for the same content
     kept: np.ndarray  # int64 [n], increasing: their places in the source
     notices: tuple[str, ...]  # sentences worth telling
@@ -55,29 +55,55 @@ def open_decoded(
     or smaller than asked for while `data.enlarge` is False; DiskFull.
     """
     path = _path(source, data, model, part)
-    cached = _open(path, source, model)
-    if cached is None:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with locks.locked(path.with_suffix(".lock")):
-                cached = _open(path, source, model) or _fill(path, source, data, model, progress, part)
-        except OSError as error:
-            raise UserError(
-                f"Decoded images cannot be kept in {path.parent} ({error.strerror}): name a folder "
-                "that you may write to in the environment variable DDPM_CACHE."
-            ) from error
-    return cached
+
+    def fill() -> Decoded:
+        return _open(path, source, model) or _fill(path, source, data, model, progress, part)
+
+    return _open(path, source, model) or _locked(path, fill)
+
+
+def cached(source: Source, data: DataConfig, model: ModelConfig, part: str = "") -> Decoded | None:
+    """What `open_decoded` gives, where it need not decode."""
+    return _open(_path(source, data, model, part), source, model)
+
+
+def identities(source: Source, data: DataConfig, progress: Progress | None = None, part: str = "") -> Decoded:
+    """Who the images are, also the broken ones, without decoding any; those that cannot be read are left out."""
+    path = _named(source, [_where(data), part, source.subset], "identities", ".npy")
+
+    def fill() -> Decoded:
+        return _open_identities(path, source) or _identify(path, source, data, progress, part)
+
+    return _open_identities(path, source) or _locked(path, fill)
+
+
+def _locked(path: Path, fill: Callable[[], Decoded]) -> Decoded:
+    """What one process puts into this file of the cache, while others wait for it."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with locks.locked(path.with_suffix(".lock")):
+            return fill()
+    except OSError as error:
+        raise UserError(
+            f"Decoded images cannot be kept in {path.parent} ({error.strerror}): name a folder "
+            "that you may write to in the environment variable DDPM_CACHE."
+        ) from error
 
 
 def _path(source: Source, data: DataConfig, model: ModelConfig, part: str) -> Path:
     """WHERE-SIZExCHANNELS-WHAT.raw: WHAT changes when the source does, and the old file is then of no use."""
-    where = data.data_dir if data.data_dir in SOURCES else os.path.realpath(places.full(data.data_dir))
-    what = json.dumps([CACHE_FORMAT, source.stamps()])
-    which = "|".join(
-        [where, str(data.enlarge), *([part] if part else []), *(["skip_broken"] if data.skip_broken else [])]
-    )
+    chosen = [name for name in (part, source.subset, "skip_broken" if data.skip_broken else "") if name]
     size = f"{model.image_size}x{model.image_channels}"
-    return places.cache_folder() / "images" / f"{_short_hash(which)}-{size}-{_short_hash(what)}.raw"
+    return _named(source, [_where(data), str(data.enlarge), *chosen], size, ".raw")
+
+
+def _where(data: DataConfig) -> str:
+    return data.data_dir if data.data_dir in SOURCES else os.path.realpath(places.full(data.data_dir))
+
+
+def _named(source: Source, which: list[str], kind: str, suffix: str) -> Path:
+    what = json.dumps([CACHE_FORMAT, source.stamps()])
+    return places.cache_folder() / "images" / f"{_short_hash('|'.join(which))}-{kind}-{_short_hash(what)}{suffix}"
 
 
 def _short_hash(text: str) -> str:
@@ -109,7 +135,7 @@ def _open(path: Path, source: Source, model: ModelConfig) -> Decoded | None:
 def _fill(
     path: Path, source: Source, data: DataConfig, model: ModelConfig, progress: Progress | None, part: str
 ) -> Decoded:
-    where = f"the {part} part of {data.data_dir}" if part else data.data_dir
+    where = _called(data, part)
     decoding = _Decoding(source, data, model, progress, where)
 
     def save(file: Any) -> None:
@@ -119,8 +145,7 @@ def _fill(
     path.with_suffix(".json").unlink(missing_ok=True)  # it comes last, and says that the others are whole
     files.write(path, save)
     arrays.write_npy(_identities_path(path), np.frombuffer(b"".join(decoding.identities), np.uint8).reshape(-1, IDENTITY_BYTES))  # fmt: skip
-    if source.stamps(now=True) != source.stamps():
-        raise UserError(f"Images of {where} changed while they were read: wait until nobody writes there, and start again.")  # fmt: skip
+    _check_unchanged(source, where)
     about = dict(data_dir=data.data_dir, broken=[place for place, _ in decoding.broken], notices=decoding.notices())
     files.write_json(path.with_suffix(".json"), about)
     _remove_superseded(path)
@@ -128,6 +153,54 @@ def _fill(
     if opened is None:
         raise UserError(f"Decoded images in {path.parent} were changed by another program: start again.")
     return opened
+
+
+def _called(data: DataConfig, part: str) -> str:
+    return f"the {part} part of {data.data_dir}" if part else data.data_dir
+
+
+def _check_unchanged(source: Source, where: str) -> None:
+    if source.has_changed():
+        raise UserError(f"Images of {where} changed while they were read: wait until nobody writes there, and start again.")  # fmt: skip
+
+
+def _open_identities(path: Path, source: Source) -> Decoded | None:
+    """The identities that are in the cache; None when they are not there, or torn."""
+    try:
+        rows = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    return _known(rows) if rows.shape == (source.count, IDENTITY_BYTES) else None
+
+
+def _known(rows: np.ndarray) -> Decoded:
+    """rows: uint8 [count, 32], 0 for what cannot be read."""
+    kept = np.flatnonzero(rows.any(axis=1))
+    return Decoded(np.empty((0, 0, 0, 0), np.uint8), rows[kept], kept, ())
+
+
+def _identify(path: Path, source: Source, data: DataConfig, progress: Progress | None, part: str) -> Decoded:
+    waiting = source.items(1, 1)
+    rows: list[bytes] = []
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        while items := list(itertools.islice(waiting, BLOCK)):
+            rows += pool.map(_identity_of, items)
+            if progress:
+                progress(len(rows), source.count)
+    _check_unchanged(source, _called(data, part))
+    found = np.frombuffer(b"".join(rows), np.uint8).reshape(-1, IDENTITY_BYTES)
+    arrays.write_npy(path, found)
+    _remove_superseded(path)
+    return _known(found)
+
+
+def _identity_of(item: Item) -> bytes:
+    """All 0 where it cannot be read: whoever needs the image itself is told."""
+    try:
+        return item.identify()
+    except UserError as error:
+        log.warning("%s", error)
+        return bytes(IDENTITY_BYTES)
 
 
 def _remove_superseded(path: Path) -> None:

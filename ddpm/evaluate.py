@@ -379,7 +379,8 @@ def open_pictures(
     def opened() -> tuple[Split, Dataset, bool, str]:
         own, place = mine.data_dir == config.data.data_dir, mine
         if not own and seen is not None:  # it may have been moved
-            there = data.open_dataset(dataclasses.replace(mine, hold_out=0.0), config.model, progress, split="all")
+            moved = dataclasses.replace(mine, hold_out=0.0)
+            there = data.open_dataset(moved, config.model, progress, split=data.part_of(moved, "auto"))
             own = there.digest.same(seen, config.model.class_cond)
         if not own:
             place = data.adjusted(DataConfig(mine.data_dir), settings)

@@ -61,15 +61,16 @@ def _pictures(config: Config, sample: SampleConfig, progress: Progress | None) -
     source = open_source(sample.picture)
     for notice in source.notices:
         log.warning("%s", notice)
-    count = min(source.count, sample.num_samples)
     model = config.model
+    labelled = model.class_cond and source.labels is not None and not sample.classes
+    source = source.labelled() if labelled else source
+    count = min(source.count, sample.num_samples)
     pixels = np.empty((count, model.image_size, model.image_size, model.image_channels), np.uint8)
     for k, item in enumerate(itertools.islice(source.items(model.image_size, model.image_channels), count)):
         with item.open() as read:
             pixels[k] = fit(config, read.image, f"{item.name} of {sample.picture}")
         if progress:
             progress(k + 1, count)
-    labelled = model.class_cond and source.labels is not None and not sample.classes
     return LowRes(pixels, labels_of(config, source, sample.picture)[:count] if labelled else None)
 
 

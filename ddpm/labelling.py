@@ -26,14 +26,18 @@ class Labelling(NamedTuple):
     test_name: str = ""  # the folder of the test part; empty where there is none
     unused: tuple[str, ...] = ()  # folders that are neither of the two: a second test part
     outside: tuple[int, ...] = ()  # places of files that the rule does not fit
+    unlabelled: tuple[int, ...] = ()  # of these, what can be learnt from without classes
     beside: int = 0  # files beside folders, so many that the folders are no classes
+    unclear: tuple[str, ...] = ()  # folders of parts that do not pair; then nothing is sorted
 
 
 def label(files: Sequence[Names]) -> Labelling:
     """Sort files by these rules.
 
     Folders that hold all, or nearly all, are passed through first.  `train` and `test` (or `val`, ...) side by side, also
-    as `cifar_train` and `cifar_test` or in each class's folder, are parts.  Then:
+    as `cifar_train` and `cifar_test` or in each class's folder, are parts when they hold nearly all.  Where they hold half
+    and more, or would be classes, or several could be what is learnt from (`trainA`, `trainB`), it is unclear what to
+    test on.  Then:
     1. Images lie in two or more folders, and nearly none beside them: the name of the folder is the class of an image,
        the outermost one where there is another in it.
     2. The part of each file name up to the first `_` is the class, as improved-diffusion has it, when nearly every
@@ -43,12 +47,16 @@ def label(files: Sequence[Names]) -> Labelling:
     every = list(range(len(files)))
     inside, depth = _descend(files, every, 0)
     for level in (depth, depth + 1):
-        if parts := _parts(files, inside, level):
+        parts = _parts(files, inside, level, level == depth)
+        if parts and parts.are_clear:
             return _in_parts(files, every, level, parts)
+        if parts:
+            return Labelling(NO_CLASSES, {}, {}, unclear=(*parts.trains, *parts.tests))
     rule, classes = _classes(files, inside, depth)
     if not classes:
         return Labelling(rule, dict.fromkeys(every, ""), {}, beside=_beside(files, every, depth))
-    return Labelling(rule, classes, {}, outside=tuple(place for place in every if place not in classes))
+    outside = tuple(place for place in every if place not in classes)
+    return Labelling(rule, classes, {}, outside=outside, unlabelled=outside)
 
 
 def _few(count: int, of: int) -> bool:
@@ -71,29 +79,43 @@ def _descend(files: Sequence[Names], places: list[int], depth: int) -> tuple[lis
         depth += 1
 
 
+WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+|[^\W0-9A-Za-z_]+")  # trainA, train2017 and CIFARTrain have two
+
+
 class _Parts(NamedTuple):
-    train: str  # the folder's name
+    trains: list[str]  # the names of folders
     tests: list[str]  # the same, the best first
+    are_clear: bool  # whether there is one to learn from, and nearly nothing beside them
 
 
-def _parts(files: Sequence[Names], places: list[int], depth: int) -> _Parts | None:
-    """The folders at this depth that are parts; None where there are not both, or two sets of them."""
+def _parts(files: Sequence[Names], places: list[int], depth: int, outermost: bool) -> _Parts | None:
+    """The folders at this depth that are parts; None where there are not both, or most files are in neither.
+
+    outermost: whether folders at this depth would be classes, which those to test on must never be.
+    """
     folders = _tops(files, places, depth)
-    trains: dict[Names, list[str]] = {}
-    tests: dict[Names, list[tuple[int, str]]] = {}
+    trains: dict[Names, list[tuple[Names, str]]] = {}  # by the words that set several data sets apart
+    tests: dict[Names, list[tuple[Names, int, str]]] = {}
     for folder in sorted(folders):
-        found = re.findall(r"[a-z]+", folder.lower())
+        found = [word.lower() for word in WORD.findall(folder)]
         for word in found:
-            rest = tuple(other for other in found if other != word)
+            others = tuple(other for other in found if other != word)
+            data_set = tuple(other for other in others if len(other) > 1 and not other.isdigit())
             if word in TRAIN:
-                trains.setdefault(rest, []).append(folder)
+                trains.setdefault(data_set, []).append((others, folder))
             elif word in TEST:
-                tests.setdefault(rest, []).append((TEST.index(word), folder))
-    pairs = [(trains[rest], tests[rest]) for rest in trains if rest in tests]
-    if len(pairs) != 1 or len(pairs[0][0]) != 1:
+                tests.setdefault(data_set, []).append((others, TEST.index(word), folder))
+    both = [name for name in trains if name in tests]
+    found_trains = [pair for name in both for pair in trains[name]]
+    found_tests = [found for name in both for found in tests[name]]
+    if found_trains:
+        found_tests.sort(key=lambda found: (found[0] != found_trains[0][0], *found[1:]))  # val2017 is with train2017
+    parts = _Parts([folder for _, folder in found_trains], [folder for *_, folder in found_tests], False)
+    held = sum(folders[folder] for folder in {*parts.trains, *parts.tests})
+    would_be_classes = _few(len(places) - folders.total(), len(places)) and outermost
+    if not both or (2 * held < len(places) and not would_be_classes):
         return None
-    (train,), found_tests = pairs[0]
-    return _Parts(train, [folder for _, folder in sorted(found_tests)])
+    return parts._replace(are_clear=len(parts.trains) == 1 and _few(len(places) - held, len(places)))
 
 
 def _in_parts(files: Sequence[Names], every: list[int], level: int, parts: _Parts) -> Labelling:
@@ -104,10 +126,12 @@ def _in_parts(files: Sequence[Names], every: list[int], level: int, parts: _Part
         places = [place for place in every if len(files[place]) > level + 1 and files[place][level] == part]
         return places, [files[place][:level] + files[place][level + 1 :] for place in places]
 
-    places, names = of(parts.train)
+    (train_name,) = parts.trains
+    places, names = of(train_name)
     within, depth = _descend(names, list(range(len(names))), 0)
     rule, found = _classes(names, within, depth)
     train = {places[k]: name for k, name in found.items()} if found else dict.fromkeys(places, "")
+    unlabelled = tuple(place for place in places if place not in train)
     known = set(train.values())
     test: dict[int, str] = {}
     test_name = ""
@@ -119,7 +143,7 @@ def _in_parts(files: Sequence[Names], every: list[int], level: int, parts: _Part
     unused = tuple(part for part in parts.tests if part != test_name)
     of_unused = {place for part in unused for place in of(part)[0]}
     outside = tuple(place for place in every if place not in train and place not in test and place not in of_unused)
-    return Labelling(rule, train, test, parts.train, test_name, unused, outside)
+    return Labelling(rule, train, test, train_name, test_name, unused, outside, unlabelled)
 
 
 def _class(rule: str, file: Names, known: set[str]) -> str | None:

@@ -6,10 +6,10 @@ Nothing is opened but files whose name does not say what they are.
 import os
 import re
 import stat
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ddpm import files, images, places, words
 from ddpm.errors import UserError
@@ -159,9 +159,9 @@ OTHER = frozenset(
 )
 # Made by systems and programs, not by people: thumbnails, recycle bins, what archives of other systems carry along.
 SYSTEM = frozenset((
-    "@eadir", "@recycle", "@tmp", "@sharebin", "@sharesnap", "@__thumb", "#recycle", "#snapshot", "#sharesnap", "$recycle.bin",
-    "recycler", "system volume information", "__macosx", "lost+found", "found.000", "network trash folder", "temporary items",
-    "__pycache__",
+    "@eadir", "@recycle", "@recently-snapshot", "@tmp", "@sharebin", "@sharesnap", "@snapshot", "@__thumb", "#recycle",
+    "#snapshot", "#sharesnap", "~snapshot", "$recycle.bin", "recycler", "recycled", "system volume information", "__macosx", "lost+found", "found.000",
+    "network trash folder", "temporary items", "__pycache__",
 ))  # fmt: skip
 HIDDEN = (".", "synofile_thumb", "~$")  # how the names of files begin that are hidden, or made likewise
 SHEETS = ("grid.png", "pairs.png", "preview.png", "strip.png", "sheet.png")  # many samples in one image
@@ -174,7 +174,6 @@ MANY = {  # what is left out, and what several of it are called
     "pipe, socket or device": "pipes, sockets and devices",
     "sheet of samples": "sheets of samples",
 }
-TRIES = 100  # files of a kind that are looked into, while none of them is an image
 KIND = re.compile(r"\.[a-z][a-z0-9]{0,9}")  # an extension, and not the rest of a name that has a dot in it
 UNNAMED = ""  # the kind of a file without
 
@@ -208,14 +207,23 @@ def stamp(status: os.stat_result) -> str:
     return f"{status.st_size}|{status.st_mtime_ns}|{status.st_ctime_ns}|{status.st_ino}"
 
 
+def is_rewritten(before: str, now: str) -> bool:
+    """Whether a file was written to between two of its stamps.
+
+    A backup that links to it, or another owner, changes the rest of a stamp; and some disks number their files anew.
+    """
+    return before.split("|")[:2] != now.split("|")[:2]
+
+
 def made_by_us(folder: Path | str, names: set[str]) -> str:
     """What a folder with these names in it is to this program: "run", "samples", "job"; empty for anything else."""
     if "config.json" in names and _is_our_config(Path(folder, "config.json")):
         return "run"
     if "progress.csv" in names and ("log.txt" in names or any(name.endswith(".pt") for name in names)):
         return "run"  # one of improved-diffusion
-    told = names & {"run.lock", "status.json", "settings.json"}
-    if told and names & {"images", *SHEETS} and ("settings.json" in names or _is_sheet(folder, names)):
+    settings = _has_our_settings(folder, names)
+    told = settings or names & {"run.lock", "status.json"}
+    if told and names & {"images", *SHEETS} and (settings or _is_sheet(folder, names)):
         return "samples" if "images" in names else "job"
     if "run.lock" in names or ("status.json" in names and names & {"log.txt", "control.json", "result.json"}):
         return "job"
@@ -224,11 +232,22 @@ def made_by_us(folder: Path | str, names: set[str]) -> str:
 
 def _is_our_config(path: Path) -> bool:
     """Whether these are the settings of a run: others call files so too."""
+    return {"format", "model", "diffusion", "train"} <= set(_object_in(path))
+
+
+def _has_our_settings(folder: Path | str, names: set[str]) -> bool:
+    """Whether the settings of samples, or of what else this program makes of a network, lie there: others call files so too."""
+    found = _object_in(Path(folder, "settings.json")) if "settings.json" in names else {}
+    return any(isinstance(found.get(job), dict) for job in ("sample", "evaluation", "frontier"))
+
+
+def _object_in(path: Path) -> dict[str, Any]:
+    """What a JSON file holds; empty for anything else than an object."""
     try:
         found = files.read_json(path) if path.is_file() else None
     except (OSError, UserError):
-        return False
-    return isinstance(found, dict) and {"format", "model", "diffusion", "train"} <= set(found)
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _is_sheet(folder: Path | str, names: set[str]) -> bool:
@@ -246,15 +265,14 @@ class _Look:
         self.ours: list[str] = []  # folders, by their names from `folder` on
         self.system: list[str] = []
         self.seen: set[tuple[int, int]] = set()
-        self.tries: Counter[str] = Counter()  # by extension, of those that no list knows
-        self.of_images: set[str] = set()  # such extensions that an image had
+        self.links: deque[tuple[str, tuple[str, ...]]] = deque()  # to folders: listed last
         self.caches = set(_places(places.cache_folder(), places.cache_folder() / "images"))
 
     def listing(self) -> Listing:
         waiting: list[tuple[str, tuple[str, ...]]] = [(str(self.folder), ())]
-        while waiting:
-            place, parts = waiting.pop()
-            waiting += self._folder(place, parts)
+        while waiting or self.links:
+            place, parts = waiting.pop() if waiting else self.links.popleft()
+            waiting += reversed(self._folder(place, parts))
         self.found.sort()
         unread = tuple(self._kind(kind) for kind in sorted(self.kinds) if kind in UNREAD)
         return Listing(self.found, (*unread, *self._rest()), unread)
@@ -279,7 +297,7 @@ class _Look:
         try:
             status = os.stat(place)
             with os.scandir(place) as entries:
-                inside = list(entries)
+                inside = sorted(entries, key=lambda entry: entry.name)  # disks list them in any order
         except OSError as error:
             raise UserError(f"{place} cannot be listed ({error.strerror}): change its permissions.") from error
         identity = (status.st_dev, status.st_ino)
@@ -293,7 +311,7 @@ class _Look:
             return []
         if what == "samples":
             raise UserError(f"{place} holds samples, and what belongs to them: to learn from them, name {os.path.join(place, 'images')}.")  # fmt: skip
-        deeper = []
+        deeper: list[tuple[str, tuple[str, ...]]] = []
         for entry in inside:
             try:
                 is_folder = entry.is_dir()
@@ -303,7 +321,7 @@ class _Look:
                 continue
             if is_folder:
                 if self._is_listed(entry.name, what):
-                    deeper.append((entry.path, (*parts, entry.name)))
+                    (self.links if _is_link(entry) else deeper).append((entry.path, (*parts, entry.name)))
             else:
                 self._file(entry, (*parts, entry.name), status, names, what)
         return deeper
@@ -329,27 +347,29 @@ class _Look:
             self.others["pipe, socket or device"] += 1
         elif name.startswith(HIDDEN):
             self.others["hidden file"] += 1
-        elif name in SHEETS and (what or _samples_beside(names) or images.settings_in(Path(entry.path)) is not None):
+        elif name in SHEETS and (
+            what or _samples_beside(Path(entry.path).parent, names) or images.settings_in(Path(entry.path)) is not None
+        ):
             self.others["sheet of samples"] += 1
-        elif kind in EXTENSIONS or (kind not in UNREAD and kind not in OTHER and self._is_image(kind, entry.path)):
+        elif kind in EXTENSIONS or (
+            kind not in UNREAD and kind not in OTHER and images.size(Path(entry.path)) is not None
+        ):
             self.found.append(File(parts, stamp(status)))
         else:
             self.kinds[kind] += 1
 
-    def _is_image(self, kind: str, path: str) -> bool:
-        """Whether a file of no known kind is an image; after some of a kind that are none, no more of it are opened."""
-        if self.tries[kind] >= TRIES and kind not in self.of_images:
-            return False
-        self.tries[kind] += 1
-        is_image = images.size(Path(path)) is not None
-        if is_image:
-            self.of_images.add(kind)
-        return is_image
+
+def _is_link(entry: os.DirEntry) -> bool:
+    """Whether a folder lies elsewhere; on Windows a junction leads there, which Python knows from 3.12 on."""
+    is_junction = getattr(entry, "is_junction", None)
+    return entry.is_symlink() or (is_junction is not None and is_junction())
 
 
-def _samples_beside(names: set[str]) -> bool:
+def _samples_beside(folder: Path, names: set[str]) -> bool:
     """Whether a folder with these names in it is seen to hold samples."""
-    return "settings.json" in names or any(name.startswith("samples_") and name.endswith(".npz") for name in names)
+    return _has_our_settings(folder, names) or any(
+        name.startswith("samples_") and name.endswith(".npz") for name in names
+    )
 
 
 def _places(*folders: Path) -> Iterator[tuple[int, int]]:

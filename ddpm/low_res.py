@@ -86,7 +86,10 @@ def read(config: Config, sample: SampleConfig, progress: Progress | None = None)
     source, large = opened
     for notice in source.notices:
         log.warning("%s", notice)
-    model, count = config.model, min(source.count, sample.num_samples)
+    model = config.model
+    labelled = model.class_cond and source.labels is not None and not sample.classes
+    source = source.labelled() if labelled else source
+    count = min(source.count, sample.num_samples)
     pixels = np.empty((count, model.small_size, model.small_size, model.image_channels), np.uint8)
     for k, item in enumerate(itertools.islice(source.items(model.image_size, model.image_channels), count)):
         with item.open() as read:
@@ -98,7 +101,6 @@ def read(config: Config, sample: SampleConfig, progress: Progress | None = None)
                 pixels[k] = images.prepare(read.image, model.small_size, model.image_channels)
         if progress:
             progress(k + 1, count)
-    labelled = model.class_cond and source.labels is not None and not sample.classes
     return LowRes(pixels, labels_of(config, source, sample.base_samples)[:count] if labelled else None)
 
 

@@ -10,7 +10,7 @@ import os
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,7 @@ from ddpm import image_files, images, places, shapes
 from ddpm.errors import UserError, in_words
 from ddpm.image_files import FORMATS
 from ddpm.labelling import BY_FOLDER, NO_CLASSES, Labelling, label
-from ddpm.listing import File, Listing, look, stamp
+from ddpm.listing import File, Listing, is_rewritten, look, stamp
 from ddpm.places import cache_folder
 from ddpm.words import plural, printable, some
 
@@ -42,6 +42,9 @@ class Item(NamedTuple):
 
     name: str  # what sentences call it
     open: Callable[[], AbstractContextManager[Read]]  # raises UserError when it is broken; any thread may call it
+    identify: Callable[
+        [], bytes
+    ]  # its identity without decoding it, broken or not; raises UserError where it cannot be read
 
 
 class Named(NamedTuple):
@@ -70,18 +73,20 @@ class Source(ABC):
 
     kind: str  # a few words on what it is
     count: int
-    labels: np.ndarray | None = None  # int64 [count], each the place of its class in class_names
+    labels: np.ndarray | None = None  # int64 [count], each the place of its class in class_names; -1 for none
+    subset: str = ""  # which of the images these are; empty: all
     class_names: tuple[str, ...] = ()
     size: tuple[int, int] | None = None  # width and height of the first image; None: any size
     left_out: tuple[str, ...] = ()  # what else lies there, by kind: "3 .txt files"
     notices: tuple[str, ...] = ()  # sentences on images that are not used
 
     @abstractmethod
-    def stamps(self, now: bool = False) -> Any:
-        """What the images at this place depend on, as JSON: another value means other images.
+    def stamps(self) -> Any:
+        """What the images at this place depended on when the source was opened, as JSON: another value, and they may be others."""
 
-        As it was when the source was opened, or as it is `now`.
-        """
+    def has_changed(self) -> bool:
+        """Whether what the images depend on was written to since the source was opened."""
+        return False
 
     @abstractmethod
     def items(self, size: int, channels: int) -> Iterator[Item]:
@@ -93,6 +98,10 @@ class Source(ABC):
     def test_part(self) -> "Source | None":
         """The pictures that the data sets apart for testing, where it has such a part; labels as in the rest."""
         return None
+
+    def labelled(self) -> "Source":
+        """Only the images that have a class, where some have none."""
+        return self
 
 
 def open_source(data_dir: str) -> Source:
@@ -133,16 +142,21 @@ class Shapes(Source):
         self.class_names = shapes.NAMES
         self.labels = np.arange(self.count) % len(shapes.NAMES)
 
-    def stamps(self, now: bool = False) -> Any:
+    def stamps(self) -> Any:
         return shapes.VERSION
 
     def items(self, size: int, channels: int) -> Iterator[Item]:
-        return (Item(f"shape {index}", partial(self._open, index, size, channels)) for index in range(self.count))
+        return (
+            Item(f"shape {index}", partial(self._open, index, size, channels), partial(self._identify, index))
+            for index in range(self.count)
+        )
+
+    def _identify(self, index: int) -> bytes:
+        return hashlib.sha256(f"shapes {shapes.VERSION} {index}".encode()).digest()
 
     @contextlib.contextmanager
     def _open(self, index: int, size: int, channels: int) -> Iterator[Read]:
-        identity = hashlib.sha256(f"shapes {shapes.VERSION} {index}".encode()).digest()
-        yield Read(shapes.draw(index, size, channels), identity)
+        yield Read(shapes.draw(index, size, channels), self._identify(index))
 
 
 class Files(Source):
@@ -162,12 +176,24 @@ class Files(Source):
     def test_part(self) -> Source | None:
         return self.test
 
-    def stamps(self, now: bool = False) -> Any:
-        return ["/".join((*file.parts, _stamp(self.path(file)) if now else file.stamp)) for file in self.files]
+    def labelled(self) -> Source:
+        if self.labels is None or self.labels.min() >= 0:
+            return self
+        kept = np.flatnonzero(self.labels >= 0).tolist()
+        found = Files(self.folder, [self.files[place] for place in kept], self.kind, self.labels[kept], self.class_names)  # fmt: skip
+        found.test, found.left_out, found.notices, found.subset = self.test, self.left_out, self.notices, "labelled"
+        return found
+
+    def stamps(self) -> Any:
+        return ["/".join((*file.parts, file.stamp)) for file in self.files]
+
+    def has_changed(self) -> bool:
+        return any(is_rewritten(file.stamp, _stamp(self.path(file))) for file in self.files)
 
     def items(self, size: int, channels: int) -> Iterator[Item]:
         for file in self.files:
-            yield Item(printable("/".join(file.parts)), partial(_open_file, self.path(file), size))
+            path = self.path(file)
+            yield Item(printable("/".join(file.parts)), partial(_open_file, path, size), partial(_identify_file, path))
 
 
 def open_folder(folder: Path) -> Files:
@@ -181,18 +207,26 @@ def open_folder(folder: Path) -> Files:
         without = f" ({', '.join(listing.left_out)} left out)" if listing.left_out else ""
         raise UserError(f"There are no images in {folder}{without}: put some there, or into folders in it ({', '.join(FORMATS)}).")  # fmt: skip
     sorted_ = label([file.parts for file in listing.files])
+    if sorted_.unclear:
+        raise UserError(
+            f"It is not clear which images of {folder} to learn from and which to test on, as {some([printable(name) for name in sorted_.unclear], 6)} "
+            "do not make one pair, or other images lie beside them: name one of these folders, or keep one to learn from and one to test on."
+        )
     named = sorted_.rule != NO_CLASSES
+    learnt = sorted([*sorted_.train, *sorted_.unlabelled])
     labels, names = _number([printable(name) for name in sorted_.train.values()]) if named else (None, ())
+    numbers = {name: number for number, name in enumerate(names)}
+    if named:
+        labels = np.array([numbers[printable(sorted_.train[place])] if place in sorted_.train else -1 for place in learnt])  # fmt: skip
     where = f" in {sorted_.train_name}" if sorted_.test_name else ""
     source = Files(
         folder,
-        [listing.files[place] for place in sorted_.train],
+        [listing.files[place] for place in learnt],
         f"Folder{', ' if named else ' '}{sorted_.rule}{where}",
         labels,
         names,
     )
     if sorted_.test:
-        numbers = {name: number for number, name in enumerate(names)}
         of_test = np.array([numbers[printable(name)] for name in sorted_.test.values()]) if named else None
         source.test = Files(folder, [listing.files[place] for place in sorted_.test], f"Folder, {sorted_.test_name}", of_test, names)  # fmt: skip
     source.left_out = listing.left_out
@@ -200,15 +234,30 @@ def open_folder(folder: Path) -> Files:
     return source
 
 
+def _is(of: Sized) -> str:
+    return "is" if len(of) == 1 else "are"
+
+
 def _notices(listing: Listing, sorted_: Labelling) -> Iterator[str]:
     """Sentences on the images that are not used."""
-    if sorted_.outside:
-        names = [printable("/".join(listing.files[place].parts)) for place in sorted_.outside]
-        which = "outside of the class folders" if sorted_.rule == BY_FOLDER else "without a class in its name"
-        which = "outside of the parts" if sorted_.test_name or sorted_.rule == NO_CLASSES else which
-        yield f"{plural(len(names), 'image')} {which} {'was' if len(names) == 1 else 'were'} left out: {some(names, 5)}."
+
+    def named(places: Iterable[int]) -> str:
+        return some([printable("/".join(listing.files[place].parts)) for place in places], 5)
+
+    if without := sorted_.unlabelled:
+        which = "outside of the class folders" if sorted_.rule == BY_FOLDER else "without a class in the name"
+        yield f"{plural(len(without), 'image')} {which} {_is(without)} learnt from only without classes (class_cond False): {named(without)}."
+    others = sorted(set(sorted_.outside) - set(sorted_.unlabelled))
+    of_test = [place for place in others if sorted_.test_name and sorted_.test_name in listing.files[place].parts]
+    beside = sorted(set(others) - set(of_test))
+    if of_test:
+        yield f"{plural(len(of_test), 'image')} in {printable(sorted_.test_name)} {_is(of_test)} not tested on, having none of the classes: {named(of_test)}."
+    if beside:
+        yield f"{plural(len(beside), 'image')} outside of the parts {_is(beside)} left out: {named(beside)}."
     if sorted_.unused:
-        yield f"What is in {', '.join(map(printable, sorted_.unused))} is not used: {printable(sorted_.test_name) or 'it'} is what is tested on."  # fmt: skip
+        unused = ", ".join(map(printable, sorted_.unused))
+        why = f"{printable(sorted_.test_name)} is what is tested on" if sorted_.test_name else "its images have none of the classes; set hold_out to measure on images that are set apart"  # fmt: skip
+        yield f"What is in {unused} is not used: {why}."
     if sorted_.beside:
         yield f"The folders are not taken for classes, as {plural(sorted_.beside, 'image')} of {len(listing.files):,} {'is' if sorted_.beside == 1 else 'are'} not in them."
     if listing.unread:
@@ -302,12 +351,15 @@ class Npz(Source):
     def test_part(self) -> Source | None:
         return Npz(self.path, self.kind, test_of=self) if self.has_test else None
 
-    def stamps(self, now: bool = False) -> Any:
-        return _stamp(self.path) if now else self._stamp
+    def stamps(self) -> Any:
+        return self._stamp
+
+    def has_changed(self) -> bool:
+        return is_rewritten(self._stamp, _stamp(self.path))
 
     def items(self, size: int, channels: int) -> Iterator[Item]:
         for place, pixels in enumerate(self._arrays()):
-            yield Item(f"{self.key}[{place}]", partial(self._open, pixels))
+            yield Item(f"{self.key}[{place}]", partial(self._open, pixels), partial(self._identify, pixels))
 
     def _arrays(self) -> Iterator[np.ndarray]:
         with _npz(self.path) as archive:
@@ -322,9 +374,12 @@ class Npz(Source):
 
     @contextlib.contextmanager
     def _open(self, pixels: np.ndarray) -> Iterator[Read]:
+        yield Read(images.from_pixels(pixels), self._identify(pixels))
+
+    def _identify(self, pixels: np.ndarray) -> bytes:
         identity = hashlib.sha256(f"{pixels.shape}".encode())
         identity.update(pixels.tobytes())
-        yield Read(images.from_pixels(pixels), identity.digest())
+        return identity.digest()
 
 
 @contextlib.contextmanager
@@ -367,6 +422,14 @@ def _open_file(path: Path, size: int) -> Iterator[Read]:
         file.seek(0)
         with image_files.read(file, path, size) as image:
             yield Read(image, identity)
+
+
+def _identify_file(path: Path) -> bytes:
+    try:
+        with image_files.opened(path) as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    except OSError as error:
+        raise in_words(error) from error
 
 
 def _stamp(path: Path) -> str:

@@ -45,7 +45,7 @@ def folder(tmp_path: Path) -> Callable[..., Path]:
 
 def opened(data_dir: object, size: int = 8, channels: int = 3, **settings: Any) -> Dataset:
     progress = settings.pop("progress", None)
-    model = ModelConfig(image_size=size, image_channels=channels)
+    model = ModelConfig(image_size=size, image_channels=channels, class_cond=settings.pop("class_cond", False))
     return open_dataset(DataConfig(data_dir=str(data_dir), **settings), model, progress)
 
 
@@ -332,12 +332,97 @@ def test_a_test_folder_is_the_test_part(folder: Callable[..., Path]) -> None:
     assert data.part_of(config, "auto") == "test"
 
 
+@pytest.mark.parametrize("class_cond", [False, True])
+def test_images_without_a_class_are_left_out_only_where_classes_are_learnt(
+    folder: Callable[..., Path], class_cond: bool
+) -> None:
+    named = [f"{name}_{k}.png" for name in ("IMG", "DSC") for k in range(10)]
+    place = folder(*(f"train/{name}" for name in [*named, "one.png", "two.png"]), "test/IMG_1.png", "test/other.png")
+    assert len(opened(place, class_cond=class_cond)) == (20 if class_cond else 22)
+    notices = describe(str(place)).notices
+    assert sum("train/one.png, train/two.png" in notice and "class_cond" in notice for notice in notices) == 1
+    assert sum("test/other.png" in notice and "none of the classes" in notice for notice in notices) == 1
+
+
+def test_a_test_folder_without_the_classes_is_said_to_be_of_no_use(folder: Callable[..., Path]) -> None:
+    about = describe(str(folder("train/cat/1.png", "train/cat/2.png", "train/dog/1.png", "test/1.png")))
+    assert (about.count, about.test_count) == (3, 0)
+    (told,) = [notice for notice in about.notices if "test" in notice]
+    assert "none of the classes" in told
+    assert "hold_out" in told
+
+
+@pytest.mark.parametrize(("broken", "split"), [("test", "train"), ("train", "test")])
+@pytest.mark.parametrize("how", ["broken", "small"])
+def test_a_bad_image_matters_only_in_the_part_it_lies_in(
+    folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, broken: str, split: Split, how: str
+) -> None:
+    place = folder(*(f"{part}/{k}.png" for part in ("train", "test") for k in range(3)))
+    bad = place / broken / "1.png"
+    if how == "broken":
+        bad.write_bytes(b"no image")
+    else:
+        Image.new("RGB", (2, 2)).save(bad)
+    config, model = DataConfig(data_dir=str(place)), ModelConfig(image_size=8)
+    decoded_ones: list[Path | str] = []
+    read = image_files.read
+    monkeypatch.setattr(
+        image_files, "read", lambda file, path, size: decoded_ones.append(path) or read(file, path, size)
+    )  # type: ignore[func-returns-value]
+    found = open_dataset(config, model, split=split)
+    assert (len(found), {Path(path).parent.name for path in decoded_ones}) == (3, {split})
+    with pytest.raises(UserError, match=r"1\.png" if how == "broken" else "smaller"):
+        open_dataset(config, model, split="test" if broken == "test" else "train")
+
+
+def test_the_digest_is_the_same_whether_or_not_broken_images_are_decoded(folder: Callable[..., Path]) -> None:
+    place = folder(*(f"{part}/{k}.png" for part in ("train", "test") for k in range(3)))
+    for part in ("train", "test"):
+        (place / part / "1.png").write_bytes(part.encode())
+    found = [digest(place, split=split, skip_broken=True) for split in ("train", "test", "all")]
+    assert found[0] == found[1] == found[2]
+
+
+@pytest.mark.parametrize("change", ["link", "mode"])
+def test_a_backup_while_images_are_read_disturbs_nobody(
+    folder: Callable[..., Path], tmp_path: Path, change: str
+) -> None:
+    place = folder("a.png", "b.png")
+    before = (place / "a.png").stat().st_ctime_ns
+
+    def touch(done: int, total: int) -> None:
+        for k in range(10**6):
+            if change == "link":
+                os.link(place / "a.png", tmp_path / f"backup {k}.png")
+            else:
+                (place / "a.png").chmod(0o600 if k % 2 else 0o644)
+            if (place / "a.png").stat().st_ctime_ns != before or os.name == "nt":
+                return
+
+    assert levels(opened(place, progress=touch)) == [0, 10]
+
+
+def test_parts_that_do_not_pair_are_refused_and_named(folder: Callable[..., Path]) -> None:
+    place = folder(*(f"{name}/{k}.png" for name in ("trainA", "trainB", "testA", "testB") for k in range(2)))
+    with pytest.raises(UserError, match="trainA, trainB, testA, testB"):
+        describe(str(place))
+    assert describe(str(place / "trainA")).count == 2
+
+
 def test_what_is_outside_of_the_rule_is_named(folder: Callable[..., Path]) -> None:
-    dataset = opened(folder("cat/1.png", "cat/2.png", "dog/1.png", "dog/2.png", "sheet.png"))
+    place = folder("cat/1.png", "cat/2.png", "dog/1.png", "dog/2.png", "sheet.png")
+    dataset = opened(place, class_cond=True)
     assert [name for name, _ in contents(dataset)] == ["cat", "cat", "dog", "dog"]
     assert dataset.digest.count == 4
     assert any("1 image outside" in notice and "sheet.png" in notice for notice in dataset.notices)
     assert "cat 2, dog 2" in dataset.about[0]
+    plain = opened(place)
+    assert (levels(plain), plain.digest.count) == ([0, 10, 20, 30, 40], 5), "without classes all are learnt from"
+    assert describe(str(place)).counts == (2, 2)
+    again: list[int] = []
+    for class_cond in (True, False):
+        opened(place, class_cond=class_cond, progress=lambda done, total: again.append(done))
+    assert not again, "the two are kept side by side"
     beside = describe(str(folder("one.png", "two.png", "three.png")))
     assert any("4 images" in notice and "not taken for classes" in notice for notice in beside.notices)
 

@@ -70,10 +70,10 @@ def test_parts_within_each_class() -> None:
 
 
 def test_a_second_test_part_and_what_lies_beside_parts() -> None:
-    found = sorted_(*many(2, "train/cat", "train/dog"), "val/cat/1", "test/cat/1", "extra/1", "1")
-    assert found.test == {5: "cat"}
+    found = sorted_(*many(8, "train/cat", "train/dog"), "val/cat/1", "test/cat/1", "extra/1", "1")
+    assert found.test == {17: "cat"}
     assert found.unused == ("val",)
-    assert found.outside == (6, 7)
+    assert found.outside == (18, 19)
     unlabelled = sorted_(*many(2, "train/cat", "train/dog"), "test/1", "val/cat/1", "val/cow/1")
     assert (unlabelled.test_name, unlabelled.test) == ("val", {5: "cat"}), "the part that has classes"
     assert unlabelled.outside == (6,), "a class that none learns"
@@ -84,3 +84,56 @@ def test_a_second_test_part_and_what_lies_beside_parts() -> None:
 def test_classes_that_are_called_like_parts() -> None:
     assert set(sorted_(*many(2, "train", "bus", "car")).train.values()) == {"train", "bus", "car"}
     assert set(sorted_(*many(2, "train_station", "test_tube")).train.values()) == {"train_station", "test_tube"}
+
+
+@pytest.mark.parametrize(
+    ("paths", "rule", "learnt_from"),
+    [
+        ([*(f"{k}.png" for k in range(1000)), *many(2, "train"), "test/a.png"], NO_CLASSES, 1003),
+        ([*many(300, "cat", "dog", "car"), "cat/train/a.png", "dog/val/c.png"], BY_FOLDER, 902),
+        ([*many(50, "two"), *many(5, "one/train", "one/test")], BY_FOLDER, 60),
+    ],
+)
+def test_a_few_images_in_folders_called_like_parts_do_not_hide_the_others(
+    paths: list[str], rule: str, learnt_from: int
+) -> None:
+    found = sorted_(*paths)
+    assert (found.rule, len(found.train), found.test, found.unclear) == (rule, learnt_from, {}, ())
+
+
+def test_nearly_all_are_counted_with_a_second_test_part() -> None:
+    found = sorted_(*many(10, "train"), *many(3, "test", "val"), "stray.png")
+    assert (len(found.train), len(found.test), found.unused, found.outside) == (10, 3, ("val",), (16,))
+
+
+@pytest.mark.parametrize(
+    "folders",
+    [
+        ["trainA", "trainB", "testA", "testB"],
+        ["train2014", "train2017", "val2014", "val2017"],
+        ["train1", "train2", "test"],
+        ["bedroom_train", "church_train", "bedroom_val", "church_val"],
+    ],
+)
+def test_several_folders_to_learn_from_are_never_mixed_with_those_to_test_on(folders: list[str]) -> None:
+    found = sorted_(*many(4, *folders))
+    assert (set(found.unclear), found.train) == (set(folders), {})
+    within = sorted_(*many(4, *(f"{name}/{folder}" for name in ("cat", "dog") for folder in folders)))
+    assert (set(within.unclear), within.train) == (set(folders), {})
+
+
+def test_many_images_beside_parts_make_it_unclear_what_to_test_on() -> None:
+    assert sorted_(*many(20, "train"), *many(10, "test", "extra")).unclear == ("train", "test")
+    few = sorted_(*many(5, "train", "test"), *many(50, "unlabelled"))
+    assert few.unclear == ("train", "test"), "what is to be tested on is no class"
+
+
+@pytest.mark.parametrize("names", [("CIFARTrain", "CIFARTest"), ("catsTrain", "catsVal"), ("train2014", "val2017"), ("TRAIN", "TEST")])  # fmt: skip
+def test_parts_in_names_of_several_words(names: tuple[str, str]) -> None:
+    found = sorted_(*many(2, *names))
+    assert (found.train_name, found.test_name, len(found.train), len(found.test)) == (*names, 2, 2)
+
+
+def test_of_several_test_parts_the_one_of_the_same_name_is_taken() -> None:
+    found = sorted_(*many(2, "train2017", "val2017", "test2014"))
+    assert (found.test_name, found.unused) == ("val2017", ("test2014",))

@@ -53,7 +53,7 @@ def test_images_that_cannot_be_read_here_are_counted_by_kind(folder: Callable[..
     assert any("2 .heic files" in notice for notice in describe(str(place)).notices)
 
 
-MADE_BY_SYSTEMS = ["@eaDir/a.png", "#recycle/b.png", "$RECYCLE.BIN/c.png", "System Volume Information/d.png", "__MACOSX/._e.png", ".thumbnails/f.png", "lost+found/g.png", ".Trash-1000/h.png", ".ipynb_checkpoints/i.png", "@Recycle/j.png", "cat/._k.png", "cat/SYNOFILE_THUMB_M.png"]  # fmt: skip
+MADE_BY_SYSTEMS = ["@eaDir/a.png", "#recycle/b.png", "$RECYCLE.BIN/c.png", "System Volume Information/d.png", "__MACOSX/._e.png", ".thumbnails/f.png", "lost+found/g.png", ".Trash-1000/h.png", ".ipynb_checkpoints/i.png", "@Recycle/j.png", "@Recently-Snapshot/n.png", "~snapshot/o.png", "RECYCLED/p.png", ".snapshot/q.png", ".snapshots/r.png", "cat/._k.png", "cat/SYNOFILE_THUMB_M.png"]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", MADE_BY_SYSTEMS)
@@ -148,3 +148,69 @@ def test_a_folder_of_ones_own_that_looks_a_little_like_ours(folder: Callable[...
     (place / "b" / "config.json").write_text("{}")
     (place / "config.json").write_text('{"model_type": "vit"}')
     assert found(place) == ["a/grid.png", "a/preview.png", "b/images/1.png", "samples/1.png"]
+
+
+class Shuffled:
+    """What os.scandir gives, in another order."""
+
+    def __init__(self, place: str, backwards: bool):
+        with os.scandir(place) as entries:
+            self.entries = sorted(entries, key=lambda entry: entry.name, reverse=backwards)
+
+    def __enter__(self) -> list[os.DirEntry]:
+        return self.entries
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+@pytest.mark.skipif(os.name == "nt", reason="links need rights there")
+def test_names_do_not_depend_on_the_order_of_a_disk(
+    folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, backwards: bool
+) -> None:
+    place = folder("real/cat/1.png", "real/dog/1.png", "other/1.png")
+    os.symlink(place / "real", place / "a link")
+    os.symlink(place / "real" / "dog", place / "z link")
+    os.symlink(place / "real" / "cat", place / "real" / "0")
+    outside = place.parent / "outside"
+    outside.mkdir()
+    Image.new("RGB", (8, 8)).save(outside / "1.png")
+    for name in ("one", "two"):
+        os.symlink(outside, place / name)
+    scan = os.scandir
+    expected = ["one/1.png", "other/1.png", "real/cat/1.png", "real/dog/1.png"]
+    assert found(place) == expected
+
+    def shuffled(where: str) -> Shuffled:
+        monkeypatch.setattr(os, "scandir", scan)
+        entries = Shuffled(where, backwards)
+        monkeypatch.setattr(os, "scandir", shuffled)
+        return entries
+
+    monkeypatch.setattr(os, "scandir", shuffled)
+    assert found(place) == expected
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "not JSON", '{"editor.fontSize": 12}', '{"sample": "rate"}'])
+def test_settings_of_another_program_make_no_samples(folder: Callable[..., Path], text: str) -> None:
+    place = folder("images/1.png", "cat/images/1.png", "cat/grid.png", "dog/images/1.png")
+    for name in (".", "cat", "dog"):
+        (place / name / "settings.json").write_text(text)
+    assert found(place) == ["cat/grid.png", "cat/images/1.png", "dog/images/1.png", "images/1.png"]
+
+
+def test_settings_of_ours_make_samples(folder: Callable[..., Path]) -> None:
+    place = folder("cat/1.png", "dog/images/1.png", "dog/grid.png", "fox/preview.png")
+    for name in ("dog", "fox"):
+        (place / name / "settings.json").write_text('{"sample": {"seed": 0}, "checkpoint": {}}')
+    assert found(place) == ["cat/1.png"]
+
+
+def test_images_among_many_other_files_without_an_extension_are_found(folder: Callable[..., Path]) -> None:
+    place = folder("z1", "z2", "m", "a.odd")
+    for k in range(150):
+        (place / f"note{k}").write_text("text")
+        (place / f"note{k}.odd").write_text("text")
+    assert found(place) == ["a.odd", "m", "z1", "z2"]
+    assert set(look(place).left_out) == {"150 files without an extension", "150 .odd files"}
