@@ -36,6 +36,7 @@ CLEAR = 0.22  # ... and the network beats the filter where the logarithm of its 
 SEEN = 3  # noise levels at which it has to, before a schedule is told
 MARGIN, HEADS_MARGIN = 0.05, 0.005  # by which other values of a setting have to be worse, in the logarithm of the error
 CONTRARY = 0.5, 0.02  # a single level may say the opposite by this share of the whole margin, or by so little
+FLAT = 1e-3  # images whose pixels vary less than this tell nothing: the filter knows them by their mean
 LIKE, UNLIKE = 0.1, 0.7  # of a network's input, the share that its output leaves: it repeats it, or has little of it
 
 PREDICTIONS = {
@@ -166,6 +167,9 @@ def verdict(tensors: Mapping[str, Tensor], config: Config, dataset: Dataset, lab
 
 def _prediction(bench: "_Bench", heads: Heads) -> tuple[str, np.ndarray, bool]:
     """What is predicted ("" where that cannot be told), the levels that tell something, and whether they tell more."""
+    nothing = "", np.zeros(len(LEVELS), bool), False
+    if len(bench.x_start.unique(dim=0)) < LEAST or bench.variance < FLAT:
+        return nothing
     told = {process: bench.errors(process, heads, FIRST) for process in bench.processes}
 
     def surely(name: str) -> np.ndarray:
@@ -173,7 +177,7 @@ def _prediction(bench: "_Bench", heads: Heads) -> tuple[str, np.ndarray, bool]:
         return np.min([e[name].mean(axis=1) + CERTAIN * _error(e[name]) for e in told.values()], axis=0)
 
     for prediction, other in (("eps", "x_start"), ("x_start", "eps")):
-        if surely(prediction).min() > -CLEAR or surely(other).min() < -CLEAR / 2:
+        if not (surely(prediction).min() <= -CLEAR and surely(other).min() >= -CLEAR / 2):  # so that NaN is no yes
             continue
         least = np.min([e[prediction].mean(axis=1) for e in told.values()], axis=0)
         left = min(told.values(), key=lambda e: float(e[prediction][least < -CLEAR / 4].mean()))["left"].mean(axis=1)
@@ -183,7 +187,7 @@ def _prediction(bench: "_Bench", heads: Heads) -> tuple[str, np.ndarray, bool]:
     if min(float(e["left"].mean(axis=1).max()) for e in told.values()) < LIKE:
         bench.try_all()
         return "x_prev", np.ones(len(LEVELS), bool), True
-    return "", np.zeros(len(LEVELS), bool), False
+    return nothing
 
 
 Way = tuple[Process, Heads]

@@ -93,6 +93,31 @@ def test_a_network_that_knows_nothing_is_taken_for_the_usual_one() -> None:
     assert "finds" not in told
 
 
+@pytest.mark.parametrize("count", [1, 2, 8])
+@pytest.mark.parametrize("look", ["plain", "nearly plain", "copies"])
+@pytest.mark.parametrize("name", TRUTHS)
+def test_images_that_tell_nothing_find_nothing(name: str, look: str, count: int, networks: dict[str, dict[str, torch.Tensor]], tmp_path: Path) -> None:  # fmt: skip
+    """The filter makes no error on plain ones, and a few have no standard error."""
+    rng = np.random.default_rng(0)
+    one = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    pixels = {
+        "plain": np.full((count, 8, 8, 3), 255, np.uint8),
+        "nearly plain": rng.integers(254, 256, (count, 8, 8, 3), dtype=np.uint8),
+        "copies": np.stack([one] * count),
+    }[look]
+    np.savez(tmp_path / "images.npz", pixels)
+    config = configs.replace(Config(), {**NETWORK, "data_dir": str(tmp_path / "images.npz")})
+    verdict = probe.verdict(networks[name], config, probe.images_for(config))
+    assert (verdict.found, verdict.images) == ({}, count)
+
+
+def test_a_network_that_is_not_a_number_is_asked_in_vain(networks: dict[str, dict[str, torch.Tensor]]) -> None:
+    config = configs.replace(Config(), {**NETWORK, "data_dir": ""})
+    for name, tensors in networks.items():
+        broken = {key: t * float("nan") for key, t in tensors.items()}
+        assert probe.verdict(broken, config, probe.images_for(config)).found == {}, name
+
+
 def test_one_way_beats_another_where_it_is_better_everywhere_and_by_enough() -> None:
     rng = np.random.default_rng(0)
     errors = rng.normal(0, 1, (len(LEVELS), 32))
