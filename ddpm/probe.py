@@ -27,7 +27,8 @@ LEVELS = (0.98, 0.9, 0.75, 0.5, 0.25, 0.12, 0.05, 0.0001)  # alphas_cumprod at w
 WORK = 500e6  # bytes of activations that the images may make together: large networks are shown fewer
 LEAST, MOST = 3, 32  # images
 FIRST = 8  # of them are shown first: those ways that are clearly worse then are not asked again
-FEW = 8  # a network that is shown fewer is large, and is asked in the usual ways alone
+FEW = 8  # a network that cannot be shown as many is large, and is asked in the usual ways alone
+ENOUGH = 16  # without so many, T is not told of networks that predict x_prev, where its values differ least
 USUAL_STEPS, OTHER_STEPS = (1000, 4000), (250, 100, 50)  # T that are tried
 HEADS, HEAD_CHANNELS = (1, 2, 4, 8, 16, 32, 64), (16, 32, 64, 128)  # num_heads and num_head_channels that are tried
 
@@ -147,6 +148,8 @@ def verdict(tensors: Mapping[str, Tensor], config: Config, dataset: Dataset, lab
         process, told = asked.best[0], {way[0]: errors for way, errors in asked.errors.items()}
         if clear:
             found |= _told(told, process, {way[0] for way in asked.alike})
+            if prediction == "x_prev" and len(bench.x_start) < ENOUGH:
+                found = {k: v for k, v in found.items() if k not in ("diffusion_steps", "rescale_timesteps")}
         for name in PROCESS[:3]:
             for value in {getattr(p, name) for p in told}:
                 least = min(_more(e, told[process], levels) for p, e in told.items() if getattr(p, name) == value)
@@ -259,9 +262,10 @@ class _Bench:
     def __init__(self, tensors: Mapping[str, Tensor], config: Config, dataset: Dataset, labels: Sequence[int]):
         self.tensors, self.config = dict(tensors), config
         settings, model = config.diffusion, config.model
-        count = int(min(max(WORK / memory.activation_bytes(model, memory.TORCH), LEAST), MOST, len(dataset)))
+        most = max(WORK / memory.activation_bytes(model, memory.TORCH), LEAST)
+        count = int(min(most, MOST, len(dataset)))
         self.rows = max(1, int(4 * WORK / memory.activation_bytes(model, memory.TORCH)))  # through the network at once
-        self.steps = list(dict.fromkeys((settings.diffusion_steps, *USUAL_STEPS, *(OTHER_STEPS if count >= FEW else ()))))  # fmt: skip
+        self.steps = list(dict.fromkeys((settings.diffusion_steps, *USUAL_STEPS, *(OTHER_STEPS if most >= FEW else ()))))  # fmt: skip
         # Other T on the scale of 0 to 1000 are told apart only by what a step back is.
         self.processes = [
             Process(schedule, T, rescale)

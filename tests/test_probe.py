@@ -149,6 +149,24 @@ def test_heads_that_differ_by_level_and_both_orders_are_tried() -> None:
     assert not [way for way in probe._heads(alike) if way.num_head_channels != -1]
 
 
+@pytest.mark.parametrize(("count", "told"), [(6, set()), (15, set()), (16, {"diffusion_steps", "rescale_timesteps"})])
+def test_T_of_a_step_back_is_told_on_many_images_alone(count: int, told: set[str], networks: dict[str, dict[str, torch.Tensor]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    np.savez(tmp_path / "noise.npz", np.random.default_rng(0).integers(0, 256, (count, 8, 8, 3), dtype=np.uint8))
+    config = configs.replace(Config(), {**NETWORK, "data_dir": str(tmp_path / "noise.npz")})
+    monkeypatch.setattr(probe, "_beats", lambda *_: True)  # as if the best were beyond doubt
+    found = probe.verdict(networks["x_prev"], config, probe.images_for(config)).found
+    assert found["predict_xprev"]
+    assert {"noise_schedule", *told} == found.keys() & {"noise_schedule", "diffusion_steps", "rescale_timesteps"}
+
+
+def test_a_small_network_is_asked_with_every_T_however_few_the_images() -> None:
+    config = configs.replace(Config(), NETWORK)
+    pixels = data.open_dataset(DataConfig(data_dir="cifar10-mini", enlarge=True), config.model).images[:4]
+    bench = probe._Bench({}, config, data.Dataset(pixels, None, (), ()), ())
+    assert bench.steps == [1000, 4000, 250, 100, 50]
+    assert len(bench.x_start) == 4
+
+
 def test_large_networks_are_asked_in_the_usual_ways_alone() -> None:
     config = configs.replace(Config(), dict(image_size=64, num_channels=128, diffusion_steps=300))
     dataset = data.open_dataset(DataConfig(data_dir="cifar10-mini", enlarge=True), config.model)
