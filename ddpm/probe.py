@@ -82,9 +82,11 @@ class Verdict(NamedTuple):
     images: int
     tried: dict[str, list[Any]]  # name -> values
 
-    def against(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Of what is given, that which the probe found to be otherwise."""
-        return {name: value for name, value in given.items() if name in self.found and value != self.found[name]}
+    def against(self, chosen: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+        """Of what is given, that which the probe found to be otherwise: with T = 1000, both scales are that of 0 to 1000."""
+        same = chosen["diffusion_steps"] == 1000 and self.found.get("rescale_timesteps")
+        compared = self.found.keys() - ({"rescale_timesteps"} if same else set())
+        return {name: value for name, value in given.items() if name in compared and value != self.found[name]}
 
 
 def images_for(config: Config) -> Dataset:
@@ -115,7 +117,7 @@ def sentences(verdict: Verdict, chosen: Mapping[str, Any], given: Mapping[str, A
     if agreed:
         better = f"denoises with {verdict.score:.2f} of a linear filter's error" if math.isfinite(verdict.score) else "repeats what it sees but for a step's noise"  # fmt: skip
         yield f"{on} finds {described(agreed)}: at its best, the network {better}."
-    for name, value in verdict.against(given).items():
+    for name, value in verdict.against(chosen, given).items():
         times = verdict.worse.get((name, value), math.nan)
         how = f", with {times:.2f} times the error" if math.isfinite(times) else ""
         yield f"{on} finds {name} {verdict.found[name]}, and {name} {value} is used, as it was given{how}: if only noise comes out, give --{name} {verdict.found[name]}."  # fmt: skip

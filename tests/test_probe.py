@@ -118,6 +118,26 @@ def test_a_network_that_is_not_a_number_is_asked_in_vain(networks: dict[str, dic
         assert probe.verdict(broken, config, probe.images_for(config)).found == {}, name
 
 
+@pytest.mark.parametrize(
+    ("found", "T", "rescale", "against"),
+    [
+        ({"rescale_timesteps": True}, 1000, False, set()),
+        ({"rescale_timesteps": True}, 4000, False, {"rescale_timesteps"}),
+        ({"rescale_timesteps": True, "diffusion_steps": 1000}, 1000, False, set()),
+        ({"rescale_timesteps": True, "diffusion_steps": 1000}, 4000, False, {"rescale_timesteps", "diffusion_steps"}),
+        ({"rescale_timesteps": False, "diffusion_steps": 4000}, 1000, True, {"rescale_timesteps", "diffusion_steps"}),
+        ({"rescale_timesteps": False, "diffusion_steps": 4000}, 4000, False, set()),
+    ],
+)
+def test_both_scales_of_a_thousand_timesteps_are_one(found: dict[str, Any], T: int, rescale: bool, against: set[str]) -> None:  # fmt: skip
+    verdict = Verdict(found, 0.5, {("rescale_timesteps", False): 1.21}, 8, {})
+    given = {"diffusion_steps": T, "rescale_timesteps": rescale}
+    chosen = {name: getattr(Config().diffusion, name, None) for name in probe.NAMES} | given
+    assert verdict.against(chosen, given).keys() == against
+    told = " ".join(probe.sentences(verdict, chosen, given))
+    assert told.count("as it was given") == len(against)
+
+
 def test_one_way_beats_another_where_it_is_better_everywhere_and_by_enough() -> None:
     rng = np.random.default_rng(0)
     errors = rng.normal(0, 1, (len(LEVELS), 32))
