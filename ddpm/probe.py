@@ -27,7 +27,8 @@ LEVELS = (0.98, 0.9, 0.75, 0.5, 0.25, 0.12, 0.05, 0.0001)  # alphas_cumprod at w
 WORK = 500e6  # bytes of activations that the images may make together: large networks are shown fewer
 LEAST, MOST = 3, 32  # images
 FIRST = 8  # of them are shown first: those ways that are clearly worse then are not asked again
-FEW = 8  # a network that is shown fewer is large, and is asked in the usual ways alone
+FEW = 8  # a network that cannot be shown as many is large, and is asked in the usual ways alone
+ENOUGH = 16  # without so many, T is not told of networks that predict x_prev, where its values differ least
 USUAL_STEPS, OTHER_STEPS = (1000, 4000), (250, 100, 50)  # T that are tried
 HEADS, HEAD_CHANNELS = (1, 2, 4, 8, 16, 32, 64), (16, 32, 64, 128)  # num_heads and num_head_channels that are tried
 
@@ -36,6 +37,7 @@ CLEAR = 0.22  # ... and the network beats the filter where the logarithm of its 
 SEEN = 3  # noise levels at which it has to, before a schedule is told
 MARGIN, HEADS_MARGIN = 0.05, 0.005  # by which other values of a setting have to be worse, in the logarithm of the error
 CONTRARY = 0.5, 0.02  # a single level may say the opposite by this share of the whole margin, or by so little
+FLAT = 1e-3  # images whose pixels vary less than this tell nothing: the filter knows them by their mean
 LIKE, UNLIKE = 0.1, 0.7  # of a network's input, the share that its output leaves: it repeats it, or has little of it
 
 PREDICTIONS = {
@@ -80,9 +82,11 @@ class Verdict(NamedTuple):
     images: int
     tried: dict[str, list[Any]]  # name -> values
 
-    def against(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Of what is given, that which the probe found to be otherwise."""
-        return {name: value for name, value in given.items() if name in self.found and value != self.found[name]}
+    def against(self, chosen: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+        """Of what is given, that which the probe found to be otherwise: with T = 1000, both scales are that of 0 to 1000."""
+        same = chosen["diffusion_steps"] == 1000 and self.found.get("rescale_timesteps")
+        compared = self.found.keys() - ({"rescale_timesteps"} if same else set())
+        return {name: value for name, value in given.items() if name in compared and value != self.found[name]}
 
 
 def images_for(config: Config) -> Dataset:
@@ -113,7 +117,7 @@ def sentences(verdict: Verdict, chosen: Mapping[str, Any], given: Mapping[str, A
     if agreed:
         better = f"denoises with {verdict.score:.2f} of a linear filter's error" if math.isfinite(verdict.score) else "repeats what it sees but for a step's noise"  # fmt: skip
         yield f"{on} finds {described(agreed)}: at its best, the network {better}."
-    for name, value in verdict.against(given).items():
+    for name, value in verdict.against(chosen, given).items():
         times = verdict.worse.get((name, value), math.nan)
         how = f", with {times:.2f} times the error" if math.isfinite(times) else ""
         yield f"{on} finds {name} {verdict.found[name]}, and {name} {value} is used, as it was given{how}: if only noise comes out, give --{name} {verdict.found[name]}."  # fmt: skip
@@ -146,6 +150,8 @@ def verdict(tensors: Mapping[str, Tensor], config: Config, dataset: Dataset, lab
         process, told = asked.best[0], {way[0]: errors for way, errors in asked.errors.items()}
         if clear:
             found |= _told(told, process, {way[0] for way in asked.alike})
+            if prediction == "x_prev" and len(bench.x_start) < ENOUGH:
+                found = {k: v for k, v in found.items() if k not in ("diffusion_steps", "rescale_timesteps")}
         for name in PROCESS[:3]:
             for value in {getattr(p, name) for p in told}:
                 least = min(_more(e, told[process], levels) for p, e in told.items() if getattr(p, name) == value)
@@ -166,6 +172,9 @@ def verdict(tensors: Mapping[str, Tensor], config: Config, dataset: Dataset, lab
 
 def _prediction(bench: "_Bench", heads: Heads) -> tuple[str, np.ndarray, bool]:
     """What is predicted ("" where that cannot be told), the levels that tell something, and whether they tell more."""
+    nothing = "", np.zeros(len(LEVELS), bool), False
+    if len(bench.x_start.unique(dim=0)) < LEAST or bench.variance < FLAT:
+        return nothing
     told = {process: bench.errors(process, heads, FIRST) for process in bench.processes}
 
     def surely(name: str) -> np.ndarray:
@@ -173,7 +182,7 @@ def _prediction(bench: "_Bench", heads: Heads) -> tuple[str, np.ndarray, bool]:
         return np.min([e[name].mean(axis=1) + CERTAIN * _error(e[name]) for e in told.values()], axis=0)
 
     for prediction, other in (("eps", "x_start"), ("x_start", "eps")):
-        if surely(prediction).min() > -CLEAR or surely(other).min() < -CLEAR / 2:
+        if not (surely(prediction).min() <= -CLEAR and surely(other).min() >= -CLEAR / 2):  # so that NaN is no yes
             continue
         least = np.min([e[prediction].mean(axis=1) for e in told.values()], axis=0)
         left = min(told.values(), key=lambda e: float(e[prediction][least < -CLEAR / 4].mean()))["left"].mean(axis=1)
@@ -183,7 +192,7 @@ def _prediction(bench: "_Bench", heads: Heads) -> tuple[str, np.ndarray, bool]:
     if min(float(e["left"].mean(axis=1).max()) for e in told.values()) < LIKE:
         bench.try_all()
         return "x_prev", np.ones(len(LEVELS), bool), True
-    return "", np.zeros(len(LEVELS), bool), False
+    return nothing
 
 
 Way = tuple[Process, Heads]
@@ -255,9 +264,10 @@ class _Bench:
     def __init__(self, tensors: Mapping[str, Tensor], config: Config, dataset: Dataset, labels: Sequence[int]):
         self.tensors, self.config = dict(tensors), config
         settings, model = config.diffusion, config.model
-        count = int(min(max(WORK / memory.activation_bytes(model, memory.TORCH), LEAST), MOST, len(dataset)))
+        most = max(WORK / memory.activation_bytes(model, memory.TORCH), LEAST)
+        count = int(min(most, MOST, len(dataset)))
         self.rows = max(1, int(4 * WORK / memory.activation_bytes(model, memory.TORCH)))  # through the network at once
-        self.steps = list(dict.fromkeys((settings.diffusion_steps, *USUAL_STEPS, *(OTHER_STEPS if count >= FEW else ()))))  # fmt: skip
+        self.steps = list(dict.fromkeys((settings.diffusion_steps, *USUAL_STEPS, *(OTHER_STEPS if most >= FEW else ()))))  # fmt: skip
         # Other T on the scale of 0 to 1000 are told apart only by what a step back is.
         self.processes = [
             Process(schedule, T, rescale)

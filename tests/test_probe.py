@@ -93,6 +93,51 @@ def test_a_network_that_knows_nothing_is_taken_for_the_usual_one() -> None:
     assert "finds" not in told
 
 
+@pytest.mark.parametrize("count", [1, 2, 8])
+@pytest.mark.parametrize("look", ["plain", "nearly plain", "copies"])
+@pytest.mark.parametrize("name", TRUTHS)
+def test_images_that_tell_nothing_find_nothing(name: str, look: str, count: int, networks: dict[str, dict[str, torch.Tensor]], tmp_path: Path) -> None:  # fmt: skip
+    """The filter makes no error on plain ones, and a few have no standard error."""
+    rng = np.random.default_rng(0)
+    one = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    pixels = {
+        "plain": np.full((count, 8, 8, 3), 255, np.uint8),
+        "nearly plain": rng.integers(254, 256, (count, 8, 8, 3), dtype=np.uint8),
+        "copies": np.stack([one] * count),
+    }[look]
+    np.savez(tmp_path / "images.npz", pixels)
+    config = configs.replace(Config(), {**NETWORK, "data_dir": str(tmp_path / "images.npz")})
+    verdict = probe.verdict(networks[name], config, probe.images_for(config))
+    assert (verdict.found, verdict.images) == ({}, count)
+
+
+def test_a_network_that_is_not_a_number_is_asked_in_vain(networks: dict[str, dict[str, torch.Tensor]]) -> None:
+    config = configs.replace(Config(), {**NETWORK, "data_dir": ""})
+    for name, tensors in networks.items():
+        broken = {key: t * float("nan") for key, t in tensors.items()}
+        assert probe.verdict(broken, config, probe.images_for(config)).found == {}, name
+
+
+@pytest.mark.parametrize(
+    ("found", "T", "rescale", "against"),
+    [
+        ({"rescale_timesteps": True}, 1000, False, set()),
+        ({"rescale_timesteps": True}, 4000, False, {"rescale_timesteps"}),
+        ({"rescale_timesteps": True, "diffusion_steps": 1000}, 1000, False, set()),
+        ({"rescale_timesteps": True, "diffusion_steps": 1000}, 4000, False, {"rescale_timesteps", "diffusion_steps"}),
+        ({"rescale_timesteps": False, "diffusion_steps": 4000}, 1000, True, {"rescale_timesteps", "diffusion_steps"}),
+        ({"rescale_timesteps": False, "diffusion_steps": 4000}, 4000, False, set()),
+    ],
+)
+def test_both_scales_of_a_thousand_timesteps_are_one(found: dict[str, Any], T: int, rescale: bool, against: set[str]) -> None:  # fmt: skip
+    verdict = Verdict(found, 0.5, {("rescale_timesteps", False): 1.21}, 8, {})
+    given = {"diffusion_steps": T, "rescale_timesteps": rescale}
+    chosen = {name: getattr(Config().diffusion, name, None) for name in probe.NAMES} | given
+    assert verdict.against(chosen, given).keys() == against
+    told = " ".join(probe.sentences(verdict, chosen, given))
+    assert told.count("as it was given") == len(against)
+
+
 def test_one_way_beats_another_where_it_is_better_everywhere_and_by_enough() -> None:
     rng = np.random.default_rng(0)
     errors = rng.normal(0, 1, (len(LEVELS), 32))
@@ -122,6 +167,24 @@ def test_heads_that_differ_by_level_and_both_orders_are_tried() -> None:
     assert Heads(1, -1, True) not in ways  # the same as without
     alike = configs.replace(config, {"channel_mult": "1,1"})
     assert not [way for way in probe._heads(alike) if way.num_head_channels != -1]
+
+
+@pytest.mark.parametrize(("count", "told"), [(6, set()), (15, set()), (16, {"diffusion_steps", "rescale_timesteps"})])
+def test_T_of_a_step_back_is_told_on_many_images_alone(count: int, told: set[str], networks: dict[str, dict[str, torch.Tensor]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    np.savez(tmp_path / "noise.npz", np.random.default_rng(0).integers(0, 256, (count, 8, 8, 3), dtype=np.uint8))
+    config = configs.replace(Config(), {**NETWORK, "data_dir": str(tmp_path / "noise.npz")})
+    monkeypatch.setattr(probe, "_beats", lambda *_: True)  # as if the best were beyond doubt
+    found = probe.verdict(networks["x_prev"], config, probe.images_for(config)).found
+    assert found["predict_xprev"]
+    assert {"noise_schedule", *told} == found.keys() & {"noise_schedule", "diffusion_steps", "rescale_timesteps"}
+
+
+def test_a_small_network_is_asked_with_every_T_however_few_the_images() -> None:
+    config = configs.replace(Config(), NETWORK)
+    pixels = data.open_dataset(DataConfig(data_dir="cifar10-mini", enlarge=True), config.model).images[:4]
+    bench = probe._Bench({}, config, data.Dataset(pixels, None, (), ()), ())
+    assert bench.steps == [1000, 4000, 250, 100, 50]
+    assert len(bench.x_start) == 4
 
 
 def test_large_networks_are_asked_in_the_usual_ways_alone() -> None:
