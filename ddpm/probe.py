@@ -121,13 +121,20 @@ def sentences(verdict: Verdict, chosen: Mapping[str, Any], given: Mapping[str, A
         times = verdict.worse.get((name, value), math.nan)
         how = f", with {times:.2f} times the error" if math.isfinite(times) else ""
         yield f"{on} finds {name} {verdict.found[name]}, and {name} {value} is used, as it was given{how}: if only noise comes out, give --{name} {verdict.found[name]}."  # fmt: skip
-    rest = {name: value for name, value in chosen.items() if name not in verdict.found and name not in given}
+    untold = {name: value for name, value in chosen.items() if name not in verdict.found}
+    assumed = {name: value for name, value in untold.items() if name not in given}
+    unchecked = {name: value for name, value in untold.items() if name in given}
+    taken = ", and ".join(
+        [
+            *([f"assumed is {described(assumed)}, unless flags say otherwise"] if assumed else []),
+            *([f"used is {described(unchecked)}, as set"] if unchecked else []),
+        ]
+    )
     if not verdict.found:
-        taken = f"assumed is {described(rest)}, unless flags say otherwise" if rest else "it is asked as the flags say"
         yield f"{on} cannot tell what the network was trained on, which knows too little of them: {taken}."
-    elif rest:
-        yield f"It cannot tell {', '.join(rest)}: assumed is {described(rest)}, unless flags say otherwise."
-    if tried := [f"{n} {', '.join(map(str, verdict.tried[n]))}" for n in rest if len(verdict.tried.get(n, ())) > 1]:
+    elif untold:
+        yield f"It cannot tell {', '.join(untold)}: {taken}."
+    if tried := [f"{n} {', '.join(map(str, verdict.tried[n]))}" for n in untold if len(verdict.tried.get(n, ())) > 1]:
         yield f"Tried were {'; '.join(tried)}, and nothing else."
 
 

@@ -445,6 +445,23 @@ def test_a_file_to_begin_from_that_was_trained_otherwise(folder: Path, runs_dir:
         adopt.check_start(settled(released))
 
 
+def test_what_a_file_to_begin_from_cannot_tell_is_said(folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:  # fmt: skip
+    """All settings are set before training, and those that no weights tell are used unseen."""
+    wanted = settled(folder / "model000200.pt", num_heads=2)
+    found = {name: getattr(wanted.diffusion, name) for name in probe.PROCESS}
+    verdict = probe.Verdict(found, 0.5, {}, 8, {})
+    monkeypatch.setattr(probe, "verdict", lambda *_: verdict)
+    assert adopt.check_start(wanted).model.num_heads == 2
+    said = next(message for message in caplog.messages if "cannot tell" in message)
+    assert all(name in said for name in probe.ATTENTION)
+    assert "num_heads 2" in said
+    caplog.clear()
+    told = {name: getattr(wanted.model, name) for name in probe.ATTENTION}
+    monkeypatch.setattr(probe, "verdict", lambda *_: verdict._replace(found=found | told))
+    adopt.check_start(wanted)
+    assert "cannot tell" not in caplog.text
+
+
 def test_where_to_begin_is_settled_when_the_run_is_made(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     monkeypatch.setenv("HOME", str(folder.parent))

@@ -138,6 +138,22 @@ def test_both_scales_of_a_thousand_timesteps_are_one(found: dict[str, Any], T: i
     assert told.count("as it was given") == len(against)
 
 
+@pytest.mark.parametrize("given", [(), ("num_heads", "num_head_channels"), probe.NAMES])
+def test_what_cannot_be_told_is_said_of_what_was_given_too(given: tuple[str, ...]) -> None:
+    config = configs.replace(Config(), {"noise_schedule": "cosine", "num_heads": 2})
+    chosen = {n: getattr(config.model if hasattr(config.model, n) else config.diffusion, n) for n in probe.NAMES}
+    found = {name: value for name, value in chosen.items() if name not in probe.ATTENTION}
+    verdict = Verdict(found, 0.5, {}, 8, {"num_heads": [1, 2, 4], "noise_schedule": ["cosine", "linear"]})
+    untold, tried = list(probe.sentences(verdict, chosen, {name: chosen[name] for name in given}))[1:]
+    assert untold.startswith(f"It cannot tell {', '.join(probe.ATTENTION)}: ")
+    assert ("used is num_heads 2, as set" in untold) == ("num_heads" in given)
+    assert ("assumed is num_heads 2" in untold) == ("num_heads" not in given)
+    assert ("assumed" in untold) == (set(given) != set(probe.NAMES))
+    assert tried.startswith("Tried were num_heads 1, 2, 4,")
+    nothing = next(probe.sentences(verdict._replace(found={}), chosen, {name: chosen[name] for name in given}))
+    assert ("as set" in nothing, "assumed" in nothing) == (bool(given), set(given) != set(probe.NAMES))
+
+
 def test_one_way_beats_another_where_it_is_better_everywhere_and_by_enough() -> None:
     rng = np.random.default_rng(0)
     errors = rng.normal(0, 1, (len(LEVELS), 32))
