@@ -96,9 +96,17 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
+def bf16_is_barred() -> bool:
+    """Whether the environment keeps torch from instructions for bf16, which it would then imitate, hundreds of times slower."""
+    named = os.environ.get("ONEDNN_MAX_CPU_ISA", os.environ.get("DNNL_MAX_CPU_ISA", "")).upper()
+    return named not in ("", "ALL", "DEFAULT") and not any(name in named for name in ("BF16", "FP16", "AMX", "AVX10"))
+
+
 @cache
 def has_bf16() -> bool:
     """Whether it has instructions for bf16, as far as Linux tells it: what `ddpm.precision` asks torch, without torch."""
+    if bf16_is_barred():
+        return False
     with contextlib.suppress(OSError):  # not Linux
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith(("flags", "Features")):

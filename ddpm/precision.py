@@ -10,6 +10,7 @@ from functools import cache
 
 import torch
 
+from ddpm import hardware
 from ddpm.config import TrainConfig
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -48,7 +49,7 @@ def _is_fast(device: torch.device) -> bool:
 def has_bf16() -> bool:
     """Whether this processor multiplies matrices of bf16 faster than those of float32."""
     can = torch.cpu.get_capabilities()
-    return any(can.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    return any(can.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16")) and not hardware.bf16_is_barred()
 
 
 class LossScale:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ddpm import config as configs
-from ddpm import data, precision, validation
+from ddpm import data, hardware, precision, validation
 from ddpm.config import Config, TrainConfig
 from ddpm.data import Dataset
 from ddpm.train import Trainer
@@ -45,6 +45,18 @@ CHOICES = [
 @pytest.mark.parametrize(("train", "device", "expected"), CHOICES)
 def test_what_is_chosen(train: TrainConfig, device: torch.device, expected: str) -> None:
     assert precision.for_training(train, device) == expected
+
+
+@pytest.mark.parametrize(("isa", "barred"), [("AVX2", True), ("avx512_core", True), ("AVX512_CORE_AMX", False), ("ALL", False), (None, False)])  # fmt: skip
+def test_bf16_that_torch_may_not_use_is_none(isa: str | None, barred: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DNNL_MAX_CPU_ISA", raising=False)
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
+    if isa:
+        monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", isa)
+    assert hardware.bf16_is_barred() == barred
+    if barred:  # past the caches
+        assert not precision.has_bf16.__wrapped__()
+        assert not hardware.has_bf16.__wrapped__()
 
 
 def test_a_contradiction_is_told(tiny: Config) -> None:
