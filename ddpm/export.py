@@ -299,6 +299,9 @@ def _checkpoints(sheet: Any, run: Run, log: _Log) -> None:
         sheet.append([_cell(sheet, "No checkpoint yet.")])
         return
     rows = log.by_checkpoint(steps) if columns else pd.DataFrame()
+    if "seconds" in columns:  # which a checkpoint knows itself, also where no line was logged from then on
+        known = pd.Series(steps).map({c.step: c.seconds for c in run.checkpoints() if c.seconds}).astype(object)
+        rows["seconds"] = known.where(known.notna(), rows["seconds"])
     for number, step in enumerate(steps):
         found = _checkpoint_files(run, step)
         megabytes = sum(path.stat().st_size for path in found) / 1e6
@@ -307,7 +310,9 @@ def _checkpoints(sheet: Any, run: Run, log: _Log) -> None:
         sheet.append([_cell(sheet, step, "0"), _cell(sheet, megabytes, "0.00"), *row, _cell(sheet, names)])
     sheet.append([])
     states = ", ".join(name for name in columns if name in metrics.AT_STEP)
-    said = f"{states} are as they were at that step, empty where no line was logged from then on. " if states else ""
+    said = (
+        f"{states} are as they were at that step, some empty where no line was logged from then on. " if states else ""
+    )
     sheet.append([_cell(sheet, f"{said}The other metrics are means over the log lines since the checkpoint before.")])
 
 

@@ -362,8 +362,8 @@ def sketch(path: Path, column: str, points: int = 48, piece: int = 4096) -> list
 def by_checkpoint(frame: pd.DataFrame, steps: Sequence[int]) -> pd.DataFrame:
     """A row for each checkpoint's step, increasing: what the log says of it.
 
-    AT_STEP as it was then, between two log lines by the line through them, NaN after the last; of everything else the
-    mean over the log lines since the checkpoint before.
+    AT_STEP as it was then, between two log lines by the line through them, NaN after the last (but for samples, which grow
+    evenly); of everything else the mean over the log lines since the checkpoint before.
     """
     columns = frame.drop(columns="step", errors="ignore")
     logged, wanted = (frame["step"].to_numpy() if "step" in frame else np.empty(0)), np.asarray(steps, dtype=float)
@@ -373,4 +373,9 @@ def by_checkpoint(frame: pd.DataFrame, steps: Sequence[int]) -> pd.DataFrame:
         found = pd.DataFrame(rows, columns=columns.columns).assign(step=list(steps)).reset_index(drop=True)
         for name in [name for name in AT_STEP if name in columns]:
             found[name] = np.interp(wanted, logged, columns[name], left=np.nan, right=np.nan) if len(logged) else np.nan
+        if "samples" in columns and len(logged) > 1:
+            (first, last), (before, there) = logged[-2:], columns["samples"].iloc[-2:]
+            found.loc[wanted > last, "samples"] = there + (wanted[wanted > last] - last) * (there - before) / (
+                last - first
+            )
     return found

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fake_run import write as write_run
 from openpyxl import Workbook, load_workbook
 from openpyxl.worksheet.worksheet import Worksheet
 from PIL import Image
@@ -202,9 +203,15 @@ def test_counts_without_a_line_at_the_checkpoint(runs_dir: Path, tiny: Config) -
     for step in (10, 15, 20, 30, 35):
         (run.folder / f"model{step:06d}.pt").write_bytes(b"")
     rows = table(opened(run)["Checkpoints"])[:5]
-    assert [row["samples"] for row in rows] == [40, 60, 80, 120, None]
+    assert [row["samples"] for row in rows] == [40, 60, 80, 120, 140]
     assert [row["lr"] for row in rows] == [None, None, 2e-4, "NaN", None]
     assert [row["loss"] for row in rows] == [1, None, 3, 5, None]
+
+
+def test_seconds_of_a_checkpoint_after_the_last_line(runs_dir: Path) -> None:
+    run = write_run(runs_dir, "run", steps=7, log_interval=5)
+    row, *_ = table(opened(run)["Checkpoints"])
+    assert (row["step"], row["seconds"]) == (7, 0.7), "as its manifest has them"
 
 
 def test_a_log_without_steps(runs_dir: Path, tiny: Config) -> None:
