@@ -201,8 +201,10 @@ def test_a_run_in_the_folder_that_was_named(
     assert cli.main(["train", "--resume"]) == 2
     assert "mine has done all its 2 steps" in capsys.readouterr().err
 
-    for path in [*folder.glob("*.pt"), *(folder / "saves").iterdir(), folder / "status.json"]:
+    for path in [*folder.glob("*.pt"), *(folder / "saves").iterdir()]:
         path.unlink()  # as if it had been killed before it saved anything
+    status = json.loads((folder / "status.json").read_text())
+    (folder / "status.json").write_text(json.dumps({**status, "state": "running", "saved": 0}))
     history = (folder / "progress.csv").read_text()
     assert cli.main(["train", "--resume"]) == 0
     assert (folder / "progress.csv").read_text().startswith(history), "what was logged is never erased"
