@@ -2,24 +2,26 @@
 
 import streamlit as st
 
-from ddpm import example, runs
-from ddpm.jobs import ACTIVE
-from ddpm.presets import DEFAULT, PRESETS
-from ddpm.runs import Run
-from pages.ui import forms, import_fields, layout, pictures, watch, widgets
+from ddpm.config.presets import DEFAULT, PRESETS
+from ddpm.runs import example, runs
+from ddpm.runs.jobs import ACTIVE
+from ddpm.runs.runs import Run
+from pages.ui.components import setting_widgets, thumbnails
+from pages.ui.forms import import_form
+from pages.ui.frame import layout, run_status, run_store
 
 SHOWN = 12  # runs, until all are asked for
 
 layout.page("Home")
 runs_dir = layout.runs_dir()
-store = watch.store(runs_dir)
+store = run_store.store(runs_dir)
 IMPORT = "Open a folder of improved-diffusion"
 found = runs.all_runs(runs_dir)
 
 
 def start_quickly() -> None:
     with layout.errors(stop=True):
-        run = widgets.quick_start()
+        run = run_status.quick_start()
     st.switch_page(layout.MONITOR, query_params={"run": run.name})
 
 
@@ -43,7 +45,7 @@ if not found:
         st.page_link(layout.TRAIN, label="Choose data and settings instead", icon=":material/model_training:")
         st.space("small")
     with st.expander(IMPORT, icon=":material/folder_open:"):
-        import_fields.show(runs_dir)
+        import_form.show(runs_dir)
     st.caption(f"Runs are kept in `{runs_dir}`.", text_alignment="center")
     st.stop()
 
@@ -58,11 +60,11 @@ with st.container(horizontal=True, vertical_alignment="center", key="begin"):
         st.switch_page(layout.TRAIN)
 
 with st.expander(IMPORT, icon=":material/folder_open:"):
-    import_fields.show(runs_dir)
+    import_form.show(runs_dir)
 
-condemned = {run.name: run for run in found}.get(st.session_state.get(widgets.CONDEMNED, ""))
+condemned = {run.name: run for run in found}.get(st.session_state.get(run_status.CONDEMNED, ""))
 if condemned:
-    widgets.confirm_delete(condemned)
+    run_status.confirm_delete(condemned)
 
 
 # The runs
@@ -75,12 +77,12 @@ def card(run: Run) -> None:
     if state == "unreadable":
         with st.container(border=True, horizontal=True, vertical_alignment="center", key=f"run-{run.name}"):
             st.markdown(f"**{run.name}**", width="content")
-            widgets.state_badge(state)
-            st.caption(forms.plain(run.unreadable()))
+            run_status.state_badge(state)
+            st.caption(setting_widgets.plain(run.unreadable()))
         return
     grids, losses = view.previews(), view.sketch("loss")
     with st.container(border=True, horizontal=True, vertical_alignment="center", gap="small", key=f"run-{run.name}"):
-        picture = pictures.shown(grids[-1][1], 520) if grids else None
+        picture = thumbnails.shown(grids[-1][1], 520) if grids else None
         with st.container(width=104, height=104, border=False, vertical_alignment="center"):
             if picture:
                 st.image(picture, width=104, alt=f"Newest preview of {run.name}")
@@ -88,25 +90,25 @@ def card(run: Run) -> None:
                 st.caption("no preview yet", text_alignment="center")
         with st.container(width="stretch", gap="xsmall"):
             with st.container(horizontal=True, vertical_alignment="center"):
-                st.markdown(f"**{forms.plain(run.name)}**", width="content")
-                widgets.state_badge(state)
-            widgets.progress_bar(status, state)
-            st.caption(widgets.in_brief(run, status, state))
+                st.markdown(f"**{setting_widgets.plain(run.name)}**", width="content")
+                run_status.state_badge(state)
+            run_status.progress_bar(status, state)
+            st.caption(run_status.in_brief(run, status, state))
             with st.container(horizontal=True, vertical_alignment="center", gap=None):
                 here = {"run": run.name}
                 st.page_link(layout.MONITOR, label="Monitor", query_params=here)
                 st.page_link(layout.SAMPLE, label="Sample", query_params=here)
                 st.page_link(layout.EVALUATE, label="Evaluate", query_params=here)
                 with st.popover("More", type="tertiary", key=f"more-{run.name}"):
-                    widgets.downloads(
+                    run_status.downloads(
                         run, key=f"home-{run.name}", why_not="" if losses else "There are no metrics yet."
                     )
                     busy = f"It is {state}: stop it first." if state in ACTIVE else ""
-                    if widgets.button("Delete …", busy, icon=":material/delete:", key=f"delete-{run.name}"):
-                        st.session_state[widgets.CONDEMNED] = run.name
+                    if run_status.button("Delete …", busy, icon=":material/delete:", key=f"delete-{run.name}"):
+                        st.session_state[run_status.CONDEMNED] = run.name
                         st.rerun()
         newest = status.metrics.get("loss") if status else None
-        st.metric("Loss", widgets.number(newest), chart_data=losses or None, chart_type="line", width=150)
+        st.metric("Loss", run_status.number(newest), chart_data=losses or None, chart_type="line", width=150)
 
 
 def listing() -> None:

@@ -2,6 +2,6 @@
 
 import sys
 
-from ddpm.cli import main
+from ddpm.cli.main import main
 
 sys.exit(main())

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import torch
 
-from ddpm import checkpoint as checkpoints
-from ddpm import files
+from ddpm.checkpoints import checkpoint_files
 from ddpm.errors import UserError
-from ddpm.runs import Checkpoint, Run
+from ddpm.runs.runs import Checkpoint, Run
+from ddpm.storage import files
 
 PREVIEWS = 6
 
@@ -25,14 +25,14 @@ def pack(run: Run, folder: Path) -> Checkpoint:
     kind = newest.weights[0]
     if not kind.startswith("ema"):
         raise UserError(f"{run.name} keeps no average of its weights, which draws best: train one with --ema_rate.")
-    if wrong := checkpoints.damage(newest):
+    if wrong := checkpoint_files.damage(newest):
         raise UserError(f"{wrong} Pack another run.")
-    weights = checkpoints.load_weights(newest.path(kind)).tensors
+    weights = checkpoint_files.load_weights(newest.path(kind)).tensors
     shutil.rmtree(folder, ignore_errors=True)
     packed = Checkpoint(folder, newest.step, {}, 0, newest.seconds)
     half = {name: tensor.to(torch.float16) for name, tensor in weights.items()}
     written = files.write(
-        packed.path(kind), lambda file: checkpoints.save_weights(file, half, run.config, newest.step, kind)
+        packed.path(kind), lambda file: checkpoint_files.save_weights(file, half, run.config, newest.step, kind)
     )
     packed.files[packed.path(kind).name] = written._asdict()
     files.copy(run.folder / "config.json", folder / "config.json")
@@ -43,5 +43,5 @@ def pack(run: Run, folder: Path) -> Checkpoint:
     status = dataclasses.replace(status, pid=0, process_start=0.0, message="", warning="")
     files.write_json(folder / "status.json", dataclasses.asdict(status))
     packed = packed._replace(log_bytes=log.bytes)
-    checkpoints.commit(packed)
+    checkpoint_files.commit(packed)
     return packed

@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 
 from ddpm.errors import UserError
-from ddpm.words import plural
+from ddpm.formatting import plural
 
 
 def linear_betas(T: int) -> np.ndarray:

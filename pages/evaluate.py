@@ -2,11 +2,15 @@
 
 import streamlit as st
 
-from ddpm import config as configs
-from ddpm import process, words
+from ddpm import formatting
+from ddpm.config import codec
 from ddpm.errors import UserError
-from ddpm.jobs import ACTIVE
-from pages.ui import checkpoint_fields, eval_fields, forms, layout, measured
+from ddpm.runs import launch
+from ddpm.runs.jobs import ACTIVE
+from pages.ui.components import setting_widgets
+from pages.ui.forms import checkpoint_form, evaluation_form
+from pages.ui.frame import layout
+from pages.ui.results import evaluation as measured
 
 layout.page("Evaluate")
 st.title("Evaluate")
@@ -23,7 +27,7 @@ except UserError as error:
 
 if not checkpoints:
     with result:
-        checkpoint_fields.required(run, "one is measured")
+        checkpoint_form.required(run, "one is measured")
 
 
 # Which evaluations are shown: the newest, those that were chosen, or the one just started
@@ -42,8 +46,8 @@ active = next((job for job in jobs if job.state() in ACTIVE), None)
 # What to measure
 
 with settings:
-    evaluation, problems = eval_fields.show(config, checkpoints)
-    forms.complaint([p.sentence for p in problems])
+    evaluation, problems = evaluation_form.show(config, checkpoints)
+    setting_widgets.complaint([p.sentence for p in problems])
     pressed = st.button(
         "Start", type="primary", icon=":material/straighten:", width="stretch", shortcut="Ctrl+Enter",
         disabled=bool(problems) or active is not None,
@@ -53,13 +57,13 @@ with settings:
         seconds = measured.estimate(jobs, config, evaluation)
         if seconds is not None:
             most = "at most " if evaluation.until_ci else ""
-            st.caption(f":material/schedule: About {most}{words.duration(seconds)}, going by the last time.")
+            st.caption(f":material/schedule: About {most}{formatting.duration(seconds)}, going by the last time.")
         with st.expander("The same in a shell", icon=":material/terminal:"):
-            layout.command(run.shell("nll", "--run", more=configs.to_flags(evaluation)))  # fmt: skip
+            layout.command(run.shell("nll", "--run", more=codec.to_flags(evaluation)))  # fmt: skip
 
 if pressed:
     with layout.errors():
-        st.session_state["evaluation_started"] = process.start_evaluation(run, evaluation).name
+        st.session_state["evaluation_started"] = launch.start_evaluation(run, evaluation).name
         st.rerun()
 
 

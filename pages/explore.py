@@ -2,14 +2,15 @@
 
 import streamlit as st
 
-from pages.ui import frontier, layout, microscope
+from pages.ui.frame import layout
+from pages.ui.results import solver_benchmark, trajectory
 
 layout.page("Explore")
 st.title("Explore")
 run = layout.pick_run(with_example=True)
 
 FRONTIER, MICROSCOPE = ":material/ssid_chart: Frontier", ":material/biotech: Microscope"
-PARTS = {FRONTIER: frontier.show, MICROSCOPE: microscope.show}
+PARTS = {FRONTIER: solver_benchmark.show, MICROSCOPE: trajectory.show}
 
 part = st.segmented_control("What to explore", list(PARTS), key="explore_part", default=FRONTIER, required=True, label_visibility="collapsed", persist_state="session")  # fmt: skip
 PARTS[part](run)

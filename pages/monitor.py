@@ -4,11 +4,13 @@ import time
 
 import streamlit as st
 
-from ddpm import metrics, process
-from ddpm.jobs import ACTIVE
-from ddpm.words import clock, duration, plural
-from pages.ui import charts, layout, moved_data, pictures, watch, widgets
-from pages.ui.live_chart import live_chart, preload
+from ddpm.formatting import clock, duration, plural
+from ddpm.runs import launch, metrics
+from ddpm.runs.jobs import ACTIVE
+from pages.ui.components import figures, thumbnails
+from pages.ui.forms import moved_data
+from pages.ui.frame import layout, run_status, run_store
+from pages.ui.results.live_chart import live_chart, preload
 
 TICK, SLOW_TICK = 1.0, 2.0  # seconds between two looks at a run that is active, at its numbers and at the rest
 
@@ -17,7 +19,7 @@ preload()
 toolbar = st.container(horizontal=True, vertical_alignment="bottom", key="toolbar")
 with toolbar.container(width=300):
     run = layout.pick_run()
-view = watch.store(layout.runs_dir()).view(run)
+view = run_store.store(layout.runs_dir()).view(run)
 with layout.errors(stop=True):
     config, state = run.config, view.state()
     saved = view.checkpoints()
@@ -38,19 +40,19 @@ no_resume = (
 
 with toolbar:
     if active:
-        if widgets.button("Stop", "It has been asked to." if state == "stopping" else "", "Finish the step in hand, save, and end. Resume goes on from there.", icon=":material/stop_circle:", type="primary", key="stop"):  # fmt: skip
-            widgets.act(lambda: process.stop(run), "Asked to stop: it saves first")
+        if run_status.button("Stop", "It has been asked to." if state == "stopping" else "", "Finish the step in hand, save, and end. Resume goes on from there.", icon=":material/stop_circle:", type="primary", key="stop"):  # fmt: skip
+            run_status.act(lambda: launch.stop(run), "Asked to stop: it saves first")
             st.rerun()
-        if state in ("stopping", "not responding") and widgets.button("Kill …", help="End the process at once, without saving.", icon=":material/dangerous:", key="kill"):  # fmt: skip
-            widgets.confirm_kill(run)
-    elif widgets.button("Resume", no_resume, "Go on from the newest checkpoint: with the same data exactly as if it had never stopped.", icon=":material/play_arrow:", type="primary", key="resume"):  # fmt: skip
-        widgets.act(lambda: process.start_training(run), "Starting")
+        if state in ("stopping", "not responding") and run_status.button("Kill …", help="End the process at once, without saving.", icon=":material/dangerous:", key="kill"):  # fmt: skip
+            run_status.confirm_kill(run)
+    elif run_status.button("Resume", no_resume, "Go on from the newest checkpoint: with the same data exactly as if it had never stopped.", icon=":material/play_arrow:", type="primary", key="resume"):  # fmt: skip
+        run_status.act(lambda: launch.start_training(run), "Starting")
         st.rerun()
-    if widgets.button("Save now", idle or leaving, "Write a checkpoint after the step in hand.", icon=":material/save:", key="save"):  # fmt: skip
-        widgets.act(lambda: run.request("save"), "Asked to save")
-    if widgets.button("Preview now", idle or leaving, "Draw a preview grid after the step in hand.", icon=":material/imagesmode:", key="preview"):  # fmt: skip
-        widgets.act(lambda: run.request("sample"), "Asked for a preview")
-    widgets.downloads(run, key="take", why_not="" if run.progress_path.exists() else "There are no metrics yet.")
+    if run_status.button("Save now", idle or leaving, "Write a checkpoint after the step in hand.", icon=":material/save:", key="save"):  # fmt: skip
+        run_status.act(lambda: run.request("save"), "Asked to save")
+    if run_status.button("Preview now", idle or leaving, "Draw a preview grid after the step in hand.", icon=":material/imagesmode:", key="preview"):  # fmt: skip
+        run_status.act(lambda: run.request("sample"), "Asked for a preview")
+    run_status.downloads(run, key="take", why_not="" if run.progress_path.exists() else "There are no metrics yet.")
 
 
 @layout.fragment(run_every=every)
@@ -59,11 +61,11 @@ def head() -> None:
     status, now = view.status(), view.state()
     if now != state:
         st.rerun()  # other buttons, and another pace
-    layout.tab_title(f"{widgets.percent(status)} · {run.name}" if active else f"{run.name} · {now}")
+    layout.tab_title(f"{run_status.percent(status)} · {run.name}" if active else f"{run.name} · {now}")
     with st.container(horizontal=True, vertical_alignment="center"):
-        widgets.state_badge(now)
+        run_status.state_badge(now)
         with st.container():
-            widgets.progress_bar(status, now)
+            run_status.progress_bar(status, now)
     if status and now == "failed":
         st.error(status.message or "It ended by an error: the log below tells more.", icon=":material/error:")
     if now == "lost":
@@ -73,16 +75,16 @@ def head() -> None:
         st.warning(status.warning, icon=":material/warning:")
     newest = status.metrics if status else {}
     with st.grid(min_column_width=132, key="figures"):
-        st.metric("Loss", widgets.number(newest.get("loss")), help=metrics.HELP["loss"])
-        st.metric("Gradient norm", widgets.number(newest.get("grad_norm")), help=metrics.HELP["grad_norm"])
+        st.metric("Loss", run_status.number(newest.get("loss")), help=metrics.HELP["loss"])
+        st.metric("Gradient norm", run_status.number(newest.get("grad_norm")), help=metrics.HELP["grad_norm"])
         for name, label in (("vb", "Bound"), ("lg_loss_scale", "Loss scale (log2)")):
             if name in newest:
-                st.metric(label, widgets.number(newest[name]), help=metrics.HELP[name])
+                st.metric(label, run_status.number(newest[name]), help=metrics.HELP[name])
         st.metric("Images seen", f"{int(newest.get('samples') or 0):,}", help=metrics.HELP["samples"])
-        st.metric("Speed", widgets.speed(status), help=metrics.HELP["steps_per_second"])
+        st.metric("Speed", run_status.speed(status), help=metrics.HELP["steps_per_second"])
         if active:
-            st.metric("Time left", widgets.time_left(status))
-            st.metric("Ends at", widgets.finish_time(status))
+            st.metric("Time left", run_status.time_left(status))
+            st.metric("Ends at", run_status.finish_time(status))
         else:
             st.metric("Trained for", duration(newest.get("seconds")), help=metrics.HELP["seconds"])
             st.metric("Last heard of", clock(status.updated_at, time.time()) if status else "–")
@@ -107,14 +109,14 @@ with curves:
         x = st.segmented_control("Along", ["step", "time", "images"], default="step", required=True, key="x", bind="query-params")  # fmt: skip
         smoothing = st.slider("Smoothing", 0.0, 0.99, 0.6, 0.01, key="smooth", bind="query-params", help="Weight of the past in the bold line; the faint one is what was logged.")  # fmt: skip
         log = st.toggle("Log scale", True, key="log", bind="query-params")
-    look = charts.Look(x, smoothing, log)
+    look = figures.Look(x, smoothing, log)
 
     @layout.fragment(run_every=every)
     def draw_curves() -> None:
         if view.metrics().empty:
             st.info("The first point comes with the first line of the log.", icon=":material/hourglass_empty:")
             return
-        live_chart(view.figure(charts.MAIN, look, charts.panels), key=f"curves-{run.name}")
+        live_chart(view.figure(figures.MAIN, look, figures.panels), key=f"curves-{run.name}")
 
     draw_curves()
 
@@ -134,7 +136,7 @@ with seen:
             st.session_state[key] = steps[-1]
         st.session_state[followed] = steps[-1]
         step = st.select_slider("Preview at step", steps, key=key, help="The same noise each time. Arrow keys move it.") if len(steps) > 1 else steps[0]  # fmt: skip
-        shown = pictures.shown(grids[step], 768)
+        shown = thumbnails.shown(grids[step], 768)
         if shown:
             st.image(shown, width="stretch", alt=f"Preview grid of {run.name} at step {step}", caption=f"Step {step:,}")
 
@@ -156,7 +158,7 @@ with seen:
 quarters = st.expander("Loss by timestep", icon=":material/stacked_line_chart:", key="quarters", on_change="rerun")
 with quarters:
     if quarters.open:
-        parts = [name for name in charts.PARTS if name in view.columns()] or ["loss"]
+        parts = [name for name in figures.PARTS if name in view.columns()] or ["loss"]
         part = parts[0]
         if len(parts) > 1:
             part = (
@@ -166,11 +168,11 @@ with quarters:
         @layout.fragment(run_every=seldom)
         def draw_quarters() -> None:
             st.caption(metrics.HELP[part] + " " + metrics.HELP["loss_q0"])
-            live_chart(view.figure(charts.quarters(part), look, charts.overlay), key=f"quarters-{part}-{run.name}")
+            live_chart(view.figure(figures.quarters(part), look, figures.overlay), key=f"quarters-{part}-{run.name}")
 
         draw_quarters()
 
 with st.expander("The same in a shell", icon=":material/terminal:"):
-    for what, command in widgets.commands(run):
+    for what, command in run_status.commands(run):
         st.caption(what)
         layout.command(command)

@@ -2,11 +2,14 @@
 
 import streamlit as st
 
-from ddpm import process
-from ddpm.config import SampleConfig
+from ddpm.config.tasks import SampleConfig
 from ddpm.errors import UserError
-from ddpm.jobs import ACTIVE
-from pages.ui import checkpoint_fields, compared, drawn, forms, history, layout, reopen, sample_fields
+from ddpm.runs import launch
+from ddpm.runs.jobs import ACTIVE
+from pages.ui.components import setting_widgets
+from pages.ui.forms import checkpoint_form, reopen, sampling_form
+from pages.ui.frame import layout
+from pages.ui.results import sample_history, sampler_comparison, samples
 
 layout.page("Sample")
 st.title("Sample")
@@ -24,7 +27,7 @@ except UserError as error:
 
 if not checkpoints:
     with result:
-        checkpoint_fields.required(run, "pictures are drawn from one")
+        checkpoint_form.required(run, "pictures are drawn from one")
 
 
 # What to draw
@@ -34,21 +37,21 @@ shown = next((job for job in jobs if job.name == chosen), jobs[0] if jobs else N
 drawing = shown is not None and shown.state() in ACTIVE
 
 with above:
-    task = sample_fields.choose_task(config)
+    task = sampling_form.choose_task(config)
 with settings:
-    sample, problems = sample_fields.show(run, checkpoints, task)
-    forms.complaint([p.sentence for p in problems])
+    sample, problems = sampling_form.show(run, checkpoints, task)
+    setting_widgets.complaint([p.sentence for p in problems])
     pressed = st.button(
         "Draw", type="primary", icon=":material/brush:", width="stretch", shortcut="Ctrl+Enter",
         disabled=bool(problems) or drawing,
         help=problems[0].sentence if problems else "Cancel the drawing in hand first, or wait for it." if drawing else None,
     )  # fmt: skip
     if not problems:
-        st.caption(drawn.cost(run, config, sample))
+        st.caption(samples.cost(run, config, sample))
 
 if pressed:
     with layout.errors():
-        st.session_state["sample_shown"] = process.start_sampling(run, sample).name
+        st.session_state["sample_shown"] = launch.start_sampling(run, sample).name
         st.rerun()
 
 
@@ -60,7 +63,7 @@ def choose(name: str) -> None:
 
 
 def use(earlier: SampleConfig) -> None:
-    sample_fields.begin(config, earlier)
+    sampling_form.begin(config, earlier)
 
 
 with settings:
@@ -68,15 +71,15 @@ with settings:
 
 with result:
     if shown:
-        drawn.show(shown, config, use)
+        samples.show(shown, config, use)
     else:
-        with st.container(border=True, height=drawn.BOX, horizontal_alignment="center", vertical_alignment="center"):
+        with st.container(border=True, height=samples.BOX, horizontal_alignment="center", vertical_alignment="center"):
             st.caption(":material/brush: Nothing has been drawn from this run yet. Press Draw.", width="content")
 
-two = history.picked(jobs)
+two = sample_history.picked(jobs)
 if len(two) == 2:
     st.subheader("Compared")
-    compared.show(two[0], two[1], config)
-if jobs or history.gone(run.folder):
+    sampler_comparison.show(two[0], two[1], config)
+if jobs or sample_history.gone(run.folder):
     st.subheader("Drawn before")
-    history.show(jobs, shown, config, choose, use)
+    sample_history.show(jobs, shown, config, choose, use)

@@ -4,13 +4,17 @@ from pathlib import Path
 
 import streamlit as st
 
-from ddpm import config as configs
-from ddpm import data, process, runs, validation
-from ddpm import objective as objectives
-from ddpm.config import Config, DiffusionConfig, ModelConfig, TrainConfig
-from ddpm.jobs import ACTIVE
-from ddpm.presets import DEFAULT, OURS, PRESETS, RELEASED, Preset
-from pages.ui import data_fields, forms, layout, preflight, super_res
+from ddpm.config import codec, objectives, validation
+from ddpm.config.model import DiffusionConfig, ModelConfig
+from ddpm.config.presets import DEFAULT, OURS, PRESETS, RELEASED, Preset
+from ddpm.config.training import Config, TrainConfig, unused
+from ddpm.data import datasets
+from ddpm.runs import launch, runs
+from ddpm.runs.jobs import ACTIVE
+from pages.ui.components import setting_widgets
+from pages.ui.forms import data_form, super_res
+from pages.ui.frame import layout
+from pages.ui.results import preflight
 
 FORM = "train"
 
@@ -23,8 +27,8 @@ st.title("Train")
 
 
 def begin(config: Config, base: str) -> None:
-    forms.begin(FORM, forms.values_of(config))
-    data_fields.begin(FORM, config.data.data_dir)
+    setting_widgets.begin(FORM, setting_widgets.values_of(config))
+    data_form.begin(FORM, config.data.data_dir)
     st.session_state["train_base"] = base
 
 
@@ -36,10 +40,10 @@ st.session_state["train_forked"] = forked
 if "train_base" not in st.session_state:
     begin(PRESETS[DEFAULT].config, DEFAULT)
 
-draft, empty = forms.read(FORM, Config())
-found = data_fields.look(draft.data.data_dir)
-problems = [*empty, *validation.problems(draft), *data_fields.problems(draft, found)]
-wrong = forms.by_field(problems)
+draft, empty = setting_widgets.read(FORM, Config())
+found = data_form.look(draft.data.data_dir)
+problems = [*empty, *validation.problems(draft), *data_form.problems(draft, found)]
+wrong = setting_widgets.by_field(problems)
 
 
 # Presets
@@ -47,7 +51,7 @@ wrong = forms.by_field(problems)
 
 def chosen_settings(preset: Preset) -> Config:
     """A preset's, with the data that is chosen now where it names none."""
-    return preset.config if preset.config.data.data_dir else configs.replace(preset.config, {"data_dir": draft.data.data_dir})  # fmt: skip
+    return preset.config if preset.config.data.data_dir else codec.replace(preset.config, {"data_dir": draft.data.data_dir})  # fmt: skip
 
 
 def offer(names: list[str]) -> None:
@@ -78,24 +82,24 @@ with st.expander(RELEASED, icon=":material/inventory_2:", expanded=same in relea
 halves = st.grid(2, min_column_width=340, gap=("small", "medium"))
 with halves.cell():
     st.subheader("Data")
-    data_fields.show(FORM, draft, found.description, wrong)
+    data_form.show(FORM, draft, found.description, wrong)
 with halves.cell():
     if found.description and 4 <= draft.model.image_size <= 1024 and draft.model.image_channels in (1, 3, 4):
-        data_fields.pictures(draft)
+        data_form.pictures(draft)
 form, aside = halves.cell(), halves.cell()
 with form:
     st.subheader("Network")
-    unused = configs.unused(draft)
-    forms.section(FORM, ModelConfig, problems=wrong, skip={*unused, "small_size"})
+    not_used = unused(draft)
+    setting_widgets.section(FORM, ModelConfig, problems=wrong, skip={*not_used, "small_size"})
     super_res.fields(FORM, draft.model, wrong)
 
     st.subheader("Diffusion")
-    forms.section(FORM, DiffusionConfig, problems=wrong, skip=unused)
+    setting_widgets.section(FORM, DiffusionConfig, problems=wrong, skip=not_used)
     objective = objectives.of(draft)
-    st.caption(f"Objective: **{forms.plain(objective.name)}**. {objective.words}")
+    st.caption(f"Objective: **{setting_widgets.plain(objective.name)}**. {objective.words}")
 
     st.subheader("Training")
-    forms.section(FORM, TrainConfig, problems=wrong, skip=unused)
+    setting_widgets.section(FORM, TrainConfig, problems=wrong, skip=not_used)
 
 
 # What it costs, its name, and the start
@@ -111,9 +115,9 @@ with aside:
         count = len(problems)
         st.info(f"{count} {'setting needs' if count == 1 else 'settings need'} a look: see the red print.", icon=":material/edit_note:")  # fmt: skip
     else:
-        settled = data_fields.resolved(draft)
+        settled = data_form.resolved(draft)
         pictures = found.description.count if found.description else None
-        preflight.card(settled, pictures and pictures - data.held_out_count(pictures, draft.data.hold_out))
+        preflight.card(settled, pictures and pictures - datasets.held_out_count(pictures, draft.data.hold_out))
 
     suggestion = suggested_name()
     if st.session_state.get("train.name") in (None, st.session_state.get("train_suggestion")):
@@ -121,12 +125,12 @@ with aside:
     st.session_state["train_suggestion"] = suggestion
     name = st.text_input("Name of the run", key="train.name", persist_state="session")
     bad_name = preflight.name_problem(runs_dir, name)
-    forms.complaint(bad_name)
+    setting_widgets.complaint(bad_name)
 
     busy = [run.name for run in runs.all_runs(runs_dir) if run.state() in ACTIVE]
     if busy:
         st.caption(
-            f":material/hourglass_top: {forms.plain(busy[0])} is training: this run will wait in line until it is done."
+            f":material/hourglass_top: {setting_widgets.plain(busy[0])} is training: this run will wait in line until it is done."
         )
     pressed = st.button(
         "Start", type="primary", icon=":material/play_arrow:", width="stretch", shortcut="Ctrl+Enter",
@@ -138,6 +142,6 @@ with aside:
 
 if pressed:
     with layout.errors():
-        run = runs.create(runs_dir, name, data_fields.settled(draft, found.description))
-        process.start_training(run)
+        run = runs.create(runs_dir, name, data_form.settled(draft, found.description))
+        launch.start_training(run)
         st.switch_page(layout.MONITOR, query_params={"run": name})

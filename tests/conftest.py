@@ -13,10 +13,11 @@ import pytest
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 os.environ.setdefault("KMP_BLOCKTIME", "1")
 
-from ddpm import config as configs
-from ddpm import files, metrics, runs
-from ddpm.config import Config
-from ddpm.runs import Run
+from ddpm.config import codec
+from ddpm.config.training import Config
+from ddpm.runs import metrics, runs
+from ddpm.runs.runs import Run
+from ddpm.storage import files
 
 HERE = Path(__file__).parent
 
@@ -85,7 +86,7 @@ def runs_dir(tmp_path: Path) -> Path:
 @pytest.fixture
 def tiny() -> Config:
     """Settings whose network trains a step in milliseconds."""
-    return configs.replace(
+    return codec.replace(
         Config(),
         dict(
             data_dir="shapes", image_size=8, num_channels=32, num_res_blocks=1, channel_mult="1", num_heads=1,
@@ -101,7 +102,7 @@ def fake_run(runs_dir: Path, tiny: Config) -> Callable[..., Run]:
     """Makes a run as a training would leave it, without one: settings, status, log, checkpoints, previews."""
 
     def make(name: str = "fake", steps: int = 40, save_every: int = 20, state: str = "finished", **settings: object) -> Run:  # fmt: skip
-        config = configs.replace(tiny, {"total_steps": steps, "save_interval": save_every, **settings})
+        config = codec.replace(tiny, {"total_steps": steps, "save_interval": save_every, **settings})
         run = runs.create(runs_dir, name, config)
         writer = metrics.MetricWriter(run.progress_path)
         for step in range(1, steps + 1):

@@ -25,19 +25,21 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from waiting import until
 
-from ddpm import config as configs
-from ddpm import files, metrics, runs
+from ddpm.config import codec
+from ddpm.config.presets import PRESETS
+from ddpm.config.training import Config
 from ddpm.errors import UserError
-from ddpm.jobs import Worker
-from ddpm.presets import PRESETS
-from ddpm.runs import Run
+from ddpm.runs import metrics, runs
+from ddpm.runs.jobs import Worker
+from ddpm.runs.runs import Run
+from ddpm.storage import files
 
 NAMES = ("circle", "square", "triangle", "star")
 
 
-def config(steps: int, **settings: Any) -> configs.Config:
-    base = configs.replace(PRESETS["quick-start"].config, dict(class_names=NAMES, num_classes=4))
-    return configs.replace(base, dict(total_steps=steps, **settings))
+def config(steps: int, **settings: Any) -> Config:
+    base = codec.replace(PRESETS["quick-start"].config, dict(class_names=NAMES, num_classes=4))
+    return codec.replace(base, dict(total_steps=steps, **settings))
 
 
 def row(step: int, rng: random.Random, rate: float = 10.0, batch: int = 16) -> dict[str, float]:

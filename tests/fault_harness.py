@@ -112,7 +112,7 @@ def command(*arguments: str) -> Callable[[Path], tuple[str, str]]:
     """A scenario: a command of the command line; {} is the folder."""
 
     def play(folder: Path) -> tuple[str, str]:
-        from ddpm import cli
+        from ddpm.cli import main as cli
 
         code = cli.main([argument.replace("{}", str(folder)) for argument in arguments])
         return {0: "well", 2: "sentence"}.get(code, f"code {code}"), ""
@@ -182,7 +182,7 @@ class Stage:
             Image.fromarray(pixels).save(self.template / "data" / f"{number}.png")
 
         def begin(folder: Path) -> tuple[str, str]:
-            from ddpm import jobs
+            from ddpm.runs import jobs
 
             heard = jobs.Worker.heard
             jobs.Worker.heard = lambda self: {*heard(self), *(["stop"] if self.status.step == 2 else [])}  # type: ignore[method-assign]
@@ -277,11 +277,12 @@ class Stage:
 
 def nothing_is_lost(folder: Path, goes_on: str) -> tuple[str, str]:
     """What was committed before is whole, and the run, if it was begun, goes on to its end."""
-    from ddpm import checkpoint, cli
-    from ddpm.runs import Run
+    from ddpm.checkpoints import checkpoint_files
+    from ddpm.cli import main as cli
+    from ddpm.runs.runs import Run
 
     saved = [saved for path in folder.glob("runs/*") for saved in Run(path).checkpoints()]
-    wrong = [checkpoint.damage(one) for one in saved]
+    wrong = [checkpoint_files.damage(one) for one in saved]
     if not saved or any(wrong):
         return "lost", f"{len(wrong)} checkpoints; {' '.join(wrong)}"
     run = Run(folder / "runs" / goes_on)
@@ -303,7 +304,7 @@ def serve(folder: Path) -> None:
     import torch
     from streamlit.testing.v1 import AppTest
 
-    from ddpm import adopt, drawing, evaluate, export, session  # noqa: F401
+    from ddpm.training import loop  # noqa: F401
 
     torch.set_num_threads(1)
     assert AppTest

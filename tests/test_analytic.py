@@ -10,13 +10,21 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm import analytic, data, evaluate, files, sample, samplers, schedules, spacing, train, variances
-from ddpm import config as configs
-from ddpm.config import Config, EvalConfig, ModelConfig, SampleConfig
-from ddpm.data import Dataset
-from ddpm.diffusion import Prediction, at
+from ddpm import schedules
+from ddpm.analysis import likelihood
+from ddpm.config import codec
+from ddpm.config.model import ModelConfig
+from ddpm.config.tasks import EvalConfig, SampleConfig
+from ddpm.config.training import Config
+from ddpm.data import datasets
+from ddpm.data.datasets import Dataset
+from ddpm.diffusion.process import Prediction, at
 from ddpm.errors import UserError
-from ddpm.jobs import Stopped
+from ddpm.planning import timesteps, variances
+from ddpm.runs.jobs import Stopped
+from ddpm.sampling import analytic_variance, engine, samplers
+from ddpm.storage import files
+from ddpm.training import trainer as train
 
 STD = 0.2
 FULL = schedules.named("cosine", 1000)
@@ -41,7 +49,7 @@ def test_the_best_variance_of_a_gaussian_is_the_exact_one() -> None:
         abar, before = schedule.alphas_cumprod, schedule.alphas_cumprod_prev
         now, prev = abar * STD**2 + 1 - abar, before * STD**2 + 1 - before
         true = prev - (1 - schedule.betas) * prev**2 / now
-        np.testing.assert_allclose(analytic.table(schedule, exact_errors()), true, rtol=1e-6)
+        np.testing.assert_allclose(analytic_variance.table(schedule, exact_errors()), true, rtol=1e-6)
 
 
 @pytest.mark.parametrize("steps", [5, 10, 20])
@@ -49,7 +57,7 @@ def test_few_ancestral_steps_have_the_right_spread(steps: int) -> None:
     schedule = schedules.respaced(FULL, schedules.space_timesteps(1000, str(steps)))
     start = torch.randn(4096, 1, 1, 1, generator=torch.Generator().manual_seed(0))
     off = {}
-    rows = {"analytic": analytic.variance(exact_errors()), **{n: sample.diffusion.VARIANCES[n] for n in ("fixed_small", "fixed_large")}}  # fmt: skip
+    rows = {"analytic": analytic_variance.variance(exact_errors()), **{n: engine.diffusion.VARIANCES[n] for n in ("fixed_small", "fixed_large")}}  # fmt: skip
     for name, variance in rows.items():
         rng = torch.Generator().manual_seed(1)
         fresh = lambda x, rng=rng: torch.randn(x.shape, generator=rng)  # noqa: E731
@@ -61,8 +69,8 @@ def test_few_ancestral_steps_have_the_right_spread(steps: int) -> None:
 
 
 def test_steps_between_timesteps_have_one_too() -> None:
-    schedule = schedules.respaced(FULL, spacing.logsnr(FULL.curve, 12, 999))
-    assert (analytic.table(schedule, exact_errors()) > schedule.posterior_variance).all()
+    schedule = schedules.respaced(FULL, timesteps.logsnr(FULL.curve, 12, 999))
+    assert (analytic_variance.table(schedule, exact_errors()) > schedule.posterior_variance).all()
 
 
 # --- a trained network
@@ -72,8 +80,8 @@ def test_steps_between_timesteps_have_one_too() -> None:
 def trained() -> tuple[Any, Config, Dataset]:
     """Shapes at 8 x 8, learnt for some hundred steps."""
     wanted = dict(data_dir="shapes", image_size=8, num_channels=32, num_res_blocks=1, channel_mult="1,2", attention_resolutions="4", num_heads=2, noise_schedule="cosine", lr=2e-3, batch_size=32, total_steps=400, ema_rate="0.98")  # fmt: skip
-    config = data.resolve(configs.replace(Config(), wanted))
-    dataset = data.open_dataset(config.data, config.model)
+    config = datasets.resolve(codec.replace(Config(), wanted))
+    dataset = datasets.open_dataset(config.data, config.model)
     trainer = train.Trainer(config, dataset)
     for _ in trainer.steps(400):
         pass
@@ -83,7 +91,7 @@ def trained() -> tuple[Any, Config, Dataset]:
 @pytest.fixture(scope="module")
 def errors(trained: tuple[Any, Config, Dataset]) -> variances.Errors:
     network, config, dataset = trained
-    *_, last = analytic.estimate(network, config, dataset)
+    *_, last = analytic_variance.estimate(network, config, dataset)
     assert last.mse is not None
     return variances.Errors(last.mse.tolist(), {})
 
@@ -91,7 +99,7 @@ def errors(trained: tuple[Any, Config, Dataset]) -> variances.Errors:
 def test_its_errors_are_those_that_evaluation_finds(trained: Any, errors: variances.Errors) -> None:
     """The same network measured at every timestep, on other pictures and noise; between those looked at it fits too."""
     network, config, dataset = trained
-    *_, last = evaluate.measure(network, config, EvalConfig(num_samples=24, rows=256, seed=5), dataset)
+    *_, last = likelihood.measure(network, config, EvalConfig(num_samples=24, rows=256, seed=5), dataset)
     assert len(errors.mse) == 1000
     found, measured = np.array(errors.mse), last.so_far.terms()["mse"]
     for part in np.array_split(np.arange(1000), 8):
@@ -104,7 +112,7 @@ def test_better_bits_per_dimension_than_both_fixed_ones(trained: Any, errors: va
         bits = {}
         for name in ("fixed_small", "fixed_large", "analytic"):
             settings = EvalConfig(num_samples=16, rows=256, seed=9, variance=name, timestep_respacing=spec)
-            *_, last = evaluate.measure(network, config, settings, dataset, errors=errors)
+            *_, last = likelihood.measure(network, config, settings, dataset, errors=errors)
             bits[name] = last.so_far.mean
         print(spec or "1000", {name: round(value, 3) for name, value in bits.items()})
         assert bits["analytic"] < min(bits["fixed_small"], bits["fixed_large"])
@@ -120,7 +128,7 @@ def test_better_samples_in_few_steps_than_both_fixed_ones(trained: Any, errors: 
         distance = {}
         for name in ("fixed_small", "fixed_large", "analytic"):
             settings = SampleConfig(num_samples=count, batch_size=64, sampler="ddpm", steps=steps, variance=name, precision="fp32")  # fmt: skip
-            drawn = sample.draw(network, config, settings, errors=errors)
+            drawn = engine.draw(network, config, settings, errors=errors)
             x = torch.cat([d.step.x for d in drawn if d.finished]).permute(0, 2, 3, 1).flatten(1)
             among = (torch.cdist(x, x).sum() + torch.cdist(real, real).sum()) / (count * (count - 1))
             distance[name] = float(2 * torch.cdist(x, real).mean() - among)
@@ -149,11 +157,11 @@ def test_it_is_estimated_once_and_again_for_other_weights(trained: Any, tmp_path
     weights = tmp_path / "ema_0.98_000400.pt"
     files.write_bytes(weights, b"weights")
     worker = Calm()
-    first = analytic.for_weights(network, config, weights, "abc", worker)  # type: ignore[arg-type]
+    first = analytic_variance.for_weights(network, config, weights, "abc", worker)  # type: ignore[arg-type]
     assert worker.beats[-1]["step"] == worker.beats[-1]["total_steps"] == len(worker.beats)
     assert json.loads((tmp_path / "analytic_ema_0.98_000400.json").read_text())["about"]["pictures"] == 32
     worker = Calm()
-    assert analytic.for_weights(network, config, weights, "abc", worker) == first  # type: ignore[arg-type]
+    assert analytic_variance.for_weights(network, config, weights, "abc", worker) == first  # type: ignore[arg-type]
     assert not worker.beats
     assert variances.read(weights, "another", 1000) is None
     files.write_bytes(variances.path_of(weights), b"{damaged")
@@ -178,7 +186,7 @@ def test_a_folder_that_cannot_be_written_costs_but_the_estimate(
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(variances, "write", refused)
-    found = analytic.for_weights(network, config, tmp_path / "model.pt", "abc", Calm())  # type: ignore[arg-type]
+    found = analytic_variance.for_weights(network, config, tmp_path / "model.pt", "abc", Calm())  # type: ignore[arg-type]
     assert len(found.mse) == 1000
     assert "estimated again next time" in caplog.text
 
@@ -187,7 +195,7 @@ def test_a_stop_is_heard_after_one_call(trained: Any, tmp_path: Path) -> None:
     network, config, _ = trained
     worker = Calm(stop=True)
     with pytest.raises(Stopped):
-        analytic.for_weights(network, config, tmp_path / "model000400.pt", "abc", worker)  # type: ignore[arg-type]
+        analytic_variance.for_weights(network, config, tmp_path / "model000400.pt", "abc", worker)  # type: ignore[arg-type]
     assert len(worker.beats) == 1
     assert not variances.path_of(tmp_path / "model000400.pt").exists()
 
@@ -195,9 +203,9 @@ def test_a_stop_is_heard_after_one_call(trained: Any, tmp_path: Path) -> None:
 def test_data_that_is_not_there_is_said(trained: Any, tmp_path: Path) -> None:
     network, config, _ = trained
     for where, sentence in (("", "does not name any"), (str(tmp_path / "gone"), "which cannot be read")):
-        other = configs.replace(config, {"data_dir": where})
+        other = codec.replace(config, {"data_dir": where})
         with pytest.raises(UserError, match=sentence) as caught:
-            analytic.for_weights(network, other, tmp_path / "model.pt", "abc", Calm())  # type: ignore[arg-type]
+            analytic_variance.for_weights(network, other, tmp_path / "model.pt", "abc", Calm())  # type: ignore[arg-type]
         assert "ddpm analytic --model_path" in str(caught.value)
 
 

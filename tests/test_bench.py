@@ -10,19 +10,22 @@ from xml.etree import ElementTree
 import pytest
 import torch
 
-from ddpm import cli, laps, measure, rivals, scale, speed, svg, targets, validation
-from ddpm import config as configs
-from ddpm.config import Config, ScaleConfig, SpeedConfig
+from ddpm.bench import processes, scaling, speed, step_cost, worker
+from ddpm.cli import main
+from ddpm.config import codec, validation
+from ddpm.config.presets import PRESETS
+from ddpm.config.tasks import ScaleConfig, SpeedConfig
+from ddpm.config.training import Config
 from ddpm.errors import UserError
-from ddpm.presets import PRESETS
-from ddpm.train import Trainer
+from ddpm.reports import speed_tables, svg
+from ddpm.training.trainer import Trainer
 
 WAYS = {way.name for way in speed.WAYS}
 
 
 @pytest.fixture(scope="module")
 def small() -> Config:
-    return configs.replace(Config(), dict(image_size=8, num_channels=32, num_res_blocks=1, channel_mult="1", num_heads=1, attention_resolutions="", diffusion_steps=20, noise_schedule="cosine", batch_size=2, threads=1, ema_rate="0.9"))  # fmt: skip
+    return codec.replace(Config(), dict(image_size=8, num_channels=32, num_res_blocks=1, channel_mult="1", num_heads=1, attention_resolutions="", diffusion_steps=20, noise_schedule="cosine", batch_size=2, threads=1, ema_rate="0.9"))  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -61,27 +64,27 @@ def test_ratios_are_those_of_the_seconds(result: dict[str, Any]) -> None:
 
 def test_parts_of_a_step_are_all_of_it(result: dict[str, Any]) -> None:
     parts = result["parts"]
-    assert all(parts[name] > 0 for name in targets.PARTS)
-    whole = sum(parts[name] for name in targets.PARTS)
+    assert all(parts[name] > 0 for name in speed_tables.PARTS)
+    whole = sum(parts[name] for name in speed_tables.PARTS)
     assert parts["outside"] == pytest.approx(1 - parts["network"] / whole)
     assert result["memory"]["default"] > 50e6
     assert result["start"]["torch"] > result["steps"]["torch"]["seconds"]
 
 
 def test_a_network_in_fp32_is_as_exact_as_it_is_said_to_be(small: Config) -> None:
-    found = laps.Laps(small).deviation(configs.replace(small, {"precision": "fp32"}))
+    found = worker.Laps(small).deviation(codec.replace(small, {"precision": "fp32"}))
     assert max(found["output"], found["gradient"], found["output_most"]) < 1e-5
     assert found["cosine"] == pytest.approx(1, abs=1e-6)
 
 
 def test_deviations_are_noticed(small: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = laps.Plain.network
+    before = worker.Plain.network
 
-    def off(self: laps.Plain, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+    def off(self: worker.Plain, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         return before(self, x, t) * 1.01
 
-    monkeypatch.setattr(laps.Plain, "network", off)
-    found = laps.Laps(small).deviation(configs.replace(small, {"precision": "fp32"}))
+    monkeypatch.setattr(worker.Plain, "network", off)
+    found = worker.Laps(small).deviation(codec.replace(small, {"precision": "fp32"}))
     assert found["output"] == pytest.approx(0.01, rel=0.02)
     assert found["gradient"] > 1e-3
 
@@ -91,12 +94,12 @@ def test_deviations_are_noticed(small: Config, monkeypatch: pytest.MonkeyPatch) 
 
 def judged(result: dict[str, Any], **changes: Any) -> dict[str, dict[str, Any]]:
     """Targets by name, of a result that is otherwise as measured."""
-    return {row["name"]: row for row in targets.judged({**result, **changes})}
+    return {row["name"]: row for row in speed_tables.judged({**result, **changes})}
 
 
 def test_every_target_of_the_table_has_a_verdict(result: dict[str, Any]) -> None:
     rows = {row["name"]: row for row in result["targets"]}
-    assert {*rows} == {target.name for target in targets.TARGETS}
+    assert {*rows} == {target.name for target in speed_tables.TARGETS}
     for row in rows.values():
         assert (row["value"] is None) == (row["verdict"] == "not measurable here") == bool(row["why"])
     assert {row["verdict"] for row in rows.values()} <= {"met", "not met", "not measurable here"}
@@ -127,7 +130,7 @@ def test_what_cannot_be_measured_has_no_number(result: dict[str, Any]) -> None:
     left = {"bf16": why, "fp32": why}
     machine = {**result["machine"], "bf16": False}
     rows = judged(result, steps={"default": step, "torch": step}, left_out=left, machine=machine, start={"torch": 1.0})
-    assert (rows["step_torch"]["value"], rows["step_torch"]["why"]) == (None, targets.NO_BF16)
+    assert (rows["step_torch"]["value"], rows["step_torch"]["why"]) == (None, speed_tables.NO_BF16)
     for name in ("step_bf16", "call_16", "call_64", "cosine_bf16", "step_fp32", "exact_fp32"):
         assert (rows[name]["value"], rows[name]["why"]) == (None, why)
     assert (rows["start_cold"]["verdict"], rows["start_cold"]["why"]) == ("not measurable here", why)
@@ -135,13 +138,13 @@ def test_what_cannot_be_measured_has_no_number(result: dict[str, Any]) -> None:
 
 def test_the_tables_tell_what_was_measured(result: dict[str, Any]) -> None:
     for markdown in (False, True):
-        text = targets.text(result, markdown)
+        text = speed_tables.text(result, markdown)
         assert all(row["words"] in text for row in result["targets"])
         assert "Winograd" in text
         assert result["machine"]["processor"] in text
     old = json.loads(json.dumps(result))
     old["targets"][-1]["value"] = 0.123
-    told = targets.side_by_side(old, result)
+    told = speed_tables.side_by_side(old, result)
     assert "12.3 %" in told
     assert f"{100 * result['parts']['outside']:.1f} %" in told
 
@@ -153,7 +156,7 @@ def test_the_tables_tell_what_was_measured(result: dict[str, Any]) -> None:
 def quick(monkeypatch: pytest.MonkeyPatch, small: Config) -> None:
     """The commands measure a tiny network."""
     monkeypatch.setattr(speed, "cpu_preset", lambda: small)
-    monkeypatch.setattr(scale, "cpu_preset", lambda: small)
+    monkeypatch.setattr(scaling, "cpu_preset", lambda: small)
 
 
 def test_the_command_alone_is_speed(monkeypatch: pytest.MonkeyPatch, result: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
@@ -166,15 +169,15 @@ def test_the_command_alone_is_speed(monkeypatch: pytest.MonkeyPatch, result: dic
 
     monkeypatch.setattr(speed, "measure", measured)
     kept = tmp_path / "kept.json"
-    assert cli.main(["bench", "--rounds", "3", "--json", str(kept)]) == 0
+    assert main.main(["bench", "--rounds", "3", "--json", str(kept)]) == 0
     assert json.loads(kept.read_text()) == result
     alone = capsys.readouterr().out
-    assert cli.main(["bench", "speed", "--rounds", "3"]) == 0
+    assert main.main(["bench", "speed", "--rounds", "3"]) == 0
     assert capsys.readouterr().out == alone
-    assert cli.main(["bench", "--rounds", "4", "speed"]) == 0
+    assert main.main(["bench", "--rounds", "4", "speed"]) == 0
     assert asked == [SpeedConfig(rounds=3), SpeedConfig(rounds=3), SpeedConfig(rounds=4)]
     capsys.readouterr()
-    assert cli.main(["bench", "--compare", str(kept), "--markdown"]) == 0
+    assert main.main(["bench", "--compare", str(kept), "--markdown"]) == 0
     printed = capsys.readouterr().out
     assert "| then | now |" in printed
     assert "not met" in printed or "met" in printed
@@ -185,9 +188,9 @@ def test_what_cannot_be_compared_is_said_before_anything_is_measured(tmp_path: P
     other = tmp_path / "other.json"
     other.write_text("{}")
     for path, said in ((other, "not what `ddpm bench"), (tmp_path / "none.json", "no such file")):
-        assert cli.main(["bench", "--compare", str(path)]) == 2
+        assert main.main(["bench", "--compare", str(path)]) == 2
         assert said in capsys.readouterr().err
-    assert cli.main(["bench", "--rounds", "0"]) == 2
+    assert main.main(["bench", "--rounds", "0"]) == 2
     assert "rounds is 0" in capsys.readouterr().err
 
 
@@ -197,7 +200,7 @@ def test_stopping_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsy
         raise KeyboardInterrupt
 
     monkeypatch.setattr(speed, "measure", interrupted)
-    assert cli.main(["bench", "--json", str(tmp_path / "none.json")]) == 130
+    assert main.main(["bench", "--json", str(tmp_path / "none.json")]) == 130
     assert "stopped before everything was measured" in capsys.readouterr().err
     assert not (tmp_path / "none.json").exists()
 
@@ -206,12 +209,12 @@ def test_stopping_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsy
 
 
 def test_what_goes_wrong_in_another_process_is_told_here(small: Config) -> None:
-    with rivals.Rival(configs.replace(small, {"timestep_respacing": "30"})) as rival:
+    with processes.Rival(codec.replace(small, {"timestep_respacing": "30"})) as rival:
         with pytest.raises(UserError, match="30"):  # of 20 timesteps
             rival.step()
         with pytest.raises(RuntimeError, match="no attribute 'fly'"):
             rival.ask("fly")
-    with rivals.Rival(small) as rival:
+    with processes.Rival(small) as rival:
         rival._process.kill()
         with pytest.raises(UserError, match="ended"):
             rival.step()
@@ -219,9 +222,9 @@ def test_what_goes_wrong_in_another_process_is_told_here(small: Config) -> None:
 
 def test_a_peak_is_of_this_process_alone(small: Config) -> None:
     held = torch.ones(300_000_000, dtype=torch.uint8)  # which who is started from here must not be blamed for
-    with rivals.Rival(small) as rival:
+    with processes.Rival(small) as rival:
         rival.ask("machine")
-        assert rival.ask("peak") < measure.peak_bytes() - held.numel() / 2
+        assert rival.ask("peak") < step_cost.peak_bytes() - held.numel() / 2
 
 
 # --- scale
@@ -229,7 +232,7 @@ def test_a_peak_is_of_this_process_alone(small: Config) -> None:
 
 def test_points_vary_one_setting_at_a_time() -> None:
     base = PRESETS["cifar10-cpu"].config
-    found = scale.points(base, 2)
+    found = scaling.points(base, 2)
     assert [(p.setting, p.value) for p in found] == [
         *(("batch_size", n) for n in (1, 2, 4, 8, 16, 32, 64, 128)),
         *(("num_channels", n) for n in (32, 64, 96, 128)),
@@ -238,26 +241,26 @@ def test_points_vary_one_setting_at_a_time() -> None:
     ]  # fmt: skip
     for point in found:
         assert not list(validation.network_problems(point.config))
-        assert configs.to_flags(point.config, base) in ([], [f"--{point.setting}", str(point.value)])
-    assert [(p.setting, p.value) for p in scale.points(base, 2, quick=True)] == [("batch_size", 1), ("batch_size", 8), ("num_channels", 32), ("num_channels", 64), ("image_size", 16), ("image_size", 32), ("threads", 1), ("threads", 2)]  # fmt: skip
+        assert codec.to_flags(point.config, base) in ([], [f"--{point.setting}", str(point.value)])
+    assert [(p.setting, p.value) for p in scaling.points(base, 2, quick=True)] == [("batch_size", 1), ("batch_size", 8), ("num_channels", 32), ("num_channels", 64), ("image_size", 16), ("image_size", 32), ("threads", 1), ("threads", 2)]  # fmt: skip
 
 
 def test_what_does_not_fit_is_left_out(monkeypatch: pytest.MonkeyPatch, small: Config) -> None:
-    assert "would take about 2 min" in scale._too_much(small, 20.0)
-    assert not scale._too_much(small, 0.1)
-    large = configs.replace(PRESETS["cifar10-paper"].config, {"batch_size": 65536, "microbatch": -1})
-    assert "are free" in scale._too_much(large, 0.1)
-    assert [scale._steps(5, seconds) for seconds in (0.1, 5.0, 60.0)] == [5, 4, 2]
+    assert "would take about 2 min" in scaling._too_much(small, 20.0)
+    assert not scaling._too_much(small, 0.1)
+    large = codec.replace(PRESETS["cifar10-paper"].config, {"batch_size": 65536, "microbatch": -1})
+    assert "are free" in scaling._too_much(large, 0.1)
+    assert [scaling._steps(5, seconds) for seconds in (0.1, 5.0, 60.0)] == [5, 4, 2]
 
 
 @pytest.mark.slow
 def test_the_command_draws_what_it_prints(quick: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
     usual = {"batch_size": (1,), "image_size": (8,)}
-    through = scale.measure
-    monkeypatch.setattr(scale, "measure", lambda settings: through(settings, values=usual))
+    through = scaling.measure
+    monkeypatch.setattr(scaling, "measure", lambda settings: through(settings, values=usual))
     drawn, kept = tmp_path / "chart.svg", tmp_path / "scale.json"
     command = ["bench", "scale", "--quick", "True", "--steps", "2", "--threads", "1", "--chart", str(drawn), "--json", str(kept)]  # fmt: skip
-    assert cli.main(command) == 0
+    assert main.main(command) == 0
     result = json.loads(kept.read_text())
     assert [(row["setting"], row["value"]) for row in result["rows"]] == [("batch_size", 1), ("batch_size", 2), ("image_size", 8), ("threads", 1)]  # fmt: skip
     for row in result["rows"]:
@@ -295,8 +298,8 @@ def test_ticks_surround_the_numbers() -> None:
 
 
 def test_times_of_parts_are_those_of_the_trainer(small: Config) -> None:
-    trainer = Trainer(configs.replace(small, {"microbatch": 1}), measure.noise(small))
-    watch = laps._Stopwatch(trainer)
+    trainer = Trainer(codec.replace(small, {"microbatch": 1}), step_cost.noise(small))
+    watch = worker._Stopwatch(trainer)
     for _ in range(3):
         trainer.update(trainer.draw())
     assert 0 < watch.seconds["network"] < watch.seconds["update"]
@@ -312,7 +315,7 @@ def test_settings_are_within_their_limits() -> None:
 
 def test_without_a_compiler_it_is_said_that_there_is_none(small: Config, tmp_path: Path) -> None:
     without = {"CXX": "no-such-compiler", "DDPM_KERNEL_CACHE": str(tmp_path)}
-    with rivals.Rival(small, environment=without) as rival:
-        computed = rival.ask("computed", configs.replace(small, {"kernels": "native"}))
+    with processes.Rival(small, environment=without) as rival:
+        computed = rival.ask("computed", codec.replace(small, {"kernels": "native"}))
     assert computed.kernels == "torch"
     assert "no-such-compiler" in computed.why

@@ -7,19 +7,21 @@ from pathlib import Path
 import pytest
 import torch
 
-from ddpm import checkpoint as checkpoints
-from ddpm import config as configs
-from ddpm import data, files, runs
-from ddpm.config import Config
+from ddpm.checkpoints import checkpoint_files
+from ddpm.config import codec
+from ddpm.config.training import Config
+from ddpm.data import datasets
 from ddpm.errors import UserError
-from ddpm.runs import Checkpoint, Run
-from ddpm.train import Trainer
-from ddpm.unet import UNet
+from ddpm.models.unet import UNet
+from ddpm.runs import runs
+from ddpm.runs.runs import Checkpoint, Run
+from ddpm.storage import files
+from ddpm.training.trainer import Trainer
 
 
 @pytest.fixture
 def trainer(tiny: Config) -> Trainer:
-    return Trainer(tiny, data.open_dataset(tiny.data, tiny.model))
+    return Trainer(tiny, datasets.open_dataset(tiny.data, tiny.model))
 
 
 @pytest.fixture
@@ -30,7 +32,7 @@ def run(runs_dir: Path, tiny: Config) -> Run:
 def save(run: Run, trainer: Trainer, step: int) -> Checkpoint:
     trainer.step = step
     state = {"trainer": trainer.state(), "means": {}}
-    return checkpoints.save(run, step, trainer.weights(), trainer.optimizer.state_dict(), state, 0, 1.5)
+    return checkpoint_files.save(run, step, trainer.weights(), trainer.optimizer.state_dict(), state, 0, 1.5)
 
 
 def test_names_and_contents_are_improved_diffusions(run: Run, trainer: Trainer) -> None:
@@ -51,7 +53,7 @@ def test_a_file_describes_itself_wherever_it_is(run: Run, trainer: Trainer, tmp_
     save(run, trainer, 3)
     elsewhere = tmp_path / "copy.pt"
     elsewhere.write_bytes((run.folder / "ema_0.99_000003.pt").read_bytes())
-    weights = checkpoints.load_weights(elsewhere)
+    weights = checkpoint_files.load_weights(elsewhere)
     assert (weights.config, weights.step, weights.kind) == (run.config, 3, "ema_0.99")
 
 
@@ -59,13 +61,13 @@ def test_a_set_is_never_rewritten(run: Run, trainer: Trainer) -> None:
     first = save(run, trainer, 3)
     list(trainer.steps(4))
     assert save(run, trainer, 3) == first
-    assert not checkpoints.damage(first)
+    assert not checkpoint_files.damage(first)
 
 
 def test_another_programs_set_is_never_rewritten(run: Run, trainer: Trainer) -> None:
     theirs = save(run, trainer, 3)._replace(theirs=True)
     theirs.path("model").write_bytes(b"of another program")
-    checkpoints.commit(theirs)
+    checkpoint_files.commit(theirs)
     assert save(run, trainer, 3) == theirs
     assert theirs.path("model").read_bytes() == b"of another program"
 
@@ -78,8 +80,8 @@ def test_one_flipped_bit_is_noticed(run: Run, trainer: Trainer, position: int) -
     content = bytearray(path.read_bytes())
     content[position] ^= 4
     path.write_bytes(content)
-    assert "checksum" in checkpoints.damage(newest)
-    found, wrong = checkpoints.newest_intact(run)
+    assert "checksum" in checkpoint_files.damage(newest)
+    found, wrong = checkpoint_files.newest_intact(run)
     assert found is not None
     assert found.step == 1
     assert len(wrong) == 1
@@ -107,9 +109,9 @@ def test_a_full_disk_leaves_the_sets_before(run: Run, trainer: Trainer, monkeypa
 def test_only_the_newest_are_kept(run: Run, trainer: Trainer) -> None:
     for step in (1, 2, 3, 4):
         save(run, trainer, step)
-    checkpoints.prune(run, 0)
+    checkpoint_files.prune(run, 0)
     assert len(run.checkpoints()) == 4
-    checkpoints.prune(run, 2)
+    checkpoint_files.prune(run, 2)
     assert [c.step for c in run.checkpoints()] == [3, 4]
     assert not list(run.folder.glob("*000001.pt"))
 
@@ -125,13 +127,13 @@ def test_what_is_no_checkpoint(run: Run, trainer: Trainer, tmp_path: Path) -> No
     for name, (content, why) in wrong.items():
         (tmp_path / name).write_bytes(content)
         with pytest.raises(UserError, match=why):
-            checkpoints.load_weights(tmp_path / name)
+            checkpoint_files.load_weights(tmp_path / name)
     with pytest.raises(UserError, match="no network weights"):
-        checkpoints.load_weights(saved.path("opt"))
+        checkpoint_files.load_weights(saved.path("opt"))
     with pytest.raises(UserError, match="no file"):
-        checkpoints.load_weights(tmp_path / "missing.pt")
+        checkpoint_files.load_weights(tmp_path / "missing.pt")
     with pytest.raises(UserError, match="is a folder"):
-        checkpoints.load_weights(tmp_path)
+        checkpoint_files.load_weights(tmp_path)
 
 
 def test_code_in_a_file_is_never_run(tmp_path: Path) -> None:
@@ -141,14 +143,14 @@ def test_code_in_a_file_is_never_run(tmp_path: Path) -> None:
 
     torch.save({"w": Evil()}, tmp_path / "evil.pt")
     with pytest.raises(UserError):
-        checkpoints.load_weights(tmp_path / "evil.pt")
+        checkpoint_files.load_weights(tmp_path / "evil.pt")
     assert not (tmp_path / "ran").exists()
 
 
 def test_weights_of_another_network(run: Run, trainer: Trainer) -> None:
-    other = UNet(configs.replace(run.config, {"num_channels": 64}).model)
+    other = UNet(codec.replace(run.config, {"num_channels": 64}).model)
     with pytest.raises(UserError, match=r"time_embed.0.weight, which is \(128, 32\) in the file and \(256, 64\) here"):
-        checkpoints.fit(other, trainer.model.state_dict(), "model000001.pt")
+        checkpoint_files.fit(other, trainer.model.state_dict(), "model000001.pt")
 
 
 def test_the_manifest_is_readable(run: Run, trainer: Trainer) -> None:

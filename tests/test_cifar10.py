@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ddpm import cifar10, cli, data, prepare
-from ddpm.config import DataConfig, ModelConfig
+from ddpm.cli import main
+from ddpm.config.model import ModelConfig
+from ddpm.config.training import DataConfig
+from ddpm.data import archives, cifar10, datasets
+from ddpm.data.sources import cifar10_path
 from ddpm.errors import UserError
-from ddpm.sources import cifar10_path
 
 NAMES = [b"airplane", b"automobile", b"bird", b"cat", b"deer", b"dog", b"frog", b"horse", b"ship", b"truck"]
 PIXELS = np.random.default_rng(0).integers(0, 256, (60, 32, 32, 3), np.uint8)  # ten in each of the six batches
@@ -71,7 +73,7 @@ def test_an_archive_becomes_the_data_set(archive: Path, protocol: int) -> None:
         assert np.array_equal(arrays["train"], PIXELS[:50])
         assert np.array_equal(arrays["test"], PIXELS[50:])
         assert arrays["test_labels"].tolist() == LABELS[50:]
-    dataset = data.open_dataset(DataConfig(data_dir="cifar10"), ModelConfig(image_size=32))
+    dataset = datasets.open_dataset(DataConfig(data_dir="cifar10"), ModelConfig(image_size=32))
     assert np.array_equal(dataset.images, PIXELS[:50])
     assert dataset.labels is not None
     assert dataset.labels.tolist() == LABELS[:50]
@@ -191,12 +193,12 @@ def test_a_member_of_absurd_size(archive: Path) -> None:
 
 
 def test_the_folders_of_improved_diffusion(archive: Path, tmp_path: Path) -> None:
-    assert cli.main(["data", "cifar10", "--archive", str(archive), "--folder", str(tmp_path)]) == 0
+    assert main.main(["data", "cifar10", "--archive", str(archive), "--folder", str(tmp_path)]) == 0
     train, test = tmp_path / "cifar_train", tmp_path / "cifar_test"
     names = ["plane", "car", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
     assert {path.name for path in train.glob("*.png")} == {f"{names[LABELS[k]]}_{k:05d}.png" for k in range(50)}
     assert {path.name for path in test.glob("*.png")} == {f"{names[LABELS[50 + k]]}_{k:05d}.png" for k in range(10)}
-    dataset = data.open_dataset(DataConfig(data_dir=str(train)), ModelConfig(image_size=32))
+    dataset = datasets.open_dataset(DataConfig(data_dir=str(train)), ModelConfig(image_size=32))
     assert dataset.class_names == tuple(sorted(names))
     order = sorted(range(50), key=lambda k: f"{names[LABELS[k]]}_{k:05d}")
     assert np.array_equal(dataset.images, PIXELS[order])
@@ -217,9 +219,9 @@ def test_folders_that_are_there_already(archive: Path, tmp_path: Path) -> None:
 
 def test_a_checksum_that_is_asked_for(archive: Path, capsys: pytest.CaptureFixture[str]) -> None:
     md5 = hashlib.md5(archive.read_bytes()).hexdigest()
-    assert cli.main(["data", "cifar10", "--archive", str(archive), "--md5", md5.upper()]) == 0
+    assert main.main(["data", "cifar10", "--archive", str(archive), "--md5", md5.upper()]) == 0
     archive.write_bytes(archive.read_bytes() + b"x")
-    assert cli.main(["data", "cifar10", "--archive", str(archive), "--md5", md5]) == 2
+    assert main.main(["data", "cifar10", "--archive", str(archive), "--md5", md5]) == 2
     assert "cifar-10-python.tar.gz is damaged, or another file (md5 " in capsys.readouterr().err
     with pytest.raises(UserError, match="cannot be taken"):
-        prepare.check_md5(archive.parent, md5)
+        archives.check_md5(archive.parent, md5)

@@ -15,10 +15,11 @@ from openpyxl import load_workbook
 from PIL import Image
 from waiting import PATIENCE, until
 
-from ddpm import cli
-from ddpm import config as configs
-from ddpm.jobs import Job
-from ddpm.runs import Run
+from ddpm.cli import main
+from ddpm.config import codec, fields
+from ddpm.config.training import Config
+from ddpm.runs.jobs import Job
+from ddpm.runs.runs import Run
 
 TINY = [
     "--data_dir",
@@ -68,7 +69,7 @@ def ddpm(*arguments: str | Path, cwd: Path, timeout: float = 120, code: int = 0)
     """Run `python -m ddpm`; returns what it printed."""
     done = subprocess.run(
         [sys.executable, "-m", "ddpm", *map(str, arguments)], cwd=cwd, capture_output=True, text=True, timeout=timeout,
-        env={**os.environ, "PYTHONPATH": str(Path(cli.__file__).parent.parent)},
+        env={**os.environ, "PYTHONPATH": str(Path(main.__file__).parents[2])},
     )  # fmt: skip
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout + done.stderr
@@ -77,7 +78,7 @@ def ddpm(*arguments: str | Path, cwd: Path, timeout: float = 120, code: int = 0)
 def start(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "ddpm", *arguments], cwd=cwd, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        env={**os.environ, "PYTHONPATH": str(Path(cli.__file__).parent.parent)},
+        env={**os.environ, "PYTHONPATH": str(Path(main.__file__).parents[2])},
     )  # fmt: skip
 
 
@@ -147,7 +148,7 @@ def test_a_polite_stop_in_the_middle(tmp_path: Path) -> None:
 
 def test_train_sample_export(tmp_path: Path) -> None:
     """The journey of the README, on a folder of real pictures."""
-    with np.load(Path(cli.__file__).parent / "assets" / "cifar10_mini.npz") as mini:
+    with np.load(Path(main.__file__).parents[1] / "assets" / "cifar10_mini.npz") as mini:
         pixels = next(mini[name] for name in mini.files if mini[name].ndim == 4)[:40]
     for k, picture in enumerate(pixels):
         (tmp_path / "cifar").mkdir(exist_ok=True)
@@ -212,7 +213,7 @@ def test_a_full_disk_ends_with_a_sentence_and_what_was_saved_stays(tmp_path: Pat
     (run.folder / "config.json").write_text(json.dumps(config))
     process = subprocess.run(
         [sys.executable, "-m", "ddpm", "train", "--resume", "mine"], cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE,
-        env={**os.environ, "PYTHONPATH": str(Path(cli.__file__).parent.parent)},
+        env={**os.environ, "PYTHONPATH": str(Path(main.__file__).parents[2])},
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)),
     )  # fmt: skip
     assert process.returncode == 2
@@ -277,9 +278,9 @@ def test_bad_input_gets_one_sentence_and_exit_code_2(
     Image.new("RGB", (16, 16)).save(tmp_path / "small" / "a.png")
     (tmp_path / "text.pt").write_bytes(b"hello")
     (tmp_path / "runs" / "taken").mkdir(parents=True)
-    (tmp_path / "runs" / "taken" / "config.json").write_text(json.dumps(configs.to_json(configs.Config())))
+    (tmp_path / "runs" / "taken" / "config.json").write_text(json.dumps(codec.to_json(Config())))
     try:
-        code = cli.main(arguments)
+        code = main.main(arguments)
     except SystemExit as leaving:  # argparse
         code = int(leaving.code or 0)
     said = capfd.readouterr().err
@@ -293,11 +294,11 @@ def test_bad_input_gets_one_sentence_and_exit_code_2(
 
 def test_bool_flags_and_help(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as leaving:
-        cli.main(["train", "--help"])
+        main.main(["train", "--help"])
     assert leaving.value.code == 0
     help_text = capsys.readouterr().out
-    for cls in configs.SECTIONS.values():
-        for s in configs.settings(cls):
+    for cls in codec.SECTIONS.values():
+        for s in fields.settings(cls):
             assert f"--{s.name}" in help_text
 
 
@@ -346,24 +347,24 @@ def test_every_number_out_of_its_limits_gets_the_same_sentence(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     kinds = (float,) if text == "-inf" else (int, float)
-    numbers = [s for cls in configs.SECTIONS.values() for s in configs.settings(cls) if s.type in kinds]
+    numbers = [s for cls in codec.SECTIONS.values() for s in fields.settings(cls) if s.type in kinds]
     for s in numbers:
-        assert cli.main(["train", "--data_dir", "shapes", f"--{s.name}", text]) == 2
+        assert main.main(["train", "--data_dir", "shapes", f"--{s.name}", text]) == 2
         assert f"{s.name} is {s.type(float(text))}: set it between" in capfd.readouterr().err
     assert len(numbers) > 5
     assert list(tmp_path.iterdir()) == []
 
 
 def test_whole_numbers_may_be_written_as_powers() -> None:
-    options = cli._parser().parse_args(["train", "--total_steps", "1e6", "--seed", "4_000"])
+    options = main._parser().parse_args(["train", "--total_steps", "1e6", "--seed", "4_000"])
     assert (options.total_steps, options.seed) == (1_000_000, 4000)
     with pytest.raises(SystemExit):
-        cli._parser().parse_args(["train", "--total_steps", "1.5"])
+        main._parser().parse_args(["train", "--total_steps", "1.5"])
 
 
 @pytest.mark.parametrize("words", [["train", "-h"], ["train", "--run", "-h"]])
 def test_help_is_no_value(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as leaving:
-        cli.main(words)
+        main.main(words)
     assert leaving.value.code in (0, 2)
     assert "usage: ddpm train" in "".join(capsys.readouterr())

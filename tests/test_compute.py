@@ -10,15 +10,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm import compute, data, measure, native, precision, presets, unet
-from ddpm import config as configs
-from ddpm.compute import Compute
-from ddpm.config import Config, ModelConfig
-from ddpm.data import Dataset
-from ddpm.native_ops import NativeOps
-from ddpm.ops import TORCH
-from ddpm.train import Trainer
-from ddpm.unet import UNet
+from ddpm.bench import step_cost
+from ddpm.compute import precision
+from ddpm.config import codec, presets
+from ddpm.config.model import ModelConfig
+from ddpm.config.training import Config
+from ddpm.data import datasets
+from ddpm.data.datasets import Dataset
+from ddpm.models import backend, unet
+from ddpm.models.backend import Compute
+from ddpm.models.native import build
+from ddpm.models.native.ops import NativeOps
+from ddpm.models.torch_ops import TORCH
+from ddpm.models.unet import UNet
+from ddpm.training.trainer import Trainer
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 SLOW_BF16 = "bf16 was asked for and this device has no instructions for it, so that torch is slower in it than in fp32."
@@ -53,8 +58,8 @@ def test_what_is_chosen(monkeypatch: pytest.MonkeyPatch, kernels: str, name: str
     library: Any = object()
     monkeypatch.setattr(precision, "has_bf16", lambda: has_bf16)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: has_bf16)
-    monkeypatch.setattr(native, "found", lambda: native.Found(library, "") if compiler else native.Found(None, "there is none"))  # fmt: skip
-    chosen = compute.chosen(kernels, name, device)
+    monkeypatch.setattr(build, "found", lambda: build.Found(library, "") if compiler else build.Found(None, "there is none"))  # fmt: skip
+    chosen = backend.chosen(kernels, name, device)
     assert tuple(chosen) == (device, numbers, by, library if by == "native" else None, notices)
     who = {"native": "native kernels", "torch": "torch alone", "compile": "torch.compile"}[by]
     assert chosen.words == f"on {device}, in {numbers} by {who}"
@@ -62,7 +67,7 @@ def test_what_is_chosen(monkeypatch: pytest.MonkeyPatch, kernels: str, name: str
 
 def by(kernels: str, name: str = "fp32") -> Compute:
     """As it comes on this machine, which must have a compiler."""
-    made = compute.chosen(kernels, name, CPU)
+    made = backend.chosen(kernels, name, CPU)
     if kernels == "native" and made.library is None:
         pytest.skip(made.notices[0])
     return made
@@ -157,14 +162,14 @@ SHAPES: dict[str, Any] = dict(data_dir="shapes", image_size=16, num_channels=32,
 
 
 def trainer(tiny: Config, kernels: str, name: str, **settings: Any) -> Trainer:
-    config = data.resolve(configs.replace(tiny, {**SHAPES, "kernels": kernels, "precision": name, **settings}))
+    config = datasets.resolve(codec.replace(tiny, {**SHAPES, "kernels": kernels, "precision": name, **settings}))
     made = Trainer(config, opened(config))
     assert (made.compute.kernels, made.compute.precision) == (kernels, name)
     return made
 
 
 def opened(config: Config) -> Dataset:
-    return data.open_dataset(config.data, config.model)
+    return datasets.open_dataset(config.data, config.model)
 
 
 @pytest.mark.slow
@@ -237,8 +242,8 @@ def test_a_training_goes_on_in_the_precision_that_it_was_saved_in(
     tiny: Config, caplog: pytest.LogCaptureFixture
 ) -> None:
     def made(**settings: Any) -> Trainer:
-        config = configs.replace(tiny, {"precision": "auto", **settings})
-        return Trainer(config, measure.noise(config))
+        config = codec.replace(tiny, {"precision": "auto", **settings})
+        return Trainer(config, step_cost.noise(config))
 
     saved = made(precision="bf16", kernels="torch")
     state = saved.state()
@@ -254,13 +259,13 @@ def test_a_training_goes_on_in_the_precision_that_it_was_saved_in(
 
 
 def test_a_network_to_draw_from_computes_in_fp32(tiny: Config) -> None:
-    config = configs.replace(tiny, {"precision": "bf16"})
-    trainer = Trainer(config, measure.noise(config))
+    config = codec.replace(tiny, {"precision": "bf16"})
+    trainer = Trainer(config, step_cost.noise(config))
     if not isinstance(trainer.model.ops, NativeOps):
         pytest.skip("there are no kernels here")
     drawn = trainer.network().ops
     assert isinstance(drawn, NativeOps)
     assert (trainer.model.ops.dtype, drawn.dtype) == (torch.bfloat16, torch.float32)
     network = trainer.network()
-    compute.chosen("torch", "fp32", torch.device("cpu")).prepared(network)
+    backend.chosen("torch", "fp32", torch.device("cpu")).prepared(network)
     assert network.ops is TORCH

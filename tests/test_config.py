@@ -10,12 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ddpm import cli, fields, files, validation
-from ddpm import config as configs
-from ddpm.config import SECTIONS, Config, ModelConfig, SampleConfig, TrainConfig
+from ddpm.cli import main
+from ddpm.config import codec, fields, validation
+from ddpm.config.codec import SECTIONS
+from ddpm.config.fields import Setting
+from ddpm.config.model import ModelConfig
+from ddpm.config.presets import DEFAULT, PRESETS
+from ddpm.config.tasks import SampleConfig
+from ddpm.config.training import Config, TrainConfig
 from ddpm.errors import UserError
-from ddpm.fields import Setting
-from ddpm.presets import DEFAULT, PRESETS
+from ddpm.storage import files
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=20)
 
@@ -35,7 +39,7 @@ def values_of(s: Setting) -> st.SearchStrategy[Any]:
 
 
 def sections(cls: type) -> st.SearchStrategy[Any]:
-    return st.builds(cls, **{s.name: values_of(s) for s in configs.settings(cls)})
+    return st.builds(cls, **{s.name: values_of(s) for s in fields.settings(cls)})
 
 
 CONFIGS = st.builds(
@@ -50,7 +54,7 @@ CONFIGS = st.builds(
 
 def test_every_setting_says_what_a_form_needs() -> None:
     for cls in (*SECTIONS.values(), SampleConfig):
-        for s in configs.settings(cls):
+        for s in fields.settings(cls):
             assert s.label
             assert len(s.help) > 10
             assert s.help.endswith(".")
@@ -62,7 +66,7 @@ def test_every_setting_says_what_a_form_needs() -> None:
 
 
 def test_names_are_unique_so_that_flags_are() -> None:
-    names = [s.name for cls in SECTIONS.values() for s in configs.settings(cls)]
+    names = [s.name for cls in SECTIONS.values() for s in fields.settings(cls)]
     assert len(names) == len(set(names))
 
 
@@ -74,9 +78,9 @@ def test_defaults_are_improved_diffusion_s() -> None:
         diffusion_steps=1000, noise_schedule="linear", timestep_respacing="", predict_xstart=False,
         rescale_timesteps=True, use_checkpoint=False, use_scale_shift_norm=True, data_dir="",
     )  # fmt: skip
-    ours = {s.name: s.default for cls in SECTIONS.values() for s in configs.settings(cls)}
+    ours = {s.name: s.default for cls in SECTIONS.values() for s in fields.settings(cls)}
     assert {name: ours[name] for name in theirs} == theirs
-    sampling = {s.name: s.default for s in configs.settings(SampleConfig)}
+    sampling = {s.name: s.default for s in fields.settings(SampleConfig)}
     assert (sampling["num_samples"], sampling["batch_size"], sampling["use_ddim"], sampling["clip_denoised"]) == (10000, 16, False, True)  # fmt: skip
 
 
@@ -85,36 +89,36 @@ def test_defaults_are_improved_diffusion_s() -> None:
 
 @given(CONFIGS)
 def test_json_there_and_back(config: Config) -> None:
-    text = json.dumps(configs.to_json(config), allow_nan=False)
-    assert configs.from_json(json.loads(text)) == config
+    text = json.dumps(codec.to_json(config), allow_nan=False)
+    assert codec.from_json(json.loads(text)) == config
 
 
 @given(sections(SampleConfig))
 def test_sample_settings_there_and_back(sample: SampleConfig) -> None:
-    assert configs.section_from_json(SampleConfig, json.loads(json.dumps(dataclasses.asdict(sample)))) == sample
+    assert codec.section_from_json(SampleConfig, json.loads(json.dumps(dataclasses.asdict(sample)))) == sample
 
 
 @given(CONFIGS)
 def test_flags_there_and_back(config: Config) -> None:
     """The command that the dashboard shows gives these settings."""
-    options = vars(cli._parser().parse_args(["train", *configs.to_flags(config)]))
-    names = {s.name for cls in SECTIONS.values() for s in configs.settings(cls)}
-    again = configs.replace(Config(), {name: value for name, value in options.items() if name in names})
+    options = vars(main._parser().parse_args(["train", *codec.to_flags(config)]))
+    names = {s.name for cls in SECTIONS.values() for s in fields.settings(cls)}
+    again = codec.replace(Config(), {name: value for name, value in options.items() if name in names})
     assert again == dataclasses.replace(config, class_names=())
 
 
 @given(sections(SampleConfig).filter(lambda sample: sample.sigma_small is not None))
 def test_sample_flags_there_and_back(sample: SampleConfig) -> None:
-    options = vars(cli._parser().parse_args(["sample", "--run", "r", *configs.to_flags(sample)]))
-    names = {s.name for s in configs.settings(SampleConfig)}
+    options = vars(main._parser().parse_args(["sample", "--run", "r", *codec.to_flags(sample)]))
+    names = {s.name for s in fields.settings(SampleConfig)}
     assert SampleConfig(**{name: value for name, value in options.items() if name in names}) == sample
 
 
 def test_flags_name_only_what_differs() -> None:
-    assert configs.to_flags(Config()) == []
-    config = configs.replace(Config(), dict(lr=2e-5, class_cond=True, channel_mult="1,2"))
-    assert configs.to_flags(config) == ["--channel_mult", "1,2", "--class_cond", "True", "--lr", "2e-05"]
-    assert configs.to_flags(config, config) == []
+    assert codec.to_flags(Config()) == []
+    config = codec.replace(Config(), dict(lr=2e-5, class_cond=True, channel_mult="1,2"))
+    assert codec.to_flags(config) == ["--channel_mult", "1,2", "--class_cond", "True", "--lr", "2e-05"]
+    assert codec.to_flags(config, config) == []
 
 
 @pytest.mark.parametrize("word", ["True", "yes", "t", "Y", "1", "False", "no", "f", "N", "0"])
@@ -129,7 +133,7 @@ def test_words_that_are_no_values(kind: type, text: str) -> None:
 
 
 def test_json_that_is_not_ours() -> None:
-    good = configs.to_json(Config())
+    good = codec.to_json(Config())
     cases: list[tuple[Any, str]] = [
         ([], "format list, this version reads 1: update"),
         ({}, "format none"),
@@ -144,22 +148,22 @@ def test_json_that_is_not_ours() -> None:
     ]
     for data, message in cases:
         with pytest.raises(UserError, match=message):
-            configs.from_json(data)
-    assert configs.from_json({"format": 1}) == Config()
-    assert configs.from_json({"format": 1, "train": {"lr": 1}}).train.lr == 1.0
+            codec.from_json(data)
+    assert codec.from_json({"format": 1}) == Config()
+    assert codec.from_json({"format": 1, "train": {"lr": 1}}).train.lr == 1.0
 
 
 def test_replace_knows_every_name() -> None:
-    config = configs.replace(Config(), dict(lr=0.5, image_size=8, data_dir="x", class_names=["a"]))
+    config = codec.replace(Config(), dict(lr=0.5, image_size=8, data_dir="x", class_names=["a"]))
     assert (config.train.lr, config.model.image_size, config.data.data_dir, config.class_names) == (0.5, 8, "x", ("a",))
     with pytest.raises(UserError, match="Unknown settings colour, size: see"):
-        configs.replace(Config(), dict(size=1, colour=2))
+        codec.replace(Config(), dict(size=1, colour=2))
 
 
 def test_resolved_always_has_an_end() -> None:
-    assert configs.resolved(Config()).train.total_steps == 30_000
-    assert configs.resolved(configs.replace(Config(), dict(lr_anneal_steps=7))).train.total_steps == 7
-    assert configs.resolved(configs.replace(Config(), dict(lr_anneal_steps=7, total_steps=5))).train.total_steps == 5
+    assert codec.resolved(Config()).train.total_steps == 30_000
+    assert codec.resolved(codec.replace(Config(), dict(lr_anneal_steps=7))).train.total_steps == 7
+    assert codec.resolved(codec.replace(Config(), dict(lr_anneal_steps=7, total_steps=5))).train.total_steps == 5
 
 
 # --- what follows from them
@@ -172,7 +176,7 @@ def test_multipliers(size: int, expected: tuple[int, ...]) -> None:
 
 @given(st.integers(4, 1024))
 def test_default_multipliers_always_fit(size: int) -> None:
-    config = configs.replace(Config(), dict(image_size=size, data_dir="x"))
+    config = codec.replace(Config(), dict(image_size=size, data_dir="x"))
     assert list(validation.problems(config)) == []
     assert size % 2 ** (len(config.model.multipliers) - 1) == 0
 
@@ -227,7 +231,7 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
 
 @pytest.mark.parametrize(("values", "name", "sentence"), BAD, ids=[f"{n}-{i}" for i, (_, n, _) in enumerate(BAD)])
 def test_each_bad_setting_has_one_sentence(values: dict[str, Any], name: str, sentence: str) -> None:
-    config = configs.replace(Config(), {**GOOD, **values})
+    config = codec.replace(Config(), {**GOOD, **values})
     (problem,) = validation.problems(config)
     assert problem.name == name
     assert sentence in problem.sentence
@@ -242,7 +246,7 @@ def test_each_bad_setting_has_one_sentence(values: dict[str, Any], name: str, se
 @given(CONFIGS)
 def test_no_settings_make_the_check_itself_fail(config: Config) -> None:
     for problem in validation.problems(config):
-        assert problem.name in configs.to_json(config)["model"] | {s.name: 0 for cls in SECTIONS.values() for s in configs.settings(cls)}  # fmt: skip
+        assert problem.name in codec.to_json(config)["model"] | {s.name: 0 for cls in SECTIONS.values() for s in fields.settings(cls)}  # fmt: skip
 
 
 def test_limits_of_sampling() -> None:
@@ -261,12 +265,12 @@ BRING_DATA = {
 def test_presets_are_ready_to_start(name: str) -> None:
     preset = PRESETS[name]
     assert not {problem.name for problem in validation.problems(preset.config)} - BRING_DATA.get(name, set())
-    assert configs.replace(Config(), preset.settings) == preset.config
+    assert codec.replace(Config(), preset.settings) == preset.config
     assert preset.description.endswith(".")
     assert DEFAULT in PRESETS
 
 
 def test_a_config_file_is_readable(tmp_path: Path, tiny: Config) -> None:
-    files.write_json(tmp_path / "config.json", configs.to_json(tiny))
-    assert configs.from_json(files.read_json(tmp_path / "config.json")) == tiny
+    files.write_json(tmp_path / "config.json", codec.to_json(tiny))
+    assert codec.from_json(files.read_json(tmp_path / "config.json")) == tiny
     assert '"image_size": 8' in (tmp_path / "config.json").read_text()

@@ -18,14 +18,17 @@ from hypothesis import strategies as st
 from test_cli import TINY
 from waiting import PATIENCE, until
 
-from ddpm import config as configs
-from ddpm import cores, data, hardware, parallel, trial
-from ddpm.config import Config
-from ddpm.jobs import Worker
-from ddpm.runs import Run
-from ddpm.train import Trainer
+from ddpm.compute import distributed
+from ddpm.config import codec
+from ddpm.config.training import Config
+from ddpm.data import datasets
+from ddpm.host import cpu_threads, hardware
+from ddpm.runs.jobs import Worker
+from ddpm.runs.runs import Run
+from ddpm.training import trial
+from ddpm.training.trainer import Trainer
 
-ROOT = Path(cores.__file__).parents[1]
+ROOT = Path(cpu_threads.__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -36,9 +39,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("DDPM_SHARES", str(tmp_path / "shares"))
     monkeypatch.setattr(hardware, "physical", lambda: 6)
     monkeypatch.setattr(hardware, "logical", lambda: 6)
-    monkeypatch.setattr(cores, "LOOK_EVERY", 0.0)
+    monkeypatch.setattr(cpu_threads, "LOOK_EVERY", 0.0)
     yield tmp_path / "shares"
-    cores.leave()
+    cpu_threads.leave()
 
 
 # --- what there is
@@ -48,17 +51,17 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def test_who_is_bound_to_other_cores_takes_none_of_these() -> None:
     allowed = sorted(os.sched_getaffinity(0))
     other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    one = cores.Peer(f"1-{other.pid}-0-training", 0, "training")
+    one = cpu_threads.Peer(f"1-{other.pid}-0-training", 0, "training")
     try:
-        assert not cores.apart(one)
+        assert not cpu_threads.apart(one)
         os.sched_setaffinity(other.pid, allowed[1:])
-        assert not cores.apart(one), "this process may use these as well"
+        assert not cpu_threads.apart(one), "this process may use these as well"
         os.sched_setaffinity(0, allowed[:1])
-        assert cores.apart(one)
+        assert cpu_threads.apart(one)
     finally:
         os.sched_setaffinity(0, allowed)
         other.communicate(b"\n")
-    assert not cores.apart(one), "gone"
+    assert not cpu_threads.apart(one), "gone"
 
 
 def test_bound_to_some_cores(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,7 +87,7 @@ def test_bound_to_some_cores(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system binds no processes")
 def test_bound_for_real() -> None:
     one = min(os.sched_getaffinity(0))
-    code = f"import os; os.sched_setaffinity(0, {{{one}}}); from ddpm import hardware; print(hardware.physical(), hardware.logical())"
+    code = f"import os; os.sched_setaffinity(0, {{{one}}}); from ddpm.host import hardware; print(hardware.physical(), hardware.logical())"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["1", "1"]
 
@@ -128,7 +131,7 @@ def test_the_environment_may_ask(monkeypatch: pytest.MonkeyPatch, said: str, ask
 
 @given(st.lists(st.sampled_from([0, 0, 0, 1, 2, 5]), min_size=1, max_size=12), st.integers(1, 40))
 def test_shares(asked: list[int], count: int) -> None:
-    found = cores.shares(asked, count)
+    found = cpu_threads.shares(asked, count)
     sharing = [threads for threads, one in zip(found, asked, strict=True) if not one]
     assert all(threads == one for threads, one in zip(found, asked, strict=True) if one), "what is asked for is kept"
     assert min(found) >= 1
@@ -143,9 +146,9 @@ def test_shares(asked: list[int], count: int) -> None:
 def test_first_share(monkeypatch: pytest.MonkeyPatch) -> None:
     for processes, threads in ((1, 6), (2, 3), (3, 2), (8, 1)):
         monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
-        assert cores.first_share() == threads
+        assert cpu_threads.first_share() == threads
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
-    assert cores.first_share() == 5
+    assert cpu_threads.first_share() == 5
 
 
 # --- with others
@@ -225,31 +228,31 @@ def test_this_process_says_how_it_shares(
 ) -> None:
     caplog.set_level(logging.INFO, "ddpm")
     used: list[int] = []
-    assert cores.take(0, "training", used.append) == ""
-    assert (cores.look(), used, caplog.messages) == ("", [6], [])
+    assert cpu_threads.take(0, "training", used.append) == ""
+    assert (cpu_threads.look(), used, caplog.messages) == ("", [6], [])
     other = others()
     sentence = "2 trainings share 6 cores: this one goes on with 3 threads."
-    assert cores.look() == cores.look() == sentence
+    assert cpu_threads.look() == cpu_threads.look() == sentence
     drawing = others(0, "drawing")
-    assert cores.look() == "3 processes share 6 cores: this one goes on with 2 threads."
+    assert cpu_threads.look() == "3 processes share 6 cores: this one goes on with 2 threads."
     for one in (other, drawing):
         one.process.kill()
         one.process.wait()
-    assert cores.look() == ""
+    assert cpu_threads.look() == ""
     assert used == [6, 3, 2, 6]
     assert caplog.messages == [
         sentence,
         "3 processes share 6 cores: this one goes on with 2 threads.",
         "Nothing else computes now: this training goes on with 6 threads.",
     ]
-    cores.leave()
+    cpu_threads.leave()
     assert os.listdir(place) == []
-    assert cores.look() == ""
+    assert cpu_threads.look() == ""
 
 
 def test_a_beat_tells_it(tmp_path: Path, others: Callable[..., Other]) -> None:
     with Worker(tmp_path / "job") as worker:
-        cores.take(0, "drawing", int)
+        cpu_threads.take(0, "drawing", int)
         worker.beat(now=True)
         assert worker.status.sharing == ""
         others(0, "drawing")
@@ -257,40 +260,40 @@ def test_a_beat_tells_it(tmp_path: Path, others: Callable[..., Other]) -> None:
         status = worker.job.status()
         assert status
         assert status.sharing == "2 drawings share 6 cores: this one goes on with 3 threads."
-    assert cores.look() == "", "a worker that ends computes no more"
+    assert cpu_threads.look() == "", "a worker that ends computes no more"
 
 
 def test_looks_are_seldom_and_cheap(monkeypatch: pytest.MonkeyPatch, others: Callable[..., Other]) -> None:
-    cores.take(0, "training", int)
+    cpu_threads.take(0, "training", int)
     others()
     began = time.thread_time()  # of its own: what else the machine does takes none of it
     for _ in range(20):
-        cores.look()
+        cpu_threads.look()
     assert (time.thread_time() - began) / 20 < 1e-3
-    monkeypatch.setattr(cores, "LOOK_EVERY", 60.0)
-    cores.look()
+    monkeypatch.setattr(cpu_threads, "LOOK_EVERY", 60.0)
+    cpu_threads.look()
     monkeypatch.setattr(os, "listdir", lambda *_: pytest.fail("it looked again at once"))
-    cores.look()
+    cpu_threads.look()
 
 
 def test_torchruns_processes_count_before_they_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     used: list[int] = []
-    cores.take(0, "training", used.append)
-    assert cores.look() == "2 processes share 6 cores: this one goes on with 3 threads."
+    cpu_threads.take(0, "training", used.append)
+    assert cpu_threads.look() == "2 processes share 6 cores: this one goes on with 3 threads."
     assert used == [3]
 
 
 def test_a_tidied_folder_is_no_end(place: Path, others: Callable[..., Other]) -> None:
-    cores.take(0, "training", int)
+    cpu_threads.take(0, "training", int)
     other = others()
     until(lambda: other.threads() == 3)
     for name in os.listdir(place):
         (place / name).unlink()
-    assert "2 trainings share" in cores.look() or cores.look() == ""
-    until(lambda: len(os.listdir(place)) == 2 and "2 trainings share 6 cores" in cores.look())
+    assert "2 trainings share" in cpu_threads.look() or cpu_threads.look() == ""
+    until(lambda: len(os.listdir(place)) == 2 and "2 trainings share 6 cores" in cpu_threads.look())
     (place / "a note of mine").touch()
-    assert "2 trainings share" in cores.look()
+    assert "2 trainings share" in cpu_threads.look()
     assert (place / "a note of mine").exists()
 
 
@@ -300,8 +303,8 @@ def test_a_folder_that_cannot_be_written(
     caplog.set_level(logging.INFO, "ddpm")
     place.write_text("not a folder")
     used: list[int] = []
-    cores.take(0, "training", used.append, fixed=True)
-    assert (cores.look(), used) == ("", [6])
+    cpu_threads.take(0, "training", used.append, fixed=True)
+    assert (cpu_threads.look(), used) == ("", [6])
     assert len(caplog.messages) == 1
     assert "cannot be written" in caplog.text
     assert "other processes that compute are not seen, and this one uses all cores" in caplog.text
@@ -310,12 +313,12 @@ def test_a_folder_that_cannot_be_written(
 def test_a_folder_that_is_lost_on_the_way(place: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "ddpm")
     used: list[int] = []
-    cores.take(0, "training", used.append)
+    cpu_threads.take(0, "training", used.append)
     for name in os.listdir(place):
         (place / name).unlink()
     place.rmdir()
     place.write_text("not a folder")
-    assert cores.look() == cores.look() == ""
+    assert cpu_threads.look() == cpu_threads.look() == ""
     assert used == [6]
     assert caplog.text.count("are not seen") == 1
 
@@ -335,11 +338,11 @@ time.sleep(60)
     parent = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert parent.stdout
     child = psutil.Process(int(parent.stdout.readline()))
-    assert len(cores.alive()) == 1
+    assert len(cpu_threads.alive()) == 1
     parent.kill()
     parent.wait()
     assert child.is_running()
-    assert cores.alive() == []
+    assert cpu_threads.alive() == []
     child.kill()
     parent.stdout.close()
 
@@ -364,7 +367,7 @@ def test_more_threads_than_cores(
     monkeypatch.setattr(hardware, "logical", lambda: threads)
     monkeypatch.setattr(psutil, "cpu_count", lambda: machine)
     used: list[int] = []
-    assert cores.take(16, "training", used.append) == sentence
+    assert cpu_threads.take(16, "training", used.append) == sentence
     assert used == [min(16, threads)]
 
 
@@ -427,10 +430,10 @@ def test_two_trainings_at_once_share(tmp_path: Path) -> None:
 
 
 def test_candidates() -> None:
-    assert cores.candidates(2, 2) == [2]
-    assert cores.candidates(4, 8) == [4, 8]
-    assert cores.candidates(16, 16) == [16]
-    assert cores.candidates(32, 64) == [32, 64, 16]
+    assert cpu_threads.candidates(2, 2) == [2]
+    assert cpu_threads.candidates(4, 8) == [4, 8]
+    assert cpu_threads.candidates(16, 16) == [16]
+    assert cpu_threads.candidates(32, 64) == [32, 64, 16]
 
 
 @pytest.fixture
@@ -446,31 +449,33 @@ def test_the_fastest_is_remembered(own_cache: Path) -> None:
         tried.append(threads)
         return {4: 0.02, 8: 0.01}[threads]
 
-    assert cores.best([4, 8], {"model": "a"}, time_one) == 8
-    assert len(tried) == 2 * (1 + cores.ROUNDS)
-    assert cores.best([4, 8], {"model": "a"}, lambda _: pytest.fail("it was known")) == 8
-    assert cores.best([4, 8], {"model": "b"}, lambda threads: 0.01) == 4, "equals are the usual one"
-    assert cores.best([4, 8], {"model": "c"}, lambda threads: {4: 0.01, 8: 0.0099}[threads]) == 4, "by a hair is not"
+    assert cpu_threads.best([4, 8], {"model": "a"}, time_one) == 8
+    assert len(tried) == 2 * (1 + cpu_threads.ROUNDS)
+    assert cpu_threads.best([4, 8], {"model": "a"}, lambda _: pytest.fail("it was known")) == 8
+    assert cpu_threads.best([4, 8], {"model": "b"}, lambda threads: 0.01) == 4, "equals are the usual one"
+    assert cpu_threads.best([4, 8], {"model": "c"}, lambda threads: {4: 0.01, 8: 0.0099}[threads]) == 4, (
+        "by a hair is not"
+    )
     assert sorted(json.loads(own_cache.read_text()).values()) == [4, 4, 8]
 
 
 def test_another_machine_is_another_question(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert cores.best([4, 8], {}, lambda threads: 1 / threads / 100) == 8
+    assert cpu_threads.best([4, 8], {}, lambda threads: 1 / threads / 100) == 8
     monkeypatch.setattr(hardware, "processor", lambda: "another")
-    assert cores.best([4, 8], {}, lambda threads: threads / 100) == 4
+    assert cpu_threads.best([4, 8], {}, lambda threads: threads / 100) == 4
 
 
 def test_where_it_takes_too_long_the_usual_one_is_it(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    monkeypatch.setattr(cores.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(cpu_threads.time, "monotonic", lambda: now[0])
 
     def time_one(threads: int) -> float:
         now[0] += 1.2
         return 1.2
 
-    assert cores.best([4, 8], {}, time_one) == 4
-    assert now[0] <= cores.TRIAL_SECONDS
-    assert cores.best([4, 8], {}, lambda _: pytest.fail("it was known")) == 4
+    assert cpu_threads.best([4, 8], {}, time_one) == 4
+    assert now[0] <= cpu_threads.TRIAL_SECONDS
+    assert cpu_threads.best([4, 8], {}, lambda _: pytest.fail("it was known")) == 4
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"x": "y"}', "folder", "no folder"])
@@ -481,7 +486,7 @@ def test_a_broken_memory_does_no_harm(own_cache: Path, content: str, caplog: pyt
     else:
         own_cache.parent.mkdir()
         own_cache.mkdir() if content == "folder" else own_cache.write_text(content)
-    assert cores.best([4, 8], {}, lambda threads: 1 / threads / 100) == 8
+    assert cpu_threads.best([4, 8], {}, lambda threads: 1 / threads / 100) == 8
     assert {record.levelname for record in caplog.records} == {"DEBUG"}
     assert ("cannot be kept" in caplog.text) == ("folder" in content)
 
@@ -491,33 +496,33 @@ def test_who_shares_tries_nothing(
 ) -> None:
     monkeypatch.setattr(hardware, "logical", lambda: 12)
     used: list[int] = []
-    cores.take(0, "training", used.append)
-    cores.tune({}, lambda threads: 1 / threads / 100)
+    cpu_threads.take(0, "training", used.append)
+    cpu_threads.tune({}, lambda threads: 1 / threads / 100)
     assert used == [6, 12]
     others()
-    cores.look()
+    cpu_threads.look()
     assert used[-1] == 6, "half of the cores, with two threads each"
-    cores.take(0, "training", used.append)
-    cores.tune({}, lambda _: pytest.fail("others would be in the way"))
+    cpu_threads.take(0, "training", used.append)
+    cpu_threads.tune({}, lambda _: pytest.fail("others would be in the way"))
     assert used[-1] == 6
-    cores.take(5, "training", used.append)
-    cores.tune({}, lambda _: pytest.fail("five were asked for"))
+    cpu_threads.take(5, "training", used.append)
+    cpu_threads.tune({}, lambda _: pytest.fail("five were asked for"))
     assert used[-1] == 5
 
 
 def test_a_trial_leaves_the_training_as_it_was(tiny: Config, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = data.resolve(configs.replace(tiny, dict(dropout=0.3, class_cond=True, learn_sigma=True, small_size=4)))
-    dataset = data.open_dataset(config.data, config.model)
+    config = datasets.resolve(codec.replace(tiny, dict(dropout=0.3, class_cond=True, learn_sigma=True, small_size=4)))
+    dataset = datasets.open_dataset(config.data, config.model)
     monkeypatch.setattr(hardware, "physical", lambda: 1)
     monkeypatch.setattr(hardware, "logical", lambda: 2)
     plain, tried = Trainer(config, dataset), []
     expected = list(plain.steps(2))
     before = torch.get_num_threads()
-    parallel.compute_with(0, "training")
+    distributed.compute_with(0, "training")
     trainer = Trainer(config, dataset)
     state, weights = trainer.state(), {n: w.clone() for n, w in trainer.weights()["model"].items()}
-    monkeypatch.setattr(cores, "CLEARLY", 0.0)  # one thread stays the best
-    monkeypatch.setattr(cores, "TRIAL_SECONDS", 60.0)  # a busy machine is no fault
+    monkeypatch.setattr(cpu_threads, "CLEARLY", 0.0)  # one thread stays the best
+    monkeypatch.setattr(cpu_threads, "TRIAL_SECONDS", 60.0)  # a busy machine is no fault
     seconds = trial.seconds
     monkeypatch.setattr(trial, "seconds", lambda *rest: tried.append(seconds(*rest)) or tried[-1])
     trial.tune(trainer)

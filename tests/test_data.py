@@ -16,10 +16,13 @@ from hypothesis import strategies as st
 from PIL import Image
 from waiting import PATIENCE
 
-from ddpm import data, decoded, image_files, images, shapes, sources
-from ddpm.config import Config, DataConfig, ModelConfig, replace
-from ddpm.data import Dataset, Digest, Split, Stream, describe, open_dataset, resolve
+from ddpm.config.codec import replace
+from ddpm.config.model import ModelConfig
+from ddpm.config.training import Config, DataConfig
+from ddpm.data import datasets, decoded, shapes, sources
+from ddpm.data.datasets import Dataset, Digest, Split, Stream, describe, open_dataset, resolve
 from ddpm.errors import UserError
+from ddpm.storage import image_files, images
 
 
 @pytest.fixture(autouse=True)
@@ -151,7 +154,7 @@ def test_two_at_once_decode_once(folder: Callable[..., Path], monkeypatch: pytes
     one.start()
     begun.wait(PATIENCE)
     code = (
-        "import sys; from ddpm.config import *; from ddpm.data import open_dataset;"
+        "import sys; from ddpm.config.training import *; from ddpm.config.model import *; from ddpm.data.datasets import open_dataset;"
         "open_dataset(DataConfig(data_dir=sys.argv[1]), ModelConfig(image_size=8), lambda done, total: sys.exit(3))"
     )
     other = subprocess.Popen([sys.executable, "-c", code, str(place)], cwd=Path(__file__).parents[1])
@@ -177,7 +180,7 @@ def test_notices_tell_what_was_done(folder: Callable[..., Path]) -> None:
 
 
 def test_opaque_images_are_not_called_transparent(folder: Callable[..., Path]) -> None:
-    place = folder(*(f"{k}.png" for k in range(data.FEW)))
+    place = folder(*(f"{k}.png" for k in range(datasets.FEW)))
     Image.new("RGBA", (8, 8), (9, 9, 9, 255)).save(place / "0.png")
     palette = Image.new("P", (8, 8))
     palette.save(place / "1.png", transparency=7)  # a colour that no pixel has
@@ -306,14 +309,14 @@ def test_no_image_changes_sides_because_of_others(folder: Callable[..., Path]) -
 def test_some_are_held_out_and_never_all() -> None:
     rows = np.arange(40, dtype=np.uint8).repeat(32).reshape(40, 32)
     for seed in range(20):
-        assert data.held_out(rows[:2], 0.001, seed).sum() == 1
-        assert data.held_out(rows[:2], 0.9, seed).sum() == 1
-        twice = data.held_out(np.concatenate([rows, rows]), 0.4, seed)
+        assert datasets.held_out(rows[:2], 0.001, seed).sum() == 1
+        assert datasets.held_out(rows[:2], 0.9, seed).sum() == 1
+        twice = datasets.held_out(np.concatenate([rows, rows]), 0.4, seed)
         assert np.array_equal(twice[:40], twice[40:]), "copies are on the same side"
-    assert not data.held_out(rows[[5, 5, 5]], 0.5, 0).any()
-    assert not data.held_out(rows, 0.0, 0).any()
+    assert not datasets.held_out(rows[[5, 5, 5]], 0.5, 0).any()
+    assert not datasets.held_out(rows, 0.0, 0).any()
     many = np.random.default_rng(0).integers(0, 256, (2000, 32), np.uint8)
-    assert 0.22 < data.held_out(many, 0.25, 1).mean() < 0.28
+    assert 0.22 < datasets.held_out(many, 0.25, 1).mean() < 0.28
 
 
 # --- parts and names
@@ -329,7 +332,7 @@ def test_a_test_folder_is_the_test_part(folder: Callable[..., Path]) -> None:
     test = open_dataset(config, ModelConfig(image_size=8), split="test")
     assert contents(test) == [("dog", 30)]
     assert contents(open_dataset(config, ModelConfig(image_size=8))) == [("cat", 0), ("cat", 10), ("dog", 20)]
-    assert data.part_of(config, "auto") == "test"
+    assert datasets.part_of(config, "auto") == "test"
 
 
 @pytest.mark.parametrize("class_cond", [False, True])
@@ -673,7 +676,9 @@ def test_what_is_prepared_says_how(name: str) -> None:
 
 
 def test_neither_torch_nor_streamlit_is_imported() -> None:
-    code = "import sys, ddpm.data, ddpm.download; sys.exit(bool({'torch', 'streamlit'} & set(sys.modules)))"
+    code = (
+        "import sys, ddpm.data.datasets, ddpm.data.download; sys.exit(bool({'torch', 'streamlit'} & set(sys.modules)))"
+    )
     subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1], check=True)
 
 

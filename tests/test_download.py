@@ -11,10 +11,11 @@ import numpy as np
 import portalocker
 import pytest
 
-from ddpm import download, files
-from ddpm.download import fetch_cifar10
+from ddpm.data import download
+from ddpm.data.download import fetch_cifar10
+from ddpm.data.sources import cifar10_path
 from ddpm.errors import UserError
-from ddpm.sources import cifar10_path
+from ddpm.storage import files
 
 CONTENT = np.random.default_rng(0).bytes(100_000)
 

@@ -22,23 +22,31 @@ from PIL import Image, PngImagePlugin
 from torch import Tensor
 from waiting import until, until_finished
 
-from ddpm import arrays, checkpoint, cli, compute, drawing, files, images, memory, process, recipe, runs, sample
-from ddpm import config as configs
-from ddpm.arrays import Stream
-from ddpm.config import Config, SampleConfig
+from ddpm.checkpoints import checkpoint_files
+from ddpm.cli import main
+from ddpm.config import codec
+from ddpm.config.tasks import SampleConfig
+from ddpm.config.training import Config
 from ddpm.errors import UserError
-from ddpm.jobs import Worker
-from ddpm.results import SampleJob
-from ddpm.runs import Run
-from ddpm.unet import build
+from ddpm.models import backend
+from ddpm.models.unet import build
+from ddpm.planning import memory, metadata
+from ddpm.runs import launch, runs
+from ddpm.runs.jobs import Worker
+from ddpm.runs.results import SampleJob
+from ddpm.runs.runs import Run
+from ddpm.sampling import engine
+from ddpm.sampling import job as drawing
+from ddpm.storage import arrays, files, images
+from ddpm.storage.arrays import Stream
 
-ROOT = Path(drawing.__file__).parents[1]
+ROOT = Path(drawing.__file__).parents[2]
 QUICK = SampleConfig(num_samples=5, batch_size=2, steps=3, seed=4, precision="fp32", threads=1)
 
 
 @pytest.fixture
 def classy(tiny: Config) -> Config:
-    return configs.replace(tiny, dict(class_cond=True, num_classes=3, class_names=("cat", "2", "dog")))
+    return codec.replace(tiny, dict(class_cond=True, num_classes=3, class_names=("cat", "2", "dog")))
 
 
 @pytest.fixture
@@ -50,7 +58,7 @@ def run(runs_dir: Path, classy: Config) -> Run:
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
     weights = network.state_dict()
-    checkpoint.save(made, 7, {"model": weights, "ema_0.9": weights}, {"state": {}}, {}, 0, 1.0)
+    checkpoint_files.save(made, 7, {"model": weights, "ema_0.9": weights}, {"state": {}}, {}, 0, 1.0)
     return made
 
 
@@ -132,13 +140,13 @@ def test_stopped_and_gone_on_with(run: Run, tmp_path: Path) -> None:
     assert job.images[0].stat().st_mtime_ns == before, "what was drawn is kept"
     assert len(list(folder.glob("*.npz"))) == 1
     with pytest.raises(UserError, match="has all its 5 pictures: there is nothing left"):
-        process.resume_sampling(job)
+        launch.resume_sampling(job)
 
 
 def test_killed_and_gone_on_with(run: Run, tmp_path: Path) -> None:
     settings = dataclasses.replace(QUICK, num_samples=41, steps=20, batch_size=3)
     folder = run.folder / "samples" / "20260101-000000"
-    command = [sys.executable, "-m", "ddpm", "sample", "--run", run.name, "--runs_dir", str(run.folder.parent), *configs.to_flags(settings), "--out", str(folder)]  # fmt: skip
+    command = [sys.executable, "-m", "ddpm", "sample", "--run", run.name, "--runs_dir", str(run.folder.parent), *codec.to_flags(settings), "--out", str(folder)]  # fmt: skip
     child = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     job = SampleJob(folder)
     until(lambda: len(job.images) >= 4 or child.poll() is not None)
@@ -151,7 +159,7 @@ def test_killed_and_gone_on_with(run: Run, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="did not end: go on with it by `ddpm sample --resume"):
         draw(run, folder, settings)
     job.images[3].write_bytes(job.images[3].read_bytes()[:60])  # as a power cut leaves it
-    process.resume_sampling(job)
+    launch.resume_sampling(job)
     until_finished(job)
     straight = draw(run, tmp_path / "straight", settings)
     assert results(folder) == results(straight.folder)
@@ -170,7 +178,7 @@ def test_a_stop_is_answered_within_a_call(run: Run, tmp_path: Path, monkeypatch:
                 os.kill(os.getpid(), signal.SIGTERM)
             return network(x, t, **condition)
 
-        return compute
+        return backend
 
     monkeypatch.setattr(drawing, "network_of", counted)
     job = draw(run, tmp_path / "job", dataclasses.replace(QUICK, sampler="heun", steps=9))
@@ -180,17 +188,17 @@ def test_a_stop_is_answered_within_a_call(run: Run, tmp_path: Path, monkeypatch:
 
 def test_resume_by_command(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     job = draw(run, tmp_path / "job", QUICK)
-    assert cli.main(["sample", "--resume", str(job.folder), "--seed", "3"]) == 2
+    assert main.main(["sample", "--resume", str(job.folder), "--seed", "3"]) == 2
     assert "--seed was given too: leave it out" in capsys.readouterr().err
-    assert cli.main(["sample", "--resume", str(tmp_path / "none")]) == 2
+    assert main.main(["sample", "--resume", str(tmp_path / "none")]) == 2
     assert "holds no drawing that began" in capsys.readouterr().err
     assert not (tmp_path / "none").exists()
     for path in [job.npz, job.grid, *job.images[3:]]:
         assert path
         path.unlink()
-    assert cli.main(["sample", "--resume", str(job.folder)]) == 0
+    assert main.main(["sample", "--resume", str(job.folder)]) == 0
     assert job.shape == (5, 8, 8, 3)
-    assert cli.main(["sample"]) == 2
+    assert main.main(["sample"]) == 2
     assert "Nothing to draw from is named" in capsys.readouterr().err
 
 
@@ -200,14 +208,14 @@ def test_resume_by_command(run: Run, tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_many_pictures_in_little_memory(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of 1,500 pictures of 64 kB, 96 MB in all, less than a third is ever held."""
     side = 146
-    config = configs.replace(run.config, dict(image_size=side, class_cond=False))
+    config = codec.replace(run.config, dict(image_size=side, class_cond=False))
     settings = dataclasses.replace(QUICK, num_samples=1500, batch_size=20, steps=1)
     picture = np.random.default_rng(0).integers(0, 256, (20, 3, 1, 1)).astype(np.float32) / 127.5 - 1
 
-    def steps(*arguments: Any) -> Iterator[sample.Drawn]:
+    def steps(*arguments: Any) -> Iterator[engine.Drawn]:
         for k in range(0, 1500, 20):
             x = torch.from_numpy(picture).expand(20, 3, side, side)
-            yield sample.Drawn(k, k // 20 + 1, 75, sample.SampleStep(1, 1, x, x, 0))
+            yield engine.Drawn(k, k // 20 + 1, 75, engine.SampleStep(1, 1, x, x, 0))
 
     monkeypatch.setattr(drawing, "draw", steps)
     monkeypatch.setattr(drawing, "network_of", lambda *arguments: None)
@@ -215,7 +223,7 @@ def test_many_pictures_in_little_memory(run: Run, tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(drawing, "PREVIEW_BYTES", 2**21)
     monkeypatch.setattr(drawing, "PREVIEW_INTERVAL", 1e9)
     path = run.checkpoint().path("model")
-    weights = checkpoint.load_weights(path)
+    weights = checkpoint_files.load_weights(path)
     tracemalloc.start()
     with Worker(tmp_path / "job") as worker:
         drawing.draw_into(tmp_path / "job", worker, weights, config, settings, path, torch.device("cpu"))
@@ -294,11 +302,11 @@ def test_as_many_at_once_as_fit(run: Run, monkeypatch: pytest.MonkeyPatch, caplo
 
 
 def test_a_batch_of_nothing_is_as_many_as_fit(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    network = sample.network_of(checkpoint.load_weights(run.checkpoint().path("model")), run.config, "it")
+    network = engine.network_of(checkpoint_files.load_weights(run.checkpoint().path("model")), run.config, "it")
     monkeypatch.setattr(memory, "drawn_at_once", lambda *_: 2)
-    starts = {d.start for d in sample.draw(network, run.config, dataclasses.replace(QUICK, batch_size=0))}
+    starts = {d.start for d in engine.draw(network, run.config, dataclasses.replace(QUICK, batch_size=0))}
     assert starts == {0, 2, 4}
-    assert sample.pictures(network, run.config, dataclasses.replace(QUICK, batch_size=0)).shape == (5, 8, 8, 3)
+    assert engine.pictures(network, run.config, dataclasses.replace(QUICK, batch_size=0)).shape == (5, 8, 8, 3)
 
 
 # --- the checkpoint
@@ -319,14 +327,14 @@ def test_another_checkpoint_is_not_gone_on_with(run: Run, tmp_path: Path) -> Non
 
 def test_a_checkpoint_replaced_while_it_is_read(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoints = run.checkpoint()
-    real = checkpoint.load_weights
+    real = checkpoint_files.load_weights
 
-    def replaced(path: Path) -> checkpoint.Weights:
+    def replaced(path: Path) -> checkpoint_files.Weights:
         weights = real(path)
         files.copy(checkpoints.path("model"), path)
         return weights
 
-    monkeypatch.setattr(checkpoint, "load_weights", replaced)
+    monkeypatch.setattr(checkpoint_files, "load_weights", replaced)
     with pytest.raises(UserError, match="was replaced while it was being read"):
         draw(run, tmp_path / "job", QUICK)
     assert not SampleJob(tmp_path / "job").images
@@ -338,7 +346,7 @@ def test_a_checkpoint_replaced_while_pictures_are_drawn(how: str, run: Run, tmp_
     assert straight.status().warning == ""  # type: ignore[union-attr]
     path, real = run.checkpoint().path("ema_0.9"), drawing.draw
 
-    def replaced(*arguments: Any) -> Iterator[sample.Drawn]:
+    def replaced(*arguments: Any) -> Iterator[engine.Drawn]:
         for number, drawn in enumerate(real(*arguments)):
             if number == 3:
                 files.copy(run.checkpoint().path("model"), path) if how == "replaced" else path.unlink()
@@ -390,52 +398,52 @@ def test_every_picture_can_be_drawn_again_alone(run: Run, tmp_path: Path) -> Non
     for k, path in enumerate(job.images):
         told = images.settings_in(path)
         assert told
-        one = recipe.sample_of(told, path.name)
+        one = metadata.sample_of(told, path.name)
         assert (one.num_samples, one.seed) == (1, 4 + k)
         assert one.classes == ["0", "1", "2"][k % 3] if k % 3 != 2 else "2-2"  # another class is called 2
         assert told["checkpoint"]["step"] == 7
         assert told["checkpoint"]["weights"] == "ema_0.9"
         assert told["class_names"] == ["cat", "2", "dog"]
         out = tmp_path / f"again{k}"
-        assert cli.main(["sample", "--like", str(path), "--out", str(out)]) == 0
+        assert main.main(["sample", "--like", str(path), "--out", str(out)]) == 0
         assert (pixels(SampleJob(out)) == pixels(job)[k : k + 1]).all()
     grid = images.settings_in(job.grid)
     assert grid
-    by = compute.chosen("auto", "fp32", torch.device("cpu")).kernels
-    assert recipe.sample_of(grid, "grid") == configs.with_absolute_paths(dataclasses.replace(QUICK, kernels=by))
+    by = backend.chosen("auto", "fp32", torch.device("cpu")).kernels
+    assert metadata.sample_of(grid, "grid") == codec.with_absolute_paths(dataclasses.replace(QUICK, kernels=by))
 
 
 def test_like_a_picture_with_changes(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     job = draw(run, tmp_path / "job", QUICK)
     like = ["sample", "--like", str(job.images[1]), "--num_samples", "2"]
-    assert cli.main([*like, "--out", str(tmp_path / "two")]) == 0
+    assert main.main([*like, "--out", str(tmp_path / "two")]) == 0
     two = SampleJob(tmp_path / "two")
     assert two.config.classes == "1-1" or two.config.classes == "1"
     assert (pixels(two)[0] == pixels(job)[1]).all()
     files.copy(run.checkpoint().path("model"), run.checkpoint().path("ema_0.9"))
     path = run.checkpoint().path("ema_0.9")
     files.write_bytes(path, path.read_bytes() + b" ")
-    assert cli.main([*like, "--out", str(tmp_path / "three")]) == 2
+    assert main.main([*like, "--out", str(tmp_path / "three")]) == 2
     assert "its checksum is another: name a checkpoint with --run or --model_path" in capsys.readouterr().err
     explicit = ["--model_path", str(run.checkpoint().path("model"))]
-    assert cli.main([*like, *explicit, "--out", str(tmp_path / "four")]) == 0
+    assert main.main([*like, *explicit, "--out", str(tmp_path / "four")]) == 0
     assert (pixels(SampleJob(tmp_path / "four")) == pixels(two)).all()
     images.save_png(tmp_path / "bare.png", np.zeros((8, 8, 3), np.uint8))
-    assert cli.main(["sample", "--like", str(tmp_path / "bare.png")]) == 2
+    assert main.main(["sample", "--like", str(tmp_path / "bare.png")]) == 2
     assert "carries no settings" in capsys.readouterr().err
-    assert cli.main(["sample", "--like", str(tmp_path / "none.png")]) == 2
+    assert main.main(["sample", "--like", str(tmp_path / "none.png")]) == 2
     assert "There is no picture" in capsys.readouterr().err
 
 
 def test_settings_of_other_versions() -> None:
-    older = recipe.sample_of({"sample": {"num_samples": 3}}, "it")
+    older = metadata.sample_of({"sample": {"num_samples": 3}}, "it")
     assert older == SampleConfig(num_samples=3, precision="fp32", kernels="torch"), "which all of them drew with"
     for newer in ({"format": 99, "sample": {}}, {"sample": {"from_the_future": 1}}):
         with pytest.raises(UserError, match="newer version"):
-            recipe.sample_of(newer, "it")
+            metadata.sample_of(newer, "it")
     for wrong in ({"sample": 3}, {"sample": {"seed": "x"}}, {"sample": {"seed": -1}}, {}):
         with pytest.raises(UserError):
-            recipe.sample_of(wrong, "it")
+            metadata.sample_of(wrong, "it")
 
 
 # --- given pictures
@@ -481,9 +489,9 @@ def test_from_given_pictures(task: str, run: Run, tmp_path: Path, given: np.ndar
     for path in Path().glob("pictures/*"):
         path.unlink()
     out = tmp_path / "again"
-    assert cli.main(["sample", "--like", str(job.grid), "--out", str(out)]) == 0
+    assert main.main(["sample", "--like", str(job.grid), "--out", str(out)]) == 0
     assert (pixels(SampleJob(out)) == pixels(job)).all()
-    assert cli.main(["sample", "--like", str(job.images[3]), "--out", str(tmp_path / "one")]) == 0
+    assert main.main(["sample", "--like", str(job.images[3]), "--out", str(tmp_path / "one")]) == 0
     assert (pixels(SampleJob(tmp_path / "one")) == pixels(job)[3:4]).all()
 
 
@@ -518,10 +526,10 @@ def test_an_inversion_tells_its_error(run: Run, tmp_path: Path, given: np.ndarra
     assert (noise[0] != noise[2]).any(), "the same picture, of another class"
     assert not (job.folder / "noise").exists()
     path = run.checkpoint().path("ema_0.9")
-    network = sample.network_of(checkpoint.load_weights(path), run.config, "it")
+    network = engine.network_of(checkpoint_files.load_weights(path), run.config, "it")
     condition = {"y": torch.tensor([0, 1])}
-    pictures = sample.given_pictures.read(run.config, asked)
-    steps = list(sample.steps_of(network, run.config, asked, range(2), condition, given=pictures))
+    pictures = engine.given_pictures.read(run.config, asked)
+    steps = list(engine.steps_of(network, run.config, asked, range(2), condition, given=pictures))
     expected = steps[len(steps) // 2 - 1]
     assert 2 * expected.done == expected.total
     assert np.allclose(expected.x.numpy(), noise[:2], atol=1e-4)
@@ -542,9 +550,9 @@ def test_given_pictures_of_another_size(run: Run, tmp_path: Path, given: np.ndar
     images.save_png(Path("large.png"), np.zeros((9, 9, 3), np.uint8))
     out = tmp_path / "job"
     asked = ["sample", "--run", run.name, "--runs_dir", str(run.folder.parent), "--num_samples", "1", "--out", str(out)]
-    assert cli.main([*asked, "--task", "vary", "--picture", "large.png"]) == 2
+    assert main.main([*asked, "--task", "vary", "--picture", "large.png"]) == 2
     assert "9 x 9 pixels" in capsys.readouterr().err
-    assert cli.main([*asked, "--task", "inpaint", "--picture", "pictures"]) == 2
+    assert main.main([*asked, "--task", "inpaint", "--picture", "pictures"]) == 2
     assert "mask is empty" in capsys.readouterr().err
     assert not out.exists()
 

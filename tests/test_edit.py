@@ -9,11 +9,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm import diffusion, edit, given, images, sample, samplers, schedules, spacing
-from ddpm.config import Config, DiffusionConfig, ModelConfig, SampleConfig
-from ddpm.diffusion import Prediction, at
+from ddpm import schedules
+from ddpm.config.model import DiffusionConfig, ModelConfig
+from ddpm.config.tasks import SampleConfig
+from ddpm.config.training import Config
+from ddpm.diffusion import process
+from ddpm.diffusion.process import Prediction, at
 from ddpm.errors import UserError
-from ddpm.samplers import ImageNoise
+from ddpm.planning import inputs, timesteps
+from ddpm.sampling import editing, engine, samplers
+from ddpm.sampling.samplers import ImageNoise
+from ddpm.storage import images
 
 FULL = schedules.named("cosine", 1000)
 CONFIG = Config(model=ModelConfig(image_size=8, num_channels=32), diffusion=DiffusionConfig(noise_schedule="cosine"))
@@ -49,17 +55,17 @@ def walk(steps: int) -> schedules.Schedule:
 def test_slerp_stays_on_the_sphere_and_ends_at_its_ends() -> None:
     a, b = (torch.randn(5, 3, 8, 8, generator=torch.Generator().manual_seed(k)) for k in (0, 1))
     w = torch.linspace(0, 1, 5)
-    between = edit.slerp(a, b, w)
+    between = editing.slerp(a, b, w)
     torch.testing.assert_close(between[0], a[0])
     torch.testing.assert_close(between[-1], b[-1])
     unit = lambda x: x / x.flatten(1).norm(dim=1).reshape(-1, 1, 1, 1)  # noqa: E731
-    on_sphere = edit.slerp(unit(a), unit(b), w)
+    on_sphere = editing.slerp(unit(a), unit(b), w)
     torch.testing.assert_close(on_sphere.flatten(1).norm(dim=1), torch.ones(5))
-    torch.testing.assert_close(edit.slerp(a, a, w), a)
+    torch.testing.assert_close(editing.slerp(a, a, w), a)
 
 
 def test_noise_between_two_seeds_is_noise() -> None:
-    between = edit.Between(5, 9, [0.0, 0.3, 1.0])
+    between = editing.Between(5, 9, [0.0, 0.3, 1.0])
     x = between.start((3, 64, 64))
     assert torch.equal(x[0], ImageNoise([5]).start((3, 64, 64))[0])
     assert torch.equal(x[2], ImageNoise([9]).start((3, 64, 64))[0])
@@ -76,10 +82,10 @@ def network(x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
 @pytest.mark.parametrize("name", ["ddpm", "ddim", "unipc-3", "dpm++2m-sde"])
 def test_an_interpolation_begins_and_ends_at_its_seeds(name: str) -> None:
     settings = SampleConfig(num_samples=5, task="interpolate", seed=3, to_seed=11, sampler=name, steps=6, batch_size=2)
-    strip = torch.cat([d.step.x for d in sample.draw(network, CONFIG, settings) if d.finished])
+    strip = torch.cat([d.step.x for d in engine.draw(network, CONFIG, settings) if d.finished])
     for seed, place in ((3, 0), (11, 4)):
         one = SampleConfig(num_samples=1, seed=seed, sampler=name, steps=6)
-        *_, alone = sample.draw(network, CONFIG, one)
+        *_, alone = engine.draw(network, CONFIG, one)
         torch.testing.assert_close(strip[place], alone.step.x[0], atol=1e-4, rtol=0)
     jumps = (strip[1:] - strip[:-1]).flatten(1).norm(dim=1)
     assert float(jumps.max()) < 0.8 * float((strip[-1] - strip[0]).norm()), "it goes there by and by"
@@ -93,10 +99,10 @@ def test_a_variation_keeps_more_of_the_picture_the_less_noise_there_is() -> None
     away = []
     for strength in (0.1, 0.4, 0.8):
         settings = SampleConfig(task="vary", strength=strength, sampler="ddim", steps=20)
-        schedule = spacing.shortened(FULL, CONFIG, settings)
+        schedule = timesteps.shortened(FULL, CONFIG, settings)
         noise = ImageNoise(range(16))
-        *_, last = edit.vary(samplers.ddim, smooth, pictures, schedule, randn_like=noise)
-        away.append(float(edit.rmse(last.x, pictures).mean()))
+        *_, last = editing.vary(samplers.ddim, smooth, pictures, schedule, randn_like=noise)
+        away.append(float(editing.rmse(last.x, pictures).mean()))
         assert float(last.x.std()) == pytest.approx(0.4, abs=0.1), "and looks like the data"
     assert away[0] < 0.6 * away[1] < 0.6 * away[2]
 
@@ -104,14 +110,14 @@ def test_a_variation_keeps_more_of_the_picture_the_less_noise_there_is() -> None
 # --- inpainting
 
 
-@pytest.mark.parametrize("sampler", [partial(samplers.ddpm, variance=diffusion.fixed_small), samplers.ddim])
+@pytest.mark.parametrize("sampler", [partial(samplers.ddpm, variance=process.fixed_small), samplers.ddim])
 def test_inpainting_keeps_what_is_known(sampler: Any) -> None:
     pictures = drawn_from_data(8)
     mask = torch.zeros(1, 1, 8, 8)
     mask[..., 2:6, 2:6] = 1
     for resample in (1, 3):
-        moves = list(spacing.repaint_moves(20, 3, resample))
-        steps = list(edit.inpaint(sampler, smooth, pictures, mask, walk(20), moves, randn_like=ImageNoise(range(8))))
+        moves = list(timesteps.repaint_moves(20, 3, resample))
+        steps = list(editing.inpaint(sampler, smooth, pictures, mask, walk(20), moves, randn_like=ImageNoise(range(8))))
         assert [s.done for s in steps] == list(range(1, 20 * resample + 1))
         assert torch.equal(steps[-1].x * (1 - mask), pictures * (1 - mask)), "exactly"
         assert not torch.equal(steps[-1].x, pictures)
@@ -125,12 +131,12 @@ def test_inpainting_fits_the_new_to_the_known() -> None:
     weights = full[hole][:, rest] @ torch.linalg.inv(full[rest][:, rest])
     expected = pictures.reshape(64, 64)[:, rest] @ weights.T
     spread = float(torch.diagonal(full[hole][:, hole] - weights @ full[rest][:, hole]).mean().sqrt())
-    sampler = partial(samplers.ddpm, variance=diffusion.fixed_small)
+    sampler = partial(samplers.ddpm, variance=process.fixed_small)
 
     def error(steps: int, jump: int, resample: int) -> float:
-        moves = list(spacing.repaint_moves(steps, jump, resample))
+        moves = list(timesteps.repaint_moves(steps, jump, resample))
         noise = ImageNoise(range(64))
-        *_, last = edit.inpaint(sampler, smooth, pictures, mask, walk(steps), moves, randn_like=noise)
+        *_, last = editing.inpaint(sampler, smooth, pictures, mask, walk(steps), moves, randn_like=noise)
         return float((last.x.reshape(64, 64)[:, hole] - expected).square().mean().sqrt())
 
     once, again = error(25, 1, 1), error(25, 1, 8)
@@ -144,13 +150,14 @@ def test_inpainting_fits_the_new_to_the_known() -> None:
 def test_a_picture_comes_back_from_its_noise() -> None:
     pictures = drawn_from_data(16)
     schedule = walk(200)
-    steps = list(edit.invert(smooth, pictures, schedule))
+    steps = list(editing.invert(smooth, pictures, schedule))
     assert [s.done for s in steps] == list(range(1, 401))
     assert {s.total for s in steps} == {400}
     noise = steps[199].x
     assert float(noise.std()) == pytest.approx(1, abs=0.15)
     back = [
-        float(edit.rmse(list(edit.invert(smooth, pictures, walk(n)))[-1].x, pictures).mean()) for n in (10, 40, 200)
+        float(editing.rmse(list(editing.invert(smooth, pictures, walk(n)))[-1].x, pictures).mean())
+        for n in (10, 40, 200)
     ]
     assert back[0] > 2 * back[1] > 4 * back[2], "the finer the steps the better"
     assert back[2] < 0.01
@@ -174,12 +181,12 @@ def folder(tmp_path: Path) -> Path:
 
 def test_pictures_are_taken_in_turn_and_kept_where_the_mask_is_black(folder: Path) -> None:
     settings = SampleConfig(num_samples=5, task="inpaint", picture=str(folder / "pictures"), mask=str(folder / "mask.png"), steps=4, resample=2, batch_size=2)  # fmt: skip
-    drawn = sample.pictures(network, CONFIG, settings)
+    drawn = engine.pictures(network, CONFIG, settings)
     known = np.stack([np.asarray(images.load(folder / "pictures" / f"{k % 3}.png")) for k in range(5)])
     assert np.array_equal(drawn[:, :, :4], known[:, :, :4])
     assert not np.array_equal(drawn[0, :, 4:], drawn[3, :, 4:]), "another seed, another filling"
     one = SampleConfig(num_samples=1, seed=3, task="inpaint", picture=str(folder / "pictures/0.png"), mask=str(folder / "mask.png"), steps=4, resample=2)  # fmt: skip
-    assert np.array_equal(sample.pictures(network, CONFIG, one)[0], drawn[3])
+    assert np.array_equal(engine.pictures(network, CONFIG, one)[0], drawn[3])
 
 
 REFUSED: list[tuple[dict[str, str], str]] = [
@@ -198,7 +205,7 @@ REFUSED: list[tuple[dict[str, str], str]] = [
 def test_what_does_not_fit_is_said_in_one_sentence(folder: Path, values: dict[str, str], sentence: str) -> None:
     paths = {name: str(folder / value) if name in ("picture", "mask") else value for name, value in values.items()}
     with pytest.raises(UserError) as caught:
-        given.read(CONFIG, SampleConfig(steps=4, **paths))  # type: ignore[arg-type]
+        inputs.read(CONFIG, SampleConfig(steps=4, **paths))  # type: ignore[arg-type]
     assert sentence in str(caught.value)
     assert str(caught.value).count(". ") == 0
 
@@ -206,4 +213,4 @@ def test_what_does_not_fit_is_said_in_one_sentence(folder: Path, values: dict[st
 def test_an_enlarging_model_begins_with_small_pictures_only(folder: Path) -> None:
     config = Config(model=ModelConfig(image_size=8, small_size=4, num_channels=32))
     with pytest.raises(UserError, match="this model enlarges small ones"):
-        given.read(config, SampleConfig(task="vary", picture=str(folder / "pictures"), base_samples="x"))
+        inputs.read(config, SampleConfig(task="vary", picture=str(folder / "pictures"), base_samples="x"))

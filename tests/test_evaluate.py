@@ -12,18 +12,28 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm import checkpoint, cli, data, evaluate, files, images, lineage, losses, parallel, results, runs, schedules
-from ddpm import config as configs
-from ddpm.config import Config, DataConfig, DiffusionConfig, EvalConfig, ModelConfig
-from ddpm.data import Dataset, Stream, open_dataset, part_of
-from ddpm.diffusion import Prediction, q_sample
+from ddpm import schedules
+from ddpm.analysis import likelihood
+from ddpm.analysis.likelihood import Measured, Tally, measure, student_t
+from ddpm.checkpoints import checkpoint_files
+from ddpm.cli import main
+from ddpm.compute import distributed
+from ddpm.config import codec
+from ddpm.config.model import DiffusionConfig, ModelConfig
+from ddpm.config.tasks import EvalConfig
+from ddpm.config.training import Config, DataConfig
+from ddpm.data import datasets, lineage
+from ddpm.data.datasets import Dataset, Stream, open_dataset, part_of
+from ddpm.diffusion import losses
+from ddpm.diffusion.process import Prediction, q_sample
 from ddpm.errors import UserError
-from ddpm.evaluate import Measured, Tally, measure, student_t
-from ddpm.jobs import Worker
-from ddpm.results import EvaluationJob
-from ddpm.runs import Run
-from ddpm.session import Session
-from ddpm.train import Trainer
+from ddpm.runs import results, runs
+from ddpm.runs.jobs import Worker
+from ddpm.runs.results import EvaluationJob
+from ddpm.runs.runs import Run
+from ddpm.storage import files, images
+from ddpm.training.loop import Session
+from ddpm.training.trainer import Trainer
 
 
 @pytest.fixture
@@ -41,7 +51,7 @@ def tallied(totals: Iterable[float]) -> Tally:
     """These bits per dimension, counted in one by one."""
     tally, nothing = Tally(1), torch.zeros(1, 1)
     for total in totals:
-        tally.add(evaluate.Bits(torch.tensor([total], dtype=torch.float64), nothing[0], nothing, nothing, nothing), 0)
+        tally.add(likelihood.Bits(torch.tensor([total], dtype=torch.float64), nothing[0], nothing, nothing, nothing), 0)
     return tally
 
 
@@ -61,7 +71,7 @@ def test_the_same_as_one_picture_and_one_timestep_at_a_time(tiny: Config, pictur
     vb = np.zeros(T)
     for k, picture in enumerate(pixels):
         x_start = torch.from_numpy(picture).permute(2, 0, 1)[None].float() / 127.5 - 1
-        noise = evaluate.noise_of(3, x_start.shape[1:])
+        noise = likelihood.noise_of(3, x_start.shape[1:])
         for t in range(T):
             index = torch.tensor([t])
             x_t = q_sample(full, x_start, index, noise(k, t)[None])
@@ -78,8 +88,8 @@ def test_who_knows_the_one_picture_needs_next_to_nothing() -> None:
     """For data of one point the true posterior is q's own: every KL is 0, and the decoder's mass is all in one bin."""
     schedule, settings = schedules.named("linear", 50), DiffusionConfig(diffusion_steps=50, predict_xstart=True, sigma_small=True)  # fmt: skip
     x_start = torch.full((2, 1, 4, 4), 127 / 127.5 - 1)
-    noise = evaluate.noise_of(0, x_start.shape[1:])
-    found = evaluate.bits_per_dim(lambda x, t: torch.full_like(x, 127 / 127.5 - 1), schedule, schedule, settings, x_start, noise)  # fmt: skip
+    noise = likelihood.noise_of(0, x_start.shape[1:])
+    found = likelihood.bits_per_dim(lambda x, t: torch.full_like(x, 127 / 127.5 - 1), schedule, schedule, settings, x_start, noise)  # fmt: skip
     assert found.vb[:, 1:].abs().max() < 1e-6
     assert found.xstart_mse.max() == 0
     assert found.mse.max() < 1e-6
@@ -124,7 +134,7 @@ def test_pictures_are_chosen_by_the_seed_from_all_over_the_data(tiny: Config, pi
 
 
 def test_classes_are_told_by_name_and_small_pictures_from_the_large(tiny: Config, pictures: Dataset) -> None:
-    config = configs.replace(tiny, dict(class_cond=True, num_classes=3, class_names=("a", "b", "c"), small_size=4))
+    config = codec.replace(tiny, dict(class_cond=True, num_classes=3, class_names=("a", "b", "c"), small_size=4))
     labelled = Dataset(pictures.images, np.arange(40) % 2, ("c", "a"), ())
     told: list[tuple[int, Tensor]] = []
 
@@ -141,21 +151,21 @@ def test_classes_are_told_by_name_and_small_pictures_from_the_large(tiny: Config
 
 
 def test_data_of_other_classes_is_refused(tiny: Config) -> None:
-    config = configs.replace(tiny, dict(class_cond=True, num_classes=2, class_names=("a", "b")))
+    config = codec.replace(tiny, dict(class_cond=True, num_classes=2, class_names=("a", "b")))
     with pytest.raises(UserError, match=r"does not know \(z\).*trained with a, b"):
-        data.class_numbers(config, ("a", "z"))
+        datasets.class_numbers(config, ("a", "z"))
     with pytest.raises(UserError, match="these pictures have none"):
-        data.class_numbers(config, ())
-    nameless = configs.replace(tiny, dict(class_cond=True, num_classes=2))
-    assert data.class_numbers(nameless, ("x", "y")).tolist() == [0, 1]  # type: ignore[union-attr]
+        datasets.class_numbers(config, ())
+    nameless = codec.replace(tiny, dict(class_cond=True, num_classes=2))
+    assert datasets.class_numbers(nameless, ("x", "y")).tolist() == [0, 1]  # type: ignore[union-attr]
     with pytest.raises(UserError, match="trained with 2 classes"):
-        data.class_numbers(nameless, ("x", "y", "z"))
-    numbered = configs.replace(config, dict(num_classes=3, class_names=("0", "1", "2")))  # places, or names
-    assert data.class_numbers(numbered, ("cat", "dog", "fox")).tolist() == [0, 1, 2]  # type: ignore[union-attr]
-    assert data.class_numbers(numbered, ("0", "2")).tolist() == [0, 2]  # type: ignore[union-attr]
+        datasets.class_numbers(nameless, ("x", "y", "z"))
+    numbered = codec.replace(config, dict(num_classes=3, class_names=("0", "1", "2")))  # places, or names
+    assert datasets.class_numbers(numbered, ("cat", "dog", "fox")).tolist() == [0, 1, 2]  # type: ignore[union-attr]
+    assert datasets.class_numbers(numbered, ("0", "2")).tolist() == [0, 2]  # type: ignore[union-attr]
     with pytest.raises(UserError, match=r"does not know \(3\)"):
-        data.class_numbers(numbered, ("1", "2", "3"))
-    assert data.class_numbers(tiny, ()) is None
+        datasets.class_numbers(numbered, ("1", "2", "3"))
+    assert datasets.class_numbers(tiny, ()) is None
 
 
 # The mean and its interval
@@ -164,8 +174,8 @@ def test_data_of_other_classes_is_refused(tiny: Config) -> None:
 def test_the_interval_ends_it_at_a_whole_batch(tiny: Config, pictures: Dataset) -> None:
     every = last(tiny, pictures, num_samples=40)
     found = last(tiny, pictures, num_samples=40, until_ci=100.0)
-    assert found.count == evaluate.LEAST
-    assert found.totals == pytest.approx(every.totals[: evaluate.LEAST], rel=1e-5)
+    assert found.count == likelihood.LEAST
+    assert found.totals == pytest.approx(every.totals[: likelihood.LEAST], rel=1e-5)
     assert last(tiny, pictures, num_samples=40, until_ci=100.0, batch_size=10, rows=10**4).count == 20
     assert last(tiny, pictures, num_samples=40, until_ci=1e-9).count == 40
 
@@ -233,18 +243,18 @@ def test_two_processes_find_the_same(tiny: Config, pictures: Dataset, tmp_path: 
 @pytest.fixture
 def trained(runs_dir: Path, tiny: Config) -> Run:
     """A run with a checkpoint whose weights can be loaded; a tenth of its pictures were held out."""
-    config = data.resolve(configs.replace(tiny, dict(hold_out=0.1, class_cond=True)))
+    config = datasets.resolve(codec.replace(tiny, dict(hold_out=0.1, class_cond=True)))
     run = runs.create(runs_dir, "trained", config)
     dataset = open_dataset(config.data, config.model, seed=config.train.seed)
     trainer = Trainer(config, dataset)
     list(trainer.steps(2))
     state = {**trainer.state(), "data": lineage.to_json(dataset.digest)}
-    checkpoint.save(run, 2, trainer.weights(), trainer.optimizer.state_dict(), state, 0, 1.0)
+    checkpoint_files.save(run, 2, trainer.weights(), trainer.optimizer.state_dict(), state, 0, 1.0)
     return run
 
 
 def nll(run: Run, *flags: str) -> int:
-    return cli.main(["nll", "--run", run.name, "--runs_dir", str(run.folder.parent), "--threads", "1", *flags])
+    return main.main(["nll", "--run", run.name, "--runs_dir", str(run.folder.parent), "--threads", "1", *flags])
 
 
 def test_a_run_is_measured_into_its_folder(trained: Run, capsys: pytest.CaptureFixture) -> None:
@@ -274,17 +284,17 @@ def test_the_command_it_tells_measures_the_same_again(trained: Run, tmp_path: Pa
     assert nll(trained, "--num_samples", "3", "--weights", "model", "--seed", "4", "--timestep_respacing", "7") == 0
     (job,) = trained.evaluation_jobs()
     words = shlex.split(job.result["command"])
-    assert cli.main([*words[1:], "--out", str(tmp_path / "again")]) == 0
+    assert main.main([*words[1:], "--out", str(tmp_path / "again")]) == 0
     again = EvaluationJob(tmp_path / "again").result
     assert again["bits_per_dim"] == job.result["bits_per_dim"]
     assert again["timesteps"] == 7
-    assert cli.main([*words[1:], "--out", str(tmp_path / "again")]) == 2  # it is there already
+    assert main.main([*words[1:], "--out", str(tmp_path / "again")]) == 2  # it is there already
 
 
 def test_a_stop_keeps_what_was_measured(trained: Run, tmp_path: Path) -> None:
     job = EvaluationJob(tmp_path / "stopped")
     with Worker(job.folder) as worker:
-        measuring = evaluate.evaluate_source(job.folder, worker, trained, EvalConfig(num_samples=12, rows=20), {})
+        measuring = likelihood.evaluate_source(job.folder, worker, trained, EvalConfig(num_samples=12, rows=20), {})
         for measured in measuring:
             assert isinstance(measured, Measured)
             if measured.so_far.count == 2:
@@ -304,7 +314,7 @@ def lost_at(picture: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
     def add(self: Tally, *given: object) -> None:
         if self.count + 1 == picture:
-            raise parallel.Lost
+            raise distributed.Lost
         counted(self, *given)  # type: ignore[arg-type]
 
     counted = Tally.add
@@ -345,7 +355,7 @@ def test_where_there_is_no_room_for_the_result_the_status_keeps_it(trained: Run,
 
 
 def draw(run: Run, *flags: str) -> int:
-    return cli.main(["sample", "--run", run.name, "--runs_dir", str(run.folder.parent), "--threads", "1", "--num_samples", "6", "--batch_size", "2", "--timestep_respacing", "3", *flags])  # fmt: skip
+    return main.main(["sample", "--run", run.name, "--runs_dir", str(run.folder.parent), "--threads", "1", "--num_samples", "6", "--batch_size", "2", "--timestep_respacing", "3", *flags])  # fmt: skip
 
 
 @pytest.mark.parametrize("full_for_good", [False, True])
@@ -366,9 +376,9 @@ def test_what_was_drawn_is_kept_where_the_disk_is_full(full_for_good: bool, trai
 
 def test_before_anything_is_drawn_no_folder_is_left(trained: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def lost(*given: object) -> list:
-        raise parallel.Lost
+        raise distributed.Lost
 
-    monkeypatch.setattr(parallel, "gathered", lost)
+    monkeypatch.setattr(distributed, "gathered", lost)
     assert draw(trained) == 2
     assert not trained.sample_jobs()
 
@@ -407,7 +417,7 @@ def test_the_references_flags_and_defaults_are_understood() -> None:
     line += " --dropout 0.0 --learn_sigma False --sigma_small False --class_cond False --diffusion_steps 1000"
     line += " --noise_schedule linear --use_kl False --predict_xstart False --rescale_timesteps True"
     line += " --rescale_learned_sigmas True --use_checkpoint False --use_scale_shift_norm True"
-    options = cli._parser().parse_args(line.split())
+    options = main._parser().parse_args(line.split())
     assert options.use_scale_shift_norm is True
     defaults = EvalConfig()
     assert (defaults.num_samples, defaults.batch_size, defaults.clip_denoised, defaults.data_dir) == (1000, 1, True, "")
@@ -417,17 +427,17 @@ def test_a_file_without_settings_needs_data_and_takes_flags(tiny: Config, tmp_pa
     trainer = Trainer(tiny, open_dataset(tiny.data, tiny.model))
     path = tmp_path / "model000001.pt"
     torch.save(dict(trainer.model.state_dict()), path)
-    flags = [*configs.to_flags(tiny.model), *configs.to_flags(tiny.diffusion)]
+    flags = [*codec.to_flags(tiny.model), *codec.to_flags(tiny.diffusion)]
     line = ["nll", "--model_path", str(path), *flags, "--num_samples", "2", "--out", str(tmp_path / "out")]
-    assert cli.main(line) == 2
+    assert main.main(line) == 2
     assert "name them with --data_dir" in capsys.readouterr().err
-    assert cli.main([*line, "--data_dir", "cifar10-mini"]) == 0
+    assert main.main([*line, "--data_dir", "cifar10-mini"]) == 0
     result = EvaluationJob(tmp_path / "out").result
     assert result["data"]["part"] == "all"
     assert "--num_channels 32" in result["command"]
     again = [*shlex.split(result["command"])[1:], "--out", str(tmp_path / "again")]
     assert "--probe False" in result["command"]
-    assert cli.main(again) == 0
+    assert main.main(again) == 0
     assert EvaluationJob(tmp_path / "again").result["bits_per_dim"] == result["bits_per_dim"]
 
 
@@ -468,17 +478,17 @@ def test_training_never_sees_what_is_held_out(tiny: Config) -> None:
 
 def test_what_a_seed_holds_out_never_changes() -> None:
     identities = np.arange(12 * 32, dtype=np.uint8).reshape(12, 32)
-    assert np.flatnonzero(data.held_out(identities, 0.25, 7)).tolist() == HELD_OUT
-    assert data.held_out_count(3, 0.01) == 1
-    assert data.held_out_count(2, 0.9) == 1
-    assert data.held_out_count(100, 0.0) == 0
+    assert np.flatnonzero(datasets.held_out(identities, 0.25, 7)).tolist() == HELD_OUT
+    assert datasets.held_out_count(3, 0.01) == 1
+    assert datasets.held_out_count(2, 0.9) == 1
+    assert datasets.held_out_count(100, 0.0) == 0
 
 
 HELD_OUT = [1, 5, 6, 7, 9]
 
 
 def test_a_resumed_training_goes_on_with_the_same_part(tiny: Config) -> None:
-    config = configs.replace(tiny, dict(hold_out=0.3, seed=2))
+    config = codec.replace(tiny, dict(hold_out=0.3, seed=2))
 
     def trainer() -> Trainer:
         return Trainer(config, open_dataset(config.data, config.model, seed=config.train.seed))
@@ -497,7 +507,7 @@ def test_an_npz_with_a_test_part_of_its_own(tmp_path: Path, tiny: Config) -> Non
     path = tmp_path / "own.npz"
     np.savez(path, train=pixels[:4], train_labels=["x", "y", "x", "z"], test=pixels[4:], test_labels=["z", "x"])
     settings = DataConfig(data_dir=str(path))
-    assert data.describe(str(path)).test_count == 2
+    assert datasets.describe(str(path)).test_count == 2
     train, test = (open_dataset(settings, tiny.model, split=split) for split in ("train", "test"))  # type: ignore[arg-type]
     assert (train.images[:, 0, 0, 0].tolist(), test.images[:, 0, 0, 0].tolist()) == ([0, 1, 2, 3], [4, 5])
     assert test.labels is not None
@@ -523,9 +533,9 @@ def test_a_part_that_is_not_there_is_told(tmp_path: Path) -> None:
 
 def test_a_session_trains_without_them(runs_dir: Path, tiny: Config, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
-    run = runs.create(runs_dir, "holding", configs.replace(tiny, {"hold_out": 0.5}))
+    run = runs.create(runs_dir, "holding", codec.replace(tiny, {"hold_out": 0.5}))
     with Worker(run.folder, 1) as worker:
         session = Session(run, worker)
-        every = data.describe("shapes").count
+        every = datasets.describe("shapes").count
         assert 0.45 * every < session.images < 0.55 * every
-    assert data.describe("shapes").lines[0] in caplog.messages, "the log says what the data is"
+    assert datasets.describe("shapes").lines[0] in caplog.messages, "the log says what the data is"

@@ -11,20 +11,23 @@ from app_page import button, open_page, said
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
-from ddpm import config as configs
-from ddpm import files, process
-from ddpm.config import EvalConfig
-from ddpm.jobs import Status, Worker
-from ddpm.results import EvaluationJob
-from ddpm.runs import Run
-from pages.ui import charts, measured, watch
+from ddpm.config import codec
+from ddpm.config.tasks import EvalConfig
+from ddpm.runs import launch
+from ddpm.runs.jobs import Status, Worker
+from ddpm.runs.results import EvaluationJob
+from ddpm.runs.runs import Run
+from ddpm.storage import files
+from pages.ui.components import figures
+from pages.ui.frame import run_store
+from pages.ui.results import evaluation
 
 
 @pytest.fixture(autouse=True)
 def here(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("DDPM_RUNS", str(runs_dir))
     yield
-    watch.store.clear()
+    run_store.store.clear()
 
 
 def figure(at: AppTest) -> dict:
@@ -63,7 +66,7 @@ def test_a_run_without_checkpoint_says_so(fake_run: Callable[..., Run]) -> None:
 
 def test_start_measures_what_the_form_says(fake_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[EvalConfig] = []
-    monkeypatch.setattr("ddpm.process.start_evaluation", lambda run, e: asked.append(e) or evaluated(run))
+    monkeypatch.setattr("ddpm.runs.launch.start_evaluation", lambda run, e: asked.append(e) or evaluated(run))
     fake_run("shapes", hold_out=0.2)
     at = open_page("pages/evaluate.py")
     assert "tell how well a model knows pictures" in said(at)
@@ -119,7 +122,7 @@ def test_a_result_is_shown_explained_and_taken_home(fake_run: Callable[..., Run]
     assert "About 50 s, going by the last time" in said(at)
     assert [d.label for d in at.get("download_button")] == ["vb (npz)", "mse (npz)", "xstart_mse (npz)", "Terms (CSV)", "Result (JSON)"]  # fmt: skip
     assert "ddpm nll --model_path ema.pt" in said(at)
-    lines = measured.csv_of(job).decode().splitlines()
+    lines = evaluation.csv_of(job).decode().splitlines()
     assert lines[0] == "t,vb,mse,xstart_mse"
     assert lines[1].startswith("0,1.0,")
     assert len(figure(at)["data"]) == 3
@@ -158,17 +161,17 @@ def test_one_in_hand_shows_the_mean_so_far_and_can_be_cancelled(fake_run: Callab
 
 def test_a_process_is_started_with_the_flags(fake_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
     spawned: list[list[str]] = []
-    monkeypatch.setattr(process, "_spawn", lambda job, arguments: spawned.append(list(arguments)))
+    monkeypatch.setattr(launch, "_spawn", lambda job, arguments: spawned.append(list(arguments)))
     run = fake_run("shapes")
-    job = process.start_evaluation(run, EvalConfig(num_samples=5, until_ci=0.1))
+    job = launch.start_evaluation(run, EvalConfig(num_samples=5, until_ci=0.1))
     assert job.state() == "starting"
     assert job.folder.parent == run.folder / "evaluations"
     assert spawned[0][:3] == ["nll", "--run", "shapes"]
-    assert configs.to_flags(EvalConfig(num_samples=5, until_ci=0.1)) == spawned[0][5:-2]
+    assert codec.to_flags(EvalConfig(num_samples=5, until_ci=0.1)) == spawned[0][5:-2]
 
 
 def test_charts_of_terms_skip_what_a_log_axis_cannot_show() -> None:
-    curve = charts.Curve("one", (0, 5, 10), {name: np.array([1.0, 0.0, 2.0]) for name in charts.TERMS})
-    first = charts.terms([curve], log=True)["data"][0]
+    curve = figures.Curve("one", (0, 5, 10), {name: np.array([1.0, 0.0, 2.0]) for name in figures.TERMS})
+    first = figures.terms([curve], log=True)["data"][0]
     assert (first["x"], first["y"]) == ([0, 5, 10], [1, None, 2])
-    assert charts.terms([curve], log=False)["data"][0]["y"] == [1, 0, 2]
+    assert figures.terms([curve], log=False)["data"][0]["y"] == [1, 0, 2]

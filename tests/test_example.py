@@ -9,11 +9,15 @@ import pytest
 from streamlit.testing.v1 import AppTest
 from waiting import PATIENCE
 
-from ddpm import checkpoint as checkpoints
-from ddpm import cli, example, files, hand_back, runs, sample
-from ddpm.config import SampleConfig
+from ddpm.checkpoints import checkpoint_files
+from ddpm.cli import main
+from ddpm.config.tasks import SampleConfig
 from ddpm.errors import UserError
-from ddpm.runs import Run
+from ddpm.interop import export_openai
+from ddpm.runs import example, runs
+from ddpm.runs.runs import Run
+from ddpm.sampling import engine
+from ddpm.storage import files
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -22,7 +26,7 @@ def test_it_is_small_and_whole() -> None:
     assert sum(path.stat().st_size for path in example.ASSET.rglob("*") if path.is_file()) <= 4e6
     run = Run(example.ASSET)
     (checkpoint,) = run.checkpoints()
-    assert checkpoints.damage(checkpoint) == ""
+    assert checkpoint_files.damage(checkpoint) == ""
     assert checkpoint.step == run.config.train.total_steps == 3000
     assert checkpoint.weights == ["ema_0.995"]
     assert run.state() == "finished"
@@ -36,7 +40,7 @@ def test_it_becomes_a_run_once(tmp_path: Path) -> None:
     files.write_bytes(marker, b"mine")
     assert example.provide(tmp_path) == first
     assert marker.exists(), "what is there is left alone"
-    assert checkpoints.damage(first.checkpoint()) == ""
+    assert checkpoint_files.damage(first.checkpoint()) == ""
 
 
 def test_a_copy_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,9 +65,9 @@ def test_something_in_its_way(tmp_path: Path) -> None:
 
 def test_it_draws_coloured_shapes_in_ten_steps() -> None:
     """Each on a bright ground, in one colour, the shape covering a good part: noise has none of it."""
-    weights, config, path, _ = sample.chosen(Run(example.ASSET), SampleConfig(), {})
-    network = sample.network_of(weights, config, path.name)
-    drawn = sample.pictures(network, config, SampleConfig(num_samples=8, steps=10, seed=1, precision="fp32")).astype(
+    weights, config, path, _ = engine.chosen(Run(example.ASSET), SampleConfig(), {})
+    network = engine.network_of(weights, config, path.name)
+    drawn = engine.pictures(network, config, SampleConfig(num_samples=8, steps=10, seed=1, precision="fp32")).astype(
         int
     )
     rough = np.abs(np.diff(drawn, axis=2)).mean()
@@ -76,12 +80,13 @@ def test_it_draws_coloured_shapes_in_ten_steps() -> None:
 def test_what_it_lacks_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = example.provide(tmp_path)
     with pytest.raises(UserError, match=r"holds but ema_0\.995 of step 3000, to draw from"):
-        hand_back.hand_back(run, tmp_path / "openai")
+        export_openai.hand_back(run, tmp_path / "openai")
     assert "ema_0.995_003000.pt" in run.all_done
-    assert cli.main(["train", "--resume", "example", "--runs_dir", str(tmp_path)]) == 2
+    assert main.main(["train", "--resume", "example", "--runs_dir", str(tmp_path)]) == 2
     assert "has done all its 3,000 steps" in capsys.readouterr().err
     assert (
-        cli.main(["sample", "--run", "example", "--runs_dir", str(tmp_path), "--weights", "model", "--steps", "2"]) == 2
+        main.main(["sample", "--run", "example", "--runs_dir", str(tmp_path), "--weights", "model", "--steps", "2"])
+        == 2
     )
     assert "example has no weights 'model': choose among ema_0.995." in capsys.readouterr().err
 
@@ -90,7 +95,7 @@ def test_only_a_finished_run_is_packed(tmp_path: Path, capsys: pytest.CaptureFix
     run = example.provide(tmp_path)
     shutil.copy(run.folder / "status.json", tmp_path / "status.json")
     files.write_json(run.folder / "status.json", {"state": "stopped", "step": 5})
-    assert cli.main(["example", "--pack", str(run.folder)]) == 2
+    assert main.main(["example", "--pack", str(run.folder)]) == 2
     assert "an example is made of a finished run" in capsys.readouterr().err
     assert Run(example.ASSET).checkpoints(), "the one there is stays"
 

@@ -9,15 +9,20 @@ import pytest
 from app_page import button, open_page, said
 from streamlit.testing.v1 import AppTest
 
-from ddpm import cells, files, process
-from ddpm import config as configs
-from ddpm.cells import Cell, Way
-from ddpm.config import FrontierConfig, SampleConfig
-from ddpm.jobs import Status, Worker
-from ddpm.results import FrontierJob
-from ddpm.runs import Run
-from ddpm.sheet import Sheet
-from pages.ui import charts, frontier, sample_fields, watch
+from ddpm.config import codec
+from ddpm.config.tasks import FrontierConfig, SampleConfig
+from ddpm.planning import solver_grid
+from ddpm.planning.solver_grid import Cell, Way
+from ddpm.reports.contact_sheet import Sheet
+from ddpm.runs import launch
+from ddpm.runs.jobs import Status, Worker
+from ddpm.runs.results import FrontierJob
+from ddpm.runs.runs import Run
+from ddpm.storage import files
+from pages.ui.components import figures
+from pages.ui.forms import sampling_form
+from pages.ui.frame import run_store
+from pages.ui.results import solver_benchmark
 
 CELLS = [
     Cell("ddim", "uniform", "", 10, 10, 0.1, 9.04),
@@ -32,7 +37,7 @@ CELLS = [
 def here(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("DDPM_RUNS", str(runs_dir))
     yield
-    watch.store.clear()
+    run_store.store.clear()
 
 
 def compared(run: Run, name: str = "20260102-030405", state: str = "finished", rows: list[Cell] = CELLS) -> FrontierJob:
@@ -73,7 +78,7 @@ def test_a_run_without_checkpoint_says_so(fake_run: Callable[..., Run]) -> None:
 
 def test_draw_all_compares_what_the_form_says(fake_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[FrontierConfig] = []
-    monkeypatch.setattr("ddpm.process.start_frontier", lambda run, f: asked.append(f) or compared(run))
+    monkeypatch.setattr("ddpm.runs.launch.start_frontier", lambda run, f: asked.append(f) or compared(run))
     fake_run("shapes")
     at = open_page("pages/explore.py")
     assert "press Draw all" in said(at)
@@ -114,8 +119,8 @@ def test_what_cannot_be_compared_is_told_before_the_start(fake_run: Callable[...
 def test_the_cheapest_within_the_tolerance_is_told_and_taken_along(fake_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
     compared(fake_run("shapes"))
     taken: list[SampleConfig] = []
-    real = sample_fields.begin
-    monkeypatch.setattr(sample_fields, "begin", lambda config, sample: taken.append(sample) or real(config, sample))
+    real = sampling_form.begin
+    monkeypatch.setattr(sampling_form, "begin", lambda config, sample: taken.append(sample) or real(config, sample))
     at = open_page("pages/explore.py")
     assert "UniPC-3, logsnr with 10 calls: 0.11 s a picture, 1.2 levels from converged." in said(at)
     assert "An Old One, 2 threads, fp32" in said(at)
@@ -132,7 +137,7 @@ def test_the_cheapest_within_the_tolerance_is_told_and_taken_along(fake_run: Cal
 
 
 def test_the_chart_has_a_line_a_way_a_star_and_the_tolerance() -> None:
-    drawn = charts.frontier(CELLS, 2.0, CELLS[2])
+    drawn = figures.frontier(CELLS, 2.0, CELLS[2])
     names = {trace["uid"]: trace for trace in drawn["data"]}
     assert list(names) == ["DDIM, uniform", "UniPC-3, logsnr", "best", "limit"]
     assert (names["DDIM, uniform"]["x"], names["DDIM, uniform"]["y"]) == ([0.1, 0.2], [9.04, 4])
@@ -140,7 +145,7 @@ def test_the_chart_has_a_line_a_way_a_star_and_the_tolerance() -> None:
     assert names["best"]["palette"] == names["UniPC-3, logsnr"]["palette"]
     assert names["limit"]["y"] == [2.0, 2.0]
     assert drawn["layout"]["yaxis"]["type"] == drawn["layout"]["xaxis"]["type"] == "log"
-    assert charts.frontier([], 1.0, None)["data"] == []
+    assert figures.frontier([], 1.0, None)["data"] == []
 
 
 def test_a_result_is_shown_and_taken_home(fake_run: Callable[..., Run]) -> None:
@@ -193,20 +198,20 @@ def test_only_random_samplers_have_nothing_to_compare(fake_run: Callable[..., Ru
 
 def test_a_process_is_started_with_the_flags(fake_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
     spawned: list[list[str]] = []
-    monkeypatch.setattr(process, "_spawn", lambda job, arguments: spawned.append(list(arguments)))
+    monkeypatch.setattr(launch, "_spawn", lambda job, arguments: spawned.append(list(arguments)))
     run = fake_run("shapes")
     settings = FrontierConfig(calls="5", seed=2)
-    job = process.start_frontier(run, settings)
+    job = launch.start_frontier(run, settings)
     assert job.folder.parent == run.folder / "frontiers"
     assert spawned[0][:4] == ["bench", "samplers", "--run", "shapes"]
-    assert configs.to_flags(settings) == spawned[0][6:-2]
+    assert codec.to_flags(settings) == spawned[0][6:-2]
 
 
 def test_what_is_drawn_is_what_was_compared(fake_run: Callable[..., Run]) -> None:
     run = fake_run("shapes")
     settings = FrontierConfig(flips="clip_denoised", num_samples=4)
     cell = Cell("ddim", "karras", "clip_denoised", 10, 10, 0.1, 1.0)
-    drawn = frontier.to_draw(run.config, settings, cell)
+    drawn = solver_benchmark.to_draw(run.config, settings, cell)
     assert (drawn.sampler, drawn.spacing, drawn.steps, drawn.clip_denoised) == ("ddim", "karras", 10, False)
     assert drawn.precision == "auto"
-    assert cells.cheapest([cell], 2.0) == cell
+    assert solver_grid.cheapest([cell], 2.0) == cell

@@ -18,16 +18,18 @@ from openpyxl import Workbook, load_workbook
 from openpyxl.worksheet.worksheet import Worksheet
 from PIL import Image
 
-from ddpm import config as configs
-from ddpm import export, files, metrics, runs
-from ddpm.config import Config
-from ddpm.runs import Run
+from ddpm.config import codec, fields
+from ddpm.config.training import Config
+from ddpm.reports import xlsx
+from ddpm.runs import metrics, runs
+from ddpm.runs.runs import Run
+from ddpm.storage import files
 
 FakeRun = Callable[..., Run]
 
 
 def opened(run: Run, **limits: Any) -> Workbook:
-    return load_workbook(io.BytesIO(export.workbook(run, **limits)))
+    return load_workbook(io.BytesIO(xlsx.workbook(run, **limits)))
 
 
 def table(sheet: Worksheet) -> list[dict[str, Any]]:
@@ -62,8 +64,8 @@ def test_every_sheet(fake_run: FakeRun) -> None:
     assert "DDPM Workbench" in known["Exported with"]
 
     settings = {row["Setting"]: row for row in table(book["Config"])}
-    for kind in configs.SECTIONS.values():
-        for s in configs.settings(kind):
+    for kind in codec.SECTIONS.values():
+        for s in fields.settings(kind):
             assert settings[s.name]["Help"] == s.help
     assert settings["image_size"]["Value"] == 8
     assert settings["use_checkpoint"]["Value"] == "False"
@@ -93,7 +95,7 @@ def test_every_sheet(fake_run: FakeRun) -> None:
 
 def test_charts_are_native_and_read_the_right_cells(fake_run: FakeRun) -> None:
     run = fake_run(steps=40)
-    data = export.workbook(run)
+    data = xlsx.workbook(run)
     with zipfile.ZipFile(io.BytesIO(data)) as parts:
         charts = {name: parts.read(name).decode() for name in parts.namelist() if name.startswith("xl/charts/chart")}
     assert len(charts) == 3
@@ -118,7 +120,7 @@ def test_charts_are_native_and_read_the_right_cells(fake_run: FakeRun) -> None:
 def test_what_is_not_above_zero_has_a_linear_axis(runs_dir: Path, tiny: Config) -> None:
     run = runs.create(runs_dir, "run", tiny)
     log_of(run, "0,0.5,1", "0.5,0.25,2")
-    with zipfile.ZipFile(io.BytesIO(export.workbook(run))) as parts:
+    with zipfile.ZipFile(io.BytesIO(xlsx.workbook(run))) as parts:
         loss, mse = (parts.read(f"xl/charts/chart{number}.xml").decode() for number in (1, 2))
     assert "logBase" not in loss
     assert "logBase" in mse
@@ -138,7 +140,7 @@ def test_the_last_preview_is_embedded_enlarged_and_unblurred(
 ) -> None:
     run = fake_run(steps=40, save_every=20)
     save_preview(run, 30)
-    with zipfile.ZipFile(io.BytesIO(export.workbook(run))) as parts:
+    with zipfile.ZipFile(io.BytesIO(xlsx.workbook(run))) as parts:
         (name,) = (name for name in parts.namelist() if name.startswith("xl/media/"))
         embedded = Image.open(io.BytesIO(parts.read(name)))
         drawings = [n for n in parts.namelist() if re.fullmatch(r"xl/drawings/drawing\d+\.xml", n)]
@@ -157,7 +159,7 @@ def test_a_broken_preview_is_said_so(fake_run: FakeRun) -> None:
 
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@A1", "\t=1", "\r=1", "=cmd|' /C calc'!A0", "#REF!", "1e5"])
 def test_text_stays_text(runs_dir: Path, tiny: Config, text: str) -> None:
-    config = configs.replace(tiny, dict(data_dir=text, class_names=(text, "b")))
+    config = codec.replace(tiny, dict(data_dir=text, class_names=(text, "b")))
     run = runs.create(runs_dir, "run", config)
     files.write_json(run.folder / "status.json", dict(state="failed", message=text))
     book = opened(run)
@@ -167,12 +169,12 @@ def test_text_stays_text(runs_dir: Path, tiny: Config, text: str) -> None:
         assert cell.data_type == "s"
         assert cell.value == text.replace("\r", "\n")  # XML has one kind of line end
         assert cell.quotePrefix == (text[0] in "=+-@\t\r")
-    with zipfile.ZipFile(io.BytesIO(export.workbook(run))) as parts:
+    with zipfile.ZipFile(io.BytesIO(xlsx.workbook(run))) as parts:
         assert not any(b"<f>" in parts.read(name) for name in parts.namelist() if name.startswith("xl/worksheets/"))
 
 
 def test_control_characters_and_endless_text(runs_dir: Path, tiny: Config) -> None:
-    run = runs.create(runs_dir, "run", configs.replace(tiny, dict(data_dir="a\x00b\x1bc\ud800d\uffff")))
+    run = runs.create(runs_dir, "run", codec.replace(tiny, dict(data_dir="a\x00b\x1bc\ud800d\uffff")))
     files.write_json(run.folder / "status.json", dict(state="failed", message="x" * 40_000))
     known = facts(opened(run))
     assert known["Data"] == "abcd"
@@ -280,7 +282,7 @@ def test_write_xlsx_replaces_in_one_step(fake_run: FakeRun) -> None:
     run = fake_run(steps=5)
     path = run.folder / "results.xlsx"
     for _ in range(2):
-        export.write_xlsx(run, path)
+        xlsx.write_xlsx(run, path)
     assert load_workbook(path).sheetnames[0] == "Summary"
 
 
@@ -293,7 +295,7 @@ def test_a_long_log_takes_seconds(runs_dir: Path, tiny: Config) -> None:
     line = ",".join(parts)
     log_of(run, *(line.format(step=step) for step in range(5_000)), columns=metrics.COLUMNS)
     start = time.perf_counter()
-    data = export.workbook(run)
+    data = xlsx.workbook(run)
     print(f"\n5,000 lines: {time.perf_counter() - start:.1f} s, {len(data) / 1e6:.1f} MB")
     sheet = load_workbook(io.BytesIO(data), read_only=True)["Metrics"]
     assert sum(1 for _ in sheet.iter_rows(values_only=True)) == 5_001
@@ -303,7 +305,7 @@ def test_a_long_log_takes_seconds(runs_dir: Path, tiny: Config) -> None:
 @pytest.mark.skipif(not shutil.which("soffice"), reason="LibreOffice is not installed")
 def test_libreoffice_opens_it(fake_run: FakeRun, tmp_path: Path) -> None:
     run = fake_run(steps=40)
-    export.write_xlsx(run, tmp_path / "results.xlsx")
+    xlsx.write_xlsx(run, tmp_path / "results.xlsx")
     profile = f"-env:UserInstallation=file://{tmp_path / 'profile'}"
     convert = [
         "soffice",

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from ddpm import cli, fields
-from ddpm.commands import options
-from ddpm.config import DataConfig, TrainConfig
+from ddpm.cli import main, shared
+from ddpm.config import fields
+from ddpm.config.training import DataConfig, TrainConfig
 
 
 @pytest.mark.parametrize(
@@ -55,16 +55,16 @@ def test_from_the_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert fields.absolute(" 'cats' ") == str(tmp_path / "cats")
     assert Path(fields.absolute('"~/cats"')) == Path("/home/me/cats").absolute()
     assert fields.absolute(" ") == ""
-    assert options.path("'~/cats'") == Path("/home/me/cats")
+    assert shared.path("'~/cats'") == Path("/home/me/cats")
 
 
 def test_flags_and_fields_mean_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     words = ["train", "--data_dir", " '~/my cats'\n", "--resume_checkpoint", '"m.pt"', "--runs_dir", "'my runs'"]
-    given = cli._parser().parse_args(words)
-    found = options.given(given, DataConfig, TrainConfig)
+    given = main._parser().parse_args(words)
+    found = shared.given(given, DataConfig, TrainConfig)
     home = os.path.expanduser("~")
     assert found == {"data_dir": os.path.join(home, "my cats"), "resume_checkpoint": str(tmp_path / "m.pt")}
     assert given.runs_dir == Path("my runs")
-    named = cli._parser().parse_args(["train", "--data_dir", "shapes"])
-    assert options.given(named, DataConfig) == {"data_dir": "shapes"}
+    named = main._parser().parse_args(["train", "--data_dir", "shapes"])
+    assert shared.given(named, DataConfig) == {"data_dir": "shapes"}

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from ddpm import files
 from ddpm.errors import UserError
-from ddpm.files import DiskFull, LineLog
+from ddpm.storage import files
+from ddpm.storage.files import DiskFull, LineLog
 
 MEGABYTE = 10**6
 
@@ -101,7 +101,7 @@ def test_kill_at_any_instant_leaves_a_whole_file(tmp_path: Path) -> None:
     """A process that rewrites a file without pause is killed at 25 different moments."""
     path = tmp_path / "a.bin"
     writer = (
-        "import sys; from pathlib import Path; from ddpm import files\n"
+        "import sys; from pathlib import Path; from ddpm.storage import files\n"
         "path, number = Path(sys.argv[1]), int(sys.argv[2])\n"
         "while True:\n"
         "    number += 1\n"
@@ -114,7 +114,7 @@ def test_kill_at_any_instant_leaves_a_whole_file(tmp_path: Path) -> None:
         process = subprocess.Popen(
             [sys.executable, "-c", writer, path, str(number)],
             stdout=subprocess.PIPE,
-            cwd=Path(files.__file__).parents[1],
+            cwd=Path(files.__file__).parents[2],
         )
         assert process.stdout
         number = int(process.stdout.readline())

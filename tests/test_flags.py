@@ -15,13 +15,15 @@ import numpy as np
 import pytest
 import torch
 
-from ddpm import cli, data, validation
-from ddpm import config as configs
-from ddpm.commands import options as shared
-from ddpm.config import Config, DataConfig, ModelConfig, SampleConfig
+from ddpm.cli import main, shared
+from ddpm.config import codec, validation
+from ddpm.config.model import ModelConfig
+from ddpm.config.tasks import SampleConfig
+from ddpm.config.training import Config, DataConfig
+from ddpm.data import datasets
 from ddpm.errors import UserError
-from ddpm.runs import Run
-from ddpm.train import Trainer
+from ddpm.runs.runs import Run
+from ddpm.training.trainer import Trainer
 
 SCRIPTS = {
     "image_train": "train",
@@ -43,7 +45,7 @@ SAMPLES = {"sample", "nll", "super-res-sample"}  # these need to know from what
 
 def actions(command: str) -> dict[str, argparse.Action]:
     """A command's flags, by name."""
-    (commands,) = (a for a in cli._parser()._actions if isinstance(a, argparse._SubParsersAction))
+    (commands,) = (a for a in main._parser()._actions if isinstance(a, argparse._SubParsersAction))
     assert command in commands.choices, f"there is no `ddpm {command}`"
     return {flag: a for a in commands.choices[command]._actions for flag in a.option_strings}
 
@@ -59,7 +61,7 @@ def default_of(action: argparse.Action) -> object:
 
 def parsed(command: str, *flags: str) -> argparse.Namespace:
     source = ["--model_path", "model.pt"] if command in SAMPLES and "--model_path" not in flags else []
-    return cli._parser().parse_args([command, *source, *flags])
+    return main._parser().parse_args([command, *source, *flags])
 
 
 def test_the_table_is_complete() -> None:
@@ -150,8 +152,8 @@ UPSAMPLE = (
 @pytest.mark.parametrize("name", RELEASED)
 def test_old_trainings(name: str) -> None:
     options = parsed("train", "--data_dir", "path/to/images", *shlex.split(" ".join(RELEASED[name])))
-    given = shared.given(options, *configs.SECTIONS.values())
-    validation.check(configs.resolved(configs.replace(Config(), given)))
+    given = shared.given(options, *codec.SECTIONS.values())
+    validation.check(codec.resolved(codec.replace(Config(), given)))
     assert given["lr"] in (1e-4, 2e-5, 3e-4)
 
 
@@ -190,15 +192,15 @@ def test_a_run_in_the_folder_that_was_named(
     monkeypatch.setenv("OPENAI_LOGDIR", str(folder))
     monkeypatch.setenv("OPENAI_LOG_FORMAT", "stdout,log,json")
     train = ["train", "--data_dir", "shapes", *SMALL]
-    assert cli.main(train) == 0
+    assert main.main(train) == 0
     assert Run(folder).state() == "finished"
     assert Run(folder).config.train.log_format == "csv,json"
     assert {"model000002.pt", "ema_0.9_000002.pt", "opt000002.pt", "progress.csv", "progress.json"} <= {p.name for p in folder.iterdir()}  # fmt: skip
     assert not (tmp_path / "runs").exists()
 
-    assert cli.main(train) == 2
+    assert main.main(train) == 2
     assert "holds a run already: go on with it by `ddpm train --resume`" in capsys.readouterr().err
-    assert cli.main(["train", "--resume"]) == 2
+    assert main.main(["train", "--resume"]) == 2
     assert "mine has done all its 2 steps" in capsys.readouterr().err
 
     for path in [*folder.glob("*.pt"), *(folder / "saves").iterdir()]:
@@ -206,11 +208,11 @@ def test_a_run_in_the_folder_that_was_named(
     status = json.loads((folder / "status.json").read_text())
     (folder / "status.json").write_text(json.dumps({**status, "state": "running", "saved": 0}))
     history = (folder / "progress.csv").read_text()
-    assert cli.main(["train", "--resume"]) == 0
+    assert main.main(["train", "--resume"]) == 0
     assert (folder / "progress.csv").read_text().startswith(history), "what was logged is never erased"
 
     model = str(folder / "ema_0.9_000002.pt")
-    assert cli.main(["sample", "--model_path", model, "--num_samples", "2", "--timestep_respacing", "2"]) == 0
+    assert main.main(["sample", "--model_path", model, "--num_samples", "2", "--timestep_respacing", "2"]) == 0
     (job,) = (folder / "samples").iterdir()
     with np.load(folder / "samples_2x8x8x3.npz") as handed, np.load(job / "samples_2x8x8x3.npz") as own:
         assert np.array_equal(handed["arr_0"], own["arr_0"])
@@ -218,7 +220,7 @@ def test_a_run_in_the_folder_that_was_named(
         first = handed["arr_0"]
     capsys.readouterr()
     for seed in ("1", "0"):
-        assert cli.main(["sample", "--model_path", model, "--num_samples", "2", "--timestep_respacing", "2", "--seed", seed]) == 0  # fmt: skip
+        assert main.main(["sample", "--model_path", model, "--num_samples", "2", "--timestep_respacing", "2", "--seed", seed]) == 0  # fmt: skip
     assert sorted(p.name for p in folder.glob("*.npz")) == ["samples_2x8x8x3-2.npz", "samples_2x8x8x3.npz"]
     with np.load(folder / "samples_2x8x8x3.npz") as handed, np.load(folder / "samples_2x8x8x3-2.npz") as other:
         assert np.array_equal(handed["arr_0"], first)
@@ -231,7 +233,7 @@ def test_a_folder_of_another_training_is_left_alone(
 ) -> None:
     (tmp_path / "progress.csv").write_text("step,loss\n1,0.5\n")
     monkeypatch.setenv("OPENAI_LOGDIR", str(tmp_path))
-    assert cli.main(["train", "--data_dir", "shapes", *SMALL]) == 2
+    assert main.main(["train", "--data_dir", "shapes", *SMALL]) == 2
     assert "holds progress.csv of another training: name another folder" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["progress.csv"]
 
@@ -239,7 +241,7 @@ def test_a_folder_of_another_training_is_left_alone(
 def test_a_name_stands_above_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_LOGDIR", str(tmp_path / "logs"))
     runs_dir = tmp_path / "runs"
-    assert cli.main(["train", "--data_dir", "shapes", *SMALL, "--run", "a", "--runs_dir", str(runs_dir)]) == 0
+    assert main.main(["train", "--data_dir", "shapes", *SMALL, "--run", "a", "--runs_dir", str(runs_dir)]) == 0
     assert (runs_dir / "a" / "model000002.pt").exists()
     assert not (tmp_path / "logs").exists()
 
@@ -252,7 +254,7 @@ def test_formats_of_the_environment(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     with pytest.raises(UserError, match="OPENAI_LOG_FORMAT names 'wandb'"):
         shared.log_format()
     monkeypatch.delenv("OPENAI_LOGDIR", raising=False)
-    assert cli.main(["train", "--resume"]) == 2
+    assert main.main(["train", "--resume"]) == 2
     assert "--resume names no run" in capsys.readouterr().err
 
 
@@ -261,23 +263,23 @@ def test_formats_of_the_environment(monkeypatch: pytest.MonkeyPatch, capsys: pyt
 
 def test_fewer_pictures_than_a_batch_train(tiny: Config, tmp_path: Path) -> None:
     np.savez(tmp_path / "few.npz", np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), np.uint8))
-    config = configs.replace(tiny, dict(data_dir=str(tmp_path / "few.npz"), batch_size=8))
-    trainer = Trainer(config, data.open_dataset(config.data, config.model))
+    config = codec.replace(tiny, dict(data_dir=str(tmp_path / "few.npz"), batch_size=8))
+    trainer = Trainer(config, datasets.open_dataset(config.data, config.model))
     assert [report.step for report in trainer.steps(2)] == [1, 2]
 
 
 def test_a_training_ends_without_annealing() -> None:
-    settled = configs.resolved(Config()).train
+    settled = codec.resolved(Config()).train
     assert settled.total_steps == 30_000
     assert settled.lr_anneal_steps == 0
-    annealed = configs.resolved(configs.replace(Config(), dict(lr_anneal_steps=500))).train
+    annealed = codec.resolved(codec.replace(Config(), dict(lr_anneal_steps=500))).train
     assert annealed.total_steps == 500
 
 
 def test_a_seed_decides_everything(tiny: Config) -> None:
     def weights(seed: int) -> list[torch.Tensor]:
-        config = configs.replace(tiny, dict(seed=seed, dropout=0.2))
-        trainer = Trainer(config, data.open_dataset(config.data, config.model))
+        config = codec.replace(tiny, dict(seed=seed, dropout=0.2))
+        trainer = Trainer(config, datasets.open_dataset(config.data, config.model))
         list(trainer.steps(3))
         return trainer.parameters
 
@@ -288,15 +290,15 @@ def test_a_seed_decides_everything(tiny: Config) -> None:
 def test_a_microbatch_leaves_the_gradient_as_it_is(tiny: Config) -> None:
     norms = []
     for microbatch in (-1, 1, 3):
-        config = configs.replace(tiny, dict(microbatch=microbatch))
-        (report,) = Trainer(config, data.open_dataset(config.data, config.model)).steps(1)
+        config = codec.replace(tiny, dict(microbatch=microbatch))
+        (report,) = Trainer(config, datasets.open_dataset(config.data, config.model)).steps(1)
         norms.append(report.grad_norm)
     assert norms == pytest.approx([norms[0]] * 3, rel=1e-4)
 
 
 @pytest.mark.parametrize("size", [8, 12, 28, 48, 96, 128, 512])
 def test_sizes_of_all_kinds(size: int) -> None:
-    config = configs.replace(Config(), dict(data_dir="shapes", image_size=size))
+    config = codec.replace(Config(), dict(data_dir="shapes", image_size=size))
     assert list(validation.problems(config)) == []
 
 
@@ -306,6 +308,8 @@ def test_eta_is_a_flag() -> None:
 
 
 def test_grey_pictures_and_mirrored_ones() -> None:
-    config = configs.replace(Config(), dict(data_dir="shapes", image_channels=1, random_flip=True))
+    config = codec.replace(Config(), dict(data_dir="shapes", image_channels=1, random_flip=True))
     assert list(validation.problems(config)) == []
-    assert data.open_dataset(DataConfig("shapes"), ModelConfig(image_size=8, image_channels=1)).images.shape[-1] == 1
+    assert (
+        datasets.open_dataset(DataConfig("shapes"), ModelConfig(image_size=8, image_channels=1)).images.shape[-1] == 1
+    )

@@ -14,44 +14,40 @@ from app_page import open_page, text
 from torch import Tensor
 from waiting import until
 
-from ddpm import (
-    adopt,
-    classes,
-    cli,
-    data,
-    deduce,
-    foreign,
-    hand_back,
-    images,
-    metrics,
-    parallel,
-    presets,
-    probe,
-    process,
-    recognise,
-    runs,
-    sample,
-    schedules,
-    unet,
-)
-from ddpm import config as configs
-from ddpm.checkpoint import Weights, fit, load_weights, newest_intact
-from ddpm.commands.options import read_source
-from ddpm.config import Config, DataConfig, EvalConfig, FromCheckpoint, ModelConfig, SampleConfig, TrainConfig
+from ddpm import schedules
+from ddpm.checkpoints import identify, infer_config, probe
+from ddpm.checkpoints.checkpoint_files import Weights, fit, load_weights, newest_intact
+from ddpm.cli import main
+from ddpm.cli.shared import read_source
+from ddpm.compute import distributed
+from ddpm.config import codec, presets
+from ddpm.config.model import ModelConfig
+from ddpm.config.presets import PRESETS, RELEASED
+from ddpm.config.tasks import EvalConfig, FromCheckpoint, SampleConfig
+from ddpm.config.training import Config, DataConfig, TrainConfig
+from ddpm.data import datasets
+from ddpm.diffusion.losses import Batch, training_losses
 from ddpm.errors import UserError
-from ddpm.jobs import ACTIVE, Worker
-from ddpm.losses import Batch, training_losses
-from ddpm.presets import PRESETS, RELEASED
-from ddpm.session import Session
-from ddpm.train import Trainer
-from pages.ui import charts, import_fields, watch
+from ddpm.interop import export_openai, import_openai
+from ddpm.models import unet
+from ddpm.planning import classes
+from ddpm.runs import launch, metrics, openai_folder, runs
+from ddpm.runs.jobs import ACTIVE, Worker
+from ddpm.sampling import engine
+from ddpm.storage import images
+from ddpm.training import warm_start
+from ddpm.training.loop import Session
+from ddpm.training.trainer import Trainer
+from pages.ui.components import figures
+from pages.ui.forms import import_form
+from pages.ui.frame import run_store
 
 FLAGS = dict(image_size=8, num_channels=32, num_res_blocks=1, num_heads=4, attention_resolutions="8", class_cond=True, num_classes=1000, learn_sigma=True, noise_schedule="cosine")  # fmt: skip
 RATES = ("0.9", "0.99")
 LABELS = 10
 
 
-def shapes_of(config: ModelConfig) -> deduce.Shapes:
+def shapes_of(config: ModelConfig) -> infer_config.Shapes:
     with torch.device("meta"):
         return {name: tuple(t.shape) for name, t in unet.build(config).state_dict().items()}
 
@@ -63,7 +59,7 @@ def trained(config: Config, steps: int, each: Callable[..., None] = lambda *_: N
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=0.0)
     averages = {rate: [p.detach().clone() for p in network.parameters()] for rate in RATES}
     full = schedules.named(config.diffusion.noise_schedule, config.diffusion.diffusion_steps)
-    pixels = data.open_dataset(DataConfig(data_dir="cifar10-mini", enlarge=True), config.model)
+    pixels = datasets.open_dataset(DataConfig(data_dir="cifar10-mini", enlarge=True), config.model)
     for label in range(steps):
         chosen = torch.arange(8 * label, 8 * label + 8) % len(pixels)
         x = torch.from_numpy(images.to_float(pixels.images[chosen.numpy()]))
@@ -99,7 +95,7 @@ def written(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
             for rate, average in averages.items():
                 torch.save(OrderedDict(zip(names, average, strict=True)), folder / f"ema_{rate}_{label:06d}.pt")
 
-    trained(configs.replace(Config(), FLAGS), 201, each)
+    trained(codec.replace(Config(), FLAGS), 201, each)
     frame = pd.DataFrame(rows)
     frame.to_csv(folder / "progress.csv", index=False)
     (folder / "log.txt").write_text("training...\n")
@@ -117,7 +113,7 @@ def folder(written: Path, tmp_path: Path) -> Path:
 
 
 def ddpm(*arguments: object) -> None:
-    assert cli.main([str(a) for a in arguments]) == 0
+    assert main.main([str(a) for a in arguments]) == 0
 
 
 # What shapes tell
@@ -125,15 +121,15 @@ def ddpm(*arguments: object) -> None:
 
 @pytest.mark.parametrize("name", [name for name, preset in PRESETS.items() if preset.group == RELEASED])
 def test_the_released_models_are_known_by_their_shapes(name: str) -> None:
-    model = configs.replace(PRESETS[name].config, {"num_classes": 1000 if PRESETS[name].config.model.class_cond else 0}).model  # fmt: skip
-    found = deduce.model_settings(shapes_of(model), name)
+    model = codec.replace(PRESETS[name].config, {"num_classes": 1000 if PRESETS[name].config.model.class_cond else 0}).model  # fmt: skip
+    found = infer_config.model_settings(shapes_of(model), name)
     assert {key: getattr(model, key) for key in found} == found
-    assert not deduce.fitting_flags(shapes_of(model), model)
+    assert not infer_config.fitting_flags(shapes_of(model), model)
 
 
 def test_the_golden_networks_are_known_by_their_shapes(golden: Path) -> None:
     for name, entry in json.loads((golden / "networks.json").read_text()).items():
-        found = deduce.model_settings({n: tuple(s) for n, s in entry["tensors"].items()}, name)
+        found = infer_config.model_settings({n: tuple(s) for n, s in entry["tensors"].items()}, name)
         assert shapes_of(ModelConfig(**found)) == {n: tuple(s) for n, s in entry["tensors"].items()}
         flags = entry["flags"]
         assert found["image_size"] == flags.get("image_size", flags.get("large_size"))
@@ -143,7 +139,7 @@ def test_the_golden_networks_are_known_by_their_shapes(golden: Path) -> None:
 
 def test_another_kind_of_network_is_a_sentence() -> None:
     with pytest.raises(UserError, match="not those of improved-diffusion's U-Net"):
-        deduce.model_settings({"conv.weight": (3, 3)}, "x.pt")
+        infer_config.model_settings({"conv.weight": (3, 3)}, "x.pt")
 
 
 def test_a_file_that_does_not_fit_names_the_flags_that_would() -> None:
@@ -163,11 +159,11 @@ def test_a_released_file_takes_its_flags_from_its_preset(tmp_path: Path) -> None
     with torch.device("meta"):
         tensors = unet.build(known.model).state_dict()
     path = tmp_path / "cifar10_uncond_50M_500K.pt"
-    found = recognise.recognise(tensors, {}, path).config
+    found = identify.recognise(tensors, {}, path).config
     assert found.diffusion == known.diffusion
     assert found.model == known.model
     with pytest.raises(UserError, match=r"--noise_schedule linear.*--probe False"):
-        recognise.recognise(tensors, {"noise_schedule": "linear"}, path)
+        identify.recognise(tensors, {"noise_schedule": "linear"}, path)
 
 
 @pytest.mark.parametrize(("command", "section"), [("sample", SampleConfig), ("nll", EvalConfig)])
@@ -183,16 +179,16 @@ def test_a_released_file_takes_its_flags_from_its_preset(tmp_path: Path) -> None
 )
 def test_the_command_it_tells_takes_a_file_for_the_same_again(command: str, section: type[FromCheckpoint], name: str, settings: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
     small = dict(num_channels=32, num_res_blocks=1, channel_mult="1,2", attention_resolutions="")
-    config = configs.replace(Config(), {**small, **settings})
+    config = codec.replace(Config(), {**small, **settings})
     weights = Weights(unet.build(config.model).state_dict(), None, 1, "model")
     monkeypatch.setattr(probe, "verdict", lambda *given: pytest.fail("a probe may find something else"))
-    line = [command, "--model_path", name, "--timestep_respacing", "3", *sample.flags_of(config, weights, section)]
-    options = cli._parser().parse_args(line)
+    line = [command, "--model_path", name, "--timestep_respacing", "3", *engine.flags_of(config, weights, section)]
+    options = main._parser().parse_args(line)
     wanted, source, flags = read_source(options, section)
     assert wanted.timestep_respacing == "3"
-    found = sample.settings_for(weights, flags, Path(str(source)), options.base, options.probe)
+    found = engine.settings_for(weights, flags, Path(str(source)), options.base, options.probe)
     assert (found.model, found.diffusion) == (config.model, config.diffusion)
-    assert sample.flags_of(config, weights._replace(config=config), section) == []
+    assert engine.flags_of(config, weights._replace(config=config), section) == []
 
 
 # The folder
@@ -214,7 +210,7 @@ def test_the_round_trip(folder: Path, runs_dir: Path, tmp_path: Path, capsys: py
     for column in set(before) - {"step"}:
         np.testing.assert_array_equal(after[column], before[column])
 
-    figure = charts.panels(metrics.MetricReader(run.progress_path).read(), charts.Look())
+    figure = figures.panels(metrics.MetricReader(run.progress_path).read(), figures.Look())
     assert {trace["name"] for trace in figure["data"]} == {"grad_norm", "loss", "mse", "vb"}
 
     sampled = tmp_path / "drawn"
@@ -227,11 +223,11 @@ def test_the_round_trip(folder: Path, runs_dir: Path, tmp_path: Path, capsys: py
     with np.load(measured / "vb_terms.npz") as file:
         assert np.isfinite(file["arr_0"]).all()
 
-    assert cli.main(["train", "--resume", "theirs", "--runs_dir", str(runs_dir)]) == 2
+    assert main.main(["train", "--resume", "theirs", "--runs_dir", str(runs_dir)]) == 2
     assert "no data to train on yet" in capsys.readouterr().err
     np.savez(tmp_path / "small.npz", np.zeros((20, 4, 4, 3), np.uint8), np.arange(20) % LABELS)
     small = ["train", "--resume", "theirs", "--runs_dir", str(runs_dir), "--data_dir", str(tmp_path / "small.npz")]
-    assert cli.main(small) == 2
+    assert main.main(small) == 2
     assert "set enlarge to True" in capsys.readouterr().err
     assert not runs.find(runs_dir, "theirs").config.data.data_dir, "data that cannot be used binds nobody"
     ddpm("train", "--resume", "theirs", *where, "--data_dir", "cifar10-mini")
@@ -276,7 +272,7 @@ def test_classes_are_padded_to_as_many_as_the_reference_has(runs_dir: Path, tmp_
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "progress.csv").write_text("mine")
     with pytest.raises(UserError, match=r"holds progress\.csv already: choose another folder"):
-        hand_back.hand_back(run, tmp_path / "other")
+        export_openai.hand_back(run, tmp_path / "other")
     load_as_the_reference(
         tmp_path / "back", 3, ModelConfig(**{k: v for k, v in FLAGS.items() if k != "noise_schedule"})
     )  # type: ignore[arg-type]
@@ -303,7 +299,7 @@ def test_in_place_touches_none_of_their_files(folder: Path, runs_dir: Path, tmp_
     ddpm("train", "--resume", "here", "--runs_dir", runs_dir)
     assert runs.find(runs_dir, "here").checkpoint().step == 203
     assert (folder / "progress.csv").read_bytes().startswith(before["progress.csv"])
-    hand_back.hand_back(run, tmp_path / "back")
+    export_openai.hand_back(run, tmp_path / "back")
     steps = pd.read_csv(tmp_path / "back" / "progress.csv")["step"].tolist()
     assert steps[:2] == [0, 10]
     assert steps[-1] == 202
@@ -322,7 +318,7 @@ def test_a_log_that_went_on_after_the_checkpoint_is_handed_back_as_it_was(folder
     if total > 201:
         ddpm("train", "--resume", "here", "--runs_dir", runs_dir)
         before = [step for step in before if step <= 203] + [total - 1]
-    hand_back.hand_back(run, tmp_path / "back")
+    export_openai.hand_back(run, tmp_path / "back")
     assert pd.read_csv(tmp_path / "back" / "progress.csv")["step"].tolist() == before
 
 
@@ -340,15 +336,15 @@ def test_a_folder_that_cannot_be_written_is_left_as_it_was(folder: Path, runs_di
         raise OSError(30, "Read-only file system")
 
     before = {path.name for path in folder.iterdir()}
-    monkeypatch.setattr(adopt.files, "link", refuse)
+    monkeypatch.setattr(import_openai.files, "link", refuse)
     with pytest.raises(UserError, match="import it by copying"):
-        adopt.adopt(foreign.look(folder), runs_dir, {"image_size": 8}, adopt.Wish("x", in_place=True, ask=False), lambda *_: None)  # fmt: skip
+        import_openai.adopt(openai_folder.look(folder), runs_dir, {"image_size": 8}, import_openai.Wish("x", in_place=True, ask=False), lambda *_: None)  # fmt: skip
     assert {path.name for path in folder.iterdir()} == before
 
 
 def test_a_damaged_step_is_left_out_and_said(folder: Path, runs_dir: Path) -> None:
     (folder / "model000200.pt").write_bytes((folder / "model000200.pt").read_bytes()[:1000])
-    adopted = adopt.adopt(foreign.look(folder), runs_dir, {"image_size": 8}, adopt.Wish("x", ask=False), lambda *_: None)  # fmt: skip
+    adopted = import_openai.adopt(openai_folder.look(folder), runs_dir, {"image_size": 8}, import_openai.Wish("x", ask=False), lambda *_: None)  # fmt: skip
     assert [c.step for c in adopted.run.checkpoints()] == [101]
     assert any("cut short" in sentence for sentence in adopted.told)
 
@@ -356,17 +352,19 @@ def test_a_damaged_step_is_left_out_and_said(folder: Path, runs_dir: Path) -> No
 def test_what_is_no_such_folder(folder: Path, runs_dir: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="no model file"):
-        foreign.look(tmp_path / "empty")
+        openai_folder.look(tmp_path / "empty")
     with pytest.raises(UserError, match="no folder"):
-        foreign.look(tmp_path / "nowhere")
+        openai_folder.look(tmp_path / "nowhere")
     with pytest.raises(UserError, match="was not trained with num_channels 64: leave it out, or use --num_channels 32"):
-        adopt.adopt(foreign.look(folder), runs_dir, {"image_size": 8, "num_channels": 64}, adopt.Wish("x"), lambda *_: None)  # fmt: skip
+        import_openai.adopt(openai_folder.look(folder), runs_dir, {"image_size": 8, "num_channels": 64}, import_openai.Wish("x"), lambda *_: None)  # fmt: skip
     with pytest.raises(UserError, match="labels 0 to 9 were trained"):
-        adopt.adopt(foreign.look(folder), runs_dir, {"image_size": 8}, adopt.Wish("x", ("a", "b"), ask=False), lambda *_: None)  # fmt: skip
+        import_openai.adopt(openai_folder.look(folder), runs_dir, {"image_size": 8}, import_openai.Wish("x", ("a", "b"), ask=False), lambda *_: None)  # fmt: skip
     assert list(runs_dir.glob("*")) in ([], [runs_dir / ".lock"])
     torch.save({"state": {}, "param_groups": []}, folder / "opt000200.pt")
     with pytest.raises(UserError, match="not AdamW's state"):
-        adopt.adopt(foreign.look(folder), runs_dir, {"image_size": 8}, adopt.Wish("x", ask=False), lambda *_: None)
+        import_openai.adopt(
+            openai_folder.look(folder), runs_dir, {"image_size": 8}, import_openai.Wish("x", ask=False), lambda *_: None
+        )
 
 
 # A file to begin from
@@ -375,10 +373,12 @@ def test_what_is_no_such_folder(folder: Path, runs_dir: Path, tmp_path: Path) ->
 def begin(path: Path, runs_dir: Path, total: int = 203, **settings: object) -> tuple[Session, str]:
     """A run's first process, up to its first step, and what it said."""
     values = {**FLAGS, "num_classes": 0, "data_dir": "cifar10-mini", "enlarge": True, "ema_rate": "0.9,0.99", "batch_size": 8, "total_steps": total, "sample_interval": 0, **settings}  # fmt: skip
-    config = adopt.check_start(data.resolve(configs.replace(Config(), {**values, "resume_checkpoint": str(path)})))
+    config = warm_start.check_start(
+        datasets.resolve(codec.replace(Config(), {**values, "resume_checkpoint": str(path)}))
+    )
     run = runs.create(runs_dir, "begun", config)
     with Worker(run.folder, total) as worker:
-        return Session(run, worker), " ".join(adopt.start_from(path, config).told)
+        return Session(run, worker), " ".join(warm_start.start_from(path, config).told)
 
 
 def test_a_run_begins_from_a_model_file(folder: Path, runs_dir: Path) -> None:
@@ -419,30 +419,30 @@ SMALL = {**FLAGS, "num_classes": 0, "data_dir": "cifar10-mini", "enlarge": True,
 
 
 def settled(path: Path, **settings: object) -> Config:
-    return configs.resolved(
-        data.resolve(configs.replace(Config(), {**SMALL, "resume_checkpoint": str(path), **settings}))
+    return codec.resolved(
+        datasets.resolve(codec.replace(Config(), {**SMALL, "resume_checkpoint": str(path), **settings}))
     )
 
 
 def test_a_file_to_begin_from_that_was_trained_otherwise(folder: Path, runs_dir: Path, caplog: pytest.LogCaptureFixture) -> None:  # fmt: skip
     """Ours says what it was trained on, and a released one's preset: that is refused. Of another's a probe warns."""
     own = dict(noise_schedule="cosine", diffusion_steps=400, predict_xstart=True, num_heads=2)
-    config = configs.resolved(data.resolve(configs.replace(Config(), {**SMALL, **own, "total_steps": 1})))
+    config = codec.resolved(datasets.resolve(codec.replace(Config(), {**SMALL, **own, "total_steps": 1})))
     run = runs.create(runs_dir, "ours", config)
     with Worker(run.folder, 1) as worker:
         list(Session(run, worker).train())
     path = run.checkpoint().path("model")
     with pytest.raises(UserError, match=r"was not trained with noise_schedule linear, diffusion_steps 1000, predict_xstart False, num_heads 4, num_heads_upsample 4: use --noise_schedule cosine --diffusion_steps 400 --predict_xstart True --num_heads 2 --num_heads_upsample 2\."):  # fmt: skip
-        adopt.check_start(settled(path, noise_schedule="linear"))
+        warm_start.check_start(settled(path, noise_schedule="linear"))
     fine = settled(path, **{**own, "num_heads_upsample": 2, "use_kl": True})
-    assert adopt.check_start(fine) == fine
+    assert warm_start.check_start(fine) == fine
     insisted = settled(folder / "model000200.pt", predict_xstart=True)
-    assert adopt.check_start(insisted) == configs.replace(insisted, {"num_classes": 1000})
+    assert warm_start.check_start(insisted) == codec.replace(insisted, {"num_classes": 1000})
     assert "predict_xstart" in caplog.text
     released = folder / "cifar10_uncond_50M_500K.pt"
     released.write_bytes((folder / "model000200.pt").read_bytes())
     with pytest.raises(UserError, match="was not trained with diffusion_steps 1000: use --diffusion_steps 4000"):
-        adopt.check_start(settled(released))
+        warm_start.check_start(settled(released))
 
 
 def test_what_a_file_to_begin_from_cannot_tell_is_said(folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:  # fmt: skip
@@ -451,14 +451,14 @@ def test_what_a_file_to_begin_from_cannot_tell_is_said(folder: Path, monkeypatch
     found = {name: getattr(wanted.diffusion, name) for name in probe.PROCESS}
     verdict = probe.Verdict(found, 0.5, {}, 8, {})
     monkeypatch.setattr(probe, "verdict", lambda *_: verdict)
-    assert adopt.check_start(wanted).model.num_heads == 2
+    assert warm_start.check_start(wanted).model.num_heads == 2
     said = next(message for message in caplog.messages if "cannot tell" in message)
     assert all(name in said for name in probe.ATTENTION)
     assert "num_heads 2" in said
     caplog.clear()
     told = {name: getattr(wanted.model, name) for name in probe.ATTENTION}
     monkeypatch.setattr(probe, "verdict", lambda *_: verdict._replace(found=found | told))
-    adopt.check_start(wanted)
+    warm_start.check_start(wanted)
     assert "cannot tell" not in caplog.text
 
 
@@ -467,16 +467,16 @@ def test_where_to_begin_is_settled_when_the_run_is_made(folder: Path, monkeypatc
     monkeypatch.setenv("HOME", str(folder.parent))
     monkeypatch.setenv("USERPROFILE", str(folder.parent))
     for typed in ("model000200.pt", "~/log/model000200.pt"):
-        kept = configs.with_absolute_paths(TrainConfig(resume_checkpoint=typed))
+        kept = codec.with_absolute_paths(TrainConfig(resume_checkpoint=typed))
         assert kept.resume_checkpoint == str(folder / "model000200.pt")
-    assert configs.with_absolute_paths(TrainConfig()).resume_checkpoint == ""
+    assert codec.with_absolute_paths(TrainConfig()).resume_checkpoint == ""
 
 
 def test_a_run_that_a_page_made_begins_from_a_file(folder: Path, runs_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
     """The page starts a run's process without having looked into the file: that of 1,000 labels fits data of 10 classes."""
     path = folder / "model000200.pt"
     runs.create(runs_dir, "steps", settled(path, total_steps=150))
-    assert cli.main(["train", "--resume", "steps", "--runs_dir", str(runs_dir)]) == 2
+    assert main.main(["train", "--resume", "steps", "--runs_dir", str(runs_dir)]) == 2
     assert runs.find(runs_dir, "steps").state() == "failed"
     said = capsys.readouterr().err
     assert "has 201 updates behind it, and training would end at step 150: raise total_steps." in said
@@ -489,10 +489,10 @@ def test_a_run_that_a_page_made_begins_from_a_file(folder: Path, runs_dir: Path,
 
 def test_beginning_with_another_number_of_processes_is_nothing_to_warn_of(folder: Path, runs_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:  # fmt: skip
     """There is no state of ours to go on from bit by bit; both processes have seen pictures of the same number of steps."""
-    config = adopt.check_start(settled(folder / "model000200.pt"))
-    trainer = Trainer(config, data.open_dataset(config.data, config.model))
-    monkeypatch.setattr(parallel, "size", lambda: 2)
-    start = adopt.start_from(folder / "model000200.pt", config)
+    config = warm_start.check_start(settled(folder / "model000200.pt"))
+    trainer = Trainer(config, datasets.open_dataset(config.data, config.model))
+    monkeypatch.setattr(distributed, "size", lambda: 2)
+    start = warm_start.start_from(folder / "model000200.pt", config)
     assert start.state["position"] == 2 * 8 * 201
     trainer.load(start.weights, start.optimizer, start.state)
     assert "Saved with" not in caplog.text
@@ -520,7 +520,7 @@ def test_the_single_tensor_of_mixed_precision_is_taken_apart(folder: Path, runs_
         assert torch.equal(after[place]["exp_avg_sq"], entry["exp_avg_sq"])
     next(session.trainer.steps(202))
     assert {int(entry["step"]) for entry in session.trainer.optimizer.state_dict()["state"].values()} == {202}
-    assert recognise.trained_labels(folder / "model000200.pt", load_weights(folder / "model000200.pt").tensors) == tuple(range(LABELS))  # fmt: skip
+    assert identify.trained_labels(folder / "model000200.pt", load_weights(folder / "model000200.pt").tensors) == tuple(range(LABELS))  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -528,18 +528,18 @@ def test_the_single_tensor_of_mixed_precision_is_taken_apart(folder: Path, runs_
 )  # fmt: skip
 def test_mixed_precision_is_handed_back_without_an_optimiser_alone(settings: dict[str, object], flag: bool) -> None:
     """improved-diffusion's optimiser then has a single tensor, which ours is not."""
-    config = configs.replace(Config(), settings)
-    lines = {kept: hand_back._flags(config, {"model": {}}, 3, [], optimizer=kept) for kept in (True, False)}
+    config = codec.replace(Config(), settings)
+    lines = {kept: export_openai._flags(config, {"model": {}}, 3, [], optimizer=kept) for kept in (True, False)}
     assert "--use_fp16" not in lines[True]
     assert ("--use_fp16 True" in lines[False]) == flag
 
 
 def test_mixed_precision_handed_back_with_an_optimiser_is_told(runs_dir: Path, tmp_path: Path) -> None:
-    config = configs.resolved(data.resolve(configs.replace(Config(), {**SMALL, "total_steps": 1, "precision": "bf16"})))
+    config = codec.resolved(datasets.resolve(codec.replace(Config(), {**SMALL, "total_steps": 1, "precision": "bf16"})))
     run = runs.create(runs_dir, "mixed", config)
     with Worker(run.folder, 1) as worker:
         list(Session(run, worker).train())
-    told = " ".join(hand_back.hand_back(run, tmp_path / "back"))
+    told = " ".join(export_openai.hand_back(run, tmp_path / "back"))
     written = (tmp_path / "back" / "flags.txt").read_text()
     assert "the flag is left out" in told
     assert "the flag is left out" in written
@@ -554,15 +554,15 @@ def test_a_damaged_optimiser_keeps_nothing_from_being_drawn(folder: Path, conten
         (folder / "opt000200.pt").write_bytes(content)
     else:
         torch.save({"state": {0: 3}, "param_groups": []} if content is None else content, folder / "opt000200.pt")
-    assert recognise.trained_labels(path, load_weights(path).tensors) == tuple(range(LABELS))
+    assert identify.trained_labels(path, load_weights(path).tensors) == tuple(range(LABELS))
 
 
 def test_all_labels_of_a_released_model_are_known() -> None:
     """Its old command line, which names no classes, draws."""
     preset = PRESETS["imagenet64-cond"]
     with torch.device("meta"):
-        tensors = unet.build(configs.replace(preset.config, {"num_classes": 1000}).model).state_dict()
-    found = recognise.recognise(tensors, {}, Path(preset.file))
+        tensors = unet.build(codec.replace(preset.config, {"num_classes": 1000}).model).state_dict()
+    found = identify.recognise(tensors, {}, Path(preset.file))
     assert classes.chosen(found.config, "") == list(range(1000))
     assert found.labels == tuple(range(1000))
 
@@ -574,13 +574,13 @@ def test_the_home_page_opens_a_folder(folder: Path, runs_dir: Path, tmp_path: Pa
     monkeypatch.setenv("DDPM_RUNS", str(runs_dir))
     monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path / "temporary"))
     at = open_page("app.py")
-    at.text_input(key=import_fields.PATH).set_value(str(tmp_path)).run()
+    at.text_input(key=import_form.PATH).set_value(str(tmp_path)).run()
     assert "no model file" in text(at).replace("\\", "")
-    at.text_input(key=import_fields.PATH).set_value(str(folder)).run()
+    at.text_input(key=import_form.PATH).set_value(str(folder)).run()
     assert "2 checkpoints, the newest of step 200" in text(at)
-    at.text_input(key=import_fields.NAME).set_value("seen").run()
+    at.text_input(key=import_form.NAME).set_value("seen").run()
     at.button(key="import.copy").click().run()
-    job = process.importing(folder, runs_dir)
+    job = launch.importing(folder, runs_dir)
     until(lambda: job.state() not in ACTIVE)
     at.run()
     assert not at.exception
@@ -588,4 +588,4 @@ def test_the_home_page_opens_a_folder(folder: Path, runs_dir: Path, tmp_path: Pa
     assert runs.find(runs_dir, "seen").state() == "finished"
     monitor = open_page("pages/monitor.py", run="seen")
     assert not monitor.error
-    watch.store.clear()
+    run_store.store.clear()

@@ -3,12 +3,13 @@
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from ddpm import validation
-from ddpm.config import Config, replace
+from ddpm.config import validation
+from ddpm.config.codec import replace
+from ddpm.config.presets import PRESETS
+from ddpm.config.training import Config
 from ddpm.errors import UserError
-from ddpm.presets import PRESETS
 from ddpm.schedules import respacing, space_timesteps
-from pages.ui import forms
+from pages.ui.components import setting_widgets
 
 
 @pytest.mark.parametrize("T", [1, 2, 7, 20, 100, 1000])
@@ -33,32 +34,34 @@ def test_respacing_uses_ddims_stride_wherever_there_is_one():
 
 
 def test_plain_text_keeps_markdown_out():
-    assert forms.plain("num_heads [a](b) $x$") == r"num\_heads \[a\](b) \$x\$"
+    assert setting_widgets.plain("num_heads [a](b) $x$") == r"num\_heads \[a\](b) \$x\$"
 
 
 def form_app():
     import streamlit as st
 
-    from ddpm import config as configs
-    from ddpm.config import Config, TrainConfig
-    from pages.ui import forms
+    from ddpm.config import codec
+    from ddpm.config.training import Config, TrainConfig
+    from pages.ui.components import setting_widgets
 
     if "begun" not in st.session_state:
         st.session_state["begun"] = True
-        forms.begin("f", forms.values_of(configs.replace(Config(), dict(data_dir="shapes", num_heads=2))))
-    config, empty = forms.read("f", Config())
-    from ddpm import validation
+        setting_widgets.begin(
+            "f", setting_widgets.values_of(codec.replace(Config(), dict(data_dir="shapes", num_heads=2)))
+        )
+    config, empty = setting_widgets.read("f", Config())
+    from ddpm.config import validation
 
-    wrong = forms.by_field([*empty, *validation.problems(config)])
-    for cls in configs.SECTIONS.values():
-        forms.section("f", cls, problems=wrong, skip=("lr_anneal_steps",) if cls is TrainConfig else ())
-    st.json(configs.to_json(config))
+    wrong = setting_widgets.by_field([*empty, *validation.problems(config)])
+    for cls in codec.SECTIONS.values():
+        setting_widgets.section("f", cls, problems=wrong, skip=("lr_anneal_steps",) if cls is TrainConfig else ())
+    st.json(codec.to_json(config))
 
 
 def read_back(app: AppTest) -> Config:
-    from ddpm import config as configs
+    from ddpm.config import codec
 
-    return configs.from_json(__import__("json").loads(app.json[0].value))
+    return codec.from_json(__import__("json").loads(app.json[0].value))
 
 
 def complaints(app: AppTest) -> list[str]:

@@ -11,26 +11,32 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ddpm import cells, checkpoint, cli, files, frontier, schedules
-from ddpm import config as configs
-from ddpm.cells import Cell, Way
-from ddpm.config import Config, FrontierConfig
+from ddpm import schedules
+from ddpm.analysis import solver_benchmark
+from ddpm.checkpoints import checkpoint_files
+from ddpm.cli import main
+from ddpm.config import codec
+from ddpm.config.tasks import SPACINGS, FrontierConfig, SampleConfig
+from ddpm.config.training import Config
 from ddpm.errors import UserError
-from ddpm.jobs import Job, Worker
-from ddpm.results import FrontierJob
-from ddpm.runs import Run
-from ddpm.sheet import SHOWN, Sheet
+from ddpm.models.unet import build
+from ddpm.planning import solver_grid
+from ddpm.planning.solver_grid import Cell, Way
+from ddpm.reports.contact_sheet import SHOWN, Sheet
+from ddpm.runs.jobs import Job, Worker
+from ddpm.runs.results import FrontierJob
+from ddpm.runs.runs import Run
 from ddpm.solvers import SOLVERS
-from ddpm.unet import build
+from ddpm.storage import files
 
 MEAN, STD = 0.1, 0.2  # of every pixel of the data: hardly ever out of range
-CONVERGING = cells.CONVERGED_CALLS + cells.CHECK_CALLS
+CONVERGING = solver_grid.CONVERGED_CALLS + solver_grid.CHECK_CALLS
 EXACT = ",".join(name for name, row in SOLVERS.items() if row.exact)
 
 
 @pytest.fixture
 def gaussian(tiny: Config) -> Config:
-    return configs.replace(tiny, dict(diffusion_steps=1000, predict_xstart=True))
+    return codec.replace(tiny, dict(diffusion_steps=1000, predict_xstart=True))
 
 
 def exact(config: Config) -> Callable[..., Tensor]:
@@ -44,11 +50,11 @@ def exact(config: Config) -> Callable[..., Tensor]:
     return network
 
 
-def measured(config: Config, **settings: object) -> list[frontier.Measured]:
-    return list(frontier.measure(exact(config), config, FrontierConfig(num_samples=4, **settings)))  # type: ignore[arg-type]
+def measured(config: Config, **settings: object) -> list[solver_benchmark.Measured]:
+    return list(solver_benchmark.measure(exact(config), config, FrontierConfig(num_samples=4, **settings)))  # type: ignore[arg-type]
 
 
-def cells_of(records: list[frontier.Measured]) -> list[Cell]:
+def cells_of(records: list[solver_benchmark.Measured]) -> list[Cell]:
     return [record.cell for record in records if record.cell]
 
 
@@ -59,16 +65,16 @@ def test_the_converged_pictures_are_the_exact_ones(gaussian: Config) -> None:
     """The probability-flow ODE carries a Gaussian's quantiles: x_0 = MEAN + STD * (x_T - m) / s."""
     records = measured(gaussian, solvers="ddim", calls="2", seed=3)
     (found,) = [record.converged for record in records if record.converged]
-    noise = frontier.sample.noise_of(cells.sample_of(gaussian, FrontierConfig(seed=3), Way("ddim", "uniform"), 2), range(4))  # fmt: skip
+    noise = solver_benchmark.sample.noise_of(solver_grid.sample_of(gaussian, FrontierConfig(seed=3), Way("ddim", "uniform"), 2), range(4))  # fmt: skip
     start = noise.start((3, 8, 8))
     abar = schedules.named("cosine", 1000).alphas_cumprod[-1]
     expected = MEAN + STD * (start - abar**0.5 * MEAN) / (abar * STD**2 + 1 - abar) ** 0.5
     assert found.apart < 0.1
-    assert float(frontier.distances(found.pictures, expected).max()) < 0.5
+    assert float(solver_benchmark.distances(found.pictures, expected).max()) < 0.5
 
 
 def test_distances_fall_with_the_calls(gaussian: Config) -> None:
-    found = cells.rows(cells_of(measured(gaussian, solvers=EXACT, spacing="logsnr", calls="7,21,63")))
+    found = solver_grid.rows(cells_of(measured(gaussian, solvers=EXACT, spacing="logsnr", calls="7,21,63")))
     assert len(found) == len(EXACT.split(","))
     for way, by in found.items():
         distances = [by[n].distance for n in (7, 21, 63)]
@@ -83,13 +89,13 @@ def test_what_adds_noise_has_no_distance_and_is_drawn_all_the_same(gaussian: Con
     assert all(cell.seconds > 0 for cell in found)
     assert not any(record.converged for record in records)
     assert records[-1].pictures is not None
-    assert cells.cheapest(found, 1e9) is None
+    assert solver_grid.cheapest(found, 1e9) is None
 
 
 def test_calls_made_are_told_where_they_are_not_those_asked_for(gaussian: Config) -> None:
     (heun,) = cells_of(measured(gaussian, solvers="heun", calls="8"))
     assert (heun.asked, heun.calls) == (8, 7)
-    assert cells.off(heun).endswith("(7 calls)")
+    assert solver_grid.off(heun).endswith("(7 calls)")
 
 
 def test_a_record_a_network_call_counts_up_to_the_total(gaussian: Config) -> None:
@@ -103,7 +109,7 @@ def test_a_record_a_network_call_counts_up_to_the_total(gaussian: Config) -> Non
 
     settings = FrontierConfig(solvers="ddim,heun,unipc-3", calls="3,4", num_samples=3, batch_size=2, repeats=2)
     before = 0
-    for record in frontier.measure(counting, gaussian, settings):
+    for record in solver_benchmark.measure(counting, gaussian, settings):
         assert record.done == asked
         assert record.done - before in (0, 1)
         before = record.done
@@ -113,7 +119,7 @@ def test_a_record_a_network_call_counts_up_to_the_total(gaussian: Config) -> Non
 
 def test_repeats_time_again_and_the_median_counts(gaussian: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     ticks = iter(np.arange(1e6))
-    monkeypatch.setattr(frontier.time, "perf_counter", lambda: float(next(ticks)))
+    monkeypatch.setattr(solver_benchmark.time, "perf_counter", lambda: float(next(ticks)))
     found = cells_of(measured(gaussian, solvers="ddim", calls="5", repeats=3))
     assert [cell.seconds for cell in found] == [5 / 4] * 3  # a tick a call, four pictures
     assert len({cell.distance for cell in found}) == 1
@@ -130,30 +136,30 @@ def test_pictures_depend_neither_on_batches_nor_on_repeats(gaussian: Config) -> 
 def test_a_setting_the_other_way_round_is_a_row_of_its_own(gaussian: Config) -> None:
     records = measured(gaussian, solvers="ddim", calls="10", flips="all")
     found = {cell.flip: cell for cell in cells_of(records)}
-    assert set(found) == {"", *cells.FLIPS}
+    assert set(found) == {"", *solver_grid.FLIPS}
     assert [record.converged.clip for record in records if record.converged] == [True, False]
     assert len({cell.distance for cell in found.values()}) >= 3
     assert found["analytic_first_step"].calls == 10
 
 
 def test_the_pace_is_the_middle_of_the_calls() -> None:
-    assert frontier.pace([3.0, 1.0, 2.0]) == (2.0, 1.0, 3.0)
-    assert frontier.pace([float(k) for k in range(101)]) == (50.0, 10.0, 90.0)
+    assert solver_benchmark.pace([3.0, 1.0, 2.0]) == (2.0, 1.0, 3.0)
+    assert solver_benchmark.pace([float(k) for k in range(101)]) == (50.0, 10.0, 90.0)
 
 
 def test_the_distance_is_in_levels_of_what_is_shown() -> None:
     zero = torch.zeros(2, 3, 4, 4)
-    assert frontier.distances(zero, zero + 1 / 127.5).tolist() == pytest.approx([1.0, 1.0])
-    assert frontier.distances(zero + 1, zero + 5).tolist() == [0, 0]
+    assert solver_benchmark.distances(zero, zero + 1 / 127.5).tolist() == pytest.approx([1.0, 1.0])
+    assert solver_benchmark.distances(zero + 1, zero + 5).tolist() == [0, 0]
 
 
 # --- which cells
 
 
 def test_all_is_compared_unless_named() -> None:
-    assert [way.solver for way in cells.ways(FrontierConfig())] == list(SOLVERS)
-    assert {way.spacing for way in cells.ways(FrontierConfig(spacing="all", solvers="ddim"))} == set(configs.SPACINGS)
-    assert cells.calls_of(FrontierConfig(calls="20, 5,5")) == [5, 20]
+    assert [way.solver for way in solver_grid.ways(FrontierConfig())] == list(SOLVERS)
+    assert {way.spacing for way in solver_grid.ways(FrontierConfig(spacing="all", solvers="ddim"))} == set(SPACINGS)
+    assert solver_grid.calls_of(FrontierConfig(calls="20, 5,5")) == [5, 20]
 
 
 @pytest.mark.parametrize(
@@ -174,7 +180,7 @@ def test_what_cannot_be_compared_is_told(gaussian: Config, settings: dict, sente
 
 
 def test_impossible_cells_are_left_out(gaussian: Config) -> None:
-    found, left = cells.places(gaussian, FrontierConfig(calls="5,2000", solvers="ddim", spacing="uniform"))
+    found, left = solver_grid.places(gaussian, FrontierConfig(calls="5,2000", solvers="ddim", spacing="uniform"))
     assert [place.asked for place in found] == [5]
     assert [(out.asked, out.why[:10]) for out in left] == [(2000, "steps 2000")]
 
@@ -188,13 +194,13 @@ CELLS = [
 
 
 def test_the_cheapest_within_a_tolerance_is_the_closest_of_those() -> None:
-    assert cells.cheapest(CELLS, 10) == CELLS[2]
-    assert cells.cheapest(CELLS, 20) == CELLS[0]
-    assert cells.cheapest(CELLS, 0.1) is None
+    assert solver_grid.cheapest(CELLS, 10) == CELLS[2]
+    assert solver_grid.cheapest(CELLS, 20) == CELLS[0]
+    assert solver_grid.cheapest(CELLS, 0.1) is None
 
 
 def test_tables_of_the_cells() -> None:
-    assert cells.table(CELLS, markdown=True).splitlines() == [
+    assert solver_grid.table(CELLS, markdown=True).splitlines() == [
         "| sampler, spacing | 5 calls | 10 calls |",
         "| --- | ---: | ---: |",
         "| DDIM, uniform | 20.0 | 8.0 |",
@@ -202,10 +208,10 @@ def test_tables_of_the_cells() -> None:
         "| DDPM, uniform | – | random |",
         "| seconds a picture | 0.1 | 0.2 |",
     ]
-    plain = cells.table(CELLS).splitlines()
+    plain = solver_grid.table(CELLS).splitlines()
     assert plain[1] == "DDIM, uniform         20.0            8.0"
-    assert cells.to_csv(CELLS).decode().splitlines()[4] == "ddpm,uniform,,10,10,0.2,,"
-    assert cells.from_json({"rows": [cell._asdict() for cell in CELLS]}) == CELLS
+    assert solver_grid.to_csv(CELLS).decode().splitlines()[4] == "ddpm,uniform,,10,10,0.2,,"
+    assert solver_grid.from_json({"rows": [cell._asdict() for cell in CELLS]}) == CELLS
 
 
 # --- the sheet
@@ -244,7 +250,7 @@ def test_pictures_of_any_kind_fit_on_it(tmp_path: Path, channels: int, size: int
 def compare(folder: Path, config: Config, stop_after: int = 10**9, **settings: object) -> FrontierJob:
     wanted = FrontierConfig(num_samples=4, **settings)  # type: ignore[arg-type]
     with Worker(folder) as worker:
-        for record in frontier.compare_into(folder, worker, exact(config), config, wanted, {"command": "ddpm"}):
+        for record in solver_benchmark.compare_into(folder, worker, exact(config), config, wanted, {"command": "ddpm"}):
             if record.done == stop_after:
                 Job(folder).request("stop")
     return FrontierJob(folder)
@@ -255,12 +261,12 @@ def test_a_job_leaves_result_and_sheet(gaussian: Config, tmp_path: Path) -> None
     assert job.state() == "finished"
     result = job.result
     assert result["ended"] == "all"
-    assert [(cell.solver, cell.asked, cell.distance is None) for cell in cells.from_json(result)] == [
+    assert [(cell.solver, cell.asked, cell.distance is None) for cell in solver_grid.from_json(result)] == [
         ("ddpm", 5, True), ("unipc-3", 5, False), ("ddpm", 10, True), ("unipc-3", 10, False),
     ]  # fmt: skip
     assert job.config == FrontierConfig(num_samples=4, solvers="ddpm,unipc-3", calls="5,10")
     assert job.sheet.exists()
-    assert "4 pictures each" in cells.about(result)
+    assert "4 pictures each" in solver_grid.about(result)
     assert result["pace"]["low"] <= result["pace"]["median"] <= result["pace"]["high"]
     with pytest.raises(UserError, match="already holds a frontier"):
         compare(tmp_path / "job", gaussian, calls="5")
@@ -280,16 +286,14 @@ def test_stopping_keeps_the_rows_and_takes_one_call_at_most(gaussian: Config, tm
 
 
 def test_a_failure_keeps_the_rows(gaussian: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = frontier.sample.draw
+    real = solver_benchmark.sample.draw
 
-    def failing(
-        network: object, config: object, wanted: configs.SampleConfig, *more: object, **named: object
-    ) -> object:
+    def failing(network: object, config: object, wanted: SampleConfig, *more: object, **named: object) -> object:
         if wanted.sampler == "unipc-3" and wanted.steps == 10:
             raise UserError("The sun was in my eyes.")
         return real(network, config, wanted, *more, **named)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(frontier.sample, "draw", failing)
+    monkeypatch.setattr(solver_benchmark.sample, "draw", failing)
     with pytest.raises(UserError, match="The sun"):
         compare(tmp_path / "job", gaussian, solvers="ddim,unipc-3", calls="5,10")
     job = FrontierJob(tmp_path / "job")
@@ -302,17 +306,17 @@ def trained(fake_run: Callable[..., Run], tiny: Config) -> Run:
     """A run with a checkpoint of a network that never learnt anything."""
     run = fake_run("small", steps=1, save_every=2)
     tensors = build(run.config.model).state_dict()
-    checkpoint.save(run, 1, {"model": tensors, "ema_0.9": tensors}, None, {}, 0, 1.0)
+    checkpoint_files.save(run, 1, {"model": tensors, "ema_0.9": tensors}, None, {}, 0, 1.0)
     return run
 
 
 def test_the_command_prints_a_table_and_takes_it_home(trained: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
-    monkeypatch.setattr(cells, "CONVERGED_CALLS", 20)
-    monkeypatch.setattr(cells, "CHECK_CALLS", 10)
+    monkeypatch.setattr(solver_grid, "CONVERGED_CALLS", 20)
+    monkeypatch.setattr(solver_grid, "CHECK_CALLS", 10)
     out, copy = tmp_path / "out", tmp_path / "copy.json"
     source = ["bench", "samplers", "--run", "small", "--runs_dir", str(trained.folder.parent)]
     told = ["--solvers", "ddim,heun", "--calls", "3,5", "--num_samples", "2", "--out", str(out), "--json", str(copy)]
-    assert cli.main([*source, *told, "--markdown"]) == 0
+    assert main.main([*source, *told, "--markdown"]) == 0
     printed = capsys.readouterr().out
     assert "| sampler, spacing | 3 calls | 5 calls |" in printed
     assert printed.splitlines()[-1] == str(out)
@@ -320,14 +324,14 @@ def test_the_command_prints_a_table_and_takes_it_home(trained: Run, tmp_path: Pa
     assert result == FrontierJob(out).result
     assert result["checkpoint"]["weights"] == "ema_0.9"
     assert result["command"].startswith("ddpm bench samplers --model_path ")
-    assert cli.main([*source, "--solvers", "euler", "--out", str(tmp_path / "none")]) == 2
+    assert main.main([*source, "--solvers", "euler", "--out", str(tmp_path / "none")]) == 2
     assert "solvers names 'euler'" in capsys.readouterr().err
     assert not (tmp_path / "none").exists()
 
 
 def test_a_sample_of_a_cell_is_what_the_form_would_draw(gaussian: Config) -> None:
     settings = FrontierConfig(seed=4, num_samples=2, classes="")
-    sample = cells.sample_of(gaussian, settings, Way("unipc-3", "logsnr", "clip_denoised"), 10)
+    sample = solver_grid.sample_of(gaussian, settings, Way("unipc-3", "logsnr", "clip_denoised"), 10)
     assert (sample.sampler, sample.steps, sample.spacing, sample.clip_denoised) == ("unipc-3", 10, "logsnr", False)
-    assert dataclasses.replace(sample, clip_denoised=True) == cells.sample_of(gaussian, settings, Way("unipc-3", "logsnr"), 10)  # fmt: skip
+    assert dataclasses.replace(sample, clip_denoised=True) == solver_grid.sample_of(gaussian, settings, Way("unipc-3", "logsnr"), 10)  # fmt: skip
     assert files.TEMPORARY not in sample.sampler

@@ -25,19 +25,26 @@ import pytest
 import torch
 from PIL import Image
 
-from ddpm import adopt, diffusion, evaluate, foreign, images, losses, metrics, samplers, schedules, unet, variances
-from ddpm import checkpoint as checkpoints
-from ddpm import config as configs
-from ddpm import probe as probing
-from ddpm.config import Config
-from ddpm.data import Dataset
-from ddpm.diffusion import Denoiser, Network
-from ddpm.losses import Batch
-from ddpm.resample import LossSecondMoment
-from ddpm.samplers import SampleStep
+from ddpm import schedules
+from ddpm.analysis import likelihood
+from ddpm.checkpoints import checkpoint_files, probe
+from ddpm.config import codec
+from ddpm.config.training import Config
+from ddpm.data.datasets import Dataset
+from ddpm.diffusion import losses, process
+from ddpm.diffusion.losses import Batch
+from ddpm.diffusion.process import Denoiser, Network
+from ddpm.diffusion.timestep_samplers import LossSecondMoment
+from ddpm.interop import import_openai
+from ddpm.models import unet
+from ddpm.models.unet import UNet
+from ddpm.planning import variances
+from ddpm.runs import metrics, openai_folder
+from ddpm.sampling import samplers
+from ddpm.sampling.samplers import SampleStep
 from ddpm.schedules import Schedule
-from ddpm.train import Trainer
-from ddpm.unet import UNet
+from ddpm.storage import images
+from ddpm.training.trainer import Trainer
 
 FURTHER = 5  # measured, with AVX-512, AVX2 and SSE: up to 2.4
 
@@ -136,7 +143,7 @@ def config_of(entry: Mapping[str, Any]) -> Config:
         flags["image_size"] = flags.pop("large_size")
     if "label_emb.weight" in entry["tensors"]:
         flags["num_classes"] = entry["tensors"]["label_emb.weight"][0]
-    return configs.replace(Config(), flags)
+    return codec.replace(Config(), flags)
 
 
 def network(golden: Path, name: str) -> UNet:
@@ -227,21 +234,21 @@ def _compare_process(
     tally: Tally, case: str, values: dict[str, np.ndarray], flags: dict[str, bool], steps: int
 ) -> None:
     full = schedules.named("cosine" if flags["rescale_learned_sigmas"] else "linear", steps)
-    config = configs.replace(Config(), {"diffusion_steps": steps, **flags})
+    config = codec.replace(Config(), {"diffusion_steps": steps, **flags})
     settings, network = config.diffusion, toy_network(flags["learn_sigma"])
     x_start, noise, t, x_t = (torch.from_numpy(values[name]) for name in ("x_start", "noise", "t", "x_t"))
-    unclipped = diffusion.denoiser(network, full, settings, clip=False)(x_t, t)
-    clipped = diffusion.denoiser(network, full, settings, clip=True)(x_t, t)
-    log_variance = diffusion.VARIANCES[variances.trained(settings, flags["learn_sigma"])](full, t, clipped)
+    unclipped = process.denoiser(network, full, settings, clip=False)(x_t, t)
+    clipped = process.denoiser(network, full, settings, clip=True)(x_t, t)
+    log_variance = process.VARIANCES[variances.trained(settings, flags["learn_sigma"])](full, t, clipped)
     found = losses.training_losses(network, full, full, config, Batch(x_start, t, noise))
     ours = {
         "x_start": x_start,
         "noise": noise,
         "t": t,
-        "x_t": diffusion.q_sample(full, x_start, t, noise),
-        "posterior_mean": diffusion.q_posterior_mean(full, x_start, x_t, t),
-        "posterior_variance": diffusion.at(full.posterior_variance, t, x_t).expand_as(x_t),
-        "p_mean": diffusion.q_posterior_mean(full, clipped.x_start, x_t, t),
+        "x_t": process.q_sample(full, x_start, t, noise),
+        "posterior_mean": process.q_posterior_mean(full, x_start, x_t, t),
+        "posterior_variance": process.at(full.posterior_variance, t, x_t).expand_as(x_t),
+        "p_mean": process.q_posterior_mean(full, clipped.x_start, x_t, t),
         "p_log_variance": log_variance.expand_as(x_t),
         "pred_xstart": clipped.x_start,
         "pred_xstart_unclipped": unclipped.x_start,
@@ -249,7 +256,7 @@ def _compare_process(
     }
     if "bpd_noise" in values:  # a smaller copy of the file has it for some cases only
         drawn = torch.from_numpy(values.pop("bpd_noise")).flip(0)  # t = 0 first
-        bits = evaluate.bits_per_dim(network, full, full, settings, x_start, lambda k, t: drawn[t, k], rows=7)
+        bits = likelihood.bits_per_dim(network, full, full, settings, x_start, lambda k, t: drawn[t, k], rows=7)
         terms = {name: getattr(bits, name).flip(1) for name in ("vb", "xstart_mse", "mse")}
         ours |= {f"bpd.{name}": value for name, value in terms.items()}
         ours |= {"bpd.total_bpd": bits.total, "bpd.prior_bpd": bits.prior}
@@ -326,7 +333,7 @@ def _plain_denoisers(golden: Path) -> tuple[Schedule, Denoiser, Denoiser]:
     settings = config_of(networks(golden)["plain"]).diffusion
     full = schedules.named(settings.noise_schedule, settings.diffusion_steps)
     models = network(golden, "plain"), in_double(network(golden, "plain"))
-    ours, exact = (diffusion.denoiser(model, full, settings) for model in models)
+    ours, exact = (process.denoiser(model, full, settings) for model in models)
     return full, ours, exact
 
 
@@ -340,7 +347,7 @@ def _trainer(golden: Path, name: str, stored: Mapping[str, np.ndarray], **settin
     """At the start of a stored training."""
     network_name, training = TRAININGS[name]
     flags = dict(lr=1e-3, ema_rate="0.9", ema_warmup=False, batch_size=len(stored["0|x"]), precision="fp32")
-    config = configs.replace(config_of(networks(golden)[network_name]), {**flags, **training, **settings})
+    config = codec.replace(config_of(networks(golden)[network_name]), {**flags, **training, **settings})
     size = config.model.image_size
     trainer = Trainer(config, Dataset(np.zeros((1, size, size, 3), np.uint8), None, (), ()))
     trainer.model.load_state_dict(module(golden / "weights.py").fill(trainer.model.state_dict()))
@@ -424,10 +431,10 @@ def test_openai_run(golden: Path, tally: Tally, tmp_path: Path) -> None:
     """A folder that improved-diffusion wrote: imported, every number of its log and every tensor compared."""
     if not (golden / "openai_run").exists():
         pytest.skip("openai_run is not in the folder")
-    folder = foreign.look(golden / "openai_run")
+    folder = openai_folder.look(golden / "openai_run")
     assert (folder.newest.step, list(folder.newest.averages)) == (1000, ["0.99", "0.999"])
-    adopted = adopt.adopt(
-        folder, tmp_path / "runs", {"noise_schedule": "cosine"}, adopt.Wish("theirs"), lambda *_: None
+    adopted = import_openai.adopt(
+        folder, tmp_path / "runs", {"noise_schedule": "cosine"}, import_openai.Wish("theirs"), lambda *_: None
     )
     run, settings = adopted.run, adopted.run.config
     assert (settings.diffusion.noise_schedule, settings.diffusion.diffusion_steps, settings.model.num_heads) == ("cosine", 1000, 4)  # fmt: skip
@@ -449,8 +456,8 @@ def test_openai_run(golden: Path, tally: Tally, tmp_path: Path) -> None:
         assert list(flat[0]) == list(flat[1])
         for name, theirs in flat[1].items():
             tally.close("openai_run", f"{kind} {name}", flat[0][name], theirs)
-    tensors = checkpoints.load_weights(saved.path("model")).tensors
-    verdict = probing.verdict(tensors, settings, probing.images_for(settings))
+    tensors = checkpoint_files.load_weights(saved.path("model")).tensors
+    verdict = probe.verdict(tensors, settings, probe.images_for(settings))
     assert (verdict.found["predict_xstart"], verdict.found.get("noise_schedule", "cosine")) == (False, "cosine")
 
 

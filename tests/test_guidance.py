@@ -10,18 +10,28 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm import adopt, data, deduce, diffusion, guidance, hand_back, recognise, runs, schedules, unet, validation
-from ddpm import config as configs
-from ddpm.checkpoint import load_weights
-from ddpm.config import Config, DiffusionConfig, SampleConfig
-from ddpm.data import Dataset
+from ddpm import schedules
+from ddpm.checkpoints import identify, infer_config
+from ddpm.checkpoints.checkpoint_files import load_weights
+from ddpm.config import codec, validation
+from ddpm.config.model import DiffusionConfig
+from ddpm.config.tasks import SampleConfig
+from ddpm.config.training import Config, unused
+from ddpm.data import datasets
+from ddpm.data.datasets import Dataset
+from ddpm.diffusion import process
 from ddpm.errors import UserError
-from ddpm.guidance import Guidance
-from ddpm.jobs import Worker
-from ddpm.runs import Run
-from ddpm.sample import draw, network_of, pictures, steps_of
-from ddpm.session import Session
-from ddpm.train import Trainer
+from ddpm.interop import export_openai
+from ddpm.models import unet
+from ddpm.planning import guidance
+from ddpm.planning.guidance import Guidance
+from ddpm.runs import runs
+from ddpm.runs.jobs import Worker
+from ddpm.runs.runs import Run
+from ddpm.sampling.engine import draw, network_of, pictures, steps_of
+from ddpm.training import warm_start
+from ddpm.training.loop import Session
+from ddpm.training.trainer import Trainer
 
 FULL = schedules.named("cosine", 20)
 NULL = 3
@@ -47,11 +57,11 @@ Y = torch.tensor([0, 2])
 X = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
 
 
-def asked(network: Fake, scale: float, t: float = 10, low: int = 0, high: int = 19, **settings: Any) -> diffusion.Prediction:  # fmt: skip
+def asked(network: Fake, scale: float, t: float = 10, low: int = 0, high: int = 19, **settings: Any) -> process.Prediction:  # fmt: skip
     """What a guided denoiser says about X at timestep t."""
     config = DiffusionConfig(diffusion_steps=20, noise_schedule="cosine", **settings)
     wanted = Guidance(scale, low, high, NULL)
-    denoise = diffusion.denoiser(network, FULL, config, {"y": Y}, clip=False, guidance=wanted)
+    denoise = process.denoiser(network, FULL, config, {"y": Y}, clip=False, guidance=wanted)
     kind = torch.int64 if t == int(t) else torch.float64
     return denoise(X, torch.full((2,), t, dtype=kind))
 
@@ -68,7 +78,7 @@ def test_what_is_predicted_moves_from_no_class_to_the_class_and_beyond(predicted
     t = torch.full((2,), 10)
     match predicted:
         case "eps":
-            expected = diffusion.x_start_from_eps(FULL, X, t, mean)
+            expected = process.x_start_from_eps(FULL, X, t, mean)
         case "x_start":
             expected = mean
         case _:
@@ -83,7 +93,7 @@ def test_a_learned_variance_is_that_of_the_class(scale: float) -> None:
     assert predicted.v is not None
     assert torch.equal(predicted.v, as_images(VARIANCES[Y]))
     mean = as_images(OUTPUTS[NULL] + scale * (OUTPUTS[Y] - OUTPUTS[NULL]))
-    expected = diffusion.x_start_from_eps(FULL, X, torch.full((2,), 10), mean)
+    expected = process.x_start_from_eps(FULL, X, torch.full((2,), 10), mean)
     torch.testing.assert_close(predicted.x_start, expected)
 
 
@@ -91,7 +101,7 @@ def test_it_is_guided_before_it_is_clipped() -> None:
     """Clipped first, the two would be 0.5 and 0.0625 as they are; guided first, 6.6 and 0.7 become 1 and 0.7."""
     config = DiffusionConfig(diffusion_steps=20, predict_xstart=True)
     guided = Guidance(15.0, 0, 19, NULL)
-    found = diffusion.denoiser(Fake(), FULL, config, {"y": Y}, guidance=guided)(X, torch.full((2,), 10)).x_start
+    found = process.denoiser(Fake(), FULL, config, {"y": Y}, guidance=guided)(X, torch.full((2,), 10)).x_start
     assert torch.equal(found, as_images(torch.tensor([1.0, 0.0625 + 15 * 0.0625])))
 
 
@@ -130,14 +140,14 @@ def test_small_pictures_are_doubled_too() -> None:
     network, small = Fake(), torch.rand(2, 3, 2, 2)
     told = {"y": Y, "low_res": small}
     wanted = Guidance(3.0, 0, 19, NULL)
-    diffusion.denoiser(network, FULL, DiffusionConfig(diffusion_steps=20), told, guidance=wanted)(X, torch.tensor([7, 7]))  # fmt: skip
+    process.denoiser(network, FULL, DiffusionConfig(diffusion_steps=20), told, guidance=wanted)(X, torch.tensor([7, 7]))  # fmt: skip
     assert torch.equal(network.calls[0]["low_res"], torch.cat([small, small]))
 
 
 @pytest.fixture
 def config(tiny: Config) -> Config:
     """A model with three classes that are hidden now and then."""
-    return configs.replace(tiny, dict(class_cond=True, num_classes=3, cond_drop_prob=0.1, class_names=("a", "b", "c")))
+    return codec.replace(tiny, dict(class_cond=True, num_classes=3, cond_drop_prob=0.1, class_names=("a", "b", "c")))
 
 
 def test_the_settings_say_how(config: Config) -> None:
@@ -162,7 +172,7 @@ def test_the_settings_say_how(config: Config) -> None:
 )  # fmt: skip
 def test_what_cannot_be_guided_says_why(config: Config, model: dict, wanted: dict, sentence: str) -> None:
     with pytest.raises(UserError, match=f"^{sentence}"):
-        guidance.of(configs.replace(config, model), SampleConfig(**wanted))
+        guidance.of(codec.replace(config, model), SampleConfig(**wanted))
 
 
 def test_drawing_asks_for_guidance_where_it_is_wanted(config: Config) -> None:
@@ -171,7 +181,7 @@ def test_drawing_asks_for_guidance_where_it_is_wanted(config: Config) -> None:
     list(steps_of(network, config, wanted, range(2), {"y": Y}))
     assert [len(call["x"]) for call in network.calls] == [2] * 10 + [4] * 5 + [2] * 5
     with pytest.raises(UserError, match="guidance_scale is 2, and"):
-        next(draw(network, configs.replace(config, dict(cond_drop_prob=0.0)), wanted))
+        next(draw(network, codec.replace(config, dict(cond_drop_prob=0.0)), wanted))
 
 
 def test_a_batch_never_changes_a_guided_picture(config: Config) -> None:
@@ -199,22 +209,22 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture
 def shapes(tiny: Config) -> Dataset:
-    return data.open_dataset(tiny.data, tiny.model)
+    return datasets.open_dataset(tiny.data, tiny.model)
 
 
 def hiding(config: Config, **settings: Any) -> Config:
-    return data.resolve(configs.replace(config, dict(class_cond=True, **settings)))
+    return datasets.resolve(codec.replace(config, dict(class_cond=True, **settings)))
 
 
 def test_the_last_row_of_the_labels_is_none(tiny: Config) -> None:
-    from ddpm.architecture import parameters
+    from ddpm.planning.architecture import parameters
 
     plain, hidden = hiding(tiny).model, hiding(tiny, cond_drop_prob=0.1).model
     assert hidden.num_classes == plain.num_classes == 8
     network = unet.build(hidden)
     assert network.label_emb.weight.shape == (9, 128)
     assert parameters(hidden) == parameters(plain) + 128 == sum(p.numel() for p in network.parameters())
-    assert "label_emb.weight" not in unet.build(configs.replace(tiny, dict(cond_drop_prob=0.1)).model).state_dict()
+    assert "label_emb.weight" not in unet.build(codec.replace(tiny, dict(cond_drop_prob=0.1)).model).state_dict()
 
 
 def test_as_many_classes_are_hidden_as_asked_for(tiny: Config, shapes: Dataset) -> None:
@@ -273,29 +283,29 @@ def test_microbatches_hide_the_same_classes(tiny: Config, shapes: Dataset, micro
 
 
 def test_processes_hide_what_one_would(tiny: Config, shapes: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ddpm import parallel
+    from ddpm.compute import distributed
 
     config = hiding(tiny, cond_drop_prob=0.5, batch_size=6)
     together = Trainer(config, shapes).draw().y
     parts = []
     for rank in (0, 1):
-        trainer = Trainer(configs.replace(config, dict(batch_size=3)), shapes)
+        trainer = Trainer(codec.replace(config, dict(batch_size=3)), shapes)
         with monkeypatch.context() as patch:
-            patch.setattr(parallel, "size", lambda: 2)
-            patch.setattr(parallel, "rank", lambda rank=rank: rank)
+            patch.setattr(distributed, "size", lambda: 2)
+            patch.setattr(distributed, "rank", lambda rank=rank: rank)
             parts.append(trainer.draw().y)
     assert torch.equal(torch.cat(parts), together)  # type: ignore[arg-type]
 
 
 def test_hiding_every_class_is_refused(tiny: Config) -> None:
     def found(**settings: Any) -> list[str]:
-        return [p.sentence for p in validation.problems(configs.replace(tiny, settings)) if p.name == "cond_drop_prob"]
+        return [p.sentence for p in validation.problems(codec.replace(tiny, settings)) if p.name == "cond_drop_prob"]
 
     assert found(class_cond=True, cond_drop_prob=1.0) == ["cond_drop_prob is 1, so every class would be hidden and none learnt: use 0.1, or set class_cond to False."]  # fmt: skip
     assert not found(class_cond=True, cond_drop_prob=0.99)
     assert not found(cond_drop_prob=1.0)
-    assert "cond_drop_prob" in configs.unused(tiny)
-    assert "cond_drop_prob" not in configs.unused(configs.replace(tiny, dict(class_cond=True)))
+    assert "cond_drop_prob" in unused(tiny)
+    assert "cond_drop_prob" not in unused(codec.replace(tiny, dict(class_cond=True)))
 
 
 def test_guidance_goes_further_towards_the_class(tiny: Config) -> None:
@@ -305,7 +315,7 @@ def test_guidance_goes_further_towards_the_class(tiny: Config) -> None:
     greys = rng.normal(np.where(labels, 148, 108), 40).clip(0, 255).astype(np.uint8)
     pixels = np.broadcast_to(greys[:, None, None, None], (400, 4, 4, 3)).copy()
     dataset = Dataset(pixels, labels.astype(np.int64), ("dark", "light"), ())
-    config = configs.replace(
+    config = codec.replace(
         tiny,
         dict(image_size=4, class_cond=True, num_classes=2, class_names=("dark", "light"), cond_drop_prob=0.2,
              predict_xstart=True, batch_size=32, lr=3e-3, ema_rate="0.99"),
@@ -330,7 +340,7 @@ def test_guidance_goes_further_towards_the_class(tiny: Config) -> None:
 @pytest.fixture
 def hidden_run(tiny: Config, runs_dir: Path) -> Run:
     """A run of four steps with eight classes and a label for none."""
-    run = runs.create(runs_dir, "hides", configs.resolved(hiding(tiny, total_steps=4, cond_drop_prob=0.5, batch_size=16)))  # fmt: skip
+    run = runs.create(runs_dir, "hides", codec.resolved(hiding(tiny, total_steps=4, cond_drop_prob=0.5, batch_size=16)))  # fmt: skip
     with Worker(run.folder, 4) as worker:
         list(Session(run, worker).train())
     return run
@@ -352,7 +362,7 @@ def test_our_files_say_that_classes_were_hidden(hidden_run: Run) -> None:
 def test_the_label_for_no_class_goes_to_improved_diffusion_and_back(hidden_run: Run, tmp_path: Path) -> None:
     """It has 1,000 labels: the last of them is that for no class, in weights, averages and the optimiser."""
     back = tmp_path / "back"
-    told = " ".join(hand_back.hand_back(hidden_run, back))
+    told = " ".join(export_openai.hand_back(hidden_run, back))
     assert "those from 8 to 998 are zeros" in told
     assert "Label 999, the last, stands for no class" in told
     for kind, name in (("model", "model000004.pt"), ("ema_0.9", "ema_0.9_000004.pt")):
@@ -368,7 +378,7 @@ def test_the_label_for_no_class_goes_to_improved_diffusion_and_back(hidden_run: 
 
     path = back / "model000004.pt"
     flags = dict(image_size=8, num_heads=1, noise_schedule="cosine", diffusion_steps=20)
-    again = recognise.recognise(load_weights(path).tensors, {**flags, "cond_drop_prob": 0.1}, path, ask=False)
+    again = identify.recognise(load_weights(path).tensors, {**flags, "cond_drop_prob": 0.1}, path, ask=False)
     assert (again.config.model.num_classes, again.config.model.label_slots) == (999, 1000)
     assert again.labels
     assert set(again.labels) <= set(range(8))
@@ -378,7 +388,7 @@ def test_the_label_for_no_class_goes_to_improved_diffusion_and_back(hidden_run: 
     wanted = SampleConfig(num_samples=1, steps=2, classes="1", guidance_scale=3.0, precision="fp32")
     assert np.array_equal(pictures(network, again.config, wanted), pictures(ours, hidden_run.config, wanted))
 
-    plain = recognise.recognise(load_weights(path).tensors, flags, path, ask=False)
+    plain = identify.recognise(load_weights(path).tensors, flags, path, ask=False)
     assert plain.config.model.num_classes == 1000
     with pytest.raises(UserError, match="give that flag"):
         guidance.of(plain.config, wanted)
@@ -386,52 +396,55 @@ def test_the_label_for_no_class_goes_to_improved_diffusion_and_back(hidden_run: 
 
 def test_more_labels_than_improved_diffusion_has_are_refused(fake_run: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
     run = fake_run("many", class_cond=True, num_classes=1000, cond_drop_prob=0.1)
-    monkeypatch.setattr(hand_back.checkpoints, "damage", lambda _: "")
+    monkeypatch.setattr(export_openai.checkpoints, "damage", lambda _: "")
     with pytest.raises(UserError, match="many has 1,000 classes and a label for none, and improved-diffusion's"):
-        hand_back.hand_back(run, tmp_path / "back")
+        export_openai.hand_back(run, tmp_path / "back")
 
 
 def test_shapes_tell_the_classes_when_it_is_said_that_some_were_hidden(tiny: Config) -> None:
     model = hiding(tiny, cond_drop_prob=0.3).model
     shapes_of = {name: tuple(t.shape) for name, t in unet.build(model).state_dict().items()}
-    assert deduce.model_settings(shapes_of, "x", 8)["num_classes"] == 9
-    assert deduce.model_settings(shapes_of, "x", 8, hidden=True)["num_classes"] == 8
-    assert deduce.fitting_flags(shapes_of, model) == []
+    assert infer_config.model_settings(shapes_of, "x", 8)["num_classes"] == 9
+    assert infer_config.model_settings(shapes_of, "x", 8, hidden=True)["num_classes"] == 8
+    assert infer_config.fitting_flags(shapes_of, model) == []
     plain = dataclasses.replace(model, cond_drop_prob=0.0)
-    assert deduce.fitting_flags(shapes_of, plain) == ["--cond_drop_prob", "0.1"]
-    assert deduce.fitting_flags(shapes_of, dataclasses.replace(plain, num_classes=9)) == []
-    assert deduce.fitting_flags(shapes_of, dataclasses.replace(model, num_classes=9)) == ["--cond_drop_prob", "0.0"]
-    assert deduce.fitting_flags(shapes_of, dataclasses.replace(model, num_classes=5)) == ["--num_classes", "8"]
+    assert infer_config.fitting_flags(shapes_of, plain) == ["--cond_drop_prob", "0.1"]
+    assert infer_config.fitting_flags(shapes_of, dataclasses.replace(plain, num_classes=9)) == []
+    assert infer_config.fitting_flags(shapes_of, dataclasses.replace(model, num_classes=9)) == [
+        "--cond_drop_prob",
+        "0.0",
+    ]
+    assert infer_config.fitting_flags(shapes_of, dataclasses.replace(model, num_classes=5)) == ["--num_classes", "8"]
 
 
 def test_a_single_label_is_no_class_beside_none(tiny: Config, tmp_path: Path) -> None:
-    network = unet.build(configs.replace(tiny, dict(class_cond=True, num_classes=1)).model)
+    network = unet.build(codec.replace(tiny, dict(class_cond=True, num_classes=1)).model)
     with pytest.raises(UserError, match=r"^cond_drop_prob is 0.1, and m.pt has a single label"):
-        recognise.recognise(network.state_dict(), dict(image_size=8, num_heads=1, cond_drop_prob=0.1), tmp_path / "m.pt", ask=False)  # fmt: skip
+        identify.recognise(network.state_dict(), dict(image_size=8, num_heads=1, cond_drop_prob=0.1), tmp_path / "m.pt", ask=False)  # fmt: skip
 
 
 def test_a_training_begins_from_a_file_that_hides_classes_as_it_does(hidden_run: Run) -> None:
     path = hidden_run.checkpoint().path("model")
-    wanted = configs.replace(hidden_run.config, dict(num_classes=0, resume_checkpoint=str(path), total_steps=6))
-    begun = adopt.check_start(data.resolve(configs.replace(wanted, dict(cond_drop_prob=0.2))))
+    wanted = codec.replace(hidden_run.config, dict(num_classes=0, resume_checkpoint=str(path), total_steps=6))
+    begun = warm_start.check_start(datasets.resolve(codec.replace(wanted, dict(cond_drop_prob=0.2))))
     assert (begun.model.num_classes, begun.model.label_slots) == (8, 9)
     with pytest.raises(UserError, match=r"was not trained with cond_drop_prob 0\.0: use --cond_drop_prob 0\.5"):
-        adopt.check_start(data.resolve(configs.replace(wanted, dict(cond_drop_prob=0.0))))
+        warm_start.check_start(datasets.resolve(codec.replace(wanted, dict(cond_drop_prob=0.0))))
 
 
 def test_a_plain_file_has_to_have_a_label_to_spare(tiny: Config, runs_dir: Path) -> None:
     """One more than the data has classes becomes the label for none; of as many, none can."""
     for spare in (0, 1):
-        run = runs.create(runs_dir, f"plain{spare}", configs.resolved(hiding(tiny, total_steps=1, num_classes=8 + spare)))  # fmt: skip
+        run = runs.create(runs_dir, f"plain{spare}", codec.resolved(hiding(tiny, total_steps=1, num_classes=8 + spare)))  # fmt: skip
         with Worker(run.folder, 1) as worker:
             list(Session(run, worker).train())
         path = run.checkpoint().path("model")
         wanted = hiding(tiny, cond_drop_prob=0.1, total_steps=4, resume_checkpoint=str(path))
         if spare:
-            begun = adopt.check_start(wanted)
+            begun = warm_start.check_start(wanted)
             assert begun.model.num_classes == 8
-            told = " ".join(adopt.start_from(path, begun).told)
+            told = " ".join(warm_start.start_from(path, begun).told)
             assert "Its last label, 8, stands for no class from now on" in told
         else:
             with pytest.raises(UserError, match=r"use --cond_drop_prob 0\.0"):
-                adopt.check_start(wanted)
+                warm_start.check_start(wanted)

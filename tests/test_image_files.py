@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddpm import image_files, images
 from ddpm.errors import UserError
+from ddpm.storage import image_files, images
 
 
 def chunk(kind: bytes, content: bytes) -> bytes:
@@ -42,7 +42,7 @@ GREEN = Image.new("RGB", (8, 8), (0, 128, 0))
     ids=lambda beside: beside[0].decode(),
 )
 def test_whole_pixels_are_read_whatever_is_beside_them(beside: tuple[bytes, bytes]) -> None:
-    image = images.decode(with_chunks(GREEN, beside), "a.png")
+    image = image_files.decode(with_chunks(GREEN, beside), "a.png")
     assert np.array_equal(images.prepare(image, 8, 3), images.prepare(GREEN, 8, 3))
 
 
@@ -51,14 +51,14 @@ def test_cut_pixels_are_not_read_though() -> None:
     whole = with_chunks(noise, (b"eXIf", b"rubbish"))
     for length in (len(whole) // 2, 60):
         with pytest.raises(UserError, match="broken or cut short"):
-            images.decode(whole[:length], "a.png")
+            image_files.decode(whole[:length], "a.png")
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
 def test_a_photograph_with_a_spoilt_note_on_how_it_was_held(tmp_path: Path) -> None:
     file = io.BytesIO()
     GREEN.save(file, "JPEG", exif=b"Exif\0\0MM\0*\0\0\0\xff" + b"?" * 20, quality=100)
-    assert images.decode(file.getvalue(), "a.jpg").size == (8, 8)
+    assert image_files.decode(file.getvalue(), "a.jpg").size == (8, 8)
 
 
 def bare(depth: int, colour: int, rows: Sequence[bytes], clear: Sequence[int]) -> bytes:
@@ -84,7 +84,7 @@ def bare(depth: int, colour: int, rows: Sequence[bytes], clear: Sequence[int]) -
 )
 def test_a_transparent_grey_or_colour_of_any_depth(content: bytes) -> None:
     """The left half is transparent, the right half black."""
-    image = images.decode(content, "a.png")
+    image = image_files.decode(content, "a.png")
     assert images.prepare(image, 8, 3)[0, [0, 7]].tolist() == [[255] * 3, [0] * 3]
     assert images.prepare(image, 8, 4)[0, [0, 7], 3].tolist() == [0, 255]
     assert images.prepare(image, 8, 1)[0, [0, 7], 0].tolist() == [255, 0]
@@ -105,7 +105,7 @@ def test_formats_of_the_image_library(tmp_path: Path, name: str) -> None:
     image.save(tmp_path / name)
     near = images.prepare(images.load(tmp_path / name), 16, 3).astype(int) - (200, 30, 30)
     assert np.abs(near).max() <= 4
-    assert images.size(tmp_path / name) == (16, 16)
+    assert image_files.size(tmp_path / name) == (16, 16)
 
 
 def test_numbers_that_are_no_shades_are_refused(tmp_path: Path) -> None:
@@ -185,4 +185,4 @@ def test_running_out_of_memory_is_not_called_broken(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", fail)
     with pytest.raises(UserError, match="free memory"):
-        images.decode(wide(format="JPEG").getvalue(), "a.jpg")
+        image_files.decode(wide(format="JPEG").getvalue(), "a.jpg")

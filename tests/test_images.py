@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddpm import images
 from ddpm.errors import UserError
+from ddpm.storage import image_files, images
 
 
 def colours(height: int = 40, width: int = 60, seed: int = 0) -> Image.Image:
@@ -150,8 +150,8 @@ def test_broken_pictures_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_size_reads_only_the_header(tmp_path: Path) -> None:
     colours(300, 200).save(tmp_path / "a.png")
     (tmp_path / "cut.png").write_bytes((tmp_path / "a.png").read_bytes()[:100])
-    assert images.size(tmp_path / "cut.png") == (200, 300)
-    assert images.size(tmp_path / "none.png") is None
+    assert image_files.size(tmp_path / "cut.png") == (200, 300)
+    assert image_files.size(tmp_path / "none.png") is None
 
 
 def test_floats_and_pixels() -> None:

@@ -15,11 +15,12 @@ import psutil
 import pytest
 from waiting import PATIENCE, until
 
-from ddpm import files, jobs
 from ddpm.errors import UserError
-from ddpm.jobs import Job, Pulse, Status, Worker
+from ddpm.runs import jobs
+from ddpm.runs.jobs import Job, Pulse, Status, Worker
+from ddpm.storage import files
 
-ROOT = Path(jobs.__file__).parents[1]
+ROOT = Path(jobs.__file__).parents[2]
 
 WORK = """
 import sys, time
@@ -69,7 +70,7 @@ def said(process: subprocess.Popen[str]) -> str:
 
 
 def announce(job: Job, **changes: Any) -> None:
-    """As ddpm.process does before it starts one."""
+    """As ddpm.runs.launch does before it starts one."""
     files.write_json(job.folder / "status.json", {**asdict(Status("starting", updated_at=time.time())), **changes})
     job.clear_requests()
 
@@ -243,7 +244,7 @@ def test_each_request_is_heard_once_each_time_it_is_made(job: Job) -> None:
 
 
 def test_requests_made_at_once_are_all_kept(job: Job, start: Start) -> None:
-    ask = "import sys; from pathlib import Path; from ddpm.jobs import Job\nJob(Path(sys.argv[1])).request(sys.argv[2])"
+    ask = "import sys; from pathlib import Path; from ddpm.runs.jobs import Job\nJob(Path(sys.argv[1])).request(sys.argv[2])"
     processes = [start(job.folder, what, code=ask) for what in ("stop", "save", "sample")]
     assert [process.wait(PATIENCE) for process in processes] == [0, 0, 0]
     assert set(job.requests()) == {"stop", "save", "sample"}
@@ -388,7 +389,7 @@ def test_folders_that_cannot_be_written(tmp_path: Path) -> None:
 
 
 def test_guard_keeps_others_out(tmp_path: Path, start: Start) -> None:
-    hold = "import sys, time; from pathlib import Path; from ddpm.jobs import guard\nwith guard(Path(sys.argv[1])):\n    print('in', flush=True); time.sleep(0.5); print('out', flush=True)"
+    hold = "import sys, time; from pathlib import Path; from ddpm.runs.jobs import guard\nwith guard(Path(sys.argv[1])):\n    print('in', flush=True); time.sleep(0.5); print('out', flush=True)"
     process = start(tmp_path, code=hold)
     assert said(process) == "in"
     with jobs.guard(tmp_path):

@@ -11,9 +11,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ddpm import native
-from ddpm.native_ops import NativeOps
-from ddpm.ops import TORCH, Joined, Ops
+from ddpm.host.compiler import find_compiler
+from ddpm.models.native import build
+from ddpm.models.native.ops import NativeOps
+from ddpm.models.torch_ops import TORCH, Joined, Ops
 
 PROCESSORS = ["-march=x86-64-v3", "-march=x86-64"]  # with AVX2, and with what every x86 has
 
@@ -127,7 +128,7 @@ MAIN = ["linear", "linear of many", "joined 64 and 32", "joined 48 and 16", "con
 
 @functools.cache
 def installed() -> NativeOps:
-    library, why = native.found()
+    library, why = build.found()
     if library is None:
         pytest.skip(why)
     return NativeOps(library)
@@ -243,7 +244,7 @@ def test_kernels_are_used_and_not_torch(ops: NativeOps, monkeypatch: pytest.Monk
     monkeypatch.setattr(NativeOps, "call", call)
     for name in ("conv 8x8", "conv with stride", "pointwise", "norm silu 96", "linear", "attention 25"):
         check(ops, name)
-    assert set(called) == {*native.OF_EACH_TYPE, "linear", "linear_gradient"}
+    assert set(called) == {*build.OF_EACH_TYPE, "linear", "linear_gradient"}
     called.clear()
     check(ops, TORCHS)
     assert called == []
@@ -343,13 +344,13 @@ def test_what_is_frozen_has_no_gradient(ops: NativeOps, name: str, frozen: str) 
 def older(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> NativeOps:
     """Kernels for processors with shorter vectors, which this one can be as well."""
     installed()
-    compiler = native.compiler()
+    compiler = find_compiler()
     capabilities = torch.backends.cpu.get_cpu_capability()
     if not compiler or not capabilities.startswith("AVX"):
         pytest.skip(f"{capabilities} runs none of these")
     library = tmp_path_factory.mktemp("kernels") / "older.so"
-    native.compile_all(compiler, library, request.param)
-    return NativeOps(native.opened(library))
+    build.compile_all(compiler, library, request.param)
+    return NativeOps(build.opened(library))
 
 
 @pytest.mark.parametrize("name", MAIN)
@@ -365,6 +366,6 @@ def test_another_compiler_makes_the_same(tmp_path: Path) -> None:
     clang = shutil.which("clang++")
     if clang is None:
         pytest.skip("there is no clang++")
-    native.compile_all(clang, tmp_path / "clang.so")
+    build.compile_all(clang, tmp_path / "clang.so")
     for name in MAIN:
-        check(NativeOps(native.opened(tmp_path / "clang.so")), name)
+        check(NativeOps(build.opened(tmp_path / "clang.so")), name)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ddpm.labelling import BY_FOLDER, BY_NAME, NO_CLASSES, Labelling, label
+from ddpm.data.labelling import BY_FOLDER, BY_NAME, NO_CLASSES, Labelling, label
 
 
 def sorted_(*paths: str) -> Labelling:

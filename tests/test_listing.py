@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddpm import images, runs
-from ddpm.config import Config
-from ddpm.data import describe
+from ddpm.config.training import Config
+from ddpm.data.datasets import describe
+from ddpm.data.listing import look
 from ddpm.errors import UserError
-from ddpm.jobs import Worker
-from ddpm.listing import look
+from ddpm.runs import runs
+from ddpm.runs.jobs import Worker
+from ddpm.storage import images
 
 
 @pytest.fixture

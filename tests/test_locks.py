@@ -8,9 +8,10 @@ from pathlib import Path
 import portalocker
 import pytest
 
-from ddpm import files, jobs, locks
 from ddpm.errors import UserError
-from ddpm.jobs import Job, Worker
+from ddpm.runs import jobs
+from ddpm.runs.jobs import Job, Worker
+from ddpm.storage import files, locks
 
 
 def test_files_that_are_held(tmp_path: Path) -> None:

@@ -9,13 +9,15 @@ from typing import Any
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from ddpm import config as configs
-from ddpm import files, logs, metrics, runs, validation
-from ddpm.config import Config
-from ddpm.jobs import Worker
-from ddpm.logs import RunLog
-from ddpm.metrics import COLUMNS
-from ddpm.session import Session
+from ddpm.config import codec, validation
+from ddpm.config.training import Config
+from ddpm.runs import metrics, runs
+from ddpm.runs.jobs import Worker
+from ddpm.runs.metrics import COLUMNS
+from ddpm.storage import files
+from ddpm.training import log_writers
+from ddpm.training.log_writers import RunLog
+from ddpm.training.loop import Session
 
 ALL = ("csv", "json", "tensorboard")
 
@@ -41,7 +43,7 @@ def scalars(folder: Path, name: str) -> list[tuple[int, float]]:
 
 
 def test_a_training_leaves_all_of_them_and_a_resume_goes_on(runs_dir: Path, tiny: Config) -> None:
-    config = configs.replace(tiny, dict(log_format="csv, json,tensorboard", total_steps=6, save_interval=2))
+    config = codec.replace(tiny, dict(log_format="csv, json,tensorboard", total_steps=6, save_interval=2))
     run = runs.create(runs_dir, "logged", config)
     with Worker(run.folder) as worker:
         for report in Session(run, worker).train():
@@ -113,9 +115,9 @@ def test_a_writer_that_fails_ends_alone_and_says_so_once(
     def fail(self: object, row: Mapping[str, float]) -> None:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(getattr(logs, writer), "write", fail)
+    monkeypatch.setattr(getattr(log_writers, writer), "write", fail)
     said: list[str] = []
-    monkeypatch.setattr(logs.log, "warning", said.append)
+    monkeypatch.setattr(log_writers.log, "warning", said.append)
     log = RunLog(tmp_path, COLUMNS, ALL, 0)
     assert f"{name} could not be written" in log.write(row(1))
     assert [log.write(row(step)) for step in (2, 3)] == ["", ""]
@@ -147,7 +149,7 @@ def test_what_the_thread_of_tensorboard_runs_into(tmp_path: Path) -> None:
 
 
 def problems(log_format: str) -> list[str]:
-    config = configs.replace(Config(), dict(data_dir="shapes", log_format=log_format))
+    config = codec.replace(Config(), dict(data_dir="shapes", log_format=log_format))
     return [problem.sentence for problem in validation.problems(config)]
 
 

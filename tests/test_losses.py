@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm import config as configs
-from ddpm import diffusion, losses, schedules
-from ddpm import objective as objectives
-from ddpm.config import Config
-from ddpm.losses import Batch, training_losses
+from ddpm import schedules
+from ddpm.config import codec, objectives
+from ddpm.config.training import Config
+from ddpm.diffusion import losses, process
+from ddpm.diffusion.losses import Batch, training_losses
 from ddpm.schedules import Schedule
 
 T = 30
@@ -30,7 +30,7 @@ def batch(full: Schedule) -> Batch:
 
 
 def settings(**values: object) -> Config:
-    return configs.replace(Config(), {"diffusion_steps": T, "noise_schedule": "cosine", **values})
+    return codec.replace(Config(), {"diffusion_steps": T, "noise_schedule": "cosine", **values})
 
 
 def fixed(output: Tensor):  # type: ignore[no-untyped-def]
@@ -49,10 +49,10 @@ def test_who_knows_the_picture_has_nothing_left_to_learn(full: Schedule, batch: 
 @pytest.mark.parametrize("prediction", ["eps", "predict_xstart", "predict_xprev"])
 def test_the_right_answer_has_no_error_whatever_is_predicted(full: Schedule, batch: Batch, prediction: str) -> None:
     config = settings(**({} if prediction == "eps" else {prediction: True}))
-    x_t = diffusion.q_sample(full, batch.x_start, batch.t, batch.noise)
+    x_t = process.q_sample(full, batch.x_start, batch.t, batch.noise)
     answer = losses.target(full, config.diffusion, batch, x_t)
     assert training_losses(fixed(answer), full, full, config, batch)["mse"].abs().max() == 0
-    predicted = diffusion.interpret(answer, x_t, batch.t, full, config.diffusion, clip=False)
+    predicted = process.interpret(answer, x_t, batch.t, full, config.diffusion, clip=False)
     # At the noisiest timesteps little of x_start is left in what is predicted, and float32 has to divide by it.
     torch.testing.assert_close(predicted.x_start[:-3], batch.x_start[:-3], rtol=0, atol=2e-3)
 
@@ -60,17 +60,17 @@ def test_the_right_answer_has_no_error_whatever_is_predicted(full: Schedule, bat
 def test_a_variance_said_outright_is_taken_as_it_is_said(full: Schedule, batch: Batch) -> None:
     said = torch.linspace(-9, -0.1, T)[:, None, None, None].expand(T, 3, 4, 4)
     config = settings(learn_sigma=True, learned_range=False)
-    x_t = diffusion.q_sample(full, batch.x_start, batch.t, batch.noise)
+    x_t = process.q_sample(full, batch.x_start, batch.t, batch.noise)
     output = torch.cat([batch.noise, said], dim=1)
-    predicted = diffusion.interpret(output, x_t, batch.t, full, config.diffusion, clip=False)
-    torch.testing.assert_close(diffusion.learned_range(full, batch.t, predicted), said, rtol=1e-4, atol=1e-4)
+    predicted = process.interpret(output, x_t, batch.t, full, config.diffusion, clip=False)
+    torch.testing.assert_close(process.learned_range(full, batch.t, predicted), said, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(("v", "name"), [(-1.0, "fixed_small"), (1.0, "fixed_large")])
 def test_the_ends_of_the_range_are_the_two_fixed_variances(full: Schedule, batch: Batch, v: float, name: str) -> None:
-    predicted = diffusion.Prediction(batch.x_start, torch.full_like(batch.x_start, v))
-    learned = diffusion.learned_range(full, batch.t, predicted)
-    expected = diffusion.VARIANCES[name](full, batch.t, predicted).expand_as(learned)
+    predicted = process.Prediction(batch.x_start, torch.full_like(batch.x_start, v))
+    learned = process.learned_range(full, batch.t, predicted)
+    expected = process.VARIANCES[name](full, batch.t, predicted).expand_as(learned)
     torch.testing.assert_close(learned[1:], expected[1:])  # at t = 0 the fixed ones agree with each other instead
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from pages.ui import mask_canvas
+from pages.ui.components import mask_canvas
 
 ROOT = Path(__file__).resolve().parents[1]
 

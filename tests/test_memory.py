@@ -7,35 +7,39 @@ from typing import Any
 import pytest
 import torch
 
-from ddpm import config as configs
-from ddpm import hardware, measure, memory, native, precision
-from ddpm.config import Config
-from ddpm.laps import random_batch
-from ddpm.native_ops import NativeOps
-from ddpm.rivals import Rival
-from ddpm.train import Trainer
+from ddpm.bench import step_cost
+from ddpm.bench.processes import Rival
+from ddpm.bench.worker import random_batch
+from ddpm.compute import precision
+from ddpm.config import codec
+from ddpm.config.training import Config
+from ddpm.host import hardware
+from ddpm.models.native import build
+from ddpm.models.native.ops import NativeOps
+from ddpm.planning import memory
+from ddpm.training.trainer import Trainer
 
-BASE = configs.replace(Config(), dict(image_size=32, num_channels=32, num_res_blocks=1, channel_mult="1,2", attention_resolutions="16", batch_size=64, threads=1, precision="fp32", kernels="native", ema_rate="0.9"))  # fmt: skip
+BASE = codec.replace(Config(), dict(image_size=32, num_channels=32, num_res_blocks=1, channel_mult="1,2", attention_resolutions="16", batch_size=64, threads=1, precision="fp32", kernels="native", ema_rate="0.9"))  # fmt: skip
 TORCH = {"kernels": "torch"}
 
 
 def estimated(**settings: Any) -> float:
-    config = configs.replace(BASE, settings)
+    config = codec.replace(BASE, settings)
     return memory.training_bytes(config.model, config.train)
 
 
 @pytest.fixture
 def compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     """There is one."""
-    monkeypatch.setattr(native, "compiler", lambda: ("/usr/bin/c++",))
+    monkeypatch.setattr(build, "compiler", lambda: ("/usr/bin/c++",))
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="how malloc wastes memory was measured with glibc")
 @pytest.mark.parametrize("settings", [{}, TORCH], ids=str)
 def test_a_training_takes_the_memory_that_is_expected(settings: dict[str, Any]) -> None:
-    if settings != TORCH and native.found().library is None:
-        pytest.skip(native.found().why)
-    config = configs.replace(BASE, settings)
+    if settings != TORCH and build.found().library is None:
+        pytest.skip(build.found().why)
+    config = codec.replace(BASE, settings)
     maps = memory.activation_bytes(config.model, memory.way(config.train.kernels, config.train.precision))
     assert maps * config.train.micro > 0.7 * memory.RUNTIME[False], "too small a training to tell how maps are counted"
     with Rival(config) as training:
@@ -46,10 +50,10 @@ def test_a_training_takes_the_memory_that_is_expected(settings: dict[str, Any]) 
 
 @pytest.mark.parametrize("size", [8, 16])
 def test_kernels_work_in_the_room_that_is_expected(size: int) -> None:
-    if native.found().library is None:
-        pytest.skip(native.found().why)
-    config = configs.replace(BASE, dict(image_size=size, channel_mult="1,2", attention_resolutions="", batch_size=1))
-    trainer = Trainer(config, measure.noise(config))
+    if build.found().library is None:
+        pytest.skip(build.found().why)
+    config = codec.replace(BASE, dict(image_size=size, channel_mult="1,2", attention_resolutions="", batch_size=1))
+    trainer = Trainer(config, step_cost.noise(config))
     trainer.update(random_batch(config))
     ops = trainer.model.ops
     assert isinstance(ops, NativeOps)
@@ -94,7 +98,7 @@ def test_what_will_compute_is_told_without_asking_torch(monkeypatch: pytest.Monk
         assert memory.way("native", "fp32") == memory.Way(native=True, bytes=4)
         assert memory.way("native", "fp16") == memory.Way(native=False, bytes=2)
         assert estimated(precision="auto", use_fp16=True) == estimated(precision="bf16")
-    monkeypatch.setattr(native, "compiler", lambda: ())
+    monkeypatch.setattr(build, "compiler", lambda: ())
     assert memory.way("native", "fp32") == memory.TORCH
 
 

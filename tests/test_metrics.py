@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from ddpm import metrics
-from ddpm.metrics import COLUMNS, MetricReader, MetricWriter, by_checkpoint, newest_lines, smooth, thin
-from ddpm.runs import Run
+from ddpm.runs import metrics
+from ddpm.runs.metrics import COLUMNS, MetricReader, MetricWriter, by_checkpoint, newest_lines, smooth, thin
+from ddpm.runs.runs import Run
 
 
 @pytest.fixture

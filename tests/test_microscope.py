@@ -12,13 +12,20 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ddpm import example, film, images, microscope, sample, schedules
-from ddpm.config import Config, DiffusionConfig, ModelConfig, SampleConfig
+from ddpm import schedules
+from ddpm.analysis import trajectory
+from ddpm.config.model import DiffusionConfig, ModelConfig
+from ddpm.config.tasks import SampleConfig
+from ddpm.config.training import Config
 from ddpm.errors import UserError
-from ddpm.film import Frames
-from ddpm.jobs import Worker
-from ddpm.results import MicroscopeJob
-from ddpm.runs import Run
+from ddpm.reports import animation
+from ddpm.reports.animation import Frames
+from ddpm.runs import example
+from ddpm.runs.jobs import Worker
+from ddpm.runs.results import MicroscopeJob
+from ddpm.runs.runs import Run
+from ddpm.sampling import engine
+from ddpm.storage import images
 
 CONFIG = Config(
     model=ModelConfig(image_size=8, num_channels=32, class_cond=True, num_classes=3, cond_drop_prob=0.1),
@@ -43,9 +50,9 @@ def network(x: Tensor, t: Tensor, y: Tensor) -> Tensor:
 )
 def test_it_is_the_very_picture(values: dict[str, Any]) -> None:
     settings = SampleConfig(num_samples=5, seed=4, batch_size=1, **values)
-    drawn = [d.step.x[0] for d in sample.draw(network, CONFIG, settings) if d.finished]
+    drawn = [d.step.x[0] for d in engine.draw(network, CONFIG, settings) if d.finished]
     for number in (0, 3):
-        *_, last = microscope.looks(network, CONFIG, settings, number)
+        *_, last = trajectory.looks(network, CONFIG, settings, number)
         assert torch.equal(last.after, drawn[number])
         assert last.done == last.total
 
@@ -53,7 +60,7 @@ def test_it_is_the_very_picture(values: dict[str, Any]) -> None:
 def test_its_numbers_are_right() -> None:
     """x_t = alpha x_start + sigma eps at every step, and DDIM's next x follows from the two."""
     settings = SampleConfig(num_samples=1, sampler="ddim", steps=8)
-    seen = list(microscope.looks(network, CONFIG, settings))
+    seen = list(trajectory.looks(network, CONFIG, settings))
     curve = schedules.named("cosine", 1000).curve
     for now, then in itertools.pairwise(seen):
         alpha, sigma = float(curve.alpha(now.t)), float(curve.sigma(now.t))
@@ -69,12 +76,12 @@ def test_its_numbers_are_right() -> None:
 
 def test_a_picture_that_is_not_there() -> None:
     with pytest.raises(UserError, match="number 5 is none of the pictures, which are 5: name one from 0 to 4"):
-        next(microscope.looks(network, CONFIG, SampleConfig(num_samples=5, steps=4), 5))
+        next(trajectory.looks(network, CONFIG, SampleConfig(num_samples=5, steps=4), 5))
 
 
 def test_a_long_walk_keeps_all_numbers_and_some_pictures() -> None:
-    record = microscope.Record()
-    for look in microscope.looks(network, CONFIG, SampleConfig(num_samples=1, sampler="ddim", steps=1000)):
+    record = trajectory.Record()
+    for look in trajectory.looks(network, CONFIG, SampleConfig(num_samples=1, sampler="ddim", steps=1000)):
         record.add(look)
     assert len(record.numbers["t"]) == 1000
     frames = record.frames()
@@ -92,7 +99,7 @@ def frames() -> Frames:
 
 
 def test_the_gif_runs_and_holds_its_end(frames: Frames) -> None:
-    with Image.open(io.BytesIO(film.gif(frames))) as moving:
+    with Image.open(io.BytesIO(animation.gif(frames))) as moving:
         assert moving.n_frames == 30  # type: ignore[attr-defined]
         assert moving.size == (2 * 9 * (256 // 9), 9 * (256 // 9))
         pauses = []
@@ -104,30 +111,30 @@ def test_the_gif_runs_and_holds_its_end(frames: Frames) -> None:
 
 
 def test_the_mp4_can_be_played(frames: Frames, tmp_path: Path) -> None:
-    program = film.writer()
+    program = animation.writer()
     assert program, "requirements-dev.txt brings one"
-    (tmp_path / "film.mp4").write_bytes(film.mp4(frames))
+    (tmp_path / "film.mp4").write_bytes(animation.mp4(frames))
     said = subprocess.run([program, "-i", str(tmp_path / "film.mp4"), "-f", "rawvideo", "-pix_fmt", "rgb24", "-"], capture_output=True, check=True)  # fmt: skip
-    height, width = film.side_by_side(frames).shape[1:3]
+    height, width = animation.side_by_side(frames).shape[1:3]
     shown = len(said.stdout) / (width * height * 3)
     assert shown >= 30, "every step, and the end for longer"
     assert b"h264" in said.stderr
     first = np.frombuffer(said.stdout, np.uint8)[: width * height * 3].reshape(height, width, 3)
-    assert np.abs(first.astype(int) - film.side_by_side(frames)[0]).mean() < 12
+    assert np.abs(first.astype(int) - animation.side_by_side(frames)[0]).mean() < 12
 
 
 def test_without_a_writer_there_is_a_sentence(frames: Frames, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(film, "writer", lambda: None)
-    assert film.write(tmp_path, frames) == film.NO_WRITER
+    monkeypatch.setattr(animation, "writer", lambda: None)
+    assert animation.write(tmp_path, frames) == animation.NO_WRITER
     assert {path.name for path in tmp_path.iterdir()} == {"strip.png", "trajectory.gif"}
-    monkeypatch.setattr(film, "writer", lambda: "false")
-    assert "ffmpeg failed" in film.write(tmp_path, frames)
+    monkeypatch.setattr(animation, "writer", lambda: "false")
+    assert "ffmpeg failed" in animation.write(tmp_path, frames)
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_strips_of_any_channels(channels: int) -> None:
     x = np.zeros((3, 8, 8, channels), np.uint8)
-    strip = film.strip(Frames(x, x, x, np.array([999.0, 500.0, 0.0])))
+    strip = animation.strip(Frames(x, x, x, np.array([999.0, 500.0, 0.0])))
     assert strip.shape[2] == 3
     assert images.encode_png(strip)
 
@@ -135,7 +142,7 @@ def test_strips_of_any_channels(channels: int) -> None:
 def test_many_steps_make_no_longer_film() -> None:
     x = np.zeros((250, 8, 8, 3), np.uint8)
     x[-1] = 255
-    shown = film.side_by_side(Frames(x, x, x, np.arange(250.0)))
+    shown = animation.side_by_side(Frames(x, x, x, np.arange(250.0)))
     assert len(shown) == 125
     assert shown[-1].min() == 255
 
@@ -145,7 +152,7 @@ def test_a_stop_keeps_what_was_seen(tmp_path: Path) -> None:
     job = MicroscopeJob(tmp_path / "look")
     settings = SampleConfig(num_samples=1, steps=8, seed=3)
     with Worker(job.folder) as worker:
-        for look in microscope.look_source(job.folder, worker, Run(example.ASSET), settings, 0, {}):
+        for look in trajectory.look_source(job.folder, worker, Run(example.ASSET), settings, 0, {}):
             if look.done == 3:
                 job.request("stop")
     assert job.state() == "stopped"
@@ -159,4 +166,4 @@ def test_a_stop_keeps_what_was_seen(tmp_path: Path) -> None:
     assert (job.folder / "strip.png").exists()
     assert "--steps 8" in job.settings["command"]
     with pytest.raises(UserError, match="already holds a trajectory"):
-        next(microscope.look_source(job.folder, worker, Run(example.ASSET), settings, 0, {}))
+        next(trajectory.look_source(job.folder, worker, Run(example.ASSET), settings, 0, {}))

@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 from waiting import PATIENCE
 
-from ddpm import files, native
-from ddpm.runs import Run
+from ddpm.host.compiler import find_compiler
+from ddpm.models.native import build
+from ddpm.runs.runs import Run
+from ddpm.storage import files
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -54,7 +56,7 @@ def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def compiler(tmp_path: Path, kept: Path, monkeypatch: pytest.MonkeyPatch) -> Compiler:
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("DDPM_KERNEL_CACHE")
-        library, why = native.found()
+        library, why = build.found()
     if library is None:
         pytest.skip(why)
     path = tmp_path / "fake-c++"
@@ -63,9 +65,9 @@ def compiler(tmp_path: Path, kept: Path, monkeypatch: pytest.MonkeyPatch) -> Com
     return made
 
 
-def found() -> native.Found:
+def found() -> build.Found:
     """As a new process finds it."""
-    return native.found.__wrapped__()
+    return build.found.__wrapped__()
 
 
 def the_library(folder: Path) -> Path:
@@ -96,7 +98,7 @@ def test_it_is_compiled_once_and_kept(compiler: Compiler, kept: Path) -> None:
 
 def test_another_compiler_or_other_flags_compile_anew(compiler: Compiler, kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
     found()
-    monkeypatch.setattr(native, "FLAGS", (*native.FLAGS, "-g"))
+    monkeypatch.setattr(build, "FLAGS", (*build.FLAGS, "-g"))
     found()
     compiler.path.write_text(compiler.path.read_text().replace("fake 1.0", "fake 2.0"))
     found()
@@ -167,7 +169,7 @@ def test_a_compiler_that_fails_is_told(tmp_path: Path, kept: Path, monkeypatch: 
     failing = Compiler(tmp_path / "failing-c++", f"#!/bin/sh\n{script}\n")
     monkeypatch.setenv("CXX", str(failing.path))
     if "sleep" in script:
-        monkeypatch.setattr(native, "PATIENCE", 0.4)
+        monkeypatch.setattr(build, "PATIENCE", 0.4)
     library, why = found()
     assert library is None
     assert expected in why
@@ -207,7 +209,7 @@ def test_no_room_and_others_at_work_are_told(compiler: Compiler, kept: Path, mon
         raise files.DiskFull(path)
 
     def busy(path: Path, seconds: float) -> Any:
-        raise native.locks.Busy
+        raise build.locks.Busy
 
     with monkeypatch.context() as patch:
         patch.setattr(files, "write_bytes", full)
@@ -215,14 +217,14 @@ def test_no_room_and_others_at_work_are_told(compiler: Compiler, kept: Path, mon
     assert library is None
     assert why.startswith("the kernels could not be compiled (No room to write ")
     with monkeypatch.context() as patch:
-        patch.setattr(native.locks, "locked", busy)
+        patch.setattr(build.locks, "locked", busy)
         assert found() == (None, "another process is still compiling the kernels")
     assert found().library is not None, "and with room again they are"
 
 
 def test_two_that_start_together_compile_once(compiler: Compiler, kept: Path) -> None:
     compiler.path.write_text(compiler.path.read_text().replace("sleep 0;", "sleep 1;"))
-    code = "from ddpm import native; found = native.found(); print(found.why or found.library.winograd_block())"
+    code = "from ddpm.models.native import build; found = build.found(); print(found.why or found.library.winograd_block())"
     both = [
         subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(2)
     ]
@@ -234,9 +236,9 @@ def test_two_that_start_together_compile_once(compiler: Compiler, kept: Path) ->
 
 def test_a_disk_without_locks_keeps_kernels_too(compiler: Compiler, kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
     def hold(path: Path) -> Any:
-        raise native.locks.NoLocks(errno.ENOLCK, "No locks available", str(path))
+        raise build.locks.NoLocks(errno.ENOLCK, "No locks available", str(path))
 
-    monkeypatch.setattr(native.locks, "hold", hold)
+    monkeypatch.setattr(build.locks, "hold", hold)
     assert found().library is not None
     assert len(list(kept.glob("*.so"))) == 1
 
@@ -261,7 +263,7 @@ def test_compilers_with_launchers_and_arguments(tmp_path: Path, monkeypatch: pyt
     path.chmod(0o755)
     monkeypatch.setenv("CXX", asked.format(path=path))
     words = dict(path=path, env=shutil.which("env"), usual=next(filter(None, map(shutil.which, ("g++", "clang++", "c++"))), None))  # fmt: skip
-    assert native.compiler() == tuple(word.format(**words) for word in expected if word.format(**words) != "None")
+    assert find_compiler() == tuple(word.format(**words) for word in expected if word.format(**words) != "None")
 
 
 def test_a_launcher_compiles_what_the_compiler_would(compiler: Compiler, kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip

@@ -16,11 +16,11 @@ from app_page import ROOT, open_page, said, text
 from streamlit.testing.v1 import AppTest
 from waiting import until
 
-from ddpm import config as configs
-from ddpm import process, runs
-from ddpm.jobs import Worker
-from ddpm.presets import DEFAULT, PRESETS
-from pages.ui import layout, watch, widgets
+from ddpm.config import codec
+from ddpm.config.presets import DEFAULT, PRESETS
+from ddpm.runs import launch, runs
+from ddpm.runs.jobs import Worker
+from pages.ui.frame import layout, run_status, run_store
 
 PAGES = ["app.py", *sorted(f"pages/{path.name}" for path in (ROOT / "pages").glob("*.py") if path.stem != "__init__")]
 
@@ -29,7 +29,7 @@ PAGES = ["app.py", *sorted(f"pages/{path.name}" for path in (ROOT / "pages").glo
 def here(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("DDPM_RUNS", str(runs_dir))
     yield
-    watch.store.clear()
+    run_store.store.clear()
 
 
 def figure(at: AppTest) -> dict:
@@ -96,7 +96,7 @@ def test_a_run_that_was_renamed_by_hand(page: str, name: str, runs_dir: Path) ->
 @pytest.mark.parametrize("page", PAGES)
 def test_data_whose_name_is_no_text(page: str, runs_dir: Path) -> None:
     run = fake_run.write(runs_dir, "named", steps=4, state="stopped", total=8)
-    run.keep(configs.replace(run.config, {"data_dir": "/nowhere/caf\udce9"}))
+    run.keep(codec.replace(run.config, {"data_dir": "/nowhere/caf\udce9"}))
     at = open_page(page, **({"run": "named"} if page != "pages/train.py" else {}))
     assert not at.exception
     assert not [box.value for box in at.error if "letters" in box.value]
@@ -131,7 +131,7 @@ def play() -> None:
     """A page in which everything goes wrong that can."""
     import streamlit as st
 
-    from pages.ui import layout
+    from pages.ui.frame import layout
 
     def fail() -> None:
         open(st.session_state["missing"])
@@ -219,7 +219,7 @@ def test_a_run_that_shares_the_cores_says_so(page: str, runs_dir: Path) -> None:
 
 def test_monitor_of_a_failed_run_says_why_and_resumes(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     started = []
-    monkeypatch.setattr(process, "start_training", lambda run: started.append(run.name))
+    monkeypatch.setattr(launch, "start_training", lambda run: started.append(run.name))
     fake_run.write(runs_dir, "crashed", steps=40, state="failed", total=100, message="No room: free some space.")
     at = open_page("pages/monitor.py", run="crashed")
     assert [e.value for e in at.error] == ["No room: free some space."]
@@ -282,7 +282,7 @@ def test_previews_follow_the_newest_unless_moved(runs_dir: Path) -> None:
 
 def test_home_without_runs_starts_the_first_in_one_click(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     started = []
-    monkeypatch.setattr(process, "start_training", lambda run: started.append(run))
+    monkeypatch.setattr(launch, "start_training", lambda run: started.append(run))
     at = open_page("app.py")
     at.button(key="quick_start").click().run()
     assert not at.exception
@@ -361,9 +361,9 @@ assert not loaded, loaded[:5]
 def test_every_state_has_a_badge_and_every_menu_entry_a_page() -> None:
     from typing import get_args
 
-    from ddpm.jobs import State
+    from ddpm.runs.jobs import State
 
-    assert set(widgets.BADGES) == set(get_args(State))
+    assert set(run_status.BADGES) == set(get_args(State))
     assert all((ROOT / script).exists() for script, _, _ in layout.MENU)
 
 
@@ -378,13 +378,13 @@ def test_monitor_asks_where_data_is_that_was_moved(
     runs_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started = []
-    monkeypatch.setattr(process, "start_training", lambda run, *data: started.append((run.name, *data)))
+    monkeypatch.setattr(launch, "start_training", lambda run, *data: started.append((run.name, *data)))
     run = fake_run.write(runs_dir, "one", steps=40, state="stopped", total=100)
     at = open_page("pages/monitor.py", run="one")
     assert not at.text_input(key="moved_to-one").value.startswith("/"), "a data set by name is always there"
     assert not [w.value for w in at.warning]
 
-    run.keep(configs.replace(run.config, {"data_dir": str(tmp_path / "gone")}))
+    run.keep(codec.replace(run.config, {"data_dir": str(tmp_path / "gone")}))
     at = open_page("pages/monitor.py", run="one")
     assert any(str(tmp_path / "gone") in w.value for w in at.warning)
     assert at.button(key="resume_moved").disabled

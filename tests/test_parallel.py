@@ -18,11 +18,11 @@ import two_processes
 from test_cli import contents, ddpm, wait_for_step
 from waiting import PATIENCE
 
-from ddpm import checkpoint as checkpoints
-from ddpm import parallel
-from ddpm.runs import Run
+from ddpm.checkpoints import checkpoint_files
+from ddpm.compute import distributed
+from ddpm.runs.runs import Run
 
-ROOT = Path(parallel.__file__).parent.parent
+ROOT = Path(distributed.__file__).parents[2]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
 TINY = ["--data_dir", "cifar10-mini", "--image_size", "8", "--num_channels", "32", "--num_res_blocks", "1", "--channel_mult", "1", "--num_heads", "1", "--attention_resolutions", "8", "--diffusion_steps", "20", "--noise_schedule", "cosine", "--ema_rate", "0.9", "--log_interval", "3", "--sample_interval", "0", "--threads", "1"]  # fmt: skip
 DRAWING = ["--num_samples", "7", "--batch_size", "2", "--use_ddim", "True", "--timestep_respacing", "4", "--eta", "0.5", "--threads", "1"]  # fmt: skip
@@ -123,12 +123,12 @@ def test_a_stop_while_one_process_reads_ends_all(what: str, found: list[dict[str
 
 def test_alone_everything_is_its_own() -> None:
     tensor = torch.ones(2, 3)
-    assert (parallel.rank(), parallel.size(), parallel.is_main()) == (0, 1, True)
-    assert parallel.told(5) == 5
-    assert parallel.gathered(5) == [5]
-    assert parallel.side_by_side(tensor) is tensor
-    assert parallel.from_main(lambda: 5) == parallel.by_all(lambda: 5) == 5
-    parallel.sum_in_place([tensor])
+    assert (distributed.rank(), distributed.size(), distributed.is_main()) == (0, 1, True)
+    assert distributed.told(5) == 5
+    assert distributed.gathered(5) == [5]
+    assert distributed.side_by_side(tensor) is tensor
+    assert distributed.from_main(lambda: 5) == distributed.by_all(lambda: 5) == 5
+    distributed.sum_in_place([tensor])
     assert tensor.sum() == 6
 
 
@@ -218,7 +218,7 @@ def test_when_one_dies_the_other_stops_and_says_why(tmp_path: Path, which: str) 
     assert process.returncode != 0
     assert not psutil.pid_exists(main.pid)
     assert not psutil.pid_exists(other.pid)
-    newest, wrong = checkpoints.newest_intact(run)
+    newest, wrong = checkpoint_files.newest_intact(run)
     assert newest is not None
     assert not wrong
     if which == "other":

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from ddpm import places
 from ddpm.errors import UserError
+from ddpm.storage import paths
 
 VARIABLES = {
-    "DDPM_CACHE": places.cache_folder,
-    "DDPM_SHARES": places.shares_folder,
-    "DDPM_KERNEL_CACHE": places.kernel_folder,
-    "DDPM_RUNS": places.runs_folder,
-    "OPENAI_LOGDIR": places.log_folder,
+    "DDPM_CACHE": paths.cache_folder,
+    "DDPM_SHARES": paths.shares_folder,
+    "DDPM_KERNEL_CACHE": paths.kernel_folder,
+    "DDPM_RUNS": paths.runs_folder,
+    "OPENAI_LOGDIR": paths.log_folder,
 }
 
 
@@ -29,10 +29,10 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_whole_path(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert places.full("~/a/../b") == home / "b"
-    assert places.full("c/d") == tmp_path / "c" / "d"
-    assert places.full(home) == home
-    assert places.full("~$photo.png") == tmp_path / "~$photo.png", "the name of no user is a name like others"
+    assert paths.full("~/a/../b") == home / "b"
+    assert paths.full("c/d") == tmp_path / "c" / "d"
+    assert paths.full(home) == home
+    assert paths.full("~$photo.png") == tmp_path / "~$photo.png", "the name of no user is a name like others"
 
 
 @pytest.mark.skipif(os.name == "nt", reason="a folder that is in use stays there")
@@ -40,9 +40,9 @@ def test_a_folder_that_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     (tmp_path / "gone").mkdir()
     monkeypatch.chdir(tmp_path / "gone")
     (tmp_path / "gone").rmdir()
-    assert places.full("/a") == Path("/a")
+    assert paths.full("/a") == Path("/a")
     with pytest.raises(UserError, match="gone"):
-        places.full("a")
+        paths.full("a")
 
 
 @pytest.mark.parametrize("variable", VARIABLES)
@@ -64,17 +64,17 @@ def test_a_user_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
         raise RuntimeError("could not determine the home directory")
 
     monkeypatch.delenv("DDPM_CACHE", raising=False)
-    monkeypatch.setattr(places.platformdirs, "user_cache_path", lost)
-    assert places.cache_folder() == places.workplace("cache")
-    monkeypatch.setattr(places.platformdirs, "user_cache_path", lambda *_, **__: Path("~/.cache/ddpm-workbench"))
-    assert places.kernel_folder() == places.workplace("cache") / "kernels", "no folder called ~ is made anywhere"
+    monkeypatch.setattr(paths.platformdirs, "user_cache_path", lost)
+    assert paths.cache_folder() == paths.workplace("cache")
+    monkeypatch.setattr(paths.platformdirs, "user_cache_path", lambda *_, **__: Path("~/.cache/ddpm-workbench"))
+    assert paths.kernel_folder() == paths.workplace("cache") / "kernels", "no folder called ~ is made anywhere"
 
 
 @pytest.mark.skipif(not hasattr(os, "setuid") or os.geteuid() != 0, reason="only root can play a user of no name")
 def test_a_user_whom_the_system_does_not_know() -> None:
-    code = "import os, sys\nfrom ddpm import places\nos.setgid(54321); os.setuid(54321)\nprint(places.cache_folder(), places.shares_folder())"
+    code = "import os, sys\nfrom ddpm.storage import paths\nos.setgid(54321); os.setuid(54321)\nprint(paths.cache_folder(), paths.shares_folder())"
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("HOME", "DDPM_", "XDG_", "TMP"))}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, cwd=Path(places.__file__).parents[1], capture_output=True, text=True, check=True)  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", code], env=environment, cwd=Path(paths.__file__).parents[2], capture_output=True, text=True, check=True)  # fmt: skip
     there = Path(tempfile.gettempdir())
     assert done.stdout.split() == [f"{there}/ddpm-cache-54321", f"{there}/ddpm-shares-54321"]
 
@@ -84,5 +84,5 @@ def test_dots_after_a_link_mean_what_the_system_means(tmp_path: Path, monkeypatc
     (tmp_path / "real" / "inside").mkdir(parents=True)
     (tmp_path / "link").symlink_to(tmp_path / "real" / "inside")
     monkeypatch.chdir(tmp_path)
-    assert places.full("link/../data") == tmp_path / "real" / "data"
-    assert places.full("link/data") == tmp_path / "link" / "data"
+    assert paths.full("link/../data") == tmp_path / "real" / "data"
+    assert paths.full("link/data") == tmp_path / "link" / "data"

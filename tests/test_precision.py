@@ -6,27 +6,29 @@ from pathlib import Path
 import pytest
 import torch
 
-from ddpm import config as configs
-from ddpm import data, hardware, precision, validation
-from ddpm.config import Config, TrainConfig
-from ddpm.data import Dataset
-from ddpm.train import Trainer
+from ddpm.compute import precision
+from ddpm.config import codec, validation
+from ddpm.config.training import Config, TrainConfig
+from ddpm.data import datasets
+from ddpm.data.datasets import Dataset
+from ddpm.host import hardware
+from ddpm.training.trainer import Trainer
 
 
 @pytest.fixture
 def config(tiny: Config) -> Config:
     settings = dict(attention_resolutions="8", class_cond=True, learn_sigma=True, microbatch=3, batch_size=6, lr=1e-3)
-    return data.resolve(configs.replace(tiny, settings))
+    return datasets.resolve(codec.replace(tiny, settings))
 
 
 @pytest.fixture
 def dataset(config: Config) -> Dataset:
-    return data.open_dataset(config.data, config.model)
+    return datasets.open_dataset(config.data, config.model)
 
 
 def trainer(config: Config, dataset: Dataset, name: str, **settings: object) -> Trainer:
     """One whose loss scale, if it has one, is past its first overflows: on few pixels a gradient is large."""
-    made = Trainer(configs.replace(config, {"precision": name, **settings}), dataset)
+    made = Trainer(codec.replace(config, {"precision": name, **settings}), dataset)
     if made.scale:
         made.scale.lg = 10.0
     return made
@@ -60,7 +62,7 @@ def test_bf16_that_torch_may_not_use_is_none(isa: str | None, barred: bool, monk
 
 
 def test_a_contradiction_is_told(tiny: Config) -> None:
-    config = configs.replace(tiny, {"precision": "fp32", "use_fp16": True})
+    config = codec.replace(tiny, {"precision": "fp32", "use_fp16": True})
     (problem,) = validation.problems(config)
     assert problem.name == "use_fp16"
     assert "contradict each other" in problem.sentence
@@ -106,7 +108,7 @@ def test_the_scale_climbs_slowly_and_falls_when_a_step_overflows(config: Config,
 
 
 def test_a_scale_that_is_too_large_comes_down_by_itself(config: Config, dataset: Dataset) -> None:
-    it = Trainer(configs.replace(config, {"precision": "fp16", "fp16_scale_growth": 0.0}), dataset)
+    it = Trainer(codec.replace(config, {"precision": "fp16", "fp16_scale_growth": 0.0}), dataset)
     assert it.scale is not None
     assert it.scale.lg == 20, "improved-diffusion's"
     it.scale.lg = 40.0
@@ -152,11 +154,11 @@ def test_the_scale_is_resumed_exactly(config: Config, dataset: Dataset) -> None:
 
 
 def test_the_scale_is_logged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: Config) -> None:
-    from ddpm import runs
-    from ddpm.jobs import Worker
-    from ddpm.session import Session
+    from ddpm.runs import runs
+    from ddpm.runs.jobs import Worker
+    from ddpm.training.loop import Session
 
-    run = runs.create(tmp_path, "mixed", configs.replace(config, {"precision": "fp16", "total_steps": 3}))
+    run = runs.create(tmp_path, "mixed", codec.replace(config, {"precision": "fp16", "total_steps": 3}))
     with Worker(run.folder, 3) as worker:
         session = Session(run, worker)
         assert session.trainer.scale is not None

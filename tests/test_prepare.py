@@ -14,10 +14,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddpm import cli, data, files, imagenet64, images, lsun, prepare, sources
-from ddpm.config import DataConfig, LsunConfig, ModelConfig
+from ddpm.cli import main
+from ddpm.config.model import ModelConfig
+from ddpm.config.tasks import LsunConfig
+from ddpm.config.training import DataConfig
+from ddpm.data import archives, datasets, imagenet64, lsun, sources
+from ddpm.data.archives import Picture
 from ddpm.errors import UserError
-from ddpm.prepare import Picture
+from ddpm.storage import files, images
 
 rng = np.random.default_rng(0)
 SIZES = [(40, 24), (24, 40), (24, 24), (51, 33), (24, 25)]  # width, height
@@ -78,11 +82,11 @@ def pixels_of(path: Path) -> np.ndarray:
 def test_lsun_becomes_a_folder(database: Path, tmp_path: Path, packed: bool, flag: str) -> None:
     archive = zipped(database) if packed else database
     folder = tmp_path / "out"
-    assert cli.main(["data", "lsun", str(archive), str(folder), flag, "16", "--prefix", "church"]) == 0
+    assert main.main(["data", "lsun", str(archive), str(folder), flag, "16", "--prefix", "church"]) == 0
     assert sorted(path.name for path in folder.iterdir()) == [".origin.json", *(f"church_{k:07d}.png" for k in range(5))]  # fmt: skip
     for k, value in enumerate(VALUES.values()):
         assert np.array_equal(pixels_of(folder / f"church_{k:07d}.png"), expected(value, 16)), k
-    dataset = data.open_dataset(DataConfig(data_dir=str(folder)), ModelConfig(image_size=16))
+    dataset = datasets.open_dataset(DataConfig(data_dir=str(folder)), ModelConfig(image_size=16))
     assert len(dataset) == 5
 
 
@@ -101,9 +105,9 @@ def test_an_interrupted_preparation_goes_on(database: Path, tmp_path: Path, monk
             raise KeyboardInterrupt
         return decode(content, name)
 
-    monkeypatch.setattr(prepare, "BLOCK", 1)
+    monkeypatch.setattr(archives, "BLOCK", 1)
     monkeypatch.setattr(images, "decode", interrupted)
-    assert cli.main(["data", "lsun", str(zipped(database)), str(folder), "--image-size", "24"]) == 130
+    assert main.main(["data", "lsun", str(zipped(database)), str(folder), "--image-size", "24"]) == 130
     assert sorted(path.name for path in folder.glob("*.png")) == ["bedroom_0000000.png", "bedroom_0000001.png"]
     assert not list(folder.rglob(".tmp-*"))
     assert (folder / ".lmdb" / "data.mdb").exists(), "need not be unpacked again"
@@ -312,7 +316,7 @@ def unpacked(tmp_path: Path) -> Path:
 
 def test_imagenet64_becomes_a_folder(tmp_path: Path) -> None:
     folder = tmp_path / "out"
-    assert cli.main(["data", "imagenet64", *map(str, parts(tmp_path)), "--folder", str(folder)]) == 0
+    assert main.main(["data", "imagenet64", *map(str, parts(tmp_path)), "--folder", str(folder)]) == 0
     wanted = {f"{label:04d}_{k:02d}_{i:06d}.png": PIXELS[k][i] for k in PIXELS for i, label in enumerate(LABELS[k])}
     assert {path.name for path in folder.glob("*.png")} == set(wanted)
     assert all(np.array_equal(pixels_of(folder / name), pixels) for name, pixels in wanted.items())
@@ -335,21 +339,21 @@ def test_the_second_archive_may_come_later(tmp_path: Path) -> None:
 def test_a_folder_of_batches_becomes_an_npz(unpacked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(imagenet64, "BLOCK", 2)
     target = tmp_path / "imagenet64.npz"
-    assert cli.main(["data", "imagenet64", str(unpacked), "--npz", str(target)]) == 0
+    assert main.main(["data", "imagenet64", str(unpacked), "--npz", str(target)]) == 0
     with zipfile.ZipFile(target) as archive:
         assert {entry.compress_type for entry in archive.infolist()} == {zipfile.ZIP_STORED}
     source = sources.open_source(str(target))
     everyone = np.concatenate([LABELS[k] for k in range(1, 11)])
     assert source.labels is not None
     assert [int(source.class_names[k]) for k in source.labels] == everyone.tolist()
-    dataset = data.open_dataset(DataConfig(data_dir=str(target)), ModelConfig(image_size=64))
+    dataset = datasets.open_dataset(DataConfig(data_dir=str(target)), ModelConfig(image_size=64))
     assert np.array_equal(dataset.images, np.concatenate([PIXELS[k] for k in range(1, 11)])), "batch 10 comes last"
     with pytest.raises(UserError, match="is there already"):
         imagenet64.write_npz(imagenet64.look([unpacked], "train"), target)
 
 
 def test_the_validation_pictures(unpacked: Path, tmp_path: Path) -> None:
-    assert cli.main(["data", "imagenet64", str(unpacked), "--part", "val", "--folder", str(tmp_path / "val")]) == 0
+    assert main.main(["data", "imagenet64", str(unpacked), "--part", "val", "--folder", str(tmp_path / "val")]) == 0
     names = sorted(path.name for path in (tmp_path / "val").glob("*.png"))
     assert names == ["0001_val_000000.png", "0002_val_000001.png", "0002_val_000002.png", "1000_val_000003.png"]
     source = sources.open_source(str(tmp_path / "val"))
@@ -430,7 +434,7 @@ def test_batches_are_named_once_and_there(unpacked: Path, tmp_path: Path) -> Non
 
 
 def test_sums_for_each_archive(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["data", "imagenet64", "a.zip", "b.zip", "--npz", "c.npz", "--md5", "123"]) == 2
+    assert main.main(["data", "imagenet64", "a.zip", "b.zip", "--npz", "c.npz", "--md5", "123"]) == 2
     assert "--md5 gives 1 checksum for 2 archives" in capsys.readouterr().err
 
 
@@ -438,7 +442,7 @@ def test_sums_for_each_archive(tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 
 def test_memory_holds_a_block_of_pictures_at_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prepare, "BLOCK", 4)
+    monkeypatch.setattr(archives, "BLOCK", 4)
     taken, written, most = 0, 0, 0
 
     def pictures() -> Iterator[Picture]:
@@ -452,6 +456,6 @@ def test_memory_holds_a_block_of_pictures_at_most(tmp_path: Path, monkeypatch: p
         nonlocal written
         written = done
 
-    prepare.write_pictures(tmp_path / "out", pictures(), 30, {}, progress)
+    archives.write_pictures(tmp_path / "out", pictures(), 30, {}, progress)
     assert most == 4
     assert len(list((tmp_path / "out").glob("*.png"))) == 30

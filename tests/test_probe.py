@@ -10,11 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from ddpm import config as configs
-from ddpm import data, probe, recognise, unet
-from ddpm.config import Config, DataConfig, ModelConfig
-from ddpm.probe import Heads, Process, Verdict
-from ddpm.train import Trainer
+from ddpm.checkpoints import identify, probe
+from ddpm.checkpoints.probe import Heads, Process, Verdict
+from ddpm.config import codec
+from ddpm.config.model import ModelConfig
+from ddpm.config.training import Config, DataConfig
+from ddpm.data import datasets
+from ddpm.models import unet
+from ddpm.training.trainer import Trainer
 
 NETWORK: dict[str, Any] = dict(data_dir="cifar10-mini", enlarge=True, image_size=8, num_channels=32, num_res_blocks=1, channel_mult="1", attention_resolutions="", num_heads=4, batch_size=8, lr=3e-3, ema_rate="0.9", threads=1, precision="fp32")  # fmt: skip
 TRUTHS: dict[str, dict[str, Any]] = {
@@ -33,8 +36,8 @@ def networks(cache: Path) -> dict[str, dict[str, torch.Tensor]]:
     """Weights, by what they predict."""
     found = {}
     for name, truth in TRUTHS.items():
-        config = data.resolve(configs.replace(Config(), {**NETWORK, **truth}))
-        trainer = Trainer(config, data.open_dataset(config.data, config.model))
+        config = datasets.resolve(codec.replace(Config(), {**NETWORK, **truth}))
+        trainer = Trainer(config, datasets.open_dataset(config.data, config.model))
         for _ in trainer.steps(STEPS[name]):
             pass
         found[name] = trainer.weights()["model"]
@@ -42,14 +45,14 @@ def networks(cache: Path) -> dict[str, dict[str, torch.Tensor]]:
 
 
 def asked(tensors: dict[str, torch.Tensor], **given: object) -> tuple[Config, str]:
-    found = recognise.recognise(tensors, {"image_size": 8, **given}, FILE)
+    found = identify.recognise(tensors, {"image_size": 8, **given}, FILE)
     return found.config, " ".join(found.told)
 
 
 @pytest.fixture(scope="module")
 def verdicts(networks: dict[str, dict[str, torch.Tensor]]) -> dict[str, Verdict]:
     """What the probe says of them when it is told nothing."""
-    config = configs.replace(Config(), {**NETWORK, "data_dir": ""})
+    config = codec.replace(Config(), {**NETWORK, "data_dir": ""})
     return {name: probe.verdict(tensors, config, probe.images_for(config)) for name, tensors in networks.items()}
 
 
@@ -88,7 +91,7 @@ def test_what_is_given_is_never_overruled(name: str, networks: dict[str, dict[st
 def test_a_network_that_knows_nothing_is_taken_for_the_usual_one() -> None:
     tensors = unet.build(ModelConfig(image_size=8, num_channels=32, num_res_blocks=1)).state_dict()
     config, told = asked(tensors, noise_schedule="cosine")
-    assert config.diffusion == configs.replace(Config(), {"noise_schedule": "cosine"}).diffusion
+    assert config.diffusion == codec.replace(Config(), {"noise_schedule": "cosine"}).diffusion
     assert "cannot tell what the network was trained on" in told
     assert "finds" not in told
 
@@ -106,13 +109,13 @@ def test_images_that_tell_nothing_find_nothing(name: str, look: str, count: int,
         "copies": np.stack([one] * count),
     }[look]
     np.savez(tmp_path / "images.npz", pixels)
-    config = configs.replace(Config(), {**NETWORK, "data_dir": str(tmp_path / "images.npz")})
+    config = codec.replace(Config(), {**NETWORK, "data_dir": str(tmp_path / "images.npz")})
     verdict = probe.verdict(networks[name], config, probe.images_for(config))
     assert (verdict.found, verdict.images) == ({}, count)
 
 
 def test_a_network_that_is_not_a_number_is_asked_in_vain(networks: dict[str, dict[str, torch.Tensor]]) -> None:
-    config = configs.replace(Config(), {**NETWORK, "data_dir": ""})
+    config = codec.replace(Config(), {**NETWORK, "data_dir": ""})
     for name, tensors in networks.items():
         broken = {key: t * float("nan") for key, t in tensors.items()}
         assert probe.verdict(broken, config, probe.images_for(config)).found == {}, name
@@ -140,7 +143,7 @@ def test_both_scales_of_a_thousand_timesteps_are_one(found: dict[str, Any], T: i
 
 @pytest.mark.parametrize("given", [(), ("num_heads", "num_head_channels"), probe.NAMES])
 def test_what_cannot_be_told_is_said_of_what_was_given_too(given: tuple[str, ...]) -> None:
-    config = configs.replace(Config(), {"noise_schedule": "cosine", "num_heads": 2})
+    config = codec.replace(Config(), {"noise_schedule": "cosine", "num_heads": 2})
     chosen = {n: getattr(config.model if hasattr(config.model, n) else config.diffusion, n) for n in probe.NAMES}
     found = {name: value for name, value in chosen.items() if name not in probe.ATTENTION}
     verdict = Verdict(found, 0.5, {}, 8, {"num_heads": [1, 2, 4], "noise_schedule": ["cosine", "linear"]})
@@ -175,20 +178,20 @@ def test_only_what_all_good_ways_agree_in_is_told() -> None:
 
 
 def test_heads_that_differ_by_level_and_both_orders_are_tried() -> None:
-    config = configs.replace(Config(), {**NETWORK, "image_size": 16, "channel_mult": "1,2", "attention_resolutions": "16,8"})  # fmt: skip
+    config = codec.replace(Config(), {**NETWORK, "image_size": 16, "channel_mult": "1,2", "attention_resolutions": "16,8"})  # fmt: skip
     ways = list(probe._heads(config))
     assert len(set(ways)) == len(ways)
     assert ways[0] == Heads(4, -1, False)
     assert {Heads(1, -1, False), Heads(2, -1, True), Heads(4, 16, False), Heads(4, 16, True)} <= set(ways)
     assert Heads(1, -1, True) not in ways  # the same as without
-    alike = configs.replace(config, {"channel_mult": "1,1"})
+    alike = codec.replace(config, {"channel_mult": "1,1"})
     assert not [way for way in probe._heads(alike) if way.num_head_channels != -1]
 
 
 @pytest.mark.parametrize(("count", "told"), [(6, set()), (15, set()), (16, {"diffusion_steps", "rescale_timesteps"})])
 def test_T_of_a_step_back_is_told_on_many_images_alone(count: int, told: set[str], networks: dict[str, dict[str, torch.Tensor]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
     np.savez(tmp_path / "noise.npz", np.random.default_rng(0).integers(0, 256, (count, 8, 8, 3), dtype=np.uint8))
-    config = configs.replace(Config(), {**NETWORK, "data_dir": str(tmp_path / "noise.npz")})
+    config = codec.replace(Config(), {**NETWORK, "data_dir": str(tmp_path / "noise.npz")})
     monkeypatch.setattr(probe, "_beats", lambda *_: True)  # as if the best were beyond doubt
     found = probe.verdict(networks["x_prev"], config, probe.images_for(config)).found
     assert found["predict_xprev"]
@@ -196,16 +199,16 @@ def test_T_of_a_step_back_is_told_on_many_images_alone(count: int, told: set[str
 
 
 def test_a_small_network_is_asked_with_every_T_however_few_the_images() -> None:
-    config = configs.replace(Config(), NETWORK)
-    pixels = data.open_dataset(DataConfig(data_dir="cifar10-mini", enlarge=True), config.model).images[:4]
-    bench = probe._Bench({}, config, data.Dataset(pixels, None, (), ()), ())
+    config = codec.replace(Config(), NETWORK)
+    pixels = datasets.open_dataset(DataConfig(data_dir="cifar10-mini", enlarge=True), config.model).images[:4]
+    bench = probe._Bench({}, config, datasets.Dataset(pixels, None, (), ()), ())
     assert bench.steps == [1000, 4000, 250, 100, 50]
     assert len(bench.x_start) == 4
 
 
 def test_large_networks_are_asked_in_the_usual_ways_alone() -> None:
-    config = configs.replace(Config(), dict(image_size=64, num_channels=128, diffusion_steps=300))
-    dataset = data.open_dataset(DataConfig(data_dir="cifar10-mini", enlarge=True), config.model)
+    config = codec.replace(Config(), dict(image_size=64, num_channels=128, diffusion_steps=300))
+    dataset = datasets.open_dataset(DataConfig(data_dir="cifar10-mini", enlarge=True), config.model)
     bench = probe._Bench({}, config, dataset, ())
     assert bench.steps == [300, 1000, 4000]
     assert len(bench.x_start) < probe.FEW

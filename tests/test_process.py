@@ -17,16 +17,18 @@ import psutil
 import pytest
 from waiting import until
 
-from ddpm import config as configs
-from ddpm import files, jobs, process, runs
-from ddpm.config import Config, SampleConfig
+from ddpm.config import codec
+from ddpm.config.tasks import SampleConfig
+from ddpm.config.training import Config
 from ddpm.errors import UserError
-from ddpm.jobs import Job
-from ddpm.runs import Run
+from ddpm.runs import jobs, launch, runs
+from ddpm.runs.jobs import Job
+from ddpm.runs.runs import Run
+from ddpm.storage import files
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the stand-in is a shell script")
 
-ROOT = Path(process.__file__).parents[1]
+ROOT = Path(launch.__file__).parents[2]
 PYTHON = sys.executable
 
 STAND_IN = """
@@ -62,11 +64,11 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     script = tmp_path / "python"
     script.write_text(f'#!/bin/sh\nexec "{PYTHON}" "{program}" "$@"\n')
     script.chmod(0o755)
-    monkeypatch.setattr(process.sys, "executable", str(script))
+    monkeypatch.setattr(launch.sys, "executable", str(script))
     yield str(script)
     for child in psutil.Process().children(recursive=True):
         child.kill()
-    process.reap()
+    launch.reap()
 
 
 @pytest.fixture
@@ -80,67 +82,67 @@ def running(job: Job) -> dict[str, Any]:
 
 
 def test_start_and_stop(run: Run, stand_in: str) -> None:
-    process.start_training(run)
+    launch.start_training(run)
     assert run.state() in ("starting", "running")
     seen = running(run)
     assert seen["arguments"] == ["train", "--resume", "one", "--runs_dir", str(run.folder.parent)]
     assert seen["session"] != os.getsid(0)
     assert run.log_tail() == "said something"
-    process.stop(run)
+    launch.stop(run)
     until(lambda: not run.alive())
     assert run.state() == "stopped"
     with pytest.raises(UserError, match="one is stopped, so there is nothing to stop"):
-        process.stop(run)
+        launch.stop(run)
 
 
 def test_who_works_lets_others_come_first(run: Run, stand_in: str) -> None:
-    process.start_training(run)
+    launch.start_training(run)
     running(run)
     (worker,) = run.processes()
-    assert worker.nice() == min(19, psutil.Process().nice() + process.NICE)
+    assert worker.nice() == min(19, psutil.Process().nice() + launch.NICE)
     group = Path(f"/proc/{worker.pid}/autogroup")
     if group.exists():
         assert group.read_text().split()[-1] == str(worker.nice())
 
 
 def test_finished_children_are_reaped(run: Run, stand_in: str) -> None:
-    process.start_training(run)
+    launch.start_training(run)
     running(run)
     pid = run.processes()[0].pid
-    process.stop(run)
+    launch.stop(run)
     until(lambda: psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
     assert run.state() == "stopped"
     assert run.processes() == []
-    process.reap()
+    launch.reap()
     assert not psutil.pid_exists(pid)
 
 
 def test_a_second_start_is_refused(run: Run, stand_in: str) -> None:
-    process.start_training(run)
+    launch.start_training(run)
     with pytest.raises(UserError, match=r"one is already (starting|running): wait for it, or stop it first"):
-        process.start_training(run)
+        launch.start_training(run)
     seen = running(run)
     with pytest.raises(UserError, match="one is already running"):
-        process.start_training(run)
+        launch.start_training(run)
     assert files.read_json(run.folder / "seen.json") == seen
 
 
 def test_stop_while_starting(run: Run, stand_in: str) -> None:
-    process.start_training(run)
-    process.stop(run)
+    launch.start_training(run)
+    launch.stop(run)
     until(lambda: run.state() == "stopped")
     assert not run.alive()
 
 
 def test_kill_ends_the_process_and_its_children(run: Run, stand_in: str) -> None:
-    process.start_training(run)
+    launch.start_training(run)
     child = running(run)["child"]
-    process.kill(run)
+    launch.kill(run)
     assert run.state() == "lost"
     assert not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
     with pytest.raises(UserError, match="one has no process that could be ended: its state is lost"):
-        process.kill(run)
-    process.start_training(run)  # and goes on from there
+        launch.kill(run)
+    launch.start_training(run)  # and goes on from there
     running(run)
 
 
@@ -149,14 +151,14 @@ def test_kill_takes_no_other_process_for_it(run: Run) -> None:
     status = jobs.Status("running", pid=os.getpid(), process_start=psutil.Process().create_time() - 60)
     files.write_json(run.folder / "status.json", dataclasses.asdict(status))
     with pytest.raises(UserError, match="no process"):
-        process.kill(run)
+        launch.kill(run)
 
 
 def test_it_outlives_who_started_it(run: Run, stand_in: str) -> None:
     """The parent and all of its process group are killed, as a closed terminal does it."""
     starter = (
-        "import sys, time; from pathlib import Path; from ddpm import process; from ddpm.runs import Run\n"
-        "sys.executable = sys.argv[2]\nprocess.start_training(Run(Path(sys.argv[1])))\nprint('started', flush=True)\ntime.sleep(60)"
+        "import sys, time; from pathlib import Path; from ddpm.runs import launch; from ddpm.runs.runs import Run\n"
+        "sys.executable = sys.argv[2]\nlaunch.start_training(Run(Path(sys.argv[1])))\nprint('started', flush=True)\ntime.sleep(60)"
     )
     command = [PYTHON, "-c", starter, str(run.folder), stand_in]
     parent = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT, start_new_session=True)
@@ -170,12 +172,12 @@ def test_it_outlives_who_started_it(run: Run, stand_in: str) -> None:
     assert before
     until(lambda: (now := run.status()) is not None and now.beat > before.beat)
     assert run.state() == "running"
-    process.stop(run)
+    launch.stop(run)
     until(lambda: run.state() == "stopped")
 
 
 def test_samples_are_drawn_into_a_folder_of_their_own(run: Run, stand_in: str) -> None:
-    job = process.start_sampling(run, SampleConfig(num_samples=4, use_ddim=True, classes="-a b"))
+    job = launch.start_sampling(run, SampleConfig(num_samples=4, use_ddim=True, classes="-a b"))
     seen = running(job)
     assert seen["arguments"] == [
         "sample", "--run", "one", "--runs_dir", str(run.folder.parent),
@@ -183,7 +185,7 @@ def test_samples_are_drawn_into_a_folder_of_their_own(run: Run, stand_in: str) -
     ]  # fmt: skip
     assert job.folder.parent == run.folder / "samples"
     assert run.sample_jobs() == [job]
-    process.stop(job)
+    launch.stop(job)
     until(lambda: job.state() == "stopped")
 
 
@@ -191,40 +193,40 @@ def test_a_measurement_is_made_once(
     tiny: Config, stand_in: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    job = process.start_measuring(tiny)
+    job = launch.start_measuring(tiny)
     assert running(job)["arguments"] == ["measure", str(job.folder)]
-    assert process.start_measuring(configs.replace(tiny, dict(seed=7, lr=0.5, total_steps=99))) == job
-    assert process.start_measuring(configs.replace(tiny, dict(batch_size=5))) != job
-    process.kill(job)
-    assert process.start_measuring(tiny) == job  # again, for the first gave no answer
+    assert launch.start_measuring(codec.replace(tiny, dict(seed=7, lr=0.5, total_steps=99))) == job
+    assert launch.start_measuring(codec.replace(tiny, dict(batch_size=5))) != job
+    launch.kill(job)
+    assert launch.start_measuring(tiny) == job  # again, for the first gave no answer
     running(job)
 
 
 def test_no_process_can_be_started(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process.sys, "executable", "/no/such/python")
+    monkeypatch.setattr(launch.sys, "executable", "/no/such/python")
     with pytest.raises(UserError, match=r"No process could be started .*: free memory or disk space, and try again"):
-        process.start_training(run)
+        launch.start_training(run)
     assert run.state() == "failed"
 
 
 def test_a_program_that_does_not_come_up_is_lost_soon(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jobs, "START_GRACE", 0.5)
-    monkeypatch.setattr(process.sys, "executable", "false")
-    process.start_training(run)
+    monkeypatch.setattr(launch.sys, "executable", "false")
+    launch.start_training(run)
     assert run.state() == "starting"
     until(lambda: run.state() == "lost")
 
 
 def test_data_that_was_moved_is_told_to_the_process(run: Run, stand_in: str) -> None:
-    process.start_training(run, "/new place", enlarge=True)
+    launch.start_training(run, "/new place", enlarge=True)
     assert running(run)["arguments"][-4:] == ["--data_dir", "/new place", "--enlarge", "True"]
-    process.stop(run)
+    launch.stop(run)
 
 
 def test_what_was_done_stays_in_sight_while_a_run_starts_again(run: Run, stand_in: str) -> None:
     done = jobs.Status("stopped", step=7, total_steps=20, saved=7, metrics={"loss": 0.5}, message="Before")
     files.write_json(run.folder / "status.json", dataclasses.asdict(done))
-    process.start_training(run)
+    launch.start_training(run)
     status = run.status()
     assert status
     assert (status.step, status.saved, status.metrics, status.message) == (7, 7, {"loss": 0.5}, "")
@@ -232,4 +234,4 @@ def test_what_was_done_stays_in_sight_while_a_run_starts_again(run: Run, stand_i
     status = run.status()
     assert status
     assert (status.step, status.saved, status.metrics) == (7, 7, {"loss": 0.5})
-    process.stop(run)
+    launch.stop(run)

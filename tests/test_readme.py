@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from ddpm import cli
+from ddpm.cli import main
 
-ROOT = Path(cli.__file__).parent.parent
+ROOT = Path(main.__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -33,7 +33,7 @@ def test_every_command_is_understood() -> None:
     assert len(commands) >= 6
     for command in commands:
         words = shlex.split(command.replace("\\\n", " "), comments=True)
-        cli._parser().parse_args(words[1:])
+        main._parser().parse_args(words[1:])
 
 
 def test_pictures_and_files_are_there() -> None:

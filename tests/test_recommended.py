@@ -12,13 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from ddpm import cli, runs
-from ddpm.jobs import Worker
-from ddpm.results import SampleJob
-from ddpm.runs import Run
-from pages.ui import widgets
+from ddpm.cli import main
+from ddpm.runs import runs
+from ddpm.runs.jobs import Worker
+from ddpm.runs.results import SampleJob
+from ddpm.runs.runs import Run
+from pages.ui.frame import run_status
 
-ROOT = Path(cli.__file__).parent.parent
+ROOT = Path(main.__file__).parents[2]
 SOURCES = [*(ROOT / "ddpm").rglob("*.py"), *(ROOT / "pages").rglob("*.py"), ROOT / "app.py"]
 SHOWN = re.compile(r"`(ddpm [^`]+)`")
 NAME = "mein Lauf (2)"
@@ -65,7 +66,7 @@ def test_there_are_some() -> None:
 def test_it_is_understood(command: str, path: str) -> None:
     words = shlex.split(command)[1:]
     with pytest.raises(SystemExit, match=r"^0$") if "--help" in words else contextlib.nullcontext():
-        cli._parser().parse_args(words)
+        main._parser().parse_args(words)
 
 
 # --- and does what it says
@@ -75,7 +76,7 @@ def typed(command: str, data: str = "shapes") -> int:
     """The exit code of a command, whose placeholders stand for something that is there."""
     words = [data if word in ("DATA", "FOLDER") else word for word in shlex.split(command)]
     assert words[0] == "ddpm"
-    return cli.main(words[1:])
+    return main.main(words[1:])
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +102,7 @@ def shown(text: str) -> str:
 
 
 def on_page(run: Run, what: str) -> str:
-    return dict(widgets.commands(run))[what]
+    return dict(run_status.commands(run))[what]
 
 
 def test_going_on_with_a_finished_run(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
@@ -162,9 +163,9 @@ def test_going_on_with_a_drawing(run: Run, home: Path, capsys: pytest.CaptureFix
 
 def test_the_first_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with contextlib.chdir(tmp_path):
-        assert cli.main(["runs"]) == 0
+        assert main.main(["runs"]) == 0
         assert shown(capsys.readouterr().out) == "ddpm train --preset quick-start"
-        assert cli.main(["example", "--runs_dir", "my runs"]) == 0
+        assert main.main(["example", "--runs_dir", "my runs"]) == 0
         assert typed(capsys.readouterr().out.partition(": ")[2].strip()) == 0
         assert SampleJob(Path("drawn")).shape == (16, 32, 32, 3)
 
@@ -175,12 +176,12 @@ def test_an_import_without_data(run: Run, home: Path, capsys: pytest.CaptureFixt
     name = f"theirs{len(more)}"
     flags = ["--noise_schedule", "cosine", "--diffusion_steps", "50", "--num_heads", "1", "--probe", "False"]
     capsys.readouterr()
-    assert cli.main(["import", str(tmp_path / "theirs"), "--run", name, *flags, *more]) == 0
+    assert main.main(["import", str(tmp_path / "theirs"), "--run", name, *flags, *more]) == 0
     assert typed(shown(capsys.readouterr().err)) == 0
 
 
 def test_a_folder_of_our_own_is_not_imported(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for path in run.folder.glob("*.pt"):
         (tmp_path / path.name).write_bytes(path.read_bytes())
-    assert cli.main(["import", str(tmp_path), "--run", "ours"]) == 2
+    assert main.main(["import", str(tmp_path), "--run", "ours"]) == 2
     assert typed(shown(capsys.readouterr().err)) == 0

@@ -7,10 +7,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from ddpm import classes, guidance, schedules, spacing, validation, variances
-from ddpm import config as configs
-from ddpm.config import Config, SampleConfig
+from ddpm import schedules
+from ddpm.config import codec, fields, validation
+from ddpm.config.tasks import SampleConfig
+from ddpm.config.training import Config
 from ddpm.errors import UserError
+from ddpm.planning import classes, guidance, timesteps, variances
 from ddpm.solvers import SOLVERS
 
 
@@ -78,13 +80,13 @@ def followed(said: str, sample: SampleConfig) -> list[SampleConfig]:
 def test_steps_and_strength() -> None:
     told = 0
     for T, sample in settings():
-        config = configs.replace(Config(), dict(diffusion_steps=T, noise_schedule="cosine"))
-        said = sentence(spacing.timesteps, config, sample)
+        config = codec.replace(Config(), dict(diffusion_steps=T, noise_schedule="cosine"))
+        said = sentence(timesteps.timesteps, config, sample)
         ways = followed(said, sample) if said else []
         told += len(ways)
         assert ways or not said or "use another model" in said, said
         for other in ways:
-            again = sentence(spacing.timesteps, config, other)
+            again = sentence(timesteps.timesteps, config, other)
             assert again == "" or again.split()[0] not in said.split()[:1], (T, sample, said, again)
     assert told > 50
 
@@ -94,7 +96,7 @@ def test_steps_and_strength() -> None:
 @pytest.mark.parametrize("wrong", [dict(churn=1.0), dict(variance="analytic")])
 def test_a_sampler_that_is_offered_may_be_chosen(task: str, use_ddim: bool, wrong: dict[str, object]) -> None:
     sample = SampleConfig(task=task, use_ddim=use_ddim, steps=5, **wrong)  # type: ignore[arg-type]
-    for check in (lambda s: spacing.check(s), lambda s: variances.chosen(Config(), s)):
+    for check in (lambda s: timesteps.check(s), lambda s: variances.chosen(Config(), s)):
         said = sentence(check, sample)
         if offered := re.search(r"use (\w+) as sampler", said):
             assert sentence(check, dataclasses.replace(sample, sampler=offered[1])) == "", said
@@ -106,7 +108,7 @@ def test_a_sampler_that_is_offered_may_be_chosen(task: str, use_ddim: bool, wron
 @pytest.mark.parametrize("count", [1, 2, 5, 12])
 @pytest.mark.parametrize("text", ["9-3", "3-1", "20", "cat", "1-0", "4-30"])
 def test_classes(count: int, text: str) -> None:
-    config = configs.replace(Config(), dict(class_cond=True, num_classes=count))
+    config = codec.replace(Config(), dict(class_cond=True, num_classes=count))
     said = sentence(classes.chosen, config, text)
     if offered := re.search(r"write ([\d-]+)", said) or re.search(r"\((\d+-\d+)\)", said):
         assert classes.chosen(config, offered[1]), said
@@ -147,13 +149,13 @@ def test_guidance_interval(T: int, text: str) -> None:
     ids=str,
 )
 def test_settings_of_a_training(wrong: dict[str, object]) -> None:
-    config = configs.replace(Config(), {"data_dir": "shapes", **wrong})
+    config = codec.replace(Config(), {"data_dir": "shapes", **wrong})
     (first, *_) = list(validation.problems(config))
     remedy = first.sentence.rpartition(": ")[2]
     offered = re.findall(r"[\d.,]*\d|ddim\d+", remedy.partition(" or fewer channel_mult")[0])
     assert offered or "fewer channel_mult" in remedy, first.sentence
-    kind = {s.name: s.type for section in configs.SECTIONS.values() for s in configs.settings(section)}[first.name]
+    kind = {s.name: s.type for section in codec.SECTIONS.values() for s in fields.settings(section)}[first.name]
     for word in re.findall(r"[\d.]+", remedy) if kind in (int, float) else offered:
         if word.strip("."):
-            other = configs.replace(config, {first.name: kind(word.rstrip("."))})
+            other = codec.replace(config, {first.name: kind(word.rstrip("."))})
             assert not list(validation.problems(other)), (first.sentence, word)

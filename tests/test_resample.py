@@ -3,11 +3,11 @@
 import numpy as np
 import torch
 
-from ddpm import config as configs
-from ddpm.config import Config, DataConfig
-from ddpm.data import open_dataset
-from ddpm.resample import HISTORY, LossSecondMoment, Uniform
-from ddpm.train import Trainer
+from ddpm.config import codec
+from ddpm.config.training import Config, DataConfig
+from ddpm.data.datasets import open_dataset
+from ddpm.diffusion.timestep_samplers import HISTORY, LossSecondMoment, Uniform
+from ddpm.training.trainer import Trainer
 
 
 def warm(T: int = 5) -> LossSecondMoment:
@@ -64,7 +64,7 @@ def test_a_state_goes_on_where_it_was_taken() -> None:
 
 def test_a_trainer_learns_from_unweighted_losses_and_resumes_exactly(tiny: Config) -> None:
     """What is logged and minimised is weighted, what the sampler learns from is not."""
-    config = configs.replace(
+    config = codec.replace(
         tiny,
         dict(schedule_sampler="loss-second-moment", diffusion_steps=4, batch_size=8, learn_sigma=True, use_kl=True),
     )

@@ -13,15 +13,22 @@ import pytest
 import torch
 from PIL import Image
 
-from ddpm import checkpoint as checkpoints
-from ddpm import cli, data, evaluate, files, lineage, resume, runs, sample
-from ddpm import config as configs
-from ddpm.config import Config, EvalConfig, SampleConfig
-from ddpm.data import Digest
+from ddpm.analysis import likelihood
+from ddpm.checkpoints import checkpoint_files
+from ddpm.cli import main
+from ddpm.config import codec, fields
+from ddpm.config.tasks import AnalyticConfig, EvalConfig, SampleConfig
+from ddpm.config.training import Config
+from ddpm.data import datasets, lineage
+from ddpm.data.datasets import Digest
 from ddpm.errors import UserError
-from ddpm.jobs import Status, Worker
-from ddpm.runs import Run
-from ddpm.session import Session
+from ddpm.runs import runs
+from ddpm.runs.jobs import Status, Worker
+from ddpm.runs.runs import Run
+from ddpm.sampling import engine
+from ddpm.storage import files
+from ddpm.training import resume
+from ddpm.training.loop import Session
 
 COUNT = 12
 
@@ -49,7 +56,7 @@ def begin(runs_dir: Path, tiny: Config, images: Path) -> Begin:
 
     def make(steps: int = 4, **settings: Any) -> Run:
         wanted = dict(data_dir=str(images), total_steps=8, save_interval=2, class_cond=True, **settings)
-        run = runs.create(runs_dir, "mine", data.resolve(configs.replace(tiny, wanted)))
+        run = runs.create(runs_dir, "mine", datasets.resolve(codec.replace(tiny, wanted)))
         train(run, steps)
         return Run(run.folder)
 
@@ -79,11 +86,11 @@ def newest(run: Run) -> Run:
 
 
 def go_on(run: Run, *flags: str) -> int:
-    return cli.main(["train", "--resume", run.name, "--runs_dir", str(run.folder.parent), *flags])
+    return main.main(["train", "--resume", run.name, "--runs_dir", str(run.folder.parent), *flags])
 
 
 def weights(run: Run, step: int = 8) -> dict[str, torch.Tensor]:
-    return checkpoints.load_weights(run.checkpoint(step).path("model")).tensors
+    return checkpoint_files.load_weights(run.checkpoint(step).path("model")).tensors
 
 
 def alike(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
@@ -99,18 +106,18 @@ def test_paths_are_kept_from_the_root_of_the_disk(
     """Resumed from a folder in which another one has its name, a run learns what it learnt before."""
     monkeypatch.chdir(images.parent)
     small = ["--image_size", "8", "--num_channels", "32", "--num_res_blocks", "1", "--channel_mult", "1", "--attention_resolutions=", "--diffusion_steps", "20", "--noise_schedule", "cosine", "--sample_interval", "0", "--threads", "1"]  # fmt: skip
-    assert cli.main(["train", "--data_dir", "images", *small, "--total_steps", "1", "--run", "mine", "--runs_dir", str(runs_dir)]) == 0  # fmt: skip
+    assert main.main(["train", "--data_dir", "images", *small, "--total_steps", "1", "--run", "mine", "--runs_dir", str(runs_dir)]) == 0  # fmt: skip
     run = Run(runs_dir / "mine")
     assert run.config.data.data_dir == str(images)
     elsewhere = paint(images.parent / "elsewhere" / "images", ["a_0.png"]).parent
     monkeypatch.chdir(elsewhere)
-    run.keep(configs.replace(run.config, {"total_steps": 2}))
+    run.keep(codec.replace(run.config, {"total_steps": 2}))
     assert go_on(run) == 0
     assert weights_data(run, 2).count == COUNT
 
 
 def weights_data(run: Run, step: int = 0) -> Digest:
-    found = lineage.from_json(checkpoints.load_weights(run.checkpoint(step).path("model")).data)
+    found = lineage.from_json(checkpoint_files.load_weights(run.checkpoint(step).path("model")).data)
     assert found is not None
     return found
 
@@ -119,8 +126,8 @@ def test_every_setting_that_is_a_path_is_settled(monkeypatch: pytest.MonkeyPatch
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
-    sections = (*configs.SECTIONS.values(), configs.SampleConfig, EvalConfig, configs.AnalyticConfig)
-    paths = [s for section in sections for s in configs.settings(section) if s.path]
+    sections = (*codec.SECTIONS.values(), SampleConfig, EvalConfig, AnalyticConfig)
+    paths = [s for section in sections for s in fields.settings(section) if s.path]
     assert {s.name for s in paths} >= {"data_dir", "resume_checkpoint", "base_samples", "picture", "mask"}
     for s in paths:
         assert s.settled("a/../b") == s.settled("~/b") == str(tmp_path / "b"), s.name
@@ -134,7 +141,7 @@ def test_a_place_that_follows_from_where_training_began_is_asked_for(
     begin: Begin, images: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = begin()
-    run.keep(configs.replace(run.config, {"data_dir": "images"}))  # as earlier versions kept it
+    run.keep(codec.replace(run.config, {"data_dir": "images"}))  # as earlier versions kept it
     monkeypatch.chdir(images.parent)
     with Worker(run.folder) as worker:
         Session(Run(run.folder), worker)  # these are the images, by their digest
@@ -185,7 +192,7 @@ def test_data_that_is_not_good_is_not_kept_with_a_run_that_begins_from_a_file(
 ) -> None:
     begun = begin()
     wanted = dict(resume_checkpoint=str(begun.folder / "model000004.pt"), num_classes=2)
-    run = runs.create(runs_dir, "from-file", configs.replace(begun.config, wanted))
+    run = runs.create(runs_dir, "from-file", codec.replace(begun.config, wanted))
     before = (run.folder / "config.json").read_bytes()
     (tmp_path / "empty").mkdir()
     small = paint(tmp_path / "small", ["a_1.png", "b_2.png"])
@@ -227,11 +234,11 @@ def test_names_of_classes_are_compared_where_they_are_learnt(
 ) -> None:
     place = paint(tmp_path / "sorted", [f"{'ab'[k // 6]}/{k}.png" for k in range(COUNT)])
     wanted = dict(data_dir=str(place), total_steps=8, class_cond=class_cond)
-    run = runs.create(runs_dir, "mine", data.resolve(configs.replace(tiny, wanted)))
+    run = runs.create(runs_dir, "mine", datasets.resolve(codec.replace(tiny, wanted)))
     train(run, 4)
     before = weights_data(run)
     (place / "b").rename(place / "c")
-    opened = data.open_dataset(run.config.data, run.config.model)
+    opened = datasets.open_dataset(run.config.data, run.config.model)
     assert before.same(opened.digest, classes=False)
     assert not before.same(opened.digest)
     earlier = Digest(**{key: value for key, value in vars(before).items() if key != "content"})
@@ -240,7 +247,7 @@ def test_names_of_classes_are_compared_where_they_are_learnt(
     changed = lineage.check(run.config, before, opened, lineage.Remedy("", ""))
     assert (changed == "") == (not class_cond)
     (place / "a" / "0.png").rename(place / "c" / "0.png")
-    assert "order" in lineage.check(run.config, before, data.open_dataset(run.config.data, run.config.model), lineage.Remedy("", ""))  # fmt: skip
+    assert "order" in lineage.check(run.config, before, datasets.open_dataset(run.config.data, run.config.model), lineage.Remedy("", ""))  # fmt: skip
 
 
 def test_what_is_held_out_by_content_stays_where_images_are_added(begin: Begin, images: Path) -> None:
@@ -254,15 +261,15 @@ def test_what_is_held_out_by_content_stays_where_images_are_added(begin: Begin, 
 def test_images_that_were_trained_on_are_never_measured_as_held_out(tmp_path: Path, tiny: Config) -> None:
     """Where the share leaves none, one is held out all the same: without that one, it would be one that was trained on."""
     place = paint(tmp_path / "few", ["0.png", "1.png", "2.png"])
-    config = configs.replace(tiny, dict(data_dir=str(place), hold_out=0.0001))
-    opened = data.open_dataset(config.data, config.model)
-    test = data.open_dataset(config.data, config.model, split="test")
+    config = codec.replace(tiny, dict(data_dir=str(place), hold_out=0.0001))
+    opened = datasets.open_dataset(config.data, config.model)
+    test = datasets.open_dataset(config.data, config.model, split="test")
     assert len(test) == 1
     (held,) = (k for k in range(3) if (opened.images[k] == test.take([0])[0]).all())  # type: ignore[arg-type]
     (place / f"{held}.png").unlink()
     remedy = lineage.Remedy("ELSEWHERE", "ANEW")
     for split in ("train", "test"):
-        now = data.open_dataset(config.data, config.model, split=split)  # type: ignore[arg-type]
+        now = datasets.open_dataset(config.data, config.model, split=split)  # type: ignore[arg-type]
         with pytest.raises(UserError, match="ELSEWHERE"):
             lineage.check(config, opened.digest, now, remedy)
     assert "2 images" in lineage.check(config, opened.digest, now, remedy, part="train")
@@ -273,12 +280,12 @@ def test_what_an_earlier_version_held_out_is_not_measured(begin: Begin, capsys: 
     run = begin(hold_out=0.4)
     forget(run)
     where = ["--run", run.name, "--runs_dir", str(run.folder.parent), "--num_samples", "1", "--threads", "1"]
-    assert cli.main(["nll", *where]) == 2
+    assert main.main(["nll", *where]) == 2
     assert "--data_dir" in capsys.readouterr().err
-    assert cli.main(["nll", *where, "--split", "train"]) == 0
+    assert main.main(["nll", *where, "--split", "train"]) == 0
     assert go_on(run) == 2
     command = capsys.readouterr().err.split("`")[-2]
-    assert cli.main(shlex.split(command)[1:]) == 0, "a new run from its weights"
+    assert main.main(shlex.split(command)[1:]) == 0, "a new run from its weights"
     new = newest(run)
     assert "may have been trained on images that are held out now" in status_of(new).warning
 
@@ -290,7 +297,7 @@ def apart(runs_dir: Path, tiny: Config, tmp_path: Path) -> Run:
     paint(place / "train", [f"{k}.png" for k in range(8)])
     paint(place / "test", [f"{k}.png" for k in range(3)], shade=200)
     wanted = dict(data_dir=str(place), total_steps=8, save_interval=2)
-    run = runs.create(runs_dir, "apart", data.resolve(configs.replace(tiny, wanted)))
+    run = runs.create(runs_dir, "apart", datasets.resolve(codec.replace(tiny, wanted)))
     train(run, 2)
     return run
 
@@ -305,16 +312,16 @@ def test_an_image_that_was_ever_trained_on_is_not_tested_on(apart: Run, capsys: 
     assert go_on(apart) == 2
     said = capsys.readouterr().err
     assert "1 was trained on" in said
-    assert cli.main(nll) == 2
-    assert cli.main([*nll, "--split", "train"]) == 0
-    assert cli.main([*shlex.split(said.split("`")[-2])[1:], "--total_steps", "6"]) == 0, "a new run from its weights"
+    assert main.main(nll) == 2
+    assert main.main([*nll, "--split", "train"]) == 0
+    assert main.main([*shlex.split(said.split("`")[-2])[1:], "--total_steps", "6"]) == 0, "a new run from its weights"
     new = newest(apart)
     assert "may have been trained on images that are held out now" in status_of(new).warning
-    new.keep(configs.replace(new.config, {"total_steps": 8}))
+    new.keep(codec.replace(new.config, {"total_steps": 8}))
     assert go_on(new) == 0, "that was said when it began"
     (place / "test" / "new.png").unlink()
     assert go_on(apart) == 0
-    assert checkpoints.learnt_in(checkpoints.read(apart.checkpoint().path("state"))).shape == (8,)  # type: ignore[union-attr]
+    assert checkpoint_files.learnt_in(checkpoint_files.read(apart.checkpoint().path("state"))).shape == (8,)  # type: ignore[union-attr]
 
 
 def test_images_that_are_new_may_be_trained_on_and_tested_on(apart: Run, capsys: pytest.CaptureFixture[str]) -> None:
@@ -326,19 +333,21 @@ def test_images_that_are_new_may_be_trained_on_and_tested_on(apart: Run, capsys:
     assert status_of(apart).step == 4
     assert go_on(apart) == 0
     assert "as it would have" not in status_of(apart).warning
-    assert cli.main(["nll", "--run", apart.name, "--runs_dir", str(apart.folder.parent), "--num_samples", "1", "--threads", "1"]) == 0  # fmt: skip
+    assert main.main(["nll", "--run", apart.name, "--runs_dir", str(apart.folder.parent), "--num_samples", "1", "--threads", "1"]) == 0  # fmt: skip
 
 
 def test_where_nobody_says_who_was_trained_on_the_digest_decides(
     apart: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     newest = apart.checkpoint()
-    state = checkpoints.read(newest.path("state"))
+    state = checkpoint_files.read(newest.path("state"))
     del state["learnt"]
     newest.files[newest.path("state").name] = files.write(newest.path("state"), lambda file: torch.save(state, file))._asdict()  # fmt: skip
-    checkpoints.commit(newest)
+    checkpoint_files.commit(newest)
     train(apart, 4)
-    assert checkpoints.learnt_in(checkpoints.read(apart.checkpoint(4).path("state"))) is None, "nor from then on"
+    assert checkpoint_files.learnt_in(checkpoint_files.read(apart.checkpoint(4).path("state"))) is None, (
+        "nor from then on"
+    )
     place = Path(apart.config.data.data_dir)
     paint(place / "train", ["new.png"], shade=50)
     paint(place / "test", ["new.png"], shade=150)
@@ -349,11 +358,11 @@ def test_where_nobody_says_who_was_trained_on_the_digest_decides(
 def test_the_one_that_was_trained_on_as_no_other_was_left_is_not_held_out(tmp_path: Path, tiny: Config) -> None:
     """Where the share holds out all, one is trained on all the same, and would be held out once others come."""
     place = paint(tmp_path / "few", ["0.png", "1.png", "2.png"])
-    config = configs.replace(tiny, dict(data_dir=str(place), hold_out=0.999999))
-    now = data.open_dataset(config.data, config.model)
+    config = codec.replace(tiny, dict(data_dir=str(place), hold_out=0.999999))
+    now = datasets.open_dataset(config.data, config.model)
     (k,) = now.places  # type: ignore[misc]
     last = (place / f"{k}.png").rename(tmp_path / "last.png")  # the one that comes later
-    before = data.open_dataset(config.data, config.model)
+    before = datasets.open_dataset(config.data, config.model)
     assert (len(before.learnt), len(before.apart)) == (1, 1)  # type: ignore[arg-type]
     learnt = lineage.joined(np.empty(0, np.uint64), before)
     assert np.array_equal(learnt, before.learnt)  # type: ignore[arg-type]
@@ -371,19 +380,19 @@ def forget(run: Run) -> None:
         if kind == "state":
             del content["data"], content["learnt"]
         else:
-            del content._metadata[checkpoints.METADATA]["data"]
+            del content._metadata[checkpoint_files.METADATA]["data"]
         written = files.write(newest.path(kind), lambda file, content=content: torch.save(content, file))  # type: ignore[misc]
         newest.files[newest.path(kind).name] = written._asdict()
-    checkpoints.commit(newest)
+    checkpoint_files.commit(newest)
 
 
 def test_the_held_out_part_is_measured_wherever_it_is_now(begin: Begin, images: Path) -> None:
     run = begin(hold_out=0.4)
     moved = images.rename(images.parent / "moved")
-    _, about = evaluate.open_pictures(run.config, EvalConfig(data_dir=str(moved)), None, weights_data(run))
+    _, about = likelihood.open_pictures(run.config, EvalConfig(data_dir=str(moved)), None, weights_data(run))
     assert about["part"] == "test"
     assert 0 < about["count"] < COUNT
-    _, about = evaluate.open_pictures(run.config, EvalConfig(data_dir=str(moved)), None)
+    _, about = likelihood.open_pictures(run.config, EvalConfig(data_dir=str(moved)), None)
     assert (about["part"], about["count"]) == ("all", COUNT), "other data is measured whole"
 
 
@@ -418,7 +427,7 @@ def test_a_run_that_lost_files_is_not_begun_anew(lost: str, begin: Begin, capsys
     said = capsys.readouterr().err.splitlines()[-1]
     assert "saves/" in said
     assert status_of(run).state == "failed"
-    assert cli.main(shlex.split(said.split("`")[-2])[1:]) == 0, "the command that it names"
+    assert main.main(shlex.split(said.split("`")[-2])[1:]) == 0, "the command that it names"
     new = newest(run)
     first = (new.folder / "progress.csv").read_text().splitlines()[1].split(",")
     columns = (new.folder / "progress.csv").read_text().splitlines()[0].split(",")
@@ -432,7 +441,7 @@ def test_a_run_of_which_only_the_log_is_left_is_not_begun_anew(
 ) -> None:
     """Stopped and saved before the first checkpoint was due, it may have lost that one."""
     run = begin(3, log_interval=1)
-    run.keep(configs.replace(run.config, {"save_interval": 100}))
+    run.keep(codec.replace(run.config, {"save_interval": 100}))
     shutil.rmtree(run.folder / "saves")
     for path in (*run.folder.glob("*.pt"), run.folder / "status.json"):
         path.unlink()
@@ -443,7 +452,7 @@ def test_a_run_of_which_only_the_log_is_left_is_not_begun_anew(
         said = capsys.readouterr().err.splitlines()[-1]
         assert "step 3" in said
         assert "status.json" in said
-    assert cli.main(shlex.split(said.split("`")[-2])[1:]) == 0, "the command that it names"
+    assert main.main(shlex.split(said.split("`")[-2])[1:]) == 0, "the command that it names"
 
 
 def test_a_run_killed_before_its_first_checkpoint_begins_again(
@@ -455,7 +464,7 @@ def test_a_run_killed_before_its_first_checkpoint_begins_again(
         raise SystemExit
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoints, "commit", killed)
+        patch.setattr(checkpoint_files, "commit", killed)
         with pytest.raises(SystemExit):
             begin()
     run = runs.find(runs_dir, "mine")
@@ -481,7 +490,7 @@ def test_what_is_left_of_a_checkpoint_is_kept_while_its_step_is_done_again(
     train(run)
     assert any("4" in record.message for record in caplog.records if record.levelname == "WARNING")
     assert alike(straight, weights(run, 4))
-    assert checkpoints.damage(run.checkpoint(4)) == ""
+    assert checkpoint_files.damage(run.checkpoint(4)) == ""
     for name in (name for name in left if "000004" in name):
         assert (run.folder / f"{name}.1").read_bytes() == left[name]
 
@@ -497,7 +506,7 @@ def test_a_run_of_which_no_checkpoint_is_whole_names_the_weights_that_are(
     said = capsys.readouterr().err.splitlines()[-1]
     assert str(run.folder / "model000004.pt") in said
     assert content(run.folder) == before
-    assert cli.main(shlex.split(said.split("`")[-2])[1:]) == 0
+    assert main.main(shlex.split(said.split("`")[-2])[1:]) == 0
 
 
 def spoil(run: Run, step: int, *kinds: str) -> None:
@@ -508,7 +517,7 @@ def spoil(run: Run, step: int, *kinds: str) -> None:
         content = torch.load(path, weights_only=True)
         next(iter(content.values())).fill_(float("nan"))
         checkpoint.files[path.name] = files.write(path, lambda file, content=content: torch.save(content, file))._asdict()  # type: ignore[misc]  # fmt: skip
-    checkpoints.commit(checkpoint)
+    checkpoint_files.commit(checkpoint)
 
 
 @pytest.mark.parametrize("kinds", [["model"], ["ema_0.9"], ["model", "ema_0.9", "ema_0.99"]])
@@ -520,7 +529,7 @@ def test_the_last_step_is_saved_again_where_its_weights_were_not_numbers(kinds: 
     left = content(run.folder)
     assert go_on(run) == 0
     assert status_of(run).state == "finished"
-    assert checkpoints.fault(run.checkpoint(8)) == ""
+    assert checkpoint_files.fault(run.checkpoint(8)) == ""
     assert alike(straight, weights(run))
     for name in (name for name in left if "000008" in name):
         assert (run.folder / f"{name}.1").read_bytes() == left[name]
@@ -537,11 +546,11 @@ def test_a_set_that_is_replaced_counts_no_more_before_its_files_go(
         raise SystemExit
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoints, "_set_aside", killed)
+        patch.setattr(checkpoint_files, "_set_aside", killed)
         with pytest.raises(SystemExit):
             train(run)
     train(run)
-    assert [c.step for c in run.checkpoints() if checkpoints.fault(c) == ""] == [2, 4, 6, 8]
+    assert [c.step for c in run.checkpoints() if checkpoint_files.fault(c) == ""] == [2, 4, 6, 8]
 
 
 @pytest.mark.parametrize("finite", ["ema_0.9_000002.pt", ""])
@@ -558,7 +567,7 @@ def test_only_finite_weights_are_named_to_begin_from(
     assert ("--resume_checkpoint" in command) == bool(finite)
     if finite:
         assert command[command.index("--resume_checkpoint") + 1] == str(run.folder / finite)
-    assert cli.main(command) == 0, "the command that it names"
+    assert main.main(command) == 0, "the command that it names"
 
 
 def test_a_resume_that_is_stopped_at_once_shows_what_is_saved(
@@ -594,32 +603,32 @@ def test_a_damaged_manifest_is_said(begin: Begin) -> None:
 def test_the_newest_is_taken_again_where_training_removes_it(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
     run = begin()
     newer = run.checkpoint(4)
-    manifest = checkpoints.manifest_path(newer).read_bytes()
-    checkpoints.manifest_path(newer).unlink()  # comes while that of step 2 is read
-    real = checkpoints.load_weights
+    manifest = checkpoint_files.manifest_path(newer).read_bytes()
+    checkpoint_files.manifest_path(newer).unlink()  # comes while that of step 2 is read
+    real = checkpoint_files.load_weights
 
-    def pruned(path: Path) -> checkpoints.Weights:
+    def pruned(path: Path) -> checkpoint_files.Weights:
         if path.name.endswith("000002.pt"):
-            files.write_bytes(checkpoints.manifest_path(newer), manifest)
-            checkpoints.prune(run, 1)
+            files.write_bytes(checkpoint_files.manifest_path(newer), manifest)
+            checkpoint_files.prune(run, 1)
         return real(path)
 
-    monkeypatch.setattr(checkpoints, "load_weights", pruned)
-    assert sample.chosen(run, SampleConfig(), {}).about["step"] == 4
+    monkeypatch.setattr(checkpoint_files, "load_weights", pruned)
+    assert engine.chosen(run, SampleConfig(), {}).about["step"] == 4
 
 
 def test_one_that_is_read_before_it_goes_is_enough(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
     run = begin()
-    real = checkpoints.load_weights
+    real = checkpoint_files.load_weights
 
-    def pruned(path: Path) -> checkpoints.Weights:
+    def pruned(path: Path) -> checkpoint_files.Weights:
         weights = real(path)
-        checkpoints.manifest_path(run.checkpoint()).unlink()
+        checkpoint_files.manifest_path(run.checkpoint()).unlink()
         path.unlink()
         return weights
 
-    monkeypatch.setattr(checkpoints, "load_weights", pruned)
-    chosen = sample.chosen(run, SampleConfig(), {})
+    monkeypatch.setattr(checkpoint_files, "load_weights", pruned)
+    chosen = engine.chosen(run, SampleConfig(), {})
     assert (chosen.weights.step, chosen.path.exists()) == (4, False)
     assert len(chosen.about["sha256"]) == 64
 
@@ -627,13 +636,13 @@ def test_one_that_is_read_before_it_goes_is_enough(begin: Begin, monkeypatch: py
 def test_a_step_that_was_named_is_not_another(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
     run = begin()
 
-    def pruned(path: Path) -> checkpoints.Weights:
-        checkpoints.prune(run, 1)
+    def pruned(path: Path) -> checkpoint_files.Weights:
+        checkpoint_files.prune(run, 1)
         raise FileNotFoundError(2, "No such file or directory", str(path))
 
-    monkeypatch.setattr(checkpoints, "load_weights", pruned)
+    monkeypatch.setattr(checkpoint_files, "load_weights", pruned)
     with pytest.raises(UserError, match="no checkpoint of step 2"):
-        sample.chosen(run, SampleConfig(step=2), {})
+        engine.chosen(run, SampleConfig(step=2), {})
 
 
 def test_files_that_go_while_they_are_checked(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -643,4 +652,4 @@ def test_files_that_go_while_they_are_checked(begin: Begin, monkeypatch: pytest.
         raise FileNotFoundError(2, "No such file or directory", str(path))
 
     monkeypatch.setattr(files, "sha256", gone)
-    assert "missing" in checkpoints.damage(run.checkpoint())
+    assert "missing" in checkpoint_files.damage(run.checkpoint())

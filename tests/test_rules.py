@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from ddpm import config as configs
+from ddpm.config import codec, fields
+from ddpm.config.tasks import EvalConfig, FrontierConfig, SampleConfig, ScaleConfig, SpeedConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = {path.stem: path for path in sorted((ROOT / "ddpm").glob("*.py"))}
@@ -208,7 +209,7 @@ def test_only_files_writes_files(path: Path) -> None:
         return
     for node in ast.walk(tree(path)):
         if isinstance(node, ast.Call):
-            assert writes(node) is None, f"line {node.lineno}: {writes(node)}: use ddpm.files"
+            assert writes(node) is None, f"line {node.lineno}: {writes(node)}: use ddpm.storage.files"
 
 
 def test_checkpoints_are_loaded_as_weights_only() -> None:
@@ -299,14 +300,14 @@ def test_settings_are_said_once() -> None:
     known = [
         s
         for cls in (
-            *configs.SECTIONS.values(),
-            configs.SampleConfig,
-            configs.EvalConfig,
-            configs.FrontierConfig,
-            configs.SpeedConfig,
-            configs.ScaleConfig,
+            *codec.SECTIONS.values(),
+            SampleConfig,
+            EvalConfig,
+            FrontierConfig,
+            SpeedConfig,
+            ScaleConfig,
         )
-        for s in configs.settings(cls)
+        for s in fields.settings(cls)
     ]
     for path in [*PACKAGE.values(), *COMMANDS, *PAGES]:
         for node in ast.walk(tree(path)):

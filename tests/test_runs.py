@@ -1,5 +1,6 @@
 """Runs on disk: names, making them, their checkpoints, their order, the bin."""
 
+import dataclasses
 import os
 import shlex
 import shutil
@@ -13,13 +14,15 @@ from pathlib import Path
 import pytest
 from waiting import PATIENCE, until
 
-from ddpm import config as configs
-from ddpm import files, runs
-from ddpm.config import Config, SampleConfig
+from ddpm.config import codec
+from ddpm.config.tasks import SampleConfig
+from ddpm.config.training import Config
 from ddpm.errors import UserError
-from ddpm.jobs import Stopped, Worker
-from ddpm.results import SampleJob
-from ddpm.runs import Run
+from ddpm.runs import runs
+from ddpm.runs.jobs import Stopped, Worker
+from ddpm.runs.results import SampleJob
+from ddpm.runs.runs import Run
+from ddpm.storage import files
 
 FakeRun = Callable[..., Run]
 
@@ -110,7 +113,7 @@ def test_a_taken_name(runs_dir: Path, tiny: Config) -> None:
     runs.create(runs_dir, "one", tiny)
     before = (runs_dir / "one" / "config.json").read_bytes()
     with pytest.raises(UserError, match="already a run named one: choose another name, or resume"):
-        runs.create(runs_dir, "one", configs.replace(tiny, dict(seed=1)))
+        runs.create(runs_dir, "one", codec.replace(tiny, dict(seed=1)))
     assert (runs_dir / "one" / "config.json").read_bytes() == before
 
 
@@ -240,7 +243,7 @@ def test_sample_jobs(fake_run: FakeRun) -> None:
     second = run.new_sample_folder()
     assert second != first
     sample = SampleConfig(num_samples=3, sigma_small=True)
-    files.write_json(second / "settings.json", dict(sample=configs.dataclasses.asdict(sample)))
+    files.write_json(second / "settings.json", dict(sample=dataclasses.asdict(sample)))
     files.write_json(second / "status.json", dict(state="finished"))
     assert {job.folder for job in run.sample_jobs()} == {first, second}
     job = SampleJob(second)

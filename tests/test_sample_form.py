@@ -10,20 +10,23 @@ from app_page import button, open_page, said
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
-from ddpm import files, images, spacing
-from ddpm.config import FEW_STEPS, SampleConfig
-from ddpm.jobs import Status
-from ddpm.results import SampleJob
-from ddpm.runs import Run
+from ddpm.config.tasks import FEW_STEPS, SampleConfig
+from ddpm.planning import timesteps
+from ddpm.runs.jobs import Status
+from ddpm.runs.results import SampleJob
+from ddpm.runs.runs import Run
 from ddpm.solvers import SOLVERS
-from pages.ui import given_fields, mask_canvas, pictures, sample_fields, sampler_fields, watch
+from ddpm.storage import files, images
+from pages.ui.components import mask_canvas, thumbnails
+from pages.ui.forms import inputs_form, sampler_form, sampling_form
+from pages.ui.frame import run_store
 
 
 @pytest.fixture(autouse=True)
 def here(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("DDPM_RUNS", str(runs_dir))
     yield
-    watch.store.clear()
+    run_store.store.clear()
 
 
 @pytest.fixture
@@ -35,7 +38,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[SampleConfig]:
         found.append(sample)
         return SampleJob(run.folder / "samples" / "20260102-030405")
 
-    monkeypatch.setattr("ddpm.process.start_sampling", start)
+    monkeypatch.setattr("ddpm.runs.launch.start_sampling", start)
     return found
 
 
@@ -60,7 +63,7 @@ def earlier(run: Run, sample: SampleConfig, name: str = "20260102-030405", count
 
 
 def picture(path: Path, size: tuple[int, int] = (8, 8)) -> str:
-    files.write_bytes(path, pictures.png(Image.new("RGB", size, (200, 30, 60))))
+    files.write_bytes(path, thumbnails.png(Image.new("RGB", size, (200, 30, 60))))
     return str(path)
 
 
@@ -96,9 +99,9 @@ def shown(at: AppTest) -> set[str]:
 
 def test_the_first_drawing_is_a_click(run: Run, asked: list[SampleConfig]) -> None:
     at = open_page("pages/sample.py")
-    assert drawn(at, asked) == dataclasses.replace(sample_fields.FIRST, weights="ema_0.9")
+    assert drawn(at, asked) == dataclasses.replace(sampling_form.FIRST, weights="ema_0.9")
     assert "10 network calls a picture" in said(at)
-    assert sample_fields.FIRST.sampler == FEW_STEPS
+    assert sampling_form.FIRST.sampler == FEW_STEPS
     assert asked[0].batch_size == 0
 
 
@@ -199,7 +202,7 @@ def test_each_task_shows_what_belongs_to_it(task: str, run: Run) -> None:
     everything = set().union(*TASK_FIELDS.values())
     assert shown(at) & everything == TASK_FIELDS[task]
     assert ("Sampler" in shown(at)) == (task != "invert")
-    if task in given_fields.TASKS:
+    if task in inputs_form.TASKS:
         assert "No picture is chosen yet" in said(at)
         assert button(at, "Draw").disabled
 
@@ -218,7 +221,7 @@ def test_an_uploaded_picture_is_fitted_and_kept(run: Run, asked: list[SampleConf
     at = open_page("pages/sample.py")
     at.button_group(key="sample.task").set_value("vary").run()
     large = Image.new("RGB", (40, 32), (10, 200, 30))
-    at.get("file_uploader")[0].set_value([("cat.png", pictures.png(large), "image/png")]).run()
+    at.get("file_uploader")[0].set_value([("cat.png", thumbnails.png(large), "image/png")]).run()
     assert "Scaled from 40 x 32 to 8 x 8 pixels, the middle of it." in said(at)
     at.slider(key="sample.strength").set_value(0.3).run()
     sample = drawn(at, asked)
@@ -277,7 +280,7 @@ def test_a_mask_by_path_and_by_upload(run: Run, asked: list[SampleConfig], tmp_p
     assert kept.shape == (8, 8)
     assert (kept[:4] == 255).all()
     assert (kept[4:] == 0).all()
-    assert sample.sampler in spacing.REPAINTERS
+    assert sample.sampler in timesteps.REPAINTERS
 
 
 def test_what_was_painted_is_drawn_with(run: Run, asked: list[SampleConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
@@ -311,7 +314,7 @@ def again(run: Run, asked: list[SampleConfig], sample: SampleConfig) -> SampleCo
 
 
 DRAWN = [
-    sample_fields.FIRST,
+    sampling_form.FIRST,
     SampleConfig(num_samples=5, batch_size=4, sampler="ddim", steps=33, eta=0.35, seed=2**32 - 1),
     SampleConfig(num_samples=5, sampler="heun", steps=20, churn=12.5, spacing="karras", threads=2),
     SampleConfig(num_samples=1, sampler="ddpm", variance="analytic", precision="fp32", step=20),
@@ -383,6 +386,6 @@ def test_a_painted_mask_is_there_to_go_on_painting(run: Run, asked: list[SampleC
     ],
 )
 def test_the_same_in_our_words(theirs: SampleConfig, ours: dict) -> None:
-    said = sampler_fields.in_our_words(theirs)
+    said = sampler_form.in_our_words(theirs)
     assert said == dataclasses.replace(theirs, **{"use_ddim": False, "sigma_small": None, **ours})
-    assert sampler_fields.in_our_words(said) == said
+    assert sampler_form.in_our_words(said) == said

@@ -8,19 +8,21 @@ import numpy as np
 import pytest
 from app_page import button, open_page, said
 
-from ddpm import files, images
-from ddpm.config import SampleConfig
-from ddpm.jobs import Status, Worker
-from ddpm.results import SampleJob
-from ddpm.runs import Run
-from pages.ui import compared, drawn, reopen, watch
+from ddpm.config.tasks import SampleConfig
+from ddpm.runs.jobs import Status, Worker
+from ddpm.runs.results import SampleJob
+from ddpm.runs.runs import Run
+from ddpm.storage import files, images
+from pages.ui.forms import reopen
+from pages.ui.frame import run_store
+from pages.ui.results import sampler_comparison, samples
 
 
 @pytest.fixture(autouse=True)
 def here(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("DDPM_RUNS", str(runs_dir))
     yield
-    watch.store.clear()
+    run_store.store.clear()
 
 
 @pytest.fixture
@@ -56,7 +58,7 @@ def earlier(run: Run, name: str = "20260102-030405", count: int = 3, state: str 
 def test_a_drawing_that_ended_early_goes_on(run: Run, state: str, monkeypatch: pytest.MonkeyPatch) -> None:
     job = earlier(run, state=state, num_samples=3 if state == "finished" else 9)
     resumed: list[SampleJob] = []
-    monkeypatch.setattr("ddpm.process.resume_sampling", resumed.append)
+    monkeypatch.setattr("ddpm.runs.launch.resume_sampling", resumed.append)
     at = open_page("pages/sample.py")
     assert ("Go on" in [b.label for b in at.button]) == (state != "finished")
     if state != "finished":
@@ -84,7 +86,7 @@ def test_a_reconstruction_error(run: Run) -> None:
 
 
 def test_an_interpolation_is_a_strip(run: Run) -> None:
-    strip = drawn.picture(earlier(run, count=5, task="interpolate"))
+    strip = samples.picture(earlier(run, count=5, task="interpolate"))
     assert strip
     assert strip.size == (5 * 8 + 4 * 2, 8)
     assert open_page("pages/sample.py")
@@ -133,7 +135,7 @@ def test_one_that_is_drawn_cannot_be_deleted(run: Run) -> None:
 def test_one_that_begins_says_nothing_of_its_settings_yet(run: Run) -> None:
     job = SampleJob(run.folder / "samples" / "20260102-030405")
     files.write_json(job.folder / "status.json", dataclasses.asdict(Status("failed", pid=1, message="No room.")))
-    assert drawn.settings_of(job) is None
+    assert samples.settings_of(job) is None
     at = open_page("pages/sample.py")
     assert "10,000" not in said(at)
     assert "Open these settings again" not in [b.label for b in at.button]
@@ -148,10 +150,10 @@ def test_two_are_compared(run: Run) -> None:
     assert "Compared" not in [s.value for s in at.subheader]
     at.checkbox(key=f"compare_{second.name}").check().run()
     assert "Compared" in [s.value for s in at.subheader]
-    assert compared.differences(first, second) == [("Seed", "1", "2"), ("Sampler", "ddim", "unipc-3")]
+    assert sampler_comparison.differences(first, second) == [("Seed", "1", "2"), ("Sampler", "ddim", "unipc-3")]
     at.checkbox(key=f"compare_{third.name}").check().run()  # takes the place of the first
     assert [at.checkbox(key=f"compare_{job.name}").value for job in (first, second, third)] == [False, True, True]
-    labels = {row[0] for row in compared.differences(first, third)}
+    labels = {row[0] for row in sampler_comparison.differences(first, third)}
     assert labels == {"Task", "Picture", "Strength"}
     at.checkbox(key=f"compare_{third.name}").uncheck().run()
     assert "Compared" not in [s.value for s in at.subheader]
@@ -204,7 +206,7 @@ def test_a_picture_without_settings(run: Run) -> None:
 
 def test_what_each_was_is_told_in_short(run: Run) -> None:
     def describe(**settings: object) -> str:
-        return drawn.describe(run.config, SampleConfig(**{"num_samples": 4, "steps": 10, **settings}))  # type: ignore[arg-type]
+        return samples.describe(run.config, SampleConfig(**{"num_samples": 4, "steps": 10, **settings}))  # type: ignore[arg-type]
 
     assert (
         describe(sampler="heun", steps=11, guidance_scale=2.5) == "4 pictures · Heun, 11 steps, guidance 2.5 · seed 0"

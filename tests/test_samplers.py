@@ -7,12 +7,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm import config as configs
-from ddpm import diffusion, samplers, schedules, spacing
-from ddpm.config import Config, DiffusionConfig, ModelConfig, SampleConfig
-from ddpm.diffusion import Denoiser, Prediction, at
-from ddpm.sample import draw
-from ddpm.samplers import SAMPLERS, ImageNoise
+from ddpm import schedules
+from ddpm.config.model import DiffusionConfig, ModelConfig
+from ddpm.config.tasks import FEW_STEPS, SPACINGS, SampleConfig
+from ddpm.config.training import Config
+from ddpm.diffusion import process
+from ddpm.diffusion.process import Denoiser, Prediction, at
+from ddpm.planning import timesteps
+from ddpm.sampling import samplers
+from ddpm.sampling.engine import draw
+from ddpm.sampling.samplers import SAMPLERS, ImageNoise
 from ddpm.solvers import SOLVERS
 
 MEAN, STD = 0.3, 0.2  # of every pixel of the data
@@ -42,7 +46,7 @@ def noise(count: int = 4096) -> Tensor:
 def test_ancestral_sampling_draws_the_data(full: schedules.Schedule, variance: str) -> None:
     rng = torch.Generator().manual_seed(1)
     *_, last = samplers.ddpm(
-        exact(full), noise(), full, diffusion.VARIANCES[variance],
+        exact(full), noise(), full, process.VARIANCES[variance],
         randn_like=lambda x: torch.randn(x.shape, generator=rng),
     )  # fmt: skip
     assert last.done == last.total == 1000
@@ -74,7 +78,7 @@ def test_ddim_with_eta_1_is_ancestral_with_the_small_variance(full: schedules.Sc
     schedule = schedules.respaced(full, schedules.space_timesteps(1000, "50"))
     start = noise(64)
     one = samplers.ddim(exact(full), start, schedule, eta=1.0, randn_like=ImageNoise(range(64)))
-    other = samplers.ddpm(exact(full), start, schedule, diffusion.fixed_small, randn_like=ImageNoise(range(64)))
+    other = samplers.ddpm(exact(full), start, schedule, process.fixed_small, randn_like=ImageNoise(range(64)))
     for a, b in zip(one, other, strict=True):
         torch.testing.assert_close(a.x, b.x, atol=2e-4, rtol=0)
 
@@ -160,7 +164,7 @@ def test_few_steps_of_a_high_order_beat_many_of_ddim() -> None:
 def test_samplers_with_fresh_noise_draw_the_data(full: schedules.Schedule, name: str) -> None:
     rng = torch.Generator().manual_seed(1)
     sampler = partial(SAMPLERS[name], churn=40.0) if name == "heun" else SAMPLERS[name]
-    kept = spacing.logsnr(full.curve, 100, 999)
+    kept = timesteps.logsnr(full.curve, 100, 999)
     schedule = schedules.respaced(full, kept)
     fresh = lambda x: torch.randn(x.shape, generator=rng)  # noqa: E731
     *_, last = sampler(exact(full), noise(), schedule, randn_like=fresh)
@@ -185,7 +189,7 @@ def test_a_yield_is_a_call(full: schedules.Schedule, name: str, to_zero: bool) -
     for asked in (2, 3, 7, 10):
         config = Config()
         sample = SampleConfig(sampler=name, steps=asked, denoise_to_zero=to_zero)
-        schedule = spacing.shortened(full, config, sample)
+        schedule = timesteps.shortened(full, config, sample)
         made, seen = 0, 0
 
         def counted(x: Tensor, t: Tensor) -> Prediction:
@@ -196,14 +200,14 @@ def test_a_yield_is_a_call(full: schedules.Schedule, name: str, to_zero: bool) -
         for step in SAMPLERS[name](counted, noise(8), schedule, to_zero=to_zero, randn_like=ImageNoise(range(8))):
             seen += 1
             assert (step.done, made) == (seen, seen)
-        assert seen == step.total == spacing.calls(config, sample) <= asked
+        assert seen == step.total == timesteps.calls(config, sample) <= asked
         assert asked - seen < max(2, SOLVERS[name].calls + SOLVERS[name].warm_up)
         assert torch.isfinite(step.x).all()
 
 
 @pytest.mark.parametrize("name", list(SOLVERS))
 def test_one_call_is_enough_to_end(full: schedules.Schedule, name: str) -> None:
-    schedule = spacing.shortened(full, Config(), SampleConfig(sampler=name, steps=1))
+    schedule = timesteps.shortened(full, Config(), SampleConfig(sampler=name, steps=1))
     *_, last = SAMPLERS[name](exact(full), noise(1024), schedule, randn_like=ImageNoise(range(1024)))
     assert (last.done, last.total) == (1, 1)
     assert torch.equal(last.x, last.x_start)
@@ -217,7 +221,7 @@ def test_the_first_step_may_be_spared(full: schedules.Schedule) -> None:
         asked.append(float(t[0]))
         return exact(full)(x, t)
 
-    schedule = schedules.respaced(full, spacing.logsnr(full.curve, 11, 999))
+    schedule = schedules.respaced(full, timesteps.logsnr(full.curve, 11, 999))
     *_, spared = samplers.dpm_solver_pp(samplers.first_step_spared(watched, schedule), noise(64), schedule)
     *_, whole = samplers.dpm_solver_pp(exact(full), noise(64), schedule)
     assert len(asked) == 10
@@ -235,7 +239,7 @@ def test_a_step_says_what_it_was_told_and_where(full: schedules.Schedule, name: 
         asked.append((float(t[0]), predicted.x_start))
         return predicted
 
-    schedule = spacing.shortened(full, Config(), SampleConfig(sampler=name, steps=8))
+    schedule = timesteps.shortened(full, Config(), SampleConfig(sampler=name, steps=8))
     for step in SAMPLERS[name](watched, noise(4), schedule, randn_like=ImageNoise(range(4))):
         assert step.t == pytest.approx(asked[-1][0])
         assert torch.equal(step.x_start, asked[-1][1])
@@ -247,26 +251,26 @@ def test_a_learned_variance_and_a_spared_first_step(full: schedules.Schedule) ->
 
     schedule = schedules.respaced(full, schedules.space_timesteps(1000, "6"))
     denoise = samplers.first_step_spared(learned, schedule)
-    *_, last = samplers.ddpm(denoise, noise(4), schedule, diffusion.learned_range, randn_like=ImageNoise(range(4)))
+    *_, last = samplers.ddpm(denoise, noise(4), schedule, process.learned_range, randn_like=ImageNoise(range(4)))
     assert torch.isfinite(last.x).all()
 
 
 def test_every_sampler_is_described_and_there() -> None:
     assert list(SAMPLERS) == list(SOLVERS)
-    assert list(spacing.SPACINGS) == list(configs.SPACINGS)
-    assert configs.FEW_STEPS in SOLVERS
-    assert {row.spacing for row in SOLVERS.values()} <= set(spacing.SPACINGS)
+    assert list(timesteps.SPACINGS) == list(SPACINGS)
+    assert FEW_STEPS in SOLVERS
+    assert {row.spacing for row in SOLVERS.values()} <= set(timesteps.SPACINGS)
 
 
 def test_dynamic_thresholding() -> None:
     x = torch.linspace(-3, 3, 101).reshape(1, 1, 101, 1)
-    assert torch.equal(diffusion.in_range(x), x.clamp(-1, 1))
-    scaled = diffusion.in_range(x, 0.9)
+    assert torch.equal(process.in_range(x), x.clamp(-1, 1))
+    scaled = process.in_range(x, 0.9)
     size = torch.quantile(x.abs(), 0.9)
     torch.testing.assert_close(scaled, (x / size).clamp(-1, 1))
     inside = 0.5 * x.clamp(-1, 1)
-    assert torch.equal(diffusion.in_range(inside, 0.9), inside), "what is within the range stays as it is"
-    both = diffusion.in_range(torch.cat([x, inside]), 0.9)
+    assert torch.equal(process.in_range(inside, 0.9), inside), "what is within the range stays as it is"
+    both = process.in_range(torch.cat([x, inside]), 0.9)
     torch.testing.assert_close(both, torch.cat([scaled, inside])), "each picture by itself"
 
 
@@ -278,7 +282,7 @@ def test_a_denoiser_between_two_timesteps(full: schedules.Schedule) -> None:
         return torch.sin(3 * x + 0.001 * t[:, None, None, None])
 
     for settings in (DiffusionConfig(), DiffusionConfig(predict_xstart=True), DiffusionConfig(predict_xprev=True)):
-        denoise = diffusion.denoiser(network, full, settings, clip=False)
+        denoise = process.denoiser(network, full, settings, clip=False)
         for t in (0, 1, 500, 998):
             whole = denoise(x, torch.full((4,), t)).x_start
             as_float = denoise(x, torch.full((4,), float(t), dtype=torch.float64)).x_start

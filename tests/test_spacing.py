@@ -9,10 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ddpm import config as configs
-from ddpm import schedules, spacing
-from ddpm.config import Config, DiffusionConfig, EvalConfig, SampleConfig
+from ddpm import schedules
+from ddpm.config.model import DiffusionConfig
+from ddpm.config.tasks import FEW_STEPS, SPACINGS, EvalConfig, SampleConfig
+from ddpm.config.training import Config
 from ddpm.errors import UserError
+from ddpm.planning import timesteps
 from ddpm.schedules import Curve
 from ddpm.solvers import SOLVERS
 
@@ -46,70 +48,68 @@ def test_lam_falls_and_ends_stay_ends(curve: Curve) -> None:
 
 
 def test_spacings_are_what_their_papers_say(curve: Curve) -> None:
-    kept = spacing.logsnr(curve, 11, 999)
+    kept = timesteps.logsnr(curve, 11, 999)
     assert kept[0] == 0
     steps = np.diff(curve.lam(np.array(kept)))
     np.testing.assert_allclose(steps, steps[0], rtol=1e-5)
-    noise = np.exp(-curve.lam(np.array(spacing.karras(curve, 11, 999)))) ** (1 / 7)
+    noise = np.exp(-curve.lam(np.array(timesteps.karras(curve, 11, 999)))) ** (1 / 7)
     np.testing.assert_allclose(np.diff(noise), np.diff(noise)[0], rtol=1e-5)
-    assert spacing.quadratic(curve, 11, 999) == [round((k / 10 * 999**0.5) ** 2) for k in range(11)]
-    assert spacing.quadratic(curve, 1000, 999) == list(range(1000))
-    assert spacing.quadratic(curve, 100, 999)[:4] == [0, 1, 2, 3]
-    assert spacing.uniform(curve, 10, 999) == [0, 111, 222, 333, 444, 555, 666, 777, 888, 999]
+    assert timesteps.quadratic(curve, 11, 999) == [round((k / 10 * 999**0.5) ** 2) for k in range(11)]
+    assert timesteps.quadratic(curve, 1000, 999) == list(range(1000))
+    assert timesteps.quadratic(curve, 100, 999)[:4] == [0, 1, 2, 3]
+    assert timesteps.uniform(curve, 10, 999) == [0, 111, 222, 333, 444, 555, 666, 777, 888, 999]
 
 
 def test_cosine_schedules_are_cut_where_noise_has_no_end(curve: Curve) -> None:
     """DPM-Solver cuts at t = 0.9946 of 1 (Lu et al. 2022a, Appendix D.3); linear schedules end there by themselves."""
     full = schedules.named("cosine", 1000)
-    last = spacing.logsnr(full.curve, 10, 999)[-1]
+    last = timesteps.logsnr(full.curve, 10, 999)[-1]
     assert (last + 1) / 1000 == pytest.approx(0.9946, abs=0.002)
     linear = schedules.named("linear", 1000).curve
-    assert spacing.logsnr(linear, 10, 999)[-1] == pytest.approx(999)
+    assert timesteps.logsnr(linear, 10, 999)[-1] == pytest.approx(999)
 
 
 @settings(max_examples=60, deadline=None)
-@given(
-    st.sampled_from(list(SOLVERS)), st.integers(2, 60), st.sampled_from(configs.SPACINGS), st.booleans(), st.booleans()
-)
+@given(st.sampled_from(list(SOLVERS)), st.integers(2, 60), st.sampled_from(SPACINGS), st.booleans(), st.booleans())
 def test_as_many_calls_as_were_asked_for(name: str, steps: int, how: str, to_zero: bool, spared: bool) -> None:
     sample = SampleConfig(sampler=name, steps=steps, spacing=how, denoise_to_zero=to_zero, analytic_first_step=spared)
-    kept = spacing.timesteps(Config(), sample)
+    kept = timesteps.timesteps(Config(), sample)
     assert all(0 <= a < b <= 999 for a, b in itertools.pairwise(kept))
     assert kept[0] == 0 or len(kept) == 1
-    assert steps - 1 <= spacing.calls(Config(), sample) <= steps
+    assert steps - 1 <= timesteps.calls(Config(), sample) <= steps
     if how in ("uniform", "quadratic"):
         assert all(isinstance(t, int) for t in kept), "the network knows whole timesteps best"
 
 
 def test_what_improved_diffusion_says_stays() -> None:
-    assert spacing.timesteps(Config(), SampleConfig()) == list(range(1000))
-    assert spacing.timesteps(Config(), SampleConfig(timestep_respacing="ddim50")) == list(range(0, 1000, 20))
-    assert spacing.timesteps(Config(), EvalConfig(timestep_respacing="10")) == schedules.space_timesteps(1000, "10")
-    assert spacing.solver(SampleConfig()) == "ddpm"
-    assert spacing.solver(SampleConfig(use_ddim=True, timestep_respacing="50")) == "ddim"
-    assert spacing.solver(SampleConfig(steps=10)) == configs.FEW_STEPS
-    assert spacing.solver(SampleConfig(steps=10, task="inpaint")) == "ddpm"
-    assert spacing.solver(SampleConfig(task="invert")) == "ddim"
+    assert timesteps.timesteps(Config(), SampleConfig()) == list(range(1000))
+    assert timesteps.timesteps(Config(), SampleConfig(timestep_respacing="ddim50")) == list(range(0, 1000, 20))
+    assert timesteps.timesteps(Config(), EvalConfig(timestep_respacing="10")) == schedules.space_timesteps(1000, "10")
+    assert timesteps.solver(SampleConfig()) == "ddpm"
+    assert timesteps.solver(SampleConfig(use_ddim=True, timestep_respacing="50")) == "ddim"
+    assert timesteps.solver(SampleConfig(steps=10)) == FEW_STEPS
+    assert timesteps.solver(SampleConfig(steps=10, task="inpaint")) == "ddpm"
+    assert timesteps.solver(SampleConfig(task="invert")) == "ddim"
 
 
 def test_a_variation_begins_where_its_strength_says() -> None:
     for strength, last in ((1.0, 999), (0.5, 500), (0.1, 100)):
         sample = SampleConfig(task="vary", strength=strength, steps=10)
-        assert spacing.timesteps(Config(), sample)[-1] == pytest.approx(last, abs=1e-6)
+        assert timesteps.timesteps(Config(), sample)[-1] == pytest.approx(last, abs=1e-6)
         old = dataclasses.replace(sample, steps=0, timestep_respacing="100")
-        assert max(spacing.timesteps(Config(), old)) <= last
+        assert max(timesteps.timesteps(Config(), old)) <= last
 
 
 def test_repaint_goes_back_as_far_as_it_came() -> None:
     for count, jump, resample in itertools.product((1, 7, 20), (1, 3, 50), (1, 2, 5)):
-        moves = list(spacing.repaint_moves(count, jump, resample))
+        moves = list(timesteps.repaint_moves(count, jump, resample))
         level = count + np.cumsum(moves)
         assert level[-1] == 0
         assert level.min() == 0
         assert level.max() < count or resample > 1
         assert sum(m < 0 for m in moves) == count * resample
         sample = SampleConfig(task="inpaint", steps=count, jump=jump, resample=resample)
-        assert spacing.calls(Config(), sample) == count * resample
+        assert timesteps.calls(Config(), sample) == count * resample
 
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
@@ -135,7 +135,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 @pytest.mark.parametrize(("values", "sentence"), REFUSED)
 def test_what_cannot_be_is_said_in_one_sentence(values: dict[str, Any], sentence: str) -> None:
     with pytest.raises(UserError) as caught:
-        spacing.calls(COSINE, SampleConfig(**values))
+        timesteps.calls(COSINE, SampleConfig(**values))
     said = str(caught.value)
     assert sentence in said
     assert said.count(". ") == 0
@@ -144,6 +144,6 @@ def test_what_cannot_be_is_said_in_one_sentence(values: dict[str, Any], sentence
 
 def test_a_process_of_one_timestep() -> None:
     single = Config(diffusion=DiffusionConfig(noise_schedule="cosine", diffusion_steps=1))
-    assert spacing.timesteps(single, SampleConfig(steps=1)) == [0]
+    assert timesteps.timesteps(single, SampleConfig(steps=1)) == [0]
     with pytest.raises(UserError, match="steps 10 cannot be spread over a single timestep: ask for 1"):
-        spacing.timesteps(single, SampleConfig(steps=10))
+        timesteps.timesteps(single, SampleConfig(steps=10))

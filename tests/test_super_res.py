@@ -12,18 +12,28 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from ddpm import cli, data, diffusion, drawing, files, images, low_res, runs, sample, schedules, validation
-from ddpm import config as configs
-from ddpm.config import SECTIONS, Config, SampleConfig
+from ddpm import schedules
+from ddpm.bench.step_cost import measure_into
+from ddpm.cli import main
+from ddpm.config import codec, validation
+from ddpm.config.codec import SECTIONS
+from ddpm.config.tasks import SampleConfig
+from ddpm.config.training import Config
+from ddpm.data import datasets
+from ddpm.diffusion import process
 from ddpm.errors import UserError
-from ddpm.jobs import Stopped, Worker
-from ddpm.low_res import LowRes
-from ddpm.measure import measure_into
-from ddpm.results import SampleJob
-from ddpm.runs import Run
-from ddpm.session import Session
-from ddpm.train import Trainer
-from ddpm.unet import SuperResUNet, build
+from ddpm.models.unet import SuperResUNet, build
+from ddpm.planning import low_res
+from ddpm.planning.low_res import LowRes
+from ddpm.runs import runs
+from ddpm.runs.jobs import Stopped, Worker
+from ddpm.runs.results import SampleJob
+from ddpm.runs.runs import Run
+from ddpm.sampling import engine
+from ddpm.sampling import job as drawing
+from ddpm.storage import files, images
+from ddpm.training.loop import Session
+from ddpm.training.trainer import Trainer
 
 SMALL = 3
 
@@ -34,7 +44,7 @@ def config(tiny: Config) -> Config:
     changes = dict(
         small_size=SMALL, class_cond=True, total_steps=4, save_interval=2, sample_interval=2, preview_samples=3
     )
-    return data.resolve(configs.replace(tiny, changes))
+    return datasets.resolve(codec.replace(tiny, changes))
 
 
 @pytest.fixture
@@ -89,11 +99,11 @@ def test_an_npz_of_the_reference(config: Config, tmp_path: Path) -> None:
     assert small is not None
     assert (small.pixels == pixels).all()
     assert (small.turn(2, 5) == pixels[[2, 0, 1]]).all()  # in turn
-    labels = sample.labels_for(config, SampleConfig(num_samples=5), small)
+    labels = engine.labels_for(config, SampleConfig(num_samples=5), small)
     assert labels is not None
     assert labels.tolist() == [5, 0, 7, 5, 0]
     asked = SampleConfig(num_samples=5, base_samples=base, classes="star")
-    labels = sample.labels_for(config, asked, low_res.read(config, asked))
+    labels = engine.labels_for(config, asked, low_res.read(config, asked))
     assert labels is not None
     assert set(labels.tolist()) == {config.class_names.index("star")}
 
@@ -126,7 +136,7 @@ def test_a_folder_of_pngs(config: Config, tmp_path: Path, mode: str) -> None:
 
 
 def test_the_models_own_data_and_data_by_name(config: Config) -> None:
-    dataset = data.open_dataset(config.data, config.model)
+    dataset = datasets.open_dataset(config.data, config.model)
     expected = images.shrunk(dataset.images[:5], SMALL)
     for base in ("data", "shapes"):
         small = low_res.read(config, SampleConfig(num_samples=5, base_samples=base))
@@ -135,7 +145,7 @@ def test_the_models_own_data_and_data_by_name(config: Config) -> None:
         assert dataset.labels is not None
         assert (small.pixels == expected).all()
         assert (small.labels == dataset.labels[:5]).all()
-    unlabelled = configs.replace(config, dict(class_cond=False, num_classes=0))
+    unlabelled = codec.replace(config, dict(class_cond=False, num_classes=0))
     small = low_res.read(unlabelled, SampleConfig(num_samples=5, base_samples="cifar10-mini"))
     assert small is not None
     assert small.labels is None
@@ -147,16 +157,16 @@ def test_the_models_own_data_and_data_by_name(config: Config) -> None:
 def test_one_step_is_the_network_asked_once(config: Config, network: SuperResUNet) -> None:
     small = LowRes(noisy(2), np.array([1, 4]))
     settings = SampleConfig(num_samples=2, use_ddim=True, timestep_respacing="1", seed=3)
-    drawn = sample.pictures(network, config, settings, small=small)
+    drawn = engine.pictures(network, config, settings, small=small)
     noise = torch.stack([torch.randn(3, 8, 8, generator=torch.Generator().manual_seed(3 + k)) for k in range(2)])
     full = schedules.named("cosine", 20)
     t = torch.full((2,), 19)
     with torch.no_grad():
-        scale = diffusion.network_time(config.diffusion, full.T, t)
+        scale = process.network_time(config.diffusion, full.T, t)
         eps = network(noise, scale, y=torch.tensor([1, 4]), low_res=torch.from_numpy(images.to_float(small.pixels)))
-    expected = diffusion.x_start_from_eps(full, noise, t, eps).clamp(-1, 1)
+    expected = process.x_start_from_eps(full, noise, t, eps).clamp(-1, 1)
     assert (drawn == images.to_uint8(expected.numpy())).all()
-    other = sample.pictures(network, config, settings, small=LowRes(255 - small.pixels, small.labels))
+    other = engine.pictures(network, config, settings, small=LowRes(255 - small.pixels, small.labels))
     assert (drawn != other).any()
 
 
@@ -164,7 +174,7 @@ def test_one_step_is_the_network_asked_once(config: Config, network: SuperResUNe
 def test_picture_k_does_not_depend_on_the_batch(config: Config, network: SuperResUNet, ddim: bool) -> None:
     def drawn(batch: int, count: int = 5) -> np.ndarray:
         settings = SampleConfig(num_samples=count, batch_size=batch, use_ddim=ddim, timestep_respacing="3")
-        return sample.pictures(network, config, settings, small=LowRes(noisy(2)))
+        return engine.pictures(network, config, settings, small=LowRes(noisy(2)))
 
     assert np.abs(drawn(1).astype(int) - drawn(5)).max() <= 1
     assert np.abs(drawn(2).astype(int) - drawn(5)).max() <= 1
@@ -179,7 +189,7 @@ def test_ddim_and_the_number_of_steps_are_honoured(config: Config, network: Supe
 
     small = LowRes(noisy(2))
     one, other = (
-        sample.pictures(
+        engine.pictures(
             counted, config, SampleConfig(num_samples=2, use_ddim=ddim, timestep_respacing="5"), small=small
         )
         for ddim in (True, False)
@@ -222,12 +232,12 @@ def test_a_model_that_draws_from_noise_alone_wants_none(tiny: Config) -> None:
 
 def test_a_model_that_does_not_know_its_data(config: Config) -> None:
     with pytest.raises(UserError, match="does not know what it was trained on"):
-        low_res.read(configs.replace(config, {"data_dir": ""}), SampleConfig(base_samples="data"))
+        low_res.read(codec.replace(config, {"data_dir": ""}), SampleConfig(base_samples="data"))
 
 
 def test_a_small_size_that_is_none(config: Config) -> None:
     with pytest.raises(UserError, match="nothing to enlarge"):
-        validation.check(configs.replace(config, {"small_size": 8}))
+        validation.check(codec.replace(config, {"small_size": 8}))
 
 
 # --- training
@@ -253,13 +263,13 @@ def test_a_run_trains_previews_and_resumes_to_the_last_bit(config: Config, tmp_p
     assert straight.previews()[-1][1].read_bytes() == resumed.previews()[-1][1].read_bytes()
     shown = np.asarray(Image.open(straight.previews()[-1][1]))
     assert shown.shape == (8 * 2 + 2, 16 * 2 + 2, 3)  # three pairs in two columns
-    dataset = data.open_dataset(config.data, config.model)
+    dataset = datasets.open_dataset(config.data, config.model)
     small = images.shrunk(dataset.images[:1], SMALL)
     assert (shown[:8, :16] == images.pairs(small, shown[None, :8, 8:16])).all()
 
 
 def test_the_network_is_taught_what_it_is_asked(config: Config) -> None:
-    trainer = Trainer(config, data.open_dataset(config.data, config.model))
+    trainer = Trainer(config, datasets.open_dataset(config.data, config.model))
     batch = trainer.draw()
     assert batch.low_res is not None
     pixels = images.to_uint8(batch.x_start.numpy())
@@ -268,7 +278,7 @@ def test_the_network_is_taught_what_it_is_asked(config: Config) -> None:
 
 
 def test_a_measurement(config: Config, tmp_path: Path) -> None:
-    files.write_json(tmp_path / "job" / "config.json", configs.to_json(config))
+    files.write_json(tmp_path / "job" / "config.json", codec.to_json(config))
     measure_into(tmp_path / "job")
     status = SampleJob(tmp_path / "job").status()
     assert status is not None
@@ -282,28 +292,28 @@ def test_a_measurement(config: Config, tmp_path: Path) -> None:
 @pytest.mark.parametrize("command", ["super-res-train", "super-res-sample"])
 def test_flags_of_the_reference(command: str) -> None:
     given = ["--model_path", "m.pt"] if command == "super-res-sample" else []
-    options = vars(cli._parser().parse_args([command, *given, "--large_size", "128", "--small_size", "32"]))
+    options = vars(main._parser().parse_args([command, *given, "--large_size", "128", "--small_size", "32"]))
     assert (options["image_size"], options["small_size"]) == (128, 32)
     base = options["base"]
     assert (base.model.image_size, base.model.small_size) == (256, 64)
-    assert configs.replace(base, dict(image_size=64, small_size=0)) == Config()
+    assert codec.replace(base, dict(image_size=64, small_size=0)) == Config()
     assert base.model.multipliers == (1, 1, 2, 2, 4, 4)
 
 
 def flags(config: Config, *sections: str) -> list[str]:
     """Under the reference's names."""
-    words = [word for name in sections for word in configs.to_flags(getattr(config, name))]
+    words = [word for name in sections for word in codec.to_flags(getattr(config, name))]
     return ["--large_size" if word == "--image_size" else word for word in words]
 
 
 def test_trained_and_drawn_from_by_command(config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    short = configs.replace(config, dict(num_classes=0, total_steps=2))
-    assert cli.main(["super-res-train", "--run", "sr", "--runs_dir", str(tmp_path), *flags(short, *SECTIONS)]) == 0
+    short = codec.replace(config, dict(num_classes=0, total_steps=2))
+    assert main.main(["super-res-train", "--run", "sr", "--runs_dir", str(tmp_path), *flags(short, *SECTIONS)]) == 0
     run = Run(tmp_path / "sr")
     assert (run.config.model.image_size, run.config.model.small_size) == (8, SMALL)
     base = npz(tmp_path / "small.npz", noisy(3), np.array([2, 1, 0]))
     common = ["--num_samples", "4", "--use_ddim", "True", "--timestep_respacing", "2", "--base_samples"]
-    assert cli.main(["super-res-sample", "--run", "sr", "--runs_dir", str(tmp_path), "--out", str(tmp_path / "one"), *common, base]) == 0  # fmt: skip
+    assert main.main(["super-res-sample", "--run", "sr", "--runs_dir", str(tmp_path), "--out", str(tmp_path / "one"), *common, base]) == 0  # fmt: skip
     job = SampleJob(tmp_path / "one")
     assert job.shape == (4, 8, 8, 3)
     with np.load(job.npz) as drawn:
@@ -324,20 +334,20 @@ def test_trained_and_drawn_from_by_command(config: Config, tmp_path: Path, capsy
         *common,
         base,
     ]
-    assert cli.main([*again, *flags(run.config, "model", "diffusion")]) == 0
+    assert main.main([*again, *flags(run.config, "model", "diffusion")]) == 0
     with np.load(SampleJob(tmp_path / "two").npz) as drawn:
         assert (drawn["arr_0"] == first).all()
     # And what is wrong is said, and leaves nothing behind.
-    assert cli.main(["sample", "--run", "sr", "--runs_dir", str(tmp_path), "--out", str(tmp_path / "three")]) == 2
+    assert main.main(["sample", "--run", "sr", "--runs_dir", str(tmp_path), "--out", str(tmp_path / "three")]) == 2
     assert "name some in base_samples" in capsys.readouterr().err
     assert not (tmp_path / "three").exists()
 
 
 def test_super_res_train_of_a_model_that_enlarges_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     common = ["super-res-train", "--runs_dir", str(tmp_path), "--data_dir", "shapes"]
-    assert cli.main([*common, "--large_size", "32", "--small_size", "0"]) == 2
+    assert main.main([*common, "--large_size", "32", "--small_size", "0"]) == 2
     assert "enlarges nothing: say --small_size" in capsys.readouterr().err
-    assert cli.main([*common, "--large_size", "32"]) == 2
+    assert main.main([*common, "--large_size", "32"]) == 2
     assert "small_size 64 is not below image_size 32" in capsys.readouterr().err
     assert not runs.all_runs(tmp_path)
 

@@ -16,11 +16,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddpm import cli, example, runs
-from ddpm.jobs import Job
-from ddpm.runs import Run
+from ddpm.cli import main
+from ddpm.runs import example, runs
+from ddpm.runs.jobs import Job
+from ddpm.runs.runs import Run
 
-ROOT = Path(cli.__file__).parents[1]
+ROOT = Path(main.__file__).parents[2]
 POSIX = pytest.mark.skipif(os.name == "nt", reason="Windows has other rights and names")
 SMALL = """
     --data_dir shapes --image_size 8 --num_channels 32 --num_res_blocks 1 --channel_mult 1 --attention_resolutions 4

@@ -12,25 +12,28 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm import checkpoint as checkpoints
-from ddpm import config as configs
-from ddpm import data, images, runs, session
-from ddpm.config import Config, TrainConfig
-from ddpm.data import Dataset
-from ddpm.ema import Ema
-from ddpm.jobs import Worker
-from ddpm.train import Means, Report, Trainer, learning_rate
+from ddpm.checkpoints import checkpoint_files
+from ddpm.config import codec
+from ddpm.config.training import Config, TrainConfig
+from ddpm.data import datasets
+from ddpm.data.datasets import Dataset
+from ddpm.runs import runs
+from ddpm.runs.jobs import Worker
+from ddpm.storage import images
+from ddpm.training import loop
+from ddpm.training.ema import Ema
+from ddpm.training.trainer import Means, Report, Trainer, learning_rate
 
 
 @pytest.fixture
 def dataset(tiny: Config) -> Dataset:
-    return data.open_dataset(tiny.data, tiny.model)
+    return datasets.open_dataset(tiny.data, tiny.model)
 
 
 def rough(config: Config, **settings: Any) -> Config:
     """Settings in which everything that could be forgotten at a resume is at work."""
-    return data.resolve(
-        configs.replace(
+    return datasets.resolve(
+        codec.replace(
             config,
             dict(dropout=0.3, random_flip=True, class_cond=True, lr_warmup_steps=5, weight_decay=0.01, grad_clip=0.5,
                  batch_size=5, microbatch=2, **settings),
@@ -61,7 +64,7 @@ def test_continuing_is_never_having_stopped(tiny: Config, dataset: Dataset) -> N
     list(first.steps(10))
     saved = ({k: {n: t.clone() for n, t in w.items()} for k, w in first.weights().items()}, first.optimizer.state_dict(), first.state())  # fmt: skip
     torch.manual_seed(999)  # another process has another random state
-    second = Trainer(configs.replace(config, {}), dataset)
+    second = Trainer(codec.replace(config, {}), dataset)
     second.load(*saved)
     second_reports = list(second.steps(20))
 
@@ -84,8 +87,8 @@ def test_the_seed_decides_everything(tiny: Config, dataset: Dataset) -> None:
 
 @pytest.mark.parametrize("microbatch", [1, 2, 3, 5])
 def test_microbatches_do_not_change_the_gradient(tiny: Config, dataset: Dataset, microbatch: int) -> None:
-    whole = Trainer(configs.replace(tiny, {"batch_size": 6}), dataset)
-    split = Trainer(configs.replace(tiny, {"batch_size": 6, "microbatch": microbatch}), dataset)
+    whole = Trainer(codec.replace(tiny, {"batch_size": 6}), dataset)
+    split = Trainer(codec.replace(tiny, {"batch_size": 6, "microbatch": microbatch}), dataset)
     one, other = whole.update(whole.draw()), split.update(split.draw())
     assert other.grad_norm == pytest.approx(one.grad_norm, rel=1e-5)
     torch.testing.assert_close(other.losses["loss"], one.losses["loss"], rtol=1e-5, atol=0)
@@ -93,7 +96,7 @@ def test_microbatches_do_not_change_the_gradient(tiny: Config, dataset: Dataset,
 
 def test_clipping_scales_the_gradient_and_logs_it_whole(tiny: Config, dataset: Dataset) -> None:
     free = Trainer(tiny, dataset)
-    clipped = Trainer(configs.replace(tiny, {"grad_clip": 0.01}), dataset)
+    clipped = Trainer(codec.replace(tiny, {"grad_clip": 0.01}), dataset)
     batch = free.draw()
     norm = free.update(batch).grad_norm
     assert norm > 0.01
@@ -113,7 +116,7 @@ def test_a_gradient_that_is_not_a_number_is_not_applied(tiny: Config, dataset: D
 
 
 def test_training_learns(tiny: Config, dataset: Dataset) -> None:
-    trainer = Trainer(configs.replace(tiny, {"lr": 3e-3, "batch_size": 16}), dataset)
+    trainer = Trainer(codec.replace(tiny, {"lr": 3e-3, "batch_size": 16}), dataset)
     losses = [float(report.losses["loss"].mean()) for report in trainer.steps(60)]
     assert np.mean(losses[:3]) > 0.8
     assert np.mean(losses[-10:]) < 0.5 * np.mean(losses[:3])
@@ -173,8 +176,8 @@ def test_means_per_quarter() -> None:
 
 def test_a_disk_that_is_away_for_a_while_ends_no_training(tiny: Config, runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
     settings = dict(total_steps=4, save_interval=2, sample_interval=2, keep_checkpoints=1)
-    run = runs.create(runs_dir, "r", data.resolve(configs.replace(tiny, settings)))
-    save, warnings, failed = checkpoints.save, {}, []
+    run = runs.create(runs_dir, "r", datasets.resolve(codec.replace(tiny, settings)))
+    save, warnings, failed = checkpoint_files.save, {}, []
 
     def once(run: runs.Run, step: int, *rest: Any, **others: Any) -> Any:
         if not failed:
@@ -185,12 +188,12 @@ def test_a_disk_that_is_away_for_a_while_ends_no_training(tiny: Config, runs_dir
     def refuse(*arguments: Any, **settings: Any) -> Any:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), "old")
 
-    monkeypatch.setattr(checkpoints, "save", once)
-    monkeypatch.setattr(checkpoints, "prune", refuse)
+    monkeypatch.setattr(checkpoint_files, "save", once)
+    monkeypatch.setattr(checkpoint_files, "prune", refuse)
     monkeypatch.setattr(images, "save_png", refuse)
-    monkeypatch.setattr(session, "SAVE_RETRY", 0.0)
+    monkeypatch.setattr(loop, "SAVE_RETRY", 0.0)
     with Worker(run.folder) as worker:
-        for report in session.Session(run, worker).train():
+        for report in loop.Session(run, worker).train():
             warnings[report.step] = worker.status.warning
     assert failed == [2]
     assert "model000002.pt cannot be used" in warnings[2]

@@ -14,15 +14,22 @@ import pytest
 from app_page import button, open_page, said
 from PIL import Image
 
-from ddpm import cli, files, process, runs, words
-from ddpm import config as configs
-from ddpm.commands.options import given
-from ddpm.config import Config, SampleConfig
-from ddpm.jobs import Status, Worker
-from ddpm.presets import DEFAULT, PRESETS
-from ddpm.results import SampleJob
-from ddpm.runs import Run
-from pages.ui import data_fields, drawn, pictures, preflight, sampler_fields, watch
+from ddpm import formatting
+from ddpm.cli import main
+from ddpm.cli.shared import given
+from ddpm.config import codec
+from ddpm.config.presets import DEFAULT, PRESETS
+from ddpm.config.tasks import SampleConfig
+from ddpm.config.training import Config
+from ddpm.runs import launch, runs
+from ddpm.runs.jobs import Status, Worker
+from ddpm.runs.results import SampleJob
+from ddpm.runs.runs import Run
+from ddpm.storage import files
+from pages.ui.components import thumbnails
+from pages.ui.forms import data_form, sampler_form
+from pages.ui.frame import run_store
+from pages.ui.results import preflight, samples
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +37,7 @@ def here(runs_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
     monkeypatch.setenv("DDPM_RUNS", str(runs_dir))
     monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path / "measured"))
     yield
-    watch.store.clear()
+    run_store.store.clear()
 
 
 def draw(run: Run, name: str = "20260102-030405", count: int = 3, state: str = "finished", **settings: object) -> SampleJob:  # fmt: skip
@@ -42,8 +49,8 @@ def draw(run: Run, name: str = "20260102-030405", count: int = 3, state: str = "
     files.write_json(job.folder / "settings.json", about)
     if state == "finished":
         for k, picture in enumerate(pixels):
-            files.write_bytes(job.folder / "images" / f"{k:05d}.png", pictures.png(Image.fromarray(picture)))
-        files.write_bytes(job.grid, pictures.png(Image.fromarray(np.concatenate(pixels, axis=1))))
+            files.write_bytes(job.folder / "images" / f"{k:05d}.png", thumbnails.png(Image.fromarray(picture)))
+        files.write_bytes(job.grid, thumbnails.png(Image.fromarray(np.concatenate(pixels, axis=1))))
         packed = io.BytesIO()
         np.savez(packed, pixels)
         files.write_bytes(job.folder / f"samples_{count}x8x8x3.npz", packed.getvalue())
@@ -89,7 +96,7 @@ def test_a_bad_setting_is_told_at_its_field_and_keeps_the_run_from_starting() ->
 
 def test_data_that_is_not_there_is_told(tmp_path: Path) -> None:
     at = open_page("pages/train.py")
-    at.button_group(key="train.source").set_value(data_fields.PATH).run()
+    at.button_group(key="train.source").set_value(data_form.PATH).run()
     assert button(at, "Start").disabled
     at.text_input(key="train.path").set_value(str(tmp_path / "nowhere")).run()
     assert "There is no folder or file" in said(at)
@@ -110,7 +117,7 @@ def test_what_is_read_and_what_is_left_out_is_shown(tmp_path: Path) -> None:
     for name in ("sheet.jpg", "a.heic", "note.txt"):
         shutil.copy(folder / "train" / "cat" / "0.png", folder / name)
     at = open_page("pages/train.py")
-    at.button_group(key="train.source").set_value(data_fields.PATH).run()
+    at.button_group(key="train.source").set_value(data_form.PATH).run()
     at.text_input(key="train.path").set_value(str(folder)).run()
     shown = said(at)
     for words_ in ("classes by folder", "2 classes: cat (2), dog (2)", "1 image outside", "sheet.jpg", "1 .heic file", "1 .txt file"):  # fmt: skip
@@ -121,10 +128,10 @@ def test_start_takes_the_classes_as_they_are_then(
     tmp_path: Path, runs_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started: list[str] = []
-    monkeypatch.setattr(process, "start_training", lambda run: started.append(run.name))
+    monkeypatch.setattr(launch, "start_training", lambda run: started.append(run.name))
     folder = classes_of_ones_own(tmp_path, "cat", "dog")
     at = open_page("pages/train.py")
-    at.button_group(key="train.source").set_value(data_fields.PATH).run()
+    at.button_group(key="train.source").set_value(data_form.PATH).run()
     at.text_input(key="train.path").set_value(str(folder)).run()
     at.number_input(key="train.image_size").set_value(16).run()
     classes_of_ones_own(tmp_path, "cow")
@@ -147,7 +154,7 @@ def test_a_folder_of_ones_own(tmp_path: Path) -> None:
     for k in range(3):
         Image.new("RGB", (40, 36), (k * 80, 0, 0)).save(folder / f"{k}.png")
     at = open_page("pages/train.py")
-    at.button_group(key="train.source").set_value(data_fields.PATH).run()
+    at.button_group(key="train.source").set_value(data_form.PATH).run()
     at.text_input(key="train.path").set_value(f'"{folder}" ').run()  # as a file manager copies it
     assert "3 pictures" in said(at)
     assert "The data has no classes" in said(at)  # the preset learns classes
@@ -176,7 +183,7 @@ def test_a_taken_name_and_a_name_with_a_path(fake_run: Callable[..., Run]) -> No
 
 def test_start_makes_the_run_and_its_process(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[Run] = []
-    monkeypatch.setattr("ddpm.process.start_training", started.append)
+    monkeypatch.setattr("ddpm.runs.launch.start_training", started.append)
     at = open_page("pages/train.py")
     at.number_input(key="train.total_steps").set_value(77)
     at.text_input(key="train.name").set_value("first").run()
@@ -191,7 +198,7 @@ def test_a_failed_start_is_told_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -
     def refuse(*arguments: object) -> None:
         raise files.DiskFull(Path("runs/x/config.json"))
 
-    monkeypatch.setattr("ddpm.runs.create", refuse)
+    monkeypatch.setattr("ddpm.runs.runs.create", refuse)
     at = open_page("pages/train.py")
     button(at, "Start").click().run()
     assert "No room to write" in at.error[0].value
@@ -223,20 +230,20 @@ def test_a_run_can_be_forked(fake_run: Callable[..., Run]) -> None:
 
 def test_the_measured_speed_gives_the_time_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[Config] = []
-    monkeypatch.setattr("ddpm.process.start_measuring", lambda config, again: started.append(config))
+    monkeypatch.setattr("ddpm.runs.launch.start_measuring", lambda config, again: started.append(config))
     at = open_page("pages/train.py")
     button(at, "Measure speed").click().run()
     metrics = dict(seconds_per_step=0.5, seconds_per_preview=10.0, peak_bytes=4e8)
     status = Status(
         "finished", metrics=metrics, pid=1, sharing="2 processes share 2 cores: this one goes on with 1 thread."
     )
-    files.write_json(process.measurement(started[0]).folder / "status.json", status.__dict__)
+    files.write_json(launch.measurement(started[0]).folder / "status.json", status.__dict__)
     at.run()
     shown = {m.label: m.value for m in at.metric}
     assert (shown["One step"], shown["Memory"]) == ("0.5 s", "400 MB")
     assert "Measured beside other work. 2 processes share 2 cores" in said(at)
     train = PRESETS[DEFAULT].config.train
-    assert shown["All of it"] == words.duration(train.total_steps * 0.5 + train.total_steps // train.sample_interval * 10)  # fmt: skip
+    assert shown["All of it"] == formatting.duration(train.total_steps * 0.5 + train.total_steps // train.sample_interval * 10)  # fmt: skip
     at.number_input(key="train.lr").set_value(0.01).run()  # costs the same
     assert {m.label: m.value for m in at.metric}["One step"] == "0.5 s"
     at.number_input(key="train.batch_size").set_value(32).run()
@@ -245,9 +252,9 @@ def test_the_measured_speed_gives_the_time_of_the_whole(monkeypatch: pytest.Monk
 
 def test_a_failed_measurement_says_why() -> None:
     at = open_page("pages/train.py")
-    config = data_fields.resolved(PRESETS["quick-start"].config)
+    config = data_form.resolved(PRESETS["quick-start"].config)
     status = Status("failed", message="Not enough memory.", pid=1)
-    files.write_json(process.measurement(config).folder / "status.json", status.__dict__)
+    files.write_json(launch.measurement(config).folder / "status.json", status.__dict__)
     at.run()
     assert "Not enough memory." in said(at)
     assert button(at, "Measure again")
@@ -256,11 +263,11 @@ def test_a_failed_measurement_says_why() -> None:
 @pytest.mark.parametrize("changes", [{}, {"lr": 1e-5, "channel_mult": "", "microbatch": 2}])
 @pytest.mark.parametrize("name", PRESETS)
 def test_the_command_gives_the_same_settings(name: str, changes: dict, runs_dir: Path) -> None:
-    config = configs.replace(PRESETS[name].config, changes)
+    config = codec.replace(PRESETS[name].config, changes)
     words_ = shlex.split(preflight.command(runs_dir, "a-run", config))
-    options = cli._parser().parse_args(words_[1:])
+    options = main._parser().parse_args(words_[1:])
     base = PRESETS[options.preset].config if options.preset else Config()
-    assert configs.replace(base, given(options, *configs.SECTIONS.values())) == config
+    assert codec.replace(base, given(options, *codec.SECTIONS.values())) == config
     assert options.run == "a-run"
 
 
@@ -301,7 +308,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[SampleConfig]:
         found.append(sample)
         return SampleJob(run.folder / "samples" / "20260102-030405")
 
-    monkeypatch.setattr("ddpm.process.start_sampling", start)
+    monkeypatch.setattr("ddpm.runs.launch.start_sampling", start)
     return found
 
 
@@ -337,7 +344,7 @@ def test_labels_without_names_are_asked_for(fake_run: Callable[..., Run], asked:
 def test_the_columns_of_a_grid_are_named(fake_run: Callable[..., Run], classes: str) -> None:
     run = fake_run("shapes", class_cond=True, num_classes=3, class_names=("circle", "<star>", "ring"))
     job = draw(run, count=7, classes=classes)
-    assert drawn.heads(job, run.config) == (["<star>", "ring"] if classes else ["circle", "<star>", "ring"])
+    assert samples.heads(job, run.config) == (["<star>", "ring"] if classes else ["circle", "<star>", "ring"])
     at = open_page("pages/sample.py")
     assert "&lt;star&gt;" in at.get("html")[0].proto.body  # type: ignore[attr-defined]
     draw(run, "20260103-000000", count=2)
@@ -353,10 +360,10 @@ def test_a_super_resolution_run_draws_from_its_data_with_one_click(fake_run: Cal
     assert "No small pictures are named yet" in said(at)
     assert button(at, "Draw").disabled
     folder = tmp_path / "small"
-    files.write_bytes(folder / "0.png", pictures.png(Image.new("RGB", (5, 4))))
+    files.write_bytes(folder / "0.png", thumbnails.png(Image.new("RGB", (5, 4))))
     at.text_input(key="sample.base_path").set_value(str(folder)).run()
     assert "has 5 x 4 pixels, and this model enlarges 4 x 4" in said(at)
-    files.write_bytes(folder / "1.png", pictures.png(Image.new("RGB", (4, 4))))
+    files.write_bytes(folder / "1.png", thumbnails.png(Image.new("RGB", (4, 4))))
     (folder / "0.png").unlink()
     at.run()
     button(at, "Draw").click().run()
@@ -380,13 +387,13 @@ def test_small_pictures_are_uploaded(fake_run: Callable[..., Run], asked: list[S
     at = open_page("pages/sample.py")
     at.button_group(key="sample.base").set_value("upload").run()
     assert button(at, "Draw").disabled
-    small = pictures.png(Image.new("RGB", (4, 4)))
+    small = thumbnails.png(Image.new("RGB", (4, 4)))
     at.get("file_uploader")[0].set_value([("cat_1.png", small, "image/png"), ("cat_2.png", small, "image/png")]).run()
     button(at, "Draw").click().run()
     folder = Path(asked[0].base_samples)
     assert folder.parent == (run.folder / "uploads").absolute()
     assert sorted(path.name for path in folder.iterdir()) == ["cat_1.png", "cat_2.png"]
-    other = pictures.png(Image.new("RGB", (4, 4), "red"))
+    other = thumbnails.png(Image.new("RGB", (4, 4), "red"))
     upload = [("a.png", small), ("A.png", other), ("a.png", other), ("a.png", small), ("a-2.png", small)]
     at.get("file_uploader")[0].set_value([(name, data, "image/png") for name, data in upload]).run()
     button(at, "Draw").click().run()
@@ -405,7 +412,7 @@ def test_small_pictures_are_uploaded(fake_run: Callable[..., Run], asked: list[S
 def test_pairs_are_shown_and_taken_home(fake_run: Callable[..., Run]) -> None:
     run = fake_run("large", small_size=4)
     job = draw(run, base_samples="shapes")
-    files.write_bytes(job.pairs, pictures.png(Image.new("RGB", (34, 18))))
+    files.write_bytes(job.pairs, thumbnails.png(Image.new("RGB", (34, 18))))
     at = open_page("pages/sample.py")
     assert "left the small picture" in said(at)
     assert "Pairs (PNG)" in [d.label for d in at.get("download_button")]
@@ -439,7 +446,7 @@ def test_draw_starts_a_process_with_what_the_form_says(fake_run: Callable[..., R
         asked.append(sample)
         return draw(run)
 
-    monkeypatch.setattr("ddpm.process.start_sampling", start)
+    monkeypatch.setattr("ddpm.runs.launch.start_sampling", start)
     at = open_page("pages/sample.py")
     assert at.selectbox(key="sample.step").options == ["Newest (step 40)", "Step 40", "Step 20"]
     at.selectbox(key="sample.step").set_value(20)
@@ -475,7 +482,7 @@ def test_a_finished_drawing_can_be_taken_home(fake_run: Callable[..., Run]) -> N
     assert [d.label for d in at.get("download_button")] == ["Grid (PNG)", "Pictures (zip)", "Arrays (npz)", "Settings (JSON)"]  # fmt: skip
     assert "ddpm sample --model_path ema.pt" in said(at)
     assert "about 11 s" in said(at)  # 16 pictures where 3 took 2 s
-    with zipfile.ZipFile(io.BytesIO(drawn.zip_of(job))) as archive:
+    with zipfile.ZipFile(io.BytesIO(samples.zip_of(job))) as archive:
         assert archive.namelist() == ["00000.png", "00001.png", "00002.png"]
         assert Image.open(archive.open("00001.png")).size == (8, 8)
 
@@ -523,34 +530,34 @@ def test_settings_used_again_are_the_same_settings(sample: SampleConfig, fake_ru
     job = draw(run)
     files.write_json(job.folder / "settings.json", dict(sample=sample.__dict__))
     asked: list[SampleConfig] = []
-    monkeypatch.setattr("ddpm.process.start_sampling", lambda run, sample: asked.append(sample) or job)
+    monkeypatch.setattr("ddpm.runs.launch.start_sampling", lambda run, sample: asked.append(sample) or job)
     at = open_page("pages/sample.py")
     at.button(key=f"use_{job.name}").click().run()
     button(at, "Draw").click().run()
     assert not at.exception
-    assert asked == [dataclasses.replace(sampler_fields.in_our_words(sample), weights="ema_0.9")]
+    assert asked == [dataclasses.replace(sampler_form.in_our_words(sample), weights="ema_0.9")]
 
 
 # Words and pictures
 
 
 def test_durations_and_amounts_as_people_say_them() -> None:
-    said = [words.duration(s) for s in (None, float("nan"), 0.5, 5, 42, 185, 7500, 90000)]
+    said = [formatting.duration(s) for s in (None, float("nan"), 0.5, 5, 42, 185, 7500, 90000)]
     assert said == ["–", "–", "0.5 s", "5.0 s", "42 s", "3 min 05 s", "2 h 05 min", "1 day 1 h"]
-    assert [words.amount(n) for n in (950, 12400, 1.9e6, 2.1e9)] == ["950", "12.4 k", "1.9 M", "2.1 G"]
+    assert [formatting.amount(n) for n in (950, 12400, 1.9e6, 2.1e9)] == ["950", "12.4 k", "1.9 M", "2.1 G"]
 
 
 @pytest.mark.parametrize("size", [(8, 8), (134, 134), (67, 30), (1000, 500), (1, 1)])
 def test_pictures_are_fitted_to_one_size(size: tuple[int, int]) -> None:
-    assert max(pictures.fitted(Image.new("RGB", size), 460).size) == 460
+    assert max(thumbnails.fitted(Image.new("RGB", size), 460).size) == 460
 
 
 def test_enlarged_pixels_are_not_blurred() -> None:
     two = Image.fromarray(np.array([[[0, 0, 0], [255, 255, 255]]] * 2, dtype=np.uint8))
-    assert set(np.unique(np.asarray(pictures.fitted(two, 100)))) == {0, 255}
+    assert set(np.unique(np.asarray(thumbnails.fitted(two, 100)))) == {0, 255}
 
 
 def test_what_a_drawing_was_is_told_in_short() -> None:
-    config = configs.replace(Config(), dict(diffusion_steps=1000))
+    config = codec.replace(Config(), dict(diffusion_steps=1000))
     sample = SampleConfig(num_samples=1, use_ddim=True, timestep_respacing="ddim50", eta=0.5, seed=3)
-    assert drawn.describe(config, sample) == "1 picture · DDIM, 50 steps, eta 0.5 · seed 3"
+    assert samples.describe(config, sample) == "1 picture · DDIM, 50 steps, eta 0.5 · seed 3"

@@ -6,9 +6,12 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from ddpm import architecture, validation, yardstick
-from ddpm.config import Config, ModelConfig
-from ddpm.unet import AttentionBlock, UNet, timestep_embedding
+from ddpm.bench import baseline
+from ddpm.config import validation
+from ddpm.config.model import ModelConfig
+from ddpm.config.training import Config
+from ddpm.models.unet import AttentionBlock, UNet, timestep_embedding
+from ddpm.planning import architecture
 
 SMALL = dict(image_size=16, num_channels=32, num_res_blocks=1, channel_mult="1,2", attention_resolutions="8", num_heads=2)  # fmt: skip
 
@@ -95,7 +98,7 @@ def test_operations_are_those_that_torch_counts(settings: dict[str, object]) -> 
     x = torch.zeros(2, config.in_channels, config.image_size, config.image_size)
     y = torch.tensor([0, 6]) if config.class_cond else None
     with FlopCounterMode(display=False) as counter, torch.no_grad():  # of plain torch: it cannot see into kernels
-        yardstick.network(UNet(config), x, torch.tensor([0.0, 9.0]), y)
+        baseline.network(UNet(config), x, torch.tensor([0.0, 9.0]), y)
     assert 2 * architecture.flops(config) == counter.get_total_flops()
 
 
@@ -121,7 +124,7 @@ def test_the_new_order_of_attention_is_the_old_one_with_rows_exchanged() -> None
     with torch.no_grad():
         old.load_state_dict(exchanged)
         torch.testing.assert_close(new(x, t), old(x, t), rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(new(x, t), yardstick.network(new, x, t, None), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(new(x, t), baseline.network(new, x, t, None), rtol=1e-4, atol=1e-5)
         old.load_state_dict(kept)
         assert (new(x, t) - old(x, t)).abs().max() > 1e-2 * new(x, t).abs().max()
 

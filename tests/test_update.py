@@ -9,17 +9,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ddpm import native
-from ddpm.config import TrainConfig
-from ddpm.ema import Ema
-from ddpm.update import Update
+from ddpm.config.training import TrainConfig
+from ddpm.models.native import build
+from ddpm.training.ema import Ema
+from ddpm.training.optimizer import Update
 
 SIZES = [(1,), (3,), (17,), (100_003,), (64, 3, 3, 3), (0,), (5, 1, 7)]
 
 
 @pytest.fixture(scope="module")
 def library() -> ctypes.CDLL:
-    library, why = native.found()
+    library, why = build.found()
     if library is None:
         pytest.skip(why)
     return library

@@ -16,19 +16,21 @@ from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver
 from watchdog.observers.polling import PollingObserver
 
-from ddpm import files, metrics
-from ddpm.runs import Run
-from pages.ui import charts, watch
+from ddpm.runs import metrics
+from ddpm.runs.runs import Run
+from ddpm.storage import files
+from pages.ui.components import figures
+from pages.ui.frame import run_store
 
 
 @pytest.fixture
-def store(runs_dir: Path) -> Iterator[watch.Store]:
-    made = watch.Store(runs_dir)
+def store(runs_dir: Path) -> Iterator[run_store.Store]:
+    made = run_store.Store(runs_dir)
     yield made
     made.close()
 
 
-def heard(store: watch.Store) -> None:
+def heard(store: run_store.Store) -> None:
     """Wait until all that happened so far is counted: events come in their order, and this one is the last."""
     last = store.runs_dir / f"last-{time.monotonic_ns()}"
     last.touch()
@@ -42,7 +44,7 @@ def append(run: Run, *steps: int) -> None:
     writer.close()
 
 
-def test_a_new_line_raises_the_revision_of_its_run_alone(runs_dir: Path, store: watch.Store) -> None:
+def test_a_new_line_raises_the_revision_of_its_run_alone(runs_dir: Path, store: run_store.Store) -> None:
     one, other = (fake_run.write(runs_dir, name, steps=4) for name in ("one", "other"))
     heard(store)
     assert store.revisions.of(other.name, "saves") > 0
@@ -58,7 +60,7 @@ def test_folders_that_come_all_at_once_are_heard_without_a_warning(runs_dir: Pat
     folders = [runs_dir / f"run{k}" / "samples" / "one" / "images" for k in range(300)]
     with warnings.catch_warnings(record=True) as warned:
         warnings.resetwarnings()
-        store = watch.Store(runs_dir)
+        store = run_store.Store(runs_dir)
         for folder in folders:
             folder.mkdir(parents=True)
         heard(store)
@@ -72,7 +74,7 @@ def test_folders_that_come_all_at_once_are_heard_without_a_warning(runs_dir: Pat
     assert not [w for w in warned if "watchdog" in w.filename]
 
 
-def test_a_replaced_file_counts_and_a_temporary_one_does_not(runs_dir: Path, store: watch.Store) -> None:
+def test_a_replaced_file_counts_and_a_temporary_one_does_not(runs_dir: Path, store: run_store.Store) -> None:
     run = fake_run.write(runs_dir, "one", steps=2)
     heard(store)
     before = store.revisions.of("one", "status.json")
@@ -82,34 +84,34 @@ def test_a_replaced_file_counts_and_a_temporary_one_does_not(runs_dir: Path, sto
     assert not [parts for parts in store.revisions._counts if parts[-1].startswith(files.TEMPORARY)]
 
 
-def test_our_own_reading_makes_no_event(runs_dir: Path, store: watch.Store) -> None:
+def test_our_own_reading_makes_no_event(runs_dir: Path, store: run_store.Store) -> None:
     run = fake_run.write(runs_dir, "one", steps=4)
     (run.folder / "run.lock").touch()
     heard(store)
     before = store.revisions.of("one")
     for _ in range(5):
-        view = watch.RunView(run, store.revisions, store.pulse)
+        view = run_store.RunView(run, store.revisions, store.pulse)
         view.metrics(), view.state(), view.status(), view.previews(), view.checkpoints(), view.log_tail()
     heard(store)
     assert store.revisions.of("one") == before
 
 
-def test_what_did_not_change_is_not_read_again(runs_dir: Path, store: watch.Store, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+def test_what_did_not_change_is_not_read_again(runs_dir: Path, store: run_store.Store, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
     run = fake_run.write(runs_dir, "one", steps=20)
     view = store.view(run)
     drawn = []
 
-    def draw(frame: object, look: charts.Look, columns: tuple[str, ...]) -> dict:
+    def draw(frame: object, look: figures.Look, columns: tuple[str, ...]) -> dict:
         drawn.append(frame)
         return {"data": len(drawn)}
 
-    def figure(look: charts.Look = charts.Look()) -> str:  # noqa: B008
-        return view.figure(charts.MAIN, look, draw)
+    def figure(look: figures.Look = figures.Look()) -> str:  # noqa: B008
+        return view.figure(figures.MAIN, look, draw)
 
     heard(store)
     first = figure()
     reads = []
-    monkeypatch.setattr(view._readers[charts.MAIN], "read", lambda: reads.append(1))
+    monkeypatch.setattr(view._readers[figures.MAIN], "read", lambda: reads.append(1))
     assert all(figure() is first for _ in range(10))
     assert len(drawn) == 1
     assert not reads
@@ -117,17 +119,17 @@ def test_what_did_not_change_is_not_read_again(runs_dir: Path, store: watch.Stor
     append(run, 21)
     until(lambda: figure() != first)
     assert len(drawn) == 2
-    assert figure(charts.Look(log=False)) != first
+    assert figure(figures.Look(log=False)) != first
 
 
 def test_without_events_it_looks_again_after_a_while(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = fake_run.write(runs_dir, "one", steps=4)
-    deaf = watch.Revisions(runs_dir)
-    view = watch.RunView(run, deaf, watch.Pulse())
+    deaf = run_store.Revisions(runs_dir)
+    view = run_store.RunView(run, deaf, run_store.Pulse())
     assert len(view.metrics()) == 4
     append(run, 5)
     assert len(view.metrics()) == 4
-    monkeypatch.setattr(watch, "SAFETY", 0.0)
+    monkeypatch.setattr(run_store, "SAFETY", 0.0)
     assert len(view.metrics()) == 5
 
 
@@ -137,8 +139,8 @@ def test_polling_where_there_are_no_events_left(runs_dir: Path, number: int) -> 
         def start(self) -> None:
             raise OSError(number, os.strerror(number))
 
-    revisions = watch.Revisions(runs_dir)
-    observer: BaseObserver = watch.observe(runs_dir, revisions, Exhausted)
+    revisions = run_store.Revisions(runs_dir)
+    observer: BaseObserver = run_store.observe(runs_dir, revisions, Exhausted)
     try:
         assert isinstance(observer, PollingObserver)
         (runs_dir / "one").mkdir()
@@ -154,10 +156,10 @@ def test_other_errors_are_not_hidden(runs_dir: Path) -> None:
             raise OSError(errno.EIO, "broken")
 
     with pytest.raises(OSError, match="broken"):
-        watch.observe(runs_dir, watch.Revisions(runs_dir), Broken)
+        run_store.observe(runs_dir, run_store.Revisions(runs_dir), Broken)
 
 
-def test_a_new_run_of_an_old_name_is_read_from_the_beginning(runs_dir: Path, store: watch.Store) -> None:
+def test_a_new_run_of_an_old_name_is_read_from_the_beginning(runs_dir: Path, store: run_store.Store) -> None:
     old = fake_run.write(runs_dir, "one", steps=30)
     assert len(store.view(old).metrics()) == 30
     shutil.rmtree(old.folder)
@@ -166,29 +168,29 @@ def test_a_new_run_of_an_old_name_is_read_from_the_beginning(runs_dir: Path, sto
     assert len(store.view(new).metrics()) == 3
 
 
-def test_only_a_few_logs_stay_in_memory(runs_dir: Path, store: watch.Store) -> None:
-    for k in range(watch.KEPT_RUNS + 3):
+def test_only_a_few_logs_stay_in_memory(runs_dir: Path, store: run_store.Store) -> None:
+    for k in range(run_store.KEPT_RUNS + 3):
         store.view(fake_run.write(runs_dir, f"run{k}", steps=1)).metrics()
-    assert len(store._views) == watch.KEPT_RUNS
+    assert len(store._views) == run_store.KEPT_RUNS
 
 
 def test_one_thread_however_often_it_is_asked_for(runs_dir: Path) -> None:
-    watch.store.clear()
-    first = watch.store(runs_dir)
+    run_store.store.clear()
+    first = run_store.store(runs_dir)
     count = threading.active_count()
-    assert all(watch.store(runs_dir) is first for _ in range(20))
+    assert all(run_store.store(runs_dir) is first for _ in range(20))
     assert threading.active_count() == count
-    watch.store.clear()  # as the menu does
+    run_store.store.clear()  # as the menu does
     until(lambda: not first.alive())
-    second = watch.store(runs_dir)
+    second = run_store.store(runs_dir)
     assert second is not first
     assert second.alive()
-    watch.store.clear()
+    run_store.store.clear()
 
 
-def test_many_lines_at_once_are_cheap_to_draw(runs_dir: Path, store: watch.Store) -> None:
+def test_many_lines_at_once_are_cheap_to_draw(runs_dir: Path, store: run_store.Store) -> None:
     run = fake_run.write(runs_dir, "one", steps=10)
     view = store.view(run)
-    text = view.figure(charts.MAIN, charts.Look(), charts.panels)
+    text = view.figure(figures.MAIN, figures.Look(), figures.panels)
     assert '"data":[' in text
     assert "NaN" not in text

@@ -15,12 +15,15 @@ import numpy as np
 import pytest
 import torch
 
-from ddpm import adopt, cli, deduce, recognise, unet
-from ddpm import checkpoint as checkpoints
-from ddpm import config as configs
-from ddpm.config import Config, ModelConfig
+from ddpm.checkpoints import checkpoint_files, identify, infer_config
+from ddpm.cli import main
+from ddpm.config import codec
+from ddpm.config.model import ModelConfig
+from ddpm.config.training import Config
 from ddpm.errors import UserError
-from ddpm.session import Session, Worker
+from ddpm.models import unet
+from ddpm.training import warm_start
+from ddpm.training.loop import Session, Worker
 
 SMALL = ModelConfig(image_size=8, num_channels=32, num_res_blocks=1, channel_mult="1", num_heads=1, attention_resolutions="")  # fmt: skip
 NETWORK = {"a.weight": torch.ones(2), "a.bias": torch.zeros(2)}
@@ -73,7 +76,7 @@ def test_what_is_no_file_of_weights_is_said(kind: str, tmp_path: Path) -> None:
     path = tmp_path / "it's a file.pt"
     make(path)
     with pytest.raises(UserError, match=words) as raised:
-        checkpoints.load_weights(path)
+        checkpoint_files.load_weights(path)
     assert "cut short" in words or "cut short" not in str(raised.value)
     assert "\n" not in str(raised.value)
 
@@ -87,7 +90,7 @@ def test_the_command_that_saves_the_network_alone_works(kind: str, tmp_path: Pat
         other.write_bytes(b"weights")
     FILES[kind][0](path)
     with pytest.raises(UserError) as raised:
-        checkpoints.load_weights(path)
+        checkpoint_files.load_weights(path)
     command = re.search(r"`(python -c .*)`", str(raised.value))
     assert command
     if kind == "script":  # without parameters: nothing to load afterwards
@@ -97,7 +100,7 @@ def test_the_command_that_saves_the_network_alone_works(kind: str, tmp_path: Pat
     (target,) = set(tmp_path.glob("*.pt")) - {path, *taken}
     assert {other.read_bytes() for other in taken} == {b"weights"}
     assert target.name in str(raised.value)
-    loaded = checkpoints.load_weights(target).tensors
+    loaded = checkpoint_files.load_weights(target).tensors
     assert [tuple(t.shape) for t in loaded.values()] == ([(2, 2), (2,)] if kind == "module" else [(2,), (2,)])
 
 
@@ -109,7 +112,7 @@ def test_objects_are_looked_at_without_being_made(tmp_path: Path) -> None:
     for number, legacy in enumerate((False, True)):
         path = saved(tmp_path / f"{number}.pt", {"w": Evil()}, _use_new_zipfile_serialization=not legacy)
         with pytest.raises(UserError):
-            checkpoints.load_weights(path)
+            checkpoint_files.load_weights(path)
     assert not (tmp_path / "ran").exists()
 
 
@@ -121,24 +124,24 @@ def test_a_tensor_too_many_or_too_few_is_named(tmp_path: Path) -> None:
     flags = {"image_size": 8, "num_heads": 1}
     for name in ("out.2.bias", "middle_block.1.proj_out.bias", "time_embed.0.weight", "input_blocks.1.0.emb_layers.1.weight"):  # fmt: skip
         with pytest.raises(UserError, match=f"lacks the tensor {re.escape(name)}"):
-            recognise.recognise({k: v for k, v in whole.items() if k != name}, flags, tmp_path / "m.pt", ask=False)
+            identify.recognise({k: v for k, v in whole.items() if k != name}, flags, tmp_path / "m.pt", ask=False)
     with pytest.raises(UserError, match="holds the tensor extra that"):
-        recognise.recognise({**whole, "extra": torch.zeros(1)}, flags, tmp_path / "m.pt", ask=False)
+        identify.recognise({**whole, "extra": torch.zeros(1)}, flags, tmp_path / "m.pt", ask=False)
     with pytest.raises(UserError, match=r"holds 2 tensors \(extra, more\) that"):
-        recognise.recognise({**whole, "extra": torch.zeros(1), "more": torch.zeros(1)}, flags, tmp_path / "m.pt", ask=False)  # fmt: skip
+        identify.recognise({**whole, "extra": torch.zeros(1), "more": torch.zeros(1)}, flags, tmp_path / "m.pt", ask=False)  # fmt: skip
 
 
 def test_other_networks_are_told_apart() -> None:
     shapes = {name: tuple(t.shape) for name, t in unet.build(SMALL).state_dict().items()}
     with pytest.raises(UserError, match="holds 1 tensor that"):
-        deduce.model_settings({"conv.weight": (3, 3)}, "x.pt")
+        infer_config.model_settings({"conv.weight": (3, 3)}, "x.pt")
     with pytest.raises(UserError, match=r"begin with module\."):
-        deduce.model_settings({f"module.{name}": shape for name, shape in shapes.items()}, "x.pt")
-    wider = {name: tuple(t.shape) for name, t in unet.build(configs.replace(Config(model=SMALL), {"channel_mult": "1,2"}).model).state_dict().items()}  # fmt: skip
+        infer_config.model_settings({f"module.{name}": shape for name, shape in shapes.items()}, "x.pt")
+    wider = {name: tuple(t.shape) for name, t in unet.build(codec.replace(Config(model=SMALL), {"channel_mult": "1,2"}).model).state_dict().items()}  # fmt: skip
     resized = {name: shape for name, shape in wider.items() if ".op." not in name}
     resized |= {name.replace("blocks.1.", "blocks.2."): shape for name, shape in wider.items() if name.startswith("input_blocks.1.")}  # fmt: skip
     with pytest.raises(UserError, match="resblock_updown"):
-        deduce.model_settings(resized, "x.pt")
+        infer_config.model_settings(resized, "x.pt")
 
 
 # Weights that are not numbers
@@ -147,9 +150,10 @@ def test_other_networks_are_told_apart() -> None:
 @pytest.fixture
 def trained(runs_dir: Path, tiny: Config) -> Path:
     """A run of two checkpoints."""
-    from ddpm import data, runs
+    from ddpm.data import datasets
+    from ddpm.runs import runs
 
-    config = configs.resolved(data.resolve(configs.replace(tiny, {"total_steps": 2, "save_interval": 1})))
+    config = codec.resolved(datasets.resolve(codec.replace(tiny, {"total_steps": 2, "save_interval": 1})))
     run = runs.create(runs_dir, "r", config)
     with Worker(run.folder, 2) as worker:
         list(Session(run, worker).train())
@@ -170,21 +174,21 @@ def test_weights_that_are_not_numbers_are_refused(value: float, trained: Path, t
     path.write_bytes((trained / "model000002.pt").read_bytes())
     spoil(path, value)
     for command in (["sample", "--steps", "1", "--num_samples", "1"], ["nll", "--num_samples", "1"]):
-        assert cli.main([*command, "--model_path", str(path), "--out", str(tmp_path / "out")]) == 2
+        assert main.main([*command, "--model_path", str(path), "--out", str(tmp_path / "out")]) == 2
         assert "1 of" in capsys.readouterr().err
         assert not (tmp_path / "out").exists()
     with pytest.raises(UserError, match="NaN or infinite"):
-        adopt.start_from(path, configs.replace(tiny, {"resume_checkpoint": str(path), "total_steps": 9}))
+        warm_start.start_from(path, codec.replace(tiny, {"resume_checkpoint": str(path), "total_steps": 9}))
 
 
 def test_a_run_goes_back_behind_weights_that_are_not_numbers(trained: Path) -> None:
-    from ddpm.runs import Run
+    from ddpm.runs.runs import Run
 
     run = Run(trained)
     newest = run.checkpoint()
     spoil(newest.path("model"), float("nan"))
-    checkpoints.commit(newest._replace(files={name: {"bytes": (trained / name).stat().st_size, "sha256": checkpoints.files.sha256(trained / name)} for name in newest.files}))  # fmt: skip
-    found, wrong = checkpoints.newest_intact(run)
+    checkpoint_files.commit(newest._replace(files={name: {"bytes": (trained / name).stat().st_size, "sha256": checkpoint_files.files.sha256(trained / name)} for name in newest.files}))  # fmt: skip
+    found, wrong = checkpoint_files.newest_intact(run)
     assert found is not None
     assert (newest.step, found.step) == (2, 1)
     assert "out.2.bias" in wrong[0]
@@ -193,13 +197,13 @@ def test_a_run_goes_back_behind_weights_that_are_not_numbers(trained: Path) -> N
 def test_images_that_come_out_as_no_numbers_say_so(trained: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:  # fmt: skip
     import json
 
-    from ddpm import images
+    from ddpm.storage import images
 
     path = tmp_path / "model000002.pt"
     path.write_bytes((trained / "model000002.pt").read_bytes())
     spoil(path, 3e38)  # a number, and too large to be computed with
     flags = ["--model_path", str(path), "--num_samples", "2", "--timestep_respacing", "3", "--clip_denoised", "False", "--sampler", "ddpm"]  # fmt: skip
-    assert cli.main(["sample", *flags, "--out", str(tmp_path / "out")]) == 0
+    assert main.main(["sample", *flags, "--out", str(tmp_path / "out")]) == 0
     status = json.loads((tmp_path / "out" / "status.json").read_text())
     assert "2 images of 2" in status["warning"]
     assert "NaN or infinite" in caplog.text
@@ -214,4 +218,4 @@ def test_too_little_memory_is_no_damage(tmp_path: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(torch, "load", fail)
     with pytest.raises(UserError, match="not enough memory"):
-        checkpoints.read(path)
+        checkpoint_files.read(path)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ddpm import words
+from ddpm import formatting
 
 
 @pytest.mark.parametrize(
@@ -17,8 +17,8 @@ from ddpm import words
     ],
 )
 def test_one_and_many(number: int, forms: tuple[str, ...], said: str) -> None:
-    assert words.plural(number, *forms) == said
+    assert formatting.plural(number, *forms) == said
 
 
 def test_days() -> None:
-    assert [words.duration(days * 86400.0 + 3600) for days in (1, 2)] == ["1 day 1 h", "2 days 1 h"]
+    assert [formatting.duration(days * 86400.0 + 3600) for days in (1, 2)] == ["1 day 1 h", "2 days 1 h"]

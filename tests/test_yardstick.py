@@ -6,12 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm import config as configs
-from ddpm import measure, unet
-from ddpm.config import Config
-from ddpm.losses import Batch, training_losses
-from ddpm.train import Trainer
-from ddpm.yardstick import Plain
+from ddpm.bench import step_cost
+from ddpm.bench.baseline import Plain
+from ddpm.config import codec
+from ddpm.config.training import Config
+from ddpm.diffusion.losses import Batch, training_losses
+from ddpm.models import unet
+from ddpm.training.trainer import Trainer
 
 SMALL = dict(image_size=16, num_channels=32, num_res_blocks=1, channel_mult="1,2", attention_resolutions="8", num_heads=2, diffusion_steps=50, batch_size=5, microbatch=2, lr=1e-3, weight_decay=0.01, precision="fp32", ema_rate="0.9,0.999")  # fmt: skip
 KINDS: dict[str, dict[str, Any]] = {
@@ -23,7 +24,7 @@ KINDS: dict[str, dict[str, Any]] = {
 
 
 def small(**settings: Any) -> Config:
-    return configs.replace(Config(), {**SMALL, **settings})
+    return codec.replace(Config(), {**SMALL, **settings})
 
 
 def woken(model: torch.nn.Module) -> None:
@@ -35,7 +36,7 @@ def woken(model: torch.nn.Module) -> None:
 
 
 def batches(config: Config, count: int) -> list[Batch]:
-    trainer = Trainer(config, measure.noise(config))
+    trainer = Trainer(config, step_cost.noise(config))
     return [trainer.draw() for _ in range(count)]
 
 
@@ -66,7 +67,7 @@ def test_the_same_network_in_value_and_gradient(settings: dict[str, Any]) -> Non
 @pytest.mark.parametrize("warmup", [True, False])
 def test_three_steps_lead_to_the_same_weights_and_averages(warmup: bool) -> None:
     config = small(class_cond=True, num_classes=7, ema_warmup=warmup)
-    plain, trainer = Plain(config), Trainer(config, measure.noise(config))
+    plain, trainer = Plain(config), Trainer(config, step_cost.noise(config))
     start = torch.cat([p.detach().flatten() for p in plain.parameters]).clone()
     for batch in batches(config, 3):
         loss, report = plain.update(batch), trainer.update(batch)

@@ -11,13 +11,17 @@ from typing import Any
 
 import torch
 
-from ddpm import config as configs
-from ddpm import data, drawing, evaluate, parallel, sample
-from ddpm.checkpoint import Weights
-from ddpm.config import Config, EvalConfig, SampleConfig
+from ddpm.analysis import likelihood
+from ddpm.checkpoints.checkpoint_files import Weights
+from ddpm.compute import distributed
+from ddpm.config import codec
+from ddpm.config.tasks import EvalConfig, SampleConfig
+from ddpm.config.training import Config
+from ddpm.data import datasets
 from ddpm.errors import UserError
-from ddpm.jobs import Helper, Stopped
-from ddpm.train import Trainer
+from ddpm.runs.jobs import Helper, Stopped
+from ddpm.sampling import engine, job
+from ddpm.training.trainer import Trainer
 
 STEPS = 14
 PLAIN = dict(
@@ -36,8 +40,8 @@ def train(name: str, processes: int) -> dict[str, Any]:
     """Each step's numbers, the first gradient and the last weights, of this process, where there are so many."""
     settings = {**PLAIN, **TRAININGS[name]}
     settings["batch_size"] *= 2 // processes
-    config = data.resolve(configs.replace(Config(), settings))
-    trainer = Trainer(config, data.open_dataset(config.data, config.model))
+    config = datasets.resolve(codec.replace(Config(), settings))
+    trainer = Trainer(config, datasets.open_dataset(config.data, config.model))
     reports, gradient = [], {}
     for report in trainer.steps(STEPS):
         gradient = gradient or {n: p.grad.clone() for n, p in trainer.model.named_parameters() if p.grad is not None}
@@ -47,7 +51,7 @@ def train(name: str, processes: int) -> dict[str, Any]:
 
 def exchanges() -> dict[str, Any]:
     """What becomes of values and exceptions."""
-    rank = parallel.rank()
+    rank = distributed.rank()
 
     def fail_in(which: int) -> str:
         if rank == which:
@@ -60,7 +64,7 @@ def exchanges() -> dict[str, Any]:
         except UserError as error:
             return f"{type(error).__name__}: {error}"
 
-    parallel.PULSE = 0.1  # so that the slow one is waited for in several pieces
+    distributed.PULSE = 0.1  # so that the slow one is waited for in several pieces
 
     def slow() -> str:
         time.sleep(0.5)
@@ -73,22 +77,22 @@ def exchanges() -> dict[str, Any]:
         for _ in range(600):
             time.sleep(0.05)
             rounds.append(1)
-            parallel.check()
+            distributed.check()
         return "worked on"
 
     several = [torch.full((2,), rank + 1.0), torch.full((1, 3), 10.0 * (rank + 1))]
-    parallel.sum_in_place(several)
+    distributed.sum_in_place(several)
     return {
-        "told": parallel.told({"rank": rank}),
-        "gathered": parallel.gathered(rank),
-        "side_by_side": parallel.side_by_side(torch.tensor([[rank, rank], [2 + rank, 2]])),
+        "told": distributed.told({"rank": rank}),
+        "gathered": distributed.gathered(rank),
+        "side_by_side": distributed.side_by_side(torch.tensor([[rank, rank], [2 + rank, 2]])),
         "sum": several,
-        "by_all": said(lambda: parallel.by_all(lambda: f"mine {rank}")),
-        "one fails": said(lambda: parallel.by_all(lambda: fail_in(1))),
-        "main fails": said(lambda: parallel.from_main(lambda: fail_in(0))),
-        "main is slow": said(lambda: parallel.from_main(slow)),
-        "working on": (said(lambda: parallel.by_all(long)), len(rounds)),
-        "well again": said(lambda: parallel.by_all(lambda: "well")),
+        "by_all": said(lambda: distributed.by_all(lambda: f"mine {rank}")),
+        "one fails": said(lambda: distributed.by_all(lambda: fail_in(1))),
+        "main fails": said(lambda: distributed.from_main(lambda: fail_in(0))),
+        "main is slow": said(lambda: distributed.from_main(slow)),
+        "working on": (said(lambda: distributed.by_all(long)), len(rounds)),
+        "well again": said(lambda: distributed.by_all(lambda: "well")),
     }
 
 
@@ -101,10 +105,10 @@ class Asked(Helper):
 
 def reading(out: Path) -> dict[str, str]:
     """What becomes of data that are missing in one process, and of a stop that one hears of while it reads."""
-    rank = parallel.rank()
+    rank = distributed.rank()
     os.environ["DDPM_CACHE"] = str(out / f"cache{rank}")
-    config = configs.replace(Config(), PLAIN)
-    large = configs.replace(config, dict(small_size=4, class_cond=False))
+    config = codec.replace(Config(), PLAIN)
+    large = codec.replace(config, dict(small_size=4, class_cond=False))
 
     def said(call: Any) -> str:
         try:
@@ -113,16 +117,16 @@ def reading(out: Path) -> dict[str, str]:
             return f"{type(error).__name__}: {error}"
 
     def measured(data_dir: str, worker: Helper | None = None) -> int:
-        return len(evaluate.open_pictures(config, EvalConfig(data_dir=data_dir), worker)[0])
+        return len(likelihood.open_pictures(config, EvalConfig(data_dir=data_dir), worker)[0])
 
     def drawn(base_samples: str) -> int:
         asked = SampleConfig(num_samples=1, base_samples=base_samples)
-        return next(sample.draw(lambda x, t, **condition: x, large, asked)).done
+        return next(engine.draw(lambda x, t, **condition: x, large, asked)).done
 
     def enlarged(worker: Helper) -> None:
         asked = SampleConfig(num_samples=1, base_samples="shapes")
         weights = Weights({}, large, 1, "model")
-        drawing.draw_into(out / "drawn", worker, weights, large, asked, out, torch.device("cpu"))
+        job.draw_into(out / "drawn", worker, weights, large, asked, out, torch.device("cpu"))
 
     mine = "nowhere" if rank == 1 else "shapes"
     listening = Asked(out) if rank == 0 else Helper(out)
@@ -135,8 +139,8 @@ def reading(out: Path) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    with parallel.joined():
+    with distributed.joined():
         torch.set_num_threads(1)
         found = {name: train(name, 2) for name in TRAININGS} | {"exchanges": exchanges()}
         found["reading"] = reading(Path(sys.argv[1]))
-        torch.save(found, Path(sys.argv[1]) / f"{parallel.rank()}.pt")
+        torch.save(found, Path(sys.argv[1]) / f"{distributed.rank()}.pt")

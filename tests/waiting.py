@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from ddpm.jobs import ACTIVE, Job
+from ddpm.runs.jobs import ACTIVE, Job
 
 T = TypeVar("T")
 

@@ -19,15 +19,18 @@ os.environ.setdefault("KMP_BLOCKTIME", "1")
 import numpy as np
 import torch
 
-from ddpm import config as configs
-from ddpm import evaluate, measure, unet
-from ddpm.config import Config, EvalConfig
-from ddpm.data import Dataset
+from ddpm.analysis import likelihood
+from ddpm.bench import step_cost
+from ddpm.config import codec
+from ddpm.config.tasks import EvalConfig
+from ddpm.config.training import Config
+from ddpm.data.datasets import Dataset
+from ddpm.models import unet
 
 PICTURES = 1
 ROWS = (16, 256)
 
-CONFIG = configs.replace(
+CONFIG = codec.replace(
     Config(),
     dict(image_size=32, num_channels=32, num_res_blocks=1, channel_mult="1,2,2", num_heads=2, attention_resolutions="8",
          diffusion_steps=64, noise_schedule="cosine"),
@@ -40,7 +43,7 @@ def seconds(rows: int, pictures: int = PICTURES) -> float:
     pixels = np.random.default_rng(0).integers(0, 256, (pictures, 32, 32, 3), dtype=np.uint8)
     settings = EvalConfig(num_samples=pictures, rows=rows)
     began = time.perf_counter()
-    for _ in evaluate.measure(network, CONFIG, settings, Dataset(pixels, None, (), ())):
+    for _ in likelihood.measure(network, CONFIG, settings, Dataset(pixels, None, (), ())):
         pass
     return (time.perf_counter() - began) / pictures
 
@@ -64,6 +67,6 @@ def main(rounds: int = 7) -> None:
 if __name__ == "__main__":
     if sys.argv[1:2] == ["memory"]:
         seconds(int(sys.argv[2]), 4)
-        print(measure.peak_bytes())
+        print(step_cost.peak_bytes())
     else:
         main(*map(int, sys.argv[1:]))

@@ -14,9 +14,10 @@ import psutil
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from ddpm import export, metrics, runs
-from ddpm.config import Config
-from ddpm.jobs import Worker
+from ddpm.config.training import Config
+from ddpm.reports import xlsx
+from ddpm.runs import metrics, runs
+from ddpm.runs.jobs import Worker
 
 
 def each(call: Callable[[], object], times: int) -> str:
@@ -45,7 +46,7 @@ def main() -> None:
                     row = {name: rng.random() for name in metrics.COLUMNS} | {"step": step, "samples": step * 8}
                     file.write(",".join(map(repr, row.values())) + "\n")
             start, before = time.perf_counter(), psutil.Process().memory_info().rss
-            size = len(export.workbook(run))
+            size = len(xlsx.workbook(run))
             memory = (psutil.Process().memory_info().rss - before) / 1e6
             print(f"results.xlsx of {lines:,} lines: {time.perf_counter() - start:.1f} s, {size / 1e6:.1f} MB, {memory:+.0f} MB of memory")  # fmt: skip
 

@@ -9,9 +9,12 @@ from collections.abc import Iterator
 
 import torch
 
-from ddpm import precision, sample, unet
-from ddpm.config import Config, SampleConfig
-from ddpm.presets import PRESETS
+from ddpm.compute import precision
+from ddpm.config.presets import PRESETS
+from ddpm.config.tasks import SampleConfig
+from ddpm.config.training import Config
+from ddpm.models import unet
+from ddpm.sampling import engine
 from ddpm.solvers import SOLVERS
 
 PICTURES, CALLS, ROUNDS = 64, 10, 3
@@ -35,7 +38,7 @@ def timed(network: torch.nn.Module, config: Config, settings: SampleConfig) -> I
     for _ in range(ROUNDS):
         watched = Timed(network)
         began = time.perf_counter()
-        for _ in sample.draw(watched, config, settings):
+        for _ in engine.draw(watched, config, settings):
             pass
         took = time.perf_counter() - began
         yield took, took - watched.seconds

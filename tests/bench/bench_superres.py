@@ -11,11 +11,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from ddpm import config as configs
-from ddpm import data, low_res, sample, words
-from ddpm.config import Config, SampleConfig
-from ddpm.measure import noise, peak_bytes
-from ddpm.train import Trainer
+from ddpm import formatting
+from ddpm.bench.step_cost import noise, peak_bytes
+from ddpm.config import codec
+from ddpm.config.tasks import SampleConfig
+from ddpm.config.training import Config
+from ddpm.data import datasets
+from ddpm.planning import low_res
+from ddpm.sampling import engine
+from ddpm.training.trainer import Trainer
 
 STEPS, PICTURES, DENOISING = 8, 4, 10
 
@@ -25,19 +29,19 @@ def main() -> None:
         data_dir="shapes", image_size=64, small_size=16, num_channels=32, num_res_blocks=1, batch_size=8, ema_rate="0.995",
         noise_schedule="cosine",
     )  # fmt: skip
-    config = data.resolve(configs.replace(Config(), settings))
+    config = datasets.resolve(codec.replace(Config(), settings))
     trainer = Trainer(config, noise(config))
     count = sum(p.numel() for p in trainer.parameters)
     seconds = [report.seconds for report in trainer.steps(STEPS)][1:]  # the first one also allocates
     step = statistics.median(seconds)
-    print(f"16 -> 64 pixels, {words.amount(count)} weights, batch {config.train.batch_size}: {step:.2f} s a step")
+    print(f"16 -> 64 pixels, {formatting.amount(count)} weights, batch {config.train.batch_size}: {step:.2f} s a step")
     drawing = SampleConfig(num_samples=PICTURES, use_ddim=True, timestep_respacing=str(DENOISING))
     small = low_res.of_dataset(trainer.stream.dataset, config, PICTURES)
     began = time.perf_counter()
-    sample.pictures(trainer.network(), config, drawing, small=small)
+    engine.pictures(trainer.network(), config, drawing, small=small)
     took = time.perf_counter() - began
     print(f"{PICTURES} pictures of {DENOISING} DDIM steps: {took:.2f} s, {took / DENOISING:.2f} s a step of all")
-    print(f"peak memory: {words.memory(peak_bytes())}   (goal: at most 4 GB)")
+    print(f"peak memory: {formatting.memory(peak_bytes())}   (goal: at most 4 GB)")
 
 
 if __name__ == "__main__":

@@ -18,10 +18,12 @@ from typing import Any
 
 import torch
 
-from ddpm import architecture, checkpoint, data, deduce, probe
-from ddpm import config as configs
-from ddpm.config import Config
-from ddpm.train import Trainer
+from ddpm.checkpoints import checkpoint_files, infer_config, probe
+from ddpm.config import codec
+from ddpm.config.training import Config
+from ddpm.data import datasets
+from ddpm.planning import architecture
+from ddpm.training.trainer import Trainer
 
 STEPS = (20, 60, 250, 1000)
 BASE: dict[str, Any] = dict(
@@ -57,8 +59,8 @@ SET: dict[str, dict[str, Any]] = {
 
 def train(folder: Path, name: str) -> None:
     """Train a network of the set, and keep it after each of STEPS."""
-    config = data.resolve(configs.replace(Config(), {**BASE, **SET[name]}))
-    trainer = Trainer(config, data.open_dataset(config.data, config.model))
+    config = datasets.resolve(codec.replace(Config(), {**BASE, **SET[name]}))
+    trainer = Trainer(config, datasets.open_dataset(config.data, config.model))
     began = time.monotonic()
     for report in trainer.steps(STEPS[-1]):
         if report.step in STEPS:
@@ -72,11 +74,11 @@ def path_of(folder: Path, name: str, steps: int) -> Path:
 
 def ask(folder: Path, name: str, steps: int) -> dict[str, str]:
     """Setting -> right, undetermined or wrong."""
-    truth = configs.replace(Config(), {**BASE, **SET[name]})
-    tensors = checkpoint.load_weights(path_of(folder, name, steps)).tensors
+    truth = codec.replace(Config(), {**BASE, **SET[name]})
+    tensors = checkpoint_files.load_weights(path_of(folder, name, steps)).tensors
     shapes = {key: tuple(t.shape) for key, t in tensors.items()}
-    model = deduce.model_settings(shapes, name, image_size=truth.model.image_size)
-    config = configs.replace(Config(), {**model, "data_dir": ""})
+    model = infer_config.model_settings(shapes, name, image_size=truth.model.image_size)
+    config = codec.replace(Config(), {**model, "data_dir": ""})
     found = probe.verdict(tensors, config, probe.images_for(config)).found
     return {
         setting: _judged(setting, found, truth)
@@ -97,7 +99,7 @@ def _judged(setting: str, found: Mapping[str, Any], truth: Config) -> str:
     if setting == "attention":
         if "num_heads" not in found:
             return "undetermined"
-        said = configs.replace(truth, {name: found[name] for name in probe.ATTENTION})
+        said = codec.replace(truth, {name: found[name] for name in probe.ATTENTION})
         heads = [[layer.heads for layer in architecture.plan(c.model, 3).layers if isinstance(layer, architecture.Attention)] for c in (said, truth)]  # fmt: skip
         order = max(heads[1]) == 1 or found["use_new_attention_order"] == was["use_new_attention_order"]
         return "right" if heads[0] == heads[1] and order else "wrong"

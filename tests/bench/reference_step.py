@@ -10,16 +10,16 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from ddpm import config as configs
-from ddpm import laps
-from ddpm.presets import PRESETS
-from ddpm.yardstick import Plain
+from ddpm.bench import worker
+from ddpm.bench.baseline import Plain
+from ddpm.config import codec
+from ddpm.config.presets import PRESETS
 
 
 def main(steps: int = 12) -> None:
     """The CPU preset's network, with its batch in one piece."""
-    config = configs.replace(PRESETS["cifar10-cpu"].config, {"microbatch": -1})
-    plain, batch, seconds = Plain(config), laps.random_batch(config), []
+    config = codec.replace(PRESETS["cifar10-cpu"].config, {"microbatch": -1})
+    plain, batch, seconds = Plain(config), worker.random_batch(config), []
     for _ in range(steps + 2):
         began = time.perf_counter()
         plain.update(batch)

@@ -15,10 +15,10 @@ from PIL import Image
 from playwright.sync_api import Page, expect
 from waiting import until
 
-from ddpm import process, runs
-from ddpm.config import FEW_STEPS
+from ddpm.config.tasks import FEW_STEPS
 from ddpm.errors import UserError
-from ddpm.runs import Run
+from ddpm.runs import launch, runs
+from ddpm.runs.runs import Run
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -33,7 +33,7 @@ def ended(server) -> Iterator[None]:  # type: ignore[no-untyped-def]
     for run in runs.all_runs(server.runs_dir):
         for job in (run, *run.sample_jobs()):
             with contextlib.suppress(UserError):
-                process.kill(job)
+                launch.kill(job)
 
 
 def done(run: Run) -> int:

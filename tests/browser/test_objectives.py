@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from playwright.sync_api import Page, expect
 
-from ddpm import runs, shapes
+from ddpm.data import shapes
+from ddpm.runs import runs
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 

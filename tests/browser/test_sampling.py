@@ -13,10 +13,11 @@ from PIL import Image
 from playwright.sync_api import Locator, Page, TimeoutError, expect
 from waiting import until, until_finished
 
-from ddpm import images, process, runs
 from ddpm.errors import UserError
-from ddpm.results import SampleJob
-from ddpm.runs import Run
+from ddpm.runs import launch, runs
+from ddpm.runs.results import SampleJob
+from ddpm.runs.runs import Run
+from ddpm.storage import images
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -30,7 +31,7 @@ def run(page: Page, server) -> Iterator[Run]:  # type: ignore[no-untyped-def]
     yield example
     for job in (*example.sample_jobs(), *example.frontier_jobs(), *example.microscope_jobs()):
         with contextlib.suppress(UserError):
-            process.kill(job)
+            launch.kill(job)
 
 
 def field(page: Page, name: str) -> Locator:

@@ -1,0 +1,205 @@
+"""One picture under the microscope: how it comes about, from noise to the last step.
+
+for look in looks(network, config, sample, number): a record a network call, of numbers and of three pictures: x_t as the
+network saw it, the clean picture and the noise that it found in it.
+"""
+
+import dataclasses
+import io
+import shlex
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ddpm import schedules
+from ddpm.compute import distributed
+from ddpm.config import codec
+from ddpm.config.tasks import SampleConfig
+from ddpm.config.training import Config
+from ddpm.diffusion.process import Network
+from ddpm.errors import UserError
+from ddpm.formatting import plural
+from ddpm.models import backend
+from ddpm.planning import timesteps, variances
+from ddpm.planning.variances import Errors
+from ddpm.reports import animation
+from ddpm.reports.animation import Frames
+from ddpm.runs.jobs import Worker, keeping
+from ddpm.runs.results import MicroscopeJob
+from ddpm.runs.runs import Run
+from ddpm.sampling import analytic_variance, engine
+from ddpm.storage import files, images
+
+LEVELS = 127.5  # of 0 .. 255, in a unit of [-1, 1]
+MOST_FRAMES = 250  # pictures kept of a long walk; the numbers are those of all steps
+NOISE_SHOWN = 1 / 3  # a third of the noise, so that hardly any of it lies outside of black and white
+
+
+class Look(NamedTuple):
+    """One network call.  Pictures are [C, H, W]; changes are root mean squares in levels of 0 to 255."""
+
+    done: int
+    total: int
+    t: float  # the timestep that the network was asked at
+    lam: float  # log(alpha / sigma) there
+    x: Tensor  # what it saw
+    x_start: Tensor  # the clean picture that it expects
+    eps: Tensor  # the noise that it takes the rest for
+    change: float  # of x by the step that follows
+    x_start_change: float | None  # since the call before; None at the first
+    after: Tensor  # x after the step
+
+
+def looks(
+    network: Network, config: Config, settings: SampleConfig, number: int = 0, device: torch.device | str = "cpu",
+    errors: Errors | None = None,
+) -> Iterator[Look]:  # fmt: skip
+    """Draw picture `number` of those that `settings` draw, the very same, and look at each step.
+
+    errors: those that `variance` analytic needs.  Raises UserError where there is no such picture.
+    """
+    _check_number(settings, number)
+    curve = schedules.named(config.diffusion.noise_schedule, config.diffusion.diffusion_steps).curve
+    seen: list[Tensor] = []
+
+    network = backend.chosen(settings.kernels, settings.precision, torch.device(device)).prepared(network)
+
+    def watched(x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
+        seen[:] = [x[0].cpu()]  # with guidance it is there twice
+        return network(x, t, **condition)
+
+    before: Tensor | None = None
+    alone = dataclasses.replace(settings, batch_size=1, precision="fp32")  # what is watched computes as it was told
+    for drawn in engine.draw(watched, config, alone, device, first=number, errors=errors):
+        step, x = drawn.step, seen[0]
+        after, x_start = step.x[0].cpu(), step.x_start[0].cpu()
+        abar = float(curve.abar(step.t))
+        eps = (x - abar**0.5 * x_start) / (1 - abar) ** 0.5
+        change = None if before is None else _rms(x_start - before)
+        yield Look(step.done, step.total, step.t, float(curve.lam(step.t)), x, x_start, eps, _rms(after - x), change, after)  # fmt: skip
+        before = x_start
+        if drawn.finished:
+            return
+
+
+def _check_number(settings: SampleConfig, number: int) -> None:
+    if not 0 <= number < settings.num_samples:
+        raise UserError(f"number {number} is none of the pictures, which are {settings.num_samples}: name one from 0 to {settings.num_samples - 1}.")  # fmt: skip
+
+
+def _rms(difference: Tensor) -> float:
+    return float(difference.square().mean().sqrt()) * LEVELS
+
+
+def _pixels(x: Tensor) -> np.ndarray:
+    return images.to_uint8(x[None].numpy())[0]
+
+
+class Record:
+    """What was seen so far: the numbers of every step, and the pictures of MOST_FRAMES of them at most."""
+
+    def __init__(self) -> None:
+        self.numbers: dict[str, list[float | None]] = {"t": [], "lam": [], "change": [], "x_start_change": []}
+        self._kept: set[int] = set()
+        self._frames: list[tuple[int, np.ndarray, np.ndarray, np.ndarray]] = []
+        self.last: Look | None = None
+
+    def add(self, look: Look) -> None:
+        if self.last is None:
+            count = min(look.total, MOST_FRAMES)
+            self._kept = {round(k) for k in np.linspace(1, look.total, count).tolist()}
+        for name, values in self.numbers.items():
+            values.append(getattr(look, name))
+        if look.done in self._kept:
+            self._frames.append((look.done, _pixels(look.x), _pixels(look.x_start), _pixels(look.eps * NOISE_SHOWN)))
+        self.last = look
+
+    def frames(self) -> Frames:
+        calls, *pictures = zip(*self._frames, strict=True)
+        t = np.array(self.numbers["t"], dtype=np.float64)
+        return Frames(*(np.stack(part) for part in pictures), t[np.array(calls) - 1])  # type: ignore[call-arg]
+
+    @property
+    def calls(self) -> list[int]:
+        """The calls, counted from 1, of which there are pictures."""
+        return [call for call, *_ in self._frames]
+
+
+# --- as a job
+
+
+def look_source(
+    folder: Path, worker: Worker, source: Run | Path, settings: SampleConfig, number: int, flags: Mapping[str, Any], ask: bool = True
+) -> Iterator[Look]:  # fmt: skip
+    """Look at a picture of a run, or of a checkpoint file, into a job's folder.
+
+    `flags` are model and diffusion settings for a file that does not hold its own; where `ask`, a probe checks them.
+    """
+    job = MicroscopeJob(folder)
+    if job.result:
+        raise UserError(f"{folder} already holds a trajectory: choose another --out.")
+    worker.beat(warning=distributed.compute_with(settings.threads, "microscope"))
+    _check_number(settings, number)
+    settings = codec.with_absolute_paths(settings)
+    weights, config, path, about = engine.chosen(source, settings, flags, ask=ask)
+    engine.check(config, settings)
+    device = distributed.device()
+    computing = backend.settled(settings.kernels, settings.precision, device, worker)
+    settings = dataclasses.replace(
+        settings, precision=computing.precision, kernels=computing.kernels
+    )  # as machines differ
+    network = engine.network_of(weights, config, path.name, device, settings.kernels)
+    told = engine.flags_of(config, weights, SampleConfig)
+    command = ["ddpm", "microscope", "--model_path", str(path), *codec.to_flags(settings), "--number", str(number), *told]  # fmt: skip
+    said = {"sample": dataclasses.asdict(settings), "number": number, "checkpoint": about, "command": shlex.join(command)}  # fmt: skip
+    files.write_json(folder / "settings.json", said)
+    errors = None
+    if variances.chosen(config, settings) == "analytic":
+        errors = analytic_variance.for_weights(network, config, path, about["sha256"], worker, device, weights.data)
+    worker.beat(state="running", message="Drawing", step=0, total_steps=timesteps.calls(config, settings))
+    record = Record()
+    began = time.monotonic()
+
+    def keep() -> None:
+        _keep(job, record, said)
+
+    with keeping(keep):
+        for look in looks(network, config, settings, number, device, errors):
+            record.add(look)
+            elapsed = time.monotonic() - began
+            worker.beat(
+                step=look.done, total_steps=look.total, seconds_left=elapsed / look.done * (look.total - look.done)
+            )
+            yield look
+            if "stop" in worker.heard() and look.done < look.total:
+                break
+    worker.beat(message="Writing the pictures", now=True)
+    sentence = _keep(job, record, said)
+    whole = record.last is not None and record.last.done == record.last.total
+    stopped = (
+        "" if whole or not record.last else f"Stopped after {record.last.done} of {plural(record.last.total, 'call')}"
+    )
+    worker.beat(
+        state="finished" if whole else "stopped",
+        seconds_left=0.0,
+        message=f"{stopped}. {sentence}".strip(". ") if stopped else sentence,
+    )
+
+
+def _keep(job: MicroscopeJob, record: Record, said: Mapping[str, Any]) -> str:
+    """Write what there is, result.json last; returns what is to be said, if anything."""
+    if record.last is None:
+        return ""
+    frames = record.frames()
+    sentence = animation.write(job.folder, frames)
+    images.save_png(job.folder / "picture.png", _pixels(record.last.after))
+    packed = io.BytesIO()  # numpy writes only into what can be read as well
+    np.savez_compressed(packed, **frames._asdict(), calls=np.array(record.calls))
+    files.write_bytes(job.trajectory, packed.getvalue())
+    files.write_json(job.folder / "result.json", {**said, **record.numbers, "total": record.last.total})
+    return sentence

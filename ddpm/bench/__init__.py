@@ -1,0 +1,1 @@
+"""How fast things are: timing, in processes of their own.  Nothing in the package depends on it."""

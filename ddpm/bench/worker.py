@@ -1,0 +1,245 @@
+"""What one process measures of itself: training steps and network calls, timed one by one, and what they consist of.
+
+`ddpm.bench.processes` starts such processes and lets them take turns.
+"""
+
+import itertools
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ddpm import schedules
+from ddpm.bench import step_cost
+from ddpm.bench.baseline import Plain
+from ddpm.compute import machine, precision
+from ddpm.config import codec
+from ddpm.config.training import Config
+from ddpm.data import datasets
+from ddpm.diffusion.losses import Batch, training_losses
+from ddpm.diffusion.process import Network
+from ddpm.models.native import build
+from ddpm.runs import runs
+from ddpm.runs.jobs import Job, Worker
+from ddpm.storage import files
+from ddpm.training.loop import Session
+from ddpm.training.trainer import Trainer
+
+WARM_UP = 2  # steps or calls before any counts
+SIDE = 2048  # of the matrices whose product tells the peak
+PRODUCTS = 8  # of them, of which the fastest counts
+
+
+class Computed(NamedTuple):
+    """What a training computes with, where its settings leave that open."""
+
+    precision: str  # fp32, bf16, fp16
+    kernels: str  # native or torch
+    why: str  # not native, where that was asked for: a clause
+
+
+class Laps:
+    """A training with settings, the program's way or the plain way: does a step when it is told to."""
+
+    def __init__(self, config: Config, plain: bool = False):
+        if config.train.threads:
+            torch.set_num_threads(config.train.threads)
+        self.config, self.plain = config, plain
+
+    @cached_property
+    def _training(self) -> Trainer | Plain:
+        return Plain(self.config) if self.plain else Trainer(self.config, step_cost.noise(self.config))
+
+    @cached_property
+    def _batches(self) -> Iterator[Batch]:
+        return itertools.cycle([random_batch(self.config, seed=seed) for seed in range(4)])
+
+    def step(self) -> float:
+        """Seconds of one training step on random pictures."""
+        training, batch = self._training, next(self._batches)
+        training.model.train()
+        began = time.perf_counter()
+        training.update(batch)
+        return time.perf_counter() - began
+
+    def steps(self, count: int) -> list[float]:
+        """Seconds of each of so many."""
+        return [self.step() for _ in range(count)]
+
+    def call(self, pictures: int) -> float:
+        """Seconds of one network call without gradients on so many pictures."""
+        network, batch = self._network(), random_batch(self.config, pictures)
+        with torch.no_grad():
+            began = time.perf_counter()
+            network(batch.noise, batch.t.float(), **batch.condition)
+            return time.perf_counter() - began
+
+    def _network(self) -> Network:
+        training = self._training
+        training.model.eval()
+        return training.network if isinstance(training, Plain) else training.forward
+
+    def page(self, seconds: float) -> dict[str, float | None]:
+        """What the Train page says when it is asked to measure these settings, for about so long."""
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            files.write_json(folder / "config.json", codec.to_json(self.config))
+            step_cost.measure_into(folder, seconds)
+            status = Job(folder).status()
+            assert status is not None, "a measurement that ends has told its status"
+            return status.metrics
+
+    def peak(self) -> int:
+        """The most bytes that this process has held."""
+        return step_cost.peak_bytes()
+
+    def machine(self) -> dict[str, Any]:
+        """Where all this is measured."""
+        return machine.described()
+
+    def computed(self, config: Config) -> Computed:
+        """What a training with these settings computes with here."""
+        chosen = Trainer(config, step_cost.noise(config)).compute
+        why = build.found().why if config.train.kernels == "native" else ""
+        return Computed(chosen.precision, chosen.kernels, why)
+
+    def product_rate(self, kind: str) -> float:
+        """Operations a second of the product of two large matrices in fp32 or bf16, on all threads: the best of several."""
+        dtype = precision.DTYPES.get(kind, torch.float32)
+        a, b = (torch.randn(SIDE, SIDE).to(dtype) for _ in range(2))
+        out = torch.empty_like(a)
+        torch.mm(a, b, out=out)
+        fastest = min(_seconds(lambda: torch.mm(a, b, out=out)) for _ in range(PRODUCTS))
+        return 2.0 * SIDE**3 / fastest
+
+    def deviation(self, config: Config) -> dict[str, float]:
+        """How far a network with these settings is from the plain one, on one batch, with random weights where fresh ones are 0.
+
+        output and gradient: relative distance.  output_most: the largest of the output's deviations, as a share of its
+        largest value.  cosine: of the whole gradients.
+        """
+        trainer, plain = Trainer(config, step_cost.noise(config)), Plain(config)
+        weights = _woken(dict(plain.model.state_dict()))
+        plain.model.load_state_dict(weights)
+        trainer.load({"model": weights}, None, trainer.state())
+        batch = random_batch(config)
+        outputs, gradients = [], []
+        for network, parameters in ((trainer.forward, trainer.parameters), (plain.network, plain.parameters)):
+            with torch.no_grad():
+                outputs.append(network(batch.noise, batch.t.float(), **batch.condition).double())
+            training_losses(network, plain.schedule, plain.full, config, batch)["loss"].mean().backward()
+            gradients.append(torch.cat([p.grad.flatten().double() for p in parameters if p.grad is not None]))
+        return {
+            "output": _apart(*outputs),
+            "output_most": float((outputs[0] - outputs[1]).abs().max() / outputs[1].abs().max()),
+            "gradient": _apart(*gradients),
+            "cosine": float(F.cosine_similarity(gradients[0], gradients[1], dim=0)),
+        }
+
+    def parts(self, steps: int) -> dict[str, float]:
+        """Mean seconds of the parts of a step, in a training as it is started, with real pictures, log and status.
+
+        draw: the next pictures, their noise and timesteps.  network: forward and backward.  update: the rest of the
+        step, which is optimiser, averages and gradient norm.  log: metrics, status, requests.
+        """
+        wanted = dict(data_dir="cifar10-mini", enlarge=True, total_steps=WARM_UP + steps + 1, sample_interval=0, save_interval=10**9, log_interval=10)  # fmt: skip
+        config = datasets.resolve(codec.replace(self.config, {**wanted, "num_classes": 0}))
+        with tempfile.TemporaryDirectory() as folder:
+            run = runs.create(Path(folder), "parts", config)
+            with Worker(run.folder, config.train.total_steps) as worker:
+                session = Session(run, worker)
+                watch = _Stopwatch(session.trainer)
+                training = session.train()
+                for _ in range(WARM_UP):
+                    next(training)
+                watch.reset()
+                began = time.perf_counter()
+                for _ in range(steps):  # one less than there are: the last one would save a checkpoint
+                    next(training)
+                whole = (time.perf_counter() - began) / steps
+                if session.metrics:
+                    session.metrics.close()
+        draw, network, update = (watch.seconds[name] / steps for name in ("draw", "network", "update"))
+        return {"draw": draw, "network": network, "update": update - network, "log": whole - draw - update}
+
+
+class _Stopwatch:
+    """Where a trainer's time goes.  Forward and backward last from the network's call to its last weight's gradient."""
+
+    def __init__(self, trainer: Trainer):
+        self.seconds: dict[str, float] = {}
+        self.reset()
+        self._began = self._last = 0.0
+        trainer.draw = self._timed("draw", trainer.draw)  # type: ignore[method-assign]
+        trainer.update = self._timed("update", trainer.update)  # type: ignore[method-assign]
+        forward = trainer.forward
+
+        def begin(x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
+            self._end()
+            self._began = time.perf_counter()
+            return forward(x, t, **condition)
+
+        def on_gradient(parameter: Tensor) -> None:
+            self._last = time.perf_counter()
+
+        trainer.forward = begin
+        for parameter in trainer.parameters:
+            parameter.register_post_accumulate_grad_hook(on_gradient)
+
+    def reset(self) -> None:
+        self.seconds |= {"draw": 0.0, "update": 0.0, "network": 0.0}
+
+    def _end(self) -> None:
+        """Of forward and backward of a microbatch, if one is under way."""
+        if self._began:
+            self.seconds["network"] += self._last - self._began
+        self._began = 0.0
+
+    def _timed(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def timed(*arguments: Any) -> Any:
+            began = time.perf_counter()
+            result = call(*arguments)
+            self.seconds[name] += time.perf_counter() - began
+            self._end()
+            return result
+
+        return timed
+
+
+def random_batch(config: Config, pictures: int = 0, seed: int = 0) -> Batch:
+    """Random pictures, timesteps, noise and labels; as many as the settings' batch has, unless told."""
+    model, count = config.model, pictures or config.train.batch_size
+    rng = torch.Generator().manual_seed(seed)
+    shape = (count, model.image_channels, model.image_size, model.image_size)
+    steps = len(schedules.space_timesteps(config.diffusion.diffusion_steps, config.diffusion.timestep_respacing))
+    x_start = torch.rand(shape, generator=rng) * 2 - 1
+    y = torch.randint(max(1, model.num_classes), (count,), generator=rng) if model.class_cond else None
+    low_res = F.interpolate(x_start, (model.small_size, model.small_size), mode="area") if model.super_res else None
+    return Batch(x_start, torch.randint(steps, (count,), generator=rng), torch.randn(shape, generator=rng), y, low_res)
+
+
+def _woken(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """With random weights of a usual size in the layers that begin as zeros."""
+    rng = torch.Generator().manual_seed(0)
+    return {
+        name: weight
+        if weight.any() or weight.dim() < 2
+        else torch.randn(weight.shape, generator=rng) * weight[0].numel() ** -0.5
+        for name, weight in weights.items()
+    }
+
+
+def _apart(one: Tensor, other: Tensor) -> float:
+    return float((one - other).norm() / other.norm())
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    call()
+    return time.perf_counter() - began

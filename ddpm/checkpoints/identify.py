@@ -1,0 +1,173 @@
+"""What a file of weights without settings was trained as: from shapes, flags, the released models' names and a probe."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ddpm.checkpoints import checkpoint_files, infer_config, probe
+from ddpm.config import codec, presets, validation
+from ddpm.config.fields import settings
+from ddpm.config.model import ModelConfig
+from ddpm.config.training import Config
+from ddpm.errors import UserError
+from ddpm.models import unet
+from ddpm.runs import openai_folder
+
+log = logging.getLogger("ddpm")
+
+MODEL = {s.name for s in settings(ModelConfig)}
+TRAINING_ONLY = ("dropout", "use_checkpoint")  # of the model: no trace of them in the weights, and no need of them
+
+
+class Recognised(NamedTuple):
+    """Settings of a network, and how they came about."""
+
+    config: Config
+    labels: tuple[int, ...]  # that were trained, as far as is known
+    told: list[str]  # sentences
+
+
+def recognise(tensors: Mapping[str, Tensor], flags: Mapping[str, Any], source: Path, ask: bool = True) -> Recognised:
+    """The settings of the network in `source`.
+
+    Shapes tell most of the model's; `flags` (by setting name) and, for a released model's file, its preset tell the
+    rest.  Where `ask`, a probe (on the data that `flags` name, or on photographs) finds out what weights cannot tell: it
+    fills in what was not given, and says where what was given does not fit.  Raises UserError for flags that contradict
+    the shapes or the preset.
+    """
+    shapes = {name: tuple(t.shape) for name, t in tensors.items()}
+    hidden = flags.get("cond_drop_prob", 0) > 0
+    found = infer_config.model_settings(
+        shapes, source.name, flags.get("image_size", 0), flags.get("small_size", 0), hidden
+    )
+    told: list[str] = []
+    if "image_size" not in flags:
+        told.append(f"image_size {found['image_size']} follows from the levels of the network: --image_size says another.")  # fmt: skip
+    preset = presets.of_file(source)
+    known: dict[str, Any] = {}
+    if preset:
+        known = {**presets.PRESETS[preset].settings}
+        _agree(source, preset, known, flags, ask)
+        told.append(f"{source.name} is a released model: its settings are those of the preset {preset}.")
+    config = codec.replace(Config(), {**known, "data_dir": "", **found, **_without_open_ends(flags)})
+    for problem in validation.network_problems(config):
+        raise UserError(problem.sentence)
+    _agree_with_shapes(source, shapes, config)
+    with torch.device("meta"):
+        network = unet.build(config.model)
+    checkpoint_files.compare(network, tensors, source.name)
+    if config.model.class_cond and hidden:
+        if not config.model.num_classes:
+            raise UserError(f"cond_drop_prob is {flags['cond_drop_prob']:g}, and {source.name} has a single label, which is either a class or none: leave it out.")  # fmt: skip
+        told.append(f"Its last label, {config.model.num_classes}, stands for no class, as cond_drop_prob says.")
+    labels = tuple(label for label in trained_labels(source, tensors) if label < config.model.num_classes)
+    if preset and config.model.class_cond:
+        labels = labels or tuple(range(config.model.num_classes))
+    if ask and not preset:
+        config, sentences = _asked(tensors, config, flags, labels)
+        told += sentences
+    if config.model.class_cond and labels:
+        names = tuple(str(label) for label in range(max(labels) + 1))
+        config = codec.replace(config, {"class_names": config.class_names or names})
+        told.append(f"Of {config.model.num_classes:,} labels, {_ranges(labels)} were trained: those can be drawn.")
+    return Recognised(config, labels, told)
+
+
+def settings_of(tensors: Mapping[str, Tensor], flags: Mapping[str, Any], source: Path, ask: bool = True) -> Config:
+    """As `recognise`, with what came out said in the log."""
+    found = recognise(tensors, flags, source, ask)
+    for sentence in found.told:
+        log.warning("%s", sentence)
+    return found.config
+
+
+def _without_open_ends(flags: Mapping[str, Any]) -> dict[str, Any]:
+    """Flags but for the zeros that mean "find out"."""
+    return {name: value for name, value in flags.items() if value or name not in ("num_classes", "small_size")}
+
+
+def _agree(source: Path, preset: str, known: Mapping[str, Any], flags: Mapping[str, Any], ask: bool) -> None:
+    settled = codec.replace(Config(), known)
+    other = [
+        f"--{name} {value}"
+        for name, value in flags.items()
+        if name not in TRAINING_ONLY and name != "num_classes"
+        and value != getattr(settled.model if name in MODEL else settled.diffusion, name, value)
+    ]  # fmt: skip
+    if other and ask:
+        raise UserError(
+            f"{source.name} is a released model and was trained with other settings than {', '.join(other)}: leave these "
+            f"flags out, as the preset {preset} has them, or insist with --probe False."
+        )
+
+
+def _agree_with_shapes(source: Path, shapes: infer_config.Shapes, config: Config) -> None:
+    if flags := infer_config.fitting_flags(shapes, config.model):
+        given = {name.removeprefix("--") for name in flags[::2]}
+        was = ", ".join(f"{name} {getattr(config.model, name)}" for name in sorted(given))
+        raise UserError(f"{source.name} was not trained with {was}: leave it out, or use {' '.join(flags)}.")
+
+
+def _asked(tensors: Mapping[str, Tensor], config: Config, flags: Mapping[str, Any], labels: tuple[int, ...]) -> tuple[Config, list[str]]:  # fmt: skip
+    """`config` with what the probe finds in place of what was not given: what was given is never overruled."""
+    verdict = probe.verdict(tensors, config, probe.images_for(config), labels)
+    given = {name: flags[name] for name in probe.NAMES if name in flags}
+    for group in (("predict_xstart", "predict_xprev"), ("num_heads", "num_head_channels")):  # one says both
+        if any(name in given for name in group):
+            given |= {name: flags.get(name, _setting(config, name)) for name in group}
+    config = codec.replace(config, {name: value for name, value in verdict.found.items() if name not in given})
+    chosen = {name: _setting(config, name) for name in probe.NAMES}
+    return config, list(probe.sentences(verdict, chosen, given))
+
+
+def _setting(config: Config, name: str) -> Any:
+    return getattr(config.model if name in MODEL else config.diffusion, name)
+
+
+def trained_labels(path: Path, tensors: Mapping[str, Tensor]) -> tuple[int, ...]:
+    """The labels that the network in `path` has seen; empty where that cannot be told, or there are none.
+
+    AdamW's second moments of an embedding that was never used stay zero.  Without the optimiser's file beside it
+    (or with a damaged one), trained embeddings are those that differ between the weights and an average of them: that shows only where
+    weights are not decayed.
+    """
+    embedding = tensors.get("label_emb.weight")
+    beside = openai_folder.beside(path)
+    if embedding is None or beside is None:
+        return ()
+    seen = None
+    try:
+        optimizer = checkpoint_files.optimizer_of(beside.optimizer, tensors) if beside.optimizer else {"state": {}}
+    except UserError as error:  # to draw, an optimiser is not needed
+        log.warning("%s", error)
+        optimizer = {"state": {}}
+    state = optimizer["state"].get(list(tensors).index("label_emb.weight"), {})
+    if "exp_avg_sq" in state:
+        seen = state["exp_avg_sq"].abs().amax(dim=1) > 0
+    if seen is None:
+        for other in (file for file in (beside.model, *beside.averages.values()) if file and file != path):
+            try:
+                twin = checkpoint_files.load_weights(other).tensors.get("label_emb.weight")
+            except UserError as error:
+                log.warning("%s", error)
+                continue
+            if twin is not None and twin.shape == embedding.shape:
+                # an average of what never changed differs by rounding alone
+                differs = ((twin - embedding).abs() > 1e-5 * embedding.abs()).float().mean(dim=1) > 0.5
+                seen = differs if seen is None else seen | differs
+    return () if seen is None else tuple(seen.nonzero().flatten().tolist())
+
+
+def _ranges(numbers: tuple[int, ...]) -> str:
+    """(0, 1, 2, 5) as 0-2, 5."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)

@@ -1,0 +1,263 @@
+"""Files of weights, whoever wrote them: read without running anything that they hold, or told apart in a sentence."""
+
+import io
+import json
+import pickle
+import shlex
+import warnings
+import zipfile
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from torch import Tensor
+
+from ddpm.errors import UserError
+from ddpm.formatting import plural
+from ddpm.storage import files
+
+MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # how files of torch before 1.6 begin
+LEGACY = 4  # pickles in them; the last of them is the content
+PLAIN = ("builtins", "__builtin__", "_codecs", "copyreg", "copy_reg")  # modules that say nothing about who wrote a file
+DAMAGED = "it was cut short or damaged"
+ANOTHER = "take another copy, or an earlier checkpoint"
+NO_MEMORY = ("can't allocate memory", "not enough memory")  # of torch's errors
+OF_TORCH = (
+    "torch",
+    "torch._utils",
+    "torch._tensor",
+    "torch.storage",
+    "torch.serialization",
+    "torch.nn.parameter",
+)  # say nothing either
+NETWORK = "name a model or ema file, such as model000500.pt"
+STARTS = {  # of files that are taken for checkpoints -> what they are
+    b"version https://git-lfs": (
+        "it is a pointer of Git LFS to the file, not the file",
+        "fetch it with `git lfs pull`",
+    ),
+    b"<": ("it is a web page, not a checkpoint", "download the file itself"),
+    b"\x89HDF": ("it is an HDF5 file, as Keras writes them, not a checkpoint of torch", NETWORK),
+    b"\x93NUMPY": ("it is an array of NumPy, not a checkpoint", NETWORK),
+}
+
+
+def read(path: Path) -> Any:
+    """A file's content, tensors and plain values only.  Raises UserError for what is no checkpoint."""
+    try:
+        with warnings.catch_warnings(action="ignore", category=UserWarning):  # about files that are refused
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"There is no file {path}: name a checkpoint such as runs/NAME/model000500.pt.") from None
+    except IsADirectoryError:
+        raise UserError(f"{path} is a folder: name a .pt file in it, or use --run for a run.") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror or error}): see to that, or take another copy.") from error  # fmt: skip
+    except Exception as error:  # of whatever type: torch's reader meets bytes that were never meant for it
+        if isinstance(error, MemoryError) or any(words in str(error) for words in NO_MEMORY):
+            raise UserError(f"{path} cannot be read, as there is not enough memory: end other programs, and try again.") from error  # fmt: skip
+        why, remedy = _why(path)
+        raise UserError(f"{path} cannot be read ({why}): {remedy}.") from error
+
+
+def network_in(content: Any, path: Path) -> Mapping[str, Tensor]:
+    """`content` of the file, if it is a network's state_dict.  Raises UserError that says what else it is."""
+    if _is_network(content):
+        found: Mapping[str, Tensor] = content
+        return found
+    why, remedy = _other_than_network(content, path)
+    raise UserError(f"{path} holds {why}: {remedy}.")
+
+
+def not_numbers(tensors: Mapping[str, Tensor]) -> str:
+    """How many values are not finite, as part of a sentence; empty where all are."""
+    bad = {name: count for name, t in tensors.items() if (count := t.numel() - int(t.isfinite().sum()))}
+    if not bad:
+        return ""
+    values = plural(sum(t.numel() for t in tensors.values()), "value")
+    count = sum(bad.values())
+    return f"{count:,} of {values} {'is' if count == 1 else 'are'} NaN or infinite, first in {next(iter(bad))}"
+
+
+def check_numbers(tensors: Mapping[str, Tensor], source: Path | str) -> None:
+    """Raises UserError where a value is NaN or infinite: all that such weights could give is NaN."""
+    if wrong := not_numbers(tensors):
+        raise UserError(f"In {source}, {wrong}: its training diverged, or the file is damaged. Take an earlier checkpoint, or another copy.")  # fmt: skip
+
+
+def _other_than_network(content: Any, path: Path, safe: bool = True) -> tuple[str, str]:
+    """What a file holds that is no network's state_dict, and what to do.  safe: whether torch reads it as it is."""
+    if isinstance(content, Mapping) and not content:
+        return "nothing", "the training that wrote it saved an empty dict: take another checkpoint"
+    if _tensors_beside(content):
+        others = ", ".join(str(key) for key, value in content.items() if not _is_tensor(value))
+        code = f"{{k: v for k, v in {_load(path, safe)}.items() if torch.is_tensor(v)}}"
+        return f"{others} beside its tensors", _saved(path, code, "")
+    found = dict(_networks(content))
+    if found:
+        first, *more = found
+        also = f", and under {_listed(more)}" if more else ""
+        rest = [str(key) for key in content if not any(keys[0] == key for keys in found)]
+        beside = f" beside {', '.join(rest)}" if rest else ""
+        code = _load(path, safe) + "".join(f"[{json.dumps(key)}]" for key in first)
+        return f"a network under {_listed([first])}{also}{beside}", _saved(path, code, f"_{first[-1]}")
+    if isinstance(content, _Inert):
+        return "a whole network as a pickled object", _saved(path, f"{_load(path, safe)}.state_dict()", "")
+    if isinstance(content, Mapping) and {"state", "param_groups"} <= content.keys():
+        return "no network weights but an optimiser's state", "name the model or ema file beside it"
+    what = "a tensor alone" if _is_tensor(content) else type(content).__name__
+    what = ", ".join(map(str, content)) if isinstance(content, Mapping) else what
+    return f"no network weights (but {what})", NETWORK
+
+
+def _saved(path: Path, code: str, ending: str) -> str:
+    """The remedy that saves what `code` gives in a file of its own."""
+    target = _free(path.with_name(f"{path.stem}{ending}_weights.pt"))
+    line = f"import torch; torch.save({code}, {_quoted(target)})"
+    return f"save that alone with `python -c {shlex.quote(line)}`, and use {target.name}"
+
+
+def _free(path: Path) -> Path:
+    """`path`, or with a number where there is such a file."""
+    return next(one for one in files.numbered(path) if not one.exists())
+
+
+def _quoted(path: Path) -> str:
+    """The path as Python has it in double quotes."""
+    return json.dumps(str(path), ensure_ascii=False)
+
+
+def _load(path: Path, safe: bool) -> str:
+    return f'torch.load({_quoted(path)}, map_location="cpu", weights_only={safe})'
+
+
+def _listed(keys: Any) -> str:
+    return ", ".join(".".join(map(str, key)) for key in keys)
+
+
+def _networks(content: Any, depth: int = 3) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """(keys, state_dict) of every one in nested dicts, the likeliest to be a network's first."""
+    if isinstance(content, Mapping) and depth:
+        for key, value in content.items():
+            if isinstance(key, str) and _is_network(value):
+                yield (key,), value
+            elif isinstance(key, str) and key not in ("optimizer", "opt"):
+                yield from (((key, *keys), found) for keys, found in _networks(value, depth - 1))
+
+
+def _is_network(content: Any) -> bool:
+    """Whether it is a dict of named tensors and nothing else."""
+    return isinstance(content, Mapping) and bool(content) and all(isinstance(key, str) and _is_tensor(value) for key, value in content.items())  # fmt: skip
+
+
+def _tensors_beside(content: Any) -> bool:
+    """Whether it is a dict of named tensors, with a few other things."""
+    if not isinstance(content, Mapping):
+        return False
+    names = [key for key, value in content.items() if isinstance(key, str) and _is_tensor(value) and "." in key]
+    return len(names) > len(content) / 2
+
+
+def _why(path: Path) -> tuple[str, str]:
+    """Why torch does not read a file, and what to do."""
+    with open(path, "rb") as file:
+        start = file.read(512)
+        if not start:
+            return "it is empty", ANOTHER
+        for bytes_, told in STARTS.items():
+            if start.lstrip().startswith(bytes_):
+                return told
+        if start[:2] == b"PK":
+            return _why_zip(path)
+        if start[8:9] == b"{" and 2 <= int.from_bytes(start[:8], "little") < 100_000_000:
+            target = _free(path.with_suffix(".pt"))
+            line = f"import torch, safetensors.torch; torch.save(safetensors.torch.load_file({_quoted(path)}), {_quoted(target)})"  # fmt: skip
+            return "it is a safetensors file, which is not read", f"turn it into a checkpoint with `python -c {shlex.quote(line)}` (after `pip install safetensors`)"  # fmt: skip
+        if start[:1] == b"\x80":
+            file.seek(0)
+            if start.startswith(MAGIC):
+                return _why_pickle(path, [file] * LEGACY, DAMAGED)
+            return "it is a pickle of Python, but no checkpoint of torch", NETWORK
+    return "it is not a checkpoint", ANOTHER
+
+
+def _why_zip(path: Path) -> tuple[str, str]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+            if any(name.endswith("/constants.pkl") for name in names):
+                return "it is a TorchScript program, not weights", _saved(path, f'torch.jit.load({_quoted(path)}, map_location="cpu").state_dict()', "")  # fmt: skip
+            if any(name.endswith(".npy") for name in names):
+                return "it is an .npz of arrays, not a checkpoint", NETWORK
+            inner = next((name for name in names if name.endswith("data.pkl")), None)
+            if inner is None:
+                return "it is a zip archive, not a checkpoint", "unpack it, and name the .pt file in it"
+            return _why_pickle(path, [io.BytesIO(archive.read(inner))], DAMAGED)
+    except (zipfile.BadZipFile, OSError):
+        return DAMAGED, ANOTHER
+
+
+def _why_pickle(path: Path, pickles: list[Any], otherwise: str) -> tuple[str, str]:
+    """Why the last of the pickles is not read; `otherwise`: where nothing else in it explains that."""
+    try:
+        foreign: list[str] = []
+        for file in pickles:
+            reader = _Peek(file)
+            content, foreign = reader.load(), reader.foreign
+    except Exception:  # what is damaged may raise anything
+        return otherwise, ANOTHER
+    if not foreign:
+        return otherwise, ANOTHER
+    what, remedy = _other_than_network(content, path, safe=False)
+    objects = ", ".join(foreign[:3]) + (", ..." if len(foreign) > 3 else "")
+    return f"it is whole, and holds {what}, with pickled objects of {objects}, which may run code and are not loaded", f"where it comes from a source that you trust, {remedy}"  # fmt: skip
+
+
+class _Inert:
+    """Stands for an object of whatever class: nothing of it is imported or run."""
+
+    def __init__(self, *_: Any, **__: Any):
+        pass
+
+    def __setstate__(self, _: Any) -> None:
+        pass
+
+    def __setitem__(self, *_: Any) -> None:
+        pass
+
+    def append(self, *_: Any) -> None:
+        pass
+
+    def extend(self, *_: Any) -> None:
+        pass
+
+
+class _Peeked(_Inert):
+    """Stands for a tensor."""
+
+
+class _Peek(pickle.Unpickler):
+    """Reads what a pickle is made of, with inert stand-ins for everything but dicts, lists and plain values."""
+
+    def __init__(self, file: BinaryIO):
+        super().__init__(file)
+        self.foreign: list[str] = []
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ("collections", "OrderedDict"):
+            return OrderedDict
+        if module == "torch._utils" and name.startswith("_rebuild"):
+            return _Peeked
+        whole = f"{module}.{name}"
+        if module not in (*PLAIN, *OF_TORCH):
+            self.foreign += [] if whole in self.foreign else [whole]
+        return type(name, (_Inert,), {})
+
+    def persistent_load(self, _: Any) -> Any:
+        return _Inert()
+
+
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, (Tensor, _Peeked))

@@ -1,0 +1,1 @@
+"""The command `ddpm`: one module a subcommand, which parses options and calls the package."""

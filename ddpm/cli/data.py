@@ -1,0 +1,90 @@
+"""`ddpm data`: fetch a data set, or prepare an archive of it, for training."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ddpm.cli import shared
+from ddpm.config import validation
+from ddpm.config.tasks import LsunConfig
+from ddpm.errors import UserError
+from ddpm.formatting import plural
+
+
+def add(commands: Any) -> None:
+    parser = commands.add_parser("data", help="Fetch or prepare a data set.", description="Fetch or prepare a data set.", allow_abbrev=False)  # fmt: skip
+    sets = parser.add_subparsers(required=True, metavar="DATA")
+
+    cifar10 = shared.command(sets, "cifar10", _cifar10, "CIFAR-10, downloaded or from its archive, to be trained on by name.", runs_dir=False)  # fmt: skip
+    cifar10.add_argument("--archive", type=shared.path, metavar="FILE", help="the archive, where it is here already")
+    cifar10.add_argument("--folder", type=shared.path, metavar="DIR", help="also write cifar_train and cifar_test there, with files such as plane_00042.png")  # fmt: skip
+
+    lsun = shared.command(sets, "lsun", _lsun, "LSUN's lmdb database as a folder of PNG files.", runs_dir=False)
+    lsun.add_argument("archive", type=shared.path, metavar="ARCHIVE", help="folder of the database, or its zip file")
+    lsun.add_argument("folder", type=shared.path, metavar="FOLDER", help="where to write the pictures")
+    shared.add_settings(lsun, LsunConfig, dashes=True)
+
+    imagenet = shared.command(sets, "imagenet64", _imagenet64, "ImageNet at 64 pixels as a folder of PNG files or as one .npz file.", runs_dir=False)  # fmt: skip
+    imagenet.add_argument("archive", type=shared.path, nargs="+", metavar="ARCHIVE", help="zip files of train_data_batch_1.npz and so on, or a folder of these")  # fmt: skip
+    imagenet.add_argument("--part", choices=["train", "val"], default="train", help="which pictures (default: train)")
+    target = imagenet.add_mutually_exclusive_group(required=True)
+    target.add_argument("--folder", type=shared.path, metavar="DIR", help="write LABEL_BATCH_NUMBER.png there; goes on where it was interrupted")  # fmt: skip
+    target.add_argument("--npz", type=shared.path, metavar="FILE", help="write one .npz file of all pictures")
+
+    for command in (cifar10, lsun, imagenet):
+        command.add_argument("--md5", nargs="+", metavar="SUM", help="checksum that the archive must have, one for each")  # fmt: skip
+
+
+def _check(archives: Sequence[Path], sums: Sequence[str] | None) -> None:
+    from ddpm.data import archives as prepare
+
+    if sums is None:
+        return
+    if len(sums) != len(archives):
+        raise UserError(
+            f"--md5 gives {plural(len(sums), 'checksum')} for {plural(len(archives), 'archive')}: give one for each."
+        )
+    for archive, md5 in zip(archives, sums, strict=True):
+        with shared.bar("checking", unit="B") as progress:
+            prepare.check_md5(archive, md5, progress)
+
+
+def _cifar10(options: argparse.Namespace) -> None:
+    from ddpm.data import cifar10, download
+
+    _check([options.archive] if options.archive else [], options.md5)
+    with shared.bar("cifar10", unit="B") as progress:
+        archive = options.archive or download.fetch_cifar10(progress)
+        path = cifar10.import_archive(archive, progress)
+    if not options.folder:
+        print(path)
+        return
+    with shared.bar("writing", unit="image") as progress:
+        for folder in cifar10.write_folders(options.folder, progress):
+            print(folder)
+
+
+def _lsun(options: argparse.Namespace) -> None:
+    from ddpm.data import lsun
+
+    config = LsunConfig(**shared.given(options, LsunConfig))
+    for problem in validation.limit_problems(config):
+        raise UserError(problem.sentence)
+    _check([options.archive], options.md5)
+    with shared.bar("unpacking", unit="B") as unpacking, shared.bar("writing", unit="image") as writing:
+        lsun.write(options.archive, options.folder, config, unpacking, writing)
+    print(options.folder)
+
+
+def _imagenet64(options: argparse.Namespace) -> None:
+    from ddpm.data import imagenet64
+
+    _check(options.archive, options.md5)
+    batches = imagenet64.look(options.archive, options.part)
+    with shared.bar("writing", unit="image") as progress:
+        if options.npz:
+            imagenet64.write_npz(batches, options.npz, progress)
+        else:
+            imagenet64.write_folder(batches, options.folder, progress)
+    print(options.npz or options.folder)

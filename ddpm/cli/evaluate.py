@@ -1,0 +1,47 @@
+"""`ddpm nll`: bits per dimension of a run's or a file's model."""
+
+import argparse
+import sys
+from typing import Any
+
+from ddpm.cli import shared, torchrun
+from ddpm.config.tasks import EvalConfig
+from ddpm.formatting import plural
+from ddpm.runs import results
+
+
+def add(commands: Any) -> None:
+    nll = shared.command(commands, "nll", _nll, "Measure how well a model knows pictures, in bits per dimension.")
+    shared.add_source(nll, EvalConfig, "measuring", "evaluations")
+
+
+def _nll(options: argparse.Namespace) -> None:
+    settings, source, flags = shared.read_source(options, EvalConfig)
+    folder = shared.result_folder(options.out, source, "evaluations")
+    with shared.working_in(folder, made=options.out is None) as worker:
+        worker.beat(message="Loading the network")
+        from tqdm import tqdm
+
+        from ddpm.analysis import likelihood
+
+        with tqdm(
+            unit="call", dynamic_ncols=True, leave=False, disable=not (torchrun.is_main() and sys.stderr.isatty())
+        ) as line:
+            for measured in likelihood.evaluate_source(
+                folder, worker if torchrun.is_main() else None, source, settings, flags, options.probe
+            ):
+                line.total, so_far = measured.total, measured.so_far
+                line.set_description_str(plural(so_far.count, "picture"), refresh=False)
+                if so_far.count:
+                    line.set_postfix_str(f"{results.bits(so_far.mean, so_far.ci95)} bits/dim", refresh=False)
+                line.update(measured.done - line.n)
+    if not torchrun.is_main():
+        return
+    shared.hand_over(options.out, folder)
+    job = results.EvaluationJob(folder)
+    result = job.result
+    if result:
+        print(job.summary)
+        quarters = " + ".join(f"{value:.4f}" for value in result["vb_quarters"])
+        print(f"prior {result['prior']:.4g}, then by quarter of the timesteps, least noisy first: {quarters}")
+    print(folder)

@@ -1,0 +1,84 @@
+"""The command line.  Each subcommand imports what it needs when it needs it, so that `ddpm runs` answers at once."""
+
+import argparse
+import io
+import os
+import re
+import sys
+from collections.abc import Sequence
+
+from ddpm.cli import adopt, bench, data, evaluate, example, microscope, runs, sample, torchrun, train, variance
+from ddpm.errors import UserError, told
+
+ROOMS = (train, example, sample, microscope, evaluate, variance, bench, runs, adopt, data)  # in the order of --help
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code: 2 for what the user can put right."""
+    # Threads that wait for each other by spinning starve whatever else the machine does, and then each other: beside
+    # a busy browser a training was 4 to 10 times slower.  Spinning briefly costs nothing; not at all, half the speed
+    # (measured on two cores).  GNU's and LLVM's OpenMP read this when torch is imported.
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    os.environ.setdefault("KMP_BLOCKTIME", "1")
+    _open_streams()
+    options = _parser().parse_args(_with_values(sys.argv[1:] if arguments is None else arguments))
+    try:
+        with told():
+            return torchrun.run(options.command, options) or 0
+    except UserError as error:
+        print(f"ddpm: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # `ddpm runs | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return 130
+
+
+def _open_streams() -> None:
+    """Have all three standard streams, able to write any text.
+
+    A service or pythonw starts without some: what is printed goes nowhere then, and not into whichever file is opened
+    next and gets their number.  Letters that a narrow encoding lacks are written out.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free, which is this one
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(
+                sys,
+                name,
+                open(number, "w" if number else "r", encoding="utf-8", errors="backslashreplace", closefd=False),
+            )
+        elif number and isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _with_values(arguments: Sequence[str]) -> list[str]:
+    """`--lr -1e-4` as `--lr=-1e-4`: no flag but -h begins with a single dash, and argparse takes most such values for one."""
+    joined: list[str] = []
+    for word in arguments:
+        before = joined[-1] if joined else ""
+        if (
+            re.match(r"-[^-]", word)
+            and word != "-h"
+            and before.startswith("--")
+            and before != "--"
+            and "=" not in before
+        ):
+            joined[-1] = f"{before}={word}"
+        else:
+            joined.append(word)
+    return joined
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="ddpm", description="Train image diffusion models, and draw from them.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for room in ROOMS:
+        room.add(commands)
+    return parser

@@ -1,0 +1,37 @@
+"""`ddpm microscope`: how one picture comes about, step by step."""
+
+import argparse
+import sys
+from typing import Any
+
+from ddpm.cli import shared, torchrun
+from ddpm.config.tasks import SampleConfig
+from ddpm.errors import UserError
+from ddpm.runs import results
+
+
+def add(commands: Any) -> None:
+    look = shared.command(commands, "microscope", _microscope, "Draw one picture and keep every step of it: a strip, a GIF, an MP4, and all numbers.")  # fmt: skip
+    shared.add_source(look, SampleConfig, "drawing", "microscopes")
+    look.add_argument("--number", type=int, default=0, metavar="INT", help="which of the pictures that these settings draw (default: 0)")  # fmt: skip
+
+
+def _microscope(options: argparse.Namespace) -> None:
+    if torchrun.several():
+        raise UserError("ddpm microscope draws a single picture: start it without torchrun.")
+    settings, source, flags = shared.read_source(options, SampleConfig)
+    folder = shared.result_folder(options.out, source, "microscopes")
+    with shared.working_in(folder, made=options.out is None) as worker:
+        worker.beat(message="Loading the network")
+        from tqdm import tqdm
+
+        from ddpm.analysis import trajectory
+
+        with tqdm(unit="call", dynamic_ncols=True, leave=False, disable=not sys.stderr.isatty()) as line:
+            for look in trajectory.look_source(folder, worker, source, settings, options.number, flags, options.probe):
+                line.total = look.total
+                line.update(look.done - line.n)
+    message = results.MicroscopeJob(folder).status()
+    if message and message.message:
+        print(message.message)
+    print(folder)

@@ -1,0 +1,87 @@
+"""`ddpm sample` and `ddpm super-res-sample`: draw pictures from a run or from a checkpoint file."""
+
+import argparse
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from ddpm.cli import shared, torchrun
+from ddpm.config import validation
+from ddpm.config.codec import SECTIONS
+from ddpm.config.tasks import SampleConfig
+from ddpm.errors import UserError
+from ddpm.planning import metadata
+from ddpm.runs import results, runs
+
+SOURCE = ("run", "model_path")
+
+
+def add(commands: Any) -> None:
+    draw = shared.command(commands, "sample", _sample, "Draw pictures from a run or a checkpoint file.")
+    _add_flags(draw, shared.add_source(draw, SampleConfig, "drawing", "samples", required=False))
+    enlarge = shared.command(commands, "super-res-sample", _sample, "Enlarge small pictures with a super-resolution run or checkpoint file.")  # fmt: skip
+    _add_flags(enlarge, shared.add_source(enlarge, SampleConfig, "drawing", "samples", shared.SUPER_RES, shared.SUPER_RES_NAMES, required=False))  # fmt: skip
+
+
+def _add_flags(parser: argparse.ArgumentParser, source: Any) -> None:
+    source.add_argument("--resume", type=shared.path, metavar="FOLDER", help="go on with the drawing in this folder, which was ended; other flags are not needed, it has its own")  # fmt: skip
+    parser.add_argument("--like", type=shared.path, metavar="FILE.png", help="begin with the settings that this picture carries; further flags change them, and it is drawn from its own checkpoint unless another is named")  # fmt: skip
+
+
+def _sample(options: argparse.Namespace) -> None:
+    folder = _resumed(options) if options.resume else _drawn(options)
+    if torchrun.is_main():
+        shared.hand_over(None if options.resume else options.out, folder)
+        print(folder)
+
+
+def _resumed(options: argparse.Namespace) -> Path:
+    folder: Path = options.resume
+    others = list(shared.given(options, SampleConfig, SECTIONS["model"], SECTIONS["diffusion"]))
+    others += [name for name in ("out", "like") if getattr(options, name)]
+    if others:
+        raise UserError(f"--resume goes on with the settings in {folder}, but --{others[0]} was given too: leave it out.")  # fmt: skip
+    torchrun.from_main(lambda: runs.check_resumable(results.SampleJob(folder)))
+    with shared.working_in(folder) as worker:
+        worker.beat(message="Loading the network")
+        from ddpm.sampling import job
+
+        job.resume(folder, worker)
+    return folder
+
+
+def _drawn(options: argparse.Namespace) -> Path:
+    like = torchrun.from_main(lambda: metadata.in_picture(options.like)) if options.like else None
+    if like is not None:
+        settings, source, flags, like = _changed(options, like)
+    elif not (options.run or options.model_path):
+        raise UserError("Nothing to draw from is named: give --run NAME or --model_path FILE, or --like FILE.png with a picture that carries its settings.")  # fmt: skip
+    else:
+        settings, source, flags = shared.read_source(options, SampleConfig)
+    folder = shared.result_folder(options.out, source, "samples")
+    with shared.working_in(folder, made=options.out is None) as worker:
+        worker.beat(message="Loading the network")
+        from ddpm.sampling import job
+
+        job.draw_source(folder, worker, source, settings, flags, options.base, options.probe, like)
+    return folder
+
+
+def _changed(options: argparse.Namespace, like: dict[str, Any]) -> tuple[SampleConfig, runs.Run | Path, dict[str, Any], dict[str, Any] | None]:  # fmt: skip
+    """What a picture says, with the flags that are given: settings, run or file, its flags, and the recipe of that file."""
+    settings = metadata.sample_of(like, options.like.name)
+    explicit = any(getattr(options, name) for name in SOURCE)
+    if explicit:  # which checkpoint of a run is meant is not what the picture says
+        settings = dataclasses.replace(settings, step=0, weights="")
+    changed = dataclasses.replace(settings, **shared.given(options, SampleConfig))
+    for problem in validation.limit_problems(changed):
+        raise UserError(problem.sentence)
+    if explicit:
+        _, source, flags = shared.read_source(options, SampleConfig)
+        return changed, source, flags, None
+    flags = shared.given(options, SECTIONS["model"], SECTIONS["diffusion"])
+    own = {name for name in flags if name not in SampleConfig.__dataclass_fields__}
+    if own:
+        raise UserError(f"--like has the settings of its model, but --{min(own)} was given too: leave it out, or name the file with --model_path.")  # fmt: skip
+    remedy = "name a checkpoint with --run or --model_path to draw from all the same"
+    return changed, torchrun.from_main(lambda: metadata.checkpoint_of(like, options.like.name, remedy)), {}, like

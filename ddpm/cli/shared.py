@@ -1,0 +1,256 @@
+"""What the subcommands share: flags from settings, a progress line, the log."""
+
+import argparse
+import contextlib
+import logging
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ddpm.cli import torchrun
+from ddpm.config import codec, fields, validation
+from ddpm.config.codec import SECTIONS
+from ddpm.config.fields import settings
+from ddpm.config.tasks import FromCheckpoint, SampleConfig
+from ddpm.config.training import LOG_FORMATS, Config
+from ddpm.errors import UserError
+from ddpm.planning import timesteps
+from ddpm.runs import jobs, runs
+from ddpm.runs.runs import Run
+from ddpm.storage import files, paths
+
+log = logging.getLogger("ddpm")
+
+S = TypeVar("S", bound=FromCheckpoint)
+SUPER_RES = codec.replace(Config(), dict(image_size=256, small_size=64))  # what super-res-* begin with
+SUPER_RES_NAMES = {"image_size": "large_size"}  # and what improved-diffusion calls it there
+PROBE = "find out by denoising a few images what shapes do not tell, and say which flags fit badly (default: True)"
+RUN = ("--run", "--name")  # Python 3.11's torchrun takes the first for one of its own, --run_path, and refuses it
+
+PASSING = {
+    "run.lock",
+    "status.json",
+    "control.json",
+    "settings.json",
+    "log.txt",
+    "preview.png",
+    "mask.png",
+}  # written before results
+
+
+def command(commands: Any, name: str, run: Any, help: str, runs_dir: bool = True) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=help, description=help, allow_abbrev=False)
+    parser.set_defaults(command=run)
+    if runs_dir:
+        parser.add_argument("--runs_dir", type=path, default=Path("runs"), metavar="DIR", help="where the runs are (default: runs)")  # fmt: skip
+    return parser
+
+
+def path(text: str) -> Path:
+    """A path as a user types it, ~ included: not every shell has made a folder's name of it."""
+    return Path(os.path.expanduser(fields.path_text(text)))
+
+
+def boolean(text: str) -> bool:
+    return fields.parse(bool, text)
+
+
+def log_format() -> str | None:
+    """The setting that OPENAI_LOG_FORMAT stands for; None without it.  Raises UserError for an unknown format.
+
+    Of improved-diffusion's formats, stdout and log are always there, as csv is.
+    """
+    named = os.environ.get("OPENAI_LOG_FORMAT", "")
+    formats = [name.strip() for name in named.split(",") if name.strip()]
+    known = ("stdout", "log", *LOG_FORMATS)
+    for name in formats:
+        if name not in known:
+            raise UserError(f"OPENAI_LOG_FORMAT names {name!r}: choose among {', '.join(known)}, with commas between.")
+    return ",".join(["csv", *(name for name in formats if name in LOG_FORMATS and name != "csv")]) if formats else None
+
+
+def result_folder(out: Path | None, source: Run | Path, kind: str) -> Path:
+    """Where a job writes: where it was told to, else KIND/TIME in OPENAI_LOGDIR, in the run's folder or here."""
+    own = source.folder if isinstance(source, Run) else Path()
+    return out or torchrun.from_main(lambda: runs.timed((paths.log_folder() or own) / kind))
+
+
+def hand_over(out: Path | None, folder: Path) -> None:
+    """Put the .npz files of a finished job into OPENAI_LOGDIR too, where improved-diffusion's scripts have them.
+
+    Those of an earlier job stay: where they have the same names, these get a number.
+    """
+    target, own = paths.log_folder(), sorted(folder.glob("*.npz"))
+    if not target or out is not None or not own:
+        return
+    with jobs.guard(target):
+        there = files.copy_all(own, target)
+    if there[0].name != own[0].name:
+        names = ", ".join(path.name for path in there)
+        print(f"{target} has another {own[0].name} already, which stays: this one's files there are {names}", file=sys.stderr)  # fmt: skip
+
+
+def add_settings(
+    group: Any,
+    section: type,
+    leave_out: set[str] = frozenset(),  # type: ignore[assignment]
+    base: Any = None,
+    names: Mapping[str, str] = {},
+    dashes: bool = False,
+) -> None:
+    """A flag for every setting.  What is not given is left out of the parsed options.
+
+    `base` has the defaults that the help tells, where they are not the section's own; `names` are other names of flags.
+    dashes: --image-size is understood as well as --image_size.
+    """
+    for s in settings(section):
+        if s.name in leave_out:
+            continue
+        own = getattr(base or section(), s.name)
+        default = "as trained" if own is None else repr(own) if s.type is str else own
+        flag = names.get(s.name, s.name)
+        group.add_argument(
+            *dict.fromkeys([f"--{flag}", f"--{flag.replace('_', '-') if dashes else flag}"]),
+            dest=s.name,
+            type=_parser_of(s.type),
+            choices=s.choices or None,
+            default=argparse.SUPPRESS,
+            metavar=None if s.choices else s.type.__name__.upper(),
+            help=f"{s.help} (default: {default})".replace("%", "%%"),
+        )
+
+
+def _parser_of(kind: type) -> Any:
+    def parse(text: str) -> Any:
+        return fields.parse(kind, text)
+
+    parse.__name__ = "True or False" if kind is bool else kind.__name__  # what argparse calls it in its error
+    return parse
+
+
+def given(options: argparse.Namespace, *sections: type) -> dict[str, Any]:
+    """The settings that were given, as they are kept: with paths that hold from every folder."""
+    known = {s.name: s for section in sections for s in settings(section)}
+    return {name: known[name].settled(value) for name, value in vars(options).items() if name in known}
+
+
+def add_source(
+    parser: argparse.ArgumentParser,
+    section: type[FromCheckpoint],
+    title: str,
+    out: str,
+    base: Config = Config(),  # noqa: B008
+    names: Mapping[str, str] = {},
+    required: bool = True,
+    leave_out: set[str] = frozenset(),  # type: ignore[assignment]
+) -> Any:
+    """Flags of a command that works with a checkpoint: which, where to (`out` says by default), and how.
+
+    A file without settings of its own begins with `base`, some of whose flags have other `names`.  Returns the group of
+    flags of which one at most can be given, and one must be where it is `required`.
+    """
+    parser.set_defaults(base=base)
+    source = parser.add_mutually_exclusive_group(required=required)
+    source.add_argument(*RUN, metavar="NAME", help="use a checkpoint of this run")
+    source.add_argument("--model_path", type=path, metavar="FILE", help="use this checkpoint file")
+    if out:
+        parser.add_argument("--out", type=path, metavar="DIR", help=f"folder for the result (default: {out}/TIME in OPENAI_LOGDIR, in the run's folder, or here)")  # fmt: skip
+    add_settings(parser.add_argument_group(title), section, leave_out)
+    model = parser.add_argument_group("model", "only for files that another program wrote, without their settings")
+    model.add_argument("--probe", type=boolean, default=True, metavar="BOOL", help=PROBE)
+    known = {s.name for s in settings(section)}
+    for name in ("model", "diffusion"):
+        add_settings(model, SECTIONS[name], leave_out=known, base=getattr(base, name), names=names)
+    return source
+
+
+def read_source(options: argparse.Namespace, section: type[S]) -> tuple[S, runs.Run | Path, dict[str, Any]]:
+    """What was given for `add_source`'s flags: settings, run or file, and flags for a file without settings."""
+    wanted = section(**given(options, section))
+    for problem in validation.limit_problems(wanted):
+        raise UserError(problem.sentence)
+    if isinstance(wanted, SampleConfig):
+        timesteps.check(wanted)
+    flags = given(options, SECTIONS["model"], SECTIONS["diffusion"])
+    flags = {name: value for name, value in flags.items() if name not in {s.name for s in settings(section)}}
+    if not options.run:
+        return wanted, options.model_path, flags
+    if flags:
+        raise UserError(f"--run uses the settings that the run has, but --{next(iter(flags))} was given too: leave it out.")  # fmt: skip
+    return wanted, torchrun.from_main(lambda: runs.find(options.runs_dir, options.run)), flags
+
+
+@contextlib.contextmanager
+def working_in(folder: Path, made: bool = False) -> Iterator[jobs.Worker]:
+    """A Worker in `folder`; where the user can put right what went wrong, a new folder is not left behind.
+
+    One that already holds results is: hours may have gone into them.  made: whether it is there for this alone.
+    """
+    new = made or not folder.exists()  # where a page started this, the folder is there and shows what went wrong
+    try:
+        with torchrun.worker(folder) as worker:
+            yield worker
+    except UserError:
+        if new and torchrun.is_main():
+            if _holds_results(folder):
+                log.warning("What was finished is in %s", folder)
+            else:
+                shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _holds_results(folder: Path) -> bool:
+    """Whether there is more than every job writes as it goes; of a likelihood, the status alone may have room for it."""
+    status = jobs.Job(folder).status()
+    if status and status.metrics.get("pictures"):
+        return True
+    own = [path for path in folder.rglob("*") if path.is_file() and path.parent.name != "given"]
+    names = {path.name for path in own}
+    return any(name not in PASSING and not name.startswith(files.TEMPORARY) for name in names)
+
+
+def log_to(run: jobs.Job) -> "logging.FileHandler | None":
+    """Log to log.txt, and to the terminal where that is another place.  Returns the handler of log.txt, if any.
+
+    Of several processes, only the main one says anything.
+    """
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    if not torchrun.is_main():
+        log.handlers = [logging.NullHandler()]
+        return None
+    logging.raiseExceptions = False  # no room for a log line is no reason to stop
+    form = logging.Formatter("%(asctime)s  %(message)s", "%Y-%m-%d %H:%M:%S")
+    terminal = logging.StreamHandler()
+    terminal.setFormatter(form)
+    log.handlers = [terminal]
+    if _is_stderr(run.log_path):  # started by process.start: what is printed is in log.txt
+        return None
+    file = logging.FileHandler(run.log_path, encoding="utf-8", errors="backslashreplace")
+    file.setFormatter(form)
+    log.handlers.append(file)
+    return file
+
+
+def _is_stderr(path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(sys.stderr.fileno()), path.stat())
+    except (OSError, ValueError):
+        return False
+
+
+@contextlib.contextmanager
+def bar(title: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress line, on a terminal only: a function of (done, total)."""
+    from tqdm import tqdm
+
+    with tqdm(desc=title, unit=unit, unit_scale=unit == "B", disable=None, leave=False) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield progress

@@ -1,0 +1,53 @@
+"""`ddpm analytic`: estimate the best variance of a checkpoint's steps, on some data."""
+
+import argparse
+import dataclasses
+import sys
+from typing import Any
+
+from ddpm.cli import shared
+from ddpm.config.tasks import AnalyticConfig
+from ddpm.errors import UserError
+from ddpm.host import cpu_threads
+from ddpm.planning import variances
+
+
+def add(commands: Any) -> None:
+    parser = shared.command(commands, "analytic", _analytic, "Estimate the best variance of ancestral steps, for --variance analytic; it is kept beside the weights.")  # fmt: skip
+    shared.add_source(
+        parser, AnalyticConfig, "estimating", "", leave_out={"timestep_respacing", "variance", "clip_denoised"}
+    )
+
+
+def _analytic(options: argparse.Namespace) -> None:
+    wanted, source, flags = shared.read_source(options, AnalyticConfig)
+    from tqdm import tqdm
+
+    from ddpm.compute import distributed
+    from ddpm.data import datasets
+    from ddpm.models import backend
+    from ddpm.sampling import analytic_variance, engine
+
+    distributed.compute_with(wanted.threads, "estimate")
+    weights, config, path, origin = engine.chosen(source, wanted, flags, options.base, options.probe)
+    variances.chosen(config, dataclasses.replace(wanted, variance="analytic"))
+    place = dataclasses.replace(config.data, data_dir=wanted.data_dir or config.data.data_dir)
+    place = datasets.adjusted(place, wanted)
+    if not place.data_dir:
+        raise UserError(f"{path.name} does not say what it was trained on: name some pictures with --data_dir.")
+    dataset = datasets.open_dataset(place, config.model, seed=config.train.seed)
+    device = distributed.device()
+    backend.settled(wanted.kernels, "fp32", device, None)
+    network = engine.network_of(weights, config, path.name, device, wanted.kernels)
+    with tqdm(unit="call", dynamic_ncols=True, leave=False, disable=not sys.stderr.isatty()) as line:
+        for now in analytic_variance.estimate(network, config, dataset, wanted.num_samples, wanted.seed, device):
+            cpu_threads.look()
+            line.total = now.total
+            line.update(now.done - line.n)
+    assert now.mse is not None
+    about = {"data": place.data_dir, "pictures": wanted.num_samples, "seed": wanted.seed}
+    try:
+        variances.write(path, origin["sha256"], variances.Errors(now.mse.tolist(), about))
+    except OSError as error:
+        raise UserError(f"{variances.path_of(path)} cannot be written ({error.strerror or error}): make its folder writable, or copy the weights to another.") from error  # fmt: skip
+    print(variances.path_of(path))

@@ -1,0 +1,68 @@
+"""The numbers that a network computes with while it learns: fp32, or bf16 and fp16 where they are precise enough.
+
+Mixed precision (Micikevicius et al. 2018): weights, averages, losses and the optimiser stay float32; the network
+alone computes in 16 bits, as torch.autocast chooses.  fp16 ends at 65504 and at 6e-8, so the loss is scaled until
+its gradients lie within, by a power of 2 that follows what overflows.
+"""
+
+from collections.abc import Iterator
+from functools import cache
+
+import torch
+
+from ddpm.config.training import TrainConfig
+from ddpm.host import hardware
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+FIRST_LG_SCALE = 20.0  # improved-diffusion's
+LEAST_LG_SCALE = -20.0  # where every step overflows down to here, scaling is not what is wrong
+
+
+def chosen(name: str, device: torch.device) -> str:
+    """fp32, bf16 or fp16: what is named, and for auto bf16 where the device computes in it, else fp32."""
+    if name != "auto":
+        return name
+    return "bf16" if _is_fast(device) else "fp32"
+
+
+def for_training(train: TrainConfig, device: torch.device) -> str:
+    """The precision that the settings ask for, use_fp16 taken as what improved-diffusion means by it."""
+    if train.precision != "auto" or not train.use_fp16:
+        return train.precision
+    return "fp16" if device.type == "cuda" else "bf16"
+
+
+def notices(name: str, device: torch.device) -> Iterator[str]:
+    """A sentence where torch is slow in a precision on this device; it computes in it all the same."""
+    if name == "bf16" and not _is_fast(device):
+        yield "bf16 was asked for and this device has no instructions for it, so that torch is slower in it than in fp32."
+    if name == "fp16" and device.type == "cpu":
+        yield "fp16 was asked for and is slow on a CPU: bf16 or fp32 suit it better."
+
+
+def _is_fast(device: torch.device) -> bool:
+    """Whether the device has instructions for bf16."""
+    return has_bf16() if device.type == "cpu" else torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+@cache
+def has_bf16() -> bool:
+    """Whether this processor multiplies matrices of bf16 faster than those of float32."""
+    can = torch.cpu.get_capabilities()
+    return any(can.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16")) and not hardware.bf16_is_barred()
+
+
+class LossScale:
+    """2 to the power of `lg`: the factor that keeps fp16 gradients from vanishing, as improved-diffusion moves it."""
+
+    def __init__(self, growth: float):
+        self.growth = growth
+        self.lg = FIRST_LG_SCALE
+
+    @property
+    def factor(self) -> float:
+        return 2.0**self.lg
+
+    def update(self, overflowed: bool) -> None:
+        """Half as much after a step that overflowed, a little more after any other."""
+        self.lg += -1 if overflowed else self.growth

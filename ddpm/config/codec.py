@@ -1,0 +1,102 @@
+"""Settings as JSON, as flags, and changed by name."""
+
+import dataclasses
+from collections.abc import Collection, Mapping
+from typing import Any, TypeVar
+
+from ddpm.config.fields import settings
+from ddpm.config.model import DiffusionConfig, ModelConfig
+from ddpm.config.training import Config, DataConfig, TrainConfig
+from ddpm.errors import UserError
+
+FORMAT = 1  # of config.json; raise it when an old file needs translating
+SECTIONS: dict[str, type] = {
+    "model": ModelConfig,
+    "diffusion": DiffusionConfig,
+    "data": DataConfig,
+    "train": TrainConfig,
+}
+T = TypeVar("T")
+
+
+def to_flags(config: Any, base: Any = None, always: Collection[str] = ()) -> list[str]:
+    """The flags that turn `base` (default: the defaults) into `config`, for a Config or one section.
+
+    Those of the settings named in `always` are there even where the two agree.
+    """
+    if isinstance(config, Config):
+        base = base or Config()
+        return [flag for name in SECTIONS for flag in to_flags(getattr(config, name), getattr(base, name), always)]
+    base = base or type(config)()
+    flags = []
+    for s in settings(type(config)):
+        value = getattr(config, s.name)
+        if s.name in always or value != getattr(base, s.name):
+            text = str(value)  # one that begins with a dash would be taken for a flag
+            flags += [f"--{s.name}={text}"] if s.type is str and text.startswith("-") else [f"--{s.name}", text]
+    return flags
+
+
+def replace(config: Config, values: Mapping[str, Any]) -> Config:
+    """`config` with settings changed by their flat names, whatever section they are in."""
+    sections = {
+        name: dataclasses.replace(
+            getattr(config, name), **{k: v for k, v in values.items() if k in {s.name for s in settings(cls)}}
+        )
+        for name, cls in SECTIONS.items()
+    }
+    unknown = set(values) - {s.name for cls in SECTIONS.values() for s in settings(cls)} - {"class_names"}
+    if unknown:
+        raise UserError(f"Unknown settings {', '.join(sorted(unknown))}: see `ddpm train --help` for the known ones.")
+    return Config(**sections, class_names=tuple(values.get("class_names", config.class_names)))
+
+
+def resolved(config: Config) -> Config:
+    """`config` with its open end settled: how many steps there will be."""
+    return replace(config, {"total_steps": config.train.total_steps or config.train.lr_anneal_steps or 30_000})
+
+
+def with_absolute_paths(section: T) -> T:
+    """One dataclass of settings, such as a SampleConfig, with paths that hold from every folder."""
+    return dataclasses.replace(section, **{s.name: s.settled(getattr(section, s.name)) for s in settings(type(section)) if s.path})  # type: ignore[type-var]  # fmt: skip
+
+
+def to_json(config: Config) -> dict[str, Any]:
+    """What config.json holds."""
+    return {"format": FORMAT, **dataclasses.asdict(config), "class_names": list(config.class_names)}
+
+
+def from_json(data: Mapping[str, Any]) -> Config:
+    """Settings that are missing take their defaults.  Raises UserError for what this version does not know."""
+    if not isinstance(data, Mapping) or data.get("format") != FORMAT:
+        found = data.get("format", "none") if isinstance(data, Mapping) else type(data).__name__
+        raise UserError(f"The configuration has format {found}, this version reads {FORMAT}: update DDPM Workbench.")
+    names = data.get("class_names", [])
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise UserError(f"class_names in the configuration is {names!r}, which is no list of names: correct it.")
+    values: dict[str, Any] = {"class_names": names}
+    for name, cls in SECTIONS.items():
+        section = data.get(name, {})
+        if not isinstance(section, Mapping):
+            raise UserError(f"{name} in the configuration is {section!r}, which is no group of settings: correct it.")
+        values |= {key: _typed(cls, key, value) for key, value in section.items()}
+    return replace(Config(), values)
+
+
+def section_from_json(cls: type[T], data: Mapping[str, Any]) -> T:
+    """One dataclass of settings, such as a SampleConfig, from its JSON."""
+    return cls(**{key: _typed(cls, key, value) for key, value in data.items()})
+
+
+def _typed(cls: type, key: str, value: Any) -> Any:
+    known = {s.name: s for s in settings(cls)}
+    if key not in known:
+        raise UserError(f"Unknown setting {key!r} in the configuration: it was written by a newer version; update.")
+    s = known[key]
+    if value is None and s.default is None:
+        return None
+    if s.type is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is not s.type:
+        raise UserError(f"{key} in the configuration is {value!r}, which is not {s.type.__name__}: correct it.")
+    return value

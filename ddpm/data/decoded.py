@@ -1,0 +1,312 @@
+"""Decoded images, kept in the cache folder: one memory-mapped file for each source, size and way of preparing.
+
+Beside the pixels it keeps who each image is, and which of the source's were left out as broken.
+"""
+
+import hashlib
+import itertools
+import json
+import logging
+import math
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ddpm import formatting
+from ddpm.config.model import ModelConfig
+from ddpm.config.training import DataConfig
+from ddpm.data.sources import IDENTITY_BYTES, SOURCES, Item, Source
+from ddpm.errors import UserError
+from ddpm.storage import arrays, files, images, locks, paths
+
+log = logging.getLogger("ddpm")
+
+CACHE_FORMAT = 2  # raise it when the same source gives other pixels, or a cache has other files
+BLOCK = 256  # images decoded between two writes
+NAMED = 20  # broken images that a sentence names
+
+Progress = Callable[[int, int], None]  # (images done, images in all)
+
+NOTES = {
+    "deep": "{count:,} of {total:,} images have 16 bits of grey and were reduced to 8.",
+    "enlarged": "{count:,} of {total:,} images were smaller than asked for and have been enlarged.",
+    "transparent": "{count:,} of {total:,} images are transparent in places, which became white.",
+}
+
+
+class Decoded(NamedTuple):
+    """What the cache holds of a source: n images, those that are broken left out."""
+
+    pixels: np.ndarray  # uint8 [n, H, W, C], memory-mapped, read-only; empty where only their identities were asked for
+    identities: np.ndarray  # uint8 [n, 32]: the same for the same content
+    kept: np.ndarray  # int64 [n], increasing: their places in the source
+    notices: tuple[str, ...]  # sentences worth telling
+
+
+def open_decoded(
+    source: Source, data: DataConfig, model: ModelConfig, progress: Progress | None = None, part: str = ""
+) -> Decoded:
+    """The images of `source`, which is `data`'s or the named part of it; decoded now where the cache has them not.
+
+    A second process waits for the first.  Raises UserError when an image is broken while `data.skip_broken` is False,
+    or smaller than asked for while `data.enlarge` is False; DiskFull.
+    """
+    path = _path(source, data, model, part)
+
+    def fill() -> Decoded:
+        return _open(path, source, model) or _fill(path, source, data, model, progress, part)
+
+    return _open(path, source, model) or _locked(path, fill)
+
+
+def cached(source: Source, data: DataConfig, model: ModelConfig, part: str = "") -> Decoded | None:
+    """What `open_decoded` gives, where it need not decode."""
+    return _open(_path(source, data, model, part), source, model)
+
+
+def identities(source: Source, data: DataConfig, progress: Progress | None = None, part: str = "") -> Decoded:
+    """Who the images are, also the broken ones, without decoding any; those that cannot be read are left out."""
+    path = _named(source, [_where(data), part, source.subset], "identities", ".npy")
+
+    def fill() -> Decoded:
+        return _open_identities(path, source) or _identify(path, source, data, progress, part)
+
+    return _open_identities(path, source) or _locked(path, fill)
+
+
+def _locked(path: Path, fill: Callable[[], Decoded]) -> Decoded:
+    """What one process puts into this file of the cache, while others wait for it."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with locks.locked(path.with_suffix(".lock")):
+            return fill()
+    except OSError as error:
+        raise UserError(
+            f"Decoded images cannot be kept in {path.parent} ({error.strerror}): name a folder "
+            "that you may write to in the environment variable DDPM_CACHE."
+        ) from error
+
+
+def _path(source: Source, data: DataConfig, model: ModelConfig, part: str) -> Path:
+    """WHERE-SIZExCHANNELS-WHAT.raw: WHAT changes when the source does, and the old file is then of no use."""
+    chosen = [name for name in (part, source.subset, "skip_broken" if data.skip_broken else "") if name]
+    size = f"{model.image_size}x{model.image_channels}"
+    return _named(source, [_where(data), str(data.enlarge), *chosen], size, ".raw")
+
+
+def _where(data: DataConfig) -> str:
+    return data.data_dir if data.data_dir in SOURCES else os.path.realpath(paths.full(data.data_dir))
+
+
+def _named(source: Source, which: list[str], kind: str, suffix: str) -> Path:
+    what = json.dumps([CACHE_FORMAT, source.stamps()])
+    return paths.cache_folder() / "images" / f"{_short_hash('|'.join(which))}-{kind}-{_short_hash(what)}{suffix}"
+
+
+def _short_hash(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:16]
+
+
+def _identities_path(path: Path) -> Path:
+    return path.with_suffix(".identities.npy")
+
+
+def _open(path: Path, source: Source, model: ModelConfig) -> Decoded | None:
+    """What is in the cache; None when it is not there, or torn."""
+    try:
+        about = files.read_json(path.with_suffix(".json"))
+        if about is None:
+            return None
+        broken, notices = about["broken"], tuple(about["notices"])
+        shape = (source.count - len(broken), model.image_size, model.image_size, model.image_channels)
+        identities = np.load(_identities_path(path), allow_pickle=False)
+        if path.stat().st_size != math.prod(shape) or identities.shape != (shape[0], IDENTITY_BYTES):
+            return None
+        pixels = np.memmap(path, np.uint8, "r", shape=shape)
+    except (OSError, ValueError, EOFError, KeyError, TypeError, UserError):
+        return None
+    kept = np.delete(np.arange(source.count), broken)
+    return Decoded(pixels.view(np.ndarray), identities, kept, notices)  # a plain array: a memmap is slower to index
+
+
+def _fill(
+    path: Path, source: Source, data: DataConfig, model: ModelConfig, progress: Progress | None, part: str
+) -> Decoded:
+    where = _called(data, part)
+    decoding = _Decoding(source, data, model, progress, where)
+
+    def save(file: Any) -> None:
+        for block in decoding.blocks():
+            file.write(np.ascontiguousarray(block))
+
+    path.with_suffix(".json").unlink(missing_ok=True)  # it comes last, and says that the others are whole
+    files.write(path, save)
+    arrays.write_npy(_identities_path(path), np.frombuffer(b"".join(decoding.identities), np.uint8).reshape(-1, IDENTITY_BYTES))  # fmt: skip
+    _check_unchanged(source, where)
+    about = dict(data_dir=data.data_dir, broken=[place for place, _ in decoding.broken], notices=decoding.notices())
+    files.write_json(path.with_suffix(".json"), about)
+    _remove_superseded(path)
+    opened = _open(path, source, model)
+    if opened is None:
+        raise UserError(f"Decoded images in {path.parent} were changed by another program: start again.")
+    return opened
+
+
+def _called(data: DataConfig, part: str) -> str:
+    return f"the {part} part of {data.data_dir}" if part else data.data_dir
+
+
+def _check_unchanged(source: Source, where: str) -> None:
+    if source.has_changed():
+        raise UserError(f"Images of {where} changed while they were read: wait until nobody writes there, and start again.")  # fmt: skip
+
+
+def _open_identities(path: Path, source: Source) -> Decoded | None:
+    """The identities that are in the cache; None when they are not there, or torn."""
+    try:
+        rows = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    return _known(rows) if rows.shape == (source.count, IDENTITY_BYTES) else None
+
+
+def _known(rows: np.ndarray) -> Decoded:
+    """rows: uint8 [count, 32], 0 for what cannot be read."""
+    kept = np.flatnonzero(rows.any(axis=1))
+    return Decoded(np.empty((0, 0, 0, 0), np.uint8), rows[kept], kept, ())
+
+
+def _identify(path: Path, source: Source, data: DataConfig, progress: Progress | None, part: str) -> Decoded:
+    waiting = source.items(1, 1)
+    rows: list[bytes] = []
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        while items := list(itertools.islice(waiting, BLOCK)):
+            rows += pool.map(_identity_of, items)
+            if progress:
+                progress(len(rows), source.count)
+    _check_unchanged(source, _called(data, part))
+    found = np.frombuffer(b"".join(rows), np.uint8).reshape(-1, IDENTITY_BYTES)
+    arrays.write_npy(path, found)
+    _remove_superseded(path)
+    return _known(found)
+
+
+def _identity_of(item: Item) -> bytes:
+    """All 0 where it cannot be read: whoever needs the image itself is told."""
+    try:
+        return item.identify()
+    except UserError as error:
+        log.warning("%s", error)
+        return bytes(IDENTITY_BYTES)
+
+
+def _remove_superseded(path: Path) -> None:
+    """Delete what the same source gave at the same size before it changed."""
+    prefix = path.name.rpartition("-")[0]
+    for old in path.parent.glob(f"{prefix}-*"):
+        if not old.name.startswith(f"{path.stem}."):
+            try:
+                old.unlink()
+            except OSError:  # in use, on Windows
+                continue
+
+
+class _One(NamedTuple):
+    """What became of one image."""
+
+    pixels: np.ndarray | None  # uint8 [size, size, C]; None when it cannot be used
+    identity: bytes = b""
+    broken: str = ""  # the sentence that says why
+    side: int = 0  # of an image that is too small, the shorter
+    notes: tuple[str, ...] = ()
+
+
+class _Decoding:
+    """One pass over a source, and what is found on the way."""
+
+    def __init__(self, source: Source, data: DataConfig, model: ModelConfig, progress: Progress | None, where: str):
+        self.source, self.data, self.model, self.progress = source, data, model, progress
+        self.where = where  # what sentences call the source
+        self.identities: list[bytes] = []
+        self.broken: list[tuple[int, str]] = []  # (place, why)
+        self.names: list[str] = []  # of the broken
+        self.small: list[int] = []
+        self.notes: Counter[str] = Counter()
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """All images in order, uint8 [<=BLOCK, H, W, C].  Raises UserError after the last one."""
+        waiting = self.source.items(self.model.image_size, self.model.image_channels)
+        done = 0
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            while items := list(itertools.islice(waiting, BLOCK)):
+                block = list(pool.map(self._decode, items))
+                for place, (item, one) in enumerate(zip(items, block, strict=True), start=done):
+                    if one.broken:
+                        self.broken.append((place, one.broken))
+                        self.names.append(item.name)
+                done += len(block)
+                self.small += [one.side for one in block if one.side]
+                self.notes.update(note for one in block for note in one.notes)
+                good = [one for one in block if one.pixels is not None]
+                self.identities += [one.identity for one in good]
+                if good and not self.small and (self.data.skip_broken or not self.broken):  # else go on only to count
+                    yield np.stack([one.pixels for one in good if one.pixels is not None])
+                if self.progress:
+                    self.progress(done, self.source.count)
+        self._complain()
+
+    def _decode(self, item: Item) -> _One:
+        size, channels = self.model.image_size, self.model.image_channels
+        try:
+            with item.open() as (image, identity):
+                side = min(image.size)
+                if side < size and not self.data.enlarge:
+                    return _One(None, side=side)
+                found = dict(deep=images.is_deep(image), enlarged=side < size, transparent=channels != 4 and images.is_transparent(image))  # fmt: skip
+                notes = tuple(note for note, true in found.items() if true)
+                return _One(images.prepare(image, size, channels), identity, notes=notes)
+        except UserError as error:
+            return _One(None, broken=str(error))
+
+    def _complain(self) -> None:
+        count, where = self.source.count, self.where
+        if self.broken:
+            self._log_broken()
+        if self.broken and not self.data.skip_broken:
+            first = self.broken[0][1]
+            if len(self.broken) == 1:
+                raise UserError(f"{first.rstrip('.')} (or set skip_broken to True, to leave it out).")
+            raise UserError(
+                f"{len(self.broken):,} of {count:,} images cannot be read ({self._named()}): remove or replace them, or set "
+                f"skip_broken to True to leave them out; the first: {first}"
+            )
+        if len(self.broken) == count:
+            raise UserError(f"None of the {count:,} images of {where} can be read: replace them; the first: {self.broken[0][1]}")  # fmt: skip
+        if self.small:
+            raise UserError(
+                f"{len(self.small):,} of {count:,} images of {where} are smaller than image_size {self.model.image_size} (the "
+                f"smallest has {min(self.small)} pixels on its shorter side): use larger ones, set enlarge to True, or "
+                f"image_size to {min(self.small)} or less."
+            )
+
+    def _log_broken(self) -> None:
+        """Each with its reason, where a sentence would not name all."""
+        if self.data.skip_broken or len(self.broken) > 1:
+            for _, why in self.broken:
+                log.warning("%s", why)
+
+    def _named(self) -> str:
+        return formatting.some(self.names, NAMED)
+
+    def notices(self) -> list[str]:
+        """Sentences on what was done to the images."""
+        total = self.source.count
+        found = [NOTES[note].format(count=count, total=total) for note, count in sorted(self.notes.items())]
+        if self.broken:
+            found.insert(0, f"{len(self.broken):,} of {total:,} images cannot be read and were left out: {self._named()}.")  # fmt: skip
+        return found

@@ -1,0 +1,388 @@
+"""What lies in a folder of images: the files that are read, and what is left out and why.
+
+Nothing is opened but files whose name does not say what they are.
+"""
+
+import os
+import re
+import stat
+from collections import Counter, deque
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ddpm import formatting
+from ddpm.errors import UserError
+from ddpm.storage import files, image_files, images
+from ddpm.storage import paths as places
+from ddpm.storage.image_files import EXTENSIONS
+
+# Of images, and of what holds images, but not read here.
+UNREAD = frozenset(
+    [
+        ".heic",
+        ".heif",
+        ".hif",
+        ".jxl",
+        ".svg",
+        ".svgz",
+        ".psd",
+        ".psb",
+        ".xcf",
+        ".kra",
+        ".ai",
+        ".eps",
+        ".ps",
+        ".pdf",
+        ".raw",
+        ".dng",
+        ".cr2",
+        ".cr3",
+        ".crw",
+        ".nef",
+        ".nrw",
+        ".arw",
+        ".srf",
+        ".sr2",
+        ".orf",
+        ".raf",
+        ".rw2",
+        ".pef",
+        ".srw",
+        ".x3f",
+        ".3fr",
+        ".iiq",
+        ".exr",
+        ".hdr",
+        ".pfm",
+        ".dds",
+        ".icns",
+        ".cur",
+        ".wmf",
+        ".emf",
+        ".xbm",
+        ".xpm",
+        ".fits",
+        ".fit",
+        ".dcm",
+        ".nii",
+        ".djvu",
+        ".mp4",
+        ".mov",
+        ".avi",
+        ".mkv",
+        ".webm",
+        ".m4v",
+        ".mpg",
+        ".mpeg",
+        ".wmv",
+        ".flv",
+        ".zip",
+        ".tar",
+        ".tgz",
+        ".gz",
+        ".7z",
+        ".rar",
+        ".npz",
+        ".npy",
+        ".lmdb",
+        ".tfrecord",
+        ".parquet",
+        ".h5",
+        ".hdf5",
+        ".mat",
+    ]
+)
+# Of other things, which are not looked into either.
+OTHER = frozenset(
+    [
+        ".txt",
+        ".json",
+        ".jsonl",
+        ".csv",
+        ".tsv",
+        ".xml",
+        ".yaml",
+        ".yml",
+        ".toml",
+        ".md",
+        ".rst",
+        ".html",
+        ".htm",
+        ".css",
+        ".js",
+        ".py",
+        ".ipynb",
+        ".sh",
+        ".log",
+        ".ini",
+        ".cfg",
+        ".db",
+        ".sqlite",
+        ".pt",
+        ".pth",
+        ".ckpt",
+        ".safetensors",
+        ".onnx",
+        ".wav",
+        ".mp3",
+        ".flac",
+        ".ogg",
+        ".doc",
+        ".docx",
+        ".xls",
+        ".xlsx",
+        ".ppt",
+        ".pptx",
+        ".url",
+        ".lnk",
+        ".exe",
+        ".dll",
+        ".so",
+        ".tmp",
+        ".part",
+        ".crdownload",
+        ".download",
+        ".partial",
+        ".lock",
+        ".md5",
+        ".sha256",
+        ".sum",
+        ".names",
+        ".caption",
+        ".xmp",
+        ".aae",
+        ".thm",
+        ".pkl",
+        ".pickle",
+        ".bin",
+        ".idx",
+    ]
+)
+# Made by systems and programs, not by people: thumbnails, recycle bins, what archives of other systems carry along.
+SYSTEM = frozenset((
+    "@eadir", "@recycle", "@recently-snapshot", "@tmp", "@sharebin", "@sharesnap", "@snapshot", "@__thumb", "#recycle",
+    "#snapshot", "#sharesnap", "~snapshot", "$recycle.bin", "recycler", "recycled", "system volume information", "__macosx", "lost+found", "found.000",
+    "network trash folder", "temporary items", "__pycache__",
+))  # fmt: skip
+HIDDEN = (".", "synofile_thumb", "~$")  # how the names of files begin that are hidden, or made likewise
+SHEETS = ("grid.png", "pairs.png", "preview.png", "strip.png", "sheet.png")  # many samples in one image
+OF_A_RUN = frozenset({"samples", "evaluations", "microscopes", "frontiers", "saves", "tb"})
+MANY = {  # what is left out, and what several of it are called
+    "hidden file": "hidden files",
+    "hidden folder": "hidden folders",
+    "link that leads nowhere": "links that lead nowhere",
+    "file that cannot be looked at": "files that cannot be looked at",
+    "pipe, socket or device": "pipes, sockets and devices",
+    "sheet of samples": "sheets of samples",
+}
+KIND = re.compile(r"\.[a-z][a-z0-9]{0,9}")  # an extension, and not the rest of a name that has a dot in it
+UNNAMED = ""  # the kind of a file without
+
+
+class File(NamedTuple):
+    """An image file."""
+
+    parts: tuple[str, ...]  # the names on the way to it, from the folder that was listed
+    stamp: str  # changes when the file does
+
+
+class Listing(NamedTuple):
+    """The image files of a folder and of all folders in it, in the order of their names."""
+
+    files: list[File]
+    left_out: tuple[str, ...]  # what else is there, by kind: "3 .heic files"
+    unread: tuple[str, ...]  # of these, the images that cannot be read
+
+
+def look(folder: Path) -> Listing:
+    """List a folder.  Raises UserError where it, or a folder in it, cannot be listed, and for a folder of samples' job."""
+    return _Look(folder).listing()
+
+
+def stamp(status: os.stat_result) -> str:
+    """Which file it is, its size and when it changed: another one, and the file is another.
+
+    A file that is moved to another's place, or written over with its time put back, has another place on the disk or
+    another time of change.
+    """
+    return f"{status.st_size}|{status.st_mtime_ns}|{status.st_ctime_ns}|{status.st_ino}"
+
+
+def is_rewritten(before: str, now: str) -> bool:
+    """Whether a file was written to between two of its stamps.
+
+    A backup that links to it, or another owner, changes the rest of a stamp; and some disks number their files anew.
+    """
+    return before.split("|")[:2] != now.split("|")[:2]
+
+
+def made_by_us(folder: Path | str, names: set[str]) -> str:
+    """What a folder with these names in it is to this program: "run", "samples", "job"; empty for anything else."""
+    if "config.json" in names and _is_our_config(Path(folder, "config.json")):
+        return "run"
+    if "progress.csv" in names and ("log.txt" in names or any(name.endswith(".pt") for name in names)):
+        return "run"  # one of improved-diffusion
+    settings = _has_our_settings(folder, names)
+    told = settings or names & {"run.lock", "status.json"}
+    if told and names & {"images", *SHEETS} and (settings or _is_sheet(folder, names)):
+        return "samples" if "images" in names else "job"
+    if "run.lock" in names or ("status.json" in names and names & {"log.txt", "control.json", "result.json"}):
+        return "job"
+    return "samples" if "images" in names and _is_sheet(folder, names) else ""
+
+
+def _is_our_config(path: Path) -> bool:
+    """Whether these are the settings of a run: others call files so too."""
+    return {"format", "model", "diffusion", "train"} <= set(_object_in(path))
+
+
+def _has_our_settings(folder: Path | str, names: set[str]) -> bool:
+    """Whether the settings of samples, or of what else this program makes of a network, lie there: others call files so too."""
+    found = _object_in(Path(folder, "settings.json")) if "settings.json" in names else {}
+    return any(isinstance(found.get(job), dict) for job in ("sample", "evaluation", "frontier"))
+
+
+def _object_in(path: Path) -> dict[str, Any]:
+    """What a JSON file holds; empty for anything else than an object."""
+    try:
+        found = files.read_json(path) if path.is_file() else None
+    except (OSError, UserError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _is_sheet(folder: Path | str, names: set[str]) -> bool:
+    """Whether a sheet of samples lies there that says of itself how it was made."""
+    paths = (Path(folder, name) for name in SHEETS if name in names)
+    return any(path.is_file() and images.settings_in(path) is not None for path in paths)
+
+
+class _Look:
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.found: list[File] = []
+        self.others: Counter[str] = Counter()  # by phrase
+        self.kinds: Counter[str] = Counter()  # by extension
+        self.ours: list[str] = []  # folders, by their names from `folder` on
+        self.system: list[str] = []
+        self.seen: set[tuple[int, int]] = set()
+        self.links: deque[tuple[str, tuple[str, ...]]] = deque()  # to folders: listed last
+        self.caches = set(_places(places.cache_folder(), places.cache_folder() / "images"))
+
+    def listing(self) -> Listing:
+        waiting: list[tuple[str, tuple[str, ...]]] = [(str(self.folder), ())]
+        while waiting or self.links:
+            place, parts = waiting.pop() if waiting else self.links.popleft()
+            waiting += reversed(self._folder(place, parts))
+        self.found.sort()
+        unread = tuple(self._kind(kind) for kind in sorted(self.kinds) if kind in UNREAD)
+        return Listing(self.found, (*unread, *self._rest()), unread)
+
+    def _kind(self, kind: str) -> str:
+        count = self.kinds[kind]
+        return (
+            formatting.plural(count, f"{kind} file")
+            if kind
+            else f"{formatting.plural(count, 'file')} without an extension"
+        )
+
+    def _rest(self) -> Iterator[str]:
+        """What is left out, beyond images that cannot be read."""
+        yield from (self._kind(kind) for kind in sorted(self.kinds) if kind not in UNREAD)
+        yield from (
+            f"{count:,} {phrase if count == 1 else MANY[phrase]}" for phrase, count in sorted(self.others.items())
+        )
+        if self.system:
+            yield f"{formatting.plural(len(self.system), 'system folder')} ({formatting.some(sorted(set(self.system)), 5)})"
+        if self.ours:
+            yield f"{formatting.plural(len(self.ours), 'folder')} written by this program ({formatting.some(sorted(self.ours), 5)})"
+
+    def _folder(self, place: str, parts: tuple[str, ...]) -> list[tuple[str, tuple[str, ...]]]:
+        """Take in what lies in one folder; gives those to be listed next."""
+        try:
+            status = os.stat(place)
+            with os.scandir(place) as entries:
+                inside = sorted(entries, key=lambda entry: entry.name)  # disks list them in any order
+        except OSError as error:
+            raise UserError(f"{place} cannot be listed ({error.strerror}): change its permissions.") from error
+        identity = (status.st_dev, status.st_ino)
+        if identity in self.seen:  # a link to where we have been
+            return []
+        self.seen.add(identity)
+        names = {entry.name for entry in inside}
+        what = made_by_us(place, names)
+        if parts and (what or identity in self.caches):
+            self.ours.append("/".join(map(formatting.printable, parts)))
+            return []
+        if what == "samples":
+            raise UserError(f"{place} holds samples, and what belongs to them: to learn from them, name {os.path.join(place, 'images')}.")  # fmt: skip
+        deeper: list[tuple[str, tuple[str, ...]]] = []
+        for entry in inside:
+            try:
+                is_folder = entry.is_dir()
+                status = os.stat(entry.path)  # entry.stat() does not say which file it is on Windows
+            except OSError:
+                self.others["link that leads nowhere" if entry.is_symlink() else "file that cannot be looked at"] += 1
+                continue
+            if is_folder:
+                if self._is_listed(entry.name, what):
+                    (self.links if _is_link(entry) else deeper).append((entry.path, (*parts, entry.name)))
+            else:
+                self._file(entry, (*parts, entry.name), status, names, what)
+        return deeper
+
+    def _is_listed(self, name: str, what: str) -> bool:
+        """Whether a folder of this name is; `what` the one that it lies in is to this program."""
+        if name.startswith("."):
+            self.others["hidden folder"] += 1
+            return False
+        if name.lower() in SYSTEM or name.lower().endswith(".lrdata"):
+            self.system.append(formatting.printable(name))
+            return False
+        if what and name in OF_A_RUN:
+            self.ours.append(name)
+            return False
+        return True
+
+    def _file(self, entry: os.DirEntry, parts: tuple[str, ...], status: os.stat_result, names: set[str], what: str) -> None:  # fmt: skip
+        name = entry.name.lower()
+        kind = os.path.splitext(name)[1]
+        kind = kind if KIND.fullmatch(kind) else UNNAMED
+        if not stat.S_ISREG(status.st_mode):
+            self.others["pipe, socket or device"] += 1
+        elif name.startswith(HIDDEN):
+            self.others["hidden file"] += 1
+        elif name in SHEETS and (
+            what or _samples_beside(Path(entry.path).parent, names) or images.settings_in(Path(entry.path)) is not None
+        ):
+            self.others["sheet of samples"] += 1
+        elif kind in EXTENSIONS or (
+            kind not in UNREAD and kind not in OTHER and image_files.size(Path(entry.path)) is not None
+        ):
+            self.found.append(File(parts, stamp(status)))
+        else:
+            self.kinds[kind] += 1
+
+
+def _is_link(entry: os.DirEntry) -> bool:
+    """Whether a folder lies elsewhere; on Windows a junction leads there, which Python knows from 3.12 on."""
+    is_junction = getattr(entry, "is_junction", None)
+    return entry.is_symlink() or (is_junction is not None and is_junction())
+
+
+def _samples_beside(folder: Path, names: set[str]) -> bool:
+    """Whether a folder with these names in it is seen to hold samples."""
+    return _has_our_settings(folder, names) or any(
+        name.startswith("samples_") and name.endswith(".npz") for name in names
+    )
+
+
+def _places(*folders: Path) -> Iterator[tuple[int, int]]:
+    """Which folders these are, of those that are there."""
+    for folder in folders:
+        try:
+            status = os.stat(folder)
+        except OSError:
+            continue
+        yield status.st_dev, status.st_ino

@@ -1,0 +1,114 @@
+"""What this process may compute on: cores, by affinity and quota, and what the processor is.  No torch."""
+
+import contextlib
+import math
+import os
+import platform
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import psutil
+
+
+def physical() -> int:
+    """Cores that this process may use: physical ones, by its affinity and its container's quota."""
+    bound = allowed()
+    count = psutil.cpu_count(logical=False) or psutil.cpu_count() or 1
+    if bound is not None:
+        count = min(count, _distinct(bound) or len(bound))
+    return _within_quota(count)
+
+
+def logical() -> int:
+    """The same with hyperthreads, each of which counts: so many threads run at once, at most."""
+    bound = allowed()
+    return _within_quota(len(bound) if bound is not None else psutil.cpu_count() or 1)
+
+
+def allowed() -> list[int] | None:
+    """Numbers of the logical cores that this process is bound to; None where the system knows no such thing."""
+    with contextlib.suppress(psutil.Error, OSError, AttributeError):  # macOS has no affinity
+        return psutil.Process().cpu_affinity() or None
+    return None
+
+
+def _distinct(allowed: Sequence[int]) -> int:
+    """How many physical cores these are, as Linux tells it; 0 where it does not."""
+    with contextlib.suppress(OSError):
+        told = Path("/sys/devices/system/cpu")
+        return len({(told / f"cpu{n}" / "topology" / "thread_siblings_list").read_text() for n in allowed})
+    return 0
+
+
+def _within_quota(count: int) -> int:
+    limit = quota()
+    return count if limit is None else max(1, min(count, math.ceil(limit)))
+
+
+def quota(groups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> float | None:
+    """Seconds of CPU a second that this process's control groups allow: containers, systemd.  None: no limit, or unknown.
+
+    Version 2 tells it in cpu.max ("150000 100000"), version 1 in two files of the cpu controller.  Every group above
+    limits too.
+    """
+    limits = []
+    try:
+        lines = own.read_text().splitlines()
+    except OSError:  # not Linux
+        return None
+    for line in lines:
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        top = groups / "cpu" if controllers else groups
+        parts = [part for part in path.split("/") if part and part != ".."]
+        for depth in range(len(parts), -1, -1):  # in a container the path may be the host's, and the top is its own
+            folder = top.joinpath(*parts[:depth])
+            limits += _told(folder / "cpu.max") or _told(folder / "cpu.cfs_quota_us", folder / "cpu.cfs_period_us")
+    return min(limits, default=None)
+
+
+def _told(*paths: Path) -> list[float]:
+    """Quota over period; nothing where there is no limit or nobody tells."""
+    try:
+        spent, period = (int(word) for path in paths for word in path.read_text().split())
+    except (OSError, ValueError):  # "max 100000" too
+        return []
+    return [spent / period] if spent > 0 and period > 0 else []
+
+
+def asked_outside() -> int:
+    """Threads that OMP_NUM_THREADS asks for, or 0.  The 1 that torchrun sets by itself asks for nothing."""
+    first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    if first == "1" and "LOCAL_WORLD_SIZE" in os.environ:
+        return 0
+    return int(first) if first.isdecimal() else 0
+
+
+def processor() -> str:
+    """Its name, as far as the system tells it without being asked at length."""
+    with contextlib.suppress(OSError):  # not Linux
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def bf16_is_barred() -> bool:
+    """Whether the environment keeps torch from instructions for bf16, which it would then imitate, hundreds of times slower."""
+    named = os.environ.get("ONEDNN_MAX_CPU_ISA", os.environ.get("DNNL_MAX_CPU_ISA", "")).upper()
+    return named not in ("", "ALL", "DEFAULT") and not any(name in named for name in ("BF16", "FP16", "AMX", "AVX10"))
+
+
+@cache
+def has_bf16() -> bool:
+    """Whether it has instructions for bf16, as far as Linux tells it: what `ddpm.compute.precision` asks torch, without torch."""
+    if bf16_is_barred():
+        return False
+    with contextlib.suppress(OSError):  # not Linux
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith(("flags", "Features")):
+                return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(line.partition(":")[2].split())
+    return False

@@ -1,0 +1,1 @@
+"""Exchange with improved-diffusion: importing its folders, exporting files that it reads."""

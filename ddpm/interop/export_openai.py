@@ -1,0 +1,182 @@
+"""A run's checkpoint as the files that improved-diffusion writes, loads and resumes from."""
+
+import math
+import shlex
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ddpm.checkpoints import checkpoint_files
+from ddpm.config.training import Config
+from ddpm.errors import UserError
+from ddpm.formatting import plural
+from ddpm.runs import metrics, openai_folder
+from ddpm.runs.runs import Checkpoint, Run
+from ddpm.storage import files
+
+PROGRESS, FLAGS = WRITTEN = ("progress.csv", "flags.txt")  # beside the checkpoint's files
+LABELS = 1000  # slots of its class-conditional networks, always
+EMBEDDING = "label_emb.weight"
+DEFAULTS = {32: (1, 2, 2, 2), 64: (1, 2, 3, 4), 256: (1, 1, 2, 2, 4, 4)}  # the sizes and levels that its scripts build
+NETWORK = ("image_size", "num_channels", "num_res_blocks", "num_heads", "num_heads_upsample", "attention_resolutions", "dropout", "learn_sigma", "class_cond", "use_checkpoint", "use_scale_shift_norm", "diffusion_steps", "noise_schedule", "timestep_respacing", "use_kl", "predict_xstart", "rescale_timesteps", "rescale_learned_sigmas", "sigma_small")  # fmt: skip
+TRAIN = ("schedule_sampler", "lr", "weight_decay", "lr_anneal_steps", "batch_size", "microbatch", "ema_rate", "log_interval", "save_interval", "use_fp16", "fp16_scale_growth")  # fmt: skip
+
+
+def hand_back(run: Run, folder: Path, step: int = 0) -> list[str]:
+    """Write the checkpoint of `step` (0: the newest) and the log to `folder`; returns sentences worth telling.
+
+    model, ema and opt files are plain state_dicts, numbered by the updates done, which is the number that
+    improved-diffusion goes on with; progress.csv has its columns; flags.txt the command lines.  Raises UserError when
+    the set is damaged, when there are more labels than it has, or when `folder` has such files already.
+    """
+    config = run.config
+    hidden = config.model.label_slots - config.model.num_classes if config.model.class_cond else 0
+    if config.model.label_slots > LABELS:
+        none = " and a label for none" if hidden else ""
+        raise UserError(f"{run.name} has {config.model.num_classes:,} classes{none}, and improved-diffusion's networks have {LABELS:,} labels: it cannot load this one.")  # fmt: skip
+    if config.model.use_new_attention_order or config.model.num_head_channels != -1:
+        raise UserError(f"{run.name} splits attention as guided-diffusion does (num_head_channels, use_new_attention_order), and improved-diffusion's networks cannot: it cannot load this one.")  # fmt: skip
+    taken = sorted(path.name for path in folder.glob("*") if path.suffix == ".pt" or path.name in WRITTEN)
+    if taken:
+        raise UserError(f"{folder} holds {taken[0]} already: choose another folder for --openai.")
+    weights, optimizer, done = checkpoint_files.taken(run, step, lambda checkpoint: _read(run, checkpoint))
+    for kind, tensors in weights.items():
+        separator = "_" if kind.startswith("ema") else ""
+        _save(
+            folder / f"{kind}{separator}{done:06d}.pt",
+            OrderedDict((n, _padded(n, t, hidden)) for n, t in tensors.items()),
+        )
+    told = list(_limits(config))
+    if optimizer and _mixed(config):
+        told.append("Its --use_fp16 has AdamW work on a single flat tensor, so it cannot go on with this optimiser's file: the flag is left out; to train with it, move the file away.")  # fmt: skip
+    if optimizer:
+        names = list(weights["model"])
+        _save(folder / f"opt{done:06d}.pt", _optimizer(optimizer, names, hidden))
+    else:
+        told.append("There is no optimiser's file: improved-diffusion begins a new one.")
+    frame = openai_folder.theirs(metrics.MetricReader(run.progress_path).read(), _last_of_theirs(run))
+    if not frame.empty:
+        text = frame.to_csv(index=False, lineterminator="\n")
+        files.write_bytes(folder / PROGRESS, text.encode())
+    files.write_bytes(folder / FLAGS, _flags(config, weights, done, told, optimizer is not None).encode())
+    return told
+
+
+def _read(run: Run, checkpoint: Checkpoint) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any] | None, int]:
+    """Its weights, its optimiser, if there is one, and how many updates are done."""
+    if wrong := checkpoint_files.damage(checkpoint):
+        raise UserError(f"{wrong} Export another checkpoint, with --step.")
+    if checkpoint.path("state").name not in checkpoint.files:
+        raise UserError(f"{run.name} holds but {', '.join(checkpoint.weights)} of step {checkpoint.step}, to draw from: train a run of your own to hand it back.")  # fmt: skip
+    weights = {kind: checkpoint_files.load_weights(checkpoint.path(kind)).tensors for kind in checkpoint.weights}
+    there = checkpoint.path("opt").name in checkpoint.files
+    optimizer = checkpoint_files.read(checkpoint.path("opt")) if there else None
+    return weights, optimizer, checkpoint_files.read(checkpoint.path("state"))["trainer"]["step"]
+
+
+def _last_of_theirs(run: Run) -> float:
+    """The newest step in the log that improved-diffusion itself wrote into the run's folder; -1 for a run of ours.
+
+    What was added since the folder was opened is ours; where rows of both have a step, ours is the one that counts.
+    """
+    opened = [checkpoint.log_bytes for checkpoint in run.checkpoints() if checkpoint.theirs]
+    if not opened:
+        return -1
+    ours = metrics.steps_after(run.progress_path, max(opened))
+    return min(ours) - 1 if len(ours) else math.inf
+
+
+def _save(path: Path, content: Any) -> None:
+    files.write(path, lambda file: torch.save(content, file))
+
+
+def _padded(name: str, tensor: Tensor, hidden: int) -> Tensor:
+    """The labels' embedding with as many rows as improved-diffusion expects, zero where there is no such class.
+
+    `hidden`: rows for no class, none or one; they stay the last.
+    """
+    if name != EMBEDDING or len(tensor) >= LABELS:
+        return tensor
+    classes, none = tensor[: len(tensor) - hidden], tensor[len(tensor) - hidden :]
+    return torch.cat([classes, tensor.new_zeros(LABELS - len(tensor), tensor.shape[1]), none])
+
+
+def _optimizer(state: Mapping[str, Any], names: list[str], hidden: int) -> dict[str, Any]:
+    """AdamW's state_dict as the reference's own AdamW would give it: not fused, and padded where the weights are."""
+    padded = {
+        place: {key: _padded(names[place], value, hidden) if value.ndim else value for key, value in entry.items()}
+        for place, entry in state["state"].items()
+    }
+    return {"state": padded, "param_groups": [{**group, "fused": None} for group in state["param_groups"]]}
+
+
+def _limits(config: Config) -> list[str]:
+    """What improved-diffusion's scripts cannot do with such a network, as it is."""
+    model, diffusion = config.model, config.diffusion
+    told = []
+    hides = model.class_cond and model.cond_drop_prob > 0
+    if 0 < model.label_slots < LABELS:
+        which = f"from {model.num_classes} to {LABELS - 2}" if hides else f"from {model.num_classes} on"
+        told.append(f"Its networks have {LABELS:,} labels: those {which} are zeros, and nothing was trained on them.")
+    if hides:
+        told.append(f"Label {LABELS - 1}, the last, stands for no class: its scripts know no guidance and take it for a class; here, --cond_drop_prob {model.cond_drop_prob:g} with these files says what it is.")  # fmt: skip
+    if DEFAULTS.get(model.image_size) != model.multipliers or model.image_channels != 3:
+        levels = ",".join(map(str, model.multipliers))
+        told.append(f"Its scripts build networks for 32, 64 and 256 pixels in colour, with their own channel_mult: for {model.image_size} pixels, {plural(model.image_channels, 'channel')} and channel_mult {levels}, change create_model in them.")  # fmt: skip
+    if diffusion.predict_xprev or (model.learn_sigma and not diffusion.learned_range):
+        told.append("Its scripts have no flag for predict_xprev or for a variance that is no range: set it in their code.")  # fmt: skip
+    return told
+
+
+def _flags(config: Config, weights: Mapping[str, Any], step: int, told: list[str], optimizer: bool) -> str:
+    """flags.txt: what to type for its scripts, with or without an optimiser's file to go on with."""
+    prefix = "super_res" if config.model.super_res else "image"
+    network = _written(config, NETWORK)
+    if config.model.super_res:
+        network["large_size"], network["small_size"] = network.pop("image_size"), str(config.model.small_size)
+        network.pop("sigma_small", None)
+    learning = _written(config, TRAIN)
+    learning.pop("use_fp16", None)
+    if _mixed(config) and not optimizer:
+        learning["use_fp16"] = "True"
+    best = next((kind for kind in weights if kind != "model"), "model")
+    drawn = f"{best}{'_' if best != 'model' else ''}{step:06d}.pt"
+    data_dir = {"data_dir": config.data.data_dir or "DATA"}
+    lines = [
+        *(f"# {sentence}" for sentence in told),
+        _line(f"{prefix}_train.py", {**data_dir, **network, **learning, "resume_checkpoint": f"model{step:06d}.pt"}),
+        _line(f"{prefix}_sample.py", {"model_path": drawn, **network}),
+    ]
+    if not config.model.super_res:
+        lines.append(_line("image_nll.py", {**data_dir, "model_path": drawn, **network}))
+    return "\n".join(lines) + "\n"
+
+
+def _mixed(config: Config) -> bool:
+    """Whether it was trained with what improved-diffusion calls use_fp16."""
+    train = config.train
+    return train.use_fp16 if train.precision == "auto" else train.precision in ("bf16", "fp16")
+
+
+def _written(config: Config, names: tuple[str, ...]) -> dict[str, str]:
+    """These settings as flags, the size always, the others where they are not the default, which is the reference's."""
+    usual = Config()
+    flags = {}
+    for section, default in (
+        (config.model, usual.model),
+        (config.diffusion, usual.diffusion),
+        (config.train, usual.train),
+    ):
+        for name in (name for name in names if hasattr(section, name)):
+            value = getattr(section, name)
+            if value != getattr(default, name) or name == "image_size":
+                flags[name] = str(value)
+    return flags
+
+
+def _line(script: str, flags: Mapping[str, str]) -> str:
+    return shlex.join(["python", f"scripts/{script}", *(part for name, value in flags.items() for part in (f"--{name}", value))])  # fmt: skip

@@ -1,0 +1,1 @@
+"""Networks, and how they are computed.  They know tensors alone: no files, no diffusion process."""

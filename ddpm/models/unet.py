@@ -1,0 +1,222 @@
+"""The U-Net of improved-diffusion.  Tensor names and their order are an external format: checkpoints hold them.
+
+Ho et al. 2020 with the changes of Nichol & Dhariwal 2021, Section 3.4 and Appendix A: attention at several
+resolutions with several heads, and a timestep embedding that scales and shifts each normalisation.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any, TypeVar, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from ddpm.config.model import ModelConfig
+from ddpm.models.torch_ops import TORCH, Joined, Ops, whole
+from ddpm.planning import architecture
+from ddpm.planning.architecture import Attention, Conv, Res
+
+GROUPS = 32  # of every normalisation
+M = TypeVar("M", bound=nn.Module)
+
+
+class Computed(nn.Module):
+    """A part of a network, which leaves it to its `ops` how things are computed."""
+
+    ops: Ops = TORCH
+
+
+class ResBlock(Computed):
+    """Two 3x3 convolutions around the timestep embedding, and a way past them."""
+
+    place: int  # among all of a network
+
+    def __init__(self, channels_in: int, channels: int, embed: int, config: ModelConfig):
+        super().__init__()
+        self.scale_shift = config.use_scale_shift_norm
+        self.in_layers: Any = nn.Sequential(
+            nn.GroupNorm(GROUPS, channels_in), nn.SiLU(), nn.Conv2d(channels_in, channels, 3, padding=1)
+        )
+        self.emb_layers: Any = nn.Sequential(nn.SiLU(), nn.Linear(embed, (2 if self.scale_shift else 1) * channels))
+        self.out_layers: Any = nn.Sequential(
+            nn.GroupNorm(GROUPS, channels),
+            nn.SiLU(),
+            nn.Dropout(config.dropout),
+            zeroed(nn.Conv2d(channels, channels, 3, padding=1)),
+        )
+        same = channels_in == channels
+        self.skip_connection: Any = nn.Identity() if same else nn.Conv2d(channels_in, channels, 1)
+
+    def forward(self, x: Tensor | Joined, embedded: Sequence[Tensor]) -> Tensor:
+        norm, _, conv = self.in_layers
+        h, past = self.ops.branch(x, norm, silu=True)
+        h = self.ops.conv(h, conv)
+        e = embedded[self.place]  # [N, C or 2C]
+        norm, _, dropout, conv = self.out_layers
+        if self.scale_shift:
+            h = self.ops.norm_silu(h, norm, e)
+        else:
+            h = self.ops.norm_silu(h + e[:, :, None, None].to(h.dtype), norm)
+        if not isinstance(self.skip_connection, nn.Identity):
+            past = self.ops.pointwise(past, self.skip_connection)
+        return self.ops.conv(dropout(h), conv, add=whole(past))
+
+
+class AttentionBlock(Computed):
+    """Self-attention among the pixels of a feature map."""
+
+    def __init__(self, channels: int, heads: int, new_order: bool):
+        super().__init__()
+        self.heads, self.new_order = heads, new_order
+        self.norm = nn.GroupNorm(GROUPS, channels)
+        self.qkv = nn.Conv1d(channels, 3 * channels, 1)
+        self.proj_out = zeroed(nn.Conv1d(channels, channels, 1))
+
+    def forward(self, x: Tensor, embedded: Sequence[Tensor]) -> Tensor:
+        h, past = self.ops.branch(x, self.norm, silu=False)
+        qkv = self.ops.pointwise(h, self.qkv)
+        if self.new_order:  # q, k, v are outermost, then heads
+            qkv = qkv.unflatten(1, (3, self.heads, -1)).transpose(1, 2).flatten(1, 3)
+        return self.ops.pointwise(self.ops.attention(qkv, self.heads), self.proj_out, add=whole(past))
+
+
+class Downsample(Computed):
+    """A convolution with stride 2."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.op = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
+
+    def forward(self, x: Tensor, embedded: Sequence[Tensor]) -> Tensor:
+        return self.ops.conv(x, self.op)
+
+
+class Upsample(Computed):
+    """Every pixel doubled, then a convolution."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor, embedded: Sequence[Tensor]) -> Tensor:
+        return self.ops.conv(F.interpolate(x, scale_factor=2, mode="nearest"), self.conv)
+
+
+class Stem(nn.Conv2d, Computed):
+    """The first convolution, called like every other layer."""
+
+    def forward(self, x: Tensor, embedded: Sequence[Tensor]) -> Tensor:  # type: ignore[override]
+        return self.ops.conv(x, self)
+
+
+class Block(nn.Sequential):
+    """Layers one after the other, each given what every ResBlock makes of the embedding."""
+
+    def __init__(self, layers: Sequence[nn.Module], recompute: bool):
+        super().__init__(*layers)
+        self.recompute = recompute
+
+    def forward(self, x: Any, embedded: Sequence[Tensor]) -> Tensor:  # type: ignore[override]
+        """x: [N, C, H, W], or, where a ResBlock comes first, two of them Joined."""
+        for layer in self:
+            if self.recompute and self.training and isinstance(layer, (ResBlock, AttentionBlock)):
+                x = checkpoint(layer, x, embedded, use_reentrant=False)
+            else:
+                x = layer(x, embedded)
+        return cast(Tensor, x)
+
+
+class UNet(Computed):
+    """(x [N, C, H, W], t [N], y [N] int64 if class-conditional) -> [N, C, H, W], or 2C with learn_sigma."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.config = config
+        width, embed = config.num_channels, 4 * config.num_channels
+        plan = architecture.plan(config, config.in_channels)
+        self.time_embed = nn.Sequential(nn.Linear(width, embed), nn.SiLU(), nn.Linear(embed, embed))
+        if config.class_cond:
+            self.label_emb = nn.Embedding(config.label_slots, embed)
+        self.input_blocks = nn.ModuleList(self._block(layers) for layers in plan.inputs)
+        self.middle_block = self._block(plan.middle)
+        self.output_blocks = nn.ModuleList(self._block(layers) for layers in plan.outputs)
+        self.out: Any = nn.Sequential(
+            nn.GroupNorm(GROUPS, width), nn.SiLU(), zeroed(nn.Conv2d(width, config.out_channels, 3, padding=1))
+        )
+
+        # A list, of which torch knows nothing: the blocks are in the modules above.
+        self.res_blocks = [module for module in self.modules() if isinstance(module, ResBlock)]
+        for place, block in enumerate(self.res_blocks):
+            block.place = place
+
+    def _block(self, layers: Sequence[architecture.Layer]) -> Block:
+        return Block([self._layer(layer) for layer in layers], self.config.use_checkpoint)
+
+    def _layer(self, layer: architecture.Layer) -> nn.Module:
+        match layer:
+            case Res(channels_in, channels):
+                return ResBlock(channels_in, channels, 4 * self.config.num_channels, self.config)
+            case Attention(channels, _, heads):
+                return AttentionBlock(channels, heads, self.config.use_new_attention_order)
+            case Conv(_, channels, _, "down"):
+                return Downsample(channels)
+            case Conv(_, channels, _, "up"):
+                return Upsample(channels)
+            case Conv(channels_in, channels):
+                return Stem(channels_in, channels, 3, padding=1)
+
+    def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+        embedding = self.time_embed(timestep_embedding(t, self.config.num_channels))
+        if self.config.class_cond:
+            assert y is not None, "a class-conditional network needs labels"
+            embedding = embedding + self.label_emb(y)
+        # All of these first and together: their SiLU is the same, and they are the less work the more they are.
+        embedded = self.ops.linear(F.silu(embedding), [block.emb_layers[1] for block in self.res_blocks])
+        skips = []
+        x = self.ops.enter(x)
+        for block in self.input_blocks:
+            x = block(x, embedded)
+            skips.append(x)
+        x = self.middle_block(x, embedded)
+        for block in self.output_blocks:
+            x = block(Joined(x, skips.pop()), embedded)
+        norm, _, conv = self.out
+        return self.ops.leave(self.ops.conv(self.ops.norm_silu(x, norm), conv))
+
+    def use(self, ops: Ops) -> None:
+        """Compute with `ops` from now on."""
+        for module in self.modules():
+            if isinstance(module, Computed):
+                module.ops = ops
+
+
+class SuperResUNet(UNet):
+    """A U-Net that also sees a smaller picture, enlarged to its own size (Nichol & Dhariwal 2021, Appendix)."""
+
+    def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None, low_res: Tensor | None = None) -> Tensor:
+        """low_res: [N, C, h, w] in [-1, 1]."""
+        assert low_res is not None, "a super-resolution network needs the small picture"
+        enlarged = F.interpolate(low_res, x.shape[2:], mode="bilinear")
+        return super().forward(torch.cat([x, enlarged], dim=1), t, y)
+
+
+def build(config: ModelConfig) -> UNet:
+    """The network that the settings describe, with weights at random."""
+    return (SuperResUNet if config.super_res else UNet)(config)
+
+
+def timestep_embedding(t: Tensor, channels: int, slowest: float = 10000.0) -> Tensor:
+    """[N] timesteps, fractions allowed, as [N, channels] of cosines and sines (Vaswani et al. 2017)."""
+    half = channels // 2
+    frequencies = torch.exp(-math.log(slowest) / half * torch.arange(half, dtype=torch.float32, device=t.device))
+    angles = t[:, None].float() * frequencies[None]
+    return torch.cat([torch.cos(angles), torch.sin(angles)], dim=-1)
+
+
+def zeroed(module: M) -> M:
+    """A layer that begins as nothing, so that its block begins as the identity."""
+    for parameter in module.parameters():
+        nn.init.zeros_(parameter)
+    return module

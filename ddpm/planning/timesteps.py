@@ -1,0 +1,201 @@
+"""Which timesteps a picture is drawn over: so many calls of the network, spread over the noise.  No torch."""
+
+import math
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from ddpm import schedules
+from ddpm.config.tasks import FEW_STEPS, FromCheckpoint, SampleConfig
+from ddpm.config.training import Config
+from ddpm.errors import UserError
+from ddpm.schedules import Curve, Schedule
+from ddpm.solvers import SOLVERS, Solver
+
+LEAST_LAM = -5.1  # where spacings by noise begin: linear schedules end there, cosine ones go on to noise without end
+RHO = 7.0  # Karras et al. 2022, Eq. 5
+REPAINTERS = ("ddpm", "ddim")  # samplers that forget the last step, so that one can go back and repeat it
+
+
+def uniform(curve: Curve, count: int, last: int) -> list[float]:
+    """`count` whole timesteps, evenly spread from 0 to `last`."""
+    return [float(t) for t in schedules.space_timesteps(last + 1, str(count))]
+
+
+def quadratic(curve: Curve, count: int, last: int) -> list[float]:
+    """Whole timesteps as the squares of evenly spread numbers, closest at the clean end (Song et al. 2021, D.2).
+
+    Where the squares are closer than timesteps, each has one to itself.
+    """
+    squares = np.rint(np.linspace(0, math.sqrt(last), count) ** 2)
+    places = np.arange(count)
+    return (np.maximum.accumulate(squares - places) + places).tolist()
+
+
+def logsnr(curve: Curve, count: int, last: int) -> list[float]:
+    """Evenly over lam, between timesteps where need be (Lu et al. 2022a, Section 3.4)."""
+    return _from_zero(curve.t_of(np.linspace(curve.lam(0.0), _start(curve, last), count)))
+
+
+def karras(curve: Curve, count: int, last: int) -> list[float]:
+    """Evenly over the RHO-th root of sigma / alpha (Karras et al. 2022, Eq. 5)."""
+    least, most = np.exp(-curve.lam(0.0)), np.exp(-_start(curve, last))
+    noise = np.linspace(least ** (1 / RHO), most ** (1 / RHO), count) ** RHO
+    return _from_zero(curve.t_of(-np.log(noise)))
+
+
+def _from_zero(t: np.ndarray) -> list[float]:
+    """These timesteps, of which the first is 0 but for rounding."""
+    return [0.0, *t[1:].tolist()]
+
+
+def _start(curve: Curve, last: int) -> float:
+    """lam of the noisiest step: cosine schedules are cut at t / T = 0.9946, as in Lu et al. 2022a."""
+    return max(float(curve.lam(float(last))), LEAST_LAM)
+
+
+SPACINGS: dict[str, Callable[[Curve, int, int], list[float]]] = {
+    "uniform": uniform,
+    "quadratic": quadratic,
+    "logsnr": logsnr,
+    "karras": karras,
+}
+
+
+def solver(sample: SampleConfig) -> str:
+    """The row of SOLVERS that the settings mean.  Raises UserError where they contradict each other."""
+    if sample.use_ddim and sample.sampler not in ("auto", "ddim"):
+        raise UserError(f"use_ddim is True and sampler is {sample.sampler}, which contradict each other: leave one of them out.")  # fmt: skip
+    repaint = sample.task == "inpaint"
+    if repaint and sample.sampler not in ("auto", *REPAINTERS):
+        raise UserError(f"inpaint goes back and repeats steps, which {SOLVERS[sample.sampler].label} remembers: use {' or '.join(REPAINTERS)} as sampler.")  # fmt: skip
+    if sample.task == "invert" and (sample.sampler not in ("auto", "ddim") or sample.eta):
+        raise UserError(f"invert follows DDIM without noise back, and sampler is {sample.sampler} with eta {sample.eta:g}: use ddim, and eta 0.")  # fmt: skip
+    if sample.sampler != "auto":
+        return sample.sampler
+    if sample.use_ddim or sample.task == "invert":
+        return "ddim"
+    return FEW_STEPS if sample.steps and not repaint else "ddpm"
+
+
+def usual(task: str, name: str) -> str:
+    """The spacing of a sampler where none is asked for; backwards, even steps in time came back closest by far."""
+    return "uniform" if task == "invert" else SOLVERS[name].spacing
+
+
+def points(row: Solver, calls: int, to_zero: bool = True, spared: bool = False) -> int:
+    """The most timesteps that can be visited with so many network calls.
+
+    to_zero: the last step ends at the clean picture, and not at the last timestep, which then costs no call.
+    spared: the first step takes no call.
+    """
+    calls += spared
+    if row.warm_up and calls > 1:
+        calls -= row.warm_up
+    if row.calls == 2:
+        return (calls + 1) // 2 if to_zero else calls // 2 + 1
+    return calls + (not to_zero)
+
+
+def timesteps(config: Config, wanted: FromCheckpoint) -> list[int] | list[float]:
+    """The timesteps of the full process, increasing, that a picture is drawn or measured over; whole ones as int.
+
+    Raises UserError for what the process cannot give, and for settings that contradict each other.
+    """
+    kept = _spread(config, wanted)
+    if isinstance(wanted, SampleConfig) and len(kept) == 1:
+        for name in ("denoise_to_zero", "analytic_first_step"):
+            if getattr(wanted, name) is (name == "analytic_first_step"):
+                more = "ask for more steps, or " if config.diffusion.diffusion_steps > 1 else ""
+                raise UserError(f"{name} is {getattr(wanted, name)}, and a single timestep leaves no network call for it: {more}leave it out.")  # fmt: skip
+    return kept
+
+
+def _spread(config: Config, wanted: FromCheckpoint) -> list[int] | list[float]:
+    sample = wanted if isinstance(wanted, SampleConfig) else None
+    T = config.diffusion.diffusion_steps
+    last = _last(T, sample)
+    if sample:
+        check(sample)
+    if sample and sample.task == "vary" and not last:
+        if T == 1:
+            raise UserError("The process has a single timestep, and vary begins at an earlier one than the last: use another model, or another task.")  # fmt: skip
+        least = max(0.05, (50 // (T - 1) + 1) / 100)  # half a timestep is rounded to none
+        raise UserError(f"strength {sample.strength:g} adds no noise, so the picture would stay as it is: use {least:g} or more.")  # fmt: skip
+    if not sample or not sample.steps:
+        spec = wanted.timestep_respacing or config.diffusion.timestep_respacing
+        return [t for t in schedules.space_timesteps(T, spec) if t <= last] or [last]
+    row = SOLVERS[solver(sample)]
+
+    def count_of(steps: int) -> int:
+        return points(row, steps, sample.denoise_to_zero, sample.analytic_first_step)
+
+    count = count_of(sample.steps)
+    if last and count < 1 + (not sample.denoise_to_zero):
+        raise UserError(f"steps {sample.steps} are too few for {row.label} without denoise_to_zero: ask for at least {sample.steps + 1}.")  # fmt: skip
+    if count == 1 or (not last and (sample.analytic_first_step or not sample.denoise_to_zero)):
+        return [last]  # for which these have no network call, as `timesteps` tells
+    if not last:
+        raise UserError(f"steps {sample.steps} cannot be spread over a single timestep: ask for 1.")
+    spacing = usual(sample.task, solver(sample)) if sample.spacing == "auto" else sample.spacing
+    if spacing in ("uniform", "quadratic") and count > last + 1:
+        most = max((n for n in range(1, sample.steps) if count_of(n) <= last + 1), default=0)
+        fewer = f"ask for at most {most}, or for" if most else "ask for"
+        raise UserError(f"steps {sample.steps} cannot be spread over {last + 1} whole timesteps: {fewer} the spacing logsnr, which goes between them.")  # fmt: skip
+    kept = SPACINGS[spacing](schedules.named(config.diffusion.noise_schedule, T).curve, count, last)
+    return [int(t) for t in kept] if all(t == int(t) for t in kept) else kept
+
+
+def check(sample: SampleConfig) -> None:
+    """Raises UserError for settings that contradict each other, whatever the model."""
+    name = solver(sample)
+    if sample.churn and name != "heun":
+        heun = "" if sample.use_ddim or sample.task in ("inpaint", "invert") else ", or use heun as sampler"
+        raise UserError(f"churn {sample.churn:g} is for Heun, and the sampler is {SOLVERS[name].label}: leave it at 0{heun}.")  # fmt: skip
+    if sample.dynamic_threshold and not sample.clip_denoised:
+        raise UserError(f"dynamic_threshold {sample.dynamic_threshold:g} is a way to clip, and clip_denoised is False: leave one of them out.")  # fmt: skip
+    if sample.spacing != "auto" and not sample.steps:
+        say = "leave it out" if sample.timestep_respacing else "say how many with steps, or leave it out"
+        raise UserError(f"spacing {sample.spacing} spreads as many steps as steps says, and it says none: {say}.")
+    if sample.steps and sample.timestep_respacing:
+        raise UserError(f"steps {sample.steps} and timestep_respacing {sample.timestep_respacing!r} both say which timesteps to visit: leave one of them out.")  # fmt: skip
+    if sample.analytic_first_step and sample.task not in ("draw", "interpolate"):
+        raise UserError(f"analytic_first_step is for pure noise, and {sample.task} begins with a picture: leave it out.")  # fmt: skip
+    if not sample.denoise_to_zero and sample.task in ("inpaint", "invert"):
+        raise UserError(f"denoise_to_zero is False, and {sample.task} has to end at a clean picture: leave it out.")
+
+
+def _last(T: int, sample: SampleConfig | None) -> int:
+    """The noisiest timestep: of a picture that is varied, the one that its strength names."""
+    return round(sample.strength * (T - 1)) if sample and sample.task == "vary" else T - 1
+
+
+def shortened(full: Schedule, config: Config, wanted: FromCheckpoint) -> Schedule:
+    """The process that is walked.  Raises UserError as `timesteps` does."""
+    return schedules.respaced(full, timesteps(config, wanted))
+
+
+def calls(config: Config, wanted: FromCheckpoint) -> int:
+    """Network calls that a picture takes.  Raises UserError as `timesteps` does."""
+    count = len(timesteps(config, wanted))
+    if not isinstance(wanted, SampleConfig):
+        return count
+    if wanted.task == "inpaint":
+        return sum(move < 0 for move in repaint_moves(count, wanted.jump, wanted.resample))
+    if wanted.task == "invert":
+        return 2 * count
+    row = SOLVERS[solver(wanted)]
+    onwards, to_zero = count - 1, int(wanted.denoise_to_zero)  # steps that end at a timestep, and at the clean picture
+    return onwards * row.calls + to_zero + row.warm_up * (onwards > 0) - wanted.analytic_first_step
+
+
+def repaint_moves(count: int, jump: int, resample: int) -> Iterator[int]:
+    """RePaint's way through `count` timesteps (Lugmayr et al. 2022, Appendix B): -1 is a denoising step, +1 one back.
+
+    Every stretch of `jump` denoising steps is gone through `resample` times.
+    """
+    for first in range(0, count, jump):
+        stretch = min(jump, count - first)
+        for turn in range(resample):
+            yield from [1] * stretch if turn else ()
+            yield from [-1] * stretch

@@ -1,0 +1,1 @@
+"""Results as files that people open: spreadsheets, contact sheets, animations, tables.  They read results and compute none."""

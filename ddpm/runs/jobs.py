@@ -1,0 +1,412 @@
+"""A job: a folder and the one process that works in it.  The folder is all that anybody else sees.
+
+    run.lock        held by the process for as long as it lives: the truth about "alive"
+    status.json     what the process last said about itself, with a heartbeat that counts up
+    control.json    what others ask of it: stop, save, sample
+    log.txt         what it said on the way
+
+A training run is such a folder, and so is a set of samples being drawn.  No torch, no Streamlit.
+"""
+
+import contextlib
+import dataclasses
+import logging
+import math
+import os
+import platform
+import secrets
+import signal
+import time
+import typing
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any, BinaryIO, Literal, Self
+
+import psutil
+
+from ddpm.errors import UserError, in_words
+from ddpm.host import cpu_threads
+from ddpm.storage import files, locks
+
+log = logging.getLogger("ddpm")
+
+State = Literal[
+    "queued", "starting", "running", "stopping", "stopped", "finished", "failed", "lost", "not responding", "unreadable"
+]  # fmt: skip
+ACTIVE = ("queued", "starting", "running", "stopping", "not responding")
+FINAL = ("stopped", "finished", "failed")
+Request = Literal["stop", "save", "sample"]
+
+START_GRACE = 15.0  # seconds that a new process may take until it holds its lock
+BEAT_INTERVAL = 1.0  # seconds between two writes of status.json
+ELSEWHERE = 120.0  # seconds without a heartbeat until a process of another machine counts as gone; clocks differ
+STILL = 15.0  # seconds without a heartbeat, or five steps, until a process counts as not responding
+LOOK_GAP = 10.0  # of them, at most so many between two looks
+
+# What asks a process to stop: kill, Ctrl-C, a closed terminal, Windows' Ctrl-Break.
+SIGNALS = [s for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGBREAK") if (s := getattr(signal, name, None)) is not None]
+
+
+@dataclass(frozen=True)
+class Status:
+    """status.json.  Times are seconds since the epoch, durations seconds; None is not known (yet)."""
+
+    state: State
+    step: int = 0
+    total_steps: int = 0
+    saved: int | None = None  # of a training: the step of its newest checkpoint, 0 before the first one
+    metrics: dict[str, float | None] = field(default_factory=dict)  # of the last log line; None was not a number
+    steps_per_second: float | None = None
+    seconds_left: float | None = None
+    message: str = ""  # what it is doing, or the sentence it failed with
+    warning: str = ""  # something to see to, though work goes on
+    computed: str = ""  # where, in which precision and by what, as "on cpu, in fp32 by native kernels"
+    sharing: str = ""  # who else computes on this machine's cores, and with how many threads this one goes on
+    pid: int = 0
+    process_start: float = 0.0  # pids are reused; with this one they are not
+    host: str = ""  # the machine that the process is on: a disk may be several machines'
+    queued_at: float = 0.0
+    updated_at: float = 0.0
+    beat: int = 0
+
+
+class Stopped(Exception):
+    """Asked to stop before there was anything to save: ends a Worker's block in state "stopped"."""
+
+
+@contextlib.contextmanager
+def keeping(keep: Callable[[], None]) -> Iterator[None]:
+    """Where work fails, `keep` what is finished before the error goes on.  A failure of `keep` itself is only logged."""
+    try:
+        yield
+    except Exception:
+        try:
+            keep()
+        except Exception as error:  # what went wrong first says more: a full disk, as a rule, is both
+            log.warning("What was finished could not be kept: %s", error)
+        raise
+
+
+class Job:
+    """The reader's side of a job folder."""
+
+    def __init__(self, folder: Path):
+        self.folder = Path(folder)
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @property
+    def log_path(self) -> Path:
+        return self.folder / "log.txt"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Job) and self.folder == other.folder
+
+    def __hash__(self) -> int:
+        return hash(self.folder)
+
+    def status(self) -> Status | None:
+        """What the process last wrote, or None before it wrote anything that can be read."""
+        try:
+            data = files.read_json(self.folder / "status.json")
+        except (UserError, OSError):
+            return None  # the next beat replaces it; one that may not be read, `unreadable` tells of
+        if not isinstance(data, dict) or data.get("state") not in typing.get_args(State):
+            return None
+        known = {f.name for f in dataclasses.fields(Status)}
+        return Status(**{key: value for key, value in data.items() if key in known})
+
+    def unreadable(self) -> str:
+        """Why the system does not let this user read what the job says of itself, as a sentence; empty where it does."""
+        try:
+            files.read_json(self.folder / "status.json")
+        except UserError:
+            return ""
+        except OSError as error:
+            return str(in_words(error))
+        return ""
+
+    def alive(self) -> bool:
+        """Whether a process holds the lock; where locks cannot be looked at, whether it seems to work."""
+        try:
+            return locks.held(self.folder / "run.lock")
+        except OSError:
+            return self._seems_alive()
+
+    def _seems_alive(self) -> bool:
+        """Whether the process that status.json names is there, or still beats where it is on another machine."""
+        status = self.status()
+        if status is None or status.state in FINAL:
+            return False
+        if status.host in ("", platform.node()):
+            return bool(self.processes())
+        return time.time() - status.updated_at < ELSEWHERE
+
+    def state(self, pulse: "Pulse | None" = None) -> State:
+        """The state that the folder shows, whatever became of the process."""
+        # The lock is looked at before the status: a process that ends between the two has written its last word.
+        alive, status = self.alive(), self.status()
+        if not alive and status and status.state not in FINAL:
+            alive = self.alive()  # one that began between the two holds the lock by now
+        if status is None:
+            return "unreadable" if self.unreadable() else "starting" if alive else "stopped"
+        if not alive:
+            if status.state in FINAL:
+                return status.state
+            young = time.time() - status.updated_at < START_GRACE
+            return "starting" if status.state in ("starting", "queued") and not status.pid and young else "lost"
+        if pulse and pulse.stands_still(self, status):
+            return "not responding"
+        if status.state == "running" and "stop" in self.requests():
+            return "stopping"
+        return "running" if status.state in FINAL else status.state  # it is just leaving
+
+    def requests(self) -> dict[str, str]:
+        """What is asked of the process: request -> token that makes each asking its own."""
+        try:
+            return self._requests()
+        except OSError:
+            return {}
+
+    def _requests(self) -> dict[str, str]:
+        try:
+            asked = files.read_json(self.folder / "control.json")
+        except UserError:
+            return {}
+        return asked if isinstance(asked, dict) else {}
+
+    def request(self, what: Request) -> None:
+        """Ask the process to stop (after the step in hand, saved), save now, or draw a preview now."""
+        with guard(self.folder.parent):
+            files.write_json(self.folder / "control.json", {**self.requests(), what: secrets.token_hex(8)})
+
+    def clear_requests(self) -> None:
+        files.write_json(self.folder / "control.json", {})
+
+    def log_tail(self, lines: int = 200) -> str:
+        """The end of log.txt, at most 64 kB of it."""
+        try:
+            with open(self.log_path, "rb") as file:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - 65536))
+                return "\n".join(file.read().decode(errors="replace").splitlines()[-lines:])
+        except FileNotFoundError:
+            return ""
+        except OSError as error:
+            return str(in_words(error))
+
+    def processes(self) -> list[psutil.Process]:
+        """The process that status.json names, if it is still that one."""
+        status = self.status()
+        if not status or not status.pid:
+            return []
+        try:
+            process = psutil.Process(status.pid)
+            same = abs(process.create_time() - status.process_start) < 1 and process.status() != psutil.STATUS_ZOMBIE
+        except psutil.Error:  # it is gone, or somebody else's
+            return []
+        return [process] if same else []
+
+
+class Pulse:
+    """Times heartbeats with the reader's own clock, so that a changed or sleeping clock fools nobody."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._seen: dict[Path, tuple[tuple[int, int], float, float]] = {}  # beat, when it was looked at, seconds still
+
+    def stands_still(self, job: Job, status: Status) -> bool:
+        beat, now = (status.pid, status.beat), self._clock()
+        last, looked, still = self._seen.get(job.folder, (beat, now, 0.0))
+        # A gap between two looks counts little: the reader may have slept through it, and the process too.
+        still = still + min(now - looked, LOOK_GAP) if beat == last else 0.0
+        self._seen[job.folder] = (beat, now, still)
+        per_step = 1 / status.steps_per_second if status.steps_per_second else 0.0
+        return still > max(STILL, 5 * per_step)
+
+
+@contextlib.contextmanager
+def guard(folder: Path) -> Iterator[None]:
+    """One process at a time changes what is in `folder`: names, starts, requests.
+
+    Raises UserError where the folder cannot be written, or another process has been at it for half a minute.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(locks.locked(folder / ".lock", seconds=30))
+        except locks.Busy as error:
+            raise UserError(f"Another process has been changing {folder} for half a minute: end it, or wait.") from error  # fmt: skip
+        except OSError as error:
+            raise _unwritable(folder, error) from error
+        yield
+
+
+def _unwritable(folder: Path, error: OSError) -> UserError:
+    why = error.strerror or error
+    return UserError(f"Cannot write in {folder} ({why}): make it writable, or choose another folder.")
+
+
+class Worker:
+    """The working process's side: holds the lock, beats, hears requests.  A context manager.
+
+    An exception that leaves the block makes the state "failed" and goes on; Stopped ends it quietly.
+    SIGTERM and Ctrl-C ask to stop; a second Ctrl-C interrupts at once.  Raises UserError when another process works here.
+    """
+
+    def __init__(self, folder: Path, total_steps: int = 0, state: State = "starting"):
+        self.job = Job(folder)
+        self._status = Status(state, total_steps=total_steps)
+        self._interrupted = False
+        self._standing = ""  # a warning for as long as there is no other
+        self._written = 0.0
+        self._handlers: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        self._lock = self._locked()
+        try:
+            self._begin()
+        except BaseException:
+            self._lock.close()
+            raise
+        return self
+
+    def _locked(self) -> BinaryIO:
+        """run.lock, open and held."""
+        busy = UserError(f"{self.job.name} is already being worked on by another process: stop that one first, or wait.")  # fmt: skip
+        path = self.job.folder / "run.lock"
+        try:
+            lock = locks.hold(path)
+        except locks.NoLocks as error:
+            if self.job.alive():
+                raise busy from None
+            self._standing = f"{self.job.folder} is on a disk without locks ({error.strerror}): see to it that no two processes work in it."  # fmt: skip
+            log.warning("%s", self._standing)
+            lock = files.appending(path)
+        except OSError as error:
+            raise _unwritable(self.job.folder, error) from error
+        if lock is None:
+            raise busy
+        return lock
+
+    def _begin(self) -> None:
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._lock.close)  # a lock outlives its owner in a fork
+        for folder in (self.job.folder, *(path for path in self.job.folder.iterdir() if path.is_dir())):
+            files.sweep(folder)
+        process, before = psutil.Process(), self.job.status() or Status(self._status.state)
+        self._answered: dict[str, str] = {}  # requests that were heard, by their tokens
+        self._control_seen = (0, 0)
+        if not self._announced(before, process.create_time()):
+            self.job.clear_requests()  # what was asked of an earlier process
+        self._status = dataclasses.replace(
+            self._status,
+            total_steps=self._status.total_steps or before.total_steps,
+            step=before.step,  # what an earlier process did here stands until this one has done something
+            saved=before.saved,
+            metrics=before.metrics,
+            pid=process.pid,
+            process_start=process.create_time(),
+            host=platform.node(),
+            queued_at=before.queued_at if before.state == "queued" and before.queued_at else time.time(),
+            beat=before.beat,
+        )
+        self.beat(now=True)
+        with contextlib.suppress(ValueError):  # not in the main thread: nobody's signals to take
+            for number in SIGNALS:
+                if signal.getsignal(number) is not signal.SIG_IGN:  # nohup's, for one
+                    self._handlers[number] = signal.signal(number, self._on_signal)
+
+    def _announced(self, before: Status, process_start: float) -> bool:
+        """Whether whoever started this process said so in the status; requests since then are meant for it."""
+        if before.state not in ("starting", "queued") or before.pid:
+            return False
+        return process_start - before.updated_at < START_GRACE
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self._interrupted and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self._interrupted = True
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
+        if isinstance(error, Stopped | KeyboardInterrupt):
+            lost = "" if isinstance(error, Stopped) else "Interrupted: steps since the last checkpoint are lost"
+            self.beat(state="stopped", message=lost, seconds_left=None, now=True)
+        elif error is not None and not (isinstance(error, SystemExit) and self._status.state in FINAL):
+            known = in_words(error) if isinstance(error, OSError | UnicodeError) else error
+            sentence = str(known) if isinstance(known, UserError) else f"{type(error).__name__}: {error}"
+            self.beat(state="failed", message=sentence, seconds_left=None, now=True)
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler or signal.SIG_DFL)
+        cpu_threads.leave()
+        self._lock.close()
+        return isinstance(error, Stopped)
+
+    @property
+    def status(self) -> Status:
+        return self._status
+
+    def beat(self, now: bool = False, **changes: Any) -> None:
+        """Count the heartbeat up and take note of changes; written at most once a second, or `now`.
+
+        Now and then it also looks who else computes, and this process goes on with its share of the cores.
+        """
+        if "metrics" in changes:
+            changes["metrics"] = {k: v if v is not None and math.isfinite(v) else None for k, v in changes["metrics"].items()}  # fmt: skip
+        if not changes.get("warning", self._status.warning):
+            changes["warning"] = self._standing
+        changes = {"beat": self._status.beat + 1, "updated_at": time.time(), "sharing": cpu_threads.look(), **changes}
+        self._status = dataclasses.replace(self._status, **changes)
+        if now or "state" in changes or time.monotonic() - self._written > BEAT_INTERVAL:
+            self._written = time.monotonic()
+            # No room for the status is no reason to stop working; the next beat tries again.
+            with contextlib.suppress(files.DiskFull, OSError):
+                files.write_json(self.job.folder / "status.json", dataclasses.asdict(self._status))
+
+    def heard(self) -> set[str]:
+        """Requests that have come since the last call; a stop is told again and again."""
+        try:
+            asked = self.job._requests() if self._control_changed() else {}
+        except OSError:  # of a disk that is away for an instant: it is asked again
+            asked, self._control_seen = {}, (0, 0)
+        new = {what for what, token in asked.items() if self._answered.get(what) != token}
+        self._answered.update(asked)
+        if "stop" in self._answered or self._interrupted:
+            new.add("stop")
+        return new
+
+    def _control_changed(self) -> bool:
+        try:
+            stat = os.stat(self.job.folder / "control.json")
+        except OSError:
+            return False
+        before, self._control_seen = self._control_seen, (stat.st_mtime_ns, stat.st_ino)
+        return self._control_seen != before
+
+
+class Helper(Worker):
+    """A process that works with the one that holds the lock: it leaves the folder alone, and hears of a stop from that one.
+
+    Signals to stop are meant for all and answered by the other, whose end is noticed soon enough.
+    """
+
+    def __enter__(self) -> Self:
+        with contextlib.suppress(ValueError):  # not in the main thread: nobody's signals to take
+            self._handlers = {number: signal.signal(number, lambda *_: None) for number in SIGNALS}
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler or signal.SIG_DFL)
+        cpu_threads.leave()
+        return isinstance(error, Stopped)
+
+    def beat(self, now: bool = False, **changes: Any) -> None:
+        """Nothing but to go on with this process's share of the cores: the other one beats."""
+        cpu_threads.look()
+
+    def heard(self) -> set[str]:
+        """Nothing: the other one hears."""
+        return set()

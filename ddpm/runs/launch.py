@@ -1,0 +1,215 @@
+"""Starting and ending the processes that do the work.  They outlive whoever starts them.  No torch."""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import psutil
+
+import ddpm
+from ddpm.config import codec
+from ddpm.config.tasks import EvalConfig, FromCheckpoint, FrontierConfig, SampleConfig
+from ddpm.config.training import Config, TrainConfig
+from ddpm.errors import UserError
+from ddpm.runs import runs
+from ddpm.runs.jobs import ACTIVE, Job, Status, guard
+from ddpm.runs.results import EvaluationJob, FrontierJob, MicroscopeJob, SampleJob
+from ddpm.runs.runs import Run
+from ddpm.storage import files, paths
+
+# How much others come first, the dashboard's server above all, which answers at once then.  Who computes loses nothing
+# by it as long as nobody else wants the processor.  Windows knows classes instead: below normal.
+NICE = 5
+
+_children: list[subprocess.Popen[bytes]] = []  # to be reaped: a finished child that nobody waits for stays a zombie
+
+
+def start_training(run: Run, data_dir: str = "", enlarge: bool = False) -> None:
+    """Begin or resume a run in a process of its own.  Raises UserError when it is being worked on.
+
+    data_dir: where its data is now, if it is not where it was; enlarge: whether small images are to be enlarged there.
+    """
+    with guard(run.folder.parent):
+        _announce(run, run.config.train.total_steps, again=True)
+    data = ["--data_dir", data_dir] if data_dir else []
+    data += ["--enlarge", "True"] if enlarge else []
+    _spawn(run, ["train", "--resume", run.name, "--runs_dir", str(run.folder.parent.absolute()), *data])
+
+
+def start_sampling(run: Run, sample: SampleConfig) -> SampleJob:
+    """Draw pictures from a run in a process of its own, into a new folder of its samples."""
+    job = SampleJob(run.new_sample_folder())
+    _start_on(job, "sample", run, sample)
+    return job
+
+
+def resume_sampling(job: SampleJob) -> None:
+    """Go on with a drawing that was stopped, killed or failed, in a process of its own.
+
+    Raises UserError when it is being worked on, has drawn everything, or did not begin.
+    """
+    with guard(job.folder.parent):
+        runs.check_resumable(job)
+        _announce(job, 0, again=True)
+    _spawn(job, ["sample", "--resume", str(job.folder.absolute())])
+
+
+def start_evaluation(run: Run, evaluation: EvalConfig) -> EvaluationJob:
+    """Measure a run in bits per dimension in a process of its own, into a new folder of its evaluations."""
+    job = EvaluationJob(run.new_evaluation_folder())
+    _start_on(job, "nll", run, evaluation)
+    return job
+
+
+def start_frontier(run: Run, frontier: FrontierConfig) -> FrontierJob:
+    """Compare samplers on a run in a process of its own, into a new folder of its frontiers."""
+    job = FrontierJob(run.new_frontier_folder())
+    _start_on(job, "bench samplers", run, frontier)
+    return job
+
+
+def start_microscope(run: Run, sample: SampleConfig, number: int = 0) -> MicroscopeJob:
+    """Look at picture `number` of a drawing in a process of its own, into a new folder of the run's microscopes."""
+    job = MicroscopeJob(run.new_microscope_folder())
+    _start_on(job, f"microscope --number {number}", run, sample)
+    return job
+
+
+def _start_on(job: Job, command: str, run: Run, settings: FromCheckpoint) -> None:
+    """Have a command work with a checkpoint of `run` in the job's folder."""
+    _announce(job, 0)
+    where = ["--run", run.name, "--runs_dir", str(run.folder.parent.absolute())]
+    _spawn(job, [*command.split(), *where, *codec.to_flags(settings), "--out", str(job.folder.absolute())])
+
+
+def measurement(config: Config) -> Job:
+    """Where the measurement of these settings is, or would be: settings that cost the same share it.
+
+    The answer is in its status' metrics: seconds_per_step, seconds_per_preview, peak_bytes.
+    """
+    matters = ("batch_size", "microbatch", "precision", "use_fp16", "ema_rate", "grad_clip", "threads", "kernels", "preview_samples", "preview_steps")  # fmt: skip
+    train = TrainConfig(**{name: getattr(config.train, name) for name in matters})
+    cost = json.dumps(codec.to_json(dataclasses.replace(Config(), model=config.model, train=train)))
+    return Job(paths.workplace("measure") / hashlib.sha256(cost.encode()).hexdigest()[:16])
+
+
+def start_measuring(config: Config, again: bool = False) -> Job:
+    """Measure seconds per step and memory of a training with these settings, in a process of its own.
+
+    An answer that is there is not measured `again` unless that is asked for.
+    """
+    job = measurement(config)
+    with guard(job.folder.parent):
+        if job.status() and job.state() in (ACTIVE if again else (*ACTIVE, "finished")):
+            return job
+        cost = codec.replace(config, dict(seed=0, total_steps=1, data_dir="", lr=1e-4))
+        files.write_json(job.folder / "config.json", codec.to_json(cost))
+        _announce(job, 0)
+    _spawn(job, ["measure", str(job.folder)])
+    return job
+
+
+def importing(folder: Path, runs_dir: Path) -> Job:
+    """Where the import of that folder of improved-diffusion into `runs_dir` tells its progress, or would."""
+    place = hashlib.sha256(f"{folder.absolute()}|{runs_dir.absolute()}".encode(errors="surrogatepass")).hexdigest()[:16]
+    return Job(paths.workplace("import") / place)
+
+
+def start_importing(folder: Path, runs_dir: Path, name: str, in_place: bool, flags: Sequence[str] = ()) -> Job:
+    """Make a run of a folder of improved-diffusion, in a process of its own."""
+    job = importing(folder, runs_dir)
+    with guard(job.folder.parent):
+        _announce(job, 0)
+    _spawn(job, ["import", str(folder.absolute()), "--runs_dir", str(runs_dir.absolute()), "--run", name, "--in_place", str(in_place), *flags, "--job", str(job.folder)])  # fmt: skip
+    return job
+
+
+def _announce(job: Job, total_steps: int, again: bool = False) -> None:
+    """Say that a process is about to start, unless one works there already.  again: to go on with what was done."""
+    state = job.state()
+    if job.status() and state in ACTIVE:
+        raise UserError(f"{job.name} is already {state}: wait for it, or stop it first.")
+    before = job.status() or Status("starting", beat=-1)
+    status = Status("starting", total_steps=total_steps, updated_at=time.time(), beat=before.beat + 1)
+    if again:
+        total = total_steps or before.total_steps
+        status = dataclasses.replace(
+            status, step=before.step, saved=before.saved, metrics=before.metrics, total_steps=total
+        )
+    files.write_json(job.folder / "status.json", dataclasses.asdict(status))
+    job.clear_requests()
+
+
+def _spawn(job: Job, arguments: Sequence[str]) -> None:
+    """Run `python -m ddpm ...` in a session of its own, its output at the end of the job's log."""
+    reap()
+    root = str(Path(ddpm.__file__).parent.parent)
+    path = os.pathsep.join(p for p in (root, os.environ.get("PYTHONPATH", "")) if p)
+    windows = {"creationflags": getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0) | getattr(subprocess, "CREATE_NO_WINDOW", 0)}  # fmt: skip
+    try:
+        with files.appending(job.log_path) as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "ddpm", *arguments],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+                env={**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"},
+                **(windows if os.name == "nt" else {"start_new_session": True}),
+            )  # fmt: skip
+    except OSError as error:
+        sentence = f"No process could be started ({error.strerror or error}): free memory or disk space, and try again."
+        if (status := job.status()) is not None:
+            failed = dataclasses.replace(status, state="failed", message=sentence)
+            files.write_json(job.folder / "status.json", dataclasses.asdict(failed))
+        raise UserError(sentence) from error
+    _children.append(process)
+    _step_back(process.pid)
+
+
+def _step_back(pid: int) -> None:
+    """Let others come first on the processor.  Where the system does not allow it, work goes on all the same."""
+    with contextlib.suppress(psutil.Error, OSError):
+        process = psutil.Process(pid)
+        if os.name == "nt":
+            process.nice(getattr(psutil, "BELOW_NORMAL_PRIORITY_CLASS", 0x4000))
+            return
+        process.nice(min(19, psutil.Process().nice() + NICE))
+        # Linux may weigh sessions against each other first, and processes only within one: this one is new.
+        group = os.open(f"/proc/{pid}/autogroup", os.O_WRONLY)
+        try:
+            os.write(group, str(process.nice()).encode())
+        finally:
+            os.close(group)
+
+
+def reap() -> None:
+    """Let go of children that have ended."""
+    _children[:] = [child for child in _children if child.poll() is None]
+
+
+def stop(job: Job) -> None:
+    """Ask for an end after the step in hand, saved.  Raises UserError when nothing is running."""
+    state = job.state()
+    if state not in ACTIVE:
+        raise UserError(f"{job.name} is {state}, so there is nothing to stop.")
+    job.request("stop")
+
+
+def kill(job: Job) -> None:
+    """End the process at once; steps since the last checkpoint are lost.  Raises UserError when there is none."""
+    found = job.processes()
+    if not found:
+        raise UserError(f"{job.name} has no process that could be ended: its state is {job.state()}.")
+    everyone = found
+    with contextlib.suppress(psutil.NoSuchProcess):
+        everyone = [*found[0].children(recursive=True), *found]
+    for process in everyone:
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended by itself
+            process.kill()
+    psutil.wait_procs(everyone, timeout=5)
+    reap()

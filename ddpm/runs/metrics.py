@@ -1,0 +1,381 @@
+"""progress.csv: written a line at a time by a training, read by anybody at any time.  No torch.
+
+The columns are improved-diffusion's, then ours.  The reader keeps a byte offset, ignores a torn last line,
+starts over when the file shrinks or its header changes, and lets the newer rows win where a resumed run
+went back in `step`.
+"""
+
+import csv
+import io
+import math
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from ddpm.storage import files
+
+OUR_COLUMNS = ("lr", "seconds", "steps_per_second", "param_norm")
+AT_STEP = ("step", "samples", "lr", "seconds", "param_norm", "lg_loss_scale")  # counts and states; all others are means
+
+
+def columns_for(parts: Sequence[str], scale: bool = False) -> tuple[str, ...]:
+    """The columns of a training whose losses have these parts: improved-diffusion's, then ours.
+
+    `scale`: whether there is a loss scale.
+    """
+    losses = [name for part in parts for name in (part, *(f"{part}_q{k}" for k in range(4)))]
+    return ("grad_norm", *losses, "samples", "step", *(["lg_loss_scale"] if scale else []), *OUR_COLUMNS)
+
+
+COLUMNS = columns_for(("loss", "mse"))  # of a training with the simple loss
+
+BLOCK_BYTES = 2**24  # read at once, so that a long log is never in memory as text
+MANY_BYTES = 2**20  # from which on the faster parser is worth its start
+
+HELP = {
+    "grad_norm": "Length of the gradient before any clipping. It falls fast at first, then stays about level; a jump is a step that shook the network.",
+    "loss": "What training makes smaller: with the simple objective the mse, with a learned variance mse and vb together, with L_vlb the bound times the number of timesteps.",
+    "mse": "Mean squared error of the predicted noise: 1 before anything is learnt; 0.02 to 0.1 is usual later. Small changes there are large ones in the pictures.",
+    "vb": "The variational bound's part in bits per dimension, scaled as it is trained. It teaches a learned variance and is noisy; far below the mse is usual.",
+    "lg_loss_scale": "Logarithm (base 2) of the factor that keeps fp16 gradients from vanishing. It climbs slowly and falls by 1 when a step overflows, which is normal now and then.",
+    "loss_q0": "Loss at the least noisy quarter of the timesteps; q3 is the noisiest. Fine detail is learnt in q0, layout in q3.",
+    "samples": "Pictures seen so far, repeats counted.",
+    "step": "Training steps done.",
+    "lr": "Learning rate of the step.",
+    "seconds": "Seconds of training so far, pauses left out.",
+    "steps_per_second": "Training steps a second since the last line.",
+    "param_norm": "Length of all weights together.",
+}  # fmt: skip
+
+
+_NAN = ["", "nan", "NaN", "-nan", "-NaN"]  # empty, or not a number
+_FIELD = rb"(?:[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|-?(?:nan|NaN|inf))?"
+_ROW = re.compile(_FIELD + rb"(?:," + _FIELD + rb")*\r?")
+
+
+class MetricWriter:
+    """The one writer of a progress.csv.  One that is there already keeps the columns that it began with."""
+
+    def __init__(self, path: Path, columns: Sequence[str] = COLUMNS):
+        self._log = files.LineLog(path, ",".join(columns))
+        self.columns = self._log.header.split(",")
+
+    def write(self, values: Mapping[str, float]) -> bool:
+        """Append a row; columns without a value stay empty.  False when there was no room and it waits."""
+        return self._log.append(",".join(_text(values.get(column)) for column in self.columns))
+
+    def sync(self) -> int:
+        """On disk; returns the length in bytes.  Raises files.DiskFull."""
+        return self._log.sync()
+
+    def close(self) -> None:
+        self._log.close()
+
+
+def _text(value: float | None) -> str:
+    if value is None:
+        return ""
+    return str(int(value)) if float(value).is_integer() and abs(value) < 2**53 else repr(float(value))
+
+
+class MetricReader:
+    """All rows of a progress.csv, kept up to date cheaply.  `only`: these columns and `step`, for a log of any length."""
+
+    def __init__(self, path: Path, only: Sequence[str] = ()):
+        self.path = path
+        self.only = {*only, "step"} if only else None
+        self.revision = 0
+        self._start_over(b"", 0)
+
+    def _start_over(self, header: bytes, inode: int) -> None:
+        self._header, self._inode = header, inode
+        self._offset = len(header)
+        self._columns = _names(header)
+        self._kept = [name for name in self._columns if self.only is None or name in self.only]
+        self._frame = pd.DataFrame({name: pd.Series(dtype=float) for name in self._kept})
+        self.revision += 1
+        self.bad_lines = 0
+
+    def read(self) -> pd.DataFrame:
+        """Rows in order of step, one a step: float columns, NaN for empty and for not-a-number."""
+        try:
+            stat = self.path.stat()
+        except FileNotFoundError:
+            if self._header:
+                self._start_over(b"", 0)
+            return self._frame
+        if (stat.st_size, stat.st_ino) == (self._offset, self._inode):
+            return self._frame
+        with open(self.path, "rb") as file:
+            header = file.readline()
+            if stat.st_size < self._offset or stat.st_ino != self._inode or header != self._header:
+                if not header.endswith(b"\n"):
+                    return self._frame
+                self._start_over(header, stat.st_ino)
+            new = []
+            file.seek(self._offset)
+            while newline := (block := file.read(BLOCK_BYTES)).rfind(b"\n") + 1:  # the rest is a torn line, so far
+                rows, bad = _parse(block[: newline - 1], self._columns, self._kept)
+                new.append(rows)
+                self.bad_lines += bad
+                self._offset += newline
+                file.seek(self._offset)
+        if new:
+            old = [self._frame] if len(self._frame) else []
+            self._frame = newest_rows(pd.concat([*old, *new], ignore_index=True))
+            self.revision += 1
+        return self._frame
+
+
+def columns_of(path: Path) -> tuple[str, ...]:
+    """The columns of a progress.csv; none where there is no file yet."""
+    try:
+        with open(path, "rb") as file:
+            return tuple(_names(file.readline()))
+    except FileNotFoundError:
+        return ()
+
+
+def row_before(path: Path, end: int | None = None) -> dict[str, float | None]:
+    """The last row of a progress.csv that ends before byte `end`, or of all; None for what is no number; {} without one."""
+    columns = list(columns_of(path))
+    if not columns:
+        return {}
+    with open(path, "rb") as file:
+        header, size = len(file.readline()), file.seek(0, os.SEEK_END)
+        end = size if end is None else min(end, size)
+        start = max(header, end - 65536)
+        file.seek(start)
+        lines = file.read(max(0, end - start))
+    rows = (_row(line, columns) for line in reversed(lines[: lines.rfind(b"\n") + 1].splitlines()))
+    return next((row for row in rows if row), {})
+
+
+def _row(line: bytes, columns: list[str]) -> dict[str, float | None]:
+    """The values in a line, None for what is no number; nothing for a line that is no row."""
+    if not _is_row(line, len(columns)):
+        return {}
+    found = {name: float(text) for name, text in zip(columns, line.decode().split(","), strict=True) if text.strip()}
+    return {name: value if math.isfinite(value) else None for name, value in found.items()}
+
+
+def steps_of(path: Path) -> tuple[int, int]:
+    """The first step in a progress.csv and the last; zeros where there is none."""
+    columns = list(columns_of(path))
+    if "step" not in columns:
+        return 0, 0
+    with open(path, "rb") as file:
+        file.readline()
+        first = _row(file.readline().rstrip(b"\n"), columns).get("step")
+    last = row_before(path).get("step") or 0
+    return int(first or last), int(last)
+
+
+def steps_after(path: Path, offset: int) -> np.ndarray:
+    """The steps of all rows of a progress.csv from byte `offset` on, which is the end of a line: [N]."""
+    columns = list(columns_of(path))
+    if "step" not in columns:
+        return np.empty(0)
+    with open(path, "rb") as file:
+        file.seek(offset)
+        lines = file.read()
+    end = lines.rfind(b"\n")
+    return _parse(lines[:end], columns, ["step"])[0]["step"].to_numpy() if end > 0 else np.empty(0)
+
+
+def _names(header: bytes) -> list[str]:
+    return [name for name in header.decode("utf-8-sig", errors="replace").strip().split(",") if name]
+
+
+def _parse(lines: bytes, columns: list[str], kept: list[str]) -> tuple[pd.DataFrame, int]:
+    """Rows of a number or nothing for each column, with the columns kept, and how many lines were no such row."""
+    rows = _read_fast(lines, columns, kept) if len(lines) > MANY_BYTES else None
+    count = len(rows) if rows is not None else lines.count(b"\n") + 1
+    if rows is None:
+        rows = _read_carefully(lines, columns, count)[kept]
+    if "step" in rows and rows["step"].isna().any():
+        rows = rows[rows["step"].notna()].reset_index(drop=True)
+    return rows, count - len(rows)
+
+
+def _read_carefully(lines: bytes, columns: list[str], count: int) -> pd.DataFrame:
+    try:
+        commas = len(columns) - 1
+        if lines.count(b",") != commas * count or lines.partition(b"\n")[0].count(b",") != commas:
+            raise ValueError("some lines have more or fewer fields")  # pandas sees to those after the first
+        return _read_csv(lines, columns)
+    except ValueError:
+        return _read_csv(b"\n".join(line for line in lines.split(b"\n") if _is_row(line, len(columns))), columns)
+
+
+def _read_csv(lines: bytes, columns: list[str]) -> pd.DataFrame:
+    if not lines:
+        return pd.DataFrame(columns=columns, dtype=float)
+    return pd.read_csv(
+        io.BytesIO(lines), names=columns, header=None, dtype=float, index_col=False, quoting=csv.QUOTE_NONE,
+        keep_default_na=False, na_values=_NAN,
+    )  # fmt: skip
+
+
+def _read_fast(lines: bytes, columns: list[str], kept: list[str]) -> pd.DataFrame | None:
+    """The same with pyarrow, in a third of the time; None where it is not installed or a line is not as it should be."""
+    try:
+        import pyarrow  # type: ignore[import-untyped]
+        from pyarrow import csv as arrow_csv
+    except ImportError:
+        return None
+    try:
+        table = arrow_csv.read_csv(
+            pyarrow.BufferReader(lines),
+            arrow_csv.ReadOptions(column_names=columns),
+            arrow_csv.ParseOptions(quote_char=False, ignore_empty_lines=False),
+            arrow_csv.ConvertOptions(
+                column_types=dict.fromkeys(columns, pyarrow.float64()), null_values=_NAN, include_columns=kept
+            ),
+        )
+    except pyarrow.ArrowInvalid:
+        return None
+    return pd.DataFrame({name: table[name].to_numpy() for name in kept}, copy=False)
+
+
+def _is_row(line: bytes, columns: int) -> bool:
+    return line != b"" and line.count(b",") == columns - 1 and _ROW.fullmatch(line) is not None
+
+
+class Lines(NamedTuple):
+    """The rows that a MetricReader gives, also as they stand in the file: that tells an empty cell from a NaN."""
+
+    frame: pd.DataFrame
+    lines: list[bytes]
+    bad: int  # lines that cannot be read
+
+
+def newest_lines(path: Path) -> Lines:
+    """All of a progress.csv at once."""
+    try:
+        header, _, rest = path.read_bytes().partition(b"\n")
+    except FileNotFoundError:
+        return Lines(pd.DataFrame(), [], 0)
+    columns = _names(header)
+    found = rest.split(b"\n")[:-1]
+    lines = [line for line in found if _is_row(line, len(columns))]
+    frame = _read_csv(b"\n".join(lines), columns)
+    if "step" not in columns:
+        return Lines(frame, lines, len(found) - len(lines))
+    keep = frame["step"].notna().to_numpy().copy()
+    bad = len(found) - int(keep.sum())
+    keep[keep] = _newest(frame["step"].to_numpy()[keep])
+    return Lines(
+        frame[keep].reset_index(drop=True), [line for line, kept in zip(lines, keep, strict=True) if kept], bad
+    )
+
+
+def newest_rows(frame: pd.DataFrame) -> pd.DataFrame:
+    """Drop the rows that a resumed run went over again: those with a later row of the same or an earlier step."""
+    if "step" not in frame:
+        return frame
+    keep = _newest(frame["step"].to_numpy())
+    return frame if keep.all() else frame[keep].reset_index(drop=True)
+
+
+def _newest(steps: np.ndarray) -> np.ndarray:
+    """Which rows no later row goes back to, or behind.  steps: [N] without NaN -> [N] bool."""
+    least_from_here = np.minimum.accumulate(steps[::-1])[::-1]
+    return steps < np.append(least_from_here[1:], np.inf)
+
+
+def smooth(values: np.ndarray, weight: float, log: bool = False) -> np.ndarray:
+    """Debiased exponential moving average: `weight` 0 leaves values as they are, towards 1 smooths more.
+
+    What is not finite becomes NaN and is skipped.  `log` averages logarithms, as fits a logarithmic axis.
+    """
+    if weight <= 0:
+        return values
+    usable: np.ndarray = np.isfinite(values)
+    if log:
+        usable &= values > 0
+    finite = np.where(usable, values, np.nan)
+    series = pd.Series(np.log(finite) if log else finite)
+    mean = series.ewm(alpha=1 - weight, adjust=True, ignore_na=True).mean().where(series.notna())
+    return np.exp(mean.to_numpy()) if log else mean.to_numpy()
+
+
+def thin(x: np.ndarray, y: np.ndarray, most: int = 2000) -> tuple[np.ndarray, np.ndarray]:
+    """At most `most` points that look the same: the least and greatest of each bucket, first and last, in order."""
+    chosen = thinned(y, most)
+    return x[chosen], y[chosen]
+
+
+def thinned(y: np.ndarray, most: int) -> np.ndarray:
+    """Which of the points to draw, as increasing indices; `most` is at least 8.
+
+    Buckets begin at multiples of a power of two, so that old points do not flicker as new ones come.  A
+    bucket of nothing but NaN keeps one, which shows as a gap.
+    """
+    n = len(y)
+    if n <= most:
+        return np.arange(n)
+    size = 2 ** math.ceil(math.log2(2 * n / (most - 4)))
+    padded = np.full(-(-n // size) * size, np.nan)
+    padded[:n] = y
+    buckets = padded.reshape(-1, size)
+    empty = np.asarray(np.isnan(buckets).all(axis=1))
+    extremes = np.where(empty[:, None], 0.0, buckets)  # nanarg* refuse rows of nothing but NaN
+    start = np.arange(len(buckets)) * size
+    chosen = [start + np.nanargmin(extremes, axis=1), start + np.nanargmax(extremes, axis=1), np.array([0, n - 1])]
+    return np.unique(np.concatenate(chosen))
+
+
+def sketch(path: Path, column: str, points: int = 48, piece: int = 4096) -> list[float]:
+    """A metric from beginning to end in at most `points` means, from a log of any length without reading all of it."""
+    try:
+        size = path.stat().st_size
+        file = open(path, "rb")
+    except FileNotFoundError:
+        return []
+    with file:
+        names = _names(file.readline())
+        start = file.tell()
+        if column not in names or "step" not in names or size <= start:
+            return []
+        if size - start <= points * piece:
+            frame = newest_rows(_parse(file.read().rpartition(b"\n")[0], names, ["step", column])[0])
+        else:
+            rows = []
+            for position in np.linspace(start, size - piece, points).astype(int):
+                file.seek(position - 1)
+                lines = file.read(piece).split(b"\n")[1:-1]  # whole ones
+                rows.append(_parse(b"\n".join(lines), names, ["step", column])[0].mean().to_frame().T)
+            found = pd.concat(rows, ignore_index=True)
+            frame = newest_rows(found[found["step"].notna()].reset_index(drop=True))
+    values = frame[column].to_numpy()
+    values = values[np.isfinite(values)]
+    parts = np.array_split(values, min(points, len(values))) if len(values) else []
+    return [float(part.mean()) for part in parts]
+
+
+def by_checkpoint(frame: pd.DataFrame, steps: Sequence[int]) -> pd.DataFrame:
+    """A row for each checkpoint's step, increasing: what the log says of it.
+
+    AT_STEP as it was then, between two log lines by the line through them, NaN after the last (but for samples, which grow
+    evenly); of everything else the mean over the log lines since the checkpoint before.
+    """
+    columns = frame.drop(columns="step", errors="ignore")
+    logged, wanted = (frame["step"].to_numpy() if "step" in frame else np.empty(0)), np.asarray(steps, dtype=float)
+    edges = np.searchsorted(logged, wanted, side="right")
+    with np.errstate(invalid="ignore"):  # infinities of both signs
+        rows = [columns.iloc[a:b].mean() for a, b in zip(np.append(0, edges)[:-1], edges, strict=True)]
+        found = pd.DataFrame(rows, columns=columns.columns).assign(step=list(steps)).reset_index(drop=True)
+        for name in [name for name in AT_STEP if name in columns]:
+            found[name] = np.interp(wanted, logged, columns[name], left=np.nan, right=np.nan) if len(logged) else np.nan
+        if "samples" in columns and len(logged) > 1:
+            (first, last), (before, there) = logged[-2:], columns["samples"].iloc[-2:]
+            found.loc[wanted > last, "samples"] = there + (wanted[wanted > last] - last) * (there - before) / (
+                last - first
+            )
+    return found

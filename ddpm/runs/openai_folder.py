@@ -1,0 +1,111 @@
+"""Folders that improved-diffusion wrote: which files belong together, and its log.  No torch.
+
+model001000.pt  ema_0.9999_001000.pt  opt001000.pt     of one step; progress.csv, log.txt
+"""
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+from ddpm.errors import UserError
+from ddpm.runs import metrics
+from ddpm.storage import paths
+
+FILE = re.compile(r"(?:(?P<kind>model|opt)|ema_(?P<rate>[0-9]*[.]?[0-9]+(?:[eE][+-]?[0-9]+)?)_)(?P<step>\d+)\.pt")
+
+
+class Files(NamedTuple):
+    """The files of one step."""
+
+    step: int  # as their names say it: the 0-based number of the newest update, or, at the end, the number of updates
+    model: Path | None
+    averages: dict[str, Path]  # rate, as it is written -> file
+    optimizer: Path | None
+
+    @property
+    def weights(self) -> dict[str, Path]:
+        """ "model" or "ema_0.9999" -> file."""
+        averages = {f"ema_{rate}": path for rate, path in self.averages.items()}
+        return {**({"model": self.model} if self.model else {}), **averages}
+
+
+class Folder(NamedTuple):
+    """What lies in a log folder."""
+
+    path: Path
+    steps: list[Files]  # those with a model file, the oldest first
+    progress: Path | None
+
+    @property
+    def newest(self) -> Files:
+        return self.steps[-1]
+
+
+def look(path: Path) -> Folder:
+    """The checkpoints and the log in a folder of improved-diffusion.  Raises UserError where there are none."""
+    path = paths.full(path)
+    if not path.is_dir():
+        raise UserError(f"There is no folder {path}: name the one that improved-diffusion logged to (OPENAI_LOGDIR).")
+    if (path / "config.json").exists():
+        raise UserError(f"{path} is a run of this program already: name the folder above it as --runs_dir.")
+    found = [files for files in _by_step(path) if files.model]
+    if not found:
+        raise UserError(f"{path} holds no model file such as model010000.pt: name the folder that improved-diffusion logged to (OPENAI_LOGDIR).")  # fmt: skip
+    progress = path / "progress.csv"
+    return Folder(path, found, progress if progress.exists() else None)
+
+
+def beside(path: Path) -> Files | None:
+    """The files of the same step in the folder of a checkpoint file; None for a name that tells no step."""
+    match = FILE.fullmatch(path.name)
+    return next((f for f in _by_step(path.parent) if f.step == int(match["step"])), None) if match else None
+
+
+def rate_of(path: Path) -> str:
+    """The rate in the name of a file of averages; empty for other files."""
+    match = FILE.fullmatch(path.name)
+    return (match["rate"] or "") if match else ""
+
+
+def _by_step(folder: Path) -> list[Files]:
+    steps: dict[int, Files] = {}
+    for path in sorted(folder.glob("*.pt")):
+        if match := FILE.fullmatch(path.name):
+            step = int(match["step"])
+            files = steps.setdefault(step, Files(step, None, {}, None))
+            if match["rate"]:
+                files.averages[match["rate"]] = path
+            else:
+                steps[step] = files._replace(model=path) if match["kind"] == "model" else files._replace(optimizer=path)
+    ordered = [steps[step] for step in sorted(steps)]
+    return [f._replace(averages=dict(sorted(f.averages.items(), key=lambda entry: float(entry[0])))) for f in ordered]
+
+
+def curves(progress: Path) -> pd.DataFrame:
+    """Its log as ours: `step` is the number of updates done, where theirs is the number of the newest, from 0 on."""
+    frame = metrics.MetricReader(progress).read()
+    if "step" not in frame:
+        raise UserError(f"{progress} has no column step, so it is no log of improved-diffusion: move it away, or restore it.")  # fmt: skip
+    return frame.assign(step=frame["step"] + 1)
+
+
+def batch_size(frame: pd.DataFrame) -> int:
+    """Pictures per update, off the curves; 0 where they do not tell."""
+    if "samples" not in frame or frame.empty:
+        return 0
+    last = frame.iloc[-1]
+    return int(last["samples"] // last["step"]) if last["samples"] >= last["step"] > 0 else 0
+
+
+def theirs(frame: pd.DataFrame, last: float = -1) -> pd.DataFrame:
+    """Our log as theirs: their columns, sorted as they are, and `step` counted from 0.
+
+    In a folder that was opened in place, rows up to step `last` are theirs, and count so already.
+    """
+    kept = frame[sorted(set(frame.columns) - set(metrics.OUR_COLUMNS))]
+    if "step" in kept:
+        kept = kept.assign(step=kept["step"] - (kept["step"] > last))
+    whole = {name: "Int64" for name in ("step", "samples") if name in kept}
+    return kept.astype(whole)

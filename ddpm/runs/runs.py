@@ -1,0 +1,395 @@
+"""Training runs on disk: the folders under `runs/`, and what lies in them.  No torch, no Streamlit."""
+
+import contextlib
+import os
+import re
+import secrets
+import shlex
+import shutil
+import time
+import unicodedata
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+from ddpm import formatting
+from ddpm.config import codec
+from ddpm.config.fields import absolute
+from ddpm.config.training import Config
+from ddpm.errors import UserError
+from ddpm.runs.jobs import ACTIVE, Job, Stopped, Worker, guard
+from ddpm.runs.results import EvaluationJob, FrontierJob, MicroscopeJob, SampleJob
+from ddpm.storage import files
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+TAKEN = ("config.json", "progress.csv", "saves")  # in a folder, show that it holds a training
+RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # device names on Windows
+
+
+class Checkpoint(NamedTuple):
+    """A committed set of checkpoint files: its manifest, read."""
+
+    folder: Path
+    step: int
+    files: dict[str, dict[str, Any]]  # name -> {"bytes", "sha256"}
+    log_bytes: int  # how long progress.csv was
+    seconds: float  # of training until then
+    theirs: bool = False  # whether another program wrote its weights, in a folder that was opened in place
+
+    @property
+    def weights(self) -> list[str]:
+        """What can be drawn from: model, ema_0.999, ..., averages first."""
+        suffix = f"{self.step:06d}.pt"
+        names = [n.removesuffix(suffix).rstrip("_") for n in self.files if n.endswith(suffix)]
+        return sorted((n for n in names if n.startswith(("ema", "model"))), key=lambda n: n == "model")
+
+    def path(self, weights: str) -> Path:
+        """The file of `model` or `ema_0.999` (or `opt`, `state`)."""
+        separator = "_" if weights.startswith("ema") else ""
+        return self.folder / f"{weights}{separator}{self.step:06d}.pt"
+
+
+class Run(Job):
+    """A training run: runs/<name>/."""
+
+    @cached_property
+    def config(self) -> Config:
+        """Raises UserError when config.json is missing or of another version."""
+        data = files.read_json(self.folder / "config.json")
+        if data is None:
+            raise UserError(f"{self.folder} has no config.json, so it is no run of this program: name a run's folder.")
+        return codec.from_json(data)
+
+    def loaded(self) -> Self:
+        """The same with its settings read, for processes that do not see its folder.  Raises UserError as `config` does."""
+        self.__dict__["config"] = self.config
+        return self
+
+    def shell(self, *words: str, more: Sequence[str] = ()) -> str:
+        """What to type into a shell: `ddpm WORDS NAME MORE`, and the folder of runs where it is not the usual one, from here."""
+        where = [] if self.folder.parent == Path("runs") else ["--runs_dir", absolute(str(self.folder.parent))]
+        return shlex.join(["ddpm", *words, self.name, *more, *where])
+
+    def keep(self, config: Config) -> None:
+        """Put other settings in the place of those in its folder, where they differ."""
+        if config != Run(self.folder).config:
+            files.write_json(self.folder / "config.json", codec.to_json(config))
+        self.config = config
+
+    def anew(self, file: Path | None = None) -> str:
+        """The command that begins a new run with the settings of this one: from the weights in `file`, if it is named.
+
+        DATA stands for the data of a run that does not know its own.
+        """
+        train = self.config.train
+        changed: dict[str, Any] = {"resume_checkpoint": "", "data_dir": self.config.data.data_dir or "DATA"}
+        if file:
+            step = int("".join(re.findall(r"(\d+)\.pt$", file.name)) or 0)
+            changed["resume_checkpoint"] = absolute(str(file))
+            if step + 1 >= train.total_steps:  # as training ends there
+                changed["total_steps"] = step + train.total_steps
+                changed["lr_anneal_steps"] = changed["total_steps"] if train.lr_anneal_steps else 0
+        runs_dir = self.folder.parent
+        flags = codec.to_flags(codec.replace(self.config, changed))
+        return Run(runs_dir / free_name(runs_dir, f"{self.name}-again")).shell("train", *flags, "--run")
+
+    @property
+    def all_done(self) -> str:
+        """What is said to whoever wants to go on with a finished run."""
+        newest = self.checkpoints()[-1:]
+        kinds = newest[0].weights if newest else []  # an example has but an average
+        done = f"{self.name} has done all its {formatting.plural(self.config.train.total_steps, 'step')}"
+        return f"{done}: to go on from its weights, begin a new run: `{self.anew(newest[0].path(kinds[-1]))}`." if kinds else f"{done}."  # fmt: skip
+
+    @property
+    def progress_path(self) -> Path:
+        return self.folder / "progress.csv"
+
+    @property
+    def created_at(self) -> float:
+        try:
+            return (self.folder / "config.json").stat().st_mtime
+        except (FileNotFoundError, NotADirectoryError):
+            raise
+        except OSError:  # another user's, or of a disk that is away
+            return 0.0
+
+    def checkpoints(self) -> list[Checkpoint]:
+        """Committed checkpoints, oldest first."""
+        return self.manifests()[0]
+
+    def manifests(self) -> tuple[list[Checkpoint], dict[int, str]]:
+        """Committed checkpoints, oldest first, and what is wrong with manifests that cannot be read, by their steps."""
+        for _ in range(10):
+            found, wrong, gone = [], {}, False
+            for path in sorted(self.folder.glob("saves/*.json")):
+                if not path.stem.isdecimal():
+                    continue
+                try:
+                    manifest = files.read_json(path)
+                    if manifest is None:  # removed just now, as a newer one came: that one may not have been listed
+                        gone = True
+                        continue
+                    found.append(self._checkpoint(manifest))
+                except UserError as error:
+                    wrong[int(path.stem)] = str(error)
+                except (KeyError, TypeError, ValueError, AttributeError):
+                    wrong[int(path.stem)] = (
+                        f"{path} is no list of a checkpoint's files: restore it from a copy, or delete it."
+                    )
+            if not gone:
+                break
+        return sorted(found, key=lambda c: c.step), wrong
+
+    def _checkpoint(self, manifest: Any) -> Checkpoint:
+        """What a manifest says.  Raises KeyError, TypeError or ValueError where it is none."""
+        known = {k: manifest[k] for k in Checkpoint._fields if k in manifest}
+        found = Checkpoint(**{**known, "folder": self.folder})
+        if not all(
+            isinstance(entry["bytes"], int) and isinstance(entry["sha256"], str) for entry in found.files.values()
+        ):
+            raise ValueError
+        return found._replace(step=int(found.step))
+
+    def checkpoint(self, step: int = 0) -> Checkpoint:
+        """The one of that step, or the newest.  Raises UserError when there is none."""
+        found, wrong = self.manifests()
+        if sentence := wrong.get(step or max(wrong, default=0)) if step or not found else "":
+            raise UserError(sentence)
+        if not found:
+            soon = "wait for the first one, or press Save now on its Monitor page"
+            train = f"let it train until it saves one: `{self.shell('train', '--resume')}`"
+            raise UserError(f"{self.name} has no checkpoint yet: {soon if self.state() in ACTIVE else train}.")
+        if not step:
+            return found[-1]
+        for checkpoint in found:
+            if checkpoint.step == step:
+                return checkpoint
+        steps = ", ".join(str(c.step) for c in found)
+        raise UserError(f"{self.name} has no checkpoint of step {step}: there are {steps}.")
+
+    def previews(self) -> list[tuple[int, Path]]:
+        """(step, file) of the grids drawn while training, oldest first."""
+        return sorted((int(p.stem), p) for p in self.folder.glob("samples/*.png") if p.stem.isdecimal())
+
+    def sample_jobs(self) -> list[SampleJob]:
+        """What was drawn from this run, newest first."""
+        found = [SampleJob(p.parent) for p in self.folder.glob("samples/*/status.json")]
+        return sorted(found, key=lambda job: job.name, reverse=True)
+
+    def new_sample_folder(self) -> Path:
+        """A new folder for samples drawn now."""
+        return timed(self.folder / "samples")
+
+    def evaluation_jobs(self) -> list[EvaluationJob]:
+        """What was measured of this run, newest first."""
+        found = [EvaluationJob(p.parent) for p in self.folder.glob("evaluations/*/status.json")]
+        return sorted(found, key=lambda job: job.name, reverse=True)
+
+    def new_evaluation_folder(self) -> Path:
+        """A new folder for what is measured now."""
+        return timed(self.folder / "evaluations")
+
+    def microscope_jobs(self) -> list[MicroscopeJob]:
+        """Pictures of this run that were looked at, newest first."""
+        found = [MicroscopeJob(p.parent) for p in self.folder.glob("microscopes/*/status.json")]
+        return sorted(found, key=lambda job: job.name, reverse=True)
+
+    def new_microscope_folder(self) -> Path:
+        """A new folder for an image looked at now."""
+        return timed(self.folder / "microscopes")
+
+    def frontier_jobs(self) -> list[FrontierJob]:
+        """The comparisons of samplers on this run, newest first."""
+        found = [FrontierJob(p.parent) for p in self.folder.glob("frontiers/*/status.json")]
+        return sorted(found, key=lambda job: job.name, reverse=True)
+
+    def new_frontier_folder(self) -> Path:
+        """A new folder for samplers compared now."""
+        return timed(self.folder / "frontiers")
+
+
+def check_resumable(job: SampleJob) -> None:
+    """Raises UserError for a drawing that cannot be gone on with."""
+    if "checkpoint" not in job.settings:
+        raise UserError(f"{job.folder} holds no drawing that began: name the folder of one, with its settings.json.")
+    status, asked = job.status(), job.config.num_samples
+    if status and status.state == "finished" and job.shape and job.shape[0] == asked:
+        raise UserError(
+            f"{job.folder} has all its {formatting.plural(asked, 'picture')}: there is nothing left to draw."
+        )
+
+
+def timed(folder: Path) -> Path:
+    """A new, empty folder in `folder`, named after the time it is now.  Raises UserError where it cannot be made."""
+    try:
+        return files.new_folder(folder / time.strftime("%Y%m%d-%H%M%S"))
+    except OSError as error:
+        raise UserError(f"Cannot write in {folder} ({error.strerror or error}): make it writable, or choose another folder.") from error  # fmt: skip
+
+
+def check_name(name: str) -> None:
+    """Raises UserError unless a new run may be called `name`, which is good for a folder on every system."""
+    if not NAME.fullmatch(name) or RESERVED.fullmatch(name) or name.endswith("."):
+        raise UserError(
+            f"The run name {name!r} cannot be a folder's name: use up to 64 letters, digits, '.', '_' and '-', "
+            "beginning with a letter or digit, and no path."
+        )
+
+
+def is_name(name: str) -> bool:
+    """Whether a run may be called `name` once its folder was renamed by hand: any folder's name that is not hidden."""
+    plain = not any(letter in "/\\" or unicodedata.category(letter) == "Cc" for letter in name)
+    return (
+        plain and name != "" and Path(name).name == name and not name.startswith(".") and len(os.fsencode(name)) < 256
+    )
+
+
+def create(runs_dir: Path, name: str, config: Config) -> Run:
+    """Make the folder of a new run, whole or not at all.  Raises UserError for a bad or taken name."""
+    check_name(name)
+    with guard(runs_dir):
+        folder = runs_dir / name
+        if (folder / "config.json").exists():
+            raise UserError(f"There is already a run named {name}: choose another name, or resume that one.")
+        if folder.exists():
+            raise UserError(f"{folder} is there already, and holds no run: choose another name.")
+        files.sweep(runs_dir)
+        building = runs_dir / f"{files.TEMPORARY}{secrets.token_hex(4)}"
+        try:
+            files.write_json(building / "config.json", codec.to_json(config))
+            files.rename(building, folder)
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
+    return Run(folder)
+
+
+def create_in(folder: Path, config: Config) -> Run:
+    """Make a run in this very folder, which may be there but not hold a training.  Raises UserError."""
+    training = next((p.name for p in sorted(folder.glob("*")) if p.name in TAKEN or p.suffix == ".pt"), "")
+    if training == "config.json":
+        raise UserError(f"{folder} holds a run already: go on with it by `ddpm train --resume`, or name another folder in OPENAI_LOGDIR.")  # fmt: skip
+    if training:
+        raise UserError(f"{folder} holds {training} of another training: name another folder in OPENAI_LOGDIR.")
+    try:
+        files.write_json(folder / "config.json", codec.to_json(config))
+    except OSError as error:
+        raise UserError(f"Cannot write in {folder} ({error.strerror}): name another folder in OPENAI_LOGDIR.") from error  # fmt: skip
+    return Run(folder)
+
+
+def find(runs_dir: Path, name: str) -> Run:
+    """The run of that name, which is that of its folder.  Raises UserError when there is none."""
+    if is_name(name) and (runs_dir / name / "config.json").exists():
+        return Run(runs_dir / name)
+    found = all_runs(runs_dir)
+    for run in found:  # systems write the same letters in more than one way
+        if unicodedata.normalize("NFC", run.name) == unicodedata.normalize("NFC", name):
+            return run
+    if is_name(name) and (weights := sorted((runs_dir / name).glob("*.pt"))):
+        raise UserError(f"{runs_dir / name} has lost its config.json: restore it from a copy; `{shlex.join(['ddpm', 'sample', '--model_path', absolute(str(weights[0]))])}` draws from its files, which hold their settings.")  # fmt: skip
+    newest = ", ".join(run.name for run in found[:5]) or "none yet"
+    if not is_name(name):
+        raise UserError(f"{name!r} is no name of a run, which is that of a folder in {runs_dir}, without a path: the newest are {newest}.")  # fmt: skip
+    raise UserError(f"There is no run named {name} in {runs_dir}: the newest are {newest}.")
+
+
+def all_runs(runs_dir: Path) -> list[Run]:
+    """Every run, newest first; those that this user may not look into, too."""
+    found = []
+    for name in _names_in(runs_dir):
+        run = Run(runs_dir / name)
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # no run, or one that is just moved away
+            found.append((run.created_at, name, run))
+    return [run for _, _, run in sorted(found, key=lambda entry: entry[:2], reverse=True)]
+
+
+def _names_in(runs_dir: Path) -> list[str]:
+    """What is in the folder of runs, except what is hidden."""
+    try:
+        return [name for name in os.listdir(runs_dir) if not name.startswith(".")]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def free_name(runs_dir: Path, base: str) -> str:
+    """`base`, or `base-2`, `base-3`, ...: the first that is not taken."""
+    base = re.sub(r"[^A-Za-z0-9._-]+", "-", base).strip("-._")[:56].rstrip(".") or "run"
+    if RESERVED.fullmatch(base):
+        base = f"run-{base}"
+    return _untaken(runs_dir, base)
+
+
+def _untaken(folder: Path, base: str) -> str:
+    number = 1
+    while os.path.lexists(folder / (name := base if number == 1 else f"{base}-{number}")):
+        number += 1
+    return name
+
+
+def trash(run: Run) -> Path:
+    """Move a run to runs/.trash, from where it can be moved back.  Raises UserError while it is active."""
+    return _trash(run, run.folder.parent, run.name)
+
+
+def trash_samples(job: SampleJob) -> Path:
+    """Move a drawing of a run to runs/.trash, from where `restore` takes it back.  Raises UserError while it is active."""
+    run = job.folder.parent.parent
+    return _trash(job, run.parent, f"{run.name}-samples-{job.name}")
+
+
+def _trash(job: Job, runs_dir: Path, name: str) -> Path:
+    bin_folder = runs_dir / ".trash"
+    with guard(job.folder.parent):
+        if not job.folder.is_dir():
+            raise UserError(f"{job.folder} is not there any more: somebody else may have moved it.")
+        state = job.state()
+        if state in ACTIVE or (state == "unreadable" and job.alive()):
+            raise UserError(f"{job.name} is still {state}: stop it before deleting it.")
+        bin_folder.mkdir(exist_ok=True)
+        target = bin_folder / _untaken(bin_folder, name)
+        try:
+            files.rename(job.folder, target)
+        except OSError as error:
+            raise UserError(
+                f"{job.name} cannot be moved away ({error.strerror}): close what has its files open."
+            ) from error
+    return target
+
+
+def restore(trashed: Path, job: SampleJob) -> None:
+    """Move what `trash_samples` moved away back to where it was.  Raises UserError where that is not possible."""
+    with guard(job.folder.parent):
+        if job.folder.exists():
+            raise UserError(f"{job.folder} is there already: move it away first.")
+        try:
+            files.rename(trashed, job.folder)
+        except OSError as error:
+            raise UserError(f"{trashed.name} cannot be moved back ({error.strerror}): look for it in {trashed.parent}.") from error  # fmt: skip
+
+
+def wait_turn(run: Run, worker: Worker) -> None:
+    """Wait, in state "queued", until no other training runs in the same folder; first come, first served.
+
+    Raises Stopped when asked to stop meanwhile.
+    """
+    while True:
+        with guard(run.folder.parent):
+            ahead = _ahead(run, worker.status.queued_at)
+            if ahead is None:
+                worker.beat(state="starting", message="", now=True)
+                return
+        worker.beat(message=f"Waiting for {ahead.name} to end")
+        if "stop" in worker.heard():
+            raise Stopped
+        time.sleep(0.5)
+
+
+def _ahead(run: Run, queued_at: float) -> Run | None:
+    """A run that is training, or that waits for longer."""
+    for other in all_runs(run.folder.parent):
+        status = other.status()
+        if other != run and status and other.alive() and (status.state != "queued" or status.queued_at < queued_at):
+            return other
+    return None

@@ -1,0 +1,79 @@
+"""What a run has done already, as its folder shows it: nothing of that is written over by a training that begins anew.
+
+No torch.
+"""
+
+import re
+from pathlib import Path
+
+from ddpm.errors import UserError
+from ddpm.runs import metrics
+from ddpm.runs.jobs import Worker
+from ddpm.runs.runs import Run
+
+FILE = re.compile(r"(model|ema_.+_|opt|state)(\d{6,})\.pt")  # what a checkpoint consists of
+
+
+def check(run: Run) -> None:
+    """Raises UserError where a run without a checkpoint is seen to have had one."""
+    saved, unreadable = run.manifests()
+    if saved:
+        return
+    begun = {path.stem for path in run.folder.glob("saves/*.begun")}  # these were never whole
+    found = (FILE.fullmatch(path.name) for path in run.folder.glob("*.pt"))
+    left = {match[0] for match in found if match and match[2] not in begun}
+    if left:
+        names = ", ".join(sorted(left)[:4]) + (", ..." if len(left) > 4 else "")
+        which = (
+            unreadable[max(unreadable)] if unreadable else f"{run.folder / 'saves'} does not say which files are whole."
+        )
+        raise UserError(f"{run.name} holds {names} of earlier work, and {which} {remedy(run, best(run, left))}")
+    if unreadable:
+        raise UserError(f"{run.name} has saved before, and {unreadable[max(unreadable)]} {remedy(run)}")
+    if last := last_due(run):
+        raise UserError(f"{run.name} has saved a checkpoint at step {last}, and none is there any more. {remedy(run)}")
+    if last := _untold(run):
+        raise UserError(f"{run.name} was trained to step {last}, and its status.json does not say what of it was saved. {remedy(run)}")  # fmt: skip
+
+
+def remedy(run: Run, file: Path | None = None) -> str:
+    """What can be done where the checkpoints of a run are not whole; `file`: weights that are left."""
+    begin = "begin a new run from these weights" if file else "begin a new run"
+    return f"Nothing is written over it: restore its .pt files and saves/ from a copy, or {begin}: `{run.anew(file)}`."
+
+
+def best(run: Run, names: set[str]) -> Path | None:
+    """The newest file of weights among those of these names, from which a new run could begin."""
+    matches = [match for name in names if (match := FILE.fullmatch(name)) and match[1] not in ("opt", "state")]
+    found = max(matches, key=lambda match: (int(match[2]), match[1] == "model"), default=None)
+    return run.folder / found[0] if found else None
+
+
+def last_due(run: Run) -> int:
+    """The last step at which a checkpoint was saved, by its status or, of an earlier version, by its log; 0 for none."""
+    train, status = run.config.train, run.status()
+    if status and status.saved is not None:
+        return status.saved
+    first, last = metrics.steps_of(run.progress_path)
+    if status and status.step > last:
+        last = status.step
+        first = first or (last if train.resume_checkpoint else 1)
+    due = (last - 1) // train.save_interval * train.save_interval
+    return due if due >= first > 0 else 0
+
+
+def _untold(run: Run) -> int:
+    """The last step in the log of a run whose status.json is lost, or begun anew since; 0 where it tells of its work."""
+    status = run.status()
+    told = status and (status.saved is not None or status.step > 0)
+    return 0 if told else metrics.steps_of(run.progress_path)[1]
+
+
+def show(run: Run, worker: Worker) -> None:
+    """Have the status say what is saved, from which the run goes on, whatever an earlier process said last."""
+    saved = run.checkpoints()[-1:]
+    if saved:
+        row = metrics.row_before(run.progress_path, saved[0].log_bytes)
+        worker.beat(step=saved[0].step, saved=saved[0].step, metrics=row or worker.status.metrics, now=True)
+    else:
+        worker.beat(step=0, saved=0, metrics={}, now=True)

@@ -1,0 +1,151 @@
+"""The best variance there is for a step, from how far off the network's predictions are (Bao et al. 2022).
+
+A step's mean is the posterior's for the predicted clean picture.  What that picture is off by adds to the posterior's own
+variance: the best is beta_tilde + coef1^2 E|x_0 - x_start|^2 / d.  For an exact network this is Bao et al.'s Theorem 1,
+with 1 - Gamma as the error of eps; for any other it is what makes the bound on the likelihood smallest.
+"""
+
+import logging
+import shlex
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ddpm import schedules
+from ddpm.config.training import Config
+from ddpm.data import datasets, lineage
+from ddpm.data.datasets import Dataset
+from ddpm.data.lineage import Remedy
+from ddpm.diffusion import losses, process
+from ddpm.diffusion.process import Network, Prediction, at
+from ddpm.errors import UserError
+from ddpm.planning import variances
+from ddpm.planning.variances import Errors
+from ddpm.runs.jobs import Stopped, Worker
+from ddpm.schedules import Schedule
+from ddpm.storage import files, images
+
+log = logging.getLogger("ddpm")
+
+PICTURES = 32  # for each timestep that is looked at
+TIMESTEPS = 100  # looked at, closest at the clean end; between them the error goes in a straight line
+ROWS = 64  # pictures in a network call
+LEAST = (2 / 255) ** 2 / 12  # variance of what rounding to 256 levels does: no step needs to be surer
+
+
+class Estimated(NamedTuple):
+    """Progress: one network call."""
+
+    done: int
+    total: int
+    mse: np.ndarray | None = None  # [T], after the last call
+
+
+@torch.no_grad()
+def estimate(
+    network: Network, config: Config, dataset: Dataset, pictures: int = PICTURES, seed: int = 0,
+    device: torch.device | str = "cpu",
+) -> Iterator[Estimated]:  # fmt: skip
+    """The mean squared error of the predicted eps at every timestep, a network call at a time.
+
+    At each of TIMESTEPS there are `pictures` other pictures of the data and other noise, which follow from the seed.
+    Raises UserError where the data has not the classes that the network was told.
+    """
+    full = schedules.named(config.diffusion.noise_schedule, config.diffusion.diffusion_steps)
+    looked = np.unique(np.rint(np.linspace(0, (full.T - 1) ** 0.5, min(TIMESTEPS, full.T)) ** 2).astype(np.int64))
+    numbers = datasets.class_numbers(config, dataset.class_names)
+    t = torch.from_numpy(looked).repeat_interleave(pictures)
+    rng = torch.Generator().manual_seed(seed)
+    chosen = torch.randint(len(dataset), (len(t),), generator=rng).numpy()
+    errors = torch.zeros(len(t), dtype=torch.float64)
+    starts = range(0, len(t), ROWS)
+    for call, start in enumerate(starts, start=1):
+        part = slice(start, start + ROWS)
+        pixels, labels = dataset.take(chosen[part])
+        x_start = torch.from_numpy(images.to_float(pixels))
+        noise = torch.randn(x_start.shape, generator=rng).to(device)
+        x_start, now = x_start.to(device), t[part].to(device)
+        told = {} if numbers is None or labels is None else {"y": torch.from_numpy(numbers[labels]).to(device)}
+        if small := config.model.small_size:
+            told["low_res"] = F.interpolate(x_start, (small, small), mode="area")
+        x_t = process.q_sample(full, x_start, now, noise)
+        predicted = process.denoiser(network, full, config.diffusion, told)(x_t, now)
+        off = losses.mean_flat((predicted.x_start - x_start).square()).double().cpu().numpy()
+        abar = full.alphas_cumprod[t[part].numpy()]
+        errors[part] = torch.from_numpy(off * abar / (1 - abar))
+        if call < len(starts):
+            yield Estimated(call, len(starts))
+    means = errors.reshape(len(looked), pictures).mean(dim=1).clamp(0, 1).numpy()
+    yield Estimated(len(starts), len(starts), np.interp(np.arange(full.T), looked, means))
+
+
+def variance(mse: np.ndarray) -> process.Variance:
+    """The row of diffusion.VARIANCES that these errors of eps, [T] of the full process, make."""
+
+    def analytic(schedule: Schedule, t: Tensor, predicted: Prediction) -> Tensor:
+        return at(np.log(table(schedule, mse)), t, predicted.x_start)
+
+    return analytic
+
+
+def table(schedule: Schedule, mse: np.ndarray) -> np.ndarray:
+    """The variance of each step of a process, shortened or not: [K]."""
+    abar = schedule.alphas_cumprod
+    off = np.interp(schedule.timesteps, np.arange(len(mse)), mse) * (1 - abar) / abar
+    off = np.clip(off, LEAST, 1)  # of pixels within [-1, 1], whose variance is at most 1 (Bao et al. 2022, Theorem 2)
+    return schedule.posterior_variance + schedule.posterior_mean_coef1**2 * off
+
+
+def for_weights(
+    network: Network, config: Config, weights: Path, sha256: str, worker: Worker, device: torch.device | str = "cpu",
+    seen: Mapping[str, Any] | None = None,
+) -> Errors:  # fmt: skip
+    """The errors of the weights in a file: those kept beside it, or estimated on the model's own data and kept.
+
+    Progress goes to the worker.  seen: what the weights say of that data, which may be other images now.  Raises Stopped when asked to stop, UserError where the data is not to be had.
+    """
+    if found := variances.read(weights, sha256, config.diffusion.diffusion_steps):
+        return found
+    if variances.path_of(weights).exists():
+        log.warning("%s is of other weights than %s holds now: it is estimated again.", variances.path_of(weights).name, weights.name)  # fmt: skip
+    remedy = f"estimate it with `ddpm analytic --model_path {shlex.quote(str(weights))} --data_dir DATA`, or choose another variance."
+    if not config.data.data_dir:
+        raise UserError(f"variance analytic is estimated on the model's data, and {weights.name} does not name any: {remedy}")  # fmt: skip
+    try:
+        dataset = datasets.open_dataset(config.data, config.model, seed=config.train.seed)
+    except UserError as error:
+        raise UserError(f"variance analytic is estimated on the model's data, which cannot be read ({str(error).rstrip('.')}): {remedy}") from error  # fmt: skip
+    told = f"The analytic variance may be of other images: {remedy}"
+    if changed := lineage.check(config, lineage.from_json(seen), dataset, Remedy(told, told), part="train"):
+        log.warning("%s %s", changed, told)
+        worker.beat(warning=" ".join(filter(None, (worker.status.warning, changed))))
+    about = {"data": config.data.data_dir, "pictures": PICTURES, "seed": 0}
+    return keep(weights, sha256, Errors(watched(estimate(network, config, dataset, device=device), worker), about))
+
+
+def watched(estimating: Iterator[Estimated], worker: Worker) -> list[float]:
+    """The result, with progress told to the worker.  Raises Stopped when it is asked to stop."""
+    began = time.monotonic()
+    for now in estimating:
+        left = (time.monotonic() - began) / now.done * (now.total - now.done)
+        worker.beat(step=now.done, total_steps=now.total, seconds_left=left, message=f"Estimating the variance: {now.done} of {now.total} calls")  # fmt: skip
+        if now.mse is not None:
+            return [float(value) for value in now.mse]
+        if "stop" in worker.heard():
+            raise Stopped
+    raise AssertionError("an estimate ends with a result")
+
+
+def keep(weights: Path, sha256: str, errors: Errors) -> Errors:
+    """`errors`, written beside the weights where that is allowed."""
+    try:
+        variances.write(weights, sha256, errors)
+    except (files.DiskFull, OSError) as error:
+        log.warning("%s could not be written (%s): the variance is estimated again next time.", variances.path_of(weights), error)  # fmt: skip
+    return errors

@@ -1,0 +1,114 @@
+"""Pictures from pictures and between pictures: interpolation, variations, inpainting, inversion.
+
+All are generators of SampleSteps, one network call per `next`, as samplers are.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from ddpm import schedules
+from ddpm.diffusion import process
+from ddpm.diffusion.process import Denoiser
+from ddpm.sampling import samplers
+from ddpm.sampling.samplers import ImageNoise, RandnLike, SampleStep
+from ddpm.schedules import Schedule
+
+Steps = Callable[..., Iterator[SampleStep]]  # a sampler, but for denoiser, x, schedule, to_zero and randn_like
+
+
+def slerp(a: Tensor, b: Tensor, weights: Tensor) -> Tensor:
+    """On the sphere from a to b, both [N, C, H, W]; weights [N]: 0 is a, 1 is b (Shoemake 1985; Song et al. 2021, D.5).
+
+    Between two draws from N(0, I) it stays as long as they are, where a straight line comes too close to 0.
+    """
+    cos = torch.cosine_similarity(a.flatten(1), b.flatten(1))
+    angle = torch.arccos(cos.clamp(-1, 1)).clamp(1e-3, torch.pi - 1e-3)  # of two that are alike, a straight line
+    w = weights.to(a)
+    of_a, of_b = torch.sin((1 - w) * angle) / torch.sin(angle), torch.sin(w * angle) / torch.sin(angle)
+    rows = (-1, *[1] * (a.ndim - 1))
+    return of_a.reshape(rows) * a + of_b.reshape(rows) * b
+
+
+class Between(ImageNoise):
+    """A randn_like whose row k lies between those of two seeds, so that samplers with fresh noise interpolate too."""
+
+    def __init__(self, seed: int, to_seed: int, weights: Sequence[float]):
+        super().__init__([seed] * len(weights))
+        self._other = ImageNoise([to_seed] * len(weights))
+        self._weights = torch.tensor(weights, dtype=torch.float32)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return slerp(super().__call__(x), self._other(x), self._weights)
+
+
+def interpolation_weights(count: int) -> list[float]:
+    """How far each of `count` pictures is on the way: 0 is the first seed, 1 the last."""
+    return [k / max(count - 1, 1) for k in range(count)]
+
+
+def vary(
+    sampler: Steps, denoise: Denoiser, given: Tensor, schedule: Schedule, *, to_zero: bool = True, randn_like: RandnLike
+) -> Iterator[SampleStep]:
+    """SDEdit (Meng et al. 2022, Algorithm 1): a given picture, noised to the schedule's last timestep and drawn from there.
+
+    given: [N, C, H, W] in [-1, 1].
+    """
+    index = torch.full((len(given),), len(schedule) - 1, dtype=torch.int64, device=given.device)
+    x = process.q_sample(schedule, given, index, randn_like(given))
+    return sampler(denoise, x, schedule, to_zero=to_zero, randn_like=randn_like)
+
+
+@torch.no_grad()
+def inpaint(
+    sampler: Steps, denoise: Denoiser, given: Tensor, mask: Tensor, schedule: Schedule, moves: Sequence[int], *,
+    randn_like: RandnLike,
+) -> Iterator[SampleStep]:  # fmt: skip
+    """RePaint (Lugmayr et al. 2022, Algorithm 1): new where the mask is 1, and in the end exactly `given` where it is 0.
+
+    given: [N, C, H, W] in [-1, 1].  mask: [1, 1, H, W] of 0 and 1.  moves: `spacing.repaint_moves`.  sampler: one that
+    remembers no steps; a single one of its steps is made at a time.
+    """
+    x = randn_like(given)
+    level, done, total = len(schedule), 0, sum(move < 0 for move in moves)  # level 0 is clean
+    for move in moves:
+        if move > 0:
+            beta = float(schedule.betas[level])
+            x = (1 - beta) ** 0.5 * x + beta**0.5 * randn_like(x)
+            level += 1
+            continue
+        level -= 1
+        step = next(sampler(denoise, x, _from_to(schedule, level), to_zero=level == 0, randn_like=randn_like))
+        known = given
+        if level:
+            index = torch.full((len(given),), level - 1, dtype=torch.int64, device=given.device)
+            known = process.q_sample(schedule, given, index, randn_like(given))
+        x = mask * step.x + (1 - mask) * known
+        done += 1
+        yield SampleStep(done, total, x, mask * step.x_start + (1 - mask) * given, step.t)
+
+
+def _from_to(schedule: Schedule, level: int) -> Schedule:
+    """The process of a single step, from schedule.timesteps[level] to the one below."""
+    first = max(level - 1, 0)
+    full = schedule.full or schedule
+    return schedules.respaced(full, schedule.timesteps[first : level + 1])
+
+
+def invert(denoise: Denoiser, given: Tensor, schedule: Schedule) -> Iterator[SampleStep]:
+    """DDIM's way from a given picture to its noise, and back: the last x is the reconstruction (Song et al. 2021, 5.4).
+
+    given: [N, C, H, W] in [-1, 1].  Of the 2 K steps, the K-th has the noise.
+    """
+    total, x = 2 * len(schedule), given
+    for step in samplers.ddim_inversion(denoise, given, schedule):
+        x = step.x
+        yield step._replace(total=total)
+    for step in samplers.ddim(denoise, x, schedule):
+        yield step._replace(done=step.done + len(schedule), total=total)
+
+
+def rmse(a: Tensor, b: Tensor) -> Tensor:
+    """[N]: the root of the mean squared difference of each picture, in [-1, 1]'s units."""
+    return (a - b).square().flatten(1).mean(1).sqrt()

@@ -1,0 +1,332 @@
+"""One training process: from the run's folder, through every step, to its final state."""
+
+import logging
+import math
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ddpm.checkpoints import checkpoint_files
+from ddpm.compute import distributed
+from ddpm.config import objectives
+from ddpm.config.tasks import SampleConfig
+from ddpm.data import datasets, lineage
+from ddpm.diffusion import losses
+from ddpm.errors import UserError, in_words
+from ddpm.formatting import plural
+from ddpm.planning import low_res
+from ddpm.runs.jobs import Stopped, Worker
+from ddpm.runs.metrics import columns_for
+from ddpm.runs.runs import Checkpoint, Run
+from ddpm.sampling import engine
+from ddpm.storage import files, images
+from ddpm.training import resume, trial, warm_start
+from ddpm.training.log_writers import RunLog
+from ddpm.training.trainer import Means, Report, Trainer
+
+log = logging.getLogger("ddpm")
+SAVE_RETRY = 60.0  # seconds until a save that found no room is tried again
+
+
+class Session:
+    """A trainer, and what is written about it.  `worker` holds the run's lock.
+
+    Several processes have a Session each; the main one reads and writes, and decides for all what is asked of the run.
+    """
+
+    def __init__(self, run: Run, worker: Worker):
+        self.run, self.worker = run, worker
+        self.config = run.config
+        too_many = distributed.compute_with(self.config.train.threads, "training")
+        self.device = distributed.device()
+        worker.beat(state="starting", message="Reading the data")
+        dataset = distributed.by_all(
+            lambda: datasets.open_dataset(
+                self.config.data, self.config.model, self._on_data, seed=self.config.train.seed
+            )
+        )
+        for sentence in dataset.about:
+            log.info("%s", sentence)
+        for notice in dataset.notices:
+            log.warning("%s", notice)
+        if self.config.model.class_cond and dataset.class_names != self.config.class_names:
+            raise UserError(
+                f"The classes of {self.config.data.data_dir} are {', '.join(dataset.class_names) or 'none'} now, and were "
+                f"{', '.join(self.config.class_names)} when the run began. {resume.elsewhere(run)}, or start a new run."
+            )
+        if any(other != dataset.digest for other in distributed.gathered(dataset.digest)):
+            raise UserError(f"The processes of this training have other images in {self.config.data.data_dir}: give each the same.")  # fmt: skip
+        self.dataset, self.images = dataset, len(dataset)
+        # A warning for as long as there is no graver one.
+        self.notices = " ".join(filter(None, (*dataset.notices, too_many)))
+        worker.beat(message="Building the network", warning=self.notices, now=True)
+        self.trainer = Trainer(self.config, dataset, self.device)
+        self.notices = " ".join(filter(None, (self.notices, *self.trainer.compute.notices)))
+        for sentence in self.trainer.compute.notices:
+            log.warning("%s", sentence)
+        self.means = Means(len(self.trainer.schedule))
+        self.seconds_before = 0.0
+        self.learnt = lineage.joined(np.empty(0, np.uint64), dataset)  # who was ever trained on; None: not known
+        self._restore()
+        if distributed.is_main():
+            run.keep(self.config)  # where its data was named anew
+        trial.tune(self.trainer)
+        self.metrics: RunLog | None = None  # of the main process
+        if distributed.is_main():
+            columns = columns_for(losses.parts(self.config), scale=self.trainer.scale is not None)
+            self.metrics = RunLog(run.folder, columns, self.config.train.log_formats, self.trainer.step)
+        self.began = time.monotonic()
+        self.first_step = self.trainer.step
+        self.save_again_at = 0.0
+        self.asked: set[str] = set()  # requests heard and not yet met
+        count = sum(p.numel() for p in self.trainer.parameters)
+        objective = objectives.of(self.config)
+        log.info("Objective %s: %s", objective.name, objective.words)
+        log.info("%s, %s, computed %s, with %s", plural(len(dataset), "image"), plural(count, "parameter"), self.trainer.compute.words, plural(torch.get_num_threads(), "thread"))  # fmt: skip
+        worker.beat(computed=self.trainer.compute.words, warning=self.notices, now=True)
+        if distributed.active():
+            log.info("%d processes, each with %d of %s a step", distributed.size(), self.config.train.batch_size, plural(self.config.train.batch_size * distributed.size(), "picture"))  # fmt: skip
+
+    def _on_data(self, done: int, total: int) -> None:
+        distributed.check()
+        self.worker.beat(message=f"Reading the data: {done} of {plural(total, 'image')}")
+        if "stop" in self.worker.heard():
+            raise Stopped
+
+    def _restore(self) -> None:
+        """Go on from the newest checkpoint that is whole, or begin from the file that the settings name.
+
+        The main process reads for all.
+        """
+        found = distributed.from_main(lambda: resume.newest(self.run))
+        self.worker.beat(saved=found.step if found else 0)
+        if found is None:
+            if self.config.train.resume_checkpoint:
+                self._begin_from(Path(self.config.train.resume_checkpoint))
+            return
+        state = distributed.from_main(lambda: checkpoint_files.read(found.path("state")))
+        weights = {
+            kind: distributed.from_main(lambda kind=kind: checkpoint_files.load_weights(found.path(kind)).tensors)  # type: ignore[misc]
+            for kind in self.trainer.weights() if kind in found.weights
+        }  # fmt: skip
+        checkpoint_files.fit(self.trainer.model, weights["model"], found.path("model").name)
+        optimizer = found.path("opt").name in found.files
+        read = distributed.from_main(lambda: checkpoint_files.read(found.path("opt")) if optimizer else None)
+        self.trainer.load(weights, read, state["trainer"])
+        self.means.load(state["means"])
+        self._compare(found, state)
+        self.seconds_before = found.seconds
+        what = state.get("restored", "weights, averages, optimiser, random state and place in the data")
+        log.info("Resuming at step %d: %s", self.trainer.step, what)
+
+    def _compare(self, found: Checkpoint, state: Mapping[str, Any]) -> None:
+        """Say whether the data is still what the run was trained on.  Raises UserError where that cannot go on."""
+        seen, count = lineage.from_json(state.get("data")), state.get("images", self.images)
+        learnt = checkpoint_files.learnt_in(state)
+        changed = distributed.by_all(
+            lambda: lineage.check(self.config, seen, self.dataset, resume.remedy(self.run, found), learnt=learnt)
+        )
+        self.learnt = lineage.joined(learnt, self.dataset)
+        if seen is None and count != self.images:
+            changed = f"There are {self.images:,} images now and were {count:,}."
+        if changed:
+            self.notices = f"{changed} Training goes on, but not as it would have. {self.notices}".strip()
+            log.warning("%s Training goes on, but not as it would have.", changed)
+        elif seen:
+            log.info("The data is what it was: %s", self.config.data.data_dir)
+
+    def _begin_from(self, path: Path) -> None:
+        """Begin with the weights of a file, the averages and the optimiser beside it, and its number of steps."""
+        start = distributed.from_main(lambda: warm_start.start_from(path, self.config))
+        checkpoint_files.fit(self.trainer.model, start.weights["model"], path.name)
+        self.trainer.load(start.weights, start.optimizer, start.state)
+        for sentence in start.told:
+            log.info("%s", sentence)
+        now, seen = self.dataset.digest, lineage.from_json(start.seen)
+        mixed = lineage.mixing(start.learnt, self.dataset)
+        self.learnt = lineage.joined(start.learnt, self.dataset)
+        if mixed or (mixed is None and now.held_out and (seen is None or seen.held_out != now.held_out)):
+            notice = f"{path.name} may have been trained on images that are held out now: measured on these, the model may seem better than it is."
+            self.notices = f"{notice} {self.notices}".strip()
+            log.warning("%s", notice)
+
+    @property
+    def seconds(self) -> float:
+        """Of training so far, over all the times that the run was resumed."""
+        return self.seconds_before + time.monotonic() - self.began
+
+    def train(self) -> Iterator[Report]:
+        """Every step, until the last one or until asked to stop; yields what it has written about."""
+        try:
+            yield from self._train()
+        except distributed.Lost as error:
+            raise UserError(
+                f"Another process of this training ended, or could not be reached, at step {self.trainer.step}; "
+                f"{self._kept()}: resume it with all processes."
+            ) from error
+
+    def _train(self) -> Iterator[Report]:
+        train = self.config.train
+        self.worker.beat(state="running", message="", step=self.trainer.step)
+        for report in self.trainer.steps(train.total_steps):
+            self.means.add(report)
+            step, last = report.step, report.step == train.total_steps
+            if distributed.is_main() and (step == 1 or step % train.log_interval == 0 or last or report.hopeless):
+                self._log(report)
+            self.worker.beat(step=step, seconds_left=self._seconds_left(step))
+            if report.hopeless:
+                raise self._diverged(report)
+            asked, owes_save = distributed.told((self._hear(), self._owes_save()))
+            self.asked = set()
+            stop = "stop" in asked and not last
+            if stop:
+                self.worker.beat(state="stopping", message="Saving")
+            if step % train.save_interval == 0 or last or stop or "save" in asked or owes_save:
+                self._save(must=last or stop)
+            if (train.sample_interval and (step % train.sample_interval == 0 or last)) or "sample" in asked:
+                self._preview(stopping=stop)
+            if stop:
+                self._close()
+                self.worker.beat(state="stopped", seconds_left=None, message="")
+                log.info("Stopped at step %d, saved; `%s` goes on", step, self.run.shell("train", "--resume"))
+                return
+            yield report
+        self._close()
+        self.worker.beat(state="finished", seconds_left=0.0, message="")
+        log.info("Finished: %s", plural(train.total_steps, "step"))
+
+    def _close(self) -> None:
+        if self.metrics:
+            self.metrics.close()
+
+    def _seconds_left(self, step: int) -> float:
+        per_step = (time.monotonic() - self.began) / (step - self.first_step)
+        return per_step * (self.config.train.total_steps - step)
+
+    def _log(self, report: Report) -> None:
+        row = self.means.take()
+        speed = 1 / row.pop("step_seconds")
+        row |= {
+            "step": report.step,
+            "samples": self.trainer.stream.position,
+            "lr": report.lr,
+            "seconds": self.seconds,
+            "steps_per_second": speed,
+            "param_norm": self.trainer.parameter_norm(),
+            **({} if report.lg_loss_scale is None else {"lg_loss_scale": report.lg_loss_scale}),
+        }
+        assert self.metrics is not None, "the main process logs"
+        if wrong := self.metrics.write(row):
+            self.worker.beat(warning=wrong)
+        finite: dict[str, Any] = {k: v if math.isfinite(v) else None for k, v in row.items()}
+        self.worker.beat(metrics=finite, steps_per_second=speed)
+        log.info(
+            "step %d  loss %.4g  grad_norm %.3g  %.3g it/s",
+            report.step,
+            row["loss"],
+            row.get("grad_norm", math.nan),
+            speed,
+        )
+
+    def _kept(self) -> str:
+        saved = self.run.checkpoints()
+        return f"the checkpoint of step {saved[-1].step} is intact" if saved else "nothing was saved before it"
+
+    def _diverged(self, report: Report) -> UserError:
+        if report.lg_loss_scale is not None:
+            return UserError(
+                f"The gradient of step {report.step} was not a number in fp16, with a loss scale of 2 to the power of "
+                f"{report.lg_loss_scale:.0f} even, so training ended; {self._kept()}: "
+                "start a new run with precision bf16 or fp32, or with a lower lr."
+            )
+        return UserError(
+            f"The gradient of step {report.step} was not a number, so training ended; {self._kept()}: "
+            "start a new run with a lower lr, or with grad_clip 1."
+        )
+
+    def _hear(self) -> set[str]:
+        self.asked |= self.worker.heard()
+        return self.asked
+
+    def _owes_save(self) -> bool:
+        return 0 < self.save_again_at < time.monotonic()
+
+    def _save(self, must: bool) -> None:
+        """Commit a checkpoint.  Where the disk does not take it, training goes on and tries again, unless it `must`."""
+        state = {"trainer": self.trainer.state(), "means": self.means.state(), "images": self.images}
+        state["data"] = lineage.to_json(self.dataset.digest)
+        if self.learnt is not None:
+            state["learnt"] = torch.from_numpy(self.learnt.view(np.int64))
+        distributed.from_main(lambda: self._write(state, must))
+
+    def _write(self, state: dict[str, Any], must: bool) -> None:
+        assert self.metrics is not None, "the main process writes"
+        try:
+            checkpoint_files.save(
+                self.run,
+                self.trainer.step,
+                self.trainer.weights(),
+                self.trainer.optimizer.state_dict(),
+                state,
+                self.metrics.sync(),
+                self.seconds,
+            )
+        except (files.DiskFull, OSError) as error:
+            if must:
+                raise
+            self.save_again_at = time.monotonic() + SAVE_RETRY
+            sentence = f"{_in_words(error)} Training goes on, and tries again in a minute."
+            self.worker.beat(warning=sentence, now=True)
+            log.warning("%s", sentence)
+            return
+        self.save_again_at = 0.0
+        self.worker.beat(saved=self.trainer.step)
+        try:
+            checkpoint_files.prune(self.run, self.config.train.keep_checkpoints)
+        except OSError as error:
+            log.warning("%s Earlier checkpoints stay for now.", _in_words(error))
+        self.worker.beat(warning=self.notices, now=True)
+        log.info("Saved the checkpoint of step %d", self.trainer.step)
+
+    def _preview(self, stopping: bool = False) -> None:
+        """A grid from the same noise every time, with the first average, or the raw weights without one.
+
+        A super-resolution model enlarges the same pictures of the data every time; they stand beside the results.
+        """
+        train, trainer = self.config.train, self.trainer
+        settings = SampleConfig(
+            num_samples=train.preview_samples,
+            batch_size=max(train.micro, 16),
+            use_ddim=True,
+            timestep_respacing=str(min(train.preview_steps, len(trainer.full))),
+            seed=train.seed,
+            kernels="native" if trainer.compute.library is not None else "torch",
+        )
+        small = None
+        if self.config.model.super_res:
+            small = low_res.of_dataset(trainer.stream.dataset, self.config, train.preview_samples)
+        self.worker.beat(message="Drawing a preview")
+        done = []
+        for drawn in engine.draw(trainer.network(), self.config, settings, self.device, small):
+            self.worker.beat()
+            if distributed.told(not stopping and "stop" in self._hear()):
+                return  # the next step notices it too, and saves
+            if drawn.finished:
+                done.append(drawn.step.x.cpu())
+        self.worker.beat(message="")
+        if not distributed.is_main():
+            return
+        pixels = images.to_uint8(torch.cat(done).numpy())
+        grid = images.grid(pixels) if small is None else images.pairs(small.pixels, pixels)
+        try:
+            images.save_png(self.run.folder / "samples" / f"{trainer.step:06d}.png", grid)
+        except (files.DiskFull, OSError) as error:
+            log.warning("%s The preview was left out.", _in_words(error))
+
+
+def _in_words(error: UserError | OSError) -> UserError:
+    return in_words(error) if isinstance(error, OSError) else error

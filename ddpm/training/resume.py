@@ -1,0 +1,85 @@
+"""What a stopped run goes on from: its newest whole checkpoint, and the data that it is given."""
+
+import logging
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from ddpm.checkpoints import checkpoint_files
+from ddpm.config import codec
+from ddpm.config.training import DATA_SETS, Config
+from ddpm.data import datasets
+from ddpm.data.lineage import Remedy
+from ddpm.errors import UserError
+from ddpm.runs import traces
+from ddpm.runs.jobs import Worker
+from ddpm.runs.runs import Checkpoint, Run
+from ddpm.training import warm_start
+
+log = logging.getLogger("ddpm")
+
+
+def is_done(run: Run) -> bool:
+    """Whether its last step is saved, and whole."""
+    found, _ = checkpoint_files.newest_intact(run)
+    return found is not None and found.step >= run.config.train.total_steps
+
+
+def ready(run: Run, given: Mapping[str, Any], worker: Worker) -> Run:
+    """The run with the data that is `given` now, and where it has a file to begin from, that looked at.
+
+    Raises UserError where there is no data, or where the file does not fit.
+    """
+    config = _with_data(run, given)
+    if run.config.train.resume_checkpoint and not run.checkpoints():
+        worker.beat(message="Looking at the file to begin from", now=True)
+        config = warm_start.check_start(config)
+    run.config = config  # kept by the Session, once the data is seen to be good
+    return run
+
+
+def _with_data(run: Run, given: Mapping[str, Any]) -> Config:
+    """The run's settings, with those of its data that are given."""
+    config, place = run.config, given.get("data_dir", run.config.data.data_dir)
+    remedy = f"`{run.shell('train', '--resume', more=['--data_dir', 'FOLDER'])}`"
+    if not place:
+        raise UserError(f"{run.name} has no data to train on yet: {remedy} names it.")
+    if place not in DATA_SETS and not os.path.exists(os.path.expanduser(place)):
+        raise UserError(f"There is no folder or file {place}, on which {run.name} was trained: {remedy} says where the images are now.")  # fmt: skip
+    if not config.data.data_dir:
+        config = datasets.attach(config, place)
+    return codec.replace(config, given)
+
+
+def elsewhere(run: Run) -> str:
+    """What can be done where the data of a run is not what it was, as the beginning of a sentence."""
+    return f"Restore the data, say where it is now (`{run.shell('train', '--resume', more=['--data_dir', 'FOLDER'])}`)"
+
+
+def remedy(run: Run, found: Checkpoint) -> Remedy:
+    """What can be done where the data of a run is not what it was."""
+    anew = f"egin a new run from its weights: `{run.anew(found.path('model'))}`."
+    return Remedy(f"{elsewhere(run)}, or b{anew}", f"B{anew}")
+
+
+def newest(run: Run) -> Checkpoint | None:
+    """The checkpoint to go on from; None for a run that has saved nothing yet.
+
+    Raises UserError where all steps are done, and where nothing whole is left of what was saved.
+    """
+    traces.check(run)
+    found, wrong = checkpoint_files.newest_intact(run)
+    for sentence in wrong:
+        log.warning("%s", sentence)
+    if found is None:
+        if not wrong:
+            return None
+        weights = ((c, c.path(kind).name) for c in run.checkpoints() for kind in c.weights)
+        good = {name for c, name in weights if not checkpoint_files.fault(c, name)}
+        raise UserError(f"No checkpoint of {run.name} can be gone on from: {wrong[0]} {traces.remedy(run, traces.best(run, good))}")  # fmt: skip
+    if checkpoint_files.read(found.path("state"))["trainer"]["step"] >= run.config.train.total_steps:
+        raise UserError(run.all_done)
+    last = traces.last_due(run)
+    if found.step < last and not wrong:
+        log.warning("The checkpoint of step %d is not there any more.", last)
+    return found

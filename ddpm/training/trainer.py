@@ -1,0 +1,272 @@
+"""Training as a loop that yields: the caller logs, draws, saves and stops.
+
+trainer = Trainer(config, dataset)
+for report in trainer.steps(1000):
+    print(report.step, report.losses["loss"].mean())
+"""
+
+import copy
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ddpm import schedules
+from ddpm.compute import distributed, precision
+from ddpm.compute.precision import LossScale
+from ddpm.config.training import Config, TrainConfig
+from ddpm.data.datasets import Dataset, Stream
+from ddpm.diffusion.losses import Batch, Losses, training_losses
+from ddpm.diffusion.timestep_samplers import SAMPLERS, TimestepSampler
+from ddpm.formatting import plural
+from ddpm.models import backend, unet
+from ddpm.models.unet import UNet
+from ddpm.storage import images
+from ddpm.training.ema import Ema
+from ddpm.training.optimizer import Update
+
+log = logging.getLogger("ddpm")
+
+
+class Report(NamedTuple):
+    """One training step, done; of several processes, by all of them together."""
+
+    step: int  # steps done so far, this one included
+    losses: Losses  # name -> [N] float64
+    t: Tensor  # [N] index of the timestep of each picture
+    grad_norm: float  # of the whole gradient, before clipping
+    lr: float
+    seconds: float
+    applied: bool  # False when the gradient was not finite: the weights were left as they were
+    lg_loss_scale: float | None = None  # after the step, with fp16
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether there is no going on: the gradient is not finite, and a smaller loss scale is no remedy (any more)."""
+        return not self.applied and (self.lg_loss_scale is None or self.lg_loss_scale < precision.LEAST_LG_SCALE)
+
+
+class Trainer:
+    """A network in training, and everything that decides how it goes on.
+
+    Seeds torch's global generator, from which the first weights and dropout are drawn.  Several processes each
+    have a Trainer with the same weights and draw the same pictures, of which each learns from its own
+    `batch_size`: two of them do what one does with a batch twice as large.
+    """
+
+    def __init__(self, config: Config, dataset: Dataset, device: str | torch.device = "cpu"):
+        self.config = config
+        self.device = torch.device(device)
+        self.full = schedules.named(config.diffusion.noise_schedule, config.diffusion.diffusion_steps)
+        kept = schedules.space_timesteps(self.full.T, config.diffusion.timestep_respacing)
+        self.schedule = schedules.respaced(self.full, kept)
+        torch.manual_seed(config.train.seed)
+        self.model = unet.build(config.model).to(self.device).train()
+        self.parameters: list[torch.Tensor] = list(self.model.parameters())
+        distributed.copy_in_place(self.parameters)
+        if distributed.rank():
+            torch.manual_seed(config.train.seed + distributed.rank())  # for dropout
+        self._compute_in(precision.for_training(config.train, self.device))
+        self.scale = LossScale(config.train.fp16_scale_growth) if self.compute.precision == "fp16" else None
+        self.ema = Ema(self.model, config.train.ema_rates, config.train.ema_warmup)
+        self.end = Update(self.parameters, self.ema, config.train, self.compute.library)
+        self.optimizer = self.end.optimizer
+        self.stream = Stream(dataset, config.train.seed, config.data.random_flip)
+        self.rng = torch.Generator().manual_seed(config.train.seed)
+        self.timesteps: TimestepSampler = SAMPLERS[config.train.schedule_sampler](len(self.schedule))
+        self.step = 0
+
+    def _compute_in(self, name: str) -> None:
+        """Compute in that precision, by the kernels of the settings."""
+        self.compute = backend.chosen(self.config.train.kernels, name, self.device)
+        self.forward = self.compute.prepared(self.model)
+
+    def draw(self) -> Batch:
+        """The next pictures, their timesteps and noise, and whose class is hidden; drawn for the whole batch, however it is split."""
+        count = self.config.train.batch_size
+        whole, own = count * distributed.size(), slice(count * distributed.rank(), count * (distributed.rank() + 1))
+        pixels, labels = self.stream.next(whole, own)
+        x_start = torch.from_numpy(images.to_float(pixels))
+        t, weight = self.timesteps.draw(whole, self.rng)
+        noise = torch.randn((whole, *x_start.shape[1:]), generator=self.rng)[own]
+        t, weight = t[own], None if weight is None else weight[own]
+        model = self.config.model
+        y = torch.from_numpy(labels) if model.class_cond and labels is not None else None
+        if y is not None and model.cond_drop_prob:
+            hidden = torch.rand(whole, generator=self.rng)[own] < model.cond_drop_prob
+            y = y.masked_fill(hidden, model.num_classes)  # the label of no class (Ho & Salimans 2022, Algorithm 1)
+        small = model.small_size
+        low_res = F.interpolate(x_start, (small, small), mode="area") if small else None
+        batch = Batch(x_start, t, noise, y, low_res, weight)
+        return Batch(*(None if part is None else part.to(self.device) for part in batch))  # type: ignore[arg-type]
+
+    def update(self, batch: Batch) -> Report:
+        """One optimiser step.  The gradient is that of the mean over the batches of all processes, whatever the microbatch."""
+        began = time.perf_counter()
+        for parameter in self.parameters:
+            parameter.grad = None
+        count, parts, unweighted = len(batch.x_start), [], []
+        factor = self.scale.factor if self.scale else 1.0
+        for start in range(0, count, self.config.train.micro):
+            part = batch.part(start, min(start + self.config.train.micro, count))
+            losses = training_losses(self.forward, self.schedule, self.full, self.config, part)
+            unweighted.append(losses["loss"].detach().double().cpu())
+            if part.weight is not None:
+                losses = {name: values * part.weight for name, values in losses.items()}
+            (losses["loss"].sum() / (count * distributed.size()) * factor).backward()
+            parts.append({name: values.detach().double().cpu() for name, values in losses.items()})
+        names = list(parts[0])
+        rows = [batch.t.cpu().double(), torch.cat(unweighted), *(torch.cat([part[n] for part in parts]) for n in names)]
+        t, learnt, *joined = distributed.side_by_side(torch.stack(rows))
+        finite = learnt.isfinite()  # a history of losses that holds another is of no use
+        self.timesteps.update(t[finite].long(), learnt[finite])
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        distributed.sum_in_place(gradients)
+        if self.scale:
+            torch._foreach_mul_(gradients, 1 / factor)
+        lr = learning_rate(self.config.train, self.step)
+        grad_norm, applied = self.end.apply(lr)
+        if self.scale:
+            self.scale.update(overflowed=not applied)
+        self.step += 1
+        seconds, scale = time.perf_counter() - began, self.scale.lg if self.scale else None
+        return Report(
+            self.step, dict(zip(names, joined, strict=True)), t.long(), grad_norm, lr, seconds, applied, scale
+        )
+
+    def steps(self, total: int) -> Iterator[Report]:
+        """Train until `total` steps are done."""
+        while self.step < total:
+            yield self.update(self.draw())
+
+    def parameter_norm(self) -> float:
+        """Length of all weights together."""
+        with torch.no_grad():
+            return self.end.length(self.parameters)
+
+    def weights(self) -> dict[str, dict[str, Tensor]]:
+        """Everything that can be drawn from: "model", and an "ema_RATE" for each average."""
+        averages = {f"ema_{rate}": self.ema.weights(rate) for rate in self.ema.rates}
+        return {"model": dict(self.model.state_dict()), **averages}
+
+    def network(self, kind: str = "") -> UNet:
+        """A copy to draw from: of "model", an "ema_RATE", or by default the first average, if there is one."""
+        weights = self.weights()
+        kind = kind or next((k for k in weights if k != "model"), "model")
+        network = copy.deepcopy(self.model)
+        network.load_state_dict(weights[kind])
+        self.compute._replace(precision="fp32").prepared(network)  # whatever the training computes in
+        return network.eval()
+
+    def state(self) -> dict[str, Any]:
+        """What an exact continuation needs beyond the weights and the optimiser; of several processes, to be asked of all."""
+        state = {
+            "step": self.step,
+            "position": self.stream.position,
+            "ema_updates": self.ema.updates,
+            "timesteps": self.timesteps.state(),
+            "rng": self.rng.get_state(),
+            "precision": self.compute.precision,
+            "kernels": self.compute.kernels,
+            **self._random_state(),
+        }
+        if self.scale:
+            state["lg_loss_scale"] = self.scale.lg
+        if distributed.active():
+            state["ranks"] = distributed.gathered(self._random_state())
+        return state
+
+    def _random_state(self) -> dict[str, Tensor]:
+        """Where this process is in the randomness that is its own, of dropout."""
+        state = {"torch_rng": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            state["cuda_rng"] = torch.cuda.get_rng_state(self.device)
+        return state
+
+    def load(self, weights: Mapping[str, Mapping[str, Tensor]], optimizer: Mapping[str, Any] | None, state: Mapping[str, Any]) -> None:  # fmt: skip
+        """Go on from where `weights()`, the optimiser's state_dict and `state()` were taken, to the last bit.
+
+        Without an optimiser it begins anew, as do averages that `weights` does not hold, from the weights.  With another
+        number of processes it goes on as well, but not to the last bit.
+        """
+        self.model.load_state_dict(weights["model"])
+        for rate in self.ema.rates:
+            self.ema.load(rate, dict(weights.get(f"ema_{rate}", weights["model"])))
+        if optimizer is not None:
+            groups = [{**group, "fused": True} for group in optimizer["param_groups"]]  # another program's may not be
+            self.optimizer.load_state_dict({**optimizer, "param_groups": groups})
+        self.step = state["step"]
+        self.stream.position = state["position"]
+        self.ema.updates = state["ema_updates"]
+        if "timesteps" in state:  # runs of version 0.1.0 drew all timesteps alike, and other programs keep no history
+            self.timesteps.load(state["timesteps"])
+        self.rng.set_state(state["rng"])
+        if not state.get("fresh"):
+            self._go_on_computing(state.get("precision", "fp32"), state.get("kernels", "torch"))  # as version 0.1.0 did
+        if self.scale:
+            self.scale.lg = state.get("lg_loss_scale", self.scale.lg)
+        ranks = state.get("ranks", [state])
+        if len(ranks) != distributed.size() and not state.get("fresh"):
+            log.warning("Saved with %s and resumed with %d: training goes on, but not bit by bit as it would have.", plural(len(ranks), "process", "processes"), distributed.size())  # fmt: skip
+        if distributed.rank() < len(ranks):
+            own = ranks[distributed.rank()]
+            torch.set_rng_state(own["torch_rng"])
+            if self.device.type == "cuda" and "cuda_rng" in own:
+                torch.cuda.set_rng_state(own["cuda_rng"], self.device)
+
+    def _go_on_computing(self, name: str, kernels: str) -> None:
+        """As it was saved, where the settings leave that open; and a warning where it is another way all the same."""
+        if precision.for_training(self.config.train, self.device) == "auto" and name in ("fp32", "bf16"):
+            self._compute_in(name)
+        if (name, kernels) != (self.compute.precision, self.compute.kernels):
+            log.warning("Saved in %s by %s kernels and resumed in %s by %s: training goes on, but not bit by bit as it would have.", name, kernels, self.compute.precision, self.compute.kernels)  # fmt: skip
+
+
+def learning_rate(train: TrainConfig, done: int) -> float:
+    """The learning rate of the step after `done` steps: warm-up from 0, then constant or falling to 0."""
+    lr = train.lr
+    if train.lr_warmup_steps:
+        lr *= min(1.0, (done + 1) / train.lr_warmup_steps)
+    if train.lr_anneal_steps:
+        lr *= max(0.0, 1 - done / train.lr_anneal_steps)
+    return lr
+
+
+class Means:
+    """Running means for a line of progress.csv: each loss, over all pictures and per quarter of the timesteps."""
+
+    def __init__(self, timesteps: int):
+        self._timesteps = timesteps
+        self._sums: dict[str, list[float]] = {}  # name -> [sum, count]
+
+    def add(self, report: Report) -> None:
+        if report.applied or report.hopeless:  # a step left out by the loss scale has no gradient to speak of
+            self._add("grad_norm", report.grad_norm, 1)
+        quarters = 4 * report.t // self._timesteps
+        for name, values in report.losses.items():
+            self._add(name, float(values.sum()), len(values))
+            for quarter in quarters.unique().tolist():
+                chosen = values[quarters == quarter]
+                self._add(f"{name}_q{quarter}", float(chosen.sum()), len(chosen))
+        self._add("step_seconds", report.seconds, 1)
+
+    def _add(self, name: str, total: float, count: int) -> None:
+        entry = self._sums.setdefault(name, [0.0, 0])
+        entry[0] += total
+        entry[1] += count
+
+    def take(self) -> dict[str, float]:
+        """The means since the last call."""
+        means = {name: total / count for name, (total, count) in self._sums.items()}
+        self._sums = {}
+        return means
+
+    def state(self) -> dict[str, list[float]]:
+        return {name: list(entry) for name, entry in self._sums.items()}
+
+    def load(self, state: Mapping[str, list[float]]) -> None:
+        self._sums = {name: list(entry) for name, entry in state.items()}

@@ -1,0 +1,173 @@
+"""Beginning a training from weights that are there: a model file with the averages and the optimiser of its step."""
+
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ddpm.checkpoints import checkpoint_files, probe
+from ddpm.checkpoints.checkpoint_files import Weights
+from ddpm.checkpoints.identify import recognise
+from ddpm.compute import distributed
+from ddpm.config import codec, presets
+from ddpm.config.training import Config
+from ddpm.errors import UserError
+from ddpm.formatting import plural
+from ddpm.models import unet
+from ddpm.runs import openai_folder
+from ddpm.runs.openai_folder import Files
+
+log = logging.getLogger("ddpm")
+
+ASKED = (*probe.NAMES, "num_heads_upsample", "image_size", "small_size")  # settings that a probe is told
+Progress = Callable[[str, int, int], None]  # (what is being done, files done, files in all)
+
+
+class Start(NamedTuple):
+    """Everything that a training goes on from."""
+
+    weights: dict[str, dict[str, Tensor]]  # "model", "ema_0.9999" -> name -> tensor
+    optimizer: dict[str, Any] | None
+    state: dict[str, Any]  # as Trainer.state() gives it, but with random states fresh from the seed
+    told: list[str]  # sentences: what was found, and what was not
+    config: Config | None = None  # with which the file says that it was trained
+    seen: dict[str, Any] | None = None  # the digest of what it was trained on, where the file says so
+    learnt: np.ndarray | None = None  # who was ever trained on, where the state beside it says so
+
+    @property
+    def step(self) -> int:
+        """Updates that were done."""
+        return self.state["step"]
+
+
+def start_from(path: Path, config: Config) -> Start:
+    """What `train.resume_checkpoint` begins with: a model file with the averages and the optimiser of its step.
+
+    A file of averages is begun from as it is, without an optimiser.  Raises UserError for what cannot be read, or has
+    no steps left to do.
+    """
+    weights, beside = checkpoint_files.load_weights(path), openai_folder.beside(path)
+    told: list[str] = []
+    if rate := openai_folder.rate_of(path):
+        told.append(f"{path.name} is an average of weights (rate {rate}): training begins from it, with a new optimiser.")  # fmt: skip
+        return _start({"model": weights.tensors}, None, weights, beside, config, told)
+    found, optimizer = {"model": weights.tensors}, None
+    there = {str(float(rate)): file for rate, file in beside.averages.items()} if beside else {}
+    for rate in config.train.ema_rates:
+        if rate in there:
+            found[f"ema_{rate}"] = checkpoint_files.load_weights(there[rate]).tensors
+        else:
+            told.append(f"There is no average of rate {rate} beside {path.name}: it begins from the weights.")
+    if beside and beside.optimizer:
+        optimizer = checkpoint_files.optimizer_of(beside.optimizer, weights.tensors)
+    else:
+        told.append(f"There is no optimiser's file beside {path.name}: it begins anew.")
+    return _start(found, optimizer, weights, beside, config, told)
+
+
+def _start(found: dict[str, dict[str, Tensor]], optimizer: dict[str, Any] | None, weights: Weights, beside: Files | None, config: Config, told: list[str]) -> Start:  # fmt: skip
+    step = updates(optimizer) or weights.step or (beside.step if beside else 0)
+    name, total = Path(config.train.resume_checkpoint).name, config.train.total_steps
+    if step >= total:
+        raised = "lr_anneal_steps, and total_steps to the same" if config.train.lr_anneal_steps else "total_steps"
+        raise UserError(f"{name} has {plural(step, 'update')} behind it, and training would end at step {total}: raise {raised}.")  # fmt: skip
+    what = restored(found, optimizer)
+    known = _known(Path(config.train.resume_checkpoint), weights.config)
+    if known and config.model.class_cond and config.model.cond_drop_prob and not known.model.cond_drop_prob:
+        told.append(f"Its last label, {config.model.num_classes}, stands for no class from now on, whatever it was trained as.")  # fmt: skip
+    told = [*told, f"Beginning at step {step}: {what}"]
+    learnt = (
+        checkpoint_files.learnt_beside(Path(config.train.resume_checkpoint), weights.step) if weights.data else None
+    )
+    return Start(found, optimizer, fresh_state(step, config), told, weights.config, weights.data, learnt)
+
+
+def restored(found: Mapping[str, Any], optimizer: Mapping[str, Any] | None) -> str:
+    """What there was, for the log."""
+    averages = [kind.removeprefix("ema_") for kind in found if kind != "model"]
+    parts = ["weights", f"averages {' and '.join(averages)}" if averages else "no averages", "optimiser" if optimizer else "no optimiser"]  # fmt: skip
+    return ", ".join(parts) + "; random state fresh from the seed"
+
+
+def fresh_state(step: int, config: Config) -> dict[str, Any]:
+    """Trainer.state() after `step` updates of another program: the place in the data follows, nothing random does."""
+    rng = torch.Generator().manual_seed(config.train.seed)
+    return {
+        "fresh": True,  # nothing random goes on, with however many processes
+        "step": step,
+        "position": step * config.train.batch_size * distributed.size(),
+        "ema_updates": step,
+        "rng": rng.get_state(),
+        "torch_rng": rng.get_state(),
+    }
+
+
+def updates(optimizer: Mapping[str, Any] | None) -> int:
+    """How many updates AdamW has made: the true number, whatever file names say; 0 where it cannot tell."""
+    return max((int(entry["step"]) for entry in (optimizer or {}).get("state", {}).values()), default=0)
+
+
+def check_start(config: Config) -> Config:
+    """`config` with train.resume_checkpoint looked at: weights that fit and go on as they began, with steps left to do.
+
+    A class-conditional network keeps the number of labels that its file has; with cond_drop_prob, the last of them stands
+    for no class.  A file that knows its settings, or a
+    released one, tells the process that it was trained on; any other is probed, and what is said of it goes to the log.
+    Raises UserError.
+    """
+    path = Path(config.train.resume_checkpoint)
+    start = start_from(path, config)
+    tensors = start.weights["model"]
+    labels = tensors.get("label_emb.weight")
+    if config.model.class_cond and labels is not None:
+        classes = len(labels) - (config.model.cond_drop_prob > 0)
+        if classes >= len(config.class_names):
+            config = codec.replace(config, {"num_classes": classes})
+    with torch.device("meta"):
+        network = unet.build(config.model)
+    checkpoint_files.compare(network, tensors, path.name)
+    if known := _known(path, start.config):
+        _same_process(path, known, config)
+    else:
+        flags = {name: getattr(config.model if hasattr(config.model, name) else config.diffusion, name) for name in ASKED}  # fmt: skip
+        for sentence in recognise(tensors, {**flags, **vars(config.data)}, path).told:
+            log.warning("%s", sentence)
+    return config
+
+
+def _known(path: Path, config: Config | None) -> Config | None:
+    """The settings that a file was trained with: its own, or a released model's; None where nobody says."""
+    preset = presets.of_file(path)
+    return config or (presets.PRESETS[preset].config if preset else None)
+
+
+def _same_process(path: Path, known: Config, config: Config) -> None:
+    """Raises UserError where `config` asks a network otherwise than it was trained, which no shape tells."""
+    was, wanted = _process(known), _process(config)
+    if known.model.class_cond and known.model.cond_drop_prob and not config.model.cond_drop_prob:
+        was["cond_drop_prob"], wanted["cond_drop_prob"] = known.model.cond_drop_prob, 0.0  # or no class became one
+    if differ := [name for name in was if was[name] != wanted[name]]:
+        wrong = ", ".join(f"{name} {wanted[name]}" for name in differ)
+        right = " ".join(f"--{name} {was[name]}" for name in differ)
+        raise UserError(f"{path.name} was not trained with {wrong}: use {right}.")
+
+
+def _process(config: Config) -> dict[str, Any]:
+    """What a network is asked by, as far as it makes a difference."""
+    model, diffusion = config.model, config.diffusion
+    found = {name: getattr(diffusion, name) for name in probe.PROCESS}
+    if diffusion.diffusion_steps == 1000:
+        found["rescale_timesteps"] = True  # to the same scale
+    return {
+        **found,
+        "learned_range": diffusion.learned_range or not model.learn_sigma,
+        "num_heads": model.num_heads,
+        "num_heads_upsample": model.heads_up,
+        "num_head_channels": model.num_head_channels,
+        "use_new_attention_order": model.use_new_attention_order,
+        "use_scale_shift_norm": model.use_scale_shift_norm,
+    }

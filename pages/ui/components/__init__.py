@@ -1,0 +1,1 @@
+"""Parts without knowledge of runs: fields, figures, canvas, thumbnails."""

@@ -1,0 +1,146 @@
+"""Forms that follow from the settings: one field a setting, with its help, its limits and what is wrong with it.
+
+A form's values live in the session state under `<form>.<setting>`, so that they stay when the page is left:
+
+    forms.begin("train", config)               # once, and again to start over from other settings
+    config, empty = forms.read("train", base)  # what the fields say now
+    forms.section("train", ModelConfig, ...)   # the fields themselves
+"""
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import streamlit as st
+
+from ddpm.config import codec
+from ddpm.config.fields import Setting, settings
+from ddpm.config.training import Config
+from ddpm.config.validation import Problem
+from ddpm.errors import writable
+
+STEPS: dict[str, float] = {
+    "image_size": 8, "num_channels": 32, "diffusion_steps": 100, "dropout": 0.05, "lr": 1e-4, "weight_decay": 0.01, "hold_out": 0.05,
+    "grad_clip": 0.5, "eta": 0.1, "total_steps": 500, "lr_warmup_steps": 50, "lr_anneal_steps": 500,
+    "log_interval": 5, "save_interval": 500, "sample_interval": 250, "preview_samples": 4, "preview_steps": 5,
+}  # fmt: skip
+"""What a press on + or - changes; 1 (of whole numbers) or 0.1 where nothing is said."""
+
+Problems = Mapping[str, Sequence[str]]
+
+
+def key(form: str, name: str) -> str:
+    """The session state's key of a field."""
+    return f"{form}.{name}"
+
+
+def values_of(config: Config) -> dict[str, Any]:
+    """Every setting by its flat name."""
+    sections = [getattr(config, name) for name in codec.SECTIONS]
+    return {s.name: getattr(section, s.name) for section in sections for s in settings(type(section))}
+
+
+def begin(form: str, values: Mapping[str, Any]) -> None:
+    """Put `values` into the fields.  To be called before the fields are drawn, or in a callback."""
+    for name, value in values.items():
+        st.session_state[key(form, name)] = value
+
+
+def read(form: str, base: Config) -> tuple[Config, list[Problem]]:
+    """The settings that the fields show, and a problem for each field that was left empty."""
+    values, empty = {}, []
+    known = [s for section in codec.SECTIONS.values() for s in settings(section)]
+    for s, default in zip(known, values_of(base).values(), strict=True):
+        value = st.session_state.get(key(form, s.name), default)
+        if value is None:
+            empty.append(Problem(s.name, f"{s.name} is empty: type a value, {default!r} for one."))
+            value = default
+        values[s.name] = s.settled(value)
+    return codec.replace(base, values), empty
+
+
+def by_field(problems: Sequence[Problem]) -> dict[str, list[str]]:
+    """Sentences by the setting that they are about."""
+    found: dict[str, list[str]] = {}
+    for problem in problems:
+        found.setdefault(problem.name, []).append(problem.sentence)
+    return found
+
+
+def plain(text: str) -> str:
+    """`text` as Markdown that shows just this text."""
+    return re.sub(r"([\\`*_{}\[\]<>$~#|:^&])", r"\\\1", writable(text))
+
+
+def complaint(sentences: Sequence[str]) -> None:
+    """What is wrong, in small red print right under a field."""
+    for sentence in sentences:
+        st.markdown(f":small[:red[:material/error: {plain(sentence)}]]")
+
+
+def section(
+    form: str,
+    cls: type,
+    *,
+    problems: Problems,
+    skip: Collection[str] = (),
+    placeholders: Mapping[str, str] | None = None,
+    columns: int = 3,
+) -> None:
+    """The fields of one dataclass of settings: the basic ones, then a fold for each group of the others.
+
+    `skip` names settings that do not apply.  A fold opens by itself while something in it is wrong.
+    """
+    fields = [s for s in settings(cls) if s.name not in skip]
+    arrange(form, [s for s in fields if s.basic], problems, placeholders or {}, columns)
+    groups: dict[str, list[Setting]] = {}
+    for s in fields:
+        if not s.basic:
+            groups.setdefault(s.group, []).append(s)
+    for title, members in groups.items():
+        wrong = sum(s.name in problems for s in members)
+        label = f"{title} · :red[{wrong} to correct]" if wrong else title
+        state = "wrong" if wrong else "right"
+        with st.expander(label, expanded=bool(wrong), key=f"{form}_{cls.__name__}_{title}_{state}"):
+            arrange(form, members, problems, placeholders or {}, columns)
+
+
+def arrange(
+    form: str, fields: Sequence[Setting], problems: Problems, placeholders: Mapping[str, str], columns: int
+) -> None:
+    """Fields with a box in a grid, switches in a row under it, each with what is wrong with it."""
+    boxes, switches = [s for s in fields if s.type is not bool], [s for s in fields if s.type is bool]
+    if boxes:
+        grid = st.grid(columns, min_column_width=150)
+        for s in boxes:
+            with grid.cell():
+                box(form, s, placeholders.get(s.name))
+                complaint(problems.get(s.name, ()))
+    if switches:
+        with st.container(horizontal=True, gap="medium"):
+            for s in switches:
+                st.toggle(s.label, key=key(form, s.name), help=s.help, persist_state="session", width="content")
+        for s in switches:
+            complaint(problems.get(s.name, ()))
+
+
+def box(form: str, s: Setting, placeholder: str | None = None) -> Any:
+    """One field for a number, a choice or a text; returns its value."""
+    label = f"{s.label} ({s.unit})" if s.unit else s.label
+    where = key(form, s.name)
+    if s.choices:
+        return st.selectbox(label, s.choices, key=where, help=s.help, persist_state="session")
+    if s.type is int:
+        whole = int(STEPS.get(s.name, 1))
+        return st.number_input(label, step=whole, key=where, help=_with_limits(s), persist_state="session")
+    if s.type is float:
+        step = float(STEPS.get(s.name, 0.1))
+        return st.number_input(label, step=step, format="%g", key=where, help=_with_limits(s), persist_state="session")  # fmt: skip
+    return st.text_input(label, key=where, help=s.help, placeholder=placeholder, persist_state="session")
+
+
+def _with_limits(s: Setting) -> str:
+    """The help, with the limits where they say something."""
+    if s.low is None or s.high is None or s.high >= 65536:
+        return s.help
+    return f"{s.help} From {s.low:g} to {s.high:g}."

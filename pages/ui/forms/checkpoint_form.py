@@ -1,0 +1,77 @@
+"""Fields of a form that works with a checkpoint of a run: which one, which weights."""
+
+from collections.abc import Callable
+
+import streamlit as st
+
+from ddpm.config import fields
+from ddpm.config.tasks import FromCheckpoint
+from ddpm.runs.jobs import ACTIVE
+from ddpm.runs.runs import Checkpoint, Run
+from pages.ui.components import setting_widgets
+from pages.ui.frame import layout
+
+FIELDS = {s.name: s for s in fields.settings(FromCheckpoint)}
+
+
+def required(run: Run, why: str) -> None:
+    """Where the run has no checkpoint yet: says `why` one is needed and how to get it, and stops the page."""
+    running = run.state() in ACTIVE
+    st.info(
+        f"{setting_widgets.plain(run.name)} has no checkpoint yet, and {why}. "
+        + ("It can save one now." if running else "Let it train until it saves one."),
+        icon=":material/save:",
+    )
+    if running:
+        if st.button("Save now", icon=":material/save:", type="primary"):
+            run.request("save")
+            st.toast("Asked to save after the step in hand.")
+        layout.fragment(run_every=1.0)(_wait_for_checkpoint)(run)
+    else:
+        st.page_link(layout.MONITOR, label="Open it on Monitor", icon=":material/monitoring:", query_params={"run": run.name})  # fmt: skip
+    st.stop()
+
+
+def _wait_for_checkpoint(run: Run) -> None:
+    if run.checkpoints():
+        st.rerun()
+
+
+def checkpoint(form: str, checkpoints: list[Checkpoint]) -> tuple[int, Checkpoint]:
+    """The field for the checkpoint: its step, 0 for the newest, and itself."""
+    by_step = {0: checkpoints[-1], **{c.step: c for c in reversed(checkpoints)}}
+    keep_known(form, "step", list(by_step))
+    step = st.selectbox(
+        "Checkpoint", list(by_step), key=setting_widgets.key(form, "step"), help=FIELDS["step"].help, persist_state="session",
+        format_func=lambda step: f"Step {step:,}" if step else f"Newest (step {checkpoints[-1].step:,})",
+    )  # fmt: skip
+    return step, by_step[step]
+
+
+def weights(form: str, of: Checkpoint) -> str:
+    """The field for the weights in a checkpoint."""
+    return options(form, "weights", FIELDS["weights"].label, of.weights, FIELDS["weights"].help, weights_label)
+
+
+def weights_label(weights: str) -> str:
+    return "Raw" if weights == "model" else weights.replace("ema_", "EMA ")
+
+
+def options(form: str, name: str, label: str, options: list[str], help: str, say: Callable[[str], str] = str) -> str:
+    """A field with a few choices side by side."""
+    keep_known(form, name, options)
+    chosen = st.segmented_control(
+        label, options, key=setting_widgets.key(form, name), help=help, required=True, format_func=say, width="stretch",
+        persist_state="session",
+    )  # fmt: skip
+    return chosen or options[0]
+
+
+def keep_known(form: str, name: str, options: list, many: bool = False) -> None:
+    """Forget a value that this run does not offer."""
+    where = setting_widgets.key(form, name)
+    value = st.session_state.get(where)
+    if many:
+        st.session_state[where] = [v for v in value if v in options] if isinstance(value, list) else []
+    elif value not in options:
+        st.session_state[where] = options[0]

@@ -1,0 +1,119 @@
+"""The form of the Evaluate page: which weights, which pictures, how many."""
+
+import dataclasses
+
+import streamlit as st
+
+from ddpm import formatting
+from ddpm.config import fields, validation
+from ddpm.config.tasks import EvalConfig
+from ddpm.config.training import Config
+from ddpm.config.validation import Problem
+from ddpm.data import datasets, sources
+from ddpm.errors import UserError, writable
+from ddpm.planning import timesteps
+from ddpm.runs.runs import Checkpoint
+from pages.ui.components import setting_widgets
+from pages.ui.forms import checkpoint_form, data_form
+
+FORM = "evaluate"
+FIRST = EvalConfig(num_samples=100)
+OWN = ""  # the option for what the run was trained on
+PATH = data_form.PATH
+FIELDS = {s.name: s for s in fields.settings(EvalConfig)}
+PARTS = {"auto": "Automatic", "train": "Training", "test": "Held out"}
+MORE = ("batch_size", "rows", "seed", "timestep_respacing")
+
+
+def show(config: Config, checkpoints: list[Checkpoint]) -> tuple[EvalConfig, list[Problem]]:
+    """Draw the fields.  Returns what they say, and what is wrong with it."""
+    if setting_widgets.key(FORM, "num_samples") not in st.session_state:
+        setting_widgets.begin(FORM, {**dataclasses.asdict(FIRST), "source": OWN, "path": ""})
+    values: dict[str, object] = {}
+    grid = st.grid(2, min_column_width=150)
+    with grid.cell():
+        values["step"], checkpoint = checkpoint_form.checkpoint(FORM, checkpoints)
+    with grid.cell():
+        values["weights"] = checkpoint_form.weights(FORM, checkpoint)
+    values["data_dir"] = _data(config)
+    found = data_form.look(str(values["data_dir"]) or config.data.data_dir)
+    values["split"] = _part(config, str(values["data_dir"]), found)
+    grid = st.grid(2, min_column_width=150)
+    for name in ("num_samples", "until_ci"):
+        with grid.cell():
+            values[name] = setting_widgets.box(FORM, FIELDS[name])
+    with st.expander("More"):
+        inner = st.grid(2, min_column_width=150)
+        more = MORE if config.model.learn_sigma else ("variance", *MORE)  # a learned one leaves no choice
+        for name in more:
+            with inner.cell():
+                values[name] = setting_widgets.box(
+                    FORM, FIELDS[name], "as in training" if name == "timestep_respacing" else None
+                )
+        for name in ("enlarge", "skip_broken", "clip_denoised"):
+            values[name] = st.toggle(FIELDS[name].label, key=setting_widgets.key(FORM, name), help=FIELDS[name].help, persist_state="session")  # fmt: skip
+    missing = [Problem(name, f"{FIELDS[name].label} is empty: type a number.") for name, value in values.items() if value is None]  # fmt: skip
+    evaluation = EvalConfig(**{name: value for name, value in values.items() if value is not None})  # type: ignore[arg-type]
+    return evaluation, [*missing, *problems(config, evaluation, found)]
+
+
+def problems(config: Config, evaluation: EvalConfig, found: data_form.Look) -> list[Problem]:
+    """What would keep these pictures from being measured."""
+    wrong = list(validation.limit_problems(evaluation))
+    if found.error:
+        wrong.append(Problem("data_dir", found.error))
+    elif found.description is None:
+        wrong.append(Problem("data_dir", "No data is named: type the path of a folder of images or of an .npz file."))
+    else:
+        size, own = found.description.size, evaluation.data_dir in (OWN, config.data.data_dir)
+        enlarge = evaluation.enlarge or (own and config.data.enlarge)
+        if size and min(size) < config.model.image_size and not enlarge:
+            wrong.append(Problem("enlarge", f"The first picture is only {size[0]} x {size[1]} pixels, and the model's have {config.model.image_size}: use larger ones, or switch on {FIELDS['enlarge'].label} under More."))  # fmt: skip
+        try:
+            datasets.class_numbers(config, found.description.class_names)
+        except UserError as error:
+            wrong.append(Problem("data_dir", str(error)))
+    try:
+        timesteps.timesteps(config, evaluation)
+    except UserError as error:
+        wrong.append(Problem("timestep_respacing", str(error)))
+    return wrong
+
+
+def _data(config: Config) -> str:
+    """The field for the data; what it says as a data_dir, empty for the run's own."""
+    own = sources.SOURCES[config.data.data_dir].title if config.data.data_dir in sources.SOURCES else writable(config.data.data_dir)  # fmt: skip
+    options = [OWN, *(name for name in sources.SOURCES if name != config.data.data_dir), PATH]
+    checkpoint_form.keep_known(FORM, "source", options)
+    titles = {OWN: f"The run's own: {own}", PATH: "Folder or .npz file", **{n: s.title for n, s in sources.SOURCES.items()}}  # fmt: skip
+    source = st.selectbox(
+        FIELDS["data_dir"].label, options, key=setting_widgets.key(FORM, "source"), help=FIELDS["data_dir"].help,
+        format_func=lambda name: titles[name], persist_state="session",
+    )  # fmt: skip
+    if source != PATH:
+        return source
+    typed = st.text_input(
+        "Path", key=setting_widgets.key(FORM, "path"), placeholder="/home/me/pictures", persist_state="session"
+    )
+    return fields.absolute(typed) or PATH
+
+
+def _part(config: Config, data_dir: str, found: data_form.Look) -> str:
+    """The field for the part, where there is a choice."""
+    about = found.description
+    if about is None:
+        return FIRST.split
+    own = data_dir in (OWN, config.data.data_dir)
+    held = datasets.held_out_count(about.count, config.data.hold_out) if own else 0
+    test = about.test_count or held
+    if not test:
+        said = "that training saw: none was held out" if own else ""
+        st.caption(f"{formatting.plural(about.count, 'picture')} {said}".strip() + ".")
+        return FIRST.split
+    part = checkpoint_form.options(FORM, "split", FIELDS["split"].label, list(PARTS), FIELDS["split"].help, PARTS.__getitem__)  # fmt: skip
+    count = about.count - held if part == "train" else test
+    roughly = "About " if held else ""  # each image's content decides
+    st.caption(
+        f"{roughly}{formatting.plural(count, 'picture')} {'to train on' if part == 'train' else 'that training never sees'}."
+    )
+    return part

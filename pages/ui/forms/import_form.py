@@ -1,0 +1,88 @@
+"""Opening a folder of improved-diffusion: what is in it, a name, and the import in a process of its own."""
+
+from pathlib import Path
+
+import streamlit as st
+
+from ddpm import formatting
+from ddpm.config.fields import absolute, path_text
+from ddpm.errors import UserError
+from ddpm.runs import launch, openai_folder, runs
+from ddpm.runs.jobs import ACTIVE, Job
+from ddpm.runs.openai_folder import Folder
+from pages.ui.components import setting_widgets
+from pages.ui.frame import layout
+from pages.ui.results import preflight
+
+PATH, NAME, DATA = "import.path", "import.name", "import.data"
+
+
+def show(runs_dir: Path) -> None:
+    """The fold's content."""
+    typed = st.text_input("Folder", key=PATH, placeholder="/tmp/openai-2021-02-18-12-00-00-000000", help="Where improved-diffusion logged to (OPENAI_LOGDIR).")  # fmt: skip
+    if not path_text(typed):
+        st.caption("Its curves, checkpoints, averages and optimiser become a run, to watch, draw from and train on.")
+        return
+    path = Path(absolute(typed))
+    job = launch.importing(path, runs_dir)
+    if job.status() and job.state() in ACTIVE:
+        layout.fragment(run_every=1.0)(_progress)(job)
+        return
+    name = st.session_state.get("import.started")
+    if job.status() and job.state() == "finished" and name:
+        _done(job, name)
+        return
+    status = job.status()
+    if status and status.message and job.state() in ("failed", "lost") and name:
+        st.error(status.message, icon=":material/error:")
+    try:
+        folder = openai_folder.look(path)
+    except UserError as error:
+        setting_widgets.complaint([str(error)])
+        return
+    _ask(folder, runs_dir)
+
+
+def _ask(folder: Folder, runs_dir: Path) -> None:
+    files = folder.newest
+    averages = ", ".join(files.averages) or "none"
+    st.caption(
+        f"{formatting.plural(len(folder.steps), 'checkpoint')}, the newest of step {files.step:,} · averages: {averages} · "
+        f"{'with' if files.optimizer else 'without'} the optimiser · {'with' if folder.progress else 'without'} a log"
+    )
+    if NAME not in st.session_state:
+        st.session_state[NAME] = runs.free_name(runs_dir, folder.path.absolute().name)
+    name = st.text_input("Name of the run", key=NAME)
+    bad_name = preflight.name_problem(runs_dir, name)
+    setting_widgets.complaint(bad_name)
+    data_dir = st.text_input("Data to train on", key=DATA, placeholder="later", help="The pictures it was trained on: a folder, an .npz file or a data set by name. It can be told later.")  # fmt: skip
+    flags = ["--data_dir", path_text(data_dir)] if path_text(data_dir) else []
+    st.caption("A probe denoises a few pictures to find out what the files do not tell: schedule, T, what is predicted.")  # fmt: skip
+    with st.container(horizontal=True):
+        for label, key, in_place, help in (
+            ("Import", "import.copy", False, "Copies everything into a run of its own."),
+            ("Open in place", "import.here", True, "Copies nothing: adds a few files to the folder, and links to it."),
+        ):
+            if st.button(
+                label, key=key, disabled=bool(bad_name), help=help, type="secondary" if in_place else "primary"
+            ):
+                with layout.errors():
+                    launch.start_importing(folder.path, runs_dir, name, in_place, flags)
+                    st.session_state["import.started"] = name
+                    st.rerun()
+
+
+def _progress(job: Job) -> None:
+    if job.state() not in ACTIVE:
+        st.rerun()
+    status = job.status()
+    if status:
+        share = status.step / status.total_steps if status.total_steps else 0.0
+        st.progress(min(1.0, share), text=status.message or "Starting")
+
+
+def _done(job: Job, name: str) -> None:
+    status = job.status()
+    st.success(f"{setting_widgets.plain(name)} is a run now.", icon=":material/check:")
+    st.caption(setting_widgets.plain(status.message if status else ""))
+    st.page_link(layout.MONITOR, label="Monitor", query_params={"run": name}, icon=":material/monitoring:")

@@ -1,0 +1,276 @@
+"""The pictures that a drawing begins with, and the mask painted over one: uploaded, drawn before, or a path.
+
+What is uploaded, painted or had to be scaled is kept in the run's folder, where the process that draws finds it.
+"""
+
+import hashlib
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import streamlit as st
+from PIL import Image
+
+from ddpm.config import fields
+from ddpm.config.tasks import SampleConfig
+from ddpm.config.training import Config
+from ddpm.config.validation import Problem
+from ddpm.errors import UserError
+from ddpm.planning import inputs
+from ddpm.runs.results import SampleJob
+from ddpm.runs.runs import Run
+from ddpm.storage import files, image_files, images
+from pages.ui.components import mask_canvas, setting_widgets, thumbnails
+from pages.ui.forms import checkpoint_form
+from pages.ui.forms.sampler_form import FIELDS, FORM
+from pages.ui.frame import job_progress, layout
+from pages.ui.results import samples
+
+TASKS = inputs.FROM_PICTURES
+SOURCES = {"upload": "Upload", "drawn": "Drawn before", "path": "Path"}
+MASKS = {"paint": "Paint", "upload": "Upload", "path": "Path"}
+KINDS = [extension.removeprefix(".") for extension in image_files.EXTENSIONS]
+PER_PAGE = 12  # thumbnails of a drawing
+THUMB = 64
+LOOK = 144  # pixels of the picture to begin with, on screen
+NEWEST = 50  # drawings offered
+
+_key = partial(setting_widgets.key, FORM)
+_options = partial(checkpoint_form.options, FORM)
+
+
+class Chosen(NamedTuple):
+    """A picture or a folder of them, and what was done to it."""
+
+    path: str
+    note: str = ""
+
+
+def begin(config: Config, sample: SampleConfig) -> None:
+    """Put the picture and the mask of a drawing into the fields; the mask is there to go on painting."""
+    setting_widgets.begin(
+        FORM,
+        {
+            "picture_from": "path" if sample.picture else "upload",
+            "picture_path": sample.picture,
+            "mask_from": "paint" if not sample.mask or _put_on_canvas(config, sample) else "path",
+            "mask_path": sample.mask,
+        },
+    )
+
+
+def _put_on_canvas(config: Config, sample: SampleConfig) -> bool:
+    """Whether the mask could be laid over the picture; what is wrong otherwise is told by the fields."""
+    try:
+        picture, mask = first(config, sample.picture), _mask_of(config, sample.mask)
+    except UserError:
+        return False
+    stamp = time.time_ns() // 10**6
+    st.session_state[f"{_key('canvas')}-painted"] = mask_canvas.Painted(mask_canvas.name(picture), stamp, mask_canvas.encode(mask))  # fmt: skip
+    return True
+
+
+def is_one(path: str) -> bool:
+    """Whether it is a single picture, and not a folder or an .npz of them."""
+    return Path(path).is_file() and Path(path).suffix.lower() != ".npz"
+
+
+def show(run: Run, config: Config, task: str, problems: list[Problem]) -> dict[str, Any]:
+    """The fields: `picture`, and for inpainting `mask`.  `problems` gets what is missing or does not fit."""
+    jobs = [job for job in run.sample_jobs() if job.images][:NEWEST]
+    sources = [source for source in SOURCES if jobs or source != "drawn"]
+    checkpoint_form.keep_known(FORM, "picture_from", sources)
+    source = _options("picture_from", "Picture to begin with", sources, FIELDS["picture"].help, SOURCES.__getitem__)
+    try:
+        match source:
+            case "drawn":
+                chosen = _drawn(jobs, config)
+            case "path":
+                chosen = _named(run, config)
+            case _:
+                chosen = _uploaded(run, config)
+    except UserError as error:
+        problems.append(Problem("picture", str(error)))
+        return {}
+    if not chosen.path:
+        problems.append(
+            Problem("picture", "No picture is chosen yet: upload one, take one that was drawn, or say where it is.")
+        )
+        return {}
+    try:
+        picture = first(config, chosen.path)
+    except UserError as error:
+        problems.append(Problem("picture", str(error)))
+        return {"picture": chosen.path}
+    values = {"picture": chosen.path}
+    if task == "inpaint":
+        if chosen.note:
+            st.caption(chosen.note)
+        values["mask"] = _mask(run, config, picture, problems)
+    else:
+        with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+            enlarged = thumbnails.fitted(images.from_pixels(picture), LOOK)
+            st.image(thumbnails.png(enlarged), output_format="PNG", alt="The picture to begin with")
+            if chosen.note:
+                st.caption(chosen.note, width="stretch")
+    return values
+
+
+def first(config: Config, path: str) -> np.ndarray:
+    """uint8 [H, W, C]: the picture in that place, the first of several.  Raises UserError where there is none that fits."""
+    return _first(config, path, _stamp(path)).copy()
+
+
+def _stamp(path: str) -> int:
+    """Changes when the file or folder does."""
+    try:
+        return Path(path).stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+@st.cache_data(max_entries=32, show_spinner=False)
+def _first(config: Config, path: str, stamp: int) -> np.ndarray:
+    found = inputs.read(config, SampleConfig(task="vary", picture=path, num_samples=1))
+    assert found is not None
+    return found.pictures.pixels[0]
+
+
+def _uploaded(run: Run, config: Config) -> Chosen:
+    file = st.file_uploader("Picture", KINDS, key=_key("picture_upload"), label_visibility="collapsed")
+    kept = st.session_state.setdefault(_key("picture_kept"), {})  # an upload is forgotten when the page is left
+    if file:
+        kept[run.name] = keep(run, config, image_files.decode(file.getvalue(), file.name))
+    return kept.get(run.name, Chosen(""))
+
+
+def _named(run: Run, config: Config) -> Chosen:
+    text = st.text_input(
+        "Path", key=_key("picture_path"), placeholder="/home/me/cat.png", persist_state="session", label_visibility="collapsed",
+        help="A picture, or a folder or an .npz file of several, which are taken in turn.",
+    ).strip()  # fmt: skip
+    if not text:
+        return Chosen("")
+    path = Path(fields.absolute(text))
+    if is_one(str(path)):
+        picture = images.load(path)
+        if picture.size != (config.model.image_size, config.model.image_size):
+            return keep(run, config, picture)
+    return Chosen(str(path))
+
+
+def _drawn(jobs: list[SampleJob], config: Config) -> Chosen:
+    by_name = {job.name: job for job in jobs}
+    checkpoint_form.keep_known(FORM, "picture_drawing", list(by_name))
+    name = st.selectbox(
+        "Drawing", list(by_name), key=_key("picture_drawing"), format_func=lambda name: _call(by_name[name], config),
+        persist_state="session", label_visibility="collapsed",
+    )  # fmt: skip
+    found = by_name[name].images
+    where = _key("picture_number")
+    number = st.session_state[where] = min(st.session_state.get(where, 0), len(found) - 1)
+    pages = -(-len(found) // PER_PAGE)
+    page = st.pagination(pages, key=_key("picture_page")) if pages > 1 else 1
+    with st.grid("auto", min_column_width=THUMB, gap="xsmall", key="numbers"):
+        for k, path in list(enumerate(found))[(page - 1) * PER_PAGE : page * PER_PAGE]:
+            with st.container(gap="xsmall", horizontal_alignment="center"):
+                st.image(thumbnails.shown(path, THUMB) or b"", output_format="PNG", alt=f"Picture {k}")
+                st.button(str(k), key=f"number_{k}", type="primary" if k == number else "secondary", width="stretch", on_click=layout.callback(_take), args=(k,))  # fmt: skip
+    return Chosen(str(found[number].absolute()))
+
+
+def _call(job: SampleJob, config: Config) -> str:
+    sample = samples.settings_of(job)
+    return f"{job_progress.when(job)} · {samples.describe(config, sample)}" if sample else job_progress.when(job)
+
+
+def _take(number: int) -> None:
+    st.session_state[_key("picture_number")] = number
+
+
+def keep(run: Run, config: Config, picture: Image.Image) -> Chosen:
+    """A picture of any size as a PNG of the model's size in the run's folder, and what was done to it."""
+    size = config.model.image_size
+    content = images.encode_png(images.prepare(picture, size, config.model.image_channels))
+    width, height = picture.size
+    cropped = "" if width == height else ", the middle of it"
+    note = "" if width == height == size else f"Scaled from {width} x {height} to {size} x {size} pixels{cropped}."
+    return Chosen(_store(run, "picture.png", content), note)
+
+
+def _store(run: Run, name: str, content: bytes) -> str:
+    path = run.folder / "uploads" / hashlib.sha256(content).hexdigest()[:16] / name
+    if not path.exists():
+        files.write_bytes(path, content)
+    return str(path.absolute())
+
+
+# The mask
+
+
+def _mask(run: Run, config: Config, picture: np.ndarray, problems: list[Problem]) -> str:
+    checkpoint_form.keep_known(FORM, "mask_from", list(MASKS))
+    source = _options("mask_from", "Mask: what is drawn anew", list(MASKS), FIELDS["mask"].help, MASKS.__getitem__)
+    try:
+        match source:
+            case "paint":
+                mask = mask_canvas.paint(picture, key=_key("canvas"))
+                if mask is None:
+                    raise UserError("Nothing is painted yet: paint over what is to be drawn anew.")
+                return keep_mask(run, config, mask)
+            case "upload":
+                path = _uploaded_mask(run, config)
+            case _:
+                text = st.text_input(
+                    "Path of the mask", key=_key("mask_path"), placeholder="/home/me/mask.png", persist_state="session",
+                    label_visibility="collapsed",
+                ).strip()  # fmt: skip
+                path = fields.absolute(text)
+        if not path:
+            raise UserError("No mask is chosen yet: paint one, upload a picture that is white where it is to be drawn anew, or say where one is.")  # fmt: skip
+        mask = _mask_of(config, path)
+    except UserError as error:
+        problems.append(Problem("mask", str(error)))
+        return ""
+    over = thumbnails.fitted(images.from_pixels(_veiled(picture, mask)), LOOK)
+    st.image(thumbnails.png(over), output_format="PNG", alt="What is drawn anew is red")
+    return path
+
+
+def _mask_of(config: Config, path: str) -> np.ndarray:
+    return _read(config, path, _stamp(path))
+
+
+@st.cache_data(max_entries=32, show_spinner=False)
+def _read(config: Config, path: str, stamp: int) -> np.ndarray:
+    return inputs.read_mask(config, path)
+
+
+def _uploaded_mask(run: Run, config: Config) -> str:
+    file = st.file_uploader("Mask", KINDS, key=_key("mask_upload"), label_visibility="collapsed")
+    kept = st.session_state.setdefault(_key("mask_kept"), {})
+    if file:
+        pixels = images.prepare(image_files.decode(file.getvalue(), file.name), config.model.image_size, 1)[..., 0]
+        kept[run.name] = keep_mask(run, config, (pixels > 127) * np.uint8(255))
+    return kept.get(run.name, "")
+
+
+def keep_mask(run: Run, config: Config, mask: np.ndarray) -> str:
+    """Where the mask, uint8 [H, W] of 0 and 255, is a PNG: as it came with settings, or else in the run's folder."""
+    named = st.session_state.get(_key("mask_path"), "")
+    if named:
+        try:
+            if (_mask_of(config, named) == mask // 255).all():
+                return str(named)
+        except UserError:  # it was painted anew
+            pass
+    return _store(run, "mask.png", images.encode_png(mask))
+
+
+def _veiled(picture: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """`picture` in colour, uint8 [H, W, 3], with a red veil where the mask is 1."""
+    rgb = np.asarray(images.convert(images.from_pixels(picture), 3)).astype(np.float32)
+    veil = np.array([230, 60, 60], np.float32)
+    return np.where(mask[..., None], 0.4 * rgb + 0.6 * veil, rgb).astype(np.uint8)

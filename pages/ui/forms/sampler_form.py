@@ -1,0 +1,211 @@
+"""The part of the Sample page's form that says how a picture is drawn: sampler, steps, guidance, and what few need."""
+
+import dataclasses
+import re
+from functools import partial
+from typing import Any
+
+import streamlit as st
+
+from ddpm import schedules
+from ddpm.config import fields
+from ddpm.config.tasks import FEW_STEPS, SPACINGS, SampleConfig
+from ddpm.config.training import Config
+from ddpm.errors import UserError
+from ddpm.planning import timesteps
+from ddpm.solvers import SOLVERS
+from pages.ui.components import setting_widgets
+from pages.ui.forms import checkpoint_form
+
+FORM = "sample"
+FIELDS = {s.name: s for s in fields.settings(SampleConfig)}
+FIRST_STEPS = 10  # network calls a picture, to begin with
+STEP_COUNTS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 75, 100, 150, 200, 250, 500, 1000)
+AS_TRAINED = 0  # of the steps: every timestep that was trained
+CLIPS = {"cut": "Cut off", "dynamic": "Dynamic threshold", "off": "Off"}
+MOST_GUIDANCE = 10.0  # of the slider
+VARIANCES = {
+    "auto": "As in training", "fixed_small": "Small (the posterior's)", "fixed_large": "Large (beta)", "analytic": "Analytic",
+}  # fmt: skip
+ANALYTIC = "Estimated once on the run's data, in about a minute, then remembered."
+TO_ZERO = ("draw", "interpolate", "vary")  # tasks that may end before the clean picture
+FROM_NOISE = ("draw", "interpolate")
+
+key = partial(setting_widgets.key, FORM)
+
+
+def in_our_words(sample: SampleConfig) -> SampleConfig:
+    """The same drawing without improved-diffusion's ways to say things: sampler for use_ddim, variance for sigma_small."""
+    try:
+        name = timesteps.solver(sample)
+    except UserError:  # of a file that was written by hand
+        name = sample.sampler if sample.sampler in SOLVERS else "ddim"
+    variance = sample.variance
+    if sample.sigma_small is not None and variance == "auto":
+        variance = "fixed_small" if sample.sigma_small else "fixed_large"
+    return dataclasses.replace(sample, sampler=name, use_ddim=False, variance=variance, sigma_small=None)
+
+
+def begin(config: Config, sample: SampleConfig) -> None:
+    """Put the settings of a drawing, in our words, into the fields."""
+    T = config.diffusion.diffusion_steps
+    inpaint = sample.task == "inpaint"
+    setting_widgets.begin(
+        FORM,
+        {
+            "sampler": FEW_STEPS if inpaint or sample.task == "invert" else sample.sampler,
+            "repainter": sample.sampler if inpaint else "ddim",
+            "steps": sample.steps or (_calls(config, sample) if sample.timestep_respacing else AS_TRAINED),
+            "guidance_interval": _interval(sample.guidance_interval, T),
+            "clip": "dynamic" if sample.clip_denoised and sample.dynamic_threshold else "cut" if sample.clip_denoised else "off",
+            "dynamic_threshold": sample.dynamic_threshold or 0.995,
+        },
+    )  # fmt: skip
+
+
+def _calls(config: Config, sample: SampleConfig) -> int:
+    try:
+        return len(timesteps.timesteps(config, sample))
+    except UserError:
+        return FIRST_STEPS
+
+
+def _interval(text: str, T: int) -> tuple[int, int]:
+    """The timesteps that `text` names, 100-800; all of them where it is empty."""
+    match = re.fullmatch(r"\s*(\d+)\s*-\s*(\d+)\s*", text)
+    first, last = sorted(map(int, match.groups())) if match else (0, T - 1)
+    return min(first, T - 1), min(last, T - 1)
+
+
+def sampler(task: str) -> str:
+    """The field for the sampler; the only one that the task can be done with, or a choice."""
+    if task == "invert":
+        return "ddim"
+    names = list(timesteps.REPAINTERS) if task == "inpaint" else list(SOLVERS)
+    where = "repainter" if task == "inpaint" else "sampler"
+    checkpoint_form.keep_known(FORM, where, names)
+    return st.selectbox(
+        "Sampler", names, key=key(where), format_func=lambda name: SOLVERS[name].label, persist_state="session",
+        help="How the noise becomes a picture. What the chosen one is good for is said below.",
+    )  # fmt: skip
+
+
+def words(name: str) -> str:
+    """When to choose a sampler, and who described it."""
+    row = SOLVERS[name]
+    return f"{row.label}: {row.words} ({row.source})"
+
+
+def steps(config: Config, respaced: bool) -> int:
+    """The field for the network calls a picture; `respaced`: the respacing says it instead."""
+    T = config.diffusion.diffusion_steps
+    current = st.session_state.get(key("steps"), FIRST_STEPS)
+    options = [*sorted({*STEP_COUNTS, current} - {AS_TRAINED}), AS_TRAINED]
+    return st.select_slider(
+        "Steps", options, key=key("steps"), format_func=lambda n: f"{n:,}" if n else f"all {_all(config, T):,}",
+        persist_state="session", disabled=respaced,
+        help="The respacing says which timesteps are visited: empty it, under More, to say how many here."
+        if respaced else "Network calls a picture takes. All: each timestep that was trained, one after the other.",
+    )  # fmt: skip
+
+
+def _all(config: Config, T: int) -> int:
+    return len(schedules.space_timesteps(T, config.diffusion.timestep_respacing))
+
+
+def of_the_sampler(config: Config, task: str, name: str) -> dict[str, Any]:
+    """The settings that this sampler alone takes."""
+    row, values = SOLVERS[name], dict[str, Any]()
+    if "eta" in row.takes and task != "invert":
+        values["eta"] = st.slider("eta", 0.0, 1.0, step=0.05, key=key("eta"), help=FIELDS["eta"].help, persist_state="session")  # fmt: skip
+    if "churn" in row.takes:
+        values["churn"] = setting_widgets.box(FORM, FIELDS["churn"])
+    if "variance" in row.takes and not config.model.learn_sigma:
+        values["variance"] = st.selectbox(
+            "Variance", list(VARIANCES), key=key("variance"), format_func=VARIANCES.__getitem__,
+            help=FIELDS["variance"].help, persist_state="session",
+        )  # fmt: skip
+        if values["variance"] == "analytic":
+            st.caption(ANALYTIC)
+    return values
+
+
+def takes_any(config: Config, task: str, name: str) -> bool:
+    """Whether `of_the_sampler` has a field to show."""
+    takes = SOLVERS[name].takes
+    return ("eta" in takes and task != "invert") or "churn" in takes or ("variance" in takes and not config.model.learn_sigma)  # fmt: skip
+
+
+def unguided(config: Config) -> str:
+    """Why this run cannot be guided towards a class; empty where it can."""
+    if not config.model.class_cond:
+        return "Guidance goes towards a class, and this run has learnt none: train one with Class-conditional on."
+    if not config.model.cond_drop_prob > 0:
+        return "Guidance needs a network that now and then learnt without the class: train one with cond_drop_prob 0.1, say."
+    return ""
+
+
+def guidance(config: Config) -> float:
+    """The field for the guidance scale; it cannot be moved where the run knows no guidance."""
+    if why_not := unguided(config):
+        st.slider("Guidance", 0.0, MOST_GUIDANCE, 1.0, step=0.1, key=key("no_guidance"), disabled=True, help=why_not)
+        return 1.0
+    most = max(MOST_GUIDANCE, float(st.session_state.get(key("guidance_scale"), 1.0)))
+    return st.slider(
+        "Guidance", 0.0, most, step=0.1, key=key("guidance_scale"), help=FIELDS["guidance_scale"].help, persist_state="session"
+    )  # fmt: skip
+
+
+def more(config: Config, task: str, name: str, count: int, scale: float) -> dict[str, Any]:
+    """The folded fields: what is seldom changed."""
+    values: dict[str, Any] = {}
+    T = config.diffusion.diffusion_steps
+    grid = st.grid(2, min_column_width=150)
+    respaced = bool(st.session_state.get(key("timestep_respacing")))
+    with grid.cell():
+        spaced = _spacing(timesteps.usual(task, name), "The respacing says which timesteps." if respaced else "" if count else "All timesteps are visited.")  # fmt: skip
+        if count and not respaced:
+            values["spacing"] = spaced
+    with grid.cell():
+        values["timestep_respacing"] = setting_widgets.box(FORM, FIELDS["timestep_respacing"]._replace(label="Respacing, instead of steps"), "250, 10,15,20 or ddim50")  # fmt: skip
+    with grid.cell():
+        clip = st.selectbox("Clip", list(CLIPS), key=key("clip"), format_func=CLIPS.__getitem__, help=FIELDS["clip_denoised"].help + " Dynamic: " + FIELDS["dynamic_threshold"].help, persist_state="session")  # fmt: skip
+        values["clip_denoised"] = clip != "off"
+        if clip == "dynamic":
+            values["dynamic_threshold"] = st.slider("Dynamic threshold", min(0.9, st.session_state.get(key("dynamic_threshold"), 0.9)), 1.0, step=0.005, format="%.3f", key=key("dynamic_threshold"), help=FIELDS["dynamic_threshold"].help, persist_state="session")  # fmt: skip
+    with grid.cell():
+        values["precision"] = setting_widgets.box(FORM, FIELDS["precision"])
+    with grid.cell():
+        values["batch_size"] = setting_widgets.box(FORM, FIELDS["batch_size"])
+    with grid.cell():
+        values["threads"] = setting_widgets.box(FORM, FIELDS["threads"])
+    with grid.cell():
+        values["kernels"] = setting_widgets.box(FORM, FIELDS["kernels"])
+    if not unguided(config) and T > 1:
+        where = key("guidance_interval")
+        asked = st.session_state.get(where)
+        if asked is None or _inside(asked, T) != asked:  # said anew every time, it would undo what is being moved
+            st.session_state[where] = _inside(asked or (0, T - 1), T)
+        interval: Any = st.slider(
+            "Guided timesteps", 0, T - 1, key=where, help=FIELDS["guidance_interval"].help, persist_state="session", disabled=scale == 1,
+        )  # fmt: skip
+        if scale != 1 and interval != (0, T - 1):
+            values["guidance_interval"] = f"{interval[0]}-{interval[1]}"
+    with st.container(horizontal=True, gap="medium"):
+        for setting, there in (("denoise_to_zero", task in TO_ZERO), ("analytic_first_step", task in FROM_NOISE)):
+            if there and count and not respaced:
+                s = FIELDS[setting]
+                values[setting] = st.toggle(s.label, key=key(setting), help=s.help, persist_state="session", width="content")  # fmt: skip
+    return values
+
+
+def _inside(interval: tuple[int, int], T: int) -> tuple[int, int]:
+    return min(interval[0], T - 1), min(interval[1], T - 1)
+
+
+def _spacing(usual: str, why_not: str) -> str:
+    names = ("auto", *SPACINGS)
+    return st.selectbox(
+        "Spacing", names, key=key("spacing"), persist_state="session", disabled=bool(why_not), help=why_not or FIELDS["spacing"].help,
+        format_func=lambda name: f"auto ({usual})" if name == "auto" else name,
+    )  # fmt: skip

@@ -1,0 +1,195 @@
+"""The form of the Sample page: what is to be done, with which weights, how many pictures, and how."""
+
+import dataclasses
+from functools import partial
+from typing import Any
+
+import streamlit as st
+
+from ddpm.config import validation
+from ddpm.config.tasks import FEW_STEPS, SampleConfig
+from ddpm.config.training import Config
+from ddpm.config.validation import Problem
+from ddpm.errors import UserError
+from ddpm.planning import classes, timesteps
+from ddpm.runs.runs import Checkpoint, Run
+from pages.ui.components import setting_widgets
+from pages.ui.forms import checkpoint_form, inputs_form, sampler_form, super_res
+from pages.ui.forms.sampler_form import FIELDS, FIRST_STEPS, FORM
+
+FIRST = SampleConfig(num_samples=16, batch_size=0, sampler=FEW_STEPS, steps=FIRST_STEPS)
+TASKS = {
+    "draw": (":material/brush: Draw", "New pictures, each from noise of its own."),
+    "interpolate": (":material/animation: Interpolate", "From one picture to another: the noise between those of two seeds."),
+    "vary": (":material/shuffle: Vary", "A picture noised part of the way and drawn again: others like it."),
+    "inpaint": (":material/format_paint: Inpaint", "A picture drawn anew where you paint, and kept elsewhere."),
+    "invert": (":material/swap_horiz: Invert", "A picture to the noise that it would come from, and back: how exactly the model knows it."),
+}  # fmt: skip
+COUNTS = {"draw": ("num_samples", 16), "interpolate": ("between", 8), "vary": ("variations", 4), "inpaint": ("variations", 4), "invert": ("inverted", 4)}  # fmt: skip
+"""The field for the number of pictures, each task's own, and what it begins with."""
+IN_ALL, OF_EACH = "In all", "Of each class"
+ROWS = FIELDS["num_samples"]._replace(name="rows", label="Pictures of each class")
+
+_key = partial(setting_widgets.key, FORM)
+_options = partial(checkpoint_form.options, FORM)
+_keep_known = partial(checkpoint_form.keep_known, FORM)
+
+
+def begin(config: Config, sample: SampleConfig) -> None:
+    """Put the settings of one drawing into the fields: the first ones, or earlier ones to be used again."""
+    sample = sampler_form.in_our_words(sample)
+    setting_widgets.begin(FORM, dataclasses.asdict(sample))
+    setting_widgets.begin(FORM, dict(COUNTS.values()))
+    sampler_form.begin(config, sample)
+    super_res.begin(FORM, config, sample.base_samples)
+    inputs_form.begin(config, sample)
+    setting_widgets.begin(
+        FORM,
+        {
+            COUNTS[sample.task][0]: sample.num_samples,
+            "classes": sample.classes if classes.must_be_said(config) else _picked(config, sample.classes),
+            "count": IN_ALL,
+            "rows": 4,
+        },
+    )
+
+
+def _picked(config: Config, text: str) -> list[str]:
+    """The names of the classes that `text` asks for; none where it asks for all, or for what there is not."""
+    known = classes.names(config)
+    return [known[label] for label in _labels(config, text) if label < len(known)] if text.strip() else []
+
+
+def _labels(config: Config, text: str) -> list[int]:
+    """The labels that `text` asks for; none where it is wrong, which `problems` tells."""
+    try:
+        return classes.chosen(config, text)
+    except UserError:
+        return []
+
+
+def choose_task(config: Config) -> str:
+    """The control at the top.  A model that enlarges pictures begins with those alone."""
+    if _key("sampler") not in st.session_state:
+        begin(config, FIRST)
+    tasks = ["draw", "interpolate"] if config.model.super_res else list(TASKS)
+    _keep_known("task", tasks)
+    chosen = st.segmented_control(
+        "Task", tasks, key=_key("task"), format_func=lambda task: TASKS[task][0], required=True, wrap=True,
+        label_visibility="collapsed", persist_state="session",
+    )  # fmt: skip
+    return chosen or tasks[0]
+
+
+def show(run: Run, checkpoints: list[Checkpoint], task: str) -> tuple[SampleConfig, list[Problem]]:
+    """Draw the fields of a task.  Returns what they say, and what is wrong with it."""
+    config = run.config
+    values: dict[str, Any] = {}
+    unfit: list[Problem] = []
+    values["task"] = task
+    st.caption(TASKS[task][1])
+    if task in inputs_form.TASKS:
+        values |= inputs_form.show(run, config, task, unfit)
+    grid = st.grid(2, min_column_width=150)
+    with grid.cell():
+        values["step"], checkpoint = checkpoint_form.checkpoint(FORM, checkpoints)
+    with grid.cell():
+        values["weights"] = checkpoint_form.weights(FORM, checkpoint)
+    if task == "invert":
+        name = sampler_form.sampler(task)
+    else:
+        with grid.cell():
+            name = sampler_form.sampler(task)
+    with grid.cell():
+        count = sampler_form.steps(config, respaced=bool(st.session_state.get(_key("timestep_respacing"))))
+    st.caption(sampler_form.words(name))
+    grid = st.grid(2, min_column_width=150)
+    if sampler_form.takes_any(config, task, name):
+        with grid.cell():
+            values |= sampler_form.of_the_sampler(config, task, name)
+    if task == "vary":
+        with grid.cell():
+            values["strength"] = st.slider("Strength", 0.0, 1.0, step=0.05, key=_key("strength"), help=FIELDS["strength"].help, persist_state="session")  # fmt: skip
+    with grid.cell():
+        values["guidance_scale"] = sampler_form.guidance(config)
+    values |= _what(config, task, str(values.get("picture", "")), grid)
+    if config.model.super_res:
+        sentences: list[str] = []
+        values["base_samples"] = super_res.choose(FORM, run, config, str(values.get("classes", "")), sentences)
+        unfit += [Problem("base_samples", sentence) for sentence in sentences]
+    with st.expander("More"):
+        values |= sampler_form.more(config, task, name, count, values["guidance_scale"])
+        if task == "inpaint":
+            with st.grid(2, min_column_width=150):
+                values["resample"] = setting_widgets.box(FORM, FIELDS["resample"])
+                values["jump"] = setting_widgets.box(FORM, FIELDS["jump"])
+    values |= {"sampler": name, "steps": 0 if values["timestep_respacing"] else count}
+    missing = [Problem(name, f"{FIELDS[name].label} is empty: type a number.") for name, value in values.items() if value is None]  # fmt: skip
+    sample = SampleConfig(**{name: value for name, value in values.items() if value is not None})
+    return sample, [*missing, *unfit, *problems(config, sample)]
+
+
+def _what(config: Config, task: str, picture: str, grid: Any) -> dict[str, Any]:
+    """The fields for classes, seeds and how many pictures."""
+    values: dict[str, Any] = {}
+    known = list(classes.names(config))
+    count = IN_ALL
+    if known:
+        with grid.cell():
+            values["classes"] = _classes(config, known)
+    if known and task == "draw":
+        with grid.cell():
+            count = _options("count", "How many", [IN_ALL, OF_EACH], "In all: the classes take turns. Of each class: so many of every one; a few classes make a grid with a column for each.")  # fmt: skip
+    if not (task == "invert" and inputs_form.is_one(picture)):
+        with grid.cell():
+            if count == OF_EACH:
+                rows, labels = setting_widgets.box(FORM, ROWS), _labels(config, str(values["classes"]))
+                values["num_samples"] = rows and rows * max(1, len(labels))
+                if config.model.super_res and not values["classes"]:  # otherwise the small pictures say it
+                    values["classes"] = f"0-{len(labels) - 1}"
+            else:
+                values["num_samples"] = setting_widgets.box(FORM, FIELDS["num_samples"]._replace(name=COUNTS[task][0]))
+    else:
+        values["num_samples"] = 1
+    if task != "invert":
+        with grid.cell():
+            values["seed"] = setting_widgets.box(FORM, FIELDS["seed"])
+    if task == "interpolate":
+        with grid.cell():
+            values["to_seed"] = setting_widgets.box(FORM, FIELDS["to_seed"])
+    return values
+
+
+def problems(config: Config, sample: SampleConfig) -> list[Problem]:
+    """What would keep these pictures from being drawn."""
+    found = list(validation.limit_problems(sample))
+    try:
+        if not found:
+            steps_of(config, sample)
+    except UserError as error:
+        found.append(Problem("steps", str(error)))
+    if not config.model.super_res:  # where the small pictures may say it
+        try:
+            classes.chosen(config, sample.classes)
+        except UserError as error:
+            found.append(Problem("classes", str(error)))
+    return found
+
+
+def steps_of(config: Config, sample: SampleConfig) -> int:
+    """Network calls that a picture takes.  Raises UserError for an impossible respacing."""
+    return timesteps.calls(config, sample)
+
+
+def _classes(config: Config, known: list[str]) -> str:
+    """The field for the classes to draw: a list to pick from, or a text where they are many numbers."""
+    if classes.must_be_said(config):
+        if not isinstance(st.session_state.get(_key("classes")), str):  # from a run with a list
+            st.session_state[_key("classes")] = ""
+        return str(setting_widgets.box(FORM, FIELDS["classes"], "0-9"))
+    _keep_known("classes", known, many=True)
+    picked = st.multiselect(
+        "Classes", known, key=_key("classes"), help=FIELDS["classes"].help, persist_state="session",
+        placeholder="As the small pictures, or all" if config.model.super_res else "All in turn",
+    )  # fmt: skip
+    return ",".join(str(known.index(name)) if "," in name else name for name in picked)

@@ -1,0 +1,60 @@
+"""A job in hand: how far it is, how to cancel it; and what is said of one that has ended."""
+
+import time
+from collections.abc import Callable, Sequence
+
+import streamlit as st
+
+from ddpm import formatting
+from ddpm.errors import UserError
+from ddpm.runs import launch
+from ddpm.runs.jobs import Job, Status
+from pages.ui.components import setting_widgets
+from pages.ui.frame import layout, run_status
+
+Download = tuple[str, str, str, Callable[[], bytes]]  # label, file name, kind of file, its bytes when asked for
+
+
+def progress(job: Job, status: Status | None, text: str) -> None:
+    """A bar with `text` and the time left, and the button that cancels."""
+    bar, cancel = st.columns([2, 1], vertical_alignment="center")
+    done, total = (status.step, status.total_steps) if status else (0, 0)
+    left = f" · {formatting.duration(status.seconds_left)} left" if status and status.seconds_left is not None else ""
+    bar.progress(min(1.0, done / total) if total else 0.0, f"{text}{left}" if total else "Starting …")
+    if status and (line := run_status.computed(status)):
+        bar.caption(line)
+    stopping = "stop" in job.requests()
+    if cancel.button("Cancelling …" if stopping else "Cancel", icon=":material/close:", disabled=stopping, width="stretch"):  # fmt: skip
+        try:
+            launch.stop(job)
+        except UserError as error:
+            st.caption(setting_widgets.plain(str(error)))
+
+
+def why_failed(job: Job, what: str) -> str:
+    """A sentence on `what` did not work out."""
+    status = job.status()
+    if status and status.state == "failed" and status.message:
+        return status.message
+    last = [line for line in job.log_tail(20).splitlines() if line.strip()][-1:]
+    return f"{what} ended before it was done" + (f": {last[0].strip()}" if last else ".")
+
+
+def when(job: Job) -> str:
+    """The time that a job's folder is named after, as people say it."""
+    try:
+        return formatting.clock(time.mktime(time.strptime(job.name[:15], "%Y%m%d-%H%M%S")))
+    except ValueError:
+        return job.name
+
+
+def take_home(files: Sequence[Download], command: str = "") -> None:
+    """Buttons that download what came of a job, and the command that makes the same again, where one is given."""
+    with st.grid(2, min_column_width=150):
+        for label, name, mime, content in files:
+            st.download_button(
+                label, content, name, mime, icon=":material/download:", on_click="ignore", key=f"get_{label}", width="stretch"
+            )  # fmt: skip
+    if command:
+        with st.expander("The same in a shell"):
+            layout.command(command)

@@ -1,0 +1,205 @@
+"""What several pages show of a run: its state, how far it is, what can be done with it."""
+
+import functools
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import streamlit as st
+
+from ddpm.config import codec
+from ddpm.config.presets import DEFAULT, PRESETS
+from ddpm.config.tasks import OWN_DATA
+from ddpm.errors import UserError, told
+from ddpm.formatting import clock, duration, plural
+from ddpm.planning import classes
+from ddpm.runs import launch, runs
+from ddpm.runs.jobs import ACTIVE, State, Status
+from ddpm.runs.runs import Run
+from pages.ui.components import setting_widgets
+from pages.ui.frame import layout
+
+XLSX = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
+
+
+class Badge(NamedTuple):
+    """How a state looks, and what it means."""
+
+    color: Any
+    icon: str
+    help: str
+
+
+BADGES: dict[State, Badge] = {
+    "queued": Badge("gray", "hourglass_empty", "Waits until the training before it has ended."),
+    "starting": Badge("blue", "rocket_launch", "The process is getting ready: libraries, data, network."),
+    "running": Badge("green", "play_arrow", "Trains in a process of its own, which goes on when this page or the server is closed."),
+    "stopping": Badge("orange", "pending", "Finishes the step in hand, saves, and ends."),
+    "stopped": Badge("gray", "pause", "Ended on request, saved. Resume goes on as if it had never stopped."),
+    "finished": Badge("blue", "check", "All steps are done."),
+    "failed": Badge("red", "error", "Ended by an error, which the log tells in full."),
+    "lost": Badge("red", "link_off", "The process is gone without a word: killed, or the computer was switched off."),
+    "unreadable": Badge("orange", "lock", "This user may not read what it says of itself."),
+    "not responding": Badge("orange", "sentiment_stressed", "The process is there, but its heartbeat stands still."),
+}  # fmt: skip
+
+
+def state_badge(state: State) -> None:
+    badge = BADGES[state]
+    st.badge(state, icon=f":material/{badge.icon}:", color=badge.color, help=badge.help)
+
+
+def progress_bar(status: Status | None, state: State) -> None:
+    """How many of the steps are done."""
+    if status is None or not status.total_steps:
+        st.progress(0.0, text=status.message if status and status.message else "No step yet")
+        return
+    text = f"step {status.step:,} of {status.total_steps:,} · {percent(status)}"
+    doing = f" · {status.message}" if status.message and state in ACTIVE else ""
+    st.progress(min(1.0, status.step / status.total_steps), text=text + doing)
+    if state in ACTIVE and (line := computed(status)):
+        st.caption(line)
+
+
+def computed(status: Status) -> str:
+    """What computes, and who it shares the cores with."""
+    return " ".join(filter(None, (status.computed and f"Computed {status.computed}.", status.sharing)))
+
+
+def percent(status: Status | None) -> str:
+    """42 %, rounded down, so that 100 % is the end."""
+    return f"{int(100 * status.step / status.total_steps)} %" if status and status.total_steps else "0 %"
+
+
+def speed(status: Status | None) -> str:
+    """Steps a second, or seconds a step when a step takes longer than one."""
+    rate = status.steps_per_second if status else None
+    if not rate:
+        return "–"
+    return f"{rate:.3g} it/s" if rate >= 1 else f"{1 / rate:.3g} s/it"
+
+
+def finish_time(status: Status | None) -> str:
+    left = status.seconds_left if status else None
+    return "–" if left is None else clock(time.time() + left)
+
+
+def time_left(status: Status | None) -> str:
+    return duration(status.seconds_left if status else None)
+
+
+def in_brief(run: Run, status: Status | None, state: State) -> str:
+    """A line on what is going on, or on what came of it."""
+    if status and state == "failed" and status.message:
+        return status.message
+    if state in ACTIVE:
+        parts = [speed(status), f"{time_left(status)} left", f"ends at {finish_time(status)}"]
+        return " · ".join(part for part in parts if "–" not in part) or "getting ready"
+    trained = status.metrics.get("seconds") if status else None
+    parts = [f"trained for {duration(trained)}" if trained else "", clock(run.created_at)]
+    return " · ".join(part for part in parts if part)
+
+
+def number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4g}"
+
+
+def button(label: str, why_not: str = "", help: str = "", **more: Any) -> bool:
+    """A button that says why it cannot be pressed."""
+    return st.button(label, disabled=bool(why_not), help=why_not or help or None, **more)
+
+
+def downloads(run: Run, *, key: str, why_not: str = "") -> None:
+    """results.xlsx and progress.csv, made when they are asked for."""
+    st.download_button(
+        "results.xlsx", functools.partial(_workbook, run), f"{run.name}-results.xlsx", XLSX, key=f"{key}-xlsx",
+        icon=":material/table_view:", on_click="ignore", disabled=bool(why_not),
+        help=why_not or "Settings, every metric, the checkpoints, native charts and the last preview, as a spreadsheet.",
+    )  # fmt: skip
+    st.download_button(
+        "progress.csv", run.progress_path.read_bytes, f"{run.name}-progress.csv", "text/csv", key=f"{key}-csv",
+        icon=":material/csv:", on_click="ignore", disabled=bool(why_not),
+        help=why_not or "The log as it is on disk: a row every few steps.",
+    )  # fmt: skip
+
+
+def _workbook(run: Run) -> bytes:
+    from ddpm.reports import xlsx  # openpyxl takes a moment to import
+
+    return xlsx.workbook(run)
+
+
+def commands(run: Run) -> list[tuple[str, str]]:
+    """What the buttons do, for a shell: (what, command)."""
+    config = run.config
+    few = ["--num_samples", "64", "--steps", str(min(20, config.diffusion.diffusion_steps))]
+    few += ["--base_samples", OWN_DATA] if config.model.super_res else []
+    few += ["--classes", "0-9"] if classes.must_be_said(config) else []
+    return [
+        ("Train the same again", run.anew()),
+        ("Go on after a stop", run.shell("train", "--resume")),
+        ("Stop", run.shell("stop")),
+        ("Draw pictures", run.shell("sample", "--run", more=[*few, "--out", "samples"])),
+        ("Measure bits per dimension", run.shell("nll", "--run", more=["--num_samples", "100"])),
+        ("Metrics as a spreadsheet", run.shell("export", more=["--xlsx", f"{run.name}.xlsx"])),
+    ]  # fmt: skip
+
+
+def act(deed: Callable[[], Any], done: str) -> None:
+    """Do it and say so, or say why it cannot be done."""
+    try:
+        with told():
+            deed()
+    except UserError as error:
+        st.toast(setting_widgets.plain(str(error)), icon=":material/error:", duration="long")
+    else:
+        st.toast(done, icon=":material/check:")
+
+
+def quick_start() -> Run:
+    """Create and start a run of the quick-start preset.  Raises UserError."""
+    from ddpm.data import datasets
+
+    base = codec.resolved(datasets.resolve(PRESETS[DEFAULT].config))
+    run = runs.create(layout.runs_dir(), runs.free_name(layout.runs_dir(), DEFAULT), base)
+    launch.start_training(run)
+    return run
+
+
+@st.dialog("End the process at once?")
+def confirm_kill(run: Run) -> None:
+    saved = max((c.step for c in run.checkpoints()), default=0)
+    status = run.status()
+    lost = (status.step if status else 0) - saved
+    st.write(
+        f"**{setting_widgets.plain(run.name)}** was last saved at step {saved:,}. Ending it now loses the {plural(lost, 'step')} since then."
+    )
+    with st.container(horizontal=True, horizontal_alignment="right"):
+        if st.button("Cancel", key="kill_cancel"):
+            st.rerun()
+        if st.button("Kill", type="primary", icon=":material/dangerous:", key="kill_sure"):
+            act(lambda: launch.kill(run), f"{setting_widgets.plain(run.name)} was ended")
+            st.rerun()
+
+
+CONDEMNED = "_delete"  # in the session: the run that is asked about, so that the question stays on screen
+
+
+def spare() -> None:
+    st.session_state.pop(CONDEMNED, None)
+
+
+@st.dialog("Delete this run?", on_dismiss=layout.callback(spare))
+def confirm_delete(run: Run) -> None:
+    st.write(
+        f"**{setting_widgets.plain(run.name)}** with its checkpoints, previews and pictures moves to `{run.folder.parent / '.trash'}`, "
+        "from where it can be moved back."
+    )
+    with st.container(horizontal=True, horizontal_alignment="right"):
+        if st.button("Cancel", key="delete_cancel"):
+            spare()
+            st.rerun()
+        if st.button("Delete", type="primary", icon=":material/delete:", key="delete_sure"):
+            spare()
+            act(lambda: runs.trash(run), f"{setting_widgets.plain(run.name)} was deleted")
+            st.rerun()

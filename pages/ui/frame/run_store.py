@@ -1,0 +1,212 @@
+"""What happens in the runs folder: one watcher for the whole server, and what was read of each run.
+
+The watcher only counts: each change raises the revision of a part of a run, such as ("shapes", "progress.csv").
+Pages ask for a part on every tick, and it is read again only when its revision rose, or when nothing
+was heard for a while (file events get lost, and some disks have none).
+"""
+
+import errno
+import json
+import threading
+import time
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pandas as pd
+import streamlit as st
+from watchdog.events import (
+    DirCreatedEvent,
+    DirDeletedEvent,
+    DirMovedEvent,
+    FileCreatedEvent,
+    FileDeletedEvent,
+    FileModifiedEvent,
+    FileMovedEvent,
+    FileSystemEvent,
+    FileSystemEventHandler,
+)
+from watchdog.observers import Observer
+from watchdog.observers.api import BaseObserver
+from watchdog.observers.polling import PollingObserver
+
+from ddpm.runs import launch, runs
+from ddpm.runs.jobs import Pulse, State, Status
+from ddpm.runs.metrics import MetricReader, columns_of, sketch
+from ddpm.runs.runs import Run
+from ddpm.storage.files import TEMPORARY
+from pages.ui.components import figures
+
+T = TypeVar("T")
+
+CHANGES: list[type[FileSystemEvent]] = [
+    DirCreatedEvent, DirDeletedEvent, DirMovedEvent,
+    FileCreatedEvent, FileDeletedEvent, FileModifiedEvent, FileMovedEvent,
+]  # fmt: skip
+# Not among them: opened and closed, which our own reading would make.
+
+SAFETY = 3.0  # seconds after which a part is looked at again though nothing was heard
+KEPT_RUNS = 6  # whose metrics stay in memory
+KEPT_GLANCES = 500
+KEPT_FIGURES = 8  # of one run
+
+
+class Revisions(FileSystemEventHandler):
+    """Counts changes below a folder, for each of its entries and for each entry's entries."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self._counts: dict[tuple[str, ...], int] = {}
+        self._lock = threading.Lock()
+
+    def of(self, *parts: str) -> int:
+        return self._counts.get(parts, 0)
+
+    def on_any_event(self, event: FileSystemEvent) -> None:
+        for path in {str(event.src_path), str(event.dest_path)} - {""}:
+            try:
+                parts = Path(path).relative_to(self.folder).parts[:2]
+            except ValueError:
+                continue
+            if parts and not Path(path).name.startswith(TEMPORARY) and not parts[0].startswith(TEMPORARY):
+                self.bump(*parts)
+
+    def bump(self, *parts: str) -> None:
+        with self._lock:
+            for length in range(1, len(parts) + 1):
+                self._counts[parts[:length]] = self._counts.get(parts[:length], 0) + 1
+
+
+def observe(folder: Path, revisions: Revisions, native: Callable[[], BaseObserver] = Observer) -> BaseObserver:
+    """A running observer of file events; one that polls where the system has no events (left) to give."""
+    # A new folder is seen twice where it appears while the one above it is looked through: watchdog takes it anew, which
+    # changes nothing, and warns.
+    warnings.filterwarnings("ignore", "Callback with id .* already exists", RuntimeWarning, "watchdog")
+    for make in (native, lambda: PollingObserver(timeout=1)):
+        observer = make()
+        observer.name = "ddpm-watcher"
+        observer.daemon = True
+        observer.schedule(revisions, str(folder), recursive=True, event_filter=CHANGES)
+        try:
+            observer.start()
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EMFILE, errno.ENOSYS, errno.EACCES) or make is not native:
+                raise
+            continue
+        return observer
+    raise AssertionError("the polling observer starts everywhere")
+
+
+class RunView:
+    """What was last read of a run, shared by all sessions."""
+
+    def __init__(self, run: Run, revisions: Revisions, pulse: Pulse):
+        self.run = run
+        self.created_at = run.created_at
+        self._revisions = revisions
+        self._pulse = pulse
+        self._lock = threading.RLock()
+        self._readers: dict[tuple[str, ...], MetricReader] = {}
+        self._read: dict[str, tuple[int, float, Any]] = {}
+        self._figures: OrderedDict[tuple[tuple[str, ...], figures.Look], tuple[int, str]] = OrderedDict()
+
+    def status(self) -> Status | None:
+        return self._fresh("status.json", self.run.status)
+
+    def state(self) -> State:
+        """Never remembered: a process that dies makes no file event."""
+        return self.run.state(self._pulse)
+
+    def metrics(self, columns: tuple[str, ...] = figures.MAIN) -> pd.DataFrame:
+        """These metrics, and what a horizontal axis may need."""
+        with self._lock:
+            reader = self._readers.setdefault(columns, MetricReader(self.run.progress_path, (*columns, *figures.AXES)))
+            return self._fresh("progress.csv", reader.read, name=f"metrics {columns}")
+
+    def columns(self) -> tuple[str, ...]:
+        """The names of all that is logged."""
+        return self._fresh("progress.csv", lambda: columns_of(self.run.progress_path), name="columns")
+
+    def previews(self) -> list[tuple[int, Path]]:
+        return self._fresh("samples", self.run.previews)
+
+    def checkpoints(self) -> list[runs.Checkpoint]:
+        return self._fresh("saves", self.run.checkpoints)
+
+    def log_tail(self) -> str:
+        return self._fresh("log.txt", lambda: self.run.log_tail(120))
+
+    def sketch(self, column: str) -> list[float]:
+        """A metric's course in a few numbers, cheap for a log of any length."""
+        return self._fresh("progress.csv", lambda: sketch(self.run.progress_path, column), name=f"sketch of {column}")
+
+    def figure(self, columns: tuple[str, ...], look: figures.Look, draw: Callable[..., figures.Figure]) -> str:
+        """`draw(rows, look, columns)` as JSON, drawn again only when there are new rows."""
+        with self._lock:
+            frame = self.metrics(columns)
+            revision, text = self._figures.get((columns, look), (-1, ""))
+            if revision != self._readers[columns].revision:
+                text = json.dumps(draw(frame, look, columns), allow_nan=False, separators=(",", ":"))
+                self._figures[columns, look] = (self._readers[columns].revision, text)
+            self._figures.move_to_end((columns, look))
+            while len(self._figures) > KEPT_FIGURES:
+                self._figures.popitem(last=False)
+            return text
+
+    def _fresh(self, part: str, read: Callable[[], T], name: str = "") -> T:
+        """What `read` gave, unless the part has changed since."""
+        with self._lock:
+            revision = self._revisions.of(self.run.name, part)
+            before = self._read.get(name or part)
+            if before and before[0] == revision and time.monotonic() - before[1] < SAFETY:
+                return before[2]
+            value = read()
+            self._read[name or part] = (revision, time.monotonic(), value)
+            return value
+
+
+class Store:
+    """The watcher of a runs folder, and the views of the runs in it."""
+
+    def __init__(self, runs_dir: Path):
+        runs_dir.mkdir(parents=True, exist_ok=True)
+        self.runs_dir = runs_dir
+        self.pulse = Pulse()
+        self.revisions = Revisions(runs_dir)
+        self._observer = observe(runs_dir, self.revisions)
+        self._views: OrderedDict[Path, RunView] = OrderedDict()
+        self._glances: OrderedDict[Path, RunView] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def alive(self) -> bool:
+        return self._observer.is_alive() and self.runs_dir.exists()
+
+    def close(self) -> None:
+        self._observer.stop()
+
+    def view(self, run: Run) -> RunView:
+        """For a page that shows all of a run; its metrics stay in memory."""
+        return self._kept(self._views, run, KEPT_RUNS)
+
+    def glance(self, run: Run) -> RunView:
+        """For a page that lists many runs, and asks none of them for its metrics."""
+        return self._kept(self._glances, run, KEPT_GLANCES)
+
+    def _kept(self, views: OrderedDict[Path, RunView], run: Run, most: int) -> RunView:
+        launch.reap()
+        with self._lock:
+            view = views.get(run.folder)
+            if view is None or view.created_at != run.created_at:  # a new run may have an old one's name
+                view = views[run.folder] = RunView(run, self.revisions, self.pulse)
+            views.move_to_end(run.folder)
+            while len(views) > most:
+                views.popitem(last=False)
+            return view
+
+
+@st.cache_resource(show_spinner=False, max_entries=2, validate=lambda store: store.alive(), on_release=Store.close)
+def store(runs_dir: Path) -> Store:
+    """The one of this server for that folder."""
+    return Store(runs_dir)

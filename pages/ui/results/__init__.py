@@ -1,0 +1,1 @@
+"""What came out, shown: curves, samples, tables, comparisons."""

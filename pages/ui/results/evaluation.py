@@ -1,0 +1,154 @@
+"""Pictures being measured in bits per dimension, and what came of it: numbers, charts of the terms, downloads."""
+
+import io
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from ddpm import formatting
+from ddpm.config.tasks import EvalConfig
+from ddpm.config.training import Config
+from ddpm.errors import UserError, writable
+from ddpm.planning import timesteps
+from ddpm.runs.jobs import ACTIVE
+from ddpm.runs.results import EvaluationJob, bits
+from pages.ui.components import figures, setting_widgets
+from pages.ui.forms import checkpoint_form
+from pages.ui.frame import job_progress, layout
+from pages.ui.results.live_chart import live_chart
+
+PARTS = {"train": "seen in training", "test": "held out", "all": "all"}
+NPZ = "application/octet-stream"
+
+
+def show(job: EvaluationJob, config: Config) -> None:
+    """One evaluation: how far it is, or its numbers and what they mean."""
+    active = job.state() in ACTIVE
+    layout.fragment(run_every=1.0 if active else None)(_now)(job, active)
+    if not active:
+        _result(job, config)
+
+
+def _now(job: EvaluationJob, was_active: bool) -> None:
+    state, status = job.state(), job.status()
+    if was_active and state not in ACTIVE:
+        st.rerun()  # once, so that the polling really stops
+    if was_active:
+        found = status.metrics if status else {}
+        mean = found.get("bits_per_dim")
+        value = "–" if mean is None else bits(mean, found.get("ci95"))
+        st.metric("Bits per dimension so far", value, help="The mean, and its 95 % confidence interval.", border=True)
+        doing = status.message if status and status.message else "Starting"
+        job_progress.progress(
+            job, status, f"{formatting.plural(int(found.get('pictures') or 0), 'picture')} done · {doing}"
+        )
+    elif state in ("failed", "lost"):
+        st.error(setting_widgets.plain(job_progress.why_failed(job, "The evaluation")), icon=":material/error:")
+    elif status and status.message:
+        st.caption(setting_widgets.plain(status.message))
+
+
+def _result(job: EvaluationJob, config: Config) -> None:
+    result = job.result
+    if not result:
+        return
+    with st.container(border=True):
+        st.metric(
+            "Bits per dimension", bits(result["bits_per_dim"], result["ci95"]),
+            help="The variational bound: the mean over the pictures, and its 95 % confidence interval. Lower is better.",
+        )  # fmt: skip
+        with st.grid(3, min_column_width=110):
+            st.metric("Prior", f"{result['prior']:.2g}", help="The part that no training can lower: what noise at the last timestep still tells of the picture.")  # fmt: skip
+            st.metric("Pictures", f"{result['pictures']:,}", help=f"{PARTS[result['data']['part']].capitalize()}: {writable(result['data']['data_dir'])}")  # fmt: skip
+            st.metric("Timesteps", f"{result['timesteps']:,}")
+        for line in meaning(result, config):
+            st.caption(line)
+    _downloads(job)
+
+
+def meaning(result: dict[str, Any], config: Config) -> list[str]:
+    """What the numbers say, in plain language."""
+    model, mean = config.model, result["bits_per_dim"]
+    dims = model.image_size**2 * model.image_channels
+    said = [f"With this model a picture could be stored in {formatting.amount(mean * dims / 8)} bytes on average; as plain pixels it takes {formatting.amount(dims)} (8 bits for each value)."]  # fmt: skip
+    if mean > 8:
+        said.append("That is more than plain pixels take: the finest detail is not learnt yet.")
+    first = result["vb_quarters"][0]
+    if mean > 0:
+        said.append(f"{first / mean:.0%} of it lies in the least noisy quarter of the timesteps, where the finest detail is.")  # fmt: skip
+    if result["data"]["part"] == "train":
+        said.append("Training saw these pictures: for others it may be more, so hold some out to know.")
+    named = result.get("evaluation", {}).get("variance", "auto")
+    if named != "auto":
+        said.append(f"With the variance {named}, instead of the one that it was trained with.")
+    if result["ended"] == "until_ci":
+        said.append("It ended early: the mean was known as well as was asked for.")
+    return said
+
+
+def _downloads(job: EvaluationJob) -> None:
+    stem = f"{job.folder.parent.parent.name}-{job.name}"
+    files: list[job_progress.Download] = [
+        *((f"{name} (npz)", job.terms_path(name).name, NPZ, job.terms_path(name).read_bytes) for name in job.TERMS),
+        ("Terms (CSV)", f"{stem}.csv", "text/csv", lambda: csv_of(job)),
+        ("Result (JSON)", f"{stem}.json", "application/json", lambda: json.dumps(job.result, indent=2).encode()),
+    ]
+    job_progress.take_home(files, job.settings.get("command", ""))
+
+
+def csv_of(job: EvaluationJob) -> bytes:
+    """The terms as a table: t (0 the least noisy), vb, mse, xstart_mse."""
+    buffer = io.StringIO()
+    pd.DataFrame(job.terms()).rename_axis("t").to_csv(buffer)
+    return buffer.getvalue().encode()
+
+
+def curves(jobs: Sequence[EvaluationJob], config: Config, log: bool) -> None:
+    """The terms over the timesteps, those of several evaluations over each other."""
+    found: list[figures.Curve] = []
+    for job in jobs:
+        try:
+            steps = [int(t) for t in timesteps.timesteps(config, job.config)]
+            found.append(figures.Curve(label(job), steps, job.terms()))
+        except UserError as error:
+            st.caption(f":red[{setting_widgets.plain(str(error))}]")
+    if found:
+        figure = json.dumps(figures.terms(found, log), allow_nan=False, separators=(",", ":"))
+        live_chart(figure, key=f"terms-{jobs[0].folder.parent.parent.name}")
+
+
+def label(job: EvaluationJob) -> str:
+    """An evaluation in a few words: when, and what came out."""
+    return f"{job_progress.when(job)} · {job.summary or job.state()}"
+
+
+def table(jobs: Sequence[EvaluationJob]) -> None:
+    """What was measured of this run, newest first."""
+    st.dataframe([_row(job) for job in jobs], hide_index=True, width="stretch", key="evaluations_table")
+
+
+def _row(job: EvaluationJob) -> dict[str, Any]:
+    settings, result = job.settings, job.result
+    origin, where = settings.get("checkpoint", {}), settings.get("data", {})
+    return {
+        "When": job_progress.when(job),
+        "Checkpoint": f"step {origin['step']:,}" if origin else "–",
+        "Weights": checkpoint_form.weights_label(origin["weights"]) if origin else "–",
+        "Data": writable(where.get("data_dir", "–")),
+        "Part": PARTS.get(where.get("part", ""), "–"),
+        "Pictures": result.get("pictures"),
+        "Bits/dim": bits(result["bits_per_dim"], result["ci95"]) if result else job.state(),
+    }
+
+
+def estimate(jobs: Sequence[EvaluationJob], config: Config, evaluation: EvalConfig) -> float | None:
+    """Seconds that an evaluation will take at most, from the speed of an earlier one of the same run."""
+    for job in jobs:
+        result = job.result
+        if result and result["seconds"] > 0:
+            pace = result["seconds"] / (result["pictures"] * result["timesteps"])
+            return pace * evaluation.num_samples * len(timesteps.timesteps(config, evaluation))
+    return None

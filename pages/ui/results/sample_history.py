@@ -1,0 +1,133 @@
+"""What was drawn before: to be shown again, noted on, compared and deleted."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import streamlit as st
+
+from ddpm.config.tasks import SampleConfig
+from ddpm.config.training import Config
+from ddpm.errors import UserError
+from ddpm.runs import runs
+from ddpm.runs.results import SampleJob
+from pages.ui.components import setting_widgets
+from pages.ui.frame import job_progress, layout
+from pages.ui.results import samples
+
+THUMB = 176
+PER_PAGE = 12
+COMPARED = "sample_compared"  # in the session: names of the drawings picked to be compared, two at most
+GONE = "sample_gone"  # where the drawing that was deleted last is now, and itself
+CONDEMNED = "sample_condemned"  # the drawing that is asked about, so that the question stays on screen
+
+Choose = Callable[[str], None]
+Use = Callable[[SampleConfig], None]
+
+
+def show(jobs: list[SampleJob], shown: SampleJob | None, config: Config, choose: Choose, use: Use) -> None:
+    """What was drawn from this run, newest first; a click shows it again, or fills the form."""
+    _undo(jobs)
+    pages = -(-len(jobs) // PER_PAGE)
+    page = st.pagination(pages, key="history_page") if pages > 1 else 1
+    with st.grid("auto", min_column_width=THUMB + 16):
+        for job in jobs[(page - 1) * PER_PAGE : page * PER_PAGE]:
+            with st.container(border=True, height="stretch", gap="xsmall", key=f"drawn_{job.name}"):
+                _entry(job, job == shown, config, choose, use)
+    condemned = next((job for job in jobs if job.name == st.session_state.get(CONDEMNED)), None)
+    if condemned:
+        _confirm(condemned)
+
+
+def picked(jobs: list[SampleJob]) -> list[SampleJob]:
+    """The drawings picked to be compared, in the order in which they were."""
+    by_name = {job.name: job for job in jobs}
+    return [by_name[name] for name in st.session_state.get(COMPARED, []) if name in by_name]
+
+
+def _entry(job: SampleJob, is_shown: bool, config: Config, choose: Choose, use: Use) -> None:
+    sample = samples.settings_of(job)
+    with st.container(height=THUMB + 8, horizontal_alignment="center", vertical_alignment="center", border=False):
+        image = samples.latest(job, THUMB)
+        if image:
+            st.image(image, output_format="PNG", alt=f"Drawn at {job.name}")
+        else:
+            st.caption(f"*{job.state()}*", width="content")
+    st.markdown(f"**{job_progress.when(job)}**")
+    st.caption(setting_widgets.plain(samples.describe(config, sample)) if sample else "–")
+    if note := job.note:
+        st.markdown(f":small[{setting_widgets.plain(note)}]")
+    st.space("stretch")
+    with st.container(horizontal=True, gap="small"):
+        st.button("Shown" if is_shown else "Show", key=f"show_{job.name}", disabled=is_shown, on_click=layout.callback(choose), args=(job.name,))  # fmt: skip
+        if sample:
+            st.button(
+                "Use settings", key=f"use_{job.name}", on_click=layout.callback(use), args=(sample,), type="tertiary"
+            )
+    with st.container(horizontal=True, gap="small", vertical_alignment="center"):
+        where = f"compare_{job.name}"
+        st.session_state[where] = job.name in st.session_state.get(COMPARED, [])
+        st.checkbox("Compare", key=where, on_change=layout.callback(_pick), args=(job.name,), help="Two drawings are shown side by side.", width="stretch")  # fmt: skip
+        with st.popover("", icon=":material/edit_note:", type="tertiary", help="Note", key=f"note_of_{job.name}"):
+            field = f"note_{job.name}"
+            st.session_state.setdefault(field, note)
+            st.text_input("Note", key=field, on_change=layout.callback(_note), args=(job, field), placeholder="What there is to remember about it", width=260)  # fmt: skip
+        st.button("", icon=":material/delete:", key=f"delete_{job.name}", type="tertiary", help="Delete", on_click=layout.callback(_condemn), args=(job.name,))  # fmt: skip
+
+
+def _pick(name: str) -> None:
+    """Tick or untick: a third one takes the place of the first."""
+    before = [other for other in st.session_state.get(COMPARED, []) if other != name]
+    st.session_state[COMPARED] = [*before, name][-2:] if st.session_state[f"compare_{name}"] else before
+
+
+def _note(job: SampleJob, field: str) -> None:
+    with layout.errors():
+        job.set_note(st.session_state[field])
+
+
+def _condemn(name: str) -> None:
+    st.session_state[CONDEMNED] = name
+
+
+def _spare() -> None:
+    st.session_state.pop(CONDEMNED, None)
+
+
+@st.dialog("Delete this drawing?", on_dismiss=layout.callback(_spare))
+def _confirm(job: SampleJob) -> None:
+    st.write(f"The drawing of **{job_progress.when(job)}** moves to `{job.folder.parent.parent.parent / '.trash'}`. It can be brought back at once.")  # fmt: skip
+    with st.container(horizontal=True, horizontal_alignment="right"):
+        if st.button("Cancel", key="drawing_cancel"):
+            _spare()
+            st.rerun()
+        if st.button("Delete", type="primary", icon=":material/delete:", key="drawing_sure"):
+            _spare()
+            try:
+                st.session_state[GONE] = runs.trash_samples(job), job.folder
+            except UserError as error:
+                st.toast(str(error), icon=":material/error:", duration="long")
+            st.rerun()
+
+
+def gone(run_folder: Path) -> bool:
+    """Whether a drawing of this run was just deleted, and can be brought back."""
+    return GONE in st.session_state and st.session_state[GONE][1].parent.parent == run_folder
+
+
+def _undo(jobs: list[SampleJob]) -> None:
+    if GONE not in st.session_state:
+        return
+    trashed, folder = st.session_state[GONE]
+    if jobs and folder.parent != jobs[0].folder.parent:
+        return  # of another run
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        st.caption(
+            f":material/delete: The drawing of {job_progress.when(SampleJob(folder))} was deleted.", width="content"
+        )
+        if st.button("Undo", icon=":material/undo:", key="drawing_undo"):
+            try:
+                runs.restore(trashed, SampleJob(folder))
+            except UserError as error:
+                st.toast(str(error), icon=":material/error:", duration="long")
+            del st.session_state[GONE]
+            st.rerun()

@@ -1,0 +1,69 @@
+"""Two drawings side by side: the same zoom, and what was different about them."""
+
+import dataclasses
+from typing import Any
+
+import streamlit as st
+
+from ddpm.config.training import Config
+from ddpm.runs.results import SampleJob
+from pages.ui.components import setting_widgets, thumbnails
+from pages.ui.forms import sampler_form
+from pages.ui.frame import job_progress
+from pages.ui.results import samples
+
+SIDE = 460  # pixels on screen of the larger of the two
+OF_TASKS = {"to_seed": ("interpolate",), "strength": ("vary",), "resample": ("inpaint",), "jump": ("inpaint",)}
+"""Settings that mean something to some tasks alone."""
+
+
+def show(one: SampleJob, other: SampleJob, config: Config) -> None:
+    """Both grids, each pixel as large in one as in the other, and a table of the settings that differ."""
+    both = [samples.picture(job) for job in (one, other)]
+    longest = max((max(picture.size) for picture in both if picture), default=1)
+    for cell, job, picture in zip(st.columns(2), (one, other), both, strict=True):
+        with cell:
+            st.markdown(f"**{job_progress.when(job)}**")
+            if picture:
+                side = max(1, round(SIDE * max(picture.size) / longest))
+                st.image(
+                    thumbnails.png(thumbnails.fitted(picture, side)), output_format="PNG", alt=f"Drawn at {job.name}"
+                )
+            else:
+                st.caption("No picture was finished.")
+            if sample := samples.settings_of(job):
+                st.caption(setting_widgets.plain(samples.describe(config, sample)))
+    rows = differences(one, other)
+    if rows:
+        st.table({"Setting": [row[0] for row in rows], job_progress.when(one): [row[1] for row in rows], f"{job_progress.when(other)} ": [row[2] for row in rows]})  # fmt: skip
+    else:
+        st.caption("Both were drawn with the same settings.")
+
+
+def differences(one: SampleJob, other: SampleJob) -> list[tuple[str, str, str]]:
+    """(setting, in one, in the other) of each setting that is not the same in both."""
+    a, b = _told(one), _told(other)
+    return [(label, _said(a.get(label)), _said(b.get(label))) for label in {**a, **b} if a.get(label) != b.get(label)]
+
+
+def _told(job: SampleJob) -> dict[str, Any]:
+    """The settings by their labels, as they were asked for; the checkpoint as the one that it was."""
+    sample = samples.settings_of(job)
+    if sample is None:
+        return {}
+    settings = job.settings
+    values = dataclasses.asdict(sampler_form.in_our_words(sample))
+    values |= {name: value for name, value in settings.get("given", {}).items() if name in values}
+    checkpoint = settings.get("checkpoint", {})
+    values |= {name: checkpoint[name] for name in ("step", "weights") if name in checkpoint}
+    return {
+        sampler_form.FIELDS[name].label: value
+        for name, value in values.items()
+        if sample.task in OF_TASKS.get(name, (sample.task,))
+    }
+
+
+def _said(value: Any) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return f"{value:,.6g}" if isinstance(value, float) else "–" if value in ("", None) else str(value)

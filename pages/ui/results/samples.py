@@ -1,0 +1,248 @@
+"""Pictures being drawn, and pictures drawn: progress, the grid, downloads, how to go on."""
+
+import contextlib
+import html
+import io
+import json
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import streamlit as st
+from PIL import Image
+
+from ddpm import formatting
+from ddpm.config.tasks import SampleConfig
+from ddpm.config.training import Config
+from ddpm.errors import UserError
+from ddpm.planning import classes, timesteps
+from ddpm.runs import launch, runs
+from ddpm.runs.jobs import ACTIVE, Status
+from ddpm.runs.results import SampleJob
+from ddpm.runs.runs import Run
+from ddpm.solvers import SOLVERS
+from ddpm.storage import images
+from pages.ui.components import setting_widgets, thumbnails
+from pages.ui.forms import sampler_form
+from pages.ui.frame import job_progress, layout
+
+SIDE = 460  # pixels that a grid takes
+BOX = SIDE + 34  # height of its frame: always the same, so that nothing jumps
+HEADS = 24  # height of the names above the columns
+MOST_WAY = 64  # pictures of an interpolation that are shown
+IN_A_ROW = 10
+MOST_ERRORS = 16  # told one by one
+
+
+def show(job: SampleJob, config: Config, use: Callable[[SampleConfig], None]) -> None:
+    """The pictures of one job: as they sharpen, or finished with their downloads; how to go on, or to do it again."""
+    active = job.state() in ACTIVE
+    layout.fragment(run_every=0.7 if active else None)(_picture)(job, active, [] if active else heads(job, config))
+    if active:
+        return
+    sample = settings_of(job)
+    with st.container(horizontal=True, gap="small"):
+        if _can_go_on(job) and st.button("Go on", icon=":material/play_arrow:", help="Draws the pictures that are missing, and leaves those that are there."):  # fmt: skip
+            with layout.errors():
+                launch.resume_sampling(job)
+                st.rerun()
+        if sample:
+            st.button("Open these settings again", icon=":material/settings_backup_restore:", key="use_shown", on_click=layout.callback(use), args=(sample,))  # fmt: skip
+    _downloads(job)
+    if job.command:
+        with st.expander("Copy as command"):
+            layout.command(job.command)
+
+
+def _can_go_on(job: SampleJob) -> bool:
+    """Whether it ended before all its pictures were drawn."""
+    if job.state() == "finished":
+        return False
+    try:
+        runs.check_resumable(job)
+    except UserError:
+        return False
+    return True
+
+
+def _picture(job: SampleJob, was_active: bool, names: list[str]) -> None:
+    state = job.state()
+    if was_active and state not in ACTIVE:
+        st.rerun()  # once, so that the polling really stops
+    status = job.status()
+    image = latest(job, SIDE - HEADS if names else SIDE)
+    with st.container(border=True, height=BOX, horizontal_alignment="center", vertical_alignment="center"):
+        if image:
+            if names:
+                _names(names, image)
+            st.image(image, output_format="PNG", alt="The pictures that were drawn")
+        elif was_active:
+            st.caption("Loading the weights …", width="content")
+        else:
+            st.caption("No picture was finished.", width="content")
+    if not was_active:
+        _outcome(job, state, status)
+        return
+    done, total = (status.step, status.total_steps) if status else (0, 0)
+    job_progress.progress(job, status, f"{done:,} of {formatting.plural(total, 'network call')}")
+
+
+def _outcome(job: SampleJob, state: str, status: Status | None) -> None:
+    """What is to be said of a drawing that has ended."""
+    if state in ("failed", "lost"):
+        st.error(setting_widgets.plain(job_progress.why_failed(job, "The drawing")), icon=":material/error:")
+    elif status and status.message and not job.result:  # which tells the same in a number
+        st.caption(setting_widgets.plain(status.message))
+    if status and status.warning:
+        st.warning(setting_widgets.plain(status.warning), icon=":material/warning:")
+    if job.pairs.exists():
+        left = "the given picture" if job.given.is_dir() else "the small picture, enlarged square by square,"
+        st.caption(f"In each pair, left {left} and right what was drawn from it.")
+    if errors := job.result.get("rmse"):
+        each = ", ".join(f"{error:.2g}" for error in errors[:MOST_ERRORS]) + (
+            ", …" if len(errors) > MOST_ERRORS else ""
+        )
+        st.metric(
+            "Reconstruction error", f"{job.result.get('mean', 0):.3g}",
+            help=f"How far each picture is from the one that came back from its noise: the root mean square, in {job.result.get('unit', '')}.",
+        )  # fmt: skip
+        if len(errors) > 1:
+            st.caption(f"Each: {each}")
+
+
+def latest(job: SampleJob, side: int) -> bytes | None:
+    """The finished pictures, or how far they have come, as a PNG of that side."""
+    if _is_way(job):
+        return _fitted_way(tuple(map(str, job.images[:MOST_WAY])), job.grid.stat().st_mtime_ns, side)
+    return thumbnails.shown(job.pairs, side) or thumbnails.shown(job.grid, side) or thumbnails.shown(job.preview, side)
+
+
+def picture(job: SampleJob) -> Image.Image | None:
+    """The same, each pixel of what was drawn a pixel."""
+    if _is_way(job):
+        return _way(job.images[:MOST_WAY])
+    for path in (job.pairs, job.grid, job.preview):
+        with contextlib.suppress(UserError):  # it is not there, or is being written
+            return images.load(path)
+    return None
+
+
+def _is_way(job: SampleJob) -> bool:
+    """Whether it is a finished interpolation, which is shown in the order of its way."""
+    sample = settings_of(job)
+    return bool(sample and sample.task == "interpolate" and job.grid.exists() and not job.pairs.exists() and job.images)
+
+
+def _way(paths: Sequence[Path]) -> Image.Image:
+    """Pictures in a strip; many of them in rows that are read like a text."""
+    pixels = np.stack([np.asarray(images.load(path)) for path in paths])
+    pixels = pixels if pixels.ndim == 4 else pixels[..., None]
+    return images.from_pixels(images.grid(pixels, IN_A_ROW))
+
+
+@st.cache_data(max_entries=64, show_spinner=False)
+def _fitted_way(paths: tuple[str, ...], stamp: int, side: int) -> bytes:
+    return thumbnails.png(thumbnails.fitted(_way([Path(path) for path in paths]), side))
+
+
+def heads(job: SampleJob, config: Config) -> list[str]:
+    """The name of the class in each column of the grid; none where its columns are not classes."""
+    sample = settings_of(job)
+    if (
+        sample is None
+        or sample.task != "draw"
+        or job.shape is None
+        or job.pairs.exists()
+        or not config.model.class_cond
+    ):
+        return []
+    known = classes.names(config)
+    try:
+        labels = np.resize(classes.chosen(config, sample.classes), job.shape[0])
+    except UserError:  # of a file of other settings
+        return []
+    return [known[k] if k < len(known) else str(k) for k in labels[: classes.columns(labels) or 0]]
+
+
+def _names(names: list[str], image: bytes) -> None:
+    """Names over the columns of a picture."""
+    with Image.open(io.BytesIO(image)) as shown:
+        width = shown.width
+    style = "flex:1 1 0;min-width:0;overflow:hidden;text-overflow:ellipsis;text-align:center"
+    cells = "".join(f'<span style="{style}" title="{html.escape(name)}">{html.escape(name)}</span>' for name in names)
+    st.html(f'<div style="display:flex;width:{width}px;max-width:100%;margin:auto;font-size:0.75rem">{cells}</div>')
+
+
+def _downloads(job: SampleJob) -> None:
+    npz = job.npz
+    if not npz or not job.grid.exists():
+        return
+    stem = f"{job.folder.parent.parent.name}-{job.name}"
+    files: list[job_progress.Download] = [
+        ("Grid (PNG)", f"{stem}.png", "image/png", job.grid.read_bytes),
+        *([("Pairs (PNG)", f"{stem}-pairs.png", "image/png", job.pairs.read_bytes)] if job.pairs.exists() else []),
+        ("Pictures (zip)", f"{stem}.zip", "application/zip", lambda: zip_of(job)),
+        ("Arrays (npz)", npz.name, "application/octet-stream", npz.read_bytes),
+        ("Settings (JSON)", f"{stem}.json", "application/json", lambda: json.dumps(job.settings, indent=2).encode()),
+    ]
+    job_progress.take_home(files)
+
+
+def zip_of(job: SampleJob) -> bytes:
+    """Every picture as a PNG, in one zip file."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:  # a PNG does not get smaller
+        for path in job.images:
+            archive.write(path, path.name)
+    return buffer.getvalue()
+
+
+def settings_of(job: SampleJob) -> SampleConfig | None:
+    """What it was drawn with; None before the job has written it down."""
+    try:
+        return job.config if "sample" in job.settings else None
+    except (KeyError, UserError):
+        return None
+
+
+def describe(config: Config, sample: SampleConfig) -> str:
+    """16 pictures · DDIM, 50 steps · seed 0."""
+    try:
+        steps = timesteps.calls(config, sample)
+    except UserError:
+        steps = 0
+    said = sampler_form.in_our_words(sample)
+    how = f"{SOLVERS[said.sampler].label}, {formatting.plural(steps, 'step')}"
+    how += f", eta {sample.eta:g}" if said.sampler == "ddim" and sample.eta else ""
+    how += f", guidance {sample.guidance_scale:g}" if sample.guidance_scale != 1 else ""
+    seed = f"seed {sample.seed}" + (f" to {sample.to_seed}" if sample.task == "interpolate" else "")
+    parts = [
+        "" if sample.task == "draw" else sample.task.capitalize(), formatting.plural(sample.num_samples, "picture"), how,
+        "" if sample.task == "invert" else seed, sample.classes.replace(",", ", "),
+    ]  # fmt: skip
+    return " · ".join(part for part in parts if part)
+
+
+def cost(run: Run, config: Config, sample: SampleConfig) -> str:
+    """How many network calls a picture takes, and how long they all will."""
+    calls = formatting.plural(timesteps.calls(config, sample), "network call")
+    seconds = estimate(run, config, sample)
+    time = "" if seconds is None else f" · about {formatting.duration(seconds)}, going by the last time"
+    return f":material/schedule: {calls} a picture{time}."
+
+
+def estimate(run: Run, config: Config, sample: SampleConfig) -> float | None:
+    """Seconds that a drawing will take, from the speed of an earlier one of the same run."""
+    for job in run.sample_jobs()[:20]:
+        status, before = job.status(), settings_of(job)
+        if status and before and status.state == "finished" and status.steps_per_second:
+            at_once = job.settings.get("drawn_at_once") or before.batch_size or before.num_samples
+            pace = status.steps_per_second * min(at_once, before.num_samples) * _asked(before)
+            return timesteps.calls(config, sample) * sample.num_samples * _asked(sample) / pace
+    return None
+
+
+def _asked(sample: SampleConfig) -> int:
+    """How often the network is asked in a call: twice with guidance, with and without the class."""
+    return 1 if sample.guidance_scale in (0, 1) else 2

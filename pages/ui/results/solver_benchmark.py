@@ -1,0 +1,277 @@
+"""Explore's frontier: which sampler with how many network calls is worth it on a checkpoint."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from typing import Any
+
+import streamlit as st
+
+from ddpm import formatting
+from ddpm.config import codec, fields, validation
+from ddpm.config.tasks import SPACINGS, FrontierConfig, SampleConfig
+from ddpm.config.training import Config
+from ddpm.config.validation import Problem
+from ddpm.errors import UserError
+from ddpm.planning import classes, solver_grid
+from ddpm.planning.solver_grid import Cell
+from ddpm.runs import launch
+from ddpm.runs.jobs import ACTIVE
+from ddpm.runs.results import FrontierJob
+from ddpm.runs.runs import Checkpoint, Run
+from ddpm.solvers import SOLVERS
+from ddpm.storage import image_files
+from pages.ui.components import figures, setting_widgets, thumbnails
+from pages.ui.forms import checkpoint_form, sampling_form
+from pages.ui.frame import job_progress, layout
+from pages.ui.results.live_chart import live_chart
+
+FORM = "frontier"
+FIRST = FrontierConfig()
+FIRST_SOLVERS = ("ddim", "ipndm", "dpm++2m", "unipc-2", "unipc-3", "heun")
+CALLS = (5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 75, 100)
+TOLERANCES = (0.1, 0.2, 0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 3.0, 5.0, 8.0, 12.0, 20.0, 30.0)
+FIELDS = {s.name: s for s in fields.settings(FrontierConfig)}
+MANY = ("solvers", "calls", "spacing", "flips")  # settings that are lists
+SHEET_SIDE = 4000  # pixels of the sheet's longer side on the screen: more is only to be downloaded
+
+
+def show(run: Run) -> None:
+    """The whole tab: what to compare, and what came of it."""
+    try:
+        config, checkpoints, jobs = run.config, run.checkpoints(), run.frontier_jobs()
+    except UserError as error:
+        st.error(str(error), icon=":material/error:")
+        return
+    if not checkpoints:
+        checkpoint_form.required(run, "samplers are compared on one")
+    by_name = {job.name: job for job in jobs}
+    shown = by_name.get(st.session_state.get("frontier_shown", ""), jobs[0] if jobs else None)
+    active = next((job for job in jobs if job.state() in ACTIVE), None)
+    halves = st.grid(2, min_column_width=340, gap=("small", "medium"))
+    with halves.cell():
+        _form(run, config, checkpoints, jobs, active)
+    job = active or shown
+    with halves.cell():
+        if job is None:
+            st.info(
+                "Fast samplers take few network calls, and their pictures come close to those of a very long walk from the "
+                "same noise. How close, and which of them gets there first, depends on the checkpoint: press Draw all.",
+                icon=":material/explore:",
+            )  # fmt: skip
+        else:
+            layout.fragment(run_every=1.0 if job == active else None)(_now)(job, job == active, config)
+    if job is not None:
+        layout.fragment(run_every=1.5 if job == active else None)(_sheet)(job)
+        if job != active and job.result:
+            _downloads(job)
+    if jobs:
+        _history(jobs, shown)
+
+
+# --- what to compare
+
+
+def begin(settings: FrontierConfig) -> None:
+    """Put settings into the fields: the first ones, or those of an earlier frontier."""
+    values = dataclasses.asdict(settings)
+    lists = {name: _listed(values[name]) for name in MANY}
+    lists["solvers"] = [*SOLVERS] if not lists["solvers"] else lists["solvers"]
+    for name, known in (("spacing", list(SPACINGS)), ("flips", list(solver_grid.FLIPS))):
+        lists[name] = known if lists[name] == ["all"] else [word for word in lists[name] if word in known]
+    setting_widgets.begin(FORM, {**values, **lists, "calls": [int(n) for n in lists["calls"] if n.isdecimal()]})
+
+
+def _listed(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def _form(run: Run, config: Config, checkpoints: list[Checkpoint], jobs: list[FrontierJob], active: FrontierJob | None) -> None:  # fmt: skip
+    settings, problems = _fields(config, checkpoints)
+    setting_widgets.complaint([p.sentence for p in problems])
+    pressed = st.button(
+        "Draw all", type="primary", icon=":material/brush:", width="stretch", shortcut="Ctrl+Enter",
+        disabled=bool(problems) or active is not None,
+        help=problems[0].sentence if problems else "Cancel the frontier in hand first, or wait for it." if active else None,
+    )  # fmt: skip
+    if not problems:
+        seconds = estimate(run, jobs, config, settings)
+        if seconds is not None:
+            st.caption(f":material/schedule: About {formatting.duration(seconds)}, going by the last time.")
+        with st.expander("The same in a shell", icon=":material/terminal:"):
+            layout.command(run.shell("bench", "samplers", "--run", more=codec.to_flags(settings)))  # fmt: skip
+    if pressed:
+        with layout.errors():
+            st.session_state["frontier_shown"] = launch.start_frontier(run, settings).name
+            st.rerun()
+
+
+def _fields(config: Config, checkpoints: list[Checkpoint]) -> tuple[FrontierConfig, list[Problem]]:
+    """Draw the fields.  Returns what they say, and what is wrong with it."""
+    if setting_widgets.key(FORM, "num_samples") not in st.session_state:
+        begin(dataclasses.replace(FIRST, solvers=",".join(FIRST_SOLVERS)))
+    values: dict[str, object] = {}
+    grid = st.grid(2, min_column_width=150)
+    with grid.cell():
+        values["step"], checkpoint = checkpoint_form.checkpoint(FORM, checkpoints)
+    with grid.cell():
+        values["weights"] = checkpoint_form.weights(FORM, checkpoint)
+    _several("solvers", list(SOLVERS), lambda name: SOLVERS[name].label)
+    _several("calls", sorted({*CALLS, *st.session_state[setting_widgets.key(FORM, "calls")]}), str)
+    grid = st.grid(3, min_column_width=110)
+    for name in ("num_samples", "seed"):
+        with grid.cell():
+            values[name] = setting_widgets.box(FORM, FIELDS[name])
+    if config.model.class_cond:
+        with grid.cell():
+            values["classes"] = setting_widgets.box(
+                FORM, FIELDS["classes"], ", ".join(classes.names(config)[:2]) or "0-9"
+            )
+    with st.expander("More"):
+        _several("spacing", list(SPACINGS), str, "Each sampler's own")
+        _several("flips", list(solver_grid.FLIPS), solver_grid.FLIPS.__getitem__, "Nothing")
+        inner = st.grid(2, min_column_width=150)
+        for name in ("repeats", "batch_size", "eta", "churn"):
+            with inner.cell():
+                values[name] = setting_widgets.box(FORM, FIELDS[name])
+    missing = [Problem(name, f"{FIELDS[name].label} is empty: type a number.") for name, value in values.items() if value is None]  # fmt: skip
+    picked = {name: st.session_state[setting_widgets.key(FORM, name)] for name in MANY}
+    if not picked["solvers"]:
+        missing.append(Problem("solvers", "No sampler is chosen: choose some of them."))
+    lists = {name: ",".join(map(str, chosen)) for name, chosen in picked.items()}
+    if len(picked["solvers"]) == len(SOLVERS):
+        lists["solvers"] = FIRST.solvers
+    given = {name: value for name, value in {**values, **lists, "spacing": lists["spacing"] or "auto"}.items() if value is not None}  # fmt: skip
+    settings = FrontierConfig(**given)  # type: ignore[arg-type]
+    return settings, missing or problems(config, settings)
+
+
+def _several(name: str, known: list, say: Callable[[Any], str], none: str = "Choose some") -> None:
+    """The field of a setting that is a list."""
+    checkpoint_form.keep_known(FORM, name, known, many=True)
+    st.multiselect(
+        FIELDS[name].label, known, key=setting_widgets.key(FORM, name), format_func=say, help=FIELDS[name].help, placeholder=none,
+        persist_state="session",
+    )  # fmt: skip
+
+
+def problems(config: Config, settings: FrontierConfig) -> list[Problem]:
+    """What would keep these samplers from being compared."""
+    found = list(validation.limit_problems(settings))
+    for name, look in (("calls", lambda: solver_grid.places(config, settings)), ("classes", lambda: classes.chosen(config, settings.classes))):  # fmt: skip
+        try:
+            look()
+        except UserError as error:
+            found.append(Problem(name, str(error)))
+    return found
+
+
+def estimate(run: Run, jobs: list[FrontierJob], config: Config, settings: FrontierConfig) -> float | None:
+    """Seconds that a frontier will take, from the pace of an earlier one of this run, or of a drawing."""
+    calls = solver_grid.total_calls(solver_grid.places(config, settings)[0], settings) * settings.num_samples
+    for job in jobs[:20]:
+        pace = job.result.get("pace")
+        if pace:
+            return calls * pace["median"]
+    for drawing in run.sample_jobs()[:20]:
+        status = drawing.status()
+        if status and status.state == "finished" and status.steps_per_second:
+            together = min(
+                drawing.settings.get("drawn_at_once") or drawing.config.batch_size or 1, drawing.config.num_samples
+            )
+            return calls / (status.steps_per_second * together)
+    return None
+
+
+# --- what came of it
+
+
+def _now(job: FrontierJob, was_active: bool, config: Config) -> None:
+    """How far it is, the chart, and which setting is the cheapest that is good enough."""
+    state, status = job.state(), job.status()
+    if was_active and state not in ACTIVE:
+        st.rerun()  # once, so that the polling really stops
+    if was_active:
+        job_progress.progress(job, status, status.message if status and status.message else "Starting")
+    elif state in ("failed", "lost"):
+        st.error(setting_widgets.plain(job_progress.why_failed(job, "The comparison")), icon=":material/error:")
+    elif status and status.message:
+        st.caption(setting_widgets.plain(status.message))
+    result = job.result
+    found = solver_grid.from_json(result)
+    if not any(cell.distance is not None for cell in found):
+        if found and not was_active:
+            st.caption("All of these samplers add noise on the way, so there is no picture that they converge to.")
+        return
+    tolerance = st.select_slider(
+        "Tolerance", TOLERANCES, 2.0, key="frontier_tolerance", format_func=lambda levels: f"{levels:g}", persist_state="session",
+        help="How far from the converged pictures is close enough, in levels of 0 to 255 (RMSE a pixel). Below 1 to 2 nobody sees a difference.",
+    )  # fmt: skip
+    best = solver_grid.cheapest(found, tolerance)
+    figure = json.dumps(figures.frontier(found, tolerance, best), allow_nan=False, separators=(",", ":"))
+    live_chart(figure, key=f"frontier-{job.folder.parent.parent.name}")
+    if best:
+        st.markdown(f":material/star: **{setting_widgets.plain(sentence(best))}**")
+        if st.button("Use on the Sample page", icon=":material/grid_view:", key="frontier_use"):
+            sampling_form.begin(config, to_draw(config, job.config, best))
+            st.switch_page(layout.SAMPLE, query_params={})  # without them, those bound to a widget are in its way
+    else:
+        closest = min((cell for cell in found if cell.distance is not None), key=lambda cell: cell.distance or 0.0)
+        st.markdown(f"None of them comes so close. The closest: {setting_widgets.plain(sentence(closest))}")
+    st.caption(setting_widgets.plain(solver_grid.about(result)))
+
+
+def sentence(cell: Cell) -> str:
+    """UniPC-3, logsnr with 10 calls: 0.21 s a picture, 1.3 levels from converged."""
+    distance = solver_grid.level(cell.distance or 0.0)
+    return f"{cell.way.label} with {formatting.plural(cell.calls, 'call')}: {formatting.duration(cell.seconds)} a picture, {distance} levels from converged."  # fmt: skip
+
+
+def to_draw(config: Config, settings: FrontierConfig, cell: Cell) -> SampleConfig:
+    """The settings that draw as a cell did."""
+    usual = SampleConfig()
+    sample = solver_grid.sample_of(config, settings, cell.way, cell.asked)
+    own = SOLVERS[cell.solver].spacing == cell.spacing
+    return dataclasses.replace(sample, precision=usual.precision, batch_size=usual.batch_size, base_samples="", spacing="auto" if own else cell.spacing)  # fmt: skip
+
+
+def _sheet(job: FrontierJob) -> None:
+    """The pictures so far: a row a sampler, a column a number of calls."""
+    size = image_files.size(job.sheet) if job.sheet.exists() else None
+    image = thumbnails.shown(job.sheet, min(max(size), SHEET_SIDE)) if size else None
+    if image:
+        st.image(image, output_format="PNG", alt="The same noise with every sampler and number of network calls")
+
+
+def _downloads(job: FrontierJob) -> None:
+    stem = f"{job.folder.parent.parent.name}-frontier-{job.name}"
+    result = job.result
+    found = solver_grid.from_json(result)
+    with st.expander("Table", icon=":material/table:"):
+        st.dataframe(
+            [{"Sampler": way.label, **{formatting.plural(n, "call"): solver_grid.off(by[n]) if n in by else "–" for n in solver_grid.columns(found)}} for way, by in solver_grid.rows(found).items()],
+            hide_index=True, width="stretch", key="frontier_table",
+        )  # fmt: skip
+    home: list[job_progress.Download] = [
+        *([("Sheet (PNG)", f"{stem}.png", "image/png", job.sheet.read_bytes)] if job.sheet.exists() else []),
+        ("Table (CSV)", f"{stem}.csv", "text/csv", lambda: solver_grid.to_csv(found)),
+        ("Result (JSON)", f"{stem}.json", "application/json", lambda: json.dumps(result, indent=2).encode()),
+    ]
+    job_progress.take_home(home, job.settings.get("command", ""))
+
+
+def _history(jobs: list[FrontierJob], shown: FrontierJob | None) -> None:
+    """What was compared on this run, newest first."""
+    st.subheader("Compared before")
+    by_name = {job.name: job for job in jobs}
+    names = list(by_name)
+    if st.session_state.get("frontier_shown") not in by_name:
+        st.session_state["frontier_shown"] = shown.name if shown else names[0]
+    st.selectbox("Shown", names, key="frontier_shown", format_func=lambda name: job_progress.when(by_name[name]), persist_state="session")  # fmt: skip
+    job = by_name[st.session_state["frontier_shown"]]
+    if job.settings:
+        st.button("Use settings", type="tertiary", key="frontier_again", on_click=layout.callback(_again), args=(job,))
+
+
+def _again(job: FrontierJob) -> None:
+    begin(job.config)

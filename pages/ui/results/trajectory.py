@@ -1,0 +1,225 @@
+"""Explore's microscope: one picture, and every step by which it came about."""
+
+import dataclasses
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import streamlit as st
+
+from ddpm.config.tasks import SampleConfig
+from ddpm.config.training import Config
+from ddpm.errors import UserError
+from ddpm.formatting import plural
+from ddpm.planning import classes, metadata
+from ddpm.runs import launch
+from ddpm.runs.jobs import ACTIVE
+from ddpm.runs.results import MicroscopeJob, SampleJob
+from ddpm.runs.runs import Run
+from ddpm.storage import images
+from pages.ui.components import figures, setting_widgets, thumbnails
+from pages.ui.forms import checkpoint_form, sampling_form
+from pages.ui.frame import job_progress, layout
+from pages.ui.results import samples
+from pages.ui.results.live_chart import live_chart
+
+FORM = "microscope"
+DRAWN, NEW = "Drawn before", "A new one"
+SIDE = 220  # pixels of each of the three pictures
+THUMB = 96
+NEWEST = 50  # drawings offered
+SHOWN = {
+    "x": ("x_t", "What the network was shown"),
+    "x_start": ("Clean picture", "What it expects in the end"),
+    "eps": ("Noise", "What it takes the rest for, a third as strong"),
+}
+
+
+def show(run: Run) -> None:
+    """The whole tab: which picture, and what was seen."""
+    try:
+        config, checkpoints, jobs = run.config, run.checkpoints(), run.microscope_jobs()
+    except UserError as error:
+        st.error(str(error), icon=":material/error:")
+        return
+    if not checkpoints:
+        checkpoint_form.required(run, "a picture is drawn from one")
+    by_name = {job.name: job for job in jobs}
+    active = next((job for job in jobs if job.state() in ACTIVE), None)
+    halves = st.grid(2, min_column_width=340, gap=("small", "medium"))
+    with halves.cell():
+        _form(run, config, active)
+        if jobs:
+            if st.session_state.get("microscope_shown") not in by_name:
+                st.session_state["microscope_shown"] = jobs[0].name
+            st.selectbox("Looked at", list(by_name), key="microscope_shown", format_func=lambda name: job_progress.when(by_name[name]), persist_state="session")  # fmt: skip
+    job = active or (by_name[st.session_state["microscope_shown"]] if jobs else None)
+    with halves.cell():
+        if job is None:
+            st.info(
+                "Follow one picture from noise to the end: what the network was shown at each step, which clean picture it "
+                "expected, and how much each step changed. Choose a picture and press Look.",
+                icon=":material/biotech:",
+            )  # fmt: skip
+        elif job == active:
+            layout.fragment(run_every=0.7)(_progress)(job)
+        else:
+            _said(job)
+    if job is not None and job != active and job.result:
+        layout.fragment()(_scrub)(job)
+        _take_home(job)
+
+
+# --- which picture
+
+
+def _form(run: Run, config: Config, active: MicroscopeJob | None) -> None:
+    drawings = [job for job in run.sample_jobs()[:NEWEST] if job.state() not in ACTIVE and job.images]
+    kinds = [DRAWN, NEW] if drawings else [NEW]
+    where = setting_widgets.key(FORM, "kind")
+    if st.session_state.get(where) not in kinds:
+        st.session_state[where] = kinds[0]
+    kind = st.segmented_control("Picture", kinds, key=where, required=True, persist_state="session", help="One that was drawn, drawn again in the very same way; or another.")  # fmt: skip
+    wanted, problem = _drawn(drawings, config) if kind == DRAWN else _new(config)
+    if problem:
+        setting_widgets.complaint([problem])
+    pressed = st.button(
+        "Look", type="primary", icon=":material/biotech:", width="stretch", shortcut="Ctrl+Enter",
+        disabled=wanted is None or active is not None, help=problem or ("Cancel the one in hand first, or wait for it." if active else None),
+    )  # fmt: skip
+    if pressed and wanted:
+        with layout.errors():
+            st.session_state["microscope_shown"] = launch.start_microscope(run, *wanted).name
+            st.rerun()
+
+
+def _drawn(drawings: list[SampleJob], config: Config) -> tuple[tuple[SampleConfig, int] | None, str]:
+    """A picture of an earlier drawing: what draws it, and its number; or what is wrong."""
+    by_name = {job.name: job for job in drawings}
+    checkpoint_form.keep_known(FORM, "drawing", list(by_name))
+    name = st.selectbox("Drawing", list(by_name), key=setting_widgets.key(FORM, "drawing"), format_func=lambda name: _call(by_name[name], config), persist_state="session")  # fmt: skip
+    found = by_name[name].images
+    where = setting_widgets.key(FORM, "number")
+    st.session_state[where] = min(st.session_state.get(where, 0) or 0, len(found) - 1)
+    left, right = st.columns([2, 1], vertical_alignment="bottom")
+    number = left.number_input("Number", 0, len(found) - 1, key=where, persist_state="session", help="Its place in the grid, from 0, row by row.")  # fmt: skip
+    right.image(thumbnails.shown(found[number], THUMB) or b"", output_format="PNG", alt=f"Picture {number}")
+    return drawn_again(found[number])
+
+
+def drawn_again(path: Path) -> tuple[tuple[SampleConfig, int] | None, str]:
+    """What draws the picture in a file again, from the recipe that it carries; or why that is not known."""
+    told = images.settings_in(path)
+    if told is None:
+        return None, "This picture carries no settings, as it was drawn by an older version: choose another."
+    try:
+        sample = metadata.sample_of(told, str(path))
+    except UserError as error:
+        return None, str(error)
+    origin = told["checkpoint"]
+    sample = dataclasses.replace(sample, step=origin["step"], weights=origin["weights"])
+    return (sample, int(told.get("number", 0))), ""
+
+
+def _call(job: SampleJob, config: Config) -> str:
+    sample = samples.settings_of(job)
+    return f"{job_progress.when(job)} · {samples.describe(config, sample)}" if sample else job_progress.when(job)
+
+
+def _new(config: Config) -> tuple[tuple[SampleConfig, int] | None, str]:
+    where = setting_widgets.key(FORM, "seed")
+    st.session_state.setdefault(where, 0)
+    left, right = st.columns(2)
+    seed = left.number_input("Seed", 0, 2**32 - 1, key=where, persist_state="session")
+    sample = dataclasses.replace(sampling_form.FIRST, num_samples=1, seed=int(seed))
+    known = list(classes.names(config))
+    if known and not classes.must_be_said(config):
+        checkpoint_form.keep_known(FORM, "class", known)
+        name = right.selectbox("Class", known, key=setting_widgets.key(FORM, "class"), persist_state="session")
+        sample = dataclasses.replace(sample, classes=metadata.label_text(config, known.index(name)))
+    if config.model.super_res:
+        return None, "This run enlarges small pictures: draw some on the Sample page first, and look at one of them."
+    return (sample, 0), ""
+
+
+# --- what was seen
+
+
+def _progress(job: MicroscopeJob) -> None:
+    status = job.status()
+    if job.state() not in ACTIVE:
+        st.rerun()  # once, so that the polling really stops
+    done = f"{status.step:,} of {plural(status.total_steps, 'network call')}" if status and status.total_steps else ""
+    job_progress.progress(job, status, f"{status.message if status else ''} · {done}".strip(" ·") or "Starting")
+
+
+def _said(job: MicroscopeJob) -> None:
+    status, state = job.status(), job.state()
+    if state in ("failed", "lost"):
+        st.error(setting_widgets.plain(job_progress.why_failed(job, "The look")), icon=":material/error:")
+    elif status and status.message:
+        st.caption(setting_widgets.plain(status.message))
+    moving = _film(job)
+    if moving:
+        st.image(moving, width=2 * SIDE, output_format="GIF", alt="The picture as it comes about: x_t on the left, the clean picture on the right")  # fmt: skip
+
+
+def _film(job: MicroscopeJob) -> bytes | None:
+    path = job.folder / "trajectory.gif"
+    return path.read_bytes() if path.exists() else None
+
+
+@st.cache_data(max_entries=8, show_spinner=False)
+def _frames(path: str, stamp: int) -> dict[str, np.ndarray]:
+    with np.load(path) as arrays:
+        return {name: arrays[name] for name in (*SHOWN, "t", "calls")}
+
+
+def _scrub(job: MicroscopeJob) -> None:
+    """The slider, and what was seen at the step that it stands at."""
+    result = job.result
+    frames = _frames(str(job.trajectory), job.trajectory.stat().st_mtime_ns)
+    calls = [int(call) for call in frames["calls"]]
+    where = f"microscope_call_{job.name}"
+    if len(calls) > 1:
+        call = st.select_slider("Network call", calls, key=where, persist_state="session", help="The arrow keys go from call to call.")  # fmt: skip
+    else:
+        call = calls[0]
+    place, k = calls.index(call), call - 1
+    grid = st.grid(3, min_column_width=SIDE, gap="small")
+    for name, (title, told) in SHOWN.items():
+        with grid.cell():
+            picture = thumbnails.fitted(images.from_pixels(frames[name][place]), SIDE)
+            st.markdown(f"**{title}**")
+            st.image(thumbnails.png(picture), output_format="PNG", alt=told)  # fmt: skip
+            st.caption(told)
+    change, clean = result["change"][k], result["x_start_change"][k]
+    now = [f"t = {result['t'][k]:.4g}", f"log SNR {2 * result['lam'][k]:+.2f}", f"the step changes x_t by {change:.1f} levels"]  # fmt: skip
+    if clean is not None:
+        now.append(f"the clean picture by {clean:.1f}")
+    st.caption(" · ".join(now))
+    figure = json.dumps(figures.microscope(result, call), allow_nan=False, separators=(",", ":"))
+    live_chart(figure, key=f"microscope-{job.name}")
+    st.image(str(job.folder / "strip.png"), alt="The steps in a strip: x_t, clean picture, noise")
+
+
+def _take_home(job: MicroscopeJob) -> None:
+    stem = f"{job.folder.parent.parent.name}-microscope-{job.name}"
+    kinds = {
+        "strip.png": ("Strip (PNG)", "image/png"),
+        "trajectory.gif": ("GIF", "image/gif"),
+        "trajectory.mp4": ("MP4", "video/mp4"),
+        "trajectory.npz": ("Frames (npz)", "application/octet-stream"),
+        "result.json": ("Numbers (JSON)", "application/json"),
+    }
+    home: list[job_progress.Download] = []
+    for name, (label, kind) in kinds.items():
+        path = job.folder / name
+        if path.exists():
+            home.append((label, f"{stem}-{name}", kind, path.read_bytes))
+    film = job.folder / "trajectory.mp4"
+    if film.exists():
+        with st.expander("Film", icon=":material/movie:"):
+            st.video(io.BytesIO(film.read_bytes()), loop=True)
+    job_progress.take_home(home, job.settings.get("command", ""))
