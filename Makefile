@@ -30,7 +30,7 @@ fmt: $(VENV)/.test
 # The model that comes with the program, trained anew: the quick start, for longer.
 example: $(VENV)/.test
 	$(PY) -m ddpm train --preset quick-start --total_steps 3000 --save_interval 1000 --sample_interval 500 --runs_dir build --run shapes
-	$(PY) -m ddpm example --pack build/shapes
+	$(PY) scripts/pack_example.py build/shapes
 	rm -rf build
 
 # Prints how fast things are; asserts nothing.

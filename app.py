@@ -34,11 +34,18 @@ if not found:
         st.markdown(
             "Coloured shapes, drawn by the program; a small network; this computer.  \n"
             "Watch it learn, and draw new pictures from it a few minutes later.",
-            width="content", text_alignment="center",
-        )  # fmt: skip
+            width="content",
+            text_alignment="center",
+        )
         if st.button("Start quick start", type="primary", icon=":material/rocket_launch:", key="quick_start"):
             start_quickly()
-        if st.button("Draw from the example first", icon=":material/brush:", type="tertiary", key="example", help=f"A small model comes with the program: {layout.EXAMPLE}."):  # fmt: skip
+        if st.button(
+            "Draw from the example first",
+            icon=":material/brush:",
+            type="tertiary",
+            key="example",
+            help=f"A small model comes with the program: {layout.EXAMPLE}.",
+        ):
             with layout.errors(stop=True):
                 example.provide(runs_dir)
             st.switch_page(layout.SAMPLE, query_params={"run": example.NAME})
@@ -54,7 +61,12 @@ if not found:
 
 with st.container(horizontal=True, vertical_alignment="center", key="begin"):
     st.header("Runs", width="stretch", anchor=False)
-    if st.button("Quick start", icon=":material/rocket_launch:", key="quick_start", help=f"One click: {PRESETS[DEFAULT].description}"):  # fmt: skip
+    if st.button(
+        "Quick start",
+        icon=":material/rocket_launch:",
+        key="quick_start",
+        help=f"One click: {PRESETS[DEFAULT].description}",
+    ):
         start_quickly()
     if st.button("New training", type="primary", icon=":material/add:", key="new", help="Choose data and settings."):
         st.switch_page(layout.TRAIN)
@@ -121,7 +133,12 @@ def listing() -> None:
         with layout.errors():
             card(run)
     if len(shown) < len(everyone):
-        st.button(f"Show all {len(everyone)} runs", key="more_runs", on_click=layout.callback(st.session_state.update), kwargs={"all_runs": True})  # fmt: skip
+        st.button(
+            f"Show all {len(everyone)} runs",
+            key="more_runs",
+            on_click=layout.callback(st.session_state.update),
+            kwargs={"all_runs": True},
+        )
 
 
 # Two paces, for runs are started from a shell as well.

@@ -41,8 +41,13 @@ REMEDY = "see to that disk or choose another place, and try again; everything sa
 def in_words(error: OSError | UnicodeError) -> UserError:
     """What the system refused, as a sentence that names the thing."""
     if isinstance(error, UnicodeError):
-        return UserError(f"A text holds letters that cannot be written or read here ({error}): rename the file or class that has them.")  # fmt: skip
-    thing = " and ".join(os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes | os.PathLike))  # fmt: skip
+        return UserError(
+            f"A text holds letters that cannot be written or read here ({error}): rename the file or class that has"
+            " them."
+        )
+    thing = " and ".join(
+        os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes | os.PathLike)
+    )
     why = error.strerror or str(error) or type(error).__name__
     return UserError(f"{thing or 'Something'} cannot be used ({why}): {REMEDIES.get(error.errno or 0, REMEDY)}.")
 

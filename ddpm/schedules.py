@@ -175,8 +175,8 @@ def space_timesteps(T: int, spec: str) -> list[int]:
                 return list(range(0, T, stride))
         even = f", or {str(count)!r} for even spacing" if count <= T else ""
         raise UserError(
-            f"timestep_respacing {spec!r}: no whole stride through {plural(T, 'timestep')} makes {plural(count, 'step')}; "
-            f"use one that does ({_nearest_ddim(T, count)}){even}."
+            f"timestep_respacing {spec!r}: no whole stride through {plural(T, 'timestep')} makes"
+            f" {plural(count, 'step')}; use one that does ({_nearest_ddim(T, count)}){even}."
         )
     counts = [_positive(part, spec, T) for part in spec.split(",")]
     if counts == [1]:
@@ -192,8 +192,9 @@ def space_timesteps(T: int, spec: str) -> list[int]:
         size = base + (section < extra)
         if count > size:
             raise UserError(
-                f"timestep_respacing {spec!r}: asks for {plural(count, 'step')} where there {'is' if size == 1 else 'are'} {size:,} "
-                f"(part {section + 1} of {len(counts)} of {plural(T, 'timestep')}); ask for at most {size}."
+                f"timestep_respacing {spec!r}: asks for {plural(count, 'step')} where there"
+                f" {'is' if size == 1 else 'are'} {size:,} (part {section + 1} of {len(counts)} of"
+                f" {plural(T, 'timestep')}); ask for at most {size}."
             )
         spacing = (size - 1) / (count - 1) if count > 1 else 1.0
         position = 0.0  # summed up, not multiplied: the same rounding as improved-diffusion

@@ -49,17 +49,27 @@ with settings:
     evaluation, problems = evaluation_form.show(config, checkpoints)
     setting_widgets.complaint([p.sentence for p in problems])
     pressed = st.button(
-        "Start", type="primary", icon=":material/straighten:", width="stretch", shortcut="Ctrl+Enter",
+        "Start",
+        type="primary",
+        icon=":material/straighten:",
+        width="stretch",
+        shortcut="Ctrl+Enter",
         disabled=bool(problems) or active is not None,
-        help=problems[0].sentence if problems else "Cancel the evaluation in hand first, or wait for it." if active else None,
-    )  # fmt: skip
+        help=(
+            problems[0].sentence
+            if problems
+            else "Cancel the evaluation in hand first, or wait for it."
+            if active
+            else None
+        ),
+    )
     if not problems:
         seconds = measured.estimate(jobs, config, evaluation)
         if seconds is not None:
             most = "at most " if evaluation.until_ci else ""
             st.caption(f":material/schedule: About {most}{formatting.duration(seconds)}, going by the last time.")
         with st.expander("The same in a shell", icon=":material/terminal:"):
-            layout.command(run.shell("nll", "--run", more=codec.to_flags(evaluation)))  # fmt: skip
+            layout.command(run.shell("nll", "--run", more=codec.to_flags(evaluation)))
 
 if pressed:
     with layout.errors():
@@ -74,10 +84,10 @@ with result:
         measured.show(active or shown[0], config)
     else:
         st.info(
-            "Bits per dimension tell how well a model knows pictures it is shown: how many bits it would need to store each "
-            "colour value of them, where plain pixels take 8. Nothing was measured of this run yet: press Start.",
+            "Bits per dimension tell how well a model knows pictures it is shown: how many bits it would need to store"
+            " each colour value of them, where plain pixels take 8. Nothing was measured of this run yet: press Start.",
             icon=":material/straighten:",
-        )  # fmt: skip
+        )
 
 finished = [job for job in jobs if job.result]
 with_result = [job for job in shown if job.result]
@@ -85,14 +95,17 @@ if finished and with_result:
     st.subheader("Over the timesteps")
     log = st.toggle("Log scale", True, key="terms_log", persist_state="session")
     st.caption(
-        "vb: the terms of the bound, in bits per dimension, which add up to the total. mse: how far off the predicted noise is. "
-        "xstart_mse: how far off the predicted clean picture is. t = 0 is the least noisy timestep."
-    )  # fmt: skip
+        "vb: the terms of the bound, in bits per dimension, which add up to the total. mse: how far off the predicted"
+        " noise is. xstart_mse: how far off the predicted clean picture is. t = 0 is the least noisy timestep."
+    )
     measured.curves(with_result, config, log)
 if jobs:
     st.subheader("Measured before")
     st.multiselect(
-        "Shown", list(by_name), key=chosen_key, format_func=lambda name: measured.label(by_name[name]),
+        "Shown",
+        list(by_name),
+        key=chosen_key,
+        format_func=lambda name: measured.label(by_name[name]),
         help="The first one's numbers are shown above; the charts lay all of them over each other.",
-    )  # fmt: skip
+    )
     measured.table(jobs)

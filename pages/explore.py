@@ -12,5 +12,13 @@ run = layout.pick_run(with_example=True)
 FRONTIER, MICROSCOPE = ":material/ssid_chart: Frontier", ":material/biotech: Microscope"
 PARTS = {FRONTIER: solver_benchmark.show, MICROSCOPE: trajectory.show}
 
-part = st.segmented_control("What to explore", list(PARTS), key="explore_part", default=FRONTIER, required=True, label_visibility="collapsed", persist_state="session")  # fmt: skip
+part = st.segmented_control(
+    "What to explore",
+    list(PARTS),
+    key="explore_part",
+    default=FRONTIER,
+    required=True,
+    label_visibility="collapsed",
+    persist_state="session",
+)
 PARTS[part](run)

@@ -32,25 +32,54 @@ every, seldom = (TICK, SLOW_TICK) if active else (None, None)
 idle = "" if active else f"Nothing is running: the run is {state}."
 leaving = "It is about to end." if state in ("stopping", "queued") else ""
 no_resume = (
-    f"It is {state}." if active
-    else f"It has done all of its {plural(config.train.total_steps, 'step')}." if state == "finished"
-    else "It has no data yet: name it below." if not config.data.data_dir
-    else ""
-)  # fmt: skip
+    f"It is {state}."
+    if active
+    else (
+        f"It has done all of its {plural(config.train.total_steps, 'step')}."
+        if state == "finished"
+        else "It has no data yet: name it below."
+        if not config.data.data_dir
+        else ""
+    )
+)
 
 with toolbar:
     if active:
-        if run_status.button("Stop", "It has been asked to." if state == "stopping" else "", "Finish the step in hand, save, and end. Resume goes on from there.", icon=":material/stop_circle:", type="primary", key="stop"):  # fmt: skip
+        if run_status.button(
+            "Stop",
+            "It has been asked to." if state == "stopping" else "",
+            "Finish the step in hand, save, and end. Resume goes on from there.",
+            icon=":material/stop_circle:",
+            type="primary",
+            key="stop",
+        ):
             run_status.act(lambda: launch.stop(run), "Asked to stop: it saves first")
             st.rerun()
-        if state in ("stopping", "not responding") and run_status.button("Kill …", help="End the process at once, without saving.", icon=":material/dangerous:", key="kill"):  # fmt: skip
+        if state in ("stopping", "not responding") and run_status.button(
+            "Kill …", help="End the process at once, without saving.", icon=":material/dangerous:", key="kill"
+        ):
             run_status.confirm_kill(run)
-    elif run_status.button("Resume", no_resume, "Go on from the newest checkpoint: with the same data exactly as if it had never stopped.", icon=":material/play_arrow:", type="primary", key="resume"):  # fmt: skip
+    elif run_status.button(
+        "Resume",
+        no_resume,
+        "Go on from the newest checkpoint: with the same data exactly as if it had never stopped.",
+        icon=":material/play_arrow:",
+        type="primary",
+        key="resume",
+    ):
         run_status.act(lambda: launch.start_training(run), "Starting")
         st.rerun()
-    if run_status.button("Save now", idle or leaving, "Write a checkpoint after the step in hand.", icon=":material/save:", key="save"):  # fmt: skip
+    if run_status.button(
+        "Save now", idle or leaving, "Write a checkpoint after the step in hand.", icon=":material/save:", key="save"
+    ):
         run_status.act(lambda: run.request("save"), "Asked to save")
-    if run_status.button("Preview now", idle or leaving, "Draw a preview grid after the step in hand.", icon=":material/imagesmode:", key="preview"):  # fmt: skip
+    if run_status.button(
+        "Preview now",
+        idle or leaving,
+        "Draw a preview grid after the step in hand.",
+        icon=":material/imagesmode:",
+        key="preview",
+    ):
         run_status.act(lambda: run.request("sample"), "Asked for a preview")
     run_status.downloads(run, key="take", why_not="" if run.progress_path.exists() else "There are no metrics yet.")
 
@@ -69,8 +98,15 @@ def head() -> None:
     if status and now == "failed":
         st.error(status.message or "It ended by an error: the log below tells more.", icon=":material/error:")
     if now == "lost":
-        rest = f"Everything up to step {saved[-1].step:,} is saved: Resume goes on from there." if saved else "Nothing was saved yet: Resume begins again."  # fmt: skip
-        st.error(f"The process is gone without a word: killed, or the computer was switched off. {rest}", icon=":material/link_off:")  # fmt: skip
+        rest = (
+            f"Everything up to step {saved[-1].step:,} is saved: Resume goes on from there."
+            if saved
+            else "Nothing was saved yet: Resume begins again."
+        )
+        st.error(
+            f"The process is gone without a word: killed, or the computer was switched off. {rest}",
+            icon=":material/link_off:",
+        )
     if status and status.warning:
         st.warning(status.warning, icon=":material/warning:")
     newest = status.metrics if status else {}
@@ -106,8 +142,19 @@ curves, seen = halves.cell(column_span=2), halves.cell()
 
 with curves:
     with st.container(horizontal=True, vertical_alignment="bottom", key="chart_controls"):
-        x = st.segmented_control("Along", ["step", "time", "images"], default="step", required=True, key="x", bind="query-params")  # fmt: skip
-        smoothing = st.slider("Smoothing", 0.0, 0.99, 0.6, 0.01, key="smooth", bind="query-params", help="Weight of the past in the bold line; the faint one is what was logged.")  # fmt: skip
+        x = st.segmented_control(
+            "Along", ["step", "time", "images"], default="step", required=True, key="x", bind="query-params"
+        )
+        smoothing = st.slider(
+            "Smoothing",
+            0.0,
+            0.99,
+            0.6,
+            0.01,
+            key="smooth",
+            bind="query-params",
+            help="Weight of the past in the bold line; the faint one is what was logged.",
+        )
         log = st.toggle("Log scale", True, key="log", bind="query-params")
     look = figures.Look(x, smoothing, log)
 
@@ -129,19 +176,28 @@ with seen:
         if not grids:
             often = config.train.sample_interval
             first = f"The first preview comes at step {often:,}" if often else "Previews are off for this run"
-            st.info(f"{first}; Preview now draws one at once." if active else "No preview was drawn.", icon=":material/imagesmode:")  # fmt: skip
+            st.info(
+                f"{first}; Preview now draws one at once." if active else "No preview was drawn.",
+                icon=":material/imagesmode:",
+            )
             return
         steps, key, followed = list(grids), f"preview-{run.name}", f"_newest-{run.name}"
         if st.session_state.get(key) in (None, st.session_state.get(followed)):
             st.session_state[key] = steps[-1]
         st.session_state[followed] = steps[-1]
-        step = st.select_slider("Preview at step", steps, key=key, help="The same noise each time. Arrow keys move it.") if len(steps) > 1 else steps[0]  # fmt: skip
+        step = (
+            st.select_slider("Preview at step", steps, key=key, help="The same noise each time. Arrow keys move it.")
+            if len(steps) > 1
+            else steps[0]
+        )
         shown = thumbnails.shown(grids[step], 768)
         if shown:
             st.image(shown, width="stretch", alt=f"Preview grid of {run.name} at step {step}", caption=f"Step {step:,}")
 
     draw_previews()
-    st.page_link(layout.SAMPLE, label="Draw pictures from this run", icon=":material/grid_view:", query_params={"run": run.name})  # fmt: skip
+    st.page_link(
+        layout.SAMPLE, label="Draw pictures from this run", icon=":material/grid_view:", query_params={"run": run.name}
+    )
 
     @layout.fragment(run_every=seldom)
     def draw_log() -> None:

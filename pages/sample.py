@@ -42,10 +42,20 @@ with settings:
     sample, problems = sampling_form.show(run, checkpoints, task)
     setting_widgets.complaint([p.sentence for p in problems])
     pressed = st.button(
-        "Draw", type="primary", icon=":material/brush:", width="stretch", shortcut="Ctrl+Enter",
+        "Draw",
+        type="primary",
+        icon=":material/brush:",
+        width="stretch",
+        shortcut="Ctrl+Enter",
         disabled=bool(problems) or drawing,
-        help=problems[0].sentence if problems else "Cancel the drawing in hand first, or wait for it." if drawing else None,
-    )  # fmt: skip
+        help=(
+            problems[0].sentence
+            if problems
+            else "Cancel the drawing in hand first, or wait for it."
+            if drawing
+            else None
+        ),
+    )
     if not problems:
         st.caption(samples.cost(run, config, sample))
 

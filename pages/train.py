@@ -51,7 +51,11 @@ wrong = setting_widgets.by_field(problems)
 
 def chosen_settings(preset: Preset) -> Config:
     """A preset's, with the data that is chosen now where it names none."""
-    return preset.config if preset.config.data.data_dir else codec.replace(preset.config, {"data_dir": draft.data.data_dir})  # fmt: skip
+    return (
+        preset.config
+        if preset.config.data.data_dir
+        else codec.replace(preset.config, {"data_dir": draft.data.data_dir})
+    )
 
 
 def offer(names: list[str]) -> None:
@@ -64,9 +68,14 @@ def offer(names: list[str]) -> None:
             st.caption(preset.description)
         with card:
             st.button(
-                "Chosen" if name == same else "Choose", key=f"choose_{name}", disabled=name == same, width="stretch",
-                icon=":material/check:" if name == same else None, on_click=layout.callback(begin), args=(chosen_settings(preset), name),
-            )  # fmt: skip
+                "Chosen" if name == same else "Choose",
+                key=f"choose_{name}",
+                disabled=name == same,
+                width="stretch",
+                icon=":material/check:" if name == same else None,
+                on_click=layout.callback(begin),
+                args=(chosen_settings(preset), name),
+            )
 
 
 same = next((name for name, preset in PRESETS.items() if chosen_settings(preset) == draft), None)
@@ -113,7 +122,10 @@ def suggested_name() -> str:
 with aside:
     if problems:
         count = len(problems)
-        st.info(f"{count} {'setting needs' if count == 1 else 'settings need'} a look: see the red print.", icon=":material/edit_note:")  # fmt: skip
+        st.info(
+            f"{count} {'setting needs' if count == 1 else 'settings need'} a look: see the red print.",
+            icon=":material/edit_note:",
+        )
     else:
         settled = data_form.resolved(draft)
         pictures = found.description.count if found.description else None
@@ -124,19 +136,24 @@ with aside:
         st.session_state["train.name"] = suggestion
     st.session_state["train_suggestion"] = suggestion
     name = st.text_input("Name of the run", key="train.name", persist_state="session")
-    bad_name = preflight.name_problem(runs_dir, name)
+    bad_name = runs.name_problem(runs_dir, name)
     setting_widgets.complaint(bad_name)
 
     busy = [run.name for run in runs.all_runs(runs_dir) if run.state() in ACTIVE]
     if busy:
         st.caption(
-            f":material/hourglass_top: {setting_widgets.plain(busy[0])} is training: this run will wait in line until it is done."
+            f":material/hourglass_top: {setting_widgets.plain(busy[0])} is training: this run will wait in line until"
+            " it is done."
         )
     pressed = st.button(
-        "Start", type="primary", icon=":material/play_arrow:", width="stretch", shortcut="Ctrl+Enter",
+        "Start",
+        type="primary",
+        icon=":material/play_arrow:",
+        width="stretch",
+        shortcut="Ctrl+Enter",
         disabled=bool(problems or bad_name),
         help=[*(p.sentence for p in problems), *bad_name][0] if problems or bad_name else None,
-    )  # fmt: skip
+    )
     st.caption("The same in a shell")
     layout.command(preflight.command(runs_dir, name, draft))
 

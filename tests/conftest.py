@@ -89,39 +89,76 @@ def tiny() -> Config:
     return codec.replace(
         Config(),
         dict(
-            data_dir="shapes", image_size=8, num_channels=32, num_res_blocks=1, channel_mult="1", num_heads=1,
-            attention_resolutions="", diffusion_steps=20, noise_schedule="cosine", total_steps=20, batch_size=4,
-            ema_rate="0.9,0.99", log_interval=1, save_interval=10, sample_interval=0, preview_samples=4,
-            preview_steps=3, threads=1,
+            data_dir="shapes",
+            image_size=8,
+            num_channels=32,
+            num_res_blocks=1,
+            channel_mult="1",
+            num_heads=1,
+            attention_resolutions="",
+            diffusion_steps=20,
+            noise_schedule="cosine",
+            total_steps=20,
+            batch_size=4,
+            ema_rate="0.9,0.99",
+            log_interval=1,
+            save_interval=10,
+            sample_interval=0,
+            preview_samples=4,
+            preview_steps=3,
+            threads=1,
         ),
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture
 def fake_run(runs_dir: Path, tiny: Config) -> Callable[..., Run]:
     """Makes a run as a training would leave it, without one: settings, status, log, checkpoints, previews."""
 
-    def make(name: str = "fake", steps: int = 40, save_every: int = 20, state: str = "finished", **settings: object) -> Run:  # fmt: skip
+    def make(
+        name: str = "fake", steps: int = 40, save_every: int = 20, state: str = "finished", **settings: object
+    ) -> Run:
         config = codec.replace(tiny, {"total_steps": steps, "save_interval": save_every, **settings})
         run = runs.create(runs_dir, name, config)
         writer = metrics.MetricWriter(run.progress_path)
         for step in range(1, steps + 1):
             loss = 1 / step**0.5
-            writer.write(dict(
-                grad_norm=3 * loss, loss=loss, loss_q0=2 * loss, loss_q3=loss / 2, mse=loss, mse_q0=2 * loss,
-                mse_q3=loss / 2, samples=step * config.train.batch_size, step=step, lr=1e-4, seconds=step / 4,
-                steps_per_second=4.0, param_norm=10.0,
-            ))  # fmt: skip
+            writer.write(
+                dict(
+                    grad_norm=3 * loss,
+                    loss=loss,
+                    loss_q0=2 * loss,
+                    loss_q3=loss / 2,
+                    mse=loss,
+                    mse_q0=2 * loss,
+                    mse_q3=loss / 2,
+                    samples=step * config.train.batch_size,
+                    step=step,
+                    lr=1e-4,
+                    seconds=step / 4,
+                    steps_per_second=4.0,
+                    param_norm=10.0,
+                )
+            )
             if step % save_every == 0:
                 fake_checkpoint(run, step, writer.sync(), config.train.ema_rates)
                 fake_preview(run, step)
         writer.close()
         files.write_json(
             run.folder / "status.json",
-            dict(state=state, step=steps, total_steps=steps, metrics={"loss": steps**-0.5}, steps_per_second=4.0,
-                 seconds_left=0.0, pid=0 if state in ("starting", "queued") else 2**22 + 1, process_start=1.0,
-                 updated_at=time.time(), beat=steps),
-        )  # fmt: skip
+            dict(
+                state=state,
+                step=steps,
+                total_steps=steps,
+                metrics={"loss": steps**-0.5},
+                steps_per_second=4.0,
+                seconds_left=0.0,
+                pid=0 if state in ("starting", "queued") else 2**22 + 1,
+                process_start=1.0,
+                updated_at=time.time(),
+                beat=steps,
+            ),
+        )
         files.write_bytes(run.log_path, b"made by a test\n")
         return run
 
@@ -145,7 +182,9 @@ def fake_checkpoint(run: Run, step: int, log_bytes: int, rates: tuple[str, ...] 
     names = [f"model{step:06d}.pt", *(f"ema_{rate}_{step:06d}.pt" for rate in rates)]
     names += [f"opt{step:06d}.pt", f"state{step:06d}.pt"]
     written = {name: files.write_bytes(run.folder / name, name.encode()) for name in names}
-    manifest = dict(step=step, files={name: w._asdict() for name, w in written.items()}, log_bytes=log_bytes, seconds=step / 4)  # fmt: skip
+    manifest = dict(
+        step=step, files={name: w._asdict() for name, w in written.items()}, log_bytes=log_bytes, seconds=step / 4
+    )
     files.write_json(run.folder / "saves" / f"{step:06d}.json", manifest)
 
 

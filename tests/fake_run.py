@@ -48,11 +48,17 @@ def row(step: int, rng: random.Random, rate: float = 10.0, batch: int = 16) -> d
     quarters = {f"q{q}": loss * (1.9, 1.1, 0.6, 0.4)[q] * math.exp(rng.gauss(0, 0.1)) for q in range(4)}
     return {
         "grad_norm": (0.12 + 1.6 * math.exp(-step / 90)) * math.exp(rng.gauss(0, 0.25)),
-        "loss": loss, "mse": loss,
-        **{f"loss_{q}": v for q, v in quarters.items()}, **{f"mse_{q}": v for q, v in quarters.items()},
-        "samples": step * batch, "step": step, "lr": 1e-3, "seconds": step / rate, "steps_per_second": rate,
+        "loss": loss,
+        "mse": loss,
+        **{f"loss_{q}": v for q, v in quarters.items()},
+        **{f"mse_{q}": v for q, v in quarters.items()},
+        "samples": step * batch,
+        "step": step,
+        "lr": 1e-3,
+        "seconds": step / rate,
+        "steps_per_second": rate,
         "param_norm": 60 + step / 500,
-    }  # fmt: skip
+    }
 
 
 def picture(step: int, total: int, tile: int = 32, side: int = 4) -> bytes:
@@ -85,8 +91,17 @@ def save_checkpoint(run: Run, step: int, log_bytes: int) -> None:
     files.write_json(run.folder / "saves" / f"{step:06d}.json", manifest)
 
 
-def write(runs_dir: Path, name: str, steps: int = 400, state: str = "finished", total: int = 0, log_interval: int = 1,
-          message: str = "", warning: str = "", nan_from: int = 0) -> Run:  # fmt: skip
+def write(
+    runs_dir: Path,
+    name: str,
+    steps: int = 400,
+    state: str = "finished",
+    total: int = 0,
+    log_interval: int = 1,
+    message: str = "",
+    warning: str = "",
+    nan_from: int = 0,
+) -> Run:
     """The folder of a run that has ended in `state`; "running" without a process is one that was lost."""
     total = total or steps
     run = runs.create(runs_dir, name, config(total, log_interval=log_interval))
@@ -104,8 +119,19 @@ def write(runs_dir: Path, name: str, steps: int = 400, state: str = "finished", 
         save_checkpoint(run, steps, writer.sync())
     writer.close()
     last = {k: v if math.isfinite(v) else None for k, v in values.items()}
-    status = dict(state=state, step=steps, total_steps=total, metrics=last, steps_per_second=10.0, message=message,
-                  warning=warning, pid=2**22 + 1, process_start=1.0, updated_at=time.time() - 60, beat=steps)  # fmt: skip
+    status = dict(
+        state=state,
+        step=steps,
+        total_steps=total,
+        metrics=last,
+        steps_per_second=10.0,
+        message=message,
+        warning=warning,
+        pid=2**22 + 1,
+        process_start=1.0,
+        updated_at=time.time() - 60,
+        beat=steps,
+    )
     files.write_json(run.folder / "status.json", status)
     log = [f"step {s}: loss {0.04 + math.exp(-s / 60):.4f}" for s in range(0, steps + 1, max(1, steps // 40))]
     if state == "failed":
@@ -122,7 +148,10 @@ def big(runs_dir: Path, name: str, lines: int = 1_000_000) -> Run:
     with open(run.progress_path, "wb") as file:
         file.write((",".join(metrics.COLUMNS) + "\n").encode())
         for start in range(0, lines, len(block)):
-            shifted = (values.format(step=start + k + 1, samples=(start + k + 1) * 16, seconds=(start + k + 1) / 10) for k, values in enumerate(block))  # fmt: skip
+            shifted = (
+                values.format(step=start + k + 1, samples=(start + k + 1) * 16, seconds=(start + k + 1) / 10)
+                for k, values in enumerate(block)
+            )
             file.write(("\n".join(shifted) + "\n").encode())
     status = json.loads((run.folder / "status.json").read_text())
     files.write_json(run.folder / "status.json", {**status, "step": lines, "total_steps": lines})

@@ -74,11 +74,21 @@ class Server:
     def __init__(self, library: Path, folder: Path):
         folder.mkdir(parents=True, exist_ok=True)
         environment = {k: v for k, v in os.environ.items() if not k.startswith(("DDPM_", "OPENAI_"))}
-        environment |= dict(LD_PRELOAD=str(library), OMP_NUM_THREADS="1", PYTHONPATH=str(ROOT), PYTHONDONTWRITEBYTECODE="1", HOME=str(folder))  # fmt: skip
+        environment |= dict(
+            LD_PRELOAD=str(library),
+            OMP_NUM_THREADS="1",
+            PYTHONPATH=str(ROOT),
+            PYTHONDONTWRITEBYTECODE="1",
+            HOME=str(folder),
+        )
         self._process = subprocess.Popen(
-            [sys.executable, __file__, "--serve", str(folder)], env=environment, text=True,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=open(folder / "server.log", "w"),
-        )  # fmt: skip
+            [sys.executable, __file__, "--serve", str(folder)],
+            env=environment,
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=open(folder / "server.log", "w"),
+        )
         self.folder = folder
 
     def _ask(self, *question: Any) -> Any:
@@ -142,7 +152,9 @@ RUNS = ("--runs_dir", "{}/runs")
 SCENARIOS: dict[str, Callable[[Path], tuple[str, str]]] = {
     "train": command("train", "--data_dir", "{}/data", *TINY.split(), "--total_steps", "2", "--run", "new", *RUNS),
     "resume": command("train", "--resume", "r", *RUNS),
-    "sample": command("sample", "--run", "r", *RUNS, "--num_samples", "1", "--steps", "2", "--threads", "1", "--kernels", "torch"),
+    "sample": command(
+        "sample", "--run", "r", *RUNS, "--num_samples", "1", "--steps", "2", "--threads", "1", "--kernels", "torch"
+    ),
     "export": command("export", "r", *RUNS),
     "runs": command("runs", *RUNS),
     "Home": page("app.py"),
@@ -151,7 +163,7 @@ SCENARIOS: dict[str, Callable[[Path], tuple[str, str]]] = {
     "Sample": page("pages/sample.py"),
     "Evaluate": page("pages/evaluate.py"),
     "Explore": page("pages/explore.py"),
-}  # fmt: skip
+}
 
 
 GOES_ON = {"train": "new", "resume": "r"}  # the run that is resumed after it, if there is one
@@ -245,7 +257,12 @@ class Stage:
             sys.stdout = io.TextIOWrapper(io.FileIO(1, "w", closefd=False), write_through=True)
             sys.stderr = io.TextIOWrapper(io.FileIO(2, "w", closefd=False), write_through=True)
             call = case.call if case else ""
-            self.shim.arm(os.fsencode(self.folder), call.encode(), case.k if case else 0, getattr(errno, case.error) if case else 0)  # fmt: skip
+            self.shim.arm(
+                os.fsencode(self.folder),
+                call.encode(),
+                case.k if case else 0,
+                getattr(errno, case.error) if case else 0,
+            )
             answer = play(self.folder)
         except BaseException:
             answer = ("traceback", traceback.format_exc())
@@ -377,7 +394,12 @@ def sweep(server: Server, scenario: str, most: int, seconds: float) -> None:
     for row, found in sorted(table.items()):
         print(f"{row:18}", ", ".join(f"{number} {kind}" for kind, number in sorted(found.items())))
     whole = sum(table.values(), Counter())
-    print(f"{scenario:18}", ", ".join(f"{n} {kind}" for kind, n in sorted(whole.items())), f"in {time.monotonic() - began:.0f} s", flush=True)  # fmt: skip
+    print(
+        f"{scenario:18}",
+        ", ".join(f"{n} {kind}" for kind, n in sorted(whole.items())),
+        f"in {time.monotonic() - began:.0f} s",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

@@ -57,7 +57,10 @@ def test_few_ancestral_steps_have_the_right_spread(steps: int) -> None:
     schedule = schedules.respaced(FULL, schedules.space_timesteps(1000, str(steps)))
     start = torch.randn(4096, 1, 1, 1, generator=torch.Generator().manual_seed(0))
     off = {}
-    rows = {"analytic": analytic_variance.variance(exact_errors()), **{n: engine.diffusion.VARIANCES[n] for n in ("fixed_small", "fixed_large")}}  # fmt: skip
+    rows = {
+        "analytic": analytic_variance.variance(exact_errors()),
+        **{n: engine.diffusion.VARIANCES[n] for n in ("fixed_small", "fixed_large")},
+    }
     for name, variance in rows.items():
         rng = torch.Generator().manual_seed(1)
         fresh = lambda x, rng=rng: torch.randn(x.shape, generator=rng)  # noqa: E731
@@ -79,7 +82,20 @@ def test_steps_between_timesteps_have_one_too() -> None:
 @pytest.fixture(scope="module")
 def trained() -> tuple[Any, Config, Dataset]:
     """Shapes at 8 x 8, learnt for some hundred steps."""
-    wanted = dict(data_dir="shapes", image_size=8, num_channels=32, num_res_blocks=1, channel_mult="1,2", attention_resolutions="4", num_heads=2, noise_schedule="cosine", lr=2e-3, batch_size=32, total_steps=400, ema_rate="0.98")  # fmt: skip
+    wanted = dict(
+        data_dir="shapes",
+        image_size=8,
+        num_channels=32,
+        num_res_blocks=1,
+        channel_mult="1,2",
+        attention_resolutions="4",
+        num_heads=2,
+        noise_schedule="cosine",
+        lr=2e-3,
+        batch_size=32,
+        total_steps=400,
+        ema_rate="0.98",
+    )
     config = datasets.resolve(codec.replace(Config(), wanted))
     dataset = datasets.open_dataset(config.data, config.model)
     trainer = train.Trainer(config, dataset)
@@ -127,7 +143,9 @@ def test_better_samples_in_few_steps_than_both_fixed_ones(trained: Any, errors: 
     for steps in (5, 10):
         distance = {}
         for name in ("fixed_small", "fixed_large", "analytic"):
-            settings = SampleConfig(num_samples=count, batch_size=64, sampler="ddpm", steps=steps, variance=name, precision="fp32")  # fmt: skip
+            settings = SampleConfig(
+                num_samples=count, batch_size=64, sampler="ddpm", steps=steps, variance=name, precision="fp32"
+            )
             drawn = engine.draw(network, config, settings, errors=errors)
             x = torch.cat([d.step.x for d in drawn if d.finished]).permute(0, 2, 3, 1).flatten(1)
             among = (torch.cdist(x, x).sum() + torch.cdist(real, real).sum()) / (count * (count - 1))
@@ -212,8 +230,12 @@ def test_data_that_is_not_there_is_said(trained: Any, tmp_path: Path) -> None:
 REFUSED: list[tuple[ModelConfig, dict[str, Any], str]] = [
     (ModelConfig(), dict(variance="fixed_small", sigma_small=False), "contradict each other"),
     (ModelConfig(learn_sigma=True), dict(variance="analytic"), "has learnt its own"),
-    (ModelConfig(), dict(variance="analytic", sampler="heun", steps=9), "for ancestral sampling, and the sampler is Heun"),
-]  # fmt: skip
+    (
+        ModelConfig(),
+        dict(variance="analytic", sampler="heun", steps=9),
+        "for ancestral sampling, and the sampler is Heun",
+    ),
+]
 
 
 @pytest.mark.parametrize(("model", "values", "sentence"), REFUSED)

@@ -25,7 +25,22 @@ WAYS = {way.name for way in speed.WAYS}
 
 @pytest.fixture(scope="module")
 def small() -> Config:
-    return codec.replace(Config(), dict(image_size=8, num_channels=32, num_res_blocks=1, channel_mult="1", num_heads=1, attention_resolutions="", diffusion_steps=20, noise_schedule="cosine", batch_size=2, threads=1, ema_rate="0.9"))  # fmt: skip
+    return codec.replace(
+        Config(),
+        dict(
+            image_size=8,
+            num_channels=32,
+            num_res_blocks=1,
+            channel_mult="1",
+            num_heads=1,
+            attention_resolutions="",
+            diffusion_steps=20,
+            noise_schedule="cosine",
+            batch_size=2,
+            threads=1,
+            ema_rate="0.9",
+        ),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -115,9 +130,30 @@ def test_verdicts_follow_the_numbers(result: dict[str, Any]) -> None:
         start = {"cold_more": 4.0, "later_more": 1.5}
         return judged(result, steps=steps, calls=calls, exactness=exactness, left_out={}, memory=memory, start=start)
 
-    assert {name: of(2.3)[name]["verdict"] for name in ("step_bf16", "step_fp32", "call_16", "step_torch", "exact_fp32", "cosine_bf16", "memory", "start_cold", "start_later")} == {
-        "step_bf16": "met", "step_fp32": "met", "call_16": "not met", "step_torch": "met", "exact_fp32": "not met", "cosine_bf16": "met", "memory": "met", "start_cold": "met", "start_later": "not met",
-    }  # fmt: skip
+    assert {
+        name: of(2.3)[name]["verdict"]
+        for name in (
+            "step_bf16",
+            "step_fp32",
+            "call_16",
+            "step_torch",
+            "exact_fp32",
+            "cosine_bf16",
+            "memory",
+            "start_cold",
+            "start_later",
+        )
+    } == {
+        "step_bf16": "met",
+        "step_fp32": "met",
+        "call_16": "not met",
+        "step_torch": "met",
+        "exact_fp32": "not met",
+        "cosine_bf16": "met",
+        "memory": "met",
+        "start_cold": "met",
+        "start_later": "not met",
+    }
     assert of(2.3)["step_bf16"]["aim_verdict"] == "not met"
     assert of(2.7)["step_bf16"]["aim_verdict"] == "met"
     assert of(2.3)["start_cold"]["aim_verdict"] is None
@@ -159,7 +195,9 @@ def quick(monkeypatch: pytest.MonkeyPatch, small: Config) -> None:
     monkeypatch.setattr(scaling, "cpu_preset", lambda: small)
 
 
-def test_the_command_alone_is_speed(monkeypatch: pytest.MonkeyPatch, result: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
+def test_the_command_alone_is_speed(
+    monkeypatch: pytest.MonkeyPatch, result: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     asked: list[SpeedConfig] = []
 
     def measured(settings: SpeedConfig) -> Iterator[speed.Progress]:
@@ -183,7 +221,9 @@ def test_the_command_alone_is_speed(monkeypatch: pytest.MonkeyPatch, result: dic
     assert "not met" in printed or "met" in printed
 
 
-def test_what_cannot_be_compared_is_said_before_anything_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+def test_what_cannot_be_compared_is_said_before_anything_is_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(speed, "measure", lambda settings: pytest.fail("measured"))
     other = tmp_path / "other.json"
     other.write_text("{}")
@@ -237,12 +277,22 @@ def test_points_vary_one_setting_at_a_time() -> None:
         *(("batch_size", n) for n in (1, 2, 4, 8, 16, 32, 64, 128)),
         *(("num_channels", n) for n in (32, 64, 96, 128)),
         *(("image_size", n) for n in (16, 32, 64)),
-        ("threads", 1), ("threads", 2),
-    ]  # fmt: skip
+        ("threads", 1),
+        ("threads", 2),
+    ]
     for point in found:
         assert not list(validation.network_problems(point.config))
         assert codec.to_flags(point.config, base) in ([], [f"--{point.setting}", str(point.value)])
-    assert [(p.setting, p.value) for p in scaling.points(base, 2, quick=True)] == [("batch_size", 1), ("batch_size", 8), ("num_channels", 32), ("num_channels", 64), ("image_size", 16), ("image_size", 32), ("threads", 1), ("threads", 2)]  # fmt: skip
+    assert [(p.setting, p.value) for p in scaling.points(base, 2, quick=True)] == [
+        ("batch_size", 1),
+        ("batch_size", 8),
+        ("num_channels", 32),
+        ("num_channels", 64),
+        ("image_size", 16),
+        ("image_size", 32),
+        ("threads", 1),
+        ("threads", 2),
+    ]
 
 
 def test_what_does_not_fit_is_left_out(monkeypatch: pytest.MonkeyPatch, small: Config) -> None:
@@ -254,15 +304,35 @@ def test_what_does_not_fit_is_left_out(monkeypatch: pytest.MonkeyPatch, small: C
 
 
 @pytest.mark.slow
-def test_the_command_draws_what_it_prints(quick: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
+def test_the_command_draws_what_it_prints(
+    quick: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     usual = {"batch_size": (1,), "image_size": (8,)}
     through = scaling.measure
     monkeypatch.setattr(scaling, "measure", lambda settings: through(settings, values=usual))
     drawn, kept = tmp_path / "chart.svg", tmp_path / "scale.json"
-    command = ["bench", "scale", "--quick", "True", "--steps", "2", "--threads", "1", "--chart", str(drawn), "--json", str(kept)]  # fmt: skip
+    command = [
+        "bench",
+        "scale",
+        "--quick",
+        "True",
+        "--steps",
+        "2",
+        "--threads",
+        "1",
+        "--chart",
+        str(drawn),
+        "--json",
+        str(kept),
+    ]
     assert main.main(command) == 0
     result = json.loads(kept.read_text())
-    assert [(row["setting"], row["value"]) for row in result["rows"]] == [("batch_size", 1), ("batch_size", 2), ("image_size", 8), ("threads", 1)]  # fmt: skip
+    assert [(row["setting"], row["value"]) for row in result["rows"]] == [
+        ("batch_size", 1),
+        ("batch_size", 2),
+        ("image_size", 8),
+        ("threads", 1),
+    ]
     for row in result["rows"]:
         batch = row["value"] if row["setting"] == "batch_size" else 2
         assert row["seconds_per_picture"] == pytest.approx(row["seconds"] / batch)
@@ -282,7 +352,11 @@ def test_the_command_draws_what_it_prints(quick: None, monkeypatch: pytest.Monke
 def test_a_chart_puts_points_where_they_belong() -> None:
     curve = svg.Curve("a < b", [(1, 1), (10, 10), (100, 100)])
     root = ElementTree.fromstring(svg.small_multiples("T & t", [svg.Panel("p", "x", [curve], str)], 1))
-    at = [(float(e.get("cx", 0)), float(e.get("cy", 0))) for e in root.iter("{http://www.w3.org/2000/svg}circle") if e.get("class")]  # fmt: skip
+    at = [
+        (float(e.get("cx", 0)), float(e.get("cy", 0)))
+        for e in root.iter("{http://www.w3.org/2000/svg}circle")
+        if e.get("class")
+    ]
     (x0, y0), (x1, y1), (x2, y2) = at
     assert x1 == pytest.approx((x0 + x2) / 2, abs=0.1)  # logarithmic: evenly apart
     assert y1 == pytest.approx((y0 + y2) / 2, abs=0.1)

@@ -35,9 +35,14 @@ def parts() -> dict[str, Any]:
     """What the seven members hold."""
     planes = PIXELS.transpose(0, 3, 1, 2).reshape(60, 3072)
     batches = {
-        name: {b"batch_label": name.encode(), b"labels": LABELS[k : k + 10], b"data": planes[k : k + 10], b"filenames": [b"x.png"] * 10}
+        name: {
+            b"batch_label": name.encode(),
+            b"labels": LABELS[k : k + 10],
+            b"data": planes[k : k + 10],
+            b"filenames": [b"x.png"] * 10,
+        }
         for k, name in zip(range(0, 60, 10), (*cifar10.TRAIN, cifar10.TEST), strict=True)
-    }  # fmt: skip
+    }
     return {**batches, cifar10.META: {b"num_cases_per_batch": 10, b"label_names": NAMES, b"num_vis": 3072}}
 
 

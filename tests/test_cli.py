@@ -68,18 +68,26 @@ TINY = [
 def ddpm(*arguments: str | Path, cwd: Path, timeout: float = 120, code: int = 0) -> str:
     """Run `python -m ddpm`; returns what it printed."""
     done = subprocess.run(
-        [sys.executable, "-m", "ddpm", *map(str, arguments)], cwd=cwd, capture_output=True, text=True, timeout=timeout,
+        [sys.executable, "-m", "ddpm", *map(str, arguments)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
         env={**os.environ, "PYTHONPATH": str(Path(main.__file__).parents[2])},
-    )  # fmt: skip
+    )
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout + done.stderr
 
 
 def start(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "ddpm", *arguments], cwd=cwd, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        [sys.executable, "-m", "ddpm", *arguments],
+        cwd=cwd,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         env={**os.environ, "PYTHONPATH": str(Path(main.__file__).parents[2])},
-    )  # fmt: skip
+    )
 
 
 def wait_for_step(job: Job, step: int) -> None:
@@ -162,8 +170,21 @@ def test_train_sample_export(tmp_path: Path) -> None:
 
     flags = ["--num_samples", "6", "--use_ddim", "True", "--timestep_respacing", "ddim5", "--eta", "0", "--seed", "0"]
     ddpm("sample", "--run", "mine", *flags, "--out", "one", cwd=tmp_path)
-    ddpm("sample", "--model_path", "runs/mine/ema_0.9_000012.pt", *flags, "--batch_size", "4", "--out", "two", cwd=tmp_path)  # fmt: skip
-    with np.load(tmp_path / "one" / "samples_6x8x8x3.npz") as one, np.load(tmp_path / "two" / "samples_6x8x8x3.npz") as two:  # fmt: skip
+    ddpm(
+        "sample",
+        "--model_path",
+        "runs/mine/ema_0.9_000012.pt",
+        *flags,
+        "--batch_size",
+        "4",
+        "--out",
+        "two",
+        cwd=tmp_path,
+    )
+    with (
+        np.load(tmp_path / "one" / "samples_6x8x8x3.npz") as one,
+        np.load(tmp_path / "two" / "samples_6x8x8x3.npz") as two,
+    ):
         assert one["arr_0"].dtype == np.uint8
         assert one["arr_0"].shape == (6, 8, 8, 3)
         assert one["arr_1"].tolist() == [0, 1, 0, 1, 0, 1]
@@ -212,10 +233,14 @@ def test_a_full_disk_ends_with_a_sentence_and_what_was_saved_stays(tmp_path: Pat
     config["train"]["total_steps"] = 8
     (run.folder / "config.json").write_text(json.dumps(config))
     process = subprocess.run(
-        [sys.executable, "-m", "ddpm", "train", "--resume", "mine"], cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE,
+        [sys.executable, "-m", "ddpm", "train", "--resume", "mine"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
         env={**os.environ, "PYTHONPATH": str(Path(main.__file__).parents[2])},
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)),
-    )  # fmt: skip
+    )
     assert process.returncode == 2
     assert "No room to write model000008.pt" in process.stderr.splitlines()[-1]
     assert run.state() == "failed"
@@ -289,7 +314,9 @@ def test_bad_input_gets_one_sentence_and_exit_code_2(
     assert "Traceback" not in said
     assert [p.name for p in (tmp_path / "runs").iterdir() if p.name[0] != "."] == ["taken"], "nothing half-made is left"
     assert not (tmp_path / "samples").exists() or not list((tmp_path / "samples").iterdir())
-    assert not (tmp_path / "runs" / "taken" / "samples").exists() or not list((tmp_path / "runs" / "taken" / "samples").iterdir())  # fmt: skip
+    assert not (tmp_path / "runs" / "taken" / "samples").exists() or not list(
+        (tmp_path / "runs" / "taken" / "samples").iterdir()
+    )
 
 
 def test_bool_flags_and_help(capsys: pytest.CaptureFixture[str]) -> None:
@@ -312,11 +339,32 @@ def test_a_checkpoint_of_other_flags(tmp_path: Path) -> None:
     assert "cut short" in ddpm("sample", "--model_path", "cut.pt", "--out", "y", cwd=tmp_path, code=2)
     foreign = torch.load(tmp_path / path, weights_only=True)
     torch.save(dict(foreign), tmp_path / "foreign.pt")  # as another program writes it: without settings
-    flags = ["--image_size", "8", "--num_channels", "32", "--num_res_blocks", "1", "--channel_mult", "1", "--num_heads", "1", "--attention_resolutions", "8", "--diffusion_steps", "20", "--noise_schedule", "cosine", "--class_cond", "True"]  # fmt: skip
+    flags = [
+        "--image_size",
+        "8",
+        "--num_channels",
+        "32",
+        "--num_res_blocks",
+        "1",
+        "--channel_mult",
+        "1",
+        "--num_heads",
+        "1",
+        "--attention_resolutions",
+        "8",
+        "--diffusion_steps",
+        "20",
+        "--noise_schedule",
+        "cosine",
+        "--class_cond",
+        "True",
+    ]
     drawing = ["--num_samples", "2", "--timestep_respacing", "5"]
     ddpm("sample", "--model_path", "foreign.pt", *flags, *drawing, "--out", "f", cwd=tmp_path)
     assert (tmp_path / "f" / "samples_2x8x8x3.npz").exists()
-    said = ddpm("sample", "--model_path", "foreign.pt", "--num_channels", "64", *drawing, "--out", "g", cwd=tmp_path, code=2)  # fmt: skip
+    said = ddpm(
+        "sample", "--model_path", "foreign.pt", "--num_channels", "64", *drawing, "--out", "g", cwd=tmp_path, code=2
+    )
     assert "use --num_channels 32" in said
     said = ddpm("sample", "--model_path", "foreign.pt", *drawing, "--out", "h", cwd=tmp_path)
     assert "--image_size says another" in said

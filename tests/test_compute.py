@@ -54,11 +54,23 @@ CHOICES = [
 
 
 @pytest.mark.parametrize(("kernels", "name", "device", "has_bf16", "compiler", "by", "numbers", "notices"), CHOICES)
-def test_what_is_chosen(monkeypatch: pytest.MonkeyPatch, kernels: str, name: str, device: torch.device, has_bf16: bool, compiler: bool, by: str, numbers: str, notices: tuple[str, ...]) -> None:  # fmt: skip
+def test_what_is_chosen(
+    monkeypatch: pytest.MonkeyPatch,
+    kernels: str,
+    name: str,
+    device: torch.device,
+    has_bf16: bool,
+    compiler: bool,
+    by: str,
+    numbers: str,
+    notices: tuple[str, ...],
+) -> None:
     library: Any = object()
     monkeypatch.setattr(precision, "has_bf16", lambda: has_bf16)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: has_bf16)
-    monkeypatch.setattr(build, "found", lambda: build.Found(library, "") if compiler else build.Found(None, "there is none"))  # fmt: skip
+    monkeypatch.setattr(
+        build, "found", lambda: build.Found(library, "") if compiler else build.Found(None, "there is none")
+    )
     chosen = backend.chosen(kernels, name, device)
     assert tuple(chosen) == (device, numbers, by, library if by == "native" else None, notices)
     who = {"native": "native kernels", "torch": "torch alone", "compile": "torch.compile"}[by]
@@ -73,7 +85,9 @@ def by(kernels: str, name: str = "fp32") -> Compute:
     return made
 
 
-SMALL = ModelConfig(image_size=16, num_channels=32, num_res_blocks=1, channel_mult="1,2", attention_resolutions="8", num_heads=2)  # fmt: skip
+SMALL = ModelConfig(
+    image_size=16, num_channels=32, num_res_blocks=1, channel_mult="1,2", attention_resolutions="8", num_heads=2
+)
 NETWORKS: dict[str, dict[str, Any]] = {
     "plain": {},
     "classes": dict(class_cond=True, num_classes=5),
@@ -99,7 +113,9 @@ def woken(config: ModelConfig) -> UNet:
     return network
 
 
-def results(config: ModelConfig, how: Compute, batch: int = 2, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:  # fmt: skip
+def results(
+    config: ModelConfig, how: Compute, batch: int = 2, dtype: torch.dtype = torch.float32
+) -> tuple[Tensor, Tensor]:
     """(what comes out, the whole gradient), of inputs and weights that depend on the settings alone."""
     network, rng = woken(config).to(dtype), torch.Generator().manual_seed(1)
     x = torch.randn((batch, config.image_channels, config.image_size, config.image_size), generator=rng).to(dtype)
@@ -107,7 +123,9 @@ def results(config: ModelConfig, how: Compute, batch: int = 2, dtype: torch.dtyp
     if config.class_cond:
         condition["y"] = torch.arange(batch)
     if config.small_size:
-        condition["low_res"] = torch.randn((batch, config.image_channels, *[config.small_size] * 2), generator=rng).to(dtype)  # fmt: skip
+        condition["low_res"] = torch.randn((batch, config.image_channels, *[config.small_size] * 2), generator=rng).to(
+            dtype
+        )
     out = how.prepared(network)(x, torch.linspace(3, 900, batch), **condition)
     assert out.dtype == dtype
     out.backward(torch.randn(out.shape, generator=rng).to(dtype) / out.numel())
@@ -158,7 +176,20 @@ def test_a_picture_that_is_no_number_is_noticed_and_spoils_no_other(name: str) -
     assert not finite[1].any(), "attention sees all of it"
 
 
-SHAPES: dict[str, Any] = dict(data_dir="shapes", image_size=16, num_channels=32, num_res_blocks=1, channel_mult="1,2", attention_resolutions="8", num_heads=2, noise_schedule="cosine", diffusion_steps=100, batch_size=8, lr=1e-3, ema_rate="0.9,0.99")  # fmt: skip
+SHAPES: dict[str, Any] = dict(
+    data_dir="shapes",
+    image_size=16,
+    num_channels=32,
+    num_res_blocks=1,
+    channel_mult="1,2",
+    attention_resolutions="8",
+    num_heads=2,
+    noise_schedule="cosine",
+    diffusion_steps=100,
+    batch_size=8,
+    lr=1e-3,
+    ema_rate="0.9,0.99",
+)
 
 
 def trainer(tiny: Config, kernels: str, name: str, **settings: Any) -> Trainer:

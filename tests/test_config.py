@@ -43,9 +43,7 @@ def sections(cls: type) -> st.SearchStrategy[Any]:
 
 
 CONFIGS = st.builds(
-    Config,
-    **{name: sections(cls) for name, cls in SECTIONS.items()},
-    class_names=st.lists(TEXT, max_size=3).map(tuple),
+    Config, **{name: sections(cls) for name, cls in SECTIONS.items()}, class_names=st.lists(TEXT, max_size=3).map(tuple)
 )
 
 
@@ -72,16 +70,42 @@ def test_names_are_unique_so_that_flags_are() -> None:
 
 def test_defaults_are_improved_diffusion_s() -> None:
     theirs = dict(
-        lr=1e-4, weight_decay=0.0, lr_anneal_steps=0, batch_size=1, microbatch=-1, ema_rate="0.9999", log_interval=10,
-        save_interval=10000, image_size=64, num_channels=128, num_res_blocks=2, num_heads=4, num_heads_upsample=-1,
-        attention_resolutions="16,8", dropout=0.0, learn_sigma=False, sigma_small=False, class_cond=False,
-        diffusion_steps=1000, noise_schedule="linear", timestep_respacing="", predict_xstart=False,
-        rescale_timesteps=True, use_checkpoint=False, use_scale_shift_norm=True, data_dir="",
-    )  # fmt: skip
+        lr=1e-4,
+        weight_decay=0.0,
+        lr_anneal_steps=0,
+        batch_size=1,
+        microbatch=-1,
+        ema_rate="0.9999",
+        log_interval=10,
+        save_interval=10000,
+        image_size=64,
+        num_channels=128,
+        num_res_blocks=2,
+        num_heads=4,
+        num_heads_upsample=-1,
+        attention_resolutions="16,8",
+        dropout=0.0,
+        learn_sigma=False,
+        sigma_small=False,
+        class_cond=False,
+        diffusion_steps=1000,
+        noise_schedule="linear",
+        timestep_respacing="",
+        predict_xstart=False,
+        rescale_timesteps=True,
+        use_checkpoint=False,
+        use_scale_shift_norm=True,
+        data_dir="",
+    )
     ours = {s.name: s.default for cls in SECTIONS.values() for s in fields.settings(cls)}
     assert {name: ours[name] for name in theirs} == theirs
     sampling = {s.name: s.default for s in fields.settings(SampleConfig)}
-    assert (sampling["num_samples"], sampling["batch_size"], sampling["use_ddim"], sampling["clip_denoised"]) == (10000, 16, False, True)  # fmt: skip
+    assert (sampling["num_samples"], sampling["batch_size"], sampling["use_ddim"], sampling["clip_denoised"]) == (
+        10000,
+        16,
+        False,
+        True,
+    )
 
 
 # --- there and back
@@ -169,7 +193,10 @@ def test_resolved_always_has_an_end() -> None:
 # --- what follows from them
 
 
-@pytest.mark.parametrize(("size", "expected"), [(32, (1, 2, 2, 2)), (64, (1, 2, 3, 4)), (256, (1, 1, 2, 2, 4, 4)), (28, (1, 2, 2)), (33, (1,)), (4, (1,))])  # fmt: skip
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [(32, (1, 2, 2, 2)), (64, (1, 2, 3, 4)), (256, (1, 1, 2, 2, 4, 4)), (28, (1, 2, 2)), (33, (1,)), (4, (1,))],
+)
 def test_multipliers(size: int, expected: tuple[int, ...]) -> None:
     assert ModelConfig(image_size=size).multipliers == expected
 
@@ -186,31 +213,66 @@ def test_derived_settings() -> None:
     assert ModelConfig(num_heads_upsample=1).heads_up == 1
     assert ModelConfig(learn_sigma=True, image_channels=1).out_channels == 2
     assert TrainConfig(ema_rate="0.9, 0.990,").ema_rates == ("0.9", "0.99")
-    assert (TrainConfig(batch_size=8).micro, TrainConfig(batch_size=8, microbatch=3).micro, TrainConfig(microbatch=3).micro) == (8, 3, 1)  # fmt: skip
+    assert (
+        TrainConfig(batch_size=8).micro,
+        TrainConfig(batch_size=8, microbatch=3).micro,
+        TrainConfig(microbatch=3).micro,
+    ) == (8, 3, 1)
 
 
 # --- what is wrong
 
 GOOD = dict(data_dir="shapes", image_size=32)
 BAD: list[tuple[dict[str, Any], str, str]] = [
-    (dict(image_size=30, channel_mult="1,2,2,2"), "image_size", "image_size 30 cannot be halved 3 times, as 4 levels (channel_mult 1,2,2,2) need: use 24, 32, or fewer channel_mult entries."),
+    (
+        dict(image_size=30, channel_mult="1,2,2,2"),
+        "image_size",
+        (
+            "image_size 30 cannot be halved 3 times, as 4 levels (channel_mult 1,2,2,2) need: use 24, 32, or fewer"
+            " channel_mult entries."
+        ),
+    ),
     (dict(image_size=4, channel_mult="1,2,2,2,4"), "image_size", "use 16, or fewer"),
     (dict(image_size=2), "image_size", "image_size is 2: set it between 4 and 1024."),
-    (dict(image_channels=2), "image_channels", "image_channels is 2: use 1 (grey), 3 (colour) or 4 (with transparency)."),
+    (
+        dict(image_channels=2),
+        "image_channels",
+        "image_channels is 2: use 1 (grey), 3 (colour) or 4 (with transparency).",
+    ),
     (dict(num_channels=100), "num_channels", "use 96 or 128."),
-    (dict(num_heads=3), "num_heads", "num_heads 3 does not divide the 256 channels where attention is used: use 1, 2, 4, 8."),
+    (
+        dict(num_heads=3),
+        "num_heads",
+        "num_heads 3 does not divide the 256 channels where attention is used: use 1, 2, 4, 8.",
+    ),
     (dict(num_heads_upsample=5), "num_heads_upsample", "num_heads_upsample 5 does not divide"),
     (dict(num_heads_upsample=0), "num_heads_upsample", "num_heads_upsample 0 does not divide"),
-    (dict(channel_mult="1,x"), "channel_mult", "channel_mult '1,x' is not a list of positive whole numbers: write them with commas, as in 16,8."),
+    (
+        dict(channel_mult="1,x"),
+        "channel_mult",
+        "channel_mult '1,x' is not a list of positive whole numbers: write them with commas, as in 16,8.",
+    ),
     (dict(channel_mult="0"), "channel_mult", "channel_mult '0' is not"),
     (dict(attention_resolutions="16;8"), "attention_resolutions", "attention_resolutions '16;8' is not a list"),
     (dict(dropout=1.5), "dropout", "dropout is 1.5: set it between 0 and 0.95."),
     (dict(diffusion_steps=20), "diffusion_steps", "use at least 21 diffusion steps, or the cosine schedule."),
     (dict(diffusion_steps=0), "diffusion_steps", "between 1 and 100000."),
-    (dict(noise_schedule="sigmoid"), "noise_schedule", "noise_schedule is 'sigmoid', which is none of linear, cosine: choose one of them."),
-    (dict(timestep_respacing="ddim999"), "timestep_respacing", "use one that does (ddim500, ddim1000), or '999' for even spacing."),
+    (
+        dict(noise_schedule="sigmoid"),
+        "noise_schedule",
+        "noise_schedule is 'sigmoid', which is none of linear, cosine: choose one of them.",
+    ),
+    (
+        dict(timestep_respacing="ddim999"),
+        "timestep_respacing",
+        "use one that does (ddim500, ddim1000), or '999' for even spacing.",
+    ),
     (dict(timestep_respacing="2000"), "timestep_respacing", "ask for at most 1000."),
-    (dict(timestep_respacing="many"), "timestep_respacing", "write '50', 'ddim50', or one count per part as '10,15,20'."),
+    (
+        dict(timestep_respacing="many"),
+        "timestep_respacing",
+        "write '50', 'ddim50', or one count per part as '10,15,20'.",
+    ),
     (dict(data_dir=""), "data_dir", "data_dir is empty: name a folder of images"),
     (dict(microbatch=0), "microbatch", "microbatch is 0: use -1 for the whole batch"),
     (dict(batch_size=0), "batch_size", "batch_size is 0: set it between 1 and 65536."),
@@ -226,7 +288,7 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     (dict(predict_xstart=True, predict_xprev=True), "predict_xprev", "set one of them to False."),
     (dict(predict_xprev=True, timestep_respacing="10"), "predict_xprev", "leave timestep_respacing empty."),
     (dict(small_size=64), "small_size", "there is nothing to enlarge: use 16 or less"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("values", "name", "sentence"), BAD, ids=[f"{n}-{i}" for i, (_, n, _) in enumerate(BAD)])
@@ -246,7 +308,9 @@ def test_each_bad_setting_has_one_sentence(values: dict[str, Any], name: str, se
 @given(CONFIGS)
 def test_no_settings_make_the_check_itself_fail(config: Config) -> None:
     for problem in validation.problems(config):
-        assert problem.name in codec.to_json(config)["model"] | {s.name: 0 for cls in SECTIONS.values() for s in fields.settings(cls)}  # fmt: skip
+        assert problem.name in codec.to_json(config)["model"] | {
+            s.name: 0 for cls in SECTIONS.values() for s in fields.settings(cls)
+        }
 
 
 def test_limits_of_sampling() -> None:

@@ -87,7 +87,10 @@ def test_bound_to_some_cores(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system binds no processes")
 def test_bound_for_real() -> None:
     one = min(os.sched_getaffinity(0))
-    code = f"import os; os.sched_setaffinity(0, {{{one}}}); from ddpm.host import hardware; print(hardware.physical(), hardware.logical())"
+    code = (
+        f"import os; os.sched_setaffinity(0, {{{one}}}); from ddpm.host import hardware; print(hardware.physical(),"
+        " hardware.logical())"
+    )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["1", "1"]
 
@@ -98,16 +101,28 @@ def test_bound_for_real() -> None:
         ("0::/", {}, None),
         ("0::/", {"cpu.max": "max 100000\n"}, None),
         ("0::/", {"cpu.max": "150000 100000\n"}, 1.5),
-        ("0::/user.slice/a.scope", {"user.slice/a.scope/cpu.max": "max 100000", "user.slice/cpu.max": "300000 100000"}, 3.0),
-        ("0::/user.slice/a.scope", {"user.slice/a.scope/cpu.max": "50000 100000", "user.slice/cpu.max": "300000 100000"}, 0.5),
+        (
+            "0::/user.slice/a.scope",
+            {"user.slice/a.scope/cpu.max": "max 100000", "user.slice/cpu.max": "300000 100000"},
+            3.0,
+        ),
+        (
+            "0::/user.slice/a.scope",
+            {"user.slice/a.scope/cpu.max": "50000 100000", "user.slice/cpu.max": "300000 100000"},
+            0.5,
+        ),
         ("0::/../..", {"cpu.max": "200000 100000"}, 2.0),
         ("0::/", {"cpu.max": "what"}, None),
         ("0::/", {"cpu.max": "0 0"}, None),
         ("4:cpu,cpuacct:/docker/7\n0::/", {"cpu/cpu.cfs_quota_us": "250000", "cpu/cpu.cfs_period_us": "100000"}, 2.5),
-        ("4:cpu,cpuacct:/docker/7", {"cpu/docker/7/cpu.cfs_quota_us": "-1", "cpu/docker/7/cpu.cfs_period_us": "100000"}, None),
+        (
+            "4:cpu,cpuacct:/docker/7",
+            {"cpu/docker/7/cpu.cfs_quota_us": "-1", "cpu/docker/7/cpu.cfs_period_us": "100000"},
+            None,
+        ),
         ("4:cpuset:/docker/7", {"cpu/docker/7/cpu.cfs_quota_us": "1", "cpu/docker/7/cpu.cfs_period_us": "1"}, None),
     ],
-)  # fmt: skip
+)
 def test_quota(tmp_path: Path, member: str, told: dict[str, str], limit: float | None) -> None:
     own = tmp_path / "cgroup"
     own.write_text(member + "\n")
@@ -156,13 +171,13 @@ def test_first_share(monkeypatch: pytest.MonkeyPatch) -> None:
 WORK = """
 import sys, time
 from pathlib import Path
-from ddpm import cores, hardware
+from ddpm.host import cpu_threads, hardware
 hardware.physical = hardware.logical = lambda: 6
-cores.LOOK_EVERY = 0.01
+cpu_threads.LOOK_EVERY = 0.01
 asked, doing, file = int(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
-cores.take(asked, doing, lambda threads: file.write_text(f"{threads} "), fixed="fixed" in sys.argv)
+cpu_threads.take(asked, doing, lambda threads: file.write_text(f"{threads} "), fixed="fixed" in sys.argv)
 while not file.with_suffix(".stop").exists():
-    cores.look()
+    cpu_threads.look()
     time.sleep(0.005)
 """
 
@@ -327,10 +342,10 @@ def test_a_folder_that_is_lost_on_the_way(place: Path, caplog: pytest.LogCapture
 def test_a_child_of_a_fork_does_not_keep_the_share(place: Path) -> None:
     code = """
 import os, time
-from ddpm import cores, hardware
-cores.take(0, "training", int)
+from ddpm.host import cpu_threads, hardware
+cpu_threads.take(0, "training", int)
 if os.fork() == 0:
-    assert cores.look() == ""
+    assert cpu_threads.look() == ""
     print(os.getpid(), flush=True)
     time.sleep(60)
 time.sleep(60)
@@ -373,10 +388,11 @@ def test_more_threads_than_cores(
 
 FAKED = """
 import sys
-from ddpm import cli, cores, hardware
+from ddpm.cli import main
+from ddpm.host import cpu_threads, hardware
 hardware.physical = hardware.logical = lambda: 6
-cores.LOOK_EVERY = 0.05
-code = cli.main(sys.argv[1:])
+cpu_threads.LOOK_EVERY = 0.05
+code = main.main(sys.argv[1:])
 import torch
 print("threads in the end:", torch.get_num_threads())
 sys.exit(code)
@@ -386,9 +402,13 @@ sys.exit(code)
 def training(cwd: Path, name: str, *more: str) -> subprocess.Popen[str]:
     settings = [*TINY[: TINY.index("--threads")], "--sample_interval", "0", "--queue", "False", "--run", name, *more]
     return subprocess.Popen(
-        [sys.executable, "-c", FAKED, "train", *settings], cwd=cwd, text=True, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
+        [sys.executable, "-c", FAKED, "train", *settings],
+        cwd=cwd,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
 
 
 def test_a_training_with_too_many_threads_goes_on(tmp_path: Path) -> None:

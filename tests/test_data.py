@@ -154,8 +154,9 @@ def test_two_at_once_decode_once(folder: Callable[..., Path], monkeypatch: pytes
     one.start()
     begun.wait(PATIENCE)
     code = (
-        "import sys; from ddpm.config.training import *; from ddpm.config.model import *; from ddpm.data.datasets import open_dataset;"
-        "open_dataset(DataConfig(data_dir=sys.argv[1]), ModelConfig(image_size=8), lambda done, total: sys.exit(3))"
+        "import sys; from ddpm.config.training import *; from ddpm.config.model import *; from ddpm.data.datasets"
+        " import open_dataset;open_dataset(DataConfig(data_dir=sys.argv[1]), ModelConfig(image_size=8), lambda done,"
+        " total: sys.exit(3))"
     )
     other = subprocess.Popen([sys.executable, "-c", code, str(place)], cwd=Path(__file__).parents[1])
     with pytest.raises(subprocess.TimeoutExpired):
@@ -461,7 +462,11 @@ def test_bad_folders(folder: Callable[..., Path], tmp_path: Path, cache: Path) -
 
     (tmp_path / "empty").mkdir()
     (tmp_path / "file.txt").touch()
-    for name, words in {"none": "There is no folder", "empty": "no images in .*JPEG, PNG", "file.txt": "neither"}.items():  # fmt: skip
+    for name, words in {
+        "none": "There is no folder",
+        "empty": "no images in .*JPEG, PNG",
+        "file.txt": "neither",
+    }.items():
         with pytest.raises(UserError, match=words):
             describe(str(tmp_path / name))
     for name in ("x" * 5000, "~nobody-of-that-name/pictures", "a\0b"):

@@ -98,7 +98,9 @@ def test_npz_is_numpys(tmp_path: Path) -> None:
     whole = np.arange(5 * 2 * 3, dtype=np.uint8).reshape(5, 2, 3, 1)
     labels = np.array([4, 3, 2, 1, 0])
     pieces = (whole[k : k + 2] for k in (0, 2, 4))
-    written = arrays.write_npz(tmp_path / "ours.npz", Stream(whole.shape, np.uint8, pieces), Stream((5,), np.int64, [labels]))  # fmt: skip
+    written = arrays.write_npz(
+        tmp_path / "ours.npz", Stream(whole.shape, np.uint8, pieces), Stream((5,), np.int64, [labels])
+    )
     assert written.sha256 == files.sha256(tmp_path / "ours.npz")
     expected = io.BytesIO()
     np.savez(expected, whole, labels)
@@ -146,7 +148,19 @@ def test_stopped_and_gone_on_with(run: Run, tmp_path: Path) -> None:
 def test_killed_and_gone_on_with(run: Run, tmp_path: Path) -> None:
     settings = dataclasses.replace(QUICK, num_samples=41, steps=20, batch_size=3)
     folder = run.folder / "samples" / "20260101-000000"
-    command = [sys.executable, "-m", "ddpm", "sample", "--run", run.name, "--runs_dir", str(run.folder.parent), *codec.to_flags(settings), "--out", str(folder)]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "ddpm",
+        "sample",
+        "--run",
+        run.name,
+        "--runs_dir",
+        str(run.folder.parent),
+        *codec.to_flags(settings),
+        "--out",
+        str(folder),
+    ]
     child = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     job = SampleJob(folder)
     until(lambda: len(job.images) >= 4 or child.poll() is not None)
@@ -245,13 +259,18 @@ def test_the_grid_has_256_pictures_at_most() -> None:
 
 PEAK = """
 import sys, torch, psutil
-from ddpm import config as configs, memory, sample, unet
+from ddpm.config.codec import replace
+from ddpm.config.tasks import SampleConfig
+from ddpm.config.training import Config
+from ddpm.models import unet
+from ddpm.planning import memory
+from ddpm.sampling import engine
 torch.set_num_threads(1)
-config = configs.replace(configs.Config(), dict({settings}))
+config = replace(Config(), dict({settings}))
 network = unet.build(config.model).eval()
 def drawn(count):
-    asked = configs.SampleConfig(num_samples=count, batch_size=count, steps=2, precision="fp32", kernels="{kernels}")
-    list(sample.draw(network, config, asked))
+    asked = SampleConfig(num_samples=count, batch_size=count, steps=2, precision="fp32", kernels="{kernels}")
+    list(engine.draw(network, config, asked))
     return asked
 drawn(1)
 before = psutil.Process().memory_info().rss
@@ -341,7 +360,9 @@ def test_a_checkpoint_replaced_while_it_is_read(run: Run, tmp_path: Path, monkey
 
 
 @pytest.mark.parametrize("how", ["replaced", "removed"])
-def test_a_checkpoint_replaced_while_pictures_are_drawn(how: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+def test_a_checkpoint_replaced_while_pictures_are_drawn(
+    how: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     straight = draw(run, tmp_path / "straight", QUICK)
     assert straight.status().warning == ""  # type: ignore[union-attr]
     path, real = run.checkpoint().path("ema_0.9"), drawing.draw
@@ -542,11 +563,16 @@ def test_an_interpolation_and_its_pictures(run: Run, tmp_path: Path) -> None:
     assert told["number"] == 2
     assert told["sample"]["num_samples"] == 5
     assert not job.pairs.exists()
-    ends = [draw(run, tmp_path / str(seed), dataclasses.replace(QUICK, num_samples=1, classes="0", seed=seed)) for seed in (4, 9)]  # fmt: skip
+    ends = [
+        draw(run, tmp_path / str(seed), dataclasses.replace(QUICK, num_samples=1, classes="0", seed=seed))
+        for seed in (4, 9)
+    ]
     assert (pixels(job)[[0, 4]] == np.concatenate([pixels(end) for end in ends])).all()
 
 
-def test_given_pictures_of_another_size(run: Run, tmp_path: Path, given: np.ndarray, capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
+def test_given_pictures_of_another_size(
+    run: Run, tmp_path: Path, given: np.ndarray, capsys: pytest.CaptureFixture[str]
+) -> None:
     images.save_png(Path("large.png"), np.zeros((9, 9, 3), np.uint8))
     out = tmp_path / "job"
     asked = ["sample", "--run", run.name, "--runs_dir", str(run.folder.parent), "--num_samples", "1", "--out", str(out)]
@@ -567,7 +593,9 @@ def test_notes_and_trash(run: Run) -> None:
     assert job.note == "the good ones 猫"
     with Worker(job.folder), pytest.raises(UserError, match="stop it before deleting it"):
         runs.trash_samples(job)
-    files.write_json(job.folder / "status.json", json.loads((job.folder / "status.json").read_text()) | {"state": "finished"})  # fmt: skip
+    files.write_json(
+        job.folder / "status.json", json.loads((job.folder / "status.json").read_text()) | {"state": "finished"}
+    )
     trashed = runs.trash_samples(job)
     assert trashed.parent == run.folder.parent / ".trash"
     assert not run.sample_jobs()

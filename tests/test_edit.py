@@ -180,25 +180,44 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_pictures_are_taken_in_turn_and_kept_where_the_mask_is_black(folder: Path) -> None:
-    settings = SampleConfig(num_samples=5, task="inpaint", picture=str(folder / "pictures"), mask=str(folder / "mask.png"), steps=4, resample=2, batch_size=2)  # fmt: skip
+    settings = SampleConfig(
+        num_samples=5,
+        task="inpaint",
+        picture=str(folder / "pictures"),
+        mask=str(folder / "mask.png"),
+        steps=4,
+        resample=2,
+        batch_size=2,
+    )
     drawn = engine.pictures(network, CONFIG, settings)
     known = np.stack([np.asarray(images.load(folder / "pictures" / f"{k % 3}.png")) for k in range(5)])
     assert np.array_equal(drawn[:, :, :4], known[:, :, :4])
     assert not np.array_equal(drawn[0, :, 4:], drawn[3, :, 4:]), "another seed, another filling"
-    one = SampleConfig(num_samples=1, seed=3, task="inpaint", picture=str(folder / "pictures/0.png"), mask=str(folder / "mask.png"), steps=4, resample=2)  # fmt: skip
+    one = SampleConfig(
+        num_samples=1,
+        seed=3,
+        task="inpaint",
+        picture=str(folder / "pictures/0.png"),
+        mask=str(folder / "mask.png"),
+        steps=4,
+        resample=2,
+    )
     assert np.array_equal(engine.pictures(network, CONFIG, one)[0], drawn[3])
 
 
 REFUSED: list[tuple[dict[str, str], str]] = [
     (dict(picture="large.png", task="vary"), "picture large.png has 12 x 16 pixels, and this model draws 8 x 8 pixels"),
-    (dict(picture="pictures/0.png", task="inpaint", mask="large.png"), "large.png has 12 x 16 pixels, and this model draws 8 x 8"),
+    (
+        dict(picture="pictures/0.png", task="inpaint", mask="large.png"),
+        "large.png has 12 x 16 pixels, and this model draws 8 x 8",
+    ),
     (dict(picture="pictures/0.png", task="inpaint", mask="black.png"), "black.png is black everywhere"),
     (dict(picture="pictures/0.png", task="inpaint"), "mask is empty, and inpaint needs one"),
     (dict(picture="pictures/0.png", task="vary", mask="mask.png"), "mask.png was given, and the task is vary"),
     (dict(task="invert"), "picture is empty, and invert begins with one"),
     (dict(picture="pictures/0.png"), "0.png was given, and the task is draw"),
     (dict(picture="nothing.png", task="vary"), "nothing.png"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("values", "sentence"), REFUSED)

@@ -14,7 +14,10 @@ from ddpm.errors import UserError
 def test_it_names_the_thing_and_what_to_do(number: int) -> None:
     with pytest.raises(UserError) as caught, errors.told():
         raise OSError(number, os.strerror(number), "/a/file", None, Path("/another"))
-    assert str(caught.value) == f"/a/file and /another cannot be used ({os.strerror(number)}): {errors.REMEDIES.get(number, errors.REMEDY)}."  # fmt: skip
+    assert (
+        str(caught.value)
+        == f"/a/file and /another cannot be used ({os.strerror(number)}): {errors.REMEDIES.get(number, errors.REMEDY)}."
+    )
     assert isinstance(caught.value.__cause__, OSError)
 
 

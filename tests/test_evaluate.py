@@ -86,10 +86,15 @@ def test_the_same_as_one_picture_and_one_timestep_at_a_time(tiny: Config, pictur
 
 def test_who_knows_the_one_picture_needs_next_to_nothing() -> None:
     """For data of one point the true posterior is q's own: every KL is 0, and the decoder's mass is all in one bin."""
-    schedule, settings = schedules.named("linear", 50), DiffusionConfig(diffusion_steps=50, predict_xstart=True, sigma_small=True)  # fmt: skip
+    schedule, settings = (
+        schedules.named("linear", 50),
+        DiffusionConfig(diffusion_steps=50, predict_xstart=True, sigma_small=True),
+    )
     x_start = torch.full((2, 1, 4, 4), 127 / 127.5 - 1)
     noise = likelihood.noise_of(0, x_start.shape[1:])
-    found = likelihood.bits_per_dim(lambda x, t: torch.full_like(x, 127 / 127.5 - 1), schedule, schedule, settings, x_start, noise)  # fmt: skip
+    found = likelihood.bits_per_dim(
+        lambda x, t: torch.full_like(x, 127 / 127.5 - 1), schedule, schedule, settings, x_start, noise
+    )
     assert found.vb[:, 1:].abs().max() < 1e-6
     assert found.xstart_mse.max() == 0
     assert found.mse.max() < 1e-6
@@ -321,7 +326,9 @@ def lost_at(picture: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Tally, "add", add)
 
 
-def test_what_was_measured_is_kept_when_another_process_ends(trained: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:  # fmt: skip
+def test_what_was_measured_is_kept_when_another_process_ends(
+    trained: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
     lost_at(4, monkeypatch)
     assert nll(trained, "--num_samples", "9") == 2
     assert "Another process of this work ended" in capsys.readouterr().err
@@ -337,7 +344,9 @@ def test_before_anything_is_measured_no_folder_is_left(trained: Run, monkeypatch
     assert not trained.evaluation_jobs()
 
 
-def test_where_there_is_no_room_for_the_result_the_status_keeps_it(trained: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:  # fmt: skip
+def test_where_there_is_no_room_for_the_result_the_status_keeps_it(
+    trained: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
     def full(path: Path, content: bytes) -> None:
         if path.suffix == ".npz":
             raise files.DiskFull(path)
@@ -355,11 +364,30 @@ def test_where_there_is_no_room_for_the_result_the_status_keeps_it(trained: Run,
 
 
 def draw(run: Run, *flags: str) -> int:
-    return main.main(["sample", "--run", run.name, "--runs_dir", str(run.folder.parent), "--threads", "1", "--num_samples", "6", "--batch_size", "2", "--timestep_respacing", "3", *flags])  # fmt: skip
+    return main.main(
+        [
+            "sample",
+            "--run",
+            run.name,
+            "--runs_dir",
+            str(run.folder.parent),
+            "--threads",
+            "1",
+            "--num_samples",
+            "6",
+            "--batch_size",
+            "2",
+            "--timestep_respacing",
+            "3",
+            *flags,
+        ]
+    )
 
 
 @pytest.mark.parametrize("full_for_good", [False, True])
-def test_what_was_drawn_is_kept_where_the_disk_is_full(full_for_good: bool, trained: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:  # fmt: skip
+def test_what_was_drawn_is_kept_where_the_disk_is_full(
+    full_for_good: bool, trained: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
     def save(path: Path, pixels: np.ndarray, *more: object, **named: object) -> None:
         if path.name == "00003.png" or (full_for_good and path.name == "grid.png"):
             raise files.DiskFull(path)
@@ -403,7 +431,9 @@ def test_an_early_end_is_told(trained: Run) -> None:
         (["--timestep_respacing", "99"], "asks for 99 steps"),
     ],
 )
-def test_bad_input_is_told_and_leaves_no_folder(flags: list[str], sentence: str, trained: Run, capsys: pytest.CaptureFixture) -> None:  # fmt: skip
+def test_bad_input_is_told_and_leaves_no_folder(
+    flags: list[str], sentence: str, trained: Run, capsys: pytest.CaptureFixture
+) -> None:
     assert nll(trained, *flags) == 2
     assert sentence in capsys.readouterr().err
     assert not trained.evaluation_jobs()
@@ -423,7 +453,9 @@ def test_the_references_flags_and_defaults_are_understood() -> None:
     assert (defaults.num_samples, defaults.batch_size, defaults.clip_denoised, defaults.data_dir) == (1000, 1, True, "")
 
 
-def test_a_file_without_settings_needs_data_and_takes_flags(tiny: Config, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:  # fmt: skip
+def test_a_file_without_settings_needs_data_and_takes_flags(
+    tiny: Config, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     trainer = Trainer(tiny, open_dataset(tiny.data, tiny.model))
     path = tmp_path / "model000001.pt"
     torch.save(dict(trainer.model.state_dict()), path)
@@ -441,7 +473,9 @@ def test_a_file_without_settings_needs_data_and_takes_flags(tiny: Config, tmp_pa
     assert EvaluationJob(tmp_path / "again").result["bits_per_dim"] == result["bits_per_dim"]
 
 
-def test_pictures_smaller_than_the_model_are_refused_or_enlarged(trained: Run, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:  # fmt: skip
+def test_pictures_smaller_than_the_model_are_refused_or_enlarged(
+    trained: Run, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     for name in trained.config.class_names[:2]:
         images.save_png(tmp_path / "small" / name / "1.png", np.zeros((5, 6, 3), np.uint8))
     flags = ["--data_dir", str(tmp_path / "small"), "--num_samples", "1"]

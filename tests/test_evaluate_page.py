@@ -35,20 +35,34 @@ def figure(at: AppTest) -> dict:
     return json.loads(next(chart["figure"] for chart in found if "figure" in chart))
 
 
-def evaluated(run: Run, name: str = "20260102-030405", state: str = "finished", mean: float = 3.4123, **more: object) -> EvaluationJob:  # fmt: skip
+def evaluated(
+    run: Run, name: str = "20260102-030405", state: str = "finished", mean: float = 3.4123, **more: object
+) -> EvaluationJob:
     """A folder as `ddpm nll` leaves it."""
     job = EvaluationJob(run.folder / "evaluations" / name)
     about = dict(
-        evaluation=EvalConfig(num_samples=10).__dict__, data=dict(data_dir="shapes", part="train", count=5000),
-        checkpoint=dict(step=40, weights="ema_0.9"), command="ddpm nll --model_path ema.pt",
-    )  # fmt: skip
+        evaluation=EvalConfig(num_samples=10).__dict__,
+        data=dict(data_dir="shapes", part="train", count=5000),
+        checkpoint=dict(step=40, weights="ema_0.9"),
+        command="ddpm nll --model_path ema.pt",
+    )
     files.write_json(job.folder / "settings.json", about)
     if state == "finished":
         for k, term in enumerate(job.TERMS):
             packed = io.BytesIO()
             np.savez(packed, np.linspace(0.01, 1.0 + k, 20))
             files.write_bytes(job.terms_path(term), packed.getvalue())
-        found = dict(bits_per_dim=mean, ci95=0.021, prior=1e-4, vb_quarters=[3.0, 0.2, 0.1, 0.05], pictures=10, timesteps=20, asked=10, ended="all", seconds=5.0)  # fmt: skip
+        found = dict(
+            bits_per_dim=mean,
+            ci95=0.021,
+            prior=1e-4,
+            vb_quarters=[3.0, 0.2, 0.1, 0.05],
+            pictures=10,
+            timesteps=20,
+            asked=10,
+            ended="all",
+            seconds=5.0,
+        )
         files.write_json(job.folder / "result.json", {**found, **about, **more})
     message = "" if state == "finished" else "The sun was in my eyes."
     files.write_json(job.folder / "status.json", Status(state, step=9, total_steps=9, message=message, pid=1).__dict__)  # type: ignore[arg-type]
@@ -120,7 +134,13 @@ def test_a_result_is_shown_explained_and_taken_home(fake_run: Callable[..., Run]
     assert "82 bytes on average; as plain pixels it takes 192" in said(at)
     assert "Training saw these pictures" in said(at)
     assert "About 50 s, going by the last time" in said(at)
-    assert [d.label for d in at.get("download_button")] == ["vb (npz)", "mse (npz)", "xstart_mse (npz)", "Terms (CSV)", "Result (JSON)"]  # fmt: skip
+    assert [d.label for d in at.get("download_button")] == [
+        "vb (npz)",
+        "mse (npz)",
+        "xstart_mse (npz)",
+        "Terms (CSV)",
+        "Result (JSON)",
+    ]
     assert "ddpm nll --model_path ema.pt" in said(at)
     lines = evaluation.csv_of(job).decode().splitlines()
     assert lines[0] == "t,vb,mse,xstart_mse"
@@ -151,7 +171,15 @@ def test_one_in_hand_shows_the_mean_so_far_and_can_be_cancelled(fake_run: Callab
     job = evaluated(fake_run("shapes"), state="running")
     with Worker(job.folder) as worker:
         found = {"pictures": 4, "bits_per_dim": 3.5, "ci95": 0.2}
-        worker.beat(state="running", step=3, total_steps=10, seconds_left=7.0, metrics=found, message="Measuring 10 pictures", now=True)  # fmt: skip
+        worker.beat(
+            state="running",
+            step=3,
+            total_steps=10,
+            seconds_left=7.0,
+            metrics=found,
+            message="Measuring 10 pictures",
+            now=True,
+        )
         at = open_page("pages/evaluate.py")
         assert {m.label: m.value for m in at.metric}["Bits per dimension so far"] == "3.500 ± 0.200"
         assert button(at, "Start").disabled

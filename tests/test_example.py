@@ -1,6 +1,7 @@
 """The model that comes with the program: small, whole, and good for drawing."""
 
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,9 @@ from ddpm.sampling import engine
 from ddpm.storage import files
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.append(str(ROOT / "scripts"))
+
+import pack_example  # noqa: E402
 
 
 def test_it_is_small_and_whole() -> None:
@@ -91,12 +95,13 @@ def test_what_it_lacks_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "example has no weights 'model': choose among ema_0.995." in capsys.readouterr().err
 
 
-def test_only_a_finished_run_is_packed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_only_a_finished_run_is_packed(tmp_path: Path) -> None:
     run = example.provide(tmp_path)
     shutil.copy(run.folder / "status.json", tmp_path / "status.json")
     files.write_json(run.folder / "status.json", {"state": "stopped", "step": 5})
-    assert main.main(["example", "--pack", str(run.folder)]) == 2
-    assert "an example is made of a finished run" in capsys.readouterr().err
+    with pytest.raises(UserError, match="finished run"):
+        pack_example.pack(run, tmp_path / "packed")
+    assert not (tmp_path / "packed").exists()
     assert Run(example.ASSET).checkpoints(), "the one there is stays"
 
 

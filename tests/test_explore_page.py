@@ -43,15 +43,35 @@ def here(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def compared(run: Run, name: str = "20260102-030405", state: str = "finished", rows: list[Cell] = CELLS) -> FrontierJob:
     """A folder as `ddpm bench samplers` leaves it."""
     job = FrontierJob(run.folder / "frontiers" / name)
-    settings = FrontierConfig(solvers="ddim,unipc-3,ddpm", calls="10,20", num_samples=4, spacing="uniform,logsnr", seed=7)  # fmt: skip
+    settings = FrontierConfig(
+        solvers="ddim,unipc-3,ddpm", calls="10,20", num_samples=4, spacing="uniform,logsnr", seed=7
+    )
     about = dict(
-        frontier=settings.__dict__, checkpoint=dict(step=40, weights="ema_0.9"), command="ddpm bench samplers --model_path ema.pt",
+        frontier=settings.__dict__,
+        checkpoint=dict(step=40, weights="ema_0.9"),
+        command="ddpm bench samplers --model_path ema.pt",
         machine=dict(processor="An Old One", device="cpu", threads=2, precision="fp32"),
-    )  # fmt: skip
+    )
     files.write_json(job.folder / "settings.json", about)
     if rows:
-        converged = dict(clip=True, calls=200, apart=0.01, most=1.0, solver=["unipc-2", "logsnr", ""], check=["dpm++2m", "karras", ""], check_calls=200, pictures=4)  # fmt: skip
-        found = dict(rows=[cell._asdict() for cell in rows], converged=[converged], left_out=[], pace=dict(median=0.01, low=0.009, high=0.02), ended="all", seconds=5.0)  # fmt: skip
+        converged = dict(
+            clip=True,
+            calls=200,
+            apart=0.01,
+            most=1.0,
+            solver=["unipc-2", "logsnr", ""],
+            check=["dpm++2m", "karras", ""],
+            check_calls=200,
+            pictures=4,
+        )
+        found = dict(
+            rows=[cell._asdict() for cell in rows],
+            converged=[converged],
+            left_out=[],
+            pace=dict(median=0.01, low=0.009, high=0.02),
+            ended="all",
+            seconds=5.0,
+        )
         files.write_json(job.folder / "result.json", {**found, **about})
         sheet = Sheet([Way("ddim", "uniform"), Way("unipc-3", "logsnr"), Way("ddpm", "uniform")], [10, 20])
         for cell in rows:
@@ -92,7 +112,17 @@ def test_draw_all_compares_what_the_form_says(fake_run: Callable[..., Run], monk
     assert "--flips clip_denoised" in said(at)
     button(at, "Draw all").click().run()
     assert not at.exception
-    assert asked == [FrontierConfig(weights="ema_0.9", solvers="ddim,unipc-3", calls="20,10", spacing="logsnr", flips="clip_denoised", num_samples=5, seed=3)]  # fmt: skip
+    assert asked == [
+        FrontierConfig(
+            weights="ema_0.9",
+            solvers="ddim,unipc-3",
+            calls="20,10",
+            spacing="logsnr",
+            flips="clip_denoised",
+            num_samples=5,
+            seed=3,
+        )
+    ]
     assert "UniPC-3" in said(at)
 
 
@@ -116,7 +146,9 @@ def test_what_cannot_be_compared_is_told_before_the_start(fake_run: Callable[...
     assert not button(at, "Draw all").disabled
 
 
-def test_the_cheapest_within_the_tolerance_is_told_and_taken_along(fake_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+def test_the_cheapest_within_the_tolerance_is_told_and_taken_along(
+    fake_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
     compared(fake_run("shapes"))
     taken: list[SampleConfig] = []
     real = sampling_form.begin

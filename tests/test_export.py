@@ -69,7 +69,9 @@ def test_every_sheet(fake_run: FakeRun) -> None:
             assert settings[s.name]["Help"] == s.help
     assert settings["image_size"]["Value"] == 8
     assert settings["use_checkpoint"]["Value"] == "False"
-    assert settings["noise_schedule"] | {"Help": ""} == dict(Section="diffusion", Setting="noise_schedule", Value="cosine", Help="")  # fmt: skip
+    assert settings["noise_schedule"] | {"Help": ""} == dict(
+        Section="diffusion", Setting="noise_schedule", Value="cosine", Help=""
+    )
 
     frame = metrics.MetricReader(run.progress_path).read()
     rows = table(book["Metrics"])

@@ -25,9 +25,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("scenario", "without"),
-    [("resume", ("seek", "stat", "list")), ("sample", ("seek", "stat", "list")), ("Home", ("seek",)), ("Monitor", ("seek",))],
+    [
+        ("resume", ("seek", "stat", "list")),
+        ("sample", ("seek", "stat", "list")),
+        ("Home", ("seek",)),
+        ("Monitor", ("seek",)),
+    ],
     ids=["resume", "sample", "Home", "Monitor"],
-)  # fmt: skip
+)
 def test_every_call_may_fail(scenario: str, without: tuple[str, ...], server: Server) -> None:
     calls = server.calls(scenario)
     outcomes: dict[Case, fault_harness.Outcome] = {}

@@ -66,8 +66,12 @@ def parsed(command: str, *flags: str) -> argparse.Namespace:
 
 def test_the_table_is_complete() -> None:
     assert {script: len(flags) for script, flags in REFERENCE.items()} == {
-        "image_train": 32, "image_sample": 24, "image_nll": 24, "super_res_train": 32, "super_res_sample": 25,
-    }  # fmt: skip
+        "image_train": 32,
+        "image_sample": 24,
+        "image_nll": 24,
+        "super_res_train": 32,
+        "super_res_sample": 25,
+    }
 
 
 @pytest.mark.parametrize(("script", "flag", "default"), EVERY)
@@ -88,7 +92,18 @@ def test_every_flag_is_understood_as_it_is_written(script: str, flag: str, defau
     command = SCRIPTS[script]
     dest = actions(command)[f"--{flag}"].dest
     if default in ("True", "False"):
-        for text, value in [("True", True), ("yes", True), ("t", True), ("y", True), ("1", True), ("False", False), ("no", False), ("f", False), ("n", False), ("0", False)]:  # fmt: skip
+        for text, value in [
+            ("True", True),
+            ("yes", True),
+            ("t", True),
+            ("y", True),
+            ("1", True),
+            ("False", False),
+            ("no", False),
+            ("f", False),
+            ("n", False),
+            ("0", False),
+        ]:
             assert getattr(parsed(command, f"--{flag}", text), dest) is value
     elif flag == "model_path":
         assert str(parsed(command, "--model_path", "a/model.pt").model_path) == str(Path("a/model.pt"))
@@ -117,13 +132,22 @@ RELEASED = {
         "--lr 3e-4 --batch_size 2048",
     ),
     "lsun_uncond_100M_1200K_bs128": (
-        "--image_size 256 --num_channels 128 --num_res_blocks 2 --num_heads 1 --learn_sigma True --use_scale_shift_norm False --attention_resolutions 16",
+        (
+            "--image_size 256 --num_channels 128 --num_res_blocks 2 --num_heads 1 --learn_sigma True"
+            " --use_scale_shift_norm False --attention_resolutions 16"
+        ),
         "--diffusion_steps 1000 --noise_schedule linear --rescale_learned_sigmas False --rescale_timesteps False",
         "--lr 1e-4 --batch_size 128",
     ),
     "lsun_uncond_100M_2400K_bs64": (
-        "--image_size 256 --num_channels 128 --num_res_blocks 2 --num_heads 1 --learn_sigma True --use_scale_shift_norm False --attention_resolutions 16",
-        "--diffusion_steps 1000 --noise_schedule linear --rescale_learned_sigmas False --rescale_timesteps False --use_scale_shift_norm False",
+        (
+            "--image_size 256 --num_channels 128 --num_res_blocks 2 --num_heads 1 --learn_sigma True"
+            " --use_scale_shift_norm False --attention_resolutions 16"
+        ),
+        (
+            "--diffusion_steps 1000 --noise_schedule linear --rescale_learned_sigmas False --rescale_timesteps False"
+            " --use_scale_shift_norm False"
+        ),
         "--lr 2e-5 --batch_size 128",
     ),
     "imagenet64_uncond_vlb_100M_1500K": (
@@ -181,7 +205,33 @@ def test_old_super_resolution() -> None:
 # --- its environment
 
 
-SMALL = ["--image_size", "8", "--num_channels", "32", "--num_res_blocks", "1", "--channel_mult", "1", "--num_heads", "1", "--attention_resolutions=", "--diffusion_steps", "10", "--noise_schedule", "cosine", "--batch_size", "2", "--total_steps", "2", "--sample_interval", "0", "--ema_rate", "0.9", "--threads", "1"]  # fmt: skip
+SMALL = [
+    "--image_size",
+    "8",
+    "--num_channels",
+    "32",
+    "--num_res_blocks",
+    "1",
+    "--channel_mult",
+    "1",
+    "--num_heads",
+    "1",
+    "--attention_resolutions=",
+    "--diffusion_steps",
+    "10",
+    "--noise_schedule",
+    "cosine",
+    "--batch_size",
+    "2",
+    "--total_steps",
+    "2",
+    "--sample_interval",
+    "0",
+    "--ema_rate",
+    "0.9",
+    "--threads",
+    "1",
+]
 
 
 def test_a_run_in_the_folder_that_was_named(
@@ -195,7 +245,9 @@ def test_a_run_in_the_folder_that_was_named(
     assert main.main(train) == 0
     assert Run(folder).state() == "finished"
     assert Run(folder).config.train.log_format == "csv,json"
-    assert {"model000002.pt", "ema_0.9_000002.pt", "opt000002.pt", "progress.csv", "progress.json"} <= {p.name for p in folder.iterdir()}  # fmt: skip
+    assert {"model000002.pt", "ema_0.9_000002.pt", "opt000002.pt", "progress.csv", "progress.json"} <= {
+        p.name for p in folder.iterdir()
+    }
     assert not (tmp_path / "runs").exists()
 
     assert main.main(train) == 2
@@ -220,7 +272,12 @@ def test_a_run_in_the_folder_that_was_named(
         first = handed["arr_0"]
     capsys.readouterr()
     for seed in ("1", "0"):
-        assert main.main(["sample", "--model_path", model, "--num_samples", "2", "--timestep_respacing", "2", "--seed", seed]) == 0  # fmt: skip
+        assert (
+            main.main(
+                ["sample", "--model_path", model, "--num_samples", "2", "--timestep_respacing", "2", "--seed", seed]
+            )
+            == 0
+        )
     assert sorted(p.name for p in folder.glob("*.npz")) == ["samples_2x8x8x3-2.npz", "samples_2x8x8x3.npz"]
     with np.load(folder / "samples_2x8x8x3.npz") as handed, np.load(folder / "samples_2x8x8x3-2.npz") as other:
         assert np.array_equal(handed["arr_0"], first)
@@ -247,7 +304,12 @@ def test_a_name_stands_above_the_environment(tmp_path: Path, monkeypatch: pytest
 
 
 def test_formats_of_the_environment(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    for named, setting in {"": None, "stdout,log,csv": "csv", "json": "csv,json", "tensorboard, csv": "csv,tensorboard"}.items():  # fmt: skip
+    for named, setting in {
+        "": None,
+        "stdout,log,csv": "csv",
+        "json": "csv,json",
+        "tensorboard, csv": "csv,tensorboard",
+    }.items():
         monkeypatch.setenv("OPENAI_LOG_FORMAT", named)
         assert shared.log_format() == setting
     monkeypatch.setenv("OPENAI_LOG_FORMAT", "wandb")

@@ -42,7 +42,17 @@ from pages.ui.components import figures
 from pages.ui.forms import import_form
 from pages.ui.frame import run_store
 
-FLAGS = dict(image_size=8, num_channels=32, num_res_blocks=1, num_heads=4, attention_resolutions="8", class_cond=True, num_classes=1000, learn_sigma=True, noise_schedule="cosine")  # fmt: skip
+FLAGS = dict(
+    image_size=8,
+    num_channels=32,
+    num_res_blocks=1,
+    num_heads=4,
+    attention_resolutions="8",
+    class_cond=True,
+    num_classes=1000,
+    learn_sigma=True,
+    noise_schedule="cosine",
+)
 RATES = ("0.9", "0.99")
 LABELS = 10
 
@@ -121,7 +131,9 @@ def ddpm(*arguments: object) -> None:
 
 @pytest.mark.parametrize("name", [name for name, preset in PRESETS.items() if preset.group == RELEASED])
 def test_the_released_models_are_known_by_their_shapes(name: str) -> None:
-    model = codec.replace(PRESETS[name].config, {"num_classes": 1000 if PRESETS[name].config.model.class_cond else 0}).model  # fmt: skip
+    model = codec.replace(
+        PRESETS[name].config, {"num_classes": 1000 if PRESETS[name].config.model.class_cond else 0}
+    ).model
     found = infer_config.model_settings(shapes_of(model), name)
     assert {key: getattr(model, key) for key in found} == found
     assert not infer_config.fitting_flags(shapes_of(model), model)
@@ -177,7 +189,9 @@ def test_a_released_file_takes_its_flags_from_its_preset(tmp_path: Path) -> None
         ("cifar10_uncond_50M_500K.pt", dict(image_size=16, dropout=0.3)),  # against its preset: linear, T = 1000
     ],
 )
-def test_the_command_it_tells_takes_a_file_for_the_same_again(command: str, section: type[FromCheckpoint], name: str, settings: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+def test_the_command_it_tells_takes_a_file_for_the_same_again(
+    command: str, section: type[FromCheckpoint], name: str, settings: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
     small = dict(num_channels=32, num_res_blocks=1, channel_mult="1,2", attention_resolutions="")
     config = codec.replace(Config(), {**small, **settings})
     weights = Weights(unet.build(config.model).state_dict(), None, 1, "model")
@@ -219,7 +233,20 @@ def test_the_round_trip(folder: Path, runs_dir: Path, tmp_path: Path, capsys: py
         assert set(file["arr_1"]) == set(range(LABELS))
 
     measured = tmp_path / "measured"
-    ddpm("nll", "--run", "theirs", *where, "--data_dir", "cifar10-mini", "--num_samples", 2, "--timestep_respacing", 5, "--out", measured)  # fmt: skip
+    ddpm(
+        "nll",
+        "--run",
+        "theirs",
+        *where,
+        "--data_dir",
+        "cifar10-mini",
+        "--num_samples",
+        2,
+        "--timestep_respacing",
+        5,
+        "--out",
+        measured,
+    )
     with np.load(measured / "vb_terms.npz") as file:
         assert np.isfinite(file["arr_0"]).all()
 
@@ -265,7 +292,24 @@ def test_classes_are_padded_to_as_many_as_the_reference_has(runs_dir: Path, tmp_
     """What was trained stays where it was, in weights, averages and the optimiser; the rest is zero."""
     flags = {**FLAGS, "num_classes": 0}
     words = [str(word) for name, value in flags.items() for word in (f"--{name}", value)]
-    ddpm("train", *words, "--data_dir", "cifar10-mini", "--batch_size", 4, "--ema_rate", "0.9,0.99", "--total_steps", 3, "--sample_interval", 0, "--runs_dir", runs_dir, "--run", "ten")  # fmt: skip
+    ddpm(
+        "train",
+        *words,
+        "--data_dir",
+        "cifar10-mini",
+        "--batch_size",
+        4,
+        "--ema_rate",
+        "0.9,0.99",
+        "--total_steps",
+        3,
+        "--sample_interval",
+        0,
+        "--runs_dir",
+        runs_dir,
+        "--run",
+        "ten",
+    )
     run = runs.find(runs_dir, "ten")
     assert run.config.model.num_classes == LABELS
     ddpm("export", "ten", "--runs_dir", runs_dir, "--openai", tmp_path / "back")
@@ -286,7 +330,22 @@ def test_classes_are_padded_to_as_many_as_the_reference_has(runs_dir: Path, tmp_
 
 def test_in_place_touches_none_of_their_files(folder: Path, runs_dir: Path, tmp_path: Path) -> None:
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    ddpm("import", folder, "--runs_dir", runs_dir, "--run", "here", "--image_size", 8, "--in_place", True, "--total_steps", 203, "--data_dir", "cifar10-mini")  # fmt: skip
+    ddpm(
+        "import",
+        folder,
+        "--runs_dir",
+        runs_dir,
+        "--run",
+        "here",
+        "--image_size",
+        8,
+        "--in_place",
+        True,
+        "--total_steps",
+        203,
+        "--data_dir",
+        "cifar10-mini",
+    )
     assert {name: (folder / name).read_bytes() for name in before} == before
     new = {path.name for path in folder.iterdir()} - set(before)
     assert new == {"config.json", "status.json", "saves", "state000100.pt", "state000200.pt"}
@@ -306,14 +365,33 @@ def test_in_place_touches_none_of_their_files(folder: Path, runs_dir: Path, tmp_
 
 
 @pytest.mark.parametrize("total", [201, 206], ids=["as it was", "trained on"])
-def test_a_log_that_went_on_after_the_checkpoint_is_handed_back_as_it_was(folder: Path, runs_dir: Path, tmp_path: Path, total: int) -> None:  # fmt: skip
+def test_a_log_that_went_on_after_the_checkpoint_is_handed_back_as_it_was(
+    folder: Path, runs_dir: Path, tmp_path: Path, total: int
+) -> None:
     """Their rows count from 0 wherever they stand; ours are counted from 0 when handed back."""
     log = folder / "progress.csv"
     for later in (203, 210, 220):
         row = pd.read_csv(log).iloc[-1:].assign(step=later, samples=8 * (later + 1))
         row.to_csv(log, mode="a", header=False, index=False)
     before = pd.read_csv(log)["step"].tolist()
-    ddpm("import", folder, "--runs_dir", runs_dir, "--run", "here", "--image_size", 8, "--in_place", True, "--total_steps", total, "--data_dir", "cifar10-mini", "--probe", "False")  # fmt: skip
+    ddpm(
+        "import",
+        folder,
+        "--runs_dir",
+        runs_dir,
+        "--run",
+        "here",
+        "--image_size",
+        8,
+        "--in_place",
+        True,
+        "--total_steps",
+        total,
+        "--data_dir",
+        "cifar10-mini",
+        "--probe",
+        "False",
+    )
     run = runs.find(runs_dir, "here")
     if total > 201:
         ddpm("train", "--resume", "here", "--runs_dir", runs_dir)
@@ -324,27 +402,62 @@ def test_a_log_that_went_on_after_the_checkpoint_is_handed_back_as_it_was(folder
 
 def test_their_checkpoints_stay_however_few_are_kept(folder: Path, runs_dir: Path) -> None:
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    flags = ("--image_size", 8, "--total_steps", 204, "--keep_checkpoints", 1, "--save_interval", 1, "--sample_interval", 0)  # fmt: skip
-    ddpm("import", folder, "--runs_dir", runs_dir, "--run", "here", "--in_place", True, "--data_dir", "cifar10-mini", "--probe", "False", *flags)  # fmt: skip
+    flags = (
+        "--image_size",
+        8,
+        "--total_steps",
+        204,
+        "--keep_checkpoints",
+        1,
+        "--save_interval",
+        1,
+        "--sample_interval",
+        0,
+    )
+    ddpm(
+        "import",
+        folder,
+        "--runs_dir",
+        runs_dir,
+        "--run",
+        "here",
+        "--in_place",
+        True,
+        "--data_dir",
+        "cifar10-mini",
+        "--probe",
+        "False",
+        *flags,
+    )
     ddpm("train", "--resume", "here", "--runs_dir", runs_dir)
     assert [c.step for c in runs.find(runs_dir, "here").checkpoints()] == [100, 200, 204]
     assert all((folder / name).exists() for name in before)
 
 
-def test_a_folder_that_cannot_be_written_is_left_as_it_was(folder: Path, runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+def test_a_folder_that_cannot_be_written_is_left_as_it_was(
+    folder: Path, runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(*_: object) -> None:
         raise OSError(30, "Read-only file system")
 
     before = {path.name for path in folder.iterdir()}
     monkeypatch.setattr(import_openai.files, "link", refuse)
     with pytest.raises(UserError, match="import it by copying"):
-        import_openai.adopt(openai_folder.look(folder), runs_dir, {"image_size": 8}, import_openai.Wish("x", in_place=True, ask=False), lambda *_: None)  # fmt: skip
+        import_openai.adopt(
+            openai_folder.look(folder),
+            runs_dir,
+            {"image_size": 8},
+            import_openai.Wish("x", in_place=True, ask=False),
+            lambda *_: None,
+        )
     assert {path.name for path in folder.iterdir()} == before
 
 
 def test_a_damaged_step_is_left_out_and_said(folder: Path, runs_dir: Path) -> None:
     (folder / "model000200.pt").write_bytes((folder / "model000200.pt").read_bytes()[:1000])
-    adopted = import_openai.adopt(openai_folder.look(folder), runs_dir, {"image_size": 8}, import_openai.Wish("x", ask=False), lambda *_: None)  # fmt: skip
+    adopted = import_openai.adopt(
+        openai_folder.look(folder), runs_dir, {"image_size": 8}, import_openai.Wish("x", ask=False), lambda *_: None
+    )
     assert [c.step for c in adopted.run.checkpoints()] == [101]
     assert any("cut short" in sentence for sentence in adopted.told)
 
@@ -356,9 +469,21 @@ def test_what_is_no_such_folder(folder: Path, runs_dir: Path, tmp_path: Path) ->
     with pytest.raises(UserError, match="no folder"):
         openai_folder.look(tmp_path / "nowhere")
     with pytest.raises(UserError, match="was not trained with num_channels 64: leave it out, or use --num_channels 32"):
-        import_openai.adopt(openai_folder.look(folder), runs_dir, {"image_size": 8, "num_channels": 64}, import_openai.Wish("x"), lambda *_: None)  # fmt: skip
+        import_openai.adopt(
+            openai_folder.look(folder),
+            runs_dir,
+            {"image_size": 8, "num_channels": 64},
+            import_openai.Wish("x"),
+            lambda *_: None,
+        )
     with pytest.raises(UserError, match="labels 0 to 9 were trained"):
-        import_openai.adopt(openai_folder.look(folder), runs_dir, {"image_size": 8}, import_openai.Wish("x", ("a", "b"), ask=False), lambda *_: None)  # fmt: skip
+        import_openai.adopt(
+            openai_folder.look(folder),
+            runs_dir,
+            {"image_size": 8},
+            import_openai.Wish("x", ("a", "b"), ask=False),
+            lambda *_: None,
+        )
     assert list(runs_dir.glob("*")) in ([], [runs_dir / ".lock"])
     torch.save({"state": {}, "param_groups": []}, folder / "opt000200.pt")
     with pytest.raises(UserError, match="not AdamW's state"):
@@ -372,7 +497,17 @@ def test_what_is_no_such_folder(folder: Path, runs_dir: Path, tmp_path: Path) ->
 
 def begin(path: Path, runs_dir: Path, total: int = 203, **settings: object) -> tuple[Session, str]:
     """A run's first process, up to its first step, and what it said."""
-    values = {**FLAGS, "num_classes": 0, "data_dir": "cifar10-mini", "enlarge": True, "ema_rate": "0.9,0.99", "batch_size": 8, "total_steps": total, "sample_interval": 0, **settings}  # fmt: skip
+    values = {
+        **FLAGS,
+        "num_classes": 0,
+        "data_dir": "cifar10-mini",
+        "enlarge": True,
+        "ema_rate": "0.9,0.99",
+        "batch_size": 8,
+        "total_steps": total,
+        "sample_interval": 0,
+        **settings,
+    }
     config = warm_start.check_start(
         datasets.resolve(codec.replace(Config(), {**values, "resume_checkpoint": str(path)}))
     )
@@ -415,7 +550,15 @@ def test_a_file_with_no_steps_left_or_of_another_network(folder: Path, runs_dir:
         begin(folder / "model000200.pt", runs_dir, num_channels=64)
 
 
-SMALL = {**FLAGS, "num_classes": 0, "data_dir": "cifar10-mini", "enlarge": True, "total_steps": 300, "batch_size": 8, "sample_interval": 0}  # fmt: skip
+SMALL = {
+    **FLAGS,
+    "num_classes": 0,
+    "data_dir": "cifar10-mini",
+    "enlarge": True,
+    "total_steps": 300,
+    "batch_size": 8,
+    "sample_interval": 0,
+}
 
 
 def settled(path: Path, **settings: object) -> Config:
@@ -424,7 +567,9 @@ def settled(path: Path, **settings: object) -> Config:
     )
 
 
-def test_a_file_to_begin_from_that_was_trained_otherwise(folder: Path, runs_dir: Path, caplog: pytest.LogCaptureFixture) -> None:  # fmt: skip
+def test_a_file_to_begin_from_that_was_trained_otherwise(
+    folder: Path, runs_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """Ours says what it was trained on, and a released one's preset: that is refused. Of another's a probe warns."""
     own = dict(noise_schedule="cosine", diffusion_steps=400, predict_xstart=True, num_heads=2)
     config = codec.resolved(datasets.resolve(codec.replace(Config(), {**SMALL, **own, "total_steps": 1})))
@@ -432,7 +577,14 @@ def test_a_file_to_begin_from_that_was_trained_otherwise(folder: Path, runs_dir:
     with Worker(run.folder, 1) as worker:
         list(Session(run, worker).train())
     path = run.checkpoint().path("model")
-    with pytest.raises(UserError, match=r"was not trained with noise_schedule linear, diffusion_steps 1000, predict_xstart False, num_heads 4, num_heads_upsample 4: use --noise_schedule cosine --diffusion_steps 400 --predict_xstart True --num_heads 2 --num_heads_upsample 2\."):  # fmt: skip
+    with pytest.raises(
+        UserError,
+        match=(
+            r"was not trained with noise_schedule linear, diffusion_steps 1000, predict_xstart False, num_heads 4,"
+            r" num_heads_upsample 4: use --noise_schedule cosine --diffusion_steps 400 --predict_xstart True"
+            r" --num_heads 2 --num_heads_upsample 2\."
+        ),
+    ):
         warm_start.check_start(settled(path, noise_schedule="linear"))
     fine = settled(path, **{**own, "num_heads_upsample": 2, "use_kl": True})
     assert warm_start.check_start(fine) == fine
@@ -445,7 +597,9 @@ def test_a_file_to_begin_from_that_was_trained_otherwise(folder: Path, runs_dir:
         warm_start.check_start(settled(released))
 
 
-def test_what_a_file_to_begin_from_cannot_tell_is_said(folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:  # fmt: skip
+def test_what_a_file_to_begin_from_cannot_tell_is_said(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """All settings are set before training, and those that no weights tell are used unseen."""
     wanted = settled(folder / "model000200.pt", num_heads=2)
     found = {name: getattr(wanted.diffusion, name) for name in probe.PROCESS}
@@ -472,7 +626,9 @@ def test_where_to_begin_is_settled_when_the_run_is_made(folder: Path, monkeypatc
     assert codec.with_absolute_paths(TrainConfig()).resume_checkpoint == ""
 
 
-def test_a_run_that_a_page_made_begins_from_a_file(folder: Path, runs_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
+def test_a_run_that_a_page_made_begins_from_a_file(
+    folder: Path, runs_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The page starts a run's process without having looked into the file: that of 1,000 labels fits data of 10 classes."""
     path = folder / "model000200.pt"
     runs.create(runs_dir, "steps", settled(path, total_steps=150))
@@ -487,7 +643,9 @@ def test_a_run_that_a_page_made_begins_from_a_file(folder: Path, runs_dir: Path,
     assert (run.config.model.num_classes, run.checkpoint().step) == (1000, 202)
 
 
-def test_beginning_with_another_number_of_processes_is_nothing_to_warn_of(folder: Path, runs_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:  # fmt: skip
+def test_beginning_with_another_number_of_processes_is_nothing_to_warn_of(
+    folder: Path, runs_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """There is no state of ours to go on from bit by bit; both processes have seen pictures of the same number of steps."""
     config = warm_start.check_start(settled(folder / "model000200.pt"))
     trainer = Trainer(config, datasets.open_dataset(config.data, config.model))
@@ -504,7 +662,10 @@ def flattened(optimizer: dict) -> dict:  # type: ignore[type-arg]
     """The state that AdamW has of one tensor with all others in it."""
     entries = [optimizer["state"][place] for place in range(len(optimizer["state"]))]
     flat = {key: torch.cat([entry[key].flatten() for entry in entries]) for key in ("exp_avg", "exp_avg_sq")}
-    return {"state": {0: {"step": entries[0]["step"], **flat}}, "param_groups": [{**optimizer["param_groups"][0], "params": [0]}]}  # fmt: skip
+    return {
+        "state": {0: {"step": entries[0]["step"], **flat}},
+        "param_groups": [{**optimizer["param_groups"][0], "params": [0]}],
+    }
 
 
 def test_the_single_tensor_of_mixed_precision_is_taken_apart(folder: Path, runs_dir: Path) -> None:
@@ -520,12 +681,15 @@ def test_the_single_tensor_of_mixed_precision_is_taken_apart(folder: Path, runs_
         assert torch.equal(after[place]["exp_avg_sq"], entry["exp_avg_sq"])
     next(session.trainer.steps(202))
     assert {int(entry["step"]) for entry in session.trainer.optimizer.state_dict()["state"].values()} == {202}
-    assert identify.trained_labels(folder / "model000200.pt", load_weights(folder / "model000200.pt").tensors) == tuple(range(LABELS))  # fmt: skip
+    assert identify.trained_labels(folder / "model000200.pt", load_weights(folder / "model000200.pt").tensors) == tuple(
+        range(LABELS)
+    )
 
 
 @pytest.mark.parametrize(
-    ("settings", "flag"), [(dict(precision="bf16"), True), (dict(use_fp16=True), True), (dict(use_fp16=True, precision="fp32"), False)]
-)  # fmt: skip
+    ("settings", "flag"),
+    [(dict(precision="bf16"), True), (dict(use_fp16=True), True), (dict(use_fp16=True, precision="fp32"), False)],
+)
 def test_mixed_precision_is_handed_back_without_an_optimiser_alone(settings: dict[str, object], flag: bool) -> None:
     """improved-diffusion's optimiser then has a single tensor, which ours is not."""
     config = codec.replace(Config(), settings)
@@ -570,7 +734,9 @@ def test_all_labels_of_a_released_model_are_known() -> None:
 # The page
 
 
-def test_the_home_page_opens_a_folder(folder: Path, runs_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+def test_the_home_page_opens_a_folder(
+    folder: Path, runs_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("DDPM_RUNS", str(runs_dir))
     monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path / "temporary"))
     at = open_page("app.py")

@@ -81,7 +81,15 @@ def test_a_field_that_is_changed_changes_the_config():
     app.selectbox(key="f.noise_schedule").set_value("cosine")
     app.toggle(key="f.use_checkpoint").set_value(True)
     app.text_input(key="f.ema_rate").set_value("0.99").run()
-    expected = dict(data_dir="shapes", num_heads=2, num_channels=64, lr=1e-3, noise_schedule="cosine", use_checkpoint=True, ema_rate="0.99")  # fmt: skip
+    expected = dict(
+        data_dir="shapes",
+        num_heads=2,
+        num_channels=64,
+        lr=1e-3,
+        noise_schedule="cosine",
+        use_checkpoint=True,
+        ema_rate="0.99",
+    )
     assert read_back(app) == replace(Config(), expected)
 
 

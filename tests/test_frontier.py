@@ -65,7 +65,9 @@ def test_the_converged_pictures_are_the_exact_ones(gaussian: Config) -> None:
     """The probability-flow ODE carries a Gaussian's quantiles: x_0 = MEAN + STD * (x_T - m) / s."""
     records = measured(gaussian, solvers="ddim", calls="2", seed=3)
     (found,) = [record.converged for record in records if record.converged]
-    noise = solver_benchmark.sample.noise_of(solver_grid.sample_of(gaussian, FrontierConfig(seed=3), Way("ddim", "uniform"), 2), range(4))  # fmt: skip
+    noise = solver_benchmark.sample.noise_of(
+        solver_grid.sample_of(gaussian, FrontierConfig(seed=3), Way("ddim", "uniform"), 2), range(4)
+    )
     start = noise.start((3, 8, 8))
     abar = schedules.named("cosine", 1000).alphas_cumprod[-1]
     expected = MEAN + STD * (start - abar**0.5 * MEAN) / (abar * STD**2 + 1 - abar) ** 0.5
@@ -262,8 +264,11 @@ def test_a_job_leaves_result_and_sheet(gaussian: Config, tmp_path: Path) -> None
     result = job.result
     assert result["ended"] == "all"
     assert [(cell.solver, cell.asked, cell.distance is None) for cell in solver_grid.from_json(result)] == [
-        ("ddpm", 5, True), ("unipc-3", 5, False), ("ddpm", 10, True), ("unipc-3", 10, False),
-    ]  # fmt: skip
+        ("ddpm", 5, True),
+        ("unipc-3", 5, False),
+        ("ddpm", 10, True),
+        ("unipc-3", 10, False),
+    ]
     assert job.config == FrontierConfig(num_samples=4, solvers="ddpm,unipc-3", calls="5,10")
     assert job.sheet.exists()
     assert "4 pictures each" in solver_grid.about(result)
@@ -310,7 +315,9 @@ def trained(fake_run: Callable[..., Run], tiny: Config) -> Run:
     return run
 
 
-def test_the_command_prints_a_table_and_takes_it_home(trained: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+def test_the_command_prints_a_table_and_takes_it_home(
+    trained: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(solver_grid, "CONVERGED_CALLS", 20)
     monkeypatch.setattr(solver_grid, "CHECK_CALLS", 10)
     out, copy = tmp_path / "out", tmp_path / "copy.json"
@@ -333,5 +340,7 @@ def test_a_sample_of_a_cell_is_what_the_form_would_draw(gaussian: Config) -> Non
     settings = FrontierConfig(seed=4, num_samples=2, classes="")
     sample = solver_grid.sample_of(gaussian, settings, Way("unipc-3", "logsnr", "clip_denoised"), 10)
     assert (sample.sampler, sample.steps, sample.spacing, sample.clip_denoised) == ("unipc-3", 10, "logsnr", False)
-    assert dataclasses.replace(sample, clip_denoised=True) == solver_grid.sample_of(gaussian, settings, Way("unipc-3", "logsnr"), 10)  # fmt: skip
+    assert dataclasses.replace(sample, clip_denoised=True) == solver_grid.sample_of(
+        gaussian, settings, Way("unipc-3", "logsnr"), 10
+    )
     assert files.TEMPORARY not in sample.sampler

@@ -58,7 +58,9 @@ class Tally:
 
     def close(self, file: str, name: str, ours: Any, theirs: Any, **tolerance: float) -> None:
         def check(theirs: np.ndarray) -> None:
-            np.testing.assert_allclose(np.asarray(ours), theirs, **{"rtol": 0, "atol": 0, **tolerance}, err_msg=f"{file}: {name}")  # fmt: skip
+            np.testing.assert_allclose(
+                np.asarray(ours), theirs, **{"rtol": 0, "atol": 0, **tolerance}, err_msg=f"{file}: {name}"
+            )
 
         self._compare(file, name, np.asarray(theirs), check)
 
@@ -80,7 +82,9 @@ class Tally:
         def check(theirs: np.ndarray) -> None:
             mine, stored = apart(ours, exact), apart(theirs, exact)
             assert stored <= 1e-4, f"{file}: {name} differs by {stored:.2e} of its length from double precision"
-            assert mine <= FURTHER * stored, f"{file}: ours differs by {mine:.2e} from double precision, {name} by {stored:.2e}"  # fmt: skip
+            assert mine <= FURTHER * stored, (
+                f"{file}: ours differs by {mine:.2e} from double precision, {name} by {stored:.2e}"
+            )
 
         self._compare(file, name, np.asarray(theirs), check)
 
@@ -400,9 +404,12 @@ def training(
 @pytest.mark.parametrize("kernels", ["torch", "native"])
 @pytest.mark.parametrize("microbatch", [-1, 1], ids=["whole batch", "microbatches"])
 def test_training(
-    golden: Path, tally: Tally, training: tuple[str, Mapping[str, np.ndarray], list[dict[str, Any]]], microbatch: int,
+    golden: Path,
+    tally: Tally,
+    training: tuple[str, Mapping[str, np.ndarray], list[dict[str, Any]]],
+    microbatch: int,
     kernels: str,
-) -> None:  # fmt: skip
+) -> None:
     name, stored, states = training
     file, tensors = f"training_{name}.npz", list(map(str, stored["probe_names"]))
     trainer = _trainer(golden, name, stored, microbatch=microbatch, kernels=kernels)
@@ -437,7 +444,11 @@ def test_openai_run(golden: Path, tally: Tally, tmp_path: Path) -> None:
         folder, tmp_path / "runs", {"noise_schedule": "cosine"}, import_openai.Wish("theirs"), lambda *_: None
     )
     run, settings = adopted.run, adopted.run.config
-    assert (settings.diffusion.noise_schedule, settings.diffusion.diffusion_steps, settings.model.num_heads) == ("cosine", 1000, 4)  # fmt: skip
+    assert (settings.diffusion.noise_schedule, settings.diffusion.diffusion_steps, settings.model.num_heads) == (
+        "cosine",
+        1000,
+        4,
+    )
     assert not settings.diffusion.predict_xstart
     assert settings.class_names == tuple("0123456789")
     assert (settings.train.batch_size, settings.train.ema_rate) == (8, "0.99,0.999")
@@ -471,6 +482,9 @@ def _flat(content: Any, name: str = "") -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def test_every_file_is_read(golden: Path) -> None:
-    known = {f"{name}.npz" for name in ("schedules", "respacing", "pictures", "process", "sampling", "importance", "likelihood")}  # fmt: skip
+    known = {
+        f"{name}.npz"
+        for name in ("schedules", "respacing", "pictures", "process", "sampling", "importance", "likelihood")
+    }
     known |= {f"training_{name}.npz" for name in TRAININGS} | {f"unet_{name}.npz" for name in networks(golden)}
     assert {path.name for path in golden.glob("*.npz")} <= known, "a golden file that no test reads"

@@ -57,7 +57,9 @@ Y = torch.tensor([0, 2])
 X = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
 
 
-def asked(network: Fake, scale: float, t: float = 10, low: int = 0, high: int = 19, **settings: Any) -> process.Prediction:  # fmt: skip
+def asked(
+    network: Fake, scale: float, t: float = 10, low: int = 0, high: int = 19, **settings: Any
+) -> process.Prediction:
     """What a guided denoiser says about X at timestep t."""
     config = DiffusionConfig(diffusion_steps=20, noise_schedule="cosine", **settings)
     wanted = Guidance(scale, low, high, NULL)
@@ -117,13 +119,20 @@ def test_both_branches_go_through_the_network_at_once() -> None:
 @pytest.mark.parametrize(
     ("scale", "t", "labels"),
     [
-        (2.0, 5, [0, 2, 3, 3]), (2.0, 12, [0, 2, 3, 3]), (2.0, 5.25, [0, 2, 3, 3]),  # within 5-12
-        (2.0, 12 + 1e-9, [0, 2, 3, 3]), (2.0, 5 - 1e-9, [0, 2, 3, 3]),  # but for rounding
-        (2.0, 4, [0, 2]), (2.0, 13, [0, 2]), (2.0, 4.75, [0, 2]), (2.0, 12.01, [0, 2]),
+        (2.0, 5, [0, 2, 3, 3]),
+        (2.0, 12, [0, 2, 3, 3]),
+        (2.0, 5.25, [0, 2, 3, 3]),  # within 5-12
+        (2.0, 12 + 1e-9, [0, 2, 3, 3]),
+        (2.0, 5 - 1e-9, [0, 2, 3, 3]),  # but for rounding
+        (2.0, 4, [0, 2]),
+        (2.0, 13, [0, 2]),
+        (2.0, 4.75, [0, 2]),
+        (2.0, 12.01, [0, 2]),
         (1.0, 8, [0, 2]),
-        (0.0, 8, [3, 3]), (0.0, 4, [0, 2]),
+        (0.0, 8, [3, 3]),
+        (0.0, 4, [0, 2]),
     ],
-)  # fmt: skip
+)
 def test_only_what_is_needed_is_asked(scale: float, t: float, labels: list[int]) -> None:
     network = Fake()
     asked(network, scale, t, low=5, high=12)
@@ -140,7 +149,7 @@ def test_small_pictures_are_doubled_too() -> None:
     network, small = Fake(), torch.rand(2, 3, 2, 2)
     told = {"y": Y, "low_res": small}
     wanted = Guidance(3.0, 0, 19, NULL)
-    process.denoiser(network, FULL, DiffusionConfig(diffusion_steps=20), told, guidance=wanted)(X, torch.tensor([7, 7]))  # fmt: skip
+    process.denoiser(network, FULL, DiffusionConfig(diffusion_steps=20), told, guidance=wanted)(X, torch.tensor([7, 7]))
     assert torch.equal(network.calls[0]["low_res"], torch.cat([small, small]))
 
 
@@ -162,21 +171,37 @@ def test_the_settings_say_how(config: Config) -> None:
     ("model", "wanted", "sentence"),
     [
         (dict(class_cond=False), dict(guidance_scale=2.0), "guidance_scale is 2, and this model has no classes"),
-        (dict(cond_drop_prob=0.0), dict(guidance_scale=0.5), "guidance_scale is 0.5, and this model has never drawn without a class.*--cond_drop_prob 0.1"),
+        (
+            dict(cond_drop_prob=0.0),
+            dict(guidance_scale=0.5),
+            "guidance_scale is 0.5, and this model has never drawn without a class.*--cond_drop_prob 0.1",
+        ),
         ({}, dict(guidance_interval="5"), "guidance_interval '5' is not two timesteps .* such as 0-19"),
         ({}, dict(guidance_interval="-5-9"), "guidance_interval '-5-9' is not two timesteps"),
         ({}, dict(guidance_interval="a-b", guidance_scale=2.0), "guidance_interval 'a-b' is not two timesteps"),
         ({}, dict(guidance_interval="9-5", guidance_scale=2.0), "guidance_interval 9-5 runs backwards: write 5-9"),
-        ({}, dict(guidance_interval="5-20", guidance_scale=2.0), "guidance_interval 5-20 goes beyond .* between 0 and 19"),
+        (
+            {},
+            dict(guidance_interval="5-20", guidance_scale=2.0),
+            "guidance_interval 5-20 goes beyond .* between 0 and 19",
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_guided_says_why(config: Config, model: dict, wanted: dict, sentence: str) -> None:
     with pytest.raises(UserError, match=f"^{sentence}"):
         guidance.of(codec.replace(config, model), SampleConfig(**wanted))
 
 
 def test_drawing_asks_for_guidance_where_it_is_wanted(config: Config) -> None:
-    wanted = SampleConfig(num_samples=2, sampler="ddim", steps=20, spacing="uniform", guidance_scale=2.0, guidance_interval="5-9", precision="fp32")  # fmt: skip
+    wanted = SampleConfig(
+        num_samples=2,
+        sampler="ddim",
+        steps=20,
+        spacing="uniform",
+        guidance_scale=2.0,
+        guidance_interval="5-9",
+        precision="fp32",
+    )
     network = Fake()
     list(steps_of(network, config, wanted, range(2), {"y": Y}))
     assert [len(call["x"]) for call in network.calls] == [2] * 10 + [4] * 5 + [2] * 5
@@ -262,7 +287,11 @@ def test_resuming_hides_the_same_classes(tiny: Config, shapes: Dataset) -> None:
     list(straight.steps(8))
     first = Trainer(config, shapes)
     list(first.steps(4))
-    saved = ({k: {n: t.clone() for n, t in w.items()} for k, w in first.weights().items()}, first.optimizer.state_dict(), first.state())  # fmt: skip
+    saved = (
+        {k: {n: t.clone() for n, t in w.items()} for k, w in first.weights().items()},
+        first.optimizer.state_dict(),
+        first.state(),
+    )
     second = Trainer(config, shapes)
     second.load(*saved)
     list(second.steps(8))
@@ -273,7 +302,9 @@ def test_resuming_hides_the_same_classes(tiny: Config, shapes: Dataset) -> None:
 
 @pytest.mark.parametrize("microbatch", [1, 4])
 def test_microbatches_hide_the_same_classes(tiny: Config, shapes: Dataset, microbatch: int) -> None:
-    whole, split = (Trainer(hiding(tiny, cond_drop_prob=0.5, batch_size=6, microbatch=m), shapes) for m in (-1, microbatch))  # fmt: skip
+    whole, split = (
+        Trainer(hiding(tiny, cond_drop_prob=0.5, batch_size=6, microbatch=m), shapes) for m in (-1, microbatch)
+    )
     one, other = whole.draw(), split.draw()
     assert one.y is not None
     assert other.y is not None
@@ -301,7 +332,9 @@ def test_hiding_every_class_is_refused(tiny: Config) -> None:
     def found(**settings: Any) -> list[str]:
         return [p.sentence for p in validation.problems(codec.replace(tiny, settings)) if p.name == "cond_drop_prob"]
 
-    assert found(class_cond=True, cond_drop_prob=1.0) == ["cond_drop_prob is 1, so every class would be hidden and none learnt: use 0.1, or set class_cond to False."]  # fmt: skip
+    assert found(class_cond=True, cond_drop_prob=1.0) == [
+        "cond_drop_prob is 1, so every class would be hidden and none learnt: use 0.1, or set class_cond to False."
+    ]
     assert not found(class_cond=True, cond_drop_prob=0.99)
     assert not found(cond_drop_prob=1.0)
     assert "cond_drop_prob" in unused(tiny)
@@ -317,15 +350,26 @@ def test_guidance_goes_further_towards_the_class(tiny: Config) -> None:
     dataset = Dataset(pixels, labels.astype(np.int64), ("dark", "light"), ())
     config = codec.replace(
         tiny,
-        dict(image_size=4, class_cond=True, num_classes=2, class_names=("dark", "light"), cond_drop_prob=0.2,
-             predict_xstart=True, batch_size=32, lr=3e-3, ema_rate="0.99"),
-    )  # fmt: skip
+        dict(
+            image_size=4,
+            class_cond=True,
+            num_classes=2,
+            class_names=("dark", "light"),
+            cond_drop_prob=0.2,
+            predict_xstart=True,
+            batch_size=32,
+            lr=3e-3,
+            ema_rate="0.99",
+        ),
+    )
     trainer = Trainer(config, dataset)
     list(trainer.steps(150))
     network = trainer.network()
     apart = {}
     for scale in (0.0, 1.0, 3.0):
-        wanted = SampleConfig(num_samples=64, batch_size=64, sampler="ddim", steps=10, guidance_scale=scale, precision="fp32")  # fmt: skip
+        wanted = SampleConfig(
+            num_samples=64, batch_size=64, sampler="ddim", steps=10, guidance_scale=scale, precision="fp32"
+        )
         *_, last = draw(network, config, wanted)
         found = last.step.x.mean(dim=(1, 2, 3))
         apart[scale] = float(found[1::2].mean() - found[0::2].mean())
@@ -340,7 +384,7 @@ def test_guidance_goes_further_towards_the_class(tiny: Config) -> None:
 @pytest.fixture
 def hidden_run(tiny: Config, runs_dir: Path) -> Run:
     """A run of four steps with eight classes and a label for none."""
-    run = runs.create(runs_dir, "hides", codec.resolved(hiding(tiny, total_steps=4, cond_drop_prob=0.5, batch_size=16)))  # fmt: skip
+    run = runs.create(runs_dir, "hides", codec.resolved(hiding(tiny, total_steps=4, cond_drop_prob=0.5, batch_size=16)))
     with Worker(run.folder, 4) as worker:
         list(Session(run, worker).train())
     return run
@@ -355,7 +399,11 @@ def test_our_files_say_that_classes_were_hidden(hidden_run: Run) -> None:
     weights = load_weights(path)
     assert weights.config == hidden_run.config
     assert guidance.of(weights.config, SampleConfig(guidance_scale=2.0)) == Guidance(2.0, 0, 19, 8)
-    found = pictures(network_of(weights, weights.config, "x"), weights.config, SampleConfig(num_samples=2, steps=2, guidance_scale=2.0))  # fmt: skip
+    found = pictures(
+        network_of(weights, weights.config, "x"),
+        weights.config,
+        SampleConfig(num_samples=2, steps=2, guidance_scale=2.0),
+    )
     assert found.shape == (2, 8, 8, 3)
 
 
@@ -394,7 +442,9 @@ def test_the_label_for_no_class_goes_to_improved_diffusion_and_back(hidden_run: 
         guidance.of(plain.config, wanted)
 
 
-def test_more_labels_than_improved_diffusion_has_are_refused(fake_run: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+def test_more_labels_than_improved_diffusion_has_are_refused(
+    fake_run: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = fake_run("many", class_cond=True, num_classes=1000, cond_drop_prob=0.1)
     monkeypatch.setattr(export_openai.checkpoints, "damage", lambda _: "")
     with pytest.raises(UserError, match="many has 1,000 classes and a label for none, and improved-diffusion's"):
@@ -420,7 +470,9 @@ def test_shapes_tell_the_classes_when_it_is_said_that_some_were_hidden(tiny: Con
 def test_a_single_label_is_no_class_beside_none(tiny: Config, tmp_path: Path) -> None:
     network = unet.build(codec.replace(tiny, dict(class_cond=True, num_classes=1)).model)
     with pytest.raises(UserError, match=r"^cond_drop_prob is 0.1, and m.pt has a single label"):
-        identify.recognise(network.state_dict(), dict(image_size=8, num_heads=1, cond_drop_prob=0.1), tmp_path / "m.pt", ask=False)  # fmt: skip
+        identify.recognise(
+            network.state_dict(), dict(image_size=8, num_heads=1, cond_drop_prob=0.1), tmp_path / "m.pt", ask=False
+        )
 
 
 def test_a_training_begins_from_a_file_that_hides_classes_as_it_does(hidden_run: Run) -> None:
@@ -435,7 +487,7 @@ def test_a_training_begins_from_a_file_that_hides_classes_as_it_does(hidden_run:
 def test_a_plain_file_has_to_have_a_label_to_spare(tiny: Config, runs_dir: Path) -> None:
     """One more than the data has classes becomes the label for none; of as many, none can."""
     for spare in (0, 1):
-        run = runs.create(runs_dir, f"plain{spare}", codec.resolved(hiding(tiny, total_steps=1, num_classes=8 + spare)))  # fmt: skip
+        run = runs.create(runs_dir, f"plain{spare}", codec.resolved(hiding(tiny, total_steps=1, num_classes=8 + spare)))
         with Worker(run.folder, 1) as worker:
             list(Session(run, worker).train())
         path = run.checkpoint().path("model")

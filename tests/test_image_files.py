@@ -99,7 +99,25 @@ def test_an_opaque_image_is_not_transparent(mode: str) -> None:
     assert images.is_transparent(image)
 
 
-@pytest.mark.parametrize("name", ["a.tif", "a.tiff", "a.avif", "a.jp2", "a.ppm", "a.tga", "a.jfif", "a.jpe", "a.apng", "a.pcx", "a.qoi", "a.sgi", "a.ico", "a.dib"])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a.tif",
+        "a.tiff",
+        "a.avif",
+        "a.jp2",
+        "a.ppm",
+        "a.tga",
+        "a.jfif",
+        "a.jpe",
+        "a.apng",
+        "a.pcx",
+        "a.qoi",
+        "a.sgi",
+        "a.ico",
+        "a.dib",
+    ],
+)
 def test_formats_of_the_image_library(tmp_path: Path, name: str) -> None:
     image = Image.new("RGB", (16, 16), (200, 30, 30))
     image.save(tmp_path / name)

@@ -12,7 +12,7 @@ from ddpm.storage import image_files, images
 
 def colours(height: int = 40, width: int = 60, seed: int = 0) -> Image.Image:
     """A smooth picture in colour: survives JPEG and resizing nearly unchanged."""
-    y, x = np.mgrid[0:1:height*1j, 0:1:width*1j]  # fmt: skip
+    y, x = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
     return Image.fromarray((np.stack([x, y, (x + y + seed) / (2 + seed)], axis=-1) * 255).astype(np.uint8))
 
 
@@ -162,8 +162,15 @@ def test_floats_and_pixels() -> None:
     assert images.to_float(np.array([[[[0]], [[255]]]], np.uint8)).ravel().tolist() == [-1, 1]
     assert np.abs(images.to_uint8(x).astype(int) - pixels).max() <= 1
     assert images.to_uint8(np.array([-2, -1, -0.999, 0, 0.999, 1, 2, np.nan]).reshape(1, 8, 1, 1)).ravel().tolist() == [
-        0, 0, 0, 127, 254, 255, 255, 0,
-    ]  # fmt: skip
+        0,
+        0,
+        0,
+        127,
+        254,
+        255,
+        255,
+        0,
+    ]
 
 
 def test_a_grid() -> None:

@@ -26,7 +26,7 @@ WORK = """
 import sys, time
 from pathlib import Path
 from ddpm.errors import UserError
-from ddpm.jobs import Worker
+from ddpm.runs.jobs import Worker
 try:
     with Worker(Path(sys.argv[1]), 1000) as worker:
         worker.beat(state="running")
@@ -244,7 +244,10 @@ def test_each_request_is_heard_once_each_time_it_is_made(job: Job) -> None:
 
 
 def test_requests_made_at_once_are_all_kept(job: Job, start: Start) -> None:
-    ask = "import sys; from pathlib import Path; from ddpm.runs.jobs import Job\nJob(Path(sys.argv[1])).request(sys.argv[2])"
+    ask = (
+        "import sys; from pathlib import Path; from ddpm.runs.jobs import"
+        " Job\nJob(Path(sys.argv[1])).request(sys.argv[2])"
+    )
     processes = [start(job.folder, what, code=ask) for what in ("stop", "save", "sample")]
     assert [process.wait(PATIENCE) for process in processes] == [0, 0, 0]
     assert set(job.requests()) == {"stop", "save", "sample"}
@@ -389,7 +392,10 @@ def test_folders_that_cannot_be_written(tmp_path: Path) -> None:
 
 
 def test_guard_keeps_others_out(tmp_path: Path, start: Start) -> None:
-    hold = "import sys, time; from pathlib import Path; from ddpm.runs.jobs import guard\nwith guard(Path(sys.argv[1])):\n    print('in', flush=True); time.sleep(0.5); print('out', flush=True)"
+    hold = (
+        "import sys, time; from pathlib import Path; from ddpm.runs.jobs import guard\nwith guard(Path(sys.argv[1])):\n"
+        "    print('in', flush=True); time.sleep(0.5); print('out', flush=True)"
+    )
     process = start(tmp_path, code=hold)
     assert said(process) == "in"
     with jobs.guard(tmp_path):

@@ -27,7 +27,9 @@ class Case(NamedTuple):
     shapes: Sequence[tuple[int, ...]]
 
 
-def conv(n: int, size: int, channels: int, out: int, stride: int = 1, add: bool = False, bias: bool = True, wide: int = 0) -> Case:  # fmt: skip
+def conv(
+    n: int, size: int, channels: int, out: int, stride: int = 1, add: bool = False, bias: bool = True, wide: int = 0
+) -> Case:
     tall, wide = size, wide or size
     return Case(
         lambda ops, layer, x, *added: ops.conv(x, layer, *added),
@@ -123,7 +125,25 @@ CASES = {
     TORCHS: attention(3, 4, 2, 12),
     "attention of 24": attention(1, 5, 2, 24),
 }
-MAIN = ["linear", "linear of many", "joined 64 and 32", "joined 48 and 16", "conv 6x9 with stride", "conv 5x5", "conv 8x8", "conv of colours", "conv with stride", "conv of few tiles", "conv of uneven shares", "pointwise, one dimension", "norm", "norm silu 320", "attention 25", "attention 64", "attention of 24"]  # fmt: skip
+MAIN = [
+    "linear",
+    "linear of many",
+    "joined 64 and 32",
+    "joined 48 and 16",
+    "conv 6x9 with stride",
+    "conv 5x5",
+    "conv 8x8",
+    "conv of colours",
+    "conv with stride",
+    "conv of few tiles",
+    "conv of uneven shares",
+    "pointwise, one dimension",
+    "norm",
+    "norm silu 320",
+    "attention 25",
+    "attention 64",
+    "attention of 24",
+]
 
 
 @functools.cache
@@ -165,7 +185,9 @@ def drawn(case: Case, seed: int = 0) -> tuple[nn.Module | None, list[Tensor], Te
     return layer, inputs, torch.randn(out.shape).bfloat16().float()
 
 
-def answers(ops: Ops, case: Case, layer: nn.Module | None, inputs: list[Tensor], d_out: Tensor, dtype: torch.dtype) -> dict[str, Tensor]:  # fmt: skip
+def answers(
+    ops: Ops, case: Case, layer: nn.Module | None, inputs: list[Tensor], d_out: Tensor, dtype: torch.dtype
+) -> dict[str, Tensor]:
     """Everything that comes out: the result, and the gradient of whatever went in."""
     leaves = [x.detach().to(dtype if x.ndim == 4 or dtype == torch.float64 else torch.float32) for x in inputs]
     leaves = [x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x for x in leaves]
@@ -279,7 +301,20 @@ def test_the_same_again_and_with_other_threads(ops: NativeOps, name: str) -> Non
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("name", ["conv 4x4", "conv 8x8", "conv with stride", "pointwise", "joined 64 and 32", "norm", "norm silu 96", "attention 16", "attention 25"])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    [
+        "conv 4x4",
+        "conv 8x8",
+        "conv with stride",
+        "pointwise",
+        "joined 64 and 32",
+        "norm",
+        "norm silu 96",
+        "attention 16",
+        "attention 25",
+    ],
+)
 def test_what_is_no_number_is_not_lost(ops: NativeOps, name: str, dtype: torch.dtype, value: float) -> None:
     """A training that diverges is to be noticed, and in the picture whose fault it is."""
     case = CASES[name]

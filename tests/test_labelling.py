@@ -128,7 +128,9 @@ def test_many_images_beside_parts_make_it_unclear_what_to_test_on() -> None:
     assert few.unclear == ("train", "test"), "what is to be tested on is no class"
 
 
-@pytest.mark.parametrize("names", [("CIFARTrain", "CIFARTest"), ("catsTrain", "catsVal"), ("train2014", "val2017"), ("TRAIN", "TEST")])  # fmt: skip
+@pytest.mark.parametrize(
+    "names", [("CIFARTrain", "CIFARTest"), ("catsTrain", "catsVal"), ("train2014", "val2017"), ("TRAIN", "TEST")]
+)
 def test_parts_in_names_of_several_words(names: tuple[str, str]) -> None:
     found = sorted_(*many(2, *names))
     assert (found.train_name, found.test_name, len(found.train), len(found.test)) == (*names, 2, 2)

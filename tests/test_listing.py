@@ -54,7 +54,25 @@ def test_images_that_cannot_be_read_here_are_counted_by_kind(folder: Callable[..
     assert any("2 .heic files" in notice for notice in describe(str(place)).notices)
 
 
-MADE_BY_SYSTEMS = ["@eaDir/a.png", "#recycle/b.png", "$RECYCLE.BIN/c.png", "System Volume Information/d.png", "__MACOSX/._e.png", ".thumbnails/f.png", "lost+found/g.png", ".Trash-1000/h.png", ".ipynb_checkpoints/i.png", "@Recycle/j.png", "@Recently-Snapshot/n.png", "~snapshot/o.png", "RECYCLED/p.png", ".snapshot/q.png", ".snapshots/r.png", "cat/._k.png", "cat/SYNOFILE_THUMB_M.png"]  # fmt: skip
+MADE_BY_SYSTEMS = [
+    "@eaDir/a.png",
+    "#recycle/b.png",
+    "$RECYCLE.BIN/c.png",
+    "System Volume Information/d.png",
+    "__MACOSX/._e.png",
+    ".thumbnails/f.png",
+    "lost+found/g.png",
+    ".Trash-1000/h.png",
+    ".ipynb_checkpoints/i.png",
+    "@Recycle/j.png",
+    "@Recently-Snapshot/n.png",
+    "~snapshot/o.png",
+    "RECYCLED/p.png",
+    ".snapshot/q.png",
+    ".snapshots/r.png",
+    "cat/._k.png",
+    "cat/SYNOFILE_THUMB_M.png",
+]
 
 
 @pytest.mark.parametrize("name", MADE_BY_SYSTEMS)
@@ -68,7 +86,9 @@ def test_what_systems_made_is_left_out(folder: Callable[..., Path], name: str) -
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no pipes in folders")
-def test_special_files_are_never_opened(folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+def test_special_files_are_never_opened(
+    folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     place = folder("a.png")
     os.mkfifo(place / "pipe.png")  # opening it would wait for ever
     os.mkfifo(place / "pipe")

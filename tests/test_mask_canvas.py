@@ -62,8 +62,17 @@ def test_what_the_browser_sends_is_read() -> None:
 
 @pytest.mark.parametrize(
     "value",
-    ["text", [1], 3, {**GOOD, "stamp": "5"}, {**GOOD, "stamp": True}, {**GOOD, "stamp": 1.5}, {**GOOD, "mask": "AA=="}, {"picture": "p"}],
-)  # fmt: skip
+    [
+        "text",
+        [1],
+        3,
+        {**GOOD, "stamp": "5"},
+        {**GOOD, "stamp": True},
+        {**GOOD, "stamp": 1.5},
+        {**GOOD, "mask": "AA=="},
+        {"picture": "p"},
+    ],
+)
 def test_what_it_should_not_send_is_ignored(value: object, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "ddpm"):
         assert mask_canvas.read(value, "p", (2, 5)) is None
@@ -91,7 +100,7 @@ import sys
 sys.path.insert(0, {str(ROOT)!r})
 import numpy as np
 import streamlit as st
-from pages.ui import mask_canvas
+from pages.ui.components import mask_canvas
 
 picture = np.full((4, 6, st.session_state.get("channels", 3)), st.session_state.get("grey", 9), np.uint8)
 mask = mask_canvas.paint(picture, key="mask")

@@ -19,7 +19,21 @@ from ddpm.models.native.ops import NativeOps
 from ddpm.planning import memory
 from ddpm.training.trainer import Trainer
 
-BASE = codec.replace(Config(), dict(image_size=32, num_channels=32, num_res_blocks=1, channel_mult="1,2", attention_resolutions="16", batch_size=64, threads=1, precision="fp32", kernels="native", ema_rate="0.9"))  # fmt: skip
+BASE = codec.replace(
+    Config(),
+    dict(
+        image_size=32,
+        num_channels=32,
+        num_res_blocks=1,
+        channel_mult="1,2",
+        attention_resolutions="16",
+        batch_size=64,
+        threads=1,
+        precision="fp32",
+        kernels="native",
+        ema_rate="0.9",
+    ),
+)
 TORCH = {"kernels": "torch"}
 
 

@@ -211,7 +211,9 @@ def test_a_long_and_a_short_line_do_not_make_up_for_each_other(path: Path) -> No
 
 
 @given(st.lists(st.tuples(st.floats() | st.none(), st.integers(0, 50)), max_size=20))
-def test_lines_and_frame_are_the_same_rows(tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[float | None, int]]) -> None:  # fmt: skip
+def test_lines_and_frame_are_the_same_rows(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[float | None, int]]
+) -> None:
     path = tmp_path_factory.getbasetemp() / "rows.csv"
     path.unlink(missing_ok=True)
     writer = MetricWriter(path)

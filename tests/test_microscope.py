@@ -69,7 +69,9 @@ def test_its_numbers_are_right() -> None:
         expected = float(curve.alpha(then.t)) * now.x_start + float(curve.sigma(then.t)) * now.eps
         torch.testing.assert_close(then.x, expected, atol=2e-4, rtol=0)
         assert now.change == pytest.approx(float((then.x - now.x).square().mean().sqrt()) * 127.5, rel=1e-4)
-        assert then.x_start_change == pytest.approx(float((then.x_start - now.x_start).square().mean().sqrt()) * 127.5, rel=1e-4, abs=1e-5)  # fmt: skip
+        assert then.x_start_change == pytest.approx(
+            float((then.x_start - now.x_start).square().mean().sqrt()) * 127.5, rel=1e-4, abs=1e-5
+        )
     assert seen[0].x_start_change is None
     assert [look.t for look in seen] == sorted((look.t for look in seen), reverse=True)
 
@@ -114,7 +116,11 @@ def test_the_mp4_can_be_played(frames: Frames, tmp_path: Path) -> None:
     program = animation.writer()
     assert program, "requirements-dev.txt brings one"
     (tmp_path / "film.mp4").write_bytes(animation.mp4(frames))
-    said = subprocess.run([program, "-i", str(tmp_path / "film.mp4"), "-f", "rawvideo", "-pix_fmt", "rgb24", "-"], capture_output=True, check=True)  # fmt: skip
+    said = subprocess.run(
+        [program, "-i", str(tmp_path / "film.mp4"), "-f", "rawvideo", "-pix_fmt", "rgb24", "-"],
+        capture_output=True,
+        check=True,
+    )
     height, width = animation.side_by_side(frames).shape[1:3]
     shown = len(said.stdout) / (width * height * 3)
     assert shown >= 30, "every step, and the end for longer"

@@ -96,7 +96,9 @@ def test_it_is_compiled_once_and_kept(compiler: Compiler, kept: Path) -> None:
     assert names == {"lock", the_library(kept).name, the_library(kept).with_suffix(".json").name}, "nothing is left"
 
 
-def test_another_compiler_or_other_flags_compile_anew(compiler: Compiler, kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+def test_another_compiler_or_other_flags_compile_anew(
+    compiler: Compiler, kept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     found()
     monkeypatch.setattr(build, "FLAGS", (*build.FLAGS, "-g"))
     found()
@@ -133,7 +135,9 @@ def test_what_is_not_whole_is_compiled_again(compiler: Compiler, kept: Path, spo
     assert compiler.links == 2
 
 
-def test_what_another_system_made_is_compiled_again(compiler: Compiler, kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+def test_what_another_system_made_is_compiled_again(
+    compiler: Compiler, kept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     found()
     elsewhere = kept.with_name("elsewhere")  # a library that this process has loaded is not read again
     monkeypatch.setenv("DDPM_KERNEL_CACHE", str(elsewhere))
@@ -146,7 +150,10 @@ def test_what_another_system_made_is_compiled_again(compiler: Compiler, kept: Pa
 
 FAILING = {
     "an error after a while": (
-        'case "$*" in --version) echo 1 ;; *) sleep 0.1; echo "in file x:" >&2; echo "x.h:3: error: no such thing" >&2; exit 1 ;; esac',
+        (
+            'case "$*" in --version) echo 1 ;; *) sleep 0.1; echo "in file x:" >&2; echo "x.h:3: error: no such thing"'
+            " >&2; exit 1 ;; esac"
+        ),
         "failing-c++ failed (x.h:3: error: no such thing)",
     ),
     "without a word": ('test "$*" = --version', "failing-c++ failed (it said nothing)"),
@@ -165,7 +172,9 @@ FAILING = {
 
 
 @pytest.mark.parametrize(("script", "expected"), FAILING.values(), ids=FAILING.keys())
-def test_a_compiler_that_fails_is_told(tmp_path: Path, kept: Path, monkeypatch: pytest.MonkeyPatch, script: str, expected: str) -> None:  # fmt: skip
+def test_a_compiler_that_fails_is_told(
+    tmp_path: Path, kept: Path, monkeypatch: pytest.MonkeyPatch, script: str, expected: str
+) -> None:
     failing = Compiler(tmp_path / "failing-c++", f"#!/bin/sh\n{script}\n")
     monkeypatch.setenv("CXX", str(failing.path))
     if "sleep" in script:
@@ -189,7 +198,9 @@ def test_no_program_at_all(tmp_path: Path, kept: Path, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("obstacle", ["a file in its place", "not writable"])
-def test_where_nothing_can_be_kept_it_is_compiled_each_time(compiler: Compiler, kept: Path, monkeypatch: pytest.MonkeyPatch, obstacle: str) -> None:  # fmt: skip
+def test_where_nothing_can_be_kept_it_is_compiled_each_time(
+    compiler: Compiler, kept: Path, monkeypatch: pytest.MonkeyPatch, obstacle: str
+) -> None:
     kept.parent.mkdir()
     if obstacle == "not writable":
         kept.mkdir()
@@ -224,7 +235,10 @@ def test_no_room_and_others_at_work_are_told(compiler: Compiler, kept: Path, mon
 
 def test_two_that_start_together_compile_once(compiler: Compiler, kept: Path) -> None:
     compiler.path.write_text(compiler.path.read_text().replace("sleep 0;", "sleep 1;"))
-    code = "from ddpm.models.native import build; found = build.found(); print(found.why or found.library.winograd_block())"
+    code = (
+        "from ddpm.models.native import build; found = build.found(); print(found.why or"
+        " found.library.winograd_block())"
+    )
     both = [
         subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(2)
     ]
@@ -234,7 +248,9 @@ def test_two_that_start_together_compile_once(compiler: Compiler, kept: Path) ->
     assert compiler.links == 1
 
 
-def test_a_disk_without_locks_keeps_kernels_too(compiler: Compiler, kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+def test_a_disk_without_locks_keeps_kernels_too(
+    compiler: Compiler, kept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def hold(path: Path) -> Any:
         raise build.locks.NoLocks(errno.ENOLCK, "No locks available", str(path))
 
@@ -256,17 +272,23 @@ def test_a_disk_without_locks_keeps_kernels_too(compiler: Compiler, kept: Path, 
     ids=["path with spaces", "arguments", "launcher", "not there", "half a quotation", "nothing"],
 )
 @pytest.mark.skipif(os.name == "nt", reason="plays with programs of POSIX")
-def test_compilers_with_launchers_and_arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: str, expected: list[str]) -> None:  # fmt: skip
+def test_compilers_with_launchers_and_arguments(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: str, expected: list[str]
+) -> None:
     path = tmp_path / "my tools" / "c++"
     path.parent.mkdir()
     path.write_text("#!/bin/sh\n")
     path.chmod(0o755)
     monkeypatch.setenv("CXX", asked.format(path=path))
-    words = dict(path=path, env=shutil.which("env"), usual=next(filter(None, map(shutil.which, ("g++", "clang++", "c++"))), None))  # fmt: skip
+    words = dict(
+        path=path, env=shutil.which("env"), usual=next(filter(None, map(shutil.which, ("g++", "clang++", "c++"))), None)
+    )
     assert find_compiler() == tuple(word.format(**words) for word in expected if word.format(**words) != "None")
 
 
-def test_a_launcher_compiles_what_the_compiler_would(compiler: Compiler, kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+def test_a_launcher_compiles_what_the_compiler_would(
+    compiler: Compiler, kept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert found().library is not None
     monkeypatch.setenv("CXX", f"env '{compiler.path}' -DANOTHER")
     assert found().library is not None
@@ -274,15 +296,43 @@ def test_a_launcher_compiles_what_the_compiler_would(compiler: Compiler, kept: P
 
 
 @pytest.mark.parametrize("script", [None, "exit 3"], ids=["no compiler", "one that fails"])
-def test_a_training_without_kernels_says_so_and_goes_on(tmp_path: Path, kept: Path, script: str | None) -> None:  # fmt: skip
+def test_a_training_without_kernels_says_so_and_goes_on(tmp_path: Path, kept: Path, script: str | None) -> None:
     path = tmp_path / "poor-c++"
     if script is not None:
         Compiler(path, f"#!/bin/sh\n{script}\n")
-    settings = dict(data_dir="shapes", image_size=8, num_channels=32, num_res_blocks=1, channel_mult="1", num_heads=1, attention_resolutions="", diffusion_steps=20, noise_schedule="cosine", total_steps=2, batch_size=2, ema_rate="0.9", sample_interval=0, kernels="native", threads=1)  # fmt: skip
+    settings = dict(
+        data_dir="shapes",
+        image_size=8,
+        num_channels=32,
+        num_res_blocks=1,
+        channel_mult="1",
+        num_heads=1,
+        attention_resolutions="",
+        diffusion_steps=20,
+        noise_schedule="cosine",
+        total_steps=2,
+        batch_size=2,
+        ema_rate="0.9",
+        sample_interval=0,
+        kernels="native",
+        threads=1,
+    )
     done = subprocess.run(
-        [sys.executable, "-m", "ddpm", "train", "--run", "slow", *(str(part) for name, value in settings.items() for part in (f"--{name}", value))],
-        cwd=tmp_path, env={**os.environ, "CXX": str(path), "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "ddpm",
+            "train",
+            "--run",
+            "slow",
+            *(str(part) for name, value in settings.items() for part in (f"--{name}", value)),
+        ],
+        cwd=tmp_path,
+        env={**os.environ, "CXX": str(path), "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     run = Run(tmp_path / "runs" / "slow")
     assert run.state() == "finished"

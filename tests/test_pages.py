@@ -102,7 +102,17 @@ def test_data_whose_name_is_no_text(page: str, runs_dir: Path) -> None:
     assert not [box.value for box in at.error if "letters" in box.value]
 
 
-FILES = ["config.json", "status.json", "control.json", "progress.csv", "log.txt", "run.lock", "saves", "samples", "evaluations"]  # fmt: skip
+FILES = [
+    "config.json",
+    "status.json",
+    "control.json",
+    "progress.csv",
+    "log.txt",
+    "run.lock",
+    "saves",
+    "samples",
+    "evaluations",
+]
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -348,9 +358,9 @@ for page in {PAGES!r}:
         at.switch_page(page)
     at.run()
     assert not at.exception, (page, at.exception)
-from ddpm import runs
-from pages.ui import widgets, layout
-widgets._workbook(runs.find(layout.runs_dir(), "one"))
+from ddpm.runs import runs
+from pages.ui.frame import run_status, layout
+run_status._workbook(runs.find(layout.runs_dir(), "one"))
 loaded = sorted(name for name in sys.modules if name.split(".")[0] in ("torch", "torchvision"))
 assert not loaded, loaded[:5]
 """

@@ -24,15 +24,59 @@ from ddpm.runs.runs import Run
 
 ROOT = Path(distributed.__file__).parents[2]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-TINY = ["--data_dir", "cifar10-mini", "--image_size", "8", "--num_channels", "32", "--num_res_blocks", "1", "--channel_mult", "1", "--num_heads", "1", "--attention_resolutions", "8", "--diffusion_steps", "20", "--noise_schedule", "cosine", "--ema_rate", "0.9", "--log_interval", "3", "--sample_interval", "0", "--threads", "1"]  # fmt: skip
-DRAWING = ["--num_samples", "7", "--batch_size", "2", "--use_ddim", "True", "--timestep_respacing", "4", "--eta", "0.5", "--threads", "1"]  # fmt: skip
+TINY = [
+    "--data_dir",
+    "cifar10-mini",
+    "--image_size",
+    "8",
+    "--num_channels",
+    "32",
+    "--num_res_blocks",
+    "1",
+    "--channel_mult",
+    "1",
+    "--num_heads",
+    "1",
+    "--attention_resolutions",
+    "8",
+    "--diffusion_steps",
+    "20",
+    "--noise_schedule",
+    "cosine",
+    "--ema_rate",
+    "0.9",
+    "--log_interval",
+    "3",
+    "--sample_interval",
+    "0",
+    "--threads",
+    "1",
+]
+DRAWING = [
+    "--num_samples",
+    "7",
+    "--batch_size",
+    "2",
+    "--use_ddim",
+    "True",
+    "--timestep_respacing",
+    "4",
+    "--eta",
+    "0.5",
+    "--threads",
+    "1",
+]
 
 
 def start(*arguments: str | Path, cwd: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [*TORCHRUN, *map(str, arguments)], cwd=cwd, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        [*TORCHRUN, *map(str, arguments)],
+        cwd=cwd,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
+    )
 
 
 def torchrun(*arguments: str | Path, cwd: Path, code: int = 0) -> str:
@@ -140,7 +184,22 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a run in it that two processes trained."""
     folder = tmp_path_factory.mktemp("trained")
     settings = ["--total_steps", "8", "--batch_size", "3", "--save_interval", "4", "--dropout", "0.3"]
-    torchrun("-m", "ddpm", "train", *TINY, *settings, "--sample_interval", "8", "--preview_samples", "4", "--preview_steps", "3", "--name", "two", cwd=folder)  # fmt: skip
+    torchrun(
+        "-m",
+        "ddpm",
+        "train",
+        *TINY,
+        *settings,
+        "--sample_interval",
+        "8",
+        "--preview_samples",
+        "4",
+        "--preview_steps",
+        "3",
+        "--name",
+        "two",
+        cwd=folder,
+    )
     return folder
 
 
@@ -190,7 +249,10 @@ def test_two_draw_the_pictures_of_one(trained: Path, tmp_path: Path) -> None:
     said = torchrun("-m", "ddpm", "sample", *runs_dir, *DRAWING, "--out", "two", cwd=tmp_path)
     ddpm("sample", *runs_dir, *DRAWING, "--out", "one", cwd=tmp_path)
     assert said.splitlines()[-1] == "two"
-    with np.load(tmp_path / "two" / "samples_7x8x8x3.npz") as two, np.load(tmp_path / "one" / "samples_7x8x8x3.npz") as one:  # fmt: skip
+    with (
+        np.load(tmp_path / "two" / "samples_7x8x8x3.npz") as two,
+        np.load(tmp_path / "one" / "samples_7x8x8x3.npz") as one,
+    ):
         np.testing.assert_array_equal(two["arr_0"], one["arr_0"])
     assert [p.name for p in sorted((tmp_path / "two" / "images").iterdir())] == [f"{k:05d}.png" for k in range(7)]
     assert (tmp_path / "two" / "grid.png").read_bytes() == (tmp_path / "one" / "grid.png").read_bytes()
@@ -209,7 +271,21 @@ def both(run: Run) -> tuple[psutil.Process, psutil.Process, psutil.Process]:
 @pytest.mark.slow
 @pytest.mark.parametrize("which", ["main", "other"])
 def test_when_one_dies_the_other_stops_and_says_why(tmp_path: Path, which: str) -> None:
-    process = start("-m", "ddpm", "train", *TINY, "--total_steps", "100000", "--save_interval", "5", "--keep_checkpoints", "2", "--name", "two", cwd=tmp_path)  # fmt: skip
+    process = start(
+        "-m",
+        "ddpm",
+        "train",
+        *TINY,
+        "--total_steps",
+        "100000",
+        "--save_interval",
+        "5",
+        "--keep_checkpoints",
+        "2",
+        "--name",
+        "two",
+        cwd=tmp_path,
+    )
     run = Run(tmp_path / "runs" / "two")
     wait_for_step(run, 6)
     main, other, _ = both(run)
@@ -225,7 +301,10 @@ def test_when_one_dies_the_other_stops_and_says_why(tmp_path: Path, which: str) 
         status = run.status()
         assert status is not None
         assert run.state() == "failed"
-        assert re.search(rf"Another process of this training ended.*the checkpoint of step {newest.step} is intact: resume", status.message)  # fmt: skip
+        assert re.search(
+            rf"Another process of this training ended.*the checkpoint of step {newest.step} is intact: resume",
+            status.message,
+        )
         assert said.count(f"ddpm: {status.message}") == 1
     else:
         assert run.state() == "lost"

@@ -72,9 +72,19 @@ def test_a_user_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.skipif(not hasattr(os, "setuid") or os.geteuid() != 0, reason="only root can play a user of no name")
 def test_a_user_whom_the_system_does_not_know() -> None:
-    code = "import os, sys\nfrom ddpm.storage import paths\nos.setgid(54321); os.setuid(54321)\nprint(paths.cache_folder(), paths.shares_folder())"
+    code = (
+        "import os, sys\nfrom ddpm.storage import paths\nos.setgid(54321);"
+        " os.setuid(54321)\nprint(paths.cache_folder(), paths.shares_folder())"
+    )
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("HOME", "DDPM_", "XDG_", "TMP"))}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, cwd=Path(paths.__file__).parents[2], capture_output=True, text=True, check=True)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment,
+        cwd=Path(paths.__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     there = Path(tempfile.gettempdir())
     assert done.stdout.split() == [f"{there}/ddpm-cache-54321", f"{there}/ddpm-shares-54321"]
 

@@ -49,7 +49,10 @@ def test_what_is_chosen(train: TrainConfig, device: torch.device, expected: str)
     assert precision.for_training(train, device) == expected
 
 
-@pytest.mark.parametrize(("isa", "barred"), [("AVX2", True), ("avx512_core", True), ("AVX512_CORE_AMX", False), ("ALL", False), (None, False)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("isa", "barred"),
+    [("AVX2", True), ("avx512_core", True), ("AVX512_CORE_AMX", False), ("ALL", False), (None, False)],
+)
 def test_bf16_that_torch_may_not_use_is_none(isa: str | None, barred: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DNNL_MAX_CPU_ISA", raising=False)
     monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
@@ -142,7 +145,11 @@ def test_the_scale_is_resumed_exactly(config: Config, dataset: Dataset) -> None:
     list(straight.steps(6))
     first = trainer(config, dataset, "fp16", **settings)
     list(first.steps(3))
-    saved = ({k: {n: t.clone() for n, t in w.items()} for k, w in first.weights().items()}, first.optimizer.state_dict(), first.state())  # fmt: skip
+    saved = (
+        {k: {n: t.clone() for n, t in w.items()} for k, w in first.weights().items()},
+        first.optimizer.state_dict(),
+        first.state(),
+    )
     second = trainer(config, dataset, "fp16", **settings)
     second.load(*saved)
     list(second.steps(6))

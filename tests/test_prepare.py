@@ -63,7 +63,7 @@ def expected(value: bytes, size: int) -> np.ndarray:
     """What improved-diffusion's script makes of a value: scaled by a box filter, and the middle of it."""
     with Image.open(io.BytesIO(value)) as picture:
         scale = size / min(picture.size)
-        scaled = picture.resize((round(scale * picture.width), round(scale * picture.height)), Image.Resampling.BOX)  # fmt: skip
+        scaled = picture.resize((round(scale * picture.width), round(scale * picture.height)), Image.Resampling.BOX)
     pixels = np.array(scaled)
     top, left = (pixels.shape[0] - size) // 2, (pixels.shape[1] - size) // 2
     return pixels[top : top + size, left : left + size]
@@ -83,7 +83,10 @@ def test_lsun_becomes_a_folder(database: Path, tmp_path: Path, packed: bool, fla
     archive = zipped(database) if packed else database
     folder = tmp_path / "out"
     assert main.main(["data", "lsun", str(archive), str(folder), flag, "16", "--prefix", "church"]) == 0
-    assert sorted(path.name for path in folder.iterdir()) == [".origin.json", *(f"church_{k:07d}.png" for k in range(5))]  # fmt: skip
+    assert sorted(path.name for path in folder.iterdir()) == [
+        ".origin.json",
+        *(f"church_{k:07d}.png" for k in range(5)),
+    ]
     for k, value in enumerate(VALUES.values()):
         assert np.array_equal(pixels_of(folder / f"church_{k:07d}.png"), expected(value, 16)), k
     dataset = datasets.open_dataset(DataConfig(data_dir=str(folder)), ModelConfig(image_size=16))
@@ -145,7 +148,9 @@ def test_a_folder_made_from_something_else(database: Path, tmp_path: Path) -> No
 
 
 def test_broken_pictures_are_left_out(tmp_path: Path) -> None:
-    database = make_database(tmp_path / "db", {**VALUES, b"%040x" % 1: b"no picture", b"%040x" % 3: VALUES[b"%040x" % 3][:50]})  # fmt: skip
+    database = make_database(
+        tmp_path / "db", {**VALUES, b"%040x" % 1: b"no picture", b"%040x" % 3: VALUES[b"%040x" % 3][:50]}
+    )
     with pytest.raises(
         UserError, match=r"2 of 5 pictures are broken and were left out of .* \(the first: picture 1 of"
     ):
@@ -382,7 +387,7 @@ class Evil:
         (npz(VAL, [1, 2, 3, 4])[:-9], "cut short"),
         (b"nothing", "cut short"),
     ],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("packed", [False, True])
 def test_other_files_are_refused(tmp_path: Path, content: bytes, words: str, packed: bool) -> None:
     archive = tmp_path / "val_data.npz"

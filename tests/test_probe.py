@@ -19,7 +19,21 @@ from ddpm.data import datasets
 from ddpm.models import unet
 from ddpm.training.trainer import Trainer
 
-NETWORK: dict[str, Any] = dict(data_dir="cifar10-mini", enlarge=True, image_size=8, num_channels=32, num_res_blocks=1, channel_mult="1", attention_resolutions="", num_heads=4, batch_size=8, lr=3e-3, ema_rate="0.9", threads=1, precision="fp32")  # fmt: skip
+NETWORK: dict[str, Any] = dict(
+    data_dir="cifar10-mini",
+    enlarge=True,
+    image_size=8,
+    num_channels=32,
+    num_res_blocks=1,
+    channel_mult="1",
+    attention_resolutions="",
+    num_heads=4,
+    batch_size=8,
+    lr=3e-3,
+    ema_rate="0.9",
+    threads=1,
+    precision="fp32",
+)
 TRUTHS: dict[str, dict[str, Any]] = {
     "eps": dict(noise_schedule="cosine", diffusion_steps=4000, rescale_timesteps=False),
     "x_start": dict(predict_xstart=True),
@@ -72,7 +86,12 @@ def test_a_scale_of_timesteps_is_found(verdicts: dict[str, Verdict]) -> None:
 
 
 @pytest.mark.parametrize("name", TRUTHS)
-def test_what_is_given_is_never_overruled(name: str, networks: dict[str, dict[str, torch.Tensor]], verdicts: dict[str, Verdict], monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+def test_what_is_given_is_never_overruled(
+    name: str,
+    networks: dict[str, dict[str, torch.Tensor]],
+    verdicts: dict[str, Verdict],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(probe, "verdict", lambda *_: verdicts[name])
     config, told = asked(networks[name])
     assert (config.diffusion.predict_xstart, config.diffusion.predict_xprev) == probe.PREDICTIONS[name]
@@ -99,7 +118,9 @@ def test_a_network_that_knows_nothing_is_taken_for_the_usual_one() -> None:
 @pytest.mark.parametrize("count", [1, 2, 8])
 @pytest.mark.parametrize("look", ["plain", "nearly plain", "copies"])
 @pytest.mark.parametrize("name", TRUTHS)
-def test_images_that_tell_nothing_find_nothing(name: str, look: str, count: int, networks: dict[str, dict[str, torch.Tensor]], tmp_path: Path) -> None:  # fmt: skip
+def test_images_that_tell_nothing_find_nothing(
+    name: str, look: str, count: int, networks: dict[str, dict[str, torch.Tensor]], tmp_path: Path
+) -> None:
     """The filter makes no error on plain ones, and a few have no standard error."""
     rng = np.random.default_rng(0)
     one = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
@@ -132,7 +153,9 @@ def test_a_network_that_is_not_a_number_is_asked_in_vain(networks: dict[str, dic
         ({"rescale_timesteps": False, "diffusion_steps": 4000}, 4000, False, set()),
     ],
 )
-def test_both_scales_of_a_thousand_timesteps_are_one(found: dict[str, Any], T: int, rescale: bool, against: set[str]) -> None:  # fmt: skip
+def test_both_scales_of_a_thousand_timesteps_are_one(
+    found: dict[str, Any], T: int, rescale: bool, against: set[str]
+) -> None:
     verdict = Verdict(found, 0.5, {("rescale_timesteps", False): 1.21}, 8, {})
     given = {"diffusion_steps": T, "rescale_timesteps": rescale}
     chosen = {name: getattr(Config().diffusion, name, None) for name in probe.NAMES} | given
@@ -174,11 +197,17 @@ def test_only_what_all_good_ways_agree_in_is_told() -> None:
     told = {p: np.zeros((len(LEVELS), 2)) for p in (USUAL, other, raw)}
     assert probe._told(told, USUAL, {USUAL, other}) == {"rescale_timesteps": True}
     assert probe._told(told, USUAL, {USUAL, raw}) == {"noise_schedule": "linear"}
-    assert probe._told(told, raw, {raw}) == {"noise_schedule": "linear", "rescale_timesteps": False, "diffusion_steps": 4000}  # fmt: skip
+    assert probe._told(told, raw, {raw}) == {
+        "noise_schedule": "linear",
+        "rescale_timesteps": False,
+        "diffusion_steps": 4000,
+    }
 
 
 def test_heads_that_differ_by_level_and_both_orders_are_tried() -> None:
-    config = codec.replace(Config(), {**NETWORK, "image_size": 16, "channel_mult": "1,2", "attention_resolutions": "16,8"})  # fmt: skip
+    config = codec.replace(
+        Config(), {**NETWORK, "image_size": 16, "channel_mult": "1,2", "attention_resolutions": "16,8"}
+    )
     ways = list(probe._heads(config))
     assert len(set(ways)) == len(ways)
     assert ways[0] == Heads(4, -1, False)
@@ -189,7 +218,13 @@ def test_heads_that_differ_by_level_and_both_orders_are_tried() -> None:
 
 
 @pytest.mark.parametrize(("count", "told"), [(6, set()), (15, set()), (16, {"diffusion_steps", "rescale_timesteps"})])
-def test_T_of_a_step_back_is_told_on_many_images_alone(count: int, told: set[str], networks: dict[str, dict[str, torch.Tensor]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+def test_T_of_a_step_back_is_told_on_many_images_alone(
+    count: int,
+    told: set[str],
+    networks: dict[str, dict[str, torch.Tensor]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     np.savez(tmp_path / "noise.npz", np.random.default_rng(0).integers(0, 256, (count, 8, 8, 3), dtype=np.uint8))
     config = codec.replace(Config(), {**NETWORK, "data_dir": str(tmp_path / "noise.npz")})
     monkeypatch.setattr(probe, "_beats", lambda *_: True)  # as if the best were beyond doubt

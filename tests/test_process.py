@@ -35,7 +35,7 @@ STAND_IN = """
 import json, os, subprocess, sys, time
 from pathlib import Path
 sys.path.insert(0, {root!r})
-from ddpm.jobs import Worker
+from ddpm.runs.jobs import Worker
 arguments = sys.argv[3:]  # after -m ddpm
 value = dict(zip(arguments, arguments[1:]))
 folder = Path(value["--runs_dir"]) / value["--resume"] if arguments[0] == "train" else Path(arguments[-1])
@@ -157,8 +157,9 @@ def test_kill_takes_no_other_process_for_it(run: Run) -> None:
 def test_it_outlives_who_started_it(run: Run, stand_in: str) -> None:
     """The parent and all of its process group are killed, as a closed terminal does it."""
     starter = (
-        "import sys, time; from pathlib import Path; from ddpm.runs import launch; from ddpm.runs.runs import Run\n"
-        "sys.executable = sys.argv[2]\nlaunch.start_training(Run(Path(sys.argv[1])))\nprint('started', flush=True)\ntime.sleep(60)"
+        "import sys, time; from pathlib import Path; from ddpm.runs import launch; from ddpm.runs.runs import"
+        " Run\nsys.executable = sys.argv[2]\nlaunch.start_training(Run(Path(sys.argv[1])))\nprint('started',"
+        " flush=True)\ntime.sleep(60)"
     )
     command = [PYTHON, "-c", starter, str(run.folder), stand_in]
     parent = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT, start_new_session=True)
@@ -180,9 +181,19 @@ def test_samples_are_drawn_into_a_folder_of_their_own(run: Run, stand_in: str) -
     job = launch.start_sampling(run, SampleConfig(num_samples=4, use_ddim=True, classes="-a b"))
     seen = running(job)
     assert seen["arguments"] == [
-        "sample", "--run", "one", "--runs_dir", str(run.folder.parent),
-        "--num_samples", "4", "--use_ddim", "True", "--classes=-a b", "--out", str(job.folder),
-    ]  # fmt: skip
+        "sample",
+        "--run",
+        "one",
+        "--runs_dir",
+        str(run.folder.parent),
+        "--num_samples",
+        "4",
+        "--use_ddim",
+        "True",
+        "--classes=-a b",
+        "--out",
+        str(job.folder),
+    ]
     assert job.folder.parent == run.folder / "samples"
     assert run.sample_jobs() == [job]
     launch.stop(job)

@@ -42,7 +42,9 @@ def said(path: Path) -> Iterator[str]:
     """Every command that the strings of a module have between backquotes, and those that Run.shell makes."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     docs = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
-    inner = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in ast.walk(node)} - {id(node) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr)}  # fmt: skip
+    inner = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in ast.walk(node)} - {
+        id(node) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr)
+    }
     for node in ast.walk(tree):
         if isinstance(node, ast.Constant | ast.JoinedStr) and id(node) not in docs | inner:
             yield from SHOWN.findall(constant(node))
@@ -83,7 +85,11 @@ def typed(command: str, data: str = "shapes") -> int:
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder to be in, with a finished run whose folder was renamed."""
     folder = tmp_path_factory.mktemp("home")
-    tiny = "--image_size 8 --num_channels 32 --num_res_blocks 1 --channel_mult 1 --num_heads 1 --attention_resolutions '' --diffusion_steps 50 --noise_schedule cosine --batch_size 2 --total_steps 2 --sample_interval 0 --ema_rate 0.9 --threads 1"  # fmt: skip
+    tiny = (
+        "--image_size 8 --num_channels 32 --num_res_blocks 1 --channel_mult 1 --num_heads 1 --attention_resolutions ''"
+        " --diffusion_steps 50 --noise_schedule cosine --batch_size 2 --total_steps 2 --sample_interval 0 --ema_rate"
+        " 0.9 --threads 1"
+    )
     with contextlib.chdir(folder):
         assert typed(f"ddpm train --data_dir shapes {tiny} --run before") == 0
         (folder / "runs" / "before").rename(folder / "runs" / NAME)
@@ -171,7 +177,9 @@ def test_the_first_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
 
 
 @pytest.mark.parametrize("more", [[], ["--total_steps", "4"]], ids=["finished", "to be gone on with"])
-def test_an_import_without_data(run: Run, home: Path, capsys: pytest.CaptureFixture[str], more: list[str], tmp_path: Path) -> None:  # fmt: skip
+def test_an_import_without_data(
+    run: Run, home: Path, capsys: pytest.CaptureFixture[str], more: list[str], tmp_path: Path
+) -> None:
     assert typed(run.shell("export", more=["--openai", str(tmp_path / "theirs")])) == 0
     name = f"theirs{len(more)}"
     flags = ["--noise_schedule", "cosine", "--diffusion_steps", "50", "--num_heads", "1", "--probe", "False"]

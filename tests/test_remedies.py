@@ -30,7 +30,16 @@ def sentence(call: object, *arguments: object) -> str:
 
 @pytest.mark.parametrize("T", [1, 2, 3, 5, 7, 20, 499, 500, 1000])
 def test_respacing(T: int) -> None:
-    asked = [*(f"ddim{n}" for n in (0, 1, 2, 3, 7, T - 1, T, T + 1, 10 * T)), str(T + 1), "0", "x", "ddim", "1,1,1,1", "4,4,4", f"{T},{T}"]  # fmt: skip
+    asked = [
+        *(f"ddim{n}" for n in (0, 1, 2, 3, 7, T - 1, T, T + 1, 10 * T)),
+        str(T + 1),
+        "0",
+        "x",
+        "ddim",
+        "1,1,1,1",
+        "4,4,4",
+        f"{T},{T}",
+    ]
     told = 0
     for spec in asked:
         said = sentence(schedules.space_timesteps, T, spec)
@@ -55,7 +64,9 @@ def settings() -> Iterator[tuple[int, SampleConfig]]:
     sizes = (1, 2, 3, 4, 20)
     for T, name, steps, spread in itertools.product(sizes, SOLVERS, (1, 2, 3, 5, 21, 40), ("auto", "uniform")):
         for to_zero, first in itertools.product((True, False), (False, True)):
-            sample = SampleConfig(sampler=name, steps=steps, spacing=spread, denoise_to_zero=to_zero, analytic_first_step=first)  # fmt: skip
+            sample = SampleConfig(
+                sampler=name, steps=steps, spacing=spread, denoise_to_zero=to_zero, analytic_first_step=first
+            )
             yield T, sample
     for T, strength in itertools.product((1, 2, 3, 10, 11, 12, 13, 1000), (0.0, 0.01, 0.5)):
         yield T, SampleConfig(task="vary", strength=strength)
@@ -150,7 +161,7 @@ def test_guidance_interval(T: int, text: str) -> None:
 )
 def test_settings_of_a_training(wrong: dict[str, object]) -> None:
     config = codec.replace(Config(), {"data_dir": "shapes", **wrong})
-    (first, *_) = list(validation.problems(config))
+    first, *_ = list(validation.problems(config))
     remedy = first.sentence.rpartition(": ")[2]
     offered = re.findall(r"[\d.,]*\d|ddim\d+", remedy.partition(" or fewer channel_mult")[0])
     assert offered or "fewer channel_mult" in remedy, first.sentence

@@ -105,8 +105,42 @@ def test_paths_are_kept_from_the_root_of_the_disk(
 ) -> None:
     """Resumed from a folder in which another one has its name, a run learns what it learnt before."""
     monkeypatch.chdir(images.parent)
-    small = ["--image_size", "8", "--num_channels", "32", "--num_res_blocks", "1", "--channel_mult", "1", "--attention_resolutions=", "--diffusion_steps", "20", "--noise_schedule", "cosine", "--sample_interval", "0", "--threads", "1"]  # fmt: skip
-    assert main.main(["train", "--data_dir", "images", *small, "--total_steps", "1", "--run", "mine", "--runs_dir", str(runs_dir)]) == 0  # fmt: skip
+    small = [
+        "--image_size",
+        "8",
+        "--num_channels",
+        "32",
+        "--num_res_blocks",
+        "1",
+        "--channel_mult",
+        "1",
+        "--attention_resolutions=",
+        "--diffusion_steps",
+        "20",
+        "--noise_schedule",
+        "cosine",
+        "--sample_interval",
+        "0",
+        "--threads",
+        "1",
+    ]
+    assert (
+        main.main(
+            [
+                "train",
+                "--data_dir",
+                "images",
+                *small,
+                "--total_steps",
+                "1",
+                "--run",
+                "mine",
+                "--runs_dir",
+                str(runs_dir),
+            ]
+        )
+        == 0
+    )
     run = Run(runs_dir / "mine")
     assert run.config.data.data_dir == str(images)
     elsewhere = paint(images.parent / "elsewhere" / "images", ["a_0.png"]).parent
@@ -247,7 +281,9 @@ def test_names_of_classes_are_compared_where_they_are_learnt(
     changed = lineage.check(run.config, before, opened, lineage.Remedy("", ""))
     assert (changed == "") == (not class_cond)
     (place / "a" / "0.png").rename(place / "c" / "0.png")
-    assert "order" in lineage.check(run.config, before, datasets.open_dataset(run.config.data, run.config.model), lineage.Remedy("", ""))  # fmt: skip
+    assert "order" in lineage.check(
+        run.config, before, datasets.open_dataset(run.config.data, run.config.model), lineage.Remedy("", "")
+    )
 
 
 def test_what_is_held_out_by_content_stays_where_images_are_added(begin: Begin, images: Path) -> None:
@@ -333,7 +369,12 @@ def test_images_that_are_new_may_be_trained_on_and_tested_on(apart: Run, capsys:
     assert status_of(apart).step == 4
     assert go_on(apart) == 0
     assert "as it would have" not in status_of(apart).warning
-    assert main.main(["nll", "--run", apart.name, "--runs_dir", str(apart.folder.parent), "--num_samples", "1", "--threads", "1"]) == 0  # fmt: skip
+    assert (
+        main.main(
+            ["nll", "--run", apart.name, "--runs_dir", str(apart.folder.parent), "--num_samples", "1", "--threads", "1"]
+        )
+        == 0
+    )
 
 
 def test_where_nobody_says_who_was_trained_on_the_digest_decides(
@@ -342,7 +383,9 @@ def test_where_nobody_says_who_was_trained_on_the_digest_decides(
     newest = apart.checkpoint()
     state = checkpoint_files.read(newest.path("state"))
     del state["learnt"]
-    newest.files[newest.path("state").name] = files.write(newest.path("state"), lambda file: torch.save(state, file))._asdict()  # fmt: skip
+    newest.files[newest.path("state").name] = files.write(
+        newest.path("state"), lambda file: torch.save(state, file)
+    )._asdict()
     checkpoint_files.commit(newest)
     train(apart, 4)
     assert checkpoint_files.learnt_in(checkpoint_files.read(apart.checkpoint(4).path("state"))) is None, (
@@ -401,7 +444,9 @@ def test_the_held_out_part_is_measured_wherever_it_is_now(begin: Begin, images: 
 
 def content(folder: Path) -> dict[str, bytes]:
     """What may not change: weights, states, log."""
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix == ".pt" or path.name == "progress.csv"}  # fmt: skip
+    return {
+        path.name: path.read_bytes() for path in folder.iterdir() if path.suffix == ".pt" or path.name == "progress.csv"
+    }
 
 
 @pytest.mark.parametrize("lost", ["saves", "manifests", "weights", "all but the log", "unreadable"])
@@ -516,7 +561,9 @@ def spoil(run: Run, step: int, *kinds: str) -> None:
         path = checkpoint.path(kind)
         content = torch.load(path, weights_only=True)
         next(iter(content.values())).fill_(float("nan"))
-        checkpoint.files[path.name] = files.write(path, lambda file, content=content: torch.save(content, file))._asdict()  # type: ignore[misc]  # fmt: skip
+        checkpoint.files[path.name] = files.write(
+            path, lambda file, content=content: torch.save(content, file)
+        )._asdict()  # type: ignore[misc]
     checkpoint_files.commit(checkpoint)
 
 
@@ -559,7 +606,11 @@ def test_only_finite_weights_are_named_to_begin_from(
 ) -> None:
     run = begin(4)
     for step in (2, 4):
-        spoil(run, step, *(kind for kind in run.checkpoint(step).weights if run.checkpoint(step).path(kind).name != finite))  # fmt: skip
+        spoil(
+            run,
+            step,
+            *(kind for kind in run.checkpoint(step).weights if run.checkpoint(step).path(kind).name != finite),
+        )
     before = content(run.folder)
     assert go_on(run) == 2
     assert content(run.folder) == before

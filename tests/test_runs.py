@@ -35,8 +35,29 @@ def test_good_names(name: str) -> None:
     runs.check_name(name)
 
 
-BAD_NAMES = ["", ".", "..", "a/b", "../a", "/tmp/a", "a\\b", "a b", ".hidden", "-rf", "x" * 65, "ä", "a\n", "a.", "a:b",
-             "con", "NUL", "com1", "lpt9.txt", "a\x00", "~"]  # fmt: skip
+BAD_NAMES = [
+    "",
+    ".",
+    "..",
+    "a/b",
+    "../a",
+    "/tmp/a",
+    "a\\b",
+    "a b",
+    ".hidden",
+    "-rf",
+    "x" * 65,
+    "ä",
+    "a\n",
+    "a.",
+    "a:b",
+    "con",
+    "NUL",
+    "com1",
+    "lpt9.txt",
+    "a\x00",
+    "~",
+]
 
 
 @pytest.mark.parametrize("name", BAD_NAMES)
@@ -59,7 +80,16 @@ def test_a_folder_that_was_renamed_by_hand_is_a_run(name: str, fake_run: FakeRun
     run = runs.find(folder.parent, name)
     assert (run.folder, run.config, run.checkpoint().step) == (folder, config, 40)
     assert [r.name for r in runs.all_runs(folder.parent)] == [name]
-    assert shlex.split(run.shell("sample", "--run", more=["--steps", "5"])) == ["ddpm", "sample", "--run", name, "--steps", "5", "--runs_dir", str(folder.parent)]  # fmt: skip
+    assert shlex.split(run.shell("sample", "--run", more=["--steps", "5"])) == [
+        "ddpm",
+        "sample",
+        "--run",
+        name,
+        "--steps",
+        "5",
+        "--runs_dir",
+        str(folder.parent),
+    ]
     runs.check_name(runs.free_name(folder.parent, f"{name}-again"))
     binned = runs.trash(run)
     assert binned.name == name

@@ -45,7 +45,14 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[SampleConfig]:
 @pytest.fixture
 def run(fake_run: Callable[..., Run]) -> Run:
     """Classes, guidance and a thousand timesteps; pictures of 8 x 8 pixels."""
-    return fake_run("shapes", diffusion_steps=1000, class_cond=True, cond_drop_prob=0.1, num_classes=3, class_names=("circle", "star", "ring"))  # fmt: skip
+    return fake_run(
+        "shapes",
+        diffusion_steps=1000,
+        class_cond=True,
+        cond_drop_prob=0.1,
+        num_classes=3,
+        class_names=("circle", "star", "ring"),
+    )
 
 
 def earlier(run: Run, sample: SampleConfig, name: str = "20260102-030405", count: int = 3) -> SampleJob:
@@ -142,7 +149,9 @@ def test_guidance(run: Run, asked: list[SampleConfig]) -> None:
 
 
 @pytest.mark.parametrize(("classes", "why"), [(True, "learnt without the class"), (False, "has learnt none")])
-def test_a_run_that_cannot_be_guided_says_why(fake_run: Callable[..., Run], asked: list[SampleConfig], classes: bool, why: str) -> None:  # fmt: skip
+def test_a_run_that_cannot_be_guided_says_why(
+    fake_run: Callable[..., Run], asked: list[SampleConfig], classes: bool, why: str
+) -> None:
     fake_run("plain", class_cond=classes, num_classes=2 if classes else 0)
     at = open_page("pages/sample.py")
     field = at.slider(key="sample.no_guidance")
@@ -283,7 +292,9 @@ def test_a_mask_by_path_and_by_upload(run: Run, asked: list[SampleConfig], tmp_p
     assert sample.sampler in timesteps.REPAINTERS
 
 
-def test_what_was_painted_is_drawn_with(run: Run, asked: list[SampleConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+def test_what_was_painted_is_drawn_with(
+    run: Run, asked: list[SampleConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     painted = np.zeros((8, 8), np.uint8)
     painted[2:5, 3:6] = 255
     monkeypatch.setattr("pages.ui.mask_canvas.paint", lambda picture, key: painted)
@@ -319,11 +330,24 @@ DRAWN = [
     SampleConfig(num_samples=5, sampler="heun", steps=20, churn=12.5, spacing="karras", threads=2),
     SampleConfig(num_samples=1, sampler="ddpm", variance="analytic", precision="fp32", step=20),
     SampleConfig(num_samples=2, sampler="ddpm", timestep_respacing="10,15,20", variance="fixed_large"),
-    SampleConfig(num_samples=2, sampler="dpm++3m", steps=7, guidance_scale=3.5, guidance_interval="100-800", classes="star,ring"),
+    SampleConfig(
+        num_samples=2, sampler="dpm++3m", steps=7, guidance_scale=3.5, guidance_interval="100-800", classes="star,ring"
+    ),
     SampleConfig(num_samples=2, sampler="unipc-2", steps=9, guidance_scale=20.0, dynamic_threshold=0.7),
-    SampleConfig(num_samples=2, sampler="plms", steps=12, clip_denoised=False, analytic_first_step=True, denoise_to_zero=False),
-    SampleConfig(num_samples=7, task="interpolate", sampler="unipc-3", steps=8, seed=3, to_seed=9, spacing="logsnr", classes="ring"),
-]  # fmt: skip
+    SampleConfig(
+        num_samples=2, sampler="plms", steps=12, clip_denoised=False, analytic_first_step=True, denoise_to_zero=False
+    ),
+    SampleConfig(
+        num_samples=7,
+        task="interpolate",
+        sampler="unipc-3",
+        steps=8,
+        seed=3,
+        to_seed=9,
+        spacing="logsnr",
+        classes="ring",
+    ),
+]
 
 
 @pytest.mark.parametrize("sample", DRAWN)
@@ -340,8 +364,12 @@ def test_begin_then_show(sample: SampleConfig, run: Run, asked: list[SampleConfi
         SampleConfig(task="invert", num_samples=1, sampler="ddim", steps=25),
     ],
 )
-def test_begin_then_show_with_a_picture(sample: SampleConfig, run: Run, asked: list[SampleConfig], tmp_path: Path) -> None:  # fmt: skip
-    given = dict(picture=picture(tmp_path / "given.png"), mask=mask(tmp_path / "mask.png") if sample.task == "inpaint" else "")  # fmt: skip
+def test_begin_then_show_with_a_picture(
+    sample: SampleConfig, run: Run, asked: list[SampleConfig], tmp_path: Path
+) -> None:
+    given = dict(
+        picture=picture(tmp_path / "given.png"), mask=mask(tmp_path / "mask.png") if sample.task == "inpaint" else ""
+    )
     sample = dataclasses.replace(sample, weights="model", **given)
     assert again(run, asked, sample) == sample
 
@@ -349,15 +377,22 @@ def test_begin_then_show_with_a_picture(sample: SampleConfig, run: Run, asked: l
 def test_several_pictures_to_invert(run: Run, asked: list[SampleConfig], tmp_path: Path) -> None:
     for k in range(3):
         picture(tmp_path / "many" / f"{k}.png")
-    sample = SampleConfig(task="invert", num_samples=3, sampler="ddim", steps=25, picture=str(tmp_path / "many"), weights="model")  # fmt: skip
+    sample = SampleConfig(
+        task="invert", num_samples=3, sampler="ddim", steps=25, picture=str(tmp_path / "many"), weights="model"
+    )
     assert again(run, asked, sample) == sample
 
 
 def test_a_painted_mask_is_there_to_go_on_painting(run: Run, asked: list[SampleConfig], tmp_path: Path) -> None:
     sample = SampleConfig(
-        task="inpaint", num_samples=2, sampler="ddim", steps=20, weights="model", picture=picture(tmp_path / "a.png"),
+        task="inpaint",
+        num_samples=2,
+        sampler="ddim",
+        steps=20,
+        weights="model",
+        picture=picture(tmp_path / "a.png"),
         mask=mask(tmp_path / "mask.png"),
-    )  # fmt: skip
+    )
     job = earlier(run, sample)
     at = open_page("pages/sample.py")
     at.button(key=f"use_{job.name}").click().run()

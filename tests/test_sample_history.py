@@ -39,7 +39,9 @@ def recipe(run: Run, sample: SampleConfig) -> dict:
     return dict(sample=dataclasses.asdict(sample), checkpoint=about, command="ddpm sample --seed 3", class_names=[])
 
 
-def earlier(run: Run, name: str = "20260102-030405", count: int = 3, state: str = "finished", **settings: object) -> SampleJob:  # fmt: skip
+def earlier(
+    run: Run, name: str = "20260102-030405", count: int = 3, state: str = "finished", **settings: object
+) -> SampleJob:
     """A drawing as `ddpm sample` leaves it."""
     job = SampleJob(run.folder / "samples" / name)
     sample = SampleConfig(**{"num_samples": count, "sampler": "ddim", "steps": 10, **settings})  # type: ignore[arg-type]
@@ -49,7 +51,14 @@ def earlier(run: Run, name: str = "20260102-030405", count: int = 3, state: str 
     for k, picture in enumerate(pixels):
         images.save_png(job.folder / "images" / f"{k:05d}.png", picture, told)
     images.save_png(job.grid, images.grid(pixels))
-    status = Status(state, step=10, total_steps=10, steps_per_second=5.0, pid=1, message="" if state == "finished" else "It ended early.")  # type: ignore[arg-type]  # fmt: skip
+    status = Status(
+        state,
+        step=10,
+        total_steps=10,
+        steps_per_second=5.0,
+        pid=1,
+        message="" if state == "finished" else "It ended early.",
+    )  # type: ignore[arg-type]
     files.write_json(job.folder / "status.json", dataclasses.asdict(status))
     return job
 
@@ -211,6 +220,9 @@ def test_what_each_was_is_told_in_short(run: Run) -> None:
     assert (
         describe(sampler="heun", steps=11, guidance_scale=2.5) == "4 pictures · Heun, 11 steps, guidance 2.5 · seed 0"
     )
-    assert describe(task="interpolate", sampler="plms", to_seed=3) == "Interpolate · 4 pictures · PLMS, 10 steps · seed 0 to 3"  # fmt: skip
+    assert (
+        describe(task="interpolate", sampler="plms", to_seed=3)
+        == "Interpolate · 4 pictures · PLMS, 10 steps · seed 0 to 3"
+    )
     assert describe(task="invert", num_samples=1) == "Invert · 1 picture · DDIM, 20 steps"
     assert describe(sampler="ddpm", classes="star,ring") == "4 pictures · DDPM, 10 steps · seed 0 · star, ring"

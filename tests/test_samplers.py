@@ -46,9 +46,12 @@ def noise(count: int = 4096) -> Tensor:
 def test_ancestral_sampling_draws_the_data(full: schedules.Schedule, variance: str) -> None:
     rng = torch.Generator().manual_seed(1)
     *_, last = samplers.ddpm(
-        exact(full), noise(), full, process.VARIANCES[variance],
+        exact(full),
+        noise(),
+        full,
+        process.VARIANCES[variance],
         randn_like=lambda x: torch.randn(x.shape, generator=rng),
-    )  # fmt: skip
+    )
     assert last.done == last.total == 1000
     assert abs(float(last.x.mean()) - MEAN) < 4 * STD / 4096**0.5
     assert abs(float(last.x.std()) / STD - 1) < 0.05
@@ -155,7 +158,10 @@ def test_ddim_is_dpm_solver_1(full: schedules.Schedule) -> None:
 
 def test_few_steps_of_a_high_order_beat_many_of_ddim() -> None:
     truth = solved("unipc-3", "linear", 1000)
-    error = {n: float((solved(n, "linear", k) - truth).abs().mean()) for n, k in (("ddim", 100), ("unipc-3", 20), ("dpm++3m", 20))}  # fmt: skip
+    error = {
+        n: float((solved(n, "linear", k) - truth).abs().mean())
+        for n, k in (("ddim", 100), ("unipc-3", 20), ("dpm++3m", 20))
+    }
     assert error["unipc-3"] < error["ddim"]
     assert error["dpm++3m"] < error["ddim"]
 
@@ -318,7 +324,9 @@ def test_picture_k_does_not_depend_on_the_batch() -> None:
     drawn = {}
     for batch in (1, 3, 8):
         for ddim in (True, False):
-            settings = SampleConfig(num_samples=8, batch_size=batch, use_ddim=ddim, eta=0.5, timestep_respacing="10", seed=5)  # fmt: skip
+            settings = SampleConfig(
+                num_samples=8, batch_size=batch, use_ddim=ddim, eta=0.5, timestep_respacing="10", seed=5
+            )
             drawn[batch, ddim] = torch.cat([d.step.x for d in draw(network, config, settings) if d.finished])
     for ddim in (True, False):
         assert torch.equal(drawn[1, ddim], drawn[8, ddim])

@@ -113,7 +113,10 @@ def test_repaint_goes_back_as_far_as_it_came() -> None:
 
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
-    (dict(steps=5000, sampler="ddim", spacing="uniform"), "steps 5000 cannot be spread over 1000 whole timesteps: ask for at most 1000,"),
+    (
+        dict(steps=5000, sampler="ddim", spacing="uniform"),
+        "steps 5000 cannot be spread over 1000 whole timesteps: ask for at most 1000,",
+    ),
     (dict(steps=1001, sampler="ddim", spacing="quadratic"), "steps 1001 cannot be spread over 1000"),
     (dict(steps=1, denoise_to_zero=False, sampler="heun"), "steps 1 are too few for Heun"),
     (dict(steps=10, timestep_respacing="20"), "steps 10 and timestep_respacing '20' both say"),
@@ -129,7 +132,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     (dict(steps=10, churn=5.0), "churn 5 is for Heun, and the sampler is UniPC-2"),
     (dict(steps=10, dynamic_threshold=0.99, clip_denoised=False), "dynamic_threshold 0.99 is a way to clip"),
     (dict(steps=10, task="inpaint", denoise_to_zero=False), "denoise_to_zero is False, and inpaint"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("values", "sentence"), REFUSED)

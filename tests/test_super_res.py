@@ -207,13 +207,16 @@ def test_ddim_and_the_number_of_steps_are_honoured(config: Config, network: Supe
     [
         (lambda at: "", "enlarges pictures of 3 x 3 pixels: name some in base_samples"),
         (lambda at: npz(at / "a.npz", noisy(2, 4)), "has 4 x 4 pixels, and this model enlarges 3 x 3"),
-        (lambda at: png(at / "p" / "1.png", (3, 3)) and png(at / "p" / "2.png", (5, 3)), "has 5 x 3 pixels, and this model enlarges 3 x 3"),
+        (
+            lambda at: png(at / "p" / "1.png", (3, 3)) and png(at / "p" / "2.png", (5, 3)),
+            "has 5 x 3 pixels, and this model enlarges 3 x 3",
+        ),
         (lambda at: str(at / "nowhere.npz"), "There is no folder or file"),
         (lambda at: npz(at / "a.npz", noisy(2), np.array([0, 8])), "has the label 8, and the model's go from 0 to 7"),
         (lambda at: npz(at / "a.npz", noisy(2), np.array([-1, 1])), "has the label -1"),
         (lambda at: "cifar10-mini", "none of the model's: name the classes to draw"),
     ],
-)  # fmt: skip
+)
 def test_unfit_small_pictures(config: Config, tmp_path: Path, make: Callable[[Path], str], sentence: str) -> None:
     with pytest.raises(UserError, match=re.escape(sentence)):
         low_res.read(config, SampleConfig(num_samples=4, base_samples=make(tmp_path)))
@@ -313,7 +316,22 @@ def test_trained_and_drawn_from_by_command(config: Config, tmp_path: Path, capsy
     assert (run.config.model.image_size, run.config.model.small_size) == (8, SMALL)
     base = npz(tmp_path / "small.npz", noisy(3), np.array([2, 1, 0]))
     common = ["--num_samples", "4", "--use_ddim", "True", "--timestep_respacing", "2", "--base_samples"]
-    assert main.main(["super-res-sample", "--run", "sr", "--runs_dir", str(tmp_path), "--out", str(tmp_path / "one"), *common, base]) == 0  # fmt: skip
+    assert (
+        main.main(
+            [
+                "super-res-sample",
+                "--run",
+                "sr",
+                "--runs_dir",
+                str(tmp_path),
+                "--out",
+                str(tmp_path / "one"),
+                *common,
+                base,
+            ]
+        )
+        == 0
+    )
     job = SampleJob(tmp_path / "one")
     assert job.shape == (4, 8, 8, 3)
     with np.load(job.npz) as drawn:

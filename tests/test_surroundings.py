@@ -37,7 +37,9 @@ def python(
 ) -> subprocess.CompletedProcess[bytes]:
     """Run Python with the package at hand, in a process that does something `first`."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **(env or {})}
-    return subprocess.run([sys.executable, *arguments], cwd=cwd, env=environment, capture_output=True, timeout=240, preexec_fn=first)  # fmt: skip
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=cwd, env=environment, capture_output=True, timeout=240, preexec_fn=first
+    )
 
 
 # --- streams
@@ -49,9 +51,9 @@ import os, sys
 for number in (0, 1, 2):
     os.close(number)
 sys.stdin = sys.stdout = sys.stderr = None
-from ddpm import cli
-assert cli.main(["runs", "--runs_dir", "runs"]) == 0
-assert cli.main(["export", "none", "--runs_dir", "runs"]) == 2
+from ddpm.cli import main
+assert main.main(["runs", "--runs_dir", "runs"]) == 0
+assert main.main(["export", "none", "--runs_dir", "runs"]) == 2
 with open("written", "w") as file:
     print("printed")
     print("told", file=sys.stderr)
@@ -68,8 +70,10 @@ with open("written", "w") as file:
 def test_a_training_without_standard_streams(tmp_path: Path) -> None:
     done = subprocess.run(
         ["/bin/sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", sys.executable, "-m", "ddpm", "train", *SMALL, "--run", "r"],
-        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=240,
-    )  # fmt: skip
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        timeout=240,
+    )
     assert done.returncode == 0
     run = Run(tmp_path / "runs" / "r")
     assert run.state() == "finished"
@@ -107,7 +111,20 @@ def test_names_that_are_not_utf8(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     run = Run(Path(os.fsdecode(folder)) / "r")
     assert run.state() == "finished"
-    done = python("-m", "ddpm", "sample", "--model_path", os.fsencode(run.checkpoint().path("model")), "--num_samples", "1", "--steps", "2", "--out", folder + b"/o", cwd=tmp_path)  # fmt: skip
+    done = python(
+        "-m",
+        "ddpm",
+        "sample",
+        "--model_path",
+        os.fsencode(run.checkpoint().path("model")),
+        "--num_samples",
+        "1",
+        "--steps",
+        "2",
+        "--out",
+        folder + b"/o",
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, done.stderr
     assert Job(Path(os.fsdecode(folder)) / "o").state() == "finished"
 
@@ -119,13 +136,13 @@ def test_without_asserts(tmp_path: Path) -> None:
     """`python -O` trains, goes on and draws as ever."""
     code = """
 import sys
-from ddpm import cli
+from ddpm.cli import main
 assert sys.exit("there are asserts")
 flags, where = sys.argv[1:], ["--runs_dir", "runs"]
-codes = [cli.main(["train", *flags, "--run", "r", *where])]
-codes += [cli.main(["train", "--resume", "r", *where])]
-codes += [cli.main(["sample", "--run", "r", *where, "--num_samples", "1", "--steps", "2", "--out", "o"])]
-codes += [cli.main(["nll", "--run", "r", *where, "--num_samples", "1", "--out", "e"])]
+codes = [main.main(["train", *flags, "--run", "r", *where])]
+codes += [main.main(["train", "--resume", "r", *where])]
+codes += [main.main(["sample", "--run", "r", *where, "--num_samples", "1", "--steps", "2", "--out", "o"])]
+codes += [main.main(["nll", "--run", "r", *where, "--num_samples", "1", "--out", "e"])]
 print(codes)
 """
     done = python("-O", "-c", code, *SMALL, cwd=tmp_path)
@@ -151,7 +168,9 @@ def obeying(tmp_path_factory: pytest.TempPathFactory) -> bool:
     path = tmp_path_factory.mktemp("rights") / "file"
     path.write_bytes(b"")
     path.chmod(0o000)
-    done = subprocess.run([sys.executable, "-c", f"open({str(path)!r})"], preexec_fn=give_up_rights, capture_output=True)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", f"open({str(path)!r})"], preexec_fn=give_up_rights, capture_output=True
+    )
     return done.returncode == 1
 
 
@@ -194,7 +213,9 @@ def as_another(*arguments: str | Path, folder: Path) -> tuple[int, str, str]:
     ],
     ids=["status", "lock", "folder"],
 )
-def test_another_users_private_run_does_not_hide_the_others(shared: Path, name: str, mode: int, states: tuple[str, str]) -> None:  # fmt: skip
+def test_another_users_private_run_does_not_hide_the_others(
+    shared: Path, name: str, mode: int, states: tuple[str, str]
+) -> None:
     path = shared / "runs" / "private" / name
     path.parent.chmod(0o755)
     path.touch()
@@ -219,11 +240,21 @@ def test_what_may_not_be_read_or_written_is_named(shared: Path) -> None:
     cases: dict[Path, tuple[str | Path, ...]] = {
         shared / "runs" / "private" / "results.xlsx": ("export", "private", *where),
         shared / "x.xlsx": ("export", "private", *where, "--xlsx", shared / "x.xlsx"),
-        weights: ("sample", "--model_path", weights, "--num_samples", "1", "--steps", "1", "--out", shared / "own" / "o"),
+        weights: (
+            "sample",
+            "--model_path",
+            weights,
+            "--num_samples",
+            "1",
+            "--steps",
+            "1",
+            "--out",
+            shared / "own" / "o",
+        ),
         pictures: ("train", *SMALL, "--data_dir", pictures, "--run", "z", "--runs_dir", shared / "own" / "runs"),
         shared / "runs": ("train", *SMALL, "--run", "z", *where),
         shared / "nowhere": ("sample", "--run", "example", *where, "--num_samples", "1", "--out", shared / "nowhere"),
-    }  # fmt: skip
+    }
     for path, arguments in cases.items():
         code, _, told = as_another(*arguments, folder=shared)
         assert (code, str(path) in told) == (2, True), (arguments, told)

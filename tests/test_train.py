@@ -35,10 +35,19 @@ def rough(config: Config, **settings: Any) -> Config:
     return datasets.resolve(
         codec.replace(
             config,
-            dict(dropout=0.3, random_flip=True, class_cond=True, lr_warmup_steps=5, weight_decay=0.01, grad_clip=0.5,
-                 batch_size=5, microbatch=2, **settings),
+            dict(
+                dropout=0.3,
+                random_flip=True,
+                class_cond=True,
+                lr_warmup_steps=5,
+                weight_decay=0.01,
+                grad_clip=0.5,
+                batch_size=5,
+                microbatch=2,
+                **settings,
+            ),
         )
-    )  # fmt: skip
+    )
 
 
 def flat(content: Any) -> list[Tensor]:
@@ -62,7 +71,11 @@ def test_continuing_is_never_having_stopped(tiny: Config, dataset: Dataset) -> N
 
     first = Trainer(config, dataset)
     list(first.steps(10))
-    saved = ({k: {n: t.clone() for n, t in w.items()} for k, w in first.weights().items()}, first.optimizer.state_dict(), first.state())  # fmt: skip
+    saved = (
+        {k: {n: t.clone() for n, t in w.items()} for k, w in first.weights().items()},
+        first.optimizer.state_dict(),
+        first.state(),
+    )
     torch.manual_seed(999)  # another process has another random state
     second = Trainer(codec.replace(config, {}), dataset)
     second.load(*saved)
@@ -174,7 +187,9 @@ def test_means_per_quarter() -> None:
     assert kept.take() == {}
 
 
-def test_a_disk_that_is_away_for_a_while_ends_no_training(tiny: Config, runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+def test_a_disk_that_is_away_for_a_while_ends_no_training(
+    tiny: Config, runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings = dict(total_steps=4, save_interval=2, sample_interval=2, keep_checkpoints=1)
     run = runs.create(runs_dir, "r", datasets.resolve(codec.replace(tiny, settings)))
     save, warnings, failed = checkpoint_files.save, {}, []

@@ -40,7 +40,9 @@ def here(runs_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
     run_store.store.clear()
 
 
-def draw(run: Run, name: str = "20260102-030405", count: int = 3, state: str = "finished", **settings: object) -> SampleJob:  # fmt: skip
+def draw(
+    run: Run, name: str = "20260102-030405", count: int = 3, state: str = "finished", **settings: object
+) -> SampleJob:
     """A folder as `ddpm sample` leaves it."""
     job = SampleJob(run.folder / "samples" / name)
     sample = SampleConfig(num_samples=count, use_ddim=True, timestep_respacing="ddim10", **settings)  # type: ignore[arg-type]
@@ -54,7 +56,14 @@ def draw(run: Run, name: str = "20260102-030405", count: int = 3, state: str = "
         packed = io.BytesIO()
         np.savez(packed, pixels)
         files.write_bytes(job.folder / f"samples_{count}x8x8x3.npz", packed.getvalue())
-    status = Status(state, step=10, total_steps=10, steps_per_second=5.0, message="" if state == "finished" else "The sun was in my eyes.", pid=1)  # type: ignore[arg-type]  # fmt: skip
+    status = Status(
+        state,
+        step=10,
+        total_steps=10,
+        steps_per_second=5.0,
+        message="" if state == "finished" else "The sun was in my eyes.",
+        pid=1,
+    )  # type: ignore[arg-type]
     files.write_json(job.folder / "status.json", status.__dict__)
     return job
 
@@ -120,7 +129,14 @@ def test_what_is_read_and_what_is_left_out_is_shown(tmp_path: Path) -> None:
     at.button_group(key="train.source").set_value(data_form.PATH).run()
     at.text_input(key="train.path").set_value(str(folder)).run()
     shown = said(at)
-    for words_ in ("classes by folder", "2 classes: cat (2), dog (2)", "1 image outside", "sheet.jpg", "1 .heic file", "1 .txt file"):  # fmt: skip
+    for words_ in (
+        "classes by folder",
+        "2 classes: cat (2), dog (2)",
+        "1 image outside",
+        "sheet.jpg",
+        "1 .heic file",
+        "1 .txt file",
+    ):
         assert words_ in shown
 
 
@@ -243,7 +259,9 @@ def test_the_measured_speed_gives_the_time_of_the_whole(monkeypatch: pytest.Monk
     assert (shown["One step"], shown["Memory"]) == ("0.5 s", "400 MB")
     assert "Measured beside other work. 2 processes share 2 cores" in said(at)
     train = PRESETS[DEFAULT].config.train
-    assert shown["All of it"] == formatting.duration(train.total_steps * 0.5 + train.total_steps // train.sample_interval * 10)  # fmt: skip
+    assert shown["All of it"] == formatting.duration(
+        train.total_steps * 0.5 + train.total_steps // train.sample_interval * 10
+    )
     at.number_input(key="train.lr").set_value(0.01).run()  # costs the same
     assert {m.label: m.value for m in at.metric}["One step"] == "0.5 s"
     at.number_input(key="train.batch_size").set_value(32).run()
@@ -351,7 +369,9 @@ def test_the_columns_of_a_grid_are_named(fake_run: Callable[..., Run], classes: 
     assert not at.run().get("html")
 
 
-def test_a_super_resolution_run_draws_from_its_data_with_one_click(fake_run: Callable[..., Run], asked: list[SampleConfig], tmp_path: Path) -> None:  # fmt: skip
+def test_a_super_resolution_run_draws_from_its_data_with_one_click(
+    fake_run: Callable[..., Run], asked: list[SampleConfig], tmp_path: Path
+) -> None:
     fake_run("large", small_size=4)
     at = open_page("pages/sample.py")
     button(at, "Draw").click().run()
@@ -438,7 +458,9 @@ def test_a_live_run_without_checkpoint_can_save_one(fake_run: Callable[..., Run]
         assert "save" in run.requests()
 
 
-def test_draw_starts_a_process_with_what_the_form_says(fake_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+def test_draw_starts_a_process_with_what_the_form_says(
+    fake_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
     fake_run("shapes", diffusion_steps=1000, class_cond=True, num_classes=2, class_names=("circle", "star"))
     asked: list[SampleConfig] = []
 
@@ -459,7 +481,9 @@ def test_draw_starts_a_process_with_what_the_form_says(fake_run: Callable[..., R
     at.multiselect(key="sample.classes").set_value(["star"])
     at.number_input(key="sample.seed").set_value(7).run()
     button(at, "Draw").click().run()
-    first = SampleConfig(weights="model", step=20, num_samples=4, batch_size=0, sampler="ddim", steps=20, eta=0.5, classes="star", seed=7)  # fmt: skip
+    first = SampleConfig(
+        weights="model", step=20, num_samples=4, batch_size=0, sampler="ddim", steps=20, eta=0.5, classes="star", seed=7
+    )
     assert asked == [first]
     at.selectbox(key="sample.sampler").set_value("ddpm").run()
     with pytest.raises(KeyError):
@@ -479,7 +503,12 @@ def test_an_impossible_respacing_is_told(fake_run: Callable[..., Run]) -> None:
 def test_a_finished_drawing_can_be_taken_home(fake_run: Callable[..., Run]) -> None:
     job = draw(fake_run("shapes"))
     at = open_page("pages/sample.py")
-    assert [d.label for d in at.get("download_button")] == ["Grid (PNG)", "Pictures (zip)", "Arrays (npz)", "Settings (JSON)"]  # fmt: skip
+    assert [d.label for d in at.get("download_button")] == [
+        "Grid (PNG)",
+        "Pictures (zip)",
+        "Arrays (npz)",
+        "Settings (JSON)",
+    ]
     assert "ddpm sample --model_path ema.pt" in said(at)
     assert "about 11 s" in said(at)  # 16 pictures where 3 took 2 s
     with zipfile.ZipFile(io.BytesIO(samples.zip_of(job))) as archive:
@@ -525,7 +554,9 @@ def test_a_drawing_in_hand_can_be_cancelled(fake_run: Callable[..., Run]) -> Non
         SampleConfig(num_samples=5),
     ],
 )
-def test_settings_used_again_are_the_same_settings(sample: SampleConfig, fake_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+def test_settings_used_again_are_the_same_settings(
+    sample: SampleConfig, fake_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = fake_run("shapes", diffusion_steps=1000, class_cond=True, num_classes=2)
     job = draw(run)
     files.write_json(job.folder / "settings.json", dict(sample=sample.__dict__))

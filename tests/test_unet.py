@@ -13,7 +13,9 @@ from ddpm.config.training import Config
 from ddpm.models.unet import AttentionBlock, UNet, timestep_embedding
 from ddpm.planning import architecture
 
-SMALL = dict(image_size=16, num_channels=32, num_res_blocks=1, channel_mult="1,2", attention_resolutions="8", num_heads=2)  # fmt: skip
+SMALL = dict(
+    image_size=16, num_channels=32, num_res_blocks=1, channel_mult="1,2", attention_resolutions="8", num_heads=2
+)
 
 
 def small(**settings: object) -> ModelConfig:

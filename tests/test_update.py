@@ -104,9 +104,14 @@ def test_one_step_is_the_formula_in_double_precision(library: ctypes.CDLL) -> No
     update, ema = ends(train, library)
     weights = [p.detach().double() for p in update.parameters]
     draw(update, 0)
-    gradients = [torch.zeros_like(w) if p.grad is None else p.grad.double() for p, w in zip(update.parameters, weights, strict=True)]  # fmt: skip
+    gradients = [
+        torch.zeros_like(w) if p.grad is None else p.grad.double()
+        for p, w in zip(update.parameters, weights, strict=True)
+    ]
     update.apply(0.01)
-    for before, g, now, average in zip(weights, gradients, update.parameters, ema.weights("0.75").values(), strict=True):  # fmt: skip
+    for before, g, now, average in zip(
+        weights, gradients, update.parameters, ema.weights("0.75").values(), strict=True
+    ):
         expected = before * (1 - 0.01 * 0.1) - 0.01 * g / (g.abs() + 1e-8)  # its first step is as long for any gradient
         torch.testing.assert_close(now.detach().double(), expected, rtol=0, atol=3e-7)
         torch.testing.assert_close(average.double(), 0.75 * before + 0.25 * expected, rtol=0, atol=4e-7)

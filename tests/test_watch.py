@@ -96,7 +96,9 @@ def test_our_own_reading_makes_no_event(runs_dir: Path, store: run_store.Store) 
     assert store.revisions.of("one") == before
 
 
-def test_what_did_not_change_is_not_read_again(runs_dir: Path, store: run_store.Store, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+def test_what_did_not_change_is_not_read_again(
+    runs_dir: Path, store: run_store.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = fake_run.write(runs_dir, "one", steps=20)
     view = store.view(run)
     drawn = []

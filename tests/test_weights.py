@@ -25,7 +25,9 @@ from ddpm.models import unet
 from ddpm.training import warm_start
 from ddpm.training.loop import Session, Worker
 
-SMALL = ModelConfig(image_size=8, num_channels=32, num_res_blocks=1, channel_mult="1", num_heads=1, attention_resolutions="")  # fmt: skip
+SMALL = ModelConfig(
+    image_size=8, num_channels=32, num_res_blocks=1, channel_mult="1", num_heads=1, attention_resolutions=""
+)
 NETWORK = {"a.weight": torch.ones(2), "a.bias": torch.zeros(2)}
 
 
@@ -44,13 +46,19 @@ FILES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "module": (lambda p: saved(p, torch.nn.Linear(2, 2)), r"whole.*torch\.nn\.modules\.linear\.Linear"),
     "trainer": (lambda p: saved(p, OBJECTS), r"whole.*network under state_dict beside args.*argparse\.Namespace"),
     "old trainer": (lambda p: saved(p, OBJECTS, _use_new_zipfile_serialization=False), r"argparse\.Namespace"),
-    "of torch": (lambda p: saved(p, {"model": NETWORK, "data": torch.utils.data.TensorDataset(torch.zeros(1))}), r"whole.*under model.*torch\.utils\.data\.dataset\.TensorDataset"),
+    "of torch": (
+        lambda p: saved(p, {"model": NETWORK, "data": torch.utils.data.TensorDataset(torch.zeros(1))}),
+        r"whole.*under model.*torch\.utils\.data\.dataset\.TensorDataset",
+    ),
     "nested": (lambda p: saved(p, {"opt": {"state": {}, "param_groups": []}, "net": {"ema": NETWORK}}), r"net\.ema"),
     "beside": (lambda p: saved(p, {**NETWORK, "epoch": 3}), "epoch beside its tensors"),
     "empty dict": (lambda p: saved(p, {}), "holds nothing"),
     "list": (lambda p: saved(p, [1, 2]), r"no network weights \(but list\)"),
     "optimiser": (lambda p: saved(p, {"state": {}, "param_groups": []}), "an optimiser's state"),
-    "nan": (lambda p: saved(p, {"a": torch.tensor([1.0, np.nan, np.inf])}), "2 of 3 values are NaN or infinite, first in a"),
+    "nan": (
+        lambda p: saved(p, {"a": torch.tensor([1.0, np.nan, np.inf])}),
+        "2 of 3 values are NaN or infinite, first in a",
+    ),
     "pickle": (lambda p: written(p, pickle.dumps({"a": 1})), "pickle of Python"),
     "script": (lambda p: torch.jit.script(torch.nn.ReLU()).save(str(p)), "TorchScript"),
     "npz": (lambda p: written(p, npz(p)), r"\.npz of arrays"),
@@ -60,8 +68,11 @@ FILES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "nothing": (lambda p: written(p, b""), "it is empty"),
     "noise": (lambda p: written(p, bytes(range(1, 255))), "not a checkpoint"),
     "cut": (lambda p: written(p, saved(p, NETWORK).read_bytes()[:900]), "cut short or damaged"),
-    "old cut": (lambda p: written(p, saved(p, NETWORK, _use_new_zipfile_serialization=False).read_bytes()[:90]), "cut short or damaged"),
-}  # fmt: skip
+    "old cut": (
+        lambda p: written(p, saved(p, NETWORK, _use_new_zipfile_serialization=False).read_bytes()[:90]),
+        "cut short or damaged",
+    ),
+}
 
 
 def npz(path: Path) -> bytes:
@@ -122,13 +133,20 @@ def test_objects_are_looked_at_without_being_made(tmp_path: Path) -> None:
 def test_a_tensor_too_many_or_too_few_is_named(tmp_path: Path) -> None:
     whole = unet.build(SMALL).state_dict()
     flags = {"image_size": 8, "num_heads": 1}
-    for name in ("out.2.bias", "middle_block.1.proj_out.bias", "time_embed.0.weight", "input_blocks.1.0.emb_layers.1.weight"):  # fmt: skip
+    for name in (
+        "out.2.bias",
+        "middle_block.1.proj_out.bias",
+        "time_embed.0.weight",
+        "input_blocks.1.0.emb_layers.1.weight",
+    ):
         with pytest.raises(UserError, match=f"lacks the tensor {re.escape(name)}"):
             identify.recognise({k: v for k, v in whole.items() if k != name}, flags, tmp_path / "m.pt", ask=False)
     with pytest.raises(UserError, match="holds the tensor extra that"):
         identify.recognise({**whole, "extra": torch.zeros(1)}, flags, tmp_path / "m.pt", ask=False)
     with pytest.raises(UserError, match=r"holds 2 tensors \(extra, more\) that"):
-        identify.recognise({**whole, "extra": torch.zeros(1), "more": torch.zeros(1)}, flags, tmp_path / "m.pt", ask=False)  # fmt: skip
+        identify.recognise(
+            {**whole, "extra": torch.zeros(1), "more": torch.zeros(1)}, flags, tmp_path / "m.pt", ask=False
+        )
 
 
 def test_other_networks_are_told_apart() -> None:
@@ -137,9 +155,18 @@ def test_other_networks_are_told_apart() -> None:
         infer_config.model_settings({"conv.weight": (3, 3)}, "x.pt")
     with pytest.raises(UserError, match=r"begin with module\."):
         infer_config.model_settings({f"module.{name}": shape for name, shape in shapes.items()}, "x.pt")
-    wider = {name: tuple(t.shape) for name, t in unet.build(codec.replace(Config(model=SMALL), {"channel_mult": "1,2"}).model).state_dict().items()}  # fmt: skip
+    wider = {
+        name: tuple(t.shape)
+        for name, t in (
+            unet.build(codec.replace(Config(model=SMALL), {"channel_mult": "1,2"}).model).state_dict().items()
+        )
+    }
     resized = {name: shape for name, shape in wider.items() if ".op." not in name}
-    resized |= {name.replace("blocks.1.", "blocks.2."): shape for name, shape in wider.items() if name.startswith("input_blocks.1.")}  # fmt: skip
+    resized |= {
+        name.replace("blocks.1.", "blocks.2."): shape
+        for name, shape in wider.items()
+        if name.startswith("input_blocks.1.")
+    }
     with pytest.raises(UserError, match="resblock_updown"):
         infer_config.model_settings(resized, "x.pt")
 
@@ -169,7 +196,9 @@ def spoil(path: Path, value: float) -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_weights_that_are_not_numbers_are_refused(value: float, trained: Path, tmp_path: Path, tiny: Config, capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
+def test_weights_that_are_not_numbers_are_refused(
+    value: float, trained: Path, tmp_path: Path, tiny: Config, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "model000002.pt"
     path.write_bytes((trained / "model000002.pt").read_bytes())
     spoil(path, value)
@@ -187,14 +216,26 @@ def test_a_run_goes_back_behind_weights_that_are_not_numbers(trained: Path) -> N
     run = Run(trained)
     newest = run.checkpoint()
     spoil(newest.path("model"), float("nan"))
-    checkpoint_files.commit(newest._replace(files={name: {"bytes": (trained / name).stat().st_size, "sha256": checkpoint_files.files.sha256(trained / name)} for name in newest.files}))  # fmt: skip
+    checkpoint_files.commit(
+        newest._replace(
+            files={
+                name: {
+                    "bytes": (trained / name).stat().st_size,
+                    "sha256": checkpoint_files.files.sha256(trained / name),
+                }
+                for name in newest.files
+            }
+        )
+    )
     found, wrong = checkpoint_files.newest_intact(run)
     assert found is not None
     assert (newest.step, found.step) == (2, 1)
     assert "out.2.bias" in wrong[0]
 
 
-def test_images_that_come_out_as_no_numbers_say_so(trained: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:  # fmt: skip
+def test_images_that_come_out_as_no_numbers_say_so(
+    trained: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     import json
 
     from ddpm.storage import images
@@ -202,7 +243,18 @@ def test_images_that_come_out_as_no_numbers_say_so(trained: Path, tmp_path: Path
     path = tmp_path / "model000002.pt"
     path.write_bytes((trained / "model000002.pt").read_bytes())
     spoil(path, 3e38)  # a number, and too large to be computed with
-    flags = ["--model_path", str(path), "--num_samples", "2", "--timestep_respacing", "3", "--clip_denoised", "False", "--sampler", "ddpm"]  # fmt: skip
+    flags = [
+        "--model_path",
+        str(path),
+        "--num_samples",
+        "2",
+        "--timestep_respacing",
+        "3",
+        "--clip_denoised",
+        "False",
+        "--sampler",
+        "ddpm",
+    ]
     assert main.main(["sample", *flags, "--out", str(tmp_path / "out")]) == 0
     status = json.loads((tmp_path / "out" / "status.json").read_text())
     assert "2 images of 2" in status["warning"]

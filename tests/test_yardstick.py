@@ -14,7 +14,21 @@ from ddpm.diffusion.losses import Batch, training_losses
 from ddpm.models import unet
 from ddpm.training.trainer import Trainer
 
-SMALL = dict(image_size=16, num_channels=32, num_res_blocks=1, channel_mult="1,2", attention_resolutions="8", num_heads=2, diffusion_steps=50, batch_size=5, microbatch=2, lr=1e-3, weight_decay=0.01, precision="fp32", ema_rate="0.9,0.999")  # fmt: skip
+SMALL = dict(
+    image_size=16,
+    num_channels=32,
+    num_res_blocks=1,
+    channel_mult="1,2",
+    attention_resolutions="8",
+    num_heads=2,
+    diffusion_steps=50,
+    batch_size=5,
+    microbatch=2,
+    lr=1e-3,
+    weight_decay=0.01,
+    precision="fp32",
+    ema_rate="0.9,0.999",
+)
 KINDS: dict[str, dict[str, Any]] = {
     "scale and shift": {},
     "added embedding": dict(use_scale_shift_norm=False),
@@ -53,7 +67,9 @@ def test_the_same_network_in_value_and_gradient(settings: dict[str, Any]) -> Non
     woken(ours)
     (batch,) = batches(config, 1)
     times = batch.t.float()
-    assert apart(plain.network(batch.noise, times, **batch.condition), ours(batch.noise, times, **batch.condition)) < 1e-5  # fmt: skip
+    assert (
+        apart(plain.network(batch.noise, times, **batch.condition), ours(batch.noise, times, **batch.condition)) < 1e-5
+    )
     for network in (plain.network, ours):
         training_losses(network, plain.schedule, plain.full, config, batch)["loss"].mean().backward()
     pairs = [(p.grad, q.grad) for p, q in zip(plain.parameters, ours.parameters(), strict=True)]

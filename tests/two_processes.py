@@ -25,10 +25,22 @@ from ddpm.training.trainer import Trainer
 
 STEPS = 14
 PLAIN = dict(
-    data_dir="shapes", image_size=8, num_channels=32, num_res_blocks=1, channel_mult="1", num_heads=1,
-    attention_resolutions="8", diffusion_steps=4, noise_schedule="cosine", ema_rate="0.9", batch_size=4, lr=1e-3,
-    threads=1, random_flip=True, class_cond=True,
-)  # fmt: skip
+    data_dir="shapes",
+    image_size=8,
+    num_channels=32,
+    num_res_blocks=1,
+    channel_mult="1",
+    num_heads=1,
+    attention_resolutions="8",
+    diffusion_steps=4,
+    noise_schedule="cosine",
+    ema_rate="0.9",
+    batch_size=4,
+    lr=1e-3,
+    threads=1,
+    random_flip=True,
+    class_cond=True,
+)
 TRAININGS: dict[str, dict[str, Any]] = {
     "plain": {},
     "importance": dict(schedule_sampler="loss-second-moment", microbatch=3, learn_sigma=True, grad_clip=0.5),

@@ -206,9 +206,13 @@ class Measured(NamedTuple):
 
 
 def measure(
-    network: Network, config: Config, settings: EvalConfig, dataset: Dataset, device: torch.device | str = "cpu",
+    network: Network,
+    config: Config,
+    settings: EvalConfig,
+    dataset: Dataset,
+    device: torch.device | str = "cpu",
     errors: Errors | None = None,
-) -> Iterator[Measured]:  # fmt: skip
+) -> Iterator[Measured]:
     """Measure `num_samples` pictures of the data, in an order that the seed decides.
 
     Several processes take turns of pictures and share what they find.  The noise of picture k at timestep t depends
@@ -236,7 +240,18 @@ def measure(
             x_start = torch.from_numpy(images.to_float(pixels)).to(device)
             noise = noise_of(settings.seed + start, x_start.shape[1:])
             told = _condition(config, x_start, None if numbers is None or labels is None else numbers[labels])
-            for call in calls(network, full, schedule, config.diffusion, x_start, noise, told, settings.clip_denoised, settings.rows, variance):  # fmt: skip
+            for call in calls(
+                network,
+                full,
+                schedule,
+                config.diffusion,
+                x_start,
+                noise,
+                told,
+                settings.clip_denoised,
+                settings.rows,
+                variance,
+            ):
                 yield Measured(number * per_turn + call.done, rounds * per_turn, False, so_far)
                 bits = call.bits
         narrow = False
@@ -274,8 +289,13 @@ def _condition(config: Config, x_start: Tensor, labels: np.ndarray | None) -> Co
 
 
 def evaluate_source(
-    folder: Path, worker: Worker | None, source: Run | Path, settings: EvalConfig, flags: Mapping[str, Any], ask: bool = True
-) -> Iterator[Measured]:  # fmt: skip
+    folder: Path,
+    worker: Worker | None,
+    source: Run | Path,
+    settings: EvalConfig,
+    flags: Mapping[str, Any],
+    ask: bool = True,
+) -> Iterator[Measured]:
     """Measure a run, or a checkpoint file, into a job's folder.
 
     `flags` are model and diffusion settings for a file that does not hold its own; where `ask`, a probe checks them.
@@ -378,7 +398,9 @@ def open_pictures(
     mine = dataclasses.replace(config.data, data_dir=settings.data_dir or config.data.data_dir)
     mine = datasets.adjusted(mine, settings)
     if not mine.data_dir:
-        raise UserError("No pictures are named, and the file does not say what it was trained on: name them with --data_dir.")  # fmt: skip
+        raise UserError(
+            "No pictures are named, and the file does not say what it was trained on: name them with --data_dir."
+        )
 
     def progress(done: int, total: int) -> None:
         distributed.check()

@@ -75,8 +75,12 @@ class Measured(NamedTuple):
 
 
 def measure(
-    network: Network, config: Config, settings: FrontierConfig, device: torch.device | str = "cpu", errors: Errors | None = None
-) -> Iterator[Measured]:  # fmt: skip
+    network: Network,
+    config: Config,
+    settings: FrontierConfig,
+    device: torch.device | str = "cpu",
+    errors: Errors | None = None,
+) -> Iterator[Measured]:
     """Draw the same noise with every sampler and number of calls; a record each network call.
 
     First come the converged pictures, with which torch warms up.  Then the cells, few calls first and the samplers in
@@ -179,8 +183,13 @@ def pace(times: list[float]) -> Pace:
 
 
 def compare_source(
-    folder: Path, worker: Worker, source: Run | Path, settings: FrontierConfig, flags: Mapping[str, Any], ask: bool = True
-) -> Iterator[Measured]:  # fmt: skip
+    folder: Path,
+    worker: Worker,
+    source: Run | Path,
+    settings: FrontierConfig,
+    flags: Mapping[str, Any],
+    ask: bool = True,
+) -> Iterator[Measured]:
     """Compare samplers on a run, or on a checkpoint file, into a job's folder.
 
     `flags` are model and diffusion settings for a file that does not hold its own; where `ask`, a probe checks them.
@@ -262,11 +271,22 @@ def compare_into(
 class _Kept:
     """What there is so far, and the files that tell it."""
 
-    def __init__(self, job: FrontierJob, said: Mapping[str, Any], places: list[Place], left: list[LeftOut], settings: FrontierConfig):  # fmt: skip
+    def __init__(
+        self,
+        job: FrontierJob,
+        said: Mapping[str, Any],
+        places: list[Place],
+        left: list[LeftOut],
+        settings: FrontierConfig,
+    ):
         self._job, self._said, self._left, self._clip = job, said, left, settings.clip_denoised
         self._ways = {place.way: place.sample for place in places}
         origin = said.get("checkpoint", {})
-        title = f"{origin['weights']} at step {origin['step']:,}, seed {settings.seed}" if origin else f"seed {settings.seed}"  # fmt: skip
+        title = (
+            f"{origin['weights']} at step {origin['step']:,}, seed {settings.seed}"
+            if origin
+            else f"seed {settings.seed}"
+        )
         self._sheet = Sheet(list(self._ways), sorted({place.asked for place in places}), title)
         self._began = self._written = time.monotonic()
         self._converged: list[Converged] = []
@@ -298,13 +318,22 @@ class _Kept:
             return
         result = {
             "rows": [cell._asdict() for cell in self.cells.values()],
-            "converged": [{**c._asdict(), "pictures": len(c.pictures), "solver": solver_grid.CONVERGED, "check": solver_grid.CHECK, "check_calls": solver_grid.CHECK_CALLS} for c in self._converged],
+            "converged": [
+                {
+                    **c._asdict(),
+                    "pictures": len(c.pictures),
+                    "solver": solver_grid.CONVERGED,
+                    "check": solver_grid.CHECK,
+                    "check_calls": solver_grid.CHECK_CALLS,
+                }
+                for c in self._converged
+            ],
             "left_out": [{**out.way._asdict(), "asked": out.asked, "why": out.why} for out in self._left],
             "pace": self._pace._asdict() if self._pace else None,
             "ended": ended,
             "seconds": time.monotonic() - self._began,
             **self._said,
-        }  # fmt: skip
+        }
         files.write_json(self._job.folder / "result.json", result)
         self._sheet.save(self._job.sheet)
         self._written = time.monotonic()

@@ -56,9 +56,13 @@ class Look(NamedTuple):
 
 
 def looks(
-    network: Network, config: Config, settings: SampleConfig, number: int = 0, device: torch.device | str = "cpu",
+    network: Network,
+    config: Config,
+    settings: SampleConfig,
+    number: int = 0,
+    device: torch.device | str = "cpu",
     errors: Errors | None = None,
-) -> Iterator[Look]:  # fmt: skip
+) -> Iterator[Look]:
     """Draw picture `number` of those that `settings` draw, the very same, and look at each step.
 
     errors: those that `variance` analytic needs.  Raises UserError where there is no such picture.
@@ -81,7 +85,9 @@ def looks(
         abar = float(curve.abar(step.t))
         eps = (x - abar**0.5 * x_start) / (1 - abar) ** 0.5
         change = None if before is None else _rms(x_start - before)
-        yield Look(step.done, step.total, step.t, float(curve.lam(step.t)), x, x_start, eps, _rms(after - x), change, after)  # fmt: skip
+        yield Look(
+            step.done, step.total, step.t, float(curve.lam(step.t)), x, x_start, eps, _rms(after - x), change, after
+        )
         before = x_start
         if drawn.finished:
             return
@@ -89,7 +95,10 @@ def looks(
 
 def _check_number(settings: SampleConfig, number: int) -> None:
     if not 0 <= number < settings.num_samples:
-        raise UserError(f"number {number} is none of the pictures, which are {settings.num_samples}: name one from 0 to {settings.num_samples - 1}.")  # fmt: skip
+        raise UserError(
+            f"number {number} is none of the pictures, which are {settings.num_samples}: name one from 0 to"
+            f" {settings.num_samples - 1}."
+        )
 
 
 def _rms(difference: Tensor) -> float:
@@ -134,8 +143,14 @@ class Record:
 
 
 def look_source(
-    folder: Path, worker: Worker, source: Run | Path, settings: SampleConfig, number: int, flags: Mapping[str, Any], ask: bool = True
-) -> Iterator[Look]:  # fmt: skip
+    folder: Path,
+    worker: Worker,
+    source: Run | Path,
+    settings: SampleConfig,
+    number: int,
+    flags: Mapping[str, Any],
+    ask: bool = True,
+) -> Iterator[Look]:
     """Look at a picture of a run, or of a checkpoint file, into a job's folder.
 
     `flags` are model and diffusion settings for a file that does not hold its own; where `ask`, a probe checks them.
@@ -155,8 +170,22 @@ def look_source(
     )  # as machines differ
     network = engine.network_of(weights, config, path.name, device, settings.kernels)
     told = engine.flags_of(config, weights, SampleConfig)
-    command = ["ddpm", "microscope", "--model_path", str(path), *codec.to_flags(settings), "--number", str(number), *told]  # fmt: skip
-    said = {"sample": dataclasses.asdict(settings), "number": number, "checkpoint": about, "command": shlex.join(command)}  # fmt: skip
+    command = [
+        "ddpm",
+        "microscope",
+        "--model_path",
+        str(path),
+        *codec.to_flags(settings),
+        "--number",
+        str(number),
+        *told,
+    ]
+    said = {
+        "sample": dataclasses.asdict(settings),
+        "number": number,
+        "checkpoint": about,
+        "command": shlex.join(command),
+    }
     files.write_json(folder / "settings.json", said)
     errors = None
     if variances.chosen(config, settings) == "analytic":

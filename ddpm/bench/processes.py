@@ -48,7 +48,9 @@ class Rival:
     def __enter__(self) -> "Rival":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:  # fmt: skip
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._pipe.close()  # which ends it
         if kind is None:
             self._process.join(PATIENCE)
@@ -64,7 +66,10 @@ class Rival:
         except (EOFError, OSError) as error:
             self._process.join(PATIENCE)
             code = self._process.exitcode
-            raise UserError(f"The process that measured has ended with code {code}, perhaps for lack of memory: close other programs, or measure less.") from error  # fmt: skip
+            raise UserError(
+                f"The process that measured has ended with code {code}, perhaps for lack of memory: close other"
+                " programs, or measure less."
+            ) from error
         if isinstance(answer, _Wrong):
             raise UserError(answer.words) if answer.users else RuntimeError(answer.words)
         return answer

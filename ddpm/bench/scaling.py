@@ -22,11 +22,7 @@ from ddpm.planning import architecture, memory
 from ddpm.reports import speed_tables, svg
 
 FORMAT = 1  # of the result
-VALUES = {
-    "batch_size": (1, 2, 4, 8, 16, 32, 64, 128),
-    "num_channels": (32, 64, 96, 128),
-    "image_size": (16, 32, 64),
-}
+VALUES = {"batch_size": (1, 2, 4, 8, 16, 32, 64, 128), "num_channels": (32, 64, 96, 128), "image_size": (16, 32, 64)}
 MOST_SECONDS = 60.0  # for a point
 MOST_FREE = 0.9  # of the free memory, for a point
 LEAST_STEPS = 2
@@ -52,7 +48,9 @@ def points(base: Config, cores: int, quick: bool = False, values: dict[str, tupl
     return found
 
 
-def measure(settings: ScaleConfig, base: Config | None = None, values: dict[str, tuple[int, ...]] = VALUES) -> Iterator[Progress]:  # fmt: skip
+def measure(
+    settings: ScaleConfig, base: Config | None = None, values: dict[str, tuple[int, ...]] = VALUES
+) -> Iterator[Progress]:
     """Measure each point in processes of its own; the last record has the result, as it is kept in JSON.
 
     A point that does not fit in the free memory, or would take more than a minute, is left out, with a sentence.
@@ -68,10 +66,15 @@ def measure(settings: ScaleConfig, base: Config | None = None, values: dict[str,
         "format": FORMAT,
         "kind": "scale",
         "machine": machine,
-        "settings": {"steps": settings.steps, "quick": settings.quick, "network": codec.to_flags(base.model), "batch_size": base.train.batch_size},
+        "settings": {
+            "steps": settings.steps,
+            "quick": settings.quick,
+            "network": codec.to_flags(base.model),
+            "batch_size": base.train.batch_size,
+        },
         "rows": rows,
         "left_out": left_out,
-    }  # fmt: skip
+    }
     measured: dict[Config, dict[str, Any]] = {}
     rate = 0.0  # operations a second, as far as it is known
     for done, point in enumerate(found):

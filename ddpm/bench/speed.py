@@ -155,7 +155,9 @@ class _Laps:
                 }
                 self._share(steps[way.name])
 
-    def _way(self, way: Way, yardstick: Rival, steps: dict[str, Any], calls: dict[str, Any], memory: dict[str, int]) -> Iterator[None]:  # fmt: skip
+    def _way(
+        self, way: Way, yardstick: Rival, steps: dict[str, Any], calls: dict[str, Any], memory: dict[str, int]
+    ) -> Iterator[None]:
         with Rival(codec.replace(self.config, way.settings)) as ours:
             self.doing = f"training steps: {way.words}"
             pairs = yield from self._pairs(ours.step, yardstick.step, self.rounds, WARM_UP)
@@ -201,7 +203,9 @@ class _Laps:
                 for name, times in seconds.items():
                     self.doing = f"starting: {name}"
                     way = TORCH if name == "torch" else DEFAULT
-                    with Rival(codec.replace(self.config, way.settings), environment={"DDPM_KERNEL_CACHE": cache}) as ours:  # fmt: skip
+                    with Rival(
+                        codec.replace(self.config, way.settings), environment={"DDPM_KERNEL_CACHE": cache}
+                    ) as ours:
                         times.append(ours.first_step())
                     yield
         self.result["start"] = {name: statistics.median(times) for name, times in seconds.items()}

@@ -69,7 +69,12 @@ def noise(config: Config) -> Dataset:
 def _preview_seconds(trainer: Trainer) -> float:
     """Seconds for one preview grid, from one step of drawing it."""
     train = trainer.config.train
-    settings = SampleConfig(num_samples=min(train.preview_samples, 16), use_ddim=True, timestep_respacing="1", kernels="native" if trainer.compute.library is not None else "torch")  # fmt: skip
+    settings = SampleConfig(
+        num_samples=min(train.preview_samples, 16),
+        use_ddim=True,
+        timestep_respacing="1",
+        kernels="native" if trainer.compute.library is not None else "torch",
+    )
     small = None
     if trainer.config.model.super_res:
         small = low_res.of_dataset(trainer.stream.dataset, trainer.config, settings.num_samples)

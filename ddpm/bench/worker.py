@@ -148,7 +148,14 @@ class Laps:
         draw: the next pictures, their noise and timesteps.  network: forward and backward.  update: the rest of the
         step, which is optimiser, averages and gradient norm.  log: metrics, status, requests.
         """
-        wanted = dict(data_dir="cifar10-mini", enlarge=True, total_steps=WARM_UP + steps + 1, sample_interval=0, save_interval=10**9, log_interval=10)  # fmt: skip
+        wanted = dict(
+            data_dir="cifar10-mini",
+            enlarge=True,
+            total_steps=WARM_UP + steps + 1,
+            sample_interval=0,
+            save_interval=10**9,
+            log_interval=10,
+        )
         config = datasets.resolve(codec.replace(self.config, {**wanted, "num_classes": 0}))
         with tempfile.TemporaryDirectory() as folder:
             run = runs.create(Path(folder), "parts", config)
@@ -228,9 +235,11 @@ def _woken(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """With random weights of a usual size in the layers that begin as zeros."""
     rng = torch.Generator().manual_seed(0)
     return {
-        name: weight
-        if weight.any() or weight.dim() < 2
-        else torch.randn(weight.shape, generator=rng) * weight[0].numel() ** -0.5
+        name: (
+            weight
+            if weight.any() or weight.dim() < 2
+            else torch.randn(weight.shape, generator=rng) * weight[0].numel() ** -0.5
+        )
         for name, weight in weights.items()
     }
 

@@ -173,7 +173,12 @@ def _values(content: Mapping[str, Any]) -> dict[str, Tensor]:
     """Every tensor of a network's or an optimiser's state_dict, by name or place."""
     if "param_groups" not in content:
         return dict(content)
-    return {f"{key} of tensor {place}": value for place, entry in content["state"].items() for key, value in entry.items() if isinstance(value, Tensor)}  # fmt: skip
+    return {
+        f"{key} of tensor {place}": value
+        for place, entry in content["state"].items()
+        for key, value in entry.items()
+        if isinstance(value, Tensor)
+    }
 
 
 def taken(run: Run, step: int, read: Callable[[Checkpoint], T]) -> T:
@@ -191,7 +196,10 @@ def taken(run: Run, step: int, read: Callable[[Checkpoint], T]) -> T:
         except (UserError, OSError):
             if manifest_path(found).exists():
                 raise
-    raise UserError(f"The checkpoint of step {found.step} of {run.name} was removed by its training while it was read: {'take the newest, without --step' if step else 'stop the training first'}.")  # fmt: skip
+    raise UserError(
+        f"The checkpoint of step {found.step} of {run.name} was removed by its training while it was read:"
+        f" {'take the newest, without --step' if step else 'stop the training first'}."
+    )
 
 
 def newest_intact(run: Run) -> tuple[Checkpoint | None, list[str]]:
@@ -245,9 +253,14 @@ def optimizer_of(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     except (KeyError, TypeError, AttributeError, IndexError):
         good = False
     if not good:
-        raise UserError(f"{path} is not AdamW's state of these {plural(len(shapes), 'tensor')}: take the opt file of the same training and step, or move it away.")  # fmt: skip
+        raise UserError(
+            f"{path} is not AdamW's state of these {plural(len(shapes), 'tensor')}: take the opt file of the same"
+            " training and step, or move it away."
+        )
     if wrong := not_numbers(_values(content)):
-        raise UserError(f"In {path}, {wrong}: take an earlier checkpoint, or move it away, so that a new optimiser begins.")  # fmt: skip
+        raise UserError(
+            f"In {path}, {wrong}: take an earlier checkpoint, or move it away, so that a new optimiser begins."
+        )
     return content
 
 
@@ -297,9 +310,9 @@ def compare(model: nn.Module, tensors: Mapping[str, Tensor], source: str) -> Non
             raise UserError(_more_or_fewer(source, missing, extra))
         others = f" (also {', '.join(differ[1:4])}{', ...' if len(differ) > 4 else ''})" if len(differ) > 1 else ""
         raise UserError(
-            f"{source} does not fit these settings: {plural(len(differ), 'tensor differs', 'tensors differ')}, first {name}, which is "
-            f"{found.get(name, 'missing')} in the file and {wanted.get(name, 'not expected')} here{others}; "
-            f"use {' '.join(flags) or 'the flags that it was trained with'}."
+            f"{source} does not fit these settings: {plural(len(differ), 'tensor differs', 'tensors differ')}, first"
+            f" {name}, which is {found.get(name, 'missing')} in the file and {wanted.get(name, 'not expected')}"
+            f" here{others}; use {' '.join(flags) or 'the flags that it was trained with'}."
         )
 
 
@@ -312,11 +325,21 @@ def _more_or_fewer(source: str, missing: list[str], extra: list[str]) -> str:
 
     lacks = f"lacks {named(missing)} of the network that its other tensors describe" if missing else ""
     has = f"holds {named(extra)} that improved-diffusion's U-Net does not have" if extra else ""
-    remedy = "take a whole copy" if missing else "take a file of such a network, or save the tensors without it" if len(extra) == 1 else "take a file of such a network"  # fmt: skip
+    remedy = (
+        "take a whole copy"
+        if missing
+        else (
+            "take a file of such a network, or save the tensors without it"
+            if len(extra) == 1
+            else "take a file of such a network"
+        )
+    )
     return f"{source} {' and '.join(filter(None, (lacks, has)))}: {remedy}."
 
 
-def _described(weights: Mapping[str, Tensor], config: Config, step: int, kind: str, data: Any = None) -> "OrderedDict[str, Tensor]":  # fmt: skip
+def _described(
+    weights: Mapping[str, Tensor], config: Config, step: int, kind: str, data: Any = None
+) -> "OrderedDict[str, Tensor]":
     content = OrderedDict(weights)
     about = {"config": json.dumps(codec.to_json(config)), "step": step, "kind": kind, "data": data}
     content._metadata = {METADATA: about}  # type: ignore[attr-defined]

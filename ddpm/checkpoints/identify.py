@@ -46,7 +46,9 @@ def recognise(tensors: Mapping[str, Tensor], flags: Mapping[str, Any], source: P
     )
     told: list[str] = []
     if "image_size" not in flags:
-        told.append(f"image_size {found['image_size']} follows from the levels of the network: --image_size says another.")  # fmt: skip
+        told.append(
+            f"image_size {found['image_size']} follows from the levels of the network: --image_size says another."
+        )
     preset = presets.of_file(source)
     known: dict[str, Any] = {}
     if preset:
@@ -62,7 +64,10 @@ def recognise(tensors: Mapping[str, Tensor], flags: Mapping[str, Any], source: P
     checkpoint_files.compare(network, tensors, source.name)
     if config.model.class_cond and hidden:
         if not config.model.num_classes:
-            raise UserError(f"cond_drop_prob is {flags['cond_drop_prob']:g}, and {source.name} has a single label, which is either a class or none: leave it out.")  # fmt: skip
+            raise UserError(
+                f"cond_drop_prob is {flags['cond_drop_prob']:g}, and {source.name} has a single label, which is either"
+                " a class or none: leave it out."
+            )
         told.append(f"Its last label, {config.model.num_classes}, stands for no class, as cond_drop_prob says.")
     labels = tuple(label for label in trained_labels(source, tensors) if label < config.model.num_classes)
     if preset and config.model.class_cond:
@@ -95,13 +100,14 @@ def _agree(source: Path, preset: str, known: Mapping[str, Any], flags: Mapping[s
     other = [
         f"--{name} {value}"
         for name, value in flags.items()
-        if name not in TRAINING_ONLY and name != "num_classes"
+        if name not in TRAINING_ONLY
+        and name != "num_classes"
         and value != getattr(settled.model if name in MODEL else settled.diffusion, name, value)
-    ]  # fmt: skip
+    ]
     if other and ask:
         raise UserError(
-            f"{source.name} is a released model and was trained with other settings than {', '.join(other)}: leave these "
-            f"flags out, as the preset {preset} has them, or insist with --probe False."
+            f"{source.name} is a released model and was trained with other settings than {', '.join(other)}: leave"
+            f" these flags out, as the preset {preset} has them, or insist with --probe False."
         )
 
 
@@ -112,7 +118,9 @@ def _agree_with_shapes(source: Path, shapes: infer_config.Shapes, config: Config
         raise UserError(f"{source.name} was not trained with {was}: leave it out, or use {' '.join(flags)}.")
 
 
-def _asked(tensors: Mapping[str, Tensor], config: Config, flags: Mapping[str, Any], labels: tuple[int, ...]) -> tuple[Config, list[str]]:  # fmt: skip
+def _asked(
+    tensors: Mapping[str, Tensor], config: Config, flags: Mapping[str, Any], labels: tuple[int, ...]
+) -> tuple[Config, list[str]]:
     """`config` with what the probe finds in place of what was not given: what was given is never overruled."""
     verdict = probe.verdict(tensors, config, probe.images_for(config), labels)
     given = {name: flags[name] for name in probe.NAMES if name in flags}

@@ -18,12 +18,27 @@ Shapes = Mapping[str, tuple[int, ...]]  # name of a tensor -> its shape
 
 USUAL_ATTENTION = {16, 8}  # sizes of the feature map; improved-diffusion's default
 HIDDEN = 0.1  # the usual share of hidden classes, where the weights only tell that some were
-EVERYWHERE = {f"{layer}.{part}" for layer in ("time_embed.0", "time_embed.2", "input_blocks.0.0", "middle_block.0.in_layers.0", "middle_block.1.qkv", "middle_block.2.out_layers.3", "out.0", "out.2") for part in ("weight", "bias")}  # fmt: skip
+EVERYWHERE = {
+    f"{layer}.{part}"
+    for layer in (
+        "time_embed.0",
+        "time_embed.2",
+        "input_blocks.0.0",
+        "middle_block.0.in_layers.0",
+        "middle_block.1.qkv",
+        "middle_block.2.out_layers.3",
+        "out.0",
+        "out.2",
+    )
+    for part in ("weight", "bias")
+}
 WRAPPERS = ("module.", "_orig_mod.")  # of DataParallel and of torch.compile
 SIZES = [2**k for k in range(2, 11)]  # image sizes that are guessed
 
 
-def model_settings(shapes: Shapes, source: str, image_size: int = 0, small_size: int = 0, hidden: bool = False) -> dict[str, Any]:  # fmt: skip
+def model_settings(
+    shapes: Shapes, source: str, image_size: int = 0, small_size: int = 0, hidden: bool = False
+) -> dict[str, Any]:
     """The model settings, by name, of a network with these tensors; hidden: whether its last label stands for no class.
 
     Sizes that are not given are guessed: the image size from the multipliers and from where attention is, the
@@ -36,17 +51,19 @@ def model_settings(shapes: Shapes, source: str, image_size: int = 0, small_size:
         why = f"there is no {lacking}" if lacking else str(error)
         if wrapped := next((p for p in WRAPPERS if all(name.startswith(p) for name in shapes)), ""):
             raise UserError(
-                f"The names of the tensors in {source} all begin with {wrapped}, which a wrapper around the network put "
-                "there: save them without it, as by model.module.state_dict(), and name that file."
+                f"The names of the tensors in {source} all begin with {wrapped}, which a wrapper around the network put"
+                " there: save them without it, as by model.module.state_dict(), and name that file."
             ) from error
         alike = len(EVERYWHERE & shapes.keys()) > len(EVERYWHERE) / 2
         if alike and not lacking and not any(".op." in name for name in shapes):
             why = "sizes change in residual blocks, as with guided-diffusion's resblock_updown, which is not supported"
         if alike and lacking:
-            raise UserError(f"{source} lacks the tensor {lacking}, without which the others are no whole U-Net: take a whole copy.") from error  # fmt: skip
+            raise UserError(
+                f"{source} lacks the tensor {lacking}, without which the others are no whole U-Net: take a whole copy."
+            ) from error
         raise UserError(
-            f"{source} holds {formatting.plural(len(shapes), 'tensor')} that are not those of improved-diffusion's U-Net "
-            f"({why}): name a model or ema file that it or this program wrote."
+            f"{source} holds {formatting.plural(len(shapes), 'tensor')} that are not those of improved-diffusion's"
+            f" U-Net ({why}): name a model or ema file that it or this program wrote."
         ) from error
 
 

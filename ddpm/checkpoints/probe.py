@@ -119,12 +119,19 @@ def sentences(verdict: Verdict, chosen: Mapping[str, Any], given: Mapping[str, A
     on = f"The probe on {formatting.plural(verdict.images, 'image')}"
     agreed = {name: value for name, value in verdict.found.items() if chosen[name] == value}
     if agreed:
-        better = f"denoises with {verdict.score:.2f} of a linear filter's error" if math.isfinite(verdict.score) else "repeats what it sees but for a step's noise"  # fmt: skip
+        better = (
+            f"denoises with {verdict.score:.2f} of a linear filter's error"
+            if math.isfinite(verdict.score)
+            else "repeats what it sees but for a step's noise"
+        )
         yield f"{on} finds {described(agreed)}: at its best, the network {better}."
     for name, value in verdict.against(chosen, given).items():
         times = verdict.worse.get((name, value), math.nan)
         how = f", with {times:.2f} times the error" if math.isfinite(times) else ""
-        yield f"{on} finds {name} {verdict.found[name]}, and {name} {value} is used, as it was given{how}: if only noise comes out, give --{name} {verdict.found[name]}."  # fmt: skip
+        yield (
+            f"{on} finds {name} {verdict.found[name]}, and {name} {value} is used, as it was given{how}: if only noise"
+            f" comes out, give --{name} {verdict.found[name]}."
+        )
     untold = {name: value for name, value in chosen.items() if name not in verdict.found}
     assumed = {name: value for name, value in untold.items() if name not in given}
     unchecked = {name: value for name, value in untold.items() if name in given}
@@ -217,7 +224,15 @@ class _Compared(NamedTuple):
     alike: list[Way]  # the best, and all that are not clearly worse
 
 
-def _compared(bench: "_Bench", ways: list[Way], prediction: str, levels: np.ndarray, margin: float, counts: Sequence[int], single: bool = False) -> _Compared:  # fmt: skip
+def _compared(
+    bench: "_Bench",
+    ways: list[Way],
+    prediction: str,
+    levels: np.ndarray,
+    margin: float,
+    counts: Sequence[int],
+    single: bool = False,
+) -> _Compared:
     """Ask in every way with the first of `counts` images, and in those that are not clearly worse then with more.
 
     single: only one that stands out from all others is of use.
@@ -278,7 +293,9 @@ class _Bench:
         most = max(WORK / memory.activation_bytes(model, memory.TORCH), LEAST)
         count = int(min(most, MOST, len(dataset)))
         self.rows = max(1, int(4 * WORK / memory.activation_bytes(model, memory.TORCH)))  # through the network at once
-        self.steps = list(dict.fromkeys((settings.diffusion_steps, *USUAL_STEPS, *(OTHER_STEPS if most >= FEW else ()))))  # fmt: skip
+        self.steps = list(
+            dict.fromkeys((settings.diffusion_steps, *USUAL_STEPS, *(OTHER_STEPS if most >= FEW else ())))
+        )
         # Other T on the scale of 0 to 1000 are told apart only by what a step back is.
         self.processes = [
             Process(schedule, T, rescale)
@@ -306,7 +323,9 @@ class _Bench:
 
     def try_all(self) -> None:
         """From now on, T count that make no other scale."""
-        more = [Process(s, T, True) for s in schedules.BETAS for T in self.steps if T != 1000 and schedules.possible(s, T)]  # fmt: skip
+        more = [
+            Process(s, T, True) for s in schedules.BETAS for T in self.steps if T != 1000 and schedules.possible(s, T)
+        ]
         self.tried = [*self.processes, *more]
 
     def errors(self, process: Process, heads: Heads, count: int) -> dict[str, np.ndarray]:
@@ -333,9 +352,13 @@ class _Bench:
         noise = torch.cat([noise[images] for noise in self.noise])
         x_t = diffusion.q_sample(full, x_start, t, noise)
         outputs = [
-            network(x_t[rows], diffusion.network_time(scale, full.T, t[rows]), **{k: v[images].repeat(len(LEVELS), *[1] * (v.ndim - 1))[rows] for k, v in self.condition.items()})
+            network(
+                x_t[rows],
+                diffusion.network_time(scale, full.T, t[rows]),
+                **{k: v[images].repeat(len(LEVELS), *[1] * (v.ndim - 1))[rows] for k, v in self.condition.items()},
+            )
             for rows in torch.arange(len(t)).split(self.rows)
-        ]  # fmt: skip
+        ]
         output = torch.cat(outputs)[:, : x_t.shape[1]]
         signal = diffusion.at(full.alphas_cumprod**0.5, t, x_t)
         gain = signal * self.variance / (signal**2 * self.variance + 1 - signal**2)

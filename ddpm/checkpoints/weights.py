@@ -54,10 +54,14 @@ def read(path: Path) -> Any:
     except IsADirectoryError:
         raise UserError(f"{path} is a folder: name a .pt file in it, or use --run for a run.") from None
     except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror or error}): see to that, or take another copy.") from error  # fmt: skip
+        raise UserError(
+            f"{path} cannot be read ({error.strerror or error}): see to that, or take another copy."
+        ) from error
     except Exception as error:  # of whatever type: torch's reader meets bytes that were never meant for it
         if isinstance(error, MemoryError) or any(words in str(error) for words in NO_MEMORY):
-            raise UserError(f"{path} cannot be read, as there is not enough memory: end other programs, and try again.") from error  # fmt: skip
+            raise UserError(
+                f"{path} cannot be read, as there is not enough memory: end other programs, and try again."
+            ) from error
         why, remedy = _why(path)
         raise UserError(f"{path} cannot be read ({why}): {remedy}.") from error
 
@@ -84,7 +88,10 @@ def not_numbers(tensors: Mapping[str, Tensor]) -> str:
 def check_numbers(tensors: Mapping[str, Tensor], source: Path | str) -> None:
     """Raises UserError where a value is NaN or infinite: all that such weights could give is NaN."""
     if wrong := not_numbers(tensors):
-        raise UserError(f"In {source}, {wrong}: its training diverged, or the file is damaged. Take an earlier checkpoint, or another copy.")  # fmt: skip
+        raise UserError(
+            f"In {source}, {wrong}: its training diverged, or the file is damaged. Take an earlier checkpoint, or"
+            " another copy."
+        )
 
 
 def _other_than_network(content: Any, path: Path, safe: bool = True) -> tuple[str, str]:
@@ -149,7 +156,11 @@ def _networks(content: Any, depth: int = 3) -> Iterator[tuple[tuple[str, ...], A
 
 def _is_network(content: Any) -> bool:
     """Whether it is a dict of named tensors and nothing else."""
-    return isinstance(content, Mapping) and bool(content) and all(isinstance(key, str) and _is_tensor(value) for key, value in content.items())  # fmt: skip
+    return (
+        isinstance(content, Mapping)
+        and bool(content)
+        and all(isinstance(key, str) and _is_tensor(value) for key, value in content.items())
+    )
 
 
 def _tensors_beside(content: Any) -> bool:
@@ -173,8 +184,14 @@ def _why(path: Path) -> tuple[str, str]:
             return _why_zip(path)
         if start[8:9] == b"{" and 2 <= int.from_bytes(start[:8], "little") < 100_000_000:
             target = _free(path.with_suffix(".pt"))
-            line = f"import torch, safetensors.torch; torch.save(safetensors.torch.load_file({_quoted(path)}), {_quoted(target)})"  # fmt: skip
-            return "it is a safetensors file, which is not read", f"turn it into a checkpoint with `python -c {shlex.quote(line)}` (after `pip install safetensors`)"  # fmt: skip
+            line = (
+                f"import torch, safetensors.torch; torch.save(safetensors.torch.load_file({_quoted(path)}),"
+                f" {_quoted(target)})"
+            )
+            return (
+                "it is a safetensors file, which is not read",
+                f"turn it into a checkpoint with `python -c {shlex.quote(line)}` (after `pip install safetensors`)",
+            )
         if start[:1] == b"\x80":
             file.seek(0)
             if start.startswith(MAGIC):
@@ -188,7 +205,9 @@ def _why_zip(path: Path) -> tuple[str, str]:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
             if any(name.endswith("/constants.pkl") for name in names):
-                return "it is a TorchScript program, not weights", _saved(path, f'torch.jit.load({_quoted(path)}, map_location="cpu").state_dict()', "")  # fmt: skip
+                return "it is a TorchScript program, not weights", _saved(
+                    path, f'torch.jit.load({_quoted(path)}, map_location="cpu").state_dict()', ""
+                )
             if any(name.endswith(".npy") for name in names):
                 return "it is an .npz of arrays, not a checkpoint", NETWORK
             inner = next((name for name in names if name.endswith("data.pkl")), None)
@@ -212,7 +231,10 @@ def _why_pickle(path: Path, pickles: list[Any], otherwise: str) -> tuple[str, st
         return otherwise, ANOTHER
     what, remedy = _other_than_network(content, path, safe=False)
     objects = ", ".join(foreign[:3]) + (", ..." if len(foreign) > 3 else "")
-    return f"it is whole, and holds {what}, with pickled objects of {objects}, which may run code and are not loaded", f"where it comes from a source that you trust, {remedy}"  # fmt: skip
+    return (
+        f"it is whole, and holds {what}, with pickled objects of {objects}, which may run code and are not loaded",
+        f"where it comes from a source that you trust, {remedy}",
+    )
 
 
 class _Inert:

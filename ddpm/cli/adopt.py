@@ -11,13 +11,25 @@ from ddpm.runs import jobs, openai_folder
 
 
 def add(commands: Any) -> None:
+    """Add the subcommand to the parser."""
     room = shared.command(commands, "import", _import, "Make a run of a folder that improved-diffusion wrote.")
     room.add_argument(
         "folder", type=shared.path, metavar="DIR", help="where improved-diffusion logged to (OPENAI_LOGDIR)"
     )
     room.add_argument(*shared.RUN, metavar="NAME", help="name of the run (default: from the folder)")
-    room.add_argument("--class_names", default="", metavar="A,B,C", help="names of the classes, in the order of their labels (default: from the data, or numbers)")  # fmt: skip
-    room.add_argument("--in_place", type=shared.boolean, default=False, metavar="BOOL", help="leave the files where they are and link to the folder, rather than copy them (default: False)")  # fmt: skip
+    room.add_argument(
+        "--class_names",
+        default="",
+        metavar="A,B,C",
+        help="names of the classes, in the order of their labels (default: from the data, or numbers)",
+    )
+    room.add_argument(
+        "--in_place",
+        type=shared.boolean,
+        default=False,
+        metavar="BOOL",
+        help="leave the files where they are and link to the folder, rather than copy them (default: False)",
+    )
     room.add_argument("--probe", type=shared.boolean, default=True, metavar="BOOL", help=shared.PROBE)
     room.add_argument(
         "--job", type=shared.path, metavar="FOLDER", help="folder to keep the progress in, for whoever watches"

@@ -20,15 +20,41 @@ T = TypeVar("T")
 
 
 def add(commands: Any) -> None:
-    bench = shared.command(commands, "bench", _speed, "Measure what this machine can do: training speed, its cost by settings, samplers of a checkpoint.", runs_dir=False)  # fmt: skip
+    """Add the subcommand to the parser."""
+    bench = shared.command(
+        commands,
+        "bench",
+        _speed,
+        "Measure what this machine can do: training speed, its cost by settings, samplers of a checkpoint.",
+        runs_dir=False,
+    )
     _add_speed(bench)
     benches = bench.add_subparsers(metavar="WHAT")
-    _add_speed(shared.command(benches, "speed", _speed, "Measure a training step against the plain network: what `ddpm bench` alone does.", runs_dir=False))  # fmt: skip
-    scale = shared.command(benches, "scale", _scale, "Measure what a step costs by batch size, channels, image size and threads.", runs_dir=False)  # fmt: skip
+    _add_speed(
+        shared.command(
+            benches,
+            "speed",
+            _speed,
+            "Measure a training step against the plain network: what `ddpm bench` alone does.",
+            runs_dir=False,
+        )
+    )
+    scale = shared.command(
+        benches,
+        "scale",
+        _scale,
+        "Measure what a step costs by batch size, channels, image size and threads.",
+        runs_dir=False,
+    )
     shared.add_settings(scale, ScaleConfig)
     _add_output(scale)
     scale.add_argument("--chart", type=shared.path, metavar="FILE", help="draw a chart into this SVG file")
-    samplers = shared.command(benches, "samplers", _samplers, "Compare samplers: how close each comes to the converged pictures, with how many network calls.")  # fmt: skip
+    samplers = shared.command(
+        benches,
+        "samplers",
+        _samplers,
+        "Compare samplers: how close each comes to the converged pictures, with how many network calls.",
+    )
     shared.add_source(samplers, FrontierConfig, "comparing", "frontiers")
     _add_output(samplers)
 
@@ -36,12 +62,20 @@ def add(commands: Any) -> None:
 def _add_speed(parser: argparse.ArgumentParser) -> None:
     shared.add_settings(parser, SpeedConfig)
     _add_output(parser)
-    parser.add_argument("--compare", type=shared.path, metavar="FILE", default=argparse.SUPPRESS, help="print what an earlier --json FILE holds beside it")  # fmt: skip
+    parser.add_argument(
+        "--compare",
+        type=shared.path,
+        metavar="FILE",
+        default=argparse.SUPPRESS,
+        help="print what an earlier --json FILE holds beside it",
+    )
 
 
 def _add_output(parser: argparse.ArgumentParser) -> None:
     """What is not given is left out, so that a subcommand does not undo what was said before its name."""
-    parser.add_argument("--json", type=shared.path, metavar="FILE", default=argparse.SUPPRESS, help="write the result here too")  # fmt: skip
+    parser.add_argument(
+        "--json", type=shared.path, metavar="FILE", default=argparse.SUPPRESS, help="write the result here too"
+    )
     parser.add_argument("--markdown", action="store_true", default=argparse.SUPPRESS, help="print tables as Markdown")
 
 
@@ -113,7 +147,9 @@ def _keep(options: argparse.Namespace, result: dict[str, Any]) -> None:
 
 def _samplers(options: argparse.Namespace) -> None:
     if torchrun.several():
-        raise UserError("ddpm bench was started in several processes, and times those of one: start it without torchrun.")  # fmt: skip
+        raise UserError(
+            "ddpm bench was started in several processes, and times those of one: start it without torchrun."
+        )
     settings, source, flags = shared.read_source(options, FrontierConfig)
     folder = shared.result_folder(options.out, source, "frontiers")
     with shared.working_in(folder, made=options.out is None) as worker:

@@ -13,27 +13,56 @@ from ddpm.formatting import plural
 
 
 def add(commands: Any) -> None:
-    parser = commands.add_parser("data", help="Fetch or prepare a data set.", description="Fetch or prepare a data set.", allow_abbrev=False)  # fmt: skip
+    """Add the subcommand to the parser."""
+    parser = commands.add_parser(
+        "data", help="Fetch or prepare a data set.", description="Fetch or prepare a data set.", allow_abbrev=False
+    )
     sets = parser.add_subparsers(required=True, metavar="DATA")
 
-    cifar10 = shared.command(sets, "cifar10", _cifar10, "CIFAR-10, downloaded or from its archive, to be trained on by name.", runs_dir=False)  # fmt: skip
+    cifar10 = shared.command(
+        sets, "cifar10", _cifar10, "CIFAR-10, downloaded or from its archive, to be trained on by name.", runs_dir=False
+    )
     cifar10.add_argument("--archive", type=shared.path, metavar="FILE", help="the archive, where it is here already")
-    cifar10.add_argument("--folder", type=shared.path, metavar="DIR", help="also write cifar_train and cifar_test there, with files such as plane_00042.png")  # fmt: skip
+    cifar10.add_argument(
+        "--folder",
+        type=shared.path,
+        metavar="DIR",
+        help="also write cifar_train and cifar_test there, with files such as plane_00042.png",
+    )
 
     lsun = shared.command(sets, "lsun", _lsun, "LSUN's lmdb database as a folder of PNG files.", runs_dir=False)
     lsun.add_argument("archive", type=shared.path, metavar="ARCHIVE", help="folder of the database, or its zip file")
     lsun.add_argument("folder", type=shared.path, metavar="FOLDER", help="where to write the pictures")
     shared.add_settings(lsun, LsunConfig, dashes=True)
 
-    imagenet = shared.command(sets, "imagenet64", _imagenet64, "ImageNet at 64 pixels as a folder of PNG files or as one .npz file.", runs_dir=False)  # fmt: skip
-    imagenet.add_argument("archive", type=shared.path, nargs="+", metavar="ARCHIVE", help="zip files of train_data_batch_1.npz and so on, or a folder of these")  # fmt: skip
+    imagenet = shared.command(
+        sets,
+        "imagenet64",
+        _imagenet64,
+        "ImageNet at 64 pixels as a folder of PNG files or as one .npz file.",
+        runs_dir=False,
+    )
+    imagenet.add_argument(
+        "archive",
+        type=shared.path,
+        nargs="+",
+        metavar="ARCHIVE",
+        help="zip files of train_data_batch_1.npz and so on, or a folder of these",
+    )
     imagenet.add_argument("--part", choices=["train", "val"], default="train", help="which pictures (default: train)")
     target = imagenet.add_mutually_exclusive_group(required=True)
-    target.add_argument("--folder", type=shared.path, metavar="DIR", help="write LABEL_BATCH_NUMBER.png there; goes on where it was interrupted")  # fmt: skip
+    target.add_argument(
+        "--folder",
+        type=shared.path,
+        metavar="DIR",
+        help="write LABEL_BATCH_NUMBER.png there; goes on where it was interrupted",
+    )
     target.add_argument("--npz", type=shared.path, metavar="FILE", help="write one .npz file of all pictures")
 
     for command in (cifar10, lsun, imagenet):
-        command.add_argument("--md5", nargs="+", metavar="SUM", help="checksum that the archive must have, one for each")  # fmt: skip
+        command.add_argument(
+            "--md5", nargs="+", metavar="SUM", help="checksum that the archive must have, one for each"
+        )
 
 
 def _check(archives: Sequence[Path], sums: Sequence[str] | None) -> None:

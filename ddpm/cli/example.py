@@ -5,22 +5,14 @@ from typing import Any
 
 from ddpm.cli import shared
 from ddpm.runs import example
-from ddpm.runs.runs import Run
 
 
 def add(commands: Any) -> None:
-    parser = shared.command(commands, "example", _example, "Make a run of the small trained model that comes with the program.")  # fmt: skip
-    parser.add_argument("--pack", type=shared.path, metavar="RUN", help="instead, have the program come with this finished run, a folder")  # fmt: skip
+    """Add the subcommand to the parser."""
+    shared.command(commands, "example", _example, "Make a run of the small trained model that comes with the program.")
 
 
 def _example(options: argparse.Namespace) -> None:
-    if options.pack:
-        from ddpm import packing
-
-        packed = packing.pack(Run(options.pack), example.ASSET)
-        size = sum(path.stat().st_size for path in example.ASSET.rglob("*") if path.is_file())
-        print(f"{example.ASSET}: step {packed.step:,}, {size / 1e6:.2f} MB")
-        return
     run = example.provide(options.runs_dir)
     print(run.folder)
     print(

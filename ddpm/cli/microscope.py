@@ -11,9 +11,21 @@ from ddpm.runs import results
 
 
 def add(commands: Any) -> None:
-    look = shared.command(commands, "microscope", _microscope, "Draw one picture and keep every step of it: a strip, a GIF, an MP4, and all numbers.")  # fmt: skip
+    """Add the subcommand to the parser."""
+    look = shared.command(
+        commands,
+        "microscope",
+        _microscope,
+        "Draw one picture and keep every step of it: a strip, a GIF, an MP4, and all numbers.",
+    )
     shared.add_source(look, SampleConfig, "drawing", "microscopes")
-    look.add_argument("--number", type=int, default=0, metavar="INT", help="which of the pictures that these settings draw (default: 0)")  # fmt: skip
+    look.add_argument(
+        "--number",
+        type=int,
+        default=0,
+        metavar="INT",
+        help="which of the pictures that these settings draw (default: 0)",
+    )
 
 
 def _microscope(options: argparse.Namespace) -> None:

@@ -13,12 +13,19 @@ from ddpm.runs import jobs, launch, runs
 
 
 def add(commands: Any) -> None:
+    """Add the subcommand to the parser."""
     stop = shared.command(commands, "stop", _stop, "Ask a run to stop: it finishes its step, saves and leaves.")
     stop.add_argument("name", metavar="NAME")
     stop.add_argument(
         "--wait", type=shared.boolean, default=True, metavar="BOOL", help="wait until it has left (default: True)"
     )
-    stop.add_argument("--kill", type=shared.boolean, default=False, metavar="BOOL", help="end it at once; steps since the last checkpoint are lost")  # fmt: skip
+    stop.add_argument(
+        "--kill",
+        type=shared.boolean,
+        default=False,
+        metavar="BOOL",
+        help="end it at once; steps since the last checkpoint are lost",
+    )
 
     shared.command(commands, "runs", _runs, "List the runs, newest first.")
 
@@ -29,10 +36,17 @@ def add(commands: Any) -> None:
         "Write a run's numbers as a spreadsheet, or a checkpoint as improved-diffusion's files.",
     )
     export.add_argument("name", metavar="NAME")
-    export.add_argument("--openai", type=shared.path, metavar="DIR", help="write a checkpoint as improved-diffusion does, to load and resume there, into this folder instead")  # fmt: skip
+    export.add_argument(
+        "--openai",
+        type=shared.path,
+        metavar="DIR",
+        help="write a checkpoint as improved-diffusion does, to load and resume there, into this folder instead",
+    )
     others = {s.name for s in fields.settings(FromCheckpoint)} - {"step"}
     shared.add_settings(export.add_argument_group("with --openai"), FromCheckpoint, leave_out=others)
-    export.add_argument("--xlsx", type=shared.path, metavar="FILE", help="file to write (default: results.xlsx in the run's folder)")  # fmt: skip
+    export.add_argument(
+        "--xlsx", type=shared.path, metavar="FILE", help="file to write (default: results.xlsx in the run's folder)"
+    )
 
 
 def _stop(options: argparse.Namespace) -> None:

@@ -17,15 +17,36 @@ SOURCE = ("run", "model_path")
 
 
 def add(commands: Any) -> None:
+    """Add the subcommand to the parser."""
     draw = shared.command(commands, "sample", _sample, "Draw pictures from a run or a checkpoint file.")
     _add_flags(draw, shared.add_source(draw, SampleConfig, "drawing", "samples", required=False))
-    enlarge = shared.command(commands, "super-res-sample", _sample, "Enlarge small pictures with a super-resolution run or checkpoint file.")  # fmt: skip
-    _add_flags(enlarge, shared.add_source(enlarge, SampleConfig, "drawing", "samples", shared.SUPER_RES, shared.SUPER_RES_NAMES, required=False))  # fmt: skip
+    enlarge = shared.command(
+        commands, "super-res-sample", _sample, "Enlarge small pictures with a super-resolution run or checkpoint file."
+    )
+    _add_flags(
+        enlarge,
+        shared.add_source(
+            enlarge, SampleConfig, "drawing", "samples", shared.SUPER_RES, shared.SUPER_RES_NAMES, required=False
+        ),
+    )
 
 
 def _add_flags(parser: argparse.ArgumentParser, source: Any) -> None:
-    source.add_argument("--resume", type=shared.path, metavar="FOLDER", help="go on with the drawing in this folder, which was ended; other flags are not needed, it has its own")  # fmt: skip
-    parser.add_argument("--like", type=shared.path, metavar="FILE.png", help="begin with the settings that this picture carries; further flags change them, and it is drawn from its own checkpoint unless another is named")  # fmt: skip
+    source.add_argument(
+        "--resume",
+        type=shared.path,
+        metavar="FOLDER",
+        help="go on with the drawing in this folder, which was ended; other flags are not needed, it has its own",
+    )
+    parser.add_argument(
+        "--like",
+        type=shared.path,
+        metavar="FILE.png",
+        help=(
+            "begin with the settings that this picture carries; further flags change them, and it is drawn from its own"
+            " checkpoint unless another is named"
+        ),
+    )
 
 
 def _sample(options: argparse.Namespace) -> None:
@@ -40,7 +61,9 @@ def _resumed(options: argparse.Namespace) -> Path:
     others = list(shared.given(options, SampleConfig, SECTIONS["model"], SECTIONS["diffusion"]))
     others += [name for name in ("out", "like") if getattr(options, name)]
     if others:
-        raise UserError(f"--resume goes on with the settings in {folder}, but --{others[0]} was given too: leave it out.")  # fmt: skip
+        raise UserError(
+            f"--resume goes on with the settings in {folder}, but --{others[0]} was given too: leave it out."
+        )
     torchrun.from_main(lambda: runs.check_resumable(results.SampleJob(folder)))
     with shared.working_in(folder) as worker:
         worker.beat(message="Loading the network")
@@ -55,7 +78,10 @@ def _drawn(options: argparse.Namespace) -> Path:
     if like is not None:
         settings, source, flags, like = _changed(options, like)
     elif not (options.run or options.model_path):
-        raise UserError("Nothing to draw from is named: give --run NAME or --model_path FILE, or --like FILE.png with a picture that carries its settings.")  # fmt: skip
+        raise UserError(
+            "Nothing to draw from is named: give --run NAME or --model_path FILE, or --like FILE.png with a picture"
+            " that carries its settings."
+        )
     else:
         settings, source, flags = shared.read_source(options, SampleConfig)
     folder = shared.result_folder(options.out, source, "samples")
@@ -67,7 +93,9 @@ def _drawn(options: argparse.Namespace) -> Path:
     return folder
 
 
-def _changed(options: argparse.Namespace, like: dict[str, Any]) -> tuple[SampleConfig, runs.Run | Path, dict[str, Any], dict[str, Any] | None]:  # fmt: skip
+def _changed(
+    options: argparse.Namespace, like: dict[str, Any]
+) -> tuple[SampleConfig, runs.Run | Path, dict[str, Any], dict[str, Any] | None]:
     """What a picture says, with the flags that are given: settings, run or file, its flags, and the recipe of that file."""
     settings = metadata.sample_of(like, options.like.name)
     explicit = any(getattr(options, name) for name in SOURCE)
@@ -82,6 +110,9 @@ def _changed(options: argparse.Namespace, like: dict[str, Any]) -> tuple[SampleC
     flags = shared.given(options, SECTIONS["model"], SECTIONS["diffusion"])
     own = {name for name in flags if name not in SampleConfig.__dataclass_fields__}
     if own:
-        raise UserError(f"--like has the settings of its model, but --{min(own)} was given too: leave it out, or name the file with --model_path.")  # fmt: skip
+        raise UserError(
+            f"--like has the settings of its model, but --{min(own)} was given too: leave it out, or name the file with"
+            " --model_path."
+        )
     remedy = "name a checkpoint with --run or --model_path to draw from all the same"
     return changed, torchrun.from_main(lambda: metadata.checkpoint_of(like, options.like.name, remedy)), {}, like

@@ -42,10 +42,13 @@ PASSING = {
 
 
 def command(commands: Any, name: str, run: Any, help: str, runs_dir: bool = True) -> argparse.ArgumentParser:
+    """Add a subcommand that calls `run` with its options; with `runs_dir`, it also takes --runs_dir."""
     parser = commands.add_parser(name, help=help, description=help, allow_abbrev=False)
     parser.set_defaults(command=run)
     if runs_dir:
-        parser.add_argument("--runs_dir", type=path, default=Path("runs"), metavar="DIR", help="where the runs are (default: runs)")  # fmt: skip
+        parser.add_argument(
+            "--runs_dir", type=path, default=Path("runs"), metavar="DIR", help="where the runs are (default: runs)"
+        )
     return parser
 
 
@@ -55,6 +58,7 @@ def path(text: str) -> Path:
 
 
 def boolean(text: str) -> bool:
+    """Parse True or False, as improved-diffusion writes them, and their usual short forms."""
     return fields.parse(bool, text)
 
 
@@ -90,7 +94,10 @@ def hand_over(out: Path | None, folder: Path) -> None:
         there = files.copy_all(own, target)
     if there[0].name != own[0].name:
         names = ", ".join(path.name for path in there)
-        print(f"{target} has another {own[0].name} already, which stays: this one's files there are {names}", file=sys.stderr)  # fmt: skip
+        print(
+            f"{target} has another {own[0].name} already, which stays: this one's files there are {names}",
+            file=sys.stderr,
+        )
 
 
 def add_settings(
@@ -157,7 +164,12 @@ def add_source(
     source.add_argument(*RUN, metavar="NAME", help="use a checkpoint of this run")
     source.add_argument("--model_path", type=path, metavar="FILE", help="use this checkpoint file")
     if out:
-        parser.add_argument("--out", type=path, metavar="DIR", help=f"folder for the result (default: {out}/TIME in OPENAI_LOGDIR, in the run's folder, or here)")  # fmt: skip
+        parser.add_argument(
+            "--out",
+            type=path,
+            metavar="DIR",
+            help=f"folder for the result (default: {out}/TIME in OPENAI_LOGDIR, in the run's folder, or here)",
+        )
     add_settings(parser.add_argument_group(title), section, leave_out)
     model = parser.add_argument_group("model", "only for files that another program wrote, without their settings")
     model.add_argument("--probe", type=boolean, default=True, metavar="BOOL", help=PROBE)
@@ -179,7 +191,9 @@ def read_source(options: argparse.Namespace, section: type[S]) -> tuple[S, runs.
     if not options.run:
         return wanted, options.model_path, flags
     if flags:
-        raise UserError(f"--run uses the settings that the run has, but --{next(iter(flags))} was given too: leave it out.")  # fmt: skip
+        raise UserError(
+            f"--run uses the settings that the run has, but --{next(iter(flags))} was given too: leave it out."
+        )
     return wanted, torchrun.from_main(lambda: runs.find(options.runs_dir, options.run)), flags
 
 

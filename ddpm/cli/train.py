@@ -26,9 +26,18 @@ MAY_CHANGE = {"data_dir", "enlarge", "skip_broken"}  # by --resume: where the da
 
 
 def add(commands: Any) -> None:
+    """Add the subcommand to the parser."""
     _add_train(commands, "train", "Train a model, or go on with a stopped run.", Config(), {})
-    _add_train(commands, "super-res-train", "Train a model that enlarges small pictures: train with the sizes that go with it.", shared.SUPER_RES, shared.SUPER_RES_NAMES)  # fmt: skip
-    measure = shared.command(commands, "measure", _measure, "Measure what the settings in FOLDER/config.json cost.", runs_dir=False)  # fmt: skip
+    _add_train(
+        commands,
+        "super-res-train",
+        "Train a model that enlarges small pictures: train with the sizes that go with it.",
+        shared.SUPER_RES,
+        shared.SUPER_RES_NAMES,
+    )
+    measure = shared.command(
+        commands, "measure", _measure, "Measure what the settings in FOLDER/config.json cost.", runs_dir=False
+    )
     measure.add_argument("folder", type=Path)
 
 
@@ -36,10 +45,26 @@ def _add_train(commands: Any, name: str, help: str, base: Config, names: Mapping
     """A command that trains from `base`, in which settings may have other `names`."""
     train = shared.command(commands, name, _train, help)
     train.set_defaults(base=base)
-    train.add_argument(*shared.RUN, metavar="NAME", help="name of the new run (default: from the data; with OPENAI_LOGDIR, the run is that folder)")  # fmt: skip
-    train.add_argument("--resume", metavar="NAME", nargs="?", const="", help="go on with this run, or with the one in OPENAI_LOGDIR, with the settings it has")  # fmt: skip
+    train.add_argument(
+        *shared.RUN,
+        metavar="NAME",
+        help="name of the new run (default: from the data; with OPENAI_LOGDIR, the run is that folder)",
+    )
+    train.add_argument(
+        "--resume",
+        metavar="NAME",
+        nargs="?",
+        const="",
+        help="go on with this run, or with the one in OPENAI_LOGDIR, with the settings it has",
+    )
     train.add_argument("--preset", choices=list(PRESETS), help="settings to start from; other flags change them")
-    train.add_argument("--queue", type=shared.boolean, default=True, metavar="BOOL", help="wait until no other training runs (default: True)")  # fmt: skip
+    train.add_argument(
+        "--queue",
+        type=shared.boolean,
+        default=True,
+        metavar="BOOL",
+        help="wait until no other training runs (default: True)",
+    )
     for part, section in SECTIONS.items():
         shared.add_settings(train.add_argument_group(part), section, base=getattr(base, part), names=names)
 
@@ -47,8 +72,16 @@ def _add_train(commands: Any, name: str, help: str, base: Config, names: Mapping
 def _train(options: argparse.Namespace) -> None:
     given = shared.given(options, *SECTIONS.values())
     if options.resume is not None and (set(given) - MAY_CHANGE or options.preset or options.run):
-        extra = ", ".join(f"--{name}" for name in [*sorted(set(given) - MAY_CHANGE), *(["preset"] if options.preset else [])]) or "--run"  # fmt: skip
-        raise UserError(f"--resume goes on with the settings that the run has, but {extra} was given too: leave it out, or start a new run.")  # fmt: skip
+        extra = (
+            ", ".join(
+                f"--{name}" for name in [*sorted(set(given) - MAY_CHANGE), *(["preset"] if options.preset else [])]
+            )
+            or "--run"
+        )
+        raise UserError(
+            f"--resume goes on with the settings that the run has, but {extra} was given too: leave it out, or start a"
+            " new run."
+        )
     run = torchrun.from_main(lambda: _run(options, given))
     with torchrun.worker(run.folder, run.config.train.total_steps, state="queued") as worker:
         to_file = shared.log_to(run)
@@ -77,7 +110,10 @@ def _find(options: argparse.Namespace) -> runs.Run:
         return runs.find(options.runs_dir, options.resume)
     folder = paths.log_folder()
     if folder is None:
-        raise UserError("--resume names no run, and OPENAI_LOGDIR names no folder: give the name of a run, as `ddpm runs` lists them.")  # fmt: skip
+        raise UserError(
+            "--resume names no run, and OPENAI_LOGDIR names no folder: give the name of a run, as `ddpm runs` lists"
+            " them."
+        )
     return runs.Run(folder)
 
 
@@ -91,9 +127,14 @@ def _train_here(run: runs.Run, worker: jobs.Worker) -> None:
     interactive = sys.stderr.isatty() and torchrun.is_main()
     with logging_redirect_tqdm([log] if torchrun.is_main() else []):
         line = tqdm(
-            session.train(), desc=run.name, total=run.config.train.total_steps, initial=session.trainer.step,
-            unit="step", dynamic_ncols=True, disable=not interactive,
-        )  # fmt: skip
+            session.train(),
+            desc=run.name,
+            total=run.config.train.total_steps,
+            initial=session.trainer.step,
+            unit="step",
+            dynamic_ncols=True,
+            disable=not interactive,
+        )
         for report in line:
             line.set_postfix_str(f"loss {report.losses['loss'].mean():.4f}", refresh=False)
 

@@ -13,7 +13,13 @@ from ddpm.planning import variances
 
 
 def add(commands: Any) -> None:
-    parser = shared.command(commands, "analytic", _analytic, "Estimate the best variance of ancestral steps, for --variance analytic; it is kept beside the weights.")  # fmt: skip
+    """Add the subcommand to the parser."""
+    parser = shared.command(
+        commands,
+        "analytic",
+        _analytic,
+        "Estimate the best variance of ancestral steps, for --variance analytic; it is kept beside the weights.",
+    )
     shared.add_source(
         parser, AnalyticConfig, "estimating", "", leave_out={"timestep_respacing", "variance", "clip_denoised"}
     )
@@ -49,5 +55,8 @@ def _analytic(options: argparse.Namespace) -> None:
     try:
         variances.write(path, origin["sha256"], variances.Errors(now.mse.tolist(), about))
     except OSError as error:
-        raise UserError(f"{variances.path_of(path)} cannot be written ({error.strerror or error}): make its folder writable, or copy the weights to another.") from error  # fmt: skip
+        raise UserError(
+            f"{variances.path_of(path)} cannot be written ({error.strerror or error}): make its folder writable, or"
+            " copy the weights to another."
+        ) from error
     print(variances.path_of(path))

@@ -35,7 +35,9 @@ def for_training(train: TrainConfig, device: torch.device) -> str:
 def notices(name: str, device: torch.device) -> Iterator[str]:
     """A sentence where torch is slow in a precision on this device; it computes in it all the same."""
     if name == "bf16" and not _is_fast(device):
-        yield "bf16 was asked for and this device has no instructions for it, so that torch is slower in it than in fp32."
+        yield (
+            "bf16 was asked for and this device has no instructions for it, so that torch is slower in it than in fp32."
+        )
     if name == "fp16" and device.type == "cpu":
         yield "fp16 was asked for and is slow on a CPU: bf16 or fp32 suit it better."
 

@@ -58,7 +58,9 @@ def resolved(config: Config) -> Config:
 
 def with_absolute_paths(section: T) -> T:
     """One dataclass of settings, such as a SampleConfig, with paths that hold from every folder."""
-    return dataclasses.replace(section, **{s.name: s.settled(getattr(section, s.name)) for s in settings(type(section)) if s.path})  # type: ignore[type-var]  # fmt: skip
+    return dataclasses.replace(
+        section, **{s.name: s.settled(getattr(section, s.name)) for s in settings(type(section)) if s.path}
+    )  # type: ignore[type-var]
 
 
 def to_json(config: Config) -> dict[str, Any]:

@@ -37,9 +37,18 @@ def setting(
     return field(
         default=default,
         metadata=dict(
-            help=help, label=label, low=low, high=high, choices=choices, unit=unit, basic=basic, group=group, path=path, names=names,
+            help=help,
+            label=label,
+            low=low,
+            high=high,
+            choices=choices,
+            unit=unit,
+            basic=basic,
+            group=group,
+            path=path,
+            names=names,
         ),
-    )  # fmt: skip
+    )
 
 
 class Setting(NamedTuple):

@@ -13,59 +13,237 @@ DATA_SETS = ("shapes", "cifar10-mini", "cifar10")  # known by name; a folder tha
 
 def enlarge_setting() -> Any:
     """What becomes of small pictures, when they are learnt from and when they are measured."""
-    return setting(False, "Enlarge images that are smaller than the image size instead of refusing them.", label="Enlarge small images")  # fmt: skip
+    return setting(
+        False,
+        "Enlarge images that are smaller than the image size instead of refusing them.",
+        label="Enlarge small images",
+    )
 
 
 def skip_broken_setting() -> Any:
     """What becomes of broken images, when they are learnt from and when they are measured."""
-    return setting(False, "Leave out images that cannot be read, and name them, instead of refusing all.", label="Leave out broken images")  # fmt: skip
+    return setting(
+        False,
+        "Leave out images that cannot be read, and name them, instead of refusing all.",
+        label="Leave out broken images",
+    )
 
 
 def kernels_setting() -> Any:
     """Who multiplies and adds on a CPU."""
-    return setting("auto", "What computes on a CPU: native are this program's own kernels in C++, compiled on first use; torch is torch alone, slower and everywhere at hand; compile is torch.compile, which takes a minute to begin and pays on a GPU. auto: native where there is a compiler.", label="Kernels", choices=("auto", "native", "torch", "compile"), group="Precision")  # fmt: skip
+    return setting(
+        "auto",
+        "What computes on a CPU: native are this program's own kernels in C++, compiled on first use; torch is torch"
+        " alone, slower and everywhere at hand; compile is torch.compile, which takes a minute to begin and pays on a"
+        " GPU. auto: native where there is a compiler.",
+        label="Kernels",
+        choices=("auto", "native", "torch", "compile"),
+        group="Precision",
+    )
 
 
 @dataclass(frozen=True)
 class DataConfig:
     """What is learnt from."""
 
-    data_dir: str = setting("", "A folder of images (searched recursively), an .npz file, or one of shapes, cifar10-mini, cifar10.", label="Data", basic=True, path=True, names=DATA_SETS)  # fmt: skip
-    random_flip: bool = setting(False, "Mirror half of the pictures left to right: more variety from little data, wrong for text.", label="Random flips", basic=True)  # fmt: skip
+    data_dir: str = setting(
+        "",
+        "A folder of images (searched recursively), an .npz file, or one of shapes, cifar10-mini, cifar10.",
+        label="Data",
+        basic=True,
+        path=True,
+        names=DATA_SETS,
+    )
+    random_flip: bool = setting(
+        False,
+        "Mirror half of the pictures left to right: more variety from little data, wrong for text.",
+        label="Random flips",
+        basic=True,
+    )
     enlarge: bool = enlarge_setting()
     skip_broken: bool = skip_broken_setting()
-    hold_out: float = setting(0.0, "Share of the images that training never sees, to be evaluated on. The same images for the same seed, whatever others come or go.", label="Hold out", low=0.0, high=0.9)  # fmt: skip
+    hold_out: float = setting(
+        0.0,
+        "Share of the images that training never sees, to be evaluated on. The same images for the same seed, whatever"
+        " others come or go.",
+        label="Hold out",
+        low=0.0,
+        high=0.9,
+    )
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """How it is learnt, and what is written down on the way."""
 
-    total_steps: int = setting(0, "Training steps in all. 0: as many as lr_anneal_steps, or 30,000.", label="Training steps", low=0, high=10**9, basic=True)  # fmt: skip
-    batch_size: int = setting(1, "Pictures per training step, in each process.", label="Batch size", low=1, high=65536, basic=True)  # fmt: skip
-    microbatch: int = setting(-1, "Pictures in memory at once; -1 is the whole batch. Smaller saves memory and changes nothing else.", label="Microbatch", low=-1, high=65536, group="Optimiser")  # fmt: skip
-    schedule_sampler: str = setting("uniform", "Which timesteps are trained on: all alike, or more often those whose loss varies (loss-second-moment), which steadies Minimise the bound.", label="Timestep sampler", choices=("uniform", "loss-second-moment"), group="Optimiser")  # fmt: skip
-    lr: float = setting(1e-4, "Learning rate of AdamW.", label="Learning rate", low=0.0, high=1.0, basic=True)  # fmt: skip
-    lr_warmup_steps: int = setting(0, "Let the learning rate rise from 0 over so many steps.", label="Warm-up", low=0, high=10**9, unit="steps", group="Optimiser")  # fmt: skip
-    lr_anneal_steps: int = setting(0, "Let the learning rate fall to 0 at this step; 0 keeps it constant.", label="Anneal over", low=0, high=10**9, unit="steps", group="Optimiser")  # fmt: skip
-    weight_decay: float = setting(0.0, "AdamW's weight decay.", label="Weight decay", low=0.0, high=1.0, group="Optimiser")  # fmt: skip
-    precision: str = setting("auto", "Numbers the network computes with while training: fp32 is exact; bf16 and fp16 are faster where the device has them. auto: bf16 where it has that, else fp32; with use_fp16 what that says.", label="Precision", choices=("auto", "fp32", "bf16", "fp16"), group="Precision")  # fmt: skip
+    total_steps: int = setting(
+        0,
+        "Training steps in all. 0: as many as lr_anneal_steps, or 30,000.",
+        label="Training steps",
+        low=0,
+        high=10**9,
+        basic=True,
+    )
+    batch_size: int = setting(
+        1, "Pictures per training step, in each process.", label="Batch size", low=1, high=65536, basic=True
+    )
+    microbatch: int = setting(
+        -1,
+        "Pictures in memory at once; -1 is the whole batch. Smaller saves memory and changes nothing else.",
+        label="Microbatch",
+        low=-1,
+        high=65536,
+        group="Optimiser",
+    )
+    schedule_sampler: str = setting(
+        "uniform",
+        "Which timesteps are trained on: all alike, or more often those whose loss varies (loss-second-moment), which"
+        " steadies Minimise the bound.",
+        label="Timestep sampler",
+        choices=("uniform", "loss-second-moment"),
+        group="Optimiser",
+    )
+    lr: float = setting(1e-4, "Learning rate of AdamW.", label="Learning rate", low=0.0, high=1.0, basic=True)
+    lr_warmup_steps: int = setting(
+        0,
+        "Let the learning rate rise from 0 over so many steps.",
+        label="Warm-up",
+        low=0,
+        high=10**9,
+        unit="steps",
+        group="Optimiser",
+    )
+    lr_anneal_steps: int = setting(
+        0,
+        "Let the learning rate fall to 0 at this step; 0 keeps it constant.",
+        label="Anneal over",
+        low=0,
+        high=10**9,
+        unit="steps",
+        group="Optimiser",
+    )
+    weight_decay: float = setting(
+        0.0, "AdamW's weight decay.", label="Weight decay", low=0.0, high=1.0, group="Optimiser"
+    )
+    precision: str = setting(
+        "auto",
+        "Numbers the network computes with while training: fp32 is exact; bf16 and fp16 are faster where the device has"
+        " them. auto: bf16 where it has that, else fp32; with use_fp16 what that says.",
+        label="Precision",
+        choices=("auto", "fp32", "bf16", "fp16"),
+        group="Precision",
+    )
     kernels: str = kernels_setting()
-    use_fp16: bool = setting(False, "Mixed precision: fp16 with a loss scale on a GPU, bf16 on a CPU.", label="Mixed precision", group="Precision")  # fmt: skip
-    fp16_scale_growth: float = setting(1e-3, "With fp16: how much the logarithm (base 2) of the loss scale grows with each step that does not overflow.", label="Loss scale growth", low=0.0, high=10.0, group="Precision")  # fmt: skip
-    grad_clip: float = setting(0.0, "Scale gradients down to this norm when they exceed it; 0 never does.", label="Gradient clipping", low=0.0, high=10**6, group="Optimiser")  # fmt: skip
-    ema_rate: str = setting("0.9999", "Moving averages of the weights to keep, as rates with commas between. Samples are best from an average.", label="EMA rates", group="Optimiser")  # fmt: skip
-    ema_warmup: bool = setting(True, "Let each average begin fast and slow down to its rate, so that it is worth looking at after a hundred steps.", label="EMA warm-up", group="Optimiser")  # fmt: skip
-    seed: int = setting(0, "Everything random follows from it: the same seed and settings give the same run.", label="Seed", low=0, high=2**32 - 1, group="Beginning")  # fmt: skip
-    log_interval: int = setting(10, "Steps between two lines of progress.csv; each holds the means since the last.", label="Log every", low=1, high=10**9, unit="steps", group="Log, checkpoints, previews")  # fmt: skip
-    log_format: str = setting("csv", "Formats of the log, with commas between: csv (always written), json (progress.json), tensorboard (event files in tb).", label="Log formats", group="Log, checkpoints, previews")  # fmt: skip
-    save_interval: int = setting(10000, "Steps between two checkpoints.", label="Save every", low=1, high=10**9, unit="steps", basic=True)  # fmt: skip
-    resume_checkpoint: str = setting("", "Begin from this model file, improved-diffusion's or one of ours, with the averages and the optimiser of the same step beside it.", label="Begin from", group="Beginning", path=True)  # fmt: skip
-    keep_checkpoints: int = setting(0, "Checkpoints to keep, newest first; 0 keeps all.", label="Checkpoints kept", low=0, high=10**6, group="Log, checkpoints, previews")  # fmt: skip
-    sample_interval: int = setting(1000, "Steps between two preview grids; 0 draws none.", label="Preview every", low=0, high=10**9, unit="steps", basic=True)  # fmt: skip
-    preview_samples: int = setting(16, "Pictures in a preview grid, always from the same noise.", label="Preview pictures", low=1, high=256, group="Log, checkpoints, previews")  # fmt: skip
-    preview_steps: int = setting(25, "DDIM steps per preview picture: more are better and slower.", label="Preview steps", low=1, high=1000, group="Log, checkpoints, previews")  # fmt: skip
-    threads: int = setting(0, "CPU threads to train with; 0 is one per physical core, shared with whatever else trains or draws.", label="Threads", low=0, high=1024, group="Precision")  # fmt: skip
+    use_fp16: bool = setting(
+        False,
+        "Mixed precision: fp16 with a loss scale on a GPU, bf16 on a CPU.",
+        label="Mixed precision",
+        group="Precision",
+    )
+    fp16_scale_growth: float = setting(
+        1e-3,
+        "With fp16: how much the logarithm (base 2) of the loss scale grows with each step that does not overflow.",
+        label="Loss scale growth",
+        low=0.0,
+        high=10.0,
+        group="Precision",
+    )
+    grad_clip: float = setting(
+        0.0,
+        "Scale gradients down to this norm when they exceed it; 0 never does.",
+        label="Gradient clipping",
+        low=0.0,
+        high=10**6,
+        group="Optimiser",
+    )
+    ema_rate: str = setting(
+        "0.9999",
+        "Moving averages of the weights to keep, as rates with commas between. Samples are best from an average.",
+        label="EMA rates",
+        group="Optimiser",
+    )
+    ema_warmup: bool = setting(
+        True,
+        "Let each average begin fast and slow down to its rate, so that it is worth looking at after a hundred steps.",
+        label="EMA warm-up",
+        group="Optimiser",
+    )
+    seed: int = setting(
+        0,
+        "Everything random follows from it: the same seed and settings give the same run.",
+        label="Seed",
+        low=0,
+        high=2**32 - 1,
+        group="Beginning",
+    )
+    log_interval: int = setting(
+        10,
+        "Steps between two lines of progress.csv; each holds the means since the last.",
+        label="Log every",
+        low=1,
+        high=10**9,
+        unit="steps",
+        group="Log, checkpoints, previews",
+    )
+    log_format: str = setting(
+        "csv",
+        "Formats of the log, with commas between: csv (always written), json (progress.json), tensorboard (event files"
+        " in tb).",
+        label="Log formats",
+        group="Log, checkpoints, previews",
+    )
+    save_interval: int = setting(
+        10000, "Steps between two checkpoints.", label="Save every", low=1, high=10**9, unit="steps", basic=True
+    )
+    resume_checkpoint: str = setting(
+        "",
+        "Begin from this model file, improved-diffusion's or one of ours, with the averages and the optimiser of the"
+        " same step beside it.",
+        label="Begin from",
+        group="Beginning",
+        path=True,
+    )
+    keep_checkpoints: int = setting(
+        0,
+        "Checkpoints to keep, newest first; 0 keeps all.",
+        label="Checkpoints kept",
+        low=0,
+        high=10**6,
+        group="Log, checkpoints, previews",
+    )
+    sample_interval: int = setting(
+        1000,
+        "Steps between two preview grids; 0 draws none.",
+        label="Preview every",
+        low=0,
+        high=10**9,
+        unit="steps",
+        basic=True,
+    )
+    preview_samples: int = setting(
+        16,
+        "Pictures in a preview grid, always from the same noise.",
+        label="Preview pictures",
+        low=1,
+        high=256,
+        group="Log, checkpoints, previews",
+    )
+    preview_steps: int = setting(
+        25,
+        "DDIM steps per preview picture: more are better and slower.",
+        label="Preview steps",
+        low=1,
+        high=1000,
+        group="Log, checkpoints, previews",
+    )
+    threads: int = setting(
+        0,
+        "CPU threads to train with; 0 is one per physical core, shared with whatever else trains or draws.",
+        label="Threads",
+        low=0,
+        high=1024,
+        group="Precision",
+    )
 
     @property
     def ema_rates(self) -> tuple[str, ...]:

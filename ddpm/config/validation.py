@@ -35,7 +35,9 @@ def network_problems(config: Config) -> Iterator[Problem]:
     yield from _look(config, ("model", "diffusion"), (_model_problems, _diffusion_problems))
 
 
-def _look(config: Config, sections: tuple[str, ...], looks: tuple[Callable[[Config], Iterator[Problem]], ...]) -> Iterator[Problem]:  # fmt: skip
+def _look(
+    config: Config, sections: tuple[str, ...], looks: tuple[Callable[[Config], Iterator[Problem]], ...]
+) -> Iterator[Problem]:
     limits = [p for name in sections for p in limit_problems(getattr(config, name))]
     yield from limits
     if limits:
@@ -63,37 +65,65 @@ def _limit_problems(s: Setting, value: Any) -> Iterator[Problem]:
 def _model_problems(config: Config) -> Iterator[Problem]:
     model = config.model
     if model.class_cond and model.cond_drop_prob == 1:
-        yield Problem("cond_drop_prob", "cond_drop_prob is 1, so every class would be hidden and none learnt: use 0.1, or set class_cond to False.")  # fmt: skip
+        yield Problem(
+            "cond_drop_prob",
+            "cond_drop_prob is 1, so every class would be hidden and none learnt: use 0.1, or set class_cond to False.",
+        )
     halvings = len(model.multipliers) - 1
     if model.image_size % 2**halvings:
         fits = "".join(f"{n}, " for n in _nearby_sizes(model.image_size, 2**halvings))
         yield Problem(
             "image_size",
-            f"image_size {model.image_size} cannot be halved {halvings} times, as {halvings + 1} levels "
-            f"(channel_mult {','.join(map(str, model.multipliers))}) need: use {fits}{'or ' if fits else ''}fewer channel_mult entries.",
+            f"image_size {model.image_size} cannot be halved {halvings} times, as {halvings + 1} levels (channel_mult"
+            f" {','.join(map(str, model.multipliers))}) need: use {fits}{'or ' if fits else ''}fewer channel_mult"
+            " entries.",
         )
     if model.small_size >= model.image_size:
-        yield Problem("small_size", f"small_size {model.small_size} is not below image_size {model.image_size}, so there is nothing to enlarge: use {max(model.image_size // 2, 1)} or less, or 0 for no super-resolution.")  # fmt: skip
+        yield Problem(
+            "small_size",
+            f"small_size {model.small_size} is not below image_size {model.image_size}, so there is nothing to enlarge:"
+            f" use {max(model.image_size // 2, 1)} or less, or 0 for no super-resolution.",
+        )
     if model.image_channels not in (1, 3, 4):
-        yield Problem("image_channels", f"image_channels is {model.image_channels}: use 1 (grey), 3 (colour) or 4 (with transparency).")  # fmt: skip
+        yield Problem(
+            "image_channels",
+            f"image_channels is {model.image_channels}: use 1 (grey), 3 (colour) or 4 (with transparency).",
+        )
     if model.num_channels % 32:
         low = max(32, model.num_channels // 32 * 32)
-        yield Problem("num_channels", f"num_channels {model.num_channels} is no multiple of 32, the number of normalisation groups: use {low} or {low + 32}.")  # fmt: skip
-    attended = {m * model.num_channels for i, m in enumerate(model.multipliers) if model.image_size >> i in model.attention_sizes}  # fmt: skip
+        yield Problem(
+            "num_channels",
+            f"num_channels {model.num_channels} is no multiple of 32, the number of normalisation groups: use {low} or"
+            f" {low + 32}.",
+        )
+    attended = {
+        m * model.num_channels
+        for i, m in enumerate(model.multipliers)
+        if model.image_size >> i in model.attention_sizes
+    }
     everywhere = {*attended, model.multipliers[-1] * model.num_channels}  # the middle always has attention
     each = model.num_head_channels
     if each != -1:
         if bad := sorted(w for w in everywhere if each < 1 or w % each):
             fits = ", ".join(str(n) for n in (32, 64, 128) if all(w % n == 0 for w in everywhere))
-            yield Problem("num_head_channels", f"num_head_channels {each} does not divide the {bad[0]} channels where attention is used: use {fits}, or -1 for num_heads at every level.")  # fmt: skip
+            yield Problem(
+                "num_head_channels",
+                f"num_head_channels {each} does not divide the {bad[0]} channels where attention is used: use {fits},"
+                " or -1 for num_heads at every level.",
+            )
         return
-    for flag, heads, widths in (("num_heads", model.num_heads, everywhere), ("num_heads_upsample", model.heads_up, attended)):  # fmt: skip
+    for flag, heads, widths in (
+        ("num_heads", model.num_heads, everywhere),
+        ("num_heads_upsample", model.heads_up, attended),
+    ):
         if flag == "num_heads_upsample" and model.num_heads_upsample == -1:
             continue  # what is wrong with num_heads was said
         bad = sorted(w for w in widths if heads < 1 or w % heads)
         if bad:
             fits = ", ".join(str(n) for n in (1, 2, 4, 8) if all(w % n == 0 for w in widths))
-            yield Problem(flag, f"{flag} {heads} does not divide the {bad[0]} channels where attention is used: use {fits}.")  # fmt: skip
+            yield Problem(
+                flag, f"{flag} {heads} does not divide the {bad[0]} channels where attention is used: use {fits}."
+            )
 
 
 def _nearby_sizes(size: int, unit: int) -> list[int]:
@@ -109,9 +139,17 @@ def _diffusion_problems(config: Config) -> Iterator[Problem]:
     except UserError as error:
         yield Problem("diffusion_steps", str(error))
     if diffusion.predict_xstart and diffusion.predict_xprev:
-        yield Problem("predict_xprev", "predict_xstart and predict_xprev are both True, and a network predicts one thing: set one of them to False.")  # fmt: skip
+        yield Problem(
+            "predict_xprev",
+            "predict_xstart and predict_xprev are both True, and a network predicts one thing: set one of them to"
+            " False.",
+        )
     if diffusion.predict_xprev and diffusion.timestep_respacing:
-        yield Problem("predict_xprev", "predict_xprev cannot be trained on a shortened process, where the previous x is another one: leave timestep_respacing empty.")  # fmt: skip
+        yield Problem(
+            "predict_xprev",
+            "predict_xprev cannot be trained on a shortened process, where the previous x is another one: leave"
+            " timestep_respacing empty.",
+        )
     try:
         schedules.space_timesteps(diffusion.diffusion_steps, diffusion.timestep_respacing)
     except UserError as error:
@@ -121,11 +159,19 @@ def _diffusion_problems(config: Config) -> Iterator[Problem]:
 def _train_problems(config: Config) -> Iterator[Problem]:
     train = config.train
     if not config.data.data_dir:
-        yield Problem("data_dir", "data_dir is empty: name a folder of images, an .npz file, shapes, cifar10-mini or cifar10.")  # fmt: skip
+        yield Problem(
+            "data_dir", "data_dir is empty: name a folder of images, an .npz file, shapes, cifar10-mini or cifar10."
+        )
     if train.microbatch == 0:
-        yield Problem("microbatch", "microbatch is 0: use -1 for the whole batch, or how many pictures to hold in memory at once.")  # fmt: skip
+        yield Problem(
+            "microbatch", "microbatch is 0: use -1 for the whole batch, or how many pictures to hold in memory at once."
+        )
     if train.precision == "fp32" and train.use_fp16:
-        yield Problem("use_fp16", "use_fp16 is True and precision is fp32, which contradict each other: set use_fp16 to False, or precision to auto, bf16 or fp16.")  # fmt: skip
+        yield Problem(
+            "use_fp16",
+            "use_fp16 is True and precision is fp32, which contradict each other: set use_fp16 to False, or precision"
+            " to auto, bf16 or fp16.",
+        )
     if train.lr == 0:
         yield Problem("lr", "lr is 0, so nothing would be learnt: 0.0001 is a good start.")
     for rate in train.ema_rates:
@@ -139,8 +185,19 @@ def _train_problems(config: Config) -> Iterator[Problem]:
         yield Problem("ema_rate", f"ema_rate {train.ema_rate!r} names a rate twice: name each once.")
     for name in train.log_formats:
         if name not in LOG_FORMATS:
-            yield Problem("log_format", f"log_format {name!r} is unknown: choose among {', '.join(LOG_FORMATS)}, with commas between.")  # fmt: skip
+            yield Problem(
+                "log_format",
+                f"log_format {name!r} is unknown: choose among {', '.join(LOG_FORMATS)}, with commas between.",
+            )
     if "tensorboard" in train.log_formats and find_spec("tensorboard") is None:
-        yield Problem("log_format", "log_format tensorboard needs a package that is not installed: run pip install tensorboard, install 'ddpm-workbench[tensorboard]', or leave it out.")  # fmt: skip
+        yield Problem(
+            "log_format",
+            "log_format tensorboard needs a package that is not installed: run pip install tensorboard, install"
+            " 'ddpm-workbench[tensorboard]', or leave it out.",
+        )
     if 0 < train.lr_anneal_steps < train.total_steps:
-        yield Problem("total_steps", f"total_steps {train.total_steps} goes on after the learning rate has reached 0 at lr_anneal_steps {train.lr_anneal_steps}: make them equal.")  # fmt: skip
+        yield Problem(
+            "total_steps",
+            f"total_steps {train.total_steps} goes on after the learning rate has reached 0 at lr_anneal_steps"
+            f" {train.lr_anneal_steps}: make them equal.",
+        )

@@ -58,8 +58,9 @@ def write_pictures(
                 progress(done, count)
     if broken:
         raise UserError(
-            f"{len(broken):,} of {plural(count, 'picture')} {'is broken and was' if len(broken) == 1 else 'are broken and were'} left out of {folder} (the first: {broken[0]}): "
-            "train without them, or get the archive again."
+            f"{len(broken):,} of {plural(count, 'picture')}"
+            f" {'is broken and was' if len(broken) == 1 else 'are broken and were'} left out of {folder} (the first:"
+            f" {broken[0]}): train without them, or get the archive again."
         )
 
 
@@ -157,7 +158,9 @@ def check_md5(path: Path, md5: str, progress: Progress | None = None) -> None:
     except OSError as error:
         raise UserError(f"The checksum of {path} cannot be taken ({error.strerror}): name an archive file.") from error
     if digest.hexdigest() != md5.lower():
-        raise UserError(f"{path} is damaged, or another file (md5 {digest.hexdigest()}, not {md5.lower()}): get it again.")  # fmt: skip
+        raise UserError(
+            f"{path} is damaged, or another file (md5 {digest.hexdigest()}, not {md5.lower()}): get it again."
+        )
 
 
 class Blocks(NamedTuple):

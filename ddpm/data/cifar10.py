@@ -87,7 +87,8 @@ def _read_archive(archive: Path, progress: Progress | None) -> dict[str, dict[st
                 archives.check_entry(archive, member.name, member.issym() or member.islnk(), OFFICIAL)
                 if member.size > LARGEST:
                     raise UserError(
-                        f"{archive} says that its {member.name} has {member.size / 1e6:,.0f} MB, which no part of CIFAR-10 has: use {OFFICIAL}."
+                        f"{archive} says that its {member.name} has {member.size / 1e6:,.0f} MB, which no part of"
+                        f" CIFAR-10 has: use {OFFICIAL}."
                     )
                 name = wanted.get(str(PurePosixPath(member.name)))
                 content = tar.extractfile(member) if name and member.isfile() else None
@@ -100,7 +101,9 @@ def _read_archive(archive: Path, progress: Progress | None) -> dict[str, dict[st
     except FileNotFoundError:
         raise UserError(f"There is no file {archive}: check the path.") from None
     except (PermissionError, IsADirectoryError) as error:
-        raise UserError(f"{archive} cannot be read ({error.strerror}): name the cifar-10-python.tar.gz itself.") from error  # fmt: skip
+        raise UserError(
+            f"{archive} cannot be read ({error.strerror}): name the cifar-10-python.tar.gz itself."
+        ) from error
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         raise UserError(
             f"{archive} is cut short, damaged or no tar archive ({len(parts)} of {len(wanted)} parts could be read): "
@@ -142,7 +145,9 @@ def _unpickle(archive: Path, name: str, data: bytes) -> dict[str, Any]:
         value = _Unpickler(io.BytesIO(data), encoding="bytes").load()
         return {key.decode() if isinstance(key, bytes) else str(key): item for key, item in value.items()}
     except Exception as error:  # unpickling damaged bytes raises anything
-        raise UserError(f"{FOLDER / name} in {archive} is no part of CIFAR-10 ({error}): download the archive again.") from error  # fmt: skip
+        raise UserError(
+            f"{FOLDER / name} in {archive} is no part of CIFAR-10 ({error}): download the archive again."
+        ) from error
 
 
 def _batch(archive: Path, name: str, part: dict[str, Any], classes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -153,8 +158,8 @@ def _batch(archive: Path, name: str, part: dict[str, Any], classes: int) -> tupl
     ]
     if planes.dtype != np.uint8 or planes.shape != (len(labels), 3 * 32 * 32) or not labels:
         raise UserError(
-            f"{FOLDER / name} in {archive} holds {planes.dtype} {list(planes.shape)} and {len(labels)} good labels, not "
-            f"uint8 [N, 3072] and N labels: use {OFFICIAL}."
+            f"{FOLDER / name} in {archive} holds {planes.dtype} {list(planes.shape)} and {len(labels)} good labels, not"
+            f" uint8 [N, 3072] and N labels: use {OFFICIAL}."
         )
     return np.ascontiguousarray(planes.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)), np.array(labels, np.int64)
 

@@ -116,7 +116,9 @@ def _describe(source: Source) -> Description:
         text += f", and {plural(test.count, 'image')} to test on"
     notices = (*source.notices, *_notices(source.count, source.labels, names))
     counts = _counts(source.labels, names)
-    return Description(source.count, names, counts, text, source.size, notices, test.count if test else 0, source.left_out, source.kind)  # fmt: skip
+    return Description(
+        source.count, names, counts, text, source.size, notices, test.count if test else 0, source.left_out, source.kind
+    )
 
 
 def _counts(labels: np.ndarray | None, names: tuple[str, ...]) -> tuple[int, ...]:
@@ -128,7 +130,9 @@ def _notices(used: int, labels: np.ndarray | None, names: tuple[str, ...]) -> tu
     """What is worth telling of images of which so many are used."""
     notices = []
     if used < FEW:
-        notices.append(f"Only {plural(used, 'image')}: the model will soon know them by heart rather than learn from them.")  # fmt: skip
+        notices.append(
+            f"Only {plural(used, 'image')}: the model will soon know them by heart rather than learn from them."
+        )
     counts = _counts(labels, names)
     missing = [name for name, count in zip(names, counts, strict=False) if not count]
     if counts and missing:
@@ -152,7 +156,8 @@ def resolve(config: Config) -> Config:
         )
     if 0 < model.num_classes < len(names):
         raise UserError(
-            f"num_classes is {model.num_classes}, but {data_dir} has {len(names)} classes: set it to 0, for as many as there are."
+            f"num_classes is {model.num_classes}, but {data_dir} has {len(names)} classes: set it to 0, for as many as"
+            " there are."
         )
     return replace(config, {"class_names": names, "num_classes": model.num_classes or len(names)})
 
@@ -169,15 +174,18 @@ def attach(config: Config, data_dir: str) -> Config:
         if not fits or (known and not numbered and names != known):
             count = len(known) or config.model.num_classes
             raise UserError(
-                f"The classes of {data_dir} are {', '.join(names) or 'none'}, and the network knows "
-                f"{', '.join(known) if known and not numbered else f'{count} classes'}: name the data it was trained on."
+                f"The classes of {data_dir} are {', '.join(names) or 'none'}, and the network knows"
+                f" {', '.join(known) if known and not numbered else f'{count} classes'}: name the data it was"
+                " trained on."
             )
     return replace(config, {"data_dir": data_dir, "class_names": names})
 
 
 def adjusted(data: DataConfig, wanted: EvalConfig | AnalyticConfig) -> DataConfig:
     """`data` with small images enlarged and broken ones left out where either says so."""
-    return dataclasses.replace(data, enlarge=data.enlarge or wanted.enlarge, skip_broken=data.skip_broken or wanted.skip_broken)  # fmt: skip
+    return dataclasses.replace(
+        data, enlarge=data.enlarge or wanted.enlarge, skip_broken=data.skip_broken or wanted.skip_broken
+    )
 
 
 def part_of(data: DataConfig, split: str) -> Split:
@@ -263,7 +271,10 @@ def open_dataset(
     labels = None if source.labels is None else source.labels[main.kept]
     held = held_out(main.identities, data.hold_out, seed)
     if data.hold_out and not held.any():
-        raise UserError(f"{data.data_dir} has only one image, so none can be held out (copies count as one): set hold_out to 0, or add images.")  # fmt: skip
+        raise UserError(
+            f"{data.data_dir} has only one image, so none can be held out (copies count as one): set hold_out to 0, or"
+            " add images."
+        )
     apart = decoded.identities(own, data, progress, "test").identities if own else main.identities[held]
     digest = digest_of(main, labels, source.class_names, apart)
     whole = {"learnt": _short(main.identities[~held]), "apart": _short(apart)}
@@ -292,7 +303,10 @@ def class_numbers(config: Config, class_names: tuple[str, ...]) -> np.ndarray | 
     if not config.model.class_cond:
         return None
     if not class_names:
-        raise UserError("The model was trained with classes, and these pictures have none: use pictures that are sorted into its classes.")  # fmt: skip
+        raise UserError(
+            "The model was trained with classes, and these pictures have none: use pictures that are sorted into its"
+            " classes."
+        )
     apart = not set(class_names) & set(config.class_names)
     unnamed = _are_numbers(config.class_names) and len(class_names) == len(config.class_names) and apart
     known = class_names if unnamed else config.class_names or class_names[: config.model.num_classes]
@@ -300,8 +314,8 @@ def class_numbers(config: Config, class_names: tuple[str, ...]) -> np.ndarray | 
     if unknown:
         have = ", ".join(known[:10]) if config.class_names else f"{config.model.num_classes} classes"
         raise UserError(
-            f"The pictures have classes that the model does not know ({', '.join(unknown[:5])}): it was trained with {have}; "
-            "use pictures of those."
+            f"The pictures have classes that the model does not know ({', '.join(unknown[:5])}): it was trained with"
+            f" {have}; use pictures of those."
         )
     return np.array([known.index(name) for name in class_names], dtype=np.int64)
 

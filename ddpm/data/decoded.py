@@ -146,7 +146,9 @@ def _fill(
 
     path.with_suffix(".json").unlink(missing_ok=True)  # it comes last, and says that the others are whole
     files.write(path, save)
-    arrays.write_npy(_identities_path(path), np.frombuffer(b"".join(decoding.identities), np.uint8).reshape(-1, IDENTITY_BYTES))  # fmt: skip
+    arrays.write_npy(
+        _identities_path(path), np.frombuffer(b"".join(decoding.identities), np.uint8).reshape(-1, IDENTITY_BYTES)
+    )
     _check_unchanged(source, where)
     about = dict(data_dir=data.data_dir, broken=[place for place, _ in decoding.broken], notices=decoding.notices())
     files.write_json(path.with_suffix(".json"), about)
@@ -163,7 +165,9 @@ def _called(data: DataConfig, part: str) -> str:
 
 def _check_unchanged(source: Source, where: str) -> None:
     if source.has_changed():
-        raise UserError(f"Images of {where} changed while they were read: wait until nobody writes there, and start again.")  # fmt: skip
+        raise UserError(
+            f"Images of {where} changed while they were read: wait until nobody writes there, and start again."
+        )
 
 
 def _open_identities(path: Path, source: Source) -> Decoded | None:
@@ -267,7 +271,11 @@ class _Decoding:
                 side = min(image.size)
                 if side < size and not self.data.enlarge:
                     return _One(None, side=side)
-                found = dict(deep=images.is_deep(image), enlarged=side < size, transparent=channels != 4 and images.is_transparent(image))  # fmt: skip
+                found = dict(
+                    deep=images.is_deep(image),
+                    enlarged=side < size,
+                    transparent=channels != 4 and images.is_transparent(image),
+                )
                 notes = tuple(note for note, true in found.items() if true)
                 return _One(images.prepare(image, size, channels), identity, notes=notes)
         except UserError as error:
@@ -282,16 +290,18 @@ class _Decoding:
             if len(self.broken) == 1:
                 raise UserError(f"{first.rstrip('.')} (or set skip_broken to True, to leave it out).")
             raise UserError(
-                f"{len(self.broken):,} of {count:,} images cannot be read ({self._named()}): remove or replace them, or set "
-                f"skip_broken to True to leave them out; the first: {first}"
+                f"{len(self.broken):,} of {count:,} images cannot be read ({self._named()}): remove or replace them, or"
+                f" set skip_broken to True to leave them out; the first: {first}"
             )
         if len(self.broken) == count:
-            raise UserError(f"None of the {count:,} images of {where} can be read: replace them; the first: {self.broken[0][1]}")  # fmt: skip
+            raise UserError(
+                f"None of the {count:,} images of {where} can be read: replace them; the first: {self.broken[0][1]}"
+            )
         if self.small:
             raise UserError(
-                f"{len(self.small):,} of {count:,} images of {where} are smaller than image_size {self.model.image_size} (the "
-                f"smallest has {min(self.small)} pixels on its shorter side): use larger ones, set enlarge to True, or "
-                f"image_size to {min(self.small)} or less."
+                f"{len(self.small):,} of {count:,} images of {where} are smaller than image_size"
+                f" {self.model.image_size} (the smallest has {min(self.small)} pixels on its shorter side): use larger"
+                f" ones, set enlarge to True, or image_size to {min(self.small)} or less."
             )
 
     def _log_broken(self) -> None:
@@ -308,5 +318,7 @@ class _Decoding:
         total = self.source.count
         found = [NOTES[note].format(count=count, total=total) for note, count in sorted(self.notes.items())]
         if self.broken:
-            found.insert(0, f"{len(self.broken):,} of {total:,} images cannot be read and were left out: {self._named()}.")  # fmt: skip
+            found.insert(
+                0, f"{len(self.broken):,} of {total:,} images cannot be read and were left out: {self._named()}."
+            )
         return found

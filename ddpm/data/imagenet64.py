@@ -58,7 +58,9 @@ def look(archives: Sequence[Path], split: str) -> list[Batch]:
                 continue
             number = match[1].zfill(2) if split == "train" else split
             if number in found:
-                raise UserError(f"{entry or path.name} is in {found[number].path} and in {path}: name each archive once.")  # fmt: skip
+                raise UserError(
+                    f"{entry or path.name} is in {found[number].path} and in {path}: name each archive once."
+                )
             batch = Batch(path, entry, number, np.empty(0, np.int64))
             found[number] = batch._replace(labels=_labels(batch))
     if not found:
@@ -136,22 +138,35 @@ def _labels(batch: Batch) -> np.ndarray:
     with _opened(batch) as npz:
         names = npz.namelist()
         if DATA not in names or LABELS not in names:
-            raise UserError(f"{batch.title} holds {', '.join(names) or 'nothing'}, not data.npy and labels.npy: use {WANTED}.")  # fmt: skip
+            raise UserError(
+                f"{batch.title} holds {', '.join(names) or 'nothing'}, not data.npy and labels.npy: use {WANTED}."
+            )
         with npz.open(DATA) as member:
             shape, dtype, fortran = npy_header(member)
             held = npz.getinfo(DATA).file_size - member.tell()
         if dtype != np.uint8 or len(shape) != 2 or shape[1] != BYTES or fortran or not 0 < shape[0] <= MOST:
-            raise UserError(f"The data of {batch.title} is {dtype} {list(shape)}, not uint8 [N, {BYTES}]: use {WANTED}.")  # fmt: skip
+            raise UserError(
+                f"The data of {batch.title} is {dtype} {list(shape)}, not uint8 [N, {BYTES}]: use {WANTED}."
+            )
         if held != shape[0] * BYTES:
-            raise UserError(f"{batch.title} holds {held:,} bytes for {plural(shape[0], 'picture')}, not {BYTES:,} for each: get it again, {WANTED}.")  # fmt: skip
+            raise UserError(
+                f"{batch.title} holds {held:,} bytes for {plural(shape[0], 'picture')}, not {BYTES:,} for each: get it"
+                f" again, {WANTED}."
+            )
         with npz.open(LABELS) as member:
             size, kind, _ = npy_header(member)
             if size != shape[:1] or kind.kind not in "iu":
-                raise UserError(f"The labels of {batch.title} are {kind} {list(size)}, not a whole number for each of {plural(shape[0], 'picture')}: use {WANTED}.")  # fmt: skip
+                raise UserError(
+                    f"The labels of {batch.title} are {kind} {list(size)}, not a whole number for each of"
+                    f" {plural(shape[0], 'picture')}: use {WANTED}."
+                )
         with npz.open(LABELS) as member:
             labels = np.lib.format.read_array(member, allow_pickle=False).astype(np.int64)
     if labels.min() < 1 or labels.max() > CLASSES:
-        raise UserError(f"The labels of {batch.title} go from {labels.min()} to {labels.max()}, not from 1 to {CLASSES}: use {WANTED}.")  # fmt: skip
+        raise UserError(
+            f"The labels of {batch.title} go from {labels.min()} to {labels.max()}, not from 1 to {CLASSES}: use"
+            f" {WANTED}."
+        )
     return labels
 
 

@@ -138,7 +138,11 @@ def _in_parts(files: Sequence[Names], every: list[int], level: int, parts: _Part
     for part in parts.tests:
         if not test:
             places, names = of(part)
-            test = {place: name for place, file in zip(places, names, strict=True) if (name := _class(rule, file, known)) is not None}  # fmt: skip
+            test = {
+                place: name
+                for place, file in zip(places, names, strict=True)
+                if (name := _class(rule, file, known)) is not None
+            }
             test_name = part if test else ""
     unused = tuple(part for part in parts.tests if part != test_name)
     of_unused = {place for part in unused for place in of(part)[0]}

@@ -51,19 +51,31 @@ def check(
     same = seen is not None and now.same(seen, classes)
     unchanged = seen is not None and same and now.held_out == seen.held_out
     if not unchanged and place not in DATA_SETS and not os.path.isabs(os.path.expanduser(place)):
-        raise UserError(f"{place} was named from the folder in which training began, and may be another one from here. {remedy.elsewhere}")  # fmt: skip
+        raise UserError(
+            f"{place} was named from the folder in which training began, and may be another one from here."
+            f" {remedy.elsewhere}"
+        )
     mixed = mixing(learnt, dataset)
     if part == "test" and mixed:
-        raise UserError(f"Of the images of {place} that are held out or set apart for testing now, {plural(mixed, 'was', 'were')} trained on. {remedy.elsewhere}")  # fmt: skip
+        raise UserError(
+            f"Of the images of {place} that are held out or set apart for testing now, {plural(mixed, 'was', 'were')}"
+            f" trained on. {remedy.elsewhere}"
+        )
     if unchanged:
         return ""
     if seen is None:
-        why = f"Which images of {place} were held out is not known: an earlier version chose them in another way, or another program trained on all."  # fmt: skip
+        why = (
+            f"Which images of {place} were held out is not known: an earlier version chose them in another way, or"
+            " another program trained on all."
+        )
         if config.data.hold_out and part == "test":
             raise UserError(f"{why} {remedy.anew}")
         return why if config.data.hold_out else ""
     if part == "test" and mixed is None and _may_mix(config, seen, dataset):
-        raise UserError(f"Other images of {place} are held out or set apart for testing than when training began, and some that were trained on may be among them. {remedy.elsewhere}")  # fmt: skip
+        raise UserError(
+            f"Other images of {place} are held out or set apart for testing than when training began, and some that"
+            f" were trained on may be among them. {remedy.elsewhere}"
+        )
     if now.count != seen.count:
         return f"There are {now.count:,} images in {place} now, and were {seen.count:,} in training."
     if not same:

@@ -160,11 +160,32 @@ OTHER = frozenset(
     ]
 )
 # Made by systems and programs, not by people: thumbnails, recycle bins, what archives of other systems carry along.
-SYSTEM = frozenset((
-    "@eadir", "@recycle", "@recently-snapshot", "@tmp", "@sharebin", "@sharesnap", "@snapshot", "@__thumb", "#recycle",
-    "#snapshot", "#sharesnap", "~snapshot", "$recycle.bin", "recycler", "recycled", "system volume information", "__macosx", "lost+found", "found.000",
-    "network trash folder", "temporary items", "__pycache__",
-))  # fmt: skip
+SYSTEM = frozenset(
+    (
+        "@eadir",
+        "@recycle",
+        "@recently-snapshot",
+        "@tmp",
+        "@sharebin",
+        "@sharesnap",
+        "@snapshot",
+        "@__thumb",
+        "#recycle",
+        "#snapshot",
+        "#sharesnap",
+        "~snapshot",
+        "$recycle.bin",
+        "recycler",
+        "recycled",
+        "system volume information",
+        "__macosx",
+        "lost+found",
+        "found.000",
+        "network trash folder",
+        "temporary items",
+        "__pycache__",
+    )
+)
 HIDDEN = (".", "synofile_thumb", "~$")  # how the names of files begin that are hidden, or made likewise
 SHEETS = ("grid.png", "pairs.png", "preview.png", "strip.png", "sheet.png")  # many samples in one image
 OF_A_RUN = frozenset({"samples", "evaluations", "microscopes", "frontiers", "saves", "tb"})
@@ -294,9 +315,15 @@ class _Look:
             f"{count:,} {phrase if count == 1 else MANY[phrase]}" for phrase, count in sorted(self.others.items())
         )
         if self.system:
-            yield f"{formatting.plural(len(self.system), 'system folder')} ({formatting.some(sorted(set(self.system)), 5)})"
+            yield (
+                f"{formatting.plural(len(self.system), 'system folder')}"
+                f" ({formatting.some(sorted(set(self.system)), 5)})"
+            )
         if self.ours:
-            yield f"{formatting.plural(len(self.ours), 'folder')} written by this program ({formatting.some(sorted(self.ours), 5)})"
+            yield (
+                f"{formatting.plural(len(self.ours), 'folder')} written by this program"
+                f" ({formatting.some(sorted(self.ours), 5)})"
+            )
 
     def _folder(self, place: str, parts: tuple[str, ...]) -> list[tuple[str, tuple[str, ...]]]:
         """Take in what lies in one folder; gives those to be listed next."""
@@ -316,7 +343,10 @@ class _Look:
             self.ours.append("/".join(map(formatting.printable, parts)))
             return []
         if what == "samples":
-            raise UserError(f"{place} holds samples, and what belongs to them: to learn from them, name {os.path.join(place, 'images')}.")  # fmt: skip
+            raise UserError(
+                f"{place} holds samples, and what belongs to them: to learn from them, name"
+                f" {os.path.join(place, 'images')}."
+            )
         deeper: list[tuple[str, tuple[str, ...]]] = []
         for entry in inside:
             try:
@@ -345,7 +375,9 @@ class _Look:
             return False
         return True
 
-    def _file(self, entry: os.DirEntry, parts: tuple[str, ...], status: os.stat_result, names: set[str], what: str) -> None:  # fmt: skip
+    def _file(
+        self, entry: os.DirEntry, parts: tuple[str, ...], status: os.stat_result, names: set[str], what: str
+    ) -> None:
         name = entry.name.lower()
         kind = os.path.splitext(name)[1]
         kind = kind if KIND.fullmatch(kind) else UNNAMED

@@ -25,7 +25,9 @@ WANTED = "an official LSUN archive such as bedroom_train_lmdb.zip, or the folder
 UNPACKED = ".lmdb"  # in the folder of pictures, until they are all written
 
 
-def write(archive: Path, folder: Path, config: LsunConfig, unpacking: Progress | None = None, progress: Progress | None = None) -> None:  # fmt: skip
+def write(
+    archive: Path, folder: Path, config: LsunConfig, unpacking: Progress | None = None, progress: Progress | None = None
+) -> None:
     """Write the pictures of a database as PREFIX_0000000.png, scaled and cropped to `config.image_size`.
 
     archive: the folder of a database, or its zip file, which is unpacked into `folder` while it is needed.
@@ -35,7 +37,10 @@ def write(archive: Path, folder: Path, config: LsunConfig, unpacking: Progress |
     else, or `folder` is in use; DiskFull.
     """
     if not re.fullmatch(r"[^/\\_.][^/\\_]*", config.prefix):
-        raise UserError(f"prefix is {config.prefix!r}: use a word without '_', '/' and '\\', as it begins file names and names the class.")  # fmt: skip
+        raise UserError(
+            f"prefix is {config.prefix!r}: use a word without '_', '/' and '\\', as it begins file names and names the"
+            " class."
+        )
     _module()
     archives.check_free(folder)
     database = _unpack(archive, folder, unpacking) if archive.is_file() and archive.name != DATA else archive
@@ -56,7 +61,13 @@ def _write(archive: Path, database: Path, folder: Path, config: LsunConfig, prog
         if not cursor.first():
             raise UserError(f"The database in {archive} is empty: use {WANTED}.")
         first = bytes(cursor.key()).decode("latin1")
-        origin = {"data": "lsun", "first": first, "count": count, "image_size": config.image_size, "prefix": config.prefix}  # fmt: skip
+        origin = {
+            "data": "lsun",
+            "first": first,
+            "count": count,
+            "image_size": config.image_size,
+            "prefix": config.prefix,
+        }
         archives.write_pictures(folder, _pictures(cursor, config), count, origin, progress)
 
 
@@ -64,7 +75,10 @@ def _module() -> Any:
     try:
         import lmdb
     except ImportError:
-        raise UserError("LSUN is an lmdb database, and the package that reads it is not installed: run pip install lmdb, or install 'ddpm-workbench[lsun]'.") from None  # fmt: skip
+        raise UserError(
+            "LSUN is an lmdb database, and the package that reads it is not installed: run pip install lmdb, or install"
+            " 'ddpm-workbench[lsun]'."
+        ) from None
     return lmdb
 
 
@@ -104,7 +118,9 @@ def _opened(folder: Path) -> Iterator[Any]:
             # What lies beyond a file that was cut short would end this process when it is read.
             size = (database.info()["last_pgno"] + 1) * database.stat()["psize"]
             if data.stat().st_size < size:
-                raise UserError(f"{data} is cut short ({data.stat().st_size / 1e6:.3g} of {size / 1e6:.3g} MB): get it again.")  # fmt: skip
+                raise UserError(
+                    f"{data} is cut short ({data.stat().st_size / 1e6:.3g} of {size / 1e6:.3g} MB): get it again."
+                )
             with database.begin(buffers=True) as transaction:
                 yield transaction
     except lmdb.Error as error:

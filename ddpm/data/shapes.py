@@ -57,9 +57,12 @@ def _corners(*radii: float, count: int) -> list[Point]:
 def _heart() -> list[Point]:
     angles = [2 * math.pi * k / 72 for k in range(72)]
     return [
-        (16 * math.sin(a) ** 3 / 16.5, -(13 * math.cos(a) - 5 * math.cos(2 * a) - 2 * math.cos(3 * a) - math.cos(4 * a) + 2) / 16.5)
+        (
+            16 * math.sin(a) ** 3 / 16.5,
+            -(13 * math.cos(a) - 5 * math.cos(2 * a) - 2 * math.cos(3 * a) - math.cos(4 * a) + 2) / 16.5,
+        )
         for a in angles
-    ]  # fmt: skip
+    ]
 
 
 def _outlines(name: str) -> list[list[Point]]:
@@ -77,7 +80,22 @@ def _outlines(name: str) -> list[list[Point]]:
         case "heart":
             return [_heart()]
         case "cross":
-            return [[(-a, -1), (a, -1), (a, -a), (1, -a), (1, a), (a, a), (a, 1), (-a, 1), (-a, a), (-1, a), (-1, -a), (-a, -a)]]  # fmt: skip
+            return [
+                [
+                    (-a, -1),
+                    (a, -1),
+                    (a, -a),
+                    (1, -a),
+                    (1, a),
+                    (a, a),
+                    (a, 1),
+                    (-a, 1),
+                    (-a, a),
+                    (-1, a),
+                    (-1, -a),
+                    (-a, -a),
+                ]
+            ]
         case "ring":
             return [_arc(0.98), _arc(0.52)]
         case _:  # moon

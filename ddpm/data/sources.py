@@ -54,10 +54,16 @@ class Named(NamedTuple):
 
 
 SOURCES = {
-    "shapes": Named("Shapes", f"{shapes.COUNT:,} coloured shapes in {len(shapes.NAMES)} classes, drawn by the program at any size."),
-    "cifar10-mini": Named("CIFAR-10 mini", "1,000 small photographs (32 pixels), 100 in each of 10 classes. Part of the program."),
-    "cifar10": Named("CIFAR-10", "50,000 small photographs (32 pixels) in 10 classes. Downloaded once (170 MB): ddpm data cifar10."),
-}  # fmt: skip
+    "shapes": Named(
+        "Shapes", f"{shapes.COUNT:,} coloured shapes in {len(shapes.NAMES)} classes, drawn by the program at any size."
+    ),
+    "cifar10-mini": Named(
+        "CIFAR-10 mini", "1,000 small photographs (32 pixels), 100 in each of 10 classes. Part of the program."
+    ),
+    "cifar10": Named(
+        "CIFAR-10", "50,000 small photographs (32 pixels) in 10 classes. Downloaded once (170 MB): ddpm data cifar10."
+    ),
+}
 
 PREPARED = ("lsun", "imagenet64")  # what `ddpm data` makes a folder or file of, to be named by its path
 
@@ -127,7 +133,10 @@ def open_source(data_dir: str) -> Source:
         raise UserError(
             f"There is no folder or file {data_dir}: run `ddpm data {path.name} --help` to prepare one."
             if path.name in PREPARED
-            else f"There is no folder or file {data_dir}: check the path, or use one of {', '.join(SOURCES)}, which need none."
+            else (
+                f"There is no folder or file {data_dir}: check the path, or use one of {', '.join(SOURCES)}, which need"
+                " none."
+            )
         )
     if path.suffix.lower() != ".npz" or not path.is_file():
         raise UserError(f"{data_dir} is neither a folder nor an .npz file: name the folder that holds the images.")
@@ -163,7 +172,9 @@ class Shapes(Source):
 class Files(Source):
     """Image files of a folder, in the order of their paths."""
 
-    def __init__(self, folder: Path, found: Sequence[File], kind: str, labels: np.ndarray | None, class_names: tuple[str, ...]):  # fmt: skip
+    def __init__(
+        self, folder: Path, found: Sequence[File], kind: str, labels: np.ndarray | None, class_names: tuple[str, ...]
+    ):
         self.folder, self.kind = folder, kind
         self.files = found
         self.count = len(found)
@@ -181,7 +192,9 @@ class Files(Source):
         if self.labels is None or self.labels.min() >= 0:
             return self
         kept = np.flatnonzero(self.labels >= 0).tolist()
-        found = Files(self.folder, [self.files[place] for place in kept], self.kind, self.labels[kept], self.class_names)  # fmt: skip
+        found = Files(
+            self.folder, [self.files[place] for place in kept], self.kind, self.labels[kept], self.class_names
+        )
         found.test, found.left_out, found.notices, found.subset = self.test, self.left_out, self.notices, "labelled"
         return found
 
@@ -206,19 +219,24 @@ def open_folder(folder: Path) -> Files:
     listing = look(folder)
     if not listing.files:
         without = f" ({', '.join(listing.left_out)} left out)" if listing.left_out else ""
-        raise UserError(f"There are no images in {folder}{without}: put some there, or into folders in it ({', '.join(FORMATS)}).")  # fmt: skip
+        raise UserError(
+            f"There are no images in {folder}{without}: put some there, or into folders in it ({', '.join(FORMATS)})."
+        )
     sorted_ = label([file.parts for file in listing.files])
     if sorted_.unclear:
         raise UserError(
-            f"It is not clear which images of {folder} to learn from and which to test on, as {some([printable(name) for name in sorted_.unclear], 6)} "
-            "do not make one pair, or other images lie beside them: name one of these folders, or keep one to learn from and one to test on."
+            f"It is not clear which images of {folder} to learn from and which to test on, as"
+            f" {some([printable(name) for name in sorted_.unclear], 6)} do not make one pair, or other images lie"
+            " beside them: name one of these folders, or keep one to learn from and one to test on."
         )
     named = sorted_.rule != NO_CLASSES
     learnt = sorted([*sorted_.train, *sorted_.unlabelled])
     labels, names = _number([printable(name) for name in sorted_.train.values()]) if named else (None, ())
     numbers = {name: number for number, name in enumerate(names)}
     if named:
-        labels = np.array([numbers[printable(sorted_.train[place])] if place in sorted_.train else -1 for place in learnt])  # fmt: skip
+        labels = np.array(
+            [numbers[printable(sorted_.train[place])] if place in sorted_.train else -1 for place in learnt]
+        )
     where = f" in {sorted_.train_name}" if sorted_.test_name else ""
     source = Files(
         folder,
@@ -229,7 +247,9 @@ def open_folder(folder: Path) -> Files:
     )
     if sorted_.test:
         of_test = np.array([numbers[printable(name)] for name in sorted_.test.values()]) if named else None
-        source.test = Files(folder, [listing.files[place] for place in sorted_.test], f"Folder, {sorted_.test_name}", of_test, names)  # fmt: skip
+        source.test = Files(
+            folder, [listing.files[place] for place in sorted_.test], f"Folder, {sorted_.test_name}", of_test, names
+        )
     source.left_out = listing.left_out
     source.notices = tuple(_notices(listing, sorted_))
     return source
@@ -247,22 +267,38 @@ def _notices(listing: Listing, sorted_: Labelling) -> Iterator[str]:
 
     if without := sorted_.unlabelled:
         which = "outside of the class folders" if sorted_.rule == BY_FOLDER else "without a class in the name"
-        yield f"{plural(len(without), 'image')} {which} {_is(without)} learnt from only without classes (class_cond False): {named(without)}."
+        yield (
+            f"{plural(len(without), 'image')} {which} {_is(without)} learnt from only without classes (class_cond"
+            f" False): {named(without)}."
+        )
     others = sorted(set(sorted_.outside) - set(sorted_.unlabelled))
     of_test = [place for place in others if sorted_.test_name and sorted_.test_name in listing.files[place].parts]
     beside = sorted(set(others) - set(of_test))
     if of_test:
-        yield f"{plural(len(of_test), 'image')} in {printable(sorted_.test_name)} {_is(of_test)} not tested on, having none of the classes: {named(of_test)}."
+        yield (
+            f"{plural(len(of_test), 'image')} in {printable(sorted_.test_name)} {_is(of_test)} not tested on, having"
+            f" none of the classes: {named(of_test)}."
+        )
     if beside:
         yield f"{plural(len(beside), 'image')} outside of the parts {_is(beside)} left out: {named(beside)}."
     if sorted_.unused:
         unused = ", ".join(map(printable, sorted_.unused))
-        why = f"{printable(sorted_.test_name)} is what is tested on" if sorted_.test_name else "its images have none of the classes; set hold_out to measure on images that are set apart"  # fmt: skip
+        why = (
+            f"{printable(sorted_.test_name)} is what is tested on"
+            if sorted_.test_name
+            else "its images have none of the classes; set hold_out to measure on images that are set apart"
+        )
         yield f"What is in {unused} is not used: {why}."
     if sorted_.beside:
-        yield f"The folders are not taken for classes, as {plural(sorted_.beside, 'image')} of {len(listing.files):,} {'is' if sorted_.beside == 1 else 'are'} not in them."
+        yield (
+            f"The folders are not taken for classes, as {plural(sorted_.beside, 'image')} of {len(listing.files):,}"
+            f" {'is' if sorted_.beside == 1 else 'are'} not in them."
+        )
     if listing.unread:
-        yield f"Not read: {', '.join(listing.unread)}; to train on their images, convert them to PNG or JPEG, or unpack archives."
+        yield (
+            f"Not read: {', '.join(listing.unread)}; to train on their images, convert them to PNG or JPEG, or unpack"
+            " archives."
+        )
 
 
 class Npz(Source):
@@ -287,7 +323,10 @@ class Npz(Source):
             keys = (self.TEST,) if test_of else self.KEYS
             self.key, label_key = next((pair for pair in keys if pair[0] in names), ("", ""))
             if not self.key:
-                raise UserError(f"{path} holds {', '.join(sorted(names)) or 'nothing'}: name its array of images arr_0, images or train.")  # fmt: skip
+                raise UserError(
+                    f"{path} holds {', '.join(sorted(names)) or 'nothing'}: name its array of images arr_0, images or"
+                    " train."
+                )
             with archive.open(f"{self.key}.npy") as file:
                 self.shape, dtype, self.fortran = npy_header(file)
             if len(self.shape) == 3 and self.shape[2] in (3, 4) and self.shape[1] != self.shape[2]:
@@ -305,11 +344,16 @@ class Npz(Source):
         if dtype != np.uint8:
             raise UserError(f"{what}: images must be uint8, 0 to 255; convert them.")
         if len(self.shape) not in (3, 4) or (len(self.shape) == 4 and self.shape[3] not in (1, 3, 4)):
-            raise UserError(f"{what}: images must be [N, height, width, channels] with 1, 3 or 4 channels; rearrange it.")  # fmt: skip
+            raise UserError(
+                f"{what}: images must be [N, height, width, channels] with 1, 3 or 4 channels; rearrange it."
+            )
         if 0 in self.shape:
             raise UserError(f"{what}, which is no image at all: put some in.")
         if self.shape[1] * self.shape[2] > image_files.MOST_PIXELS:
-            raise UserError(f"{what}, and an image of more than {image_files.MOST_PIXELS // 10**6} million pixels is not decoded: make them smaller.")  # fmt: skip
+            raise UserError(
+                f"{what}, and an image of more than {image_files.MOST_PIXELS // 10**6} million pixels is not decoded:"
+                " make them smaller."
+            )
 
     def _words(self, archive: zipfile.ZipFile, key: str) -> np.ndarray:
         """An array of numbers or words.  Raises UserError for one of Python's objects, which might run a program when read."""
@@ -317,8 +361,8 @@ class Npz(Source):
             shape, dtype, _ = npy_header(file)
         if dtype.hasobject:
             raise UserError(
-                f"{key} in {self.path} is an array of Python objects, which are not read, as they can run programs: save it "
-                f"again as plain text or numbers, as with {key}.astype(str)."
+                f"{key} in {self.path} is an array of Python objects, which are not read, as they can run programs:"
+                f" save it again as plain text or numbers, as with {key}.astype(str)."
             )
         found = _array(archive, key)
         if dtype.kind == "S":
@@ -328,9 +372,15 @@ class Npz(Source):
     def _set_labels(self, labels: np.ndarray, known: np.ndarray | None) -> None:
         what = f"The labels in {self.path} are {labels.dtype} {list(labels.shape)}"
         if labels.shape != (self.count,) or labels.dtype.kind not in "iuU":
-            raise UserError(f"{what}: there must be one whole number or word for each of its {plural(self.count, 'image')}; correct them.")  # fmt: skip
+            raise UserError(
+                f"{what}: there must be one whole number or word for each of its {plural(self.count, 'image')}; correct"
+                " them."
+            )
         if known is not None and known.ndim != 1:
-            raise UserError(f"class_names in {self.path} is {known.dtype} {list(known.shape)}: there must be a name for each class; correct it.")  # fmt: skip
+            raise UserError(
+                f"class_names in {self.path} is {known.dtype} {list(known.shape)}: there must be a name for each class;"
+                " correct it."
+            )
         if known is None and self.test_of:
             self.labels, self.class_names = self._as_in_training(labels), self.test_of.class_names
         elif known is None:
@@ -346,7 +396,10 @@ class Npz(Source):
         places = {name: place for place, name in enumerate(self.test_of.class_names)}
         unknown = sorted({str(label) for label in labels} - set(places))
         if unknown:
-            raise UserError(f"test_labels in {self.path} has {', '.join(unknown[:5])}, which no picture to train on has: correct the labels.")  # fmt: skip
+            raise UserError(
+                f"test_labels in {self.path} has {', '.join(unknown[:5])}, which no picture to train on has: correct"
+                " the labels."
+            )
         return np.array([places[str(label)] for label in labels], dtype=np.int64)
 
     def test_part(self) -> Source | None:

@@ -86,9 +86,14 @@ def target(schedule: Schedule, settings: DiffusionConfig, batch: Batch, x_t: Ten
 
 
 def vlb_terms(
-    schedule: Schedule, settings: DiffusionConfig, x_start: Tensor, x_t: Tensor, t: Tensor, predicted: Prediction,
+    schedule: Schedule,
+    settings: DiffusionConfig,
+    x_start: Tensor,
+    x_t: Tensor,
+    t: Tensor,
+    predicted: Prediction,
     variance: process.Variance | None = None,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """One term of the bound for each picture, [N] bits per dimension (Ho et al. 2020, Eq. 5).
 
     variance: None is that which the model is trained with.
@@ -131,11 +136,7 @@ def discretized_gaussian_log_likelihood(x: Tensor, mean: Tensor, log_scale: Tens
     centred, inverse = x - mean, torch.exp(-log_scale)
     above = normal_cdf(inverse * (centred + 1 / 255))
     below = normal_cdf(inverse * (centred - 1 / 255))
-    return torch.where(
-        x < -0.999,
-        _log_of(above),
-        torch.where(x > 0.999, _log_of(1 - below), _log_of(above - below)),
-    )
+    return torch.where(x < -0.999, _log_of(above), torch.where(x > 0.999, _log_of(1 - below), _log_of(above - below)))
 
 
 def normal_cdf(x: Tensor) -> Tensor:

@@ -116,7 +116,10 @@ class _Own:
         self._thread = threading.get_ident()
         asked = asked or hardware.asked_outside()
         if asked > self.most:
-            self.warning = f"{asked:,} threads were asked for and {_machine(self.cores, self.most)}: {self.most} {'is' if self.most == 1 else 'are'} used."
+            self.warning = (
+                f"{asked:,} threads were asked for and {_machine(self.cores, self.most)}: {self.most}"
+                f" {'is' if self.most == 1 else 'are'} used."
+            )
             asked = self.most
         self.asked = asked
         self.threads = 0
@@ -188,7 +191,11 @@ class _Own:
         if threads == self.threads:
             return
         if self.sentence or before:
-            log.info("%s", self.sentence or f"Nothing else computes now: this {self.doing} goes on with {plural(threads, 'thread')}.")  # fmt: skip
+            log.info(
+                "%s",
+                self.sentence
+                or f"Nothing else computes now: this {self.doing} goes on with {plural(threads, 'thread')}.",
+            )
         self.threads = threads
         self._use(threads)
 

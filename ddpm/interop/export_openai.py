@@ -22,8 +22,40 @@ PROGRESS, FLAGS = WRITTEN = ("progress.csv", "flags.txt")  # beside the checkpoi
 LABELS = 1000  # slots of its class-conditional networks, always
 EMBEDDING = "label_emb.weight"
 DEFAULTS = {32: (1, 2, 2, 2), 64: (1, 2, 3, 4), 256: (1, 1, 2, 2, 4, 4)}  # the sizes and levels that its scripts build
-NETWORK = ("image_size", "num_channels", "num_res_blocks", "num_heads", "num_heads_upsample", "attention_resolutions", "dropout", "learn_sigma", "class_cond", "use_checkpoint", "use_scale_shift_norm", "diffusion_steps", "noise_schedule", "timestep_respacing", "use_kl", "predict_xstart", "rescale_timesteps", "rescale_learned_sigmas", "sigma_small")  # fmt: skip
-TRAIN = ("schedule_sampler", "lr", "weight_decay", "lr_anneal_steps", "batch_size", "microbatch", "ema_rate", "log_interval", "save_interval", "use_fp16", "fp16_scale_growth")  # fmt: skip
+NETWORK = (
+    "image_size",
+    "num_channels",
+    "num_res_blocks",
+    "num_heads",
+    "num_heads_upsample",
+    "attention_resolutions",
+    "dropout",
+    "learn_sigma",
+    "class_cond",
+    "use_checkpoint",
+    "use_scale_shift_norm",
+    "diffusion_steps",
+    "noise_schedule",
+    "timestep_respacing",
+    "use_kl",
+    "predict_xstart",
+    "rescale_timesteps",
+    "rescale_learned_sigmas",
+    "sigma_small",
+)
+TRAIN = (
+    "schedule_sampler",
+    "lr",
+    "weight_decay",
+    "lr_anneal_steps",
+    "batch_size",
+    "microbatch",
+    "ema_rate",
+    "log_interval",
+    "save_interval",
+    "use_fp16",
+    "fp16_scale_growth",
+)
 
 
 def hand_back(run: Run, folder: Path, step: int = 0) -> list[str]:
@@ -37,9 +69,15 @@ def hand_back(run: Run, folder: Path, step: int = 0) -> list[str]:
     hidden = config.model.label_slots - config.model.num_classes if config.model.class_cond else 0
     if config.model.label_slots > LABELS:
         none = " and a label for none" if hidden else ""
-        raise UserError(f"{run.name} has {config.model.num_classes:,} classes{none}, and improved-diffusion's networks have {LABELS:,} labels: it cannot load this one.")  # fmt: skip
+        raise UserError(
+            f"{run.name} has {config.model.num_classes:,} classes{none}, and improved-diffusion's networks have"
+            f" {LABELS:,} labels: it cannot load this one."
+        )
     if config.model.use_new_attention_order or config.model.num_head_channels != -1:
-        raise UserError(f"{run.name} splits attention as guided-diffusion does (num_head_channels, use_new_attention_order), and improved-diffusion's networks cannot: it cannot load this one.")  # fmt: skip
+        raise UserError(
+            f"{run.name} splits attention as guided-diffusion does (num_head_channels, use_new_attention_order), and"
+            " improved-diffusion's networks cannot: it cannot load this one."
+        )
     taken = sorted(path.name for path in folder.glob("*") if path.suffix == ".pt" or path.name in WRITTEN)
     if taken:
         raise UserError(f"{folder} holds {taken[0]} already: choose another folder for --openai.")
@@ -52,7 +90,10 @@ def hand_back(run: Run, folder: Path, step: int = 0) -> list[str]:
         )
     told = list(_limits(config))
     if optimizer and _mixed(config):
-        told.append("Its --use_fp16 has AdamW work on a single flat tensor, so it cannot go on with this optimiser's file: the flag is left out; to train with it, move the file away.")  # fmt: skip
+        told.append(
+            "Its --use_fp16 has AdamW work on a single flat tensor, so it cannot go on with this optimiser's file: the"
+            " flag is left out; to train with it, move the file away."
+        )
     if optimizer:
         names = list(weights["model"])
         _save(folder / f"opt{done:06d}.pt", _optimizer(optimizer, names, hidden))
@@ -71,7 +112,10 @@ def _read(run: Run, checkpoint: Checkpoint) -> tuple[dict[str, dict[str, Tensor]
     if wrong := checkpoint_files.damage(checkpoint):
         raise UserError(f"{wrong} Export another checkpoint, with --step.")
     if checkpoint.path("state").name not in checkpoint.files:
-        raise UserError(f"{run.name} holds but {', '.join(checkpoint.weights)} of step {checkpoint.step}, to draw from: train a run of your own to hand it back.")  # fmt: skip
+        raise UserError(
+            f"{run.name} holds but {', '.join(checkpoint.weights)} of step {checkpoint.step}, to draw from: train a run"
+            " of your own to hand it back."
+        )
     weights = {kind: checkpoint_files.load_weights(checkpoint.path(kind)).tensors for kind in checkpoint.weights}
     there = checkpoint.path("opt").name in checkpoint.files
     optimizer = checkpoint_files.read(checkpoint.path("opt")) if there else None
@@ -123,12 +167,21 @@ def _limits(config: Config) -> list[str]:
         which = f"from {model.num_classes} to {LABELS - 2}" if hides else f"from {model.num_classes} on"
         told.append(f"Its networks have {LABELS:,} labels: those {which} are zeros, and nothing was trained on them.")
     if hides:
-        told.append(f"Label {LABELS - 1}, the last, stands for no class: its scripts know no guidance and take it for a class; here, --cond_drop_prob {model.cond_drop_prob:g} with these files says what it is.")  # fmt: skip
+        told.append(
+            f"Label {LABELS - 1}, the last, stands for no class: its scripts know no guidance and take it for a class;"
+            f" here, --cond_drop_prob {model.cond_drop_prob:g} with these files says what it is."
+        )
     if DEFAULTS.get(model.image_size) != model.multipliers or model.image_channels != 3:
         levels = ",".join(map(str, model.multipliers))
-        told.append(f"Its scripts build networks for 32, 64 and 256 pixels in colour, with their own channel_mult: for {model.image_size} pixels, {plural(model.image_channels, 'channel')} and channel_mult {levels}, change create_model in them.")  # fmt: skip
+        told.append(
+            "Its scripts build networks for 32, 64 and 256 pixels in colour, with their own channel_mult: for"
+            f" {model.image_size} pixels, {plural(model.image_channels, 'channel')} and channel_mult {levels}, change"
+            " create_model in them."
+        )
     if diffusion.predict_xprev or (model.learn_sigma and not diffusion.learned_range):
-        told.append("Its scripts have no flag for predict_xprev or for a variance that is no range: set it in their code.")  # fmt: skip
+        told.append(
+            "Its scripts have no flag for predict_xprev or for a variance that is no range: set it in their code."
+        )
     return told
 
 
@@ -179,4 +232,6 @@ def _written(config: Config, names: tuple[str, ...]) -> dict[str, str]:
 
 
 def _line(script: str, flags: Mapping[str, str]) -> str:
-    return shlex.join(["python", f"scripts/{script}", *(part for name, value in flags.items() for part in (f"--{name}", value))])  # fmt: skip
+    return shlex.join(
+        ["python", f"scripts/{script}", *(part for name, value in flags.items() for part in (f"--{name}", value))]
+    )

@@ -87,16 +87,25 @@ def _newest(folder: Folder) -> tuple[Files, list[str]]:
     raise UserError(told[0])
 
 
-def _settings(run: Run, folder: Folder, newest: Files, flags: Mapping[str, Any], wish: Wish, progress: Progress) -> tuple[Config, list[str]]:  # fmt: skip
+def _settings(
+    run: Run, folder: Folder, newest: Files, flags: Mapping[str, Any], wish: Wish, progress: Progress
+) -> tuple[Config, list[str]]:
     assert newest.model
     weights = checkpoint_files.load_weights(newest.model)
     if weights.config:
         run.config = weights.config
-        raise UserError(f"{newest.model} was written by this program and knows its settings: begin from it with `{run.anew(newest.model)}`.")  # fmt: skip
+        raise UserError(
+            f"{newest.model} was written by this program and knows its settings: begin from it with"
+            f" `{run.anew(newest.model)}`."
+        )
     optimizer = checkpoint_files.optimizer_of(newest.optimizer, weights.tensors) if newest.optimizer else None
     done = warm_start.updates(optimizer) or max(1, newest.step)
     learnt, told = _training(folder, newest, optimizer)
-    progress("Denoising a few pictures, to find out what it was trained on" if wish.ask else "Reading settings", 0, len(folder.steps))  # fmt: skip
+    progress(
+        "Denoising a few pictures, to find out what it was trained on" if wish.ask else "Reading settings",
+        0,
+        len(folder.steps),
+    )
     found = recognise(weights.tensors, {**learnt, **flags}, newest.model, wish.ask)
     config = codec.replace(
         found.config, {"total_steps": flags.get("total_steps") or flags.get("lr_anneal_steps") or done}
@@ -123,7 +132,10 @@ def _training(folder: Folder, newest: Files, optimizer: Mapping[str, Any] | None
         if lr > 0 and float(f"{lr:.3g}") == lr:
             settings["lr"] = lr
         else:
-            told.append(f"Its learning rate was falling, and {lr:.3g} at last: --lr and --lr_anneal_steps say how to go on (lr 0.0001 if not).")  # fmt: skip
+            told.append(
+                f"Its learning rate was falling, and {lr:.3g} at last: --lr and --lr_anneal_steps say how to go on (lr"
+                " 0.0001 if not)."
+            )
     return settings, told
 
 
@@ -134,7 +146,10 @@ def _with_classes(config: Config, labels: tuple[int, ...], names: tuple[str, ...
     if names:
         most = max(labels, default=len(names) - 1) + 1
         if not most <= len(names) <= config.model.num_classes:
-            raise UserError(f"class_names has {plural(len(names), 'name')}, and labels 0 to {most - 1} were trained: give {most}, in the order of the labels.")  # fmt: skip
+            raise UserError(
+                f"class_names has {plural(len(names), 'name')}, and labels 0 to {most - 1} were trained: give {most},"
+                " in the order of the labels."
+            )
         config = codec.replace(config, {"class_names": names})
     return datasets.attach(config, config.data.data_dir) if config.data.data_dir else config
 
@@ -195,7 +210,9 @@ def _write_row(writer: metrics.MetricWriter, row: Mapping[Any, float]) -> None:
     writer.write({name: value for name, value in row.items() if value == value})  # what is NaN here was empty there
 
 
-def _open_in_place(folder: Folder, runs_dir: Path, name: str, config: Config, told: list[str], progress: Progress) -> Run:  # fmt: skip
+def _open_in_place(
+    folder: Folder, runs_dir: Path, name: str, config: Config, told: list[str], progress: Progress
+) -> Run:
     run = Run(folder.path.absolute())
     made: list[Path] = []
     length = folder.progress.read_bytes().rfind(b"\n") + 1 if folder.progress else 0  # a torn line gives way to ours

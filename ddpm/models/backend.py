@@ -70,7 +70,13 @@ def chosen(kernels: str, name: str, device: torch.device) -> Compute:
     if device.type != "cpu" or kernels in ("torch", "compile"):
         return Compute(device, name, "compile" if kernels == "compile" else "torch", None, tuple(notices))
     if name == "fp16":
-        return Compute(device, name, "torch", None, (*notices, "The native kernels compute in fp32 or bf16: fp16 is left to torch alone."))  # fmt: skip
+        return Compute(
+            device,
+            name,
+            "torch",
+            None,
+            (*notices, "The native kernels compute in fp32 or bf16: fp16 is left to torch alone."),
+        )
     build.keep_large_allocations()
     library, why = build.found()
     if library is not None:

@@ -34,9 +34,16 @@ def of(config: Config, sample: SampleConfig) -> Guidance | None:
     if scale == 1:
         return None
     if not model.class_cond:
-        raise UserError(f"guidance_scale is {scale:g}, and this model has no classes to go towards: leave it at 1, or train one with --class_cond True --cond_drop_prob 0.1.")  # fmt: skip
+        raise UserError(
+            f"guidance_scale is {scale:g}, and this model has no classes to go towards: leave it at 1, or train one"
+            " with --class_cond True --cond_drop_prob 0.1."
+        )
     if not model.cond_drop_prob:
-        raise UserError(f"guidance_scale is {scale:g}, and this model has never drawn without a class, from which guidance leads away: leave it at 1, or train one with --cond_drop_prob 0.1 (a file without settings that was: give that flag).")  # fmt: skip
+        raise UserError(
+            f"guidance_scale is {scale:g}, and this model has never drawn without a class, from which guidance leads"
+            " away: leave it at 1, or train one with --cond_drop_prob 0.1 (a file without settings that was: give that"
+            " flag)."
+        )
     return Guidance(scale, low, high, model.num_classes)
 
 
@@ -46,10 +53,14 @@ def interval(text: str, T: int) -> tuple[int, int]:
         return 0, T - 1
     match = re.fullmatch(r"\s*([0-9]+)\s*-\s*([0-9]+)\s*", text)
     if not match:
-        raise UserError(f"guidance_interval {text!r} is not two timesteps with a dash between: write one such as 0-{T - 1}.")  # fmt: skip
+        raise UserError(
+            f"guidance_interval {text!r} is not two timesteps with a dash between: write one such as 0-{T - 1}."
+        )
     low, high = int(match[1]), int(match[2])
     if max(low, high) >= T:
-        raise UserError(f"guidance_interval {low}-{high} goes beyond the model's timesteps: stay between 0 and {T - 1}.")  # fmt: skip
+        raise UserError(
+            f"guidance_interval {low}-{high} goes beyond the model's timesteps: stay between 0 and {T - 1}."
+        )
     if high < low:
         raise UserError(f"guidance_interval {low}-{high} runs backwards: write {high}-{low}.")
     return low, high

@@ -33,13 +33,22 @@ def read(config: Config, sample: SampleConfig, progress: Progress | None = None)
     wanted = sample.task in FROM_PICTURES
     if not wanted and (sample.picture or sample.mask):
         name = "picture" if sample.picture else "mask"
-        raise UserError(f"{name} {getattr(sample, name)} was given, and the task is {sample.task}: leave it out, or name the task (vary, inpaint or invert).")  # fmt: skip
+        raise UserError(
+            f"{name} {getattr(sample, name)} was given, and the task is {sample.task}: leave it out, or name the task"
+            " (vary, inpaint or invert)."
+        )
     if not wanted:
         return None
     if config.model.super_res:
-        raise UserError(f"task {sample.task} begins with a picture, and this model enlarges small ones: use task draw with base_samples.")  # fmt: skip
+        raise UserError(
+            f"task {sample.task} begins with a picture, and this model enlarges small ones: use task draw with"
+            " base_samples."
+        )
     if not sample.picture:
-        raise UserError(f"picture is empty, and {sample.task} begins with one: name a file, a folder or an .npz of pictures of {_size(config)}.")  # fmt: skip
+        raise UserError(
+            f"picture is empty, and {sample.task} begins with one: name a file, a folder or an .npz of pictures of"
+            f" {_size(config)}."
+        )
     return Given(_pictures(config, sample, progress), _mask(config, sample))
 
 
@@ -51,7 +60,10 @@ def fit(config: Config, picture: Image.Image, name: str) -> np.ndarray:
     """uint8 [H, W, C] of a picture of the model's size.  Raises UserError for another size."""
     size = config.model.image_size
     if picture.size != (size, size):
-        raise UserError(f"picture {name} has {picture.width} x {picture.height} pixels, and this model draws {_size(config)}: scale it to that size.")  # fmt: skip
+        raise UserError(
+            f"picture {name} has {picture.width} x {picture.height} pixels, and this model draws {_size(config)}: scale"
+            " it to that size."
+        )
     return images.prepare(picture, size, config.model.image_channels)
 
 
@@ -78,10 +90,15 @@ def _pictures(config: Config, sample: SampleConfig, progress: Progress | None) -
 def _mask(config: Config, sample: SampleConfig) -> np.ndarray | None:
     if sample.task != "inpaint":
         if sample.mask:
-            raise UserError(f"mask {sample.mask} was given, and the task is {sample.task}: leave it out, or use task inpaint.")  # fmt: skip
+            raise UserError(
+                f"mask {sample.mask} was given, and the task is {sample.task}: leave it out, or use task inpaint."
+            )
         return None
     if not sample.mask:
-        raise UserError(f"mask is empty, and inpaint needs one: name a picture of {_size(config)}, white where something new is to be drawn.")  # fmt: skip
+        raise UserError(
+            f"mask is empty, and inpaint needs one: name a picture of {_size(config)}, white where something new is to"
+            " be drawn."
+        )
     return read_mask(config, sample.mask)
 
 
@@ -90,8 +107,13 @@ def read_mask(config: Config, path: str) -> np.ndarray:
     picture = images.load(paths.full(path))
     size = config.model.image_size
     if picture.size != (size, size):
-        raise UserError(f"mask {path} has {picture.width} x {picture.height} pixels, and this model draws {_size(config)}: scale it to that size.")  # fmt: skip
+        raise UserError(
+            f"mask {path} has {picture.width} x {picture.height} pixels, and this model draws {_size(config)}: scale it"
+            " to that size."
+        )
     white = np.asarray(images.convert(picture, 1)) > 127
     if not white.any():
-        raise UserError(f"mask {path} is black everywhere, so nothing new would be drawn: paint white what is to be drawn.")  # fmt: skip
+        raise UserError(
+            f"mask {path} is black everywhere, so nothing new would be drawn: paint white what is to be drawn."
+        )
     return white.astype(np.uint8)

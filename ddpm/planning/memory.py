@@ -134,7 +134,12 @@ def drawn_at_once(config: Config, sample: SampleConfig) -> int:
     free = psutil.virtual_memory().available * SHARE / processes
     fit = max(1, int(free // bytes_each(config, sample)))
     if fit < asked:
-        log.warning("Drawing %s at once instead of %d, for which half of the free memory, %s, has no room.", formatting.plural(fit, "picture"), asked, f"{free / 1e6:,.0f} MB")  # fmt: skip
+        log.warning(
+            "Drawing %s at once instead of %d, for which half of the free memory, %s, has no room.",
+            formatting.plural(fit, "picture"),
+            asked,
+            f"{free / 1e6:,.0f} MB",
+        )
     return min(asked, fit)
 
 

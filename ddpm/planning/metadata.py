@@ -22,7 +22,15 @@ def command(checkpoint: Path | str, sample: SampleConfig, told: Sequence[str] = 
     return shlex.join(["ddpm", "sample", "--model_path", str(checkpoint), *codec.to_flags(sample), *told])
 
 
-def of_picture(recipe: Mapping[str, Any], config: Config, sample: SampleConfig, number: int, label: int | None, given: Path | None, told: Sequence[str] = ()) -> dict[str, Any]:  # fmt: skip
+def of_picture(
+    recipe: Mapping[str, Any],
+    config: Config,
+    sample: SampleConfig,
+    number: int,
+    label: int | None,
+    given: Path | None,
+    told: Sequence[str] = (),
+) -> dict[str, Any]:
     """The recipe of one of the pictures alone; where it cannot be drawn alone, that of all with its `number`.
 
     given: the file of the picture that it begins with.
@@ -37,11 +45,7 @@ def of_picture(recipe: Mapping[str, Any], config: Config, sample: SampleConfig, 
         classes="" if label is None else label_text(config, label),
         picture=str(given) if given else sample.picture,
     )
-    return {
-        **recipe,
-        "sample": dataclasses.asdict(one),
-        "command": command(recipe["checkpoint"]["path"], one, told),
-    }
+    return {**recipe, "sample": dataclasses.asdict(one), "command": command(recipe["checkpoint"]["path"], one, told)}
 
 
 def label_text(config: Config, label: int) -> str:
@@ -67,7 +71,10 @@ def sample_of(recipe: Mapping[str, Any], name: str) -> SampleConfig:
     """
     number, data = recipe.get("format", FORMAT), recipe.get("sample")
     if not isinstance(number, int) or number > FORMAT:
-        raise UserError(f"The settings in {name} were written by a newer version (format {number}, and this one reads {FORMAT}): update DDPM Workbench.")  # fmt: skip
+        raise UserError(
+            f"The settings in {name} were written by a newer version (format {number}, and this one reads {FORMAT}):"
+            " update DDPM Workbench."
+        )
     if not isinstance(data, Mapping):
         raise UserError(f"{name} holds no settings of a drawing: name another file.")
     before = {"precision": "fp32", "kernels": "torch"}  # all that older versions drew with

@@ -106,20 +106,34 @@ def _names(setting: str, text: str, known: Sequence[str]) -> list[str]:
         return list(known)
     for name in found:
         if name not in known:
-            raise UserError(f"{setting} names {name!r}, which there is not: choose among {', '.join(known)}, with commas between, or all.")  # fmt: skip
+            raise UserError(
+                f"{setting} names {name!r}, which there is not: choose among {', '.join(known)}, with commas between,"
+                " or all."
+            )
     return found
 
 
 def sample_of(config: Config, settings: FrontierConfig, way: Way, calls: int) -> SampleConfig:
     """How a cell's pictures are drawn: in fp32, all from the same noise."""
     usual = SampleConfig(
-        weights=settings.weights, step=settings.step, clip_denoised=settings.clip_denoised,
+        weights=settings.weights,
+        step=settings.step,
+        clip_denoised=settings.clip_denoised,
         variance=settings.variance if way.solver == "ddpm" else "auto",
-        seed=settings.seed, threads=settings.threads, num_samples=settings.num_samples, batch_size=settings.batch_size,
-        sampler=way.solver, steps=calls, spacing=way.spacing, classes=settings.classes, precision="fp32", kernels=settings.kernels,
+        seed=settings.seed,
+        threads=settings.threads,
+        num_samples=settings.num_samples,
+        batch_size=settings.batch_size,
+        sampler=way.solver,
+        steps=calls,
+        spacing=way.spacing,
+        classes=settings.classes,
+        precision="fp32",
+        kernels=settings.kernels,
         base_samples="data" if config.model.super_res else "",
-        eta=settings.eta if way.solver == "ddim" else 0.0, churn=settings.churn if way.solver == "heun" else 0.0,
-    )  # fmt: skip
+        eta=settings.eta if way.solver == "ddim" else 0.0,
+        churn=settings.churn if way.solver == "heun" else 0.0,
+    )
     if not way.flip:
         return usual
     return dataclasses.replace(usual, **{way.flip: not getattr(usual, way.flip)})  # type: ignore[arg-type]
@@ -137,7 +151,10 @@ def places(config: Config, settings: FrontierConfig) -> tuple[list[Place], list[
     Raises UserError where none is possible, and for settings that say something else.
     """
     if settings.timestep_respacing:
-        raise UserError(f"timestep_respacing {settings.timestep_respacing!r} says which timesteps to visit, and so do calls: leave it out.")  # fmt: skip
+        raise UserError(
+            f"timestep_respacing {settings.timestep_respacing!r} says which timesteps to visit, and so do calls: leave"
+            " it out."
+        )
     found: list[Place] = []
     left: list[LeftOut] = []
     for asked in calls_of(settings):
@@ -215,7 +232,9 @@ def from_json(result: dict[str, Any]) -> list[Cell]:
 
 def cheapest(cells: Iterable[Cell], tolerance: float) -> Cell | None:
     """The cell with the fewest calls within `tolerance` levels of the converged pictures; the closest of several."""
-    within = [(cell.calls, cell.distance, cell) for cell in cells if cell.distance is not None and cell.distance <= tolerance]  # fmt: skip
+    within = [
+        (cell.calls, cell.distance, cell) for cell in cells if cell.distance is not None and cell.distance <= tolerance
+    ]
     return min(within, key=lambda found: found[:2])[2] if within else None
 
 
@@ -225,10 +244,20 @@ def about(result: dict[str, Any]) -> str:
     said = ["Levels of 0 .. 255 (RMSE a pixel) from the converged pictures of the same noise, median over the pictures"]
     if result["converged"]:
         first = result["converged"][0]
-        said[0] += f", which are known to {level(max(c['apart'] for c in result['converged']))} levels ({Way(*first['solver']).label} with {first['calls']} calls against {Way(*first['check']).label} with {first['check_calls']})"  # fmt: skip
-    said.append(f"{formatting.plural(result['frontier']['num_samples'], 'picture')} each, {formatting.plural(result['frontier']['batch_size'], 'picture')} at a time at most")  # fmt: skip
+        said[0] += (
+            f", which are known to {level(max(c['apart'] for c in result['converged']))} levels"
+            f" ({Way(*first['solver']).label} with {first['calls']} calls against {Way(*first['check']).label} with"
+            f" {first['check_calls']})"
+        )
+    said.append(
+        f"{formatting.plural(result['frontier']['num_samples'], 'picture')} each,"
+        f" {formatting.plural(result['frontier']['batch_size'], 'picture')} at a time at most"
+    )
     if pace:
-        said.append(f"one call took {pace['median']:.3g} s a picture ({pace['low']:.3g} to {pace['high']:.3g} in the middle 80 %)")  # fmt: skip
+        said.append(
+            f"one call took {pace['median']:.3g} s a picture ({pace['low']:.3g} to {pace['high']:.3g} in the middle"
+            " 80 %)"
+        )
     where = machine["device"] if machine["device"] != "cpu" else f"{formatting.plural(machine['threads'], 'thread')}"
     said.append(f"{machine['processor']}, {where}, {machine['precision']}")
     return "; ".join(said) + "."

@@ -65,12 +65,20 @@ SPACINGS: dict[str, Callable[[Curve, int, int], list[float]]] = {
 def solver(sample: SampleConfig) -> str:
     """The row of SOLVERS that the settings mean.  Raises UserError where they contradict each other."""
     if sample.use_ddim and sample.sampler not in ("auto", "ddim"):
-        raise UserError(f"use_ddim is True and sampler is {sample.sampler}, which contradict each other: leave one of them out.")  # fmt: skip
+        raise UserError(
+            f"use_ddim is True and sampler is {sample.sampler}, which contradict each other: leave one of them out."
+        )
     repaint = sample.task == "inpaint"
     if repaint and sample.sampler not in ("auto", *REPAINTERS):
-        raise UserError(f"inpaint goes back and repeats steps, which {SOLVERS[sample.sampler].label} remembers: use {' or '.join(REPAINTERS)} as sampler.")  # fmt: skip
+        raise UserError(
+            f"inpaint goes back and repeats steps, which {SOLVERS[sample.sampler].label} remembers: use"
+            f" {' or '.join(REPAINTERS)} as sampler."
+        )
     if sample.task == "invert" and (sample.sampler not in ("auto", "ddim") or sample.eta):
-        raise UserError(f"invert follows DDIM without noise back, and sampler is {sample.sampler} with eta {sample.eta:g}: use ddim, and eta 0.")  # fmt: skip
+        raise UserError(
+            f"invert follows DDIM without noise back, and sampler is {sample.sampler} with eta {sample.eta:g}: use"
+            " ddim, and eta 0."
+        )
     if sample.sampler != "auto":
         return sample.sampler
     if sample.use_ddim or sample.task == "invert":
@@ -107,7 +115,10 @@ def timesteps(config: Config, wanted: FromCheckpoint) -> list[int] | list[float]
         for name in ("denoise_to_zero", "analytic_first_step"):
             if getattr(wanted, name) is (name == "analytic_first_step"):
                 more = "ask for more steps, or " if config.diffusion.diffusion_steps > 1 else ""
-                raise UserError(f"{name} is {getattr(wanted, name)}, and a single timestep leaves no network call for it: {more}leave it out.")  # fmt: skip
+                raise UserError(
+                    f"{name} is {getattr(wanted, name)}, and a single timestep leaves no network call for it:"
+                    f" {more}leave it out."
+                )
     return kept
 
 
@@ -119,9 +130,14 @@ def _spread(config: Config, wanted: FromCheckpoint) -> list[int] | list[float]:
         check(sample)
     if sample and sample.task == "vary" and not last:
         if T == 1:
-            raise UserError("The process has a single timestep, and vary begins at an earlier one than the last: use another model, or another task.")  # fmt: skip
+            raise UserError(
+                "The process has a single timestep, and vary begins at an earlier one than the last: use another model,"
+                " or another task."
+            )
         least = max(0.05, (50 // (T - 1) + 1) / 100)  # half a timestep is rounded to none
-        raise UserError(f"strength {sample.strength:g} adds no noise, so the picture would stay as it is: use {least:g} or more.")  # fmt: skip
+        raise UserError(
+            f"strength {sample.strength:g} adds no noise, so the picture would stay as it is: use {least:g} or more."
+        )
     if not sample or not sample.steps:
         spec = wanted.timestep_respacing or config.diffusion.timestep_respacing
         return [t for t in schedules.space_timesteps(T, spec) if t <= last] or [last]
@@ -132,7 +148,10 @@ def _spread(config: Config, wanted: FromCheckpoint) -> list[int] | list[float]:
 
     count = count_of(sample.steps)
     if last and count < 1 + (not sample.denoise_to_zero):
-        raise UserError(f"steps {sample.steps} are too few for {row.label} without denoise_to_zero: ask for at least {sample.steps + 1}.")  # fmt: skip
+        raise UserError(
+            f"steps {sample.steps} are too few for {row.label} without denoise_to_zero: ask for at least"
+            f" {sample.steps + 1}."
+        )
     if count == 1 or (not last and (sample.analytic_first_step or not sample.denoise_to_zero)):
         return [last]  # for which these have no network call, as `timesteps` tells
     if not last:
@@ -141,7 +160,10 @@ def _spread(config: Config, wanted: FromCheckpoint) -> list[int] | list[float]:
     if spacing in ("uniform", "quadratic") and count > last + 1:
         most = max((n for n in range(1, sample.steps) if count_of(n) <= last + 1), default=0)
         fewer = f"ask for at most {most}, or for" if most else "ask for"
-        raise UserError(f"steps {sample.steps} cannot be spread over {last + 1} whole timesteps: {fewer} the spacing logsnr, which goes between them.")  # fmt: skip
+        raise UserError(
+            f"steps {sample.steps} cannot be spread over {last + 1} whole timesteps: {fewer} the spacing logsnr, which"
+            " goes between them."
+        )
     kept = SPACINGS[spacing](schedules.named(config.diffusion.noise_schedule, T).curve, count, last)
     return [int(t) for t in kept] if all(t == int(t) for t in kept) else kept
 
@@ -151,16 +173,26 @@ def check(sample: SampleConfig) -> None:
     name = solver(sample)
     if sample.churn and name != "heun":
         heun = "" if sample.use_ddim or sample.task in ("inpaint", "invert") else ", or use heun as sampler"
-        raise UserError(f"churn {sample.churn:g} is for Heun, and the sampler is {SOLVERS[name].label}: leave it at 0{heun}.")  # fmt: skip
+        raise UserError(
+            f"churn {sample.churn:g} is for Heun, and the sampler is {SOLVERS[name].label}: leave it at 0{heun}."
+        )
     if sample.dynamic_threshold and not sample.clip_denoised:
-        raise UserError(f"dynamic_threshold {sample.dynamic_threshold:g} is a way to clip, and clip_denoised is False: leave one of them out.")  # fmt: skip
+        raise UserError(
+            f"dynamic_threshold {sample.dynamic_threshold:g} is a way to clip, and clip_denoised is False: leave one of"
+            " them out."
+        )
     if sample.spacing != "auto" and not sample.steps:
         say = "leave it out" if sample.timestep_respacing else "say how many with steps, or leave it out"
         raise UserError(f"spacing {sample.spacing} spreads as many steps as steps says, and it says none: {say}.")
     if sample.steps and sample.timestep_respacing:
-        raise UserError(f"steps {sample.steps} and timestep_respacing {sample.timestep_respacing!r} both say which timesteps to visit: leave one of them out.")  # fmt: skip
+        raise UserError(
+            f"steps {sample.steps} and timestep_respacing {sample.timestep_respacing!r} both say which timesteps to"
+            " visit: leave one of them out."
+        )
     if sample.analytic_first_step and sample.task not in ("draw", "interpolate"):
-        raise UserError(f"analytic_first_step is for pure noise, and {sample.task} begins with a picture: leave it out.")  # fmt: skip
+        raise UserError(
+            f"analytic_first_step is for pure noise, and {sample.task} begins with a picture: leave it out."
+        )
     if not sample.denoise_to_zero and sample.task in ("inpaint", "invert"):
         raise UserError(f"denoise_to_zero is False, and {sample.task} has to end at a clean picture: leave it out.")
 

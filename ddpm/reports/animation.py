@@ -82,9 +82,13 @@ def gif(frames: Frames) -> bytes:
     pause = round(1000 * max(SECONDS / len(film), 1 / FASTEST) / 10) * 10  # a GIF counts hundredths of a second
     buffer = io.BytesIO()
     film[0].save(
-        buffer, "GIF", save_all=True, append_images=film[1:], loop=0,
+        buffer,
+        "GIF",
+        save_all=True,
+        append_images=film[1:],
+        loop=0,
         duration=[*[pause] * (len(film) - 1), pause + round(1000 * HOLD)],
-    )  # fmt: skip
+    )
     return buffer.getvalue()
 
 
@@ -114,16 +118,42 @@ def mp4(frames: Frames) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "film.mp4"  # an MP4 is written back and forth, so not into a pipe
         command = [
-            program, "-loglevel", "error", "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(rate),
-            "-i", "-", "-an", "-c:v", "libx264", "-crf", "16", "-pix_fmt", "yuv420p", "-movflags", "+faststart", str(target),
-        ]  # fmt: skip
+            program,
+            "-loglevel",
+            "error",
+            "-f",
+            "rawvideo",
+            "-pix_fmt",
+            "rgb24",
+            "-s",
+            f"{width}x{height}",
+            "-r",
+            str(rate),
+            "-i",
+            "-",
+            "-an",
+            "-c:v",
+            "libx264",
+            "-crf",
+            "16",
+            "-pix_fmt",
+            "yuv420p",
+            "-movflags",
+            "+faststart",
+            str(target),
+        ]
         try:
             done = subprocess.run(command, input=film.tobytes(), capture_output=True, check=False, timeout=PATIENCE)
         except subprocess.TimeoutExpired:
-            raise UserError(f"There is no MP4, as ffmpeg took more than {PATIENCE:.0f} s: use the GIF, or another ffmpeg.") from None  # fmt: skip
+            raise UserError(
+                f"There is no MP4, as ffmpeg took more than {PATIENCE:.0f} s: use the GIF, or another ffmpeg."
+            ) from None
         if done.returncode or not target.exists():
             said = done.stderr.decode(errors="replace").strip().splitlines()
-            raise UserError(f"There is no MP4, as ffmpeg failed ({said[-1] if said else done.returncode}): use the GIF, or another ffmpeg.")  # fmt: skip
+            raise UserError(
+                f"There is no MP4, as ffmpeg failed ({said[-1] if said else done.returncode}): use the GIF, or another"
+                " ffmpeg."
+            )
         return target.read_bytes()
 
 

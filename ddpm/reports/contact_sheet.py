@@ -69,7 +69,9 @@ class Sheet:
         self._top = GAP + (LINE + GAP if self._title else 0)
         width = self._left + (len(self._columns) + 1) * (self._width + GAP)
         height = self._top + len(self._rows) * (self._height + GAP)
-        self._canvas = Image.new("RGB", (max(width, GAP * 2 + math.ceil(self._font.getlength(self._title))), height), PAPER)  # fmt: skip
+        self._canvas = Image.new(
+            "RGB", (max(width, GAP * 2 + math.ceil(self._font.getlength(self._title))), height), PAPER
+        )
         draw = ImageDraw.Draw(self._canvas)
         draw.text((GAP, GAP), self._title, INK, self._font)
         for number, parts in enumerate(labels):

@@ -36,8 +36,10 @@ def small_multiples(title: str, panels: Sequence[Panel], columns: int) -> str:
     names = dict.fromkeys((curve.name, curve.dashed) for panel in panels for curve in panel.curves)
     return "\n".join(
         [
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
-            'font-family="system-ui, sans-serif" font-size="11">',
+            (
+                f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}"'
+                f' height="{height}" font-family="system-ui, sans-serif" font-size="11">'
+            ),
             f"<title>{escape(title)}</title>",
             f'<rect width="{width}" height="{height}" fill="white"/>',
             f'<text x="12" y="20" font-size="14" fill="{INK}">{escape(title)}</text>',
@@ -64,18 +66,30 @@ def _mark(x: float, y: float, dashed: bool, radius: float = 3.5) -> str:
 def _panel(panel: Panel, left: float, top: float) -> str:
     xs = [x for curve in panel.curves for x, _ in curve.points]
     ys = [y for curve in panel.curves for _, y in curve.points]
-    lines = [f'<g transform="translate({left} {top})">', f'<text x="{LEFT}" y="22" fill="{INK}">{escape(panel.title)}</text>']  # fmt: skip
+    lines = [
+        f'<g transform="translate({left} {top})">',
+        f'<text x="{LEFT}" y="22" fill="{INK}">{escape(panel.title)}</text>',
+    ]
     if xs:
         x_ticks, y_ticks = sorted(set(xs)), ticks(min(ys), max(ys))
         across = _scale(x_ticks[0], x_ticks[-1], LEFT, WIDTH - RIGHT)
         up = _scale(y_ticks[0], y_ticks[-1], HEIGHT - BOTTOM, TOP)
         for y in y_ticks:
-            lines.append(f'<path d="M{LEFT} {up(y):.1f}H{WIDTH - RIGHT}" stroke="{FAINT}"/><text x="{LEFT - 5}" y="{up(y) + 4:.1f}" text-anchor="end" fill="{INK}">{escape(panel.y_words(y))}</text>')  # fmt: skip
+            lines.append(
+                f'<path d="M{LEFT} {up(y):.1f}H{WIDTH - RIGHT}" stroke="{FAINT}"/><text x="{LEFT - 5}"'
+                f' y="{up(y) + 4:.1f}" text-anchor="end" fill="{INK}">{escape(panel.y_words(y))}</text>'
+            )
         for x in x_ticks:
-            lines.append(f'<path d="M{across(x):.1f} {TOP}V{HEIGHT - BOTTOM}" stroke="{FAINT}"/><text x="{across(x):.1f}" y="{HEIGHT - BOTTOM + 14}" text-anchor="middle" fill="{INK}">{x:g}</text>')  # fmt: skip
+            lines.append(
+                f'<path d="M{across(x):.1f} {TOP}V{HEIGHT - BOTTOM}" stroke="{FAINT}"/><text x="{across(x):.1f}"'
+                f' y="{HEIGHT - BOTTOM + 14}" text-anchor="middle" fill="{INK}">{x:g}</text>'
+            )
         for curve in panel.curves:
             lines += _curve(curve, across, up, panel)
-    lines.append(f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 10}" text-anchor="middle" fill="{INK}">{escape(panel.x_label)}</text></g>')  # fmt: skip
+    lines.append(
+        f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 10}" text-anchor="middle"'
+        f' fill="{INK}">{escape(panel.x_label)}</text></g>'
+    )
     return "\n".join(lines)
 
 

@@ -225,9 +225,20 @@ def _facts(run: Run, log: _Log) -> Iterator[tuple[str, Any, str]]:
         yield "Parameters", architecture.parameters(config.model), "#,##0"
         yield "Command", run.anew(), ""
         yield "Begun (UTC)", _utc(run.created_at), "yyyy-mm-dd hh:mm:ss"
-    yield "Last sign of life (UTC)", _utc(status.updated_at) if status and status.updated_at else None, "yyyy-mm-dd hh:mm:ss"  # fmt: skip
+    yield (
+        "Last sign of life (UTC)",
+        _utc(status.updated_at) if status and status.updated_at else None,
+        "yyyy-mm-dd hh:mm:ss",
+    )
     yield "Trained with", _trained_with(run), ""
-    yield "Exported with", f"DDPM Workbench {ddpm.__version__}, Python {platform.python_version()}, openpyxl {importlib.metadata.version('openpyxl')}", ""  # fmt: skip
+    yield (
+        "Exported with",
+        (
+            f"DDPM Workbench {ddpm.__version__}, Python {platform.python_version()}, openpyxl"
+            f" {importlib.metadata.version('openpyxl')}"
+        ),
+        "",
+    )
 
 
 def _config(sheet: Any, run: Run) -> None:
@@ -270,7 +281,10 @@ def _row_texts(log: _Log, styles: list[int], nan_style: int) -> Iterator[bytes]:
                 cells.append(
                     f'<c r="{letter}{number}" s="{style}"><v>{value!r}</v></c>'
                     if math.isfinite(value)
-                    else f'<c r="{letter}{number}" s="{nan_style}" t="inlineStr"><is><t>{_not_a_number(value)}</t></is></c>'
+                    else (
+                        f'<c r="{letter}{number}" s="{nan_style}"'
+                        f' t="inlineStr"><is><t>{_not_a_number(value)}</t></is></c>'
+                    )
                 )
         yield f'<row r="{number}">{"".join(cells)}</row>'.encode()
 
@@ -358,7 +372,9 @@ def _chart(data: Any, name: str, column: int, points: int) -> ScatterChart:
     chart.x_axis.majorGridlines = None
     chart.x_axis.delete = chart.y_axis.delete = False
     chart.x_axis.crosses = chart.y_axis.crosses = "min"
-    series = Series(Reference(data, column + 1, 2, max_row=points + 1), Reference(data, column, 2, max_row=points + 1), title=name)  # fmt: skip
+    series = Series(
+        Reference(data, column + 1, 2, max_row=points + 1), Reference(data, column, 2, max_row=points + 1), title=name
+    )
     series.marker.symbol, series.smooth = "none", False
     series.graphicalProperties = GraphicalProperties(ln=LineProperties(w=15875, solidFill="3B6FB6"))
     chart.series.append(series)
@@ -383,7 +399,9 @@ def _checkpoint_steps(run: Run) -> list[int]:
 
 
 def _checkpoint_files(run: Run, step: int) -> list[Path]:
-    return sorted(p for p in run.folder.glob(f"*{step:06d}.pt") if re.fullmatch(rf"(model|ema_.*_|opt|state)0*{step}\.pt", p.name))  # fmt: skip
+    return sorted(
+        p for p in run.folder.glob(f"*{step:06d}.pt") if re.fullmatch(rf"(model|ema_.*_|opt|state)0*{step}\.pt", p.name)
+    )
 
 
 def _last_grid(run: Run) -> tuple[str, Image | None] | None:

@@ -1,6 +1,6 @@
 """The example: a small trained model that comes with the program, so that a newcomer can draw at once.  No torch.
 
-ddpm/assets/example is a run folder with the average's weights alone, in float16.  `ddpm example --pack RUN` makes it.
+ddpm/assets/example is a run folder with the average's weights alone, in float16.  `scripts/pack_example.py` makes it.
 """
 
 import secrets

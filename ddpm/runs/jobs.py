@@ -34,7 +34,7 @@ log = logging.getLogger("ddpm")
 
 State = Literal[
     "queued", "starting", "running", "stopping", "stopped", "finished", "failed", "lost", "not responding", "unreadable"
-]  # fmt: skip
+]
 ACTIVE = ("queued", "starting", "running", "stopping", "not responding")
 FINAL = ("stopped", "finished", "failed")
 Request = Literal["stop", "save", "sample"]
@@ -238,7 +238,9 @@ def guard(folder: Path) -> Iterator[None]:
         try:
             stack.enter_context(locks.locked(folder / ".lock", seconds=30))
         except locks.Busy as error:
-            raise UserError(f"Another process has been changing {folder} for half a minute: end it, or wait.") from error  # fmt: skip
+            raise UserError(
+                f"Another process has been changing {folder} for half a minute: end it, or wait."
+            ) from error
         except OSError as error:
             raise _unwritable(folder, error) from error
         yield
@@ -275,14 +277,19 @@ class Worker:
 
     def _locked(self) -> BinaryIO:
         """run.lock, open and held."""
-        busy = UserError(f"{self.job.name} is already being worked on by another process: stop that one first, or wait.")  # fmt: skip
+        busy = UserError(
+            f"{self.job.name} is already being worked on by another process: stop that one first, or wait."
+        )
         path = self.job.folder / "run.lock"
         try:
             lock = locks.hold(path)
         except locks.NoLocks as error:
             if self.job.alive():
                 raise busy from None
-            self._standing = f"{self.job.folder} is on a disk without locks ({error.strerror}): see to it that no two processes work in it."  # fmt: skip
+            self._standing = (
+                f"{self.job.folder} is on a disk without locks ({error.strerror}): see to it that no two processes work"
+                " in it."
+            )
             log.warning("%s", self._standing)
             lock = files.appending(path)
         except OSError as error:
@@ -354,7 +361,9 @@ class Worker:
         Now and then it also looks who else computes, and this process goes on with its share of the cores.
         """
         if "metrics" in changes:
-            changes["metrics"] = {k: v if v is not None and math.isfinite(v) else None for k, v in changes["metrics"].items()}  # fmt: skip
+            changes["metrics"] = {
+                k: v if v is not None and math.isfinite(v) else None for k, v in changes["metrics"].items()
+            }
         if not changes.get("warning", self._status.warning):
             changes["warning"] = self._standing
         changes = {"beat": self._status.beat + 1, "updated_at": time.time(), "sharing": cpu_threads.look(), **changes}

@@ -94,7 +94,18 @@ def measurement(config: Config) -> Job:
 
     The answer is in its status' metrics: seconds_per_step, seconds_per_preview, peak_bytes.
     """
-    matters = ("batch_size", "microbatch", "precision", "use_fp16", "ema_rate", "grad_clip", "threads", "kernels", "preview_samples", "preview_steps")  # fmt: skip
+    matters = (
+        "batch_size",
+        "microbatch",
+        "precision",
+        "use_fp16",
+        "ema_rate",
+        "grad_clip",
+        "threads",
+        "kernels",
+        "preview_samples",
+        "preview_steps",
+    )
     train = TrainConfig(**{name: getattr(config.train, name) for name in matters})
     cost = json.dumps(codec.to_json(dataclasses.replace(Config(), model=config.model, train=train)))
     return Job(paths.workplace("measure") / hashlib.sha256(cost.encode()).hexdigest()[:16])
@@ -127,7 +138,22 @@ def start_importing(folder: Path, runs_dir: Path, name: str, in_place: bool, fla
     job = importing(folder, runs_dir)
     with guard(job.folder.parent):
         _announce(job, 0)
-    _spawn(job, ["import", str(folder.absolute()), "--runs_dir", str(runs_dir.absolute()), "--run", name, "--in_place", str(in_place), *flags, "--job", str(job.folder)])  # fmt: skip
+    _spawn(
+        job,
+        [
+            "import",
+            str(folder.absolute()),
+            "--runs_dir",
+            str(runs_dir.absolute()),
+            "--run",
+            name,
+            "--in_place",
+            str(in_place),
+            *flags,
+            "--job",
+            str(job.folder),
+        ],
+    )
     return job
 
 
@@ -152,15 +178,19 @@ def _spawn(job: Job, arguments: Sequence[str]) -> None:
     reap()
     root = str(Path(ddpm.__file__).parent.parent)
     path = os.pathsep.join(p for p in (root, os.environ.get("PYTHONPATH", "")) if p)
-    windows = {"creationflags": getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0) | getattr(subprocess, "CREATE_NO_WINDOW", 0)}  # fmt: skip
+    windows = {
+        "creationflags": getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0) | getattr(subprocess, "CREATE_NO_WINDOW", 0)
+    }
     try:
         with files.appending(job.log_path) as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "ddpm", *arguments],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
                 env={**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"},
                 **(windows if os.name == "nt" else {"start_new_session": True}),
-            )  # fmt: skip
+            )
     except OSError as error:
         sentence = f"No process could be started ({error.strerror or error}): free memory or disk space, and try again."
         if (status := job.status()) is not None:

@@ -52,7 +52,10 @@ def look(path: Path) -> Folder:
         raise UserError(f"{path} is a run of this program already: name the folder above it as --runs_dir.")
     found = [files for files in _by_step(path) if files.model]
     if not found:
-        raise UserError(f"{path} holds no model file such as model010000.pt: name the folder that improved-diffusion logged to (OPENAI_LOGDIR).")  # fmt: skip
+        raise UserError(
+            f"{path} holds no model file such as model010000.pt: name the folder that improved-diffusion logged to"
+            " (OPENAI_LOGDIR)."
+        )
     progress = path / "progress.csv"
     return Folder(path, found, progress if progress.exists() else None)
 
@@ -87,7 +90,9 @@ def curves(progress: Path) -> pd.DataFrame:
     """Its log as ours: `step` is the number of updates done, where theirs is the number of the newest, from 0 on."""
     frame = metrics.MetricReader(progress).read()
     if "step" not in frame:
-        raise UserError(f"{progress} has no column step, so it is no log of improved-diffusion: move it away, or restore it.")  # fmt: skip
+        raise UserError(
+            f"{progress} has no column step, so it is no log of improved-diffusion: move it away, or restore it."
+        )
     return frame.assign(step=frame["step"] + 1)
 
 

@@ -47,6 +47,14 @@ class SampleJob(Result):
         return codec.section_from_json(SampleConfig, self.settings.get("sample", {}))
 
     @property
+    def sample_config(self) -> SampleConfig | None:
+        """The settings the samples were asked for with; None before the job has written them, or where they cannot be read."""
+        try:
+            return self.config if "sample" in self.settings else None
+        except (KeyError, UserError):
+            return None
+
+    @property
     def note(self) -> str:
         """What its owner wrote about it; empty without."""
         try:

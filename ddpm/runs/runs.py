@@ -100,7 +100,11 @@ class Run(Job):
         newest = self.checkpoints()[-1:]
         kinds = newest[0].weights if newest else []  # an example has but an average
         done = f"{self.name} has done all its {formatting.plural(self.config.train.total_steps, 'step')}"
-        return f"{done}: to go on from its weights, begin a new run: `{self.anew(newest[0].path(kinds[-1]))}`." if kinds else f"{done}."  # fmt: skip
+        return (
+            f"{done}: to go on from its weights, begin a new run: `{self.anew(newest[0].path(kinds[-1]))}`."
+            if kinds
+            else f"{done}."
+        )
 
     @property
     def progress_path(self) -> Path:
@@ -226,7 +230,9 @@ def timed(folder: Path) -> Path:
     try:
         return files.new_folder(folder / time.strftime("%Y%m%d-%H%M%S"))
     except OSError as error:
-        raise UserError(f"Cannot write in {folder} ({error.strerror or error}): make it writable, or choose another folder.") from error  # fmt: skip
+        raise UserError(
+            f"Cannot write in {folder} ({error.strerror or error}): make it writable, or choose another folder."
+        ) from error
 
 
 def check_name(name: str) -> None:
@@ -269,13 +275,18 @@ def create_in(folder: Path, config: Config) -> Run:
     """Make a run in this very folder, which may be there but not hold a training.  Raises UserError."""
     training = next((p.name for p in sorted(folder.glob("*")) if p.name in TAKEN or p.suffix == ".pt"), "")
     if training == "config.json":
-        raise UserError(f"{folder} holds a run already: go on with it by `ddpm train --resume`, or name another folder in OPENAI_LOGDIR.")  # fmt: skip
+        raise UserError(
+            f"{folder} holds a run already: go on with it by `ddpm train --resume`, or name another folder in"
+            " OPENAI_LOGDIR."
+        )
     if training:
         raise UserError(f"{folder} holds {training} of another training: name another folder in OPENAI_LOGDIR.")
     try:
         files.write_json(folder / "config.json", codec.to_json(config))
     except OSError as error:
-        raise UserError(f"Cannot write in {folder} ({error.strerror}): name another folder in OPENAI_LOGDIR.") from error  # fmt: skip
+        raise UserError(
+            f"Cannot write in {folder} ({error.strerror}): name another folder in OPENAI_LOGDIR."
+        ) from error
     return Run(folder)
 
 
@@ -288,10 +299,17 @@ def find(runs_dir: Path, name: str) -> Run:
         if unicodedata.normalize("NFC", run.name) == unicodedata.normalize("NFC", name):
             return run
     if is_name(name) and (weights := sorted((runs_dir / name).glob("*.pt"))):
-        raise UserError(f"{runs_dir / name} has lost its config.json: restore it from a copy; `{shlex.join(['ddpm', 'sample', '--model_path', absolute(str(weights[0]))])}` draws from its files, which hold their settings.")  # fmt: skip
+        raise UserError(
+            f"{runs_dir / name} has lost its config.json: restore it from a copy;"
+            f" `{shlex.join(['ddpm', 'sample', '--model_path', absolute(str(weights[0]))])}` draws from its files,"
+            " which hold their settings."
+        )
     newest = ", ".join(run.name for run in found[:5]) or "none yet"
     if not is_name(name):
-        raise UserError(f"{name!r} is no name of a run, which is that of a folder in {runs_dir}, without a path: the newest are {newest}.")  # fmt: skip
+        raise UserError(
+            f"{name!r} is no name of a run, which is that of a folder in {runs_dir}, without a path: the newest are"
+            f" {newest}."
+        )
     raise UserError(f"There is no run named {name} in {runs_dir}: the newest are {newest}.")
 
 
@@ -311,6 +329,17 @@ def _names_in(runs_dir: Path) -> list[str]:
         return [name for name in os.listdir(runs_dir) if not name.startswith(".")]
     except (FileNotFoundError, NotADirectoryError):
         return []
+
+
+def name_problem(runs_dir: Path, name: str) -> list[str]:
+    """What is wrong with a new run's name, in at most one sentence."""
+    try:
+        check_name(name)
+    except UserError as error:
+        return [str(error)]
+    if (runs_dir / name).exists():
+        return [f"There is already a run named {name}: {free_name(runs_dir, name)} is free."]
+    return []
 
 
 def free_name(runs_dir: Path, base: str) -> str:
@@ -366,7 +395,9 @@ def restore(trashed: Path, job: SampleJob) -> None:
         try:
             files.rename(trashed, job.folder)
         except OSError as error:
-            raise UserError(f"{trashed.name} cannot be moved back ({error.strerror}): look for it in {trashed.parent}.") from error  # fmt: skip
+            raise UserError(
+                f"{trashed.name} cannot be moved back ({error.strerror}): look for it in {trashed.parent}."
+            ) from error
 
 
 def wait_turn(run: Run, worker: Worker) -> None:

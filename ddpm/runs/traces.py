@@ -33,7 +33,10 @@ def check(run: Run) -> None:
     if last := last_due(run):
         raise UserError(f"{run.name} has saved a checkpoint at step {last}, and none is there any more. {remedy(run)}")
     if last := _untold(run):
-        raise UserError(f"{run.name} was trained to step {last}, and its status.json does not say what of it was saved. {remedy(run)}")  # fmt: skip
+        raise UserError(
+            f"{run.name} was trained to step {last}, and its status.json does not say what of it was saved."
+            f" {remedy(run)}"
+        )
 
 
 def remedy(run: Run, file: Path | None = None) -> str:

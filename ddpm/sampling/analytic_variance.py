@@ -49,9 +49,13 @@ class Estimated(NamedTuple):
 
 @torch.no_grad()
 def estimate(
-    network: Network, config: Config, dataset: Dataset, pictures: int = PICTURES, seed: int = 0,
+    network: Network,
+    config: Config,
+    dataset: Dataset,
+    pictures: int = PICTURES,
+    seed: int = 0,
     device: torch.device | str = "cpu",
-) -> Iterator[Estimated]:  # fmt: skip
+) -> Iterator[Estimated]:
     """The mean squared error of the predicted eps at every timestep, a network call at a time.
 
     At each of TIMESTEPS there are `pictures` other pictures of the data and other noise, which follow from the seed.
@@ -103,9 +107,14 @@ def table(schedule: Schedule, mse: np.ndarray) -> np.ndarray:
 
 
 def for_weights(
-    network: Network, config: Config, weights: Path, sha256: str, worker: Worker, device: torch.device | str = "cpu",
+    network: Network,
+    config: Config,
+    weights: Path,
+    sha256: str,
+    worker: Worker,
+    device: torch.device | str = "cpu",
     seen: Mapping[str, Any] | None = None,
-) -> Errors:  # fmt: skip
+) -> Errors:
     """The errors of the weights in a file: those kept beside it, or estimated on the model's own data and kept.
 
     Progress goes to the worker.  seen: what the weights say of that data, which may be other images now.  Raises Stopped when asked to stop, UserError where the data is not to be had.
@@ -113,14 +122,26 @@ def for_weights(
     if found := variances.read(weights, sha256, config.diffusion.diffusion_steps):
         return found
     if variances.path_of(weights).exists():
-        log.warning("%s is of other weights than %s holds now: it is estimated again.", variances.path_of(weights).name, weights.name)  # fmt: skip
-    remedy = f"estimate it with `ddpm analytic --model_path {shlex.quote(str(weights))} --data_dir DATA`, or choose another variance."
+        log.warning(
+            "%s is of other weights than %s holds now: it is estimated again.",
+            variances.path_of(weights).name,
+            weights.name,
+        )
+    remedy = (
+        f"estimate it with `ddpm analytic --model_path {shlex.quote(str(weights))} --data_dir DATA`, or choose another"
+        " variance."
+    )
     if not config.data.data_dir:
-        raise UserError(f"variance analytic is estimated on the model's data, and {weights.name} does not name any: {remedy}")  # fmt: skip
+        raise UserError(
+            f"variance analytic is estimated on the model's data, and {weights.name} does not name any: {remedy}"
+        )
     try:
         dataset = datasets.open_dataset(config.data, config.model, seed=config.train.seed)
     except UserError as error:
-        raise UserError(f"variance analytic is estimated on the model's data, which cannot be read ({str(error).rstrip('.')}): {remedy}") from error  # fmt: skip
+        raise UserError(
+            f"variance analytic is estimated on the model's data, which cannot be read ({str(error).rstrip('.')}):"
+            f" {remedy}"
+        ) from error
     told = f"The analytic variance may be of other images: {remedy}"
     if changed := lineage.check(config, lineage.from_json(seen), dataset, Remedy(told, told), part="train"):
         log.warning("%s %s", changed, told)
@@ -134,7 +155,12 @@ def watched(estimating: Iterator[Estimated], worker: Worker) -> list[float]:
     began = time.monotonic()
     for now in estimating:
         left = (time.monotonic() - began) / now.done * (now.total - now.done)
-        worker.beat(step=now.done, total_steps=now.total, seconds_left=left, message=f"Estimating the variance: {now.done} of {now.total} calls")  # fmt: skip
+        worker.beat(
+            step=now.done,
+            total_steps=now.total,
+            seconds_left=left,
+            message=f"Estimating the variance: {now.done} of {now.total} calls",
+        )
         if now.mse is not None:
             return [float(value) for value in now.mse]
         if "stop" in worker.heard():
@@ -147,5 +173,9 @@ def keep(weights: Path, sha256: str, errors: Errors) -> Errors:
     try:
         variances.write(weights, sha256, errors)
     except (files.DiskFull, OSError) as error:
-        log.warning("%s could not be written (%s): the variance is estimated again next time.", variances.path_of(weights), error)  # fmt: skip
+        log.warning(
+            "%s could not be written (%s): the variance is estimated again next time.",
+            variances.path_of(weights),
+            error,
+        )
     return errors

@@ -62,9 +62,15 @@ def vary(
 
 @torch.no_grad()
 def inpaint(
-    sampler: Steps, denoise: Denoiser, given: Tensor, mask: Tensor, schedule: Schedule, moves: Sequence[int], *,
+    sampler: Steps,
+    denoise: Denoiser,
+    given: Tensor,
+    mask: Tensor,
+    schedule: Schedule,
+    moves: Sequence[int],
+    *,
     randn_like: RandnLike,
-) -> Iterator[SampleStep]:  # fmt: skip
+) -> Iterator[SampleStep]:
     """RePaint (Lugmayr et al. 2022, Algorithm 1): new where the mask is 1, and in the end exactly `given` where it is 0.
 
     given: [N, C, H, W] in [-1, 1].  mask: [1, 1, H, W] of 0 and 1.  moves: `spacing.repaint_moves`.  sampler: one that

@@ -90,7 +90,9 @@ def steps_of(
     """Draw one batch, the pictures of these numbers, a network call at a time."""
     full, schedule = process(config, sample)
     guided = guidance.of(config, sample)
-    denoise = diffusion.denoiser(network, full, config.diffusion, condition, sample.clip_denoised, sample.dynamic_threshold, guided)  # fmt: skip
+    denoise = diffusion.denoiser(
+        network, full, config.diffusion, condition, sample.clip_denoised, sample.dynamic_threshold, guided
+    )
     if sample.analytic_first_step:
         denoise = samplers.first_step_spared(denoise, schedule)
     noise = noise_of(sample, numbers)
@@ -201,12 +203,20 @@ def draw(
             yield Drawn(start, (before + place) * calls, total, SampleStep(calls, calls, x, x_start, step.t), found)
 
 
-def pictures(network: diffusion.Network, config: Config, sample: SampleConfig, device: torch.device | str = "cpu", small: LowRes | None = None) -> np.ndarray:  # fmt: skip
+def pictures(
+    network: diffusion.Network,
+    config: Config,
+    sample: SampleConfig,
+    device: torch.device | str = "cpu",
+    small: LowRes | None = None,
+) -> np.ndarray:
     """All of them at once: uint8 [N, H, W, C]."""
     return np.concatenate([pixels_of(d.step.x) for d in draw(network, config, sample, device, small) if d.finished])
 
 
-def network_of(weights: Weights, config: Config, source: str, device: torch.device | str = "cpu", kernels: str = "auto") -> UNet:  # fmt: skip
+def network_of(
+    weights: Weights, config: Config, source: str, device: torch.device | str = "cpu", kernels: str = "auto"
+) -> UNet:
     """The U-Net with these weights, ready to draw, and computed in fp32 until told otherwise.
 
     Raises UserError when they do not fit.
@@ -233,9 +243,13 @@ class Chosen(NamedTuple):
 
 
 def chosen(
-    source: Run | Path, wanted: FromCheckpoint, flags: Mapping[str, Any], base: Config | None = None, ask: bool = True,
+    source: Run | Path,
+    wanted: FromCheckpoint,
+    flags: Mapping[str, Any],
+    base: Config | None = None,
+    ask: bool = True,
     held: Config | None = None,
-) -> Chosen:  # fmt: skip
+) -> Chosen:
     """The weights that are wanted of a run, checked against their checksum, or those in a file.
 
     held: their settings, where a recipe tells them.  Raises UserError.
@@ -255,7 +269,9 @@ def chosen(
     return checkpoint_files.taken(source, wanted.step, read)
 
 
-def _read(path: Path, sha256: str, flags: Mapping[str, Any], base: Config | None, ask: bool, held: Config | None) -> Chosen:  # fmt: skip
+def _read(
+    path: Path, sha256: str, flags: Mapping[str, Any], base: Config | None, ask: bool, held: Config | None
+) -> Chosen:
     """What is in a file that had that checksum just now."""
     path = Path(fields.absolute(str(path)))
     weights = checkpoint_files.load_weights(path)
@@ -287,7 +303,10 @@ def settings_for(
         names = {s.name for cls in (ModelConfig, DiffusionConfig) for s in fields.settings(cls)}
         was = {n: getattr(weights.config.model, n, getattr(weights.config.diffusion, n, None)) for n in names}
         other = [f"--{n} {flags[n]} (trained with {was[n]})" for n in flags if flags[n] != was[n]]
-        raise UserError(f"{source.name} was trained with other settings than {', '.join(other)}: leave these flags out, it knows its own.")  # fmt: skip
+        raise UserError(
+            f"{source.name} was trained with other settings than {', '.join(other)}: leave these flags out, it knows"
+            " its own."
+        )
     return weights.config
 
 

@@ -48,9 +48,15 @@ GRID_BYTES = 2**28  # of pixels, at most, in a grid
 
 
 def draw_source(
-    folder: Path, worker: Worker, source: Run | Path, sample: SampleConfig, flags: Mapping[str, Any], base: Config | None = None,
-    ask: bool = True, like: Mapping[str, Any] | None = None,
-) -> None:  # fmt: skip
+    folder: Path,
+    worker: Worker,
+    source: Run | Path,
+    sample: SampleConfig,
+    flags: Mapping[str, Any],
+    base: Config | None = None,
+    ask: bool = True,
+    like: Mapping[str, Any] | None = None,
+) -> None:
     """Draw from a run, or from a checkpoint file, into a job's folder.
 
     `flags` are model and diffusion settings for a file that does not hold its own, beyond those of `base`; where
@@ -78,7 +84,9 @@ def resume(folder: Path, worker: Worker) -> None:
         weights = checkpoint_files.load_weights(path)
         about = origin(weights, path)
         if about["sha256"] != told["checkpoint"]["sha256"]:
-            raise UserError(f"{path} was replaced while it was being read, and the pictures so far are from the old one: {remedy}.")  # fmt: skip
+            raise UserError(
+                f"{path} was replaced while it was being read, and the pictures so far are from the old one: {remedy}."
+            )
         config = weights.config or metadata.config_of(told)
         if config is None:
             raise UserError(f"{folder / 'settings.json'} does not hold the settings of {path.name}: draw anew.")
@@ -101,9 +109,18 @@ def _with_own(job: SampleJob, sample: SampleConfig) -> SampleConfig:
 
 
 def draw_into(
-    folder: Path, worker: Worker, weights: Weights, config: Config, sample: SampleConfig, source: Path, device: torch.device,
-    about: dict[str, Any] | None = None, *, at_once: int = 0, again: bool = False,
-) -> None:  # fmt: skip
+    folder: Path,
+    worker: Worker,
+    weights: Weights,
+    config: Config,
+    sample: SampleConfig,
+    source: Path,
+    device: torch.device,
+    about: dict[str, Any] | None = None,
+    *,
+    at_once: int = 0,
+    again: bool = False,
+) -> None:
     """Draw into a job's folder: preview.png as it goes, and images/; then grid.png and samples_NxHxWxC.npz.
 
     Where pictures are enlarged or begun with, also pairs.png and copies of these, small/ or given/ and mask.png; of an
@@ -168,16 +185,24 @@ def _end(written: "_Folder", source: Path) -> None:
     complete = written.count == sample.num_samples
     now = ""
     if not source.is_file():
-        now = f"{source.name} was removed while pictures were drawn: all of them are from the weights that it held at first."  # fmt: skip
+        now = (
+            f"{source.name} was removed while pictures were drawn: all of them are from the weights that it held at"
+            " first."
+        )
     elif files.sha256(source) != about["sha256"]:
-        now = f"{source.name} was replaced while pictures were drawn: all of them are from the weights that it held at first, not from those it holds now."  # fmt: skip
+        now = (
+            f"{source.name} was replaced while pictures were drawn: all of them are from the weights that it held at"
+            " first, not from those it holds now."
+        )
     written.worker.beat(
         state="finished" if complete else "stopped",
         seconds_left=0.0,
         warning=" ".join(filter(None, (written.worker.status.warning, now))),
-        message=written.said
-        if complete
-        else f"Stopped with {written.count} of {formatting.plural(sample.num_samples, 'picture')} drawn",
+        message=(
+            written.said
+            if complete
+            else f"Stopped with {written.count} of {formatting.plural(sample.num_samples, 'picture')} drawn"
+        ),
     )
 
 
@@ -185,7 +210,10 @@ def _check_empty(job: SampleJob) -> None:
     if job.npz or job.grid.exists():
         raise UserError(f"{job.folder} already holds samples: choose another --out.")
     if job.images:
-        raise UserError(f"{job.folder} already holds samples of a drawing that did not end: go on with it by `ddpm sample --resume {shlex.quote(str(job.folder.absolute()))}`, or choose another --out.")  # fmt: skip
+        raise UserError(
+            f"{job.folder} already holds samples of a drawing that did not end: go on with it by `ddpm sample --resume"
+            f" {shlex.quote(str(job.folder.absolute()))}`, or choose another --out."
+        )
 
 
 def _copied(job: SampleJob, sample: SampleConfig, given: Given | None) -> SampleConfig:
@@ -210,9 +238,17 @@ class _Folder:
     """A job's folder while pictures come into it."""
 
     def __init__(
-        self, job: SampleJob, worker: Worker, config: Config, sample: SampleConfig, settings: dict[str, Any], told: list[str],
-        labels: np.ndarray | None, small: LowRes | None, given: Given | None,
-    ):  # fmt: skip
+        self,
+        job: SampleJob,
+        worker: Worker,
+        config: Config,
+        sample: SampleConfig,
+        settings: dict[str, Any],
+        told: list[str],
+        labels: np.ndarray | None,
+        small: LowRes | None,
+        given: Given | None,
+    ):
         self.job, self.worker, self.config, self.sample = job, worker, config, sample
         self.settings, self.told = settings, told
         self.labels, self.small, self.given = labels, small, given
@@ -299,7 +335,11 @@ class _Folder:
         """Say that an image has values that are NaN or infinite; the first time in the log too."""
         self.broken.append(number)
         count = len(self.broken)
-        said = f"{formatting.plural(count, 'image')} of {self.sample.num_samples} came out with values that are NaN or infinite, and {'is' if count == 1 else 'are'} black there, first image {self.broken[0]}: the network was trained with other settings, or its training diverged."  # fmt: skip
+        said = (
+            f"{formatting.plural(count, 'image')} of {self.sample.num_samples} came out with values that are NaN or"
+            f" infinite, and {'is' if count == 1 else 'are'} black there, first image {self.broken[0]}: the network was"
+            " trained with other settings, or its training diverged."
+        )
         if count == 1:
             log.warning("Image %d came out with values that are NaN or infinite, and is black there.", number)
         self.worker.beat(warning=" ".join(filter(None, (self.warned, said))))
@@ -382,7 +422,9 @@ def _reading(worker: Worker, which: str = "small") -> low_res.Progress:
     return progress
 
 
-def _in_one(pixels: np.ndarray, labels: np.ndarray | None, beside: LowRes | None, most: int, start: int = 0) -> np.ndarray:  # fmt: skip
+def _in_one(
+    pixels: np.ndarray, labels: np.ndarray | None, beside: LowRes | None, most: int, start: int = 0
+) -> np.ndarray:
     """The newest of the pictures drawn so far, about `most` of them: pairs, or a grid with a column a class.
 
     pixels: uint8 [n, H, W, C], of the pictures from number `start` on.
@@ -396,7 +438,9 @@ def _in_one(pixels: np.ndarray, labels: np.ndarray | None, beside: LowRes | None
     return images.grid(pixels[first - start :], columns)
 
 
-def settings_of(config: Config, sample: SampleConfig, weights: Weights, about: Mapping[str, Any], told: list[str]) -> dict[str, Any]:  # fmt: skip
+def settings_of(
+    config: Config, sample: SampleConfig, weights: Weights, about: Mapping[str, Any], told: list[str]
+) -> dict[str, Any]:
     """The recipe: everything that makes the same pictures again.  about: `origin`.  told: `flags_of`."""
     return {
         "format": metadata.FORMAT,

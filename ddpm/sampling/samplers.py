@@ -36,7 +36,9 @@ RandnLike = Callable[[Tensor], Tensor]
 class Sampler(Protocol):
     """x [N, C, H, W] ~ N(0, I), or at the noise of the schedule's last timestep."""
 
-    def __call__(self, denoise: Denoiser, x: Tensor, schedule: Schedule, *, to_zero: bool = True, randn_like: RandnLike = ...) -> Iterator[SampleStep]: ...  # fmt: skip
+    def __call__(
+        self, denoise: Denoiser, x: Tensor, schedule: Schedule, *, to_zero: bool = True, randn_like: RandnLike = ...
+    ) -> Iterator[SampleStep]: ...
 
 
 class ImageNoise:
@@ -66,9 +68,14 @@ def _times(t: float, x: Tensor) -> Tensor:
 
 @torch.no_grad()
 def ddpm(
-    denoise: Denoiser, x: Tensor, schedule: Schedule, variance: process.Variance = process.fixed_large, *,
-    to_zero: bool = True, randn_like: RandnLike = torch.randn_like,
-) -> Iterator[SampleStep]:  # fmt: skip
+    denoise: Denoiser,
+    x: Tensor,
+    schedule: Schedule,
+    variance: process.Variance = process.fixed_large,
+    *,
+    to_zero: bool = True,
+    randn_like: RandnLike = torch.randn_like,
+) -> Iterator[SampleStep]:
     """Ancestral sampling (Ho et al. 2020, Algorithm 2).  x: [N, C, H, W] ~ N(0, I)."""
     total = len(schedule) - (not to_zero)
     for done, (i, index, t) in enumerate(_walk(schedule, x, to_zero), start=1):
@@ -82,9 +89,14 @@ def ddpm(
 
 @torch.no_grad()
 def ddim(
-    denoise: Denoiser, x: Tensor, schedule: Schedule, eta: float = 0.0, *,
-    to_zero: bool = True, randn_like: RandnLike = torch.randn_like,
-) -> Iterator[SampleStep]:  # fmt: skip
+    denoise: Denoiser,
+    x: Tensor,
+    schedule: Schedule,
+    eta: float = 0.0,
+    *,
+    to_zero: bool = True,
+    randn_like: RandnLike = torch.randn_like,
+) -> Iterator[SampleStep]:
     """DDIM (Song et al. 2021, Eq. 12).  x: [N, C, H, W] ~ N(0, I).  eta: 0 is deterministic, 1 as noisy as DDPM."""
     abar, abar_prev = schedule.alphas_cumprod, schedule.alphas_cumprod_prev
     sigma = eta * np.sqrt((1 - abar_prev) / (1 - abar) * (1 - abar / abar_prev))
@@ -151,9 +163,14 @@ def _towards(x: Tensor, x_start: Tensor, now: Point, to: Point) -> Tensor:
 
 @torch.no_grad()
 def dpm_solver_pp(
-    denoise: Denoiser, x: Tensor, schedule: Schedule, order: int = 2, *,
-    to_zero: bool = True, randn_like: RandnLike = torch.randn_like,
-) -> Iterator[SampleStep]:  # fmt: skip
+    denoise: Denoiser,
+    x: Tensor,
+    schedule: Schedule,
+    order: int = 2,
+    *,
+    to_zero: bool = True,
+    randn_like: RandnLike = torch.randn_like,
+) -> Iterator[SampleStep]:
     """DPM-Solver++, multistep (Lu et al. 2022b): order 1 is DDIM, 2 their Algorithm 2 (2M), 3 the same with one more
     difference of past predictions (3M), exactly integrated.
 
@@ -185,9 +202,8 @@ def dpm_solver_pp(
 
 @torch.no_grad()
 def sde_dpm_solver_pp(
-    denoise: Denoiser, x: Tensor, schedule: Schedule, *,
-    to_zero: bool = True, randn_like: RandnLike = torch.randn_like,
-) -> Iterator[SampleStep]:  # fmt: skip
+    denoise: Denoiser, x: Tensor, schedule: Schedule, *, to_zero: bool = True, randn_like: RandnLike = torch.randn_like
+) -> Iterator[SampleStep]:
     """SDE-DPM-Solver++(2M): the reverse SDE, with the last prediction remembered (Lu et al. 2022b, Eq. 19)."""
     points = _points(schedule, to_zero)
     before: tuple[Point, Tensor] | None = None
@@ -205,9 +221,14 @@ def sde_dpm_solver_pp(
 
 @torch.no_grad()
 def unipc(
-    denoise: Denoiser, x: Tensor, schedule: Schedule, order: int = 3, *,
-    to_zero: bool = True, randn_like: RandnLike = torch.randn_like,
-) -> Iterator[SampleStep]:  # fmt: skip
+    denoise: Denoiser,
+    x: Tensor,
+    schedule: Schedule,
+    order: int = 3,
+    *,
+    to_zero: bool = True,
+    randn_like: RandnLike = torch.randn_like,
+) -> Iterator[SampleStep]:
     """UniPC of that order, multistep, for predictions of x_start, with B(h) = e^h - 1 (Zhao et al. 2023, Algorithm 5
     and Eq. 5).
 
@@ -255,9 +276,14 @@ ADAMS = ([1.0], [3 / 2, -1 / 2], [23 / 12, -16 / 12, 5 / 12], [55 / 24, -59 / 24
 
 @torch.no_grad()
 def ipndm(
-    denoise: Denoiser, x: Tensor, schedule: Schedule, twice: bool = False, *,
-    to_zero: bool = True, randn_like: RandnLike = torch.randn_like,
-) -> Iterator[SampleStep]:  # fmt: skip
+    denoise: Denoiser,
+    x: Tensor,
+    schedule: Schedule,
+    twice: bool = False,
+    *,
+    to_zero: bool = True,
+    randn_like: RandnLike = torch.randn_like,
+) -> Iterator[SampleStep]:
     """iPNDM of order 4: DDIM's step with up to four eps blended by Adams-Bashforth (Zhang and Chen 2023, Section 3.3).
 
     twice: as PLMS begins (Liu et al. 2022, Eq. 12 and 22), the first step is done again with the mean of the eps at
@@ -288,9 +314,14 @@ CHURN_NOISE = 1.003
 
 @torch.no_grad()
 def heun(
-    denoise: Denoiser, x: Tensor, schedule: Schedule, churn: float = 0.0, *,
-    to_zero: bool = True, randn_like: RandnLike = torch.randn_like,
-) -> Iterator[SampleStep]:  # fmt: skip
+    denoise: Denoiser,
+    x: Tensor,
+    schedule: Schedule,
+    churn: float = 0.0,
+    *,
+    to_zero: bool = True,
+    randn_like: RandnLike = torch.randn_like,
+) -> Iterator[SampleStep]:
     """Heun's method in x / alpha over sigma / alpha (Karras et al. 2022, Algorithm 1; with churn Algorithm 2).
 
     Two calls a step, each yielded: the first ends where Euler would; one to the clean picture takes one.

@@ -16,10 +16,7 @@ from PIL import Image, PngImagePlugin
 
 from ddpm.errors import UserError
 from ddpm.storage import files
-from ddpm.storage.image_files import (
-    PNG_MARK,
-    load,
-)
+from ddpm.storage.image_files import PNG_MARK, load
 
 SETTINGS = "ddpm"  # keyword of the text in a PNG that says how it was drawn
 MOST_SETTINGS = 2**20  # bytes of such a text that are read
@@ -185,7 +182,10 @@ def read_pixels(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     height, width, channels = shape
     image = load(path)
     if image.size != (width, height) or image.mode != {1: "L", 3: "RGB", 4: "RGBA"}[channels]:
-        raise UserError(f"{path} has {image.width} x {image.height} pixels of {image.mode} and is no picture of this drawing: move it away.")  # fmt: skip
+        raise UserError(
+            f"{path} has {image.width} x {image.height} pixels of {image.mode} and is no picture of this drawing: move"
+            " it away."
+        )
     return np.asarray(image).reshape(shape)
 
 

@@ -94,7 +94,11 @@ def locked(path: Path, seconds: float = math.inf) -> Iterator[None]:
     except NoLocks as error:
         if path.parent not in _without:
             _without.add(path.parent)
-            log.warning("%s is on a disk without locks (%s): do not have two processes work on the same there.", path.parent, error.strerror)  # fmt: skip
+            log.warning(
+                "%s is on a disk without locks (%s): do not have two processes work on the same there.",
+                path.parent,
+                error.strerror,
+            )
     try:
         yield
     finally:

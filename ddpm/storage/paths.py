@@ -18,7 +18,10 @@ def full(path: str | os.PathLike[str]) -> Path:
         whole = Path(os.path.expanduser(path)).absolute()
         return Path(os.path.realpath(whole)) if ".." in whole.parts else whole
     except FileNotFoundError:  # by os.getcwd
-        raise UserError(f"{path} begins in the folder that this program was started in, which is gone: change to another one, or write the whole path.") from None  # fmt: skip
+        raise UserError(
+            f"{path} begins in the folder that this program was started in, which is gone: change to another one, or"
+            " write the whole path."
+        ) from None
 
 
 def named(variable: str) -> Path | None:
@@ -28,7 +31,10 @@ def named(variable: str) -> Path | None:
     """
     text = os.environ.get(variable, "").strip()
     if os.path.expanduser(text).startswith("~"):  # it would make a folder of that name, wherever one happens to be
-        raise UserError(f"The environment variable {variable} names {text}, and there is no home folder of that name: write the whole path.")  # fmt: skip
+        raise UserError(
+            f"The environment variable {variable} names {text}, and there is no home folder of that name: write the"
+            " whole path."
+        )
     return full(text) if text else None
 
 

@@ -52,7 +52,7 @@ def _step_of(line: str) -> float:
 
 
 class TensorBoardWriter:
-    """Event files in tb/, a scalar a column.  first: the step that comes next; TensorBoard hides what older files have from there on."""  # fmt: skip
+    """Event files in tb/, a scalar a column.  first: the step that comes next; TensorBoard hides what older files have from there on."""
 
     def __init__(self, folder: Path, first: int):
         from torch.utils.tensorboard import SummaryWriter

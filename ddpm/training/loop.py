@@ -55,11 +55,14 @@ class Session:
             log.warning("%s", notice)
         if self.config.model.class_cond and dataset.class_names != self.config.class_names:
             raise UserError(
-                f"The classes of {self.config.data.data_dir} are {', '.join(dataset.class_names) or 'none'} now, and were "
-                f"{', '.join(self.config.class_names)} when the run began. {resume.elsewhere(run)}, or start a new run."
+                f"The classes of {self.config.data.data_dir} are {', '.join(dataset.class_names) or 'none'} now, and"
+                f" were {', '.join(self.config.class_names)} when the run began. {resume.elsewhere(run)}, or start a"
+                " new run."
             )
         if any(other != dataset.digest for other in distributed.gathered(dataset.digest)):
-            raise UserError(f"The processes of this training have other images in {self.config.data.data_dir}: give each the same.")  # fmt: skip
+            raise UserError(
+                f"The processes of this training have other images in {self.config.data.data_dir}: give each the same."
+            )
         self.dataset, self.images = dataset, len(dataset)
         # A warning for as long as there is no graver one.
         self.notices = " ".join(filter(None, (*dataset.notices, too_many)))
@@ -86,10 +89,21 @@ class Session:
         count = sum(p.numel() for p in self.trainer.parameters)
         objective = objectives.of(self.config)
         log.info("Objective %s: %s", objective.name, objective.words)
-        log.info("%s, %s, computed %s, with %s", plural(len(dataset), "image"), plural(count, "parameter"), self.trainer.compute.words, plural(torch.get_num_threads(), "thread"))  # fmt: skip
+        log.info(
+            "%s, %s, computed %s, with %s",
+            plural(len(dataset), "image"),
+            plural(count, "parameter"),
+            self.trainer.compute.words,
+            plural(torch.get_num_threads(), "thread"),
+        )
         worker.beat(computed=self.trainer.compute.words, warning=self.notices, now=True)
         if distributed.active():
-            log.info("%d processes, each with %d of %s a step", distributed.size(), self.config.train.batch_size, plural(self.config.train.batch_size * distributed.size(), "picture"))  # fmt: skip
+            log.info(
+                "%d processes, each with %d of %s a step",
+                distributed.size(),
+                self.config.train.batch_size,
+                plural(self.config.train.batch_size * distributed.size(), "picture"),
+            )
 
     def _on_data(self, done: int, total: int) -> None:
         distributed.check()
@@ -111,8 +125,9 @@ class Session:
         state = distributed.from_main(lambda: checkpoint_files.read(found.path("state")))
         weights = {
             kind: distributed.from_main(lambda kind=kind: checkpoint_files.load_weights(found.path(kind)).tensors)  # type: ignore[misc]
-            for kind in self.trainer.weights() if kind in found.weights
-        }  # fmt: skip
+            for kind in self.trainer.weights()
+            if kind in found.weights
+        }
         checkpoint_files.fit(self.trainer.model, weights["model"], found.path("model").name)
         optimizer = found.path("opt").name in found.files
         read = distributed.from_main(lambda: checkpoint_files.read(found.path("opt")) if optimizer else None)
@@ -150,7 +165,10 @@ class Session:
         mixed = lineage.mixing(start.learnt, self.dataset)
         self.learnt = lineage.joined(start.learnt, self.dataset)
         if mixed or (mixed is None and now.held_out and (seen is None or seen.held_out != now.held_out)):
-            notice = f"{path.name} may have been trained on images that are held out now: measured on these, the model may seem better than it is."
+            notice = (
+                f"{path.name} may have been trained on images that are held out now: measured on these, the model may"
+                " seem better than it is."
+            )
             self.notices = f"{notice} {self.notices}".strip()
             log.warning("%s", notice)
 

@@ -20,7 +20,15 @@ class Moments:
     def __init__(self, parameters: Sequence[Tensor], lr: float, weight_decay: float):
         self.steps = 0.0
         self.state: dict[Tensor, dict[str, Tensor]] = {}
-        fixed = {"amsgrad": False, "maximize": False, "foreach": None, "capturable": False, "differentiable": False, "fused": True, "decoupled_weight_decay": True}  # fmt: skip
+        fixed = {
+            "amsgrad": False,
+            "maximize": False,
+            "foreach": None,
+            "capturable": False,
+            "differentiable": False,
+            "fused": True,
+            "decoupled_weight_decay": True,
+        }
         group = {"lr": lr, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": weight_decay, **fixed}
         self.param_groups: list[dict[str, Any]] = [{**group, "params": list(parameters)}]
 
@@ -54,13 +62,17 @@ class Moments:
         """Go on from what state_dict gave.  Raises ValueError where it is of another number of weights, or of other sizes."""
         (group,), parameters = saved["param_groups"], self.parameters
         if len(group["params"]) != len(parameters):
-            raise ValueError(f"the optimiser's state is of {len(group['params'])} weights, and there are {len(parameters)}")  # fmt: skip
+            raise ValueError(
+                f"the optimiser's state is of {len(group['params'])} weights, and there are {len(parameters)}"
+            )
         self.param_groups = [{**group, "params": parameters}]
         self.state = {}
         for number, entry in saved["state"].items():
             parameter = parameters[number]
             if entry["exp_avg"].shape != parameter.shape:
-                raise ValueError(f"a moment is {tuple(entry['exp_avg'].shape)}, and its weight {tuple(parameter.shape)}")  # fmt: skip
+                raise ValueError(
+                    f"a moment is {tuple(entry['exp_avg'].shape)}, and its weight {tuple(parameter.shape)}"
+                )
             moments = {name: torch.empty_like(parameter).copy_(entry[name]) for name in ("exp_avg", "exp_avg_sq")}
             step = torch.as_tensor(entry["step"], dtype=torch.float32)
             self.state[parameter] = {"step": step.detach().clone(), **{k: v.detach() for k, v in moments.items()}}

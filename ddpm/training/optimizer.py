@@ -76,11 +76,24 @@ class Update:
         beta1, beta2 = group["betas"]
         kept = [rate for rate, _ in self.ema.due()]
         self.library.update_adamw(
-            len(gradients), weights, addresses(gradients), means, squares, self._sizes,
-            len(kept), averages, (ctypes.c_double * len(kept))(*kept),
-            group["lr"], group["weight_decay"], beta1, beta2, group["eps"],
-            1 - beta1**moments.steps, math.sqrt(1 - beta2**moments.steps), factor,
-        )  # fmt: skip
+            len(gradients),
+            weights,
+            addresses(gradients),
+            means,
+            squares,
+            self._sizes,
+            len(kept),
+            averages,
+            (ctypes.c_double * len(kept))(*kept),
+            group["lr"],
+            group["weight_decay"],
+            beta1,
+            beta2,
+            group["eps"],
+            1 - beta1**moments.steps,
+            math.sqrt(1 - beta2**moments.steps),
+            factor,
+        )
 
     def _found(self, moments: Moments) -> tuple[Addresses, Addresses, Addresses, Addresses]:
         """Where weights, both moments and averages are; they stay there until the optimiser's state is loaded."""

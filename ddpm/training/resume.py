@@ -45,7 +45,10 @@ def _with_data(run: Run, given: Mapping[str, Any]) -> Config:
     if not place:
         raise UserError(f"{run.name} has no data to train on yet: {remedy} names it.")
     if place not in DATA_SETS and not os.path.exists(os.path.expanduser(place)):
-        raise UserError(f"There is no folder or file {place}, on which {run.name} was trained: {remedy} says where the images are now.")  # fmt: skip
+        raise UserError(
+            f"There is no folder or file {place}, on which {run.name} was trained: {remedy} says where the images are"
+            " now."
+        )
     if not config.data.data_dir:
         config = datasets.attach(config, place)
     return codec.replace(config, given)
@@ -76,7 +79,9 @@ def newest(run: Run) -> Checkpoint | None:
             return None
         weights = ((c, c.path(kind).name) for c in run.checkpoints() for kind in c.weights)
         good = {name for c, name in weights if not checkpoint_files.fault(c, name)}
-        raise UserError(f"No checkpoint of {run.name} can be gone on from: {wrong[0]} {traces.remedy(run, traces.best(run, good))}")  # fmt: skip
+        raise UserError(
+            f"No checkpoint of {run.name} can be gone on from: {wrong[0]} {traces.remedy(run, traces.best(run, good))}"
+        )
     if checkpoint_files.read(found.path("state"))["trainer"]["step"] >= run.config.train.total_steps:
         raise UserError(run.all_done)
     last = traces.last_due(run)

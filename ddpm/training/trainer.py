@@ -187,7 +187,9 @@ class Trainer:
             state["cuda_rng"] = torch.cuda.get_rng_state(self.device)
         return state
 
-    def load(self, weights: Mapping[str, Mapping[str, Tensor]], optimizer: Mapping[str, Any] | None, state: Mapping[str, Any]) -> None:  # fmt: skip
+    def load(
+        self, weights: Mapping[str, Mapping[str, Tensor]], optimizer: Mapping[str, Any] | None, state: Mapping[str, Any]
+    ) -> None:
         """Go on from where `weights()`, the optimiser's state_dict and `state()` were taken, to the last bit.
 
         Without an optimiser it begins anew, as do averages that `weights` does not hold, from the weights.  With another
@@ -211,7 +213,11 @@ class Trainer:
             self.scale.lg = state.get("lg_loss_scale", self.scale.lg)
         ranks = state.get("ranks", [state])
         if len(ranks) != distributed.size() and not state.get("fresh"):
-            log.warning("Saved with %s and resumed with %d: training goes on, but not bit by bit as it would have.", plural(len(ranks), "process", "processes"), distributed.size())  # fmt: skip
+            log.warning(
+                "Saved with %s and resumed with %d: training goes on, but not bit by bit as it would have.",
+                plural(len(ranks), "process", "processes"),
+                distributed.size(),
+            )
         if distributed.rank() < len(ranks):
             own = ranks[distributed.rank()]
             torch.set_rng_state(own["torch_rng"])
@@ -223,7 +229,14 @@ class Trainer:
         if precision.for_training(self.config.train, self.device) == "auto" and name in ("fp32", "bf16"):
             self._compute_in(name)
         if (name, kernels) != (self.compute.precision, self.compute.kernels):
-            log.warning("Saved in %s by %s kernels and resumed in %s by %s: training goes on, but not bit by bit as it would have.", name, kernels, self.compute.precision, self.compute.kernels)  # fmt: skip
+            log.warning(
+                "Saved in %s by %s kernels and resumed in %s by %s: training goes on, but not bit by bit as it would"
+                " have.",
+                name,
+                kernels,
+                self.compute.precision,
+                self.compute.kernels,
+            )
 
 
 def learning_rate(train: TrainConfig, done: int) -> float:

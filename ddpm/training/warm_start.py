@@ -53,7 +53,9 @@ def start_from(path: Path, config: Config) -> Start:
     weights, beside = checkpoint_files.load_weights(path), openai_folder.beside(path)
     told: list[str] = []
     if rate := openai_folder.rate_of(path):
-        told.append(f"{path.name} is an average of weights (rate {rate}): training begins from it, with a new optimiser.")  # fmt: skip
+        told.append(
+            f"{path.name} is an average of weights (rate {rate}): training begins from it, with a new optimiser."
+        )
         return _start({"model": weights.tensors}, None, weights, beside, config, told)
     found, optimizer = {"model": weights.tensors}, None
     there = {str(float(rate)): file for rate, file in beside.averages.items()} if beside else {}
@@ -69,16 +71,27 @@ def start_from(path: Path, config: Config) -> Start:
     return _start(found, optimizer, weights, beside, config, told)
 
 
-def _start(found: dict[str, dict[str, Tensor]], optimizer: dict[str, Any] | None, weights: Weights, beside: Files | None, config: Config, told: list[str]) -> Start:  # fmt: skip
+def _start(
+    found: dict[str, dict[str, Tensor]],
+    optimizer: dict[str, Any] | None,
+    weights: Weights,
+    beside: Files | None,
+    config: Config,
+    told: list[str],
+) -> Start:
     step = updates(optimizer) or weights.step or (beside.step if beside else 0)
     name, total = Path(config.train.resume_checkpoint).name, config.train.total_steps
     if step >= total:
         raised = "lr_anneal_steps, and total_steps to the same" if config.train.lr_anneal_steps else "total_steps"
-        raise UserError(f"{name} has {plural(step, 'update')} behind it, and training would end at step {total}: raise {raised}.")  # fmt: skip
+        raise UserError(
+            f"{name} has {plural(step, 'update')} behind it, and training would end at step {total}: raise {raised}."
+        )
     what = restored(found, optimizer)
     known = _known(Path(config.train.resume_checkpoint), weights.config)
     if known and config.model.class_cond and config.model.cond_drop_prob and not known.model.cond_drop_prob:
-        told.append(f"Its last label, {config.model.num_classes}, stands for no class from now on, whatever it was trained as.")  # fmt: skip
+        told.append(
+            f"Its last label, {config.model.num_classes}, stands for no class from now on, whatever it was trained as."
+        )
     told = [*told, f"Beginning at step {step}: {what}"]
     learnt = (
         checkpoint_files.learnt_beside(Path(config.train.resume_checkpoint), weights.step) if weights.data else None
@@ -89,7 +102,11 @@ def _start(found: dict[str, dict[str, Tensor]], optimizer: dict[str, Any] | None
 def restored(found: Mapping[str, Any], optimizer: Mapping[str, Any] | None) -> str:
     """What there was, for the log."""
     averages = [kind.removeprefix("ema_") for kind in found if kind != "model"]
-    parts = ["weights", f"averages {' and '.join(averages)}" if averages else "no averages", "optimiser" if optimizer else "no optimiser"]  # fmt: skip
+    parts = [
+        "weights",
+        f"averages {' and '.join(averages)}" if averages else "no averages",
+        "optimiser" if optimizer else "no optimiser",
+    ]
     return ", ".join(parts) + "; random state fresh from the seed"
 
 
@@ -133,7 +150,9 @@ def check_start(config: Config) -> Config:
     if known := _known(path, start.config):
         _same_process(path, known, config)
     else:
-        flags = {name: getattr(config.model if hasattr(config.model, name) else config.diffusion, name) for name in ASKED}  # fmt: skip
+        flags = {
+            name: getattr(config.model if hasattr(config.model, name) else config.diffusion, name) for name in ASKED
+        }
         for sentence in recognise(tensors, {**flags, **vars(config.data)}, path).told:
             log.warning("%s", sentence)
     return config

@@ -62,7 +62,11 @@ def busy(cores: int = 1) -> Iterator[None]:
 def latency(page: Page, folder: Path, seconds: float) -> None:
     """Every line's age when the first frame that shows it was drawn."""
     stamps = folder / "stamps"
-    with dashboard(folder) as (server, process), busy(), fake_run.running(server.runs_dir, "live", 100_000, 5.0, "--stamps", str(stamps)):  # fmt: skip
+    with (
+        dashboard(folder) as (server, process),
+        busy(),
+        fake_run.running(server.runs_dir, "live", 100_000, 5.0, "--stamps", str(stamps)),
+    ):
         page.goto(server.address("monitor", run="live"))
         page.wait_for_function(DRAWN, timeout=60_000)
         time.sleep(5)
@@ -80,7 +84,8 @@ def latency(page: Page, folder: Path, seconds: float) -> None:
     share = (end.user + end.system - used.user - used.system) / seconds
     p50, p95, most = np.percentile(ages, [50, 95, 100])
     print(
-        f"latency   median {p50:.2f} s, 95 % within {p95:.2f} s, worst {most:.2f} s, of {len(ages)} lines (asked: 95 % in 1.5 s)"
+        f"latency   median {p50:.2f} s, 95 % within {p95:.2f} s, worst {most:.2f} s, of {len(ages)} lines (asked: 95 %"
+        " in 1.5 s)"
     )
     print(f"watching  takes {100 * share:.0f} % of a core in the server, with one Monitor open and a line every 0.2 s")
 
@@ -99,7 +104,8 @@ def million(page: Page, folder: Path, lines: int) -> None:
             taken = time.monotonic() - begin
             points = page.evaluate("Math.max(...document.querySelector('.chart').data.map((t) => t.x.length))")
             print(
-                f"million   {which} chart of {lines:,} lines in {taken:.2f} s, at most {points} points a trace (asked: 3 s, 2,000)"
+                f"million   {which} chart of {lines:,} lines in {taken:.2f} s, at most {points} points a trace (asked:"
+                " 3 s, 2,000)"
             )
         print(f"million   the server's memory is {process.memory_info().rss / 1e6:.0f} MB then")
 
@@ -118,7 +124,8 @@ def start(page: Page, folder: Path) -> None:
             taken = time.monotonic() - begin
             page.goto("about:blank")
         print(
-            f"start     {which} time: server answers after {answered:.2f} s, Home is there after {taken:.2f} s (asked: 4 s)"
+            f"start     {which} time: server answers after {answered:.2f} s, Home is there after {taken:.2f} s (asked:"
+            " 4 s)"
         )
 
 

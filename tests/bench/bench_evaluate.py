@@ -32,9 +32,17 @@ ROWS = (16, 256)
 
 CONFIG = codec.replace(
     Config(),
-    dict(image_size=32, num_channels=32, num_res_blocks=1, channel_mult="1,2,2", num_heads=2, attention_resolutions="8",
-         diffusion_steps=64, noise_schedule="cosine"),
-)  # fmt: skip
+    dict(
+        image_size=32,
+        num_channels=32,
+        num_res_blocks=1,
+        channel_mult="1,2,2",
+        num_heads=2,
+        attention_resolutions="8",
+        diffusion_steps=64,
+        noise_schedule="cosine",
+    ),
+)
 
 
 def seconds(rows: int, pictures: int = PICTURES) -> float:
@@ -60,7 +68,9 @@ def main(rounds: int = 7) -> None:
         print(f"a picture, {rows:3} rows at once:   {statistics.median(times):8.2f} s")
     print(f"ratio:                        {ratio:8.1f}     (goal: at least 2)")
     for rows in ROWS:
-        done = subprocess.run([sys.executable, __file__, "memory", str(rows)], capture_output=True, text=True, check=True)  # fmt: skip
+        done = subprocess.run(
+            [sys.executable, __file__, "memory", str(rows)], capture_output=True, text=True, check=True
+        )
         print(f"peak memory, {rows:3} rows:       {int(done.stdout) / 1e6:8.0f} MB")
 
 

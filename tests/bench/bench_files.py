@@ -48,7 +48,10 @@ def main() -> None:
             start, before = time.perf_counter(), psutil.Process().memory_info().rss
             size = len(xlsx.workbook(run))
             memory = (psutil.Process().memory_info().rss - before) / 1e6
-            print(f"results.xlsx of {lines:,} lines: {time.perf_counter() - start:.1f} s, {size / 1e6:.1f} MB, {memory:+.0f} MB of memory")  # fmt: skip
+            print(
+                f"results.xlsx of {lines:,} lines: {time.perf_counter() - start:.1f} s, {size / 1e6:.1f} MB,"
+                f" {memory:+.0f} MB of memory"
+            )
 
 
 if __name__ == "__main__":

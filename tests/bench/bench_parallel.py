@@ -21,11 +21,33 @@ TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
 def steps_per_second(folder: Path, name: str, steps: int, *settings: str, launcher: tuple[str, ...] = ()) -> float:
     """The median over the log lines of a short training of the CPU preset's network."""
     subprocess.run(
-        [sys.executable, *launcher, "-m", "ddpm", "train", "--preset", "cifar10-cpu", "--data_dir", "cifar10-mini",
-         "--microbatch", "-1", "--total_steps", str(steps), "--log_interval", "2", "--sample_interval", "0", "--name", name,
-         *settings],
-        cwd=folder, check=True, capture_output=True, env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
+        [
+            sys.executable,
+            *launcher,
+            "-m",
+            "ddpm",
+            "train",
+            "--preset",
+            "cifar10-cpu",
+            "--data_dir",
+            "cifar10-mini",
+            "--microbatch",
+            "-1",
+            "--total_steps",
+            str(steps),
+            "--log_interval",
+            "2",
+            "--sample_interval",
+            "0",
+            "--name",
+            name,
+            *settings,
+        ],
+        cwd=folder,
+        check=True,
+        capture_output=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
     rows = MetricReader(folder / "runs" / name / "progress.csv").read()
     return statistics.median(rows["steps_per_second"].to_list()[1:])
 

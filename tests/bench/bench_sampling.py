@@ -54,7 +54,10 @@ def main() -> None:
         for batch in (16, 32, 64):
             settings = SampleConfig(num_samples=PICTURES, steps=CALLS, batch_size=batch, precision=kind)
             took = [seconds for seconds, _ in timed(network, config, settings)]
-            print(f"{PICTURES} pictures, {CALLS} calls, {kind}, {batch} at a time: {statistics.median(took):.2f} s ({min(took):.2f} to {max(took):.2f})")  # fmt: skip
+            print(
+                f"{PICTURES} pictures, {CALLS} calls, {kind}, {batch} at a time: {statistics.median(took):.2f} s"
+                f" ({min(took):.2f} to {max(took):.2f})"
+            )
     print("the sampler's share beyond the network's calls:")
     for name, row in SOLVERS.items():
         settings = SampleConfig(num_samples=16, steps=CALLS, sampler=name, batch_size=16, precision="fp32")

@@ -26,9 +26,15 @@ STEPS, PICTURES, DENOISING = 8, 4, 10
 
 def main() -> None:
     settings = dict(
-        data_dir="shapes", image_size=64, small_size=16, num_channels=32, num_res_blocks=1, batch_size=8, ema_rate="0.995",
+        data_dir="shapes",
+        image_size=64,
+        small_size=16,
+        num_channels=32,
+        num_res_blocks=1,
+        batch_size=8,
+        ema_rate="0.995",
         noise_schedule="cosine",
-    )  # fmt: skip
+    )
     config = datasets.resolve(codec.replace(Config(), settings))
     trainer = Trainer(config, noise(config))
     count = sum(p.numel() for p in trainer.parameters)

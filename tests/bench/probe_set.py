@@ -27,9 +27,19 @@ from ddpm.training.trainer import Trainer
 
 STEPS = (20, 60, 250, 1000)
 BASE: dict[str, Any] = dict(
-    data_dir="cifar10-mini", enlarge=True, image_size=16, num_channels=32, num_res_blocks=1, channel_mult="1,1",
-    attention_resolutions="8", batch_size=8, lr=1e-3, ema_rate="0.99", threads=1, precision="fp32",
-)  # fmt: skip
+    data_dir="cifar10-mini",
+    enlarge=True,
+    image_size=16,
+    num_channels=32,
+    num_res_blocks=1,
+    channel_mult="1,1",
+    attention_resolutions="8",
+    batch_size=8,
+    lr=1e-3,
+    ema_rate="0.99",
+    threads=1,
+    precision="fp32",
+)
 BOUND = dict(learn_sigma=True, use_kl=True)
 WIDER = dict(channel_mult="1,2", attention_resolutions="16,8")  # for other numbers of heads at other levels
 SET: dict[str, dict[str, Any]] = {
@@ -100,7 +110,10 @@ def _judged(setting: str, found: Mapping[str, Any], truth: Config) -> str:
         if "num_heads" not in found:
             return "undetermined"
         said = codec.replace(truth, {name: found[name] for name in probe.ATTENTION})
-        heads = [[layer.heads for layer in architecture.plan(c.model, 3).layers if isinstance(layer, architecture.Attention)] for c in (said, truth)]  # fmt: skip
+        heads = [
+            [layer.heads for layer in architecture.plan(c.model, 3).layers if isinstance(layer, architecture.Attention)]
+            for c in (said, truth)
+        ]
         order = max(heads[1]) == 1 or found["use_new_attention_order"] == was["use_new_attention_order"]
         return "right" if heads[0] == heads[1] and order else "wrong"
     names = ("predict_xstart", "predict_xprev") if setting == "prediction" else (setting,)
@@ -118,7 +131,8 @@ def main() -> int:
     torch.set_num_threads(1)
     counts: dict[str, Counter[str]] = {}
     print(
-        "| network | steps | prediction | noise_schedule | timesteps | attention |\n| --- | ---: | --- | --- | --- | --- |"
+        "| network | steps | prediction | noise_schedule | timesteps | attention |\n| --- | ---: | --- | --- | --- |"
+        " --- |"
     )
     for name in options.only.split(";") if options.only else SET:
         if not path_of(options.folder, name, STEPS[-1]).exists():

@@ -44,7 +44,10 @@ def page(browser, server: Server) -> Iterator[object]:  # type: ignore[no-untype
     tab = context.new_page()
     abroad: list[str] = []
     wrong: list[str] = []
-    tab.on("request", lambda r: None if r.url.startswith((server.url, "data:", "blob:", "ws://127.0.0.1")) else abroad.append(r.url))  # fmt: skip
+    tab.on(
+        "request",
+        lambda r: None if r.url.startswith((server.url, "data:", "blob:", "ws://127.0.0.1")) else abroad.append(r.url),
+    )
     tab.on("pageerror", lambda error: wrong.append(f"{tab.url}: {error}"))
     yield tab
     red = tab.locator("[data-testid=stException]").all_inner_texts()

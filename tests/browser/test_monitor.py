@@ -59,7 +59,10 @@ def test_zoom_pan_and_legend_stay_while_the_charts_grow(page: Page, server) -> N
         assert panned != zoomed
 
         page.locator(f"{CHART} .legendtoggle").nth(1).click()
-        hidden = f"document.querySelector('{CHART}').data.filter((t) => t.visible === 'legendonly').map((t) => t.legendgroup)"
+        hidden = (
+            f"document.querySelector('{CHART}').data.filter((t) => t.visible === 'legendonly').map((t) =>"
+            " t.legendgroup)"
+        )
         page.wait_for_function(f"{hidden}.length === 2")
         wait_for_updates(page, 5)
         assert page.evaluate(hidden) == ["loss", "loss"]

@@ -18,7 +18,7 @@ SCRIPT = f"""
 import json
 import numpy as np
 import streamlit as st
-from pages.ui import mask_canvas
+from pages.ui.components import mask_canvas
 
 def picture(seed):
     ramp = np.linspace(40, 220, {W} * {H} * 3).reshape({H}, {W}, 3)
@@ -80,7 +80,7 @@ def expect_mask(page: Page, pixels: Pixels | None) -> None:
         page.wait_for_function(
             "wanted => JSON.stringify(JSON.parse(document.querySelector('#got')?.innerText || '{}').pixels) === wanted",
             arg=json.dumps(wanted, separators=(",", ":")),
-        )  # fmt: skip
+        )
     except Exception:
         assert got(page)["pixels"] == wanted
         raise
@@ -305,14 +305,12 @@ def test_it_is_drawn_in_clean_squares(page: Page, server: Server) -> None:
     page.wait_for_timeout(300)
 
     def at(x: int, y: int) -> list[int]:
-        return page.evaluate(
-            f"""() => {{
+        return page.evaluate(f"""() => {{
               const find = (node) => node.querySelector?.('canvas') || [...node.querySelectorAll('*')].map(n => n.shadowRoot && find(n.shadowRoot)).find(Boolean);
               const canvas = find(document);
               const side = canvas.width / {W};
               return [...canvas.getContext('2d').getImageData(({x} + .5) * side, ({y} + .5) * side, 1, 1).data].slice(0, 3);
-            }}"""
-        )
+            }}""")
 
     ramp = np.linspace(40, 220, W * H * 3).reshape(H, W, 3).astype(np.uint8)
     accent = np.array([0x3B, 0x5B, 0xDB])

@@ -163,7 +163,11 @@ def compile_all(compiler: Command, library: Path, processor: str = PROCESSOR) ->
         try:
             for source in sources:
                 command = [*compiler, *FLAGS, processor, "-c", str(source), "-o", f"{work}/{source.stem}.o"]
-                running.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace"))  # fmt: skip
+                running.append(
+                    subprocess.Popen(
+                        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace"
+                    )
+                )
             for process in running:
                 _, told = process.communicate(timeout=PATIENCE)
                 if process.returncode:
@@ -199,7 +203,11 @@ def _gist(told: str) -> str:
 def opened(path: Path) -> ctypes.CDLL:
     """The library in a file, its functions typed.  Raises OSError or AttributeError where it is none of ours."""
     library = ctypes.CDLL(str(path))
-    each = {f"{name}_{dtype}": (arguments, "") for name, arguments in OF_EACH_TYPE.items() for dtype in ("float32", "bfloat16")}  # fmt: skip
+    each = {
+        f"{name}_{dtype}": (arguments, "")
+        for name, arguments in OF_EACH_TYPE.items()
+        for dtype in ("float32", "bfloat16")
+    }
     for name, (arguments, result) in {**SIGNATURES, **each}.items():
         function = getattr(library, name)
         function.argtypes = [TYPES[letter] for letter in arguments]

@@ -47,7 +47,9 @@ class NativeOps(Ops):
     def norm_silu(self, x: Tensor, norm: nn.GroupNorm, embedding: Tensor | None = None) -> Tensor:
         return self._norm(x, norm, embedding, silu=True)[0]
 
-    def _norm(self, x: Tensor | Joined, norm: nn.GroupNorm, embedding: Tensor | None, silu: bool) -> tuple[Tensor, Tensor | Joined]:  # fmt: skip
+    def _norm(
+        self, x: Tensor | Joined, norm: nn.GroupNorm, embedding: Tensor | None, silu: bool
+    ) -> tuple[Tensor, Tensor | Joined]:
         if isinstance(x, Joined) and any(part.shape[1] % self.block for part in x):
             x = x.whole()
         if self.library.norm_fits(norm.num_channels, norm.num_groups):
@@ -141,18 +143,49 @@ class _Norm(_Node):
     """What is normalised, and the input as it was: one map, or two that are joined."""
 
     @staticmethod
-    def forward(ctx: Any, ops: NativeOps, x: Tensor, second: Tensor | None, weight: Tensor, bias: Tensor, embedding: Tensor | None, groups: int, eps: float, silu: bool) -> tuple[Tensor, Tensor, Tensor | None]:  # fmt: skip
+    def forward(
+        ctx: Any,
+        ops: NativeOps,
+        x: Tensor,
+        second: Tensor | None,
+        weight: Tensor,
+        bias: Tensor,
+        embedding: Tensor | None,
+        groups: int,
+        eps: float,
+        silu: bool,
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
         n, split, h, w = x.shape
         embedding = None if embedding is None else embedding.contiguous()
         y, mean, rstd = _empty(x, len(weight)), torch.empty(n, groups), torch.empty(n, groups)
-        ops.call("norm", n, h * w, len(weight), groups, split, x, second, y, weight, bias, embedding, eps, mean, rstd, silu, dtype=x.dtype)  # fmt: skip
+        ops.call(
+            "norm",
+            n,
+            h * w,
+            len(weight),
+            groups,
+            split,
+            x,
+            second,
+            y,
+            weight,
+            bias,
+            embedding,
+            eps,
+            mean,
+            rstd,
+            silu,
+            dtype=x.dtype,
+        )
         ctx.save_for_backward(x, second, weight, bias, embedding, mean, rstd)
         ctx.ops, ctx.groups, ctx.silu = ops, groups, silu
         ctx.set_materialize_grads(False)
         return y, x, second
 
     @staticmethod
-    def backward(ctx: Any, dy: Tensor | None, past: Tensor | None, second_past: Tensor | None) -> tuple[Tensor | None, ...]:  # fmt: skip
+    def backward(
+        ctx: Any, dy: Tensor | None, past: Tensor | None, second_past: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
         if dy is None:
             return None, past, second_past, *6 * [None]
         x, second, weight, bias, embedding, mean, rstd = ctx.saved_tensors
@@ -164,7 +197,31 @@ class _Norm(_Node):
         dy, dx, d_weight, d_bias = _laid_out(dy), torch.empty_like(x), torch.empty_like(weight), torch.empty_like(bias)
         d_second = None if second is None else torch.empty_like(second)
         d_embedding = None if embedding is None else torch.empty_like(embedding)
-        ctx.ops.call("norm_gradient", n, h * w, len(weight), ctx.groups, split, dy, x, second, past, second_past, dx, d_second, weight, bias, embedding, mean, rstd, d_weight, d_bias, d_embedding, ctx.silu, dtype=x.dtype)  # fmt: skip
+        ctx.ops.call(
+            "norm_gradient",
+            n,
+            h * w,
+            len(weight),
+            ctx.groups,
+            split,
+            dy,
+            x,
+            second,
+            past,
+            second_past,
+            dx,
+            d_second,
+            weight,
+            bias,
+            embedding,
+            mean,
+            rstd,
+            d_weight,
+            d_bias,
+            d_embedding,
+            ctx.silu,
+            dtype=x.dtype,
+        )
         return None, dx, d_second, d_weight, d_bias, d_embedding, None, None, None
 
 
@@ -180,7 +237,16 @@ class _Conv(_Node):
     """A convolution of one map, or of single pixels of two that are joined, and what is added to it."""
 
     @staticmethod
-    def forward(ctx: Any, ops: NativeOps, kind: Kind, x: Tensor, second: Tensor | None, weight: Tensor, bias: Tensor | None, add: Tensor | None) -> Tensor:  # fmt: skip
+    def forward(
+        ctx: Any,
+        ops: NativeOps,
+        kind: Kind,
+        x: Tensor,
+        second: Tensor | None,
+        weight: Tensor,
+        bias: Tensor | None,
+        add: Tensor | None,
+    ) -> Tensor:
         x, second = _laid_out(x), None if second is None else _laid_out(second)
         ctx.save_for_backward(x, second, weight)
         ctx.ops, ctx.kind = ops, kind
@@ -207,7 +273,9 @@ def _tile(x: Tensor) -> int:
     return 4 if x.shape[2] * x.shape[3] >= LARGE[x.dtype] else 2
 
 
-def _winograd(ops: NativeOps, x: Tensor, weight: Tensor, bias: Tensor | None, add: Tensor | None, turned: bool = False) -> Tensor:  # fmt: skip
+def _winograd(
+    ops: NativeOps, x: Tensor, weight: Tensor, bias: Tensor | None, add: Tensor | None, turned: bool = False
+) -> Tensor:
     """A 3x3 convolution with stride 1 and padding 1; or, `turned`, its adjoint: from the gradient of what came out."""
     out, channels = weight.shape[:2] if not turned else (weight.shape[1], weight.shape[0])
     n, _, h, w = x.shape
@@ -273,10 +341,14 @@ def _pointwise_gradient(ops: NativeOps, x: Tensor | Joined, dy: Tensor, d_weight
     one, two = x if isinstance(x, Joined) else (x, None)
     out, channels, *_ = d_weight.shape
     pixels, room = dy.numel() // out, ops.room(ops.threads() * (d_weight.numel() + out))
-    ops.call("pointwise_gradient", pixels, channels, out, one.shape[1], one, two, dy, d_weight, d_bias, room, dtype=dy.dtype)  # fmt: skip
+    ops.call(
+        "pointwise_gradient", pixels, channels, out, one.shape[1], one, two, dy, d_weight, d_bias, room, dtype=dy.dtype
+    )
 
 
-WINOGRAD = Kind(_winograd, lambda ops, dy, weight, x: _winograd(ops, dy, weight, None, None, turned=True), _winograd_gradient)  # fmt: skip
+WINOGRAD = Kind(
+    _winograd, lambda ops, dy, weight, x: _winograd(ops, dy, weight, None, None, turned=True), _winograd_gradient
+)
 STRIDED = Kind(_strided, _strided_back, _strided_gradient)
 KINDS: dict[tuple[int, ...], Kind] = {(1, 1): WINOGRAD, (2, 2): STRIDED}  # of 3x3 convolutions, by their stride
 POINTWISE = Kind(_pointwise, _pointwise_back, _pointwise_gradient)
@@ -330,5 +402,7 @@ class _Attention(_Node):
         n, triple, h, w = qkv.shape
         d = torch.empty_like(qkv)
         each = triple // 3 // ctx.heads
-        ctx.ops.call("attention_gradient", n, h * w, ctx.heads, each, qkv, out, _laid_out(dy), of_rows, d, dtype=qkv.dtype)  # fmt: skip
+        ctx.ops.call(
+            "attention_gradient", n, h * w, ctx.heads, each, qkv, out, _laid_out(dy), of_rows, d, dtype=qkv.dtype
+        )
         return None, d, None

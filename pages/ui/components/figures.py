@@ -95,7 +95,7 @@ def panels(frame: pd.DataFrame, look: Look, columns: Sequence[str] = MAIN) -> Fi
     return {"data": data, "layout": layout}
 
 
-def overlay(frame: pd.DataFrame, look: Look, columns: Sequence[str], labels: Sequence[str] = QUARTER_LABELS) -> Figure:  # fmt: skip
+def overlay(frame: pd.DataFrame, look: Look, columns: Sequence[str], labels: Sequence[str] = QUARTER_LABELS) -> Figure:
     """Several metrics in one panel.  Rows without a value are skipped, as not every row has one."""
     x = axis(frame, look.x)
     data: list[dict[str, Any]] = []
@@ -119,10 +119,27 @@ def terms(curves: Sequence[Curve], log: bool) -> Figure:
     layout["margin"]["l"] = 72  # for small numbers
     for number, (name, title) in enumerate(TERMS.items()):
         for palette, curve in enumerate(curves):
-            common = dict(type="scatter", mode="lines", name=curve.label, legendgroup=curve.label, yaxis=_axis_id(number), palette=palette)  # fmt: skip
+            common = dict(
+                type="scatter",
+                mode="lines",
+                name=curve.label,
+                legendgroup=curve.label,
+                yaxis=_axis_id(number),
+                palette=palette,
+            )
             values = drawable(curve.terms[name], log)
             legend = number == 0 and len(curves) > 1
-            data.append(_trace(common, np.asarray(curve.timesteps), values, RAW_POINTS, uid=f"{name}-{palette}", role="smooth", showlegend=legend))  # fmt: skip
+            data.append(
+                _trace(
+                    common,
+                    np.asarray(curve.timesteps),
+                    values,
+                    RAW_POINTS,
+                    uid=f"{name}-{palette}",
+                    role="smooth",
+                    showlegend=legend,
+                )
+            )
         layout[_axis_key(number)] = _y_axis(number, len(TERMS), look)
         layout["annotations"].append(_title(title, number, len(TERMS), look))
     return {"data": data, "layout": layout}
@@ -143,18 +160,55 @@ def frontier(found: Sequence[Cell], tolerance: float, best: Cell | None) -> Figu
         label = way.label
         x, y = np.array([c.seconds for c in line]), np.array([c.distance for c in line], dtype=float)
         common = dict(type="scatter", palette=palette, legendgroup=label, hovertemplate=told, role="smooth")
-        data.append(dict(**common, mode="lines+markers", name=label, uid=label, x=numbers(x), y=numbers(drawable(y, True)), customdata=[c.calls for c in line], marker=dict(symbol=SYMBOLS[way.spacing], size=7)))  # fmt: skip
+        data.append(
+            dict(
+                **common,
+                mode="lines+markers",
+                name=label,
+                uid=label,
+                x=numbers(x),
+                y=numbers(drawable(y, True)),
+                customdata=[c.calls for c in line],
+                marker=dict(symbol=SYMBOLS[way.spacing], size=7),
+            )
+        )
         if best in line and best is not None and best.distance:
-            data.append(dict(**common, mode="markers", name=label, uid="best", x=[best.seconds], y=[best.distance], customdata=[best.calls], marker=dict(symbol="star", size=18), showlegend=False))  # fmt: skip
+            data.append(
+                dict(
+                    **common,
+                    mode="markers",
+                    name=label,
+                    uid="best",
+                    x=[best.seconds],
+                    y=[best.distance],
+                    customdata=[best.calls],
+                    marker=dict(symbol="star", size=18),
+                    showlegend=False,
+                )
+            )
     seconds = [c.seconds for c in found if c.distance is not None]
     if seconds:
         ends = [min(seconds), max(seconds)]
-        data.append(dict(type="scatter", mode="lines", role="limit", name="tolerance", uid="limit", x=ends, y=[tolerance] * 2, showlegend=False, hoverinfo="skip"))  # fmt: skip
+        data.append(
+            dict(
+                type="scatter",
+                mode="lines",
+                role="limit",
+                name="tolerance",
+                uid="limit",
+                x=ends,
+                y=[tolerance] * 2,
+                showlegend=False,
+                hoverinfo="skip",
+            )
+        )
     layout = _layout(Axis(np.zeros(0), "seconds a picture"), Look(), 1)
     layout |= dict(height=420, hovermode="closest")
     layout["margin"]["b"] = 140
     layout["legend"]["y"] = -60 / (420 - 170)
-    layout["xaxis"] |= dict(type="log", tickmode="array", tickvals=(ticks := _ticks(seconds)), ticktext=[f"{t:g}" for t in ticks])  # fmt: skip
+    layout["xaxis"] |= dict(
+        type="log", tickmode="array", tickvals=(ticks := _ticks(seconds)), ticktext=[f"{t:g}" for t in ticks]
+    )
     layout["yaxis"] = _y_axis(0, 1, Look(log=True))
     layout["annotations"].append(_title("levels of 0 .. 255 from the converged pictures", 0, 1, Look()))
     return {"data": data, "layout": layout}
@@ -174,10 +228,35 @@ def microscope(result: Mapping[str, Any], call: int) -> Figure:
     for number, (values, look, title) in enumerate(panels):
         for name, column in values.items():
             y = np.array([np.nan if value is None else value for value in column], dtype=float)
-            data.append(dict(type="scatter", mode="lines+markers", name=name, uid=name, palette=palette, role="smooth", yaxis=_axis_id(number), x=numbers(x), y=numbers(drawable(y, look.log)), marker=dict(size=5)))  # fmt: skip
+            data.append(
+                dict(
+                    type="scatter",
+                    mode="lines+markers",
+                    name=name,
+                    uid=name,
+                    palette=palette,
+                    role="smooth",
+                    yaxis=_axis_id(number),
+                    x=numbers(x),
+                    y=numbers(drawable(y, look.log)),
+                    marker=dict(size=5),
+                )
+            )
             palette += 1
         known = [v for v in data[-1]["y"] if v is not None] or [1]
-        data.append(dict(type="scatter", mode="lines", role="limit", uid=f"call{number}", yaxis=_axis_id(number), x=[call, call], y=[min(known), max(known)], showlegend=False, hoverinfo="skip"))  # fmt: skip
+        data.append(
+            dict(
+                type="scatter",
+                mode="lines",
+                role="limit",
+                uid=f"call{number}",
+                yaxis=_axis_id(number),
+                x=[call, call],
+                y=[min(known), max(known)],
+                showlegend=False,
+                hoverinfo="skip",
+            )
+        )
         layout["yaxis" if not number else f"yaxis{number + 1}"] = _y_axis(number, len(panels), look)
         layout["annotations"].append(_title(title, number, len(panels), look))
     return {"data": data, "layout": layout}
@@ -197,7 +276,9 @@ def lines(
     """The raw line, and the smoothed one over it where there is smoothing.  Gaps are None."""
     drawn = drawable(values, look.log)
     mode = "lines" if np.isfinite(drawn).sum() > 1 else "lines+markers"  # a line of one point cannot be seen
-    common = dict(type="scatter", mode=mode, name=label or name, legendgroup=name, yaxis=_axis_id(axis_number), palette=palette)  # fmt: skip
+    common = dict(
+        type="scatter", mode=mode, name=label or name, legendgroup=name, yaxis=_axis_id(axis_number), palette=palette
+    )
     if look.smoothing <= 0 or np.isfinite(drawn).sum() < 3:
         return [_trace(common, x, drawn, RAW_POINTS, uid=f"{name}-smooth", role="smooth")]
     smoothed = metrics.smooth(drawn, look.smoothing, look.log)
@@ -213,7 +294,9 @@ def _trace(common: dict[str, Any], x: np.ndarray, y: np.ndarray, most: int, **mo
     return {**common, "x": numbers(x), "y": numbers(y), **told, **more}
 
 
-def not_a_number(x: np.ndarray, values: np.ndarray, look: Look, *, name: str, axis_number: int = 0) -> list[dict[str, Any]]:  # fmt: skip
+def not_a_number(
+    x: np.ndarray, values: np.ndarray, look: Look, *, name: str, axis_number: int = 0
+) -> list[dict[str, Any]]:
     """Crosses where a metric was NaN or infinite, at the height of the value before."""
     bad = np.flatnonzero(~np.isfinite(values))
     good = np.isfinite(drawable(values, look.log))
@@ -223,11 +306,19 @@ def not_a_number(x: np.ndarray, values: np.ndarray, look: Look, *, name: str, ax
     chosen = bad[np.unique(np.linspace(0, len(bad) - 1, min(MARKS, len(bad))).astype(int))]
     return [
         dict(
-            type="scatter", mode="markers", name=f"{name} is not a number", uid=f"{name}-nan", showlegend=False,
-            legendgroup=name, role="nan", yaxis=_axis_id(axis_number), x=numbers(x[chosen]), y=numbers(level[chosen]),
+            type="scatter",
+            mode="markers",
+            name=f"{name} is not a number",
+            uid=f"{name}-nan",
+            showlegend=False,
+            legendgroup=name,
+            role="nan",
+            yaxis=_axis_id(axis_number),
+            x=numbers(x[chosen]),
+            y=numbers(level[chosen]),
             hovertemplate=f"{name} is not a number",
         )
-    ]  # fmt: skip
+    ]
 
 
 def drawable(values: np.ndarray, log: bool) -> np.ndarray:
@@ -298,10 +389,31 @@ def _labels(
     if value is None:
         return [title]
     height = float(np.log10(value)) if look.log else value
-    mark = dict(text=f"{value:.4g}", xref="paper", yref=_axis_id(number), x=1, y=height, xanchor="left", xshift=6, showarrow=False, role="last", palette=number)  # fmt: skip
+    mark = dict(
+        text=f"{value:.4g}",
+        xref="paper",
+        yref=_axis_id(number),
+        x=1,
+        y=height,
+        xanchor="left",
+        xshift=6,
+        showarrow=False,
+        role="last",
+        palette=number,
+    )
     return [title, mark]
 
 
 def _title(text: str, number: int, count: int, look: Look) -> dict[str, Any]:
     domain = _y_axis(number, count, look)["domain"]
-    return dict(text=f"<b>{text}</b>", xref="paper", yref="paper", x=0, y=domain[1], xanchor="left", yanchor="bottom", showarrow=False, role="title")  # fmt: skip
+    return dict(
+        text=f"<b>{text}</b>",
+        xref="paper",
+        yref="paper",
+        x=0,
+        y=domain[1],
+        xanchor="left",
+        yanchor="bottom",
+        showarrow=False,
+        role="title",
+    )

@@ -112,9 +112,12 @@ def paint(picture: np.ndarray, *, key: str) -> np.ndarray | None:
     url = "data:image/png;base64," + base64.b64encode(thumbnails.png(images.from_pixels(picture))).decode()
     _component(
         key=key,
-        data={"picture": {"name": this, "url": url, "width": width, "height": height}, "painted": kept and kept._asdict()},
+        data={
+            "picture": {"name": this, "url": url, "width": width, "height": height},
+            "painted": kept and kept._asdict(),
+        },
         on_painted_change=lambda: None,  # without it the component has no such value
-    )  # fmt: skip
+    )
     mask = decode(kept.mask, shape) if kept else None
     return mask if mask is not None and mask.any() else None
 

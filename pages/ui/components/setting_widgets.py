@@ -20,10 +20,24 @@ from ddpm.config.validation import Problem
 from ddpm.errors import writable
 
 STEPS: dict[str, float] = {
-    "image_size": 8, "num_channels": 32, "diffusion_steps": 100, "dropout": 0.05, "lr": 1e-4, "weight_decay": 0.01, "hold_out": 0.05,
-    "grad_clip": 0.5, "eta": 0.1, "total_steps": 500, "lr_warmup_steps": 50, "lr_anneal_steps": 500,
-    "log_interval": 5, "save_interval": 500, "sample_interval": 250, "preview_samples": 4, "preview_steps": 5,
-}  # fmt: skip
+    "image_size": 8,
+    "num_channels": 32,
+    "diffusion_steps": 100,
+    "dropout": 0.05,
+    "lr": 1e-4,
+    "weight_decay": 0.01,
+    "hold_out": 0.05,
+    "grad_clip": 0.5,
+    "eta": 0.1,
+    "total_steps": 500,
+    "lr_warmup_steps": 50,
+    "lr_anneal_steps": 500,
+    "log_interval": 5,
+    "save_interval": 500,
+    "sample_interval": 250,
+    "preview_samples": 4,
+    "preview_steps": 5,
+}
 """What a press on + or - changes; 1 (of whole numbers) or 0.1 where nothing is said."""
 
 Problems = Mapping[str, Sequence[str]]
@@ -135,7 +149,7 @@ def box(form: str, s: Setting, placeholder: str | None = None) -> Any:
         return st.number_input(label, step=whole, key=where, help=_with_limits(s), persist_state="session")
     if s.type is float:
         step = float(STEPS.get(s.name, 0.1))
-        return st.number_input(label, step=step, format="%g", key=where, help=_with_limits(s), persist_state="session")  # fmt: skip
+        return st.number_input(label, step=step, format="%g", key=where, help=_with_limits(s), persist_state="session")
     return st.text_input(label, key=where, help=s.help, placeholder=placeholder, persist_state="session")
 
 

@@ -28,7 +28,9 @@ def required(run: Run, why: str) -> None:
             st.toast("Asked to save after the step in hand.")
         layout.fragment(run_every=1.0)(_wait_for_checkpoint)(run)
     else:
-        st.page_link(layout.MONITOR, label="Open it on Monitor", icon=":material/monitoring:", query_params={"run": run.name})  # fmt: skip
+        st.page_link(
+            layout.MONITOR, label="Open it on Monitor", icon=":material/monitoring:", query_params={"run": run.name}
+        )
     st.stop()
 
 
@@ -42,9 +44,13 @@ def checkpoint(form: str, checkpoints: list[Checkpoint]) -> tuple[int, Checkpoin
     by_step = {0: checkpoints[-1], **{c.step: c for c in reversed(checkpoints)}}
     keep_known(form, "step", list(by_step))
     step = st.selectbox(
-        "Checkpoint", list(by_step), key=setting_widgets.key(form, "step"), help=FIELDS["step"].help, persist_state="session",
+        "Checkpoint",
+        list(by_step),
+        key=setting_widgets.key(form, "step"),
+        help=FIELDS["step"].help,
+        persist_state="session",
         format_func=lambda step: f"Step {step:,}" if step else f"Newest (step {checkpoints[-1].step:,})",
-    )  # fmt: skip
+    )
     return step, by_step[step]
 
 
@@ -61,9 +67,15 @@ def options(form: str, name: str, label: str, options: list[str], help: str, say
     """A field with a few choices side by side."""
     keep_known(form, name, options)
     chosen = st.segmented_control(
-        label, options, key=setting_widgets.key(form, name), help=help, required=True, format_func=say, width="stretch",
+        label,
+        options,
+        key=setting_widgets.key(form, name),
+        help=help,
+        required=True,
+        format_func=say,
+        width="stretch",
         persist_state="session",
-    )  # fmt: skip
+    )
     return chosen or options[0]
 
 

@@ -65,9 +65,20 @@ def problems(config: Config, found: Look) -> list[Problem]:
         return []
     wrong = []
     if about.size and min(about.size) < config.model.image_size and not config.data.enlarge:
-        wrong.append(Problem("image_size", f"The first picture is only {about.size[0]} x {about.size[1]} pixels: use a smaller image size, or switch on Enlarge small images."))  # fmt: skip
+        wrong.append(
+            Problem(
+                "image_size",
+                f"The first picture is only {about.size[0]} x {about.size[1]} pixels: use a smaller image size, or"
+                " switch on Enlarge small images.",
+            )
+        )
     if config.model.class_cond and not about.class_names:
-        wrong.append(Problem("class_cond", "The data has no classes to learn: switch this off, or sort the pictures into a folder for each class."))  # fmt: skip
+        wrong.append(
+            Problem(
+                "class_cond",
+                "The data has no classes to learn: switch this off, or sort the pictures into a folder for each class.",
+            )
+        )
     return wrong
 
 
@@ -88,8 +99,9 @@ def settled(config: Config, shown: Description | None) -> Config:
         for known in (_look, _classes, _thumbnails):
             known.clear()
         raise UserError(
-            f"The classes of {config.data.data_dir} are {formatting.some(found.class_names, 10) or 'none'} now, and were "
-            f"{formatting.some(shown.class_names, 10) or 'none'} when they were shown: look at the data, and press Start again."
+            f"The classes of {config.data.data_dir} are {formatting.some(found.class_names, 10) or 'none'} now, and"
+            f" were {formatting.some(shown.class_names, 10) or 'none'} when they were shown: look at the data, and"
+            " press Start again."
         )
     return found
 
@@ -97,18 +109,32 @@ def settled(config: Config, shown: Description | None) -> Config:
 def show(form: str, config: Config, about: Description | None, problems: setting_widgets.Problems) -> None:
     """The fields: which data, and what is done to it."""
     st.segmented_control(
-        "Data", [*sources.SOURCES, PATH], key=setting_widgets.key(form, "source"), required=True, label_visibility="collapsed", wrap=True,
+        "Data",
+        [*sources.SOURCES, PATH],
+        key=setting_widgets.key(form, "source"),
+        required=True,
+        label_visibility="collapsed",
+        wrap=True,
         format_func=lambda name: sources.SOURCES[name].title if name != PATH else "Folder or .npz file",
-        on_change=layout.callback(take_over), args=(form,), persist_state="session",
-    )  # fmt: skip
+        on_change=layout.callback(take_over),
+        args=(form,),
+        persist_state="session",
+    )
     source = st.session_state[setting_widgets.key(form, "source")]
     if source == PATH:
         st.text_input(
-            "Path", key=setting_widgets.key(form, "path"), placeholder="/home/me/pictures", on_change=layout.callback(take_over), args=(form,),
-            persist_state="session", help="A folder of images, searched recursively, or an .npz file with arr_0. "
-            "Classes come from folders, or from names such as cat_001.png; train and test folders are parts. How LSUN and "
-            "ImageNet-64 become one of the two, `ddpm data lsun --help` and `ddpm data imagenet64 --help` say.",
-        )  # fmt: skip
+            "Path",
+            key=setting_widgets.key(form, "path"),
+            placeholder="/home/me/pictures",
+            on_change=layout.callback(take_over),
+            args=(form,),
+            persist_state="session",
+            help=(
+                "A folder of images, searched recursively, or an .npz file with arr_0. Classes come from folders, or"
+                " from names such as cat_001.png; train and test folders are parts. How LSUN and ImageNet-64 become one"
+                " of the two, `ddpm data lsun --help` and `ddpm data imagenet64 --help` say."
+            ),
+        )
     else:
         st.caption(sources.SOURCES[source].description)
     setting_widgets.complaint(problems.get("data_dir", ()))
@@ -170,7 +196,9 @@ def _look(data_dir: str, stamp: int) -> Look:
 
 @st.cache_data(hash_funcs=PATHS, max_entries=32, ttl=60, show_spinner=False)
 def _classes(data_dir: str, stamp: int, class_cond: bool, num_classes: int) -> dict[str, Any]:
-    settled = datasets.resolve(codec.replace(Config(), dict(data_dir=data_dir, class_cond=class_cond, num_classes=num_classes)))  # fmt: skip
+    settled = datasets.resolve(
+        codec.replace(Config(), dict(data_dir=data_dir, class_cond=class_cond, num_classes=num_classes))
+    )
     return dict(class_names=settled.class_names, num_classes=settled.model.num_classes)
 
 

@@ -51,8 +51,14 @@ def show(config: Config, checkpoints: list[Checkpoint]) -> tuple[EvalConfig, lis
                     FORM, FIELDS[name], "as in training" if name == "timestep_respacing" else None
                 )
         for name in ("enlarge", "skip_broken", "clip_denoised"):
-            values[name] = st.toggle(FIELDS[name].label, key=setting_widgets.key(FORM, name), help=FIELDS[name].help, persist_state="session")  # fmt: skip
-    missing = [Problem(name, f"{FIELDS[name].label} is empty: type a number.") for name, value in values.items() if value is None]  # fmt: skip
+            values[name] = st.toggle(
+                FIELDS[name].label, key=setting_widgets.key(FORM, name), help=FIELDS[name].help, persist_state="session"
+            )
+    missing = [
+        Problem(name, f"{FIELDS[name].label} is empty: type a number.")
+        for name, value in values.items()
+        if value is None
+    ]
     evaluation = EvalConfig(**{name: value for name, value in values.items() if value is not None})  # type: ignore[arg-type]
     return evaluation, [*missing, *problems(config, evaluation, found)]
 
@@ -68,7 +74,13 @@ def problems(config: Config, evaluation: EvalConfig, found: data_form.Look) -> l
         size, own = found.description.size, evaluation.data_dir in (OWN, config.data.data_dir)
         enlarge = evaluation.enlarge or (own and config.data.enlarge)
         if size and min(size) < config.model.image_size and not enlarge:
-            wrong.append(Problem("enlarge", f"The first picture is only {size[0]} x {size[1]} pixels, and the model's have {config.model.image_size}: use larger ones, or switch on {FIELDS['enlarge'].label} under More."))  # fmt: skip
+            wrong.append(
+                Problem(
+                    "enlarge",
+                    f"The first picture is only {size[0]} x {size[1]} pixels, and the model's have"
+                    f" {config.model.image_size}: use larger ones, or switch on {FIELDS['enlarge'].label} under More.",
+                )
+            )
         try:
             datasets.class_numbers(config, found.description.class_names)
         except UserError as error:
@@ -82,14 +94,26 @@ def problems(config: Config, evaluation: EvalConfig, found: data_form.Look) -> l
 
 def _data(config: Config) -> str:
     """The field for the data; what it says as a data_dir, empty for the run's own."""
-    own = sources.SOURCES[config.data.data_dir].title if config.data.data_dir in sources.SOURCES else writable(config.data.data_dir)  # fmt: skip
+    own = (
+        sources.SOURCES[config.data.data_dir].title
+        if config.data.data_dir in sources.SOURCES
+        else writable(config.data.data_dir)
+    )
     options = [OWN, *(name for name in sources.SOURCES if name != config.data.data_dir), PATH]
     checkpoint_form.keep_known(FORM, "source", options)
-    titles = {OWN: f"The run's own: {own}", PATH: "Folder or .npz file", **{n: s.title for n, s in sources.SOURCES.items()}}  # fmt: skip
+    titles = {
+        OWN: f"The run's own: {own}",
+        PATH: "Folder or .npz file",
+        **{n: s.title for n, s in sources.SOURCES.items()},
+    }
     source = st.selectbox(
-        FIELDS["data_dir"].label, options, key=setting_widgets.key(FORM, "source"), help=FIELDS["data_dir"].help,
-        format_func=lambda name: titles[name], persist_state="session",
-    )  # fmt: skip
+        FIELDS["data_dir"].label,
+        options,
+        key=setting_widgets.key(FORM, "source"),
+        help=FIELDS["data_dir"].help,
+        format_func=lambda name: titles[name],
+        persist_state="session",
+    )
     if source != PATH:
         return source
     typed = st.text_input(
@@ -110,10 +134,13 @@ def _part(config: Config, data_dir: str, found: data_form.Look) -> str:
         said = "that training saw: none was held out" if own else ""
         st.caption(f"{formatting.plural(about.count, 'picture')} {said}".strip() + ".")
         return FIRST.split
-    part = checkpoint_form.options(FORM, "split", FIELDS["split"].label, list(PARTS), FIELDS["split"].help, PARTS.__getitem__)  # fmt: skip
+    part = checkpoint_form.options(
+        FORM, "split", FIELDS["split"].label, list(PARTS), FIELDS["split"].help, PARTS.__getitem__
+    )
     count = about.count - held if part == "train" else test
     roughly = "About " if held else ""  # each image's content decides
     st.caption(
-        f"{roughly}{formatting.plural(count, 'picture')} {'to train on' if part == 'train' else 'that training never sees'}."
+        f"{roughly}{formatting.plural(count, 'picture')}"
+        f" {'to train on' if part == 'train' else 'that training never sees'}."
     )
     return part

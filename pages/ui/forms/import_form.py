@@ -12,14 +12,18 @@ from ddpm.runs.jobs import ACTIVE, Job
 from ddpm.runs.openai_folder import Folder
 from pages.ui.components import setting_widgets
 from pages.ui.frame import layout
-from pages.ui.results import preflight
 
 PATH, NAME, DATA = "import.path", "import.name", "import.data"
 
 
 def show(runs_dir: Path) -> None:
     """The fold's content."""
-    typed = st.text_input("Folder", key=PATH, placeholder="/tmp/openai-2021-02-18-12-00-00-000000", help="Where improved-diffusion logged to (OPENAI_LOGDIR).")  # fmt: skip
+    typed = st.text_input(
+        "Folder",
+        key=PATH,
+        placeholder="/tmp/openai-2021-02-18-12-00-00-000000",
+        help="Where improved-diffusion logged to (OPENAI_LOGDIR).",
+    )
     if not path_text(typed):
         st.caption("Its curves, checkpoints, averages and optimiser become a run, to watch, draw from and train on.")
         return
@@ -47,17 +51,25 @@ def _ask(folder: Folder, runs_dir: Path) -> None:
     files = folder.newest
     averages = ", ".join(files.averages) or "none"
     st.caption(
-        f"{formatting.plural(len(folder.steps), 'checkpoint')}, the newest of step {files.step:,} · averages: {averages} · "
-        f"{'with' if files.optimizer else 'without'} the optimiser · {'with' if folder.progress else 'without'} a log"
+        f"{formatting.plural(len(folder.steps), 'checkpoint')}, the newest of step {files.step:,} · averages:"
+        f" {averages} · {'with' if files.optimizer else 'without'} the optimiser ·"
+        f" {'with' if folder.progress else 'without'} a log"
     )
     if NAME not in st.session_state:
         st.session_state[NAME] = runs.free_name(runs_dir, folder.path.absolute().name)
     name = st.text_input("Name of the run", key=NAME)
-    bad_name = preflight.name_problem(runs_dir, name)
+    bad_name = runs.name_problem(runs_dir, name)
     setting_widgets.complaint(bad_name)
-    data_dir = st.text_input("Data to train on", key=DATA, placeholder="later", help="The pictures it was trained on: a folder, an .npz file or a data set by name. It can be told later.")  # fmt: skip
+    data_dir = st.text_input(
+        "Data to train on",
+        key=DATA,
+        placeholder="later",
+        help="The pictures it was trained on: a folder, an .npz file or a data set by name. It can be told later.",
+    )
     flags = ["--data_dir", path_text(data_dir)] if path_text(data_dir) else []
-    st.caption("A probe denoises a few pictures to find out what the files do not tell: schedule, T, what is predicted.")  # fmt: skip
+    st.caption(
+        "A probe denoises a few pictures to find out what the files do not tell: schedule, T, what is predicted."
+    )
     with st.container(horizontal=True):
         for label, key, in_place, help in (
             ("Import", "import.copy", False, "Copies everything into a run of its own."),

@@ -18,7 +18,7 @@ from ddpm.config.tasks import SampleConfig
 from ddpm.config.training import Config
 from ddpm.config.validation import Problem
 from ddpm.errors import UserError
-from ddpm.planning import inputs
+from ddpm.planning import inputs, summary
 from ddpm.runs.results import SampleJob
 from ddpm.runs.runs import Run
 from ddpm.storage import files, image_files, images
@@ -26,7 +26,6 @@ from pages.ui.components import mask_canvas, setting_widgets, thumbnails
 from pages.ui.forms import checkpoint_form
 from pages.ui.forms.sampler_form import FIELDS, FORM
 from pages.ui.frame import job_progress, layout
-from pages.ui.results import samples
 
 TASKS = inputs.FROM_PICTURES
 SOURCES = {"upload": "Upload", "drawn": "Drawn before", "path": "Path"}
@@ -68,7 +67,9 @@ def _put_on_canvas(config: Config, sample: SampleConfig) -> bool:
     except UserError:
         return False
     stamp = time.time_ns() // 10**6
-    st.session_state[f"{_key('canvas')}-painted"] = mask_canvas.Painted(mask_canvas.name(picture), stamp, mask_canvas.encode(mask))  # fmt: skip
+    st.session_state[f"{_key('canvas')}-painted"] = mask_canvas.Painted(
+        mask_canvas.name(picture), stamp, mask_canvas.encode(mask)
+    )
     return True
 
 
@@ -148,9 +149,13 @@ def _uploaded(run: Run, config: Config) -> Chosen:
 
 def _named(run: Run, config: Config) -> Chosen:
     text = st.text_input(
-        "Path", key=_key("picture_path"), placeholder="/home/me/cat.png", persist_state="session", label_visibility="collapsed",
+        "Path",
+        key=_key("picture_path"),
+        placeholder="/home/me/cat.png",
+        persist_state="session",
+        label_visibility="collapsed",
         help="A picture, or a folder or an .npz file of several, which are taken in turn.",
-    ).strip()  # fmt: skip
+    ).strip()
     if not text:
         return Chosen("")
     path = Path(fields.absolute(text))
@@ -165,9 +170,13 @@ def _drawn(jobs: list[SampleJob], config: Config) -> Chosen:
     by_name = {job.name: job for job in jobs}
     checkpoint_form.keep_known(FORM, "picture_drawing", list(by_name))
     name = st.selectbox(
-        "Drawing", list(by_name), key=_key("picture_drawing"), format_func=lambda name: _call(by_name[name], config),
-        persist_state="session", label_visibility="collapsed",
-    )  # fmt: skip
+        "Drawing",
+        list(by_name),
+        key=_key("picture_drawing"),
+        format_func=lambda name: _call(by_name[name], config),
+        persist_state="session",
+        label_visibility="collapsed",
+    )
     found = by_name[name].images
     where = _key("picture_number")
     number = st.session_state[where] = min(st.session_state.get(where, 0), len(found) - 1)
@@ -177,13 +186,20 @@ def _drawn(jobs: list[SampleJob], config: Config) -> Chosen:
         for k, path in list(enumerate(found))[(page - 1) * PER_PAGE : page * PER_PAGE]:
             with st.container(gap="xsmall", horizontal_alignment="center"):
                 st.image(thumbnails.shown(path, THUMB) or b"", output_format="PNG", alt=f"Picture {k}")
-                st.button(str(k), key=f"number_{k}", type="primary" if k == number else "secondary", width="stretch", on_click=layout.callback(_take), args=(k,))  # fmt: skip
+                st.button(
+                    str(k),
+                    key=f"number_{k}",
+                    type="primary" if k == number else "secondary",
+                    width="stretch",
+                    on_click=layout.callback(_take),
+                    args=(k,),
+                )
     return Chosen(str(found[number].absolute()))
 
 
 def _call(job: SampleJob, config: Config) -> str:
-    sample = samples.settings_of(job)
-    return f"{job_progress.when(job)} · {samples.describe(config, sample)}" if sample else job_progress.when(job)
+    sample = job.sample_config
+    return f"{job_progress.when(job)} · {summary.describe(config, sample)}" if sample else job_progress.when(job)
 
 
 def _take(number: int) -> None:
@@ -224,12 +240,18 @@ def _mask(run: Run, config: Config, picture: np.ndarray, problems: list[Problem]
                 path = _uploaded_mask(run, config)
             case _:
                 text = st.text_input(
-                    "Path of the mask", key=_key("mask_path"), placeholder="/home/me/mask.png", persist_state="session",
+                    "Path of the mask",
+                    key=_key("mask_path"),
+                    placeholder="/home/me/mask.png",
+                    persist_state="session",
                     label_visibility="collapsed",
-                ).strip()  # fmt: skip
+                ).strip()
                 path = fields.absolute(text)
         if not path:
-            raise UserError("No mask is chosen yet: paint one, upload a picture that is white where it is to be drawn anew, or say where one is.")  # fmt: skip
+            raise UserError(
+                "No mask is chosen yet: paint one, upload a picture that is white where it is to be drawn anew, or say"
+                " where one is."
+            )
         mask = _mask_of(config, path)
     except UserError as error:
         problems.append(Problem("mask", str(error)))

@@ -22,11 +22,7 @@ def show(run: Run, use: Callable[[SampleConfig], None]) -> None:
     """The field for a picture; its settings are in the form as soon as it is there."""
     with st.expander("Open settings from a picture"):
         st.file_uploader(
-            "A PNG file that was drawn here",
-            ["png"],
-            key=UPLOAD,
-            on_change=layout.callback(_open),
-            args=(run, use),
+            "A PNG file that was drawn here", ["png"], key=UPLOAD, on_change=layout.callback(_open), args=(run, use)
         )
         if st.session_state.get(UPLOAD) and (said := st.session_state.get(OPENED)):
             kind, sentences = said
@@ -39,7 +35,10 @@ def _open(run: Run, use: Callable[[SampleConfig], None]) -> None:
         return
     found = images.settings_in(file.getvalue())
     if found is None:
-        st.session_state[OPENED] = "error", f"{file.name} carries no settings: choose a PNG file that was drawn here, as it was written."  # fmt: skip
+        st.session_state[OPENED] = (
+            "error",
+            f"{file.name} carries no settings: choose a PNG file that was drawn here, as it was written.",
+        )
         return
     try:
         use(metadata.sample_of(found, file.name))
@@ -62,5 +61,17 @@ def origin(run: Run, found: Mapping[str, Any]) -> tuple[str, str]:
     if about.get("sha256") in known:
         return "success", f"The settings are in the form: drawn from {run.name}, with {what}."
     if path.parent.absolute() == run.folder.absolute():
-        return "warning", f"The settings are in the form. The picture was drawn with {what}, which {run.name} does not have any more: the same settings give another picture."  # fmt: skip
-    return "warning", f"The settings are in the form. The picture was drawn from {name}, with {what}, and the run chosen here is {run.name}: with it they give another picture."  # fmt: skip
+        return (
+            "warning",
+            (
+                f"The settings are in the form. The picture was drawn with {what}, which {run.name} does not have any"
+                " more: the same settings give another picture."
+            ),
+        )
+    return (
+        "warning",
+        (
+            f"The settings are in the form. The picture was drawn from {name}, with {what}, and the run chosen here is"
+            f" {run.name}: with it they give another picture."
+        ),
+    )

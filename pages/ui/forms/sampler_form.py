@@ -1,6 +1,5 @@
 """The part of the Sample page's form that says how a picture is drawn: sampler, steps, guidance, and what few need."""
 
-import dataclasses
 import re
 from functools import partial
 from typing import Any
@@ -25,25 +24,16 @@ AS_TRAINED = 0  # of the steps: every timestep that was trained
 CLIPS = {"cut": "Cut off", "dynamic": "Dynamic threshold", "off": "Off"}
 MOST_GUIDANCE = 10.0  # of the slider
 VARIANCES = {
-    "auto": "As in training", "fixed_small": "Small (the posterior's)", "fixed_large": "Large (beta)", "analytic": "Analytic",
-}  # fmt: skip
+    "auto": "As in training",
+    "fixed_small": "Small (the posterior's)",
+    "fixed_large": "Large (beta)",
+    "analytic": "Analytic",
+}
 ANALYTIC = "Estimated once on the run's data, in about a minute, then remembered."
 TO_ZERO = ("draw", "interpolate", "vary")  # tasks that may end before the clean picture
 FROM_NOISE = ("draw", "interpolate")
 
 key = partial(setting_widgets.key, FORM)
-
-
-def in_our_words(sample: SampleConfig) -> SampleConfig:
-    """The same drawing without improved-diffusion's ways to say things: sampler for use_ddim, variance for sigma_small."""
-    try:
-        name = timesteps.solver(sample)
-    except UserError:  # of a file that was written by hand
-        name = sample.sampler if sample.sampler in SOLVERS else "ddim"
-    variance = sample.variance
-    if sample.sigma_small is not None and variance == "auto":
-        variance = "fixed_small" if sample.sigma_small else "fixed_large"
-    return dataclasses.replace(sample, sampler=name, use_ddim=False, variance=variance, sigma_small=None)
 
 
 def begin(config: Config, sample: SampleConfig) -> None:
@@ -57,10 +47,16 @@ def begin(config: Config, sample: SampleConfig) -> None:
             "repainter": sample.sampler if inpaint else "ddim",
             "steps": sample.steps or (_calls(config, sample) if sample.timestep_respacing else AS_TRAINED),
             "guidance_interval": _interval(sample.guidance_interval, T),
-            "clip": "dynamic" if sample.clip_denoised and sample.dynamic_threshold else "cut" if sample.clip_denoised else "off",
+            "clip": (
+                "dynamic"
+                if sample.clip_denoised and sample.dynamic_threshold
+                else "cut"
+                if sample.clip_denoised
+                else "off"
+            ),
             "dynamic_threshold": sample.dynamic_threshold or 0.995,
         },
-    )  # fmt: skip
+    )
 
 
 def _calls(config: Config, sample: SampleConfig) -> int:
@@ -85,9 +81,13 @@ def sampler(task: str) -> str:
     where = "repainter" if task == "inpaint" else "sampler"
     checkpoint_form.keep_known(FORM, where, names)
     return st.selectbox(
-        "Sampler", names, key=key(where), format_func=lambda name: SOLVERS[name].label, persist_state="session",
+        "Sampler",
+        names,
+        key=key(where),
+        format_func=lambda name: SOLVERS[name].label,
+        persist_state="session",
         help="How the noise becomes a picture. What the chosen one is good for is said below.",
-    )  # fmt: skip
+    )
 
 
 def words(name: str) -> str:
@@ -102,11 +102,18 @@ def steps(config: Config, respaced: bool) -> int:
     current = st.session_state.get(key("steps"), FIRST_STEPS)
     options = [*sorted({*STEP_COUNTS, current} - {AS_TRAINED}), AS_TRAINED]
     return st.select_slider(
-        "Steps", options, key=key("steps"), format_func=lambda n: f"{n:,}" if n else f"all {_all(config, T):,}",
-        persist_state="session", disabled=respaced,
-        help="The respacing says which timesteps are visited: empty it, under More, to say how many here."
-        if respaced else "Network calls a picture takes. All: each timestep that was trained, one after the other.",
-    )  # fmt: skip
+        "Steps",
+        options,
+        key=key("steps"),
+        format_func=lambda n: f"{n:,}" if n else f"all {_all(config, T):,}",
+        persist_state="session",
+        disabled=respaced,
+        help=(
+            "The respacing says which timesteps are visited: empty it, under More, to say how many here."
+            if respaced
+            else "Network calls a picture takes. All: each timestep that was trained, one after the other."
+        ),
+    )
 
 
 def _all(config: Config, T: int) -> int:
@@ -117,14 +124,20 @@ def of_the_sampler(config: Config, task: str, name: str) -> dict[str, Any]:
     """The settings that this sampler alone takes."""
     row, values = SOLVERS[name], dict[str, Any]()
     if "eta" in row.takes and task != "invert":
-        values["eta"] = st.slider("eta", 0.0, 1.0, step=0.05, key=key("eta"), help=FIELDS["eta"].help, persist_state="session")  # fmt: skip
+        values["eta"] = st.slider(
+            "eta", 0.0, 1.0, step=0.05, key=key("eta"), help=FIELDS["eta"].help, persist_state="session"
+        )
     if "churn" in row.takes:
         values["churn"] = setting_widgets.box(FORM, FIELDS["churn"])
     if "variance" in row.takes and not config.model.learn_sigma:
         values["variance"] = st.selectbox(
-            "Variance", list(VARIANCES), key=key("variance"), format_func=VARIANCES.__getitem__,
-            help=FIELDS["variance"].help, persist_state="session",
-        )  # fmt: skip
+            "Variance",
+            list(VARIANCES),
+            key=key("variance"),
+            format_func=VARIANCES.__getitem__,
+            help=FIELDS["variance"].help,
+            persist_state="session",
+        )
         if values["variance"] == "analytic":
             st.caption(ANALYTIC)
     return values
@@ -133,7 +146,11 @@ def of_the_sampler(config: Config, task: str, name: str) -> dict[str, Any]:
 def takes_any(config: Config, task: str, name: str) -> bool:
     """Whether `of_the_sampler` has a field to show."""
     takes = SOLVERS[name].takes
-    return ("eta" in takes and task != "invert") or "churn" in takes or ("variance" in takes and not config.model.learn_sigma)  # fmt: skip
+    return (
+        ("eta" in takes and task != "invert")
+        or "churn" in takes
+        or ("variance" in takes and not config.model.learn_sigma)
+    )
 
 
 def unguided(config: Config) -> str:
@@ -141,7 +158,10 @@ def unguided(config: Config) -> str:
     if not config.model.class_cond:
         return "Guidance goes towards a class, and this run has learnt none: train one with Class-conditional on."
     if not config.model.cond_drop_prob > 0:
-        return "Guidance needs a network that now and then learnt without the class: train one with cond_drop_prob 0.1, say."
+        return (
+            "Guidance needs a network that now and then learnt without the class: train one with cond_drop_prob 0.1,"
+            " say."
+        )
     return ""
 
 
@@ -152,8 +172,14 @@ def guidance(config: Config) -> float:
         return 1.0
     most = max(MOST_GUIDANCE, float(st.session_state.get(key("guidance_scale"), 1.0)))
     return st.slider(
-        "Guidance", 0.0, most, step=0.1, key=key("guidance_scale"), help=FIELDS["guidance_scale"].help, persist_state="session"
-    )  # fmt: skip
+        "Guidance",
+        0.0,
+        most,
+        step=0.1,
+        key=key("guidance_scale"),
+        help=FIELDS["guidance_scale"].help,
+        persist_state="session",
+    )
 
 
 def more(config: Config, task: str, name: str, count: int, scale: float) -> dict[str, Any]:
@@ -163,16 +189,37 @@ def more(config: Config, task: str, name: str, count: int, scale: float) -> dict
     grid = st.grid(2, min_column_width=150)
     respaced = bool(st.session_state.get(key("timestep_respacing")))
     with grid.cell():
-        spaced = _spacing(timesteps.usual(task, name), "The respacing says which timesteps." if respaced else "" if count else "All timesteps are visited.")  # fmt: skip
+        spaced = _spacing(
+            timesteps.usual(task, name),
+            "The respacing says which timesteps." if respaced else "" if count else "All timesteps are visited.",
+        )
         if count and not respaced:
             values["spacing"] = spaced
     with grid.cell():
-        values["timestep_respacing"] = setting_widgets.box(FORM, FIELDS["timestep_respacing"]._replace(label="Respacing, instead of steps"), "250, 10,15,20 or ddim50")  # fmt: skip
+        values["timestep_respacing"] = setting_widgets.box(
+            FORM, FIELDS["timestep_respacing"]._replace(label="Respacing, instead of steps"), "250, 10,15,20 or ddim50"
+        )
     with grid.cell():
-        clip = st.selectbox("Clip", list(CLIPS), key=key("clip"), format_func=CLIPS.__getitem__, help=FIELDS["clip_denoised"].help + " Dynamic: " + FIELDS["dynamic_threshold"].help, persist_state="session")  # fmt: skip
+        clip = st.selectbox(
+            "Clip",
+            list(CLIPS),
+            key=key("clip"),
+            format_func=CLIPS.__getitem__,
+            help=FIELDS["clip_denoised"].help + " Dynamic: " + FIELDS["dynamic_threshold"].help,
+            persist_state="session",
+        )
         values["clip_denoised"] = clip != "off"
         if clip == "dynamic":
-            values["dynamic_threshold"] = st.slider("Dynamic threshold", min(0.9, st.session_state.get(key("dynamic_threshold"), 0.9)), 1.0, step=0.005, format="%.3f", key=key("dynamic_threshold"), help=FIELDS["dynamic_threshold"].help, persist_state="session")  # fmt: skip
+            values["dynamic_threshold"] = st.slider(
+                "Dynamic threshold",
+                min(0.9, st.session_state.get(key("dynamic_threshold"), 0.9)),
+                1.0,
+                step=0.005,
+                format="%.3f",
+                key=key("dynamic_threshold"),
+                help=FIELDS["dynamic_threshold"].help,
+                persist_state="session",
+            )
     with grid.cell():
         values["precision"] = setting_widgets.box(FORM, FIELDS["precision"])
     with grid.cell():
@@ -187,15 +234,23 @@ def more(config: Config, task: str, name: str, count: int, scale: float) -> dict
         if asked is None or _inside(asked, T) != asked:  # said anew every time, it would undo what is being moved
             st.session_state[where] = _inside(asked or (0, T - 1), T)
         interval: Any = st.slider(
-            "Guided timesteps", 0, T - 1, key=where, help=FIELDS["guidance_interval"].help, persist_state="session", disabled=scale == 1,
-        )  # fmt: skip
+            "Guided timesteps",
+            0,
+            T - 1,
+            key=where,
+            help=FIELDS["guidance_interval"].help,
+            persist_state="session",
+            disabled=scale == 1,
+        )
         if scale != 1 and interval != (0, T - 1):
             values["guidance_interval"] = f"{interval[0]}-{interval[1]}"
     with st.container(horizontal=True, gap="medium"):
         for setting, there in (("denoise_to_zero", task in TO_ZERO), ("analytic_first_step", task in FROM_NOISE)):
             if there and count and not respaced:
                 s = FIELDS[setting]
-                values[setting] = st.toggle(s.label, key=key(setting), help=s.help, persist_state="session", width="content")  # fmt: skip
+                values[setting] = st.toggle(
+                    s.label, key=key(setting), help=s.help, persist_state="session", width="content"
+                )
     return values
 
 
@@ -206,6 +261,11 @@ def _inside(interval: tuple[int, int], T: int) -> tuple[int, int]:
 def _spacing(usual: str, why_not: str) -> str:
     names = ("auto", *SPACINGS)
     return st.selectbox(
-        "Spacing", names, key=key("spacing"), persist_state="session", disabled=bool(why_not), help=why_not or FIELDS["spacing"].help,
+        "Spacing",
+        names,
+        key=key("spacing"),
+        persist_state="session",
+        disabled=bool(why_not),
+        help=why_not or FIELDS["spacing"].help,
         format_func=lambda name: f"auto ({usual})" if name == "auto" else name,
-    )  # fmt: skip
+    )

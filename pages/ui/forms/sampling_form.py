@@ -11,7 +11,7 @@ from ddpm.config.tasks import FEW_STEPS, SampleConfig
 from ddpm.config.training import Config
 from ddpm.config.validation import Problem
 from ddpm.errors import UserError
-from ddpm.planning import classes, timesteps
+from ddpm.planning import classes, summary, timesteps
 from ddpm.runs.runs import Checkpoint, Run
 from pages.ui.components import setting_widgets
 from pages.ui.forms import checkpoint_form, inputs_form, sampler_form, super_res
@@ -20,12 +20,24 @@ from pages.ui.forms.sampler_form import FIELDS, FIRST_STEPS, FORM
 FIRST = SampleConfig(num_samples=16, batch_size=0, sampler=FEW_STEPS, steps=FIRST_STEPS)
 TASKS = {
     "draw": (":material/brush: Draw", "New pictures, each from noise of its own."),
-    "interpolate": (":material/animation: Interpolate", "From one picture to another: the noise between those of two seeds."),
+    "interpolate": (
+        ":material/animation: Interpolate",
+        "From one picture to another: the noise between those of two seeds.",
+    ),
     "vary": (":material/shuffle: Vary", "A picture noised part of the way and drawn again: others like it."),
     "inpaint": (":material/format_paint: Inpaint", "A picture drawn anew where you paint, and kept elsewhere."),
-    "invert": (":material/swap_horiz: Invert", "A picture to the noise that it would come from, and back: how exactly the model knows it."),
-}  # fmt: skip
-COUNTS = {"draw": ("num_samples", 16), "interpolate": ("between", 8), "vary": ("variations", 4), "inpaint": ("variations", 4), "invert": ("inverted", 4)}  # fmt: skip
+    "invert": (
+        ":material/swap_horiz: Invert",
+        "A picture to the noise that it would come from, and back: how exactly the model knows it.",
+    ),
+}
+COUNTS = {
+    "draw": ("num_samples", 16),
+    "interpolate": ("between", 8),
+    "vary": ("variations", 4),
+    "inpaint": ("variations", 4),
+    "invert": ("inverted", 4),
+}
 """The field for the number of pictures, each task's own, and what it begins with."""
 IN_ALL, OF_EACH = "In all", "Of each class"
 ROWS = FIELDS["num_samples"]._replace(name="rows", label="Pictures of each class")
@@ -37,7 +49,7 @@ _keep_known = partial(checkpoint_form.keep_known, FORM)
 
 def begin(config: Config, sample: SampleConfig) -> None:
     """Put the settings of one drawing into the fields: the first ones, or earlier ones to be used again."""
-    sample = sampler_form.in_our_words(sample)
+    sample = summary.normal_form(sample)
     setting_widgets.begin(FORM, dataclasses.asdict(sample))
     setting_widgets.begin(FORM, dict(COUNTS.values()))
     sampler_form.begin(config, sample)
@@ -75,9 +87,15 @@ def choose_task(config: Config) -> str:
     tasks = ["draw", "interpolate"] if config.model.super_res else list(TASKS)
     _keep_known("task", tasks)
     chosen = st.segmented_control(
-        "Task", tasks, key=_key("task"), format_func=lambda task: TASKS[task][0], required=True, wrap=True,
-        label_visibility="collapsed", persist_state="session",
-    )  # fmt: skip
+        "Task",
+        tasks,
+        key=_key("task"),
+        format_func=lambda task: TASKS[task][0],
+        required=True,
+        wrap=True,
+        label_visibility="collapsed",
+        persist_state="session",
+    )
     return chosen or tasks[0]
 
 
@@ -109,7 +127,15 @@ def show(run: Run, checkpoints: list[Checkpoint], task: str) -> tuple[SampleConf
             values |= sampler_form.of_the_sampler(config, task, name)
     if task == "vary":
         with grid.cell():
-            values["strength"] = st.slider("Strength", 0.0, 1.0, step=0.05, key=_key("strength"), help=FIELDS["strength"].help, persist_state="session")  # fmt: skip
+            values["strength"] = st.slider(
+                "Strength",
+                0.0,
+                1.0,
+                step=0.05,
+                key=_key("strength"),
+                help=FIELDS["strength"].help,
+                persist_state="session",
+            )
     with grid.cell():
         values["guidance_scale"] = sampler_form.guidance(config)
     values |= _what(config, task, str(values.get("picture", "")), grid)
@@ -124,7 +150,11 @@ def show(run: Run, checkpoints: list[Checkpoint], task: str) -> tuple[SampleConf
                 values["resample"] = setting_widgets.box(FORM, FIELDS["resample"])
                 values["jump"] = setting_widgets.box(FORM, FIELDS["jump"])
     values |= {"sampler": name, "steps": 0 if values["timestep_respacing"] else count}
-    missing = [Problem(name, f"{FIELDS[name].label} is empty: type a number.") for name, value in values.items() if value is None]  # fmt: skip
+    missing = [
+        Problem(name, f"{FIELDS[name].label} is empty: type a number.")
+        for name, value in values.items()
+        if value is None
+    ]
     sample = SampleConfig(**{name: value for name, value in values.items() if value is not None})
     return sample, [*missing, *unfit, *problems(config, sample)]
 
@@ -139,7 +169,13 @@ def _what(config: Config, task: str, picture: str, grid: Any) -> dict[str, Any]:
             values["classes"] = _classes(config, known)
     if known and task == "draw":
         with grid.cell():
-            count = _options("count", "How many", [IN_ALL, OF_EACH], "In all: the classes take turns. Of each class: so many of every one; a few classes make a grid with a column for each.")  # fmt: skip
+            count = _options(
+                "count",
+                "How many",
+                [IN_ALL, OF_EACH],
+                "In all: the classes take turns. Of each class: so many of every one; a few classes make a grid with a"
+                " column for each.",
+            )
     if not (task == "invert" and inputs_form.is_one(picture)):
         with grid.cell():
             if count == OF_EACH:
@@ -189,7 +225,11 @@ def _classes(config: Config, known: list[str]) -> str:
         return str(setting_widgets.box(FORM, FIELDS["classes"], "0-9"))
     _keep_known("classes", known, many=True)
     picked = st.multiselect(
-        "Classes", known, key=_key("classes"), help=FIELDS["classes"].help, persist_state="session",
+        "Classes",
+        known,
+        key=_key("classes"),
+        help=FIELDS["classes"].help,
+        persist_state="session",
         placeholder="As the small pictures, or all" if config.model.super_res else "All in turn",
-    )  # fmt: skip
+    )
     return ",".join(str(known.index(name)) if "," in name else name for name in picked)

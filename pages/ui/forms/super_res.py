@@ -41,9 +41,9 @@ def fields(form: str, model: ModelConfig, problems: setting_widgets.Problems) ->
     label = "Super-resolution" + (f" · {model.small_size} → {model.image_size} pixels" if model.super_res else "")
     with st.expander(label, expanded=bool(wrong), key=f"{form}_super_res_{'wrong' if wrong else 'more'}"):
         st.caption(
-            "The network learns to enlarge: it is shown a small picture, and draws a large one that it may have been. The "
-            "small ones are made from the data. Once it is trained, it enlarges what another run has drawn, or pictures "
-            "of your own."
+            "The network learns to enlarge: it is shown a small picture, and draws a large one that it may have been."
+            " The small ones are made from the data. Once it is trained, it enlarges what another run has drawn, or"
+            " pictures of your own."
         )
         where = setting_widgets.key(form, "super_res")
         st.session_state[where] = model.super_res
@@ -90,9 +90,17 @@ def choose(form: str, run: Run, config: Config, text: str, problems: list[str]) 
         st.session_state[where] = kinds[0]
     size = config.model.small_size
     kind = st.segmented_control(
-        "Small pictures", kinds, key=where, format_func=KINDS.__getitem__, required=True, wrap=True, persist_state="session",
-        help=f"What is enlarged: pictures of {size} x {size} pixels, in turn. Those of a data set are made small first.",
-    )  # fmt: skip
+        "Small pictures",
+        kinds,
+        key=where,
+        format_func=KINDS.__getitem__,
+        required=True,
+        wrap=True,
+        persist_state="session",
+        help=(
+            f"What is enlarged: pictures of {size} x {size} pixels, in turn. Those of a data set are made small first."
+        ),
+    )
     match kind:
         case "drawn":
             base = _drawn(form, fitting)
@@ -100,9 +108,12 @@ def choose(form: str, run: Run, config: Config, text: str, problems: list[str]) 
             base = _uploaded(form, run, problems)
         case "path":
             base = st.text_input(
-                "Path", key=setting_widgets.key(form, "base_path"), placeholder="/home/me/small", persist_state="session",
+                "Path",
+                key=setting_widgets.key(form, "base_path"),
+                placeholder="/home/me/small",
+                persist_state="session",
                 help="A folder of small images, an .npz file with arr_0, or a data set by name, such as shapes.",
-            ).strip()  # fmt: skip
+            ).strip()
             base = base if low_res.by_name(base) else absolute(base)
         case _:
             base = OWN_DATA
@@ -138,7 +149,11 @@ def _drawn(form: str, fitting: dict[str, str]) -> str:
 
 def _uploaded(form: str, run: Run, problems: list[str]) -> str:
     """Keep what is uploaded in the run's folder, where the process that draws finds it."""
-    given = st.file_uploader("Pictures, or one .npz file", ["npz", *(e.removeprefix(".") for e in image_files.EXTENSIONS)], accept_multiple_files=True)  # fmt: skip
+    given = st.file_uploader(
+        "Pictures, or one .npz file",
+        ["npz", *(e.removeprefix(".") for e in image_files.EXTENSIONS)],
+        accept_multiple_files=True,
+    )
     where = setting_widgets.key(form, "base_uploaded")
     if not given:
         return str(st.session_state.get(where, {}).get(run.name, ""))

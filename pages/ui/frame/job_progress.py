@@ -24,7 +24,9 @@ def progress(job: Job, status: Status | None, text: str) -> None:
     if status and (line := run_status.computed(status)):
         bar.caption(line)
     stopping = "stop" in job.requests()
-    if cancel.button("Cancelling …" if stopping else "Cancel", icon=":material/close:", disabled=stopping, width="stretch"):  # fmt: skip
+    if cancel.button(
+        "Cancelling …" if stopping else "Cancel", icon=":material/close:", disabled=stopping, width="stretch"
+    ):
         try:
             launch.stop(job)
         except UserError as error:
@@ -53,8 +55,15 @@ def take_home(files: Sequence[Download], command: str = "") -> None:
     with st.grid(2, min_column_width=150):
         for label, name, mime, content in files:
             st.download_button(
-                label, content, name, mime, icon=":material/download:", on_click="ignore", key=f"get_{label}", width="stretch"
-            )  # fmt: skip
+                label,
+                content,
+                name,
+                mime,
+                icon=":material/download:",
+                on_click="ignore",
+                key=f"get_{label}",
+                width="stretch",
+            )
     if command:
         with st.expander("The same in a shell"):
             layout.command(command)

@@ -112,7 +112,10 @@ def pick_run(
         st.stop()
     st.session_state["_last_run"] = name
     if with_example and name == example.NAME:
-        st.caption(f":material/school: The example that comes with the program: {EXAMPLE}. Your own run is a click away: [quick start](/).")  # fmt: skip
+        st.caption(
+            f":material/school: The example that comes with the program: {EXAMPLE}. Your own run is a click away:"
+            " [quick start](/)."
+        )
     return by_name[name]
 
 

@@ -33,7 +33,9 @@ class Badge(NamedTuple):
 BADGES: dict[State, Badge] = {
     "queued": Badge("gray", "hourglass_empty", "Waits until the training before it has ended."),
     "starting": Badge("blue", "rocket_launch", "The process is getting ready: libraries, data, network."),
-    "running": Badge("green", "play_arrow", "Trains in a process of its own, which goes on when this page or the server is closed."),
+    "running": Badge(
+        "green", "play_arrow", "Trains in a process of its own, which goes on when this page or the server is closed."
+    ),
     "stopping": Badge("orange", "pending", "Finishes the step in hand, saves, and ends."),
     "stopped": Badge("gray", "pause", "Ended on request, saved. Resume goes on as if it had never stopped."),
     "finished": Badge("blue", "check", "All steps are done."),
@@ -41,7 +43,7 @@ BADGES: dict[State, Badge] = {
     "lost": Badge("red", "link_off", "The process is gone without a word: killed, or the computer was switched off."),
     "unreadable": Badge("orange", "lock", "This user may not read what it says of itself."),
     "not responding": Badge("orange", "sentiment_stressed", "The process is there, but its heartbeat stands still."),
-}  # fmt: skip
+}
 
 
 def state_badge(state: State) -> None:
@@ -112,15 +114,28 @@ def button(label: str, why_not: str = "", help: str = "", **more: Any) -> bool:
 def downloads(run: Run, *, key: str, why_not: str = "") -> None:
     """results.xlsx and progress.csv, made when they are asked for."""
     st.download_button(
-        "results.xlsx", functools.partial(_workbook, run), f"{run.name}-results.xlsx", XLSX, key=f"{key}-xlsx",
-        icon=":material/table_view:", on_click="ignore", disabled=bool(why_not),
-        help=why_not or "Settings, every metric, the checkpoints, native charts and the last preview, as a spreadsheet.",
-    )  # fmt: skip
+        "results.xlsx",
+        functools.partial(_workbook, run),
+        f"{run.name}-results.xlsx",
+        XLSX,
+        key=f"{key}-xlsx",
+        icon=":material/table_view:",
+        on_click="ignore",
+        disabled=bool(why_not),
+        help=why_not
+        or "Settings, every metric, the checkpoints, native charts and the last preview, as a spreadsheet.",
+    )
     st.download_button(
-        "progress.csv", run.progress_path.read_bytes, f"{run.name}-progress.csv", "text/csv", key=f"{key}-csv",
-        icon=":material/csv:", on_click="ignore", disabled=bool(why_not),
+        "progress.csv",
+        run.progress_path.read_bytes,
+        f"{run.name}-progress.csv",
+        "text/csv",
+        key=f"{key}-csv",
+        icon=":material/csv:",
+        on_click="ignore",
+        disabled=bool(why_not),
         help=why_not or "The log as it is on disk: a row every few steps.",
-    )  # fmt: skip
+    )
 
 
 def _workbook(run: Run) -> bytes:
@@ -142,7 +157,7 @@ def commands(run: Run) -> list[tuple[str, str]]:
         ("Draw pictures", run.shell("sample", "--run", more=[*few, "--out", "samples"])),
         ("Measure bits per dimension", run.shell("nll", "--run", more=["--num_samples", "100"])),
         ("Metrics as a spreadsheet", run.shell("export", more=["--xlsx", f"{run.name}.xlsx"])),
-    ]  # fmt: skip
+    ]
 
 
 def act(deed: Callable[[], Any], done: str) -> None:
@@ -172,7 +187,8 @@ def confirm_kill(run: Run) -> None:
     status = run.status()
     lost = (status.step if status else 0) - saved
     st.write(
-        f"**{setting_widgets.plain(run.name)}** was last saved at step {saved:,}. Ending it now loses the {plural(lost, 'step')} since then."
+        f"**{setting_widgets.plain(run.name)}** was last saved at step {saved:,}. Ending it now loses the"
+        f" {plural(lost, 'step')} since then."
     )
     with st.container(horizontal=True, horizontal_alignment="right"):
         if st.button("Cancel", key="kill_cancel"):
@@ -192,8 +208,8 @@ def spare() -> None:
 @st.dialog("Delete this run?", on_dismiss=layout.callback(spare))
 def confirm_delete(run: Run) -> None:
     st.write(
-        f"**{setting_widgets.plain(run.name)}** with its checkpoints, previews and pictures moves to `{run.folder.parent / '.trash'}`, "
-        "from where it can be moved back."
+        f"**{setting_widgets.plain(run.name)}** with its checkpoints, previews and pictures moves to"
+        f" `{run.folder.parent / '.trash'}`, from where it can be moved back."
     )
     with st.container(horizontal=True, horizontal_alignment="right"):
         if st.button("Cancel", key="delete_cancel"):

@@ -42,9 +42,14 @@ from pages.ui.components import figures
 T = TypeVar("T")
 
 CHANGES: list[type[FileSystemEvent]] = [
-    DirCreatedEvent, DirDeletedEvent, DirMovedEvent,
-    FileCreatedEvent, FileDeletedEvent, FileModifiedEvent, FileMovedEvent,
-]  # fmt: skip
+    DirCreatedEvent,
+    DirDeletedEvent,
+    DirMovedEvent,
+    FileCreatedEvent,
+    FileDeletedEvent,
+    FileModifiedEvent,
+    FileMovedEvent,
+]
 # Not among them: opened and closed, which our own reading would make.
 
 SAFETY = 3.0  # seconds after which a part is looked at again though nothing was heard

@@ -57,12 +57,23 @@ def _result(job: EvaluationJob, config: Config) -> None:
         return
     with st.container(border=True):
         st.metric(
-            "Bits per dimension", bits(result["bits_per_dim"], result["ci95"]),
-            help="The variational bound: the mean over the pictures, and its 95 % confidence interval. Lower is better.",
-        )  # fmt: skip
+            "Bits per dimension",
+            bits(result["bits_per_dim"], result["ci95"]),
+            help=(
+                "The variational bound: the mean over the pictures, and its 95 % confidence interval. Lower is better."
+            ),
+        )
         with st.grid(3, min_column_width=110):
-            st.metric("Prior", f"{result['prior']:.2g}", help="The part that no training can lower: what noise at the last timestep still tells of the picture.")  # fmt: skip
-            st.metric("Pictures", f"{result['pictures']:,}", help=f"{PARTS[result['data']['part']].capitalize()}: {writable(result['data']['data_dir'])}")  # fmt: skip
+            st.metric(
+                "Prior",
+                f"{result['prior']:.2g}",
+                help="The part that no training can lower: what noise at the last timestep still tells of the picture.",
+            )
+            st.metric(
+                "Pictures",
+                f"{result['pictures']:,}",
+                help=f"{PARTS[result['data']['part']].capitalize()}: {writable(result['data']['data_dir'])}",
+            )
             st.metric("Timesteps", f"{result['timesteps']:,}")
         for line in meaning(result, config):
             st.caption(line)
@@ -73,12 +84,17 @@ def meaning(result: dict[str, Any], config: Config) -> list[str]:
     """What the numbers say, in plain language."""
     model, mean = config.model, result["bits_per_dim"]
     dims = model.image_size**2 * model.image_channels
-    said = [f"With this model a picture could be stored in {formatting.amount(mean * dims / 8)} bytes on average; as plain pixels it takes {formatting.amount(dims)} (8 bits for each value)."]  # fmt: skip
+    said = [
+        f"With this model a picture could be stored in {formatting.amount(mean * dims / 8)} bytes on average; as plain"
+        f" pixels it takes {formatting.amount(dims)} (8 bits for each value)."
+    ]
     if mean > 8:
         said.append("That is more than plain pixels take: the finest detail is not learnt yet.")
     first = result["vb_quarters"][0]
     if mean > 0:
-        said.append(f"{first / mean:.0%} of it lies in the least noisy quarter of the timesteps, where the finest detail is.")  # fmt: skip
+        said.append(
+            f"{first / mean:.0%} of it lies in the least noisy quarter of the timesteps, where the finest detail is."
+        )
     if result["data"]["part"] == "train":
         said.append("Training saw these pictures: for others it may be more, so hold some out to know.")
     named = result.get("evaluation", {}).get("variance", "auto")

@@ -35,11 +35,7 @@ _CSS = """
 """
 
 _component = st.components.v2.component(
-    "ddpm_live_chart",
-    html=_HTML,
-    css=_CSS,
-    js=f"{_LOADER}\n{_CHART}",
-    isolate_styles=False,
+    "ddpm_live_chart", html=_HTML, css=_CSS, js=f"{_LOADER}\n{_CHART}", isolate_styles=False
 )
 
 

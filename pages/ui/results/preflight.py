@@ -13,7 +13,7 @@ from ddpm.config.presets import PRESETS
 from ddpm.config.training import Config
 from ddpm.errors import UserError
 from ddpm.planning import architecture, memory
-from ddpm.runs import launch, runs
+from ddpm.runs import launch
 from ddpm.runs.jobs import ACTIVE, Job
 from pages.ui.components import setting_widgets
 from pages.ui.frame import layout
@@ -51,9 +51,12 @@ def _numbers(config: Config, pictures: int | None, was_active: bool) -> None:
     with st.grid(3, min_column_width=120):
         st.metric("Parameters", formatting.amount(architecture.parameters(config.model)))
         st.metric(
-            "Memory", ("" if measured else "≈ ") + formatting.memory(needed),
-            help=f"{'Measured' if measured else 'Estimated'}. This computer has {formatting.memory(free)} to spare now.",
-        )  # fmt: skip
+            "Memory",
+            ("" if measured else "≈ ") + formatting.memory(needed),
+            help=(
+                f"{'Measured' if measured else 'Estimated'}. This computer has {formatting.memory(free)} to spare now."
+            ),
+        )
         st.metric("One step", formatting.duration(pace))
         st.metric(
             "All of it",
@@ -67,10 +70,11 @@ def _numbers(config: Config, pictures: int | None, was_active: bool) -> None:
         )
     if needed > 0.9 * free:
         st.warning(
-            f"This needs about {formatting.memory(needed)}, and {formatting.memory(free)} are free: the computer may become "
-            "very slow or end the training. A smaller microbatch, or Save memory, helps without changing the result.",
+            f"This needs about {formatting.memory(needed)}, and {formatting.memory(free)} are free: the computer may"
+            " become very slow or end the training. A smaller microbatch, or Save memory, helps without changing the"
+            " result.",
             icon=":material/memory_alt:",
-        )  # fmt: skip
+        )
 
 
 def _measure_button(config: Config, job: Job, active: bool) -> None:
@@ -83,26 +87,18 @@ def _measure_button(config: Config, job: Job, active: bool) -> None:
     if done and status and status.sharing:
         st.caption(f"Measured beside other work. {status.sharing}")
     if st.button(
-        label, icon=":material/speed:", disabled=active, width="stretch",
+        label,
+        icon=":material/speed:",
+        disabled=active,
+        width="stretch",
         help="Trains a few steps in a process of its own, keeps nothing, and tells the time they take.",
-    ):  # fmt: skip
+    ):
         try:
             launch.start_measuring(config, again=True)
         except UserError as error:
             st.error(str(error))
         else:
             st.rerun()
-
-
-def name_problem(runs_dir: Path, name: str) -> list[str]:
-    """What is wrong with a new run's name, in at most one sentence."""
-    try:
-        runs.check_name(name)
-    except UserError as error:
-        return [str(error)]
-    if (runs_dir / name).exists():
-        return [f"There is already a run named {name}: {runs.free_name(runs_dir, name)} is free."]
-    return []
 
 
 def command(runs_dir: Path, name: str, config: Config) -> str:

@@ -8,6 +8,7 @@ import streamlit as st
 from ddpm.config.tasks import SampleConfig
 from ddpm.config.training import Config
 from ddpm.errors import UserError
+from ddpm.planning import summary
 from ddpm.runs import runs
 from ddpm.runs.results import SampleJob
 from pages.ui.components import setting_widgets
@@ -45,7 +46,7 @@ def picked(jobs: list[SampleJob]) -> list[SampleJob]:
 
 
 def _entry(job: SampleJob, is_shown: bool, config: Config, choose: Choose, use: Use) -> None:
-    sample = samples.settings_of(job)
+    sample = job.sample_config
     with st.container(height=THUMB + 8, horizontal_alignment="center", vertical_alignment="center", border=False):
         image = samples.latest(job, THUMB)
         if image:
@@ -53,12 +54,18 @@ def _entry(job: SampleJob, is_shown: bool, config: Config, choose: Choose, use: 
         else:
             st.caption(f"*{job.state()}*", width="content")
     st.markdown(f"**{job_progress.when(job)}**")
-    st.caption(setting_widgets.plain(samples.describe(config, sample)) if sample else "–")
+    st.caption(setting_widgets.plain(summary.describe(config, sample)) if sample else "–")
     if note := job.note:
         st.markdown(f":small[{setting_widgets.plain(note)}]")
     st.space("stretch")
     with st.container(horizontal=True, gap="small"):
-        st.button("Shown" if is_shown else "Show", key=f"show_{job.name}", disabled=is_shown, on_click=layout.callback(choose), args=(job.name,))  # fmt: skip
+        st.button(
+            "Shown" if is_shown else "Show",
+            key=f"show_{job.name}",
+            disabled=is_shown,
+            on_click=layout.callback(choose),
+            args=(job.name,),
+        )
         if sample:
             st.button(
                 "Use settings", key=f"use_{job.name}", on_click=layout.callback(use), args=(sample,), type="tertiary"
@@ -66,12 +73,34 @@ def _entry(job: SampleJob, is_shown: bool, config: Config, choose: Choose, use: 
     with st.container(horizontal=True, gap="small", vertical_alignment="center"):
         where = f"compare_{job.name}"
         st.session_state[where] = job.name in st.session_state.get(COMPARED, [])
-        st.checkbox("Compare", key=where, on_change=layout.callback(_pick), args=(job.name,), help="Two drawings are shown side by side.", width="stretch")  # fmt: skip
+        st.checkbox(
+            "Compare",
+            key=where,
+            on_change=layout.callback(_pick),
+            args=(job.name,),
+            help="Two drawings are shown side by side.",
+            width="stretch",
+        )
         with st.popover("", icon=":material/edit_note:", type="tertiary", help="Note", key=f"note_of_{job.name}"):
             field = f"note_{job.name}"
             st.session_state.setdefault(field, note)
-            st.text_input("Note", key=field, on_change=layout.callback(_note), args=(job, field), placeholder="What there is to remember about it", width=260)  # fmt: skip
-        st.button("", icon=":material/delete:", key=f"delete_{job.name}", type="tertiary", help="Delete", on_click=layout.callback(_condemn), args=(job.name,))  # fmt: skip
+            st.text_input(
+                "Note",
+                key=field,
+                on_change=layout.callback(_note),
+                args=(job, field),
+                placeholder="What there is to remember about it",
+                width=260,
+            )
+        st.button(
+            "",
+            icon=":material/delete:",
+            key=f"delete_{job.name}",
+            type="tertiary",
+            help="Delete",
+            on_click=layout.callback(_condemn),
+            args=(job.name,),
+        )
 
 
 def _pick(name: str) -> None:
@@ -95,7 +124,10 @@ def _spare() -> None:
 
 @st.dialog("Delete this drawing?", on_dismiss=layout.callback(_spare))
 def _confirm(job: SampleJob) -> None:
-    st.write(f"The drawing of **{job_progress.when(job)}** moves to `{job.folder.parent.parent.parent / '.trash'}`. It can be brought back at once.")  # fmt: skip
+    st.write(
+        f"The drawing of **{job_progress.when(job)}** moves to `{job.folder.parent.parent.parent / '.trash'}`. It can"
+        " be brought back at once."
+    )
     with st.container(horizontal=True, horizontal_alignment="right"):
         if st.button("Cancel", key="drawing_cancel"):
             _spare()

@@ -6,6 +6,7 @@ from typing import Any
 import streamlit as st
 
 from ddpm.config.training import Config
+from ddpm.planning import summary
 from ddpm.runs.results import SampleJob
 from pages.ui.components import setting_widgets, thumbnails
 from pages.ui.forms import sampler_form
@@ -31,11 +32,17 @@ def show(one: SampleJob, other: SampleJob, config: Config) -> None:
                 )
             else:
                 st.caption("No picture was finished.")
-            if sample := samples.settings_of(job):
-                st.caption(setting_widgets.plain(samples.describe(config, sample)))
+            if sample := job.sample_config:
+                st.caption(setting_widgets.plain(summary.describe(config, sample)))
     rows = differences(one, other)
     if rows:
-        st.table({"Setting": [row[0] for row in rows], job_progress.when(one): [row[1] for row in rows], f"{job_progress.when(other)} ": [row[2] for row in rows]})  # fmt: skip
+        st.table(
+            {
+                "Setting": [row[0] for row in rows],
+                job_progress.when(one): [row[1] for row in rows],
+                f"{job_progress.when(other)} ": [row[2] for row in rows],
+            }
+        )
     else:
         st.caption("Both were drawn with the same settings.")
 
@@ -48,11 +55,11 @@ def differences(one: SampleJob, other: SampleJob) -> list[tuple[str, str, str]]:
 
 def _told(job: SampleJob) -> dict[str, Any]:
     """The settings by their labels, as they were asked for; the checkpoint as the one that it was."""
-    sample = samples.settings_of(job)
+    sample = job.sample_config
     if sample is None:
         return {}
     settings = job.settings
-    values = dataclasses.asdict(sampler_form.in_our_words(sample))
+    values = dataclasses.asdict(summary.normal_form(sample))
     values |= {name: value for name, value in settings.get("given", {}).items() if name in values}
     checkpoint = settings.get("checkpoint", {})
     values |= {name: checkpoint[name] for name in ("step", "weights") if name in checkpoint}

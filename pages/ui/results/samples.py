@@ -21,10 +21,8 @@ from ddpm.runs import launch, runs
 from ddpm.runs.jobs import ACTIVE, Status
 from ddpm.runs.results import SampleJob
 from ddpm.runs.runs import Run
-from ddpm.solvers import SOLVERS
 from ddpm.storage import images
 from pages.ui.components import setting_widgets, thumbnails
-from pages.ui.forms import sampler_form
 from pages.ui.frame import job_progress, layout
 
 SIDE = 460  # pixels that a grid takes
@@ -41,14 +39,24 @@ def show(job: SampleJob, config: Config, use: Callable[[SampleConfig], None]) ->
     layout.fragment(run_every=0.7 if active else None)(_picture)(job, active, [] if active else heads(job, config))
     if active:
         return
-    sample = settings_of(job)
+    sample = job.sample_config
     with st.container(horizontal=True, gap="small"):
-        if _can_go_on(job) and st.button("Go on", icon=":material/play_arrow:", help="Draws the pictures that are missing, and leaves those that are there."):  # fmt: skip
+        if _can_go_on(job) and st.button(
+            "Go on",
+            icon=":material/play_arrow:",
+            help="Draws the pictures that are missing, and leaves those that are there.",
+        ):
             with layout.errors():
                 launch.resume_sampling(job)
                 st.rerun()
         if sample:
-            st.button("Open these settings again", icon=":material/settings_backup_restore:", key="use_shown", on_click=layout.callback(use), args=(sample,))  # fmt: skip
+            st.button(
+                "Open these settings again",
+                icon=":material/settings_backup_restore:",
+                key="use_shown",
+                on_click=layout.callback(use),
+                args=(sample,),
+            )
     _downloads(job)
     if job.command:
         with st.expander("Copy as command"):
@@ -104,9 +112,13 @@ def _outcome(job: SampleJob, state: str, status: Status | None) -> None:
             ", …" if len(errors) > MOST_ERRORS else ""
         )
         st.metric(
-            "Reconstruction error", f"{job.result.get('mean', 0):.3g}",
-            help=f"How far each picture is from the one that came back from its noise: the root mean square, in {job.result.get('unit', '')}.",
-        )  # fmt: skip
+            "Reconstruction error",
+            f"{job.result.get('mean', 0):.3g}",
+            help=(
+                "How far each picture is from the one that came back from its noise: the root mean square, in"
+                f" {job.result.get('unit', '')}."
+            ),
+        )
         if len(errors) > 1:
             st.caption(f"Each: {each}")
 
@@ -130,7 +142,7 @@ def picture(job: SampleJob) -> Image.Image | None:
 
 def _is_way(job: SampleJob) -> bool:
     """Whether it is a finished interpolation, which is shown in the order of its way."""
-    sample = settings_of(job)
+    sample = job.sample_config
     return bool(sample and sample.task == "interpolate" and job.grid.exists() and not job.pairs.exists() and job.images)
 
 
@@ -148,7 +160,7 @@ def _fitted_way(paths: tuple[str, ...], stamp: int, side: int) -> bytes:
 
 def heads(job: SampleJob, config: Config) -> list[str]:
     """The name of the class in each column of the grid; none where its columns are not classes."""
-    sample = settings_of(job)
+    sample = job.sample_config
     if (
         sample is None
         or sample.task != "draw"
@@ -198,32 +210,6 @@ def zip_of(job: SampleJob) -> bytes:
     return buffer.getvalue()
 
 
-def settings_of(job: SampleJob) -> SampleConfig | None:
-    """What it was drawn with; None before the job has written it down."""
-    try:
-        return job.config if "sample" in job.settings else None
-    except (KeyError, UserError):
-        return None
-
-
-def describe(config: Config, sample: SampleConfig) -> str:
-    """16 pictures · DDIM, 50 steps · seed 0."""
-    try:
-        steps = timesteps.calls(config, sample)
-    except UserError:
-        steps = 0
-    said = sampler_form.in_our_words(sample)
-    how = f"{SOLVERS[said.sampler].label}, {formatting.plural(steps, 'step')}"
-    how += f", eta {sample.eta:g}" if said.sampler == "ddim" and sample.eta else ""
-    how += f", guidance {sample.guidance_scale:g}" if sample.guidance_scale != 1 else ""
-    seed = f"seed {sample.seed}" + (f" to {sample.to_seed}" if sample.task == "interpolate" else "")
-    parts = [
-        "" if sample.task == "draw" else sample.task.capitalize(), formatting.plural(sample.num_samples, "picture"), how,
-        "" if sample.task == "invert" else seed, sample.classes.replace(",", ", "),
-    ]  # fmt: skip
-    return " · ".join(part for part in parts if part)
-
-
 def cost(run: Run, config: Config, sample: SampleConfig) -> str:
     """How many network calls a picture takes, and how long they all will."""
     calls = formatting.plural(timesteps.calls(config, sample), "network call")
@@ -235,7 +221,7 @@ def cost(run: Run, config: Config, sample: SampleConfig) -> str:
 def estimate(run: Run, config: Config, sample: SampleConfig) -> float | None:
     """Seconds that a drawing will take, from the speed of an earlier one of the same run."""
     for job in run.sample_jobs()[:20]:
-        status, before = job.status(), settings_of(job)
+        status, before = job.status(), job.sample_config
         if status and before and status.state == "finished" and status.steps_per_second:
             at_once = job.settings.get("drawn_at_once") or before.batch_size or before.num_samples
             pace = status.steps_per_second * min(at_once, before.num_samples) * _asked(before)

@@ -55,10 +55,11 @@ def show(run: Run) -> None:
     with halves.cell():
         if job is None:
             st.info(
-                "Fast samplers take few network calls, and their pictures come close to those of a very long walk from the "
-                "same noise. How close, and which of them gets there first, depends on the checkpoint: press Draw all.",
+                "Fast samplers take few network calls, and their pictures come close to those of a very long walk from"
+                " the same noise. How close, and which of them gets there first, depends on the checkpoint: press Draw"
+                " all.",
                 icon=":material/explore:",
-            )  # fmt: skip
+            )
         else:
             layout.fragment(run_every=1.0 if job == active else None)(_now)(job, job == active, config)
     if job is not None:
@@ -86,20 +87,32 @@ def _listed(text: str) -> list[str]:
     return [word.strip() for word in text.split(",") if word.strip()]
 
 
-def _form(run: Run, config: Config, checkpoints: list[Checkpoint], jobs: list[FrontierJob], active: FrontierJob | None) -> None:  # fmt: skip
+def _form(
+    run: Run, config: Config, checkpoints: list[Checkpoint], jobs: list[FrontierJob], active: FrontierJob | None
+) -> None:
     settings, problems = _fields(config, checkpoints)
     setting_widgets.complaint([p.sentence for p in problems])
     pressed = st.button(
-        "Draw all", type="primary", icon=":material/brush:", width="stretch", shortcut="Ctrl+Enter",
+        "Draw all",
+        type="primary",
+        icon=":material/brush:",
+        width="stretch",
+        shortcut="Ctrl+Enter",
         disabled=bool(problems) or active is not None,
-        help=problems[0].sentence if problems else "Cancel the frontier in hand first, or wait for it." if active else None,
-    )  # fmt: skip
+        help=(
+            problems[0].sentence
+            if problems
+            else "Cancel the frontier in hand first, or wait for it."
+            if active
+            else None
+        ),
+    )
     if not problems:
         seconds = estimate(run, jobs, config, settings)
         if seconds is not None:
             st.caption(f":material/schedule: About {formatting.duration(seconds)}, going by the last time.")
         with st.expander("The same in a shell", icon=":material/terminal:"):
-            layout.command(run.shell("bench", "samplers", "--run", more=codec.to_flags(settings)))  # fmt: skip
+            layout.command(run.shell("bench", "samplers", "--run", more=codec.to_flags(settings)))
     if pressed:
         with layout.errors():
             st.session_state["frontier_shown"] = launch.start_frontier(run, settings).name
@@ -134,14 +147,22 @@ def _fields(config: Config, checkpoints: list[Checkpoint]) -> tuple[FrontierConf
         for name in ("repeats", "batch_size", "eta", "churn"):
             with inner.cell():
                 values[name] = setting_widgets.box(FORM, FIELDS[name])
-    missing = [Problem(name, f"{FIELDS[name].label} is empty: type a number.") for name, value in values.items() if value is None]  # fmt: skip
+    missing = [
+        Problem(name, f"{FIELDS[name].label} is empty: type a number.")
+        for name, value in values.items()
+        if value is None
+    ]
     picked = {name: st.session_state[setting_widgets.key(FORM, name)] for name in MANY}
     if not picked["solvers"]:
         missing.append(Problem("solvers", "No sampler is chosen: choose some of them."))
     lists = {name: ",".join(map(str, chosen)) for name, chosen in picked.items()}
     if len(picked["solvers"]) == len(SOLVERS):
         lists["solvers"] = FIRST.solvers
-    given = {name: value for name, value in {**values, **lists, "spacing": lists["spacing"] or "auto"}.items() if value is not None}  # fmt: skip
+    given = {
+        name: value
+        for name, value in {**values, **lists, "spacing": lists["spacing"] or "auto"}.items()
+        if value is not None
+    }
     settings = FrontierConfig(**given)  # type: ignore[arg-type]
     return settings, missing or problems(config, settings)
 
@@ -150,15 +171,23 @@ def _several(name: str, known: list, say: Callable[[Any], str], none: str = "Cho
     """The field of a setting that is a list."""
     checkpoint_form.keep_known(FORM, name, known, many=True)
     st.multiselect(
-        FIELDS[name].label, known, key=setting_widgets.key(FORM, name), format_func=say, help=FIELDS[name].help, placeholder=none,
+        FIELDS[name].label,
+        known,
+        key=setting_widgets.key(FORM, name),
+        format_func=say,
+        help=FIELDS[name].help,
+        placeholder=none,
         persist_state="session",
-    )  # fmt: skip
+    )
 
 
 def problems(config: Config, settings: FrontierConfig) -> list[Problem]:
     """What would keep these samplers from being compared."""
     found = list(validation.limit_problems(settings))
-    for name, look in (("calls", lambda: solver_grid.places(config, settings)), ("classes", lambda: classes.chosen(config, settings.classes))):  # fmt: skip
+    for name, look in (
+        ("calls", lambda: solver_grid.places(config, settings)),
+        ("classes", lambda: classes.chosen(config, settings.classes)),
+    ):
         try:
             look()
         except UserError as error:
@@ -204,9 +233,17 @@ def _now(job: FrontierJob, was_active: bool, config: Config) -> None:
             st.caption("All of these samplers add noise on the way, so there is no picture that they converge to.")
         return
     tolerance = st.select_slider(
-        "Tolerance", TOLERANCES, 2.0, key="frontier_tolerance", format_func=lambda levels: f"{levels:g}", persist_state="session",
-        help="How far from the converged pictures is close enough, in levels of 0 to 255 (RMSE a pixel). Below 1 to 2 nobody sees a difference.",
-    )  # fmt: skip
+        "Tolerance",
+        TOLERANCES,
+        2.0,
+        key="frontier_tolerance",
+        format_func=lambda levels: f"{levels:g}",
+        persist_state="session",
+        help=(
+            "How far from the converged pictures is close enough, in levels of 0 to 255 (RMSE a pixel). Below 1 to 2"
+            " nobody sees a difference."
+        ),
+    )
     best = solver_grid.cheapest(found, tolerance)
     figure = json.dumps(figures.frontier(found, tolerance, best), allow_nan=False, separators=(",", ":"))
     live_chart(figure, key=f"frontier-{job.folder.parent.parent.name}")
@@ -224,7 +261,10 @@ def _now(job: FrontierJob, was_active: bool, config: Config) -> None:
 def sentence(cell: Cell) -> str:
     """UniPC-3, logsnr with 10 calls: 0.21 s a picture, 1.3 levels from converged."""
     distance = solver_grid.level(cell.distance or 0.0)
-    return f"{cell.way.label} with {formatting.plural(cell.calls, 'call')}: {formatting.duration(cell.seconds)} a picture, {distance} levels from converged."  # fmt: skip
+    return (
+        f"{cell.way.label} with {formatting.plural(cell.calls, 'call')}: {formatting.duration(cell.seconds)} a picture,"
+        f" {distance} levels from converged."
+    )
 
 
 def to_draw(config: Config, settings: FrontierConfig, cell: Cell) -> SampleConfig:
@@ -232,7 +272,13 @@ def to_draw(config: Config, settings: FrontierConfig, cell: Cell) -> SampleConfi
     usual = SampleConfig()
     sample = solver_grid.sample_of(config, settings, cell.way, cell.asked)
     own = SOLVERS[cell.solver].spacing == cell.spacing
-    return dataclasses.replace(sample, precision=usual.precision, batch_size=usual.batch_size, base_samples="", spacing="auto" if own else cell.spacing)  # fmt: skip
+    return dataclasses.replace(
+        sample,
+        precision=usual.precision,
+        batch_size=usual.batch_size,
+        base_samples="",
+        spacing="auto" if own else cell.spacing,
+    )
 
 
 def _sheet(job: FrontierJob) -> None:
@@ -249,9 +295,20 @@ def _downloads(job: FrontierJob) -> None:
     found = solver_grid.from_json(result)
     with st.expander("Table", icon=":material/table:"):
         st.dataframe(
-            [{"Sampler": way.label, **{formatting.plural(n, "call"): solver_grid.off(by[n]) if n in by else "–" for n in solver_grid.columns(found)}} for way, by in solver_grid.rows(found).items()],
-            hide_index=True, width="stretch", key="frontier_table",
-        )  # fmt: skip
+            [
+                {
+                    "Sampler": way.label,
+                    **{
+                        formatting.plural(n, "call"): solver_grid.off(by[n]) if n in by else "–"
+                        for n in solver_grid.columns(found)
+                    },
+                }
+                for way, by in solver_grid.rows(found).items()
+            ],
+            hide_index=True,
+            width="stretch",
+            key="frontier_table",
+        )
     home: list[job_progress.Download] = [
         *([("Sheet (PNG)", f"{stem}.png", "image/png", job.sheet.read_bytes)] if job.sheet.exists() else []),
         ("Table (CSV)", f"{stem}.csv", "text/csv", lambda: solver_grid.to_csv(found)),
@@ -267,7 +324,13 @@ def _history(jobs: list[FrontierJob], shown: FrontierJob | None) -> None:
     names = list(by_name)
     if st.session_state.get("frontier_shown") not in by_name:
         st.session_state["frontier_shown"] = shown.name if shown else names[0]
-    st.selectbox("Shown", names, key="frontier_shown", format_func=lambda name: job_progress.when(by_name[name]), persist_state="session")  # fmt: skip
+    st.selectbox(
+        "Shown",
+        names,
+        key="frontier_shown",
+        format_func=lambda name: job_progress.when(by_name[name]),
+        persist_state="session",
+    )
     job = by_name[st.session_state["frontier_shown"]]
     if job.settings:
         st.button("Use settings", type="tertiary", key="frontier_again", on_click=layout.callback(_again), args=(job,))

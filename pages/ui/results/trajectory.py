@@ -12,7 +12,7 @@ from ddpm.config.tasks import SampleConfig
 from ddpm.config.training import Config
 from ddpm.errors import UserError
 from ddpm.formatting import plural
-from ddpm.planning import classes, metadata
+from ddpm.planning import classes, metadata, summary
 from ddpm.runs import launch
 from ddpm.runs.jobs import ACTIVE
 from ddpm.runs.results import MicroscopeJob, SampleJob
@@ -21,7 +21,6 @@ from ddpm.storage import images
 from pages.ui.components import figures, setting_widgets, thumbnails
 from pages.ui.forms import checkpoint_form, sampling_form
 from pages.ui.frame import job_progress, layout
-from pages.ui.results import samples
 from pages.ui.results.live_chart import live_chart
 
 FORM = "microscope"
@@ -53,15 +52,21 @@ def show(run: Run) -> None:
         if jobs:
             if st.session_state.get("microscope_shown") not in by_name:
                 st.session_state["microscope_shown"] = jobs[0].name
-            st.selectbox("Looked at", list(by_name), key="microscope_shown", format_func=lambda name: job_progress.when(by_name[name]), persist_state="session")  # fmt: skip
+            st.selectbox(
+                "Looked at",
+                list(by_name),
+                key="microscope_shown",
+                format_func=lambda name: job_progress.when(by_name[name]),
+                persist_state="session",
+            )
     job = active or (by_name[st.session_state["microscope_shown"]] if jobs else None)
     with halves.cell():
         if job is None:
             st.info(
-                "Follow one picture from noise to the end: what the network was shown at each step, which clean picture it "
-                "expected, and how much each step changed. Choose a picture and press Look.",
+                "Follow one picture from noise to the end: what the network was shown at each step, which clean picture"
+                " it expected, and how much each step changed. Choose a picture and press Look.",
                 icon=":material/biotech:",
-            )  # fmt: skip
+            )
         elif job == active:
             layout.fragment(run_every=0.7)(_progress)(job)
         else:
@@ -80,14 +85,26 @@ def _form(run: Run, config: Config, active: MicroscopeJob | None) -> None:
     where = setting_widgets.key(FORM, "kind")
     if st.session_state.get(where) not in kinds:
         st.session_state[where] = kinds[0]
-    kind = st.segmented_control("Picture", kinds, key=where, required=True, persist_state="session", help="One that was drawn, drawn again in the very same way; or another.")  # fmt: skip
+    kind = st.segmented_control(
+        "Picture",
+        kinds,
+        key=where,
+        required=True,
+        persist_state="session",
+        help="One that was drawn, drawn again in the very same way; or another.",
+    )
     wanted, problem = _drawn(drawings, config) if kind == DRAWN else _new(config)
     if problem:
         setting_widgets.complaint([problem])
     pressed = st.button(
-        "Look", type="primary", icon=":material/biotech:", width="stretch", shortcut="Ctrl+Enter",
-        disabled=wanted is None or active is not None, help=problem or ("Cancel the one in hand first, or wait for it." if active else None),
-    )  # fmt: skip
+        "Look",
+        type="primary",
+        icon=":material/biotech:",
+        width="stretch",
+        shortcut="Ctrl+Enter",
+        disabled=wanted is None or active is not None,
+        help=problem or ("Cancel the one in hand first, or wait for it." if active else None),
+    )
     if pressed and wanted:
         with layout.errors():
             st.session_state["microscope_shown"] = launch.start_microscope(run, *wanted).name
@@ -98,12 +115,25 @@ def _drawn(drawings: list[SampleJob], config: Config) -> tuple[tuple[SampleConfi
     """A picture of an earlier drawing: what draws it, and its number; or what is wrong."""
     by_name = {job.name: job for job in drawings}
     checkpoint_form.keep_known(FORM, "drawing", list(by_name))
-    name = st.selectbox("Drawing", list(by_name), key=setting_widgets.key(FORM, "drawing"), format_func=lambda name: _call(by_name[name], config), persist_state="session")  # fmt: skip
+    name = st.selectbox(
+        "Drawing",
+        list(by_name),
+        key=setting_widgets.key(FORM, "drawing"),
+        format_func=lambda name: _call(by_name[name], config),
+        persist_state="session",
+    )
     found = by_name[name].images
     where = setting_widgets.key(FORM, "number")
     st.session_state[where] = min(st.session_state.get(where, 0) or 0, len(found) - 1)
     left, right = st.columns([2, 1], vertical_alignment="bottom")
-    number = left.number_input("Number", 0, len(found) - 1, key=where, persist_state="session", help="Its place in the grid, from 0, row by row.")  # fmt: skip
+    number = left.number_input(
+        "Number",
+        0,
+        len(found) - 1,
+        key=where,
+        persist_state="session",
+        help="Its place in the grid, from 0, row by row.",
+    )
     right.image(thumbnails.shown(found[number], THUMB) or b"", output_format="PNG", alt=f"Picture {number}")
     return drawn_again(found[number])
 
@@ -123,8 +153,8 @@ def drawn_again(path: Path) -> tuple[tuple[SampleConfig, int] | None, str]:
 
 
 def _call(job: SampleJob, config: Config) -> str:
-    sample = samples.settings_of(job)
-    return f"{job_progress.when(job)} · {samples.describe(config, sample)}" if sample else job_progress.when(job)
+    sample = job.sample_config
+    return f"{job_progress.when(job)} · {summary.describe(config, sample)}" if sample else job_progress.when(job)
 
 
 def _new(config: Config) -> tuple[tuple[SampleConfig, int] | None, str]:
@@ -162,7 +192,12 @@ def _said(job: MicroscopeJob) -> None:
         st.caption(setting_widgets.plain(status.message))
     moving = _film(job)
     if moving:
-        st.image(moving, width=2 * SIDE, output_format="GIF", alt="The picture as it comes about: x_t on the left, the clean picture on the right")  # fmt: skip
+        st.image(
+            moving,
+            width=2 * SIDE,
+            output_format="GIF",
+            alt="The picture as it comes about: x_t on the left, the clean picture on the right",
+        )
 
 
 def _film(job: MicroscopeJob) -> bytes | None:
@@ -183,7 +218,9 @@ def _scrub(job: MicroscopeJob) -> None:
     calls = [int(call) for call in frames["calls"]]
     where = f"microscope_call_{job.name}"
     if len(calls) > 1:
-        call = st.select_slider("Network call", calls, key=where, persist_state="session", help="The arrow keys go from call to call.")  # fmt: skip
+        call = st.select_slider(
+            "Network call", calls, key=where, persist_state="session", help="The arrow keys go from call to call."
+        )
     else:
         call = calls[0]
     place, k = calls.index(call), call - 1
@@ -192,10 +229,14 @@ def _scrub(job: MicroscopeJob) -> None:
         with grid.cell():
             picture = thumbnails.fitted(images.from_pixels(frames[name][place]), SIDE)
             st.markdown(f"**{title}**")
-            st.image(thumbnails.png(picture), output_format="PNG", alt=told)  # fmt: skip
+            st.image(thumbnails.png(picture), output_format="PNG", alt=told)
             st.caption(told)
     change, clean = result["change"][k], result["x_start_change"][k]
-    now = [f"t = {result['t'][k]:.4g}", f"log SNR {2 * result['lam'][k]:+.2f}", f"the step changes x_t by {change:.1f} levels"]  # fmt: skip
+    now = [
+        f"t = {result['t'][k]:.4g}",
+        f"log SNR {2 * result['lam'][k]:+.2f}",
+        f"the step changes x_t by {change:.1f} levels",
+    ]
     if clean is not None:
         now.append(f"the clean picture by {clean:.1f}")
     st.caption(" · ".join(now))

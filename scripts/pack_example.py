@@ -1,13 +1,18 @@
-"""A finished run made small enough to come with the program: its curves, previews, and one average's weights."""
+"""Pack a finished run as the example that comes with the program: its curves, previews, and one average's weights.
+
+python scripts/pack_example.py RUN
+"""
 
 import dataclasses
 import shutil
+import sys
 from pathlib import Path
 
 import torch
 
 from ddpm.checkpoints import checkpoint_files
 from ddpm.errors import UserError
+from ddpm.runs import example
 from ddpm.runs.runs import Checkpoint, Run
 from ddpm.storage import files
 
@@ -45,3 +50,19 @@ def pack(run: Run, folder: Path) -> Checkpoint:
     packed = packed._replace(log_bytes=log.bytes)
     checkpoint_files.commit(packed)
     return packed
+
+
+def main(folder: str) -> int:
+    """Replace the example by this run; returns the exit code."""
+    try:
+        packed = pack(Run(Path(folder)), example.ASSET)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    size = sum(path.stat().st_size for path in example.ASSET.rglob("*") if path.is_file())
+    print(f"{example.ASSET}: step {packed.step:,}, {size / 1e6:.2f} MB")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
