@@ -64,7 +64,7 @@ def _resumed(options: argparse.Namespace) -> Path:
         raise UserError(
             f"--resume goes on with the settings in {folder}, but --{others[0]} was given too: leave it out."
         )
-    torchrun.from_main(lambda: runs.check_resumable(results.SampleJob(folder)))
+    torchrun.run_on_main(lambda: runs.check_resumable(results.SampleJob(folder)))
     with shared.working_in(folder) as worker:
         worker.beat(message="Loading the network")
         from ddpm.sampling import job
@@ -74,7 +74,7 @@ def _resumed(options: argparse.Namespace) -> Path:
 
 
 def _drawn(options: argparse.Namespace) -> Path:
-    like = torchrun.from_main(lambda: metadata.in_picture(options.like)) if options.like else None
+    like = torchrun.run_on_main(lambda: metadata.in_picture(options.like)) if options.like else None
     if like is not None:
         settings, source, flags, like = _changed(options, like)
     elif not (options.run or options.model_path):
@@ -115,4 +115,4 @@ def _changed(
             " --model_path."
         )
     remedy = "name a checkpoint with --run or --model_path to draw from all the same"
-    return changed, torchrun.from_main(lambda: metadata.checkpoint_of(like, options.like.name, remedy)), {}, like
+    return changed, torchrun.run_on_main(lambda: metadata.checkpoint_of(like, options.like.name, remedy)), {}, like

@@ -79,7 +79,7 @@ def log_format() -> str | None:
 def result_folder(out: Path | None, source: Run | Path, kind: str) -> Path:
     """Where a job writes: where it was told to, else KIND/TIME in OPENAI_LOGDIR, in the run's folder or here."""
     own = source.folder if isinstance(source, Run) else Path()
-    return out or torchrun.from_main(lambda: runs.timed((paths.log_folder() or own) / kind))
+    return out or torchrun.run_on_main(lambda: runs.timed((paths.log_folder() or own) / kind))
 
 
 def hand_over(out: Path | None, folder: Path) -> None:
@@ -194,7 +194,7 @@ def read_source(options: argparse.Namespace, section: type[S]) -> tuple[S, runs.
         raise UserError(
             f"--run uses the settings that the run has, but --{next(iter(flags))} was given too: leave it out."
         )
-    return wanted, torchrun.from_main(lambda: runs.find(options.runs_dir, options.run)), flags
+    return wanted, torchrun.run_on_main(lambda: runs.find(options.runs_dir, options.run)), flags
 
 
 @contextlib.contextmanager

@@ -36,7 +36,7 @@ def run(command: Callable[[argparse.Namespace], int | None], options: argparse.N
     from ddpm.compute import distributed
 
     try:
-        with distributed.joined():
+        with distributed.process_group():
             return command(options)
     except UserError:
         if is_main():
@@ -45,13 +45,13 @@ def run(command: Callable[[argparse.Namespace], int | None], options: argparse.N
         sys.exit(2)
 
 
-def from_main(make: Callable[[], T]) -> T:
+def run_on_main(make: Callable[[], T]) -> T:
     """What `make` gives in the main process, in all of them."""
     if not several():
         return make()
     from ddpm.compute import distributed
 
-    return distributed.from_main(make)
+    return distributed.run_on_main(make)
 
 
 def worker(folder: Path, total_steps: int = 0, state: State = "starting") -> Worker:

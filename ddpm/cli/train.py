@@ -82,7 +82,7 @@ def _train(options: argparse.Namespace) -> None:
             f"--resume goes on with the settings that the run has, but {extra} was given too: leave it out, or start a"
             " new run."
         )
-    run = torchrun.from_main(lambda: _run(options, given))
+    run = torchrun.run_on_main(lambda: _run(options, given))
     with torchrun.worker(run.folder, run.config.train.total_steps, state="queued") as worker:
         to_file = shared.log_to(run)
         log.info(
@@ -90,11 +90,11 @@ def _train(options: argparse.Namespace) -> None:
         )
         try:
             if options.resume is not None:
-                torchrun.from_main(lambda: _look_back(run, worker))
+                torchrun.run_on_main(lambda: _look_back(run, worker))
             if options.queue and run.folder.parent == options.runs_dir:  # one in OPENAI_LOGDIR waits for nobody
-                torchrun.from_main(lambda: runs.wait_turn(run, worker))
+                torchrun.run_on_main(lambda: runs.wait_turn(run, worker))
             if options.resume is not None:
-                run = torchrun.from_main(lambda: _ready(run, given, worker))
+                run = torchrun.run_on_main(lambda: _ready(run, given, worker))
             _train_here(run, worker)
         except Exception as error:
             if to_file and not isinstance(error, jobs.Stopped):  # of a fault of the program, where it happened
@@ -121,16 +121,16 @@ def _train_here(run: runs.Run, worker: jobs.Worker) -> None:
     from tqdm import tqdm
     from tqdm.contrib.logging import logging_redirect_tqdm
 
-    from ddpm.training.loop import Session
+    from ddpm.training.loop import TrainingLoop
 
-    session = Session(run, worker)
+    loop = TrainingLoop(run, worker)
     interactive = sys.stderr.isatty() and torchrun.is_main()
     with logging_redirect_tqdm([log] if torchrun.is_main() else []):
         line = tqdm(
-            session.train(),
+            loop.train(),
             desc=run.name,
             total=run.config.train.total_steps,
-            initial=session.trainer.step,
+            initial=loop.trainer.step,
             unit="step",
             dynamic_ncols=True,
             disable=not interactive,
