@@ -295,7 +295,7 @@ def test_a_failure_keeps_the_rows(gaussian: Config, tmp_path: Path, monkeypatch:
 
     def failing(network: object, config: object, wanted: SampleConfig, *more: object, **named: object) -> object:
         if wanted.sampler == "unipc-3" and wanted.steps == 10:
-            raise UserError("The sun was in my eyes.")
+            raise UserError("The sun was in my eyes.", code="out-of-memory")
         return real(network, config, wanted, *more, **named)  # type: ignore[arg-type]
 
     monkeypatch.setattr(solver_benchmark.sample, "draw", failing)

@@ -109,17 +109,22 @@ def _scale(options: argparse.Namespace) -> None:
 def _read(options: argparse.Namespace, section: type[T]) -> T:
     """The settings that were given.  Raises UserError for one out of its limits, and where several processes measure."""
     if torchrun.several():
-        raise UserError("ddpm bench was started in several processes, and measures one: start it without torchrun.")
+        raise UserError(
+            "ddpm bench was started in several processes, and measures one: start it without torchrun.",
+            code="single-process-only",
+        )
     settings = section(**shared.given(options, section))
     for problem in validation.limit_problems(settings):
-        raise UserError(problem.sentence)
+        raise UserError(problem.sentence, code=problem.code)
     return settings
 
 
 def _read_old(path: Path) -> dict[str, Any]:
     old: Any = files.read_json(path)
     if wrong := "there is no such file" if old is None else speed_tables.problem(old):
-        raise UserError(f"{path} cannot be compared with, as {wrong}: name a file that was written by --json.")
+        raise UserError(
+            f"{path} cannot be compared with, as {wrong}: name a file that was written by --json.", code="wrong-file"
+        )
     return dict(old)
 
 
@@ -148,7 +153,8 @@ def _keep(options: argparse.Namespace, result: dict[str, Any]) -> None:
 def _samplers(options: argparse.Namespace) -> None:
     if torchrun.several():
         raise UserError(
-            "ddpm bench was started in several processes, and times those of one: start it without torchrun."
+            "ddpm bench was started in several processes, and times those of one: start it without torchrun.",
+            code="single-process-only",
         )
     settings, source, flags = shared.read_source(options, FrontierConfig)
     folder = shared.result_folder(options.out, source, "frontiers")

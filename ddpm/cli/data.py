@@ -72,7 +72,8 @@ def _check(archives: Sequence[Path], sums: Sequence[str] | None) -> None:
         return
     if len(sums) != len(archives):
         raise UserError(
-            f"--md5 gives {plural(len(sums), 'checksum')} for {plural(len(archives), 'archive')}: give one for each."
+            f"--md5 gives {plural(len(sums), 'checksum')} for {plural(len(archives), 'archive')}: give one for each.",
+            code="conflicting-settings",
         )
     for archive, md5 in zip(archives, sums, strict=True):
         with shared.bar("checking", unit="B") as progress:
@@ -99,7 +100,7 @@ def _lsun(options: argparse.Namespace) -> None:
 
     config = LsunConfig(**shared.given(options, LsunConfig))
     for problem in validation.limit_problems(config):
-        raise UserError(problem.sentence)
+        raise UserError(problem.sentence, code=problem.code)
     _check([options.archive], options.md5)
     with shared.bar("unpacking", unit="B") as unpacking, shared.bar("writing", unit="image") as writing:
         lsun.write(options.archive, options.folder, config, unpacking, writing)

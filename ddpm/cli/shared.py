@@ -72,7 +72,10 @@ def log_format() -> str | None:
     known = ("stdout", "log", *LOG_FORMATS)
     for name in formats:
         if name not in known:
-            raise UserError(f"OPENAI_LOG_FORMAT names {name!r}: choose among {', '.join(known)}, with commas between.")
+            raise UserError(
+                f"OPENAI_LOG_FORMAT names {name!r}: choose among {', '.join(known)}, with commas between.",
+                code="bad-value",
+            )
     return ",".join(["csv", *(name for name in formats if name in LOG_FORMATS and name != "csv")]) if formats else None
 
 
@@ -183,7 +186,7 @@ def read_source(options: argparse.Namespace, section: type[S]) -> tuple[S, runs.
     """What was given for `add_source`'s flags: settings, run or file, and flags for a file without settings."""
     wanted = section(**given(options, section))
     for problem in validation.limit_problems(wanted):
-        raise UserError(problem.sentence)
+        raise UserError(problem.sentence, code=problem.code)
     if isinstance(wanted, SampleConfig):
         timesteps.check(wanted)
     flags = given(options, SECTIONS["model"], SECTIONS["diffusion"])
@@ -192,7 +195,8 @@ def read_source(options: argparse.Namespace, section: type[S]) -> tuple[S, runs.
         return wanted, options.model_path, flags
     if flags:
         raise UserError(
-            f"--run uses the settings that the run has, but --{next(iter(flags))} was given too: leave it out."
+            f"--run uses the settings that the run has, but --{next(iter(flags))} was given too: leave it out.",
+            code="settings-are-fixed",
         )
     return wanted, torchrun.from_main(lambda: runs.find(options.runs_dir, options.run)), flags
 

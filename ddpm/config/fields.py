@@ -97,7 +97,10 @@ def ints(name: str, text: str) -> tuple[int, ...]:
     """'16,8' as (16, 8).  Raises UserError for anything else than positive whole numbers."""
     parts = [part.strip() for part in text.split(",") if part.strip()]
     if not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise UserError(f"{name} {text!r} is not a list of positive whole numbers: write them with commas, as in 16,8.")
+        raise UserError(
+            f"{name} {text!r} is not a list of positive whole numbers: write them with commas, as in 16,8.",
+            code="bad-value",
+        )
     return tuple(int(part) for part in parts)
 
 

@@ -260,10 +260,13 @@ def chosen(
     def read(checkpoint: Checkpoint) -> Chosen:
         kind = wanted.weights or checkpoint.weights[0]
         if kind not in checkpoint.weights:
-            raise UserError(f"{source.name} has no weights {kind!r}: choose among {', '.join(checkpoint.weights)}.")
+            raise UserError(
+                f"{source.name} has no weights {kind!r}: choose among {', '.join(checkpoint.weights)}.",
+                code="missing-weights",
+            )
         path = checkpoint.path(kind)
         if wrong := checkpoint_files.damage(checkpoint, path.name):
-            raise UserError(f"{wrong} Use another checkpoint, with --step.")
+            raise UserError(f"{wrong} Use another checkpoint, with --step.", code="damaged-checkpoint")
         return _read(path, checkpoint.files[path.name]["sha256"], flags, base, ask, held)
 
     return checkpoint_files.taken(source, wanted.step, read)
@@ -282,7 +285,9 @@ def _read(
     except FileNotFoundError:  # removed as soon as it was read
         now = sha256
     if now != sha256:
-        raise UserError(f"{path} was replaced while it was being read: start again, now with the new one.")
+        raise UserError(
+            f"{path} was replaced while it was being read: start again, now with the new one.", code="changed-file"
+        )
     return Chosen(weights, config, path, about)
 
 
@@ -305,7 +310,8 @@ def settings_for(
         other = [f"--{n} {flags[n]} (trained with {was[n]})" for n in flags if flags[n] != was[n]]
         raise UserError(
             f"{source.name} was trained with other settings than {', '.join(other)}: leave these flags out, it knows"
-            " its own."
+            " its own.",
+            code="settings-are-fixed",
         )
     return weights.config
 
