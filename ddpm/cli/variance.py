@@ -14,7 +14,7 @@ from ddpm.planning import variances
 
 def add(commands: Any) -> None:
     """Add the subcommand to the parser."""
-    parser = shared.command(
+    parser = shared.add_command(
         commands,
         "analytic",
         _analytic,
@@ -46,7 +46,7 @@ def _analytic(options: argparse.Namespace) -> None:
         )
     dataset = datasets.open_dataset(place, config.model, seed=config.train.seed)
     device = distributed.device()
-    backend.settled(wanted.kernels, "fp32", device, None)
+    backend.resolve_and_report(wanted.kernels, "fp32", device, None)
     network = engine.network_of(weights, config, path.name, device, wanted.kernels)
     with tqdm(unit="call", dynamic_ncols=True, leave=False, disable=not sys.stderr.isatty()) as line:
         for now in analytic_variance.estimate(network, config, dataset, wanted.num_samples, wanted.seed, device):
