@@ -35,7 +35,7 @@ def add(commands: Any) -> None:
         shared.SUPER_RES,
         shared.SUPER_RES_NAMES,
     )
-    measure = shared.command(
+    measure = shared.add_command(
         commands, "measure", _measure, "Measure what the settings in FOLDER/config.json cost.", runs_dir=False
     )
     measure.add_argument("folder", type=Path)
@@ -43,10 +43,10 @@ def add(commands: Any) -> None:
 
 def _add_train(commands: Any, name: str, help: str, base: Config, names: Mapping[str, str]) -> None:
     """A command that trains from `base`, in which settings may have other `names`."""
-    train = shared.command(commands, name, _train, help)
+    train = shared.add_command(commands, name, _train, help)
     train.set_defaults(base=base)
     train.add_argument(
-        *shared.RUN,
+        *shared.RUN_FLAGS,
         metavar="NAME",
         help="name of the new run (default: from the data; with OPENAI_LOGDIR, the run is that folder)",
     )
@@ -82,19 +82,19 @@ def _train(options: argparse.Namespace) -> None:
             f"--resume goes on with the settings that the run has, but {extra} was given too: leave it out, or start a"
             " new run."
         )
-    run = torchrun.from_main(lambda: _run(options, given))
-    with torchrun.worker(run.folder, run.config.train.total_steps, state="queued") as worker:
+    run = torchrun.run_on_main(lambda: _run(options, given))
+    with torchrun.worker_for(run.folder, run.config.train.total_steps, state="queued") as worker:
         to_file = shared.log_to(run)
         log.info(
             "DDPM Workbench %s, Python %s, torch %s", ddpm.__version__, platform.python_version(), version("torch")
         )
         try:
             if options.resume is not None:
-                torchrun.from_main(lambda: _look_back(run, worker))
+                torchrun.run_on_main(lambda: _look_back(run, worker))
             if options.queue and run.folder.parent == options.runs_dir:  # one in OPENAI_LOGDIR waits for nobody
-                torchrun.from_main(lambda: runs.wait_turn(run, worker))
+                torchrun.run_on_main(lambda: runs.wait_turn(run, worker))
             if options.resume is not None:
-                run = torchrun.from_main(lambda: _ready(run, given, worker))
+                run = torchrun.run_on_main(lambda: _ready(run, given, worker))
             _train_here(run, worker)
         except Exception as error:
             if to_file and not isinstance(error, jobs.Stopped):  # of a fault of the program, where it happened
@@ -181,7 +181,9 @@ def _new_run(options: argparse.Namespace, given: dict[str, Any]) -> runs.Run:
             "super-res-train was to train a model that enlarges nothing: say --small_size, or use ddpm train."
         )
     config = datasets.resolve(config)
-    with shared.bar("reading", unit="image") as progress:  # before there is a run, so that bad data leaves none behind
+    with shared.progress_bar(
+        "reading", unit="image"
+    ) as progress:  # before there is a run, so that bad data leaves none behind
         datasets.open_dataset(config.data, config.model, progress, seed=config.train.seed)
     if config.train.resume_checkpoint:
         from ddpm.training import warm_start
