@@ -20,7 +20,8 @@ import numpy as np
 from ddpm import formatting
 from ddpm.config.model import ModelConfig
 from ddpm.config.training import DataConfig
-from ddpm.data.sources import IDENTITY_BYTES, SOURCES, Item, Source
+from ddpm.data.sources import IDENTITY_BYTES, Item, Source
+from ddpm.data_sets import DATA_SETS
 from ddpm.errors import UserError
 from ddpm.storage import arrays, files, images, locks, paths
 
@@ -101,7 +102,7 @@ def _path(source: Source, data: DataConfig, model: ModelConfig, part: str) -> Pa
 
 
 def _where(data: DataConfig) -> str:
-    return data.data_dir if data.data_dir in SOURCES else os.path.realpath(paths.full(data.data_dir))
+    return data.data_dir if data.data_dir in DATA_SETS else os.path.realpath(paths.full(data.data_dir))
 
 
 def _named(source: Source, which: list[str], kind: str, suffix: str) -> Path:

@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ddpm.config.training import DATA_SETS, Config
+from ddpm.config.training import Config
 from ddpm.data import datasets
 from ddpm.data.datasets import Dataset, Digest
+from ddpm.data_sets import DATA_SETS
 from ddpm.errors import UserError
 from ddpm.formatting import plural
 

@@ -22,6 +22,7 @@ from PIL import Image
 from ddpm.data import shapes
 from ddpm.data.labelling import BY_FOLDER, NO_CLASSES, Labelling, label
 from ddpm.data.listing import File, Listing, is_rewritten, look, stamp
+from ddpm.data_sets import DATA_SETS
 from ddpm.errors import UserError, in_words
 from ddpm.formatting import plural, printable, some
 from ddpm.storage import image_files, images, paths
@@ -47,23 +48,6 @@ class Item(NamedTuple):
         [], bytes
     ]  # its identity without decoding it, broken or not; raises UserError where it cannot be read
 
-
-class Named(NamedTuple):
-    title: str
-    description: str
-
-
-SOURCES = {
-    "shapes": Named(
-        "Shapes", f"{shapes.COUNT:,} coloured shapes in {len(shapes.NAMES)} classes, drawn by the program at any size."
-    ),
-    "cifar10-mini": Named(
-        "CIFAR-10 mini", "1,000 small photographs (32 pixels), 100 in each of 10 classes. Part of the program."
-    ),
-    "cifar10": Named(
-        "CIFAR-10", "50,000 small photographs (32 pixels) in 10 classes. Downloaded once (170 MB): ddpm data cifar10."
-    ),
-}
 
 PREPARED = ("lsun", "imagenet64")  # what `ddpm data` makes a folder or file of, to be named by its path
 
@@ -111,23 +95,30 @@ class Source(ABC):
         return self
 
 
+def cifar10_mini() -> Source:
+    """The 1,000 photographs that come with the program."""
+    return Npz(MINI, DATA_SETS["cifar10-mini"].title)
+
+
+def cifar10() -> Source:
+    """What `ddpm data cifar10` read from the archive.  Raises UserError where that was not done yet."""
+    if not cifar10_path().exists():
+        raise UserError(
+            "CIFAR-10 is not on this computer yet: run `ddpm data cifar10` to download it (170 MB), or "
+            "`ddpm data cifar10 --archive FILE` with a cifar-10-python.tar.gz that you have.",
+            code="not-downloaded",
+        )
+    return Npz(cifar10_path(), DATA_SETS["cifar10"].title)
+
+
 def open_source(data_dir: str) -> Source:
     """The source that `data_dir` names.  Raises UserError when there is none, or nothing in it."""
-    if data_dir == "shapes":
-        return Shapes()
-    if data_dir == "cifar10-mini":
-        return Npz(MINI, SOURCES[data_dir].title)
-    if data_dir == "cifar10":
-        if not cifar10_path().exists():
-            raise UserError(
-                "CIFAR-10 is not on this computer yet: run `ddpm data cifar10` to download it (170 MB), or "
-                "`ddpm data cifar10 --archive FILE` with a cifar-10-python.tar.gz that you have.",
-                code="not-downloaded",
-            )
-        return Npz(cifar10_path(), SOURCES[data_dir].title)
+    if data_dir in DATA_SETS:
+        source: Source = DATA_SETS[data_dir].open()
+        return source
     if not data_dir.strip():
         raise UserError(
-            f"No data is named: give a folder of images, an .npz file, or one of {', '.join(SOURCES)}.",
+            f"No data is named: give a folder of images, an .npz file, or one of {', '.join(DATA_SETS)}.",
             code="no-data-named",
         )
     path = paths.full(data_dir)
@@ -138,7 +129,7 @@ def open_source(data_dir: str) -> Source:
             f"There is no folder or file {data_dir}: run `ddpm data {path.name} --help` to prepare one."
             if path.name in PREPARED
             else (
-                f"There is no folder or file {data_dir}: check the path, or use one of {', '.join(SOURCES)}, which need"
+                f"There is no folder or file {data_dir}: check the path, or use one of {', '.join(DATA_SETS)}, which need"
                 " none."
             ),
             code="not-found",
@@ -154,7 +145,7 @@ class Shapes(Source):
     """The data set that the program draws."""
 
     def __init__(self) -> None:
-        self.kind = SOURCES["shapes"].title
+        self.kind = DATA_SETS["shapes"].title
         self.count = shapes.COUNT
         self.class_names = shapes.NAMES
         self.labels = np.arange(self.count) % len(shapes.NAMES)

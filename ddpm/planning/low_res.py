@@ -10,7 +10,8 @@ import numpy as np
 from ddpm.config.tasks import OWN_DATA, SampleConfig
 from ddpm.config.training import Config
 from ddpm.data.datasets import Dataset
-from ddpm.data.sources import SOURCES, Npz, Source, open_source
+from ddpm.data.sources import Npz, Source, open_source
+from ddpm.data_sets import DATA_SETS
 from ddpm.errors import UserError
 from ddpm.planning import classes
 from ddpm.storage import images
@@ -21,7 +22,7 @@ Progress = Callable[[int, int], None]  # (pictures done, pictures in all)
 
 def by_name(base_samples: str) -> bool:
     """Whether it is the name of pictures that are made small, and no path."""
-    return base_samples == OWN_DATA or base_samples in SOURCES
+    return base_samples == OWN_DATA or base_samples in DATA_SETS
 
 
 class LowRes(NamedTuple):
@@ -67,7 +68,7 @@ def open_base(config: Config, base_samples: str) -> tuple[Source, bool] | None:
     if base_samples == OWN_DATA and not config.data.data_dir:
         raise UserError(
             f"base_samples is {OWN_DATA}, but the model does not know what it was trained on: name a file, a folder, or"
-            f" one of {', '.join(SOURCES)}.",
+            f" one of {', '.join(DATA_SETS)}.",
             code="no-data-named",
         )
     source = open_source(config.data.data_dir if base_samples == OWN_DATA else base_samples)
@@ -82,7 +83,7 @@ def _check_size(config: Config, base_samples: str, size: tuple[int, int]) -> Non
     if size != (small, small):
         raise UserError(
             f"A picture of {base_samples} has {size[0]} x {size[1]} pixels, and this model enlarges {small} x {small}:"
-            f" name pictures of that size, or a data set ({OWN_DATA}, {', '.join(SOURCES)}), which is made small.",
+            f" name pictures of that size, or a data set ({OWN_DATA}, {', '.join(DATA_SETS)}), which is made small.",
             code="wrong-size",
         )
 

@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 
 from ddpm import formatting
 from ddpm.config.fields import ints
-from ddpm.config.tasks import SPACINGS, FrontierConfig, SampleConfig
+from ddpm.config.tasks import FrontierConfig, SampleConfig
 from ddpm.config.training import Config
 from ddpm.errors import UserError
 from ddpm.planning import timesteps
 from ddpm.solvers import SOLVERS
+from ddpm.spacings import SPACINGS
 
 FLIPS = {
     "clip_denoised": "not clipped",
@@ -86,7 +87,7 @@ def ways(settings: FrontierConfig) -> list[Way]:
     """The rows that the settings ask for.  Raises UserError for a name that there is not."""
     solvers = _names("solvers", settings.solvers, tuple(SOLVERS)) or list(SOLVERS)
     own = settings.spacing.strip() in ("", "auto")
-    spacings = [] if own else _names("spacing", settings.spacing, SPACINGS)
+    spacings = [] if own else _names("spacing", settings.spacing, tuple(SPACINGS))
     flips = ["", *_names("flips", settings.flips, tuple(FLIPS))]
     return [Way(s, p, flip) for s in solvers for p in spacings or [SOLVERS[s].spacing] for flip in flips]
 
@@ -118,11 +119,12 @@ def _names(setting: str, text: str, known: Sequence[str]) -> list[str]:
 
 def sample_of(config: Config, settings: FrontierConfig, way: Way, calls: int) -> SampleConfig:
     """How a cell's pictures are drawn: in fp32, all from the same noise."""
+    takes = SOLVERS[way.solver].takes
     usual = SampleConfig(
         weights=settings.weights,
         step=settings.step,
         clip_denoised=settings.clip_denoised,
-        variance=settings.variance if way.solver == "ddpm" else "auto",
+        variance=settings.variance if "variance" in takes else "auto",
         seed=settings.seed,
         threads=settings.threads,
         num_samples=settings.num_samples,
@@ -134,8 +136,8 @@ def sample_of(config: Config, settings: FrontierConfig, way: Way, calls: int) ->
         precision="fp32",
         kernels=settings.kernels,
         base_samples="data" if config.model.super_res else "",
-        eta=settings.eta if way.solver == "ddim" else 0.0,
-        churn=settings.churn if way.solver == "heun" else 0.0,
+        eta=settings.eta if "eta" in takes else 0.0,
+        churn=settings.churn if "churn" in takes else 0.0,
     )
     if not way.flip:
         return usual
@@ -144,8 +146,8 @@ def sample_of(config: Config, settings: FrontierConfig, way: Way, calls: int) ->
 
 def is_random(sample: SampleConfig) -> bool:
     """Whether fresh noise is added on the way, so that there is no converged picture to come close to."""
-    name = timesteps.solver(sample)
-    return not SOLVERS[name].exact or (name == "ddim" and sample.eta > 0) or (name == "heun" and sample.churn > 0)
+    row = SOLVERS[timesteps.solver(sample)]
+    return not row.exact or any(getattr(sample, name) > 0 for name in ("eta", "churn") if name in row.takes)
 
 
 def places(config: Config, settings: FrontierConfig) -> tuple[list[Place], list[LeftOut]]:

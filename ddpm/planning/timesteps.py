@@ -1,65 +1,16 @@
 """Which timesteps a picture is drawn over: so many calls of the network, spread over the noise.  No torch."""
 
-import math
-from collections.abc import Callable, Iterator
-
-import numpy as np
+from collections.abc import Iterator
 
 from ddpm import schedules
 from ddpm.config.tasks import FEW_STEPS, FromCheckpoint, SampleConfig
 from ddpm.config.training import Config
 from ddpm.errors import UserError
-from ddpm.schedules import Curve, Schedule
+from ddpm.schedules import Schedule
 from ddpm.solvers import SOLVERS, Solver
+from ddpm.spacings import SPACINGS
 
-LEAST_LAM = -5.1  # where spacings by noise begin: linear schedules end there, cosine ones go on to noise without end
-RHO = 7.0  # Karras et al. 2022, Eq. 5
 REPAINTERS = ("ddpm", "ddim")  # samplers that forget the last step, so that one can go back and repeat it
-
-
-def uniform(curve: Curve, count: int, last: int) -> list[float]:
-    """`count` whole timesteps, evenly spread from 0 to `last`."""
-    return [float(t) for t in schedules.space_timesteps(last + 1, str(count))]
-
-
-def quadratic(curve: Curve, count: int, last: int) -> list[float]:
-    """Whole timesteps as the squares of evenly spread numbers, closest at the clean end (Song et al. 2021, D.2).
-
-    Where the squares are closer than timesteps, each has one to itself.
-    """
-    squares = np.rint(np.linspace(0, math.sqrt(last), count) ** 2)
-    places = np.arange(count)
-    return (np.maximum.accumulate(squares - places) + places).tolist()
-
-
-def logsnr(curve: Curve, count: int, last: int) -> list[float]:
-    """Evenly over lam, between timesteps where need be (Lu et al. 2022a, Section 3.4)."""
-    return _from_zero(curve.t_of(np.linspace(curve.lam(0.0), _start(curve, last), count)))
-
-
-def karras(curve: Curve, count: int, last: int) -> list[float]:
-    """Evenly over the RHO-th root of sigma / alpha (Karras et al. 2022, Eq. 5)."""
-    least, most = np.exp(-curve.lam(0.0)), np.exp(-_start(curve, last))
-    noise = np.linspace(least ** (1 / RHO), most ** (1 / RHO), count) ** RHO
-    return _from_zero(curve.t_of(-np.log(noise)))
-
-
-def _from_zero(t: np.ndarray) -> list[float]:
-    """These timesteps, of which the first is 0 but for rounding."""
-    return [0.0, *t[1:].tolist()]
-
-
-def _start(curve: Curve, last: int) -> float:
-    """lam of the noisiest step: cosine schedules are cut at t / T = 0.9946, as in Lu et al. 2022a."""
-    return max(float(curve.lam(float(last))), LEAST_LAM)
-
-
-SPACINGS: dict[str, Callable[[Curve, int, int], list[float]]] = {
-    "uniform": uniform,
-    "quadratic": quadratic,
-    "logsnr": logsnr,
-    "karras": karras,
-}
 
 
 def solver(sample: SampleConfig) -> str:
@@ -166,7 +117,7 @@ def _spread(config: Config, wanted: FromCheckpoint) -> list[int] | list[float]:
             f"steps {sample.steps} cannot be spread over a single timestep: ask for 1.", code="impossible-steps"
         )
     spacing = usual(sample.task, solver(sample)) if sample.spacing == "auto" else sample.spacing
-    if spacing in ("uniform", "quadratic") and count > last + 1:
+    if SPACINGS[spacing].whole and count > last + 1:
         most = max((n for n in range(1, sample.steps) if count_of(n) <= last + 1), default=0)
         fewer = f"ask for at most {most}, or for" if most else "ask for"
         raise UserError(
@@ -174,14 +125,14 @@ def _spread(config: Config, wanted: FromCheckpoint) -> list[int] | list[float]:
             " goes between them.",
             code="impossible-steps",
         )
-    kept = SPACINGS[spacing](schedules.named(config.diffusion.noise_schedule, T).curve, count, last)
+    kept = SPACINGS[spacing].spread(schedules.named(config.diffusion.noise_schedule, T).curve, count, last)
     return [int(t) for t in kept] if all(t == int(t) for t in kept) else kept
 
 
 def check(sample: SampleConfig) -> None:
     """Raises UserError for settings that contradict each other, whatever the model."""
     name = solver(sample)
-    if sample.churn and name != "heun":
+    if sample.churn and "churn" not in SOLVERS[name].takes:
         heun = "" if sample.use_ddim or sample.task in ("inpaint", "invert") else ", or use heun as sampler"
         raise UserError(
             f"churn {sample.churn:g} is for Heun, and the sampler is {SOLVERS[name].label}: leave it at 0{heun}.",

@@ -45,7 +45,7 @@ def chosen(config: Config, wanted: FromCheckpoint) -> str:
             f"variance {wanted.variance} was asked of a model that has learnt its own: leave it at auto.",
             code="not-applicable",
         )
-    if isinstance(wanted, SampleConfig) and (name := timesteps.solver(wanted)) != "ddpm":
+    if isinstance(wanted, SampleConfig) and "variance" not in SOLVERS[name := timesteps.solver(wanted)].takes:
         other = "" if wanted.use_ddim or wanted.task == "invert" else ", or use ddpm as sampler"
         raise UserError(
             f"variance {wanted.variance} is for ancestral sampling, and the sampler is {SOLVERS[name].label}: leave it"

@@ -30,6 +30,7 @@ from ddpm.planning.variances import Errors
 from ddpm.runs.runs import Checkpoint, Run
 from ddpm.sampling import analytic_variance, editing, samplers
 from ddpm.sampling.samplers import ImageNoise, SampleStep
+from ddpm.solvers import SOLVERS
 from ddpm.storage import files, images
 
 ROUNDING = 1e-6  # what is kept of a given picture must not fall below its level, as pixels are rounded down
@@ -121,15 +122,10 @@ def sampler_of(
     """The sampler that the settings mean, with what it alone takes."""
     name = timesteps.solver(sample)
     variances.chosen(config, sample)  # also where it is of no use, so that this is said
-    sampler = samplers.SAMPLERS[name]
-    match name:
-        case "ddpm":
-            return partial(sampler, variance=variance_of(config, sample, errors))
-        case "ddim":
-            return partial(sampler, eta=sample.eta)
-        case "heun":
-            return partial(sampler, churn=sample.churn)
-    return sampler
+    takes = {name: getattr(sample, name) for name in SOLVERS[name].takes if name not in ("variance", "sigma_small")}
+    if "variance" in SOLVERS[name].takes:
+        takes["variance"] = variance_of(config, sample, errors)
+    return partial(samplers.named(name), **takes)
 
 
 def variance_of(config: Config, wanted: FromCheckpoint, errors: Errors | None = None) -> diffusion.Variance:

@@ -7,9 +7,10 @@ from typing import Any
 
 from ddpm.checkpoints import checkpoint_files
 from ddpm.config import codec
-from ddpm.config.training import DATA_SETS, Config
+from ddpm.config.training import Config
 from ddpm.data import datasets
 from ddpm.data.lineage import Remedy
+from ddpm.data_sets import DATA_SETS
 from ddpm.errors import UserError
 from ddpm.runs import traces
 from ddpm.runs.jobs import Worker

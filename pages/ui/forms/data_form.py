@@ -15,6 +15,7 @@ from ddpm.config.training import Config, DataConfig
 from ddpm.config.validation import Problem
 from ddpm.data import datasets, sources
 from ddpm.data.datasets import Description
+from ddpm.data_sets import DATA_SETS
 from ddpm.errors import UserError
 from ddpm.storage import images
 from pages.ui.components import setting_widgets
@@ -38,7 +39,7 @@ class Look(NamedTuple):
 
 def begin(form: str, data_dir: str) -> None:
     """Put a data set into the fields."""
-    named = data_dir in sources.SOURCES
+    named = data_dir in DATA_SETS
     setting_widgets.begin(
         form, {"source": data_dir if named else PATH, "path": "" if named else data_dir, "data_dir": data_dir}
     )
@@ -113,12 +114,12 @@ def show(form: str, config: Config, about: Description | None, problems: setting
     """The fields: which data, and what is done to it."""
     st.segmented_control(
         "Data",
-        [*sources.SOURCES, PATH],
+        [*DATA_SETS, PATH],
         key=setting_widgets.key(form, "source"),
         required=True,
         label_visibility="collapsed",
         wrap=True,
-        format_func=lambda name: sources.SOURCES[name].title if name != PATH else "Folder or .npz file",
+        format_func=lambda name: DATA_SETS[name].title if name != PATH else "Folder or .npz file",
         on_change=layout.callback(take_over),
         args=(form,),
         persist_state="session",
@@ -139,7 +140,7 @@ def show(form: str, config: Config, about: Description | None, problems: setting
             ),
         )
     else:
-        st.caption(sources.SOURCES[source].description)
+        st.caption(DATA_SETS[source].description)
     setting_widgets.complaint(problems.get("data_dir", ()))
     if about is None:
         return
@@ -184,7 +185,7 @@ def _summary(about: Description, size: int, named: bool) -> str:
 def _stamp(data_dir: str) -> int:
     """Changes when the folder or file does."""
     try:
-        return 0 if data_dir in sources.SOURCES and data_dir != "cifar10" else Path(data_dir).stat().st_mtime_ns
+        return 0 if data_dir in DATA_SETS and data_dir != "cifar10" else Path(data_dir).stat().st_mtime_ns
     except OSError:
         return int(sources.cifar10_path().exists()) if data_dir == "cifar10" else 0
 

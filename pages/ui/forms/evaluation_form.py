@@ -9,7 +9,8 @@ from ddpm.config import fields, validation
 from ddpm.config.tasks import EvalConfig
 from ddpm.config.training import Config
 from ddpm.config.validation import Problem
-from ddpm.data import datasets, sources
+from ddpm.data import datasets
+from ddpm.data_sets import DATA_SETS
 from ddpm.errors import UserError, writable
 from ddpm.planning import timesteps
 from ddpm.runs.runs import Checkpoint
@@ -101,17 +102,13 @@ def problems(config: Config, evaluation: EvalConfig, found: data_form.Look) -> l
 
 def _data(config: Config) -> str:
     """The field for the data; what it says as a data_dir, empty for the run's own."""
-    own = (
-        sources.SOURCES[config.data.data_dir].title
-        if config.data.data_dir in sources.SOURCES
-        else writable(config.data.data_dir)
-    )
-    options = [OWN, *(name for name in sources.SOURCES if name != config.data.data_dir), PATH]
+    own = DATA_SETS[config.data.data_dir].title if config.data.data_dir in DATA_SETS else writable(config.data.data_dir)
+    options = [OWN, *(name for name in DATA_SETS if name != config.data.data_dir), PATH]
     checkpoint_form.keep_known(FORM, "source", options)
     titles = {
         OWN: f"The run's own: {own}",
         PATH: "Folder or .npz file",
-        **{n: s.title for n, s in sources.SOURCES.items()},
+        **{n: s.title for n, s in DATA_SETS.items()},
     }
     source = st.selectbox(
         FIELDS["data_dir"].label,

@@ -9,7 +9,7 @@ import streamlit as st
 
 from ddpm import formatting
 from ddpm.config import codec, fields, validation
-from ddpm.config.tasks import SPACINGS, FrontierConfig, SampleConfig
+from ddpm.config.tasks import FrontierConfig, SampleConfig
 from ddpm.config.training import Config
 from ddpm.config.validation import Problem
 from ddpm.errors import UserError
@@ -20,6 +20,7 @@ from ddpm.runs.jobs import ACTIVE
 from ddpm.runs.results import FrontierJob
 from ddpm.runs.runs import Checkpoint, Run
 from ddpm.solvers import SOLVERS
+from ddpm.spacings import SPACINGS
 from ddpm.storage import image_files
 from pages.ui.components import figures, setting_widgets, thumbnails
 from pages.ui.forms import checkpoint_form, sampling_form
