@@ -29,7 +29,9 @@ class PeerLost(UserError):
     """Another process has ended or cannot be reached."""
 
     def __init__(self) -> None:
-        super().__init__("Another process of this work ended, or could not be reached: start all of them again.")
+        super().__init__(
+            "Another process of this work ended, or could not be reached: start all of them again.", code="peer-lost"
+        )
 
 
 _peer_errors: list[Exception] = []  # raised in any process during the current `run_on_all_ranks`
@@ -187,7 +189,7 @@ def run_on_all_ranks(make: Callable[[], T]) -> T:
         outcome.append(None)
     except Exception as error:
         # What is raised is sent to the others; a subclass of UserError may not be unpickled from its sentence alone.
-        outcome.append(UserError(str(error)) if isinstance(error, UserError) else error)
+        outcome.append(UserError(str(error), code=error.code) if isinstance(error, UserError) else error)
         done.set()
         exchanging.join()
         raise
