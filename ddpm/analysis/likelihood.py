@@ -33,7 +33,6 @@ from ddpm.diffusion import losses, process
 from ddpm.diffusion.process import Condition, Network
 from ddpm.errors import UserError
 from ddpm.formatting import plural
-from ddpm.host import cpu_threads
 from ddpm.models import backend
 from ddpm.planning import variances
 from ddpm.planning.variances import Errors
@@ -302,7 +301,7 @@ def evaluate_source(
     `flags` are model and diffusion settings for a file that does not hold its own; where `ask`, a probe checks them.
     Raises UserError when they contradict it.  `worker` is the main process's; others have none, and write nothing.
     """
-    too_many = distributed.set_num_threads(settings.threads, "evaluation")
+    too_many = distributed.set_num_threads(settings.threads)
     if worker:
         worker.beat(warning=too_many)
     weights, config, path, checkpoint = distributed.run_on_main(lambda: engine.chosen(source, settings, flags, ask=ask))
@@ -368,8 +367,6 @@ def evaluate_into(
             if worker:
                 _beat(worker, measured, time.monotonic() - began)
                 stop = stop or "stop" in worker.heard()
-            else:
-                cpu_threads.look()
             yield measured
             if distributed.broadcast_object(stop) if measured.together else stop and not distributed.is_initialized():
                 break

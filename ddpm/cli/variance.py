@@ -8,7 +8,6 @@ from typing import Any
 from ddpm.cli import shared
 from ddpm.config.tasks import AnalyticConfig
 from ddpm.errors import UserError
-from ddpm.host import cpu_threads
 from ddpm.planning import variances
 
 
@@ -34,7 +33,7 @@ def _analytic(options: argparse.Namespace) -> None:
     from ddpm.models import backend
     from ddpm.sampling import analytic_variance, engine
 
-    distributed.set_num_threads(wanted.threads, "estimate")
+    distributed.set_num_threads(wanted.threads)
     weights, config, path, origin = engine.chosen(source, wanted, flags, options.base, options.probe)
     variances.chosen(config, dataclasses.replace(wanted, variance="analytic"))
     place = dataclasses.replace(config.data, data_dir=wanted.data_dir or config.data.data_dir)
@@ -50,7 +49,6 @@ def _analytic(options: argparse.Namespace) -> None:
     network = engine.network_of(weights, config, path.name, device, wanted.kernels)
     with tqdm(unit="call", dynamic_ncols=True, leave=False, disable=not sys.stderr.isatty()) as line:
         for now in analytic_variance.estimate(network, config, dataset, wanted.num_samples, wanted.seed, device):
-            cpu_threads.look()
             line.total = now.total
             line.update(now.done - line.n)
     assert now.mse is not None

@@ -46,7 +46,7 @@ def process_group() -> Iterator[None]:
     """
     global _nccl
     local_rank = int(os.environ["LOCAL_RANK"])
-    torch.set_num_threads(cpu_threads.first_share())
+    torch.set_num_threads(cpu_threads.before_start())
     with _exchange():
         dist.init_process_group("gloo", timeout=TIMEOUT)
     if all(all_gather_object(torch.cuda.is_available() and local_rank < torch.cuda.device_count())):
@@ -61,12 +61,14 @@ def process_group() -> Iterator[None]:
             _nccl = None
 
 
-def set_num_threads(threads: int, doing: str, fixed: bool = False) -> str:
-    """Sets torch's number of threads to `threads`, or to this process's share of the cores (0); see cpu_threads.take.
+def set_num_threads(threads: int) -> str:
+    """Sets torch's number of threads for a job that starts: `threads`, or its share of the cores (0); cpu_threads.take.
 
-    Returns a sentence where more were asked for than there are.
+    Returns a warning where more were asked for than there are, else "".
     """
-    return cpu_threads.take(threads, doing, torch.set_num_threads, fixed)
+    share = cpu_threads.take(threads)
+    torch.set_num_threads(share.threads)
+    return share.warning
 
 
 def is_initialized() -> bool:

@@ -1,4 +1,4 @@
-"""What this process may compute on: cores, by affinity and quota, and what the processor is.  No torch."""
+"""Cores that this process may use, by affinity and quota, and the processor.  No torch."""
 
 import contextlib
 import math
@@ -12,7 +12,7 @@ import psutil
 
 
 def physical() -> int:
-    """Cores that this process may use: physical ones, by its affinity and its container's quota."""
+    """Physical cores that this process may use, by its affinity and its container's quota."""
     bound = allowed()
     count = psutil.cpu_count(logical=False) or psutil.cpu_count() or 1
     if bound is not None:
@@ -21,7 +21,7 @@ def physical() -> int:
 
 
 def logical() -> int:
-    """The same with hyperthreads, each of which counts: so many threads run at once, at most."""
+    """Logical cores that this process may use: the most threads that run at once."""
     bound = allowed()
     return _within_quota(len(bound) if bound is not None else psutil.cpu_count() or 1)
 
@@ -34,10 +34,10 @@ def allowed() -> list[int] | None:
 
 
 def _distinct(allowed: Sequence[int]) -> int:
-    """How many physical cores these are, as Linux tells it; 0 where it does not."""
+    """Number of physical cores among these logical ones, as Linux reports it; 0 where it does not."""
     with contextlib.suppress(OSError):
-        told = Path("/sys/devices/system/cpu")
-        return len({(told / f"cpu{n}" / "topology" / "thread_siblings_list").read_text() for n in allowed})
+        topology = Path("/sys/devices/system/cpu")
+        return len({(topology / f"cpu{n}" / "topology" / "thread_siblings_list").read_text() for n in allowed})
     return 0
 
 
@@ -49,7 +49,7 @@ def _within_quota(count: int) -> int:
 def quota(groups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> float | None:
     """Seconds of CPU a second that this process's control groups allow: containers, systemd.  None: no limit, or unknown.
 
-    Version 2 tells it in cpu.max ("150000 100000"), version 1 in two files of the cpu controller.  Every group above
+    Version 2 has it in cpu.max ("150000 100000"), version 1 in two files of the cpu controller.  Every group above
     limits too.
     """
     limits = []
@@ -66,12 +66,14 @@ def quota(groups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cg
         parts = [part for part in path.split("/") if part and part != ".."]
         for depth in range(len(parts), -1, -1):  # in a container the path may be the host's, and the top is its own
             folder = top.joinpath(*parts[:depth])
-            limits += _told(folder / "cpu.max") or _told(folder / "cpu.cfs_quota_us", folder / "cpu.cfs_period_us")
+            limits += _read_quota(folder / "cpu.max") or _read_quota(
+                folder / "cpu.cfs_quota_us", folder / "cpu.cfs_period_us"
+            )
     return min(limits, default=None)
 
 
-def _told(*paths: Path) -> list[float]:
-    """Quota over period; nothing where there is no limit or nobody tells."""
+def _read_quota(*paths: Path) -> list[float]:
+    """[quota / period]; empty where there is no limit or none is given."""
     try:
         spent, period = (int(word) for path in paths for word in path.read_text().split())
     except (OSError, ValueError):  # "max 100000" too
@@ -79,7 +81,7 @@ def _told(*paths: Path) -> list[float]:
     return [spent / period] if spent > 0 and period > 0 else []
 
 
-def asked_outside() -> int:
+def requested_by_environment() -> int:
     """Threads that OMP_NUM_THREADS asks for, or 0.  The 1 that torchrun sets by itself asks for nothing."""
     first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
     if first == "1" and "LOCAL_WORLD_SIZE" in os.environ:
@@ -88,7 +90,7 @@ def asked_outside() -> int:
 
 
 def processor() -> str:
-    """Its name, as far as the system tells it without being asked at length."""
+    """Name of the processor, as far as the system reports it quickly."""
     with contextlib.suppress(OSError):  # not Linux
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
@@ -97,14 +99,14 @@ def processor() -> str:
 
 
 def bf16_is_barred() -> bool:
-    """Whether the environment keeps torch from instructions for bf16, which it would then imitate, hundreds of times slower."""
+    """True if the environment bars torch from bf16 instructions, which it then emulates, hundreds of times slower."""
     named = os.environ.get("ONEDNN_MAX_CPU_ISA", os.environ.get("DNNL_MAX_CPU_ISA", "")).upper()
     return named not in ("", "ALL", "DEFAULT") and not any(name in named for name in ("BF16", "FP16", "AMX", "AVX10"))
 
 
 @cache
 def has_bf16() -> bool:
-    """Whether it has instructions for bf16, as far as Linux tells it: what `ddpm.compute.precision` asks torch, without torch."""
+    """True if the processor has bf16 instructions, as far as Linux reports; `ddpm.compute.precision` asks torch instead."""
     if bf16_is_barred():
         return False
     with contextlib.suppress(OSError):  # not Linux

@@ -63,7 +63,7 @@ def training_bytes(model: ModelConfig, train: TrainConfig) -> float:
     copies = 4.0 + len(train.ema_rates)
     if how == TORCH._replace(bytes=2):
         copies += 0.5  # autocast keeps the weights in 16 bits as well
-    threads = train.threads or hardware.asked_outside() or hardware.physical()
+    threads = train.threads or hardware.requested_by_environment() or hardware.physical()
     room = _room(model, threads) if how.native else 0
     maps = activation_bytes(model, how) * train.micro
     return RUNTIME[how.native] + 4 * (copies * architecture.parameters(model) + room) + maps

@@ -349,7 +349,7 @@ class Worker:
             self.beat(state="failed", message=sentence, seconds_left=None, now=True)
         for number, handler in self._handlers.items():
             signal.signal(number, handler or signal.SIG_DFL)
-        cpu_threads.leave()
+        cpu_threads.release()
         self._lock.close()
         return isinstance(error, Stopped)
 
@@ -358,17 +358,19 @@ class Worker:
         return self._status
 
     def beat(self, now: bool = False, **changes: Any) -> None:
-        """Count the heartbeat up and take note of changes; written at most once a second, or `now`.
-
-        Now and then it also looks who else computes, and this process goes on with its share of the cores.
-        """
+        """Counts the heartbeat up and notes changes of the status; written at most once a second, or `now`."""
         if "metrics" in changes:
             changes["metrics"] = {
                 k: v if v is not None and math.isfinite(v) else None for k, v in changes["metrics"].items()
             }
         if not changes.get("warning", self._status.warning):
             changes["warning"] = self._standing
-        changes = {"beat": self._status.beat + 1, "updated_at": time.time(), "sharing": cpu_threads.look(), **changes}
+        changes = {
+            "beat": self._status.beat + 1,
+            "updated_at": time.time(),
+            "sharing": cpu_threads.current().sentence,
+            **changes,
+        }
         self._status = dataclasses.replace(self._status, **changes)
         if now or "state" in changes or time.monotonic() - self._written > BEAT_INTERVAL:
             self._written = time.monotonic()
@@ -411,12 +413,11 @@ class Helper(Worker):
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
         for number, handler in self._handlers.items():
             signal.signal(number, handler or signal.SIG_DFL)
-        cpu_threads.leave()
+        cpu_threads.release()
         return isinstance(error, Stopped)
 
     def beat(self, now: bool = False, **changes: Any) -> None:
-        """Nothing but to go on with this process's share of the cores: the other one beats."""
-        cpu_threads.look()
+        """Does nothing: the main process beats."""
 
     def heard(self) -> set[str]:
         """Nothing: the other one hears."""

@@ -62,7 +62,7 @@ def draw_source(
     `flags` are model and diffusion settings for a file that does not hold its own, beyond those of `base`; where
     `ask`, a probe checks them.  `like`: a recipe that holds them instead.  Raises UserError when they contradict it.
     """
-    worker.beat(warning=distributed.set_num_threads(sample.threads, "drawing"))
+    worker.beat(warning=distributed.set_num_threads(sample.threads))
 
     def read() -> Chosen:
         _check_empty(SampleJob(folder))
@@ -98,7 +98,7 @@ def resume(folder: Path, worker: Worker) -> None:
         return weights, config, _with_own(job, sample), path, about, at_once if isinstance(at_once, int) else 0
 
     weights, config, sample, path, about, at_once = distributed.run_on_main(read)
-    worker.beat(warning=distributed.set_num_threads(sample.threads, "drawing"))
+    worker.beat(warning=distributed.set_num_threads(sample.threads))
     draw_into(folder, worker, weights, config, sample, path, distributed.device(), about, at_once=at_once, again=True)
 
 

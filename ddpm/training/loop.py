@@ -24,7 +24,7 @@ from ddpm.runs.metrics import columns_for
 from ddpm.runs.runs import Checkpoint, Run
 from ddpm.sampling import engine
 from ddpm.storage import files, images
-from ddpm.training import resume, trial, warm_start
+from ddpm.training import resume, warm_start
 from ddpm.training.log_writers import RunLog
 from ddpm.training.trainer import Means, Report, Trainer
 
@@ -41,7 +41,7 @@ class TrainingLoop:
     def __init__(self, run: Run, worker: Worker):
         self.run, self.worker = run, worker
         self.config = run.config
-        too_many = distributed.set_num_threads(self.config.train.threads, "training")
+        too_many = distributed.set_num_threads(self.config.train.threads)
         self.device = distributed.device()
         worker.beat(state="starting", message="Reading the data")
         dataset = distributed.run_on_all_ranks(
@@ -79,7 +79,6 @@ class TrainingLoop:
         self._restore()
         if distributed.is_main():
             run.keep(self.config)  # where its data was named anew
-        trial.tune(self.trainer)
         self.metrics: RunLog | None = None  # of the main process
         if distributed.is_main():
             columns = columns_for(losses.parts(self.config), scale=self.trainer.scale is not None)
