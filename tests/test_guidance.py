@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ddpm import schedules
-from ddpm.checkpoints import identify, infer_config
+from ddpm.checkpoints import checkpoint_files, identify, infer_config
 from ddpm.checkpoints.checkpoint_files import load_weights
 from ddpm.config import codec, validation
 from ddpm.config.model import DiffusionConfig
@@ -446,7 +446,7 @@ def test_more_labels_than_improved_diffusion_has_are_refused(
     fake_run: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = fake_run("many", class_cond=True, num_classes=1000, cond_drop_prob=0.1)
-    monkeypatch.setattr(export_openai.checkpoints, "damage", lambda _: "")
+    monkeypatch.setattr(checkpoint_files, "damage", lambda _: "")
     with pytest.raises(UserError, match="many has 1,000 classes and a label for none, and improved-diffusion's"):
         export_openai.export_checkpoint(run, tmp_path / "back")
 
