@@ -735,7 +735,7 @@ def test_all_labels_of_a_released_model_are_known() -> None:
     with torch.device("meta"):
         tensors = unet.build(codec.replace(preset.config, {"num_classes": 1000}).model).state_dict()
     found = identify.recognise(tensors, {}, Path(preset.file))
-    assert classes.chosen(found.config, "") == list(range(1000))
+    assert classes.parse_classes(found.config, "") == list(range(1000))
     assert found.labels == tuple(range(1000))
 
 

@@ -71,7 +71,7 @@ def looks(
     curve = schedules.named(config.diffusion.noise_schedule, config.diffusion.diffusion_steps).curve
     seen: list[Tensor] = []
 
-    network = backend.chosen(settings.kernels, settings.precision, torch.device(device)).prepared(network)
+    network = backend.resolve_backend(settings.kernels, settings.precision, torch.device(device)).prepared(network)
 
     def watched(x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
         seen[:] = [x[0].cpu()]  # with guidance it is there twice
@@ -164,7 +164,7 @@ def look_source(
     weights, config, path, about = engine.chosen(source, settings, flags, ask=ask)
     engine.check(config, settings)
     device = distributed.device()
-    computing = backend.settled(settings.kernels, settings.precision, device, worker)
+    computing = backend.resolve_and_report(settings.kernels, settings.precision, device, worker)
     settings = dataclasses.replace(
         settings, precision=computing.precision, kernels=computing.kernels
     )  # as machines differ

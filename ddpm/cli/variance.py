@@ -43,7 +43,7 @@ def _analytic(options: argparse.Namespace) -> None:
         raise UserError(f"{path.name} does not say what it was trained on: name some pictures with --data_dir.")
     dataset = datasets.open_dataset(place, config.model, seed=config.train.seed)
     device = distributed.device()
-    backend.settled(wanted.kernels, "fp32", device, None)
+    backend.resolve_and_report(wanted.kernels, "fp32", device, None)
     network = engine.network_of(weights, config, path.name, device, wanted.kernels)
     with tqdm(unit="call", dynamic_ncols=True, leave=False, disable=not sys.stderr.isatty()) as line:
         for now in analytic_variance.estimate(network, config, dataset, wanted.num_samples, wanted.seed, device):

@@ -24,7 +24,7 @@ def must_be_said(config: Config) -> bool:
     return config.model.class_cond and not config.class_names and config.model.num_classes > MOST_UNNAMED
 
 
-def chosen(config: Config, text: str) -> list[int]:
+def parse_classes(config: Config, text: str) -> list[int]:
     """The labels that `text` asks for, to be drawn in turn; all that have a name when it is empty.
 
     `text`: names, numbers and ranges such as 0-9, with commas between.  Raises UserError for what is no class, and

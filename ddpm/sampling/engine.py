@@ -65,7 +65,7 @@ def labels_for(config: Config, sample: SampleConfig, small: LowRes | None = None
     if small is not None and small.labels is not None and not sample.classes:
         labels = small.labels
     else:
-        labels = np.array(classes.chosen(config, sample.classes))
+        labels = np.array(classes.parse_classes(config, sample.classes))
         labels = labels[:1] if sample.task == "interpolate" else labels
     return np.resize(labels, sample.num_samples).astype(np.int64) if config.model.class_cond else None
 
@@ -179,7 +179,7 @@ def draw(
     if given is None:
         given = distributed.by_all(lambda: inputs.read(config, sample))
     labels = labels_for(config, sample, given.pictures if given else small)
-    network = backend.chosen(sample.kernels, sample.precision, torch.device(device)).prepared(network)
+    network = backend.resolve_backend(sample.kernels, sample.precision, torch.device(device)).prepared(network)
     calls = timesteps.calls(config, sample)
     size = sample.batch_size or distributed.told(memory.drawn_at_once(config, sample))
     starts = range(first - first % size, sample.num_samples, size)
@@ -224,7 +224,7 @@ def network_of(
     network = build(config.model)
     checkpoint_files.fit(network, weights.tensors, source)
     network.to(device).eval()
-    backend.chosen(kernels, "fp32", torch.device(device)).prepared(network)
+    backend.resolve_backend(kernels, "fp32", torch.device(device)).prepared(network)
     return network
 
 

@@ -133,7 +133,7 @@ def draw_into(
         distributed.from_main(lambda: _check_empty(job))
     check(config, sample)
     sample = codec.with_absolute_paths(sample)
-    computing = backend.settled(sample.kernels, sample.precision, device, worker)
+    computing = backend.resolve_and_report(sample.kernels, sample.precision, device, worker)
     sample = dataclasses.replace(sample, precision=computing.precision, kernels=computing.kernels)  # as machines differ
     small = distributed.by_all(lambda: low_res.read(config, sample, _reading(worker)))
     given = distributed.by_all(lambda: inputs.read(config, sample, _reading(worker, "given")))

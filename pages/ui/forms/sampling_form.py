@@ -75,7 +75,7 @@ def _picked(config: Config, text: str) -> list[str]:
 def _labels(config: Config, text: str) -> list[int]:
     """The labels that `text` asks for; none where it is wrong, which `problems` tells."""
     try:
-        return classes.chosen(config, text)
+        return classes.parse_classes(config, text)
     except UserError:
         return []
 
@@ -206,7 +206,7 @@ def problems(config: Config, sample: SampleConfig) -> list[Problem]:
         found.append(Problem("steps", str(error)))
     if not config.model.super_res:  # where the small pictures may say it
         try:
-            classes.chosen(config, sample.classes)
+            classes.parse_classes(config, sample.classes)
         except UserError as error:
             found.append(Problem("classes", str(error)))
     return found

@@ -186,7 +186,7 @@ def problems(config: Config, settings: FrontierConfig) -> list[Problem]:
     found = list(validation.limit_problems(settings))
     for name, look in (
         ("calls", lambda: solver_grid.places(config, settings)),
-        ("classes", lambda: classes.chosen(config, settings.classes)),
+        ("classes", lambda: classes.parse_classes(config, settings.classes)),
     ):
         try:
             look()
