@@ -58,9 +58,9 @@ def test_metrics(ask: Ask, fake_run: Callable[..., Run]) -> None:
     assert document["columns"] == ["step", "loss", "lr"]
     assert [row["step"] for row in document["rows"]] == [4, 5, 6, 7, 8, 9]
     assert document["rows"][0] == {"step": 4, "loss": 0.5, "lr": 1e-4}
-    _, document, _ = ask("metrics", "mine", "--column", "loss", "--from", "4", "--rows", "2")
+    _, document, _ = ask("metrics", "mine", "--column", "loss", "--from", "4", "--last", "2")
     assert [row["step"] for row in document["rows"]] == [39, 40]
-    _, document, _ = ask("metrics", "mine", "--rows", "0")
+    _, document, _ = ask("metrics", "mine", "--last", "0")
     assert len(document["rows"]) == 40
     _, document, _ = ask("metrics", "mine", "--from", "100")
     assert document["rows"] == []
@@ -68,7 +68,7 @@ def test_metrics(ask: Ask, fake_run: Callable[..., Run]) -> None:
 
 def test_metrics_as_text(fake_run: Callable[..., Run], runs_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     fake_run("mine")
-    words = ["metrics", "mine", "--runs_dir", str(runs_dir), "--column", "loss", "--rows", "2"]
+    words = ["metrics", "mine", "--runs_dir", str(runs_dir), "--column", "loss", "--last", "2"]
     assert main.main(words) == 0
     assert [line.split() for line in capsys.readouterr().out.splitlines()] == [
         ["step", "loss"],
@@ -82,7 +82,7 @@ def test_errors(ask: Ask, fake_run: Callable[..., Run]) -> None:
     for words in (
         ["runs", "other"],
         ["metrics", "mine", "--column", "lss"],
-        ["metrics", "mine", "--rows", "-3"],
+        ["metrics", "mine", "--last", "-3"],
         ["sample", "--run", "other"],
         ["train", "--data_dir", "shapes", "--eta", "1"],
         ["metrics"],

@@ -20,10 +20,11 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--column", default="", metavar="A,B,C", help="columns to print beside step (default: all that have values)"
     )
-    parser.add_argument("--from", dest="first", type=int, metavar="STEP", help="from this training step on")
-    parser.add_argument("--to", dest="last", type=int, metavar="STEP", help="up to this training step")
+    parser.add_argument("--from", dest="begin", type=int, metavar="STEP", help="from this training step on")
+    parser.add_argument("--to", dest="end", type=int, metavar="STEP", help="up to this training step")
     parser.add_argument(
-        "--rows",
+        "--last",
+        dest="count",
         type=int,
         metavar="INT",
         help="print the last INT rows of these; 0 prints all (default: 10, or all with --from or --to)",
@@ -33,14 +34,14 @@ def add(commands: Any) -> None:
 def _metrics(options: argparse.Namespace) -> Output:
     run = runs.find(options.runs_dir, options.name)
     frame = _columns(run, run.metrics, [name.strip() for name in options.column.split(",") if name.strip()])
-    ranged = options.first is not None or options.last is not None
+    ranged = options.begin is not None or options.end is not None
     if not frame.empty:
-        low = -math.inf if options.first is None else options.first
-        high = math.inf if options.last is None else options.last
+        low = -math.inf if options.begin is None else options.begin
+        high = math.inf if options.end is None else options.end
         frame = frame[(frame["step"] >= low) & (frame["step"] <= high)]
-    count = (0 if ranged else 10) if options.rows is None else options.rows
+    count = (0 if ranged else 10) if options.count is None else options.count
     if count < 0:
-        raise UserError(f"rows is {count}: give the number of rows to print, or 0 for all.")
+        raise UserError(f"--last is {count}: give the number of rows to print, or 0 for all.")
     frame = frame.tail(count) if count else frame
     rows = [
         {str(name): int(value) if name == "step" else value for name, value in row.items()}
