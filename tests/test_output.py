@@ -79,23 +79,22 @@ def test_metrics_as_text(fake_run: Callable[..., Run], runs_dir: Path, capsys: p
 
 def test_errors(ask: Ask, fake_run: Callable[..., Run]) -> None:
     fake_run("mine")
-    for words in (
-        ["runs", "other"],
-        ["metrics", "mine", "--column", "lss"],
-        ["metrics", "mine", "--last", "-3"],
-        ["sample", "--run", "other"],
-        ["train", "--data_dir", "shapes", "--eta", "1"],
-        ["metrics"],
-        ["no-such-command"],
+    for expected, words in (
+        ("unknown-run", ["runs", "other"]),
+        ("unknown-setting", ["metrics", "mine", "--column", "lss"]),
+        ("out-of-range", ["metrics", "mine", "--last", "-3"]),
+        ("unknown-run", ["sample", "--run", "other"]),
+        ("usage", ["train", "--data_dir", "shapes", "--eta", "1"]),
+        ("usage", ["metrics"]),
+        ("usage", ["no-such-command"]),
     ):
         code, document, err = ask(*words)
         assert code == 2
         assert list(document) == ["error"]
         assert set(document["error"]) == {"message", "code"}
         assert document["error"]["message"]
-        assert document["error"]["code"]
+        assert document["error"]["code"] == expected
         assert document["error"]["message"] in err
-    assert document["error"]["code"] == "usage"
 
 
 def test_a_training(ask: Ask, runs_dir: Path) -> None:

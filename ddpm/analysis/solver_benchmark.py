@@ -213,7 +213,7 @@ def compare_source(
 
 def _check_new(folder: Path) -> None:
     if FrontierJob(folder).result:
-        raise UserError(f"{folder} already holds a frontier: choose another --out.")
+        raise UserError(f"{folder} already holds a frontier: choose another --out.", code="already-exists")
 
 
 def compare_into(

@@ -97,7 +97,8 @@ def _check_number(settings: SampleConfig, number: int) -> None:
     if not 0 <= number < settings.num_samples:
         raise UserError(
             f"number {number} is none of the pictures, which are {settings.num_samples}: name one from 0 to"
-            f" {settings.num_samples - 1}."
+            f" {settings.num_samples - 1}.",
+            code="bad-value",
         )
 
 
@@ -157,7 +158,7 @@ def look_source(
     """
     job = MicroscopeJob(folder)
     if job.result:
-        raise UserError(f"{folder} already holds a trajectory: choose another --out.")
+        raise UserError(f"{folder} already holds a trajectory: choose another --out.", code="already-exists")
     worker.beat(warning=distributed.compute_with(settings.threads, "microscope"))
     _check_number(settings, number)
     settings = codec.with_absolute_paths(settings)

@@ -103,17 +103,22 @@ def _scale(options: argparse.Namespace) -> Output:
 def _read(options: argparse.Namespace, section: type[T]) -> T:
     """Read the settings.  Raises UserError if one is out of its limits, and under torchrun."""
     if torchrun.is_distributed():
-        raise UserError("ddpm bench measures one process, and was started in several: start it without torchrun.")
+        raise UserError(
+            "ddpm bench measures one process, and was started in several: start it without torchrun.",
+            code="single-process-only",
+        )
     settings = section(**shared.given(options, section))
     for problem in validation.limit_problems(settings):
-        raise UserError(problem.sentence)
+        raise UserError(problem.sentence, code=problem.code)
     return settings
 
 
 def _read_old(path: Path) -> dict[str, Any]:
     old: Any = files.read_json(path)
     if wrong := "there is no such file" if old is None else speed_tables.problem(old):
-        raise UserError(f"{path} cannot be compared with, as {wrong}: name a file that --json wrote.")
+        raise UserError(
+            f"{path} cannot be compared with, as {wrong}: name a file that --json wrote.", code="wrong-file"
+        )
     return dict(old)
 
 
@@ -136,7 +141,10 @@ def _measure(measure: Callable[[], Iterator[Any]], unit: str) -> dict[str, Any]:
 
 def _samplers(options: argparse.Namespace) -> Output:
     if torchrun.is_distributed():
-        raise UserError("ddpm bench measures one process, and was started in several: start it without torchrun.")
+        raise UserError(
+            "ddpm bench measures one process, and was started in several: start it without torchrun.",
+            code="single-process-only",
+        )
     settings, source, flags = shared.read_source(options, FrontierConfig)
     folder = shared.result_folder(options.out, source, "frontiers")
     with shared.job_worker(folder, made=options.out is None) as worker:

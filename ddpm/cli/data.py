@@ -76,7 +76,8 @@ def _check(paths: Sequence[Path], sums: Sequence[str] | None) -> None:
         return
     if len(sums) != len(paths):
         raise UserError(
-            f"--md5 gives {plural(len(sums), 'checksum')} for {plural(len(paths), 'archive')}: give one for each."
+            f"--md5 gives {plural(len(sums), 'checksum')} for {plural(len(paths), 'archive')}: give one for each.",
+            code="conflicting-settings",
         )
     for archive, md5 in zip(paths, sums, strict=True):
         with shared.progress_bar("checking", unit="B") as progress:
@@ -102,7 +103,7 @@ def _lsun(options: argparse.Namespace) -> Output:
 
     config = LsunConfig(**shared.given(options, LsunConfig))
     for problem in validation.limit_problems(config):
-        raise UserError(problem.sentence)
+        raise UserError(problem.sentence, code=problem.code)
     _check([options.archive], options.md5)
     with (
         shared.progress_bar("unpacking", unit="B") as unpacking,

@@ -41,7 +41,7 @@ def _metrics(options: argparse.Namespace) -> Output:
         frame = frame[(frame["step"] >= low) & (frame["step"] <= high)]
     count = (0 if ranged else 10) if options.count is None else options.count
     if count < 0:
-        raise UserError(f"--last is {count}: give the number of rows to print, or 0 for all.")
+        raise UserError(f"--last is {count}: give the number of rows to print, or 0 for all.", code="out-of-range")
     frame = frame.tail(count) if count else frame
     rows = [
         {str(name): int(value) if name == "step" else value for name, value in row.items()}
@@ -55,7 +55,9 @@ def _columns(run: runs.Run, frame: "pd.DataFrame", names: list[str]) -> "pd.Data
     """The columns `names` of a log [rows, columns] next to its step; without names, all that have values."""
     if unknown := [name for name in names if name not in frame.columns]:
         known = ", ".join(map(str, frame.columns)) or "none yet"
-        raise UserError(f"The log of {run.name} has no column {unknown[0]}: its columns are {known}.")
+        raise UserError(
+            f"The log of {run.name} has no column {unknown[0]}: its columns are {known}.", code="unknown-setting"
+        )
     if names:
         return frame[list(dict.fromkeys(["step", *names]))]
     rest = [name for name in frame.columns if name != "step" and frame[name].notna().any()]

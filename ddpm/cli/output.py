@@ -29,13 +29,7 @@ class JsonParser(argparse.ArgumentParser):
     """A parser whose errors are a UserError instead of the usage on stderr and an exit."""
 
     def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{self.prog}: {message}: see `{self.prog} --help`.")
-
-
-class UsageError(UserError):
-    """A command line that cannot be parsed."""
-
-    code = "usage"
+        raise UserError(f"{self.prog}: {message}: see `{self.prog} --help`.", code="usage")
 
 
 def add_json_flag(parser: argparse.ArgumentParser) -> None:
@@ -76,7 +70,7 @@ def show(output: Output | None, target: bool | Path) -> None:
 
 def show_error(error: UserError) -> None:
     """Print an error as a JSON document."""
-    print_document({"error": {"message": str(error), "code": getattr(error, "code", "") or "error"}})
+    print_document({"error": {"message": str(error), "code": error.code}})
 
 
 def print_document(document: Mapping[str, Any]) -> None:

@@ -73,7 +73,10 @@ def log_format() -> str | None:
     known = ("stdout", "log", *LOG_FORMATS)
     for name in formats:
         if name not in known:
-            raise UserError(f"OPENAI_LOG_FORMAT names {name!r}: choose among {', '.join(known)}, with commas between.")
+            raise UserError(
+                f"OPENAI_LOG_FORMAT names {name!r}: choose among {', '.join(known)}, with commas between.",
+                code="bad-value",
+            )
     return ",".join(["csv", *(name for name in formats if name in LOG_FORMATS and name != "csv")]) if formats else None
 
 
@@ -184,7 +187,7 @@ def read_source(options: argparse.Namespace, section: type[S]) -> tuple[S, runs.
     """Read the flags of `add_source`: settings, run or file, and settings of a file that does not hold its own."""
     wanted = section(**given(options, section))
     for problem in validation.limit_problems(wanted):
-        raise UserError(problem.sentence)
+        raise UserError(problem.sentence, code=problem.code)
     if isinstance(wanted, SampleConfig):
         timesteps.check(wanted)
     flags = given(options, SECTIONS["model"], SECTIONS["diffusion"])
@@ -192,7 +195,10 @@ def read_source(options: argparse.Namespace, section: type[S]) -> tuple[S, runs.
     if not options.run:
         return wanted, options.model_path, flags
     if flags:
-        raise UserError(f"--run uses the settings of the run, but --{next(iter(flags))} was given too: leave it out.")
+        raise UserError(
+            f"--run uses the settings of the run, but --{next(iter(flags))} was given too: leave it out.",
+            code="settings-are-fixed",
+        )
     return wanted, torchrun.run_on_main(lambda: runs.find(options.runs_dir, options.run)), flags
 
 

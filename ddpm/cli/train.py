@@ -81,7 +81,8 @@ def _train(options: argparse.Namespace) -> Output:
         )
         raise UserError(
             f"--resume goes on with the settings that the run has, but {extra} was given too: leave it out, or start a"
-            " new run."
+            " new run.",
+            code="settings-are-fixed",
         )
     run = torchrun.run_on_main(lambda: _run(options, given))
     with torchrun.worker_for(run.folder, run.config.train.total_steps, state="queued") as worker:
@@ -114,7 +115,8 @@ def _find(options: argparse.Namespace) -> runs.Run:
     if folder is None:
         raise UserError(
             "--resume names no run, and OPENAI_LOGDIR names no folder: give the name of a run, as `ddpm runs` lists"
-            " them."
+            " them.",
+            code="missing-value",
         )
     return runs.Run(folder)
 
@@ -151,7 +153,7 @@ def _run(options: argparse.Namespace, given: dict[str, Any]) -> runs.Run:
             from ddpm.training import resume
 
             if resume.is_done(run):  # nothing of it is touched
-                raise UserError(run.all_done)
+                raise UserError(run.all_done, code="nothing-left")
     return run.loaded()
 
 
@@ -180,7 +182,8 @@ def _new_run(options: argparse.Namespace, given: dict[str, Any]) -> runs.Run:
     config = codec.resolved(config)
     if options.base.model.super_res and not config.model.super_res:
         raise UserError(
-            "super-res-train was to train a model that enlarges nothing: say --small_size, or use ddpm train."
+            "super-res-train was to train a model that enlarges nothing: say --small_size, or use ddpm train.",
+            code="missing-value",
         )
     config = datasets.resolve(config)
     with shared.progress_bar(

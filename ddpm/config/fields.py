@@ -8,11 +8,14 @@ import os
 import typing
 import unicodedata
 import urllib.parse
+from collections.abc import Callable
 from dataclasses import field
 from typing import Any, NamedTuple
 
 from ddpm.errors import UserError
 from ddpm.storage import paths
+
+Names = tuple[str, ...] | Callable[[], tuple[str, ...]]
 
 
 def setting(
@@ -22,17 +25,18 @@ def setting(
     label: str,
     low: float | None = None,
     high: float | None = None,
-    choices: tuple[str, ...] = (),
+    choices: Names = (),
     unit: str = "",
     basic: bool = False,
     group: str = "More",
     path: bool = False,
-    names: tuple[str, ...] = (),
+    names: Names = (),
 ) -> Any:
     """A field with what forms and flags need to know.
 
     `basic` ones are shown without being asked for, the others in a fold with those of their `group`.  path: it is the
-    path of a file or folder, or one of `names`.
+    path of a file or folder, or one of `names`.  choices, names: what is allowed, or a function that lists the rows of
+    a table, so that a new row is offered at once.
     """
     return field(
         default=default,
@@ -83,7 +87,8 @@ def settings(section: type) -> list[Setting]:
     for f in dataclasses.fields(section):
         kind = types[f.name]
         plain = next((a for a in typing.get_args(kind) if a is not type(None)), kind)
-        found.append(Setting(f.name, plain, f.default, **f.metadata))
+        listed = {key: value() if callable(value := f.metadata[key]) else value for key in ("choices", "names")}
+        found.append(Setting(f.name, plain, f.default, **{**f.metadata, **listed}))
     return found
 
 
@@ -97,7 +102,10 @@ def ints(name: str, text: str) -> tuple[int, ...]:
     """'16,8' as (16, 8).  Raises UserError for anything else than positive whole numbers."""
     parts = [part.strip() for part in text.split(",") if part.strip()]
     if not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise UserError(f"{name} {text!r} is not a list of positive whole numbers: write them with commas, as in 16,8.")
+        raise UserError(
+            f"{name} {text!r} is not a list of positive whole numbers: write them with commas, as in 16,8.",
+            code="bad-value",
+        )
     return tuple(int(part) for part in parts)
 
 

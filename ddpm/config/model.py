@@ -198,7 +198,7 @@ class DiffusionConfig:
         "How noise grows over the timesteps. Cosine keeps more of the picture for longer, which helps at 64 pixels and"
         " below.",
         label="Noise schedule",
-        choices=tuple(schedules.BETAS),
+        choices=lambda: tuple(schedules.BETAS),
         basic=True,
     )
     timestep_respacing: str = setting(

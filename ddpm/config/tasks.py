@@ -4,12 +4,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from ddpm.config.fields import setting
-from ddpm.config.training import DATA_SETS, enlarge_setting, kernels_setting, skip_broken_setting
+from ddpm.config.training import enlarge_setting, kernels_setting, skip_broken_setting
+from ddpm.data_sets import DATA_SETS
 from ddpm.solvers import SOLVERS
+from ddpm.spacings import SPACINGS, described
 
 OWN_DATA = "data"  # as base_samples: what the model learnt from; a folder of that name is ./data
 TASKS = ("draw", "interpolate", "vary", "inpaint", "invert")
-SPACINGS = ("uniform", "quadratic", "logsnr", "karras")
 FEW_STEPS = "unipc-2"  # the sampler for few steps, by the table that `ddpm bench samplers` prints
 
 
@@ -87,7 +88,7 @@ class SampleConfig(FromCheckpoint):
         + FEW_STEPS
         + "); without, DDIM with use_ddim, else ancestral DDPM.",
         label="Sampler",
-        choices=("auto", *SOLVERS),
+        choices=lambda: ("auto", *SOLVERS),
         basic=True,
     )
     steps: int = setting(
@@ -101,10 +102,9 @@ class SampleConfig(FromCheckpoint):
     )
     spacing: str = setting(
         "auto",
-        "How the steps are spread over the noise: evenly over the timesteps, densest near the clean picture (quadratic,"
-        " karras), or evenly over the logarithm of the signal-to-noise ratio (logsnr). auto: what suits the sampler.",
+        f"How the steps are spread over the noise. {described()}; auto: what suits the sampler.",
         label="Spacing",
-        choices=("auto", *SPACINGS),
+        choices=lambda: ("auto", *SPACINGS),
         group="Steps",
     )
     use_ddim: bool = setting(
@@ -178,7 +178,7 @@ class SampleConfig(FromCheckpoint):
         " small size; or, made small, those of a data set by name, or of the model's own (data).",
         label="Small pictures",
         path=True,
-        names=(OWN_DATA, *DATA_SETS),
+        names=lambda: (OWN_DATA, *DATA_SETS),
     )
     to_seed: int = setting(
         1, "interpolate: the seed of the last picture.", label="To seed", low=0, high=2**32 - 1, group="Task"
@@ -237,7 +237,7 @@ class EvalConfig(FromCheckpoint):
         label="Data",
         basic=True,
         path=True,
-        names=DATA_SETS,
+        names=lambda: tuple(DATA_SETS),
     )
     split: str = setting(
         "auto",
@@ -283,7 +283,7 @@ class AnalyticConfig(FromCheckpoint):
         label="Data",
         basic=True,
         path=True,
-        names=DATA_SETS,
+        names=lambda: tuple(DATA_SETS),
     )
     enlarge: bool = enlarge_setting()
     skip_broken: bool = skip_broken_setting()
@@ -322,8 +322,8 @@ class FrontierConfig(FromCheckpoint):
     )
     spacing: str = setting(
         "auto",
-        "How the steps are spread over the noise: some of uniform, quadratic, logsnr, karras with commas between, or"
-        " all of them (all). auto: what suits each sampler.",
+        f"How the steps are spread over the noise: some of {', '.join(SPACINGS)} with commas between, or all of them"
+        " (all). auto: what suits each sampler.",
         label="Spacings",
     )
     flips: str = setting(
