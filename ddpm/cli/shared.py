@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ddpm.cli import torchrun
+from ddpm.cli import output, torchrun
 from ddpm.config import codec, fields, validation
 from ddpm.config.codec import SECTIONS
 from ddpm.config.fields import settings
@@ -45,6 +45,7 @@ def add_command(commands: Any, name: str, run: Any, help: str, runs_dir: bool = 
     """Add a subcommand that calls `run` with its options, and takes --json; with `runs_dir`, also --runs_dir."""
     parser = commands.add_parser(name, help=help, description=help, allow_abbrev=False)
     parser.set_defaults(command=run)
+    output.add_json_flag(parser)
     if runs_dir:
         parser.add_argument(
             "--runs_dir", type=path, default=Path("runs"), metavar="DIR", help="where the runs are (default: runs)"
