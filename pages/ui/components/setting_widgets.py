@@ -69,7 +69,7 @@ def read(form: str, base: Config) -> tuple[Config, list[Problem]]:
         if value is None:
             empty.append(Problem(s.name, f"{s.name} is empty: type a value, {default!r} for one."))
             value = default
-        values[s.name] = s.settled(value)
+        values[s.name] = s.normalize(value)
     return codec.replace(base, values), empty
 
 
