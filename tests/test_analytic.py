@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm import schedules
+from ddpm import schedules, spacings
 from ddpm.analysis import likelihood
 from ddpm.config import codec
 from ddpm.config.model import ModelConfig
@@ -20,7 +20,7 @@ from ddpm.data import datasets
 from ddpm.data.datasets import Dataset
 from ddpm.diffusion.process import Prediction, at
 from ddpm.errors import UserError
-from ddpm.planning import timesteps, variances
+from ddpm.planning import variances
 from ddpm.runs.jobs import Stopped
 from ddpm.sampling import analytic_variance, engine, samplers
 from ddpm.storage import files
@@ -72,7 +72,7 @@ def test_few_ancestral_steps_have_the_right_spread(steps: int) -> None:
 
 
 def test_steps_between_timesteps_have_one_too() -> None:
-    schedule = schedules.respaced(FULL, timesteps.logsnr(FULL.curve, 12, 999))
+    schedule = schedules.respaced(FULL, spacings.logsnr(FULL.curve, 12, 999))
     assert (analytic_variance.table(schedule, exact_errors()) > schedule.posterior_variance).all()
 
 

@@ -32,7 +32,7 @@ def model(num_classes: int, *names: str) -> Config:
     ],
 )
 def test_names_numbers_and_ranges(text: str, labels: list[int]) -> None:
-    assert classes.chosen(model(8, *NAMES), text) == labels
+    assert classes.parse_classes(model(8, *NAMES), text) == labels
 
 
 @pytest.mark.parametrize(
@@ -49,16 +49,16 @@ def test_names_numbers_and_ranges(text: str, labels: list[int]) -> None:
 )
 def test_what_is_no_class(text: str, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
-        classes.chosen(model(8, *NAMES), text)
+        classes.parse_classes(model(8, *NAMES), text)
 
 
 def test_labels_without_names_are_asked_for_where_they_are_many() -> None:
     reference = model(1000)
     with pytest.raises(UserError, match=r"1000 labels without names.*--classes 0-9, or --classes 0-999 for all"):
         engine.labels_for(reference, SampleConfig())
-    assert classes.chosen(reference, "0-999") == list(range(1000))
-    assert classes.chosen(model(1000, *NAMES), "") == [0, 1, 2, 3, 4], "those that have a name"
-    assert classes.chosen(model(10), "") == list(range(10))
+    assert classes.parse_classes(reference, "0-999") == list(range(1000))
+    assert classes.parse_classes(model(1000, *NAMES), "") == [0, 1, 2, 3, 4], "those that have a name"
+    assert classes.parse_classes(model(10), "") == list(range(10))
 
 
 def test_a_model_without_classes() -> None:

@@ -71,7 +71,7 @@ def test_what_is_chosen(
     monkeypatch.setattr(
         build, "found", lambda: build.Found(library, "") if compiler else build.Found(None, "there is none")
     )
-    chosen = backend.chosen(kernels, name, device)
+    chosen = backend.resolve_backend(kernels, name, device)
     assert tuple(chosen) == (device, numbers, by, library if by == "native" else None, notices)
     who = {"native": "native kernels", "torch": "torch alone", "compile": "torch.compile"}[by]
     assert chosen.words == f"on {device}, in {numbers} by {who}"
@@ -79,7 +79,7 @@ def test_what_is_chosen(
 
 def by(kernels: str, name: str = "fp32") -> Compute:
     """As it comes on this machine, which must have a compiler."""
-    made = backend.chosen(kernels, name, CPU)
+    made = backend.resolve_backend(kernels, name, CPU)
     if kernels == "native" and made.library is None:
         pytest.skip(made.notices[0])
     return made
@@ -298,5 +298,5 @@ def test_a_network_to_draw_from_computes_in_fp32(tiny: Config) -> None:
     assert isinstance(drawn, NativeOps)
     assert (trainer.model.ops.dtype, drawn.dtype) == (torch.bfloat16, torch.float32)
     network = trainer.network()
-    backend.chosen("torch", "fp32", torch.device("cpu")).prepared(network)
+    backend.resolve_backend("torch", "fp32", torch.device("cpu")).prepared(network)
     assert network.ops is TORCH

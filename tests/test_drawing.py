@@ -430,7 +430,7 @@ def test_every_picture_can_be_drawn_again_alone(run: Run, tmp_path: Path) -> Non
         assert (pixels(SampleJob(out)) == pixels(job)[k : k + 1]).all()
     grid = images.settings_in(job.grid)
     assert grid
-    by = backend.chosen("auto", "fp32", torch.device("cpu")).kernels
+    by = backend.resolve_backend("auto", "fp32", torch.device("cpu")).kernels
     assert metadata.sample_of(grid, "grid") == codec.with_absolute_paths(dataclasses.replace(QUICK, kernels=by))
 
 

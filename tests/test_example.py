@@ -83,8 +83,8 @@ def test_it_draws_coloured_shapes_in_ten_steps() -> None:
 
 def test_what_it_lacks_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = example.provide(tmp_path)
-    with pytest.raises(UserError, match=r"holds but ema_0\.995 of step 3000, to draw from"):
-        export_openai.hand_back(run, tmp_path / "openai")
+    with pytest.raises(UserError, match=r"holds only ema_0\.995 of step 3000, enough to sample from"):
+        export_openai.export_checkpoint(run, tmp_path / "openai")
     assert "ema_0.995_003000.pt" in run.all_done
     assert main.main(["train", "--resume", "example", "--runs_dir", str(tmp_path)]) == 2
     assert "has done all its 3,000 steps" in capsys.readouterr().err

@@ -316,7 +316,7 @@ def test_classes_are_padded_to_as_many_as_the_reference_has(runs_dir: Path, tmp_
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "progress.csv").write_text("mine")
     with pytest.raises(UserError, match=r"holds progress\.csv already: choose another folder"):
-        export_openai.hand_back(run, tmp_path / "other")
+        export_openai.export_checkpoint(run, tmp_path / "other")
     load_as_the_reference(
         tmp_path / "back", 3, ModelConfig(**{k: v for k, v in FLAGS.items() if k != "noise_schedule"})
     )  # type: ignore[arg-type]
@@ -358,7 +358,7 @@ def test_in_place_touches_none_of_their_files(folder: Path, runs_dir: Path, tmp_
     ddpm("train", "--resume", "here", "--runs_dir", runs_dir)
     assert runs.find(runs_dir, "here").checkpoint().step == 203
     assert (folder / "progress.csv").read_bytes().startswith(before["progress.csv"])
-    export_openai.hand_back(run, tmp_path / "back")
+    export_openai.export_checkpoint(run, tmp_path / "back")
     steps = pd.read_csv(tmp_path / "back" / "progress.csv")["step"].tolist()
     assert steps[:2] == [0, 10]
     assert steps[-1] == 202
@@ -396,7 +396,7 @@ def test_a_log_that_went_on_after_the_checkpoint_is_handed_back_as_it_was(
     if total > 201:
         ddpm("train", "--resume", "here", "--runs_dir", runs_dir)
         before = [step for step in before if step <= 203] + [total - 1]
-    export_openai.hand_back(run, tmp_path / "back")
+    export_openai.export_checkpoint(run, tmp_path / "back")
     assert pd.read_csv(tmp_path / "back" / "progress.csv")["step"].tolist() == before
 
 
@@ -443,11 +443,11 @@ def test_a_folder_that_cannot_be_written_is_left_as_it_was(
     before = {path.name for path in folder.iterdir()}
     monkeypatch.setattr(import_openai.files, "link", refuse)
     with pytest.raises(UserError, match="import it by copying"):
-        import_openai.adopt(
+        import_openai.import_folder(
             openai_folder.look(folder),
             runs_dir,
             {"image_size": 8},
-            import_openai.Wish("x", in_place=True, ask=False),
+            import_openai.ImportOptions("x", in_place=True, probe=False),
             lambda *_: None,
         )
     assert {path.name for path in folder.iterdir()} == before
@@ -455,11 +455,15 @@ def test_a_folder_that_cannot_be_written_is_left_as_it_was(
 
 def test_a_damaged_step_is_left_out_and_said(folder: Path, runs_dir: Path) -> None:
     (folder / "model000200.pt").write_bytes((folder / "model000200.pt").read_bytes()[:1000])
-    adopted = import_openai.adopt(
-        openai_folder.look(folder), runs_dir, {"image_size": 8}, import_openai.Wish("x", ask=False), lambda *_: None
+    imported = import_openai.import_folder(
+        openai_folder.look(folder),
+        runs_dir,
+        {"image_size": 8},
+        import_openai.ImportOptions("x", probe=False),
+        lambda *_: None,
     )
-    assert [c.step for c in adopted.run.checkpoints()] == [101]
-    assert any("cut short" in sentence for sentence in adopted.told)
+    assert [c.step for c in imported.run.checkpoints()] == [101]
+    assert any("cut short" in sentence for sentence in imported.notes)
 
 
 def test_what_is_no_such_folder(folder: Path, runs_dir: Path, tmp_path: Path) -> None:
@@ -469,26 +473,30 @@ def test_what_is_no_such_folder(folder: Path, runs_dir: Path, tmp_path: Path) ->
     with pytest.raises(UserError, match="no folder"):
         openai_folder.look(tmp_path / "nowhere")
     with pytest.raises(UserError, match="was not trained with num_channels 64: leave it out, or use --num_channels 32"):
-        import_openai.adopt(
+        import_openai.import_folder(
             openai_folder.look(folder),
             runs_dir,
             {"image_size": 8, "num_channels": 64},
-            import_openai.Wish("x"),
+            import_openai.ImportOptions("x"),
             lambda *_: None,
         )
     with pytest.raises(UserError, match="labels 0 to 9 were trained"):
-        import_openai.adopt(
+        import_openai.import_folder(
             openai_folder.look(folder),
             runs_dir,
             {"image_size": 8},
-            import_openai.Wish("x", ("a", "b"), ask=False),
+            import_openai.ImportOptions("x", ("a", "b"), probe=False),
             lambda *_: None,
         )
     assert list(runs_dir.glob("*")) in ([], [runs_dir / ".lock"])
     torch.save({"state": {}, "param_groups": []}, folder / "opt000200.pt")
     with pytest.raises(UserError, match="not AdamW's state"):
-        import_openai.adopt(
-            openai_folder.look(folder), runs_dir, {"image_size": 8}, import_openai.Wish("x", ask=False), lambda *_: None
+        import_openai.import_folder(
+            openai_folder.look(folder),
+            runs_dir,
+            {"image_size": 8},
+            import_openai.ImportOptions("x", probe=False),
+            lambda *_: None,
         )
 
 
@@ -703,7 +711,7 @@ def test_mixed_precision_handed_back_with_an_optimiser_is_told(runs_dir: Path, t
     run = runs.create(runs_dir, "mixed", config)
     with Worker(run.folder, 1) as worker:
         list(Session(run, worker).train())
-    told = " ".join(export_openai.hand_back(run, tmp_path / "back"))
+    told = " ".join(export_openai.export_checkpoint(run, tmp_path / "back"))
     written = (tmp_path / "back" / "flags.txt").read_text()
     assert "the flag is left out" in told
     assert "the flag is left out" in written
@@ -727,7 +735,7 @@ def test_all_labels_of_a_released_model_are_known() -> None:
     with torch.device("meta"):
         tensors = unet.build(codec.replace(preset.config, {"num_classes": 1000}).model).state_dict()
     found = identify.recognise(tensors, {}, Path(preset.file))
-    assert classes.chosen(found.config, "") == list(range(1000))
+    assert classes.parse_classes(found.config, "") == list(range(1000))
     assert found.labels == tuple(range(1000))
 
 

@@ -16,7 +16,7 @@ from ddpm.analysis import solver_benchmark
 from ddpm.checkpoints import checkpoint_files
 from ddpm.cli import main
 from ddpm.config import codec
-from ddpm.config.tasks import SPACINGS, FrontierConfig, SampleConfig
+from ddpm.config.tasks import FrontierConfig, SampleConfig
 from ddpm.config.training import Config
 from ddpm.errors import UserError
 from ddpm.models.unet import build
@@ -27,6 +27,7 @@ from ddpm.runs.jobs import Job, Worker
 from ddpm.runs.results import FrontierJob
 from ddpm.runs.runs import Run
 from ddpm.solvers import SOLVERS
+from ddpm.spacings import SPACINGS
 from ddpm.storage import files
 
 MEAN, STD = 0.1, 0.2  # of every pixel of the data: hardly ever out of range
@@ -295,7 +296,7 @@ def test_a_failure_keeps_the_rows(gaussian: Config, tmp_path: Path, monkeypatch:
 
     def failing(network: object, config: object, wanted: SampleConfig, *more: object, **named: object) -> object:
         if wanted.sampler == "unipc-3" and wanted.steps == 10:
-            raise UserError("The sun was in my eyes.")
+            raise UserError("The sun was in my eyes.", code="out-of-memory")
         return real(network, config, wanted, *more, **named)  # type: ignore[arg-type]
 
     monkeypatch.setattr(solver_benchmark.sample, "draw", failing)

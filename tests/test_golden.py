@@ -440,10 +440,10 @@ def test_openai_run(golden: Path, tally: Tally, tmp_path: Path) -> None:
         pytest.skip("openai_run is not in the folder")
     folder = openai_folder.look(golden / "openai_run")
     assert (folder.newest.step, list(folder.newest.averages)) == (1000, ["0.99", "0.999"])
-    adopted = import_openai.adopt(
-        folder, tmp_path / "runs", {"noise_schedule": "cosine"}, import_openai.Wish("theirs"), lambda *_: None
+    imported = import_openai.import_folder(
+        folder, tmp_path / "runs", {"noise_schedule": "cosine"}, import_openai.ImportOptions("theirs"), lambda *_: None
     )
-    run, settings = adopted.run, adopted.run.config
+    run, settings = imported.run, imported.run.config
     assert (settings.diffusion.noise_schedule, settings.diffusion.diffusion_steps, settings.model.num_heads) == (
         "cosine",
         1000,

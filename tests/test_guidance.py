@@ -410,7 +410,7 @@ def test_our_files_say_that_classes_were_hidden(hidden_run: Run) -> None:
 def test_the_label_for_no_class_goes_to_improved_diffusion_and_back(hidden_run: Run, tmp_path: Path) -> None:
     """It has 1,000 labels: the last of them is that for no class, in weights, averages and the optimiser."""
     back = tmp_path / "back"
-    told = " ".join(export_openai.hand_back(hidden_run, back))
+    told = " ".join(export_openai.export_checkpoint(hidden_run, back))
     assert "those from 8 to 998 are zeros" in told
     assert "Label 999, the last, stands for no class" in told
     for kind, name in (("model", "model000004.pt"), ("ema_0.9", "ema_0.9_000004.pt")):
@@ -448,7 +448,7 @@ def test_more_labels_than_improved_diffusion_has_are_refused(
     run = fake_run("many", class_cond=True, num_classes=1000, cond_drop_prob=0.1)
     monkeypatch.setattr(export_openai.checkpoint_files, "damage", lambda _: "")
     with pytest.raises(UserError, match="many has 1,000 classes and a label for none, and improved-diffusion's"):
-        export_openai.hand_back(run, tmp_path / "back")
+        export_openai.export_checkpoint(run, tmp_path / "back")
 
 
 def test_shapes_tell_the_classes_when_it_is_said_that_some_were_hidden(tiny: Config) -> None:

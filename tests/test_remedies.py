@@ -120,9 +120,9 @@ def test_a_sampler_that_is_offered_may_be_chosen(task: str, use_ddim: bool, wron
 @pytest.mark.parametrize("text", ["9-3", "3-1", "20", "cat", "1-0", "4-30"])
 def test_classes(count: int, text: str) -> None:
     config = codec.replace(Config(), dict(class_cond=True, num_classes=count))
-    said = sentence(classes.chosen, config, text)
+    said = sentence(classes.parse_classes, config, text)
     if offered := re.search(r"write ([\d-]+)", said) or re.search(r"\((\d+-\d+)\)", said):
-        assert classes.chosen(config, offered[1]), said
+        assert classes.parse_classes(config, offered[1]), said
     elif said:
         assert re.search(rf"from 0 to {count - 1}|choose 0", said)
 

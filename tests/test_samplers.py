@@ -7,17 +7,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm import schedules
+from ddpm import schedules, spacings
 from ddpm.config.model import DiffusionConfig, ModelConfig
-from ddpm.config.tasks import FEW_STEPS, SPACINGS, SampleConfig
+from ddpm.config.tasks import FEW_STEPS, SampleConfig
 from ddpm.config.training import Config
 from ddpm.diffusion import process
 from ddpm.diffusion.process import Denoiser, Prediction, at
 from ddpm.planning import timesteps
 from ddpm.sampling import samplers
 from ddpm.sampling.engine import draw
-from ddpm.sampling.samplers import SAMPLERS, ImageNoise
+from ddpm.sampling.samplers import ImageNoise
 from ddpm.solvers import SOLVERS
+from ddpm.spacings import SPACINGS
 
 MEAN, STD = 0.3, 0.2  # of every pixel of the data
 
@@ -118,7 +119,7 @@ def between(full: schedules.Schedule, count: int) -> schedules.Schedule:
 def solved(name: str, schedule_name: str, count: int) -> Tensor:
     full = schedules.named(schedule_name, 1000)
     x = 0.9 * torch.randn(256, 1, 1, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    sampler = SAMPLERS.get(name) or partial(samplers.dpm_solver_pp, order=1)
+    sampler = samplers.named(name) if name in SOLVERS else partial(samplers.dpm_solver_pp, order=1)
     *_, last = sampler(exact_mixture(full), x, between(full, count), to_zero=False)
     return last.x
 
@@ -169,8 +170,8 @@ def test_few_steps_of_a_high_order_beat_many_of_ddim() -> None:
 @pytest.mark.parametrize("name", ["dpm++2m-sde", "heun"])
 def test_samplers_with_fresh_noise_draw_the_data(full: schedules.Schedule, name: str) -> None:
     rng = torch.Generator().manual_seed(1)
-    sampler = partial(SAMPLERS[name], churn=40.0) if name == "heun" else SAMPLERS[name]
-    kept = timesteps.logsnr(full.curve, 100, 999)
+    sampler = partial(samplers.named(name), churn=40.0) if name == "heun" else samplers.named(name)
+    kept = spacings.logsnr(full.curve, 100, 999)
     schedule = schedules.respaced(full, kept)
     fresh = lambda x: torch.randn(x.shape, generator=rng)  # noqa: E731
     *_, last = sampler(exact(full), noise(), schedule, randn_like=fresh)
@@ -203,7 +204,7 @@ def test_a_yield_is_a_call(full: schedules.Schedule, name: str, to_zero: bool) -
             made += 1
             return exact(full)(x, t)
 
-        for step in SAMPLERS[name](counted, noise(8), schedule, to_zero=to_zero, randn_like=ImageNoise(range(8))):
+        for step in samplers.named(name)(counted, noise(8), schedule, to_zero=to_zero, randn_like=ImageNoise(range(8))):
             seen += 1
             assert (step.done, made) == (seen, seen)
         assert seen == step.total == timesteps.calls(config, sample) <= asked
@@ -214,7 +215,7 @@ def test_a_yield_is_a_call(full: schedules.Schedule, name: str, to_zero: bool) -
 @pytest.mark.parametrize("name", list(SOLVERS))
 def test_one_call_is_enough_to_end(full: schedules.Schedule, name: str) -> None:
     schedule = timesteps.shortened(full, Config(), SampleConfig(sampler=name, steps=1))
-    *_, last = SAMPLERS[name](exact(full), noise(1024), schedule, randn_like=ImageNoise(range(1024)))
+    *_, last = samplers.named(name)(exact(full), noise(1024), schedule, randn_like=ImageNoise(range(1024)))
     assert (last.done, last.total) == (1, 1)
     assert torch.equal(last.x, last.x_start)
 
@@ -227,7 +228,7 @@ def test_the_first_step_may_be_spared(full: schedules.Schedule) -> None:
         asked.append(float(t[0]))
         return exact(full)(x, t)
 
-    schedule = schedules.respaced(full, timesteps.logsnr(full.curve, 11, 999))
+    schedule = schedules.respaced(full, spacings.logsnr(full.curve, 11, 999))
     *_, spared = samplers.dpm_solver_pp(samplers.first_step_spared(watched, schedule), noise(64), schedule)
     *_, whole = samplers.dpm_solver_pp(exact(full), noise(64), schedule)
     assert len(asked) == 10
@@ -246,7 +247,7 @@ def test_a_step_says_what_it_was_told_and_where(full: schedules.Schedule, name: 
         return predicted
 
     schedule = timesteps.shortened(full, Config(), SampleConfig(sampler=name, steps=8))
-    for step in SAMPLERS[name](watched, noise(4), schedule, randn_like=ImageNoise(range(4))):
+    for step in samplers.named(name)(watched, noise(4), schedule, randn_like=ImageNoise(range(4))):
         assert step.t == pytest.approx(asked[-1][0])
         assert torch.equal(step.x_start, asked[-1][1])
 
@@ -262,10 +263,9 @@ def test_a_learned_variance_and_a_spared_first_step(full: schedules.Schedule) ->
 
 
 def test_every_sampler_is_described_and_there() -> None:
-    assert list(SAMPLERS) == list(SOLVERS)
-    assert list(timesteps.SPACINGS) == list(SPACINGS)
+    assert all(callable(samplers.named(name)) for name in SOLVERS)
     assert FEW_STEPS in SOLVERS
-    assert {row.spacing for row in SOLVERS.values()} <= set(timesteps.SPACINGS)
+    assert {row.spacing for row in SOLVERS.values()} <= set(SPACINGS)
 
 
 def test_dynamic_thresholding() -> None:

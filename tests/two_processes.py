@@ -67,7 +67,7 @@ def exchanges() -> dict[str, Any]:
 
     def fail_in(which: int) -> str:
         if rank == which:
-            raise UserError(f"Process {which} says so.")
+            raise UserError(f"Process {which} says so.", code="bad-value")
         return "well"
 
     def said(call: Any) -> str:

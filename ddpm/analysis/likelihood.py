@@ -151,7 +151,8 @@ class Tally:
         if not math.isfinite(total):
             raise UserError(
                 f"Picture {self.count + 1} came out as {total} bits/dim, so the weights are broken or the settings are "
-                "not theirs: use another checkpoint, or the flags that it was trained with."
+                "not theirs: use another checkpoint, or the flags that it was trained with.",
+                code="not-finite",
             )
         self.totals.append(total)
         before = total - self._mean
@@ -306,7 +307,7 @@ def evaluate_source(
         worker.beat(warning=too_many)
     weights, config, path, checkpoint = distributed.from_main(lambda: engine.chosen(source, settings, flags, ask=ask))
     device = distributed.device()
-    computing = backend.settled(settings.kernels, "fp32", device, worker)
+    computing = backend.resolve_and_report(settings.kernels, "fp32", device, worker)
     settings = dataclasses.replace(settings, kernels=computing.kernels)  # as machines differ
     network = engine.network_of(weights, config, path.name, device, settings.kernels)
     told = engine.flags_of(config, weights, EvalConfig)
@@ -346,7 +347,7 @@ def evaluate_into(
     """
     job = EvaluationJob(folder)
     if job.result:
-        raise UserError(f"{folder} already holds an evaluation: choose another --out.")
+        raise UserError(f"{folder} already holds an evaluation: choose another --out.", code="already-exists")
     dataset, where = open_pictures(config, settings, worker, seen, learnt)
     count = min(settings.num_samples, len(dataset))
     said = {"evaluation": dataclasses.asdict(settings), "data": where, **about}
@@ -399,7 +400,8 @@ def open_pictures(
     mine = datasets.adjusted(mine, settings)
     if not mine.data_dir:
         raise UserError(
-            "No pictures are named, and the file does not say what it was trained on: name them with --data_dir."
+            "No pictures are named, and the file does not say what it was trained on: name them with --data_dir.",
+            code="no-data-named",
         )
 
     def progress(done: int, total: int) -> None:

@@ -199,7 +199,7 @@ def compare_source(
     _check_new(folder)
     weights, config, path, origin = engine.chosen(source, settings, flags, ask=ask)
     device = distributed.device()
-    computing = backend.settled(settings.kernels, "fp32", device, worker)
+    computing = backend.resolve_and_report(settings.kernels, "fp32", device, worker)
     settings = dataclasses.replace(settings, kernels=computing.kernels)  # as machines differ
     network = engine.network_of(weights, config, path.name, device, settings.kernels)
     told = engine.flags_of(config, weights, FrontierConfig)
@@ -213,7 +213,7 @@ def compare_source(
 
 def _check_new(folder: Path) -> None:
     if FrontierJob(folder).result:
-        raise UserError(f"{folder} already holds a frontier: choose another --out.")
+        raise UserError(f"{folder} already holds a frontier: choose another --out.", code="already-exists")
 
 
 def compare_into(

@@ -71,7 +71,7 @@ def looks(
     curve = schedules.named(config.diffusion.noise_schedule, config.diffusion.diffusion_steps).curve
     seen: list[Tensor] = []
 
-    network = backend.chosen(settings.kernels, settings.precision, torch.device(device)).prepared(network)
+    network = backend.resolve_backend(settings.kernels, settings.precision, torch.device(device)).prepared(network)
 
     def watched(x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
         seen[:] = [x[0].cpu()]  # with guidance it is there twice
@@ -97,7 +97,8 @@ def _check_number(settings: SampleConfig, number: int) -> None:
     if not 0 <= number < settings.num_samples:
         raise UserError(
             f"number {number} is none of the pictures, which are {settings.num_samples}: name one from 0 to"
-            f" {settings.num_samples - 1}."
+            f" {settings.num_samples - 1}.",
+            code="bad-value",
         )
 
 
@@ -157,14 +158,14 @@ def look_source(
     """
     job = MicroscopeJob(folder)
     if job.result:
-        raise UserError(f"{folder} already holds a trajectory: choose another --out.")
+        raise UserError(f"{folder} already holds a trajectory: choose another --out.", code="already-exists")
     worker.beat(warning=distributed.compute_with(settings.threads, "microscope"))
     _check_number(settings, number)
     settings = codec.with_absolute_paths(settings)
     weights, config, path, about = engine.chosen(source, settings, flags, ask=ask)
     engine.check(config, settings)
     device = distributed.device()
-    computing = backend.settled(settings.kernels, settings.precision, device, worker)
+    computing = backend.resolve_and_report(settings.kernels, settings.precision, device, worker)
     settings = dataclasses.replace(
         settings, precision=computing.precision, kernels=computing.kernels
     )  # as machines differ

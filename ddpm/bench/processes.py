@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 from ddpm.config.training import Config
-from ddpm.errors import UserError
+from ddpm.errors import Code, UserError
 
 SPINNING = ("GOMP_SPINCOUNT", "KMP_BLOCKTIME")  # what the command line asks of OpenMP, which the plain way does not
 PATIENCE = 5.0  # seconds for a process to end by itself
@@ -28,7 +28,7 @@ class _Wrong(NamedTuple):
     """What went wrong in the other process."""
 
     words: str
-    users: bool  # whether it is for the user to put right
+    code: Code | None  # of a UserError; None where it is none
 
 
 class Rival:
@@ -68,10 +68,11 @@ class Rival:
             code = self._process.exitcode
             raise UserError(
                 f"The process that measured has ended with code {code}, perhaps for lack of memory: close other"
-                " programs, or measure less."
+                " programs, or measure less.",
+                code="process-failed",
             ) from error
         if isinstance(answer, _Wrong):
-            raise UserError(answer.words) if answer.users else RuntimeError(answer.words)
+            raise UserError(answer.words, code=answer.code) if answer.code else RuntimeError(answer.words)
         return answer
 
     def step(self) -> float:
@@ -112,6 +113,6 @@ def _answer(laps: Any, what: str, arguments: tuple[Any, ...]) -> Any:
     try:
         return getattr(laps, what)(*arguments)
     except UserError as error:
-        return _Wrong(str(error), users=True)
+        return _Wrong(str(error), error.code)
     except Exception:
-        return _Wrong(traceback.format_exc(), users=False)
+        return _Wrong(traceback.format_exc(), None)

@@ -343,7 +343,7 @@ class _Bench:
     def _measure(self, process: Process, heads: Heads, images: slice) -> dict[str, np.ndarray]:
         network = build(codec.replace(self.config, heads._asdict()).model)
         network.load_state_dict(self.tensors)
-        backend.chosen("auto", "fp32", torch.device("cpu")).prepared(network.eval())
+        backend.resolve_backend("auto", "fp32", torch.device("cpu")).prepared(network.eval())
         full = schedules.named(process.noise_schedule, process.diffusion_steps)
         scale = codec.replace(self.config, {"rescale_timesteps": process.rescale_timesteps}).diffusion
         times = [int(np.abs(full.alphas_cumprod - level).argmin()) for level in LEVELS]

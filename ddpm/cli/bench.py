@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 def add(commands: Any) -> None:
     """Add the subcommand to the parser."""
-    bench = shared.command(
+    bench = shared.add_command(
         commands,
         "bench",
         _speed,
@@ -31,7 +31,7 @@ def add(commands: Any) -> None:
     _add_speed(bench)
     benches = bench.add_subparsers(metavar="WHAT")
     _add_speed(
-        shared.command(
+        shared.add_command(
             benches,
             "speed",
             _speed,
@@ -39,7 +39,7 @@ def add(commands: Any) -> None:
             runs_dir=False,
         )
     )
-    scale = shared.command(
+    scale = shared.add_command(
         benches,
         "scale",
         _scale,
@@ -49,7 +49,7 @@ def add(commands: Any) -> None:
     shared.add_settings(scale, ScaleConfig)
     _add_output(scale)
     scale.add_argument("--chart", type=shared.path, metavar="FILE", help="draw a chart into this SVG file")
-    samplers = shared.command(
+    samplers = shared.add_command(
         benches,
         "samplers",
         _samplers,
@@ -108,18 +108,23 @@ def _scale(options: argparse.Namespace) -> None:
 
 def _read(options: argparse.Namespace, section: type[T]) -> T:
     """The settings that were given.  Raises UserError for one out of its limits, and where several processes measure."""
-    if torchrun.several():
-        raise UserError("ddpm bench was started in several processes, and measures one: start it without torchrun.")
+    if torchrun.is_distributed():
+        raise UserError(
+            "ddpm bench was started in several processes, and measures one: start it without torchrun.",
+            code="single-process-only",
+        )
     settings = section(**shared.given(options, section))
     for problem in validation.limit_problems(settings):
-        raise UserError(problem.sentence)
+        raise UserError(problem.sentence, code=problem.code)
     return settings
 
 
 def _read_old(path: Path) -> dict[str, Any]:
     old: Any = files.read_json(path)
     if wrong := "there is no such file" if old is None else speed_tables.problem(old):
-        raise UserError(f"{path} cannot be compared with, as {wrong}: name a file that was written by --json.")
+        raise UserError(
+            f"{path} cannot be compared with, as {wrong}: name a file that was written by --json.", code="wrong-file"
+        )
     return dict(old)
 
 
@@ -146,13 +151,14 @@ def _keep(options: argparse.Namespace, result: dict[str, Any]) -> None:
 
 
 def _samplers(options: argparse.Namespace) -> None:
-    if torchrun.several():
+    if torchrun.is_distributed():
         raise UserError(
-            "ddpm bench was started in several processes, and times those of one: start it without torchrun."
+            "ddpm bench was started in several processes, and times those of one: start it without torchrun.",
+            code="single-process-only",
         )
     settings, source, flags = shared.read_source(options, FrontierConfig)
     folder = shared.result_folder(options.out, source, "frontiers")
-    with shared.working_in(folder, made=options.out is None) as worker:
+    with shared.job_worker(folder, made=options.out is None) as worker:
         worker.beat(message="Loading the network")
         from tqdm import tqdm
 

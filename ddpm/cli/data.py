@@ -19,7 +19,7 @@ def add(commands: Any) -> None:
     )
     sets = parser.add_subparsers(required=True, metavar="DATA")
 
-    cifar10 = shared.command(
+    cifar10 = shared.add_command(
         sets, "cifar10", _cifar10, "CIFAR-10, downloaded or from its archive, to be trained on by name.", runs_dir=False
     )
     cifar10.add_argument("--archive", type=shared.path, metavar="FILE", help="the archive, where it is here already")
@@ -30,12 +30,12 @@ def add(commands: Any) -> None:
         help="also write cifar_train and cifar_test there, with files such as plane_00042.png",
     )
 
-    lsun = shared.command(sets, "lsun", _lsun, "LSUN's lmdb database as a folder of PNG files.", runs_dir=False)
+    lsun = shared.add_command(sets, "lsun", _lsun, "LSUN's lmdb database as a folder of PNG files.", runs_dir=False)
     lsun.add_argument("archive", type=shared.path, metavar="ARCHIVE", help="folder of the database, or its zip file")
     lsun.add_argument("folder", type=shared.path, metavar="FOLDER", help="where to write the pictures")
     shared.add_settings(lsun, LsunConfig, dashes=True)
 
-    imagenet = shared.command(
+    imagenet = shared.add_command(
         sets,
         "imagenet64",
         _imagenet64,
@@ -72,10 +72,11 @@ def _check(archives: Sequence[Path], sums: Sequence[str] | None) -> None:
         return
     if len(sums) != len(archives):
         raise UserError(
-            f"--md5 gives {plural(len(sums), 'checksum')} for {plural(len(archives), 'archive')}: give one for each."
+            f"--md5 gives {plural(len(sums), 'checksum')} for {plural(len(archives), 'archive')}: give one for each.",
+            code="conflicting-settings",
         )
     for archive, md5 in zip(archives, sums, strict=True):
-        with shared.bar("checking", unit="B") as progress:
+        with shared.progress_bar("checking", unit="B") as progress:
             prepare.check_md5(archive, md5, progress)
 
 
@@ -83,13 +84,13 @@ def _cifar10(options: argparse.Namespace) -> None:
     from ddpm.data import cifar10, download
 
     _check([options.archive] if options.archive else [], options.md5)
-    with shared.bar("cifar10", unit="B") as progress:
+    with shared.progress_bar("cifar10", unit="B") as progress:
         archive = options.archive or download.fetch_cifar10(progress)
         path = cifar10.import_archive(archive, progress)
     if not options.folder:
         print(path)
         return
-    with shared.bar("writing", unit="image") as progress:
+    with shared.progress_bar("writing", unit="image") as progress:
         for folder in cifar10.write_folders(options.folder, progress):
             print(folder)
 
@@ -99,9 +100,12 @@ def _lsun(options: argparse.Namespace) -> None:
 
     config = LsunConfig(**shared.given(options, LsunConfig))
     for problem in validation.limit_problems(config):
-        raise UserError(problem.sentence)
+        raise UserError(problem.sentence, code=problem.code)
     _check([options.archive], options.md5)
-    with shared.bar("unpacking", unit="B") as unpacking, shared.bar("writing", unit="image") as writing:
+    with (
+        shared.progress_bar("unpacking", unit="B") as unpacking,
+        shared.progress_bar("writing", unit="image") as writing,
+    ):
         lsun.write(options.archive, options.folder, config, unpacking, writing)
     print(options.folder)
 
@@ -111,7 +115,7 @@ def _imagenet64(options: argparse.Namespace) -> None:
 
     _check(options.archive, options.md5)
     batches = imagenet64.look(options.archive, options.part)
-    with shared.bar("writing", unit="image") as progress:
+    with shared.progress_bar("writing", unit="image") as progress:
         if options.npz:
             imagenet64.write_npz(batches, options.npz, progress)
         else:

@@ -12,14 +12,14 @@ from ddpm.runs import results
 
 def add(commands: Any) -> None:
     """Add the subcommand to the parser."""
-    nll = shared.command(commands, "nll", _nll, "Measure how well a model knows pictures, in bits per dimension.")
+    nll = shared.add_command(commands, "nll", _nll, "Measure how well a model knows pictures, in bits per dimension.")
     shared.add_source(nll, EvalConfig, "measuring", "evaluations")
 
 
 def _nll(options: argparse.Namespace) -> None:
     settings, source, flags = shared.read_source(options, EvalConfig)
     folder = shared.result_folder(options.out, source, "evaluations")
-    with shared.working_in(folder, made=options.out is None) as worker:
+    with shared.job_worker(folder, made=options.out is None) as worker:
         worker.beat(message="Loading the network")
         from tqdm import tqdm
 
@@ -38,7 +38,7 @@ def _nll(options: argparse.Namespace) -> None:
                 line.update(measured.done - line.n)
     if not torchrun.is_main():
         return
-    shared.hand_over(options.out, folder)
+    shared.copy_arrays_to_log_folder(options.out, folder)
     job = results.EvaluationJob(folder)
     result = job.result
     if result:

@@ -9,7 +9,9 @@ from ddpm.runs import example
 
 def add(commands: Any) -> None:
     """Add the subcommand to the parser."""
-    shared.command(commands, "example", _example, "Make a run of the small trained model that comes with the program.")
+    shared.add_command(
+        commands, "example", _example, "Make a run of the small trained model that comes with the program."
+    )
 
 
 def _example(options: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""The command line.  Each subcommand imports what it needs when it needs it, so that `ddpm runs` answers at once."""
+"""The command line.  Each subcommand imports what it needs when it runs, so that `ddpm runs` answers at once."""
 
 import argparse
 import io
@@ -7,21 +7,21 @@ import re
 import sys
 from collections.abc import Sequence
 
-from ddpm.cli import adopt, bench, data, evaluate, example, microscope, runs, sample, torchrun, train, variance
+from ddpm.cli import bench, data, evaluate, example, import_openai, runs, sample, torchrun, train, trajectory, variance
 from ddpm.errors import UserError, told
 
-ROOMS = (train, example, sample, microscope, evaluate, variance, bench, runs, adopt, data)  # in the order of --help
+COMMANDS = (train, example, sample, trajectory, evaluate, variance, bench, runs, import_openai, data)  # as --help lists
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code: 2 for what the user can put right."""
+    """Run one command; returns the exit code, which is 2 for an error that the user can correct."""
     # Threads that wait for each other by spinning starve whatever else the machine does, and then each other: beside
     # a busy browser a training was 4 to 10 times slower.  Spinning briefly costs nothing; not at all, half the speed
     # (measured on two cores).  GNU's and LLVM's OpenMP read this when torch is imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     os.environ.setdefault("KMP_BLOCKTIME", "1")
     _open_streams()
-    options = _parser().parse_args(_with_values(sys.argv[1:] if arguments is None else arguments))
+    options = _parser().parse_args(join_negative_values(sys.argv[1:] if arguments is None else arguments))
     try:
         with told():
             return torchrun.run(options.command, options) or 0
@@ -36,10 +36,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _open_streams() -> None:
-    """Have all three standard streams, able to write any text.
+    """Make sure that all three standard streams are open and can write any text.
 
-    A service or pythonw starts without some: what is printed goes nowhere then, and not into whichever file is opened
-    next and gets their number.  Letters that a narrow encoding lacks are written out.
+    A service or pythonw may start without them: output is then discarded, and does not end up in whichever file is
+    opened next and gets the free descriptor.  Characters that the encoding lacks are escaped.
     """
     for number in range(3):
         try:
@@ -58,8 +58,8 @@ def _open_streams() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def _with_values(arguments: Sequence[str]) -> list[str]:
-    """`--lr -1e-4` as `--lr=-1e-4`: no flag but -h begins with a single dash, and argparse takes most such values for one."""
+def join_negative_values(arguments: Sequence[str]) -> list[str]:
+    """Write `--lr -1e-4` as `--lr=-1e-4`: argparse takes such values for flags, and no flag but -h has a single dash."""
     joined: list[str] = []
     for word in arguments:
         before = joined[-1] if joined else ""
@@ -77,8 +77,8 @@ def _with_values(arguments: Sequence[str]) -> list[str]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="ddpm", description="Train image diffusion models, and draw from them.")
+    parser = argparse.ArgumentParser(prog="ddpm", description="Train image diffusion models, and sample from them.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for room in ROOMS:
-        room.add(commands)
+    for command in COMMANDS:
+        command.add(commands)
     return parser

@@ -14,7 +14,7 @@ from ddpm.runs import jobs, launch, runs
 
 def add(commands: Any) -> None:
     """Add the subcommand to the parser."""
-    stop = shared.command(commands, "stop", _stop, "Ask a run to stop: it finishes its step, saves and leaves.")
+    stop = shared.add_command(commands, "stop", _stop, "Ask a run to stop: it finishes its step, saves and leaves.")
     stop.add_argument("name", metavar="NAME")
     stop.add_argument(
         "--wait", type=shared.boolean, default=True, metavar="BOOL", help="wait until it has left (default: True)"
@@ -27,9 +27,9 @@ def add(commands: Any) -> None:
         help="end it at once; steps since the last checkpoint are lost",
     )
 
-    shared.command(commands, "runs", _runs, "List the runs, newest first.")
+    shared.add_command(commands, "runs", _runs, "List the runs, newest first.")
 
-    export = shared.command(
+    export = shared.add_command(
         commands,
         "export",
         _export,
@@ -101,7 +101,7 @@ def _export(options: argparse.Namespace) -> None:
     if options.openai:
         from ddpm.interop import export_openai
 
-        for sentence in export_openai.hand_back(run, options.openai, getattr(options, "step", 0)):
+        for sentence in export_openai.export_checkpoint(run, options.openai, getattr(options, "step", 0)):
             print(sentence, file=sys.stderr)
         print(options.openai)
         return

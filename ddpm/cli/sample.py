@@ -18,9 +18,9 @@ SOURCE = ("run", "model_path")
 
 def add(commands: Any) -> None:
     """Add the subcommand to the parser."""
-    draw = shared.command(commands, "sample", _sample, "Draw pictures from a run or a checkpoint file.")
+    draw = shared.add_command(commands, "sample", _sample, "Draw pictures from a run or a checkpoint file.")
     _add_flags(draw, shared.add_source(draw, SampleConfig, "drawing", "samples", required=False))
-    enlarge = shared.command(
+    enlarge = shared.add_command(
         commands, "super-res-sample", _sample, "Enlarge small pictures with a super-resolution run or checkpoint file."
     )
     _add_flags(
@@ -52,7 +52,7 @@ def _add_flags(parser: argparse.ArgumentParser, source: Any) -> None:
 def _sample(options: argparse.Namespace) -> None:
     folder = _resumed(options) if options.resume else _drawn(options)
     if torchrun.is_main():
-        shared.hand_over(None if options.resume else options.out, folder)
+        shared.copy_arrays_to_log_folder(None if options.resume else options.out, folder)
         print(folder)
 
 
@@ -62,10 +62,11 @@ def _resumed(options: argparse.Namespace) -> Path:
     others += [name for name in ("out", "like") if getattr(options, name)]
     if others:
         raise UserError(
-            f"--resume goes on with the settings in {folder}, but --{others[0]} was given too: leave it out."
+            f"--resume goes on with the settings in {folder}, but --{others[0]} was given too: leave it out.",
+            code="settings-are-fixed",
         )
-    torchrun.from_main(lambda: runs.check_resumable(results.SampleJob(folder)))
-    with shared.working_in(folder) as worker:
+    torchrun.run_on_main(lambda: runs.check_resumable(results.SampleJob(folder)))
+    with shared.job_worker(folder) as worker:
         worker.beat(message="Loading the network")
         from ddpm.sampling import job
 
@@ -74,18 +75,19 @@ def _resumed(options: argparse.Namespace) -> Path:
 
 
 def _drawn(options: argparse.Namespace) -> Path:
-    like = torchrun.from_main(lambda: metadata.in_picture(options.like)) if options.like else None
+    like = torchrun.run_on_main(lambda: metadata.in_picture(options.like)) if options.like else None
     if like is not None:
         settings, source, flags, like = _changed(options, like)
     elif not (options.run or options.model_path):
         raise UserError(
             "Nothing to draw from is named: give --run NAME or --model_path FILE, or --like FILE.png with a picture"
-            " that carries its settings."
+            " that carries its settings.",
+            code="missing-value",
         )
     else:
         settings, source, flags = shared.read_source(options, SampleConfig)
     folder = shared.result_folder(options.out, source, "samples")
-    with shared.working_in(folder, made=options.out is None) as worker:
+    with shared.job_worker(folder, made=options.out is None) as worker:
         worker.beat(message="Loading the network")
         from ddpm.sampling import job
 
@@ -103,7 +105,7 @@ def _changed(
         settings = dataclasses.replace(settings, step=0, weights="")
     changed = dataclasses.replace(settings, **shared.given(options, SampleConfig))
     for problem in validation.limit_problems(changed):
-        raise UserError(problem.sentence)
+        raise UserError(problem.sentence, code=problem.code)
     if explicit:
         _, source, flags = shared.read_source(options, SampleConfig)
         return changed, source, flags, None
@@ -112,7 +114,8 @@ def _changed(
     if own:
         raise UserError(
             f"--like has the settings of its model, but --{min(own)} was given too: leave it out, or name the file with"
-            " --model_path."
+            " --model_path.",
+            code="settings-are-fixed",
         )
     remedy = "name a checkpoint with --run or --model_path to draw from all the same"
-    return changed, torchrun.from_main(lambda: metadata.checkpoint_of(like, options.like.name, remedy)), {}, like
+    return changed, torchrun.run_on_main(lambda: metadata.checkpoint_of(like, options.like.name, remedy)), {}, like

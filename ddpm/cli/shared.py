@@ -1,4 +1,4 @@
-"""What the subcommands share: flags from settings, a progress line, the log."""
+"""Common parts of the subcommands: flags made from settings, the source of weights, progress bars, the log."""
 
 import argparse
 import contextlib
@@ -25,12 +25,12 @@ from ddpm.storage import files, paths
 log = logging.getLogger("ddpm")
 
 S = TypeVar("S", bound=FromCheckpoint)
-SUPER_RES = codec.replace(Config(), dict(image_size=256, small_size=64))  # what super-res-* begin with
-SUPER_RES_NAMES = {"image_size": "large_size"}  # and what improved-diffusion calls it there
-PROBE = "find out by denoising a few images what shapes do not tell, and say which flags fit badly (default: True)"
-RUN = ("--run", "--name")  # Python 3.11's torchrun takes the first for one of its own, --run_path, and refuses it
+SUPER_RES = codec.replace(Config(), dict(image_size=256, small_size=64))  # defaults of super-res-*
+SUPER_RES_NAMES = {"image_size": "large_size"}  # flags as improved-diffusion names them there
+PROBE = "infer by denoising a few images what shapes do not say, and report flags that fit badly (default: True)"
+RUN_FLAGS = ("--run", "--name")  # Python 3.11's torchrun takes the first for its own --run_path, and refuses it
 
-PASSING = {
+NOT_RESULTS = {
     "run.lock",
     "status.json",
     "control.json",
@@ -38,11 +38,11 @@ PASSING = {
     "log.txt",
     "preview.png",
     "mask.png",
-}  # written before results
+}  # files that every job writes before its results
 
 
-def command(commands: Any, name: str, run: Any, help: str, runs_dir: bool = True) -> argparse.ArgumentParser:
-    """Add a subcommand that calls `run` with its options; with `runs_dir`, it also takes --runs_dir."""
+def add_command(commands: Any, name: str, run: Any, help: str, runs_dir: bool = True) -> argparse.ArgumentParser:
+    """Add a subcommand that calls `run` with its options, and takes --json; with `runs_dir`, also --runs_dir."""
     parser = commands.add_parser(name, help=help, description=help, allow_abbrev=False)
     parser.set_defaults(command=run)
     if runs_dir:
@@ -53,7 +53,7 @@ def command(commands: Any, name: str, run: Any, help: str, runs_dir: bool = True
 
 
 def path(text: str) -> Path:
-    """A path as a user types it, ~ included: not every shell has made a folder's name of it."""
+    """Parse a path as a user types it, with ~ for the home folder, which not every shell expands."""
     return Path(os.path.expanduser(fields.path_text(text)))
 
 
@@ -63,29 +63,32 @@ def boolean(text: str) -> bool:
 
 
 def log_format() -> str | None:
-    """The setting that OPENAI_LOG_FORMAT stands for; None without it.  Raises UserError for an unknown format.
+    """Value of the setting log_format that OPENAI_LOG_FORMAT asks for; None if it is not set.
 
-    Of improved-diffusion's formats, stdout and log are always there, as csv is.
+    Of improved-diffusion's formats, stdout, log and csv are always written.  Raises UserError for an unknown format.
     """
     named = os.environ.get("OPENAI_LOG_FORMAT", "")
     formats = [name.strip() for name in named.split(",") if name.strip()]
     known = ("stdout", "log", *LOG_FORMATS)
     for name in formats:
         if name not in known:
-            raise UserError(f"OPENAI_LOG_FORMAT names {name!r}: choose among {', '.join(known)}, with commas between.")
+            raise UserError(
+                f"OPENAI_LOG_FORMAT names {name!r}: choose among {', '.join(known)}, with commas between.",
+                code="bad-value",
+            )
     return ",".join(["csv", *(name for name in formats if name in LOG_FORMATS and name != "csv")]) if formats else None
 
 
 def result_folder(out: Path | None, source: Run | Path, kind: str) -> Path:
-    """Where a job writes: where it was told to, else KIND/TIME in OPENAI_LOGDIR, in the run's folder or here."""
+    """Folder of a job's result: `out`, or else KIND/TIME in OPENAI_LOGDIR, in the run's folder or in this folder."""
     own = source.folder if isinstance(source, Run) else Path()
-    return out or torchrun.from_main(lambda: runs.timed((paths.log_folder() or own) / kind))
+    return out or torchrun.run_on_main(lambda: runs.timed((paths.log_folder() or own) / kind))
 
 
-def hand_over(out: Path | None, folder: Path) -> None:
-    """Put the .npz files of a finished job into OPENAI_LOGDIR too, where improved-diffusion's scripts have them.
+def copy_arrays_to_log_folder(out: Path | None, folder: Path) -> None:
+    """Copy the .npz files of a finished job to OPENAI_LOGDIR, where improved-diffusion's scripts write them.
 
-    Those of an earlier job stay: where they have the same names, these get a number.
+    Files of an earlier job stay: where names are the same, the new ones get a number.
     """
     target, own = paths.log_folder(), sorted(folder.glob("*.npz"))
     if not target or out is not None or not own:
@@ -95,7 +98,7 @@ def hand_over(out: Path | None, folder: Path) -> None:
     if there[0].name != own[0].name:
         names = ", ".join(path.name for path in there)
         print(
-            f"{target} has another {own[0].name} already, which stays: this one's files there are {names}",
+            f"{target} already has another {own[0].name}, which stays: the files of this job there are {names}",
             file=sys.stderr,
         )
 
@@ -108,10 +111,10 @@ def add_settings(
     names: Mapping[str, str] = {},
     dashes: bool = False,
 ) -> None:
-    """A flag for every setting.  What is not given is left out of the parsed options.
+    """Add a flag for every setting of `section`.  Settings that are not given are left out of the parsed options.
 
-    `base` has the defaults that the help tells, where they are not the section's own; `names` are other names of flags.
-    dashes: --image-size is understood as well as --image_size.
+    `base` has the defaults that the help shows, if they are not the section's own; `names` are other names of flags.
+    dashes: accept --image-size as well as --image_size.
     """
     for s in settings(section):
         if s.name in leave_out:
@@ -137,12 +140,12 @@ def _parser_of(kind: type, aliases: Mapping[str, str] = {}) -> Any:
     def parse(text: str) -> Any:
         return fields.parse(kind, aliases.get(text, text))
 
-    parse.__name__ = "True or False" if kind is bool else kind.__name__  # what argparse calls it in its error
+    parse.__name__ = "True or False" if kind is bool else kind.__name__  # its name in argparse's error
     return parse
 
 
 def given(options: argparse.Namespace, *sections: type) -> dict[str, Any]:
-    """The settings that were given, as they are kept: with paths that hold from every folder."""
+    """Settings of the `sections` that were given, by name; paths are absolute."""
     known = {s.name: s for section in sections for s in settings(section)}
     return {name: known[name].normalize(value) for name, value in vars(options).items() if name in known}
 
@@ -157,14 +160,14 @@ def add_source(
     required: bool = True,
     leave_out: set[str] = frozenset(),  # type: ignore[assignment]
 ) -> Any:
-    """Flags of a command that works with a checkpoint: which, where to (`out` says by default), and how.
+    """Add the flags of a command that works with a checkpoint: its source, the result's folder, the settings.
 
-    A file without settings of its own begins with `base`, some of whose flags have other `names`.  Returns the group of
-    flags of which one at most can be given, and one must be where it is `required`.
+    out: where results go by default.  base: defaults for a file without settings of its own, some of whose flags have
+    other `names`.  Returns the group of flags that name the source: at most one can be given, one must be if `required`.
     """
     parser.set_defaults(base=base)
     source = parser.add_mutually_exclusive_group(required=required)
-    source.add_argument(*RUN, metavar="NAME", help="use a checkpoint of this run")
+    source.add_argument(*RUN_FLAGS, metavar="NAME", help="use a checkpoint of this run")
     source.add_argument("--model_path", type=path, metavar="FILE", help="use this checkpoint file")
     if out:
         parser.add_argument(
@@ -174,7 +177,7 @@ def add_source(
             help=f"folder for the result (default: {out}/TIME in OPENAI_LOGDIR, in the run's folder, or here)",
         )
     add_settings(parser.add_argument_group(title), section, leave_out)
-    model = parser.add_argument_group("model", "only for files that another program wrote, without their settings")
+    model = parser.add_argument_group("model", "only for files of another program, which do not hold their settings")
     model.add_argument("--probe", type=boolean, default=True, metavar="BOOL", help=PROBE)
     known = {s.name for s in settings(section)}
     for name in ("model", "diffusion"):
@@ -183,10 +186,10 @@ def add_source(
 
 
 def read_source(options: argparse.Namespace, section: type[S]) -> tuple[S, runs.Run | Path, dict[str, Any]]:
-    """What was given for `add_source`'s flags: settings, run or file, and flags for a file without settings."""
+    """Read the flags of `add_source`: settings, run or file, and settings of a file that does not hold its own."""
     wanted = section(**given(options, section))
     for problem in validation.limit_problems(wanted):
-        raise UserError(problem.sentence)
+        raise UserError(problem.sentence, code=problem.code)
     if isinstance(wanted, SampleConfig):
         timesteps.check(wanted)
     flags = given(options, SECTIONS["model"], SECTIONS["diffusion"])
@@ -195,44 +198,45 @@ def read_source(options: argparse.Namespace, section: type[S]) -> tuple[S, runs.
         return wanted, options.model_path, flags
     if flags:
         raise UserError(
-            f"--run uses the settings that the run has, but --{next(iter(flags))} was given too: leave it out."
+            f"--run uses the settings of the run, but --{next(iter(flags))} was given too: leave it out.",
+            code="settings-are-fixed",
         )
-    return wanted, torchrun.from_main(lambda: runs.find(options.runs_dir, options.run)), flags
+    return wanted, torchrun.run_on_main(lambda: runs.find(options.runs_dir, options.run)), flags
 
 
 @contextlib.contextmanager
-def working_in(folder: Path, made: bool = False) -> Iterator[jobs.Worker]:
-    """A Worker in `folder`; where the user can put right what went wrong, a new folder is not left behind.
+def job_worker(folder: Path, made: bool = False) -> Iterator[jobs.Worker]:
+    """Worker in `folder`.  After a UserError a new folder is removed again, unless it already holds results.
 
-    One that already holds results is: hours may have gone into them.  made: whether it is there for this alone.
+    made: the folder was made for this job alone.
     """
-    new = made or not folder.exists()  # where a page started this, the folder is there and shows what went wrong
+    new = made or not folder.exists()  # if a page started this, the folder exists and shows the error
     try:
-        with torchrun.worker(folder) as worker:
+        with torchrun.worker_for(folder) as worker:
             yield worker
     except UserError:
         if new and torchrun.is_main():
             if _holds_results(folder):
-                log.warning("What was finished is in %s", folder)
+                log.warning("The finished results are in %s", folder)
             else:
                 shutil.rmtree(folder, ignore_errors=True)
         raise
 
 
 def _holds_results(folder: Path) -> bool:
-    """Whether there is more than every job writes as it goes; of a likelihood, the status alone may have room for it."""
+    """True if the folder holds more than every job writes; on a full disk a likelihood's result is in its status alone."""
     status = jobs.Job(folder).status()
     if status and status.metrics.get("pictures"):
         return True
     own = [path for path in folder.rglob("*") if path.is_file() and path.parent.name != "given"]
     names = {path.name for path in own}
-    return any(name not in PASSING and not name.startswith(files.TEMPORARY) for name in names)
+    return any(name not in NOT_RESULTS and not name.startswith(files.TEMPORARY) for name in names)
 
 
 def log_to(run: jobs.Job) -> "logging.FileHandler | None":
-    """Log to log.txt, and to the terminal where that is another place.  Returns the handler of log.txt, if any.
+    """Log to log.txt, and to the terminal unless it is redirected there.  Returns the handler of log.txt, if any.
 
-    Of several processes, only the main one says anything.
+    Of several processes, only the main one logs.
     """
     log.setLevel(logging.INFO)
     log.propagate = False
@@ -244,7 +248,7 @@ def log_to(run: jobs.Job) -> "logging.FileHandler | None":
     terminal = logging.StreamHandler()
     terminal.setFormatter(form)
     log.handlers = [terminal]
-    if _is_stderr(run.log_path):  # started by process.start: what is printed is in log.txt
+    if _is_stderr(run.log_path):  # started by runs.launch: stderr is log.txt
         return None
     file = logging.FileHandler(run.log_path, encoding="utf-8", errors="backslashreplace")
     file.setFormatter(form)
@@ -260,8 +264,8 @@ def _is_stderr(path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def bar(title: str, unit: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress line, on a terminal only: a function of (done, total)."""
+def progress_bar(title: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """Progress bar on stderr, shown on a terminal only: a function of (done, total)."""
     from tqdm import tqdm
 
     with tqdm(desc=title, unit=unit, unit_scale=unit == "B", disable=None, leave=False) as bar:

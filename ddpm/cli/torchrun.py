@@ -1,6 +1,6 @@
-"""A subcommand in several processes at once, as torchrun starts them: it is the main one that writes and speaks.
+"""Subcommands in several processes, as torchrun starts them: only the main process writes files and prints.
 
-Without torchrun nothing here imports torch, so that a run shows its state before that is loaded.
+Without torchrun nothing here imports torch, so that a run shows its state before torch is loaded.
 """
 
 import argparse
@@ -16,22 +16,22 @@ from ddpm.runs.jobs import Helper, State, Worker
 
 T = TypeVar("T")
 
-LINGER = 5.0  # seconds in which the main process may say what is wrong: torchrun ends all once the first has left
+LINGER = 5.0  # seconds for the main process to print its error: torchrun ends all once the first has left
 
 
-def several() -> bool:
-    """Whether torchrun started more than one process."""
+def is_distributed() -> bool:
+    """True if torchrun started more than one process."""
     return "LOCAL_RANK" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 def is_main() -> bool:
-    """Whether this process is the one that writes and speaks."""
-    return not several() or int(os.environ["RANK"]) == 0
+    """True for the process that writes files and prints."""
+    return not is_distributed() or int(os.environ["RANK"]) == 0
 
 
-def run(command: Callable[[argparse.Namespace], int | None], options: argparse.Namespace) -> int | None:
-    """Run a subcommand, together with the other processes if there are any.  Only the main one lets a UserError out."""
-    if not several():
+def run(command: Callable[[argparse.Namespace], T], options: argparse.Namespace) -> T:
+    """Run a subcommand, together with the other processes if there are any.  Only the main one raises a UserError."""
+    if not is_distributed():
         return command(options)
     from ddpm.compute import distributed
 
@@ -45,15 +45,15 @@ def run(command: Callable[[argparse.Namespace], int | None], options: argparse.N
         sys.exit(2)
 
 
-def from_main(make: Callable[[], T]) -> T:
-    """What `make` gives in the main process, in all of them."""
-    if not several():
+def run_on_main(make: Callable[[], T]) -> T:
+    """Call `make` in the main process alone; returns its result in all of them."""
+    if not is_distributed():
         return make()
     from ddpm.compute import distributed
 
     return distributed.from_main(make)
 
 
-def worker(folder: Path, total_steps: int = 0, state: State = "starting") -> Worker:
-    """The Worker of a job's folder; in all but the main process one that leaves the folder alone."""
+def worker_for(folder: Path, total_steps: int = 0, state: State = "starting") -> Worker:
+    """Worker of a job's folder; in all but the main process one that does not touch the folder."""
     return (Worker if is_main() else Helper)(folder, total_steps, state)

@@ -35,7 +35,7 @@ def add(commands: Any) -> None:
         shared.SUPER_RES,
         shared.SUPER_RES_NAMES,
     )
-    measure = shared.command(
+    measure = shared.add_command(
         commands, "measure", _measure, "Measure what the settings in FOLDER/config.json cost.", runs_dir=False
     )
     measure.add_argument("folder", type=Path)
@@ -43,10 +43,10 @@ def add(commands: Any) -> None:
 
 def _add_train(commands: Any, name: str, help: str, base: Config, names: Mapping[str, str]) -> None:
     """A command that trains from `base`, in which settings may have other `names`."""
-    train = shared.command(commands, name, _train, help)
+    train = shared.add_command(commands, name, _train, help)
     train.set_defaults(base=base)
     train.add_argument(
-        *shared.RUN,
+        *shared.RUN_FLAGS,
         metavar="NAME",
         help="name of the new run (default: from the data; with OPENAI_LOGDIR, the run is that folder)",
     )
@@ -80,21 +80,22 @@ def _train(options: argparse.Namespace) -> None:
         )
         raise UserError(
             f"--resume goes on with the settings that the run has, but {extra} was given too: leave it out, or start a"
-            " new run."
+            " new run.",
+            code="settings-are-fixed",
         )
-    run = torchrun.from_main(lambda: _run(options, given))
-    with torchrun.worker(run.folder, run.config.train.total_steps, state="queued") as worker:
+    run = torchrun.run_on_main(lambda: _run(options, given))
+    with torchrun.worker_for(run.folder, run.config.train.total_steps, state="queued") as worker:
         to_file = shared.log_to(run)
         log.info(
             "DDPM Workbench %s, Python %s, torch %s", ddpm.__version__, platform.python_version(), version("torch")
         )
         try:
             if options.resume is not None:
-                torchrun.from_main(lambda: _look_back(run, worker))
+                torchrun.run_on_main(lambda: _look_back(run, worker))
             if options.queue and run.folder.parent == options.runs_dir:  # one in OPENAI_LOGDIR waits for nobody
-                torchrun.from_main(lambda: runs.wait_turn(run, worker))
+                torchrun.run_on_main(lambda: runs.wait_turn(run, worker))
             if options.resume is not None:
-                run = torchrun.from_main(lambda: _ready(run, given, worker))
+                run = torchrun.run_on_main(lambda: _ready(run, given, worker))
             _train_here(run, worker)
         except Exception as error:
             if to_file and not isinstance(error, jobs.Stopped):  # of a fault of the program, where it happened
@@ -112,7 +113,8 @@ def _find(options: argparse.Namespace) -> runs.Run:
     if folder is None:
         raise UserError(
             "--resume names no run, and OPENAI_LOGDIR names no folder: give the name of a run, as `ddpm runs` lists"
-            " them."
+            " them.",
+            code="missing-value",
         )
     return runs.Run(folder)
 
@@ -149,7 +151,7 @@ def _run(options: argparse.Namespace, given: dict[str, Any]) -> runs.Run:
             from ddpm.training import resume
 
             if resume.is_done(run):  # nothing of it is touched
-                raise UserError(run.all_done)
+                raise UserError(run.all_done, code="nothing-left")
     return run.loaded()
 
 
@@ -178,10 +180,13 @@ def _new_run(options: argparse.Namespace, given: dict[str, Any]) -> runs.Run:
     config = codec.resolved(config)
     if options.base.model.super_res and not config.model.super_res:
         raise UserError(
-            "super-res-train was to train a model that enlarges nothing: say --small_size, or use ddpm train."
+            "super-res-train was to train a model that enlarges nothing: say --small_size, or use ddpm train.",
+            code="missing-value",
         )
     config = datasets.resolve(config)
-    with shared.bar("reading", unit="image") as progress:  # before there is a run, so that bad data leaves none behind
+    with shared.progress_bar(
+        "reading", unit="image"
+    ) as progress:  # before there is a run, so that bad data leaves none behind
         datasets.open_dataset(config.data, config.model, progress, seed=config.train.seed)
     if config.train.resume_checkpoint:
         from ddpm.training import warm_start

@@ -14,7 +14,7 @@ from ddpm.planning import variances
 
 def add(commands: Any) -> None:
     """Add the subcommand to the parser."""
-    parser = shared.command(
+    parser = shared.add_command(
         commands,
         "analytic",
         _analytic,
@@ -40,10 +40,13 @@ def _analytic(options: argparse.Namespace) -> None:
     place = dataclasses.replace(config.data, data_dir=wanted.data_dir or config.data.data_dir)
     place = datasets.adjusted(place, wanted)
     if not place.data_dir:
-        raise UserError(f"{path.name} does not say what it was trained on: name some pictures with --data_dir.")
+        raise UserError(
+            f"{path.name} does not say what it was trained on: name some pictures with --data_dir.",
+            code="no-data-named",
+        )
     dataset = datasets.open_dataset(place, config.model, seed=config.train.seed)
     device = distributed.device()
-    backend.settled(wanted.kernels, "fp32", device, None)
+    backend.resolve_and_report(wanted.kernels, "fp32", device, None)
     network = engine.network_of(weights, config, path.name, device, wanted.kernels)
     with tqdm(unit="call", dynamic_ncols=True, leave=False, disable=not sys.stderr.isatty()) as line:
         for now in analytic_variance.estimate(network, config, dataset, wanted.num_samples, wanted.seed, device):
@@ -57,6 +60,7 @@ def _analytic(options: argparse.Namespace) -> None:
     except OSError as error:
         raise UserError(
             f"{variances.path_of(path)} cannot be written ({error.strerror or error}): make its folder writable, or"
-            " copy the weights to another."
+            " copy the weights to another.",
+            code="not-writable",
         ) from error
     print(variances.path_of(path))

@@ -29,7 +29,9 @@ class Lost(UserError):
     """Another process has ended, or cannot be reached any more."""
 
     def __init__(self) -> None:
-        super().__init__("Another process of this work ended, or could not be reached: start all of them again.")
+        super().__init__(
+            "Another process of this work ended, or could not be reached: start all of them again.", code="peer-lost"
+        )
 
 
 _wrong: list[Exception] = []  # what is known to have failed elsewhere, in the present `by_all`
@@ -184,7 +186,7 @@ def by_all(make: Callable[[], T]) -> T:
         outcome.append(None)
     except Exception as error:
         # What is raised elsewhere travels; a subclass of UserError may not be made from its sentence alone.
-        outcome.append(UserError(str(error)) if isinstance(error, UserError) else error)
+        outcome.append(UserError(str(error), code=error.code) if isinstance(error, UserError) else error)
         done.set()
         exchanging.join()
         raise

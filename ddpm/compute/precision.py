@@ -18,8 +18,8 @@ FIRST_LG_SCALE = 20.0  # improved-diffusion's
 LEAST_LG_SCALE = -20.0  # where every step overflows down to here, scaling is not what is wrong
 
 
-def chosen(name: str, device: torch.device) -> str:
-    """fp32, bf16 or fp16: what is named, and for auto bf16 where the device computes in it, else fp32."""
+def resolve_precision(name: str, device: torch.device) -> str:
+    """Resolves auto to bf16 where the device computes in it, else to fp32; every other name stays as it is."""
     if name != "auto":
         return name
     return "bf16" if _is_fast(device) else "fp32"

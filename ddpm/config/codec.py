@@ -47,7 +47,10 @@ def replace(config: Config, values: Mapping[str, Any]) -> Config:
     }
     unknown = set(values) - {s.name for cls in SECTIONS.values() for s in settings(cls)} - {"class_names"}
     if unknown:
-        raise UserError(f"Unknown settings {', '.join(sorted(unknown))}: see `ddpm train --help` for the list.")
+        raise UserError(
+            f"Unknown settings {', '.join(sorted(unknown))}: see `ddpm train --help` for the list.",
+            code="unknown-setting",
+        )
     return Config(**sections, class_names=tuple(values.get("class_names", config.class_names)))
 
 
@@ -72,15 +75,23 @@ def from_json(data: Mapping[str, Any]) -> Config:
     """Settings from config.json; missing ones take their defaults.  Raises UserError for an unknown or mistyped one."""
     if not isinstance(data, Mapping) or data.get("format") != FORMAT:
         found = data.get("format", "none") if isinstance(data, Mapping) else type(data).__name__
-        raise UserError(f"The configuration has format {found}, this version reads {FORMAT}: update DDPM Workbench.")
+        raise UserError(
+            f"The configuration has format {found}, this version reads {FORMAT}: update DDPM Workbench.",
+            code="newer-format",
+        )
     names = data.get("class_names", [])
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise UserError(f"class_names in the configuration is {names!r}, not a list of names: correct it.")
+        raise UserError(
+            f"class_names in the configuration is {names!r}, not a list of names: correct it.", code="bad-value"
+        )
     values: dict[str, Any] = {"class_names": names}
     for name, cls in SECTIONS.items():
         section = data.get(name, {})
         if not isinstance(section, Mapping):
-            raise UserError(f"{name} in the configuration is {section!r}, not a group of settings: correct it.")
+            raise UserError(
+                f"{name} in the configuration is {section!r}, not a group of settings: correct it.",
+                code="bad-value",
+            )
         values |= {key: _typed(cls, key, value) for key, value in section.items()}
     return replace(Config(), values)
 
@@ -94,7 +105,8 @@ def _typed(cls: type, key: str, value: Any) -> Any:
     known = {s.name: s for s in settings(cls)}
     if key not in known:
         raise UserError(
-            f"Unknown setting {key!r} in the configuration: it was written by a newer version: update DDPM Workbench."
+            f"Unknown setting {key!r} in the configuration: it was written by a newer version: update DDPM Workbench.",
+            code="unknown-setting",
         )
     s = known[key]
     if value is None and s.default is None:
@@ -104,5 +116,7 @@ def _typed(cls: type, key: str, value: Any) -> Any:
     if s.type is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if type(value) is not s.type:
-        raise UserError(f"{key} in the configuration is {value!r}, which is not {s.type.__name__}: correct it.")
+        raise UserError(
+            f"{key} in the configuration is {value!r}, which is not {s.type.__name__}: correct it.", code="bad-value"
+        )
     return value

@@ -8,12 +8,14 @@ import os
 import typing
 import unicodedata
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import field
 from typing import Any, NamedTuple
 
 from ddpm.errors import UserError
 from ddpm.storage import paths
+
+Names = tuple[str, ...] | Callable[[], tuple[str, ...]]
 
 
 def setting(
@@ -23,21 +25,23 @@ def setting(
     label: str,
     low: float | None = None,
     high: float | None = None,
-    choices: tuple[str, ...] = (),
+    choices: Names = (),
     unit: str = "",
     basic: bool = False,
     group: str = "More",
     path: bool = False,
-    names: tuple[str, ...] = (),
+    names: Names = (),
     aliases: Mapping[str, str] = {},
     flag: str = "",
 ) -> Any:
     """A dataclass field with the metadata that forms and flags need.
 
     help, label: texts for the command line and the forms.
-    low, high: limits of a number; choices: values of a text; unit: shown after the label.
+    low, high: limits of a number; unit: shown after the label.
+    choices: the values of a text.
     basic: shown in a form at once; the others are in an expander named after their `group`.
     path: the value is the path of a file or folder, or one of `names`.
+    choices, names: a tuple, or a function that lists the rows of a table, so that a new row is included at once.
     aliases: other spellings of a choice, which are shown and accepted; files keep the choice.
     flag: another name of the flag.
     """
@@ -103,7 +107,8 @@ def settings(section: type) -> list[Setting]:
     for f in dataclasses.fields(section):
         kind = types[f.name]
         plain = next((a for a in typing.get_args(kind) if a is not type(None)), kind)
-        found.append(Setting(f.name, plain, f.default, **f.metadata))
+        listed = {key: value() if callable(value := f.metadata[key]) else value for key in ("choices", "names")}
+        found.append(Setting(f.name, plain, f.default, **{**f.metadata, **listed}))
     return found
 
 
@@ -118,7 +123,8 @@ def ints(name: str, text: str) -> tuple[int, ...]:
     parts = [part.strip() for part in text.split(",") if part.strip()]
     if not all(part.isdecimal() and int(part) > 0 for part in parts):
         raise UserError(
-            f"{name} {text!r} is not a list of positive whole numbers: separate them with commas, as in 16,8."
+            f"{name} {text!r} is not a list of positive whole numbers: separate them with commas, as in 16,8.",
+            code="bad-value",
         )
     return tuple(int(part) for part in parts)
 

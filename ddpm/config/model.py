@@ -203,7 +203,7 @@ class DiffusionConfig:
         "How the noise level grows over the timesteps. Cosine adds noise more slowly, which helps at 64 pixels and"
         " below.",
         label="Noise schedule",
-        choices=tuple(schedules.BETAS),
+        choices=lambda: tuple(schedules.BETAS),
         basic=True,
     )
     timestep_respacing: str = setting(

@@ -4,12 +4,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from ddpm.config.fields import setting
-from ddpm.config.training import DATA_SETS, enlarge_setting, kernels_setting, skip_broken_setting
+from ddpm.config.training import enlarge_setting, kernels_setting, skip_broken_setting
+from ddpm.data_sets import DATA_SETS
 from ddpm.solvers import SOLVERS
+from ddpm.spacings import SPACINGS, described
 
 OWN_DATA = "data"  # as base_samples: the training data of the model; a folder of that name is ./data
 TASKS = ("draw", "interpolate", "vary", "inpaint", "invert")  # as files have them; "draw" is shown as "sample"
-SPACINGS = ("uniform", "quadratic", "logsnr", "karras")
 FEW_STEPS = "unipc-2"  # the best sampler for few steps, by the table that `ddpm bench samplers` prints
 
 
@@ -87,7 +88,7 @@ class SampleConfig(FromCheckpoint):
         f"Sampling method. auto: with a number of steps, the best for few of them ({FEW_STEPS}); without, DDIM if"
         " use_ddim is set, else ancestral DDPM.",
         label="Sampler",
-        choices=("auto", *SOLVERS),
+        choices=lambda: ("auto", *SOLVERS),
         basic=True,
     )
     steps: int = setting(
@@ -101,11 +102,10 @@ class SampleConfig(FromCheckpoint):
     )
     spacing: str = setting(
         "auto",
-        "How the denoising steps are distributed over the noise levels: uniform in the timestep, denser near the clean"
-        " image (quadratic, karras), or uniform in the logarithm of the signal-to-noise ratio (logsnr). auto: the best"
-        " for the sampler.",
+        f"How the denoising steps are distributed over the noise levels. {described()}; auto: the best for the"
+        f" sampler.",
         label="Spacing",
-        choices=("auto", *SPACINGS),
+        choices=lambda: ("auto", *SPACINGS),
         group="Steps",
     )
     use_ddim: bool = setting(
@@ -180,7 +180,7 @@ class SampleConfig(FromCheckpoint):
         " the low-resolution size; or the downsampled images of a data set by name, or of the model's own (data).",
         label="Low-resolution images",
         path=True,
-        names=(OWN_DATA, *DATA_SETS),
+        names=lambda: (OWN_DATA, *DATA_SETS),
     )
     to_seed: int = setting(
         1, "interpolate: the seed of the last image.", label="Last seed", low=0, high=2**32 - 1, group="Task"
@@ -245,7 +245,7 @@ class EvalConfig(FromCheckpoint):
         label="Data",
         basic=True,
         path=True,
-        names=DATA_SETS,
+        names=lambda: tuple(DATA_SETS),
     )
     split: str = setting(
         "auto",
@@ -289,7 +289,7 @@ class AnalyticConfig(FromCheckpoint):
         label="Data",
         basic=True,
         path=True,
-        names=DATA_SETS,
+        names=lambda: tuple(DATA_SETS),
     )
     enlarge: bool = enlarge_setting()
     skip_broken: bool = skip_broken_setting()
@@ -329,8 +329,8 @@ class FrontierConfig(FromCheckpoint):
     )
     spacing: str = setting(
         "auto",
-        "How the denoising steps are distributed over the noise levels: some of uniform, quadratic, logsnr, karras,"
-        " separated by commas, or all of them (all). auto: the best for each sampler.",
+        f"How the denoising steps are distributed over the noise levels: some of {', '.join(SPACINGS)}, separated by"
+        " commas, or all of them (all). auto: the best for each sampler.",
         label="Spacings",
     )
     flips: str = setting(

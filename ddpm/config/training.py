@@ -6,9 +6,9 @@ from typing import Any
 
 from ddpm.config.fields import setting
 from ddpm.config.model import DiffusionConfig, ModelConfig
+from ddpm.data_sets import DATA_SETS
 
 LOG_FORMATS = ("csv", "json", "tensorboard")
-DATA_SETS = ("shapes", "cifar10-mini", "cifar10")  # available by name; a folder with such a name is written ./shapes
 
 
 def enlarge_setting() -> Any:
@@ -48,11 +48,11 @@ class DataConfig:
 
     data_dir: str = setting(
         "",
-        "A folder of images (searched recursively), an .npz file, or one of shapes, cifar10-mini, cifar10.",
+        f"A folder of images (searched recursively), an .npz file, or one of {', '.join(DATA_SETS)}.",
         label="Data",
         basic=True,
         path=True,
-        names=DATA_SETS,
+        names=lambda: tuple(DATA_SETS),
     )
     random_flip: bool = setting(
         False,

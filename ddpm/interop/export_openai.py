@@ -1,4 +1,4 @@
-"""A run's checkpoint as the files that improved-diffusion writes, loads and resumes from."""
+"""Export of a run's checkpoint as the files that improved-diffusion writes, loads and resumes from."""
 
 import math
 import shlex
@@ -18,11 +18,11 @@ from ddpm.runs import metrics, openai_folder
 from ddpm.runs.runs import Checkpoint, Run
 from ddpm.storage import files
 
-PROGRESS, FLAGS = WRITTEN = ("progress.csv", "flags.txt")  # beside the checkpoint's files
-LABELS = 1000  # slots of its class-conditional networks, always
+PROGRESS, FLAGS = OTHER_FILES = ("progress.csv", "flags.txt")  # next to the checkpoint's files
+LABELS = 1000  # rows of the label embedding in its class-conditional networks, always
 EMBEDDING = "label_emb.weight"
 DEFAULTS = {32: (1, 2, 2, 2), 64: (1, 2, 3, 4), 256: (1, 1, 2, 2, 4, 4)}  # the sizes and levels that its scripts build
-NETWORK = (
+NETWORK_FLAGS = (
     "image_size",
     "num_channels",
     "num_res_blocks",
@@ -43,7 +43,7 @@ NETWORK = (
     "rescale_learned_sigmas",
     "sigma_small",
 )
-TRAIN = (
+TRAIN_FLAGS = (
     "schedule_sampler",
     "lr",
     "weight_decay",
@@ -58,12 +58,12 @@ TRAIN = (
 )
 
 
-def hand_back(run: Run, folder: Path, step: int = 0) -> list[str]:
-    """Write the checkpoint of `step` (0: the newest) and the log to `folder`; returns sentences worth telling.
+def export_checkpoint(run: Run, folder: Path, step: int = 0) -> list[str]:
+    """Export the checkpoint of `step` (0: the newest) and the log to `folder`; returns notes for the user.
 
-    model, ema and opt files are plain state_dicts, numbered by the updates done, which is the number that
-    improved-diffusion goes on with; progress.csv has its columns; flags.txt the command lines.  Raises UserError when
-    the set is damaged, when there are more labels than it has, or when `folder` has such files already.
+    model, ema and opt files are plain state_dicts, numbered by the optimiser updates done, which is the step from which
+    improved-diffusion resumes; progress.csv has its columns; flags.txt has the command lines.  Raises UserError if the
+    checkpoint is damaged, if there are more labels than its networks have, or if `folder` has such files already.
     """
     config = run.config
     hidden = config.model.label_slots - config.model.num_classes if config.model.class_cond else 0
@@ -71,50 +71,55 @@ def hand_back(run: Run, folder: Path, step: int = 0) -> list[str]:
         none = " and a label for none" if hidden else ""
         raise UserError(
             f"{run.name} has {config.model.num_classes:,} classes{none}, and improved-diffusion's networks have"
-            f" {LABELS:,} labels: it cannot load this one."
+            f" {LABELS:,} labels: it cannot load this one.",
+            code="not-exportable",
         )
     if config.model.use_new_attention_order or config.model.num_head_channels != -1:
         raise UserError(
             f"{run.name} splits attention as guided-diffusion does (num_head_channels, use_new_attention_order), and"
-            " improved-diffusion's networks cannot: it cannot load this one."
+            " improved-diffusion's networks cannot: it cannot load this one.",
+            code="not-exportable",
         )
-    taken = sorted(path.name for path in folder.glob("*") if path.suffix == ".pt" or path.name in WRITTEN)
+    taken = sorted(path.name for path in folder.glob("*") if path.suffix == ".pt" or path.name in OTHER_FILES)
     if taken:
-        raise UserError(f"{folder} holds {taken[0]} already: choose another folder for --openai.")
+        raise UserError(
+            f"{folder} holds {taken[0]} already: choose another folder for --openai.", code="already-exists"
+        )
     weights, optimizer, done = checkpoint_files.taken(run, step, lambda checkpoint: _read(run, checkpoint))
     for kind, tensors in weights.items():
         separator = "_" if kind.startswith("ema") else ""
         _save(
             folder / f"{kind}{separator}{done:06d}.pt",
-            OrderedDict((n, _padded(n, t, hidden)) for n, t in tensors.items()),
+            OrderedDict((n, _pad_labels(n, t, hidden)) for n, t in tensors.items()),
         )
-    told = list(_limits(config))
-    if optimizer and _mixed(config):
-        told.append(
-            "Its --use_fp16 has AdamW work on a single flat tensor, so it cannot go on with this optimiser's file: the"
+    notes = list(_limits(config))
+    if optimizer and _uses_mixed_precision(config):
+        notes.append(
+            "Its --use_fp16 has AdamW work on a single flat tensor, so it cannot resume from this optimiser's file: the"
             " flag is left out; to train with it, move the file away."
         )
     if optimizer:
         names = list(weights["model"])
         _save(folder / f"opt{done:06d}.pt", _optimizer(optimizer, names, hidden))
     else:
-        told.append("There is no optimiser's file: improved-diffusion begins a new one.")
-    frame = openai_folder.theirs(metrics.MetricReader(run.progress_path).read(), _last_of_theirs(run))
+        notes.append("There is no optimiser's file: improved-diffusion begins a new one.")
+    frame = openai_folder.theirs(metrics.MetricReader(run.progress_path).read(), _last_step_of_theirs(run))
     if not frame.empty:
         text = frame.to_csv(index=False, lineterminator="\n")
         files.write_bytes(folder / PROGRESS, text.encode())
-    files.write_bytes(folder / FLAGS, _flags(config, weights, done, told, optimizer is not None).encode())
-    return told
+    files.write_bytes(folder / FLAGS, _flags(config, weights, done, notes, optimizer is not None).encode())
+    return notes
 
 
 def _read(run: Run, checkpoint: Checkpoint) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any] | None, int]:
-    """Its weights, its optimiser, if there is one, and how many updates are done."""
+    """Read the weights, the optimiser's state (None if not saved) and the number of updates done."""
     if wrong := checkpoint_files.damage(checkpoint):
-        raise UserError(f"{wrong} Export another checkpoint, with --step.")
+        raise UserError(f"{wrong} Export another checkpoint, with --step.", code="damaged-checkpoint")
     if checkpoint.path("state").name not in checkpoint.files:
         raise UserError(
-            f"{run.name} holds but {', '.join(checkpoint.weights)} of step {checkpoint.step}, to draw from: train a run"
-            " of your own to hand it back."
+            f"{run.name} holds only {', '.join(checkpoint.weights)} of step {checkpoint.step}, enough to sample from but not"
+            " to export: train a run of your own.",
+            code="missing-weights",
         )
     weights = {kind: checkpoint_files.load_weights(checkpoint.path(kind)).tensors for kind in checkpoint.weights}
     there = checkpoint.path("opt").name in checkpoint.files
@@ -122,10 +127,10 @@ def _read(run: Run, checkpoint: Checkpoint) -> tuple[dict[str, dict[str, Tensor]
     return weights, optimizer, checkpoint_files.read(checkpoint.path("state"))["trainer"]["step"]
 
 
-def _last_of_theirs(run: Run) -> float:
-    """The newest step in the log that improved-diffusion itself wrote into the run's folder; -1 for a run of ours.
+def _last_step_of_theirs(run: Run) -> float:
+    """Newest step that improved-diffusion itself logged in the run's folder; -1 for a run of ours.
 
-    What was added since the folder was opened is ours; where rows of both have a step, ours is the one that counts.
+    Rows added since the folder was opened are ours; where both logged a step, ours counts.
     """
     opened = [checkpoint.log_bytes for checkpoint in run.checkpoints() if checkpoint.theirs]
     if not opened:
@@ -138,10 +143,10 @@ def _save(path: Path, content: Any) -> None:
     files.write(path, lambda file: torch.save(content, file))
 
 
-def _padded(name: str, tensor: Tensor, hidden: int) -> Tensor:
-    """The labels' embedding with as many rows as improved-diffusion expects, zero where there is no such class.
+def _pad_labels(name: str, tensor: Tensor, hidden: int) -> Tensor:
+    """Pad the label embedding [num_classes + hidden, C] with zero rows to the [1000, C] that improved-diffusion expects.
 
-    `hidden`: rows for no class, none or one; they stay the last.
+    `hidden`: rows for the label of no class, 0 or 1; they stay last.  Other tensors are returned as they are.
     """
     if name != EMBEDDING or len(tensor) >= LABELS:
         return tensor
@@ -150,73 +155,75 @@ def _padded(name: str, tensor: Tensor, hidden: int) -> Tensor:
 
 
 def _optimizer(state: Mapping[str, Any], names: list[str], hidden: int) -> dict[str, Any]:
-    """AdamW's state_dict as the reference's own AdamW would give it: not fused, and padded where the weights are."""
+    """Convert AdamW's state_dict to what improved-diffusion loads: not fused, and padded where the weights are."""
     padded = {
-        place: {key: _padded(names[place], value, hidden) if value.ndim else value for key, value in entry.items()}
+        place: {key: _pad_labels(names[place], value, hidden) if value.ndim else value for key, value in entry.items()}
         for place, entry in state["state"].items()
     }
     return {"state": padded, "param_groups": [{**group, "fused": None} for group in state["param_groups"]]}
 
 
 def _limits(config: Config) -> list[str]:
-    """What improved-diffusion's scripts cannot do with such a network, as it is."""
+    """Yield what improved-diffusion's unmodified scripts cannot do with such a network."""
     model, diffusion = config.model, config.diffusion
-    told = []
+    notes = []
     hides = model.class_cond and model.cond_drop_prob > 0
     if 0 < model.label_slots < LABELS:
         which = f"from {model.num_classes} to {LABELS - 2}" if hides else f"from {model.num_classes} on"
-        told.append(f"Its networks have {LABELS:,} labels: those {which} are zeros, and nothing was trained on them.")
+        notes.append(f"Its networks have {LABELS:,} labels: those {which} are zeros, and nothing was trained on them.")
     if hides:
-        told.append(
+        notes.append(
             f"Label {LABELS - 1}, the last, stands for no class: its scripts know no guidance and take it for a class;"
             f" here, --cond_drop_prob {model.cond_drop_prob:g} with these files says what it is."
         )
     if DEFAULTS.get(model.image_size) != model.multipliers or model.image_channels != 3:
         levels = ",".join(map(str, model.multipliers))
-        told.append(
+        notes.append(
             "Its scripts build networks for 32, 64 and 256 pixels in colour, with their own channel_mult: for"
             f" {model.image_size} pixels, {plural(model.image_channels, 'channel')} and channel_mult {levels}, change"
             " create_model in them."
         )
     if diffusion.predict_xprev or (model.learn_sigma and not diffusion.learned_range):
-        told.append(
+        notes.append(
             "Its scripts have no flag for predict_xprev or for a variance that is no range: set it in their code."
         )
-    return told
+    return notes
 
 
-def _flags(config: Config, weights: Mapping[str, Any], step: int, told: list[str], optimizer: bool) -> str:
-    """flags.txt: what to type for its scripts, with or without an optimiser's file to go on with."""
+def _flags(config: Config, weights: Mapping[str, Any], step: int, notes: list[str], optimizer: bool) -> str:
+    """Text of flags.txt: command lines for its scripts, with or without an optimiser's file to resume from."""
     prefix = "super_res" if config.model.super_res else "image"
-    network = _written(config, NETWORK)
+    network = _changed_flags(config, NETWORK_FLAGS)
     if config.model.super_res:
         network["large_size"], network["small_size"] = network.pop("image_size"), str(config.model.small_size)
         network.pop("sigma_small", None)
-    learning = _written(config, TRAIN)
+    learning = _changed_flags(config, TRAIN_FLAGS)
     learning.pop("use_fp16", None)
-    if _mixed(config) and not optimizer:
+    if _uses_mixed_precision(config) and not optimizer:
         learning["use_fp16"] = "True"
     best = next((kind for kind in weights if kind != "model"), "model")
-    drawn = f"{best}{'_' if best != 'model' else ''}{step:06d}.pt"
+    sampled = f"{best}{'_' if best != 'model' else ''}{step:06d}.pt"
     data_dir = {"data_dir": config.data.data_dir or "DATA"}
     lines = [
-        *(f"# {sentence}" for sentence in told),
-        _line(f"{prefix}_train.py", {**data_dir, **network, **learning, "resume_checkpoint": f"model{step:06d}.pt"}),
-        _line(f"{prefix}_sample.py", {"model_path": drawn, **network}),
+        *(f"# {sentence}" for sentence in notes),
+        _command_line(
+            f"{prefix}_train.py", {**data_dir, **network, **learning, "resume_checkpoint": f"model{step:06d}.pt"}
+        ),
+        _command_line(f"{prefix}_sample.py", {"model_path": sampled, **network}),
     ]
     if not config.model.super_res:
-        lines.append(_line("image_nll.py", {**data_dir, "model_path": drawn, **network}))
+        lines.append(_command_line("image_nll.py", {**data_dir, "model_path": sampled, **network}))
     return "\n".join(lines) + "\n"
 
 
-def _mixed(config: Config) -> bool:
-    """Whether it was trained with what improved-diffusion calls use_fp16."""
+def _uses_mixed_precision(config: Config) -> bool:
+    """True if it was trained with what improved-diffusion calls use_fp16."""
     train = config.train
     return train.use_fp16 if train.precision == "auto" else train.precision in ("bf16", "fp16")
 
 
-def _written(config: Config, names: tuple[str, ...]) -> dict[str, str]:
-    """These settings as flags, the size always, the others where they are not the default, which is the reference's."""
+def _changed_flags(config: Config, names: tuple[str, ...]) -> dict[str, str]:
+    """Settings as flags: image_size always, others where they differ from the default, which is the reference's."""
     usual = Config()
     flags = {}
     for section, default in (
@@ -231,7 +238,7 @@ def _written(config: Config, names: tuple[str, ...]) -> dict[str, str]:
     return flags
 
 
-def _line(script: str, flags: Mapping[str, str]) -> str:
+def _command_line(script: str, flags: Mapping[str, str]) -> str:
     return shlex.join(
         ["python", f"scripts/{script}", *(part for name, value in flags.items() for part in (f"--{name}", value))]
     )

@@ -1,4 +1,4 @@
-"""Making a run of a folder that improved-diffusion wrote."""
+"""Import of a folder that improved-diffusion wrote, as a run."""
 
 import contextlib
 import dataclasses
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ddpm.checkpoints import checkpoint_files, probe
+from ddpm.checkpoints import checkpoint_files
 from ddpm.checkpoints.identify import recognise
 from ddpm.config import codec, validation
 from ddpm.config.training import Config
@@ -29,66 +29,67 @@ from ddpm.training import warm_start
 
 log = logging.getLogger("ddpm")
 
-ASKED = (*probe.NAMES, "num_heads_upsample", "image_size", "small_size")  # settings that a probe is told
 Progress = Callable[[str, int, int], None]  # (what is being done, files done, files in all)
 
 
-class Adopted(NamedTuple):
-    """A run made of a folder, and what there is to say about it."""
+class Imported(NamedTuple):
+    """The run made from a folder, and notes for the user."""
 
     run: Run
-    told: list[str]
+    notes: list[str]
 
 
-class Wish(NamedTuple):
-    """What is wanted of an import besides settings."""
+class ImportOptions(NamedTuple):
+    """Options of an import, apart from settings of the model and the training."""
 
-    name: str = ""
-    class_names: tuple[str, ...] = ()
-    in_place: bool = False
-    ask: bool = True  # whether a probe finds out and checks what shapes do not tell
+    name: str = ""  # of the run; by default from the folder
+    class_names: tuple[str, ...] = ()  # in the order of the labels
+    in_place: bool = False  # leave the files where they are and link to the folder
+    probe: bool = True  # infer and check by denoising a few images what the shapes of the weights do not say
 
 
-def adopt(folder: Folder, runs_dir: Path, flags: Mapping[str, Any], wish: Wish, progress: Progress) -> Adopted:
+def import_folder(
+    folder: Folder, runs_dir: Path, flags: Mapping[str, Any], options: ImportOptions, progress: Progress
+) -> Imported:
     """Make a run of a folder that improved-diffusion wrote.
 
     `flags`: settings by name.  In place, the folder itself becomes the run, under a link in `runs_dir`, and gets
     config.json, status.json, saves/ and state files; otherwise everything is copied, and steps are numbered by the
-    updates done.  Raises UserError with nothing left behind.
+    optimiser updates done.  Raises UserError with nothing left behind.
     """
-    name = wish.name or runs.free_name(runs_dir, folder.path.absolute().name)
+    name = options.name or runs.free_name(runs_dir, folder.path.absolute().name)
     runs.check_name(name)
     if (runs_dir / name).exists():
-        raise UserError(f"There is already a run named {name}: choose another name.")
+        raise UserError(f"There is already a run named {name}: choose another name.", code="already-exists")
     progress("Reading the newest checkpoint", 0, len(folder.steps))
-    newest, told = _newest(folder)
+    newest, notes = _newest(folder)
     run = Run(runs_dir / name)
-    config, said = _settings(run, folder, newest, flags, wish, progress)
-    told += said
+    config, more = _settings(run, folder, newest, flags, options, progress)
+    notes += more
     if not config.data.data_dir:
         run.config = config
-        goes_on = flags.get("total_steps") or flags.get("lr_anneal_steps")  # it is finished otherwise
-        again = run.shell("train", "--resume", more=["--data_dir", "DATA"]) if goes_on else run.anew(newest.model)
-        told.append(f"To train on, name its data: `{again}`.")
-    make = _open_in_place if wish.in_place else _copy
-    return Adopted(make(folder, runs_dir, name, config, told, progress), told)
+        continues = flags.get("total_steps") or flags.get("lr_anneal_steps")  # it is finished otherwise
+        again = run.shell("train", "--resume", more=["--data_dir", "DATA"]) if continues else run.anew(newest.model)
+        notes.append(f"To train on, name its data: `{again}`.")
+    make = _open_in_place if options.in_place else _copy
+    return Imported(make(folder, runs_dir, name, config, notes, progress), notes)
 
 
 def _newest(folder: Folder) -> tuple[Files, list[str]]:
-    """The newest step whose weights can be read, and what is wrong with those after it."""
-    told: list[str] = []
+    """Find the newest step whose weights can be read; also returns what is wrong with those after it."""
+    notes: list[str] = []
     for found in reversed(folder.steps):
         try:
             assert found.model, "a folder lists steps with a model"
             checkpoint_files.load_weights(found.model)
-            return found, told
+            return found, notes
         except UserError as error:
-            told.append(str(error))
-    raise UserError(told[0])
+            notes.append(str(error))
+    raise UserError(notes[0], code="damaged-checkpoint")
 
 
 def _settings(
-    run: Run, folder: Folder, newest: Files, flags: Mapping[str, Any], wish: Wish, progress: Progress
+    run: Run, folder: Folder, newest: Files, flags: Mapping[str, Any], options: ImportOptions, progress: Progress
 ) -> tuple[Config, list[str]]:
     assert newest.model
     weights = checkpoint_files.load_weights(newest.model)
@@ -96,35 +97,36 @@ def _settings(
         run.config = weights.config
         raise UserError(
             f"{newest.model} was written by this program and knows its settings: begin from it with"
-            f" `{run.anew(newest.model)}`."
+            f" `{run.anew(newest.model)}`.",
+            code="own-run",
         )
     optimizer = checkpoint_files.optimizer_of(newest.optimizer, weights.tensors) if newest.optimizer else None
     done = warm_start.updates(optimizer) or max(1, newest.step)
-    learnt, told = _training(folder, newest, optimizer)
+    learnt, notes = _training(folder, newest, optimizer)
     progress(
-        "Denoising a few pictures, to find out what it was trained on" if wish.ask else "Reading settings",
+        "Denoising a few images, to infer settings" if options.probe else "Reading settings",
         0,
         len(folder.steps),
     )
-    found = recognise(weights.tensors, {**learnt, **flags}, newest.model, wish.ask)
+    found = recognise(weights.tensors, {**learnt, **flags}, newest.model, options.probe)
     config = codec.replace(
         found.config, {"total_steps": flags.get("total_steps") or flags.get("lr_anneal_steps") or done}
     )
-    config = _with_classes(config, found.labels, wish.class_names)
+    config = _with_classes(config, found.labels, options.class_names)
     for problem in validation.problems(config):
         if problem.name != "data_dir" or config.data.data_dir:
-            raise UserError(problem.sentence)
-    return config, told + found.told
+            raise UserError(problem.sentence, code=problem.code)
+    return config, notes + found.told
 
 
 def _training(folder: Folder, newest: Files, optimizer: Mapping[str, Any] | None) -> tuple[dict[str, Any], list[str]]:
-    """What a folder tells about how it was trained."""
+    """Infer settings of the training from its log and optimiser; also returns notes on what could not be inferred."""
     settings: dict[str, Any] = {"ema_rate": ",".join(newest.averages), "ema_warmup": False}
-    told = []
+    notes = []
     if folder.progress and (batch := openai_folder.batch_size(openai_folder.curves(folder.progress))):
         settings["batch_size"] = batch
     else:
-        told.append("Its log does not tell the batch size: --batch_size says it.")
+        notes.append("The batch size cannot be inferred from its log: give it with --batch_size.")
     if optimizer:
         group = optimizer["param_groups"][0]
         settings["weight_decay"] = float(group["weight_decay"])
@@ -132,32 +134,36 @@ def _training(folder: Folder, newest: Files, optimizer: Mapping[str, Any] | None
         if lr > 0 and float(f"{lr:.3g}") == lr:
             settings["lr"] = lr
         else:
-            told.append(
-                f"Its learning rate was falling, and {lr:.3g} at last: --lr and --lr_anneal_steps say how to go on (lr"
-                " 0.0001 if not)."
+            notes.append(
+                f"Its learning rate was falling, and {lr:.3g} at the end: give --lr and --lr_anneal_steps to resume with"
+                " (otherwise lr is 0.0001)."
             )
-    return settings, told
+    return settings, notes
 
 
 def _with_classes(config: Config, labels: tuple[int, ...], names: tuple[str, ...]) -> Config:
-    """`config` with the names of its classes: those given, those of the data, or the numbers of trained labels."""
+    """Add the names of the classes to `config`: those given, those of the data, or the numbers of trained labels."""
     if names and not config.model.class_cond:
-        raise UserError(f"class_names {','.join(names)} were given, but the network has no classes: leave them out.")
+        raise UserError(
+            f"class_names {','.join(names)} were given, but the network has no classes: leave them out.",
+            code="not-applicable",
+        )
     if names:
         most = max(labels, default=len(names) - 1) + 1
         if not most <= len(names) <= config.model.num_classes:
             raise UserError(
                 f"class_names has {plural(len(names), 'name')}, and labels 0 to {most - 1} were trained: give {most},"
-                " in the order of the labels."
+                " in the order of the labels.",
+                code="bad-value",
             )
         config = codec.replace(config, {"class_names": names})
     return datasets.attach(config, config.data.data_dir) if config.data.data_dir else config
 
 
-def _sets(
-    folder: Folder, config: Config, told: list[str], progress: Progress
+def _checkpoints(
+    folder: Folder, config: Config, notes: list[str], progress: Progress
 ) -> Iterator[tuple[Files, warm_start.Start]]:
-    """Every step that can be read, the oldest first."""
+    """Yield every step that can be read, the oldest first."""
     for number, found in enumerate(folder.steps):
         assert found.model
         progress(f"Reading {found.model.name}", number, len(folder.steps))
@@ -169,18 +175,18 @@ def _sets(
             for kind, tensors in weights.items():
                 checkpoint_files.compare(network, tensors, found.weights[kind].name)
         except UserError as error:
-            told.append(f"Step {found.step} is left out: {error}")
+            notes.append(f"Step {found.step} is left out: {error}")
             continue
         step = warm_start.updates(optimizer) or max(1, found.step)
         yield found, warm_start.Start(weights, optimizer, warm_start.fresh_state(step, config), [])
 
 
 def _state_of(start: warm_start.Start) -> dict[str, Any]:
-    """What a state file holds."""
+    """Content of a state file."""
     return {"trainer": start.state, "means": {}, "restored": warm_start.restored(start.weights, start.optimizer)}
 
 
-def _copy(folder: Folder, runs_dir: Path, name: str, config: Config, told: list[str], progress: Progress) -> Run:
+def _copy(folder: Folder, runs_dir: Path, name: str, config: Config, notes: list[str], progress: Progress) -> Run:
     run = runs.create(runs_dir, name, config)
     try:
         frame = openai_folder.curves(folder.progress) if folder.progress else None
@@ -189,7 +195,7 @@ def _copy(folder: Folder, runs_dir: Path, name: str, config: Config, told: list[
         writer = metrics.MetricWriter(run.progress_path, (*wanted, *extra))
         rows = frame.to_dict("records") if frame is not None else []
         step, written = 0, 0
-        for _, start in _sets(folder, config, told, progress):
+        for _, start in _checkpoints(folder, config, notes, progress):
             while written < len(rows) and rows[written]["step"] <= start.step:
                 _write_row(writer, rows[written])
                 written += 1
@@ -199,7 +205,7 @@ def _copy(folder: Folder, runs_dir: Path, name: str, config: Config, told: list[
             _write_row(writer, row)
         writer.sync()
         writer.close()
-        _conclude(run, step, rows[-1] if rows else {}, told, _log_of(folder))
+        _write_status(run, step, rows[-1] if rows else {}, notes, _log_of(folder))
     except BaseException:
         shutil.rmtree(run.folder, ignore_errors=True)
         raise
@@ -211,14 +217,14 @@ def _write_row(writer: metrics.MetricWriter, row: Mapping[Any, float]) -> None:
 
 
 def _open_in_place(
-    folder: Folder, runs_dir: Path, name: str, config: Config, told: list[str], progress: Progress
+    folder: Folder, runs_dir: Path, name: str, config: Config, notes: list[str], progress: Progress
 ) -> Run:
     run = Run(folder.path.absolute())
     made: list[Path] = []
     length = folder.progress.read_bytes().rfind(b"\n") + 1 if folder.progress else 0  # a torn line gives way to ours
     try:
         step = 0
-        for found, start in _sets(folder, config, told, progress):
+        for found, start in _checkpoints(folder, config, notes, progress):
             state = run.folder / f"state{found.step:06d}.pt"
             made.append(state)
             written = files.write(state, lambda file, start=start: torch.save(_state_of(start), file))  # type: ignore[misc]
@@ -233,21 +239,22 @@ def _open_in_place(
         last = openai_folder.curves(folder.progress).iloc[-1].to_dict() if folder.progress else {}
         made += [run.folder / "status.json", run.folder / "config.json"]
         files.write_json(run.folder / "config.json", codec.to_json(config))
-        _conclude(run, step, last, told)
+        _write_status(run, step, last, notes)
         runs_dir.mkdir(parents=True, exist_ok=True)
         files.link(run.folder, runs_dir / name)
     except BaseException as error:
-        _take_back(made)
+        _remove(made)
         if isinstance(error, OSError):
             raise UserError(
                 f"{run.folder} cannot be opened in place ({error.strerror or error}): import it by copying, without "
-                "--in_place, or make the folder writable."
+                "--in_place, or make the folder writable.",
+                code="not-writable",
             ) from error
         raise
     return Run(runs_dir / name)
 
 
-def _take_back(made: list[Path]) -> None:
+def _remove(made: list[Path]) -> None:
     for path in made:
         path.unlink(missing_ok=True)
     if made:
@@ -260,14 +267,14 @@ def _log_of(folder: Folder) -> bytes:
     return log.read_bytes() if log.exists() else b""
 
 
-def _conclude(run: Run, step: int, row: Mapping[Any, float], told: list[str], log: bytes | None = None) -> None:
-    """Status and log of a run that nobody works on."""
+def _write_status(run: Run, step: int, row: Mapping[Any, float], notes: list[str], log: bytes | None = None) -> None:
+    """Write status.json, and log.txt if its text `log` is given, as a training that ended leaves them."""
     if not step:
-        raise UserError(" ".join(told[-1:]))
+        raise UserError(" ".join(notes[-1:]), code="damaged-checkpoint")
     total = run.config.train.total_steps
     values: dict[str, float | None] = {str(name): value for name, value in row.items() if value == value}
     status = Status("finished" if step >= total else "stopped", step, total, metrics=values, updated_at=time.time())
     files.write_json(run.folder / "status.json", dataclasses.asdict(status))
     if log is not None:
-        lines = [f"Imported from improved-diffusion after {plural(step, 'update')}", *told]
+        lines = [f"Imported from improved-diffusion after {plural(step, 'update')}", *notes]
         files.write_bytes(run.log_path, b"".join([log, *(f"{line}\n".encode() for line in lines)]))

@@ -51,9 +51,9 @@ class Compute(NamedTuple):
         return _mixed(network, precision.DTYPES[self.precision])
 
 
-def settled(kernels: str, name: str, device: torch.device | str, worker: Worker | None) -> Compute:
-    """What `chosen` gives, said in the log and, beside the warnings that stand there, in the status of a job."""
-    found = chosen(kernels, name, torch.device(device))
+def resolve_and_report(kernels: str, name: str, device: torch.device | str, worker: Worker | None) -> Compute:
+    """Resolves as `resolve_backend` does, and reports the result in the log and in the status of a job."""
+    found = resolve_backend(kernels, name, torch.device(device))
     for sentence in found.notices:
         log.warning("%s", sentence)
     log.info("Computed %s", found.words)
@@ -63,9 +63,9 @@ def settled(kernels: str, name: str, device: torch.device | str, worker: Worker 
     return found
 
 
-def chosen(kernels: str, name: str, device: torch.device) -> Compute:
-    """What `kernels` and the precision `name` of the settings come to on this device; compiles the kernels."""
-    name = precision.chosen(name, device)
+def resolve_backend(kernels: str, name: str, device: torch.device) -> Compute:
+    """Resolves the settings `kernels` and precision (`name`) on this device; compiles the kernels where they are used."""
+    name = precision.resolve_precision(name, device)
     notices = list(precision.notices(name, device))
     if device.type != "cpu" or kernels in ("torch", "compile"):
         return Compute(device, name, "compile" if kernels == "compile" else "torch", None, tuple(notices))

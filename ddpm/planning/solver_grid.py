@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 
 from ddpm import formatting
 from ddpm.config.fields import ints
-from ddpm.config.tasks import SPACINGS, FrontierConfig, SampleConfig
+from ddpm.config.tasks import FrontierConfig, SampleConfig
 from ddpm.config.training import Config
 from ddpm.errors import UserError
 from ddpm.planning import timesteps
 from ddpm.solvers import SOLVERS
+from ddpm.spacings import SPACINGS
 
 FLIPS = {
     "clip_denoised": "not clipped",
@@ -86,7 +87,7 @@ def ways(settings: FrontierConfig) -> list[Way]:
     """The rows that the settings ask for.  Raises UserError for a name that there is not."""
     solvers = _names("solvers", settings.solvers, tuple(SOLVERS)) or list(SOLVERS)
     own = settings.spacing.strip() in ("", "auto")
-    spacings = [] if own else _names("spacing", settings.spacing, SPACINGS)
+    spacings = [] if own else _names("spacing", settings.spacing, tuple(SPACINGS))
     flips = ["", *_names("flips", settings.flips, tuple(FLIPS))]
     return [Way(s, p, flip) for s in solvers for p in spacings or [SOLVERS[s].spacing] for flip in flips]
 
@@ -95,7 +96,9 @@ def calls_of(settings: FrontierConfig) -> list[int]:
     """The columns that the settings ask for, increasing.  Raises UserError for what is no number."""
     found = sorted(set(ints("calls", settings.calls)))
     if not found:
-        raise UserError("calls is empty: name how many network calls to try, as in --calls 5,10,20.")
+        raise UserError(
+            "calls is empty: name how many network calls to try, as in --calls 5,10,20.", code="missing-value"
+        )
     return found
 
 
@@ -108,18 +111,20 @@ def _names(setting: str, text: str, known: Sequence[str]) -> list[str]:
         if name not in known:
             raise UserError(
                 f"{setting} names {name!r}, which there is not: choose among {', '.join(known)}, with commas between,"
-                " or all."
+                " or all.",
+                code="bad-value",
             )
     return found
 
 
 def sample_of(config: Config, settings: FrontierConfig, way: Way, calls: int) -> SampleConfig:
     """How a cell's pictures are drawn: in fp32, all from the same noise."""
+    takes = SOLVERS[way.solver].takes
     usual = SampleConfig(
         weights=settings.weights,
         step=settings.step,
         clip_denoised=settings.clip_denoised,
-        variance=settings.variance if way.solver == "ddpm" else "auto",
+        variance=settings.variance if "variance" in takes else "auto",
         seed=settings.seed,
         threads=settings.threads,
         num_samples=settings.num_samples,
@@ -131,8 +136,8 @@ def sample_of(config: Config, settings: FrontierConfig, way: Way, calls: int) ->
         precision="fp32",
         kernels=settings.kernels,
         base_samples="data" if config.model.super_res else "",
-        eta=settings.eta if way.solver == "ddim" else 0.0,
-        churn=settings.churn if way.solver == "heun" else 0.0,
+        eta=settings.eta if "eta" in takes else 0.0,
+        churn=settings.churn if "churn" in takes else 0.0,
     )
     if not way.flip:
         return usual
@@ -141,8 +146,8 @@ def sample_of(config: Config, settings: FrontierConfig, way: Way, calls: int) ->
 
 def is_random(sample: SampleConfig) -> bool:
     """Whether fresh noise is added on the way, so that there is no converged picture to come close to."""
-    name = timesteps.solver(sample)
-    return not SOLVERS[name].exact or (name == "ddim" and sample.eta > 0) or (name == "heun" and sample.churn > 0)
+    row = SOLVERS[timesteps.solver(sample)]
+    return not row.exact or any(getattr(sample, name) > 0 for name in ("eta", "churn") if name in row.takes)
 
 
 def places(config: Config, settings: FrontierConfig) -> tuple[list[Place], list[LeftOut]]:
@@ -153,7 +158,8 @@ def places(config: Config, settings: FrontierConfig) -> tuple[list[Place], list[
     if settings.timestep_respacing:
         raise UserError(
             f"timestep_respacing {settings.timestep_respacing!r} says which timesteps to visit, and so do calls: leave"
-            " it out."
+            " it out.",
+            code="conflicting-settings",
         )
     found: list[Place] = []
     left: list[LeftOut] = []
@@ -165,7 +171,7 @@ def places(config: Config, settings: FrontierConfig) -> tuple[list[Place], list[
             except UserError as error:
                 left.append(LeftOut(way, asked, str(error)))
     if not found:
-        raise UserError(f"None of these samplers can draw with so many calls: {left[0].why}")
+        raise UserError(f"None of these samplers can draw with so many calls: {left[0].why}", code="impossible-steps")
     return found, left
 
 

@@ -30,6 +30,7 @@ from ddpm.planning.variances import Errors
 from ddpm.runs.runs import Checkpoint, Run
 from ddpm.sampling import analytic_variance, editing, samplers
 from ddpm.sampling.samplers import ImageNoise, SampleStep
+from ddpm.solvers import SOLVERS
 from ddpm.storage import files, images
 
 ROUNDING = 1e-6  # what is kept of a given picture must not fall below its level, as pixels are rounded down
@@ -65,7 +66,7 @@ def labels_for(config: Config, sample: SampleConfig, small: LowRes | None = None
     if small is not None and small.labels is not None and not sample.classes:
         labels = small.labels
     else:
-        labels = np.array(classes.chosen(config, sample.classes))
+        labels = np.array(classes.parse_classes(config, sample.classes))
         labels = labels[:1] if sample.task == "interpolate" else labels
     return np.resize(labels, sample.num_samples).astype(np.int64) if config.model.class_cond else None
 
@@ -121,15 +122,10 @@ def sampler_of(
     """The sampler that the settings mean, with what it alone takes."""
     name = timesteps.solver(sample)
     variances.chosen(config, sample)  # also where it is of no use, so that this is said
-    sampler = samplers.SAMPLERS[name]
-    match name:
-        case "ddpm":
-            return partial(sampler, variance=variance_of(config, sample, errors))
-        case "ddim":
-            return partial(sampler, eta=sample.eta)
-        case "heun":
-            return partial(sampler, churn=sample.churn)
-    return sampler
+    takes = {name: getattr(sample, name) for name in SOLVERS[name].takes if name not in ("variance", "sigma_small")}
+    if "variance" in SOLVERS[name].takes:
+        takes["variance"] = variance_of(config, sample, errors)
+    return partial(samplers.named(name), **takes)
 
 
 def variance_of(config: Config, wanted: FromCheckpoint, errors: Errors | None = None) -> diffusion.Variance:
@@ -179,7 +175,7 @@ def draw(
     if given is None:
         given = distributed.by_all(lambda: inputs.read(config, sample))
     labels = labels_for(config, sample, given.pictures if given else small)
-    network = backend.chosen(sample.kernels, sample.precision, torch.device(device)).prepared(network)
+    network = backend.resolve_backend(sample.kernels, sample.precision, torch.device(device)).prepared(network)
     calls = timesteps.calls(config, sample)
     size = sample.batch_size or distributed.told(memory.drawn_at_once(config, sample))
     starts = range(first - first % size, sample.num_samples, size)
@@ -224,7 +220,7 @@ def network_of(
     network = build(config.model)
     checkpoint_files.fit(network, weights.tensors, source)
     network.to(device).eval()
-    backend.chosen(kernels, "fp32", torch.device(device)).prepared(network)
+    backend.resolve_backend(kernels, "fp32", torch.device(device)).prepared(network)
     return network
 
 
@@ -260,10 +256,13 @@ def chosen(
     def read(checkpoint: Checkpoint) -> Chosen:
         kind = wanted.weights or checkpoint.weights[0]
         if kind not in checkpoint.weights:
-            raise UserError(f"{source.name} has no weights {kind!r}: choose among {', '.join(checkpoint.weights)}.")
+            raise UserError(
+                f"{source.name} has no weights {kind!r}: choose among {', '.join(checkpoint.weights)}.",
+                code="missing-weights",
+            )
         path = checkpoint.path(kind)
         if wrong := checkpoint_files.damage(checkpoint, path.name):
-            raise UserError(f"{wrong} Use another checkpoint, with --step.")
+            raise UserError(f"{wrong} Use another checkpoint, with --step.", code="damaged-checkpoint")
         return _read(path, checkpoint.files[path.name]["sha256"], flags, base, ask, held)
 
     return checkpoint_files.taken(source, wanted.step, read)
@@ -282,7 +281,9 @@ def _read(
     except FileNotFoundError:  # removed as soon as it was read
         now = sha256
     if now != sha256:
-        raise UserError(f"{path} was replaced while it was being read: start again, now with the new one.")
+        raise UserError(
+            f"{path} was replaced while it was being read: start again, now with the new one.", code="changed-file"
+        )
     return Chosen(weights, config, path, about)
 
 
@@ -305,7 +306,8 @@ def settings_for(
         other = [f"--{n} {flags[n]} (trained with {was[n]})" for n in flags if flags[n] != was[n]]
         raise UserError(
             f"{source.name} was trained with other settings than {', '.join(other)}: leave these flags out, it knows"
-            " its own."
+            " its own.",
+            code="settings-are-fixed",
         )
     return weights.config
 

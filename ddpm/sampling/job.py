@@ -85,11 +85,14 @@ def resume(folder: Path, worker: Worker) -> None:
         about = origin(weights, path)
         if about["sha256"] != told["checkpoint"]["sha256"]:
             raise UserError(
-                f"{path} was replaced while it was being read, and the pictures so far are from the old one: {remedy}."
+                f"{path} was replaced while it was being read, and the pictures so far are from the old one: {remedy}.",
+                code="changed-file",
             )
         config = weights.config or metadata.config_of(told)
         if config is None:
-            raise UserError(f"{folder / 'settings.json'} does not hold the settings of {path.name}: draw anew.")
+            raise UserError(
+                f"{folder / 'settings.json'} does not hold the settings of {path.name}: draw anew.", code="changed-file"
+            )
         sample = metadata.sample_of(told, str(folder / "settings.json"))
         at_once = told.get("drawn_at_once")
         return weights, config, _with_own(job, sample), path, about, at_once if isinstance(at_once, int) else 0
@@ -133,7 +136,7 @@ def draw_into(
         distributed.from_main(lambda: _check_empty(job))
     check(config, sample)
     sample = codec.with_absolute_paths(sample)
-    computing = backend.settled(sample.kernels, sample.precision, device, worker)
+    computing = backend.resolve_and_report(sample.kernels, sample.precision, device, worker)
     sample = dataclasses.replace(sample, precision=computing.precision, kernels=computing.kernels)  # as machines differ
     small = distributed.by_all(lambda: low_res.read(config, sample, _reading(worker)))
     given = distributed.by_all(lambda: inputs.read(config, sample, _reading(worker, "given")))
@@ -208,11 +211,12 @@ def _end(written: "_Folder", source: Path) -> None:
 
 def _check_empty(job: SampleJob) -> None:
     if job.npz or job.grid.exists():
-        raise UserError(f"{job.folder} already holds samples: choose another --out.")
+        raise UserError(f"{job.folder} already holds samples: choose another --out.", code="already-exists")
     if job.images:
         raise UserError(
             f"{job.folder} already holds samples of a drawing that did not end: go on with it by `ddpm sample --resume"
-            f" {shlex.quote(str(job.folder.absolute()))}`, or choose another --out."
+            f" {shlex.quote(str(job.folder.absolute()))}`, or choose another --out.",
+            code="already-exists",
         )
 
 

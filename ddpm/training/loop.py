@@ -57,11 +57,13 @@ class Session:
             raise UserError(
                 f"The classes of {self.config.data.data_dir} are {', '.join(dataset.class_names) or 'none'} now, and"
                 f" were {', '.join(self.config.class_names)} when the run began. {resume.elsewhere(run)}, or start a"
-                " new run."
+                " new run.",
+                code="changed-classes",
             )
         if any(other != dataset.digest for other in distributed.gathered(dataset.digest)):
             raise UserError(
-                f"The processes of this training have other images in {self.config.data.data_dir}: give each the same."
+                f"The processes of this training have other images in {self.config.data.data_dir}: give each the same.",
+                code="changed-data",
             )
         self.dataset, self.images = dataset, len(dataset)
         # A warning for as long as there is no graver one.
@@ -184,7 +186,8 @@ class Session:
         except distributed.Lost as error:
             raise UserError(
                 f"Another process of this training ended, or could not be reached, at step {self.trainer.step}; "
-                f"{self._kept()}: resume it with all processes."
+                f"{self._kept()}: resume it with all processes.",
+                code="peer-lost",
             ) from error
 
     def _train(self) -> Iterator[Report]:
@@ -259,11 +262,13 @@ class Session:
             return UserError(
                 f"The gradient of step {report.step} was not a number in fp16, with a loss scale of 2 to the power of "
                 f"{report.lg_loss_scale:.0f} even, so training ended; {self._kept()}: "
-                "start a new run with precision bf16 or fp32, or with a lower lr."
+                "start a new run with precision bf16 or fp32, or with a lower lr.",
+                code="diverged",
             )
         return UserError(
             f"The gradient of step {report.step} was not a number, so training ended; {self._kept()}: "
-            "start a new run with a lower lr, or with grad_clip 1."
+            "start a new run with a lower lr, or with grad_clip 1.",
+            code="diverged",
         )
 
     def _hear(self) -> set[str]:

@@ -82,7 +82,7 @@ class Trainer:
 
     def _compute_in(self, name: str) -> None:
         """Compute in that precision, by the kernels of the settings."""
-        self.compute = backend.chosen(self.config.train.kernels, name, self.device)
+        self.compute = backend.resolve_backend(self.config.train.kernels, name, self.device)
         self.forward = self.compute.prepared(self.model)
 
     def draw(self) -> Batch:

@@ -84,7 +84,8 @@ def _start(
     if step >= total:
         raised = "lr_anneal_steps, and total_steps to the same" if config.train.lr_anneal_steps else "total_steps"
         raise UserError(
-            f"{name} has {plural(step, 'update')} behind it, and training would end at step {total}: raise {raised}."
+            f"{name} has {plural(step, 'update')} behind it, and training would end at step {total}: raise {raised}.",
+            code="nothing-left",
         )
     what = restored(found, optimizer)
     known = _known(Path(config.train.resume_checkpoint), weights.config)
@@ -172,7 +173,7 @@ def _same_process(path: Path, known: Config, config: Config) -> None:
     if differ := [name for name in was if was[name] != wanted[name]]:
         wrong = ", ".join(f"{name} {wanted[name]}" for name in differ)
         right = " ".join(f"--{name} {was[name]}" for name in differ)
-        raise UserError(f"{path.name} was not trained with {wrong}: use {right}.")
+        raise UserError(f"{path.name} was not trained with {wrong}: use {right}.", code="wrong-flags")
 
 
 def _process(config: Config) -> dict[str, Any]:

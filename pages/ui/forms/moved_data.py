@@ -5,7 +5,8 @@ import os
 import streamlit as st
 
 from ddpm.config.fields import settings
-from ddpm.config.training import DATA_SETS, Config, DataConfig
+from ddpm.config.training import Config, DataConfig
+from ddpm.data_sets import DATA_SETS
 from ddpm.errors import writable
 from ddpm.runs import launch
 from ddpm.runs.runs import Run

@@ -8,11 +8,12 @@ import streamlit as st
 
 from ddpm import schedules
 from ddpm.config import fields
-from ddpm.config.tasks import FEW_STEPS, SPACINGS, SampleConfig
+from ddpm.config.tasks import FEW_STEPS, SampleConfig
 from ddpm.config.training import Config
 from ddpm.errors import UserError
 from ddpm.planning import timesteps
 from ddpm.solvers import SOLVERS
+from ddpm.spacings import SPACINGS
 from pages.ui.components import setting_widgets
 from pages.ui.forms import checkpoint_form
 

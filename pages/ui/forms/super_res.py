@@ -201,7 +201,7 @@ def _look(config: Config, base: str, text: str, stamp: int) -> Look:
         small = low_res.read(config, SampleConfig(num_samples=LOOK, base_samples=base, classes=text))
         assert small is not None
         if small.labels is None:
-            classes.chosen(config, text)
+            classes.parse_classes(config, text)
     except UserError as error:
         return Look(None, str(error))
     strip = images.strip(small.pixels, scale=max(1, LOOK_SIDE // config.model.small_size))

@@ -171,7 +171,7 @@ def heads(job: SampleJob, config: Config) -> list[str]:
         return []
     known = classes.names(config)
     try:
-        labels = np.resize(classes.chosen(config, sample.classes), job.shape[0])
+        labels = np.resize(classes.parse_classes(config, sample.classes), job.shape[0])
     except UserError:  # of a file of other settings
         return []
     return [known[k] if k < len(known) else str(k) for k in labels[: classes.columns(labels) or 0]]

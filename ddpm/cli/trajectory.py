@@ -1,4 +1,4 @@
-"""`ddpm microscope`: how one picture comes about, step by step."""
+"""`ddpm microscope`: the trajectory of one image, denoising step by denoising step."""
 
 import argparse
 import sys
@@ -12,7 +12,7 @@ from ddpm.runs import results
 
 def add(commands: Any) -> None:
     """Add the subcommand to the parser."""
-    look = shared.command(
+    look = shared.add_command(
         commands,
         "microscope",
         _microscope,
@@ -29,11 +29,13 @@ def add(commands: Any) -> None:
 
 
 def _microscope(options: argparse.Namespace) -> None:
-    if torchrun.several():
-        raise UserError("ddpm microscope draws a single picture: start it without torchrun.")
+    if torchrun.is_distributed():
+        raise UserError(
+            "ddpm microscope draws a single picture: start it without torchrun.", code="single-process-only"
+        )
     settings, source, flags = shared.read_source(options, SampleConfig)
     folder = shared.result_folder(options.out, source, "microscopes")
-    with shared.working_in(folder, made=options.out is None) as worker:
+    with shared.job_worker(folder, made=options.out is None) as worker:
         worker.beat(message="Loading the network")
         from tqdm import tqdm
 
