@@ -103,7 +103,7 @@ class SampleConfig(FromCheckpoint):
     spacing: str = setting(
         "auto",
         f"How the denoising steps are distributed over the noise levels. {described()}; auto: the best for the"
-        f" sampler.",
+        " sampler.",
         label="Spacing",
         choices=lambda: ("auto", *SPACINGS),
         group="Steps",

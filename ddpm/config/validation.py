@@ -83,17 +83,15 @@ def _model_problems(config: Config) -> Iterator[Problem]:
         yield Problem(
             "image_size",
             f"image_size {model.image_size} cannot be halved {halvings} times, which {halvings + 1} levels"
-            f" (channel_mult"
-            f" {','.join(map(str, model.multipliers))}) need: use {fits}{'or ' if fits else ''}fewer channel_mult"
-            " entries.",
+            f" (channel_mult {','.join(map(str, model.multipliers))}) need: use {fits}{'or ' if fits else ''}fewer"
+            " channel_mult entries.",
             code="bad-value",
         )
     if model.small_size >= model.image_size:
         yield Problem(
             "small_size",
             f"small_size {model.small_size} is not below image_size {model.image_size}, so there is nothing to"
-            f" upsample:"
-            f" use {max(model.image_size // 2, 1)} or less, or 0 for no super-resolution.",
+            f" upsample: use {max(model.image_size // 2, 1)} or less, or 0 for no super-resolution.",
             code="bad-value",
         )
     if model.image_channels not in (1, 3, 4):
@@ -107,8 +105,7 @@ def _model_problems(config: Config) -> Iterator[Problem]:
         yield Problem(
             "num_channels",
             f"num_channels {model.num_channels} is not a multiple of 32, the number of normalisation groups: use {low}"
-            f" or"
-            f" {low + 32}.",
+            f" or {low + 32}.",
             code="bad-value",
         )
     attended = {
@@ -166,8 +163,8 @@ def _diffusion_problems(config: Config) -> Iterator[Problem]:
     if diffusion.predict_xprev and diffusion.timestep_respacing:
         yield Problem(
             "predict_xprev",
-            "predict_xprev cannot be trained on a shortened process, where the previous image is a different one: leave"
-            " timestep_respacing empty.",
+            "predict_xprev cannot be trained on a shortened process, where the previous image is a different one:"
+            " leave timestep_respacing empty.",
             code="conflicting-settings",
         )
     try:
@@ -232,7 +229,6 @@ def _train_problems(config: Config) -> Iterator[Problem]:
         yield Problem(
             "total_steps",
             f"total_steps {train.total_steps} exceeds the training step at which the learning rate reaches 0,"
-            f" lr_anneal_steps"
-            f" {train.lr_anneal_steps}: make them equal.",
+            f" lr_anneal_steps {train.lr_anneal_steps}: make them equal.",
             code="conflicting-settings",
         )
