@@ -330,7 +330,7 @@ def test_the_command_prints_a_table_and_takes_it_home(
     assert "| sampler, spacing | 3 calls | 5 calls |" in printed
     assert printed.splitlines()[-1] == str(out)
     result = json.loads(copy.read_text())
-    assert result == FrontierJob(out).result
+    assert result == {**FrontierJob(out).result, "folder": str(out)}
     assert result["checkpoint"]["weights"] == "ema_0.9"
     assert result["command"].startswith("ddpm bench samplers --model_path ")
     assert main.main([*source, "--solvers", "euler", "--out", str(tmp_path / "none")]) == 2

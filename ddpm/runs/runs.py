@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from ddpm import formatting
 from ddpm.config import codec
@@ -21,6 +21,9 @@ from ddpm.errors import UserError
 from ddpm.runs.jobs import ACTIVE, Job, Stopped, Worker, guard
 from ddpm.runs.results import EvaluationJob, FrontierJob, MicroscopeJob, SampleJob
 from ddpm.storage import files
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 TAKEN = ("config.json", "progress.csv", "saves")  # in a folder, show that it holds a training
@@ -112,6 +115,13 @@ class Run(Job):
     @property
     def progress_path(self) -> Path:
         return self.folder / "progress.csv"
+
+    @property
+    def metrics(self) -> "pd.DataFrame":
+        """Rows of progress.csv, read anew each time: float64 columns, one row a logged step, NaN for empty cells."""
+        from ddpm.runs import metrics  # imports pandas, which takes a moment
+
+        return metrics.MetricReader(self.progress_path).read()
 
     @property
     def created_at(self) -> float:
