@@ -7,10 +7,23 @@ import re
 import sys
 from collections.abc import Sequence
 
-from ddpm.cli import bench, data, evaluate, example, import_openai, runs, sample, torchrun, train, trajectory, variance
+from ddpm.cli import (
+    bench,
+    data,
+    evaluate,
+    example,
+    import_openai,
+    result,
+    runs,
+    sample,
+    torchrun,
+    train,
+    trajectory,
+    variance,
+)
 from ddpm.errors import UserError, told
 
-COMMANDS = (train, example, sample, trajectory, evaluate, variance, bench, runs, import_openai, data)  # as --help lists
+COMMANDS = (train, example, sample, trajectory, evaluate, variance, result, bench, runs, import_openai, data)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
