@@ -296,7 +296,7 @@ def test_a_failure_keeps_the_rows(gaussian: Config, tmp_path: Path, monkeypatch:
 
     def failing(network: object, config: object, wanted: SampleConfig, *more: object, **named: object) -> object:
         if wanted.sampler == "unipc-3" and wanted.steps == 10:
-            raise UserError("The sun was in my eyes.")
+            raise UserError("The sun was in my eyes.", code="out-of-memory")
         return real(network, config, wanted, *more, **named)  # type: ignore[arg-type]
 
     monkeypatch.setattr(solver_benchmark.sample, "draw", failing)
@@ -329,7 +329,7 @@ def test_the_command_prints_a_table_and_takes_it_home(
     assert "| sampler, spacing | 3 calls | 5 calls |" in printed
     assert printed.splitlines()[-1] == str(out)
     result = json.loads(copy.read_text())
-    assert result == FrontierJob(out).result
+    assert result == {**FrontierJob(out).result, "folder": str(out)}
     assert result["checkpoint"]["weights"] == "ema_0.9"
     assert result["command"].startswith("ddpm bench samplers --model_path ")
     assert main.main([*source, "--solvers", "euler", "--out", str(tmp_path / "none")]) == 2

@@ -197,9 +197,9 @@ def test_all_timesteps_and_a_respacing(run: Run, asked: list[SampleConfig]) -> N
 
 TASK_FIELDS = {
     "draw": {"How many", "Seed"},
-    "interpolate": {"Seed", "To seed"},
+    "interpolate": {"Seed", "Last seed"},
     "vary": {"Seed", "Strength", "Picture to begin with"},
-    "inpaint": {"Seed", "Picture to begin with", "Resampling", "Stretch (steps)"},
+    "inpaint": {"Seed", "Picture to begin with", "Resampling", "Jump length (steps)"},
     "invert": {"Picture to begin with"},
 }
 

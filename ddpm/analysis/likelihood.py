@@ -151,7 +151,8 @@ class Tally:
         if not math.isfinite(total):
             raise UserError(
                 f"Picture {self.count + 1} came out as {total} bits/dim, so the weights are broken or the settings are "
-                "not theirs: use another checkpoint, or the flags that it was trained with."
+                "not theirs: use another checkpoint, or the flags that it was trained with.",
+                code="not-finite",
             )
         self.totals.append(total)
         before = total - self._mean
@@ -227,7 +228,7 @@ def measure(
     numbers = datasets.class_numbers(config, dataset.class_names)
     count, T = min(settings.num_samples, len(dataset)), len(schedule)
     turn = max(1, settings.rows // T)  # pictures of one process until it shares
-    size, per_turn = distributed.size(), -(-turn * T // settings.rows)
+    size, per_turn = distributed.world_size(), -(-turn * T // settings.rows)
     rounds = -(-count // (turn * size))
     stream = Stream(dataset, settings.seed)
     so_far = Tally(T)
@@ -255,7 +256,7 @@ def measure(
                 yield Measured(number * per_turn + call.done, rounds * per_turn, False, so_far)
                 bits = call.bits
         narrow = False
-        found = [(part, k) for part in distributed.gathered(bits) if part for k in range(len(part.total))]
+        found = [(part, k) for part in distributed.all_gather_object(bits) if part for k in range(len(part.total))]
         for part, k in found:
             so_far.add(part, k)
             if narrow := is_narrow(so_far, settings):
@@ -301,10 +302,10 @@ def evaluate_source(
     `flags` are model and diffusion settings for a file that does not hold its own; where `ask`, a probe checks them.
     Raises UserError when they contradict it.  `worker` is the main process's; others have none, and write nothing.
     """
-    too_many = distributed.compute_with(settings.threads, "evaluation")
+    too_many = distributed.set_num_threads(settings.threads, "evaluation")
     if worker:
         worker.beat(warning=too_many)
-    weights, config, path, checkpoint = distributed.from_main(lambda: engine.chosen(source, settings, flags, ask=ask))
+    weights, config, path, checkpoint = distributed.run_on_main(lambda: engine.chosen(source, settings, flags, ask=ask))
     device = distributed.device()
     computing = backend.resolve_and_report(settings.kernels, "fp32", device, worker)
     settings = dataclasses.replace(settings, kernels=computing.kernels)  # as machines differ
@@ -321,9 +322,9 @@ def evaluate_source(
                 network, config, path, checkpoint["sha256"], worker, device, weights.data
             )
 
-        errors = distributed.from_main(found)
+        errors = distributed.run_on_main(found)
     seen = lineage.from_json(weights.data)
-    learnt = distributed.from_main(lambda: checkpoint_files.learnt_beside(path, weights.step) if seen else None)
+    learnt = distributed.run_on_main(lambda: checkpoint_files.learnt_beside(path, weights.step) if seen else None)
     yield from evaluate_into(folder, worker, network, config, settings, about, device, errors, seen, learnt)
 
 
@@ -346,7 +347,7 @@ def evaluate_into(
     """
     job = EvaluationJob(folder)
     if job.result:
-        raise UserError(f"{folder} already holds an evaluation: choose another --out.")
+        raise UserError(f"{folder} already holds an evaluation: choose another --out.", code="already-exists")
     dataset, where = open_pictures(config, settings, worker, seen, learnt)
     count = min(settings.num_samples, len(dataset))
     said = {"evaluation": dataclasses.asdict(settings), "data": where, **about}
@@ -370,7 +371,7 @@ def evaluate_into(
             else:
                 cpu_threads.look()
             yield measured
-            if distributed.told(stop) if measured.together else stop and not distributed.active():
+            if distributed.broadcast_object(stop) if measured.together else stop and not distributed.is_initialized():
                 break
     if not worker:
         return
@@ -399,11 +400,12 @@ def open_pictures(
     mine = datasets.adjusted(mine, settings)
     if not mine.data_dir:
         raise UserError(
-            "No pictures are named, and the file does not say what it was trained on: name them with --data_dir."
+            "No pictures are named, and the file does not say what it was trained on: name them with --data_dir.",
+            code="no-data-named",
         )
 
     def progress(done: int, total: int) -> None:
-        distributed.check()
+        distributed.raise_peer_error()
         if worker:
             worker.beat(message=f"Reading the data: {done} of {total} images")
             if "stop" in worker.heard():
@@ -423,7 +425,7 @@ def open_pictures(
         changed = lineage.check(its, seen, dataset, REMEDY, split, learnt) if own else ""
         return split, dataset, own, changed
 
-    split, dataset, own, changed = distributed.by_all(opened)
+    split, dataset, own, changed = distributed.run_on_all_ranks(opened)
     if changed and worker:
         log.warning("%s", changed)
         worker.beat(warning=" ".join(filter(None, (worker.status.warning, changed))))

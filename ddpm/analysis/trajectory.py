@@ -97,7 +97,8 @@ def _check_number(settings: SampleConfig, number: int) -> None:
     if not 0 <= number < settings.num_samples:
         raise UserError(
             f"number {number} is none of the pictures, which are {settings.num_samples}: name one from 0 to"
-            f" {settings.num_samples - 1}."
+            f" {settings.num_samples - 1}.",
+            code="bad-value",
         )
 
 
@@ -157,8 +158,8 @@ def look_source(
     """
     job = MicroscopeJob(folder)
     if job.result:
-        raise UserError(f"{folder} already holds a trajectory: choose another --out.")
-    worker.beat(warning=distributed.compute_with(settings.threads, "microscope"))
+        raise UserError(f"{folder} already holds a trajectory: choose another --out.", code="already-exists")
+    worker.beat(warning=distributed.set_num_threads(settings.threads, "microscope"))
     _check_number(settings, number)
     settings = codec.with_absolute_paths(settings)
     weights, config, path, about = engine.chosen(source, settings, flags, ask=ask)

@@ -5,7 +5,8 @@ import pkgutil
 import sys
 from typing import Any
 
-from ddpm.cli import shared, torchrun
+from ddpm.cli import output, shared, torchrun
+from ddpm.cli.output import Output
 from ddpm.errors import UserError
 from ddpm.runs.results import KINDS, Kind
 
@@ -19,10 +20,12 @@ def add(commands: Any) -> None:
             parser.set_defaults(kind=kind, kind_folder=folder)
 
 
-def _make(options: argparse.Namespace) -> None:
+def _make(options: argparse.Namespace) -> Output:
     kind: Kind = options.kind
     if torchrun.is_distributed():
-        raise UserError(f"ddpm {kind.command} works in a single process: start it without torchrun.")
+        raise UserError(
+            f"ddpm {kind.command} works in a single process: start it without torchrun.", code="single-process-only"
+        )
     settings, source, flags = shared.read_source(options, kind.settings)
     folder = shared.result_folder(options.out, source, options.kind_folder)
     with shared.job_worker(folder, made=options.out is None) as worker:
@@ -37,6 +40,6 @@ def _make(options: argparse.Namespace) -> None:
                 worker.beat(state="running", step=progress.done, total_steps=progress.total)
         whole = progress is not None and progress.done == progress.total
         worker.beat(state="finished" if whole else "stopped", seconds_left=0.0, now=True)
-    if (status := kind.job(folder).status()) and status.message:
-        print(status.message)
-    print(folder)
+    document = {**output.of_job(kind.job(folder)), "result": kind.job(folder).result}
+    lines = [str(document["message"]), str(folder)]
+    return Output(document, "\n".join(line for line in lines if line))

@@ -34,13 +34,16 @@ def _analytic(options: argparse.Namespace) -> None:
     from ddpm.models import backend
     from ddpm.sampling import analytic_variance, engine
 
-    distributed.compute_with(wanted.threads, "estimate")
+    distributed.set_num_threads(wanted.threads, "estimate")
     weights, config, path, origin = engine.chosen(source, wanted, flags, options.base, options.probe)
     variances.chosen(config, dataclasses.replace(wanted, variance="analytic"))
     place = dataclasses.replace(config.data, data_dir=wanted.data_dir or config.data.data_dir)
     place = datasets.adjusted(place, wanted)
     if not place.data_dir:
-        raise UserError(f"{path.name} does not say what it was trained on: name some pictures with --data_dir.")
+        raise UserError(
+            f"{path.name} does not say what it was trained on: name some pictures with --data_dir.",
+            code="no-data-named",
+        )
     dataset = datasets.open_dataset(place, config.model, seed=config.train.seed)
     device = distributed.device()
     backend.resolve_and_report(wanted.kernels, "fp32", device, None)
@@ -57,6 +60,7 @@ def _analytic(options: argparse.Namespace) -> None:
     except OSError as error:
         raise UserError(
             f"{variances.path_of(path)} cannot be written ({error.strerror or error}): make its folder writable, or"
-            " copy the weights to another."
+            " copy the weights to another.",
+            code="not-writable",
         ) from error
     print(variances.path_of(path))

@@ -333,7 +333,9 @@ class _Look:
             with os.scandir(place) as entries:
                 inside = sorted(entries, key=lambda entry: entry.name)  # disks list them in any order
         except OSError as error:
-            raise UserError(f"{place} cannot be listed ({error.strerror}): change its permissions.") from error
+            raise UserError(
+                f"{place} cannot be listed ({error.strerror}): change its permissions.", code="unreadable-file"
+            ) from error
         identity = (status.st_dev, status.st_ino)
         if identity in self.seen:  # a link to where we have been
             return []
@@ -346,7 +348,8 @@ class _Look:
         if what == "samples":
             raise UserError(
                 f"{place} holds samples, and what belongs to them: to learn from them, name"
-                f" {os.path.join(place, 'images')}."
+                f" {os.path.join(place, 'images')}.",
+                code="not-data",
             )
         deeper: list[tuple[str, tuple[str, ...]]] = []
         for entry in inside:

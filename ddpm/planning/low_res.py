@@ -54,19 +54,22 @@ def open_base(config: Config, base_samples: str) -> tuple[Source, bool] | None:
         if base_samples:
             raise UserError(
                 f"base_samples {base_samples} was given to a model that draws from noise alone: leave it out, or choose"
-                " a super-resolution model."
+                " a super-resolution model.",
+                code="not-applicable",
             )
         return None
     if not base_samples:
         raise UserError(
             f"This model enlarges pictures of {model.small_size} x {model.small_size} pixels: name some in"
             f" base_samples, an .npz of samples or a folder of that size, or {OWN_DATA} for the model's own data, made"
-            " small."
+            " small.",
+            code="missing-value",
         )
     if base_samples == OWN_DATA and not config.data.data_dir:
         raise UserError(
             f"base_samples is {OWN_DATA}, but the model does not know what it was trained on: name a file, a folder, or"
-            f" one of {', '.join(DATA_SETS)}."
+            f" one of {', '.join(DATA_SETS)}.",
+            code="no-data-named",
         )
     source = open_source(config.data.data_dir if base_samples == OWN_DATA else base_samples)
     large = by_name(base_samples)
@@ -80,7 +83,8 @@ def _check_size(config: Config, base_samples: str, size: tuple[int, int]) -> Non
     if size != (small, small):
         raise UserError(
             f"A picture of {base_samples} has {size[0]} x {size[1]} pixels, and this model enlarges {small} x {small}:"
-            f" name pictures of that size, or a data set ({OWN_DATA}, {', '.join(DATA_SETS)}), which is made small."
+            f" name pictures of that size, or a data set ({OWN_DATA}, {', '.join(DATA_SETS)}), which is made small.",
+            code="wrong-size",
         )
 
 
@@ -124,13 +128,15 @@ def labels_of(config: Config, source: Source, base_samples: str) -> np.ndarray:
         if len(wrong):
             raise UserError(
                 f"{base_samples} has the label {wrong[0]}, and the model's go from 0 to {count - 1}: name the classes"
-                " to draw, with --classes."
+                " to draw, with --classes.",
+                code="unknown-class",
             )
         return own[source.labels]
     known = classes.names(config)
     if strange := [name for name in source.class_names if name not in known]:
         raise UserError(
             f"{base_samples} has the class {strange[0]!r}, which is none of the model's: name the classes to draw, with"
-            " --classes."
+            " --classes.",
+            code="unknown-class",
         )
     return np.array([known.index(name) for name in source.class_names])[source.labels]

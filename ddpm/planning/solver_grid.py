@@ -96,7 +96,9 @@ def calls_of(settings: FrontierConfig) -> list[int]:
     """The columns that the settings ask for, increasing.  Raises UserError for what is no number."""
     found = sorted(set(ints("calls", settings.calls)))
     if not found:
-        raise UserError("calls is empty: name how many network calls to try, as in --calls 5,10,20.")
+        raise UserError(
+            "calls is empty: name how many network calls to try, as in --calls 5,10,20.", code="missing-value"
+        )
     return found
 
 
@@ -109,7 +111,8 @@ def _names(setting: str, text: str, known: Sequence[str]) -> list[str]:
         if name not in known:
             raise UserError(
                 f"{setting} names {name!r}, which there is not: choose among {', '.join(known)}, with commas between,"
-                " or all."
+                " or all.",
+                code="bad-value",
             )
     return found
 
@@ -155,7 +158,8 @@ def places(config: Config, settings: FrontierConfig) -> tuple[list[Place], list[
     if settings.timestep_respacing:
         raise UserError(
             f"timestep_respacing {settings.timestep_respacing!r} says which timesteps to visit, and so do calls: leave"
-            " it out."
+            " it out.",
+            code="conflicting-settings",
         )
     found: list[Place] = []
     left: list[LeftOut] = []
@@ -167,7 +171,7 @@ def places(config: Config, settings: FrontierConfig) -> tuple[list[Place], list[
             except UserError as error:
                 left.append(LeftOut(way, asked, str(error)))
     if not found:
-        raise UserError(f"None of these samplers can draw with so many calls: {left[0].why}")
+        raise UserError(f"None of these samplers can draw with so many calls: {left[0].why}", code="impossible-steps")
     return found, left
 
 

@@ -17,18 +17,21 @@ def solver(sample: SampleConfig) -> str:
     """The row of SOLVERS that the settings mean.  Raises UserError where they contradict each other."""
     if sample.use_ddim and sample.sampler not in ("auto", "ddim"):
         raise UserError(
-            f"use_ddim is True and sampler is {sample.sampler}, which contradict each other: leave one of them out."
+            f"use_ddim is True and sampler is {sample.sampler}, which contradict each other: leave one of them out.",
+            code="conflicting-settings",
         )
     repaint = sample.task == "inpaint"
     if repaint and sample.sampler not in ("auto", *REPAINTERS):
         raise UserError(
             f"inpaint goes back and repeats steps, which {SOLVERS[sample.sampler].label} remembers: use"
-            f" {' or '.join(REPAINTERS)} as sampler."
+            f" {' or '.join(REPAINTERS)} as sampler.",
+            code="not-applicable",
         )
     if sample.task == "invert" and (sample.sampler not in ("auto", "ddim") or sample.eta):
         raise UserError(
             f"invert follows DDIM without noise back, and sampler is {sample.sampler} with eta {sample.eta:g}: use"
-            " ddim, and eta 0."
+            " ddim, and eta 0.",
+            code="conflicting-settings",
         )
     if sample.sampler != "auto":
         return sample.sampler
@@ -68,7 +71,8 @@ def timesteps(config: Config, wanted: FromCheckpoint) -> list[int] | list[float]
                 more = "ask for more steps, or " if config.diffusion.diffusion_steps > 1 else ""
                 raise UserError(
                     f"{name} is {getattr(wanted, name)}, and a single timestep leaves no network call for it:"
-                    f" {more}leave it out."
+                    f" {more}leave it out.",
+                    code="not-applicable",
                 )
     return kept
 
@@ -83,11 +87,13 @@ def _spread(config: Config, wanted: FromCheckpoint) -> list[int] | list[float]:
         if T == 1:
             raise UserError(
                 "The process has a single timestep, and vary begins at an earlier one than the last: use another model,"
-                " or another task."
+                " or another task.",
+                code="not-applicable",
             )
         least = max(0.05, (50 // (T - 1) + 1) / 100)  # half a timestep is rounded to none
         raise UserError(
-            f"strength {sample.strength:g} adds no noise, so the picture would stay as it is: use {least:g} or more."
+            f"strength {sample.strength:g} adds no noise, so the picture would stay as it is: use {least:g} or more.",
+            code="impossible-steps",
         )
     if not sample or not sample.steps:
         spec = wanted.timestep_respacing or config.diffusion.timestep_respacing
@@ -101,19 +107,23 @@ def _spread(config: Config, wanted: FromCheckpoint) -> list[int] | list[float]:
     if last and count < 1 + (not sample.denoise_to_zero):
         raise UserError(
             f"steps {sample.steps} are too few for {row.label} without denoise_to_zero: ask for at least"
-            f" {sample.steps + 1}."
+            f" {sample.steps + 1}.",
+            code="impossible-steps",
         )
     if count == 1 or (not last and (sample.analytic_first_step or not sample.denoise_to_zero)):
         return [last]  # for which these have no network call, as `timesteps` tells
     if not last:
-        raise UserError(f"steps {sample.steps} cannot be spread over a single timestep: ask for 1.")
+        raise UserError(
+            f"steps {sample.steps} cannot be spread over a single timestep: ask for 1.", code="impossible-steps"
+        )
     spacing = usual(sample.task, solver(sample)) if sample.spacing == "auto" else sample.spacing
     if SPACINGS[spacing].whole and count > last + 1:
         most = max((n for n in range(1, sample.steps) if count_of(n) <= last + 1), default=0)
         fewer = f"ask for at most {most}, or for" if most else "ask for"
         raise UserError(
             f"steps {sample.steps} cannot be spread over {last + 1} whole timesteps: {fewer} the spacing logsnr, which"
-            " goes between them."
+            " goes between them.",
+            code="impossible-steps",
         )
     kept = SPACINGS[spacing].spread(schedules.named(config.diffusion.noise_schedule, T).curve, count, last)
     return [int(t) for t in kept] if all(t == int(t) for t in kept) else kept
@@ -125,27 +135,37 @@ def check(sample: SampleConfig) -> None:
     if sample.churn and "churn" not in SOLVERS[name].takes:
         heun = "" if sample.use_ddim or sample.task in ("inpaint", "invert") else ", or use heun as sampler"
         raise UserError(
-            f"churn {sample.churn:g} is for Heun, and the sampler is {SOLVERS[name].label}: leave it at 0{heun}."
+            f"churn {sample.churn:g} is for Heun, and the sampler is {SOLVERS[name].label}: leave it at 0{heun}.",
+            code="not-applicable",
         )
     if sample.dynamic_threshold and not sample.clip_denoised:
         raise UserError(
             f"dynamic_threshold {sample.dynamic_threshold:g} is a way to clip, and clip_denoised is False: leave one of"
-            " them out."
+            " them out.",
+            code="conflicting-settings",
         )
     if sample.spacing != "auto" and not sample.steps:
         say = "leave it out" if sample.timestep_respacing else "say how many with steps, or leave it out"
-        raise UserError(f"spacing {sample.spacing} spreads as many steps as steps says, and it says none: {say}.")
+        raise UserError(
+            f"spacing {sample.spacing} spreads as many steps as steps says, and it says none: {say}.",
+            code="missing-value",
+        )
     if sample.steps and sample.timestep_respacing:
         raise UserError(
             f"steps {sample.steps} and timestep_respacing {sample.timestep_respacing!r} both say which timesteps to"
-            " visit: leave one of them out."
+            " visit: leave one of them out.",
+            code="conflicting-settings",
         )
     if sample.analytic_first_step and sample.task not in ("draw", "interpolate"):
         raise UserError(
-            f"analytic_first_step is for pure noise, and {sample.task} begins with a picture: leave it out."
+            f"analytic_first_step is for pure noise, and {sample.task} begins with a picture: leave it out.",
+            code="not-applicable",
         )
     if not sample.denoise_to_zero and sample.task in ("inpaint", "invert"):
-        raise UserError(f"denoise_to_zero is False, and {sample.task} has to end at a clean picture: leave it out.")
+        raise UserError(
+            f"denoise_to_zero is False, and {sample.task} has to end at a clean picture: leave it out.",
+            code="not-applicable",
+        )
 
 
 def _last(T: int, sample: SampleConfig | None) -> int:

@@ -164,7 +164,7 @@ def _announce(job: Job, total_steps: int, again: bool = False) -> None:
     """Say that a process is about to start, unless one works there already.  again: to go on with what was done."""
     state = job.state()
     if job.status() and state in ACTIVE:
-        raise UserError(f"{job.name} is already {state}: wait for it, or stop it first.")
+        raise UserError(f"{job.name} is already {state}: wait for it, or stop it first.", code="still-running")
     before = job.status() or Status("starting", beat=-1)
     status = Status("starting", total_steps=total_steps, updated_at=time.time(), beat=before.beat + 1)
     if again:
@@ -199,7 +199,7 @@ def _spawn(job: Job, arguments: Sequence[str]) -> None:
         if (status := job.status()) is not None:
             failed = dataclasses.replace(status, state="failed", message=sentence)
             files.write_json(job.folder / "status.json", dataclasses.asdict(failed))
-        raise UserError(sentence) from error
+        raise UserError(sentence, code="process-failed") from error
     _children.append(process)
     _step_back(process.pid)
 
@@ -229,7 +229,7 @@ def stop(job: Job) -> None:
     """Ask for an end after the step in hand, saved.  Raises UserError when nothing is running."""
     state = job.state()
     if state not in ACTIVE:
-        raise UserError(f"{job.name} is {state}, so there is nothing to stop.")
+        raise UserError(f"{job.name} is {state}, so there is nothing to stop.", code="not-running")
     job.request("stop")
 
 
@@ -237,7 +237,9 @@ def kill(job: Job) -> None:
     """End the process at once; steps since the last checkpoint are lost.  Raises UserError when there is none."""
     found = job.processes()
     if not found:
-        raise UserError(f"{job.name} has no process that could be ended: its state is {job.state()}.")
+        raise UserError(
+            f"{job.name} has no process that could be ended: its state is {job.state()}.", code="not-running"
+        )
     everyone = found
     with contextlib.suppress(psutil.NoSuchProcess):
         everyone = [*found[0].children(recursive=True), *found]

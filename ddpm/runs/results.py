@@ -69,7 +69,7 @@ class SampleJob(Result):
     def set_note(self, text: str) -> None:
         """Write a note in the place of the one before.  Raises DiskFull, and UserError where the job is gone."""
         if not self.folder.is_dir():
-            raise UserError(f"{self.folder} is not there any more: choose another drawing.")
+            raise UserError(f"{self.folder} is not there any more: choose another drawing.", code="not-found")
         files.write_bytes(self.folder / "note.txt", text.strip().encode("utf-8", "replace"))
 
     @property
@@ -154,7 +154,9 @@ class EvaluationJob(Result):
                 with np.load(self.terms_path(name)) as arrays:
                     found[name] = arrays["arr_0"][::-1].astype(float)
             except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-                raise UserError(f"{self.terms_path(name)} cannot be read ({error}): evaluate again.") from error
+                raise UserError(
+                    f"{self.terms_path(name)} cannot be read ({error}): evaluate again.", code="unreadable-file"
+                ) from error
         return found
 
 

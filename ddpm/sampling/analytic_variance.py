@@ -133,14 +133,16 @@ def for_weights(
     )
     if not config.data.data_dir:
         raise UserError(
-            f"variance analytic is estimated on the model's data, and {weights.name} does not name any: {remedy}"
+            f"variance analytic is estimated on the model's data, and {weights.name} does not name any: {remedy}",
+            code="no-data-named",
         )
     try:
         dataset = datasets.open_dataset(config.data, config.model, seed=config.train.seed)
     except UserError as error:
         raise UserError(
             f"variance analytic is estimated on the model's data, which cannot be read ({str(error).rstrip('.')}):"
-            f" {remedy}"
+            f" {remedy}",
+            code="unreadable-data",
         ) from error
     told = f"The analytic variance may be of other images: {remedy}"
     if changed := lineage.check(config, lineage.from_json(seen), dataset, Remedy(told, told), part="train"):

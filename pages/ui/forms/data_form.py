@@ -60,7 +60,7 @@ def look(data_dir: str) -> Look:
 def problems(config: Config, found: Look) -> list[Problem]:
     """What keeps these settings from being used with this data."""
     if found.error:
-        return [Problem("data_dir", found.error)]
+        return [Problem("data_dir", found.error, code="unreadable-data")]
     about = found.description
     if about is None:
         return []
@@ -71,6 +71,7 @@ def problems(config: Config, found: Look) -> list[Problem]:
                 "image_size",
                 f"The first picture is only {about.size[0]} x {about.size[1]} pixels: use a smaller image size, or"
                 " switch on Enlarge small images.",
+                code="small-images",
             )
         )
     if config.model.class_cond and not about.class_names:
@@ -78,6 +79,7 @@ def problems(config: Config, found: Look) -> list[Problem]:
             Problem(
                 "class_cond",
                 "The data has no classes to learn: switch this off, or sort the pictures into a folder for each class.",
+                code="no-classes",
             )
         )
     return wrong
@@ -102,7 +104,8 @@ def settled(config: Config, shown: Description | None) -> Config:
         raise UserError(
             f"The classes of {config.data.data_dir} are {formatting.some(found.class_names, 10) or 'none'} now, and"
             f" were {formatting.some(shown.class_names, 10) or 'none'} when they were shown: look at the data, and"
-            " press Start again."
+            " press Start again.",
+            code="changed-classes",
         )
     return found
 

@@ -56,7 +56,7 @@ def show(config: Config, checkpoints: list[Checkpoint]) -> tuple[EvalConfig, lis
                 FIELDS[name].label, key=setting_widgets.key(FORM, name), help=FIELDS[name].help, persist_state="session"
             )
     missing = [
-        Problem(name, f"{FIELDS[name].label} is empty: type a number.")
+        Problem(name, f"{FIELDS[name].label} is empty: type a number.", code="missing-value")
         for name, value in values.items()
         if value is None
     ]
@@ -68,9 +68,15 @@ def problems(config: Config, evaluation: EvalConfig, found: data_form.Look) -> l
     """What would keep these pictures from being measured."""
     wrong = list(validation.limit_problems(evaluation))
     if found.error:
-        wrong.append(Problem("data_dir", found.error))
+        wrong.append(Problem("data_dir", found.error, code="unreadable-data"))
     elif found.description is None:
-        wrong.append(Problem("data_dir", "No data is named: type the path of a folder of images or of an .npz file."))
+        wrong.append(
+            Problem(
+                "data_dir",
+                "No data is named: type the path of a folder of images or of an .npz file.",
+                code="no-data-named",
+            )
+        )
     else:
         size, own = found.description.size, evaluation.data_dir in (OWN, config.data.data_dir)
         enlarge = evaluation.enlarge or (own and config.data.enlarge)
@@ -80,16 +86,17 @@ def problems(config: Config, evaluation: EvalConfig, found: data_form.Look) -> l
                     "enlarge",
                     f"The first picture is only {size[0]} x {size[1]} pixels, and the model's have"
                     f" {config.model.image_size}: use larger ones, or switch on {FIELDS['enlarge'].label} under More.",
+                    code="small-images",
                 )
             )
         try:
             datasets.class_numbers(config, found.description.class_names)
         except UserError as error:
-            wrong.append(Problem("data_dir", str(error)))
+            wrong.append(Problem("data_dir", str(error), code=error.code))
     try:
         timesteps.timesteps(config, evaluation)
     except UserError as error:
-        wrong.append(Problem("timestep_respacing", str(error)))
+        wrong.append(Problem("timestep_respacing", str(error), code=error.code))
     return wrong
 
 

@@ -149,13 +149,13 @@ def _fields(config: Config, checkpoints: list[Checkpoint]) -> tuple[FrontierConf
             with inner.cell():
                 values[name] = setting_widgets.box(FORM, FIELDS[name])
     missing = [
-        Problem(name, f"{FIELDS[name].label} is empty: type a number.")
+        Problem(name, f"{FIELDS[name].label} is empty: type a number.", code="missing-value")
         for name, value in values.items()
         if value is None
     ]
     picked = {name: st.session_state[setting_widgets.key(FORM, name)] for name in MANY}
     if not picked["solvers"]:
-        missing.append(Problem("solvers", "No sampler is chosen: choose some of them."))
+        missing.append(Problem("solvers", "No sampler is chosen: choose some of them.", code="missing-value"))
     lists = {name: ",".join(map(str, chosen)) for name, chosen in picked.items()}
     if len(picked["solvers"]) == len(SOLVERS):
         lists["solvers"] = FIRST.solvers
@@ -192,7 +192,7 @@ def problems(config: Config, settings: FrontierConfig) -> list[Problem]:
         try:
             look()
         except UserError as error:
-            found.append(Problem(name, str(error)))
+            found.append(Problem(name, str(error), code=error.code))
     return found
 
 
