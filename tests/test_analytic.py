@@ -18,7 +18,8 @@ from ddpm.config.tasks import EvalConfig, SampleConfig
 from ddpm.config.training import Config
 from ddpm.data import datasets
 from ddpm.data.datasets import Dataset
-from ddpm.diffusion.process import Prediction, at
+from ddpm.diffusion.denoiser import Prediction
+from ddpm.diffusion.process import at
 from ddpm.errors import UserError
 from ddpm.planning import variances
 from ddpm.runs.jobs import Stopped

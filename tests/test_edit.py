@@ -13,8 +13,9 @@ from ddpm import schedules
 from ddpm.config.model import DiffusionConfig, ModelConfig
 from ddpm.config.tasks import SampleConfig
 from ddpm.config.training import Config
-from ddpm.diffusion import process
-from ddpm.diffusion.process import Prediction, at
+from ddpm.diffusion.denoiser import Prediction
+from ddpm.diffusion.process import at
+from ddpm.diffusion.variances import fixed_small
 from ddpm.errors import UserError
 from ddpm.planning import inputs, timesteps
 from ddpm.sampling import editing, engine, samplers
@@ -110,7 +111,7 @@ def test_a_variation_keeps_more_of_the_picture_the_less_noise_there_is() -> None
 # --- inpainting
 
 
-@pytest.mark.parametrize("sampler", [partial(samplers.ddpm, variance=process.fixed_small), samplers.ddim])
+@pytest.mark.parametrize("sampler", [partial(samplers.ddpm, variance=fixed_small), samplers.ddim])
 def test_inpainting_keeps_what_is_known(sampler: Any) -> None:
     pictures = drawn_from_data(8)
     mask = torch.zeros(1, 1, 8, 8)
@@ -131,7 +132,7 @@ def test_inpainting_fits_the_new_to_the_known() -> None:
     weights = full[hole][:, rest] @ torch.linalg.inv(full[rest][:, rest])
     expected = pictures.reshape(64, 64)[:, rest] @ weights.T
     spread = float(torch.diagonal(full[hole][:, hole] - weights @ full[rest][:, hole]).mean().sqrt())
-    sampler = partial(samplers.ddpm, variance=process.fixed_small)
+    sampler = partial(samplers.ddpm, variance=fixed_small)
 
     def error(steps: int, jump: int, resample: int) -> float:
         moves = list(timesteps.repaint_moves(steps, jump, resample))

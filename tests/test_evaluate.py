@@ -25,7 +25,8 @@ from ddpm.config.training import Config, DataConfig
 from ddpm.data import datasets, lineage
 from ddpm.data.datasets import Dataset, Stream, open_dataset, part_of
 from ddpm.diffusion import losses
-from ddpm.diffusion.process import Prediction, q_sample
+from ddpm.diffusion.denoiser import Prediction
+from ddpm.diffusion.process import q_sample
 from ddpm.errors import UserError
 from ddpm.runs import results, runs
 from ddpm.runs.jobs import Worker

@@ -31,10 +31,11 @@ from ddpm.checkpoints import checkpoint_files, probe
 from ddpm.config import codec
 from ddpm.config.training import Config
 from ddpm.data.datasets import Dataset
-from ddpm.diffusion import losses, process
+from ddpm.diffusion import denoiser, losses, process
+from ddpm.diffusion.denoiser import Denoiser, Network
 from ddpm.diffusion.losses import Batch
-from ddpm.diffusion.process import Denoiser, Network
 from ddpm.diffusion.timestep_samplers import LossSecondMoment
+from ddpm.diffusion.variances import VARIANCES
 from ddpm.interop import import_openai
 from ddpm.models import unet
 from ddpm.models.unet import UNet
@@ -241,9 +242,9 @@ def _compare_process(
     config = codec.replace(Config(), {"diffusion_steps": steps, **flags})
     settings, network = config.diffusion, toy_network(flags["learn_sigma"])
     x_start, noise, t, x_t = (torch.from_numpy(values[name]) for name in ("x_start", "noise", "t", "x_t"))
-    unclipped = process.denoiser(network, full, settings, clip=False)(x_t, t)
-    clipped = process.denoiser(network, full, settings, clip=True)(x_t, t)
-    log_variance = process.VARIANCES[variances.trained(settings, flags["learn_sigma"])](full, t, clipped)
+    unclipped = denoiser.make_denoiser(network, full, settings, clip=False)(x_t, t)
+    clipped = denoiser.make_denoiser(network, full, settings, clip=True)(x_t, t)
+    log_variance = VARIANCES[variances.trained(settings, flags["learn_sigma"])](full, t, clipped)
     found = losses.training_losses(network, full, full, config, Batch(x_start, t, noise))
     ours = {
         "x_start": x_start,
@@ -337,7 +338,7 @@ def _plain_denoisers(golden: Path) -> tuple[Schedule, Denoiser, Denoiser]:
     settings = config_of(networks(golden)["plain"]).diffusion
     full = schedules.named(settings.noise_schedule, settings.diffusion_steps)
     models = network(golden, "plain"), in_double(network(golden, "plain"))
-    ours, exact = (process.denoiser(model, full, settings) for model in models)
+    ours, exact = (denoiser.make_denoiser(model, full, settings) for model in models)
     return full, ours, exact
 
 

@@ -19,7 +19,7 @@ from ddpm.config.tasks import SampleConfig
 from ddpm.config.training import Config, unused
 from ddpm.data import datasets
 from ddpm.data.datasets import Dataset
-from ddpm.diffusion import process
+from ddpm.diffusion import denoiser, process
 from ddpm.errors import UserError
 from ddpm.interop import export_openai
 from ddpm.models import unet
@@ -59,11 +59,11 @@ X = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
 
 def asked(
     network: Fake, scale: float, t: float = 10, low: int = 0, high: int = 19, **settings: Any
-) -> process.Prediction:
+) -> denoiser.Prediction:
     """What a guided denoiser says about X at timestep t."""
     config = DiffusionConfig(diffusion_steps=20, noise_schedule="cosine", **settings)
     wanted = Guidance(scale, low, high, NULL)
-    denoise = process.denoiser(network, FULL, config, {"y": Y}, clip=False, guidance=wanted)
+    denoise = denoiser.make_denoiser(network, FULL, config, {"y": Y}, clip=False, guidance=wanted)
     kind = torch.int64 if t == int(t) else torch.float64
     return denoise(X, torch.full((2,), t, dtype=kind))
 
@@ -103,7 +103,7 @@ def test_it_is_guided_before_it_is_clipped() -> None:
     """Clipped first, the two would be 0.5 and 0.0625 as they are; guided first, 6.6 and 0.7 become 1 and 0.7."""
     config = DiffusionConfig(diffusion_steps=20, predict_xstart=True)
     guided = Guidance(15.0, 0, 19, NULL)
-    found = process.denoiser(Fake(), FULL, config, {"y": Y}, guidance=guided)(X, torch.full((2,), 10)).x_start
+    found = denoiser.make_denoiser(Fake(), FULL, config, {"y": Y}, guidance=guided)(X, torch.full((2,), 10)).x_start
     assert torch.equal(found, as_images(torch.tensor([1.0, 0.0625 + 15 * 0.0625])))
 
 
@@ -149,7 +149,9 @@ def test_small_pictures_are_doubled_too() -> None:
     network, small = Fake(), torch.rand(2, 3, 2, 2)
     told = {"y": Y, "low_res": small}
     wanted = Guidance(3.0, 0, 19, NULL)
-    process.denoiser(network, FULL, DiffusionConfig(diffusion_steps=20), told, guidance=wanted)(X, torch.tensor([7, 7]))
+    denoiser.make_denoiser(network, FULL, DiffusionConfig(diffusion_steps=20), told, guidance=wanted)(
+        X, torch.tensor([7, 7])
+    )
     assert torch.equal(network.calls[0]["low_res"], torch.cat([small, small]))
 
 

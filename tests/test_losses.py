@@ -10,8 +10,9 @@ from torch import Tensor
 from ddpm import schedules
 from ddpm.config import codec, objectives
 from ddpm.config.training import Config
-from ddpm.diffusion import losses, process
+from ddpm.diffusion import denoiser, losses, process
 from ddpm.diffusion.losses import Batch, training_losses
+from ddpm.diffusion.variances import VARIANCES, learned_range
 from ddpm.schedules import Schedule
 
 T = 30
@@ -52,7 +53,7 @@ def test_the_right_answer_has_no_error_whatever_is_predicted(full: Schedule, bat
     x_t = process.q_sample(full, batch.x_start, batch.t, batch.noise)
     answer = losses.target(full, config.diffusion, batch, x_t)
     assert training_losses(fixed(answer), full, full, config, batch)["mse"].abs().max() == 0
-    predicted = process.interpret(answer, x_t, batch.t, full, config.diffusion, clip=False)
+    predicted = denoiser.interpret_output(answer, x_t, batch.t, full, config.diffusion, clip=False)
     # At the noisiest timesteps little of x_start is left in what is predicted, and float32 has to divide by it.
     torch.testing.assert_close(predicted.x_start[:-3], batch.x_start[:-3], rtol=0, atol=2e-3)
 
@@ -62,15 +63,15 @@ def test_a_variance_said_outright_is_taken_as_it_is_said(full: Schedule, batch: 
     config = settings(learn_sigma=True, learned_range=False)
     x_t = process.q_sample(full, batch.x_start, batch.t, batch.noise)
     output = torch.cat([batch.noise, said], dim=1)
-    predicted = process.interpret(output, x_t, batch.t, full, config.diffusion, clip=False)
-    torch.testing.assert_close(process.learned_range(full, batch.t, predicted), said, rtol=1e-4, atol=1e-4)
+    predicted = denoiser.interpret_output(output, x_t, batch.t, full, config.diffusion, clip=False)
+    torch.testing.assert_close(learned_range(full, batch.t, predicted), said, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(("v", "name"), [(-1.0, "fixed_small"), (1.0, "fixed_large")])
 def test_the_ends_of_the_range_are_the_two_fixed_variances(full: Schedule, batch: Batch, v: float, name: str) -> None:
-    predicted = process.Prediction(batch.x_start, torch.full_like(batch.x_start, v))
-    learned = process.learned_range(full, batch.t, predicted)
-    expected = process.VARIANCES[name](full, batch.t, predicted).expand_as(learned)
+    predicted = denoiser.Prediction(batch.x_start, torch.full_like(batch.x_start, v))
+    learned = learned_range(full, batch.t, predicted)
+    expected = VARIANCES[name](full, batch.t, predicted).expand_as(learned)
     torch.testing.assert_close(learned[1:], expected[1:])  # at t = 0 the fixed ones agree with each other instead
 
 

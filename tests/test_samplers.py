@@ -11,8 +11,10 @@ from ddpm import schedules, spacings
 from ddpm.config.model import DiffusionConfig, ModelConfig
 from ddpm.config.tasks import FEW_STEPS, SampleConfig
 from ddpm.config.training import Config
-from ddpm.diffusion import process
-from ddpm.diffusion.process import Denoiser, Prediction, at
+from ddpm.diffusion import denoiser
+from ddpm.diffusion.denoiser import Denoiser, Prediction
+from ddpm.diffusion.process import at
+from ddpm.diffusion.variances import VARIANCES, fixed_small, learned_range
 from ddpm.planning import timesteps
 from ddpm.sampling import samplers
 from ddpm.sampling.engine import draw
@@ -50,7 +52,7 @@ def test_ancestral_sampling_draws_the_data(full: schedules.Schedule, variance: s
         exact(full),
         noise(),
         full,
-        process.VARIANCES[variance],
+        VARIANCES[variance],
         randn_like=lambda x: torch.randn(x.shape, generator=rng),
     )
     assert last.done == last.total == 1000
@@ -82,7 +84,7 @@ def test_ddim_with_eta_1_is_ancestral_with_the_small_variance(full: schedules.Sc
     schedule = schedules.respaced(full, schedules.space_timesteps(1000, "50"))
     start = noise(64)
     one = samplers.ddim(exact(full), start, schedule, eta=1.0, randn_like=ImageNoise(range(64)))
-    other = samplers.ddpm(exact(full), start, schedule, process.fixed_small, randn_like=ImageNoise(range(64)))
+    other = samplers.ddpm(exact(full), start, schedule, fixed_small, randn_like=ImageNoise(range(64)))
     for a, b in zip(one, other, strict=True):
         torch.testing.assert_close(a.x, b.x, atol=2e-4, rtol=0)
 
@@ -258,7 +260,7 @@ def test_a_learned_variance_and_a_spared_first_step(full: schedules.Schedule) ->
 
     schedule = schedules.respaced(full, schedules.space_timesteps(1000, "6"))
     denoise = samplers.first_step_spared(learned, schedule)
-    *_, last = samplers.ddpm(denoise, noise(4), schedule, process.learned_range, randn_like=ImageNoise(range(4)))
+    *_, last = samplers.ddpm(denoise, noise(4), schedule, learned_range, randn_like=ImageNoise(range(4)))
     assert torch.isfinite(last.x).all()
 
 
@@ -270,13 +272,13 @@ def test_every_sampler_is_described_and_there() -> None:
 
 def test_dynamic_thresholding() -> None:
     x = torch.linspace(-3, 3, 101).reshape(1, 1, 101, 1)
-    assert torch.equal(process.in_range(x), x.clamp(-1, 1))
-    scaled = process.in_range(x, 0.9)
+    assert torch.equal(denoiser.clip_x_start(x), x.clamp(-1, 1))
+    scaled = denoiser.clip_x_start(x, 0.9)
     size = torch.quantile(x.abs(), 0.9)
     torch.testing.assert_close(scaled, (x / size).clamp(-1, 1))
     inside = 0.5 * x.clamp(-1, 1)
-    assert torch.equal(process.in_range(inside, 0.9), inside), "what is within the range stays as it is"
-    both = process.in_range(torch.cat([x, inside]), 0.9)
+    assert torch.equal(denoiser.clip_x_start(inside, 0.9), inside), "what is within the range stays as it is"
+    both = denoiser.clip_x_start(torch.cat([x, inside]), 0.9)
     torch.testing.assert_close(both, torch.cat([scaled, inside])), "each picture by itself"
 
 
@@ -288,7 +290,7 @@ def test_a_denoiser_between_two_timesteps(full: schedules.Schedule) -> None:
         return torch.sin(3 * x + 0.001 * t[:, None, None, None])
 
     for settings in (DiffusionConfig(), DiffusionConfig(predict_xstart=True), DiffusionConfig(predict_xprev=True)):
-        denoise = process.denoiser(network, full, settings, clip=False)
+        denoise = denoiser.make_denoiser(network, full, settings, clip=False)
         for t in (0, 1, 500, 998):
             whole = denoise(x, torch.full((4,), t)).x_start
             as_float = denoise(x, torch.full((4,), float(t), dtype=torch.float64)).x_start

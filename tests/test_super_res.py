@@ -20,7 +20,7 @@ from ddpm.config.codec import SECTIONS
 from ddpm.config.tasks import SampleConfig
 from ddpm.config.training import Config
 from ddpm.data import datasets
-from ddpm.diffusion import process
+from ddpm.diffusion import denoiser, process
 from ddpm.errors import UserError
 from ddpm.models.unet import SuperResUNet, build
 from ddpm.planning import low_res
@@ -162,7 +162,7 @@ def test_one_step_is_the_network_asked_once(config: Config, network: SuperResUNe
     full = schedules.named("cosine", 20)
     t = torch.full((2,), 19)
     with torch.no_grad():
-        scale = process.network_time(config.diffusion, full.T, t)
+        scale = denoiser.network_time(config.diffusion, full.T, t)
         eps = network(noise, scale, y=torch.tensor([1, 4]), low_res=torch.from_numpy(images.to_float(small.pixels)))
     expected = process.x_start_from_eps(full, noise, t, eps).clamp(-1, 1)
     assert (drawn == images.to_uint8(expected.numpy())).all()

@@ -29,8 +29,9 @@ from ddpm.config.training import Config, DataConfig
 from ddpm.data import datasets, lineage
 from ddpm.data.datasets import Dataset, Digest, Split, Stream
 from ddpm.data.lineage import Remedy
-from ddpm.diffusion import losses, process
-from ddpm.diffusion.process import Condition, Network
+from ddpm.diffusion import denoiser, losses, process
+from ddpm.diffusion.denoiser import Condition, Network
+from ddpm.diffusion.variances import Variance
 from ddpm.errors import UserError
 from ddpm.formatting import plural
 from ddpm.models import backend
@@ -83,7 +84,7 @@ def bits_per_dim(
     condition: Condition | None = None,
     clip: bool = True,
     rows: int = 64,
-    variance: process.Variance | None = None,
+    variance: Variance | None = None,
 ) -> Bits:
     """The bound of each of the pictures x_start [N, C, H, W] over `schedule` (Ho et al. 2020, Eq. 5)."""
     *_, last = calls(network, full, schedule, settings, x_start, noise, condition, clip, rows, variance)
@@ -102,7 +103,7 @@ def calls(
     condition: Condition | None = None,
     clip: bool = True,
     rows: int = 64,
-    variance: process.Variance | None = None,
+    variance: Variance | None = None,
 ) -> Iterator[Call]:
     """What `bits_per_dim` does, a network call at a time.
 
@@ -117,7 +118,7 @@ def calls(
         places, index = (torch.tensor(column, device=x_start.device) for column in zip(*pairs, strict=True))
         drawn = torch.stack([noise(k, t) for k, t in pairs]).to(x_start.device)
         told = {name: value[places] for name, value in (condition or {}).items()}
-        denoise = process.denoiser(network, full, settings, told, clip)
+        denoise = denoiser.make_denoiser(network, full, settings, told, clip)
         clean = x_start[places]
         x_t = process.q_sample(schedule, clean, index, drawn)
         predicted = denoise(x_t, index.new_tensor(schedule.timesteps)[index])

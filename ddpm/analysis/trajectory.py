@@ -21,7 +21,7 @@ from ddpm.compute import distributed
 from ddpm.config import codec
 from ddpm.config.tasks import SampleConfig
 from ddpm.config.training import Config
-from ddpm.diffusion.process import Network
+from ddpm.diffusion.denoiser import Network
 from ddpm.errors import UserError
 from ddpm.formatting import plural
 from ddpm.models import backend

@@ -22,8 +22,8 @@ from ddpm.compute import machine, precision
 from ddpm.config import codec
 from ddpm.config.training import Config
 from ddpm.data import datasets
+from ddpm.diffusion.denoiser import Network
 from ddpm.diffusion.losses import Batch, training_losses
-from ddpm.diffusion.process import Network
 from ddpm.models.native import build
 from ddpm.runs import runs
 from ddpm.runs.jobs import Job, Worker

@@ -21,7 +21,8 @@ from ddpm import formatting, schedules
 from ddpm.config import codec, validation
 from ddpm.config.training import Config, DataConfig
 from ddpm.data.datasets import Dataset, open_dataset
-from ddpm.diffusion import process as diffusion
+from ddpm.diffusion import denoiser
+from ddpm.diffusion.process import at, q_posterior_mean, q_sample, x_start_from_eps
 from ddpm.models import backend
 from ddpm.models.unet import build
 from ddpm.planning import architecture, memory
@@ -350,23 +351,23 @@ class _Bench:
         x_start = self.x_start[images].repeat(len(LEVELS), 1, 1, 1)
         t = torch.tensor(times).repeat_interleave(len(x_start) // len(LEVELS))
         noise = torch.cat([noise[images] for noise in self.noise])
-        x_t = diffusion.q_sample(full, x_start, t, noise)
+        x_t = q_sample(full, x_start, t, noise)
         outputs = [
             network(
                 x_t[rows],
-                diffusion.network_time(scale, full.T, t[rows]),
+                denoiser.network_time(scale, full.T, t[rows]),
                 **{k: v[images].repeat(len(LEVELS), *[1] * (v.ndim - 1))[rows] for k, v in self.condition.items()},
             )
             for rows in torch.arange(len(t)).split(self.rows)
         ]
         output = torch.cat(outputs)[:, : x_t.shape[1]]
-        signal = diffusion.at(full.alphas_cumprod**0.5, t, x_t)
+        signal = at(full.alphas_cumprod**0.5, t, x_t)
         gain = signal * self.variance / (signal**2 * self.variance + 1 - signal**2)
         linear = _mse(self.mean + gain * (x_t - signal * self.mean), x_start)
         found = {
-            "eps": (_mse(diffusion.x_start_from_eps(full, x_t, t, output), x_start) / linear).log(),
+            "eps": (_mse(x_start_from_eps(full, x_t, t, output), x_start) / linear).log(),
             "x_start": (_mse(output, x_start) / linear).log(),
-            "x_prev": _mse(output, diffusion.q_posterior_mean(full, x_start, x_t, t)).log(),
+            "x_prev": _mse(output, q_posterior_mean(full, x_start, x_t, t)).log(),
             "left": _mse(output, x_t) / _mse(x_t, torch.zeros(())),
         }
         return {name: values.reshape(len(LEVELS), -1).numpy() for name, values in found.items()}

@@ -13,7 +13,9 @@ from torch import Tensor
 from ddpm.config.model import DiffusionConfig
 from ddpm.config.training import Config
 from ddpm.diffusion import process
-from ddpm.diffusion.process import Condition, Network, Prediction, interpret, network_time, q_sample
+from ddpm.diffusion.denoiser import Condition, Network, Prediction, interpret_output, network_time
+from ddpm.diffusion.process import q_sample
+from ddpm.diffusion.variances import VARIANCES, Variance
 from ddpm.planning import variances
 from ddpm.schedules import Schedule
 
@@ -60,7 +62,7 @@ def training_losses(network: Network, schedule: Schedule, full: Schedule, config
     output = network(x_t, network_time(settings, schedule.T, timesteps), **batch.condition)
 
     def bound(output: Tensor) -> Tensor:
-        predicted = interpret(output, x_t, timesteps, full, settings, clip=False)
+        predicted = interpret_output(output, x_t, timesteps, full, settings, clip=False)
         return vlb_terms(schedule, settings, batch.x_start, x_t, batch.t, predicted)
 
     if settings.use_kl:
@@ -92,7 +94,7 @@ def vlb_terms(
     x_t: Tensor,
     t: Tensor,
     predicted: Prediction,
-    variance: process.Variance | None = None,
+    variance: Variance | None = None,
 ) -> Tensor:
     """One term of the bound for each picture, [N] bits per dimension (Ho et al. 2020, Eq. 5).
 
@@ -100,7 +102,7 @@ def vlb_terms(
 
     L_{t-1} = KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)), and at t = 0 the decoder's -log p(x_0 | x_1).
     """
-    variance = variance or process.VARIANCES[variances.trained(settings, predicted.v is not None)]
+    variance = variance or VARIANCES[variances.trained(settings, predicted.v is not None)]
     mean, log_variance = (
         process.q_posterior_mean(schedule, predicted.x_start, x_t, t),
         variance(schedule, t, predicted),

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ddpm.compute import precision
-from ddpm.diffusion.process import Network
+from ddpm.diffusion.denoiser import Network
 from ddpm.models.native import build
 from ddpm.models.native.ops import NativeOps
 from ddpm.models.torch_ops import TORCH

@@ -22,8 +22,10 @@ from ddpm.config.training import Config
 from ddpm.data import datasets, lineage
 from ddpm.data.datasets import Dataset
 from ddpm.data.lineage import Remedy
-from ddpm.diffusion import losses, process
-from ddpm.diffusion.process import Network, Prediction, at
+from ddpm.diffusion import denoiser, losses, process
+from ddpm.diffusion.denoiser import Network, Prediction
+from ddpm.diffusion.process import at
+from ddpm.diffusion.variances import Variance
 from ddpm.errors import UserError
 from ddpm.planning import variances
 from ddpm.planning.variances import Errors
@@ -79,7 +81,7 @@ def estimate(
         if small := config.model.small_size:
             told["low_res"] = F.interpolate(x_start, (small, small), mode="area")
         x_t = process.q_sample(full, x_start, now, noise)
-        predicted = process.denoiser(network, full, config.diffusion, told)(x_t, now)
+        predicted = denoiser.make_denoiser(network, full, config.diffusion, told)(x_t, now)
         off = losses.mean_flat((predicted.x_start - x_start).square()).double().cpu().numpy()
         abar = full.alphas_cumprod[t[part].numpy()]
         errors[part] = torch.from_numpy(off * abar / (1 - abar))
@@ -89,7 +91,7 @@ def estimate(
     yield Estimated(len(starts), len(starts), np.interp(np.arange(full.T), looked, means))
 
 
-def variance(mse: np.ndarray) -> process.Variance:
+def variance(mse: np.ndarray) -> Variance:
     """The row of diffusion.VARIANCES that these errors of eps, [T] of the full process, make."""
 
     def analytic(schedule: Schedule, t: Tensor, predicted: Prediction) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ddpm import schedules
 from ddpm.diffusion import process
-from ddpm.diffusion.process import Denoiser
+from ddpm.diffusion.denoiser import Denoiser
 from ddpm.sampling import samplers
 from ddpm.sampling.samplers import ImageNoise, RandnLike, SampleStep
 from ddpm.schedules import Schedule

@@ -18,8 +18,9 @@ from ddpm.config import codec, fields
 from ddpm.config.model import DiffusionConfig, ModelConfig
 from ddpm.config.tasks import FromCheckpoint, SampleConfig
 from ddpm.config.training import Config
-from ddpm.diffusion import process as diffusion
-from ddpm.diffusion.process import Condition
+from ddpm.diffusion import denoiser
+from ddpm.diffusion.denoiser import Condition
+from ddpm.diffusion.variances import VARIANCES, Variance
 from ddpm.errors import UserError
 from ddpm.models import backend
 from ddpm.models.unet import UNet, build
@@ -79,7 +80,7 @@ def check(config: Config, sample: SampleConfig) -> None:
 
 
 def steps_of(
-    network: diffusion.Network,
+    network: denoiser.Network,
     config: Config,
     sample: SampleConfig,
     numbers: range,
@@ -91,7 +92,7 @@ def steps_of(
     """Draw one batch, the pictures of these numbers, a network call at a time."""
     full, schedule = process(config, sample)
     guided = guidance.of(config, sample)
-    denoise = diffusion.denoiser(
+    denoise = denoiser.make_denoiser(
         network, full, config.diffusion, condition, sample.clip_denoised, sample.dynamic_threshold, guided
     )
     if sample.analytic_first_step:
@@ -128,11 +129,11 @@ def sampler_of(
     return partial(samplers.named(name), **takes)
 
 
-def variance_of(config: Config, wanted: FromCheckpoint, errors: Errors | None = None) -> diffusion.Variance:
+def variance_of(config: Config, wanted: FromCheckpoint, errors: Errors | None = None) -> Variance:
     """The variance that the settings mean.  errors: those of these weights, which the analytic one needs."""
     name = variances.chosen(config, wanted)
     if name != "analytic":
-        return diffusion.VARIANCES[name]
+        return VARIANCES[name]
     assert errors is not None, "analytic.for_weights has them"
     return analytic_variance.variance(np.array(errors.mse))
 
@@ -153,7 +154,7 @@ def _counted(steps: Iterator[SampleStep]) -> Iterator[SampleStep]:
 
 
 def draw(
-    network: diffusion.Network,
+    network: denoiser.Network,
     config: Config,
     sample: SampleConfig,
     device: torch.device | str = "cpu",
@@ -200,7 +201,7 @@ def draw(
 
 
 def pictures(
-    network: diffusion.Network,
+    network: denoiser.Network,
     config: Config,
     sample: SampleConfig,
     device: torch.device | str = "cpu",

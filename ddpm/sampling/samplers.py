@@ -19,7 +19,9 @@ import torch
 from torch import Tensor
 
 from ddpm.diffusion import process
-from ddpm.diffusion.process import Denoiser, Prediction, at
+from ddpm.diffusion.denoiser import Denoiser, Prediction
+from ddpm.diffusion.process import at
+from ddpm.diffusion.variances import Variance, fixed_large
 from ddpm.schedules import Schedule, log_snr
 from ddpm.solvers import SOLVERS
 
@@ -73,7 +75,7 @@ def ddpm(
     denoise: Denoiser,
     x: Tensor,
     schedule: Schedule,
-    variance: process.Variance = process.fixed_large,
+    variance: Variance = fixed_large,
     *,
     to_zero: bool = True,
     randn_like: RandnLike = torch.randn_like,
