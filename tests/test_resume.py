@@ -28,7 +28,7 @@ from ddpm.runs.runs import Run
 from ddpm.sampling import engine
 from ddpm.storage import files
 from ddpm.training import resume
-from ddpm.training.loop import Session
+from ddpm.training.loop import TrainingLoop
 
 COUNT = 12
 
@@ -63,10 +63,10 @@ def begin(runs_dir: Path, tiny: Config, images: Path) -> Begin:
     return make
 
 
-def train(run: Run, until: int = 8) -> Session:
+def train(run: Run, until: int = 8) -> TrainingLoop:
     """Train it on, and stop it after that step."""
     with Worker(run.folder, run.config.train.total_steps) as worker:
-        session = Session(run, worker)
+        session = TrainingLoop(run, worker)
         for report in session.train():
             if report.step == until - 1:  # it is heard after the next one
                 run.request("stop")
@@ -156,7 +156,7 @@ def weights_data(run: Run, step: int = 0) -> Digest:
     return found
 
 
-def test_every_setting_that_is_a_path_is_settled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_every_setting_that_is_a_path_is_made_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
@@ -164,11 +164,11 @@ def test_every_setting_that_is_a_path_is_settled(monkeypatch: pytest.MonkeyPatch
     paths = [s for section in sections for s in fields.settings(section) if s.path]
     assert {s.name for s in paths} >= {"data_dir", "resume_checkpoint", "base_samples", "picture", "mask"}
     for s in paths:
-        assert s.settled("a/../b") == s.settled("~/b") == str(tmp_path / "b"), s.name
-        assert s.settled("") == ""
+        assert s.normalize("a/../b") == s.normalize("~/b") == str(tmp_path / "b"), s.name
+        assert s.normalize("") == ""
         for name in s.names:
-            assert s.settled(name) == name
-            assert s.settled(f"./{name}") == str(tmp_path / name)
+            assert s.normalize(name) == name
+            assert s.normalize(f"./{name}") == str(tmp_path / name)
 
 
 def test_a_place_that_follows_from_where_training_began_is_asked_for(
@@ -178,7 +178,7 @@ def test_a_place_that_follows_from_where_training_began_is_asked_for(
     run.keep(codec.replace(run.config, {"data_dir": "images"}))  # as earlier versions kept it
     monkeypatch.chdir(images.parent)
     with Worker(run.folder) as worker:
-        Session(Run(run.folder), worker)  # these are the images, by their digest
+        TrainingLoop(Run(run.folder), worker)  # these are the images, by their digest
     other = paint(images.parent / "elsewhere" / "images", ["a_0.png", "b_1.png"]).parent
     monkeypatch.chdir(other)
     assert go_on(run) == 2

@@ -164,7 +164,7 @@ def test_two_are_compared(run: Run) -> None:
     at.checkbox(key=f"compare_{third.name}").check().run()  # takes the place of the first
     assert [at.checkbox(key=f"compare_{job.name}").value for job in (first, second, third)] == [False, True, True]
     labels = {row[0] for row in sampler_comparison.differences(first, third)}
-    assert labels == {"Task", "Picture", "Strength"}
+    assert labels == {"Task", "Input image", "Strength"}
     at.checkbox(key=f"compare_{third.name}").uncheck().run()
     assert "Compared" not in [s.value for s in at.subheader]
 

@@ -117,7 +117,7 @@ def fresh_state(step: int, config: Config) -> dict[str, Any]:
     return {
         "fresh": True,  # nothing random goes on, with however many processes
         "step": step,
-        "position": step * config.train.batch_size * distributed.size(),
+        "position": step * config.train.batch_size * distributed.world_size(),
         "ema_updates": step,
         "rng": rng.get_state(),
         "torch_rng": rng.get_state(),
@@ -161,7 +161,7 @@ def check_start(config: Config) -> Config:
 
 def _known(path: Path, config: Config | None) -> Config | None:
     """The settings that a file was trained with: its own, or a released model's; None where nobody says."""
-    preset = presets.of_file(path)
+    preset = presets.preset_of_file(path)
     return config or (presets.PRESETS[preset].config if preset else None)
 
 
