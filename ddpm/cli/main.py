@@ -15,16 +15,8 @@ COMMANDS = (train, example, sample, trajectory, evaluate, variance, bench, runs,
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code, which is 2 for an error that the user can correct."""
-    # Threads that wait for each other by spinning starve whatever else the machine does, and then each other: beside
-    # a busy browser a training was 4 to 10 times slower.  Spinning briefly costs nothing; not at all, half the speed
-    # (measured on two cores).  GNU's and LLVM's OpenMP read this when torch is imported.
-    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-    os.environ.setdefault("KMP_BLOCKTIME", "1")
-    _open_streams()
-    options = _parser().parse_args(join_negative_values(sys.argv[1:] if arguments is None else arguments))
     try:
-        with told():
-            return torchrun.run(options.command, options) or 0
+        return execute(arguments)
     except UserError as error:
         print(f"ddpm: {error}", file=sys.stderr)
         return 2
@@ -33,6 +25,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     except KeyboardInterrupt:
         return 130
+
+
+def execute(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code.  Raises UserError for what the user can correct."""
+    # Threads that wait for each other by spinning starve whatever else the machine does, and then each other: beside
+    # a busy browser a training was 4 to 10 times slower.  Spinning briefly costs nothing; not at all, half the speed
+    # (measured on two cores).  GNU's and LLVM's OpenMP read this when torch is imported.
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    os.environ.setdefault("KMP_BLOCKTIME", "1")
+    _open_streams()
+    options = _parser().parse_args(join_negative_values(sys.argv[1:] if arguments is None else arguments))
+    with told():
+        return torchrun.run(options.command, options) or 0
 
 
 def _open_streams() -> None:
