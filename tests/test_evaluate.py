@@ -32,7 +32,7 @@ from ddpm.runs.jobs import Worker
 from ddpm.runs.results import EvaluationJob
 from ddpm.runs.runs import Run
 from ddpm.storage import files, images
-from ddpm.training.loop import Session
+from ddpm.training.loop import TrainingLoop
 from ddpm.training.trainer import Trainer
 
 
@@ -319,7 +319,7 @@ def lost_at(picture: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
     def add(self: Tally, *given: object) -> None:
         if self.count + 1 == picture:
-            raise distributed.Lost
+            raise distributed.PeerLost
         counted(self, *given)  # type: ignore[arg-type]
 
     counted = Tally.add
@@ -404,9 +404,9 @@ def test_what_was_drawn_is_kept_where_the_disk_is_full(
 
 def test_before_anything_is_drawn_no_folder_is_left(trained: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def lost(*given: object) -> list:
-        raise distributed.Lost
+        raise distributed.PeerLost
 
-    monkeypatch.setattr(distributed, "gathered", lost)
+    monkeypatch.setattr(distributed, "all_gather_object", lost)
     assert draw(trained) == 2
     assert not trained.sample_jobs()
 
@@ -569,7 +569,7 @@ def test_a_session_trains_without_them(runs_dir: Path, tiny: Config, caplog: pyt
     caplog.set_level("INFO")
     run = runs.create(runs_dir, "holding", codec.replace(tiny, {"hold_out": 0.5}))
     with Worker(run.folder, 1) as worker:
-        session = Session(run, worker)
+        loop = TrainingLoop(run, worker)
         every = datasets.describe("shapes").count
-        assert 0.45 * every < session.images < 0.55 * every
+        assert 0.45 * every < loop.images < 0.55 * every
     assert datasets.describe("shapes").lines[0] in caplog.messages, "the log says what the data is"

@@ -30,7 +30,7 @@ from ddpm.runs.jobs import Worker
 from ddpm.runs.runs import Run
 from ddpm.sampling.engine import draw, network_of, pictures, steps_of
 from ddpm.training import warm_start
-from ddpm.training.loop import Session
+from ddpm.training.loop import TrainingLoop
 from ddpm.training.trainer import Trainer
 
 FULL = schedules.named("cosine", 20)
@@ -256,7 +256,7 @@ def test_as_many_classes_are_hidden_as_asked_for(tiny: Config, shapes: Dataset) 
     hidden, plain = (Trainer(hiding(tiny, batch_size=250, cond_drop_prob=p), shapes) for p in (0.3, 0.0))
     found = []
     for _ in range(40):
-        batch, whole = hidden.draw(), plain.draw()
+        batch, whole = hidden.next_batch(), plain.next_batch()
         assert batch.y is not None
         assert whole.y is not None
         gone = batch.y == 8
@@ -270,13 +270,13 @@ def test_as_many_classes_are_hidden_as_asked_for(tiny: Config, shapes: Dataset) 
 
 def test_nothing_else_is_drawn_where_no_class_is_hidden(tiny: Config, shapes: Dataset) -> None:
     """Noise and timesteps of the first step are those of a training that hides nothing."""
-    one, other = (Trainer(hiding(tiny, cond_drop_prob=p), shapes).draw() for p in (0.0, 0.5))
+    one, other = (Trainer(hiding(tiny, cond_drop_prob=p), shapes).next_batch() for p in (0.0, 0.5))
     assert torch.equal(one.noise, other.noise)
     assert torch.equal(one.t, other.t)
     trainer = Trainer(hiding(tiny), shapes)
     rng = torch.Generator().manual_seed(0)
     for _ in range(3):
-        trainer.draw()
+        trainer.next_batch()
         torch.randint(0, 20, (4,), generator=rng), torch.randn(4, 3, 8, 8, generator=rng)
     assert torch.equal(trainer.rng.get_state(), rng.get_state())
 
@@ -297,7 +297,7 @@ def test_resuming_hides_the_same_classes(tiny: Config, shapes: Dataset) -> None:
     list(second.steps(8))
     for name, tensor in straight.model.state_dict().items():
         assert torch.equal(tensor, second.model.state_dict()[name]), name
-    assert torch.equal(straight.draw().y, second.draw().y)  # type: ignore[arg-type]
+    assert torch.equal(straight.next_batch().y, second.next_batch().y)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("microbatch", [1, 4])
@@ -305,7 +305,7 @@ def test_microbatches_hide_the_same_classes(tiny: Config, shapes: Dataset, micro
     whole, split = (
         Trainer(hiding(tiny, cond_drop_prob=0.5, batch_size=6, microbatch=m), shapes) for m in (-1, microbatch)
     )
-    one, other = whole.draw(), split.draw()
+    one, other = whole.next_batch(), split.next_batch()
     assert one.y is not None
     assert other.y is not None
     assert one.y.tolist() == other.y.tolist()
@@ -317,14 +317,14 @@ def test_processes_hide_what_one_would(tiny: Config, shapes: Dataset, monkeypatc
     from ddpm.compute import distributed
 
     config = hiding(tiny, cond_drop_prob=0.5, batch_size=6)
-    together = Trainer(config, shapes).draw().y
+    together = Trainer(config, shapes).next_batch().y
     parts = []
     for rank in (0, 1):
         trainer = Trainer(codec.replace(config, dict(batch_size=3)), shapes)
         with monkeypatch.context() as patch:
-            patch.setattr(distributed, "size", lambda: 2)
+            patch.setattr(distributed, "world_size", lambda: 2)
             patch.setattr(distributed, "rank", lambda rank=rank: rank)
-            parts.append(trainer.draw().y)
+            parts.append(trainer.next_batch().y)
     assert torch.equal(torch.cat(parts), together)  # type: ignore[arg-type]
 
 
@@ -386,7 +386,7 @@ def hidden_run(tiny: Config, runs_dir: Path) -> Run:
     """A run of four steps with eight classes and a label for none."""
     run = runs.create(runs_dir, "hides", codec.resolved(hiding(tiny, total_steps=4, cond_drop_prob=0.5, batch_size=16)))
     with Worker(run.folder, 4) as worker:
-        list(Session(run, worker).train())
+        list(TrainingLoop(run, worker).train())
     return run
 
 
@@ -489,7 +489,7 @@ def test_a_plain_file_has_to_have_a_label_to_spare(tiny: Config, runs_dir: Path)
     for spare in (0, 1):
         run = runs.create(runs_dir, f"plain{spare}", codec.resolved(hiding(tiny, total_steps=1, num_classes=8 + spare)))
         with Worker(run.folder, 1) as worker:
-            list(Session(run, worker).train())
+            list(TrainingLoop(run, worker).train())
         path = run.checkpoint().path("model")
         wanted = hiding(tiny, cond_drop_prob=0.1, total_steps=4, resume_checkpoint=str(path))
         if spare:

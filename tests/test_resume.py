@@ -28,7 +28,7 @@ from ddpm.runs.runs import Run
 from ddpm.sampling import engine
 from ddpm.storage import files
 from ddpm.training import resume
-from ddpm.training.loop import Session
+from ddpm.training.loop import TrainingLoop
 
 COUNT = 12
 
@@ -63,10 +63,10 @@ def begin(runs_dir: Path, tiny: Config, images: Path) -> Begin:
     return make
 
 
-def train(run: Run, until: int = 8) -> Session:
+def train(run: Run, until: int = 8) -> TrainingLoop:
     """Train it on, and stop it after that step."""
     with Worker(run.folder, run.config.train.total_steps) as worker:
-        session = Session(run, worker)
+        session = TrainingLoop(run, worker)
         for report in session.train():
             if report.step == until - 1:  # it is heard after the next one
                 run.request("stop")
@@ -178,7 +178,7 @@ def test_a_place_that_follows_from_where_training_began_is_asked_for(
     run.keep(codec.replace(run.config, {"data_dir": "images"}))  # as earlier versions kept it
     monkeypatch.chdir(images.parent)
     with Worker(run.folder) as worker:
-        Session(Run(run.folder), worker)  # these are the images, by their digest
+        TrainingLoop(Run(run.folder), worker)  # these are the images, by their digest
     other = paint(images.parent / "elsewhere" / "images", ["a_0.png", "b_1.png"]).parent
     monkeypatch.chdir(other)
     assert go_on(run) == 2

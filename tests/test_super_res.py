@@ -32,7 +32,7 @@ from ddpm.runs.runs import Run
 from ddpm.sampling import engine
 from ddpm.sampling import job as drawing
 from ddpm.storage import files, images
-from ddpm.training.loop import Session
+from ddpm.training.loop import TrainingLoop
 from ddpm.training.trainer import Trainer
 
 SMALL = 3
@@ -249,7 +249,7 @@ def test_a_small_size_that_is_none(config: Config) -> None:
 def train(folder: Path, config: Config, until: int = 0) -> Run:
     run = runs.create(folder, "mine", config) if not (folder / "mine").exists() else Run(folder / "mine")
     with Worker(run.folder, config.train.total_steps) as worker:
-        for report in Session(run, worker).train():
+        for report in TrainingLoop(run, worker).train():
             if report.step == until:
                 run.request("stop")
     return run
@@ -273,7 +273,7 @@ def test_a_run_trains_previews_and_resumes_to_the_last_bit(config: Config, tmp_p
 
 def test_the_network_is_taught_what_it_is_asked(config: Config) -> None:
     trainer = Trainer(config, datasets.open_dataset(config.data, config.model))
-    batch = trainer.draw()
+    batch = trainer.next_batch()
     assert batch.low_res is not None
     pixels = images.to_uint8(batch.x_start.numpy())
     difference = images.to_float(images.shrunk(pixels, SMALL)) - batch.low_res.numpy()

@@ -76,7 +76,7 @@ def exchanges() -> dict[str, Any]:
         except UserError as error:
             return f"{type(error).__name__}: {error}"
 
-    distributed.PULSE = 0.1  # so that the slow one is waited for in several pieces
+    distributed.HEARTBEAT_SECONDS = 0.1  # so that the slow one is waited for in several pieces
 
     def slow() -> str:
         time.sleep(0.5)
@@ -89,22 +89,22 @@ def exchanges() -> dict[str, Any]:
         for _ in range(600):
             time.sleep(0.05)
             rounds.append(1)
-            distributed.check()
+            distributed.raise_peer_error()
         return "worked on"
 
     several = [torch.full((2,), rank + 1.0), torch.full((1, 3), 10.0 * (rank + 1))]
-    distributed.sum_in_place(several)
+    distributed.all_reduce_sum(several)
     return {
-        "told": distributed.told({"rank": rank}),
-        "gathered": distributed.gathered(rank),
-        "side_by_side": distributed.side_by_side(torch.tensor([[rank, rank], [2 + rank, 2]])),
+        "broadcast_object": distributed.broadcast_object({"rank": rank}),
+        "all_gather_object": distributed.all_gather_object(rank),
+        "all_gather": distributed.all_gather(torch.tensor([[rank, rank], [2 + rank, 2]])),
         "sum": several,
-        "by_all": said(lambda: distributed.by_all(lambda: f"mine {rank}")),
-        "one fails": said(lambda: distributed.by_all(lambda: fail_in(1))),
-        "main fails": said(lambda: distributed.from_main(lambda: fail_in(0))),
-        "main is slow": said(lambda: distributed.from_main(slow)),
-        "working on": (said(lambda: distributed.by_all(long)), len(rounds)),
-        "well again": said(lambda: distributed.by_all(lambda: "well")),
+        "run_on_all_ranks": said(lambda: distributed.run_on_all_ranks(lambda: f"mine {rank}")),
+        "one fails": said(lambda: distributed.run_on_all_ranks(lambda: fail_in(1))),
+        "main fails": said(lambda: distributed.run_on_main(lambda: fail_in(0))),
+        "main is slow": said(lambda: distributed.run_on_main(slow)),
+        "working on": (said(lambda: distributed.run_on_all_ranks(long)), len(rounds)),
+        "well again": said(lambda: distributed.run_on_all_ranks(lambda: "well")),
     }
 
 
@@ -151,7 +151,7 @@ def reading(out: Path) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    with distributed.joined():
+    with distributed.process_group():
         torch.set_num_threads(1)
         found = {name: train(name, 2) for name in TRAININGS} | {"exchanges": exchanges()}
         found["reading"] = reading(Path(sys.argv[1]))

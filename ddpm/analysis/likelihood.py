@@ -228,7 +228,7 @@ def measure(
     numbers = datasets.class_numbers(config, dataset.class_names)
     count, T = min(settings.num_samples, len(dataset)), len(schedule)
     turn = max(1, settings.rows // T)  # pictures of one process until it shares
-    size, per_turn = distributed.size(), -(-turn * T // settings.rows)
+    size, per_turn = distributed.world_size(), -(-turn * T // settings.rows)
     rounds = -(-count // (turn * size))
     stream = Stream(dataset, settings.seed)
     so_far = Tally(T)
@@ -256,7 +256,7 @@ def measure(
                 yield Measured(number * per_turn + call.done, rounds * per_turn, False, so_far)
                 bits = call.bits
         narrow = False
-        found = [(part, k) for part in distributed.gathered(bits) if part for k in range(len(part.total))]
+        found = [(part, k) for part in distributed.all_gather_object(bits) if part for k in range(len(part.total))]
         for part, k in found:
             so_far.add(part, k)
             if narrow := is_narrow(so_far, settings):
@@ -302,10 +302,10 @@ def evaluate_source(
     `flags` are model and diffusion settings for a file that does not hold its own; where `ask`, a probe checks them.
     Raises UserError when they contradict it.  `worker` is the main process's; others have none, and write nothing.
     """
-    too_many = distributed.compute_with(settings.threads, "evaluation")
+    too_many = distributed.set_num_threads(settings.threads, "evaluation")
     if worker:
         worker.beat(warning=too_many)
-    weights, config, path, checkpoint = distributed.from_main(lambda: engine.chosen(source, settings, flags, ask=ask))
+    weights, config, path, checkpoint = distributed.run_on_main(lambda: engine.chosen(source, settings, flags, ask=ask))
     device = distributed.device()
     computing = backend.resolve_and_report(settings.kernels, "fp32", device, worker)
     settings = dataclasses.replace(settings, kernels=computing.kernels)  # as machines differ
@@ -322,9 +322,9 @@ def evaluate_source(
                 network, config, path, checkpoint["sha256"], worker, device, weights.data
             )
 
-        errors = distributed.from_main(found)
+        errors = distributed.run_on_main(found)
     seen = lineage.from_json(weights.data)
-    learnt = distributed.from_main(lambda: checkpoint_files.learnt_beside(path, weights.step) if seen else None)
+    learnt = distributed.run_on_main(lambda: checkpoint_files.learnt_beside(path, weights.step) if seen else None)
     yield from evaluate_into(folder, worker, network, config, settings, about, device, errors, seen, learnt)
 
 
@@ -371,7 +371,7 @@ def evaluate_into(
             else:
                 cpu_threads.look()
             yield measured
-            if distributed.told(stop) if measured.together else stop and not distributed.active():
+            if distributed.broadcast_object(stop) if measured.together else stop and not distributed.is_initialized():
                 break
     if not worker:
         return
@@ -405,7 +405,7 @@ def open_pictures(
         )
 
     def progress(done: int, total: int) -> None:
-        distributed.check()
+        distributed.raise_peer_error()
         if worker:
             worker.beat(message=f"Reading the data: {done} of {total} images")
             if "stop" in worker.heard():
@@ -425,7 +425,7 @@ def open_pictures(
         changed = lineage.check(its, seen, dataset, REMEDY, split, learnt) if own else ""
         return split, dataset, own, changed
 
-    split, dataset, own, changed = distributed.by_all(opened)
+    split, dataset, own, changed = distributed.run_on_all_ranks(opened)
     if changed and worker:
         log.warning("%s", changed)
         worker.beat(warning=" ".join(filter(None, (worker.status.warning, changed))))

@@ -195,7 +195,7 @@ def compare_source(
     `flags` are model and diffusion settings for a file that does not hold its own; where `ask`, a probe checks them.
     Raises UserError when they contradict it.
     """
-    worker.beat(warning=distributed.compute_with(settings.threads, "comparison", fixed=True))
+    worker.beat(warning=distributed.set_num_threads(settings.threads, "comparison", fixed=True))
     _check_new(folder)
     weights, config, path, origin = engine.chosen(source, settings, flags, ask=ask)
     device = distributed.device()

@@ -159,7 +159,7 @@ def look_source(
     job = MicroscopeJob(folder)
     if job.result:
         raise UserError(f"{folder} already holds a trajectory: choose another --out.", code="already-exists")
-    worker.beat(warning=distributed.compute_with(settings.threads, "microscope"))
+    worker.beat(warning=distributed.set_num_threads(settings.threads, "microscope"))
     _check_number(settings, number)
     settings = codec.with_absolute_paths(settings)
     weights, config, path, about = engine.chosen(source, settings, flags, ask=ask)

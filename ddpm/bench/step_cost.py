@@ -36,7 +36,7 @@ def measure_into(folder: Path, seconds: float = SECONDS) -> None:
         if data is None:
             raise UserError(f"{folder} has no config.json: start the measurement again.", code="not-found")
         config = codec.from_json(data)
-        worker.beat(warning=distributed.compute_with(config.train.threads, "measurement", fixed=True))
+        worker.beat(warning=distributed.set_num_threads(config.train.threads, "measurement", fixed=True))
         trainer = Trainer(config, noise(config), "cuda" if torch.cuda.is_available() else "cpu")
         worker.beat(state="running", message="Measuring a few training steps")
         times: list[float] = []

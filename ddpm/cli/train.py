@@ -123,16 +123,16 @@ def _train_here(run: runs.Run, worker: jobs.Worker) -> None:
     from tqdm import tqdm
     from tqdm.contrib.logging import logging_redirect_tqdm
 
-    from ddpm.training.loop import Session
+    from ddpm.training.loop import TrainingLoop
 
-    session = Session(run, worker)
+    loop = TrainingLoop(run, worker)
     interactive = sys.stderr.isatty() and torchrun.is_main()
     with logging_redirect_tqdm([log] if torchrun.is_main() else []):
         line = tqdm(
-            session.train(),
+            loop.train(),
             desc=run.name,
             total=run.config.train.total_steps,
-            initial=session.trainer.step,
+            initial=loop.trainer.step,
             unit="step",
             dynamic_ncols=True,
             disable=not interactive,

@@ -34,7 +34,7 @@ def _analytic(options: argparse.Namespace) -> None:
     from ddpm.models import backend
     from ddpm.sampling import analytic_variance, engine
 
-    distributed.compute_with(wanted.threads, "estimate")
+    distributed.set_num_threads(wanted.threads, "estimate")
     weights, config, path, origin = engine.chosen(source, wanted, flags, options.base, options.probe)
     variances.chosen(config, dataclasses.replace(wanted, variance="analytic"))
     place = dataclasses.replace(config.data, data_dir=wanted.data_dir or config.data.data_dir)

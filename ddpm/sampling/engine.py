@@ -171,17 +171,17 @@ def draw(
     errors: those that `variance` analytic needs.
     """
     if small is None:
-        small = distributed.by_all(lambda: low_res.read(config, sample))
+        small = distributed.run_on_all_ranks(lambda: low_res.read(config, sample))
     if given is None:
-        given = distributed.by_all(lambda: inputs.read(config, sample))
+        given = distributed.run_on_all_ranks(lambda: inputs.read(config, sample))
     labels = labels_for(config, sample, given.pictures if given else small)
     network = backend.resolve_backend(sample.kernels, sample.precision, torch.device(device)).prepared(network)
     calls = timesteps.calls(config, sample)
-    size = sample.batch_size or distributed.told(memory.drawn_at_once(config, sample))
+    size = sample.batch_size or distributed.broadcast_object(memory.drawn_at_once(config, sample))
     starts = range(first - first % size, sample.num_samples, size)
     total = len(starts) * calls
-    for before in range(0, len(starts), distributed.size()):
-        now = starts[before : before + distributed.size()]
+    for before in range(0, len(starts), distributed.world_size()):
+        now = starts[before : before + distributed.world_size()]
         start = now[min(distributed.rank(), len(now) - 1)]  # with nothing left of its own, it draws the last one too
         noise: Tensor | None = None
         numbers = range(start, min(start + size, sample.num_samples))
@@ -194,7 +194,7 @@ def draw(
                 noise = step.x.cpu()
             if step.done < calls:
                 yield Drawn(start, before * calls + step.done * len(now), total, step)
-        whole = distributed.gathered((step.x.cpu(), step.x_start.cpu(), noise))
+        whole = distributed.all_gather_object((step.x.cpu(), step.x_start.cpu(), noise))
         for place, (start, (x, x_start, found)) in enumerate(zip(now, whole, strict=False), start=1):
             yield Drawn(start, (before + place) * calls, total, SampleStep(calls, calls, x, x_start, step.t), found)
 

@@ -62,13 +62,13 @@ def draw_source(
     `flags` are model and diffusion settings for a file that does not hold its own, beyond those of `base`; where
     `ask`, a probe checks them.  `like`: a recipe that holds them instead.  Raises UserError when they contradict it.
     """
-    worker.beat(warning=distributed.compute_with(sample.threads, "drawing"))
+    worker.beat(warning=distributed.set_num_threads(sample.threads, "drawing"))
 
     def read() -> Chosen:
         _check_empty(SampleJob(folder))
         return chosen(source, sample, flags, base, ask, held=metadata.config_of(like) if like else None)
 
-    weights, config, path, about = distributed.from_main(read)
+    weights, config, path, about = distributed.run_on_main(read)
     draw_into(folder, worker, weights, config, sample, path, distributed.device(), about)
 
 
@@ -97,8 +97,8 @@ def resume(folder: Path, worker: Worker) -> None:
         at_once = told.get("drawn_at_once")
         return weights, config, _with_own(job, sample), path, about, at_once if isinstance(at_once, int) else 0
 
-    weights, config, sample, path, about, at_once = distributed.from_main(read)
-    worker.beat(warning=distributed.compute_with(sample.threads, "drawing"))
+    weights, config, sample, path, about, at_once = distributed.run_on_main(read)
+    worker.beat(warning=distributed.set_num_threads(sample.threads, "drawing"))
     draw_into(folder, worker, weights, config, sample, path, distributed.device(), about, at_once=at_once, again=True)
 
 
@@ -133,23 +133,23 @@ def draw_into(
     """
     job = SampleJob(folder)
     if not again:
-        distributed.from_main(lambda: _check_empty(job))
+        distributed.run_on_main(lambda: _check_empty(job))
     check(config, sample)
     sample = codec.with_absolute_paths(sample)
     computing = backend.resolve_and_report(sample.kernels, sample.precision, device, worker)
     sample = dataclasses.replace(sample, precision=computing.precision, kernels=computing.kernels)  # as machines differ
-    small = distributed.by_all(lambda: low_res.read(config, sample, _reading(worker)))
-    given = distributed.by_all(lambda: inputs.read(config, sample, _reading(worker, "given")))
+    small = distributed.run_on_all_ranks(lambda: low_res.read(config, sample, _reading(worker)))
+    given = distributed.run_on_all_ranks(lambda: inputs.read(config, sample, _reading(worker, "given")))
     labels = labels_for(config, sample, given.pictures if given else small)
     network = network_of(weights, config, source.name, device, sample.kernels)
     limited = dataclasses.replace(sample, batch_size=at_once or sample.batch_size)
-    batch = distributed.from_main(lambda: memory.drawn_at_once(config, limited))
+    batch = distributed.run_on_main(lambda: memory.drawn_at_once(config, limited))
     fixed = dataclasses.replace(sample, batch_size=batch)
 
     errors = None
     if variances.chosen(config, sample) == "analytic":
         sha256 = (about or origin(weights, source))["sha256"]
-        errors = distributed.from_main(
+        errors = distributed.run_on_main(
             lambda: analytic_variance.for_weights(network, config, source, sha256, worker, device, weights.data)
         )
 
@@ -166,13 +166,13 @@ def draw_into(
         return _Folder(job, worker, config, sample if again else asked, settings, told, labels, small, given)
 
     written = begin() if distributed.is_main() else None
-    first = distributed.from_main(lambda: written.find() if written and again else 0)
+    first = distributed.run_on_main(lambda: written.find() if written and again else 0)
     steps = (
         draw(network, config, fixed, device, small, given, first, errors) if first < sample.num_samples else iter(())
     )
     if not written:
         for _ in steps:
-            if distributed.told(False):
+            if distributed.broadcast_object(False):
                 return
         return
     worker.beat(state="running", message=f"Drawing {formatting.plural(sample.num_samples, 'picture')}")
@@ -308,7 +308,7 @@ class _Folder:
             if drawn.done in (1, drawn.total) or time.monotonic() - looked > PREVIEW_INTERVAL:
                 looked = time.monotonic()
                 self._preview(drawn)
-            if distributed.told("stop" in self.worker.heard() and drawn.done < drawn.total):
+            if distributed.broadcast_object("stop" in self.worker.heard() and drawn.done < drawn.total):
                 return
 
     def _save(self, drawn: Drawn) -> None:
@@ -418,7 +418,7 @@ def _reading(worker: Worker, which: str = "small") -> low_res.Progress:
     """Tells the worker how many pictures to begin with are read; raises Stopped when asked to stop."""
 
     def progress(done: int, total: int) -> None:
-        distributed.check()
+        distributed.raise_peer_error()
         worker.beat(message=f"Reading the {which} pictures: {done} of {total}")
         if "stop" in worker.heard():
             raise Stopped

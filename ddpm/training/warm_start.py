@@ -117,7 +117,7 @@ def fresh_state(step: int, config: Config) -> dict[str, Any]:
     return {
         "fresh": True,  # nothing random goes on, with however many processes
         "step": step,
-        "position": step * config.train.batch_size * distributed.size(),
+        "position": step * config.train.batch_size * distributed.world_size(),
         "ema_updates": step,
         "rng": rng.get_state(),
         "torch_rng": rng.get_state(),
