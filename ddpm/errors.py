@@ -83,6 +83,7 @@ Code = Literal[
     "unreadable-file",
     "unsafe-archive",
     "unsupported-image",
+    "usage",
     "wrong-archive",
     "wrong-checksum",
     "wrong-file",

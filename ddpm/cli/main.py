@@ -1,24 +1,57 @@
 """The command line.  Each subcommand imports what it needs when it runs, so that `ddpm runs` answers at once."""
 
 import argparse
+import contextlib
 import io
 import os
 import re
 import sys
 from collections.abc import Sequence
 
-from ddpm.cli import bench, data, evaluate, example, import_openai, runs, sample, torchrun, train, trajectory, variance
+from ddpm.cli import (
+    bench,
+    data,
+    evaluate,
+    example,
+    import_openai,
+    metrics,
+    output,
+    result,
+    runs,
+    sample,
+    torchrun,
+    train,
+    trajectory,
+    variance,
+)
 from ddpm.errors import UserError, told
 
-COMMANDS = (train, example, sample, trajectory, evaluate, variance, bench, runs, import_openai, data)  # as --help lists
+COMMANDS = (
+    train,
+    example,
+    sample,
+    trajectory,
+    evaluate,
+    variance,
+    result,
+    bench,
+    runs,
+    metrics,
+    import_openai,
+    data,
+)  # as --help lists
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code, which is 2 for an error that the user can correct."""
+    words = sys.argv[1:] if arguments is None else arguments
     try:
-        return execute(arguments)
+        execute(words)
+        return 0
     except UserError as error:
         print(f"ddpm: {error}", file=sys.stderr)
+        if output.is_json(words):
+            output.show_error(error)
         return 2
     except BrokenPipeError:  # `ddpm runs | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -27,17 +60,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-def execute(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code.  Raises UserError for what the user can correct."""
+def execute(arguments: Sequence[str]) -> None:
+    """Run one command and print its result.  Raises UserError for an error that the user can correct."""
     # Threads that wait for each other by spinning starve whatever else the machine does, and then each other: beside
     # a busy browser a training was 4 to 10 times slower.  Spinning briefly costs nothing; not at all, half the speed
     # (measured on two cores).  GNU's and LLVM's OpenMP read this when torch is imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     os.environ.setdefault("KMP_BLOCKTIME", "1")
     _open_streams()
-    options = _parser().parse_args(join_negative_values(sys.argv[1:] if arguments is None else arguments))
+    words = join_negative_values(arguments)
+    json_alone = output.is_json(words)
+    # What libraries print would make the document unreadable.
+    elsewhere = contextlib.redirect_stdout(sys.stderr) if json_alone else contextlib.nullcontext()
     with told():
-        return torchrun.run(options.command, options) or 0
+        with elsewhere:
+            options = _parser(output.JsonParser if json_alone else argparse.ArgumentParser).parse_args(words)
+            result = torchrun.run(options.command, options)
+        if torchrun.is_main():
+            output.show(result, getattr(options, "json", False))
 
 
 def _open_streams() -> None:
@@ -81,8 +121,8 @@ def join_negative_values(arguments: Sequence[str]) -> list[str]:
     return joined
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="ddpm", description="Train image diffusion models, and sample from them.")
+def _parser(kind: type[argparse.ArgumentParser] = argparse.ArgumentParser) -> argparse.ArgumentParser:
+    parser = kind(prog="ddpm", description="Train image diffusion models, and sample from them.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in COMMANDS:
         command.add(commands)

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import ddpm
-from ddpm.cli import shared, torchrun
+from ddpm.cli import output, shared, torchrun
+from ddpm.cli.output import Output
 from ddpm.config import codec, validation
 from ddpm.config.codec import SECTIONS
 from ddpm.config.presets import PRESETS
@@ -69,7 +70,7 @@ def _add_train(commands: Any, name: str, help: str, base: Config, names: Mapping
         shared.add_settings(train.add_argument_group(part), section, base=getattr(base, part), names=names)
 
 
-def _train(options: argparse.Namespace) -> None:
+def _train(options: argparse.Namespace) -> Output:
     given = shared.given(options, *SECTIONS.values())
     if options.resume is not None and (set(given) - MAY_CHANGE or options.preset or options.run):
         extra = (
@@ -103,6 +104,7 @@ def _train(options: argparse.Namespace) -> None:
                 text = str(told) if isinstance(told, UserError) else traceback.format_exc()
                 to_file.emit(logging.makeLogRecord({"msg": text}))
             raise
+    return Output(output.of_run(run))
 
 
 def _find(options: argparse.Namespace) -> runs.Run:

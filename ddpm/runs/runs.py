@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from ddpm import formatting
 from ddpm.config import codec
@@ -19,8 +19,11 @@ from ddpm.config.fields import absolute
 from ddpm.config.training import Config
 from ddpm.errors import UserError
 from ddpm.runs.jobs import ACTIVE, Job, Stopped, Worker, guard
-from ddpm.runs.results import EvaluationJob, FrontierJob, MicroscopeJob, SampleJob
+from ddpm.runs.results import KINDS, EvaluationJob, FrontierJob, MicroscopeJob, SampleJob
 from ddpm.storage import files
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 TAKEN = ("config.json", "progress.csv", "saves")  # in a folder, show that it holds a training
@@ -114,6 +117,13 @@ class Run(Job):
         return self.folder / "progress.csv"
 
     @property
+    def metrics(self) -> "pd.DataFrame":
+        """Rows of progress.csv, read anew each time: float64 columns, one row a logged step, NaN for empty cells."""
+        from ddpm.runs import metrics  # imports pandas, which takes a moment
+
+        return metrics.MetricReader(self.progress_path).read()
+
+    @property
     def created_at(self) -> float:
         try:
             return (self.folder / "config.json").stat().st_mtime
@@ -182,41 +192,31 @@ class Run(Job):
         """(step, file) of the grids drawn while training, oldest first."""
         return sorted((int(p.stem), p) for p in self.folder.glob("samples/*.png") if p.stem.isdecimal())
 
-    def sample_jobs(self) -> list[SampleJob]:
-        """What was drawn from this run, newest first."""
-        found = [SampleJob(p.parent) for p in self.folder.glob("samples/*/status.json")]
+    def results(self, kind: str) -> list[Any]:
+        """Results of a row of `results.KINDS`, newest first."""
+        read = KINDS[kind].job
+        found = [read(path.parent) for path in self.folder.glob(f"{kind}/*/status.json")]
         return sorted(found, key=lambda job: job.name, reverse=True)
 
-    def new_sample_folder(self) -> Path:
-        """A new folder for samples drawn now."""
-        return timed(self.folder / "samples")
+    def new_result_folder(self, kind: str) -> Path:
+        """A new folder for a result of that kind, named after the time it is now."""
+        return timed(self.folder / kind)
+
+    def sample_jobs(self) -> list[SampleJob]:
+        """Samples of this run, newest first."""
+        return self.results("samples")
 
     def evaluation_jobs(self) -> list[EvaluationJob]:
-        """What was measured of this run, newest first."""
-        found = [EvaluationJob(p.parent) for p in self.folder.glob("evaluations/*/status.json")]
-        return sorted(found, key=lambda job: job.name, reverse=True)
-
-    def new_evaluation_folder(self) -> Path:
-        """A new folder for what is measured now."""
-        return timed(self.folder / "evaluations")
+        """Evaluations of this run, newest first."""
+        return self.results("evaluations")
 
     def microscope_jobs(self) -> list[MicroscopeJob]:
-        """Pictures of this run that were looked at, newest first."""
-        found = [MicroscopeJob(p.parent) for p in self.folder.glob("microscopes/*/status.json")]
-        return sorted(found, key=lambda job: job.name, reverse=True)
-
-    def new_microscope_folder(self) -> Path:
-        """A new folder for an image looked at now."""
-        return timed(self.folder / "microscopes")
+        """Trajectories of single images of this run, newest first."""
+        return self.results("microscopes")
 
     def frontier_jobs(self) -> list[FrontierJob]:
-        """The comparisons of samplers on this run, newest first."""
-        found = [FrontierJob(p.parent) for p in self.folder.glob("frontiers/*/status.json")]
-        return sorted(found, key=lambda job: job.name, reverse=True)
-
-    def new_frontier_folder(self) -> Path:
-        """A new folder for samplers compared now."""
-        return timed(self.folder / "frontiers")
+        """Comparisons of samplers on this run, newest first."""
+        return self.results("frontiers")
 
 
 def check_resumable(job: SampleJob) -> None:
