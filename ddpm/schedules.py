@@ -1,4 +1,4 @@
-"""The fixed numbers of a diffusion process, at its timesteps and between them, and which of them to keep.
+"""Noise schedules: the tables of a diffusion process, its values between timesteps, and respacing.
 
 Tables are float64 and indexed by t = 0 .. T-1; t = 0 is the first, least noisy timestep.
 """
@@ -14,15 +14,17 @@ from ddpm.formatting import plural
 
 
 def linear_betas(T: int) -> np.ndarray:
-    """betas [T] of Ho et al. 2020, scaled so that any T ends at about the same noise."""
+    """betas float64 [T] of Ho et al. 2020, Section 4, scaled so that any T ends at about the same noise."""
     scale = 1000 / T
     if T == 1:
-        return np.array([scale * 0.02])  # a single step has to bring all the noise; linspace would give its least
+        return np.array(
+            [scale * 0.02]
+        )  # linspace would give the smallest beta, and the only step must add all the noise
     return np.linspace(scale * 1e-4, scale * 0.02, T, dtype=np.float64)
 
 
 def cosine_betas(T: int, max_beta: float = 0.999) -> np.ndarray:
-    """betas [T] of Nichol & Dhariwal 2021, Eq. 17."""
+    """betas float64 [T] of the cosine schedule, Nichol & Dhariwal 2021, Eq. 17, at most max_beta."""
     abar = np.cos((np.arange(T + 1) / T + 0.008) / 1.008 * np.pi / 2) ** 2
     return np.minimum(1 - abar[1:] / abar[:-1], max_beta)
 
@@ -33,9 +35,9 @@ BETAS = {"linear": linear_betas, "cosine": cosine_betas}
 class Curve:
     """A process q(x_t | x_0) = N(alpha x_0, sigma^2) at every real t in [0, T - 1].
 
-    Between two timesteps, log alpha goes in a straight line (Lu et al. 2022a, Appendix D.2); alpha^2 + sigma^2 = 1
-    everywhere.  lam is their lambda = log(alpha / sigma), half the logarithm of the signal-to-noise ratio, and falls
-    as t rises.  All in float64.
+    Between two timesteps, log alpha is linear (Lu et al. 2022a, Appendix D.2); alpha^2 + sigma^2 = 1 everywhere.
+    lam is their lambda = log(alpha / sigma), half the log signal-to-noise ratio, and falls as t rises.
+    Arguments and results are float64, of any shape [...]; alphas_cumprod is [T].
     """
 
     def __init__(self, alphas_cumprod: np.ndarray):
@@ -43,61 +45,63 @@ class Curve:
         self._log_alpha = 0.5 * np.log(alphas_cumprod)
 
     def abar(self, t: np.ndarray | float) -> np.ndarray:
-        """alpha^2."""
+        """alphas_cumprod at t, alpha_t^2."""
         return np.exp(2 * np.interp(t, self._t, self._log_alpha))
 
     def alpha(self, t: np.ndarray | float) -> np.ndarray:
-        """What the clean picture counts in x_t."""
+        """Signal coefficient alpha_t of x_t = alpha_t x_0 + sigma_t eps."""
         return np.sqrt(self.abar(t))
 
     def sigma(self, t: np.ndarray | float) -> np.ndarray:
-        """What the noise counts in x_t."""
+        """Noise coefficient sigma_t of x_t = alpha_t x_0 + sigma_t eps."""
         return np.sqrt(1 - self.abar(t))
 
     def lam(self, t: np.ndarray | float) -> np.ndarray:
-        """log(alpha / sigma)."""
+        """Half the log signal-to-noise ratio, log(alpha_t / sigma_t)."""
         return log_snr(self.abar(t))
 
     def t_of(self, lam: np.ndarray | float) -> np.ndarray:
-        """The t of a lam, the inverse of `lam`; the nearest end for one outside."""
+        """The inverse of `lam`: t in [0, T - 1], clipped to its ends."""
         log_alpha = -0.5 * np.logaddexp(0, -2 * np.asarray(lam, np.float64))
         return np.interp(log_alpha, self._log_alpha[::-1], self._t[::-1])
 
 
 def log_snr(abar: np.ndarray) -> np.ndarray:
-    """lam = log(alpha / sigma) of alpha^2; infinite at 1, the clean picture."""
+    """log(alpha / sigma) of abar = alpha^2, float64 [...]; infinite at 1, the clean image."""
     with np.errstate(divide="ignore"):
         return 0.5 * (np.log(abar) - np.log1p(-np.asarray(abar)))
 
 
 @dataclass(frozen=True, eq=False)
 class Schedule:
-    """A diffusion process q: the noise of each timestep, and what follows from it.
+    """A diffusion process q: the betas of K timesteps, and the tables that follow from them, float64 [K] each.
 
-    betas: [K] in (0, 1].  timesteps: the K timesteps, increasing, of the process that the network was
-    made for, out of `T`; a process with all of them is the original, with fewer a shortened one.  Those of a shortened
-    one may lie between two of the original's.
+    betas: float64 [K] in (0, 1].  timesteps: the K timesteps, increasing, out of the `T` of the process that the
+    network was trained for.  A process with all T is the full one, with fewer a respaced one, whose timesteps may lie
+    between two of the full one's.
     """
 
     betas: np.ndarray
     timesteps: tuple[int, ...] | tuple[float, ...]
     T: int
-    full: "Schedule | None" = None  # the original of a shortened process
+    full: "Schedule | None" = None  # the full process of a respaced one
 
     def __len__(self) -> int:
         return len(self.betas)
 
     @cached_property
     def alphas_cumprod(self) -> np.ndarray:
+        """abar_t, the product of 1 - beta up to t (Ho et al. 2020, Section 2)."""
         return np.cumprod(1 - self.betas)
 
     @cached_property
     def curve(self) -> Curve:
-        """The original process, at every t."""
+        """The full process at every real t."""
         return self.full.curve if self.full else Curve(self.alphas_cumprod)
 
     @cached_property
     def alphas_cumprod_prev(self) -> np.ndarray:
+        """abar_{t-1}; 1 at t = 0."""
         return np.append(1.0, self.alphas_cumprod[:-1])
 
     @cached_property
@@ -107,24 +111,24 @@ class Schedule:
 
     @cached_property
     def posterior_log_variance_clipped(self) -> np.ndarray:
-        """Its logarithm, where the 0 at t = 0 takes the next value; a process of one step has none to take."""
+        """log of posterior_variance, with the value of t = 1 at t = 0, whose variance is 0; log beta where K = 1."""
         if len(self) == 1:
             return np.log(self.betas)
         return np.log(np.append(self.posterior_variance[1], self.posterior_variance[1:]))
 
     @cached_property
     def posterior_mean_coef1(self) -> np.ndarray:
-        """What x_start counts in the posterior mean, Ho et al. 2020, Eq. 7."""
+        """Coefficient of x_start in the posterior mean, Ho et al. 2020, Eq. 7."""
         return self.betas * np.sqrt(self.alphas_cumprod_prev) / (1 - self.alphas_cumprod)
 
     @cached_property
     def posterior_mean_coef2(self) -> np.ndarray:
-        """What x_t counts in the posterior mean."""
+        """Coefficient of x_t in the posterior mean, Ho et al. 2020, Eq. 7."""
         return (1 - self.alphas_cumprod_prev) * np.sqrt(1 - self.betas) / (1 - self.alphas_cumprod)
 
 
 def possible(name: str, T: int) -> bool:
-    """Whether the schedule has valid betas for T timesteps, all of them below 1."""
+    """True if the schedule has valid betas for T timesteps, all of them below 1."""
     return bool(BETAS[name](T).max() < 1)
 
 
@@ -137,16 +141,16 @@ def named(name: str, T: int) -> Schedule:
     if not possible(name, T):
         raise UserError(
             f"noise_schedule {name} with diffusion_steps {T} has betas up to {betas.max():.3g}, and none may be "
-            "1 or above, where nothing of the picture is left: use at least 21 diffusion steps, or the cosine schedule.",
+            "1 or above, where nothing of the image is left: use at least 21 diffusion steps, or the cosine schedule.",
             code="bad-schedule",
         )
     return Schedule(betas, tuple(range(T)), T)
 
 
 def respaced(schedule: Schedule, timesteps: Sequence[float]) -> Schedule:
-    """The shortened process that visits only `timesteps` of a full one (Nichol & Dhariwal 2021, Eq. 19).
+    """The respaced process that visits only `timesteps` of a full one (Nichol & Dhariwal 2021, Eq. 19).
 
-    Whole ones as int are looked up in its tables; among floats, which may lie between two, in its curve.
+    ints are looked up in its tables; floats, which may lie between two, in its curve.
     """
     visited: tuple[int, ...] | tuple[float, ...]
     if all(isinstance(t, int) for t in timesteps):
@@ -163,7 +167,7 @@ def space_timesteps(T: int, spec: str) -> list[int]:
 
     "" keeps all.  "250" keeps 250, evenly spread from the first to the last.  "10,15,20" cuts the process
     into three equal parts and keeps 10, 15 and 20 of them.  "ddim50" keeps 50 at an integer stride from 0
-    (Song et al. 2021).  A single step is always the last, noisiest one.  Raises UserError for a string that T cannot give.
+    (Song et al. 2021).  A single step is always the last, noisiest one.  Raises UserError for one that T cannot give.
     """
     if not spec:
         return list(range(T))
@@ -229,7 +233,7 @@ def _positive(text: str, spec: str, T: int) -> int:
 
 
 def _strided(T: int, count: int) -> list[int]:
-    """How many steps whole strides through T timesteps make, those nearest to `count` first."""
+    """Numbers of steps that whole strides through T timesteps give, those nearest to `count` first."""
     return sorted({len(range(0, T, stride)) for stride in range(1, T + 1)}, key=lambda n: abs(n - count))
 
 

@@ -9,22 +9,22 @@ from typing import Any, NamedTuple
 
 
 class Solver(NamedTuple):
-    """A sampler as forms, flags and tables see it."""
+    """Description of a sampler for forms, flags and tables."""
 
     label: str
     source: str  # the paper, and where in it
     words: str  # when to choose it
     function: str | Callable[..., Any]  # its name in sampling/samplers.py, "module:name", or the function itself
-    order: int  # at which the distance to the converged picture falls with the steps; 0 where there is no such picture
+    order: int  # of convergence to the image of infinitely many steps; 0 for a stochastic sampler, which has none
     spacing: str = "uniform"  # the row of spacings.SPACINGS that suits it best
-    calls: int = 1  # network calls a step, but for one to the clean picture, which needs one
-    warm_up: int = 0  # calls more for the first step
-    takes: tuple[str, ...] = ()  # settings that mean something to it alone, and are passed to the function
+    calls: int = 1  # model evaluations a step; the last step, to the clean image, needs one
+    warm_up: int = 0  # more model evaluations in the first step
+    takes: tuple[str, ...] = ()  # settings of this sampler alone, and are passed to the function
     options: Mapping[str, Any] = MappingProxyType({})  # what else is passed to it
 
     @property
     def exact(self) -> bool:
-        """Whether the starting noise alone decides the picture, so that more steps come closer to one and the same."""
+        """True if the initial noise alone decides the image, so that more steps converge to one image."""
         return self.order > 0
 
 

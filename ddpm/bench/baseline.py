@@ -21,7 +21,7 @@ from ddpm.training.optimizer import Ema
 
 
 class PlainTrainer:
-    """A network in training, step by step.  Weights are those with which `ddpm.training.trainer.Trainer` begins, from the same seed."""
+    """A network in training, step by step, with the initial weights of `ddpm.training.trainer.Trainer`."""
 
     def __init__(self, config: Config):
         self.config = config
@@ -35,17 +35,17 @@ class PlainTrainer:
             self.parameters, lr=config.train.lr, weight_decay=config.train.weight_decay, foreach=False, fused=False
         )
         self.averages = {rate: [p.detach().clone() for p in self.parameters] for rate in config.train.ema_rates}
-        self._rates = Ema(nn.Module(), config.train.ema_rates, config.train.ema_warmup)  # which rate is in force when
+        self._rates = Ema(nn.Module(), config.train.ema_rates, config.train.ema_warmup)  # gives the rate in force
         self.grad_norm = 0.0  # of the last step
 
     def network(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
-        """(x [N, C, H, W], t [N], y [N] int64 and low_res [N, C, h, w], if the network takes them) -> [N, C or 2C, H, W]."""
+        """(x [N, C, H, W], t [N], y int64 [N], low_res [N, C, h, w]) -> [N, C or 2C, H, W]; y and low_res if needed."""
         if "low_res" in condition:
             x = torch.cat([x, F.interpolate(condition["low_res"], x.shape[2:], mode="bilinear")], dim=1)
         return network(self.model, x, t, condition.get("y"))
 
     def update(self, batch: Batch) -> float:
-        """One optimiser step at the settings' constant learning rate; the mean loss of the batch."""
+        """One optimiser step at the settings' constant learning rate; returns the mean loss of the batch."""
         for p in self.parameters:
             p.grad = None
         count, loss = len(batch.x_start), 0.0
@@ -70,7 +70,7 @@ class PlainTrainer:
 
 
 def network(model: UNet, x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
-    """What `model` computes, from its own weights."""
+    """Evaluates `model` in plain torch: x [N, C, H, W], t float32 [N], y int64 [N] -> [N, C or 2C, H, W]."""
     first, _, second = model.time_embed
     embedding = second(silu(first(unet.timestep_embedding(t, model.config.num_channels))))
     if model.config.class_cond:
@@ -88,7 +88,7 @@ def network(model: UNet, x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
 
 
 def through(block: nn.Module, x: Tensor, embedding: Tensor) -> Tensor:
-    """A block's layers, one after the other."""
+    """A block's layers in sequence, x [N, C, H, W]; embedding: [N, E]."""
     assert isinstance(block, Block)
     for layer in block:
         match layer:
@@ -108,7 +108,7 @@ def through(block: nn.Module, x: Tensor, embedding: Tensor) -> Tensor:
 
 
 def residual(layer: ResBlock, x: Tensor, embedding: Tensor) -> Tensor:
-    """Two convolutions around the timestep embedding, and a skip connection past them."""
+    """A residual block: x [N, C_in, H, W], embedding [N, E] -> [N, C, H, W]."""
     normalise, _, conv = layer.in_layers
     h = conv(silu(norm(normalise, x)))
     e = layer.emb_layers[1](silu(embedding))[:, :, None, None]
@@ -122,7 +122,7 @@ def residual(layer: ResBlock, x: Tensor, embedding: Tensor) -> Tensor:
 
 
 def attention(layer: AttentionBlock, x: Tensor) -> Tensor:
-    """Every pixel's weights over all others [N * heads, T, T], and what they gather."""
+    """Self-attention [N, C, H, W] -> [N, C, H, W], with the whole matrix of weights [N * heads, H * W, H * W]."""
     n, c, *size = x.shape
     flat = x.reshape(n, c, -1)
     qkv = layer.qkv(norm(layer.norm, flat))
@@ -138,11 +138,11 @@ def attention(layer: AttentionBlock, x: Tensor) -> Tensor:
 
 
 def norm(layer: nn.Module, x: Tensor) -> Tensor:
-    """A normalisation, in fp32."""
+    """A normalisation of x [N, C, ...] in fp32, in x's dtype again."""
     normalised: Tensor = layer(x.float())
     return normalised.type(x.dtype)
 
 
 def silu(x: Tensor) -> Tensor:
-    """x * sigmoid(x)."""
+    """x * sigmoid(x), elementwise on [...]."""
     return x * torch.sigmoid(x)

@@ -1,4 +1,4 @@
-"""What a training step costs by batch size, channels, image size and threads: seconds and memory, and how well both were foretold.
+"""Seconds and memory of a training step by batch size, channels, image size and threads, measured and estimated.
 
 for progress in measure(ScaleConfig()):
     print(progress.doing)
@@ -26,7 +26,7 @@ VALUES = {"batch_size": (1, 2, 4, 8, 16, 32, 64, 128), "num_channels": (32, 64, 
 MOST_SECONDS = 60.0  # for a point
 MOST_FREE = 0.9  # of the free memory, for a point
 LEAST_STEPS = 2
-PAGE_SECONDS, QUICK_SECONDS = 4.0, 0.5  # of training that a time is foretold from, as on the Train page
+PAGE_SECONDS, QUICK_SECONDS = 4.0, 0.5  # of training from which a time is estimated, as on the Train page
 
 
 class Point(NamedTuple):
@@ -51,7 +51,7 @@ def points(base: Config, cores: int, quick: bool = False, values: dict[str, tupl
 def measure(
     settings: ScaleConfig, base: Config | None = None, values: dict[str, tuple[int, ...]] = VALUES
 ) -> Iterator[Progress]:
-    """Measure each point in processes of its own; the last record has the result, as it is kept in JSON.
+    """Measures each point in processes of its own; the last record has the result, as it is saved in JSON.
 
     A point that does not fit in the free memory, or would take more than a minute, is left out, with a sentence.
     """
@@ -106,7 +106,7 @@ def _too_much(config: Config, expected: float) -> str:
 
 
 def _measured(config: Config, steps: int, quick: bool) -> dict[str, Any]:
-    """A point: foretold as the Train page does, then trained."""
+    """A point: estimated as the Train page does, then trained."""
     with BenchmarkProcess(config) as process:
         estimate = process.request("step_cost", QUICK_SECONDS if quick else PAGE_SECONDS)
     with BenchmarkProcess(config) as training:
@@ -127,13 +127,13 @@ def _measured(config: Config, steps: int, quick: bool) -> dict[str, Any]:
 
 
 def label(setting: str) -> str:
-    """What people call a setting."""
+    """Label of a setting."""
     return next(s.label for cls in codec.SECTIONS.values() for s in settings_of(cls) if s.name == setting)
 
 
 def table(result: dict[str, Any], markdown: bool = False) -> str:
     """A line a point, and what was left out."""
-    head = ["", "a step", "a picture", "foretold", "off by", "peak memory", "estimated", "off by"]
+    head = ["", "a step", "an image", "estimated", "off by", "peak memory", "estimated", "off by"]
     body = [
         [
             f"{label(row['setting'])} {row['value']}",
@@ -150,7 +150,7 @@ def table(result: dict[str, Any], markdown: bool = False) -> str:
     lines = [formatting.table(head, body, markdown), ""]
     lines += [f"{label(out['setting'])} {out['value']} was left out: {out['why']}." for out in result["left_out"]]
     lines.append(
-        "One setting varied at a time. The time is foretold as the Train page does when asked to measure, from a few "
+        "One setting varied at a time. The time is estimated as the Train page does when asked to measure, from a few "
         f"steps, and the memory is estimated from the settings. {speed_tables.about(result['machine'])}."
     )
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""The machine that this is: what seconds hold for."""
+"""Description of this machine, for which measured seconds hold."""
 
 import platform
 from typing import Any

@@ -1,8 +1,8 @@
-"""The numbers that a network computes with while it learns: fp32, or bf16 and fp16 where they are precise enough.
+"""Precision of training: fp32, or mixed precision in bf16 or fp16.
 
 Mixed precision (Micikevicius et al. 2018): weights, averages, losses and the optimiser stay float32; the network
-alone computes in 16 bits, as torch.autocast chooses.  fp16 ends at 65504 and at 6e-8, so the loss is scaled until
-its gradients lie within, by a power of 2 that follows what overflows.
+alone computes in 16 bits, as torch.autocast chooses.  fp16 spans 6e-8 to 65504, so the loss is scaled by a power of 2
+that keeps its gradients within, and is halved after an overflow.
 """
 
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from ddpm.host import hardware
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 FIRST_LG_SCALE = 20.0  # improved-diffusion's
-LEAST_LG_SCALE = -20.0  # where every step overflows down to here, scaling is not what is wrong
+LEAST_LG_SCALE = -20.0  # where steps overflow down to here, training has diverged
 
 
 def resolve_precision(name: str, device: torch.device) -> str:
@@ -26,14 +26,14 @@ def resolve_precision(name: str, device: torch.device) -> str:
 
 
 def for_training(train: TrainConfig, device: torch.device) -> str:
-    """The precision that the settings ask for, use_fp16 taken as what improved-diffusion means by it."""
+    """The precision that the settings ask for; use_fp16 means what it does in improved-diffusion."""
     if train.precision != "auto" or not train.use_fp16:
         return train.precision
     return "fp16" if device.type == "cuda" else "bf16"
 
 
 def notices(name: str, device: torch.device) -> Iterator[str]:
-    """A sentence where torch is slow in a precision on this device; it computes in it all the same."""
+    """Yields a sentence where torch is slow in a precision on this device."""
     if name == "bf16" and not _is_fast(device):
         yield (
             "bf16 was asked for and this device has no instructions for it, so that torch is slower in it than in fp32."
@@ -43,19 +43,19 @@ def notices(name: str, device: torch.device) -> Iterator[str]:
 
 
 def _is_fast(device: torch.device) -> bool:
-    """Whether the device has instructions for bf16."""
+    """True if the device has instructions for bf16."""
     return has_bf16() if device.type == "cpu" else torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 @cache
 def has_bf16() -> bool:
-    """Whether this processor multiplies matrices of bf16 faster than those of float32."""
+    """True if this processor multiplies matrices of bf16 faster than those of float32."""
     can = torch.cpu.get_capabilities()
     return any(can.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16")) and not hardware.bf16_is_barred()
 
 
 class LossScale:
-    """2 to the power of `lg`: the factor that keeps fp16 gradients from vanishing, as improved-diffusion moves it."""
+    """Loss scale 2 ** lg that keeps fp16 gradients from vanishing, updated as in improved-diffusion."""
 
     def __init__(self, growth: float):
         self.growth = growth
@@ -66,5 +66,5 @@ class LossScale:
         return 2.0**self.lg
 
     def update(self, overflowed: bool) -> None:
-        """Half as much after a step that overflowed, a little more after any other."""
+        """Halves the scale after a step that overflowed, else increases lg by `growth`."""
         self.lg += -1 if overflowed else self.growth

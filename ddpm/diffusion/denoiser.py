@@ -1,6 +1,6 @@
-"""The reverse process p: from a network's output to a prediction of the clean image, with guidance and the clip of x_start.
+"""The reverse process p: from a network's output to the clean image, with guidance and the clip of x_start.
 
-Images are float32 [N, C, H, W] in [-1, 1].  t: [N] timesteps of the full process, 0 .. T-1; float64 between two of them.
+Images are float32 [N, C, H, W] in [-1, 1].  t: [N] timesteps of the full process, 0 .. T-1; float64 between two.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,7 +19,10 @@ Condition = Mapping[str, Tensor]  # inputs of a network besides x_t and t: "y" i
 
 
 class Network(Protocol):
-    """Any network like the U-Net: (x_t [N, C, H, W], t float32 [N] as `network_time` gives it, condition) -> [N, C or 2C, H, W]."""
+    """Any network like the U-Net: (x_t [N, C, H, W], t float32 [N], condition) -> [N, C or 2C, H, W].
+
+    t is scaled as by `network_time`.
+    """
 
     def __call__(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor: ...
 

@@ -1,4 +1,4 @@
-"""What training makes smaller, and the variational bound in bits per dimension.
+"""Training objectives L_simple, L_vlb and L_hybrid, and the variational bound in bits per dimension.
 
 L_simple is Ho et al. 2020, Eq. 14; L_vlb, L_hybrid and their scales are Nichol & Dhariwal 2021, Sections 3.1 and 3.3.
 """
@@ -21,40 +21,43 @@ from ddpm.schedules import Schedule
 
 
 class Batch(NamedTuple):
-    """One training step's pictures and all that is drawn at random for it."""
+    """The images of one training step, and its random numbers."""
 
     x_start: Tensor  # [N, C, H, W] in [-1, 1]
     t: Tensor  # [N] int64 index into the schedule
     noise: Tensor  # [N, C, H, W] ~ N(0, I)
     y: Tensor | None = None  # [N] int64 labels
-    low_res: Tensor | None = None  # [N, C, h, w] in [-1, 1], what a super-resolution network enlarges
-    weight: Tensor | None = None  # [N] of each picture's loss, where timesteps are not drawn alike
+    low_res: Tensor | None = None  # [N, C, h, w] in [-1, 1], input of a super-resolution network
+    weight: Tensor | None = None  # [N] weight of each image's loss, where timesteps are not sampled uniformly
 
     def part(self, start: int, stop: int) -> "Batch":
+        """Images start .. stop - 1 as a batch."""
         return Batch(*(None if field is None else field[start:stop] for field in self))  # type: ignore[arg-type]
 
     @property
     def condition(self) -> Condition:
-        """What the network is told."""
-        told = {"y": self.y, "low_res": self.low_res}
-        return {name: value for name, value in told.items() if value is not None}
+        """Inputs of the network besides x_t and t."""
+        inputs = {"y": self.y, "low_res": self.low_res}
+        return {name: value for name, value in inputs.items() if value is not None}
 
 
 Losses = dict[str, Tensor]  # name -> [N]; "loss" is what is minimised, the others are its parts
 
 
 def parts(config: Config) -> tuple[str, ...]:
-    """The names in the Losses of a training with these settings."""
+    """Names of the losses of a training with these settings."""
     if config.diffusion.use_kl:
         return ("loss",)
     return ("loss", "mse", "vb") if config.model.learn_sigma else ("loss", "mse")
 
 
 def training_losses(network: Network, schedule: Schedule, full: Schedule, config: Config, batch: Batch) -> Losses:
-    """The loss of each picture and its parts, by the objective that the settings name.
+    """The loss of each image and its parts, float32 [N] each, by the objective that the settings name.
 
-    use_kl: L_vlb, times the number of timesteps.  Otherwise L_simple, and with a learned variance the bound
-    beside it (L_hybrid), whose gradient reaches the variance alone; rescale_learned_sigmas weighs it by T / 1000.
+    schedule, full: the process trained on, and the one with all timesteps.  use_kl: L_vlb times their number.
+    Otherwise L_simple (Ho et al. 2020, Eq. 14), and with a learned variance L_hybrid = L_simple + L_vlb (Nichol &
+    Dhariwal 2021, Eq. 16), where L_vlb's gradient reaches the variance alone; rescale_learned_sigmas weights L_vlb by
+    T / 1000.
     """
     settings = config.diffusion
     timesteps = batch.t.new_tensor(schedule.timesteps)[batch.t]
@@ -79,7 +82,10 @@ def training_losses(network: Network, schedule: Schedule, full: Schedule, config
 
 
 def target(schedule: Schedule, settings: DiffusionConfig, batch: Batch, x_t: Tensor) -> Tensor:
-    """What the network is to predict: the noise, the clean image, or the mean of the previous x."""
+    """The network's regression target, float32 [N, C, H, W]: eps, x_start, or the posterior mean (predict_xprev).
+
+    x_t: [N, C, H, W].
+    """
     if settings.predict_xstart:
         return batch.x_start
     if settings.predict_xprev:
@@ -96,9 +102,9 @@ def vlb_terms(
     predicted: Prediction,
     variance: Variance | None = None,
 ) -> Tensor:
-    """One term of the bound for each picture, [N] bits per dimension (Ho et al. 2020, Eq. 5).
+    """One term of the bound for each image, float32 [N], in bits per dimension (Ho et al. 2020, Eq. 5).
 
-    variance: None is that which the model is trained with.
+    x_start, x_t: [N, C, H, W].  t: index [N].  variance: None is the one that the model is trained with.
 
     L_{t-1} = KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)), and at t = 0 the decoder's -log p(x_0 | x_1).
     """
@@ -115,7 +121,10 @@ def vlb_terms(
 
 
 def prior_bpd(schedule: Schedule, x_start: Tensor) -> Tensor:
-    """L_T = KL(q(x_T | x_0) || N(0, I)) of each picture, [N] bits per dimension; nothing of it can be learnt."""
+    """L_T = KL(q(x_T | x_0) || N(0, I)) of each image, float32 [N], in bits per dimension (Ho et al. 2020, Eq. 5).
+
+    x_start: [N, C, H, W] in [-1, 1].  It has no learned part.
+    """
     last = torch.full((len(x_start),), len(schedule) - 1, device=x_start.device)
     abar = schedule.alphas_cumprod
     mean = process.at(abar**0.5, last, x_start) * x_start
@@ -124,7 +133,7 @@ def prior_bpd(schedule: Schedule, x_start: Tensor) -> Tensor:
 
 
 def normal_kl(mean1: Tensor, log_variance1: Tensor, mean2: Tensor, log_variance2: Tensor) -> Tensor:
-    """KL(N(mean1, exp(log_variance1)) || N(mean2, exp(log_variance2))) of each element, in nats."""
+    """KL(N(mean1, exp(log_variance1)) || N(mean2, exp(log_variance2))) of each element, in nats: [...], broadcast."""
     ratio = torch.exp(log_variance1 - log_variance2)
     # Added up in improved-diffusion's order: where the sum is nearly 0, the order decides its last digits.
     return 0.5 * (-1 + log_variance2 - log_variance1 + ratio + (mean1 - mean2).square() * torch.exp(-log_variance2))
@@ -133,7 +142,8 @@ def normal_kl(mean1: Tensor, log_variance1: Tensor, mean2: Tensor, log_variance2
 def discretized_gaussian_log_likelihood(x: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
     """log of the mass that N(mean, exp(log_scale)^2) gives to the pixel value x (Ho et al. 2020, Eq. 13), in nats.
 
-    x: in [-1, 1], on the 256 values that a pixel can have; the outermost bins reach to infinity.
+    x, mean, log_scale and the result: [N, C, H, W] or broadcastable.  x: in [-1, 1], one of the 256 values of a pixel;
+    the outermost bins reach to infinity.
     """
     centred, inverse = x - mean, torch.exp(-log_scale)
     above = normal_cdf(inverse * (centred + 1 / 255))
@@ -142,7 +152,7 @@ def discretized_gaussian_log_likelihood(x: Tensor, mean: Tensor, log_scale: Tens
 
 
 def normal_cdf(x: Tensor) -> Tensor:
-    """The standard normal distribution function, by its tanh approximation: improved-diffusion's numbers rest on it."""
+    """The standard normal distribution function of [...], by its tanh approximation, which improved-diffusion uses."""
     return 0.5 * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
 
 

@@ -33,7 +33,10 @@ def q_sample(schedule: Schedule, x_start: Tensor, t: Tensor, noise: Tensor) -> T
 
 
 def q_posterior_mean(schedule: Schedule, x_start: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-    """Mean of q(x_{t-1} | x_t, x_0) [N, C, H, W] (Ho et al. 2020, Eq. 7).  x_start, x_t: [N, C, H, W].  t: index [N]."""
+    """Mean of q(x_{t-1} | x_t, x_0) [N, C, H, W] (Ho et al. 2020, Eq. 7).
+
+    x_start, x_t: [N, C, H, W].  t: index [N].
+    """
     return at(schedule.posterior_mean_coef1, t, x_t) * x_start + at(schedule.posterior_mean_coef2, t, x_t) * x_t
 
 

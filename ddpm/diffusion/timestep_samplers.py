@@ -1,7 +1,6 @@
-"""Which timesteps a training step looks at: all alike, or by how much their losses vary.
+"""Samplers of the timesteps of a training step: uniform, or by importance (Nichol & Dhariwal 2021, Section 3.3).
 
-A sampler draws timesteps and gives each a weight that keeps the mean of the weighted loss what it would be
-if all timesteps were drawn alike.
+A sampler returns timesteps and weights of their losses, so that the mean of the weighted loss is unbiased.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,28 +10,28 @@ import numpy as np
 import torch
 from torch import Tensor
 
-HISTORY = 10  # losses remembered of each timestep
-UNIFORM = 0.001  # share of the probability that all timesteps have alike, so that none is forgotten
+HISTORY = 10  # losses that are kept of each timestep
+UNIFORM = 0.001  # share of the probability that is uniform, so that every timestep is sampled
 
 
 class TimestepSampler(Protocol):
-    """Draws timesteps for a process of T of them."""
+    """Samples timesteps 0 .. T-1; t, weights and losses are [n]."""
 
     def sample(self, n: int, rng: torch.Generator) -> tuple[Tensor, Tensor | None]:
-        """Timesteps int64 [n] and the weight [n] of each one's loss; None where all are 1."""
+        """Timesteps int64 [n], and the weight float32 [n] of each one's loss; None where all are 1."""
 
     def update(self, t: Tensor, losses: Tensor) -> None:
-        """Learn from the unweighted losses [n] at timesteps t [n]."""
+        """Updates the probabilities by the unweighted losses [n] at timesteps t [n]."""
 
     def state(self) -> dict[str, Any]:
-        """What an exact resume needs."""
+        """State for an exact resume."""
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Go on from an earlier `state()`."""
+        """Restores an earlier `state()`."""
 
 
 class Uniform:
-    """All timesteps alike."""
+    """Uniform sampling: t int64 [n], no weights."""
 
     def __init__(self, T: int):
         self.T = T
@@ -41,19 +40,19 @@ class Uniform:
         return torch.randint(self.T, (n,), generator=rng), None
 
     def update(self, t: Tensor, losses: Tensor) -> None:
-        """Nothing to learn."""
+        """Does nothing."""
 
     def state(self) -> dict[str, Any]:
         return {}
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Nothing to go on from."""
+        """Does nothing."""
 
 
 class LossSecondMoment:
-    """p(t) in proportion to sqrt(E[L_t^2]) over the last losses (Nichol & Dhariwal 2021, Eq. 18).
+    """p(t) in proportion to sqrt(E[L_t^2]) over the last losses (Nichol & Dhariwal 2021, Eq. 18): t int64 [n].
 
-    Alike until each timestep has been seen HISTORY times.
+    Uniform until each timestep has HISTORY losses.
     """
 
     def __init__(self, T: int):
@@ -62,7 +61,7 @@ class LossSecondMoment:
         self._counts = np.zeros(T, dtype=np.int64)
 
     def weights(self) -> np.ndarray:
-        """Relative probabilities, float64 [T]; they sum to 1 once all timesteps are known well enough."""
+        """Relative probabilities, float64 [T]; they sum to 1 once every timestep has HISTORY losses."""
         if (self._counts < HISTORY).any():
             return np.ones(self.T)
         weights = np.sqrt((self._losses**2).mean(axis=1))

@@ -1,4 +1,7 @@
-"""Variances of the reverse process p(x_{t-1} | x_t): fixed, or learned by the network.  A new one is a function and a row."""
+"""Variances of the reverse process p(x_{t-1} | x_t): fixed, or learned by the network.
+
+To add one: a function, and its row in VARIANCES.
+"""
 
 from collections.abc import Callable
 

@@ -69,8 +69,8 @@ def take(asked: int) -> Share:
     count, sentence = len(others) + together, ""
     if count > 1:
         sentence = (
-            f"{count} {'processes' if together > 1 else 'jobs'} share {plural(physical, 'core')}: this one computes with"
-            f" {plural(threads, 'thread')}."
+            f"{count} {'processes' if together > 1 else 'jobs'} share {plural(physical, 'core')}:"
+            f" this one computes with {plural(threads, 'thread')}."
         )
         log.info("%s", sentence)
     _share = Share(threads, sentence, warning)
@@ -111,7 +111,7 @@ def divide(cores: int, others: Sequence[int], together: int = 1, rank: int = 0) 
 
 
 def live_peers() -> list[Peer]:
-    """Processes that compute now, in the order in which they started.  Removes files of those that ended.  Raises OSError."""
+    """Processes that compute now, in the order of their start; removes files of those that ended.  Raises OSError."""
     found = []
     for name in sorted(os.listdir(paths.shares_folder())):
         one, path = parse(name), paths.shares_folder() / name

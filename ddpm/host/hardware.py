@@ -47,7 +47,7 @@ def _within_quota(count: int) -> int:
 
 
 def quota(groups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> float | None:
-    """Seconds of CPU a second that this process's control groups allow: containers, systemd.  None: no limit, or unknown.
+    """Seconds of CPU a second that this process's control groups allow: containers, systemd.  None: no limit.
 
     Version 2 has it in cpu.max ("150000 100000"), version 1 in two files of the cpu controller.  Every group above
     limits too.
@@ -106,7 +106,7 @@ def bf16_is_barred() -> bool:
 
 @cache
 def has_bf16() -> bool:
-    """True if the processor has bf16 instructions, as far as Linux reports; `ddpm.compute.precision` asks torch instead."""
+    """True if the processor has bf16 instructions, as Linux reports; `ddpm.compute.precision` asks torch instead."""
     if bf16_is_barred():
         return False
     with contextlib.suppress(OSError):  # not Linux

@@ -1,7 +1,7 @@
-"""How a network is computed: in which precision, and by whom.  Chosen by what the machine has; settings overrule.
+"""How a network is computed: precision and kernels, by what the machine has unless the settings say otherwise.
 
-On a CPU our own kernels do most of it (`ddpm.models.native.ops`), where they could be compiled; torch does the rest, and all
-of it on a GPU.
+On a CPU our own kernels do most of it (`ddpm.models.native.ops`), where they can be compiled; torch does the rest, and
+all of it on a GPU.
 """
 
 import ctypes
@@ -23,7 +23,7 @@ log = logging.getLogger("ddpm")
 
 
 class ComputeMode(NamedTuple):
-    """What was chosen, and what there is to say about it."""
+    """How a network is computed on this machine."""
 
     device: torch.device
     precision: str  # fp32, bf16 or fp16
@@ -33,12 +33,12 @@ class ComputeMode(NamedTuple):
 
     @property
     def words(self) -> str:
-        """Such as "on cpu, in fp32 by native kernels"; with how many threads changes as cores are shared."""
+        """Such as "on cpu, in fp32 by native kernels"; threads are said elsewhere."""
         who = {"native": "native kernels", "torch": "torch alone", "compile": "torch.compile"}[self.kernels]
         return f"on {self.device}, in {self.precision} by {who}"
 
     def prepared(self, network: Network) -> Network:
-        """The network, to be called; its output is float32 whatever it computes in."""
+        """Prepares a network: x [N, C, H, W] -> float32 [N, C or 2C, H, W], whatever precision it computes in."""
         if isinstance(network, UNet):
             dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
             network.use(TORCH if self.library is None else NativeOps(self.library, dtype))
@@ -64,7 +64,7 @@ def resolve_and_report(kernels: str, name: str, device: torch.device | str, work
 
 
 def resolve_backend(kernels: str, name: str, device: torch.device) -> ComputeMode:
-    """Resolves the settings `kernels` and precision (`name`) on this device; compiles the kernels where they are used."""
+    """Resolves the settings `kernels` and precision (`name`) on this device; compiles the kernels if needed."""
     name = precision.resolve_precision(name, device)
     notices = list(precision.notices(name, device))
     if device.type != "cpu" or kernels in ("torch", "compile"):

@@ -1,6 +1,6 @@
-"""What a U-Net computes, by torch alone: the operations that `ddpm.models.native.ops` does faster.
+"""The operations of a U-Net by torch alone; `ddpm.models.native.ops` computes them faster on a CPU.
 
-A network asks the `ops` that it holds, so that it is written once.  Feature maps are [N, C, H, W].
+A network calls the `ops` that it holds, so that it is written once.  Feature maps are [N, C, H, W].
 """
 
 from collections.abc import Sequence
@@ -12,29 +12,30 @@ from torch import Tensor, nn
 
 
 class Joined(NamedTuple):
-    """Two feature maps side by side in their channels, not copied into one."""
+    """Two feature maps [N, C1, H, W] and [N, C2, H, W] concatenated in their channels, without a copy."""
 
     one: Tensor
     two: Tensor
 
     def whole(self) -> Tensor:
+        """One map [N, C1 + C2, H, W]."""
         return torch.cat(self, dim=1)
 
 
 def whole(x: Tensor | Joined) -> Tensor:
-    """One map of them."""
+    """One map [N, C, H, W]."""
     return x.whole() if isinstance(x, Joined) else x
 
 
 class Ops:
-    """Every operation as torch has it, in the precision of what it is given; under autocast in that one's."""
+    """Every operation as torch has it, on feature maps [N, C, H, W], in the precision of its input or of autocast."""
 
     def enter(self, x: Tensor) -> Tensor:
-        """The input of a network as it will compute with it: on a GPU with the channels last, which is faster there."""
+        """Converts a network's input: on a GPU to channels last, which is faster there."""
         return x.contiguous(memory_format=torch.channels_last) if x.is_cuda else x
 
     def leave(self, x: Tensor) -> Tensor:
-        """The output of a network as others expect it."""
+        """Converts a network's output to contiguous memory."""
         return x.contiguous()
 
     def norm(self, x: Tensor, norm: nn.GroupNorm) -> Tensor:
@@ -42,9 +43,9 @@ class Ops:
         return norm(x)
 
     def branch(self, x: Tensor | Joined, norm: nn.GroupNorm, silu: bool) -> tuple[Tensor, Tensor | Joined]:
-        """Normalised, with SiLU or without, for the way through a block; and x itself for the way past it.
+        """(x normalised, with SiLU or without, for a block's residual branch; x itself for its skip connection).
 
-        Gradients of both ways are added up where that of the first is computed.
+        The gradients of both are summed where that of the first is computed.
         """
         x = whole(x)
         return self.norm_silu(x, norm) if silu else self.norm(x, norm), x
@@ -58,17 +59,17 @@ class Ops:
         return F.silu(x)
 
     def conv(self, x: Tensor, conv: nn.Conv2d, add: Tensor | None = None) -> Tensor:
-        """A 3x3 convolution, of whatever stride, and `add`."""
+        """A 3x3 convolution of any stride, plus `add`."""
         out = F.conv2d(x, conv.weight, conv.bias, conv.stride, conv.padding)
         return out if add is None else out + add
 
     def pointwise(self, x: Tensor | Joined, conv: nn.Conv1d | nn.Conv2d, add: Tensor | None = None) -> Tensor:
-        """A convolution of single pixels, and `add`."""
+        """A 1x1 convolution, plus `add`."""
         out = F.conv2d(whole(x), conv.weight.flatten(1)[:, :, None, None], conv.bias)
         return out if add is None else out + add
 
     def linear(self, x: Tensor, layers: Sequence[nn.Linear]) -> Sequence[Tensor]:
-        """What each layer makes of [N, inputs]."""
+        """The output [N, outputs] of each layer for the same x [N, inputs]."""
         return [layer(x) for layer in layers]
 
     def attention(self, qkv: Tensor, heads: int) -> Tensor:

@@ -23,15 +23,18 @@ M = TypeVar("M", bound=nn.Module)
 
 
 class Computed(nn.Module):
-    """A part of a network, which leaves it to its `ops` how things are computed."""
+    """A module whose operations are computed by its `ops`."""
 
     ops: Ops = TORCH
 
 
 class ResBlock(Computed):
-    """Two 3x3 convolutions around the timestep embedding, and a way past them."""
+    """Residual block: [N, C_in, H, W] -> [N, C, H, W], two 3x3 convolutions with the timestep embedding between them.
 
-    place: int  # among all of a network
+    embedded: for each residual block of the network, its own projection of the embedding, [N, C] or [N, 2C].
+    """
+
+    place: int  # index among the residual blocks of the network
 
     def __init__(self, channels_in: int, channels: int, embed: int, config: ModelConfig):
         super().__init__()
@@ -65,7 +68,7 @@ class ResBlock(Computed):
 
 
 class AttentionBlock(Computed):
-    """Self-attention among the pixels of a feature map."""
+    """Self-attention among the pixels of a feature map [N, C, H, W]."""
 
     def __init__(self, channels: int, heads: int, new_order: bool):
         super().__init__()
@@ -83,7 +86,7 @@ class AttentionBlock(Computed):
 
 
 class Downsample(Computed):
-    """A convolution with stride 2."""
+    """A convolution with stride 2: [N, C, H, W] -> [N, C, H/2, W/2]."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -94,7 +97,7 @@ class Downsample(Computed):
 
 
 class Upsample(Computed):
-    """Every pixel doubled, then a convolution."""
+    """Nearest-neighbour upsampling, then a convolution: [N, C, H, W] -> [N, C, 2H, 2W]."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -105,14 +108,14 @@ class Upsample(Computed):
 
 
 class Stem(nn.Conv2d, Computed):
-    """The first convolution, called like every other layer."""
+    """The first convolution, [N, C_in, H, W] -> [N, C, H, W], called like every other layer."""
 
     def forward(self, x: Tensor, embedded: Sequence[Tensor]) -> Tensor:  # type: ignore[override]
         return self.ops.conv(x, self)
 
 
 class Block(nn.Sequential):
-    """Layers one after the other, each given what every ResBlock makes of the embedding."""
+    """Layers in sequence, each given all residual blocks' projections of the embedding."""
 
     def __init__(self, layers: Sequence[nn.Module], recompute: bool):
         super().__init__(*layers)
@@ -172,7 +175,7 @@ class UNet(Computed):
         if self.config.class_cond:
             assert y is not None, "a class-conditional network needs labels"
             embedding = embedding + self.label_emb(y)
-        # All of these first and together: their SiLU is the same, and they are the less work the more they are.
+        # All projections at once: their SiLU is the same, and together they take less time.
         embedded = self.ops.linear(F.silu(embedding), [block.emb_layers[1] for block in self.res_blocks])
         skips = []
         x = self.ops.enter(x)
@@ -186,29 +189,29 @@ class UNet(Computed):
         return self.ops.leave(self.ops.conv(self.ops.norm_silu(x, norm), conv))
 
     def use(self, ops: Ops) -> None:
-        """Compute with `ops` from now on."""
+        """Sets the operations that all modules compute with."""
         for module in self.modules():
             if isinstance(module, Computed):
                 module.ops = ops
 
 
 class SuperResUNet(UNet):
-    """A U-Net that also sees a smaller picture, enlarged to its own size (Nichol & Dhariwal 2021, Appendix)."""
+    """A U-Net that is conditioned on a smaller image, enlarged to its own size (Nichol & Dhariwal 2021, Appendix)."""
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None, low_res: Tensor | None = None) -> Tensor:
-        """low_res: [N, C, h, w] in [-1, 1]."""
-        assert low_res is not None, "a super-resolution network needs the small picture"
+        """As UNet's, [N, C, H, W] in and out.  low_res: [N, C, h, w] in [-1, 1]."""
+        assert low_res is not None, "a super-resolution network needs the small image"
         enlarged = F.interpolate(low_res, x.shape[2:], mode="bilinear")
         return super().forward(torch.cat([x, enlarged], dim=1), t, y)
 
 
 def build(config: ModelConfig) -> UNet:
-    """The network that the settings describe, with weights at random."""
+    """Builds the network that the settings describe, with random weights."""
     return (SuperResUNet if config.super_res else UNet)(config)
 
 
 def timestep_embedding(t: Tensor, channels: int, slowest: float = 10000.0) -> Tensor:
-    """[N] timesteps, fractions allowed, as [N, channels] of cosines and sines (Vaswani et al. 2017)."""
+    """Sinusoidal embedding of timesteps t [N], fractions allowed, float32 [N, channels] (Vaswani et al. 2017)."""
     half = channels // 2
     frequencies = torch.exp(-math.log(slowest) / half * torch.arange(half, dtype=torch.float32, device=t.device))
     angles = t[:, None].float() * frequencies[None]
@@ -216,7 +219,7 @@ def timestep_embedding(t: Tensor, channels: int, slowest: float = 10000.0) -> Te
 
 
 def zeroed(module: M) -> M:
-    """A layer that begins as nothing, so that its block begins as the identity."""
+    """Sets a layer's weights to zero, so that its block is initially the identity."""
     for parameter in module.parameters():
         nn.init.zeros_(parameter)
     return module

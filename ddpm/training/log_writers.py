@@ -1,4 +1,4 @@
-"""Every format in which a training writes its rows: progress.csv always, progress.json and TensorBoard's events if asked."""
+"""Formats of a training's log: progress.csv always, progress.json and TensorBoard's events where asked for."""
 
 import json
 import logging
@@ -52,7 +52,7 @@ def _step_of(line: str) -> float:
 
 
 class TensorBoardWriter:
-    """Event files in tb/, a scalar a column.  first: the step that comes next; TensorBoard hides what older files have from there on."""
+    """Event files in tb/, a scalar a column.  first: the next step, from which TensorBoard hides older files."""
 
     def __init__(self, folder: Path, first: int):
         from torch.utils.tensorboard import SummaryWriter

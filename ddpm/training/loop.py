@@ -1,14 +1,16 @@
-"""One training process: from the run's folder, through every step, to its final state."""
+"""The training process: from the run's folder, through every step, to its final checkpoint."""
 
 import logging
 import math
 import time
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ddpm.checkpoints import checkpoint_files
 from ddpm.compute import distributed
@@ -66,7 +68,7 @@ class TrainingLoop:
                 code="changed-data",
             )
         self.dataset, self.images = dataset, len(dataset)
-        # A warning for as long as there is no graver one.
+        # The warning shown while there is no graver one.
         self.notices = " ".join(filter(None, (*dataset.notices, too_many)))
         worker.beat(message="Building the network", warning=self.notices, now=True)
         self.trainer = Trainer(self.config, dataset, self.device)
@@ -75,7 +77,9 @@ class TrainingLoop:
             log.warning("%s", sentence)
         self.means = Means(len(self.trainer.schedule))
         self.seconds_before = 0.0
-        self.learnt = lineage.joined(np.empty(0, np.uint64), dataset)  # who was ever trained on; None: not known
+        self.learnt = lineage.joined(
+            np.empty(0, np.uint64), dataset
+        )  # identities of all images ever trained on; None: not known
         self._restore()
         if distributed.is_main():
             run.keep(self.config)  # where its data was named anew
@@ -86,7 +90,7 @@ class TrainingLoop:
         self.began = time.monotonic()
         self.first_step = self.trainer.step
         self.save_again_at = 0.0
-        self.asked: set[str] = set()  # requests heard and not yet met
+        self.asked: set[str] = set()  # requests received and not yet met
         count = sum(p.numel() for p in self.trainer.parameters)
         objective = objectives.training_objective(self.config)
         log.info("Objective %s: %s", objective.name, objective.description)
@@ -113,7 +117,7 @@ class TrainingLoop:
             raise Stopped
 
     def _restore(self) -> None:
-        """Go on from the newest checkpoint that is whole, or begin from the file that the settings name.
+        """Resumes the newest intact checkpoint, or begins from the file that the settings name.
 
         The main process reads for all.
         """
@@ -124,8 +128,12 @@ class TrainingLoop:
                 self._begin_from(Path(self.config.train.resume_checkpoint))
             return
         state = distributed.run_on_main(lambda: checkpoint_files.read(found.path("state")))
+
+        def load(kind: str) -> dict[str, Tensor]:
+            return checkpoint_files.load_weights(found.path(kind)).tensors
+
         weights = {
-            kind: distributed.run_on_main(lambda kind=kind: checkpoint_files.load_weights(found.path(kind)).tensors)  # type: ignore[misc]
+            kind: distributed.run_on_main(partial(load, kind))
             for kind in self.trainer.weights()
             if kind in found.weights
         }
@@ -140,7 +148,7 @@ class TrainingLoop:
         log.info("Resuming at step %d: %s", self.trainer.step, what)
 
     def _compare(self, found: Checkpoint, state: Mapping[str, Any]) -> None:
-        """Say whether the data is still what the run was trained on.  Raises UserError where that cannot go on."""
+        """Reports whether the data is still what the run was trained on.  Raises UserError if it cannot be."""
         seen, count = lineage.from_json(state.get("data")), state.get("images", self.images)
         learnt = checkpoint_files.learnt_in(state)
         changed = distributed.run_on_all_ranks(
@@ -156,7 +164,7 @@ class TrainingLoop:
             log.info("The data is what it was: %s", self.config.data.data_dir)
 
     def _begin_from(self, path: Path) -> None:
-        """Begin with the weights of a file, the averages and the optimiser beside it, and its number of steps."""
+        """Begins with the weights of a file, the averages and the optimiser next to it, and its number of steps."""
         start = distributed.run_on_main(lambda: warm_start.start_from(path, self.config))
         checkpoint_files.fit(self.trainer.model, start.weights["model"], path.name)
         self.trainer.load(start.weights, start.optimizer, start.state)
@@ -175,11 +183,11 @@ class TrainingLoop:
 
     @property
     def seconds(self) -> float:
-        """Of training so far, over all the times that the run was resumed."""
+        """Seconds of training so far, including those before the run was resumed."""
         return self.seconds_before + time.monotonic() - self.began
 
     def train(self) -> Iterator[Report]:
-        """Every step, until the last one or until asked to stop; yields what it has written about."""
+        """Trains to the last step or until asked to stop; yields the report of each step."""
         try:
             yield from self._train()
         except distributed.PeerLost as error:
@@ -278,7 +286,7 @@ class TrainingLoop:
         return 0 < self.save_again_at < time.monotonic()
 
     def _save(self, must: bool) -> None:
-        """Commit a checkpoint.  Where the disk does not take it, training goes on and tries again, unless it `must`."""
+        """Saves a checkpoint.  If the disk is full it is tried again later, unless it `must` be saved now."""
         state = {"trainer": self.trainer.state(), "means": self.means.state(), "images": self.images}
         state["data"] = lineage.to_json(self.dataset.digest)
         if self.learnt is not None:
@@ -301,7 +309,7 @@ class TrainingLoop:
             if must:
                 raise
             self.save_again_at = time.monotonic() + SAVE_RETRY
-            sentence = f"{_in_words(error)} Training goes on, and tries again in a minute."
+            sentence = f"{_in_words(error)} Training continues, and tries again in a minute."
             self.worker.beat(warning=sentence, now=True)
             log.warning("%s", sentence)
             return
@@ -315,9 +323,10 @@ class TrainingLoop:
         log.info("Saved the checkpoint of step %d", self.trainer.step)
 
     def _preview(self, stopping: bool = False) -> None:
-        """A grid from the same noise every time, with the first average, or the raw weights without one.
+        """Writes samples/STEP.png: a grid of samples of the first average, or of the raw weights without one.
 
-        A super-resolution model enlarges the same pictures of the data every time; they stand beside the results.
+        The noise is the same every time.  A super-resolution model enlarges the same images of the data every time,
+        which are shown next to the results.
         """
         train, trainer = self.config.train, self.trainer
         settings = SampleConfig(
@@ -331,12 +340,12 @@ class TrainingLoop:
         small = None
         if self.config.model.super_res:
             small = low_res.of_dataset(trainer.stream.dataset, self.config, train.preview_samples)
-        self.worker.beat(message="Drawing a preview")
+        self.worker.beat(message="Sampling a preview")
         done = []
         for drawn in engine.draw(trainer.network(), self.config, settings, self.device, small):
             self.worker.beat()
             if distributed.broadcast_object(not stopping and "stop" in self.poll_requests()):
-                return  # the next step notices it too, and saves
+                return  # the next step sees it too, and saves
             if drawn.finished:
                 done.append(drawn.step.x.cpu())
         self.worker.beat(message="")

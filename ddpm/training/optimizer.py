@@ -16,11 +16,11 @@ from ddpm.models.native.build import Addresses, addresses
 
 
 class Ema:
-    """Exponential moving averages of a network's weights, one per rate: average <- rate * average + (1 - rate) * weights.
+    """Exponential moving averages of a network's weights, one per rate.
 
-    Averages are float32, of the weights' shapes [...].  With `warmup` the rate begins at 1/10 and rises to its value as
-    (1 + n) / (10 + n) after n updates, so that the random initial weights are soon forgotten; 0.9999 alone still holds
-    half of them after 7,000 steps.
+    average <- rate * average + (1 - rate) * weights.  Averages are float32, of the weights' shapes [...].  With
+    `warmup` the rate begins at 1/10 and rises to its value as (1 + n) / (10 + n) after n updates, so that the random initial
+    weights are soon forgotten; 0.9999 alone still holds half of them after 7,000 steps.
     """
 
     def __init__(self, model: nn.Module, rates: tuple[str, ...], warmup: bool):
@@ -62,7 +62,7 @@ class Ema:
 class AdamWState:
     """AdamW's two moments of each weight, in the form in which torch.optim.AdamW holds and saves them.
 
-    `state` and `param_groups` are as torch's, and so is `state_dict()`; the step count, `steps`, is one for all weights.
+    `state`, `param_groups` and `state_dict()` are as torch's; the step count, `steps`, is one for all weights.
     Moments are float32, of the weights' shapes [...].  torch's class is not used because its first instance takes a
     second and 70 MB, for a compiler that is not needed here.
     """
@@ -131,7 +131,7 @@ class AdamWState:
 
 
 class Optimizer:
-    """AdamW with gradient clipping (`train.grad_clip`) and moving averages, from the parameters' gradients.
+    """AdamW with gradient clipping (`train.grad_clip`) and moving averages, from the gradients of parameters [...].
 
     With a kernel library, and weights in float32 on a CPU, all of it reads the gradient twice; the result agrees with
     torch's to rounding.  `adamw` is torch's optimiser or its AdamWState, and holds what checkpoints keep.

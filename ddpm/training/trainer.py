@@ -1,4 +1,4 @@
-"""Training as a loop that yields: the caller logs, draws, saves and stops.
+"""Training as a generator of reports: the caller logs, samples, saves and stops.
 
 trainer = Trainer(config, dataset)
 for report in trainer.steps(1000):
@@ -32,11 +32,11 @@ log = logging.getLogger("ddpm")
 
 
 class Report(NamedTuple):
-    """One training step, done; of several processes, by all of them together."""
+    """Report of one training step, of all processes together."""
 
     step: int  # steps done so far, this one included
     losses: Losses  # name -> [N] float64
-    t: Tensor  # [N] index of the timestep of each picture
+    t: Tensor  # int64 [N], index of the timestep of each image
     grad_norm: float  # of the whole gradient, before clipping
     lr: float
     seconds: float
@@ -45,16 +45,16 @@ class Report(NamedTuple):
 
     @property
     def diverged(self) -> bool:
-        """Whether there is no going on: the gradient is not finite, and a smaller loss scale is no remedy (any more)."""
+        """True if training has diverged and must stop: no loss scale makes the gradient finite."""
         return not self.applied and (self.lg_loss_scale is None or self.lg_loss_scale < precision.LEAST_LG_SCALE)
 
 
 class Trainer:
-    """A network in training, and everything that decides how it goes on.
+    """A network in training, with its optimiser, averages, data stream and random state.
 
-    Seeds torch's global generator, from which the first weights and dropout are drawn.  Several processes each
-    have a Trainer with the same weights and draw the same pictures, of which each learns from its own
-    `batch_size`: two of them do what one does with a batch twice as large.
+    Seeds torch's global generator, which gives the initial weights and dropout.  Of several processes each has a
+    Trainer with the same weights, and takes its own `batch_size` images of the same stream: two processes do what one
+    does with a batch twice as large.
     """
 
     def __init__(self, config: Config, dataset: Dataset, device: str | torch.device = "cpu"):
@@ -79,12 +79,15 @@ class Trainer:
         self.step = 0
 
     def _compute_in(self, name: str) -> None:
-        """Compute in that precision, by the kernels of the settings."""
+        """Prepares the forward pass in that precision, by the kernels of the settings."""
         self.compute = backend.resolve_backend(self.config.train.kernels, name, self.device)
         self.forward = self.compute.prepared(self.model)
 
     def next_batch(self) -> Batch:
-        """The next pictures, their timesteps and noise, and whose class is hidden; drawn for the whole batch, however it is split."""
+        """The next batch: images, timesteps, noise and dropped labels, sampled for all processes and then split.
+
+        x_start, noise: float32 [N, C, H, W]; t, y: int64 [N]; N is the batch size of one process.
+        """
         count = self.config.train.batch_size
         whole, own = (
             count * distributed.world_size(),
@@ -106,7 +109,7 @@ class Trainer:
         return Batch(*(None if part is None else part.to(self.device) for part in batch))  # type: ignore[arg-type]
 
     def update(self, batch: Batch) -> Report:
-        """One optimiser step.  The gradient is that of the mean over the batches of all processes, whatever the microbatch."""
+        """One training step.  The gradient is that of the mean loss over the batches of all processes."""
         began = time.perf_counter()
         for parameter in self.parameters:
             parameter.grad = None
@@ -140,22 +143,22 @@ class Trainer:
         )
 
     def steps(self, total: int) -> Iterator[Report]:
-        """Train until `total` steps are done."""
+        """Trains until `total` steps are done; yields a report of each."""
         while self.step < total:
             yield self.update(self.next_batch())
 
     def parameter_norm(self) -> float:
-        """Length of all weights together."""
+        """L2 norm of all weights together."""
         with torch.no_grad():
             return self.optimizer.norm(self.parameters)
 
     def weights(self) -> dict[str, dict[str, Tensor]]:
-        """Everything that can be drawn from: "model", and an "ema_RATE" for each average."""
+        """Weights to sample with: "model" and an "ema_RATE" for each average -> name -> float32 [...]."""
         averages = {f"ema_{rate}": self.ema.weights(rate) for rate in self.ema.rates}
         return {"model": dict(self.model.state_dict()), **averages}
 
     def network(self, kind: str = "") -> UNet:
-        """A copy to draw from: of "model", an "ema_RATE", or by default the first average, if there is one."""
+        """A copy to sample with: of "model", an "ema_RATE", or by default the first average, if there is one."""
         weights = self.weights()
         kind = kind or next((k for k in weights if k != "model"), "model")
         network = copy.deepcopy(self.model)
@@ -164,7 +167,7 @@ class Trainer:
         return network.eval()
 
     def state(self) -> dict[str, Any]:
-        """What an exact continuation needs beyond the weights and the optimiser; of several processes, to be asked of all."""
+        """State for an exact resume beyond weights and optimiser; with several processes, a collective call."""
         state = {
             "step": self.step,
             "position": self.stream.position,
@@ -182,7 +185,7 @@ class Trainer:
         return state
 
     def _random_state(self) -> dict[str, Tensor]:
-        """Where this process is in the randomness that is its own, of dropout."""
+        """State of this process's own random generator, for dropout."""
         state = {"torch_rng": torch.get_rng_state()}
         if self.device.type == "cuda":
             state["cuda_rng"] = torch.cuda.get_rng_state(self.device)
@@ -191,10 +194,10 @@ class Trainer:
     def load(
         self, weights: Mapping[str, Mapping[str, Tensor]], optimizer: Mapping[str, Any] | None, state: Mapping[str, Any]
     ) -> None:
-        """Go on from where `weights()`, the optimiser's state_dict and `state()` were taken, to the last bit.
+        """Restores `weights()`, the optimiser's state_dict and `state()` for an exact resume; weights are [...] each.
 
-        Without an optimiser it begins anew, as do averages that `weights` does not hold, from the weights.  With another
-        number of processes it goes on as well, but not to the last bit.
+        Without an optimiser's state, that begins anew; an average that `weights` lacks begins as the weights.  With
+        another number of processes the resume is not exact.
         """
         self.model.load_state_dict(weights["model"])
         for rate in self.ema.rates:
@@ -209,7 +212,9 @@ class Trainer:
             self.timesteps.load(state["timesteps"])
         self.rng.set_state(state["rng"])
         if not state.get("fresh"):
-            self._go_on_computing(state.get("precision", "fp32"), state.get("kernels", "torch"))  # as version 0.1.0 did
+            self._resume_compute_mode(
+                state.get("precision", "fp32"), state.get("kernels", "torch")
+            )  # as version 0.1.0 did
         if self.scale:
             self.scale.lg = state.get("lg_loss_scale", self.scale.lg)
         ranks = state.get("ranks", [state])
@@ -225,8 +230,8 @@ class Trainer:
             if self.device.type == "cuda" and "cuda_rng" in own:
                 torch.cuda.set_rng_state(own["cuda_rng"], self.device)
 
-    def _go_on_computing(self, name: str, kernels: str) -> None:
-        """As it was saved, where the settings leave that open; and a warning where it is another way all the same."""
+    def _resume_compute_mode(self, name: str, kernels: str) -> None:
+        """Uses the precision of the saved training where the settings leave it open; warns where the mode differs."""
         if precision.for_training(self.config.train, self.device) == "auto" and name in ("fp32", "bf16"):
             self._compute_in(name)
         if (name, kernels) != (self.compute.precision, self.compute.kernels):
@@ -241,7 +246,7 @@ class Trainer:
 
 
 def learning_rate(train: TrainConfig, done: int) -> float:
-    """The learning rate of the step after `done` steps: warm-up from 0, then constant or falling to 0."""
+    """Learning rate of the step after `done` steps: linear warm-up from 0, then constant or linearly annealed to 0."""
     lr = train.lr
     if train.lr_warmup_steps:
         lr *= min(1.0, (done + 1) / train.lr_warmup_steps)
@@ -251,14 +256,14 @@ def learning_rate(train: TrainConfig, done: int) -> float:
 
 
 class Means:
-    """Running means for a line of progress.csv: each loss, over all pictures and per quarter of the timesteps."""
+    """Running means for a row of progress.csv: each loss, over all images and per quarter of the timesteps."""
 
     def __init__(self, timesteps: int):
         self._timesteps = timesteps
         self._sums: dict[str, list[float]] = {}  # name -> [sum, count]
 
     def add(self, report: Report) -> None:
-        if report.applied or report.diverged:  # a step left out by the loss scale has no gradient to speak of
+        if report.applied or report.diverged:  # a step that the loss scale left out has no finite gradient
             self._add("grad_norm", report.grad_norm, 1)
         quarters = 4 * report.t // self._timesteps
         for name, values in report.losses.items():
