@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from ddpm.runs import metrics
-from ddpm.runs.metrics import COLUMNS, MetricReader, MetricWriter, at_checkpoints, newest_lines, smooth, thin
+from ddpm.runs.metrics import COLUMNS, MetricReader, MetricWriter, at_checkpoints, downsample, newest_lines, smooth
 from ddpm.runs.runs import Run
 
 
@@ -257,7 +257,7 @@ def test_a_million_lines(path: Path) -> None:
     begin = time.perf_counter()
     frame = MetricReader(path).read()
     read = time.perf_counter() - begin
-    x, _ = thin(frame["step"].to_numpy(), frame["loss"].to_numpy())
+    x, _ = downsample(frame["step"].to_numpy(), frame["loss"].to_numpy())
     print(f"\n{len(frame):,} lines read in {read:.1f} s, thinned in {time.perf_counter() - begin - read:.2f} s")
     assert len(frame) == lines
     assert len(x) <= 2000
@@ -272,7 +272,7 @@ series = arrays.arrays(float, st.integers(1, 3000), elements=st.floats(width=32)
 @settings(max_examples=60)
 def test_thin_keeps_every_spike(y: np.ndarray, most: int) -> None:
     x = np.arange(len(y), dtype=float)
-    tx, ty = thin(x, y, most)
+    tx, ty = downsample(x, y, most)
     assert len(tx) <= max(most, 8)
     assert (np.diff(tx) > 0).all()
     assert np.array_equal(y[tx.astype(int)], ty, equal_nan=True)
@@ -289,13 +289,13 @@ def test_thin_keeps_every_spike(y: np.ndarray, most: int) -> None:
 def test_thin_shows_gaps_and_does_not_flicker() -> None:
     y = np.ones(10_000)
     y[2000:5000] = np.nan
-    x, kept = thin(np.arange(10_000), y, 200)
+    x, kept = downsample(np.arange(10_000), y, 200)
     assert np.isnan(kept).any()
-    grown, _ = thin(np.arange(10_100), np.append(y, np.ones(100)), 200)
+    grown, _ = downsample(np.arange(10_100), np.append(y, np.ones(100)), 200)
     assert set(x[:-1]) <= set(grown)
     few = np.arange(5.0)
-    assert thin(few, few)[1] is not None
-    assert len(thin(few[:0], few[:0])[0]) == 0
+    assert downsample(few, few)[1] is not None
+    assert len(downsample(few[:0], few[:0])[0]) == 0
 
 
 def by_hand(values: list[float], weight: float) -> list[float]:
