@@ -18,7 +18,7 @@ from ddpm.config import objectives
 from ddpm.config.tasks import SampleConfig
 from ddpm.data import datasets, lineage
 from ddpm.diffusion import losses
-from ddpm.errors import UserError, in_words
+from ddpm.errors import UserError, as_user_error
 from ddpm.formatting import plural
 from ddpm.planning import low_res
 from ddpm.runs.jobs import Stopped, Worker
@@ -35,9 +35,9 @@ SAVE_RETRY = 60.0  # seconds until a save that found no room is tried again
 
 
 class TrainingLoop:
-    """A trainer, and what is written about it.  `worker` holds the run's lock.
+    """Trains a run: logs, saves, samples previews, and answers requests.  `worker` holds the run's lock.
 
-    Several processes have a Session each; the main one reads and writes, and decides for all what is asked of the run.
+    Of several processes each has a TrainingLoop; the main one reads and writes, and decides on requests for all.
     """
 
     def __init__(self, run: Run, worker: Worker):
@@ -82,7 +82,7 @@ class TrainingLoop:
         )  # identities of all images ever trained on; None: not known
         self._restore()
         if distributed.is_main():
-            run.keep(self.config)  # where its data was named anew
+            run.save_config(self.config)  # where its data was named anew
         self.metrics: RunLog | None = None  # of the main process
         if distributed.is_main():
             columns = columns_for(losses.parts(self.config), scale=self.trainer.scale is not None)
@@ -113,7 +113,7 @@ class TrainingLoop:
     def _on_data(self, done: int, total: int) -> None:
         distributed.raise_peer_error()
         self.worker.beat(message=f"Reading the data: {done} of {plural(total, 'image')}")
-        if "stop" in self.worker.heard():
+        if "stop" in self.worker.poll_requests():
             raise Stopped
 
     def _restore(self) -> None:
@@ -279,7 +279,7 @@ class TrainingLoop:
         )
 
     def poll_requests(self) -> set[str]:
-        self.asked |= self.worker.heard()
+        self.asked |= self.worker.poll_requests()
         return self.asked
 
     def save_is_due(self) -> bool:
@@ -360,4 +360,4 @@ class TrainingLoop:
 
 
 def _in_words(error: UserError | OSError) -> UserError:
-    return in_words(error) if isinstance(error, OSError) else error
+    return as_user_error(error) if isinstance(error, OSError) else error

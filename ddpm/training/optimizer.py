@@ -19,8 +19,8 @@ class Ema:
     """Exponential moving averages of a network's weights, one per rate.
 
     average <- rate * average + (1 - rate) * weights.  Averages are float32, of the weights' shapes [...].  With
-    `warmup` the rate begins at 1/10 and rises to its value as (1 + n) / (10 + n) after n updates, so that the random initial
-    weights are soon forgotten; 0.9999 alone still holds half of them after 7,000 steps.
+    `warmup` the rate begins at 1/10 and rises to its value as (1 + n) / (10 + n) after n updates, so that the
+    random initial weights are soon forgotten; 0.9999 alone still holds half of them after 7,000 steps.
     """
 
     def __init__(self, model: nn.Module, rates: tuple[str, ...], warmup: bool):
