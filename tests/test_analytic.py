@@ -241,14 +241,14 @@ REFUSED: list[tuple[ModelConfig, dict[str, Any], str]] = [
 @pytest.mark.parametrize(("model", "values", "sentence"), REFUSED)
 def test_what_does_not_go_together_is_said(model: ModelConfig, values: dict[str, Any], sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
-        variances.chosen(Config(model=model), SampleConfig(**values))
+        variances.resolve_variance(Config(model=model), SampleConfig(**values))
 
 
 def test_as_trained_unless_it_is_said() -> None:
     plain, learned = Config(), Config(model=ModelConfig(learn_sigma=True))
-    assert variances.chosen(plain, SampleConfig()) == "fixed_large"
-    assert variances.chosen(plain, SampleConfig(sigma_small=True)) == "fixed_small"
-    assert variances.chosen(plain, EvalConfig(variance="analytic")) == "analytic"
-    assert variances.chosen(learned, SampleConfig(sigma_small=True)) == "learned_range"
+    assert variances.resolve_variance(plain, SampleConfig()) == "fixed_large"
+    assert variances.resolve_variance(plain, SampleConfig(sigma_small=True)) == "fixed_small"
+    assert variances.resolve_variance(plain, EvalConfig(variance="analytic")) == "analytic"
+    assert variances.resolve_variance(learned, SampleConfig(sigma_small=True)) == "learned_range"
     small = Config(diffusion=dataclasses.replace(plain.diffusion, sigma_small=True))
-    assert variances.chosen(small, EvalConfig()) == "fixed_small"
+    assert variances.resolve_variance(small, EvalConfig()) == "fixed_small"

@@ -306,23 +306,23 @@ def test_as_many_at_once_as_fit(run: Run, monkeypatch: pytest.MonkeyPatch, caplo
     free = 10**12
     monkeypatch.setattr(psutil, "virtual_memory", lambda: type("Memory", (), {"available": free}))
     config, asked = run.config, SampleConfig(num_samples=1000, batch_size=0)
-    assert memory.drawn_at_once(config, asked) == memory.FAST == 64
-    assert memory.drawn_at_once(config, dataclasses.replace(asked, num_samples=5)) == 5
-    assert memory.drawn_at_once(config, dataclasses.replace(asked, batch_size=100)) == 100
+    assert memory.batch_size(config, asked) == memory.FAST == 64
+    assert memory.batch_size(config, dataclasses.replace(asked, num_samples=5)) == 5
+    assert memory.batch_size(config, dataclasses.replace(asked, batch_size=100)) == 100
     assert not caplog.records
     each = memory.bytes_each(config, asked)
     free = int(each * 2 * 7.5)
-    assert memory.drawn_at_once(config, asked) == 7
+    assert memory.batch_size(config, asked) == 7
     assert "Drawing 7 pictures at once instead of 64" in caplog.text
     guided = dataclasses.replace(asked, guidance_scale=3.0)
-    assert 3 <= memory.drawn_at_once(config, guided) < 7
+    assert 3 <= memory.batch_size(config, guided) < 7
     free = 1000
-    assert memory.drawn_at_once(config, asked) == 1
+    assert memory.batch_size(config, asked) == 1
 
 
 def test_a_batch_of_nothing_is_as_many_as_fit(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     network = engine.network_of(checkpoint_files.load_weights(run.checkpoint().path("model")), run.config, "it")
-    monkeypatch.setattr(memory, "drawn_at_once", lambda *_: 2)
+    monkeypatch.setattr(memory, "batch_size", lambda *_: 2)
     starts = {d.start for d in engine.draw(network, run.config, dataclasses.replace(QUICK, batch_size=0))}
     assert starts == {0, 2, 4}
     assert engine.pictures(network, run.config, dataclasses.replace(QUICK, batch_size=0)).shape == (5, 8, 8, 3)

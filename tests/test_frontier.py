@@ -21,7 +21,7 @@ from ddpm.config.training import Config
 from ddpm.errors import UserError
 from ddpm.models.unet import build
 from ddpm.planning import solver_grid
-from ddpm.planning.solver_grid import Cell, Way
+from ddpm.planning.solver_grid import GridResult, SolverVariant
 from ddpm.reports.contact_sheet import SHOWN, Sheet
 from ddpm.runs.jobs import Job, Worker
 from ddpm.runs.results import FrontierJob
@@ -54,7 +54,7 @@ def measured(config: Config, **settings: object) -> list[solver_benchmark.Measur
     return list(solver_benchmark.measure(exact(config), config, FrontierConfig(num_samples=4, **settings)))  # type: ignore[arg-type]
 
 
-def cells_of(records: list[solver_benchmark.Measured]) -> list[Cell]:
+def cells_of(records: list[solver_benchmark.Measured]) -> list[GridResult]:
     return [record.cell for record in records if record.cell]
 
 
@@ -66,7 +66,7 @@ def test_the_converged_pictures_are_the_exact_ones(gaussian: Config) -> None:
     records = measured(gaussian, solvers="ddim", calls="2", seed=3)
     (found,) = [record.converged for record in records if record.converged]
     noise = solver_benchmark.sample.noise_of(
-        solver_grid.sample_of(gaussian, FrontierConfig(seed=3), Way("ddim", "uniform"), 2), range(4)
+        solver_grid.sample_of(gaussian, FrontierConfig(seed=3), SolverVariant("ddim", "uniform"), 2), range(4)
     )
     start = noise.start((3, 8, 8))
     abar = schedules.named("cosine", 1000).alphas_cumprod[-1]
@@ -97,7 +97,7 @@ def test_what_adds_noise_has_no_distance_and_is_drawn_all_the_same(gaussian: Con
 def test_calls_made_are_told_where_they_are_not_those_asked_for(gaussian: Config) -> None:
     (heun,) = cells_of(measured(gaussian, solvers="heun", calls="8"))
     assert (heun.asked, heun.calls) == (8, 7)
-    assert solver_grid.off(heun).endswith("(7 calls)")
+    assert solver_grid.distance_text(heun).endswith("(7 calls)")
 
 
 def test_a_record_a_network_call_counts_up_to_the_total(gaussian: Config) -> None:
@@ -159,9 +159,9 @@ def test_the_distance_is_in_levels_of_what_is_shown() -> None:
 
 
 def test_all_is_compared_unless_named() -> None:
-    assert [way.solver for way in solver_grid.ways(FrontierConfig())] == list(SOLVERS)
-    assert {way.spacing for way in solver_grid.ways(FrontierConfig(spacing="all", solvers="ddim"))} == set(SPACINGS)
-    assert solver_grid.calls_of(FrontierConfig(calls="20, 5,5")) == [5, 20]
+    assert [way.solver for way in solver_grid.variants(FrontierConfig())] == list(SOLVERS)
+    assert {way.spacing for way in solver_grid.variants(FrontierConfig(spacing="all", solvers="ddim"))} == set(SPACINGS)
+    assert solver_grid.evaluation_counts(FrontierConfig(calls="20, 5,5")) == [5, 20]
 
 
 @pytest.mark.parametrize(
@@ -182,16 +182,16 @@ def test_what_cannot_be_compared_is_told(gaussian: Config, settings: dict, sente
 
 
 def test_impossible_cells_are_left_out(gaussian: Config) -> None:
-    found, left = solver_grid.places(gaussian, FrontierConfig(calls="5,2000", solvers="ddim", spacing="uniform"))
+    found, left = solver_grid.grid_cells(gaussian, FrontierConfig(calls="5,2000", solvers="ddim", spacing="uniform"))
     assert [place.asked for place in found] == [5]
     assert [(out.asked, out.why[:10]) for out in left] == [(2000, "steps 2000")]
 
 
 CELLS = [
-    Cell("ddim", "uniform", "", 5, 5, 0.1, 20.0),
-    Cell("ddim", "uniform", "", 10, 10, 0.2, 8.04),
-    Cell("heun", "karras", "", 10, 9, 0.18, 0.5),
-    Cell("ddpm", "uniform", "", 10, 10, 0.2, None),
+    GridResult("ddim", "uniform", "", 5, 5, 0.1, 20.0),
+    GridResult("ddim", "uniform", "", 10, 10, 0.2, 8.04),
+    GridResult("heun", "karras", "", 10, 9, 0.18, 0.5),
+    GridResult("ddpm", "uniform", "", 10, 10, 0.2, None),
 ]
 
 
@@ -220,7 +220,7 @@ def test_tables_of_the_cells() -> None:
 
 
 def test_the_sheet_has_a_place_for_every_cell(tmp_path: Path) -> None:
-    ways = [Way("ddim", "uniform"), Way("heun", "karras")]
+    ways = [SolverVariant("ddim", "uniform"), SolverVariant("heun", "karras")]
     sheet = Sheet(ways, [5, 10], "a title")
     sheet.save(tmp_path / "none.png")
     assert not (tmp_path / "none.png").exists()
@@ -239,7 +239,7 @@ def test_the_sheet_has_a_place_for_every_cell(tmp_path: Path) -> None:
 @pytest.mark.parametrize("channels", [1, 3, 4])
 @pytest.mark.parametrize("size", [8, 64, 200])
 def test_pictures_of_any_kind_fit_on_it(tmp_path: Path, channels: int, size: int) -> None:
-    sheet = Sheet([Way("ddim", "uniform")], [5])
+    sheet = Sheet([SolverVariant("ddim", "uniform")], [5])
     sheet.place(CELLS[0], np.zeros((2, size, size, channels), np.uint8))
     sheet.save(tmp_path / "sheet.png")
     with Image.open(tmp_path / "sheet.png") as picture:
@@ -338,9 +338,9 @@ def test_the_command_prints_a_table_and_takes_it_home(
 
 def test_a_sample_of_a_cell_is_what_the_form_would_draw(gaussian: Config) -> None:
     settings = FrontierConfig(seed=4, num_samples=2, classes="")
-    sample = solver_grid.sample_of(gaussian, settings, Way("unipc-3", "logsnr", "clip_denoised"), 10)
+    sample = solver_grid.sample_of(gaussian, settings, SolverVariant("unipc-3", "logsnr", "clip_denoised"), 10)
     assert (sample.sampler, sample.steps, sample.spacing, sample.clip_denoised) == ("unipc-3", 10, "logsnr", False)
     assert dataclasses.replace(sample, clip_denoised=True) == solver_grid.sample_of(
-        gaussian, settings, Way("unipc-3", "logsnr"), 10
+        gaussian, settings, SolverVariant("unipc-3", "logsnr"), 10
     )
     assert files.TEMPORARY not in sample.sampler

@@ -160,11 +160,15 @@ def config(tiny: Config) -> Config:
 
 
 def test_the_settings_say_how(config: Config) -> None:
-    assert guidance.of(config, SampleConfig()) is None
-    assert guidance.of(config, SampleConfig(guidance_interval="3-9")) is None
-    assert guidance.of(config, SampleConfig(guidance_scale=2.5)) == Guidance(2.5, 0, 19, 3)
-    assert guidance.of(config, SampleConfig(guidance_scale=0.0, guidance_interval=" 3 - 9 ")) == Guidance(0.0, 3, 9, 3)
-    assert guidance.of(config, SampleConfig(guidance_scale=2.0, guidance_interval="19-19")) == Guidance(2.0, 19, 19, 3)
+    assert guidance.resolve_guidance(config, SampleConfig()) is None
+    assert guidance.resolve_guidance(config, SampleConfig(guidance_interval="3-9")) is None
+    assert guidance.resolve_guidance(config, SampleConfig(guidance_scale=2.5)) == Guidance(2.5, 0, 19, 3)
+    assert guidance.resolve_guidance(config, SampleConfig(guidance_scale=0.0, guidance_interval=" 3 - 9 ")) == Guidance(
+        0.0, 3, 9, 3
+    )
+    assert guidance.resolve_guidance(config, SampleConfig(guidance_scale=2.0, guidance_interval="19-19")) == Guidance(
+        2.0, 19, 19, 3
+    )
 
 
 @pytest.mark.parametrize(
@@ -189,7 +193,7 @@ def test_the_settings_say_how(config: Config) -> None:
 )
 def test_what_cannot_be_guided_says_why(config: Config, model: dict, wanted: dict, sentence: str) -> None:
     with pytest.raises(UserError, match=f"^{sentence}"):
-        guidance.of(codec.replace(config, model), SampleConfig(**wanted))
+        guidance.resolve_guidance(codec.replace(config, model), SampleConfig(**wanted))
 
 
 def test_drawing_asks_for_guidance_where_it_is_wanted(config: Config) -> None:
@@ -398,7 +402,7 @@ def test_our_files_say_that_classes_were_hidden(hidden_run: Run) -> None:
     path = hidden_run.checkpoint().path("model")
     weights = load_weights(path)
     assert weights.config == hidden_run.config
-    assert guidance.of(weights.config, SampleConfig(guidance_scale=2.0)) == Guidance(2.0, 0, 19, 8)
+    assert guidance.resolve_guidance(weights.config, SampleConfig(guidance_scale=2.0)) == Guidance(2.0, 0, 19, 8)
     found = pictures(
         network_of(weights, weights.config, "x"),
         weights.config,
@@ -439,7 +443,7 @@ def test_the_label_for_no_class_goes_to_improved_diffusion_and_back(hidden_run: 
     plain = identify.recognise(load_weights(path).tensors, flags, path, ask=False)
     assert plain.config.model.num_classes == 1000
     with pytest.raises(UserError, match="give that flag"):
-        guidance.of(plain.config, wanted)
+        guidance.resolve_guidance(plain.config, wanted)
 
 
 def test_more_labels_than_improved_diffusion_has_are_refused(

@@ -24,7 +24,7 @@ from ddpm.diffusion import process
 from ddpm.errors import UserError
 from ddpm.models.unet import SuperResUNet, build
 from ddpm.planning import low_res
-from ddpm.planning.low_res import LowRes
+from ddpm.planning.source_images import SourceImages
 from ddpm.runs import runs
 from ddpm.runs.jobs import Stopped, Worker
 from ddpm.runs.results import SampleJob
@@ -155,7 +155,7 @@ def test_the_models_own_data_and_data_by_name(config: Config) -> None:
 
 
 def test_one_step_is_the_network_asked_once(config: Config, network: SuperResUNet) -> None:
-    small = LowRes(noisy(2), np.array([1, 4]))
+    small = SourceImages(noisy(2), np.array([1, 4]))
     settings = SampleConfig(num_samples=2, use_ddim=True, timestep_respacing="1", seed=3)
     drawn = engine.pictures(network, config, settings, small=small)
     noise = torch.stack([torch.randn(3, 8, 8, generator=torch.Generator().manual_seed(3 + k)) for k in range(2)])
@@ -166,7 +166,7 @@ def test_one_step_is_the_network_asked_once(config: Config, network: SuperResUNe
         eps = network(noise, scale, y=torch.tensor([1, 4]), low_res=torch.from_numpy(images.to_float(small.pixels)))
     expected = process.x_start_from_eps(full, noise, t, eps).clamp(-1, 1)
     assert (drawn == images.to_uint8(expected.numpy())).all()
-    other = engine.pictures(network, config, settings, small=LowRes(255 - small.pixels, small.labels))
+    other = engine.pictures(network, config, settings, small=SourceImages(255 - small.pixels, small.labels))
     assert (drawn != other).any()
 
 
@@ -174,7 +174,7 @@ def test_one_step_is_the_network_asked_once(config: Config, network: SuperResUNe
 def test_picture_k_does_not_depend_on_the_batch(config: Config, network: SuperResUNet, ddim: bool) -> None:
     def drawn(batch: int, count: int = 5) -> np.ndarray:
         settings = SampleConfig(num_samples=count, batch_size=batch, use_ddim=ddim, timestep_respacing="3")
-        return engine.pictures(network, config, settings, small=LowRes(noisy(2)))
+        return engine.pictures(network, config, settings, small=SourceImages(noisy(2)))
 
     assert np.abs(drawn(1).astype(int) - drawn(5)).max() <= 1
     assert np.abs(drawn(2).astype(int) - drawn(5)).max() <= 1
@@ -187,7 +187,7 @@ def test_ddim_and_the_number_of_steps_are_honoured(config: Config, network: Supe
         asked.append(float(t[0]))
         return network(x, t, **condition)
 
-    small = LowRes(noisy(2))
+    small = SourceImages(noisy(2))
     one, other = (
         engine.pictures(
             counted, config, SampleConfig(num_samples=2, use_ddim=ddim, timestep_respacing="5"), small=small

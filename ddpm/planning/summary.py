@@ -6,7 +6,7 @@ from ddpm import formatting
 from ddpm.config.tasks import SampleConfig
 from ddpm.config.training import Config
 from ddpm.errors import UserError
-from ddpm.planning import timesteps
+from ddpm.planning import resolve, timesteps
 from ddpm.solvers import SOLVERS
 
 
@@ -25,7 +25,7 @@ def normal_form(sample: SampleConfig) -> SampleConfig:
 def describe(config: Config, sample: SampleConfig) -> str:
     """16 pictures · DDIM, 50 steps · seed 0."""
     try:
-        steps = timesteps.calls(config, sample)
+        steps = resolve.resolve_process(config, sample).nfe
     except UserError:
         steps = 0
     said = normal_form(sample)

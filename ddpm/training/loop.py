@@ -23,6 +23,7 @@ from ddpm.runs.jobs import Stopped, Worker
 from ddpm.runs.metrics import columns_for
 from ddpm.runs.runs import Checkpoint, Run
 from ddpm.sampling import engine
+from ddpm.sampling.request import resolve_request
 from ddpm.storage import files, images
 from ddpm.training import resume, trial, warm_start
 from ddpm.training.log_writers import RunLog
@@ -329,7 +330,9 @@ class Session:
             small = low_res.of_dataset(trainer.stream.dataset, self.config, train.preview_samples)
         self.worker.beat(message="Drawing a preview")
         done = []
-        for drawn in engine.draw(trainer.network(), self.config, settings, self.device, small):
+        compute = backend.resolve_backend(settings.kernels, settings.precision, self.device)
+        resolved = resolve_request(self.config, settings, compute, images=small)
+        for drawn in engine.sample(compute.prepared(trainer.network()), resolved, self.device):
             self.worker.beat()
             if distributed.told(not stopping and "stop" in self._hear()):
                 return  # the next step notices it too, and saves

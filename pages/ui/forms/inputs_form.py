@@ -27,7 +27,7 @@ from pages.ui.forms import checkpoint_form
 from pages.ui.forms.sampler_form import FIELDS, FORM
 from pages.ui.frame import job_progress, layout
 
-TASKS = inputs.FROM_PICTURES
+TASKS = inputs.IMAGE_TASKS
 SOURCES = {"upload": "Upload", "drawn": "Drawn before", "path": "Path"}
 MASKS = {"paint": "Paint", "upload": "Upload", "path": "Path"}
 KINDS = [extension.removeprefix(".") for extension in image_files.EXTENSIONS]

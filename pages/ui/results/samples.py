@@ -16,7 +16,7 @@ from ddpm import formatting
 from ddpm.config.tasks import SampleConfig
 from ddpm.config.training import Config
 from ddpm.errors import UserError
-from ddpm.planning import classes, timesteps
+from ddpm.planning import classes, resolve
 from ddpm.runs import launch, runs
 from ddpm.runs.jobs import ACTIVE, Status
 from ddpm.runs.results import SampleJob
@@ -212,7 +212,7 @@ def zip_of(job: SampleJob) -> bytes:
 
 def cost(run: Run, config: Config, sample: SampleConfig) -> str:
     """How many network calls a picture takes, and how long they all will."""
-    calls = formatting.plural(timesteps.calls(config, sample), "network call")
+    calls = formatting.plural(resolve.resolve_process(config, sample).nfe, "network call")
     seconds = estimate(run, config, sample)
     time = "" if seconds is None else f" · about {formatting.duration(seconds)}, going by the last time"
     return f":material/schedule: {calls} a picture{time}."
@@ -225,7 +225,7 @@ def estimate(run: Run, config: Config, sample: SampleConfig) -> float | None:
         if status and before and status.state == "finished" and status.steps_per_second:
             at_once = job.settings.get("drawn_at_once") or before.batch_size or before.num_samples
             pace = status.steps_per_second * min(at_once, before.num_samples) * _asked(before)
-            return timesteps.calls(config, sample) * sample.num_samples * _asked(sample) / pace
+            return resolve.resolve_process(config, sample).nfe * sample.num_samples * _asked(sample) / pace
     return None
 
 
