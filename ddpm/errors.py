@@ -2,18 +2,114 @@
 
 import contextlib
 import errno
+import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Literal
+
+# Kinds of fault.  A program that catches a UserError reads its code; its sentence is for people.
+Code = Literal[
+    "already-exists",
+    "bad-array",
+    "bad-labels",
+    "bad-name",
+    "bad-range",
+    "bad-respacing",
+    "bad-schedule",
+    "bad-text",
+    "bad-value",
+    "broken-image",
+    "busy",
+    "changed-classes",
+    "changed-data",
+    "changed-file",
+    "conflicting-settings",
+    "damaged-archive",
+    "damaged-checkpoint",
+    "damaged-json",
+    "disk-full",
+    "diverged",
+    "download-failed",
+    "empty-mask",
+    "image-too-large",
+    "impossible-steps",
+    "lost-checkpoints",
+    "lost-settings",
+    "missing-package",
+    "missing-value",
+    "missing-weights",
+    "mixed-test-part",
+    "newer-format",
+    "no-checkpoint",
+    "no-classes",
+    "no-data-named",
+    "no-folder",
+    "no-images",
+    "no-metadata",
+    "no-test-part",
+    "not-a-checkpoint",
+    "not-a-file",
+    "not-a-run",
+    "not-an-image",
+    "not-applicable",
+    "not-data",
+    "not-downloaded",
+    "not-empty",
+    "not-exportable",
+    "not-finite",
+    "not-found",
+    "not-running",
+    "not-writable",
+    "nothing-learnt",
+    "nothing-left",
+    "out-of-memory",
+    "out-of-range",
+    "own-run",
+    "peer-lost",
+    "process-failed",
+    "settings-are-fixed",
+    "single-process-only",
+    "small-images",
+    "still-running",
+    "system-refused",
+    "too-few-images",
+    "unclear-parts",
+    "unknown-class",
+    "unknown-network",
+    "unknown-run",
+    "unknown-setting",
+    "unknown-step",
+    "unreadable-data",
+    "unreadable-file",
+    "unsafe-archive",
+    "unsupported-image",
+    "usage",
+    "wrong-archive",
+    "wrong-checksum",
+    "wrong-file",
+    "wrong-flags",
+    "wrong-optimizer",
+    "wrong-size",
+    "wrong-weights",
+]
 
 
 class UserError(Exception):
     """One sentence: what is wrong, what was found, what to do.
 
-    The command line prints it and leaves with exit code 2; a page shows it in a red box.
+    The command line prints it and leaves with exit code 2; a page shows it in a red box.  `code` says what kind of
+    fault it is, for programs and tests.
     """
 
-    def __init__(self, sentence: str):
+    code: Code
+
+    def __init__(self, sentence: str, *, code: Code):
         super().__init__(writable(sentence))
+        self.code = code
+
+    def __reduce__(self) -> tuple[Callable[..., "UserError"], tuple[str]]:
+        """Travels between processes as a plain UserError of this sentence and code."""
+        return functools.partial(UserError, code=self.code), (str(self),)
 
 
 def writable(text: str) -> str:
@@ -43,13 +139,17 @@ def in_words(error: OSError | UnicodeError) -> UserError:
     if isinstance(error, UnicodeError):
         return UserError(
             f"A text holds letters that cannot be written or read here ({error}): rename the file or class that has"
-            " them."
+            " them.",
+            code="bad-text",
         )
     thing = " and ".join(
         os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes | os.PathLike)
     )
     why = error.strerror or str(error) or type(error).__name__
-    return UserError(f"{thing or 'Something'} cannot be used ({why}): {REMEDIES.get(error.errno or 0, REMEDY)}.")
+    return UserError(
+        f"{thing or 'Something'} cannot be used ({why}): {REMEDIES.get(error.errno or 0, REMEDY)}.",
+        code="system-refused",
+    )
 
 
 @contextlib.contextmanager

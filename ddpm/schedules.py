@@ -137,7 +137,8 @@ def named(name: str, T: int) -> Schedule:
     if not possible(name, T):
         raise UserError(
             f"noise_schedule {name} with diffusion_steps {T} has betas up to {betas.max():.3g}, and none may be "
-            "1 or above, where nothing of the picture is left: use at least 21 diffusion steps, or the cosine schedule."
+            "1 or above, where nothing of the picture is left: use at least 21 diffusion steps, or the cosine schedule.",
+            code="bad-schedule",
         )
     return Schedule(betas, tuple(range(T)), T)
 
@@ -176,14 +177,16 @@ def space_timesteps(T: int, spec: str) -> list[int]:
         even = f", or {str(count)!r} for even spacing" if count <= T else ""
         raise UserError(
             f"timestep_respacing {spec!r}: no whole stride through {plural(T, 'timestep')} makes"
-            f" {plural(count, 'step')}; use one that does ({_nearest_ddim(T, count)}){even}."
+            f" {plural(count, 'step')}; use one that does ({_nearest_ddim(T, count)}){even}.",
+            code="bad-respacing",
         )
     counts = [_positive(part, spec, T) for part in spec.split(",")]
     if counts == [1]:
         return [T - 1]  # one step has to start from pure noise; improved-diffusion keeps t = 0 here, and fails
     if len(counts) > T:
         raise UserError(
-            f"timestep_respacing {spec!r}: has {len(counts)} parts for {plural(T, 'timestep')}; give at most {T}."
+            f"timestep_respacing {spec!r}: has {len(counts)} parts for {plural(T, 'timestep')}; give at most {T}.",
+            code="bad-respacing",
         )
     base, extra = divmod(T, len(counts))
     kept: list[int] = []
@@ -194,7 +197,8 @@ def space_timesteps(T: int, spec: str) -> list[int]:
             raise UserError(
                 f"timestep_respacing {spec!r}: asks for {plural(count, 'step')} where there"
                 f" {'is' if size == 1 else 'are'} {size:,} (part {section + 1} of {len(counts)} of"
-                f" {plural(T, 'timestep')}); ask for at most {size}."
+                f" {plural(T, 'timestep')}); ask for at most {size}.",
+                code="bad-respacing",
             )
         spacing = (size - 1) / (count - 1) if count > 1 else 1.0
         position = 0.0  # summed up, not multiplied: the same rounding as improved-diffusion
@@ -219,7 +223,9 @@ def _positive(text: str, spec: str, T: int) -> int:
     good = [f"'{min(50, T)}'", f"'ddim{_strided(T, 50)[0]}'"]
     if T >= 3:
         good.append(f"or one count per part as '{','.join(str(min(count, T // 3)) for count in (10, 15, 20))}'")
-    raise UserError(f"timestep_respacing {spec!r} is not a number of steps: write {', '.join(good)}.")
+    raise UserError(
+        f"timestep_respacing {spec!r} is not a number of steps: write {', '.join(good)}.", code="bad-respacing"
+    )
 
 
 def _strided(T: int, count: int) -> list[int]:

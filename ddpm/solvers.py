@@ -1,6 +1,11 @@
-"""Which samplers there are, what each is good for and which settings it takes, as data.  `samplers` has them themselves."""
+"""Samplers, as data: what each is good for, which settings it takes, and the function that computes it.
 
-from typing import NamedTuple
+To add one: a generator function like those in `sampling/samplers.py`, and a row here.
+"""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 
 class Solver(NamedTuple):
@@ -9,11 +14,13 @@ class Solver(NamedTuple):
     label: str
     source: str  # the paper, and where in it
     words: str  # when to choose it
+    function: str | Callable[..., Any]  # its name in sampling/samplers.py, "module:name", or the function itself
     order: int  # at which the distance to the converged picture falls with the steps; 0 where there is no such picture
-    spacing: str = "uniform"  # the row of spacing.SPACINGS that suits it best
+    spacing: str = "uniform"  # the row of spacings.SPACINGS that suits it best
     calls: int = 1  # network calls a step, but for one to the clean picture, which needs one
     warm_up: int = 0  # calls more for the first step
-    takes: tuple[str, ...] = ()  # settings that mean something to it alone
+    takes: tuple[str, ...] = ()  # settings that mean something to it alone, and are passed to the function
+    options: Mapping[str, Any] = MappingProxyType({})  # what else is passed to it
 
     @property
     def exact(self) -> bool:
@@ -21,17 +28,17 @@ class Solver(NamedTuple):
         return self.order > 0
 
 
-LOGSNR = "logsnr"  # the best, or nearly, for all that follow the ODE, from 8 calls on: README.md, Samplers
+LOGSNR = "logsnr"  # the best, or nearly, for all that follow the ODE, from 8 calls on: docs/samplers.md
 SOLVERS = {
-    "ddpm": Solver("DDPM", "Ho et al. 2020, Algorithm 2", "Fresh noise in every step: as the model was trained, and best with hundreds of steps.", 0, takes=("variance", "sigma_small")),
-    "ddim": Solver("DDIM", "Song et al. 2021, Eq. 12", "Plain and robust; good from about 50 steps on.", 1, LOGSNR, takes=("eta",)),
-    "plms": Solver("PLMS", "Liu et al. 2022, Eq. 12", "Four steps remembered; the first step is tried twice.", 2, LOGSNR, warm_up=1),
-    "ipndm": Solver("iPNDM", "Zhang and Chen 2023, Appendix B", "Four steps remembered, and no call spent on the first.", 2, LOGSNR),
-    "dpm++2m": Solver("DPM-Solver++ 2M", "Lu et al. 2022b, Algorithm 2", "Good pictures in 10 to 20 steps.", 2, LOGSNR),
-    "dpm++3m": Solver("DPM-Solver++ 3M", "Lu et al. 2022b, Section 5", "Two steps remembered: closer still than 2M from about 10 steps on.", 3, LOGSNR),
-    "dpm++2m-sde": Solver("DPM-Solver++ 2M SDE", "Lu et al. 2022b, Section 5.2", "Fresh noise in every step, and still good in 20.", 0, LOGSNR),
-    "unipc-1": Solver("UniPC-1", "Zhao et al. 2023, Algorithm 5", "Each step corrected by what the next call shows.", 2, LOGSNR),
-    "unipc-2": Solver("UniPC-2", "Zhao et al. 2023, Algorithm 5", "Each step corrected by what the next call shows, a step remembered: the fewest calls, as a rule.", 3, LOGSNR),
-    "unipc-3": Solver("UniPC-3", "Zhao et al. 2023, Algorithm 5", "Each step corrected by what the next call shows, two steps remembered: closest of all from about 20 calls on.", 4, LOGSNR),
-    "heun": Solver("Heun", "Karras et al. 2022, Algorithms 1 and 2", "Two calls a step; with churn, fresh noise as well.", 2, LOGSNR, calls=2, takes=("churn",)),
+    "ddpm": Solver("DDPM", "Ho et al. 2020, Algorithm 2", "Fresh noise in every step: as the model was trained, and best with hundreds of steps.", "ddpm", 0, takes=("variance", "sigma_small")),
+    "ddim": Solver("DDIM", "Song et al. 2021, Eq. 12", "Plain and robust; good from about 50 steps on.", "ddim", 1, LOGSNR, takes=("eta",)),
+    "plms": Solver("PLMS", "Liu et al. 2022, Eq. 12", "Four steps remembered; the first step is tried twice.", "ipndm", 2, LOGSNR, warm_up=1, options=dict(twice=True)),
+    "ipndm": Solver("iPNDM", "Zhang and Chen 2023, Appendix B", "Four steps remembered, and no call spent on the first.", "ipndm", 2, LOGSNR),
+    "dpm++2m": Solver("DPM-Solver++ 2M", "Lu et al. 2022b, Algorithm 2", "Good pictures in 10 to 20 steps.", "dpm_solver_pp", 2, LOGSNR, options=dict(order=2)),
+    "dpm++3m": Solver("DPM-Solver++ 3M", "Lu et al. 2022b, Section 5", "Two steps remembered: closer still than 2M from about 10 steps on.", "dpm_solver_pp", 3, LOGSNR, options=dict(order=3)),
+    "dpm++2m-sde": Solver("DPM-Solver++ 2M SDE", "Lu et al. 2022b, Section 5.2", "Fresh noise in every step, and still good in 20.", "sde_dpm_solver_pp", 0, LOGSNR),
+    "unipc-1": Solver("UniPC-1", "Zhao et al. 2023, Algorithm 5", "Each step corrected by what the next call shows.", "unipc", 2, LOGSNR, options=dict(order=1)),
+    "unipc-2": Solver("UniPC-2", "Zhao et al. 2023, Algorithm 5", "Each step corrected by what the next call shows, a step remembered: the fewest calls, as a rule.", "unipc", 3, LOGSNR, options=dict(order=2)),
+    "unipc-3": Solver("UniPC-3", "Zhao et al. 2023, Algorithm 5", "Each step corrected by what the next call shows, two steps remembered: closest of all from about 20 calls on.", "unipc", 4, LOGSNR, options=dict(order=3)),
+    "heun": Solver("Heun", "Karras et al. 2022, Algorithms 1 and 2", "Two calls a step; with churn, fresh noise as well.", "heun", 2, LOGSNR, calls=2, takes=("churn",)),
 }  # fmt: skip

@@ -104,8 +104,8 @@ with form:
 
     st.subheader("Diffusion")
     setting_widgets.section(FORM, DiffusionConfig, problems=wrong, skip=not_used)
-    objective = objectives.of(draft)
-    st.caption(f"Objective: **{setting_widgets.plain(objective.name)}**. {objective.words}")
+    objective = objectives.training_objective(draft)
+    st.caption(f"Objective: **{setting_widgets.plain(objective.name)}**. {objective.description}")
 
     st.subheader("Training")
     setting_widgets.section(FORM, TrainConfig, problems=wrong, skip=not_used)

@@ -26,12 +26,17 @@ def pack(run: Run, folder: Path) -> Checkpoint:
     """
     status, newest = run.status(), run.checkpoint()
     if not status or run.state() != "finished":
-        raise UserError(f"{run.name} is {run.state()}, and an example is made of a finished run: let it end.")
+        raise UserError(
+            f"{run.name} is {run.state()}, and an example is made of a finished run: let it end.", code="still-running"
+        )
     kind = newest.weights[0]
     if not kind.startswith("ema"):
-        raise UserError(f"{run.name} keeps no average of its weights, which draws best: train one with --ema_rate.")
+        raise UserError(
+            f"{run.name} keeps no average of its weights, which draws best: train one with --ema_rate.",
+            code="missing-weights",
+        )
     if wrong := checkpoint_files.damage(newest):
-        raise UserError(f"{wrong} Pack another run.")
+        raise UserError(f"{wrong} Pack another run.", code="damaged-checkpoint")
     weights = checkpoint_files.load_weights(newest.path(kind)).tensors
     shutil.rmtree(folder, ignore_errors=True)
     packed = Checkpoint(folder, newest.step, {}, 0, newest.seconds)

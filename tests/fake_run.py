@@ -192,7 +192,9 @@ def train(run: Run, rate: float, stop_slowly: bool = False, fail_at: int = 0, st
                 save_checkpoint(run, step, writer.sync())
                 print(f"saved step {step}", flush=True)
             if fail_at and step >= fail_at:
-                raise UserError("The loss is not a number since step 30: lower lr, or set grad_clip to 1.")
+                raise UserError(
+                    "The loss is not a number since step 30: lower lr, or set grad_clip to 1.", code="diverged"
+                )
             if "stop" in heard and not stop_slowly:
                 worker.beat(message="saving", now=True)
                 time.sleep(0.3)

@@ -20,7 +20,7 @@ from ddpm.errors import UserError
 from ddpm.reports import speed_tables, svg
 from ddpm.training.trainer import Trainer
 
-WAYS = {way.name for way in speed.WAYS}
+CASES = {case.name for case in speed.CASES}
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def result(small: Config, tmp_path_factory: pytest.TempPathFactory, cache: Path)
 
 
 def test_every_way_is_measured_or_left_out_with_a_reason(result: dict[str, Any]) -> None:
-    assert {*result["steps"]} | {*result["left_out"]} == WAYS
+    assert {*result["steps"]} | {*result["left_out"]} == CASES
     assert not {*result["steps"]} & {*result["left_out"]}
     assert {"default", "torch"} <= {*result["steps"]}
     assert set(result["exactness"]) == set(result["steps"])
@@ -87,19 +87,19 @@ def test_parts_of_a_step_are_all_of_it(result: dict[str, Any]) -> None:
 
 
 def test_a_network_in_fp32_is_as_exact_as_it_is_said_to_be(small: Config) -> None:
-    found = worker.Laps(small).deviation(codec.replace(small, {"precision": "fp32"}))
+    found = worker.BenchmarkWorker(small).deviation(codec.replace(small, {"precision": "fp32"}))
     assert max(found["output"], found["gradient"], found["output_most"]) < 1e-5
     assert found["cosine"] == pytest.approx(1, abs=1e-6)
 
 
 def test_deviations_are_noticed(small: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = worker.Plain.network
+    before = worker.PlainTrainer.network
 
-    def off(self: worker.Plain, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+    def off(self: worker.PlainTrainer, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         return before(self, x, t) * 1.01
 
-    monkeypatch.setattr(worker.Plain, "network", off)
-    found = worker.Laps(small).deviation(codec.replace(small, {"precision": "fp32"}))
+    monkeypatch.setattr(worker.PlainTrainer, "network", off)
+    found = worker.BenchmarkWorker(small).deviation(codec.replace(small, {"precision": "fp32"}))
     assert found["output"] == pytest.approx(0.01, rel=0.02)
     assert found["gradient"] > 1e-3
 
@@ -123,9 +123,9 @@ def test_every_target_of_the_table_has_a_verdict(result: dict[str, Any]) -> None
 def test_verdicts_follow_the_numbers(result: dict[str, Any]) -> None:
     def of(ratio: float) -> dict[str, Any]:
         step = {**result["steps"]["default"], "ratio": ratio, "precision": "bf16"}
-        steps = dict.fromkeys(WAYS, step)
-        calls = dict.fromkeys(WAYS, dict.fromkeys(("16", "64"), step))
-        exactness = {n: {"output": 1e-6, "output_most": 1e-6, "gradient": 2e-5, "cosine": 0.9995} for n in WAYS}
+        steps = dict.fromkeys(CASES, step)
+        calls = dict.fromkeys(CASES, dict.fromkeys(("16", "64"), step))
+        exactness = {n: {"output": 1e-6, "output_most": 1e-6, "gradient": 2e-5, "cosine": 0.9995} for n in CASES}
         memory = {"default": 70, "yardstick": 100}
         start = {"cold_more": 4.0, "later_more": 1.5}
         return judged(result, steps=steps, calls=calls, exactness=exactness, left_out={}, memory=memory, start=start)
@@ -245,26 +245,26 @@ def test_stopping_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsy
     assert not (tmp_path / "none.json").exists()
 
 
-# --- rivals
+# --- processes
 
 
 def test_what_goes_wrong_in_another_process_is_told_here(small: Config) -> None:
-    with processes.Rival(codec.replace(small, {"timestep_respacing": "30"})) as rival:
+    with processes.BenchmarkProcess(codec.replace(small, {"timestep_respacing": "30"})) as process:
         with pytest.raises(UserError, match="30"):  # of 20 timesteps
-            rival.step()
+            process.time_step()
         with pytest.raises(RuntimeError, match="no attribute 'fly'"):
-            rival.ask("fly")
-    with processes.Rival(small) as rival:
-        rival._process.kill()
+            process.request("fly")
+    with processes.BenchmarkProcess(small) as process:
+        process._process.kill()
         with pytest.raises(UserError, match="ended"):
-            rival.step()
+            process.time_step()
 
 
 def test_a_peak_is_of_this_process_alone(small: Config) -> None:
     held = torch.ones(300_000_000, dtype=torch.uint8)  # which who is started from here must not be blamed for
-    with processes.Rival(small) as rival:
-        rival.ask("machine")
-        assert rival.ask("peak") < step_cost.peak_bytes() - held.numel() / 2
+    with processes.BenchmarkProcess(small) as process:
+        process.request("machine")
+        assert process.request("peak_bytes") < step_cost.peak_bytes() - held.numel() / 2
 
 
 # --- scale
@@ -375,7 +375,7 @@ def test_times_of_parts_are_those_of_the_trainer(small: Config) -> None:
     trainer = Trainer(codec.replace(small, {"microbatch": 1}), step_cost.noise(small))
     watch = worker._Stopwatch(trainer)
     for _ in range(3):
-        trainer.update(trainer.draw())
+        trainer.update(trainer.next_batch())
     assert 0 < watch.seconds["network"] < watch.seconds["update"]
     assert watch.seconds["draw"] > 0
     watch.reset()
@@ -389,7 +389,7 @@ def test_settings_are_within_their_limits() -> None:
 
 def test_without_a_compiler_it_is_said_that_there_is_none(small: Config, tmp_path: Path) -> None:
     without = {"CXX": "no-such-compiler", "DDPM_KERNEL_CACHE": str(tmp_path)}
-    with processes.Rival(small, environment=without) as rival:
-        computed = rival.ask("computed", codec.replace(small, {"kernels": "native"}))
+    with processes.BenchmarkProcess(small, environment=without) as process:
+        computed = process.request("compute_mode", codec.replace(small, {"kernels": "native"}))
     assert computed.kernels == "torch"
     assert "no-such-compiler" in computed.why

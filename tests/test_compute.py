@@ -18,7 +18,7 @@ from ddpm.config.training import Config
 from ddpm.data import datasets
 from ddpm.data.datasets import Dataset
 from ddpm.models import backend, unet
-from ddpm.models.backend import Compute
+from ddpm.models.backend import ComputeMode
 from ddpm.models.native import build
 from ddpm.models.native.ops import NativeOps
 from ddpm.models.torch_ops import TORCH
@@ -77,7 +77,7 @@ def test_what_is_chosen(
     assert chosen.words == f"on {device}, in {numbers} by {who}"
 
 
-def by(kernels: str, name: str = "fp32") -> Compute:
+def by(kernels: str, name: str = "fp32") -> ComputeMode:
     """As it comes on this machine, which must have a compiler."""
     made = backend.resolve_backend(kernels, name, CPU)
     if kernels == "native" and made.library is None:
@@ -114,7 +114,7 @@ def woken(config: ModelConfig) -> UNet:
 
 
 def results(
-    config: ModelConfig, how: Compute, batch: int = 2, dtype: torch.dtype = torch.float32
+    config: ModelConfig, how: ComputeMode, batch: int = 2, dtype: torch.dtype = torch.float32
 ) -> tuple[Tensor, Tensor]:
     """(what comes out, the whole gradient), of inputs and weights that depend on the settings alone."""
     network, rng = woken(config).to(dtype), torch.Generator().manual_seed(1)

@@ -538,7 +538,7 @@ def test_a_trial_leaves_the_training_as_it_was(tiny: Config, own_cache: Path, mo
     plain, tried = Trainer(config, dataset), []
     expected = list(plain.steps(2))
     before = torch.get_num_threads()
-    distributed.compute_with(0, "training")
+    distributed.set_num_threads(0, "training")
     trainer = Trainer(config, dataset)
     state, weights = trainer.state(), {n: w.clone() for n, w in trainer.weights()["model"].items()}
     monkeypatch.setattr(cpu_threads, "CLEARLY", 0.0)  # one thread stays the best

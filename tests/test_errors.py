@@ -31,7 +31,7 @@ def test_an_open_file_is_named_by_who_has_it_open() -> None:
 
 
 def test_texts_that_cannot_be_written() -> None:
-    assert str(UserError("cl\udce9 and ä")) == "cl\\udce9 and ä"
+    assert str(UserError("cl\udce9 and ä", code="bad-text")) == "cl\\udce9 and ä"
     with pytest.raises(UserError, match="letters"), errors.told():
         "\udce9".encode()
 

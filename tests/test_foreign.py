@@ -1,5 +1,6 @@
 """improved-diffusion's folders and files: opened, imported, drawn from, trained on, handed back."""
 
+import dataclasses
 import json
 import tempfile
 from collections import OrderedDict
@@ -15,8 +16,9 @@ from torch import Tensor
 from waiting import until
 
 from ddpm import schedules
-from ddpm.checkpoints import identify, infer_config, probe
+from ddpm.checkpoints import identify, infer_config, loading, probe
 from ddpm.checkpoints.checkpoint_files import Weights, fit, load_weights, newest_intact
+from ddpm.checkpoints.weights import FileState
 from ddpm.cli import main
 from ddpm.cli.shared import read_source
 from ddpm.compute import distributed
@@ -33,10 +35,9 @@ from ddpm.models import unet
 from ddpm.planning import classes
 from ddpm.runs import launch, metrics, openai_folder, runs
 from ddpm.runs.jobs import ACTIVE, Worker
-from ddpm.sampling import engine
 from ddpm.storage import images
 from ddpm.training import warm_start
-from ddpm.training.loop import Session
+from ddpm.training.loop import TrainingLoop
 from ddpm.training.trainer import Trainer
 from pages.ui.components import figures
 from pages.ui.forms import import_form
@@ -161,8 +162,8 @@ def test_a_file_that_does_not_fit_names_the_flags_that_would() -> None:
 
 
 def test_a_released_file_is_known_by_its_name() -> None:
-    assert presets.of_file(Path("somewhere/cifar10_uncond_50M_500K.pt")) == "cifar10-uncond"
-    assert presets.of_file(Path("model000100.pt")) == ""
+    assert presets.preset_of_file(Path("somewhere/cifar10_uncond_50M_500K.pt")) == "cifar10-uncond"
+    assert presets.preset_of_file(Path("model000100.pt")) == ""
     assert sum(preset.group == RELEASED for preset in PRESETS.values()) == 8
 
 
@@ -196,13 +197,15 @@ def test_the_command_it_tells_takes_a_file_for_the_same_again(
     config = codec.replace(Config(), {**small, **settings})
     weights = Weights(unet.build(config.model).state_dict(), None, 1, "model")
     monkeypatch.setattr(probe, "verdict", lambda *given: pytest.fail("a probe may find something else"))
-    line = [command, "--model_path", name, "--timestep_respacing", "3", *engine.flags_of(config, weights, section)]
+    path = Path(name).absolute()
+    opened = loading.OpenedModel(weights, config, path, "", FileState(0, 0, 0, 0))
+    line = [command, "--model_path", name, "--timestep_respacing", "3", *opened.flags(section)]
     options = main._parser().parse_args(line)
     wanted, source, flags = read_source(options, section)
     assert wanted.timestep_respacing == "3"
-    found = engine.settings_for(weights, flags, Path(str(source)), options.base, options.probe)
+    found = loading.resolve_config(weights, flags, Path(str(source)), options.base, options.probe)
     assert (found.model, found.diffusion) == (config.model, config.diffusion)
-    assert engine.flags_of(config, weights._replace(config=config), section) == []
+    assert dataclasses.replace(opened, weights=weights._replace(config=config)).flags(section) == []
 
 
 # The folder
@@ -503,7 +506,7 @@ def test_what_is_no_such_folder(folder: Path, runs_dir: Path, tmp_path: Path) ->
 # A file to begin from
 
 
-def begin(path: Path, runs_dir: Path, total: int = 203, **settings: object) -> tuple[Session, str]:
+def begin(path: Path, runs_dir: Path, total: int = 203, **settings: object) -> tuple[TrainingLoop, str]:
     """A run's first process, up to its first step, and what it said."""
     values = {
         **FLAGS,
@@ -521,34 +524,34 @@ def begin(path: Path, runs_dir: Path, total: int = 203, **settings: object) -> t
     )
     run = runs.create(runs_dir, "begun", config)
     with Worker(run.folder, total) as worker:
-        return Session(run, worker), " ".join(warm_start.start_from(path, config).told)
+        return TrainingLoop(run, worker), " ".join(warm_start.start_from(path, config).told)
 
 
 def test_a_run_begins_from_a_model_file(folder: Path, runs_dir: Path) -> None:
-    session, told = begin(folder / "model000200.pt", runs_dir)
-    assert session.trainer.step == 201
+    loop, told = begin(folder / "model000200.pt", runs_dir)
+    assert loop.trainer.step == 201
     assert "Beginning at step 201: weights, averages 0.9 and 0.99, optimiser" in told
     theirs = torch.load(folder / "ema_0.9_000200.pt", weights_only=True)
-    assert torch.equal(session.trainer.ema.weights("0.9")["out.2.weight"], theirs["out.2.weight"])
-    assert session.trainer.optimizer.param_groups[0]["fused"]
-    reports = list(session.trainer.steps(203))
+    assert torch.equal(loop.trainer.ema.weights("0.9")["out.2.weight"], theirs["out.2.weight"])
+    assert loop.trainer.optimizer.adamw.param_groups[0]["fused"]
+    reports = list(loop.trainer.steps(203))
     assert [r.step for r in reports] == [202, 203]
 
 
 def test_what_is_missing_beside_it_is_said(folder: Path, runs_dir: Path) -> None:
     (folder / "opt000200.pt").unlink()
     (folder / "ema_0.9_000200.pt").unlink()
-    session, told = begin(folder / "model000200.pt", runs_dir)
+    loop, told = begin(folder / "model000200.pt", runs_dir)
     assert "no average of rate 0.9 beside" in told
     assert "no optimiser's file" in told
-    assert session.trainer.step == 200
+    assert loop.trainer.step == 200
 
 
 def test_beginning_from_an_average_is_said(folder: Path, runs_dir: Path) -> None:
-    session, told = begin(folder / "ema_0.99_000200.pt", runs_dir)
+    loop, told = begin(folder / "ema_0.99_000200.pt", runs_dir)
     assert "is an average of weights (rate 0.99)" in told
-    assert not session.trainer.optimizer.state
-    assert session.trainer.step == 200
+    assert not loop.trainer.optimizer.adamw.state
+    assert loop.trainer.step == 200
 
 
 def test_a_file_with_no_steps_left_or_of_another_network(folder: Path, runs_dir: Path) -> None:
@@ -583,7 +586,7 @@ def test_a_file_to_begin_from_that_was_trained_otherwise(
     config = codec.resolved(datasets.resolve(codec.replace(Config(), {**SMALL, **own, "total_steps": 1})))
     run = runs.create(runs_dir, "ours", config)
     with Worker(run.folder, 1) as worker:
-        list(Session(run, worker).train())
+        list(TrainingLoop(run, worker).train())
     path = run.checkpoint().path("model")
     with pytest.raises(
         UserError,
@@ -657,7 +660,7 @@ def test_beginning_with_another_number_of_processes_is_nothing_to_warn_of(
     """There is no state of ours to go on from bit by bit; both processes have seen pictures of the same number of steps."""
     config = warm_start.check_start(settled(folder / "model000200.pt"))
     trainer = Trainer(config, datasets.open_dataset(config.data, config.model))
-    monkeypatch.setattr(distributed, "size", lambda: 2)
+    monkeypatch.setattr(distributed, "world_size", lambda: 2)
     start = warm_start.start_from(folder / "model000200.pt", config)
     assert start.state["position"] == 2 * 8 * 201
     trainer.load(start.weights, start.optimizer, start.state)
@@ -680,15 +683,15 @@ def test_the_single_tensor_of_mixed_precision_is_taken_apart(folder: Path, runs_
     path = folder / "opt000200.pt"
     before = torch.load(path, weights_only=True)
     torch.save(flattened(before), path)
-    session, told = begin(folder / "model000200.pt", runs_dir)
+    loop, told = begin(folder / "model000200.pt", runs_dir)
     assert "optimiser; random" in told
-    after = session.trainer.optimizer.state_dict()["state"]
+    after = loop.trainer.optimizer.state_dict()["state"]
     assert after.keys() == before["state"].keys()
     for place, entry in before["state"].items():
         assert torch.equal(after[place]["exp_avg"], entry["exp_avg"])
         assert torch.equal(after[place]["exp_avg_sq"], entry["exp_avg_sq"])
-    next(session.trainer.steps(202))
-    assert {int(entry["step"]) for entry in session.trainer.optimizer.state_dict()["state"].values()} == {202}
+    next(loop.trainer.steps(202))
+    assert {int(entry["step"]) for entry in loop.trainer.optimizer.state_dict()["state"].values()} == {202}
     assert identify.trained_labels(folder / "model000200.pt", load_weights(folder / "model000200.pt").tensors) == tuple(
         range(LABELS)
     )
@@ -710,7 +713,7 @@ def test_mixed_precision_handed_back_with_an_optimiser_is_told(runs_dir: Path, t
     config = codec.resolved(datasets.resolve(codec.replace(Config(), {**SMALL, "total_steps": 1, "precision": "bf16"})))
     run = runs.create(runs_dir, "mixed", config)
     with Worker(run.folder, 1) as worker:
-        list(Session(run, worker).train())
+        list(TrainingLoop(run, worker).train())
     told = " ".join(export_openai.export_checkpoint(run, tmp_path / "back"))
     written = (tmp_path / "back" / "flags.txt").read_text()
     assert "the flag is left out" in told

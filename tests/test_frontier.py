@@ -4,6 +4,7 @@ import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,17 +17,21 @@ from ddpm.analysis import solver_benchmark
 from ddpm.checkpoints import checkpoint_files
 from ddpm.cli import main
 from ddpm.config import codec
-from ddpm.config.tasks import SPACINGS, FrontierConfig, SampleConfig
+from ddpm.config.tasks import FrontierConfig
 from ddpm.config.training import Config
 from ddpm.errors import UserError
 from ddpm.models.unet import build
 from ddpm.planning import solver_grid
+from ddpm.planning.resolve import ResolvedSampling
 from ddpm.planning.solver_grid import GridResult, SolverVariant
 from ddpm.reports.contact_sheet import SHOWN, Sheet
 from ddpm.runs.jobs import Job, Worker
 from ddpm.runs.results import FrontierJob
 from ddpm.runs.runs import Run
+from ddpm.sampling import engine
+from ddpm.sampling.request import resolve_request
 from ddpm.solvers import SOLVERS
+from ddpm.spacings import SPACINGS
 from ddpm.storage import files
 
 MEAN, STD = 0.1, 0.2  # of every pixel of the data: hardly ever out of range
@@ -55,7 +60,7 @@ def measured(config: Config, **settings: object) -> list[solver_benchmark.Measur
 
 
 def cells_of(records: list[solver_benchmark.Measured]) -> list[GridResult]:
-    return [record.cell for record in records if record.cell]
+    return [record.result for record in records if record.result]
 
 
 # --- what is measured
@@ -65,14 +70,17 @@ def test_the_converged_pictures_are_the_exact_ones(gaussian: Config) -> None:
     """The probability-flow ODE carries a Gaussian's quantiles: x_0 = MEAN + STD * (x_T - m) / s."""
     records = measured(gaussian, solvers="ddim", calls="2", seed=3)
     (found,) = [record.converged for record in records if record.converged]
-    noise = solver_benchmark.sample.noise_of(
-        solver_grid.sample_of(gaussian, FrontierConfig(seed=3), SolverVariant("ddim", "uniform"), 2), range(4)
+    noise = engine.noise_for(
+        resolve_request(
+            gaussian, solver_grid.sample_of(gaussian, FrontierConfig(seed=3), SolverVariant("ddim", "uniform"), 2)
+        ),
+        range(4),
     )
     start = noise.start((3, 8, 8))
     abar = schedules.named("cosine", 1000).alphas_cumprod[-1]
     expected = MEAN + STD * (start - abar**0.5 * MEAN) / (abar * STD**2 + 1 - abar) ** 0.5
     assert found.apart < 0.1
-    assert float(solver_benchmark.distances(found.pictures, expected).max()) < 0.5
+    assert float(solver_benchmark.distances(found.images, expected).max()) < 0.5
 
 
 def test_distances_fall_with_the_calls(gaussian: Config) -> None:
@@ -90,7 +98,7 @@ def test_what_adds_noise_has_no_distance_and_is_drawn_all_the_same(gaussian: Con
     assert [cell.distance for cell in found] == [None] * 4
     assert all(cell.seconds > 0 for cell in found)
     assert not any(record.converged for record in records)
-    assert records[-1].pictures is not None
+    assert records[-1].images is not None
     assert solver_grid.cheapest(found, 1e9) is None
 
 
@@ -291,14 +299,14 @@ def test_stopping_keeps_the_rows_and_takes_one_call_at_most(gaussian: Config, tm
 
 
 def test_a_failure_keeps_the_rows(gaussian: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = solver_benchmark.sample.draw
+    real = engine.sample
 
-    def failing(network: object, config: object, wanted: SampleConfig, *more: object, **named: object) -> object:
-        if wanted.sampler == "unipc-3" and wanted.steps == 10:
-            raise UserError("The sun was in my eyes.")
-        return real(network, config, wanted, *more, **named)  # type: ignore[arg-type]
+    def failing(network: Any, resolved: ResolvedSampling, *more: Any) -> object:
+        if resolved.solver == "unipc-3" and resolved.nfe == 10:
+            raise UserError("The sun was in my eyes.", code="out-of-memory")
+        return real(network, resolved, *more)
 
-    monkeypatch.setattr(solver_benchmark.sample, "draw", failing)
+    monkeypatch.setattr(engine, "sample", failing)
     with pytest.raises(UserError, match="The sun"):
         compare(tmp_path / "job", gaussian, solvers="ddim,unipc-3", calls="5,10")
     job = FrontierJob(tmp_path / "job")
@@ -328,7 +336,7 @@ def test_the_command_prints_a_table_and_takes_it_home(
     assert "| sampler, spacing | 3 calls | 5 calls |" in printed
     assert printed.splitlines()[-1] == str(out)
     result = json.loads(copy.read_text())
-    assert result == FrontierJob(out).result
+    assert result == {**FrontierJob(out).result, "folder": str(out)}
     assert result["checkpoint"]["weights"] == "ema_0.9"
     assert result["command"].startswith("ddpm bench samplers --model_path ")
     assert main.main([*source, "--solvers", "euler", "--out", str(tmp_path / "none")]) == 2

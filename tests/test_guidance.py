@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ddpm import schedules
-from ddpm.checkpoints import identify, infer_config
+from ddpm.checkpoints import identify, infer_config, loading
 from ddpm.checkpoints.checkpoint_files import load_weights
 from ddpm.config import codec, validation
 from ddpm.config.model import DiffusionConfig
@@ -28,9 +28,10 @@ from ddpm.planning.guidance import Guidance
 from ddpm.runs import runs
 from ddpm.runs.jobs import Worker
 from ddpm.runs.runs import Run
-from ddpm.sampling.engine import draw, network_of, pictures, steps_of
+from ddpm.sampling.engine import sample, sample_batch, sample_images
+from ddpm.sampling.request import resolve_request
 from ddpm.training import warm_start
-from ddpm.training.loop import Session
+from ddpm.training.loop import TrainingLoop
 from ddpm.training.trainer import Trainer
 
 FULL = schedules.named("cosine", 20)
@@ -207,10 +208,10 @@ def test_drawing_asks_for_guidance_where_it_is_wanted(config: Config) -> None:
         precision="fp32",
     )
     network = Fake()
-    list(steps_of(network, config, wanted, range(2), {"y": Y}))
+    list(sample_batch(network, resolve_request(config, wanted), range(2), {"y": Y}))
     assert [len(call["x"]) for call in network.calls] == [2] * 10 + [4] * 5 + [2] * 5
     with pytest.raises(UserError, match="guidance_scale is 2, and"):
-        next(draw(network, codec.replace(config, dict(cond_drop_prob=0.0)), wanted))
+        resolve_request(codec.replace(config, dict(cond_drop_prob=0.0)), wanted)
 
 
 def test_a_batch_never_changes_a_guided_picture(config: Config) -> None:
@@ -220,7 +221,9 @@ def test_a_batch_never_changes_a_guided_picture(config: Config) -> None:
         torch.nn.init.normal_(parameter, std=0.1)
     wanted = SampleConfig(num_samples=3, steps=3, guidance_scale=3.0, precision="fp32")
     sizes = (dataclasses.replace(wanted, batch_size=size) for size in (3, 1))
-    one, other = (torch.cat([d.step.x for d in draw(network, config, size) if d.finished]) for size in sizes)
+    one, other = (
+        torch.cat([d.step.x for d in sample(network, resolve_request(config, size)) if d.finished]) for size in sizes
+    )
     torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
 
@@ -260,7 +263,7 @@ def test_as_many_classes_are_hidden_as_asked_for(tiny: Config, shapes: Dataset) 
     hidden, plain = (Trainer(hiding(tiny, batch_size=250, cond_drop_prob=p), shapes) for p in (0.3, 0.0))
     found = []
     for _ in range(40):
-        batch, whole = hidden.draw(), plain.draw()
+        batch, whole = hidden.next_batch(), plain.next_batch()
         assert batch.y is not None
         assert whole.y is not None
         gone = batch.y == 8
@@ -274,13 +277,13 @@ def test_as_many_classes_are_hidden_as_asked_for(tiny: Config, shapes: Dataset) 
 
 def test_nothing_else_is_drawn_where_no_class_is_hidden(tiny: Config, shapes: Dataset) -> None:
     """Noise and timesteps of the first step are those of a training that hides nothing."""
-    one, other = (Trainer(hiding(tiny, cond_drop_prob=p), shapes).draw() for p in (0.0, 0.5))
+    one, other = (Trainer(hiding(tiny, cond_drop_prob=p), shapes).next_batch() for p in (0.0, 0.5))
     assert torch.equal(one.noise, other.noise)
     assert torch.equal(one.t, other.t)
     trainer = Trainer(hiding(tiny), shapes)
     rng = torch.Generator().manual_seed(0)
     for _ in range(3):
-        trainer.draw()
+        trainer.next_batch()
         torch.randint(0, 20, (4,), generator=rng), torch.randn(4, 3, 8, 8, generator=rng)
     assert torch.equal(trainer.rng.get_state(), rng.get_state())
 
@@ -301,7 +304,7 @@ def test_resuming_hides_the_same_classes(tiny: Config, shapes: Dataset) -> None:
     list(second.steps(8))
     for name, tensor in straight.model.state_dict().items():
         assert torch.equal(tensor, second.model.state_dict()[name]), name
-    assert torch.equal(straight.draw().y, second.draw().y)  # type: ignore[arg-type]
+    assert torch.equal(straight.next_batch().y, second.next_batch().y)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("microbatch", [1, 4])
@@ -309,7 +312,7 @@ def test_microbatches_hide_the_same_classes(tiny: Config, shapes: Dataset, micro
     whole, split = (
         Trainer(hiding(tiny, cond_drop_prob=0.5, batch_size=6, microbatch=m), shapes) for m in (-1, microbatch)
     )
-    one, other = whole.draw(), split.draw()
+    one, other = whole.next_batch(), split.next_batch()
     assert one.y is not None
     assert other.y is not None
     assert one.y.tolist() == other.y.tolist()
@@ -321,14 +324,14 @@ def test_processes_hide_what_one_would(tiny: Config, shapes: Dataset, monkeypatc
     from ddpm.compute import distributed
 
     config = hiding(tiny, cond_drop_prob=0.5, batch_size=6)
-    together = Trainer(config, shapes).draw().y
+    together = Trainer(config, shapes).next_batch().y
     parts = []
     for rank in (0, 1):
         trainer = Trainer(codec.replace(config, dict(batch_size=3)), shapes)
         with monkeypatch.context() as patch:
-            patch.setattr(distributed, "size", lambda: 2)
+            patch.setattr(distributed, "world_size", lambda: 2)
             patch.setattr(distributed, "rank", lambda rank=rank: rank)
-            parts.append(trainer.draw().y)
+            parts.append(trainer.next_batch().y)
     assert torch.equal(torch.cat(parts), together)  # type: ignore[arg-type]
 
 
@@ -337,7 +340,7 @@ def test_hiding_every_class_is_refused(tiny: Config) -> None:
         return [p.sentence for p in validation.problems(codec.replace(tiny, settings)) if p.name == "cond_drop_prob"]
 
     assert found(class_cond=True, cond_drop_prob=1.0) == [
-        "cond_drop_prob is 1, so every class would be hidden and none learnt: use 0.1, or set class_cond to False."
+        "cond_drop_prob is 1, so every class label would be dropped: use 0.1, or set class_cond to False."
     ]
     assert not found(class_cond=True, cond_drop_prob=0.99)
     assert not found(cond_drop_prob=1.0)
@@ -374,7 +377,7 @@ def test_guidance_goes_further_towards_the_class(tiny: Config) -> None:
         wanted = SampleConfig(
             num_samples=64, batch_size=64, sampler="ddim", steps=10, guidance_scale=scale, precision="fp32"
         )
-        *_, last = draw(network, config, wanted)
+        *_, last = sample(network, resolve_request(config, wanted))
         found = last.step.x.mean(dim=(1, 2, 3))
         apart[scale] = float(found[1::2].mean() - found[0::2].mean())
     assert 0.15 < apart[1.0] < 0.6  # 40 of 127.5 shades are 0.31
@@ -390,7 +393,7 @@ def hidden_run(tiny: Config, runs_dir: Path) -> Run:
     """A run of four steps with eight classes and a label for none."""
     run = runs.create(runs_dir, "hides", codec.resolved(hiding(tiny, total_steps=4, cond_drop_prob=0.5, batch_size=16)))
     with Worker(run.folder, 4) as worker:
-        list(Session(run, worker).train())
+        list(TrainingLoop(run, worker).train())
     return run
 
 
@@ -403,11 +406,9 @@ def test_our_files_say_that_classes_were_hidden(hidden_run: Run) -> None:
     weights = load_weights(path)
     assert weights.config == hidden_run.config
     assert guidance.resolve_guidance(weights.config, SampleConfig(guidance_scale=2.0)) == Guidance(2.0, 0, 19, 8)
-    found = pictures(
-        network_of(weights, weights.config, "x"),
-        weights.config,
-        SampleConfig(num_samples=2, steps=2, guidance_scale=2.0),
-    )
+    wanted = SampleConfig(num_samples=2, steps=2, guidance_scale=2.0)
+    network = loading.open_model(path, wanted).network()
+    found = sample_images(network, resolve_request(weights.config, wanted))
     assert found.shape == (2, 8, 8, 3)
 
 
@@ -435,10 +436,13 @@ def test_the_label_for_no_class_goes_to_improved_diffusion_and_back(hidden_run: 
     assert again.labels
     assert set(again.labels) <= set(range(8))
     assert any("Its last label, 999, stands for no class" in sentence for sentence in again.told)
-    network = network_of(load_weights(path), again.config, "x")
-    ours = network_of(load_weights(hidden_run.checkpoint().path("model")), hidden_run.config, "x")
+    network = loading.build_network(load_weights(path).tensors, again.config, "x")
+    ours = loading.open_model(hidden_run.checkpoint().path("model"), SampleConfig()).network()
     wanted = SampleConfig(num_samples=1, steps=2, classes="1", guidance_scale=3.0, precision="fp32")
-    assert np.array_equal(pictures(network, again.config, wanted), pictures(ours, hidden_run.config, wanted))
+    assert np.array_equal(
+        sample_images(network, resolve_request(again.config, wanted)),
+        sample_images(ours, resolve_request(hidden_run.config, wanted)),
+    )
 
     plain = identify.recognise(load_weights(path).tensors, flags, path, ask=False)
     assert plain.config.model.num_classes == 1000
@@ -450,7 +454,7 @@ def test_more_labels_than_improved_diffusion_has_are_refused(
     fake_run: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = fake_run("many", class_cond=True, num_classes=1000, cond_drop_prob=0.1)
-    monkeypatch.setattr(export_openai.checkpoints, "damage", lambda _: "")
+    monkeypatch.setattr(export_openai.checkpoint_files, "damage", lambda _: "")
     with pytest.raises(UserError, match="many has 1,000 classes and a label for none, and improved-diffusion's"):
         export_openai.export_checkpoint(run, tmp_path / "back")
 
@@ -493,7 +497,7 @@ def test_a_plain_file_has_to_have_a_label_to_spare(tiny: Config, runs_dir: Path)
     for spare in (0, 1):
         run = runs.create(runs_dir, f"plain{spare}", codec.resolved(hiding(tiny, total_steps=1, num_classes=8 + spare)))
         with Worker(run.folder, 1) as worker:
-            list(Session(run, worker).train())
+            list(TrainingLoop(run, worker).train())
         path = run.checkpoint().path("model")
         wanted = hiding(tiny, cond_drop_prob=0.1, total_steps=4, resume_checkpoint=str(path))
         if spare:

@@ -258,7 +258,7 @@ def test_requests_made_at_once_are_all_kept(job: Job, start: Start) -> None:
 
 def test_failure_is_written_down(job: Job) -> None:
     with pytest.raises(UserError, match="wrong"), Worker(job.folder):
-        raise UserError("Something is wrong: put it right.")
+        raise UserError("Something is wrong: put it right.", code="bad-value")
     status = job.status()
     assert status
     assert (status.state, status.message) == ("failed", "Something is wrong: put it right.")

@@ -17,7 +17,7 @@ from ddpm.runs.metrics import COLUMNS
 from ddpm.storage import files
 from ddpm.training import log_writers
 from ddpm.training.log_writers import RunLog
-from ddpm.training.loop import Session
+from ddpm.training.loop import TrainingLoop
 
 ALL = ("csv", "json", "tensorboard")
 
@@ -46,11 +46,11 @@ def test_a_training_leaves_all_of_them_and_a_resume_goes_on(runs_dir: Path, tiny
     config = codec.replace(tiny, dict(log_format="csv, json,tensorboard", total_steps=6, save_interval=2))
     run = runs.create(runs_dir, "logged", config)
     with Worker(run.folder) as worker:
-        for report in Session(run, worker).train():
+        for report in TrainingLoop(run, worker).train():
             if report.step == 5:
                 break  # as if it had been killed; the newest checkpoint is that of step 4
     with Worker(run.folder) as worker:
-        list(Session(run, worker).train())
+        list(TrainingLoop(run, worker).train())
     assert run.state() == "finished"
     frame = metrics.MetricReader(run.progress_path).read()
     assert frame["step"].tolist() == [1, 2, 3, 4, 5, 6]
@@ -156,7 +156,7 @@ def problems(log_format: str) -> list[str]:
 def test_formats_that_there_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
     assert problems("json,csv,json,") == []
     assert problems("json,wandb") == [
-        "log_format 'wandb' is unknown: choose among csv, json, tensorboard, with commas between."
+        "log_format 'wandb' is unknown: choose among csv, json, tensorboard, separated by commas."
     ]
     assert problems("tensorboard") == []
     monkeypatch.setattr(validation, "find_spec", lambda name: None)

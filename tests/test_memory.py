@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from ddpm.bench import step_cost
-from ddpm.bench.processes import Rival
+from ddpm.bench.processes import BenchmarkProcess
 from ddpm.bench.worker import random_batch
 from ddpm.compute import precision
 from ddpm.config import codec
 from ddpm.config.training import Config
+from ddpm.host import compiler as compilers
 from ddpm.host import hardware
 from ddpm.models.native import build
 from ddpm.models.native.ops import NativeOps
@@ -45,7 +46,7 @@ def estimated(**settings: Any) -> float:
 @pytest.fixture
 def compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     """There is one."""
-    monkeypatch.setattr(build, "compiler", lambda: ("/usr/bin/c++",))
+    monkeypatch.setattr(compilers, "find_compiler", lambda: ("/usr/bin/c++",))
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="how malloc wastes memory was measured with glibc")
@@ -56,9 +57,9 @@ def test_a_training_takes_the_memory_that_is_expected(settings: dict[str, Any]) 
     config = codec.replace(BASE, settings)
     maps = memory.activation_bytes(config.model, memory.way(config.train.kernels, config.train.precision))
     assert maps * config.train.micro > 0.7 * memory.RUNTIME[False], "too small a training to tell how maps are counted"
-    with Rival(config) as training:
-        training.ask("steps", 2)
-        peak = training.ask("peak")
+    with BenchmarkProcess(config) as training:
+        training.request("time_steps", 2)
+        peak = training.request("peak_bytes")
     assert memory.training_bytes(config.model, config.train) == pytest.approx(peak, rel=0.2)
 
 
@@ -107,12 +108,12 @@ def test_our_kernels_take_less_than_torch_and_more_with_more_threads() -> None:
 def test_what_will_compute_is_told_without_asking_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     for has_bf16, width in ((True, 2), (False, 4)):
         monkeypatch.setattr(hardware, "has_bf16", lambda has=has_bf16: has)
-        assert memory.way("auto", "auto") == memory.Way(native=True, bytes=width)
-        assert memory.way("compile", "auto") == memory.Way(native=False, bytes=width)
-        assert memory.way("native", "fp32") == memory.Way(native=True, bytes=4)
-        assert memory.way("native", "fp16") == memory.Way(native=False, bytes=2)
+        assert memory.way("auto", "auto") == memory.BenchmarkCase(native=True, bytes=width)
+        assert memory.way("compile", "auto") == memory.BenchmarkCase(native=False, bytes=width)
+        assert memory.way("native", "fp32") == memory.BenchmarkCase(native=True, bytes=4)
+        assert memory.way("native", "fp16") == memory.BenchmarkCase(native=False, bytes=2)
         assert estimated(precision="auto", use_fp16=True) == estimated(precision="bf16")
-    monkeypatch.setattr(build, "compiler", lambda: ())
+    monkeypatch.setattr(compilers, "find_compiler", lambda: ())
     assert memory.way("native", "fp32") == memory.TORCH
 
 

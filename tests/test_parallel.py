@@ -141,11 +141,11 @@ def test_both_have_the_same_to_the_last_bit(found: list[dict[str, Any]], name: s
 def test_exchanges(found: list[dict[str, Any]]) -> None:
     for rank in (0, 1):
         now = found[rank]["exchanges"]
-        assert now["told"] == {"rank": 0}
-        assert now["gathered"] == [0, 1]
-        assert now["side_by_side"].tolist() == [[0, 0, 1, 1], [2, 2, 3, 2]]
+        assert now["broadcast_object"] == {"rank": 0}
+        assert now["all_gather_object"] == [0, 1]
+        assert now["all_gather"].tolist() == [[0, 0, 1, 1], [2, 2, 3, 2]]
         assert [tensor.tolist() for tensor in now["sum"]] == [[3, 3], [[30, 30, 30]]]
-        assert now["by_all"] == f"mine {rank}"
+        assert now["run_on_all_ranks"] == f"mine {rank}"
         assert now["one fails"] == "UserError: Process 1 says so."
         assert now["main fails"] == "UserError: Process 0 says so."
         assert now["main is slow"] == "slow 0"
@@ -167,12 +167,12 @@ def test_a_stop_while_one_process_reads_ends_all(what: str, found: list[dict[str
 
 def test_alone_everything_is_its_own() -> None:
     tensor = torch.ones(2, 3)
-    assert (distributed.rank(), distributed.size(), distributed.is_main()) == (0, 1, True)
-    assert distributed.told(5) == 5
-    assert distributed.gathered(5) == [5]
-    assert distributed.side_by_side(tensor) is tensor
-    assert distributed.from_main(lambda: 5) == distributed.by_all(lambda: 5) == 5
-    distributed.sum_in_place([tensor])
+    assert (distributed.rank(), distributed.world_size(), distributed.is_main()) == (0, 1, True)
+    assert distributed.broadcast_object(5) == 5
+    assert distributed.all_gather_object(5) == [5]
+    assert distributed.all_gather(tensor) is tensor
+    assert distributed.run_on_main(lambda: 5) == distributed.run_on_all_ranks(lambda: 5) == 5
+    distributed.all_reduce_sum([tensor])
     assert tensor.sum() == 6
 
 

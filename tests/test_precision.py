@@ -77,7 +77,7 @@ def test_the_gradient_is_about_that_of_fp32(config: Config, dataset: Dataset, na
     exact = trainer(config, dataset, "fp32")
     mixed = trainer(config, dataset, name, use_checkpoint=use_checkpoint)
     for _ in range(3):  # the last layers begin as zeros, and pass nothing on
-        batch = exact.draw()
+        batch = exact.next_batch()
         one, other = exact.update(batch), mixed.update(batch)
         assert other.applied
         assert other.grad_norm == pytest.approx(one.grad_norm, rel=0.03)
@@ -95,17 +95,17 @@ def test_mixed_precision_learns(config: Config, dataset: Dataset) -> None:
 
 def test_the_scale_climbs_slowly_and_falls_when_a_step_overflows(config: Config, dataset: Dataset) -> None:
     it = trainer(config, dataset, "fp16", fp16_scale_growth=0.25)
-    assert it.update(it.draw()).lg_loss_scale == 10.25
+    assert it.update(it.next_batch()).lg_loss_scale == 10.25
     before = [p.clone() for p in it.parameters]
-    batch = it.draw()
+    batch = it.next_batch()
     overflow = it.update(batch._replace(noise=batch.noise * float("inf")))
     assert not overflow.applied
-    assert not overflow.hopeless
+    assert not overflow.diverged
     assert overflow.lg_loss_scale == 9.25
     assert all(torch.equal(a, b) for a, b in zip(before, it.parameters, strict=True))
     assert it.step == 2
-    assert it.optimizer.state[it.parameters[0]]["step"] == 1
-    after = it.update(it.draw())
+    assert it.optimizer.adamw.state[it.parameters[0]]["step"] == 1
+    after = it.update(it.next_batch())
     assert after.applied
     assert after.lg_loss_scale == 9.5
 
@@ -126,15 +126,15 @@ def test_a_scale_without_end_is_hopeless(config: Config, dataset: Dataset) -> No
     it = trainer(config, dataset, "fp16")
     assert it.scale is not None
     it.scale.lg = -19.5
-    batch = it.draw()
+    batch = it.next_batch()
     report = it.update(batch._replace(x_start=batch.x_start * float("nan")))
     assert report.lg_loss_scale == -20.5
-    assert report.hopeless
+    assert report.diverged
 
 
 def test_what_overflows_is_not_learnt_about_timesteps(config: Config, dataset: Dataset) -> None:
     it = trainer(config, dataset, "fp16", schedule_sampler="loss-second-moment")
-    batch = it.draw()
+    batch = it.next_batch()
     it.update(batch._replace(x_start=batch.x_start * float("nan")))
     assert it.timesteps.state()["counts"].sum() == 0
 
@@ -163,21 +163,21 @@ def test_the_scale_is_resumed_exactly(config: Config, dataset: Dataset) -> None:
 def test_the_scale_is_logged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: Config) -> None:
     from ddpm.runs import runs
     from ddpm.runs.jobs import Worker
-    from ddpm.training.loop import Session
+    from ddpm.training.loop import TrainingLoop
 
     run = runs.create(tmp_path, "mixed", codec.replace(config, {"precision": "fp16", "total_steps": 3}))
     with Worker(run.folder, 3) as worker:
-        session = Session(run, worker)
-        assert session.trainer.scale is not None
-        session.trainer.scale.lg = 10.0
-        spoil = session.trainer.draw
+        loop = TrainingLoop(run, worker)
+        assert loop.trainer.scale is not None
+        loop.trainer.scale.lg = 10.0
+        spoil = loop.trainer.next_batch
 
-        def draw() -> object:
+        def spoiled() -> object:
             batch = spoil()
-            return batch._replace(noise=batch.noise * (float("inf") if session.trainer.step == 1 else 1.0))
+            return batch._replace(noise=batch.noise * (float("inf") if loop.trainer.step == 1 else 1.0))
 
-        monkeypatch.setattr(session.trainer, "draw", draw)
-        assert [report.applied for report in session.train()] == [True, False, True]
+        monkeypatch.setattr(loop.trainer, "next_batch", spoiled)
+        assert [report.applied for report in loop.train()] == [True, False, True]
     assert run.state() == "finished"
     with open(run.progress_path) as file:
         rows = list(csv.DictReader(file))

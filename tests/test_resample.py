@@ -22,7 +22,7 @@ def test_alike_until_every_timestep_is_known() -> None:
     sampler = LossSecondMoment(3)
     sampler.update(torch.tensor([0, 1] * 20), torch.ones(40).double())
     assert np.array_equal(sampler.weights(), np.ones(3))
-    t, weight = sampler.draw(1000, torch.Generator().manual_seed(0))
+    t, weight = sampler.sample(1000, torch.Generator().manual_seed(0))
     assert weight is not None
     assert torch.equal(weight, torch.ones(1000))
     assert set(t.tolist()) == {0, 1, 2}
@@ -42,14 +42,14 @@ def test_only_the_last_losses_count() -> None:
 def test_weights_keep_the_mean_of_the_loss() -> None:
     """E[w(t) f(t)] over drawn timesteps is the mean of f over all of them, whatever f."""
     sampler, f = warm(), torch.tensor([3.0, -1.0, 0.5, 10.0, 2.0])
-    t, weight = sampler.draw(200_000, torch.Generator().manual_seed(0))
+    t, weight = sampler.sample(200_000, torch.Generator().manual_seed(0))
     assert weight is not None
     np.testing.assert_allclose((weight * f[t]).mean(), f.mean(), rtol=0.02)
     np.testing.assert_allclose(torch.bincount(t, minlength=5) / len(t), sampler.weights(), atol=0.005)
 
 
 def test_uniform_weighs_nothing() -> None:
-    t, weight = Uniform(7).draw(500, torch.Generator().manual_seed(0))
+    t, weight = Uniform(7).sample(500, torch.Generator().manual_seed(0))
     assert weight is None
     assert set(t.tolist()) == set(range(7))
 
@@ -86,7 +86,7 @@ def test_a_trainer_learns_from_unweighted_losses_and_resumes_exactly(tiny: Confi
         assert torch.equal(ours, theirs)
     assert np.array_equal(resumed.timesteps.weights(), straight.timesteps.weights())  # type: ignore[attr-defined]
 
-    batch = straight.draw()
+    batch = straight.next_batch()
     assert batch.weight is not None
     plain = straight.update(batch._replace(weight=None))
     weighted = Trainer(config, data)

@@ -7,17 +7,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm import schedules
+from ddpm import schedules, spacings
 from ddpm.config.model import DiffusionConfig, ModelConfig
-from ddpm.config.tasks import FEW_STEPS, SPACINGS, SampleConfig
+from ddpm.config.tasks import FEW_STEPS, SampleConfig
 from ddpm.config.training import Config
 from ddpm.diffusion import process
 from ddpm.diffusion.process import Denoiser, Prediction, at
-from ddpm.planning import timesteps
+from ddpm.planning.resolve import resolve_process
 from ddpm.sampling import samplers
-from ddpm.sampling.engine import draw
-from ddpm.sampling.samplers import SAMPLERS, ImageNoise
+from ddpm.sampling.engine import sample, schedule_of
+from ddpm.sampling.request import resolve_request
+from ddpm.sampling.samplers import ImageNoise
 from ddpm.solvers import SOLVERS
+from ddpm.spacings import SPACINGS
 
 MEAN, STD = 0.3, 0.2  # of every pixel of the data
 
@@ -118,7 +120,7 @@ def between(full: schedules.Schedule, count: int) -> schedules.Schedule:
 def solved(name: str, schedule_name: str, count: int) -> Tensor:
     full = schedules.named(schedule_name, 1000)
     x = 0.9 * torch.randn(256, 1, 1, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    sampler = SAMPLERS.get(name) or partial(samplers.dpm_solver_pp, order=1)
+    sampler = samplers.named(name) if name in SOLVERS else partial(samplers.dpm_solver_pp, order=1)
     *_, last = sampler(exact_mixture(full), x, between(full, count), to_zero=False)
     return last.x
 
@@ -169,8 +171,8 @@ def test_few_steps_of_a_high_order_beat_many_of_ddim() -> None:
 @pytest.mark.parametrize("name", ["dpm++2m-sde", "heun"])
 def test_samplers_with_fresh_noise_draw_the_data(full: schedules.Schedule, name: str) -> None:
     rng = torch.Generator().manual_seed(1)
-    sampler = partial(SAMPLERS[name], churn=40.0) if name == "heun" else SAMPLERS[name]
-    kept = timesteps.logsnr(full.curve, 100, 999)
+    sampler = partial(samplers.named(name), churn=40.0) if name == "heun" else samplers.named(name)
+    kept = spacings.logsnr(full.curve, 100, 999)
     schedule = schedules.respaced(full, kept)
     fresh = lambda x: torch.randn(x.shape, generator=rng)  # noqa: E731
     *_, last = sampler(exact(full), noise(), schedule, randn_like=fresh)
@@ -191,11 +193,11 @@ def test_heun_without_churn_asks_for_no_noise(full: schedules.Schedule) -> None:
 @pytest.mark.parametrize("to_zero", [True, False])
 @pytest.mark.parametrize("name", list(SOLVERS))
 def test_a_yield_is_a_call(full: schedules.Schedule, name: str, to_zero: bool) -> None:
-    """So that whoever stops asking waits for one call at most; and `spacing.calls` knows how many there will be."""
+    """So that whoever stops asking waits for one call at most; and `nfe` says how many there will be."""
     for asked in (2, 3, 7, 10):
         config = Config()
-        sample = SampleConfig(sampler=name, steps=asked, denoise_to_zero=to_zero)
-        schedule = timesteps.shortened(full, config, sample)
+        resolved = resolve_process(config, SampleConfig(sampler=name, steps=asked, denoise_to_zero=to_zero))
+        schedule = schedule_of(resolved)
         made, seen = 0, 0
 
         def counted(x: Tensor, t: Tensor) -> Prediction:
@@ -203,18 +205,18 @@ def test_a_yield_is_a_call(full: schedules.Schedule, name: str, to_zero: bool) -
             made += 1
             return exact(full)(x, t)
 
-        for step in SAMPLERS[name](counted, noise(8), schedule, to_zero=to_zero, randn_like=ImageNoise(range(8))):
+        for step in samplers.named(name)(counted, noise(8), schedule, to_zero=to_zero, randn_like=ImageNoise(range(8))):
             seen += 1
             assert (step.done, made) == (seen, seen)
-        assert seen == step.total == timesteps.calls(config, sample) <= asked
+        assert seen == step.total == resolved.nfe <= asked
         assert asked - seen < max(2, SOLVERS[name].calls + SOLVERS[name].warm_up)
         assert torch.isfinite(step.x).all()
 
 
 @pytest.mark.parametrize("name", list(SOLVERS))
 def test_one_call_is_enough_to_end(full: schedules.Schedule, name: str) -> None:
-    schedule = timesteps.shortened(full, Config(), SampleConfig(sampler=name, steps=1))
-    *_, last = SAMPLERS[name](exact(full), noise(1024), schedule, randn_like=ImageNoise(range(1024)))
+    schedule = schedule_of(resolve_process(Config(), SampleConfig(sampler=name, steps=1)))
+    *_, last = samplers.named(name)(exact(full), noise(1024), schedule, randn_like=ImageNoise(range(1024)))
     assert (last.done, last.total) == (1, 1)
     assert torch.equal(last.x, last.x_start)
 
@@ -227,7 +229,7 @@ def test_the_first_step_may_be_spared(full: schedules.Schedule) -> None:
         asked.append(float(t[0]))
         return exact(full)(x, t)
 
-    schedule = schedules.respaced(full, timesteps.logsnr(full.curve, 11, 999))
+    schedule = schedules.respaced(full, spacings.logsnr(full.curve, 11, 999))
     *_, spared = samplers.dpm_solver_pp(samplers.first_step_spared(watched, schedule), noise(64), schedule)
     *_, whole = samplers.dpm_solver_pp(exact(full), noise(64), schedule)
     assert len(asked) == 10
@@ -245,8 +247,8 @@ def test_a_step_says_what_it_was_told_and_where(full: schedules.Schedule, name: 
         asked.append((float(t[0]), predicted.x_start))
         return predicted
 
-    schedule = timesteps.shortened(full, Config(), SampleConfig(sampler=name, steps=8))
-    for step in SAMPLERS[name](watched, noise(4), schedule, randn_like=ImageNoise(range(4))):
+    schedule = schedule_of(resolve_process(Config(), SampleConfig(sampler=name, steps=8)))
+    for step in samplers.named(name)(watched, noise(4), schedule, randn_like=ImageNoise(range(4))):
         assert step.t == pytest.approx(asked[-1][0])
         assert torch.equal(step.x_start, asked[-1][1])
 
@@ -262,10 +264,9 @@ def test_a_learned_variance_and_a_spared_first_step(full: schedules.Schedule) ->
 
 
 def test_every_sampler_is_described_and_there() -> None:
-    assert list(SAMPLERS) == list(SOLVERS)
-    assert list(timesteps.SPACINGS) == list(SPACINGS)
+    assert all(callable(samplers.named(name)) for name in SOLVERS)
     assert FEW_STEPS in SOLVERS
-    assert {row.spacing for row in SOLVERS.values()} <= set(timesteps.SPACINGS)
+    assert {row.spacing for row in SOLVERS.values()} <= set(SPACINGS)
 
 
 def test_dynamic_thresholding() -> None:
@@ -327,12 +328,14 @@ def test_picture_k_does_not_depend_on_the_batch() -> None:
             settings = SampleConfig(
                 num_samples=8, batch_size=batch, use_ddim=ddim, eta=0.5, timestep_respacing="10", seed=5
             )
-            drawn[batch, ddim] = torch.cat([d.step.x for d in draw(network, config, settings) if d.finished])
+            drawn[batch, ddim] = torch.cat(
+                [d.step.x for d in sample(network, resolve_request(config, settings)) if d.finished]
+            )
     for ddim in (True, False):
         assert torch.equal(drawn[1, ddim], drawn[8, ddim])
         assert torch.equal(drawn[3, ddim], drawn[8, ddim])
     later = SampleConfig(num_samples=2, use_ddim=True, eta=0.5, timestep_respacing="10", seed=8)
-    *_, last = draw(network, config, later)
+    *_, last = sample(network, resolve_request(config, later))
     assert torch.equal(last.step.x, drawn[8, True][3:5]), "picture k is drawn from seed + k"
 
 

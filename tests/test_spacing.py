@@ -9,14 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ddpm import schedules
+from ddpm import schedules, spacings
 from ddpm.config.model import DiffusionConfig
-from ddpm.config.tasks import FEW_STEPS, SPACINGS, EvalConfig, SampleConfig
+from ddpm.config.tasks import FEW_STEPS, EvalConfig, SampleConfig
 from ddpm.config.training import Config
 from ddpm.errors import UserError
 from ddpm.planning import timesteps
+from ddpm.planning.resolve import resolve_process
 from ddpm.schedules import Curve
 from ddpm.solvers import SOLVERS
+from ddpm.spacings import SPACINGS
 
 COSINE = Config(diffusion=DiffusionConfig(noise_schedule="cosine"))
 
@@ -48,35 +50,37 @@ def test_lam_falls_and_ends_stay_ends(curve: Curve) -> None:
 
 
 def test_spacings_are_what_their_papers_say(curve: Curve) -> None:
-    kept = timesteps.logsnr(curve, 11, 999)
+    kept = spacings.logsnr(curve, 11, 999)
     assert kept[0] == 0
     steps = np.diff(curve.lam(np.array(kept)))
     np.testing.assert_allclose(steps, steps[0], rtol=1e-5)
-    noise = np.exp(-curve.lam(np.array(timesteps.karras(curve, 11, 999)))) ** (1 / 7)
+    noise = np.exp(-curve.lam(np.array(spacings.karras(curve, 11, 999)))) ** (1 / 7)
     np.testing.assert_allclose(np.diff(noise), np.diff(noise)[0], rtol=1e-5)
-    assert timesteps.quadratic(curve, 11, 999) == [round((k / 10 * 999**0.5) ** 2) for k in range(11)]
-    assert timesteps.quadratic(curve, 1000, 999) == list(range(1000))
-    assert timesteps.quadratic(curve, 100, 999)[:4] == [0, 1, 2, 3]
-    assert timesteps.uniform(curve, 10, 999) == [0, 111, 222, 333, 444, 555, 666, 777, 888, 999]
+    assert spacings.quadratic(curve, 11, 999) == [round((k / 10 * 999**0.5) ** 2) for k in range(11)]
+    assert spacings.quadratic(curve, 1000, 999) == list(range(1000))
+    assert spacings.quadratic(curve, 100, 999)[:4] == [0, 1, 2, 3]
+    assert spacings.uniform(curve, 10, 999) == [0, 111, 222, 333, 444, 555, 666, 777, 888, 999]
 
 
 def test_cosine_schedules_are_cut_where_noise_has_no_end(curve: Curve) -> None:
     """DPM-Solver cuts at t = 0.9946 of 1 (Lu et al. 2022a, Appendix D.3); linear schedules end there by themselves."""
     full = schedules.named("cosine", 1000)
-    last = timesteps.logsnr(full.curve, 10, 999)[-1]
+    last = spacings.logsnr(full.curve, 10, 999)[-1]
     assert (last + 1) / 1000 == pytest.approx(0.9946, abs=0.002)
     linear = schedules.named("linear", 1000).curve
-    assert timesteps.logsnr(linear, 10, 999)[-1] == pytest.approx(999)
+    assert spacings.logsnr(linear, 10, 999)[-1] == pytest.approx(999)
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.sampled_from(list(SOLVERS)), st.integers(2, 60), st.sampled_from(SPACINGS), st.booleans(), st.booleans())
+@given(
+    st.sampled_from(list(SOLVERS)), st.integers(2, 60), st.sampled_from(list(SPACINGS)), st.booleans(), st.booleans()
+)
 def test_as_many_calls_as_were_asked_for(name: str, steps: int, how: str, to_zero: bool, spared: bool) -> None:
     sample = SampleConfig(sampler=name, steps=steps, spacing=how, denoise_to_zero=to_zero, analytic_first_step=spared)
     kept = timesteps.timesteps(Config(), sample)
     assert all(0 <= a < b <= 999 for a, b in itertools.pairwise(kept))
     assert kept[0] == 0 or len(kept) == 1
-    assert steps - 1 <= timesteps.calls(Config(), sample) <= steps
+    assert steps - 1 <= resolve_process(Config(), sample).nfe <= steps
     if how in ("uniform", "quadratic"):
         assert all(isinstance(t, int) for t in kept), "the network knows whole timesteps best"
 
@@ -109,7 +113,7 @@ def test_repaint_goes_back_as_far_as_it_came() -> None:
         assert level.max() < count or resample > 1
         assert sum(m < 0 for m in moves) == count * resample
         sample = SampleConfig(task="inpaint", steps=count, jump=jump, resample=resample)
-        assert timesteps.calls(Config(), sample) == count * resample
+        assert resolve_process(Config(), sample).nfe == count * resample
 
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
@@ -138,7 +142,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 @pytest.mark.parametrize(("values", "sentence"), REFUSED)
 def test_what_cannot_be_is_said_in_one_sentence(values: dict[str, Any], sentence: str) -> None:
     with pytest.raises(UserError) as caught:
-        timesteps.calls(COSINE, SampleConfig(**values))
+        resolve_process(COSINE, SampleConfig(**values))
     said = str(caught.value)
     assert sentence in said
     assert said.count(". ") == 0

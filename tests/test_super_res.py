@@ -24,6 +24,7 @@ from ddpm.diffusion import process
 from ddpm.errors import UserError
 from ddpm.models.unet import SuperResUNet, build
 from ddpm.planning import low_res
+from ddpm.planning.resolve import resolve_labels
 from ddpm.planning.source_images import SourceImages
 from ddpm.runs import runs
 from ddpm.runs.jobs import Stopped, Worker
@@ -31,8 +32,9 @@ from ddpm.runs.results import SampleJob
 from ddpm.runs.runs import Run
 from ddpm.sampling import engine
 from ddpm.sampling import job as drawing
+from ddpm.sampling.request import resolve_request
 from ddpm.storage import files, images
-from ddpm.training.loop import Session
+from ddpm.training.loop import TrainingLoop
 from ddpm.training.trainer import Trainer
 
 SMALL = 3
@@ -98,12 +100,12 @@ def test_an_npz_of_the_reference(config: Config, tmp_path: Path) -> None:
     small = low_res.read(config, SampleConfig(num_samples=100, base_samples=base))
     assert small is not None
     assert (small.pixels == pixels).all()
-    assert (small.turn(2, 5) == pixels[[2, 0, 1]]).all()  # in turn
-    labels = engine.labels_for(config, SampleConfig(num_samples=5), small)
+    assert (small.cycle(2, 5) == pixels[[2, 0, 1]]).all()  # in turn
+    labels = resolve_labels(config, SampleConfig(num_samples=5), small)
     assert labels is not None
     assert labels.tolist() == [5, 0, 7, 5, 0]
     asked = SampleConfig(num_samples=5, base_samples=base, classes="star")
-    labels = engine.labels_for(config, asked, low_res.read(config, asked))
+    labels = resolve_labels(config, asked, low_res.read(config, asked))
     assert labels is not None
     assert set(labels.tolist()) == {config.class_names.index("star")}
 
@@ -157,7 +159,7 @@ def test_the_models_own_data_and_data_by_name(config: Config) -> None:
 def test_one_step_is_the_network_asked_once(config: Config, network: SuperResUNet) -> None:
     small = SourceImages(noisy(2), np.array([1, 4]))
     settings = SampleConfig(num_samples=2, use_ddim=True, timestep_respacing="1", seed=3)
-    drawn = engine.pictures(network, config, settings, small=small)
+    drawn = engine.sample_images(network, resolve_request(config, settings, images=small))
     noise = torch.stack([torch.randn(3, 8, 8, generator=torch.Generator().manual_seed(3 + k)) for k in range(2)])
     full = schedules.named("cosine", 20)
     t = torch.full((2,), 19)
@@ -166,7 +168,9 @@ def test_one_step_is_the_network_asked_once(config: Config, network: SuperResUNe
         eps = network(noise, scale, y=torch.tensor([1, 4]), low_res=torch.from_numpy(images.to_float(small.pixels)))
     expected = process.x_start_from_eps(full, noise, t, eps).clamp(-1, 1)
     assert (drawn == images.to_uint8(expected.numpy())).all()
-    other = engine.pictures(network, config, settings, small=SourceImages(255 - small.pixels, small.labels))
+    other = engine.sample_images(
+        network, resolve_request(config, settings, images=SourceImages(255 - small.pixels, small.labels))
+    )
     assert (drawn != other).any()
 
 
@@ -174,7 +178,7 @@ def test_one_step_is_the_network_asked_once(config: Config, network: SuperResUNe
 def test_picture_k_does_not_depend_on_the_batch(config: Config, network: SuperResUNet, ddim: bool) -> None:
     def drawn(batch: int, count: int = 5) -> np.ndarray:
         settings = SampleConfig(num_samples=count, batch_size=batch, use_ddim=ddim, timestep_respacing="3")
-        return engine.pictures(network, config, settings, small=SourceImages(noisy(2)))
+        return engine.sample_images(network, resolve_request(config, settings, images=SourceImages(noisy(2))))
 
     assert np.abs(drawn(1).astype(int) - drawn(5)).max() <= 1
     assert np.abs(drawn(2).astype(int) - drawn(5)).max() <= 1
@@ -189,8 +193,9 @@ def test_ddim_and_the_number_of_steps_are_honoured(config: Config, network: Supe
 
     small = SourceImages(noisy(2))
     one, other = (
-        engine.pictures(
-            counted, config, SampleConfig(num_samples=2, use_ddim=ddim, timestep_respacing="5"), small=small
+        engine.sample_images(
+            counted,
+            resolve_request(config, SampleConfig(num_samples=2, use_ddim=ddim, timestep_respacing="5"), images=small),
         )
         for ddim in (True, False)
     )
@@ -249,7 +254,7 @@ def test_a_small_size_that_is_none(config: Config) -> None:
 def train(folder: Path, config: Config, until: int = 0) -> Run:
     run = runs.create(folder, "mine", config) if not (folder / "mine").exists() else Run(folder / "mine")
     with Worker(run.folder, config.train.total_steps) as worker:
-        for report in Session(run, worker).train():
+        for report in TrainingLoop(run, worker).train():
             if report.step == until:
                 run.request("stop")
     return run
@@ -273,7 +278,7 @@ def test_a_run_trains_previews_and_resumes_to_the_last_bit(config: Config, tmp_p
 
 def test_the_network_is_taught_what_it_is_asked(config: Config) -> None:
     trainer = Trainer(config, datasets.open_dataset(config.data, config.model))
-    batch = trainer.draw()
+    batch = trainer.next_batch()
     assert batch.low_res is not None
     pixels = images.to_uint8(batch.x_start.numpy())
     difference = images.to_float(images.shrunk(pixels, SMALL)) - batch.low_res.numpy()

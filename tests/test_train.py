@@ -21,7 +21,7 @@ from ddpm.runs import runs
 from ddpm.runs.jobs import Worker
 from ddpm.storage import images
 from ddpm.training import loop
-from ddpm.training.ema import Ema
+from ddpm.training.optimizer import Ema
 from ddpm.training.trainer import Means, Report, Trainer, learning_rate
 
 
@@ -102,7 +102,7 @@ def test_the_seed_decides_everything(tiny: Config, dataset: Dataset) -> None:
 def test_microbatches_do_not_change_the_gradient(tiny: Config, dataset: Dataset, microbatch: int) -> None:
     whole = Trainer(codec.replace(tiny, {"batch_size": 6}), dataset)
     split = Trainer(codec.replace(tiny, {"batch_size": 6, "microbatch": microbatch}), dataset)
-    one, other = whole.update(whole.draw()), split.update(split.draw())
+    one, other = whole.update(whole.next_batch()), split.update(split.next_batch())
     assert other.grad_norm == pytest.approx(one.grad_norm, rel=1e-5)
     torch.testing.assert_close(other.losses["loss"], one.losses["loss"], rtol=1e-5, atol=0)
 
@@ -110,19 +110,21 @@ def test_microbatches_do_not_change_the_gradient(tiny: Config, dataset: Dataset,
 def test_clipping_scales_the_gradient_and_logs_it_whole(tiny: Config, dataset: Dataset) -> None:
     free = Trainer(tiny, dataset)
     clipped = Trainer(codec.replace(tiny, {"grad_clip": 0.01}), dataset)
-    batch = free.draw()
+    batch = free.next_batch()
     norm = free.update(batch).grad_norm
     assert norm > 0.01
     assert clipped.update(batch).grad_norm == norm
-    (group,) = clipped.optimizer.param_groups
-    taken = [clipped.optimizer.state[p]["exp_avg"] / (1 - group["betas"][0]) for p in clipped.parameters]  # its first
+    (group,) = clipped.optimizer.adamw.param_groups
+    taken = [
+        clipped.optimizer.adamw.state[p]["exp_avg"] / (1 - group["betas"][0]) for p in clipped.parameters
+    ]  # its first
     assert float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(taken)))) == pytest.approx(0.01, rel=1e-5)
 
 
 def test_a_gradient_that_is_not_a_number_is_not_applied(tiny: Config, dataset: Dataset) -> None:
     trainer = Trainer(tiny, dataset)
     before = [p.clone() for p in trainer.parameters]
-    batch = trainer.draw()
+    batch = trainer.next_batch()
     report = trainer.update(batch._replace(x_start=batch.x_start * float("nan")))
     assert not report.applied
     assert all(torch.equal(a, b) for a, b in zip(before, trainer.parameters, strict=True))
@@ -208,7 +210,7 @@ def test_a_disk_that_is_away_for_a_while_ends_no_training(
     monkeypatch.setattr(images, "save_png", refuse)
     monkeypatch.setattr(loop, "SAVE_RETRY", 0.0)
     with Worker(run.folder) as worker:
-        for report in loop.Session(run, worker).train():
+        for report in loop.TrainingLoop(run, worker).train():
             warnings[report.step] = worker.status.warning
     assert failed == [2]
     assert "model000002.pt cannot be used" in warnings[2]

@@ -21,13 +21,14 @@ from ddpm.config import codec
 from ddpm.config.presets import DEFAULT, PRESETS
 from ddpm.config.tasks import SampleConfig
 from ddpm.config.training import Config
+from ddpm.planning import summary
 from ddpm.runs import launch, runs
 from ddpm.runs.jobs import Status, Worker
 from ddpm.runs.results import SampleJob
 from ddpm.runs.runs import Run
 from ddpm.storage import files
 from pages.ui.components import thumbnails
-from pages.ui.forms import data_form, sampler_form
+from pages.ui.forms import data_form
 from pages.ui.frame import run_store
 from pages.ui.results import preflight, samples
 
@@ -566,7 +567,7 @@ def test_settings_used_again_are_the_same_settings(
     at.button(key=f"use_{job.name}").click().run()
     button(at, "Draw").click().run()
     assert not at.exception
-    assert asked == [dataclasses.replace(sampler_form.in_our_words(sample), weights="ema_0.9")]
+    assert asked == [dataclasses.replace(summary.normal_form(sample), weights="ema_0.9")]
 
 
 # Words and pictures
@@ -591,4 +592,4 @@ def test_enlarged_pixels_are_not_blurred() -> None:
 def test_what_a_drawing_was_is_told_in_short() -> None:
     config = codec.replace(Config(), dict(diffusion_steps=1000))
     sample = SampleConfig(num_samples=1, use_ddim=True, timestep_respacing="ddim50", eta=0.5, seed=3)
-    assert samples.describe(config, sample) == "1 picture · DDIM, 50 steps, eta 0.5 · seed 3"
+    assert summary.describe(config, sample) == "1 picture · DDIM, 50 steps, eta 0.5 · seed 3"

@@ -23,7 +23,7 @@ from ddpm.config.training import Config
 from ddpm.errors import UserError
 from ddpm.models import unet
 from ddpm.training import warm_start
-from ddpm.training.loop import Session, Worker
+from ddpm.training.loop import TrainingLoop, Worker
 
 SMALL = ModelConfig(
     image_size=8, num_channels=32, num_res_blocks=1, channel_mult="1", num_heads=1, attention_resolutions=""
@@ -183,7 +183,7 @@ def trained(runs_dir: Path, tiny: Config) -> Path:
     config = codec.resolved(datasets.resolve(codec.replace(tiny, {"total_steps": 2, "save_interval": 1})))
     run = runs.create(runs_dir, "r", config)
     with Worker(run.folder, 2) as worker:
-        list(Session(run, worker).train())
+        list(TrainingLoop(run, worker).train())
     return run.folder
 
 

@@ -13,6 +13,8 @@ import torch
 
 from ddpm.analysis import likelihood
 from ddpm.checkpoints.checkpoint_files import Weights
+from ddpm.checkpoints.loading import OpenedModel
+from ddpm.checkpoints.weights import FileState
 from ddpm.compute import distributed
 from ddpm.config import codec
 from ddpm.config.tasks import EvalConfig, SampleConfig
@@ -21,6 +23,7 @@ from ddpm.data import datasets
 from ddpm.errors import UserError
 from ddpm.runs.jobs import Helper, Stopped
 from ddpm.sampling import engine, job
+from ddpm.sampling.request import resolve_request
 from ddpm.training.trainer import Trainer
 
 STEPS = 14
@@ -67,7 +70,7 @@ def exchanges() -> dict[str, Any]:
 
     def fail_in(which: int) -> str:
         if rank == which:
-            raise UserError(f"Process {which} says so.")
+            raise UserError(f"Process {which} says so.", code="bad-value")
         return "well"
 
     def said(call: Any) -> str:
@@ -76,7 +79,7 @@ def exchanges() -> dict[str, Any]:
         except UserError as error:
             return f"{type(error).__name__}: {error}"
 
-    distributed.PULSE = 0.1  # so that the slow one is waited for in several pieces
+    distributed.HEARTBEAT_SECONDS = 0.1  # so that the slow one is waited for in several pieces
 
     def slow() -> str:
         time.sleep(0.5)
@@ -89,22 +92,22 @@ def exchanges() -> dict[str, Any]:
         for _ in range(600):
             time.sleep(0.05)
             rounds.append(1)
-            distributed.check()
+            distributed.raise_peer_error()
         return "worked on"
 
     several = [torch.full((2,), rank + 1.0), torch.full((1, 3), 10.0 * (rank + 1))]
-    distributed.sum_in_place(several)
+    distributed.all_reduce_sum(several)
     return {
-        "told": distributed.told({"rank": rank}),
-        "gathered": distributed.gathered(rank),
-        "side_by_side": distributed.side_by_side(torch.tensor([[rank, rank], [2 + rank, 2]])),
+        "broadcast_object": distributed.broadcast_object({"rank": rank}),
+        "all_gather_object": distributed.all_gather_object(rank),
+        "all_gather": distributed.all_gather(torch.tensor([[rank, rank], [2 + rank, 2]])),
         "sum": several,
-        "by_all": said(lambda: distributed.by_all(lambda: f"mine {rank}")),
-        "one fails": said(lambda: distributed.by_all(lambda: fail_in(1))),
-        "main fails": said(lambda: distributed.from_main(lambda: fail_in(0))),
-        "main is slow": said(lambda: distributed.from_main(slow)),
-        "working on": (said(lambda: distributed.by_all(long)), len(rounds)),
-        "well again": said(lambda: distributed.by_all(lambda: "well")),
+        "run_on_all_ranks": said(lambda: distributed.run_on_all_ranks(lambda: f"mine {rank}")),
+        "one fails": said(lambda: distributed.run_on_all_ranks(lambda: fail_in(1))),
+        "main fails": said(lambda: distributed.run_on_main(lambda: fail_in(0))),
+        "main is slow": said(lambda: distributed.run_on_main(slow)),
+        "working on": (said(lambda: distributed.run_on_all_ranks(long)), len(rounds)),
+        "well again": said(lambda: distributed.run_on_all_ranks(lambda: "well")),
     }
 
 
@@ -133,12 +136,12 @@ def reading(out: Path) -> dict[str, str]:
 
     def drawn(base_samples: str) -> int:
         asked = SampleConfig(num_samples=1, base_samples=base_samples)
-        return next(engine.draw(lambda x, t, **condition: x, large, asked)).done
+        return next(engine.sample(lambda x, t, **condition: x, resolve_request(large, asked))).done
 
     def enlarged(worker: Helper) -> None:
         asked = SampleConfig(num_samples=1, base_samples="shapes")
-        weights = Weights({}, large, 1, "model")
-        job.draw_into(out / "drawn", worker, weights, large, asked, out, torch.device("cpu"))
+        opened = OpenedModel(Weights({}, large, 1, "model"), large, out, "", FileState(0, 0, 0, 0))
+        job.sample_into(out / "drawn", worker, opened, asked)
 
     mine = "nowhere" if rank == 1 else "shapes"
     listening = Asked(out) if rank == 0 else Helper(out)
@@ -151,7 +154,7 @@ def reading(out: Path) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    with distributed.joined():
+    with distributed.process_group():
         torch.set_num_threads(1)
         found = {name: train(name, 2) for name in TRAININGS} | {"exchanges": exchanges()}
         found["reading"] = reading(Path(sys.argv[1]))

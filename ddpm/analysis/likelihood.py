@@ -151,7 +151,8 @@ class Tally:
         if not math.isfinite(total):
             raise UserError(
                 f"Picture {self.count + 1} came out as {total} bits/dim, so the weights are broken or the settings are "
-                "not theirs: use another checkpoint, or the flags that it was trained with."
+                "not theirs: use another checkpoint, or the flags that it was trained with.",
+                code="not-finite",
             )
         self.totals.append(total)
         before = total - self._mean
@@ -225,7 +226,7 @@ def measure(
     numbers = datasets.class_numbers(config, dataset.class_names)
     count, T = min(settings.num_samples, len(dataset)), len(schedule)
     turn = max(1, settings.rows // T)  # pictures of one process until it shares
-    size, per_turn = distributed.size(), -(-turn * T // settings.rows)
+    size, per_turn = distributed.world_size(), -(-turn * T // settings.rows)
     rounds = -(-count // (turn * size))
     stream = Stream(dataset, settings.seed)
     so_far = Tally(T)
@@ -253,7 +254,7 @@ def measure(
                 yield Measured(number * per_turn + call.done, rounds * per_turn, False, so_far)
                 bits = call.bits
         narrow = False
-        found = [(part, k) for part in distributed.gathered(bits) if part for k in range(len(part.total))]
+        found = [(part, k) for part in distributed.all_gather_object(bits) if part for k in range(len(part.total))]
         for part, k in found:
             so_far.add(part, k)
             if narrow := is_narrow(so_far, settings):
@@ -299,7 +300,7 @@ def evaluate_source(
     flags, run_probe: see `loading.resolve_config`.  worker: the main process's; other processes have none, and write
     nothing.  Raises UserError.
     """
-    too_many = distributed.compute_with(request.threads, "evaluation")
+    too_many = distributed.set_num_threads(request.threads, "evaluation")
     if worker:
         worker.beat(warning=too_many)
     opened = loading.open_model(source, request, flags, run_probe=run_probe)
@@ -313,7 +314,7 @@ def evaluate_source(
     mse = analytic_variance.mse_for(resolved, opened, network, compute, worker)
     resolved = dataclasses.replace(resolved, analytic_mse=mse)
     seen = lineage.from_json(opened.weights.data)
-    learnt = distributed.from_main(
+    learnt = distributed.run_on_main(
         lambda: checkpoint_files.learnt_beside(opened.path, opened.weights.step) if seen else None
     )
     yield from evaluate_into(folder, worker, compute.prepared(network), resolved, about, device, seen, learnt)
@@ -336,7 +337,7 @@ def evaluate_into(
     """
     job, config, settings = EvaluationJob(folder), resolved.config, resolved.request
     if job.result:
-        raise UserError(f"{folder} already holds an evaluation: choose another --out.")
+        raise UserError(f"{folder} already holds an evaluation: choose another --out.", code="already-exists")
     dataset, where = open_pictures(config, settings, worker, seen, learnt)
     count = min(settings.num_samples, len(dataset))
     said = {"evaluation": dataclasses.asdict(settings), "data": where, **about}
@@ -360,7 +361,7 @@ def evaluate_into(
             else:
                 cpu_threads.look()
             yield measured
-            if distributed.told(stop) if measured.together else stop and not distributed.active():
+            if distributed.broadcast_object(stop) if measured.together else stop and not distributed.is_initialized():
                 break
     if not worker:
         return
@@ -389,11 +390,12 @@ def open_pictures(
     mine = datasets.adjusted(mine, settings)
     if not mine.data_dir:
         raise UserError(
-            "No pictures are named, and the file does not say what it was trained on: name them with --data_dir."
+            "No pictures are named, and the file does not say what it was trained on: name them with --data_dir.",
+            code="no-data-named",
         )
 
     def progress(done: int, total: int) -> None:
-        distributed.check()
+        distributed.raise_peer_error()
         if worker:
             worker.beat(message=f"Reading the data: {done} of {total} images")
             if "stop" in worker.heard():
@@ -413,7 +415,7 @@ def open_pictures(
         changed = lineage.check(its, seen, dataset, REMEDY, split, learnt) if own else ""
         return split, dataset, own, changed
 
-    split, dataset, own, changed = distributed.by_all(opened)
+    split, dataset, own, changed = distributed.run_on_all_ranks(opened)
     if changed and worker:
         log.warning("%s", changed)
         worker.beat(warning=" ".join(filter(None, (worker.status.warning, changed))))

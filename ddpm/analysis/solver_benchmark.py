@@ -10,6 +10,7 @@ import shlex
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,7 +28,7 @@ from ddpm.diffusion.process import Network
 from ddpm.errors import UserError
 from ddpm.formatting import plural
 from ddpm.models import backend
-from ddpm.models.backend import Compute
+from ddpm.models.backend import ComputeMode
 from ddpm.models.unet import UNet
 from ddpm.planning import resolve, solver_grid
 from ddpm.planning.resolve import ResolvedSampling
@@ -41,6 +42,7 @@ from ddpm.sampling.request import resolve_request
 from ddpm.storage import files, images
 
 KEEP_INTERVAL = 1.0  # seconds between two looks at what there is so far
+ResolveCell = Callable[[SampleConfig], ResolvedSampling]
 LEVELS = 127.5  # of 0 .. 255 in 1 of x
 
 
@@ -82,7 +84,7 @@ def measure(
     network: Network,
     config: Config,
     settings: FrontierConfig,
-    resolve_cell: Callable[[SampleConfig], ResolvedSampling],
+    resolve_cell: ResolveCell | None = None,
     device: torch.device | str = "cpu",
 ) -> Iterator[Measured]:
     """Samples from the same noise with every solver and number of evaluations; yields at each model evaluation.
@@ -90,8 +92,9 @@ def measure(
     First come the converged images, with which torch warms up.  Then the cells, few evaluations first and the solvers
     in turn, so that a machine that slows down is unfair to none; where repeated, all of them again, for the time alone.
     All in fp32, so that rounding is no distance.  network: ready to be called.  resolve_cell: resolves the request of a
-    cell.  Raises UserError where no cell is possible.
+    cell; None reads what it needs.  Raises UserError where no cell is possible.
     """
+    resolve_cell = resolve_cell or partial(resolve_request, config)
     cells, _ = solver_grid.grid_cells(config, settings)
     resolved = {cell: resolve_cell(cell.sample) for cell in cells}
     clips = solver_grid.clip_settings(cells)
@@ -190,7 +193,7 @@ def compare_source(
 
     flags, run_probe: see `loading.resolve_config`.  Raises UserError.
     """
-    worker.beat(warning=distributed.compute_with(settings.threads, "comparison", fixed=True))
+    worker.beat(warning=distributed.set_num_threads(settings.threads, "comparison", fixed=True))
     _check_new(folder)
     opened = loading.open_model(source, settings, flags, run_probe=run_probe)
     device = distributed.device()
@@ -207,8 +210,8 @@ def compare_source(
 
 
 def _resolver(
-    opened: OpenedModel, network: UNet, compute: Compute, settings: FrontierConfig, worker: Worker
-) -> Callable[[SampleConfig], ResolvedSampling]:
+    opened: OpenedModel, network: UNet, compute: ComputeMode, settings: FrontierConfig, worker: Worker
+) -> ResolveCell:
     """Returns what resolves the request of a cell, with small images and the analytic variance's errors read once."""
     cells, _ = solver_grid.grid_cells(opened.config, settings)
     first = resolve_request(opened.config, cells[0].sample, compute, opened.origin)
@@ -228,7 +231,7 @@ def _resolver(
 
 def _check_new(folder: Path) -> None:
     if FrontierJob(folder).result:
-        raise UserError(f"{folder} already holds a frontier: choose another --out.")
+        raise UserError(f"{folder} already holds a frontier: choose another --out.", code="already-exists")
 
 
 def compare_into(
@@ -238,7 +241,7 @@ def compare_into(
     config: Config,
     settings: FrontierConfig,
     about: Mapping[str, Any],
-    resolve_cell: Callable[[SampleConfig], ResolvedSampling],
+    resolve_cell: ResolveCell | None = None,
     device: torch.device | str = "cpu",
 ) -> Iterator[Measured]:
     """Compares into a job's folder: settings.json at once, then result.json and sheet.png as they grow.

@@ -59,7 +59,7 @@ def looks(
 ) -> Iterator[Look]:
     """Samples image `number` of a request, and records each model evaluation.
 
-    network: ready to be called, as `Compute.prepared` returns it.  Raises UserError where there is no such image.
+    network: ready to be called, as `ComputeMode.prepared` returns it.  Raises UserError where there is no such image.
     """
     _check_number(resolved.request, number)
     curve = engine.full_schedule(resolved.config.diffusion).curve
@@ -88,7 +88,8 @@ def _check_number(settings: SampleConfig, number: int) -> None:
     if not 0 <= number < settings.num_samples:
         raise UserError(
             f"number {number} is none of the pictures, which are {settings.num_samples}: name one from 0 to"
-            f" {settings.num_samples - 1}."
+            f" {settings.num_samples - 1}.",
+            code="bad-value",
         )
 
 
@@ -148,8 +149,8 @@ def look_source(
     """
     job = MicroscopeJob(folder)
     if job.result:
-        raise UserError(f"{folder} already holds a trajectory: choose another --out.")
-    worker.beat(warning=distributed.compute_with(request.threads, "microscope"))
+        raise UserError(f"{folder} already holds a trajectory: choose another --out.", code="already-exists")
+    worker.beat(warning=distributed.set_num_threads(request.threads, "microscope"))
     _check_number(request, number)
     request = codec.with_absolute_paths(request)
     opened = loading.open_model(source, request, flags, run_probe=run_probe)

@@ -1,10 +1,10 @@
-"""What this program's speed is measured against: the same network and training step, computed the plain way.
+"""The baseline that speed is measured against: the same network and training step in plain torch.
 
-Plain is what improved-diffusion does in eager fp32 on a CPU: [N, C, H, W], attention by einsum with a softmax in
-fp32, SiLU as x * sigmoid(x), a normalisation that casts to fp32 and back, scale and shift as operations of their own,
-and the optimiser, the averages and the norm of the gradient tensor by tensor.  Nothing is slowed down on purpose.
+Plain is what improved-diffusion does in eager fp32 on a CPU: [N, C, H, W], attention by einsum with a softmax in fp32,
+SiLU as x * sigmoid(x), a normalisation that casts to fp32 and back, separate operations for scale and shift, and the
+optimiser, the averages and the gradient norm tensor by tensor.  Nothing is slowed down on purpose.
 
-plain = Plain(config)
+plain = PlainTrainer(config)
 loss = plain.update(batch)
 """
 
@@ -17,10 +17,10 @@ from ddpm.config.training import Config
 from ddpm.diffusion.losses import Batch, training_losses
 from ddpm.models import unet
 from ddpm.models.unet import AttentionBlock, Block, Downsample, ResBlock, Stem, UNet, Upsample
-from ddpm.training.ema import Ema
+from ddpm.training.optimizer import Ema
 
 
-class Plain:
+class PlainTrainer:
     """A network in training, step by step.  Weights are those with which `ddpm.training.trainer.Trainer` begins, from the same seed."""
 
     def __init__(self, config: Config):
@@ -64,7 +64,7 @@ class Plain:
     def _average(self) -> None:
         self._rates.updates += 1
         for rate, averages in self.averages.items():
-            kept = self._rates.rate_now(rate)
+            kept = self._rates.effective_rate(rate)
             for average, p in zip(averages, self.parameters, strict=True):
                 average.mul_(kept).add_(p, alpha=1 - kept)
 
@@ -103,12 +103,12 @@ def through(block: nn.Module, x: Tensor, embedding: Tensor) -> Tensor:
             case Stem():
                 x = layer(x, embedding)
             case _:
-                raise TypeError(f"the yardstick knows no {type(layer).__name__}")
+                raise TypeError(f"the baseline has no {type(layer).__name__}")
     return x
 
 
 def residual(layer: ResBlock, x: Tensor, embedding: Tensor) -> Tensor:
-    """Two convolutions around the timestep embedding, and a way past them."""
+    """Two convolutions around the timestep embedding, and a skip connection past them."""
     normalise, _, conv = layer.in_layers
     h = conv(silu(norm(normalise, x)))
     e = layer.emb_layers[1](silu(embedding))[:, :, None, None]

@@ -1,10 +1,10 @@
-"""Processes that do the same work in different ways, and take turns at it.
+"""Processes that do the same work in different ways and take turns at it.
 
-A process each, since what one way asks of the machine, such as how memory is kept, would change the other too.  None
-works while another does.
+Each case has a process of its own, since what one asks of the machine, such as how memory is allocated, would change the
+other.  Only one works at a time.
 
-with Rival(config, plain=True) as yardstick, Rival(config) as ours:
-    ratios = [yardstick.step() / ours.step() for _ in range(12)]
+with BenchmarkProcess(config, plain=True) as baseline, BenchmarkProcess(config) as ours:
+    ratios = [baseline.time_step() / ours.time_step() for _ in range(12)]
 """
 
 import multiprocessing
@@ -18,9 +18,9 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 from ddpm.config.training import Config
-from ddpm.errors import UserError
+from ddpm.errors import Code, UserError
 
-SPINNING = ("GOMP_SPINCOUNT", "KMP_BLOCKTIME")  # what the command line asks of OpenMP, which the plain way does not
+SPINNING = ("GOMP_SPINCOUNT", "KMP_BLOCKTIME")  # what the command line asks of OpenMP, which the baseline does not
 PATIENCE = 5.0  # seconds for a process to end by itself
 
 
@@ -28,13 +28,13 @@ class _Wrong(NamedTuple):
     """What went wrong in the other process."""
 
     words: str
-    users: bool  # whether it is for the user to put right
+    code: Code | None  # of a UserError; None where it is none
 
 
-class Rival:
-    """A process that trains with these settings; `plain`: the yardstick's way.  It begins at once, and ends with the block.
+class BenchmarkProcess:
+    """A process that trains with these settings, or as the baseline does (`plain`); it lives as long as the block.
 
-    environment: variables that it has, and this process has not.
+    environment: variables set in that process alone.
     """
 
     def __init__(self, config: Config, plain: bool = False, environment: Mapping[str, str] = {}):
@@ -45,7 +45,7 @@ class Rival:
         self._process.start()
         theirs.close()
 
-    def __enter__(self) -> "Rival":
+    def __enter__(self) -> "BenchmarkProcess":
         return self
 
     def __exit__(
@@ -58,8 +58,8 @@ class Rival:
         self._process.join()
         self._process.close()
 
-    def ask(self, what: str, *arguments: Any) -> Any:
-        """What a method of `ddpm.bench.worker.Laps` gives there.  Raises UserError where it does, or where the process is gone."""
+    def request(self, what: str, *arguments: Any) -> Any:
+        """Calls a method of `ddpm.bench.worker.BenchmarkWorker` there.  Raises UserError where it does, or where the process has ended."""
         try:
             self._pipe.send((what, arguments))
             answer = self._pipe.recv()
@@ -68,50 +68,51 @@ class Rival:
             code = self._process.exitcode
             raise UserError(
                 f"The process that measured has ended with code {code}, perhaps for lack of memory: close other"
-                " programs, or measure less."
+                " programs, or measure less.",
+                code="process-failed",
             ) from error
         if isinstance(answer, _Wrong):
-            raise UserError(answer.words) if answer.users else RuntimeError(answer.words)
+            raise UserError(answer.words, code=answer.code) if answer.code else RuntimeError(answer.words)
         return answer
 
-    def step(self) -> float:
-        """Seconds of one training step there."""
-        seconds: float = self.ask("step")
+    def time_step(self) -> float:
+        """Seconds of one training step in that process."""
+        seconds: float = self.request("time_step")
         return seconds
 
-    def call(self, pictures: int) -> float:
-        """Seconds of one network call there."""
-        seconds: float = self.ask("call", pictures)
+    def time_forward(self, num_images: int) -> float:
+        """Seconds of one model evaluation in that process."""
+        seconds: float = self.request("time_forward", num_images)
         return seconds
 
     def first_step(self) -> float:
-        """Seconds from the start of the process to the end of its first training step.  To be asked first."""
-        self.step()
+        """Seconds from the start of the process to the end of its first training step.  Must be called first."""
+        self.time_step()
         return time.perf_counter() - self._began
 
 
 def _serve(pipe: Connection, config: Config, plain: bool, environment: Mapping[str, str]) -> None:
-    """Answer until nobody asks any more."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # who started this decides
+    """Answers requests until the pipe is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that started this one decides
     os.environ.update(environment)
     if plain:
         for name in SPINNING:
             os.environ.pop(name, None)
     try:
-        from ddpm.bench.worker import Laps  # and with it torch, which reads the environment
+        from ddpm.bench.worker import BenchmarkWorker  # and with it torch, which reads the environment
 
-        laps = Laps(config, plain)
+        worker = BenchmarkWorker(config, plain)
         while True:
             what, arguments = pipe.recv()
-            pipe.send(_answer(laps, what, arguments))
+            pipe.send(_answer(worker, what, arguments))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         pass
 
 
-def _answer(laps: Any, what: str, arguments: tuple[Any, ...]) -> Any:
+def _answer(worker: Any, what: str, arguments: tuple[Any, ...]) -> Any:
     try:
-        return getattr(laps, what)(*arguments)
+        return getattr(worker, what)(*arguments)
     except UserError as error:
-        return _Wrong(str(error), users=True)
+        return _Wrong(str(error), error.code)
     except Exception:
-        return _Wrong(traceback.format_exc(), users=False)
+        return _Wrong(traceback.format_exc(), None)

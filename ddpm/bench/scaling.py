@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import psutil
 
 from ddpm import formatting
-from ddpm.bench.processes import Rival
+from ddpm.bench.processes import BenchmarkProcess
 from ddpm.bench.speed import Progress, cpu_preset
 from ddpm.config import codec
 from ddpm.config.fields import settings as settings_of
@@ -56,8 +56,8 @@ def measure(
     A point that does not fit in the free memory, or would take more than a minute, is left out, with a sentence.
     """
     base = base or cpu_preset()
-    with Rival(codec.replace(base, {"threads": settings.threads})) as surveyor:
-        machine = surveyor.ask("machine")
+    with BenchmarkProcess(codec.replace(base, {"threads": settings.threads})) as process:
+        machine = process.request("machine")
     base = codec.replace(base, {"threads": machine["threads"]})
     found = points(base, machine["threads"], settings.quick, values)
     rows: list[dict[str, Any]] = []
@@ -107,21 +107,21 @@ def _too_much(config: Config, expected: float) -> str:
 
 def _measured(config: Config, steps: int, quick: bool) -> dict[str, Any]:
     """A point: foretold as the Train page does, then trained."""
-    with Rival(config) as page:
-        foretold = page.ask("page", QUICK_SECONDS if quick else PAGE_SECONDS)
-    with Rival(config) as training:
-        training.step()
-        seconds = statistics.median(training.ask("steps", steps))
-        peak = training.ask("peak")
+    with BenchmarkProcess(config) as process:
+        estimate = process.request("step_cost", QUICK_SECONDS if quick else PAGE_SECONDS)
+    with BenchmarkProcess(config) as training:
+        training.time_step()
+        seconds = statistics.median(training.request("time_steps", steps))
+        peak = training.request("peak_bytes")
     estimated = memory.training_bytes(config.model, config.train)
     return {
         "steps": steps,
         "seconds": seconds,
         "seconds_per_picture": seconds / config.train.batch_size,
         "peak_bytes": peak,
-        "estimated_seconds": foretold["seconds_per_step"],
+        "estimated_seconds": estimate["seconds_per_step"],
         "estimated_bytes": estimated,
-        "seconds_off": foretold["seconds_per_step"] / seconds - 1,
+        "seconds_off": estimate["seconds_per_step"] / seconds - 1,
         "bytes_off": estimated / peak - 1,
     }
 

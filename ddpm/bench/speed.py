@@ -1,11 +1,11 @@
-"""How fast a training is, measured against the plain network on the same machine at the same time.
+"""Speed of training and sampling, as ratios to the baseline on the same machine at the same time.
 
-Everything is a ratio of interleaved pairs: ours, plain, plain, ours, ours, ...: seconds alone mean little where a
+Everything is measured in interleaved pairs: ours, baseline, baseline, ours, ours, ...; seconds alone mean little where a
 machine's speed drifts.
 
 for progress in measure(SpeedConfig()):
     print(progress.doing)
-print(targets.text(progress.result))
+print(speed_tables.text(progress.result))
 """
 
 import statistics
@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
-from ddpm.bench.processes import Rival
+from ddpm.bench.processes import BenchmarkProcess
 from ddpm.config import codec
 from ddpm.config.presets import PRESETS
 from ddpm.config.tasks import SpeedConfig
@@ -24,12 +24,12 @@ from ddpm.reports import speed_tables
 
 FORMAT = 1  # of the result
 PRESET = "cifar10-cpu"
-CALLS = (16, 64)  # pictures of a network call
-WARM_UP = 2  # laps that do not count
+CALLS = (16, 64)  # images of a model evaluation
+WARM_UP = 2  # measurements that do not count
 
 
 class Progress(NamedTuple):
-    """So many laps are done; after the last one, what came of them."""
+    """Progress of a benchmark; the last record has its result."""
 
     done: int
     total: int
@@ -37,50 +37,50 @@ class Progress(NamedTuple):
     result: dict[str, Any] | None = None
 
 
-class Way(NamedTuple):
-    """A way to train: its name, and the settings that it differs by."""
+class BenchmarkCase(NamedTuple):
+    """A way to compute that is timed: its name, its description, and the settings in which it differs."""
 
     name: str
     words: str
     settings: dict[str, str]
 
 
-DEFAULT = Way("default", "as it is by default", dict(precision="auto", kernels="auto"))
-TORCH = Way("torch", "torch alone", dict(precision="auto", kernels="torch"))
-WAYS = (
+DEFAULT = BenchmarkCase("default", "as it is by default", dict(precision="auto", kernels="auto"))
+TORCH = BenchmarkCase("torch", "torch alone", dict(precision="auto", kernels="torch"))
+CASES = (
     DEFAULT,
-    Way("fp32", "fp32, native kernels", dict(precision="fp32", kernels="native")),
-    Way("bf16", "bf16, native kernels", dict(precision="bf16", kernels="native")),
+    BenchmarkCase("fp32", "fp32, native kernels", dict(precision="fp32", kernels="native")),
+    BenchmarkCase("bf16", "bf16, native kernels", dict(precision="bf16", kernels="native")),
     TORCH,
 )
 
 
 def cpu_preset() -> Config:
-    """What is measured unless told otherwise: the CPU preset, its batch in one piece."""
+    """Default settings of the benchmark: the CPU preset, its batch in one piece."""
     return codec.replace(PRESETS[PRESET].config, {"microbatch": -1})
 
 
 def measure(settings: SpeedConfig, config: Config | None = None) -> Iterator[Progress]:
-    """Measure; the last record has the result, as it is kept in JSON."""
+    """Runs the whole benchmark; the last record has the result, as it is saved in JSON."""
     config = codec.replace(config or cpu_preset(), {"threads": settings.threads})
-    laps = _Laps(config, settings.rounds)
-    for _ in laps.all():
-        yield Progress(min(laps.done, laps.total), laps.total, laps.doing)
-    laps.result["targets"] = speed_tables.judged(laps.result)
-    yield Progress(laps.total, laps.total, "", laps.result)
+    benchmark = _SpeedBenchmark(config, settings.rounds)
+    for _ in benchmark.all():
+        yield Progress(min(benchmark.done, benchmark.total), benchmark.total, benchmark.doing)
+    benchmark.result["targets"] = speed_tables.judged(benchmark.result)
+    yield Progress(benchmark.total, benchmark.total, "", benchmark.result)
 
 
-class _Laps:
-    """Counts what is done.  Its generators yield after each lap; what comes of them is in `result`."""
+class _SpeedBenchmark:
+    """Runs the measurements and counts them.  Its generators yield after each one; `result` collects the figures."""
 
     def __init__(self, config: Config, rounds: int):
         self.config, self.rounds = config, rounds
         self.done, self.doing = 0, ""
-        self.call_rounds = {pictures: max(1, rounds * CALLS[0] // pictures) for pictures in CALLS}
+        self.call_rounds = {num_images: max(1, rounds * CALLS[0] // num_images) for num_images in CALLS}
         self.starts = max(1, rounds // 4)
         self.share_steps = max(1, rounds // 5) * 10  # whole lines of the log
         self.total = 6 + 3 * (rounds + WARM_UP) + 2 * sum(n + 1 for n in self.call_rounds.values()) + 3 * self.starts
-        self.computed: dict[str, dict[str, Any]] = {}  # what each way comes to: precision, kernels
+        self.computed: dict[str, dict[str, Any]] = {}  # precision and kernels of each case
         self.result: dict[str, Any] = {
             "format": FORMAT,
             "kind": "speed",
@@ -95,85 +95,95 @@ class _Laps:
         }
 
     def all(self) -> Iterator[None]:
-        """Everything, in turn."""
-        for laps in (self._machine, self._ways, self._starts):
-            for _ in laps():
+        """All measurements in turn."""
+        for measurements in (self._machine, self._cases, self._starts):
+            for _ in measurements():
                 self.done += 1
                 yield
 
     def _machine(self) -> Iterator[None]:
-        """What the machine has, the peak of its products, what the ways come to, how exact they are, and what a step consists of."""
+        """Describes the machine, its peak rate, the compute mode of each case, its exactness, and the parts of a step."""
         self.doing = "the machine"
-        with Rival(self.config) as surveyor:
-            self.result["machine"] = surveyor.ask("machine")
+        with BenchmarkProcess(self.config) as process:
+            self.result["machine"] = process.request("machine")
             kinds = ("fp32", "bf16") if self.result["machine"]["bf16"] else ("fp32",)
-            self.result["products"] = {kind: surveyor.ask("product_rate", kind) for kind in kinds}
+            self.result["products"] = {kind: process.request("product_rate", kind) for kind in kinds}
             yield
             self.doing = "exactness"
             self.result["exactness"] = {}
-            for way in WAYS:
-                config = codec.replace(self.config, way.settings)
-                computed = surveyor.ask("computed", config)._asdict()
-                self.computed[way.name] = computed
-                if not self._missing(way):
-                    self.result["exactness"][way.name] = surveyor.ask("deviation", config)
+            for case in CASES:
+                config = codec.replace(self.config, case.settings)
+                computed = process.request("compute_mode", config)._asdict()
+                self.computed[case.name] = computed
+                if not self._missing(case):
+                    self.result["exactness"][case.name] = process.request("deviation", config)
                 yield
             self.doing = "a training with log and status"
-            parts = surveyor.ask("parts", self.share_steps)
+            parts = process.request("step_parts", self.share_steps)
             whole = sum(parts.values())
             self.result["parts"] = {**parts, "outside": (whole - parts["network"]) / whole}
             yield
 
-    def _missing(self, way: Way) -> str:
-        """Why a way cannot be measured here; empty where it can."""
-        return str(self.computed[way.name]["why"])
+    def _missing(self, case: BenchmarkCase) -> str:
+        """Why a case cannot be measured here; empty where it can."""
+        return str(self.computed[case.name]["why"])
 
-    def _ways(self) -> Iterator[None]:
-        """Training steps and network calls of each way against the yardstick's.  Ways that come to the same are measured once."""
+    def _cases(self) -> Iterator[None]:
+        """Times training steps and model evaluations of each case against the baseline.  Cases that resolve to the same are measured once."""
         steps: dict[str, Any] = {}
         calls: dict[str, Any] = {}
         memory: dict[str, int] = {}
         self.result |= {"steps": steps, "calls": calls, "memory": memory, "left_out": {}}
-        first: dict[tuple[str, str], str] = {}  # precision and kernels -> the way that was measured
-        with Rival(self.config, plain=True) as yardstick:
-            for way in WAYS:
-                if why := self._missing(way):
-                    self.result["left_out"][way.name] = why
+        first: dict[tuple[str, str], str] = {}  # precision and kernels -> the case that was measured
+        with BenchmarkProcess(self.config, plain=True) as baseline:
+            for case in CASES:
+                if why := self._missing(case):
+                    self.result["left_out"][case.name] = why
                     continue
-                computed = self.computed[way.name]
-                same = first.setdefault((computed["precision"], computed["kernels"]), way.name)
-                if same == way.name:
-                    yield from self._way(way, yardstick, steps, calls, memory)
+                computed = self.computed[case.name]
+                same = first.setdefault((computed["precision"], computed["kernels"]), case.name)
+                if same == case.name:
+                    yield from self._case(case, baseline, steps, calls, memory)
                 else:
                     for found in (steps, calls, memory):
-                        found[way.name] = found[same]
-                steps[way.name] = {
-                    **steps[way.name],
+                        found[case.name] = found[same]
+                steps[case.name] = {
+                    **steps[case.name],
                     "precision": computed["precision"],
                     "kernels": computed["kernels"],
-                    "words": way.words,
+                    "words": case.words,
                 }
-                self._share(steps[way.name])
+                self._share(steps[case.name])
 
-    def _way(
-        self, way: Way, yardstick: Rival, steps: dict[str, Any], calls: dict[str, Any], memory: dict[str, int]
+    def _case(
+        self,
+        case: BenchmarkCase,
+        baseline: BenchmarkProcess,
+        steps: dict[str, Any],
+        calls: dict[str, Any],
+        memory: dict[str, int],
     ) -> Iterator[None]:
-        with Rival(codec.replace(self.config, way.settings)) as ours:
-            self.doing = f"training steps: {way.words}"
-            pairs = yield from self._pairs(ours.step, yardstick.step, self.rounds, WARM_UP)
-            steps[way.name] = compared(pairs)
-            memory[way.name] = ours.ask("peak")
-            memory.setdefault("yardstick", yardstick.ask("peak"))
-        calls[way.name] = {}
-        for pictures, rounds in self.call_rounds.items() if way != TORCH else ():
-            self.doing = f"network calls on {pictures} pictures: {way.words}"
-            # As drawing has: new processes, whose memory neither a training nor other batches have shaped.
-            with Rival(codec.replace(self.config, way.settings)) as ours, Rival(self.config, plain=True) as plain:
-                pairs = yield from self._pairs(partial(ours.call, pictures), partial(plain.call, pictures), rounds, 1)
-            calls[way.name][str(pictures)] = compared(pairs)
+        with BenchmarkProcess(codec.replace(self.config, case.settings)) as ours:
+            self.doing = f"training steps: {case.words}"
+            pairs = yield from self._pairs(ours.time_step, baseline.time_step, self.rounds, WARM_UP)
+            steps[case.name] = compared(pairs)
+            memory[case.name] = ours.request("peak_bytes")
+            memory.setdefault("yardstick", baseline.request("peak_bytes"))
+        calls[case.name] = {}
+        for num_images, rounds in self.call_rounds.items() if case != TORCH else ():
+            self.doing = f"model evaluations on {num_images} pictures: {case.words}"
+            # As sampling has: new processes, whose memory neither a training nor other batches have shaped.
+            with (
+                BenchmarkProcess(codec.replace(self.config, case.settings)) as ours,
+                BenchmarkProcess(self.config, plain=True) as plain,
+            ):
+                pairs = yield from self._pairs(
+                    partial(ours.time_forward, num_images), partial(plain.time_forward, num_images), rounds, 1
+                )
+            calls[case.name][str(num_images)] = compared(pairs)
 
     def _pairs(self, ours: Callable[[], float], plain: Callable[[], float], rounds: int, warm_up: int) -> Any:
-        """(ours, plain) seconds of each round, who goes first changing in turn; a generator that returns them."""
+        """(ours, plain) seconds of each round, in alternating order; a generator that returns them."""
         pairs = []
         for number in range(rounds + warm_up):
             if number % 2:
@@ -188,7 +198,7 @@ class _Laps:
         return pairs
 
     def _share(self, step: dict[str, Any]) -> None:
-        """How much of the measured peak of products a step reaches."""
+        """Share of the measured peak rate that a step reaches."""
         products = self.result["products"]  # the kernels multiply in fp32 what bf16 instructions are not there for
         peak = products.get(step["precision"], products["fp32"])
         step["rate"] = self.result["flops"] / step["seconds"]
@@ -202,9 +212,9 @@ class _Laps:
             with tempfile.TemporaryDirectory() as cache:
                 for name, times in seconds.items():
                     self.doing = f"starting: {name}"
-                    way = TORCH if name == "torch" else DEFAULT
-                    with Rival(
-                        codec.replace(self.config, way.settings), environment={"DDPM_KERNEL_CACHE": cache}
+                    case = TORCH if name == "torch" else DEFAULT
+                    with BenchmarkProcess(
+                        codec.replace(self.config, case.settings), environment={"DDPM_KERNEL_CACHE": cache}
                     ) as ours:
                         times.append(ours.first_step())
                     yield

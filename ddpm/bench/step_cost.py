@@ -16,6 +16,7 @@ from ddpm.config.tasks import SampleConfig
 from ddpm.config.training import Config
 from ddpm.data.datasets import Dataset
 from ddpm.errors import UserError
+from ddpm.models import backend
 from ddpm.planning import low_res
 from ddpm.runs.jobs import Stopped, Worker
 from ddpm.sampling import engine
@@ -35,9 +36,9 @@ def measure_into(folder: Path, seconds: float = SECONDS) -> None:
     with Worker(folder) as worker:
         data = files.read_json(folder / "config.json")
         if data is None:
-            raise UserError(f"{folder} has no config.json: start the measurement again.")
+            raise UserError(f"{folder} has no config.json: start the measurement again.", code="not-found")
         config = codec.from_json(data)
-        worker.beat(warning=distributed.compute_with(config.train.threads, "measurement", fixed=True))
+        worker.beat(warning=distributed.set_num_threads(config.train.threads, "measurement", fixed=True))
         trainer = Trainer(config, noise(config), "cuda" if torch.cuda.is_available() else "cpu")
         worker.beat(state="running", message="Measuring a few training steps")
         times: list[float] = []

@@ -1,4 +1,4 @@
-"""What one process measures of itself: training steps and network calls, timed one by one, and what they consist of.
+"""Measurements that one process makes of itself: seconds of training steps and model evaluations, and their parts.
 
 `ddpm.bench.processes` starts such processes and lets them take turns.
 """
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ddpm import schedules
 from ddpm.bench import step_cost
-from ddpm.bench.baseline import Plain
+from ddpm.bench.baseline import PlainTrainer
 from ddpm.compute import machine, precision
 from ddpm.config import codec
 from ddpm.config.training import Config
@@ -28,24 +28,24 @@ from ddpm.models.native import build
 from ddpm.runs import runs
 from ddpm.runs.jobs import Job, Worker
 from ddpm.storage import files
-from ddpm.training.loop import Session
+from ddpm.training.loop import TrainingLoop
 from ddpm.training.trainer import Trainer
 
 WARM_UP = 2  # steps or calls before any counts
-SIDE = 2048  # of the matrices whose product tells the peak
-PRODUCTS = 8  # of them, of which the fastest counts
+SIDE = 2048  # of the matrices whose product measures the peak rate
+PRODUCTS = 8  # products, of which the fastest counts
 
 
-class Computed(NamedTuple):
-    """What a training computes with, where its settings leave that open."""
+class ResolvedCompute(NamedTuple):
+    """Precision and kernels of a training, once settings of "auto" are resolved."""
 
     precision: str  # fp32, bf16, fp16
     kernels: str  # native or torch
     why: str  # not native, where that was asked for: a clause
 
 
-class Laps:
-    """A training with settings, the program's way or the plain way: does a step when it is told to."""
+class BenchmarkWorker:
+    """Times training steps and model evaluations with the given settings, or of the baseline (`plain`)."""
 
     def __init__(self, config: Config, plain: bool = False):
         if config.train.threads:
@@ -53,28 +53,28 @@ class Laps:
         self.config, self.plain = config, plain
 
     @cached_property
-    def _training(self) -> Trainer | Plain:
-        return Plain(self.config) if self.plain else Trainer(self.config, step_cost.noise(self.config))
+    def _training(self) -> Trainer | PlainTrainer:
+        return PlainTrainer(self.config) if self.plain else Trainer(self.config, step_cost.noise(self.config))
 
     @cached_property
     def _batches(self) -> Iterator[Batch]:
         return itertools.cycle([random_batch(self.config, seed=seed) for seed in range(4)])
 
-    def step(self) -> float:
-        """Seconds of one training step on random pictures."""
+    def time_step(self) -> float:
+        """Seconds of one training step on random images."""
         training, batch = self._training, next(self._batches)
         training.model.train()
         began = time.perf_counter()
         training.update(batch)
         return time.perf_counter() - began
 
-    def steps(self, count: int) -> list[float]:
-        """Seconds of each of so many."""
-        return [self.step() for _ in range(count)]
+    def time_steps(self, count: int) -> list[float]:
+        """Seconds of each of `count` training steps."""
+        return [self.time_step() for _ in range(count)]
 
-    def call(self, pictures: int) -> float:
-        """Seconds of one network call without gradients on so many pictures."""
-        network, batch = self._network(), random_batch(self.config, pictures)
+    def time_forward(self, num_images: int) -> float:
+        """Seconds of one model evaluation without gradients on `num_images` images."""
+        network, batch = self._network(), random_batch(self.config, num_images)
         with torch.no_grad():
             began = time.perf_counter()
             network(batch.noise, batch.t.float(), **batch.condition)
@@ -83,10 +83,10 @@ class Laps:
     def _network(self) -> Network:
         training = self._training
         training.model.eval()
-        return training.network if isinstance(training, Plain) else training.forward
+        return training.network if isinstance(training, PlainTrainer) else training.forward
 
-    def page(self, seconds: float) -> dict[str, float | None]:
-        """What the Train page says when it is asked to measure these settings, for about so long."""
+    def step_cost(self, seconds: float) -> dict[str, float | None]:
+        """What the Train page measures of these settings in about `seconds`."""
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             files.write_json(folder / "config.json", codec.to_json(self.config))
@@ -95,22 +95,22 @@ class Laps:
             assert status is not None, "a measurement that ends has told its status"
             return status.metrics
 
-    def peak(self) -> int:
-        """The most bytes that this process has held."""
+    def peak_bytes(self) -> int:
+        """Peak memory of this process in bytes."""
         return step_cost.peak_bytes()
 
     def machine(self) -> dict[str, Any]:
-        """Where all this is measured."""
+        """Describes this machine."""
         return machine.described()
 
-    def computed(self, config: Config) -> Computed:
-        """What a training with these settings computes with here."""
+    def compute_mode(self, config: Config) -> ResolvedCompute:
+        """Precision and kernels of a training with these settings on this machine."""
         chosen = Trainer(config, step_cost.noise(config)).compute
         why = build.found().why if config.train.kernels == "native" else ""
-        return Computed(chosen.precision, chosen.kernels, why)
+        return ResolvedCompute(chosen.precision, chosen.kernels, why)
 
     def product_rate(self, kind: str) -> float:
-        """Operations a second of the product of two large matrices in fp32 or bf16, on all threads: the best of several."""
+        """Operations a second of a product of two large matrices in fp32 or bf16 on all threads; the best of several."""
         dtype = precision.DTYPES.get(kind, torch.float32)
         a, b = (torch.randn(SIDE, SIDE).to(dtype) for _ in range(2))
         out = torch.empty_like(a)
@@ -119,13 +119,13 @@ class Laps:
         return 2.0 * SIDE**3 / fastest
 
     def deviation(self, config: Config) -> dict[str, float]:
-        """How far a network with these settings is from the plain one, on one batch, with random weights where fresh ones are 0.
+        """Deviation of a network with these settings from the baseline on one batch, with random weights where initial ones are 0.
 
         output and gradient: relative distance.  output_most: the largest of the output's deviations, as a share of its
         largest value.  cosine: of the whole gradients.
         """
-        trainer, plain = Trainer(config, step_cost.noise(config)), Plain(config)
-        weights = _woken(dict(plain.model.state_dict()))
+        trainer, plain = Trainer(config, step_cost.noise(config)), PlainTrainer(config)
+        weights = _with_random_zeros(dict(plain.model.state_dict()))
         plain.model.load_state_dict(weights)
         trainer.load({"model": weights}, None, trainer.state())
         batch = random_batch(config)
@@ -136,16 +136,16 @@ class Laps:
             training_losses(network, plain.schedule, plain.full, config, batch)["loss"].mean().backward()
             gradients.append(torch.cat([p.grad.flatten().double() for p in parameters if p.grad is not None]))
         return {
-            "output": _apart(*outputs),
+            "output": _relative_distance(*outputs),
             "output_most": float((outputs[0] - outputs[1]).abs().max() / outputs[1].abs().max()),
-            "gradient": _apart(*gradients),
+            "gradient": _relative_distance(*gradients),
             "cosine": float(F.cosine_similarity(gradients[0], gradients[1], dim=0)),
         }
 
-    def parts(self, steps: int) -> dict[str, float]:
-        """Mean seconds of the parts of a step, in a training as it is started, with real pictures, log and status.
+    def step_parts(self, steps: int) -> dict[str, float]:
+        """Mean seconds of the parts of a step in a whole training, with real images, log and status.
 
-        draw: the next pictures, their noise and timesteps.  network: forward and backward.  update: the rest of the
+        draw: the next images, their noise and timesteps.  network: forward and backward.  update: the rest of the
         step, which is optimiser, averages and gradient norm.  log: metrics, status, requests.
         """
         wanted = dict(
@@ -160,9 +160,9 @@ class Laps:
         with tempfile.TemporaryDirectory() as folder:
             run = runs.create(Path(folder), "parts", config)
             with Worker(run.folder, config.train.total_steps) as worker:
-                session = Session(run, worker)
-                watch = _Stopwatch(session.trainer)
-                training = session.train()
+                loop = TrainingLoop(run, worker)
+                watch = _Stopwatch(loop.trainer)
+                training = loop.train()
                 for _ in range(WARM_UP):
                     next(training)
                 watch.reset()
@@ -170,8 +170,8 @@ class Laps:
                 for _ in range(steps):  # one less than there are: the last one would save a checkpoint
                     next(training)
                 whole = (time.perf_counter() - began) / steps
-                if session.metrics:
-                    session.metrics.close()
+                if loop.metrics:
+                    loop.metrics.close()
         draw, network, update = (watch.seconds[name] / steps for name in ("draw", "network", "update"))
         return {"draw": draw, "network": network, "update": update - network, "log": whole - draw - update}
 
@@ -183,7 +183,7 @@ class _Stopwatch:
         self.seconds: dict[str, float] = {}
         self.reset()
         self._began = self._last = 0.0
-        trainer.draw = self._timed("draw", trainer.draw)  # type: ignore[method-assign]
+        trainer.next_batch = self._timed("draw", trainer.next_batch)  # type: ignore[method-assign]
         trainer.update = self._timed("update", trainer.update)  # type: ignore[method-assign]
         forward = trainer.forward
 
@@ -203,7 +203,7 @@ class _Stopwatch:
         self.seconds |= {"draw": 0.0, "update": 0.0, "network": 0.0}
 
     def _end(self) -> None:
-        """Of forward and backward of a microbatch, if one is under way."""
+        """Of forward and backward of a microbatch, if one has begun."""
         if self._began:
             self.seconds["network"] += self._last - self._began
         self._began = 0.0
@@ -219,9 +219,9 @@ class _Stopwatch:
         return timed
 
 
-def random_batch(config: Config, pictures: int = 0, seed: int = 0) -> Batch:
-    """Random pictures, timesteps, noise and labels; as many as the settings' batch has, unless told."""
-    model, count = config.model, pictures or config.train.batch_size
+def random_batch(config: Config, num_images: int = 0, seed: int = 0) -> Batch:
+    """Random batch: x_start and noise float32 [N, C, H, W], t and y int64 [N], low_res [N, C, h, w]; N is num_images or the batch size."""
+    model, count = config.model, num_images or config.train.batch_size
     rng = torch.Generator().manual_seed(seed)
     shape = (count, model.image_channels, model.image_size, model.image_size)
     steps = len(schedules.space_timesteps(config.diffusion.diffusion_steps, config.diffusion.timestep_respacing))
@@ -231,8 +231,8 @@ def random_batch(config: Config, pictures: int = 0, seed: int = 0) -> Batch:
     return Batch(x_start, torch.randint(steps, (count,), generator=rng), torch.randn(shape, generator=rng), y, low_res)
 
 
-def _woken(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """With random weights of a usual size in the layers that begin as zeros."""
+def _with_random_zeros(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights with random ones of usual size in the layers that are initialised to zeros."""
     rng = torch.Generator().manual_seed(0)
     return {
         name: (
@@ -244,7 +244,7 @@ def _woken(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def _apart(one: Tensor, other: Tensor) -> float:
+def _relative_distance(one: Tensor, other: Tensor) -> float:
     return float((one - other).norm() / other.norm())
 
 

@@ -205,7 +205,8 @@ def taken(run: Run, step: int, read: Callable[[Checkpoint], T]) -> T:
                 raise
     raise UserError(
         f"The checkpoint of step {found.step} of {run.name} was removed by its training while it was read:"
-        f" {'take the newest, without --step' if step else 'stop the training first'}."
+        f" {'take the newest, without --step' if step else 'stop the training first'}.",
+        code="changed-file",
     )
 
 
@@ -283,11 +284,13 @@ def optimizer_of(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     if not good:
         raise UserError(
             f"{path} is not AdamW's state of these {plural(len(shapes), 'tensor')}: take the opt file of the same"
-            " training and step, or move it away."
+            " training and step, or move it away.",
+            code="wrong-optimizer",
         )
     if wrong := not_numbers(_values(content)):
         raise UserError(
-            f"In {path}, {wrong}: take an earlier checkpoint, or move it away, so that a new optimiser begins."
+            f"In {path}, {wrong}: take an earlier checkpoint, or move it away, so that a new optimiser begins.",
+            code="damaged-checkpoint",
         )
     return content
 
@@ -335,12 +338,13 @@ def compare(model: nn.Module, tensors: Mapping[str, Tensor], source: str) -> Non
         flags = infer_config.fitting_flags(found, settings) if isinstance(settings, ModelConfig) else []
         missing, extra = [n for n in wanted if n not in found], [n for n in found if n not in wanted]
         if not flags and len(differ) == len(missing) + len(extra):
-            raise UserError(_more_or_fewer(source, missing, extra))
+            raise UserError(_more_or_fewer(source, missing, extra), code="wrong-weights")
         others = f" (also {', '.join(differ[1:4])}{', ...' if len(differ) > 4 else ''})" if len(differ) > 1 else ""
         raise UserError(
             f"{source} does not fit these settings: {plural(len(differ), 'tensor differs', 'tensors differ')}, first"
             f" {name}, which is {found.get(name, 'missing')} in the file and {wanted.get(name, 'not expected')}"
-            f" here{others}; use {' '.join(flags) or 'the flags that it was trained with'}."
+            f" here{others}; use {' '.join(flags) or 'the flags that it was trained with'}.",
+            code="wrong-weights",
         )
 
 

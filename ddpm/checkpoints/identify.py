@@ -49,7 +49,7 @@ def recognise(tensors: Mapping[str, Tensor], flags: Mapping[str, Any], source: P
         told.append(
             f"image_size {found['image_size']} follows from the levels of the network: --image_size says another."
         )
-    preset = presets.of_file(source)
+    preset = presets.preset_of_file(source)
     known: dict[str, Any] = {}
     if preset:
         known = {**presets.PRESETS[preset].settings}
@@ -57,7 +57,7 @@ def recognise(tensors: Mapping[str, Tensor], flags: Mapping[str, Any], source: P
         told.append(f"{source.name} is a released model: its settings are those of the preset {preset}.")
     config = codec.replace(Config(), {**known, "data_dir": "", **found, **_without_open_ends(flags)})
     for problem in validation.network_problems(config):
-        raise UserError(problem.sentence)
+        raise UserError(problem.sentence, code=problem.code)
     _agree_with_shapes(source, shapes, config)
     with torch.device("meta"):
         network = unet.build(config.model)
@@ -66,7 +66,8 @@ def recognise(tensors: Mapping[str, Tensor], flags: Mapping[str, Any], source: P
         if not config.model.num_classes:
             raise UserError(
                 f"cond_drop_prob is {flags['cond_drop_prob']:g}, and {source.name} has a single label, which is either"
-                " a class or none: leave it out."
+                " a class or none: leave it out.",
+                code="conflicting-settings",
             )
         told.append(f"Its last label, {config.model.num_classes}, stands for no class, as cond_drop_prob says.")
     labels = tuple(label for label in trained_labels(source, tensors) if label < config.model.num_classes)
@@ -107,7 +108,8 @@ def _agree(source: Path, preset: str, known: Mapping[str, Any], flags: Mapping[s
     if other and ask:
         raise UserError(
             f"{source.name} is a released model and was trained with other settings than {', '.join(other)}: leave"
-            f" these flags out, as the preset {preset} has them, or insist with --probe False."
+            f" these flags out, as the preset {preset} has them, or insist with --probe False.",
+            code="wrong-flags",
         )
 
 
@@ -115,7 +117,9 @@ def _agree_with_shapes(source: Path, shapes: infer_config.Shapes, config: Config
     if flags := infer_config.fitting_flags(shapes, config.model):
         given = {name.removeprefix("--") for name in flags[::2]}
         was = ", ".join(f"{name} {getattr(config.model, name)}" for name in sorted(given))
-        raise UserError(f"{source.name} was not trained with {was}: leave it out, or use {' '.join(flags)}.")
+        raise UserError(
+            f"{source.name} was not trained with {was}: leave it out, or use {' '.join(flags)}.", code="wrong-flags"
+        )
 
 
 def _asked(

@@ -52,18 +52,21 @@ def model_settings(
         if wrapped := next((p for p in WRAPPERS if all(name.startswith(p) for name in shapes)), ""):
             raise UserError(
                 f"The names of the tensors in {source} all begin with {wrapped}, which a wrapper around the network put"
-                " there: save them without it, as by model.module.state_dict(), and name that file."
+                " there: save them without it, as by model.module.state_dict(), and name that file.",
+                code="unknown-network",
             ) from error
         alike = len(EVERYWHERE & shapes.keys()) > len(EVERYWHERE) / 2
         if alike and not lacking and not any(".op." in name for name in shapes):
             why = "sizes change in residual blocks, as with guided-diffusion's resblock_updown, which is not supported"
         if alike and lacking:
             raise UserError(
-                f"{source} lacks the tensor {lacking}, without which the others are no whole U-Net: take a whole copy."
+                f"{source} lacks the tensor {lacking}, without which the others are no whole U-Net: take a whole copy.",
+                code="unknown-network",
             ) from error
         raise UserError(
             f"{source} holds {formatting.plural(len(shapes), 'tensor')} that are not those of improved-diffusion's"
-            f" U-Net ({why}): name a model or ema file that it or this program wrote."
+            f" U-Net ({why}): name a model or ema file that it or this program wrote.",
+            code="unknown-network",
         ) from error
 
 

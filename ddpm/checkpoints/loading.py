@@ -90,7 +90,7 @@ def open_model(
     The file is hashed once, and compared with the checksum of the run's manifest or of the record.  No other file of a
     checkpoint of this program is read.  flags, base, run_probe: see `resolve_config`.  Raises UserError.
     """
-    return distributed.from_main(lambda: _open(source, wanted, flags or {}, base, run_probe))
+    return distributed.run_on_main(lambda: _open(source, wanted, flags or {}, base, run_probe))
 
 
 def _open(
@@ -114,15 +114,17 @@ def _open(
 def _read(run: Run, checkpoint: Checkpoint, kind: str) -> tuple[Path, LoadedCheckpoint]:
     kind = kind or checkpoint.weights[0]
     if kind not in checkpoint.weights:
-        raise UserError(f"{run.name} has no weights {kind!r}: choose among {', '.join(checkpoint.weights)}.")
+        raise UserError(
+            f"{run.name} has no weights {kind!r}: choose among {', '.join(checkpoint.weights)}.", code="missing-weights"
+        )
     path = Path(fields.absolute(str(checkpoint.path(kind))))
     remedy = "Use another checkpoint, with --step."
     if not path.exists():
-        raise UserError(f"{path.name} of step {checkpoint.step} is missing. {remedy}")
+        raise UserError(f"{path.name} of step {checkpoint.step} is missing. {remedy}", code="damaged-checkpoint")
 
     def check(sha256: str, size: int) -> None:
         if wrong := checkpoint_files.mismatch(checkpoint, path.name, size, sha256):
-            raise UserError(f"{wrong} {remedy}")
+            raise UserError(f"{wrong} {remedy}", code="damaged-checkpoint")
 
     return path, checkpoint_files.load_checkpoint(path, check)
 
@@ -148,7 +150,8 @@ def resolve_config(
         other = [f"--{n} {flags[n]} (trained with {was[n]})" for n in flags if flags[n] != was[n]]
         raise UserError(
             f"{source.name} was trained with other settings than {', '.join(other)}: leave these flags out, it knows"
-            " its own."
+            " its own.",
+            code="settings-are-fixed",
         )
     return weights.config
 

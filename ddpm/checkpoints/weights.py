@@ -88,12 +88,15 @@ def read_hashed(path: Path, check: Callable[[str, int], None] | None = None) -> 
         file.seek(0)
         value = torch.load(file, map_location="cpu", weights_only=True)
         if FileState.of(os.fstat(file.fileno())) != before:
-            raise UserError(f"{path} was written to while it was being read: wait until it is whole, and start again.")
+            raise UserError(
+                f"{path} was written to while it was being read: wait until it is whole, and start again.",
+                code="changed-file",
+            )
         return Content(value, sha256, before)
 
 
 @contextlib.contextmanager
-def _reading(path: Path) -> Iterator[BinaryIO]:
+def _reading(path: Path) -> Iterator[io.BufferedReader]:
     """Opens a checkpoint file; what goes wrong while it is read is raised as a UserError that says what to do."""
     try:
         with warnings.catch_warnings(action="ignore", category=UserWarning), open(path, "rb") as file:
@@ -101,20 +104,26 @@ def _reading(path: Path) -> Iterator[BinaryIO]:
     except UserError:
         raise
     except FileNotFoundError:
-        raise UserError(f"There is no file {path}: name a checkpoint such as runs/NAME/model000500.pt.") from None
+        raise UserError(
+            f"There is no file {path}: name a checkpoint such as runs/NAME/model000500.pt.", code="not-found"
+        ) from None
     except IsADirectoryError:
-        raise UserError(f"{path} is a folder: name a .pt file in it, or use --run for a run.") from None
+        raise UserError(
+            f"{path} is a folder: name a .pt file in it, or use --run for a run.", code="not-a-file"
+        ) from None
     except OSError as error:
         raise UserError(
-            f"{path} cannot be read ({error.strerror or error}): see to that, or take another copy."
+            f"{path} cannot be read ({error.strerror or error}): see to that, or take another copy.",
+            code="unreadable-file",
         ) from error
     except Exception as error:  # of whatever type: torch's reader meets bytes that were never meant for it
         if isinstance(error, MemoryError) or any(words in str(error) for words in NO_MEMORY):
             raise UserError(
-                f"{path} cannot be read, as there is not enough memory: end other programs, and try again."
+                f"{path} cannot be read, as there is not enough memory: end other programs, and try again.",
+                code="out-of-memory",
             ) from error
         why, remedy = _why(path)
-        raise UserError(f"{path} cannot be read ({why}): {remedy}.") from error
+        raise UserError(f"{path} cannot be read ({why}): {remedy}.", code="damaged-checkpoint") from error
 
 
 def network_in(content: Any, path: Path) -> Mapping[str, Tensor]:
@@ -123,7 +132,7 @@ def network_in(content: Any, path: Path) -> Mapping[str, Tensor]:
         found: Mapping[str, Tensor] = content
         return found
     why, remedy = _other_than_network(content, path)
-    raise UserError(f"{path} holds {why}: {remedy}.")
+    raise UserError(f"{path} holds {why}: {remedy}.", code="not-a-checkpoint")
 
 
 def not_numbers(tensors: Mapping[str, Tensor]) -> str:
@@ -141,7 +150,8 @@ def check_numbers(tensors: Mapping[str, Tensor], source: Path | str) -> None:
     if wrong := not_numbers(tensors):
         raise UserError(
             f"In {source}, {wrong}: its training diverged, or the file is damaged. Take an earlier checkpoint, or"
-            " another copy."
+            " another copy.",
+            code="not-finite",
         )
 
 

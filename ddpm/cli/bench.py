@@ -1,4 +1,4 @@
-"""`ddpm bench`: how fast a training is on this machine, what it costs by its settings, and which sampler suits a checkpoint."""
+"""`ddpm bench`: training speed, the cost of a step by its settings, and a comparison of samplers on a checkpoint."""
 
 import argparse
 import sys
@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from ddpm import formatting
 from ddpm.cli import shared, torchrun
+from ddpm.cli.output import Output
 from ddpm.config import validation
 from ddpm.config.tasks import FrontierConfig, ScaleConfig, SpeedConfig
 from ddpm.errors import UserError
@@ -25,7 +26,7 @@ def add(commands: Any) -> None:
         commands,
         "bench",
         _speed,
-        "Measure what this machine can do: training speed, its cost by settings, samplers of a checkpoint.",
+        "Measure training speed, the cost of a training step by its settings, or the samplers of a checkpoint.",
         runs_dir=False,
     )
     _add_speed(bench)
@@ -35,7 +36,7 @@ def add(commands: Any) -> None:
             benches,
             "speed",
             _speed,
-            "Measure a training step against the plain network: what `ddpm bench` alone does.",
+            "Measure a training step and the plain network in turn; the same as `ddpm bench` alone.",
             runs_dir=False,
         )
     )
@@ -47,84 +48,82 @@ def add(commands: Any) -> None:
         runs_dir=False,
     )
     shared.add_settings(scale, ScaleConfig)
-    _add_output(scale)
-    scale.add_argument("--chart", type=shared.path, metavar="FILE", help="draw a chart into this SVG file")
+    _add_markdown(scale)
+    scale.add_argument("--chart", type=shared.path, metavar="FILE", help="write a chart to this SVG file")
     samplers = shared.add_command(
         benches,
         "samplers",
         _samplers,
-        "Compare samplers: how close each comes to the converged pictures, with how many network calls.",
+        "Compare samplers: distance to the converged images, by number of model evaluations.",
     )
     shared.add_source(samplers, FrontierConfig, "comparing", "frontiers")
-    _add_output(samplers)
+    _add_markdown(samplers)
 
 
 def _add_speed(parser: argparse.ArgumentParser) -> None:
     shared.add_settings(parser, SpeedConfig)
-    _add_output(parser)
+    _add_markdown(parser)
     parser.add_argument(
         "--compare",
         type=shared.path,
         metavar="FILE",
         default=argparse.SUPPRESS,
-        help="print what an earlier --json FILE holds beside it",
+        help="compare with the result of an earlier --json FILE",
     )
 
 
-def _add_output(parser: argparse.ArgumentParser) -> None:
-    """What is not given is left out, so that a subcommand does not undo what was said before its name."""
-    parser.add_argument(
-        "--json", type=shared.path, metavar="FILE", default=argparse.SUPPRESS, help="write the result here too"
-    )
+def _add_markdown(parser: argparse.ArgumentParser) -> None:
+    """If --markdown is not given it is left out, so that a subcommand does not undo a flag before its name."""
     parser.add_argument("--markdown", action="store_true", default=argparse.SUPPRESS, help="print tables as Markdown")
 
 
-def _speed(options: argparse.Namespace) -> None:
+def _speed(options: argparse.Namespace) -> Output:
     settings = _read(options, SpeedConfig)
     old = _read_old(options.compare) if "compare" in options else None
     from ddpm.bench import speed
 
-    result = _through(lambda: speed.measure(settings), "lap")
-    _keep(options, result)
+    result = _measure(lambda: speed.measure(settings), "lap")
     markdown = "markdown" in options
-    print(speed_tables.text(result, markdown))
-    print()
-    print(f"{speed_tables.verdicts(result['targets'])}.")
+    parts = [speed_tables.text(result, markdown), f"{speed_tables.verdicts(result['targets'])}."]
     if old is not None:
-        print()
-        print(speed_tables.side_by_side(old, result, markdown))
+        parts.append(speed_tables.side_by_side(old, result, markdown))
+    return Output(result, "\n\n".join(parts))
 
 
-def _scale(options: argparse.Namespace) -> None:
+def _scale(options: argparse.Namespace) -> Output:
     settings = _read(options, ScaleConfig)
     from ddpm.bench import scaling
 
-    result = _through(lambda: scaling.measure(settings), "point")
-    _keep(options, result)
+    result = _measure(lambda: scaling.measure(settings), "point")
     if options.chart:
         files.write_bytes(options.chart, scaling.chart(result).encode())
-    print(scaling.table(result, "markdown" in options))
+    return Output(result, scaling.table(result, "markdown" in options))
 
 
 def _read(options: argparse.Namespace, section: type[T]) -> T:
-    """The settings that were given.  Raises UserError for one out of its limits, and where several processes measure."""
+    """Read the settings.  Raises UserError if one is out of its limits, and under torchrun."""
     if torchrun.is_distributed():
-        raise UserError("ddpm bench was started in several processes, and measures one: start it without torchrun.")
+        raise UserError(
+            "ddpm bench measures one process, and was started in several: start it without torchrun.",
+            code="single-process-only",
+        )
     settings = section(**shared.given(options, section))
     for problem in validation.limit_problems(settings):
-        raise UserError(problem.sentence)
+        raise UserError(problem.sentence, code=problem.code)
     return settings
 
 
 def _read_old(path: Path) -> dict[str, Any]:
     old: Any = files.read_json(path)
     if wrong := "there is no such file" if old is None else speed_tables.problem(old):
-        raise UserError(f"{path} cannot be compared with, as {wrong}: name a file that was written by --json.")
+        raise UserError(
+            f"{path} cannot be compared with, as {wrong}: name a file that --json wrote.", code="wrong-file"
+        )
     return dict(old)
 
 
-def _through(measure: Callable[[], Iterator[Any]], unit: str) -> dict[str, Any]:
-    """Measure, with a progress line; what came of it."""
+def _measure(measure: Callable[[], Iterator[Any]], unit: str) -> dict[str, Any]:
+    """Measure, with a progress bar; returns the result."""
     from tqdm import tqdm
 
     try:
@@ -134,21 +133,17 @@ def _through(measure: Callable[[], Iterator[Any]], unit: str) -> dict[str, Any]:
                 line.set_description_str(progress.doing, refresh=False)
                 line.update(progress.done - line.n)
     except KeyboardInterrupt:
-        print("ddpm: stopped before everything was measured, so nothing was kept: start it again.", file=sys.stderr)
+        print("ddpm: stopped before everything was measured, so there is no result: start it again.", file=sys.stderr)
         raise
     result: dict[str, Any] = progress.result
     return result
 
 
-def _keep(options: argparse.Namespace, result: dict[str, Any]) -> None:
-    if "json" in options:
-        files.write_json(options.json, result)
-
-
-def _samplers(options: argparse.Namespace) -> None:
+def _samplers(options: argparse.Namespace) -> Output:
     if torchrun.is_distributed():
         raise UserError(
-            "ddpm bench was started in several processes, and times those of one: start it without torchrun."
+            "ddpm bench measures one process, and was started in several: start it without torchrun.",
+            code="single-process-only",
         )
     settings, source, flags = shared.read_source(options, FrontierConfig)
     folder = shared.result_folder(options.out, source, "frontiers")
@@ -168,19 +163,15 @@ def _samplers(options: argparse.Namespace) -> None:
                     )
                 line.update(measured.done - line.n)
     job = results.FrontierJob(folder)
-    result = job.result
-    if result.get("rows"):
-        _print(result, "markdown" in options)
-    if (status := job.status()) and status.message:  # that it was stopped, and where
-        print(status.message)
-    _keep(options, result)
-    print(folder)
+    result, status = job.result, job.status()
+    lines = [_describe(result, "markdown" in options)] if result.get("rows") else []
+    lines += [status.message] if status and status.message else []  # that it was stopped, and when
+    return Output({**result, "folder": folder.absolute()}, "\n".join([*lines, str(folder)]))
 
 
-def _print(result: dict[str, Any], markdown: bool) -> None:
-    """The table, and what its numbers hold for."""
-    print(solver_grid.table(solver_grid.from_json(result), markdown))
-    print()
-    print(solver_grid.about(result))
-    if result["left_out"]:
-        print(f"{formatting.plural(len(result['left_out']), 'cell')} left out, for one: {result['left_out'][0]['why']}")
+def _describe(result: dict[str, Any], markdown: bool) -> str:
+    """The table of a comparison, and under which conditions its numbers hold."""
+    lines = [solver_grid.table(solver_grid.from_json(result), markdown), "", solver_grid.about(result)]
+    if left_out := result["left_out"]:
+        lines.append(f"{formatting.plural(len(left_out), 'cell')} left out, for one: {left_out[0]['why']}")
+    return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""`ddpm data`: fetch a data set, or prepare an archive of it, for training."""
+"""`ddpm data`: download a data set, or convert its archive, for training."""
 
 import argparse
 from collections.abc import Sequence
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ddpm.cli import shared
+from ddpm.cli.output import Output
 from ddpm.config import validation
 from ddpm.config.tasks import LsunConfig
 from ddpm.errors import UserError
@@ -15,14 +16,17 @@ from ddpm.formatting import plural
 def add(commands: Any) -> None:
     """Add the subcommand to the parser."""
     parser = commands.add_parser(
-        "data", help="Fetch or prepare a data set.", description="Fetch or prepare a data set.", allow_abbrev=False
+        "data",
+        help="Download or convert a data set.",
+        description="Download or convert a data set.",
+        allow_abbrev=False,
     )
     sets = parser.add_subparsers(required=True, metavar="DATA")
 
     cifar10 = shared.add_command(
-        sets, "cifar10", _cifar10, "CIFAR-10, downloaded or from its archive, to be trained on by name.", runs_dir=False
+        sets, "cifar10", _cifar10, "CIFAR-10, downloaded or from its archive, to train on by name.", runs_dir=False
     )
-    cifar10.add_argument("--archive", type=shared.path, metavar="FILE", help="the archive, where it is here already")
+    cifar10.add_argument("--archive", type=shared.path, metavar="FILE", help="its archive, if it is here already")
     cifar10.add_argument(
         "--folder",
         type=shared.path,
@@ -32,7 +36,7 @@ def add(commands: Any) -> None:
 
     lsun = shared.add_command(sets, "lsun", _lsun, "LSUN's lmdb database as a folder of PNG files.", runs_dir=False)
     lsun.add_argument("archive", type=shared.path, metavar="ARCHIVE", help="folder of the database, or its zip file")
-    lsun.add_argument("folder", type=shared.path, metavar="FOLDER", help="where to write the pictures")
+    lsun.add_argument("folder", type=shared.path, metavar="FOLDER", help="where to write the images")
     shared.add_settings(lsun, LsunConfig, dashes=True)
 
     imagenet = shared.add_command(
@@ -49,37 +53,38 @@ def add(commands: Any) -> None:
         metavar="ARCHIVE",
         help="zip files of train_data_batch_1.npz and so on, or a folder of these",
     )
-    imagenet.add_argument("--part", choices=["train", "val"], default="train", help="which pictures (default: train)")
+    imagenet.add_argument("--part", choices=["train", "val"], default="train", help="which images (default: train)")
     target = imagenet.add_mutually_exclusive_group(required=True)
     target.add_argument(
         "--folder",
         type=shared.path,
         metavar="DIR",
-        help="write LABEL_BATCH_NUMBER.png there; goes on where it was interrupted",
+        help="write LABEL_BATCH_NUMBER.png there; resumes after an interruption",
     )
-    target.add_argument("--npz", type=shared.path, metavar="FILE", help="write one .npz file of all pictures")
+    target.add_argument("--npz", type=shared.path, metavar="FILE", help="write one .npz file of all images")
 
     for command in (cifar10, lsun, imagenet):
         command.add_argument(
-            "--md5", nargs="+", metavar="SUM", help="checksum that the archive must have, one for each"
+            "--md5", nargs="+", metavar="SUM", help="MD5 checksum that the archive must have, one for each"
         )
 
 
-def _check(archives: Sequence[Path], sums: Sequence[str] | None) -> None:
-    from ddpm.data import archives as prepare
+def _check(paths: Sequence[Path], sums: Sequence[str] | None) -> None:
+    from ddpm.data import archives
 
     if sums is None:
         return
-    if len(sums) != len(archives):
+    if len(sums) != len(paths):
         raise UserError(
-            f"--md5 gives {plural(len(sums), 'checksum')} for {plural(len(archives), 'archive')}: give one for each."
+            f"--md5 gives {plural(len(sums), 'checksum')} for {plural(len(paths), 'archive')}: give one for each.",
+            code="conflicting-settings",
         )
-    for archive, md5 in zip(archives, sums, strict=True):
+    for archive, md5 in zip(paths, sums, strict=True):
         with shared.progress_bar("checking", unit="B") as progress:
-            prepare.check_md5(archive, md5, progress)
+            archives.check_md5(archive, md5, progress)
 
 
-def _cifar10(options: argparse.Namespace) -> None:
+def _cifar10(options: argparse.Namespace) -> Output:
     from ddpm.data import cifar10, download
 
     _check([options.archive] if options.archive else [], options.md5)
@@ -87,29 +92,28 @@ def _cifar10(options: argparse.Namespace) -> None:
         archive = options.archive or download.fetch_cifar10(progress)
         path = cifar10.import_archive(archive, progress)
     if not options.folder:
-        print(path)
-        return
+        return Output({"path": path}, str(path))
     with shared.progress_bar("writing", unit="image") as progress:
-        for folder in cifar10.write_folders(options.folder, progress):
-            print(folder)
+        folders = list(cifar10.write_folders(options.folder, progress))
+    return Output({"path": path, "folders": folders}, "\n".join(map(str, folders)))
 
 
-def _lsun(options: argparse.Namespace) -> None:
+def _lsun(options: argparse.Namespace) -> Output:
     from ddpm.data import lsun
 
     config = LsunConfig(**shared.given(options, LsunConfig))
     for problem in validation.limit_problems(config):
-        raise UserError(problem.sentence)
+        raise UserError(problem.sentence, code=problem.code)
     _check([options.archive], options.md5)
     with (
         shared.progress_bar("unpacking", unit="B") as unpacking,
         shared.progress_bar("writing", unit="image") as writing,
     ):
         lsun.write(options.archive, options.folder, config, unpacking, writing)
-    print(options.folder)
+    return Output({"path": options.folder}, str(options.folder))
 
 
-def _imagenet64(options: argparse.Namespace) -> None:
+def _imagenet64(options: argparse.Namespace) -> Output:
     from ddpm.data import imagenet64
 
     _check(options.archive, options.md5)
@@ -119,4 +123,5 @@ def _imagenet64(options: argparse.Namespace) -> None:
             imagenet64.write_npz(batches, options.npz, progress)
         else:
             imagenet64.write_folder(batches, options.folder, progress)
-    print(options.npz or options.folder)
+    path = options.npz or options.folder
+    return Output({"path": path}, str(path))

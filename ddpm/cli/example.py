@@ -1,22 +1,21 @@
-"""`ddpm example`: the small trained model that comes with the program."""
+"""`ddpm example`: a run of the small trained model that comes with the program."""
 
 import argparse
 from typing import Any
 
-from ddpm.cli import shared
+from ddpm.cli import output, shared
+from ddpm.cli.output import Output
 from ddpm.runs import example
 
 
 def add(commands: Any) -> None:
     """Add the subcommand to the parser."""
     shared.add_command(
-        commands, "example", _example, "Make a run of the small trained model that comes with the program."
+        commands, "example", _example, "Add the small trained model that comes with the program as a run."
     )
 
 
-def _example(options: argparse.Namespace) -> None:
+def _example(options: argparse.Namespace) -> Output:
     run = example.provide(options.runs_dir)
-    print(run.folder)
-    print(
-        f"Draw from it: {run.shell('sample', '--run', more=['--steps', '10', '--num_samples', '16', '--out', 'drawn'])}"
-    )
+    command = run.shell("sample", "--run", more=["--steps", "10", "--num_samples", "16", "--out", "samples"])
+    return Output({**output.of_run(run), "command": command}, f"{run.folder}\nSample from it: {command}")

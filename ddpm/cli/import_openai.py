@@ -5,7 +5,8 @@ import contextlib
 import sys
 from typing import Any
 
-from ddpm.cli import shared
+from ddpm.cli import output, shared
+from ddpm.cli.output import Output
 from ddpm.config.codec import SECTIONS
 from ddpm.runs import jobs, openai_folder
 
@@ -40,7 +41,7 @@ def add(commands: Any) -> None:
         )
 
 
-def _import(options: argparse.Namespace) -> None:
+def _import(options: argparse.Namespace) -> Output:
     folder = openai_folder.look(options.folder)
     names = tuple(name.strip() for name in options.class_names.split(",") if name.strip())
     with jobs.Worker(options.job) if options.job else contextlib.nullcontext() as worker:
@@ -62,3 +63,4 @@ def _import(options: argparse.Namespace) -> None:
     for sentence in imported.notes:
         print(sentence, file=sys.stderr)
     print(f"Run {imported.run.name} in {imported.run.folder}", file=sys.stderr)
+    return Output({**output.of_run(imported.run), "notes": imported.notes})

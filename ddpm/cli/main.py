@@ -1,16 +1,45 @@
 """The command line.  Each subcommand imports what it needs when it runs, so that `ddpm runs` answers at once."""
 
 import argparse
+import contextlib
 import io
 import os
 import re
 import sys
 from collections.abc import Sequence
 
-from ddpm.cli import bench, data, evaluate, example, import_openai, runs, sample, torchrun, train, trajectory, variance
+from ddpm.cli import (
+    bench,
+    data,
+    evaluate,
+    example,
+    import_openai,
+    metrics,
+    output,
+    result,
+    runs,
+    sample,
+    torchrun,
+    train,
+    trajectory,
+    variance,
+)
 from ddpm.errors import UserError, told
 
-COMMANDS = (train, example, sample, trajectory, evaluate, variance, bench, runs, import_openai, data)  # as --help lists
+COMMANDS = (
+    train,
+    example,
+    sample,
+    trajectory,
+    evaluate,
+    variance,
+    result,
+    bench,
+    runs,
+    metrics,
+    import_openai,
+    data,
+)  # as --help lists
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -21,12 +50,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     os.environ.setdefault("KMP_BLOCKTIME", "1")
     _open_streams()
-    options = _parser().parse_args(join_negative_values(sys.argv[1:] if arguments is None else arguments))
+    words = join_negative_values(sys.argv[1:] if arguments is None else arguments)
+    json_alone = output.is_json(words)
+    # What libraries print would make the document unreadable.
+    elsewhere = contextlib.redirect_stdout(sys.stderr) if json_alone else contextlib.nullcontext()
     try:
         with told():
-            return torchrun.run(options.command, options) or 0
+            with elsewhere:
+                options = _parser(output.JsonParser if json_alone else argparse.ArgumentParser).parse_args(words)
+                result = torchrun.run(options.command, options)
+            if torchrun.is_main():
+                output.show(result, getattr(options, "json", False))
+        return 0
     except UserError as error:
         print(f"ddpm: {error}", file=sys.stderr)
+        if json_alone:
+            output.show_error(error)
         return 2
     except BrokenPipeError:  # `ddpm runs | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -76,8 +115,8 @@ def join_negative_values(arguments: Sequence[str]) -> list[str]:
     return joined
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="ddpm", description="Train image diffusion models, and sample from them.")
+def _parser(kind: type[argparse.ArgumentParser] = argparse.ArgumentParser) -> argparse.ArgumentParser:
+    parser = kind(prog="ddpm", description="Train image diffusion models, and sample from them.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in COMMANDS:
         command.add(commands)

@@ -1,23 +1,29 @@
-"""`ddpm runs`, `ddpm stop` and `ddpm export`: what there is, how it ends, and what is taken home."""
+"""`ddpm runs`, `ddpm stop` and `ddpm export`: list runs, end one, export one."""
 
 import argparse
+import shlex
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ddpm import formatting
-from ddpm.cli import shared
-from ddpm.config import fields
+from ddpm.cli import output, shared
+from ddpm.cli.output import Output
+from ddpm.config import codec, fields
 from ddpm.config.tasks import FromCheckpoint
+from ddpm.planning import architecture
 from ddpm.runs import jobs, launch, runs
+
+SHOWN = ("loss", "mse", "vb", "grad_norm")  # metrics of the last log line that a description has
 
 
 def add(commands: Any) -> None:
     """Add the subcommand to the parser."""
-    stop = shared.add_command(commands, "stop", _stop, "Ask a run to stop: it finishes its step, saves and leaves.")
+    stop = shared.add_command(commands, "stop", _stop, "Ask a training to stop: it finishes its step, saves and exits.")
     stop.add_argument("name", metavar="NAME")
     stop.add_argument(
-        "--wait", type=shared.boolean, default=True, metavar="BOOL", help="wait until it has left (default: True)"
+        "--wait", type=shared.boolean, default=True, metavar="BOOL", help="wait until it has exited (default: True)"
     )
     stop.add_argument(
         "--kill",
@@ -27,7 +33,8 @@ def add(commands: Any) -> None:
         help="end it at once; steps since the last checkpoint are lost",
     )
 
-    shared.add_command(commands, "runs", _runs, "List the runs, newest first.")
+    listing = shared.add_command(commands, "runs", _runs, "List the runs, newest first, or describe one.")
+    listing.add_argument("name", metavar="NAME", nargs="?", help="describe this run")
 
     export = shared.add_command(
         commands,
@@ -40,7 +47,7 @@ def add(commands: Any) -> None:
         "--openai",
         type=shared.path,
         metavar="DIR",
-        help="write a checkpoint as improved-diffusion does, to load and resume there, into this folder instead",
+        help="write a checkpoint to this folder as improved-diffusion's files, to load and resume there",
     )
     others = {s.name for s in fields.settings(FromCheckpoint)} - {"step"}
     shared.add_settings(export.add_argument_group("with --openai"), FromCheckpoint, leave_out=others)
@@ -49,62 +56,105 @@ def add(commands: Any) -> None:
     )
 
 
-def _stop(options: argparse.Namespace) -> None:
+def _stop(options: argparse.Namespace) -> Output:
     run = runs.find(options.runs_dir, options.name)
     if options.kill:
         launch.kill(run)
-        print(f"{run.name} was ended.")
-        return
+        return Output(output.of_run(run), f"{run.name} was ended.")
     launch.stop(run)
-    print(f"{run.name} was asked to stop: it finishes its step, saves and leaves.")
+    print(f"{run.name} was asked to stop: it finishes its step, saves and exits.", flush=True)
     while options.wait and run.state() in jobs.ACTIVE:
         time.sleep(0.2)
-    if options.wait:
-        status = run.status()
-        print(f"{run.name} is {run.state()} at step {status.step if status else 0}.")
+    status = run.status()
+    text = f"{run.name} is {run.state()} at step {status.step if status else 0}." if options.wait else ""
+    return Output(output.of_run(run), text)
 
 
-def _runs(options: argparse.Namespace) -> None:
+def _runs(options: argparse.Namespace) -> Output:
+    if options.name:
+        return _describe(runs.find(options.runs_dir, options.name))
     found = runs.all_runs(options.runs_dir)
+    documents = [output.of_run(run) for run in found]
+    whole = {"runs_dir": options.runs_dir.absolute(), "runs": documents}
     if not found:
-        print(f"No runs in {options.runs_dir} yet: `ddpm train --preset quick-start` starts one.")
-        return
-    rows = [("run", "state", "step", "it/s", "time left", "loss")]
-    told = []
-    for run in found:
-        status = run.status() or jobs.Status("stopped")
-        state = run.state()
-        loss, active = status.metrics.get("loss"), state in jobs.ACTIVE
-        rows.append(
-            (
-                run.name,
-                state,
-                f"{status.step}/{status.total_steps}",
-                f"{status.steps_per_second:.3g}" if active and status.steps_per_second else "",
-                formatting.duration(status.seconds_left) if active else "",
-                f"{loss:.4f}" if loss is not None else "",
-            )
-        )
-        if state == "unreadable":
-            told.append(f"{run.name}: {run.unreadable()}")
+        return Output(whole, f"No runs in {options.runs_dir} yet: `ddpm train --preset quick-start` starts one.")
+    rows = [("run", "state", "step", "it/s", "time left", "loss"), *map(_row, documents)]
+    for run, document in zip(found, documents, strict=True):
+        if document["state"] == "unreadable":
+            print(f"{run.name}: {document['message']}", file=sys.stderr)
+    return Output(whole, _table(rows))
+
+
+def _row(document: Mapping[str, Any]) -> tuple[str, ...]:
+    """A line of the table for what `output.of_run` says."""
+    active, loss = document["state"] in jobs.ACTIVE, document["metrics"].get("loss")
+    speed = document["steps_per_second"]
+    return (
+        document["run"],
+        document["state"],
+        f"{document['step']}/{document['total_steps']}",
+        f"{speed:.3g}" if active and speed else "",
+        formatting.duration(document["seconds_left"]) if active else "",
+        f"{loss:.4f}" if loss is not None else "",
+    )
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    """Text of rows of cells, in columns."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-    for sentence in told:
-        print(sentence, file=sys.stderr)
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join(line.rstrip() for line in lines)
 
 
-def _export(options: argparse.Namespace) -> None:
-    from ddpm.reports import xlsx
+def _describe(run: runs.Run) -> Output:
+    checkpoints = run.checkpoints()
+    results: dict[str, Sequence[jobs.Job]] = {
+        "samples": run.sample_jobs(),
+        "evaluations": run.evaluation_jobs(),
+        "comparisons": run.frontier_jobs(),
+        "trajectories": run.microscope_jobs(),
+    }
+    short = output.of_run(run)
+    document = {
+        **short,
+        "config": codec.to_json(run.config),
+        "checkpoints": [output.of_checkpoint(checkpoint) for checkpoint in checkpoints],
+        "previews": [{"step": step, "path": path.absolute()} for step, path in run.previews()],
+        **{kind: [output.of_job(job) for job in found] for kind, found in results.items()},
+    }
+    config, metrics = run.config, short["metrics"]
+    lines = [
+        ("folder", str(short["folder"])),
+        ("state", f"{short['state']} at step {short['step']:,} of {short['total_steps']:,}"),
+        ("data", f"{config.data.data_dir or 'not known'}{_classes(config.class_names)}"),
+        ("images", f"{config.model.image_size} x {config.model.image_size} x {config.model.image_channels}"),
+        ("parameters", f"{architecture.parameters(config.model):,}"),
+        ("metrics", ", ".join(f"{name} {metrics[name]:.4g}" for name in SHOWN if metrics.get(name) is not None)),
+        ("checkpoints", formatting.some([f"{c.step:,} ({', '.join(c.weights)})" for c in reversed(checkpoints)], 5)),
+        *((kind, formatting.plural(len(found), "folder")) for kind, found in results.items() if found),
+        ("flags", shlex.join(codec.to_flags(config))),
+        ("message", short["message"]),
+        ("warning", short["warning"]),
+    ]
+    return Output(document, _table([line for line in lines if line[1]]))
 
+
+def _classes(names: Sequence[str]) -> str:
+    """, 3 classes: circle, square, star; empty without classes."""
+    return f", {formatting.plural(len(names), 'class', 'classes')}: {formatting.some(names, 10)}" if names else ""
+
+
+def _export(options: argparse.Namespace) -> Output:
     run = runs.find(options.runs_dir, options.name)
     if options.openai:
         from ddpm.interop import export_openai
 
-        for sentence in export_openai.export_checkpoint(run, options.openai, getattr(options, "step", 0)):
+        notes = export_openai.export_checkpoint(run, options.openai, getattr(options, "step", 0))
+        for sentence in notes:
             print(sentence, file=sys.stderr)
-        print(options.openai)
-        return
+        return Output({"run": run.name, "folder": options.openai.absolute(), "notes": notes}, str(options.openai))
+    from ddpm.reports import xlsx
+
     path = options.xlsx or run.folder / "results.xlsx"
     xlsx.write_xlsx(run, path)
-    print(path)
+    return Output({"run": run.name, "path": path.absolute()}, str(path))

@@ -62,7 +62,8 @@ def _resumed(options: argparse.Namespace) -> Path:
     others += [name for name in ("out", "like") if getattr(options, name)]
     if others:
         raise UserError(
-            f"--resume goes on with the settings in {folder}, but --{others[0]} was given too: leave it out."
+            f"--resume goes on with the settings in {folder}, but --{others[0]} was given too: leave it out.",
+            code="settings-are-fixed",
         )
     torchrun.run_on_main(lambda: runs.check_resumable(results.SampleJob(folder)))
     with shared.job_worker(folder) as worker:
@@ -80,7 +81,8 @@ def _drawn(options: argparse.Namespace) -> Path:
     elif not (options.run or options.model_path):
         raise UserError(
             "Nothing to draw from is named: give --run NAME or --model_path FILE, or --like FILE.png with a picture"
-            " that carries its settings."
+            " that carries its settings.",
+            code="missing-value",
         )
     else:
         settings, source, flags = shared.read_source(options, SampleConfig)
@@ -103,7 +105,7 @@ def _changed(
         settings = dataclasses.replace(settings, step=0, weights="")
     changed = dataclasses.replace(settings, **shared.given(options, SampleConfig))
     for problem in validation.limit_problems(changed):
-        raise UserError(problem.sentence)
+        raise UserError(problem.sentence, code=problem.code)
     if explicit:
         _, source, flags = shared.read_source(options, SampleConfig)
         return changed, source, flags
@@ -112,7 +114,8 @@ def _changed(
     if own:
         raise UserError(
             f"--like has the settings of its model, but --{min(own)} was given too: leave it out, or name the file with"
-            " --model_path."
+            " --model_path.",
+            code="settings-are-fixed",
         )
     remedy = "name a checkpoint with --run or --model_path to draw from all the same"
     return changed, torchrun.run_on_main(lambda: metadata.checkpoint_of(like, options.like.name, remedy)), {}

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ddpm.cli import torchrun
+from ddpm.cli import output, torchrun
 from ddpm.config import codec, fields, validation
 from ddpm.config.codec import SECTIONS
 from ddpm.config.fields import settings
@@ -45,6 +45,7 @@ def add_command(commands: Any, name: str, run: Any, help: str, runs_dir: bool = 
     """Add a subcommand that calls `run` with its options, and takes --json; with `runs_dir`, also --runs_dir."""
     parser = commands.add_parser(name, help=help, description=help, allow_abbrev=False)
     parser.set_defaults(command=run)
+    output.add_json_flag(parser)
     if runs_dir:
         parser.add_argument(
             "--runs_dir", type=path, default=Path("runs"), metavar="DIR", help="where the runs are (default: runs)"
@@ -72,11 +73,14 @@ def log_format() -> str | None:
     known = ("stdout", "log", *LOG_FORMATS)
     for name in formats:
         if name not in known:
-            raise UserError(f"OPENAI_LOG_FORMAT names {name!r}: choose among {', '.join(known)}, with commas between.")
+            raise UserError(
+                f"OPENAI_LOG_FORMAT names {name!r}: choose among {', '.join(known)}, with commas between.",
+                code="bad-value",
+            )
     return ",".join(["csv", *(name for name in formats if name in LOG_FORMATS and name != "csv")]) if formats else None
 
 
-def result_folder(out: Path | None, source: Run | Path, kind: str) -> Path:
+def result_folder(out: Path | None, source: object, kind: str) -> Path:
     """Folder of a job's result: `out`, or else KIND/TIME in OPENAI_LOGDIR, in the run's folder or in this folder."""
     own = source.folder if isinstance(source, Run) else Path()
     return out or torchrun.run_on_main(lambda: runs.timed((paths.log_folder() or own) / kind))
@@ -117,22 +121,25 @@ def add_settings(
         if s.name in leave_out:
             continue
         own = getattr(base or section(), s.name)
-        default = "as trained" if own is None else repr(own) if s.type is str else own
+        default = "as trained" if own is None else repr(s.display(own)) if s.type is str else own
         flag = names.get(s.name, s.name)
+        also = [s.flag] if s.flag else []
         group.add_argument(
-            *dict.fromkeys([f"--{flag}", f"--{flag.replace('_', '-') if dashes else flag}"]),
+            *dict.fromkeys(
+                [f"--{n}" for name in (flag, *also) for n in (name, name.replace("_", "-") if dashes else name)]
+            ),
             dest=s.name,
-            type=_parser_of(s.type),
+            type=_parser_of(s.type, s.aliases),
             choices=s.choices or None,
             default=argparse.SUPPRESS,
-            metavar=None if s.choices else s.type.__name__.upper(),
+            metavar=f"{{{','.join(s.shown_choices)}}}" if s.choices else s.type.__name__.upper(),
             help=f"{s.help} (default: {default})".replace("%", "%%"),
         )
 
 
-def _parser_of(kind: type) -> Any:
+def _parser_of(kind: type, aliases: Mapping[str, str] = {}) -> Any:
     def parse(text: str) -> Any:
-        return fields.parse(kind, text)
+        return fields.parse(kind, aliases.get(text, text))
 
     parse.__name__ = "True or False" if kind is bool else kind.__name__  # its name in argparse's error
     return parse
@@ -141,7 +148,7 @@ def _parser_of(kind: type) -> Any:
 def given(options: argparse.Namespace, *sections: type) -> dict[str, Any]:
     """Settings of the `sections` that were given, by name; paths are absolute."""
     known = {s.name: s for section in sections for s in settings(section)}
-    return {name: known[name].settled(value) for name, value in vars(options).items() if name in known}
+    return {name: known[name].normalize(value) for name, value in vars(options).items() if name in known}
 
 
 def add_source(
@@ -183,7 +190,7 @@ def read_source(options: argparse.Namespace, section: type[S]) -> tuple[S, runs.
     """Read the flags of `add_source`: settings, run or file, and settings of a file that does not hold its own."""
     wanted = section(**given(options, section))
     for problem in validation.limit_problems(wanted):
-        raise UserError(problem.sentence)
+        raise UserError(problem.sentence, code=problem.code)
     if isinstance(wanted, SampleConfig):
         timesteps.check(wanted)
     flags = given(options, SECTIONS["model"], SECTIONS["diffusion"])
@@ -191,7 +198,10 @@ def read_source(options: argparse.Namespace, section: type[S]) -> tuple[S, runs.
     if not options.run:
         return wanted, options.model_path, flags
     if flags:
-        raise UserError(f"--run uses the settings of the run, but --{next(iter(flags))} was given too: leave it out.")
+        raise UserError(
+            f"--run uses the settings of the run, but --{next(iter(flags))} was given too: leave it out.",
+            code="settings-are-fixed",
+        )
     return wanted, torchrun.run_on_main(lambda: runs.find(options.runs_dir, options.run)), flags
 
 

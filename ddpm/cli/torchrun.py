@@ -36,7 +36,7 @@ def run(command: Callable[[argparse.Namespace], T], options: argparse.Namespace)
     from ddpm.compute import distributed
 
     try:
-        with distributed.joined():
+        with distributed.process_group():
             return command(options)
     except UserError:
         if is_main():
@@ -51,7 +51,7 @@ def run_on_main(make: Callable[[], T]) -> T:
         return make()
     from ddpm.compute import distributed
 
-    return distributed.from_main(make)
+    return distributed.run_on_main(make)
 
 
 def worker_for(folder: Path, total_steps: int = 0, state: State = "starting") -> Worker:

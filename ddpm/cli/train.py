@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import ddpm
-from ddpm.cli import shared, torchrun
+from ddpm.cli import output, shared, torchrun
+from ddpm.cli.output import Output
 from ddpm.config import codec, validation
 from ddpm.config.codec import SECTIONS
 from ddpm.config.presets import PRESETS
@@ -69,7 +70,7 @@ def _add_train(commands: Any, name: str, help: str, base: Config, names: Mapping
         shared.add_settings(train.add_argument_group(part), section, base=getattr(base, part), names=names)
 
 
-def _train(options: argparse.Namespace) -> None:
+def _train(options: argparse.Namespace) -> Output:
     given = shared.given(options, *SECTIONS.values())
     if options.resume is not None and (set(given) - MAY_CHANGE or options.preset or options.run):
         extra = (
@@ -80,7 +81,8 @@ def _train(options: argparse.Namespace) -> None:
         )
         raise UserError(
             f"--resume goes on with the settings that the run has, but {extra} was given too: leave it out, or start a"
-            " new run."
+            " new run.",
+            code="settings-are-fixed",
         )
     run = torchrun.run_on_main(lambda: _run(options, given))
     with torchrun.worker_for(run.folder, run.config.train.total_steps, state="queued") as worker:
@@ -102,6 +104,7 @@ def _train(options: argparse.Namespace) -> None:
                 text = str(told) if isinstance(told, UserError) else traceback.format_exc()
                 to_file.emit(logging.makeLogRecord({"msg": text}))
             raise
+    return Output(output.of_run(run))
 
 
 def _find(options: argparse.Namespace) -> runs.Run:
@@ -112,7 +115,8 @@ def _find(options: argparse.Namespace) -> runs.Run:
     if folder is None:
         raise UserError(
             "--resume names no run, and OPENAI_LOGDIR names no folder: give the name of a run, as `ddpm runs` lists"
-            " them."
+            " them.",
+            code="missing-value",
         )
     return runs.Run(folder)
 
@@ -121,16 +125,16 @@ def _train_here(run: runs.Run, worker: jobs.Worker) -> None:
     from tqdm import tqdm
     from tqdm.contrib.logging import logging_redirect_tqdm
 
-    from ddpm.training.loop import Session
+    from ddpm.training.loop import TrainingLoop
 
-    session = Session(run, worker)
+    loop = TrainingLoop(run, worker)
     interactive = sys.stderr.isatty() and torchrun.is_main()
     with logging_redirect_tqdm([log] if torchrun.is_main() else []):
         line = tqdm(
-            session.train(),
+            loop.train(),
             desc=run.name,
             total=run.config.train.total_steps,
-            initial=session.trainer.step,
+            initial=loop.trainer.step,
             unit="step",
             dynamic_ncols=True,
             disable=not interactive,
@@ -149,7 +153,7 @@ def _run(options: argparse.Namespace, given: dict[str, Any]) -> runs.Run:
             from ddpm.training import resume
 
             if resume.is_done(run):  # nothing of it is touched
-                raise UserError(run.all_done)
+                raise UserError(run.all_done, code="nothing-left")
     return run.loaded()
 
 
@@ -178,7 +182,8 @@ def _new_run(options: argparse.Namespace, given: dict[str, Any]) -> runs.Run:
     config = codec.resolved(config)
     if options.base.model.super_res and not config.model.super_res:
         raise UserError(
-            "super-res-train was to train a model that enlarges nothing: say --small_size, or use ddpm train."
+            "super-res-train was to train a model that enlarges nothing: say --small_size, or use ddpm train.",
+            code="missing-value",
         )
     config = datasets.resolve(config)
     with shared.progress_bar(

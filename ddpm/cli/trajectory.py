@@ -30,7 +30,9 @@ def add(commands: Any) -> None:
 
 def _microscope(options: argparse.Namespace) -> None:
     if torchrun.is_distributed():
-        raise UserError("ddpm microscope draws a single picture: start it without torchrun.")
+        raise UserError(
+            "ddpm microscope draws a single picture: start it without torchrun.", code="single-process-only"
+        )
     settings, source, flags = shared.read_source(options, SampleConfig)
     folder = shared.result_folder(options.out, source, "microscopes")
     with shared.job_worker(folder, made=options.out is None) as worker:

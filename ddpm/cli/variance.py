@@ -36,14 +36,17 @@ def _analytic(options: argparse.Namespace) -> None:
     from ddpm.models import backend
     from ddpm.sampling import analytic_variance
 
-    distributed.compute_with(wanted.threads, "estimate")
+    distributed.set_num_threads(wanted.threads, "estimate")
     opened = loading.open_model(source, wanted, flags, options.base, options.probe)
     config, path = opened.config, opened.path
     variances.resolve_variance(config, dataclasses.replace(wanted, variance="analytic"))
     place = dataclasses.replace(config.data, data_dir=wanted.data_dir or config.data.data_dir)
     place = datasets.adjusted(place, wanted)
     if not place.data_dir:
-        raise UserError(f"{path.name} does not say what it was trained on: name some pictures with --data_dir.")
+        raise UserError(
+            f"{path.name} does not say what it was trained on: name some pictures with --data_dir.",
+            code="no-data-named",
+        )
     dataset = datasets.open_dataset(place, config.model, seed=config.train.seed)
     device = distributed.device()
     compute = backend.resolve_and_report(wanted.kernels, "fp32", device, None)
@@ -60,6 +63,7 @@ def _analytic(options: argparse.Namespace) -> None:
     except OSError as error:
         raise UserError(
             f"{variance_file.path_for(path)} cannot be written ({error.strerror or error}): make its folder writable, or"
-            " copy the weights to another."
+            " copy the weights to another.",
+            code="not-writable",
         ) from error
     print(variance_file.path_for(path))

@@ -1,4 +1,4 @@
-"""What is wrong with settings, each in one sentence with a remedy.  The same for shell and page."""
+"""Checks of settings: each problem in one sentence with a remedy, the same for the shell and the pages."""
 
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
@@ -9,57 +9,64 @@ from ddpm.config.codec import SECTIONS
 from ddpm.config.fields import Setting, settings
 from ddpm.config.model import ModelConfig
 from ddpm.config.training import LOG_FORMATS, Config
-from ddpm.errors import UserError
+from ddpm.errors import Code, UserError
 
 
 class Problem(NamedTuple):
-    """What is wrong with a setting: one sentence with a remedy."""
+    """A problem with a setting: one sentence with a remedy."""
 
     name: str
     sentence: str
+    code: Code
 
 
 def check(config: Config) -> None:
     """Raises UserError with the first problem."""
     for problem in problems(config):
-        raise UserError(problem.sentence)
+        raise UserError(problem.sentence, code=problem.code)
 
 
 def problems(config: Config) -> Iterator[Problem]:
-    """Everything that would keep a training from starting, without looking at the data."""
-    yield from _look(config, tuple(SECTIONS), (_model_problems, _diffusion_problems, _train_problems))
+    """All problems that prevent a training from starting, without reading the data."""
+    yield from _problems_in(config, tuple(SECTIONS), (_model_problems, _diffusion_problems, _train_problems))
 
 
 def network_problems(config: Config) -> Iterator[Problem]:
-    """Everything that would keep the network from being built and drawn from."""
-    yield from _look(config, ("model", "diffusion"), (_model_problems, _diffusion_problems))
+    """All problems that prevent the network from being built and sampled from."""
+    yield from _problems_in(config, ("model", "diffusion"), (_model_problems, _diffusion_problems))
 
 
-def _look(
-    config: Config, sections: tuple[str, ...], looks: tuple[Callable[[Config], Iterator[Problem]], ...]
+def _problems_in(
+    config: Config, sections: tuple[str, ...], checks: tuple[Callable[[Config], Iterator[Problem]], ...]
 ) -> Iterator[Problem]:
     limits = [p for name in sections for p in limit_problems(getattr(config, name))]
     yield from limits
     if limits:
-        return  # what follows computes with these numbers
-    for look in looks:
+        return  # the other checks compute with these numbers
+    for check in checks:
         try:
-            yield from look(config)
-        except UserError as error:  # a text that could not be read as numbers
-            yield Problem(str(error).split()[0], str(error))
+            yield from check(config)
+        except UserError as error:  # a list of numbers that cannot be parsed
+            yield Problem(str(error).split()[0], str(error), code=error.code)
 
 
 def limit_problems(section: Any) -> Iterator[Problem]:
-    """Values outside the limits that their fields state."""
+    """Values that are not among the choices or outside the limits of their fields."""
     for s in settings(type(section)):
         yield from _limit_problems(s, getattr(section, s.name))
 
 
 def _limit_problems(s: Setting, value: Any) -> Iterator[Problem]:
     if s.choices and value not in s.choices:
-        yield Problem(s.name, f"{s.name} is {value!r}, which is none of {', '.join(s.choices)}: choose one of them.")
-    if s.type in (int, float) and not s.low <= value <= s.high:  # as a NaN is not, either
-        yield Problem(s.name, f"{s.name} is {value}: set it between {s.low:.15g} and {s.high:.15g}.")
+        yield Problem(
+            s.name,
+            f"{s.name} is {value!r}, which is none of {', '.join(s.shown_choices)}: choose one of them.",
+            code="bad-value",
+        )
+    if s.type in (int, float) and not s.low <= value <= s.high:  # false for a NaN too
+        yield Problem(
+            s.name, f"{s.name} is {value}: set it between {s.low:.15g} and {s.high:.15g}.", code="out-of-range"
+        )
 
 
 def _model_problems(config: Config) -> Iterator[Problem]:
@@ -67,34 +74,39 @@ def _model_problems(config: Config) -> Iterator[Problem]:
     if model.class_cond and model.cond_drop_prob == 1:
         yield Problem(
             "cond_drop_prob",
-            "cond_drop_prob is 1, so every class would be hidden and none learnt: use 0.1, or set class_cond to False.",
+            "cond_drop_prob is 1, so every class label would be dropped: use 0.1, or set class_cond to False.",
+            code="nothing-learnt",
         )
     halvings = len(model.multipliers) - 1
     if model.image_size % 2**halvings:
         fits = "".join(f"{n}, " for n in _nearby_sizes(model.image_size, 2**halvings))
         yield Problem(
             "image_size",
-            f"image_size {model.image_size} cannot be halved {halvings} times, as {halvings + 1} levels (channel_mult"
-            f" {','.join(map(str, model.multipliers))}) need: use {fits}{'or ' if fits else ''}fewer channel_mult"
-            " entries.",
+            f"image_size {model.image_size} cannot be halved {halvings} times, which {halvings + 1} levels"
+            f" (channel_mult {','.join(map(str, model.multipliers))}) need: use {fits}{'or ' if fits else ''}fewer"
+            " channel_mult entries.",
+            code="bad-value",
         )
     if model.small_size >= model.image_size:
         yield Problem(
             "small_size",
-            f"small_size {model.small_size} is not below image_size {model.image_size}, so there is nothing to enlarge:"
-            f" use {max(model.image_size // 2, 1)} or less, or 0 for no super-resolution.",
+            f"small_size {model.small_size} is not below image_size {model.image_size}, so there is nothing to"
+            f" upsample: use {max(model.image_size // 2, 1)} or less, or 0 for no super-resolution.",
+            code="bad-value",
         )
     if model.image_channels not in (1, 3, 4):
         yield Problem(
             "image_channels",
             f"image_channels is {model.image_channels}: use 1 (grey), 3 (colour) or 4 (with transparency).",
+            code="bad-value",
         )
     if model.num_channels % 32:
         low = max(32, model.num_channels // 32 * 32)
         yield Problem(
             "num_channels",
-            f"num_channels {model.num_channels} is no multiple of 32, the number of normalisation groups: use {low} or"
-            f" {low + 32}.",
+            f"num_channels {model.num_channels} is not a multiple of 32, the number of normalisation groups: use {low}"
+            f" or {low + 32}.",
+            code="bad-value",
         )
     attended = {
         m * model.num_channels
@@ -110,6 +122,7 @@ def _model_problems(config: Config) -> Iterator[Problem]:
                 "num_head_channels",
                 f"num_head_channels {each} does not divide the {bad[0]} channels where attention is used: use {fits},"
                 " or -1 for num_heads at every level.",
+                code="bad-value",
             )
         return
     for flag, heads, widths in (
@@ -117,12 +130,14 @@ def _model_problems(config: Config) -> Iterator[Problem]:
         ("num_heads_upsample", model.heads_up, attended),
     ):
         if flag == "num_heads_upsample" and model.num_heads_upsample == -1:
-            continue  # what is wrong with num_heads was said
+            continue  # num_heads is reported already
         bad = sorted(w for w in widths if heads < 1 or w % heads)
         if bad:
             fits = ", ".join(str(n) for n in (1, 2, 4, 8) if all(w % n == 0 for w in widths))
             yield Problem(
-                flag, f"{flag} {heads} does not divide the {bad[0]} channels where attention is used: use {fits}."
+                flag,
+                f"{flag} {heads} does not divide the {bad[0]} channels where attention is used: use {fits}.",
+                code="bad-value",
             )
 
 
@@ -137,67 +152,83 @@ def _diffusion_problems(config: Config) -> Iterator[Problem]:
     try:
         schedules.named(diffusion.noise_schedule, diffusion.diffusion_steps)
     except UserError as error:
-        yield Problem("diffusion_steps", str(error))
+        yield Problem("diffusion_steps", str(error), code=error.code)
     if diffusion.predict_xstart and diffusion.predict_xprev:
         yield Problem(
             "predict_xprev",
-            "predict_xstart and predict_xprev are both True, and a network predicts one thing: set one of them to"
+            "predict_xstart and predict_xprev are both True, but the network predicts only one of them: set one to"
             " False.",
+            code="conflicting-settings",
         )
     if diffusion.predict_xprev and diffusion.timestep_respacing:
         yield Problem(
             "predict_xprev",
-            "predict_xprev cannot be trained on a shortened process, where the previous x is another one: leave"
-            " timestep_respacing empty.",
+            "predict_xprev cannot be trained on a shortened process, where the previous image is a different one:"
+            " leave timestep_respacing empty.",
+            code="conflicting-settings",
         )
     try:
         schedules.space_timesteps(diffusion.diffusion_steps, diffusion.timestep_respacing)
     except UserError as error:
-        yield Problem("timestep_respacing", str(error))
+        yield Problem("timestep_respacing", str(error), code=error.code)
 
 
 def _train_problems(config: Config) -> Iterator[Problem]:
     train = config.train
     if not config.data.data_dir:
         yield Problem(
-            "data_dir", "data_dir is empty: name a folder of images, an .npz file, shapes, cifar10-mini or cifar10."
+            "data_dir",
+            "data_dir is empty: name a folder of images, an .npz file, shapes, cifar10-mini or cifar10.",
+            code="no-data-named",
         )
     if train.microbatch == 0:
         yield Problem(
-            "microbatch", "microbatch is 0: use -1 for the whole batch, or how many pictures to hold in memory at once."
+            "microbatch",
+            "microbatch is 0: use -1 for the whole batch, or the number of images per forward pass.",
+            code="bad-value",
         )
     if train.precision == "fp32" and train.use_fp16:
         yield Problem(
             "use_fp16",
             "use_fp16 is True and precision is fp32, which contradict each other: set use_fp16 to False, or precision"
             " to auto, bf16 or fp16.",
+            code="conflicting-settings",
         )
     if train.lr == 0:
-        yield Problem("lr", "lr is 0, so nothing would be learnt: 0.0001 is a good start.")
+        yield Problem("lr", "lr is 0, so the weights would not change: start with 0.0001.", code="nothing-learnt")
     for rate in train.ema_rates:
         try:
             good = 0 <= float(rate) < 1
         except ValueError:
             good = False
         if not good:
-            yield Problem("ema_rate", f"ema_rate {rate!r} is not between 0 and 1: write rates such as 0.999,0.9999.")
+            yield Problem(
+                "ema_rate",
+                f"ema_rate {rate!r} is not between 0 and 1: write rates such as 0.999,0.9999.",
+                code="bad-value",
+            )
     if len(set(train.ema_rates)) < len(train.ema_rates):
-        yield Problem("ema_rate", f"ema_rate {train.ema_rate!r} names a rate twice: name each once.")
+        yield Problem(
+            "ema_rate", f"ema_rate {train.ema_rate!r} has the same rate twice: give each once.", code="bad-value"
+        )
     for name in train.log_formats:
         if name not in LOG_FORMATS:
             yield Problem(
                 "log_format",
-                f"log_format {name!r} is unknown: choose among {', '.join(LOG_FORMATS)}, with commas between.",
+                f"log_format {name!r} is unknown: choose among {', '.join(LOG_FORMATS)}, separated by commas.",
+                code="bad-value",
             )
     if "tensorboard" in train.log_formats and find_spec("tensorboard") is None:
         yield Problem(
             "log_format",
             "log_format tensorboard needs a package that is not installed: run pip install tensorboard, install"
             " 'ddpm-workbench[tensorboard]', or leave it out.",
+            code="missing-package",
         )
     if 0 < train.lr_anneal_steps < train.total_steps:
         yield Problem(
             "total_steps",
-            f"total_steps {train.total_steps} goes on after the learning rate has reached 0 at lr_anneal_steps"
-            f" {train.lr_anneal_steps}: make them equal.",
+            f"total_steps {train.total_steps} exceeds the training step at which the learning rate reaches 0,"
+            f" lr_anneal_steps {train.lr_anneal_steps}: make them equal.",
+            code="conflicting-settings",
         )

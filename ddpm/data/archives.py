@@ -60,7 +60,8 @@ def write_pictures(
         raise UserError(
             f"{len(broken):,} of {plural(count, 'picture')}"
             f" {'is broken and was' if len(broken) == 1 else 'are broken and were'} left out of {folder} (the first:"
-            f" {broken[0]}): train without them, or get the archive again."
+            f" {broken[0]}): train without them, or get the archive again.",
+            code="broken-image",
         )
 
 
@@ -92,7 +93,7 @@ def check_free(folder: Path) -> None:
     if (folder / ORIGIN).exists() or not folder.is_dir():
         return
     if any(not path.name.startswith(".") for path in folder.iterdir()):
-        raise UserError(f"{folder} holds other files already: name a new folder, or an empty one.")
+        raise UserError(f"{folder} holds other files already: name a new folder, or an empty one.", code="not-empty")
 
 
 def claim(folder: Path, origin: Mapping[str, Any]) -> None:
@@ -107,9 +108,13 @@ def claim(folder: Path, origin: Mapping[str, Any]) -> None:
             files.write_json(folder / ORIGIN, origin)
         elif found != json.loads(json.dumps(origin)):
             was, now = (", ".join(f"{k} {v}" for k, v in what.items()) for what in (dict(found), origin))
-            raise UserError(f"{folder} was begun from something else ({was}; now {now}): name another folder.")
+            raise UserError(
+                f"{folder} was begun from something else ({was}; now {now}): name another folder.", code="not-empty"
+            )
     except OSError as error:
-        raise UserError(f"Cannot write in {folder} ({error.strerror}): name another folder.") from error
+        raise UserError(
+            f"Cannot write in {folder} ({error.strerror}): name another folder.", code="not-writable"
+        ) from error
 
 
 @contextlib.contextmanager
@@ -125,15 +130,20 @@ def opened_zip(path: Path, wanted: str) -> Iterator[zipfile.ZipFile]:
                 if entry.file_size > max(BOMB_BYTES, BOMB_RATIO * entry.compress_size):
                     raise UserError(
                         f"{path} says that its {entry.filename} of {entry.compress_size / 1e6:.3g} MB grows to "
-                        f"{entry.file_size / 1e6:,.0f} MB, which no pictures do: use {wanted}."
+                        f"{entry.file_size / 1e6:,.0f} MB, which no pictures do: use {wanted}.",
+                        code="unsafe-archive",
                     )
             yield archive
     except FileNotFoundError:
-        raise UserError(f"There is no file {path}: check the path.") from None
+        raise UserError(f"There is no file {path}: check the path.", code="not-found") from None
     except (PermissionError, IsADirectoryError) as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}): name {wanted} itself.") from error
+        raise UserError(
+            f"{path} cannot be read ({error.strerror}): name {wanted} itself.", code="unreadable-file"
+        ) from error
     except DAMAGE as error:
-        raise UserError(f"{path} is cut short, damaged or no zip file ({error}): get it again, {wanted}.") from error
+        raise UserError(
+            f"{path} is cut short, damaged or no zip file ({error}): get it again, {wanted}.", code="damaged-archive"
+        ) from error
 
 
 def check_entry(archive: Path, name: str, is_link: bool, wanted: str) -> None:
@@ -141,7 +151,9 @@ def check_entry(archive: Path, name: str, is_link: bool, wanted: str) -> None:
     windows = PureWindowsPath(name)  # which takes both slashes
     if is_link or windows.drive or windows.root or ".." in windows.parts:
         what = "is a link" if is_link else "points outside of it"
-        raise UserError(f"{archive} is not to be trusted, as its entry {name!r} {what}: use {wanted}.")
+        raise UserError(
+            f"{archive} is not to be trusted, as its entry {name!r} {what}: use {wanted}.", code="unsafe-archive"
+        )
 
 
 def check_md5(path: Path, md5: str, progress: Progress | None = None) -> None:
@@ -156,10 +168,13 @@ def check_md5(path: Path, md5: str, progress: Progress | None = None) -> None:
                 if progress:
                     progress(done, total)
     except OSError as error:
-        raise UserError(f"The checksum of {path} cannot be taken ({error.strerror}): name an archive file.") from error
+        raise UserError(
+            f"The checksum of {path} cannot be taken ({error.strerror}): name an archive file.", code="unreadable-file"
+        ) from error
     if digest.hexdigest() != md5.lower():
         raise UserError(
-            f"{path} is damaged, or another file (md5 {digest.hexdigest()}, not {md5.lower()}): get it again."
+            f"{path} is damaged, or another file (md5 {digest.hexdigest()}, not {md5.lower()}): get it again.",
+            code="wrong-checksum",
         )
 
 

@@ -88,7 +88,8 @@ def _read_archive(archive: Path, progress: Progress | None) -> dict[str, dict[st
                 if member.size > LARGEST:
                     raise UserError(
                         f"{archive} says that its {member.name} has {member.size / 1e6:,.0f} MB, which no part of"
-                        f" CIFAR-10 has: use {OFFICIAL}."
+                        f" CIFAR-10 has: use {OFFICIAL}.",
+                        code="unsafe-archive",
                     )
                 name = wanted.get(str(PurePosixPath(member.name)))
                 content = tar.extractfile(member) if name and member.isfile() else None
@@ -99,21 +100,24 @@ def _read_archive(archive: Path, progress: Progress | None) -> dict[str, dict[st
             while tar.fileobj and tar.fileobj.read(CHUNK):  # to the end, where gzip has its checksum
                 pass
     except FileNotFoundError:
-        raise UserError(f"There is no file {archive}: check the path.") from None
+        raise UserError(f"There is no file {archive}: check the path.", code="not-found") from None
     except (PermissionError, IsADirectoryError) as error:
         raise UserError(
-            f"{archive} cannot be read ({error.strerror}): name the cifar-10-python.tar.gz itself."
+            f"{archive} cannot be read ({error.strerror}): name the cifar-10-python.tar.gz itself.",
+            code="unreadable-file",
         ) from error
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         raise UserError(
             f"{archive} is cut short, damaged or no tar archive ({len(parts)} of {len(wanted)} parts could be read): "
-            f"download it again, and compare its md5 with {MD5}."
+            f"download it again, and compare its md5 with {MD5}.",
+            code="damaged-archive",
         ) from error
     missing = [member for member, name in wanted.items() if name not in parts]
     if missing:
         raise UserError(
             f"{archive} has no {missing[0]} ({len(parts)} of {len(wanted)} parts are there): "
-            f"use {OFFICIAL}, the Python version of CIFAR-10."
+            f"use {OFFICIAL}, the Python version of CIFAR-10.",
+            code="wrong-archive",
         )
     return parts
 
@@ -146,7 +150,8 @@ def _unpickle(archive: Path, name: str, data: bytes) -> dict[str, Any]:
         return {key.decode() if isinstance(key, bytes) else str(key): item for key, item in value.items()}
     except Exception as error:  # unpickling damaged bytes raises anything
         raise UserError(
-            f"{FOLDER / name} in {archive} is no part of CIFAR-10 ({error}): download the archive again."
+            f"{FOLDER / name} in {archive} is no part of CIFAR-10 ({error}): download the archive again.",
+            code="damaged-archive",
         ) from error
 
 
@@ -159,7 +164,8 @@ def _batch(archive: Path, name: str, part: dict[str, Any], classes: int) -> tupl
     if planes.dtype != np.uint8 or planes.shape != (len(labels), 3 * 32 * 32) or not labels:
         raise UserError(
             f"{FOLDER / name} in {archive} holds {planes.dtype} {list(planes.shape)} and {len(labels)} good labels, not"
-            f" uint8 [N, 3072] and N labels: use {OFFICIAL}."
+            f" uint8 [N, 3072] and N labels: use {OFFICIAL}.",
+            code="wrong-archive",
         )
     return np.ascontiguousarray(planes.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)), np.array(labels, np.int64)
 
@@ -167,5 +173,5 @@ def _batch(archive: Path, name: str, part: dict[str, Any], classes: int) -> tupl
 def _class_names(archive: Path, meta: dict[str, Any]) -> np.ndarray:
     names = [name.decode() if isinstance(name, bytes) else str(name) for name in meta.get("label_names", ())]
     if not names:
-        raise UserError(f"{FOLDER / META} in {archive} names no classes: use {OFFICIAL}.")
+        raise UserError(f"{FOLDER / META} in {archive} names no classes: use {OFFICIAL}.", code="wrong-archive")
     return np.array(names)

@@ -18,12 +18,11 @@ from ddpm.config.tasks import AnalyticConfig, EvalConfig
 from ddpm.config.training import Config, DataConfig
 from ddpm.data import decoded
 from ddpm.data.decoded import Decoded, Progress, open_decoded
-from ddpm.data.sources import SOURCES, Source, open_source
+from ddpm.data.sources import Source, open_source
 from ddpm.errors import UserError
 from ddpm.formatting import plural, some
 
 __all__ = [
-    "SOURCES",
     "Dataset",
     "Description",
     "Digest",
@@ -152,12 +151,14 @@ def resolve(config: Config) -> Config:
     if not names:
         raise UserError(
             f"class_cond is True, but the images of {data_dir} have no classes: name them label_xxx.png, "
-            "put those of each class in a folder of its own, or set class_cond to False."
+            "put those of each class in a folder of its own, or set class_cond to False.",
+            code="no-classes",
         )
     if 0 < model.num_classes < len(names):
         raise UserError(
             f"num_classes is {model.num_classes}, but {data_dir} has {len(names)} classes: set it to 0, for as many as"
-            " there are."
+            " there are.",
+            code="bad-value",
         )
     return replace(config, {"class_names": names, "num_classes": model.num_classes or len(names)})
 
@@ -176,7 +177,8 @@ def attach(config: Config, data_dir: str) -> Config:
             raise UserError(
                 f"The classes of {data_dir} are {', '.join(names) or 'none'}, and the network knows"
                 f" {', '.join(known) if known and not numbered else f'{count} classes'}: name the data it was"
-                " trained on."
+                " trained on.",
+                code="changed-classes",
             )
     return replace(config, {"data_dir": data_dir, "class_names": names})
 
@@ -203,7 +205,8 @@ def _check_part(data: DataConfig, split: str, own: Source | None) -> None:
     if split == "test" and not data.hold_out and own is None:
         raise UserError(
             f"{data.data_dir} has no test part, and none of it was held out: evaluate on other data or on part train, "
-            "or train with hold_out 0.1."
+            "or train with hold_out 0.1.",
+            code="no-test-part",
         )
 
 
@@ -273,7 +276,8 @@ def open_dataset(
     if data.hold_out and not held.any():
         raise UserError(
             f"{data.data_dir} has only one image, so none can be held out (copies count as one): set hold_out to 0, or"
-            " add images."
+            " add images.",
+            code="too-few-images",
         )
     apart = decoded.identities(own, data, progress, "test").identities if own else main.identities[held]
     digest = digest_of(main, labels, source.class_names, apart)
@@ -305,7 +309,8 @@ def class_numbers(config: Config, class_names: tuple[str, ...]) -> np.ndarray | 
     if not class_names:
         raise UserError(
             "The model was trained with classes, and these pictures have none: use pictures that are sorted into its"
-            " classes."
+            " classes.",
+            code="no-classes",
         )
     apart = not set(class_names) & set(config.class_names)
     unnamed = _are_numbers(config.class_names) and len(class_names) == len(config.class_names) and apart
@@ -315,7 +320,8 @@ def class_numbers(config: Config, class_names: tuple[str, ...]) -> np.ndarray | 
         have = ", ".join(known[:10]) if config.class_names else f"{config.model.num_classes} classes"
         raise UserError(
             f"The pictures have classes that the model does not know ({', '.join(unknown[:5])}): it was trained with"
-            f" {have}; use pictures of those."
+            f" {have}; use pictures of those.",
+            code="unknown-class",
         )
     return np.array([known.index(name) for name in class_names], dtype=np.int64)
 

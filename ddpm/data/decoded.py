@@ -20,7 +20,8 @@ import numpy as np
 from ddpm import formatting
 from ddpm.config.model import ModelConfig
 from ddpm.config.training import DataConfig
-from ddpm.data.sources import IDENTITY_BYTES, SOURCES, Item, Source
+from ddpm.data.sources import IDENTITY_BYTES, Item, Source
+from ddpm.data_sets import DATA_SETS
 from ddpm.errors import UserError
 from ddpm.storage import arrays, files, images, locks, paths
 
@@ -88,7 +89,8 @@ def _locked(path: Path, fill: Callable[[], Decoded]) -> Decoded:
     except OSError as error:
         raise UserError(
             f"Decoded images cannot be kept in {path.parent} ({error.strerror}): name a folder "
-            "that you may write to in the environment variable DDPM_CACHE."
+            "that you may write to in the environment variable DDPM_CACHE.",
+            code="not-writable",
         ) from error
 
 
@@ -100,7 +102,7 @@ def _path(source: Source, data: DataConfig, model: ModelConfig, part: str) -> Pa
 
 
 def _where(data: DataConfig) -> str:
-    return data.data_dir if data.data_dir in SOURCES else os.path.realpath(paths.full(data.data_dir))
+    return data.data_dir if data.data_dir in DATA_SETS else os.path.realpath(paths.full(data.data_dir))
 
 
 def _named(source: Source, which: list[str], kind: str, suffix: str) -> Path:
@@ -155,7 +157,9 @@ def _fill(
     _remove_superseded(path)
     opened = _open(path, source, model)
     if opened is None:
-        raise UserError(f"Decoded images in {path.parent} were changed by another program: start again.")
+        raise UserError(
+            f"Decoded images in {path.parent} were changed by another program: start again.", code="changed-data"
+        )
     return opened
 
 
@@ -166,7 +170,8 @@ def _called(data: DataConfig, part: str) -> str:
 def _check_unchanged(source: Source, where: str) -> None:
     if source.has_changed():
         raise UserError(
-            f"Images of {where} changed while they were read: wait until nobody writes there, and start again."
+            f"Images of {where} changed while they were read: wait until nobody writes there, and start again.",
+            code="changed-data",
         )
 
 
@@ -288,20 +293,25 @@ class _Decoding:
         if self.broken and not self.data.skip_broken:
             first = self.broken[0][1]
             if len(self.broken) == 1:
-                raise UserError(f"{first.rstrip('.')} (or set skip_broken to True, to leave it out).")
+                raise UserError(
+                    f"{first.rstrip('.')} (or set skip_broken to True, to leave it out).", code="broken-image"
+                )
             raise UserError(
                 f"{len(self.broken):,} of {count:,} images cannot be read ({self._named()}): remove or replace them, or"
-                f" set skip_broken to True to leave them out; the first: {first}"
+                f" set skip_broken to True to leave them out; the first: {first}",
+                code="broken-image",
             )
         if len(self.broken) == count:
             raise UserError(
-                f"None of the {count:,} images of {where} can be read: replace them; the first: {self.broken[0][1]}"
+                f"None of the {count:,} images of {where} can be read: replace them; the first: {self.broken[0][1]}",
+                code="broken-image",
             )
         if self.small:
             raise UserError(
                 f"{len(self.small):,} of {count:,} images of {where} are smaller than image_size"
                 f" {self.model.image_size} (the smallest has {min(self.small)} pixels on its shorter side): use larger"
-                f" ones, set enlarge to True, or image_size to {min(self.small)} or less."
+                f" ones, set enlarge to True, or image_size to {min(self.small)} or less.",
+                code="small-images",
             )
 
     def _log_broken(self) -> None:

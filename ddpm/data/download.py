@@ -35,7 +35,9 @@ def fetch_cifar10(progress: Progress | None = None, *, url: str = URL, md5: str 
             if not archive.exists():
                 download(url, archive, md5, progress, pause)
     except locks.Busy:
-        raise UserError("CIFAR-10 is being downloaded by another process: wait until it is done.") from None
+        raise UserError(
+            "CIFAR-10 is being downloaded by another process: wait until it is done.", code="busy"
+        ) from None
     return archive
 
 
@@ -61,14 +63,18 @@ def download(url: str, path: Path, md5: str, progress: Progress | None = None, p
                 reason = error.reason if isinstance(error, urllib.error.URLError) else error
                 raise UserError(
                     f"{path.name} could not be downloaded ({reason}; {_length(part) / 1e6:.0f} MB of it are kept): "
-                    f"check the connection and try again, {by_hand}."
+                    f"check the connection and try again, {by_hand}.",
+                    code="download-failed",
                 ) from error
             time.sleep(pause)
     with open(part, "rb") as file:
         found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
     if found != md5:
         part.unlink()
-        raise UserError(f"{path.name} arrived damaged (md5 {found}, not {md5}) and was deleted: try again, {by_hand}.")
+        raise UserError(
+            f"{path.name} arrived damaged (md5 {found}, not {md5}) and was deleted: try again, {by_hand}.",
+            code="wrong-checksum",
+        )
     files.rename(part, path)
 
 

@@ -59,13 +59,16 @@ def look(archives: Sequence[Path], split: str) -> list[Batch]:
             number = match[1].zfill(2) if split == "train" else split
             if number in found:
                 raise UserError(
-                    f"{entry or path.name} is in {found[number].path} and in {path}: name each archive once."
+                    f"{entry or path.name} is in {found[number].path} and in {path}: name each archive once.",
+                    code="conflicting-settings",
                 )
             batch = Batch(path, entry, number, np.empty(0, np.int64))
             found[number] = batch._replace(labels=_labels(batch))
     if not found:
         named = "train_data_batch_1.npz to train_data_batch_10.npz" if split == "train" else "val_data.npz"
-        raise UserError(f"There is none of {named} in {', '.join(map(str, archives))}: use {WANTED}.")
+        raise UserError(
+            f"There is none of {named} in {', '.join(map(str, archives))}: use {WANTED}.", code="wrong-archive"
+        )
     return [found[number] for number in sorted(found)]
 
 
@@ -91,13 +94,15 @@ def write_npz(batches: Sequence[Batch], path: Path, progress: Progress | None = 
     Raises UserError when an archive is damaged or `path` is there already; DiskFull.
     """
     if path.exists():
-        raise UserError(f"{path} is there already: delete it, or name another file.")
+        raise UserError(f"{path} is there already: delete it, or name another file.", code="already-exists")
     labels = np.concatenate([batch.labels for batch in batches])
     pictures = Blocks((len(labels), SIZE, SIZE, 3), _counted(batches, len(labels), progress))
     try:
         prepare.write_npz(path, {"arr_0": pictures, "arr_1": labels})
     except PermissionError as error:
-        raise UserError(f"Cannot write in {path.parent} ({error.strerror}): name another file.") from error
+        raise UserError(
+            f"Cannot write in {path.parent} ({error.strerror}): name another file.", code="not-writable"
+        ) from error
 
 
 def _counted(batches: Sequence[Batch], total: int, progress: Progress | None) -> Iterator[np.ndarray]:
@@ -130,7 +135,9 @@ def _opened(batch: Batch) -> Iterator[zipfile.ZipFile]:
         try:
             yield stack.enter_context(zipfile.ZipFile(source) if source else prepare.opened_zip(batch.path, WANTED))
         except DAMAGE as error:
-            raise UserError(f"{batch.title} is cut short or damaged ({error}): get it again, {WANTED}.") from error
+            raise UserError(
+                f"{batch.title} is cut short or damaged ({error}): get it again, {WANTED}.", code="damaged-archive"
+            ) from error
 
 
 def _labels(batch: Batch) -> np.ndarray:
@@ -139,33 +146,38 @@ def _labels(batch: Batch) -> np.ndarray:
         names = npz.namelist()
         if DATA not in names or LABELS not in names:
             raise UserError(
-                f"{batch.title} holds {', '.join(names) or 'nothing'}, not data.npy and labels.npy: use {WANTED}."
+                f"{batch.title} holds {', '.join(names) or 'nothing'}, not data.npy and labels.npy: use {WANTED}.",
+                code="wrong-archive",
             )
         with npz.open(DATA) as member:
             shape, dtype, fortran = npy_header(member)
             held = npz.getinfo(DATA).file_size - member.tell()
         if dtype != np.uint8 or len(shape) != 2 or shape[1] != BYTES or fortran or not 0 < shape[0] <= MOST:
             raise UserError(
-                f"The data of {batch.title} is {dtype} {list(shape)}, not uint8 [N, {BYTES}]: use {WANTED}."
+                f"The data of {batch.title} is {dtype} {list(shape)}, not uint8 [N, {BYTES}]: use {WANTED}.",
+                code="wrong-archive",
             )
         if held != shape[0] * BYTES:
             raise UserError(
                 f"{batch.title} holds {held:,} bytes for {plural(shape[0], 'picture')}, not {BYTES:,} for each: get it"
-                f" again, {WANTED}."
+                f" again, {WANTED}.",
+                code="damaged-archive",
             )
         with npz.open(LABELS) as member:
             size, kind, _ = npy_header(member)
             if size != shape[:1] or kind.kind not in "iu":
                 raise UserError(
                     f"The labels of {batch.title} are {kind} {list(size)}, not a whole number for each of"
-                    f" {plural(shape[0], 'picture')}: use {WANTED}."
+                    f" {plural(shape[0], 'picture')}: use {WANTED}.",
+                    code="bad-labels",
                 )
         with npz.open(LABELS) as member:
             labels = np.lib.format.read_array(member, allow_pickle=False).astype(np.int64)
     if labels.min() < 1 or labels.max() > CLASSES:
         raise UserError(
             f"The labels of {batch.title} go from {labels.min()} to {labels.max()}, not from 1 to {CLASSES}: use"
-            f" {WANTED}."
+            f" {WANTED}.",
+            code="bad-labels",
         )
     return labels
 

@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ddpm.config.training import DATA_SETS, Config
+from ddpm.config.training import Config
 from ddpm.data import datasets
 from ddpm.data.datasets import Dataset, Digest
+from ddpm.data_sets import DATA_SETS
 from ddpm.errors import UserError
 from ddpm.formatting import plural
 
@@ -53,13 +54,15 @@ def check(
     if not unchanged and place not in DATA_SETS and not os.path.isabs(os.path.expanduser(place)):
         raise UserError(
             f"{place} was named from the folder in which training began, and may be another one from here."
-            f" {remedy.elsewhere}"
+            f" {remedy.elsewhere}",
+            code="changed-data",
         )
     mixed = mixing(learnt, dataset)
     if part == "test" and mixed:
         raise UserError(
             f"Of the images of {place} that are held out or set apart for testing now, {plural(mixed, 'was', 'were')}"
-            f" trained on. {remedy.elsewhere}"
+            f" trained on. {remedy.elsewhere}",
+            code="mixed-test-part",
         )
     if unchanged:
         return ""
@@ -69,12 +72,13 @@ def check(
             " another program trained on all."
         )
         if config.data.hold_out and part == "test":
-            raise UserError(f"{why} {remedy.anew}")
+            raise UserError(f"{why} {remedy.anew}", code="changed-data")
         return why if config.data.hold_out else ""
     if part == "test" and mixed is None and _may_mix(config, seen, dataset):
         raise UserError(
             f"Other images of {place} are held out or set apart for testing than when training began, and some that"
-            f" were trained on may be among them. {remedy.elsewhere}"
+            f" were trained on may be among them. {remedy.elsewhere}",
+            code="mixed-test-part",
         )
     if now.count != seen.count:
         return f"There are {now.count:,} images in {place} now, and were {seen.count:,} in training."

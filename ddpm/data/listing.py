@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from ddpm import formatting
 from ddpm.errors import UserError
+from ddpm.runs.results import KINDS
 from ddpm.storage import files, image_files, images
 from ddpm.storage import paths as places
 from ddpm.storage.image_files import EXTENSIONS
@@ -188,7 +189,7 @@ SYSTEM = frozenset(
 )
 HIDDEN = (".", "synofile_thumb", "~$")  # how the names of files begin that are hidden, or made likewise
 SHEETS = ("grid.png", "pairs.png", "preview.png", "strip.png", "sheet.png")  # many samples in one image
-OF_A_RUN = frozenset({"samples", "evaluations", "microscopes", "frontiers", "saves", "tb"})
+OF_A_RUN = frozenset({*KINDS, "saves", "tb"})
 MANY = {  # what is left out, and what several of it are called
     "hidden file": "hidden files",
     "hidden folder": "hidden folders",
@@ -332,7 +333,9 @@ class _Look:
             with os.scandir(place) as entries:
                 inside = sorted(entries, key=lambda entry: entry.name)  # disks list them in any order
         except OSError as error:
-            raise UserError(f"{place} cannot be listed ({error.strerror}): change its permissions.") from error
+            raise UserError(
+                f"{place} cannot be listed ({error.strerror}): change its permissions.", code="unreadable-file"
+            ) from error
         identity = (status.st_dev, status.st_ino)
         if identity in self.seen:  # a link to where we have been
             return []
@@ -345,7 +348,8 @@ class _Look:
         if what == "samples":
             raise UserError(
                 f"{place} holds samples, and what belongs to them: to learn from them, name"
-                f" {os.path.join(place, 'images')}."
+                f" {os.path.join(place, 'images')}.",
+                code="not-data",
             )
         deeper: list[tuple[str, tuple[str, ...]]] = []
         for entry in inside:

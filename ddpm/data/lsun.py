@@ -39,7 +39,8 @@ def write(
     if not re.fullmatch(r"[^/\\_.][^/\\_]*", config.prefix):
         raise UserError(
             f"prefix is {config.prefix!r}: use a word without '_', '/' and '\\', as it begins file names and names the"
-            " class."
+            " class.",
+            code="bad-value",
         )
     _module()
     archives.check_free(folder)
@@ -59,7 +60,7 @@ def _write(archive: Path, database: Path, folder: Path, config: LsunConfig, prog
         count = transaction.stat()["entries"]
         cursor = transaction.cursor()
         if not cursor.first():
-            raise UserError(f"The database in {archive} is empty: use {WANTED}.")
+            raise UserError(f"The database in {archive} is empty: use {WANTED}.", code="wrong-archive")
         first = bytes(cursor.key()).decode("latin1")
         origin = {
             "data": "lsun",
@@ -77,7 +78,8 @@ def _module() -> Any:
     except ImportError:
         raise UserError(
             "LSUN is an lmdb database, and the package that reads it is not installed: run pip install lmdb, or install"
-            " 'ddpm-workbench[lsun]'."
+            " 'ddpm-workbench[lsun]'.",
+            code="missing-package",
         ) from None
     return lmdb
 
@@ -87,7 +89,9 @@ def _unpack(archive: Path, folder: Path, progress: Progress | None) -> Path:
     with archives.opened_zip(archive, WANTED) as zipped:
         found = [entry for entry in zipped.infolist() if archives.base_name(entry.filename) == DATA]
         if len(found) != 1:
-            raise UserError(f"{archive} has {len(found)} files named {DATA}, not one: use {WANTED}.")
+            raise UserError(
+                f"{archive} has {len(found)} files named {DATA}, not one: use {WANTED}.", code="wrong-archive"
+            )
         entry, path = found[0], folder / UNPACKED / DATA
         if path.exists() and path.stat().st_size == entry.file_size:
             return path
@@ -112,19 +116,22 @@ def _opened(folder: Path) -> Iterator[Any]:
     """A transaction on the database in `folder`.  Raises UserError when there is none, or it is damaged."""
     lmdb, data = _module(), folder / DATA
     if not data.is_file():
-        raise UserError(f"There is no lmdb database in {folder} (no {DATA}): name {WANTED}.")
+        raise UserError(f"There is no lmdb database in {folder} (no {DATA}): name {WANTED}.", code="wrong-archive")
     try:
         with lmdb.open(str(folder), readonly=True, lock=False, create=False) as database:
             # What lies beyond a file that was cut short would end this process when it is read.
             size = (database.info()["last_pgno"] + 1) * database.stat()["psize"]
             if data.stat().st_size < size:
                 raise UserError(
-                    f"{data} is cut short ({data.stat().st_size / 1e6:.3g} of {size / 1e6:.3g} MB): get it again."
+                    f"{data} is cut short ({data.stat().st_size / 1e6:.3g} of {size / 1e6:.3g} MB): get it again.",
+                    code="damaged-archive",
                 )
             with database.begin(buffers=True) as transaction:
                 yield transaction
     except lmdb.Error as error:
-        raise UserError(f"{data} is damaged, or no lmdb database ({error}): get it again, {WANTED}.") from error
+        raise UserError(
+            f"{data} is damaged, or no lmdb database ({error}): get it again, {WANTED}.", code="damaged-archive"
+        ) from error
 
 
 def _pictures(cursor: Any, config: LsunConfig) -> Iterator[Picture]:

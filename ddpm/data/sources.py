@@ -22,6 +22,7 @@ from PIL import Image
 from ddpm.data import shapes
 from ddpm.data.labelling import BY_FOLDER, NO_CLASSES, Labelling, label
 from ddpm.data.listing import File, Listing, is_rewritten, look, stamp
+from ddpm.data_sets import DATA_SETS
 from ddpm.errors import UserError, in_words
 from ddpm.formatting import plural, printable, some
 from ddpm.storage import image_files, images, paths
@@ -47,23 +48,6 @@ class Item(NamedTuple):
         [], bytes
     ]  # its identity without decoding it, broken or not; raises UserError where it cannot be read
 
-
-class Named(NamedTuple):
-    title: str
-    description: str
-
-
-SOURCES = {
-    "shapes": Named(
-        "Shapes", f"{shapes.COUNT:,} coloured shapes in {len(shapes.NAMES)} classes, drawn by the program at any size."
-    ),
-    "cifar10-mini": Named(
-        "CIFAR-10 mini", "1,000 small photographs (32 pixels), 100 in each of 10 classes. Part of the program."
-    ),
-    "cifar10": Named(
-        "CIFAR-10", "50,000 small photographs (32 pixels) in 10 classes. Downloaded once (170 MB): ddpm data cifar10."
-    ),
-}
 
 PREPARED = ("lsun", "imagenet64")  # what `ddpm data` makes a folder or file of, to be named by its path
 
@@ -111,21 +95,32 @@ class Source(ABC):
         return self
 
 
+def cifar10_mini() -> Source:
+    """The 1,000 photographs that come with the program."""
+    return Npz(MINI, DATA_SETS["cifar10-mini"].title)
+
+
+def cifar10() -> Source:
+    """What `ddpm data cifar10` read from the archive.  Raises UserError where that was not done yet."""
+    if not cifar10_path().exists():
+        raise UserError(
+            "CIFAR-10 is not on this computer yet: run `ddpm data cifar10` to download it (170 MB), or "
+            "`ddpm data cifar10 --archive FILE` with a cifar-10-python.tar.gz that you have.",
+            code="not-downloaded",
+        )
+    return Npz(cifar10_path(), DATA_SETS["cifar10"].title)
+
+
 def open_source(data_dir: str) -> Source:
     """The source that `data_dir` names.  Raises UserError when there is none, or nothing in it."""
-    if data_dir == "shapes":
-        return Shapes()
-    if data_dir == "cifar10-mini":
-        return Npz(MINI, SOURCES[data_dir].title)
-    if data_dir == "cifar10":
-        if not cifar10_path().exists():
-            raise UserError(
-                "CIFAR-10 is not on this computer yet: run `ddpm data cifar10` to download it (170 MB), or "
-                "`ddpm data cifar10 --archive FILE` with a cifar-10-python.tar.gz that you have."
-            )
-        return Npz(cifar10_path(), SOURCES[data_dir].title)
+    if data_dir in DATA_SETS:
+        source: Source = DATA_SETS[data_dir].open()
+        return source
     if not data_dir.strip():
-        raise UserError(f"No data is named: give a folder of images, an .npz file, or one of {', '.join(SOURCES)}.")
+        raise UserError(
+            f"No data is named: give a folder of images, an .npz file, or one of {', '.join(DATA_SETS)}.",
+            code="no-data-named",
+        )
     path = paths.full(data_dir)
     if os.path.isdir(path):  # unlike path.is_dir(), False for what cannot be a path at all
         return open_folder(path)
@@ -134,12 +129,15 @@ def open_source(data_dir: str) -> Source:
             f"There is no folder or file {data_dir}: run `ddpm data {path.name} --help` to prepare one."
             if path.name in PREPARED
             else (
-                f"There is no folder or file {data_dir}: check the path, or use one of {', '.join(SOURCES)}, which need"
+                f"There is no folder or file {data_dir}: check the path, or use one of {', '.join(DATA_SETS)}, which need"
                 " none."
-            )
+            ),
+            code="not-found",
         )
     if path.suffix.lower() != ".npz" or not path.is_file():
-        raise UserError(f"{data_dir} is neither a folder nor an .npz file: name the folder that holds the images.")
+        raise UserError(
+            f"{data_dir} is neither a folder nor an .npz file: name the folder that holds the images.", code="not-data"
+        )
     return Npz(path, ".npz file")
 
 
@@ -147,7 +145,7 @@ class Shapes(Source):
     """The data set that the program draws."""
 
     def __init__(self) -> None:
-        self.kind = SOURCES["shapes"].title
+        self.kind = DATA_SETS["shapes"].title
         self.count = shapes.COUNT
         self.class_names = shapes.NAMES
         self.labels = np.arange(self.count) % len(shapes.NAMES)
@@ -220,14 +218,16 @@ def open_folder(folder: Path) -> Files:
     if not listing.files:
         without = f" ({', '.join(listing.left_out)} left out)" if listing.left_out else ""
         raise UserError(
-            f"There are no images in {folder}{without}: put some there, or into folders in it ({', '.join(FORMATS)})."
+            f"There are no images in {folder}{without}: put some there, or into folders in it ({', '.join(FORMATS)}).",
+            code="no-images",
         )
     sorted_ = label([file.parts for file in listing.files])
     if sorted_.unclear:
         raise UserError(
             f"It is not clear which images of {folder} to learn from and which to test on, as"
             f" {some([printable(name) for name in sorted_.unclear], 6)} do not make one pair, or other images lie"
-            " beside them: name one of these folders, or keep one to learn from and one to test on."
+            " beside them: name one of these folders, or keep one to learn from and one to test on.",
+            code="unclear-parts",
         )
     named = sorted_.rule != NO_CLASSES
     learnt = sorted([*sorted_.train, *sorted_.unlabelled])
@@ -325,7 +325,8 @@ class Npz(Source):
             if not self.key:
                 raise UserError(
                     f"{path} holds {', '.join(sorted(names)) or 'nothing'}: name its array of images arr_0, images or"
-                    " train."
+                    " train.",
+                    code="bad-array",
                 )
             with archive.open(f"{self.key}.npy") as file:
                 self.shape, dtype, self.fortran = npy_header(file)
@@ -342,17 +343,19 @@ class Npz(Source):
     def _check_images(self, dtype: np.dtype) -> None:
         what = f"{self.key} in {self.path} is {dtype} {list(self.shape)}"
         if dtype != np.uint8:
-            raise UserError(f"{what}: images must be uint8, 0 to 255; convert them.")
+            raise UserError(f"{what}: images must be uint8, 0 to 255; convert them.", code="bad-array")
         if len(self.shape) not in (3, 4) or (len(self.shape) == 4 and self.shape[3] not in (1, 3, 4)):
             raise UserError(
-                f"{what}: images must be [N, height, width, channels] with 1, 3 or 4 channels; rearrange it."
+                f"{what}: images must be [N, height, width, channels] with 1, 3 or 4 channels; rearrange it.",
+                code="bad-array",
             )
         if 0 in self.shape:
-            raise UserError(f"{what}, which is no image at all: put some in.")
+            raise UserError(f"{what}, which is no image at all: put some in.", code="bad-array")
         if self.shape[1] * self.shape[2] > image_files.MOST_PIXELS:
             raise UserError(
                 f"{what}, and an image of more than {image_files.MOST_PIXELS // 10**6} million pixels is not decoded:"
-                " make them smaller."
+                " make them smaller.",
+                code="image-too-large",
             )
 
     def _words(self, archive: zipfile.ZipFile, key: str) -> np.ndarray:
@@ -362,7 +365,8 @@ class Npz(Source):
         if dtype.hasobject:
             raise UserError(
                 f"{key} in {self.path} is an array of Python objects, which are not read, as they can run programs:"
-                f" save it again as plain text or numbers, as with {key}.astype(str)."
+                f" save it again as plain text or numbers, as with {key}.astype(str).",
+                code="bad-array",
             )
         found = _array(archive, key)
         if dtype.kind == "S":
@@ -374,12 +378,14 @@ class Npz(Source):
         if labels.shape != (self.count,) or labels.dtype.kind not in "iuU":
             raise UserError(
                 f"{what}: there must be one whole number or word for each of its {plural(self.count, 'image')}; correct"
-                " them."
+                " them.",
+                code="bad-labels",
             )
         if known is not None and known.ndim != 1:
             raise UserError(
                 f"class_names in {self.path} is {known.dtype} {list(known.shape)}: there must be a name for each class;"
-                " correct it."
+                " correct it.",
+                code="bad-labels",
             )
         if known is None and self.test_of:
             self.labels, self.class_names = self._as_in_training(labels), self.test_of.class_names
@@ -387,7 +393,10 @@ class Npz(Source):
             self.labels, self.class_names = _number(labels)
             self.numbered = labels.dtype.kind != "U"
         elif labels.dtype.kind == "U" or labels.min() < 0 or labels.max() >= len(known):
-            raise UserError(f"{what} and not all of them are places in its {len(known)} class_names: correct either.")
+            raise UserError(
+                f"{what} and not all of them are places in its {len(known)} class_names: correct either.",
+                code="bad-labels",
+            )
         else:
             self.labels, self.class_names = labels.astype(np.int64), tuple(printable(str(name)) for name in known)
 
@@ -398,7 +407,8 @@ class Npz(Source):
         if unknown:
             raise UserError(
                 f"test_labels in {self.path} has {', '.join(unknown[:5])}, which no picture to train on has: correct"
-                " the labels."
+                " the labels.",
+                code="bad-labels",
             )
         return np.array([places[str(label)] for label in labels], dtype=np.int64)
 
@@ -443,11 +453,13 @@ def _npz(path: Path) -> Iterator[zipfile.ZipFile]:
         with zipfile.ZipFile(path) as archive:
             yield archive
     except FileNotFoundError:
-        raise UserError(f"There is no file {path}: check the path.") from None
+        raise UserError(f"There is no file {path}: check the path.", code="not-found") from None
     except PermissionError as error:
         raise in_words(error) from error
     except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, OSError, RuntimeError) as error:
-        raise UserError(f"{path} is damaged, or no .npz file ({error}): copy or make it again.") from error
+        raise UserError(
+            f"{path} is damaged, or no .npz file ({error}): copy or make it again.", code="damaged-archive"
+        ) from error
 
 
 def npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype, bool]:

@@ -18,7 +18,7 @@ UNIFORM = 0.001  # share of the probability that all timesteps have alike, so th
 class TimestepSampler(Protocol):
     """Draws timesteps for a process of T of them."""
 
-    def draw(self, n: int, rng: torch.Generator) -> tuple[Tensor, Tensor | None]:
+    def sample(self, n: int, rng: torch.Generator) -> tuple[Tensor, Tensor | None]:
         """Timesteps int64 [n] and the weight [n] of each one's loss; None where all are 1."""
 
     def update(self, t: Tensor, losses: Tensor) -> None:
@@ -37,7 +37,7 @@ class Uniform:
     def __init__(self, T: int):
         self.T = T
 
-    def draw(self, n: int, rng: torch.Generator) -> tuple[Tensor, Tensor | None]:
+    def sample(self, n: int, rng: torch.Generator) -> tuple[Tensor, Tensor | None]:
         return torch.randint(self.T, (n,), generator=rng), None
 
     def update(self, t: Tensor, losses: Tensor) -> None:
@@ -68,7 +68,7 @@ class LossSecondMoment:
         weights = np.sqrt((self._losses**2).mean(axis=1))
         return weights / weights.sum() * (1 - UNIFORM) + UNIFORM / self.T
 
-    def draw(self, n: int, rng: torch.Generator) -> tuple[Tensor, Tensor | None]:
+    def sample(self, n: int, rng: torch.Generator) -> tuple[Tensor, Tensor | None]:
         p = self.weights()
         p = p / p.sum()
         t = torch.multinomial(torch.from_numpy(p), n, replacement=True, generator=rng)

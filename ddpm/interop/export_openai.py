@@ -71,16 +71,20 @@ def export_checkpoint(run: Run, folder: Path, step: int = 0) -> list[str]:
         none = " and a label for none" if hidden else ""
         raise UserError(
             f"{run.name} has {config.model.num_classes:,} classes{none}, and improved-diffusion's networks have"
-            f" {LABELS:,} labels: it cannot load this one."
+            f" {LABELS:,} labels: it cannot load this one.",
+            code="not-exportable",
         )
     if config.model.use_new_attention_order or config.model.num_head_channels != -1:
         raise UserError(
             f"{run.name} splits attention as guided-diffusion does (num_head_channels, use_new_attention_order), and"
-            " improved-diffusion's networks cannot: it cannot load this one."
+            " improved-diffusion's networks cannot: it cannot load this one.",
+            code="not-exportable",
         )
     taken = sorted(path.name for path in folder.glob("*") if path.suffix == ".pt" or path.name in OTHER_FILES)
     if taken:
-        raise UserError(f"{folder} holds {taken[0]} already: choose another folder for --openai.")
+        raise UserError(
+            f"{folder} holds {taken[0]} already: choose another folder for --openai.", code="already-exists"
+        )
     weights, optimizer, done = checkpoint_files.taken(run, step, lambda checkpoint: _read(run, checkpoint))
     for kind, tensors in weights.items():
         separator = "_" if kind.startswith("ema") else ""
@@ -110,11 +114,12 @@ def export_checkpoint(run: Run, folder: Path, step: int = 0) -> list[str]:
 def _read(run: Run, checkpoint: Checkpoint) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any] | None, int]:
     """Read the weights, the optimiser's state (None if not saved) and the number of updates done."""
     if wrong := checkpoint_files.damage(checkpoint):
-        raise UserError(f"{wrong} Export another checkpoint, with --step.")
+        raise UserError(f"{wrong} Export another checkpoint, with --step.", code="damaged-checkpoint")
     if checkpoint.path("state").name not in checkpoint.files:
         raise UserError(
             f"{run.name} holds only {', '.join(checkpoint.weights)} of step {checkpoint.step}, enough to sample from but not"
-            " to export: train a run of your own."
+            " to export: train a run of your own.",
+            code="missing-weights",
         )
     weights = {kind: checkpoint_files.load_weights(checkpoint.path(kind)).tensors for kind in checkpoint.weights}
     there = checkpoint.path("opt").name in checkpoint.files

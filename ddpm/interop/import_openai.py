@@ -60,7 +60,7 @@ def import_folder(
     name = options.name or runs.free_name(runs_dir, folder.path.absolute().name)
     runs.check_name(name)
     if (runs_dir / name).exists():
-        raise UserError(f"There is already a run named {name}: choose another name.")
+        raise UserError(f"There is already a run named {name}: choose another name.", code="already-exists")
     progress("Reading the newest checkpoint", 0, len(folder.steps))
     newest, notes = _newest(folder)
     run = Run(runs_dir / name)
@@ -85,7 +85,7 @@ def _newest(folder: Folder) -> tuple[Files, list[str]]:
             return found, notes
         except UserError as error:
             notes.append(str(error))
-    raise UserError(notes[0])
+    raise UserError(notes[0], code="damaged-checkpoint")
 
 
 def _settings(
@@ -97,7 +97,8 @@ def _settings(
         run.config = weights.config
         raise UserError(
             f"{newest.model} was written by this program and knows its settings: begin from it with"
-            f" `{run.anew(newest.model)}`."
+            f" `{run.anew(newest.model)}`.",
+            code="own-run",
         )
     optimizer = checkpoint_files.optimizer_of(newest.optimizer, weights.tensors) if newest.optimizer else None
     done = warm_start.updates(optimizer) or max(1, newest.step)
@@ -114,7 +115,7 @@ def _settings(
     config = _with_classes(config, found.labels, options.class_names)
     for problem in validation.problems(config):
         if problem.name != "data_dir" or config.data.data_dir:
-            raise UserError(problem.sentence)
+            raise UserError(problem.sentence, code=problem.code)
     return config, notes + found.told
 
 
@@ -143,13 +144,17 @@ def _training(folder: Folder, newest: Files, optimizer: Mapping[str, Any] | None
 def _with_classes(config: Config, labels: tuple[int, ...], names: tuple[str, ...]) -> Config:
     """Add the names of the classes to `config`: those given, those of the data, or the numbers of trained labels."""
     if names and not config.model.class_cond:
-        raise UserError(f"class_names {','.join(names)} were given, but the network has no classes: leave them out.")
+        raise UserError(
+            f"class_names {','.join(names)} were given, but the network has no classes: leave them out.",
+            code="not-applicable",
+        )
     if names:
         most = max(labels, default=len(names) - 1) + 1
         if not most <= len(names) <= config.model.num_classes:
             raise UserError(
                 f"class_names has {plural(len(names), 'name')}, and labels 0 to {most - 1} were trained: give {most},"
-                " in the order of the labels."
+                " in the order of the labels.",
+                code="bad-value",
             )
         config = codec.replace(config, {"class_names": names})
     return datasets.attach(config, config.data.data_dir) if config.data.data_dir else config
@@ -242,7 +247,8 @@ def _open_in_place(
         if isinstance(error, OSError):
             raise UserError(
                 f"{run.folder} cannot be opened in place ({error.strerror or error}): import it by copying, without "
-                "--in_place, or make the folder writable."
+                "--in_place, or make the folder writable.",
+                code="not-writable",
             ) from error
         raise
     return Run(runs_dir / name)
@@ -264,7 +270,7 @@ def _log_of(folder: Folder) -> bytes:
 def _write_status(run: Run, step: int, row: Mapping[Any, float], notes: list[str], log: bytes | None = None) -> None:
     """Write status.json, and log.txt if its text `log` is given, as a training that ended leaves them."""
     if not step:
-        raise UserError(" ".join(notes[-1:]))
+        raise UserError(" ".join(notes[-1:]), code="damaged-checkpoint")
     total = run.config.train.total_steps
     values: dict[str, float | None] = {str(name): value for name, value in row.items() if value == value}
     status = Status("finished" if step >= total else "stopped", step, total, metrics=values, updated_at=time.time())

@@ -22,7 +22,7 @@ from ddpm.runs.jobs import Worker
 log = logging.getLogger("ddpm")
 
 
-class Compute(NamedTuple):
+class ComputeMode(NamedTuple):
     """What was chosen, and what there is to say about it."""
 
     device: torch.device
@@ -51,7 +51,7 @@ class Compute(NamedTuple):
         return _mixed(network, precision.DTYPES[self.precision])
 
 
-def resolve_and_report(kernels: str, name: str, device: torch.device | str, worker: Worker | None) -> Compute:
+def resolve_and_report(kernels: str, name: str, device: torch.device | str, worker: Worker | None) -> ComputeMode:
     """Resolves as `resolve_backend` does, and reports the result in the log and in the status of a job."""
     found = resolve_backend(kernels, name, torch.device(device))
     for sentence in found.notices:
@@ -63,14 +63,14 @@ def resolve_and_report(kernels: str, name: str, device: torch.device | str, work
     return found
 
 
-def resolve_backend(kernels: str, name: str, device: torch.device) -> Compute:
+def resolve_backend(kernels: str, name: str, device: torch.device) -> ComputeMode:
     """Resolves the settings `kernels` and precision (`name`) on this device; compiles the kernels where they are used."""
     name = precision.resolve_precision(name, device)
     notices = list(precision.notices(name, device))
     if device.type != "cpu" or kernels in ("torch", "compile"):
-        return Compute(device, name, "compile" if kernels == "compile" else "torch", None, tuple(notices))
+        return ComputeMode(device, name, "compile" if kernels == "compile" else "torch", None, tuple(notices))
     if name == "fp16":
-        return Compute(
+        return ComputeMode(
             device,
             name,
             "torch",
@@ -80,9 +80,9 @@ def resolve_backend(kernels: str, name: str, device: torch.device) -> Compute:
     build.keep_large_allocations()
     library, why = build.found()
     if library is not None:
-        return Compute(device, name, "native", library, ())
+        return ComputeMode(device, name, "native", library, ())
     notices.append(f"Torch alone computes, which takes about twice as long, since {why}.")
-    return Compute(device, name, "torch", None, tuple(notices))
+    return ComputeMode(device, name, "torch", None, tuple(notices))
 
 
 def _mixed(network: Network, dtype: torch.dtype) -> Network:

@@ -32,14 +32,17 @@ def parse_classes(config: Config, text: str) -> list[int]:
     """
     if not config.model.class_cond:
         if text.strip():
-            raise UserError(f"classes {text!r} was asked of a model without classes: leave it empty.")
+            raise UserError(
+                f"classes {text!r} was asked of a model without classes: leave it empty.", code="not-applicable"
+            )
         return []
     last = config.model.num_classes - 1
     found = [label for word in text.split(",") if word.strip() for label in _labels(config, word.strip())]
     if not found and must_be_said(config):
         raise UserError(
             f"This model has {last + 1} labels without names, and does not say which of them it has learnt: name those "
-            f"to draw, as in --classes 0-9, or --classes 0-{last} for all."
+            f"to draw, as in --classes 0-9, or --classes 0-{last} for all.",
+            code="missing-value",
         )
     return found or list(range(len(names(config))))
 
@@ -52,13 +55,16 @@ def _labels(config: Config, word: str) -> Sequence[int]:
     match = re.fullmatch(r"([0-9]+)(?:\s*-\s*([0-9]+))?", word)
     if not match:
         some = ", ".join(known[:12]) + (", ..." if len(known) > 12 else "")
-        raise UserError(f"There is no class {word!r}: choose among {some}, or numbers and ranges (0-{count - 1}).")
+        raise UserError(
+            f"There is no class {word!r}: choose among {some}, or numbers and ranges (0-{count - 1}).",
+            code="unknown-class",
+        )
     first, end = int(match[1]), int(match[2] or match[1])
     if (most := max(first, end)) >= count:
         choose = f"numbers from 0 to {count - 1}" if count > 1 else "0"
-        raise UserError(f"There is no class {most}: the model has {count}, so choose {choose}.")
+        raise UserError(f"There is no class {most}: the model has {count}, so choose {choose}.", code="unknown-class")
     if end < first:
-        raise UserError(f"The range of classes {word} runs backwards: write {end}-{first}.")
+        raise UserError(f"The range of classes {word} runs backwards: write {end}-{first}.", code="bad-range")
     return range(first, end + 1)
 
 

@@ -36,13 +36,15 @@ def resolve_guidance(config: Config, sample: SampleConfig) -> Guidance | None:
     if not model.class_cond:
         raise UserError(
             f"guidance_scale is {scale:g}, and this model has no classes to go towards: leave it at 1, or train one"
-            " with --class_cond True --cond_drop_prob 0.1."
+            " with --class_cond True --cond_drop_prob 0.1.",
+            code="not-applicable",
         )
     if not model.cond_drop_prob:
         raise UserError(
             f"guidance_scale is {scale:g}, and this model has never drawn without a class, from which guidance leads"
             " away: leave it at 1, or train one with --cond_drop_prob 0.1 (a file without settings that was: give that"
-            " flag)."
+            " flag).",
+            code="not-applicable",
         )
     return Guidance(scale, low, high, model.num_classes)
 
@@ -54,13 +56,15 @@ def interval(text: str, T: int) -> tuple[int, int]:
     match = re.fullmatch(r"\s*([0-9]+)\s*-\s*([0-9]+)\s*", text)
     if not match:
         raise UserError(
-            f"guidance_interval {text!r} is not two timesteps with a dash between: write one such as 0-{T - 1}."
+            f"guidance_interval {text!r} is not two timesteps with a dash between: write one such as 0-{T - 1}.",
+            code="bad-value",
         )
     low, high = int(match[1]), int(match[2])
     if max(low, high) >= T:
         raise UserError(
-            f"guidance_interval {low}-{high} goes beyond the model's timesteps: stay between 0 and {T - 1}."
+            f"guidance_interval {low}-{high} goes beyond the model's timesteps: stay between 0 and {T - 1}.",
+            code="out-of-range",
         )
     if high < low:
-        raise UserError(f"guidance_interval {low}-{high} runs backwards: write {high}-{low}.")
+        raise UserError(f"guidance_interval {low}-{high} runs backwards: write {high}-{low}.", code="bad-range")
     return low, high

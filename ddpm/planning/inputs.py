@@ -33,19 +33,22 @@ def read(config: Config, sample: SampleConfig, progress: Progress | None = None)
         name = "picture" if sample.picture else "mask"
         raise UserError(
             f"{name} {getattr(sample, name)} was given, and the task is {sample.task}: leave it out, or name the task"
-            " (vary, inpaint or invert)."
+            " (vary, inpaint or invert).",
+            code="not-applicable",
         )
     if not wanted:
         return None
     if config.model.super_res:
         raise UserError(
             f"task {sample.task} begins with a picture, and this model enlarges small ones: use task draw with"
-            " base_samples."
+            " base_samples.",
+            code="not-applicable",
         )
     if not sample.picture:
         raise UserError(
             f"picture is empty, and {sample.task} begins with one: name a file, a folder or an .npz of pictures of"
-            f" {_size(config)}."
+            f" {_size(config)}.",
+            code="missing-value",
         )
     return InputImages(_images(config, sample, progress), _mask(config, sample))
 
@@ -60,7 +63,8 @@ def fit(config: Config, picture: Image.Image, name: str) -> np.ndarray:
     if picture.size != (size, size):
         raise UserError(
             f"picture {name} has {picture.width} x {picture.height} pixels, and this model draws {_size(config)}: scale"
-            " it to that size."
+            " it to that size.",
+            code="wrong-size",
         )
     return images.prepare(picture, size, config.model.image_channels)
 
@@ -81,13 +85,15 @@ def _mask(config: Config, sample: SampleConfig) -> np.ndarray | None:
     if sample.task != "inpaint":
         if sample.mask:
             raise UserError(
-                f"mask {sample.mask} was given, and the task is {sample.task}: leave it out, or use task inpaint."
+                f"mask {sample.mask} was given, and the task is {sample.task}: leave it out, or use task inpaint.",
+                code="not-applicable",
             )
         return None
     if not sample.mask:
         raise UserError(
             f"mask is empty, and inpaint needs one: name a picture of {_size(config)}, white where something new is to"
-            " be drawn."
+            " be drawn.",
+            code="missing-value",
         )
     return read_mask(config, sample.mask)
 
@@ -102,11 +108,13 @@ def read_mask(config: Config, path: str) -> np.ndarray:
     if picture.size != (size, size):
         raise UserError(
             f"mask {path} has {picture.width} x {picture.height} pixels, and this model draws {_size(config)}: scale it"
-            " to that size."
+            " to that size.",
+            code="wrong-size",
         )
     white = np.asarray(images.convert(picture, 1)) > 127
     if not white.any():
         raise UserError(
-            f"mask {path} is black everywhere, so nothing new would be drawn: paint white what is to be drawn."
+            f"mask {path} is black everywhere, so nothing new would be drawn: paint white what is to be drawn.",
+            code="empty-mask",
         )
     return white.astype(np.uint8)

@@ -6,7 +6,8 @@ from PIL import Image
 from ddpm.config.tasks import OWN_DATA, SampleConfig
 from ddpm.config.training import Config
 from ddpm.data.datasets import Dataset
-from ddpm.data.sources import SOURCES, Source, open_source
+from ddpm.data.sources import Source, open_source
+from ddpm.data_sets import DATA_SETS
 from ddpm.errors import UserError
 from ddpm.planning import source_images
 from ddpm.planning.source_images import Progress, SourceImages
@@ -15,7 +16,7 @@ from ddpm.storage import images
 
 def is_data_set(base_samples: str) -> bool:
     """Returns whether the setting names a data set, whose images are made small, and not a path."""
-    return base_samples == OWN_DATA or base_samples in SOURCES
+    return base_samples == OWN_DATA or base_samples in DATA_SETS
 
 
 def of_dataset(dataset: Dataset, config: Config, count: int) -> SourceImages:
@@ -36,19 +37,22 @@ def open_base(config: Config, base_samples: str) -> tuple[Source, bool] | None:
         if base_samples:
             raise UserError(
                 f"base_samples {base_samples} was given to a model that draws from noise alone: leave it out, or choose"
-                " a super-resolution model."
+                " a super-resolution model.",
+                code="not-applicable",
             )
         return None
     if not base_samples:
         raise UserError(
             f"This model enlarges pictures of {model.small_size} x {model.small_size} pixels: name some in"
             f" base_samples, an .npz of samples or a folder of that size, or {OWN_DATA} for the model's own data, made"
-            " small."
+            " small.",
+            code="missing-value",
         )
     if base_samples == OWN_DATA and not config.data.data_dir:
         raise UserError(
             f"base_samples is {OWN_DATA}, but the model does not know what it was trained on: name a file, a folder, or"
-            f" one of {', '.join(SOURCES)}."
+            f" one of {', '.join(DATA_SETS)}.",
+            code="no-data-named",
         )
     source = open_source(config.data.data_dir if base_samples == OWN_DATA else base_samples)
     large = is_data_set(base_samples)
@@ -62,7 +66,8 @@ def _check_size(config: Config, base_samples: str, size: tuple[int, int]) -> Non
     if size != (small, small):
         raise UserError(
             f"A picture of {base_samples} has {size[0]} x {size[1]} pixels, and this model enlarges {small} x {small}:"
-            f" name pictures of that size, or a data set ({OWN_DATA}, {', '.join(SOURCES)}), which is made small."
+            f" name pictures of that size, or a data set ({OWN_DATA}, {', '.join(DATA_SETS)}), which is made small.",
+            code="wrong-size",
         )
 
 

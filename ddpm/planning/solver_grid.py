@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 
 from ddpm import formatting
 from ddpm.config.fields import ints
-from ddpm.config.tasks import SPACINGS, FrontierConfig, SampleConfig
+from ddpm.config.tasks import FrontierConfig, SampleConfig
 from ddpm.config.training import Config
 from ddpm.errors import UserError
 from ddpm.planning import resolve, timesteps
 from ddpm.solvers import SOLVERS
+from ddpm.spacings import SPACINGS
 
 FLIPS = {
     "clip_denoised": "not clipped",
@@ -84,7 +85,7 @@ def variants(settings: FrontierConfig) -> list[SolverVariant]:
     """Returns the rows that the settings ask for.  Raises UserError for an unknown name."""
     solvers = _names("solvers", settings.solvers, tuple(SOLVERS)) or list(SOLVERS)
     own = settings.spacing.strip() in ("", "auto")
-    spacings = [] if own else _names("spacing", settings.spacing, SPACINGS)
+    spacings = [] if own else _names("spacing", settings.spacing, tuple(SPACINGS))
     flips = ["", *_names("flips", settings.flips, tuple(FLIPS))]
     return [SolverVariant(s, p, flip) for s in solvers for p in spacings or [SOLVERS[s].spacing] for flip in flips]
 
@@ -93,7 +94,9 @@ def evaluation_counts(settings: FrontierConfig) -> list[int]:
     """Returns the columns that the settings ask for, increasing.  Raises UserError for what is no number."""
     found = sorted(set(ints("calls", settings.calls)))
     if not found:
-        raise UserError("calls is empty: name how many network calls to try, as in --calls 5,10,20.")
+        raise UserError(
+            "calls is empty: name how many network calls to try, as in --calls 5,10,20.", code="missing-value"
+        )
     return found
 
 
@@ -106,18 +109,20 @@ def _names(setting: str, text: str, known: Sequence[str]) -> list[str]:
         if name not in known:
             raise UserError(
                 f"{setting} names {name!r}, which there is not: choose among {', '.join(known)}, with commas between,"
-                " or all."
+                " or all.",
+                code="bad-value",
             )
     return found
 
 
 def sample_of(config: Config, settings: FrontierConfig, variant: SolverVariant, nfe: int) -> SampleConfig:
     """Returns the request for the samples of a cell: in fp32, all from the same noise."""
+    takes = SOLVERS[variant.solver].takes
     usual = SampleConfig(
         weights=settings.weights,
         step=settings.step,
         clip_denoised=settings.clip_denoised,
-        variance=settings.variance if variant.solver == "ddpm" else "auto",
+        variance=settings.variance if "variance" in takes else "auto",
         seed=settings.seed,
         threads=settings.threads,
         num_samples=settings.num_samples,
@@ -129,8 +134,8 @@ def sample_of(config: Config, settings: FrontierConfig, variant: SolverVariant, 
         precision="fp32",
         kernels=settings.kernels,
         base_samples="data" if config.model.super_res else "",
-        eta=settings.eta if variant.solver == "ddim" else 0.0,
-        churn=settings.churn if variant.solver == "heun" else 0.0,
+        eta=settings.eta if "eta" in takes else 0.0,
+        churn=settings.churn if "churn" in takes else 0.0,
     )
     if not variant.flip:
         return usual
@@ -139,8 +144,8 @@ def sample_of(config: Config, settings: FrontierConfig, variant: SolverVariant, 
 
 def is_random(sample: SampleConfig) -> bool:
     """True if the solver adds fresh noise, so that there is no converged image to compare with."""
-    name = timesteps.solver(sample)
-    return not SOLVERS[name].exact or (name == "ddim" and sample.eta > 0) or (name == "heun" and sample.churn > 0)
+    row = SOLVERS[timesteps.solver(sample)]
+    return not row.exact or any(getattr(sample, name) > 0 for name in ("eta", "churn") if name in row.takes)
 
 
 def grid_cells(config: Config, settings: FrontierConfig) -> tuple[list[GridCell], list[ImpossibleCell]]:
@@ -151,7 +156,8 @@ def grid_cells(config: Config, settings: FrontierConfig) -> tuple[list[GridCell]
     if settings.timestep_respacing:
         raise UserError(
             f"timestep_respacing {settings.timestep_respacing!r} says which timesteps to visit, and so do calls: leave"
-            " it out."
+            " it out.",
+            code="conflicting-settings",
         )
     found: list[GridCell] = []
     impossible: list[ImpossibleCell] = []
@@ -163,7 +169,9 @@ def grid_cells(config: Config, settings: FrontierConfig) -> tuple[list[GridCell]
             except UserError as error:
                 impossible.append(ImpossibleCell(variant, asked, str(error)))
     if not found:
-        raise UserError(f"None of these samplers can draw with so many calls: {impossible[0].why}")
+        raise UserError(
+            f"None of these samplers can draw with so many calls: {impossible[0].why}", code="impossible-steps"
+        )
     return found, impossible
 
 

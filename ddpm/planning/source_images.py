@@ -71,13 +71,15 @@ def model_labels(config: Config, source: Source, path: str) -> np.ndarray:
         if len(wrong):
             raise UserError(
                 f"{path} has the label {wrong[0]}, and the model's go from 0 to {count - 1}: name the classes to sample,"
-                " with --classes."
+                " with --classes.",
+                code="unknown-class",
             )
         return own[source.labels]
     known = classes.names(config)
     if strange := [name for name in source.class_names if name not in known]:
         raise UserError(
             f"{path} has the class {strange[0]!r}, which is none of the model's: name the classes to sample, with"
-            " --classes."
+            " --classes.",
+            code="unknown-class",
         )
     return np.array([known.index(name) for name in source.class_names])[source.labels]

@@ -1,83 +1,36 @@
 """Which timesteps a picture is drawn over: so many calls of the network, spread over the noise.  No torch."""
 
-import math
-from collections.abc import Callable, Iterator
-
-import numpy as np
+from collections.abc import Iterator
 
 from ddpm import schedules
 from ddpm.config.tasks import FEW_STEPS, FromCheckpoint, SampleConfig
 from ddpm.config.training import Config
 from ddpm.errors import UserError
-from ddpm.schedules import Curve
 from ddpm.solvers import SOLVERS, Solver
+from ddpm.spacings import SPACINGS
 
-LEAST_LAM = -5.1  # where spacings by noise begin: linear schedules end there, cosine ones go on to noise without end
-RHO = 7.0  # Karras et al. 2022, Eq. 5
 REPAINTERS = ("ddpm", "ddim")  # samplers that forget the last step, so that one can go back and repeat it
-
-
-def uniform(curve: Curve, count: int, last: int) -> list[float]:
-    """`count` whole timesteps, evenly spread from 0 to `last`."""
-    return [float(t) for t in schedules.space_timesteps(last + 1, str(count))]
-
-
-def quadratic(curve: Curve, count: int, last: int) -> list[float]:
-    """Whole timesteps as the squares of evenly spread numbers, closest at the clean end (Song et al. 2021, D.2).
-
-    Where the squares are closer than timesteps, each has one to itself.
-    """
-    squares = np.rint(np.linspace(0, math.sqrt(last), count) ** 2)
-    places = np.arange(count)
-    return (np.maximum.accumulate(squares - places) + places).tolist()
-
-
-def logsnr(curve: Curve, count: int, last: int) -> list[float]:
-    """Evenly over lam, between timesteps where need be (Lu et al. 2022a, Section 3.4)."""
-    return _from_zero(curve.t_of(np.linspace(curve.lam(0.0), _start(curve, last), count)))
-
-
-def karras(curve: Curve, count: int, last: int) -> list[float]:
-    """Evenly over the RHO-th root of sigma / alpha (Karras et al. 2022, Eq. 5)."""
-    least, most = np.exp(-curve.lam(0.0)), np.exp(-_start(curve, last))
-    noise = np.linspace(least ** (1 / RHO), most ** (1 / RHO), count) ** RHO
-    return _from_zero(curve.t_of(-np.log(noise)))
-
-
-def _from_zero(t: np.ndarray) -> list[float]:
-    """These timesteps, of which the first is 0 but for rounding."""
-    return [0.0, *t[1:].tolist()]
-
-
-def _start(curve: Curve, last: int) -> float:
-    """lam of the noisiest step: cosine schedules are cut at t / T = 0.9946, as in Lu et al. 2022a."""
-    return max(float(curve.lam(float(last))), LEAST_LAM)
-
-
-SPACINGS: dict[str, Callable[[Curve, int, int], list[float]]] = {
-    "uniform": uniform,
-    "quadratic": quadratic,
-    "logsnr": logsnr,
-    "karras": karras,
-}
 
 
 def solver(sample: SampleConfig) -> str:
     """The row of SOLVERS that the settings mean.  Raises UserError where they contradict each other."""
     if sample.use_ddim and sample.sampler not in ("auto", "ddim"):
         raise UserError(
-            f"use_ddim is True and sampler is {sample.sampler}, which contradict each other: leave one of them out."
+            f"use_ddim is True and sampler is {sample.sampler}, which contradict each other: leave one of them out.",
+            code="conflicting-settings",
         )
     repaint = sample.task == "inpaint"
     if repaint and sample.sampler not in ("auto", *REPAINTERS):
         raise UserError(
             f"inpaint goes back and repeats steps, which {SOLVERS[sample.sampler].label} remembers: use"
-            f" {' or '.join(REPAINTERS)} as sampler."
+            f" {' or '.join(REPAINTERS)} as sampler.",
+            code="not-applicable",
         )
     if sample.task == "invert" and (sample.sampler not in ("auto", "ddim") or sample.eta):
         raise UserError(
             f"invert follows DDIM without noise back, and sampler is {sample.sampler} with eta {sample.eta:g}: use"
-            " ddim, and eta 0."
+            " ddim, and eta 0.",
+            code="conflicting-settings",
         )
     if sample.sampler != "auto":
         return sample.sampler
@@ -117,7 +70,8 @@ def timesteps(config: Config, wanted: FromCheckpoint) -> list[int] | list[float]
                 more = "ask for more steps, or " if config.diffusion.diffusion_steps > 1 else ""
                 raise UserError(
                     f"{name} is {getattr(wanted, name)}, and a single timestep leaves no network call for it:"
-                    f" {more}leave it out."
+                    f" {more}leave it out.",
+                    code="not-applicable",
                 )
     return kept
 
@@ -132,11 +86,13 @@ def _spread(config: Config, wanted: FromCheckpoint) -> list[int] | list[float]:
         if T == 1:
             raise UserError(
                 "The process has a single timestep, and vary begins at an earlier one than the last: use another model,"
-                " or another task."
+                " or another task.",
+                code="not-applicable",
             )
         least = max(0.05, (50 // (T - 1) + 1) / 100)  # half a timestep is rounded to none
         raise UserError(
-            f"strength {sample.strength:g} adds no noise, so the picture would stay as it is: use {least:g} or more."
+            f"strength {sample.strength:g} adds no noise, so the picture would stay as it is: use {least:g} or more.",
+            code="impossible-steps",
         )
     if not sample or not sample.steps:
         spec = wanted.timestep_respacing or config.diffusion.timestep_respacing
@@ -150,51 +106,65 @@ def _spread(config: Config, wanted: FromCheckpoint) -> list[int] | list[float]:
     if last and count < 1 + (not sample.denoise_to_zero):
         raise UserError(
             f"steps {sample.steps} are too few for {row.label} without denoise_to_zero: ask for at least"
-            f" {sample.steps + 1}."
+            f" {sample.steps + 1}.",
+            code="impossible-steps",
         )
     if count == 1 or (not last and (sample.analytic_first_step or not sample.denoise_to_zero)):
         return [last]  # for which these have no network call, as `timesteps` tells
     if not last:
-        raise UserError(f"steps {sample.steps} cannot be spread over a single timestep: ask for 1.")
+        raise UserError(
+            f"steps {sample.steps} cannot be spread over a single timestep: ask for 1.", code="impossible-steps"
+        )
     spacing = usual(sample.task, solver(sample)) if sample.spacing == "auto" else sample.spacing
-    if spacing in ("uniform", "quadratic") and count > last + 1:
+    if SPACINGS[spacing].whole and count > last + 1:
         most = max((n for n in range(1, sample.steps) if count_of(n) <= last + 1), default=0)
         fewer = f"ask for at most {most}, or for" if most else "ask for"
         raise UserError(
             f"steps {sample.steps} cannot be spread over {last + 1} whole timesteps: {fewer} the spacing logsnr, which"
-            " goes between them."
+            " goes between them.",
+            code="impossible-steps",
         )
-    kept = SPACINGS[spacing](schedules.named(config.diffusion.noise_schedule, T).curve, count, last)
+    kept = SPACINGS[spacing].spread(schedules.named(config.diffusion.noise_schedule, T).curve, count, last)
     return [int(t) for t in kept] if all(t == int(t) for t in kept) else kept
 
 
 def check(sample: SampleConfig) -> None:
     """Raises UserError for settings that contradict each other, whatever the model."""
     name = solver(sample)
-    if sample.churn and name != "heun":
+    if sample.churn and "churn" not in SOLVERS[name].takes:
         heun = "" if sample.use_ddim or sample.task in ("inpaint", "invert") else ", or use heun as sampler"
         raise UserError(
-            f"churn {sample.churn:g} is for Heun, and the sampler is {SOLVERS[name].label}: leave it at 0{heun}."
+            f"churn {sample.churn:g} is for Heun, and the sampler is {SOLVERS[name].label}: leave it at 0{heun}.",
+            code="not-applicable",
         )
     if sample.dynamic_threshold and not sample.clip_denoised:
         raise UserError(
             f"dynamic_threshold {sample.dynamic_threshold:g} is a way to clip, and clip_denoised is False: leave one of"
-            " them out."
+            " them out.",
+            code="conflicting-settings",
         )
     if sample.spacing != "auto" and not sample.steps:
         say = "leave it out" if sample.timestep_respacing else "say how many with steps, or leave it out"
-        raise UserError(f"spacing {sample.spacing} spreads as many steps as steps says, and it says none: {say}.")
+        raise UserError(
+            f"spacing {sample.spacing} spreads as many steps as steps says, and it says none: {say}.",
+            code="missing-value",
+        )
     if sample.steps and sample.timestep_respacing:
         raise UserError(
             f"steps {sample.steps} and timestep_respacing {sample.timestep_respacing!r} both say which timesteps to"
-            " visit: leave one of them out."
+            " visit: leave one of them out.",
+            code="conflicting-settings",
         )
     if sample.analytic_first_step and sample.task not in ("draw", "interpolate"):
         raise UserError(
-            f"analytic_first_step is for pure noise, and {sample.task} begins with a picture: leave it out."
+            f"analytic_first_step is for pure noise, and {sample.task} begins with a picture: leave it out.",
+            code="not-applicable",
         )
     if not sample.denoise_to_zero and sample.task in ("inpaint", "invert"):
-        raise UserError(f"denoise_to_zero is False, and {sample.task} has to end at a clean picture: leave it out.")
+        raise UserError(
+            f"denoise_to_zero is False, and {sample.task} has to end at a clean picture: leave it out.",
+            code="not-applicable",
+        )
 
 
 def _last(T: int, sample: SampleConfig | None) -> int:

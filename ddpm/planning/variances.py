@@ -31,14 +31,19 @@ def resolve_variance(config: Config, wanted: FromCheckpoint) -> str:
     if named not in ("auto", wanted.variance):
         raise UserError(
             f"variance is {wanted.variance} and sigma_small is {sigma_small}, which contradict each other: leave one of"
-            " them out."
+            " them out.",
+            code="conflicting-settings",
         )
     if config.model.learn_sigma:
-        raise UserError(f"variance {wanted.variance} was asked of a model that has learnt its own: leave it at auto.")
-    if isinstance(wanted, SampleConfig) and (name := timesteps.solver(wanted)) != "ddpm":
+        raise UserError(
+            f"variance {wanted.variance} was asked of a model that has learnt its own: leave it at auto.",
+            code="not-applicable",
+        )
+    if isinstance(wanted, SampleConfig) and "variance" not in SOLVERS[name := timesteps.solver(wanted)].takes:
         other = "" if wanted.use_ddim or wanted.task == "invert" else ", or use ddpm as sampler"
         raise UserError(
             f"variance {wanted.variance} is for ancestral sampling, and the sampler is {SOLVERS[name].label}: leave it"
-            f" at auto{other}."
+            f" at auto{other}.",
+            code="not-applicable",
         )
     return wanted.variance

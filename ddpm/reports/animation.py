@@ -110,7 +110,7 @@ def mp4(frames: Frames) -> bytes:
     """The same as an MP4 that browsers play (H.264).  Raises UserError where there is no writer, or it fails."""
     program = writer()
     if program is None:
-        raise UserError(NO_WRITER)
+        raise UserError(NO_WRITER, code="missing-package")
     film = side_by_side(frames)
     rate = min(FASTEST, max(1, round(len(film) / SECONDS)))
     film = np.concatenate([film, film[-1:].repeat(round(HOLD * rate), axis=0)])
@@ -146,13 +146,15 @@ def mp4(frames: Frames) -> bytes:
             done = subprocess.run(command, input=film.tobytes(), capture_output=True, check=False, timeout=PATIENCE)
         except subprocess.TimeoutExpired:
             raise UserError(
-                f"There is no MP4, as ffmpeg took more than {PATIENCE:.0f} s: use the GIF, or another ffmpeg."
+                f"There is no MP4, as ffmpeg took more than {PATIENCE:.0f} s: use the GIF, or another ffmpeg.",
+                code="process-failed",
             ) from None
         if done.returncode or not target.exists():
             said = done.stderr.decode(errors="replace").strip().splitlines()
             raise UserError(
                 f"There is no MP4, as ffmpeg failed ({said[-1] if said else done.returncode}): use the GIF, or another"
-                " ffmpeg."
+                " ffmpeg.",
+                code="process-failed",
             )
         return target.read_bytes()
 

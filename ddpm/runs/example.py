@@ -28,7 +28,7 @@ def provide(runs_dir: Path) -> Run:
         if (folder / "config.json").exists():  # another page was faster
             return Run(folder)
         if folder.exists():
-            raise UserError(f"{folder} is in the way of the example, and no run: move it away.")
+            raise UserError(f"{folder} is in the way of the example, and no run: move it away.", code="already-exists")
         building = runs_dir / f"{files.TEMPORARY}{secrets.token_hex(4)}"
         try:
             for path in sorted(ASSET.rglob("*")):

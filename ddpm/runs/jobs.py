@@ -239,7 +239,7 @@ def guard(folder: Path) -> Iterator[None]:
             stack.enter_context(locks.locked(folder / ".lock", seconds=30))
         except locks.Busy as error:
             raise UserError(
-                f"Another process has been changing {folder} for half a minute: end it, or wait."
+                f"Another process has been changing {folder} for half a minute: end it, or wait.", code="busy"
             ) from error
         except OSError as error:
             raise _unwritable(folder, error) from error
@@ -248,7 +248,9 @@ def guard(folder: Path) -> Iterator[None]:
 
 def _unwritable(folder: Path, error: OSError) -> UserError:
     why = error.strerror or error
-    return UserError(f"Cannot write in {folder} ({why}): make it writable, or choose another folder.")
+    return UserError(
+        f"Cannot write in {folder} ({why}): make it writable, or choose another folder.", code="not-writable"
+    )
 
 
 class Worker:
@@ -278,7 +280,7 @@ class Worker:
     def _locked(self) -> BinaryIO:
         """run.lock, open and held."""
         busy = UserError(
-            f"{self.job.name} is already being worked on by another process: stop that one first, or wait."
+            f"{self.job.name} is already being worked on by another process: stop that one first, or wait.", code="busy"
         )
         path = self.job.folder / "run.lock"
         try:

@@ -47,14 +47,20 @@ def look(path: Path) -> Folder:
     """The checkpoints and the log in a folder of improved-diffusion.  Raises UserError where there are none."""
     path = paths.full(path)
     if not path.is_dir():
-        raise UserError(f"There is no folder {path}: name the one that improved-diffusion logged to (OPENAI_LOGDIR).")
+        raise UserError(
+            f"There is no folder {path}: name the one that improved-diffusion logged to (OPENAI_LOGDIR).",
+            code="not-found",
+        )
     if (path / "config.json").exists():
-        raise UserError(f"{path} is a run of this program already: name the folder above it as --runs_dir.")
+        raise UserError(
+            f"{path} is a run of this program already: name the folder above it as --runs_dir.", code="own-run"
+        )
     found = [files for files in _by_step(path) if files.model]
     if not found:
         raise UserError(
             f"{path} holds no model file such as model010000.pt: name the folder that improved-diffusion logged to"
-            " (OPENAI_LOGDIR)."
+            " (OPENAI_LOGDIR).",
+            code="no-checkpoint",
         )
     progress = path / "progress.csv"
     return Folder(path, found, progress if progress.exists() else None)
@@ -91,7 +97,8 @@ def curves(progress: Path) -> pd.DataFrame:
     frame = metrics.MetricReader(progress).read()
     if "step" not in frame:
         raise UserError(
-            f"{progress} has no column step, so it is no log of improved-diffusion: move it away, or restore it."
+            f"{progress} has no column step, so it is no log of improved-diffusion: move it away, or restore it.",
+            code="wrong-file",
         )
     return frame.assign(step=frame["step"] + 1)
 

@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from ddpm import formatting
 from ddpm.config import codec
@@ -19,8 +19,11 @@ from ddpm.config.fields import absolute
 from ddpm.config.training import Config
 from ddpm.errors import UserError
 from ddpm.runs.jobs import ACTIVE, Job, Stopped, Worker, guard
-from ddpm.runs.results import EvaluationJob, FrontierJob, MicroscopeJob, SampleJob
+from ddpm.runs.results import KINDS, EvaluationJob, FrontierJob, MicroscopeJob, SampleJob
 from ddpm.storage import files
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 TAKEN = ("config.json", "progress.csv", "saves")  # in a folder, show that it holds a training
@@ -58,7 +61,10 @@ class Run(Job):
         """Raises UserError when config.json is missing or of another version."""
         data = files.read_json(self.folder / "config.json")
         if data is None:
-            raise UserError(f"{self.folder} has no config.json, so it is no run of this program: name a run's folder.")
+            raise UserError(
+                f"{self.folder} has no config.json, so it is no run of this program: name a run's folder.",
+                code="not-a-run",
+            )
         return codec.from_json(data)
 
     def loaded(self) -> Self:
@@ -111,6 +117,13 @@ class Run(Job):
         return self.folder / "progress.csv"
 
     @property
+    def metrics(self) -> "pd.DataFrame":
+        """Rows of progress.csv, read anew each time: float64 columns, one row a logged step, NaN for empty cells."""
+        from ddpm.runs import metrics  # imports pandas, which takes a moment
+
+        return metrics.MetricReader(self.progress_path).read()
+
+    @property
     def created_at(self) -> float:
         try:
             return (self.folder / "config.json").stat().st_mtime
@@ -160,68 +173,64 @@ class Run(Job):
         """The one of that step, or the newest.  Raises UserError when there is none."""
         found, wrong = self.manifests()
         if sentence := wrong.get(step or max(wrong, default=0)) if step or not found else "":
-            raise UserError(sentence)
+            raise UserError(sentence, code="lost-checkpoints")
         if not found:
             soon = "wait for the first one, or press Save now on its Monitor page"
             train = f"let it train until it saves one: `{self.shell('train', '--resume')}`"
-            raise UserError(f"{self.name} has no checkpoint yet: {soon if self.state() in ACTIVE else train}.")
+            raise UserError(
+                f"{self.name} has no checkpoint yet: {soon if self.state() in ACTIVE else train}.", code="no-checkpoint"
+            )
         if not step:
             return found[-1]
         for checkpoint in found:
             if checkpoint.step == step:
                 return checkpoint
         steps = ", ".join(str(c.step) for c in found)
-        raise UserError(f"{self.name} has no checkpoint of step {step}: there are {steps}.")
+        raise UserError(f"{self.name} has no checkpoint of step {step}: there are {steps}.", code="unknown-step")
 
     def previews(self) -> list[tuple[int, Path]]:
         """(step, file) of the grids drawn while training, oldest first."""
         return sorted((int(p.stem), p) for p in self.folder.glob("samples/*.png") if p.stem.isdecimal())
 
-    def sample_jobs(self) -> list[SampleJob]:
-        """What was drawn from this run, newest first."""
-        found = [SampleJob(p.parent) for p in self.folder.glob("samples/*/status.json")]
+    def results(self, kind: str) -> list[Any]:
+        """Results of a row of `results.KINDS`, newest first."""
+        read = KINDS[kind].job
+        found = [read(path.parent) for path in self.folder.glob(f"{kind}/*/status.json")]
         return sorted(found, key=lambda job: job.name, reverse=True)
 
-    def new_sample_folder(self) -> Path:
-        """A new folder for samples drawn now."""
-        return timed(self.folder / "samples")
+    def new_result_folder(self, kind: str) -> Path:
+        """A new folder for a result of that kind, named after the time it is now."""
+        return timed(self.folder / kind)
+
+    def sample_jobs(self) -> list[SampleJob]:
+        """Samples of this run, newest first."""
+        return self.results("samples")
 
     def evaluation_jobs(self) -> list[EvaluationJob]:
-        """What was measured of this run, newest first."""
-        found = [EvaluationJob(p.parent) for p in self.folder.glob("evaluations/*/status.json")]
-        return sorted(found, key=lambda job: job.name, reverse=True)
-
-    def new_evaluation_folder(self) -> Path:
-        """A new folder for what is measured now."""
-        return timed(self.folder / "evaluations")
+        """Evaluations of this run, newest first."""
+        return self.results("evaluations")
 
     def microscope_jobs(self) -> list[MicroscopeJob]:
-        """Pictures of this run that were looked at, newest first."""
-        found = [MicroscopeJob(p.parent) for p in self.folder.glob("microscopes/*/status.json")]
-        return sorted(found, key=lambda job: job.name, reverse=True)
-
-    def new_microscope_folder(self) -> Path:
-        """A new folder for an image looked at now."""
-        return timed(self.folder / "microscopes")
+        """Trajectories of single images of this run, newest first."""
+        return self.results("microscopes")
 
     def frontier_jobs(self) -> list[FrontierJob]:
-        """The comparisons of samplers on this run, newest first."""
-        found = [FrontierJob(p.parent) for p in self.folder.glob("frontiers/*/status.json")]
-        return sorted(found, key=lambda job: job.name, reverse=True)
-
-    def new_frontier_folder(self) -> Path:
-        """A new folder for samplers compared now."""
-        return timed(self.folder / "frontiers")
+        """Comparisons of samplers on this run, newest first."""
+        return self.results("frontiers")
 
 
 def check_resumable(job: SampleJob) -> None:
     """Raises UserError for a drawing that cannot be gone on with."""
     if "checkpoint" not in job.settings:
-        raise UserError(f"{job.folder} holds no drawing that began: name the folder of one, with its settings.json.")
+        raise UserError(
+            f"{job.folder} holds no drawing that began: name the folder of one, with its settings.json.",
+            code="not-a-run",
+        )
     status, asked = job.status(), job.config.num_samples
     if status and status.state == "finished" and job.shape and job.shape[0] == asked:
         raise UserError(
-            f"{job.folder} has all its {formatting.plural(asked, 'picture')}: there is nothing left to draw."
+            f"{job.folder} has all its {formatting.plural(asked, 'picture')}: there is nothing left to draw.",
+            code="nothing-left",
         )
 
 
@@ -231,7 +240,8 @@ def timed(folder: Path) -> Path:
         return files.new_folder(folder / time.strftime("%Y%m%d-%H%M%S"))
     except OSError as error:
         raise UserError(
-            f"Cannot write in {folder} ({error.strerror or error}): make it writable, or choose another folder."
+            f"Cannot write in {folder} ({error.strerror or error}): make it writable, or choose another folder.",
+            code="not-writable",
         ) from error
 
 
@@ -240,7 +250,8 @@ def check_name(name: str) -> None:
     if not NAME.fullmatch(name) or RESERVED.fullmatch(name) or name.endswith("."):
         raise UserError(
             f"The run name {name!r} cannot be a folder's name: use up to 64 letters, digits, '.', '_' and '-', "
-            "beginning with a letter or digit, and no path."
+            "beginning with a letter or digit, and no path.",
+            code="bad-name",
         )
 
 
@@ -258,9 +269,11 @@ def create(runs_dir: Path, name: str, config: Config) -> Run:
     with guard(runs_dir):
         folder = runs_dir / name
         if (folder / "config.json").exists():
-            raise UserError(f"There is already a run named {name}: choose another name, or resume that one.")
+            raise UserError(
+                f"There is already a run named {name}: choose another name, or resume that one.", code="already-exists"
+            )
         if folder.exists():
-            raise UserError(f"{folder} is there already, and holds no run: choose another name.")
+            raise UserError(f"{folder} is there already, and holds no run: choose another name.", code="already-exists")
         files.sweep(runs_dir)
         building = runs_dir / f"{files.TEMPORARY}{secrets.token_hex(4)}"
         try:
@@ -277,15 +290,18 @@ def create_in(folder: Path, config: Config) -> Run:
     if training == "config.json":
         raise UserError(
             f"{folder} holds a run already: go on with it by `ddpm train --resume`, or name another folder in"
-            " OPENAI_LOGDIR."
+            " OPENAI_LOGDIR.",
+            code="already-exists",
         )
     if training:
-        raise UserError(f"{folder} holds {training} of another training: name another folder in OPENAI_LOGDIR.")
+        raise UserError(
+            f"{folder} holds {training} of another training: name another folder in OPENAI_LOGDIR.", code="not-empty"
+        )
     try:
         files.write_json(folder / "config.json", codec.to_json(config))
     except OSError as error:
         raise UserError(
-            f"Cannot write in {folder} ({error.strerror}): name another folder in OPENAI_LOGDIR."
+            f"Cannot write in {folder} ({error.strerror}): name another folder in OPENAI_LOGDIR.", code="not-writable"
         ) from error
     return Run(folder)
 
@@ -302,15 +318,17 @@ def find(runs_dir: Path, name: str) -> Run:
         raise UserError(
             f"{runs_dir / name} has lost its config.json: restore it from a copy;"
             f" `{shlex.join(['ddpm', 'sample', '--model_path', absolute(str(weights[0]))])}` draws from its files,"
-            " which hold their settings."
+            " which hold their settings.",
+            code="lost-settings",
         )
     newest = ", ".join(run.name for run in found[:5]) or "none yet"
     if not is_name(name):
         raise UserError(
             f"{name!r} is no name of a run, which is that of a folder in {runs_dir}, without a path: the newest are"
-            f" {newest}."
+            f" {newest}.",
+            code="bad-name",
         )
-    raise UserError(f"There is no run named {name} in {runs_dir}: the newest are {newest}.")
+    raise UserError(f"There is no run named {name} in {runs_dir}: the newest are {newest}.", code="unknown-run")
 
 
 def all_runs(runs_dir: Path) -> list[Run]:
@@ -372,17 +390,18 @@ def _trash(job: Job, runs_dir: Path, name: str) -> Path:
     bin_folder = runs_dir / ".trash"
     with guard(job.folder.parent):
         if not job.folder.is_dir():
-            raise UserError(f"{job.folder} is not there any more: somebody else may have moved it.")
+            raise UserError(f"{job.folder} is not there any more: somebody else may have moved it.", code="not-found")
         state = job.state()
         if state in ACTIVE or (state == "unreadable" and job.alive()):
-            raise UserError(f"{job.name} is still {state}: stop it before deleting it.")
+            raise UserError(f"{job.name} is still {state}: stop it before deleting it.", code="still-running")
         bin_folder.mkdir(exist_ok=True)
         target = bin_folder / _untaken(bin_folder, name)
         try:
             files.rename(job.folder, target)
         except OSError as error:
             raise UserError(
-                f"{job.name} cannot be moved away ({error.strerror}): close what has its files open."
+                f"{job.name} cannot be moved away ({error.strerror}): close what has its files open.",
+                code="not-writable",
             ) from error
     return target
 
@@ -391,12 +410,13 @@ def restore(trashed: Path, job: SampleJob) -> None:
     """Move what `trash_samples` moved away back to where it was.  Raises UserError where that is not possible."""
     with guard(job.folder.parent):
         if job.folder.exists():
-            raise UserError(f"{job.folder} is there already: move it away first.")
+            raise UserError(f"{job.folder} is there already: move it away first.", code="already-exists")
         try:
             files.rename(trashed, job.folder)
         except OSError as error:
             raise UserError(
-                f"{trashed.name} cannot be moved back ({error.strerror}): look for it in {trashed.parent}."
+                f"{trashed.name} cannot be moved back ({error.strerror}): look for it in {trashed.parent}.",
+                code="not-writable",
             ) from error
 
 

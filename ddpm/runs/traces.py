@@ -27,15 +27,24 @@ def check(run: Run) -> None:
         which = (
             unreadable[max(unreadable)] if unreadable else f"{run.folder / 'saves'} does not say which files are whole."
         )
-        raise UserError(f"{run.name} holds {names} of earlier work, and {which} {remedy(run, best(run, left))}")
+        raise UserError(
+            f"{run.name} holds {names} of earlier work, and {which} {remedy(run, best(run, left))}",
+            code="lost-checkpoints",
+        )
     if unreadable:
-        raise UserError(f"{run.name} has saved before, and {unreadable[max(unreadable)]} {remedy(run)}")
+        raise UserError(
+            f"{run.name} has saved before, and {unreadable[max(unreadable)]} {remedy(run)}", code="lost-checkpoints"
+        )
     if last := last_due(run):
-        raise UserError(f"{run.name} has saved a checkpoint at step {last}, and none is there any more. {remedy(run)}")
+        raise UserError(
+            f"{run.name} has saved a checkpoint at step {last}, and none is there any more. {remedy(run)}",
+            code="lost-checkpoints",
+        )
     if last := _untold(run):
         raise UserError(
             f"{run.name} was trained to step {last}, and its status.json does not say what of it was saved."
-            f" {remedy(run)}"
+            f" {remedy(run)}",
+            code="lost-checkpoints",
         )
 
 

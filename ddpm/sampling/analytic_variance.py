@@ -29,7 +29,7 @@ from ddpm.data.lineage import Remedy
 from ddpm.diffusion import losses, process
 from ddpm.diffusion.process import Network, Prediction, at
 from ddpm.errors import UserError
-from ddpm.models.backend import Compute
+from ddpm.models.backend import ComputeMode
 from ddpm.models.unet import UNet
 from ddpm.planning.resolve import ResolvedProcess
 from ddpm.runs.jobs import Stopped, Worker
@@ -112,7 +112,7 @@ def table(schedule: Schedule, mse: np.ndarray) -> np.ndarray:
 
 
 def mse_for(
-    resolved: ResolvedProcess, opened: OpenedModel, network: UNet, compute: Compute, worker: Worker | None
+    resolved: ResolvedProcess, opened: OpenedModel, network: UNet, compute: ComputeMode, worker: Worker | None
 ) -> tuple[float, ...] | None:
     """Returns the errors that a request with the variance analytic needs, [T]; None for any other variance.
 
@@ -129,7 +129,7 @@ def mse_for(
         found = for_weights(exact, resolved.config, path, sha256, worker, device, opened.weights.data)
         return tuple(found.mse)
 
-    return distributed.from_main(find)
+    return distributed.run_on_main(find)
 
 
 def for_weights(
@@ -159,14 +159,16 @@ def for_weights(
     )
     if not config.data.data_dir:
         raise UserError(
-            f"variance analytic is estimated on the model's data, and {weights.name} does not name any: {remedy}"
+            f"variance analytic is estimated on the model's data, and {weights.name} does not name any: {remedy}",
+            code="no-data-named",
         )
     try:
         dataset = datasets.open_dataset(config.data, config.model, seed=config.train.seed)
     except UserError as error:
         raise UserError(
             f"variance analytic is estimated on the model's data, which cannot be read ({str(error).rstrip('.')}):"
-            f" {remedy}"
+            f" {remedy}",
+            code="unreadable-data",
         ) from error
     told = f"The analytic variance may be of other images: {remedy}"
     if changed := lineage.check(config, lineage.from_json(seen), dataset, Remedy(told, told), part="train"):

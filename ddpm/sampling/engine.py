@@ -18,6 +18,7 @@ from ddpm.planning.resolve import ResolvedProcess, ResolvedSampling
 from ddpm.sampling import analytic_variance, editing, samplers
 from ddpm.sampling.samplers import ImageNoise, RandnLike, SampleStep
 from ddpm.schedules import Schedule
+from ddpm.solvers import SOLVERS
 from ddpm.storage import images
 
 ROUNDING = 1e-6  # keeps the kept part of an input image from falling below its level when pixels are rounded down
@@ -57,7 +58,7 @@ def sample(
 ) -> Iterator[SamplingProgress]:
     """Samples the images of a request, batch by batch, beginning with the batch that holds image `first`.
 
-    network: ready to be called, as `Compute.prepared` returns it.  x_T: float32 [num_samples, C, H, W] ~ N(0, I), the
+    network: ready to be called, as `ComputeMode.prepared` returns it.  x_T: float32 [num_samples, C, H, W] ~ N(0, I), the
     noise to begin with, in place of that of the seeds.  Image k depends on seed + k alone, not on the batches.  Several
     processes take the batches in turn.  All yield equally often, and all yield every finished batch; of unfinished
     ones, each yields its own.
@@ -65,8 +66,8 @@ def sample(
     labels, size, nfe, count = resolved.labels, resolved.batch_size, resolved.nfe, resolved.request.num_samples
     starts = range(first - first % size, count, size)
     total = len(starts) * nfe
-    for before in range(0, len(starts), distributed.size()):
-        now = starts[before : before + distributed.size()]
+    for before in range(0, len(starts), distributed.world_size()):
+        now = starts[before : before + distributed.world_size()]
         start = now[min(distributed.rank(), len(now) - 1)]  # a process without a batch of its own repeats the last one
         noise: Tensor | None = None
         numbers = range(start, min(start + size, count))
@@ -80,7 +81,7 @@ def sample(
                 noise = step.x.cpu()
             if step.done < nfe:
                 yield SamplingProgress(start, before * nfe + step.done * len(now), total, step)
-        whole = distributed.gathered((step.x.cpu(), step.x_start.cpu(), noise))
+        whole = distributed.all_gather_object((step.x.cpu(), step.x_start.cpu(), noise))
         for number, (start, (x, x_start, found)) in enumerate(zip(now, whole, strict=False), start=1):
             done = (before + number) * nfe
             yield SamplingProgress(start, done, total, SampleStep(nfe, nfe, x, x_start, step.t), found)
@@ -153,15 +154,11 @@ def _edit(
 
 def sampler_for(resolved: ResolvedSampling) -> Callable[..., Iterator[SampleStep]]:
     """Returns the sampler of a request, with the settings that it alone takes."""
-    sampler = samplers.SAMPLERS[resolved.solver]
-    match resolved.solver:
-        case "ddpm":
-            return partial(sampler, variance=variance_for(resolved, resolved.analytic_mse))
-        case "ddim":
-            return partial(sampler, eta=resolved.request.eta)
-        case "heun":
-            return partial(sampler, churn=resolved.request.churn)
-    return sampler
+    names = SOLVERS[resolved.solver].takes
+    takes = {name: getattr(resolved.request, name) for name in names if name not in ("variance", "sigma_small")}
+    if "variance" in names:
+        takes["variance"] = variance_for(resolved, resolved.analytic_mse)
+    return partial(samplers.named(resolved.solver), **takes)
 
 
 def variance_for(resolved: ResolvedProcess, analytic_mse: tuple[float, ...] | None = None) -> process.Variance:

@@ -48,8 +48,8 @@ def sample_source(
 
     flags, base, run_probe: see `loading.resolve_config`.  Raises UserError.
     """
-    worker.beat(warning=distributed.compute_with(request.threads, "drawing"))
-    distributed.from_main(lambda: _check_empty(SampleJob(folder)))
+    worker.beat(warning=distributed.set_num_threads(request.threads, "drawing"))
+    distributed.run_on_main(lambda: _check_empty(SampleJob(folder)))
     sample_into(folder, worker, loading.open_model(source, request, flags, base, run_probe), request)
 
 
@@ -70,11 +70,14 @@ def resume(folder: Path, worker: Worker) -> None:
         batch_size = recorded.get("drawn_at_once")
         return source, request, batch_size if isinstance(batch_size, int) else 0
 
-    source, request, batch_size = distributed.from_main(find)
-    worker.beat(warning=distributed.compute_with(request.threads, "drawing"))
+    source, request, batch_size = distributed.run_on_main(find)
+    worker.beat(warning=distributed.set_num_threads(request.threads, "drawing"))
     opened = loading.open_model(source, request)
     if opened.weights.config is None and source.config is None:
-        raise UserError(f"{folder / 'settings.json'} does not hold the settings of {source.path.name}: draw anew.")
+        raise UserError(
+            f"{folder / 'settings.json'} does not hold the settings of {source.path.name}: draw anew.",
+            code="changed-file",
+        )
     sample_into(folder, worker, opened, request, resumed=True, batch_size=batch_size)
 
 
@@ -104,7 +107,7 @@ def sample_into(
     """
     job = SampleJob(folder)
     if not resumed:
-        distributed.from_main(lambda: _check_empty(job))
+        distributed.run_on_main(lambda: _check_empty(job))
     device = distributed.device()
     request = codec.with_absolute_paths(request)
     compute = backend.resolve_and_report(request.kernels, request.precision, device, worker)
@@ -116,12 +119,12 @@ def sample_into(
     resolved = dataclasses.replace(resolved, analytic_mse=mse)
 
     writer = _begin(job, worker, opened, resolved, resumed) if distributed.is_main() else None
-    first = distributed.from_main(lambda: writer.find() if writer and resumed else 0)
+    first = distributed.run_on_main(lambda: writer.find() if writer and resumed else 0)
     remaining = first < request.num_samples
     steps = engine.sample(compute.prepared(network), resolved, device, first) if remaining else iter(())
     if not writer:
         for _ in steps:
-            if distributed.told(False):
+            if distributed.broadcast_object(False):
                 return
         return
     worker.beat(state="running", message=f"Drawing {formatting.plural(request.num_samples, 'picture')}")
@@ -175,11 +178,12 @@ def _report_end(writer: SampleWriter, opened: OpenedModel) -> None:
 
 def _check_empty(job: SampleJob) -> None:
     if job.npz or job.grid.exists():
-        raise UserError(f"{job.folder} already holds samples: choose another --out.")
+        raise UserError(f"{job.folder} already holds samples: choose another --out.", code="already-exists")
     if job.images:
         raise UserError(
             f"{job.folder} already holds samples of a drawing that did not end: go on with it by `ddpm sample --resume"
-            f" {shlex.quote(str(job.folder.absolute()))}`, or choose another --out."
+            f" {shlex.quote(str(job.folder.absolute()))}`, or choose another --out.",
+            code="already-exists",
         )
 
 
@@ -205,7 +209,7 @@ def _reading(worker: Worker) -> Progress:
     """Reports how many images were read before sampling begins; raises Stopped when asked to stop."""
 
     def progress(done: int, total: int) -> None:
-        distributed.check()
+        distributed.raise_peer_error()
         worker.beat(message=f"Reading the pictures to begin with: {done} of {total}")
         if "stop" in worker.heard():
             raise Stopped

@@ -7,7 +7,7 @@ from typing import Any
 from ddpm.compute import distributed
 from ddpm.config.tasks import SampleConfig
 from ddpm.config.training import Config
-from ddpm.models.backend import Compute
+from ddpm.models.backend import ComputeMode
 from ddpm.planning import inputs, low_res, memory, resolve
 from ddpm.planning.resolve import ResolvedSampling
 from ddpm.planning.source_images import Progress, SourceImages
@@ -16,7 +16,7 @@ from ddpm.planning.source_images import Progress, SourceImages
 def resolve_request(
     config: Config,
     request: SampleConfig,
-    compute: Compute | None = None,
+    compute: ComputeMode | None = None,
     checkpoint: Mapping[str, Any] | None = None,
     images: SourceImages | None = None,
     analytic_mse: tuple[float, ...] | None = None,
@@ -33,8 +33,8 @@ def resolve_request(
     process = resolve.resolve_process(config, request)  # before anything is read
     if compute:
         request = dataclasses.replace(request, precision=compute.precision, kernels=compute.kernels)
-    small = images or distributed.by_all(lambda: low_res.read(config, request, progress))
-    given = distributed.by_all(lambda: inputs.read(config, request, progress))
+    small = images or distributed.run_on_all_ranks(lambda: low_res.read(config, request, progress))
+    given = distributed.run_on_all_ranks(lambda: inputs.read(config, request, progress))
     limited = dataclasses.replace(request, batch_size=batch_size or request.batch_size)
-    size = distributed.from_main(lambda: memory.batch_size(config, limited))
+    size = distributed.run_on_main(lambda: memory.batch_size(config, limited))
     return resolve.resolve_sampling(process, request, small, given, size, checkpoint, analytic_mse)

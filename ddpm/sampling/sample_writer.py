@@ -94,7 +94,7 @@ class SampleWriter:
             if progress.done in (1, progress.total) or time.monotonic() - looked > PREVIEW_INTERVAL:
                 looked = time.monotonic()
                 self._preview(progress)
-            if distributed.told("stop" in self.worker.heard() and progress.done < progress.total):
+            if distributed.broadcast_object("stop" in self.worker.heard() and progress.done < progress.total):
                 return
 
     def _save(self, progress: SamplingProgress) -> None:

@@ -8,6 +8,7 @@ The solvers see x_t = alpha x_start + sigma eps and lam = log(alpha / sigma).  B
 probability-flow ODE (Song et al. 2021b, Eq. 13): in x_start by Lu et al. 2022b, Eq. 9, in eps by DDIM's Eq. 14.
 """
 
+import pkgutil
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import pairwise
@@ -20,6 +21,7 @@ from torch import Tensor
 from ddpm.diffusion import process
 from ddpm.diffusion.process import Denoiser, Prediction, at
 from ddpm.schedules import Schedule, log_snr
+from ddpm.solvers import SOLVERS
 
 
 class SampleStep(NamedTuple):
@@ -358,20 +360,13 @@ def _noisier(schedule: Schedule, now: Point, gamma: float) -> Point:
     return Point(t, float(curve.alpha(t)), float(curve.sigma(t)), float(curve.lam(t)))
 
 
-SAMPLERS: dict[str, Callable[..., Iterator[SampleStep]]] = {
-    "ddpm": ddpm,
-    "ddim": ddim,
-    "plms": partial(ipndm, twice=True),
-    "ipndm": ipndm,
-    "dpm++2m": partial(dpm_solver_pp, order=2),
-    "dpm++3m": partial(dpm_solver_pp, order=3),
-    "dpm++2m-sde": sde_dpm_solver_pp,
-    "unipc-1": partial(unipc, order=1),
-    "unipc-2": partial(unipc, order=2),
-    "unipc-3": partial(unipc, order=3),
-    "heun": heun,
-}
-"""By the names of `solvers.SOLVERS`, which says what each takes."""
+def named(name: str) -> Callable[..., Iterator[SampleStep]]:
+    """The function of a row of SOLVERS, with the row's options; what the row `takes` is still to be passed."""
+    row = SOLVERS[name]
+    function = row.function
+    if isinstance(function, str):
+        function = pkgutil.resolve_name(function if ":" in function else f"{__name__}:{function}")
+    return partial(function, **row.options)
 
 
 def first_step_spared(denoise: Denoiser, schedule: Schedule) -> Denoiser:

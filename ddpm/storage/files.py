@@ -33,7 +33,8 @@ class DiskFull(UserError):
     def __init__(self, path: Path):
         super().__init__(
             f"No room to write {path.name} in {path.parent} ({free_bytes(path.parent) / 1e6:.0f} MB free): "
-            "free some space and try again; everything saved before is intact."
+            "free some space and try again; everything saved before is intact.",
+            code="disk-full",
         )
 
 
@@ -247,7 +248,9 @@ def read_json(path: Path) -> Any | None:
     except FileNotFoundError:
         return None
     except ValueError as error:
-        raise UserError(f"{path} is not readable JSON ({error}): restore it from a copy, or delete it.") from error
+        raise UserError(
+            f"{path} is not readable JSON ({error}): restore it from a copy, or delete it.", code="damaged-json"
+        ) from error
 
 
 def sha256(path: Path) -> str:
@@ -287,7 +290,10 @@ class LineLog:
             self._file.seek(start)
             before, end, last = self._file.read(self._length - start - 1).rpartition(b"\n")
             if start and not end:
-                raise UserError(f"{self.path} has a line of more than 64 kB, which is none of its own: move it away.")
+                raise UserError(
+                    f"{self.path} has a line of more than 64 kB, which is none of its own: move it away.",
+                    code="wrong-file",
+                )
             if not over(last.decode(errors="replace")):
                 break
             self._length = start + len(before + end)

@@ -63,14 +63,18 @@ def opened(path: Path) -> Iterator[io.BufferedReader]:
     """A file, open.  Raises UserError where that is not possible, or it is no file at all."""
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):  # one must not even open a pipe
-            raise UserError(f"{path} is a folder, a pipe or a device and no picture: name a file.")
+            raise UserError(f"{path} is a folder, a pipe or a device and no picture: name a file.", code="not-a-file")
         file = open(path, "rb")
     except FileNotFoundError:
-        raise UserError(f"There is no picture {path}: check the name.") from None
+        raise UserError(f"There is no picture {path}: check the name.", code="not-found") from None
     except PermissionError:
-        raise UserError(f"{path} may not be read by this user: change its permissions.") from None
+        raise UserError(
+            f"{path} may not be read by this user: change its permissions.", code="unreadable-file"
+        ) from None
     except (OSError, ValueError) as error:  # ValueError: a name that no file can have
-        raise UserError(f"{path} cannot be read ({error}): check the name, or the disk.") from error
+        raise UserError(
+            f"{path} cannot be read ({error}): check the name, or the disk.", code="unreadable-file"
+        ) from error
     with file:
         yield file
 
@@ -121,15 +125,22 @@ def _sentences(path: Path | str) -> Iterator[None]:
     except UserError:
         raise
     except Image.UnidentifiedImageError:
-        raise UserError(f"{path} is not a picture ({', '.join(FORMATS)}): remove it or replace it.") from None
+        raise UserError(
+            f"{path} is not a picture ({', '.join(FORMATS)}): remove it or replace it.", code="not-an-image"
+        ) from None
     except Image.DecompressionBombError:
         raise UserError(
-            f"{path} has more than {MOST_PIXELS // 10**6} million pixels: make it smaller, or remove it."
+            f"{path} has more than {MOST_PIXELS // 10**6} million pixels: make it smaller, or remove it.",
+            code="image-too-large",
         ) from None
     except MemoryError:
-        raise UserError(f"{path} does not fit in the free memory: make it smaller, or remove it.") from None
+        raise UserError(
+            f"{path} does not fit in the free memory: make it smaller, or remove it.", code="out-of-memory"
+        ) from None
     except Exception as error:  # the decoders raise OSError, SyntaxError, ValueError, struct.error, zlib.error, ...
-        raise UserError(f"{path} is broken or cut short ({error}): remove it or replace it.") from error
+        raise UserError(
+            f"{path} is broken or cut short ({error}): remove it or replace it.", code="broken-image"
+        ) from error
 
 
 @cache
@@ -184,9 +195,15 @@ def _pixels(image: Image.Image, file: IO[bytes], path: Path | str) -> Image.Imag
         _scale_transparency(image)
         image.load()
     if image.mode == "F" or (image.mode.startswith("I") and not _is_16_bit(image)):
-        raise UserError(f"{path} has numbers beyond 16 bits and no shades of grey: convert it to 8 or 16 bits.")
+        raise UserError(
+            f"{path} has numbers beyond 16 bits and no shades of grey: convert it to 8 or 16 bits.",
+            code="unsupported-image",
+        )
     if image.mode not in MODES and not image.mode.startswith("I"):
-        raise UserError(f"{path} has colours of the kind {image.mode}, which are not read: convert it to RGB.")
+        raise UserError(
+            f"{path} has colours of the kind {image.mode}, which are not read: convert it to RGB.",
+            code="unsupported-image",
+        )
     # What cannot be read as the way it is held leaves it as it is: the pixels are whole.
     with contextlib.suppress(Exception):
         ImageOps.exif_transpose(image, in_place=True)

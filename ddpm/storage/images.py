@@ -184,7 +184,8 @@ def read_pixels(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     if image.size != (width, height) or image.mode != {1: "L", 3: "RGB", 4: "RGBA"}[channels]:
         raise UserError(
             f"{path} has {image.width} x {image.height} pixels of {image.mode} and is no picture of this drawing: move"
-            " it away."
+            " it away.",
+            code="wrong-file",
         )
     return np.asarray(image).reshape(shape)
 

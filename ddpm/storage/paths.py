@@ -20,7 +20,8 @@ def full(path: str | os.PathLike[str]) -> Path:
     except FileNotFoundError:  # by os.getcwd
         raise UserError(
             f"{path} begins in the folder that this program was started in, which is gone: change to another one, or"
-            " write the whole path."
+            " write the whole path.",
+            code="no-folder",
         ) from None
 
 
@@ -33,7 +34,8 @@ def named(variable: str) -> Path | None:
     if os.path.expanduser(text).startswith("~"):  # it would make a folder of that name, wherever one happens to be
         raise UserError(
             f"The environment variable {variable} names {text}, and there is no home folder of that name: write the"
-            " whole path."
+            " whole path.",
+            code="no-folder",
         )
     return full(text) if text else None
 

@@ -18,6 +18,7 @@ from ddpm.data import datasets, lineage
 from ddpm.diffusion import losses
 from ddpm.errors import UserError, in_words
 from ddpm.formatting import plural
+from ddpm.models import backend
 from ddpm.planning import low_res
 from ddpm.runs.jobs import Stopped, Worker
 from ddpm.runs.metrics import columns_for
@@ -33,7 +34,7 @@ log = logging.getLogger("ddpm")
 SAVE_RETRY = 60.0  # seconds until a save that found no room is tried again
 
 
-class Session:
+class TrainingLoop:
     """A trainer, and what is written about it.  `worker` holds the run's lock.
 
     Several processes have a Session each; the main one reads and writes, and decides for all what is asked of the run.
@@ -42,10 +43,10 @@ class Session:
     def __init__(self, run: Run, worker: Worker):
         self.run, self.worker = run, worker
         self.config = run.config
-        too_many = distributed.compute_with(self.config.train.threads, "training")
+        too_many = distributed.set_num_threads(self.config.train.threads, "training")
         self.device = distributed.device()
         worker.beat(state="starting", message="Reading the data")
-        dataset = distributed.by_all(
+        dataset = distributed.run_on_all_ranks(
             lambda: datasets.open_dataset(
                 self.config.data, self.config.model, self._on_data, seed=self.config.train.seed
             )
@@ -58,11 +59,13 @@ class Session:
             raise UserError(
                 f"The classes of {self.config.data.data_dir} are {', '.join(dataset.class_names) or 'none'} now, and"
                 f" were {', '.join(self.config.class_names)} when the run began. {resume.elsewhere(run)}, or start a"
-                " new run."
+                " new run.",
+                code="changed-classes",
             )
-        if any(other != dataset.digest for other in distributed.gathered(dataset.digest)):
+        if any(other != dataset.digest for other in distributed.all_gather_object(dataset.digest)):
             raise UserError(
-                f"The processes of this training have other images in {self.config.data.data_dir}: give each the same."
+                f"The processes of this training have other images in {self.config.data.data_dir}: give each the same.",
+                code="changed-data",
             )
         self.dataset, self.images = dataset, len(dataset)
         # A warning for as long as there is no graver one.
@@ -88,8 +91,8 @@ class Session:
         self.save_again_at = 0.0
         self.asked: set[str] = set()  # requests heard and not yet met
         count = sum(p.numel() for p in self.trainer.parameters)
-        objective = objectives.of(self.config)
-        log.info("Objective %s: %s", objective.name, objective.words)
+        objective = objectives.training_objective(self.config)
+        log.info("Objective %s: %s", objective.name, objective.description)
         log.info(
             "%s, %s, computed %s, with %s",
             plural(len(dataset), "image"),
@@ -98,16 +101,16 @@ class Session:
             plural(torch.get_num_threads(), "thread"),
         )
         worker.beat(computed=self.trainer.compute.words, warning=self.notices, now=True)
-        if distributed.active():
+        if distributed.is_initialized():
             log.info(
                 "%d processes, each with %d of %s a step",
-                distributed.size(),
+                distributed.world_size(),
                 self.config.train.batch_size,
-                plural(self.config.train.batch_size * distributed.size(), "picture"),
+                plural(self.config.train.batch_size * distributed.world_size(), "picture"),
             )
 
     def _on_data(self, done: int, total: int) -> None:
-        distributed.check()
+        distributed.raise_peer_error()
         self.worker.beat(message=f"Reading the data: {done} of {plural(total, 'image')}")
         if "stop" in self.worker.heard():
             raise Stopped
@@ -117,21 +120,21 @@ class Session:
 
         The main process reads for all.
         """
-        found = distributed.from_main(lambda: resume.newest(self.run))
+        found = distributed.run_on_main(lambda: resume.newest(self.run))
         self.worker.beat(saved=found.step if found else 0)
         if found is None:
             if self.config.train.resume_checkpoint:
                 self._begin_from(Path(self.config.train.resume_checkpoint))
             return
-        state = distributed.from_main(lambda: checkpoint_files.read(found.path("state")))
+        state = distributed.run_on_main(lambda: checkpoint_files.read(found.path("state")))
         weights = {
-            kind: distributed.from_main(lambda kind=kind: checkpoint_files.load_weights(found.path(kind)).tensors)  # type: ignore[misc]
+            kind: distributed.run_on_main(lambda kind=kind: checkpoint_files.load_weights(found.path(kind)).tensors)  # type: ignore[misc]
             for kind in self.trainer.weights()
             if kind in found.weights
         }
         checkpoint_files.fit(self.trainer.model, weights["model"], found.path("model").name)
         optimizer = found.path("opt").name in found.files
-        read = distributed.from_main(lambda: checkpoint_files.read(found.path("opt")) if optimizer else None)
+        read = distributed.run_on_main(lambda: checkpoint_files.read(found.path("opt")) if optimizer else None)
         self.trainer.load(weights, read, state["trainer"])
         self.means.load(state["means"])
         self._compare(found, state)
@@ -143,7 +146,7 @@ class Session:
         """Say whether the data is still what the run was trained on.  Raises UserError where that cannot go on."""
         seen, count = lineage.from_json(state.get("data")), state.get("images", self.images)
         learnt = checkpoint_files.learnt_in(state)
-        changed = distributed.by_all(
+        changed = distributed.run_on_all_ranks(
             lambda: lineage.check(self.config, seen, self.dataset, resume.remedy(self.run, found), learnt=learnt)
         )
         self.learnt = lineage.joined(learnt, self.dataset)
@@ -157,7 +160,7 @@ class Session:
 
     def _begin_from(self, path: Path) -> None:
         """Begin with the weights of a file, the averages and the optimiser beside it, and its number of steps."""
-        start = distributed.from_main(lambda: warm_start.start_from(path, self.config))
+        start = distributed.run_on_main(lambda: warm_start.start_from(path, self.config))
         checkpoint_files.fit(self.trainer.model, start.weights["model"], path.name)
         self.trainer.load(start.weights, start.optimizer, start.state)
         for sentence in start.told:
@@ -182,10 +185,11 @@ class Session:
         """Every step, until the last one or until asked to stop; yields what it has written about."""
         try:
             yield from self._train()
-        except distributed.Lost as error:
+        except distributed.PeerLost as error:
             raise UserError(
                 f"Another process of this training ended, or could not be reached, at step {self.trainer.step}; "
-                f"{self._kept()}: resume it with all processes."
+                f"{self._kept()}: resume it with all processes.",
+                code="peer-lost",
             ) from error
 
     def _train(self) -> Iterator[Report]:
@@ -194,17 +198,17 @@ class Session:
         for report in self.trainer.steps(train.total_steps):
             self.means.add(report)
             step, last = report.step, report.step == train.total_steps
-            if distributed.is_main() and (step == 1 or step % train.log_interval == 0 or last or report.hopeless):
+            if distributed.is_main() and (step == 1 or step % train.log_interval == 0 or last or report.diverged):
                 self._log(report)
             self.worker.beat(step=step, seconds_left=self._seconds_left(step))
-            if report.hopeless:
-                raise self._diverged(report)
-            asked, owes_save = distributed.told((self._hear(), self._owes_save()))
+            if report.diverged:
+                raise self._divergence_error(report)
+            asked, save_due = distributed.broadcast_object((self.poll_requests(), self.save_is_due()))
             self.asked = set()
             stop = "stop" in asked and not last
             if stop:
                 self.worker.beat(state="stopping", message="Saving")
-            if step % train.save_interval == 0 or last or stop or "save" in asked or owes_save:
+            if step % train.save_interval == 0 or last or stop or "save" in asked or save_due:
                 self._save(must=last or stop)
             if (train.sample_interval and (step % train.sample_interval == 0 or last)) or "sample" in asked:
                 self._preview(stopping=stop)
@@ -255,23 +259,25 @@ class Session:
         saved = self.run.checkpoints()
         return f"the checkpoint of step {saved[-1].step} is intact" if saved else "nothing was saved before it"
 
-    def _diverged(self, report: Report) -> UserError:
+    def _divergence_error(self, report: Report) -> UserError:
         if report.lg_loss_scale is not None:
             return UserError(
                 f"The gradient of step {report.step} was not a number in fp16, with a loss scale of 2 to the power of "
                 f"{report.lg_loss_scale:.0f} even, so training ended; {self._kept()}: "
-                "start a new run with precision bf16 or fp32, or with a lower lr."
+                "start a new run with precision bf16 or fp32, or with a lower lr.",
+                code="diverged",
             )
         return UserError(
             f"The gradient of step {report.step} was not a number, so training ended; {self._kept()}: "
-            "start a new run with a lower lr, or with grad_clip 1."
+            "start a new run with a lower lr, or with grad_clip 1.",
+            code="diverged",
         )
 
-    def _hear(self) -> set[str]:
+    def poll_requests(self) -> set[str]:
         self.asked |= self.worker.heard()
         return self.asked
 
-    def _owes_save(self) -> bool:
+    def save_is_due(self) -> bool:
         return 0 < self.save_again_at < time.monotonic()
 
     def _save(self, must: bool) -> None:
@@ -280,7 +286,7 @@ class Session:
         state["data"] = lineage.to_json(self.dataset.digest)
         if self.learnt is not None:
             state["learnt"] = torch.from_numpy(self.learnt.view(np.int64))
-        distributed.from_main(lambda: self._write(state, must))
+        distributed.run_on_main(lambda: self._write(state, must))
 
     def _write(self, state: dict[str, Any], must: bool) -> None:
         assert self.metrics is not None, "the main process writes"
@@ -334,7 +340,7 @@ class Session:
         resolved = resolve_request(self.config, settings, compute, images=small)
         for drawn in engine.sample(compute.prepared(trainer.network()), resolved, self.device):
             self.worker.beat()
-            if distributed.told(not stopping and "stop" in self._hear()):
+            if distributed.broadcast_object(not stopping and "stop" in self.poll_requests()):
                 return  # the next step notices it too, and saves
             if drawn.finished:
                 done.append(drawn.step.x.cpu())

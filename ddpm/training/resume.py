@@ -7,9 +7,10 @@ from typing import Any
 
 from ddpm.checkpoints import checkpoint_files
 from ddpm.config import codec
-from ddpm.config.training import DATA_SETS, Config
+from ddpm.config.training import Config
 from ddpm.data import datasets
 from ddpm.data.lineage import Remedy
+from ddpm.data_sets import DATA_SETS
 from ddpm.errors import UserError
 from ddpm.runs import traces
 from ddpm.runs.jobs import Worker
@@ -43,11 +44,12 @@ def _with_data(run: Run, given: Mapping[str, Any]) -> Config:
     config, place = run.config, given.get("data_dir", run.config.data.data_dir)
     remedy = f"`{run.shell('train', '--resume', more=['--data_dir', 'FOLDER'])}`"
     if not place:
-        raise UserError(f"{run.name} has no data to train on yet: {remedy} names it.")
+        raise UserError(f"{run.name} has no data to train on yet: {remedy} names it.", code="no-data-named")
     if place not in DATA_SETS and not os.path.exists(os.path.expanduser(place)):
         raise UserError(
             f"There is no folder or file {place}, on which {run.name} was trained: {remedy} says where the images are"
-            " now."
+            " now.",
+            code="not-found",
         )
     if not config.data.data_dir:
         config = datasets.attach(config, place)
@@ -80,10 +82,11 @@ def newest(run: Run) -> Checkpoint | None:
         weights = ((c, c.path(kind).name) for c in run.checkpoints() for kind in c.weights)
         good = {name for c, name in weights if not checkpoint_files.fault(c, name)}
         raise UserError(
-            f"No checkpoint of {run.name} can be gone on from: {wrong[0]} {traces.remedy(run, traces.best(run, good))}"
+            f"No checkpoint of {run.name} can be gone on from: {wrong[0]} {traces.remedy(run, traces.best(run, good))}",
+            code="lost-checkpoints",
         )
     if checkpoint_files.read(found.path("state"))["trainer"]["step"] >= run.config.train.total_steps:
-        raise UserError(run.all_done)
+        raise UserError(run.all_done, code="nothing-left")
     last = traces.last_due(run)
     if found.step < last and not wrong:
         log.warning("The checkpoint of step %d is not there any more.", last)

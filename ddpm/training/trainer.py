@@ -26,8 +26,7 @@ from ddpm.formatting import plural
 from ddpm.models import backend, unet
 from ddpm.models.unet import UNet
 from ddpm.storage import images
-from ddpm.training.ema import Ema
-from ddpm.training.optimizer import Update
+from ddpm.training.optimizer import Ema, Optimizer
 
 log = logging.getLogger("ddpm")
 
@@ -45,7 +44,7 @@ class Report(NamedTuple):
     lg_loss_scale: float | None = None  # after the step, with fp16
 
     @property
-    def hopeless(self) -> bool:
+    def diverged(self) -> bool:
         """Whether there is no going on: the gradient is not finite, and a smaller loss scale is no remedy (any more)."""
         return not self.applied and (self.lg_loss_scale is None or self.lg_loss_scale < precision.LEAST_LG_SCALE)
 
@@ -67,14 +66,13 @@ class Trainer:
         torch.manual_seed(config.train.seed)
         self.model = unet.build(config.model).to(self.device).train()
         self.parameters: list[torch.Tensor] = list(self.model.parameters())
-        distributed.copy_in_place(self.parameters)
+        distributed.broadcast_from_main(self.parameters)
         if distributed.rank():
             torch.manual_seed(config.train.seed + distributed.rank())  # for dropout
         self._compute_in(precision.for_training(config.train, self.device))
         self.scale = LossScale(config.train.fp16_scale_growth) if self.compute.precision == "fp16" else None
         self.ema = Ema(self.model, config.train.ema_rates, config.train.ema_warmup)
-        self.end = Update(self.parameters, self.ema, config.train, self.compute.library)
-        self.optimizer = self.end.optimizer
+        self.optimizer = Optimizer(self.parameters, self.ema, config.train, self.compute.library)
         self.stream = Stream(dataset, config.train.seed, config.data.random_flip)
         self.rng = torch.Generator().manual_seed(config.train.seed)
         self.timesteps: TimestepSampler = SAMPLERS[config.train.schedule_sampler](len(self.schedule))
@@ -85,13 +83,16 @@ class Trainer:
         self.compute = backend.resolve_backend(self.config.train.kernels, name, self.device)
         self.forward = self.compute.prepared(self.model)
 
-    def draw(self) -> Batch:
+    def next_batch(self) -> Batch:
         """The next pictures, their timesteps and noise, and whose class is hidden; drawn for the whole batch, however it is split."""
         count = self.config.train.batch_size
-        whole, own = count * distributed.size(), slice(count * distributed.rank(), count * (distributed.rank() + 1))
+        whole, own = (
+            count * distributed.world_size(),
+            slice(count * distributed.rank(), count * (distributed.rank() + 1)),
+        )
         pixels, labels = self.stream.next(whole, own)
         x_start = torch.from_numpy(images.to_float(pixels))
-        t, weight = self.timesteps.draw(whole, self.rng)
+        t, weight = self.timesteps.sample(whole, self.rng)
         noise = torch.randn((whole, *x_start.shape[1:]), generator=self.rng)[own]
         t, weight = t[own], None if weight is None else weight[own]
         model = self.config.model
@@ -117,19 +118,19 @@ class Trainer:
             unweighted.append(losses["loss"].detach().double().cpu())
             if part.weight is not None:
                 losses = {name: values * part.weight for name, values in losses.items()}
-            (losses["loss"].sum() / (count * distributed.size()) * factor).backward()
+            (losses["loss"].sum() / (count * distributed.world_size()) * factor).backward()
             parts.append({name: values.detach().double().cpu() for name, values in losses.items()})
         names = list(parts[0])
         rows = [batch.t.cpu().double(), torch.cat(unweighted), *(torch.cat([part[n] for part in parts]) for n in names)]
-        t, learnt, *joined = distributed.side_by_side(torch.stack(rows))
+        t, learnt, *joined = distributed.all_gather(torch.stack(rows))
         finite = learnt.isfinite()  # a history of losses that holds another is of no use
         self.timesteps.update(t[finite].long(), learnt[finite])
         gradients = [p.grad for p in self.parameters if p.grad is not None]
-        distributed.sum_in_place(gradients)
+        distributed.all_reduce_sum(gradients)
         if self.scale:
             torch._foreach_mul_(gradients, 1 / factor)
         lr = learning_rate(self.config.train, self.step)
-        grad_norm, applied = self.end.apply(lr)
+        grad_norm, applied = self.optimizer.step(lr)
         if self.scale:
             self.scale.update(overflowed=not applied)
         self.step += 1
@@ -141,12 +142,12 @@ class Trainer:
     def steps(self, total: int) -> Iterator[Report]:
         """Train until `total` steps are done."""
         while self.step < total:
-            yield self.update(self.draw())
+            yield self.update(self.next_batch())
 
     def parameter_norm(self) -> float:
         """Length of all weights together."""
         with torch.no_grad():
-            return self.end.length(self.parameters)
+            return self.optimizer.norm(self.parameters)
 
     def weights(self) -> dict[str, dict[str, Tensor]]:
         """Everything that can be drawn from: "model", and an "ema_RATE" for each average."""
@@ -176,8 +177,8 @@ class Trainer:
         }
         if self.scale:
             state["lg_loss_scale"] = self.scale.lg
-        if distributed.active():
-            state["ranks"] = distributed.gathered(self._random_state())
+        if distributed.is_initialized():
+            state["ranks"] = distributed.all_gather_object(self._random_state())
         return state
 
     def _random_state(self) -> dict[str, Tensor]:
@@ -212,11 +213,11 @@ class Trainer:
         if self.scale:
             self.scale.lg = state.get("lg_loss_scale", self.scale.lg)
         ranks = state.get("ranks", [state])
-        if len(ranks) != distributed.size() and not state.get("fresh"):
+        if len(ranks) != distributed.world_size() and not state.get("fresh"):
             log.warning(
                 "Saved with %s and resumed with %d: training goes on, but not bit by bit as it would have.",
                 plural(len(ranks), "process", "processes"),
-                distributed.size(),
+                distributed.world_size(),
             )
         if distributed.rank() < len(ranks):
             own = ranks[distributed.rank()]
@@ -257,7 +258,7 @@ class Means:
         self._sums: dict[str, list[float]] = {}  # name -> [sum, count]
 
     def add(self, report: Report) -> None:
-        if report.applied or report.hopeless:  # a step left out by the loss scale has no gradient to speak of
+        if report.applied or report.diverged:  # a step left out by the loss scale has no gradient to speak of
             self._add("grad_norm", report.grad_norm, 1)
         quarters = 4 * report.t // self._timesteps
         for name, values in report.losses.items():

@@ -84,7 +84,8 @@ def _start(
     if step >= total:
         raised = "lr_anneal_steps, and total_steps to the same" if config.train.lr_anneal_steps else "total_steps"
         raise UserError(
-            f"{name} has {plural(step, 'update')} behind it, and training would end at step {total}: raise {raised}."
+            f"{name} has {plural(step, 'update')} behind it, and training would end at step {total}: raise {raised}.",
+            code="nothing-left",
         )
     what = restored(found, optimizer)
     known = _known(Path(config.train.resume_checkpoint), weights.config)
@@ -116,7 +117,7 @@ def fresh_state(step: int, config: Config) -> dict[str, Any]:
     return {
         "fresh": True,  # nothing random goes on, with however many processes
         "step": step,
-        "position": step * config.train.batch_size * distributed.size(),
+        "position": step * config.train.batch_size * distributed.world_size(),
         "ema_updates": step,
         "rng": rng.get_state(),
         "torch_rng": rng.get_state(),
@@ -160,7 +161,7 @@ def check_start(config: Config) -> Config:
 
 def _known(path: Path, config: Config | None) -> Config | None:
     """The settings that a file was trained with: its own, or a released model's; None where nobody says."""
-    preset = presets.of_file(path)
+    preset = presets.preset_of_file(path)
     return config or (presets.PRESETS[preset].config if preset else None)
 
 
@@ -172,7 +173,7 @@ def _same_process(path: Path, known: Config, config: Config) -> None:
     if differ := [name for name in was if was[name] != wanted[name]]:
         wrong = ", ".join(f"{name} {wanted[name]}" for name in differ)
         right = " ".join(f"--{name} {was[name]}" for name in differ)
-        raise UserError(f"{path.name} was not trained with {wrong}: use {right}.")
+        raise UserError(f"{path.name} was not trained with {wrong}: use {right}.", code="wrong-flags")
 
 
 def _process(config: Config) -> dict[str, Any]:

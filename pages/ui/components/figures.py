@@ -15,6 +15,7 @@ from ddpm.formatting import plural
 from ddpm.planning import solver_grid
 from ddpm.planning.solver_grid import GridResult
 from ddpm.runs import metrics
+from ddpm.spacings import SPACINGS
 
 Figure = dict[str, Any]
 
@@ -145,9 +146,6 @@ def terms(curves: Sequence[Curve], log: bool) -> Figure:
     return {"data": data, "layout": layout}
 
 
-SYMBOLS = {"uniform": "circle", "quadratic": "square", "logsnr": "diamond", "karras": "triangle-up"}
-
-
 def frontier(found: Sequence[GridResult], tolerance: float, best: GridResult | None) -> Figure:
     """Distance to the converged pictures over seconds a picture, a line a way of drawing; `best` gets a star.
 
@@ -169,7 +167,7 @@ def frontier(found: Sequence[GridResult], tolerance: float, best: GridResult | N
                 x=numbers(x),
                 y=numbers(drawable(y, True)),
                 customdata=[c.calls for c in line],
-                marker=dict(symbol=SYMBOLS[way.spacing], size=7),
+                marker=dict(symbol=SPACINGS[way.spacing].symbol, size=7),
             )
         )
         if best in line and best is not None and best.distance:

@@ -67,9 +67,11 @@ def read(form: str, base: Config) -> tuple[Config, list[Problem]]:
     for s, default in zip(known, values_of(base).values(), strict=True):
         value = st.session_state.get(key(form, s.name), default)
         if value is None:
-            empty.append(Problem(s.name, f"{s.name} is empty: type a value, {default!r} for one."))
+            empty.append(
+                Problem(s.name, f"{s.name} is empty: type a value, {default!r} for one.", code="missing-value")
+            )
             value = default
-        values[s.name] = s.settled(value)
+        values[s.name] = s.normalize(value)
     return codec.replace(base, values), empty
 
 

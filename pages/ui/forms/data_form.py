@@ -15,6 +15,7 @@ from ddpm.config.training import Config, DataConfig
 from ddpm.config.validation import Problem
 from ddpm.data import datasets, sources
 from ddpm.data.datasets import Description
+from ddpm.data_sets import DATA_SETS
 from ddpm.errors import UserError
 from ddpm.storage import images
 from pages.ui.components import setting_widgets
@@ -38,7 +39,7 @@ class Look(NamedTuple):
 
 def begin(form: str, data_dir: str) -> None:
     """Put a data set into the fields."""
-    named = data_dir in sources.SOURCES
+    named = data_dir in DATA_SETS
     setting_widgets.begin(
         form, {"source": data_dir if named else PATH, "path": "" if named else data_dir, "data_dir": data_dir}
     )
@@ -59,7 +60,7 @@ def look(data_dir: str) -> Look:
 def problems(config: Config, found: Look) -> list[Problem]:
     """What keeps these settings from being used with this data."""
     if found.error:
-        return [Problem("data_dir", found.error)]
+        return [Problem("data_dir", found.error, code="unreadable-data")]
     about = found.description
     if about is None:
         return []
@@ -70,6 +71,7 @@ def problems(config: Config, found: Look) -> list[Problem]:
                 "image_size",
                 f"The first picture is only {about.size[0]} x {about.size[1]} pixels: use a smaller image size, or"
                 " switch on Enlarge small images.",
+                code="small-images",
             )
         )
     if config.model.class_cond and not about.class_names:
@@ -77,6 +79,7 @@ def problems(config: Config, found: Look) -> list[Problem]:
             Problem(
                 "class_cond",
                 "The data has no classes to learn: switch this off, or sort the pictures into a folder for each class.",
+                code="no-classes",
             )
         )
     return wrong
@@ -101,7 +104,8 @@ def settled(config: Config, shown: Description | None) -> Config:
         raise UserError(
             f"The classes of {config.data.data_dir} are {formatting.some(found.class_names, 10) or 'none'} now, and"
             f" were {formatting.some(shown.class_names, 10) or 'none'} when they were shown: look at the data, and"
-            " press Start again."
+            " press Start again.",
+            code="changed-classes",
         )
     return found
 
@@ -110,12 +114,12 @@ def show(form: str, config: Config, about: Description | None, problems: setting
     """The fields: which data, and what is done to it."""
     st.segmented_control(
         "Data",
-        [*sources.SOURCES, PATH],
+        [*DATA_SETS, PATH],
         key=setting_widgets.key(form, "source"),
         required=True,
         label_visibility="collapsed",
         wrap=True,
-        format_func=lambda name: sources.SOURCES[name].title if name != PATH else "Folder or .npz file",
+        format_func=lambda name: DATA_SETS[name].title if name != PATH else "Folder or .npz file",
         on_change=layout.callback(take_over),
         args=(form,),
         persist_state="session",
@@ -136,7 +140,7 @@ def show(form: str, config: Config, about: Description | None, problems: setting
             ),
         )
     else:
-        st.caption(sources.SOURCES[source].description)
+        st.caption(DATA_SETS[source].description)
     setting_widgets.complaint(problems.get("data_dir", ()))
     if about is None:
         return
@@ -181,7 +185,7 @@ def _summary(about: Description, size: int, named: bool) -> str:
 def _stamp(data_dir: str) -> int:
     """Changes when the folder or file does."""
     try:
-        return 0 if data_dir in sources.SOURCES and data_dir != "cifar10" else Path(data_dir).stat().st_mtime_ns
+        return 0 if data_dir in DATA_SETS and data_dir != "cifar10" else Path(data_dir).stat().st_mtime_ns
     except OSError:
         return int(sources.cifar10_path().exists()) if data_dir == "cifar10" else 0
 

@@ -9,7 +9,8 @@ from ddpm.config import fields, validation
 from ddpm.config.tasks import EvalConfig
 from ddpm.config.training import Config
 from ddpm.config.validation import Problem
-from ddpm.data import datasets, sources
+from ddpm.data import datasets
+from ddpm.data_sets import DATA_SETS
 from ddpm.errors import UserError, writable
 from ddpm.planning import timesteps
 from ddpm.runs.runs import Checkpoint
@@ -55,7 +56,7 @@ def show(config: Config, checkpoints: list[Checkpoint]) -> tuple[EvalConfig, lis
                 FIELDS[name].label, key=setting_widgets.key(FORM, name), help=FIELDS[name].help, persist_state="session"
             )
     missing = [
-        Problem(name, f"{FIELDS[name].label} is empty: type a number.")
+        Problem(name, f"{FIELDS[name].label} is empty: type a number.", code="missing-value")
         for name, value in values.items()
         if value is None
     ]
@@ -67,9 +68,15 @@ def problems(config: Config, evaluation: EvalConfig, found: data_form.Look) -> l
     """What would keep these pictures from being measured."""
     wrong = list(validation.limit_problems(evaluation))
     if found.error:
-        wrong.append(Problem("data_dir", found.error))
+        wrong.append(Problem("data_dir", found.error, code="unreadable-data"))
     elif found.description is None:
-        wrong.append(Problem("data_dir", "No data is named: type the path of a folder of images or of an .npz file."))
+        wrong.append(
+            Problem(
+                "data_dir",
+                "No data is named: type the path of a folder of images or of an .npz file.",
+                code="no-data-named",
+            )
+        )
     else:
         size, own = found.description.size, evaluation.data_dir in (OWN, config.data.data_dir)
         enlarge = evaluation.enlarge or (own and config.data.enlarge)
@@ -79,32 +86,29 @@ def problems(config: Config, evaluation: EvalConfig, found: data_form.Look) -> l
                     "enlarge",
                     f"The first picture is only {size[0]} x {size[1]} pixels, and the model's have"
                     f" {config.model.image_size}: use larger ones, or switch on {FIELDS['enlarge'].label} under More.",
+                    code="small-images",
                 )
             )
         try:
             datasets.class_numbers(config, found.description.class_names)
         except UserError as error:
-            wrong.append(Problem("data_dir", str(error)))
+            wrong.append(Problem("data_dir", str(error), code=error.code))
     try:
         timesteps.timesteps(config, evaluation)
     except UserError as error:
-        wrong.append(Problem("timestep_respacing", str(error)))
+        wrong.append(Problem("timestep_respacing", str(error), code=error.code))
     return wrong
 
 
 def _data(config: Config) -> str:
     """The field for the data; what it says as a data_dir, empty for the run's own."""
-    own = (
-        sources.SOURCES[config.data.data_dir].title
-        if config.data.data_dir in sources.SOURCES
-        else writable(config.data.data_dir)
-    )
-    options = [OWN, *(name for name in sources.SOURCES if name != config.data.data_dir), PATH]
+    own = DATA_SETS[config.data.data_dir].title if config.data.data_dir in DATA_SETS else writable(config.data.data_dir)
+    options = [OWN, *(name for name in DATA_SETS if name != config.data.data_dir), PATH]
     checkpoint_form.keep_known(FORM, "source", options)
     titles = {
         OWN: f"The run's own: {own}",
         PATH: "Folder or .npz file",
-        **{n: s.title for n, s in sources.SOURCES.items()},
+        **{n: s.title for n, s in DATA_SETS.items()},
     }
     source = st.selectbox(
         FIELDS["data_dir"].label,

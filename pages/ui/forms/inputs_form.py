@@ -93,17 +93,21 @@ def show(run: Run, config: Config, task: str, problems: list[Problem]) -> dict[s
             case _:
                 chosen = _uploaded(run, config)
     except UserError as error:
-        problems.append(Problem("picture", str(error)))
+        problems.append(Problem("picture", str(error), code=error.code))
         return {}
     if not chosen.path:
         problems.append(
-            Problem("picture", "No picture is chosen yet: upload one, take one that was drawn, or say where it is.")
+            Problem(
+                "picture",
+                "No picture is chosen yet: upload one, take one that was drawn, or say where it is.",
+                code="missing-value",
+            )
         )
         return {}
     try:
         picture = first(config, chosen.path)
     except UserError as error:
-        problems.append(Problem("picture", str(error)))
+        problems.append(Problem("picture", str(error), code=error.code))
         return {"picture": chosen.path}
     values = {"picture": chosen.path}
     if task == "inpaint":
@@ -136,7 +140,7 @@ def _stamp(path: str) -> int:
 def _first(config: Config, path: str, stamp: int) -> np.ndarray:
     found = inputs.read(config, SampleConfig(task="vary", picture=path, num_samples=1))
     assert found is not None
-    return found.pictures.pixels[0]
+    return found.images.pixels[0]
 
 
 def _uploaded(run: Run, config: Config) -> Chosen:
@@ -234,7 +238,9 @@ def _mask(run: Run, config: Config, picture: np.ndarray, problems: list[Problem]
             case "paint":
                 mask = mask_canvas.paint(picture, key=_key("canvas"))
                 if mask is None:
-                    raise UserError("Nothing is painted yet: paint over what is to be drawn anew.")
+                    raise UserError(
+                        "Nothing is painted yet: paint over what is to be drawn anew.", code="missing-value"
+                    )
                 return keep_mask(run, config, mask)
             case "upload":
                 path = _uploaded_mask(run, config)
@@ -250,11 +256,12 @@ def _mask(run: Run, config: Config, picture: np.ndarray, problems: list[Problem]
         if not path:
             raise UserError(
                 "No mask is chosen yet: paint one, upload a picture that is white where it is to be drawn anew, or say"
-                " where one is."
+                " where one is.",
+                code="missing-value",
             )
         mask = _mask_of(config, path)
     except UserError as error:
-        problems.append(Problem("mask", str(error)))
+        problems.append(Problem("mask", str(error), code=error.code))
         return ""
     over = thumbnails.fitted(images.from_pixels(_veiled(picture, mask)), LOOK)
     st.image(thumbnails.png(over), output_format="PNG", alt="What is drawn anew is red")

@@ -8,11 +8,12 @@ import streamlit as st
 
 from ddpm import schedules
 from ddpm.config import fields
-from ddpm.config.tasks import FEW_STEPS, SPACINGS, SampleConfig
+from ddpm.config.tasks import FEW_STEPS, SampleConfig
 from ddpm.config.training import Config
 from ddpm.errors import UserError
 from ddpm.planning import timesteps
 from ddpm.solvers import SOLVERS
+from ddpm.spacings import SPACINGS
 from pages.ui.components import setting_widgets
 from pages.ui.forms import checkpoint_form
 
@@ -197,7 +198,9 @@ def more(config: Config, task: str, name: str, count: int, scale: float) -> dict
             values["spacing"] = spaced
     with grid.cell():
         values["timestep_respacing"] = setting_widgets.box(
-            FORM, FIELDS["timestep_respacing"]._replace(label="Respacing, instead of steps"), "250, 10,15,20 or ddim50"
+            FORM,
+            FIELDS["timestep_respacing"]._replace(label="Timestep respacing, instead of steps"),
+            "250, 10,15,20 or ddim50",
         )
     with grid.cell():
         clip = st.selectbox(

@@ -142,7 +142,7 @@ def show(run: Run, checkpoints: list[Checkpoint], task: str) -> tuple[SampleConf
     if config.model.super_res:
         sentences: list[str] = []
         values["base_samples"] = super_res.choose(FORM, run, config, str(values.get("classes", "")), sentences)
-        unfit += [Problem("base_samples", sentence) for sentence in sentences]
+        unfit += [Problem("base_samples", sentence, code="unreadable-data") for sentence in sentences]
     with st.expander("More"):
         values |= sampler_form.more(config, task, name, count, values["guidance_scale"])
         if task == "inpaint":
@@ -151,7 +151,7 @@ def show(run: Run, checkpoints: list[Checkpoint], task: str) -> tuple[SampleConf
                 values["jump"] = setting_widgets.box(FORM, FIELDS["jump"])
     values |= {"sampler": name, "steps": 0 if values["timestep_respacing"] else count}
     missing = [
-        Problem(name, f"{FIELDS[name].label} is empty: type a number.")
+        Problem(name, f"{FIELDS[name].label} is empty: type a number.", code="missing-value")
         for name, value in values.items()
         if value is None
     ]
@@ -203,12 +203,12 @@ def problems(config: Config, sample: SampleConfig) -> list[Problem]:
         if not found:
             steps_of(config, sample)
     except UserError as error:
-        found.append(Problem("steps", str(error)))
+        found.append(Problem("steps", str(error), code=error.code))
     if not config.model.super_res:  # where the small pictures may say it
         try:
             classes.parse_classes(config, sample.classes)
         except UserError as error:
-            found.append(Problem("classes", str(error)))
+            found.append(Problem("classes", str(error), code=error.code))
     return found
 
 

@@ -71,7 +71,7 @@ def _numbers(config: Config, pictures: int | None, was_active: bool) -> None:
     if needed > 0.9 * free:
         st.warning(
             f"This needs about {formatting.memory(needed)}, and {formatting.memory(free)} are free: the computer may"
-            " become very slow or end the training. A smaller microbatch, or Save memory, helps without changing the"
+            " become very slow or end the training. A smaller microbatch, or Gradient checkpointing, helps without changing the"
             " result.",
             icon=":material/memory_alt:",
         )

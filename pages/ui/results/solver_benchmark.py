@@ -9,7 +9,7 @@ import streamlit as st
 
 from ddpm import formatting
 from ddpm.config import codec, fields, validation
-from ddpm.config.tasks import SPACINGS, FrontierConfig, SampleConfig
+from ddpm.config.tasks import FrontierConfig, SampleConfig
 from ddpm.config.training import Config
 from ddpm.config.validation import Problem
 from ddpm.errors import UserError
@@ -20,6 +20,7 @@ from ddpm.runs.jobs import ACTIVE
 from ddpm.runs.results import FrontierJob
 from ddpm.runs.runs import Checkpoint, Run
 from ddpm.solvers import SOLVERS
+from ddpm.spacings import SPACINGS
 from ddpm.storage import image_files
 from pages.ui.components import figures, setting_widgets, thumbnails
 from pages.ui.forms import checkpoint_form, sampling_form
@@ -148,13 +149,13 @@ def _fields(config: Config, checkpoints: list[Checkpoint]) -> tuple[FrontierConf
             with inner.cell():
                 values[name] = setting_widgets.box(FORM, FIELDS[name])
     missing = [
-        Problem(name, f"{FIELDS[name].label} is empty: type a number.")
+        Problem(name, f"{FIELDS[name].label} is empty: type a number.", code="missing-value")
         for name, value in values.items()
         if value is None
     ]
     picked = {name: st.session_state[setting_widgets.key(FORM, name)] for name in MANY}
     if not picked["solvers"]:
-        missing.append(Problem("solvers", "No sampler is chosen: choose some of them."))
+        missing.append(Problem("solvers", "No sampler is chosen: choose some of them.", code="missing-value"))
     lists = {name: ",".join(map(str, chosen)) for name, chosen in picked.items()}
     if len(picked["solvers"]) == len(SOLVERS):
         lists["solvers"] = FIRST.solvers
@@ -191,7 +192,7 @@ def problems(config: Config, settings: FrontierConfig) -> list[Problem]:
         try:
             look()
         except UserError as error:
-            found.append(Problem(name, str(error)))
+            found.append(Problem(name, str(error), code=error.code))
     return found
 
 

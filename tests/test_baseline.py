@@ -1,4 +1,4 @@
-"""The yardstick computes what the program computes, in another way."""
+"""The baseline computes what the program computes, in plain torch."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ddpm.bench import step_cost
-from ddpm.bench.baseline import Plain
+from ddpm.bench.baseline import PlainTrainer
 from ddpm.config import codec
 from ddpm.config.training import Config
 from ddpm.diffusion.losses import Batch, training_losses
@@ -51,7 +51,7 @@ def woken(model: torch.nn.Module) -> None:
 
 def batches(config: Config, count: int) -> list[Batch]:
     trainer = Trainer(config, step_cost.noise(config))
-    return [trainer.draw() for _ in range(count)]
+    return [trainer.next_batch() for _ in range(count)]
 
 
 def apart(one: Tensor, other: Tensor) -> float:
@@ -62,7 +62,7 @@ def apart(one: Tensor, other: Tensor) -> float:
 @pytest.mark.parametrize("settings", KINDS.values(), ids=KINDS.keys())
 def test_the_same_network_in_value_and_gradient(settings: dict[str, Any]) -> None:
     config = small(**settings)
-    plain, ours = Plain(config), unet.build(config.model)
+    plain, ours = PlainTrainer(config), unet.build(config.model)
     woken(plain.model)
     woken(ours)
     (batch,) = batches(config, 1)
@@ -83,7 +83,7 @@ def test_the_same_network_in_value_and_gradient(settings: dict[str, Any]) -> Non
 @pytest.mark.parametrize("warmup", [True, False])
 def test_three_steps_lead_to_the_same_weights_and_averages(warmup: bool) -> None:
     config = small(class_cond=True, num_classes=7, ema_warmup=warmup)
-    plain, trainer = Plain(config), Trainer(config, step_cost.noise(config))
+    plain, trainer = PlainTrainer(config), Trainer(config, step_cost.noise(config))
     start = torch.cat([p.detach().flatten() for p in plain.parameters]).clone()
     for batch in batches(config, 3):
         loss, report = plain.update(batch), trainer.update(batch)

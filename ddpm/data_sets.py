@@ -1,0 +1,37 @@
+"""Data sets that are known by name, as data: one row each.  To add one: a row here, and what opens it."""
+
+import pkgutil
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+
+class DataSet(NamedTuple):
+    """A data set as forms, flags and sentences see it."""
+
+    title: str
+    description: str
+    opener: str | Callable[[], Any]  # "module:name" of what returns its `data.sources.Source`; imported when needed
+
+    def open(self) -> Any:
+        """Returns the `data.sources.Source`.  Raises UserError where it has to be downloaded first."""
+        return (pkgutil.resolve_name(self.opener) if isinstance(self.opener, str) else self.opener)()
+
+
+DATA_SETS = {
+    "shapes": DataSet(
+        "Shapes",
+        "5,000 coloured shapes in 8 classes, rendered by the program at any size.",
+        "ddpm.data.sources:Shapes",
+    ),
+    "cifar10-mini": DataSet(
+        "CIFAR-10 mini",
+        "1,000 small photographs (32 pixels), 100 in each of 10 classes. Part of the program.",
+        "ddpm.data.sources:cifar10_mini",
+    ),
+    "cifar10": DataSet(
+        "CIFAR-10",
+        "50,000 small photographs (32 pixels) in 10 classes. Downloaded once (170 MB): ddpm data cifar10.",
+        "ddpm.data.sources:cifar10",
+    ),
+}
+"""By name; a folder that is called like one of them is written ./shapes."""

@@ -1,0 +1,149 @@
+"""Results of commands as JSON: one document on stdout, nothing else there; the same for errors."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ddpm.cli import main, output
+from ddpm.runs.runs import Run
+
+Ask = Callable[..., tuple[int, Any, str]]
+
+
+@pytest.fixture
+def ask(runs_dir: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Ask:
+    """Runs a command with --json True next to a folder of runs; returns its exit code, document and stderr."""
+    monkeypatch.chdir(runs_dir.parent)
+
+    def ask(*words: str | Path) -> tuple[int, Any, str]:
+        code = main.main([*map(str, words), "--json", "True"])
+        out, err = capfd.readouterr()
+        return code, json.loads(out), err
+
+    return ask
+
+
+def test_the_list_of_runs(ask: Ask, runs_dir: Path, fake_run: Callable[..., Run]) -> None:
+    assert ask("runs") == (0, {"runs_dir": str(runs_dir), "runs": []}, "")
+    run = fake_run("mine")
+    code, document, _ = ask("runs")
+    (found,) = document["runs"]
+    assert code == 0
+    assert (found["run"], found["folder"], found["state"]) == ("mine", str(run.folder), "finished")
+    assert (found["step"], found["total_steps"], found["metrics"]["loss"]) == (40, 40, pytest.approx(40**-0.5))
+
+
+def test_one_run(ask: Ask, fake_run: Callable[..., Run]) -> None:
+    run = fake_run("mine")
+    code, document, _ = ask("runs", "mine")
+    assert code == 0
+    assert document["run"] == "mine"
+    assert document["config"]["model"]["image_size"] == 8
+    assert [c["step"] for c in document["checkpoints"]] == [20, 40]
+    assert document["checkpoints"][1]["weights"]["ema_0.9"] == str(run.folder / "ema_0.9_000040.pt")
+    assert [p["step"] for p in document["previews"]] == [20, 40]
+    assert document["samples"] == []
+
+
+def test_metrics(ask: Ask, fake_run: Callable[..., Run]) -> None:
+    fake_run("mine")
+    code, document, _ = ask("metrics", "mine")
+    assert code == 0
+    assert [row["step"] for row in document["rows"]] == list(range(31, 41))
+    assert "lg_loss_scale" not in document["rows"][0], "a column that has no values is left out"
+    _, document, _ = ask("metrics", "mine", "--column", "loss,lr", "--from", "4", "--to", "9")
+    assert document["columns"] == ["step", "loss", "lr"]
+    assert [row["step"] for row in document["rows"]] == [4, 5, 6, 7, 8, 9]
+    assert document["rows"][0] == {"step": 4, "loss": 0.5, "lr": 1e-4}
+    _, document, _ = ask("metrics", "mine", "--column", "loss", "--from", "4", "--last", "2")
+    assert [row["step"] for row in document["rows"]] == [39, 40]
+    _, document, _ = ask("metrics", "mine", "--last", "0")
+    assert len(document["rows"]) == 40
+    _, document, _ = ask("metrics", "mine", "--from", "100")
+    assert document["rows"] == []
+
+
+def test_metrics_as_text(fake_run: Callable[..., Run], runs_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fake_run("mine")
+    words = ["metrics", "mine", "--runs_dir", str(runs_dir), "--column", "loss", "--last", "2"]
+    assert main.main(words) == 0
+    assert [line.split() for line in capsys.readouterr().out.splitlines()] == [
+        ["step", "loss"],
+        ["39", "0.16013"],
+        ["40", "0.15811"],
+    ]
+
+
+def test_errors(ask: Ask, fake_run: Callable[..., Run]) -> None:
+    fake_run("mine")
+    for expected, words in (
+        ("unknown-run", ["runs", "other"]),
+        ("unknown-setting", ["metrics", "mine", "--column", "lss"]),
+        ("out-of-range", ["metrics", "mine", "--last", "-3"]),
+        ("unknown-run", ["sample", "--run", "other"]),
+        ("usage", ["train", "--data_dir", "shapes", "--eta", "1"]),
+        ("usage", ["metrics"]),
+        ("usage", ["no-such-command"]),
+    ):
+        code, document, err = ask(*words)
+        assert code == 2
+        assert list(document) == ["error"]
+        assert set(document["error"]) == {"message", "code"}
+        assert document["error"]["message"]
+        assert document["error"]["code"] == expected
+        assert document["error"]["message"] in err
+
+
+def test_a_training(ask: Ask, runs_dir: Path) -> None:
+    tiny = "--data_dir shapes --image_size 8 --num_channels 32 --num_res_blocks 1 --channel_mult 1 --num_heads 1"
+    tiny += " --diffusion_steps 20 --noise_schedule cosine --sample_interval 0 --threads 1 --attention_resolutions="
+    code, document, _ = ask("train", *tiny.split(), "--total_steps", "3", "--run", "mine")
+    assert (code, document["run"], document["state"], document["step"]) == (0, "mine", "finished", 3)
+    assert document["metrics"]["step"] == 3
+    code, document, _ = ask("export", "mine", "--xlsx", "mine.xlsx")
+    assert (code, document) == (0, {"run": "mine", "path": str(runs_dir.parent / "mine.xlsx")})
+    code, document, _ = ask("export", "mine", "--openai", "theirs")
+    assert document["folder"] == str(runs_dir.parent / "theirs")
+    assert Path(document["folder"], "model000003.pt").exists()
+
+
+def test_the_example(ask: Ask, runs_dir: Path) -> None:
+    code, document, _ = ask("example")
+    assert (code, document["run"], document["folder"]) == (0, "example", str(runs_dir / "example"))
+    assert document["command"].startswith("ddpm sample --run example")
+
+
+def test_a_file_beside_the_text(
+    fake_run: Callable[..., Run], runs_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake_run("mine")
+    path = tmp_path / "runs.json"
+    assert main.main(["runs", "--runs_dir", str(runs_dir), "--json", str(path)]) == 0
+    assert "finished" in capsys.readouterr().out
+    assert json.loads(path.read_text())["runs"][0]["run"] == "mine"
+
+
+@pytest.mark.parametrize(
+    ("words", "alone"),
+    [
+        (["runs", "--json", "True"], True),
+        (["runs", "--json=yes"], True),
+        (["runs", "--json", "out.json"], False),
+        (["runs", "--json", "False"], False),
+        (["runs", "--json"], False),
+        (["runs"], False),
+        (["bench", "--json", "a.json", "speed", "--json", "true"], True),
+    ],
+)
+def test_what_asks_for_json(words: list[str], alone: bool) -> None:
+    assert output.is_json(words) is alone
+
+
+def test_numbers_that_json_lacks_are_null() -> None:
+    import numpy as np
+
+    value = {"a": float("nan"), "b": [np.float32(1.5), np.int64(2)], "c": Path("x"), "d": np.array([np.inf, 1.0])}
+    assert output.finite(value) == {"a": None, "b": [1.5, 2], "c": "x", "d": [None, 1.0]}
