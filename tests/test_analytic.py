@@ -213,7 +213,7 @@ def test_a_folder_that_cannot_be_written_costs_but_the_estimate(
     def refused(*_: Any) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(variances, "write", refused)
+    monkeypatch.setattr(variance_file, "write", refused)
     found = analytic_variance.for_weights(network, config, tmp_path / "model.pt", "abc", Calm())  # type: ignore[arg-type]
     assert len(found.mse) == 1000
     assert "estimated again next time" in caplog.text

@@ -138,9 +138,9 @@ def test_repeats_time_again_and_the_median_counts(gaussian: Config, monkeypatch:
 def test_pictures_depend_neither_on_batches_nor_on_repeats(gaussian: Config) -> None:
     one = measured(gaussian, solvers="dpm++2m", calls="6")[-1]
     other = measured(gaussian, solvers="dpm++2m", calls="6", batch_size=3, repeats=2)[-1]
-    assert one.pictures is not None
-    assert other.pictures is not None
-    assert torch.equal(one.pictures, other.pictures)
+    assert one.images is not None
+    assert other.images is not None
+    assert torch.equal(one.images, other.images)
 
 
 def test_a_setting_the_other_way_round_is_a_row_of_its_own(gaussian: Config) -> None:

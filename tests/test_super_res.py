@@ -219,7 +219,7 @@ def test_ddim_and_the_number_of_steps_are_honoured(config: Config, network: Supe
         (lambda at: str(at / "nowhere.npz"), "There is no folder or file"),
         (lambda at: npz(at / "a.npz", noisy(2), np.array([0, 8])), "has the label 8, and the model's go from 0 to 7"),
         (lambda at: npz(at / "a.npz", noisy(2), np.array([-1, 1])), "has the label -1"),
-        (lambda at: "cifar10-mini", "none of the model's: name the classes to draw"),
+        (lambda at: "cifar10-mini", "none of the model's: name the classes to sample"),
     ],
 )
 def test_unfit_small_pictures(config: Config, tmp_path: Path, make: Callable[[Path], str], sentence: str) -> None:
