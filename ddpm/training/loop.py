@@ -58,7 +58,7 @@ class TrainingLoop:
         if self.config.model.class_cond and dataset.class_names != self.config.class_names:
             raise UserError(
                 f"The classes of {self.config.data.data_dir} are {', '.join(dataset.class_names) or 'none'} now, and"
-                f" were {', '.join(self.config.class_names)} when the run began. {resume.elsewhere(run)}, or start a"
+                f" were {', '.join(self.config.class_names)} when the run began: {resume.elsewhere(run)}, or start a"
                 " new run.",
                 code="changed-classes",
             )

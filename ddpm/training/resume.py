@@ -57,14 +57,14 @@ def _with_data(run: Run, given: Mapping[str, Any]) -> Config:
 
 
 def elsewhere(run: Run) -> str:
-    """What can be done where the data of a run is not what it was, as the beginning of a sentence."""
-    return f"Restore the data, say where it is now (`{run.shell('train', '--resume', more=['--data_dir', 'FOLDER'])}`)"
+    """What can be done where the data of a run is not what it was, as the middle of a sentence."""
+    return f"restore the data, say where it is now (`{run.shell('train', '--resume', more=['--data_dir', 'FOLDER'])}`)"
 
 
 def remedy(run: Run, found: Checkpoint) -> Remedy:
     """What can be done where the data of a run is not what it was."""
     anew = f"egin a new run from its weights: `{run.anew(found.path('model'))}`."
-    return Remedy(f"{elsewhere(run)}, or b{anew}", f"B{anew}")
+    return Remedy(f"R{elsewhere(run)[1:]}, or b{anew}", f"B{anew}")
 
 
 def newest(run: Run) -> Checkpoint | None:
