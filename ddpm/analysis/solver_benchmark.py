@@ -1,6 +1,6 @@
 """The frontier of samplers on a checkpoint: how close each comes to the converged pictures, with how many network calls.
 
-for measured in measure(network, config, FrontierConfig(calls="5,10")):
+for measured in measure(network, config, SolverBenchmarkConfig(calls="5,10")):
     if measured.result:
         print(measured.result)
 """
@@ -22,7 +22,7 @@ from ddpm.checkpoints import loading
 from ddpm.checkpoints.loading import OpenedModel
 from ddpm.compute import distributed, machine
 from ddpm.config import codec
-from ddpm.config.tasks import FrontierConfig, SampleConfig
+from ddpm.config.tasks import SampleConfig, SolverBenchmarkConfig
 from ddpm.config.training import Config
 from ddpm.diffusion.process import Network
 from ddpm.errors import UserError
@@ -34,8 +34,8 @@ from ddpm.planning import resolve, solver_grid
 from ddpm.planning.resolve import ResolvedSampling
 from ddpm.planning.solver_grid import GridCell, GridResult, ImpossibleCell, SolverVariant
 from ddpm.reports.contact_sheet import SHOWN, Sheet
-from ddpm.runs.jobs import Worker, keeping
-from ddpm.runs.results import FrontierJob
+from ddpm.runs.jobs import Worker, keep_on_failure
+from ddpm.runs.results import SolverBenchmarkJob
 from ddpm.runs.runs import Run
 from ddpm.sampling import analytic_variance, engine
 from ddpm.sampling.request import resolve_request
@@ -83,7 +83,7 @@ class Measured(NamedTuple):
 def measure(
     network: Network,
     config: Config,
-    settings: FrontierConfig,
+    settings: SolverBenchmarkConfig,
     resolve_cell: ResolveCell | None = None,
     device: torch.device | str = "cpu",
 ) -> Iterator[Measured]:
@@ -185,7 +185,7 @@ def compare_source(
     folder: Path,
     worker: Worker,
     source: Run | Path,
-    settings: FrontierConfig,
+    settings: SolverBenchmarkConfig,
     flags: Mapping[str, Any],
     run_probe: bool = True,
 ) -> Iterator[Measured]:
@@ -200,7 +200,7 @@ def compare_source(
     compute = backend.resolve_and_report(settings.kernels, "fp32", device, worker)
     settings = dataclasses.replace(settings, kernels=compute.kernels)  # as machines differ
     network = opened.network(device)
-    flags_of_file = opened.flags(FrontierConfig)
+    flags_of_file = opened.flags(SolverBenchmarkConfig)
     command = ["ddpm", "bench", "samplers", "--model_path", str(opened.path), *codec.to_flags(settings), *flags_of_file]
     about = {"checkpoint": opened.origin, "command": shlex.join(command)}
     resolve_cell = _resolver(opened, network, compute, settings, worker)
@@ -210,7 +210,7 @@ def compare_source(
 
 
 def _resolver(
-    opened: OpenedModel, network: UNet, compute: ComputeMode, settings: FrontierConfig, worker: Worker
+    opened: OpenedModel, network: UNet, compute: ComputeMode, settings: SolverBenchmarkConfig, worker: Worker
 ) -> ResolveCell:
     """Returns what resolves the request of a cell, with small images and the analytic variance's errors read once."""
     cells, _ = solver_grid.grid_cells(opened.config, settings)
@@ -230,7 +230,7 @@ def _resolver(
 
 
 def _check_new(folder: Path) -> None:
-    if FrontierJob(folder).result:
+    if SolverBenchmarkJob(folder).result:
         raise UserError(f"{folder} already holds a frontier: choose another --out.", code="already-exists")
 
 
@@ -239,7 +239,7 @@ def compare_into(
     worker: Worker,
     network: Network,
     config: Config,
-    settings: FrontierConfig,
+    settings: SolverBenchmarkConfig,
     about: Mapping[str, Any],
     resolve_cell: ResolveCell | None = None,
     device: torch.device | str = "cpu",
@@ -250,7 +250,7 @@ def compare_into(
     kept.
     """
     _check_new(folder)
-    job = FrontierJob(folder)
+    job = SolverBenchmarkJob(folder)
     cells, impossible = solver_grid.grid_cells(config, settings)
     said = {
         "frontier": dataclasses.asdict(settings),
@@ -262,7 +262,7 @@ def compare_into(
     kept = _ResultFiles(job, said, cells, impossible, settings)
     measured: Measured | None = None
     began = time.monotonic()
-    with keeping(lambda: kept.write("failed")):
+    with keep_on_failure(lambda: kept.write("failed")):
         for measured in measure(network, config, settings, resolve_cell, device):
             elapsed = time.monotonic() - began
             worker.beat(
@@ -276,7 +276,7 @@ def compare_into(
             if measured.result:
                 worker.beat(message=f"{len(kept.results)} of {plural(len(cells), 'cell')}")
             yield measured
-            if "stop" in worker.heard() and not measured.last:
+            if "stop" in worker.poll_requests() and not measured.last:
                 break
     whole = measured is not None and measured.last
     kept.write("all" if whole else "stopped")
@@ -292,11 +292,11 @@ class _ResultFiles:
 
     def __init__(
         self,
-        job: FrontierJob,
+        job: SolverBenchmarkJob,
         said: Mapping[str, Any],
         cells: list[GridCell],
         impossible: list[ImpossibleCell],
-        settings: FrontierConfig,
+        settings: SolverBenchmarkConfig,
     ):
         self._job, self._said, self._impossible, self._clip = job, said, impossible, settings.clip_denoised
         self._variants = {cell.variant: cell.sample for cell in cells}

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from ddpm import formatting
 from ddpm.config.fields import ints
-from ddpm.config.tasks import FrontierConfig, SampleConfig
+from ddpm.config.tasks import SampleConfig, SolverBenchmarkConfig
 from ddpm.config.training import Config
 from ddpm.errors import UserError
 from ddpm.planning import resolve, timesteps
@@ -81,7 +81,7 @@ class ImpossibleCell(NamedTuple):
     why: str
 
 
-def variants(settings: FrontierConfig) -> list[SolverVariant]:
+def variants(settings: SolverBenchmarkConfig) -> list[SolverVariant]:
     """Returns the rows that the settings ask for.  Raises UserError for an unknown name."""
     solvers = _names("solvers", settings.solvers, tuple(SOLVERS)) or list(SOLVERS)
     own = settings.spacing.strip() in ("", "auto")
@@ -90,7 +90,7 @@ def variants(settings: FrontierConfig) -> list[SolverVariant]:
     return [SolverVariant(s, p, flip) for s in solvers for p in spacings or [SOLVERS[s].spacing] for flip in flips]
 
 
-def evaluation_counts(settings: FrontierConfig) -> list[int]:
+def evaluation_counts(settings: SolverBenchmarkConfig) -> list[int]:
     """Returns the columns that the settings ask for, increasing.  Raises UserError for what is no number."""
     found = sorted(set(ints("calls", settings.calls)))
     if not found:
@@ -115,7 +115,7 @@ def _names(setting: str, text: str, known: Sequence[str]) -> list[str]:
     return found
 
 
-def sample_of(config: Config, settings: FrontierConfig, variant: SolverVariant, nfe: int) -> SampleConfig:
+def sample_of(config: Config, settings: SolverBenchmarkConfig, variant: SolverVariant, nfe: int) -> SampleConfig:
     """Returns the request for the samples of a cell: in fp32, all from the same noise."""
     takes = SOLVERS[variant.solver].takes
     usual = SampleConfig(
@@ -148,7 +148,7 @@ def is_random(sample: SampleConfig) -> bool:
     return not row.exact or any(getattr(sample, name) > 0 for name in ("eta", "churn") if name in row.takes)
 
 
-def grid_cells(config: Config, settings: FrontierConfig) -> tuple[list[GridCell], list[ImpossibleCell]]:
+def grid_cells(config: Config, settings: SolverBenchmarkConfig) -> tuple[list[GridCell], list[ImpossibleCell]]:
     """Returns the cells to measure, few evaluations first and the solvers in turn, and the impossible ones.
 
     Raises UserError where none is possible, and for settings that say something else.
@@ -180,7 +180,7 @@ def clip_settings(found: Iterable[GridCell]) -> list[bool]:
     return sorted({p.sample.clip_denoised for p in found if not is_random(p.sample)}, reverse=True)
 
 
-def total_evaluations(found: Sequence[GridCell], settings: FrontierConfig) -> int:
+def total_evaluations(found: Sequence[GridCell], settings: SolverBenchmarkConfig) -> int:
     """Counts the model evaluations that an image takes over the whole comparison."""
     converged = (CONVERGED_CALLS + CHECK_CALLS) * len(clip_settings(found))
     return converged + settings.repeats * sum(cell.nfe for cell in found)

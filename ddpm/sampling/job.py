@@ -27,7 +27,7 @@ from ddpm.planning.inputs import InputImages
 from ddpm.planning.resolve import ResolvedSampling
 from ddpm.planning.source_images import Progress
 from ddpm.runs import runs
-from ddpm.runs.jobs import Stopped, Worker, keeping
+from ddpm.runs.jobs import Stopped, Worker, keep_on_failure
 from ddpm.runs.results import SampleJob
 from ddpm.sampling import analytic_variance, engine
 from ddpm.sampling.request import resolve_request
@@ -128,7 +128,7 @@ def sample_into(
                 return
         return
     worker.beat(state="running", message=f"Drawing {formatting.plural(request.num_samples, 'picture')}")
-    with keeping(writer.finish):
+    with keep_on_failure(writer.finish):
         writer.write(steps)
     writer.finish()
     _report_end(writer, opened)
@@ -211,7 +211,7 @@ def _reading(worker: Worker) -> Progress:
     def progress(done: int, total: int) -> None:
         distributed.raise_peer_error()
         worker.beat(message=f"Reading the pictures to begin with: {done} of {total}")
-        if "stop" in worker.heard():
+        if "stop" in worker.poll_requests():
             raise Stopped
 
     return progress

@@ -64,7 +64,7 @@ class SampleWriter:
             self._newest.append(images.read_pixels(self._image_path(self.count), self._shape))
             self.count += 1
             self.worker.beat(message=f"Looking through {formatting.plural(self.count, 'picture')}")
-            if "stop" in self.worker.heard():
+            if "stop" in self.worker.poll_requests():
                 raise Stopped
         return self.count
 
@@ -94,7 +94,7 @@ class SampleWriter:
             if progress.done in (1, progress.total) or time.monotonic() - looked > PREVIEW_INTERVAL:
                 looked = time.monotonic()
                 self._preview(progress)
-            if distributed.broadcast_object("stop" in self.worker.heard() and progress.done < progress.total):
+            if distributed.broadcast_object("stop" in self.worker.poll_requests() and progress.done < progress.total):
                 return
 
     def _save(self, progress: SamplingProgress) -> None:
