@@ -7,6 +7,7 @@ print(table(progress.result))
 
 import statistics
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import psutil
@@ -18,10 +19,13 @@ from ddpm.config import codec
 from ddpm.config.fields import settings as settings_of
 from ddpm.config.tasks import ScaleConfig
 from ddpm.config.training import Config
+from ddpm.errors import UserError
 from ddpm.planning import architecture, memory
-from ddpm.reports import speed_tables, svg
+from ddpm.reports import speed_tables
+from ddpm.storage import files
 
 FORMAT = 1  # of the result
+COLOURS = {"measured": "#2364aa", "estimated": "#c8553d"}  # of the chart
 VALUES = {"batch_size": (1, 2, 4, 8, 16, 32, 64, 128), "num_channels": (32, 64, 96, 128), "image_size": (16, 32, 64)}
 MOST_SECONDS = 60.0  # for a point
 MOST_FREE = 0.9  # of the free memory, for a point
@@ -156,21 +160,50 @@ def table(result: dict[str, Any], markdown: bool = False) -> str:
     return "\n".join(lines)
 
 
-def chart(result: dict[str, Any]) -> str:
-    """The same as an SVG file: seconds and memory of a step against each setting, measured and foretold."""
-    columns = list(dict.fromkeys(row["setting"] for row in result["rows"]))
+def check_chart(path: Path) -> None:
+    """Raises UserError if no chart can be written to that file."""
+    if path.suffix.lower() != ".html":
+        raise UserError(f"--chart {path.name} is not an .html file: name one that ends in .html.", code="wrong-file")
+    try:
+        import plotly  # noqa: F401
+    except ImportError as error:
+        raise UserError(
+            "A chart needs plotly, which is not installed: pip install plotly.", code="missing-package"
+        ) from error
+
+
+def chart(result: dict[str, Any]) -> Any:
+    """A plotly figure: seconds and memory of a step against each setting, measured and estimated, on logarithmic axes."""
+    from plotly.graph_objects import Scatter
+    from plotly.subplots import make_subplots
+
+    settings = list(dict.fromkeys(row["setting"] for row in result["rows"]))
     kinds = (
-        ("seconds a step", "seconds", "estimated_seconds", formatting.duration),
-        ("peak memory", "peak_bytes", "estimated_bytes", formatting.memory),
+        ("seconds a step", "seconds", "estimated_seconds"),
+        ("peak memory in bytes", "peak_bytes", "estimated_bytes"),
     )
-    panels = []
-    for title, measured, estimated, said in kinds:
-        for setting in columns:
+    figure = make_subplots(2, max(1, len(settings)))
+    for line, (title, measured, estimated) in enumerate(kinds, start=1):
+        for column, setting in enumerate(settings, start=1):
             rows = sorted((row for row in result["rows"] if row["setting"] == setting), key=lambda row: row["value"])
-            curves = [
-                svg.Curve("measured", [(row["value"], row[measured]) for row in rows]),
-                svg.Curve("foretold", [(row["value"], row[estimated]) for row in rows], dashed=True),
-            ]
-            panels.append(svg.Panel(title, label(setting), curves, said))
-    about = f"What a training step costs: {speed_tables.about(result['machine'])}"
-    return svg.small_multiples(about, panels, max(1, len(columns)))
+            for name, key, dash in (("measured", measured, "solid"), ("estimated", estimated, "dot")):
+                curve = Scatter(
+                    x=[row["value"] for row in rows],
+                    y=[row[key] for row in rows],
+                    name=name,
+                    legendgroup=name,
+                    showlegend=line == column == 1,
+                    line={"dash": dash, "color": COLOURS[name]},
+                )
+                figure.add_trace(curve, line, column)
+            figure.update_xaxes(type="log", title=label(setting), row=line, col=column)
+        figure.update_yaxes(type="log", row=line)
+        figure.update_yaxes(title=title, row=line, col=1)
+    about = speed_tables.about(result["machine"])
+    return figure.update_layout(title=f"A training step by its settings: {about}", template="plotly_white")
+
+
+def write_chart(result: dict[str, Any], path: Path) -> None:
+    """Writes the chart as an .html file that needs nothing else.  Raises UserError without plotly."""
+    check_chart(path)
+    files.write_bytes(path, chart(result).to_html().encode())

@@ -66,7 +66,7 @@ def measure(settings: SpeedConfig, config: Config | None = None) -> Iterator[Pro
     benchmark = _SpeedBenchmark(config, settings.rounds)
     for _ in benchmark.all():
         yield Progress(min(benchmark.done, benchmark.total), benchmark.total, benchmark.doing)
-    benchmark.result["targets"] = speed_tables.judged(benchmark.result)
+    benchmark.result["targets"] = speed_tables.figures(benchmark.result)
     yield Progress(benchmark.total, benchmark.total, "", benchmark.result)
 
 

@@ -49,7 +49,7 @@ def add(commands: Any) -> None:
     )
     shared.add_settings(scale, ScaleConfig)
     _add_markdown(scale)
-    scale.add_argument("--chart", type=shared.path, metavar="FILE", help="write a chart to this SVG file")
+    scale.add_argument("--chart", type=shared.path, metavar="FILE", help="write a chart to this .html file")
     samplers = shared.add_command(
         benches,
         "samplers",
@@ -82,9 +82,9 @@ def _speed(options: argparse.Namespace) -> Output:
     old = _read_old(options.compare) if "compare" in options else None
     from ddpm.bench import speed
 
-    result = _measure(lambda: speed.measure(settings), "lap")
+    result = _measure(lambda: speed.measure(settings), "measurement")
     markdown = "markdown" in options
-    parts = [speed_tables.text(result, markdown), f"{speed_tables.verdicts(result['targets'])}."]
+    parts = [speed_tables.text(result, markdown)]
     if old is not None:
         parts.append(speed_tables.side_by_side(old, result, markdown))
     return Output(result, "\n\n".join(parts))
@@ -94,9 +94,11 @@ def _scale(options: argparse.Namespace) -> Output:
     settings = _read(options, ScaleConfig)
     from ddpm.bench import scaling
 
+    if options.chart:
+        scaling.check_chart(options.chart)
     result = _measure(lambda: scaling.measure(settings), "point")
     if options.chart:
-        files.write_bytes(options.chart, scaling.chart(result).encode())
+        scaling.write_chart(result, options.chart)
     return Output(result, scaling.table(result, "markdown" in options))
 
 

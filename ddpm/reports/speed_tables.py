@@ -1,13 +1,13 @@
-"""How fast a training is meant to be, and tables of how fast it is: what becomes of a result of `ddpm.bench.speed`.  No torch."""
+"""Tables of a result of `ddpm.bench.speed`.  No torch."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from ddpm import formatting
 
 PARTS = {
     "network": "forward and backward",
-    "draw": "drawing the batch",
+    "draw": "preparing the batch",
     "update": "gradient norm, optimiser, averages, bookkeeping",
     "log": "log, status, requests",
 }
@@ -16,17 +16,14 @@ PARTS = {
 NO_BF16 = "this processor has no bf16 instructions, and torch is slow in bf16 without them"
 
 
-class Target(NamedTuple):
-    """A number that is to be reached."""
+class Figure(NamedTuple):
+    """A figure of the benchmark by which machines and versions are compared."""
 
     name: str
     words: str
-    least: float  # what it must be: at least, or at most where less is better
-    aim: float | None
-    more: bool  # whether more is better
     unit: str  # "x": times, "s": seconds more, "%": a share, "": a plain number
     value: Callable[[dict[str, Any]], float | None]
-    needs: str = ""  # the way without which there is no value
+    needs: str = ""  # the case without which there is no value
 
 
 def _bf16_torch(result: dict[str, Any]) -> float | None:
@@ -35,86 +32,52 @@ def _bf16_torch(result: dict[str, Any]) -> float | None:
 
 
 # fmt: off
-TARGETS = (
-    Target("step_bf16", "training step, bf16", 2.2, 2.6, True, "x", lambda r: r["steps"]["bf16"]["ratio"], "bf16"),
-    Target("step_fp32", "training step, fp32", 1.25, 1.4, True, "x", lambda r: r["steps"]["fp32"]["ratio"], "fp32"),
-    Target("exact_fp32", "fp32: largest relative deviation", 1e-5, None, False, "", lambda r: max(r["exactness"]["fp32"][name] for name in ("output", "output_most", "gradient")), "fp32"),
-    Target("cosine_bf16", "bf16: cosine of the gradient", 0.999, None, True, "", lambda r: r["exactness"]["bf16"]["cosine"], "bf16"),
-    Target("call_16", "network call, 16 pictures, bf16", 2.4, 2.8, True, "x", lambda r: r["calls"]["bf16"]["16"]["ratio"], "bf16"),
-    Target("call_64", "network call, 64 pictures, bf16", 2.4, 3.0, True, "x", lambda r: r["calls"]["bf16"]["64"]["ratio"], "bf16"),
-    Target("step_torch", "training step, bf16, torch alone", 1.7, 1.9, True, "x", _bf16_torch),
-    Target("start_cold", "first step, kernels to be compiled, beyond torch alone", 5.0, None, False, "s", lambda r: r["start"].get("cold_more")),
-    Target("start_later", "first step, kernels compiled, beyond torch alone", 1.0, None, False, "s", lambda r: r["start"].get("later_more")),
-    Target("memory", "peak memory of training, of the yardstick's", 0.8, 0.65, False, "x", lambda r: r["memory"]["default"] / r["memory"]["yardstick"]),
-    Target("outside", "outside forward and backward, of a step", 0.06, 0.04, False, "%", lambda r: r["parts"]["outside"]),
+FIGURES = (
+    Figure("step_bf16", "training step, bf16", "x", lambda r: r["steps"]["bf16"]["ratio"], "bf16"),
+    Figure("step_fp32", "training step, fp32", "x", lambda r: r["steps"]["fp32"]["ratio"], "fp32"),
+    Figure("exact_fp32", "fp32: largest relative deviation", "", lambda r: max(r["exactness"]["fp32"][name] for name in ("output", "output_most", "gradient")), "fp32"),
+    Figure("cosine_bf16", "bf16: cosine of the gradient", "", lambda r: r["exactness"]["bf16"]["cosine"], "bf16"),
+    Figure("call_16", "model evaluation, 16 images, bf16", "x", lambda r: r["calls"]["bf16"]["16"]["ratio"], "bf16"),
+    Figure("call_64", "model evaluation, 64 images, bf16", "x", lambda r: r["calls"]["bf16"]["64"]["ratio"], "bf16"),
+    Figure("step_torch", "training step, bf16, torch alone", "x", _bf16_torch),
+    Figure("start_cold", "first step, kernels to be compiled, beyond torch alone", "s", lambda r: r["start"].get("cold_more")),
+    Figure("start_later", "first step, kernels compiled, beyond torch alone", "s", lambda r: r["start"].get("later_more")),
+    Figure("memory", "peak memory of training, of the baseline's", "x", lambda r: r["memory"]["default"] / r["memory"]["yardstick"]),
+    Figure("outside", "outside forward and backward, of a step", "%", lambda r: r["parts"]["outside"]),
 )
 # fmt: on
 
 
-def judged(result: dict[str, Any]) -> list[dict[str, Any]]:
-    """Each target with what was measured: name, words, value, least, aim, verdict, aim_verdict, why.
-
-    A verdict is met, not met, or not measurable here; `why` says why not.
-    """
+def figures(result: dict[str, Any]) -> list[dict[str, Any]]:
+    """Each figure with its value: name, words, value, unit, why; `why` says why there is no value."""
     rows = []
-    for target in TARGETS:
-        why = result["left_out"].get(target.needs, "")
-        value = None if why else target.value(result)
+    for figure in FIGURES:
+        why = result["left_out"].get(figure.needs, "")
+        value = None if why else figure.value(result)
         if value is None and not why:
-            why = _why_none(target, result)
-        rows.append(
-            {
-                "name": target.name,
-                "words": target.words,
-                "value": value,
-                "unit": target.unit,
-                "least": target.least,
-                "aim": target.aim,
-                "more": target.more,
-                "verdict": _verdict(value, target.least, target.more),
-                "aim_verdict": None if target.aim is None else _verdict(value, target.aim, target.more),
-                "why": why,
-            }
-        )
+            why = _why_none(figure, result)
+        rows.append({"name": figure.name, "words": figure.words, "value": value, "unit": figure.unit, "why": why})
     return rows
 
 
-def _why_none(target: Target, result: dict[str, Any]) -> str:
-    if target.name == "step_torch":
+def _why_none(figure: Figure, result: dict[str, Any]) -> str:
+    if figure.name == "step_torch":
         return NO_BF16 if not result["machine"]["bf16"] else "torch alone does not train in bf16 by default"
     return str(result["left_out"].get("fp32", ""))  # which has no other reason than that there are no kernels
 
 
-def _verdict(value: float | None, limit: float, more: bool) -> str:
-    if value is None:
-        return "not measurable here"
-    return "met" if (value >= limit if more else value <= limit) else "not met"
-
-
 def text(result: dict[str, Any], markdown: bool = False) -> str:
     """The tables of a result, and what its numbers hold for."""
-    parts = [_targets_table(result, markdown), _steps_table(result, markdown)]
+    parts = [_figures_table(result, markdown), _steps_table(result, markdown)]
     if calls := _calls_table(result, markdown):
         parts.append(calls)
     parts += [_parts_table(result, markdown), "\n".join(_sentences(result))]
     return "\n\n".join(parts)
 
 
-def _targets_table(result: dict[str, Any], markdown: bool) -> str:
-    body = [
-        [
-            row["words"],
-            said(row["value"], row["unit"]),
-            _limit(row, "least"), row["verdict"],
-            _limit(row, "aim"), row["aim_verdict"] or "",
-        ]
-        for row in result["targets"]
-    ]  # fmt: skip
-    return formatting.table(["against the plain network", "measured", "target", "", "aim", ""], body, markdown)
-
-
-def _limit(row: dict[str, Any], which: str) -> str:
-    return "" if row[which] is None else f"{'≥' if row['more'] else '≤'} {said(row[which], row['unit'])}"
+def _figures_table(result: dict[str, Any], markdown: bool) -> str:
+    body = [[row["words"], formatted(row["value"], row["unit"])] for row in result["targets"]]
+    return formatting.table(["compared with the baseline", "measured"], body, markdown)
 
 
 def _steps_table(result: dict[str, Any], markdown: bool) -> str:
@@ -132,17 +95,17 @@ def _steps_table(result: dict[str, Any], markdown: bool) -> str:
                 "–" if peak is None else f"{peak:.0%}",
             ]
         )
-    head = ["training step", "computed in, by", "a step", "plain", "times as fast", "peak memory", "of the peak of products"]  # fmt: skip
+    head = ["training step", "computed in, by", "a step", "baseline", "times as fast", "peak memory", "of the peak of products"]  # fmt: skip
     return formatting.table(head, body, markdown)
 
 
 def _calls_table(result: dict[str, Any], markdown: bool) -> str:
     body = [
-        [f"{pictures} pictures, {result['steps'][name]['words']}", f"{1000 * call['seconds']:.0f} ms", f"{1000 * call['yardstick']:.0f} ms", _ratio(call)]
+        [f"{pictures} images, {result['steps'][name]['words']}", f"{1000 * call['seconds']:.0f} ms", f"{1000 * call['yardstick']:.0f} ms", _ratio(call)]
         for name, calls in result["calls"].items()
         for pictures, call in calls.items()
     ]  # fmt: skip
-    return formatting.table(["network call", "a call", "plain", "times as fast"], body, markdown) if body else ""
+    return formatting.table(["model evaluation", "takes", "baseline", "times as fast"], body, markdown) if body else ""
 
 
 def _parts_table(result: dict[str, Any], markdown: bool) -> str:
@@ -161,7 +124,7 @@ def _sentences(result: dict[str, Any]) -> list[str]:
     peaks = " and ".join(f"{rate / 1e9:.0f} GFLOP/s in {kind}" for kind, rate in result["products"].items())
     lines = [
         f"{about(machine)}.",
-        f"Medians of {formatting.plural(settings['rounds'], 'pair')} of steps, ours and plain in turn, with {formatting.plural(settings['batch_size'], 'picture')} each; in brackets the middle half of the pairs.",
+        f"Medians of {formatting.plural(settings['rounds'], 'pair')} of steps, ours and the baseline in turn, with {formatting.plural(settings['batch_size'], 'image')} each; in brackets the middle half of the pairs.",
         f"A step is counted as {result['flops'] / 1e9:.1f} GFLOP, with direct convolutions. Winograd's need fewer operations than that, so that a step may reach more than 100 % of the peak of products measured here: {peaks}.",
     ]  # fmt: skip
     names = {"torch": "torch alone", "cold": "kernels to be compiled", "later": "kernels compiled"}
@@ -179,7 +142,7 @@ def about(machine: dict[str, Any]) -> str:
     return f"{machine['processor']}, {formatting.plural(machine['cores'], 'core')}, {formatting.plural(machine['threads'], 'thread')}, {bf16} bf16 instructions, torch {machine['torch']}, {machine['system']}"  # fmt: skip
 
 
-def said(value: float | None, unit: str) -> str:
+def formatted(value: float | None, unit: str) -> str:
     """2.31x, +1.2 s, 4.1 %, 0.999950, 8.0e-07; a dash for what is not known."""
     if value is None:
         return "–"
@@ -189,10 +152,14 @@ def said(value: float | None, unit: str) -> str:
 
 
 def side_by_side(old: dict[str, Any], new: dict[str, Any], markdown: bool = False) -> str:
-    """The targets of two results, and what both were measured on."""
+    """The figures of two results, and the machines of both."""
     before = {row["name"]: row for row in old["targets"]}
     body = [
-        [row["words"], said(before.get(row["name"], {}).get("value"), row["unit"]), said(row["value"], row["unit"])]
+        [
+            row["words"],
+            formatted(before.get(row["name"], {}).get("value"), row["unit"]),
+            formatted(row["value"], row["unit"]),
+        ]
         for row in new["targets"]
     ]
     for name, step in new["steps"].items():
@@ -209,10 +176,3 @@ def problem(result: Any) -> str:
     if not isinstance(result, dict) or result.get("kind") != "speed" or result.get("format") != 1:
         return "it is not what `ddpm bench --json FILE` wrote"
     return ""
-
-
-def verdicts(rows: Sequence[dict[str, Any]]) -> str:
-    """5 targets met, 1 not met, 4 not measurable here."""
-    counts = {said_: sum(row["verdict"] == said_ for row in rows) for said_ in ("met", "not met", "not measurable here")}  # fmt: skip
-    met = counts.pop("met")
-    return ", ".join([f"{formatting.plural(met, 'target')} met", *(f"{n} {said_}" for said_, n in counts.items() if n)])
