@@ -8,7 +8,7 @@ from ddpm.runs.jobs import ACTIVE, Job
 
 T = TypeVar("T")
 
-PATIENCE = 120.0  # seconds: long, as only what is broken takes so long
+PATIENCE = 240.0  # seconds: long, as only what is broken takes so long
 
 
 def until(condition: Callable[[], T], what: str = "what was waited for") -> T:

@@ -103,6 +103,19 @@ def drag_zoom(page: "Page", chart: str) -> None:
     page.mouse.up()
 
 
+def wait_until_idle(page: "Page") -> None:
+    """Returns once nothing that was typed or clicked is on its way, and the page's script has been at rest a while."""
+    page.evaluate("delete window.idleSince")
+    page.wait_for_function(
+        """() => {
+            const idle = document.querySelector("[data-testid=stApp]")?.dataset.testScriptState === "notRunning";
+            const now = performance.now();
+            window.idleSince = idle ? (window.idleSince ?? now) : undefined;
+            return idle && now - window.idleSince > 300;
+        }"""
+    )
+
+
 def stop_server(process: subprocess.Popen[bytes]) -> None:
     """End it; the web server sometimes waits for a connection that a browser has left."""
     process.terminate()
