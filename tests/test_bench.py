@@ -22,6 +22,8 @@ from ddpm.training.trainer import Trainer
 
 CASES = {case.name for case in speed.CASES}
 
+pytestmark = pytest.mark.slow  # they measure for seconds what computes in milliseconds
+
 
 @pytest.fixture(scope="module")
 def small() -> Config:
@@ -303,7 +305,6 @@ def test_what_does_not_fit_is_left_out(monkeypatch: pytest.MonkeyPatch, small: C
     assert [scaling._steps(5, seconds) for seconds in (0.1, 5.0, 60.0)] == [5, 4, 2]
 
 
-@pytest.mark.slow
 def test_the_command_draws_what_it_prints(
     quick: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -146,6 +146,7 @@ def test_stopped_and_gone_on_with(run: Run, tmp_path: Path) -> None:
         launch.resume_sampling(job)
 
 
+@pytest.mark.slow
 def test_killed_and_gone_on_with(run: Run, tmp_path: Path) -> None:
     settings = dataclasses.replace(QUICK, num_samples=41, steps=20, batch_size=3)
     folder = run.folder / "samples" / "20260101-000000"
@@ -220,6 +221,7 @@ def test_resume_by_command(run: Run, tmp_path: Path) -> None:
 # --- memory
 
 
+@pytest.mark.slow
 def test_many_pictures_in_little_memory(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of 1,500 pictures of 64 kB, 96 MB in all, less than a third is ever held."""
     side = 146
@@ -282,6 +284,7 @@ print((peak - before) / {count}, memory.bytes_each(config, asked))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the peak is read from Linux's /proc")
 @pytest.mark.parametrize(
     ("settings", "count", "kernels"),

@@ -1,4 +1,4 @@
-"""Interpolation, variations, inpainting and inversion, with a denoiser whose exact answer is known and with small files."""
+"""Interpolation, variations, inpainting and inversion, with a denoiser whose exact answer is known."""
 
 from functools import partial
 from pathlib import Path

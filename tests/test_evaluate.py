@@ -1,4 +1,4 @@
-"""Bits per dimension: against a plain loop and closed forms, whatever the batching; files, an early end, held-out data."""
+"""Bits per dimension: against a plain loop and closed forms, in any batches; files, an early end, held-out data."""
 
 import math
 import multiprocessing
@@ -226,6 +226,7 @@ def _one_of_two(rank: int, store: str, config: Config, pictures: Dataset, out: s
     torch.distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_processes_find_the_same(tiny: Config, pictures: Dataset, tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     given = (str(tmp_path / "store"), tiny, pictures, str(tmp_path / "found"))

@@ -208,6 +208,7 @@ def test_the_command_it_tells_takes_a_file_for_the_same_again(
 # The folder
 
 
+@pytest.mark.slow
 def test_the_round_trip(folder: Path, runs_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Imported, charted, drawn from, trained on, handed back, and loaded as the reference loads it."""
     where = ("--runs_dir", runs_dir)
@@ -635,7 +636,7 @@ def test_where_to_begin_is_settled_when_the_run_is_made(folder: Path, monkeypatc
 def test_a_run_that_a_page_made_begins_from_a_file(
     folder: Path, runs_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The page starts a run's process without having looked into the file: that of 1,000 labels fits data of 10 classes."""
+    """The page starts a run without having looked into the file: one of 1,000 labels fits data of 10 classes."""
     path = folder / "model000200.pt"
     runs.create(runs_dir, "steps", settled(path, total_steps=150))
     assert main.main(["train", "--resume", "steps", "--runs_dir", str(runs_dir)]) == 2
@@ -652,7 +653,7 @@ def test_a_run_that_a_page_made_begins_from_a_file(
 def test_beginning_with_another_number_of_processes_is_nothing_to_warn_of(
     folder: Path, runs_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """There is no state of ours to go on from bit by bit; both processes have seen pictures of the same number of steps."""
+    """There is no state of ours to resume from bit by bit; both processes have seen images of as many steps."""
     config = warm_start.check_start(settled(folder / "model000200.pt"))
     trainer = Trainer(config, datasets.open_dataset(config.data, config.model))
     monkeypatch.setattr(distributed, "world_size", lambda: 2)

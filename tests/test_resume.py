@@ -295,7 +295,7 @@ def test_what_is_held_out_by_content_stays_where_images_are_added(begin: Begin, 
 
 
 def test_images_that_were_trained_on_are_never_measured_as_held_out(tmp_path: Path, tiny: Config) -> None:
-    """Where the share leaves none, one is held out all the same: without that one, it would be one that was trained on."""
+    """Where the share leaves none, one is held out all the same; without it, it would be one that was trained on."""
     place = paint(tmp_path / "few", ["0.png", "1.png", "2.png"])
     config = codec.replace(tiny, dict(data_dir=str(place), hold_out=0.0001))
     opened = datasets.open_dataset(config.data, config.model)

@@ -1,4 +1,4 @@
-"""Waiting for a state, with more patience than a busy machine needs: a test that waits by the clock tests the machine."""
+"""Waiting for a state, with more patience than a busy machine needs; waiting by the clock tests the machine."""
 
 import time
 from collections.abc import Callable

@@ -55,7 +55,7 @@ def start_server(
 ) -> tuple[subprocess.Popen[bytes], str]:
     """A dashboard on a free port, started from another folder than its own; returns when it answers.
 
-    script: another one shows parts of the pages by themselves.  What it starts computes with one thread: with more of them,
+    script: another one shows parts of the pages by themselves.  What it starts computes with one thread: with more,
     which come and go with other work on the machine, sums are rounded otherwise.
     """
     port = free_port()

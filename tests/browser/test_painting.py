@@ -31,7 +31,8 @@ def here():
     st.session_state["runs"] = st.session_state.get("runs", 0) + 1
     assert mask is None or (mask.shape == ({H}, {W}) and mask.dtype == np.uint8 and set(np.unique(mask)) <= {{0, 255}})
     pixels = None if mask is None else np.argwhere(mask).tolist()
-    st.html("<pre id='got'>" + json.dumps({{"runs": st.session_state["runs"], "seed": seed, "pixels": pixels}}) + "</pre>")
+    found = {{"runs": st.session_state["runs"], "seed": seed, "pixels": pixels}}
+    st.html("<pre id='got'>" + json.dumps(found) + "</pre>")
     st.button("Run again")
 
 def there():
@@ -306,10 +307,12 @@ def test_it_is_drawn_in_clean_squares(page: Page, server: Server) -> None:
 
     def at(x: int, y: int) -> list[int]:
         return page.evaluate(f"""() => {{
-              const find = (node) => node.querySelector?.('canvas') || [...node.querySelectorAll('*')].map(n => n.shadowRoot && find(n.shadowRoot)).find(Boolean);
+              const find = (node) => node.querySelector?.('canvas')
+                || [...node.querySelectorAll('*')].map(n => n.shadowRoot && find(n.shadowRoot)).find(Boolean);
               const canvas = find(document);
               const side = canvas.width / {W};
-              return [...canvas.getContext('2d').getImageData(({x} + .5) * side, ({y} + .5) * side, 1, 1).data].slice(0, 3);
+              const pixel = canvas.getContext('2d').getImageData(({x} + .5) * side, ({y} + .5) * side, 1, 1);
+              return [...pixel.data].slice(0, 3);
             }}""")
 
     ramp = np.linspace(40, 220, W * H * 3).reshape(H, W, 3).astype(np.uint8)

@@ -179,7 +179,8 @@ def test_history_and_settings_from_a_picture(page: Page, run: Run) -> None:
     page.locator("input[type=file]").last.set_input_files(str(one.images[1]))
     expect(field(page, "seed").locator("input")).to_have_value("6")
     again = draw(page, run)
-    # It was the second of a batch and is the first of one now: in bf16, where the processor has it, that is rounded otherwise.
+    # It was the second of a batch and is the first of one now: in bf16, where the processor has it, that is rounded
+    # otherwise.
     first, second = (np.asarray(Image.open(path)).astype(int) for path in (again.images[0], one.images[1]))
     assert np.abs(first - second).max() <= 2
 
