@@ -20,6 +20,12 @@ def until(condition: Callable[[], T], what: str = "what was waited for") -> T:
     return found
 
 
+def until_it_beats(job: Job) -> None:
+    """Returns once the job's process has written its status again."""
+    before = job.status()
+    until(lambda: (now := job.status()) and before and now.beat > before.beat, "a heartbeat")
+
+
 def until_finished(job: Job) -> None:
     """However long a job takes that goes on: only one that stands still is given up."""
     before, end = None, time.monotonic() + PATIENCE
