@@ -56,6 +56,7 @@ def result(small: Config, tmp_path_factory: pytest.TempPathFactory, cache: Path)
     return measured
 
 
+@pytest.mark.slow
 def test_every_way_is_measured_or_left_out_with_a_reason(result: dict[str, Any]) -> None:
     assert {*result["steps"]} | {*result["left_out"]} == CASES
     assert not {*result["steps"]} & {*result["left_out"]}
@@ -305,6 +306,7 @@ def test_what_does_not_fit_is_left_out(monkeypatch: pytest.MonkeyPatch, small: C
     assert [scaling._steps(5, seconds) for seconds in (0.1, 5.0, 60.0)] == [5, 4, 2]
 
 
+@pytest.mark.slow
 def test_the_command_draws_what_it_prints(
     quick: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -27,6 +27,7 @@ from ddpm.data import datasets, lineage
 from ddpm.data.datasets import Dataset, Stream, open_dataset, part_of
 from ddpm.diffusion import losses
 from ddpm.diffusion.process import Prediction, q_sample
+from ddpm.planning.resolve import resolve_evaluation
 from ddpm.runs import results, runs
 from ddpm.runs.jobs import Worker
 from ddpm.runs.results import EvaluationJob
@@ -56,7 +57,7 @@ def tallied(totals: Iterable[float]) -> Tally:
 
 
 def last(config: Config, pictures: Dataset, **settings: object) -> Tally:
-    *_, measured = measure(network, config, EvalConfig(**settings), pictures)  # type: ignore[arg-type]
+    *_, measured = measure(network, resolve_evaluation(config, EvalConfig(**settings)), pictures)  # type: ignore[arg-type]
     assert (measured.done == measured.total) or settings.get("until_ci")
     return measured.so_far
 
@@ -119,7 +120,7 @@ def test_never_more_rows_than_asked_for_and_no_call_untold(tiny: Config, picture
         seen.append(len(x))
         return network(x, t)
 
-    records = list(measure(counting, tiny, EvalConfig(num_samples=7, rows=16), pictures))
+    records = list(measure(counting, resolve_evaluation(tiny, EvalConfig(num_samples=7, rows=16)), pictures))
     assert max(seen) == 16
     assert sum(seen) == 7 * 20
     assert sum(not record.together for record in records) == len(seen)
@@ -147,7 +148,7 @@ def test_classes_are_told_by_name_and_small_pictures_from_the_large(tiny: Config
         told.extend(zip(y.tolist(), low_res, strict=True))
         return network(x, t)
 
-    list(measure(listening, config, EvalConfig(num_samples=3, rows=20), labelled))
+    list(measure(listening, resolve_evaluation(config, EvalConfig(num_samples=3, rows=20)), labelled))
     pixels, labels = Stream(labelled, 0).next(3)
     assert labels is not None
     assert [y for y, _ in told[::20]] == [(2, 0)[label] for label in labels]
@@ -215,7 +216,7 @@ def test_the_mean_and_its_interval_are_exact_and_asked_for_at_no_cost() -> None:
 
 def test_what_is_no_number_is_told(tiny: Config, pictures: Dataset) -> None:
     with raises_error("not-finite", 1):
-        list(measure(lambda x, t: x * math.nan, tiny, EvalConfig(num_samples=2), pictures))
+        list(measure(lambda x, t: x * math.nan, resolve_evaluation(tiny, EvalConfig(num_samples=2)), pictures))
 
 
 def _one_of_two(rank: int, store: str, config: Config, pictures: Dataset, out: str) -> None:
@@ -250,7 +251,7 @@ def test_two_processes_find_the_same(tiny: Config, pictures: Dataset, tmp_path: 
 def trained(runs_dir: Path, tiny: Config) -> Run:
     """A run with a checkpoint whose weights can be loaded; a tenth of its pictures were held out."""
     config = datasets.resolve(codec.replace(tiny, dict(hold_out=0.1, class_cond=True)))
-    run = runs.create(runs_dir, "trained", config)
+    run = runs.create_run(runs_dir, "trained", config)
     dataset = open_dataset(config.data, config.model, seed=config.train.seed)
     trainer = Trainer(config, dataset)
     list(trainer.steps(2))
@@ -568,7 +569,7 @@ def test_a_part_that_is_not_there_is_told(tmp_path: Path) -> None:
 
 def test_a_session_trains_without_them(runs_dir: Path, tiny: Config, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
-    run = runs.create(runs_dir, "holding", codec.replace(tiny, {"hold_out": 0.5}))
+    run = runs.create_run(runs_dir, "holding", codec.replace(tiny, {"hold_out": 0.5}))
     with Worker(run.folder, 1) as worker:
         loop = TrainingLoop(run, worker)
         every = datasets.describe("shapes").count

@@ -11,13 +11,14 @@ from raising import raises_error
 from streamlit.testing.v1 import AppTest
 from waiting import PATIENCE
 
-from ddpm.checkpoints import checkpoint_files
+from ddpm.checkpoints import checkpoint_files, loading
 from ddpm.cli import main
 from ddpm.config.tasks import SampleConfig
 from ddpm.interop import export_openai
 from ddpm.runs import example, runs
 from ddpm.runs.runs import Run
 from ddpm.sampling import engine
+from ddpm.sampling.request import resolve_request
 from ddpm.storage import files
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -39,7 +40,7 @@ def test_it_is_small_and_whole() -> None:
 
 def test_it_becomes_a_run_once(tmp_path: Path) -> None:
     first = example.provide(tmp_path)
-    assert runs.find(tmp_path, "example") == first
+    assert runs.find_run(tmp_path, "example") == first
     marker = first.folder / "samples" / "mine.txt"
     files.write_bytes(marker, b"mine")
     assert example.provide(tmp_path) == first
@@ -69,11 +70,9 @@ def test_something_in_its_way(tmp_path: Path) -> None:
 
 def test_it_draws_coloured_shapes_in_ten_steps() -> None:
     """Each on a bright ground, in one colour, the shape covering a good part: noise has none of it."""
-    weights, config, path, _ = engine.chosen(Run(example.ASSET), SampleConfig(), {})
-    network = engine.network_of(weights, config, path.name)
-    drawn = engine.pictures(network, config, SampleConfig(num_samples=8, steps=10, seed=1, precision="fp32")).astype(
-        int
-    )
+    wanted = SampleConfig(num_samples=8, steps=10, seed=1, precision="fp32")
+    opened = loading.open_model(Run(example.ASSET), wanted)
+    drawn = engine.sample_images(opened.network(), resolve_request(opened.config, wanted)).astype(int)
     rough = np.abs(np.diff(drawn, axis=2)).mean()
     assert rough < 15, "smooth but for edges; noise has 85"
     corners = drawn[:, ::31, ::31].reshape(8, -1, 3)
@@ -85,7 +84,7 @@ def test_what_it_lacks_is_said(tmp_path: Path) -> None:
     run = example.provide(tmp_path)
     with raises_error("missing-weights", "ema_0.995", 3000):
         export_openai.export_checkpoint(run, tmp_path / "openai")
-    assert "ema_0.995_003000.pt" in run.all_done
+    assert "ema_0.995_003000.pt" in run.finished_message
     with raises_error("nothing-left", "3,000"):
         main.execute(["train", "--resume", "example", "--runs_dir", str(tmp_path)])
     with raises_error("missing-weights", "'model'", "ema_0.995"):

@@ -243,7 +243,7 @@ def _compare_process(
     x_start, noise, t, x_t = (torch.from_numpy(values[name]) for name in ("x_start", "noise", "t", "x_t"))
     unclipped = process.denoiser(network, full, settings, clip=False)(x_t, t)
     clipped = process.denoiser(network, full, settings, clip=True)(x_t, t)
-    log_variance = process.VARIANCES[variances.trained(settings, flags["learn_sigma"])](full, t, clipped)
+    log_variance = process.VARIANCES[variances.trained_variance(settings, flags["learn_sigma"])](full, t, clipped)
     found = losses.training_losses(network, full, full, config, Batch(x_start, t, noise))
     ours = {
         "x_start": x_start,
@@ -439,7 +439,7 @@ def test_openai_run(golden: Path, tally: Tally, tmp_path: Path) -> None:
     """A folder that improved-diffusion wrote: imported, every number of its log and every tensor compared."""
     if not (golden / "openai_run").exists():
         pytest.skip("openai_run is not in the folder")
-    folder = openai_folder.look(golden / "openai_run")
+    folder = openai_folder.read_folder(golden / "openai_run")
     assert (folder.newest.step, list(folder.newest.averages)) == (1000, ["0.99", "0.999"])
     imported = import_openai.import_folder(
         folder, tmp_path / "runs", {"noise_schedule": "cosine"}, import_openai.ImportOptions("theirs"), lambda *_: None

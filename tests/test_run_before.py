@@ -39,7 +39,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def run(folder: Path) -> Run:
-    return runs.find(folder / "runs", "before")
+    return runs.find_run(folder / "runs", "before")
 
 
 def weights(path: Path) -> dict[str, torch.Tensor]:

@@ -16,13 +16,15 @@ from ddpm.config import objectives
 from ddpm.config.tasks import SampleConfig
 from ddpm.data import datasets, lineage
 from ddpm.diffusion import losses
-from ddpm.errors import UserError, in_words
+from ddpm.errors import UserError, as_user_error
 from ddpm.formatting import plural
+from ddpm.models import backend
 from ddpm.planning import low_res
 from ddpm.runs.jobs import Stopped, Worker
 from ddpm.runs.metrics import columns_for
 from ddpm.runs.runs import Checkpoint, Run
 from ddpm.sampling import engine
+from ddpm.sampling.request import resolve_request
 from ddpm.storage import files, images
 from ddpm.training import resume, trial, warm_start
 from ddpm.training.log_writers import RunLog
@@ -78,7 +80,7 @@ class TrainingLoop:
         self.learnt = lineage.joined(np.empty(0, np.uint64), dataset)  # who was ever trained on; None: not known
         self._restore()
         if distributed.is_main():
-            run.keep(self.config)  # where its data was named anew
+            run.save_config(self.config)  # where its data was named anew
         trial.tune(self.trainer)
         self.metrics: RunLog | None = None  # of the main process
         if distributed.is_main():
@@ -110,7 +112,7 @@ class TrainingLoop:
     def _on_data(self, done: int, total: int) -> None:
         distributed.raise_peer_error()
         self.worker.beat(message=f"Reading the data: {done} of {plural(total, 'image')}")
-        if "stop" in self.worker.heard():
+        if "stop" in self.worker.poll_requests():
             raise Stopped
 
     def _restore(self) -> None:
@@ -272,7 +274,7 @@ class TrainingLoop:
         )
 
     def poll_requests(self) -> set[str]:
-        self.asked |= self.worker.heard()
+        self.asked |= self.worker.poll_requests()
         return self.asked
 
     def save_is_due(self) -> bool:
@@ -334,7 +336,9 @@ class TrainingLoop:
             small = low_res.of_dataset(trainer.stream.dataset, self.config, train.preview_samples)
         self.worker.beat(message="Drawing a preview")
         done = []
-        for drawn in engine.draw(trainer.network(), self.config, settings, self.device, small):
+        compute = backend.resolve_backend(settings.kernels, settings.precision, self.device)
+        resolved = resolve_request(self.config, settings, compute, images=small)
+        for drawn in engine.sample(compute.prepared(trainer.network()), resolved, self.device):
             self.worker.beat()
             if distributed.broadcast_object(not stopping and "stop" in self.poll_requests()):
                 return  # the next step notices it too, and saves
@@ -352,4 +356,4 @@ class TrainingLoop:
 
 
 def _in_words(error: UserError | OSError) -> UserError:
-    return in_words(error) if isinstance(error, OSError) else error
+    return as_user_error(error) if isinstance(error, OSError) else error
