@@ -18,7 +18,6 @@ from ddpm.config.model import ModelConfig
 from ddpm.config.training import DataConfig
 from ddpm.data import archives, cifar10, datasets
 from ddpm.data.sources import cifar10_path
-from ddpm.errors import UserError
 
 NAMES = [b"airplane", b"automobile", b"bird", b"cat", b"deer", b"dog", b"frog", b"horse", b"ship", b"truck"]
 PIXELS = np.random.default_rng(0).integers(0, 256, (60, 32, 32, 3), np.uint8)  # ten in each of the six batches
@@ -118,26 +117,29 @@ def without(name: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("contents", "words"),
+    ("contents", "error"),
     [
         (
             {**parts(), "test_batch": {b"data": Evil()}},
-            r"test_batch .* is no part of CIFAR-10 \(it asks for \w+\.mkdir",
+            ("damaged-archive", "test_batch", "mkdir"),
         ),
-        ({**parts(), "test_batch": b"noise"}, "is no part of CIFAR-10"),
-        ({**parts(), "test_batch": [1, 2]}, "is no part of CIFAR-10"),
-        ({**parts(), "test_batch": {b"data": PIXELS[:10], b"labels": LABELS[:10]}}, r"uint8 \[10, 32, 32, 3\] and 10"),
-        ({**parts(), "test_batch": {b"data": PIXELS.reshape(60, 3072), b"labels": [3] * 59}}, "and 59 good labels"),
-        ({**parts(), "test_batch": {b"data": PIXELS[:2].reshape(2, 3072), b"labels": [3, 10]}}, "and 1 good labels"),
-        ({**parts(), "test_batch": {b"labels": [1]}}, r"\[0\] and 1 good labels"),
-        ({**parts(), "batches.meta": {b"label_names": []}}, "names no classes"),
-        (without("data_batch_4"), r"has no cifar-10-batches-py/data_batch_4 \(6 of 7 parts"),
-        ({}, "0 of 7 parts are there"),
+        ({**parts(), "test_batch": b"noise"}, ("damaged-archive", "CIFAR-10")),
+        ({**parts(), "test_batch": [1, 2]}, ("damaged-archive", "CIFAR-10")),
+        (
+            {**parts(), "test_batch": {b"data": PIXELS[:10], b"labels": LABELS[:10]}},
+            ("wrong-archive", "uint8 [10, 32, 32, 3]", 10),
+        ),
+        ({**parts(), "test_batch": {b"data": PIXELS.reshape(60, 3072), b"labels": [3] * 59}}, ("wrong-archive", 59)),
+        ({**parts(), "test_batch": {b"data": PIXELS[:2].reshape(2, 3072), b"labels": [3, 10]}}, ("wrong-archive", 1)),
+        ({**parts(), "test_batch": {b"labels": [1]}}, ("wrong-archive", "[0]", 1)),
+        ({**parts(), "batches.meta": {b"label_names": []}}, ("wrong-archive",)),
+        (without("data_batch_4"), ("wrong-archive", "cifar-10-batches-py/data_batch_4", "6 of 7")),
+        ({}, ("wrong-archive", "0 of 7")),
     ],
 )
-def test_other_archives_are_refused(archive: Path, contents: dict[str, Any], words: str) -> None:
+def test_other_archives_are_refused(archive: Path, contents: dict[str, Any], error: tuple[Any, ...]) -> None:
     archive.write_bytes(packed(contents))
-    with pytest.raises(UserError, match=words):
+    with raises_error(*error):
         cifar10.import_archive(archive)
     assert not cifar10_path().exists()
     assert not Path("evil").exists()

@@ -1,5 +1,7 @@
 """Which classes are drawn, and how a grid shows them."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from raising import raises_error
@@ -7,7 +9,6 @@ from raising import raises_error
 from ddpm.config import codec
 from ddpm.config.tasks import SampleConfig
 from ddpm.config.training import Config
-from ddpm.errors import UserError
 from ddpm.planning import classes
 from ddpm.planning.resolve import resolve_labels
 from ddpm.sampling import sample_writer
@@ -38,19 +39,19 @@ def test_names_numbers_and_ranges(text: str, labels: list[int]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "sentence"),
+    ("text", "error"),
     [
-        ("horse", "There is no class 'horse': choose among cat, dog, t-shirt, 7, bird, or numbers and ranges"),
-        ("8", "There is no class 8: the model has 8, so choose numbers from 0 to 7"),
-        ("0-8", "There is no class 8"),
-        ("3-1", "runs backwards: write 1-3"),
-        ("-1", "There is no class '-1'"),
-        ("1-", "There is no class '1-'"),
-        ("²", "There is no class '²'"),
+        ("horse", ("unknown-class", "'horse'", "cat, dog, t-shirt, 7, bird")),
+        ("8", ("unknown-class", 8, 8, 0, 7)),
+        ("0-8", ("unknown-class", 8)),
+        ("3-1", ("bad-range", "1-3")),
+        ("-1", ("unknown-class", "'-1'")),
+        ("1-", ("unknown-class", "'1-'")),
+        ("²", ("unknown-class", "'²'")),
     ],
 )
-def test_what_is_no_class(text: str, sentence: str) -> None:
-    with pytest.raises(UserError, match=sentence):
+def test_what_is_no_class(text: str, error: tuple[Any, ...]) -> None:
+    with raises_error(*error):
         classes.parse_classes(model(8, *NAMES), text)
 
 
