@@ -35,7 +35,7 @@ SOURCES = [*MODULES, *PAGES]
 MOST_LINES = 560
 
 DISTRIBUTIONS = {"PIL": "Pillow"}
-OPTIONAL = {"pyarrow", "lmdb", "tensorboard", "imageio_ffmpeg"}  # used where it is there
+OPTIONAL = {"pyarrow", "lmdb", "tensorboard", "imageio_ffmpeg", "plotly"}  # used where it is there
 
 
 def by_path(path: Path) -> str:
@@ -325,7 +325,7 @@ def test_requirements_and_package_agree() -> None:
 
 def test_extras_are_tested() -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    tested = requirements("requirements-dev.txt")
+    tested = {**requirements("requirements.txt"), **requirements("requirements-dev.txt")}
     lines = [line for lines in extras.values() for line in lines]
     assert {*lines} <= {name + specifier for name, specifier in tested.items()}
     assert len(lines) >= 2

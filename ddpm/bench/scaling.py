@@ -168,7 +168,7 @@ def check_chart(path: Path) -> None:
         import plotly  # noqa: F401
     except ImportError as error:
         raise UserError(
-            "A chart needs plotly, which is not installed: pip install plotly.", code="missing-package"
+            "A chart needs plotly, which is not installed: pip install 'ddpm-workbench[chart]'.", code="missing-package"
         ) from error
 
 
