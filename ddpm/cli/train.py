@@ -1,49 +1,50 @@
-"""`ddpm train` and `ddpm super-res-train`: a new run, or a stopped one that goes on."""
+"""`ddpm train` and `ddpm super-res-train`: train a new run, or resume a stopped one."""
 
 import argparse
 import logging
-import platform
 import sys
-import traceback
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import ddpm
 from ddpm.cli import output, shared, torchrun
 from ddpm.cli.output import Output
-from ddpm.config import codec, validation
+from ddpm.config import codec
 from ddpm.config.codec import SECTIONS
 from ddpm.config.presets import PRESETS
 from ddpm.config.training import Config
-from ddpm.errors import UserError, in_words
+from ddpm.errors import UserError
 from ddpm.runs import jobs, runs
 from ddpm.storage import paths
+from ddpm.training import start
 
 log = logging.getLogger("ddpm")
 
-MAY_CHANGE = {"data_dir", "enlarge", "skip_broken"}  # by --resume: where the data is, and how it is read
+MAY_CHANGE = {"data_dir", "enlarge", "skip_broken"}  # with --resume: where the data is now, and how it is read
 
 
 def add(commands: Any) -> None:
     """Add the subcommand to the parser."""
-    _add_train(commands, "train", "Train a model, or go on with a stopped run.", Config(), {})
+    _add_train(commands, "train", "Train a model, or resume a stopped run.", Config(), {})
     _add_train(
         commands,
         "super-res-train",
-        "Train a model that enlarges small pictures: train with the sizes that go with it.",
+        "Train a super-resolution model: like train, with large_size and small_size.",
         shared.SUPER_RES,
         shared.SUPER_RES_NAMES,
     )
     measure = shared.add_command(
-        commands, "measure", _measure, "Measure what the settings in FOLDER/config.json cost.", runs_dir=False
+        commands,
+        "measure",
+        _measure,
+        "Measure time and memory of a training step with the settings in FOLDER/config.json.",
+        runs_dir=False,
     )
     measure.add_argument("folder", type=Path)
 
 
 def _add_train(commands: Any, name: str, help: str, base: Config, names: Mapping[str, str]) -> None:
-    """A command that trains from `base`, in which settings may have other `names`."""
+    """Add a command that trains; `base` has its defaults, and `names` other names of flags."""
     train = shared.add_command(commands, name, _train, help)
     train.set_defaults(base=base)
     train.add_argument(
@@ -56,7 +57,7 @@ def _add_train(commands: Any, name: str, help: str, base: Config, names: Mapping
         metavar="NAME",
         nargs="?",
         const="",
-        help="go on with this run, or with the one in OPENAI_LOGDIR, with the settings it has",
+        help="resume this run, or the one in OPENAI_LOGDIR, with its own settings",
     )
     train.add_argument("--preset", choices=list(PRESETS), help="settings to start from; other flags change them")
     train.add_argument(
@@ -64,7 +65,7 @@ def _add_train(commands: Any, name: str, help: str, base: Config, names: Mapping
         type=shared.boolean,
         default=True,
         metavar="BOOL",
-        help="wait until no other training runs (default: True)",
+        help="wait until no other training is running (default: True)",
     )
     for part, section in SECTIONS.items():
         shared.add_settings(train.add_argument_group(part), section, base=getattr(base, part), names=names)
@@ -80,35 +81,26 @@ def _train(options: argparse.Namespace) -> Output:
             or "--run"
         )
         raise UserError(
-            f"--resume goes on with the settings that the run has, but {extra} was given too: leave it out, or start a"
-            " new run.",
+            f"--resume uses the settings of the run, but {extra} was given too: leave it out, or start a new run.",
             code="settings-are-fixed",
         )
     run = torchrun.run_on_main(lambda: _run(options, given))
     with torchrun.worker_for(run.folder, run.config.train.total_steps, state="queued") as worker:
         to_file = shared.log_to(run)
-        log.info(
-            "DDPM Workbench %s, Python %s, torch %s", ddpm.__version__, platform.python_version(), version("torch")
-        )
-        try:
+        start.log_versions()
+        with start.failures_in(to_file):
             if options.resume is not None:
-                torchrun.run_on_main(lambda: _look_back(run, worker))
-            if options.queue and run.folder.parent == options.runs_dir:  # one in OPENAI_LOGDIR waits for nobody
+                torchrun.run_on_main(lambda: _show_past(run, worker))
+            if options.queue and run.folder.parent == options.runs_dir:  # a run in OPENAI_LOGDIR does not wait
                 torchrun.run_on_main(lambda: runs.wait_turn(run, worker))
             if options.resume is not None:
                 run = torchrun.run_on_main(lambda: _ready(run, given, worker))
             _train_here(run, worker)
-        except Exception as error:
-            if to_file and not isinstance(error, jobs.Stopped):  # of a fault of the program, where it happened
-                told = in_words(error) if isinstance(error, OSError | UnicodeError) else error
-                text = str(told) if isinstance(told, UserError) else traceback.format_exc()
-                to_file.emit(logging.makeLogRecord({"msg": text}))
-            raise
     return Output(output.of_run(run))
 
 
 def _find(options: argparse.Namespace) -> runs.Run:
-    """The run to go on with."""
+    """Find the run to resume."""
     if options.resume:
         return runs.find(options.runs_dir, options.resume)
     folder = paths.log_folder()
@@ -144,7 +136,7 @@ def _train_here(run: runs.Run, worker: jobs.Worker) -> None:
 
 
 def _run(options: argparse.Namespace, given: dict[str, Any]) -> runs.Run:
-    """The run that goes on, or a new one; its settings are read, as other processes may not see its folder."""
+    """Find or make the run, with its settings read, as other processes may not see its folder."""
     if options.resume is None:
         run = _new_run(options, given)
     else:
@@ -152,13 +144,13 @@ def _run(options: argparse.Namespace, given: dict[str, Any]) -> runs.Run:
         if any(c.step >= run.config.train.total_steps for c in run.checkpoints()):
             from ddpm.training import resume
 
-            if resume.is_done(run):  # nothing of it is touched
+            if resume.is_done(run):  # its folder is left as it is
                 raise UserError(run.all_done, code="nothing-left")
     return run.loaded()
 
 
-def _look_back(run: runs.Run, worker: jobs.Worker) -> None:
-    """Show what the run has done, and go on only where that is not written over."""
+def _show_past(run: runs.Run, worker: jobs.Worker) -> None:
+    """Show what the run has done.  Raises UserError if resuming would overwrite some of it."""
     from ddpm.runs import traces
 
     traces.check(run)
@@ -172,28 +164,17 @@ def _ready(run: runs.Run, given: Mapping[str, Any], worker: jobs.Worker) -> runs
 
 
 def _new_run(options: argparse.Namespace, given: dict[str, Any]) -> runs.Run:
-    from ddpm.data import datasets
-
     base = PRESETS[options.preset].config if options.preset else options.base
     if (formats := shared.log_format()) is not None:
         given = {"log_format": formats, **given}
     config = codec.replace(base, given)
-    validation.check(config)
-    config = codec.resolved(config)
     if options.base.model.super_res and not config.model.super_res:
         raise UserError(
-            "super-res-train was to train a model that enlarges nothing: say --small_size, or use ddpm train.",
+            "super-res-train trains a model that enlarges images, but small_size is 0: give --small_size, or use ddpm train.",
             code="missing-value",
         )
-    config = datasets.resolve(config)
-    with shared.progress_bar(
-        "reading", unit="image"
-    ) as progress:  # before there is a run, so that bad data leaves none behind
-        datasets.open_dataset(config.data, config.model, progress, seed=config.train.seed)
-    if config.train.resume_checkpoint:
-        from ddpm.training import warm_start
-
-        config = warm_start.check_start(config)
+    with shared.progress_bar("reading", unit="image") as progress:
+        config, _ = start.prepare(config, progress)
     folder = paths.log_folder()
     if folder and not options.run:
         run = runs.create_in(folder, config)
