@@ -141,11 +141,10 @@ def _run(options: argparse.Namespace, given: dict[str, Any]) -> runs.Run:
         run = _new_run(options, given)
     else:
         run = _find(options)
-        if any(c.step >= run.config.train.total_steps for c in run.checkpoints()):
+        if run.checkpoints():
             from ddpm.training import resume
 
-            if resume.is_done(run):  # its folder is left as it is
-                raise UserError(run.all_done, code="nothing-left")
+            resume.check_unfinished(run)
     return run.loaded()
 
 
