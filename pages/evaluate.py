@@ -5,6 +5,7 @@ import streamlit as st
 from ddpm import formatting
 from ddpm.config import codec
 from ddpm.errors import UserError
+from ddpm.planning import summary
 from ddpm.runs import launch
 from ddpm.runs.jobs import ACTIVE
 from pages.ui.components import setting_widgets
@@ -64,7 +65,7 @@ with settings:
         ),
     )
     if not problems:
-        seconds = measured.estimate(jobs, config, evaluation)
+        seconds = summary.estimate_evaluation_seconds(jobs, config, evaluation)
         if seconds is not None:
             most = "at most " if evaluation.until_ci else ""
             st.caption(f":material/schedule: About {most}{formatting.duration(seconds)}, going by the last time.")

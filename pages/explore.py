@@ -1,9 +1,12 @@
 """Explore: what a checkpoint can do, and what it costs."""
 
+from functools import partial
+
 import streamlit as st
 
+from ddpm.runs.results import KINDS
 from pages.ui.frame import layout
-from pages.ui.results import solver_benchmark, trajectory
+from pages.ui.results import other_result, solver_benchmark, trajectory
 
 layout.page("Explore")
 st.title("Explore")
@@ -11,6 +14,7 @@ run = layout.pick_run(with_example=True)
 
 FRONTIER, MICROSCOPE = ":material/ssid_chart: Frontier", ":material/biotech: Microscope"
 PARTS = {FRONTIER: solver_benchmark.show, MICROSCOPE: trajectory.show}
+PARTS |= {row.title: partial(other_result.show, name=name) for name, row in KINDS.items() if row.work}
 
 part = st.segmented_control(
     "What to explore",

@@ -4,6 +4,7 @@ import streamlit as st
 
 from ddpm.config.tasks import SampleConfig
 from ddpm.errors import UserError
+from ddpm.planning import summary
 from ddpm.runs import launch
 from ddpm.runs.jobs import ACTIVE
 from pages.ui.components import setting_widgets
@@ -57,7 +58,7 @@ with settings:
         ),
     )
     if not problems:
-        st.caption(samples.cost(run, config, sample))
+        st.caption(f":material/schedule: {summary.sampling_cost(run, config, sample)}.")
 
 if pressed:
     with layout.errors():

@@ -9,12 +9,12 @@ from ddpm.config.model import DiffusionConfig, ModelConfig
 from ddpm.config.presets import DEFAULT, OURS, PRESETS, RELEASED, Preset
 from ddpm.config.training import Config, TrainConfig, unused
 from ddpm.data import datasets
-from ddpm.runs import launch, runs
+from ddpm.runs import commands, launch, runs
 from ddpm.runs.jobs import ACTIVE
 from pages.ui.components import setting_widgets
 from pages.ui.forms import data_form, super_res
 from pages.ui.frame import layout
-from pages.ui.results import preflight
+from pages.ui.results import training_cost
 
 FORM = "train"
 
@@ -104,8 +104,8 @@ with form:
 
     st.subheader("Diffusion")
     setting_widgets.section(FORM, DiffusionConfig, problems=wrong, skip=not_used)
-    objective = objectives.of(draft)
-    st.caption(f"Objective: **{setting_widgets.plain(objective.name)}**. {objective.words}")
+    objective = objectives.training_objective(draft)
+    st.caption(f"Objective: **{setting_widgets.plain(objective.name)}**. {objective.description}")
 
     st.subheader("Training")
     setting_widgets.section(FORM, TrainConfig, problems=wrong, skip=not_used)
@@ -129,7 +129,7 @@ with aside:
     else:
         settled = data_form.resolved(draft)
         pictures = found.description.count if found.description else None
-        preflight.card(settled, pictures and pictures - datasets.held_out_count(pictures, draft.data.hold_out))
+        training_cost.show(settled, pictures and pictures - datasets.held_out_count(pictures, draft.data.hold_out))
 
     suggestion = suggested_name()
     if st.session_state.get("train.name") in (None, st.session_state.get("train_suggestion")):
@@ -155,7 +155,7 @@ with aside:
         help=[*(p.sentence for p in problems), *bad_name][0] if problems or bad_name else None,
     )
     st.caption("The same in a shell")
-    layout.command(preflight.command(runs_dir, name, draft))
+    layout.command(commands.train(draft, name, layout.shell_runs_dir()))
 
 if pressed:
     with layout.errors():

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ddpm.cli import main
+from ddpm.cli import main, shared
 from ddpm.config import codec, fields, validation
 from ddpm.config.codec import SECTIONS
-from ddpm.config.fields import Setting
+from ddpm.config.fields import Setting, settings
 from ddpm.config.model import ModelConfig
 from ddpm.config.presets import DEFAULT, PRESETS
 from ddpm.config.tasks import SampleConfig
@@ -162,9 +162,9 @@ def test_json_that_is_not_ours() -> None:
         ([], "format list, this version reads 1: update"),
         ({}, "format none"),
         ({**good, "format": 2}, "format 2"),
-        ({**good, "model": [1]}, "model in the configuration is .* no group of settings: correct it"),
-        ({**good, "class_names": "abc"}, "class_names .* no list of names"),
-        ({**good, "class_names": [1]}, "class_names .* no list of names"),
+        ({**good, "model": [1]}, "model in the configuration is .* not a group of settings: correct it"),
+        ({**good, "class_names": "abc"}, "class_names .* not a list of names"),
+        ({**good, "class_names": [1]}, "class_names .* not a list of names"),
         ({**good, "model": {"image_size": "64"}}, "image_size .* '64', which is not int: correct it"),
         ({**good, "model": {"image_size": True}}, "image_size .* True, which is not int"),
         ({**good, "train": {"lr": "fast"}}, "lr .* not float"),
@@ -175,6 +175,18 @@ def test_json_that_is_not_ours() -> None:
             codec.from_json(data)
     assert codec.from_json({"format": 1}) == Config()
     assert codec.from_json({"format": 1, "train": {"lr": 1}}).train.lr == 1.0
+
+
+def test_a_choice_has_an_alias_that_files_do_not_keep() -> None:
+    (task,) = (s for s in settings(SampleConfig) if s.name == "task")
+    assert task.shown_choices == ("sample", *task.choices[1:])
+    assert (task.normalize("sample"), task.normalize("draw"), task.normalize("vary")) == ("draw", "draw", "vary")
+    assert codec.section_from_json(SampleConfig, {"task": "sample"}) == SampleConfig(task="draw")
+    parser = main._parser()
+    for flags in (["--task", "sample", "--image", "a.png"], ["--task", "draw", "--picture", "a.png"]):
+        options = parser.parse_args(["sample", "--run", "x", *flags])
+        assert shared.given(options, SampleConfig)["task"] == "draw"
+        assert options.picture == "a.png"
 
 
 def test_replace_knows_every_name() -> None:
@@ -228,7 +240,7 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
         dict(image_size=30, channel_mult="1,2,2,2"),
         "image_size",
         (
-            "image_size 30 cannot be halved 3 times, as 4 levels (channel_mult 1,2,2,2) need: use 24, 32, or fewer"
+            "image_size 30 cannot be halved 3 times, which 4 levels (channel_mult 1,2,2,2) need: use 24, 32, or fewer"
             " channel_mult entries."
         ),
     ),
@@ -250,7 +262,7 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     (
         dict(channel_mult="1,x"),
         "channel_mult",
-        "channel_mult '1,x' is not a list of positive whole numbers: write them with commas, as in 16,8.",
+        "channel_mult '1,x' is not a list of positive whole numbers: separate them with commas, as in 16,8.",
     ),
     (dict(channel_mult="0"), "channel_mult", "channel_mult '0' is not"),
     (dict(attention_resolutions="16;8"), "attention_resolutions", "attention_resolutions '16;8' is not a list"),
@@ -276,18 +288,18 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     (dict(data_dir=""), "data_dir", "data_dir is empty: name a folder of images"),
     (dict(microbatch=0), "microbatch", "microbatch is 0: use -1 for the whole batch"),
     (dict(batch_size=0), "batch_size", "batch_size is 0: set it between 1 and 65536."),
-    (dict(lr=0.0), "lr", "lr is 0, so nothing would be learnt: 0.0001 is a good start."),
+    (dict(lr=0.0), "lr", "lr is 0, so the weights would not change: start with 0.0001."),
     (dict(lr=math.nan), "lr", "lr is nan: set it between 0 and 1."),
     (dict(lr=math.inf), "lr", "lr is inf: set it"),
     (dict(seed=2**32), "seed", "seed is 4294967296: set it between 0 and 4294967295."),
     (dict(total_steps=10**400), "total_steps", ": set it between 0 and 1000000000."),
     (dict(ema_rate="0.9,2"), "ema_rate", "ema_rate '2.0' is not between 0 and 1: write rates such as 0.999,0.9999."),
     (dict(ema_rate="often"), "ema_rate", "ema_rate 'often' is not between"),
-    (dict(ema_rate="0.9,0.90"), "ema_rate", "names a rate twice: name each once."),
+    (dict(ema_rate="0.9,0.90"), "ema_rate", "has the same rate twice: give each once."),
     (dict(lr_anneal_steps=5, total_steps=10), "total_steps", "make them equal."),
-    (dict(predict_xstart=True, predict_xprev=True), "predict_xprev", "set one of them to False."),
+    (dict(predict_xstart=True, predict_xprev=True), "predict_xprev", "set one to False."),
     (dict(predict_xprev=True, timestep_respacing="10"), "predict_xprev", "leave timestep_respacing empty."),
-    (dict(small_size=64), "small_size", "there is nothing to enlarge: use 16 or less"),
+    (dict(small_size=64), "small_size", "there is nothing to upsample: use 16 or less"),
 ]
 
 

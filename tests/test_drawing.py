@@ -30,7 +30,7 @@ from ddpm.config.training import Config
 from ddpm.errors import UserError
 from ddpm.models import backend
 from ddpm.models.unet import build
-from ddpm.planning import memory, metadata
+from ddpm.planning import inputs, memory, metadata
 from ddpm.runs import launch, runs
 from ddpm.runs.jobs import Worker
 from ddpm.runs.results import SampleJob
@@ -192,7 +192,7 @@ def test_a_stop_is_answered_within_a_call(run: Run, tmp_path: Path, monkeypatch:
                 os.kill(os.getpid(), signal.SIGTERM)
             return network(x, t, **condition)
 
-        return backend
+        return compute
 
     monkeypatch.setattr(drawing, "network_of", counted)
     job = draw(run, tmp_path / "job", dataclasses.replace(QUICK, sampler="heun", steps=9))
@@ -549,7 +549,7 @@ def test_an_inversion_tells_its_error(run: Run, tmp_path: Path, given: np.ndarra
     path = run.checkpoint().path("ema_0.9")
     network = engine.network_of(checkpoint_files.load_weights(path), run.config, "it")
     condition = {"y": torch.tensor([0, 1])}
-    pictures = engine.given_pictures.read(run.config, asked)
+    pictures = inputs.read(run.config, asked)
     steps = list(engine.steps_of(network, run.config, asked, range(2), condition, given=pictures))
     expected = steps[len(steps) // 2 - 1]
     assert 2 * expected.done == expected.total

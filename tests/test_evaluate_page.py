@@ -13,6 +13,7 @@ from streamlit.testing.v1 import AppTest
 
 from ddpm.config import codec
 from ddpm.config.tasks import EvalConfig
+from ddpm.reports import downloads
 from ddpm.runs import launch
 from ddpm.runs.jobs import Status, Worker
 from ddpm.runs.results import EvaluationJob
@@ -20,7 +21,6 @@ from ddpm.runs.runs import Run
 from ddpm.storage import files
 from pages.ui.components import figures
 from pages.ui.frame import run_store
-from pages.ui.results import evaluation
 
 
 @pytest.fixture(autouse=True)
@@ -142,7 +142,7 @@ def test_a_result_is_shown_explained_and_taken_home(fake_run: Callable[..., Run]
         "Result (JSON)",
     ]
     assert "ddpm nll --model_path ema.pt" in said(at)
-    lines = evaluation.csv_of(job).decode().splitlines()
+    lines = downloads.terms_csv(job).decode().splitlines()
     assert lines[0] == "t,vb,mse,xstart_mse"
     assert lines[1].startswith("0,1.0,")
     assert len(figure(at)["data"]) == 3

@@ -161,8 +161,8 @@ def test_a_file_that_does_not_fit_names_the_flags_that_would() -> None:
 
 
 def test_a_released_file_is_known_by_its_name() -> None:
-    assert presets.of_file(Path("somewhere/cifar10_uncond_50M_500K.pt")) == "cifar10-uncond"
-    assert presets.of_file(Path("model000100.pt")) == ""
+    assert presets.preset_of_file(Path("somewhere/cifar10_uncond_50M_500K.pt")) == "cifar10-uncond"
+    assert presets.preset_of_file(Path("model000100.pt")) == ""
     assert sum(preset.group == RELEASED for preset in PRESETS.values()) == 8
 
 

@@ -98,7 +98,7 @@ def test_what_is_wrong_is_said_at_its_field():
     assert not complaints(app)
     app.number_input(key="f.num_channels").set_value(48).run()
     [said] = complaints(app)
-    assert "no multiple of 32" in said
+    assert "not a multiple of 32" in said
 
 
 def test_a_field_that_is_emptied_asks_for_a_value():

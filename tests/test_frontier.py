@@ -26,6 +26,7 @@ from ddpm.reports.contact_sheet import SHOWN, Sheet
 from ddpm.runs.jobs import Job, Worker
 from ddpm.runs.results import FrontierJob
 from ddpm.runs.runs import Run
+from ddpm.sampling import engine
 from ddpm.solvers import SOLVERS
 from ddpm.spacings import SPACINGS
 from ddpm.storage import files
@@ -66,7 +67,7 @@ def test_the_converged_pictures_are_the_exact_ones(gaussian: Config) -> None:
     """The probability-flow ODE carries a Gaussian's quantiles: x_0 = MEAN + STD * (x_T - m) / s."""
     records = measured(gaussian, solvers="ddim", calls="2", seed=3)
     (found,) = [record.converged for record in records if record.converged]
-    noise = solver_benchmark.sample.noise_of(
+    noise = engine.noise_of(
         solver_grid.sample_of(gaussian, FrontierConfig(seed=3), Way("ddim", "uniform"), 2), range(4)
     )
     start = noise.start((3, 8, 8))
@@ -292,14 +293,14 @@ def test_stopping_keeps_the_rows_and_takes_one_call_at_most(gaussian: Config, tm
 
 
 def test_a_failure_keeps_the_rows(gaussian: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = solver_benchmark.sample.draw
+    real = engine.draw
 
     def failing(network: object, config: object, wanted: SampleConfig, *more: object, **named: object) -> object:
         if wanted.sampler == "unipc-3" and wanted.steps == 10:
             raise UserError("The sun was in my eyes.", code="out-of-memory")
         return real(network, config, wanted, *more, **named)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(solver_benchmark.sample, "draw", failing)
+    monkeypatch.setattr(engine, "draw", failing)
     with pytest.raises(UserError, match="The sun"):
         compare(tmp_path / "job", gaussian, solvers="ddim,unipc-3", calls="5,10")
     job = FrontierJob(tmp_path / "job")

@@ -333,7 +333,7 @@ def test_hiding_every_class_is_refused(tiny: Config) -> None:
         return [p.sentence for p in validation.problems(codec.replace(tiny, settings)) if p.name == "cond_drop_prob"]
 
     assert found(class_cond=True, cond_drop_prob=1.0) == [
-        "cond_drop_prob is 1, so every class would be hidden and none learnt: use 0.1, or set class_cond to False."
+        "cond_drop_prob is 1, so every class label would be dropped: use 0.1, or set class_cond to False."
     ]
     assert not found(class_cond=True, cond_drop_prob=0.99)
     assert not found(cond_drop_prob=1.0)
@@ -446,7 +446,7 @@ def test_more_labels_than_improved_diffusion_has_are_refused(
     fake_run: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = fake_run("many", class_cond=True, num_classes=1000, cond_drop_prob=0.1)
-    monkeypatch.setattr(export_openai.checkpoints, "damage", lambda _: "")
+    monkeypatch.setattr(export_openai.checkpoint_files, "damage", lambda _: "")
     with pytest.raises(UserError, match="many has 1,000 classes and a label for none, and improved-diffusion's"):
         export_openai.export_checkpoint(run, tmp_path / "back")
 

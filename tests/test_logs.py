@@ -156,7 +156,7 @@ def problems(log_format: str) -> list[str]:
 def test_formats_that_there_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
     assert problems("json,csv,json,") == []
     assert problems("json,wandb") == [
-        "log_format 'wandb' is unknown: choose among csv, json, tensorboard, with commas between."
+        "log_format 'wandb' is unknown: choose among csv, json, tensorboard, separated by commas."
     ]
     assert problems("tensorboard") == []
     monkeypatch.setattr(validation, "find_spec", lambda name: None)

@@ -149,4 +149,4 @@ def test_the_objective_has_its_name() -> None:
         "L_vlb": dict(learn_sigma=True, use_kl=True),
     }
     for name, values in names.items():
-        assert objectives.of(settings(**values)).name == name
+        assert objectives.training_objective(settings(**values)).name == name

@@ -13,6 +13,7 @@ from ddpm.bench.worker import random_batch
 from ddpm.compute import precision
 from ddpm.config import codec
 from ddpm.config.training import Config
+from ddpm.host import compiler as compilers
 from ddpm.host import hardware
 from ddpm.models.native import build
 from ddpm.models.native.ops import NativeOps
@@ -45,7 +46,7 @@ def estimated(**settings: Any) -> float:
 @pytest.fixture
 def compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     """There is one."""
-    monkeypatch.setattr(build, "compiler", lambda: ("/usr/bin/c++",))
+    monkeypatch.setattr(compilers, "find_compiler", lambda: ("/usr/bin/c++",))
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="how malloc wastes memory was measured with glibc")
@@ -112,7 +113,7 @@ def test_what_will_compute_is_told_without_asking_torch(monkeypatch: pytest.Monk
         assert memory.way("native", "fp32") == memory.BenchmarkCase(native=True, bytes=4)
         assert memory.way("native", "fp16") == memory.BenchmarkCase(native=False, bytes=2)
         assert estimated(precision="auto", use_fp16=True) == estimated(precision="bf16")
-    monkeypatch.setattr(build, "compiler", lambda: ())
+    monkeypatch.setattr(compilers, "find_compiler", lambda: ())
     assert memory.way("native", "fp32") == memory.TORCH
 
 

@@ -21,7 +21,7 @@ from ddpm.config.training import DataConfig
 from ddpm.data import archives, datasets, imagenet64, lsun, sources
 from ddpm.data.archives import Picture
 from ddpm.errors import UserError
-from ddpm.storage import files, images
+from ddpm.storage import files, image_files
 
 rng = np.random.default_rng(0)
 SIZES = [(40, 24), (24, 40), (24, 24), (51, 33), (24, 25)]  # width, height
@@ -100,7 +100,7 @@ def test_its_defaults_are_those_of_the_reference() -> None:
 def test_an_interrupted_preparation_goes_on(database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C leaves only whole files; the next call keeps them."""
     folder, decoded = tmp_path / "out", list[str]()
-    decode = images.decode
+    decode = image_files.decode
 
     def interrupted(content: bytes, name: str) -> Image.Image:
         decoded.append(name)
@@ -109,7 +109,7 @@ def test_an_interrupted_preparation_goes_on(database: Path, tmp_path: Path, monk
         return decode(content, name)
 
     monkeypatch.setattr(archives, "BLOCK", 1)
-    monkeypatch.setattr(images, "decode", interrupted)
+    monkeypatch.setattr(image_files, "decode", interrupted)
     assert main.main(["data", "lsun", str(zipped(database)), str(folder), "--image-size", "24"]) == 130
     assert sorted(path.name for path in folder.glob("*.png")) == ["bedroom_0000000.png", "bedroom_0000001.png"]
     assert not list(folder.rglob(".tmp-*"))

@@ -156,7 +156,7 @@ def weights_data(run: Run, step: int = 0) -> Digest:
     return found
 
 
-def test_every_setting_that_is_a_path_is_settled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_every_setting_that_is_a_path_is_made_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
@@ -164,11 +164,11 @@ def test_every_setting_that_is_a_path_is_settled(monkeypatch: pytest.MonkeyPatch
     paths = [s for section in sections for s in fields.settings(section) if s.path]
     assert {s.name for s in paths} >= {"data_dir", "resume_checkpoint", "base_samples", "picture", "mask"}
     for s in paths:
-        assert s.settled("a/../b") == s.settled("~/b") == str(tmp_path / "b"), s.name
-        assert s.settled("") == ""
+        assert s.normalize("a/../b") == s.normalize("~/b") == str(tmp_path / "b"), s.name
+        assert s.normalize("") == ""
         for name in s.names:
-            assert s.settled(name) == name
-            assert s.settled(f"./{name}") == str(tmp_path / name)
+            assert s.normalize(name) == name
+            assert s.normalize(f"./{name}") == str(tmp_path / name)
 
 
 def test_a_place_that_follows_from_where_training_began_is_asked_for(

@@ -267,10 +267,10 @@ def test_previews_in_order(fake_run: FakeRun) -> None:
 
 def test_sample_jobs(fake_run: FakeRun) -> None:
     run = fake_run()
-    first = run.new_sample_folder()
+    first = run.new_result_folder("samples")
     assert list(first.iterdir()) == []
     files.write_json(first / "status.json", dict(state="finished"))
-    second = run.new_sample_folder()
+    second = run.new_result_folder("samples")
     assert second != first
     sample = SampleConfig(num_samples=3, sigma_small=True)
     files.write_json(second / "settings.json", dict(sample=dataclasses.asdict(sample)))

@@ -11,14 +11,14 @@ from PIL import Image
 from streamlit.testing.v1 import AppTest
 
 from ddpm.config.tasks import FEW_STEPS, SampleConfig
-from ddpm.planning import timesteps
+from ddpm.planning import summary, timesteps
 from ddpm.runs.jobs import Status
 from ddpm.runs.results import SampleJob
 from ddpm.runs.runs import Run
 from ddpm.solvers import SOLVERS
 from ddpm.storage import files, images
 from pages.ui.components import mask_canvas, thumbnails
-from pages.ui.forms import inputs_form, sampler_form, sampling_form
+from pages.ui.forms import inputs_form, sampling_form
 from pages.ui.frame import run_store
 
 
@@ -197,9 +197,9 @@ def test_all_timesteps_and_a_respacing(run: Run, asked: list[SampleConfig]) -> N
 
 TASK_FIELDS = {
     "draw": {"How many", "Seed"},
-    "interpolate": {"Seed", "To seed"},
+    "interpolate": {"Seed", "Last seed"},
     "vary": {"Seed", "Strength", "Picture to begin with"},
-    "inpaint": {"Seed", "Picture to begin with", "Resampling", "Stretch (steps)"},
+    "inpaint": {"Seed", "Picture to begin with", "Resampling", "Jump length (steps)"},
     "invert": {"Picture to begin with"},
 }
 
@@ -297,7 +297,7 @@ def test_what_was_painted_is_drawn_with(
 ) -> None:
     painted = np.zeros((8, 8), np.uint8)
     painted[2:5, 3:6] = 255
-    monkeypatch.setattr("pages.ui.mask_canvas.paint", lambda picture, key: painted)
+    monkeypatch.setattr("pages.ui.components.mask_canvas.paint", lambda picture, key: painted)
     at = open_page("pages/sample.py")
     at.button_group(key="sample.task").set_value("inpaint").run()
     at.button_group(key="sample.picture_from").set_value("path").run()
@@ -421,6 +421,6 @@ def test_a_painted_mask_is_there_to_go_on_painting(run: Run, asked: list[SampleC
     ],
 )
 def test_the_same_in_our_words(theirs: SampleConfig, ours: dict) -> None:
-    said = sampler_form.in_our_words(theirs)
+    said = summary.normal_form(theirs)
     assert said == dataclasses.replace(theirs, **{"use_ddim": False, "sigma_small": None, **ours})
-    assert sampler_form.in_our_words(said) == said
+    assert summary.normal_form(said) == said

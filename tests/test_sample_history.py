@@ -9,6 +9,7 @@ import pytest
 from app_page import button, open_page, said
 
 from ddpm.config.tasks import SampleConfig
+from ddpm.planning import summary
 from ddpm.runs.jobs import Status, Worker
 from ddpm.runs.results import SampleJob
 from ddpm.runs.runs import Run
@@ -144,7 +145,7 @@ def test_one_that_is_drawn_cannot_be_deleted(run: Run) -> None:
 def test_one_that_begins_says_nothing_of_its_settings_yet(run: Run) -> None:
     job = SampleJob(run.folder / "samples" / "20260102-030405")
     files.write_json(job.folder / "status.json", dataclasses.asdict(Status("failed", pid=1, message="No room.")))
-    assert samples.settings_of(job) is None
+    assert job.sample_config is None
     at = open_page("pages/sample.py")
     assert "10,000" not in said(at)
     assert "Open these settings again" not in [b.label for b in at.button]
@@ -163,7 +164,7 @@ def test_two_are_compared(run: Run) -> None:
     at.checkbox(key=f"compare_{third.name}").check().run()  # takes the place of the first
     assert [at.checkbox(key=f"compare_{job.name}").value for job in (first, second, third)] == [False, True, True]
     labels = {row[0] for row in sampler_comparison.differences(first, third)}
-    assert labels == {"Task", "Picture", "Strength"}
+    assert labels == {"Task", "Input image", "Strength"}
     at.checkbox(key=f"compare_{third.name}").uncheck().run()
     assert "Compared" not in [s.value for s in at.subheader]
 
@@ -215,7 +216,7 @@ def test_a_picture_without_settings(run: Run) -> None:
 
 def test_what_each_was_is_told_in_short(run: Run) -> None:
     def describe(**settings: object) -> str:
-        return samples.describe(run.config, SampleConfig(**{"num_samples": 4, "steps": 10, **settings}))  # type: ignore[arg-type]
+        return summary.describe(run.config, SampleConfig(**{"num_samples": 4, "steps": 10, **settings}))  # type: ignore[arg-type]
 
     assert (
         describe(sampler="heun", steps=11, guidance_scale=2.5) == "4 pictures · Heun, 11 steps, guidance 2.5 · seed 0"

@@ -21,15 +21,17 @@ from ddpm.config import codec
 from ddpm.config.presets import DEFAULT, PRESETS
 from ddpm.config.tasks import SampleConfig
 from ddpm.config.training import Config
-from ddpm.runs import launch, runs
+from ddpm.planning import summary
+from ddpm.reports import downloads
+from ddpm.runs import commands, launch, runs
 from ddpm.runs.jobs import Status, Worker
 from ddpm.runs.results import SampleJob
 from ddpm.runs.runs import Run
 from ddpm.storage import files
 from pages.ui.components import thumbnails
-from pages.ui.forms import data_form, sampler_form
+from pages.ui.forms import data_form
 from pages.ui.frame import run_store
-from pages.ui.results import preflight, samples
+from pages.ui.results import samples
 
 
 @pytest.fixture(autouse=True)
@@ -75,7 +77,7 @@ def test_train_begins_with_a_preset_that_can_start() -> None:
     at = open_page("pages/train.py")
     assert not button(at, "Start").disabled
     assert at.text_input(key="train.name").value == "quick-start"
-    assert {m.label for m in at.metric} >= {"Parameters", "Memory", "One step", "All of it", "Done at", "Epochs"}
+    assert {m.label for m in at.metric} >= {"Parameters", "Memory", "Time per step", "Total time", "Finish", "Epochs"}
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -256,16 +258,16 @@ def test_the_measured_speed_gives_the_time_of_the_whole(monkeypatch: pytest.Monk
     files.write_json(launch.measurement(started[0]).folder / "status.json", status.__dict__)
     at.run()
     shown = {m.label: m.value for m in at.metric}
-    assert (shown["One step"], shown["Memory"]) == ("0.5 s", "400 MB")
-    assert "Measured beside other work. 2 processes share 2 cores" in said(at)
+    assert (shown["Time per step"], shown["Memory"]) == ("0.5 s", "400 MB")
+    assert "Measured while other jobs were running. 2 processes share 2 cores" in said(at)
     train = PRESETS[DEFAULT].config.train
-    assert shown["All of it"] == formatting.duration(
+    assert shown["Total time"] == formatting.duration(
         train.total_steps * 0.5 + train.total_steps // train.sample_interval * 10
     )
     at.number_input(key="train.lr").set_value(0.01).run()  # costs the same
-    assert {m.label: m.value for m in at.metric}["One step"] == "0.5 s"
+    assert {m.label: m.value for m in at.metric}["Time per step"] == "0.5 s"
     at.number_input(key="train.batch_size").set_value(32).run()
-    assert {m.label: m.value for m in at.metric}["One step"] == "–"
+    assert {m.label: m.value for m in at.metric}["Time per step"] == "–"
 
 
 def test_a_failed_measurement_says_why() -> None:
@@ -282,7 +284,7 @@ def test_a_failed_measurement_says_why() -> None:
 @pytest.mark.parametrize("name", PRESETS)
 def test_the_command_gives_the_same_settings(name: str, changes: dict, runs_dir: Path) -> None:
     config = codec.replace(PRESETS[name].config, changes)
-    words_ = shlex.split(preflight.command(runs_dir, "a-run", config))
+    words_ = shlex.split(commands.train(config, "a-run", runs_dir))
     options = main._parser().parse_args(words_[1:])
     base = PRESETS[options.preset].config if options.preset else Config()
     assert codec.replace(base, given(options, *codec.SECTIONS.values())) == config
@@ -511,7 +513,7 @@ def test_a_finished_drawing_can_be_taken_home(fake_run: Callable[..., Run]) -> N
     ]
     assert "ddpm sample --model_path ema.pt" in said(at)
     assert "about 11 s" in said(at)  # 16 pictures where 3 took 2 s
-    with zipfile.ZipFile(io.BytesIO(samples.zip_of(job))) as archive:
+    with zipfile.ZipFile(io.BytesIO(downloads.samples_zip(job))) as archive:
         assert archive.namelist() == ["00000.png", "00001.png", "00002.png"]
         assert Image.open(archive.open("00001.png")).size == (8, 8)
 
@@ -566,7 +568,7 @@ def test_settings_used_again_are_the_same_settings(
     at.button(key=f"use_{job.name}").click().run()
     button(at, "Draw").click().run()
     assert not at.exception
-    assert asked == [dataclasses.replace(sampler_form.in_our_words(sample), weights="ema_0.9")]
+    assert asked == [dataclasses.replace(summary.normal_form(sample), weights="ema_0.9")]
 
 
 # Words and pictures
@@ -591,4 +593,4 @@ def test_enlarged_pixels_are_not_blurred() -> None:
 def test_what_a_drawing_was_is_told_in_short() -> None:
     config = codec.replace(Config(), dict(diffusion_steps=1000))
     sample = SampleConfig(num_samples=1, use_ddim=True, timestep_respacing="ddim50", eta=0.5, seed=3)
-    assert samples.describe(config, sample) == "1 picture · DDIM, 50 steps, eta 0.5 · seed 3"
+    assert summary.describe(config, sample) == "1 picture · DDIM, 50 steps, eta 0.5 · seed 3"

@@ -49,7 +49,7 @@ def recognise(tensors: Mapping[str, Tensor], flags: Mapping[str, Any], source: P
         told.append(
             f"image_size {found['image_size']} follows from the levels of the network: --image_size says another."
         )
-    preset = presets.of_file(source)
+    preset = presets.preset_of_file(source)
     known: dict[str, Any] = {}
     if preset:
         known = {**presets.PRESETS[preset].settings}

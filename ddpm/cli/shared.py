@@ -121,22 +121,25 @@ def add_settings(
         if s.name in leave_out:
             continue
         own = getattr(base or section(), s.name)
-        default = "as trained" if own is None else repr(own) if s.type is str else own
+        default = "as trained" if own is None else repr(s.display(own)) if s.type is str else own
         flag = names.get(s.name, s.name)
+        also = [s.flag] if s.flag else []
         group.add_argument(
-            *dict.fromkeys([f"--{flag}", f"--{flag.replace('_', '-') if dashes else flag}"]),
+            *dict.fromkeys(
+                [f"--{n}" for name in (flag, *also) for n in (name, name.replace("_", "-") if dashes else name)]
+            ),
             dest=s.name,
-            type=_parser_of(s.type),
+            type=_parser_of(s.type, s.aliases),
             choices=s.choices or None,
             default=argparse.SUPPRESS,
-            metavar=None if s.choices else s.type.__name__.upper(),
+            metavar=f"{{{','.join(s.shown_choices)}}}" if s.choices else s.type.__name__.upper(),
             help=f"{s.help} (default: {default})".replace("%", "%%"),
         )
 
 
-def _parser_of(kind: type) -> Any:
+def _parser_of(kind: type, aliases: Mapping[str, str] = {}) -> Any:
     def parse(text: str) -> Any:
-        return fields.parse(kind, text)
+        return fields.parse(kind, aliases.get(text, text))
 
     parse.__name__ = "True or False" if kind is bool else kind.__name__  # its name in argparse's error
     return parse
@@ -145,7 +148,7 @@ def _parser_of(kind: type) -> Any:
 def given(options: argparse.Namespace, *sections: type) -> dict[str, Any]:
     """Settings of the `sections` that were given, by name; paths are absolute."""
     known = {s.name: s for section in sections for s in settings(section)}
-    return {name: known[name].settled(value) for name, value in vars(options).items() if name in known}
+    return {name: known[name].normalize(value) for name, value in vars(options).items() if name in known}
 
 
 def add_source(

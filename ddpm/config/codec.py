@@ -1,4 +1,4 @@
-"""Settings as JSON, as flags, and changed by name."""
+"""Settings as JSON and as flags, and settings replaced by name."""
 
 import dataclasses
 from collections.abc import Collection, Mapping
@@ -20,9 +20,9 @@ T = TypeVar("T")
 
 
 def to_flags(config: Any, base: Any = None, always: Collection[str] = ()) -> list[str]:
-    """The flags that turn `base` (default: the defaults) into `config`, for a Config or one section.
+    """Flags that turn `base` (by default the default settings) into `config`, for a Config or one section.
 
-    Those of the settings named in `always` are there even where the two agree.
+    Settings named in `always` are included even where the two are equal.
     """
     if isinstance(config, Config):
         base = base or Config()
@@ -38,7 +38,7 @@ def to_flags(config: Any, base: Any = None, always: Collection[str] = ()) -> lis
 
 
 def replace(config: Config, values: Mapping[str, Any]) -> Config:
-    """`config` with settings changed by their flat names, whatever section they are in."""
+    """Returns `config` with settings replaced by name, across sections.  Raises UserError for an unknown name."""
     sections = {
         name: dataclasses.replace(
             getattr(config, name), **{k: v for k, v in values.items() if k in {s.name for s in settings(cls)}}
@@ -48,31 +48,31 @@ def replace(config: Config, values: Mapping[str, Any]) -> Config:
     unknown = set(values) - {s.name for cls in SECTIONS.values() for s in settings(cls)} - {"class_names"}
     if unknown:
         raise UserError(
-            f"Unknown settings {', '.join(sorted(unknown))}: see `ddpm train --help` for the known ones.",
+            f"Unknown settings {', '.join(sorted(unknown))}: see `ddpm train --help` for the list.",
             code="unknown-setting",
         )
     return Config(**sections, class_names=tuple(values.get("class_names", config.class_names)))
 
 
 def resolved(config: Config) -> Config:
-    """`config` with its open end settled: how many steps there will be."""
+    """Returns `config` with total_steps filled in where it is 0."""
     return replace(config, {"total_steps": config.train.total_steps or config.train.lr_anneal_steps or 30_000})
 
 
 def with_absolute_paths(section: T) -> T:
-    """One dataclass of settings, such as a SampleConfig, with paths that hold from every folder."""
+    """Returns one dataclass of settings, such as a SampleConfig, with absolute paths."""
     return dataclasses.replace(
-        section, **{s.name: s.settled(getattr(section, s.name)) for s in settings(type(section)) if s.path}
+        section, **{s.name: s.normalize(getattr(section, s.name)) for s in settings(type(section)) if s.path}
     )  # type: ignore[type-var]
 
 
 def to_json(config: Config) -> dict[str, Any]:
-    """What config.json holds."""
+    """The content of config.json."""
     return {"format": FORMAT, **dataclasses.asdict(config), "class_names": list(config.class_names)}
 
 
 def from_json(data: Mapping[str, Any]) -> Config:
-    """Settings that are missing take their defaults.  Raises UserError for what this version does not know."""
+    """Settings from config.json; missing ones take their defaults.  Raises UserError for an unknown or mistyped one."""
     if not isinstance(data, Mapping) or data.get("format") != FORMAT:
         found = data.get("format", "none") if isinstance(data, Mapping) else type(data).__name__
         raise UserError(
@@ -82,14 +82,14 @@ def from_json(data: Mapping[str, Any]) -> Config:
     names = data.get("class_names", [])
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise UserError(
-            f"class_names in the configuration is {names!r}, which is no list of names: correct it.", code="bad-value"
+            f"class_names in the configuration is {names!r}, not a list of names: correct it.", code="bad-value"
         )
     values: dict[str, Any] = {"class_names": names}
     for name, cls in SECTIONS.items():
         section = data.get(name, {})
         if not isinstance(section, Mapping):
             raise UserError(
-                f"{name} in the configuration is {section!r}, which is no group of settings: correct it.",
+                f"{name} in the configuration is {section!r}, not a group of settings: correct it.",
                 code="bad-value",
             )
         values |= {key: _typed(cls, key, value) for key, value in section.items()}
@@ -97,7 +97,7 @@ def from_json(data: Mapping[str, Any]) -> Config:
 
 
 def section_from_json(cls: type[T], data: Mapping[str, Any]) -> T:
-    """One dataclass of settings, such as a SampleConfig, from its JSON."""
+    """One dataclass of settings, such as a SampleConfig, from its JSON.  Raises UserError as `from_json` does."""
     return cls(**{key: _typed(cls, key, value) for key, value in data.items()})
 
 
@@ -105,12 +105,14 @@ def _typed(cls: type, key: str, value: Any) -> Any:
     known = {s.name: s for s in settings(cls)}
     if key not in known:
         raise UserError(
-            f"Unknown setting {key!r} in the configuration: it was written by a newer version; update.",
+            f"Unknown setting {key!r} in the configuration: it was written by a newer version: update DDPM Workbench.",
             code="unknown-setting",
         )
     s = known[key]
     if value is None and s.default is None:
         return None
+    if isinstance(value, str) and value in s.aliases:
+        return s.aliases[value]
     if s.type is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if type(value) is not s.type:

@@ -1,6 +1,6 @@
-"""A setting: a field of a frozen dataclass with what forms and flags need to know of it.
+"""Settings as fields of frozen dataclasses, with the metadata from which flags, JSON and forms are built.
 
-From these fields follow the JSON, the command line and the forms; `ddpm.config` has the settings themselves.
+The settings themselves are in `ddpm.config.model`, `ddpm.config.training` and `ddpm.config.tasks`.
 """
 
 import dataclasses
@@ -8,7 +8,7 @@ import os
 import typing
 import unicodedata
 import urllib.parse
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import field
 from typing import Any, NamedTuple
 
@@ -31,12 +31,19 @@ def setting(
     group: str = "More",
     path: bool = False,
     names: Names = (),
+    aliases: Mapping[str, str] = {},
+    flag: str = "",
 ) -> Any:
-    """A field with what forms and flags need to know.
+    """A dataclass field with the metadata that forms and flags need.
 
-    `basic` ones are shown without being asked for, the others in a fold with those of their `group`.  path: it is the
-    path of a file or folder, or one of `names`.  choices, names: what is allowed, or a function that lists the rows of
-    a table, so that a new row is offered at once.
+    help, label: texts for the command line and the forms.
+    low, high: limits of a number; unit: shown after the label.
+    choices: the values of a text.
+    basic: shown in a form at once; the others are in an expander named after their `group`.
+    path: the value is the path of a file or folder, or one of `names`.
+    choices, names: a tuple, or a function that lists the rows of a table, so that a new row is included at once.
+    aliases: other spellings of a choice, which are shown and accepted; files keep the choice.
+    flag: another name of the flag.
     """
     return field(
         default=default,
@@ -51,12 +58,14 @@ def setting(
             group=group,
             path=path,
             names=names,
+            aliases=aliases,
+            flag=flag,
         ),
     )
 
 
 class Setting(NamedTuple):
-    """A field as forms and flags see it."""
+    """A field with its metadata."""
 
     name: str
     type: type
@@ -71,13 +80,24 @@ class Setting(NamedTuple):
     group: str
     path: bool
     names: tuple[str, ...]
+    aliases: Mapping[str, str]
+    flag: str
 
-    def settled(self, value: Any) -> Any:
-        """`value` as it is kept: a path holds from every folder, and a name stays a name."""
+    @property
+    def shown_choices(self) -> tuple[str, ...]:
+        """The choices as they are shown, each by its alias if it has one."""
+        return tuple(self.display(choice) for choice in self.choices)
+
+    def display(self, value: Any) -> Any:
+        """`value` as it is shown: by its alias if it has one."""
+        return next((alias for alias, choice in self.aliases.items() if choice == value), value)
+
+    def normalize(self, value: Any) -> Any:
+        """`value` as files have it: an absolute path, or a name that stays a name; a choice instead of its alias."""
         if not self.path:
-            return value
-        meant = path_text(value)
-        return meant if meant in self.names else absolute(meant)
+            return self.aliases.get(value, value) if self.aliases else value
+        text = path_text(value)
+        return text if text in self.names else absolute(text)
 
 
 def settings(section: type) -> list[Setting]:
@@ -93,17 +113,17 @@ def settings(section: type) -> list[Setting]:
 
 
 def absolute(text: str) -> str:
-    """The path that is typed as `text`, from the root of the disk, as `places.full` has it; no text stays none."""
-    meant = path_text(text)
-    return str(paths.full(meant)) if meant else ""
+    """The absolute path for `text` as typed (see `path_text`); empty text stays empty."""
+    typed = path_text(text)
+    return str(paths.full(typed)) if typed else ""
 
 
 def ints(name: str, text: str) -> tuple[int, ...]:
-    """'16,8' as (16, 8).  Raises UserError for anything else than positive whole numbers."""
+    """Parses '16,8' as (16, 8).  Raises UserError for anything but positive whole numbers."""
     parts = [part.strip() for part in text.split(",") if part.strip()]
     if not all(part.isdecimal() and int(part) > 0 for part in parts):
         raise UserError(
-            f"{name} {text!r} is not a list of positive whole numbers: write them with commas, as in 16,8.",
+            f"{name} {text!r} is not a list of positive whole numbers: separate them with commas, as in 16,8.",
             code="bad-value",
         )
     return tuple(int(part) for part in parts)
@@ -113,10 +133,10 @@ QUOTES = ('""', "''", "\u201c\u201d", "\u2018\u2019")
 
 
 def path_text(text: str) -> str:
-    """The path or name that is meant by `text`, as it was typed or pasted.
+    """Cleans a typed or pasted path or name.
 
-    Without white space and invisible characters around it, out of the quotes that file managers copy paths in, and out
-    of a file:// address.  What there is under the very name that was typed is meant by it.
+    Strips white space and invisible characters, the quotes that file managers put around copied paths, and file://.
+    A text that is itself the name of an existing file or folder is returned unchanged.
     """
     if os.path.lexists(text):
         return text
@@ -132,7 +152,7 @@ def path_text(text: str) -> str:
 
 
 def _bare(text: str) -> str:
-    """`text` without what is around it: spaces, invisible characters, or a pair of quotes."""
+    """Strips spaces and invisible characters, or one pair of quotes."""
     if len(text) > 1 and text[0] + text[-1] in QUOTES:
         return text[1:-1]
     ends = [k for k, letter in enumerate(text) if unicodedata.category(letter) not in ("Cc", "Cf", "Zs", "Zl", "Zp")]
@@ -140,7 +160,7 @@ def _bare(text: str) -> str:
 
 
 def parse(kind: type, text: str) -> Any:
-    """A flag's text as a value.  Raises ValueError with what was expected."""
+    """Parses the text of a flag.  Raises ValueError with what was expected."""
     if kind is bool:
         word = text.lower()
         if word in ("true", "yes", "t", "y", "1"):

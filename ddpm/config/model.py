@@ -8,11 +8,12 @@ from ddpm.config.fields import ints, setting
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The U-Net.  It is improved-diffusion's: same flags, same tensors."""
+    """The U-Net of improved-diffusion, with the same flags and the same tensors."""
 
     image_size: int = setting(
         64,
-        "Width and height of the pictures. Each level but the last halves it, so it must divide that often.",
+        "Width and height of the images. Every level but the last halves the resolution, so the size must be divisible"
+        " accordingly.",
         label="Image size",
         low=4,
         high=1024,
@@ -21,9 +22,9 @@ class ModelConfig:
     )
     small_size: int = setting(
         0,
-        "Super-resolution: width and height of the small pictures that the network enlarges to the image size. 0: it"
-        " draws from noise alone.",
-        label="Small size",
+        "Super-resolution: width and height of the low-resolution image that the network upsamples to the image size."
+        " 0: no super-resolution.",
+        label="Low-resolution size",
         low=0,
         high=1024,
         unit="pixels",
@@ -31,7 +32,7 @@ class ModelConfig:
     )
     image_channels: int = setting(
         3,
-        "Channels of a picture: 3 is colour, 1 is grey, 4 is colour with transparency.",
+        "Channels of an image: 3 is colour, 1 is greyscale, 4 is colour with transparency.",
         label="Image channels",
         low=1,
         high=4,
@@ -39,8 +40,8 @@ class ModelConfig:
     )
     num_channels: int = setting(
         128,
-        "Width of the network at full resolution. Twice as many make a step about four times as slow, and pictures"
-        " better.",
+        "Width of the network at full resolution. Doubling it makes a training step about four times slower and"
+        " improves sample quality.",
         label="Channels",
         low=32,
         high=1024,
@@ -48,7 +49,7 @@ class ModelConfig:
     )
     num_res_blocks: int = setting(
         2,
-        "Residual blocks per level. More of them make a deeper, slower network.",
+        "Residual blocks per level. More make a deeper and slower network.",
         label="Residual blocks",
         low=1,
         high=8,
@@ -56,13 +57,13 @@ class ModelConfig:
     )
     channel_mult: str = setting(
         "",
-        "Width of each level as a multiple of Channels, such as 1,2,2,2. Empty: chosen by image size.",
+        "Width of each level as a multiple of Channels, such as 1,2,2,2. Empty: chosen from the image size.",
         label="Channel multipliers",
         group="Layers",
     )
     num_heads: int = setting(
         4,
-        "Attention heads. They must divide the channels wherever there is attention.",
+        "Attention heads. They must divide the channels of every attention layer.",
         label="Attention heads",
         low=1,
         high=64,
@@ -70,16 +71,16 @@ class ModelConfig:
     )
     num_heads_upsample: int = setting(
         -1,
-        "Attention heads in the second half of the network; -1 is as many as in the first.",
-        label="Heads, upsampling",
+        "Attention heads in the upsampling half of the network; -1 is as many as in the first half.",
+        label="Attention heads, upsampling",
         low=-1,
         high=64,
         group="Layers",
     )
     num_head_channels: int = setting(
         -1,
-        "Channels of an attention head, as in guided-diffusion: wider levels have more heads, and Attention heads is"
-        " not used. -1: as many heads at every level.",
+        "Channels per attention head, as in guided-diffusion: wider levels have more heads, and Attention heads is"
+        " ignored. -1: the same number of heads at every level.",
         label="Channels per head",
         low=-1,
         high=1024,
@@ -87,20 +88,20 @@ class ModelConfig:
     )
     use_new_attention_order: bool = setting(
         False,
-        "Whether attention keeps all heads' queries together, then keys, then values, as some networks of"
-        " guided-diffusion do, rather than head by head.",
+        "Order of the query, key and value channels in attention: all queries, then all keys, then all values, as in"
+        " some guided-diffusion models. Off: head by head.",
         label="New attention order",
         group="Layers",
     )
     attention_resolutions: str = setting(
         "16,8",
-        "Sizes of the feature map at which attention is used, such as 16,8. Empty: only in the middle.",
-        label="Attention at",
+        "Resolutions of the feature map at which attention is used, such as 16,8. Empty: only in the middle block.",
+        label="Attention resolutions",
         group="Layers",
     )
     dropout: float = setting(
         0.0,
-        "Share of activations dropped while training. 0.1 to 0.3 keeps small data sets from being learnt by heart.",
+        "Share of activations dropped during training. 0.1 to 0.3 reduces overfitting on small data sets.",
         label="Dropout",
         low=0.0,
         high=0.95,
@@ -108,13 +109,13 @@ class ModelConfig:
     )
     class_cond: bool = setting(
         False,
-        "Learn the classes of the data too, so that one can be asked for when sampling.",
+        "Train on the class labels too, so that samples of a given class can be requested.",
         label="Class-conditional",
         basic=True,
     )
     num_classes: int = setting(
         0,
-        "Number of classes when class-conditional; 0 is as many as the data has.",
+        "Number of classes of a class-conditional model; 0 takes the number from the data.",
         label="Classes",
         low=0,
         high=100000,
@@ -122,28 +123,28 @@ class ModelConfig:
     )
     cond_drop_prob: float = setting(
         0.0,
-        "Class-conditional: share of the pictures whose class is hidden while training, so that drawing can be guided"
-        " towards a class (classifier-free guidance). 0.1 is usual.",
-        label="Hide classes",
+        "Class-conditional: share of training images whose class label is dropped, which enables classifier-free"
+        " guidance. 0.1 is usual.",
+        label="Class dropout",
         low=0.0,
         high=1.0,
         group="Layers",
     )
     learn_sigma: bool = setting(
         False,
-        "The network also predicts the variance of each step; its output has twice the channels.",
+        "The network also predicts the variance of each reverse step; its output has twice the channels.",
         label="Learned variance",
         basic=True,
     )
     use_checkpoint: bool = setting(
         False,
         "Recompute activations in the backward pass: less memory, about a third slower.",
-        label="Save memory",
+        label="Gradient checkpointing",
         group="Layers",
     )
     use_scale_shift_norm: bool = setting(
         True,
-        "The timestep scales and shifts each normalisation, rather than being added before it.",
+        "The timestep embedding scales and shifts each normalisation layer. Off: it is added before the layer.",
         label="Scale-shift norm",
         group="Layers",
     )
@@ -155,47 +156,51 @@ class ModelConfig:
 
     @property
     def attention_sizes(self) -> tuple[int, ...]:
+        """Resolutions of the feature map at which attention is used."""
         return ints("attention_resolutions", self.attention_resolutions)
 
     @property
     def heads_up(self) -> int:
+        """Attention heads in the upsampling half."""
         return self.num_heads if self.num_heads_upsample == -1 else self.num_heads_upsample
 
     def heads(self, channels: int, up: bool = False) -> int:
-        """Attention heads where there are so many channels; up: in the second half of the network."""
+        """Attention heads of a layer with this number of channels; up: in the upsampling half of the network."""
         if self.num_head_channels != -1:
             return channels // self.num_head_channels
         return self.heads_up if up else self.num_heads
 
     @property
     def label_slots(self) -> int:
-        """Rows of the label embedding: one for each class, and where classes are hidden one more, the last, for none."""
+        """Rows of the label embedding: one per class, and with class dropout a last one for "no class"."""
         return self.num_classes + (self.cond_drop_prob > 0) if self.class_cond else 0
 
     @property
     def super_res(self) -> bool:
-        """Whether the network also sees a small picture, which it enlarges."""
+        """True if the network is conditioned on a low-resolution image, which it upsamples."""
         return self.small_size > 0
 
     @property
     def in_channels(self) -> int:
+        """Input channels of the network: x_t, and for super-resolution the upsampled low-resolution image."""
         return self.image_channels * (2 if self.super_res else 1)
 
     @property
     def out_channels(self) -> int:
+        """Output channels of the network: the prediction, and a learned variance."""
         return self.image_channels * (2 if self.learn_sigma else 1)
 
 
 @dataclass(frozen=True)
 class DiffusionConfig:
-    """The diffusion process, and what the network predicts about it."""
+    """The diffusion process and the parameterisation of the network."""
 
     diffusion_steps: int = setting(
         1000, "Timesteps T of the diffusion process.", label="Diffusion steps", low=1, high=100000, basic=True
     )
     noise_schedule: str = setting(
         "linear",
-        "How noise grows over the timesteps. Cosine keeps more of the picture for longer, which helps at 64 pixels and"
+        "How the noise level grows over the timesteps. Cosine adds noise more slowly, which helps at 64 pixels and"
         " below.",
         label="Noise schedule",
         choices=lambda: tuple(schedules.BETAS),
@@ -203,59 +208,59 @@ class DiffusionConfig:
     )
     timestep_respacing: str = setting(
         "",
-        "Train on a shortened process: 250, 10,15,20 or ddim50. Empty: all timesteps.",
-        label="Respacing",
+        "Train on a subset of the timesteps: 250, 10,15,20 or ddim50. Empty: all timesteps.",
+        label="Timestep respacing",
         group="Process",
     )
     sigma_small: bool = setting(
         False,
-        "Sample with the smaller of the two fixed variances (the posterior's) rather than the larger (beta).",
+        "Sample with the smaller of the two fixed variances (the posterior's) instead of the larger (beta).",
         label="Small variance",
         group="Process",
     )
     predict_xstart: bool = setting(
         False,
-        "The network predicts the clean picture rather than the noise.",
+        "The network predicts the clean image x_0 instead of the noise.",
         label="Predict x_start",
         group="Objective",
     )
     predict_xprev: bool = setting(
         False,
-        "The network predicts the slightly less noisy picture, rather than the noise.",
-        label="Predict previous x",
+        "The network predicts the previous, less noisy image x_{t-1} instead of the noise.",
+        label="Predict x_prev",
         group="Objective",
     )
     learned_range: bool = setting(
         True,
-        "A learned variance is a place between the two fixed ones. Off: the network says the variance itself, which is"
-        " harder to learn.",
-        label="Variance as a range",
+        "The network predicts a learned variance as an interpolation between the two fixed ones. Off: it predicts the"
+        " log variance itself, which is harder to learn.",
+        label="Learned range",
         group="Objective",
     )
     use_kl: bool = setting(
         False,
-        "Minimise the variational bound (L_vlb) instead of the squared error: better likelihood, noisier training. Goes"
-        " well with the loss-second-moment sampler.",
-        label="Minimise the bound",
+        "Minimise the variational bound (L_vlb) instead of the squared error: better likelihood, noisier training."
+        " Works best with the loss-second-moment timestep sampler.",
+        label="Train on L_vlb",
         group="Objective",
     )
     rescale_learned_sigmas: bool = setting(
         True,
-        "With a learned variance, weigh the bound down to a thousandth per timestep (L_hybrid), so that it leaves the"
-        " squared error alone.",
-        label="Rescale the bound",
+        "With a learned variance, scale the variational bound by T/1000 (L_hybrid), so that the squared error"
+        " dominates.",
+        label="Rescale L_vlb",
         group="Objective",
     )
     rescale_timesteps: bool = setting(
         True,
-        "Show the network timesteps on a scale of 0 to 1000, whatever T is.",
+        "Give the network timesteps on a scale of 0 to 1000, whatever T is.",
         label="Rescale timesteps",
         group="Process",
     )
 
 
 def default_multipliers(image_size: int) -> tuple[int, ...]:
-    """improved-diffusion's at 32, 64 and 256; elsewhere the nearest smaller size's, cut to levels that divide."""
+    """Channel multipliers of improved-diffusion at 32, 64 and 256; else of the next smaller size, as many as fit."""
     known = {1: (1, 2, 2, 2), 64: (1, 2, 3, 4), 128: (1, 1, 2, 3, 4), 256: (1, 1, 2, 2, 4, 4)}
     mult = known[max(size for size in known if size <= image_size)]
     while len(mult) > 1 and (image_size % 2 ** (len(mult) - 1) or image_size // 2 ** (len(mult) - 1) < 4):

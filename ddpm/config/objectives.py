@@ -1,4 +1,4 @@
-"""The training objective that the settings amount to, in words.  No torch."""
+"""Training objectives: L_simple, L_vlb, L_hybrid (Nichol & Dhariwal 2021)."""
 
 from typing import NamedTuple
 
@@ -6,24 +6,27 @@ from ddpm.config.training import Config
 
 
 class Objective(NamedTuple):
-    """What is minimised: its name in the papers, and in plain words."""
+    """A training objective: its name in the papers, and a description."""
 
     name: str
-    words: str
+    description: str
 
 
-def of(config: Config) -> Objective:
-    """The training objective of these settings."""
+def training_objective(config: Config) -> Objective:
+    """The training objective that follows from the settings."""
     model, diffusion = config.model, config.diffusion
-    predicted = "clean picture" if diffusion.predict_xstart else "previous x" if diffusion.predict_xprev else "noise"
+    predicted = (
+        "clean image" if diffusion.predict_xstart else "previous image x_{t-1}" if diffusion.predict_xprev else "noise"
+    )
     if diffusion.use_kl:
         variance = "mean and variance" if model.learn_sigma else "mean"
         return Objective(
-            "L_vlb", f"The variational bound on the likelihood trains {variance}, by way of the {predicted}."
+            "L_vlb",
+            f"The variational bound on the log-likelihood trains the {variance}, through the predicted {predicted}.",
         )
     error = f"squared error of the predicted {predicted}"
     if not model.learn_sigma:
         return Objective("L_simple", f"The {error}.")
     if diffusion.rescale_learned_sigmas:
-        return Objective("L_hybrid", f"The {error}, and a small share of the variational bound for the variance.")
-    return Objective("L_simple + L_vlb", f"The {error}, and the whole variational bound for the variance.")
+        return Objective("L_hybrid", f"The {error}, plus the rescaled variational bound for the variance.")
+    return Objective("L_simple + L_vlb", f"The {error}, plus the full variational bound for the variance.")

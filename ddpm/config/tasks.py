@@ -1,4 +1,4 @@
-"""Settings of what is done with a checkpoint: sampling, evaluation, comparison of samplers; and of the benchmarks."""
+"""Settings of the tasks that use a checkpoint (sampling, evaluation, solver benchmark) and of the speed benchmarks."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,43 +9,43 @@ from ddpm.data_sets import DATA_SETS
 from ddpm.solvers import SOLVERS
 from ddpm.spacings import SPACINGS, described
 
-OWN_DATA = "data"  # as base_samples: what the model learnt from; a folder of that name is ./data
-TASKS = ("draw", "interpolate", "vary", "inpaint", "invert")
-FEW_STEPS = "unipc-2"  # the sampler for few steps, by the table that `ddpm bench samplers` prints
+OWN_DATA = "data"  # as base_samples: the training data of the model; a folder of that name is ./data
+TASKS = ("draw", "interpolate", "vary", "inpaint", "invert")  # as files have them; "draw" is shown as "sample"
+FEW_STEPS = "unipc-2"  # the best sampler for few steps, by the table that `ddpm bench samplers` prints
 
 
 @dataclass(frozen=True)
 class FromCheckpoint:
-    """Which weights to use, and over which timesteps."""
+    """Base of the tasks that use a checkpoint: which weights, which timesteps, seed and threads."""
 
     weights: str = setting(
         "",
-        "Which weights: model for the raw ones, ema_0.9999 for an average. Empty: the first average there is.",
+        "Which weights: model for the raw ones, ema_0.9999 for an average. Empty: the first average, if there is one.",
         label="Weights",
     )
     step: int = setting(
         0, "Checkpoint to use, by its training step; 0 is the newest.", label="Checkpoint", low=0, high=10**9
     )
     timestep_respacing: str = setting(
-        "", "How many steps: 250, 10,15,20 or ddim50. Empty: as in training.", label="Steps", basic=True
+        "", "Timesteps to use: 250, 10,15,20 or ddim50. Empty: as in training.", label="Timestep respacing", basic=True
     )
     clip_denoised: bool = setting(
         True,
-        "Keep the predicted clean picture within the range of pixels at every step.",
-        label="Clip",
+        "Clip the predicted clean image to the range of pixels at every denoising step.",
+        label="Clip x_start",
         group="Prediction",
     )
     variance: str = setting(
         "auto",
-        "Variance of an ancestral step. fixed_small is the posterior's, fixed_large is beta; analytic is the best there"
-        " is for a model without a learned one: estimated once for each checkpoint on its data, and kept beside it (Bao"
-        " et al. 2022). auto: as in training.",
+        "Variance of an ancestral step. fixed_small is the posterior's, fixed_large is beta; analytic is the optimal"
+        " one for a model without a learned variance, estimated once per checkpoint on its data and stored next to it"
+        " (Bao et al. 2022). auto: as in training.",
         label="Variance",
         choices=("auto", "fixed_small", "fixed_large", "analytic"),
     )
     seed: int = setting(
         0,
-        "Everything random follows from it: picture k from seed + k, whatever the batch.",
+        "Random seed: image k uses seed + k, whatever the batch size.",
         label="Seed",
         low=0,
         high=2**32 - 1,
@@ -53,7 +53,7 @@ class FromCheckpoint:
     )
     threads: int = setting(
         0,
-        "CPU threads to work with; 0 is one per physical core, shared with whatever else trains or draws.",
+        "CPU threads to compute with; 0 is one per physical core, shared with other jobs that train or sample.",
         label="Threads",
         low=0,
         high=1024,
@@ -63,62 +63,63 @@ class FromCheckpoint:
 
 @dataclass(frozen=True)
 class SampleConfig(FromCheckpoint):
-    """What to draw, and how."""
+    """Settings of a sampling request: the task, the sampler, the classes and the number of images."""
 
-    num_samples: int = setting(10000, "How many pictures to draw.", label="Pictures", low=1, high=10**7, basic=True)
+    num_samples: int = setting(10000, "Number of images to sample.", label="Images", low=1, high=10**7, basic=True)
     batch_size: int = setting(
         16,
-        "Pictures drawn at once, at most: never more than fit in the free memory. 0: as many as are fast. It never"
-        " changes a picture.",
+        "Images per batch, at most: never more than fit in the free memory. 0: the fastest size. It never changes an"
+        " image.",
         label="Batch size",
         low=0,
         high=4096,
     )
     task: str = setting(
         "draw",
-        "draw: new pictures. interpolate: from one seed to another. vary: a given picture, noised part of the way and"
-        " drawn again. inpaint: a given picture, new where the mask is white. invert: a given picture to its noise and"
+        "sample: new images. interpolate: from one seed to another. vary: a given image, noised part of the way and"
+        " denoised again. inpaint: a given image, new where the mask is white. invert: a given image to its noise and"
         " back.",
         label="Task",
         choices=TASKS,
+        aliases={"sample": "draw"},
     )
     sampler: str = setting(
         "auto",
-        "Which sampler. auto: with steps given, the best for few of them ("
-        + FEW_STEPS
-        + "); without, DDIM with use_ddim, else ancestral DDPM.",
+        f"Sampling method. auto: with a number of steps, the best for few of them ({FEW_STEPS}); without, DDIM if"
+        " use_ddim is set, else ancestral DDPM.",
         label="Sampler",
         choices=lambda: ("auto", *SOLVERS),
         basic=True,
     )
     steps: int = setting(
         0,
-        "Network calls a picture takes. 0: as timestep_respacing says. An inversion takes as many there and back, and"
-        " inpainting as many each time that it goes through them (resample).",
-        label="Steps",
+        "Model evaluations per image (NFE). 0: as timestep_respacing says. Inversion takes this number in each"
+        " direction, and inpainting this number for each resampling.",
+        label="Denoising steps",
         low=0,
         high=100000,
         basic=True,
     )
     spacing: str = setting(
         "auto",
-        f"How the steps are spread over the noise. {described()}; auto: what suits the sampler.",
+        f"How the denoising steps are distributed over the noise levels. {described()}; auto: the best for the"
+        " sampler.",
         label="Spacing",
         choices=lambda: ("auto", *SPACINGS),
         group="Steps",
     )
     use_ddim: bool = setting(
         False,
-        "DDIM, improved-diffusion's way to say so: good pictures in few steps, and with eta 0 fully set by the starting"
-        " noise.",
+        "DDIM, improved-diffusion's flag for it: good samples in few steps, and with eta 0 determined by the initial"
+        " noise alone.",
         label="DDIM",
     )
     eta: float = setting(
-        0.0, "Fresh noise in each DDIM step: 0 none, 1 as much as DDPM.", label="eta", low=0.0, high=1.0, basic=True
+        0.0, "Noise added in each DDIM step: 0 none, 1 as much as DDPM.", label="eta", low=0.0, high=1.0, basic=True
     )
     churn: float = setting(
         0.0,
-        "Heun: how much noise is added and taken away again over all steps; 0 none, 40 is much.",
+        "Heun: amount of noise added and removed again over all steps; 0 none, 40 is much.",
         label="Churn",
         low=0.0,
         high=1000.0,
@@ -126,21 +127,22 @@ class SampleConfig(FromCheckpoint):
     )
     denoise_to_zero: bool = setting(
         True,
-        "End at the clean picture that the model expects. Off: one call goes into the steps instead, and the least"
-        " noise stays.",
+        "End at the predicted clean image. Off: that evaluation becomes one more denoising step, and the lowest noise"
+        " level remains in the image.",
         label="Denoise to zero",
         group="Steps",
     )
     analytic_first_step: bool = setting(
         False,
-        "Take the first step without the network, which sees nothing but noise there: a step more for the same calls.",
+        "Take the first step without the network, whose input there is pure noise: one more step for the same number"
+        " of model evaluations.",
         label="Analytic first step",
         group="Steps",
     )
     dynamic_threshold: float = setting(
         0.0,
-        "Scale the predicted clean picture down where more than this share of its values would lie within the range of"
-        " pixels, instead of cutting it off: 0.995 suits strong guidance, 0 cuts off.",
+        "Dynamic thresholding (Saharia et al. 2022): clip the predicted clean image at this quantile of its absolute"
+        " values and rescale it, instead of clipping at the range of pixels. 0.995 suits strong guidance, 0 clips.",
         label="Dynamic threshold",
         low=0.0,
         high=1.0,
@@ -148,8 +150,8 @@ class SampleConfig(FromCheckpoint):
     )
     guidance_scale: float = setting(
         1.0,
-        "How far to go towards the class: 1 is the model as it is, 2 to 4 are clearer and less varied, 0 ignores the"
-        " class. Needs a model trained with cond_drop_prob.",
+        "Scale of classifier-free guidance: 1 is the model without guidance, 2 to 4 are clearer and less varied, 0"
+        " ignores the class. Needs a model trained with cond_drop_prob.",
         label="Guidance",
         low=0.0,
         high=50.0,
@@ -157,50 +159,51 @@ class SampleConfig(FromCheckpoint):
     )
     guidance_interval: str = setting(
         "",
-        "Timesteps with guidance, such as 100-800; outside, the model is asked as it is, in half the time. Empty: all.",
+        "Timesteps with guidance, such as 100-800; the others are computed without it, in half the time. Empty: all.",
         label="Guidance interval",
         group="Prediction",
     )
     sigma_small: bool | None = setting(
         None,
-        "improved-diffusion's way to name a fixed variance: True is fixed_small, False fixed_large.",
+        "improved-diffusion's flag for a fixed variance: True is fixed_small, False fixed_large.",
         label="Small variance",
     )
     classes: str = setting(
         "",
-        "Classes to draw, by name, number or range (0-9) with commas between. Empty: all in turn.",
+        "Classes to sample, by name, number or range (0-9), separated by commas. Empty: all in turn.",
         label="Classes",
         basic=True,
     )
     base_samples: str = setting(
         "",
-        "Super-resolution: the small pictures to enlarge, in turn: an .npz of samples or a folder of images of the"
-        " small size; or, made small, those of a data set by name, or of the model's own (data).",
-        label="Small pictures",
+        "Super-resolution: the low-resolution images to upsample, in turn: an .npz of samples or a folder of images of"
+        " the low-resolution size; or the downsampled images of a data set by name, or of the model's own (data).",
+        label="Low-resolution images",
         path=True,
         names=lambda: (OWN_DATA, *DATA_SETS),
     )
     to_seed: int = setting(
-        1, "interpolate: the seed of the last picture.", label="To seed", low=0, high=2**32 - 1, group="Task"
+        1, "interpolate: the seed of the last image.", label="Last seed", low=0, high=2**32 - 1, group="Task"
     )
     picture: str = setting(
         "",
-        "vary, inpaint, invert: the picture to begin with: a file, or a folder or an .npz of several, taken in turn. Of"
+        "vary, inpaint, invert: the image to start from: a file, or a folder or an .npz of several, taken in turn. Of"
         " the model's image size.",
-        label="Picture",
+        label="Input image",
         group="Task",
         path=True,
+        flag="image",
     )
     mask: str = setting(
         "",
-        "inpaint: a picture of the same size, white where something new is to be drawn, black where the picture stays.",
+        "inpaint: an image of the same size, white where new content is sampled, black where the input image is kept.",
         label="Mask",
         group="Task",
         path=True,
     )
     strength: float = setting(
         0.5,
-        "vary: how much noise to begin with, as a share of the process. Little keeps the picture, 1 keeps nothing.",
+        "vary: how much noise to add, as a share of the process. Little keeps the image, 1 keeps nothing.",
         label="Strength",
         low=0.0,
         high=1.0,
@@ -208,20 +211,25 @@ class SampleConfig(FromCheckpoint):
     )
     resample: int = setting(
         5,
-        "inpaint: how often each stretch of steps is gone through, so that the new part comes to fit the old"
-        " (RePaint).",
+        "inpaint: how often each jump is repeated, so that the new part fits the kept one (RePaint).",
         label="Resampling",
         low=1,
         high=100,
         group="Task",
     )
     jump: int = setting(
-        1, "inpaint: denoising steps of such a stretch.", label="Stretch", low=1, high=1000, unit="steps", group="Task"
+        1,
+        "inpaint: denoising steps of each jump (RePaint).",
+        label="Jump length",
+        low=1,
+        high=1000,
+        unit="steps",
+        group="Task",
     )
     precision: str = setting(
         "auto",
-        "Numbers the network computes with: fp32 is exact; bf16 is faster where the processor has it, and differs by a"
-        " shade. auto: bf16 there, else fp32.",
+        "Numeric precision of the network: fp32 is exact; bf16 is faster where the processor supports it, and differs"
+        " slightly. auto: bf16 where supported, else fp32.",
         label="Precision",
         choices=("auto", "fp32", "bf16"),
     )
@@ -229,11 +237,11 @@ class SampleConfig(FromCheckpoint):
 
 @dataclass(frozen=True)
 class EvalConfig(FromCheckpoint):
-    """What to measure in bits per dimension, and how."""
+    """Settings of an evaluation of the variational bound, in bits per dimension."""
 
     data_dir: str = setting(
         "",
-        "Pictures to measure on: a folder, an .npz file or a data set by name. Empty: the run's own data.",
+        "Images to evaluate on: a folder, an .npz file or a data set by name. Empty: the run's own data.",
         label="Data",
         basic=True,
         path=True,
@@ -241,30 +249,28 @@ class EvalConfig(FromCheckpoint):
     )
     split: str = setting(
         "auto",
-        "Which part of the data: what training saw, or what was held out. auto: held out where there is such a part.",
-        label="Part",
+        "Which part of the data: the training images or the held-out ones. auto: the held-out ones where there are"
+        " any.",
+        label="Split",
         choices=("auto", "train", "test"),
         basic=True,
     )
     enlarge: bool = enlarge_setting()
     skip_broken: bool = skip_broken_setting()
-    num_samples: int = setting(1000, "How many pictures to measure.", label="Pictures", low=1, high=10**7, basic=True)
-    batch_size: int = setting(
-        1, "Pictures after which the mean is looked at again.", label="Batch size", low=1, high=4096
-    )
+    num_samples: int = setting(1000, "Number of images to evaluate.", label="Images", low=1, high=10**7, basic=True)
+    batch_size: int = setting(1, "Images between two updates of the mean.", label="Batch size", low=1, high=4096)
     rows: int = setting(
         64,
-        "Pictures times timesteps that go through the network at once: more are faster, up to a point, and take more"
-        " memory.",
-        label="Rows at once",
+        "Images times timesteps per model evaluation: more are faster, up to a point, and take more memory.",
+        label="Network batch size",
         low=1,
         high=65536,
     )
     until_ci: float = setting(
         0.0,
-        "Stop early, when the 95 % confidence interval of the mean is at most this wide to either side, in bits per"
-        " dimension; 0 measures all.",
-        label="Until within",
+        "Stop early, once the 95 % confidence interval of the mean is at most this wide to either side, in bits per"
+        " dimension; 0 evaluates all images.",
+        label="Stop at interval",
         low=0.0,
         high=100.0,
         unit="bits/dim",
@@ -274,12 +280,12 @@ class EvalConfig(FromCheckpoint):
 
 @dataclass(frozen=True)
 class AnalyticConfig(FromCheckpoint):
-    """What the analytic variance is estimated on."""
+    """Settings of the estimation of the analytic variance (Bao et al. 2022)."""
 
     data_dir: str = setting(
         "",
-        "Pictures to estimate it on: a folder, an .npz file or a data set by name. Empty: what the model was"
-        " trained on.",
+        "Images to estimate it on: a folder, an .npz file or a data set by name. Empty: the training data of the"
+        " model.",
         label="Data",
         basic=True,
         path=True,
@@ -287,71 +293,72 @@ class AnalyticConfig(FromCheckpoint):
     )
     enlarge: bool = enlarge_setting()
     skip_broken: bool = skip_broken_setting()
-    num_samples: int = setting(
-        32, "Pictures for each of 100 timesteps.", label="Pictures", low=1, high=10**6, basic=True
-    )
+    num_samples: int = setting(32, "Images for each of 100 timesteps.", label="Images", low=1, high=10**6, basic=True)
 
 
 @dataclass(frozen=True)
 class LsunConfig:
-    """How the pictures of LSUN become files."""
+    """Settings of the conversion of an LSUN database to image files."""
 
     image_size: int = setting(
         256,
-        "Width and height of the pictures that are written: box-scaled on the shorter side, then the centre.",
+        "Width and height of the images written: the shorter side is box-scaled, then the centre cropped.",
         label="Image size",
         low=4,
         high=1024,
         unit="pixels",
     )
-    prefix: str = setting("bedroom", "What file names begin with: the class, as in bedroom_0000042.png.", label="Class")
+    prefix: str = setting("bedroom", "Prefix of the file names: the class, as in bedroom_0000042.png.", label="Class")
 
 
 @dataclass(frozen=True)
 class FrontierConfig(FromCheckpoint):
-    """Which samplers to compare, with how many network calls."""
+    """Settings of the solver benchmark: samplers and numbers of model evaluations to compare."""
 
     solvers: str = setting(
-        "", "Samplers to compare, by name with commas between. Empty: all.", label="Samplers", basic=True
+        "", "Samplers to compare, by name, separated by commas. Empty: all.", label="Samplers", basic=True
     )
     calls: str = setting(
-        "5,8,10,15,20,50", "Network calls a picture, with commas between.", label="Network calls", basic=True
+        "5,8,10,15,20,50",
+        "Model evaluations per image (NFE), separated by commas.",
+        label="Model evaluations",
+        basic=True,
     )
     num_samples: int = setting(
-        16, "Pictures to draw with each sampler, from the same noise.", label="Pictures", low=1, high=10000, basic=True
+        16, "Images to sample with each sampler, from the same noise.", label="Images", low=1, high=10000, basic=True
     )
     spacing: str = setting(
         "auto",
-        f"How the steps are spread over the noise: some of {', '.join(SPACINGS)} with commas between, or all of them"
-        " (all). auto: what suits each sampler.",
+        f"How the denoising steps are distributed over the noise levels: some of {', '.join(SPACINGS)}, separated by"
+        " commas, or all of them (all). auto: the best for each sampler.",
         label="Spacings",
     )
     flips: str = setting(
         "",
-        "Settings to try the other way round too, with commas between: clip_denoised, analytic_first_step,"
+        "Settings to try with the opposite value too, separated by commas: clip_denoised, analytic_first_step,"
         " denoise_to_zero, or all.",
-        label="Also the other way",
+        label="Toggled settings",
     )
     classes: str = setting(
         "",
-        "Classes to draw, by name, number or range (0-9) with commas between. Empty: all in turn.",
+        "Classes to sample, by name, number or range (0-9), separated by commas. Empty: all in turn.",
         label="Classes",
         basic=True,
     )
     eta: float = setting(
-        0.0, "Fresh noise in each DDIM step: 0 none, 1 as much as DDPM.", label="eta", low=0.0, high=1.0
+        0.0, "Noise added in each DDIM step: 0 none, 1 as much as DDPM.", label="eta", low=0.0, high=1.0
     )
     churn: float = setting(
         0.0,
-        "Heun: how much noise is added and taken away again over all steps; 0 none, 40 is much.",
+        "Heun: amount of noise added and removed again over all steps; 0 none, 40 is much.",
         label="Churn",
         low=0.0,
         high=1000.0,
     )
-    batch_size: int = setting(16, "Pictures drawn at once, at most.", label="Batch size", low=1, high=4096)
+    batch_size: int = setting(16, "Images per batch, at most.", label="Batch size", low=1, high=4096)
     repeats: int = setting(
         1,
-        "How often each is timed; the median counts. A busy machine wants 3 or more.",
+        "How often each sampler is timed; the median is reported. Use 3 or more on a busy machine.",
         label="Repeats",
         low=1,
         high=100,
@@ -359,17 +366,18 @@ class FrontierConfig(FromCheckpoint):
 
 
 def bench_threads_setting() -> Any:
-    """Threads of whatever is measured."""
+    """CPU threads of a benchmark."""
     return setting(0, "CPU threads to compute with; 0 is one per physical core.", label="Threads", low=0, high=1024)
 
 
 @dataclass(frozen=True)
 class SpeedConfig:
-    """How thoroughly the training's speed is measured."""
+    """Settings of the benchmark of the training speed."""
 
     rounds: int = setting(
         12,
-        "Pairs of steps that are timed, one of this program's and a plain one in turn; their medians count.",
+        "Pairs of training steps to time, one of this program and one of plain PyTorch in turn; the medians are"
+        " reported.",
         label="Rounds",
         low=1,
         high=1000,
@@ -379,16 +387,16 @@ class SpeedConfig:
 
 @dataclass(frozen=True)
 class ScaleConfig:
-    """How thoroughly it is measured what a training costs by its settings."""
+    """Settings of the benchmark of the training cost as a function of the settings."""
 
     steps: int = setting(
         5,
-        "Training steps that are timed of each point, after one that is not; their median counts.",
-        label="Steps",
+        "Training steps to time at each point, after one untimed; the median is reported.",
+        label="Training steps",
         low=1,
         high=1000,
     )
     quick: bool = setting(
-        False, "Measure the smallest and one more value of each setting only, each but briefly.", label="Quick"
+        False, "Measure only the smallest and one more value of each setting, briefly.", label="Quick"
     )
     threads: int = bench_threads_setting()

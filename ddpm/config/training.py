@@ -1,4 +1,4 @@
-"""Settings of a training: its data, its optimiser, what it writes; and `Config`, all settings of a run."""
+"""Settings of a training run: data, optimiser, log and checkpoints; and `Config`, all settings of a run."""
 
 import math
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ LOG_FORMATS = ("csv", "json", "tensorboard")
 
 
 def enlarge_setting() -> Any:
-    """What becomes of small pictures, when they are learnt from and when they are measured."""
+    """The setting `enlarge`, shared by training and evaluation."""
     return setting(
         False,
         "Enlarge images that are smaller than the image size instead of refusing them.",
@@ -21,21 +21,21 @@ def enlarge_setting() -> Any:
 
 
 def skip_broken_setting() -> Any:
-    """What becomes of broken images, when they are learnt from and when they are measured."""
+    """The setting `skip_broken`, shared by training and evaluation."""
     return setting(
         False,
-        "Leave out images that cannot be read, and name them, instead of refusing all.",
-        label="Leave out broken images",
+        "Skip images that cannot be read, and list them, instead of refusing the whole data set.",
+        label="Skip broken images",
     )
 
 
 def kernels_setting() -> Any:
-    """Who multiplies and adds on a CPU."""
+    """The setting `kernels`, the compute backend on a CPU."""
     return setting(
         "auto",
-        "What computes on a CPU: native are this program's own kernels in C++, compiled on first use; torch is torch"
-        " alone, slower and everywhere at hand; compile is torch.compile, which takes a minute to begin and pays on a"
-        " GPU. auto: native where there is a compiler.",
+        "Backend on a CPU: native is this program's own kernels in C++, compiled on first use; torch is plain PyTorch,"
+        " slower and always available; compile is torch.compile, which takes a minute to start and pays off on a GPU."
+        " auto: native where a compiler is found.",
         label="Kernels",
         choices=("auto", "native", "torch", "compile"),
         group="Precision",
@@ -44,7 +44,7 @@ def kernels_setting() -> Any:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """What is learnt from."""
+    """The training data."""
 
     data_dir: str = setting(
         "",
@@ -56,7 +56,7 @@ class DataConfig:
     )
     random_flip: bool = setting(
         False,
-        "Mirror half of the pictures left to right: more variety from little data, wrong for text.",
+        "Mirror half of the images horizontally: more variety from little data, unsuitable for text.",
         label="Random flips",
         basic=True,
     )
@@ -64,9 +64,9 @@ class DataConfig:
     skip_broken: bool = skip_broken_setting()
     hold_out: float = setting(
         0.0,
-        "Share of the images that training never sees, to be evaluated on. The same images for the same seed, whatever"
-        " others come or go.",
-        label="Hold out",
+        "Share of the images kept out of training for evaluation. The same seed holds out the same images, even after"
+        " others are added or removed.",
+        label="Held-out share",
         low=0.0,
         high=0.9,
     )
@@ -74,7 +74,7 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How it is learnt, and what is written down on the way."""
+    """The optimisation, the log, the checkpoints and the previews."""
 
     total_steps: int = setting(
         0,
@@ -85,11 +85,12 @@ class TrainConfig:
         basic=True,
     )
     batch_size: int = setting(
-        1, "Pictures per training step, in each process.", label="Batch size", low=1, high=65536, basic=True
+        1, "Images per training step, in each process.", label="Batch size", low=1, high=65536, basic=True
     )
     microbatch: int = setting(
         -1,
-        "Pictures in memory at once; -1 is the whole batch. Smaller saves memory and changes nothing else.",
+        "Images per forward and backward pass; -1 is the whole batch. Smaller uses less memory and changes nothing"
+        " else.",
         label="Microbatch",
         low=-1,
         high=65536,
@@ -97,8 +98,8 @@ class TrainConfig:
     )
     schedule_sampler: str = setting(
         "uniform",
-        "Which timesteps are trained on: all alike, or more often those whose loss varies (loss-second-moment), which"
-        " steadies Minimise the bound.",
+        "Distribution of the training timesteps: uniform, or weighted by the second moment of the loss"
+        " (loss-second-moment), which reduces the gradient noise of Train on L_vlb.",
         label="Timestep sampler",
         choices=("uniform", "loss-second-moment"),
         group="Optimiser",
@@ -106,8 +107,8 @@ class TrainConfig:
     lr: float = setting(1e-4, "Learning rate of AdamW.", label="Learning rate", low=0.0, high=1.0, basic=True)
     lr_warmup_steps: int = setting(
         0,
-        "Let the learning rate rise from 0 over so many steps.",
-        label="Warm-up",
+        "Increase the learning rate linearly from 0 over this many training steps.",
+        label="Learning rate warm-up",
         low=0,
         high=10**9,
         unit="steps",
@@ -115,20 +116,20 @@ class TrainConfig:
     )
     lr_anneal_steps: int = setting(
         0,
-        "Let the learning rate fall to 0 at this step; 0 keeps it constant.",
-        label="Anneal over",
+        "Decrease the learning rate linearly to 0 at this training step; 0 keeps it constant.",
+        label="Learning rate annealing",
         low=0,
         high=10**9,
         unit="steps",
         group="Optimiser",
     )
     weight_decay: float = setting(
-        0.0, "AdamW's weight decay.", label="Weight decay", low=0.0, high=1.0, group="Optimiser"
+        0.0, "Weight decay of AdamW.", label="Weight decay", low=0.0, high=1.0, group="Optimiser"
     )
     precision: str = setting(
         "auto",
-        "Numbers the network computes with while training: fp32 is exact; bf16 and fp16 are faster where the device has"
-        " them. auto: bf16 where it has that, else fp32; with use_fp16 what that says.",
+        "Numeric precision of the network during training: fp32 is exact; bf16 and fp16 are faster where the device"
+        " supports them. auto: bf16 where supported, else fp32; with use_fp16 what that selects.",
         label="Precision",
         choices=("auto", "fp32", "bf16", "fp16"),
         group="Precision",
@@ -142,7 +143,7 @@ class TrainConfig:
     )
     fp16_scale_growth: float = setting(
         1e-3,
-        "With fp16: how much the logarithm (base 2) of the loss scale grows with each step that does not overflow.",
+        "With fp16: increase of the base-2 logarithm of the loss scale after each training step without overflow.",
         label="Loss scale growth",
         low=0.0,
         high=10.0,
@@ -150,7 +151,7 @@ class TrainConfig:
     )
     grad_clip: float = setting(
         0.0,
-        "Scale gradients down to this norm when they exceed it; 0 never does.",
+        "Largest norm of the gradient; larger gradients are scaled down to it. 0: no clipping.",
         label="Gradient clipping",
         low=0.0,
         high=10**6,
@@ -158,19 +159,21 @@ class TrainConfig:
     )
     ema_rate: str = setting(
         "0.9999",
-        "Moving averages of the weights to keep, as rates with commas between. Samples are best from an average.",
+        "Decay rates of the moving averages of the weights, separated by commas. An average usually gives the best"
+        " samples.",
         label="EMA rates",
         group="Optimiser",
     )
     ema_warmup: bool = setting(
         True,
-        "Let each average begin fast and slow down to its rate, so that it is worth looking at after a hundred steps.",
+        "Start each average with a faster decay that slows down to its rate, so that it gives useful samples after a"
+        " hundred training steps.",
         label="EMA warm-up",
         group="Optimiser",
     )
     seed: int = setting(
         0,
-        "Everything random follows from it: the same seed and settings give the same run.",
+        "Random seed: the same seed and settings give the same run.",
         label="Seed",
         low=0,
         high=2**32 - 1,
@@ -178,7 +181,7 @@ class TrainConfig:
     )
     log_interval: int = setting(
         10,
-        "Steps between two lines of progress.csv; each holds the means since the last.",
+        "Training steps between two rows of progress.csv; each row holds the means since the last one.",
         label="Log every",
         low=1,
         high=10**9,
@@ -187,25 +190,31 @@ class TrainConfig:
     )
     log_format: str = setting(
         "csv",
-        "Formats of the log, with commas between: csv (always written), json (progress.json), tensorboard (event files"
+        "Formats of the log, separated by commas: csv (always written), json (progress.json), tensorboard (event files"
         " in tb).",
         label="Log formats",
         group="Log, checkpoints, previews",
     )
     save_interval: int = setting(
-        10000, "Steps between two checkpoints.", label="Save every", low=1, high=10**9, unit="steps", basic=True
+        10000,
+        "Training steps between two checkpoints.",
+        label="Save every",
+        low=1,
+        high=10**9,
+        unit="steps",
+        basic=True,
     )
     resume_checkpoint: str = setting(
         "",
-        "Begin from this model file, improved-diffusion's or one of ours, with the averages and the optimiser of the"
-        " same step beside it.",
-        label="Begin from",
+        "Start from the weights in this model file, improved-diffusion's or this program's, with the averages and the"
+        " optimiser state of the same training step in its folder.",
+        label="Start from",
         group="Beginning",
         path=True,
     )
     keep_checkpoints: int = setting(
         0,
-        "Checkpoints to keep, newest first; 0 keeps all.",
+        "Number of checkpoints to keep, newest first; 0 keeps all.",
         label="Checkpoints kept",
         low=0,
         high=10**6,
@@ -213,7 +222,7 @@ class TrainConfig:
     )
     sample_interval: int = setting(
         1000,
-        "Steps between two preview grids; 0 draws none.",
+        "Training steps between two previews (grids of samples); 0 makes none.",
         label="Preview every",
         low=0,
         high=10**9,
@@ -222,15 +231,15 @@ class TrainConfig:
     )
     preview_samples: int = setting(
         16,
-        "Pictures in a preview grid, always from the same noise.",
-        label="Preview pictures",
+        "Images in a preview, always from the same noise.",
+        label="Preview images",
         low=1,
         high=256,
         group="Log, checkpoints, previews",
     )
     preview_steps: int = setting(
         25,
-        "DDIM steps per preview picture: more are better and slower.",
+        "DDIM steps per preview: more are better and slower.",
         label="Preview steps",
         low=1,
         high=1000,
@@ -238,7 +247,7 @@ class TrainConfig:
     )
     threads: int = setting(
         0,
-        "CPU threads to train with; 0 is one per physical core, shared with whatever else trains or draws.",
+        "CPU threads to train with; 0 is one per physical core, shared with other jobs that train or sample.",
         label="Threads",
         low=0,
         high=1024,
@@ -247,33 +256,34 @@ class TrainConfig:
 
     @property
     def ema_rates(self) -> tuple[str, ...]:
-        """The rates in the spelling in which they name files."""
+        """The EMA rates as they are spelled in file names."""
         rates = (rate.strip() for rate in self.ema_rate.split(",") if rate.strip())
         return tuple(str(float(rate)) if _is_number(rate) else rate for rate in rates)
 
     @property
     def log_formats(self) -> tuple[str, ...]:
-        """The formats by name, each once."""
+        """The log formats, without duplicates."""
         return tuple(dict.fromkeys(name.strip() for name in self.log_format.split(",") if name.strip()))
 
     @property
     def micro(self) -> int:
+        """Images per forward and backward pass."""
         return min(self.microbatch if self.microbatch > 0 else self.batch_size, self.batch_size)
 
 
 @dataclass(frozen=True)
 class Config:
-    """Enough to build a run again."""
+    """All settings of a run, enough to reproduce it."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
     data: DataConfig = DataConfig()
     train: TrainConfig = TrainConfig()
-    class_names: tuple[str, ...] = ()  # of the data, in label order
+    class_names: tuple[str, ...] = ()  # of the data, in the order of the labels
 
 
 def unused(config: Config) -> set[str]:
-    """Names of settings that mean nothing beside the others."""
+    """Names of the settings that have no effect given the others."""
     model, diffusion, train = config.model, config.diffusion, config.train
     idle = {
         "num_classes": not model.class_cond,

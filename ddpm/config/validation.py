@@ -1,4 +1,4 @@
-"""What is wrong with settings, each in one sentence with a remedy.  The same for shell and page."""
+"""Checks of settings: each problem in one sentence with a remedy, the same for the shell and the pages."""
 
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
@@ -13,7 +13,7 @@ from ddpm.errors import Code, UserError
 
 
 class Problem(NamedTuple):
-    """What is wrong with a setting: one sentence with a remedy."""
+    """A problem with a setting: one sentence with a remedy."""
 
     name: str
     sentence: str
@@ -27,31 +27,31 @@ def check(config: Config) -> None:
 
 
 def problems(config: Config) -> Iterator[Problem]:
-    """Everything that would keep a training from starting, without looking at the data."""
-    yield from _look(config, tuple(SECTIONS), (_model_problems, _diffusion_problems, _train_problems))
+    """All problems that prevent a training from starting, without reading the data."""
+    yield from _problems_in(config, tuple(SECTIONS), (_model_problems, _diffusion_problems, _train_problems))
 
 
 def network_problems(config: Config) -> Iterator[Problem]:
-    """Everything that would keep the network from being built and drawn from."""
-    yield from _look(config, ("model", "diffusion"), (_model_problems, _diffusion_problems))
+    """All problems that prevent the network from being built and sampled from."""
+    yield from _problems_in(config, ("model", "diffusion"), (_model_problems, _diffusion_problems))
 
 
-def _look(
-    config: Config, sections: tuple[str, ...], looks: tuple[Callable[[Config], Iterator[Problem]], ...]
+def _problems_in(
+    config: Config, sections: tuple[str, ...], checks: tuple[Callable[[Config], Iterator[Problem]], ...]
 ) -> Iterator[Problem]:
     limits = [p for name in sections for p in limit_problems(getattr(config, name))]
     yield from limits
     if limits:
-        return  # what follows computes with these numbers
-    for look in looks:
+        return  # the other checks compute with these numbers
+    for check in checks:
         try:
-            yield from look(config)
-        except UserError as error:  # a text that could not be read as numbers
+            yield from check(config)
+        except UserError as error:  # a list of numbers that cannot be parsed
             yield Problem(str(error).split()[0], str(error), code=error.code)
 
 
 def limit_problems(section: Any) -> Iterator[Problem]:
-    """Values outside the limits that their fields state."""
+    """Values that are not among the choices or outside the limits of their fields."""
     for s in settings(type(section)):
         yield from _limit_problems(s, getattr(section, s.name))
 
@@ -60,10 +60,10 @@ def _limit_problems(s: Setting, value: Any) -> Iterator[Problem]:
     if s.choices and value not in s.choices:
         yield Problem(
             s.name,
-            f"{s.name} is {value!r}, which is none of {', '.join(s.choices)}: choose one of them.",
+            f"{s.name} is {value!r}, which is none of {', '.join(s.shown_choices)}: choose one of them.",
             code="bad-value",
         )
-    if s.type in (int, float) and not s.low <= value <= s.high:  # as a NaN is not, either
+    if s.type in (int, float) and not s.low <= value <= s.high:  # false for a NaN too
         yield Problem(
             s.name, f"{s.name} is {value}: set it between {s.low:.15g} and {s.high:.15g}.", code="out-of-range"
         )
@@ -74,7 +74,7 @@ def _model_problems(config: Config) -> Iterator[Problem]:
     if model.class_cond and model.cond_drop_prob == 1:
         yield Problem(
             "cond_drop_prob",
-            "cond_drop_prob is 1, so every class would be hidden and none learnt: use 0.1, or set class_cond to False.",
+            "cond_drop_prob is 1, so every class label would be dropped: use 0.1, or set class_cond to False.",
             code="nothing-learnt",
         )
     halvings = len(model.multipliers) - 1
@@ -82,16 +82,16 @@ def _model_problems(config: Config) -> Iterator[Problem]:
         fits = "".join(f"{n}, " for n in _nearby_sizes(model.image_size, 2**halvings))
         yield Problem(
             "image_size",
-            f"image_size {model.image_size} cannot be halved {halvings} times, as {halvings + 1} levels (channel_mult"
-            f" {','.join(map(str, model.multipliers))}) need: use {fits}{'or ' if fits else ''}fewer channel_mult"
-            " entries.",
+            f"image_size {model.image_size} cannot be halved {halvings} times, which {halvings + 1} levels"
+            f" (channel_mult {','.join(map(str, model.multipliers))}) need: use {fits}{'or ' if fits else ''}fewer"
+            " channel_mult entries.",
             code="bad-value",
         )
     if model.small_size >= model.image_size:
         yield Problem(
             "small_size",
-            f"small_size {model.small_size} is not below image_size {model.image_size}, so there is nothing to enlarge:"
-            f" use {max(model.image_size // 2, 1)} or less, or 0 for no super-resolution.",
+            f"small_size {model.small_size} is not below image_size {model.image_size}, so there is nothing to"
+            f" upsample: use {max(model.image_size // 2, 1)} or less, or 0 for no super-resolution.",
             code="bad-value",
         )
     if model.image_channels not in (1, 3, 4):
@@ -104,8 +104,8 @@ def _model_problems(config: Config) -> Iterator[Problem]:
         low = max(32, model.num_channels // 32 * 32)
         yield Problem(
             "num_channels",
-            f"num_channels {model.num_channels} is no multiple of 32, the number of normalisation groups: use {low} or"
-            f" {low + 32}.",
+            f"num_channels {model.num_channels} is not a multiple of 32, the number of normalisation groups: use {low}"
+            f" or {low + 32}.",
             code="bad-value",
         )
     attended = {
@@ -130,7 +130,7 @@ def _model_problems(config: Config) -> Iterator[Problem]:
         ("num_heads_upsample", model.heads_up, attended),
     ):
         if flag == "num_heads_upsample" and model.num_heads_upsample == -1:
-            continue  # what is wrong with num_heads was said
+            continue  # num_heads is reported already
         bad = sorted(w for w in widths if heads < 1 or w % heads)
         if bad:
             fits = ", ".join(str(n) for n in (1, 2, 4, 8) if all(w % n == 0 for w in widths))
@@ -156,15 +156,15 @@ def _diffusion_problems(config: Config) -> Iterator[Problem]:
     if diffusion.predict_xstart and diffusion.predict_xprev:
         yield Problem(
             "predict_xprev",
-            "predict_xstart and predict_xprev are both True, and a network predicts one thing: set one of them to"
+            "predict_xstart and predict_xprev are both True, but the network predicts only one of them: set one to"
             " False.",
             code="conflicting-settings",
         )
     if diffusion.predict_xprev and diffusion.timestep_respacing:
         yield Problem(
             "predict_xprev",
-            "predict_xprev cannot be trained on a shortened process, where the previous x is another one: leave"
-            " timestep_respacing empty.",
+            "predict_xprev cannot be trained on a shortened process, where the previous image is a different one:"
+            " leave timestep_respacing empty.",
             code="conflicting-settings",
         )
     try:
@@ -184,7 +184,7 @@ def _train_problems(config: Config) -> Iterator[Problem]:
     if train.microbatch == 0:
         yield Problem(
             "microbatch",
-            "microbatch is 0: use -1 for the whole batch, or how many pictures to hold in memory at once.",
+            "microbatch is 0: use -1 for the whole batch, or the number of images per forward pass.",
             code="bad-value",
         )
     if train.precision == "fp32" and train.use_fp16:
@@ -195,7 +195,7 @@ def _train_problems(config: Config) -> Iterator[Problem]:
             code="conflicting-settings",
         )
     if train.lr == 0:
-        yield Problem("lr", "lr is 0, so nothing would be learnt: 0.0001 is a good start.", code="nothing-learnt")
+        yield Problem("lr", "lr is 0, so the weights would not change: start with 0.0001.", code="nothing-learnt")
     for rate in train.ema_rates:
         try:
             good = 0 <= float(rate) < 1
@@ -208,12 +208,14 @@ def _train_problems(config: Config) -> Iterator[Problem]:
                 code="bad-value",
             )
     if len(set(train.ema_rates)) < len(train.ema_rates):
-        yield Problem("ema_rate", f"ema_rate {train.ema_rate!r} names a rate twice: name each once.", code="bad-value")
+        yield Problem(
+            "ema_rate", f"ema_rate {train.ema_rate!r} has the same rate twice: give each once.", code="bad-value"
+        )
     for name in train.log_formats:
         if name not in LOG_FORMATS:
             yield Problem(
                 "log_format",
-                f"log_format {name!r} is unknown: choose among {', '.join(LOG_FORMATS)}, with commas between.",
+                f"log_format {name!r} is unknown: choose among {', '.join(LOG_FORMATS)}, separated by commas.",
                 code="bad-value",
             )
     if "tensorboard" in train.log_formats and find_spec("tensorboard") is None:
@@ -226,7 +228,7 @@ def _train_problems(config: Config) -> Iterator[Problem]:
     if 0 < train.lr_anneal_steps < train.total_steps:
         yield Problem(
             "total_steps",
-            f"total_steps {train.total_steps} goes on after the learning rate has reached 0 at lr_anneal_steps"
-            f" {train.lr_anneal_steps}: make them equal.",
+            f"total_steps {train.total_steps} exceeds the training step at which the learning rate reaches 0,"
+            f" lr_anneal_steps {train.lr_anneal_steps}: make them equal.",
             code="conflicting-settings",
         )

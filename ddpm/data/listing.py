@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from ddpm import formatting
 from ddpm.errors import UserError
+from ddpm.runs.results import KINDS
 from ddpm.storage import files, image_files, images
 from ddpm.storage import paths as places
 from ddpm.storage.image_files import EXTENSIONS
@@ -188,7 +189,7 @@ SYSTEM = frozenset(
 )
 HIDDEN = (".", "synofile_thumb", "~$")  # how the names of files begin that are hidden, or made likewise
 SHEETS = ("grid.png", "pairs.png", "preview.png", "strip.png", "sheet.png")  # many samples in one image
-OF_A_RUN = frozenset({"samples", "evaluations", "microscopes", "frontiers", "saves", "tb"})
+OF_A_RUN = frozenset({*KINDS, "saves", "tb"})
 MANY = {  # what is left out, and what several of it are called
     "hidden file": "hidden files",
     "hidden folder": "hidden folders",

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -20,7 +21,7 @@ from ddpm.config.training import Config, TrainConfig
 from ddpm.errors import UserError
 from ddpm.runs import runs
 from ddpm.runs.jobs import ACTIVE, Job, Status, guard
-from ddpm.runs.results import EvaluationJob, FrontierJob, MicroscopeJob, SampleJob
+from ddpm.runs.results import KINDS, EvaluationJob, FrontierJob, MicroscopeJob, SampleJob
 from ddpm.runs.runs import Run
 from ddpm.storage import files, paths
 
@@ -43,10 +44,22 @@ def start_training(run: Run, data_dir: str = "", enlarge: bool = False) -> None:
     _spawn(run, ["train", "--resume", run.name, "--runs_dir", str(run.folder.parent.absolute()), *data])
 
 
+def start_result(run: Run, kind: str, settings: FromCheckpoint, more: Sequence[str] = ()) -> Any:
+    """Starts the command of a row of `results.KINDS` in a process of its own, into a new folder; returns its job.
+
+    more: flags besides those of the settings.
+    """
+    row = KINDS[kind]
+    job = row.job(run.new_result_folder(kind))
+    _announce(job, 0)
+    where = ["--run", run.name, "--runs_dir", str(run.folder.parent.absolute())]
+    _spawn(job, [*row.command.split(), *more, *where, *codec.to_flags(settings), "--out", str(job.folder.absolute())])
+    return job
+
+
 def start_sampling(run: Run, sample: SampleConfig) -> SampleJob:
-    """Draw pictures from a run in a process of its own, into a new folder of its samples."""
-    job = SampleJob(run.new_sample_folder())
-    _start_on(job, "sample", run, sample)
+    """Starts sampling from a run in a process of its own."""
+    job: SampleJob = start_result(run, "samples", sample)
     return job
 
 
@@ -62,31 +75,21 @@ def resume_sampling(job: SampleJob) -> None:
 
 
 def start_evaluation(run: Run, evaluation: EvalConfig) -> EvaluationJob:
-    """Measure a run in bits per dimension in a process of its own, into a new folder of its evaluations."""
-    job = EvaluationJob(run.new_evaluation_folder())
-    _start_on(job, "nll", run, evaluation)
+    """Starts an evaluation of a run in a process of its own."""
+    job: EvaluationJob = start_result(run, "evaluations", evaluation)
     return job
 
 
 def start_frontier(run: Run, frontier: FrontierConfig) -> FrontierJob:
-    """Compare samplers on a run in a process of its own, into a new folder of its frontiers."""
-    job = FrontierJob(run.new_frontier_folder())
-    _start_on(job, "bench samplers", run, frontier)
+    """Starts a comparison of samplers on a run in a process of its own."""
+    job: FrontierJob = start_result(run, "frontiers", frontier)
     return job
 
 
 def start_microscope(run: Run, sample: SampleConfig, number: int = 0) -> MicroscopeJob:
-    """Look at picture `number` of a drawing in a process of its own, into a new folder of the run's microscopes."""
-    job = MicroscopeJob(run.new_microscope_folder())
-    _start_on(job, f"microscope --number {number}", run, sample)
+    """Starts keeping every denoising step of image `number` of a request, in a process of its own."""
+    job: MicroscopeJob = start_result(run, "microscopes", sample, ["--number", str(number)])
     return job
-
-
-def _start_on(job: Job, command: str, run: Run, settings: FromCheckpoint) -> None:
-    """Have a command work with a checkpoint of `run` in the job's folder."""
-    _announce(job, 0)
-    where = ["--run", run.name, "--runs_dir", str(run.folder.parent.absolute())]
-    _spawn(job, [*command.split(), *where, *codec.to_flags(settings), "--out", str(job.folder.absolute())])
 
 
 def measurement(config: Config) -> Job:

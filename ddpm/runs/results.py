@@ -1,17 +1,21 @@
-"""What is made of a run: pictures drawn, measured, compared and looked at, each in a folder of its own.  No torch."""
+"""Results made from a checkpoint of a run: samples, evaluations, comparisons of samplers, trajectories.
+
+Each is a folder of its own, runs/NAME/FOLDER/TIME/, with settings.json and result.json.  To add a kind of result: a
+module whose generator does the work, and a row of KINDS.
+"""
 
 import contextlib
 import re
 import zipfile
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ddpm import formatting
 from ddpm.config import codec
-from ddpm.config.tasks import EvalConfig, FrontierConfig, SampleConfig
+from ddpm.config.tasks import EvalConfig, FromCheckpoint, FrontierConfig, SampleConfig
 from ddpm.errors import UserError
 from ddpm.runs.jobs import Job
 from ddpm.storage import files
@@ -185,3 +189,31 @@ def bits(mean: float, ci95: float | None) -> str:
     """3.412 ± 0.021, to a digit more where the interval is very narrow."""
     digits = 3 if ci95 is None or ci95 >= 0.001 else 4
     return f"{mean:.{digits}f}" + ("" if ci95 is None else f" ± {ci95:.{digits}f}")
+
+
+class Kind(NamedTuple):
+    """A kind of result: what asks for it, what does the work, and what reads it."""
+
+    title: str  # as a heading
+    words: str  # what it does, as the command's help
+    command: str  # `ddpm COMMAND --run NAME ... --out FOLDER` makes one
+    settings: type[FromCheckpoint]  # the command's flags, and the form's fields
+    section: str  # key of the settings in settings.json
+    job: type[Result] = Result  # reads the folder
+    work: str = ""  # "module:function"; empty where a module of `ddpm/cli` has the command
+
+
+KINDS = {
+    "samples": Kind("Samples", "Sample images.", "sample", SampleConfig, "sample", SampleJob),
+    "evaluations": Kind("Evaluations", "Measure bits per dimension.", "nll", EvalConfig, "evaluation", EvaluationJob),
+    "frontiers": Kind("Frontier", "Compare samplers.", "bench samplers", FrontierConfig, "frontier", FrontierJob),
+    "microscopes": Kind(
+        "Microscope", "Keep every denoising step of one image.", "microscope", SampleConfig, "sample", MicroscopeJob
+    ),
+}
+"""By the name of the folder in a run's.
+
+`work(folder, worker, source, settings, flags, run_probe)` is a generator that yields objects with `done` and `total`.
+It writes settings.json before anything else and result.json at the end, and ends early where `worker` was asked to stop.
+A row with `work` has its command in `ddpm --help` and its tab on the Explore page without further code.
+"""

@@ -19,7 +19,7 @@ from ddpm.config.fields import absolute
 from ddpm.config.training import Config
 from ddpm.errors import UserError
 from ddpm.runs.jobs import ACTIVE, Job, Stopped, Worker, guard
-from ddpm.runs.results import EvaluationJob, FrontierJob, MicroscopeJob, SampleJob
+from ddpm.runs.results import KINDS, EvaluationJob, FrontierJob, MicroscopeJob, SampleJob
 from ddpm.storage import files
 
 if TYPE_CHECKING:
@@ -192,41 +192,31 @@ class Run(Job):
         """(step, file) of the grids drawn while training, oldest first."""
         return sorted((int(p.stem), p) for p in self.folder.glob("samples/*.png") if p.stem.isdecimal())
 
-    def sample_jobs(self) -> list[SampleJob]:
-        """What was drawn from this run, newest first."""
-        found = [SampleJob(p.parent) for p in self.folder.glob("samples/*/status.json")]
+    def results(self, kind: str) -> list[Any]:
+        """Results of a row of `results.KINDS`, newest first."""
+        read = KINDS[kind].job
+        found = [read(path.parent) for path in self.folder.glob(f"{kind}/*/status.json")]
         return sorted(found, key=lambda job: job.name, reverse=True)
 
-    def new_sample_folder(self) -> Path:
-        """A new folder for samples drawn now."""
-        return timed(self.folder / "samples")
+    def new_result_folder(self, kind: str) -> Path:
+        """A new folder for a result of that kind, named after the time it is now."""
+        return timed(self.folder / kind)
+
+    def sample_jobs(self) -> list[SampleJob]:
+        """Samples of this run, newest first."""
+        return self.results("samples")
 
     def evaluation_jobs(self) -> list[EvaluationJob]:
-        """What was measured of this run, newest first."""
-        found = [EvaluationJob(p.parent) for p in self.folder.glob("evaluations/*/status.json")]
-        return sorted(found, key=lambda job: job.name, reverse=True)
-
-    def new_evaluation_folder(self) -> Path:
-        """A new folder for what is measured now."""
-        return timed(self.folder / "evaluations")
+        """Evaluations of this run, newest first."""
+        return self.results("evaluations")
 
     def microscope_jobs(self) -> list[MicroscopeJob]:
-        """Pictures of this run that were looked at, newest first."""
-        found = [MicroscopeJob(p.parent) for p in self.folder.glob("microscopes/*/status.json")]
-        return sorted(found, key=lambda job: job.name, reverse=True)
-
-    def new_microscope_folder(self) -> Path:
-        """A new folder for an image looked at now."""
-        return timed(self.folder / "microscopes")
+        """Trajectories of single images of this run, newest first."""
+        return self.results("microscopes")
 
     def frontier_jobs(self) -> list[FrontierJob]:
-        """The comparisons of samplers on this run, newest first."""
-        found = [FrontierJob(p.parent) for p in self.folder.glob("frontiers/*/status.json")]
-        return sorted(found, key=lambda job: job.name, reverse=True)
-
-    def new_frontier_folder(self) -> Path:
-        """A new folder for samplers compared now."""
-        return timed(self.folder / "frontiers")
+        """Comparisons of samplers on this run, newest first."""
+        return self.results("frontiers")
 
 
 def check_resumable(job: SampleJob) -> None:

@@ -89,8 +89,8 @@ class TrainingLoop:
         self.save_again_at = 0.0
         self.asked: set[str] = set()  # requests heard and not yet met
         count = sum(p.numel() for p in self.trainer.parameters)
-        objective = objectives.of(self.config)
-        log.info("Objective %s: %s", objective.name, objective.words)
+        objective = objectives.training_objective(self.config)
+        log.info("Objective %s: %s", objective.name, objective.description)
         log.info(
             "%s, %s, computed %s, with %s",
             plural(len(dataset), "image"),

@@ -161,7 +161,7 @@ def check_start(config: Config) -> Config:
 
 def _known(path: Path, config: Config | None) -> Config | None:
     """The settings that a file was trained with: its own, or a released model's; None where nobody says."""
-    preset = presets.of_file(path)
+    preset = presets.preset_of_file(path)
     return config or (presets.PRESETS[preset].config if preset else None)
 
 

@@ -71,7 +71,7 @@ def read(form: str, base: Config) -> tuple[Config, list[Problem]]:
                 Problem(s.name, f"{s.name} is empty: type a value, {default!r} for one.", code="missing-value")
             )
             value = default
-        values[s.name] = s.settled(value)
+        values[s.name] = s.normalize(value)
     return codec.replace(base, values), empty
 
 

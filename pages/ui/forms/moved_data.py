@@ -43,7 +43,7 @@ def show(run: Run, config: Config, because: str) -> None:
         enlarge = st.toggle(
             FIELDS["enlarge"].label, config.data.enlarge, key=f"moved_enlarge-{run.name}", help=FIELDS["enlarge"].help
         )
-        chosen = FIELDS["data_dir"].settled(place if typed == writable(place) else typed.strip())
+        chosen = FIELDS["data_dir"].normalize(place if typed == writable(place) else typed.strip())
         nowhere = (
             ""
             if chosen in DATA_SETS or os.path.exists(chosen)

@@ -198,7 +198,9 @@ def more(config: Config, task: str, name: str, count: int, scale: float) -> dict
             values["spacing"] = spaced
     with grid.cell():
         values["timestep_respacing"] = setting_widgets.box(
-            FORM, FIELDS["timestep_respacing"]._replace(label="Respacing, instead of steps"), "250, 10,15,20 or ddim50"
+            FORM,
+            FIELDS["timestep_respacing"]._replace(label="Timestep respacing, instead of steps"),
+            "250, 10,15,20 or ddim50",
         )
     with grid.cell():
         clip = st.selectbox(

@@ -21,7 +21,7 @@ import streamlit as st
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from ddpm.errors import UserError, told, writable
-from ddpm.runs import example, runs
+from ddpm.runs import commands, example, runs
 from ddpm.runs.jobs import ACTIVE
 from ddpm.runs.runs import Run
 from ddpm.storage import paths
@@ -80,6 +80,11 @@ def tab_title(title: str) -> None:
 def runs_dir() -> Path:
     """Where the runs are: beside app.py, or where DDPM_RUNS says."""
     return paths.runs_folder() or ROOT / "runs"
+
+
+def shell_runs_dir() -> Path:
+    """The runs folder as a command in a shell names it: relative where it is the usual one, in the project's folder."""
+    return commands.RUNS if runs_dir() == ROOT / commands.RUNS else runs_dir()
 
 
 def pick_run(

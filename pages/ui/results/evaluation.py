@@ -1,18 +1,16 @@
 """Pictures being measured in bits per dimension, and what came of it: numbers, charts of the terms, downloads."""
 
-import io
 import json
 from collections.abc import Sequence
 from typing import Any
 
-import pandas as pd
 import streamlit as st
 
 from ddpm import formatting
-from ddpm.config.tasks import EvalConfig
 from ddpm.config.training import Config
 from ddpm.errors import UserError, writable
 from ddpm.planning import timesteps
+from ddpm.reports import downloads
 from ddpm.runs.jobs import ACTIVE
 from ddpm.runs.results import EvaluationJob, bits
 from pages.ui.components import figures, setting_widgets
@@ -109,17 +107,10 @@ def _downloads(job: EvaluationJob) -> None:
     stem = f"{job.folder.parent.parent.name}-{job.name}"
     files: list[job_progress.Download] = [
         *((f"{name} (npz)", job.terms_path(name).name, NPZ, job.terms_path(name).read_bytes) for name in job.TERMS),
-        ("Terms (CSV)", f"{stem}.csv", "text/csv", lambda: csv_of(job)),
+        ("Terms (CSV)", f"{stem}.csv", "text/csv", lambda: downloads.terms_csv(job)),
         ("Result (JSON)", f"{stem}.json", "application/json", lambda: json.dumps(job.result, indent=2).encode()),
     ]
     job_progress.take_home(files, job.settings.get("command", ""))
-
-
-def csv_of(job: EvaluationJob) -> bytes:
-    """The terms as a table: t (0 the least noisy), vb, mse, xstart_mse."""
-    buffer = io.StringIO()
-    pd.DataFrame(job.terms()).rename_axis("t").to_csv(buffer)
-    return buffer.getvalue().encode()
 
 
 def curves(jobs: Sequence[EvaluationJob], config: Config, log: bool) -> None:
@@ -158,13 +149,3 @@ def _row(job: EvaluationJob) -> dict[str, Any]:
         "Pictures": result.get("pictures"),
         "Bits/dim": bits(result["bits_per_dim"], result["ci95"]) if result else job.state(),
     }
-
-
-def estimate(jobs: Sequence[EvaluationJob], config: Config, evaluation: EvalConfig) -> float | None:
-    """Seconds that an evaluation will take at most, from the speed of an earlier one of the same run."""
-    for job in jobs:
-        result = job.result
-        if result and result["seconds"] > 0:
-            pace = result["seconds"] / (result["pictures"] * result["timesteps"])
-            return pace * evaluation.num_samples * len(timesteps.timesteps(config, evaluation))
-    return None

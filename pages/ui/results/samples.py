@@ -4,7 +4,6 @@ import contextlib
 import html
 import io
 import json
-import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -16,11 +15,11 @@ from ddpm import formatting
 from ddpm.config.tasks import SampleConfig
 from ddpm.config.training import Config
 from ddpm.errors import UserError
-from ddpm.planning import classes, timesteps
+from ddpm.planning import classes
+from ddpm.reports import downloads
 from ddpm.runs import launch, runs
 from ddpm.runs.jobs import ACTIVE, Status
 from ddpm.runs.results import SampleJob
-from ddpm.runs.runs import Run
 from ddpm.storage import images
 from pages.ui.components import setting_widgets, thumbnails
 from pages.ui.frame import job_progress, layout
@@ -194,41 +193,8 @@ def _downloads(job: SampleJob) -> None:
     files: list[job_progress.Download] = [
         ("Grid (PNG)", f"{stem}.png", "image/png", job.grid.read_bytes),
         *([("Pairs (PNG)", f"{stem}-pairs.png", "image/png", job.pairs.read_bytes)] if job.pairs.exists() else []),
-        ("Pictures (zip)", f"{stem}.zip", "application/zip", lambda: zip_of(job)),
+        ("Pictures (zip)", f"{stem}.zip", "application/zip", lambda: downloads.samples_zip(job)),
         ("Arrays (npz)", npz.name, "application/octet-stream", npz.read_bytes),
         ("Settings (JSON)", f"{stem}.json", "application/json", lambda: json.dumps(job.settings, indent=2).encode()),
     ]
     job_progress.take_home(files)
-
-
-def zip_of(job: SampleJob) -> bytes:
-    """Every picture as a PNG, in one zip file."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:  # a PNG does not get smaller
-        for path in job.images:
-            archive.write(path, path.name)
-    return buffer.getvalue()
-
-
-def cost(run: Run, config: Config, sample: SampleConfig) -> str:
-    """How many network calls a picture takes, and how long they all will."""
-    calls = formatting.plural(timesteps.calls(config, sample), "network call")
-    seconds = estimate(run, config, sample)
-    time = "" if seconds is None else f" · about {formatting.duration(seconds)}, going by the last time"
-    return f":material/schedule: {calls} a picture{time}."
-
-
-def estimate(run: Run, config: Config, sample: SampleConfig) -> float | None:
-    """Seconds that a drawing will take, from the speed of an earlier one of the same run."""
-    for job in run.sample_jobs()[:20]:
-        status, before = job.status(), job.sample_config
-        if status and before and status.state == "finished" and status.steps_per_second:
-            at_once = job.settings.get("drawn_at_once") or before.batch_size or before.num_samples
-            pace = status.steps_per_second * min(at_once, before.num_samples) * _asked(before)
-            return timesteps.calls(config, sample) * sample.num_samples * _asked(sample) / pace
-    return None
-
-
-def _asked(sample: SampleConfig) -> int:
-    """How often the network is asked in a call: twice with guidance, with and without the class."""
-    return 1 if sample.guidance_scale in (0, 1) else 2

@@ -1,0 +1,63 @@
+"""What a training takes: parameters, memory, and, where a step was measured, time."""
+
+import time
+from dataclasses import dataclass
+
+import psutil
+
+from ddpm.config.training import Config
+from ddpm.planning import architecture, memory
+from ddpm.runs import launch
+
+FREE_SHARE = 0.9  # of the available memory; a training that needs more may be slowed down or ended by the system
+
+
+@dataclass(frozen=True)
+class TrainingCost:
+    """Cost of a training with given settings on this computer.  Times are None until a step was measured."""
+
+    parameters: int
+    memory_bytes: float  # peak of the training process
+    memory_measured: bool  # False: estimated from the settings
+    available_bytes: int  # memory this computer can spare now
+    previews: int  # preview grids sampled during training
+    epochs: float | None  # times each training image is seen; None where the number of images is unknown
+    seconds_per_step: float | None
+    total_seconds: float | None  # all training steps and previews
+
+    @property
+    def fits(self) -> bool:
+        """Whether the training fits comfortably into the available memory."""
+        return self.memory_bytes <= FREE_SHARE * self.available_bytes
+
+    @property
+    def finish_time(self) -> float | None:
+        """End of the training as a Unix time, if it started now."""
+        return None if self.total_seconds is None else time.time() + self.total_seconds
+
+
+def estimate_training_cost(config: Config, num_images: int | None = None) -> TrainingCost:
+    """Estimates what a training costs; uses the measurement of its speed where there is one (`launch.start_measuring`).
+
+    num_images: training images in the data, for the number of epochs.
+    """
+    train = config.train
+    job = launch.measurement(config)
+    status = job.status()
+    measured = status.metrics if status and job.state() == "finished" else {}
+    seconds_per_step = measured.get("seconds_per_step")
+    previews = train.total_steps // train.sample_interval if train.sample_interval else 0
+    peak = measured.get("peak_bytes") if seconds_per_step else None
+    total = None
+    if seconds_per_step:
+        total = seconds_per_step * train.total_steps + (measured.get("seconds_per_preview") or 0.0) * previews
+    return TrainingCost(
+        parameters=architecture.parameters(config.model),
+        memory_bytes=peak or memory.training_bytes(config.model, train),
+        memory_measured=bool(peak),
+        available_bytes=psutil.virtual_memory().available,
+        previews=previews,
+        epochs=train.total_steps * train.batch_size / num_images if num_images else None,
+        seconds_per_step=seconds_per_step,
+        total_seconds=total,
+    )

@@ -1,0 +1,24 @@
+"""Results packed into one file for a download: images as a zip, terms of the bound as CSV."""
+
+import io
+import zipfile
+
+import pandas as pd
+
+from ddpm.runs.results import EvaluationJob, SampleJob
+
+
+def samples_zip(job: SampleJob) -> bytes:
+    """Every finished image as a PNG, in one zip file."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:  # a PNG does not get smaller
+        for path in job.images:
+            archive.write(path, path.name)
+    return buffer.getvalue()
+
+
+def terms_csv(job: EvaluationJob) -> bytes:
+    """Table of the terms by timestep: t (0 the least noisy), vb, mse, xstart_mse.  Raises UserError for a damaged file."""
+    buffer = io.StringIO()
+    pd.DataFrame(job.terms()).rename_axis("t").to_csv(buffer)
+    return buffer.getvalue().encode()
