@@ -1,12 +1,15 @@
 """`ddpm train` and `ddpm super-res-train`: train a new run, or resume a stopped one."""
 
 import argparse
+import dataclasses
 import logging
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ddpm import formatting
 from ddpm.cli import output, shared, torchrun
 from ddpm.cli.output import Output
 from ddpm.config import codec
@@ -14,7 +17,7 @@ from ddpm.config.codec import SECTIONS
 from ddpm.config.presets import PRESETS
 from ddpm.config.training import Config
 from ddpm.errors import UserError
-from ddpm.runs import jobs, runs
+from ddpm.runs import jobs, launch, runs
 from ddpm.storage import paths
 from ddpm.training import start
 
@@ -67,6 +70,20 @@ def _add_train(commands: Any, name: str, help: str, base: Config, names: Mapping
         metavar="BOOL",
         help="wait until no other training is running (default: True)",
     )
+    train.add_argument(
+        "--dry_run",
+        type=shared.boolean,
+        default=False,
+        metavar="BOOL",
+        help="print what the training would cost (parameters, memory, time), and start nothing (default: False)",
+    )
+    train.add_argument(
+        "--measure",
+        type=shared.boolean,
+        default=False,
+        metavar="BOOL",
+        help="with --dry_run: time a few steps first, unless that was done before with such settings (default: False)",
+    )
     for part, section in SECTIONS.items():
         shared.add_settings(train.add_argument_group(part), section, base=getattr(base, part), names=names)
 
@@ -84,6 +101,8 @@ def _train(options: argparse.Namespace) -> Output:
             f"--resume uses the settings of the run, but {extra} was given too: leave it out, or start a new run.",
             code="settings-are-fixed",
         )
+    if options.dry_run:
+        return _estimate(options, given)
     run = torchrun.run_on_main(lambda: _run(options, given))
     with torchrun.worker_for(run.folder, run.config.train.total_steps, state="queued") as worker:
         to_file = shared.log_to(run)
@@ -162,7 +181,8 @@ def _ready(run: runs.Run, given: Mapping[str, Any], worker: jobs.Worker) -> runs
     return resume.ready(run, given, worker)
 
 
-def _new_run(options: argparse.Namespace, given: dict[str, Any]) -> runs.Run:
+def _config(options: argparse.Namespace, given: dict[str, Any]) -> Config:
+    """Settings of a new training."""
     base = PRESETS[options.preset].config if options.preset else options.base
     if (formats := shared.log_format()) is not None:
         given = {"log_format": formats, **given}
@@ -172,8 +192,12 @@ def _new_run(options: argparse.Namespace, given: dict[str, Any]) -> runs.Run:
             "super-res-train trains a model that enlarges images, but small_size is 0: give --small_size, or use ddpm train.",
             code="missing-value",
         )
+    return config
+
+
+def _new_run(options: argparse.Namespace, given: dict[str, Any]) -> runs.Run:
     with shared.progress_bar("reading", unit="image") as progress:
-        config, _ = start.prepare(config, progress)
+        config, _ = start.prepare(_config(options, given), progress)
     folder = paths.log_folder()
     if folder and not options.run:
         run = runs.create_in(folder, config)
@@ -183,6 +207,57 @@ def _new_run(options: argparse.Namespace, given: dict[str, Any]) -> runs.Run:
     run = runs.create(options.runs_dir, name, config)
     print(f"Run {run.name} in {run.folder}", file=sys.stderr)
     return run
+
+
+def _estimate(options: argparse.Namespace, given: dict[str, Any]) -> Output:
+    """Estimate what a training costs, as the page Train does."""
+    from ddpm.data import datasets
+    from ddpm.planning.training_cost import estimate_training_cost
+
+    if options.resume is not None:
+        raise UserError(
+            "--dry_run is about a new run, but --resume was given too: leave it out.", code="not-applicable"
+        )
+    config = start.settle(_config(options, given))
+    count = datasets.describe(config.data.data_dir).count
+    if options.measure:
+        _measure_speed(config)
+    cost = estimate_training_cost(config, count - datasets.held_out_count(count, config.data.hold_out))
+    steps, measured = config.train.total_steps, "" if cost.memory_measured else "about "
+    seconds = cost.seconds_per_step
+    rows = [
+        ("Parameters", f"{cost.parameters:,}"),
+        ("Memory", f"{measured}{formatting.memory(cost.memory_bytes)} of {formatting.memory(cost.available_bytes)}"),
+        ("Time per step", formatting.duration(seconds) if seconds else "not measured yet: --measure True times it"),
+        ("Training steps", f"{steps:,}" + (f", {cost.epochs:,.1f} epochs" if cost.epochs else "")),
+        ("Previews", f"{cost.previews:,}"),
+    ]
+    if cost.finish_time:
+        rows += [
+            ("Total time", formatting.duration(cost.total_seconds)),
+            ("Finish", f"{formatting.clock(cost.finish_time)}, if it started now"),
+        ]
+    if not cost.fits:
+        rows.append(
+            ("Warning", "this is more memory than is available: reduce --microbatch, or set --use_checkpoint True")
+        )
+    document = {**dataclasses.asdict(cost), "finish_time": cost.finish_time, "fits": cost.fits, "total_steps": steps}
+    return Output({**document, "config": codec.to_json(config)}, "\n".join(f"{name:15} {text}" for name, text in rows))
+
+
+def _measure_speed(config: Config) -> None:
+    """Time a training step with these settings, unless that was done before; progress goes to stderr."""
+    job = launch.start_measuring(config)
+    if job.state() in jobs.ACTIVE:
+        print("Timing a few training steps ...", file=sys.stderr)
+    while job.state() in jobs.ACTIVE:
+        time.sleep(0.1)
+    status = job.status()
+    if job.state() != "finished":
+        message = status.message if status else ""
+        raise UserError(
+            f"Timing a training step failed ({message or job.state()}): see {job.log_path}.", code="process-failed"
+        )
 
 
 def _measure(options: argparse.Namespace) -> None:

@@ -20,6 +20,15 @@ from ddpm.runs.jobs import Stopped
 log = logging.getLogger("ddpm")
 
 
+def settle(config: Config) -> Config:
+    """Add to the settings of a new training what follows from them and the data: total_steps, num_classes, class_names.
+
+    No image is read.  Raises UserError for settings that do not go together and for data that is not there.
+    """
+    validation.check(config)
+    return datasets.resolve(codec.resolved(config))
+
+
 def prepare(config: Config, progress: Progress | None = None) -> tuple[Config, Dataset]:
     """Check the settings of a new training and read its data, before there is a run that it could leave behind.
 
@@ -27,8 +36,7 @@ def prepare(config: Config, progress: Progress | None = None) -> tuple[Config, D
     Raises UserError for settings that do not go together, for data that cannot be read, and for a file to begin from
     that does not fit.
     """
-    validation.check(config)
-    config = datasets.resolve(codec.resolved(config))
+    config = settle(config)
     dataset = datasets.open_dataset(config.data, config.model, progress, seed=config.train.seed)
     if config.train.resume_checkpoint:
         from ddpm.training import warm_start
