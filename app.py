@@ -16,7 +16,7 @@ layout.page("Home")
 runs_dir = layout.runs_dir()
 store = run_store.store(runs_dir)
 IMPORT = "Open a folder of improved-diffusion"
-found = runs.all_runs(runs_dir)
+found = runs.list_runs(runs_dir)
 
 
 def start_quickly() -> None:
@@ -92,7 +92,7 @@ def card(run: Run) -> None:
             run_status.state_badge(state)
             st.caption(setting_widgets.plain(run.unreadable()))
         return
-    grids, losses = view.previews(), view.sketch("loss")
+    grids, losses = view.previews(), view.sparkline("loss")
     with st.container(border=True, horizontal=True, vertical_alignment="center", gap="small", key=f"run-{run.name}"):
         picture = thumbnails.shown(grids[-1][1], 520) if grids else None
         with st.container(width=104, height=104, border=False, vertical_alignment="center"):
@@ -124,11 +124,11 @@ def card(run: Run) -> None:
 
 
 def listing() -> None:
-    now = runs.all_runs(runs_dir)
+    now = runs.list_runs(runs_dir)
     if not now:
         st.rerun()
     everyone = sorted(now, key=lambda run: store.glance(run).state() not in ACTIVE)
-    shown = everyone if st.session_state.get("all_runs") else everyone[:SHOWN]
+    shown = everyone if st.session_state.get("list_runs") else everyone[:SHOWN]
     for run in shown:
         with layout.errors():
             card(run)
@@ -137,7 +137,7 @@ def listing() -> None:
             f"Show all {len(everyone)} runs",
             key="more_runs",
             on_click=layout.callback(st.session_state.update),
-            kwargs={"all_runs": True},
+            kwargs={"list_runs": True},
         )
 
 

@@ -18,7 +18,7 @@ def list_runs(runs_dir: str | os.PathLike[str] = RUNS) -> list[Run]:
 
         ddpm.list_runs()[0].metrics.plot(x="step", y="loss")
     """
-    return runs.all_runs(Path(runs_dir))
+    return runs.list_runs(Path(runs_dir))
 
 
 def open_run(run: str | os.PathLike[str] | Run, runs_dir: str | os.PathLike[str] = RUNS) -> Run:
@@ -30,7 +30,7 @@ def open_run(run: str | os.PathLike[str] | Run, runs_dir: str | os.PathLike[str]
         return run
     path = expand_path(run)
     if isinstance(run, str) and path.name == run and not (path / "config.json").exists():
-        return runs.find(Path(runs_dir), run)
+        return runs.find_run(Path(runs_dir), run)
     if not (path / "config.json").exists():
         raise UserError(
             f"{path} is not a run, as it has no config.json: name a run in {runs_dir} or the folder of one.",

@@ -13,7 +13,7 @@ from ddpm.config.presets import PRESETS
 from ddpm.config.training import Config
 from ddpm.errors import UserError
 from ddpm.host import cpu_threads
-from ddpm.runs import jobs, runs, traces
+from ddpm.runs import jobs, lost_checkpoints, runs
 from ddpm.runs.runs import Run
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def train(
     if run is not None:
         path = expand_path(run)
         named = isinstance(run, str) and path.name == run
-        created = runs.create(Path(runs_dir) if named else path.parent, path.name, config)
+        created = runs.create_run(Path(runs_dir) if named else path.parent, path.name, config)
         return Training(_train_run(created))
     from ddpm.compute import distributed
     from ddpm.training.trainer import Trainer
@@ -94,8 +94,8 @@ def _train_run(run: Run, resumed: dict[str, Any] | None = None) -> Iterator[Any]
     with jobs.Worker(run.folder, run.config.train.total_steps) as worker, start.log_to_file(run.log_path):
         start.log_versions()
         if resumed is not None:
-            traces.check(run)
-            traces.show(run, worker)
+            lost_checkpoints.check(run)
+            lost_checkpoints.report_saved(run, worker)
             run = resume.ready(run, resumed, worker)
         loop = TrainingLoop(run, worker)
         try:
@@ -116,7 +116,7 @@ def _resume(run: Run, to: object, settings: dict[str, Any]) -> "Training":
         )
     from ddpm.training import resume
 
-    run = Run(run.folder).loaded()
+    run = Run(run.folder).with_config()
     resume.check_unfinished(run)
     return Training(_train_run(run, absolute_paths(settings)))
 

@@ -95,7 +95,7 @@ def check_numbers(tensors: Mapping[str, Tensor], source: Path | str) -> None:
     """Raises UserError where a value is NaN or infinite: all that such weights could give is NaN."""
     if wrong := not_numbers(tensors):
         raise UserError(
-            f"In {source}, {wrong}: its training diverged, or the file is damaged. Take an earlier checkpoint, or"
+            f"In {source}, {wrong}: its training diverged, or the file is damaged; take an earlier checkpoint, or"
             " another copy.",
             code="not-finite",
         )

@@ -24,7 +24,7 @@ from ddpm.cli import (
     trajectory,
     variance,
 )
-from ddpm.errors import UserError, told
+from ddpm.errors import UserError, user_errors
 
 COMMANDS = (
     train,
@@ -44,27 +44,13 @@ COMMANDS = (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code, which is 2 for an error that the user can correct."""
-    # Threads that wait for each other by spinning starve whatever else the machine does, and then each other: beside
-    # a busy browser a training was 4 to 10 times slower.  Spinning briefly costs nothing; not at all, half the speed
-    # (measured on two cores).  GNU's and LLVM's OpenMP read this when torch is imported.
-    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-    os.environ.setdefault("KMP_BLOCKTIME", "1")
-    _open_streams()
-    words = join_negative_values(sys.argv[1:] if arguments is None else arguments)
-    json_alone = output.is_json(words)
-    # What libraries print would make the document unreadable.
-    elsewhere = contextlib.redirect_stdout(sys.stderr) if json_alone else contextlib.nullcontext()
+    words = sys.argv[1:] if arguments is None else arguments
     try:
-        with told():
-            with elsewhere:
-                options = _parser(output.JsonParser if json_alone else argparse.ArgumentParser).parse_args(words)
-                result = torchrun.run(options.command, options)
-            if torchrun.is_main():
-                output.show(result, getattr(options, "json", False))
+        execute(words)
         return 0
     except UserError as error:
         print(f"ddpm: {error}", file=sys.stderr)
-        if json_alone:
+        if output.is_json(words):
             output.show_error(error)
         return 2
     except BrokenPipeError:  # `ddpm runs | head`
@@ -72,6 +58,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     except KeyboardInterrupt:
         return 130
+
+
+def execute(arguments: Sequence[str]) -> None:
+    """Run one command and print its result.  Raises UserError for an error that the user can correct."""
+    # Threads that wait for each other by spinning starve whatever else the machine does, and then each other: beside
+    # a busy browser a training was 4 to 10 times slower.  Spinning briefly costs nothing; not at all, half the speed
+    # (measured on two cores).  GNU's and LLVM's OpenMP read this when torch is imported.
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    os.environ.setdefault("KMP_BLOCKTIME", "1")
+    _open_streams()
+    words = join_negative_values(arguments)
+    json_alone = output.is_json(words)
+    # What libraries print would make the document unreadable.
+    elsewhere = contextlib.redirect_stdout(sys.stderr) if json_alone else contextlib.nullcontext()
+    with user_errors():
+        with elsewhere:
+            options = _parser(output.JsonParser if json_alone else argparse.ArgumentParser).parse_args(words)
+            result = torchrun.run(options.command, options)
+        if torchrun.is_main():
+            output.show(result, getattr(options, "json", False))
 
 
 def _open_streams() -> None:

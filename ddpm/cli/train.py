@@ -111,7 +111,7 @@ def _train(options: argparse.Namespace) -> Output:
             if options.resume is not None:
                 torchrun.run_on_main(lambda: _show_past(run, worker))
             if options.queue and run.folder.parent == options.runs_dir:  # a run in OPENAI_LOGDIR does not wait
-                torchrun.run_on_main(lambda: runs.wait_turn(run, worker))
+                torchrun.run_on_main(lambda: runs.wait_in_queue(run, worker))
             if options.resume is not None:
                 run = torchrun.run_on_main(lambda: _ready(run, given, worker))
             _train_here(run, worker)
@@ -121,7 +121,7 @@ def _train(options: argparse.Namespace) -> Output:
 def _find(options: argparse.Namespace) -> runs.Run:
     """Find the run to resume."""
     if options.resume:
-        return runs.find(options.runs_dir, options.resume)
+        return runs.find_run(options.runs_dir, options.resume)
     folder = paths.log_folder()
     if folder is None:
         raise UserError(
@@ -164,15 +164,15 @@ def _run(options: argparse.Namespace, given: dict[str, Any]) -> runs.Run:
             from ddpm.training import resume
 
             resume.check_unfinished(run)
-    return run.loaded()
+    return run.with_config()
 
 
 def _show_past(run: runs.Run, worker: jobs.Worker) -> None:
     """Show what the run has done.  Raises UserError if resuming would overwrite some of it."""
-    from ddpm.runs import traces
+    from ddpm.runs import lost_checkpoints
 
-    traces.check(run)
-    traces.show(run, worker)
+    lost_checkpoints.check(run)
+    lost_checkpoints.report_saved(run, worker)
 
 
 def _ready(run: runs.Run, given: Mapping[str, Any], worker: jobs.Worker) -> runs.Run:
@@ -200,11 +200,11 @@ def _new_run(options: argparse.Namespace, given: dict[str, Any]) -> runs.Run:
         config, _ = start.prepare(_config(options, given), progress)
     folder = paths.log_folder()
     if folder and not options.run:
-        run = runs.create_in(folder, config)
+        run = runs.create_run_in(folder, config)
         print(f"Run in {run.folder}", file=sys.stderr)
         return run
     name = options.run or runs.free_name(options.runs_dir, options.preset or Path(config.data.data_dir).stem)
-    run = runs.create(options.runs_dir, name, config)
+    run = runs.create_run(options.runs_dir, name, config)
     print(f"Run {run.name} in {run.folder}", file=sys.stderr)
     return run
 

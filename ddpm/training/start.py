@@ -14,7 +14,7 @@ from ddpm.config.training import Config
 from ddpm.data import datasets
 from ddpm.data.datasets import Dataset
 from ddpm.data.decoded import Progress
-from ddpm.errors import UserError, in_words
+from ddpm.errors import UserError, as_user_error
 from ddpm.runs.jobs import Stopped
 
 log = logging.getLogger("ddpm")
@@ -64,7 +64,7 @@ def failures_in(handler: logging.Handler | None) -> Iterator[None]:
         yield
     except Exception as error:
         if handler and not isinstance(error, Stopped):
-            known = in_words(error) if isinstance(error, OSError | UnicodeError) else error
+            known = as_user_error(error) if isinstance(error, OSError | UnicodeError) else error
             text = str(known) if isinstance(known, UserError) else traceback.format_exc()
             handler.emit(logging.makeLogRecord({"msg": text}))
         raise

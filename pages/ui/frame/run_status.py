@@ -10,7 +10,7 @@ import streamlit as st
 from ddpm.config import codec
 from ddpm.config.presets import DEFAULT, PRESETS
 from ddpm.config.tasks import OWN_DATA
-from ddpm.errors import UserError, told
+from ddpm.errors import UserError, user_errors
 from ddpm.formatting import clock, duration, plural
 from ddpm.planning import classes
 from ddpm.runs import launch, runs
@@ -151,7 +151,7 @@ def commands(run: Run) -> list[tuple[str, str]]:
     few += ["--base_samples", OWN_DATA] if config.model.super_res else []
     few += ["--classes", "0-9"] if classes.must_be_said(config) else []
     return [
-        ("Train the same again", run.anew()),
+        ("Train the same again", run.restart_command()),
         ("Go on after a stop", run.shell("train", "--resume")),
         ("Stop", run.shell("stop")),
         ("Draw pictures", run.shell("sample", "--run", more=[*few, "--out", "samples"])),
@@ -163,7 +163,7 @@ def commands(run: Run) -> list[tuple[str, str]]:
 def act(deed: Callable[[], Any], done: str) -> None:
     """Do it and say so, or say why it cannot be done."""
     try:
-        with told():
+        with user_errors():
             deed()
     except UserError as error:
         st.toast(setting_widgets.plain(str(error)), icon=":material/error:", duration="long")
@@ -176,7 +176,7 @@ def quick_start() -> Run:
     from ddpm.data import datasets
 
     base = codec.resolved(datasets.resolve(PRESETS[DEFAULT].config))
-    run = runs.create(layout.runs_dir(), runs.free_name(layout.runs_dir(), DEFAULT), base)
+    run = runs.create_run(layout.runs_dir(), runs.free_name(layout.runs_dir(), DEFAULT), base)
     launch.start_training(run)
     return run
 
@@ -217,5 +217,5 @@ def confirm_delete(run: Run) -> None:
             st.rerun()
         if st.button("Delete", type="primary", icon=":material/delete:", key="delete_sure"):
             spare()
-            act(lambda: runs.trash(run), f"{setting_widgets.plain(run.name)} was deleted")
+            act(lambda: runs.trash_run(run), f"{setting_widgets.plain(run.name)} was deleted")
             st.rerun()

@@ -9,7 +9,7 @@ import streamlit as st
 
 from ddpm import formatting
 from ddpm.config import codec, fields, validation
-from ddpm.config.tasks import FrontierConfig, SampleConfig
+from ddpm.config.tasks import SampleConfig, SolverBenchmarkConfig
 from ddpm.config.training import Config
 from ddpm.config.validation import Problem
 from ddpm.errors import UserError
@@ -17,7 +17,7 @@ from ddpm.planning import classes, solver_grid
 from ddpm.planning.solver_grid import Cell
 from ddpm.runs import launch
 from ddpm.runs.jobs import ACTIVE
-from ddpm.runs.results import FrontierJob
+from ddpm.runs.results import SolverBenchmarkJob
 from ddpm.runs.runs import Checkpoint, Run
 from ddpm.solvers import SOLVERS
 from ddpm.spacings import SPACINGS
@@ -28,11 +28,11 @@ from pages.ui.frame import job_progress, layout
 from pages.ui.results.live_chart import live_chart
 
 FORM = "frontier"
-FIRST = FrontierConfig()
+FIRST = SolverBenchmarkConfig()
 FIRST_SOLVERS = ("ddim", "ipndm", "dpm++2m", "unipc-2", "unipc-3", "heun")
 CALLS = (5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 75, 100)
 TOLERANCES = (0.1, 0.2, 0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 3.0, 5.0, 8.0, 12.0, 20.0, 30.0)
-FIELDS = {s.name: s for s in fields.settings(FrontierConfig)}
+FIELDS = {s.name: s for s in fields.settings(SolverBenchmarkConfig)}
 MANY = ("solvers", "calls", "spacing", "flips")  # settings that are lists
 SHEET_SIDE = 4000  # pixels of the sheet's longer side on the screen: more is only to be downloaded
 
@@ -40,7 +40,7 @@ SHEET_SIDE = 4000  # pixels of the sheet's longer side on the screen: more is on
 def show(run: Run) -> None:
     """The whole tab: what to compare, and what came of it."""
     try:
-        config, checkpoints, jobs = run.config, run.checkpoints(), run.frontier_jobs()
+        config, checkpoints, jobs = run.config, run.checkpoints(), run.solver_benchmark_jobs()
     except UserError as error:
         st.error(str(error), icon=":material/error:")
         return
@@ -74,7 +74,7 @@ def show(run: Run) -> None:
 # --- what to compare
 
 
-def begin(settings: FrontierConfig) -> None:
+def begin(settings: SolverBenchmarkConfig) -> None:
     """Put settings into the fields: the first ones, or those of an earlier frontier."""
     values = dataclasses.asdict(settings)
     lists = {name: _listed(values[name]) for name in MANY}
@@ -89,7 +89,11 @@ def _listed(text: str) -> list[str]:
 
 
 def _form(
-    run: Run, config: Config, checkpoints: list[Checkpoint], jobs: list[FrontierJob], active: FrontierJob | None
+    run: Run,
+    config: Config,
+    checkpoints: list[Checkpoint],
+    jobs: list[SolverBenchmarkJob],
+    active: SolverBenchmarkJob | None,
 ) -> None:
     settings, problems = _fields(config, checkpoints)
     setting_widgets.complaint([p.sentence for p in problems])
@@ -116,11 +120,11 @@ def _form(
             layout.command(run.shell("bench", "samplers", "--run", more=codec.to_flags(settings)))
     if pressed:
         with layout.errors():
-            st.session_state["frontier_shown"] = launch.start_frontier(run, settings).name
+            st.session_state["frontier_shown"] = launch.start_solver_benchmark(run, settings).name
             st.rerun()
 
 
-def _fields(config: Config, checkpoints: list[Checkpoint]) -> tuple[FrontierConfig, list[Problem]]:
+def _fields(config: Config, checkpoints: list[Checkpoint]) -> tuple[SolverBenchmarkConfig, list[Problem]]:
     """Draw the fields.  Returns what they say, and what is wrong with it."""
     if setting_widgets.key(FORM, "num_samples") not in st.session_state:
         begin(dataclasses.replace(FIRST, solvers=",".join(FIRST_SOLVERS)))
@@ -164,7 +168,7 @@ def _fields(config: Config, checkpoints: list[Checkpoint]) -> tuple[FrontierConf
         for name, value in {**values, **lists, "spacing": lists["spacing"] or "auto"}.items()
         if value is not None
     }
-    settings = FrontierConfig(**given)  # type: ignore[arg-type]
+    settings = SolverBenchmarkConfig(**given)  # type: ignore[arg-type]
     return settings, missing or problems(config, settings)
 
 
@@ -182,7 +186,7 @@ def _several(name: str, known: list, say: Callable[[Any], str], none: str = "Cho
     )
 
 
-def problems(config: Config, settings: FrontierConfig) -> list[Problem]:
+def problems(config: Config, settings: SolverBenchmarkConfig) -> list[Problem]:
     """What would keep these samplers from being compared."""
     found = list(validation.limit_problems(settings))
     for name, look in (
@@ -196,7 +200,7 @@ def problems(config: Config, settings: FrontierConfig) -> list[Problem]:
     return found
 
 
-def estimate(run: Run, jobs: list[FrontierJob], config: Config, settings: FrontierConfig) -> float | None:
+def estimate(run: Run, jobs: list[SolverBenchmarkJob], config: Config, settings: SolverBenchmarkConfig) -> float | None:
     """Seconds that a frontier will take, from the pace of an earlier one of this run, or of a drawing."""
     calls = solver_grid.total_calls(solver_grid.places(config, settings)[0], settings) * settings.num_samples
     for job in jobs[:20]:
@@ -216,7 +220,7 @@ def estimate(run: Run, jobs: list[FrontierJob], config: Config, settings: Fronti
 # --- what came of it
 
 
-def _now(job: FrontierJob, was_active: bool, config: Config) -> None:
+def _now(job: SolverBenchmarkJob, was_active: bool, config: Config) -> None:
     """How far it is, the chart, and which setting is the cheapest that is good enough."""
     state, status = job.state(), job.status()
     if was_active and state not in ACTIVE:
@@ -268,7 +272,7 @@ def sentence(cell: Cell) -> str:
     )
 
 
-def to_draw(config: Config, settings: FrontierConfig, cell: Cell) -> SampleConfig:
+def to_draw(config: Config, settings: SolverBenchmarkConfig, cell: Cell) -> SampleConfig:
     """The settings that draw as a cell did."""
     usual = SampleConfig()
     sample = solver_grid.sample_of(config, settings, cell.way, cell.asked)
@@ -282,7 +286,7 @@ def to_draw(config: Config, settings: FrontierConfig, cell: Cell) -> SampleConfi
     )
 
 
-def _sheet(job: FrontierJob) -> None:
+def _sheet(job: SolverBenchmarkJob) -> None:
     """The pictures so far: a row a sampler, a column a number of calls."""
     size = image_files.size(job.sheet) if job.sheet.exists() else None
     image = thumbnails.shown(job.sheet, min(max(size), SHEET_SIDE)) if size else None
@@ -290,7 +294,7 @@ def _sheet(job: FrontierJob) -> None:
         st.image(image, output_format="PNG", alt="The same noise with every sampler and number of network calls")
 
 
-def _downloads(job: FrontierJob) -> None:
+def _downloads(job: SolverBenchmarkJob) -> None:
     stem = f"{job.folder.parent.parent.name}-frontier-{job.name}"
     result = job.result
     found = solver_grid.from_json(result)
@@ -318,7 +322,7 @@ def _downloads(job: FrontierJob) -> None:
     job_progress.take_home(home, job.settings.get("command", ""))
 
 
-def _history(jobs: list[FrontierJob], shown: FrontierJob | None) -> None:
+def _history(jobs: list[SolverBenchmarkJob], shown: SolverBenchmarkJob | None) -> None:
     """What was compared on this run, newest first."""
     st.subheader("Compared before")
     by_name = {job.name: job for job in jobs}
@@ -337,5 +341,5 @@ def _history(jobs: list[FrontierJob], shown: FrontierJob | None) -> None:
         st.button("Use settings", type="tertiary", key="frontier_again", on_click=layout.callback(_again), args=(job,))
 
 
-def _again(job: FrontierJob) -> None:
+def _again(job: SolverBenchmarkJob) -> None:
     begin(job.config)
