@@ -4,15 +4,19 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 
 import ddpm
+from ddpm.api.model import Model
 from ddpm.config.training import Config
 from ddpm.errors import UserError
 from ddpm.runs.runs import Run
+from ddpm.storage import images
 from ddpm.training.trainer import Report
 
 ROOT = Path(ddpm.__file__).parents[1]
@@ -165,3 +169,138 @@ def test_a_name_that_is_taken(tiny: Config, fake_run: Callable[..., Run], runs_d
     with pytest.raises(UserError) as raised:
         ddpm.train(run, lr=1.0)
     assert raised.value.code == "settings-are-fixed"
+
+
+# --- models
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    """The example, computed on one thread."""
+    return ddpm.load("example")
+
+
+def test_samples_are_those_of_the_command(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ddpm.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    assert main.main(["example"]) == 0
+    sampled = ddpm.load("runs/example").sample(3, steps=4, seed=0)
+    assert (sampled.dtype, sampled.shape) == (np.uint8, (3, 32, 32, 3))
+    flags = ["--run", "example", "--num_samples", "3", "--steps", "4", "--seed", "0", "--out", "out"]
+    assert main.main(["sample", *flags]) == 0
+    with np.load("out/samples_3x32x32x3.npz") as arrays:
+        np.testing.assert_array_equal(arrays["arr_0"], sampled)
+    np.testing.assert_array_equal(model.sample(3, steps=4), sampled)
+    path = ddpm.open_run("example").checkpoint().path("ema_0.995")
+    np.testing.assert_array_equal(ddpm.load(path).sample(3, steps=4), sampled)
+    np.testing.assert_array_equal(model.sample(2, steps=4, seed=1, precision="fp32"), fp32(model, 3)[1:])
+
+
+def fp32(model: Model, n: int, **settings: Any) -> np.ndarray:
+    """A few images of which no bit depends on the batch."""
+    return model.sample(n, steps=4, precision="fp32", **settings)
+
+
+def test_every_step(model: Model) -> None:
+    states = list(model.iter_sample(2, steps=4, precision="fp32"))
+    assert [state.done for state in states] == [1, 2, 3, 4]
+    assert {state.total for state in states} == {4}
+    assert [state.t for state in states] == sorted((state.t for state in states), reverse=True)
+    assert states[0].x.shape == states[0].x_start.shape == (2, 3, 32, 32)
+    np.testing.assert_array_equal(images.to_uint8(states[-1].x.numpy()), fp32(model, 2))
+
+
+def test_noise_of_ones_own(model: Model) -> None:
+    rows = [torch.randn(3, 32, 32, generator=torch.Generator().manual_seed(k)) for k in range(2)]
+    x_T = torch.stack(rows)
+    np.testing.assert_array_equal(
+        model.sample(noise=x_T, steps=4, precision="fp32"), fp32(model, 2), "the noise of the seeds"
+    )
+    np.testing.assert_array_equal(
+        model.sample(noise=x_T.numpy(), steps=4, precision="fp32", seed=5, solver="ddim"),
+        model.sample(2, noise=x_T, steps=4, precision="fp32", solver="ddim"),
+    )
+    swapped = model.sample(noise=x_T.flip(0), steps=4, classes="star", precision="fp32")
+    np.testing.assert_array_equal(swapped[::-1], fp32(model, 2, classes="star"))
+    for noise, n in ((x_T[:, :2], None), (x_T, 3)):
+        with pytest.raises(UserError) as raised:
+            model.sample(n, noise=noise, steps=4)
+        assert raised.value.code == "wrong-size"
+
+
+def test_classes(model: Model) -> None:
+    assert model.class_names[3] == "star"
+    star = fp32(model, 2, classes="star")
+    for classes in (3, "3", ["star"], np.array([3, 3]), "star,star"):
+        np.testing.assert_array_equal(fp32(model, 2, classes=classes), star)
+    np.testing.assert_array_equal(fp32(model, 2, classes=["star", 0])[0], star[0])
+    assert not np.array_equal(fp32(model, 2, classes=["star", 0])[1], star[1])
+    for settings, code in (({"classes": "star,sun"}, "unknown-class"), ({"etta": 1.0}, "unknown-setting")):
+        with pytest.raises(UserError) as raised:
+            fp32(model, 2, **settings)
+        assert raised.value.code == code
+
+
+def test_the_networks_own_output(model: Model) -> None:
+    """A step of DDIM made of calls is the sampler's, at the first timestep that it visits."""
+    x_T = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    (first, *_) = model.iter_sample(
+        noise=x_T, solver="ddim", steps=10, classes="star", precision="fp32", spacing="uniform"
+    )
+    output = model(x_T, int(first.t), classes="star")  # this model predicts x_0
+    assert (output.shape, output.dtype, output.requires_grad) == (x_T.shape, torch.float32, False)
+    torch.testing.assert_close(output.clamp(-1, 1), first.x_start)
+    t = torch.tensor([100, 900])
+    both = model(x_T, t, classes=["star", "moon"])
+    torch.testing.assert_close(both[1:], model(x_T[1:], 900, classes="moon"), rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(model(x_T, 500), model(x_T, 500, classes="star")), "the label of no class"
+    assert model.alphas_cumprod.shape == (model.config.diffusion.diffusion_steps,)
+    for wrong in (-1, 1000, torch.tensor([0, 1000])):
+        with pytest.raises(UserError) as raised:
+            model(x_T, wrong)
+        assert raised.value.code == "out-of-range"
+
+
+def test_evaluation(model: Model, tmp_path: Path) -> None:
+    from ddpm.cli import main
+    from ddpm.runs.results import EvaluationJob
+
+    found = ddpm.evaluate(model, "shapes", num_samples=3, timestep_respacing="10")
+    assert found.num_samples == 3
+    assert found.interval == (found.bits_per_dim - found.ci95, found.bits_per_dim + found.ci95)
+    assert found.terms["vb"].shape == (10,)
+    assert found.terms["vb"].sum() + found.prior == pytest.approx(found.bits_per_dim)
+    path = model.opened.path
+    flags = ["--data_dir", "shapes", "--num_samples", "3", "--timestep_respacing", "10", "--out", str(tmp_path / "out")]
+    assert main.main(["nll", "--model_path", str(path), *flags]) == 0
+    result = EvaluationJob(tmp_path / "out").result
+    assert (found.bits_per_dim, found.ci95) == pytest.approx((result["bits_per_dim"], result["ci95"]))
+    with pytest.raises(UserError) as raised:
+        ddpm.evaluate(model, "nowhere")
+    assert raised.value.code == "not-found"
+
+
+def test_a_trained_model_samples(tiny: Config) -> None:
+    training = ddpm.train(tiny, total_steps=2)
+    assert [report.step for report in training] == [1, 2]
+    assert training.model("model").sample(2, steps=2).shape == (2, 8, 8, 3)
+
+
+def test_files_of_other_programs(tiny: Config, runs_dir: Path, tmp_path: Path) -> None:
+    list(ddpm.train(tiny, run=runs_dir / "mine", total_steps=2))
+    run = ddpm.open_run(runs_dir / "mine")
+    tensors = torch.load(run.checkpoint().path("model"), weights_only=True)
+    torch.save(dict(tensors), tmp_path / "theirs.pt")
+    settings = {"image_size": 8, "diffusion_steps": 20, "noise_schedule": "cosine", "num_heads": 1}
+    theirs = ddpm.load(tmp_path / "theirs.pt", probe=False, **settings)
+    np.testing.assert_array_equal(theirs.sample(2, steps=3), ddpm.load(run, weights="model").sample(2, steps=3))
+    for source, more, code in (
+        (tmp_path / "none.pt", {}, "not-found"),
+        (run, {"weights": "ema_0.5"}, "missing-weights"),
+        (run, {"step": 7}, "unknown-step"),
+        (run, {"image_size": 8}, "settings-are-fixed"),
+    ):
+        with pytest.raises(UserError) as raised:
+            ddpm.load(source, **more)
+        assert raised.value.code == code

@@ -15,6 +15,7 @@ from ddpm.config.training import Config
 from ddpm.errors import UserError
 from ddpm.planning import classes as class_labels
 from ddpm.planning import timesteps
+from ddpm.runs import example
 from ddpm.runs.runs import Run
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def load(
 
     Arguments:
         source: a `Run`, the name of a run in `runs_dir`, the folder of one, or a .pt file of this program or of
-            improved-diffusion.
+            improved-diffusion; "example" is the small model that comes with the program.
         weights: "model" for the raw weights, "ema_0.9999" for an average; by default the first average of a run.
         step: training step of the run's checkpoint; 0 is the newest.
         device: where to compute; by default a GPU if there is one.
@@ -72,6 +73,8 @@ def _source(source: str | os.PathLike[str] | Run, runs_dir: str | os.PathLike[st
     """The run or the file that is meant."""
     if not isinstance(source, Run) and (path := expand_path(source)).suffix == ".pt":
         return path
+    if source == example.NAME and not (Path(runs_dir) / example.NAME).exists():
+        return Run(example.ASSET)
     return open_run(source, runs_dir)
 
 
@@ -127,7 +130,8 @@ class Model:
     ) -> np.ndarray:
         """Sample images: uint8 [N, H, W, C].
 
-        Image k depends on seed + k alone: it is the image that `ddpm sample --seed SEED` writes, whatever n.
+        Image k depends on seed + k alone, and is the image that `ddpm sample --seed SEED` writes; in bf16, which
+        precision="auto" chooses where the processor has it, the size of a batch may change the last bits.
 
         Arguments:
             n: number of images; by default 16, or as many as `noise` has.

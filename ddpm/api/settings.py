@@ -16,7 +16,7 @@ def absolute_paths(settings: dict[str, Any]) -> dict[str, Any]:
     """Settings with absolute paths, as they are kept."""
     known = {s.name: s for section in codec.SECTIONS.values() for s in fields.settings(section)}
     values = {name: str(value) if isinstance(value, Path) else value for name, value in settings.items()}
-    return {name: known[name].settled(value) if name in known else value for name, value in values.items()}
+    return {name: known[name].normalize(value) if name in known else value for name, value in values.items()}
 
 
 def parse_section(section: type[T], values: Mapping[str, Any]) -> T:
@@ -25,7 +25,7 @@ def parse_section(section: type[T], values: Mapping[str, Any]) -> T:
     if unknown := sorted(set(values) - set(known)):
         raise UserError(f"There is no setting {unknown[0]!r}: choose among {', '.join(known)}.", code="unknown-setting")
     plain = {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
-    wanted = codec.section_from_json(section, {name: known[name].settled(value) for name, value in plain.items()})
+    wanted = codec.section_from_json(section, {name: known[name].normalize(value) for name, value in plain.items()})
     for problem in validation.limit_problems(wanted):
         raise UserError(problem.sentence, code=problem.code)
     return wanted
