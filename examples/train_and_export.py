@@ -12,6 +12,7 @@ from ddpm.storage import images
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--steps", type=int, default=300, help="training steps (default: 300)")
+parser.add_argument("--per_class", type=int, default=5, help="samples of each class in the grid (default: 5)")
 parser.add_argument("--out", type=Path, default=Path("results"), help="folder of the run and the results")
 options = parser.parse_args()
 
@@ -27,7 +28,7 @@ for report in training:
         print(f"step {report.step}: loss {report.losses['loss'].mean():.4f}, {report.seconds:.2f} s")
 
 model = ddpm.load(options.out / "run")
-samples = model.sample(5 * len(model.class_names), steps=20)  # every class in turn: a column each
+samples = model.sample(options.per_class * len(model.class_names), steps=20)  # every class in turn: a column each
 images.save_png(options.out / "grid.png", images.grid(samples, columns=len(model.class_names)))
 
 run = ddpm.open_run(options.out / "run")
