@@ -188,3 +188,26 @@ def test_a_dry_run_knows_what_was_measured(ask: Ask, tiny: Config) -> None:
     assert document["memory_measured"]
     _, again, _ = ask(*words)
     assert again["seconds_per_step"] == document["seconds_per_step"], "as it was measured before"
+
+
+@pytest.mark.slow
+def test_what_is_done_with_a_checkpoint(ask: Ask, runs_dir: Path) -> None:
+    ask("example")
+    source = ["--run", "example", "--out", "out"]
+    code, document, _ = ask("sample", *source, "--num_samples", "2", "--steps", "2")
+    out = runs_dir.parent / "out"
+    assert (code, document["folder"], document["state"], document["shape"]) == (0, str(out), "finished", [2, 32, 32, 3])
+    assert [Path(document["npz"]).name, Path(document["grid"]).name] == ["samples_2x32x32x3.npz", "grid.png"]
+    assert document["images"] == [str(out / "images" / f"{k:05d}.png") for k in range(2)]
+    assert (document["sample"]["seed"], document["checkpoint"]["step"]) == (0, 3000)
+    code, document, _ = ask("sample", *source, "--num_samples", "2", "--steps", "2")
+    assert (code, document["error"]["code"]) == (2, "already-exists")
+    data = ["--data_dir", "shapes", "--num_samples", "2"]
+    code, document, _ = ask("nll", *source[:2], "--out", "bits", *data, "--timestep_respacing", "4")
+    assert (code, document["pictures"], document["timesteps"], document["state"]) == (0, 2, 4, "finished")
+    assert document["bits_per_dim"] > document["ci95"] > 0
+    code, document, _ = ask("microscope", *source[:2], "--out", "one", "--num_samples", "1", "--steps", "3")
+    assert (code, document["total"], len(document["t"])) == (0, 3, 3)
+    code, document, _ = ask("analytic", *source[:2], "--data_dir", "shapes", "--num_samples", "1")
+    assert (code, Path(document["path"]).parent) == (0, runs_dir / "example")
+    assert all(0 < value < 2 for value in document["mse"])
