@@ -13,7 +13,7 @@ from ddpm.compute import precision
 from ddpm.config.presets import PRESETS
 from ddpm.config.tasks import SampleConfig
 from ddpm.config.training import Config
-from ddpm.diffusion.process import Network
+from ddpm.diffusion.denoiser import Network
 from ddpm.models import backend, unet
 from ddpm.sampling import engine
 from ddpm.sampling.request import resolve_request
