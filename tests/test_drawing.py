@@ -281,7 +281,7 @@ before = psutil.Process().memory_info().rss
 open("/proc/self/clear_refs", "w").write("5")
 asked = drawn({count})
 peak = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) * 1024
-print((peak - before) / {count}, memory.bytes_each(config, asked))
+print((peak - before) / {count}, memory.sampling_bytes(config, asked))
 """
 
 
@@ -314,7 +314,7 @@ def test_as_many_at_once_as_fit(run: Run, monkeypatch: pytest.MonkeyPatch, caplo
     assert memory.batch_size(config, dataclasses.replace(asked, num_samples=5)) == 5
     assert memory.batch_size(config, dataclasses.replace(asked, batch_size=100)) == 100
     assert not caplog.records
-    each = memory.bytes_each(config, asked)
+    each = memory.sampling_bytes(config, asked)
     free = int(each * 2 * 7.5)
     assert memory.batch_size(config, asked) == 7
     assert "Drawing 7 pictures at once instead of 64" in caplog.text
