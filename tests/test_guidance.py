@@ -433,11 +433,11 @@ def test_the_label_for_no_class_goes_to_improved_diffusion_and_back(hidden_run: 
 
     path = back / "model000004.pt"
     flags = dict(image_size=8, num_heads=1, noise_schedule="cosine", diffusion_steps=20)
-    again = identify.recognise(load_weights(path).tensors, {**flags, "cond_drop_prob": 0.1}, path, ask=False)
+    again = identify.identify(load_weights(path).tensors, {**flags, "cond_drop_prob": 0.1}, path, run_probe=False)
     assert (again.config.model.num_classes, again.config.model.label_slots) == (999, 1000)
     assert again.labels
     assert set(again.labels) <= set(range(8))
-    assert any("Its last label, 999, stands for no class" in sentence for sentence in again.told)
+    assert any("Its last label, 999, stands for no class" in sentence for sentence in again.notes)
     network = loading.build_network(load_weights(path).tensors, again.config, "x")
     ours = loading.open_model(hidden_run.checkpoint().path("model"), SampleConfig()).network()
     wanted = SampleConfig(num_samples=1, steps=2, classes="1", guidance_scale=3.0, precision="fp32")
@@ -446,7 +446,7 @@ def test_the_label_for_no_class_goes_to_improved_diffusion_and_back(hidden_run: 
         sample_images(ours, resolve_request(hidden_run.config, wanted)),
     )
 
-    plain = identify.recognise(load_weights(path).tensors, flags, path, ask=False)
+    plain = identify.identify(load_weights(path).tensors, flags, path, run_probe=False)
     assert plain.config.model.num_classes == 1000
     with pytest.raises(UserError, match="give that flag"):
         guidance.resolve_guidance(plain.config, wanted)
@@ -480,8 +480,11 @@ def test_shapes_tell_the_classes_when_it_is_said_that_some_were_hidden(tiny: Con
 def test_a_single_label_is_no_class_beside_none(tiny: Config, tmp_path: Path) -> None:
     network = unet.build(codec.replace(tiny, dict(class_cond=True, num_classes=1)).model)
     with pytest.raises(UserError, match=r"^cond_drop_prob is 0.1, and m.pt has a single label"):
-        identify.recognise(
-            network.state_dict(), dict(image_size=8, num_heads=1, cond_drop_prob=0.1), tmp_path / "m.pt", ask=False
+        identify.identify(
+            network.state_dict(),
+            dict(image_size=8, num_heads=1, cond_drop_prob=0.1),
+            tmp_path / "m.pt",
+            run_probe=False,
         )
 
 

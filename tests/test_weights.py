@@ -140,12 +140,12 @@ def test_a_tensor_too_many_or_too_few_is_named(tmp_path: Path) -> None:
         "input_blocks.1.0.emb_layers.1.weight",
     ):
         with pytest.raises(UserError, match=f"lacks the tensor {re.escape(name)}"):
-            identify.recognise({k: v for k, v in whole.items() if k != name}, flags, tmp_path / "m.pt", ask=False)
+            identify.identify({k: v for k, v in whole.items() if k != name}, flags, tmp_path / "m.pt", run_probe=False)
     with pytest.raises(UserError, match="holds the tensor extra that"):
-        identify.recognise({**whole, "extra": torch.zeros(1)}, flags, tmp_path / "m.pt", ask=False)
+        identify.identify({**whole, "extra": torch.zeros(1)}, flags, tmp_path / "m.pt", run_probe=False)
     with pytest.raises(UserError, match=r"holds 2 tensors \(extra, more\) that"):
-        identify.recognise(
-            {**whole, "extra": torch.zeros(1), "more": torch.zeros(1)}, flags, tmp_path / "m.pt", ask=False
+        identify.identify(
+            {**whole, "extra": torch.zeros(1), "more": torch.zeros(1)}, flags, tmp_path / "m.pt", run_probe=False
         )
 
 

@@ -158,7 +158,7 @@ def evaluate_source(
     resolved = dataclasses.replace(resolved, analytic_mse=mse)
     seen = lineage.from_json(opened.weights.data)
     learnt = distributed.run_on_main(
-        lambda: checkpoint_files.learnt_beside(opened.path, opened.weights.step) if seen else None
+        lambda: checkpoint_files.learnt_at_step(opened.path, opened.weights.step) if seen else None
     )
     yield from evaluate_into(folder, worker, compute.prepared(network), resolved, about, device, seen, learnt)
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 
 from ddpm.checkpoints import checkpoint_files
-from ddpm.checkpoints.identify import recognise
+from ddpm.checkpoints.identify import identify
 from ddpm.config import codec, validation
 from ddpm.config.training import Config
 from ddpm.data import datasets
@@ -112,7 +112,7 @@ def _settings(
         0,
         len(folder.steps),
     )
-    found = recognise(weights.tensors, {**learnt, **flags}, newest.model, options.probe)
+    found = identify(weights.tensors, {**learnt, **flags}, newest.model, options.probe)
     config = codec.replace(
         found.config, {"total_steps": flags.get("total_steps") or flags.get("lr_anneal_steps") or done}
     )
@@ -120,7 +120,7 @@ def _settings(
     for problem in validation.problems(config):
         if problem.name != "data_dir" or config.data.data_dir:
             raise UserError(problem.sentence, code=problem.code)
-    return config, notes + found.told
+    return config, notes + found.notes
 
 
 def _training(folder: Folder, newest: Files, optimizer: Mapping[str, Any] | None) -> tuple[dict[str, Any], list[str]]:

@@ -14,7 +14,7 @@ from ddpm.solvers import SOLVERS
 
 
 def normal_form(sample: SampleConfig) -> SampleConfig:
-    """Rewrite a request in this program's own settings: sampler in place of use_ddim, variance in place of sigma_small."""
+    """Rewrites a request in this program's own settings: sampler in place of use_ddim, variance in place of sigma_small."""
     try:
         name = timesteps.solver(sample)
     except UserError:  # of a file that was written by hand
