@@ -135,7 +135,7 @@ def test_stopped_and_gone_on_with(run: Run, tmp_path: Path) -> None:
     job = SampleJob(folder)
     status = job.status()
     assert status
-    assert (status.state, status.step, status.message) == ("stopped", 4, "Stopped with 2 of 5 pictures drawn")
+    assert (status.state, status.step, status.message) == ("stopped", 4, "Stopped with 2 of 5 images")
     assert job.shape == (2, 8, 8, 3)
     before = job.images[0].stat().st_mtime_ns
     with raises_error("already-exists"):
@@ -321,7 +321,7 @@ def test_as_many_at_once_as_fit(run: Run, monkeypatch: pytest.MonkeyPatch, caplo
     each = memory.sampling_bytes(config, asked)
     free = int(each * 2 * 7.5)
     assert memory.batch_size(config, asked) == 7
-    assert "Drawing 7 pictures at once instead of 64" in caplog.text
+    assert "The batch size is 7 instead of 64" in caplog.text
     guided = dataclasses.replace(asked, guidance_scale=3.0)
     assert 3 <= memory.batch_size(config, guided) < 7
     free = 1000
@@ -426,7 +426,7 @@ def test_a_checkpoint_replaced_while_pictures_are_drawn(
     status = job.status()
     assert status
     assert status.state == "finished"
-    assert f"{path.name} was {how} while pictures were drawn: all of them are from the weights" in status.warning
+    assert f"{path.name} was {how} during sampling: all images are from the weights" in status.warning
     assert (pixels(job) == pixels(straight)).all()
 
 

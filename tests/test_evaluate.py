@@ -312,7 +312,7 @@ def test_a_stop_keeps_what_was_measured(trained: Run, tmp_path: Path) -> None:
     assert status.state == "stopped"
     kept = job.result["pictures"]
     assert 2 <= kept < 12
-    assert status.message == f"Stopped with {kept} of 12 pictures measured"
+    assert status.message == f"Stopped with {kept} of 12 images evaluated"
     assert job.result["ended"] == "stopped"
     assert job.summary.endswith(f"({kept} held-out pictures)")
 

@@ -208,7 +208,7 @@ def test_settings_out_of_a_picture(run: Run, fake_run: Callable[..., Run]) -> No
 def test_a_picture_without_settings(run: Run) -> None:
     at = open_page("pages/sample.py")
     upload(at, images.encode_png(np.zeros((8, 8, 3), np.uint8)))
-    assert "star.png carries no settings" in said(at)
+    assert "star.png holds no settings" in said(at)
     told = dict(recipe(run, SampleConfig()), format=10**6)
     upload(at, images.encode_png(np.zeros((8, 8, 3), np.uint8), told))
     assert "newer version" in said(at)

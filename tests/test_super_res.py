@@ -211,7 +211,7 @@ def test_ddim_and_the_number_of_steps_are_honoured(config: Config, network: Supe
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (lambda at: "", "enlarges pictures of 3 x 3 pixels: name some in base_samples"),
+        (lambda at: "", "enlarges images of 3 x 3 pixels: name some in base_samples"),
         (lambda at: npz(at / "a.npz", noisy(2, 4)), "has 4 x 4 pixels, and this model enlarges 3 x 3"),
         (
             lambda at: png(at / "p" / "1.png", (3, 3)) and png(at / "p" / "2.png", (5, 3)),

@@ -52,7 +52,7 @@ FILES: dict[str, tuple[Callable[[Path], Any], str]] = {
         r"whole.*under model.*torch\.utils\.data\.dataset\.TensorDataset",
     ),
     "nested": (lambda p: saved(p, {"opt": {"state": {}, "param_groups": []}, "net": {"ema": NETWORK}}), r"net\.ema"),
-    "beside": (lambda p: saved(p, {**NETWORK, "epoch": 3}), "epoch beside its tensors"),
+    "beside": (lambda p: saved(p, {**NETWORK, "epoch": 3}), "epoch next to its tensors"),
     "empty dict": (lambda p: saved(p, {}), "holds nothing"),
     "list": (lambda p: saved(p, [1, 2]), r"no network weights \(but list\)"),
     "optimiser": (lambda p: saved(p, {"state": {}, "param_groups": []}), "an optimiser's state"),

@@ -187,7 +187,7 @@ def evaluate_into(
     said = {"evaluation": dataclasses.asdict(settings), "data": where, **about}
     if worker:
         files.write_json(folder / "settings.json", said)
-        worker.beat(state="running", message=f"Measuring {plural(count, 'picture')}")
+        worker.beat(state="running", message=f"Evaluating {plural(count, 'image')}")
     began, stop = time.monotonic(), False
     so_far = Tally(0)
 
@@ -214,7 +214,7 @@ def evaluate_into(
     worker.beat(
         state="stopped" if ended == "stopped" else "finished",
         seconds_left=0.0,
-        message=f"Stopped with {so_far.count:,} of {plural(count, 'picture')} measured" if ended == "stopped" else "",
+        message=f"Stopped with {so_far.count:,} of {plural(count, 'image')} evaluated" if ended == "stopped" else "",
     )
 
 
@@ -234,7 +234,7 @@ def open_images(
     mine = datasets.adjusted(mine, settings)
     if not mine.data_dir:
         raise UserError(
-            "No pictures are named, and the file does not say what it was trained on: name them with --data_dir.",
+            "No images are named, and the file does not say what it was trained on: name them with --data_dir.",
             code="no-data-named",
         )
 

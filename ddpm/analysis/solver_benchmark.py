@@ -258,7 +258,7 @@ def compare_into(
         **about,
     }
     files.write_json(folder / "settings.json", said)
-    worker.beat(state="running", message="Drawing the converged pictures")
+    worker.beat(state="running", message="Sampling the converged images")
     kept = _ResultFiles(job, said, cells, impossible, settings)
     measured: Measured | None = None
     began = time.monotonic()

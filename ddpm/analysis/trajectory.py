@@ -87,7 +87,7 @@ def looks(
 def _check_number(settings: SampleConfig, number: int) -> None:
     if not 0 <= number < settings.num_samples:
         raise UserError(
-            f"number {number} is none of the pictures, which are {settings.num_samples}: name one from 0 to"
+            f"number {number} is none of the {settings.num_samples} images: name one from 0 to"
             f" {settings.num_samples - 1}.",
             code="bad-value",
         )
@@ -177,7 +177,7 @@ def look_source(
     files.write_json(folder / "settings.json", said)
     mse = analytic_variance.mse_for(resolved, opened, network, compute, worker)
     resolved = dataclasses.replace(resolved, analytic_mse=mse)
-    worker.beat(state="running", message="Drawing", step=0, total_steps=resolved.nfe)
+    worker.beat(state="running", message="Sampling", step=0, total_steps=resolved.nfe)
     record = Record()
     began = time.monotonic()
 
@@ -194,7 +194,7 @@ def look_source(
             yield look
             if "stop" in worker.poll_requests() and look.done < look.total:
                 break
-    worker.beat(message="Writing the pictures", now=True)
+    worker.beat(message="Writing the images", now=True)
     sentence = _keep(job, record, said)
     whole = record.last is not None and record.last.done == record.last.total
     stopped = (

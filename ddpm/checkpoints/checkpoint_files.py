@@ -93,9 +93,7 @@ def _set_aside(path: Path) -> None:
         while (kept := path.with_name(f"{path.name}.{number}")).exists():
             number += 1
         files.rename(path, kept)
-        log.warning(
-            "%s was there already, of a set that cannot be gone on from: it is kept as %s.", path.name, kept.name
-        )
+        log.warning("%s existed already, of a set that cannot be resumed from: it is kept as %s.", path.name, kept.name)
 
 
 def save_weights(file: Any, weights: Mapping[str, Tensor], config: Config, step: int, kind: str) -> None:

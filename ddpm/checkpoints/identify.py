@@ -81,7 +81,7 @@ def identify(
     if config.model.class_cond and labels:
         names = tuple(str(label) for label in range(max(labels) + 1))
         config = codec.replace(config, {"class_names": config.class_names or names})
-        notes.append(f"Of {config.model.num_classes:,} labels, {_ranges(labels)} were trained: those can be drawn.")
+        notes.append(f"Of {config.model.num_classes:,} labels, {_ranges(labels)} were trained: those can be sampled.")
     return Identified(config, labels, notes)
 
 

@@ -162,19 +162,19 @@ def _other_than_network(content: Any, path: Path, safe: bool = True) -> tuple[st
     if _has_tensors_and_more(content):
         others = ", ".join(str(key) for key, value in content.items() if not _is_tensor(value))
         code = f"{{k: v for k, v in {_load(path, safe)}.items() if torch.is_tensor(v)}}"
-        return f"{others} beside its tensors", _saved(path, code, "")
+        return f"{others} next to its tensors", _saved(path, code, "")
     found = dict(_networks(content))
     if found:
         first, *more = found
         also = f", and under {_listed(more)}" if more else ""
         rest = [str(key) for key in content if not any(keys[0] == key for keys in found)]
-        beside = f" beside {', '.join(rest)}" if rest else ""
+        others = f" next to {', '.join(rest)}" if rest else ""
         code = _load(path, safe) + "".join(f"[{json.dumps(key)}]" for key in first)
-        return f"a network under {_listed([first])}{also}{beside}", _saved(path, code, f"_{first[-1]}")
+        return f"a network under {_listed([first])}{also}{others}", _saved(path, code, f"_{first[-1]}")
     if isinstance(content, _Inert):
         return "a whole network as a pickled object", _saved(path, f"{_load(path, safe)}.state_dict()", "")
     if isinstance(content, Mapping) and {"state", "param_groups"} <= content.keys():
-        return "no network weights but an optimiser's state", "name the model or ema file beside it"
+        return "no network weights but an optimiser's state", "name the model or ema file of the same step"
     what = "a tensor alone" if _is_tensor(content) else type(content).__name__
     what = ", ".join(map(str, content)) if isinstance(content, Mapping) else what
     return f"no network weights (but {what})", NETWORK

@@ -40,7 +40,7 @@ def parse_classes(config: Config, text: str) -> list[int]:
     if not found and must_be_named(config):
         raise UserError(
             f"This model has {last + 1} labels without names, and does not say which of them it has learnt: name those "
-            f"to draw, as in --classes 0-9, or --classes 0-{last} for all.",
+            f"to sample, as in --classes 0-9, or --classes 0-{last} for all.",
             code="missing-value",
         )
     return found or list(range(len(names(config))))

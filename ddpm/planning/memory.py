@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import psutil
 
-from ddpm import formatting
 from ddpm.config.model import ModelConfig
 from ddpm.config.tasks import SampleConfig
 from ddpm.config.training import Config, TrainConfig
@@ -136,8 +135,8 @@ def batch_size(config: Config, sample: SampleConfig) -> int:
     fit = max(1, int(free // sampling_bytes(config, sample)))
     if fit < asked:
         log.warning(
-            "Drawing %s at once instead of %d, for which half of the free memory, %s, has no room.",
-            formatting.plural(fit, "picture"),
+            "The batch size is %s instead of %d, for which half of the free memory, %s, is too little.",
+            fit,
             asked,
             f"{free / 1e6:,.0f} MB",
         )

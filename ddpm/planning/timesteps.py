@@ -69,7 +69,7 @@ def timesteps(config: Config, wanted: FromCheckpoint) -> list[int] | list[float]
             if getattr(wanted, name) is (name == "analytic_first_step"):
                 more = "ask for more steps, or " if config.diffusion.diffusion_steps > 1 else ""
                 raise UserError(
-                    f"{name} is {getattr(wanted, name)}, and a single timestep leaves no network call for it:"
+                    f"{name} is {getattr(wanted, name)}, and a single timestep leaves no model evaluation for it:"
                     f" {more}leave it out.",
                     code="not-applicable",
                 )
@@ -91,7 +91,7 @@ def _spread(config: Config, wanted: FromCheckpoint) -> list[int] | list[float]:
             )
         least = max(0.05, (50 // (T - 1) + 1) / 100)  # half a timestep is rounded to none
         raise UserError(
-            f"strength {sample.strength:g} adds no noise, so the picture would stay as it is: use {least:g} or more.",
+            f"strength {sample.strength:g} adds no noise, so the image would stay as it is: use {least:g} or more.",
             code="impossible-steps",
         )
     if not sample or not sample.steps:
@@ -157,12 +157,12 @@ def check(sample: SampleConfig) -> None:
         )
     if sample.analytic_first_step and sample.task not in ("draw", "interpolate"):
         raise UserError(
-            f"analytic_first_step is for pure noise, and {sample.task} begins with a picture: leave it out.",
+            f"analytic_first_step is for pure noise, and {sample.task} begins with an image: leave it out.",
             code="not-applicable",
         )
     if not sample.denoise_to_zero and sample.task in ("inpaint", "invert"):
         raise UserError(
-            f"denoise_to_zero is False, and {sample.task} has to end at a clean picture: leave it out.",
+            f"denoise_to_zero is False, and {sample.task} has to end at a clean image: leave it out.",
             code="not-applicable",
         )
 

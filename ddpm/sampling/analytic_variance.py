@@ -192,7 +192,7 @@ def run_estimate(estimating: Iterator[Estimated], worker: Worker) -> list[float]
             step=now.done,
             total_steps=now.total,
             seconds_left=left,
-            message=f"Estimating the variance: {now.done} of {now.total} calls",
+            message=f"Estimating the variance: {now.done} of {now.total} model evaluations",
         )
         if now.mse is not None:
             return [float(value) for value in now.mse]
