@@ -84,6 +84,34 @@ def runs_dir(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def runs_here(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The pages show the runs in `runs_dir`, and remember none of them afterwards."""
+    from pages.ui.frame import run_store
+
+    monkeypatch.setenv("DDPM_RUNS", str(runs_dir))
+    yield
+    run_store.store.clear()
+
+
+@pytest.fixture
+def threads_afterwards() -> Iterator[None]:
+    """Torch computes with as many threads after the test as before it."""
+    import torch
+
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def one_thread(threads_afterwards: None) -> None:
+    """Torch computes with one thread: networks this small are slower with several."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
 def tiny() -> Config:
     """Settings whose network trains a step in milliseconds."""
     return codec.replace(

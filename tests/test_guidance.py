@@ -1,7 +1,7 @@
 """Classifier-free guidance: its algebra on a network whose outputs are known, and that training hides classes."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,8 @@ from ddpm.sampling.request import resolve_request
 from ddpm.training import warm_start
 from ddpm.training.loop import TrainingLoop
 from ddpm.training.trainer import Trainer
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 FULL = schedules.named("cosine", 20)
 NULL = 3
@@ -229,15 +231,6 @@ def test_a_batch_never_changes_a_guided_picture(config: Config) -> None:
 
 
 # Training
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Networks this small are slower with several."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -1,8 +1,7 @@
 """What was drawn before, on the Sample page: shown, gone on with, noted on, compared, deleted, its settings opened."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -15,15 +14,9 @@ from ddpm.runs.results import SampleJob
 from ddpm.runs.runs import Run
 from ddpm.storage import files, images
 from pages.ui.forms import reopen
-from pages.ui.frame import run_store
 from pages.ui.results import sampler_comparison, samples
 
-
-@pytest.fixture(autouse=True)
-def here(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("DDPM_RUNS", str(runs_dir))
-    yield
-    run_store.store.clear()
+pytestmark = pytest.mark.usefixtures("runs_here")
 
 
 @pytest.fixture
@@ -208,7 +201,7 @@ def test_settings_out_of_a_picture(run: Run, fake_run: Callable[..., Run]) -> No
 def test_a_picture_without_settings(run: Run) -> None:
     at = open_page("pages/sample.py")
     upload(at, images.encode_png(np.zeros((8, 8, 3), np.uint8)))
-    assert "star.png holds no settings" in said(at)
+    assert "star.png carries no settings" in said(at)
     told = dict(recipe(run, SampleConfig()), format=10**6)
     upload(at, images.encode_png(np.zeros((8, 8, 3), np.uint8), told))
     assert "newer version" in said(at)
