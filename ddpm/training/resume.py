@@ -20,6 +20,12 @@ from ddpm.training import warm_start
 log = logging.getLogger("ddpm")
 
 
+def check_unfinished(run: Run) -> None:
+    """Raise UserError for a run whose last step is saved; its folder stays as it is."""
+    if any(c.step >= run.config.train.total_steps for c in run.checkpoints()) and is_done(run):
+        raise UserError(run.finished_message, code="nothing-left")
+
+
 def is_done(run: Run) -> bool:
     """Whether its last step is saved, and whole."""
     found, _ = checkpoint_files.newest_intact(run)
