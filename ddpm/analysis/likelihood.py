@@ -68,8 +68,8 @@ def measure(
     """Evaluates `num_samples` images of the data, in an order that the seed decides.
 
     network: ready to be called.  Several processes take turns of images and share the results.  The noise of image k at
-    timestep t depends on (seed + k, t) alone, so the result depends neither on the number of processes, nor on `rows` or
-    `batch_size`.  Every `batch_size` images the confidence interval of the mean may end it: see `until_ci`.
+    timestep t depends on (seed + k, t) alone, so the result depends neither on the number of processes, nor on
+    `rows` or `batch_size`.  Every `batch_size` images the confidence interval of the mean may end it: see `until_ci`.
 
     Raises UserError where the data lacks the classes of the network.
     """
@@ -173,11 +173,12 @@ def evaluate_into(
     seen: Digest | None = None,
     learnt: np.ndarray | None = None,
 ) -> Iterator[Measured]:
-    """Evaluates into a job's folder: settings.json at once, then the terms as improved-diffusion writes them, result.json.
+    """Evaluates into a job's folder: settings.json at once, then the terms as improved-diffusion writes them,
+    result.json.
 
-    about: recorded in both JSON files.  seen: digest of the data that the network was trained on.  learnt: identities of
-    all images it was ever trained on, uint64 [n], where they are known.  Where it is stopped or fails, the images
-    evaluated so far count.
+    about: recorded in both JSON files.  seen: digest of the data that the network was trained on.  learnt:
+    identities of all images it was ever trained on, uint64 [n], where they are known.  Where it is stopped or fails,
+    the images evaluated so far count.
     """
     job, config, settings = EvaluationJob(folder), resolved.config, resolved.request
     if job.result:

@@ -2,7 +2,7 @@
 
 model000500.pt  ema_0.9999_000500.pt    state_dicts; the settings travel in their `_metadata`
 opt000500.pt                            AdamW's state_dict
-state000500.pt                          random states, position in the data, running means, identities of all images trained on
+state000500.pt                          random states, position in the data, running means, identities of images
 saves/000500.begun                      exists while they are written
 saves/000500.json                       manifest, written last: it makes the set valid
 """
@@ -164,7 +164,10 @@ def fault(checkpoint: Checkpoint, only: str = "") -> str:
 
 
 def _diverged(checkpoint: Checkpoint, only: str = "") -> str:
-    """Names in a sentence a file of a set, or the file `only`, with values that are not finite; empty where there is none."""
+    """Names in a sentence a file of a set, or the file `only`, with values that are not finite.
+
+    Empty where there is none.
+    """
     for kind in (*checkpoint.weights, "opt"):
         path = checkpoint.path(kind)
         if path.name not in checkpoint.files or only not in ("", path.name):
@@ -267,8 +270,8 @@ def learnt_at_step(path: Path, step: int) -> np.ndarray | None:
 def optimizer_of(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     """Reads AdamW's state_dict, by position in the order of `tensors`.
 
-    improved-diffusion's mixed precision keeps the state of all tensors as a single flat one, in the same order, which is
-    split.  Raises UserError where the state does not belong to these tensors.
+    improved-diffusion's mixed precision keeps the state of all tensors as a single flat one, in the same order,
+    which is split.  Raises UserError where the state does not belong to these tensors.
     """
     content = read(path)
     shapes = [tuple(t.shape) for t in tensors.values()]

@@ -1,4 +1,4 @@
-"""Identifies the settings of a file of weights without any: from shapes, flags, names of released models, and a probe."""
+"""Identifies the settings of weights without any: from shapes, flags, names of released models, and a probe."""
 
 import logging
 from collections.abc import Mapping
@@ -36,9 +36,9 @@ def identify(
 ) -> Identified:
     """Identifies the settings of the network in `source`.
 
-    Shapes determine most of the model's settings; `flags` (by setting name) and, for a released model's file, its preset
-    give the rest.  run_probe: a probe, on the data that `flags` name or on photographs, infers what shapes do not
-    determine, where it was not given, and notes where what was given does not fit.  tensors: by name, of any shape.
+    Shapes determine most of the model's settings; `flags` (by setting name) and, for a released model's file, its
+    preset give the rest.  run_probe: a probe, on the data that `flags` name or on photographs, infers what shapes do
+    not determine, where it was not given, and notes where what was given does not fit.  tensors: by name, of any shape.
     Raises UserError for flags that contradict the shapes or the preset.
     """
     shapes = {name: tuple(t.shape) for name, t in tensors.items()}

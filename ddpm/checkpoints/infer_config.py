@@ -1,8 +1,8 @@
 """Infers settings of a network from the shapes of its tensors.  No torch.
 
 Shapes determine channels, multipliers, blocks, attention, classes, learned variance, scale-shift norm and
-super-resolution.  They do not determine the image size (it is guessed from the levels), the heads, whether the last label
-stands for no class, or anything of the diffusion process.
+super-resolution.  They do not determine the image size (it is guessed from the levels), the heads, whether the last
+label stands for no class, or anything of the diffusion process.
 """
 
 import itertools
@@ -95,7 +95,7 @@ def _model_settings(shapes: Shapes, image_size: int, small_size: int, hidden: bo
 
 
 def _channels(seen: int, said: int) -> tuple[int, bool, bool]:
-    """Returns the channels of an image, and whether there are a small image as input and a learned variance as output."""
+    """Returns the channels of an image, whether a small image is an input, and whether a variance is an output."""
     for channels, super_res, learned in itertools.product((1, 3, 4), (False, True), (False, True)):
         if (channels * (1 + super_res), channels * (1 + learned)) == (seen, said):
             return channels, super_res, learned
@@ -136,7 +136,10 @@ def _guess_size(mult: tuple[int, ...], attended: list[int]) -> int:
 
 
 def fitting_flags(shapes: Shapes, model: ModelConfig) -> list[str]:
-    """Returns the flags by which `model` would fit the network with these tensors; none where that cannot be inferred."""
+    """Returns the flags by which `model` would fit the network with these tensors.
+
+    None where that cannot be inferred.
+    """
     hidden = model.cond_drop_prob > 0
     rows = shapes.get("label_emb.weight", (0,))[0]
     if model.class_cond and rows in (model.num_classes, model.num_classes + 1):  # the number is right, with or without

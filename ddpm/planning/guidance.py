@@ -41,7 +41,8 @@ def resolve_guidance(config: Config, sample: SampleConfig) -> Guidance | None:
         )
     if not model.cond_drop_prob:
         raise UserError(
-            f"guidance_scale is {scale:g}, and this model was never trained without its classes, as guidance needs: leave"
+            f"guidance_scale is {scale:g}, and this model was never trained without its classes, as guidance"
+            f" needs: leave"
             " it at 1, or train one with --cond_drop_prob 0.1 (a file without settings that was: give that flag).",
             code="not-applicable",
         )

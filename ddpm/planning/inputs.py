@@ -62,7 +62,8 @@ def fit(config: Config, picture: Image.Image, name: str) -> np.ndarray:
     size = config.model.image_size
     if picture.size != (size, size):
         raise UserError(
-            f"picture {name} has {picture.width} x {picture.height} pixels, and this model samples {_size(config)}: scale"
+            f"picture {name} has {picture.width} x {picture.height} pixels, and this model samples"
+            f" {_size(config)}: scale"
             " it to that size.",
             code="wrong-size",
         )
@@ -107,7 +108,8 @@ def read_mask(config: Config, path: str) -> np.ndarray:
     size = config.model.image_size
     if picture.size != (size, size):
         raise UserError(
-            f"mask {path} has {picture.width} x {picture.height} pixels, and this model samples {_size(config)}: scale it"
+            f"mask {path} has {picture.width} x {picture.height} pixels, and this model samples {_size(config)}:"
+            f" scale it"
             " to that size.",
             code="wrong-size",
         )

@@ -36,7 +36,8 @@ def open_base(config: Config, base_samples: str) -> tuple[Source, bool] | None:
     if not model.super_res:
         if base_samples:
             raise UserError(
-                f"base_samples {base_samples} was given to a model that samples from noise alone: leave it out, or choose"
+                f"base_samples {base_samples} was given to a model that samples from noise alone: leave it out, or"
+                f" choose"
                 " a super-resolution model.",
                 code="not-applicable",
             )

@@ -24,8 +24,8 @@ SHARE = 0.5  # of the available memory, for sampling
 # Bytes of a training process before it has weights: Python and torch; without native kernels torch.optim too.
 RUNTIME = {True: 318e6, False: 390e6}
 BLOCK = 16  # channels that native convolutions pad to
-# Memory of feature maps as a multiple of their size, measured with glibc, whose malloc does not reuse every hole.  Native:
-# True.
+# Memory of feature maps as a multiple of their size, measured with glibc, whose malloc does not reuse every hole.
+# Native: True.
 SLACK = {True: 1.4, False: 1.3}  # where feature maps are kept for the backward pass
 SLACK_RECOMPUTED = 2.3  # where most are recomputed
 SLACK_FORWARD = {True: 1.8, False: 1.4}  # without a backward pass
@@ -112,7 +112,7 @@ def _kept(layer: Layer, model: ModelConfig, how: ExpectedMode) -> int:
 
 
 def _gradient_workspace(model: ModelConfig, threads: int) -> int:
-    """Counts the numbers in which all threads accumulate a native convolution's weight gradient, in Winograd's domain."""
+    """Counts the numbers in which all threads accumulate a convolution's weight gradient, in Winograd's domain."""
     most = 0
     for layer in architecture.plan(model, model.in_channels).layers:
         if not isinstance(layer, Attention):

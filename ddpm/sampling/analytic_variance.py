@@ -1,8 +1,8 @@
 """The analytic variance of an ancestral step, from the errors of the network's predictions (Bao et al. 2022).
 
-A step's mean is the posterior's for the predicted x_start.  The error of that prediction adds to the posterior variance:
-the optimum is beta_tilde + coef1^2 E|x_0 - x_start|^2 / d.  For an exact network this is Bao et al.'s Theorem 1, with
-1 - Gamma as the error of eps; for any other it minimises the variational bound.
+A step's mean is the posterior's for the predicted x_start.  The error of that prediction adds to the posterior
+variance: the optimum is beta_tilde + coef1^2 E|x_0 - x_start|^2 / d.  For an exact network this is Bao et al.'s
+Theorem 1, with 1 - Gamma as the error of eps; for any other it minimises the variational bound.
 """
 
 import logging
@@ -95,7 +95,7 @@ def estimate(
 
 
 def variance(mse: np.ndarray) -> process.Variance:
-    """Returns the variance, as a row of process.VARIANCES, for the errors of eps: mse float64 [T] of the full process."""
+    """Returns the variance, as a row of process.VARIANCES, for errors of eps: mse float64 [T] of the full process."""
 
     def analytic(schedule: Schedule, t: Tensor, predicted: Prediction) -> Tensor:
         return at(np.log(table(schedule, mse)), t, predicted.x_start)
@@ -141,10 +141,12 @@ def for_weights(
     device: torch.device | str = "cpu",
     seen: Mapping[str, Any] | None = None,
 ) -> PredictionErrors:
-    """Returns the errors of the weights in a file: read from its folder, or estimated on the model's data and saved there.
+    """Returns the errors of the weights in a file: read from its folder, or estimated on the model's data and saved
+    there.
 
-    network: computes in fp32.  worker: progress is reported to it.  seen: digest of the data that the weights were trained
-    on, which may be other images now.  Raises Stopped when asked to stop, UserError where the data cannot be read.
+    network: computes in fp32.  worker: progress is reported to it.  seen: digest of the data that the weights were
+    trained on, which may be other images now.  Raises Stopped when asked to stop, UserError where the data cannot be
+    read.
     """
     if found := variance_file.read(weights, sha256, config.diffusion.diffusion_steps):
         return found

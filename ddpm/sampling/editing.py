@@ -72,7 +72,8 @@ def inpaint(
     *,
     randn_like: RandnLike,
 ) -> Iterator[SampleStep]:
-    """RePaint (Lugmayr et al. 2022, Algorithm 1): samples where the mask is 1, and ends exactly at `given` where it is 0.
+    """RePaint (Lugmayr et al. 2022, Algorithm 1): samples where the mask is 1, and ends exactly at `given` where it
+    is 0.
 
     given: float32 [N, C, H, W] in [-1, 1].  mask: float32 [1, 1, H, W] of 0 and 1.  moves: `timesteps.repaint_moves`.
     sampler: a single-step one, without memory of earlier steps.

@@ -361,7 +361,10 @@ def _noisier(schedule: Schedule, now: Point, gamma: float) -> Point:
 
 
 def named(name: str) -> Callable[..., Iterator[SampleStep]]:
-    """Returns the sampler of a row of SOLVERS, with the row's options; the settings it `takes` are still to be passed."""
+    """Returns the sampler of a row of SOLVERS, with the row's options.
+
+    The settings it `takes` are still to be passed.
+    """
     row = SOLVERS[name]
     function = row.function
     if isinstance(function, str):

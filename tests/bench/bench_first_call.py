@@ -1,9 +1,11 @@
-"""Seconds from the start of `ddpm sample` to the first model evaluation, with a checkpoint of the size of cifar10-paper.
+"""Seconds from the start of `ddpm sample` to the first model evaluation, with a checkpoint of the size of
+cifar10-paper.
 
 python tests/bench/bench_first_call.py [ROUNDS [OTHER]]
 
-OTHER is another checkout of this program, measured in turn with this one.  Printed are medians of the seconds, and of the
-bytes that the process read until then; the run holds weights, averages, optimiser and state, of an untrained network.
+OTHER is another checkout of this program, measured in turn with this one.  Printed are medians of the seconds, and
+of the bytes that the process read until then; the run holds weights, averages, optimiser and state, of an untrained
+network.
 """
 
 import os
@@ -67,7 +69,8 @@ def make_run(folder: Path) -> Path:
     saved = checkpoint_files.save(run, 1, dict.fromkeys(kinds, weights), optimizer, {}, 0, 1.0)
     size = saved.files[saved.path(saved.weights[0]).name]["bytes"]
     print(
-        f"a file of weights has {size / 1e6:.0f} MB, the checkpoint {sum(f['bytes'] for f in saved.files.values()) / 1e6:.0f} MB"
+        f"a file of weights has {size / 1e6:.0f} MB, the checkpoint"
+        f" {sum(f['bytes'] for f in saved.files.values()) / 1e6:.0f} MB"
     )
     return folder
 
