@@ -109,7 +109,9 @@ def _drawn(options: argparse.Namespace) -> Path:
 def _changed(
     options: argparse.Namespace, like: dict[str, Any]
 ) -> tuple[SampleConfig, runs.Run | Path | metadata.RecordedCheckpoint, dict[str, Any]]:
-    """Returns the request of an image with the flags that were given, the model, and flags of a file without settings."""
+    """Returns the request of an image with the flags that were given, the model,
+    and flags of a file without settings.
+    """
     settings = metadata.sample_of(like, options.like.name)
     explicit = any(getattr(options, name) for name in SOURCE)
     if explicit:  # which checkpoint of a run is meant is not what the picture says

@@ -63,7 +63,8 @@ def _analytic(options: argparse.Namespace) -> Output:
         variance_file.write(path, opened.sha256, PredictionErrors(now.mse.tolist(), about))
     except OSError as error:
         raise UserError(
-            f"{variance_file.path_for(path)} cannot be written ({error.strerror or error}): make its folder writable, or"
+            f"{variance_file.path_for(path)} cannot be written ({error.strerror or error}): make its folder"
+            " writable, or"
             " copy the weights to another.",
             code="not-writable",
         ) from error

@@ -1,4 +1,6 @@
-"""The grid of a solver comparison: each cell is a solver with a number of model evaluations.  And tables of results.  No torch."""
+"""The grid of a solver comparison: each cell is a solver with a number of model evaluations.  And tables of results.
+No torch.
+"""
 
 import csv
 import dataclasses
@@ -256,7 +258,8 @@ def about(result: dict[str, Any]) -> str:
         first = result["converged"][0]
         said[0] += (
             f", which are known to {level(max(c['apart'] for c in result['converged']))} levels"
-            f" ({SolverVariant(*first['solver']).label} with {first['calls']} calls against {SolverVariant(*first['check']).label} with"
+            f" ({SolverVariant(*first['solver']).label} with {first['calls']} calls against"
+            f" {SolverVariant(*first['check']).label} with"
             f" {first['check_calls']})"
         )
     said.append(
