@@ -140,8 +140,7 @@ def _training(folder: Folder, newest: Files, optimizer: Mapping[str, Any] | None
         else:
             notes.append(
                 f"Its learning rate was falling, and {lr:.3g} at the end: give --lr and --lr_anneal_steps to resume"
-                " with"
-                " (otherwise lr is 0.0001)."
+                " with (otherwise lr is 0.0001)."
             )
     return settings, notes
 
@@ -232,7 +231,8 @@ def _open_in_place(
         for found, start in _checkpoints(folder, config, notes, progress):
             state = run.folder / f"state{found.step:06d}.pt"
             made.append(state)
-            written = files.write(state, lambda file, start=start: torch.save(_state_of(start), file))  # type: ignore[misc]
+            content = _state_of(start)
+            written = files.write(state, lambda file, content=content: torch.save(content, file))  # type: ignore[misc]
             theirs = [*found.weights.values(), *([found.optimizer] if found.optimizer else [])]
             listed = {p.name: {"bytes": p.stat().st_size, "sha256": files.sha256(p)} for p in theirs}
             checkpoint = Checkpoint(
