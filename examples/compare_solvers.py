@@ -1,7 +1,7 @@
 """Compare solvers at few denoising steps on the model that comes with the program.
 
-All begin with the same noise x_T.  The table has the root mean squared distance, in levels of 0 to 255, between a solver's
-images and those of DDIM with many steps, which are close to the exact solution of the probability-flow ODE.
+All begin with the same noise x_T.  The table has the root mean squared distance, in levels of 0 to 255, between a
+solver's images and those of DDIM with many steps, which are close to the exact solution of the probability-flow ODE.
 
     python examples/compare_solvers.py --images 16 --out solvers.png
 """

@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -30,6 +31,18 @@ SUMMARY = pytest.StashKey[list[str]]()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--golden", default=str(HERE / "golden"), metavar="DIR", help="folder of golden numbers")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Hands the lines of a process of pytest-xdist to the one that prints."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["summary"] = session.config.stash.get(SUMMARY, [])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    lines = getattr(node, "workeroutput", {}).get("summary", [])
+    node.config.stash.setdefault(SUMMARY, []).extend(lines)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

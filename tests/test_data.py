@@ -22,7 +22,7 @@ from ddpm.config.model import ModelConfig
 from ddpm.config.training import Config, DataConfig
 from ddpm.data import datasets, decoded, shapes, sources
 from ddpm.data.datasets import Dataset, Digest, Split, Stream, describe, open_dataset, resolve
-from ddpm.errors import Code, UserError
+from ddpm.errors import Code
 from ddpm.storage import image_files, images
 
 
@@ -376,7 +376,8 @@ def test_a_bad_image_matters_only_in_the_part_it_lies_in(
     )  # type: ignore[func-returns-value]
     found = open_dataset(config, model, split=split)
     assert (len(found), {Path(path).parent.name for path in decoded_ones}) == (3, {split})
-    with pytest.raises(UserError, match=r"1\.png" if how == "broken" else "smaller"):
+    error: tuple[Any, ...] = ("broken-image", "1.png") if how == "broken" else ("small-images",)
+    with raises_error(*error):
         open_dataset(config, model, split="test" if broken == "test" else "train")
 
 

@@ -135,7 +135,7 @@ def test_stopped_and_gone_on_with(run: Run, tmp_path: Path) -> None:
     job = SampleJob(folder)
     status = job.status()
     assert status
-    assert (status.state, status.step, status.message) == ("stopped", 4, "Stopped with 2 of 5 pictures drawn")
+    assert (status.state, status.step, status.message) == ("stopped", 4, "Stopped with 2 of 5 images")
     assert job.shape == (2, 8, 8, 3)
     before = job.images[0].stat().st_mtime_ns
     with raises_error("already-exists"):
@@ -284,7 +284,7 @@ before = psutil.Process().memory_info().rss
 open("/proc/self/clear_refs", "w").write("5")
 asked = drawn({count})
 peak = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) * 1024
-print((peak - before) / {count}, memory.bytes_each(config, asked))
+print((peak - before) / {count}, memory.sampling_bytes(config, asked))
 """
 
 
@@ -318,10 +318,10 @@ def test_as_many_at_once_as_fit(run: Run, monkeypatch: pytest.MonkeyPatch, caplo
     assert memory.batch_size(config, dataclasses.replace(asked, num_samples=5)) == 5
     assert memory.batch_size(config, dataclasses.replace(asked, batch_size=100)) == 100
     assert not caplog.records
-    each = memory.bytes_each(config, asked)
+    each = memory.sampling_bytes(config, asked)
     free = int(each * 2 * 7.5)
     assert memory.batch_size(config, asked) == 7
-    assert "Drawing 7 pictures at once instead of 64" in caplog.text
+    assert "The batch size is 7 instead of 64" in caplog.text
     guided = dataclasses.replace(asked, guidance_scale=3.0)
     assert 3 <= memory.batch_size(config, guided) < 7
     free = 1000
@@ -426,7 +426,7 @@ def test_a_checkpoint_replaced_while_pictures_are_drawn(
     status = job.status()
     assert status
     assert status.state == "finished"
-    assert f"{path.name} was {how} while pictures were drawn: all of them are from the weights" in status.warning
+    assert f"{path.name} was {how} during sampling: all images are from the weights" in status.warning
     assert (pixels(job) == pixels(straight)).all()
 
 
@@ -507,10 +507,15 @@ def test_like_a_picture_with_changes(run: Run, tmp_path: Path) -> None:
 def test_settings_of_other_versions() -> None:
     older = metadata.sample_of({"sample": {"num_samples": 3}}, "it")
     assert older == SampleConfig(num_samples=3, precision="fp32", kernels="torch"), "which all of them drew with"
-    for newer in ({"format": 99, "sample": {}}, {"sample": {"from_the_future": 1}}):
-        with pytest.raises(UserError, match="newer version"):
-            metadata.sample_of(newer, "it")
-    for wrong in ({"sample": 3}, {"sample": {"seed": "x"}}, {"sample": {"seed": -1}}, {}):
+    with raises_error("newer-format", 99):
+        metadata.sample_of({"format": 99, "sample": {}}, "it")
+    with raises_error("unknown-setting", "'from_the_future'"):
+        metadata.sample_of({"sample": {"from_the_future": 1}}, "it")
+    with raises_error("bad-value", "seed", "'x'"):
+        metadata.sample_of({"sample": {"seed": "x"}}, "it")
+    with raises_error("out-of-range", "seed", -1):
+        metadata.sample_of({"sample": {"seed": -1}}, "it")
+    for wrong in ({"sample": 3}, {}):
         with pytest.raises(UserError):
             metadata.sample_of(wrong, "it")
 

@@ -1,6 +1,7 @@
 """The examples, run as a reader runs them, with little to do.
 
-The notebook's cells are plain Python, so that they are executed here one after another: no Jupyter needs to be installed.
+The notebook's cells are plain Python, so that they are executed here one after another: no Jupyter needs to be
+installed.
 """
 
 import json

@@ -222,7 +222,7 @@ def test_tables_of_the_cells() -> None:
         "| DDIM, uniform | 20.0 | 8.0 |",
         "| Heun, karras | – | 0.5 (9 calls) |",
         "| DDPM, uniform | – | random |",
-        "| seconds a picture | 0.1 | 0.2 |",
+        "| seconds per image | 0.1 | 0.2 |",
     ]
     plain = solver_grid.table(CELLS).splitlines()
     assert plain[1] == "DDIM, uniform         20.0            8.0"
@@ -285,7 +285,7 @@ def test_a_job_leaves_result_and_sheet(gaussian: Config, tmp_path: Path) -> None
     ]
     assert job.config == SolverBenchmarkConfig(num_samples=4, solvers="ddpm,unipc-3", calls="5,10")
     assert job.sheet.exists()
-    assert "4 pictures each" in solver_grid.about(result)
+    assert "4 images each" in solver_grid.about(result)
     assert result["pace"]["low"] <= result["pace"]["median"] <= result["pace"]["high"]
     with raises_error("already-exists"):
         compare(tmp_path / "job", gaussian, calls="5")
@@ -313,7 +313,7 @@ def test_a_failure_keeps_the_rows(gaussian: Config, tmp_path: Path, monkeypatch:
         return real(network, resolved, *more)
 
     monkeypatch.setattr(engine, "sample", failing)
-    with pytest.raises(UserError, match="The sun"):
+    with raises_error("out-of-memory", "The sun"):
         compare(tmp_path / "job", gaussian, solvers="ddim,unipc-3", calls="5,10")
     job = SolverBenchmarkJob(tmp_path / "job")
     assert job.state() == "failed"

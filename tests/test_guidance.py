@@ -21,7 +21,6 @@ from ddpm.config.training import Config, unused
 from ddpm.data import datasets
 from ddpm.data.datasets import Dataset
 from ddpm.diffusion import denoiser, process
-from ddpm.errors import UserError
 from ddpm.interop import export_openai
 from ddpm.models import unet
 from ddpm.planning import guidance
@@ -429,11 +428,11 @@ def test_the_label_for_no_class_goes_to_improved_diffusion_and_back(hidden_run: 
 
     path = back / "model000004.pt"
     flags = dict(image_size=8, num_heads=1, noise_schedule="cosine", diffusion_steps=20)
-    again = identify.recognise(load_weights(path).tensors, {**flags, "cond_drop_prob": 0.1}, path, ask=False)
+    again = identify.identify(load_weights(path).tensors, {**flags, "cond_drop_prob": 0.1}, path, run_probe=False)
     assert (again.config.model.num_classes, again.config.model.label_slots) == (999, 1000)
     assert again.labels
     assert set(again.labels) <= set(range(8))
-    assert any("Its last label, 999, stands for no class" in sentence for sentence in again.told)
+    assert any("Its last label, 999, stands for no class" in sentence for sentence in again.notes)
     network = loading.build_network(load_weights(path).tensors, again.config, "x")
     ours = loading.open_model(hidden_run.checkpoint().path("model"), SampleConfig()).network()
     wanted = SampleConfig(num_samples=1, steps=2, classes="1", guidance_scale=3.0, precision="fp32")
@@ -442,7 +441,7 @@ def test_the_label_for_no_class_goes_to_improved_diffusion_and_back(hidden_run: 
         sample_images(ours, resolve_request(hidden_run.config, wanted)),
     )
 
-    plain = identify.recognise(load_weights(path).tensors, flags, path, ask=False)
+    plain = identify.identify(load_weights(path).tensors, flags, path, run_probe=False)
     assert plain.config.model.num_classes == 1000
     with raises_error("not-applicable"):
         guidance.resolve_guidance(plain.config, wanted)
@@ -453,7 +452,7 @@ def test_more_labels_than_improved_diffusion_has_are_refused(
 ) -> None:
     run = fake_run("many", class_cond=True, num_classes=1000, cond_drop_prob=0.1)
     monkeypatch.setattr(export_openai.checkpoint_files, "damage", lambda _: "")
-    with pytest.raises(UserError, match="many has 1,000 classes and a label for none, and improved-diffusion's"):
+    with raises_error("not-exportable", "many", "1,000"):
         export_openai.export_checkpoint(run, tmp_path / "back")
 
 
@@ -476,8 +475,11 @@ def test_shapes_tell_the_classes_when_it_is_said_that_some_were_hidden(tiny: Con
 def test_a_single_label_is_no_class_beside_none(tiny: Config, tmp_path: Path) -> None:
     network = unet.build(codec.replace(tiny, dict(class_cond=True, num_classes=1)).model)
     with raises_error("conflicting-settings", "cond_drop_prob", "0.1", "m.pt"):
-        identify.recognise(
-            network.state_dict(), dict(image_size=8, num_heads=1, cond_drop_prob=0.1), tmp_path / "m.pt", ask=False
+        identify.identify(
+            network.state_dict(),
+            dict(image_size=8, num_heads=1, cond_drop_prob=0.1),
+            tmp_path / "m.pt",
+            run_probe=False,
         )
 
 

@@ -173,7 +173,7 @@ def check_chart(path: Path) -> None:
 
 
 def chart(result: dict[str, Any]) -> Any:
-    """A plotly figure: seconds and memory of a step against each setting, measured and estimated, on logarithmic axes."""
+    """A plotly figure: seconds and memory of a step against each setting, measured and estimated, on log axes."""
     from plotly.graph_objects import Scatter
     from plotly.subplots import make_subplots
 

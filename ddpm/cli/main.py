@@ -62,10 +62,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def execute(arguments: Sequence[str]) -> None:
     """Run one command and print its result.  Raises UserError for an error that the user can correct."""
-    # Threads that wait for each other by spinning take cores from other jobs, and then from each other.  Spinning briefly
-    # costs nothing on an idle machine (not at all: half the speed).  Where other programs computed, a training on two
-    # cores was 1.8 times as fast as with 10,000 spins, and two trainings with three threads as fast as with two.
-    # GNU's and LLVM's OpenMP read this when torch is imported.
+    # Threads that wait for each other by spinning take cores from other jobs, and then from each other.  Spinning
+    # briefly costs nothing on an idle machine (not at all: half the speed).  On two cores that other programs used too,
+    # a training was 1.8 times as fast as with 10,000 spins.  GNU's and LLVM's OpenMP read this when torch is imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     os.environ.setdefault("KMP_BLOCKTIME", "1")
     _open_streams()
@@ -105,7 +104,7 @@ def _open_streams() -> None:
 
 
 def join_negative_values(arguments: Sequence[str]) -> list[str]:
-    """Write `--lr -1e-4` as `--lr=-1e-4`: argparse takes such values for flags, and no flag but -h has a single dash."""
+    """Write `--lr -1e-4` as `--lr=-1e-4`: argparse takes such values for flags; no flag but -h has a single dash."""
     joined: list[str] = []
     for word in arguments:
         before = joined[-1] if joined else ""

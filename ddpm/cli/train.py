@@ -189,7 +189,8 @@ def _config(options: argparse.Namespace, given: dict[str, Any]) -> Config:
     config = codec.replace(base, given)
     if options.base.model.super_res and not config.model.super_res:
         raise UserError(
-            "super-res-train trains a model that enlarges images, but small_size is 0: give --small_size, or use ddpm train.",
+            "super-res-train trains a model that enlarges images, but small_size is 0: give --small_size, or use ddpm"
+            " train.",
             code="missing-value",
         )
     return config

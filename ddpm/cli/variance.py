@@ -18,7 +18,8 @@ def add(commands: Any) -> None:
         commands,
         "analytic",
         _analytic,
-        "Estimate the best variance of ancestral steps, for --variance analytic; it is kept beside the weights.",
+        "Estimate the best variance of ancestral steps, for --variance analytic; it is saved in the folder of the"
+        " weights.",
     )
     shared.add_source(
         parser, AnalyticConfig, "estimating", "", leave_out={"timestep_respacing", "variance", "clip_denoised"}
@@ -44,7 +45,7 @@ def _analytic(options: argparse.Namespace) -> Output:
     place = datasets.adjusted(place, wanted)
     if not place.data_dir:
         raise UserError(
-            f"{path.name} does not say what it was trained on: name some pictures with --data_dir.",
+            f"{path.name} does not say what it was trained on: name some images with --data_dir.",
             code="no-data-named",
         )
     dataset = datasets.open_dataset(place, config.model, seed=config.train.seed)
@@ -61,7 +62,8 @@ def _analytic(options: argparse.Namespace) -> Output:
         variance_file.write(path, opened.sha256, PredictionErrors(now.mse.tolist(), about))
     except OSError as error:
         raise UserError(
-            f"{variance_file.path_for(path)} cannot be written ({error.strerror or error}): make its folder writable, or"
+            f"{variance_file.path_for(path)} cannot be written ({error.strerror or error}): make its folder"
+            " writable, or"
             " copy the weights to another.",
             code="not-writable",
         ) from error

@@ -9,7 +9,7 @@ from ddpm.solvers import SOLVERS
 
 
 def trained_variance(config: DiffusionConfig, learn_sigma: bool) -> str:
-    """Name of the variance (a row of diffusion.variances.VARIANCES) that a model with these settings was trained for."""
+    """Name of the variance (a row of VARIANCES) that a model with these settings was trained for."""
     if learn_sigma:
         return "learned_range"
     return "fixed_small" if config.sigma_small else "fixed_large"
