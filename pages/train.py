@@ -9,7 +9,7 @@ from ddpm.config.model import DiffusionConfig, ModelConfig
 from ddpm.config.presets import DEFAULT, OURS, PRESETS, RELEASED, Preset
 from ddpm.config.training import Config, TrainConfig, unused
 from ddpm.data import datasets
-from ddpm.runs import commands, launch, runs
+from ddpm.runs import commands, launch, run_names, runs
 from ddpm.runs.jobs import ACTIVE
 from pages.ui.components import setting_widgets
 from pages.ui.forms import data_form, super_res
@@ -116,7 +116,7 @@ with form:
 
 def suggested_name() -> str:
     base = st.session_state["train_base"]
-    return runs.free_name(runs_dir, same or (base if base not in PRESETS else Path(draft.data.data_dir).stem))
+    return run_names.free_name(runs_dir, same or (base if base not in PRESETS else Path(draft.data.data_dir).stem))
 
 
 with aside:
@@ -136,7 +136,7 @@ with aside:
         st.session_state["train.name"] = suggestion
     st.session_state["train_suggestion"] = suggestion
     name = st.text_input("Name of the run", key="train.name", persist_state="session")
-    bad_name = runs.name_problem(runs_dir, name)
+    bad_name = run_names.name_problem(runs_dir, name)
     setting_widgets.complaint(bad_name)
 
     busy = [run.name for run in runs.list_runs(runs_dir) if run.state() in ACTIVE]

@@ -21,7 +21,7 @@ from ddpm.data.datasets import Dataset
 from ddpm.diffusion.process import Prediction, at
 from ddpm.errors import UserError
 from ddpm.planning import variances
-from ddpm.runs.jobs import Stopped
+from ddpm.runs.worker import Stopped
 from ddpm.sampling import analytic_variance, engine, samplers
 from ddpm.storage import files
 from ddpm.training import trainer as train

@@ -28,9 +28,9 @@ from ddpm.diffusion import losses
 from ddpm.diffusion.process import Prediction, q_sample
 from ddpm.errors import UserError
 from ddpm.runs import results, runs
-from ddpm.runs.jobs import Worker
 from ddpm.runs.results import EvaluationJob
 from ddpm.runs.runs import Run
+from ddpm.runs.worker import Worker
 from ddpm.storage import files, images
 from ddpm.training.loop import TrainingLoop
 from ddpm.training.trainer import Trainer

@@ -15,9 +15,10 @@ from ddpm.planning import solver_grid
 from ddpm.planning.solver_grid import Cell, Way
 from ddpm.reports.contact_sheet import Sheet
 from ddpm.runs import launch
-from ddpm.runs.jobs import Status, Worker
+from ddpm.runs.jobs import Status
 from ddpm.runs.results import SolverBenchmarkJob
 from ddpm.runs.runs import Run
+from ddpm.runs.worker import Worker
 from ddpm.storage import files
 from pages.ui.components import figures
 from pages.ui.forms import sampling_form

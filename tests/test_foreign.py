@@ -32,7 +32,8 @@ from ddpm.interop import export_openai, import_openai
 from ddpm.models import unet
 from ddpm.planning import classes
 from ddpm.runs import launch, metrics, openai_folder, runs
-from ddpm.runs.jobs import ACTIVE, Worker
+from ddpm.runs.jobs import ACTIVE
+from ddpm.runs.worker import Worker
 from ddpm.sampling import engine
 from ddpm.storage import images
 from ddpm.training import warm_start

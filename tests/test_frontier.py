@@ -23,9 +23,10 @@ from ddpm.models.unet import build
 from ddpm.planning import solver_grid
 from ddpm.planning.solver_grid import Cell, Way
 from ddpm.reports.contact_sheet import SHOWN, Sheet
-from ddpm.runs.jobs import Job, Worker
+from ddpm.runs.jobs import Job
 from ddpm.runs.results import SolverBenchmarkJob
 from ddpm.runs.runs import Run
+from ddpm.runs.worker import Worker
 from ddpm.sampling import engine
 from ddpm.solvers import SOLVERS
 from ddpm.spacings import SPACINGS

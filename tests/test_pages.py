@@ -19,7 +19,7 @@ from waiting import until
 from ddpm.config import codec
 from ddpm.config.presets import DEFAULT, PRESETS
 from ddpm.runs import launch, runs
-from ddpm.runs.jobs import Worker
+from ddpm.runs.worker import Worker
 from pages.ui.frame import layout, run_status, run_store
 
 PAGES = ["app.py", *sorted(f"pages/{path.name}" for path in (ROOT / "pages").glob("*.py") if path.stem != "__init__")]

@@ -14,9 +14,9 @@ import pytest
 
 from ddpm.cli import main
 from ddpm.runs import runs
-from ddpm.runs.jobs import Worker
 from ddpm.runs.results import SampleJob
 from ddpm.runs.runs import Run
+from ddpm.runs.worker import Worker
 from pages.ui.frame import run_status
 
 ROOT = Path(main.__file__).parents[2]

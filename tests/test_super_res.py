@@ -26,9 +26,9 @@ from ddpm.models.unet import SuperResUNet, build
 from ddpm.planning import low_res
 from ddpm.planning.low_res import LowRes
 from ddpm.runs import runs
-from ddpm.runs.jobs import Stopped, Worker
 from ddpm.runs.results import SampleJob
 from ddpm.runs.runs import Run
+from ddpm.runs.worker import Stopped, Worker
 from ddpm.sampling import engine
 from ddpm.sampling import job as drawing
 from ddpm.storage import files, images

@@ -37,9 +37,9 @@ from ddpm.host import cpu_threads
 from ddpm.models import backend
 from ddpm.planning import variances
 from ddpm.planning.variances import Errors
-from ddpm.runs.jobs import Stopped, Worker, keep_on_failure
 from ddpm.runs.results import EvaluationJob
 from ddpm.runs.runs import Run
+from ddpm.runs.worker import Stopped, Worker, keep_on_failure
 from ddpm.sampling import analytic_variance, engine
 from ddpm.schedules import Schedule
 from ddpm.storage import files, images

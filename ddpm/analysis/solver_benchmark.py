@@ -30,9 +30,9 @@ from ddpm.planning.low_res import LowRes
 from ddpm.planning.solver_grid import Cell, LeftOut, Place, Way
 from ddpm.planning.variances import Errors
 from ddpm.reports.contact_sheet import SHOWN, Sheet
-from ddpm.runs.jobs import Worker, keep_on_failure
 from ddpm.runs.results import SolverBenchmarkJob
 from ddpm.runs.runs import Run
+from ddpm.runs.worker import Worker, keep_on_failure
 from ddpm.sampling import analytic_variance, engine
 from ddpm.storage import files, images
 

@@ -29,9 +29,9 @@ from ddpm.planning import timesteps, variances
 from ddpm.planning.variances import Errors
 from ddpm.reports import animation
 from ddpm.reports.animation import Frames
-from ddpm.runs.jobs import Worker, keep_on_failure
 from ddpm.runs.results import TrajectoryJob
 from ddpm.runs.runs import Run
+from ddpm.runs.worker import Worker, keep_on_failure
 from ddpm.sampling import analytic_variance, engine
 from ddpm.storage import files, images
 

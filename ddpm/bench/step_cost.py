@@ -17,7 +17,7 @@ from ddpm.config.training import Config
 from ddpm.data.datasets import Dataset
 from ddpm.errors import UserError
 from ddpm.planning import low_res
-from ddpm.runs.jobs import Stopped, Worker
+from ddpm.runs.worker import Stopped, Worker
 from ddpm.sampling import engine
 from ddpm.storage import files
 from ddpm.training.trainer import Trainer

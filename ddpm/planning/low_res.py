@@ -10,7 +10,9 @@ import numpy as np
 from ddpm.config.tasks import OWN_DATA, SampleConfig
 from ddpm.config.training import Config
 from ddpm.data.datasets import Dataset
-from ddpm.data.sources import Npz, Source, open_source
+from ddpm.data.npz_files import Npz
+from ddpm.data.source import Source
+from ddpm.data.sources import open_source
 from ddpm.data_sets import DATA_SETS
 from ddpm.errors import UserError
 from ddpm.planning import classes

@@ -27,7 +27,7 @@ from ddpm.diffusion.process import Network, Prediction, at
 from ddpm.errors import UserError
 from ddpm.planning import variances
 from ddpm.planning.variances import Errors
-from ddpm.runs.jobs import Stopped, Worker
+from ddpm.runs.worker import Stopped, Worker
 from ddpm.schedules import Schedule
 from ddpm.storage import files, images
 

@@ -30,9 +30,9 @@ from ddpm.planning import classes, inputs, low_res, memory, metadata, variances
 from ddpm.planning.inputs import Given
 from ddpm.planning.low_res import LowRes
 from ddpm.runs import runs
-from ddpm.runs.jobs import Stopped, Worker, keep_on_failure
 from ddpm.runs.results import SampleJob
 from ddpm.runs.runs import Run
+from ddpm.runs.worker import Stopped, Worker, keep_on_failure
 from ddpm.sampling import analytic_variance
 from ddpm.sampling.engine import Chosen, Drawn, check, chosen, draw, flags_of, labels_for, network_of, origin, pixels_of
 from ddpm.storage import arrays, files, images

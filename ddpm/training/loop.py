@@ -19,9 +19,9 @@ from ddpm.diffusion import losses
 from ddpm.errors import UserError, as_user_error
 from ddpm.formatting import plural
 from ddpm.planning import low_res
-from ddpm.runs.jobs import Stopped, Worker
 from ddpm.runs.metrics import columns_for
 from ddpm.runs.runs import Checkpoint, Run
+from ddpm.runs.worker import Stopped, Worker
 from ddpm.sampling import engine
 from ddpm.storage import files, images
 from ddpm.training import resume, trial, warm_start

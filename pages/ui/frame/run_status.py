@@ -13,7 +13,7 @@ from ddpm.config.tasks import OWN_DATA
 from ddpm.errors import UserError, user_errors
 from ddpm.formatting import clock, duration, plural
 from ddpm.planning import classes
-from ddpm.runs import launch, runs
+from ddpm.runs import launch, run_names, runs, trash
 from ddpm.runs.jobs import ACTIVE, State, Status
 from ddpm.runs.runs import Run
 from pages.ui.components import setting_widgets
@@ -176,7 +176,7 @@ def quick_start() -> Run:
     from ddpm.data import datasets
 
     base = codec.resolved(datasets.resolve(PRESETS[DEFAULT].config))
-    run = runs.create_run(layout.runs_dir(), runs.free_name(layout.runs_dir(), DEFAULT), base)
+    run = runs.create_run(layout.runs_dir(), run_names.free_name(layout.runs_dir(), DEFAULT), base)
     launch.start_training(run)
     return run
 
@@ -217,5 +217,5 @@ def confirm_delete(run: Run) -> None:
             st.rerun()
         if st.button("Delete", type="primary", icon=":material/delete:", key="delete_sure"):
             spare()
-            act(lambda: runs.trash_run(run), f"{setting_widgets.plain(run.name)} was deleted")
+            act(lambda: trash.trash_run(run), f"{setting_widgets.plain(run.name)} was deleted")
             st.rerun()
