@@ -7,7 +7,7 @@ from ddpm import formatting
 from ddpm.config.tasks import EvalConfig, SampleConfig
 from ddpm.config.training import Config
 from ddpm.errors import UserError
-from ddpm.planning import timesteps
+from ddpm.planning import resolve, timesteps
 from ddpm.runs.results import EvaluationJob
 from ddpm.runs.runs import Run
 from ddpm.solvers import SOLVERS
@@ -28,7 +28,7 @@ def normal_form(sample: SampleConfig) -> SampleConfig:
 def describe(config: Config, sample: SampleConfig) -> str:
     """16 pictures · DDIM, 50 steps · seed 0."""
     try:
-        steps = timesteps.calls(config, sample)
+        steps = resolve.resolve_process(config, sample).nfe
     except UserError:
         steps = 0
     said = normal_form(sample)
@@ -51,7 +51,7 @@ RECENT = 20  # sampling jobs whose speed is looked at
 
 def sampling_cost(run: Run, config: Config, sample: SampleConfig) -> str:
     """Describes the cost of a request: 50 denoising steps per image · about 12 s, going by the last time."""
-    steps = f"{formatting.plural(timesteps.calls(config, sample), 'denoising step')} per image"
+    steps = f"{formatting.plural(resolve.resolve_process(config, sample).nfe, 'denoising step')} per image"
     seconds = estimate_sampling_seconds(run, config, sample)
     return steps if seconds is None else f"{steps} · about {formatting.duration(seconds)}, going by the last time"
 
@@ -63,7 +63,8 @@ def estimate_sampling_seconds(run: Run, config: Config, sample: SampleConfig) ->
         if status and before and status.state == "finished" and status.steps_per_second:
             batch = job.settings.get("drawn_at_once") or before.batch_size or before.num_samples
             evaluations = status.steps_per_second * min(batch, before.num_samples) * _evaluations_per_step(before)
-            return timesteps.calls(config, sample) * sample.num_samples * _evaluations_per_step(sample) / evaluations
+            nfe = resolve.resolve_process(config, sample).nfe * _evaluations_per_step(sample)
+            return nfe * sample.num_samples / evaluations
     return None
 
 

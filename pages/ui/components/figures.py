@@ -13,7 +13,7 @@ import pandas as pd
 
 from ddpm.formatting import plural
 from ddpm.planning import solver_grid
-from ddpm.planning.solver_grid import Cell
+from ddpm.planning.solver_grid import GridResult
 from ddpm.runs import metrics
 from ddpm.spacings import SPACINGS
 
@@ -146,7 +146,7 @@ def terms(curves: Sequence[Curve], log: bool) -> Figure:
     return {"data": data, "layout": layout}
 
 
-def frontier(found: Sequence[Cell], tolerance: float, best: Cell | None) -> Figure:
+def frontier(found: Sequence[GridResult], tolerance: float, best: GridResult | None) -> Figure:
     """Distance to the converged pictures over seconds a picture, a line a way of drawing; `best` gets a star.
 
     Those without a distance have no line.  A dashed line shows the tolerance.

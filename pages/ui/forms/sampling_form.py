@@ -11,7 +11,7 @@ from ddpm.config.tasks import FEW_STEPS, SampleConfig
 from ddpm.config.training import Config
 from ddpm.config.validation import Problem
 from ddpm.errors import UserError
-from ddpm.planning import classes, summary, timesteps
+from ddpm.planning import classes, resolve, summary
 from ddpm.runs.runs import Checkpoint, Run
 from pages.ui.components import setting_widgets
 from pages.ui.forms import checkpoint_form, inputs_form, sampler_form, super_res
@@ -214,7 +214,7 @@ def problems(config: Config, sample: SampleConfig) -> list[Problem]:
 
 def steps_of(config: Config, sample: SampleConfig) -> int:
     """Network calls that a picture takes.  Raises UserError for an impossible respacing."""
-    return timesteps.calls(config, sample)
+    return resolve.resolve_process(config, sample).nfe
 
 
 def _classes(config: Config, known: list[str]) -> str:

@@ -114,7 +114,7 @@ def choose(form: str, run: Run, config: Config, text: str, problems: list[str]) 
                 persist_state="session",
                 help="A folder of small images, an .npz file with arr_0, or a data set by name, such as shapes.",
             ).strip()
-            base = base if low_res.by_name(base) else absolute(base)
+            base = base if low_res.is_data_set(base) else absolute(base)
         case _:
             base = OWN_DATA
     if base:
@@ -190,7 +190,7 @@ def _named(uploads: Iterable[tuple[str, bytes]]) -> dict[str, bytes]:
 def _stamp(base: str) -> int:
     """Changes when the folder or file does."""
     try:
-        return 0 if low_res.by_name(base) else Path(base).stat().st_mtime_ns
+        return 0 if low_res.is_data_set(base) else Path(base).stat().st_mtime_ns
     except OSError:
         return 0
 

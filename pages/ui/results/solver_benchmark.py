@@ -14,7 +14,7 @@ from ddpm.config.training import Config
 from ddpm.config.validation import Problem
 from ddpm.errors import UserError
 from ddpm.planning import classes, solver_grid
-from ddpm.planning.solver_grid import Cell
+from ddpm.planning.solver_grid import GridResult
 from ddpm.runs import launch
 from ddpm.runs.jobs import ACTIVE
 from ddpm.runs.results import SolverBenchmarkJob
@@ -190,7 +190,7 @@ def problems(config: Config, settings: SolverBenchmarkConfig) -> list[Problem]:
     """What would keep these samplers from being compared."""
     found = list(validation.limit_problems(settings))
     for name, look in (
-        ("calls", lambda: solver_grid.places(config, settings)),
+        ("calls", lambda: solver_grid.grid_cells(config, settings)),
         ("classes", lambda: classes.parse_classes(config, settings.classes)),
     ):
         try:
@@ -202,7 +202,7 @@ def problems(config: Config, settings: SolverBenchmarkConfig) -> list[Problem]:
 
 def estimate(run: Run, jobs: list[SolverBenchmarkJob], config: Config, settings: SolverBenchmarkConfig) -> float | None:
     """Seconds that a frontier will take, from the pace of an earlier one of this run, or of a drawing."""
-    calls = solver_grid.total_calls(solver_grid.places(config, settings)[0], settings) * settings.num_samples
+    calls = solver_grid.total_evaluations(solver_grid.grid_cells(config, settings)[0], settings) * settings.num_samples
     for job in jobs[:20]:
         pace = job.result.get("pace")
         if pace:
@@ -263,19 +263,19 @@ def _now(job: SolverBenchmarkJob, was_active: bool, config: Config) -> None:
     st.caption(setting_widgets.plain(solver_grid.about(result)))
 
 
-def sentence(cell: Cell) -> str:
+def sentence(cell: GridResult) -> str:
     """UniPC-3, logsnr with 10 calls: 0.21 s a picture, 1.3 levels from converged."""
     distance = solver_grid.level(cell.distance or 0.0)
     return (
-        f"{cell.way.label} with {formatting.plural(cell.calls, 'call')}: {formatting.duration(cell.seconds)} a picture,"
+        f"{cell.variant.label} with {formatting.plural(cell.calls, 'call')}: {formatting.duration(cell.seconds)} a picture,"
         f" {distance} levels from converged."
     )
 
 
-def to_draw(config: Config, settings: SolverBenchmarkConfig, cell: Cell) -> SampleConfig:
+def to_draw(config: Config, settings: SolverBenchmarkConfig, cell: GridResult) -> SampleConfig:
     """The settings that draw as a cell did."""
     usual = SampleConfig()
-    sample = solver_grid.sample_of(config, settings, cell.way, cell.asked)
+    sample = solver_grid.sample_of(config, settings, cell.variant, cell.asked)
     own = SOLVERS[cell.solver].spacing == cell.spacing
     return dataclasses.replace(
         sample,
@@ -304,7 +304,7 @@ def _downloads(job: SolverBenchmarkJob) -> None:
                 {
                     "Sampler": way.label,
                     **{
-                        formatting.plural(n, "call"): solver_grid.off(by[n]) if n in by else "–"
+                        formatting.plural(n, "call"): solver_grid.distance_text(by[n]) if n in by else "–"
                         for n in solver_grid.columns(found)
                     },
                 }
