@@ -26,7 +26,7 @@ import torch
 from PIL import Image
 
 from ddpm import schedules
-from ddpm.analysis import likelihood
+from ddpm.analysis import bound
 from ddpm.checkpoints import checkpoint_files, probe
 from ddpm.config import codec
 from ddpm.config.training import Config
@@ -50,7 +50,7 @@ FURTHER = 5  # measured, with AVX-512, AVX2 and SSE: up to 2.4
 
 
 class Tally:
-    """How much was compared, and what was not.  Every comparison shows that it fails for an array that is off by 1 %."""
+    """How much was compared, and what was not.  Every comparison fails for an array that is off by 1 %."""
 
     def __init__(self) -> None:
         self.compared: defaultdict[str, set[str]] = defaultdict(set)  # file -> arrays
@@ -260,7 +260,7 @@ def _compare_process(
     }
     if "bpd_noise" in values:  # a smaller copy of the file has it for some cases only
         drawn = torch.from_numpy(values.pop("bpd_noise")).flip(0)  # t = 0 first
-        bits = likelihood.bits_per_dim(network, full, full, settings, x_start, lambda k, t: drawn[t, k], rows=7)
+        bits = bound.bits_per_dim(network, full, full, settings, x_start, lambda k, t: drawn[t, k], rows=7)
         terms = {name: getattr(bits, name).flip(1) for name in ("vb", "xstart_mse", "mse")}
         ours |= {f"bpd.{name}": value for name, value in terms.items()}
         ours |= {"bpd.total_bpd": bits.total, "bpd.prior_bpd": bits.prior}
@@ -314,7 +314,8 @@ def test_sampling(golden: Path, tally: Tally, case: str) -> None:
     ours, exact = found
     for name in ours:
         tally.near_exact("sampling.npz", f"{case} {name}", ours[name], stored[name], exact[name])
-        # Asked at pure noise, a network's rounding is divided by sqrt(abar): the first answer alone has no bound of its own.
+        # Asked at pure noise, a network's rounding is divided by sqrt(abar): the first answer alone has no
+        # bound of its own.
         if name != "first_pred_xstart":
             tally.close("sampling.npz", f"{case} {name}", ours[name], stored[name], atol=1e-3)
 

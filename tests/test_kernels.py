@@ -1,9 +1,9 @@
-"""The kernels in C++ against torch in double precision: values, gradients, what is not a number, and any number of threads."""
+"""The kernels in C++ against torch in double precision: values, gradients, NaN, any number of threads."""
 
 import functools
 import shutil
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +15,8 @@ from ddpm.host.compiler import find_compiler
 from ddpm.models.native import build
 from ddpm.models.native.ops import NativeOps
 from ddpm.models.torch_ops import TORCH, Joined, Ops
+
+pytestmark = pytest.mark.usefixtures("threads_afterwards")
 
 PROCESSORS = ["-march=x86-64-v3", "-march=x86-64"]  # with AVX2, and with what every x86 has
 
@@ -164,13 +166,6 @@ def in_bf16(ops: NativeOps) -> NativeOps:
     return NativeOps(ops.library, torch.bfloat16)
 
 
-@pytest.fixture(autouse=True)
-def threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-
-
 def drawn(case: Case, seed: int = 0) -> tuple[nn.Module | None, list[Tensor], Tensor]:
     """(layer, inputs, the gradient of what comes out), float32: maps hold numbers that are bf16's, too."""
     torch.manual_seed(seed + zlib.crc32(repr(case.shapes).encode()))
@@ -209,7 +204,7 @@ def apart(a: Tensor, b: Tensor) -> float:
 
 
 def check(ops: NativeOps, name: str, most: float | None = None) -> None:
-    """Raises AssertionError where a tensor differs from torch's in double precision by more than `most` of its length."""
+    """Raises AssertionError if a tensor differs from torch's in double precision by more than `most` of its norm."""
     case = CASES[name]
     if most is None:  # twice what is seen
         most = 4e-3 if ops.dtype == torch.bfloat16 else 3e-6 if name.startswith("conv") else 8e-7
@@ -388,6 +383,7 @@ def older(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return NativeOps(build.opened(library))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MAIN)
 def test_other_processors_compute_the_same(older: NativeOps, name: str) -> None:
     assert older.block == 16

@@ -132,7 +132,7 @@ def reading(out: Path) -> dict[str, str]:
             return f"{type(error).__name__}: {error}"
 
     def measured(data_dir: str, worker: Helper | None = None) -> int:
-        return len(likelihood.open_pictures(config, EvalConfig(data_dir=data_dir), worker)[0])
+        return len(likelihood.open_images(config, EvalConfig(data_dir=data_dir), worker)[0])
 
     def drawn(base_samples: str) -> int:
         asked = SampleConfig(num_samples=1, base_samples=base_samples)

@@ -1,4 +1,5 @@
-"""The frontier of samplers on a checkpoint: how close each comes to the converged pictures, with how many network calls.
+"""The frontier of samplers on a checkpoint: how close each comes to the converged pictures, with how many network
+calls.
 
 for measured in measure(network, config, SolverBenchmarkConfig(calls="5,10")):
     if measured.result:
@@ -258,7 +259,7 @@ def compare_into(
         **about,
     }
     files.write_json(folder / "settings.json", said)
-    worker.beat(state="running", message="Drawing the converged pictures")
+    worker.beat(state="running", message="Sampling the converged images")
     kept = _ResultFiles(job, said, cells, impossible, settings)
     measured: Measured | None = None
     began = time.monotonic()

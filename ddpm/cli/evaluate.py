@@ -4,7 +4,8 @@ import argparse
 import sys
 from typing import Any
 
-from ddpm.cli import shared, torchrun
+from ddpm.cli import output, shared, torchrun
+from ddpm.cli.output import Output
 from ddpm.config.tasks import EvalConfig
 from ddpm.formatting import plural
 from ddpm.runs import results
@@ -12,11 +13,11 @@ from ddpm.runs import results
 
 def add(commands: Any) -> None:
     """Add the subcommand to the parser."""
-    nll = shared.add_command(commands, "nll", _nll, "Measure how well a model knows pictures, in bits per dimension.")
+    nll = shared.add_command(commands, "nll", _nll, "Evaluate a model on images, in bits per dimension.")
     shared.add_source(nll, EvalConfig, "measuring", "evaluations")
 
 
-def _nll(options: argparse.Namespace) -> None:
+def _nll(options: argparse.Namespace) -> Output | None:
     settings, source, flags = shared.read_source(options, EvalConfig)
     folder = shared.result_folder(options.out, source, "evaluations")
     with shared.job_worker(folder, made=options.out is None) as worker:
@@ -32,17 +33,17 @@ def _nll(options: argparse.Namespace) -> None:
                 folder, worker if torchrun.is_main() else None, source, settings, flags, options.probe
             ):
                 line.total, so_far = measured.total, measured.so_far
-                line.set_description_str(plural(so_far.count, "picture"), refresh=False)
+                line.set_description_str(plural(so_far.count, "image"), refresh=False)
                 if so_far.count:
                     line.set_postfix_str(f"{results.bits(so_far.mean, so_far.ci95)} bits/dim", refresh=False)
                 line.update(measured.done - line.n)
     if not torchrun.is_main():
-        return
+        return None
     shared.copy_arrays_to_log_folder(options.out, folder)
     job = results.EvaluationJob(folder)
-    result = job.result
+    result, lines = job.result, []
     if result:
-        print(job.summary)
         quarters = " + ".join(f"{value:.4f}" for value in result["vb_quarters"])
-        print(f"prior {result['prior']:.4g}, then by quarter of the timesteps, least noisy first: {quarters}")
-    print(folder)
+        terms = f"prior {result['prior']:.4g}, then by quarter of the timesteps, least noisy first: {quarters}"
+        lines = [job.summary, terms]
+    return Output({**output.of_job(job), **result}, "\n".join([*lines, str(folder)]))

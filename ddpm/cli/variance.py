@@ -6,6 +6,7 @@ import sys
 from typing import Any
 
 from ddpm.cli import shared
+from ddpm.cli.output import Output
 from ddpm.config.tasks import AnalyticConfig
 from ddpm.errors import UserError
 from ddpm.host import cpu_threads
@@ -18,14 +19,15 @@ def add(commands: Any) -> None:
         commands,
         "analytic",
         _analytic,
-        "Estimate the best variance of ancestral steps, for --variance analytic; it is kept beside the weights.",
+        "Estimate the best variance of ancestral steps, for --variance analytic; it is saved in the folder of the"
+        " weights.",
     )
     shared.add_source(
         parser, AnalyticConfig, "estimating", "", leave_out={"timestep_respacing", "variance", "clip_denoised"}
     )
 
 
-def _analytic(options: argparse.Namespace) -> None:
+def _analytic(options: argparse.Namespace) -> Output:
     wanted, source, flags = shared.read_source(options, AnalyticConfig)
     from tqdm import tqdm
 
@@ -44,7 +46,7 @@ def _analytic(options: argparse.Namespace) -> None:
     place = datasets.adjusted(place, wanted)
     if not place.data_dir:
         raise UserError(
-            f"{path.name} does not say what it was trained on: name some pictures with --data_dir.",
+            f"{path.name} does not say what it was trained on: name some images with --data_dir.",
             code="no-data-named",
         )
     dataset = datasets.open_dataset(place, config.model, seed=config.train.seed)
@@ -62,8 +64,10 @@ def _analytic(options: argparse.Namespace) -> None:
         variance_file.write(path, opened.sha256, PredictionErrors(now.mse.tolist(), about))
     except OSError as error:
         raise UserError(
-            f"{variance_file.path_for(path)} cannot be written ({error.strerror or error}): make its folder writable, or"
+            f"{variance_file.path_for(path)} cannot be written ({error.strerror or error}): make its folder"
+            " writable, or"
             " copy the weights to another.",
             code="not-writable",
         ) from error
-    print(variance_file.path_for(path))
+    written = variance_file.path_for(path)
+    return Output({"path": written, "mse": now.mse, **about}, str(written))

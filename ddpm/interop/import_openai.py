@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 
 from ddpm.checkpoints import checkpoint_files
-from ddpm.checkpoints.identify import recognise
+from ddpm.checkpoints.identify import identify
 from ddpm.config import codec, validation
 from ddpm.config.training import Config
 from ddpm.data import datasets
@@ -112,7 +112,7 @@ def _settings(
         0,
         len(folder.steps),
     )
-    found = recognise(weights.tensors, {**learnt, **flags}, newest.model, options.probe)
+    found = identify(weights.tensors, {**learnt, **flags}, newest.model, options.probe)
     config = codec.replace(
         found.config, {"total_steps": flags.get("total_steps") or flags.get("lr_anneal_steps") or done}
     )
@@ -120,7 +120,7 @@ def _settings(
     for problem in validation.problems(config):
         if problem.name != "data_dir" or config.data.data_dir:
             raise UserError(problem.sentence, code=problem.code)
-    return config, notes + found.told
+    return config, notes + found.notes
 
 
 def _training(folder: Folder, newest: Files, optimizer: Mapping[str, Any] | None) -> tuple[dict[str, Any], list[str]]:
@@ -139,8 +139,8 @@ def _training(folder: Folder, newest: Files, optimizer: Mapping[str, Any] | None
             settings["lr"] = lr
         else:
             notes.append(
-                f"Its learning rate was falling, and {lr:.3g} at the end: give --lr and --lr_anneal_steps to resume with"
-                " (otherwise lr is 0.0001)."
+                f"Its learning rate was falling, and {lr:.3g} at the end: give --lr and --lr_anneal_steps to resume"
+                " with (otherwise lr is 0.0001)."
             )
     return settings, notes
 
@@ -231,7 +231,8 @@ def _open_in_place(
         for found, start in _checkpoints(folder, config, notes, progress):
             state = run.folder / f"state{found.step:06d}.pt"
             made.append(state)
-            written = files.write(state, lambda file, start=start: torch.save(_state_of(start), file))  # type: ignore[misc]
+            content = _state_of(start)
+            written = files.write(state, lambda file, content=content: torch.save(content, file))  # type: ignore[misc]
             theirs = [*found.weights.values(), *([found.optimizer] if found.optimizer else [])]
             listed = {p.name: {"bytes": p.stat().st_size, "sha256": files.sha256(p)} for p in theirs}
             checkpoint = Checkpoint(

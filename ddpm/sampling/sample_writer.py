@@ -63,7 +63,7 @@ class SampleWriter:
         while self.count < self.resolved.request.num_samples and self._is_whole(self.count):
             self._newest.append(images.read_pixels(self._image_path(self.count), self._shape))
             self.count += 1
-            self.worker.beat(message=f"Looking through {formatting.plural(self.count, 'picture')}")
+            self.worker.beat(message=f"Checking {formatting.plural(self.count, 'image')}")
             if "stop" in self.worker.poll_requests():
                 raise Stopped
         return self.count
@@ -79,7 +79,9 @@ class SampleWriter:
             return False
 
     def write(self, steps: Iterator[SamplingProgress]) -> None:
-        """Saves each image as it is finished, and a preview now and then, until all are there or a stop is requested."""
+        """Saves each image as it is finished, and a preview now and then,
+        until all are there or a stop is requested.
+        """
         began = looked = time.monotonic()
         for progress in steps:
             elapsed = time.monotonic() - began
@@ -127,7 +129,8 @@ class SampleWriter:
         count = len(self._broken)
         sentence = (
             f"{formatting.plural(count, 'image')} of {self.resolved.request.num_samples} came out with values that are"
-            f" NaN or infinite, and {'is' if count == 1 else 'are'} black there, first image {self._broken[0]}: the network was"
+            f" NaN or infinite, and {'is' if count == 1 else 'are'} black there, first image {self._broken[0]}: the"
+            " network was"
             " trained with other settings, or its training diverged."
         )
         if count == 1:
@@ -191,7 +194,7 @@ class SampleWriter:
             self.job.folder / "result.json", {"rmse": rmse, "mean": mean, "unit": "pixel values, 0 to 255"}
         )
         self.outcome = (
-            f"Drawn again from the noise found, a picture differs by {mean:.2g} of 255 in the root mean square"
+            f"Reconstructed from the noise found, an image differs by {mean:.2g} of 255 in the root mean square"
         )
         self.outcome += "." if len(rmse) == 1 else f", the mean over {len(rmse):,} of them."
 

@@ -1,7 +1,7 @@
 """A picture to paint a mask over, in units of its own pixels: white is to be drawn anew, black stays.
 
-The browser sends a mask as bits when a stroke ends: {"picture": which one, "stamp": when, "mask": base64}.  What it sent
-is kept in the session, so it is there again when the page is; another picture begins without a mask.
+The browser sends a mask as bits when a stroke ends: {"picture": which one, "stamp": when, "mask": base64}.  What it
+sent is kept in the session, so it is there again when the page is; another picture begins without a mask.
 """
 
 import base64
@@ -63,10 +63,12 @@ button[aria-disabled=true] { cursor: default; color: inherit; opacity: 0.45; bor
 .modes button[aria-pressed=true] { z-index: 1; color: var(--st-primary-color); border-color: var(--st-primary-color);
   background: color-mix(in srgb, var(--st-primary-color) 12%, var(--st-background-color)); }
 .brush { display: flex; flex: 1; min-width: 0; align-items: center; gap: 0.6rem; font-size: 0.875rem; }
-.brush input { flex: 1; min-width: 0; height: 1.5rem; margin: 0; appearance: none; -webkit-appearance: none; cursor: pointer;
-  border-radius: 0.5rem; background: linear-gradient(to right, var(--st-primary-color) var(--share), var(--st-border-color) 0)
-  center / 100% 0.25rem no-repeat; }
-.brush input::-webkit-slider-thumb { -webkit-appearance: none; width: 0.9rem; height: 0.9rem; border: 0; border-radius: 50%;
+.brush input { flex: 1; min-width: 0; height: 1.5rem; margin: 0; appearance: none; -webkit-appearance: none; cursor:
+pointer;
+  border-radius: 0.5rem; background: linear-gradient(to right, var(--st-primary-color) var(--share),
+  var(--st-border-color) 0) center / 100% 0.25rem no-repeat; }
+.brush input::-webkit-slider-thumb { -webkit-appearance: none; width: 0.9rem; height: 0.9rem; border: 0; border-radius:
+50%;
   background: var(--st-primary-color); }
 .brush input::-moz-range-thumb { width: 0.9rem; height: 0.9rem; border: 0; border-radius: 50%;
   background: var(--st-primary-color); }
@@ -97,8 +99,8 @@ class Painted(NamedTuple):
 def paint(picture: np.ndarray, *, key: str) -> np.ndarray | None:
     """Show `picture`, uint8 [H, W, C], enlarged, to be painted over.
 
-    Returns the mask, uint8 [H, W]: 255 where it is painted, 0 elsewhere; None while nothing is painted.  The script runs
-    again when a stroke ends.
+    Returns the mask, uint8 [H, W]: 255 where it is painted, 0 elsewhere; None while nothing is painted.  The script
+    runs again when a stroke ends.
     """
     height, width = shape = picture.shape[:2]
     this, store = name(picture), f"{key}-painted"

@@ -124,7 +124,9 @@ def show(run: Run, config: Config, task: str, problems: list[Problem]) -> dict[s
 
 
 def first(config: Config, path: str) -> np.ndarray:
-    """uint8 [H, W, C]: the picture in that place, the first of several.  Raises UserError where there is none that fits."""
+    """uint8 [H, W, C]: the picture in that place, the first of several.
+    Raises UserError where there is none that fits.
+    """
     return _first(config, path, _stamp(path)).copy()
 
 

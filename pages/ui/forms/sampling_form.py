@@ -59,7 +59,7 @@ def begin(config: Config, sample: SampleConfig) -> None:
         FORM,
         {
             COUNTS[sample.task][0]: sample.num_samples,
-            "classes": sample.classes if classes.must_be_said(config) else _picked(config, sample.classes),
+            "classes": sample.classes if classes.must_be_named(config) else _picked(config, sample.classes),
             "count": IN_ALL,
             "rows": 4,
         },
@@ -219,7 +219,7 @@ def steps_of(config: Config, sample: SampleConfig) -> int:
 
 def _classes(config: Config, known: list[str]) -> str:
     """The field for the classes to draw: a list to pick from, or a text where they are many numbers."""
-    if classes.must_be_said(config):
+    if classes.must_be_named(config):
         if not isinstance(st.session_state.get(_key("classes")), str):  # from a run with a list
             st.session_state[_key("classes")] = ""
         return str(setting_widgets.box(FORM, FIELDS["classes"], "0-9"))

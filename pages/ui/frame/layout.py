@@ -149,7 +149,9 @@ def errors(stop: bool = False) -> Iterator[None]:
 
 
 def fragment(run_every: float | None = None) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Streamlit's fragment, a part of the page that is drawn again by itself; what goes wrong in it is told in its place."""
+    """Streamlit's fragment, a part of the page that is drawn again by itself;
+    what goes wrong in it is told in its place.
+    """
 
     def decorate(draw: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(draw)

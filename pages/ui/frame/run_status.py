@@ -149,7 +149,7 @@ def commands(run: Run) -> list[tuple[str, str]]:
     config = run.config
     few = ["--num_samples", "64", "--steps", str(min(20, config.diffusion.diffusion_steps))]
     few += ["--base_samples", OWN_DATA] if config.model.super_res else []
-    few += ["--classes", "0-9"] if classes.must_be_said(config) else []
+    few += ["--classes", "0-9"] if classes.must_be_named(config) else []
     return [
         ("Train the same again", run.restart_command()),
         ("Go on after a stop", run.shell("train", "--resume")),

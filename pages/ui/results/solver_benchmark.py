@@ -267,7 +267,8 @@ def sentence(cell: GridResult) -> str:
     """UniPC-3, logsnr with 10 calls: 0.21 s a picture, 1.3 levels from converged."""
     distance = solver_grid.level(cell.distance or 0.0)
     return (
-        f"{cell.variant.label} with {formatting.plural(cell.calls, 'call')}: {formatting.duration(cell.seconds)} a picture,"
+        f"{cell.variant.label} with {formatting.plural(cell.calls, 'call')}: {formatting.duration(cell.seconds)} a"
+        " picture,"
         f" {distance} levels from converged."
     )
 
