@@ -1,4 +1,4 @@
-"""Home: the runs, the live one first, and how to start a new one."""
+"""Home: the list of runs, active ones first, and buttons that start a new one."""
 
 import streamlit as st
 
@@ -25,31 +25,31 @@ def start_quickly() -> None:
     st.switch_page(layout.MONITOR, query_params={"run": run.name})
 
 
-# Nothing there yet
+# No runs yet
 
 if not found:
     with st.container(border=True, horizontal_alignment="center", gap="medium", key="welcome"):
         st.space("small")
         st.header("Train your first diffusion model", width="content", anchor=False)
         st.markdown(
-            "Coloured shapes, drawn by the program; a small network; this computer.  \n"
-            "Watch it learn, and draw new pictures from it a few minutes later.",
+            "A small network learns generated images of coloured shapes on this computer.  \n"
+            "Watch it train and sample new images from it a few minutes later.",
             width="content",
             text_alignment="center",
         )
-        if st.button("Start quick start", type="primary", icon=":material/rocket_launch:", key="quick_start"):
+        if st.button("Start the quick start", type="primary", icon=":material/rocket_launch:", key="quick_start"):
             start_quickly()
         if st.button(
-            "Draw from the example first",
+            "Sample from the example model first",
             icon=":material/brush:",
             type="tertiary",
             key="example",
-            help=f"A small model comes with the program: {layout.EXAMPLE}.",
+            help=f"The program includes a small trained model: {layout.EXAMPLE}.",
         ):
             with layout.errors(stop=True):
                 example.provide(runs_dir)
             st.switch_page(layout.SAMPLE, query_params={"run": example.NAME})
-        st.page_link(layout.TRAIN, label="Choose data and settings instead", icon=":material/model_training:")
+        st.page_link(layout.TRAIN, label="Choose data and settings", icon=":material/model_training:")
         st.space("small")
     with st.expander(IMPORT, icon=":material/folder_open:"):
         import_form.show(runs_dir)
@@ -57,7 +57,7 @@ if not found:
     st.stop()
 
 
-# What to begin
+# Start something new
 
 with st.container(horizontal=True, vertical_alignment="center", key="begin"):
     st.header("Runs", width="stretch", anchor=False)
@@ -83,7 +83,7 @@ if condemned:
 
 
 def card(run: Run) -> None:
-    """A run in a row: what it draws, how far it is, how its loss goes, where to go from here."""
+    """One run in a row: newest preview, progress, loss curve, links to the other pages."""
     view = store.glance(run)
     status, state = view.status(), view.state()
     if state == "unreadable":

@@ -1,4 +1,4 @@
-"""Monitor: watch a run while it learns, and steer it."""
+"""Monitor: watch and control a run while it trains."""
 
 import time
 
@@ -27,17 +27,17 @@ active = state in ACTIVE
 every, seldom = (TICK, SLOW_TICK) if active else (None, None)
 
 
-# What can be done with it
+# Actions
 
 idle = "" if active else f"Nothing is running: the run is {state}."
-leaving = "It is about to end." if state in ("stopping", "queued") else ""
+leaving = "It is about to stop." if state in ("stopping", "queued") else ""
 no_resume = (
     f"It is {state}."
     if active
     else (
-        f"It has done all of its {plural(config.train.total_steps, 'step')}."
+        f"It has completed its {plural(config.train.total_steps, 'step')}."
         if state == "finished"
-        else "It has no data yet: name it below."
+        else "It has no data yet: enter its path below."
         if not config.data.data_dir
         else ""
     )
@@ -47,22 +47,22 @@ with toolbar:
     if active:
         if run_status.button(
             "Stop",
-            "It has been asked to." if state == "stopping" else "",
-            "Finish the step in hand, save, and end. Resume goes on from there.",
+            "A stop has been requested." if state == "stopping" else "",
+            "Finish the current step, save a checkpoint and stop. Resume continues from there.",
             icon=":material/stop_circle:",
             type="primary",
             key="stop",
         ):
-            run_status.act(lambda: launch.stop(run), "Asked to stop: it saves first")
+            run_status.act(lambda: launch.stop(run), "Stop requested: it saves first")
             st.rerun()
         if state in ("stopping", "not responding") and run_status.button(
-            "Kill …", help="End the process at once, without saving.", icon=":material/dangerous:", key="kill"
+            "Kill …", help="End the process immediately, without saving.", icon=":material/dangerous:", key="kill"
         ):
             run_status.confirm_kill(run)
     elif run_status.button(
         "Resume",
         no_resume,
-        "Go on from the newest checkpoint: with the same data exactly as if it had never stopped.",
+        "Continue from the newest checkpoint. With the same data the result is exactly as if it had never stopped.",
         icon=":material/play_arrow:",
         type="primary",
         key="resume",
@@ -70,23 +70,23 @@ with toolbar:
         run_status.act(lambda: launch.start_training(run), "Starting")
         st.rerun()
     if run_status.button(
-        "Save now", idle or leaving, "Write a checkpoint after the step in hand.", icon=":material/save:", key="save"
+        "Save now", idle or leaving, "Write a checkpoint after the current step.", icon=":material/save:", key="save"
     ):
-        run_status.act(lambda: run.request("save"), "Asked to save")
+        run_status.act(lambda: run.request("save"), "Save requested")
     if run_status.button(
         "Preview now",
         idle or leaving,
-        "Draw a preview grid after the step in hand.",
+        "Sample a preview grid after the current step.",
         icon=":material/imagesmode:",
         key="preview",
     ):
-        run_status.act(lambda: run.request("sample"), "Asked for a preview")
+        run_status.act(lambda: run.request("sample"), "Preview requested")
     run_status.downloads(run, key="take", why_not="" if run.progress_path.exists() else "There are no metrics yet.")
 
 
 @layout.fragment(run_every=every)
 def head() -> None:
-    """State, progress, time left; what went wrong."""
+    """State, progress, time left, and errors."""
     status, now = view.status(), view.state()
     if now != state:
         st.rerun()  # other buttons, and another pace
@@ -96,15 +96,15 @@ def head() -> None:
         with st.container():
             run_status.progress_bar(status, now)
     if status and now == "failed":
-        st.error(status.message or "It ended by an error: the log below tells more.", icon=":material/error:")
+        st.error(status.message or "It ended with an error: see the log below.", icon=":material/error:")
     if now == "lost":
         rest = (
-            f"Everything up to step {saved[-1].step:,} is saved: Resume goes on from there."
+            f"Everything up to step {saved[-1].step:,} is saved: Resume continues from there."
             if saved
-            else "Nothing was saved yet: Resume begins again."
+            else "Nothing was saved yet: Resume starts again from the beginning."
         )
         st.error(
-            f"The process is gone without a word: killed, or the computer was switched off. {rest}",
+            f"The process ended without reporting why: it was killed, or the computer was switched off. {rest}",
             icon=":material/link_off:",
         )
     if status and status.warning:
@@ -120,10 +120,10 @@ def head() -> None:
         st.metric("Speed", run_status.speed(status), help=metrics.HELP["steps_per_second"])
         if active:
             st.metric("Time left", run_status.time_left(status))
-            st.metric("Ends at", run_status.finish_time(status))
+            st.metric("Finish", run_status.finish_time(status))
         else:
             st.metric("Trained for", duration(newest.get("seconds")), help=metrics.HELP["seconds"])
-            st.metric("Last heard of", clock(status.updated_at, time.time()) if status else "–")
+            st.metric("Last update", clock(status.updated_at, time.time()) if status else "–")
 
 
 head()
@@ -135,7 +135,7 @@ if not active and state != "finished":
     moved_data.show(run, config, because=status.message if (status := view.status()) else "")
 
 
-# How it learns
+# Curves, previews, log
 
 halves = st.grid(3, min_column_width=275, gap="medium")  # side by side where there is room, else one below the other
 curves, seen = halves.cell(column_span=2), halves.cell()
@@ -143,7 +143,7 @@ curves, seen = halves.cell(column_span=2), halves.cell()
 with curves:
     with st.container(horizontal=True, vertical_alignment="bottom", key="chart_controls"):
         x = st.segmented_control(
-            "Along", ["step", "time", "images"], default="step", required=True, key="x", bind="query-params"
+            "Horizontal axis", ["step", "time", "images"], default="step", required=True, key="x", bind="query-params"
         )
         smoothing = st.slider(
             "Smoothing",
@@ -153,7 +153,7 @@ with curves:
             0.01,
             key="smooth",
             bind="query-params",
-            help="Weight of the past in the bold line; the faint one is what was logged.",
+            help="Weight of earlier values in the bold line; the faint line shows the logged values.",
         )
         log = st.toggle("Log scale", True, key="log", bind="query-params")
     look = figures.Look(x, smoothing, log)
@@ -161,7 +161,7 @@ with curves:
     @layout.fragment(run_every=every)
     def draw_curves() -> None:
         if view.metrics().empty:
-            st.info("The first point comes with the first line of the log.", icon=":material/hourglass_empty:")
+            st.info("The chart appears with the first logged row.", icon=":material/hourglass_empty:")
             return
         live_chart(view.figure(figures.MAIN, look, figures.panels), key=f"curves-{run.name}")
 
@@ -171,13 +171,13 @@ with seen:
 
     @layout.fragment(run_every=seldom)
     def draw_previews() -> None:
-        """The grids drawn on the way; the newest, unless another one was chosen."""
+        """Preview grids sampled during training; the newest unless another one is selected."""
         grids = dict(view.previews())
         if not grids:
             often = config.train.sample_interval
-            first = f"The first preview comes at step {often:,}" if often else "Previews are off for this run"
+            first = f"The first preview is sampled at step {often:,}" if often else "Previews are off for this run"
             st.info(
-                f"{first}; Preview now draws one at once." if active else "No preview was drawn.",
+                f"{first}; Preview now samples one immediately." if active else "No preview was sampled.",
                 icon=":material/imagesmode:",
             )
             return
@@ -186,7 +186,12 @@ with seen:
             st.session_state[key] = steps[-1]
         st.session_state[followed] = steps[-1]
         step = (
-            st.select_slider("Preview at step", steps, key=key, help="The same noise each time. Arrow keys move it.")
+            st.select_slider(
+                "Preview at step",
+                steps,
+                key=key,
+                help="Every preview starts from the same noise. The arrow keys move the slider.",
+            )
             if len(steps) > 1
             else steps[0]
         )
@@ -196,7 +201,7 @@ with seen:
 
     draw_previews()
     st.page_link(
-        layout.SAMPLE, label="Draw pictures from this run", icon=":material/grid_view:", query_params={"run": run.name}
+        layout.SAMPLE, label="Sample from this run", icon=":material/grid_view:", query_params={"run": run.name}
     )
 
     @layout.fragment(run_every=seldom)
@@ -209,7 +214,7 @@ with seen:
     draw_log()
 
 
-# More of it
+# Loss by timestep, commands
 
 quarters = st.expander("Loss by timestep", icon=":material/stacked_line_chart:", key="quarters", on_change="rerun")
 with quarters:
@@ -228,7 +233,7 @@ with quarters:
 
         draw_quarters()
 
-with st.expander("The same in a shell", icon=":material/terminal:"):
+with st.expander("Shell command", icon=":material/terminal:"):
     for what, command in run_status.commands(run):
         st.caption(what)
         layout.command(command)

@@ -1,4 +1,4 @@
-"""Sample: draw new pictures from a run, watch them sharpen, take them home."""
+"""Sample: generate images from a run, watch them form, download them."""
 
 import streamlit as st
 
@@ -28,10 +28,10 @@ except UserError as error:
 
 if not checkpoints:
     with result:
-        checkpoint_form.required(run, "pictures are drawn from one")
+        checkpoint_form.required(run, "sampling needs one")
 
 
-# What to draw
+# What to sample
 
 chosen = st.session_state.get("sample_shown")
 shown = next((job for job in jobs if job.name == chosen), jobs[0] if jobs else None)
@@ -43,7 +43,7 @@ with settings:
     sample, problems = sampling_form.show(run, checkpoints, task)
     setting_widgets.complaint([p.sentence for p in problems])
     pressed = st.button(
-        "Draw",
+        "Sample",
         type="primary",
         icon=":material/brush:",
         width="stretch",
@@ -52,7 +52,7 @@ with settings:
         help=(
             problems[0].sentence
             if problems
-            else "Cancel the drawing in hand first, or wait for it."
+            else "Sampling is running: wait for it or cancel it first."
             if drawing
             else None
         ),
@@ -66,7 +66,7 @@ if pressed:
         st.rerun()
 
 
-# What was drawn
+# The samples
 
 
 def choose(name: str) -> None:
@@ -85,12 +85,14 @@ with result:
         samples.show(shown, config, use)
     else:
         with st.container(border=True, height=samples.BOX, horizontal_alignment="center", vertical_alignment="center"):
-            st.caption(":material/brush: Nothing has been drawn from this run yet. Press Draw.", width="content")
+            st.caption(
+                ":material/grid_view: Nothing has been sampled from this run yet. Press Sample.", width="content"
+            )
 
 two = sample_history.picked(jobs)
 if len(two) == 2:
-    st.subheader("Compared")
+    st.subheader("Comparison")
     sampler_comparison.show(two[0], two[1], config)
 if jobs or sample_history.gone(run.folder):
-    st.subheader("Drawn before")
+    st.subheader("Earlier samples")
     sample_history.show(jobs, shown, config, choose, use)

@@ -1,4 +1,4 @@
-"""Train: choose data and settings, see what they cost, start."""
+"""Train: choose data and settings, see the estimated cost, start."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ runs_dir = layout.runs_dir()
 st.title("Train")
 
 
-# What the fields begin with: the quick start, or the settings of ?from=RUN
+# Initial values: the quick start, or the settings of ?from=RUN
 
 
 def begin(config: Config, base: str) -> None:
@@ -50,7 +50,7 @@ wrong = setting_widgets.by_field(problems)
 
 
 def chosen_settings(preset: Preset) -> Config:
-    """A preset's, with the data that is chosen now where it names none."""
+    """Settings of a preset, with the currently selected data where it names none."""
     return (
         preset.config
         if preset.config.data.data_dir
@@ -59,7 +59,7 @@ def chosen_settings(preset: Preset) -> Config:
 
 
 def offer(names: list[str]) -> None:
-    """Cards of presets side by side."""
+    """A row of preset cards."""
     for cell, name in zip(st.columns(len(names)), names, strict=True):
         preset = PRESETS[name]
         card = cell.container(border=True, height="stretch", vertical_alignment="distribute", key=f"preset_{name}")
@@ -68,7 +68,7 @@ def offer(names: list[str]) -> None:
             st.caption(preset.description)
         with card:
             st.button(
-                "Chosen" if name == same else "Choose",
+                "Selected" if name == same else "Select",
                 key=f"choose_{name}",
                 disabled=name == same,
                 width="stretch",
@@ -111,7 +111,7 @@ with form:
     setting_widgets.section(FORM, TrainConfig, problems=wrong, skip=not_used)
 
 
-# What it costs, its name, and the start
+# Cost, name, start
 
 
 def suggested_name() -> str:
@@ -123,7 +123,7 @@ with aside:
     if problems:
         count = len(problems)
         st.info(
-            f"{count} {'setting needs' if count == 1 else 'settings need'} a look: see the red print.",
+            f"{count} {'setting needs' if count == 1 else 'settings need'} attention: see the messages in red.",
             icon=":material/edit_note:",
         )
     else:
@@ -135,15 +135,15 @@ with aside:
     if st.session_state.get("train.name") in (None, st.session_state.get("train_suggestion")):
         st.session_state["train.name"] = suggestion
     st.session_state["train_suggestion"] = suggestion
-    name = st.text_input("Name of the run", key="train.name", persist_state="session")
+    name = st.text_input("Run name", key="train.name", persist_state="session")
     bad_name = runs.name_problem(runs_dir, name)
     setting_widgets.complaint(bad_name)
 
     busy = [run.name for run in runs.all_runs(runs_dir) if run.state() in ACTIVE]
     if busy:
         st.caption(
-            f":material/hourglass_top: {setting_widgets.plain(busy[0])} is training: this run will wait in line until"
-            " it is done."
+            f":material/hourglass_top: {setting_widgets.plain(busy[0])} is training: this run will wait in the queue"
+            f" until it has finished."
         )
     pressed = st.button(
         "Start",
@@ -154,7 +154,7 @@ with aside:
         disabled=bool(problems or bad_name),
         help=[*(p.sentence for p in problems), *bad_name][0] if problems or bad_name else None,
     )
-    st.caption("The same in a shell")
+    st.caption("Shell command")
     layout.command(commands.train(draft, name, layout.shell_runs_dir()))
 
 if pressed:

@@ -70,7 +70,7 @@ def evaluated(
 
 
 def test_without_a_run_it_begins_with_the_example() -> None:
-    assert "The example that comes with the program" in said(open_page("pages/evaluate.py"))
+    assert "This is the included example model" in said(open_page("pages/evaluate.py"))
 
 
 def test_a_run_without_checkpoint_says_so(fake_run: Callable[..., Run]) -> None:
@@ -83,15 +83,15 @@ def test_start_measures_what_the_form_says(fake_run: Callable[..., Run], monkeyp
     monkeypatch.setattr("ddpm.runs.launch.start_evaluation", lambda run, e: asked.append(e) or evaluated(run))
     fake_run("shapes", hold_out=0.2)
     at = open_page("pages/evaluate.py")
-    assert "tell how well a model knows pictures" in said(at)
-    assert "1,000 pictures that training never sees" in said(at)
+    assert "measure how well the model fits a set of images" in said(at)
+    assert "1,000 images not seen in training" in said(at)
     at.selectbox(key="evaluate.step").set_value(20)
     at.button_group(key="evaluate.weights").set_value("model")
     at.button_group(key="evaluate.split").set_value("train")
     at.number_input(key="evaluate.num_samples").set_value(12)
     at.number_input(key="evaluate.until_ci").set_value(0.05)
     at.number_input(key="evaluate.rows").set_value(20).run()
-    assert "4,000 pictures to train on" in said(at)
+    assert "4,000 images for training" in said(at)
     assert "--until_ci 0.05" in said(at)
     button(at, "Start").click().run()
     assert asked == [EvalConfig(weights="model", step=20, split="train", num_samples=12, until_ci=0.05, rows=20)]
@@ -107,7 +107,7 @@ def test_what_cannot_be_measured_is_told_before_the_start(fake_run: Callable[...
     at.selectbox(key="evaluate.source").set_value("path").run()
     assert button(at, "Start").disabled
     at.text_input(key="evaluate.path").set_value(str(tmp_path / "nowhere")).run()
-    assert "There is no folder or file" in said(at)
+    assert "There is no file or folder" in said(at)
     at.text_input(key="evaluate.timestep_respacing").set_value("99").run()
     assert "asks for 99 steps" in said(at)
 
@@ -130,10 +130,10 @@ def test_a_result_is_shown_explained_and_taken_home(fake_run: Callable[..., Run]
     at = open_page("pages/evaluate.py")
     shown = {m.label: m.value for m in at.metric}
     assert shown["Bits per dimension"] == "3.412 ± 0.021"
-    assert (shown["Pictures"], shown["Timesteps"]) == ("10", "20")
+    assert (shown["Images"], shown["Timesteps"]) == ("10", "20")
     assert "82 bytes on average; as plain pixels it takes 192" in said(at)
-    assert "Training saw these pictures" in said(at)
-    assert "About 50 s, going by the last time" in said(at)
+    assert "The model was trained on these images" in said(at)
+    assert "About 50 s, estimated from" in said(at)
     assert [d.label for d in at.get("download_button")] == [
         "vb (npz)",
         "mse (npz)",

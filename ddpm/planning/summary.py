@@ -38,7 +38,7 @@ def describe(config: Config, sample: SampleConfig) -> str:
     seed = f"seed {sample.seed}" + (f" to {sample.to_seed}" if sample.task == "interpolate" else "")
     parts = [
         "" if sample.task == "draw" else sample.task.capitalize(),
-        formatting.plural(sample.num_samples, "picture"),
+        formatting.plural(sample.num_samples, "image"),
         how,
         "" if sample.task == "invert" else seed,
         sample.classes.replace(",", ", "),
@@ -50,10 +50,12 @@ RECENT = 20  # sampling jobs whose speed is looked at
 
 
 def sampling_cost(run: Run, config: Config, sample: SampleConfig) -> str:
-    """Describes the cost of a request: 50 denoising steps per image · about 12 s, going by the last time."""
+    """Describes the cost of a request: 50 denoising steps per image · about 12 s, estimated from the last one."""
     steps = f"{formatting.plural(timesteps.calls(config, sample), 'denoising step')} per image"
     seconds = estimate_sampling_seconds(run, config, sample)
-    return steps if seconds is None else f"{steps} · about {formatting.duration(seconds)}, going by the last time"
+    if seconds is None:
+        return steps
+    return f"{steps} · about {formatting.duration(seconds)}, estimated from an earlier run"
 
 
 def estimate_sampling_seconds(run: Run, config: Config, sample: SampleConfig) -> float | None:

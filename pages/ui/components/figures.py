@@ -32,13 +32,13 @@ PANEL_HEIGHT = 185
 
 
 def quarters(part: str) -> tuple[str, ...]:
-    """The columns of a loss, or of a part of it, by quarter of the timesteps."""
+    """Columns of a loss, or of one of its parts, by quarter of the timesteps."""
     return tuple(f"{part}_q{k}" for k in range(4))
 
 
 @dataclass(frozen=True)
 class Look:
-    """What the viewer chose."""
+    """View options: horizontal axis, smoothing, log scale."""
 
     x: str = "step"  # step, time or images
     smoothing: float = 0.6
@@ -56,14 +56,14 @@ class Curve:
 
 @dataclass(frozen=True)
 class Axis:
-    """The horizontal axis: its values for every row, and what they are."""
+    """Horizontal axis: its values for every row, and its title."""
 
     values: np.ndarray
     title: str
 
 
 def axis(frame: pd.DataFrame, name: str) -> Axis:
-    """The x that was asked for; training steps where the log does not tell it."""
+    """The requested axis; training steps where the log does not have it."""
     if name == "time" and "seconds" in frame and frame["seconds"].notna().any():
         seconds = frame["seconds"].to_numpy()
         unit, divisor = _time_unit(float(np.nanmax(seconds)))
@@ -81,7 +81,7 @@ def _time_unit(longest: float) -> tuple[str, float]:
 
 
 def panels(frame: pd.DataFrame, look: Look, columns: Sequence[str] = MAIN) -> Figure:
-    """One panel above the other with a common x: the raw line faint, the smoothed one full, its last value told."""
+    """Panels with a common x axis: raw values faint, smoothed values bold, labelled with their last value."""
     x = axis(frame, look.x)
     shown = [name for name in columns if name in frame]
     data: list[dict[str, Any]] = []
@@ -97,7 +97,7 @@ def panels(frame: pd.DataFrame, look: Look, columns: Sequence[str] = MAIN) -> Fi
 
 
 def overlay(frame: pd.DataFrame, look: Look, columns: Sequence[str], labels: Sequence[str] = QUARTER_LABELS) -> Figure:
-    """Several metrics in one panel.  Rows without a value are skipped, as not every row has one."""
+    """Several metrics in one panel.  Rows without a value are skipped."""
     x = axis(frame, look.x)
     data: list[dict[str, Any]] = []
     for number, (name, label) in enumerate(zip(columns, labels, strict=True)):
@@ -113,7 +113,7 @@ def overlay(frame: pd.DataFrame, look: Look, columns: Sequence[str], labels: Seq
 
 
 def terms(curves: Sequence[Curve], log: bool) -> Figure:
-    """The terms of evaluations over t: a panel for each kind of term, a line in it for each evaluation."""
+    """Terms of the bound over t: a panel for each term, a line for each evaluation."""
     look = Look(smoothing=0.0, log=log)
     data: list[dict[str, Any]] = []
     layout = _layout(Axis(np.zeros(0), "timestep t"), look, len(TERMS))
@@ -147,7 +147,7 @@ def terms(curves: Sequence[Curve], log: bool) -> Figure:
 
 
 def frontier(found: Sequence[Cell], tolerance: float, best: Cell | None) -> Figure:
-    """Distance to the converged pictures over seconds a picture, a line a way of drawing; `best` gets a star.
+    """Distance to the converged pictures over seconds per image, a line a way of drawing; `best` gets a star.
 
     Those without a distance have no line.  A dashed line shows the tolerance.
     """
@@ -200,7 +200,7 @@ def frontier(found: Sequence[Cell], tolerance: float, best: Cell | None) -> Figu
                 hoverinfo="skip",
             )
         )
-    layout = _layout(Axis(np.zeros(0), "seconds a picture"), Look(), 1)
+    layout = _layout(Axis(np.zeros(0), "seconds per image"), Look(), 1)
     layout |= dict(height=420, hovermode="closest")
     layout["margin"]["b"] = 140
     layout["legend"]["y"] = -60 / (420 - 170)
@@ -208,20 +208,20 @@ def frontier(found: Sequence[Cell], tolerance: float, best: Cell | None) -> Figu
         type="log", tickmode="array", tickvals=(ticks := _ticks(seconds)), ticktext=[f"{t:g}" for t in ticks]
     )
     layout["yaxis"] = _y_axis(0, 1, Look(log=True))
-    layout["annotations"].append(_title("levels of 0 .. 255 from the converged pictures", 0, 1, Look()))
+    layout["annotations"].append(_title("distance to the converged images (levels of 0 .. 255)", 0, 1, Look()))
     return {"data": data, "layout": layout}
 
 
 def microscope(result: Mapping[str, Any], call: int) -> Figure:
-    """How much each network call changed x_t and the clean picture, and the log SNR below; a dashed line at `call`."""
+    """Change of x_t and of the predicted clean image by each model evaluation, log SNR below; a dashed line at `call`."""
     x = np.arange(1, len(result["t"]) + 1)
-    changes = {"x_t": result["change"], "clean picture": result["x_start_change"]}
+    changes = {"x_t": result["change"], "predicted clean image": result["x_start_change"]}
     panels = [
-        (changes, Look(log=True), "levels of 0 .. 255 that a call changes"),
+        (changes, Look(log=True), "change (levels of 0 .. 255)"),
         ({"log SNR": [2 * lam for lam in result["lam"]]}, Look(log=False), "log SNR"),
     ]
     data: list[dict[str, Any]] = []
-    layout = _layout(Axis(np.zeros(0), "network call"), Look(), len(panels))
+    layout = _layout(Axis(np.zeros(0), "model evaluation"), Look(), len(panels))
     palette = 0
     for number, (values, look, title) in enumerate(panels):
         for name, column in values.items():
@@ -261,7 +261,7 @@ def microscope(result: Mapping[str, Any], call: int) -> Figure:
 
 
 def _ticks(values: Sequence[float]) -> list[float]:
-    """Round numbers of a logarithmic axis, from below the least of `values` to above the greatest."""
+    """Tick values of a logarithmic axis, from below the smallest of `values` to above the largest."""
     if not values:
         return []
     powers = range(math.floor(math.log10(min(values))), math.ceil(math.log10(max(values))) + 1)
@@ -271,7 +271,7 @@ def _ticks(values: Sequence[float]) -> list[float]:
 def lines(
     x: np.ndarray, values: np.ndarray, look: Look, *, name: str, palette: int, axis_number: int = 0, label: str = ""
 ) -> list[dict[str, Any]]:
-    """The raw line, and the smoothed one over it where there is smoothing.  Gaps are None."""
+    """Raw line, with the smoothed line over it where there is smoothing.  Gaps are None."""
     drawn = drawable(values, look.log)
     mode = "lines" if np.isfinite(drawn).sum() > 1 else "lines+markers"  # a line of one point cannot be seen
     common = dict(
@@ -320,12 +320,12 @@ def not_a_number(
 
 
 def drawable(values: np.ndarray, log: bool) -> np.ndarray:
-    """NaN for what the axis cannot show."""
+    """Values with NaN where the axis cannot show them."""
     return np.where(np.isfinite(values) & ((values > 0) | (not log)), values, np.nan)
 
 
 def numbers(values: np.ndarray) -> list[float | int | None]:
-    """As JSON can have them: None for NaN, six digits at most, whole numbers as such."""
+    """Converts values for JSON: None for NaN, at most six significant digits, integers where exact."""
     values = np.asarray(values, dtype=float)
     finite = np.isfinite(values)
     safe = np.where(finite & (values != 0), values, 1.0)
@@ -377,7 +377,7 @@ def _y_axis(number: int, count: int, look: Look) -> dict[str, Any]:
 def _labels(
     values: np.ndarray, line: list[float | None], look: Look, name: str, number: int, count: int
 ) -> list[dict[str, Any]]:
-    """The panel's title in its corner, and the newest value at the end of its line."""
+    """Title in the panel's corner, and the newest value at the end of its line."""
     title = _title(name, number, count, look)
     value = line[-1] if line else None
     lost = int((~np.isfinite(values)).sum())

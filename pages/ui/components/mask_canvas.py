@@ -1,4 +1,4 @@
-"""A picture to paint a mask over, in units of its own pixels: white is to be drawn anew, black stays.
+"""Canvas for painting a mask over an image, in its own pixels: white is inpainted, black is kept.
 
 The browser sends a mask as bits when a stroke ends: {"picture": which one, "stamp": when, "mask": base64}.  What it sent
 is kept in the session, so it is there again when the page is; another picture begins without a mask.
@@ -87,7 +87,7 @@ _component = st.components.v2.component(
 
 
 class Painted(NamedTuple):
-    """A mask as the browser sent it, already found to be right."""
+    """A validated mask from the browser."""
 
     picture: str  # of which picture: `name`
     stamp: int  # milliseconds; a later mask has a larger one
@@ -123,12 +123,12 @@ def paint(picture: np.ndarray, *, key: str) -> np.ndarray | None:
 
 
 def name(picture: np.ndarray) -> str:
-    """Tells pictures apart: the same for the same pixels in the same shape."""
+    """Hash that identifies an image: equal for the same pixels in the same shape."""
     return hashlib.sha256(repr(picture.shape).encode() + np.ascontiguousarray(picture).tobytes()).hexdigest()[:16]
 
 
 def encode(mask: np.ndarray) -> str:
-    """A mask [H, W], painted where it is not 0, as base64: a bit a pixel, row by row, the highest bit first."""
+    """Encodes a mask [H, W], painted where not 0, as base64: one bit per pixel, row by row, highest bit first."""
     return base64.b64encode(np.packbits(mask.astype(bool)).tobytes()).decode()
 
 
@@ -160,7 +160,7 @@ def read(value: object, picture: str, shape: tuple[int, ...]) -> Painted | None:
     if not isinstance(value, dict):
         log.warning("A painted mask was ignored: it came as %s instead of an object.", type(value).__name__)
         return None
-    if value.get("picture") != picture:
+    if value.get("image") != picture:
         return None  # painted just before the picture changed
     stamp, mask = value.get("stamp"), value.get("mask")
     if not isinstance(stamp, int) or isinstance(stamp, bool):

@@ -1,4 +1,4 @@
-"""Forms that follow from the settings: one field a setting, with its help, its limits and what is wrong with it.
+"""Form fields generated from the settings: one field per setting, with its help, limits and problems.
 
 A form's values live in the session state under `<form>.<setting>`, so that they stay when the page is left:
 
@@ -38,30 +38,30 @@ STEPS: dict[str, float] = {
     "preview_samples": 4,
     "preview_steps": 5,
 }
-"""What a press on + or - changes; 1 (of whole numbers) or 0.1 where nothing is said."""
+"""Increments of the + and - buttons; 1 for integers and 0.1 for floats where none is given."""
 
 Problems = Mapping[str, Sequence[str]]
 
 
 def key(form: str, name: str) -> str:
-    """The session state's key of a field."""
+    """Key of a field in the session state."""
     return f"{form}.{name}"
 
 
 def values_of(config: Config) -> dict[str, Any]:
-    """Every setting by its flat name."""
+    """All settings by their flat names."""
     sections = [getattr(config, name) for name in codec.SECTIONS]
     return {s.name: getattr(section, s.name) for section in sections for s in settings(type(section))}
 
 
 def begin(form: str, values: Mapping[str, Any]) -> None:
-    """Put `values` into the fields.  To be called before the fields are drawn, or in a callback."""
+    """Puts `values` into the fields.  Call it before the fields are shown, or in a callback."""
     for name, value in values.items():
         st.session_state[key(form, name)] = value
 
 
 def read(form: str, base: Config) -> tuple[Config, list[Problem]]:
-    """The settings that the fields show, and a problem for each field that was left empty."""
+    """Reads the settings from the fields; returns them and a problem for each empty field."""
     values, empty = {}, []
     known = [s for section in codec.SECTIONS.values() for s in settings(section)]
     for s, default in zip(known, values_of(base).values(), strict=True):
@@ -76,7 +76,7 @@ def read(form: str, base: Config) -> tuple[Config, list[Problem]]:
 
 
 def by_field(problems: Sequence[Problem]) -> dict[str, list[str]]:
-    """Sentences by the setting that they are about."""
+    """Groups error sentences by setting."""
     found: dict[str, list[str]] = {}
     for problem in problems:
         found.setdefault(problem.name, []).append(problem.sentence)
@@ -84,12 +84,12 @@ def by_field(problems: Sequence[Problem]) -> dict[str, list[str]]:
 
 
 def plain(text: str) -> str:
-    """`text` as Markdown that shows just this text."""
+    """Escapes `text` so that Markdown shows it literally."""
     return re.sub(r"([\\`*_{}\[\]<>$~#|:^&])", r"\\\1", writable(text))
 
 
 def complaint(sentences: Sequence[str]) -> None:
-    """What is wrong, in small red print right under a field."""
+    """Shows what is wrong in small red print under a field."""
     for sentence in sentences:
         st.markdown(f":small[:red[:material/error: {plain(sentence)}]]")
 
@@ -103,9 +103,9 @@ def section(
     placeholders: Mapping[str, str] | None = None,
     columns: int = 3,
 ) -> None:
-    """The fields of one dataclass of settings: the basic ones, then a fold for each group of the others.
+    """Shows the fields of one dataclass of settings: basic ones first, then an expander for each other group.
 
-    `skip` names settings that do not apply.  A fold opens by itself while something in it is wrong.
+    `skip` names settings that do not apply.  An expander opens by itself while something in it is wrong.
     """
     fields = [s for s in settings(cls) if s.name not in skip]
     arrange(form, [s for s in fields if s.basic], problems, placeholders or {}, columns)
@@ -124,7 +124,7 @@ def section(
 def arrange(
     form: str, fields: Sequence[Setting], problems: Problems, placeholders: Mapping[str, str], columns: int
 ) -> None:
-    """Fields with a box in a grid, switches in a row under it, each with what is wrong with it."""
+    """Shows input fields in a grid and toggles in a row below it, each with its problems."""
     boxes, switches = [s for s in fields if s.type is not bool], [s for s in fields if s.type is bool]
     if boxes:
         grid = st.grid(columns, min_column_width=150)
@@ -141,7 +141,7 @@ def arrange(
 
 
 def box(form: str, s: Setting, placeholder: str | None = None) -> Any:
-    """One field for a number, a choice or a text; returns its value."""
+    """Shows one field for a number, a choice or a text; returns its value."""
     label = f"{s.label} ({s.unit})" if s.unit else s.label
     where = key(form, s.name)
     if s.choices:
@@ -156,7 +156,7 @@ def box(form: str, s: Setting, placeholder: str | None = None) -> Any:
 
 
 def _with_limits(s: Setting) -> str:
-    """The help, with the limits where they say something."""
+    """Help text, with the limits where they are informative."""
     if s.low is None or s.high is None or s.high >= 65536:
         return s.help
     return f"{s.help} From {s.low:g} to {s.high:g}."

@@ -1,4 +1,4 @@
-"""The form of the Evaluate page: which weights, which pictures, how many."""
+"""Form of the Evaluate page: weights, images and their number."""
 
 import dataclasses
 
@@ -27,7 +27,7 @@ MORE = ("batch_size", "rows", "seed", "timestep_respacing")
 
 
 def show(config: Config, checkpoints: list[Checkpoint]) -> tuple[EvalConfig, list[Problem]]:
-    """Draw the fields.  Returns what they say, and what is wrong with it."""
+    """Shows the fields.  Returns their values and problems."""
     if setting_widgets.key(FORM, "num_samples") not in st.session_state:
         setting_widgets.begin(FORM, {**dataclasses.asdict(FIRST), "source": OWN, "path": ""})
     values: dict[str, object] = {}
@@ -65,7 +65,7 @@ def show(config: Config, checkpoints: list[Checkpoint]) -> tuple[EvalConfig, lis
 
 
 def problems(config: Config, evaluation: EvalConfig, found: data_form.Look) -> list[Problem]:
-    """What would keep these pictures from being measured."""
+    """Problems that prevent the evaluation."""
     wrong = list(validation.limit_problems(evaluation))
     if found.error:
         wrong.append(Problem("data_dir", found.error, code="unreadable-data"))
@@ -73,7 +73,7 @@ def problems(config: Config, evaluation: EvalConfig, found: data_form.Look) -> l
         wrong.append(
             Problem(
                 "data_dir",
-                "No data is named: type the path of a folder of images or of an .npz file.",
+                "No data is selected: type the path of a folder of images or of an .npz file.",
                 code="no-data-named",
             )
         )
@@ -84,8 +84,9 @@ def problems(config: Config, evaluation: EvalConfig, found: data_form.Look) -> l
             wrong.append(
                 Problem(
                     "enlarge",
-                    f"The first picture is only {size[0]} x {size[1]} pixels, and the model's have"
-                    f" {config.model.image_size}: use larger ones, or switch on {FIELDS['enlarge'].label} under More.",
+                    f"The first image has only {size[0]} x {size[1]} pixels, and the model's image size is"
+                    f" {config.model.image_size}: use larger images, or switch on {FIELDS['enlarge'].label} under"
+                    f" More.",
                     code="small-images",
                 )
             )
@@ -101,12 +102,12 @@ def problems(config: Config, evaluation: EvalConfig, found: data_form.Look) -> l
 
 
 def _data(config: Config) -> str:
-    """The field for the data; what it says as a data_dir, empty for the run's own."""
+    """Field for the data.  Returns a data_dir, empty for the run's own."""
     own = DATA_SETS[config.data.data_dir].title if config.data.data_dir in DATA_SETS else writable(config.data.data_dir)
     options = [OWN, *(name for name in DATA_SETS if name != config.data.data_dir), PATH]
     checkpoint_form.keep_known(FORM, "source", options)
     titles = {
-        OWN: f"The run's own: {own}",
+        OWN: f"Training data: {own}",
         PATH: "Folder or .npz file",
         **{n: s.title for n, s in DATA_SETS.items()},
     }
@@ -121,13 +122,13 @@ def _data(config: Config) -> str:
     if source != PATH:
         return source
     typed = st.text_input(
-        "Path", key=setting_widgets.key(FORM, "path"), placeholder="/home/me/pictures", persist_state="session"
+        "Path", key=setting_widgets.key(FORM, "path"), placeholder="/home/me/images", persist_state="session"
     )
     return fields.absolute(typed) or PATH
 
 
 def _part(config: Config, data_dir: str, found: data_form.Look) -> str:
-    """The field for the part, where there is a choice."""
+    """Field for the split, where there is a choice."""
     about = found.description
     if about is None:
         return FIRST.split
@@ -135,8 +136,8 @@ def _part(config: Config, data_dir: str, found: data_form.Look) -> str:
     held = datasets.held_out_count(about.count, config.data.hold_out) if own else 0
     test = about.test_count or held
     if not test:
-        said = "that training saw: none was held out" if own else ""
-        st.caption(f"{formatting.plural(about.count, 'picture')} {said}".strip() + ".")
+        said = "seen in training: none was held out" if own else ""
+        st.caption(f"{formatting.plural(about.count, 'image')} {said}".strip() + ".")
         return FIRST.split
     part = checkpoint_form.options(
         FORM, "split", FIELDS["split"].label, list(PARTS), FIELDS["split"].help, PARTS.__getitem__
@@ -144,7 +145,6 @@ def _part(config: Config, data_dir: str, found: data_form.Look) -> str:
     count = about.count - held if part == "train" else test
     roughly = "About " if held else ""  # each image's content decides
     st.caption(
-        f"{roughly}{formatting.plural(count, 'picture')}"
-        f" {'to train on' if part == 'train' else 'that training never sees'}."
+        f"{roughly}{formatting.plural(count, 'image')} {'for training' if part == 'train' else 'not seen in training'}."
     )
     return part

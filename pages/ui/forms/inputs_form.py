@@ -1,6 +1,6 @@
-"""The pictures that a drawing begins with, and the mask painted over one: uploaded, drawn before, or a path.
+"""Input images of a sampling task and the mask of an inpainting: uploaded, earlier samples, or a path.
 
-What is uploaded, painted or had to be scaled is kept in the run's folder, where the process that draws finds it.
+Uploaded, painted and rescaled images are kept in the run's folder, where the sampling process finds them.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ from pages.ui.forms.sampler_form import FIELDS, FORM
 from pages.ui.frame import job_progress, layout
 
 TASKS = inputs.FROM_PICTURES
-SOURCES = {"upload": "Upload", "drawn": "Drawn before", "path": "Path"}
+SOURCES = {"upload": "Upload", "drawn": "Earlier samples", "path": "Path"}
 MASKS = {"paint": "Paint", "upload": "Upload", "path": "Path"}
 KINDS = [extension.removeprefix(".") for extension in image_files.EXTENSIONS]
 PER_PAGE = 12  # thumbnails of a drawing
@@ -41,14 +41,14 @@ _options = partial(checkpoint_form.options, FORM)
 
 
 class Chosen(NamedTuple):
-    """A picture or a folder of them, and what was done to it."""
+    """An image or a folder of images, and how it was prepared."""
 
     path: str
     note: str = ""
 
 
 def begin(config: Config, sample: SampleConfig) -> None:
-    """Put the picture and the mask of a drawing into the fields; the mask is there to go on painting."""
+    """Puts the input image and mask of a request into the fields; the mask can be painted further."""
     setting_widgets.begin(
         FORM,
         {
@@ -61,7 +61,7 @@ def begin(config: Config, sample: SampleConfig) -> None:
 
 
 def _put_on_canvas(config: Config, sample: SampleConfig) -> bool:
-    """Whether the mask could be laid over the picture; what is wrong otherwise is told by the fields."""
+    """Whether the mask fits the image; other problems are shown by the fields."""
     try:
         picture, mask = first(config, sample.picture), _mask_of(config, sample.mask)
     except UserError:
@@ -74,16 +74,16 @@ def _put_on_canvas(config: Config, sample: SampleConfig) -> bool:
 
 
 def is_one(path: str) -> bool:
-    """Whether it is a single picture, and not a folder or an .npz of them."""
+    """Whether it is a single image, not a folder or .npz of several."""
     return Path(path).is_file() and Path(path).suffix.lower() != ".npz"
 
 
 def show(run: Run, config: Config, task: str, problems: list[Problem]) -> dict[str, Any]:
-    """The fields: `picture`, and for inpainting `mask`.  `problems` gets what is missing or does not fit."""
+    """Shows the fields `picture` and, for inpainting, `mask`.  Appends what is missing or does not fit to `problems`."""
     jobs = [job for job in run.sample_jobs() if job.images][:NEWEST]
     sources = [source for source in SOURCES if jobs or source != "drawn"]
     checkpoint_form.keep_known(FORM, "picture_from", sources)
-    source = _options("picture_from", "Picture to begin with", sources, FIELDS["picture"].help, SOURCES.__getitem__)
+    source = _options("picture_from", "Input image", sources, FIELDS["picture"].help, SOURCES.__getitem__)
     try:
         match source:
             case "drawn":
@@ -99,7 +99,7 @@ def show(run: Run, config: Config, task: str, problems: list[Problem]) -> dict[s
         problems.append(
             Problem(
                 "picture",
-                "No picture is chosen yet: upload one, take one that was drawn, or say where it is.",
+                "No input image is selected yet: upload one, choose an earlier sample, or type a path.",
                 code="missing-value",
             )
         )
@@ -117,19 +117,19 @@ def show(run: Run, config: Config, task: str, problems: list[Problem]) -> dict[s
     else:
         with st.container(horizontal=True, vertical_alignment="center", gap="small"):
             enlarged = thumbnails.fitted(images.from_pixels(picture), LOOK)
-            st.image(thumbnails.png(enlarged), output_format="PNG", alt="The picture to begin with")
+            st.image(thumbnails.png(enlarged), output_format="PNG", alt="The input image")
             if chosen.note:
                 st.caption(chosen.note, width="stretch")
     return values
 
 
 def first(config: Config, path: str) -> np.ndarray:
-    """uint8 [H, W, C]: the picture in that place, the first of several.  Raises UserError where there is none that fits."""
+    """Loads the image at a path, the first of several: uint8 [H, W, C].  Raises UserError where none fits."""
     return _first(config, path, _stamp(path)).copy()
 
 
 def _stamp(path: str) -> int:
-    """Changes when the file or folder does."""
+    """Modification time of the file or folder, as a cache key."""
     try:
         return Path(path).stat().st_mtime_ns
     except OSError:
@@ -158,7 +158,7 @@ def _named(run: Run, config: Config) -> Chosen:
         placeholder="/home/me/cat.png",
         persist_state="session",
         label_visibility="collapsed",
-        help="A picture, or a folder or an .npz file of several, which are taken in turn.",
+        help="An image, or a folder or .npz file of several, which are used in turn.",
     ).strip()
     if not text:
         return Chosen("")
@@ -189,7 +189,7 @@ def _drawn(jobs: list[SampleJob], config: Config) -> Chosen:
     with st.grid("auto", min_column_width=THUMB, gap="xsmall", key="numbers"):
         for k, path in list(enumerate(found))[(page - 1) * PER_PAGE : page * PER_PAGE]:
             with st.container(gap="xsmall", horizontal_alignment="center"):
-                st.image(thumbnails.shown(path, THUMB) or b"", output_format="PNG", alt=f"Picture {k}")
+                st.image(thumbnails.shown(path, THUMB) or b"", output_format="PNG", alt=f"Image {k}")
                 st.button(
                     str(k),
                     key=f"number_{k}",
@@ -211,11 +211,11 @@ def _take(number: int) -> None:
 
 
 def keep(run: Run, config: Config, picture: Image.Image) -> Chosen:
-    """A picture of any size as a PNG of the model's size in the run's folder, and what was done to it."""
+    """Rescales an image to the model's size as a PNG in the run's folder; returns it and what was done."""
     size = config.model.image_size
     content = images.encode_png(images.prepare(picture, size, config.model.image_channels))
     width, height = picture.size
-    cropped = "" if width == height else ", the middle of it"
+    cropped = "" if width == height else ", cropped at the centre"
     note = "" if width == height == size else f"Scaled from {width} x {height} to {size} x {size} pixels{cropped}."
     return Chosen(_store(run, "picture.png", content), note)
 
@@ -232,21 +232,19 @@ def _store(run: Run, name: str, content: bytes) -> str:
 
 def _mask(run: Run, config: Config, picture: np.ndarray, problems: list[Problem]) -> str:
     checkpoint_form.keep_known(FORM, "mask_from", list(MASKS))
-    source = _options("mask_from", "Mask: what is drawn anew", list(MASKS), FIELDS["mask"].help, MASKS.__getitem__)
+    source = _options("mask_from", "Mask: the area to inpaint", list(MASKS), FIELDS["mask"].help, MASKS.__getitem__)
     try:
         match source:
             case "paint":
                 mask = mask_canvas.paint(picture, key=_key("canvas"))
                 if mask is None:
-                    raise UserError(
-                        "Nothing is painted yet: paint over what is to be drawn anew.", code="missing-value"
-                    )
+                    raise UserError("Nothing is painted yet: paint over the area to inpaint.", code="missing-value")
                 return keep_mask(run, config, mask)
             case "upload":
                 path = _uploaded_mask(run, config)
             case _:
                 text = st.text_input(
-                    "Path of the mask",
+                    "Mask path",
                     key=_key("mask_path"),
                     placeholder="/home/me/mask.png",
                     persist_state="session",
@@ -255,8 +253,8 @@ def _mask(run: Run, config: Config, picture: np.ndarray, problems: list[Problem]
                 path = fields.absolute(text)
         if not path:
             raise UserError(
-                "No mask is chosen yet: paint one, upload a picture that is white where it is to be drawn anew, or say"
-                " where one is.",
+                "No mask is selected yet: paint one, upload an image that is white in the area to inpaint, or type a"
+                " path.",
                 code="missing-value",
             )
         mask = _mask_of(config, path)
@@ -264,7 +262,7 @@ def _mask(run: Run, config: Config, picture: np.ndarray, problems: list[Problem]
         problems.append(Problem("mask", str(error), code=error.code))
         return ""
     over = thumbnails.fitted(images.from_pixels(_veiled(picture, mask)), LOOK)
-    st.image(thumbnails.png(over), output_format="PNG", alt="What is drawn anew is red")
+    st.image(thumbnails.png(over), output_format="PNG", alt="The area to inpaint is red")
     return path
 
 
@@ -287,7 +285,7 @@ def _uploaded_mask(run: Run, config: Config) -> str:
 
 
 def keep_mask(run: Run, config: Config, mask: np.ndarray) -> str:
-    """Where the mask, uint8 [H, W] of 0 and 255, is a PNG: as it came with settings, or else in the run's folder."""
+    """Path of the mask, uint8 [H, W] of 0 and 255, as a PNG: the file named by earlier settings, or one in the run's folder."""
     named = st.session_state.get(_key("mask_path"), "")
     if named:
         try:
@@ -299,7 +297,7 @@ def keep_mask(run: Run, config: Config, mask: np.ndarray) -> str:
 
 
 def _veiled(picture: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """`picture` in colour, uint8 [H, W, 3], with a red veil where the mask is 1."""
+    """`picture` in colour, uint8 [H, W, 3], with a red overlay where the mask is 1."""
     rgb = np.asarray(images.convert(images.from_pixels(picture), 3)).astype(np.float32)
     veil = np.array([230, 60, 60], np.float32)
     return np.where(mask[..., None], 0.4 * rgb + 0.6 * veil, rgb).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""The part of the Sample page's form that says how a picture is drawn: sampler, steps, guidance, and what few need."""
+"""Sampler part of the Sample form: sampler, denoising steps, guidance and advanced settings."""
 
 import re
 from functools import partial
@@ -22,7 +22,7 @@ FIELDS = {s.name: s for s in fields.settings(SampleConfig)}
 FIRST_STEPS = 10  # network calls a picture, to begin with
 STEP_COUNTS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 75, 100, 150, 200, 250, 500, 1000)
 AS_TRAINED = 0  # of the steps: every timestep that was trained
-CLIPS = {"cut": "Cut off", "dynamic": "Dynamic threshold", "off": "Off"}
+CLIPS = {"cut": "Clip", "dynamic": "Dynamic threshold", "off": "Off"}
 MOST_GUIDANCE = 10.0  # of the slider
 VARIANCES = {
     "auto": "As in training",
@@ -30,7 +30,7 @@ VARIANCES = {
     "fixed_large": "Large (beta)",
     "analytic": "Analytic",
 }
-ANALYTIC = "Estimated once on the run's data, in about a minute, then remembered."
+ANALYTIC = "Estimated once from the run's data, which takes about a minute, then stored."
 TO_ZERO = ("draw", "interpolate", "vary")  # tasks that may end before the clean picture
 FROM_NOISE = ("draw", "interpolate")
 
@@ -38,7 +38,7 @@ key = partial(setting_widgets.key, FORM)
 
 
 def begin(config: Config, sample: SampleConfig) -> None:
-    """Put the settings of a drawing, in our words, into the fields."""
+    """Puts a request in normal form into the fields."""
     T = config.diffusion.diffusion_steps
     inpaint = sample.task == "inpaint"
     setting_widgets.begin(
@@ -68,14 +68,14 @@ def _calls(config: Config, sample: SampleConfig) -> int:
 
 
 def _interval(text: str, T: int) -> tuple[int, int]:
-    """The timesteps that `text` names, 100-800; all of them where it is empty."""
+    """Timesteps named by `text`, as in 100-800; all of them where it is empty."""
     match = re.fullmatch(r"\s*(\d+)\s*-\s*(\d+)\s*", text)
     first, last = sorted(map(int, match.groups())) if match else (0, T - 1)
     return min(first, T - 1), min(last, T - 1)
 
 
 def sampler(task: str) -> str:
-    """The field for the sampler; the only one that the task can be done with, or a choice."""
+    """Field for the sampler, or the only one that supports the task."""
     if task == "invert":
         return "ddim"
     names = list(timesteps.REPAINTERS) if task == "inpaint" else list(SOLVERS)
@@ -87,32 +87,32 @@ def sampler(task: str) -> str:
         key=key(where),
         format_func=lambda name: SOLVERS[name].label,
         persist_state="session",
-        help="How the noise becomes a picture. What the chosen one is good for is said below.",
+        help="Method that turns noise into an image. The strengths of the selected one are described below.",
     )
 
 
 def words(name: str) -> str:
-    """When to choose a sampler, and who described it."""
+    """When to choose a sampler, and its paper."""
     row = SOLVERS[name]
     return f"{row.label}: {row.words} ({row.source})"
 
 
 def steps(config: Config, respaced: bool) -> int:
-    """The field for the network calls a picture; `respaced`: the respacing says it instead."""
+    """Field for the number of denoising steps; `respaced`: the timestep respacing sets it instead."""
     T = config.diffusion.diffusion_steps
     current = st.session_state.get(key("steps"), FIRST_STEPS)
     options = [*sorted({*STEP_COUNTS, current} - {AS_TRAINED}), AS_TRAINED]
     return st.select_slider(
-        "Steps",
+        "Denoising steps",
         options,
         key=key("steps"),
         format_func=lambda n: f"{n:,}" if n else f"all {_all(config, T):,}",
         persist_state="session",
         disabled=respaced,
         help=(
-            "The respacing says which timesteps are visited: empty it, under More, to say how many here."
+            "The timestep respacing sets the steps: clear it under More to choose a number here."
             if respaced
-            else "Network calls a picture takes. All: each timestep that was trained, one after the other."
+            else "Model evaluations per image (NFE). All: every timestep of the training process."
         ),
     )
 
@@ -122,7 +122,7 @@ def _all(config: Config, T: int) -> int:
 
 
 def of_the_sampler(config: Config, task: str, name: str) -> dict[str, Any]:
-    """The settings that this sampler alone takes."""
+    """Settings that only this sampler has."""
     row, values = SOLVERS[name], dict[str, Any]()
     if "eta" in row.takes and task != "invert":
         values["eta"] = st.slider(
@@ -145,7 +145,7 @@ def of_the_sampler(config: Config, task: str, name: str) -> dict[str, Any]:
 
 
 def takes_any(config: Config, task: str, name: str) -> bool:
-    """Whether `of_the_sampler` has a field to show."""
+    """Whether the sampler has settings of its own."""
     takes = SOLVERS[name].takes
     return (
         ("eta" in takes and task != "invert")
@@ -155,19 +155,16 @@ def takes_any(config: Config, task: str, name: str) -> bool:
 
 
 def unguided(config: Config) -> str:
-    """Why this run cannot be guided towards a class; empty where it can."""
+    """Reason why this run does not support guidance; empty where it does."""
     if not config.model.class_cond:
-        return "Guidance goes towards a class, and this run has learnt none: train one with Class-conditional on."
+        return "Guidance needs a class-conditional model: train one with Class-conditional switched on."
     if not config.model.cond_drop_prob > 0:
-        return (
-            "Guidance needs a network that now and then learnt without the class: train one with cond_drop_prob 0.1,"
-            " say."
-        )
+        return "Guidance needs a model trained with class dropout: train one with cond_drop_prob of about 0.1."
     return ""
 
 
 def guidance(config: Config) -> float:
-    """The field for the guidance scale; it cannot be moved where the run knows no guidance."""
+    """Field for the guidance scale; disabled where the run does not support guidance."""
     if why_not := unguided(config):
         st.slider("Guidance", 0.0, MOST_GUIDANCE, 1.0, step=0.1, key=key("no_guidance"), disabled=True, help=why_not)
         return 1.0
@@ -184,7 +181,7 @@ def guidance(config: Config) -> float:
 
 
 def more(config: Config, task: str, name: str, count: int, scale: float) -> dict[str, Any]:
-    """The folded fields: what is seldom changed."""
+    """Advanced fields in an expander."""
     values: dict[str, Any] = {}
     T = config.diffusion.diffusion_steps
     grid = st.grid(2, min_column_width=150)
@@ -192,14 +189,14 @@ def more(config: Config, task: str, name: str, count: int, scale: float) -> dict
     with grid.cell():
         spaced = _spacing(
             timesteps.usual(task, name),
-            "The respacing says which timesteps." if respaced else "" if count else "All timesteps are visited.",
+            "The timestep respacing sets the timesteps." if respaced else "" if count else "All timesteps are used.",
         )
         if count and not respaced:
             values["spacing"] = spaced
     with grid.cell():
         values["timestep_respacing"] = setting_widgets.box(
             FORM,
-            FIELDS["timestep_respacing"]._replace(label="Timestep respacing, instead of steps"),
+            FIELDS["timestep_respacing"]._replace(label="Timestep respacing (instead of steps)"),
             "250, 10,15,20 or ddim50",
         )
     with grid.cell():

@@ -1,4 +1,4 @@
-"""The form of the Sample page: what is to be done, with which weights, how many pictures, and how."""
+"""Form of the Sample page: task, weights, number of images and sampler."""
 
 import dataclasses
 from functools import partial
@@ -19,16 +19,19 @@ from pages.ui.forms.sampler_form import FIELDS, FIRST_STEPS, FORM
 
 FIRST = SampleConfig(num_samples=16, batch_size=0, sampler=FEW_STEPS, steps=FIRST_STEPS)
 TASKS = {
-    "draw": (":material/brush: Draw", "New pictures, each from noise of its own."),
+    "draw": (":material/grid_view: Sample", "Sample new images, each from its own noise."),
     "interpolate": (
         ":material/animation: Interpolate",
-        "From one picture to another: the noise between those of two seeds.",
+        "Interpolate between the images of two seeds, in noise space.",
     ),
-    "vary": (":material/shuffle: Vary", "A picture noised part of the way and drawn again: others like it."),
-    "inpaint": (":material/format_paint: Inpaint", "A picture drawn anew where you paint, and kept elsewhere."),
+    "vary": (":material/shuffle: Vary", "Add noise to an image and denoise it again, for variations of it."),
+    "inpaint": (
+        ":material/format_paint: Inpaint",
+        "Sample new content where you paint, and keep the rest of the image.",
+    ),
     "invert": (
         ":material/swap_horiz: Invert",
-        "A picture to the noise that it would come from, and back: how exactly the model knows it.",
+        "Map an image to its noise and back (DDIM inversion), to see how well the model reconstructs it.",
     ),
 }
 COUNTS = {
@@ -38,9 +41,9 @@ COUNTS = {
     "inpaint": ("variations", 4),
     "invert": ("inverted", 4),
 }
-"""The field for the number of pictures, each task's own, and what it begins with."""
-IN_ALL, OF_EACH = "In all", "Of each class"
-ROWS = FIELDS["num_samples"]._replace(name="rows", label="Pictures of each class")
+"""Field for the number of images of each task, and its initial value."""
+IN_ALL, OF_EACH = "In total", "Per class"
+ROWS = FIELDS["num_samples"]._replace(name="rows", label="Images per class")
 
 _key = partial(setting_widgets.key, FORM)
 _options = partial(checkpoint_form.options, FORM)
@@ -48,7 +51,7 @@ _keep_known = partial(checkpoint_form.keep_known, FORM)
 
 
 def begin(config: Config, sample: SampleConfig) -> None:
-    """Put the settings of one drawing into the fields: the first ones, or earlier ones to be used again."""
+    """Puts a request into the fields: the initial one, or an earlier one to reuse."""
     sample = summary.normal_form(sample)
     setting_widgets.begin(FORM, dataclasses.asdict(sample))
     setting_widgets.begin(FORM, dict(COUNTS.values()))
@@ -67,13 +70,13 @@ def begin(config: Config, sample: SampleConfig) -> None:
 
 
 def _picked(config: Config, text: str) -> list[str]:
-    """The names of the classes that `text` asks for; none where it asks for all, or for what there is not."""
+    """Names of the classes in `text`; empty for all classes or unknown ones."""
     known = classes.names(config)
     return [known[label] for label in _labels(config, text) if label < len(known)] if text.strip() else []
 
 
 def _labels(config: Config, text: str) -> list[int]:
-    """The labels that `text` asks for; none where it is wrong, which `problems` tells."""
+    """Labels of the classes in `text`; empty where it is invalid, which `problems` reports."""
     try:
         return classes.parse_classes(config, text)
     except UserError:
@@ -81,7 +84,7 @@ def _labels(config: Config, text: str) -> list[int]:
 
 
 def choose_task(config: Config) -> str:
-    """The control at the top.  A model that enlarges pictures begins with those alone."""
+    """Task control at the top.  Super-resolution models offer fewer tasks."""
     if _key("sampler") not in st.session_state:
         begin(config, FIRST)
     tasks = ["draw", "interpolate"] if config.model.super_res else list(TASKS)
@@ -100,7 +103,7 @@ def choose_task(config: Config) -> str:
 
 
 def show(run: Run, checkpoints: list[Checkpoint], task: str) -> tuple[SampleConfig, list[Problem]]:
-    """Draw the fields of a task.  Returns what they say, and what is wrong with it."""
+    """Shows the fields of a task.  Returns their values and problems."""
     config = run.config
     values: dict[str, Any] = {}
     unfit: list[Problem] = []
@@ -160,7 +163,7 @@ def show(run: Run, checkpoints: list[Checkpoint], task: str) -> tuple[SampleConf
 
 
 def _what(config: Config, task: str, picture: str, grid: Any) -> dict[str, Any]:
-    """The fields for classes, seeds and how many pictures."""
+    """Shows the fields for classes, seeds and the number of images."""
     values: dict[str, Any] = {}
     known = list(classes.names(config))
     count = IN_ALL
@@ -171,10 +174,10 @@ def _what(config: Config, task: str, picture: str, grid: Any) -> dict[str, Any]:
         with grid.cell():
             count = _options(
                 "count",
-                "How many",
+                "Count",
                 [IN_ALL, OF_EACH],
-                "In all: the classes take turns. Of each class: so many of every one; a few classes make a grid with a"
-                " column for each.",
+                "In total: the classes take turns. Per class: this number for each class; with few classes the grid"
+                " has one column per class.",
             )
     if not (task == "invert" and inputs_form.is_one(picture)):
         with grid.cell():
@@ -197,7 +200,7 @@ def _what(config: Config, task: str, picture: str, grid: Any) -> dict[str, Any]:
 
 
 def problems(config: Config, sample: SampleConfig) -> list[Problem]:
-    """What would keep these pictures from being drawn."""
+    """Problems that prevent sampling."""
     found = list(validation.limit_problems(sample))
     try:
         if not found:
@@ -213,12 +216,12 @@ def problems(config: Config, sample: SampleConfig) -> list[Problem]:
 
 
 def steps_of(config: Config, sample: SampleConfig) -> int:
-    """Network calls that a picture takes.  Raises UserError for an impossible respacing."""
+    """Model evaluations per image.  Raises UserError for an impossible respacing."""
     return timesteps.calls(config, sample)
 
 
 def _classes(config: Config, known: list[str]) -> str:
-    """The field for the classes to draw: a list to pick from, or a text where they are many numbers."""
+    """Field for the classes: a list to select from, or a text where there are many."""
     if classes.must_be_said(config):
         if not isinstance(st.session_state.get(_key("classes")), str):  # from a run with a list
             st.session_state[_key("classes")] = ""
@@ -230,6 +233,6 @@ def _classes(config: Config, known: list[str]) -> str:
         key=_key("classes"),
         help=FIELDS["classes"].help,
         persist_state="session",
-        placeholder="As the small pictures, or all" if config.model.super_res else "All in turn",
+        placeholder="As in the low-resolution images, or all" if config.model.super_res else "All classes in turn",
     )
     return ",".join(str(known.index(name)) if "," in name else name for name in picked)

@@ -1,4 +1,4 @@
-"""Super-resolution: the switch on the Train page, and which small pictures the Sample page enlarges."""
+"""Super-resolution: the switch on the Train page and the low-resolution images on the Sample page."""
 
 import hashlib
 from collections.abc import Iterable
@@ -22,7 +22,7 @@ from pages.ui.frame import job_progress, layout
 
 KINDS = {
     "data": "The run's own data",
-    "drawn": "Drawn by a run",
+    "drawn": "Samples of a run",
     "upload": "Upload",
     "path": "Folder, file or data set",
 }
@@ -36,19 +36,22 @@ SMALL_SIZE = next(s for s in settings(ModelConfig) if s.name == "small_size")
 
 
 def fields(form: str, model: ModelConfig, problems: setting_widgets.Problems) -> None:
-    """The switch, folded, and what belongs to it while it is on."""
+    """Shows the switch in an expander, and its settings while it is on."""
     wrong = problems.get("small_size", ())
     label = "Super-resolution" + (f" · {model.small_size} → {model.image_size} pixels" if model.super_res else "")
     with st.expander(label, expanded=bool(wrong), key=f"{form}_super_res_{'wrong' if wrong else 'more'}"):
         st.caption(
-            "The network learns to enlarge: it is shown a small picture, and draws a large one that it may have been."
-            " The small ones are made from the data. Once it is trained, it enlarges what another run has drawn, or"
-            " pictures of your own."
+            "The model learns to upsample: given a low-resolution image, it samples a matching high-resolution one."
+            " For training, the low-resolution images are made from the data. A trained model upsamples the samples"
+            " of another run, or your own images."
         )
         where = setting_widgets.key(form, "super_res")
         st.session_state[where] = model.super_res
         st.toggle(
-            "Enlarge small pictures", key=where, on_change=layout.callback(_switch), args=(form, model.image_size)
+            "Train a super-resolution model",
+            key=where,
+            on_change=layout.callback(_switch),
+            args=(form, model.image_size),
         )
         if model.super_res:
             setting_widgets.box(form, SMALL_SIZE)
@@ -64,22 +67,22 @@ def _switch(form: str, image_size: int) -> None:
 
 
 class Look(NamedTuple):
-    """Some of the small pictures as a PNG, or why there are none."""
+    """Some of the low-resolution images as a PNG, or why there are none."""
 
     picture: bytes | None
     error: str = ""
 
 
 def begin(form: str, config: Config, base_samples: str) -> None:
-    """Put `base_samples` of an earlier drawing into the fields; the run's own data to begin with."""
+    """Puts `base_samples` of an earlier request into the fields; initially the run's own data."""
     own = base_samples in ("", OWN_DATA) and bool(config.data.data_dir)
     setting_widgets.begin(form, {"base": "data" if own else "path", "base_path": "" if own else base_samples})
 
 
 def choose(form: str, run: Run, config: Config, text: str, problems: list[str]) -> str:
-    """The fields for a super-resolution run: which small pictures to enlarge.  Returns base_samples.
+    """Shows the fields for the low-resolution images of a super-resolution run.  Returns base_samples.
 
-    `text` are the classes asked for; without, they come with the small pictures.  `problems` gets a sentence where
+    `text`: the classes; empty: those of the low-resolution images.  Appends a sentence to `problems` where
     there are none yet, or they do not fit.
     """
     fitting = _fitting(run, config)
@@ -90,16 +93,14 @@ def choose(form: str, run: Run, config: Config, text: str, problems: list[str]) 
         st.session_state[where] = kinds[0]
     size = config.model.small_size
     kind = st.segmented_control(
-        "Small pictures",
+        "Low-resolution images",
         kinds,
         key=where,
         format_func=KINDS.__getitem__,
         required=True,
         wrap=True,
         persist_state="session",
-        help=(
-            f"What is enlarged: pictures of {size} x {size} pixels, in turn. Those of a data set are made small first."
-        ),
+        help=(f"Images of {size} x {size} pixels to upsample, in turn. Those of a data set are downsampled first."),
     )
     match kind:
         case "drawn":
@@ -112,7 +113,8 @@ def choose(form: str, run: Run, config: Config, text: str, problems: list[str]) 
                 key=setting_widgets.key(form, "base_path"),
                 placeholder="/home/me/small",
                 persist_state="session",
-                help="A folder of small images, an .npz file with arr_0, or a data set by name, such as shapes.",
+                help="A folder of low-resolution images, an .npz file with arr_0, or a data set by name, such as"
+                " shapes.",
             ).strip()
             base = base if low_res.by_name(base) else absolute(base)
         case _:
@@ -120,15 +122,15 @@ def choose(form: str, run: Run, config: Config, text: str, problems: list[str]) 
     if base:
         look = _look(config, base, text, _stamp(base))
         if look.picture:
-            st.image(look.picture, output_format="PNG", alt="Some of the small pictures")
+            st.image(look.picture, output_format="PNG", alt="Some of the low-resolution images")
         problems += [look.error] if look.error else []
     elif not problems:
-        problems.append("No small pictures are named yet: upload some, or say where they are.")
+        problems.append("No low-resolution images are selected yet: upload some, or type a path.")
     return base
 
 
 def _fitting(run: Run, config: Config) -> dict[str, str]:
-    """Drawings of any run whose pictures this one can enlarge: file -> what to call it, newest first."""
+    """Samples of any run that this one can upsample: file -> label, newest first."""
     wanted = (config.model.small_size, config.model.small_size, config.model.image_channels)
     found: list[tuple[str, Run, SampleJob]] = [
         (job.name, other, job)
@@ -148,9 +150,9 @@ def _drawn(form: str, fitting: dict[str, str]) -> str:
 
 
 def _uploaded(form: str, run: Run, problems: list[str]) -> str:
-    """Keep what is uploaded in the run's folder, where the process that draws finds it."""
+    """Stores uploads in the run's folder, where the sampling process finds them."""
     given = st.file_uploader(
-        "Pictures, or one .npz file",
+        "Images, or one .npz file",
         ["npz", *(e.removeprefix(".") for e in image_files.EXTENSIONS)],
         accept_multiple_files=True,
     )
@@ -177,7 +179,7 @@ def _uploaded(form: str, run: Run, problems: list[str]) -> str:
 
 
 def _named(uploads: Iterable[tuple[str, bytes]]) -> dict[str, bytes]:
-    """What was uploaded, by name: of files with one name, the same content is kept once, and another gets a number."""
+    """Uploads by name: files of the same name and content are kept once, others get a number."""
     contents: dict[str, bytes] = {}
     taken: dict[str, bytes] = {}  # by names as systems compare them that make no difference between A and a
     for name, data in uploads:
@@ -188,14 +190,14 @@ def _named(uploads: Iterable[tuple[str, bytes]]) -> dict[str, bytes]:
 
 
 def _stamp(base: str) -> int:
-    """Changes when the folder or file does."""
+    """Modification time of the folder or file, as a cache key."""
     try:
         return 0 if low_res.by_name(base) else Path(base).stat().st_mtime_ns
     except OSError:
         return 0
 
 
-@st.cache_data(max_entries=32, ttl=60, show_spinner="Looking at the small pictures …")
+@st.cache_data(max_entries=32, ttl=60, show_spinner="Reading the low-resolution images …")
 def _look(config: Config, base: str, text: str, stamp: int) -> Look:
     try:
         small = low_res.read(config, SampleConfig(num_samples=LOOK, base_samples=base, classes=text))

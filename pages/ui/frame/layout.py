@@ -1,4 +1,4 @@
-"""The frame of every page: title, menu, where the runs are, which one is meant.
+"""Frame of every page: title, menu, runs folder and the selected run.
 
 A page begins with `layout.page("Title")` and continues with guards:
 
@@ -53,11 +53,11 @@ LOGO = (
 )
 
 WRONG = "_wrong"  # what went wrong in a click, until the page shows it
-EXAMPLE = "coloured shapes, learnt in 3,000 steps"
+EXAMPLE = "coloured shapes, trained for 3,000 steps"
 
 
 def page(title: str) -> None:
-    """Begin a page: the browser tab's title, a wide layout, the menu.  The first call of every page.
+    """Begins a page: browser tab title, wide layout, menu.  The first call of every page.
 
     A UserError that ends the page from here on is shown in a box, as is one of the click that it answers.
     """
@@ -73,12 +73,12 @@ def page(title: str) -> None:
 
 
 def tab_title(title: str) -> None:
-    """Change the browser tab's title only, as in "42% · my-run"."""
+    """Changes only the browser tab's title, as in "42% · my-run"."""
     st.set_page_config(page_title=f"{title} · {APP_NAME}")
 
 
 def runs_dir() -> Path:
-    """Where the runs are: beside app.py, or where DDPM_RUNS says."""
+    """Folder of the runs: next to app.py, or where DDPM_RUNS points."""
     return paths.runs_folder() or ROOT / "runs"
 
 
@@ -90,13 +90,13 @@ def shell_runs_dir() -> Path:
 def pick_run(
     candidates: Sequence[Run] | None = None,
     *,
-    empty: str = "There is no run yet. Train one first: the quick start needs nothing but a click.",
+    empty: str = "There are no runs yet. Train one first: the quick start takes one click.",
     with_example: bool = False,
 ) -> Run:
     """A selectbox of runs, newest first, bound to ?run=NAME; remembered from page to page.
 
-    Without candidates it says `empty`, links to where one is made, and stops the page.  with_example: where there is
-    no run at all, the example becomes one, so that there is something to try the page with.
+    Without candidates it shows `empty` with links to start one, and stops the page.  with_example: where there is
+    no run at all, the example model is provided as one.
     """
     found = runs.all_runs(runs_dir()) if candidates is None else candidates
     if not found and with_example:
@@ -113,13 +113,13 @@ def pick_run(
         "Run", list(by_name), index=None, key="run", bind="query-params", required=True, label_visibility="collapsed"
     )
     if name is None:  # ?run= names one that is not there
-        st.info("There is no run of that name (any more): choose one from the list.", icon=":material/search_off:")
+        st.info("There is no run with that name: choose one from the list.", icon=":material/search_off:")
         st.stop()
     st.session_state["_last_run"] = name
     if with_example and name == example.NAME:
         st.caption(
-            f":material/school: The example that comes with the program: {EXAMPLE}. Your own run is a click away:"
-            " [quick start](/)."
+            f":material/school: This is the included example model: {EXAMPLE}. To train your own, use the [quick"
+            f" start](/)."
         )
     return by_name[name]
 
@@ -129,7 +129,7 @@ def _liveliest(found: Sequence[Run]) -> Run:
 
 
 def no_runs(sentence: str) -> None:
-    """What to do where there is nothing to show yet."""
+    """Shows what to do where there is nothing to show yet."""
     st.info(sentence, icon=":material/lightbulb:")
     with st.container(horizontal=True):
         st.page_link(HOME, label="Quick start", icon=":material/rocket_launch:")
@@ -138,7 +138,7 @@ def no_runs(sentence: str) -> None:
 
 @contextlib.contextmanager
 def errors(stop: bool = False) -> Iterator[None]:
-    """What the user can put right is told in a red box; the page goes on after the block, or stops there."""
+    """Shows a UserError as a red box; the page continues after the block, or stops there."""
     try:
         with told():
             yield
@@ -149,7 +149,7 @@ def errors(stop: bool = False) -> Iterator[None]:
 
 
 def fragment(run_every: float | None = None) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Streamlit's fragment, a part of the page that is drawn again by itself; what goes wrong in it is told in its place."""
+    """Streamlit's fragment, a part of the page that reruns by itself; errors are shown in its place."""
 
     def decorate(draw: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(draw)
@@ -163,7 +163,7 @@ def fragment(run_every: float | None = None) -> Callable[[Callable[..., None]], 
 
 
 def callback(deed: Callable[..., object]) -> Callable[..., None]:
-    """What a click or another choice does; what goes wrong in it is told at the top of the page."""
+    """Wraps the callback of a widget; errors are shown at the top of the page."""
 
     @functools.wraps(deed)
     def boxed(*args: Any, **kwargs: Any) -> None:
@@ -184,7 +184,7 @@ KNOWN = (UserError, OSError, UnicodeError)
 
 
 def _boxed(error: Exception) -> bool:
-    """Show what ended a page; False for a fault of the program, of which Streamlit shows where it happened."""
+    """Shows the error that ended a page; False for a bug, whose traceback Streamlit shows."""
     if not isinstance(error, KNOWN):
         return False
     with errors():
@@ -193,7 +193,7 @@ def _boxed(error: Exception) -> bool:
 
 
 def _is_fault(record: logging.LogRecord) -> bool:
-    """Whether what Streamlit is to log, with all its calls, is a fault of the program."""
+    """Whether a record with a traceback is a bug of the program."""
     return not (record.exc_info and isinstance(record.exc_info[1], KNOWN))
 
 
@@ -201,5 +201,5 @@ logging.getLogger("streamlit.error_util").addFilter(_is_fault)
 
 
 def command(line: str) -> None:
-    """What to type into a shell, to be copied; bytes of a file's name that are no text are spelt out."""
+    """Shows a shell command with a copy button; undecodable bytes in file names are escaped."""
     st.code(writable(line), language="bash", wrap_lines=True)

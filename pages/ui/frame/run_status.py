@@ -1,4 +1,4 @@
-"""What several pages show of a run: its state, how far it is, what can be done with it."""
+"""Status of a run as several pages show it: state, progress, actions."""
 
 import functools
 import time
@@ -23,7 +23,7 @@ XLSX = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
 
 
 class Badge(NamedTuple):
-    """How a state looks, and what it means."""
+    """Appearance and meaning of a state."""
 
     color: Any
     icon: str
@@ -31,18 +31,20 @@ class Badge(NamedTuple):
 
 
 BADGES: dict[State, Badge] = {
-    "queued": Badge("gray", "hourglass_empty", "Waits until the training before it has ended."),
-    "starting": Badge("blue", "rocket_launch", "The process is getting ready: libraries, data, network."),
+    "queued": Badge("gray", "hourglass_empty", "Waits until the training before it has finished."),
+    "starting": Badge("blue", "rocket_launch", "The process is starting: loading libraries, data and network."),
     "running": Badge(
-        "green", "play_arrow", "Trains in a process of its own, which goes on when this page or the server is closed."
+        "green", "play_arrow", "Trains in a separate process, which continues when this page or the server is closed."
     ),
-    "stopping": Badge("orange", "pending", "Finishes the step in hand, saves, and ends."),
-    "stopped": Badge("gray", "pause", "Ended on request, saved. Resume goes on as if it had never stopped."),
-    "finished": Badge("blue", "check", "All steps are done."),
-    "failed": Badge("red", "error", "Ended by an error, which the log tells in full."),
-    "lost": Badge("red", "link_off", "The process is gone without a word: killed, or the computer was switched off."),
-    "unreadable": Badge("orange", "lock", "This user may not read what it says of itself."),
-    "not responding": Badge("orange", "sentiment_stressed", "The process is there, but its heartbeat stands still."),
+    "stopping": Badge("orange", "pending", "Finishes the current step, saves a checkpoint and stops."),
+    "stopped": Badge("gray", "pause", "Stopped on request after saving. Resume continues as if it had never stopped."),
+    "finished": Badge("blue", "check", "All training steps are done."),
+    "failed": Badge("red", "error", "Ended with an error; the log has the details."),
+    "lost": Badge(
+        "red", "link_off", "The process ended without reporting why: it was killed, or the computer was switched off."
+    ),
+    "unreadable": Badge("orange", "lock", "The status of this run cannot be read by this user."),
+    "not responding": Badge("orange", "sentiment_stressed", "The process exists, but has stopped updating its status."),
 }
 
 
@@ -52,9 +54,9 @@ def state_badge(state: State) -> None:
 
 
 def progress_bar(status: Status | None, state: State) -> None:
-    """How many of the steps are done."""
+    """Shows how many of the steps are done."""
     if status is None or not status.total_steps:
-        st.progress(0.0, text=status.message if status and status.message else "No step yet")
+        st.progress(0.0, text=status.message if status and status.message else "No steps yet")
         return
     text = f"step {status.step:,} of {status.total_steps:,} · {percent(status)}"
     doing = f" · {status.message}" if status.message and state in ACTIVE else ""
@@ -64,17 +66,17 @@ def progress_bar(status: Status | None, state: State) -> None:
 
 
 def computed(status: Status) -> str:
-    """What computes, and who it shares the cores with."""
+    """What computes, and which jobs it shares the cores with."""
     return " ".join(filter(None, (status.computed and f"Computed {status.computed}.", status.sharing)))
 
 
 def percent(status: Status | None) -> str:
-    """42 %, rounded down, so that 100 % is the end."""
+    """Share of the steps done as 42 %, rounded down, so that 100 % is the end."""
     return f"{int(100 * status.step / status.total_steps)} %" if status and status.total_steps else "0 %"
 
 
 def speed(status: Status | None) -> str:
-    """Steps a second, or seconds a step when a step takes longer than one."""
+    """Steps per second, or seconds per step when a step takes longer than one."""
     rate = status.steps_per_second if status else None
     if not rate:
         return "–"
@@ -91,12 +93,12 @@ def time_left(status: Status | None) -> str:
 
 
 def in_brief(run: Run, status: Status | None, state: State) -> str:
-    """A line on what is going on, or on what came of it."""
+    """One line on the progress or the outcome."""
     if status and state == "failed" and status.message:
         return status.message
     if state in ACTIVE:
-        parts = [speed(status), f"{time_left(status)} left", f"ends at {finish_time(status)}"]
-        return " · ".join(part for part in parts if "–" not in part) or "getting ready"
+        parts = [speed(status), f"{time_left(status)} left", f"finishes at {finish_time(status)}"]
+        return " · ".join(part for part in parts if "–" not in part) or "starting"
     trained = status.metrics.get("seconds") if status else None
     parts = [f"trained for {duration(trained)}" if trained else "", clock(run.created_at)]
     return " · ".join(part for part in parts if part)
@@ -107,12 +109,12 @@ def number(value: float | None) -> str:
 
 
 def button(label: str, why_not: str = "", help: str = "", **more: Any) -> bool:
-    """A button that says why it cannot be pressed."""
+    """Button that explains why it is disabled."""
     return st.button(label, disabled=bool(why_not), help=why_not or help or None, **more)
 
 
 def downloads(run: Run, *, key: str, why_not: str = "") -> None:
-    """results.xlsx and progress.csv, made when they are asked for."""
+    """Download buttons for results.xlsx and progress.csv, created on click."""
     st.download_button(
         "results.xlsx",
         functools.partial(_workbook, run),
@@ -123,7 +125,7 @@ def downloads(run: Run, *, key: str, why_not: str = "") -> None:
         on_click="ignore",
         disabled=bool(why_not),
         help=why_not
-        or "Settings, every metric, the checkpoints, native charts and the last preview, as a spreadsheet.",
+        or "A spreadsheet with the settings, all metrics, the checkpoints, native charts and the last preview.",
     )
     st.download_button(
         "progress.csv",
@@ -134,7 +136,7 @@ def downloads(run: Run, *, key: str, why_not: str = "") -> None:
         icon=":material/csv:",
         on_click="ignore",
         disabled=bool(why_not),
-        help=why_not or "The log as it is on disk: a row every few steps.",
+        help=why_not or "The log as it is on disk: one row every few steps.",
     )
 
 
@@ -145,23 +147,23 @@ def _workbook(run: Run) -> bytes:
 
 
 def commands(run: Run) -> list[tuple[str, str]]:
-    """What the buttons do, for a shell: (what, command)."""
+    """Shell commands that do what the buttons do: (title, command)."""
     config = run.config
     few = ["--num_samples", "64", "--steps", str(min(20, config.diffusion.diffusion_steps))]
     few += ["--base_samples", OWN_DATA] if config.model.super_res else []
     few += ["--classes", "0-9"] if classes.must_be_said(config) else []
     return [
-        ("Train the same again", run.anew()),
-        ("Go on after a stop", run.shell("train", "--resume")),
+        ("Train again with the same settings", run.anew()),
+        ("Resume", run.shell("train", "--resume")),
         ("Stop", run.shell("stop")),
-        ("Draw pictures", run.shell("sample", "--run", more=[*few, "--out", "samples"])),
-        ("Measure bits per dimension", run.shell("nll", "--run", more=["--num_samples", "100"])),
-        ("Metrics as a spreadsheet", run.shell("export", more=["--xlsx", f"{run.name}.xlsx"])),
+        ("Sample images", run.shell("sample", "--run", more=[*few, "--out", "samples"])),
+        ("Evaluate bits per dimension", run.shell("nll", "--run", more=["--num_samples", "100"])),
+        ("Export metrics as a spreadsheet", run.shell("export", more=["--xlsx", f"{run.name}.xlsx"])),
     ]
 
 
 def act(deed: Callable[[], Any], done: str) -> None:
-    """Do it and say so, or say why it cannot be done."""
+    """Runs an action and shows that it was done, or why it could not be."""
     try:
         with told():
             deed()
@@ -172,7 +174,7 @@ def act(deed: Callable[[], Any], done: str) -> None:
 
 
 def quick_start() -> Run:
-    """Create and start a run of the quick-start preset.  Raises UserError."""
+    """Creates and starts a run of the quick-start preset.  Raises UserError."""
     from ddpm.data import datasets
 
     base = codec.resolved(datasets.resolve(PRESETS[DEFAULT].config))
@@ -181,20 +183,20 @@ def quick_start() -> Run:
     return run
 
 
-@st.dialog("End the process at once?")
+@st.dialog("End the process immediately?")
 def confirm_kill(run: Run) -> None:
     saved = max((c.step for c in run.checkpoints()), default=0)
     status = run.status()
     lost = (status.step if status else 0) - saved
     st.write(
-        f"**{setting_widgets.plain(run.name)}** was last saved at step {saved:,}. Ending it now loses the"
+        f"**{setting_widgets.plain(run.name)}** was last saved at step {saved:,}. Ending it now discards the"
         f" {plural(lost, 'step')} since then."
     )
     with st.container(horizontal=True, horizontal_alignment="right"):
         if st.button("Cancel", key="kill_cancel"):
             st.rerun()
         if st.button("Kill", type="primary", icon=":material/dangerous:", key="kill_sure"):
-            act(lambda: launch.kill(run), f"{setting_widgets.plain(run.name)} was ended")
+            act(lambda: launch.kill(run), f"{setting_widgets.plain(run.name)} was killed")
             st.rerun()
 
 
@@ -208,8 +210,8 @@ def spare() -> None:
 @st.dialog("Delete this run?", on_dismiss=layout.callback(spare))
 def confirm_delete(run: Run) -> None:
     st.write(
-        f"**{setting_widgets.plain(run.name)}** with its checkpoints, previews and pictures moves to"
-        f" `{run.folder.parent / '.trash'}`, from where it can be moved back."
+        f"**{setting_widgets.plain(run.name)}** with its checkpoints, previews and samples will be moved to"
+        f" `{run.folder.parent / '.trash'}`, and can be moved back from there."
     )
     with st.container(horizontal=True, horizontal_alignment="right"):
         if st.button("Cancel", key="delete_cancel"):

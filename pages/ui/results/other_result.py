@@ -18,7 +18,7 @@ from pages.ui.frame import job_progress, layout
 
 
 def show(run: Run, name: str) -> None:
-    """Shows the whole tab of a row of KINDS."""
+    """Shows the tab of a row of KINDS."""
     kind = KINDS[name]
     try:
         checkpoints, jobs = run.checkpoints(), run.results(name)
@@ -26,7 +26,7 @@ def show(run: Run, name: str) -> None:
         st.error(str(error), icon=":material/error:")
         return
     if not checkpoints:
-        checkpoint_form.required(run, "this works on one")
+        checkpoint_form.required(run, "this needs one")
     active = next((job for job in jobs if job.state() in ACTIVE), None)
     halves = st.grid(2, min_column_width=340, gap=("small", "medium"))
     with halves.cell():
@@ -67,20 +67,20 @@ def _form(run: Run, name: str, active: Result | None) -> None:
         icon=":material/play_arrow:",
         width="stretch",
         disabled=bool(wrong) or active is not None,
-        help=wrong[0] if wrong else "Wait for the one that is running, or cancel it first." if active else None,
+        help=wrong[0] if wrong else "Another one is running: wait for it or cancel it first." if active else None,
     ):
         with layout.errors():
             launch.start_result(run, name, codec.with_absolute_paths(settings))
             st.session_state.pop(setting_widgets.key(name, "shown"), None)
             st.rerun()
-    with st.expander("The same in a shell", icon=":material/terminal:"):
+    with st.expander("Shell command", icon=":material/terminal:"):
         layout.command(run.shell(*kind.command.split(), "--run", more=codec.to_flags(settings)))
 
 
 def _now(job: Result, was_active: bool) -> None:
     state, status = job.state(), job.status()
     if was_active and state not in ACTIVE:
-        st.rerun()  # once, so that the polling really stops
+        st.rerun()  # once, so that the polling stops
     if was_active:
         job_progress.progress(job, status, status.message if status and status.message else "Working")
     elif state in ("failed", "lost"):

@@ -1,4 +1,4 @@
-"""What was drawn before: to be shown again, noted on, compared and deleted."""
+"""Earlier samples of a run: show again, annotate, compare, delete."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +26,7 @@ Use = Callable[[SampleConfig], None]
 
 
 def show(jobs: list[SampleJob], shown: SampleJob | None, config: Config, choose: Choose, use: Use) -> None:
-    """What was drawn from this run, newest first; a click shows it again, or fills the form."""
+    """Shows the samples of a run, newest first; a click shows one again or fills the form."""
     _undo(jobs)
     pages = -(-len(jobs) // PER_PAGE)
     page = st.pagination(pages, key="history_page") if pages > 1 else 1
@@ -40,7 +40,7 @@ def show(jobs: list[SampleJob], shown: SampleJob | None, config: Config, choose:
 
 
 def picked(jobs: list[SampleJob]) -> list[SampleJob]:
-    """The drawings picked to be compared, in the order in which they were."""
+    """Samples selected for comparison, in the order of selection."""
     by_name = {job.name: job for job in jobs}
     return [by_name[name] for name in st.session_state.get(COMPARED, []) if name in by_name]
 
@@ -50,7 +50,7 @@ def _entry(job: SampleJob, is_shown: bool, config: Config, choose: Choose, use: 
     with st.container(height=THUMB + 8, horizontal_alignment="center", vertical_alignment="center", border=False):
         image = samples.latest(job, THUMB)
         if image:
-            st.image(image, output_format="PNG", alt=f"Drawn at {job.name}")
+            st.image(image, output_format="PNG", alt=f"Samples of {job.name}")
         else:
             st.caption(f"*{job.state()}*", width="content")
     st.markdown(f"**{job_progress.when(job)}**")
@@ -78,7 +78,7 @@ def _entry(job: SampleJob, is_shown: bool, config: Config, choose: Choose, use: 
             key=where,
             on_change=layout.callback(_pick),
             args=(job.name,),
-            help="Two drawings are shown side by side.",
+            help="Select two to see them next to each other.",
             width="stretch",
         )
         with st.popover("", icon=":material/edit_note:", type="tertiary", help="Note", key=f"note_of_{job.name}"):
@@ -89,7 +89,7 @@ def _entry(job: SampleJob, is_shown: bool, config: Config, choose: Choose, use: 
                 key=field,
                 on_change=layout.callback(_note),
                 args=(job, field),
-                placeholder="What there is to remember about it",
+                placeholder="Add a note",
                 width=260,
             )
         st.button(
@@ -104,7 +104,7 @@ def _entry(job: SampleJob, is_shown: bool, config: Config, choose: Choose, use: 
 
 
 def _pick(name: str) -> None:
-    """Tick or untick: a third one takes the place of the first."""
+    """Selects or deselects for comparison: a third one replaces the first."""
     before = [other for other in st.session_state.get(COMPARED, []) if other != name]
     st.session_state[COMPARED] = [*before, name][-2:] if st.session_state[f"compare_{name}"] else before
 
@@ -122,11 +122,11 @@ def _spare() -> None:
     st.session_state.pop(CONDEMNED, None)
 
 
-@st.dialog("Delete this drawing?", on_dismiss=layout.callback(_spare))
+@st.dialog("Delete these samples?", on_dismiss=layout.callback(_spare))
 def _confirm(job: SampleJob) -> None:
     st.write(
-        f"The drawing of **{job_progress.when(job)}** moves to `{job.folder.parent.parent.parent / '.trash'}`. It can"
-        " be brought back at once."
+        f"The samples of **{job_progress.when(job)}** will be moved to"
+        f" `{job.folder.parent.parent.parent / '.trash'}`. You can undo this."
     )
     with st.container(horizontal=True, horizontal_alignment="right"):
         if st.button("Cancel", key="drawing_cancel"):
@@ -142,7 +142,7 @@ def _confirm(job: SampleJob) -> None:
 
 
 def gone(run_folder: Path) -> bool:
-    """Whether a drawing of this run was just deleted, and can be brought back."""
+    """Whether samples of this run were just deleted and can be restored."""
     return GONE in st.session_state and st.session_state[GONE][1].parent.parent == run_folder
 
 
@@ -154,7 +154,7 @@ def _undo(jobs: list[SampleJob]) -> None:
         return  # of another run
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.caption(
-            f":material/delete: The drawing of {job_progress.when(SampleJob(folder))} was deleted.", width="content"
+            f":material/delete: The samples of {job_progress.when(SampleJob(folder))} were deleted.", width="content"
         )
         if st.button("Undo", icon=":material/undo:", key="drawing_undo"):
             try:

@@ -1,4 +1,4 @@
-"""Two drawings side by side: the same zoom, and what was different about them."""
+"""Comparison of two sets of samples: same zoom, and the settings that differ."""
 
 import dataclasses
 from typing import Any
@@ -15,11 +15,11 @@ from pages.ui.results import samples
 
 SIDE = 460  # pixels on screen of the larger of the two
 OF_TASKS = {"to_seed": ("interpolate",), "strength": ("vary",), "resample": ("inpaint",), "jump": ("inpaint",)}
-"""Settings that mean something to some tasks alone."""
+"""Settings that apply to some tasks only."""
 
 
 def show(one: SampleJob, other: SampleJob, config: Config) -> None:
-    """Both grids, each pixel as large in one as in the other, and a table of the settings that differ."""
+    """Shows both grids at the same scale, and a table of the settings that differ."""
     both = [samples.picture(job) for job in (one, other)]
     longest = max((max(picture.size) for picture in both if picture), default=1)
     for cell, job, picture in zip(st.columns(2), (one, other), both, strict=True):
@@ -28,10 +28,10 @@ def show(one: SampleJob, other: SampleJob, config: Config) -> None:
             if picture:
                 side = max(1, round(SIDE * max(picture.size) / longest))
                 st.image(
-                    thumbnails.png(thumbnails.fitted(picture, side)), output_format="PNG", alt=f"Drawn at {job.name}"
+                    thumbnails.png(thumbnails.fitted(picture, side)), output_format="PNG", alt=f"Samples of {job.name}"
                 )
             else:
-                st.caption("No picture was finished.")
+                st.caption("No image was completed.")
             if sample := job.sample_config:
                 st.caption(setting_widgets.plain(summary.describe(config, sample)))
     rows = differences(one, other)
@@ -44,17 +44,17 @@ def show(one: SampleJob, other: SampleJob, config: Config) -> None:
             }
         )
     else:
-        st.caption("Both were drawn with the same settings.")
+        st.caption("Both were sampled with the same settings.")
 
 
 def differences(one: SampleJob, other: SampleJob) -> list[tuple[str, str, str]]:
-    """(setting, in one, in the other) of each setting that is not the same in both."""
+    """(setting, value in one, value in the other) of each setting that differs."""
     a, b = _told(one), _told(other)
     return [(label, _said(a.get(label)), _said(b.get(label))) for label in {**a, **b} if a.get(label) != b.get(label)]
 
 
 def _told(job: SampleJob) -> dict[str, Any]:
-    """The settings by their labels, as they were asked for; the checkpoint as the one that it was."""
+    """Requested settings by label, with the checkpoint that was used."""
     sample = job.sample_config
     if sample is None:
         return {}

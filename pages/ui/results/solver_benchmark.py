@@ -1,4 +1,4 @@
-"""Explore's frontier: which sampler with how many network calls is worth it on a checkpoint."""
+"""Explore's sampler comparison: quality against time on a checkpoint, for samplers and numbers of model evaluations."""
 
 import dataclasses
 import json
@@ -38,14 +38,14 @@ SHEET_SIDE = 4000  # pixels of the sheet's longer side on the screen: more is on
 
 
 def show(run: Run) -> None:
-    """The whole tab: what to compare, and what came of it."""
+    """Shows the tab: form, chart and results."""
     try:
         config, checkpoints, jobs = run.config, run.checkpoints(), run.frontier_jobs()
     except UserError as error:
         st.error(str(error), icon=":material/error:")
         return
     if not checkpoints:
-        checkpoint_form.required(run, "samplers are compared on one")
+        checkpoint_form.required(run, "comparing samplers needs one")
     by_name = {job.name: job for job in jobs}
     shown = by_name.get(st.session_state.get("frontier_shown", ""), jobs[0] if jobs else None)
     active = next((job for job in jobs if job.state() in ACTIVE), None)
@@ -56,9 +56,8 @@ def show(run: Run) -> None:
     with halves.cell():
         if job is None:
             st.info(
-                "Fast samplers take few network calls, and their pictures come close to those of a very long walk from"
-                " the same noise. How close, and which of them gets there first, depends on the checkpoint: press Draw"
-                " all.",
+                "Fast samplers need few model evaluations, and their images come close to the fully converged ones"
+                " from the same noise. Which sampler converges fastest depends on the checkpoint: press Compare.",
                 icon=":material/explore:",
             )
         else:
@@ -71,11 +70,11 @@ def show(run: Run) -> None:
         _history(jobs, shown)
 
 
-# --- what to compare
+# --- the form
 
 
 def begin(settings: FrontierConfig) -> None:
-    """Put settings into the fields: the first ones, or those of an earlier frontier."""
+    """Puts settings into the fields: the initial ones, or those of an earlier comparison."""
     values = dataclasses.asdict(settings)
     lists = {name: _listed(values[name]) for name in MANY}
     lists["solvers"] = [*SOLVERS] if not lists["solvers"] else lists["solvers"]
@@ -94,7 +93,7 @@ def _form(
     settings, problems = _fields(config, checkpoints)
     setting_widgets.complaint([p.sentence for p in problems])
     pressed = st.button(
-        "Draw all",
+        "Compare",
         type="primary",
         icon=":material/brush:",
         width="stretch",
@@ -103,7 +102,7 @@ def _form(
         help=(
             problems[0].sentence
             if problems
-            else "Cancel the frontier in hand first, or wait for it."
+            else "A comparison is running: wait for it or cancel it first."
             if active
             else None
         ),
@@ -111,8 +110,8 @@ def _form(
     if not problems:
         seconds = estimate(run, jobs, config, settings)
         if seconds is not None:
-            st.caption(f":material/schedule: About {formatting.duration(seconds)}, going by the last time.")
-        with st.expander("The same in a shell", icon=":material/terminal:"):
+            st.caption(f":material/schedule: About {formatting.duration(seconds)}, estimated from the last one.")
+        with st.expander("Shell command", icon=":material/terminal:"):
             layout.command(run.shell("bench", "samplers", "--run", more=codec.to_flags(settings)))
     if pressed:
         with layout.errors():
@@ -121,7 +120,7 @@ def _form(
 
 
 def _fields(config: Config, checkpoints: list[Checkpoint]) -> tuple[FrontierConfig, list[Problem]]:
-    """Draw the fields.  Returns what they say, and what is wrong with it."""
+    """Shows the fields.  Returns their values and problems."""
     if setting_widgets.key(FORM, "num_samples") not in st.session_state:
         begin(dataclasses.replace(FIRST, solvers=",".join(FIRST_SOLVERS)))
     values: dict[str, object] = {}
@@ -142,7 +141,7 @@ def _fields(config: Config, checkpoints: list[Checkpoint]) -> tuple[FrontierConf
                 FORM, FIELDS["classes"], ", ".join(classes.names(config)[:2]) or "0-9"
             )
     with st.expander("More"):
-        _several("spacing", list(SPACINGS), str, "Each sampler's own")
+        _several("spacing", list(SPACINGS), str, "Each sampler's default")
         _several("flips", list(solver_grid.FLIPS), solver_grid.FLIPS.__getitem__, "Nothing")
         inner = st.grid(2, min_column_width=150)
         for name in ("repeats", "batch_size", "eta", "churn"):
@@ -155,7 +154,7 @@ def _fields(config: Config, checkpoints: list[Checkpoint]) -> tuple[FrontierConf
     ]
     picked = {name: st.session_state[setting_widgets.key(FORM, name)] for name in MANY}
     if not picked["solvers"]:
-        missing.append(Problem("solvers", "No sampler is chosen: choose some of them.", code="missing-value"))
+        missing.append(Problem("solvers", "No sampler is selected: select at least one.", code="missing-value"))
     lists = {name: ",".join(map(str, chosen)) for name, chosen in picked.items()}
     if len(picked["solvers"]) == len(SOLVERS):
         lists["solvers"] = FIRST.solvers
@@ -168,8 +167,8 @@ def _fields(config: Config, checkpoints: list[Checkpoint]) -> tuple[FrontierConf
     return settings, missing or problems(config, settings)
 
 
-def _several(name: str, known: list, say: Callable[[Any], str], none: str = "Choose some") -> None:
-    """The field of a setting that is a list."""
+def _several(name: str, known: list, say: Callable[[Any], str], none: str = "Select some") -> None:
+    """Field for a setting that is a list."""
     checkpoint_form.keep_known(FORM, name, known, many=True)
     st.multiselect(
         FIELDS[name].label,
@@ -183,7 +182,7 @@ def _several(name: str, known: list, say: Callable[[Any], str], none: str = "Cho
 
 
 def problems(config: Config, settings: FrontierConfig) -> list[Problem]:
-    """What would keep these samplers from being compared."""
+    """Problems that prevent the comparison."""
     found = list(validation.limit_problems(settings))
     for name, look in (
         ("calls", lambda: solver_grid.places(config, settings)),
@@ -213,14 +212,14 @@ def estimate(run: Run, jobs: list[FrontierJob], config: Config, settings: Fronti
     return None
 
 
-# --- what came of it
+# --- results
 
 
 def _now(job: FrontierJob, was_active: bool, config: Config) -> None:
-    """How far it is, the chart, and which setting is the cheapest that is good enough."""
+    """Shows the progress, the chart, and the cheapest setting within the tolerance."""
     state, status = job.state(), job.status()
     if was_active and state not in ACTIVE:
-        st.rerun()  # once, so that the polling really stops
+        st.rerun()  # once, so that the polling stops
     if was_active:
         job_progress.progress(job, status, status.message if status and status.message else "Starting")
     elif state in ("failed", "lost"):
@@ -231,7 +230,7 @@ def _now(job: FrontierJob, was_active: bool, config: Config) -> None:
     found = solver_grid.from_json(result)
     if not any(cell.distance is not None for cell in found):
         if found and not was_active:
-            st.caption("All of these samplers add noise on the way, so there is no picture that they converge to.")
+            st.caption("All of these samplers are stochastic, so there are no converged images to compare with.")
         return
     tolerance = st.select_slider(
         "Tolerance",
@@ -241,8 +240,8 @@ def _now(job: FrontierJob, was_active: bool, config: Config) -> None:
         format_func=lambda levels: f"{levels:g}",
         persist_state="session",
         help=(
-            "How far from the converged pictures is close enough, in levels of 0 to 255 (RMSE a pixel). Below 1 to 2"
-            " nobody sees a difference."
+            "Accepted distance to the converged images, in levels of 0 to 255 (RMSE per pixel). Differences below 1"
+            " to 2 are invisible."
         ),
     )
     best = solver_grid.cheapest(found, tolerance)
@@ -255,21 +254,21 @@ def _now(job: FrontierJob, was_active: bool, config: Config) -> None:
             st.switch_page(layout.SAMPLE, query_params={})  # without them, those bound to a widget are in its way
     else:
         closest = min((cell for cell in found if cell.distance is not None), key=lambda cell: cell.distance or 0.0)
-        st.markdown(f"None of them comes so close. The closest: {setting_widgets.plain(sentence(closest))}")
+        st.markdown(f"None is within the tolerance. The closest: {setting_widgets.plain(sentence(closest))}")
     st.caption(setting_widgets.plain(solver_grid.about(result)))
 
 
 def sentence(cell: Cell) -> str:
-    """UniPC-3, logsnr with 10 calls: 0.21 s a picture, 1.3 levels from converged."""
+    """Describes a case: UniPC-3, logsnr with 10 NFE: 0.21 s per image, 1.3 levels from converged."""
     distance = solver_grid.level(cell.distance or 0.0)
     return (
-        f"{cell.way.label} with {formatting.plural(cell.calls, 'call')}: {formatting.duration(cell.seconds)} a picture,"
+        f"{cell.way.label} with {cell.calls} NFE: {formatting.duration(cell.seconds)} per image,"
         f" {distance} levels from converged."
     )
 
 
 def to_draw(config: Config, settings: FrontierConfig, cell: Cell) -> SampleConfig:
-    """The settings that draw as a cell did."""
+    """Settings that sample as a case did."""
     usual = SampleConfig()
     sample = solver_grid.sample_of(config, settings, cell.way, cell.asked)
     own = SOLVERS[cell.solver].spacing == cell.spacing
@@ -283,11 +282,15 @@ def to_draw(config: Config, settings: FrontierConfig, cell: Cell) -> SampleConfi
 
 
 def _sheet(job: FrontierJob) -> None:
-    """The pictures so far: a row a sampler, a column a number of calls."""
+    """Shows the samples so far: one row per sampler, one column per number of model evaluations."""
     size = image_files.size(job.sheet) if job.sheet.exists() else None
     image = thumbnails.shown(job.sheet, min(max(size), SHEET_SIDE)) if size else None
     if image:
-        st.image(image, output_format="PNG", alt="The same noise with every sampler and number of network calls")
+        st.image(
+            image,
+            output_format="PNG",
+            alt="Samples from the same noise with every sampler and number of model evaluations",
+        )
 
 
 def _downloads(job: FrontierJob) -> None:
@@ -300,7 +303,7 @@ def _downloads(job: FrontierJob) -> None:
                 {
                     "Sampler": way.label,
                     **{
-                        formatting.plural(n, "call"): solver_grid.off(by[n]) if n in by else "–"
+                        formatting.plural(n, "evaluation"): solver_grid.off(by[n]) if n in by else "–"
                         for n in solver_grid.columns(found)
                     },
                 }
@@ -319,8 +322,8 @@ def _downloads(job: FrontierJob) -> None:
 
 
 def _history(jobs: list[FrontierJob], shown: FrontierJob | None) -> None:
-    """What was compared on this run, newest first."""
-    st.subheader("Compared before")
+    """Shows the comparisons of this run, newest first."""
+    st.subheader("Earlier comparisons")
     by_name = {job.name: job for job in jobs}
     names = list(by_name)
     if st.session_state.get("frontier_shown") not in by_name:

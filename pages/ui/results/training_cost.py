@@ -45,7 +45,8 @@ def _metrics(config: Config, num_images: int | None, job: Job, was_active: bool)
     if not cost.fits:
         st.warning(
             f"This training needs about {memory} of memory, and {available} are available: the computer may become"
-            " very slow or end the process. Reduce the microbatch or switch on Gradient checkpointing; neither changes the result.",
+            " very slow or end the process. Reduce the microbatch or switch on Gradient checkpointing; neither"
+            " changes the result.",
             icon=":material/memory_alt:",
         )
 

@@ -1,4 +1,4 @@
-"""Explore's microscope: one picture, and every step by which it came about."""
+"""Explore's trajectory: one image and every denoising step that leads to it."""
 
 import dataclasses
 import io
@@ -24,26 +24,26 @@ from pages.ui.frame import job_progress, layout
 from pages.ui.results.live_chart import live_chart
 
 FORM = "microscope"
-DRAWN, NEW = "Drawn before", "A new one"
+DRAWN, NEW = "Earlier samples", "New image"
 SIDE = 220  # pixels of each of the three pictures
 THUMB = 96
 NEWEST = 50  # drawings offered
 SHOWN = {
-    "x": ("x_t", "What the network was shown"),
-    "x_start": ("Clean picture", "What it expects in the end"),
-    "eps": ("Noise", "What it takes the rest for, a third as strong"),
+    "x": ("x_t", "Noisy image x_t, the input of the network"),
+    "x_start": ("Predicted x_start", "Clean image predicted at this step"),
+    "eps": ("Noise", "Predicted noise eps, scaled to a third"),
 }
 
 
 def show(run: Run) -> None:
-    """The whole tab: which picture, and what was seen."""
+    """Shows the tab: form and trajectory."""
     try:
         config, checkpoints, jobs = run.config, run.checkpoints(), run.microscope_jobs()
     except UserError as error:
         st.error(str(error), icon=":material/error:")
         return
     if not checkpoints:
-        checkpoint_form.required(run, "a picture is drawn from one")
+        checkpoint_form.required(run, "sampling needs one")
     by_name = {job.name: job for job in jobs}
     active = next((job for job in jobs if job.state() in ACTIVE), None)
     halves = st.grid(2, min_column_width=340, gap=("small", "medium"))
@@ -53,7 +53,7 @@ def show(run: Run) -> None:
             if st.session_state.get("microscope_shown") not in by_name:
                 st.session_state["microscope_shown"] = jobs[0].name
             st.selectbox(
-                "Looked at",
+                "Earlier trajectories",
                 list(by_name),
                 key="microscope_shown",
                 format_func=lambda name: job_progress.when(by_name[name]),
@@ -63,8 +63,8 @@ def show(run: Run) -> None:
     with halves.cell():
         if job is None:
             st.info(
-                "Follow one picture from noise to the end: what the network was shown at each step, which clean picture"
-                " it expected, and how much each step changed. Choose a picture and press Look.",
+                "Follow one image from noise to the end: the noisy image, the predicted clean image and the change"
+                " at each denoising step. Choose an image and press Trace.",
                 icon=":material/biotech:",
             )
         elif job == active:
@@ -91,19 +91,19 @@ def _form(run: Run, config: Config, active: MicroscopeJob | None) -> None:
         key=where,
         required=True,
         persist_state="session",
-        help="One that was drawn, drawn again in the very same way; or another.",
+        help="Trace an earlier sample again with the same settings, or a new image.",
     )
     wanted, problem = _drawn(drawings, config) if kind == DRAWN else _new(config)
     if problem:
         setting_widgets.complaint([problem])
     pressed = st.button(
-        "Look",
+        "Trace",
         type="primary",
         icon=":material/biotech:",
         width="stretch",
         shortcut="Ctrl+Enter",
         disabled=wanted is None or active is not None,
-        help=problem or ("Cancel the one in hand first, or wait for it." if active else None),
+        help=problem or ("A trajectory is being computed: wait for it or cancel it first." if active else None),
     )
     if pressed and wanted:
         with layout.errors():
@@ -112,7 +112,7 @@ def _form(run: Run, config: Config, active: MicroscopeJob | None) -> None:
 
 
 def _drawn(drawings: list[SampleJob], config: Config) -> tuple[tuple[SampleConfig, int] | None, str]:
-    """A picture of an earlier drawing: what draws it, and its number; or what is wrong."""
+    """An image of earlier samples: its request and number, or what is wrong."""
     by_name = {job.name: job for job in drawings}
     checkpoint_form.keep_known(FORM, "drawing", list(by_name))
     name = st.selectbox(
@@ -132,17 +132,17 @@ def _drawn(drawings: list[SampleJob], config: Config) -> tuple[tuple[SampleConfi
         len(found) - 1,
         key=where,
         persist_state="session",
-        help="Its place in the grid, from 0, row by row.",
+        help="Position in the grid, from 0, row by row.",
     )
-    right.image(thumbnails.shown(found[number], THUMB) or b"", output_format="PNG", alt=f"Picture {number}")
+    right.image(thumbnails.shown(found[number], THUMB) or b"", output_format="PNG", alt=f"Image {number}")
     return drawn_again(found[number])
 
 
 def drawn_again(path: Path) -> tuple[tuple[SampleConfig, int] | None, str]:
-    """What draws the picture in a file again, from the recipe that it carries; or why that is not known."""
+    """Request that samples the image in a file again, from the settings it carries; or why it is unknown."""
     told = images.settings_in(path)
     if told is None:
-        return None, "This picture carries no settings, as it was drawn by an older version: choose another."
+        return None, "This image carries no settings because it was sampled by an older version: choose another."
     try:
         sample = metadata.sample_of(told, str(path))
     except UserError as error:
@@ -169,7 +169,7 @@ def _new(config: Config) -> tuple[tuple[SampleConfig, int] | None, str]:
         name = right.selectbox("Class", known, key=setting_widgets.key(FORM, "class"), persist_state="session")
         sample = dataclasses.replace(sample, classes=metadata.label_text(config, known.index(name)))
     if config.model.super_res:
-        return None, "This run enlarges small pictures: draw some on the Sample page first, and look at one of them."
+        return None, "This is a super-resolution run: sample on the Sample page first, then choose one of those images."
     return (sample, 0), ""
 
 
@@ -179,15 +179,15 @@ def _new(config: Config) -> tuple[tuple[SampleConfig, int] | None, str]:
 def _progress(job: MicroscopeJob) -> None:
     status = job.status()
     if job.state() not in ACTIVE:
-        st.rerun()  # once, so that the polling really stops
-    done = f"{status.step:,} of {plural(status.total_steps, 'network call')}" if status and status.total_steps else ""
+        st.rerun()  # once, so that the polling stops
+    done = f"{status.step:,} of {plural(status.total_steps, 'denoising step')}" if status and status.total_steps else ""
     job_progress.progress(job, status, f"{status.message if status else ''} · {done}".strip(" ·") or "Starting")
 
 
 def _said(job: MicroscopeJob) -> None:
     status, state = job.status(), job.state()
     if state in ("failed", "lost"):
-        st.error(setting_widgets.plain(job_progress.why_failed(job, "The look")), icon=":material/error:")
+        st.error(setting_widgets.plain(job_progress.why_failed(job, "The trajectory")), icon=":material/error:")
     elif status and status.message:
         st.caption(setting_widgets.plain(status.message))
     moving = _film(job)
@@ -196,7 +196,7 @@ def _said(job: MicroscopeJob) -> None:
             moving,
             width=2 * SIDE,
             output_format="GIF",
-            alt="The picture as it comes about: x_t on the left, the clean picture on the right",
+            alt="Animation of the denoising process: x_t on the left, the predicted clean image on the right",
         )
 
 
@@ -212,14 +212,14 @@ def _frames(path: str, stamp: int) -> dict[str, np.ndarray]:
 
 
 def _scrub(job: MicroscopeJob) -> None:
-    """The slider, and what was seen at the step that it stands at."""
+    """Slider over the denoising steps, and the images at the selected one."""
     result = job.result
     frames = _frames(str(job.trajectory), job.trajectory.stat().st_mtime_ns)
     calls = [int(call) for call in frames["calls"]]
     where = f"microscope_call_{job.name}"
     if len(calls) > 1:
         call = st.select_slider(
-            "Network call", calls, key=where, persist_state="session", help="The arrow keys go from call to call."
+            "Denoising step", calls, key=where, persist_state="session", help="The arrow keys move from step to step."
         )
     else:
         call = calls[0]
@@ -235,14 +235,16 @@ def _scrub(job: MicroscopeJob) -> None:
     now = [
         f"t = {result['t'][k]:.4g}",
         f"log SNR {2 * result['lam'][k]:+.2f}",
-        f"the step changes x_t by {change:.1f} levels",
+        f"this step changes x_t by {change:.1f} levels",
     ]
     if clean is not None:
-        now.append(f"the clean picture by {clean:.1f}")
+        now.append(f"and the predicted clean image by {clean:.1f}")
     st.caption(" · ".join(now))
     figure = json.dumps(figures.microscope(result, call), allow_nan=False, separators=(",", ":"))
     live_chart(figure, key=f"microscope-{job.name}")
-    st.image(str(job.folder / "strip.png"), alt="The steps in a strip: x_t, clean picture, noise")
+    st.image(
+        str(job.folder / "strip.png"), alt="Denoising steps in a strip: x_t, predicted clean image, predicted noise"
+    )
 
 
 def _take_home(job: MicroscopeJob) -> None:
@@ -261,6 +263,6 @@ def _take_home(job: MicroscopeJob) -> None:
             home.append((label, f"{stem}-{name}", kind, path.read_bytes))
     film = job.folder / "trajectory.mp4"
     if film.exists():
-        with st.expander("Film", icon=":material/movie:"):
+        with st.expander("Animation", icon=":material/movie:"):
             st.video(io.BytesIO(film.read_bytes()), loop=True)
     job_progress.take_home(home, job.settings.get("command", ""))
