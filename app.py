@@ -74,7 +74,7 @@ with st.container(horizontal=True, vertical_alignment="center", key="begin"):
 with st.expander(IMPORT, icon=":material/folder_open:"):
     import_form.show(runs_dir)
 
-condemned = {run.name: run for run in found}.get(st.session_state.get(run_status.CONDEMNED, ""))
+condemned = {run.name: run for run in found}.get(st.session_state.get(run_status.DELETE_REQUEST, ""))
 if condemned:
     run_status.confirm_delete(condemned)
 
@@ -90,7 +90,7 @@ def card(run: Run) -> None:
         with st.container(border=True, horizontal=True, vertical_alignment="center", key=f"run-{run.name}"):
             st.markdown(f"**{run.name}**", width="content")
             run_status.state_badge(state)
-            st.caption(setting_widgets.plain(run.unreadable()))
+            st.caption(setting_widgets.escape(run.unreadable()))
         return
     grids, losses = view.previews(), view.sketch("loss")
     with st.container(border=True, horizontal=True, vertical_alignment="center", gap="small", key=f"run-{run.name}"):
@@ -102,10 +102,10 @@ def card(run: Run) -> None:
                 st.caption("no preview yet", text_alignment="center")
         with st.container(width="stretch", gap="xsmall"):
             with st.container(horizontal=True, vertical_alignment="center"):
-                st.markdown(f"**{setting_widgets.plain(run.name)}**", width="content")
+                st.markdown(f"**{setting_widgets.escape(run.name)}**", width="content")
                 run_status.state_badge(state)
             run_status.progress_bar(status, state)
-            st.caption(run_status.in_brief(run, status, state))
+            st.caption(run_status.summary_line(run, status, state))
             with st.container(horizontal=True, vertical_alignment="center", gap=None):
                 here = {"run": run.name}
                 st.page_link(layout.MONITOR, label="Monitor", query_params=here)
@@ -117,10 +117,10 @@ def card(run: Run) -> None:
                     )
                     busy = f"It is {state}: stop it first." if state in ACTIVE else ""
                     if run_status.button("Delete …", busy, icon=":material/delete:", key=f"delete-{run.name}"):
-                        st.session_state[run_status.CONDEMNED] = run.name
+                        st.session_state[run_status.DELETE_REQUEST] = run.name
                         st.rerun()
         newest = status.metrics.get("loss") if status else None
-        st.metric("Loss", run_status.number(newest), chart_data=losses or None, chart_type="line", width=150)
+        st.metric("Loss", run_status.format_number(newest), chart_data=losses or None, chart_type="line", width=150)
 
 
 def listing() -> None:

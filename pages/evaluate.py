@@ -28,7 +28,7 @@ except UserError as error:
 
 if not checkpoints:
     with result:
-        checkpoint_form.required(run, "an evaluation needs one")
+        checkpoint_form.require_checkpoint(run, "an evaluation needs one")
 
 
 # Evaluations shown: the newest, those selected, or the one just started
@@ -48,7 +48,7 @@ active = next((job for job in jobs if job.state() in ACTIVE), None)
 
 with settings:
     evaluation, problems = evaluation_form.show(config, checkpoints)
-    setting_widgets.complaint([p.sentence for p in problems])
+    setting_widgets.show_problems([p.sentence for p in problems])
     pressed = st.button(
         "Start",
         type="primary",

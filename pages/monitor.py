@@ -53,7 +53,7 @@ with toolbar:
             type="primary",
             key="stop",
         ):
-            run_status.act(lambda: launch.stop(run), "Stop requested: it saves first")
+            run_status.run_action(lambda: launch.stop(run), "Stop requested: it saves first")
             st.rerun()
         if state in ("stopping", "not responding") and run_status.button(
             "Kill …", help="End the process immediately, without saving.", icon=":material/dangerous:", key="kill"
@@ -67,12 +67,12 @@ with toolbar:
         type="primary",
         key="resume",
     ):
-        run_status.act(lambda: launch.start_training(run), "Starting")
+        run_status.run_action(lambda: launch.start_training(run), "Starting")
         st.rerun()
     if run_status.button(
         "Save now", idle or leaving, "Write a checkpoint after the current step.", icon=":material/save:", key="save"
     ):
-        run_status.act(lambda: run.request("save"), "Save requested")
+        run_status.run_action(lambda: run.request("save"), "Save requested")
     if run_status.button(
         "Preview now",
         idle or leaving,
@@ -80,7 +80,7 @@ with toolbar:
         icon=":material/imagesmode:",
         key="preview",
     ):
-        run_status.act(lambda: run.request("sample"), "Preview requested")
+        run_status.run_action(lambda: run.request("sample"), "Preview requested")
     run_status.downloads(run, key="take", why_not="" if run.progress_path.exists() else "There are no metrics yet.")
 
 
@@ -111,11 +111,11 @@ def head() -> None:
         st.warning(status.warning, icon=":material/warning:")
     newest = status.metrics if status else {}
     with st.grid(min_column_width=132, key="figures"):
-        st.metric("Loss", run_status.number(newest.get("loss")), help=metrics.HELP["loss"])
-        st.metric("Gradient norm", run_status.number(newest.get("grad_norm")), help=metrics.HELP["grad_norm"])
+        st.metric("Loss", run_status.format_number(newest.get("loss")), help=metrics.HELP["loss"])
+        st.metric("Gradient norm", run_status.format_number(newest.get("grad_norm")), help=metrics.HELP["grad_norm"])
         for name, label in (("vb", "Bound"), ("lg_loss_scale", "Loss scale (log2)")):
             if name in newest:
-                st.metric(label, run_status.number(newest[name]), help=metrics.HELP[name])
+                st.metric(label, run_status.format_number(newest[name]), help=metrics.HELP[name])
         st.metric("Images seen", f"{int(newest.get('samples') or 0):,}", help=metrics.HELP["samples"])
         st.metric("Speed", run_status.speed(status), help=metrics.HELP["steps_per_second"])
         if active:
@@ -156,7 +156,7 @@ with curves:
             help="Weight of earlier values in the bold line; the faint line shows the logged values.",
         )
         log = st.toggle("Log scale", True, key="log", bind="query-params")
-    look = figures.Look(x, smoothing, log)
+    look = figures.ChartOptions(x, smoothing, log)
 
     @layout.fragment(run_every=every)
     def draw_curves() -> None:

@@ -28,7 +28,7 @@ except UserError as error:
 
 if not checkpoints:
     with result:
-        checkpoint_form.required(run, "sampling needs one")
+        checkpoint_form.require_checkpoint(run, "sampling needs one")
 
 
 # What to sample
@@ -41,7 +41,7 @@ with above:
     task = sampling_form.choose_task(config)
 with settings:
     sample, problems = sampling_form.show(run, checkpoints, task)
-    setting_widgets.complaint([p.sentence for p in problems])
+    setting_widgets.show_problems([p.sentence for p in problems])
     pressed = st.button(
         "Sample",
         type="primary",
@@ -74,7 +74,7 @@ def choose(name: str) -> None:
 
 
 def use(earlier: SampleConfig) -> None:
-    sampling_form.begin(config, earlier)
+    sampling_form.fill(config, earlier)
 
 
 with settings:
@@ -84,15 +84,15 @@ with result:
     if shown:
         samples.show(shown, config, use)
     else:
-        with st.container(border=True, height=samples.BOX, horizontal_alignment="center", vertical_alignment="center"):
+        with st.container(border=True, height=samples.FRAME_HEIGHT, horizontal_alignment="center", vertical_alignment="center"):
             st.caption(
                 ":material/grid_view: Nothing has been sampled from this run yet. Press Sample.", width="content"
             )
 
-two = sample_history.picked(jobs)
+two = sample_history.selected(jobs)
 if len(two) == 2:
     st.subheader("Comparison")
     sampler_comparison.show(two[0], two[1], config)
-if jobs or sample_history.gone(run.folder):
+if jobs or sample_history.recently_deleted(run.folder):
     st.subheader("Earlier samples")
     sample_history.show(jobs, shown, config, choose, use)

@@ -27,8 +27,8 @@ st.title("Train")
 
 
 def begin(config: Config, base: str) -> None:
-    setting_widgets.begin(FORM, setting_widgets.values_of(config))
-    data_form.begin(FORM, config.data.data_dir)
+    setting_widgets.fill(FORM, setting_widgets.values_of(config))
+    data_form.fill(FORM, config.data.data_dir)
     st.session_state["train_base"] = base
 
 
@@ -41,9 +41,9 @@ if "train_base" not in st.session_state:
     begin(PRESETS[DEFAULT].config, DEFAULT)
 
 draft, empty = setting_widgets.read(FORM, Config())
-found = data_form.look(draft.data.data_dir)
+found = data_form.inspect(draft.data.data_dir)
 problems = [*empty, *validation.problems(draft), *data_form.problems(draft, found)]
-wrong = setting_widgets.by_field(problems)
+wrong = setting_widgets.group_by_field(problems)
 
 
 # Presets
@@ -94,7 +94,7 @@ with halves.cell():
     data_form.show(FORM, draft, found.description, wrong)
 with halves.cell():
     if found.description and 4 <= draft.model.image_size <= 1024 and draft.model.image_channels in (1, 3, 4):
-        data_form.pictures(draft)
+        data_form.show_images(draft)
 form, aside = halves.cell(), halves.cell()
 with form:
     st.subheader("Network")
@@ -105,7 +105,7 @@ with form:
     st.subheader("Diffusion")
     setting_widgets.section(FORM, DiffusionConfig, problems=wrong, skip=not_used)
     objective = objectives.training_objective(draft)
-    st.caption(f"Objective: **{setting_widgets.plain(objective.name)}**. {objective.description}")
+    st.caption(f"Objective: **{setting_widgets.escape(objective.name)}**. {objective.description}")
 
     st.subheader("Training")
     setting_widgets.section(FORM, TrainConfig, problems=wrong, skip=not_used)
@@ -137,12 +137,12 @@ with aside:
     st.session_state["train_suggestion"] = suggestion
     name = st.text_input("Run name", key="train.name", persist_state="session")
     bad_name = runs.name_problem(runs_dir, name)
-    setting_widgets.complaint(bad_name)
+    setting_widgets.show_problems(bad_name)
 
     busy = [run.name for run in runs.all_runs(runs_dir) if run.state() in ACTIVE]
     if busy:
         st.caption(
-            f":material/hourglass_top: {setting_widgets.plain(busy[0])} is training: this run will wait in the queue"
+            f":material/hourglass_top: {setting_widgets.escape(busy[0])} is training: this run will wait in the queue"
             f" until it has finished."
         )
     pressed = st.button(
@@ -159,6 +159,6 @@ with aside:
 
 if pressed:
     with layout.errors():
-        run = runs.create(runs_dir, name, data_form.settled(draft, found.description))
+        run = runs.create(runs_dir, name, data_form.resolved_now(draft, found.description))
         launch.start_training(run)
         st.switch_page(layout.MONITOR, query_params={"run": name})

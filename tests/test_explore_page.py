@@ -151,7 +151,7 @@ def test_the_cheapest_within_the_tolerance_is_told_and_taken_along(
 ) -> None:
     compared(fake_run("shapes"))
     taken: list[SampleConfig] = []
-    real = sampling_form.begin
+    real = sampling_form.fill
     monkeypatch.setattr(sampling_form, "begin", lambda config, sample: taken.append(sample) or real(config, sample))
     at = open_page("pages/explore.py")
     assert "UniPC-3, logsnr with 10 NFE: 0.11 s per image, 1.2 levels from converged." in said(at)
@@ -243,7 +243,7 @@ def test_what_is_drawn_is_what_was_compared(fake_run: Callable[..., Run]) -> Non
     run = fake_run("shapes")
     settings = FrontierConfig(flips="clip_denoised", num_samples=4)
     cell = Cell("ddim", "karras", "clip_denoised", 10, 10, 0.1, 1.0)
-    drawn = solver_benchmark.to_draw(run.config, settings, cell)
+    drawn = solver_benchmark.to_sample_config(run.config, settings, cell)
     assert (drawn.sampler, drawn.spacing, drawn.steps, drawn.clip_denoised) == ("ddim", "karras", 10, False)
     assert drawn.precision == "auto"
     assert solver_grid.cheapest([cell], 2.0) == cell

@@ -96,7 +96,7 @@ def test_a_reconstruction_error(run: Run) -> None:
 
 
 def test_an_interpolation_is_a_strip(run: Run) -> None:
-    strip = samples.picture(earlier(run, count=5, task="interpolate"))
+    strip = samples.image(earlier(run, count=5, task="interpolate"))
     assert strip
     assert strip.size == (5 * 8 + 4 * 2, 8)
     assert open_page("pages/sample.py")

@@ -364,7 +364,7 @@ def test_labels_without_names_are_asked_for(fake_run: Callable[..., Run], asked:
 def test_the_columns_of_a_grid_are_named(fake_run: Callable[..., Run], classes: str) -> None:
     run = fake_run("shapes", class_cond=True, num_classes=3, class_names=("circle", "<star>", "ring"))
     job = draw(run, count=7, classes=classes)
-    assert samples.heads(job, run.config) == (["<star>", "ring"] if classes else ["circle", "<star>", "ring"])
+    assert samples.column_names(job, run.config) == (["<star>", "ring"] if classes else ["circle", "<star>", "ring"])
     at = open_page("pages/sample.py")
     assert "&lt;star&gt;" in at.get("html")[0].proto.body  # type: ignore[attr-defined]
     draw(run, "20260103-000000", count=2)

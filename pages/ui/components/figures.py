@@ -37,7 +37,7 @@ def quarters(part: str) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
-class Look:
+class ChartOptions:
     """View options: horizontal axis, smoothing, log scale."""
 
     x: str = "step"  # step, time or images
@@ -80,7 +80,7 @@ def _time_unit(longest: float) -> tuple[str, float]:
     return "days", 86400.0
 
 
-def panels(frame: pd.DataFrame, look: Look, columns: Sequence[str] = MAIN) -> Figure:
+def panels(frame: pd.DataFrame, look: ChartOptions, columns: Sequence[str] = MAIN) -> Figure:
     """Panels with a common x axis: raw values faint, smoothed values bold, labelled with their last value."""
     x = axis(frame, look.x)
     shown = [name for name in columns if name in frame]
@@ -96,7 +96,7 @@ def panels(frame: pd.DataFrame, look: Look, columns: Sequence[str] = MAIN) -> Fi
     return {"data": data, "layout": layout}
 
 
-def overlay(frame: pd.DataFrame, look: Look, columns: Sequence[str], labels: Sequence[str] = QUARTER_LABELS) -> Figure:
+def overlay(frame: pd.DataFrame, look: ChartOptions, columns: Sequence[str], labels: Sequence[str] = QUARTER_LABELS) -> Figure:
     """Several metrics in one panel.  Rows without a value are skipped."""
     x = axis(frame, look.x)
     data: list[dict[str, Any]] = []
@@ -114,7 +114,7 @@ def overlay(frame: pd.DataFrame, look: Look, columns: Sequence[str], labels: Seq
 
 def terms(curves: Sequence[Curve], log: bool) -> Figure:
     """Terms of the bound over t: a panel for each term, a line for each evaluation."""
-    look = Look(smoothing=0.0, log=log)
+    look = ChartOptions(smoothing=0.0, log=log)
     data: list[dict[str, Any]] = []
     layout = _layout(Axis(np.zeros(0), "timestep t"), look, len(TERMS))
     layout["margin"]["l"] = 72  # for small numbers
@@ -200,15 +200,15 @@ def frontier(found: Sequence[Cell], tolerance: float, best: Cell | None) -> Figu
                 hoverinfo="skip",
             )
         )
-    layout = _layout(Axis(np.zeros(0), "seconds per image"), Look(), 1)
+    layout = _layout(Axis(np.zeros(0), "seconds per image"), ChartOptions(), 1)
     layout |= dict(height=420, hovermode="closest")
     layout["margin"]["b"] = 140
     layout["legend"]["y"] = -60 / (420 - 170)
     layout["xaxis"] |= dict(
         type="log", tickmode="array", tickvals=(ticks := _ticks(seconds)), ticktext=[f"{t:g}" for t in ticks]
     )
-    layout["yaxis"] = _y_axis(0, 1, Look(log=True))
-    layout["annotations"].append(_title("distance to the converged images (levels of 0 .. 255)", 0, 1, Look()))
+    layout["yaxis"] = _y_axis(0, 1, ChartOptions(log=True))
+    layout["annotations"].append(_title("distance to the converged images (levels of 0 .. 255)", 0, 1, ChartOptions()))
     return {"data": data, "layout": layout}
 
 
@@ -217,11 +217,11 @@ def microscope(result: Mapping[str, Any], call: int) -> Figure:
     x = np.arange(1, len(result["t"]) + 1)
     changes = {"x_t": result["change"], "predicted clean image": result["x_start_change"]}
     panels = [
-        (changes, Look(log=True), "change (levels of 0 .. 255)"),
-        ({"log SNR": [2 * lam for lam in result["lam"]]}, Look(log=False), "log SNR"),
+        (changes, ChartOptions(log=True), "change (levels of 0 .. 255)"),
+        ({"log SNR": [2 * lam for lam in result["lam"]]}, ChartOptions(log=False), "log SNR"),
     ]
     data: list[dict[str, Any]] = []
-    layout = _layout(Axis(np.zeros(0), "model evaluation"), Look(), len(panels))
+    layout = _layout(Axis(np.zeros(0), "model evaluation"), ChartOptions(), len(panels))
     palette = 0
     for number, (values, look, title) in enumerate(panels):
         for name, column in values.items():
@@ -269,7 +269,7 @@ def _ticks(values: Sequence[float]) -> list[float]:
 
 
 def lines(
-    x: np.ndarray, values: np.ndarray, look: Look, *, name: str, palette: int, axis_number: int = 0, label: str = ""
+    x: np.ndarray, values: np.ndarray, look: ChartOptions, *, name: str, palette: int, axis_number: int = 0, label: str = ""
 ) -> list[dict[str, Any]]:
     """Raw line, with the smoothed line over it where there is smoothing.  Gaps are None."""
     drawn = drawable(values, look.log)
@@ -293,7 +293,7 @@ def _trace(common: dict[str, Any], x: np.ndarray, y: np.ndarray, most: int, **mo
 
 
 def not_a_number(
-    x: np.ndarray, values: np.ndarray, look: Look, *, name: str, axis_number: int = 0
+    x: np.ndarray, values: np.ndarray, look: ChartOptions, *, name: str, axis_number: int = 0
 ) -> list[dict[str, Any]]:
     """Crosses where a metric was NaN or infinite, at the height of the value before."""
     bad = np.flatnonzero(~np.isfinite(values))
@@ -343,7 +343,7 @@ def _axis_key(number: int) -> str:
     return "yaxis" if number == 0 else f"yaxis{number + 1}"
 
 
-def _layout(x: Axis, look: Look, count: int) -> dict[str, Any]:
+def _layout(x: Axis, look: ChartOptions, count: int) -> dict[str, Any]:
     plot = PANEL_HEIGHT * max(count, 1)
     return dict(
         height=plot + 104,
@@ -362,7 +362,7 @@ def _layout(x: Axis, look: Look, count: int) -> dict[str, Any]:
     )
 
 
-def _y_axis(number: int, count: int, look: Look) -> dict[str, Any]:
+def _y_axis(number: int, count: int, look: ChartOptions) -> dict[str, Any]:
     gap = 0.06 if count > 1 else 0.0
     height = (1 - gap * (count - 1)) / count
     top = 1 - number * (height + gap)
@@ -375,7 +375,7 @@ def _y_axis(number: int, count: int, look: Look) -> dict[str, Any]:
 
 
 def _labels(
-    values: np.ndarray, line: list[float | None], look: Look, name: str, number: int, count: int
+    values: np.ndarray, line: list[float | None], look: ChartOptions, name: str, number: int, count: int
 ) -> list[dict[str, Any]]:
     """Title in the panel's corner, and the newest value at the end of its line."""
     title = _title(name, number, count, look)
@@ -402,7 +402,7 @@ def _labels(
     return [title, mark]
 
 
-def _title(text: str, number: int, count: int, look: Look) -> dict[str, Any]:
+def _title(text: str, number: int, count: int, look: ChartOptions) -> dict[str, Any]:
     domain = _y_axis(number, count, look)["domain"]
     return dict(
         text=f"<b>{text}</b>",

@@ -54,7 +54,7 @@ def values_of(config: Config) -> dict[str, Any]:
     return {s.name: getattr(section, s.name) for section in sections for s in settings(type(section))}
 
 
-def begin(form: str, values: Mapping[str, Any]) -> None:
+def fill(form: str, values: Mapping[str, Any]) -> None:
     """Puts `values` into the fields.  Call it before the fields are shown, or in a callback."""
     for name, value in values.items():
         st.session_state[key(form, name)] = value
@@ -75,7 +75,7 @@ def read(form: str, base: Config) -> tuple[Config, list[Problem]]:
     return codec.replace(base, values), empty
 
 
-def by_field(problems: Sequence[Problem]) -> dict[str, list[str]]:
+def group_by_field(problems: Sequence[Problem]) -> dict[str, list[str]]:
     """Groups error sentences by setting."""
     found: dict[str, list[str]] = {}
     for problem in problems:
@@ -83,15 +83,15 @@ def by_field(problems: Sequence[Problem]) -> dict[str, list[str]]:
     return found
 
 
-def plain(text: str) -> str:
+def escape(text: str) -> str:
     """Escapes `text` so that Markdown shows it literally."""
     return re.sub(r"([\\`*_{}\[\]<>$~#|:^&])", r"\\\1", writable(text))
 
 
-def complaint(sentences: Sequence[str]) -> None:
+def show_problems(sentences: Sequence[str]) -> None:
     """Shows what is wrong in small red print under a field."""
     for sentence in sentences:
-        st.markdown(f":small[:red[:material/error: {plain(sentence)}]]")
+        st.markdown(f":small[:red[:material/error: {escape(sentence)}]]")
 
 
 def section(
@@ -108,7 +108,7 @@ def section(
     `skip` names settings that do not apply.  An expander opens by itself while something in it is wrong.
     """
     fields = [s for s in settings(cls) if s.name not in skip]
-    arrange(form, [s for s in fields if s.basic], problems, placeholders or {}, columns)
+    show_fields(form, [s for s in fields if s.basic], problems, placeholders or {}, columns)
     groups: dict[str, list[Setting]] = {}
     for s in fields:
         if not s.basic:
@@ -118,10 +118,10 @@ def section(
         label = f"{title} · :red[{wrong} to correct]" if wrong else title
         state = "wrong" if wrong else "right"
         with st.expander(label, expanded=bool(wrong), key=f"{form}_{cls.__name__}_{title}_{state}"):
-            arrange(form, members, problems, placeholders or {}, columns)
+            show_fields(form, members, problems, placeholders or {}, columns)
 
 
-def arrange(
+def show_fields(
     form: str, fields: Sequence[Setting], problems: Problems, placeholders: Mapping[str, str], columns: int
 ) -> None:
     """Shows input fields in a grid and toggles in a row below it, each with its problems."""
@@ -130,17 +130,17 @@ def arrange(
         grid = st.grid(columns, min_column_width=150)
         for s in boxes:
             with grid.cell():
-                box(form, s, placeholders.get(s.name))
-                complaint(problems.get(s.name, ()))
+                show_field(form, s, placeholders.get(s.name))
+                show_problems(problems.get(s.name, ()))
     if switches:
         with st.container(horizontal=True, gap="medium"):
             for s in switches:
                 st.toggle(s.label, key=key(form, s.name), help=s.help, persist_state="session", width="content")
         for s in switches:
-            complaint(problems.get(s.name, ()))
+            show_problems(problems.get(s.name, ()))
 
 
-def box(form: str, s: Setting, placeholder: str | None = None) -> Any:
+def show_field(form: str, s: Setting, placeholder: str | None = None) -> Any:
     """Shows one field for a number, a choice or a text; returns its value."""
     label = f"{s.label} ({s.unit})" if s.unit else s.label
     where = key(form, s.name)

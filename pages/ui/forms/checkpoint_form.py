@@ -14,11 +14,11 @@ from pages.ui.frame import layout
 FIELDS = {s.name: s for s in fields.settings(FromCheckpoint)}
 
 
-def required(run: Run, why: str) -> None:
+def require_checkpoint(run: Run, why: str) -> None:
     """Explains why a checkpoint is needed and how to get one where the run has none yet, and stops the page."""
     running = run.state() in ACTIVE
     st.info(
-        f"{setting_widgets.plain(run.name)} has no checkpoint yet, and {why}. "
+        f"{setting_widgets.escape(run.name)} has no checkpoint yet, and {why}. "
         + ("It can save one now." if running else "Let it train until it saves one."),
         icon=":material/save:",
     )
@@ -42,7 +42,7 @@ def _wait_for_checkpoint(run: Run) -> None:
 def checkpoint(form: str, checkpoints: list[Checkpoint]) -> tuple[int, Checkpoint]:
     """Field for the checkpoint.  Returns its step (0 for the newest) and the checkpoint."""
     by_step = {0: checkpoints[-1], **{c.step: c for c in reversed(checkpoints)}}
-    keep_known(form, "step", list(by_step))
+    drop_unknown(form, "step", list(by_step))
     step = st.selectbox(
         "Checkpoint",
         list(by_step),
@@ -65,7 +65,7 @@ def weights_label(weights: str) -> str:
 
 def options(form: str, name: str, label: str, options: list[str], help: str, say: Callable[[str], str] = str) -> str:
     """Segmented control for a few options."""
-    keep_known(form, name, options)
+    drop_unknown(form, name, options)
     chosen = st.segmented_control(
         label,
         options,
@@ -79,7 +79,7 @@ def options(form: str, name: str, label: str, options: list[str], help: str, say
     return chosen or options[0]
 
 
-def keep_known(form: str, name: str, options: list, many: bool = False) -> None:
+def drop_unknown(form: str, name: str, options: list, many: bool = False) -> None:
     """Drops a value that this run does not offer."""
     where = setting_widgets.key(form, name)
     value = st.session_state.get(where)

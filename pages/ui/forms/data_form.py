@@ -25,22 +25,22 @@ PATHS: dict[str | type, Any] = {
     str: os.fsencode
 }  # a path may hold bytes that are no text, which Streamlit does not hash
 PATH = "path"  # the option for a folder or file of one's own
-LOOK = 24  # pictures shown, in three rows
+SHOWN = 24  # pictures shown, in three rows
 TILE = 64  # pixels on screen, about
 TILE_MOST = 96
 
 
-class Look(NamedTuple):
+class Contents(NamedTuple):
     """Description of a data set, or the error that prevents it."""
 
     description: Description | None
     error: str = ""  # why there is none
 
 
-def begin(form: str, data_dir: str) -> None:
+def fill(form: str, data_dir: str) -> None:
     """Puts a data set into the fields."""
     named = data_dir in DATA_SETS
-    setting_widgets.begin(
+    setting_widgets.fill(
         form, {"source": data_dir if named else PATH, "path": "" if named else data_dir, "data_dir": data_dir}
     )
 
@@ -49,15 +49,15 @@ def take_over(form: str) -> None:
     """Sets data_dir from the two fields."""
     source = st.session_state[setting_widgets.key(form, "source")]
     typed = st.session_state.get(setting_widgets.key(form, "path")) or ""
-    setting_widgets.begin(form, {"data_dir": source if source != PATH else fields.absolute(typed)})
+    setting_widgets.fill(form, {"data_dir": source if source != PATH else fields.absolute(typed)})
 
 
-def look(data_dir: str) -> Look:
+def inspect(data_dir: str) -> Contents:
     """Describes the contents of `data_dir`, or what is wrong with it."""
-    return _look(data_dir, _stamp(data_dir)) if data_dir else Look(None)
+    return _inspect(data_dir, _stamp(data_dir)) if data_dir else Contents(None)
 
 
-def problems(config: Config, found: Look) -> list[Problem]:
+def problems(config: Config, found: Contents) -> list[Problem]:
     """Problems that prevent training on this data with these settings."""
     if found.error:
         return [Problem("data_dir", found.error, code="unreadable-data")]
@@ -92,14 +92,14 @@ def resolved(config: Config) -> Config:
     return codec.replace(config, _classes(where, _stamp(where), model.class_cond, model.num_classes))
 
 
-def settled(config: Config, shown: Description | None) -> Config:
+def resolved_now(config: Config, shown: Description | None) -> Config:
     """Resolves `config` against the data as it is now.
 
     Raises UserError where its classes are others than those `shown`; the page then shows the new ones.
     """
     found = datasets.resolve(codec.resolved(config))
     if shown and found.class_names != shown.class_names:
-        for known in (_look, _classes, _thumbnails):
+        for known in (_inspect, _classes, _thumbnails):
             known.clear()
         raise UserError(
             f"The classes of {config.data.data_dir} are {formatting.some(found.class_names, 10) or 'none'} now, and"
@@ -141,24 +141,24 @@ def show(form: str, config: Config, about: Description | None, problems: setting
         )
     else:
         st.caption(DATA_SETS[source].description)
-    setting_widgets.complaint(problems.get("data_dir", ()))
+    setting_widgets.show_problems(problems.get("data_dir", ()))
     if about is None:
         return
     st.caption(_summary(about, config.model.image_size, source != PATH))
     if about.left_out:
-        st.caption(f":material/filter_alt_off: Left out: {setting_widgets.plain(', '.join(about.left_out))}")
+        st.caption(f":material/filter_alt_off: Left out: {setting_widgets.escape(', '.join(about.left_out))}")
     for notice in about.notices:
-        st.caption(f":orange[:material/info: {setting_widgets.plain(notice)}]")
+        st.caption(f":orange[:material/info: {setting_widgets.escape(notice)}]")
     small = about.size is not None and min(about.size) < config.model.image_size
     wanted = ["random_flip", "hold_out"]
     if small or config.data.enlarge or source == PATH:
         wanted.append("enlarge")
     if source == PATH or config.data.skip_broken:
         wanted.append("skip_broken")
-    setting_widgets.arrange(form, [s for s in fields.settings(DataConfig) if s.name in wanted], problems, {}, 3)
+    setting_widgets.show_fields(form, [s for s in fields.settings(DataConfig) if s.name in wanted], problems, {}, 3)
 
 
-def pictures(config: Config) -> None:
+def show_images(config: Config) -> None:
     """Shows some of the images."""
     where, model = config.data.data_dir, config.model
     shown = _thumbnails(where, _stamp(where), min(model.image_size, 256), model.image_channels)
@@ -176,7 +176,7 @@ def _summary(about: Description, size: int, named: bool) -> str:
     if count:
         counted = [f"{name} ({n:,})" for name, n in zip(about.class_names, about.counts, strict=True)]
         listed = formatting.some(counted, 10)
-        parts.append(f"{formatting.plural(count, 'class', 'classes')}: {setting_widgets.plain(listed)}")
+        parts.append(f"{formatting.plural(count, 'class', 'classes')}: {setting_widgets.escape(listed)}")
     else:
         parts.append("no classes")
     return " · ".join(parts)
@@ -191,11 +191,11 @@ def _stamp(data_dir: str) -> int:
 
 
 @st.cache_data(hash_funcs=PATHS, max_entries=32, ttl=60, show_spinner="Reading the data …")
-def _look(data_dir: str, stamp: int) -> Look:
+def _inspect(data_dir: str, stamp: int) -> Contents:
     try:
-        return Look(datasets.describe(data_dir))
+        return Contents(datasets.describe(data_dir))
     except UserError as error:
-        return Look(None, str(error))
+        return Contents(None, str(error))
 
 
 @st.cache_data(hash_funcs=PATHS, max_entries=32, ttl=60, show_spinner=False)
@@ -210,7 +210,7 @@ def _classes(data_dir: str, stamp: int, class_cond: bool, num_classes: int) -> d
 def _thumbnails(data_dir: str, stamp: int, size: int, channels: int) -> bytes | None:
     """Images from across the data, prepared as for the network; broken ones are left out."""
     source = sources.open_source(data_dir)
-    wanted = set(np.linspace(0, source.count - 1, min(LOOK, source.count)).astype(int).tolist())
+    wanted = set(np.linspace(0, source.count - 1, min(SHOWN, source.count)).astype(int).tolist())
     tiles = []
     for k, item in enumerate(itertools.islice(source.items(size, channels), max(wanted) + 1)):
         if k in wanted:

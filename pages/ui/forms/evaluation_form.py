@@ -29,7 +29,7 @@ MORE = ("batch_size", "rows", "seed", "timestep_respacing")
 def show(config: Config, checkpoints: list[Checkpoint]) -> tuple[EvalConfig, list[Problem]]:
     """Shows the fields.  Returns their values and problems."""
     if setting_widgets.key(FORM, "num_samples") not in st.session_state:
-        setting_widgets.begin(FORM, {**dataclasses.asdict(FIRST), "source": OWN, "path": ""})
+        setting_widgets.fill(FORM, {**dataclasses.asdict(FIRST), "source": OWN, "path": ""})
     values: dict[str, object] = {}
     grid = st.grid(2, min_column_width=150)
     with grid.cell():
@@ -37,18 +37,18 @@ def show(config: Config, checkpoints: list[Checkpoint]) -> tuple[EvalConfig, lis
     with grid.cell():
         values["weights"] = checkpoint_form.weights(FORM, checkpoint)
     values["data_dir"] = _data(config)
-    found = data_form.look(str(values["data_dir"]) or config.data.data_dir)
+    found = data_form.inspect(str(values["data_dir"]) or config.data.data_dir)
     values["split"] = _part(config, str(values["data_dir"]), found)
     grid = st.grid(2, min_column_width=150)
     for name in ("num_samples", "until_ci"):
         with grid.cell():
-            values[name] = setting_widgets.box(FORM, FIELDS[name])
+            values[name] = setting_widgets.show_field(FORM, FIELDS[name])
     with st.expander("More"):
         inner = st.grid(2, min_column_width=150)
         more = MORE if config.model.learn_sigma else ("variance", *MORE)  # a learned one leaves no choice
         for name in more:
             with inner.cell():
-                values[name] = setting_widgets.box(
+                values[name] = setting_widgets.show_field(
                     FORM, FIELDS[name], "as in training" if name == "timestep_respacing" else None
                 )
         for name in ("enlarge", "skip_broken", "clip_denoised"):
@@ -64,7 +64,7 @@ def show(config: Config, checkpoints: list[Checkpoint]) -> tuple[EvalConfig, lis
     return evaluation, [*missing, *problems(config, evaluation, found)]
 
 
-def problems(config: Config, evaluation: EvalConfig, found: data_form.Look) -> list[Problem]:
+def problems(config: Config, evaluation: EvalConfig, found: data_form.Contents) -> list[Problem]:
     """Problems that prevent the evaluation."""
     wrong = list(validation.limit_problems(evaluation))
     if found.error:
@@ -105,7 +105,7 @@ def _data(config: Config) -> str:
     """Field for the data.  Returns a data_dir, empty for the run's own."""
     own = DATA_SETS[config.data.data_dir].title if config.data.data_dir in DATA_SETS else writable(config.data.data_dir)
     options = [OWN, *(name for name in DATA_SETS if name != config.data.data_dir), PATH]
-    checkpoint_form.keep_known(FORM, "source", options)
+    checkpoint_form.drop_unknown(FORM, "source", options)
     titles = {
         OWN: f"Training data: {own}",
         PATH: "Folder or .npz file",
@@ -127,7 +127,7 @@ def _data(config: Config) -> str:
     return fields.absolute(typed) or PATH
 
 
-def _part(config: Config, data_dir: str, found: data_form.Look) -> str:
+def _part(config: Config, data_dir: str, found: data_form.Contents) -> str:
     """Field for the split, where there is a choice."""
     about = found.description
     if about is None:

@@ -45,7 +45,7 @@ def show(runs_dir: Path) -> None:
     try:
         folder = openai_folder.look(path)
     except UserError as error:
-        setting_widgets.complaint([str(error)])
+        setting_widgets.show_problems([str(error)])
         return
     _ask(folder, runs_dir)
 
@@ -62,7 +62,7 @@ def _ask(folder: Folder, runs_dir: Path) -> None:
         st.session_state[NAME] = runs.free_name(runs_dir, folder.path.absolute().name)
     name = st.text_input("Run name", key=NAME)
     bad_name = runs.name_problem(runs_dir, name)
-    setting_widgets.complaint(bad_name)
+    setting_widgets.show_problems(bad_name)
     data_dir = st.text_input(
         "Training data",
         key=DATA,
@@ -100,6 +100,6 @@ def _progress(job: Job) -> None:
 
 def _done(job: Job, name: str) -> None:
     status = job.status()
-    st.success(f"{setting_widgets.plain(name)} has been imported as a run.", icon=":material/check:")
-    st.caption(setting_widgets.plain(status.message if status else ""))
+    st.success(f"{setting_widgets.escape(name)} has been imported as a run.", icon=":material/check:")
+    st.caption(setting_widgets.escape(status.message if status else ""))
     st.page_link(layout.MONITOR, label="Monitor", query_params={"run": name}, icon=":material/monitoring:")

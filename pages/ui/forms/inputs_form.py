@@ -33,23 +33,23 @@ MASKS = {"paint": "Paint", "upload": "Upload", "path": "Path"}
 KINDS = [extension.removeprefix(".") for extension in image_files.EXTENSIONS]
 PER_PAGE = 12  # thumbnails of a drawing
 THUMB = 64
-LOOK = 144  # pixels of the picture to begin with, on screen
+SHOWN_SIDE = 144  # pixels of the picture to begin with, on screen
 NEWEST = 50  # drawings offered
 
 _key = partial(setting_widgets.key, FORM)
 _options = partial(checkpoint_form.options, FORM)
 
 
-class Chosen(NamedTuple):
+class InputImage(NamedTuple):
     """An image or a folder of images, and how it was prepared."""
 
     path: str
     note: str = ""
 
 
-def begin(config: Config, sample: SampleConfig) -> None:
+def fill(config: Config, sample: SampleConfig) -> None:
     """Puts the input image and mask of a request into the fields; the mask can be painted further."""
-    setting_widgets.begin(
+    setting_widgets.fill(
         FORM,
         {
             "picture_from": "path" if sample.picture else "upload",
@@ -63,7 +63,7 @@ def begin(config: Config, sample: SampleConfig) -> None:
 def _put_on_canvas(config: Config, sample: SampleConfig) -> bool:
     """Whether the mask fits the image; other problems are shown by the fields."""
     try:
-        picture, mask = first(config, sample.picture), _mask_of(config, sample.mask)
+        picture, mask = load_first(config, sample.picture), _mask_of(config, sample.mask)
     except UserError:
         return False
     stamp = time.time_ns() // 10**6
@@ -73,7 +73,7 @@ def _put_on_canvas(config: Config, sample: SampleConfig) -> bool:
     return True
 
 
-def is_one(path: str) -> bool:
+def is_single_image(path: str) -> bool:
     """Whether it is a single image, not a folder or .npz of several."""
     return Path(path).is_file() and Path(path).suffix.lower() != ".npz"
 
@@ -82,7 +82,7 @@ def show(run: Run, config: Config, task: str, problems: list[Problem]) -> dict[s
     """Shows the fields `picture` and, for inpainting, `mask`.  Appends what is missing or does not fit to `problems`."""
     jobs = [job for job in run.sample_jobs() if job.images][:NEWEST]
     sources = [source for source in SOURCES if jobs or source != "drawn"]
-    checkpoint_form.keep_known(FORM, "picture_from", sources)
+    checkpoint_form.drop_unknown(FORM, "picture_from", sources)
     source = _options("picture_from", "Input image", sources, FIELDS["picture"].help, SOURCES.__getitem__)
     try:
         match source:
@@ -105,7 +105,7 @@ def show(run: Run, config: Config, task: str, problems: list[Problem]) -> dict[s
         )
         return {}
     try:
-        picture = first(config, chosen.path)
+        picture = load_first(config, chosen.path)
     except UserError as error:
         problems.append(Problem("picture", str(error), code=error.code))
         return {"picture": chosen.path}
@@ -116,14 +116,14 @@ def show(run: Run, config: Config, task: str, problems: list[Problem]) -> dict[s
         values["mask"] = _mask(run, config, picture, problems)
     else:
         with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-            enlarged = thumbnails.fitted(images.from_pixels(picture), LOOK)
+            enlarged = thumbnails.fitted(images.from_pixels(picture), SHOWN_SIDE)
             st.image(thumbnails.png(enlarged), output_format="PNG", alt="The input image")
             if chosen.note:
                 st.caption(chosen.note, width="stretch")
     return values
 
 
-def first(config: Config, path: str) -> np.ndarray:
+def load_first(config: Config, path: str) -> np.ndarray:
     """Loads the image at a path, the first of several: uint8 [H, W, C].  Raises UserError where none fits."""
     return _first(config, path, _stamp(path)).copy()
 
@@ -143,15 +143,15 @@ def _first(config: Config, path: str, stamp: int) -> np.ndarray:
     return found.pictures.pixels[0]
 
 
-def _uploaded(run: Run, config: Config) -> Chosen:
+def _uploaded(run: Run, config: Config) -> InputImage:
     file = st.file_uploader("Picture", KINDS, key=_key("picture_upload"), label_visibility="collapsed")
     kept = st.session_state.setdefault(_key("picture_kept"), {})  # an upload is forgotten when the page is left
     if file:
-        kept[run.name] = keep(run, config, image_files.decode(file.getvalue(), file.name))
-    return kept.get(run.name, Chosen(""))
+        kept[run.name] = store_rescaled(run, config, image_files.decode(file.getvalue(), file.name))
+    return kept.get(run.name, InputImage(""))
 
 
-def _named(run: Run, config: Config) -> Chosen:
+def _named(run: Run, config: Config) -> InputImage:
     text = st.text_input(
         "Path",
         key=_key("picture_path"),
@@ -161,18 +161,18 @@ def _named(run: Run, config: Config) -> Chosen:
         help="An image, or a folder or .npz file of several, which are used in turn.",
     ).strip()
     if not text:
-        return Chosen("")
+        return InputImage("")
     path = Path(fields.absolute(text))
-    if is_one(str(path)):
+    if is_single_image(str(path)):
         picture = images.load(path)
         if picture.size != (config.model.image_size, config.model.image_size):
-            return keep(run, config, picture)
-    return Chosen(str(path))
+            return store_rescaled(run, config, picture)
+    return InputImage(str(path))
 
 
-def _drawn(jobs: list[SampleJob], config: Config) -> Chosen:
+def _drawn(jobs: list[SampleJob], config: Config) -> InputImage:
     by_name = {job.name: job for job in jobs}
-    checkpoint_form.keep_known(FORM, "picture_drawing", list(by_name))
+    checkpoint_form.drop_unknown(FORM, "picture_drawing", list(by_name))
     name = st.selectbox(
         "Drawing",
         list(by_name),
@@ -198,26 +198,26 @@ def _drawn(jobs: list[SampleJob], config: Config) -> Chosen:
                     on_click=layout.callback(_take),
                     args=(k,),
                 )
-    return Chosen(str(found[number].absolute()))
+    return InputImage(str(found[number].absolute()))
 
 
 def _call(job: SampleJob, config: Config) -> str:
     sample = job.sample_config
-    return f"{job_progress.when(job)} · {summary.describe(config, sample)}" if sample else job_progress.when(job)
+    return f"{job_progress.started_at(job)} · {summary.describe(config, sample)}" if sample else job_progress.started_at(job)
 
 
 def _take(number: int) -> None:
     st.session_state[_key("picture_number")] = number
 
 
-def keep(run: Run, config: Config, picture: Image.Image) -> Chosen:
+def store_rescaled(run: Run, config: Config, picture: Image.Image) -> InputImage:
     """Rescales an image to the model's size as a PNG in the run's folder; returns it and what was done."""
     size = config.model.image_size
     content = images.encode_png(images.prepare(picture, size, config.model.image_channels))
     width, height = picture.size
     cropped = "" if width == height else ", cropped at the centre"
     note = "" if width == height == size else f"Scaled from {width} x {height} to {size} x {size} pixels{cropped}."
-    return Chosen(_store(run, "picture.png", content), note)
+    return InputImage(_store(run, "picture.png", content), note)
 
 
 def _store(run: Run, name: str, content: bytes) -> str:
@@ -231,7 +231,7 @@ def _store(run: Run, name: str, content: bytes) -> str:
 
 
 def _mask(run: Run, config: Config, picture: np.ndarray, problems: list[Problem]) -> str:
-    checkpoint_form.keep_known(FORM, "mask_from", list(MASKS))
+    checkpoint_form.drop_unknown(FORM, "mask_from", list(MASKS))
     source = _options("mask_from", "Mask: the area to inpaint", list(MASKS), FIELDS["mask"].help, MASKS.__getitem__)
     try:
         match source:
@@ -261,7 +261,7 @@ def _mask(run: Run, config: Config, picture: np.ndarray, problems: list[Problem]
     except UserError as error:
         problems.append(Problem("mask", str(error), code=error.code))
         return ""
-    over = thumbnails.fitted(images.from_pixels(_veiled(picture, mask)), LOOK)
+    over = thumbnails.fitted(images.from_pixels(_overlay(picture, mask)), SHOWN_SIDE)
     st.image(thumbnails.png(over), output_format="PNG", alt="The area to inpaint is red")
     return path
 
@@ -296,7 +296,7 @@ def keep_mask(run: Run, config: Config, mask: np.ndarray) -> str:
     return _store(run, "mask.png", images.encode_png(mask))
 
 
-def _veiled(picture: np.ndarray, mask: np.ndarray) -> np.ndarray:
+def _overlay(picture: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """`picture` in colour, uint8 [H, W, 3], with a red overlay where the mask is 1."""
     rgb = np.asarray(images.convert(images.from_pixels(picture), 3)).astype(np.float32)
     veil = np.array([230, 60, 60], np.float32)

@@ -46,5 +46,5 @@ def show(run: Run, config: Config, because: str) -> None:
             else "Type the path of the data."
         )
         if run_status.button("Resume with this data", nowhere, key="resume_moved", icon=":material/play_arrow:"):
-            run_status.act(lambda: launch.start_training(run, chosen, enlarge), "Starting")
+            run_status.run_action(lambda: launch.start_training(run, chosen, enlarge), "Starting")
             st.rerun()

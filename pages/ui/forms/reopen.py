@@ -26,7 +26,7 @@ def show(run: Run, use: Callable[[SampleConfig], None]) -> None:
         )
         if st.session_state.get(UPLOAD) and (said := st.session_state.get(OPENED)):
             kind, sentences = said
-            {"error": st.error, "warning": st.warning, "success": st.success}[kind](setting_widgets.plain(sentences))
+            {"error": st.error, "warning": st.warning, "success": st.success}[kind](setting_widgets.escape(sentences))
 
 
 def _open(run: Run, use: Callable[[SampleConfig], None]) -> None:

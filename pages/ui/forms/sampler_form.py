@@ -37,11 +37,11 @@ FROM_NOISE = ("draw", "interpolate")
 key = partial(setting_widgets.key, FORM)
 
 
-def begin(config: Config, sample: SampleConfig) -> None:
+def fill(config: Config, sample: SampleConfig) -> None:
     """Puts a request in normal form into the fields."""
     T = config.diffusion.diffusion_steps
     inpaint = sample.task == "inpaint"
-    setting_widgets.begin(
+    setting_widgets.fill(
         FORM,
         {
             "sampler": FEW_STEPS if inpaint or sample.task == "invert" else sample.sampler,
@@ -80,7 +80,7 @@ def sampler(task: str) -> str:
         return "ddim"
     names = list(timesteps.REPAINTERS) if task == "inpaint" else list(SOLVERS)
     where = "repainter" if task == "inpaint" else "sampler"
-    checkpoint_form.keep_known(FORM, where, names)
+    checkpoint_form.drop_unknown(FORM, where, names)
     return st.selectbox(
         "Sampler",
         names,
@@ -129,7 +129,7 @@ def of_the_sampler(config: Config, task: str, name: str) -> dict[str, Any]:
             "eta", 0.0, 1.0, step=0.05, key=key("eta"), help=FIELDS["eta"].help, persist_state="session"
         )
     if "churn" in row.takes:
-        values["churn"] = setting_widgets.box(FORM, FIELDS["churn"])
+        values["churn"] = setting_widgets.show_field(FORM, FIELDS["churn"])
     if "variance" in row.takes and not config.model.learn_sigma:
         values["variance"] = st.selectbox(
             "Variance",
@@ -194,7 +194,7 @@ def more(config: Config, task: str, name: str, count: int, scale: float) -> dict
         if count and not respaced:
             values["spacing"] = spaced
     with grid.cell():
-        values["timestep_respacing"] = setting_widgets.box(
+        values["timestep_respacing"] = setting_widgets.show_field(
             FORM,
             FIELDS["timestep_respacing"]._replace(label="Timestep respacing (instead of steps)"),
             "250, 10,15,20 or ddim50",
@@ -221,13 +221,13 @@ def more(config: Config, task: str, name: str, count: int, scale: float) -> dict
                 persist_state="session",
             )
     with grid.cell():
-        values["precision"] = setting_widgets.box(FORM, FIELDS["precision"])
+        values["precision"] = setting_widgets.show_field(FORM, FIELDS["precision"])
     with grid.cell():
-        values["batch_size"] = setting_widgets.box(FORM, FIELDS["batch_size"])
+        values["batch_size"] = setting_widgets.show_field(FORM, FIELDS["batch_size"])
     with grid.cell():
-        values["threads"] = setting_widgets.box(FORM, FIELDS["threads"])
+        values["threads"] = setting_widgets.show_field(FORM, FIELDS["threads"])
     with grid.cell():
-        values["kernels"] = setting_widgets.box(FORM, FIELDS["kernels"])
+        values["kernels"] = setting_widgets.show_field(FORM, FIELDS["kernels"])
     if not unguided(config) and T > 1:
         where = key("guidance_interval")
         asked = st.session_state.get(where)

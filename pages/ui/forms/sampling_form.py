@@ -47,18 +47,18 @@ ROWS = FIELDS["num_samples"]._replace(name="rows", label="Images per class")
 
 _key = partial(setting_widgets.key, FORM)
 _options = partial(checkpoint_form.options, FORM)
-_keep_known = partial(checkpoint_form.keep_known, FORM)
+_keep_known = partial(checkpoint_form.drop_unknown, FORM)
 
 
-def begin(config: Config, sample: SampleConfig) -> None:
+def fill(config: Config, sample: SampleConfig) -> None:
     """Puts a request into the fields: the initial one, or an earlier one to reuse."""
     sample = summary.normal_form(sample)
-    setting_widgets.begin(FORM, dataclasses.asdict(sample))
-    setting_widgets.begin(FORM, dict(COUNTS.values()))
-    sampler_form.begin(config, sample)
-    super_res.begin(FORM, config, sample.base_samples)
-    inputs_form.begin(config, sample)
-    setting_widgets.begin(
+    setting_widgets.fill(FORM, dataclasses.asdict(sample))
+    setting_widgets.fill(FORM, dict(COUNTS.values()))
+    sampler_form.fill(config, sample)
+    super_res.fill(FORM, config, sample.base_samples)
+    inputs_form.fill(config, sample)
+    setting_widgets.fill(
         FORM,
         {
             COUNTS[sample.task][0]: sample.num_samples,
@@ -86,7 +86,7 @@ def _labels(config: Config, text: str) -> list[int]:
 def choose_task(config: Config) -> str:
     """Task control at the top.  Super-resolution models offer fewer tasks."""
     if _key("sampler") not in st.session_state:
-        begin(config, FIRST)
+        fill(config, FIRST)
     tasks = ["draw", "interpolate"] if config.model.super_res else list(TASKS)
     _keep_known("task", tasks)
     chosen = st.segmented_control(
@@ -150,8 +150,8 @@ def show(run: Run, checkpoints: list[Checkpoint], task: str) -> tuple[SampleConf
         values |= sampler_form.more(config, task, name, count, values["guidance_scale"])
         if task == "inpaint":
             with st.grid(2, min_column_width=150):
-                values["resample"] = setting_widgets.box(FORM, FIELDS["resample"])
-                values["jump"] = setting_widgets.box(FORM, FIELDS["jump"])
+                values["resample"] = setting_widgets.show_field(FORM, FIELDS["resample"])
+                values["jump"] = setting_widgets.show_field(FORM, FIELDS["jump"])
     values |= {"sampler": name, "steps": 0 if values["timestep_respacing"] else count}
     missing = [
         Problem(name, f"{FIELDS[name].label} is empty: type a number.", code="missing-value")
@@ -179,23 +179,23 @@ def _what(config: Config, task: str, picture: str, grid: Any) -> dict[str, Any]:
                 "In total: the classes take turns. Per class: this number for each class; with few classes the grid"
                 " has one column per class.",
             )
-    if not (task == "invert" and inputs_form.is_one(picture)):
+    if not (task == "invert" and inputs_form.is_single_image(picture)):
         with grid.cell():
             if count == OF_EACH:
-                rows, labels = setting_widgets.box(FORM, ROWS), _labels(config, str(values["classes"]))
+                rows, labels = setting_widgets.show_field(FORM, ROWS), _labels(config, str(values["classes"]))
                 values["num_samples"] = rows and rows * max(1, len(labels))
                 if config.model.super_res and not values["classes"]:  # otherwise the small pictures say it
                     values["classes"] = f"0-{len(labels) - 1}"
             else:
-                values["num_samples"] = setting_widgets.box(FORM, FIELDS["num_samples"]._replace(name=COUNTS[task][0]))
+                values["num_samples"] = setting_widgets.show_field(FORM, FIELDS["num_samples"]._replace(name=COUNTS[task][0]))
     else:
         values["num_samples"] = 1
     if task != "invert":
         with grid.cell():
-            values["seed"] = setting_widgets.box(FORM, FIELDS["seed"])
+            values["seed"] = setting_widgets.show_field(FORM, FIELDS["seed"])
     if task == "interpolate":
         with grid.cell():
-            values["to_seed"] = setting_widgets.box(FORM, FIELDS["to_seed"])
+            values["to_seed"] = setting_widgets.show_field(FORM, FIELDS["to_seed"])
     return values
 
 
@@ -225,7 +225,7 @@ def _classes(config: Config, known: list[str]) -> str:
     if classes.must_be_said(config):
         if not isinstance(st.session_state.get(_key("classes")), str):  # from a run with a list
             st.session_state[_key("classes")] = ""
-        return str(setting_widgets.box(FORM, FIELDS["classes"], "0-9"))
+        return str(setting_widgets.show_field(FORM, FIELDS["classes"], "0-9"))
     _keep_known("classes", known, many=True)
     picked = st.multiselect(
         "Classes",

@@ -27,8 +27,8 @@ KINDS = {
     "path": "Folder, file or data set",
 }
 NEWEST = 50  # drawings offered
-LOOK = 12  # small pictures shown
-LOOK_SIDE = 40  # pixels each on screen, about
+SHOWN = 12  # small pictures shown
+SHOWN_SIDE = 40  # pixels each on screen, about
 SMALL_SIZE = next(s for s in settings(ModelConfig) if s.name == "small_size")
 
 
@@ -54,29 +54,29 @@ def fields(form: str, model: ModelConfig, problems: setting_widgets.Problems) ->
             args=(form, model.image_size),
         )
         if model.super_res:
-            setting_widgets.box(form, SMALL_SIZE)
-            setting_widgets.complaint(wrong)
+            setting_widgets.show_field(form, SMALL_SIZE)
+            setting_widgets.show_problems(wrong)
 
 
 def _switch(form: str, image_size: int) -> None:
     on = st.session_state[setting_widgets.key(form, "super_res")]
-    setting_widgets.begin(form, {"small_size": max(1, image_size // 4) if on else 0})
+    setting_widgets.fill(form, {"small_size": max(1, image_size // 4) if on else 0})
 
 
 # Sample
 
 
-class Look(NamedTuple):
+class Preview(NamedTuple):
     """Some of the low-resolution images as a PNG, or why there are none."""
 
     picture: bytes | None
     error: str = ""
 
 
-def begin(form: str, config: Config, base_samples: str) -> None:
+def fill(form: str, config: Config, base_samples: str) -> None:
     """Puts `base_samples` of an earlier request into the fields; initially the run's own data."""
     own = base_samples in ("", OWN_DATA) and bool(config.data.data_dir)
-    setting_widgets.begin(form, {"base": "data" if own else "path", "base_path": "" if own else base_samples})
+    setting_widgets.fill(form, {"base": "data" if own else "path", "base_path": "" if own else base_samples})
 
 
 def choose(form: str, run: Run, config: Config, text: str, problems: list[str]) -> str:
@@ -104,7 +104,7 @@ def choose(form: str, run: Run, config: Config, text: str, problems: list[str]) 
     )
     match kind:
         case "drawn":
-            base = _drawn(form, fitting)
+            base = _samples(form, fitting)
         case "upload":
             base = _uploaded(form, run, problems)
         case "path":
@@ -120,7 +120,7 @@ def choose(form: str, run: Run, config: Config, text: str, problems: list[str]) 
         case _:
             base = OWN_DATA
     if base:
-        look = _look(config, base, text, _stamp(base))
+        look = _preview(config, base, text, _stamp(base))
         if look.picture:
             st.image(look.picture, output_format="PNG", alt="Some of the low-resolution images")
         problems += [look.error] if look.error else []
@@ -139,10 +139,10 @@ def _fitting(run: Run, config: Config) -> dict[str, str]:
         if (job.shape or ())[1:] == wanted
     ]
     newest = sorted(found, key=lambda entry: entry[0], reverse=True)[:NEWEST]
-    return {str(job.npz): f"{other.name}, {job_progress.when(job)}" for _, other, job in newest}
+    return {str(job.npz): f"{other.name}, {job_progress.started_at(job)}" for _, other, job in newest}
 
 
-def _drawn(form: str, fitting: dict[str, str]) -> str:
+def _samples(form: str, fitting: dict[str, str]) -> str:
     where = setting_widgets.key(form, "base_drawn")
     if st.session_state.get(where) not in fitting:
         st.session_state[where] = next(iter(fitting))
@@ -198,13 +198,13 @@ def _stamp(base: str) -> int:
 
 
 @st.cache_data(max_entries=32, ttl=60, show_spinner="Reading the low-resolution images …")
-def _look(config: Config, base: str, text: str, stamp: int) -> Look:
+def _preview(config: Config, base: str, text: str, stamp: int) -> Preview:
     try:
-        small = low_res.read(config, SampleConfig(num_samples=LOOK, base_samples=base, classes=text))
+        small = low_res.read(config, SampleConfig(num_samples=SHOWN, base_samples=base, classes=text))
         assert small is not None
         if small.labels is None:
             classes.parse_classes(config, text)
     except UserError as error:
-        return Look(None, str(error))
-    strip = images.strip(small.pixels, scale=max(1, LOOK_SIDE // config.model.small_size))
-    return Look(images.encode_png(strip))
+        return Preview(None, str(error))
+    strip = images.strip(small.pixels, scale=max(1, SHOWN_SIDE // config.model.small_size))
+    return Preview(images.encode_png(strip))

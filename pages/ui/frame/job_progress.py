@@ -30,10 +30,10 @@ def progress(job: Job, status: Status | None, text: str) -> None:
         try:
             launch.stop(job)
         except UserError as error:
-            st.caption(setting_widgets.plain(str(error)))
+            st.caption(setting_widgets.escape(str(error)))
 
 
-def why_failed(job: Job, what: str) -> str:
+def failure_message(job: Job, what: str) -> str:
     """Explains why `what` failed."""
     status = job.status()
     if status and status.state == "failed" and status.message:
@@ -42,7 +42,7 @@ def why_failed(job: Job, what: str) -> str:
     return f"{what} ended before it was complete" + (f": {last[0].strip()}" if last else ".")
 
 
-def when(job: Job) -> str:
+def started_at(job: Job) -> str:
     """Time a job was started, from the name of its folder."""
     try:
         return formatting.clock(time.mktime(time.strptime(job.name[:15], "%Y%m%d-%H%M%S")))
@@ -50,7 +50,7 @@ def when(job: Job) -> str:
         return job.name
 
 
-def take_home(files: Sequence[Download], command: str = "") -> None:
+def downloads(files: Sequence[Download], command: str = "") -> None:
     """Shows download buttons for the results of a job, and the command that reproduces it where one is given."""
     with st.grid(2, min_column_width=150):
         for label, name, mime, content in files:

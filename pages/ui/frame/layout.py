@@ -52,7 +52,7 @@ LOGO = (
     f'{_DOTS}<text x="42" y="14" font-size="15">DDPM</text><text x="42" y="29" font-size="14">Workbench</text></svg>'
 )
 
-WRONG = "_wrong"  # what went wrong in a click, until the page shows it
+PENDING_ERROR = "_wrong"  # what went wrong in a click, until the page shows it
 EXAMPLE = "coloured shapes, trained for 3,000 steps"
 
 
@@ -62,14 +62,14 @@ def page(title: str) -> None:
     A UserError that ends the page from here on is shown in a box, as is one of the click that it answers.
     """
     if context := get_script_run_ctx():
-        context.on_script_error = _boxed
+        context.on_script_error = _show_error
     st.set_page_config(page_title=f"{title} · {APP_NAME}", page_icon=ICON, layout="wide", initial_sidebar_state=230)
     st.logo(LOGO, size="large")
     with st.sidebar:
         for script, label, symbol in MENU:
             st.page_link(script, label=label, icon=symbol, width="stretch")
-    if sentence := st.session_state.pop(WRONG, ""):
-        _box(sentence)
+    if sentence := st.session_state.pop(PENDING_ERROR, ""):
+        _error_box(sentence)
 
 
 def tab_title(title: str) -> None:
@@ -108,7 +108,7 @@ def pick_run(
     by_name = {run.name: run for run in found}
     if "run" not in st.query_params:  # said anew even where it is known: an address without it would unset the widget
         before = (st.session_state.get("run"), st.session_state.get("_last_run"))
-        st.session_state["run"] = next((name for name in before if name in by_name), None) or _liveliest(found).name
+        st.session_state["run"] = next((name for name in before if name in by_name), None) or _most_active(found).name
     name = st.selectbox(
         "Run", list(by_name), index=None, key="run", bind="query-params", required=True, label_visibility="collapsed"
     )
@@ -124,7 +124,7 @@ def pick_run(
     return by_name[name]
 
 
-def _liveliest(found: Sequence[Run]) -> Run:
+def _most_active(found: Sequence[Run]) -> Run:
     return next((run for run in found if run.state() in ACTIVE), found[0])
 
 
@@ -143,7 +143,7 @@ def errors(stop: bool = False) -> Iterator[None]:
         with told():
             yield
     except UserError as error:
-        _box(str(error))
+        _error_box(str(error))
         if stop:
             st.stop()
 
@@ -171,19 +171,19 @@ def callback(deed: Callable[..., object]) -> Callable[..., None]:
             with told():
                 deed(*args, **kwargs)
         except UserError as error:
-            st.session_state[WRONG] = str(error)
+            st.session_state[PENDING_ERROR] = str(error)
 
     return boxed
 
 
-def _box(sentence: str) -> None:
+def _error_box(sentence: str) -> None:
     st.error(sentence, icon=":material/error:")
 
 
 KNOWN = (UserError, OSError, UnicodeError)
 
 
-def _boxed(error: Exception) -> bool:
+def _show_error(error: Exception) -> bool:
     """Shows the error that ended a page; False for a bug, whose traceback Streamlit shows."""
     if not isinstance(error, KNOWN):
         return False
@@ -192,12 +192,12 @@ def _boxed(error: Exception) -> bool:
     return True
 
 
-def _is_fault(record: logging.LogRecord) -> bool:
+def _is_bug(record: logging.LogRecord) -> bool:
     """Whether a record with a traceback is a bug of the program."""
     return not (record.exc_info and isinstance(record.exc_info[1], KNOWN))
 
 
-logging.getLogger("streamlit.error_util").addFilter(_is_fault)
+logging.getLogger("streamlit.error_util").addFilter(_is_bug)
 
 
 def command(line: str) -> None:

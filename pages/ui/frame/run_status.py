@@ -92,7 +92,7 @@ def time_left(status: Status | None) -> str:
     return duration(status.seconds_left if status else None)
 
 
-def in_brief(run: Run, status: Status | None, state: State) -> str:
+def summary_line(run: Run, status: Status | None, state: State) -> str:
     """One line on the progress or the outcome."""
     if status and state == "failed" and status.message:
         return status.message
@@ -104,7 +104,7 @@ def in_brief(run: Run, status: Status | None, state: State) -> str:
     return " · ".join(part for part in parts if part)
 
 
-def number(value: float | None) -> str:
+def format_number(value: float | None) -> str:
     return "–" if value is None else f"{value:.4g}"
 
 
@@ -162,13 +162,13 @@ def commands(run: Run) -> list[tuple[str, str]]:
     ]
 
 
-def act(deed: Callable[[], Any], done: str) -> None:
+def run_action(deed: Callable[[], Any], done: str) -> None:
     """Runs an action and shows that it was done, or why it could not be."""
     try:
         with told():
             deed()
     except UserError as error:
-        st.toast(setting_widgets.plain(str(error)), icon=":material/error:", duration="long")
+        st.toast(setting_widgets.escape(str(error)), icon=":material/error:", duration="long")
     else:
         st.toast(done, icon=":material/check:")
 
@@ -189,35 +189,35 @@ def confirm_kill(run: Run) -> None:
     status = run.status()
     lost = (status.step if status else 0) - saved
     st.write(
-        f"**{setting_widgets.plain(run.name)}** was last saved at step {saved:,}. Ending it now discards the"
+        f"**{setting_widgets.escape(run.name)}** was last saved at step {saved:,}. Ending it now discards the"
         f" {plural(lost, 'step')} since then."
     )
     with st.container(horizontal=True, horizontal_alignment="right"):
         if st.button("Cancel", key="kill_cancel"):
             st.rerun()
         if st.button("Kill", type="primary", icon=":material/dangerous:", key="kill_sure"):
-            act(lambda: launch.kill(run), f"{setting_widgets.plain(run.name)} was killed")
+            run_action(lambda: launch.kill(run), f"{setting_widgets.escape(run.name)} was killed")
             st.rerun()
 
 
-CONDEMNED = "_delete"  # in the session: the run that is asked about, so that the question stays on screen
+DELETE_REQUEST = "_delete"  # in the session: the run that is asked about, so that the question stays on screen
 
 
-def spare() -> None:
-    st.session_state.pop(CONDEMNED, None)
+def cancel_delete() -> None:
+    st.session_state.pop(DELETE_REQUEST, None)
 
 
-@st.dialog("Delete this run?", on_dismiss=layout.callback(spare))
+@st.dialog("Delete this run?", on_dismiss=layout.callback(cancel_delete))
 def confirm_delete(run: Run) -> None:
     st.write(
-        f"**{setting_widgets.plain(run.name)}** with its checkpoints, previews and samples will be moved to"
+        f"**{setting_widgets.escape(run.name)}** with its checkpoints, previews and samples will be moved to"
         f" `{run.folder.parent / '.trash'}`, and can be moved back from there."
     )
     with st.container(horizontal=True, horizontal_alignment="right"):
         if st.button("Cancel", key="delete_cancel"):
-            spare()
+            cancel_delete()
             st.rerun()
         if st.button("Delete", type="primary", icon=":material/delete:", key="delete_sure"):
-            spare()
-            act(lambda: runs.trash(run), f"{setting_widgets.plain(run.name)} was deleted")
+            cancel_delete()
+            run_action(lambda: runs.trash(run), f"{setting_widgets.escape(run.name)} was deleted")
             st.rerun()

@@ -115,7 +115,7 @@ class RunView:
         self._lock = threading.RLock()
         self._readers: dict[tuple[str, ...], MetricReader] = {}
         self._read: dict[str, tuple[int, float, Any]] = {}
-        self._figures: OrderedDict[tuple[tuple[str, ...], figures.Look], tuple[int, str]] = OrderedDict()
+        self._figures: OrderedDict[tuple[tuple[str, ...], figures.ChartOptions], tuple[int, str]] = OrderedDict()
 
     def status(self) -> Status | None:
         return self._fresh("status.json", self.run.status)
@@ -147,7 +147,7 @@ class RunView:
         """Coarse curve of a metric, cheap for a log of any length."""
         return self._fresh("progress.csv", lambda: sketch(self.run.progress_path, column), name=f"sketch of {column}")
 
-    def figure(self, columns: tuple[str, ...], look: figures.Look, draw: Callable[..., figures.Figure]) -> str:
+    def figure(self, columns: tuple[str, ...], look: figures.ChartOptions, draw: Callable[..., figures.Figure]) -> str:
         """`draw(rows, look, columns)` as JSON, made again only when there are new rows."""
         with self._lock:
             frame = self.metrics(columns)

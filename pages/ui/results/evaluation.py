@@ -44,9 +44,9 @@ def _now(job: EvaluationJob, was_active: bool) -> None:
             job, status, f"{formatting.plural(int(found.get('pictures') or 0), 'image')} done · {doing}"
         )
     elif state in ("failed", "lost"):
-        st.error(setting_widgets.plain(job_progress.why_failed(job, "The evaluation")), icon=":material/error:")
+        st.error(setting_widgets.escape(job_progress.failure_message(job, "The evaluation")), icon=":material/error:")
     elif status and status.message:
-        st.caption(setting_widgets.plain(status.message))
+        st.caption(setting_widgets.escape(status.message))
 
 
 def _result(job: EvaluationJob, config: Config) -> None:
@@ -112,7 +112,7 @@ def _downloads(job: EvaluationJob) -> None:
         ("Terms (CSV)", f"{stem}.csv", "text/csv", lambda: downloads.terms_csv(job)),
         ("Result (JSON)", f"{stem}.json", "application/json", lambda: json.dumps(job.result, indent=2).encode()),
     ]
-    job_progress.take_home(files, job.settings.get("command", ""))
+    job_progress.downloads(files, job.settings.get("command", ""))
 
 
 def curves(jobs: Sequence[EvaluationJob], config: Config, log: bool) -> None:
@@ -123,7 +123,7 @@ def curves(jobs: Sequence[EvaluationJob], config: Config, log: bool) -> None:
             steps = [int(t) for t in timesteps.timesteps(config, job.config)]
             found.append(figures.Curve(label(job), steps, job.terms()))
         except UserError as error:
-            st.caption(f":red[{setting_widgets.plain(str(error))}]")
+            st.caption(f":red[{setting_widgets.escape(str(error))}]")
     if found:
         figure = json.dumps(figures.terms(found, log), allow_nan=False, separators=(",", ":"))
         live_chart(figure, key=f"terms-{jobs[0].folder.parent.parent.name}")
@@ -131,7 +131,7 @@ def curves(jobs: Sequence[EvaluationJob], config: Config, log: bool) -> None:
 
 def label(job: EvaluationJob) -> str:
     """Label of an evaluation: time and result."""
-    return f"{job_progress.when(job)} · {job.summary or job.state()}"
+    return f"{job_progress.started_at(job)} · {job.summary or job.state()}"
 
 
 def table(jobs: Sequence[EvaluationJob]) -> None:
@@ -143,7 +143,7 @@ def _row(job: EvaluationJob) -> dict[str, Any]:
     settings, result = job.settings, job.result
     origin, where = settings.get("checkpoint", {}), settings.get("data", {})
     return {
-        "When": job_progress.when(job),
+        "When": job_progress.started_at(job),
         "Checkpoint": f"step {origin['step']:,}" if origin else "–",
         "Weights": checkpoint_form.weights_label(origin["weights"]) if origin else "–",
         "Data": writable(where.get("data_dir", "–")),

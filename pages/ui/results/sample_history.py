@@ -17,9 +17,9 @@ from pages.ui.results import samples
 
 THUMB = 176
 PER_PAGE = 12
-COMPARED = "sample_compared"  # in the session: names of the drawings picked to be compared, two at most
-GONE = "sample_gone"  # where the drawing that was deleted last is now, and itself
-CONDEMNED = "sample_condemned"  # the drawing that is asked about, so that the question stays on screen
+SELECTED = "sample_compared"  # in the session: names of the drawings picked to be compared, two at most
+DELETED = "sample_gone"  # where the drawing that was deleted last is now, and itself
+DELETE_REQUEST = "sample_condemned"  # the drawing that is asked about, so that the question stays on screen
 
 Choose = Callable[[str], None]
 Use = Callable[[SampleConfig], None]
@@ -34,15 +34,15 @@ def show(jobs: list[SampleJob], shown: SampleJob | None, config: Config, choose:
         for job in jobs[(page - 1) * PER_PAGE : page * PER_PAGE]:
             with st.container(border=True, height="stretch", gap="xsmall", key=f"drawn_{job.name}"):
                 _entry(job, job == shown, config, choose, use)
-    condemned = next((job for job in jobs if job.name == st.session_state.get(CONDEMNED)), None)
+    condemned = next((job for job in jobs if job.name == st.session_state.get(DELETE_REQUEST)), None)
     if condemned:
         _confirm(condemned)
 
 
-def picked(jobs: list[SampleJob]) -> list[SampleJob]:
+def selected(jobs: list[SampleJob]) -> list[SampleJob]:
     """Samples selected for comparison, in the order of selection."""
     by_name = {job.name: job for job in jobs}
-    return [by_name[name] for name in st.session_state.get(COMPARED, []) if name in by_name]
+    return [by_name[name] for name in st.session_state.get(SELECTED, []) if name in by_name]
 
 
 def _entry(job: SampleJob, is_shown: bool, config: Config, choose: Choose, use: Use) -> None:
@@ -53,10 +53,10 @@ def _entry(job: SampleJob, is_shown: bool, config: Config, choose: Choose, use: 
             st.image(image, output_format="PNG", alt=f"Samples of {job.name}")
         else:
             st.caption(f"*{job.state()}*", width="content")
-    st.markdown(f"**{job_progress.when(job)}**")
-    st.caption(setting_widgets.plain(summary.describe(config, sample)) if sample else "–")
+    st.markdown(f"**{job_progress.started_at(job)}**")
+    st.caption(setting_widgets.escape(summary.describe(config, sample)) if sample else "–")
     if note := job.note:
-        st.markdown(f":small[{setting_widgets.plain(note)}]")
+        st.markdown(f":small[{setting_widgets.escape(note)}]")
     st.space("stretch")
     with st.container(horizontal=True, gap="small"):
         st.button(
@@ -72,11 +72,11 @@ def _entry(job: SampleJob, is_shown: bool, config: Config, choose: Choose, use: 
             )
     with st.container(horizontal=True, gap="small", vertical_alignment="center"):
         where = f"compare_{job.name}"
-        st.session_state[where] = job.name in st.session_state.get(COMPARED, [])
+        st.session_state[where] = job.name in st.session_state.get(SELECTED, [])
         st.checkbox(
             "Compare",
             key=where,
-            on_change=layout.callback(_pick),
+            on_change=layout.callback(_select),
             args=(job.name,),
             help="Select two to see them next to each other.",
             width="stretch",
@@ -98,15 +98,15 @@ def _entry(job: SampleJob, is_shown: bool, config: Config, choose: Choose, use: 
             key=f"delete_{job.name}",
             type="tertiary",
             help="Delete",
-            on_click=layout.callback(_condemn),
+            on_click=layout.callback(_request_delete),
             args=(job.name,),
         )
 
 
-def _pick(name: str) -> None:
+def _select(name: str) -> None:
     """Selects or deselects for comparison: a third one replaces the first."""
-    before = [other for other in st.session_state.get(COMPARED, []) if other != name]
-    st.session_state[COMPARED] = [*before, name][-2:] if st.session_state[f"compare_{name}"] else before
+    before = [other for other in st.session_state.get(SELECTED, []) if other != name]
+    st.session_state[SELECTED] = [*before, name][-2:] if st.session_state[f"compare_{name}"] else before
 
 
 def _note(job: SampleJob, field: str) -> None:
@@ -114,18 +114,18 @@ def _note(job: SampleJob, field: str) -> None:
         job.set_note(st.session_state[field])
 
 
-def _condemn(name: str) -> None:
-    st.session_state[CONDEMNED] = name
+def _request_delete(name: str) -> None:
+    st.session_state[DELETE_REQUEST] = name
 
 
 def _spare() -> None:
-    st.session_state.pop(CONDEMNED, None)
+    st.session_state.pop(DELETE_REQUEST, None)
 
 
 @st.dialog("Delete these samples?", on_dismiss=layout.callback(_spare))
 def _confirm(job: SampleJob) -> None:
     st.write(
-        f"The samples of **{job_progress.when(job)}** will be moved to"
+        f"The samples of **{job_progress.started_at(job)}** will be moved to"
         f" `{job.folder.parent.parent.parent / '.trash'}`. You can undo this."
     )
     with st.container(horizontal=True, horizontal_alignment="right"):
@@ -135,31 +135,31 @@ def _confirm(job: SampleJob) -> None:
         if st.button("Delete", type="primary", icon=":material/delete:", key="drawing_sure"):
             _spare()
             try:
-                st.session_state[GONE] = runs.trash_samples(job), job.folder
+                st.session_state[DELETED] = runs.trash_samples(job), job.folder
             except UserError as error:
                 st.toast(str(error), icon=":material/error:", duration="long")
             st.rerun()
 
 
-def gone(run_folder: Path) -> bool:
+def recently_deleted(run_folder: Path) -> bool:
     """Whether samples of this run were just deleted and can be restored."""
-    return GONE in st.session_state and st.session_state[GONE][1].parent.parent == run_folder
+    return DELETED in st.session_state and st.session_state[DELETED][1].parent.parent == run_folder
 
 
 def _undo(jobs: list[SampleJob]) -> None:
-    if GONE not in st.session_state:
+    if DELETED not in st.session_state:
         return
-    trashed, folder = st.session_state[GONE]
+    trashed, folder = st.session_state[DELETED]
     if jobs and folder.parent != jobs[0].folder.parent:
         return  # of another run
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.caption(
-            f":material/delete: The samples of {job_progress.when(SampleJob(folder))} were deleted.", width="content"
+            f":material/delete: The samples of {job_progress.started_at(SampleJob(folder))} were deleted.", width="content"
         )
         if st.button("Undo", icon=":material/undo:", key="drawing_undo"):
             try:
                 runs.restore(trashed, SampleJob(folder))
             except UserError as error:
                 st.toast(str(error), icon=":material/error:", duration="long")
-            del st.session_state[GONE]
+            del st.session_state[DELETED]
             st.rerun()

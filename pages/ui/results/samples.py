@@ -25,22 +25,22 @@ from pages.ui.components import setting_widgets, thumbnails
 from pages.ui.frame import job_progress, layout
 
 SIDE = 460  # pixels that a grid takes
-BOX = SIDE + 34  # height of its frame: always the same, so that nothing jumps
-HEADS = 24  # height of the names above the columns
-MOST_WAY = 64  # pictures of an interpolation that are shown
-IN_A_ROW = 10
-MOST_ERRORS = 16  # told one by one
+FRAME_HEIGHT = SIDE + 34  # height of its frame: always the same, so that nothing jumps
+NAMES_HEIGHT = 24  # height of the names above the columns
+MAX_INTERPOLATION = 64  # pictures of an interpolation that are shown
+PER_ROW = 10
+MAX_ERRORS = 16  # told one by one
 
 
 def show(job: SampleJob, config: Config, use: Callable[[SampleConfig], None]) -> None:
     """Shows the samples of one job while they form, or finished with downloads and actions."""
     active = job.state() in ACTIVE
-    layout.fragment(run_every=0.7 if active else None)(_picture)(job, active, [] if active else heads(job, config))
+    layout.fragment(run_every=0.7 if active else None)(_live_view)(job, active, [] if active else column_names(job, config))
     if active:
         return
     sample = job.sample_config
     with st.container(horizontal=True, gap="small"):
-        if _can_go_on(job) and st.button(
+        if _can_resume(job) and st.button(
             "Resume",
             icon=":material/play_arrow:",
             help="Samples the missing images and keeps the existing ones.",
@@ -62,7 +62,7 @@ def show(job: SampleJob, config: Config, use: Callable[[SampleConfig], None]) ->
             layout.command(job.command)
 
 
-def _can_go_on(job: SampleJob) -> bool:
+def _can_resume(job: SampleJob) -> bool:
     """Whether it ended before all images were sampled."""
     if job.state() == "finished":
         return False
@@ -73,13 +73,13 @@ def _can_go_on(job: SampleJob) -> bool:
     return True
 
 
-def _picture(job: SampleJob, was_active: bool, names: list[str]) -> None:
+def _live_view(job: SampleJob, was_active: bool, names: list[str]) -> None:
     state = job.state()
     if was_active and state not in ACTIVE:
         st.rerun()  # once, so that the polling stops
     status = job.status()
-    image = latest(job, SIDE - HEADS if names else SIDE)
-    with st.container(border=True, height=BOX, horizontal_alignment="center", vertical_alignment="center"):
+    image = latest(job, SIDE - NAMES_HEIGHT if names else SIDE)
+    with st.container(border=True, height=FRAME_HEIGHT, horizontal_alignment="center", vertical_alignment="center"):
         if image:
             if names:
                 _names(names, image)
@@ -98,17 +98,17 @@ def _picture(job: SampleJob, was_active: bool, names: list[str]) -> None:
 def _outcome(job: SampleJob, state: str, status: Status | None) -> None:
     """Shows the outcome of a sampling job that has ended."""
     if state in ("failed", "lost"):
-        st.error(setting_widgets.plain(job_progress.why_failed(job, "Sampling")), icon=":material/error:")
+        st.error(setting_widgets.escape(job_progress.failure_message(job, "Sampling")), icon=":material/error:")
     elif status and status.message and not job.result:  # which tells the same in a number
-        st.caption(setting_widgets.plain(status.message))
+        st.caption(setting_widgets.escape(status.message))
     if status and status.warning:
-        st.warning(setting_widgets.plain(status.warning), icon=":material/warning:")
+        st.warning(setting_widgets.escape(status.warning), icon=":material/warning:")
     if job.pairs.exists():
         left = "the input image" if job.given.is_dir() else "the low-resolution image"
         st.caption(f"Each pair shows {left} on the left and the sample on the right.")
     if errors := job.result.get("rmse"):
-        each = ", ".join(f"{error:.2g}" for error in errors[:MOST_ERRORS]) + (
-            ", …" if len(errors) > MOST_ERRORS else ""
+        each = ", ".join(f"{error:.2g}" for error in errors[:MAX_ERRORS]) + (
+            ", …" if len(errors) > MAX_ERRORS else ""
         )
         st.metric(
             "Reconstruction error",
@@ -124,40 +124,40 @@ def _outcome(job: SampleJob, state: str, status: Status | None) -> None:
 
 def latest(job: SampleJob, side: int) -> bytes | None:
     """Finished samples, or their current state, as a PNG with that side."""
-    if _is_way(job):
-        return _fitted_way(tuple(map(str, job.images[:MOST_WAY])), job.grid.stat().st_mtime_ns, side)
+    if _is_interpolation(job):
+        return _fitted_strip(tuple(map(str, job.images[:MAX_INTERPOLATION])), job.grid.stat().st_mtime_ns, side)
     return thumbnails.shown(job.pairs, side) or thumbnails.shown(job.grid, side) or thumbnails.shown(job.preview, side)
 
 
-def picture(job: SampleJob) -> Image.Image | None:
+def image(job: SampleJob) -> Image.Image | None:
     """The same at the original resolution."""
-    if _is_way(job):
-        return _way(job.images[:MOST_WAY])
+    if _is_interpolation(job):
+        return _strip(job.images[:MAX_INTERPOLATION])
     for path in (job.pairs, job.grid, job.preview):
         with contextlib.suppress(UserError):  # it is not there, or is being written
             return images.load(path)
     return None
 
 
-def _is_way(job: SampleJob) -> bool:
+def _is_interpolation(job: SampleJob) -> bool:
     """Whether it is a finished interpolation, which is shown in order."""
     sample = job.sample_config
     return bool(sample and sample.task == "interpolate" and job.grid.exists() and not job.pairs.exists() and job.images)
 
 
-def _way(paths: Sequence[Path]) -> Image.Image:
+def _strip(paths: Sequence[Path]) -> Image.Image:
     """Images in a strip, in several rows where there are many."""
     pixels = np.stack([np.asarray(images.load(path)) for path in paths])
     pixels = pixels if pixels.ndim == 4 else pixels[..., None]
-    return images.from_pixels(images.grid(pixels, IN_A_ROW))
+    return images.from_pixels(images.grid(pixels, PER_ROW))
 
 
 @st.cache_data(max_entries=64, show_spinner=False)
-def _fitted_way(paths: tuple[str, ...], stamp: int, side: int) -> bytes:
-    return thumbnails.png(thumbnails.fitted(_way([Path(path) for path in paths]), side))
+def _fitted_strip(paths: tuple[str, ...], stamp: int, side: int) -> bytes:
+    return thumbnails.png(thumbnails.fitted(_strip([Path(path) for path in paths]), side))
 
 
-def heads(job: SampleJob, config: Config) -> list[str]:
+def column_names(job: SampleJob, config: Config) -> list[str]:
     """Class name of each column of the grid; empty where the columns are not classes."""
     sample = job.sample_config
     if (
@@ -197,4 +197,4 @@ def _downloads(job: SampleJob) -> None:
         ("Arrays (npz)", npz.name, "application/octet-stream", npz.read_bytes),
         ("Settings (JSON)", f"{stem}.json", "application/json", lambda: json.dumps(job.settings, indent=2).encode()),
     ]
-    job_progress.take_home(files)
+    job_progress.downloads(files)

@@ -45,7 +45,7 @@ def show(run: Run) -> None:
         st.error(str(error), icon=":material/error:")
         return
     if not checkpoints:
-        checkpoint_form.required(run, "comparing samplers needs one")
+        checkpoint_form.require_checkpoint(run, "comparing samplers needs one")
     by_name = {job.name: job for job in jobs}
     shown = by_name.get(st.session_state.get("frontier_shown", ""), jobs[0] if jobs else None)
     active = next((job for job in jobs if job.state() in ACTIVE), None)
@@ -73,14 +73,14 @@ def show(run: Run) -> None:
 # --- the form
 
 
-def begin(settings: FrontierConfig) -> None:
+def fill(settings: FrontierConfig) -> None:
     """Puts settings into the fields: the initial ones, or those of an earlier comparison."""
     values = dataclasses.asdict(settings)
     lists = {name: _listed(values[name]) for name in MANY}
     lists["solvers"] = [*SOLVERS] if not lists["solvers"] else lists["solvers"]
     for name, known in (("spacing", list(SPACINGS)), ("flips", list(solver_grid.FLIPS))):
         lists[name] = known if lists[name] == ["all"] else [word for word in lists[name] if word in known]
-    setting_widgets.begin(FORM, {**values, **lists, "calls": [int(n) for n in lists["calls"] if n.isdecimal()]})
+    setting_widgets.fill(FORM, {**values, **lists, "calls": [int(n) for n in lists["calls"] if n.isdecimal()]})
 
 
 def _listed(text: str) -> list[str]:
@@ -91,7 +91,7 @@ def _form(
     run: Run, config: Config, checkpoints: list[Checkpoint], jobs: list[FrontierJob], active: FrontierJob | None
 ) -> None:
     settings, problems = _fields(config, checkpoints)
-    setting_widgets.complaint([p.sentence for p in problems])
+    setting_widgets.show_problems([p.sentence for p in problems])
     pressed = st.button(
         "Compare",
         type="primary",
@@ -122,31 +122,31 @@ def _form(
 def _fields(config: Config, checkpoints: list[Checkpoint]) -> tuple[FrontierConfig, list[Problem]]:
     """Shows the fields.  Returns their values and problems."""
     if setting_widgets.key(FORM, "num_samples") not in st.session_state:
-        begin(dataclasses.replace(FIRST, solvers=",".join(FIRST_SOLVERS)))
+        fill(dataclasses.replace(FIRST, solvers=",".join(FIRST_SOLVERS)))
     values: dict[str, object] = {}
     grid = st.grid(2, min_column_width=150)
     with grid.cell():
         values["step"], checkpoint = checkpoint_form.checkpoint(FORM, checkpoints)
     with grid.cell():
         values["weights"] = checkpoint_form.weights(FORM, checkpoint)
-    _several("solvers", list(SOLVERS), lambda name: SOLVERS[name].label)
-    _several("calls", sorted({*CALLS, *st.session_state[setting_widgets.key(FORM, "calls")]}), str)
+    _multiselect("solvers", list(SOLVERS), lambda name: SOLVERS[name].label)
+    _multiselect("calls", sorted({*CALLS, *st.session_state[setting_widgets.key(FORM, "calls")]}), str)
     grid = st.grid(3, min_column_width=110)
     for name in ("num_samples", "seed"):
         with grid.cell():
-            values[name] = setting_widgets.box(FORM, FIELDS[name])
+            values[name] = setting_widgets.show_field(FORM, FIELDS[name])
     if config.model.class_cond:
         with grid.cell():
-            values["classes"] = setting_widgets.box(
+            values["classes"] = setting_widgets.show_field(
                 FORM, FIELDS["classes"], ", ".join(classes.names(config)[:2]) or "0-9"
             )
     with st.expander("More"):
-        _several("spacing", list(SPACINGS), str, "Each sampler's default")
-        _several("flips", list(solver_grid.FLIPS), solver_grid.FLIPS.__getitem__, "Nothing")
+        _multiselect("spacing", list(SPACINGS), str, "Each sampler's default")
+        _multiselect("flips", list(solver_grid.FLIPS), solver_grid.FLIPS.__getitem__, "Nothing")
         inner = st.grid(2, min_column_width=150)
         for name in ("repeats", "batch_size", "eta", "churn"):
             with inner.cell():
-                values[name] = setting_widgets.box(FORM, FIELDS[name])
+                values[name] = setting_widgets.show_field(FORM, FIELDS[name])
     missing = [
         Problem(name, f"{FIELDS[name].label} is empty: type a number.", code="missing-value")
         for name, value in values.items()
@@ -167,9 +167,9 @@ def _fields(config: Config, checkpoints: list[Checkpoint]) -> tuple[FrontierConf
     return settings, missing or problems(config, settings)
 
 
-def _several(name: str, known: list, say: Callable[[Any], str], none: str = "Select some") -> None:
+def _multiselect(name: str, known: list, say: Callable[[Any], str], none: str = "Select some") -> None:
     """Field for a setting that is a list."""
-    checkpoint_form.keep_known(FORM, name, known, many=True)
+    checkpoint_form.drop_unknown(FORM, name, known, many=True)
     st.multiselect(
         FIELDS[name].label,
         known,
@@ -223,9 +223,9 @@ def _now(job: FrontierJob, was_active: bool, config: Config) -> None:
     if was_active:
         job_progress.progress(job, status, status.message if status and status.message else "Starting")
     elif state in ("failed", "lost"):
-        st.error(setting_widgets.plain(job_progress.why_failed(job, "The comparison")), icon=":material/error:")
+        st.error(setting_widgets.escape(job_progress.failure_message(job, "The comparison")), icon=":material/error:")
     elif status and status.message:
-        st.caption(setting_widgets.plain(status.message))
+        st.caption(setting_widgets.escape(status.message))
     result = job.result
     found = solver_grid.from_json(result)
     if not any(cell.distance is not None for cell in found):
@@ -248,14 +248,14 @@ def _now(job: FrontierJob, was_active: bool, config: Config) -> None:
     figure = json.dumps(figures.frontier(found, tolerance, best), allow_nan=False, separators=(",", ":"))
     live_chart(figure, key=f"frontier-{job.folder.parent.parent.name}")
     if best:
-        st.markdown(f":material/star: **{setting_widgets.plain(sentence(best))}**")
+        st.markdown(f":material/star: **{setting_widgets.escape(sentence(best))}**")
         if st.button("Use on the Sample page", icon=":material/grid_view:", key="frontier_use"):
-            sampling_form.begin(config, to_draw(config, job.config, best))
+            sampling_form.fill(config, to_sample_config(config, job.config, best))
             st.switch_page(layout.SAMPLE, query_params={})  # without them, those bound to a widget are in its way
     else:
         closest = min((cell for cell in found if cell.distance is not None), key=lambda cell: cell.distance or 0.0)
-        st.markdown(f"None is within the tolerance. The closest: {setting_widgets.plain(sentence(closest))}")
-    st.caption(setting_widgets.plain(solver_grid.about(result)))
+        st.markdown(f"None is within the tolerance. The closest: {setting_widgets.escape(sentence(closest))}")
+    st.caption(setting_widgets.escape(solver_grid.about(result)))
 
 
 def sentence(cell: Cell) -> str:
@@ -267,7 +267,7 @@ def sentence(cell: Cell) -> str:
     )
 
 
-def to_draw(config: Config, settings: FrontierConfig, cell: Cell) -> SampleConfig:
+def to_sample_config(config: Config, settings: FrontierConfig, cell: Cell) -> SampleConfig:
     """Settings that sample as a case did."""
     usual = SampleConfig()
     sample = solver_grid.sample_of(config, settings, cell.way, cell.asked)
@@ -318,7 +318,7 @@ def _downloads(job: FrontierJob) -> None:
         ("Table (CSV)", f"{stem}.csv", "text/csv", lambda: solver_grid.to_csv(found)),
         ("Result (JSON)", f"{stem}.json", "application/json", lambda: json.dumps(result, indent=2).encode()),
     ]
-    job_progress.take_home(home, job.settings.get("command", ""))
+    job_progress.downloads(home, job.settings.get("command", ""))
 
 
 def _history(jobs: list[FrontierJob], shown: FrontierJob | None) -> None:
@@ -332,7 +332,7 @@ def _history(jobs: list[FrontierJob], shown: FrontierJob | None) -> None:
         "Shown",
         names,
         key="frontier_shown",
-        format_func=lambda name: job_progress.when(by_name[name]),
+        format_func=lambda name: job_progress.started_at(by_name[name]),
         persist_state="session",
     )
     job = by_name[st.session_state["frontier_shown"]]
@@ -341,4 +341,4 @@ def _history(jobs: list[FrontierJob], shown: FrontierJob | None) -> None:
 
 
 def _again(job: FrontierJob) -> None:
-    begin(job.config)
+    fill(job.config)

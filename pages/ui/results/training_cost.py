@@ -57,7 +57,7 @@ def _measure_button(config: Config, job: Job, active: bool) -> None:
     done = _is_measured(job)
     label = "Measuring …" if active else "Measure again" if done or failed else "Measure speed"
     if failed and status:
-        st.caption(f":red[{setting_widgets.plain(status.message or 'The measurement ended without a result.')}]")
+        st.caption(f":red[{setting_widgets.escape(status.message or 'The measurement ended without a result.')}]")
     if done and status and status.sharing:
         st.caption(f"Measured while other jobs were running. {status.sharing}")
     if st.button(

@@ -43,7 +43,7 @@ def show(run: Run) -> None:
         st.error(str(error), icon=":material/error:")
         return
     if not checkpoints:
-        checkpoint_form.required(run, "sampling needs one")
+        checkpoint_form.require_checkpoint(run, "sampling needs one")
     by_name = {job.name: job for job in jobs}
     active = next((job for job in jobs if job.state() in ACTIVE), None)
     halves = st.grid(2, min_column_width=340, gap=("small", "medium"))
@@ -56,7 +56,7 @@ def show(run: Run) -> None:
                 "Earlier trajectories",
                 list(by_name),
                 key="microscope_shown",
-                format_func=lambda name: job_progress.when(by_name[name]),
+                format_func=lambda name: job_progress.started_at(by_name[name]),
                 persist_state="session",
             )
     job = active or (by_name[st.session_state["microscope_shown"]] if jobs else None)
@@ -95,7 +95,7 @@ def _form(run: Run, config: Config, active: MicroscopeJob | None) -> None:
     )
     wanted, problem = _drawn(drawings, config) if kind == DRAWN else _new(config)
     if problem:
-        setting_widgets.complaint([problem])
+        setting_widgets.show_problems([problem])
     pressed = st.button(
         "Trace",
         type="primary",
@@ -114,7 +114,7 @@ def _form(run: Run, config: Config, active: MicroscopeJob | None) -> None:
 def _drawn(drawings: list[SampleJob], config: Config) -> tuple[tuple[SampleConfig, int] | None, str]:
     """An image of earlier samples: its request and number, or what is wrong."""
     by_name = {job.name: job for job in drawings}
-    checkpoint_form.keep_known(FORM, "drawing", list(by_name))
+    checkpoint_form.drop_unknown(FORM, "drawing", list(by_name))
     name = st.selectbox(
         "Drawing",
         list(by_name),
@@ -154,7 +154,7 @@ def drawn_again(path: Path) -> tuple[tuple[SampleConfig, int] | None, str]:
 
 def _call(job: SampleJob, config: Config) -> str:
     sample = job.sample_config
-    return f"{job_progress.when(job)} · {summary.describe(config, sample)}" if sample else job_progress.when(job)
+    return f"{job_progress.started_at(job)} · {summary.describe(config, sample)}" if sample else job_progress.started_at(job)
 
 
 def _new(config: Config) -> tuple[tuple[SampleConfig, int] | None, str]:
@@ -165,7 +165,7 @@ def _new(config: Config) -> tuple[tuple[SampleConfig, int] | None, str]:
     sample = dataclasses.replace(sampling_form.FIRST, num_samples=1, seed=int(seed))
     known = list(classes.names(config))
     if known and not classes.must_be_said(config):
-        checkpoint_form.keep_known(FORM, "class", known)
+        checkpoint_form.drop_unknown(FORM, "class", known)
         name = right.selectbox("Class", known, key=setting_widgets.key(FORM, "class"), persist_state="session")
         sample = dataclasses.replace(sample, classes=metadata.label_text(config, known.index(name)))
     if config.model.super_res:
@@ -187,9 +187,9 @@ def _progress(job: MicroscopeJob) -> None:
 def _said(job: MicroscopeJob) -> None:
     status, state = job.status(), job.state()
     if state in ("failed", "lost"):
-        st.error(setting_widgets.plain(job_progress.why_failed(job, "The trajectory")), icon=":material/error:")
+        st.error(setting_widgets.escape(job_progress.failure_message(job, "The trajectory")), icon=":material/error:")
     elif status and status.message:
-        st.caption(setting_widgets.plain(status.message))
+        st.caption(setting_widgets.escape(status.message))
     moving = _film(job)
     if moving:
         st.image(
@@ -265,4 +265,4 @@ def _take_home(job: MicroscopeJob) -> None:
     if film.exists():
         with st.expander("Animation", icon=":material/movie:"):
             st.video(io.BytesIO(film.read_bytes()), loop=True)
-    job_progress.take_home(home, job.settings.get("command", ""))
+    job_progress.downloads(home, job.settings.get("command", ""))
