@@ -11,7 +11,7 @@ from ddpm.runs.jobs import ACTIVE
 from pages.ui.components import setting_widgets
 from pages.ui.forms import checkpoint_form, evaluation_form
 from pages.ui.frame import layout
-from pages.ui.results import evaluation as measured
+from pages.ui.results import evaluation_result
 
 layout.page("Evaluate")
 st.title("Evaluate")
@@ -82,7 +82,7 @@ if pressed:
 
 with result:
     if active or shown:
-        measured.show(active or shown[0], config)
+        evaluation_result.show(active or shown[0], config)
     else:
         st.info(
             "Bits per dimension measure how well the model fits a set of images: the number of bits needed to store"
@@ -100,14 +100,14 @@ if finished and with_result:
         " squared error of the predicted noise. xstart_mse: mean squared error of the predicted clean image. t = 0"
         " is the least noisy timestep."
     )
-    measured.curves(with_result, config, log)
+    evaluation_result.curves(with_result, config, log)
 if jobs:
     st.subheader("Earlier evaluations")
     st.multiselect(
         "Shown",
         list(by_name),
         key=chosen_key,
-        format_func=lambda name: measured.label(by_name[name]),
+        format_func=lambda name: evaluation_result.label(by_name[name]),
         help="The numbers above are those of the first; the charts show all of them.",
     )
-    measured.table(jobs)
+    evaluation_result.table(jobs)

@@ -84,7 +84,9 @@ with result:
     if shown:
         samples.show(shown, config, use)
     else:
-        with st.container(border=True, height=samples.FRAME_HEIGHT, horizontal_alignment="center", vertical_alignment="center"):
+        with st.container(
+            border=True, height=samples.FRAME_HEIGHT, horizontal_alignment="center", vertical_alignment="center"
+        ):
             st.caption(
                 ":material/grid_view: Nothing has been sampled from this run yet. Press Sample.", width="content"
             )

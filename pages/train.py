@@ -4,15 +4,15 @@ from pathlib import Path
 
 import streamlit as st
 
-from ddpm.config import codec, objectives, validation
+from ddpm.config import objectives, validation
 from ddpm.config.model import DiffusionConfig, ModelConfig
-from ddpm.config.presets import DEFAULT, OURS, PRESETS, RELEASED, Preset
+from ddpm.config.presets import DEFAULT, PRESETS
 from ddpm.config.training import Config, TrainConfig, unused
 from ddpm.data import datasets
 from ddpm.runs import commands, launch, runs
 from ddpm.runs.jobs import ACTIVE
 from pages.ui.components import setting_widgets
-from pages.ui.forms import data_form, super_res
+from pages.ui.forms import data_form, preset_cards, super_res
 from pages.ui.frame import layout
 from pages.ui.results import training_cost
 
@@ -26,7 +26,7 @@ st.title("Train")
 # Initial values: the quick start, or the settings of ?from=RUN
 
 
-def begin(config: Config, base: str) -> None:
+def fill(config: Config, base: str) -> None:
     setting_widgets.fill(FORM, setting_widgets.values_of(config))
     data_form.fill(FORM, config.data.data_dir)
     st.session_state["train_base"] = base
@@ -35,10 +35,10 @@ def begin(config: Config, base: str) -> None:
 forked = st.query_params.get("from")
 if forked and st.session_state.get("train_forked") != forked:
     with layout.errors():
-        begin(runs.find(runs_dir, forked).config, forked)
+        fill(runs.find(runs_dir, forked).config, forked)
 st.session_state["train_forked"] = forked
 if "train_base" not in st.session_state:
-    begin(PRESETS[DEFAULT].config, DEFAULT)
+    fill(PRESETS[DEFAULT].config, DEFAULT)
 
 draft, empty = setting_widgets.read(FORM, Config())
 found = data_form.inspect(draft.data.data_dir)
@@ -46,44 +46,7 @@ problems = [*empty, *validation.problems(draft), *data_form.problems(draft, foun
 wrong = setting_widgets.group_by_field(problems)
 
 
-# Presets
-
-
-def chosen_settings(preset: Preset) -> Config:
-    """Settings of a preset, with the currently selected data where it names none."""
-    return (
-        preset.config
-        if preset.config.data.data_dir
-        else codec.replace(preset.config, {"data_dir": draft.data.data_dir})
-    )
-
-
-def offer(names: list[str]) -> None:
-    """A row of preset cards."""
-    for cell, name in zip(st.columns(len(names)), names, strict=True):
-        preset = PRESETS[name]
-        card = cell.container(border=True, height="stretch", vertical_alignment="distribute", key=f"preset_{name}")
-        with card.container(gap="xsmall"):
-            st.markdown(f"**{preset.title}**")
-            st.caption(preset.description)
-        with card:
-            st.button(
-                "Selected" if name == same else "Select",
-                key=f"choose_{name}",
-                disabled=name == same,
-                width="stretch",
-                icon=":material/check:" if name == same else None,
-                on_click=layout.callback(begin),
-                args=(chosen_settings(preset), name),
-            )
-
-
-same = next((name for name, preset in PRESETS.items() if chosen_settings(preset) == draft), None)
-offer([name for name, preset in PRESETS.items() if preset.group == OURS])
-released = [name for name, preset in PRESETS.items() if preset.group == RELEASED]
-with st.expander(RELEASED, icon=":material/inventory_2:", expanded=same in released):
-    for row in (released[:4], released[4:]):
-        offer(row)
+selected_preset = preset_cards.show(draft, fill)
 
 
 # The fields
@@ -98,17 +61,17 @@ with halves.cell():
 form, aside = halves.cell(), halves.cell()
 with form:
     st.subheader("Network")
-    not_used = unused(draft)
-    setting_widgets.section(FORM, ModelConfig, problems=wrong, skip={*not_used, "small_size"})
+    unused_names = unused(draft)
+    setting_widgets.section(FORM, ModelConfig, problems=wrong, skip={*unused_names, "small_size"})
     super_res.fields(FORM, draft.model, wrong)
 
     st.subheader("Diffusion")
-    setting_widgets.section(FORM, DiffusionConfig, problems=wrong, skip=not_used)
+    setting_widgets.section(FORM, DiffusionConfig, problems=wrong, skip=unused_names)
     objective = objectives.training_objective(draft)
     st.caption(f"Objective: **{setting_widgets.escape(objective.name)}**. {objective.description}")
 
     st.subheader("Training")
-    setting_widgets.section(FORM, TrainConfig, problems=wrong, skip=not_used)
+    setting_widgets.section(FORM, TrainConfig, problems=wrong, skip=unused_names)
 
 
 # Cost, name, start
@@ -116,7 +79,9 @@ with form:
 
 def suggested_name() -> str:
     base = st.session_state["train_base"]
-    return runs.free_name(runs_dir, same or (base if base not in PRESETS else Path(draft.data.data_dir).stem))
+    return runs.free_name(
+        runs_dir, selected_preset or (base if base not in PRESETS else Path(draft.data.data_dir).stem)
+    )
 
 
 with aside:
@@ -128,8 +93,10 @@ with aside:
         )
     else:
         settled = data_form.resolved(draft)
-        pictures = found.description.count if found.description else None
-        training_cost.show(settled, pictures and pictures - datasets.held_out_count(pictures, draft.data.hold_out))
+        num_images = found.description.count if found.description else None
+        training_cost.show(
+            settled, num_images and num_images - datasets.held_out_count(num_images, draft.data.hold_out)
+        )
 
     suggestion = suggested_name()
     if st.session_state.get("train.name") in (None, st.session_state.get("train_suggestion")):
@@ -143,7 +110,7 @@ with aside:
     if busy:
         st.caption(
             f":material/hourglass_top: {setting_widgets.escape(busy[0])} is training: this run will wait in the queue"
-            f" until it has finished."
+            " until it has finished."
         )
     pressed = st.button(
         "Start",

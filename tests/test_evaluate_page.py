@@ -75,7 +75,7 @@ def test_without_a_run_it_begins_with_the_example() -> None:
 
 def test_a_run_without_checkpoint_says_so(fake_run: Callable[..., Run]) -> None:
     fake_run("young", steps=5)
-    assert "has no checkpoint yet, and one is measured" in said(open_page("pages/evaluate.py"))
+    assert "has no checkpoint yet, and an evaluation needs one" in said(open_page("pages/evaluate.py"))
 
 
 def test_start_measures_what_the_form_says(fake_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,7 +107,7 @@ def test_what_cannot_be_measured_is_told_before_the_start(fake_run: Callable[...
     at.selectbox(key="evaluate.source").set_value("path").run()
     assert button(at, "Start").disabled
     at.text_input(key="evaluate.path").set_value(str(tmp_path / "nowhere")).run()
-    assert "There is no file or folder" in said(at)
+    assert "There is no folder or file" in said(at)
     at.text_input(key="evaluate.timestep_respacing").set_value("99").run()
     assert "asks for 99 steps" in said(at)
 
@@ -118,7 +118,7 @@ def test_pictures_smaller_than_the_model_are_enlarged_when_asked(fake_run: Calla
     at = open_page("pages/evaluate.py")
     at.selectbox(key="evaluate.source").set_value("path").run()
     at.text_input(key="evaluate.path").set_value(str(tmp_path)).run()
-    assert "only 7 x 6 pixels, and the model's have 8" in said(at)
+    assert "only 7 x 6 pixels, and the model's image size is 8" in said(at)
     assert button(at, "Start").disabled
     at.toggle(key="evaluate.enlarge").set_value(True).run()
     assert not button(at, "Start").disabled
@@ -131,7 +131,7 @@ def test_a_result_is_shown_explained_and_taken_home(fake_run: Callable[..., Run]
     shown = {m.label: m.value for m in at.metric}
     assert shown["Bits per dimension"] == "3.412 ± 0.021"
     assert (shown["Images"], shown["Timesteps"]) == ("10", "20")
-    assert "82 bytes on average; as plain pixels it takes 192" in said(at)
+    assert "82 bytes on average; uncompressed pixels take 192" in said(at)
     assert "The model was trained on these images" in said(at)
     assert "About 50 s, estimated from" in said(at)
     assert [d.label for d in at.get("download_button")] == [

@@ -93,7 +93,7 @@ def test_without_a_run_it_begins_with_the_example() -> None:
 
 def test_a_run_without_checkpoint_says_so(fake_run: Callable[..., Run]) -> None:
     fake_run("young", steps=5)
-    assert "has no checkpoint yet, and samplers are compared on one" in said(open_page("pages/explore.py"))
+    assert "has no checkpoint yet, and comparing samplers needs one" in said(open_page("pages/explore.py"))
 
 
 def test_draw_all_compares_what_the_form_says(fake_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,7 +157,7 @@ def test_the_cheapest_within_the_tolerance_is_told_and_taken_along(
     assert "UniPC-3, logsnr with 10 NFE: 0.11 s per image, 1.2 levels from converged." in said(at)
     assert "An Old One, 2 threads, fp32" in said(at)
     at.select_slider(key="frontier_tolerance").set_value(0.5).run()
-    assert "UniPC-3, logsnr with 20 calls" in said(at)
+    assert "UniPC-3, logsnr with 20 NFE" in said(at)
     at.select_slider(key="frontier_tolerance").set_value(0.1).run()
     assert "None is within the tolerance" in said(at)
     at.select_slider(key="frontier_tolerance").set_value(5.0).run()
@@ -186,7 +186,7 @@ def test_a_result_is_shown_and_taken_home(fake_run: Callable[..., Run]) -> None:
     assert [trace["name"] for trace in figure(at)["data"]][:2] == ["DDIM, uniform", "UniPC-3, logsnr"]
     assert len(at.get("image")) == 1
     assert [d.label for d in at.get("download_button")] == ["Sheet (PNG)", "Table (CSV)", "Result (JSON)"]
-    assert at.dataframe[0].value["10 calls"].tolist() == ["9.0", "1.2", "random"]
+    assert at.dataframe[0].value["10 NFE"].tolist() == ["9.0", "1.2", "random"]
     assert "ddpm bench samplers --model_path ema.pt" in said(at)
     assert "estimated from" in said(at)
 

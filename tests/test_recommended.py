@@ -125,7 +125,12 @@ def test_what_a_page_shows(run: Run, home: Path, tmp_path: Path, where: object) 
     if where == "elsewhere":
         run = Run(run.folder.absolute())
     with contextlib.chdir(home if where == Path("runs") else tmp_path):
-        for what in ("Train again with the same settings", "Sample images", "Evaluate bits per dimension", "Export metrics as a spreadsheet"):
+        for what in (
+            "Train again with the same settings",
+            "Sample images",
+            "Evaluate bits per dimension",
+            "Export metrics as a spreadsheet",
+        ):
             assert typed(on_page(run, what)) == 0, what
         assert SampleJob(Path("samples")).shape == (64, 8, 8, 3)
         assert Path(f"{NAME}.xlsx").exists()

@@ -260,7 +260,7 @@ def test_a_path_to_pictures(run: Run, asked: list[SampleConfig], tmp_path: Path)
     at.button_group(key="sample.task").set_value("vary").run()
     at.button_group(key="sample.picture_from").set_value("path").run()
     at.text_input(key="sample.picture_path").set_value(str(tmp_path / "nowhere.png")).run()
-    assert "There is no file or folder" in said(at)
+    assert "There is no folder or file" in said(at)
     right = picture(tmp_path / "right.png")
     at.text_input(key="sample.picture_path").set_value(right).run()
     assert drawn(at, asked).picture == right

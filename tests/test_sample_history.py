@@ -218,9 +218,7 @@ def test_what_each_was_is_told_in_short(run: Run) -> None:
     def describe(**settings: object) -> str:
         return summary.describe(run.config, SampleConfig(**{"num_samples": 4, "steps": 10, **settings}))  # type: ignore[arg-type]
 
-    assert (
-        describe(sampler="heun", steps=11, guidance_scale=2.5) == "4 images · Heun, 11 steps, guidance 2.5 · seed 0"
-    )
+    assert describe(sampler="heun", steps=11, guidance_scale=2.5) == "4 images · Heun, 11 steps, guidance 2.5 · seed 0"
     assert (
         describe(task="interpolate", sampler="plms", to_seed=3)
         == "Interpolate · 4 images · PLMS, 10 steps · seed 0 to 3"

@@ -110,7 +110,7 @@ def test_data_that_is_not_there_is_told(tmp_path: Path) -> None:
     at.button_group(key="train.source").set_value(data_form.PATH).run()
     assert button(at, "Start").disabled
     at.text_input(key="train.path").set_value(str(tmp_path / "nowhere")).run()
-    assert "There is no file or folder" in said(at)
+    assert "There is no folder or file" in said(at)
     assert button(at, "Start").disabled
 
 

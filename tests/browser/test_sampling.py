@@ -244,7 +244,7 @@ def test_frontier_and_microscope(page: Page, server, run: Run) -> None:  # type:
     drawn = draw(page, run)
 
     page.goto(server.address("explore", run=run.name))
-    page.get_by_text("Frontier", exact=True).click()
+    page.get_by_text("Compare samplers", exact=True).click()
     fill_of(page, "frontier", "num_samples", "2")
     page.get_by_role("button", name=re.compile("^Draw all")).click()
     (job,) = until(run.frontier_jobs)
@@ -259,7 +259,7 @@ def test_frontier_and_microscope(page: Page, server, run: Run) -> None:  # type:
     expect(field(page, "sampler")).to_be_visible()
 
     page.goto(server.address("explore", run=run.name))
-    page.get_by_text("Microscope", exact=True).click()
+    page.get_by_text("Trajectory", exact=True).click()
     page.get_by_role("button", name=re.compile("^Look")).click()
     (look,) = until(run.microscope_jobs)
     until_finished(look)
@@ -270,7 +270,7 @@ def test_frontier_and_microscope(page: Page, server, run: Run) -> None:  # type:
     slider.focus()
     for _ in range(4):
         slider.press("ArrowRight")
-    expect(page.get_by_text(re.compile(r"t = .* log SNR .* the predicted clean image by"))).to_be_visible()
+    expect(page.get_by_text(re.compile(r"t = .* log SNR .* predicted x_start changes by"))).to_be_visible()
     with page.expect_download() as got:
         page.get_by_role("button", name="GIF").click()
     with Image.open(io.BytesIO(Path(got.value.path()).read_bytes())) as film:

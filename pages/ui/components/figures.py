@@ -96,7 +96,9 @@ def panels(frame: pd.DataFrame, look: ChartOptions, columns: Sequence[str] = MAI
     return {"data": data, "layout": layout}
 
 
-def overlay(frame: pd.DataFrame, look: ChartOptions, columns: Sequence[str], labels: Sequence[str] = QUARTER_LABELS) -> Figure:
+def overlay(
+    frame: pd.DataFrame, look: ChartOptions, columns: Sequence[str], labels: Sequence[str] = QUARTER_LABELS
+) -> Figure:
     """Several metrics in one panel.  Rows without a value are skipped."""
     x = axis(frame, look.x)
     data: list[dict[str, Any]] = []
@@ -147,12 +149,12 @@ def terms(curves: Sequence[Curve], log: bool) -> Figure:
 
 
 def frontier(found: Sequence[Cell], tolerance: float, best: Cell | None) -> Figure:
-    """Distance to the converged pictures over seconds per image, a line a way of drawing; `best` gets a star.
+    """Distance to the converged images over seconds per image, one line per sampler; `best` gets a star.
 
     Those without a distance have no line.  A dashed line shows the tolerance.
     """
     data: list[dict[str, Any]] = []
-    told = "%{fullData.name}<br>%{customdata} calls: %{y:.3g} levels, %{x:.3g} s<extra></extra>"
+    told = "%{fullData.name}<br>%{customdata} NFE: %{y:.3g} levels, %{x:.3g} s<extra></extra>"
     known = {way: [c for c in by.values() if c.distance is not None] for way, by in solver_grid.rows(found).items()}
     for palette, (way, line) in enumerate((way, line) for way, line in known.items() if line):
         label = way.label
@@ -213,7 +215,7 @@ def frontier(found: Sequence[Cell], tolerance: float, best: Cell | None) -> Figu
 
 
 def microscope(result: Mapping[str, Any], call: int) -> Figure:
-    """Change of x_t and of the predicted clean image by each model evaluation, log SNR below; a dashed line at `call`."""
+    """Change of x_t and of the predicted clean image by each model evaluation, log SNR below; dashed line at `call`."""
     x = np.arange(1, len(result["t"]) + 1)
     changes = {"x_t": result["change"], "predicted clean image": result["x_start_change"]}
     panels = [
@@ -269,7 +271,14 @@ def _ticks(values: Sequence[float]) -> list[float]:
 
 
 def lines(
-    x: np.ndarray, values: np.ndarray, look: ChartOptions, *, name: str, palette: int, axis_number: int = 0, label: str = ""
+    x: np.ndarray,
+    values: np.ndarray,
+    look: ChartOptions,
+    *,
+    name: str,
+    palette: int,
+    axis_number: int = 0,
+    label: str = "",
 ) -> list[dict[str, Any]]:
     """Raw line, with the smoothed line over it where there is smoothing.  Gaps are None."""
     drawn = drawable(values, look.log)

@@ -25,7 +25,7 @@ PATHS: dict[str | type, Any] = {
     str: os.fsencode
 }  # a path may hold bytes that are no text, which Streamlit does not hash
 PATH = "path"  # the option for a folder or file of one's own
-SHOWN = 24  # pictures shown, in three rows
+SHOWN = 24  # images shown, in three rows
 TILE = 64  # pixels on screen, about
 TILE_MOST = 96
 
@@ -70,7 +70,7 @@ def problems(config: Config, found: Contents) -> list[Problem]:
             Problem(
                 "image_size",
                 f"The first image has only {about.size[0]} x {about.size[1]} pixels: use a smaller image size, or"
-                f" switch on Enlarge small images.",
+                " switch on Enlarge small images.",
                 code="small-images",
             )
         )
@@ -104,7 +104,7 @@ def resolved_now(config: Config, shown: Description | None) -> Config:
         raise UserError(
             f"The classes of {config.data.data_dir} are {formatting.some(found.class_names, 10) or 'none'} now, and"
             f" were {formatting.some(shown.class_names, 10) or 'none'} when they were shown: check the data and"
-            f" press Start again.",
+            " press Start again.",
             code="changed-classes",
         )
     return found

@@ -86,7 +86,7 @@ def problems(config: Config, evaluation: EvalConfig, found: data_form.Contents) 
                     "enlarge",
                     f"The first image has only {size[0]} x {size[1]} pixels, and the model's image size is"
                     f" {config.model.image_size}: use larger images, or switch on {FIELDS['enlarge'].label} under"
-                    f" More.",
+                    " More.",
                     code="small-images",
                 )
             )

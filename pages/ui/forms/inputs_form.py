@@ -31,10 +31,10 @@ TASKS = inputs.FROM_PICTURES
 SOURCES = {"upload": "Upload", "drawn": "Earlier samples", "path": "Path"}
 MASKS = {"paint": "Paint", "upload": "Upload", "path": "Path"}
 KINDS = [extension.removeprefix(".") for extension in image_files.EXTENSIONS]
-PER_PAGE = 12  # thumbnails of a drawing
+PER_PAGE = 12  # thumbnails of a request
 THUMB = 64
-SHOWN_SIDE = 144  # pixels of the picture to begin with, on screen
-NEWEST = 50  # drawings offered
+SHOWN_SIDE = 144  # pixels of the input image, on screen
+NEWEST = 50  # samples offered
 
 _key = partial(setting_widgets.key, FORM)
 _options = partial(checkpoint_form.options, FORM)
@@ -144,7 +144,7 @@ def _first(config: Config, path: str, stamp: int) -> np.ndarray:
 
 
 def _uploaded(run: Run, config: Config) -> InputImage:
-    file = st.file_uploader("Picture", KINDS, key=_key("picture_upload"), label_visibility="collapsed")
+    file = st.file_uploader("Image", KINDS, key=_key("picture_upload"), label_visibility="collapsed")
     kept = st.session_state.setdefault(_key("picture_kept"), {})  # an upload is forgotten when the page is left
     if file:
         kept[run.name] = store_rescaled(run, config, image_files.decode(file.getvalue(), file.name))
@@ -174,7 +174,7 @@ def _drawn(jobs: list[SampleJob], config: Config) -> InputImage:
     by_name = {job.name: job for job in jobs}
     checkpoint_form.drop_unknown(FORM, "picture_drawing", list(by_name))
     name = st.selectbox(
-        "Drawing",
+        "Samples",
         list(by_name),
         key=_key("picture_drawing"),
         format_func=lambda name: _call(by_name[name], config),
@@ -203,7 +203,11 @@ def _drawn(jobs: list[SampleJob], config: Config) -> InputImage:
 
 def _call(job: SampleJob, config: Config) -> str:
     sample = job.sample_config
-    return f"{job_progress.started_at(job)} · {summary.describe(config, sample)}" if sample else job_progress.started_at(job)
+    return (
+        f"{job_progress.started_at(job)} · {summary.describe(config, sample)}"
+        if sample
+        else job_progress.started_at(job)
+    )
 
 
 def _take(number: int) -> None:

@@ -10,7 +10,7 @@ from ddpm.data_sets import DATA_SETS
 from ddpm.errors import writable
 from ddpm.runs import launch
 from ddpm.runs.runs import Run
-from pages.ui.frame import run_status
+from pages.ui.frame import run_actions
 
 FIELDS = {s.name: s for s in settings(DataConfig)}
 
@@ -24,7 +24,7 @@ def show(run: Run, config: Config, because: str) -> None:
         title, icon=":material/folder_open:", expanded=missing or "--data_dir" in because, key="moved_data"
     ):
         if missing and place:
-            st.warning(f"There is no file or folder {writable(place)}.", icon=":material/folder_off:")
+            st.warning(f"There is no folder or file {writable(place)}.", icon=":material/folder_off:")
         typed = st.text_input(
             "Data path",
             writable(place),
@@ -41,10 +41,10 @@ def show(run: Run, config: Config, because: str) -> None:
         nowhere = (
             ""
             if chosen in DATA_SETS or os.path.exists(chosen)
-            else f"There is no file or folder {writable(chosen)}."
+            else f"There is no folder or file {writable(chosen)}."
             if chosen
             else "Type the path of the data."
         )
-        if run_status.button("Resume with this data", nowhere, key="resume_moved", icon=":material/play_arrow:"):
-            run_status.run_action(lambda: launch.start_training(run, chosen, enlarge), "Starting")
+        if run_actions.button("Resume with this data", nowhere, key="resume_moved", icon=":material/play_arrow:"):
+            run_actions.run_action(lambda: launch.start_training(run, chosen, enlarge), "Starting")
             st.rerun()

@@ -15,7 +15,7 @@ from pages.ui.components import setting_widgets
 from pages.ui.frame import layout
 
 UPLOAD = "sample_settings_from"
-OPENED = "sample_opened"  # in the session: what is said of the picture that was opened last, and how
+OPENED = "sample_opened"  # in the session: what is said of the image that was opened last, and how
 
 
 def show(run: Run, use: Callable[[SampleConfig], None]) -> None:
@@ -65,7 +65,7 @@ def origin(run: Run, found: Mapping[str, Any]) -> tuple[str, str]:
             "warning",
             (
                 f"The settings have been loaded. The image was sampled with {what}, which {run.name} no longer has:"
-                f" the same settings give a different image."
+                " the same settings give a different image."
             ),
         )
     return (

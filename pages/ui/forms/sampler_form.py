@@ -19,7 +19,7 @@ from pages.ui.forms import checkpoint_form
 
 FORM = "sample"
 FIELDS = {s.name: s for s in fields.settings(SampleConfig)}
-FIRST_STEPS = 10  # network calls a picture, to begin with
+FIRST_STEPS = 10  # model evaluations per image initially
 STEP_COUNTS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 75, 100, 150, 200, 250, 500, 1000)
 AS_TRAINED = 0  # of the steps: every timestep that was trained
 CLIPS = {"cut": "Clip", "dynamic": "Dynamic threshold", "off": "Off"}
@@ -31,7 +31,7 @@ VARIANCES = {
     "analytic": "Analytic",
 }
 ANALYTIC = "Estimated once from the run's data, which takes about a minute, then stored."
-TO_ZERO = ("draw", "interpolate", "vary")  # tasks that may end before the clean picture
+TO_ZERO = ("draw", "interpolate", "vary")  # tasks that may end before the clean image
 FROM_NOISE = ("draw", "interpolate")
 
 key = partial(setting_widgets.key, FORM)

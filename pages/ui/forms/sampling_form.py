@@ -184,10 +184,12 @@ def _what(config: Config, task: str, picture: str, grid: Any) -> dict[str, Any]:
             if count == OF_EACH:
                 rows, labels = setting_widgets.show_field(FORM, ROWS), _labels(config, str(values["classes"]))
                 values["num_samples"] = rows and rows * max(1, len(labels))
-                if config.model.super_res and not values["classes"]:  # otherwise the small pictures say it
+                if config.model.super_res and not values["classes"]:  # otherwise the low-resolution images say it
                     values["classes"] = f"0-{len(labels) - 1}"
             else:
-                values["num_samples"] = setting_widgets.show_field(FORM, FIELDS["num_samples"]._replace(name=COUNTS[task][0]))
+                values["num_samples"] = setting_widgets.show_field(
+                    FORM, FIELDS["num_samples"]._replace(name=COUNTS[task][0])
+                )
     else:
         values["num_samples"] = 1
     if task != "invert":
@@ -207,7 +209,7 @@ def problems(config: Config, sample: SampleConfig) -> list[Problem]:
             steps_of(config, sample)
     except UserError as error:
         found.append(Problem("steps", str(error), code=error.code))
-    if not config.model.super_res:  # where the small pictures may say it
+    if not config.model.super_res:  # where the low-resolution images may say it
         try:
             classes.parse_classes(config, sample.classes)
         except UserError as error:

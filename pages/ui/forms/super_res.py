@@ -26,8 +26,8 @@ KINDS = {
     "upload": "Upload",
     "path": "Folder, file or data set",
 }
-NEWEST = 50  # drawings offered
-SHOWN = 12  # small pictures shown
+NEWEST = 50  # samples offered
+SHOWN = 12  # low-resolution images shown
 SHOWN_SIDE = 40  # pixels each on screen, about
 SMALL_SIZE = next(s for s in settings(ModelConfig) if s.name == "small_size")
 
@@ -146,7 +146,7 @@ def _samples(form: str, fitting: dict[str, str]) -> str:
     where = setting_widgets.key(form, "base_drawn")
     if st.session_state.get(where) not in fitting:
         st.session_state[where] = next(iter(fitting))
-    return st.selectbox("Drawing", list(fitting), key=where, format_func=fitting.__getitem__, persist_state="session")
+    return st.selectbox("Samples", list(fitting), key=where, format_func=fitting.__getitem__, persist_state="session")
 
 
 def _uploaded(form: str, run: Run, problems: list[str]) -> str:

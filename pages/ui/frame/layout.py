@@ -119,7 +119,7 @@ def pick_run(
     if with_example and name == example.NAME:
         st.caption(
             f":material/school: This is the included example model: {EXAMPLE}. To train your own, use the [quick"
-            f" start](/)."
+            " start](/)."
         )
     return by_name[name]
 

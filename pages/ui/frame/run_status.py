@@ -1,25 +1,17 @@
-"""Status of a run as several pages show it: state, progress, actions."""
+"""Status of a run as several pages show it: state, progress, numbers, errors."""
 
-import functools
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import streamlit as st
 
-from ddpm.config import codec
-from ddpm.config.presets import DEFAULT, PRESETS
-from ddpm.config.tasks import OWN_DATA
-from ddpm.errors import UserError, told
-from ddpm.formatting import clock, duration, plural
-from ddpm.planning import classes
-from ddpm.runs import launch, runs
+from ddpm.formatting import clock, duration
+from ddpm.runs import metrics
 from ddpm.runs.jobs import ACTIVE, State, Status
-from ddpm.runs.runs import Run
-from pages.ui.components import setting_widgets
+from ddpm.runs.runs import Checkpoint, Run
 from pages.ui.frame import layout
-
-XLSX = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
+from pages.ui.frame.run_store import RunView
 
 
 class Badge(NamedTuple):
@@ -108,116 +100,44 @@ def format_number(value: float | None) -> str:
     return "–" if value is None else f"{value:.4g}"
 
 
-def button(label: str, why_not: str = "", help: str = "", **more: Any) -> bool:
-    """Button that explains why it is disabled."""
-    return st.button(label, disabled=bool(why_not), help=why_not or help or None, **more)
+def header(view: RunView, state: State, checkpoints: Sequence[Checkpoint]) -> None:
+    """State, progress, errors and the newest metrics; reruns the page when the state is no longer `state`."""
+    run, status, now = view.run, view.status(), view.state()
+    if now != state:
+        st.rerun()  # other buttons, and another interval
+    active = state in ACTIVE
+    layout.tab_title(f"{percent(status)} · {run.name}" if active else f"{run.name} · {now}")
+    with st.container(horizontal=True, vertical_alignment="center"):
+        state_badge(now)
+        with st.container():
+            progress_bar(status, now)
+    if status and now == "failed":
+        st.error(status.message or "It ended with an error: see the log below.", icon=":material/error:")
+    if now == "lost":
+        remedy = (
+            f"Everything up to step {checkpoints[-1].step:,} is saved: Resume continues from there."
+            if checkpoints
+            else "Nothing was saved yet: Resume starts again from the beginning."
+        )
+        st.error(f"{BADGES['lost'].help} {remedy}", icon=":material/link_off:")
+    if status and status.warning:
+        st.warning(status.warning, icon=":material/warning:")
+    _metrics(status, active)
 
 
-def downloads(run: Run, *, key: str, why_not: str = "") -> None:
-    """Download buttons for results.xlsx and progress.csv, created on click."""
-    st.download_button(
-        "results.xlsx",
-        functools.partial(_workbook, run),
-        f"{run.name}-results.xlsx",
-        XLSX,
-        key=f"{key}-xlsx",
-        icon=":material/table_view:",
-        on_click="ignore",
-        disabled=bool(why_not),
-        help=why_not
-        or "A spreadsheet with the settings, all metrics, the checkpoints, native charts and the last preview.",
-    )
-    st.download_button(
-        "progress.csv",
-        run.progress_path.read_bytes,
-        f"{run.name}-progress.csv",
-        "text/csv",
-        key=f"{key}-csv",
-        icon=":material/csv:",
-        on_click="ignore",
-        disabled=bool(why_not),
-        help=why_not or "The log as it is on disk: one row every few steps.",
-    )
-
-
-def _workbook(run: Run) -> bytes:
-    from ddpm.reports import xlsx  # openpyxl takes a moment to import
-
-    return xlsx.workbook(run)
-
-
-def commands(run: Run) -> list[tuple[str, str]]:
-    """Shell commands that do what the buttons do: (title, command)."""
-    config = run.config
-    few = ["--num_samples", "64", "--steps", str(min(20, config.diffusion.diffusion_steps))]
-    few += ["--base_samples", OWN_DATA] if config.model.super_res else []
-    few += ["--classes", "0-9"] if classes.must_be_said(config) else []
-    return [
-        ("Train again with the same settings", run.anew()),
-        ("Resume", run.shell("train", "--resume")),
-        ("Stop", run.shell("stop")),
-        ("Sample images", run.shell("sample", "--run", more=[*few, "--out", "samples"])),
-        ("Evaluate bits per dimension", run.shell("nll", "--run", more=["--num_samples", "100"])),
-        ("Export metrics as a spreadsheet", run.shell("export", more=["--xlsx", f"{run.name}.xlsx"])),
-    ]
-
-
-def run_action(deed: Callable[[], Any], done: str) -> None:
-    """Runs an action and shows that it was done, or why it could not be."""
-    try:
-        with told():
-            deed()
-    except UserError as error:
-        st.toast(setting_widgets.escape(str(error)), icon=":material/error:", duration="long")
-    else:
-        st.toast(done, icon=":material/check:")
-
-
-def quick_start() -> Run:
-    """Creates and starts a run of the quick-start preset.  Raises UserError."""
-    from ddpm.data import datasets
-
-    base = codec.resolved(datasets.resolve(PRESETS[DEFAULT].config))
-    run = runs.create(layout.runs_dir(), runs.free_name(layout.runs_dir(), DEFAULT), base)
-    launch.start_training(run)
-    return run
-
-
-@st.dialog("End the process immediately?")
-def confirm_kill(run: Run) -> None:
-    saved = max((c.step for c in run.checkpoints()), default=0)
-    status = run.status()
-    lost = (status.step if status else 0) - saved
-    st.write(
-        f"**{setting_widgets.escape(run.name)}** was last saved at step {saved:,}. Ending it now discards the"
-        f" {plural(lost, 'step')} since then."
-    )
-    with st.container(horizontal=True, horizontal_alignment="right"):
-        if st.button("Cancel", key="kill_cancel"):
-            st.rerun()
-        if st.button("Kill", type="primary", icon=":material/dangerous:", key="kill_sure"):
-            run_action(lambda: launch.kill(run), f"{setting_widgets.escape(run.name)} was killed")
-            st.rerun()
-
-
-DELETE_REQUEST = "_delete"  # in the session: the run that is asked about, so that the question stays on screen
-
-
-def cancel_delete() -> None:
-    st.session_state.pop(DELETE_REQUEST, None)
-
-
-@st.dialog("Delete this run?", on_dismiss=layout.callback(cancel_delete))
-def confirm_delete(run: Run) -> None:
-    st.write(
-        f"**{setting_widgets.escape(run.name)}** with its checkpoints, previews and samples will be moved to"
-        f" `{run.folder.parent / '.trash'}`, and can be moved back from there."
-    )
-    with st.container(horizontal=True, horizontal_alignment="right"):
-        if st.button("Cancel", key="delete_cancel"):
-            cancel_delete()
-            st.rerun()
-        if st.button("Delete", type="primary", icon=":material/delete:", key="delete_sure"):
-            cancel_delete()
-            run_action(lambda: runs.trash(run), f"{setting_widgets.escape(run.name)} was deleted")
-            st.rerun()
+def _metrics(status: Status | None, active: bool) -> None:
+    newest = status.metrics if status else {}
+    with st.grid(min_column_width=132, key="figures"):
+        st.metric("Loss", format_number(newest.get("loss")), help=metrics.HELP["loss"])
+        st.metric("Gradient norm", format_number(newest.get("grad_norm")), help=metrics.HELP["grad_norm"])
+        for name, label in (("vb", "Bound"), ("lg_loss_scale", "Loss scale (log2)")):
+            if name in newest:
+                st.metric(label, format_number(newest[name]), help=metrics.HELP[name])
+        st.metric("Images seen", f"{int(newest.get('samples') or 0):,}", help=metrics.HELP["samples"])
+        st.metric("Speed", speed(status), help=metrics.HELP["steps_per_second"])
+        if active:
+            st.metric("Time left", time_left(status))
+            st.metric("Finish", finish_time(status))
+        else:
+            st.metric("Trained for", duration(newest.get("seconds")), help=metrics.HELP["seconds"])
+            st.metric("Last update", clock(status.updated_at, time.time()) if status else "–")

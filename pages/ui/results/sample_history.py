@@ -17,7 +17,7 @@ from pages.ui.results import samples
 
 THUMB = 176
 PER_PAGE = 12
-SELECTED = "sample_compared"  # in the session: names of the drawings picked to be compared, two at most
+SELECTED = "sample_compared"  # in the session: names of the samples picked to be compared, two at most
 DELETED = "sample_gone"  # where the drawing that was deleted last is now, and itself
 DELETE_REQUEST = "sample_condemned"  # the drawing that is asked about, so that the question stays on screen
 
@@ -154,7 +154,8 @@ def _undo(jobs: list[SampleJob]) -> None:
         return  # of another run
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.caption(
-            f":material/delete: The samples of {job_progress.started_at(SampleJob(folder))} were deleted.", width="content"
+            f":material/delete: The samples of {job_progress.started_at(SampleJob(folder))} were deleted.",
+            width="content",
         )
         if st.button("Undo", icon=":material/undo:", key="drawing_undo"):
             try:

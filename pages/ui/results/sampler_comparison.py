@@ -50,7 +50,9 @@ def show(one: SampleJob, other: SampleJob, config: Config) -> None:
 def differences(one: SampleJob, other: SampleJob) -> list[tuple[str, str, str]]:
     """(setting, value in one, value in the other) of each setting that differs."""
     a, b = _settings(one), _settings(other)
-    return [(label, _format(a.get(label)), _format(b.get(label))) for label in {**a, **b} if a.get(label) != b.get(label)]
+    return [
+        (label, _format(a.get(label)), _format(b.get(label))) for label in {**a, **b} if a.get(label) != b.get(label)
+    ]
 
 
 def _settings(job: SampleJob) -> dict[str, Any]:

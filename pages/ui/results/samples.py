@@ -27,7 +27,7 @@ from pages.ui.frame import job_progress, layout
 SIDE = 460  # pixels that a grid takes
 FRAME_HEIGHT = SIDE + 34  # height of its frame: always the same, so that nothing jumps
 NAMES_HEIGHT = 24  # height of the names above the columns
-MAX_INTERPOLATION = 64  # pictures of an interpolation that are shown
+MAX_INTERPOLATION = 64  # images of an interpolation that are shown
 PER_ROW = 10
 MAX_ERRORS = 16  # told one by one
 
@@ -35,7 +35,9 @@ MAX_ERRORS = 16  # told one by one
 def show(job: SampleJob, config: Config, use: Callable[[SampleConfig], None]) -> None:
     """Shows the samples of one job while they form, or finished with downloads and actions."""
     active = job.state() in ACTIVE
-    layout.fragment(run_every=0.7 if active else None)(_live_view)(job, active, [] if active else column_names(job, config))
+    layout.fragment(run_every=0.7 if active else None)(_live_view)(
+        job, active, [] if active else column_names(job, config)
+    )
     if active:
         return
     sample = job.sample_config
@@ -107,9 +109,7 @@ def _outcome(job: SampleJob, state: str, status: Status | None) -> None:
         left = "the input image" if job.given.is_dir() else "the low-resolution image"
         st.caption(f"Each pair shows {left} on the left and the sample on the right.")
     if errors := job.result.get("rmse"):
-        each = ", ".join(f"{error:.2g}" for error in errors[:MAX_ERRORS]) + (
-            ", …" if len(errors) > MAX_ERRORS else ""
-        )
+        each = ", ".join(f"{error:.2g}" for error in errors[:MAX_ERRORS]) + (", …" if len(errors) > MAX_ERRORS else "")
         st.metric(
             "Reconstruction error",
             f"{job.result.get('mean', 0):.3g}",

@@ -302,10 +302,7 @@ def _downloads(job: FrontierJob) -> None:
             [
                 {
                     "Sampler": way.label,
-                    **{
-                        formatting.plural(n, "evaluation"): solver_grid.off(by[n]) if n in by else "–"
-                        for n in solver_grid.columns(found)
-                    },
+                    **{f"{n} NFE": solver_grid.off(by[n]) if n in by else "–" for n in solver_grid.columns(found)},
                 }
                 for way, by in solver_grid.rows(found).items()
             ],

@@ -24,10 +24,10 @@ from pages.ui.frame import job_progress, layout
 from pages.ui.results.live_chart import live_chart
 
 FORM = "microscope"
-DRAWN, NEW = "Earlier samples", "New image"
-SIDE = 220  # pixels of each of the three pictures
+EARLIER, NEW = "Earlier samples", "New image"
+SIDE = 220  # pixels of each of the three images
 THUMB = 96
-NEWEST = 50  # drawings offered
+NEWEST = 50  # samples offered
 SHOWN = {
     "x": ("x_t", "Noisy image x_t, the input of the network"),
     "x_start": ("Predicted x_start", "Clean image predicted at this step"),
@@ -72,28 +72,28 @@ def show(run: Run) -> None:
         else:
             _said(job)
     if job is not None and job != active and job.result:
-        layout.fragment()(_scrub)(job)
-        _take_home(job)
+        layout.fragment()(_step_slider)(job)
+        _downloads(job)
 
 
-# --- which picture
+# --- which image
 
 
 def _form(run: Run, config: Config, active: MicroscopeJob | None) -> None:
     drawings = [job for job in run.sample_jobs()[:NEWEST] if job.state() not in ACTIVE and job.images]
-    kinds = [DRAWN, NEW] if drawings else [NEW]
+    kinds = [EARLIER, NEW] if drawings else [NEW]
     where = setting_widgets.key(FORM, "kind")
     if st.session_state.get(where) not in kinds:
         st.session_state[where] = kinds[0]
     kind = st.segmented_control(
-        "Picture",
+        "Image",
         kinds,
         key=where,
         required=True,
         persist_state="session",
         help="Trace an earlier sample again with the same settings, or a new image.",
     )
-    wanted, problem = _drawn(drawings, config) if kind == DRAWN else _new(config)
+    wanted, problem = _drawn(drawings, config) if kind == EARLIER else _new(config)
     if problem:
         setting_widgets.show_problems([problem])
     pressed = st.button(
@@ -116,7 +116,7 @@ def _drawn(drawings: list[SampleJob], config: Config) -> tuple[tuple[SampleConfi
     by_name = {job.name: job for job in drawings}
     checkpoint_form.drop_unknown(FORM, "drawing", list(by_name))
     name = st.selectbox(
-        "Drawing",
+        "Samples",
         list(by_name),
         key=setting_widgets.key(FORM, "drawing"),
         format_func=lambda name: _call(by_name[name], config),
@@ -154,7 +154,11 @@ def drawn_again(path: Path) -> tuple[tuple[SampleConfig, int] | None, str]:
 
 def _call(job: SampleJob, config: Config) -> str:
     sample = job.sample_config
-    return f"{job_progress.started_at(job)} · {summary.describe(config, sample)}" if sample else job_progress.started_at(job)
+    return (
+        f"{job_progress.started_at(job)} · {summary.describe(config, sample)}"
+        if sample
+        else job_progress.started_at(job)
+    )
 
 
 def _new(config: Config) -> tuple[tuple[SampleConfig, int] | None, str]:
@@ -190,7 +194,7 @@ def _said(job: MicroscopeJob) -> None:
         st.error(setting_widgets.escape(job_progress.failure_message(job, "The trajectory")), icon=":material/error:")
     elif status and status.message:
         st.caption(setting_widgets.escape(status.message))
-    moving = _film(job)
+    moving = _animation(job)
     if moving:
         st.image(
             moving,
@@ -200,7 +204,7 @@ def _said(job: MicroscopeJob) -> None:
         )
 
 
-def _film(job: MicroscopeJob) -> bytes | None:
+def _animation(job: MicroscopeJob) -> bytes | None:
     path = job.folder / "trajectory.gif"
     return path.read_bytes() if path.exists() else None
 
@@ -211,7 +215,7 @@ def _frames(path: str, stamp: int) -> dict[str, np.ndarray]:
         return {name: arrays[name] for name in (*SHOWN, "t", "calls")}
 
 
-def _scrub(job: MicroscopeJob) -> None:
+def _step_slider(job: MicroscopeJob) -> None:
     """Slider over the denoising steps, and the images at the selected one."""
     result = job.result
     frames = _frames(str(job.trajectory), job.trajectory.stat().st_mtime_ns)
@@ -225,20 +229,20 @@ def _scrub(job: MicroscopeJob) -> None:
         call = calls[0]
     place, k = calls.index(call), call - 1
     grid = st.grid(3, min_column_width=SIDE, gap="small")
-    for name, (title, told) in SHOWN.items():
+    for name, (title, description) in SHOWN.items():
         with grid.cell():
-            picture = thumbnails.fitted(images.from_pixels(frames[name][place]), SIDE)
+            image = thumbnails.fitted(images.from_pixels(frames[name][place]), SIDE)
             st.markdown(f"**{title}**")
-            st.image(thumbnails.png(picture), output_format="PNG", alt=told)
-            st.caption(told)
+            st.image(thumbnails.png(image), output_format="PNG", alt=description)
+            st.caption(description)
     change, clean = result["change"][k], result["x_start_change"][k]
     now = [
         f"t = {result['t'][k]:.4g}",
         f"log SNR {2 * result['lam'][k]:+.2f}",
-        f"this step changes x_t by {change:.1f} levels",
+        f"x_t changes by {change:.1f} levels",
     ]
     if clean is not None:
-        now.append(f"and the predicted clean image by {clean:.1f}")
+        now.append(f"predicted x_start changes by {clean:.1f} levels")
     st.caption(" · ".join(now))
     figure = json.dumps(figures.microscope(result, call), allow_nan=False, separators=(",", ":"))
     live_chart(figure, key=f"microscope-{job.name}")
@@ -247,7 +251,7 @@ def _scrub(job: MicroscopeJob) -> None:
     )
 
 
-def _take_home(job: MicroscopeJob) -> None:
+def _downloads(job: MicroscopeJob) -> None:
     stem = f"{job.folder.parent.parent.name}-microscope-{job.name}"
     kinds = {
         "strip.png": ("Strip (PNG)", "image/png"),

@@ -91,7 +91,7 @@ def meaning(result: dict[str, Any], config: Config) -> list[str]:
     if mean > 0:
         said.append(
             f"{first / mean:.0%} of it comes from the least noisy quarter of the timesteps, which encode the finest"
-            f" detail."
+            " detail."
         )
     if result["data"]["part"] == "train":
         said.append(
