@@ -14,7 +14,7 @@ SHOWN = 12  # runs, until all are asked for
 layout.page("Home")
 runs_dir = layout.runs_dir()
 store = run_store.store(runs_dir)
-IMPORT = "Open a folder of improved-diffusion"
+IMPORT = "Import an improved-diffusion folder"
 found = runs.all_runs(runs_dir)
 
 
@@ -36,11 +36,11 @@ if not found:
             width="content",
             text_alignment="center",
         )
-        if st.button("Start the quick start", type="primary", icon=":material/rocket_launch:", key="quick_start"):
+        if st.button("Quick start", type="primary", icon=":material/rocket_launch:", key="quick_start"):
             start_quickly()
         if st.button(
-            "Sample from the example model first",
-            icon=":material/brush:",
+            "Try the example model",
+            icon=":material/grid_view:",
             type="tertiary",
             key="example",
             help=f"The program includes a small trained model: {layout.EXAMPLE}.",

@@ -45,7 +45,7 @@ with settings:
     pressed = st.button(
         "Sample",
         type="primary",
-        icon=":material/brush:",
+        icon=":material/grid_view:",
         width="stretch",
         shortcut="Ctrl+Enter",
         disabled=bool(problems) or drawing,
@@ -96,5 +96,5 @@ if len(two) == 2:
     st.subheader("Comparison")
     sampler_comparison.show(two[0], two[1], config)
 if jobs or sample_history.recently_deleted(run.folder):
-    st.subheader("Earlier samples")
+    st.subheader("Earlier samples", help="Tick Compare on two of them to see them next to each other.")
     sample_history.show(jobs, shown, config, choose, use)

@@ -69,9 +69,7 @@ def test_everything_in_it_is_found(run: Run) -> None:
     )
     (evaluation,) = run.evaluation_jobs()
     assert evaluation.result["bits_per_dim"] > 0
-    assert {name: row.shape for name, row in evaluation.terms().items()} == {
-        name: (4,) for name in ("vb", "mse", "xstart_mse")
-    }
+    assert {name: row.shape for name, row in evaluation.terms().items()} == dict.fromkeys(("vb", "mse", "xstart_mse"), (4,))
 
 
 def test_it_is_listed_and_exported(run: Run, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -107,7 +107,7 @@ def shown(at: AppTest) -> set[str]:
 def test_the_first_drawing_is_a_click(run: Run, asked: list[SampleConfig]) -> None:
     at = open_page("pages/sample.py")
     assert drawn(at, asked) == dataclasses.replace(sampling_form.FIRST, weights="ema_0.9")
-    assert "10 denoising steps per image" in said(at)
+    assert "10 model evaluations per image" in said(at)
     assert sampling_form.FIRST.sampler == FEW_STEPS
     assert asked[0].batch_size == 0
 
@@ -184,11 +184,11 @@ def test_all_timesteps_and_a_respacing(run: Run, asked: list[SampleConfig]) -> N
     at = open_page("pages/sample.py")
     at.selectbox(key="sample.sampler").set_value("ddpm")
     at.select_slider(key="sample.steps").set_value(0).run()
-    assert "1,000 denoising steps per image" in said(at)
+    assert "1,000 model evaluations per image" in said(at)
     assert (drawn(at, asked).steps, asked[-1].spacing) == (0, "auto")
     at.text_input(key="sample.timestep_respacing").set_value("10,15,20").run()
     assert at.select_slider(key="sample.steps").disabled
-    assert "45 denoising steps per image" in said(at)
+    assert "45 model evaluations per image" in said(at)
     assert (drawn(at, asked).steps, asked[-1].timestep_respacing) == (0, "10,15,20")
 
 
@@ -231,7 +231,7 @@ def test_an_uploaded_picture_is_fitted_and_kept(run: Run, asked: list[SampleConf
     at.button_group(key="sample.task").set_value("vary").run()
     large = Image.new("RGB", (40, 32), (10, 200, 30))
     at.get("file_uploader")[0].set_value([("cat.png", thumbnails.png(large), "image/png")]).run()
-    assert "Scaled from 40 x 32 to 8 x 8 pixels, the middle of it." in said(at)
+    assert "Scaled from 40 x 32 to 8 x 8 pixels, cropped at the centre." in said(at)
     at.slider(key="sample.strength").set_value(0.3).run()
     sample = drawn(at, asked)
     assert sample.strength == 0.3

@@ -92,7 +92,7 @@ def test_a_reconstruction_error(run: Run) -> None:
     metric = next(m for m in at.metric if m.label == "Reconstruction error")
     assert metric.value == "2.5"
     assert "0 to 255" in metric.help
-    assert "Each: 1.5, 2.5, 3.5" in said(at)
+    assert "Per image: 1.5, 2.5, 3.5" in said(at)
 
 
 def test_an_interpolation_is_a_strip(run: Run) -> None:
@@ -124,10 +124,10 @@ def test_deleted_after_a_question_and_brought_back(run: Run) -> None:
         at.button(key=f"delete_{each.name}").click().run()
         at.button(key="drawing_sure").click().run()
         assert not each.folder.exists()
-    assert "was deleted" in said(at)
+    assert "were deleted" in said(at)
     at.button(key="drawing_undo").click().run()
     assert len(job.images) == 3
-    assert "was deleted" not in said(at)
+    assert "were deleted" not in said(at)
     assert at.button(key=f"show_{job.name}")
 
 
@@ -202,7 +202,7 @@ def test_settings_out_of_a_picture(run: Run, fake_run: Callable[..., Run]) -> No
     assert kind == "warning"
     assert "was sampled from shapes with ema_0.9 of step 40, but the selected run is other" in sentence
     kind, sentence = reopen.origin(run, found)
-    assert "which shapes does not have any more" in sentence
+    assert "which shapes no longer has" in sentence
 
 
 def test_a_picture_without_settings(run: Run) -> None:
@@ -218,10 +218,9 @@ def test_what_each_was_is_told_in_short(run: Run) -> None:
     def describe(**settings: object) -> str:
         return summary.describe(run.config, SampleConfig(**{"num_samples": 4, "steps": 10, **settings}))  # type: ignore[arg-type]
 
-    assert describe(sampler="heun", steps=11, guidance_scale=2.5) == "4 images · Heun, 11 steps, guidance 2.5 · seed 0"
+    assert describe(sampler="heun", steps=11, guidance_scale=2.5) == "4 images · Heun, 11 NFE, guidance 2.5 · seed 0"
     assert (
-        describe(task="interpolate", sampler="plms", to_seed=3)
-        == "Interpolate · 4 images · PLMS, 10 steps · seed 0 to 3"
+        describe(task="interpolate", sampler="plms", to_seed=3) == "Interpolate · 4 images · PLMS, 10 NFE · seed 0 to 3"
     )
-    assert describe(task="invert", num_samples=1) == "Invert · 1 image · DDIM, 20 steps"
-    assert describe(sampler="ddpm", classes="star,ring") == "4 images · DDPM, 10 steps · seed 0 · star, ring"
+    assert describe(task="invert", num_samples=1) == "Invert · 1 image · DDIM, 20 NFE"
+    assert describe(sampler="ddpm", classes="star,ring") == "4 images · DDPM, 10 NFE · seed 0 · star, ring"

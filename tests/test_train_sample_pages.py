@@ -226,7 +226,7 @@ def test_a_run_that_trains_makes_the_next_one_wait(fake_run: Callable[..., Run])
     run = fake_run("busy", state="running")
     with Worker(run.folder, 100) as worker:
         worker.beat(state="running", now=True)
-        assert "busy is training: this run will wait in line" in said(open_page("pages/train.py"))
+        assert "busy is training: this run will wait in the queue" in said(open_page("pages/train.py"))
 
 
 def test_fields_stay_when_the_page_is_left(fake_run: Callable[..., Run]) -> None:
@@ -299,7 +299,7 @@ def test_super_resolution_is_a_switch() -> None:
     assert "--small_size 8" in at.code[0].value
     assert not button(at, "Start").disabled
     at.number_input(key="train.small_size").set_value(32).run()
-    assert "nothing to enlarge" in said(at)
+    assert "nothing to upsample" in said(at)
     assert button(at, "Start").disabled
     at.number_input(key="train.small_size").set_value(12).run()
     assert not button(at, "Start").disabled
@@ -593,4 +593,4 @@ def test_enlarged_pixels_are_not_blurred() -> None:
 def test_what_a_drawing_was_is_told_in_short() -> None:
     config = codec.replace(Config(), dict(diffusion_steps=1000))
     sample = SampleConfig(num_samples=1, use_ddim=True, timestep_respacing="ddim50", eta=0.5, seed=3)
-    assert summary.describe(config, sample) == "1 image · DDIM, 50 steps, eta 0.5 · seed 3"
+    assert summary.describe(config, sample) == "1 image · DDIM, 50 NFE, eta 0.5 · seed 3"

@@ -4,17 +4,17 @@ import dataclasses
 from collections.abc import Sequence
 
 from ddpm import formatting
-from ddpm.config.tasks import EvalConfig, SampleConfig
+from ddpm.config.tasks import EvalConfig, FrontierConfig, SampleConfig
 from ddpm.config.training import Config
 from ddpm.errors import UserError
-from ddpm.planning import timesteps
+from ddpm.planning import solver_grid, timesteps
 from ddpm.runs.results import EvaluationJob
 from ddpm.runs.runs import Run
 from ddpm.solvers import SOLVERS
 
 
 def normal_form(sample: SampleConfig) -> SampleConfig:
-    """Rewrite a request in this program's own settings: sampler in place of use_ddim, variance in place of sigma_small."""
+    """Rewrites a request in this program's own settings: sampler in place of use_ddim, variance in place of sigma_small."""
     try:
         name = timesteps.solver(sample)
     except UserError:  # of a file that was written by hand
@@ -26,20 +26,20 @@ def normal_form(sample: SampleConfig) -> SampleConfig:
 
 
 def describe(config: Config, sample: SampleConfig) -> str:
-    """16 pictures · DDIM, 50 steps · seed 0."""
+    """Describes a request in one line: 16 images · DDIM, 50 NFE · seed 0."""
     try:
-        steps = timesteps.calls(config, sample)
+        evaluations = timesteps.calls(config, sample)
     except UserError:
-        steps = 0
-    said = normal_form(sample)
-    how = f"{SOLVERS[said.sampler].label}, {formatting.plural(steps, 'step')}"
-    how += f", eta {sample.eta:g}" if said.sampler == "ddim" and sample.eta else ""
-    how += f", guidance {sample.guidance_scale:g}" if sample.guidance_scale != 1 else ""
+        evaluations = 0
+    normal = normal_form(sample)
+    method = f"{SOLVERS[normal.sampler].label}, {evaluations} NFE"
+    method += f", eta {sample.eta:g}" if normal.sampler == "ddim" and sample.eta else ""
+    method += f", guidance {sample.guidance_scale:g}" if sample.guidance_scale != 1 else ""
     seed = f"seed {sample.seed}" + (f" to {sample.to_seed}" if sample.task == "interpolate" else "")
     parts = [
         "" if sample.task == "draw" else sample.task.capitalize(),
         formatting.plural(sample.num_samples, "image"),
-        how,
+        method,
         "" if sample.task == "invert" else seed,
         sample.classes.replace(",", ", "),
     ]
@@ -50,12 +50,12 @@ RECENT = 20  # sampling jobs whose speed is looked at
 
 
 def sampling_cost(run: Run, config: Config, sample: SampleConfig) -> str:
-    """Describes the cost of a request: 50 denoising steps per image · about 12 s, estimated from the last one."""
-    steps = f"{formatting.plural(timesteps.calls(config, sample), 'denoising step')} per image"
+    """Describes the cost of a request: 50 model evaluations per image · about 12 s, estimated from the last one."""
+    evaluations = f"{formatting.plural(timesteps.calls(config, sample), 'model evaluation')} per image"
     seconds = estimate_sampling_seconds(run, config, sample)
     if seconds is None:
-        return steps
-    return f"{steps} · about {formatting.duration(seconds)}, estimated from an earlier run"
+        return evaluations
+    return f"{evaluations} · about {formatting.duration(seconds)}, estimated from an earlier run"
 
 
 def estimate_sampling_seconds(run: Run, config: Config, sample: SampleConfig) -> float | None:
@@ -81,4 +81,18 @@ def estimate_evaluation_seconds(jobs: Sequence[EvaluationJob], config: Config, e
         if result and result["seconds"] > 0:
             seconds_per_evaluation = result["seconds"] / (result["pictures"] * result["timesteps"])
             return seconds_per_evaluation * evaluation.num_samples * len(timesteps.timesteps(config, evaluation))
+    return None
+
+
+def estimate_benchmark_seconds(run: Run, config: Config, settings: FrontierConfig) -> float | None:
+    """Estimates the seconds a comparison of samplers takes from an earlier one of the run, or from its sampling speed."""
+    evaluations = solver_grid.total_calls(solver_grid.places(config, settings)[0], settings) * settings.num_samples
+    for job in run.frontier_jobs()[:RECENT]:
+        if pace := job.result.get("pace"):
+            return evaluations * pace["median"]
+    for sampling in run.sample_jobs()[:RECENT]:
+        status = sampling.status()
+        if status and status.state == "finished" and status.steps_per_second:
+            batch = sampling.settings.get("drawn_at_once") or sampling.config.batch_size or 1
+            return evaluations / (status.steps_per_second * min(batch, sampling.config.num_samples))
     return None

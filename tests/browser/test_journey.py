@@ -61,7 +61,7 @@ def download(page: Page, label: str) -> bytes:
 
 def test_from_quick_start_to_downloads(page: Page, server, ended: None) -> None:  # type: ignore[no-untyped-def]
     page.goto(server.url)
-    page.get_by_role("button", name="Start the quick start").click()
+    page.get_by_role("button", name="Quick start").click()
     page.wait_for_function(f"{UPDATES} > 2")  # Monitor, with a chart that grows
     [run] = runs.all_runs(server.runs_dir)
 

@@ -70,7 +70,7 @@ def _entry(job: SampleJob, is_shown: bool, config: Config, choose: Choose, use: 
             st.button(
                 "Use settings", key=f"use_{job.name}", on_click=layout.callback(use), args=(sample,), type="tertiary"
             )
-    with st.container(horizontal=True, gap="small", vertical_alignment="center"):
+    with st.container(horizontal=True, gap=None, vertical_alignment="center"):
         where = f"compare_{job.name}"
         st.session_state[where] = job.name in st.session_state.get(SELECTED, [])
         st.checkbox(
@@ -78,7 +78,6 @@ def _entry(job: SampleJob, is_shown: bool, config: Config, choose: Choose, use: 
             key=where,
             on_change=layout.callback(_select),
             args=(job.name,),
-            help="Select two to see them next to each other.",
             width="stretch",
         )
         with st.popover("", icon=":material/edit_note:", type="tertiary", help="Note", key=f"note_of_{job.name}"):

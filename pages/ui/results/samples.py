@@ -94,7 +94,7 @@ def _live_view(job: SampleJob, was_active: bool, names: list[str]) -> None:
         _outcome(job, state, status)
         return
     done, total = (status.step, status.total_steps) if status else (0, 0)
-    job_progress.progress(job, status, f"{done:,} of {formatting.plural(total, 'denoising step')}")
+    job_progress.progress(job, status, f"{done:,} of {formatting.plural(total, 'model evaluation')}")
 
 
 def _outcome(job: SampleJob, state: str, status: Status | None) -> None:

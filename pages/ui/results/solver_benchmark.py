@@ -13,7 +13,7 @@ from ddpm.config.tasks import FrontierConfig, SampleConfig
 from ddpm.config.training import Config
 from ddpm.config.validation import Problem
 from ddpm.errors import UserError
-from ddpm.planning import classes, solver_grid
+from ddpm.planning import classes, solver_grid, summary
 from ddpm.planning.solver_grid import Cell
 from ddpm.runs import launch
 from ddpm.runs.jobs import ACTIVE
@@ -51,7 +51,7 @@ def show(run: Run) -> None:
     active = next((job for job in jobs if job.state() in ACTIVE), None)
     halves = st.grid(2, min_column_width=340, gap=("small", "medium"))
     with halves.cell():
-        _form(run, config, checkpoints, jobs, active)
+        _form(run, config, checkpoints, active)
     job = active or shown
     with halves.cell():
         if job is None:
@@ -87,15 +87,13 @@ def _listed(text: str) -> list[str]:
     return [word.strip() for word in text.split(",") if word.strip()]
 
 
-def _form(
-    run: Run, config: Config, checkpoints: list[Checkpoint], jobs: list[FrontierJob], active: FrontierJob | None
-) -> None:
+def _form(run: Run, config: Config, checkpoints: list[Checkpoint], active: FrontierJob | None) -> None:
     settings, problems = _fields(config, checkpoints)
     setting_widgets.show_problems([p.sentence for p in problems])
     pressed = st.button(
         "Compare",
         type="primary",
-        icon=":material/brush:",
+        icon=":material/ssid_chart:",
         width="stretch",
         shortcut="Ctrl+Enter",
         disabled=bool(problems) or active is not None,
@@ -108,7 +106,7 @@ def _form(
         ),
     )
     if not problems:
-        seconds = estimate(run, jobs, config, settings)
+        seconds = summary.estimate_benchmark_seconds(run, config, settings)
         if seconds is not None:
             st.caption(f":material/schedule: About {formatting.duration(seconds)}, estimated from the last one.")
         with st.expander("Shell command", icon=":material/terminal:"):
@@ -193,23 +191,6 @@ def problems(config: Config, settings: FrontierConfig) -> list[Problem]:
         except UserError as error:
             found.append(Problem(name, str(error), code=error.code))
     return found
-
-
-def estimate(run: Run, jobs: list[FrontierJob], config: Config, settings: FrontierConfig) -> float | None:
-    """Seconds that a frontier will take, from the pace of an earlier one of this run, or of a drawing."""
-    calls = solver_grid.total_calls(solver_grid.places(config, settings)[0], settings) * settings.num_samples
-    for job in jobs[:20]:
-        pace = job.result.get("pace")
-        if pace:
-            return calls * pace["median"]
-    for drawing in run.sample_jobs()[:20]:
-        status = drawing.status()
-        if status and status.state == "finished" and status.steps_per_second:
-            together = min(
-                drawing.settings.get("drawn_at_once") or drawing.config.batch_size or 1, drawing.config.num_samples
-            )
-            return calls / (status.steps_per_second * together)
-    return None
 
 
 # --- results

@@ -184,7 +184,9 @@ def _progress(job: MicroscopeJob) -> None:
     status = job.status()
     if job.state() not in ACTIVE:
         st.rerun()  # once, so that the polling stops
-    done = f"{status.step:,} of {plural(status.total_steps, 'denoising step')}" if status and status.total_steps else ""
+    done = (
+        f"{status.step:,} of {plural(status.total_steps, 'model evaluation')}" if status and status.total_steps else ""
+    )
     job_progress.progress(job, status, f"{status.message if status else ''} · {done}".strip(" ·") or "Starting")
 
 
@@ -216,14 +218,14 @@ def _frames(path: str, stamp: int) -> dict[str, np.ndarray]:
 
 
 def _step_slider(job: MicroscopeJob) -> None:
-    """Slider over the denoising steps, and the images at the selected one."""
+    """Slider over the model evaluations, and the images at the selected one."""
     result = job.result
     frames = _frames(str(job.trajectory), job.trajectory.stat().st_mtime_ns)
     calls = [int(call) for call in frames["calls"]]
     where = f"microscope_call_{job.name}"
     if len(calls) > 1:
         call = st.select_slider(
-            "Denoising step", calls, key=where, persist_state="session", help="The arrow keys move from step to step."
+            "Model evaluation", calls, key=where, persist_state="session", help="The arrow keys move the slider."
         )
     else:
         call = calls[0]
