@@ -15,7 +15,7 @@ layout.page("Home")
 runs_dir = layout.runs_dir()
 store = run_store.store(runs_dir)
 IMPORT = "Import an improved-diffusion folder"
-found = runs.all_runs(runs_dir)
+found = runs.list_runs(runs_dir)
 
 
 def start_quickly() -> None:
@@ -82,7 +82,7 @@ if to_delete:
 
 
 def listing() -> None:
-    now = runs.all_runs(runs_dir)
+    now = runs.list_runs(runs_dir)
     if not now:
         st.rerun()
     ordered = sorted(now, key=lambda run: store.glance(run).state() not in ACTIVE)

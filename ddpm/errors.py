@@ -134,7 +134,7 @@ REMEDIES = {
 REMEDY = "see to that disk or choose another place, and try again; everything saved before is intact"
 
 
-def in_words(error: OSError | UnicodeError) -> UserError:
+def as_user_error(error: OSError | UnicodeError) -> UserError:
     """What the system refused, as a sentence that names the thing."""
     if isinstance(error, UnicodeError):
         return UserError(
@@ -153,18 +153,18 @@ def in_words(error: OSError | UnicodeError) -> UserError:
 
 
 @contextlib.contextmanager
-def told() -> Iterator[None]:
+def user_errors() -> Iterator[None]:
     """What the system refuses within the block leaves it as a UserError; a broken pipe, which is no fault, as it is."""
     try:
         yield
     except BrokenPipeError:
         raise
     except (OSError, UnicodeError) as error:
-        raise in_words(error) from error
+        raise as_user_error(error) from error
 
 
 @contextlib.contextmanager
-def naming(path: str | os.PathLike[str]) -> Iterator[None]:
+def with_filename(path: str | os.PathLike[str]) -> Iterator[None]:
     """An OSError that leaves the block says that it is about `path`: those of open files name nothing."""
     try:
         yield

@@ -35,7 +35,7 @@ def fill(config: Config, base: str) -> None:
 forked = st.query_params.get("from")
 if forked and st.session_state.get("train_forked") != forked:
     with layout.errors():
-        fill(runs.find(runs_dir, forked).config, forked)
+        fill(runs.find_run(runs_dir, forked).config, forked)
 st.session_state["train_forked"] = forked
 if "train_base" not in st.session_state:
     fill(PRESETS[DEFAULT].config, DEFAULT)
@@ -106,7 +106,7 @@ with aside:
     bad_name = runs.name_problem(runs_dir, name)
     setting_widgets.show_problems(bad_name)
 
-    busy = [run.name for run in runs.all_runs(runs_dir) if run.state() in ACTIVE]
+    busy = [run.name for run in runs.list_runs(runs_dir) if run.state() in ACTIVE]
     if busy:
         st.caption(
             f":material/hourglass_top: {setting_widgets.escape(busy[0])} is training: this run will wait in the queue"
@@ -126,6 +126,6 @@ with aside:
 
 if pressed:
     with layout.errors():
-        run = runs.create(runs_dir, name, data_form.resolved_now(draft, found.description))
+        run = runs.create_run(runs_dir, name, data_form.resolved_now(draft, found.description))
         launch.start_training(run)
         st.switch_page(layout.MONITOR, query_params={"run": name})

@@ -119,7 +119,7 @@ def fake_run(runs_dir: Path, tiny: Config) -> Callable[..., Run]:
         name: str = "fake", steps: int = 40, save_every: int = 20, state: str = "finished", **settings: object
     ) -> Run:
         config = codec.replace(tiny, {"total_steps": steps, "save_interval": save_every, **settings})
-        run = runs.create(runs_dir, name, config)
+        run = runs.create_run(runs_dir, name, config)
         writer = metrics.MetricWriter(run.progress_path)
         for step in range(1, steps + 1):
             loss = 1 / step**0.5

@@ -104,7 +104,7 @@ def write(
 ) -> Run:
     """The folder of a run that has ended in `state`; "running" without a process is one that was lost."""
     total = total or steps
-    run = runs.create(runs_dir, name, config(total, log_interval=log_interval))
+    run = runs.create_run(runs_dir, name, config(total, log_interval=log_interval))
     rng = random.Random(name)
     writer = metrics.MetricWriter(run.progress_path)
     values: dict[str, float] = {}
@@ -185,7 +185,7 @@ def train(run: Run, rate: float, stop_slowly: bool = False, fail_at: int = 0, st
                 worker.beat(metrics=values)
             if step % max(1, int(rate) * 2) == 0:
                 print(f"step {step}: loss {row(step, rng)['loss']:.4f}", flush=True)
-            heard = worker.heard()
+            heard = worker.poll_requests()
             if "sample" in heard or step % run.config.train.sample_interval == 0:
                 save_preview(run, step, total)
             if "save" in heard or step % run.config.train.save_interval == 0:
@@ -234,7 +234,7 @@ def main() -> None:
     run = Run(options.runs_dir / options.name)
     if not run.folder.exists():
         settings = dict(log_interval=options.log_interval, sample_interval=100, save_interval=500)
-        run = runs.create(options.runs_dir, options.name, config(options.steps, **settings))
+        run = runs.create_run(options.runs_dir, options.name, config(options.steps, **settings))
     sys.stdout = open(run.log_path, "a", buffering=1, encoding="utf-8")
     train(run, options.rate, options.stop_slowly, options.fail_at, options.stamps)
 

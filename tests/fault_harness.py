@@ -196,8 +196,11 @@ class Stage:
         def begin(folder: Path) -> tuple[str, str]:
             from ddpm.runs import jobs
 
-            heard = jobs.Worker.heard
-            jobs.Worker.heard = lambda self: {*heard(self), *(["stop"] if self.status.step == 2 else [])}  # type: ignore[method-assign]
+            poll_requests = jobs.Worker.poll_requests
+            jobs.Worker.poll_requests = lambda self: {
+                *poll_requests(self),
+                *(["stop"] if self.status.step == 2 else []),
+            }  # type: ignore[method-assign]
             return command("train", "--data_dir", "{}/data", *TINY.split(), "--total_steps", "4", "--run", "r", *RUNS)(
                 folder
             )

@@ -166,7 +166,7 @@ class Calm:
     def beat(self, **changes: Any) -> None:
         self.beats.append(changes)
 
-    def heard(self) -> set[str]:
+    def poll_requests(self) -> set[str]:
         return {"stop"} if self.stop else set()
 
 

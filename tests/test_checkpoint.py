@@ -26,7 +26,7 @@ def trainer(tiny: Config) -> Trainer:
 
 @pytest.fixture
 def run(runs_dir: Path, tiny: Config) -> Run:
-    return runs.create(runs_dir, "tried", tiny)
+    return runs.create_run(runs_dir, "tried", tiny)
 
 
 def save(run: Run, trainer: Trainer, step: int) -> Checkpoint:

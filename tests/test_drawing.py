@@ -52,7 +52,7 @@ def classy(tiny: Config) -> Config:
 @pytest.fixture
 def run(runs_dir: Path, classy: Config) -> Run:
     """A run with one checkpoint, of weights at random."""
-    made = runs.create(runs_dir, "made", classy)
+    made = runs.create_run(runs_dir, "made", classy)
     torch.manual_seed(0)
     network = build(classy.model)
     for parameter in network.parameters():
@@ -125,8 +125,8 @@ def test_stopped_and_gone_on_with(run: Run, tmp_path: Path) -> None:
     straight = draw(run, tmp_path / "straight", QUICK)
     folder = tmp_path / "stopped"
     with Worker(folder) as worker:
-        heard, steps = worker.heard, iter(range(100))
-        worker.heard = lambda: heard() | ({"stop"} if next(steps) >= 3 else set())  # type: ignore[method-assign]
+        poll_requests, steps = worker.poll_requests, iter(range(100))
+        worker.poll_requests = lambda: poll_requests() | ({"stop"} if next(steps) >= 3 else set())  # type: ignore[method-assign]
         drawing.draw_source(folder, worker, run, QUICK, {})
     job = SampleJob(folder)
     status = job.status()
@@ -521,8 +521,8 @@ def test_given_pictures_gone_on_with_elsewhere(task: str, run: Run, tmp_path: Pa
     straight = draw(run, tmp_path / "straight", of_task(task))
     folder = tmp_path / "stopped"
     with Worker(folder) as worker:
-        heard = worker.heard
-        worker.heard = lambda: heard() | ({"stop"} if (folder / "images/00001.png").exists() else set())  # type: ignore[method-assign]
+        poll_requests = worker.poll_requests
+        worker.poll_requests = lambda: poll_requests() | ({"stop"} if (folder / "images/00001.png").exists() else set())  # type: ignore[method-assign]
         drawing.draw_source(folder, worker, run, of_task(task), {})
     assert SampleJob(folder).shape == (2, 8, 8, 3)
     folder.rename(tmp_path / "moved")
@@ -603,8 +603,8 @@ def test_notes_and_trash(run: Run) -> None:
         runs.trash_samples(job)
     with pytest.raises(UserError, match="not there any more"):
         job.set_note("x")
-    runs.restore(trashed, job)
+    runs.restore_samples(trashed, job)
     assert run.sample_jobs() == [job]
     assert job.note == "the good ones 猫"
     with pytest.raises(UserError, match="there already"):
-        runs.restore(trashed, job)
+        runs.restore_samples(trashed, job)

@@ -31,7 +31,7 @@ NAMES |= {
 
 @pytest.mark.parametrize("number", [*errors.REMEDIES, errno.EINVAL, errno.ENOLCK, errno.ESTALE])
 def test_it_names_the_thing_and_what_to_do(number: int) -> None:
-    with pytest.raises(UserError) as caught, errors.told():
+    with pytest.raises(UserError) as caught, errors.user_errors():
         raise OSError(number, os.strerror(number), "/a/file", None, Path("/another"))
     assert (
         str(caught.value)
@@ -42,23 +42,23 @@ def test_it_names_the_thing_and_what_to_do(number: int) -> None:
 
 
 def test_an_open_file_is_named_by_who_has_it_open() -> None:
-    with pytest.raises(OSError, match="gone") as caught, errors.naming(Path("log.txt")):
+    with pytest.raises(OSError, match="gone") as caught, errors.with_filename(Path("log.txt")):
         raise OSError(errno.EIO, "gone")
     assert caught.value.filename == "log.txt"
-    with pytest.raises(OSError, match="gone") as caught, errors.naming(Path("log.txt")):
+    with pytest.raises(OSError, match="gone") as caught, errors.with_filename(Path("log.txt")):
         raise OSError(errno.EIO, "gone", "another")
     assert caught.value.filename == "another"
 
 
 def test_texts_that_cannot_be_written() -> None:
     assert str(UserError("cl\udce9 and ä", code="bad-text")) == "cl\\udce9 and ä"
-    with raises_error("bad-text", "udce9"), errors.told():
+    with raises_error("bad-text", "udce9"), errors.user_errors():
         "\udce9".encode()
 
 
 @pytest.mark.parametrize("error", [BrokenPipeError(errno.EPIPE, "Broken pipe"), RuntimeError("a fault of ours")])
 def test_others_are_left_alone(error: Exception) -> None:
-    with pytest.raises(type(error)) as caught, errors.told():
+    with pytest.raises(type(error)) as caught, errors.user_errors():
         raise error
     assert caught.value is error
 

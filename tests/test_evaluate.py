@@ -249,7 +249,7 @@ def test_two_processes_find_the_same(tiny: Config, pictures: Dataset, tmp_path: 
 def trained(runs_dir: Path, tiny: Config) -> Run:
     """A run with a checkpoint whose weights can be loaded; a tenth of its pictures were held out."""
     config = datasets.resolve(codec.replace(tiny, dict(hold_out=0.1, class_cond=True)))
-    run = runs.create(runs_dir, "trained", config)
+    run = runs.create_run(runs_dir, "trained", config)
     dataset = open_dataset(config.data, config.model, seed=config.train.seed)
     trainer = Trainer(config, dataset)
     list(trainer.steps(2))
@@ -567,7 +567,7 @@ def test_a_part_that_is_not_there_is_told(tmp_path: Path) -> None:
 
 def test_a_session_trains_without_them(runs_dir: Path, tiny: Config, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
-    run = runs.create(runs_dir, "holding", codec.replace(tiny, {"hold_out": 0.5}))
+    run = runs.create_run(runs_dir, "holding", codec.replace(tiny, {"hold_out": 0.5}))
     with Worker(run.folder, 1) as worker:
         loop = TrainingLoop(run, worker)
         every = datasets.describe("shapes").count

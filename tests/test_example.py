@@ -39,7 +39,7 @@ def test_it_is_small_and_whole() -> None:
 
 def test_it_becomes_a_run_once(tmp_path: Path) -> None:
     first = example.provide(tmp_path)
-    assert runs.find(tmp_path, "example") == first
+    assert runs.find_run(tmp_path, "example") == first
     marker = first.folder / "samples" / "mine.txt"
     files.write_bytes(marker, b"mine")
     assert example.provide(tmp_path) == first
@@ -85,7 +85,7 @@ def test_what_it_lacks_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str
     run = example.provide(tmp_path)
     with pytest.raises(UserError, match=r"holds only ema_0\.995 of step 3000, enough to sample from"):
         export_openai.export_checkpoint(run, tmp_path / "openai")
-    assert "ema_0.995_003000.pt" in run.all_done
+    assert "ema_0.995_003000.pt" in run.finished_message
     assert main.main(["train", "--resume", "example", "--runs_dir", str(tmp_path)]) == 2
     assert "has done all its 3,000 steps" in capsys.readouterr().err
     assert (

@@ -10,13 +10,13 @@ from app_page import button, open_page, said
 from streamlit.testing.v1 import AppTest
 
 from ddpm.config import codec
-from ddpm.config.tasks import FrontierConfig, SampleConfig
+from ddpm.config.tasks import SampleConfig, SolverBenchmarkConfig
 from ddpm.planning import solver_grid
 from ddpm.planning.solver_grid import Cell, Way
 from ddpm.reports.contact_sheet import Sheet
 from ddpm.runs import launch
 from ddpm.runs.jobs import Status, Worker
-from ddpm.runs.results import FrontierJob
+from ddpm.runs.results import SolverBenchmarkJob
 from ddpm.runs.runs import Run
 from ddpm.storage import files
 from pages.ui.components import figures
@@ -40,10 +40,12 @@ def here(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     run_store.store.clear()
 
 
-def compared(run: Run, name: str = "20260102-030405", state: str = "finished", rows: list[Cell] = CELLS) -> FrontierJob:
+def compared(
+    run: Run, name: str = "20260102-030405", state: str = "finished", rows: list[Cell] = CELLS
+) -> SolverBenchmarkJob:
     """A folder as `ddpm bench samplers` leaves it."""
-    job = FrontierJob(run.folder / "frontiers" / name)
-    settings = FrontierConfig(
+    job = SolverBenchmarkJob(run.folder / "frontiers" / name)
+    settings = SolverBenchmarkConfig(
         solvers="ddim,unipc-3,ddpm", calls="10,20", num_samples=4, spacing="uniform,logsnr", seed=7
     )
     about = dict(
@@ -97,8 +99,8 @@ def test_a_run_without_checkpoint_says_so(fake_run: Callable[..., Run]) -> None:
 
 
 def test_draw_all_compares_what_the_form_says(fake_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[FrontierConfig] = []
-    monkeypatch.setattr("ddpm.runs.launch.start_frontier", lambda run, f: asked.append(f) or compared(run))
+    asked: list[SolverBenchmarkConfig] = []
+    monkeypatch.setattr("ddpm.runs.launch.start_solver_benchmark", lambda run, f: asked.append(f) or compared(run))
     fake_run("shapes")
     at = open_page("pages/explore.py")
     assert "press Compare" in said(at)
@@ -113,7 +115,7 @@ def test_draw_all_compares_what_the_form_says(fake_run: Callable[..., Run], monk
     button(at, "Compare").click().run()
     assert not at.exception
     assert asked == [
-        FrontierConfig(
+        SolverBenchmarkConfig(
             weights="ema_0.9",
             solvers="ddim,unipc-3",
             calls="20,10",
@@ -232,8 +234,8 @@ def test_a_process_is_started_with_the_flags(fake_run: Callable[..., Run], monke
     spawned: list[list[str]] = []
     monkeypatch.setattr(launch, "_spawn", lambda job, arguments: spawned.append(list(arguments)))
     run = fake_run("shapes")
-    settings = FrontierConfig(calls="5", seed=2)
-    job = launch.start_frontier(run, settings)
+    settings = SolverBenchmarkConfig(calls="5", seed=2)
+    job = launch.start_solver_benchmark(run, settings)
     assert job.folder.parent == run.folder / "frontiers"
     assert spawned[0][:4] == ["bench", "samplers", "--run", "shapes"]
     assert codec.to_flags(settings) == spawned[0][6:-2]
@@ -241,7 +243,7 @@ def test_a_process_is_started_with_the_flags(fake_run: Callable[..., Run], monke
 
 def test_what_is_drawn_is_what_was_compared(fake_run: Callable[..., Run]) -> None:
     run = fake_run("shapes")
-    settings = FrontierConfig(flips="clip_denoised", num_samples=4)
+    settings = SolverBenchmarkConfig(flips="clip_denoised", num_samples=4)
     cell = Cell("ddim", "karras", "clip_denoised", 10, 10, 0.1, 1.0)
     drawn = solver_benchmark.to_sample_config(run.config, settings, cell)
     assert (drawn.sampler, drawn.spacing, drawn.steps, drawn.clip_denoised) == ("ddim", "karras", 10, False)

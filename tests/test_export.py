@@ -120,7 +120,7 @@ def test_charts_are_native_and_read_the_right_cells(fake_run: FakeRun) -> None:
 
 
 def test_what_is_not_above_zero_has_a_linear_axis(runs_dir: Path, tiny: Config) -> None:
-    run = runs.create(runs_dir, "run", tiny)
+    run = runs.create_run(runs_dir, "run", tiny)
     log_of(run, "0,0.5,1", "0.5,0.25,2")
     with zipfile.ZipFile(io.BytesIO(xlsx.workbook(run))) as parts:
         loss, mse = (parts.read(f"xl/charts/chart{number}.xml").decode() for number in (1, 2))
@@ -129,7 +129,7 @@ def test_what_is_not_above_zero_has_a_linear_axis(runs_dir: Path, tiny: Config) 
 
 
 def test_chart_data_is_thinned_and_keeps_the_spike(runs_dir: Path, tiny: Config) -> None:
-    run = runs.create(runs_dir, "long", tiny)
+    run = runs.create_run(runs_dir, "long", tiny)
     spike = 7777
     log_of(run, *(f"{100.0 if step == spike else 0.5},{0.25},{step}" for step in range(1, 20_001)))
     rows = table(opened(run)["Chart data"])
@@ -162,7 +162,7 @@ def test_a_broken_preview_is_said_so(fake_run: FakeRun) -> None:
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@A1", "\t=1", "\r=1", "=cmd|' /C calc'!A0", "#REF!", "1e5"])
 def test_text_stays_text(runs_dir: Path, tiny: Config, text: str) -> None:
     config = codec.replace(tiny, dict(data_dir=text, class_names=(text, "b")))
-    run = runs.create(runs_dir, "run", config)
+    run = runs.create_run(runs_dir, "run", config)
     files.write_json(run.folder / "status.json", dict(state="failed", message=text))
     book = opened(run)
     (value,) = (row[2] for row in book["Config"].iter_rows(min_row=2) if row[1].value == "data_dir")
@@ -176,7 +176,7 @@ def test_text_stays_text(runs_dir: Path, tiny: Config, text: str) -> None:
 
 
 def test_control_characters_and_endless_text(runs_dir: Path, tiny: Config) -> None:
-    run = runs.create(runs_dir, "run", codec.replace(tiny, dict(data_dir="a\x00b\x1bc\ud800d\uffff")))
+    run = runs.create_run(runs_dir, "run", codec.replace(tiny, dict(data_dir="a\x00b\x1bc\ud800d\uffff")))
     files.write_json(run.folder / "status.json", dict(state="failed", message="x" * 40_000))
     known = facts(opened(run))
     assert known["Data"] == "abcd"
@@ -184,7 +184,7 @@ def test_control_characters_and_endless_text(runs_dir: Path, tiny: Config) -> No
 
 
 def test_nan_is_seen_and_empty_is_empty(runs_dir: Path, tiny: Config) -> None:
-    run = runs.create(runs_dir, "run", tiny)
+    run = runs.create_run(runs_dir, "run", tiny)
     log_of(run, "1,,1", "nan,0.5,2", "inf,NaN,3", "-inf,0.25,4")
     for step in (1, 4):
         (run.folder / f"model{step:06d}.pt").write_bytes(b"")
@@ -201,7 +201,7 @@ def test_nan_is_seen_and_empty_is_empty(runs_dir: Path, tiny: Config) -> None:
 
 
 def test_counts_without_a_line_at_the_checkpoint(runs_dir: Path, tiny: Config) -> None:
-    run = runs.create(runs_dir, "run", tiny)
+    run = runs.create_run(runs_dir, "run", tiny)
     columns = ("loss", "samples", "lr", "step")
     log_of(run, "1,4,1e-4,1", "1,40,,10", "3,80,2e-4,20", "5,120,nan,30", columns=columns)
     for step in (10, 15, 20, 30, 35):
@@ -219,7 +219,7 @@ def test_seconds_of_a_checkpoint_after_the_last_line(runs_dir: Path) -> None:
 
 
 def test_a_log_without_steps(runs_dir: Path, tiny: Config) -> None:
-    run = runs.create(runs_dir, "run", tiny)
+    run = runs.create_run(runs_dir, "run", tiny)
     log_of(run, "1,2", columns=("loss", "mse"))
     (run.folder / "model000010.pt").write_bytes(b"")
     first, *_ = table(opened(run)["Checkpoints"])
@@ -227,7 +227,7 @@ def test_a_log_without_steps(runs_dir: Path, tiny: Config) -> None:
 
 
 def test_a_resumed_run_has_each_step_once(runs_dir: Path, tiny: Config) -> None:
-    run = runs.create(runs_dir, "run", tiny)
+    run = runs.create_run(runs_dir, "run", tiny)
     log_of(run, "1,1,1", "nan,1,2", "3,1,3", "nonsense", "20,2,2", "30,2,3")
     book = opened(run)
     assert [(row["step"], row["loss"]) for row in table(book["Metrics"])] == [(1, 1), (2, 20), (3, 30)]
@@ -235,7 +235,7 @@ def test_a_resumed_run_has_each_step_once(runs_dir: Path, tiny: Config) -> None:
 
 
 def test_more_rows_than_a_sheet_holds(runs_dir: Path, tiny: Config) -> None:
-    run = runs.create(runs_dir, "run", tiny)
+    run = runs.create_run(runs_dir, "run", tiny)
     log_of(run, *(f"{50.0 if step == 333 else 1 / step},0.5,{step}" for step in range(1, 1001)))
     book = opened(run, most_rows=101)
     rows = table(book["Metrics"])
@@ -248,11 +248,11 @@ def test_more_rows_than_a_sheet_holds(runs_dir: Path, tiny: Config) -> None:
 
 
 def test_runs_with_little_in_them(runs_dir: Path, tiny: Config, tmp_path: Path) -> None:
-    new = opened(runs.create(runs_dir, "new", tiny))
+    new = opened(runs.create_run(runs_dir, "new", tiny))
     assert "No log lines yet" in str(new["Charts"]["A1"].value)
     assert new["Checkpoints"]["A2"].value == "No checkpoint yet."
     assert facts(new)["State"] == "stopped"
-    header_only = runs.create(runs_dir, "header", tiny)
+    header_only = runs.create_run(runs_dir, "header", tiny)
     metrics.MetricWriter(header_only.progress_path).close()
     assert table(opened(header_only)["Metrics"]) == []
     (tmp_path / "bare").mkdir()
@@ -290,7 +290,7 @@ def test_write_xlsx_replaces_in_one_step(fake_run: FakeRun) -> None:
 
 def test_a_long_log_takes_seconds(runs_dir: Path, tiny: Config) -> None:
     """5,000 lines of all columns; prints the time, for what is too slow shows in the minutes of a hundred thousand."""
-    run = runs.create(runs_dir, "long", tiny)
+    run = runs.create_run(runs_dir, "long", tiny)
     values = ",".join(f"{0.1234567 * (k + 1)!r}" for k in range(len(metrics.COLUMNS)))
     parts = values.split(",")
     parts[metrics.COLUMNS.index("step")] = "{step}"

@@ -215,7 +215,7 @@ def test_the_round_trip(folder: Path, runs_dir: Path, tmp_path: Path, capsys: py
     told = capsys.readouterr().err
     assert "0-9 were trained" in told
     assert "noise_schedule cosine" in told
-    run = runs.find(runs_dir, "theirs")
+    run = runs.find_run(runs_dir, "theirs")
     assert [c.step for c in run.checkpoints()] == [101, 201]
     assert (run.state(), run.config.model.num_classes, len(run.config.class_names)) == ("stopped", 1000, LABELS)
     assert (run.config.train.ema_rates, run.config.train.batch_size, run.config.train.lr) == (RATES, 8, 1e-3)
@@ -256,10 +256,10 @@ def test_the_round_trip(folder: Path, runs_dir: Path, tmp_path: Path, capsys: py
     small = ["train", "--resume", "theirs", "--runs_dir", str(runs_dir), "--data_dir", str(tmp_path / "small.npz")]
     assert main.main(small) == 2
     assert "set enlarge to True" in capsys.readouterr().err
-    assert not runs.find(runs_dir, "theirs").config.data.data_dir, "data that cannot be used binds nobody"
+    assert not runs.find_run(runs_dir, "theirs").config.data.data_dir, "data that cannot be used binds nobody"
     ddpm("train", "--resume", "theirs", *where, "--data_dir", "cifar10-mini")
     assert "Resuming at step 201: weights, averages 0.9 and 0.99, optimiser" in run.log_path.read_text()
-    assert runs.find(runs_dir, "theirs").checkpoint().step == 205
+    assert runs.find_run(runs_dir, "theirs").checkpoint().step == 205
 
     back = tmp_path / "back"
     ddpm("export", "theirs", *where, "--openai", back)
@@ -269,7 +269,7 @@ def test_the_round_trip(folder: Path, runs_dir: Path, tmp_path: Path, capsys: py
     assert again["samples"].tolist()[: len(before)] == before["samples"].tolist()
     assert "--resume_checkpoint model000205.pt" in (back / "flags.txt").read_text()
     ddpm("import", back, *where, "--run", "again", "--image_size", 8, "--probe", "False")
-    assert runs.find(runs_dir, "again").checkpoint().step == 205
+    assert runs.find_run(runs_dir, "again").checkpoint().step == 205
 
 
 def load_as_the_reference(folder: Path, step: int, model: ModelConfig) -> None:
@@ -310,7 +310,7 @@ def test_classes_are_padded_to_as_many_as_the_reference_has(runs_dir: Path, tmp_
         "--run",
         "ten",
     )
-    run = runs.find(runs_dir, "ten")
+    run = runs.find_run(runs_dir, "ten")
     assert run.config.model.num_classes == LABELS
     ddpm("export", "ten", "--runs_dir", runs_dir, "--openai", tmp_path / "back")
     (tmp_path / "other").mkdir()
@@ -349,14 +349,14 @@ def test_in_place_touches_none_of_their_files(folder: Path, runs_dir: Path, tmp_
     assert {name: (folder / name).read_bytes() for name in before} == before
     new = {path.name for path in folder.iterdir()} - set(before)
     assert new == {"config.json", "status.json", "saves", "state000100.pt", "state000200.pt"}
-    run = runs.find(runs_dir, "here")
+    run = runs.find_run(runs_dir, "here")
     assert (runs_dir / "here").is_symlink()
     assert load_weights(run.folder / "ema_0.99_000200.pt").config == run.config  # settings beside it
     found, wrong = newest_intact(run)
     assert found is not None
     assert not wrong
     ddpm("train", "--resume", "here", "--runs_dir", runs_dir)
-    assert runs.find(runs_dir, "here").checkpoint().step == 203
+    assert runs.find_run(runs_dir, "here").checkpoint().step == 203
     assert (folder / "progress.csv").read_bytes().startswith(before["progress.csv"])
     export_openai.export_checkpoint(run, tmp_path / "back")
     steps = pd.read_csv(tmp_path / "back" / "progress.csv")["step"].tolist()
@@ -392,7 +392,7 @@ def test_a_log_that_went_on_after_the_checkpoint_is_handed_back_as_it_was(
         "--probe",
         "False",
     )
-    run = runs.find(runs_dir, "here")
+    run = runs.find_run(runs_dir, "here")
     if total > 201:
         ddpm("train", "--resume", "here", "--runs_dir", runs_dir)
         before = [step for step in before if step <= 203] + [total - 1]
@@ -430,7 +430,7 @@ def test_their_checkpoints_stay_however_few_are_kept(folder: Path, runs_dir: Pat
         *flags,
     )
     ddpm("train", "--resume", "here", "--runs_dir", runs_dir)
-    assert [c.step for c in runs.find(runs_dir, "here").checkpoints()] == [100, 200, 204]
+    assert [c.step for c in runs.find_run(runs_dir, "here").checkpoints()] == [100, 200, 204]
     assert all((folder / name).exists() for name in before)
 
 
@@ -444,7 +444,7 @@ def test_a_folder_that_cannot_be_written_is_left_as_it_was(
     monkeypatch.setattr(import_openai.files, "link", refuse)
     with pytest.raises(UserError, match="import it by copying"):
         import_openai.import_folder(
-            openai_folder.look(folder),
+            openai_folder.read_folder(folder),
             runs_dir,
             {"image_size": 8},
             import_openai.ImportOptions("x", in_place=True, probe=False),
@@ -456,7 +456,7 @@ def test_a_folder_that_cannot_be_written_is_left_as_it_was(
 def test_a_damaged_step_is_left_out_and_said(folder: Path, runs_dir: Path) -> None:
     (folder / "model000200.pt").write_bytes((folder / "model000200.pt").read_bytes()[:1000])
     imported = import_openai.import_folder(
-        openai_folder.look(folder),
+        openai_folder.read_folder(folder),
         runs_dir,
         {"image_size": 8},
         import_openai.ImportOptions("x", probe=False),
@@ -469,12 +469,12 @@ def test_a_damaged_step_is_left_out_and_said(folder: Path, runs_dir: Path) -> No
 def test_what_is_no_such_folder(folder: Path, runs_dir: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="no model file"):
-        openai_folder.look(tmp_path / "empty")
+        openai_folder.read_folder(tmp_path / "empty")
     with pytest.raises(UserError, match="no folder"):
-        openai_folder.look(tmp_path / "nowhere")
+        openai_folder.read_folder(tmp_path / "nowhere")
     with pytest.raises(UserError, match="was not trained with num_channels 64: leave it out, or use --num_channels 32"):
         import_openai.import_folder(
-            openai_folder.look(folder),
+            openai_folder.read_folder(folder),
             runs_dir,
             {"image_size": 8, "num_channels": 64},
             import_openai.ImportOptions("x"),
@@ -482,7 +482,7 @@ def test_what_is_no_such_folder(folder: Path, runs_dir: Path, tmp_path: Path) ->
         )
     with pytest.raises(UserError, match="labels 0 to 9 were trained"):
         import_openai.import_folder(
-            openai_folder.look(folder),
+            openai_folder.read_folder(folder),
             runs_dir,
             {"image_size": 8},
             import_openai.ImportOptions("x", ("a", "b"), probe=False),
@@ -492,7 +492,7 @@ def test_what_is_no_such_folder(folder: Path, runs_dir: Path, tmp_path: Path) ->
     torch.save({"state": {}, "param_groups": []}, folder / "opt000200.pt")
     with pytest.raises(UserError, match="not AdamW's state"):
         import_openai.import_folder(
-            openai_folder.look(folder),
+            openai_folder.read_folder(folder),
             runs_dir,
             {"image_size": 8},
             import_openai.ImportOptions("x", probe=False),
@@ -519,7 +519,7 @@ def begin(path: Path, runs_dir: Path, total: int = 203, **settings: object) -> t
     config = warm_start.check_start(
         datasets.resolve(codec.replace(Config(), {**values, "resume_checkpoint": str(path)}))
     )
-    run = runs.create(runs_dir, "begun", config)
+    run = runs.create_run(runs_dir, "begun", config)
     with Worker(run.folder, total) as worker:
         return TrainingLoop(run, worker), " ".join(warm_start.start_from(path, config).told)
 
@@ -581,7 +581,7 @@ def test_a_file_to_begin_from_that_was_trained_otherwise(
     """Ours says what it was trained on, and a released one's preset: that is refused. Of another's a probe warns."""
     own = dict(noise_schedule="cosine", diffusion_steps=400, predict_xstart=True, num_heads=2)
     config = codec.resolved(datasets.resolve(codec.replace(Config(), {**SMALL, **own, "total_steps": 1})))
-    run = runs.create(runs_dir, "ours", config)
+    run = runs.create_run(runs_dir, "ours", config)
     with Worker(run.folder, 1) as worker:
         list(TrainingLoop(run, worker).train())
     path = run.checkpoint().path("model")
@@ -639,15 +639,15 @@ def test_a_run_that_a_page_made_begins_from_a_file(
 ) -> None:
     """The page starts a run's process without having looked into the file: that of 1,000 labels fits data of 10 classes."""
     path = folder / "model000200.pt"
-    runs.create(runs_dir, "steps", settled(path, total_steps=150))
+    runs.create_run(runs_dir, "steps", settled(path, total_steps=150))
     assert main.main(["train", "--resume", "steps", "--runs_dir", str(runs_dir)]) == 2
-    assert runs.find(runs_dir, "steps").state() == "failed"
+    assert runs.find_run(runs_dir, "steps").state() == "failed"
     said = capsys.readouterr().err
     assert "has 201 updates behind it, and training would end at step 150: raise total_steps." in said
-    runs.create(runs_dir, "fits", settled(path, total_steps=202))
-    assert runs.find(runs_dir, "fits").config.model.num_classes == LABELS
+    runs.create_run(runs_dir, "fits", settled(path, total_steps=202))
+    assert runs.find_run(runs_dir, "fits").config.model.num_classes == LABELS
     ddpm("train", "--resume", "fits", "--runs_dir", runs_dir)
-    run = runs.find(runs_dir, "fits")
+    run = runs.find_run(runs_dir, "fits")
     assert (run.config.model.num_classes, run.checkpoint().step) == (1000, 202)
 
 
@@ -708,7 +708,7 @@ def test_mixed_precision_is_handed_back_without_an_optimiser_alone(settings: dic
 
 def test_mixed_precision_handed_back_with_an_optimiser_is_told(runs_dir: Path, tmp_path: Path) -> None:
     config = codec.resolved(datasets.resolve(codec.replace(Config(), {**SMALL, "total_steps": 1, "precision": "bf16"})))
-    run = runs.create(runs_dir, "mixed", config)
+    run = runs.create_run(runs_dir, "mixed", config)
     with Worker(run.folder, 1) as worker:
         list(TrainingLoop(run, worker).train())
     told = " ".join(export_openai.export_checkpoint(run, tmp_path / "back"))
@@ -754,12 +754,12 @@ def test_the_home_page_opens_a_folder(
     assert "2 checkpoints, the newest of step 200" in text(at)
     at.text_input(key=import_form.NAME).set_value("seen").run()
     at.button(key="import.copy").click().run()
-    job = launch.importing(folder, runs_dir)
+    job = launch.import_job(folder, runs_dir)
     until(lambda: job.state() not in ACTIVE)
     at.run()
     assert not at.exception
     assert "were trained" in text(at)
-    assert runs.find(runs_dir, "seen").state() == "finished"
+    assert runs.find_run(runs_dir, "seen").state() == "finished"
     monitor = open_page("pages/monitor.py", run="seen")
     assert not monitor.error
     run_store.store.clear()

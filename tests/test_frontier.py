@@ -16,7 +16,7 @@ from ddpm.analysis import solver_benchmark
 from ddpm.checkpoints import checkpoint_files
 from ddpm.cli import main
 from ddpm.config import codec
-from ddpm.config.tasks import FrontierConfig, SampleConfig
+from ddpm.config.tasks import SampleConfig, SolverBenchmarkConfig
 from ddpm.config.training import Config
 from ddpm.errors import UserError
 from ddpm.models.unet import build
@@ -24,7 +24,7 @@ from ddpm.planning import solver_grid
 from ddpm.planning.solver_grid import Cell, Way
 from ddpm.reports.contact_sheet import SHOWN, Sheet
 from ddpm.runs.jobs import Job, Worker
-from ddpm.runs.results import FrontierJob
+from ddpm.runs.results import SolverBenchmarkJob
 from ddpm.runs.runs import Run
 from ddpm.sampling import engine
 from ddpm.solvers import SOLVERS
@@ -53,7 +53,7 @@ def exact(config: Config) -> Callable[..., Tensor]:
 
 
 def measured(config: Config, **settings: object) -> list[solver_benchmark.Measured]:
-    return list(solver_benchmark.measure(exact(config), config, FrontierConfig(num_samples=4, **settings)))  # type: ignore[arg-type]
+    return list(solver_benchmark.measure(exact(config), config, SolverBenchmarkConfig(num_samples=4, **settings)))  # type: ignore[arg-type]
 
 
 def cells_of(records: list[solver_benchmark.Measured]) -> list[Cell]:
@@ -68,7 +68,7 @@ def test_the_converged_pictures_are_the_exact_ones(gaussian: Config) -> None:
     records = measured(gaussian, solvers="ddim", calls="2", seed=3)
     (found,) = [record.converged for record in records if record.converged]
     noise = engine.noise_of(
-        solver_grid.sample_of(gaussian, FrontierConfig(seed=3), Way("ddim", "uniform"), 2), range(4)
+        solver_grid.sample_of(gaussian, SolverBenchmarkConfig(seed=3), Way("ddim", "uniform"), 2), range(4)
     )
     start = noise.start((3, 8, 8))
     abar = schedules.named("cosine", 1000).alphas_cumprod[-1]
@@ -111,7 +111,7 @@ def test_a_record_a_network_call_counts_up_to_the_total(gaussian: Config) -> Non
         asked += 1
         return network(x, t, **condition)
 
-    settings = FrontierConfig(solvers="ddim,heun,unipc-3", calls="3,4", num_samples=3, batch_size=2, repeats=2)
+    settings = SolverBenchmarkConfig(solvers="ddim,heun,unipc-3", calls="3,4", num_samples=3, batch_size=2, repeats=2)
     before = 0
     for record in solver_benchmark.measure(counting, gaussian, settings):
         assert record.done == asked
@@ -161,9 +161,11 @@ def test_the_distance_is_in_levels_of_what_is_shown() -> None:
 
 
 def test_all_is_compared_unless_named() -> None:
-    assert [way.solver for way in solver_grid.ways(FrontierConfig())] == list(SOLVERS)
-    assert {way.spacing for way in solver_grid.ways(FrontierConfig(spacing="all", solvers="ddim"))} == set(SPACINGS)
-    assert solver_grid.calls_of(FrontierConfig(calls="20, 5,5")) == [5, 20]
+    assert [way.solver for way in solver_grid.ways(SolverBenchmarkConfig())] == list(SOLVERS)
+    assert {way.spacing for way in solver_grid.ways(SolverBenchmarkConfig(spacing="all", solvers="ddim"))} == set(
+        SPACINGS
+    )
+    assert solver_grid.calls_of(SolverBenchmarkConfig(calls="20, 5,5")) == [5, 20]
 
 
 @pytest.mark.parametrize(
@@ -184,7 +186,7 @@ def test_what_cannot_be_compared_is_told(gaussian: Config, settings: dict, sente
 
 
 def test_impossible_cells_are_left_out(gaussian: Config) -> None:
-    found, left = solver_grid.places(gaussian, FrontierConfig(calls="5,2000", solvers="ddim", spacing="uniform"))
+    found, left = solver_grid.places(gaussian, SolverBenchmarkConfig(calls="5,2000", solvers="ddim", spacing="uniform"))
     assert [place.asked for place in found] == [5]
     assert [(out.asked, out.why[:10]) for out in left] == [(2000, "steps 2000")]
 
@@ -251,13 +253,13 @@ def test_pictures_of_any_kind_fit_on_it(tmp_path: Path, channels: int, size: int
 # --- the job
 
 
-def compare(folder: Path, config: Config, stop_after: int = 10**9, **settings: object) -> FrontierJob:
-    wanted = FrontierConfig(num_samples=4, **settings)  # type: ignore[arg-type]
+def compare(folder: Path, config: Config, stop_after: int = 10**9, **settings: object) -> SolverBenchmarkJob:
+    wanted = SolverBenchmarkConfig(num_samples=4, **settings)  # type: ignore[arg-type]
     with Worker(folder) as worker:
         for record in solver_benchmark.compare_into(folder, worker, exact(config), config, wanted, {"command": "ddpm"}):
             if record.done == stop_after:
                 Job(folder).request("stop")
-    return FrontierJob(folder)
+    return SolverBenchmarkJob(folder)
 
 
 def test_a_job_leaves_result_and_sheet(gaussian: Config, tmp_path: Path) -> None:
@@ -271,7 +273,7 @@ def test_a_job_leaves_result_and_sheet(gaussian: Config, tmp_path: Path) -> None
         ("ddpm", 10, True),
         ("unipc-3", 10, False),
     ]
-    assert job.config == FrontierConfig(num_samples=4, solvers="ddpm,unipc-3", calls="5,10")
+    assert job.config == SolverBenchmarkConfig(num_samples=4, solvers="ddpm,unipc-3", calls="5,10")
     assert job.sheet.exists()
     assert "4 pictures each" in solver_grid.about(result)
     assert result["pace"]["low"] <= result["pace"]["median"] <= result["pace"]["high"]
@@ -303,7 +305,7 @@ def test_a_failure_keeps_the_rows(gaussian: Config, tmp_path: Path, monkeypatch:
     monkeypatch.setattr(engine, "draw", failing)
     with pytest.raises(UserError, match="The sun"):
         compare(tmp_path / "job", gaussian, solvers="ddim,unipc-3", calls="5,10")
-    job = FrontierJob(tmp_path / "job")
+    job = SolverBenchmarkJob(tmp_path / "job")
     assert job.state() == "failed"
     assert (len(job.result["rows"]), job.result["ended"]) == (3, "failed")
 
@@ -330,7 +332,7 @@ def test_the_command_prints_a_table_and_takes_it_home(
     assert "| sampler, spacing | 3 calls | 5 calls |" in printed
     assert printed.splitlines()[-1] == str(out)
     result = json.loads(copy.read_text())
-    assert result == {**FrontierJob(out).result, "folder": str(out)}
+    assert result == {**SolverBenchmarkJob(out).result, "folder": str(out)}
     assert result["checkpoint"]["weights"] == "ema_0.9"
     assert result["command"].startswith("ddpm bench samplers --model_path ")
     assert main.main([*source, "--solvers", "euler", "--out", str(tmp_path / "none")]) == 2
@@ -339,7 +341,7 @@ def test_the_command_prints_a_table_and_takes_it_home(
 
 
 def test_a_sample_of_a_cell_is_what_the_form_would_draw(gaussian: Config) -> None:
-    settings = FrontierConfig(seed=4, num_samples=2, classes="")
+    settings = SolverBenchmarkConfig(seed=4, num_samples=2, classes="")
     sample = solver_grid.sample_of(gaussian, settings, Way("unipc-3", "logsnr", "clip_denoised"), 10)
     assert (sample.sampler, sample.steps, sample.spacing, sample.clip_denoised) == ("unipc-3", 10, "logsnr", False)
     assert dataclasses.replace(sample, clip_denoised=True) == solver_grid.sample_of(

@@ -438,7 +438,7 @@ def test_openai_run(golden: Path, tally: Tally, tmp_path: Path) -> None:
     """A folder that improved-diffusion wrote: imported, every number of its log and every tensor compared."""
     if not (golden / "openai_run").exists():
         pytest.skip("openai_run is not in the folder")
-    folder = openai_folder.look(golden / "openai_run")
+    folder = openai_folder.read_folder(golden / "openai_run")
     assert (folder.newest.step, list(folder.newest.averages)) == (1000, ["0.99", "0.999"])
     imported = import_openai.import_folder(
         folder, tmp_path / "runs", {"noise_schedule": "cosine"}, import_openai.ImportOptions("theirs"), lambda *_: None

@@ -384,7 +384,9 @@ def test_guidance_goes_further_towards_the_class(tiny: Config) -> None:
 @pytest.fixture
 def hidden_run(tiny: Config, runs_dir: Path) -> Run:
     """A run of four steps with eight classes and a label for none."""
-    run = runs.create(runs_dir, "hides", codec.resolved(hiding(tiny, total_steps=4, cond_drop_prob=0.5, batch_size=16)))
+    run = runs.create_run(
+        runs_dir, "hides", codec.resolved(hiding(tiny, total_steps=4, cond_drop_prob=0.5, batch_size=16))
+    )
     with Worker(run.folder, 4) as worker:
         list(TrainingLoop(run, worker).train())
     return run
@@ -487,7 +489,9 @@ def test_a_training_begins_from_a_file_that_hides_classes_as_it_does(hidden_run:
 def test_a_plain_file_has_to_have_a_label_to_spare(tiny: Config, runs_dir: Path) -> None:
     """One more than the data has classes becomes the label for none; of as many, none can."""
     for spare in (0, 1):
-        run = runs.create(runs_dir, f"plain{spare}", codec.resolved(hiding(tiny, total_steps=1, num_classes=8 + spare)))
+        run = runs.create_run(
+            runs_dir, f"plain{spare}", codec.resolved(hiding(tiny, total_steps=1, num_classes=8 + spare))
+        )
         with Worker(run.folder, 1) as worker:
             list(TrainingLoop(run, worker).train())
         path = run.checkpoint().path("model")

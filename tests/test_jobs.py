@@ -34,7 +34,7 @@ try:
         for step in range(1, 1000):
             time.sleep(0.01)
             worker.beat(step=step)
-            if "stop" in worker.heard():
+            if "stop" in worker.poll_requests():
                 worker.beat(state="stopped")
                 sys.exit(0)
 except UserError as error:
@@ -103,8 +103,8 @@ def test_state_stopping_while_a_stop_is_not_heard_yet(job: Job) -> None:
         worker.beat(state="running")
         job.request("stop")
         assert job.state() == "stopping"
-        assert worker.heard() == {"stop"}
-        assert worker.heard() == {"stop"}  # told until it is done
+        assert worker.poll_requests() == {"stop"}
+        assert worker.poll_requests() == {"stop"}  # told until it is done
         worker.beat(state="stopped")
     assert job.state() == "stopped"
 
@@ -177,7 +177,7 @@ def test_a_second_interrupt_does_not_wait(job: Job) -> None:
     try:
         with pytest.raises(KeyboardInterrupt), Worker(job.folder) as worker:  # noqa: PT012
             os.kill(os.getpid(), signal.SIGINT)
-            assert worker.heard() == {"stop"}
+            assert worker.poll_requests() == {"stop"}
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(1)
     finally:
@@ -196,7 +196,7 @@ def test_a_stop_for_an_earlier_process_is_forgotten(job: Job) -> None:
     assert job.state() == "lost"
     job.request("stop")
     with Worker(job.folder) as worker:
-        assert worker.heard() == set()
+        assert worker.poll_requests() == set()
         worker.beat(state="running")
         assert job.state() == "running"
 
@@ -220,7 +220,7 @@ def test_a_stop_for_a_start_that_failed_is_forgotten(job: Job) -> None:
     job.request("stop")
     assert job.state() == "lost"
     with Worker(job.folder) as worker:
-        assert worker.heard() == set()
+        assert worker.poll_requests() == set()
 
 
 def test_a_stop_for_a_process_that_died_while_starting_is_forgotten(job: Job) -> None:
@@ -228,19 +228,19 @@ def test_a_stop_for_a_process_that_died_while_starting_is_forgotten(job: Job) ->
     job.request("stop")
     assert job.state() == "lost"
     with Worker(job.folder) as worker:
-        assert worker.heard() == set()
+        assert worker.poll_requests() == set()
 
 
 def test_each_request_is_heard_once_each_time_it_is_made(job: Job) -> None:
     with Worker(job.folder) as worker:
-        assert worker.heard() == set()
+        assert worker.poll_requests() == set()
         for _ in range(3):
             job.request("save")
             job.request("sample")
-            assert worker.heard() == {"save", "sample"}
-            assert worker.heard() == set()
+            assert worker.poll_requests() == {"save", "sample"}
+            assert worker.poll_requests() == set()
         job.request("save")
-        assert worker.heard() == {"save"}
+        assert worker.poll_requests() == {"save"}
 
 
 def test_requests_made_at_once_are_all_kept(job: Job, start: Start) -> None:

@@ -118,7 +118,7 @@ def drawn(place: Path) -> None:
 
 def trained(runs_dir: Path, name: str) -> Path:
     """A run with a preview and a drawing."""
-    run = runs.create(runs_dir, name, Config())
+    run = runs.create_run(runs_dir, name, Config())
     with Worker(run.folder, 1):
         images.save_png(run.folder / "samples" / "000010.png", np.zeros((8, 8, 3), np.uint8))
         drawn(run.folder / "samples" / "20260101-000000")
@@ -157,7 +157,7 @@ def test_samples_that_are_named_are_learnt_from(folder: Callable[..., Path], tmp
 
 def test_a_run_in_the_very_folder_of_its_data_learns_from_the_data(folder: Callable[..., Path]) -> None:
     place = folder("cat/1.png", "dog/1.png")
-    run = runs.create_in(place, Config())
+    run = runs.create_run_in(place, Config())
     with Worker(run.folder, 1):
         images.save_png(place / "samples" / "000010.png", np.zeros((8, 8, 3), np.uint8))
         drawn(place / "samples" / "20260101-000000")

@@ -44,7 +44,7 @@ def scalars(folder: Path, name: str) -> list[tuple[int, float]]:
 
 def test_a_training_leaves_all_of_them_and_a_resume_goes_on(runs_dir: Path, tiny: Config) -> None:
     config = codec.replace(tiny, dict(log_format="csv, json,tensorboard", total_steps=6, save_interval=2))
-    run = runs.create(runs_dir, "logged", config)
+    run = runs.create_run(runs_dir, "logged", config)
     with Worker(run.folder) as worker:
         for report in TrainingLoop(run, worker).train():
             if report.step == 5:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from ddpm.runs import metrics
-from ddpm.runs.metrics import COLUMNS, MetricReader, MetricWriter, by_checkpoint, newest_lines, smooth, thin
+from ddpm.runs.metrics import COLUMNS, MetricReader, MetricWriter, at_checkpoints, downsample, newest_lines, smooth
 from ddpm.runs.runs import Run
 
 
@@ -257,7 +257,7 @@ def test_a_million_lines(path: Path) -> None:
     begin = time.perf_counter()
     frame = MetricReader(path).read()
     read = time.perf_counter() - begin
-    x, _ = thin(frame["step"].to_numpy(), frame["loss"].to_numpy())
+    x, _ = downsample(frame["step"].to_numpy(), frame["loss"].to_numpy())
     print(f"\n{len(frame):,} lines read in {read:.1f} s, thinned in {time.perf_counter() - begin - read:.2f} s")
     assert len(frame) == lines
     assert len(x) <= 2000
@@ -272,7 +272,7 @@ series = arrays.arrays(float, st.integers(1, 3000), elements=st.floats(width=32)
 @settings(max_examples=60)
 def test_thin_keeps_every_spike(y: np.ndarray, most: int) -> None:
     x = np.arange(len(y), dtype=float)
-    tx, ty = thin(x, y, most)
+    tx, ty = downsample(x, y, most)
     assert len(tx) <= max(most, 8)
     assert (np.diff(tx) > 0).all()
     assert np.array_equal(y[tx.astype(int)], ty, equal_nan=True)
@@ -289,13 +289,13 @@ def test_thin_keeps_every_spike(y: np.ndarray, most: int) -> None:
 def test_thin_shows_gaps_and_does_not_flicker() -> None:
     y = np.ones(10_000)
     y[2000:5000] = np.nan
-    x, kept = thin(np.arange(10_000), y, 200)
+    x, kept = downsample(np.arange(10_000), y, 200)
     assert np.isnan(kept).any()
-    grown, _ = thin(np.arange(10_100), np.append(y, np.ones(100)), 200)
+    grown, _ = downsample(np.arange(10_100), np.append(y, np.ones(100)), 200)
     assert set(x[:-1]) <= set(grown)
     few = np.arange(5.0)
-    assert thin(few, few)[1] is not None
-    assert len(thin(few[:0], few[:0])[0]) == 0
+    assert downsample(few, few)[1] is not None
+    assert len(downsample(few[:0], few[:0])[0]) == 0
 
 
 def by_hand(values: list[float], weight: float) -> list[float]:
@@ -334,12 +334,12 @@ def test_smooth_at_its_ends() -> None:
 
 def test_measurements_are_means_since_the_checkpoint_before() -> None:
     frame = pd.DataFrame({"loss": [1.0, 2.0, np.nan, 4.0, 100.0], "step": [1.0, 2.0, 3.0, 4.0, 5.0]})
-    found = by_checkpoint(frame, [2, 3, 4, 9])
+    found = at_checkpoints(frame, [2, 3, 4, 9])
     assert found["step"].tolist() == [2, 3, 4, 9]
     assert found["loss"].tolist() == pytest.approx([1.5, np.nan, 4.0, 100.0], nan_ok=True)
-    assert by_checkpoint(frame, []).empty
-    assert by_checkpoint(pd.DataFrame(), [1, 2])["step"].tolist() == [1, 2]
-    assert list(by_checkpoint(frame, [1]).columns) == ["loss", "step"]
+    assert at_checkpoints(frame, []).empty
+    assert at_checkpoints(pd.DataFrame(), [1, 2])["step"].tolist() == [1, 2]
+    assert list(at_checkpoints(frame, [1]).columns) == ["loss", "step"]
 
 
 def test_counts_and_states_are_as_they_were_at_the_checkpoint() -> None:
@@ -353,7 +353,7 @@ def test_counts_and_states_are_as_they_were_at_the_checkpoint() -> None:
             "step": [1.0, 10.0, 20.0, 30.0],
         }
     )
-    found = by_checkpoint(frame, [10, 15, 20, 30, 35])
+    found = at_checkpoints(frame, [10, 15, 20, 30, 35])
     assert found["samples"].tolist() == pytest.approx([40, 60, 80, 120, 140])
     assert found["lr"].tolist() == pytest.approx([1e-4, 1.5e-4, 2e-4, 1e-4, np.nan], nan_ok=True)
     assert found["seconds"].tolist() == pytest.approx([10, 20, 30, 40, np.nan], nan_ok=True)
@@ -364,13 +364,13 @@ def test_counts_and_states_are_as_they_were_at_the_checkpoint() -> None:
 
 def test_sketch_of_a_short_and_a_long_log(fake_run: Callable[..., Run], path: Path) -> None:
     run = fake_run(steps=40)
-    assert metrics.sketch(run.progress_path, "loss") == pytest.approx([s**-0.5 for s in range(1, 41)])
-    assert metrics.sketch(path, "loss") == []
+    assert metrics.sparkline(run.progress_path, "loss") == pytest.approx([s**-0.5 for s in range(1, 41)])
+    assert metrics.sparkline(path, "loss") == []
     put(path, *(f"{step / 50_000},{step}" for step in range(50_000)))
-    sketch = metrics.sketch(path, "loss", points=20)
+    sketch = metrics.sparkline(path, "loss", points=20)
     assert len(sketch) == 20
     assert sketch == sorted(sketch)
-    assert metrics.sketch(path, "unknown") == []
+    assert metrics.sparkline(path, "unknown") == []
 
 
 @pytest.mark.parametrize("fast", [False, True])

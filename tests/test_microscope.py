@@ -22,7 +22,7 @@ from ddpm.reports import animation
 from ddpm.reports.animation import Frames
 from ddpm.runs import example
 from ddpm.runs.jobs import Worker
-from ddpm.runs.results import MicroscopeJob
+from ddpm.runs.results import TrajectoryJob
 from ddpm.runs.runs import Run
 from ddpm.sampling import engine
 from ddpm.storage import images
@@ -155,7 +155,7 @@ def test_many_steps_make_no_longer_film() -> None:
 
 def test_a_stop_keeps_what_was_seen(tmp_path: Path) -> None:
     """The example's own weights, stopped after the third of its calls: files of three, and a sentence."""
-    job = MicroscopeJob(tmp_path / "look")
+    job = TrajectoryJob(tmp_path / "look")
     settings = SampleConfig(num_samples=1, steps=8, seed=3)
     with Worker(job.folder) as worker:
         for look in trajectory.look_source(job.folder, worker, Run(example.ASSET), settings, 0, {}):

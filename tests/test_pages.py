@@ -59,7 +59,7 @@ def test_a_run_that_crashed(page: str, state: str, runs_dir: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_a_run_that_has_written_nothing_yet(page: str, runs_dir: Path) -> None:
-    runs.create(runs_dir, "new", fake_run.config(10))
+    runs.create_run(runs_dir, "new", fake_run.config(10))
     open_page(page).run()
 
 
@@ -96,7 +96,7 @@ def test_a_run_that_was_renamed_by_hand(page: str, name: str, runs_dir: Path) ->
 @pytest.mark.parametrize("page", PAGES)
 def test_data_whose_name_is_no_text(page: str, runs_dir: Path) -> None:
     run = fake_run.write(runs_dir, "named", steps=4, state="stopped", total=8)
-    run.keep(codec.replace(run.config, {"data_dir": "/nowhere/caf\udce9"}))
+    run.save_config(codec.replace(run.config, {"data_dir": "/nowhere/caf\udce9"}))
     at = open_page(page, **({"run": "named"} if page != "pages/train.py" else {}))
     assert not at.exception
     assert not [box.value for box in at.error if "letters" in box.value]
@@ -210,7 +210,7 @@ def test_monitor_shows_a_live_run(runs_dir: Path) -> None:
         assert "save" in run.requests()
         at.button(key="stop").click().run()
         assert "stop" in run.requests()
-        assert worker.heard() >= {"stop"}
+        assert worker.poll_requests() >= {"stop"}
         assert run.state() == "stopping"
         assert at.button(key="stop").disabled
         assert at.button(key="kill")
@@ -327,7 +327,7 @@ def test_a_deleted_run_can_be_moved_back(runs_dir: Path) -> None:
 
 def test_many_runs_are_shown_on_request(runs_dir: Path) -> None:
     for k in range(14):
-        runs.create(runs_dir, f"run{k}", fake_run.config(10))
+        runs.create_run(runs_dir, f"run{k}", fake_run.config(10))
     at = open_page("app.py")
     assert len([m for m in at.markdown if m.value.startswith("**run")]) == 12
     at.button(key="more_runs").click().run()
@@ -360,7 +360,7 @@ for page in {PAGES!r}:
     assert not at.exception, (page, at.exception)
 from ddpm.runs import runs
 from pages.ui.frame import run_status, layout
-run_status._workbook(runs.find(layout.runs_dir(), "one"))
+run_status._workbook(runs.find_run(layout.runs_dir(), "one"))
 loaded = sorted(name for name in sys.modules if name.split(".")[0] in ("torch", "torchvision"))
 assert not loaded, loaded[:5]
 """
@@ -394,7 +394,7 @@ def test_monitor_asks_where_data_is_that_was_moved(
     assert not at.text_input(key="moved_to-one").value.startswith("/"), "a data set by name is always there"
     assert not [w.value for w in at.warning]
 
-    run.keep(codec.replace(run.config, {"data_dir": str(tmp_path / "gone")}))
+    run.save_config(codec.replace(run.config, {"data_dir": str(tmp_path / "gone")}))
     at = open_page("pages/monitor.py", run="one")
     assert any(str(tmp_path / "gone") in w.value for w in at.warning)
     assert at.button(key="resume_moved").disabled

@@ -165,7 +165,7 @@ def test_the_scale_is_logged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, co
     from ddpm.runs.jobs import Worker
     from ddpm.training.loop import TrainingLoop
 
-    run = runs.create(tmp_path, "mixed", codec.replace(config, {"precision": "fp16", "total_steps": 3}))
+    run = runs.create_run(tmp_path, "mixed", codec.replace(config, {"precision": "fp16", "total_steps": 3}))
     with Worker(run.folder, 3) as worker:
         loop = TrainingLoop(run, worker)
         assert loop.trainer.scale is not None

@@ -48,7 +48,7 @@ with Worker(folder) as worker:
     for _ in range(6000):
         time.sleep(0.01)
         worker.beat()
-        if "stop" in worker.heard() or (folder / "leave").exists():
+        if "stop" in worker.poll_requests() or (folder / "leave").exists():
             child.kill()
             child.wait()
             worker.beat(state="stopped")
@@ -73,7 +73,7 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 @pytest.fixture
 def run(runs_dir: Path, tiny: Config) -> Run:
-    return runs.create(runs_dir, "one", tiny)
+    return runs.create_run(runs_dir, "one", tiny)
 
 
 def running(job: Job) -> dict[str, Any]:

@@ -33,21 +33,27 @@ def test_the_readme_is_short() -> None:
     assert len(read(README).splitlines()) < 200
 
 
-@pytest.mark.skipif(not (ROOT / "ddpm" / "api.py").exists(), reason="the face is not there yet")
-def test_the_example_in_python(tmp_path: Path) -> None:
-    (example,) = re.findall(r"```python\n(.*?)```", read(README), re.DOTALL)
+def printed_by(code: str, folder: Path) -> list[str]:
+    """Lines that a program prints, in a process of its own."""
     done = subprocess.run(
-        [sys.executable, "-c", f"{example}print(images.dtype, images.shape)"],
-        cwd=tmp_path,
+        [sys.executable, "-c", code],
+        cwd=folder,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=200,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
-    assert [int(line.split()[0]) for line in lines[:-1]] == list(range(1, 11))
-    assert lines[-1] == "uint8 (16, 32, 32, 3)"
+    return done.stdout.splitlines()
+
+
+@pytest.mark.skipif(not (ROOT / "ddpm" / "api").exists(), reason="the face is not there yet")
+@pytest.mark.parametrize("path", [path for path in TEXTS if "```python" in read(path)], ids=by_path)
+def test_examples_in_python_run(path: Path, tmp_path: Path) -> None:
+    (example,) = re.findall(r"```python\n(.*?)```", read(path), re.DOTALL)
+    lines = printed_by(f"{example}\nprint(images.dtype, *images.shape)", tmp_path)
+    assert [int(line.split()[0]) for line in lines[:10]] == list(range(1, 11))
+    assert re.fullmatch(r"uint8 (16|4) 32 32 3", lines[-1])
 
 
 def commands_of(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
@@ -145,6 +151,24 @@ def test_the_map_is_whole() -> None:
     wanted = [path for path in [*packages, *pages, *modules] if not path.name.startswith("__")]
     known = {*MAP, *(parent for path in MAP for parent in path.parents)}
     assert not [by_path(path) for path in wanted if path not in known]
+
+
+FINDS = {
+    "warm-up": "def learning_rate",
+    "cosine": "def cosine_betas",
+    "clips x_start": ".clamp(-1, 1)",
+    "previews, requests": "def _preview",
+    "button Stop": '"Stop"',
+    "native charts": "ScatterChart",
+    "Winograd tile size": "def _tile",
+}
+"""What a reader looks for, as the map says it, and what is in the file that it names."""
+
+
+@pytest.mark.parametrize("words", FINDS)
+def test_the_map_leads_to(words: str) -> None:
+    (path,) = [path for path, said in MAP.items() if words in said]
+    assert FINDS[words] in read(path)
 
 
 # --- tables

@@ -98,7 +98,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture
 def run(home: Path) -> Run:
-    return runs.find(Path("runs"), NAME)
+    return runs.find_run(Path("runs"), NAME)
 
 
 def shown(text: str) -> str:
@@ -149,7 +149,7 @@ def test_stopping(run: Run) -> None:
         with Worker(run.folder) as worker:
             worker.beat(state="running", now=True)
             asked = pool.submit(typed, on_page(run, "Stop"))
-            while "stop" not in worker.heard():
+            while "stop" not in worker.poll_requests():
                 assert not asked.done()
                 time.sleep(0.01)
             worker.beat(state="stopped", now=True)

@@ -56,7 +56,7 @@ def begin(runs_dir: Path, tiny: Config, images: Path) -> Begin:
 
     def make(steps: int = 4, **settings: Any) -> Run:
         wanted = dict(data_dir=str(images), total_steps=8, save_interval=2, class_cond=True, **settings)
-        run = runs.create(runs_dir, "mine", datasets.resolve(codec.replace(tiny, wanted)))
+        run = runs.create_run(runs_dir, "mine", datasets.resolve(codec.replace(tiny, wanted)))
         train(run, steps)
         return Run(run.folder)
 
@@ -81,7 +81,7 @@ def status_of(run: Run) -> Status:
 
 def newest(run: Run) -> Run:
     """The one run that stands beside it."""
-    (found,) = (other for other in runs.all_runs(run.folder.parent) if other != run)
+    (found,) = (other for other in runs.list_runs(run.folder.parent) if other != run)
     return found
 
 
@@ -145,7 +145,7 @@ def test_paths_are_kept_from_the_root_of_the_disk(
     assert run.config.data.data_dir == str(images)
     elsewhere = paint(images.parent / "elsewhere" / "images", ["a_0.png"]).parent
     monkeypatch.chdir(elsewhere)
-    run.keep(codec.replace(run.config, {"total_steps": 2}))
+    run.save_config(codec.replace(run.config, {"total_steps": 2}))
     assert go_on(run) == 0
     assert weights_data(run, 2).count == COUNT
 
@@ -175,7 +175,7 @@ def test_a_place_that_follows_from_where_training_began_is_asked_for(
     begin: Begin, images: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = begin()
-    run.keep(codec.replace(run.config, {"data_dir": "images"}))  # as earlier versions kept it
+    run.save_config(codec.replace(run.config, {"data_dir": "images"}))  # as earlier versions kept it
     monkeypatch.chdir(images.parent)
     with Worker(run.folder) as worker:
         TrainingLoop(Run(run.folder), worker)  # these are the images, by their digest
@@ -226,7 +226,7 @@ def test_data_that_is_not_good_is_not_kept_with_a_run_that_begins_from_a_file(
 ) -> None:
     begun = begin()
     wanted = dict(resume_checkpoint=str(begun.folder / "model000004.pt"), num_classes=2)
-    run = runs.create(runs_dir, "from-file", codec.replace(begun.config, wanted))
+    run = runs.create_run(runs_dir, "from-file", codec.replace(begun.config, wanted))
     before = (run.folder / "config.json").read_bytes()
     (tmp_path / "empty").mkdir()
     small = paint(tmp_path / "small", ["a_1.png", "b_2.png"])
@@ -268,7 +268,7 @@ def test_names_of_classes_are_compared_where_they_are_learnt(
 ) -> None:
     place = paint(tmp_path / "sorted", [f"{'ab'[k // 6]}/{k}.png" for k in range(COUNT)])
     wanted = dict(data_dir=str(place), total_steps=8, class_cond=class_cond)
-    run = runs.create(runs_dir, "mine", datasets.resolve(codec.replace(tiny, wanted)))
+    run = runs.create_run(runs_dir, "mine", datasets.resolve(codec.replace(tiny, wanted)))
     train(run, 4)
     before = weights_data(run)
     (place / "b").rename(place / "c")
@@ -333,7 +333,7 @@ def apart(runs_dir: Path, tiny: Config, tmp_path: Path) -> Run:
     paint(place / "train", [f"{k}.png" for k in range(8)])
     paint(place / "test", [f"{k}.png" for k in range(3)], shade=200)
     wanted = dict(data_dir=str(place), total_steps=8, save_interval=2)
-    run = runs.create(runs_dir, "apart", datasets.resolve(codec.replace(tiny, wanted)))
+    run = runs.create_run(runs_dir, "apart", datasets.resolve(codec.replace(tiny, wanted)))
     train(run, 2)
     return run
 
@@ -486,7 +486,7 @@ def test_a_run_of_which_only_the_log_is_left_is_not_begun_anew(
 ) -> None:
     """Stopped and saved before the first checkpoint was due, it may have lost that one."""
     run = begin(3, log_interval=1)
-    run.keep(codec.replace(run.config, {"save_interval": 100}))
+    run.save_config(codec.replace(run.config, {"save_interval": 100}))
     shutil.rmtree(run.folder / "saves")
     for path in (*run.folder.glob("*.pt"), run.folder / "status.json"):
         path.unlink()
@@ -512,7 +512,7 @@ def test_a_run_killed_before_its_first_checkpoint_begins_again(
         patch.setattr(checkpoint_files, "commit", killed)
         with pytest.raises(SystemExit):
             begin()
-    run = runs.find(runs_dir, "mine")
+    run = runs.find_run(runs_dir, "mine")
     assert run.checkpoints() == []
     assert list(run.folder.glob("*.pt"))
     log = run.progress_path.read_text()
@@ -630,7 +630,7 @@ def test_a_resume_that_is_stopped_at_once_shows_what_is_saved(
     lost = {**vars(status_of(run)), "state": "running", "step": 7, "metrics": {"loss": 7.0}}
     files.write_json(run.folder / "status.json", lost)
     monkeypatch.setenv("DDPM_CACHE", str(tmp_path / "empty"))  # so that images are to be read first
-    monkeypatch.setattr(Worker, "heard", lambda self: {"stop"})
+    monkeypatch.setattr(Worker, "poll_requests", lambda self: {"stop"})
     assert go_on(run) == 0
     status = status_of(run)
     assert (status.state, status.step, status.saved) == ("stopped", 4, 4)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from ddpm.config import codec, fields
-from ddpm.config.tasks import EvalConfig, FrontierConfig, SampleConfig, ScaleConfig, SpeedConfig
+from ddpm.config.tasks import EvalConfig, SampleConfig, ScaleConfig, SolverBenchmarkConfig, SpeedConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -284,7 +284,7 @@ def test_settings_are_said_once() -> None:
     """Neither the definition of a flag nor a help text stands anywhere but in ddpm/config."""
     known = [
         s
-        for cls in (*codec.SECTIONS.values(), SampleConfig, EvalConfig, FrontierConfig, SpeedConfig, ScaleConfig)
+        for cls in (*codec.SECTIONS.values(), SampleConfig, EvalConfig, SolverBenchmarkConfig, SpeedConfig, ScaleConfig)
         for s in fields.settings(cls)
     ]
     for path in SOURCES:

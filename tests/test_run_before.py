@@ -39,7 +39,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def run(folder: Path) -> Run:
-    return runs.find(folder / "runs", "before")
+    return runs.find_run(folder / "runs", "before")
 
 
 def weights(path: Path) -> dict[str, torch.Tensor]:
@@ -69,7 +69,9 @@ def test_everything_in_it_is_found(run: Run) -> None:
     )
     (evaluation,) = run.evaluation_jobs()
     assert evaluation.result["bits_per_dim"] > 0
-    assert {name: row.shape for name, row in evaluation.terms().items()} == dict.fromkeys(("vb", "mse", "xstart_mse"), (4,))
+    assert {name: row.shape for name, row in evaluation.terms().items()} == dict.fromkeys(
+        ("vb", "mse", "xstart_mse"), (4,)
+    )
 
 
 def test_it_is_listed_and_exported(run: Run, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -63,9 +63,9 @@ BAD_NAMES = [
 @pytest.mark.parametrize("name", BAD_NAMES)
 def test_bad_names(name: str, runs_dir: Path, tiny: Config) -> None:
     with pytest.raises(UserError, match=r"cannot be a folder's name: use up to 64 letters.*no path\.$"):
-        runs.create(runs_dir, name, tiny)
+        runs.create_run(runs_dir, name, tiny)
     with pytest.raises(UserError, match=r"no run named|no name of a run"):
-        runs.find(runs_dir, name)
+        runs.find_run(runs_dir, name)
     assert list(runs_dir.iterdir()) == []
 
 
@@ -77,9 +77,9 @@ RENAMED = ["mein Lauf (2)", "猫 run", "прогон №3", "a'b", "x" * 200, "*
 def test_a_folder_that_was_renamed_by_hand_is_a_run(name: str, fake_run: FakeRun) -> None:
     before = fake_run("before")
     config, folder = before.config, before.folder.rename(before.folder.with_name(name))
-    run = runs.find(folder.parent, name)
+    run = runs.find_run(folder.parent, name)
     assert (run.folder, run.config, run.checkpoint().step) == (folder, config, 40)
-    assert [r.name for r in runs.all_runs(folder.parent)] == [name]
+    assert [r.name for r in runs.list_runs(folder.parent)] == [name]
     assert shlex.split(run.shell("sample", "--run", more=["--steps", "5"])) == [
         "ddpm",
         "sample",
@@ -91,15 +91,15 @@ def test_a_folder_that_was_renamed_by_hand_is_a_run(name: str, fake_run: FakeRun
         str(folder.parent),
     ]
     runs.check_name(runs.free_name(folder.parent, f"{name}-again"))
-    binned = runs.trash(run)
+    binned = runs.trash_run(run)
     assert binned.name == name
-    assert runs.all_runs(folder.parent) == []
+    assert runs.list_runs(folder.parent) == []
 
 
 def test_letters_that_systems_write_in_two_ways(fake_run: FakeRun) -> None:
     before = fake_run("before")
     folder = before.folder.rename(before.folder.with_name(unicodedata.normalize("NFD", "Läufe")))
-    assert runs.find(folder.parent, unicodedata.normalize("NFC", "Läufe")).folder.samefile(folder)
+    assert runs.find_run(folder.parent, unicodedata.normalize("NFC", "Läufe")).folder.samefile(folder)
 
 
 @pytest.mark.parametrize(
@@ -109,13 +109,13 @@ def test_a_path_is_no_name(name: str, fake_run: FakeRun) -> None:
     run = fake_run("one")
     shutil.copytree(run.folder, run.folder.parent / ".hidden")
     with pytest.raises(UserError, match=r"is no name of a run, which is that of a folder in .*: the newest are one"):
-        runs.find(run.folder.parent, name)
+        runs.find_run(run.folder.parent, name)
 
 
 def test_a_folder_that_is_no_run_is_not_to_be_resumed(runs_dir: Path, tiny: Config) -> None:
     (runs_dir / "one").mkdir()
     with pytest.raises(UserError, match="holds no run: choose another name"):
-        runs.create(runs_dir, "one", tiny)
+        runs.create_run(runs_dir, "one", tiny)
 
 
 @pytest.mark.parametrize("base", ["shapes", "My run!", "", "***", "con", "a" * 100, "../../etc", "x.", "ä b"])
@@ -123,7 +123,7 @@ def test_free_names_are_good_and_free(runs_dir: Path, tiny: Config, base: str) -
     names = []
     for _ in range(3):
         names.append(runs.free_name(runs_dir, base))
-        runs.create(runs_dir, names[-1], tiny)
+        runs.create_run(runs_dir, names[-1], tiny)
     assert len(set(names)) == 3
     assert names[1] == f"{names[0]}-2"
 
@@ -132,18 +132,18 @@ def test_free_names_are_good_and_free(runs_dir: Path, tiny: Config, base: str) -
 
 
 def test_create_and_find(runs_dir: Path, tiny: Config) -> None:
-    run = runs.create(runs_dir, "one", tiny)
-    assert run == runs.find(runs_dir, "one")
-    assert run.config == runs.find(runs_dir, "one").config == tiny
+    run = runs.create_run(runs_dir, "one", tiny)
+    assert run == runs.find_run(runs_dir, "one")
+    assert run.config == runs.find_run(runs_dir, "one").config == tiny
     assert run.state() == "stopped"
     assert (run.checkpoints(), run.previews(), run.sample_jobs()) == ([], [], [])
 
 
 def test_a_taken_name(runs_dir: Path, tiny: Config) -> None:
-    runs.create(runs_dir, "one", tiny)
+    runs.create_run(runs_dir, "one", tiny)
     before = (runs_dir / "one" / "config.json").read_bytes()
     with pytest.raises(UserError, match="already a run named one: choose another name, or resume"):
-        runs.create(runs_dir, "one", codec.replace(tiny, dict(seed=1)))
+        runs.create_run(runs_dir, "one", codec.replace(tiny, dict(seed=1)))
     assert (runs_dir / "one" / "config.json").read_bytes() == before
 
 
@@ -152,7 +152,7 @@ def test_of_many_at_once_one_gets_the_name(runs_dir: Path, tiny: Config) -> None
 
     def make() -> None:
         try:
-            made.append(runs.create(runs_dir, "one", tiny))
+            made.append(runs.create_run(runs_dir, "one", tiny))
         except UserError as error:
             made.append(error)
 
@@ -173,33 +173,33 @@ def test_create_is_whole_or_nothing(runs_dir: Path, tiny: Config, monkeypatch: p
     with monkeypatch.context() as patch:
         patch.setattr(files, "write_json", full)
         with pytest.raises(UserError, match="No room"):
-            runs.create(runs_dir, "one", tiny)
+            runs.create_run(runs_dir, "one", tiny)
     assert [path.name for path in runs_dir.iterdir()] == [".lock"]
-    assert runs.create(runs_dir, "one", tiny).config == tiny
+    assert runs.create_run(runs_dir, "one", tiny).config == tiny
 
 
 def test_a_runs_folder_that_cannot_be(tmp_path: Path, tiny: Config) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="Cannot write in"):
-        runs.create(tmp_path / "file", "one", tiny)
-    assert runs.all_runs(tmp_path / "nowhere") == []
+        runs.create_run(tmp_path / "file", "one", tiny)
+    assert runs.list_runs(tmp_path / "nowhere") == []
     with pytest.raises(UserError, match=r"no run named one in .*: the newest are none yet"):
-        runs.find(tmp_path / "nowhere", "one")
+        runs.find_run(tmp_path / "nowhere", "one")
 
 
 def test_find_says_which_there_are(runs_dir: Path, tiny: Config) -> None:
-    runs.create(runs_dir, "other", tiny)
+    runs.create_run(runs_dir, "other", tiny)
     with pytest.raises(UserError, match=r"no run named one .*: the newest are other"):
-        runs.find(runs_dir, "one")
+        runs.find_run(runs_dir, "one")
 
 
 def test_newest_first_and_nothing_but_runs(runs_dir: Path, tiny: Config) -> None:
     for number, name in enumerate(["a", "c", "b"]):
-        run = runs.create(runs_dir, name, tiny)
+        run = runs.create_run(runs_dir, name, tiny)
         os.utime(run.folder / "config.json", (1000 + number, 1000 + number))
     (runs_dir / "stray").mkdir()
     (runs_dir / "file").write_text("")
-    assert [run.name for run in runs.all_runs(runs_dir)] == ["b", "c", "a"]
+    assert [run.name for run in runs.list_runs(runs_dir)] == ["b", "c", "a"]
 
 
 def test_a_config_that_is_not_one(runs_dir: Path) -> None:
@@ -238,7 +238,7 @@ def test_checkpoints_are_those_with_a_manifest(fake_run: FakeRun) -> None:
 
 
 def test_no_checkpoint(runs_dir: Path, tiny: Config) -> None:
-    run = runs.create(runs_dir, "one", tiny)
+    run = runs.create_run(runs_dir, "one", tiny)
     with pytest.raises(UserError, match="no checkpoint yet: let it train until it saves one: `ddpm train --resume one"):
         run.checkpoint()
     with Worker(run.folder) as worker:
@@ -248,7 +248,7 @@ def test_no_checkpoint(runs_dir: Path, tiny: Config) -> None:
 
 
 def test_steps_of_more_than_six_digits(runs_dir: Path, tiny: Config, save_checkpoint: Callable[..., None]) -> None:
-    run = runs.create(runs_dir, "one", tiny)
+    run = runs.create_run(runs_dir, "one", tiny)
     save_checkpoint(run, 2_000_000, 0)
     save_checkpoint(run, 999_999, 0)
     assert [c.step for c in run.checkpoints()] == [999_999, 2_000_000]
@@ -286,7 +286,7 @@ def test_sample_jobs(fake_run: FakeRun) -> None:
 
 def test_folders_of_the_same_second_are_several(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
-        folders = [*pool.map(lambda _: runs.timed(tmp_path), range(40))]
+        folders = [*pool.map(lambda _: runs.timestamped_folder(tmp_path), range(40))]
     assert len({*folders}) == 40
     assert {*folders} == {*tmp_path.iterdir()}
 
@@ -294,7 +294,7 @@ def test_folders_of_the_same_second_are_several(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "samples").write_bytes(b"")
     with pytest.raises(UserError, match=r"Cannot write in .*samples"):
-        runs.timed(tmp_path / "samples")
+        runs.timestamped_folder(tmp_path / "samples")
 
 
 # --- the bin
@@ -302,14 +302,14 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
 
 def test_trash_can_be_undone(fake_run: FakeRun) -> None:
     run = fake_run("one")
-    bin_folder = runs.trash(run)
+    bin_folder = runs.trash_run(run)
     runs_dir = run.folder.parent
-    assert runs.all_runs(runs_dir) == []
+    assert runs.list_runs(runs_dir) == []
     assert Run(bin_folder).checkpoints()[-1].step == 40
     again = fake_run("one")
-    assert runs.trash(again) != bin_folder
+    assert runs.trash_run(again) != bin_folder
     bin_folder.rename(runs_dir / "one")
-    assert [r.name for r in runs.all_runs(runs_dir)] == ["one"]
+    assert [r.name for r in runs.list_runs(runs_dir)] == ["one"]
 
 
 def test_what_is_at_work_is_not_thrown_away(fake_run: FakeRun) -> None:
@@ -317,7 +317,7 @@ def test_what_is_at_work_is_not_thrown_away(fake_run: FakeRun) -> None:
     with Worker(run.folder) as worker:
         worker.beat(state="running")
         with pytest.raises(UserError, match="one is still running: stop it before deleting it"):
-            runs.trash(run)
+            runs.trash_run(run)
     assert run.folder.exists()
 
 
@@ -325,16 +325,16 @@ def test_what_is_at_work_is_not_thrown_away(fake_run: FakeRun) -> None:
 
 
 def test_trainings_wait_for_their_turn(runs_dir: Path, tiny: Config) -> None:
-    first, second = (runs.create(runs_dir, name, tiny) for name in ("first", "second"))
+    first, second = (runs.create_run(runs_dir, name, tiny) for name in ("first", "second"))
     order = []
     with Worker(first.folder, state="queued") as one:
-        runs.wait_turn(first, one)
+        runs.wait_in_queue(first, one)
         one.beat(state="running")
 
         def wait() -> None:
             with Worker(second.folder, state="queued") as two:
                 order.append("queued")
-                runs.wait_turn(second, two)
+                runs.wait_in_queue(second, two)
                 order.append("turn")
 
         waiting = threading.Thread(target=wait)
@@ -349,10 +349,10 @@ def test_trainings_wait_for_their_turn(runs_dir: Path, tiny: Config) -> None:
 
 
 def test_one_that_waits_can_be_stopped(runs_dir: Path, tiny: Config) -> None:
-    first, second = (runs.create(runs_dir, name, tiny) for name in ("first", "second"))
+    first, second = (runs.create_run(runs_dir, name, tiny) for name in ("first", "second"))
     with Worker(first.folder) as one:
         one.beat(state="running")
         with Worker(second.folder, state="queued") as two:
             second.request("stop")
             with pytest.raises(Stopped):
-                runs.wait_turn(second, two)
+                runs.wait_in_queue(second, two)

@@ -247,7 +247,7 @@ def test_a_small_size_that_is_none(config: Config) -> None:
 
 
 def train(folder: Path, config: Config, until: int = 0) -> Run:
-    run = runs.create(folder, "mine", config) if not (folder / "mine").exists() else Run(folder / "mine")
+    run = runs.create_run(folder, "mine", config) if not (folder / "mine").exists() else Run(folder / "mine")
     with Worker(run.folder, config.train.total_steps) as worker:
         for report in TrainingLoop(run, worker).train():
             if report.step == until:
@@ -367,7 +367,7 @@ def test_super_res_train_of_a_model_that_enlarges_nothing(tmp_path: Path, capsys
     assert "enlarges nothing: say --small_size" in capsys.readouterr().err
     assert main.main([*common, "--large_size", "32"]) == 2
     assert "small_size 64 is not below image_size 32" in capsys.readouterr().err
-    assert not runs.all_runs(tmp_path)
+    assert not runs.list_runs(tmp_path)
 
 
 def test_reading_small_pictures_can_be_stopped(config: Config, tmp_path: Path) -> None:

@@ -262,4 +262,4 @@ def test_what_may_not_be_read_or_written_is_named(shared: Path) -> None:
 
 
 def test_a_run_of_no_rights_is_not_thought_gone(shared: Path) -> None:
-    assert [run.name for run in runs.all_runs(shared / "runs")] == ["private", "example"]
+    assert [run.name for run in runs.list_runs(shared / "runs")] == ["private", "example"]

@@ -193,7 +193,7 @@ def test_a_disk_that_is_away_for_a_while_ends_no_training(
     tiny: Config, runs_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = dict(total_steps=4, save_interval=2, sample_interval=2, keep_checkpoints=1)
-    run = runs.create(runs_dir, "r", datasets.resolve(codec.replace(tiny, settings)))
+    run = runs.create_run(runs_dir, "r", datasets.resolve(codec.replace(tiny, settings)))
     save, warnings, failed = checkpoint_files.save, {}, []
 
     def once(run: runs.Run, step: int, *rest: Any, **others: Any) -> Any:

@@ -161,7 +161,7 @@ def test_start_takes_the_classes_as_they_are_then(
     at.run()
     assert "3 classes: cat (2), cow (2), dog (2)" in said(at)
     button(at, "Start").click().run()
-    (run,) = runs.all_runs(runs_dir)
+    (run,) = runs.list_runs(runs_dir)
     assert (run.config.class_names, run.config.model.num_classes) == (("cat", "cow", "dog"), 3)
     assert started == [run.name]
 
@@ -207,7 +207,7 @@ def test_start_makes_the_run_and_its_process(runs_dir: Path, monkeypatch: pytest
     at.text_input(key="train.name").set_value("first").run()
     button(at, "Start").click().run()
     assert [run.name for run in started] == ["first"]
-    config = runs.find(runs_dir, "first").config
+    config = runs.find_run(runs_dir, "first").config
     assert config.train.total_steps == 77
     assert config.model.num_classes == len(config.class_names) == 8
 
@@ -216,7 +216,7 @@ def test_a_failed_start_is_told_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -
     def refuse(*arguments: object) -> None:
         raise files.DiskFull(Path("runs/x/config.json"))
 
-    monkeypatch.setattr("ddpm.runs.runs.create", refuse)
+    monkeypatch.setattr("ddpm.runs.runs.create_run", refuse)
     at = open_page("pages/train.py")
     button(at, "Start").click().run()
     assert "No room to write" in at.error[0].value
@@ -255,7 +255,7 @@ def test_the_measured_speed_gives_the_time_of_the_whole(monkeypatch: pytest.Monk
     status = Status(
         "finished", metrics=metrics, pid=1, sharing="2 processes share 2 cores: this one goes on with 1 thread."
     )
-    files.write_json(launch.measurement(started[0]).folder / "status.json", status.__dict__)
+    files.write_json(launch.cost_job(started[0]).folder / "status.json", status.__dict__)
     at.run()
     shown = {m.label: m.value for m in at.metric}
     assert (shown["Time per step"], shown["Memory"]) == ("0.5 s", "400 MB")
@@ -274,7 +274,7 @@ def test_a_failed_measurement_says_why() -> None:
     at = open_page("pages/train.py")
     config = data_form.resolved(PRESETS["quick-start"].config)
     status = Status("failed", message="Not enough memory.", pid=1)
-    files.write_json(launch.measurement(config).folder / "status.json", status.__dict__)
+    files.write_json(launch.cost_job(config).folder / "status.json", status.__dict__)
     at.run()
     assert "Not enough memory." in said(at)
     assert button(at, "Measure again")

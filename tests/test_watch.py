@@ -30,7 +30,7 @@ def store(runs_dir: Path) -> Iterator[run_store.Store]:
     made.close()
 
 
-def heard(store: run_store.Store) -> None:
+def poll_requests(store: run_store.Store) -> None:
     """Wait until all that happened so far is counted: events come in their order, and this one is the last."""
     last = store.runs_dir / f"last-{time.monotonic_ns()}"
     last.touch()
@@ -46,11 +46,11 @@ def append(run: Run, *steps: int) -> None:
 
 def test_a_new_line_raises_the_revision_of_its_run_alone(runs_dir: Path, store: run_store.Store) -> None:
     one, other = (fake_run.write(runs_dir, name, steps=4) for name in ("one", "other"))
-    heard(store)
+    poll_requests(store)
     assert store.revisions.of(other.name, "saves") > 0
     before, quiet = store.revisions.of("one", "progress.csv"), store.revisions.of("other")
     append(one, 5)
-    heard(store)
+    poll_requests(store)
     assert store.revisions.of("one", "progress.csv") > before
     assert store.revisions.of("other") == quiet
 
@@ -63,11 +63,11 @@ def test_folders_that_come_all_at_once_are_heard_without_a_warning(runs_dir: Pat
         store = run_store.Store(runs_dir)
         for folder in folders:
             folder.mkdir(parents=True)
-        heard(store)
+        poll_requests(store)
         before = [store.revisions.of(f"run{k}", "samples") for k in range(300)]
         for folder in folders:
             (folder / "00000.png").touch()
-        heard(store)
+        poll_requests(store)
         store.close()
     assert all(before)
     assert all(store.revisions.of(f"run{k}", "samples") > before[k] for k in range(300))
@@ -76,10 +76,10 @@ def test_folders_that_come_all_at_once_are_heard_without_a_warning(runs_dir: Pat
 
 def test_a_replaced_file_counts_and_a_temporary_one_does_not(runs_dir: Path, store: run_store.Store) -> None:
     run = fake_run.write(runs_dir, "one", steps=2)
-    heard(store)
+    poll_requests(store)
     before = store.revisions.of("one", "status.json")
     files.write_json(run.folder / "status.json", {"state": "stopped"})
-    heard(store)
+    poll_requests(store)
     assert store.revisions.of("one", "status.json") > before
     assert not [parts for parts in store.revisions._counts if parts[-1].startswith(files.TEMPORARY)]
 
@@ -87,12 +87,12 @@ def test_a_replaced_file_counts_and_a_temporary_one_does_not(runs_dir: Path, sto
 def test_our_own_reading_makes_no_event(runs_dir: Path, store: run_store.Store) -> None:
     run = fake_run.write(runs_dir, "one", steps=4)
     (run.folder / "run.lock").touch()
-    heard(store)
+    poll_requests(store)
     before = store.revisions.of("one")
     for _ in range(5):
         view = run_store.RunView(run, store.revisions, store.pulse)
         view.metrics(), view.state(), view.status(), view.previews(), view.checkpoints(), view.log_tail()
-    heard(store)
+    poll_requests(store)
     assert store.revisions.of("one") == before
 
 
@@ -110,7 +110,7 @@ def test_what_did_not_change_is_not_read_again(
     def figure(look: figures.ChartOptions = figures.ChartOptions()) -> str:  # noqa: B008
         return view.figure(figures.MAIN, look, draw)
 
-    heard(store)
+    poll_requests(store)
     first = figure()
     reads = []
     monkeypatch.setattr(view._readers[figures.MAIN], "read", lambda: reads.append(1))

@@ -181,7 +181,7 @@ def trained(runs_dir: Path, tiny: Config) -> Path:
     from ddpm.runs import runs
 
     config = codec.resolved(datasets.resolve(codec.replace(tiny, {"total_steps": 2, "save_interval": 1})))
-    run = runs.create(runs_dir, "r", config)
+    run = runs.create_run(runs_dir, "r", config)
     with Worker(run.folder, 2) as worker:
         list(TrainingLoop(run, worker).train())
     return run.folder

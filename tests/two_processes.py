@@ -111,7 +111,7 @@ def exchanges() -> dict[str, Any]:
 class Asked(Helper):
     """Hears of a stop at once."""
 
-    def heard(self) -> set[str]:
+    def poll_requests(self) -> set[str]:
         return {"stop"}
 
 

@@ -37,7 +37,7 @@ from ddpm.host import cpu_threads
 from ddpm.models import backend
 from ddpm.planning import variances
 from ddpm.planning.variances import Errors
-from ddpm.runs.jobs import Stopped, Worker, keeping
+from ddpm.runs.jobs import Stopped, Worker, keep_on_failure
 from ddpm.runs.results import EvaluationJob
 from ddpm.runs.runs import Run
 from ddpm.sampling import analytic_variance, engine
@@ -362,12 +362,12 @@ def evaluate_into(
             seconds = time.monotonic() - began
             _keep(job, so_far, {**said, "asked": settings.num_samples, "ended": ended, "seconds": seconds})
 
-    with keeping(lambda: keep("failed")):
+    with keep_on_failure(lambda: keep("failed")):
         for measured in measure(network, config, settings, dataset, device, errors):
             so_far = measured.so_far
             if worker:
                 _beat(worker, measured, time.monotonic() - began)
-                stop = stop or "stop" in worker.heard()
+                stop = stop or "stop" in worker.poll_requests()
             else:
                 cpu_threads.look()
             yield measured
@@ -408,7 +408,7 @@ def open_pictures(
         distributed.raise_peer_error()
         if worker:
             worker.beat(message=f"Reading the data: {done} of {total} images")
-            if "stop" in worker.heard():
+            if "stop" in worker.poll_requests():
                 raise Stopped
 
     def opened() -> tuple[Split, Dataset, bool, str]:

@@ -1,6 +1,6 @@
 """The frontier of samplers on a checkpoint: how close each comes to the converged pictures, with how many network calls.
 
-for measured in measure(network, config, FrontierConfig(calls="5,10")):
+for measured in measure(network, config, SolverBenchmarkConfig(calls="5,10")):
     if measured.cell:
         print(measured.cell)
 """
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ddpm.compute import distributed, machine
 from ddpm.config import codec
-from ddpm.config.tasks import FrontierConfig, SampleConfig
+from ddpm.config.tasks import SampleConfig, SolverBenchmarkConfig
 from ddpm.config.training import Config
 from ddpm.diffusion.process import Network
 from ddpm.errors import UserError
@@ -30,8 +30,8 @@ from ddpm.planning.low_res import LowRes
 from ddpm.planning.solver_grid import Cell, LeftOut, Place, Way
 from ddpm.planning.variances import Errors
 from ddpm.reports.contact_sheet import SHOWN, Sheet
-from ddpm.runs.jobs import Worker, keeping
-from ddpm.runs.results import FrontierJob
+from ddpm.runs.jobs import Worker, keep_on_failure
+from ddpm.runs.results import SolverBenchmarkJob
 from ddpm.runs.runs import Run
 from ddpm.sampling import analytic_variance, engine
 from ddpm.storage import files, images
@@ -77,7 +77,7 @@ class Measured(NamedTuple):
 def measure(
     network: Network,
     config: Config,
-    settings: FrontierConfig,
+    settings: SolverBenchmarkConfig,
     device: torch.device | str = "cpu",
     errors: Errors | None = None,
 ) -> Iterator[Measured]:
@@ -186,7 +186,7 @@ def compare_source(
     folder: Path,
     worker: Worker,
     source: Run | Path,
-    settings: FrontierConfig,
+    settings: SolverBenchmarkConfig,
     flags: Mapping[str, Any],
     ask: bool = True,
 ) -> Iterator[Measured]:
@@ -202,7 +202,7 @@ def compare_source(
     computing = backend.resolve_and_report(settings.kernels, "fp32", device, worker)
     settings = dataclasses.replace(settings, kernels=computing.kernels)  # as machines differ
     network = engine.network_of(weights, config, path.name, device, settings.kernels)
-    told = engine.flags_of(config, weights, FrontierConfig)
+    told = engine.flags_of(config, weights, SolverBenchmarkConfig)
     command = ["ddpm", "bench", "samplers", "--model_path", str(path), *codec.to_flags(settings), *told]
     about = {"checkpoint": origin, "command": shlex.join(command)}
     errors = None
@@ -212,7 +212,7 @@ def compare_source(
 
 
 def _check_new(folder: Path) -> None:
-    if FrontierJob(folder).result:
+    if SolverBenchmarkJob(folder).result:
         raise UserError(f"{folder} already holds a frontier: choose another --out.", code="already-exists")
 
 
@@ -221,7 +221,7 @@ def compare_into(
     worker: Worker,
     network: Network,
     config: Config,
-    settings: FrontierConfig,
+    settings: SolverBenchmarkConfig,
     about: Mapping[str, Any],
     device: torch.device | str = "cpu",
     errors: Errors | None = None,
@@ -231,7 +231,7 @@ def compare_into(
     `about` is told in both JSON files.  Asked to stop, or where something goes wrong, it keeps the cells that are measured.
     """
     _check_new(folder)
-    job = FrontierJob(folder)
+    job = SolverBenchmarkJob(folder)
     places, left = solver_grid.places(config, settings)
     said = {
         "frontier": dataclasses.asdict(settings),
@@ -243,7 +243,7 @@ def compare_into(
     kept = _Kept(job, said, places, left, settings)
     measured: Measured | None = None
     began = time.monotonic()
-    with keeping(lambda: kept.write("failed")):
+    with keep_on_failure(lambda: kept.write("failed")):
         for measured in measure(network, config, settings, device, errors):
             elapsed = time.monotonic() - began
             worker.beat(
@@ -257,7 +257,7 @@ def compare_into(
             if measured.cell:
                 worker.beat(message=f"{len(kept.cells)} of {plural(len(places), 'cell')}")
             yield measured
-            if "stop" in worker.heard() and not measured.last:
+            if "stop" in worker.poll_requests() and not measured.last:
                 break
     whole = measured is not None and measured.last
     kept.write("all" if whole else "stopped")
@@ -273,11 +273,11 @@ class _Kept:
 
     def __init__(
         self,
-        job: FrontierJob,
+        job: SolverBenchmarkJob,
         said: Mapping[str, Any],
         places: list[Place],
         left: list[LeftOut],
-        settings: FrontierConfig,
+        settings: SolverBenchmarkConfig,
     ):
         self._job, self._said, self._left, self._clip = job, said, left, settings.clip_denoised
         self._ways = {place.way: place.sample for place in places}

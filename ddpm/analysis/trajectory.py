@@ -29,8 +29,8 @@ from ddpm.planning import timesteps, variances
 from ddpm.planning.variances import Errors
 from ddpm.reports import animation
 from ddpm.reports.animation import Frames
-from ddpm.runs.jobs import Worker, keeping
-from ddpm.runs.results import MicroscopeJob
+from ddpm.runs.jobs import Worker, keep_on_failure
+from ddpm.runs.results import TrajectoryJob
 from ddpm.runs.runs import Run
 from ddpm.sampling import analytic_variance, engine
 from ddpm.storage import files, images
@@ -156,7 +156,7 @@ def look_source(
 
     `flags` are model and diffusion settings for a file that does not hold its own; where `ask`, a probe checks them.
     """
-    job = MicroscopeJob(folder)
+    job = TrajectoryJob(folder)
     if job.result:
         raise UserError(f"{folder} already holds a trajectory: choose another --out.", code="already-exists")
     worker.beat(warning=distributed.set_num_threads(settings.threads, "microscope"))
@@ -198,7 +198,7 @@ def look_source(
     def keep() -> None:
         _keep(job, record, said)
 
-    with keeping(keep):
+    with keep_on_failure(keep):
         for look in looks(network, config, settings, number, device, errors):
             record.add(look)
             elapsed = time.monotonic() - began
@@ -206,7 +206,7 @@ def look_source(
                 step=look.done, total_steps=look.total, seconds_left=elapsed / look.done * (look.total - look.done)
             )
             yield look
-            if "stop" in worker.heard() and look.done < look.total:
+            if "stop" in worker.poll_requests() and look.done < look.total:
                 break
     worker.beat(message="Writing the pictures", now=True)
     sentence = _keep(job, record, said)
@@ -221,7 +221,7 @@ def look_source(
     )
 
 
-def _keep(job: MicroscopeJob, record: Record, said: Mapping[str, Any]) -> str:
+def _keep(job: TrajectoryJob, record: Record, said: Mapping[str, Any]) -> str:
     """Write what there is, result.json last; returns what is to be said, if anything."""
     if record.last is None:
         return ""

@@ -44,7 +44,7 @@ def measure_into(folder: Path, seconds: float = SECONDS) -> None:
         for report in trainer.steps(MOST + 1):
             times.append(report.seconds)
             worker.beat(step=len(times), total_steps=MOST + 1)
-            if "stop" in worker.heard():
+            if "stop" in worker.poll_requests():
                 raise Stopped
             if len(times) > LEAST and time.monotonic() - began > seconds:
                 break

@@ -158,7 +158,7 @@ class BenchmarkWorker:
         )
         config = datasets.resolve(codec.replace(self.config, {**wanted, "num_classes": 0}))
         with tempfile.TemporaryDirectory() as folder:
-            run = runs.create(Path(folder), "parts", config)
+            run = runs.create_run(Path(folder), "parts", config)
             with Worker(run.folder, config.train.total_steps) as worker:
                 loop = TrainingLoop(run, worker)
                 watch = _Stopwatch(loop.trainer)

@@ -148,7 +148,7 @@ def trained_labels(path: Path, tensors: Mapping[str, Tensor]) -> tuple[int, ...]
     weights are not decayed.
     """
     embedding = tensors.get("label_emb.weight")
-    beside = openai_folder.beside(path)
+    beside = openai_folder.files_of_same_step(path)
     if embedding is None or beside is None:
         return ()
     seen = None

@@ -10,7 +10,7 @@ from ddpm import formatting
 from ddpm.cli import shared, torchrun
 from ddpm.cli.output import Output
 from ddpm.config import validation
-from ddpm.config.tasks import FrontierConfig, ScaleConfig, SpeedConfig
+from ddpm.config.tasks import ScaleConfig, SolverBenchmarkConfig, SpeedConfig
 from ddpm.errors import UserError
 from ddpm.planning import solver_grid
 from ddpm.reports import speed_tables
@@ -56,7 +56,7 @@ def add(commands: Any) -> None:
         _samplers,
         "Compare samplers: distance to the converged images, by number of model evaluations.",
     )
-    shared.add_source(samplers, FrontierConfig, "comparing", "frontiers")
+    shared.add_source(samplers, SolverBenchmarkConfig, "comparing", "frontiers")
     _add_markdown(samplers)
 
 
@@ -145,7 +145,7 @@ def _samplers(options: argparse.Namespace) -> Output:
             "ddpm bench measures one process, and was started in several: start it without torchrun.",
             code="single-process-only",
         )
-    settings, source, flags = shared.read_source(options, FrontierConfig)
+    settings, source, flags = shared.read_source(options, SolverBenchmarkConfig)
     folder = shared.result_folder(options.out, source, "frontiers")
     with shared.job_worker(folder, made=options.out is None) as worker:
         worker.beat(message="Loading the network")
@@ -161,7 +161,7 @@ def _samplers(options: argparse.Namespace) -> Output:
                         f"{measured.cell.way.label}, {formatting.plural(measured.cell.calls, 'call')}", refresh=False
                     )
                 line.update(measured.done - line.n)
-    job = results.FrontierJob(folder)
+    job = results.SolverBenchmarkJob(folder)
     result, status = job.result, job.status()
     lines = [_describe(result, "markdown" in options)] if result.get("rows") else []
     lines += [status.message] if status and status.message else []  # that it was stopped, and when

@@ -42,7 +42,7 @@ def add(commands: Any) -> None:
 
 
 def _import(options: argparse.Namespace) -> Output:
-    folder = openai_folder.look(options.folder)
+    folder = openai_folder.read_folder(options.folder)
     names = tuple(name.strip() for name in options.class_names.split(",") if name.strip())
     with jobs.Worker(options.job) if options.job else contextlib.nullcontext() as worker:
         from ddpm.interop import import_openai
@@ -50,7 +50,7 @@ def _import(options: argparse.Namespace) -> Output:
         def progress(doing: str, done: int, total: int) -> None:
             if worker:
                 worker.beat(state="running", message=doing, step=done, total_steps=total)
-                if "stop" in worker.heard():
+                if "stop" in worker.poll_requests():
                     raise jobs.Stopped
             else:
                 print(f"{doing} ...", file=sys.stderr)

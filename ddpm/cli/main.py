@@ -24,7 +24,7 @@ from ddpm.cli import (
     trajectory,
     variance,
 )
-from ddpm.errors import UserError, told
+from ddpm.errors import UserError, user_errors
 
 COMMANDS = (
     train,
@@ -72,7 +72,7 @@ def execute(arguments: Sequence[str]) -> None:
     json_alone = output.is_json(words)
     # What libraries print would make the document unreadable.
     elsewhere = contextlib.redirect_stdout(sys.stderr) if json_alone else contextlib.nullcontext()
-    with told():
+    with user_errors():
         with elsewhere:
             options = _parser(output.JsonParser if json_alone else argparse.ArgumentParser).parse_args(words)
             result = torchrun.run(options.command, options)

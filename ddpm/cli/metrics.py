@@ -32,7 +32,7 @@ def add(commands: Any) -> None:
 
 
 def _metrics(options: argparse.Namespace) -> Output:
-    run = runs.find(options.runs_dir, options.name)
+    run = runs.find_run(options.runs_dir, options.name)
     frame = _columns(run, run.metrics, [name.strip() for name in options.column.split(",") if name.strip()])
     ranged = options.begin is not None or options.end is not None
     if not frame.empty:

@@ -57,7 +57,7 @@ def add(commands: Any) -> None:
 
 
 def _stop(options: argparse.Namespace) -> Output:
-    run = runs.find(options.runs_dir, options.name)
+    run = runs.find_run(options.runs_dir, options.name)
     if options.kill:
         launch.kill(run)
         return Output(output.of_run(run), f"{run.name} was ended.")
@@ -72,8 +72,8 @@ def _stop(options: argparse.Namespace) -> Output:
 
 def _runs(options: argparse.Namespace) -> Output:
     if options.name:
-        return _describe(runs.find(options.runs_dir, options.name))
-    found = runs.all_runs(options.runs_dir)
+        return _describe(runs.find_run(options.runs_dir, options.name))
+    found = runs.list_runs(options.runs_dir)
     documents = [output.of_run(run) for run in found]
     whole = {"runs_dir": options.runs_dir.absolute(), "runs": documents}
     if not found:
@@ -111,8 +111,8 @@ def _describe(run: runs.Run) -> Output:
     results: dict[str, Sequence[jobs.Job]] = {
         "samples": run.sample_jobs(),
         "evaluations": run.evaluation_jobs(),
-        "comparisons": run.frontier_jobs(),
-        "trajectories": run.microscope_jobs(),
+        "comparisons": run.solver_benchmark_jobs(),
+        "trajectories": run.trajectory_jobs(),
     }
     short = output.of_run(run)
     document = {
@@ -145,7 +145,7 @@ def _classes(names: Sequence[str]) -> str:
 
 
 def _export(options: argparse.Namespace) -> Output:
-    run = runs.find(options.runs_dir, options.name)
+    run = runs.find_run(options.runs_dir, options.name)
     if options.openai:
         from ddpm.interop import export_openai
 

@@ -83,7 +83,7 @@ def log_format() -> str | None:
 def result_folder(out: Path | None, source: Run | Path, kind: str) -> Path:
     """Folder of a job's result: `out`, or else KIND/TIME in OPENAI_LOGDIR, in the run's folder or in this folder."""
     own = source.folder if isinstance(source, Run) else Path()
-    return out or torchrun.run_on_main(lambda: runs.timed((paths.log_folder() or own) / kind))
+    return out or torchrun.run_on_main(lambda: runs.timestamped_folder((paths.log_folder() or own) / kind))
 
 
 def copy_arrays_to_log_folder(out: Path | None, folder: Path) -> None:
@@ -202,7 +202,7 @@ def read_source(options: argparse.Namespace, section: type[S]) -> tuple[S, runs.
             f"--run uses the settings of the run, but --{next(iter(flags))} was given too: leave it out.",
             code="settings-are-fixed",
         )
-    return wanted, torchrun.run_on_main(lambda: runs.find(options.runs_dir, options.run)), flags
+    return wanted, torchrun.run_on_main(lambda: runs.find_run(options.runs_dir, options.run)), flags
 
 
 @contextlib.contextmanager

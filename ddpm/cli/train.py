@@ -17,7 +17,7 @@ from ddpm.config import codec, validation
 from ddpm.config.codec import SECTIONS
 from ddpm.config.presets import PRESETS
 from ddpm.config.training import Config
-from ddpm.errors import UserError, in_words
+from ddpm.errors import UserError, as_user_error
 from ddpm.runs import jobs, runs
 from ddpm.storage import paths
 
@@ -94,13 +94,13 @@ def _train(options: argparse.Namespace) -> Output:
             if options.resume is not None:
                 torchrun.run_on_main(lambda: _look_back(run, worker))
             if options.queue and run.folder.parent == options.runs_dir:  # one in OPENAI_LOGDIR waits for nobody
-                torchrun.run_on_main(lambda: runs.wait_turn(run, worker))
+                torchrun.run_on_main(lambda: runs.wait_in_queue(run, worker))
             if options.resume is not None:
                 run = torchrun.run_on_main(lambda: _ready(run, given, worker))
             _train_here(run, worker)
         except Exception as error:
             if to_file and not isinstance(error, jobs.Stopped):  # of a fault of the program, where it happened
-                told = in_words(error) if isinstance(error, OSError | UnicodeError) else error
+                told = as_user_error(error) if isinstance(error, OSError | UnicodeError) else error
                 text = str(told) if isinstance(told, UserError) else traceback.format_exc()
                 to_file.emit(logging.makeLogRecord({"msg": text}))
             raise
@@ -110,7 +110,7 @@ def _train(options: argparse.Namespace) -> Output:
 def _find(options: argparse.Namespace) -> runs.Run:
     """The run to go on with."""
     if options.resume:
-        return runs.find(options.runs_dir, options.resume)
+        return runs.find_run(options.runs_dir, options.resume)
     folder = paths.log_folder()
     if folder is None:
         raise UserError(
@@ -153,16 +153,16 @@ def _run(options: argparse.Namespace, given: dict[str, Any]) -> runs.Run:
             from ddpm.training import resume
 
             if resume.is_done(run):  # nothing of it is touched
-                raise UserError(run.all_done, code="nothing-left")
-    return run.loaded()
+                raise UserError(run.finished_message, code="nothing-left")
+    return run.with_config()
 
 
 def _look_back(run: runs.Run, worker: jobs.Worker) -> None:
     """Show what the run has done, and go on only where that is not written over."""
-    from ddpm.runs import traces
+    from ddpm.runs import lost_checkpoints
 
-    traces.check(run)
-    traces.show(run, worker)
+    lost_checkpoints.check(run)
+    lost_checkpoints.report_saved(run, worker)
 
 
 def _ready(run: runs.Run, given: Mapping[str, Any], worker: jobs.Worker) -> runs.Run:
@@ -196,11 +196,11 @@ def _new_run(options: argparse.Namespace, given: dict[str, Any]) -> runs.Run:
         config = warm_start.check_start(config)
     folder = paths.log_folder()
     if folder and not options.run:
-        run = runs.create_in(folder, config)
+        run = runs.create_run_in(folder, config)
         print(f"Run in {run.folder}", file=sys.stderr)
         return run
     name = options.run or runs.free_name(options.runs_dir, options.preset or Path(config.data.data_dir).stem)
-    run = runs.create(options.runs_dir, name, config)
+    run = runs.create_run(options.runs_dir, name, config)
     print(f"Run {run.name} in {run.folder}", file=sys.stderr)
     return run
 

@@ -45,7 +45,7 @@ def _microscope(options: argparse.Namespace) -> None:
             for look in trajectory.look_source(folder, worker, source, settings, options.number, flags, options.probe):
                 line.total = look.total
                 line.update(look.done - line.n)
-    message = results.MicroscopeJob(folder).status()
+    message = results.TrajectoryJob(folder).status()
     if message and message.message:
         print(message.message)
     print(folder)

@@ -312,7 +312,7 @@ class LsunConfig:
 
 
 @dataclass(frozen=True)
-class FrontierConfig(FromCheckpoint):
+class SolverBenchmarkConfig(FromCheckpoint):
     """Settings of the solver benchmark: samplers and numbers of model evaluations to compare."""
 
     solvers: str = setting(

@@ -23,7 +23,7 @@ from ddpm.data import shapes
 from ddpm.data.labelling import BY_FOLDER, NO_CLASSES, Labelling, label
 from ddpm.data.listing import File, Listing, is_rewritten, look, stamp
 from ddpm.data_sets import DATA_SETS
-from ddpm.errors import UserError, in_words
+from ddpm.errors import UserError, as_user_error
 from ddpm.formatting import plural, printable, some
 from ddpm.storage import image_files, images, paths
 from ddpm.storage.image_files import FORMATS
@@ -455,7 +455,7 @@ def _npz(path: Path) -> Iterator[zipfile.ZipFile]:
     except FileNotFoundError:
         raise UserError(f"There is no file {path}: check the path.", code="not-found") from None
     except PermissionError as error:
-        raise in_words(error) from error
+        raise as_user_error(error) from error
     except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, OSError, RuntimeError) as error:
         raise UserError(
             f"{path} is damaged, or no .npz file ({error}): copy or make it again.", code="damaged-archive"
@@ -495,7 +495,7 @@ def _identify_file(path: Path) -> bytes:
         with image_files.opened(path) as file:
             return hashlib.file_digest(file, "sha256").digest()
     except OSError as error:
-        raise in_words(error) from error
+        raise as_user_error(error) from error
 
 
 def _stamp(path: Path) -> str:

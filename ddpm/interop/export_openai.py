@@ -103,7 +103,7 @@ def export_checkpoint(run: Run, folder: Path, step: int = 0) -> list[str]:
         _save(folder / f"opt{done:06d}.pt", _optimizer(optimizer, names, hidden))
     else:
         notes.append("There is no optimiser's file: improved-diffusion begins a new one.")
-    frame = openai_folder.theirs(metrics.MetricReader(run.progress_path).read(), _last_step_of_theirs(run))
+    frame = openai_folder.to_openai_columns(metrics.MetricReader(run.progress_path).read(), _last_step_of_theirs(run))
     if not frame.empty:
         text = frame.to_csv(index=False, lineterminator="\n")
         files.write_bytes(folder / PROGRESS, text.encode())

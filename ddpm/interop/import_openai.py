@@ -69,7 +69,11 @@ def import_folder(
     if not config.data.data_dir:
         run.config = config
         continues = flags.get("total_steps") or flags.get("lr_anneal_steps")  # it is finished otherwise
-        again = run.shell("train", "--resume", more=["--data_dir", "DATA"]) if continues else run.anew(newest.model)
+        again = (
+            run.shell("train", "--resume", more=["--data_dir", "DATA"])
+            if continues
+            else run.restart_command(newest.model)
+        )
         notes.append(f"To train on, name its data: `{again}`.")
     make = _open_in_place if options.in_place else _copy
     return Imported(make(folder, runs_dir, name, config, notes, progress), notes)
@@ -97,7 +101,7 @@ def _settings(
         run.config = weights.config
         raise UserError(
             f"{newest.model} was written by this program and knows its settings: begin from it with"
-            f" `{run.anew(newest.model)}`.",
+            f" `{run.restart_command(newest.model)}`.",
             code="own-run",
         )
     optimizer = checkpoint_files.optimizer_of(newest.optimizer, weights.tensors) if newest.optimizer else None
@@ -123,7 +127,7 @@ def _training(folder: Folder, newest: Files, optimizer: Mapping[str, Any] | None
     """Infer settings of the training from its log and optimiser; also returns notes on what could not be inferred."""
     settings: dict[str, Any] = {"ema_rate": ",".join(newest.averages), "ema_warmup": False}
     notes = []
-    if folder.progress and (batch := openai_folder.batch_size(openai_folder.curves(folder.progress))):
+    if folder.progress and (batch := openai_folder.batch_size(openai_folder.read_progress(folder.progress))):
         settings["batch_size"] = batch
     else:
         notes.append("The batch size cannot be inferred from its log: give it with --batch_size.")
@@ -187,9 +191,9 @@ def _state_of(start: warm_start.Start) -> dict[str, Any]:
 
 
 def _copy(folder: Folder, runs_dir: Path, name: str, config: Config, notes: list[str], progress: Progress) -> Run:
-    run = runs.create(runs_dir, name, config)
+    run = runs.create_run(runs_dir, name, config)
     try:
-        frame = openai_folder.curves(folder.progress) if folder.progress else None
+        frame = openai_folder.read_progress(folder.progress) if folder.progress else None
         wanted = metrics.columns_for(losses.parts(config))
         extra = [column for column in (frame.columns if frame is not None else ()) if column not in wanted]
         writer = metrics.MetricWriter(run.progress_path, (*wanted, *extra))
@@ -236,7 +240,7 @@ def _open_in_place(
             made.append(checkpoint_files.manifest_path(checkpoint))
             checkpoint_files.commit(checkpoint)
             step = start.step
-        last = openai_folder.curves(folder.progress).iloc[-1].to_dict() if folder.progress else {}
+        last = openai_folder.read_progress(folder.progress).iloc[-1].to_dict() if folder.progress else {}
         made += [run.folder / "status.json", run.folder / "config.json"]
         files.write_json(run.folder / "config.json", codec.to_json(config))
         _write_status(run, step, last, notes)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from ddpm import formatting
 from ddpm.config.fields import ints
-from ddpm.config.tasks import FrontierConfig, SampleConfig
+from ddpm.config.tasks import SampleConfig, SolverBenchmarkConfig
 from ddpm.config.training import Config
 from ddpm.errors import UserError
 from ddpm.planning import timesteps
@@ -83,7 +83,7 @@ class LeftOut(NamedTuple):
     why: str
 
 
-def ways(settings: FrontierConfig) -> list[Way]:
+def ways(settings: SolverBenchmarkConfig) -> list[Way]:
     """The rows that the settings ask for.  Raises UserError for a name that there is not."""
     solvers = _names("solvers", settings.solvers, tuple(SOLVERS)) or list(SOLVERS)
     own = settings.spacing.strip() in ("", "auto")
@@ -92,7 +92,7 @@ def ways(settings: FrontierConfig) -> list[Way]:
     return [Way(s, p, flip) for s in solvers for p in spacings or [SOLVERS[s].spacing] for flip in flips]
 
 
-def calls_of(settings: FrontierConfig) -> list[int]:
+def calls_of(settings: SolverBenchmarkConfig) -> list[int]:
     """The columns that the settings ask for, increasing.  Raises UserError for what is no number."""
     found = sorted(set(ints("calls", settings.calls)))
     if not found:
@@ -117,7 +117,7 @@ def _names(setting: str, text: str, known: Sequence[str]) -> list[str]:
     return found
 
 
-def sample_of(config: Config, settings: FrontierConfig, way: Way, calls: int) -> SampleConfig:
+def sample_of(config: Config, settings: SolverBenchmarkConfig, way: Way, calls: int) -> SampleConfig:
     """How a cell's pictures are drawn: in fp32, all from the same noise."""
     takes = SOLVERS[way.solver].takes
     usual = SampleConfig(
@@ -150,7 +150,7 @@ def is_random(sample: SampleConfig) -> bool:
     return not row.exact or any(getattr(sample, name) > 0 for name in ("eta", "churn") if name in row.takes)
 
 
-def places(config: Config, settings: FrontierConfig) -> tuple[list[Place], list[LeftOut]]:
+def places(config: Config, settings: SolverBenchmarkConfig) -> tuple[list[Place], list[LeftOut]]:
     """The cells to be measured, few calls first and the samplers in turn, and those that are impossible.
 
     Raises UserError where none is possible, and for settings that say something else.
@@ -180,7 +180,7 @@ def clips(found: Iterable[Place]) -> list[bool]:
     return sorted({p.sample.clip_denoised for p in found if not is_random(p.sample)}, reverse=True)
 
 
-def total_calls(found: Sequence[Place], settings: FrontierConfig) -> int:
+def total_calls(found: Sequence[Place], settings: SolverBenchmarkConfig) -> int:
     """Network calls that a picture takes in all."""
     return (CONVERGED_CALLS + CHECK_CALLS) * len(clips(found)) + settings.repeats * sum(place.calls for place in found)
 

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from ddpm import formatting
-from ddpm.config.tasks import EvalConfig, FrontierConfig, SampleConfig
+from ddpm.config.tasks import EvalConfig, SampleConfig, SolverBenchmarkConfig
 from ddpm.config.training import Config
 from ddpm.errors import UserError
 from ddpm.planning import solver_grid, timesteps
@@ -84,10 +84,10 @@ def estimate_evaluation_seconds(jobs: Sequence[EvaluationJob], config: Config, e
     return None
 
 
-def estimate_benchmark_seconds(run: Run, config: Config, settings: FrontierConfig) -> float | None:
+def estimate_benchmark_seconds(run: Run, config: Config, settings: SolverBenchmarkConfig) -> float | None:
     """Estimates the seconds a comparison of samplers takes from an earlier one of the run, or from its sampling speed."""
     evaluations = solver_grid.total_calls(solver_grid.places(config, settings)[0], settings) * settings.num_samples
-    for job in run.frontier_jobs()[:RECENT]:
+    for job in run.solver_benchmark_jobs()[:RECENT]:
         if pace := job.result.get("pace"):
             return evaluations * pace["median"]
     for sampling in run.sample_jobs()[:RECENT]:

@@ -42,7 +42,7 @@ def estimate_training_cost(config: Config, num_images: int | None = None) -> Tra
     num_images: training images in the data, for the number of epochs.
     """
     train = config.train
-    job = launch.measurement(config)
+    job = launch.cost_job(config)
     status = job.status()
     measured = status.metrics if status and job.state() == "finished" else {}
     seconds_per_step = measured.get("seconds_per_step")

@@ -91,7 +91,7 @@ class _Log:
         if bad:
             log.notes.append(f"Left out of progress.csv, as no numbers can be read from it: {plural(bad, 'line')}.")
         if len(lines) > most_rows - 1:
-            kept = metrics.thinned(log.column("loss"), most_rows - 1)
+            kept = metrics.downsample_indices(log.column("loss"), most_rows - 1)
             log.lines = [lines[i] for i in kept]
             log.notes.append(
                 f"Metrics has {len(kept):,} of {len(lines):,} log lines, for a sheet holds {most_rows:,} rows: "
@@ -114,13 +114,13 @@ class _Log:
         value = float(self.frame[name].iloc[-1])
         return None if math.isnan(value) and not self.nan[name].iloc[-1] else value
 
-    def by_checkpoint(self, steps: list[int]) -> pd.DataFrame:
-        """metrics.by_checkpoint, with a NaN only where not-a-numbers were logged; None where nothing was."""
+    def at_checkpoints(self, steps: list[int]) -> pd.DataFrame:
+        """metrics.at_checkpoints, with a NaN only where not-a-numbers were logged; None where nothing was."""
         step = self.frame["step"]
-        found = metrics.by_checkpoint(self.frame, steps)
-        nans = metrics.by_checkpoint(self.nan.assign(step=step), steps) > 0
+        found = metrics.at_checkpoints(self.frame, steps)
+        nans = metrics.at_checkpoints(self.nan.assign(step=step), steps) > 0
         infinities = (
-            metrics.by_checkpoint(self.frame.isin([math.inf, -math.inf]).astype(float).assign(step=step), steps) > 0
+            metrics.at_checkpoints(self.frame.isin([math.inf, -math.inf]).astype(float).assign(step=step), steps) > 0
         )
         spoilt = nans | (infinities & found.isna())  # by a NaN, or by infinities of both signs
         return found.astype(object).where(found.notna(), None).mask(spoilt[found.columns], math.nan)
@@ -223,7 +223,7 @@ def _facts(run: Run, log: _Log) -> Iterator[tuple[str, Any, str]]:
         yield "Classes", ", ".join(config.class_names) or None, ""
         yield "Image size", f"{config.model.image_size} x {config.model.image_size}", ""
         yield "Parameters", architecture.parameters(config.model), "#,##0"
-        yield "Command", run.anew(), ""
+        yield "Command", run.restart_command(), ""
         yield "Begun (UTC)", _utc(run.created_at), "yyyy-mm-dd hh:mm:ss"
     yield (
         "Last sign of life (UTC)",
@@ -314,7 +314,7 @@ def _checkpoints(sheet: Any, run: Run, log: _Log) -> None:
     if not steps:
         sheet.append([_cell(sheet, "No checkpoint yet.")])
         return
-    rows = log.by_checkpoint(steps) if columns else pd.DataFrame()
+    rows = log.at_checkpoints(steps) if columns else pd.DataFrame()
     if "seconds" in columns:  # which a checkpoint knows itself, also where no line was logged from then on
         known = pd.Series(steps).map({c.step: c.seconds for c in run.checkpoints() if c.seconds}).astype(object)
         rows["seconds"] = known.where(known.notna(), rows["seconds"])
@@ -340,7 +340,7 @@ def _charts(sheet: Any, book: Workbook, log: _Log) -> None:
         return
     sheet.page_setup.orientation, sheet.page_setup.fitToHeight = "portrait", 1
     data = _sheet(book, "Chart data")
-    lines = [metrics.thin(log.column("step"), log.column(name), CHART_POINTS) for name in drawn]
+    lines = [metrics.downsample(log.column("step"), log.column(name), CHART_POINTS) for name in drawn]
     _header(data, [text for name in drawn for text in ("step", name)], [14.0] * (2 * len(drawn)))
     for number in range(max(len(x) for x, _ in lines)):
         row: list[Any] = []

@@ -33,7 +33,7 @@ def for_buttons(run: Run) -> list[tuple[str, str]]:
     if config.model.class_cond and not config.class_names:  # of many unnamed classes it is unknown which were trained
         sampling += ["--classes", f"0-{min(10, config.model.num_classes) - 1}"]
     return [
-        ("Train again with the same settings", run.anew()),
+        ("Train again with the same settings", run.restart_command()),
         ("Resume", run.shell("train", "--resume")),
         ("Stop", run.shell("stop")),
         ("Sample images", run.shell("sample", "--run", more=[*sampling, "--out", "samples"])),

@@ -26,7 +26,7 @@ from typing import Any, BinaryIO, Literal, Self
 
 import psutil
 
-from ddpm.errors import UserError, in_words
+from ddpm.errors import UserError, as_user_error
 from ddpm.host import cpu_threads
 from ddpm.storage import files, locks
 
@@ -77,7 +77,7 @@ class Stopped(Exception):
 
 
 @contextlib.contextmanager
-def keeping(keep: Callable[[], None]) -> Iterator[None]:
+def keep_on_failure(keep: Callable[[], None]) -> Iterator[None]:
     """Where work fails, `keep` what is finished before the error goes on.  A failure of `keep` itself is only logged."""
     try:
         yield
@@ -127,7 +127,7 @@ class Job:
         except UserError:
             return ""
         except OSError as error:
-            return str(in_words(error))
+            return str(as_user_error(error))
         return ""
 
     def alive(self) -> bool:
@@ -159,7 +159,7 @@ class Job:
                 return status.state
             young = time.time() - status.updated_at < START_GRACE
             return "starting" if status.state in ("starting", "queued") and not status.pid and young else "lost"
-        if pulse and pulse.stands_still(self, status):
+        if pulse and pulse.is_stalled(self, status):
             return "not responding"
         if status.state == "running" and "stop" in self.requests():
             return "stopping"
@@ -196,7 +196,7 @@ class Job:
         except FileNotFoundError:
             return ""
         except OSError as error:
-            return str(in_words(error))
+            return str(as_user_error(error))
 
     def processes(self) -> list[psutil.Process]:
         """The process that status.json names, if it is still that one."""
@@ -218,7 +218,7 @@ class Pulse:
         self._clock = clock
         self._seen: dict[Path, tuple[tuple[int, int], float, float]] = {}  # beat, when it was looked at, seconds still
 
-    def stands_still(self, job: Job, status: Status) -> bool:
+    def is_stalled(self, job: Job, status: Status) -> bool:
         beat, now = (status.pid, status.beat), self._clock()
         last, looked, still = self._seen.get(job.folder, (beat, now, 0.0))
         # A gap between two looks counts little: the reader may have slept through it, and the process too.
@@ -344,7 +344,7 @@ class Worker:
             lost = "" if isinstance(error, Stopped) else "Interrupted: steps since the last checkpoint are lost"
             self.beat(state="stopped", message=lost, seconds_left=None, now=True)
         elif error is not None and not (isinstance(error, SystemExit) and self._status.state in FINAL):
-            known = in_words(error) if isinstance(error, OSError | UnicodeError) else error
+            known = as_user_error(error) if isinstance(error, OSError | UnicodeError) else error
             sentence = str(known) if isinstance(known, UserError) else f"{type(error).__name__}: {error}"
             self.beat(state="failed", message=sentence, seconds_left=None, now=True)
         for number, handler in self._handlers.items():
@@ -376,7 +376,7 @@ class Worker:
             with contextlib.suppress(files.DiskFull, OSError):
                 files.write_json(self.job.folder / "status.json", dataclasses.asdict(self._status))
 
-    def heard(self) -> set[str]:
+    def poll_requests(self) -> set[str]:
         """Requests that have come since the last call; a stop is told again and again."""
         try:
             asked = self.job._requests() if self._control_changed() else {}
@@ -418,6 +418,6 @@ class Helper(Worker):
         """Nothing but to go on with this process's share of the cores: the other one beats."""
         cpu_threads.look()
 
-    def heard(self) -> set[str]:
+    def poll_requests(self) -> set[str]:
         """Nothing: the other one hears."""
         return set()

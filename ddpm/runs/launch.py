@@ -16,12 +16,12 @@ import psutil
 
 import ddpm
 from ddpm.config import codec
-from ddpm.config.tasks import EvalConfig, FromCheckpoint, FrontierConfig, SampleConfig
+from ddpm.config.tasks import EvalConfig, FromCheckpoint, SampleConfig, SolverBenchmarkConfig
 from ddpm.config.training import Config, TrainConfig
 from ddpm.errors import UserError
 from ddpm.runs import runs
 from ddpm.runs.jobs import ACTIVE, Job, Status, guard
-from ddpm.runs.results import KINDS, EvaluationJob, FrontierJob, MicroscopeJob, SampleJob
+from ddpm.runs.results import KINDS, EvaluationJob, SampleJob, SolverBenchmarkJob, TrajectoryJob
 from ddpm.runs.runs import Run
 from ddpm.storage import files, paths
 
@@ -80,19 +80,19 @@ def start_evaluation(run: Run, evaluation: EvalConfig) -> EvaluationJob:
     return job
 
 
-def start_frontier(run: Run, frontier: FrontierConfig) -> FrontierJob:
+def start_solver_benchmark(run: Run, frontier: SolverBenchmarkConfig) -> SolverBenchmarkJob:
     """Starts a comparison of samplers on a run in a process of its own."""
-    job: FrontierJob = start_result(run, "frontiers", frontier)
+    job: SolverBenchmarkJob = start_result(run, "frontiers", frontier)
     return job
 
 
-def start_microscope(run: Run, sample: SampleConfig, number: int = 0) -> MicroscopeJob:
+def start_trajectory(run: Run, sample: SampleConfig, number: int = 0) -> TrajectoryJob:
     """Starts keeping every denoising step of image `number` of a request, in a process of its own."""
-    job: MicroscopeJob = start_result(run, "microscopes", sample, ["--number", str(number)])
+    job: TrajectoryJob = start_result(run, "microscopes", sample, ["--number", str(number)])
     return job
 
 
-def measurement(config: Config) -> Job:
+def cost_job(config: Config) -> Job:
     """Where the measurement of these settings is, or would be: settings that cost the same share it.
 
     The answer is in its status' metrics: seconds_per_step, seconds_per_preview, peak_bytes.
@@ -119,7 +119,7 @@ def start_measuring(config: Config, again: bool = False) -> Job:
 
     An answer that is there is not measured `again` unless that is asked for.
     """
-    job = measurement(config)
+    job = cost_job(config)
     with guard(job.folder.parent):
         if job.status() and job.state() in (ACTIVE if again else (*ACTIVE, "finished")):
             return job
@@ -130,7 +130,7 @@ def start_measuring(config: Config, again: bool = False) -> Job:
     return job
 
 
-def importing(folder: Path, runs_dir: Path) -> Job:
+def import_job(folder: Path, runs_dir: Path) -> Job:
     """Where the import of that folder of improved-diffusion into `runs_dir` tells its progress, or would."""
     place = hashlib.sha256(f"{folder.absolute()}|{runs_dir.absolute()}".encode(errors="surrogatepass")).hexdigest()[:16]
     return Job(paths.workplace("import") / place)
@@ -138,7 +138,7 @@ def importing(folder: Path, runs_dir: Path) -> Job:
 
 def start_importing(folder: Path, runs_dir: Path, name: str, in_place: bool, flags: Sequence[str] = ()) -> Job:
     """Make a run of a folder of improved-diffusion, in a process of its own."""
-    job = importing(folder, runs_dir)
+    job = import_job(folder, runs_dir)
     with guard(job.folder.parent):
         _announce(job, 0)
     _spawn(

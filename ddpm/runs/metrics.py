@@ -164,7 +164,7 @@ def _row(line: bytes, columns: list[str]) -> dict[str, float | None]:
     return {name: value if math.isfinite(value) else None for name, value in found.items()}
 
 
-def steps_of(path: Path) -> tuple[int, int]:
+def step_range(path: Path) -> tuple[int, int]:
     """The first step in a progress.csv and the last; zeros where there is none."""
     columns = list(columns_of(path))
     if "step" not in columns:
@@ -305,13 +305,13 @@ def smooth(values: np.ndarray, weight: float, log: bool = False) -> np.ndarray:
     return np.exp(mean.to_numpy()) if log else mean.to_numpy()
 
 
-def thin(x: np.ndarray, y: np.ndarray, most: int = 2000) -> tuple[np.ndarray, np.ndarray]:
+def downsample(x: np.ndarray, y: np.ndarray, most: int = 2000) -> tuple[np.ndarray, np.ndarray]:
     """At most `most` points that look the same: the least and greatest of each bucket, first and last, in order."""
-    chosen = thinned(y, most)
+    chosen = downsample_indices(y, most)
     return x[chosen], y[chosen]
 
 
-def thinned(y: np.ndarray, most: int) -> np.ndarray:
+def downsample_indices(y: np.ndarray, most: int) -> np.ndarray:
     """Which of the points to draw, as increasing indices; `most` is at least 8.
 
     Buckets begin at multiples of a power of two, so that old points do not flicker as new ones come.  A
@@ -331,7 +331,7 @@ def thinned(y: np.ndarray, most: int) -> np.ndarray:
     return np.unique(np.concatenate(chosen))
 
 
-def sketch(path: Path, column: str, points: int = 48, piece: int = 4096) -> list[float]:
+def sparkline(path: Path, column: str, points: int = 48, piece: int = 4096) -> list[float]:
     """A metric from beginning to end in at most `points` means, from a log of any length without reading all of it."""
     try:
         size = path.stat().st_size
@@ -359,7 +359,7 @@ def sketch(path: Path, column: str, points: int = 48, piece: int = 4096) -> list
     return [float(part.mean()) for part in parts]
 
 
-def by_checkpoint(frame: pd.DataFrame, steps: Sequence[int]) -> pd.DataFrame:
+def at_checkpoints(frame: pd.DataFrame, steps: Sequence[int]) -> pd.DataFrame:
     """A row for each checkpoint's step, increasing: what the log says of it.
 
     AT_STEP as it was then, between two log lines by the line through them, NaN after the last (but for samples, which grow

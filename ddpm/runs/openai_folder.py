@@ -43,7 +43,7 @@ class Folder(NamedTuple):
         return self.steps[-1]
 
 
-def look(path: Path) -> Folder:
+def read_folder(path: Path) -> Folder:
     """The checkpoints and the log in a folder of improved-diffusion.  Raises UserError where there are none."""
     path = paths.full(path)
     if not path.is_dir():
@@ -66,13 +66,13 @@ def look(path: Path) -> Folder:
     return Folder(path, found, progress if progress.exists() else None)
 
 
-def beside(path: Path) -> Files | None:
+def files_of_same_step(path: Path) -> Files | None:
     """The files of the same step in the folder of a checkpoint file; None for a name that tells no step."""
     match = FILE.fullmatch(path.name)
     return next((f for f in _by_step(path.parent) if f.step == int(match["step"])), None) if match else None
 
 
-def rate_of(path: Path) -> str:
+def ema_rate_of(path: Path) -> str:
     """The rate in the name of a file of averages; empty for other files."""
     match = FILE.fullmatch(path.name)
     return (match["rate"] or "") if match else ""
@@ -92,7 +92,7 @@ def _by_step(folder: Path) -> list[Files]:
     return [f._replace(averages=dict(sorted(f.averages.items(), key=lambda entry: float(entry[0])))) for f in ordered]
 
 
-def curves(progress: Path) -> pd.DataFrame:
+def read_progress(progress: Path) -> pd.DataFrame:
     """Its log as ours: `step` is the number of updates done, where theirs is the number of the newest, from 0 on."""
     frame = metrics.MetricReader(progress).read()
     if "step" not in frame:
@@ -111,7 +111,7 @@ def batch_size(frame: pd.DataFrame) -> int:
     return int(last["samples"] // last["step"]) if last["samples"] >= last["step"] > 0 else 0
 
 
-def theirs(frame: pd.DataFrame, last: float = -1) -> pd.DataFrame:
+def to_openai_columns(frame: pd.DataFrame, last: float = -1) -> pd.DataFrame:
     """Our log as theirs: their columns, sorted as they are, and `step` counted from 0.
 
     In a folder that was opened in place, rows up to step `last` are theirs, and count so already.

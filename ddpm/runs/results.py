@@ -15,7 +15,7 @@ import numpy as np
 
 from ddpm import formatting
 from ddpm.config import codec
-from ddpm.config.tasks import EvalConfig, FromCheckpoint, FrontierConfig, SampleConfig
+from ddpm.config.tasks import EvalConfig, FromCheckpoint, SampleConfig, SolverBenchmarkConfig
 from ddpm.errors import UserError
 from ddpm.runs.jobs import Job
 from ddpm.storage import files
@@ -160,12 +160,12 @@ class EvaluationJob(Result):
         return found
 
 
-class FrontierJob(Result):
+class SolverBenchmarkJob(Result):
     """Samplers being compared on a checkpoint, or compared: runs/<name>/frontiers/<time>/.  Its result has `rows`."""
 
     @cached_property
-    def config(self) -> FrontierConfig:
-        return codec.section_from_json(FrontierConfig, self.settings.get("frontier", {}))
+    def config(self) -> SolverBenchmarkConfig:
+        return codec.section_from_json(SolverBenchmarkConfig, self.settings.get("frontier", {}))
 
     @property
     def sheet(self) -> Path:
@@ -173,7 +173,7 @@ class FrontierJob(Result):
         return self.folder / "sheet.png"
 
 
-class MicroscopeJob(Result):
+class TrajectoryJob(Result):
     """One picture being looked at as it comes about: runs/<name>/microscopes/<time>/.
 
     Its result has t, lam, change and x_start_change of every network call, and their total.
@@ -206,9 +206,11 @@ class Kind(NamedTuple):
 KINDS = {
     "samples": Kind("Samples", "Sample images.", "sample", SampleConfig, "sample", SampleJob),
     "evaluations": Kind("Evaluations", "Measure bits per dimension.", "nll", EvalConfig, "evaluation", EvaluationJob),
-    "frontiers": Kind("Frontier", "Compare samplers.", "bench samplers", FrontierConfig, "frontier", FrontierJob),
+    "frontiers": Kind(
+        "Frontier", "Compare samplers.", "bench samplers", SolverBenchmarkConfig, "frontier", SolverBenchmarkJob
+    ),
     "microscopes": Kind(
-        "Microscope", "Keep every denoising step of one image.", "microscope", SampleConfig, "sample", MicroscopeJob
+        "Microscope", "Keep every denoising step of one image.", "microscope", SampleConfig, "sample", TrajectoryJob
     ),
 }
 """By the name of the folder in a run's.

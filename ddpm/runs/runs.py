@@ -19,7 +19,7 @@ from ddpm.config.fields import absolute
 from ddpm.config.training import Config
 from ddpm.errors import UserError
 from ddpm.runs.jobs import ACTIVE, Job, Stopped, Worker, guard
-from ddpm.runs.results import KINDS, EvaluationJob, FrontierJob, MicroscopeJob, SampleJob
+from ddpm.runs.results import KINDS, EvaluationJob, SampleJob, SolverBenchmarkJob, TrajectoryJob
 from ddpm.storage import files
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class Run(Job):
             )
         return codec.from_json(data)
 
-    def loaded(self) -> Self:
+    def with_config(self) -> Self:
         """The same with its settings read, for processes that do not see its folder.  Raises UserError as `config` does."""
         self.__dict__["config"] = self.config
         return self
@@ -77,13 +77,13 @@ class Run(Job):
         where = [] if self.folder.parent == Path("runs") else ["--runs_dir", absolute(str(self.folder.parent))]
         return shlex.join(["ddpm", *words, self.name, *more, *where])
 
-    def keep(self, config: Config) -> None:
+    def save_config(self, config: Config) -> None:
         """Put other settings in the place of those in its folder, where they differ."""
         if config != Run(self.folder).config:
             files.write_json(self.folder / "config.json", codec.to_json(config))
         self.config = config
 
-    def anew(self, file: Path | None = None) -> str:
+    def restart_command(self, file: Path | None = None) -> str:
         """The command that begins a new run with the settings of this one: from the weights in `file`, if it is named.
 
         DATA stands for the data of a run that does not know its own.
@@ -101,13 +101,13 @@ class Run(Job):
         return Run(runs_dir / free_name(runs_dir, f"{self.name}-again")).shell("train", *flags, "--run")
 
     @property
-    def all_done(self) -> str:
+    def finished_message(self) -> str:
         """What is said to whoever wants to go on with a finished run."""
         newest = self.checkpoints()[-1:]
         kinds = newest[0].weights if newest else []  # an example has but an average
         done = f"{self.name} has done all its {formatting.plural(self.config.train.total_steps, 'step')}"
         return (
-            f"{done}: to go on from its weights, begin a new run: `{self.anew(newest[0].path(kinds[-1]))}`."
+            f"{done}: to go on from its weights, begin a new run: `{self.restart_command(newest[0].path(kinds[-1]))}`."
             if kinds
             else f"{done}."
         )
@@ -200,7 +200,7 @@ class Run(Job):
 
     def new_result_folder(self, kind: str) -> Path:
         """A new folder for a result of that kind, named after the time it is now."""
-        return timed(self.folder / kind)
+        return timestamped_folder(self.folder / kind)
 
     def sample_jobs(self) -> list[SampleJob]:
         """Samples of this run, newest first."""
@@ -210,11 +210,11 @@ class Run(Job):
         """Evaluations of this run, newest first."""
         return self.results("evaluations")
 
-    def microscope_jobs(self) -> list[MicroscopeJob]:
+    def trajectory_jobs(self) -> list[TrajectoryJob]:
         """Trajectories of single images of this run, newest first."""
         return self.results("microscopes")
 
-    def frontier_jobs(self) -> list[FrontierJob]:
+    def solver_benchmark_jobs(self) -> list[SolverBenchmarkJob]:
         """Comparisons of samplers on this run, newest first."""
         return self.results("frontiers")
 
@@ -234,7 +234,7 @@ def check_resumable(job: SampleJob) -> None:
         )
 
 
-def timed(folder: Path) -> Path:
+def timestamped_folder(folder: Path) -> Path:
     """A new, empty folder in `folder`, named after the time it is now.  Raises UserError where it cannot be made."""
     try:
         return files.new_folder(folder / time.strftime("%Y%m%d-%H%M%S"))
@@ -263,7 +263,7 @@ def is_name(name: str) -> bool:
     )
 
 
-def create(runs_dir: Path, name: str, config: Config) -> Run:
+def create_run(runs_dir: Path, name: str, config: Config) -> Run:
     """Make the folder of a new run, whole or not at all.  Raises UserError for a bad or taken name."""
     check_name(name)
     with guard(runs_dir):
@@ -284,7 +284,7 @@ def create(runs_dir: Path, name: str, config: Config) -> Run:
     return Run(folder)
 
 
-def create_in(folder: Path, config: Config) -> Run:
+def create_run_in(folder: Path, config: Config) -> Run:
     """Make a run in this very folder, which may be there but not hold a training.  Raises UserError."""
     training = next((p.name for p in sorted(folder.glob("*")) if p.name in TAKEN or p.suffix == ".pt"), "")
     if training == "config.json":
@@ -306,11 +306,11 @@ def create_in(folder: Path, config: Config) -> Run:
     return Run(folder)
 
 
-def find(runs_dir: Path, name: str) -> Run:
+def find_run(runs_dir: Path, name: str) -> Run:
     """The run of that name, which is that of its folder.  Raises UserError when there is none."""
     if is_name(name) and (runs_dir / name / "config.json").exists():
         return Run(runs_dir / name)
-    found = all_runs(runs_dir)
+    found = list_runs(runs_dir)
     for run in found:  # systems write the same letters in more than one way
         if unicodedata.normalize("NFC", run.name) == unicodedata.normalize("NFC", name):
             return run
@@ -331,7 +331,7 @@ def find(runs_dir: Path, name: str) -> Run:
     raise UserError(f"There is no run named {name} in {runs_dir}: the newest are {newest}.", code="unknown-run")
 
 
-def all_runs(runs_dir: Path) -> list[Run]:
+def list_runs(runs_dir: Path) -> list[Run]:
     """Every run, newest first; those that this user may not look into, too."""
     found = []
     for name in _names_in(runs_dir):
@@ -375,7 +375,7 @@ def _untaken(folder: Path, base: str) -> str:
     return name
 
 
-def trash(run: Run) -> Path:
+def trash_run(run: Run) -> Path:
     """Move a run to runs/.trash, from where it can be moved back.  Raises UserError while it is active."""
     return _trash(run, run.folder.parent, run.name)
 
@@ -406,7 +406,7 @@ def _trash(job: Job, runs_dir: Path, name: str) -> Path:
     return target
 
 
-def restore(trashed: Path, job: SampleJob) -> None:
+def restore_samples(trashed: Path, job: SampleJob) -> None:
     """Move what `trash_samples` moved away back to where it was.  Raises UserError where that is not possible."""
     with guard(job.folder.parent):
         if job.folder.exists():
@@ -420,7 +420,7 @@ def restore(trashed: Path, job: SampleJob) -> None:
             ) from error
 
 
-def wait_turn(run: Run, worker: Worker) -> None:
+def wait_in_queue(run: Run, worker: Worker) -> None:
     """Wait, in state "queued", until no other training runs in the same folder; first come, first served.
 
     Raises Stopped when asked to stop meanwhile.
@@ -432,14 +432,14 @@ def wait_turn(run: Run, worker: Worker) -> None:
                 worker.beat(state="starting", message="", now=True)
                 return
         worker.beat(message=f"Waiting for {ahead.name} to end")
-        if "stop" in worker.heard():
+        if "stop" in worker.poll_requests():
             raise Stopped
         time.sleep(0.5)
 
 
 def _ahead(run: Run, queued_at: float) -> Run | None:
     """A run that is training, or that waits for longer."""
-    for other in all_runs(run.folder.parent):
+    for other in list_runs(run.folder.parent):
         status = other.status()
         if other != run and status and other.alive() and (status.state != "queued" or status.queued_at < queued_at):
             return other

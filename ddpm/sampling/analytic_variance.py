@@ -165,7 +165,7 @@ def watched(estimating: Iterator[Estimated], worker: Worker) -> list[float]:
         )
         if now.mse is not None:
             return [float(value) for value in now.mse]
-        if "stop" in worker.heard():
+        if "stop" in worker.poll_requests():
             raise Stopped
     raise AssertionError("an estimate ends with a result")
 

@@ -30,7 +30,7 @@ from ddpm.planning import classes, inputs, low_res, memory, metadata, variances
 from ddpm.planning.inputs import Given
 from ddpm.planning.low_res import LowRes
 from ddpm.runs import runs
-from ddpm.runs.jobs import Stopped, Worker, keeping
+from ddpm.runs.jobs import Stopped, Worker, keep_on_failure
 from ddpm.runs.results import SampleJob
 from ddpm.runs.runs import Run
 from ddpm.sampling import analytic_variance
@@ -176,7 +176,7 @@ def draw_into(
                 return
         return
     worker.beat(state="running", message=f"Drawing {formatting.plural(sample.num_samples, 'picture')}")
-    with keeping(written.finish):
+    with keep_on_failure(written.finish):
         written.draw(steps)
     written.finish()
     _end(written, source)
@@ -278,7 +278,7 @@ class _Folder:
             self.newest.append(images.read_pixels(self._picture(self.count), self.shape))
             self.count += 1
             self.worker.beat(message=f"Looking through {formatting.plural(self.count, 'picture')}")
-            if "stop" in self.worker.heard():
+            if "stop" in self.worker.poll_requests():
                 raise Stopped
         return self.count
 
@@ -308,7 +308,7 @@ class _Folder:
             if drawn.done in (1, drawn.total) or time.monotonic() - looked > PREVIEW_INTERVAL:
                 looked = time.monotonic()
                 self._preview(drawn)
-            if distributed.broadcast_object("stop" in self.worker.heard() and drawn.done < drawn.total):
+            if distributed.broadcast_object("stop" in self.worker.poll_requests() and drawn.done < drawn.total):
                 return
 
     def _save(self, drawn: Drawn) -> None:
@@ -420,7 +420,7 @@ def _reading(worker: Worker, which: str = "small") -> low_res.Progress:
     def progress(done: int, total: int) -> None:
         distributed.raise_peer_error()
         worker.beat(message=f"Reading the {which} pictures: {done} of {total}")
-        if "stop" in worker.heard():
+        if "stop" in worker.poll_requests():
             raise Stopped
 
     return progress

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, TypeVar
 
-from ddpm.errors import UserError, naming
+from ddpm.errors import UserError, with_filename
 
 TEMPORARY = ".tmp-"  # how an unfinished file's name begins
 
@@ -89,7 +89,7 @@ def sync_folder(folder: Path) -> None:
     except PermissionError:  # one that may be written and not be listed
         return
     try:
-        with naming(folder):
+        with with_filename(folder):
             _flush(handle)
     finally:
         os.close(handle)
@@ -153,7 +153,7 @@ def _patiently(call: Callable[[], T]) -> T:
 def rename(old: Path, new: Path) -> None:
     """Give a file or folder another name on the same disk, in one step; what a file holds is flushed first."""
     if old.is_file():
-        with open(old, "rb+") as file, naming(old):
+        with open(old, "rb+") as file, with_filename(old):
             _flush(file.fileno())
     _patiently(lambda: os.replace(old, new) if old.is_file() else os.rename(old, new))
     for folder in {old.parent, new.parent}:
@@ -189,7 +189,7 @@ def copy(source: Path, target: Path) -> Written:
     """Put what `source` holds in the place of `target` in one step.  Raises DiskFull."""
 
     def read() -> bytes:
-        with naming(source):
+        with with_filename(source):
             return file.read(2**20)
 
     with open(source, "rb") as file:
@@ -243,7 +243,7 @@ def read_json(path: Path) -> Any | None:
     UTF-8, UTF-16 and UTF-32 are told apart by themselves, with or without a byte order mark, as editors add it.
     """
     try:
-        with naming(path):
+        with with_filename(path):
             return json.loads(_patiently(path.read_bytes))
     except FileNotFoundError:
         return None
@@ -255,7 +255,7 @@ def read_json(path: Path) -> Any | None:
 
 def sha256(path: Path) -> str:
     """Checksum of a file, read in pieces."""
-    with open(path, "rb") as file, naming(path):
+    with open(path, "rb") as file, with_filename(path):
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -271,7 +271,7 @@ class LineLog:
         self.path = path
         self.header = header  # or the one that the file began with
         self._file = open(path, "ab+", buffering=0)
-        with naming(path):
+        with with_filename(path):
             self._length = _end_of_last_line(self._file)
             self._file.truncate(self._length)
         self._waiting = b""
@@ -303,7 +303,7 @@ class LineLog:
         """Write the line with one system call; False when there was no room and it waits."""
         self._waiting += line.encode(errors="backslashreplace") + b"\n"
         try:
-            with naming(self.path):
+            with with_filename(self.path):
                 self._drain()
         except OSError as error:
             if not _is_full(error):
@@ -313,7 +313,7 @@ class LineLog:
     def sync(self) -> int:
         """Flush to disk; returns the length in bytes that is now safe.  Raises DiskFull while lines wait."""
         try:
-            with naming(self.path):
+            with with_filename(self.path):
                 self._drain()
                 _flush(self._file.fileno())
         except OSError as error:

@@ -16,7 +16,7 @@ from ddpm.config import objectives
 from ddpm.config.tasks import SampleConfig
 from ddpm.data import datasets, lineage
 from ddpm.diffusion import losses
-from ddpm.errors import UserError, in_words
+from ddpm.errors import UserError, as_user_error
 from ddpm.formatting import plural
 from ddpm.planning import low_res
 from ddpm.runs.jobs import Stopped, Worker
@@ -78,7 +78,7 @@ class TrainingLoop:
         self.learnt = lineage.joined(np.empty(0, np.uint64), dataset)  # who was ever trained on; None: not known
         self._restore()
         if distributed.is_main():
-            run.keep(self.config)  # where its data was named anew
+            run.save_config(self.config)  # where its data was named anew
         trial.tune(self.trainer)
         self.metrics: RunLog | None = None  # of the main process
         if distributed.is_main():
@@ -110,7 +110,7 @@ class TrainingLoop:
     def _on_data(self, done: int, total: int) -> None:
         distributed.raise_peer_error()
         self.worker.beat(message=f"Reading the data: {done} of {plural(total, 'image')}")
-        if "stop" in self.worker.heard():
+        if "stop" in self.worker.poll_requests():
             raise Stopped
 
     def _restore(self) -> None:
@@ -272,7 +272,7 @@ class TrainingLoop:
         )
 
     def poll_requests(self) -> set[str]:
-        self.asked |= self.worker.heard()
+        self.asked |= self.worker.poll_requests()
         return self.asked
 
     def save_is_due(self) -> bool:
@@ -352,4 +352,4 @@ class TrainingLoop:
 
 
 def _in_words(error: UserError | OSError) -> UserError:
-    return in_words(error) if isinstance(error, OSError) else error
+    return as_user_error(error) if isinstance(error, OSError) else error

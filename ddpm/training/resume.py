@@ -12,7 +12,7 @@ from ddpm.data import datasets
 from ddpm.data.lineage import Remedy
 from ddpm.data_sets import DATA_SETS
 from ddpm.errors import UserError
-from ddpm.runs import traces
+from ddpm.runs import lost_checkpoints
 from ddpm.runs.jobs import Worker
 from ddpm.runs.runs import Checkpoint, Run
 from ddpm.training import warm_start
@@ -63,7 +63,7 @@ def elsewhere(run: Run) -> str:
 
 def remedy(run: Run, found: Checkpoint) -> Remedy:
     """What can be done where the data of a run is not what it was."""
-    anew = f"egin a new run from its weights: `{run.anew(found.path('model'))}`."
+    anew = f"egin a new run from its weights: `{run.restart_command(found.path('model'))}`."
     return Remedy(f"R{elsewhere(run)[1:]}, or b{anew}", f"B{anew}")
 
 
@@ -72,7 +72,7 @@ def newest(run: Run) -> Checkpoint | None:
 
     Raises UserError where all steps are done, and where nothing whole is left of what was saved.
     """
-    traces.check(run)
+    lost_checkpoints.check(run)
     found, wrong = checkpoint_files.newest_intact(run)
     for sentence in wrong:
         log.warning("%s", sentence)
@@ -82,12 +82,12 @@ def newest(run: Run) -> Checkpoint | None:
         weights = ((c, c.path(kind).name) for c in run.checkpoints() for kind in c.weights)
         good = {name for c, name in weights if not checkpoint_files.fault(c, name)}
         raise UserError(
-            f"No checkpoint of {run.name} can be gone on from: {wrong[0]} {traces.remedy(run, traces.best(run, good))}",
+            f"No checkpoint of {run.name} can be gone on from: {wrong[0]} {lost_checkpoints.remedy(run, lost_checkpoints.newest_weights(run, good))}",
             code="lost-checkpoints",
         )
     if checkpoint_files.read(found.path("state"))["trainer"]["step"] >= run.config.train.total_steps:
-        raise UserError(run.all_done, code="nothing-left")
-    last = traces.last_due(run)
+        raise UserError(run.finished_message, code="nothing-left")
+    last = lost_checkpoints.last_saved_step(run)
     if found.step < last and not wrong:
         log.warning("The checkpoint of step %d is not there any more.", last)
     return found

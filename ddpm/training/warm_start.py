@@ -50,9 +50,9 @@ def start_from(path: Path, config: Config) -> Start:
     A file of averages is begun from as it is, without an optimiser.  Raises UserError for what cannot be read, or has
     no steps left to do.
     """
-    weights, beside = checkpoint_files.load_weights(path), openai_folder.beside(path)
+    weights, beside = checkpoint_files.load_weights(path), openai_folder.files_of_same_step(path)
     told: list[str] = []
-    if rate := openai_folder.rate_of(path):
+    if rate := openai_folder.ema_rate_of(path):
         told.append(
             f"{path.name} is an average of weights (rate {rate}): training begins from it, with a new optimiser."
         )

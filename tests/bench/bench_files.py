@@ -31,14 +31,16 @@ def each(call: Callable[[], object], times: int) -> str:
 def main() -> None:
     rng = random.Random(0)
     with tempfile.TemporaryDirectory() as folder:
-        run = runs.create(Path(folder), "bench", Config())
+        run = runs.create_run(Path(folder), "bench", Config())
         row = {name: rng.random() for name in metrics.COLUMNS}
         writer = metrics.MetricWriter(run.progress_path)
         print(f"a metrics line: {each(lambda: writer.write(row), 2000)}; flushed to disk: {each(writer.sync, 20)}")
         writer.close()
         with Worker(run.folder) as worker:
             print(f"a beat: {each(worker.beat, 10_000)}; written: {each(lambda: worker.beat(now=True), 50)}")
-            print(f"requests, none new: {each(worker.heard, 2000)}; the state from outside: {each(run.state, 500)}")
+            print(
+                f"requests, none new: {each(worker.poll_requests, 2000)}; the state from outside: {each(run.state, 500)}"
+            )
         for lines in (10_000, 100_000):
             with open(run.progress_path, "w") as file:
                 file.write(",".join(metrics.COLUMNS) + "\n")

@@ -30,7 +30,7 @@ UPDATES = f"Number(document.querySelector('{CHART}')?.dataset.updates || 0)"
 def ended(server) -> Iterator[None]:  # type: ignore[no-untyped-def]
     """No training outlives its test."""
     yield
-    for run in runs.all_runs(server.runs_dir):
+    for run in runs.list_runs(server.runs_dir):
         for job in (run, *run.sample_jobs()):
             with contextlib.suppress(UserError):
                 launch.kill(job)
@@ -63,7 +63,7 @@ def test_from_quick_start_to_downloads(page: Page, server, ended: None) -> None:
     page.goto(server.url)
     page.get_by_role("button", name="Quick start").click()
     page.wait_for_function(f"{UPDATES} > 2")  # Monitor, with a chart that grows
-    [run] = runs.all_runs(server.runs_dir)
+    [run] = runs.list_runs(server.runs_dir)
 
     zoomed, updates = zoom(page), page.evaluate(UPDATES)
     page.wait_for_function(f"{UPDATES} >= {updates + 5}")

@@ -41,7 +41,7 @@ def test_learned_variance_from_training_to_evaluation(page: Page, server) -> Non
     page.get_by_role("button", name="Start").click()
     expect(page.get_by_role("button", name="Resume")).to_be_visible(timeout=PATIENCE)  # it has ended
 
-    [run] = runs.all_runs(server.runs_dir)
+    [run] = runs.list_runs(server.runs_dir)
     assert run.state() == "finished", run.log_tail()
     assert run.config.model.learn_sigma
     assert run.config.class_names == shapes.NAMES

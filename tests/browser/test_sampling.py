@@ -27,9 +27,9 @@ def run(page: Page, server) -> Iterator[Run]:  # type: ignore[no-untyped-def]
     """The example, as the Sample page provides it to somebody without runs; nothing that draws outlives the test."""
     page.goto(server.address("sample"))
     expect(page.get_by_text("This is the included example model")).to_be_visible()
-    example = runs.find(server.runs_dir, "example")
+    example = runs.find_run(server.runs_dir, "example")
     yield example
-    for job in (*example.sample_jobs(), *example.frontier_jobs(), *example.microscope_jobs()):
+    for job in (*example.sample_jobs(), *example.solver_benchmark_jobs(), *example.trajectory_jobs()):
         with contextlib.suppress(UserError):
             launch.kill(job)
 
@@ -247,7 +247,7 @@ def test_frontier_and_microscope(page: Page, server, run: Run) -> None:  # type:
     page.get_by_text("Compare samplers", exact=True).click()
     fill_of(page, "frontier", "num_samples", "2")
     page.get_by_role("button", name=re.compile("^Draw all")).click()
-    (job,) = until(run.frontier_jobs)
+    (job,) = until(run.solver_benchmark_jobs)
     until_finished(job)
     expect(page.locator(".st-key-frontier_use button")).to_be_visible()
     rows = job.result["rows"]
@@ -261,7 +261,7 @@ def test_frontier_and_microscope(page: Page, server, run: Run) -> None:  # type:
     page.goto(server.address("explore", run=run.name))
     page.get_by_text("Trajectory", exact=True).click()
     page.get_by_role("button", name=re.compile("^Look")).click()
-    (look,) = until(run.microscope_jobs)
+    (look,) = until(run.trajectory_jobs)
     until_finished(look)
     expect(page.get_by_role("button", name="GIF")).to_be_visible()
     seen = np.asarray(Image.open(look.folder / "picture.png"))

@@ -296,7 +296,7 @@ def lines(
 
 
 def _trace(common: dict[str, Any], x: np.ndarray, y: np.ndarray, most: int, **more: Any) -> dict[str, Any]:
-    x, y = metrics.thin(x, y, most)
+    x, y = metrics.downsample(x, y, most)
     told = {} if more.get("hoverinfo") == "skip" else {"hovertemplate": "%{y:.4g}"}
     return {**common, "x": numbers(x), "y": numbers(y), **told, **more}
 

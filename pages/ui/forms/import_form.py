@@ -31,7 +31,7 @@ def show(runs_dir: Path) -> None:
         )
         return
     path = Path(absolute(typed))
-    job = launch.importing(path, runs_dir)
+    job = launch.import_job(path, runs_dir)
     if job.status() and job.state() in ACTIVE:
         layout.fragment(run_every=1.0)(_progress)(job)
         return
@@ -43,7 +43,7 @@ def show(runs_dir: Path) -> None:
     if status and status.message and job.state() in ("failed", "lost") and name:
         st.error(status.message, icon=":material/error:")
     try:
-        folder = openai_folder.look(path)
+        folder = openai_folder.read_folder(path)
     except UserError as error:
         setting_widgets.show_problems([str(error)])
         return

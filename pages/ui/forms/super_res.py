@@ -134,7 +134,7 @@ def _fitting(run: Run, config: Config) -> dict[str, str]:
     wanted = (config.model.small_size, config.model.small_size, config.model.image_channels)
     found: list[tuple[str, Run, SampleJob]] = [
         (job.name, other, job)
-        for other in runs.all_runs(run.folder.parent)
+        for other in runs.list_runs(run.folder.parent)
         for job in other.sample_jobs()
         if (job.shape or ())[1:] == wanted
     ]

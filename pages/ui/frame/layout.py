@@ -20,7 +20,7 @@ from typing import Any
 import streamlit as st
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
-from ddpm.errors import UserError, told, writable
+from ddpm.errors import UserError, user_errors, writable
 from ddpm.runs import commands, example, runs
 from ddpm.runs.jobs import ACTIVE
 from ddpm.runs.runs import Run
@@ -98,7 +98,7 @@ def pick_run(
     Without candidates it shows `empty` with links to start one, and stops the page.  with_example: where there is
     no run at all, the example model is provided as one.
     """
-    found = runs.all_runs(runs_dir()) if candidates is None else candidates
+    found = runs.list_runs(runs_dir()) if candidates is None else candidates
     if not found and with_example:
         with errors(stop=True):
             found = [example.provide(runs_dir())]
@@ -140,7 +140,7 @@ def no_runs(sentence: str) -> None:
 def errors(stop: bool = False) -> Iterator[None]:
     """Shows a UserError as a red box; the page continues after the block, or stops there."""
     try:
-        with told():
+        with user_errors():
             yield
     except UserError as error:
         _error_box(str(error))
@@ -168,7 +168,7 @@ def callback(deed: Callable[..., object]) -> Callable[..., None]:
     @functools.wraps(deed)
     def boxed(*args: Any, **kwargs: Any) -> None:
         try:
-            with told():
+            with user_errors():
                 deed(*args, **kwargs)
         except UserError as error:
             st.session_state[PENDING_ERROR] = str(error)

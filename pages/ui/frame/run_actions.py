@@ -8,7 +8,7 @@ import streamlit as st
 
 from ddpm.config import codec
 from ddpm.config.presets import DEFAULT, PRESETS
-from ddpm.errors import UserError, told
+from ddpm.errors import UserError, user_errors
 from ddpm.formatting import plural
 from ddpm.runs import launch, runs
 from ddpm.runs.jobs import ACTIVE, State
@@ -120,7 +120,7 @@ def _workbook(run: Run) -> bytes:
 def run_action(action: Callable[[], Any], message: str) -> None:
     """Runs an action and shows that it was done, or why it could not be."""
     try:
-        with told():
+        with user_errors():
             action()
     except UserError as error:
         st.toast(setting_widgets.escape(str(error)), icon=":material/error:", duration="long")
@@ -133,7 +133,7 @@ def quick_start() -> Run:
     from ddpm.data import datasets
 
     base = codec.resolved(datasets.resolve(PRESETS[DEFAULT].config))
-    run = runs.create(layout.runs_dir(), runs.free_name(layout.runs_dir(), DEFAULT), base)
+    run = runs.create_run(layout.runs_dir(), runs.free_name(layout.runs_dir(), DEFAULT), base)
     launch.start_training(run)
     return run
 
@@ -174,5 +174,5 @@ def confirm_delete(run: Run) -> None:
             st.rerun()
         if st.button("Delete", type="primary", icon=":material/delete:", key="delete_sure"):
             cancel_delete()
-            run_action(lambda: runs.trash(run), f"{setting_widgets.escape(run.name)} was deleted")
+            run_action(lambda: runs.trash_run(run), f"{setting_widgets.escape(run.name)} was deleted")
             st.rerun()

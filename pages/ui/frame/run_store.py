@@ -32,9 +32,9 @@ from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver
 from watchdog.observers.polling import PollingObserver
 
-from ddpm.runs import launch, runs
+from ddpm.runs import launch, metrics, runs
 from ddpm.runs.jobs import Pulse, State, Status
-from ddpm.runs.metrics import MetricReader, columns_of, sketch
+from ddpm.runs.metrics import MetricReader, columns_of
 from ddpm.runs.runs import Run
 from ddpm.storage.files import TEMPORARY
 from pages.ui.components import figures
@@ -143,9 +143,11 @@ class RunView:
     def log_tail(self) -> str:
         return self._fresh("log.txt", lambda: self.run.log_tail(120))
 
-    def sketch(self, column: str) -> list[float]:
+    def sparkline(self, column: str) -> list[float]:
         """Coarse curve of a metric, cheap for a log of any length."""
-        return self._fresh("progress.csv", lambda: sketch(self.run.progress_path, column), name=f"sketch of {column}")
+        return self._fresh(
+            "progress.csv", lambda: metrics.sparkline(self.run.progress_path, column), name=f"sketch of {column}"
+        )
 
     def figure(self, columns: tuple[str, ...], look: figures.ChartOptions, draw: Callable[..., figures.Figure]) -> str:
         """`draw(rows, look, columns)` as JSON, made again only when there are new rows."""

@@ -19,7 +19,7 @@ def show(store: Store, run: Run) -> None:
             run_status.state_badge(state)
             st.caption(setting_widgets.escape(run.unreadable()))
         return
-    grids, losses = view.previews(), view.sketch("loss")
+    grids, losses = view.previews(), view.sparkline("loss")
     with st.container(border=True, horizontal=True, vertical_alignment="center", gap="small", key=f"run-{run.name}"):
         image = thumbnails.shown(grids[-1][1], 520) if grids else None
         with st.container(width=104, height=104, border=False, vertical_alignment="center"):

@@ -158,7 +158,7 @@ def _undo(jobs: list[SampleJob]) -> None:
         )
         if st.button("Undo", icon=":material/undo:", key="drawing_undo"):
             try:
-                runs.restore(trashed, SampleJob(folder))
+                runs.restore_samples(trashed, SampleJob(folder))
             except UserError as error:
                 st.toast(str(error), icon=":material/error:", duration="long")
             del st.session_state[DELETED]

@@ -9,7 +9,7 @@ import streamlit as st
 
 from ddpm import formatting
 from ddpm.config import codec, fields, validation
-from ddpm.config.tasks import FrontierConfig, SampleConfig
+from ddpm.config.tasks import SampleConfig, SolverBenchmarkConfig
 from ddpm.config.training import Config
 from ddpm.config.validation import Problem
 from ddpm.errors import UserError
@@ -17,7 +17,7 @@ from ddpm.planning import classes, solver_grid, summary
 from ddpm.planning.solver_grid import Cell
 from ddpm.runs import launch
 from ddpm.runs.jobs import ACTIVE
-from ddpm.runs.results import FrontierJob
+from ddpm.runs.results import SolverBenchmarkJob
 from ddpm.runs.runs import Checkpoint, Run
 from ddpm.solvers import SOLVERS
 from ddpm.spacings import SPACINGS
@@ -28,11 +28,11 @@ from pages.ui.frame import job_progress, layout
 from pages.ui.results.live_chart import live_chart
 
 FORM = "frontier"
-FIRST = FrontierConfig()
+FIRST = SolverBenchmarkConfig()
 FIRST_SOLVERS = ("ddim", "ipndm", "dpm++2m", "unipc-2", "unipc-3", "heun")
 CALLS = (5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 75, 100)
 TOLERANCES = (0.1, 0.2, 0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 3.0, 5.0, 8.0, 12.0, 20.0, 30.0)
-FIELDS = {s.name: s for s in fields.settings(FrontierConfig)}
+FIELDS = {s.name: s for s in fields.settings(SolverBenchmarkConfig)}
 MANY = ("solvers", "calls", "spacing", "flips")  # settings that are lists
 SHEET_SIDE = 4000  # pixels of the sheet's longer side on the screen: more is only to be downloaded
 
@@ -40,7 +40,7 @@ SHEET_SIDE = 4000  # pixels of the sheet's longer side on the screen: more is on
 def show(run: Run) -> None:
     """Shows the tab: form, chart and results."""
     try:
-        config, checkpoints, jobs = run.config, run.checkpoints(), run.frontier_jobs()
+        config, checkpoints, jobs = run.config, run.checkpoints(), run.solver_benchmark_jobs()
     except UserError as error:
         st.error(str(error), icon=":material/error:")
         return
@@ -73,7 +73,7 @@ def show(run: Run) -> None:
 # --- the form
 
 
-def fill(settings: FrontierConfig) -> None:
+def fill(settings: SolverBenchmarkConfig) -> None:
     """Puts settings into the fields: the initial ones, or those of an earlier comparison."""
     values = dataclasses.asdict(settings)
     lists = {name: _listed(values[name]) for name in MANY}
@@ -87,7 +87,7 @@ def _listed(text: str) -> list[str]:
     return [word.strip() for word in text.split(",") if word.strip()]
 
 
-def _form(run: Run, config: Config, checkpoints: list[Checkpoint], active: FrontierJob | None) -> None:
+def _form(run: Run, config: Config, checkpoints: list[Checkpoint], active: SolverBenchmarkJob | None) -> None:
     settings, problems = _fields(config, checkpoints)
     setting_widgets.show_problems([p.sentence for p in problems])
     pressed = st.button(
@@ -113,11 +113,11 @@ def _form(run: Run, config: Config, checkpoints: list[Checkpoint], active: Front
             layout.command(run.shell("bench", "samplers", "--run", more=codec.to_flags(settings)))
     if pressed:
         with layout.errors():
-            st.session_state["frontier_shown"] = launch.start_frontier(run, settings).name
+            st.session_state["frontier_shown"] = launch.start_solver_benchmark(run, settings).name
             st.rerun()
 
 
-def _fields(config: Config, checkpoints: list[Checkpoint]) -> tuple[FrontierConfig, list[Problem]]:
+def _fields(config: Config, checkpoints: list[Checkpoint]) -> tuple[SolverBenchmarkConfig, list[Problem]]:
     """Shows the fields.  Returns their values and problems."""
     if setting_widgets.key(FORM, "num_samples") not in st.session_state:
         fill(dataclasses.replace(FIRST, solvers=",".join(FIRST_SOLVERS)))
@@ -161,7 +161,7 @@ def _fields(config: Config, checkpoints: list[Checkpoint]) -> tuple[FrontierConf
         for name, value in {**values, **lists, "spacing": lists["spacing"] or "auto"}.items()
         if value is not None
     }
-    settings = FrontierConfig(**given)  # type: ignore[arg-type]
+    settings = SolverBenchmarkConfig(**given)  # type: ignore[arg-type]
     return settings, missing or problems(config, settings)
 
 
@@ -179,7 +179,7 @@ def _multiselect(name: str, known: list, say: Callable[[Any], str], none: str = 
     )
 
 
-def problems(config: Config, settings: FrontierConfig) -> list[Problem]:
+def problems(config: Config, settings: SolverBenchmarkConfig) -> list[Problem]:
     """Problems that prevent the comparison."""
     found = list(validation.limit_problems(settings))
     for name, look in (
@@ -196,7 +196,7 @@ def problems(config: Config, settings: FrontierConfig) -> list[Problem]:
 # --- results
 
 
-def _now(job: FrontierJob, was_active: bool, config: Config) -> None:
+def _now(job: SolverBenchmarkJob, was_active: bool, config: Config) -> None:
     """Shows the progress, the chart, and the cheapest setting within the tolerance."""
     state, status = job.state(), job.status()
     if was_active and state not in ACTIVE:
@@ -248,7 +248,7 @@ def sentence(cell: Cell) -> str:
     )
 
 
-def to_sample_config(config: Config, settings: FrontierConfig, cell: Cell) -> SampleConfig:
+def to_sample_config(config: Config, settings: SolverBenchmarkConfig, cell: Cell) -> SampleConfig:
     """Settings that sample as a case did."""
     usual = SampleConfig()
     sample = solver_grid.sample_of(config, settings, cell.way, cell.asked)
@@ -262,7 +262,7 @@ def to_sample_config(config: Config, settings: FrontierConfig, cell: Cell) -> Sa
     )
 
 
-def _sheet(job: FrontierJob) -> None:
+def _sheet(job: SolverBenchmarkJob) -> None:
     """Shows the samples so far: one row per sampler, one column per number of model evaluations."""
     size = image_files.size(job.sheet) if job.sheet.exists() else None
     image = thumbnails.shown(job.sheet, min(max(size), SHEET_SIDE)) if size else None
@@ -274,7 +274,7 @@ def _sheet(job: FrontierJob) -> None:
         )
 
 
-def _downloads(job: FrontierJob) -> None:
+def _downloads(job: SolverBenchmarkJob) -> None:
     stem = f"{job.folder.parent.parent.name}-frontier-{job.name}"
     result = job.result
     found = solver_grid.from_json(result)
@@ -299,7 +299,7 @@ def _downloads(job: FrontierJob) -> None:
     job_progress.downloads(home, job.settings.get("command", ""))
 
 
-def _history(jobs: list[FrontierJob], shown: FrontierJob | None) -> None:
+def _history(jobs: list[SolverBenchmarkJob], shown: SolverBenchmarkJob | None) -> None:
     """Shows the comparisons of this run, newest first."""
     st.subheader("Earlier comparisons")
     by_name = {job.name: job for job in jobs}
@@ -318,5 +318,5 @@ def _history(jobs: list[FrontierJob], shown: FrontierJob | None) -> None:
         st.button("Use settings", type="tertiary", key="frontier_again", on_click=layout.callback(_again), args=(job,))
 
 
-def _again(job: FrontierJob) -> None:
+def _again(job: SolverBenchmarkJob) -> None:
     fill(job.config)

@@ -14,7 +14,7 @@ from pages.ui.frame import layout
 
 def show(config: Config, num_images: int | None) -> None:
     """Parameters, memory, time, finish and epochs of a valid configuration.  num_images: training images, if known."""
-    job = launch.measurement(config)
+    job = launch.cost_job(config)
     active = bool(job.status()) and job.state() in ACTIVE
     with st.container(border=True):
         st.markdown("**Estimated cost**")

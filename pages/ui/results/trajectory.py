@@ -15,7 +15,7 @@ from ddpm.formatting import plural
 from ddpm.planning import classes, metadata, summary
 from ddpm.runs import launch
 from ddpm.runs.jobs import ACTIVE
-from ddpm.runs.results import MicroscopeJob, SampleJob
+from ddpm.runs.results import SampleJob, TrajectoryJob
 from ddpm.runs.runs import Run
 from ddpm.storage import images
 from pages.ui.components import figures, setting_widgets, thumbnails
@@ -38,7 +38,7 @@ SHOWN = {
 def show(run: Run) -> None:
     """Shows the tab: form and trajectory."""
     try:
-        config, checkpoints, jobs = run.config, run.checkpoints(), run.microscope_jobs()
+        config, checkpoints, jobs = run.config, run.checkpoints(), run.trajectory_jobs()
     except UserError as error:
         st.error(str(error), icon=":material/error:")
         return
@@ -79,7 +79,7 @@ def show(run: Run) -> None:
 # --- which image
 
 
-def _form(run: Run, config: Config, active: MicroscopeJob | None) -> None:
+def _form(run: Run, config: Config, active: TrajectoryJob | None) -> None:
     drawings = [job for job in run.sample_jobs()[:NEWEST] if job.state() not in ACTIVE and job.images]
     kinds = [EARLIER, NEW] if drawings else [NEW]
     where = setting_widgets.key(FORM, "kind")
@@ -107,7 +107,7 @@ def _form(run: Run, config: Config, active: MicroscopeJob | None) -> None:
     )
     if pressed and wanted:
         with layout.errors():
-            st.session_state["microscope_shown"] = launch.start_microscope(run, *wanted).name
+            st.session_state["microscope_shown"] = launch.start_trajectory(run, *wanted).name
             st.rerun()
 
 
@@ -180,7 +180,7 @@ def _new(config: Config) -> tuple[tuple[SampleConfig, int] | None, str]:
 # --- what was seen
 
 
-def _progress(job: MicroscopeJob) -> None:
+def _progress(job: TrajectoryJob) -> None:
     status = job.status()
     if job.state() not in ACTIVE:
         st.rerun()  # once, so that the polling stops
@@ -190,7 +190,7 @@ def _progress(job: MicroscopeJob) -> None:
     job_progress.progress(job, status, f"{status.message if status else ''} · {done}".strip(" ·") or "Starting")
 
 
-def _said(job: MicroscopeJob) -> None:
+def _said(job: TrajectoryJob) -> None:
     status, state = job.status(), job.state()
     if state in ("failed", "lost"):
         st.error(setting_widgets.escape(job_progress.failure_message(job, "The trajectory")), icon=":material/error:")
@@ -206,7 +206,7 @@ def _said(job: MicroscopeJob) -> None:
         )
 
 
-def _animation(job: MicroscopeJob) -> bytes | None:
+def _animation(job: TrajectoryJob) -> bytes | None:
     path = job.folder / "trajectory.gif"
     return path.read_bytes() if path.exists() else None
 
@@ -217,7 +217,7 @@ def _frames(path: str, stamp: int) -> dict[str, np.ndarray]:
         return {name: arrays[name] for name in (*SHOWN, "t", "calls")}
 
 
-def _step_slider(job: MicroscopeJob) -> None:
+def _step_slider(job: TrajectoryJob) -> None:
     """Slider over the model evaluations, and the images at the selected one."""
     result = job.result
     frames = _frames(str(job.trajectory), job.trajectory.stat().st_mtime_ns)
@@ -253,7 +253,7 @@ def _step_slider(job: MicroscopeJob) -> None:
     )
 
 
-def _downloads(job: MicroscopeJob) -> None:
+def _downloads(job: TrajectoryJob) -> None:
     stem = f"{job.folder.parent.parent.name}-microscope-{job.name}"
     kinds = {
         "strip.png": ("Strip (PNG)", "image/png"),

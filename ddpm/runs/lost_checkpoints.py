@@ -28,19 +28,19 @@ def check(run: Run) -> None:
             unreadable[max(unreadable)] if unreadable else f"{run.folder / 'saves'} does not say which files are whole."
         )
         raise UserError(
-            f"{run.name} holds {names} of earlier work, and {which} {remedy(run, best(run, left))}",
+            f"{run.name} holds {names} of earlier work, and {which} {remedy(run, newest_weights(run, left))}",
             code="lost-checkpoints",
         )
     if unreadable:
         raise UserError(
             f"{run.name} has saved before, and {unreadable[max(unreadable)]} {remedy(run)}", code="lost-checkpoints"
         )
-    if last := last_due(run):
+    if last := last_saved_step(run):
         raise UserError(
             f"{run.name} has saved a checkpoint at step {last}, and none is there any more. {remedy(run)}",
             code="lost-checkpoints",
         )
-    if last := _untold(run):
+    if last := _last_logged_step(run):
         raise UserError(
             f"{run.name} was trained to step {last}, and its status.json does not say what of it was saved."
             f" {remedy(run)}",
@@ -51,22 +51,22 @@ def check(run: Run) -> None:
 def remedy(run: Run, file: Path | None = None) -> str:
     """What can be done where the checkpoints of a run are not whole; `file`: weights that are left."""
     begin = "begin a new run from these weights" if file else "begin a new run"
-    return f"Nothing is written over it: restore its .pt files and saves/ from a copy, or {begin}: `{run.anew(file)}`."
+    return f"Nothing is written over it: restore its .pt files and saves/ from a copy, or {begin}: `{run.restart_command(file)}`."
 
 
-def best(run: Run, names: set[str]) -> Path | None:
+def newest_weights(run: Run, names: set[str]) -> Path | None:
     """The newest file of weights among those of these names, from which a new run could begin."""
     matches = [match for name in names if (match := FILE.fullmatch(name)) and match[1] not in ("opt", "state")]
     found = max(matches, key=lambda match: (int(match[2]), match[1] == "model"), default=None)
     return run.folder / found[0] if found else None
 
 
-def last_due(run: Run) -> int:
+def last_saved_step(run: Run) -> int:
     """The last step at which a checkpoint was saved, by its status or, of an earlier version, by its log; 0 for none."""
     train, status = run.config.train, run.status()
     if status and status.saved is not None:
         return status.saved
-    first, last = metrics.steps_of(run.progress_path)
+    first, last = metrics.step_range(run.progress_path)
     if status and status.step > last:
         last = status.step
         first = first or (last if train.resume_checkpoint else 1)
@@ -74,14 +74,14 @@ def last_due(run: Run) -> int:
     return due if due >= first > 0 else 0
 
 
-def _untold(run: Run) -> int:
+def _last_logged_step(run: Run) -> int:
     """The last step in the log of a run whose status.json is lost, or begun anew since; 0 where it tells of its work."""
     status = run.status()
     told = status and (status.saved is not None or status.step > 0)
-    return 0 if told else metrics.steps_of(run.progress_path)[1]
+    return 0 if told else metrics.step_range(run.progress_path)[1]
 
 
-def show(run: Run, worker: Worker) -> None:
+def report_saved(run: Run, worker: Worker) -> None:
     """Have the status say what is saved, from which the run goes on, whatever an earlier process said last."""
     saved = run.checkpoints()[-1:]
     if saved:
