@@ -34,13 +34,13 @@ if not checkpoints:
 # Evaluations shown: the newest, those selected, or the one just started
 
 by_name = {job.name: job for job in jobs}
-chosen_key = f"evaluations-{run.name}"
+selection_key = f"evaluations-{run.name}"
 started = st.session_state.pop("evaluation_started", None)
-kept = [name for name in st.session_state.get(chosen_key, ()) if name in by_name]
-if started in by_name or not kept:
-    kept = [started if started in by_name else jobs[0].name] if jobs else []
-st.session_state[chosen_key] = kept
-shown = [by_name[name] for name in kept]
+selected = [name for name in st.session_state.get(selection_key, ()) if name in by_name]
+if started in by_name or not selected:
+    selected = [started if started in by_name else jobs[0].name] if jobs else []
+st.session_state[selection_key] = selected
+shown = [by_name[name] for name in selected]
 active = next((job for job in jobs if job.state() in ACTIVE), None)
 
 
@@ -106,7 +106,7 @@ if jobs:
     st.multiselect(
         "Shown",
         list(by_name),
-        key=chosen_key,
+        key=selection_key,
         format_func=lambda name: evaluation_result.label(by_name[name]),
         help="The numbers above are those of the first; the charts show all of them.",
     )

@@ -33,9 +33,9 @@ if not checkpoints:
 
 # What to sample
 
-chosen = st.session_state.get("sample_shown")
-shown = next((job for job in jobs if job.name == chosen), jobs[0] if jobs else None)
-drawing = shown is not None and shown.state() in ACTIVE
+selected = st.session_state.get("sample_shown")
+shown = next((job for job in jobs if job.name == selected), jobs[0] if jobs else None)
+sampling = shown is not None and shown.state() in ACTIVE
 
 with above:
     task = sampling_form.choose_task(config)
@@ -48,12 +48,12 @@ with settings:
         icon=":material/grid_view:",
         width="stretch",
         shortcut="Ctrl+Enter",
-        disabled=bool(problems) or drawing,
+        disabled=bool(problems) or sampling,
         help=(
             problems[0].sentence
             if problems
             else "Sampling is running: wait for it or cancel it first."
-            if drawing
+            if sampling
             else None
         ),
     )
@@ -69,20 +69,20 @@ if pressed:
 # The samples
 
 
-def choose(name: str) -> None:
+def select(name: str) -> None:
     st.session_state["sample_shown"] = name
 
 
-def use(earlier: SampleConfig) -> None:
+def use_settings(earlier: SampleConfig) -> None:
     sampling_form.fill(config, earlier)
 
 
 with settings:
-    reopen.show(run, use)
+    reopen.show(run, use_settings)
 
 with result:
     if shown:
-        samples.show(shown, config, use)
+        samples.show(shown, config, use_settings)
     else:
         with st.container(
             border=True, height=samples.FRAME_HEIGHT, horizontal_alignment="center", vertical_alignment="center"
@@ -91,10 +91,10 @@ with result:
                 ":material/grid_view: Nothing has been sampled from this run yet. Press Sample.", width="content"
             )
 
-two = sample_history.selected(jobs)
-if len(two) == 2:
+compared = sample_history.selected(jobs)
+if len(compared) == 2:
     st.subheader("Comparison")
-    sampler_comparison.show(two[0], two[1], config)
+    sampler_comparison.show(compared[0], compared[1], config)
 if jobs or sample_history.recently_deleted(run.folder):
     st.subheader("Earlier samples", help="Tick Compare on two of them to see them next to each other.")
-    sample_history.show(jobs, shown, config, choose, use)
+    sample_history.show(jobs, shown, config, select, use_settings)

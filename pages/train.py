@@ -63,7 +63,7 @@ with form:
     st.subheader("Network")
     unused_names = unused(draft)
     setting_widgets.section(FORM, ModelConfig, problems=wrong, skip={*unused_names, "small_size"})
-    super_res.fields(FORM, draft.model, wrong)
+    super_res.show_train_fields(FORM, draft.model, wrong)
 
     st.subheader("Diffusion")
     setting_widgets.section(FORM, DiffusionConfig, problems=wrong, skip=unused_names)

@@ -80,35 +80,35 @@ def _time_unit(longest: float) -> tuple[str, float]:
     return "days", 86400.0
 
 
-def panels(frame: pd.DataFrame, look: ChartOptions, columns: Sequence[str] = MAIN) -> Figure:
+def panels(frame: pd.DataFrame, options: ChartOptions, columns: Sequence[str] = MAIN) -> Figure:
     """Panels with a common x axis: raw values faint, smoothed values bold, labelled with their last value."""
-    x = axis(frame, look.x)
+    x = axis(frame, options.x)
     shown = [name for name in columns if name in frame]
     data: list[dict[str, Any]] = []
-    layout = _layout(x, look, len(shown))
+    layout = _layout(x, options, len(shown))
     for number, name in enumerate(shown):
         values = frame[name].to_numpy()
-        drawn = lines(x.values, values, look, name=name, axis_number=number, palette=number)
-        data += drawn
-        data += not_a_number(x.values, values, look, name=name, axis_number=number)
-        layout[_axis_key(number)] = _y_axis(number, len(shown), look)
-        layout["annotations"] += _labels(values, drawn[-1]["y"], look, name, number, len(shown))
+        raw = lines(x.values, values, options, name=name, axis_number=number, palette=number)
+        data += raw
+        data += not_a_number(x.values, values, options, name=name, axis_number=number)
+        layout[_axis_key(number)] = _y_axis(number, len(shown), options)
+        layout["annotations"] += _labels(values, raw[-1]["y"], options, name, number, len(shown))
     return {"data": data, "layout": layout}
 
 
 def overlay(
-    frame: pd.DataFrame, look: ChartOptions, columns: Sequence[str], labels: Sequence[str] = QUARTER_LABELS
+    frame: pd.DataFrame, options: ChartOptions, columns: Sequence[str], labels: Sequence[str] = QUARTER_LABELS
 ) -> Figure:
     """Several metrics in one panel.  Rows without a value are skipped."""
-    x = axis(frame, look.x)
+    x = axis(frame, options.x)
     data: list[dict[str, Any]] = []
     for number, (name, label) in enumerate(zip(columns, labels, strict=True)):
         if name in frame:
             there = np.isfinite(frame[name].to_numpy())
             values = frame[name].to_numpy()[there]
-            data += lines(x.values[there], values, look, name=name, label=label, palette=number)
-    layout = _layout(x, look, 1)
-    layout["yaxis"] = _y_axis(0, 1, look)
+            data += lines(x.values[there], values, options, name=name, label=label, palette=number)
+    layout = _layout(x, options, 1)
+    layout["yaxis"] = _y_axis(0, 1, options)
     layout["height"] = plot = 300
     layout["legend"]["y"] = -50 / (plot - 104)
     return {"data": data, "layout": layout}
@@ -116,9 +116,9 @@ def overlay(
 
 def terms(curves: Sequence[Curve], log: bool) -> Figure:
     """Terms of the bound over t: a panel for each term, a line for each evaluation."""
-    look = ChartOptions(smoothing=0.0, log=log)
+    options = ChartOptions(smoothing=0.0, log=log)
     data: list[dict[str, Any]] = []
-    layout = _layout(Axis(np.zeros(0), "timestep t"), look, len(TERMS))
+    layout = _layout(Axis(np.zeros(0), "timestep t"), options, len(TERMS))
     layout["margin"]["l"] = 72  # for small numbers
     for number, (name, title) in enumerate(TERMS.items()):
         for palette, curve in enumerate(curves):
@@ -143,8 +143,8 @@ def terms(curves: Sequence[Curve], log: bool) -> Figure:
                     showlegend=legend,
                 )
             )
-        layout[_axis_key(number)] = _y_axis(number, len(TERMS), look)
-        layout["annotations"].append(_title(title, number, len(TERMS), look))
+        layout[_axis_key(number)] = _y_axis(number, len(TERMS), options)
+        layout["annotations"].append(_title(title, number, len(TERMS), options))
     return {"data": data, "layout": layout}
 
 
@@ -225,7 +225,7 @@ def microscope(result: Mapping[str, Any], call: int) -> Figure:
     data: list[dict[str, Any]] = []
     layout = _layout(Axis(np.zeros(0), "model evaluation"), ChartOptions(), len(panels))
     palette = 0
-    for number, (values, look, title) in enumerate(panels):
+    for number, (values, options, title) in enumerate(panels):
         for name, column in values.items():
             y = np.array([np.nan if value is None else value for value in column], dtype=float)
             data.append(
@@ -238,7 +238,7 @@ def microscope(result: Mapping[str, Any], call: int) -> Figure:
                     role="smooth",
                     yaxis=_axis_id(number),
                     x=numbers(x),
-                    y=numbers(drawable(y, look.log)),
+                    y=numbers(drawable(y, options.log)),
                     marker=dict(size=5),
                 )
             )
@@ -257,8 +257,8 @@ def microscope(result: Mapping[str, Any], call: int) -> Figure:
                 hoverinfo="skip",
             )
         )
-        layout["yaxis" if not number else f"yaxis{number + 1}"] = _y_axis(number, len(panels), look)
-        layout["annotations"].append(_title(title, number, len(panels), look))
+        layout["yaxis" if not number else f"yaxis{number + 1}"] = _y_axis(number, len(panels), options)
+        layout["annotations"].append(_title(title, number, len(panels), options))
     return {"data": data, "layout": layout}
 
 
@@ -273,7 +273,7 @@ def _ticks(values: Sequence[float]) -> list[float]:
 def lines(
     x: np.ndarray,
     values: np.ndarray,
-    look: ChartOptions,
+    options: ChartOptions,
     *,
     name: str,
     palette: int,
@@ -281,16 +281,16 @@ def lines(
     label: str = "",
 ) -> list[dict[str, Any]]:
     """Raw line, with the smoothed line over it where there is smoothing.  Gaps are None."""
-    drawn = drawable(values, look.log)
-    mode = "lines" if np.isfinite(drawn).sum() > 1 else "lines+markers"  # a line of one point cannot be seen
+    raw = drawable(values, options.log)
+    mode = "lines" if np.isfinite(raw).sum() > 1 else "lines+markers"  # a line of one point cannot be seen
     common = dict(
         type="scatter", mode=mode, name=label or name, legendgroup=name, yaxis=_axis_id(axis_number), palette=palette
     )
-    if look.smoothing <= 0 or np.isfinite(drawn).sum() < 3:
-        return [_trace(common, x, drawn, RAW_POINTS, uid=f"{name}-smooth", role="smooth")]
-    smoothed = metrics.smooth(drawn, look.smoothing, look.log)
+    if options.smoothing <= 0 or np.isfinite(raw).sum() < 3:
+        return [_trace(common, x, raw, RAW_POINTS, uid=f"{name}-smooth", role="smooth")]
+    smoothed = metrics.smooth(raw, options.smoothing, options.log)
     return [
-        _trace(common, x, drawn, RAW_POINTS, uid=f"{name}-raw", role="raw", showlegend=False, hoverinfo="skip"),
+        _trace(common, x, raw, RAW_POINTS, uid=f"{name}-raw", role="raw", showlegend=False, hoverinfo="skip"),
         _trace(common, x, smoothed, SMOOTH_POINTS, uid=f"{name}-smooth", role="smooth"),
     ]
 
@@ -302,11 +302,11 @@ def _trace(common: dict[str, Any], x: np.ndarray, y: np.ndarray, most: int, **mo
 
 
 def not_a_number(
-    x: np.ndarray, values: np.ndarray, look: ChartOptions, *, name: str, axis_number: int = 0
+    x: np.ndarray, values: np.ndarray, options: ChartOptions, *, name: str, axis_number: int = 0
 ) -> list[dict[str, Any]]:
     """Crosses where a metric was NaN or infinite, at the height of the value before."""
     bad = np.flatnonzero(~np.isfinite(values))
-    good = np.isfinite(drawable(values, look.log))
+    good = np.isfinite(drawable(values, options.log))
     if not len(bad):
         return []
     level = pd.Series(np.where(good, values, np.nan)).ffill().bfill().fillna(1.0).to_numpy()
@@ -352,7 +352,7 @@ def _axis_key(number: int) -> str:
     return "yaxis" if number == 0 else f"yaxis{number + 1}"
 
 
-def _layout(x: Axis, look: ChartOptions, count: int) -> dict[str, Any]:
+def _layout(x: Axis, options: ChartOptions, count: int) -> dict[str, Any]:
     plot = PANEL_HEIGHT * max(count, 1)
     return dict(
         height=plot + 104,
@@ -371,23 +371,23 @@ def _layout(x: Axis, look: ChartOptions, count: int) -> dict[str, Any]:
     )
 
 
-def _y_axis(number: int, count: int, look: ChartOptions) -> dict[str, Any]:
+def _y_axis(number: int, count: int, options: ChartOptions) -> dict[str, Any]:
     gap = 0.06 if count > 1 else 0.0
     height = (1 - gap * (count - 1)) / count
     top = 1 - number * (height + gap)
     return dict(
         domain=[round(max(top - height, 0.0), 6), round(top, 6)],
-        type="log" if look.log else "linear",
-        uirevision="log" if look.log else "linear",
+        type="log" if options.log else "linear",
+        uirevision="log" if options.log else "linear",
         anchor="x",
     )
 
 
 def _labels(
-    values: np.ndarray, line: list[float | None], look: ChartOptions, name: str, number: int, count: int
+    values: np.ndarray, line: list[float | None], options: ChartOptions, name: str, number: int, count: int
 ) -> list[dict[str, Any]]:
     """Title in the panel's corner, and the newest value at the end of its line."""
-    title = _title(name, number, count, look)
+    title = _title(name, number, count, options)
     value = line[-1] if line else None
     lost = int((~np.isfinite(values)).sum())
     if lost:
@@ -395,7 +395,7 @@ def _labels(
         title["text"] += f" – not a number in {rows} (✕)"
     if value is None:
         return [title]
-    height = float(np.log10(value)) if look.log else value
+    height = float(np.log10(value)) if options.log else value
     mark = dict(
         text=f"{value:.4g}",
         xref="paper",
@@ -411,8 +411,8 @@ def _labels(
     return [title, mark]
 
 
-def _title(text: str, number: int, count: int, look: ChartOptions) -> dict[str, Any]:
-    domain = _y_axis(number, count, look)["domain"]
+def _title(text: str, number: int, count: int, options: ChartOptions) -> dict[str, Any]:
+    domain = _y_axis(number, count, options)["domain"]
     return dict(
         text=f"<b>{text}</b>",
         xref="paper",

@@ -66,7 +66,7 @@ def weights_label(weights: str) -> str:
 def options(form: str, name: str, label: str, options: list[str], help: str, say: Callable[[str], str] = str) -> str:
     """Segmented control for a few options."""
     drop_unknown(form, name, options)
-    chosen = st.segmented_control(
+    selected = st.segmented_control(
         label,
         options,
         key=setting_widgets.key(form, name),
@@ -76,7 +76,7 @@ def options(form: str, name: str, label: str, options: list[str], help: str, say
         width="stretch",
         persist_state="session",
     )
-    return chosen or options[0]
+    return selected or options[0]
 
 
 def drop_unknown(form: str, name: str, options: list, many: bool = False) -> None:

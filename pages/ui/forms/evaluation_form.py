@@ -37,8 +37,8 @@ def show(config: Config, checkpoints: list[Checkpoint]) -> tuple[EvalConfig, lis
     with grid.cell():
         values["weights"] = checkpoint_form.weights(FORM, checkpoint)
     values["data_dir"] = _data(config)
-    found = data_form.inspect(str(values["data_dir"]) or config.data.data_dir)
-    values["split"] = _part(config, str(values["data_dir"]), found)
+    contents = data_form.inspect(str(values["data_dir"]) or config.data.data_dir)
+    values["split"] = _split(config, str(values["data_dir"]), contents)
     grid = st.grid(2, min_column_width=150)
     for name in ("num_samples", "until_ci"):
         with grid.cell():
@@ -61,15 +61,15 @@ def show(config: Config, checkpoints: list[Checkpoint]) -> tuple[EvalConfig, lis
         if value is None
     ]
     evaluation = EvalConfig(**{name: value for name, value in values.items() if value is not None})  # type: ignore[arg-type]
-    return evaluation, [*missing, *problems(config, evaluation, found)]
+    return evaluation, [*missing, *problems(config, evaluation, contents)]
 
 
-def problems(config: Config, evaluation: EvalConfig, found: data_form.Contents) -> list[Problem]:
+def problems(config: Config, evaluation: EvalConfig, contents: data_form.Contents) -> list[Problem]:
     """Problems that prevent the evaluation."""
     wrong = list(validation.limit_problems(evaluation))
-    if found.error:
-        wrong.append(Problem("data_dir", found.error, code="unreadable-data"))
-    elif found.description is None:
+    if contents.error:
+        wrong.append(Problem("data_dir", contents.error, code="unreadable-data"))
+    elif contents.description is None:
         wrong.append(
             Problem(
                 "data_dir",
@@ -78,7 +78,7 @@ def problems(config: Config, evaluation: EvalConfig, found: data_form.Contents) 
             )
         )
     else:
-        size, own = found.description.size, evaluation.data_dir in (OWN, config.data.data_dir)
+        size, own = contents.description.size, evaluation.data_dir in (OWN, config.data.data_dir)
         enlarge = evaluation.enlarge or (own and config.data.enlarge)
         if size and min(size) < config.model.image_size and not enlarge:
             wrong.append(
@@ -91,7 +91,7 @@ def problems(config: Config, evaluation: EvalConfig, found: data_form.Contents) 
                 )
             )
         try:
-            datasets.class_numbers(config, found.description.class_names)
+            datasets.class_numbers(config, contents.description.class_names)
         except UserError as error:
             wrong.append(Problem("data_dir", str(error), code=error.code))
     try:
@@ -127,17 +127,17 @@ def _data(config: Config) -> str:
     return fields.absolute(typed) or PATH
 
 
-def _part(config: Config, data_dir: str, found: data_form.Contents) -> str:
+def _split(config: Config, data_dir: str, contents: data_form.Contents) -> str:
     """Field for the split, where there is a choice."""
-    about = found.description
+    about = contents.description
     if about is None:
         return FIRST.split
     own = data_dir in (OWN, config.data.data_dir)
     held = datasets.held_out_count(about.count, config.data.hold_out) if own else 0
     test = about.test_count or held
     if not test:
-        said = "seen in training: none was held out" if own else ""
-        st.caption(f"{formatting.plural(about.count, 'image')} {said}".strip() + ".")
+        note = "seen in training: none was held out" if own else ""
+        st.caption(f"{formatting.plural(about.count, 'image')} {note}".strip() + ".")
         return FIRST.split
     part = checkpoint_form.options(
         FORM, "split", FIELDS["split"].label, list(PARTS), FIELDS["split"].help, PARTS.__getitem__

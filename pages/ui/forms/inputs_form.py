@@ -63,12 +63,12 @@ def fill(config: Config, sample: SampleConfig) -> None:
 def _put_on_canvas(config: Config, sample: SampleConfig) -> bool:
     """Whether the mask fits the image; other problems are shown by the fields."""
     try:
-        picture, mask = load_first(config, sample.picture), _mask_of(config, sample.mask)
+        image, mask = load_first(config, sample.picture), _mask_of(config, sample.mask)
     except UserError:
         return False
     stamp = time.time_ns() // 10**6
     st.session_state[f"{_key('canvas')}-painted"] = mask_canvas.Painted(
-        mask_canvas.name(picture), stamp, mask_canvas.encode(mask)
+        mask_canvas.name(image), stamp, mask_canvas.encode(mask)
     )
     return True
 
@@ -87,15 +87,15 @@ def show(run: Run, config: Config, task: str, problems: list[Problem]) -> dict[s
     try:
         match source:
             case "drawn":
-                chosen = _drawn(jobs, config)
+                selected = _from_samples(jobs, config)
             case "path":
-                chosen = _named(run, config)
+                selected = _from_path(run, config)
             case _:
-                chosen = _uploaded(run, config)
+                selected = _from_upload(run, config)
     except UserError as error:
         problems.append(Problem("picture", str(error), code=error.code))
         return {}
-    if not chosen.path:
+    if not selected.path:
         problems.append(
             Problem(
                 "picture",
@@ -105,21 +105,21 @@ def show(run: Run, config: Config, task: str, problems: list[Problem]) -> dict[s
         )
         return {}
     try:
-        picture = load_first(config, chosen.path)
+        image = load_first(config, selected.path)
     except UserError as error:
         problems.append(Problem("picture", str(error), code=error.code))
-        return {"picture": chosen.path}
-    values = {"picture": chosen.path}
+        return {"picture": selected.path}
+    values = {"picture": selected.path}
     if task == "inpaint":
-        if chosen.note:
-            st.caption(chosen.note)
-        values["mask"] = _mask(run, config, picture, problems)
+        if selected.note:
+            st.caption(selected.note)
+        values["mask"] = _mask(run, config, image, problems)
     else:
         with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-            enlarged = thumbnails.fitted(images.from_pixels(picture), SHOWN_SIDE)
+            enlarged = thumbnails.fitted(images.from_pixels(image), SHOWN_SIDE)
             st.image(thumbnails.png(enlarged), output_format="PNG", alt="The input image")
-            if chosen.note:
-                st.caption(chosen.note, width="stretch")
+            if selected.note:
+                st.caption(selected.note, width="stretch")
     return values
 
 
@@ -143,7 +143,7 @@ def _first(config: Config, path: str, stamp: int) -> np.ndarray:
     return found.pictures.pixels[0]
 
 
-def _uploaded(run: Run, config: Config) -> InputImage:
+def _from_upload(run: Run, config: Config) -> InputImage:
     file = st.file_uploader("Image", KINDS, key=_key("picture_upload"), label_visibility="collapsed")
     kept = st.session_state.setdefault(_key("picture_kept"), {})  # an upload is forgotten when the page is left
     if file:
@@ -151,7 +151,7 @@ def _uploaded(run: Run, config: Config) -> InputImage:
     return kept.get(run.name, InputImage(""))
 
 
-def _named(run: Run, config: Config) -> InputImage:
+def _from_path(run: Run, config: Config) -> InputImage:
     text = st.text_input(
         "Path",
         key=_key("picture_path"),
@@ -164,20 +164,20 @@ def _named(run: Run, config: Config) -> InputImage:
         return InputImage("")
     path = Path(fields.absolute(text))
     if is_single_image(str(path)):
-        picture = images.load(path)
-        if picture.size != (config.model.image_size, config.model.image_size):
-            return store_rescaled(run, config, picture)
+        image = images.load(path)
+        if image.size != (config.model.image_size, config.model.image_size):
+            return store_rescaled(run, config, image)
     return InputImage(str(path))
 
 
-def _drawn(jobs: list[SampleJob], config: Config) -> InputImage:
+def _from_samples(jobs: list[SampleJob], config: Config) -> InputImage:
     by_name = {job.name: job for job in jobs}
     checkpoint_form.drop_unknown(FORM, "picture_drawing", list(by_name))
     name = st.selectbox(
         "Samples",
         list(by_name),
         key=_key("picture_drawing"),
-        format_func=lambda name: _call(by_name[name], config),
+        format_func=lambda name: _label(by_name[name], config),
         persist_state="session",
         label_visibility="collapsed",
     )
@@ -195,13 +195,13 @@ def _drawn(jobs: list[SampleJob], config: Config) -> InputImage:
                     key=f"number_{k}",
                     type="primary" if k == number else "secondary",
                     width="stretch",
-                    on_click=layout.callback(_take),
+                    on_click=layout.callback(_select_number),
                     args=(k,),
                 )
     return InputImage(str(found[number].absolute()))
 
 
-def _call(job: SampleJob, config: Config) -> str:
+def _label(job: SampleJob, config: Config) -> str:
     sample = job.sample_config
     return (
         f"{job_progress.started_at(job)} · {summary.describe(config, sample)}"
@@ -210,15 +210,15 @@ def _call(job: SampleJob, config: Config) -> str:
     )
 
 
-def _take(number: int) -> None:
+def _select_number(number: int) -> None:
     st.session_state[_key("picture_number")] = number
 
 
-def store_rescaled(run: Run, config: Config, picture: Image.Image) -> InputImage:
+def store_rescaled(run: Run, config: Config, image: Image.Image) -> InputImage:
     """Rescales an image to the model's size as a PNG in the run's folder; returns it and what was done."""
     size = config.model.image_size
-    content = images.encode_png(images.prepare(picture, size, config.model.image_channels))
-    width, height = picture.size
+    content = images.encode_png(images.prepare(image, size, config.model.image_channels))
+    width, height = image.size
     cropped = "" if width == height else ", cropped at the centre"
     note = "" if width == height == size else f"Scaled from {width} x {height} to {size} x {size} pixels{cropped}."
     return InputImage(_store(run, "picture.png", content), note)
@@ -234,16 +234,16 @@ def _store(run: Run, name: str, content: bytes) -> str:
 # The mask
 
 
-def _mask(run: Run, config: Config, picture: np.ndarray, problems: list[Problem]) -> str:
+def _mask(run: Run, config: Config, image: np.ndarray, problems: list[Problem]) -> str:
     checkpoint_form.drop_unknown(FORM, "mask_from", list(MASKS))
     source = _options("mask_from", "Mask: the area to inpaint", list(MASKS), FIELDS["mask"].help, MASKS.__getitem__)
     try:
         match source:
             case "paint":
-                mask = mask_canvas.paint(picture, key=_key("canvas"))
+                mask = mask_canvas.paint(image, key=_key("canvas"))
                 if mask is None:
                     raise UserError("Nothing is painted yet: paint over the area to inpaint.", code="missing-value")
-                return keep_mask(run, config, mask)
+                return store_mask(run, config, mask)
             case "upload":
                 path = _uploaded_mask(run, config)
             case _:
@@ -265,7 +265,7 @@ def _mask(run: Run, config: Config, picture: np.ndarray, problems: list[Problem]
     except UserError as error:
         problems.append(Problem("mask", str(error), code=error.code))
         return ""
-    over = thumbnails.fitted(images.from_pixels(_overlay(picture, mask)), SHOWN_SIDE)
+    over = thumbnails.fitted(images.from_pixels(_overlay(image, mask)), SHOWN_SIDE)
     st.image(thumbnails.png(over), output_format="PNG", alt="The area to inpaint is red")
     return path
 
@@ -284,11 +284,11 @@ def _uploaded_mask(run: Run, config: Config) -> str:
     kept = st.session_state.setdefault(_key("mask_kept"), {})
     if file:
         pixels = images.prepare(image_files.decode(file.getvalue(), file.name), config.model.image_size, 1)[..., 0]
-        kept[run.name] = keep_mask(run, config, (pixels > 127) * np.uint8(255))
+        kept[run.name] = store_mask(run, config, (pixels > 127) * np.uint8(255))
     return kept.get(run.name, "")
 
 
-def keep_mask(run: Run, config: Config, mask: np.ndarray) -> str:
+def store_mask(run: Run, config: Config, mask: np.ndarray) -> str:
     """Path of the mask, uint8 [H, W] of 0 and 255, as a PNG: the file named by earlier settings, or one in the run's folder."""
     named = st.session_state.get(_key("mask_path"), "")
     if named:
@@ -300,8 +300,8 @@ def keep_mask(run: Run, config: Config, mask: np.ndarray) -> str:
     return _store(run, "mask.png", images.encode_png(mask))
 
 
-def _overlay(picture: np.ndarray, mask: np.ndarray) -> np.ndarray:
+def _overlay(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """`picture` in colour, uint8 [H, W, 3], with a red overlay where the mask is 1."""
-    rgb = np.asarray(images.convert(images.from_pixels(picture), 3)).astype(np.float32)
-    veil = np.array([230, 60, 60], np.float32)
-    return np.where(mask[..., None], 0.4 * rgb + 0.6 * veil, rgb).astype(np.uint8)
+    rgb = np.asarray(images.convert(images.from_pixels(image), 3)).astype(np.float32)
+    red = np.array([230, 60, 60], np.float32)
+    return np.where(mask[..., None], 0.4 * rgb + 0.6 * red, rgb).astype(np.uint8)

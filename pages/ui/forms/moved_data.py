@@ -37,14 +37,14 @@ def show(run: Run, config: Config, because: str) -> None:
         enlarge = st.toggle(
             FIELDS["enlarge"].label, config.data.enlarge, key=f"moved_enlarge-{run.name}", help=FIELDS["enlarge"].help
         )
-        chosen = FIELDS["data_dir"].normalize(place if typed == writable(place) else typed.strip())
+        path = FIELDS["data_dir"].normalize(place if typed == writable(place) else typed.strip())
         nowhere = (
             ""
-            if chosen in DATA_SETS or os.path.exists(chosen)
-            else f"There is no folder or file {writable(chosen)}."
-            if chosen
+            if path in DATA_SETS or os.path.exists(path)
+            else f"There is no folder or file {writable(path)}."
+            if path
             else "Type the path of the data."
         )
         if run_actions.button("Resume with this data", nowhere, key="resume_moved", icon=":material/play_arrow:"):
-            run_actions.run_action(lambda: launch.start_training(run, chosen, enlarge), "Starting")
+            run_actions.run_action(lambda: launch.start_training(run, path, enlarge), "Starting")
             st.rerun()

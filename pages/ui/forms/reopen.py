@@ -24,8 +24,8 @@ def show(run: Run, use: Callable[[SampleConfig], None]) -> None:
         st.file_uploader(
             "A PNG file sampled by this program", ["png"], key=UPLOAD, on_change=layout.callback(_open), args=(run, use)
         )
-        if st.session_state.get(UPLOAD) and (said := st.session_state.get(OPENED)):
-            kind, sentences = said
+        if st.session_state.get(UPLOAD) and (message := st.session_state.get(OPENED)):
+            kind, sentences = message
             {"error": st.error, "warning": st.warning, "success": st.success}[kind](setting_widgets.escape(sentences))
 
 
@@ -33,24 +33,24 @@ def _open(run: Run, use: Callable[[SampleConfig], None]) -> None:
     file = st.session_state.get(UPLOAD)
     if file is None:
         return
-    found = images.settings_in(file.getvalue())
-    if found is None:
+    recipe = images.settings_in(file.getvalue())
+    if recipe is None:
         st.session_state[OPENED] = (
             "error",
             f"{file.name} carries no settings: choose an unmodified PNG file sampled by this program.",
         )
         return
     try:
-        use(metadata.sample_of(found, file.name))
+        use(metadata.sample_of(recipe, file.name))
     except UserError as error:
         st.session_state[OPENED] = "error", str(error)
         return
-    st.session_state[OPENED] = origin(run, found)
+    st.session_state[OPENED] = origin(run, recipe)
 
 
-def origin(run: Run, found: Mapping[str, Any]) -> tuple[str, str]:
+def origin(run: Run, recipe: Mapping[str, Any]) -> tuple[str, str]:
     """Compares the checkpoint of an image with this run's: returns the kind of message box and its text."""
-    about = found.get("checkpoint")
+    about = recipe.get("checkpoint")
     about = about if isinstance(about, Mapping) else {}
     path = Path(str(about.get("path", "")))
     name, step = path.parent.name, about.get("step")

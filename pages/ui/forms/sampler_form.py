@@ -46,7 +46,7 @@ def fill(config: Config, sample: SampleConfig) -> None:
         {
             "sampler": FEW_STEPS if inpaint or sample.task == "invert" else sample.sampler,
             "repainter": sample.sampler if inpaint else "ddim",
-            "steps": sample.steps or (_calls(config, sample) if sample.timestep_respacing else AS_TRAINED),
+            "steps": sample.steps or (_model_evaluations(config, sample) if sample.timestep_respacing else AS_TRAINED),
             "guidance_interval": _interval(sample.guidance_interval, T),
             "clip": (
                 "dynamic"
@@ -60,7 +60,7 @@ def fill(config: Config, sample: SampleConfig) -> None:
     )
 
 
-def _calls(config: Config, sample: SampleConfig) -> int:
+def _model_evaluations(config: Config, sample: SampleConfig) -> int:
     try:
         return len(timesteps.timesteps(config, sample))
     except UserError:
@@ -91,7 +91,7 @@ def sampler(task: str) -> str:
     )
 
 
-def words(name: str) -> str:
+def description(name: str) -> str:
     """When to choose a sampler, and its paper."""
     row = SOLVERS[name]
     return f"{row.label}: {row.words} ({row.source})"
@@ -121,7 +121,7 @@ def _all(config: Config, T: int) -> int:
     return len(schedules.space_timesteps(T, config.diffusion.timestep_respacing))
 
 
-def of_the_sampler(config: Config, task: str, name: str) -> dict[str, Any]:
+def sampler_settings(config: Config, task: str, name: str) -> dict[str, Any]:
     """Settings that only this sampler has."""
     row, values = SOLVERS[name], dict[str, Any]()
     if "eta" in row.takes and task != "invert":
@@ -144,7 +144,7 @@ def of_the_sampler(config: Config, task: str, name: str) -> dict[str, Any]:
     return values
 
 
-def takes_any(config: Config, task: str, name: str) -> bool:
+def has_sampler_settings(config: Config, task: str, name: str) -> bool:
     """Whether the sampler has settings of its own."""
     takes = SOLVERS[name].takes
     return (
@@ -154,7 +154,7 @@ def takes_any(config: Config, task: str, name: str) -> bool:
     )
 
 
-def unguided(config: Config) -> str:
+def why_unguided(config: Config) -> str:
     """Reason why this run does not support guidance; empty where it does."""
     if not config.model.class_cond:
         return "Guidance needs a class-conditional model: train one with Class-conditional switched on."
@@ -165,7 +165,7 @@ def unguided(config: Config) -> str:
 
 def guidance(config: Config) -> float:
     """Field for the guidance scale; disabled where the run does not support guidance."""
-    if why_not := unguided(config):
+    if why_not := why_unguided(config):
         st.slider("Guidance", 0.0, MOST_GUIDANCE, 1.0, step=0.1, key=key("no_guidance"), disabled=True, help=why_not)
         return 1.0
     most = max(MOST_GUIDANCE, float(st.session_state.get(key("guidance_scale"), 1.0)))
@@ -228,7 +228,7 @@ def more(config: Config, task: str, name: str, count: int, scale: float) -> dict
         values["threads"] = setting_widgets.show_field(FORM, FIELDS["threads"])
     with grid.cell():
         values["kernels"] = setting_widgets.show_field(FORM, FIELDS["kernels"])
-    if not unguided(config) and T > 1:
+    if not why_unguided(config) and T > 1:
         where = key("guidance_interval")
         asked = st.session_state.get(where)
         if asked is None or _inside(asked, T) != asked:  # said anew every time, it would undo what is being moved

@@ -62,14 +62,14 @@ def fill(config: Config, sample: SampleConfig) -> None:
         FORM,
         {
             COUNTS[sample.task][0]: sample.num_samples,
-            "classes": sample.classes if classes.must_be_said(config) else _picked(config, sample.classes),
+            "classes": sample.classes if classes.must_be_said(config) else _class_names(config, sample.classes),
             "count": IN_ALL,
             "rows": 4,
         },
     )
 
 
-def _picked(config: Config, text: str) -> list[str]:
+def _class_names(config: Config, text: str) -> list[str]:
     """Names of the classes in `text`; empty for all classes or unknown ones."""
     known = classes.names(config)
     return [known[label] for label in _labels(config, text) if label < len(known)] if text.strip() else []
@@ -89,7 +89,7 @@ def choose_task(config: Config) -> str:
         fill(config, FIRST)
     tasks = ["draw", "interpolate"] if config.model.super_res else list(TASKS)
     _keep_known("task", tasks)
-    chosen = st.segmented_control(
+    selected = st.segmented_control(
         "Task",
         tasks,
         key=_key("task"),
@@ -99,18 +99,18 @@ def choose_task(config: Config) -> str:
         label_visibility="collapsed",
         persist_state="session",
     )
-    return chosen or tasks[0]
+    return selected or tasks[0]
 
 
 def show(run: Run, checkpoints: list[Checkpoint], task: str) -> tuple[SampleConfig, list[Problem]]:
     """Shows the fields of a task.  Returns their values and problems."""
     config = run.config
     values: dict[str, Any] = {}
-    unfit: list[Problem] = []
+    unusable: list[Problem] = []
     values["task"] = task
     st.caption(TASKS[task][1])
     if task in inputs_form.TASKS:
-        values |= inputs_form.show(run, config, task, unfit)
+        values |= inputs_form.show(run, config, task, unusable)
     grid = st.grid(2, min_column_width=150)
     with grid.cell():
         values["step"], checkpoint = checkpoint_form.checkpoint(FORM, checkpoints)
@@ -123,11 +123,11 @@ def show(run: Run, checkpoints: list[Checkpoint], task: str) -> tuple[SampleConf
             name = sampler_form.sampler(task)
     with grid.cell():
         count = sampler_form.steps(config, respaced=bool(st.session_state.get(_key("timestep_respacing"))))
-    st.caption(sampler_form.words(name))
+    st.caption(sampler_form.description(name))
     grid = st.grid(2, min_column_width=150)
-    if sampler_form.takes_any(config, task, name):
+    if sampler_form.has_sampler_settings(config, task, name):
         with grid.cell():
-            values |= sampler_form.of_the_sampler(config, task, name)
+            values |= sampler_form.sampler_settings(config, task, name)
     if task == "vary":
         with grid.cell():
             values["strength"] = st.slider(
@@ -141,11 +141,13 @@ def show(run: Run, checkpoints: list[Checkpoint], task: str) -> tuple[SampleConf
             )
     with grid.cell():
         values["guidance_scale"] = sampler_form.guidance(config)
-    values |= _what(config, task, str(values.get("picture", "")), grid)
+    values |= _count_fields(config, task, str(values.get("picture", "")), grid)
     if config.model.super_res:
         sentences: list[str] = []
-        values["base_samples"] = super_res.choose(FORM, run, config, str(values.get("classes", "")), sentences)
-        unfit += [Problem("base_samples", sentence, code="unreadable-data") for sentence in sentences]
+        values["base_samples"] = super_res.show_sample_fields(
+            FORM, run, config, str(values.get("classes", "")), sentences
+        )
+        unusable += [Problem("base_samples", sentence, code="unreadable-data") for sentence in sentences]
     with st.expander("More"):
         values |= sampler_form.more(config, task, name, count, values["guidance_scale"])
         if task == "inpaint":
@@ -159,10 +161,10 @@ def show(run: Run, checkpoints: list[Checkpoint], task: str) -> tuple[SampleConf
         if value is None
     ]
     sample = SampleConfig(**{name: value for name, value in values.items() if value is not None})
-    return sample, [*missing, *unfit, *problems(config, sample)]
+    return sample, [*missing, *unusable, *problems(config, sample)]
 
 
-def _what(config: Config, task: str, picture: str, grid: Any) -> dict[str, Any]:
+def _count_fields(config: Config, task: str, picture: str, grid: Any) -> dict[str, Any]:
     """Shows the fields for classes, seeds and the number of images."""
     values: dict[str, Any] = {}
     known = list(classes.names(config))
@@ -206,7 +208,7 @@ def problems(config: Config, sample: SampleConfig) -> list[Problem]:
     found = list(validation.limit_problems(sample))
     try:
         if not found:
-            steps_of(config, sample)
+            model_evaluations(config, sample)
     except UserError as error:
         found.append(Problem("steps", str(error), code=error.code))
     if not config.model.super_res:  # where the low-resolution images may say it
@@ -217,7 +219,7 @@ def problems(config: Config, sample: SampleConfig) -> list[Problem]:
     return found
 
 
-def steps_of(config: Config, sample: SampleConfig) -> int:
+def model_evaluations(config: Config, sample: SampleConfig) -> int:
     """Model evaluations per image.  Raises UserError for an impossible respacing."""
     return timesteps.calls(config, sample)
 

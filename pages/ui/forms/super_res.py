@@ -35,7 +35,7 @@ SMALL_SIZE = next(s for s in settings(ModelConfig) if s.name == "small_size")
 # Train
 
 
-def fields(form: str, model: ModelConfig, problems: setting_widgets.Problems) -> None:
+def show_train_fields(form: str, model: ModelConfig, problems: setting_widgets.Problems) -> None:
     """Shows the switch in an expander, and its settings while it is on."""
     wrong = problems.get("small_size", ())
     label = "Super-resolution" + (f" · {model.small_size} → {model.image_size} pixels" if model.super_res else "")
@@ -79,7 +79,7 @@ def fill(form: str, config: Config, base_samples: str) -> None:
     setting_widgets.fill(form, {"base": "data" if own else "path", "base_path": "" if own else base_samples})
 
 
-def choose(form: str, run: Run, config: Config, text: str, problems: list[str]) -> str:
+def show_sample_fields(form: str, run: Run, config: Config, text: str, problems: list[str]) -> str:
     """Shows the fields for the low-resolution images of a super-resolution run.  Returns base_samples.
 
     `text`: the classes; empty: those of the low-resolution images.  Appends a sentence to `problems` where
@@ -151,15 +151,15 @@ def _samples(form: str, fitting: dict[str, str]) -> str:
 
 def _uploaded(form: str, run: Run, problems: list[str]) -> str:
     """Stores uploads in the run's folder, where the sampling process finds them."""
-    given = st.file_uploader(
+    uploads = st.file_uploader(
         "Images, or one .npz file",
         ["npz", *(e.removeprefix(".") for e in image_files.EXTENSIONS)],
         accept_multiple_files=True,
     )
     where = setting_widgets.key(form, "base_uploaded")
-    if not given:
+    if not uploads:
         return str(st.session_state.get(where, {}).get(run.name, ""))
-    contents = _named((Path(file.name).name, file.getvalue()) for file in given)
+    contents = _unique_names((Path(file.name).name, file.getvalue()) for file in uploads)
     packed = [name for name in contents if name.lower().endswith(".npz")]
     if packed and len(contents) > 1:
         problems.append("An .npz file was uploaded together with other files: upload it alone, or only images.")
@@ -178,14 +178,14 @@ def _uploaded(form: str, run: Run, problems: list[str]) -> str:
     return base
 
 
-def _named(uploads: Iterable[tuple[str, bytes]]) -> dict[str, bytes]:
+def _unique_names(uploads: Iterable[tuple[str, bytes]]) -> dict[str, bytes]:
     """Uploads by name: files of the same name and content are kept once, others get a number."""
     contents: dict[str, bytes] = {}
-    taken: dict[str, bytes] = {}  # by names as systems compare them that make no difference between A and a
+    seen: dict[str, bytes] = {}  # by names as systems compare them that make no difference between A and a
     for name, data in uploads:
-        free = next(path.name for path in files.numbered(Path(name)) if taken.get(path.name.casefold(), data) == data)
-        if free.casefold() not in taken:
-            contents[free] = taken[free.casefold()] = data
+        free = next(path.name for path in files.numbered(Path(name)) if seen.get(path.name.casefold(), data) == data)
+        if free.casefold() not in seen:
+            contents[free] = seen[free.casefold()] = data
     return contents
 
 

@@ -151,25 +151,25 @@ def errors(stop: bool = False) -> Iterator[None]:
 def fragment(run_every: float | None = None) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Streamlit's fragment, a part of the page that reruns by itself; errors are shown in its place."""
 
-    def decorate(draw: Callable[..., None]) -> Callable[..., None]:
-        @functools.wraps(draw)
+    def decorate(render: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(render)
         def boxed(*args: Any, **kwargs: Any) -> None:
             with errors():
-                draw(*args, **kwargs)
+                render(*args, **kwargs)
 
         return st.fragment(run_every=run_every)(boxed)
 
     return decorate
 
 
-def callback(deed: Callable[..., object]) -> Callable[..., None]:
+def callback(action: Callable[..., object]) -> Callable[..., None]:
     """Wraps the callback of a widget; errors are shown at the top of the page."""
 
-    @functools.wraps(deed)
+    @functools.wraps(action)
     def boxed(*args: Any, **kwargs: Any) -> None:
         try:
             with user_errors():
-                deed(*args, **kwargs)
+                action(*args, **kwargs)
         except UserError as error:
             st.session_state[PENDING_ERROR] = str(error)
 

@@ -149,15 +149,17 @@ class RunView:
             "progress.csv", lambda: metrics.sparkline(self.run.progress_path, column), name=f"sketch of {column}"
         )
 
-    def figure(self, columns: tuple[str, ...], look: figures.ChartOptions, draw: Callable[..., figures.Figure]) -> str:
+    def figure(
+        self, columns: tuple[str, ...], options: figures.ChartOptions, build: Callable[..., figures.Figure]
+    ) -> str:
         """`draw(rows, look, columns)` as JSON, made again only when there are new rows."""
         with self._lock:
             frame = self.metrics(columns)
-            revision, text = self._figures.get((columns, look), (-1, ""))
+            revision, text = self._figures.get((columns, options), (-1, ""))
             if revision != self._readers[columns].revision:
-                text = json.dumps(draw(frame, look, columns), allow_nan=False, separators=(",", ":"))
-                self._figures[columns, look] = (self._readers[columns].revision, text)
-            self._figures.move_to_end((columns, look))
+                text = json.dumps(build(frame, options, columns), allow_nan=False, separators=(",", ":"))
+                self._figures[columns, options] = (self._readers[columns].revision, text)
+            self._figures.move_to_end((columns, options))
             while len(self._figures) > KEPT_FIGURES:
                 self._figures.popitem(last=False)
             return text

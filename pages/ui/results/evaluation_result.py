@@ -25,12 +25,12 @@ NPZ = "application/octet-stream"
 def show(job: EvaluationJob, config: Config) -> None:
     """Shows one evaluation: its progress, or its numbers and their meaning."""
     active = job.state() in ACTIVE
-    layout.fragment(run_every=1.0 if active else None)(_now)(job, active)
+    layout.fragment(run_every=1.0 if active else None)(_progress)(job, active)
     if not active:
         _result(job, config)
 
 
-def _now(job: EvaluationJob, was_active: bool) -> None:
+def _progress(job: EvaluationJob, was_active: bool) -> None:
     state, status = job.state(), job.status()
     if was_active and state not in ACTIVE:
         st.rerun()  # once, so that the polling stops
@@ -81,28 +81,28 @@ def meaning(result: dict[str, Any], config: Config) -> list[str]:
     """Explains the numbers."""
     model, mean = config.model, result["bits_per_dim"]
     dims = model.image_size**2 * model.image_channels
-    said = [
+    sentences = [
         f"With this model an image could be stored in {formatting.amount(mean * dims / 8)} bytes on average;"
         f" uncompressed pixels take {formatting.amount(dims)} bytes (8 bits per value)."
     ]
     if mean > 8:
-        said.append("That is more than uncompressed pixels take: the finest detail is not learned yet.")
+        sentences.append("That is more than uncompressed pixels take: the finest detail is not learned yet.")
     first = result["vb_quarters"][0]
     if mean > 0:
-        said.append(
+        sentences.append(
             f"{first / mean:.0%} of it comes from the least noisy quarter of the timesteps, which encode the finest"
             " detail."
         )
     if result["data"]["part"] == "train":
-        said.append(
+        sentences.append(
             "The model was trained on these images, so new images may need more bits: hold some out to measure it."
         )
     named = result.get("evaluation", {}).get("variance", "auto")
     if named != "auto":
-        said.append(f"Evaluated with the variance {named} instead of the one used in training.")
+        sentences.append(f"Evaluated with the variance {named} instead of the one used in training.")
     if result["ended"] == "until_ci":
-        said.append("It ended early because the requested confidence interval was reached.")
-    return said
+        sentences.append("It ended early because the requested confidence interval was reached.")
+    return sentences
 
 
 def _downloads(job: EvaluationJob) -> None:

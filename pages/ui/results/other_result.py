@@ -46,7 +46,7 @@ def show(run: Run, name: str) -> None:
         if job is None:
             st.info(f"{kind.words} Press Start.", icon=":material/explore:")
         else:
-            layout.fragment(run_every=1.0 if job == active else None)(_now)(job, job == active)
+            layout.fragment(run_every=1.0 if job == active else None)(_progress)(job, job == active)
 
 
 def _form(run: Run, name: str, active: Result | None) -> None:
@@ -77,7 +77,7 @@ def _form(run: Run, name: str, active: Result | None) -> None:
         layout.command(run.shell(*kind.command.split(), "--run", more=codec.to_flags(settings)))
 
 
-def _now(job: Result, was_active: bool) -> None:
+def _progress(job: Result, was_active: bool) -> None:
     state, status = job.state(), job.status()
     if was_active and state not in ACTIVE:
         st.rerun()  # once, so that the polling stops

@@ -34,9 +34,9 @@ def show(jobs: list[SampleJob], shown: SampleJob | None, config: Config, choose:
         for job in jobs[(page - 1) * PER_PAGE : page * PER_PAGE]:
             with st.container(border=True, height="stretch", gap="xsmall", key=f"drawn_{job.name}"):
                 _entry(job, job == shown, config, choose, use)
-    condemned = next((job for job in jobs if job.name == st.session_state.get(DELETE_REQUEST)), None)
-    if condemned:
-        _confirm(condemned)
+    to_delete = next((job for job in jobs if job.name == st.session_state.get(DELETE_REQUEST)), None)
+    if to_delete:
+        _confirm(to_delete)
 
 
 def selected(jobs: list[SampleJob]) -> list[SampleJob]:
@@ -117,11 +117,11 @@ def _request_delete(name: str) -> None:
     st.session_state[DELETE_REQUEST] = name
 
 
-def _spare() -> None:
+def _cancel_delete() -> None:
     st.session_state.pop(DELETE_REQUEST, None)
 
 
-@st.dialog("Delete these samples?", on_dismiss=layout.callback(_spare))
+@st.dialog("Delete these samples?", on_dismiss=layout.callback(_cancel_delete))
 def _confirm(job: SampleJob) -> None:
     st.write(
         f"The samples of **{job_progress.started_at(job)}** will be moved to"
@@ -129,10 +129,10 @@ def _confirm(job: SampleJob) -> None:
     )
     with st.container(horizontal=True, horizontal_alignment="right"):
         if st.button("Cancel", key="drawing_cancel"):
-            _spare()
+            _cancel_delete()
             st.rerun()
         if st.button("Delete", type="primary", icon=":material/delete:", key="drawing_sure"):
-            _spare()
+            _cancel_delete()
             try:
                 st.session_state[DELETED] = runs.trash_samples(job), job.folder
             except UserError as error:

@@ -61,7 +61,7 @@ def show(run: Run) -> None:
                 icon=":material/explore:",
             )
         else:
-            layout.fragment(run_every=1.0 if job == active else None)(_now)(job, job == active, config)
+            layout.fragment(run_every=1.0 if job == active else None)(_progress)(job, job == active, config)
     if job is not None:
         layout.fragment(run_every=1.5 if job == active else None)(_sheet)(job)
         if job != active and job.result:
@@ -196,7 +196,7 @@ def problems(config: Config, settings: SolverBenchmarkConfig) -> list[Problem]:
 # --- results
 
 
-def _now(job: SolverBenchmarkJob, was_active: bool, config: Config) -> None:
+def _progress(job: SolverBenchmarkJob, was_active: bool, config: Config) -> None:
     """Shows the progress, the chart, and the cheapest setting within the tolerance."""
     state, status = job.state(), job.status()
     if was_active and state not in ACTIVE:
@@ -315,8 +315,8 @@ def _history(jobs: list[SolverBenchmarkJob], shown: SolverBenchmarkJob | None) -
     )
     job = by_name[st.session_state["frontier_shown"]]
     if job.settings:
-        st.button("Use settings", type="tertiary", key="frontier_again", on_click=layout.callback(_again), args=(job,))
+        st.button("Use settings", type="tertiary", key="frontier_again", on_click=layout.callback(_reuse), args=(job,))
 
 
-def _again(job: SolverBenchmarkJob) -> None:
+def _reuse(job: SolverBenchmarkJob) -> None:
     fill(job.config)

@@ -70,7 +70,7 @@ def show(run: Run) -> None:
         elif job == active:
             layout.fragment(run_every=0.7)(_progress)(job)
         else:
-            _said(job)
+            _show_result(job)
     if job is not None and job != active and job.result:
         layout.fragment()(_step_slider)(job)
         _downloads(job)
@@ -80,8 +80,8 @@ def show(run: Run) -> None:
 
 
 def _form(run: Run, config: Config, active: TrajectoryJob | None) -> None:
-    drawings = [job for job in run.sample_jobs()[:NEWEST] if job.state() not in ACTIVE and job.images]
-    kinds = [EARLIER, NEW] if drawings else [NEW]
+    samplings = [job for job in run.sample_jobs()[:NEWEST] if job.state() not in ACTIVE and job.images]
+    kinds = [EARLIER, NEW] if samplings else [NEW]
     where = setting_widgets.key(FORM, "kind")
     if st.session_state.get(where) not in kinds:
         st.session_state[where] = kinds[0]
@@ -93,7 +93,7 @@ def _form(run: Run, config: Config, active: TrajectoryJob | None) -> None:
         persist_state="session",
         help="Trace an earlier sample again with the same settings, or a new image.",
     )
-    wanted, problem = _drawn(drawings, config) if kind == EARLIER else _new(config)
+    request, problem = _from_samples(samplings, config) if kind == EARLIER else _new_image(config)
     if problem:
         setting_widgets.show_problems([problem])
     pressed = st.button(
@@ -102,24 +102,24 @@ def _form(run: Run, config: Config, active: TrajectoryJob | None) -> None:
         icon=":material/biotech:",
         width="stretch",
         shortcut="Ctrl+Enter",
-        disabled=wanted is None or active is not None,
+        disabled=request is None or active is not None,
         help=problem or ("A trajectory is being computed: wait for it or cancel it first." if active else None),
     )
-    if pressed and wanted:
+    if pressed and request:
         with layout.errors():
-            st.session_state["microscope_shown"] = launch.start_trajectory(run, *wanted).name
+            st.session_state["microscope_shown"] = launch.start_trajectory(run, *request).name
             st.rerun()
 
 
-def _drawn(drawings: list[SampleJob], config: Config) -> tuple[tuple[SampleConfig, int] | None, str]:
+def _from_samples(samplings: list[SampleJob], config: Config) -> tuple[tuple[SampleConfig, int] | None, str]:
     """An image of earlier samples: its request and number, or what is wrong."""
-    by_name = {job.name: job for job in drawings}
+    by_name = {job.name: job for job in samplings}
     checkpoint_form.drop_unknown(FORM, "drawing", list(by_name))
     name = st.selectbox(
         "Samples",
         list(by_name),
         key=setting_widgets.key(FORM, "drawing"),
-        format_func=lambda name: _call(by_name[name], config),
+        format_func=lambda name: _label(by_name[name], config),
         persist_state="session",
     )
     found = by_name[name].images
@@ -135,24 +135,24 @@ def _drawn(drawings: list[SampleJob], config: Config) -> tuple[tuple[SampleConfi
         help="Position in the grid, from 0, row by row.",
     )
     right.image(thumbnails.shown(found[number], THUMB) or b"", output_format="PNG", alt=f"Image {number}")
-    return drawn_again(found[number])
+    return request_of(found[number])
 
 
-def drawn_again(path: Path) -> tuple[tuple[SampleConfig, int] | None, str]:
+def request_of(path: Path) -> tuple[tuple[SampleConfig, int] | None, str]:
     """Request that samples the image in a file again, from the settings it carries; or why it is unknown."""
-    told = images.settings_in(path)
-    if told is None:
+    recipe = images.settings_in(path)
+    if recipe is None:
         return None, "This image carries no settings because it was sampled by an older version: choose another."
     try:
-        sample = metadata.sample_of(told, str(path))
+        sample = metadata.sample_of(recipe, str(path))
     except UserError as error:
         return None, str(error)
-    origin = told["checkpoint"]
+    origin = recipe["checkpoint"]
     sample = dataclasses.replace(sample, step=origin["step"], weights=origin["weights"])
-    return (sample, int(told.get("number", 0))), ""
+    return (sample, int(recipe.get("number", 0))), ""
 
 
-def _call(job: SampleJob, config: Config) -> str:
+def _label(job: SampleJob, config: Config) -> str:
     sample = job.sample_config
     return (
         f"{job_progress.started_at(job)} · {summary.describe(config, sample)}"
@@ -161,7 +161,7 @@ def _call(job: SampleJob, config: Config) -> str:
     )
 
 
-def _new(config: Config) -> tuple[tuple[SampleConfig, int] | None, str]:
+def _new_image(config: Config) -> tuple[tuple[SampleConfig, int] | None, str]:
     where = setting_widgets.key(FORM, "seed")
     st.session_state.setdefault(where, 0)
     left, right = st.columns(2)
@@ -190,7 +190,7 @@ def _progress(job: TrajectoryJob) -> None:
     job_progress.progress(job, status, f"{status.message if status else ''} · {done}".strip(" ·") or "Starting")
 
 
-def _said(job: TrajectoryJob) -> None:
+def _show_result(job: TrajectoryJob) -> None:
     status, state = job.status(), job.state()
     if state in ("failed", "lost"):
         st.error(setting_widgets.escape(job_progress.failure_message(job, "The trajectory")), icon=":material/error:")
