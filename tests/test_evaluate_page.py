@@ -19,7 +19,7 @@ from ddpm.runs.jobs import Status, Worker
 from ddpm.runs.results import EvaluationJob
 from ddpm.runs.runs import Run
 from ddpm.storage import files
-from pages.ui.components import figures
+from pages.ui.components import study_figures
 from pages.ui.frame import run_store
 
 
@@ -199,7 +199,7 @@ def test_a_process_is_started_with_the_flags(fake_run: Callable[..., Run], monke
 
 
 def test_charts_of_terms_skip_what_a_log_axis_cannot_show() -> None:
-    curve = figures.Curve("one", (0, 5, 10), {name: np.array([1.0, 0.0, 2.0]) for name in figures.TERMS})
-    first = figures.terms([curve], log=True)["data"][0]
+    curve = study_figures.Curve("one", (0, 5, 10), {name: np.array([1.0, 0.0, 2.0]) for name in study_figures.TERMS})
+    first = study_figures.terms([curve], log=True)["data"][0]
     assert (first["x"], first["y"]) == ([0, 5, 10], [1, None, 2])
-    assert figures.terms([curve], log=False)["data"][0]["y"] == [1, 0, 2]
+    assert study_figures.terms([curve], log=False)["data"][0]["y"] == [1, 0, 2]

@@ -19,7 +19,7 @@ from ddpm.runs.jobs import Status, Worker
 from ddpm.runs.results import SolverBenchmarkJob
 from ddpm.runs.runs import Run
 from ddpm.storage import files
-from pages.ui.components import figures
+from pages.ui.components import study_figures
 from pages.ui.forms import sampling_form
 from pages.ui.frame import run_store
 from pages.ui.results import solver_benchmark
@@ -171,7 +171,7 @@ def test_the_cheapest_within_the_tolerance_is_told_and_taken_along(
 
 
 def test_the_chart_has_a_line_a_way_a_star_and_the_tolerance() -> None:
-    drawn = figures.frontier(CELLS, 2.0, CELLS[2])
+    drawn = study_figures.solver_benchmark(CELLS, 2.0, CELLS[2])
     names = {trace["uid"]: trace for trace in drawn["data"]}
     assert list(names) == ["DDIM, uniform", "UniPC-3, logsnr", "best", "limit"]
     assert (names["DDIM, uniform"]["x"], names["DDIM, uniform"]["y"]) == ([0.1, 0.2], [9.04, 4])
@@ -179,7 +179,7 @@ def test_the_chart_has_a_line_a_way_a_star_and_the_tolerance() -> None:
     assert names["best"]["palette"] == names["UniPC-3, logsnr"]["palette"]
     assert names["limit"]["y"] == [2.0, 2.0]
     assert drawn["layout"]["yaxis"]["type"] == drawn["layout"]["xaxis"]["type"] == "log"
-    assert figures.frontier([], 1.0, None)["data"] == []
+    assert study_figures.solver_benchmark([], 1.0, None)["data"] == []
 
 
 def test_a_result_is_shown_and_taken_home(fake_run: Callable[..., Run]) -> None:

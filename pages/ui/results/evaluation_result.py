@@ -13,7 +13,7 @@ from ddpm.planning import timesteps
 from ddpm.reports import downloads
 from ddpm.runs.jobs import ACTIVE
 from ddpm.runs.results import EvaluationJob, bits
-from pages.ui.components import figures, setting_widgets
+from pages.ui.components import setting_widgets, study_figures
 from pages.ui.forms import checkpoint_form
 from pages.ui.frame import job_progress, layout
 from pages.ui.results.live_chart import live_chart
@@ -117,15 +117,15 @@ def _downloads(job: EvaluationJob) -> None:
 
 def curves(jobs: Sequence[EvaluationJob], config: Config, log: bool) -> None:
     """Charts of the terms by timestep, for one or more evaluations."""
-    found: list[figures.Curve] = []
+    found: list[study_figures.Curve] = []
     for job in jobs:
         try:
             steps = [int(t) for t in timesteps.timesteps(config, job.config)]
-            found.append(figures.Curve(label(job), steps, job.terms()))
+            found.append(study_figures.Curve(label(job), steps, job.terms()))
         except UserError as error:
             st.caption(f":red[{setting_widgets.escape(str(error))}]")
     if found:
-        figure = json.dumps(figures.terms(found, log), allow_nan=False, separators=(",", ":"))
+        figure = json.dumps(study_figures.terms(found, log), allow_nan=False, separators=(",", ":"))
         live_chart(figure, key=f"terms-{jobs[0].folder.parent.parent.name}")
 
 

@@ -22,7 +22,7 @@ from ddpm.runs.runs import Checkpoint, Run
 from ddpm.solvers import SOLVERS
 from ddpm.spacings import SPACINGS
 from ddpm.storage import image_files
-from pages.ui.components import figures, setting_widgets, thumbnails
+from pages.ui.components import setting_widgets, study_figures, thumbnails
 from pages.ui.forms import checkpoint_form, sampling_form
 from pages.ui.frame import job_progress, layout
 from pages.ui.results.live_chart import live_chart
@@ -226,7 +226,7 @@ def _progress(job: SolverBenchmarkJob, was_active: bool, config: Config) -> None
         ),
     )
     best = solver_grid.cheapest(found, tolerance)
-    figure = json.dumps(figures.frontier(found, tolerance, best), allow_nan=False, separators=(",", ":"))
+    figure = json.dumps(study_figures.solver_benchmark(found, tolerance, best), allow_nan=False, separators=(",", ":"))
     live_chart(figure, key=f"frontier-{job.folder.parent.parent.name}")
     if best:
         st.markdown(f":material/star: **{setting_widgets.escape(sentence(best))}**")

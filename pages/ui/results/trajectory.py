@@ -18,7 +18,7 @@ from ddpm.runs.jobs import ACTIVE
 from ddpm.runs.results import SampleJob, TrajectoryJob
 from ddpm.runs.runs import Run
 from ddpm.storage import images
-from pages.ui.components import figures, setting_widgets, thumbnails
+from pages.ui.components import setting_widgets, study_figures, thumbnails
 from pages.ui.forms import checkpoint_form, sampling_form
 from pages.ui.frame import job_progress, layout
 from pages.ui.results.live_chart import live_chart
@@ -246,7 +246,7 @@ def _step_slider(job: TrajectoryJob) -> None:
     if clean is not None:
         now.append(f"predicted x_start changes by {clean:.1f} levels")
     st.caption(" · ".join(now))
-    figure = json.dumps(figures.microscope(result, call), allow_nan=False, separators=(",", ":"))
+    figure = json.dumps(study_figures.trajectory(result, call), allow_nan=False, separators=(",", ":"))
     live_chart(figure, key=f"microscope-{job.name}")
     st.image(
         str(job.folder / "strip.png"), alt="Denoising steps in a strip: x_t, predicted clean image, predicted noise"
