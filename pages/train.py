@@ -12,7 +12,7 @@ from ddpm.data import datasets
 from ddpm.runs import commands, launch, runs
 from ddpm.runs.jobs import ACTIVE
 from pages.ui.components import setting_widgets
-from pages.ui.forms import data_form, preset_cards, super_res
+from pages.ui.forms import data_form, preset_cards, run_name, super_res
 from pages.ui.frame import layout
 from pages.ui.results import training_cost
 
@@ -76,14 +76,6 @@ with form:
 
 # Cost, name, start
 
-
-def suggested_name() -> str:
-    base = st.session_state["train_base"]
-    return runs.free_name(
-        runs_dir, selected_preset or (base if base not in PRESETS else Path(draft.data.data_dir).stem)
-    )
-
-
 with aside:
     if problems:
         count = len(problems)
@@ -92,19 +84,13 @@ with aside:
             icon=":material/edit_note:",
         )
     else:
-        settled = data_form.resolved(draft)
-        num_images = found.description.count if found.description else None
-        training_cost.show(
-            settled, num_images and num_images - datasets.held_out_count(num_images, draft.data.hold_out)
-        )
+        count = found.description.count if found.description else 0
+        num_images = count - datasets.held_out_count(count, draft.data.hold_out) if count else None
+        training_cost.show(data_form.resolved(draft), num_images)
 
-    suggestion = suggested_name()
-    if st.session_state.get("train.name") in (None, st.session_state.get("train_suggestion")):
-        st.session_state["train.name"] = suggestion
-    st.session_state["train_suggestion"] = suggestion
-    name = st.text_input("Run name", key="train.name", persist_state="session")
-    bad_name = runs.name_problem(runs_dir, name)
-    setting_widgets.show_problems(bad_name)
+    base = st.session_state["train_base"]  # a preset, or the run whose settings are used
+    base = selected_preset or (base if base not in PRESETS else Path(draft.data.data_dir).stem)
+    name, name_problems = run_name.show(runs_dir, base)
 
     busy = [run.name for run in runs.list_runs(runs_dir) if run.state() in ACTIVE]
     if busy:
@@ -118,8 +104,8 @@ with aside:
         icon=":material/play_arrow:",
         width="stretch",
         shortcut="Ctrl+Enter",
-        disabled=bool(problems or bad_name),
-        help=[*(p.sentence for p in problems), *bad_name][0] if problems or bad_name else None,
+        disabled=bool(problems or name_problems),
+        help=[*(p.sentence for p in problems), *name_problems][0] if problems or name_problems else None,
     )
     st.caption("Shell command")
     layout.command(commands.train(draft, name, layout.shell_runs_dir()))

@@ -2,9 +2,9 @@
 
 A form's values live in the session state under `<form>.<setting>`, so that they stay when the page is left:
 
-    forms.begin("train", config)               # once, and again to start over from other settings
-    config, empty = forms.read("train", base)  # what the fields say now
-    forms.section("train", ModelConfig, ...)   # the fields themselves
+    setting_widgets.fill("train", config)               # once, and again to start over from other settings
+    config, empty = setting_widgets.read("train", base)  # what the fields say now
+    setting_widgets.section("train", ModelConfig, ...)   # the fields themselves
 """
 
 import re
