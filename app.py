@@ -9,7 +9,7 @@ from pages.ui.forms import import_form
 from pages.ui.frame import layout, run_actions, run_store
 from pages.ui.results import run_card
 
-SHOWN = 12  # runs, until all are asked for
+SHOWN = 12  # runs listed until all are requested
 
 layout.page("Home")
 runs_dir = layout.runs_dir()

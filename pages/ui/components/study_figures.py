@@ -29,7 +29,7 @@ def terms(curves: Sequence[Curve], log: bool) -> figures.Figure:
     options = figures.ChartOptions(smoothing=0.0, log=log)
     data: list[dict[str, Any]] = []
     layout = figures.base_layout(figures.Axis(np.zeros(0), "timestep t"), options, len(TERMS))
-    layout["margin"]["l"] = 72  # for small figures.numbers
+    layout["margin"]["l"] = 72  # for small numbers
     for number, (name, title) in enumerate(TERMS.items()):
         for palette, curve in enumerate(curves):
             common = dict(

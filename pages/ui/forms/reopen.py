@@ -15,7 +15,7 @@ from pages.ui.components import setting_widgets
 from pages.ui.frame import layout
 
 UPLOAD = "sample_settings_from"
-OPENED = "sample_opened"  # in the session: what is said of the image that was opened last, and how
+OPENED = "sample_opened"  # in the session: message about the image loaded last, and its kind
 
 
 def show(run: Run, use: Callable[[SampleConfig], None]) -> None:

@@ -2,12 +2,12 @@
 
 A page begins with `layout.page("Title")` and continues with guards:
 
-    run = layout.pick_run()       # the run that ?run=NAME names; says what to do and stops where there is none
-    with layout.errors():         # what goes wrong becomes a red box, and the page goes on
+    run = layout.pick_run()       # the run named by ?run=NAME; explains what to do and stops where there is none
+    with layout.errors():         # a UserError becomes a red box, and the page continues
         ...
 
-What the user can put right is a red box wherever it happens: in the page itself, where `page` sees to it; in what it
-draws again and again, by `layout.fragment`; and in what a click does, by `on_click=layout.callback(...)`.
+A UserError is shown in a red box wherever it happens: in the page itself, which `page` arranges; in fragments made by
+`layout.fragment`; and in callbacks made by `on_click=layout.callback(...)`.
 """
 
 import contextlib
@@ -40,7 +40,7 @@ MENU = (
     (EXPLORE, "Explore", ":material/explore:"),
 )
 
-# Dots that come out of the noise.  Drawn here, for Streamlit would fetch a :material: page icon from the internet.
+# Icon of dots emerging from noise.  An inline SVG, because Streamlit fetches :material: page icons from the internet.
 _DOTS = "".join(
     f'<circle cx="{4 + 8 * x}" cy="{4 + 8 * y}" r="{radius}"/>'
     for y, row in enumerate(((0.8, 1.6, 1, 1.9), (1.5, 2.4, 3, 1.4), (1, 3.2, 3.6, 2.2), (1.9, 1.5, 2.4, 3)))
@@ -52,7 +52,7 @@ LOGO = (
     f'{_DOTS}<text x="42" y="14" font-size="15">DDPM</text><text x="42" y="29" font-size="14">Workbench</text></svg>'
 )
 
-PENDING_ERROR = "_wrong"  # what went wrong in a click, until the page shows it
+PENDING_ERROR = "_wrong"  # error of a callback, until the page shows it
 EXAMPLE = "coloured shapes, trained for 3,000 steps"
 
 
@@ -106,7 +106,7 @@ def pick_run(
         no_runs(empty)
         st.stop()
     by_name = {run.name: run for run in found}
-    if "run" not in st.query_params:  # said anew even where it is known: an address without it would unset the widget
+    if "run" not in st.query_params:  # set it again: an address without it would unset the widget
         before = (st.session_state.get("run"), st.session_state.get("_last_run"))
         st.session_state["run"] = next((name for name in before if name in by_name), None) or _most_active(found).name
     name = st.selectbox(

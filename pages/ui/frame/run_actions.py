@@ -155,7 +155,7 @@ def confirm_kill(run: Run) -> None:
             st.rerun()
 
 
-DELETE_REQUEST = "_delete"  # in the session: the run that is asked about, so that the question stays on screen
+DELETE_REQUEST = "_delete"  # in the session: the run whose deletion is being confirmed
 
 
 def cancel_delete() -> None:

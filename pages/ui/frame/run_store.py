@@ -52,7 +52,7 @@ CHANGES: list[type[FileSystemEvent]] = [
 ]
 # Not among them: opened and closed, which our own reading would make.
 
-SAFETY = 3.0  # seconds after which a part is looked at again though nothing was heard
+SAFETY = 3.0  # seconds after which a part is checked again although no event arrived
 KEPT_RUNS = 6  # whose metrics stay in memory
 KEPT_GLANCES = 500
 KEPT_FIGURES = 8  # of one run
@@ -152,7 +152,7 @@ class RunView:
     def figure(
         self, columns: tuple[str, ...], options: figures.ChartOptions, build: Callable[..., figures.Figure]
     ) -> str:
-        """`draw(rows, look, columns)` as JSON, made again only when there are new rows."""
+        """`build(rows, options, columns)` as JSON, made again only when there are new rows."""
         with self._lock:
             frame = self.metrics(columns)
             revision, text = self._figures.get((columns, options), (-1, ""))

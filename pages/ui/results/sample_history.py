@@ -17,9 +17,9 @@ from pages.ui.results import samples
 
 THUMB = 176
 PER_PAGE = 12
-SELECTED = "sample_compared"  # in the session: names of the samples picked to be compared, two at most
-DELETED = "sample_gone"  # where the drawing that was deleted last is now, and itself
-DELETE_REQUEST = "sample_condemned"  # the drawing that is asked about, so that the question stays on screen
+SELECTED = "sample_compared"  # in the session: names of the samples selected for comparison, at most two
+DELETED = "sample_gone"  # in the session: where the last deleted samples are now, and their former folder
+DELETE_REQUEST = "sample_condemned"  # in the session: the samples whose deletion is being confirmed
 
 Choose = Callable[[str], None]
 Use = Callable[[SampleConfig], None]

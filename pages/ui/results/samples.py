@@ -24,12 +24,12 @@ from ddpm.storage import images
 from pages.ui.components import setting_widgets, thumbnails
 from pages.ui.frame import job_progress, layout
 
-SIDE = 460  # pixels that a grid takes
+SIDE = 460  # pixels of a grid on screen
 FRAME_HEIGHT = SIDE + 34  # height of its frame: always the same, so that nothing jumps
 NAMES_HEIGHT = 24  # height of the names above the columns
 MAX_INTERPOLATION = 64  # images of an interpolation that are shown
 PER_ROW = 10
-MAX_ERRORS = 16  # told one by one
+MAX_ERRORS = 16  # shown one by one
 
 
 def show(job: SampleJob, config: Config, use: Callable[[SampleConfig], None]) -> None:
@@ -101,7 +101,7 @@ def _outcome(job: SampleJob, state: str, status: Status | None) -> None:
     """Shows the outcome of a sampling job that has ended."""
     if state in ("failed", "lost"):
         st.error(setting_widgets.escape(job_progress.failure_message(job, "Sampling")), icon=":material/error:")
-    elif status and status.message and not job.result:  # which tells the same in a number
+    elif status and status.message and not job.result:  # which shows the same as a number
         st.caption(setting_widgets.escape(status.message))
     if status and status.warning:
         st.warning(setting_widgets.escape(status.warning), icon=":material/warning:")

@@ -76,7 +76,7 @@ def show(run: Run) -> None:
         _downloads(job)
 
 
-# --- which image
+# --- the form
 
 
 def _form(run: Run, config: Config, active: TrajectoryJob | None) -> None:
@@ -177,7 +177,7 @@ def _new_image(config: Config) -> tuple[tuple[SampleConfig, int] | None, str]:
     return (sample, 0), ""
 
 
-# --- what was seen
+# --- results
 
 
 def _progress(job: TrajectoryJob) -> None:
