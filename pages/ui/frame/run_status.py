@@ -75,9 +75,10 @@ def speed(status: Status | None) -> str:
     return f"{rate:.3g} it/s" if rate >= 1 else f"{1 / rate:.3g} s/it"
 
 
-def finish_time(status: Status | None) -> str:
+def finish_time(status: Status | None) -> float | None:
+    """Expected end of the training as a Unix time."""
     left = status.seconds_left if status else None
-    return "–" if left is None else clock(time.time() + left)
+    return None if left is None else time.time() + left
 
 
 def time_left(status: Status | None) -> str:
@@ -89,7 +90,8 @@ def summary_line(run: Run, status: Status | None, state: State) -> str:
     if status and state == "failed" and status.message:
         return status.message
     if state in ACTIVE:
-        parts = [speed(status), f"{time_left(status)} left", f"finishes at {finish_time(status)}"]
+        finish = finish_time(status)
+        parts = [speed(status), f"{time_left(status)} left", f"finishes at {clock(finish)}" if finish else "–"]
         return " · ".join(part for part in parts if "–" not in part) or "starting"
     trained = status.metrics.get("seconds") if status else None
     parts = [f"trained for {duration(trained)}" if trained else "", clock(run.created_at)]
@@ -98,6 +100,12 @@ def summary_line(run: Run, status: Status | None, state: State) -> str:
 
 def format_number(value: float | None) -> str:
     return "–" if value is None else f"{value:.4g}"
+
+
+def time_metric(label: str, when: float | None, help: str | None = None) -> None:
+    """Metric with a time of day, and below it the date where it is not today."""
+    day, _, time_of_day = clock(when).rpartition(", ") if when else ("", "", "–")
+    st.metric(label, time_of_day, day or None, delta_color="off", delta_arrow="off", help=help)
 
 
 def header(view: RunView, state: State, checkpoints: Sequence[Checkpoint]) -> None:
@@ -137,7 +145,7 @@ def _metrics(status: Status | None, active: bool) -> None:
         st.metric("Speed", speed(status), help=metrics.HELP["steps_per_second"])
         if active:
             st.metric("Time left", time_left(status))
-            st.metric("Finish", finish_time(status))
+            time_metric("Finish", finish_time(status))
         else:
             st.metric("Trained for", duration(newest.get("seconds")), help=metrics.HELP["seconds"])
-            st.metric("Last update", clock(status.updated_at, time.time()) if status else "–")
+            time_metric("Last update", status.updated_at if status else None)
