@@ -12,6 +12,8 @@ from torch import Tensor
 
 from ddpm import schedules, spacings
 from ddpm.analysis import likelihood
+from ddpm.checkpoints import variance_file
+from ddpm.checkpoints.variance_file import PredictionErrors
 from ddpm.config import codec
 from ddpm.config.model import ModelConfig
 from ddpm.config.tasks import EvalConfig, SampleConfig
@@ -21,8 +23,10 @@ from ddpm.data.datasets import Dataset
 from ddpm.diffusion.process import Prediction, at
 from ddpm.errors import UserError
 from ddpm.planning import variances
+from ddpm.planning.resolve import resolve_evaluation
 from ddpm.runs.jobs import Stopped
 from ddpm.sampling import analytic_variance, engine, samplers
+from ddpm.sampling.request import resolve_request
 from ddpm.storage import files
 from ddpm.training import trainer as train
 
@@ -59,7 +63,7 @@ def test_few_ancestral_steps_have_the_right_spread(steps: int) -> None:
     off = {}
     rows = {
         "analytic": analytic_variance.variance(exact_errors()),
-        **{n: engine.diffusion.VARIANCES[n] for n in ("fixed_small", "fixed_large")},
+        **{n: engine.process.VARIANCES[n] for n in ("fixed_small", "fixed_large")},
     }
     for name, variance in rows.items():
         rng = torch.Generator().manual_seed(1)
@@ -105,36 +109,42 @@ def trained() -> tuple[Any, Config, Dataset]:
 
 
 @pytest.fixture(scope="module")
-def errors(trained: tuple[Any, Config, Dataset]) -> variances.Errors:
+def errors(trained: tuple[Any, Config, Dataset]) -> PredictionErrors:
     network, config, dataset = trained
     *_, last = analytic_variance.estimate(network, config, dataset)
     assert last.mse is not None
-    return variances.Errors(last.mse.tolist(), {})
+    return PredictionErrors(last.mse.tolist(), {})
 
 
-def test_its_errors_are_those_that_evaluation_finds(trained: Any, errors: variances.Errors) -> None:
+def test_its_errors_are_those_that_evaluation_finds(trained: Any, errors: PredictionErrors) -> None:
     """The same network measured at every timestep, on other pictures and noise; between those looked at it fits too."""
     network, config, dataset = trained
-    *_, last = likelihood.measure(network, config, EvalConfig(num_samples=24, rows=256, seed=5), dataset)
+    *_, last = likelihood.measure(
+        network, resolve_evaluation(config, EvalConfig(num_samples=24, rows=256, seed=5)), dataset
+    )
     assert len(errors.mse) == 1000
     found, measured = np.array(errors.mse), last.so_far.terms()["mse"]
     for part in np.array_split(np.arange(1000), 8):
         assert found[part].mean() == pytest.approx(measured[part].mean(), rel=0.25)
 
 
-def test_better_bits_per_dimension_than_both_fixed_ones(trained: Any, errors: variances.Errors) -> None:
+def test_better_bits_per_dimension_than_both_fixed_ones(trained: Any, errors: PredictionErrors) -> None:
     network, config, dataset = trained
     for spec in ("", "50", "10"):
         bits = {}
         for name in ("fixed_small", "fixed_large", "analytic"):
             settings = EvalConfig(num_samples=16, rows=256, seed=9, variance=name, timestep_respacing=spec)
-            *_, last = likelihood.measure(network, config, settings, dataset, errors=errors)
+            *_, last = likelihood.measure(
+                network,
+                dataclasses.replace(resolve_evaluation(config, settings), analytic_mse=tuple(errors.mse)),
+                dataset,
+            )
             bits[name] = last.so_far.mean
         print(spec or "1000", {name: round(value, 3) for name, value in bits.items()})
         assert bits["analytic"] < min(bits["fixed_small"], bits["fixed_large"])
 
 
-def test_better_samples_in_few_steps_than_both_fixed_ones(trained: Any, errors: variances.Errors) -> None:
+def test_better_samples_in_few_steps_than_both_fixed_ones(trained: Any, errors: PredictionErrors) -> None:
     """By the energy distance (Szekely & Rizzo 2013) to as many pictures of the data; 0 between equal distributions."""
     network, config, dataset = trained
     count = 256
@@ -146,7 +156,7 @@ def test_better_samples_in_few_steps_than_both_fixed_ones(trained: Any, errors: 
             settings = SampleConfig(
                 num_samples=count, batch_size=64, sampler="ddpm", steps=steps, variance=name, precision="fp32"
             )
-            drawn = engine.draw(network, config, settings, errors=errors)
+            drawn = engine.sample(network, resolve_request(config, settings, analytic_mse=tuple(errors.mse)))
             x = torch.cat([d.step.x for d in drawn if d.finished]).permute(0, 2, 3, 1).flatten(1)
             among = (torch.cdist(x, x).sum() + torch.cdist(real, real).sum()) / (count * (count - 1))
             distance[name] = float(2 * torch.cdist(x, real).mean() - among)
@@ -181,18 +191,18 @@ def test_it_is_estimated_once_and_again_for_other_weights(trained: Any, tmp_path
     worker = Calm()
     assert analytic_variance.for_weights(network, config, weights, "abc", worker) == first  # type: ignore[arg-type]
     assert not worker.beats
-    assert variances.read(weights, "another", 1000) is None
-    files.write_bytes(variances.path_of(weights), b"{damaged")
-    assert variances.read(weights, "abc", 1000) is None
+    assert variance_file.read(weights, "another", 1000) is None
+    files.write_bytes(variance_file.path_for(weights), b"{damaged")
+    assert variance_file.read(weights, "abc", 1000) is None
 
 
 def test_a_table_that_is_not_of_this_process_is_not_used(tmp_path: Path) -> None:
     weights = tmp_path / "model.pt"
-    variances.write(weights, "abc", variances.Errors([0.5] * 10, {}))
-    assert variances.read(weights, "abc", 10) is not None
-    assert variances.read(weights, "abc", 1000) is None
-    files.write_json(variances.path_of(weights), {"format": variances.FORMAT, "sha256": "abc"})
-    assert variances.read(weights, "abc", 10) is None
+    variance_file.write(weights, "abc", PredictionErrors([0.5] * 10, {}))
+    assert variance_file.read(weights, "abc", 10) is not None
+    assert variance_file.read(weights, "abc", 1000) is None
+    files.write_json(variance_file.path_for(weights), {"format": variance_file.FORMAT, "sha256": "abc"})
+    assert variance_file.read(weights, "abc", 10) is None
 
 
 def test_a_folder_that_cannot_be_written_costs_but_the_estimate(
@@ -203,7 +213,7 @@ def test_a_folder_that_cannot_be_written_costs_but_the_estimate(
     def refused(*_: Any) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(variances, "write", refused)
+    monkeypatch.setattr(variance_file, "write", refused)
     found = analytic_variance.for_weights(network, config, tmp_path / "model.pt", "abc", Calm())  # type: ignore[arg-type]
     assert len(found.mse) == 1000
     assert "estimated again next time" in caplog.text
@@ -215,7 +225,7 @@ def test_a_stop_is_heard_after_one_call(trained: Any, tmp_path: Path) -> None:
     with pytest.raises(Stopped):
         analytic_variance.for_weights(network, config, tmp_path / "model000400.pt", "abc", worker)  # type: ignore[arg-type]
     assert len(worker.beats) == 1
-    assert not variances.path_of(tmp_path / "model000400.pt").exists()
+    assert not variance_file.path_for(tmp_path / "model000400.pt").exists()
 
 
 def test_data_that_is_not_there_is_said(trained: Any, tmp_path: Path) -> None:
@@ -241,14 +251,14 @@ REFUSED: list[tuple[ModelConfig, dict[str, Any], str]] = [
 @pytest.mark.parametrize(("model", "values", "sentence"), REFUSED)
 def test_what_does_not_go_together_is_said(model: ModelConfig, values: dict[str, Any], sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
-        variances.chosen(Config(model=model), SampleConfig(**values))
+        variances.resolve_variance(Config(model=model), SampleConfig(**values))
 
 
 def test_as_trained_unless_it_is_said() -> None:
     plain, learned = Config(), Config(model=ModelConfig(learn_sigma=True))
-    assert variances.chosen(plain, SampleConfig()) == "fixed_large"
-    assert variances.chosen(plain, SampleConfig(sigma_small=True)) == "fixed_small"
-    assert variances.chosen(plain, EvalConfig(variance="analytic")) == "analytic"
-    assert variances.chosen(learned, SampleConfig(sigma_small=True)) == "learned_range"
+    assert variances.resolve_variance(plain, SampleConfig()) == "fixed_large"
+    assert variances.resolve_variance(plain, SampleConfig(sigma_small=True)) == "fixed_small"
+    assert variances.resolve_variance(plain, EvalConfig(variance="analytic")) == "analytic"
+    assert variances.resolve_variance(learned, SampleConfig(sigma_small=True)) == "learned_range"
     small = Config(diffusion=dataclasses.replace(plain.diffusion, sigma_small=True))
-    assert variances.chosen(small, EvalConfig()) == "fixed_small"
+    assert variances.resolve_variance(small, EvalConfig()) == "fixed_small"

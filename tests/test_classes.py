@@ -8,7 +8,8 @@ from ddpm.config.tasks import SampleConfig
 from ddpm.config.training import Config
 from ddpm.errors import UserError
 from ddpm.planning import classes
-from ddpm.sampling import engine, job
+from ddpm.planning.resolve import resolve_labels
+from ddpm.sampling import sample_writer
 
 NAMES = ("cat", "dog", "t-shirt", "7", "bird")
 
@@ -55,16 +56,16 @@ def test_what_is_no_class(text: str, sentence: str) -> None:
 def test_labels_without_names_are_asked_for_where_they_are_many() -> None:
     reference = model(1000)
     with pytest.raises(UserError, match=r"1000 labels without names.*--classes 0-9, or --classes 0-999 for all"):
-        engine.labels_for(reference, SampleConfig())
+        resolve_labels(reference, SampleConfig())
     assert classes.parse_classes(reference, "0-999") == list(range(1000))
     assert classes.parse_classes(model(1000, *NAMES), "") == [0, 1, 2, 3, 4], "those that have a name"
     assert classes.parse_classes(model(10), "") == list(range(10))
 
 
 def test_a_model_without_classes() -> None:
-    assert engine.labels_for(Config(), SampleConfig()) is None
+    assert resolve_labels(Config(), SampleConfig()) is None
     with pytest.raises(UserError, match="without classes: leave it empty"):
-        engine.labels_for(Config(), SampleConfig(classes="0"))
+        resolve_labels(Config(), SampleConfig(classes="0"))
 
 
 @pytest.mark.parametrize(
@@ -86,5 +87,5 @@ def test_a_column_for_each_class(labels: list[int], columns: int | None) -> None
 
 def test_the_newest_pictures_keep_their_columns() -> None:
     pixels = np.arange(10, dtype=np.uint8).reshape(10, 1, 1, 1)
-    shown = job._in_one(pixels, np.arange(10) % 3, None, 5)
+    shown = sample_writer.preview_of(pixels, np.arange(10) % 3, None, 5)
     assert shown[::3, ::3, 0].tolist() == [[6, 7, 8], [9, 128, 128]]

@@ -1,6 +1,7 @@
 """Drawings: to disk as they come, ended and gone on with, and again from what their pictures carry."""
 
 import dataclasses
+import hashlib
 import io
 import json
 import os
@@ -22,21 +23,23 @@ from PIL import Image, PngImagePlugin
 from torch import Tensor
 from waiting import until, until_finished
 
-from ddpm.checkpoints import checkpoint_files
+from ddpm.checkpoints import checkpoint_files, loading
 from ddpm.cli import main
 from ddpm.config import codec
 from ddpm.config.tasks import SampleConfig
 from ddpm.config.training import Config
 from ddpm.errors import UserError
 from ddpm.models import backend
+from ddpm.models.backend import ComputeMode
 from ddpm.models.unet import build
-from ddpm.planning import inputs, memory, metadata
+from ddpm.planning import memory, metadata
 from ddpm.runs import launch, runs
 from ddpm.runs.jobs import Worker
 from ddpm.runs.results import SampleJob
 from ddpm.runs.runs import Run
-from ddpm.sampling import engine
+from ddpm.sampling import engine, sample_writer
 from ddpm.sampling import job as drawing
+from ddpm.sampling.request import resolve_request
 from ddpm.storage import arrays, files, images
 from ddpm.storage.arrays import Stream
 
@@ -64,7 +67,7 @@ def run(runs_dir: Path, classy: Config) -> Run:
 
 def draw(run: Run, folder: Path, settings: SampleConfig) -> SampleJob:
     with Worker(folder) as worker:
-        drawing.draw_source(folder, worker, run, settings, {})
+        drawing.sample_source(folder, worker, run, settings, {})
     return SampleJob(folder)
 
 
@@ -127,7 +130,7 @@ def test_stopped_and_gone_on_with(run: Run, tmp_path: Path) -> None:
     with Worker(folder) as worker:
         poll_requests, steps = worker.poll_requests, iter(range(100))
         worker.poll_requests = lambda: poll_requests() | ({"stop"} if next(steps) >= 3 else set())  # type: ignore[method-assign]
-        drawing.draw_source(folder, worker, run, QUICK, {})
+        drawing.sample_source(folder, worker, run, QUICK, {})
     job = SampleJob(folder)
     status = job.status()
     assert status
@@ -181,7 +184,7 @@ def test_killed_and_gone_on_with(run: Run, tmp_path: Path) -> None:
 
 def test_a_stop_is_answered_within_a_call(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
-    real = drawing.network_of
+    real = ComputeMode.prepared
 
     def counted(*arguments: Any) -> Callable[..., Tensor]:
         network = real(*arguments)
@@ -194,7 +197,7 @@ def test_a_stop_is_answered_within_a_call(run: Run, tmp_path: Path, monkeypatch:
 
         return compute
 
-    monkeypatch.setattr(drawing, "network_of", counted)
+    monkeypatch.setattr(ComputeMode, "prepared", counted)
     job = draw(run, tmp_path / "job", dataclasses.replace(QUICK, sampler="heun", steps=9))
     assert len(calls) == 4
     assert job.state() == "stopped"
@@ -226,21 +229,20 @@ def test_many_pictures_in_little_memory(run: Run, tmp_path: Path, monkeypatch: p
     settings = dataclasses.replace(QUICK, num_samples=1500, batch_size=20, steps=1)
     picture = np.random.default_rng(0).integers(0, 256, (20, 3, 1, 1)).astype(np.float32) / 127.5 - 1
 
-    def steps(*arguments: Any) -> Iterator[engine.Drawn]:
+    def steps(*arguments: Any) -> Iterator[engine.SamplingProgress]:
         for k in range(0, 1500, 20):
             x = torch.from_numpy(picture).expand(20, 3, side, side)
-            yield engine.Drawn(k, k // 20 + 1, 75, engine.SampleStep(1, 1, x, x, 0))
+            yield engine.SamplingProgress(k, k // 20 + 1, 75, engine.SampleStep(1, 1, x, x, 0))
 
-    monkeypatch.setattr(drawing, "draw", steps)
-    monkeypatch.setattr(drawing, "network_of", lambda *arguments: None)
-    monkeypatch.setattr(drawing, "GRID_BYTES", 2**22)
-    monkeypatch.setattr(drawing, "PREVIEW_BYTES", 2**21)
-    monkeypatch.setattr(drawing, "PREVIEW_INTERVAL", 1e9)
-    path = run.checkpoint().path("model")
-    weights = checkpoint_files.load_weights(path)
+    monkeypatch.setattr(engine, "sample", steps)
+    monkeypatch.setattr(loading, "build_network", lambda *arguments: None)
+    monkeypatch.setattr(sample_writer, "GRID_BYTES", 2**22)
+    monkeypatch.setattr(sample_writer, "PREVIEW_BYTES", 2**21)
+    monkeypatch.setattr(sample_writer, "PREVIEW_INTERVAL", 1e9)
+    opened = dataclasses.replace(loading.open_model(run, settings), config=config)
     tracemalloc.start()
     with Worker(tmp_path / "job") as worker:
-        drawing.draw_into(tmp_path / "job", worker, weights, config, settings, path, torch.device("cpu"))
+        drawing.sample_into(tmp_path / "job", worker, opened, settings)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     job = SampleJob(tmp_path / "job")
@@ -252,9 +254,9 @@ def test_many_pictures_in_little_memory(run: Run, tmp_path: Path, monkeypatch: p
 
 
 def test_the_grid_has_256_pictures_at_most() -> None:
-    assert drawing._most(drawing.GRID_IMAGES, drawing.GRID_BYTES, (64, 64, 3)) == 256
-    assert drawing._most(drawing.GRID_IMAGES, drawing.GRID_BYTES, (1024, 1024, 3)) == 85
-    assert drawing._most(64, 10, (64, 64, 3)) == 1
+    assert sample_writer.most_images(sample_writer.GRID_IMAGES, sample_writer.GRID_BYTES, (64, 64, 3)) == 256
+    assert sample_writer.most_images(sample_writer.GRID_IMAGES, sample_writer.GRID_BYTES, (1024, 1024, 3)) == 85
+    assert sample_writer.most_images(64, 10, (64, 64, 3)) == 1
 
 
 PEAK = """
@@ -263,14 +265,16 @@ from ddpm.config.codec import replace
 from ddpm.config.tasks import SampleConfig
 from ddpm.config.training import Config
 from ddpm.models import unet
+from ddpm.models.backend import resolve_backend
 from ddpm.planning import memory
 from ddpm.sampling import engine
+from ddpm.sampling.request import resolve_request
 torch.set_num_threads(1)
 config = replace(Config(), dict({settings}))
-network = unet.build(config.model).eval()
+network = resolve_backend("{kernels}", "fp32", torch.device("cpu")).prepared(unet.build(config.model).eval())
 def drawn(count):
     asked = SampleConfig(num_samples=count, batch_size=count, steps=2, precision="fp32", kernels="{kernels}")
-    list(engine.draw(network, config, asked))
+    list(engine.sample(network, resolve_request(config, asked)))
     return asked
 drawn(1)
 before = psutil.Process().memory_info().rss
@@ -306,26 +310,26 @@ def test_as_many_at_once_as_fit(run: Run, monkeypatch: pytest.MonkeyPatch, caplo
     free = 10**12
     monkeypatch.setattr(psutil, "virtual_memory", lambda: type("Memory", (), {"available": free}))
     config, asked = run.config, SampleConfig(num_samples=1000, batch_size=0)
-    assert memory.drawn_at_once(config, asked) == memory.FAST == 64
-    assert memory.drawn_at_once(config, dataclasses.replace(asked, num_samples=5)) == 5
-    assert memory.drawn_at_once(config, dataclasses.replace(asked, batch_size=100)) == 100
+    assert memory.batch_size(config, asked) == memory.FAST == 64
+    assert memory.batch_size(config, dataclasses.replace(asked, num_samples=5)) == 5
+    assert memory.batch_size(config, dataclasses.replace(asked, batch_size=100)) == 100
     assert not caplog.records
     each = memory.bytes_each(config, asked)
     free = int(each * 2 * 7.5)
-    assert memory.drawn_at_once(config, asked) == 7
+    assert memory.batch_size(config, asked) == 7
     assert "Drawing 7 pictures at once instead of 64" in caplog.text
     guided = dataclasses.replace(asked, guidance_scale=3.0)
-    assert 3 <= memory.drawn_at_once(config, guided) < 7
+    assert 3 <= memory.batch_size(config, guided) < 7
     free = 1000
-    assert memory.drawn_at_once(config, asked) == 1
+    assert memory.batch_size(config, asked) == 1
 
 
 def test_a_batch_of_nothing_is_as_many_as_fit(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    network = engine.network_of(checkpoint_files.load_weights(run.checkpoint().path("model")), run.config, "it")
-    monkeypatch.setattr(memory, "drawn_at_once", lambda *_: 2)
-    starts = {d.start for d in engine.draw(network, run.config, dataclasses.replace(QUICK, batch_size=0))}
-    assert starts == {0, 2, 4}
-    assert engine.pictures(network, run.config, dataclasses.replace(QUICK, batch_size=0)).shape == (5, 8, 8, 3)
+    network = loading.open_model(run, QUICK).network()
+    monkeypatch.setattr(memory, "batch_size", lambda *_: 2)
+    resolved = resolve_request(run.config, dataclasses.replace(QUICK, batch_size=0))
+    assert {progress.start for progress in engine.sample(network, resolved)} == {0, 2, 4}
+    assert engine.sample_images(network, resolved).shape == (5, 8, 8, 3)
 
 
 # --- the checkpoint
@@ -345,18 +349,58 @@ def test_another_checkpoint_is_not_gone_on_with(run: Run, tmp_path: Path) -> Non
 
 
 def test_a_checkpoint_replaced_while_it_is_read(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    checkpoints = run.checkpoint()
-    real = checkpoint_files.load_weights
+    """What was opened is read to its end, and its checksum is that of what was read."""
+    straight = draw(run, tmp_path / "straight", QUICK)
+    path, real = run.checkpoint().path("ema_0.9"), torch.load
 
-    def replaced(path: Path) -> checkpoint_files.Weights:
-        weights = real(path)
-        files.copy(checkpoints.path("model"), path)
-        return weights
+    def replaced(file: Any, **options: Any) -> Any:
+        files.copy(run.checkpoint().path("model"), path)
+        return real(file, **options)
 
-    monkeypatch.setattr(checkpoint_files, "load_weights", replaced)
-    with pytest.raises(UserError, match="was replaced while it was being read"):
+    monkeypatch.setattr(torch, "load", replaced)
+    job = draw(run, tmp_path / "job", QUICK)
+    assert job.settings["checkpoint"] == straight.settings["checkpoint"]
+    assert (pixels(job) == pixels(straight)).all()
+
+
+def test_a_checkpoint_written_to_while_it_is_read(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, real = run.checkpoint().path("ema_0.9"), torch.load
+
+    def growing(file: Any, **options: Any) -> Any:
+        with open(path, "ab") as longer:
+            longer.write(b"more")
+        return real(file, **options)
+
+    monkeypatch.setattr(torch, "load", growing)
+    with pytest.raises(UserError) as raised:
         draw(run, tmp_path / "job", QUICK)
+    assert raised.value.code == "changed-file"
     assert not SampleJob(tmp_path / "job").images
+
+
+def test_a_checkpoint_is_hashed_once_and_no_state_is_read(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    hashed: list[str] = []
+    digest, load = hashlib.file_digest, torch.load
+
+    def hashing(file: Any, name: str) -> Any:
+        hashed.append(Path(file.name).name)
+        return digest(file, name)
+
+    def loading_from(file: Any, **options: Any) -> Any:
+        read.append(Path(file.name).name)
+        return load(file, **options)
+
+    monkeypatch.setattr(hashlib, "file_digest", hashing)
+    monkeypatch.setattr(torch, "load", loading_from)
+    job = draw(run, tmp_path / "job", QUICK)
+    assert (read, hashed) == (["ema_0.9_000007.pt"], ["ema_0.9_000007.pt"])
+    assert job.npz
+    job.npz.unlink()
+    resume(job.folder)
+    assert (read, hashed) == (["ema_0.9_000007.pt"] * 2, ["ema_0.9_000007.pt"] * 2)
 
 
 @pytest.mark.parametrize("how", ["replaced", "removed"])
@@ -365,15 +409,15 @@ def test_a_checkpoint_replaced_while_pictures_are_drawn(
 ) -> None:
     straight = draw(run, tmp_path / "straight", QUICK)
     assert straight.status().warning == ""  # type: ignore[union-attr]
-    path, real = run.checkpoint().path("ema_0.9"), drawing.draw
+    path, real = run.checkpoint().path("ema_0.9"), engine.sample
 
-    def replaced(*arguments: Any) -> Iterator[engine.Drawn]:
+    def replaced(*arguments: Any) -> Iterator[engine.SamplingProgress]:
         for number, drawn in enumerate(real(*arguments)):
             if number == 3:
                 files.copy(run.checkpoint().path("model"), path) if how == "replaced" else path.unlink()
             yield drawn
 
-    monkeypatch.setattr(drawing, "draw", replaced)
+    monkeypatch.setattr(engine, "sample", replaced)
     job = draw(run, tmp_path / "job", QUICK)
     status = job.status()
     assert status
@@ -523,7 +567,7 @@ def test_given_pictures_gone_on_with_elsewhere(task: str, run: Run, tmp_path: Pa
     with Worker(folder) as worker:
         poll_requests = worker.poll_requests
         worker.poll_requests = lambda: poll_requests() | ({"stop"} if (folder / "images/00001.png").exists() else set())  # type: ignore[method-assign]
-        drawing.draw_source(folder, worker, run, of_task(task), {})
+        drawing.sample_source(folder, worker, run, of_task(task), {})
     assert SampleJob(folder).shape == (2, 8, 8, 3)
     folder.rename(tmp_path / "moved")
     for path in Path().glob("pictures/*"):
@@ -547,10 +591,9 @@ def test_an_inversion_tells_its_error(run: Run, tmp_path: Path, given: np.ndarra
     assert (noise[0] != noise[2]).any(), "the same picture, of another class"
     assert not (job.folder / "noise").exists()
     path = run.checkpoint().path("ema_0.9")
-    network = engine.network_of(checkpoint_files.load_weights(path), run.config, "it")
+    network = loading.open_model(path, asked).network()
     condition = {"y": torch.tensor([0, 1])}
-    pictures = inputs.read(run.config, asked)
-    steps = list(engine.steps_of(network, run.config, asked, range(2), condition, given=pictures))
+    steps = list(engine.sample_batch(network, resolve_request(run.config, asked), range(2), condition))
     expected = steps[len(steps) // 2 - 1]
     assert 2 * expected.done == expected.total
     assert np.allclose(expected.x.numpy(), noise[:2], atol=1e-4)

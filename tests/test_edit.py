@@ -17,7 +17,9 @@ from ddpm.diffusion import process
 from ddpm.diffusion.process import Prediction, at
 from ddpm.errors import UserError
 from ddpm.planning import inputs, timesteps
+from ddpm.planning.resolve import resolve_process
 from ddpm.sampling import editing, engine, samplers
+from ddpm.sampling.request import resolve_request
 from ddpm.sampling.samplers import ImageNoise
 from ddpm.storage import images
 
@@ -82,10 +84,10 @@ def network(x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
 @pytest.mark.parametrize("name", ["ddpm", "ddim", "unipc-3", "dpm++2m-sde"])
 def test_an_interpolation_begins_and_ends_at_its_seeds(name: str) -> None:
     settings = SampleConfig(num_samples=5, task="interpolate", seed=3, to_seed=11, sampler=name, steps=6, batch_size=2)
-    strip = torch.cat([d.step.x for d in engine.draw(network, CONFIG, settings) if d.finished])
+    strip = torch.cat([d.step.x for d in engine.sample(network, resolve_request(CONFIG, settings)) if d.finished])
     for seed, place in ((3, 0), (11, 4)):
         one = SampleConfig(num_samples=1, seed=seed, sampler=name, steps=6)
-        *_, alone = engine.draw(network, CONFIG, one)
+        *_, alone = engine.sample(network, resolve_request(CONFIG, one))
         torch.testing.assert_close(strip[place], alone.step.x[0], atol=1e-4, rtol=0)
     jumps = (strip[1:] - strip[:-1]).flatten(1).norm(dim=1)
     assert float(jumps.max()) < 0.8 * float((strip[-1] - strip[0]).norm()), "it goes there by and by"
@@ -99,7 +101,7 @@ def test_a_variation_keeps_more_of_the_picture_the_less_noise_there_is() -> None
     away = []
     for strength in (0.1, 0.4, 0.8):
         settings = SampleConfig(task="vary", strength=strength, sampler="ddim", steps=20)
-        schedule = timesteps.shortened(FULL, CONFIG, settings)
+        schedule = engine.schedule_of(resolve_process(CONFIG, settings))
         noise = ImageNoise(range(16))
         *_, last = editing.vary(samplers.ddim, smooth, pictures, schedule, randn_like=noise)
         away.append(float(editing.rmse(last.x, pictures).mean()))
@@ -189,7 +191,7 @@ def test_pictures_are_taken_in_turn_and_kept_where_the_mask_is_black(folder: Pat
         resample=2,
         batch_size=2,
     )
-    drawn = engine.pictures(network, CONFIG, settings)
+    drawn = engine.sample_images(network, resolve_request(CONFIG, settings))
     known = np.stack([np.asarray(images.load(folder / "pictures" / f"{k % 3}.png")) for k in range(5)])
     assert np.array_equal(drawn[:, :, :4], known[:, :, :4])
     assert not np.array_equal(drawn[0, :, 4:], drawn[3, :, 4:]), "another seed, another filling"
@@ -202,7 +204,7 @@ def test_pictures_are_taken_in_turn_and_kept_where_the_mask_is_black(folder: Pat
         steps=4,
         resample=2,
     )
-    assert np.array_equal(engine.pictures(network, CONFIG, one)[0], drawn[3])
+    assert np.array_equal(engine.sample_images(network, resolve_request(CONFIG, one))[0], drawn[3])
 
 
 REFUSED: list[tuple[dict[str, str], str]] = [

@@ -27,6 +27,7 @@ from ddpm.data.datasets import Dataset, Stream, open_dataset, part_of
 from ddpm.diffusion import losses
 from ddpm.diffusion.process import Prediction, q_sample
 from ddpm.errors import UserError
+from ddpm.planning.resolve import resolve_evaluation
 from ddpm.runs import results, runs
 from ddpm.runs.jobs import Worker
 from ddpm.runs.results import EvaluationJob
@@ -56,7 +57,7 @@ def tallied(totals: Iterable[float]) -> Tally:
 
 
 def last(config: Config, pictures: Dataset, **settings: object) -> Tally:
-    *_, measured = measure(network, config, EvalConfig(**settings), pictures)  # type: ignore[arg-type]
+    *_, measured = measure(network, resolve_evaluation(config, EvalConfig(**settings)), pictures)  # type: ignore[arg-type]
     assert (measured.done == measured.total) or settings.get("until_ci")
     return measured.so_far
 
@@ -119,7 +120,7 @@ def test_never_more_rows_than_asked_for_and_no_call_untold(tiny: Config, picture
         seen.append(len(x))
         return network(x, t)
 
-    records = list(measure(counting, tiny, EvalConfig(num_samples=7, rows=16), pictures))
+    records = list(measure(counting, resolve_evaluation(tiny, EvalConfig(num_samples=7, rows=16)), pictures))
     assert max(seen) == 16
     assert sum(seen) == 7 * 20
     assert sum(not record.together for record in records) == len(seen)
@@ -147,7 +148,7 @@ def test_classes_are_told_by_name_and_small_pictures_from_the_large(tiny: Config
         told.extend(zip(y.tolist(), low_res, strict=True))
         return network(x, t)
 
-    list(measure(listening, config, EvalConfig(num_samples=3, rows=20), labelled))
+    list(measure(listening, resolve_evaluation(config, EvalConfig(num_samples=3, rows=20)), labelled))
     pixels, labels = Stream(labelled, 0).next(3)
     assert labels is not None
     assert [y for y, _ in told[::20]] == [(2, 0)[label] for label in labels]
@@ -215,7 +216,7 @@ def test_the_mean_and_its_interval_are_exact_and_asked_for_at_no_cost() -> None:
 
 def test_what_is_no_number_is_told(tiny: Config, pictures: Dataset) -> None:
     with pytest.raises(UserError, match="Picture 1 came out as nan"):
-        list(measure(lambda x, t: x * math.nan, tiny, EvalConfig(num_samples=2), pictures))
+        list(measure(lambda x, t: x * math.nan, resolve_evaluation(tiny, EvalConfig(num_samples=2)), pictures))
 
 
 def _one_of_two(rank: int, store: str, config: Config, pictures: Dataset, out: str) -> None:

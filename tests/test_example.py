@@ -10,7 +10,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 from waiting import PATIENCE
 
-from ddpm.checkpoints import checkpoint_files
+from ddpm.checkpoints import checkpoint_files, loading
 from ddpm.cli import main
 from ddpm.config.tasks import SampleConfig
 from ddpm.errors import UserError
@@ -18,6 +18,7 @@ from ddpm.interop import export_openai
 from ddpm.runs import example, runs
 from ddpm.runs.runs import Run
 from ddpm.sampling import engine
+from ddpm.sampling.request import resolve_request
 from ddpm.storage import files
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -69,11 +70,9 @@ def test_something_in_its_way(tmp_path: Path) -> None:
 
 def test_it_draws_coloured_shapes_in_ten_steps() -> None:
     """Each on a bright ground, in one colour, the shape covering a good part: noise has none of it."""
-    weights, config, path, _ = engine.chosen(Run(example.ASSET), SampleConfig(), {})
-    network = engine.network_of(weights, config, path.name)
-    drawn = engine.pictures(network, config, SampleConfig(num_samples=8, steps=10, seed=1, precision="fp32")).astype(
-        int
-    )
+    wanted = SampleConfig(num_samples=8, steps=10, seed=1, precision="fp32")
+    opened = loading.open_model(Run(example.ASSET), wanted)
+    drawn = engine.sample_images(opened.network(), resolve_request(opened.config, wanted)).astype(int)
     rough = np.abs(np.diff(drawn, axis=2)).mean()
     assert rough < 15, "smooth but for edges; noise has 85"
     corners = drawn[:, ::31, ::31].reshape(8, -1, 3)

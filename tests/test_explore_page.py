@@ -12,7 +12,7 @@ from streamlit.testing.v1 import AppTest
 from ddpm.config import codec
 from ddpm.config.tasks import SampleConfig, SolverBenchmarkConfig
 from ddpm.planning import solver_grid
-from ddpm.planning.solver_grid import Cell, Way
+from ddpm.planning.solver_grid import GridResult, SolverVariant
 from ddpm.reports.contact_sheet import Sheet
 from ddpm.runs import launch
 from ddpm.runs.jobs import Status, Worker
@@ -25,11 +25,11 @@ from pages.ui.frame import run_store
 from pages.ui.results import solver_benchmark
 
 CELLS = [
-    Cell("ddim", "uniform", "", 10, 10, 0.1, 9.04),
-    Cell("ddim", "uniform", "", 20, 20, 0.2, 4.0),
-    Cell("unipc-3", "logsnr", "", 10, 10, 0.11, 1.25),
-    Cell("unipc-3", "logsnr", "", 20, 20, 0.21, 0.2),
-    Cell("ddpm", "uniform", "", 10, 10, 0.1, None),
+    GridResult("ddim", "uniform", "", 10, 10, 0.1, 9.04),
+    GridResult("ddim", "uniform", "", 20, 20, 0.2, 4.0),
+    GridResult("unipc-3", "logsnr", "", 10, 10, 0.11, 1.25),
+    GridResult("unipc-3", "logsnr", "", 20, 20, 0.21, 0.2),
+    GridResult("ddpm", "uniform", "", 10, 10, 0.1, None),
 ]
 
 
@@ -41,7 +41,7 @@ def here(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def compared(
-    run: Run, name: str = "20260102-030405", state: str = "finished", rows: list[Cell] = CELLS
+    run: Run, name: str = "20260102-030405", state: str = "finished", rows: list[GridResult] = CELLS
 ) -> SolverBenchmarkJob:
     """A folder as `ddpm bench samplers` leaves it."""
     job = SolverBenchmarkJob(run.folder / "frontiers" / name)
@@ -75,7 +75,10 @@ def compared(
             seconds=5.0,
         )
         files.write_json(job.folder / "result.json", {**found, **about})
-        sheet = Sheet([Way("ddim", "uniform"), Way("unipc-3", "logsnr"), Way("ddpm", "uniform")], [10, 20])
+        sheet = Sheet(
+            [SolverVariant("ddim", "uniform"), SolverVariant("unipc-3", "logsnr"), SolverVariant("ddpm", "uniform")],
+            [10, 20],
+        )
         for cell in rows:
             sheet.place(cell, np.zeros((4, 8, 8, 3), np.uint8))
         sheet.save(job.sheet)
@@ -244,7 +247,7 @@ def test_a_process_is_started_with_the_flags(fake_run: Callable[..., Run], monke
 def test_what_is_drawn_is_what_was_compared(fake_run: Callable[..., Run]) -> None:
     run = fake_run("shapes")
     settings = SolverBenchmarkConfig(flips="clip_denoised", num_samples=4)
-    cell = Cell("ddim", "karras", "clip_denoised", 10, 10, 0.1, 1.0)
+    cell = GridResult("ddim", "karras", "clip_denoised", 10, 10, 0.1, 1.0)
     drawn = solver_benchmark.to_sample_config(run.config, settings, cell)
     assert (drawn.sampler, drawn.spacing, drawn.steps, drawn.clip_denoised) == ("ddim", "karras", 10, False)
     assert drawn.precision == "auto"

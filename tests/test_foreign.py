@@ -1,5 +1,6 @@
 """improved-diffusion's folders and files: opened, imported, drawn from, trained on, handed back."""
 
+import dataclasses
 import json
 import tempfile
 from collections import OrderedDict
@@ -15,8 +16,9 @@ from torch import Tensor
 from waiting import until
 
 from ddpm import schedules
-from ddpm.checkpoints import identify, infer_config, probe
+from ddpm.checkpoints import identify, infer_config, loading, probe
 from ddpm.checkpoints.checkpoint_files import Weights, fit, load_weights, newest_intact
+from ddpm.checkpoints.weights import FileState
 from ddpm.cli import main
 from ddpm.cli.shared import read_source
 from ddpm.compute import distributed
@@ -33,7 +35,6 @@ from ddpm.models import unet
 from ddpm.planning import classes
 from ddpm.runs import launch, metrics, openai_folder, runs
 from ddpm.runs.jobs import ACTIVE, Worker
-from ddpm.sampling import engine
 from ddpm.storage import images
 from ddpm.training import warm_start
 from ddpm.training.loop import TrainingLoop
@@ -196,13 +197,15 @@ def test_the_command_it_tells_takes_a_file_for_the_same_again(
     config = codec.replace(Config(), {**small, **settings})
     weights = Weights(unet.build(config.model).state_dict(), None, 1, "model")
     monkeypatch.setattr(probe, "verdict", lambda *given: pytest.fail("a probe may find something else"))
-    line = [command, "--model_path", name, "--timestep_respacing", "3", *engine.flags_of(config, weights, section)]
+    path = Path(name).absolute()
+    opened = loading.OpenedModel(weights, config, path, "", FileState(0, 0, 0, 0))
+    line = [command, "--model_path", name, "--timestep_respacing", "3", *opened.flags(section)]
     options = main._parser().parse_args(line)
     wanted, source, flags = read_source(options, section)
     assert wanted.timestep_respacing == "3"
-    found = engine.settings_for(weights, flags, Path(str(source)), options.base, options.probe)
+    found = loading.resolve_config(weights, flags, Path(str(source)), options.base, options.probe)
     assert (found.model, found.diffusion) == (config.model, config.diffusion)
-    assert engine.flags_of(config, weights._replace(config=config), section) == []
+    assert dataclasses.replace(opened, weights=weights._replace(config=config)).flags(section) == []
 
 
 # The folder

@@ -4,6 +4,7 @@ import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,17 +17,19 @@ from ddpm.analysis import solver_benchmark
 from ddpm.checkpoints import checkpoint_files
 from ddpm.cli import main
 from ddpm.config import codec
-from ddpm.config.tasks import SampleConfig, SolverBenchmarkConfig
+from ddpm.config.tasks import SolverBenchmarkConfig
 from ddpm.config.training import Config
 from ddpm.errors import UserError
 from ddpm.models.unet import build
 from ddpm.planning import solver_grid
-from ddpm.planning.solver_grid import Cell, Way
+from ddpm.planning.resolve import ResolvedSampling
+from ddpm.planning.solver_grid import GridResult, SolverVariant
 from ddpm.reports.contact_sheet import SHOWN, Sheet
 from ddpm.runs.jobs import Job, Worker
 from ddpm.runs.results import SolverBenchmarkJob
 from ddpm.runs.runs import Run
 from ddpm.sampling import engine
+from ddpm.sampling.request import resolve_request
 from ddpm.solvers import SOLVERS
 from ddpm.spacings import SPACINGS
 from ddpm.storage import files
@@ -56,8 +59,8 @@ def measured(config: Config, **settings: object) -> list[solver_benchmark.Measur
     return list(solver_benchmark.measure(exact(config), config, SolverBenchmarkConfig(num_samples=4, **settings)))  # type: ignore[arg-type]
 
 
-def cells_of(records: list[solver_benchmark.Measured]) -> list[Cell]:
-    return [record.cell for record in records if record.cell]
+def cells_of(records: list[solver_benchmark.Measured]) -> list[GridResult]:
+    return [record.result for record in records if record.result]
 
 
 # --- what is measured
@@ -67,14 +70,18 @@ def test_the_converged_pictures_are_the_exact_ones(gaussian: Config) -> None:
     """The probability-flow ODE carries a Gaussian's quantiles: x_0 = MEAN + STD * (x_T - m) / s."""
     records = measured(gaussian, solvers="ddim", calls="2", seed=3)
     (found,) = [record.converged for record in records if record.converged]
-    noise = engine.noise_of(
-        solver_grid.sample_of(gaussian, SolverBenchmarkConfig(seed=3), Way("ddim", "uniform"), 2), range(4)
+    noise = engine.noise_for(
+        resolve_request(
+            gaussian,
+            solver_grid.sample_of(gaussian, SolverBenchmarkConfig(seed=3), SolverVariant("ddim", "uniform"), 2),
+        ),
+        range(4),
     )
     start = noise.start((3, 8, 8))
     abar = schedules.named("cosine", 1000).alphas_cumprod[-1]
     expected = MEAN + STD * (start - abar**0.5 * MEAN) / (abar * STD**2 + 1 - abar) ** 0.5
     assert found.apart < 0.1
-    assert float(solver_benchmark.distances(found.pictures, expected).max()) < 0.5
+    assert float(solver_benchmark.distances(found.images, expected).max()) < 0.5
 
 
 def test_distances_fall_with_the_calls(gaussian: Config) -> None:
@@ -92,14 +99,14 @@ def test_what_adds_noise_has_no_distance_and_is_drawn_all_the_same(gaussian: Con
     assert [cell.distance for cell in found] == [None] * 4
     assert all(cell.seconds > 0 for cell in found)
     assert not any(record.converged for record in records)
-    assert records[-1].pictures is not None
+    assert records[-1].images is not None
     assert solver_grid.cheapest(found, 1e9) is None
 
 
 def test_calls_made_are_told_where_they_are_not_those_asked_for(gaussian: Config) -> None:
     (heun,) = cells_of(measured(gaussian, solvers="heun", calls="8"))
     assert (heun.asked, heun.calls) == (8, 7)
-    assert solver_grid.off(heun).endswith("(7 calls)")
+    assert solver_grid.distance_text(heun).endswith("(7 calls)")
 
 
 def test_a_record_a_network_call_counts_up_to_the_total(gaussian: Config) -> None:
@@ -132,9 +139,9 @@ def test_repeats_time_again_and_the_median_counts(gaussian: Config, monkeypatch:
 def test_pictures_depend_neither_on_batches_nor_on_repeats(gaussian: Config) -> None:
     one = measured(gaussian, solvers="dpm++2m", calls="6")[-1]
     other = measured(gaussian, solvers="dpm++2m", calls="6", batch_size=3, repeats=2)[-1]
-    assert one.pictures is not None
-    assert other.pictures is not None
-    assert torch.equal(one.pictures, other.pictures)
+    assert one.images is not None
+    assert other.images is not None
+    assert torch.equal(one.images, other.images)
 
 
 def test_a_setting_the_other_way_round_is_a_row_of_its_own(gaussian: Config) -> None:
@@ -161,11 +168,11 @@ def test_the_distance_is_in_levels_of_what_is_shown() -> None:
 
 
 def test_all_is_compared_unless_named() -> None:
-    assert [way.solver for way in solver_grid.ways(SolverBenchmarkConfig())] == list(SOLVERS)
-    assert {way.spacing for way in solver_grid.ways(SolverBenchmarkConfig(spacing="all", solvers="ddim"))} == set(
+    assert [way.solver for way in solver_grid.variants(SolverBenchmarkConfig())] == list(SOLVERS)
+    assert {way.spacing for way in solver_grid.variants(SolverBenchmarkConfig(spacing="all", solvers="ddim"))} == set(
         SPACINGS
     )
-    assert solver_grid.calls_of(SolverBenchmarkConfig(calls="20, 5,5")) == [5, 20]
+    assert solver_grid.evaluation_counts(SolverBenchmarkConfig(calls="20, 5,5")) == [5, 20]
 
 
 @pytest.mark.parametrize(
@@ -186,16 +193,18 @@ def test_what_cannot_be_compared_is_told(gaussian: Config, settings: dict, sente
 
 
 def test_impossible_cells_are_left_out(gaussian: Config) -> None:
-    found, left = solver_grid.places(gaussian, SolverBenchmarkConfig(calls="5,2000", solvers="ddim", spacing="uniform"))
+    found, left = solver_grid.grid_cells(
+        gaussian, SolverBenchmarkConfig(calls="5,2000", solvers="ddim", spacing="uniform")
+    )
     assert [place.asked for place in found] == [5]
     assert [(out.asked, out.why[:10]) for out in left] == [(2000, "steps 2000")]
 
 
 CELLS = [
-    Cell("ddim", "uniform", "", 5, 5, 0.1, 20.0),
-    Cell("ddim", "uniform", "", 10, 10, 0.2, 8.04),
-    Cell("heun", "karras", "", 10, 9, 0.18, 0.5),
-    Cell("ddpm", "uniform", "", 10, 10, 0.2, None),
+    GridResult("ddim", "uniform", "", 5, 5, 0.1, 20.0),
+    GridResult("ddim", "uniform", "", 10, 10, 0.2, 8.04),
+    GridResult("heun", "karras", "", 10, 9, 0.18, 0.5),
+    GridResult("ddpm", "uniform", "", 10, 10, 0.2, None),
 ]
 
 
@@ -224,7 +233,7 @@ def test_tables_of_the_cells() -> None:
 
 
 def test_the_sheet_has_a_place_for_every_cell(tmp_path: Path) -> None:
-    ways = [Way("ddim", "uniform"), Way("heun", "karras")]
+    ways = [SolverVariant("ddim", "uniform"), SolverVariant("heun", "karras")]
     sheet = Sheet(ways, [5, 10], "a title")
     sheet.save(tmp_path / "none.png")
     assert not (tmp_path / "none.png").exists()
@@ -243,7 +252,7 @@ def test_the_sheet_has_a_place_for_every_cell(tmp_path: Path) -> None:
 @pytest.mark.parametrize("channels", [1, 3, 4])
 @pytest.mark.parametrize("size", [8, 64, 200])
 def test_pictures_of_any_kind_fit_on_it(tmp_path: Path, channels: int, size: int) -> None:
-    sheet = Sheet([Way("ddim", "uniform")], [5])
+    sheet = Sheet([SolverVariant("ddim", "uniform")], [5])
     sheet.place(CELLS[0], np.zeros((2, size, size, channels), np.uint8))
     sheet.save(tmp_path / "sheet.png")
     with Image.open(tmp_path / "sheet.png") as picture:
@@ -295,14 +304,14 @@ def test_stopping_keeps_the_rows_and_takes_one_call_at_most(gaussian: Config, tm
 
 
 def test_a_failure_keeps_the_rows(gaussian: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = engine.draw
+    real = engine.sample
 
-    def failing(network: object, config: object, wanted: SampleConfig, *more: object, **named: object) -> object:
-        if wanted.sampler == "unipc-3" and wanted.steps == 10:
+    def failing(network: Any, resolved: ResolvedSampling, *more: Any) -> object:
+        if resolved.solver == "unipc-3" and resolved.nfe == 10:
             raise UserError("The sun was in my eyes.", code="out-of-memory")
-        return real(network, config, wanted, *more, **named)  # type: ignore[arg-type]
+        return real(network, resolved, *more)
 
-    monkeypatch.setattr(engine, "draw", failing)
+    monkeypatch.setattr(engine, "sample", failing)
     with pytest.raises(UserError, match="The sun"):
         compare(tmp_path / "job", gaussian, solvers="ddim,unipc-3", calls="5,10")
     job = SolverBenchmarkJob(tmp_path / "job")
@@ -342,9 +351,9 @@ def test_the_command_prints_a_table_and_takes_it_home(
 
 def test_a_sample_of_a_cell_is_what_the_form_would_draw(gaussian: Config) -> None:
     settings = SolverBenchmarkConfig(seed=4, num_samples=2, classes="")
-    sample = solver_grid.sample_of(gaussian, settings, Way("unipc-3", "logsnr", "clip_denoised"), 10)
+    sample = solver_grid.sample_of(gaussian, settings, SolverVariant("unipc-3", "logsnr", "clip_denoised"), 10)
     assert (sample.sampler, sample.steps, sample.spacing, sample.clip_denoised) == ("unipc-3", 10, "logsnr", False)
     assert dataclasses.replace(sample, clip_denoised=True) == solver_grid.sample_of(
-        gaussian, settings, Way("unipc-3", "logsnr"), 10
+        gaussian, settings, SolverVariant("unipc-3", "logsnr"), 10
     )
     assert files.TEMPORARY not in sample.sampler

@@ -243,7 +243,7 @@ def _compare_process(
     x_start, noise, t, x_t = (torch.from_numpy(values[name]) for name in ("x_start", "noise", "t", "x_t"))
     unclipped = process.denoiser(network, full, settings, clip=False)(x_t, t)
     clipped = process.denoiser(network, full, settings, clip=True)(x_t, t)
-    log_variance = process.VARIANCES[variances.trained(settings, flags["learn_sigma"])](full, t, clipped)
+    log_variance = process.VARIANCES[variances.trained_variance(settings, flags["learn_sigma"])](full, t, clipped)
     found = losses.training_losses(network, full, full, config, Batch(x_start, t, noise))
     ours = {
         "x_start": x_start,

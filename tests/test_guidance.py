@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ddpm import schedules
-from ddpm.checkpoints import identify, infer_config
+from ddpm.checkpoints import identify, infer_config, loading
 from ddpm.checkpoints.checkpoint_files import load_weights
 from ddpm.config import codec, validation
 from ddpm.config.model import DiffusionConfig
@@ -28,7 +28,8 @@ from ddpm.planning.guidance import Guidance
 from ddpm.runs import runs
 from ddpm.runs.jobs import Worker
 from ddpm.runs.runs import Run
-from ddpm.sampling.engine import draw, network_of, pictures, steps_of
+from ddpm.sampling.engine import sample, sample_batch, sample_images
+from ddpm.sampling.request import resolve_request
 from ddpm.training import warm_start
 from ddpm.training.loop import TrainingLoop
 from ddpm.training.trainer import Trainer
@@ -160,11 +161,15 @@ def config(tiny: Config) -> Config:
 
 
 def test_the_settings_say_how(config: Config) -> None:
-    assert guidance.of(config, SampleConfig()) is None
-    assert guidance.of(config, SampleConfig(guidance_interval="3-9")) is None
-    assert guidance.of(config, SampleConfig(guidance_scale=2.5)) == Guidance(2.5, 0, 19, 3)
-    assert guidance.of(config, SampleConfig(guidance_scale=0.0, guidance_interval=" 3 - 9 ")) == Guidance(0.0, 3, 9, 3)
-    assert guidance.of(config, SampleConfig(guidance_scale=2.0, guidance_interval="19-19")) == Guidance(2.0, 19, 19, 3)
+    assert guidance.resolve_guidance(config, SampleConfig()) is None
+    assert guidance.resolve_guidance(config, SampleConfig(guidance_interval="3-9")) is None
+    assert guidance.resolve_guidance(config, SampleConfig(guidance_scale=2.5)) == Guidance(2.5, 0, 19, 3)
+    assert guidance.resolve_guidance(config, SampleConfig(guidance_scale=0.0, guidance_interval=" 3 - 9 ")) == Guidance(
+        0.0, 3, 9, 3
+    )
+    assert guidance.resolve_guidance(config, SampleConfig(guidance_scale=2.0, guidance_interval="19-19")) == Guidance(
+        2.0, 19, 19, 3
+    )
 
 
 @pytest.mark.parametrize(
@@ -189,7 +194,7 @@ def test_the_settings_say_how(config: Config) -> None:
 )
 def test_what_cannot_be_guided_says_why(config: Config, model: dict, wanted: dict, sentence: str) -> None:
     with pytest.raises(UserError, match=f"^{sentence}"):
-        guidance.of(codec.replace(config, model), SampleConfig(**wanted))
+        guidance.resolve_guidance(codec.replace(config, model), SampleConfig(**wanted))
 
 
 def test_drawing_asks_for_guidance_where_it_is_wanted(config: Config) -> None:
@@ -203,10 +208,10 @@ def test_drawing_asks_for_guidance_where_it_is_wanted(config: Config) -> None:
         precision="fp32",
     )
     network = Fake()
-    list(steps_of(network, config, wanted, range(2), {"y": Y}))
+    list(sample_batch(network, resolve_request(config, wanted), range(2), {"y": Y}))
     assert [len(call["x"]) for call in network.calls] == [2] * 10 + [4] * 5 + [2] * 5
     with pytest.raises(UserError, match="guidance_scale is 2, and"):
-        next(draw(network, codec.replace(config, dict(cond_drop_prob=0.0)), wanted))
+        resolve_request(codec.replace(config, dict(cond_drop_prob=0.0)), wanted)
 
 
 def test_a_batch_never_changes_a_guided_picture(config: Config) -> None:
@@ -216,7 +221,9 @@ def test_a_batch_never_changes_a_guided_picture(config: Config) -> None:
         torch.nn.init.normal_(parameter, std=0.1)
     wanted = SampleConfig(num_samples=3, steps=3, guidance_scale=3.0, precision="fp32")
     sizes = (dataclasses.replace(wanted, batch_size=size) for size in (3, 1))
-    one, other = (torch.cat([d.step.x for d in draw(network, config, size) if d.finished]) for size in sizes)
+    one, other = (
+        torch.cat([d.step.x for d in sample(network, resolve_request(config, size)) if d.finished]) for size in sizes
+    )
     torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
 
@@ -370,7 +377,7 @@ def test_guidance_goes_further_towards_the_class(tiny: Config) -> None:
         wanted = SampleConfig(
             num_samples=64, batch_size=64, sampler="ddim", steps=10, guidance_scale=scale, precision="fp32"
         )
-        *_, last = draw(network, config, wanted)
+        *_, last = sample(network, resolve_request(config, wanted))
         found = last.step.x.mean(dim=(1, 2, 3))
         apart[scale] = float(found[1::2].mean() - found[0::2].mean())
     assert 0.15 < apart[1.0] < 0.6  # 40 of 127.5 shades are 0.31
@@ -400,12 +407,10 @@ def test_our_files_say_that_classes_were_hidden(hidden_run: Run) -> None:
     path = hidden_run.checkpoint().path("model")
     weights = load_weights(path)
     assert weights.config == hidden_run.config
-    assert guidance.of(weights.config, SampleConfig(guidance_scale=2.0)) == Guidance(2.0, 0, 19, 8)
-    found = pictures(
-        network_of(weights, weights.config, "x"),
-        weights.config,
-        SampleConfig(num_samples=2, steps=2, guidance_scale=2.0),
-    )
+    assert guidance.resolve_guidance(weights.config, SampleConfig(guidance_scale=2.0)) == Guidance(2.0, 0, 19, 8)
+    wanted = SampleConfig(num_samples=2, steps=2, guidance_scale=2.0)
+    network = loading.open_model(path, wanted).network()
+    found = sample_images(network, resolve_request(weights.config, wanted))
     assert found.shape == (2, 8, 8, 3)
 
 
@@ -433,15 +438,18 @@ def test_the_label_for_no_class_goes_to_improved_diffusion_and_back(hidden_run: 
     assert again.labels
     assert set(again.labels) <= set(range(8))
     assert any("Its last label, 999, stands for no class" in sentence for sentence in again.told)
-    network = network_of(load_weights(path), again.config, "x")
-    ours = network_of(load_weights(hidden_run.checkpoint().path("model")), hidden_run.config, "x")
+    network = loading.build_network(load_weights(path).tensors, again.config, "x")
+    ours = loading.open_model(hidden_run.checkpoint().path("model"), SampleConfig()).network()
     wanted = SampleConfig(num_samples=1, steps=2, classes="1", guidance_scale=3.0, precision="fp32")
-    assert np.array_equal(pictures(network, again.config, wanted), pictures(ours, hidden_run.config, wanted))
+    assert np.array_equal(
+        sample_images(network, resolve_request(again.config, wanted)),
+        sample_images(ours, resolve_request(hidden_run.config, wanted)),
+    )
 
     plain = identify.recognise(load_weights(path).tensors, flags, path, ask=False)
     assert plain.config.model.num_classes == 1000
     with pytest.raises(UserError, match="give that flag"):
-        guidance.of(plain.config, wanted)
+        guidance.resolve_guidance(plain.config, wanted)
 
 
 def test_more_labels_than_improved_diffusion_has_are_refused(

@@ -25,6 +25,7 @@ from ddpm.runs.jobs import Worker
 from ddpm.runs.results import TrajectoryJob
 from ddpm.runs.runs import Run
 from ddpm.sampling import engine
+from ddpm.sampling.request import resolve_request
 from ddpm.storage import images
 
 CONFIG = Config(
@@ -50,9 +51,9 @@ def network(x: Tensor, t: Tensor, y: Tensor) -> Tensor:
 )
 def test_it_is_the_very_picture(values: dict[str, Any]) -> None:
     settings = SampleConfig(num_samples=5, seed=4, batch_size=1, **values)
-    drawn = [d.step.x[0] for d in engine.draw(network, CONFIG, settings) if d.finished]
+    drawn = [d.step.x[0] for d in engine.sample(network, resolve_request(CONFIG, settings)) if d.finished]
     for number in (0, 3):
-        *_, last = trajectory.looks(network, CONFIG, settings, number)
+        *_, last = trajectory.looks(network, resolve_request(CONFIG, settings), number)
         assert torch.equal(last.after, drawn[number])
         assert last.done == last.total
 
@@ -60,7 +61,7 @@ def test_it_is_the_very_picture(values: dict[str, Any]) -> None:
 def test_its_numbers_are_right() -> None:
     """x_t = alpha x_start + sigma eps at every step, and DDIM's next x follows from the two."""
     settings = SampleConfig(num_samples=1, sampler="ddim", steps=8)
-    seen = list(trajectory.looks(network, CONFIG, settings))
+    seen = list(trajectory.looks(network, resolve_request(CONFIG, settings)))
     curve = schedules.named("cosine", 1000).curve
     for now, then in itertools.pairwise(seen):
         alpha, sigma = float(curve.alpha(now.t)), float(curve.sigma(now.t))
@@ -78,12 +79,13 @@ def test_its_numbers_are_right() -> None:
 
 def test_a_picture_that_is_not_there() -> None:
     with pytest.raises(UserError, match="number 5 is none of the pictures, which are 5: name one from 0 to 4"):
-        next(trajectory.looks(network, CONFIG, SampleConfig(num_samples=5, steps=4), 5))
+        next(trajectory.looks(network, resolve_request(CONFIG, SampleConfig(num_samples=5, steps=4)), 5))
 
 
 def test_a_long_walk_keeps_all_numbers_and_some_pictures() -> None:
     record = trajectory.Record()
-    for look in trajectory.looks(network, CONFIG, SampleConfig(num_samples=1, sampler="ddim", steps=1000)):
+    resolved = resolve_request(CONFIG, SampleConfig(num_samples=1, sampler="ddim", steps=1000))
+    for look in trajectory.looks(network, resolved):
         record.add(look)
     assert len(record.numbers["t"]) == 1000
     frames = record.frames()

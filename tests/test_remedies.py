@@ -107,7 +107,7 @@ def test_steps_and_strength() -> None:
 @pytest.mark.parametrize("wrong", [dict(churn=1.0), dict(variance="analytic")])
 def test_a_sampler_that_is_offered_may_be_chosen(task: str, use_ddim: bool, wrong: dict[str, object]) -> None:
     sample = SampleConfig(task=task, use_ddim=use_ddim, steps=5, **wrong)  # type: ignore[arg-type]
-    for check in (lambda s: timesteps.check(s), lambda s: variances.chosen(Config(), s)):
+    for check in (lambda s: timesteps.check(s), lambda s: variances.resolve_variance(Config(), s)):
         said = sentence(check, sample)
         if offered := re.search(r"use (\w+) as sampler", said):
             assert sentence(check, dataclasses.replace(sample, sampler=offered[1])) == "", said

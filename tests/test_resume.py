@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from ddpm.analysis import likelihood
-from ddpm.checkpoints import checkpoint_files
+from ddpm.checkpoints import checkpoint_files, loading
 from ddpm.cli import main
 from ddpm.config import codec, fields
 from ddpm.config.tasks import AnalyticConfig, EvalConfig, SampleConfig
@@ -25,7 +25,6 @@ from ddpm.errors import UserError
 from ddpm.runs import runs
 from ddpm.runs.jobs import Status, Worker
 from ddpm.runs.runs import Run
-from ddpm.sampling import engine
 from ddpm.storage import files
 from ddpm.training import resume
 from ddpm.training.loop import TrainingLoop
@@ -656,44 +655,44 @@ def test_the_newest_is_taken_again_where_training_removes_it(begin: Begin, monke
     newer = run.checkpoint(4)
     manifest = checkpoint_files.manifest_path(newer).read_bytes()
     checkpoint_files.manifest_path(newer).unlink()  # comes while that of step 2 is read
-    real = checkpoint_files.load_weights
+    real = checkpoint_files.load_checkpoint
 
-    def pruned(path: Path) -> checkpoint_files.Weights:
+    def pruned(path: Path, *check: Any) -> checkpoint_files.LoadedCheckpoint:
         if path.name.endswith("000002.pt"):
             files.write_bytes(checkpoint_files.manifest_path(newer), manifest)
             checkpoint_files.prune(run, 1)
-        return real(path)
+        return real(path, *check)
 
-    monkeypatch.setattr(checkpoint_files, "load_weights", pruned)
-    assert engine.chosen(run, SampleConfig(), {}).about["step"] == 4
+    monkeypatch.setattr(checkpoint_files, "load_checkpoint", pruned)
+    assert loading.open_model(run, SampleConfig()).origin["step"] == 4
 
 
 def test_one_that_is_read_before_it_goes_is_enough(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
     run = begin()
-    real = checkpoint_files.load_weights
+    real = checkpoint_files.load_checkpoint
 
-    def pruned(path: Path) -> checkpoint_files.Weights:
-        weights = real(path)
+    def pruned(path: Path, *check: Any) -> checkpoint_files.LoadedCheckpoint:
+        loaded = real(path, *check)
         checkpoint_files.manifest_path(run.checkpoint()).unlink()
         path.unlink()
-        return weights
+        return loaded
 
-    monkeypatch.setattr(checkpoint_files, "load_weights", pruned)
-    chosen = engine.chosen(run, SampleConfig(), {})
-    assert (chosen.weights.step, chosen.path.exists()) == (4, False)
-    assert len(chosen.about["sha256"]) == 64
+    monkeypatch.setattr(checkpoint_files, "load_checkpoint", pruned)
+    opened = loading.open_model(run, SampleConfig())
+    assert (opened.weights.step, opened.path.exists()) == (4, False)
+    assert len(opened.sha256) == 64
 
 
 def test_a_step_that_was_named_is_not_another(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
     run = begin()
 
-    def pruned(path: Path) -> checkpoint_files.Weights:
+    def pruned(path: Path, *check: Any) -> checkpoint_files.LoadedCheckpoint:
         checkpoint_files.prune(run, 1)
         raise FileNotFoundError(2, "No such file or directory", str(path))
 
-    monkeypatch.setattr(checkpoint_files, "load_weights", pruned)
+    monkeypatch.setattr(checkpoint_files, "load_checkpoint", pruned)
     with pytest.raises(UserError, match="no checkpoint of step 2"):
-        engine.chosen(run, SampleConfig(step=2), {})
+        loading.open_model(run, SampleConfig(step=2))
 
 
 def test_files_that_go_while_they_are_checked(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,9 +13,10 @@ from ddpm.config.tasks import FEW_STEPS, SampleConfig
 from ddpm.config.training import Config
 from ddpm.diffusion import process
 from ddpm.diffusion.process import Denoiser, Prediction, at
-from ddpm.planning import timesteps
+from ddpm.planning.resolve import resolve_process
 from ddpm.sampling import samplers
-from ddpm.sampling.engine import draw
+from ddpm.sampling.engine import sample, schedule_of
+from ddpm.sampling.request import resolve_request
 from ddpm.sampling.samplers import ImageNoise
 from ddpm.solvers import SOLVERS
 from ddpm.spacings import SPACINGS
@@ -192,11 +193,11 @@ def test_heun_without_churn_asks_for_no_noise(full: schedules.Schedule) -> None:
 @pytest.mark.parametrize("to_zero", [True, False])
 @pytest.mark.parametrize("name", list(SOLVERS))
 def test_a_yield_is_a_call(full: schedules.Schedule, name: str, to_zero: bool) -> None:
-    """So that whoever stops asking waits for one call at most; and `spacing.calls` knows how many there will be."""
+    """So that whoever stops asking waits for one call at most; and `nfe` says how many there will be."""
     for asked in (2, 3, 7, 10):
         config = Config()
-        sample = SampleConfig(sampler=name, steps=asked, denoise_to_zero=to_zero)
-        schedule = timesteps.shortened(full, config, sample)
+        resolved = resolve_process(config, SampleConfig(sampler=name, steps=asked, denoise_to_zero=to_zero))
+        schedule = schedule_of(resolved)
         made, seen = 0, 0
 
         def counted(x: Tensor, t: Tensor) -> Prediction:
@@ -207,14 +208,14 @@ def test_a_yield_is_a_call(full: schedules.Schedule, name: str, to_zero: bool) -
         for step in samplers.named(name)(counted, noise(8), schedule, to_zero=to_zero, randn_like=ImageNoise(range(8))):
             seen += 1
             assert (step.done, made) == (seen, seen)
-        assert seen == step.total == timesteps.calls(config, sample) <= asked
+        assert seen == step.total == resolved.nfe <= asked
         assert asked - seen < max(2, SOLVERS[name].calls + SOLVERS[name].warm_up)
         assert torch.isfinite(step.x).all()
 
 
 @pytest.mark.parametrize("name", list(SOLVERS))
 def test_one_call_is_enough_to_end(full: schedules.Schedule, name: str) -> None:
-    schedule = timesteps.shortened(full, Config(), SampleConfig(sampler=name, steps=1))
+    schedule = schedule_of(resolve_process(Config(), SampleConfig(sampler=name, steps=1)))
     *_, last = samplers.named(name)(exact(full), noise(1024), schedule, randn_like=ImageNoise(range(1024)))
     assert (last.done, last.total) == (1, 1)
     assert torch.equal(last.x, last.x_start)
@@ -246,7 +247,7 @@ def test_a_step_says_what_it_was_told_and_where(full: schedules.Schedule, name: 
         asked.append((float(t[0]), predicted.x_start))
         return predicted
 
-    schedule = timesteps.shortened(full, Config(), SampleConfig(sampler=name, steps=8))
+    schedule = schedule_of(resolve_process(Config(), SampleConfig(sampler=name, steps=8)))
     for step in samplers.named(name)(watched, noise(4), schedule, randn_like=ImageNoise(range(4))):
         assert step.t == pytest.approx(asked[-1][0])
         assert torch.equal(step.x_start, asked[-1][1])
@@ -327,12 +328,14 @@ def test_picture_k_does_not_depend_on_the_batch() -> None:
             settings = SampleConfig(
                 num_samples=8, batch_size=batch, use_ddim=ddim, eta=0.5, timestep_respacing="10", seed=5
             )
-            drawn[batch, ddim] = torch.cat([d.step.x for d in draw(network, config, settings) if d.finished])
+            drawn[batch, ddim] = torch.cat(
+                [d.step.x for d in sample(network, resolve_request(config, settings)) if d.finished]
+            )
     for ddim in (True, False):
         assert torch.equal(drawn[1, ddim], drawn[8, ddim])
         assert torch.equal(drawn[3, ddim], drawn[8, ddim])
     later = SampleConfig(num_samples=2, use_ddim=True, eta=0.5, timestep_respacing="10", seed=8)
-    *_, last = draw(network, config, later)
+    *_, last = sample(network, resolve_request(config, later))
     assert torch.equal(last.step.x, drawn[8, True][3:5]), "picture k is drawn from seed + k"
 
 

@@ -15,6 +15,7 @@ from ddpm.config.tasks import FEW_STEPS, EvalConfig, SampleConfig
 from ddpm.config.training import Config
 from ddpm.errors import UserError
 from ddpm.planning import timesteps
+from ddpm.planning.resolve import resolve_process
 from ddpm.schedules import Curve
 from ddpm.solvers import SOLVERS
 from ddpm.spacings import SPACINGS
@@ -79,7 +80,7 @@ def test_as_many_calls_as_were_asked_for(name: str, steps: int, how: str, to_zer
     kept = timesteps.timesteps(Config(), sample)
     assert all(0 <= a < b <= 999 for a, b in itertools.pairwise(kept))
     assert kept[0] == 0 or len(kept) == 1
-    assert steps - 1 <= timesteps.calls(Config(), sample) <= steps
+    assert steps - 1 <= resolve_process(Config(), sample).nfe <= steps
     if how in ("uniform", "quadratic"):
         assert all(isinstance(t, int) for t in kept), "the network knows whole timesteps best"
 
@@ -112,7 +113,7 @@ def test_repaint_goes_back_as_far_as_it_came() -> None:
         assert level.max() < count or resample > 1
         assert sum(m < 0 for m in moves) == count * resample
         sample = SampleConfig(task="inpaint", steps=count, jump=jump, resample=resample)
-        assert timesteps.calls(Config(), sample) == count * resample
+        assert resolve_process(Config(), sample).nfe == count * resample
 
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
@@ -141,7 +142,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 @pytest.mark.parametrize(("values", "sentence"), REFUSED)
 def test_what_cannot_be_is_said_in_one_sentence(values: dict[str, Any], sentence: str) -> None:
     with pytest.raises(UserError) as caught:
-        timesteps.calls(COSINE, SampleConfig(**values))
+        resolve_process(COSINE, SampleConfig(**values))
     said = str(caught.value)
     assert sentence in said
     assert said.count(". ") == 0

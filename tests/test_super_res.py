@@ -24,13 +24,15 @@ from ddpm.diffusion import process
 from ddpm.errors import UserError
 from ddpm.models.unet import SuperResUNet, build
 from ddpm.planning import low_res
-from ddpm.planning.low_res import LowRes
+from ddpm.planning.resolve import resolve_labels
+from ddpm.planning.source_images import SourceImages
 from ddpm.runs import runs
 from ddpm.runs.jobs import Stopped, Worker
 from ddpm.runs.results import SampleJob
 from ddpm.runs.runs import Run
 from ddpm.sampling import engine
 from ddpm.sampling import job as drawing
+from ddpm.sampling.request import resolve_request
 from ddpm.storage import files, images
 from ddpm.training.loop import TrainingLoop
 from ddpm.training.trainer import Trainer
@@ -98,12 +100,12 @@ def test_an_npz_of_the_reference(config: Config, tmp_path: Path) -> None:
     small = low_res.read(config, SampleConfig(num_samples=100, base_samples=base))
     assert small is not None
     assert (small.pixels == pixels).all()
-    assert (small.turn(2, 5) == pixels[[2, 0, 1]]).all()  # in turn
-    labels = engine.labels_for(config, SampleConfig(num_samples=5), small)
+    assert (small.cycle(2, 5) == pixels[[2, 0, 1]]).all()  # in turn
+    labels = resolve_labels(config, SampleConfig(num_samples=5), small)
     assert labels is not None
     assert labels.tolist() == [5, 0, 7, 5, 0]
     asked = SampleConfig(num_samples=5, base_samples=base, classes="star")
-    labels = engine.labels_for(config, asked, low_res.read(config, asked))
+    labels = resolve_labels(config, asked, low_res.read(config, asked))
     assert labels is not None
     assert set(labels.tolist()) == {config.class_names.index("star")}
 
@@ -155,9 +157,9 @@ def test_the_models_own_data_and_data_by_name(config: Config) -> None:
 
 
 def test_one_step_is_the_network_asked_once(config: Config, network: SuperResUNet) -> None:
-    small = LowRes(noisy(2), np.array([1, 4]))
+    small = SourceImages(noisy(2), np.array([1, 4]))
     settings = SampleConfig(num_samples=2, use_ddim=True, timestep_respacing="1", seed=3)
-    drawn = engine.pictures(network, config, settings, small=small)
+    drawn = engine.sample_images(network, resolve_request(config, settings, images=small))
     noise = torch.stack([torch.randn(3, 8, 8, generator=torch.Generator().manual_seed(3 + k)) for k in range(2)])
     full = schedules.named("cosine", 20)
     t = torch.full((2,), 19)
@@ -166,7 +168,9 @@ def test_one_step_is_the_network_asked_once(config: Config, network: SuperResUNe
         eps = network(noise, scale, y=torch.tensor([1, 4]), low_res=torch.from_numpy(images.to_float(small.pixels)))
     expected = process.x_start_from_eps(full, noise, t, eps).clamp(-1, 1)
     assert (drawn == images.to_uint8(expected.numpy())).all()
-    other = engine.pictures(network, config, settings, small=LowRes(255 - small.pixels, small.labels))
+    other = engine.sample_images(
+        network, resolve_request(config, settings, images=SourceImages(255 - small.pixels, small.labels))
+    )
     assert (drawn != other).any()
 
 
@@ -174,7 +178,7 @@ def test_one_step_is_the_network_asked_once(config: Config, network: SuperResUNe
 def test_picture_k_does_not_depend_on_the_batch(config: Config, network: SuperResUNet, ddim: bool) -> None:
     def drawn(batch: int, count: int = 5) -> np.ndarray:
         settings = SampleConfig(num_samples=count, batch_size=batch, use_ddim=ddim, timestep_respacing="3")
-        return engine.pictures(network, config, settings, small=LowRes(noisy(2)))
+        return engine.sample_images(network, resolve_request(config, settings, images=SourceImages(noisy(2))))
 
     assert np.abs(drawn(1).astype(int) - drawn(5)).max() <= 1
     assert np.abs(drawn(2).astype(int) - drawn(5)).max() <= 1
@@ -187,10 +191,11 @@ def test_ddim_and_the_number_of_steps_are_honoured(config: Config, network: Supe
         asked.append(float(t[0]))
         return network(x, t, **condition)
 
-    small = LowRes(noisy(2))
+    small = SourceImages(noisy(2))
     one, other = (
-        engine.pictures(
-            counted, config, SampleConfig(num_samples=2, use_ddim=ddim, timestep_respacing="5"), small=small
+        engine.sample_images(
+            counted,
+            resolve_request(config, SampleConfig(num_samples=2, use_ddim=ddim, timestep_respacing="5"), images=small),
         )
         for ddim in (True, False)
     )
@@ -214,7 +219,7 @@ def test_ddim_and_the_number_of_steps_are_honoured(config: Config, network: Supe
         (lambda at: str(at / "nowhere.npz"), "There is no folder or file"),
         (lambda at: npz(at / "a.npz", noisy(2), np.array([0, 8])), "has the label 8, and the model's go from 0 to 7"),
         (lambda at: npz(at / "a.npz", noisy(2), np.array([-1, 1])), "has the label -1"),
-        (lambda at: "cifar10-mini", "none of the model's: name the classes to draw"),
+        (lambda at: "cifar10-mini", "none of the model's: name the classes to sample"),
     ],
 )
 def test_unfit_small_pictures(config: Config, tmp_path: Path, make: Callable[[Path], str], sentence: str) -> None:

@@ -13,6 +13,8 @@ import torch
 
 from ddpm.analysis import likelihood
 from ddpm.checkpoints.checkpoint_files import Weights
+from ddpm.checkpoints.loading import OpenedModel
+from ddpm.checkpoints.weights import FileState
 from ddpm.compute import distributed
 from ddpm.config import codec
 from ddpm.config.tasks import EvalConfig, SampleConfig
@@ -21,6 +23,7 @@ from ddpm.data import datasets
 from ddpm.errors import UserError
 from ddpm.runs.jobs import Helper, Stopped
 from ddpm.sampling import engine, job
+from ddpm.sampling.request import resolve_request
 from ddpm.training.trainer import Trainer
 
 STEPS = 14
@@ -133,12 +136,12 @@ def reading(out: Path) -> dict[str, str]:
 
     def drawn(base_samples: str) -> int:
         asked = SampleConfig(num_samples=1, base_samples=base_samples)
-        return next(engine.draw(lambda x, t, **condition: x, large, asked)).done
+        return next(engine.sample(lambda x, t, **condition: x, resolve_request(large, asked))).done
 
     def enlarged(worker: Helper) -> None:
         asked = SampleConfig(num_samples=1, base_samples="shapes")
-        weights = Weights({}, large, 1, "model")
-        job.draw_into(out / "drawn", worker, weights, large, asked, out, torch.device("cpu"))
+        opened = OpenedModel(Weights({}, large, 1, "model"), large, out, "", FileState(0, 0, 0, 0))
+        job.sample_into(out / "drawn", worker, opened, asked)
 
     mine = "nowhere" if rank == 1 else "shapes"
     listening = Asked(out) if rank == 0 else Helper(out)

@@ -1,6 +1,6 @@
 """How well a model knows pictures it is shown: the variational bound in bits per dimension.
 
-for measured in measure(network, config, EvalConfig(num_samples=100), dataset):
+for measured in measure(network, resolve_evaluation(config, EvalConfig(num_samples=100)), dataset):
     print(measured.so_far.count, "pictures measured")
 """
 
@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ddpm.checkpoints import checkpoint_files
+from ddpm.checkpoints import checkpoint_files, loading
 from ddpm.compute import distributed
 from ddpm.config import codec
 from ddpm.config.model import DiffusionConfig
@@ -35,8 +35,8 @@ from ddpm.errors import UserError
 from ddpm.formatting import plural
 from ddpm.host import cpu_threads
 from ddpm.models import backend
-from ddpm.planning import variances
-from ddpm.planning.variances import Errors
+from ddpm.planning import resolve
+from ddpm.planning.resolve import ResolvedEvaluation
 from ddpm.runs.jobs import Stopped, Worker, keep_on_failure
 from ddpm.runs.results import EvaluationJob
 from ddpm.runs.runs import Run
@@ -208,11 +208,9 @@ class Measured(NamedTuple):
 
 def measure(
     network: Network,
-    config: Config,
-    settings: EvalConfig,
+    resolved: ResolvedEvaluation,
     dataset: Dataset,
     device: torch.device | str = "cpu",
-    errors: Errors | None = None,
 ) -> Iterator[Measured]:
     """Measure `num_samples` pictures of the data, in an order that the seed decides.
 
@@ -220,11 +218,11 @@ def measure(
     on (seed + k, t) alone, so the result depends neither on how many they are, nor on `rows` or `batch_size`.
     Every `batch_size` pictures the confidence interval of the mean may end it: see `until_ci`.
 
-    errors: those that `variance` analytic needs.  Raises UserError when the data has not the classes that the network
-    was told.
+    Raises UserError when the data has not the classes that the network was told.
     """
-    full, schedule = engine.process(config, settings)
-    variance = engine.variance_of(config, settings, errors)
+    config, settings = resolved.config, resolved.request
+    full, schedule = engine.full_schedule(config.diffusion), engine.schedule_of(resolved)
+    variance = engine.variance_for(resolved, resolved.analytic_mse)
     numbers = datasets.class_numbers(config, dataset.class_names)
     count, T = min(settings.num_samples, len(dataset)), len(schedule)
     turn = max(1, settings.rows // T)  # pictures of one process until it shares
@@ -293,50 +291,42 @@ def evaluate_source(
     folder: Path,
     worker: Worker | None,
     source: Run | Path,
-    settings: EvalConfig,
+    request: EvalConfig,
     flags: Mapping[str, Any],
-    ask: bool = True,
+    run_probe: bool = True,
 ) -> Iterator[Measured]:
-    """Measure a run, or a checkpoint file, into a job's folder.
+    """Measures a run, or a checkpoint file, into a job's folder.
 
-    `flags` are model and diffusion settings for a file that does not hold its own; where `ask`, a probe checks them.
-    Raises UserError when they contradict it.  `worker` is the main process's; others have none, and write nothing.
+    flags, run_probe: see `loading.resolve_config`.  worker: the main process's; other processes have none, and write
+    nothing.  Raises UserError.
     """
-    too_many = distributed.set_num_threads(settings.threads, "evaluation")
+    too_many = distributed.set_num_threads(request.threads, "evaluation")
     if worker:
         worker.beat(warning=too_many)
-    weights, config, path, checkpoint = distributed.run_on_main(lambda: engine.chosen(source, settings, flags, ask=ask))
+    opened = loading.open_model(source, request, flags, run_probe=run_probe)
     device = distributed.device()
-    computing = backend.resolve_and_report(settings.kernels, "fp32", device, worker)
-    settings = dataclasses.replace(settings, kernels=computing.kernels)  # as machines differ
-    network = engine.network_of(weights, config, path.name, device, settings.kernels)
-    told = engine.flags_of(config, weights, EvalConfig)
-    command = ["ddpm", "nll", "--model_path", str(path), *codec.to_flags(settings), *told]
-    about = {"checkpoint": checkpoint, "command": shlex.join(command)}
-    errors = None
-    if variances.chosen(config, settings) == "analytic":
-
-        def found() -> Errors:
-            assert worker  # only the main process, which has one, is asked
-            return analytic_variance.for_weights(
-                network, config, path, checkpoint["sha256"], worker, device, weights.data
-            )
-
-        errors = distributed.run_on_main(found)
-    seen = lineage.from_json(weights.data)
-    learnt = distributed.run_on_main(lambda: checkpoint_files.learnt_beside(path, weights.step) if seen else None)
-    yield from evaluate_into(folder, worker, network, config, settings, about, device, errors, seen, learnt)
+    compute = backend.resolve_and_report(request.kernels, "fp32", device, worker)
+    request = dataclasses.replace(request, kernels=compute.kernels)  # as machines differ
+    resolved = resolve.resolve_evaluation(opened.config, request)
+    network = opened.network(device)
+    command = ["ddpm", "nll", "--model_path", str(opened.path), *codec.to_flags(request), *opened.flags(EvalConfig)]
+    about = {"checkpoint": opened.origin, "command": shlex.join(command)}
+    mse = analytic_variance.mse_for(resolved, opened, network, compute, worker)
+    resolved = dataclasses.replace(resolved, analytic_mse=mse)
+    seen = lineage.from_json(opened.weights.data)
+    learnt = distributed.run_on_main(
+        lambda: checkpoint_files.learnt_beside(opened.path, opened.weights.step) if seen else None
+    )
+    yield from evaluate_into(folder, worker, compute.prepared(network), resolved, about, device, seen, learnt)
 
 
 def evaluate_into(
     folder: Path,
     worker: Worker | None,
     network: Network,
-    config: Config,
-    settings: EvalConfig,
+    resolved: ResolvedEvaluation,
     about: Mapping[str, Any],
     device: torch.device | str = "cpu",
-    errors: Errors | None = None,
     seen: Digest | None = None,
     learnt: np.ndarray | None = None,
 ) -> Iterator[Measured]:
@@ -345,7 +335,7 @@ def evaluate_into(
     `about` is told in both.  seen: the digest of what the network was trained on.  learnt: who was ever
     trained on, where that is known.  Asked to stop, or where something goes wrong, it keeps the pictures that are measured.
     """
-    job = EvaluationJob(folder)
+    job, config, settings = EvaluationJob(folder), resolved.config, resolved.request
     if job.result:
         raise UserError(f"{folder} already holds an evaluation: choose another --out.", code="already-exists")
     dataset, where = open_pictures(config, settings, worker, seen, learnt)
@@ -363,7 +353,7 @@ def evaluate_into(
             _keep(job, so_far, {**said, "asked": settings.num_samples, "ended": ended, "seconds": seconds})
 
     with keep_on_failure(lambda: keep("failed")):
-        for measured in measure(network, config, settings, dataset, device, errors):
+        for measured in measure(network, resolved, dataset, device):
             so_far = measured.so_far
             if worker:
                 _beat(worker, measured, time.monotonic() - began)

@@ -1,15 +1,16 @@
 """The frontier of samplers on a checkpoint: how close each comes to the converged pictures, with how many network calls.
 
 for measured in measure(network, config, SolverBenchmarkConfig(calls="5,10")):
-    if measured.cell:
-        print(measured.cell)
+    if measured.result:
+        print(measured.result)
 """
 
 import dataclasses
 import shlex
 import statistics
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ddpm.checkpoints import loading
+from ddpm.checkpoints.loading import OpenedModel
 from ddpm.compute import distributed, machine
 from ddpm.config import codec
 from ddpm.config.tasks import SampleConfig, SolverBenchmarkConfig
@@ -25,33 +28,36 @@ from ddpm.diffusion.process import Network
 from ddpm.errors import UserError
 from ddpm.formatting import plural
 from ddpm.models import backend
-from ddpm.planning import low_res, solver_grid
-from ddpm.planning.low_res import LowRes
-from ddpm.planning.solver_grid import Cell, LeftOut, Place, Way
-from ddpm.planning.variances import Errors
+from ddpm.models.backend import ComputeMode
+from ddpm.models.unet import UNet
+from ddpm.planning import resolve, solver_grid
+from ddpm.planning.resolve import ResolvedSampling
+from ddpm.planning.solver_grid import GridCell, GridResult, ImpossibleCell, SolverVariant
 from ddpm.reports.contact_sheet import SHOWN, Sheet
 from ddpm.runs.jobs import Worker, keep_on_failure
 from ddpm.runs.results import SolverBenchmarkJob
 from ddpm.runs.runs import Run
 from ddpm.sampling import analytic_variance, engine
+from ddpm.sampling.request import resolve_request
 from ddpm.storage import files, images
 
 KEEP_INTERVAL = 1.0  # seconds between two looks at what there is so far
+ResolveCell = Callable[[SampleConfig], ResolvedSampling]
 LEVELS = 127.5  # of 0 .. 255 in 1 of x
 
 
 class Converged(NamedTuple):
-    """The pictures that the probability-flow ODE leads to from the same noise, and how well they are known."""
+    """Images that the probability-flow ODE leads to from the same noise, and how well they are known."""
 
-    clip: bool  # whether the predicted clean picture is kept within range: another ODE where not
-    pictures: Tensor  # [N, C, H, W]
-    calls: int
-    apart: float  # from those of another solver over other timesteps, in levels of 0 .. 255: the median picture
-    most: float  # and the one that is furthest
+    clip: bool  # whether the predicted clean image is kept within range: another ODE where not
+    images: Tensor  # float32 [N, C, H, W] in [-1, 1]
+    nfe: int
+    apart: float  # from those of another solver over other timesteps, in levels of 0 .. 255: median over the images
+    most: float  # and the largest
 
 
 class Pace(NamedTuple):
-    """Seconds that one network call takes, a picture: the middle, and what 80 % of the calls lie between."""
+    """Seconds per image of one model evaluation: median, and 10th and 90th percentile."""
 
     median: float
     low: float
@@ -59,50 +65,52 @@ class Pace(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """Progress: one network call of one batch; after its last one, what came of it."""
+    """Progress: one model evaluation of one batch; or the result of a cell after its last one."""
 
-    done: int  # network calls, 1 .. total
+    done: int  # model evaluations, 1 .. total
     total: int
-    cell: Cell | None = None
+    result: GridResult | None = None
     converged: Converged | None = None
-    pictures: Tensor | None = None  # [N, C, H, W] of the cell
-    pace: Pace | None = None  # of all calls so far that count
+    images: Tensor | None = None  # float32 [N, C, H, W] in [-1, 1], of the cell
+    pace: Pace | None = None  # of all evaluations so far that count
 
     @property
     def last(self) -> bool:
-        """Whether this is all."""
-        return self.done == self.total and self.cell is not None
+        """True if this is the last result."""
+        return self.done == self.total and self.result is not None
 
 
 def measure(
     network: Network,
     config: Config,
     settings: SolverBenchmarkConfig,
+    resolve_cell: ResolveCell | None = None,
     device: torch.device | str = "cpu",
-    errors: Errors | None = None,
 ) -> Iterator[Measured]:
-    """Draw the same noise with every sampler and number of calls; a record each network call.
+    """Samples from the same noise with every solver and number of evaluations; yields at each model evaluation.
 
-    First come the converged pictures, with which torch warms up.  Then the cells, few calls first and the samplers in
-    turn, so that a machine that slows down is unfair to none; where repeated, all of them again, drawn once more
-    for the time alone.  All in fp32, so that rounding is no distance.  errors: those that `variance` analytic needs.  Raises UserError where no cell is possible.
+    First come the converged images, with which torch warms up.  Then the cells, few evaluations first and the solvers
+    in turn, so that a machine that slows down is unfair to none; where repeated, all of them again, for the time alone.
+    All in fp32, so that rounding is no distance.  network: ready to be called.  resolve_cell: resolves the request of a
+    cell; None reads what it needs.  Raises UserError where no cell is possible.
     """
-    found, _ = solver_grid.places(config, settings)
-    clips = solver_grid.clips(found)
-    total = -(-settings.num_samples // settings.batch_size) * solver_grid.total_calls(found, settings)
-    small = low_res.read(config, found[0].sample)
-    drawing = _Drawing(network, config, device, small, total, errors)
+    resolve_cell = resolve_cell or partial(resolve_request, config)
+    cells, _ = solver_grid.grid_cells(config, settings)
+    resolved = {cell: resolve_cell(cell.sample) for cell in cells}
+    clips = solver_grid.clip_settings(cells)
+    per_image = solver_grid.total_evaluations(cells, settings)
+    total = -(-settings.num_samples // resolved[cells[0]].batch_size) * per_image
+    sampling = _Sampling(network, device, total)
     converged: dict[bool, Converged] = {}
     for clip in clips:
         both = []
-        for way, calls in (
+        for variant, nfe in (
             (solver_grid.CONVERGED, solver_grid.CONVERGED_CALLS),
             (solver_grid.CHECK, solver_grid.CHECK_CALLS),
         ):
             wanted = dataclasses.replace(settings, clip_denoised=clip)
-            usual = solver_grid.sample_of(config, wanted, way, calls)
-            yield from drawing.through(usual)
-            both.append(drawing.pictures)
+            yield from sampling.run(resolve_cell(solver_grid.sample_of(config, wanted, variant, nfe)))
+            both.append(sampling.images)
         converged[clip] = Converged(
             clip,
             both[0],
@@ -110,70 +118,61 @@ def measure(
             float(distances(*both).quantile(0.5)),
             float(distances(*both).max()),
         )
-        yield Measured(drawing.done, total, converged=converged[clip])
+        yield Measured(sampling.done, total, converged=converged[clip])
     if not clips:  # nothing has warmed up yet
-        yield from drawing.through(found[0].sample, counts=False)
-    drawing.times.clear()
-    seconds: dict[Place, list[float]] = {place: [] for place in found}
+        yield from sampling.run(resolved[cells[0]], counts=False)
+    sampling.times.clear()
+    seconds: dict[GridCell, list[float]] = {cell: [] for cell in cells}
     for _ in range(settings.repeats):
-        for place in found:
-            yield from drawing.through(place.sample)
-            seconds[place].append(drawing.seconds / settings.num_samples)
-            off = mean = None
-            if not solver_grid.is_random(place.sample):
-                apart = distances(drawing.pictures, converged[place.sample.clip_denoised].pictures)
-                if bool(
-                    apart.isfinite().all()
-                ):  # unclipped, a sampler may run away: as far as that there is no distance
-                    off, mean = float(apart.quantile(0.5)), float(apart.mean())
-            cell = Cell(*place.way, place.asked, place.calls, statistics.median(seconds[place]), off, mean)
-            yield Measured(drawing.done, total, cell, pictures=drawing.pictures, pace=pace(drawing.times))
+        for cell in cells:
+            yield from sampling.run(resolved[cell])
+            seconds[cell].append(sampling.seconds / settings.num_samples)
+            median = mean = None
+            if not solver_grid.is_random(cell.sample):
+                apart = distances(sampling.images, converged[cell.sample.clip_denoised].images)
+                if bool(apart.isfinite().all()):  # unclipped, a solver may diverge: then there is no distance
+                    median, mean = float(apart.quantile(0.5)), float(apart.mean())
+            took = statistics.median(seconds[cell])
+            result = GridResult(*cell.variant, cell.asked, cell.nfe, took, median, mean)
+            yield Measured(sampling.done, total, result, images=sampling.images, pace=pace(sampling.times))
 
 
-class _Drawing:
-    """Draws, and keeps count of calls and time."""
+class _Sampling:
+    """Samples, and counts evaluations and time."""
 
-    def __init__(
-        self,
-        network: Network,
-        config: Config,
-        device: torch.device | str,
-        small: LowRes | None,
-        total: int,
-        errors: Errors | None,
-    ):
-        self._draw = lambda wanted: engine.draw(network, config, wanted, device, small, errors=errors)
+    def __init__(self, network: Network, device: torch.device | str, total: int):
+        self._network, self._device = network, device
         self.done, self.total = 0, total
-        self.times: list[float] = []  # seconds a picture of each call
+        self.times: list[float] = []  # seconds per image of each model evaluation
 
-    def through(self, wanted: SampleConfig, counts: bool = True) -> Iterator[Measured]:
-        """Draw all pictures; then they are in `pictures`, and what they took, without the caller's part, in `seconds`."""
-        drawing = self._draw(wanted)
+    def run(self, resolved: ResolvedSampling, counts: bool = True) -> Iterator[Measured]:
+        """Samples all images into `images`, and takes the time, without the caller's part, as `seconds`."""
+        steps = engine.sample(self._network, resolved, self._device)
         finished = []
         self.seconds = 0.0
         while True:
             began = time.perf_counter()
-            drawn = next(drawing, None)
+            progress = next(steps, None)
             took = time.perf_counter() - began
-            if drawn is None:
+            if progress is None:
                 break
             self.seconds += took
-            self.times.append(took / len(drawn.step.x))
-            if drawn.finished:
-                finished.append(drawn.step.x)
+            self.times.append(took / len(progress.step.x))
+            if progress.finished:
+                finished.append(progress.step.x)
             self.done += counts
             yield Measured(self.done, self.total)
-        self.pictures = torch.cat(finished)
+        self.images = torch.cat(finished)
 
 
 def distances(one: Tensor, other: Tensor) -> Tensor:
-    """How far each of the pictures [N, C, H, W] is from the other, as they are shown: RMSE in levels of 0 .. 255, [N]."""
+    """RMSE between images float [N, C, H, W], clipped to [-1, 1]: float64 [N] in levels of 0 .. 255."""
     difference = (one.clamp(-1, 1) - other.clamp(-1, 1)).double() * LEVELS
     return difference.square().flatten(1).mean(dim=1).sqrt()
 
 
 def pace(times: list[float]) -> Pace:
-    """The middle of the times of single calls, and how much they vary."""
+    """Summarises the seconds of single evaluations."""
     ordered = sorted(times)
     tenth = len(ordered) // 10
     return Pace(statistics.median(ordered), ordered[tenth], ordered[-1 - tenth])
@@ -188,27 +187,46 @@ def compare_source(
     source: Run | Path,
     settings: SolverBenchmarkConfig,
     flags: Mapping[str, Any],
-    ask: bool = True,
+    run_probe: bool = True,
 ) -> Iterator[Measured]:
-    """Compare samplers on a run, or on a checkpoint file, into a job's folder.
+    """Compares solvers on a run, or on a checkpoint file, into a job's folder.
 
-    `flags` are model and diffusion settings for a file that does not hold its own; where `ask`, a probe checks them.
-    Raises UserError when they contradict it.
+    flags, run_probe: see `loading.resolve_config`.  Raises UserError.
     """
     worker.beat(warning=distributed.set_num_threads(settings.threads, "comparison", fixed=True))
     _check_new(folder)
-    weights, config, path, origin = engine.chosen(source, settings, flags, ask=ask)
+    opened = loading.open_model(source, settings, flags, run_probe=run_probe)
     device = distributed.device()
-    computing = backend.resolve_and_report(settings.kernels, "fp32", device, worker)
-    settings = dataclasses.replace(settings, kernels=computing.kernels)  # as machines differ
-    network = engine.network_of(weights, config, path.name, device, settings.kernels)
-    told = engine.flags_of(config, weights, SolverBenchmarkConfig)
-    command = ["ddpm", "bench", "samplers", "--model_path", str(path), *codec.to_flags(settings), *told]
-    about = {"checkpoint": origin, "command": shlex.join(command)}
-    errors = None
-    if settings.variance == "analytic":
-        errors = analytic_variance.for_weights(network, config, path, origin["sha256"], worker, device, weights.data)
-    yield from compare_into(folder, worker, network, config, settings, about, device, errors)
+    compute = backend.resolve_and_report(settings.kernels, "fp32", device, worker)
+    settings = dataclasses.replace(settings, kernels=compute.kernels)  # as machines differ
+    network = opened.network(device)
+    flags_of_file = opened.flags(SolverBenchmarkConfig)
+    command = ["ddpm", "bench", "samplers", "--model_path", str(opened.path), *codec.to_flags(settings), *flags_of_file]
+    about = {"checkpoint": opened.origin, "command": shlex.join(command)}
+    resolve_cell = _resolver(opened, network, compute, settings, worker)
+    yield from compare_into(
+        folder, worker, compute.prepared(network), opened.config, settings, about, resolve_cell, device
+    )
+
+
+def _resolver(
+    opened: OpenedModel, network: UNet, compute: ComputeMode, settings: SolverBenchmarkConfig, worker: Worker
+) -> ResolveCell:
+    """Returns what resolves the request of a cell, with small images and the analytic variance's errors read once."""
+    cells, _ = solver_grid.grid_cells(opened.config, settings)
+    first = resolve_request(opened.config, cells[0].sample, compute, opened.origin)
+    ancestral = [cell.sample for cell in cells if cell.sample.variance == "analytic"]
+    mse = None
+    if ancestral:
+        process = resolve.resolve_process(opened.config, ancestral[0])
+        mse = analytic_variance.mse_for(process, opened, network, compute, worker)
+
+    def resolve_cell(sample: SampleConfig) -> ResolvedSampling:
+        return resolve_request(
+            opened.config, sample, compute, opened.origin, first.low_res, mse, batch_size=first.batch_size
+        )
+
+    return resolve_cell
 
 
 def _check_new(folder: Path) -> None:
@@ -223,16 +241,17 @@ def compare_into(
     config: Config,
     settings: SolverBenchmarkConfig,
     about: Mapping[str, Any],
+    resolve_cell: ResolveCell | None = None,
     device: torch.device | str = "cpu",
-    errors: Errors | None = None,
 ) -> Iterator[Measured]:
-    """Compare into a job's folder: settings.json at once, then result.json and sheet.png as they grow.
+    """Compares into a job's folder: settings.json at once, then result.json and sheet.png as they grow.
 
-    `about` is told in both JSON files.  Asked to stop, or where something goes wrong, it keeps the cells that are measured.
+    about: recorded in both JSON files.  resolve_cell: see `measure`.  Where it is stopped or fails, measured cells are
+    kept.
     """
     _check_new(folder)
     job = SolverBenchmarkJob(folder)
-    places, left = solver_grid.places(config, settings)
+    cells, impossible = solver_grid.grid_cells(config, settings)
     said = {
         "frontier": dataclasses.asdict(settings),
         "machine": {**machine.described(), "precision": "fp32", "kernels": settings.kernels},
@@ -240,22 +259,22 @@ def compare_into(
     }
     files.write_json(folder / "settings.json", said)
     worker.beat(state="running", message="Drawing the converged pictures")
-    kept = _Kept(job, said, places, left, settings)
+    kept = _ResultFiles(job, said, cells, impossible, settings)
     measured: Measured | None = None
     began = time.monotonic()
     with keep_on_failure(lambda: kept.write("failed")):
-        for measured in measure(network, config, settings, device, errors):
+        for measured in measure(network, config, settings, resolve_cell, device):
             elapsed = time.monotonic() - began
             worker.beat(
                 step=measured.done,
                 total_steps=measured.total,
                 steps_per_second=measured.done / elapsed if measured.done else None,
                 seconds_left=elapsed / measured.done * (measured.total - measured.done) if measured.done else None,
-                metrics={"cells": len(kept.cells)},
+                metrics={"cells": len(kept.results)},
             )
             kept.add(measured)
-            if measured.cell:
-                worker.beat(message=f"{len(kept.cells)} of {plural(len(places), 'cell')}")
+            if measured.result:
+                worker.beat(message=f"{len(kept.results)} of {plural(len(cells), 'cell')}")
             yield measured
             if "stop" in worker.poll_requests() and not measured.last:
                 break
@@ -264,71 +283,74 @@ def compare_into(
     worker.beat(
         state="finished" if whole else "stopped",
         seconds_left=0.0,
-        message="" if whole else f"Stopped with {len(kept.cells)} of {plural(len(places), 'cell')} measured",
+        message="" if whole else f"Stopped with {len(kept.results)} of {plural(len(cells), 'cell')} measured",
     )
 
 
-class _Kept:
-    """What there is so far, and the files that tell it."""
+class _ResultFiles:
+    """Results so far, and the files they are written to."""
 
     def __init__(
         self,
         job: SolverBenchmarkJob,
         said: Mapping[str, Any],
-        places: list[Place],
-        left: list[LeftOut],
+        cells: list[GridCell],
+        impossible: list[ImpossibleCell],
         settings: SolverBenchmarkConfig,
     ):
-        self._job, self._said, self._left, self._clip = job, said, left, settings.clip_denoised
-        self._ways = {place.way: place.sample for place in places}
+        self._job, self._said, self._impossible, self._clip = job, said, impossible, settings.clip_denoised
+        self._variants = {cell.variant: cell.sample for cell in cells}
         origin = said.get("checkpoint", {})
         title = (
             f"{origin['weights']} at step {origin['step']:,}, seed {settings.seed}"
             if origin
             else f"seed {settings.seed}"
         )
-        self._sheet = Sheet(list(self._ways), sorted({place.asked for place in places}), title)
+        self._sheet = Sheet(list(self._variants), sorted({cell.asked for cell in cells}), title)
         self._began = self._written = time.monotonic()
         self._converged: list[Converged] = []
         self._pace: Pace | None = None
-        self.cells: dict[tuple[Way, int], Cell] = {}  # one that is timed again takes the place of itself
+        self.results: dict[tuple[SolverVariant, int], GridResult] = {}  # one that is timed again replaces itself
 
     def add(self, measured: Measured) -> None:
-        """Take note of it; written now and then."""
+        """Adds a result; the files are written now and then."""
         if measured.converged:
             self._add_converged(measured.converged)
-        if measured.cell and measured.pictures is not None:
-            cell = measured.cell
-            self.cells[cell.way, cell.asked] = cell
-            self._sheet.place(cell, _pixels(measured.pictures))
+        if measured.result and measured.images is not None:
+            result = measured.result
+            self.results[result.variant, result.asked] = result
+            self._sheet.place(result, _pixels(measured.images))
             self._pace = measured.pace
-        if (measured.cell or measured.converged) and time.monotonic() - self._written > KEEP_INTERVAL:
+        if (measured.result or measured.converged) and time.monotonic() - self._written > KEEP_INTERVAL:
             self.write("running")
 
     def _add_converged(self, converged: Converged) -> None:
         self._converged.append(converged)
-        about = f"{plural(converged.calls, 'call')}, ±{solver_grid.level(converged.apart)}"
-        for way, drawn in self._ways.items():
-            if not solver_grid.is_random(drawn) and drawn.clip_denoised == converged.clip:
-                self._sheet.place_converged(way, _pixels(converged.pictures), about)
+        about = f"{plural(converged.nfe, 'call')}, ±{solver_grid.level(converged.apart)}"
+        for variant, sample in self._variants.items():
+            if not solver_grid.is_random(sample) and sample.clip_denoised == converged.clip:
+                self._sheet.place_converged(variant, _pixels(converged.images), about)
 
     def write(self, ended: str) -> None:
-        """result.json and sheet.png, of what there is."""
-        if not self._converged and not self.cells:
+        """Writes result.json and sheet.png."""
+        if not self._converged and not self.results:
             return
         result = {
-            "rows": [cell._asdict() for cell in self.cells.values()],
+            "rows": [result._asdict() for result in self.results.values()],
             "converged": [
                 {
-                    **c._asdict(),
-                    "pictures": len(c.pictures),
+                    "clip": c.clip,
+                    "pictures": len(c.images),
+                    "calls": c.nfe,
+                    "apart": c.apart,
+                    "most": c.most,
                     "solver": solver_grid.CONVERGED,
                     "check": solver_grid.CHECK,
                     "check_calls": solver_grid.CHECK_CALLS,
                 }
                 for c in self._converged
             ],
-            "left_out": [{**out.way._asdict(), "asked": out.asked, "why": out.why} for out in self._left],
+            "left_out": [{**out.variant._asdict(), "asked": out.asked, "why": out.why} for out in self._impossible],
             "pace": self._pace._asdict() if self._pace else None,
             "ended": ended,
             "seconds": time.monotonic() - self._began,

@@ -16,23 +16,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ddpm import schedules
+from ddpm.checkpoints import loading
 from ddpm.compute import distributed
 from ddpm.config import codec
 from ddpm.config.tasks import SampleConfig
-from ddpm.config.training import Config
 from ddpm.diffusion.process import Network
 from ddpm.errors import UserError
 from ddpm.formatting import plural
 from ddpm.models import backend
-from ddpm.planning import timesteps, variances
-from ddpm.planning.variances import Errors
+from ddpm.planning.resolve import ResolvedSampling
 from ddpm.reports import animation
 from ddpm.reports.animation import Frames
 from ddpm.runs.jobs import Worker, keep_on_failure
 from ddpm.runs.results import TrajectoryJob
 from ddpm.runs.runs import Run
 from ddpm.sampling import analytic_variance, engine
+from ddpm.sampling.request import resolve_request
 from ddpm.storage import files, images
 
 LEVELS = 127.5  # of 0 .. 255, in a unit of [-1, 1]
@@ -56,31 +55,23 @@ class Look(NamedTuple):
 
 
 def looks(
-    network: Network,
-    config: Config,
-    settings: SampleConfig,
-    number: int = 0,
-    device: torch.device | str = "cpu",
-    errors: Errors | None = None,
+    network: Network, resolved: ResolvedSampling, number: int = 0, device: torch.device | str = "cpu"
 ) -> Iterator[Look]:
-    """Draw picture `number` of those that `settings` draw, the very same, and look at each step.
+    """Samples image `number` of a request, and records each model evaluation.
 
-    errors: those that `variance` analytic needs.  Raises UserError where there is no such picture.
+    network: ready to be called, as `ComputeMode.prepared` returns it.  Raises UserError where there is no such image.
     """
-    _check_number(settings, number)
-    curve = schedules.named(config.diffusion.noise_schedule, config.diffusion.diffusion_steps).curve
+    _check_number(resolved.request, number)
+    curve = engine.full_schedule(resolved.config.diffusion).curve
     seen: list[Tensor] = []
-
-    network = backend.resolve_backend(settings.kernels, settings.precision, torch.device(device)).prepared(network)
 
     def watched(x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
         seen[:] = [x[0].cpu()]  # with guidance it is there twice
         return network(x, t, **condition)
 
     before: Tensor | None = None
-    alone = dataclasses.replace(settings, batch_size=1, precision="fp32")  # what is watched computes as it was told
-    for drawn in engine.draw(watched, config, alone, device, first=number, errors=errors):
-        step, x = drawn.step, seen[0]
+    for progress in engine.sample(watched, dataclasses.replace(resolved, batch_size=1), device, first=number):
+        step, x = progress.step, seen[0]
         after, x_start = step.x[0].cpu(), step.x_start[0].cpu()
         abar = float(curve.abar(step.t))
         eps = (x - abar**0.5 * x_start) / (1 - abar) ** 0.5
@@ -89,7 +80,7 @@ def looks(
             step.done, step.total, step.t, float(curve.lam(step.t)), x, x_start, eps, _rms(after - x), change, after
         )
         before = x_start
-        if drawn.finished:
+        if progress.finished:
             return
 
 
@@ -147,51 +138,46 @@ def look_source(
     folder: Path,
     worker: Worker,
     source: Run | Path,
-    settings: SampleConfig,
+    request: SampleConfig,
     number: int,
     flags: Mapping[str, Any],
-    ask: bool = True,
+    run_probe: bool = True,
 ) -> Iterator[Look]:
-    """Look at a picture of a run, or of a checkpoint file, into a job's folder.
+    """Records the trajectory of one image of a run, or of a checkpoint file, into a job's folder.
 
-    `flags` are model and diffusion settings for a file that does not hold its own; where `ask`, a probe checks them.
+    flags, run_probe: see `loading.resolve_config`.  Raises UserError.
     """
     job = TrajectoryJob(folder)
     if job.result:
         raise UserError(f"{folder} already holds a trajectory: choose another --out.", code="already-exists")
-    worker.beat(warning=distributed.set_num_threads(settings.threads, "microscope"))
-    _check_number(settings, number)
-    settings = codec.with_absolute_paths(settings)
-    weights, config, path, about = engine.chosen(source, settings, flags, ask=ask)
-    engine.check(config, settings)
+    worker.beat(warning=distributed.set_num_threads(request.threads, "microscope"))
+    _check_number(request, number)
+    request = codec.with_absolute_paths(request)
+    opened = loading.open_model(source, request, flags, run_probe=run_probe)
     device = distributed.device()
-    computing = backend.resolve_and_report(settings.kernels, settings.precision, device, worker)
-    settings = dataclasses.replace(
-        settings, precision=computing.precision, kernels=computing.kernels
-    )  # as machines differ
-    network = engine.network_of(weights, config, path.name, device, settings.kernels)
-    told = engine.flags_of(config, weights, SampleConfig)
+    compute = backend.resolve_and_report(request.kernels, request.precision, device, worker)
+    resolved = resolve_request(opened.config, request, compute, opened.origin)
+    network, request = opened.network(device), resolved.request
     command = [
         "ddpm",
         "microscope",
         "--model_path",
-        str(path),
-        *codec.to_flags(settings),
+        str(opened.path),
+        *codec.to_flags(request),
         "--number",
         str(number),
-        *told,
+        *opened.flags(SampleConfig),
     ]
     said = {
-        "sample": dataclasses.asdict(settings),
+        "sample": dataclasses.asdict(request),
         "number": number,
-        "checkpoint": about,
+        "checkpoint": opened.origin,
         "command": shlex.join(command),
     }
     files.write_json(folder / "settings.json", said)
-    errors = None
-    if variances.chosen(config, settings) == "analytic":
-        errors = analytic_variance.for_weights(network, config, path, about["sha256"], worker, device, weights.data)
-    worker.beat(state="running", message="Drawing", step=0, total_steps=timesteps.calls(config, settings))
+    mse = analytic_variance.mse_for(resolved, opened, network, compute, worker)
+    resolved = dataclasses.replace(resolved, analytic_mse=mse)
+    worker.beat(state="running", message="Drawing", step=0, total_steps=resolved.nfe)
     record = Record()
     began = time.monotonic()
 
@@ -199,7 +185,7 @@ def look_source(
         _keep(job, record, said)
 
     with keep_on_failure(keep):
-        for look in looks(network, config, settings, number, device, errors):
+        for look in looks(compute.prepared(network), resolved, number, device):
             record.add(look)
             elapsed = time.monotonic() - began
             worker.beat(

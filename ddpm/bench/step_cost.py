@@ -16,9 +16,11 @@ from ddpm.config.tasks import SampleConfig
 from ddpm.config.training import Config
 from ddpm.data.datasets import Dataset
 from ddpm.errors import UserError
+from ddpm.models import backend
 from ddpm.planning import low_res
 from ddpm.runs.jobs import Stopped, Worker
 from ddpm.sampling import engine
+from ddpm.sampling.request import resolve_request
 from ddpm.storage import files
 from ddpm.training.trainer import Trainer
 
@@ -78,9 +80,10 @@ def _preview_seconds(trainer: Trainer) -> float:
     small = None
     if trainer.config.model.super_res:
         small = low_res.of_dataset(trainer.stream.dataset, trainer.config, settings.num_samples)
-    network = trainer.network()
+    compute = backend.resolve_backend(settings.kernels, settings.precision, trainer.device)
+    network = compute.prepared(trainer.network())
     began = time.monotonic()
-    list(engine.draw(network, trainer.config, settings, trainer.device, small))
+    list(engine.sample(network, resolve_request(trainer.config, settings, compute, images=small), trainer.device))
     return (time.monotonic() - began) * train.preview_steps * train.preview_samples / settings.num_samples
 
 

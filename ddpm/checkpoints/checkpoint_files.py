@@ -19,14 +19,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ddpm.checkpoints import infer_config
-from ddpm.checkpoints.weights import check_numbers, network_in, not_numbers, read
+from ddpm.checkpoints import infer_config, variance_file
+from ddpm.checkpoints.weights import FileState, check_numbers, network_in, not_numbers, read, read_hashed
 from ddpm.config import codec
 from ddpm.config.model import ModelConfig
 from ddpm.config.training import Config
 from ddpm.errors import UserError
 from ddpm.formatting import plural
-from ddpm.planning import variances
 from ddpm.runs.runs import Checkpoint, Run
 from ddpm.storage import files
 
@@ -132,7 +131,7 @@ def prune(run: Run, keep: int) -> None:
         files.sync_folder(manifest_path(old).parent)
         for name in old.files:
             (run.folder / name).unlink(missing_ok=True)
-            variances.path_of(run.folder / name).unlink(missing_ok=True)
+            variance_file.path_for(run.folder / name).unlink(missing_ok=True)
 
 
 def damage(checkpoint: Checkpoint, only: str = "") -> str:
@@ -143,13 +142,21 @@ def damage(checkpoint: Checkpoint, only: str = "") -> str:
         path = checkpoint.folder / name
         try:
             size = path.stat().st_size
-            right = size == expected["bytes"] and files.sha256(path) == expected["sha256"]
+            sha256 = files.sha256(path) if size == expected["bytes"] else ""
         except FileNotFoundError:
             return f"{name} of step {checkpoint.step} is missing."
-        if size != expected["bytes"]:
-            return f"{name} has {plural(size, 'byte')} instead of {expected['bytes']}: it was cut short."
-        if not right:
-            return f"{name} does not have the checksum it was saved with: its content was changed."
+        if wrong := mismatch(checkpoint, name, size, sha256):
+            return wrong
+    return ""
+
+
+def mismatch(checkpoint: Checkpoint, name: str, size: int, sha256: str) -> str:
+    """Says how a file differs from what was committed under its name, in a sentence; empty where it does not."""
+    expected = checkpoint.files[name]
+    if size != expected["bytes"]:
+        return f"{name} has {plural(size, 'byte')} instead of {expected['bytes']}: it was cut short."
+    if sha256 != expected["sha256"]:
+        return f"{name} does not have the checksum it was saved with: its content was changed."
     return ""
 
 
@@ -216,8 +223,29 @@ def newest_intact(run: Run) -> tuple[Checkpoint | None, list[str]]:
 
 
 def load_weights(path: Path) -> Weights:
-    """Weights and the settings they were trained with.  Raises UserError for anything else, and for NaN among them."""
-    content = network_in(read(path), path)
+    """Reads weights and the settings they were trained with.  Raises UserError for anything else, and for NaN."""
+    return _weights_in(read(path), path)
+
+
+class LoadedCheckpoint(NamedTuple):
+    """A file of weights, read and hashed in one go."""
+
+    weights: Weights
+    sha256: str
+    state: FileState
+
+
+def load_checkpoint(path: Path, check: Callable[[str, int], None] | None = None) -> LoadedCheckpoint:
+    """Reads weights as `load_weights` does, and hashes the bytes that were read.
+
+    check: called with checksum and size before anything is decoded.
+    """
+    content = read_hashed(path, check)
+    return LoadedCheckpoint(_weights_in(content.value, path), content.sha256, content.state)
+
+
+def _weights_in(value: Any, path: Path) -> Weights:
+    content = network_in(value, path)
     check_numbers(content, path)
     about = getattr(content, "_metadata", {}).get(METADATA)
     if about is None:

@@ -1,15 +1,18 @@
 """Files of weights, whoever wrote them: read without running anything that they hold, or told apart in a sentence."""
 
+import contextlib
+import hashlib
 import io
 import json
+import os
 import pickle
 import shlex
 import warnings
 import zipfile
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import torch
 from torch import Tensor
@@ -44,11 +47,62 @@ STARTS = {  # of files that are taken for checkpoints -> what they are
 }
 
 
+class FileState(NamedTuple):
+    """A file that was read, by which it is known again without reading it."""
+
+    device: int
+    inode: int
+    bytes: int
+    modified: int  # nanoseconds
+
+    @classmethod
+    def of(cls, stat: os.stat_result) -> "FileState":
+        """Takes what identifies the file from its stat."""
+        return cls(stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns)
+
+
+class Content(NamedTuple):
+    """A checkpoint file, read and hashed."""
+
+    value: Any  # tensors and plain values
+    sha256: str
+    state: FileState
+
+
 def read(path: Path) -> Any:
-    """A file's content, tensors and plain values only.  Raises UserError for what is no checkpoint."""
+    """Reads a file's content, tensors and plain values only.  Raises UserError for what is no checkpoint."""
+    with _reading(path) as file:
+        return torch.load(file, map_location="cpu", weights_only=True)
+
+
+def read_hashed(path: Path, check: Callable[[str, int], None] | None = None) -> Content:
+    """Reads a file as `read` does, and hashes the same open file: whoever replaces it meanwhile changes neither.
+
+    check: called with the checksum and the size before the content is decoded.
+    """
+    with _reading(path) as file:
+        before = FileState.of(os.fstat(file.fileno()))
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        if check:
+            check(sha256, before.bytes)
+        file.seek(0)
+        value = torch.load(file, map_location="cpu", weights_only=True)
+        if FileState.of(os.fstat(file.fileno())) != before:
+            raise UserError(
+                f"{path} was written to while it was being read: wait until it is whole, and start again.",
+                code="changed-file",
+            )
+        return Content(value, sha256, before)
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[io.BufferedReader]:
+    """Opens a checkpoint file; what goes wrong while it is read is raised as a UserError that says what to do."""
     try:
-        with warnings.catch_warnings(action="ignore", category=UserWarning):  # about files that are refused
-            return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore", category=UserWarning), open(path, "rb") as file:
+            yield file
+    except UserError:
+        raise
     except FileNotFoundError:
         raise UserError(
             f"There is no file {path}: name a checkpoint such as runs/NAME/model000500.pt.", code="not-found"

@@ -156,9 +156,10 @@ def _samplers(options: argparse.Namespace) -> Output:
         with tqdm(unit="call", dynamic_ncols=True, leave=False, disable=not sys.stderr.isatty()) as line:
             for measured in solver_benchmark.compare_source(folder, worker, source, settings, flags, options.probe):
                 line.total = measured.total
-                if measured.cell:
+                if measured.result:
                     line.set_description_str(
-                        f"{measured.cell.way.label}, {formatting.plural(measured.cell.calls, 'call')}", refresh=False
+                        f"{measured.result.variant.label}, {formatting.plural(measured.result.calls, 'call')}",
+                        refresh=False,
                     )
                 line.update(measured.done - line.n)
     job = results.SolverBenchmarkJob(folder)

@@ -75,9 +75,9 @@ def _resumed(options: argparse.Namespace) -> Path:
 
 
 def _drawn(options: argparse.Namespace) -> Path:
-    like = torchrun.run_on_main(lambda: metadata.in_picture(options.like)) if options.like else None
+    like = torchrun.run_on_main(lambda: metadata.in_image(options.like)) if options.like else None
     if like is not None:
-        settings, source, flags, like = _changed(options, like)
+        settings, source, flags = _changed(options, like)
     elif not (options.run or options.model_path):
         raise UserError(
             "Nothing to draw from is named: give --run NAME or --model_path FILE, or --like FILE.png with a picture"
@@ -91,14 +91,14 @@ def _drawn(options: argparse.Namespace) -> Path:
         worker.beat(message="Loading the network")
         from ddpm.sampling import job
 
-        job.draw_source(folder, worker, source, settings, flags, options.base, options.probe, like)
+        job.sample_source(folder, worker, source, settings, flags, options.base, options.probe)
     return folder
 
 
 def _changed(
     options: argparse.Namespace, like: dict[str, Any]
-) -> tuple[SampleConfig, runs.Run | Path, dict[str, Any], dict[str, Any] | None]:
-    """What a picture says, with the flags that are given: settings, run or file, its flags, and the recipe of that file."""
+) -> tuple[SampleConfig, runs.Run | Path | metadata.RecordedCheckpoint, dict[str, Any]]:
+    """Returns the request of an image with the flags that were given, the model, and flags of a file without settings."""
     settings = metadata.sample_of(like, options.like.name)
     explicit = any(getattr(options, name) for name in SOURCE)
     if explicit:  # which checkpoint of a run is meant is not what the picture says
@@ -108,7 +108,7 @@ def _changed(
         raise UserError(problem.sentence, code=problem.code)
     if explicit:
         _, source, flags = shared.read_source(options, SampleConfig)
-        return changed, source, flags, None
+        return changed, source, flags
     flags = shared.given(options, SECTIONS["model"], SECTIONS["diffusion"])
     own = {name for name in flags if name not in SampleConfig.__dataclass_fields__}
     if own:
@@ -118,4 +118,4 @@ def _changed(
             code="settings-are-fixed",
         )
     remedy = "name a checkpoint with --run or --model_path to draw from all the same"
-    return changed, torchrun.run_on_main(lambda: metadata.checkpoint_of(like, options.like.name, remedy)), {}, like
+    return changed, torchrun.run_on_main(lambda: metadata.checkpoint_of(like, options.like.name, remedy)), {}

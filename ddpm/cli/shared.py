@@ -80,7 +80,7 @@ def log_format() -> str | None:
     return ",".join(["csv", *(name for name in formats if name in LOG_FORMATS and name != "csv")]) if formats else None
 
 
-def result_folder(out: Path | None, source: Run | Path, kind: str) -> Path:
+def result_folder(out: Path | None, source: object, kind: str) -> Path:
     """Folder of a job's result: `out`, or else KIND/TIME in OPENAI_LOGDIR, in the run's folder or in this folder."""
     own = source.folder if isinstance(source, Run) else Path()
     return out or torchrun.run_on_main(lambda: runs.timestamped_folder((paths.log_folder() or own) / kind))

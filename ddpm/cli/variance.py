@@ -29,14 +29,17 @@ def _analytic(options: argparse.Namespace) -> None:
     wanted, source, flags = shared.read_source(options, AnalyticConfig)
     from tqdm import tqdm
 
+    from ddpm.checkpoints import loading, variance_file
+    from ddpm.checkpoints.variance_file import PredictionErrors
     from ddpm.compute import distributed
     from ddpm.data import datasets
     from ddpm.models import backend
-    from ddpm.sampling import analytic_variance, engine
+    from ddpm.sampling import analytic_variance
 
     distributed.set_num_threads(wanted.threads, "estimate")
-    weights, config, path, origin = engine.chosen(source, wanted, flags, options.base, options.probe)
-    variances.chosen(config, dataclasses.replace(wanted, variance="analytic"))
+    opened = loading.open_model(source, wanted, flags, options.base, options.probe)
+    config, path = opened.config, opened.path
+    variances.resolve_variance(config, dataclasses.replace(wanted, variance="analytic"))
     place = dataclasses.replace(config.data, data_dir=wanted.data_dir or config.data.data_dir)
     place = datasets.adjusted(place, wanted)
     if not place.data_dir:
@@ -46,8 +49,8 @@ def _analytic(options: argparse.Namespace) -> None:
         )
     dataset = datasets.open_dataset(place, config.model, seed=config.train.seed)
     device = distributed.device()
-    backend.resolve_and_report(wanted.kernels, "fp32", device, None)
-    network = engine.network_of(weights, config, path.name, device, wanted.kernels)
+    compute = backend.resolve_and_report(wanted.kernels, "fp32", device, None)
+    network = compute.prepared(opened.network(device))
     with tqdm(unit="call", dynamic_ncols=True, leave=False, disable=not sys.stderr.isatty()) as line:
         for now in analytic_variance.estimate(network, config, dataset, wanted.num_samples, wanted.seed, device):
             cpu_threads.look()
@@ -56,11 +59,11 @@ def _analytic(options: argparse.Namespace) -> None:
     assert now.mse is not None
     about = {"data": place.data_dir, "pictures": wanted.num_samples, "seed": wanted.seed}
     try:
-        variances.write(path, origin["sha256"], variances.Errors(now.mse.tolist(), about))
+        variance_file.write(path, opened.sha256, PredictionErrors(now.mse.tolist(), about))
     except OSError as error:
         raise UserError(
-            f"{variances.path_of(path)} cannot be written ({error.strerror or error}): make its folder writable, or"
+            f"{variance_file.path_for(path)} cannot be written ({error.strerror or error}): make its folder writable, or"
             " copy the weights to another.",
             code="not-writable",
         ) from error
-    print(variances.path_of(path))
+    print(variance_file.path_for(path))

@@ -100,7 +100,7 @@ def vlb_terms(
 
     L_{t-1} = KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)), and at t = 0 the decoder's -log p(x_0 | x_1).
     """
-    variance = variance or process.VARIANCES[variances.trained(settings, predicted.v is not None)]
+    variance = variance or process.VARIANCES[variances.trained_variance(settings, predicted.v is not None)]
     mean, log_variance = (
         process.q_posterior_mean(schedule, predicted.x_start, x_t, t),
         variance(schedule, t, predicted),

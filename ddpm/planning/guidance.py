@@ -24,7 +24,7 @@ class Guidance(NamedTuple):
         return self.scale != 1 and self.low <= round(t, 6) <= self.high  # a place that was computed is a hair off
 
 
-def of(config: Config, sample: SampleConfig) -> Guidance | None:
+def resolve_guidance(config: Config, sample: SampleConfig) -> Guidance | None:
     """The guidance that the settings ask for; None where the model is asked as it is.
 
     Raises UserError for a model that cannot be guided, and for an interval outside its timesteps.

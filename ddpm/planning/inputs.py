@@ -1,7 +1,5 @@
-"""The pictures, and the mask, that a drawing begins with.  No torch."""
+"""The images, and the mask, that the tasks vary, inpaint and invert begin with.  No torch."""
 
-import itertools
-import logging
 from typing import NamedTuple
 
 import numpy as np
@@ -11,26 +9,26 @@ from ddpm.config.tasks import SampleConfig
 from ddpm.config.training import Config
 from ddpm.data.sources import open_source
 from ddpm.errors import UserError
-from ddpm.planning.low_res import LowRes, Progress, labels_of
+from ddpm.planning import source_images
+from ddpm.planning.source_images import Progress, SourceImages
 from ddpm.storage import images, paths
 
-log = logging.getLogger("ddpm")
-FROM_PICTURES = ("vary", "inpaint", "invert")
+IMAGE_TASKS = ("vary", "inpaint", "invert")
 
 
-class Given(NamedTuple):
-    """What a drawing begins with."""
+class InputImages(NamedTuple):
+    """Images that a task begins with."""
 
-    pictures: LowRes  # of the model's image size, to be taken in turn
-    mask: np.ndarray | None = None  # uint8 [H, W] of 0 and 1: 1 where something new is drawn
+    images: SourceImages  # of the model's image size
+    mask: np.ndarray | None = None  # uint8 [H, W] of 0 and 1: 1 where something new is sampled
 
 
-def read(config: Config, sample: SampleConfig, progress: Progress | None = None) -> Given | None:
-    """The pictures of `sample.picture`, `num_samples` of them at most, and the mask; None where the task has none.
+def read(config: Config, sample: SampleConfig, progress: Progress | None = None) -> InputImages | None:
+    """Reads the images of `sample.picture`, at most `num_samples`, and the mask; None where the task needs none.
 
-    Raises UserError for what is missing, broken, not wanted, or of another size.
+    Raises UserError for images that are missing, broken, of another size, or given to a task that takes none.
     """
-    wanted = sample.task in FROM_PICTURES
+    wanted = sample.task in IMAGE_TASKS
     if not wanted and (sample.picture or sample.mask):
         name = "picture" if sample.picture else "mask"
         raise UserError(
@@ -52,7 +50,7 @@ def read(config: Config, sample: SampleConfig, progress: Progress | None = None)
             f" {_size(config)}.",
             code="missing-value",
         )
-    return Given(_pictures(config, sample, progress), _mask(config, sample))
+    return InputImages(_images(config, sample, progress), _mask(config, sample))
 
 
 def _size(config: Config) -> str:
@@ -60,7 +58,7 @@ def _size(config: Config) -> str:
 
 
 def fit(config: Config, picture: Image.Image, name: str) -> np.ndarray:
-    """uint8 [H, W, C] of a picture of the model's size.  Raises UserError for another size."""
+    """Converts an image of the model's size to uint8 [H, W, C].  Raises UserError for another size."""
     size = config.model.image_size
     if picture.size != (size, size):
         raise UserError(
@@ -71,24 +69,16 @@ def fit(config: Config, picture: Image.Image, name: str) -> np.ndarray:
     return images.prepare(picture, size, config.model.image_channels)
 
 
-def _pictures(config: Config, sample: SampleConfig, progress: Progress | None) -> LowRes:
+def _images(config: Config, sample: SampleConfig, progress: Progress | None) -> SourceImages:
     path = paths.full(sample.picture)
     if path.is_file() and path.suffix.lower() != ".npz":
-        return LowRes(fit(config, images.load(path), path.name)[None])
+        return SourceImages(fit(config, images.load(path), path.name)[None])
+
+    def decode(image: Image.Image, name: str) -> np.ndarray:
+        return fit(config, image, f"{name} of {sample.picture}")
+
     source = open_source(sample.picture)
-    for notice in source.notices:
-        log.warning("%s", notice)
-    model = config.model
-    labelled = model.class_cond and source.labels is not None and not sample.classes
-    source = source.labelled() if labelled else source
-    count = min(source.count, sample.num_samples)
-    pixels = np.empty((count, model.image_size, model.image_size, model.image_channels), np.uint8)
-    for k, item in enumerate(itertools.islice(source.items(model.image_size, model.image_channels), count)):
-        with item.open() as read:
-            pixels[k] = fit(config, read.image, f"{item.name} of {sample.picture}")
-        if progress:
-            progress(k + 1, count)
-    return LowRes(pixels, labels_of(config, source, sample.picture)[:count] if labelled else None)
+    return source_images.read(config, sample, source, sample.picture, config.model.image_size, decode, progress)
 
 
 def _mask(config: Config, sample: SampleConfig) -> np.ndarray | None:
@@ -109,7 +99,10 @@ def _mask(config: Config, sample: SampleConfig) -> np.ndarray | None:
 
 
 def read_mask(config: Config, path: str) -> np.ndarray:
-    """The mask in a file: uint8 [H, W] of 0 and 1.  Raises UserError for another size, and where it is black everywhere."""
+    """Reads a mask from a file: uint8 [H, W], 1 where it is white, else 0.
+
+    Raises UserError for another size, and where it is black everywhere.
+    """
     picture = images.load(paths.full(path))
     size = config.model.image_size
     if picture.size != (size, size):

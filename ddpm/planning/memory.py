@@ -124,7 +124,7 @@ def _room(model: ModelConfig, threads: int) -> int:
 # --- drawing
 
 
-def drawn_at_once(config: Config, sample: SampleConfig) -> int:
+def batch_size(config: Config, sample: SampleConfig) -> int:
     """Pictures in a batch: at most `sample.batch_size` (0: FAST) and what is asked for, and at least 1.
 
     They take at most half of the memory that is available now, shared with the other processes on this machine.

@@ -1,4 +1,4 @@
-"""What a frontier compares: its cells, each a sampler with so many network calls, and tables of them.  No torch."""
+"""The grid of a solver comparison: each cell is a solver with a number of model evaluations.  And tables of results.  No torch."""
 
 import csv
 import dataclasses
@@ -11,7 +11,7 @@ from ddpm.config.fields import ints
 from ddpm.config.tasks import SampleConfig, SolverBenchmarkConfig
 from ddpm.config.training import Config
 from ddpm.errors import UserError
-from ddpm.planning import timesteps
+from ddpm.planning import resolve, timesteps
 from ddpm.solvers import SOLVERS
 from ddpm.spacings import SPACINGS
 
@@ -20,15 +20,15 @@ FLIPS = {
     "analytic_first_step": "analytic first step",
     "denoise_to_zero": "not denoised to zero",
 }
-"""Settings that can be tried the other way round, and what that way is called."""
+"""Settings whose opposite can be compared, and the label of that opposite."""
 
 
-class Way(NamedTuple):
-    """A way of drawing, whatever the number of calls: a row of the sheet, a line of the chart."""
+class SolverVariant(NamedTuple):
+    """A solver with its spacing: a row of the grid, a line of the chart."""
 
     solver: str
     spacing: str
-    flip: str = ""  # the setting that is the other way round
+    flip: str = ""  # the setting that has its opposite value
 
     @property
     def label(self) -> str:
@@ -37,63 +37,61 @@ class Way(NamedTuple):
         return ", ".join(part for part in parts if part)
 
 
-CONVERGED, CONVERGED_CALLS = Way("unipc-2", "karras"), 400
-CHECK, CHECK_CALLS = Way("dpm++3m", "karras"), 200
-"""What the converged pictures are drawn with, and by what they are checked: another solver over half as many timesteps.
+CONVERGED, CONVERGED_CALLS = SolverVariant("unipc-2", "karras"), 400
+CHECK, CHECK_CALLS = SolverVariant("dpm++3m", "karras"), 200
+"""What the converged images are sampled with, and what checks them: another solver over half as many timesteps.
 
-Two solvers over the same timesteps agree even where both are off.  With the quick start's model these pictures agree
-with those of UniPC-3 over 800 timesteps spread by logsnr to 0.1 levels, even one that hangs between two colours.
+Two solvers over the same timesteps agree even where both are wrong.  With the quick start's model these images agree
+with those of UniPC-3 over 800 timesteps spaced by logsnr to 0.1 levels, even an image between two colours.
 """
 
 
-class Cell(NamedTuple):
-    """What came of a way of drawing with so many calls."""
+class GridResult(NamedTuple):
+    """Measured result of a cell of the grid."""
 
     solver: str
     spacing: str
     flip: str
-    asked: int  # network calls a picture that were asked for
-    calls: int  # and made: Heun, for one, makes an odd number
-    seconds: float  # a picture, of the network and the sampler alone
-    distance: float | None  # to the converged picture, in levels of 0 .. 255; None where noise is added on the way
-    mean: float | None = (
-        None  # `distance` is the median over the pictures, which a single one that tips over does not move
-    )
+    asked: int  # model evaluations an image that were asked for
+    calls: int  # model evaluations that were made (NFE): with Heun, an odd number
+    seconds: float  # an image, of the network and the sampler alone
+    distance: float | None  # to the converged image, in levels of 0 .. 255, median over the images; None where random
+    mean: float | None = None  # mean over the images, which a single outlier moves
 
     @property
-    def way(self) -> Way:
-        """Its row."""
-        return Way(self.solver, self.spacing, self.flip)
+    def variant(self) -> SolverVariant:
+        """Row of the grid."""
+        return SolverVariant(self.solver, self.spacing, self.flip)
 
 
-class Place(NamedTuple):
-    """A cell that is to be measured."""
+class GridCell(NamedTuple):
+    """A cell of the grid that is to be measured."""
 
-    way: Way
-    asked: int
-    calls: int
+    variant: SolverVariant
+    asked: int  # model evaluations an image that were asked for
+    nfe: int  # and that it takes
     sample: SampleConfig
 
 
-class LeftOut(NamedTuple):
-    """A cell that is impossible, and why."""
+class ImpossibleCell(NamedTuple):
+    """A cell of the grid that cannot be sampled, and why."""
 
-    way: Way
+    variant: SolverVariant
     asked: int
     why: str
 
 
-def ways(settings: SolverBenchmarkConfig) -> list[Way]:
-    """The rows that the settings ask for.  Raises UserError for a name that there is not."""
+def variants(settings: SolverBenchmarkConfig) -> list[SolverVariant]:
+    """Returns the rows that the settings ask for.  Raises UserError for an unknown name."""
     solvers = _names("solvers", settings.solvers, tuple(SOLVERS)) or list(SOLVERS)
     own = settings.spacing.strip() in ("", "auto")
     spacings = [] if own else _names("spacing", settings.spacing, tuple(SPACINGS))
     flips = ["", *_names("flips", settings.flips, tuple(FLIPS))]
-    return [Way(s, p, flip) for s in solvers for p in spacings or [SOLVERS[s].spacing] for flip in flips]
+    return [SolverVariant(s, p, flip) for s in solvers for p in spacings or [SOLVERS[s].spacing] for flip in flips]
 
 
-def calls_of(settings: SolverBenchmarkConfig) -> list[int]:
-    """The columns that the settings ask for, increasing.  Raises UserError for what is no number."""
+def evaluation_counts(settings: SolverBenchmarkConfig) -> list[int]:
+    """Returns the columns that the settings ask for, increasing.  Raises UserError for what is no number."""
     found = sorted(set(ints("calls", settings.calls)))
     if not found:
         raise UserError(
@@ -103,7 +101,7 @@ def calls_of(settings: SolverBenchmarkConfig) -> list[int]:
 
 
 def _names(setting: str, text: str, known: Sequence[str]) -> list[str]:
-    """The names in a text with commas between, each once; all where it says all."""
+    """Splits a text at commas into known names, each once; all of them where the text is "all"."""
     found = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
     if found == ["all"]:
         return list(known)
@@ -117,9 +115,9 @@ def _names(setting: str, text: str, known: Sequence[str]) -> list[str]:
     return found
 
 
-def sample_of(config: Config, settings: SolverBenchmarkConfig, way: Way, calls: int) -> SampleConfig:
-    """How a cell's pictures are drawn: in fp32, all from the same noise."""
-    takes = SOLVERS[way.solver].takes
+def sample_of(config: Config, settings: SolverBenchmarkConfig, variant: SolverVariant, nfe: int) -> SampleConfig:
+    """Returns the request for the samples of a cell: in fp32, all from the same noise."""
+    takes = SOLVERS[variant.solver].takes
     usual = SampleConfig(
         weights=settings.weights,
         step=settings.step,
@@ -129,9 +127,9 @@ def sample_of(config: Config, settings: SolverBenchmarkConfig, way: Way, calls: 
         threads=settings.threads,
         num_samples=settings.num_samples,
         batch_size=settings.batch_size,
-        sampler=way.solver,
-        steps=calls,
-        spacing=way.spacing,
+        sampler=variant.solver,
+        steps=nfe,
+        spacing=variant.spacing,
         classes=settings.classes,
         precision="fp32",
         kernels=settings.kernels,
@@ -139,19 +137,19 @@ def sample_of(config: Config, settings: SolverBenchmarkConfig, way: Way, calls: 
         eta=settings.eta if "eta" in takes else 0.0,
         churn=settings.churn if "churn" in takes else 0.0,
     )
-    if not way.flip:
+    if not variant.flip:
         return usual
-    return dataclasses.replace(usual, **{way.flip: not getattr(usual, way.flip)})  # type: ignore[arg-type]
+    return dataclasses.replace(usual, **{variant.flip: not getattr(usual, variant.flip)})  # type: ignore[arg-type]
 
 
 def is_random(sample: SampleConfig) -> bool:
-    """Whether fresh noise is added on the way, so that there is no converged picture to come close to."""
+    """True if the solver adds fresh noise, so that there is no converged image to compare with."""
     row = SOLVERS[timesteps.solver(sample)]
     return not row.exact or any(getattr(sample, name) > 0 for name in ("eta", "churn") if name in row.takes)
 
 
-def places(config: Config, settings: SolverBenchmarkConfig) -> tuple[list[Place], list[LeftOut]]:
-    """The cells to be measured, few calls first and the samplers in turn, and those that are impossible.
+def grid_cells(config: Config, settings: SolverBenchmarkConfig) -> tuple[list[GridCell], list[ImpossibleCell]]:
+    """Returns the cells to measure, few evaluations first and the solvers in turn, and the impossible ones.
 
     Raises UserError where none is possible, and for settings that say something else.
     """
@@ -161,83 +159,89 @@ def places(config: Config, settings: SolverBenchmarkConfig) -> tuple[list[Place]
             " it out.",
             code="conflicting-settings",
         )
-    found: list[Place] = []
-    left: list[LeftOut] = []
-    for asked in calls_of(settings):
-        for way in ways(settings):
-            sample = sample_of(config, settings, way, asked)
+    found: list[GridCell] = []
+    impossible: list[ImpossibleCell] = []
+    for asked in evaluation_counts(settings):
+        for variant in variants(settings):
+            sample = sample_of(config, settings, variant, asked)
             try:
-                found.append(Place(way, asked, timesteps.calls(config, sample), sample))
+                found.append(GridCell(variant, asked, resolve.resolve_process(config, sample).nfe, sample))
             except UserError as error:
-                left.append(LeftOut(way, asked, str(error)))
+                impossible.append(ImpossibleCell(variant, asked, str(error)))
     if not found:
-        raise UserError(f"None of these samplers can draw with so many calls: {left[0].why}", code="impossible-steps")
-    return found, left
+        raise UserError(
+            f"None of these samplers can draw with so many calls: {impossible[0].why}", code="impossible-steps"
+        )
+    return found, impossible
 
 
-def clips(found: Iterable[Place]) -> list[bool]:
-    """Of which equations there are converged pictures to be drawn: those of clipped predictions, the others, or both."""
+def clip_settings(found: Iterable[GridCell]) -> list[bool]:
+    """Returns the values of clip_denoised for which converged images are needed: each is another equation."""
     return sorted({p.sample.clip_denoised for p in found if not is_random(p.sample)}, reverse=True)
 
 
-def total_calls(found: Sequence[Place], settings: SolverBenchmarkConfig) -> int:
-    """Network calls that a picture takes in all."""
-    return (CONVERGED_CALLS + CHECK_CALLS) * len(clips(found)) + settings.repeats * sum(place.calls for place in found)
+def total_evaluations(found: Sequence[GridCell], settings: SolverBenchmarkConfig) -> int:
+    """Counts the model evaluations that an image takes over the whole comparison."""
+    converged = (CONVERGED_CALLS + CHECK_CALLS) * len(clip_settings(found))
+    return converged + settings.repeats * sum(cell.nfe for cell in found)
 
 
 # --- tables
 
 
-def columns(cells: Iterable[Cell]) -> list[int]:
-    """The numbers of calls that were asked for, increasing."""
+def columns(cells: Iterable[GridResult]) -> list[int]:
+    """Returns the numbers of evaluations that were asked for, increasing."""
     return sorted({cell.asked for cell in cells})
 
 
-def rows(cells: Iterable[Cell]) -> dict[Way, dict[int, Cell]]:
-    """Each way of drawing with its cells, by the calls that were asked for."""
-    found: dict[Way, dict[int, Cell]] = {}
+def rows(cells: Iterable[GridResult]) -> dict[SolverVariant, dict[int, GridResult]]:
+    """Groups results by variant, and within it by the evaluations that were asked for."""
+    found: dict[SolverVariant, dict[int, GridResult]] = {}
     for cell in cells:
-        found.setdefault(cell.way, {})[cell.asked] = cell
+        found.setdefault(cell.variant, {})[cell.asked] = cell
     return found
 
 
-def off(cell: Cell) -> str:
-    """1.3, or random; with the calls made, where they are not those asked for: 1.3 (7 calls)."""
+def distance_text(cell: GridResult) -> str:
+    """Writes 1.3, or random; with the evaluations made, where others were asked for: 1.3 (7 calls)."""
     said = "random" if cell.distance is None else level(cell.distance)
     return said if cell.calls == cell.asked else f"{said} ({formatting.plural(cell.calls, 'call')})"
 
 
 def level(distance: float) -> str:
-    """12.4, 1.3, 0.04: two digits that count, or a decimal."""
+    """Writes a distance with two significant digits, or one decimal: 12.4, 1.3, 0.04."""
     return f"{distance:.1f}" if distance >= 0.95 else f"{distance:.2g}"
 
 
-def table(cells: Sequence[Cell], markdown: bool = False) -> str:
-    """Ways by calls: the distance in levels, and under each number of calls its seconds a picture."""
+def table(cells: Sequence[GridResult], markdown: bool = False) -> str:
+    """Writes a table of variants by evaluations: distances in levels, and a last row of seconds per image."""
     counts = columns(cells)
     head = ["sampler, spacing", *(formatting.plural(n, "call") for n in counts)]
-    body = [[way.label, *(off(by[n]) if n in by else "–" for n in counts)] for way, by in rows(cells).items()]
+    body = [
+        [variant.label, *(distance_text(by[n]) if n in by else "–" for n in counts)]
+        for variant, by in rows(cells).items()
+    ]
     times = [[c.seconds / c.calls * n for c in cells if c.asked == n] for n in counts]
     body.append(["seconds a picture", *(f"{sorted(found)[len(found) // 2]:.2g}" for found in times)])
     return formatting.table(head, body, markdown)
 
 
-def to_csv(cells: Iterable[Cell]) -> bytes:
-    """A line a cell; no distance where it is random."""
+def to_csv(cells: Iterable[GridResult]) -> bytes:
+    """Writes results as CSV, one line each; without a distance where it is random."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(Cell._fields)
+    writer.writerow(GridResult._fields)
     writer.writerows(cells)
     return buffer.getvalue().encode()
 
 
-def from_json(result: dict[str, Any]) -> list[Cell]:
-    """The cells of a result.json."""
-    return [Cell(**row) for row in result.get("rows", ())]
+def from_json(result: dict[str, Any]) -> list[GridResult]:
+    """Reads the results of a result.json."""
+    return [GridResult(**row) for row in result.get("rows", ())]
 
 
-def cheapest(cells: Iterable[Cell], tolerance: float) -> Cell | None:
-    """The cell with the fewest calls within `tolerance` levels of the converged pictures; the closest of several."""
+def cheapest(cells: Iterable[GridResult], tolerance: float) -> GridResult | None:
+    """Returns the result with the fewest evaluations within `tolerance` levels of the converged images, or None."""
     within = [
         (cell.calls, cell.distance, cell) for cell in cells if cell.distance is not None and cell.distance <= tolerance
     ]
@@ -245,14 +249,14 @@ def cheapest(cells: Iterable[Cell], tolerance: float) -> Cell | None:
 
 
 def about(result: dict[str, Any]) -> str:
-    """What the numbers of a result.json are, and where they were measured."""
+    """Describes the numbers of a result.json, and the machine they were measured on."""
     machine, pace = result["machine"], result["pace"]
     said = ["Levels of 0 .. 255 (RMSE a pixel) from the converged pictures of the same noise, median over the pictures"]
     if result["converged"]:
         first = result["converged"][0]
         said[0] += (
             f", which are known to {level(max(c['apart'] for c in result['converged']))} levels"
-            f" ({Way(*first['solver']).label} with {first['calls']} calls against {Way(*first['check']).label} with"
+            f" ({SolverVariant(*first['solver']).label} with {first['calls']} calls against {SolverVariant(*first['check']).label} with"
             f" {first['check_calls']})"
         )
     said.append(

@@ -7,7 +7,7 @@ from ddpm import formatting
 from ddpm.config.tasks import EvalConfig, SampleConfig, SolverBenchmarkConfig
 from ddpm.config.training import Config
 from ddpm.errors import UserError
-from ddpm.planning import solver_grid, timesteps
+from ddpm.planning import resolve, solver_grid, timesteps
 from ddpm.runs.results import EvaluationJob
 from ddpm.runs.runs import Run
 from ddpm.solvers import SOLVERS
@@ -28,7 +28,7 @@ def normal_form(sample: SampleConfig) -> SampleConfig:
 def describe(config: Config, sample: SampleConfig) -> str:
     """Describes a request in one line: 16 images · DDIM, 50 NFE · seed 0."""
     try:
-        evaluations = timesteps.calls(config, sample)
+        evaluations = resolve.resolve_process(config, sample).nfe
     except UserError:
         evaluations = 0
     normal = normal_form(sample)
@@ -51,7 +51,7 @@ RECENT = 20  # sampling jobs whose speed is looked at
 
 def sampling_cost(run: Run, config: Config, sample: SampleConfig) -> str:
     """Describes the cost of a request: 50 model evaluations per image · about 12 s, estimated from the last one."""
-    evaluations = f"{formatting.plural(timesteps.calls(config, sample), 'model evaluation')} per image"
+    evaluations = f"{formatting.plural(resolve.resolve_process(config, sample).nfe, 'model evaluation')} per image"
     seconds = estimate_sampling_seconds(run, config, sample)
     if seconds is None:
         return evaluations
@@ -65,7 +65,8 @@ def estimate_sampling_seconds(run: Run, config: Config, sample: SampleConfig) ->
         if status and before and status.state == "finished" and status.steps_per_second:
             batch = job.settings.get("drawn_at_once") or before.batch_size or before.num_samples
             evaluations = status.steps_per_second * min(batch, before.num_samples) * _evaluations_per_step(before)
-            return timesteps.calls(config, sample) * sample.num_samples * _evaluations_per_step(sample) / evaluations
+            nfe = resolve.resolve_process(config, sample).nfe * _evaluations_per_step(sample)
+            return nfe * sample.num_samples / evaluations
     return None
 
 
@@ -86,7 +87,9 @@ def estimate_evaluation_seconds(jobs: Sequence[EvaluationJob], config: Config, e
 
 def estimate_benchmark_seconds(run: Run, config: Config, settings: SolverBenchmarkConfig) -> float | None:
     """Estimates the seconds a comparison of samplers takes from an earlier one of the run, or from its sampling speed."""
-    evaluations = solver_grid.total_calls(solver_grid.places(config, settings)[0], settings) * settings.num_samples
+    evaluations = (
+        solver_grid.total_evaluations(solver_grid.grid_cells(config, settings)[0], settings) * settings.num_samples
+    )
     for job in run.solver_benchmark_jobs()[:RECENT]:
         if pace := job.result.get("pace"):
             return evaluations * pace["median"]

@@ -6,7 +6,6 @@ from ddpm import schedules
 from ddpm.config.tasks import FEW_STEPS, FromCheckpoint, SampleConfig
 from ddpm.config.training import Config
 from ddpm.errors import UserError
-from ddpm.schedules import Schedule
 from ddpm.solvers import SOLVERS, Solver
 from ddpm.spacings import SPACINGS
 
@@ -173,14 +172,8 @@ def _last(T: int, sample: SampleConfig | None) -> int:
     return round(sample.strength * (T - 1)) if sample and sample.task == "vary" else T - 1
 
 
-def shortened(full: Schedule, config: Config, wanted: FromCheckpoint) -> Schedule:
-    """The process that is walked.  Raises UserError as `timesteps` does."""
-    return schedules.respaced(full, timesteps(config, wanted))
-
-
-def calls(config: Config, wanted: FromCheckpoint) -> int:
-    """Network calls that a picture takes.  Raises UserError as `timesteps` does."""
-    count = len(timesteps(config, wanted))
+def model_evaluations(count: int, wanted: FromCheckpoint) -> int:
+    """Counts the model evaluations (NFE) that an image takes over `count` timesteps."""
     if not isinstance(wanted, SampleConfig):
         return count
     if wanted.task == "inpaint":
@@ -188,7 +181,7 @@ def calls(config: Config, wanted: FromCheckpoint) -> int:
     if wanted.task == "invert":
         return 2 * count
     row = SOLVERS[solver(wanted)]
-    onwards, to_zero = count - 1, int(wanted.denoise_to_zero)  # steps that end at a timestep, and at the clean picture
+    onwards, to_zero = count - 1, int(wanted.denoise_to_zero)  # steps that end at a timestep, and at the clean image
     return onwards * row.calls + to_zero + row.warm_up * (onwards > 0) - wanted.analytic_first_step
 
 

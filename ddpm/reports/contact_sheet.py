@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from ddpm import formatting
-from ddpm.planning.solver_grid import Cell, Way, level
+from ddpm.planning.solver_grid import GridResult, SolverVariant, level
 from ddpm.storage import files, images
 
 SHOWN = 4  # pictures of a cell, in a square
@@ -23,7 +23,7 @@ class Sheet:
     The last column holds the converged pictures of a row, where it has some.
     """
 
-    def __init__(self, ways: Sequence[Way], calls: Sequence[int], title: str = ""):
+    def __init__(self, ways: Sequence[SolverVariant], calls: Sequence[int], title: str = ""):
         self._rows = {way: number for number, way in enumerate(ways)}
         self._columns = {count: number for number, count in enumerate(calls)}
         self._title = title
@@ -31,11 +31,11 @@ class Sheet:
         self._converged: dict[bool, np.ndarray] = {}
         self._canvas: Image.Image | None = None
 
-    def place(self, cell: Cell, pixels: np.ndarray) -> None:
+    def place(self, cell: GridResult, pixels: np.ndarray) -> None:
         """Put the first pictures of a cell, uint8 [N, H, W, C], in their place."""
-        self._put(cell.way, self._columns[cell.asked], pixels, *said(cell))
+        self._put(cell.variant, self._columns[cell.asked], pixels, *said(cell))
 
-    def place_converged(self, way: Way, pixels: np.ndarray, about: str) -> None:
+    def place_converged(self, way: SolverVariant, pixels: np.ndarray, about: str) -> None:
         """Put the pictures that a row converges to at its end; `about` says how they were found."""
         self._put(way, len(self._columns), pixels, "converged", about)
 
@@ -45,7 +45,7 @@ class Sheet:
             canvas = self._canvas
             files.write(path, lambda file: canvas.save(file, "PNG"))
 
-    def _put(self, way: Way, column: int, pixels: np.ndarray, first: str, second: str) -> None:
+    def _put(self, way: SolverVariant, column: int, pixels: np.ndarray, first: str, second: str) -> None:
         block = images.from_pixels(images.grid(_sized(pixels[:SHOWN])))
         if self._canvas is None:
             self._begin(block.size)
@@ -80,7 +80,7 @@ class Sheet:
                 draw.text((GAP, top + line * LINE), part, FAINT if line else INK, self._font)
 
 
-def said(cell: Cell) -> tuple[str, str]:
+def said(cell: GridResult) -> tuple[str, str]:
     """The two lines under a cell: 10 calls, 0.21 s; 1.3 levels off."""
     first = f"{formatting.plural(cell.calls, 'call')}, {formatting.duration(cell.seconds)}"
     return first, "random" if cell.distance is None else f"{level(cell.distance)} levels off"

@@ -18,6 +18,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ddpm import schedules
+from ddpm.checkpoints import variance_file
+from ddpm.checkpoints.loading import OpenedModel
+from ddpm.checkpoints.variance_file import PredictionErrors
+from ddpm.compute import distributed
 from ddpm.config.training import Config
 from ddpm.data import datasets, lineage
 from ddpm.data.datasets import Dataset
@@ -25,8 +29,9 @@ from ddpm.data.lineage import Remedy
 from ddpm.diffusion import losses, process
 from ddpm.diffusion.process import Network, Prediction, at
 from ddpm.errors import UserError
-from ddpm.planning import variances
-from ddpm.planning.variances import Errors
+from ddpm.models.backend import ComputeMode
+from ddpm.models.unet import UNet
+from ddpm.planning.resolve import ResolvedProcess
 from ddpm.runs.jobs import Stopped, Worker
 from ddpm.schedules import Schedule
 from ddpm.storage import files, images
@@ -106,6 +111,27 @@ def table(schedule: Schedule, mse: np.ndarray) -> np.ndarray:
     return schedule.posterior_variance + schedule.posterior_mean_coef1**2 * off
 
 
+def mse_for(
+    resolved: ResolvedProcess, opened: OpenedModel, network: UNet, compute: ComputeMode, worker: Worker | None
+) -> tuple[float, ...] | None:
+    """Returns the errors that a request with the variance analytic needs, [T]; None for any other variance.
+
+    network: computes in fp32 while it is measured, and is left so.  worker: the main process's, which alone reads or
+    estimates them.  Raises as `for_weights` does.
+    """
+    if resolved.variance != "analytic":
+        return None
+
+    def find() -> tuple[float, ...]:
+        assert worker is not None
+        exact = compute._replace(precision="fp32").prepared(network)
+        path, sha256, device = opened.path, opened.sha256, compute.device
+        found = for_weights(exact, resolved.config, path, sha256, worker, device, opened.weights.data)
+        return tuple(found.mse)
+
+    return distributed.run_on_main(find)
+
+
 def for_weights(
     network: Network,
     config: Config,
@@ -114,17 +140,17 @@ def for_weights(
     worker: Worker,
     device: torch.device | str = "cpu",
     seen: Mapping[str, Any] | None = None,
-) -> Errors:
+) -> PredictionErrors:
     """The errors of the weights in a file: those kept beside it, or estimated on the model's own data and kept.
 
     Progress goes to the worker.  seen: what the weights say of that data, which may be other images now.  Raises Stopped when asked to stop, UserError where the data is not to be had.
     """
-    if found := variances.read(weights, sha256, config.diffusion.diffusion_steps):
+    if found := variance_file.read(weights, sha256, config.diffusion.diffusion_steps):
         return found
-    if variances.path_of(weights).exists():
+    if variance_file.path_for(weights).exists():
         log.warning(
             "%s is of other weights than %s holds now: it is estimated again.",
-            variances.path_of(weights).name,
+            variance_file.path_for(weights).name,
             weights.name,
         )
     remedy = (
@@ -149,7 +175,9 @@ def for_weights(
         log.warning("%s %s", changed, told)
         worker.beat(warning=" ".join(filter(None, (worker.status.warning, changed))))
     about = {"data": config.data.data_dir, "pictures": PICTURES, "seed": 0}
-    return keep(weights, sha256, Errors(watched(estimate(network, config, dataset, device=device), worker), about))
+    return keep(
+        weights, sha256, PredictionErrors(watched(estimate(network, config, dataset, device=device), worker), about)
+    )
 
 
 def watched(estimating: Iterator[Estimated], worker: Worker) -> list[float]:
@@ -170,14 +198,14 @@ def watched(estimating: Iterator[Estimated], worker: Worker) -> list[float]:
     raise AssertionError("an estimate ends with a result")
 
 
-def keep(weights: Path, sha256: str, errors: Errors) -> Errors:
+def keep(weights: Path, sha256: str, errors: PredictionErrors) -> PredictionErrors:
     """`errors`, written beside the weights where that is allowed."""
     try:
-        variances.write(weights, sha256, errors)
+        variance_file.write(weights, sha256, errors)
     except (files.DiskFull, OSError) as error:
         log.warning(
             "%s could not be written (%s): the variance is estimated again next time.",
-            variances.path_of(weights),
+            variance_file.path_for(weights),
             error,
         )
     return errors

@@ -18,11 +18,13 @@ from ddpm.data import datasets, lineage
 from ddpm.diffusion import losses
 from ddpm.errors import UserError, as_user_error
 from ddpm.formatting import plural
+from ddpm.models import backend
 from ddpm.planning import low_res
 from ddpm.runs.jobs import Stopped, Worker
 from ddpm.runs.metrics import columns_for
 from ddpm.runs.runs import Checkpoint, Run
 from ddpm.sampling import engine
+from ddpm.sampling.request import resolve_request
 from ddpm.storage import files, images
 from ddpm.training import resume, trial, warm_start
 from ddpm.training.log_writers import RunLog
@@ -334,7 +336,9 @@ class TrainingLoop:
             small = low_res.of_dataset(trainer.stream.dataset, self.config, train.preview_samples)
         self.worker.beat(message="Drawing a preview")
         done = []
-        for drawn in engine.draw(trainer.network(), self.config, settings, self.device, small):
+        compute = backend.resolve_backend(settings.kernels, settings.precision, self.device)
+        resolved = resolve_request(self.config, settings, compute, images=small)
+        for drawn in engine.sample(compute.prepared(trainer.network()), resolved, self.device):
             self.worker.beat()
             if distributed.broadcast_object(not stopping and "stop" in self.poll_requests()):
                 return  # the next step notices it too, and saves

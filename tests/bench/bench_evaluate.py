@@ -26,6 +26,7 @@ from ddpm.config.tasks import EvalConfig
 from ddpm.config.training import Config
 from ddpm.data.datasets import Dataset
 from ddpm.models import unet
+from ddpm.planning.resolve import resolve_evaluation
 
 PICTURES = 1
 ROWS = (16, 256)
@@ -51,7 +52,7 @@ def seconds(rows: int, pictures: int = PICTURES) -> float:
     pixels = np.random.default_rng(0).integers(0, 256, (pictures, 32, 32, 3), dtype=np.uint8)
     settings = EvalConfig(num_samples=pictures, rows=rows)
     began = time.perf_counter()
-    for _ in likelihood.measure(network, CONFIG, settings, Dataset(pixels, None, (), ())):
+    for _ in likelihood.measure(network, resolve_evaluation(CONFIG, settings), Dataset(pixels, None, (), ())):
         pass
     return (time.perf_counter() - began) / pictures
 

@@ -19,6 +19,7 @@ from ddpm.config.training import Config
 from ddpm.data import datasets
 from ddpm.planning import low_res
 from ddpm.sampling import engine
+from ddpm.sampling.request import resolve_request
 from ddpm.training.trainer import Trainer
 
 STEPS, PICTURES, DENOISING = 8, 4, 10
@@ -44,7 +45,7 @@ def main() -> None:
     drawing = SampleConfig(num_samples=PICTURES, use_ddim=True, timestep_respacing=str(DENOISING))
     small = low_res.of_dataset(trainer.stream.dataset, config, PICTURES)
     began = time.perf_counter()
-    engine.pictures(trainer.network(), config, drawing, small=small)
+    engine.sample_images(trainer.network(), resolve_request(config, drawing, trainer.compute, images=small))
     took = time.perf_counter() - began
     print(f"{PICTURES} pictures of {DENOISING} DDIM steps: {took:.2f} s, {took / DENOISING:.2f} s a step of all")
     print(f"peak memory: {formatting.memory(peak_bytes())}   (goal: at most 4 GB)")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ddpm.planning import solver_grid
-from ddpm.planning.solver_grid import Cell
+from ddpm.planning.solver_grid import GridResult
 from ddpm.spacings import SPACINGS
 from pages.ui.components import figures
 
@@ -58,7 +58,7 @@ def terms(curves: Sequence[Curve], log: bool) -> figures.Figure:
     return {"data": data, "layout": layout}
 
 
-def solver_benchmark(found: Sequence[Cell], tolerance: float, best: Cell | None) -> figures.Figure:
+def solver_benchmark(found: Sequence[GridResult], tolerance: float, best: GridResult | None) -> figures.Figure:
     """Distance to the converged images over seconds per image, one line per sampler; `best` gets a star.
 
     Those without a distance have no line.  A dashed line shows the tolerance.

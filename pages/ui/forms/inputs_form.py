@@ -27,7 +27,7 @@ from pages.ui.forms import checkpoint_form
 from pages.ui.forms.sampler_form import FIELDS, FORM
 from pages.ui.frame import job_progress, layout
 
-TASKS = inputs.FROM_PICTURES
+TASKS = inputs.IMAGE_TASKS
 SOURCES = {"upload": "Upload", "drawn": "Earlier samples", "path": "Path"}
 MASKS = {"paint": "Paint", "upload": "Upload", "path": "Path"}
 KINDS = [extension.removeprefix(".") for extension in image_files.EXTENSIONS]
@@ -140,7 +140,7 @@ def _stamp(path: str) -> int:
 def _first(config: Config, path: str, stamp: int) -> np.ndarray:
     found = inputs.read(config, SampleConfig(task="vary", picture=path, num_samples=1))
     assert found is not None
-    return found.pictures.pixels[0]
+    return found.images.pixels[0]
 
 
 def _from_upload(run: Run, config: Config) -> InputImage:

@@ -11,7 +11,7 @@ from ddpm.config.tasks import FEW_STEPS, SampleConfig
 from ddpm.config.training import Config
 from ddpm.config.validation import Problem
 from ddpm.errors import UserError
-from ddpm.planning import classes, summary, timesteps
+from ddpm.planning import classes, resolve, summary
 from ddpm.runs.runs import Checkpoint, Run
 from pages.ui.components import setting_widgets
 from pages.ui.forms import checkpoint_form, inputs_form, sampler_form, super_res
@@ -221,7 +221,7 @@ def problems(config: Config, sample: SampleConfig) -> list[Problem]:
 
 def model_evaluations(config: Config, sample: SampleConfig) -> int:
     """Model evaluations per image.  Raises UserError for an impossible respacing."""
-    return timesteps.calls(config, sample)
+    return resolve.resolve_process(config, sample).nfe
 
 
 def _classes(config: Config, known: list[str]) -> str:

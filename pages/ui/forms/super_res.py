@@ -116,7 +116,7 @@ def show_sample_fields(form: str, run: Run, config: Config, text: str, problems:
                 help="A folder of low-resolution images, an .npz file with arr_0, or a data set by name, such as"
                 " shapes.",
             ).strip()
-            base = base if low_res.by_name(base) else absolute(base)
+            base = base if low_res.is_data_set(base) else absolute(base)
         case _:
             base = OWN_DATA
     if base:
@@ -192,7 +192,7 @@ def _unique_names(uploads: Iterable[tuple[str, bytes]]) -> dict[str, bytes]:
 def _stamp(base: str) -> int:
     """Modification time of the folder or file, as a cache key."""
     try:
-        return 0 if low_res.by_name(base) else Path(base).stat().st_mtime_ns
+        return 0 if low_res.is_data_set(base) else Path(base).stat().st_mtime_ns
     except OSError:
         return 0
 

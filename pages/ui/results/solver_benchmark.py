@@ -14,7 +14,7 @@ from ddpm.config.training import Config
 from ddpm.config.validation import Problem
 from ddpm.errors import UserError
 from ddpm.planning import classes, solver_grid, summary
-from ddpm.planning.solver_grid import Cell
+from ddpm.planning.solver_grid import GridResult
 from ddpm.runs import launch
 from ddpm.runs.jobs import ACTIVE
 from ddpm.runs.results import SolverBenchmarkJob
@@ -183,7 +183,7 @@ def problems(config: Config, settings: SolverBenchmarkConfig) -> list[Problem]:
     """Problems that prevent the comparison."""
     found = list(validation.limit_problems(settings))
     for name, look in (
-        ("calls", lambda: solver_grid.places(config, settings)),
+        ("calls", lambda: solver_grid.grid_cells(config, settings)),
         ("classes", lambda: classes.parse_classes(config, settings.classes)),
     ):
         try:
@@ -239,19 +239,19 @@ def _progress(job: SolverBenchmarkJob, was_active: bool, config: Config) -> None
     st.caption(setting_widgets.escape(solver_grid.about(result)))
 
 
-def sentence(cell: Cell) -> str:
+def sentence(cell: GridResult) -> str:
     """Describes a case: UniPC-3, logsnr with 10 NFE: 0.21 s per image, 1.3 levels from converged."""
     distance = solver_grid.level(cell.distance or 0.0)
     return (
-        f"{cell.way.label} with {cell.calls} NFE: {formatting.duration(cell.seconds)} per image,"
+        f"{cell.variant.label} with {cell.calls} NFE: {formatting.duration(cell.seconds)} per image,"
         f" {distance} levels from converged."
     )
 
 
-def to_sample_config(config: Config, settings: SolverBenchmarkConfig, cell: Cell) -> SampleConfig:
+def to_sample_config(config: Config, settings: SolverBenchmarkConfig, cell: GridResult) -> SampleConfig:
     """Settings that sample as a case did."""
     usual = SampleConfig()
-    sample = solver_grid.sample_of(config, settings, cell.way, cell.asked)
+    sample = solver_grid.sample_of(config, settings, cell.variant, cell.asked)
     own = SOLVERS[cell.solver].spacing == cell.spacing
     return dataclasses.replace(
         sample,
@@ -283,7 +283,10 @@ def _downloads(job: SolverBenchmarkJob) -> None:
             [
                 {
                     "Sampler": way.label,
-                    **{f"{n} NFE": solver_grid.off(by[n]) if n in by else "–" for n in solver_grid.columns(found)},
+                    **{
+                        f"{n} NFE": solver_grid.distance_text(by[n]) if n in by else "–"
+                        for n in solver_grid.columns(found)
+                    },
                 }
                 for way, by in solver_grid.rows(found).items()
             ],

@@ -1,0 +1,43 @@
+"""The file with the estimated errors of a checkpoint's predictions, which the analytic variance needs.  No torch."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ddpm.errors import UserError
+from ddpm.storage import files
+
+FORMAT = 1  # of the file
+
+
+class PredictionErrors(NamedTuple):
+    """Errors of a network's predictions, from which the analytic variance is computed."""
+
+    mse: list[float]  # [T] mean squared error of the predicted eps, t = 0 first
+    about: dict[str, Any]  # data, pictures, seed: what they were estimated on
+
+
+def path_for(weights: Path) -> Path:
+    """Path of the file that holds the errors of a file of weights; it lies in the same folder."""
+    return weights.with_name(f"analytic_{weights.stem}.json")
+
+
+def read(weights: Path, sha256: str, T: int) -> PredictionErrors | None:
+    """Reads the errors estimated for weights with this checksum over T timesteps.
+
+    Returns None where there are none, or where they belong to other weights.
+    """
+    try:
+        content = files.read_json(path_for(weights))
+    except UserError:  # a damaged one is estimated again
+        return None
+    if not isinstance(content, dict) or (content.get("format"), content.get("sha256")) != (FORMAT, sha256):
+        return None
+    mse = content.get("mse")
+    if not isinstance(mse, list) or len(mse) != T or not all(isinstance(value, float | int) for value in mse):
+        return None
+    return PredictionErrors(mse, content.get("about", {}))
+
+
+def write(weights: Path, sha256: str, errors: PredictionErrors) -> None:
+    """Writes the errors to the folder of the weights.  Raises files.DiskFull and OSError."""
+    files.write_json(path_for(weights), {"format": FORMAT, "sha256": sha256, **errors._asdict()})
