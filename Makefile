@@ -1,22 +1,32 @@
 # make app    opens the dashboard
-# make test   checks format, types and everything else
+# make check  checks format and types, and runs the fast tests: two minutes on two cores
+# make test   checks format and types, and runs all tests, the browser's too: under twelve minutes
 # Both set up .venv first; what is needed is Python 3.11 or newer.  A second call starts at once.
 
 VENV := .venv
 BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 PY := $(BIN)/python
+WORKERS := 2
 
-.PHONY: app test test-lowest fmt example bench clean
+.PHONY: app check lint test test-lowest fmt example bench clean
 
 app: $(VENV)/.app
 	@$(PY) -m streamlit run app.py --server.address 127.0.0.1
 
-test: $(VENV)/.test
+# Tests of one file stay in one process, which shares what is expensive to set up.
+PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses $(WORKERS) --dist loadfile
+
+check: lint
+	$(PYTEST) -m "not slow and not browser" --ignore tests/browser
+
+test: lint
+	@$(PY) tests/browser/ensure_chromium.py
+	$(PYTEST)
+
+lint: $(VENV)/.test
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
 	$(PY) -m mypy
-	@$(PY) tests/browser/ensure_chromium.py
-	$(PY) -m pytest
 
 # All but the browser's tests, with the oldest version that is allowed of each package that the program or they import;
 # for Python 3.11 or 3.12, as younger ones have no such builds.

@@ -351,7 +351,7 @@ def first_of_each(calls: Counter[str], scenario: str, without: tuple[str, ...] =
 
 
 def every(calls: Counter[str], scenario: str, most: int) -> Iterator[Case]:
-    """Every call, of those that are alike at most so many, with every error; each call once before any a second time."""
+    """Every call with every error, of calls that are alike only a few; each once before any a second time."""
     for k in range(1, most + 1):
         alike = [call for call, count in sorted(calls.items()) if count >= k]
         for turn in range(len(ERRORS)):
@@ -380,7 +380,7 @@ def main() -> None:
 
 
 def sweep(server: Server, scenario: str, most: int, seconds: float) -> None:
-    """Print what comes of the cases of a scenario: a row a kind of call and error, and each that is not good in full."""
+    """Print the results of a scenario: a row a kind of call and error, and each that is not good in full."""
     calls, began = server.calls(scenario), time.monotonic()
     cases = list(every(calls, scenario, most))
     print(f"== {scenario}: {sum(calls.values())} calls, {len(calls)} kinds and roles, {len(cases)} cases", flush=True)

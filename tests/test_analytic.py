@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from raising import raises_error
 from torch import Tensor
 
 from ddpm import schedules, spacings
@@ -238,19 +239,19 @@ def test_data_that_is_not_there_is_said(trained: Any, tmp_path: Path) -> None:
 
 
 REFUSED: list[tuple[ModelConfig, dict[str, Any], str]] = [
-    (ModelConfig(), dict(variance="fixed_small", sigma_small=False), "contradict each other"),
-    (ModelConfig(learn_sigma=True), dict(variance="analytic"), "has learnt its own"),
+    (ModelConfig(), dict(variance="fixed_small", sigma_small=False), ("conflicting-settings",)),
+    (ModelConfig(learn_sigma=True), dict(variance="analytic"), ("not-applicable",)),
     (
         ModelConfig(),
         dict(variance="analytic", sampler="heun", steps=9),
-        "for ancestral sampling, and the sampler is Heun",
+        ("not-applicable", "Heun"),
     ),
 ]
 
 
-@pytest.mark.parametrize(("model", "values", "sentence"), REFUSED)
-def test_what_does_not_go_together_is_said(model: ModelConfig, values: dict[str, Any], sentence: str) -> None:
-    with pytest.raises(UserError, match=sentence):
+@pytest.mark.parametrize(("model", "values", "error"), REFUSED)
+def test_what_does_not_go_together_is_said(model: ModelConfig, values: dict[str, Any], error: tuple[Any, ...]) -> None:
+    with raises_error(*error):
         variances.resolve_variance(Config(model=model), SampleConfig(**values))
 
 

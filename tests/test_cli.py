@@ -113,6 +113,7 @@ def rows(run: Run) -> list[str]:
     return [",".join(cell for i, cell in enumerate(line) if i not in clocks) for line in lines]
 
 
+@pytest.mark.slow
 def test_stop_and_resume_equal_never_having_stopped(tmp_path: Path) -> None:
     """20 steps straight against about 10, a stop by request, and the rest."""
     ddpm("train", *TINY, "--total_steps", "20", "--run", "straight", cwd=tmp_path)
@@ -129,6 +130,7 @@ def test_stop_and_resume_equal_never_having_stopped(tmp_path: Path) -> None:
     assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
+@pytest.mark.slow
 def test_a_polite_stop_in_the_middle(tmp_path: Path) -> None:
     ddpm("train", *TINY, "--total_steps", "300", "--run", "straight", cwd=tmp_path)
     straight, run = Run(tmp_path / "runs" / "straight"), Run(tmp_path / "runs" / "stopped")
@@ -154,6 +156,7 @@ def test_a_polite_stop_in_the_middle(tmp_path: Path) -> None:
     assert run.state() == "finished", "to be refused changes nothing"
 
 
+@pytest.mark.slow
 def test_train_sample_export(tmp_path: Path) -> None:
     """The journey of the README, on a folder of real pictures."""
     with np.load(Path(main.__file__).parents[1] / "assets" / "cifar10_mini.npz") as mini:
@@ -207,6 +210,7 @@ def test_train_sample_export(tmp_path: Path) -> None:
     assert load_workbook(tmp_path / "mine.xlsx", read_only=True).sheetnames[:3] == ["Summary", "Config", "Metrics"]
 
 
+@pytest.mark.slow
 def test_killed_at_any_time_it_can_be_resumed(tmp_path: Path) -> None:
     ddpm("train", *TINY, "--total_steps", "60", "--run", "straight", cwd=tmp_path)
     straight, run = Run(tmp_path / "runs" / "straight"), Run(tmp_path / "runs" / "killed")
@@ -222,6 +226,7 @@ def test_killed_at_any_time_it_can_be_resumed(tmp_path: Path) -> None:
     assert all(torch.equal(a, b) for a, b in zip(contents(straight, 60), contents(run, 60), strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="limits of file sizes are POSIX")
 def test_a_full_disk_ends_with_a_sentence_and_what_was_saved_stays(tmp_path: Path) -> None:
     """Files that may not grow past a limit fail as on a full disk."""
@@ -252,6 +257,7 @@ def test_a_full_disk_ends_with_a_sentence_and_what_was_saved_stays(tmp_path: Pat
     assert run.checkpoint().step == 8
 
 
+@pytest.mark.slow
 def test_a_second_training_waits_for_the_first(tmp_path: Path) -> None:
     first = start("train", *TINY, "--total_steps", "100000", "--run", "first", cwd=tmp_path)
     one, two = Run(tmp_path / "runs" / "first"), Run(tmp_path / "runs" / "second")
@@ -329,6 +335,7 @@ def test_bool_flags_and_help(capsys: pytest.CaptureFixture[str]) -> None:
             assert f"--{s.name}" in help_text
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_other_flags(tmp_path: Path) -> None:
     ddpm("train", *TINY, "--total_steps", "1", "--run", "mine", cwd=tmp_path)
     path = "runs/mine/model000001.pt"
@@ -370,6 +377,7 @@ def test_a_checkpoint_of_other_flags(tmp_path: Path) -> None:
     assert "--image_size says another" in said
 
 
+@pytest.mark.slow
 def test_data_that_changed_between_stop_and_resume(tmp_path: Path) -> None:
     for k in range(6):
         (tmp_path / "data").mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""How a network is computed: what is chosen, what is said of it, and whole networks and trainings by kernels and by torch."""
+"""Backends: which is chosen and what is said of it; whole networks and trainings by kernels and by torch."""
 
 import dataclasses
 import io

@@ -411,6 +411,7 @@ def training(cwd: Path, name: str, *more: str) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.slow
 def test_a_training_with_too_many_threads_goes_on(tmp_path: Path) -> None:
     process = training(tmp_path, "many", "--total_steps", "2", "--threads", "99")
     said, _ = process.communicate(timeout=PATIENCE)

@@ -20,6 +20,7 @@ import psutil
 import pytest
 import torch
 from PIL import Image, PngImagePlugin
+from raising import raises_error
 from torch import Tensor
 from waiting import until, until_finished
 
@@ -137,17 +138,18 @@ def test_stopped_and_gone_on_with(run: Run, tmp_path: Path) -> None:
     assert (status.state, status.step, status.message) == ("stopped", 4, "Stopped with 2 of 5 pictures drawn")
     assert job.shape == (2, 8, 8, 3)
     before = job.images[0].stat().st_mtime_ns
-    with pytest.raises(UserError, match="already holds samples"):
+    with raises_error("already-exists"):
         draw(run, folder, QUICK)
     resume(folder)
     assert job.state() == "finished"
     assert results(folder) == results(straight.folder)
     assert job.images[0].stat().st_mtime_ns == before, "what was drawn is kept"
     assert len(list(folder.glob("*.npz"))) == 1
-    with pytest.raises(UserError, match="has all its 5 pictures: there is nothing left"):
+    with raises_error("nothing-left", 5):
         launch.resume_sampling(job)
 
 
+@pytest.mark.slow
 def test_killed_and_gone_on_with(run: Run, tmp_path: Path) -> None:
     settings = dataclasses.replace(QUICK, num_samples=41, steps=20, batch_size=3)
     folder = run.folder / "samples" / "20260101-000000"
@@ -173,7 +175,7 @@ def test_killed_and_gone_on_with(run: Run, tmp_path: Path) -> None:
     assert 4 <= kept < 41
     assert job.state() == "lost"
     assert job.npz is None
-    with pytest.raises(UserError, match="did not end: go on with it by `ddpm sample --resume"):
+    with raises_error("already-exists", "ddpm sample --resume"):
         draw(run, folder, settings)
     job.images[3].write_bytes(job.images[3].read_bytes()[:60])  # as a power cut leaves it
     launch.resume_sampling(job)
@@ -203,25 +205,26 @@ def test_a_stop_is_answered_within_a_call(run: Run, tmp_path: Path, monkeypatch:
     assert job.state() == "stopped"
 
 
-def test_resume_by_command(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_resume_by_command(run: Run, tmp_path: Path) -> None:
     job = draw(run, tmp_path / "job", QUICK)
-    assert main.main(["sample", "--resume", str(job.folder), "--seed", "3"]) == 2
-    assert "--seed was given too: leave it out" in capsys.readouterr().err
-    assert main.main(["sample", "--resume", str(tmp_path / "none")]) == 2
-    assert "holds no drawing that began" in capsys.readouterr().err
+    with raises_error("settings-are-fixed", "--seed"):
+        main.execute(["sample", "--resume", str(job.folder), "--seed", "3"])
+    with raises_error("not-a-run"):
+        main.execute(["sample", "--resume", str(tmp_path / "none")])
     assert not (tmp_path / "none").exists()
     for path in [job.npz, job.grid, *job.images[3:]]:
         assert path
         path.unlink()
     assert main.main(["sample", "--resume", str(job.folder)]) == 0
     assert job.shape == (5, 8, 8, 3)
-    assert main.main(["sample"]) == 2
-    assert "Nothing to draw from is named" in capsys.readouterr().err
+    with raises_error("missing-value"):
+        main.execute(["sample"])
 
 
 # --- memory
 
 
+@pytest.mark.slow
 def test_many_pictures_in_little_memory(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of 1,500 pictures of 64 kB, 96 MB in all, less than a third is ever held."""
     side = 146
@@ -285,6 +288,7 @@ print((peak - before) / {count}, memory.bytes_each(config, asked))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the peak is read from Linux's /proc")
 @pytest.mark.parametrize(
     ("settings", "count", "kernels"),
@@ -341,10 +345,10 @@ def test_another_checkpoint_is_not_gone_on_with(run: Run, tmp_path: Path) -> Non
     job.npz.unlink()
     path = run.checkpoint().path("ema_0.9")
     files.copy(run.checkpoint().path("model"), path)
-    with pytest.raises(UserError, match="its checksum is another: put it back, or draw anew"):
+    with raises_error("changed-file"):
         resume(job.folder)
     path.unlink()
-    with pytest.raises(UserError, match="is not there any more: put it back"):
+    with raises_error("not-found"):
         resume(job.folder)
 
 
@@ -478,7 +482,7 @@ def test_every_picture_can_be_drawn_again_alone(run: Run, tmp_path: Path) -> Non
     assert metadata.sample_of(grid, "grid") == codec.with_absolute_paths(dataclasses.replace(QUICK, kernels=by))
 
 
-def test_like_a_picture_with_changes(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_like_a_picture_with_changes(run: Run, tmp_path: Path) -> None:
     job = draw(run, tmp_path / "job", QUICK)
     like = ["sample", "--like", str(job.images[1]), "--num_samples", "2"]
     assert main.main([*like, "--out", str(tmp_path / "two")]) == 0
@@ -488,16 +492,16 @@ def test_like_a_picture_with_changes(run: Run, tmp_path: Path, capsys: pytest.Ca
     files.copy(run.checkpoint().path("model"), run.checkpoint().path("ema_0.9"))
     path = run.checkpoint().path("ema_0.9")
     files.write_bytes(path, path.read_bytes() + b" ")
-    assert main.main([*like, "--out", str(tmp_path / "three")]) == 2
-    assert "its checksum is another: name a checkpoint with --run or --model_path" in capsys.readouterr().err
+    with raises_error("changed-file", "--run", "--model_path"):
+        main.execute([*like, "--out", str(tmp_path / "three")])
     explicit = ["--model_path", str(run.checkpoint().path("model"))]
     assert main.main([*like, *explicit, "--out", str(tmp_path / "four")]) == 0
     assert (pixels(SampleJob(tmp_path / "four")) == pixels(two)).all()
     images.save_png(tmp_path / "bare.png", np.zeros((8, 8, 3), np.uint8))
-    assert main.main(["sample", "--like", str(tmp_path / "bare.png")]) == 2
-    assert "carries no settings" in capsys.readouterr().err
-    assert main.main(["sample", "--like", str(tmp_path / "none.png")]) == 2
-    assert "There is no picture" in capsys.readouterr().err
+    with raises_error("no-metadata"):
+        main.execute(["sample", "--like", str(tmp_path / "bare.png")])
+    with raises_error("not-found"):
+        main.execute(["sample", "--like", str(tmp_path / "none.png")])
 
 
 def test_settings_of_other_versions() -> None:
@@ -613,16 +617,14 @@ def test_an_interpolation_and_its_pictures(run: Run, tmp_path: Path) -> None:
     assert (pixels(job)[[0, 4]] == np.concatenate([pixels(end) for end in ends])).all()
 
 
-def test_given_pictures_of_another_size(
-    run: Run, tmp_path: Path, given: np.ndarray, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_given_pictures_of_another_size(run: Run, tmp_path: Path, given: np.ndarray) -> None:
     images.save_png(Path("large.png"), np.zeros((9, 9, 3), np.uint8))
     out = tmp_path / "job"
     asked = ["sample", "--run", run.name, "--runs_dir", str(run.folder.parent), "--num_samples", "1", "--out", str(out)]
-    assert main.main([*asked, "--task", "vary", "--picture", "large.png"]) == 2
-    assert "9 x 9 pixels" in capsys.readouterr().err
-    assert main.main([*asked, "--task", "inpaint", "--picture", "pictures"]) == 2
-    assert "mask is empty" in capsys.readouterr().err
+    with raises_error("wrong-size", 9, 9):
+        main.execute([*asked, "--task", "vary", "--picture", "large.png"])
+    with raises_error("missing-value"):
+        main.execute([*asked, "--task", "inpaint", "--picture", "pictures"])
     assert not out.exists()
 
 
@@ -634,7 +636,7 @@ def test_notes_and_trash(run: Run) -> None:
     assert job.note == ""
     job.set_note(" the good ones 猫 \n")
     assert job.note == "the good ones 猫"
-    with Worker(job.folder), pytest.raises(UserError, match="stop it before deleting it"):
+    with Worker(job.folder), raises_error("still-running"):
         runs.trash_samples(job)
     files.write_json(
         job.folder / "status.json", json.loads((job.folder / "status.json").read_text()) | {"state": "finished"}
@@ -642,12 +644,12 @@ def test_notes_and_trash(run: Run) -> None:
     trashed = runs.trash_samples(job)
     assert trashed.parent == run.folder.parent / ".trash"
     assert not run.sample_jobs()
-    with pytest.raises(UserError, match="not there any more"):
+    with raises_error("not-found"):
         runs.trash_samples(job)
-    with pytest.raises(UserError, match="not there any more"):
+    with raises_error("not-found"):
         job.set_note("x")
     runs.restore_samples(trashed, job)
     assert run.sample_jobs() == [job]
     assert job.note == "the good ones 猫"
-    with pytest.raises(UserError, match="there already"):
+    with raises_error("already-exists"):
         runs.restore_samples(trashed, job)

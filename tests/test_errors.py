@@ -31,7 +31,7 @@ NAMES |= {
 
 @pytest.mark.parametrize("number", [*errors.REMEDIES, errno.EINVAL, errno.ENOLCK, errno.ESTALE])
 def test_it_names_the_thing_and_what_to_do(number: int) -> None:
-    with pytest.raises(UserError) as caught, errors.user_errors():
+    with raises_error("system-refused") as caught, errors.user_errors():
         raise OSError(number, os.strerror(number), "/a/file", None, Path("/another"))
     assert (
         str(caught.value)

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from raising import raises_error
 from streamlit.testing.v1 import AppTest
 from waiting import PATIENCE
 
 from ddpm.checkpoints import checkpoint_files, loading
 from ddpm.cli import main
 from ddpm.config.tasks import SampleConfig
-from ddpm.errors import UserError
 from ddpm.interop import export_openai
 from ddpm.runs import example, runs
 from ddpm.runs.runs import Run
@@ -64,7 +64,7 @@ def test_a_copy_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_something_in_its_way(tmp_path: Path) -> None:
     files.write_bytes(tmp_path / "example" / "notes.txt", b"mine")
-    with pytest.raises(UserError, match="in the way of the example"):
+    with raises_error("already-exists"):
         example.provide(tmp_path)
 
 
@@ -80,25 +80,22 @@ def test_it_draws_coloured_shapes_in_ten_steps() -> None:
     assert (np.abs(corners.mean(axis=1) - inside.mean(axis=1)).max(axis=1) > 25).mean() >= 0.75, "a shape on a ground"
 
 
-def test_what_it_lacks_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_it_lacks_is_said(tmp_path: Path) -> None:
     run = example.provide(tmp_path)
-    with pytest.raises(UserError, match=r"holds only ema_0\.995 of step 3000, enough to sample from"):
+    with raises_error("missing-weights", "ema_0.995", 3000):
         export_openai.export_checkpoint(run, tmp_path / "openai")
     assert "ema_0.995_003000.pt" in run.finished_message
-    assert main.main(["train", "--resume", "example", "--runs_dir", str(tmp_path)]) == 2
-    assert "has done all its 3,000 steps" in capsys.readouterr().err
-    assert (
-        main.main(["sample", "--run", "example", "--runs_dir", str(tmp_path), "--weights", "model", "--steps", "2"])
-        == 2
-    )
-    assert "example has no weights 'model': choose among ema_0.995." in capsys.readouterr().err
+    with raises_error("nothing-left", "3,000"):
+        main.execute(["train", "--resume", "example", "--runs_dir", str(tmp_path)])
+    with raises_error("missing-weights", "'model'", "ema_0.995"):
+        main.execute(["sample", "--run", "example", "--runs_dir", str(tmp_path), "--weights", "model", "--steps", "2"])
 
 
 def test_only_a_finished_run_is_packed(tmp_path: Path) -> None:
     run = example.provide(tmp_path)
     shutil.copy(run.folder / "status.json", tmp_path / "status.json")
     files.write_json(run.folder / "status.json", {"state": "stopped", "step": 5})
-    with pytest.raises(UserError, match="finished run"):
+    with raises_error("still-running"):
         pack_example.pack(run, tmp_path / "packed")
     assert not (tmp_path / "packed").exists()
     assert Run(example.ASSET).checkpoints(), "the one there is stays"

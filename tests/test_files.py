@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from raising import raises_error
 
-from ddpm.errors import UserError
 from ddpm.storage import files
 from ddpm.storage.files import DiskFull, LineLog
 
@@ -83,10 +83,10 @@ def test_flushed_before_and_after_the_new_name(tmp_path: Path, monkeypatch: pyte
 def test_json(tmp_path: Path) -> None:
     assert files.read_json(tmp_path / "none.json") is None
     (tmp_path / "torn.json").write_text('{"a": 1')
-    with pytest.raises(UserError, match=r"torn\.json is not readable JSON.*: restore it"):
+    with raises_error("damaged-json", "torn.json"):
         files.read_json(tmp_path / "torn.json")
     (tmp_path / "bytes.json").write_bytes(b"\xff\xfe{}")
-    with pytest.raises(UserError, match="not readable JSON"):
+    with raises_error("damaged-json"):
         files.read_json(tmp_path / "bytes.json")
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from raising import raises_error
 
 from ddpm.cli import main, shared
 from ddpm.config import codec, validation
@@ -21,7 +22,6 @@ from ddpm.config.model import ModelConfig
 from ddpm.config.tasks import SampleConfig
 from ddpm.config.training import Config, DataConfig
 from ddpm.data import datasets
-from ddpm.errors import UserError
 from ddpm.runs.runs import Run
 from ddpm.training.trainer import Trainer
 
@@ -250,10 +250,10 @@ def test_a_run_in_the_folder_that_was_named(
     }
     assert not (tmp_path / "runs").exists()
 
-    assert main.main(train) == 2
-    assert "holds a run already: go on with it by `ddpm train --resume`" in capsys.readouterr().err
-    assert main.main(["train", "--resume"]) == 2
-    assert "mine has done all its 2 steps" in capsys.readouterr().err
+    with raises_error("already-exists", "`ddpm train --resume`"):
+        main.execute(train)
+    with raises_error("nothing-left", 2):
+        main.execute(["train", "--resume"])
 
     for path in [*folder.glob("*.pt"), *(folder / "saves").iterdir()]:
         path.unlink()  # as if it had been killed before it saved anything
@@ -285,13 +285,11 @@ def test_a_run_in_the_folder_that_was_named(
     assert capsys.readouterr().err.count("samples_2x8x8x3-2.npz") == 1
 
 
-def test_a_folder_of_another_training_is_left_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_folder_of_another_training_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "progress.csv").write_text("step,loss\n1,0.5\n")
     monkeypatch.setenv("OPENAI_LOGDIR", str(tmp_path))
-    assert main.main(["train", "--data_dir", "shapes", *SMALL]) == 2
-    assert "holds progress.csv of another training: name another folder" in capsys.readouterr().err
+    with raises_error("not-empty", "progress.csv"):
+        main.execute(["train", "--data_dir", "shapes", *SMALL])
     assert [path.name for path in tmp_path.iterdir()] == ["progress.csv"]
 
 
@@ -303,7 +301,7 @@ def test_a_name_stands_above_the_environment(tmp_path: Path, monkeypatch: pytest
     assert not (tmp_path / "logs").exists()
 
 
-def test_formats_of_the_environment(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_formats_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for named, setting in {
         "": None,
         "stdout,log,csv": "csv",
@@ -313,11 +311,11 @@ def test_formats_of_the_environment(monkeypatch: pytest.MonkeyPatch, capsys: pyt
         monkeypatch.setenv("OPENAI_LOG_FORMAT", named)
         assert shared.log_format() == setting
     monkeypatch.setenv("OPENAI_LOG_FORMAT", "wandb")
-    with pytest.raises(UserError, match="OPENAI_LOG_FORMAT names 'wandb'"):
+    with raises_error("bad-value", "OPENAI_LOG_FORMAT", "'wandb'"):
         shared.log_format()
     monkeypatch.delenv("OPENAI_LOGDIR", raising=False)
-    assert main.main(["train", "--resume"]) == 2
-    assert "--resume names no run" in capsys.readouterr().err
+    with raises_error("missing-value", "--resume"):
+        main.execute(["train", "--resume"])
 
 
 # --- its traps are not here

@@ -50,7 +50,7 @@ FURTHER = 5  # measured, with AVX-512, AVX2 and SSE: up to 2.4
 
 
 class Tally:
-    """How much was compared, and what was not.  Every comparison shows that it fails for an array that is off by 1 %."""
+    """How much was compared, and what was not.  Every comparison fails for an array that is off by 1 %."""
 
     def __init__(self) -> None:
         self.compared: defaultdict[str, set[str]] = defaultdict(set)  # file -> arrays
@@ -314,7 +314,8 @@ def test_sampling(golden: Path, tally: Tally, case: str) -> None:
     ours, exact = found
     for name in ours:
         tally.near_exact("sampling.npz", f"{case} {name}", ours[name], stored[name], exact[name])
-        # Asked at pure noise, a network's rounding is divided by sqrt(abar): the first answer alone has no bound of its own.
+        # Asked at pure noise, a network's rounding is divided by sqrt(abar): the first answer alone has no
+        # bound of its own.
         if name != "first_pred_xstart":
             tally.close("sampling.npz", f"{case} {name}", ours[name], stored[name], atol=1e-3)
 

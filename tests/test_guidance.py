@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from raising import raises_error
 from torch import Tensor
 
 from ddpm import schedules
@@ -173,27 +174,27 @@ def test_the_settings_say_how(config: Config) -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "wanted", "sentence"),
+    ("model", "wanted", "error"),
     [
-        (dict(class_cond=False), dict(guidance_scale=2.0), "guidance_scale is 2, and this model has no classes"),
+        (dict(class_cond=False), dict(guidance_scale=2.0), ("not-applicable", "guidance_scale", 2)),
         (
             dict(cond_drop_prob=0.0),
             dict(guidance_scale=0.5),
-            "guidance_scale is 0.5, and this model has never drawn without a class.*--cond_drop_prob 0.1",
+            ("not-applicable", "guidance_scale", "0.5", "--cond_drop_prob 0.1"),
         ),
-        ({}, dict(guidance_interval="5"), "guidance_interval '5' is not two timesteps .* such as 0-19"),
-        ({}, dict(guidance_interval="-5-9"), "guidance_interval '-5-9' is not two timesteps"),
-        ({}, dict(guidance_interval="a-b", guidance_scale=2.0), "guidance_interval 'a-b' is not two timesteps"),
-        ({}, dict(guidance_interval="9-5", guidance_scale=2.0), "guidance_interval 9-5 runs backwards: write 5-9"),
+        ({}, dict(guidance_interval="5"), ("bad-value", "guidance_interval '5'", "0-19")),
+        ({}, dict(guidance_interval="-5-9"), ("bad-value", "guidance_interval '-5-9'")),
+        ({}, dict(guidance_interval="a-b", guidance_scale=2.0), ("bad-value", "guidance_interval 'a-b'")),
+        ({}, dict(guidance_interval="9-5", guidance_scale=2.0), ("bad-range", "guidance_interval 9-5", "5-9")),
         (
             {},
             dict(guidance_interval="5-20", guidance_scale=2.0),
-            "guidance_interval 5-20 goes beyond .* between 0 and 19",
+            ("out-of-range", "guidance_interval 5-20", 0, 19),
         ),
     ],
 )
-def test_what_cannot_be_guided_says_why(config: Config, model: dict, wanted: dict, sentence: str) -> None:
-    with pytest.raises(UserError, match=f"^{sentence}"):
+def test_what_cannot_be_guided_says_why(config: Config, model: dict, wanted: dict, error: tuple[Any, ...]) -> None:
+    with raises_error(*error):
         guidance.resolve_guidance(codec.replace(config, model), SampleConfig(**wanted))
 
 
@@ -210,7 +211,7 @@ def test_drawing_asks_for_guidance_where_it_is_wanted(config: Config) -> None:
     network = Fake()
     list(sample_batch(network, resolve_request(config, wanted), range(2), {"y": Y}))
     assert [len(call["x"]) for call in network.calls] == [2] * 10 + [4] * 5 + [2] * 5
-    with pytest.raises(UserError, match="guidance_scale is 2, and"):
+    with raises_error("not-applicable", "guidance_scale", 2):
         resolve_request(codec.replace(config, dict(cond_drop_prob=0.0)), wanted)
 
 
@@ -448,7 +449,7 @@ def test_the_label_for_no_class_goes_to_improved_diffusion_and_back(hidden_run: 
 
     plain = identify.recognise(load_weights(path).tensors, flags, path, ask=False)
     assert plain.config.model.num_classes == 1000
-    with pytest.raises(UserError, match="give that flag"):
+    with raises_error("not-applicable"):
         guidance.resolve_guidance(plain.config, wanted)
 
 
@@ -479,7 +480,7 @@ def test_shapes_tell_the_classes_when_it_is_said_that_some_were_hidden(tiny: Con
 
 def test_a_single_label_is_no_class_beside_none(tiny: Config, tmp_path: Path) -> None:
     network = unet.build(codec.replace(tiny, dict(class_cond=True, num_classes=1)).model)
-    with pytest.raises(UserError, match=r"^cond_drop_prob is 0.1, and m.pt has a single label"):
+    with raises_error("conflicting-settings", "cond_drop_prob", "0.1", "m.pt"):
         identify.recognise(
             network.state_dict(), dict(image_size=8, num_heads=1, cond_drop_prob=0.1), tmp_path / "m.pt", ask=False
         )
@@ -490,7 +491,7 @@ def test_a_training_begins_from_a_file_that_hides_classes_as_it_does(hidden_run:
     wanted = codec.replace(hidden_run.config, dict(num_classes=0, resume_checkpoint=str(path), total_steps=6))
     begun = warm_start.check_start(datasets.resolve(codec.replace(wanted, dict(cond_drop_prob=0.2))))
     assert (begun.model.num_classes, begun.model.label_slots) == (8, 9)
-    with pytest.raises(UserError, match=r"was not trained with cond_drop_prob 0\.0: use --cond_drop_prob 0\.5"):
+    with raises_error("wrong-flags", "cond_drop_prob 0.0", "--cond_drop_prob 0.5"):
         warm_start.check_start(datasets.resolve(codec.replace(wanted, dict(cond_drop_prob=0.0))))
 
 
@@ -510,5 +511,5 @@ def test_a_plain_file_has_to_have_a_label_to_spare(tiny: Config, runs_dir: Path)
             told = " ".join(warm_start.start_from(path, begun).told)
             assert "Its last label, 8, stands for no class from now on" in told
         else:
-            with pytest.raises(UserError, match=r"use --cond_drop_prob 0\.0"):
+            with raises_error("wrong-weights", "--cond_drop_prob 0.0"):
                 warm_start.check_start(wanted)

@@ -1,4 +1,4 @@
-"""The kernels in C++ against torch in double precision: values, gradients, what is not a number, and any number of threads."""
+"""The kernels in C++ against torch in double precision: values, gradients, NaN, any number of threads."""
 
 import functools
 import shutil
@@ -209,7 +209,7 @@ def apart(a: Tensor, b: Tensor) -> float:
 
 
 def check(ops: NativeOps, name: str, most: float | None = None) -> None:
-    """Raises AssertionError where a tensor differs from torch's in double precision by more than `most` of its length."""
+    """Raises AssertionError if a tensor differs from torch's in double precision by more than `most` of its norm."""
     case = CASES[name]
     if most is None:  # twice what is seen
         most = 4e-3 if ops.dtype == torch.bfloat16 else 3e-6 if name.startswith("conv") else 8e-7
@@ -388,6 +388,7 @@ def older(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return NativeOps(build.opened(library))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MAIN)
 def test_other_processors_compute_the_same(older: NativeOps, name: str) -> None:
     assert older.block == 16

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import portalocker
 import pytest
+from raising import raises_error
 
-from ddpm.errors import UserError
 from ddpm.runs import jobs
 from ddpm.runs.jobs import Job, Worker
 from ddpm.storage import files, locks
@@ -70,7 +70,7 @@ def test_without_locks_a_process_is_known_by_its_status(without: Path) -> None:
         assert "without locks" in status.warning
         assert job.alive()
         assert job.state() == "running"
-        with pytest.raises(UserError, match="already being worked on"), Worker(job.folder):
+        with raises_error("busy"), Worker(job.folder):
             pass
         worker.beat(state="finished")
     assert not job.alive()
@@ -90,5 +90,5 @@ def test_other_failures_of_the_lock_file_are_told(tmp_path: Path) -> None:
     (tmp_path / "run.lock").mkdir()
     with pytest.raises(OSError, match="lock"), locks.locked(tmp_path / "run.lock"):
         pass
-    with pytest.raises(UserError, match="Cannot write in"), Worker(tmp_path):
+    with raises_error("not-writable"), Worker(tmp_path):
         pass

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from raising import raises_error
 from torch import Tensor
 
 from ddpm import schedules
@@ -17,7 +18,6 @@ from ddpm.analysis import trajectory
 from ddpm.config.model import DiffusionConfig, ModelConfig
 from ddpm.config.tasks import SampleConfig
 from ddpm.config.training import Config
-from ddpm.errors import UserError
 from ddpm.reports import animation
 from ddpm.reports.animation import Frames
 from ddpm.runs import example
@@ -78,7 +78,7 @@ def test_its_numbers_are_right() -> None:
 
 
 def test_a_picture_that_is_not_there() -> None:
-    with pytest.raises(UserError, match="number 5 is none of the pictures, which are 5: name one from 0 to 4"):
+    with raises_error("bad-value", 5, 5, 0, 4):
         next(trajectory.looks(network, resolve_request(CONFIG, SampleConfig(num_samples=5, steps=4)), 5))
 
 
@@ -173,5 +173,5 @@ def test_a_stop_keeps_what_was_seen(tmp_path: Path) -> None:
         assert list(arrays["calls"]) == [1, 2, 3]
     assert (job.folder / "strip.png").exists()
     assert "--steps 8" in job.settings["command"]
-    with pytest.raises(UserError, match="already holds a trajectory"):
+    with raises_error("already-exists"):
         next(trajectory.look_source(job.folder, worker, Run(example.ASSET), settings, 0, {}))

@@ -115,6 +115,7 @@ FILES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES)
 @pytest.mark.parametrize("name", FILES)
 def test_what_cannot_be_read_is_no_traceback(page: str, name: str, runs_dir: Path) -> None:

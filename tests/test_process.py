@@ -15,12 +15,12 @@ from typing import Any
 
 import psutil
 import pytest
+from raising import raises_error
 from waiting import until
 
 from ddpm.config import codec
 from ddpm.config.tasks import SampleConfig
 from ddpm.config.training import Config
-from ddpm.errors import UserError
 from ddpm.runs import jobs, launch, runs
 from ddpm.runs.jobs import Job
 from ddpm.runs.runs import Run
@@ -91,7 +91,7 @@ def test_start_and_stop(run: Run, stand_in: str) -> None:
     launch.stop(run)
     until(lambda: not run.alive())
     assert run.state() == "stopped"
-    with pytest.raises(UserError, match="one is stopped, so there is nothing to stop"):
+    with raises_error("not-running"):
         launch.stop(run)
 
 
@@ -119,10 +119,10 @@ def test_finished_children_are_reaped(run: Run, stand_in: str) -> None:
 
 def test_a_second_start_is_refused(run: Run, stand_in: str) -> None:
     launch.start_training(run)
-    with pytest.raises(UserError, match=r"one is already (starting|running): wait for it, or stop it first"):
+    with raises_error("still-running"):
         launch.start_training(run)
     seen = running(run)
-    with pytest.raises(UserError, match="one is already running"):
+    with raises_error("still-running"):
         launch.start_training(run)
     assert files.read_json(run.folder / "seen.json") == seen
 
@@ -140,7 +140,7 @@ def test_kill_ends_the_process_and_its_children(run: Run, stand_in: str) -> None
     launch.kill(run)
     assert run.state() == "lost"
     assert not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
-    with pytest.raises(UserError, match="one has no process that could be ended: its state is lost"):
+    with raises_error("not-running"):
         launch.kill(run)
     launch.start_training(run)  # and goes on from there
     running(run)
@@ -150,7 +150,7 @@ def test_kill_takes_no_other_process_for_it(run: Run) -> None:
     """The pid was given to somebody else: to this very process."""
     status = jobs.Status("running", pid=os.getpid(), process_start=psutil.Process().create_time() - 60)
     files.write_json(run.folder / "status.json", dataclasses.asdict(status))
-    with pytest.raises(UserError, match="no process"):
+    with raises_error("not-running"):
         launch.kill(run)
 
 
@@ -215,7 +215,7 @@ def test_a_measurement_is_made_once(
 
 def test_no_process_can_be_started(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launch.sys, "executable", "/no/such/python")
-    with pytest.raises(UserError, match=r"No process could be started .*: free memory or disk space, and try again"):
+    with raises_error("process-failed"):
         launch.start_training(run)
     assert run.state() == "failed"
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from raising import raises_error
 
 from ddpm.analysis import likelihood
 from ddpm.checkpoints import checkpoint_files, loading
@@ -21,7 +22,6 @@ from ddpm.config.tasks import AnalyticConfig, EvalConfig, SampleConfig
 from ddpm.config.training import Config
 from ddpm.data import datasets, lineage
 from ddpm.data.datasets import Digest
-from ddpm.errors import UserError
 from ddpm.runs import runs
 from ddpm.runs.jobs import Status, Worker
 from ddpm.runs.runs import Run
@@ -294,7 +294,7 @@ def test_what_is_held_out_by_content_stays_where_images_are_added(begin: Begin, 
 
 
 def test_images_that_were_trained_on_are_never_measured_as_held_out(tmp_path: Path, tiny: Config) -> None:
-    """Where the share leaves none, one is held out all the same: without that one, it would be one that was trained on."""
+    """Where the share leaves none, one is held out all the same; without it, it would be one that was trained on."""
     place = paint(tmp_path / "few", ["0.png", "1.png", "2.png"])
     config = codec.replace(tiny, dict(data_dir=str(place), hold_out=0.0001))
     opened = datasets.open_dataset(config.data, config.model)
@@ -305,7 +305,7 @@ def test_images_that_were_trained_on_are_never_measured_as_held_out(tmp_path: Pa
     remedy = lineage.Remedy("ELSEWHERE", "ANEW")
     for split in ("train", "test"):
         now = datasets.open_dataset(config.data, config.model, split=split)  # type: ignore[arg-type]
-        with pytest.raises(UserError, match="ELSEWHERE"):
+        with raises_error("mixed-test-part"):
             lineage.check(config, opened.digest, now, remedy)
     assert "2 images" in lineage.check(config, opened.digest, now, remedy, part="train")
 
@@ -315,8 +315,8 @@ def test_what_an_earlier_version_held_out_is_not_measured(begin: Begin, capsys: 
     run = begin(hold_out=0.4)
     forget(run)
     where = ["--run", run.name, "--runs_dir", str(run.folder.parent), "--num_samples", "1", "--threads", "1"]
-    assert main.main(["nll", *where]) == 2
-    assert "--data_dir" in capsys.readouterr().err
+    with raises_error("changed-data", "--data_dir"):
+        main.execute(["nll", *where])
     assert main.main(["nll", *where, "--split", "train"]) == 0
     assert go_on(run) == 2
     command = capsys.readouterr().err.split("`")[-2]
@@ -359,7 +359,7 @@ def test_an_image_that_was_ever_trained_on_is_not_tested_on(apart: Run, capsys: 
     assert checkpoint_files.learnt_in(checkpoint_files.read(apart.checkpoint().path("state"))).shape == (8,)  # type: ignore[union-attr]
 
 
-def test_images_that_are_new_may_be_trained_on_and_tested_on(apart: Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_images_that_are_new_may_be_trained_on_and_tested_on(apart: Run) -> None:
     place = Path(apart.config.data.data_dir)
     paint(place / "train", ["new.png", "twice.png"], shade=50)
     paint(place / "test", ["new.png"], shade=150)
@@ -409,7 +409,7 @@ def test_the_one_that_was_trained_on_as_no_other_was_left_is_not_held_out(tmp_pa
     learnt = lineage.joined(np.empty(0, np.uint64), before)
     assert np.array_equal(learnt, before.learnt)  # type: ignore[arg-type]
     last.rename(place / f"{k}.png")
-    with pytest.raises(UserError, match="1 was trained on"):
+    with raises_error("mixed-test-part", 1):
         lineage.check(config, before.digest, now, lineage.Remedy("ELSEWHERE", ""), learnt=learnt)
     assert "3 images" in lineage.check(config, before.digest, now, lineage.Remedy("", ""), "train", learnt)
 
@@ -642,7 +642,7 @@ def test_a_damaged_manifest_is_said(begin: Begin) -> None:
     (run.folder / "saves" / "000004.json").write_text('{"step": 4, "files": []}')
     (run.folder / "saves" / "notes.json").write_text("{")
     assert [c.step for c in run.checkpoints()] == [2]
-    with pytest.raises(UserError, match=r"000004\.json"):
+    with raises_error("lost-checkpoints", "000004.json"):
         run.checkpoint(4)
     assert set(run.manifests()[1]) == {4}
 
@@ -691,7 +691,7 @@ def test_a_step_that_was_named_is_not_another(begin: Begin, monkeypatch: pytest.
         raise FileNotFoundError(2, "No such file or directory", str(path))
 
     monkeypatch.setattr(checkpoint_files, "load_checkpoint", pruned)
-    with pytest.raises(UserError, match="no checkpoint of step 2"):
+    with raises_error("unknown-step", 2):
         loading.open_model(run, SampleConfig(step=2))
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from raising import raises_error
 
 from ddpm import schedules, spacings
 from ddpm.config.model import DiffusionConfig
@@ -152,5 +153,5 @@ def test_what_cannot_be_is_said_in_one_sentence(values: dict[str, Any], sentence
 def test_a_process_of_one_timestep() -> None:
     single = Config(diffusion=DiffusionConfig(noise_schedule="cosine", diffusion_steps=1))
     assert timesteps.timesteps(single, SampleConfig(steps=1)) == [0]
-    with pytest.raises(UserError, match="steps 10 cannot be spread over a single timestep: ask for 1"):
+    with raises_error("impossible-steps", 10, 1):
         timesteps.timesteps(single, SampleConfig(steps=10))

@@ -25,7 +25,8 @@ ROOT = Path(main.__file__).parents[2]
 POSIX = pytest.mark.skipif(os.name == "nt", reason="Windows has other rights and names")
 SMALL = """
     --data_dir shapes --image_size 8 --num_channels 32 --num_res_blocks 1 --channel_mult 1 --attention_resolutions 4
-    --num_heads 1 --diffusion_steps 20 --noise_schedule cosine --batch_size 2 --total_steps 2 --sample_interval 0 --threads 1
+    --num_heads 1 --diffusion_steps 20 --noise_schedule cosine --batch_size 2 --total_steps 2 --sample_interval 0
+    --threads 1
 """.split()  # noqa: SIM905
 
 

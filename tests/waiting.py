@@ -1,4 +1,4 @@
-"""Waiting for a state, with more patience than a busy machine needs: a test that waits by the clock tests the machine."""
+"""Waiting for a state, with more patience than a busy machine needs; waiting by the clock tests the machine."""
 
 import time
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from ddpm.runs.jobs import ACTIVE, Job
 
 T = TypeVar("T")
 
-PATIENCE = 120.0  # seconds: long, as only what is broken takes so long
+PATIENCE = 240.0  # seconds: long, as only what is broken takes so long
 
 
 def until(condition: Callable[[], T], what: str = "what was waited for") -> T:
@@ -18,6 +18,12 @@ def until(condition: Callable[[], T], what: str = "what was waited for") -> T:
         assert time.monotonic() < end, f"{what} never came"
         time.sleep(0.01)
     return found
+
+
+def until_it_beats(job: Job) -> None:
+    """Returns once the job's process has written its status again."""
+    before = job.status()
+    until(lambda: (now := job.status()) and before and now.beat > before.beat, "a heartbeat")
 
 
 def until_finished(job: Job) -> None:

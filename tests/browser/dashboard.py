@@ -55,7 +55,7 @@ def start_server(
 ) -> tuple[subprocess.Popen[bytes], str]:
     """A dashboard on a free port, started from another folder than its own; returns when it answers.
 
-    script: another one shows parts of the pages by themselves.  What it starts computes with one thread: with more of them,
+    script: another one shows parts of the pages by themselves.  What it starts computes with one thread: with more,
     which come and go with other work on the machine, sums are rounded otherwise.
     """
     port = free_port()
@@ -101,6 +101,19 @@ def drag_zoom(page: "Page", chart: str) -> None:
     page.mouse.down()
     page.mouse.move(left + box["width"] * 0.4, top + box["height"] * 0.5, steps=8)
     page.mouse.up()
+
+
+def wait_until_idle(page: "Page") -> None:
+    """Returns once nothing that was typed or clicked is on its way, and the page's script has been at rest a while."""
+    page.evaluate("delete window.idleSince")
+    page.wait_for_function(
+        """() => {
+            const idle = document.querySelector("[data-testid=stApp]")?.dataset.testScriptState === "notRunning";
+            const now = performance.now();
+            window.idleSince = idle ? (window.idleSince ?? now) : undefined;
+            return idle && now - window.idleSince > 300;
+        }"""
+    )
 
 
 def stop_server(process: subprocess.Popen[bytes]) -> None:

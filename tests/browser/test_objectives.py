@@ -13,7 +13,6 @@ from ddpm.runs import runs
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
-PATIENCE = 120_000.0  # milliseconds: another program may have the other core
 SMALL = {"image_size": 16, "diffusion_steps": 40, "total_steps": 20, "save_interval": 20, "sample_interval": 0}
 
 
@@ -39,7 +38,7 @@ def test_learned_variance_from_training_to_evaluation(page: Page, server) -> Non
         expect(page.locator("code").filter(has_text=f"--{name} {value}")).to_be_visible()  # the command follows
     fill(page, "train-name", "learned")
     page.get_by_role("button", name="Start").click()
-    expect(page.get_by_role("button", name="Resume")).to_be_visible(timeout=PATIENCE)  # it has ended
+    expect(page.get_by_role("button", name="Resume")).to_be_visible()  # it has ended
 
     [run] = runs.list_runs(server.runs_dir)
     assert run.state() == "finished", run.log_tail()
@@ -56,7 +55,7 @@ def test_learned_variance_from_training_to_evaluation(page: Page, server) -> Non
     page.get_by_role("option", name="DDPM", exact=True).click()  # which uses the learned variance
     fill(page, "sample-num_samples", 4)
     page.get_by_test_id("stBaseButton-primary").click()
-    expect(page.get_by_role("button", name="Arrays (npz)")).to_be_visible(timeout=PATIENCE)
+    expect(page.get_by_role("button", name="Arrays (npz)")).to_be_visible()
     with np.load(io.BytesIO(download(page, "Arrays (npz)"))) as drawn:
         assert drawn["arr_0"].shape == (4, 16, 16, 3)
         assert drawn["arr_1"].tolist() == [shapes.NAMES.index("star")] * 4
@@ -64,7 +63,7 @@ def test_learned_variance_from_training_to_evaluation(page: Page, server) -> Non
     page.goto(server.address("evaluate", run="learned"))
     fill(page, "evaluate-num_samples", 6)
     page.get_by_role("button", name="Start").click()
-    expect(page.get_by_role("button", name="Result (JSON)")).to_be_visible(timeout=PATIENCE)
+    expect(page.get_by_role("button", name="Result (JSON)")).to_be_visible()
     result = json.loads(download(page, "Result (JSON)"))
     assert result["pictures"] == 6
     assert result["timesteps"] == 40

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dashboard import ROOT, Server, start_server, stop_server
+from dashboard import ROOT, Server, start_server, stop_server, wait_until_idle
 from playwright.sync_api import Page, expect
+from waiting import until
 
 pytestmark = pytest.mark.browser
 
@@ -30,7 +31,8 @@ def here():
     st.session_state["runs"] = st.session_state.get("runs", 0) + 1
     assert mask is None or (mask.shape == ({H}, {W}) and mask.dtype == np.uint8 and set(np.unique(mask)) <= {{0, 255}})
     pixels = None if mask is None else np.argwhere(mask).tolist()
-    st.html("<pre id='got'>" + json.dumps({{"runs": st.session_state["runs"], "seed": seed, "pixels": pixels}}) + "</pre>")
+    found = {{"runs": st.session_state["runs"], "seed": seed, "pixels": pixels}}
+    st.html("<pre id='got'>" + json.dumps(found) + "</pre>")
     st.button("Run again")
 
 def there():
@@ -158,7 +160,7 @@ def test_what_is_dragged_over_arrives_and_is_taken_back(page: Page, server: Serv
     page.get_by_role("button", name="Undo").click(force=True)  # nothing is left, and nothing happens
     press(page, "Paint")
     drag(page, (-3, 0), (0, 0))  # begins beside the canvas
-    page.wait_for_timeout(500)
+    wait_until_idle(page)
     assert got(page)["runs"] == runs
 
 
@@ -224,7 +226,7 @@ def test_strokes_faster_than_the_answers_are_all_kept(page: Page, server: Server
         drag(page, (y, y), (y + 5, y))
         wanted |= row(y, y, y + 5)
     expect_mask(page, wanted)
-    page.wait_for_timeout(500)
+    wait_until_idle(page)
     assert got(page)["pixels"] == sorted(list(p) for p in wanted)
 
 
@@ -302,18 +304,19 @@ def test_it_is_drawn_in_clean_squares(page: Page, server: Server) -> None:
     brush(page, 4)
     drag(page, (10.5, 10.5), (20.5, 10.5))
     page.mouse.move(2, 2)  # the brush's outline goes
-    page.wait_for_timeout(300)
 
     def at(x: int, y: int) -> list[int]:
         return page.evaluate(f"""() => {{
-              const find = (node) => node.querySelector?.('canvas') || [...node.querySelectorAll('*')].map(n => n.shadowRoot && find(n.shadowRoot)).find(Boolean);
+              const find = (node) => node.querySelector?.('canvas')
+                || [...node.querySelectorAll('*')].map(n => n.shadowRoot && find(n.shadowRoot)).find(Boolean);
               const canvas = find(document);
               const side = canvas.width / {W};
-              return [...canvas.getContext('2d').getImageData(({x} + .5) * side, ({y} + .5) * side, 1, 1).data].slice(0, 3);
+              const pixel = canvas.getContext('2d').getImageData(({x} + .5) * side, ({y} + .5) * side, 1, 1);
+              return [...pixel.data].slice(0, 3);
             }}""")
 
     ramp = np.linspace(40, 220, W * H * 3).reshape(H, W, 3).astype(np.uint8)
     accent = np.array([0x3B, 0x5B, 0xDB])
+    until(lambda: at(25, 10) == ramp[10, 25].tolist())
     assert at(3, 3) == ramp[3, 3].tolist()
-    assert at(25, 10) == ramp[10, 25].tolist()
     np.testing.assert_allclose(at(15, 10), (ramp[10, 15].astype(float) + accent) / 2, atol=3)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dashboard import wait_until_idle
 from PIL import Image
 from playwright.sync_api import Locator, Page, TimeoutError, expect
 from waiting import until, until_finished
@@ -42,9 +43,10 @@ def choose(page: Page, name: str, option: str) -> None:
     """Pick from a selectbox, whose list closes where the page is drawn anew just then."""
     wanted = page.get_by_role("option", name=option, exact=True)
     for _ in range(5):
+        wait_until_idle(page)
         field(page, name).locator("input").click()
         with contextlib.suppress(TimeoutError):
-            wanted.click(timeout=2000)
+            wanted.click(timeout=10_000)
             return
     raise AssertionError(f"no option {option!r} in {name}")
 
@@ -68,7 +70,7 @@ def draw(page: Page, run: Run) -> SampleJob:
     button = page.get_by_role("button", name=re.compile("^Draw Shortcut"))
     expect(button).to_have_count(1)  # a stale twin may stand there for an instant
     expect(button).to_be_enabled()
-    page.wait_for_timeout(400)  # what was typed last is on its way
+    wait_until_idle(page)  # what was typed last is on its way
     expect(button).to_have_count(1)
     button.click()
     new = until(lambda: [job for job in run.sample_jobs() if job.name not in before])
@@ -177,7 +179,8 @@ def test_history_and_settings_from_a_picture(page: Page, run: Run) -> None:
     page.locator("input[type=file]").last.set_input_files(str(one.images[1]))
     expect(field(page, "seed").locator("input")).to_have_value("6")
     again = draw(page, run)
-    # It was the second of a batch and is the first of one now: in bf16, where the processor has it, that is rounded otherwise.
+    # It was the second of a batch and is the first of one now: in bf16, where the processor has it, that is rounded
+    # otherwise.
     first, second = (np.asarray(Image.open(path)).astype(int) for path in (again.images[0], one.images[1]))
     assert np.abs(first - second).max() <= 2
 
