@@ -13,11 +13,10 @@ from pathlib import Path
 import pytest
 
 from ddpm.cli import main
-from ddpm.runs import runs
+from ddpm.runs import commands, runs
 from ddpm.runs.jobs import Worker
 from ddpm.runs.results import SampleJob
 from ddpm.runs.runs import Run
-from pages.ui.frame import run_status
 
 ROOT = Path(main.__file__).parents[2]
 SOURCES = [*(ROOT / "ddpm").rglob("*.py"), *(ROOT / "pages").rglob("*.py"), ROOT / "app.py"]
@@ -108,7 +107,7 @@ def shown(text: str) -> str:
 
 
 def on_page(run: Run, what: str) -> str:
-    return dict(run_status.commands(run))[what]
+    return dict(commands.for_buttons(run))[what]
 
 
 def test_going_on_with_a_finished_run(run: Run, capsys: pytest.CaptureFixture[str]) -> None:

@@ -33,7 +33,7 @@ def test_with_a_measurement() -> None:
     config = codec.replace(PRESETS["quick-start"].config, dict(total_steps=100, sample_interval=30))
     metrics = dict(seconds_per_step=0.5, seconds_per_preview=10.0, peak_bytes=4e8)
     status = dataclasses.asdict(Status("finished", metrics=metrics, pid=1))
-    files.write_json(launch.measurement(config).folder / "status.json", status)
+    files.write_json(launch.cost_job(config).folder / "status.json", status)
     cost = estimate_training_cost(config)
     assert (cost.seconds_per_step, cost.total_seconds) == (0.5, 80.0)
     assert (cost.memory_bytes, cost.memory_measured) == (4e8, True)
