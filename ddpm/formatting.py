@@ -75,7 +75,9 @@ CONTROLS = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u2028\\u2029\\ud800-\\udfff]")
 
 
 def printable(name: str) -> str:
-    """A file's name as it can be shown, kept and sent anywhere: bytes that are no text, and controls, become \\x1b and the like."""
+    """A file's name as it can be shown, kept and sent anywhere: bytes that are no text, and controls,
+    become \\x1b and the like.
+    """
     return CONTROLS.sub(_escaped, name)
 
 

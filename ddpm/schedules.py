@@ -137,7 +137,8 @@ def named(name: str, T: int) -> Schedule:
     if not possible(name, T):
         raise UserError(
             f"noise_schedule {name} with diffusion_steps {T} has betas up to {betas.max():.3g}, and none may be "
-            "1 or above, where nothing of the picture is left: use at least 21 diffusion steps, or the cosine schedule.",
+            "1 or above, where nothing of the picture is left: use at least 21 diffusion steps, or the cosine"
+            " schedule.",
             code="bad-schedule",
         )
     return Schedule(betas, tuple(range(T)), T)
@@ -163,7 +164,8 @@ def space_timesteps(T: int, spec: str) -> list[int]:
 
     "" keeps all.  "250" keeps 250, evenly spread from the first to the last.  "10,15,20" cuts the process
     into three equal parts and keeps 10, 15 and 20 of them.  "ddim50" keeps 50 at an integer stride from 0
-    (Song et al. 2021).  A single step is always the last, noisiest one.  Raises UserError for a string that T cannot give.
+    (Song et al. 2021).  A single step is always the last, noisiest one.  Raises UserError for a string that T cannot
+    give.
     """
     if not spec:
         return list(range(T))

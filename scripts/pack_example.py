@@ -20,7 +20,8 @@ PREVIEWS = 6
 
 
 def pack(run: Run, folder: Path) -> Checkpoint:
-    """Write the newest checkpoint's first average, in float16, and what tells how it came about, in the place of `folder`.
+    """Write the newest checkpoint's first average, in float16, and what tells how it came about, in the place of
+    `folder`.
 
     Raises UserError for a run that is not finished or keeps no average, and for a damaged checkpoint.
     """

@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -30,6 +31,18 @@ SUMMARY = pytest.StashKey[list[str]]()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--golden", default=str(HERE / "golden"), metavar="DIR", help="folder of golden numbers")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Hands the lines of a process of pytest-xdist to the one that prints."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["summary"] = session.config.stash.get(SUMMARY, [])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    lines = getattr(node, "workeroutput", {}).get("summary", [])
+    node.config.stash.setdefault(SUMMARY, []).extend(lines)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
@@ -81,6 +94,34 @@ def runs_dir(tmp_path: Path) -> Path:
     folder = tmp_path / "runs"
     folder.mkdir()
     return folder
+
+
+@pytest.fixture
+def runs_here(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The pages show the runs in `runs_dir`, and remember none of them afterwards."""
+    from pages.ui.frame import run_store
+
+    monkeypatch.setenv("DDPM_RUNS", str(runs_dir))
+    yield
+    run_store.store.clear()
+
+
+@pytest.fixture
+def threads_afterwards() -> Iterator[None]:
+    """Torch computes with as many threads after the test as before it."""
+    import torch
+
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def one_thread(threads_afterwards: None) -> None:
+    """Torch computes with one thread: networks this small are slower with several."""
+    import torch
+
+    torch.set_num_threads(1)
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from ddpm.config.training import Config
 from ddpm.data import datasets
 from ddpm.data.datasets import Dataset
 from ddpm.diffusion.process import Prediction, at
-from ddpm.errors import UserError
+from ddpm.errors import Code
 from ddpm.planning import variances
 from ddpm.planning.resolve import resolve_evaluation
 from ddpm.runs.jobs import Stopped
@@ -231,11 +231,11 @@ def test_a_stop_is_heard_after_one_call(trained: Any, tmp_path: Path) -> None:
 
 def test_data_that_is_not_there_is_said(trained: Any, tmp_path: Path) -> None:
     network, config, _ = trained
-    for where, sentence in (("", "does not name any"), (str(tmp_path / "gone"), "which cannot be read")):
+    codes: dict[str, Code] = {"": "no-data-named", str(tmp_path / "gone"): "unreadable-data"}
+    for where, code in codes.items():
         other = codec.replace(config, {"data_dir": where})
-        with pytest.raises(UserError, match=sentence) as caught:
+        with raises_error(code, "ddpm analytic --model_path"):
             analytic_variance.for_weights(network, other, tmp_path / "model.pt", "abc", Calm())  # type: ignore[arg-type]
-        assert "ddpm analytic --model_path" in str(caught.value)
 
 
 REFUSED: list[tuple[ModelConfig, dict[str, Any], str]] = [

@@ -96,12 +96,16 @@ def test_a_logarithmic_axis_leaves_out_zero_and_less() -> None:
 def test_the_newest_value_is_told_at_its_line() -> None:
     frame = rows(20, mse=0.25)
     marks = {
-        a["yref"]: a for a in figures.panels(frame, ChartOptions(log=True))["layout"]["annotations"] if a["role"] == "last"
+        a["yref"]: a
+        for a in figures.panels(frame, ChartOptions(log=True))["layout"]["annotations"]
+        if a["role"] == "last"
     }
     assert marks["y3"]["text"] == "0.25"
     assert marks["y3"]["y"] == pytest.approx(np.log10(0.25))
     marks = {
-        a["yref"]: a for a in figures.panels(frame, ChartOptions(log=False))["layout"]["annotations"] if a["role"] == "last"
+        a["yref"]: a
+        for a in figures.panels(frame, ChartOptions(log=False))["layout"]["annotations"]
+        if a["role"] == "last"
     }
     assert marks["y3"]["y"] == pytest.approx(0.25)
 

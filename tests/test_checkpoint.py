@@ -12,7 +12,6 @@ from ddpm.checkpoints import checkpoint_files
 from ddpm.config import codec
 from ddpm.config.training import Config
 from ddpm.data import datasets
-from ddpm.errors import UserError
 from ddpm.models.unet import UNet
 from ddpm.runs import runs
 from ddpm.runs.runs import Checkpoint, Run
@@ -120,14 +119,9 @@ def test_only_the_newest_are_kept(run: Run, trainer: Trainer) -> None:
 def test_what_is_no_checkpoint(run: Run, trainer: Trainer, tmp_path: Path) -> None:
     saved = save(run, trainer, 1)
     whole = saved.path("model").read_bytes()
-    wrong = {
-        "cut.pt": (whole[: len(whole) // 2], "cut short"),
-        "empty.pt": (b"", "it is empty"),
-        "text.pt": (b"hello, world", "not a checkpoint"),
-    }
-    for name, (content, why) in wrong.items():
+    for name, content in {"cut.pt": whole[: len(whole) // 2], "empty.pt": b"", "text.pt": b"hello, world"}.items():
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(UserError, match=why):
+        with raises_error("damaged-checkpoint", name):
             checkpoint_files.load_weights(tmp_path / name)
     with raises_error("not-a-checkpoint"):
         checkpoint_files.load_weights(saved.path("opt"))

@@ -507,10 +507,15 @@ def test_like_a_picture_with_changes(run: Run, tmp_path: Path) -> None:
 def test_settings_of_other_versions() -> None:
     older = metadata.sample_of({"sample": {"num_samples": 3}}, "it")
     assert older == SampleConfig(num_samples=3, precision="fp32", kernels="torch"), "which all of them drew with"
-    for newer in ({"format": 99, "sample": {}}, {"sample": {"from_the_future": 1}}):
-        with pytest.raises(UserError, match="newer version"):
-            metadata.sample_of(newer, "it")
-    for wrong in ({"sample": 3}, {"sample": {"seed": "x"}}, {"sample": {"seed": -1}}, {}):
+    with raises_error("newer-format", 99):
+        metadata.sample_of({"format": 99, "sample": {}}, "it")
+    with raises_error("unknown-setting", "'from_the_future'"):
+        metadata.sample_of({"sample": {"from_the_future": 1}}, "it")
+    with raises_error("bad-value", "seed", "'x'"):
+        metadata.sample_of({"sample": {"seed": "x"}}, "it")
+    with raises_error("out-of-range", "seed", -1):
+        metadata.sample_of({"sample": {"seed": -1}}, "it")
+    for wrong in ({"sample": 3}, {}):
         with pytest.raises(UserError):
             metadata.sample_of(wrong, "it")
 

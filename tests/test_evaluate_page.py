@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,14 +20,8 @@ from ddpm.runs.results import EvaluationJob
 from ddpm.runs.runs import Run
 from ddpm.storage import files
 from pages.ui.components import study_figures
-from pages.ui.frame import run_store
 
-
-@pytest.fixture(autouse=True)
-def here(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("DDPM_RUNS", str(runs_dir))
-    yield
-    run_store.store.clear()
+pytestmark = pytest.mark.usefixtures("runs_here")
 
 
 def figure(at: AppTest) -> dict:

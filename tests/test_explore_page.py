@@ -1,8 +1,7 @@
 """The Explore page without a browser."""
 
 import json
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -21,8 +20,9 @@ from ddpm.runs.runs import Run
 from ddpm.storage import files
 from pages.ui.components import study_figures
 from pages.ui.forms import sampling_form
-from pages.ui.frame import run_store
 from pages.ui.results import solver_benchmark
+
+pytestmark = pytest.mark.usefixtures("runs_here")
 
 CELLS = [
     GridResult("ddim", "uniform", "", 10, 10, 0.1, 9.04),
@@ -31,13 +31,6 @@ CELLS = [
     GridResult("unipc-3", "logsnr", "", 20, 20, 0.21, 0.2),
     GridResult("ddpm", "uniform", "", 10, 10, 0.1, None),
 ]
-
-
-@pytest.fixture(autouse=True)
-def here(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("DDPM_RUNS", str(runs_dir))
-    yield
-    run_store.store.clear()
 
 
 def compared(

@@ -313,7 +313,7 @@ def test_a_failure_keeps_the_rows(gaussian: Config, tmp_path: Path, monkeypatch:
         return real(network, resolved, *more)
 
     monkeypatch.setattr(engine, "sample", failing)
-    with pytest.raises(UserError, match="The sun"):
+    with raises_error("out-of-memory", "The sun"):
         compare(tmp_path / "job", gaussian, solvers="ddim,unipc-3", calls="5,10")
     job = SolverBenchmarkJob(tmp_path / "job")
     assert job.state() == "failed"

@@ -1,7 +1,7 @@
 """Classifier-free guidance: its algebra on a network whose outputs are known, and that training hides classes."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,6 @@ from ddpm.config.training import Config, unused
 from ddpm.data import datasets
 from ddpm.data.datasets import Dataset
 from ddpm.diffusion import process
-from ddpm.errors import UserError
 from ddpm.interop import export_openai
 from ddpm.models import unet
 from ddpm.planning import guidance
@@ -34,6 +33,8 @@ from ddpm.sampling.request import resolve_request
 from ddpm.training import warm_start
 from ddpm.training.loop import TrainingLoop
 from ddpm.training.trainer import Trainer
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 FULL = schedules.named("cosine", 20)
 NULL = 3
@@ -229,15 +230,6 @@ def test_a_batch_never_changes_a_guided_picture(config: Config) -> None:
 
 
 # Training
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Networks this small are slower with several."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture
@@ -458,7 +450,7 @@ def test_more_labels_than_improved_diffusion_has_are_refused(
 ) -> None:
     run = fake_run("many", class_cond=True, num_classes=1000, cond_drop_prob=0.1)
     monkeypatch.setattr(export_openai.checkpoint_files, "damage", lambda _: "")
-    with pytest.raises(UserError, match="many has 1,000 classes and a label for none, and improved-diffusion's"):
+    with raises_error("not-exportable", "many", "1,000"):
         export_openai.export_checkpoint(run, tmp_path / "back")
 
 

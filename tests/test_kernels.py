@@ -3,7 +3,7 @@
 import functools
 import shutil
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +15,8 @@ from ddpm.host.compiler import find_compiler
 from ddpm.models.native import build
 from ddpm.models.native.ops import NativeOps
 from ddpm.models.torch_ops import TORCH, Joined, Ops
+
+pytestmark = pytest.mark.usefixtures("threads_afterwards")
 
 PROCESSORS = ["-march=x86-64-v3", "-march=x86-64"]  # with AVX2, and with what every x86 has
 
@@ -162,13 +164,6 @@ def ops() -> NativeOps:
 
 def in_bf16(ops: NativeOps) -> NativeOps:
     return NativeOps(ops.library, torch.bfloat16)
-
-
-@pytest.fixture(autouse=True)
-def threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 def drawn(case: Case, seed: int = 0) -> tuple[nn.Module | None, list[Tensor], Tensor]:

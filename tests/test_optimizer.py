@@ -3,7 +3,6 @@
 import copy
 import ctypes
 import math
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -12,6 +11,8 @@ from torch import Tensor, nn
 from ddpm.config.training import TrainConfig
 from ddpm.models.native import build
 from ddpm.training.optimizer import Ema, Optimizer
+
+pytestmark = pytest.mark.usefixtures("threads_afterwards")
 
 SIZES = [(1,), (3,), (17,), (100_003,), (64, 3, 3, 3), (0,), (5, 1, 7)]
 
@@ -22,13 +23,6 @@ def library() -> ctypes.CDLL:
     if library is None:
         pytest.skip(why)
     return library
-
-
-@pytest.fixture(autouse=True)
-def threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 class Weights(nn.Module):

@@ -1,6 +1,8 @@
 """Results of commands as JSON: one document on stdout, nothing else there; the same for errors."""
 
 import json
+import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,6 +10,8 @@ from typing import Any
 import pytest
 
 from ddpm.cli import main, output
+from ddpm.config import codec
+from ddpm.config.training import Config
 from ddpm.runs.runs import Run
 
 Ask = Callable[..., tuple[int, Any, str]]
@@ -147,3 +151,63 @@ def test_numbers_that_json_lacks_are_null() -> None:
 
     value = {"a": float("nan"), "b": [np.float32(1.5), np.int64(2)], "c": Path("x"), "d": np.array([np.inf, 1.0])}
     assert output.finite(value) == {"a": None, "b": [1.5, 2], "c": "x", "d": [None, 1.0]}
+
+
+@pytest.fixture
+def nothing_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measurements of training steps go to a folder of this test."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+
+@pytest.mark.usefixtures("nothing_measured")
+def test_a_dry_run(ask: Ask, runs_dir: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    words = ["train", "--preset", "quick-start", "--hold_out", "0.2", "--batch_size", "7", "--dry_run", "True"]
+    code, document, _ = ask(*words)
+    assert (code, document["parameters"], document["total_steps"]) == (0, 1_193_539, 1000)
+    assert document["memory_bytes"] > 10 * document["parameters"]
+    assert document["previews"] == 10
+    assert document["epochs"] == 1000 * 7 / 4000
+    assert document["seconds_per_step"] is document["finish_time"] is None
+    assert document["config"]["class_names"][0] == "circle"
+    assert main.main(words) == 0
+    assert ["Parameters", "1,193,539"] in [line.split() for line in capfd.readouterr().out.splitlines()]
+    assert list(runs_dir.iterdir()) == [], "nothing is started"
+    code, document, _ = ask("train", "--data_dir", "nowhere", "--dry_run", "True")
+    assert (code, document["error"]["code"]) == (2, "not-found")
+    code, document, _ = ask("train", "--resume", "mine", "--dry_run", "True")
+    assert (code, document["error"]["code"]) == (2, "not-applicable")
+
+
+@pytest.mark.usefixtures("nothing_measured")
+def test_a_dry_run_knows_what_was_measured(ask: Ask, tiny: Config) -> None:
+    words = ["train", *codec.to_flags(tiny), "--batch_size", "5", "--dry_run", "True"]
+    _, document, _ = ask(*words, "--measure", "True")
+    assert document["seconds_per_step"] > 0, document
+    assert document["total_seconds"] >= 20 * document["seconds_per_step"]
+    assert document["finish_time"] > time.time()
+    assert document["memory_measured"]
+    _, again, _ = ask(*words)
+    assert again["seconds_per_step"] == document["seconds_per_step"], "as it was measured before"
+
+
+@pytest.mark.slow
+def test_what_is_done_with_a_checkpoint(ask: Ask, runs_dir: Path) -> None:
+    ask("example")
+    source = ["--run", "example", "--out", "out"]
+    code, document, _ = ask("sample", *source, "--num_samples", "2", "--steps", "2")
+    out = runs_dir.parent / "out"
+    assert (code, document["folder"], document["state"], document["shape"]) == (0, str(out), "finished", [2, 32, 32, 3])
+    assert [Path(document["npz"]).name, Path(document["grid"]).name] == ["samples_2x32x32x3.npz", "grid.png"]
+    assert document["images"] == [str(out / "images" / f"{k:05d}.png") for k in range(2)]
+    assert (document["sample"]["seed"], document["checkpoint"]["step"]) == (0, 3000)
+    code, document, _ = ask("sample", *source, "--num_samples", "2", "--steps", "2")
+    assert (code, document["error"]["code"]) == (2, "already-exists")
+    data = ["--data_dir", "shapes", "--num_samples", "2"]
+    code, document, _ = ask("nll", *source[:2], "--out", "bits", *data, "--timestep_respacing", "4")
+    assert (code, document["pictures"], document["timesteps"], document["state"]) == (0, 2, 4, "finished")
+    assert document["bits_per_dim"] > document["ci95"] > 0
+    code, document, _ = ask("microscope", *source[:2], "--out", "one", "--num_samples", "1", "--steps", "3")
+    assert (code, document["total"], len(document["t"])) == (0, 3, 3)
+    code, document, _ = ask("analytic", *source[:2], "--data_dir", "shapes", "--num_samples", "1")
+    assert (code, Path(document["path"]).parent) == (0, runs_dir / "example")
+    assert all(0 < value < 2 for value in document["mse"])

@@ -6,7 +6,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -20,16 +19,11 @@ from ddpm.config import codec
 from ddpm.config.presets import DEFAULT, PRESETS
 from ddpm.runs import launch, runs
 from ddpm.runs.jobs import Worker
-from pages.ui.frame import layout, run_status, run_store
+from pages.ui.frame import layout, run_status
+
+pytestmark = pytest.mark.usefixtures("runs_here")
 
 PAGES = ["app.py", *sorted(f"pages/{path.name}" for path in (ROOT / "pages").glob("*.py") if path.stem != "__init__")]
-
-
-@pytest.fixture(autouse=True)
-def here(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("DDPM_RUNS", str(runs_dir))
-    yield
-    run_store.store.clear()
 
 
 def figure(at: AppTest) -> dict:

@@ -1,7 +1,7 @@
 """The form of the Sample page: every task, every sampler, and settings that come back as they went in."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,14 +19,8 @@ from ddpm.solvers import SOLVERS
 from ddpm.storage import files, images
 from pages.ui.components import mask_canvas, thumbnails
 from pages.ui.forms import inputs_form, sampling_form
-from pages.ui.frame import run_store
 
-
-@pytest.fixture(autouse=True)
-def here(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("DDPM_RUNS", str(runs_dir))
-    yield
-    run_store.store.clear()
+pytestmark = pytest.mark.usefixtures("runs_here")
 
 
 @pytest.fixture

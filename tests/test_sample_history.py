@@ -1,8 +1,7 @@
 """What was drawn before, on the Sample page: shown, gone on with, noted on, compared, deleted, its settings opened."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -15,15 +14,9 @@ from ddpm.runs.results import SampleJob
 from ddpm.runs.runs import Run
 from ddpm.storage import files, images
 from pages.ui.forms import reopen
-from pages.ui.frame import run_store
 from pages.ui.results import sampler_comparison, samples
 
-
-@pytest.fixture(autouse=True)
-def here(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("DDPM_RUNS", str(runs_dir))
-    yield
-    run_store.store.clear()
+pytestmark = pytest.mark.usefixtures("runs_here")
 
 
 @pytest.fixture

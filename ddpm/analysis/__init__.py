@@ -1,1 +1,3 @@
-"""Studying a checkpoint: likelihood, comparison of solvers, the trajectory of a sample.  Results are files in the run folder."""
+"""Studying a checkpoint: likelihood, comparison of solvers, the trajectory of a sample.
+Results are files in the run folder.
+"""

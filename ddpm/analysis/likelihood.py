@@ -330,10 +330,12 @@ def evaluate_into(
     seen: Digest | None = None,
     learnt: np.ndarray | None = None,
 ) -> Iterator[Measured]:
-    """Measure into a job's folder: settings.json at once, then the terms as improved-diffusion writes them, result.json.
+    """Measure into a job's folder: settings.json at once, then the terms as improved-diffusion writes them,
+    result.json.
 
     `about` is told in both.  seen: the digest of what the network was trained on.  learnt: who was ever
-    trained on, where that is known.  Asked to stop, or where something goes wrong, it keeps the pictures that are measured.
+    trained on, where that is known.  Asked to stop, or where something goes wrong, it keeps the pictures that are
+    measured.
     """
     job, config, settings = EvaluationJob(folder), resolved.config, resolved.request
     if job.result:

@@ -1,4 +1,5 @@
-"""The frontier of samplers on a checkpoint: how close each comes to the converged pictures, with how many network calls.
+"""The frontier of samplers on a checkpoint: how close each comes to the converged pictures, with how many network
+calls.
 
 for measured in measure(network, config, SolverBenchmarkConfig(calls="5,10")):
     if measured.result:

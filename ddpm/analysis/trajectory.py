@@ -1,7 +1,7 @@
 """One picture under the microscope: how it comes about, from noise to the last step.
 
-for look in looks(network, config, sample, number): a record a network call, of numbers and of three pictures: x_t as the
-network saw it, the clean picture and the noise that it found in it.
+for look in looks(network, config, sample, number): a record a network call, of numbers and of three pictures: x_t as
+the network saw it, the clean picture and the noise that it found in it.
 """
 
 import dataclasses

@@ -21,7 +21,9 @@ from ddpm.training.optimizer import Ema
 
 
 class PlainTrainer:
-    """A network in training, step by step.  Weights are those with which `ddpm.training.trainer.Trainer` begins, from the same seed."""
+    """A network in training, step by step.  Weights are those with which `ddpm.training.trainer.Trainer` begins,
+    from the same seed.
+    """
 
     def __init__(self, config: Config):
         self.config = config
@@ -39,7 +41,9 @@ class PlainTrainer:
         self.grad_norm = 0.0  # of the last step
 
     def network(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
-        """(x [N, C, H, W], t [N], y [N] int64 and low_res [N, C, h, w], if the network takes them) -> [N, C or 2C, H, W]."""
+        """(x [N, C, H, W], t [N], y [N] int64 and low_res [N, C, h, w], if the network takes them) -> [N, C or 2C, H,
+        W].
+        """
         if "low_res" in condition:
             x = torch.cat([x, F.interpolate(condition["low_res"], x.shape[2:], mode="bilinear")], dim=1)
         return network(self.model, x, t, condition.get("y"))

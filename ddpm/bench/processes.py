@@ -1,7 +1,7 @@
 """Processes that do the same work in different ways and take turns at it.
 
-Each case has a process of its own, since what one asks of the machine, such as how memory is allocated, would change the
-other.  Only one works at a time.
+Each case has a process of its own, since what one asks of the machine, such as how memory is allocated, would change
+the other.  Only one works at a time.
 
 with BenchmarkProcess(config, plain=True) as baseline, BenchmarkProcess(config) as ours:
     ratios = [baseline.time_step() / ours.time_step() for _ in range(12)]
@@ -59,7 +59,9 @@ class BenchmarkProcess:
         self._process.close()
 
     def request(self, what: str, *arguments: Any) -> Any:
-        """Calls a method of `ddpm.bench.worker.BenchmarkWorker` there.  Raises UserError where it does, or where the process has ended."""
+        """Calls a method of `ddpm.bench.worker.BenchmarkWorker` there.
+        Raises UserError where it does, or where the process has ended.
+        """
         try:
             self._pipe.send((what, arguments))
             answer = self._pipe.recv()

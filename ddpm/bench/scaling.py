@@ -1,4 +1,5 @@
-"""What a training step costs by batch size, channels, image size and threads: seconds and memory, and how well both were foretold.
+"""What a training step costs by batch size, channels, image size and threads: seconds and memory, and how well both
+were foretold.
 
 for progress in measure(ScaleConfig()):
     print(progress.doing)

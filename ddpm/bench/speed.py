@@ -1,7 +1,7 @@
 """Speed of training and sampling, as ratios to the baseline on the same machine at the same time.
 
-Everything is measured in interleaved pairs: ours, baseline, baseline, ours, ours, ...; seconds alone mean little where a
-machine's speed drifts.
+Everything is measured in interleaved pairs: ours, baseline, baseline, ours, ours, ...; seconds alone mean little where
+a machine's speed drifts.
 
 for progress in measure(SpeedConfig()):
     print(progress.doing)
@@ -102,7 +102,9 @@ class _SpeedBenchmark:
                 yield
 
     def _machine(self) -> Iterator[None]:
-        """Describes the machine, its peak rate, the compute mode of each case, its exactness, and the parts of a step."""
+        """Describes the machine, its peak rate, the compute mode of each case, its exactness,
+        and the parts of a step.
+        """
         self.doing = "the machine"
         with BenchmarkProcess(self.config) as process:
             self.result["machine"] = process.request("machine")
@@ -129,7 +131,9 @@ class _SpeedBenchmark:
         return str(self.computed[case.name]["why"])
 
     def _cases(self) -> Iterator[None]:
-        """Times training steps and model evaluations of each case against the baseline.  Cases that resolve to the same are measured once."""
+        """Times training steps and model evaluations of each case against the baseline.
+        Cases that resolve to the same are measured once.
+        """
         steps: dict[str, Any] = {}
         calls: dict[str, Any] = {}
         memory: dict[str, int] = {}
@@ -205,7 +209,9 @@ class _SpeedBenchmark:
         step["share_of_peak"] = step["rate"] / peak if peak else None
 
     def _starts(self) -> Iterator[None]:
-        """From the start of a process to its first step: torch alone, with kernels to be compiled, and when they are there."""
+        """From the start of a process to its first step: torch alone, with kernels to be compiled,
+        and when they are there.
+        """
         native = self.computed["default"]["kernels"] == "native"
         seconds: dict[str, list[float]] = {name: [] for name in ("torch", *(("cold", "later") if native else ()))}
         for _ in range(self.starts):
@@ -227,7 +233,9 @@ class _SpeedBenchmark:
 
 
 def compared(pairs: Sequence[tuple[float, float]]) -> dict[str, Any]:
-    """Medians of (ours, plain) seconds, and how many times as fast ours is: median and quartiles of the pairs' ratios."""
+    """Medians of (ours, plain) seconds, and how many times as fast ours is:
+    median and quartiles of the pairs' ratios.
+    """
     ratios = sorted(plain / ours for ours, plain in pairs)
     low, ratio, high = statistics.quantiles(ratios, n=4, method="inclusive") if len(ratios) > 1 else ratios * 3
     return {

@@ -110,7 +110,9 @@ class BenchmarkWorker:
         return ResolvedCompute(chosen.precision, chosen.kernels, why)
 
     def product_rate(self, kind: str) -> float:
-        """Operations a second of a product of two large matrices in fp32 or bf16 on all threads; the best of several."""
+        """Operations a second of a product of two large matrices in fp32 or bf16 on all threads;
+        the best of several.
+        """
         dtype = precision.DTYPES.get(kind, torch.float32)
         a, b = (torch.randn(SIDE, SIDE).to(dtype) for _ in range(2))
         out = torch.empty_like(a)
@@ -119,7 +121,8 @@ class BenchmarkWorker:
         return 2.0 * SIDE**3 / fastest
 
     def deviation(self, config: Config) -> dict[str, float]:
-        """Deviation of a network with these settings from the baseline on one batch, with random weights where initial ones are 0.
+        """Deviation of a network with these settings from the baseline on one batch, with random weights where initial
+        ones are 0.
 
         output and gradient: relative distance.  output_most: the largest of the output's deviations, as a share of its
         largest value.  cosine: of the whole gradients.
@@ -220,7 +223,9 @@ class _Stopwatch:
 
 
 def random_batch(config: Config, num_images: int = 0, seed: int = 0) -> Batch:
-    """Random batch: x_start and noise float32 [N, C, H, W], t and y int64 [N], low_res [N, C, h, w]; N is num_images or the batch size."""
+    """Random batch: x_start and noise float32 [N, C, H, W], t and y int64 [N], low_res [N, C, h, w];
+    N is num_images or the batch size.
+    """
     model, count = config.model, num_images or config.train.batch_size
     rng = torch.Generator().manual_seed(seed)
     shape = (count, model.image_channels, model.image_size, model.image_size)

@@ -135,7 +135,9 @@ def prune(run: Run, keep: int) -> None:
 
 
 def damage(checkpoint: Checkpoint, only: str = "") -> str:
-    """What is wrong with a committed set, or with that file of it, as a sentence; empty when every checksum is right."""
+    """What is wrong with a committed set, or with that file of it, as a sentence;
+    empty when every checksum is right.
+    """
     for name, expected in checkpoint.files.items():
         if only not in ("", name):
             continue
@@ -166,7 +168,9 @@ def fault(checkpoint: Checkpoint, only: str = "") -> str:
 
 
 def _diverged(checkpoint: Checkpoint, only: str = "") -> str:
-    """Which file of a set, or of those only that one, holds what is no finite number, as a sentence; empty where none does."""
+    """Which file of a set, or of those only that one, holds what is no finite number, as a sentence;
+    empty where none does.
+    """
     for kind in (*checkpoint.weights, "opt"):
         path = checkpoint.path(kind)
         if path.name not in checkpoint.files or only not in ("", path.name):
@@ -255,7 +259,9 @@ def _weights_in(value: Any, path: Path) -> Weights:
 
 
 def learnt_in(state: Mapping[str, Any]) -> np.ndarray | None:
-    """Who was ever trained on, uint64, by the state of a checkpoint; None where an earlier version, or another program, kept nothing."""
+    """Who was ever trained on, uint64, by the state of a checkpoint; None where an earlier version,
+    or another program, kept nothing.
+    """
     kept = state.get("learnt")
     return None if kept is None else kept.numpy().view(np.uint64)
 

@@ -1,4 +1,6 @@
-"""What a file of weights without settings was trained as: from shapes, flags, the released models' names and a probe."""
+"""What a file of weights without settings was trained as: from shapes, flags,
+the released models' names and a probe.
+"""
 
 import logging
 from collections.abc import Mapping
@@ -35,9 +37,9 @@ def recognise(tensors: Mapping[str, Tensor], flags: Mapping[str, Any], source: P
     """The settings of the network in `source`.
 
     Shapes tell most of the model's; `flags` (by setting name) and, for a released model's file, its preset tell the
-    rest.  Where `ask`, a probe (on the data that `flags` name, or on photographs) finds out what weights cannot tell: it
-    fills in what was not given, and says where what was given does not fit.  Raises UserError for flags that contradict
-    the shapes or the preset.
+    rest.  Where `ask`, a probe (on the data that `flags` name, or on photographs) finds out what weights cannot tell:
+    it fills in what was not given, and says where what was given does not fit.  Raises UserError for flags that
+    contradict the shapes or the preset.
     """
     shapes = {name: tuple(t.shape) for name, t in tensors.items()}
     hidden = flags.get("cond_drop_prob", 0) > 0
@@ -144,8 +146,8 @@ def trained_labels(path: Path, tensors: Mapping[str, Tensor]) -> tuple[int, ...]
     """The labels that the network in `path` has seen; empty where that cannot be told, or there are none.
 
     AdamW's second moments of an embedding that was never used stay zero.  Without the optimiser's file beside it
-    (or with a damaged one), trained embeddings are those that differ between the weights and an average of them: that shows only where
-    weights are not decayed.
+    (or with a damaged one), trained embeddings are those that differ between the weights and an average of them: that
+    shows only where weights are not decayed.
     """
     embedding = tensors.get("label_emb.weight")
     beside = openai_folder.files_of_same_step(path)

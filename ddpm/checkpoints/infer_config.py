@@ -1,8 +1,8 @@
 """What the shapes of a network's tensors tell about its settings.  No torch.
 
 They tell channels, multipliers, blocks, attention, classes, learned variance, scale-shift norm and super-resolution.
-They do not tell the image size (a guess is made from the levels), the heads, whether the last label stands for no class,
-or anything of the diffusion process.
+They do not tell the image size (a guess is made from the levels), the heads, whether the last label stands for no
+class, or anything of the diffusion process.
 """
 
 import itertools

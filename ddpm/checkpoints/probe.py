@@ -87,7 +87,9 @@ class Verdict(NamedTuple):
     tried: dict[str, list[Any]]  # name -> values
 
     def against(self, chosen: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-        """Of what is given, that which the probe found to be otherwise: with T = 1000, both scales are that of 0 to 1000."""
+        """Of what is given, that which the probe found to be otherwise:
+        with T = 1000, both scales are that of 0 to 1000.
+        """
         same = chosen["diffusion_steps"] == 1000 and self.found.get("rescale_timesteps")
         compared = self.found.keys() - ({"rescale_timesteps"} if same else set())
         return {name: value for name, value in given.items() if name in compared and value != self.found[name]}
@@ -204,7 +206,8 @@ def _prediction(bench: "_Bench", heads: Heads) -> tuple[str, np.ndarray, bool]:
             continue
         least = np.min([e[prediction].mean(axis=1) for e in told.values()], axis=0)
         left = min(told.values(), key=lambda e: float(e[prediction][least < -CLEAR / 4].mean()))["left"].mean(axis=1)
-        # Noise has nothing of a clean image, and a clean image nothing of noise: what the network repeats gives it away.
+        # Noise has nothing of a clean image, and a clean image nothing of noise: what the network repeats gives it
+        # away.
         if (left[0] > UNLIKE > left[-1]) if prediction == "eps" else (left[-1] > UNLIKE > left[0]):
             return prediction, least < -CLEAR / 4, bool((surely(prediction) < -CLEAR).sum() >= SEEN)
     if min(float(e["left"].mean(axis=1).max()) for e in told.values()) < LIKE:
@@ -329,7 +332,8 @@ class _Bench:
         self.tried = [*self.processes, *more]
 
     def errors(self, process: Process, heads: Heads, count: int) -> dict[str, np.ndarray]:
-        """With `count` images, for each of PREDICTIONS the logarithm of the error [levels, N]: over the filter's, but for x_prev.
+        """With `count` images, for each of PREDICTIONS the logarithm of the error [levels, N]: over the filter's, but
+        for x_prev.
 
         "left" is the share of its input that the network's output leaves.
         """

@@ -4,7 +4,8 @@ import argparse
 import sys
 from typing import Any
 
-from ddpm.cli import shared, torchrun
+from ddpm.cli import output, shared, torchrun
+from ddpm.cli.output import Output
 from ddpm.config.tasks import EvalConfig
 from ddpm.formatting import plural
 from ddpm.runs import results
@@ -16,7 +17,7 @@ def add(commands: Any) -> None:
     shared.add_source(nll, EvalConfig, "measuring", "evaluations")
 
 
-def _nll(options: argparse.Namespace) -> None:
+def _nll(options: argparse.Namespace) -> Output | None:
     settings, source, flags = shared.read_source(options, EvalConfig)
     folder = shared.result_folder(options.out, source, "evaluations")
     with shared.job_worker(folder, made=options.out is None) as worker:
@@ -37,12 +38,12 @@ def _nll(options: argparse.Namespace) -> None:
                     line.set_postfix_str(f"{results.bits(so_far.mean, so_far.ci95)} bits/dim", refresh=False)
                 line.update(measured.done - line.n)
     if not torchrun.is_main():
-        return
+        return None
     shared.copy_arrays_to_log_folder(options.out, folder)
     job = results.EvaluationJob(folder)
-    result = job.result
+    result, lines = job.result, []
     if result:
-        print(job.summary)
         quarters = " + ".join(f"{value:.4f}" for value in result["vb_quarters"])
-        print(f"prior {result['prior']:.4g}, then by quarter of the timesteps, least noisy first: {quarters}")
-    print(folder)
+        terms = f"prior {result['prior']:.4g}, then by quarter of the timesteps, least noisy first: {quarters}"
+        lines = [job.summary, terms]
+    return Output({**output.of_job(job), **result}, "\n".join([*lines, str(folder)]))

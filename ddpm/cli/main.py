@@ -104,7 +104,9 @@ def _open_streams() -> None:
 
 
 def join_negative_values(arguments: Sequence[str]) -> list[str]:
-    """Write `--lr -1e-4` as `--lr=-1e-4`: argparse takes such values for flags, and no flag but -h has a single dash."""
+    """Write `--lr -1e-4` as `--lr=-1e-4`: argparse takes such values for flags,
+    and no flag but -h has a single dash.
+    """
     joined: list[str] = []
     for word in arguments:
         before = joined[-1] if joined else ""

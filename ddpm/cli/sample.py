@@ -5,7 +5,8 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from ddpm.cli import shared, torchrun
+from ddpm.cli import output, shared, torchrun
+from ddpm.cli.output import Output
 from ddpm.config import validation
 from ddpm.config.codec import SECTIONS
 from ddpm.config.tasks import SampleConfig
@@ -49,11 +50,21 @@ def _add_flags(parser: argparse.ArgumentParser, source: Any) -> None:
     )
 
 
-def _sample(options: argparse.Namespace) -> None:
+def _sample(options: argparse.Namespace) -> Output | None:
     folder = _resumed(options) if options.resume else _drawn(options)
-    if torchrun.is_main():
-        shared.copy_arrays_to_log_folder(None if options.resume else options.out, folder)
-        print(folder)
+    if not torchrun.is_main():
+        return None
+    shared.copy_arrays_to_log_folder(None if options.resume else options.out, folder)
+    job = results.SampleJob(folder)
+    paths = {"npz": job.npz, "grid": job.grid, "pairs": job.pairs, "noise": job.noise}
+    document = {
+        **output.of_job(job),
+        "shape": job.shape,
+        **{name: path.absolute() for name, path in paths.items() if path and path.exists()},
+        "images": [path.absolute() for path in job.images],
+        **job.settings,
+    }
+    return Output(document, str(folder))
 
 
 def _resumed(options: argparse.Namespace) -> Path:
@@ -98,7 +109,9 @@ def _drawn(options: argparse.Namespace) -> Path:
 def _changed(
     options: argparse.Namespace, like: dict[str, Any]
 ) -> tuple[SampleConfig, runs.Run | Path | metadata.RecordedCheckpoint, dict[str, Any]]:
-    """Returns the request of an image with the flags that were given, the model, and flags of a file without settings."""
+    """Returns the request of an image with the flags that were given, the model,
+    and flags of a file without settings.
+    """
     settings = metadata.sample_of(like, options.like.name)
     explicit = any(getattr(options, name) for name in SOURCE)
     if explicit:  # which checkpoint of a run is meant is not what the picture says

@@ -164,7 +164,8 @@ def add_source(
     """Add the flags of a command that works with a checkpoint: its source, the result's folder, the settings.
 
     out: where results go by default.  base: defaults for a file without settings of its own, some of whose flags have
-    other `names`.  Returns the group of flags that name the source: at most one can be given, one must be if `required`.
+    other `names`.  Returns the group of flags that name the source: at most one can be given, one must be if
+    `required`.
     """
     parser.set_defaults(base=base)
     source = parser.add_mutually_exclusive_group(required=required)
@@ -225,7 +226,9 @@ def job_worker(folder: Path, made: bool = False) -> Iterator[jobs.Worker]:
 
 
 def _holds_results(folder: Path) -> bool:
-    """True if the folder holds more than every job writes; on a full disk a likelihood's result is in its status alone."""
+    """True if the folder holds more than every job writes; on a full disk a likelihood's result is in its status
+    alone.
+    """
     status = jobs.Job(folder).status()
     if status and status.metrics.get("pictures"):
         return True

@@ -1,49 +1,53 @@
-"""`ddpm train` and `ddpm super-res-train`: a new run, or a stopped one that goes on."""
+"""`ddpm train` and `ddpm super-res-train`: train a new run, or resume a stopped one."""
 
 import argparse
+import dataclasses
 import logging
-import platform
 import sys
-import traceback
+import time
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import ddpm
+from ddpm import formatting
 from ddpm.cli import output, shared, torchrun
 from ddpm.cli.output import Output
-from ddpm.config import codec, validation
+from ddpm.config import codec
 from ddpm.config.codec import SECTIONS
 from ddpm.config.presets import PRESETS
 from ddpm.config.training import Config
-from ddpm.errors import UserError, as_user_error
-from ddpm.runs import jobs, runs
+from ddpm.errors import UserError
+from ddpm.runs import jobs, launch, runs
 from ddpm.storage import paths
+from ddpm.training import start
 
 log = logging.getLogger("ddpm")
 
-MAY_CHANGE = {"data_dir", "enlarge", "skip_broken"}  # by --resume: where the data is, and how it is read
+MAY_CHANGE = {"data_dir", "enlarge", "skip_broken"}  # with --resume: where the data is now, and how it is read
 
 
 def add(commands: Any) -> None:
     """Add the subcommand to the parser."""
-    _add_train(commands, "train", "Train a model, or go on with a stopped run.", Config(), {})
+    _add_train(commands, "train", "Train a model, or resume a stopped run.", Config(), {})
     _add_train(
         commands,
         "super-res-train",
-        "Train a model that enlarges small pictures: train with the sizes that go with it.",
+        "Train a super-resolution model: like train, with large_size and small_size.",
         shared.SUPER_RES,
         shared.SUPER_RES_NAMES,
     )
     measure = shared.add_command(
-        commands, "measure", _measure, "Measure what the settings in FOLDER/config.json cost.", runs_dir=False
+        commands,
+        "measure",
+        _measure,
+        "Measure time and memory of a training step with the settings in FOLDER/config.json.",
+        runs_dir=False,
     )
     measure.add_argument("folder", type=Path)
 
 
 def _add_train(commands: Any, name: str, help: str, base: Config, names: Mapping[str, str]) -> None:
-    """A command that trains from `base`, in which settings may have other `names`."""
+    """Add a command that trains; `base` has its defaults, and `names` other names of flags."""
     train = shared.add_command(commands, name, _train, help)
     train.set_defaults(base=base)
     train.add_argument(
@@ -56,7 +60,7 @@ def _add_train(commands: Any, name: str, help: str, base: Config, names: Mapping
         metavar="NAME",
         nargs="?",
         const="",
-        help="go on with this run, or with the one in OPENAI_LOGDIR, with the settings it has",
+        help="resume this run, or the one in OPENAI_LOGDIR, with its own settings",
     )
     train.add_argument("--preset", choices=list(PRESETS), help="settings to start from; other flags change them")
     train.add_argument(
@@ -64,7 +68,21 @@ def _add_train(commands: Any, name: str, help: str, base: Config, names: Mapping
         type=shared.boolean,
         default=True,
         metavar="BOOL",
-        help="wait until no other training runs (default: True)",
+        help="wait until no other training is running (default: True)",
+    )
+    train.add_argument(
+        "--dry_run",
+        type=shared.boolean,
+        default=False,
+        metavar="BOOL",
+        help="print what the training would cost (parameters, memory, time), and start nothing (default: False)",
+    )
+    train.add_argument(
+        "--measure",
+        type=shared.boolean,
+        default=False,
+        metavar="BOOL",
+        help="with --dry_run: time a few steps first, unless that was done before with such settings (default: False)",
     )
     for part, section in SECTIONS.items():
         shared.add_settings(train.add_argument_group(part), section, base=getattr(base, part), names=names)
@@ -80,35 +98,28 @@ def _train(options: argparse.Namespace) -> Output:
             or "--run"
         )
         raise UserError(
-            f"--resume goes on with the settings that the run has, but {extra} was given too: leave it out, or start a"
-            " new run.",
+            f"--resume uses the settings of the run, but {extra} was given too: leave it out, or start a new run.",
             code="settings-are-fixed",
         )
+    if options.dry_run:
+        return _estimate(options, given)
     run = torchrun.run_on_main(lambda: _run(options, given))
     with torchrun.worker_for(run.folder, run.config.train.total_steps, state="queued") as worker:
         to_file = shared.log_to(run)
-        log.info(
-            "DDPM Workbench %s, Python %s, torch %s", ddpm.__version__, platform.python_version(), version("torch")
-        )
-        try:
+        start.log_versions()
+        with start.failures_in(to_file):
             if options.resume is not None:
-                torchrun.run_on_main(lambda: _look_back(run, worker))
-            if options.queue and run.folder.parent == options.runs_dir:  # one in OPENAI_LOGDIR waits for nobody
+                torchrun.run_on_main(lambda: _show_past(run, worker))
+            if options.queue and run.folder.parent == options.runs_dir:  # a run in OPENAI_LOGDIR does not wait
                 torchrun.run_on_main(lambda: runs.wait_in_queue(run, worker))
             if options.resume is not None:
                 run = torchrun.run_on_main(lambda: _ready(run, given, worker))
             _train_here(run, worker)
-        except Exception as error:
-            if to_file and not isinstance(error, jobs.Stopped):  # of a fault of the program, where it happened
-                told = as_user_error(error) if isinstance(error, OSError | UnicodeError) else error
-                text = str(told) if isinstance(told, UserError) else traceback.format_exc()
-                to_file.emit(logging.makeLogRecord({"msg": text}))
-            raise
     return Output(output.of_run(run))
 
 
 def _find(options: argparse.Namespace) -> runs.Run:
-    """The run to go on with."""
+    """Find the run to resume."""
     if options.resume:
         return runs.find_run(options.runs_dir, options.resume)
     folder = paths.log_folder()
@@ -144,21 +155,20 @@ def _train_here(run: runs.Run, worker: jobs.Worker) -> None:
 
 
 def _run(options: argparse.Namespace, given: dict[str, Any]) -> runs.Run:
-    """The run that goes on, or a new one; its settings are read, as other processes may not see its folder."""
+    """Find or make the run, with its settings read, as other processes may not see its folder."""
     if options.resume is None:
         run = _new_run(options, given)
     else:
         run = _find(options)
-        if any(c.step >= run.config.train.total_steps for c in run.checkpoints()):
+        if run.checkpoints():
             from ddpm.training import resume
 
-            if resume.is_done(run):  # nothing of it is touched
-                raise UserError(run.finished_message, code="nothing-left")
+            resume.check_unfinished(run)
     return run.with_config()
 
 
-def _look_back(run: runs.Run, worker: jobs.Worker) -> None:
-    """Show what the run has done, and go on only where that is not written over."""
+def _show_past(run: runs.Run, worker: jobs.Worker) -> None:
+    """Show what the run has done.  Raises UserError if resuming would overwrite some of it."""
     from ddpm.runs import lost_checkpoints
 
     lost_checkpoints.check(run)
@@ -171,29 +181,24 @@ def _ready(run: runs.Run, given: Mapping[str, Any], worker: jobs.Worker) -> runs
     return resume.ready(run, given, worker)
 
 
-def _new_run(options: argparse.Namespace, given: dict[str, Any]) -> runs.Run:
-    from ddpm.data import datasets
-
+def _config(options: argparse.Namespace, given: dict[str, Any]) -> Config:
+    """Settings of a new training."""
     base = PRESETS[options.preset].config if options.preset else options.base
     if (formats := shared.log_format()) is not None:
         given = {"log_format": formats, **given}
     config = codec.replace(base, given)
-    validation.check(config)
-    config = codec.resolved(config)
     if options.base.model.super_res and not config.model.super_res:
         raise UserError(
-            "super-res-train was to train a model that enlarges nothing: say --small_size, or use ddpm train.",
+            "super-res-train trains a model that enlarges images, but small_size is 0: give --small_size, or use"
+            " ddpm train.",
             code="missing-value",
         )
-    config = datasets.resolve(config)
-    with shared.progress_bar(
-        "reading", unit="image"
-    ) as progress:  # before there is a run, so that bad data leaves none behind
-        datasets.open_dataset(config.data, config.model, progress, seed=config.train.seed)
-    if config.train.resume_checkpoint:
-        from ddpm.training import warm_start
+    return config
 
-        config = warm_start.check_start(config)
+
+def _new_run(options: argparse.Namespace, given: dict[str, Any]) -> runs.Run:
+    with shared.progress_bar("reading", unit="image") as progress:
+        config, _ = start.prepare(_config(options, given), progress)
     folder = paths.log_folder()
     if folder and not options.run:
         run = runs.create_run_in(folder, config)
@@ -203,6 +208,57 @@ def _new_run(options: argparse.Namespace, given: dict[str, Any]) -> runs.Run:
     run = runs.create_run(options.runs_dir, name, config)
     print(f"Run {run.name} in {run.folder}", file=sys.stderr)
     return run
+
+
+def _estimate(options: argparse.Namespace, given: dict[str, Any]) -> Output:
+    """Estimate what a training costs, as the page Train does."""
+    from ddpm.data import datasets
+    from ddpm.planning.training_cost import estimate_training_cost
+
+    if options.resume is not None:
+        raise UserError(
+            "--dry_run is about a new run, but --resume was given too: leave it out.", code="not-applicable"
+        )
+    config = start.settle(_config(options, given))
+    count = datasets.describe(config.data.data_dir).count
+    if options.measure:
+        _measure_speed(config)
+    cost = estimate_training_cost(config, count - datasets.held_out_count(count, config.data.hold_out))
+    steps, measured = config.train.total_steps, "" if cost.memory_measured else "about "
+    seconds = cost.seconds_per_step
+    rows = [
+        ("Parameters", f"{cost.parameters:,}"),
+        ("Memory", f"{measured}{formatting.memory(cost.memory_bytes)} of {formatting.memory(cost.available_bytes)}"),
+        ("Time per step", formatting.duration(seconds) if seconds else "not measured yet: --measure True times it"),
+        ("Training steps", f"{steps:,}" + (f", {cost.epochs:,.1f} epochs" if cost.epochs else "")),
+        ("Previews", f"{cost.previews:,}"),
+    ]
+    if cost.finish_time:
+        rows += [
+            ("Total time", formatting.duration(cost.total_seconds)),
+            ("Finish", f"{formatting.clock(cost.finish_time)}, if it started now"),
+        ]
+    if not cost.fits:
+        rows.append(
+            ("Warning", "this is more memory than is available: reduce --microbatch, or set --use_checkpoint True")
+        )
+    document = {**dataclasses.asdict(cost), "finish_time": cost.finish_time, "fits": cost.fits, "total_steps": steps}
+    return Output({**document, "config": codec.to_json(config)}, "\n".join(f"{name:15} {text}" for name, text in rows))
+
+
+def _measure_speed(config: Config) -> None:
+    """Time a training step with these settings, unless that was done before; progress goes to stderr."""
+    job = launch.start_measuring(config)
+    if job.state() in jobs.ACTIVE:
+        print("Timing a few training steps ...", file=sys.stderr)
+    while job.state() in jobs.ACTIVE:
+        time.sleep(0.1)
+    status = job.status()
+    if job.state() != "finished":
+        message = status.message if status else ""
+        raise UserError(
+            f"Timing a training step failed ({message or job.state()}): see {job.log_path}.", code="process-failed"
+        )
 
 
 def _measure(options: argparse.Namespace) -> None:

@@ -4,7 +4,8 @@ import argparse
 import sys
 from typing import Any
 
-from ddpm.cli import shared, torchrun
+from ddpm.cli import output, shared, torchrun
+from ddpm.cli.output import Output
 from ddpm.config.tasks import SampleConfig
 from ddpm.errors import UserError
 from ddpm.runs import results
@@ -28,7 +29,7 @@ def add(commands: Any) -> None:
     )
 
 
-def _microscope(options: argparse.Namespace) -> None:
+def _microscope(options: argparse.Namespace) -> Output:
     if torchrun.is_distributed():
         raise UserError(
             "ddpm microscope draws a single picture: start it without torchrun.", code="single-process-only"
@@ -45,7 +46,6 @@ def _microscope(options: argparse.Namespace) -> None:
             for look in trajectory.look_source(folder, worker, source, settings, options.number, flags, options.probe):
                 line.total = look.total
                 line.update(look.done - line.n)
-    message = results.TrajectoryJob(folder).status()
-    if message and message.message:
-        print(message.message)
-    print(folder)
+    job = results.TrajectoryJob(folder)
+    document = {**output.of_job(job), **job.result}
+    return Output(document, "\n".join(filter(None, (document["message"], str(folder)))))

@@ -6,6 +6,7 @@ import sys
 from typing import Any
 
 from ddpm.cli import shared
+from ddpm.cli.output import Output
 from ddpm.config.tasks import AnalyticConfig
 from ddpm.errors import UserError
 from ddpm.host import cpu_threads
@@ -25,7 +26,7 @@ def add(commands: Any) -> None:
     )
 
 
-def _analytic(options: argparse.Namespace) -> None:
+def _analytic(options: argparse.Namespace) -> Output:
     wanted, source, flags = shared.read_source(options, AnalyticConfig)
     from tqdm import tqdm
 
@@ -62,8 +63,10 @@ def _analytic(options: argparse.Namespace) -> None:
         variance_file.write(path, opened.sha256, PredictionErrors(now.mse.tolist(), about))
     except OSError as error:
         raise UserError(
-            f"{variance_file.path_for(path)} cannot be written ({error.strerror or error}): make its folder writable, or"
+            f"{variance_file.path_for(path)} cannot be written ({error.strerror or error}): make its folder"
+            " writable, or"
             " copy the weights to another.",
             code="not-writable",
         ) from error
-    print(variance_file.path_for(path))
+    written = variance_file.path_for(path)
+    return Output({"path": written, "mse": now.mse, **about}, str(written))

@@ -1,1 +1,3 @@
-"""Torch on this computer: processes that compute together, precisions, its description.  Networks belong to `ddpm.models`."""
+"""Torch on this computer: processes that compute together, precisions, its description.
+Networks belong to `ddpm.models`.
+"""

@@ -1,4 +1,5 @@
-"""Collective operations of the processes that torchrun started.  Without torchrun there is one process, and they do nothing.
+"""Collective operations of the processes that torchrun started.  Without torchrun there is one process, and they do
+nothing.
 
 Processes exchange values by gloo, and on GPUs sum gradients by NCCL.  When one ends, the others notice at their next
 exchange, which raises PeerLost.

@@ -1,1 +1,3 @@
-"""Settings: their fields, limits, flags and JSON, and the presets.  What follows from them is computed in `ddpm.planning`."""
+"""Settings: their fields, limits, flags and JSON, and the presets.  What follows from them is computed in
+`ddpm.planning`.
+"""

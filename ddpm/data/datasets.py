@@ -1,4 +1,5 @@
-"""Data sets: what they hold, which images are learnt from and which held out; an endless, seeded, resumable stream of batches.
+"""Data sets: what they hold, which images are learnt from and which held out; an endless, seeded, resumable stream of
+batches.
 
 `data_dir` is a folder, an .npz file or a name: see `ddpm.data.sources`.  A folder that is called like one of the
 names is ./shapes.
@@ -65,7 +66,9 @@ class Description:
 
 @dataclass(frozen=True)
 class Digest:
-    """What tells data from any other: equal for the same images in the same order, wherever they lie and however large."""
+    """What tells data from any other: equal for the same images in the same order,
+    wherever they lie and however large.
+    """
 
     images: str = ""  # SHA-256, in hex, of every image that is learnt from or held out and of its class's name
     held_out: str = ""  # SHA-256 of the images that are held out, or to be tested on; empty where there are none
@@ -233,7 +236,9 @@ def held_out(identities: np.ndarray, share: float, seed: int) -> np.ndarray:
 
 
 def digest_of(main: Decoded, labels: np.ndarray | None, names: tuple[str, ...], apart: np.ndarray) -> Digest:
-    """What tells this data from any other.  apart: the identities of what is held out or to be tested on, uint8 [m, 32]."""
+    """What tells this data from any other.  apart: the identities of what is held out or to be tested on, uint8 [m,
+    32].
+    """
     images = hashlib.sha256(json.dumps(names).encode())
     images.update(main.identities.tobytes())
     if labels is not None:

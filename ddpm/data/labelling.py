@@ -1,6 +1,7 @@
 """What the places and names of files say about images: which belong to the test part, and which class each is of.
 
-Pure functions of names.  One rule is taken for all, the first that fits nearly all of them; what is outside of it is told.
+Pure functions of names.  One rule is taken for all, the first that fits nearly all of them; what is outside of it is
+told.
 """
 
 import re
@@ -34,10 +35,10 @@ class Labelling(NamedTuple):
 def label(files: Sequence[Names]) -> Labelling:
     """Sort files by these rules.
 
-    Folders that hold all, or nearly all, are passed through first.  `train` and `test` (or `val`, ...) side by side, also
-    as `cifar_train` and `cifar_test` or in each class's folder, are parts when they hold nearly all.  Where they hold half
-    and more, or would be classes, or several could be what is learnt from (`trainA`, `trainB`), it is unclear what to
-    test on.  Then:
+    Folders that hold all, or nearly all, are passed through first.  `train` and `test` (or `val`, ...) side by side,
+    also as `cifar_train` and `cifar_test` or in each class's folder, are parts when they hold nearly all.  Where they
+    hold half and more, or would be classes, or several could be what is learnt from (`trainA`, `trainB`), it is unclear
+    what to test on.  Then:
     1. Images lie in two or more folders, and nearly none beside them: the name of the folder is the class of an image,
        the outermost one where there is another in it.
     2. The part of each file name up to the first `_` is the class, as improved-diffusion has it, when nearly every

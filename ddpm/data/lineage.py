@@ -42,11 +42,12 @@ def check(
     part: str = "test",
     learnt: np.ndarray | None = None,
 ) -> str:
-    """What is otherwise with the data than when the network was trained on it, in a sentence; empty where it is the same.
+    """What is otherwise with the data than when the network was trained on it, in a sentence; empty where it is the
+    same.
 
-    seen: the digest that was kept then.  part: "train" where nothing is to be measured as held out.  learnt: who was ever
-    trained on, as `joined` gives it; None where that is not known.  Raises UserError where images that were trained on
-    are among those that are held out now, or may be, and where a path may mean another folder than it did.
+    seen: the digest that was kept then.  part: "train" where nothing is to be measured as held out.  learnt: who was
+    ever trained on, as `joined` gives it; None where that is not known.  Raises UserError where images that were
+    trained on are among those that are held out now, or may be, and where a path may mean another folder than it did.
     """
     now, place, classes = dataset.digest, config.data.data_dir, config.model.class_cond
     same = seen is not None and now.same(seen, classes)

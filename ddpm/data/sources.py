@@ -73,7 +73,9 @@ class Source(ABC):
 
     @abstractmethod
     def stamps(self) -> Any:
-        """What the images at this place depended on when the source was opened, as JSON: another value, and they may be others."""
+        """What the images at this place depended on when the source was opened, as JSON:
+        another value, and they may be others.
+        """
 
     def has_changed(self) -> bool:
         """Whether what the images depend on was written to since the source was opened."""
@@ -129,7 +131,8 @@ def open_source(data_dir: str) -> Source:
             f"There is no folder or file {data_dir}: run `ddpm data {path.name} --help` to prepare one."
             if path.name in PREPARED
             else (
-                f"There is no folder or file {data_dir}: check the path, or use one of {', '.join(DATA_SETS)}, which need"
+                f"There is no folder or file {data_dir}: check the path, or use one of {', '.join(DATA_SETS)}, which"
+                " need"
                 " none."
             ),
             code="not-found",
@@ -211,8 +214,8 @@ class Files(Source):
 def open_folder(folder: Path) -> Files:
     """The images in a folder and in all folders in it, sorted into classes and parts: see `ddpm.data.labelling`.
 
-    Classes are numbered in the sorted order of their names.  Raises UserError when there is no image, or when the folder
-    is one of samples or of a run.
+    Classes are numbered in the sorted order of their names.  Raises UserError when there is no image, or when the
+    folder is one of samples or of a run.
     """
     listing = look(folder)
     if not listing.files:
@@ -304,9 +307,9 @@ def _notices(listing: Listing, sorted_: Labelling) -> Iterator[str]:
 class Npz(Source):
     """An .npz file with arr_0 [arr_1], images [labels] or train [train_labels], and perhaps class_names.
 
-    Images are uint8 [N, H, W, C] (or [N, H, W], or a single [H, W, C] in colour), labels [N].  With class_names, labels are places in it;
-    otherwise each value that occurs is a class, numbered in sorted order.  Beside them, test and test_labels
-    may be its test part.
+    Images are uint8 [N, H, W, C] (or [N, H, W], or a single [H, W, C] in colour), labels [N].  With class_names, labels
+    are places in it; otherwise each value that occurs is a class, numbered in sorted order.  Beside them, test and
+    test_labels may be its test part.
 
     Raises UserError when it is anything else.
     """
@@ -359,7 +362,9 @@ class Npz(Source):
             )
 
     def _words(self, archive: zipfile.ZipFile, key: str) -> np.ndarray:
-        """An array of numbers or words.  Raises UserError for one of Python's objects, which might run a program when read."""
+        """An array of numbers or words.  Raises UserError for one of Python's objects,
+        which might run a program when read.
+        """
         with archive.open(f"{key}.npy") as file:
             shape, dtype, _ = npy_header(file)
         if dtype.hasobject:

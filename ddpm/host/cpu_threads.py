@@ -258,7 +258,9 @@ def take(asked: int, doing: str, use: Callable[[int], object], fixed: bool = Fal
 
 
 def look() -> str:
-    """Go on with this process's share, looked up every few seconds.  Returns how cores are shared, or "" where they are not."""
+    """Go on with this process's share, looked up every few seconds.  Returns how cores are shared,
+    or "" where they are not.
+    """
     if _own is None:
         return ""
     _own.look()

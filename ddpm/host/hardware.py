@@ -47,7 +47,8 @@ def _within_quota(count: int) -> int:
 
 
 def quota(groups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> float | None:
-    """Seconds of CPU a second that this process's control groups allow: containers, systemd.  None: no limit, or unknown.
+    """Seconds of CPU a second that this process's control groups allow: containers, systemd.  None: no limit, or
+    unknown.
 
     Version 2 tells it in cpu.max ("150000 100000"), version 1 in two files of the cpu controller.  Every group above
     limits too.
@@ -97,14 +98,18 @@ def processor() -> str:
 
 
 def bf16_is_barred() -> bool:
-    """Whether the environment keeps torch from instructions for bf16, which it would then imitate, hundreds of times slower."""
+    """Whether the environment keeps torch from instructions for bf16, which it would then imitate,
+    hundreds of times slower.
+    """
     named = os.environ.get("ONEDNN_MAX_CPU_ISA", os.environ.get("DNNL_MAX_CPU_ISA", "")).upper()
     return named not in ("", "ALL", "DEFAULT") and not any(name in named for name in ("BF16", "FP16", "AMX", "AVX10"))
 
 
 @cache
 def has_bf16() -> bool:
-    """Whether it has instructions for bf16, as far as Linux tells it: what `ddpm.compute.precision` asks torch, without torch."""
+    """Whether it has instructions for bf16, as far as Linux tells it: what `ddpm.compute.precision` asks torch,
+    without torch.
+    """
     if bf16_is_barred():
         return False
     with contextlib.suppress(OSError):  # not Linux

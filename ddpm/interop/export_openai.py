@@ -117,7 +117,8 @@ def _read(run: Run, checkpoint: Checkpoint) -> tuple[dict[str, dict[str, Tensor]
         raise UserError(f"{wrong} Export another checkpoint, with --step.", code="damaged-checkpoint")
     if checkpoint.path("state").name not in checkpoint.files:
         raise UserError(
-            f"{run.name} holds only {', '.join(checkpoint.weights)} of step {checkpoint.step}, enough to sample from but not"
+            f"{run.name} holds only {', '.join(checkpoint.weights)} of step {checkpoint.step}, enough to sample from"
+            " but not"
             " to export: train a run of your own.",
             code="missing-weights",
         )
@@ -144,7 +145,8 @@ def _save(path: Path, content: Any) -> None:
 
 
 def _pad_labels(name: str, tensor: Tensor, hidden: int) -> Tensor:
-    """Pad the label embedding [num_classes + hidden, C] with zero rows to the [1000, C] that improved-diffusion expects.
+    """Pad the label embedding [num_classes + hidden, C] with zero rows to the [1000, C] that improved-diffusion
+    expects.
 
     `hidden`: rows for the label of no class, 0 or 1; they stay last.  Other tensors are returned as they are.
     """

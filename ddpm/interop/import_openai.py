@@ -139,7 +139,8 @@ def _training(folder: Folder, newest: Files, optimizer: Mapping[str, Any] | None
             settings["lr"] = lr
         else:
             notes.append(
-                f"Its learning rate was falling, and {lr:.3g} at the end: give --lr and --lr_anneal_steps to resume with"
+                f"Its learning rate was falling, and {lr:.3g} at the end: give --lr and --lr_anneal_steps to resume"
+                " with"
                 " (otherwise lr is 0.0001)."
             )
     return settings, notes

@@ -1,7 +1,7 @@
 """How a network is computed: in which precision, and by whom.  Chosen by what the machine has; settings overrule.
 
-On a CPU our own kernels do most of it (`ddpm.models.native.ops`), where they could be compiled; torch does the rest, and all
-of it on a GPU.
+On a CPU our own kernels do most of it (`ddpm.models.native.ops`), where they could be compiled; torch does the rest,
+and all of it on a GPU.
 """
 
 import ctypes
@@ -64,7 +64,9 @@ def resolve_and_report(kernels: str, name: str, device: torch.device | str, work
 
 
 def resolve_backend(kernels: str, name: str, device: torch.device) -> ComputeMode:
-    """Resolves the settings `kernels` and precision (`name`) on this device; compiles the kernels where they are used."""
+    """Resolves the settings `kernels` and precision (`name`) on this device;
+    compiles the kernels where they are used.
+    """
     name = precision.resolve_precision(name, device)
     notices = list(precision.notices(name, device))
     if device.type != "cpu" or kernels in ("torch", "compile"):

@@ -1,1 +1,3 @@
-"""What settings come to before anything is computed: sizes, memory, timesteps, variance, guidance, labels.  No torch."""
+"""What settings come to before anything is computed: sizes, memory, timesteps, variance, guidance, labels.
+No torch.
+"""

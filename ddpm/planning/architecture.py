@@ -103,7 +103,8 @@ def parameters(config: ModelConfig) -> int:
 
 
 def flops(config: ModelConfig) -> float:
-    """Multiplications and additions that one picture takes through the network: convolutions counted as direct ones, and attention.
+    """Multiplications and additions that one picture takes through the network: convolutions counted as direct ones,
+    and attention.
 
     A training step takes three times as many: the backward pass has two products for each of the forward pass.  What
     is done pixel by pixel, such as normalisations, counts for nothing.

@@ -1,4 +1,5 @@
-"""What a training and a drawing take of memory on a CPU, told from their settings; and how many pictures are drawn at once.  No torch.
+"""What a training and a drawing take of memory on a CPU, told from their settings; and how many pictures are drawn at
+once.  No torch.
 
 Feature maps are counted layer by layer, as `ddpm.models.torch_ops` and `ddpm.models.native.ops` keep them.
 """
@@ -25,8 +26,8 @@ SHARE = 0.5  # of the memory that is available, for what is being drawn
 # Bytes of a training process that has no weights yet: Python and torch; without native kernels torch.optim too.
 RUNTIME = {True: 318e6, False: 390e6}
 BLOCK = 16  # channels that native convolutions fill up to
-# What maps take beyond their size, as measured with glibc: malloc does not use every hole again, and the more is freed on
-# the way, the more is wasted.  Native: True.
+# What maps take beyond their size, as measured with glibc: malloc does not use every hole again, and the more is freed
+# on the way, the more is wasted.  Native: True.
 SLACK = {True: 1.4, False: 1.3}  # where the maps are kept for the backward pass: of native kernels, of torch
 SLACK_RECOMPUTED = 2.3  # where most are not
 SLACK_FORWARD = {True: 1.8, False: 1.4}  # where nearly none are
@@ -46,7 +47,9 @@ TORCH = Way(native=False, bytes=4)
 
 
 def way(kernels: str, precision: str) -> Way:
-    """What the settings will come to on this machine's CPU, as far as can be told without torch and without compiling."""
+    """What the settings will come to on this machine's CPU, as far as can be told without torch and without
+    compiling.
+    """
     if precision == "auto":
         precision = "bf16" if hardware.has_bf16() else "fp32"
     ours = kernels in ("auto", "native") and precision != "fp16" and bool(compiler.find_compiler())
@@ -57,7 +60,9 @@ def way(kernels: str, precision: str) -> Way:
 
 
 def training_bytes(model: ModelConfig, train: TrainConfig) -> float:
-    """Estimated peak of a training process: weights, gradients, AdamW's two moments, averages, and maps; its pictures not counted."""
+    """Estimated peak of a training process: weights, gradients, AdamW's two moments, averages, and maps;
+    its pictures not counted.
+    """
     precision = "bf16" if train.use_fp16 and train.precision == "auto" else train.precision
     how = way(train.kernels, precision)
     copies = 4.0 + len(train.ema_rates)
@@ -112,7 +117,9 @@ def _kept(layer: Layer, model: ModelConfig, how: Way) -> int:
 
 
 def _room(model: ModelConfig, threads: int) -> int:
-    """Numbers in which each thread adds up the gradient of a native convolution's weights, transformed by Winograd's way."""
+    """Numbers in which each thread adds up the gradient of a native convolution's weights,
+    transformed by Winograd's way.
+    """
     most = 0
     for layer in architecture.plan(model, model.in_channels).layers:
         if not isinstance(layer, Attention):

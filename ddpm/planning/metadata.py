@@ -1,4 +1,6 @@
-"""The recipe of samples: the settings that are saved with them and inside each image, to sample the same again.  No torch."""
+"""The recipe of samples: the settings that are saved with them and inside each image, to sample the same again.
+No torch.
+"""
 
 import dataclasses
 import shlex
@@ -26,8 +28,8 @@ def command(checkpoint: Path | str, sample: SampleConfig, flags: Sequence[str] =
 def of_samples(resolved: ResolvedSampling, weights_config: Config | None, flags: Sequence[str] = ()) -> dict[str, Any]:
     """Returns the recipe of all images of a request.
 
-    weights_config: settings that the file of weights holds; where it holds none, they are in the recipe.  flags: of such
-    a file.
+    weights_config: settings that the file of weights holds; where it holds none, they are in the recipe.  flags: of
+    such a file.
     """
     checkpoint = resolved.checkpoint
     return {
@@ -123,7 +125,8 @@ class RecordedCheckpoint(NamedTuple):
         """Raises UserError where a file with this checksum is not the one that was sampled from."""
         if sha256 != self.sha256:
             raise UserError(
-                f"{self.path} is not the file from which {self.name} was drawn, its checksum is another: {self.remedy}.",
+                f"{self.path} is not the file from which {self.name} was drawn, its checksum is another:"
+                f" {self.remedy}.",
                 code="changed-file",
             )
 

@@ -1,4 +1,6 @@
-"""The grid of a solver comparison: each cell is a solver with a number of model evaluations.  And tables of results.  No torch."""
+"""The grid of a solver comparison: each cell is a solver with a number of model evaluations.  And tables of results.
+No torch.
+"""
 
 import csv
 import dataclasses
@@ -251,15 +253,13 @@ def cheapest(cells: Iterable[GridResult], tolerance: float) -> GridResult | None
 def about(result: dict[str, Any]) -> str:
     """Describes the numbers of a result.json, and the machine they were measured on."""
     machine, pace = result["machine"], result["pace"]
-    said = [
-        "Distances in levels of 0 .. 255 (RMSE per pixel) to the converged images of the same noise, median over the images"
-    ]
+    said = ["Median distance to the converged images of the same noise, in levels of 0 .. 255 (RMSE per pixel)"]
     if result["converged"]:
         first = result["converged"][0]
         said[0] += (
             f", which are accurate to {level(max(c['apart'] for c in result['converged']))} levels"
-            f" ({SolverVariant(*first['solver']).label} with {first['calls']} NFE against {SolverVariant(*first['check']).label} with"
-            f" {first['check_calls']})"
+            f" ({SolverVariant(*first['solver']).label} with {first['calls']} NFE against"
+            f" {SolverVariant(*first['check']).label} with {first['check_calls']})"
         )
     said.append(
         f"{formatting.plural(result['frontier']['num_samples'], 'image')} each,"
@@ -267,8 +267,8 @@ def about(result: dict[str, Any]) -> str:
     )
     if pace:
         said.append(
-            f"one model evaluation took {pace['median']:.3g} s per image ({pace['low']:.3g} to {pace['high']:.3g} in the middle"
-            " 80 %)"
+            f"one model evaluation took {pace['median']:.3g} s per image"
+            f" ({pace['low']:.3g} to {pace['high']:.3g} in the middle 80 %)"
         )
     where = machine["device"] if machine["device"] != "cpu" else f"{formatting.plural(machine['threads'], 'thread')}"
     said.append(f"{machine['processor']}, {where}, {machine['precision']}")

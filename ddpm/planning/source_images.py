@@ -70,7 +70,8 @@ def model_labels(config: Config, source: Source, path: str) -> np.ndarray:
         wrong = own[(own < 0) | (own >= count)]
         if len(wrong):
             raise UserError(
-                f"{path} has the label {wrong[0]}, and the model's go from 0 to {count - 1}: name the classes to sample,"
+                f"{path} has the label {wrong[0]}, and the model's go from 0 to {count - 1}: name the classes to"
+                " sample,"
                 " with --classes.",
                 code="unknown-class",
             )

@@ -14,7 +14,7 @@ from ddpm.solvers import SOLVERS
 
 
 def normal_form(sample: SampleConfig) -> SampleConfig:
-    """Rewrites a request in this program's own settings: sampler in place of use_ddim, variance in place of sigma_small."""
+    """Rewrites a request with this program's settings: sampler for use_ddim, variance for sigma_small."""
     try:
         name = timesteps.solver(sample)
     except UserError:  # of a file that was written by hand
@@ -59,7 +59,9 @@ def sampling_cost(run: Run, config: Config, sample: SampleConfig) -> str:
 
 
 def estimate_sampling_seconds(run: Run, config: Config, sample: SampleConfig) -> float | None:
-    """Estimates the seconds a request takes from the speed of an earlier one of the same run; None where there is none."""
+    """Estimates the seconds a request takes from the speed of an earlier one of the same run;
+    None where there is none.
+    """
     for job in run.sample_jobs()[:RECENT]:
         status, before = job.status(), job.sample_config
         if status and before and status.state == "finished" and status.steps_per_second:
@@ -76,7 +78,9 @@ def _evaluations_per_step(sample: SampleConfig) -> int:
 
 
 def estimate_evaluation_seconds(jobs: Sequence[EvaluationJob], config: Config, evaluation: EvalConfig) -> float | None:
-    """Estimates the most seconds an evaluation takes from the speed of an earlier one of the same run, if there is one."""
+    """Estimates the most seconds an evaluation takes from the speed of an earlier one of the same run,
+    if there is one.
+    """
     for job in jobs:
         result = job.result
         if result and result["seconds"] > 0:
@@ -86,7 +90,7 @@ def estimate_evaluation_seconds(jobs: Sequence[EvaluationJob], config: Config, e
 
 
 def estimate_benchmark_seconds(run: Run, config: Config, settings: SolverBenchmarkConfig) -> float | None:
-    """Estimates the seconds a comparison of samplers takes from an earlier one of the run, or from its sampling speed."""
+    """Estimates the seconds a comparison of samplers takes, from an earlier one or from the run's sampling speed."""
     evaluations = (
         solver_grid.total_evaluations(solver_grid.grid_cells(config, settings)[0], settings) * settings.num_samples
     )

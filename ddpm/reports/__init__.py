@@ -1,1 +1,3 @@
-"""Results as files that people open: spreadsheets, contact sheets, animations, tables.  They read results and compute none."""
+"""Results as files that people open: spreadsheets, contact sheets, animations, tables.
+They read results and compute none.
+"""

@@ -18,7 +18,9 @@ def samples_zip(job: SampleJob) -> bytes:
 
 
 def terms_csv(job: EvaluationJob) -> bytes:
-    """Table of the terms by timestep: t (0 the least noisy), vb, mse, xstart_mse.  Raises UserError for a damaged file."""
+    """Table of the terms by timestep: t (0 the least noisy), vb, mse, xstart_mse.
+    Raises UserError for a damaged file.
+    """
     buffer = io.StringIO()
     pd.DataFrame(job.terms()).rename_axis("t").to_csv(buffer)
     return buffer.getvalue().encode()

@@ -112,7 +112,9 @@ def _scale(low: float, high: float, start: float, end: float) -> Callable[[float
 
 
 def ticks(low: float, high: float) -> list[float]:
-    """Round numbers, 1, 2 and 5 times powers of 10, around all of what lies between; fewer where there would be many."""
+    """Round numbers, 1, 2 and 5 times powers of 10, around all of what lies between;
+    fewer where there would be many.
+    """
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     all_of_them = [digit * 10.0**power for power in range(first, last + 1) for digit in (1, 2, 5)]
     below = max(tick for tick in all_of_them if tick <= low * (1 + 1e-9))

@@ -51,7 +51,10 @@ def check(run: Run) -> None:
 def remedy(run: Run, file: Path | None = None) -> str:
     """What can be done where the checkpoints of a run are not whole; `file`: weights that are left."""
     begin = "begin a new run from these weights" if file else "begin a new run"
-    return f"Nothing is written over it: restore its .pt files and saves/ from a copy, or {begin}: `{run.restart_command(file)}`."
+    return (
+        f"Nothing is written over it: restore its .pt files and saves/ from a copy, or {begin}:"
+        f" `{run.restart_command(file)}`."
+    )
 
 
 def newest_weights(run: Run, names: set[str]) -> Path | None:
@@ -62,7 +65,9 @@ def newest_weights(run: Run, names: set[str]) -> Path | None:
 
 
 def last_saved_step(run: Run) -> int:
-    """The last step at which a checkpoint was saved, by its status or, of an earlier version, by its log; 0 for none."""
+    """The last step at which a checkpoint was saved, by its status or, of an earlier version, by its log;
+    0 for none.
+    """
     train, status = run.config.train, run.status()
     if status and status.saved is not None:
         return status.saved
@@ -75,7 +80,9 @@ def last_saved_step(run: Run) -> int:
 
 
 def _last_logged_step(run: Run) -> int:
-    """The last step in the log of a run whose status.json is lost, or begun anew since; 0 where it tells of its work."""
+    """The last step in the log of a run whose status.json is lost, or begun anew since;
+    0 where it tells of its work.
+    """
     status = run.status()
     told = status and (status.saved is not None or status.step > 0)
     return 0 if told else metrics.step_range(run.progress_path)[1]

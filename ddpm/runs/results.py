@@ -26,7 +26,9 @@ class Result(Job):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """settings.json: the settings, the checkpoint and the command that does the same again; empty before it began."""
+        """settings.json: the settings, the checkpoint and the command that does the same again;
+        empty before it began.
+        """
         return files.read_json(self.folder / "settings.json") or {}
 
     @property
@@ -52,7 +54,9 @@ class SampleJob(Result):
 
     @property
     def sample_config(self) -> SampleConfig | None:
-        """The settings the samples were asked for with; None before the job has written them, or where they cannot be read."""
+        """The settings the samples were asked for with; None before the job has written them,
+        or where they cannot be read.
+        """
         try:
             return self.config if "sample" in self.settings else None
         except (KeyError, UserError):
@@ -89,7 +93,9 @@ class SampleJob(Result):
 
     @property
     def given(self) -> Path:
-        """The folder of the pictures that were given, 00000.png first: picture k begins with number k modulo their count."""
+        """The folder of the pictures that were given, 00000.png first:
+        picture k begins with number k modulo their count.
+        """
         return self.folder / "given"
 
     @property
@@ -216,6 +222,6 @@ KINDS = {
 """By the name of the folder in a run's.
 
 `work(folder, worker, source, settings, flags, run_probe)` is a generator that yields objects with `done` and `total`.
-It writes settings.json before anything else and result.json at the end, and ends early where `worker` was asked to stop.
-A row with `work` has its command in `ddpm --help` and its tab on the Explore page without further code.
+It writes settings.json before anything else and result.json at the end, and ends early where `worker` was asked to
+stop. A row with `work` has its command in `ddpm --help` and its tab on the Explore page without further code.
 """

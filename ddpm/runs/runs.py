@@ -68,12 +68,16 @@ class Run(Job):
         return codec.from_json(data)
 
     def with_config(self) -> Self:
-        """The same with its settings read, for processes that do not see its folder.  Raises UserError as `config` does."""
+        """The same with its settings read, for processes that do not see its folder.
+        Raises UserError as `config` does.
+        """
         self.__dict__["config"] = self.config
         return self
 
     def shell(self, *words: str, more: Sequence[str] = ()) -> str:
-        """What to type into a shell: `ddpm WORDS NAME MORE`, and the folder of runs where it is not the usual one, from here."""
+        """What to type into a shell: `ddpm WORDS NAME MORE`, and the folder of runs where it is not the usual one,
+        from here.
+        """
         where = [] if self.folder.parent == Path("runs") else ["--runs_dir", absolute(str(self.folder.parent))]
         return shlex.join(["ddpm", *words, self.name, *more, *where])
 
@@ -381,7 +385,9 @@ def trash_run(run: Run) -> Path:
 
 
 def trash_samples(job: SampleJob) -> Path:
-    """Move a drawing of a run to runs/.trash, from where `restore` takes it back.  Raises UserError while it is active."""
+    """Move a drawing of a run to runs/.trash, from where `restore` takes it back.
+    Raises UserError while it is active.
+    """
     run = job.folder.parent.parent
     return _trash(job, run.parent, f"{run.name}-samples-{job.name}")
 

@@ -1,6 +1,7 @@
 """The best variance there is for a step, from how far off the network's predictions are (Bao et al. 2022).
 
-A step's mean is the posterior's for the predicted clean picture.  What that picture is off by adds to the posterior's own
+A step's mean is the posterior's for the predicted clean picture.  What that picture is off by adds to the posterior's
+own
 variance: the best is beta_tilde + coef1^2 E|x_0 - x_start|^2 / d.  For an exact network this is Bao et al.'s Theorem 1,
 with 1 - Gamma as the error of eps; for any other it is what makes the bound on the likelihood smallest.
 """
@@ -143,7 +144,8 @@ def for_weights(
 ) -> PredictionErrors:
     """The errors of the weights in a file: those kept beside it, or estimated on the model's own data and kept.
 
-    Progress goes to the worker.  seen: what the weights say of that data, which may be other images now.  Raises Stopped when asked to stop, UserError where the data is not to be had.
+    Progress goes to the worker.  seen: what the weights say of that data, which may be other images now.  Raises
+    Stopped when asked to stop, UserError where the data is not to be had.
     """
     if found := variance_file.read(weights, sha256, config.diffusion.diffusion_steps):
         return found

@@ -51,7 +51,8 @@ def interpolation_weights(count: int) -> list[float]:
 def vary(
     sampler: Steps, denoise: Denoiser, given: Tensor, schedule: Schedule, *, to_zero: bool = True, randn_like: RandnLike
 ) -> Iterator[SampleStep]:
-    """SDEdit (Meng et al. 2022, Algorithm 1): a given picture, noised to the schedule's last timestep and drawn from there.
+    """SDEdit (Meng et al. 2022, Algorithm 1): a given picture, noised to the schedule's last timestep and drawn from
+    there.
 
     given: [N, C, H, W] in [-1, 1].
     """
@@ -71,7 +72,8 @@ def inpaint(
     *,
     randn_like: RandnLike,
 ) -> Iterator[SampleStep]:
-    """RePaint (Lugmayr et al. 2022, Algorithm 1): new where the mask is 1, and in the end exactly `given` where it is 0.
+    """RePaint (Lugmayr et al. 2022, Algorithm 1): new where the mask is 1, and in the end exactly `given` where it is
+    0.
 
     given: [N, C, H, W] in [-1, 1].  mask: [1, 1, H, W] of 0 and 1.  moves: `spacing.repaint_moves`.  sampler: one that
     remembers no steps; a single one of its steps is made at a time.

@@ -58,10 +58,10 @@ def sample(
 ) -> Iterator[SamplingProgress]:
     """Samples the images of a request, batch by batch, beginning with the batch that holds image `first`.
 
-    network: ready to be called, as `ComputeMode.prepared` returns it.  x_T: float32 [num_samples, C, H, W] ~ N(0, I), the
-    noise to begin with, in place of that of the seeds.  Image k depends on seed + k alone, not on the batches.  Several
-    processes take the batches in turn.  All yield equally often, and all yield every finished batch; of unfinished
-    ones, each yields its own.
+    network: ready to be called, as `ComputeMode.prepared` returns it.  x_T: float32 [num_samples, C, H, W] ~ N(0, I),
+    the noise to begin with, in place of that of the seeds.  Image k depends on seed + k alone, not on the batches.
+    Several processes take the batches in turn.  All yield equally often, and all yield every finished batch; of
+    unfinished ones, each yields its own.
     """
     labels, size, nfe, count = resolved.labels, resolved.batch_size, resolved.nfe, resolved.request.num_samples
     starts = range(first - first % size, count, size)

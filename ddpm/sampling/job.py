@@ -102,8 +102,9 @@ def sample_into(
     """Samples into a job's folder: preview.png and images/ as it goes; then grid.png and samples_NxHxWxC.npz.
 
     Where images are enlarged or given, also pairs.png and copies of these, small/ or given/ and mask.png; of an
-    inversion noise.npz and result.json.  Where it is stopped or fails, finished batches are kept.  Of several processes,
-    the main one writes.  resumed: whether the folder holds images already, sampled in batches of `batch_size`.
+    inversion noise.npz and result.json.  Where it is stopped or fails, finished batches are kept.  Of several
+    processes, the main one writes.  resumed: whether the folder holds images already, sampled in batches of
+    `batch_size`.
     """
     job = SampleJob(folder)
     if not resumed:
@@ -161,7 +162,8 @@ def _report_end(writer: SampleWriter, opened: OpenedModel) -> None:
         )
     if change == "replaced":
         warning = (
-            f"{name} was replaced while pictures were drawn: all of them are from the weights that it held at first, not"
+            f"{name} was replaced while pictures were drawn: all of them are from the weights that it held at first,"
+            " not"
             " from those it holds now."
         )
     writer.worker.beat(

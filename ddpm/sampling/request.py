@@ -1,4 +1,6 @@
-"""Resolves a request for samples on this machine: reads its images, and agrees with other processes on the batch size."""
+"""Resolves a request for samples on this machine: reads its images, and agrees with other processes on the batch
+size.
+"""
 
 import dataclasses
 from collections.abc import Mapping
@@ -28,7 +30,8 @@ def resolve_request(
     compute: how the network is computed, which settles precision and kernels.  checkpoint: where its weights come from,
     for the record.  images: the small images of a super-resolution model, where they are not those that the request
     names.  analytic_mse: [T], what the variance analytic needs.  batch_size: in place of the request's, where it is not
-    0; never more than fit in memory.  Raises UserError for what the model cannot do, and for images that cannot be read.
+    0; never more than fit in memory.  Raises UserError for what the model cannot do, and for images that cannot be
+    read.
     """
     process = resolve.resolve_process(config, request)  # before anything is read
     if compute:

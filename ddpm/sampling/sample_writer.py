@@ -79,7 +79,9 @@ class SampleWriter:
             return False
 
     def write(self, steps: Iterator[SamplingProgress]) -> None:
-        """Saves each image as it is finished, and a preview now and then, until all are there or a stop is requested."""
+        """Saves each image as it is finished, and a preview now and then,
+        until all are there or a stop is requested.
+        """
         began = looked = time.monotonic()
         for progress in steps:
             elapsed = time.monotonic() - began
@@ -127,7 +129,8 @@ class SampleWriter:
         count = len(self._broken)
         sentence = (
             f"{formatting.plural(count, 'image')} of {self.resolved.request.num_samples} came out with values that are"
-            f" NaN or infinite, and {'is' if count == 1 else 'are'} black there, first image {self._broken[0]}: the network was"
+            f" NaN or infinite, and {'is' if count == 1 else 'are'} black there, first image {self._broken[0]}: the"
+            " network was"
             " trained with other settings, or its training diverged."
         )
         if count == 1:

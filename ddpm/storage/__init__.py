@@ -1,1 +1,3 @@
-"""Bytes on disk: paths, atomic files, locks, arrays and images.  Nothing here knows what a run, a setting or a network is."""
+"""Bytes on disk: paths, atomic files, locks, arrays and images.  Nothing here knows what a run,
+a setting or a network is.
+"""

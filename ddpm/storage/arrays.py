@@ -1,4 +1,6 @@
-"""Files of arrays, .npz and .npy, written and read piece by piece, so that what they hold need never be in memory at once."""
+"""Files of arrays, .npz and .npy, written and read piece by piece, so that what they hold need never be in memory at
+once.
+"""
 
 import zipfile
 from collections.abc import Iterable

@@ -108,7 +108,8 @@ def write(path: Path, save: Callable[[Any], object], durable: bool = True) -> Wr
     """Call `save(file)` on a new binary file, then put it in the place of `path` in one step.
 
     durable: flushed to disk first.  Without, thousands of files that can be made again are written much faster, and a
-    power cut may leave the last of them empty.  Returns its size and checksum.  Raises DiskFull, with `path` as it was before.
+    power cut may leave the last of them empty.  Returns its size and checksum.  Raises DiskFull, with `path` as it was
+    before.
     """
     temporary = path.with_name(f"{TEMPORARY}{secrets.token_hex(4)}-{path.name}")
     target = None
@@ -141,7 +142,9 @@ def write(path: Path, save: Callable[[Any], object], durable: bool = True) -> Wr
 
 
 def _patiently(call: Callable[[], T]) -> T:
-    """On Windows a file that somebody is reading cannot be replaced, nor one read while it is replaced: for an instant."""
+    """On Windows a file that somebody is reading cannot be replaced, nor one read while it is replaced:
+    for an instant.
+    """
     for _ in range(50 if os.name == "nt" else 0):
         try:
             return call()
@@ -161,7 +164,9 @@ def rename(old: Path, new: Path) -> None:
 
 
 def link(target: Path, path: Path) -> None:
-    """Make `path` a link to the folder `target`.  Raises OSError where there is something, or the system has no links."""
+    """Make `path` a link to the folder `target`.  Raises OSError where there is something,
+    or the system has no links.
+    """
     os.symlink(target, path, target_is_directory=True)
     sync_folder(path.parent)
 

@@ -104,7 +104,8 @@ _room = _Room()
 
 @contextlib.contextmanager
 def read(file: IO[bytes], path: Path | str, least: int = 0) -> Iterator[Image.Image]:
-    """The image in an open file, as `load` gives it; while it is held, others wait that would not fit in memory beside it.
+    """The image in an open file, as `load` gives it; while it is held, others wait that would not fit in memory beside
+    it.
 
     path: what errors call it.  least: an image that is too large to be decoded may come reduced, to no less than
     twice so many pixels on the shorter side; 0: it may not.
@@ -169,7 +170,9 @@ def _header(file: IO[bytes], path: Path | str, least: int) -> Image.Image:
 
 
 def _reduced(file: IO[bytes], least: int) -> Image.Image:
-    """A JPEG that is too large, to be decoded at a half to an eighth of its size.  Raises DecompressionBombError otherwise."""
+    """A JPEG that is too large, to be decoded at a half to an eighth of its size.
+    Raises DecompressionBombError otherwise.
+    """
     file.seek(0)
     if least and file.read(2) == b"\xff\xd8":
         file.seek(0)

@@ -173,7 +173,9 @@ def encode_png(pixels: np.ndarray, settings: Mapping[str, Any] | None = None) ->
 
 
 def save_png(path: Path, pixels: np.ndarray, settings: Mapping[str, Any] | None = None, durable: bool = True) -> None:
-    """Write uint8 [H, W, C] as a PNG file, with the settings that made it.  durable: see files.write.  Raises DiskFull."""
+    """Write uint8 [H, W, C] as a PNG file, with the settings that made it.  durable: see files.write.
+    Raises DiskFull.
+    """
     files.write_bytes(path, encode_png(pixels, settings), durable)
 
 
@@ -202,7 +204,9 @@ def settings_in(source: Path | bytes) -> dict[str, Any] | None:
 
 
 def _text_of(file: IO[bytes], keyword: bytes) -> bytes | None:
-    """The text under `keyword`: of the tEXt chunks (PNG specification, 11.3.3) no other is read, nor a very long one."""
+    """The text under `keyword`: of the tEXt chunks (PNG specification, 11.3.3) no other is read,
+    nor a very long one.
+    """
     if file.read(8) != PNG_MARK:
         return None
     while len(head := file.read(8)) == 8:

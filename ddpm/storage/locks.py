@@ -49,7 +49,8 @@ def _lock(file: BinaryIO, path: Path, flags: portalocker.LockFlags) -> bool:
 
 
 def hold(path: Path) -> BinaryIO | None:
-    """`path`, made where it is not there, open and locked for as long as it stays so; None where another process holds it.
+    """`path`, made where it is not there, open and locked for as long as it stays so; None where another process holds
+    it.
 
     Raises OSError where it cannot be written, NoLocks where it cannot be locked.
     """

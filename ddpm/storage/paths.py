@@ -28,7 +28,8 @@ def full(path: str | os.PathLike[str]) -> Path:
 def named(variable: str) -> Path | None:
     """The whole path that an environment variable names; None where it names nothing.
 
-    What comes from a file of settings has its ~ still, as no shell has seen it.  Raises UserError where ~ means nothing.
+    What comes from a file of settings has its ~ still, as no shell has seen it.  Raises UserError where ~ means
+    nothing.
     """
     text = os.environ.get(variable, "").strip()
     if os.path.expanduser(text).startswith("~"):  # it would make a folder of that name, wherever one happens to be

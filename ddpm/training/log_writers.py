@@ -1,4 +1,6 @@
-"""Every format in which a training writes its rows: progress.csv always, progress.json and TensorBoard's events if asked."""
+"""Every format in which a training writes its rows: progress.csv always,
+progress.json and TensorBoard's events if asked.
+"""
 
 import json
 import logging
@@ -52,7 +54,9 @@ def _step_of(line: str) -> float:
 
 
 class TensorBoardWriter:
-    """Event files in tb/, a scalar a column.  first: the step that comes next; TensorBoard hides what older files have from there on."""
+    """Event files in tb/, a scalar a column.  first: the step that comes next;
+    TensorBoard hides what older files have from there on.
+    """
 
     def __init__(self, folder: Path, first: int):
         from torch.utils.tensorboard import SummaryWriter

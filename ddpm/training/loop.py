@@ -182,7 +182,10 @@ class TrainingLoop:
         return self.seconds_before + time.monotonic() - self.began
 
     def train(self) -> Iterator[Report]:
-        """Every step, until the last one or until asked to stop; yields what it has written about."""
+        """Every step, until the last one or until asked to stop; yields what it has written about.
+
+        To stop it, close the generator: it saves a checkpoint first.
+        """
         try:
             yield from self._train()
         except distributed.PeerLost as error:
@@ -208,19 +211,35 @@ class TrainingLoop:
             stop = "stop" in asked and not last
             if stop:
                 self.worker.beat(state="stopping", message="Saving")
-            if step % train.save_interval == 0 or last or stop or "save" in asked or save_due:
+            save = step % train.save_interval == 0 or last or stop or "save" in asked or save_due
+            if save:
                 self._save(must=last or stop)
             if (train.sample_interval and (step % train.sample_interval == 0 or last)) or "sample" in asked:
                 self._preview(stopping=stop)
             if stop:
-                self._close()
-                self.worker.beat(state="stopped", seconds_left=None, message="")
-                log.info("Stopped at step %d, saved; `%s` goes on", step, self.run.shell("train", "--resume"))
+                self._end_stopped(step)
                 return
-            yield report
+            try:
+                yield report
+            except GeneratorExit:  # the caller wants no more steps
+                if last:
+                    self._end_finished()
+                else:
+                    if not save or self.save_is_due():
+                        self._save(must=True)
+                    self._end_stopped(step)
+                raise
+        self._end_finished()
+
+    def _end_stopped(self, step: int) -> None:
+        self._close()
+        self.worker.beat(state="stopped", seconds_left=None, message="")
+        log.info("Stopped at step %d, saved; `%s` resumes", step, self.run.shell("train", "--resume"))
+
+    def _end_finished(self) -> None:
         self._close()
         self.worker.beat(state="finished", seconds_left=0.0, message="")
-        log.info("Finished: %s", plural(train.total_steps, "step"))
+        log.info("Finished: %s", plural(self.config.train.total_steps, "step"))
 
     def _close(self) -> None:
         if self.metrics:

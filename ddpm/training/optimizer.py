@@ -16,7 +16,8 @@ from ddpm.models.native.build import Addresses, addresses
 
 
 class Ema:
-    """Exponential moving averages of a network's weights, one per rate: average <- rate * average + (1 - rate) * weights.
+    """Exponential moving averages of a network's weights, one per rate: average <- rate * average + (1 - rate) *
+    weights.
 
     Averages are float32, of the weights' shapes [...].  With `warmup` the rate begins at 1/10 and rises to its value as
     (1 + n) / (10 + n) after n updates, so that the random initial weights are soon forgotten; 0.9999 alone still holds
@@ -62,9 +63,9 @@ class Ema:
 class AdamWState:
     """AdamW's two moments of each weight, in the form in which torch.optim.AdamW holds and saves them.
 
-    `state` and `param_groups` are as torch's, and so is `state_dict()`; the step count, `steps`, is one for all weights.
-    Moments are float32, of the weights' shapes [...].  torch's class is not used because its first instance takes a
-    second and 70 MB, for a compiler that is not needed here.
+    `state` and `param_groups` are as torch's, and so is `state_dict()`; the step count, `steps`, is one for all
+    weights. Moments are float32, of the weights' shapes [...].  torch's class is not used because its first instance
+    takes a second and 70 MB, for a compiler that is not needed here.
     """
 
     def __init__(self, parameters: Sequence[Tensor], lr: float, weight_decay: float):

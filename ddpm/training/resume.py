@@ -20,6 +20,12 @@ from ddpm.training import warm_start
 log = logging.getLogger("ddpm")
 
 
+def check_unfinished(run: Run) -> None:
+    """Raise UserError for a run whose last step is saved; its folder stays as it is."""
+    if any(c.step >= run.config.train.total_steps for c in run.checkpoints()) and is_done(run):
+        raise UserError(run.finished_message, code="nothing-left")
+
+
 def is_done(run: Run) -> bool:
     """Whether its last step is saved, and whole."""
     found, _ = checkpoint_files.newest_intact(run)
@@ -82,7 +88,8 @@ def newest(run: Run) -> Checkpoint | None:
         weights = ((c, c.path(kind).name) for c in run.checkpoints() for kind in c.weights)
         good = {name for c, name in weights if not checkpoint_files.fault(c, name)}
         raise UserError(
-            f"No checkpoint of {run.name} can be gone on from: {wrong[0]} {lost_checkpoints.remedy(run, lost_checkpoints.newest_weights(run, good))}",
+            f"No checkpoint of {run.name} can be gone on from: {wrong[0]}"
+            f" {lost_checkpoints.remedy(run, lost_checkpoints.newest_weights(run, good))}",
             code="lost-checkpoints",
         )
     if checkpoint_files.read(found.path("state"))["trainer"]["step"] >= run.config.train.total_steps:

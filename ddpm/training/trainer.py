@@ -45,7 +45,9 @@ class Report(NamedTuple):
 
     @property
     def diverged(self) -> bool:
-        """Whether there is no going on: the gradient is not finite, and a smaller loss scale is no remedy (any more)."""
+        """Whether there is no going on: the gradient is not finite, and a smaller loss scale is no remedy (any
+        more).
+        """
         return not self.applied and (self.lg_loss_scale is None or self.lg_loss_scale < precision.LEAST_LG_SCALE)
 
 
@@ -84,7 +86,9 @@ class Trainer:
         self.forward = self.compute.prepared(self.model)
 
     def next_batch(self) -> Batch:
-        """The next pictures, their timesteps and noise, and whose class is hidden; drawn for the whole batch, however it is split."""
+        """The next pictures, their timesteps and noise, and whose class is hidden;
+        drawn for the whole batch, however it is split.
+        """
         count = self.config.train.batch_size
         whole, own = (
             count * distributed.world_size(),
@@ -106,7 +110,9 @@ class Trainer:
         return Batch(*(None if part is None else part.to(self.device) for part in batch))  # type: ignore[arg-type]
 
     def update(self, batch: Batch) -> Report:
-        """One optimiser step.  The gradient is that of the mean over the batches of all processes, whatever the microbatch."""
+        """One optimiser step.  The gradient is that of the mean over the batches of all processes,
+        whatever the microbatch.
+        """
         began = time.perf_counter()
         for parameter in self.parameters:
             parameter.grad = None
@@ -164,7 +170,9 @@ class Trainer:
         return network.eval()
 
     def state(self) -> dict[str, Any]:
-        """What an exact continuation needs beyond the weights and the optimiser; of several processes, to be asked of all."""
+        """What an exact continuation needs beyond the weights and the optimiser;
+        of several processes, to be asked of all.
+        """
         state = {
             "step": self.step,
             "position": self.stream.position,
@@ -193,8 +201,8 @@ class Trainer:
     ) -> None:
         """Go on from where `weights()`, the optimiser's state_dict and `state()` were taken, to the last bit.
 
-        Without an optimiser it begins anew, as do averages that `weights` does not hold, from the weights.  With another
-        number of processes it goes on as well, but not to the last bit.
+        Without an optimiser it begins anew, as do averages that `weights` does not hold, from the weights.  With
+        another number of processes it goes on as well, but not to the last bit.
         """
         self.model.load_state_dict(weights["model"])
         for rate in self.ema.rates:

@@ -132,8 +132,8 @@ def updates(optimizer: Mapping[str, Any] | None) -> int:
 def check_start(config: Config) -> Config:
     """`config` with train.resume_checkpoint looked at: weights that fit and go on as they began, with steps left to do.
 
-    A class-conditional network keeps the number of labels that its file has; with cond_drop_prob, the last of them stands
-    for no class.  A file that knows its settings, or a
+    A class-conditional network keeps the number of labels that its file has; with cond_drop_prob, the last of them
+    stands for no class.  A file that knows its settings, or a
     released one, tells the process that it was trained on; any other is probed, and what is said of it goes to the log.
     Raises UserError.
     """

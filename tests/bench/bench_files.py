@@ -39,7 +39,8 @@ def main() -> None:
         with Worker(run.folder) as worker:
             print(f"a beat: {each(worker.beat, 10_000)}; written: {each(lambda: worker.beat(now=True), 50)}")
             print(
-                f"requests, none new: {each(worker.poll_requests, 2000)}; the state from outside: {each(run.state, 500)}"
+                f"requests, none new: {each(worker.poll_requests, 2000)}; the state from outside:"
+                f" {each(run.state, 500)}"
             )
         for lines in (10_000, 100_000):
             with open(run.progress_path, "w") as file:

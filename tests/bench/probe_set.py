@@ -4,8 +4,8 @@
 
 Trains tiny networks of every prediction, schedule, T, number of heads and objective on the images that come with the
 program, keeps each after 20, 60, 250 and 1,000 steps in FOLDER (those that are there are not trained again), and asks
-the probe about every one of them without telling it anything.  A setting that is said to be found and is another is wrong
-and makes the exit status 1.
+the probe about every one of them without telling it anything.  A setting that is said to be found and is another is
+wrong and makes the exit status 1.
 """
 
 import argparse

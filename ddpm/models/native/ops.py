@@ -360,7 +360,9 @@ def _empty(like: Tensor, channels: int, size: tuple[int, int] | None = None) -> 
 
 
 class _Linear(_Node):
-    """What each of several linear layers makes of [N, inputs], in float32; `layers` are all weights, then all biases."""
+    """What each of several linear layers makes of [N, inputs], in float32;
+    `layers` are all weights, then all biases.
+    """
 
     @staticmethod
     def forward(ctx: Any, ops: NativeOps, x: Tensor, *layers: Tensor) -> tuple[Tensor, ...]:

@@ -63,10 +63,12 @@ button[aria-disabled=true] { cursor: default; color: inherit; opacity: 0.45; bor
 .modes button[aria-pressed=true] { z-index: 1; color: var(--st-primary-color); border-color: var(--st-primary-color);
   background: color-mix(in srgb, var(--st-primary-color) 12%, var(--st-background-color)); }
 .brush { display: flex; flex: 1; min-width: 0; align-items: center; gap: 0.6rem; font-size: 0.875rem; }
-.brush input { flex: 1; min-width: 0; height: 1.5rem; margin: 0; appearance: none; -webkit-appearance: none; cursor: pointer;
-  border-radius: 0.5rem; background: linear-gradient(to right, var(--st-primary-color) var(--share), var(--st-border-color) 0)
-  center / 100% 0.25rem no-repeat; }
-.brush input::-webkit-slider-thumb { -webkit-appearance: none; width: 0.9rem; height: 0.9rem; border: 0; border-radius: 50%;
+.brush input { flex: 1; min-width: 0; height: 1.5rem; margin: 0; appearance: none; -webkit-appearance: none; cursor:
+pointer;
+  border-radius: 0.5rem; background: linear-gradient(to right, var(--st-primary-color) var(--share),
+  var(--st-border-color) 0) center / 100% 0.25rem no-repeat; }
+.brush input::-webkit-slider-thumb { -webkit-appearance: none; width: 0.9rem; height: 0.9rem; border: 0; border-radius:
+50%;
   background: var(--st-primary-color); }
 .brush input::-moz-range-thumb { width: 0.9rem; height: 0.9rem; border: 0; border-radius: 50%;
   background: var(--st-primary-color); }
@@ -97,8 +99,8 @@ class Painted(NamedTuple):
 def paint(image: np.ndarray, *, key: str) -> np.ndarray | None:
     """Shows `image`, uint8 [H, W, C], enlarged for painting.
 
-    Returns the mask, uint8 [H, W]: 255 where it is painted, 0 elsewhere; None while nothing is painted.  The script runs
-    again when a stroke ends.
+    Returns the mask, uint8 [H, W]: 255 where it is painted, 0 elsewhere; None while nothing is painted.  The script
+    runs again when a stroke ends.
     """
     height, width = shape = image.shape[:2]
     this, store = name(image), f"{key}-painted"
@@ -151,7 +153,7 @@ def decode(text: object, shape: tuple[int, ...]) -> np.ndarray | None:
 
 
 def read(value: object, image: str, shape: tuple[int, ...]) -> Painted | None:
-    """Validates what the browser sent for the image with this name; None for another image, or, with a log line, if invalid."""
+    """Validates what the browser sent for an image; None for another image, or, with a log line, if invalid."""
     if value is None:
         return None
     if not isinstance(value, dict):

@@ -79,7 +79,7 @@ def is_single_image(path: str) -> bool:
 
 
 def show(run: Run, config: Config, task: str, problems: list[Problem]) -> dict[str, Any]:
-    """Shows the fields `picture` and, for inpainting, `mask`.  Appends what is missing or does not fit to `problems`."""
+    """Shows the fields `picture` and, for inpainting, `mask`.  Appends what is missing or wrong to `problems`."""
     jobs = [job for job in run.sample_jobs() if job.images][:NEWEST]
     sources = [source for source in SOURCES if jobs or source != "drawn"]
     checkpoint_form.drop_unknown(FORM, "picture_from", sources)
@@ -289,7 +289,7 @@ def _uploaded_mask(run: Run, config: Config) -> str:
 
 
 def store_mask(run: Run, config: Config, mask: np.ndarray) -> str:
-    """Path of the mask, uint8 [H, W] of 0 and 255, as a PNG: the file named by earlier settings, or one in the run's folder."""
+    """Path of a mask, uint8 [H, W] of 0 and 255, as a PNG: the one in earlier settings, or one in the run's folder."""
     named = st.session_state.get(_key("mask_path"), "")
     if named:
         try:

@@ -16,7 +16,7 @@ FIELDS = {s.name: s for s in settings(DataConfig)}
 
 
 def show(run: Run, config: Config, because: str) -> None:
-    """Shows the field in an expander, open where the data is missing.  because: why the last attempt to resume failed."""
+    """Shows the field in an expander, open where the data is missing.  because: why resuming failed last."""
     place = config.data.data_dir
     missing = not place or (place not in DATA_SETS and not os.path.exists(place))
     title = "The data is missing" if missing and place else "No data is set yet" if missing else "Data moved or changed"

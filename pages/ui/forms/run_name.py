@@ -12,7 +12,7 @@ SUGGESTION = "train_suggestion"  # in the session: the name suggested last
 
 
 def show(runs_dir: Path, base: str) -> tuple[str, list[str]]:
-    """Shows the field, which follows a suggestion made of `base` until it is edited.  Returns the name and its problems."""
+    """Shows the field, which follows the suggestion `base` until it is edited.  Returns the name and its problems."""
     suggestion = runs.free_name(runs_dir, base)
     if st.session_state.get(KEY) in (None, st.session_state.get(SUGGESTION)):
         st.session_state[KEY] = suggestion

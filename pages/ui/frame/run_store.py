@@ -86,8 +86,8 @@ class Revisions(FileSystemEventHandler):
 
 def observe(folder: Path, revisions: Revisions, native: Callable[[], BaseObserver] = Observer) -> BaseObserver:
     """Starts an observer of file events, or a polling one where the system has no events to give."""
-    # A new folder is seen twice where it appears while the one above it is looked through: watchdog takes it anew, which
-    # changes nothing, and warns.
+    # A folder created while its parent is scanned is seen twice: watchdog adds it again, which changes nothing, and
+    # warns.
     warnings.filterwarnings("ignore", "Callback with id .* already exists", RuntimeWarning, "watchdog")
     for make in (native, lambda: PollingObserver(timeout=1)):
         observer = make()

@@ -1,0 +1,3 @@
+"""What `import ddpm` offers: runs on disk, training, models to sample from, evaluation;
+nothing that only pages need.
+"""

@@ -1,0 +1,311 @@
+"""Trained models: loaded from a run or a file, sampled from, evaluated at single points."""
+
+import dataclasses
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ddpm.api.runs import RUNS, expand_path, open_run
+from ddpm.api.settings import parse_section, progress_bar
+from ddpm.config.tasks import FromCheckpoint, SampleConfig
+from ddpm.config.training import Config
+from ddpm.errors import UserError
+from ddpm.planning import classes as class_labels
+from ddpm.planning import timesteps
+from ddpm.runs import example
+from ddpm.runs.runs import Run
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from ddpm.checkpoints.loading import OpenedModel
+    from ddpm.models.unet import UNet
+    from ddpm.sampling.engine import SamplingProgress
+    from ddpm.sampling.samplers import SampleStep
+
+Classes = str | int | Sequence[str | int] | np.ndarray
+
+
+def load(
+    source: str | os.PathLike[str] | Run,
+    *,
+    weights: str = "",
+    step: int = 0,
+    runs_dir: str | os.PathLike[str] = RUNS,
+    device: "str | torch.device | None" = None,
+    probe: bool = True,
+    **settings: Any,
+) -> "Model":
+    """Load a model to sample from.
+
+    Arguments:
+        source: a `Run`, the name of a run in `runs_dir`, the folder of one, or a .pt file of this program or of
+            improved-diffusion; "example" is the small model that comes with the program.
+        weights: "model" for the raw weights, "ema_0.9999" for an average; by default the first average of a run.
+        step: training step of the run's checkpoint; 0 is the newest.
+        device: where to compute; by default a GPU if there is one.
+        probe: infer and check by denoising a few images what a file without settings does not say.
+        settings: model and diffusion settings of such a file, by the names that `ddpm sample --help` lists.
+
+    Raises UserError for a file that is missing, damaged or not a checkpoint, and for settings that contradict it.
+
+        model = ddpm.load("runs/quick-start")
+        images = model.sample(16, steps=10)
+    """
+    from ddpm.checkpoints import loading
+    from ddpm.compute import distributed
+
+    found = _source(source, runs_dir)
+    if isinstance(found, Run) and settings:
+        raise UserError(
+            f"{found.name} knows its own settings, but {next(iter(settings))} was given too: leave it out.",
+            code="settings-are-fixed",
+        )
+    opened = loading.open_model(found, FromCheckpoint(weights=weights, step=step), settings, run_probe=probe)
+    return Model(opened.network(device or distributed.device()), opened.config, opened)
+
+
+def _source(source: str | os.PathLike[str] | Run, runs_dir: str | os.PathLike[str]) -> Run | Path:
+    """The run or the file that is meant."""
+    if not isinstance(source, Run) and (path := expand_path(source)).suffix == ".pt":
+        return path
+    if source == example.NAME and not (Path(runs_dir) / example.NAME).exists():
+        return Run(example.ASSET)
+    return open_run(source, runs_dir)
+
+
+class Model:
+    """A trained network, ready to sample from.  Made by `load`, or by `Training.model`."""
+
+    network: "UNet"
+    """The network, a torch.nn.Module in evaluation mode."""
+    config: Config
+    """Settings that it was trained with."""
+
+    opened: "OpenedModel | None"
+    """The file that it was read from, with its weights; None for a model of a training in progress."""
+
+    def __init__(self, network: "UNet", config: Config, opened: "OpenedModel | None" = None):
+        self.network, self.config, self.opened = network, config, opened
+
+    def __repr__(self) -> str:
+        model = self.config.model
+        source = f" from {self.opened.path}" if self.opened else ""
+        return f"<Model {model.image_size} x {model.image_size} x {model.image_channels}{source}>"
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of their labels; numbers where they have none; () without classes."""
+        return class_labels.names(self.config)
+
+    @property
+    def device(self) -> "torch.device":
+        """Where it computes."""
+        return next(self.network.parameters()).device
+
+    @property
+    def alphas_cumprod(self) -> np.ndarray:
+        """abar_t of the noise schedule, float64 [T]: x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps (Ho et al. 2020,
+        Eq. 4).
+        """
+        from ddpm import schedules
+
+        diffusion = self.config.diffusion
+        return schedules.named(diffusion.noise_schedule, diffusion.diffusion_steps).alphas_cumprod
+
+    def sample(
+        self,
+        n: int | None = None,
+        *,
+        steps: int | None = None,
+        solver: str = "auto",
+        classes: Classes | None = None,
+        seed: int = 0,
+        noise: "Tensor | np.ndarray | None" = None,
+        guidance_scale: float = 1.0,
+        progress: bool = False,
+        **settings: Any,
+    ) -> np.ndarray:
+        """Sample images: uint8 [N, H, W, C].
+
+        Image k depends on seed + k alone, and is the image that `ddpm sample --seed SEED` writes; in bf16, which
+        precision="auto" chooses where the processor has it, the size of a batch may change the last bits.
+
+        Arguments:
+            n: number of images; by default 16, or as many as `noise` has.
+            steps: model evaluations an image; None: all the timesteps that it was trained with.
+            solver: a row of ddpm.solvers.SOLVERS, such as "ddpm", "ddim", "unipc-2"; "auto" is the best for few steps.
+            classes: names or labels, taken in turn: "star", 3, ["star", 0], "0-4"; None: all classes in turn.
+            noise: float32 [N, C, H, W] ~ N(0, I) to begin with, x_T, in place of that of the seeds.
+            guidance_scale: of classifier-free guidance; 1 is the model as it is.
+            progress: show a progress bar on stderr.
+            settings: others, by the names that `ddpm sample --help` lists, such as eta=1.0 or task="inpaint".
+
+        Raises UserError for settings that this model cannot be sampled with.
+
+            images = model.sample(16, steps=10, classes="star", seed=0)
+        """
+        from ddpm.sampling import engine
+
+        request = self._request(n, steps, solver, classes, seed, noise, guidance_scale, settings)
+        images = []
+        with progress_bar(progress) as show:
+            for part in self._sample(request, noise):
+                show(part.done, part.total)
+                if part.finished:
+                    images.append(engine.to_pixels(part.step.x))
+        return np.concatenate(images)
+
+    def iter_sample(
+        self,
+        n: int | None = None,
+        *,
+        steps: int | None = None,
+        solver: str = "auto",
+        classes: Classes | None = None,
+        seed: int = 0,
+        noise: "Tensor | np.ndarray | None" = None,
+        guidance_scale: float = 1.0,
+        **settings: Any,
+    ) -> Iterator["SampleStep"]:
+        """Sample as `sample` does, all images in one batch, and yield every denoising step.
+
+        Yields records of `done` and `total` (model evaluations), `x` (the state after the step) and `x_start` (the
+        predicted clean image), both float32 [N, C, H, W], in [-1, 1] at the end; and `t`, the timestep at which the
+        model was evaluated.
+
+            for state in model.iter_sample(4, steps=20):
+                print(state.t, state.x_start.std())
+        """
+        request = self._request(n, steps, solver, classes, seed, noise, guidance_scale, settings)
+        for part in self._sample(request, noise, batch_size=request.num_samples):
+            yield part.step
+
+    def _request(
+        self,
+        n: int | None,
+        steps: int | None,
+        solver: str,
+        classes: Classes | None,
+        seed: int,
+        noise: "Tensor | np.ndarray | None",
+        guidance_scale: float,
+        settings: dict[str, Any],
+    ) -> SampleConfig:
+        """The request that these arguments make.  Raises UserError for settings that are unknown or out of range."""
+        model = self.config.model
+        shape = (model.image_channels, model.image_size, model.image_size)
+        if noise is not None and (tuple(noise.shape[1:]) != shape or (n or len(noise)) != len(noise)):
+            wanted = ", ".join(map(str, (n or "N", *shape)))
+            raise UserError(
+                f"noise has shape {list(noise.shape)}, and this model takes [{wanted}]: give noise of this shape.",
+                code="wrong-size",
+            )
+        asked = {
+            "num_samples": n or (16 if noise is None else len(noise)),
+            "steps": steps or 0,
+            "sampler": solver,
+            "classes": _classes_text(classes),
+            "seed": seed,
+            "guidance_scale": guidance_scale,
+        }
+        request = parse_section(SampleConfig, {**asked, **settings})
+        timesteps.check(request)
+        return request
+
+    def _sample(
+        self, request: SampleConfig, noise: "Tensor | np.ndarray | None", batch_size: int = 0
+    ) -> Iterator["SamplingProgress"]:
+        import torch
+
+        from ddpm.models import backend
+        from ddpm.sampling import engine
+        from ddpm.sampling.request import resolve_request
+
+        if request.threads:
+            torch.set_num_threads(request.threads)
+        compute = backend.resolve_backend(request.kernels, request.precision, self.device)
+        resolved = resolve_request(self.config, request, compute)
+        if batch_size:
+            resolved = dataclasses.replace(resolved, batch_size=batch_size)
+        resolved = dataclasses.replace(resolved, analytic_mse=self.analytic_mse(resolved.variance))
+        x_T = None if noise is None else torch.as_tensor(noise, dtype=torch.float32)
+        yield from engine.sample(compute.prepared(self.network), resolved, self.device, x_T=x_T)
+
+    def analytic_mse(self, variance: str) -> tuple[float, ...] | None:
+        """Mean squared errors that the variance analytic needs, [T]; None for any other variance."""
+        if variance != "analytic":
+            return None
+        from ddpm.checkpoints import variance_file
+
+        found = None
+        if opened := self.opened:
+            found = variance_file.read(opened.path, opened.sha256, self.config.diffusion.diffusion_steps)
+        if found is None:
+            raise UserError(
+                "The analytic variance of this model is not estimated yet: run `ddpm analytic` on its checkpoint, or"
+                " choose another variance.",
+                code="missing-value",
+            )
+        return tuple(found.mse)
+
+    def __call__(
+        self,
+        x_t: "Tensor",
+        t: "int | Tensor",
+        classes: Classes | None = None,
+        low_res: "Tensor | None" = None,
+    ) -> "Tensor":
+        """Evaluate the network: its own output, float32 [N, C, H, W], or [N, 2C, H, W] with a learned variance.
+
+        The output is eps, unless the model was trained with predict_xstart (x_0) or predict_xprev (x_{t-1}).
+
+        Arguments:
+            x_t: float32 [N, C, H, W], noisy images of this timestep.
+            t: timestep in 0 .. T-1, an int or int64 [N]; 0 is the least noisy.
+            classes: names or labels, one or N of them; None: of no class, for a model that was trained to do without.
+            low_res: float32 [N, C, h, w] in [-1, 1], the small images that a super-resolution model enlarges.
+
+            abar = model.alphas_cumprod[500]
+            x_t = abar**0.5 * x_0 + (1 - abar) ** 0.5 * torch.randn_like(x_0)
+            eps = model(x_t, 500, classes="star")
+        """
+        import torch
+
+        from ddpm.diffusion import process
+        from ddpm.models import backend
+
+        T = self.config.diffusion.diffusion_steps
+        index = torch.as_tensor(t, dtype=torch.int64, device=self.device).expand(len(x_t))
+        if len(index) and not 0 <= int(index.min()) <= int(index.max()) < T:
+            raise UserError(f"t is {t}, and the timesteps of this model are 0 to {T - 1}.", code="out-of-range")
+        condition = {} if low_res is None else {"low_res": low_res.to(self.device)}
+        if self.config.model.class_cond:
+            labels = torch.tensor(self._labels(classes), device=self.device)
+            condition["y"] = labels.expand(len(x_t)) if len(labels) == 1 else labels
+        time = process.network_time(self.config.diffusion, T, index)
+        network = backend.resolve_backend("auto", "fp32", self.device).prepared(self.network)
+        with torch.no_grad():
+            return network(x_t.to(self.device), time, **condition)
+
+    def _labels(self, classes: Classes | None) -> list[int]:
+        """Labels of the classes; of no class for None.  Raises UserError where the model needs a class."""
+        if classes is not None:
+            return class_labels.parse_classes(self.config, _classes_text(classes))
+        if not self.config.model.cond_drop_prob:
+            names = ", ".join(self.class_names[:10])
+            raise UserError(
+                f"This model has classes and was not trained to do without: name them ({names}).", code="missing-value"
+            )
+        return [self.config.model.num_classes]
+
+
+def _classes_text(classes: Classes | None) -> str:
+    """Classes as the setting `classes` has them: with commas between."""
+    if classes is None or isinstance(classes, str):
+        return classes or ""
+    return str(classes) if isinstance(classes, int | np.integer) else ",".join(str(entry) for entry in classes)

@@ -1,0 +1,85 @@
+"""Start of a training: its settings and data are checked before there is a run, and its log goes to log.txt."""
+
+import contextlib
+import logging
+import platform
+import traceback
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+import ddpm
+from ddpm.config import codec, validation
+from ddpm.config.training import Config
+from ddpm.data import datasets
+from ddpm.data.datasets import Dataset
+from ddpm.data.decoded import Progress
+from ddpm.errors import UserError, as_user_error
+from ddpm.runs.jobs import Stopped
+
+log = logging.getLogger("ddpm")
+
+
+def settle(config: Config) -> Config:
+    """Add to the settings of a new training what follows from them and the data: total_steps, num_classes, class_names.
+
+    No image is read.  Raises UserError for settings that do not go together and for data that is not there.
+    """
+    validation.check(config)
+    return datasets.resolve(codec.resolved(config))
+
+
+def prepare(config: Config, progress: Progress | None = None) -> tuple[Config, Dataset]:
+    """Check the settings of a new training and read its data, before there is a run that it could leave behind.
+
+    Returns the config with what follows from the data (total_steps, num_classes, class_names), and the training images.
+    Raises UserError for settings that do not go together, for data that cannot be read, and for a file to begin from
+    that does not fit.
+    """
+    config = settle(config)
+    dataset = datasets.open_dataset(config.data, config.model, progress, seed=config.train.seed)
+    if config.train.resume_checkpoint:
+        from ddpm.training import warm_start
+
+        config = warm_start.check_start(config)
+    return config, dataset
+
+
+def log_versions() -> None:
+    """Log which versions of the program, Python and torch train."""
+    log.info("DDPM Workbench %s, Python %s, torch %s", ddpm.__version__, platform.python_version(), version("torch"))
+
+
+def file_handler(path: Path) -> logging.FileHandler:
+    """Log handler that appends to a run's log.txt."""
+    handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
+    handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%Y-%m-%d %H:%M:%S"))
+    return handler
+
+
+@contextlib.contextmanager
+def failures_in(handler: logging.Handler | None) -> Iterator[None]:
+    """Write an error that ends the block to a log file as well: one sentence, or the traceback of a fault of ours."""
+    try:
+        yield
+    except Exception as error:
+        if handler and not isinstance(error, Stopped):
+            known = as_user_error(error) if isinstance(error, OSError | UnicodeError) else error
+            text = str(known) if isinstance(known, UserError) else traceback.format_exc()
+            handler.emit(logging.makeLogRecord({"msg": text}))
+        raise
+
+
+@contextlib.contextmanager
+def log_to_file(path: Path) -> Iterator[None]:
+    """Log to a run's log.txt while the block lasts, with the error that ends it."""
+    level, handler = log.level, file_handler(path)
+    log.setLevel(logging.INFO)
+    log.addHandler(handler)
+    try:
+        with failures_in(handler):
+            yield
+    finally:
+        log.removeHandler(handler)
+        handler.close()
+        log.setLevel(level)
