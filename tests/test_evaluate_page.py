@@ -15,9 +15,10 @@ from ddpm.config import codec
 from ddpm.config.tasks import EvalConfig
 from ddpm.reports import downloads
 from ddpm.runs import launch
-from ddpm.runs.jobs import Status, Worker
+from ddpm.runs.jobs import Status
 from ddpm.runs.results import EvaluationJob
 from ddpm.runs.runs import Run
+from ddpm.runs.worker import Worker
 from ddpm.storage import files
 from pages.ui.components import study_figures
 

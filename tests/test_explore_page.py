@@ -14,9 +14,10 @@ from ddpm.planning import solver_grid
 from ddpm.planning.solver_grid import GridResult, SolverVariant
 from ddpm.reports.contact_sheet import Sheet
 from ddpm.runs import launch
-from ddpm.runs.jobs import Status, Worker
+from ddpm.runs.jobs import Status
 from ddpm.runs.results import SolverBenchmarkJob
 from ddpm.runs.runs import Run
+from ddpm.runs.worker import Worker
 from ddpm.storage import files
 from pages.ui.components import study_figures
 from pages.ui.forms import sampling_form

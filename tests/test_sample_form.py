@@ -271,7 +271,7 @@ def test_a_mask_by_path_and_by_upload(run: Run, asked: list[SampleConfig], tmp_p
     assert "Nothing is painted yet" in said(at)
     at.button_group(key="sample.mask_from").set_value("path").run()
     at.text_input(key="sample.mask_path").set_value(mask(tmp_path / "large.png", 20)).run()
-    assert "has 20 x 20 pixels, and this model draws 8 x 8" in said(at)
+    assert "has 20 x 20 pixels, and this model samples 8 x 8" in said(at)
     right = mask(tmp_path / "mask.png")
     at.text_input(key="sample.mask_path").set_value(right).run()
     assert drawn(at, asked).mask == right

@@ -9,9 +9,10 @@ from app_page import button, open_page, said
 
 from ddpm.config.tasks import SampleConfig
 from ddpm.planning import summary
-from ddpm.runs.jobs import Status, Worker
+from ddpm.runs.jobs import Status
 from ddpm.runs.results import SampleJob
 from ddpm.runs.runs import Run
+from ddpm.runs.worker import Worker
 from ddpm.storage import files, images
 from pages.ui.forms import reopen
 from pages.ui.results import sampler_comparison, samples

@@ -24,9 +24,10 @@ from ddpm.config.training import Config
 from ddpm.planning import summary
 from ddpm.reports import downloads
 from ddpm.runs import commands, launch, runs
-from ddpm.runs.jobs import Status, Worker
+from ddpm.runs.jobs import Status
 from ddpm.runs.results import SampleJob
 from ddpm.runs.runs import Run
+from ddpm.runs.worker import Worker
 from ddpm.storage import files
 from pages.ui.components import thumbnails
 from pages.ui.forms import data_form

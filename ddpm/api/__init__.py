@@ -1,3 +1,1 @@
-"""What `import ddpm` offers: runs on disk, training, models to sample from, evaluation;
-nothing that only pages need.
-"""
+"""What `import ddpm` offers: runs on disk, training, models to sample from, evaluation; nothing for pages alone."""

@@ -109,9 +109,7 @@ class Model:
 
     @property
     def alphas_cumprod(self) -> np.ndarray:
-        """abar_t of the noise schedule, float64 [T]: x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps (Ho et al. 2020,
-        Eq. 4).
-        """
+        """Noise schedule abar_t, float64 [T]: x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps (Ho et al. 2020, Eq. 4)."""
         from ddpm import schedules
 
         diffusion = self.config.diffusion

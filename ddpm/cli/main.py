@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def execute(arguments: Sequence[str]) -> None:
     """Run one command and print its result.  Raises UserError for an error that the user can correct."""
-    # Threads that wait for each other by spinning starve whatever else the machine does, and then each other: beside
+    # Threads that wait for each other by spinning starve whatever else the machine does, and then each other: next to
     # a busy browser a training was 4 to 10 times slower.  Spinning briefly costs nothing; not at all, half the speed
     # (measured on two cores).  GNU's and LLVM's OpenMP read this when torch is imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
@@ -104,9 +104,7 @@ def _open_streams() -> None:
 
 
 def join_negative_values(arguments: Sequence[str]) -> list[str]:
-    """Write `--lr -1e-4` as `--lr=-1e-4`: argparse takes such values for flags,
-    and no flag but -h has a single dash.
-    """
+    """Write `--lr -1e-4` as `--lr=-1e-4`: argparse takes such values for flags; no flag but -h has a single dash."""
     joined: list[str] = []
     for word in arguments:
         before = joined[-1] if joined else ""

@@ -18,7 +18,7 @@ def add(commands: Any) -> None:
     parser = shared.add_command(commands, "metrics", _metrics, "Print rows of a run's log: the last ones, or a range.")
     parser.add_argument("name", metavar="NAME")
     parser.add_argument(
-        "--column", default="", metavar="A,B,C", help="columns to print beside step (default: all that have values)"
+        "--column", default="", metavar="A,B,C", help="columns to print next to step (default: all that have values)"
     )
     parser.add_argument("--from", dest="begin", type=int, metavar="STEP", help="from this training step on")
     parser.add_argument("--to", dest="end", type=int, metavar="STEP", help="up to this training step")

@@ -14,6 +14,7 @@ from ddpm.config import codec, fields
 from ddpm.config.tasks import FromCheckpoint
 from ddpm.planning import architecture
 from ddpm.runs import jobs, launch, runs
+from ddpm.runs.results import KINDS
 
 SHOWN = ("loss", "mse", "vb", "grad_norm")  # metrics of the last log line that a description has
 
@@ -108,12 +109,7 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
 
 def _describe(run: runs.Run) -> Output:
     checkpoints = run.checkpoints()
-    results: dict[str, Sequence[jobs.Job]] = {
-        "samples": run.sample_jobs(),
-        "evaluations": run.evaluation_jobs(),
-        "comparisons": run.solver_benchmark_jobs(),
-        "trajectories": run.trajectory_jobs(),
-    }
+    results = {kind: run.results(kind) for kind in KINDS}
     short = output.of_run(run)
     document = {
         **short,

@@ -20,6 +20,7 @@ from ddpm.errors import UserError
 from ddpm.planning import timesteps
 from ddpm.runs import jobs, runs
 from ddpm.runs.runs import Run
+from ddpm.runs.worker import Worker
 from ddpm.storage import files, paths
 
 log = logging.getLogger("ddpm")
@@ -164,8 +165,7 @@ def add_source(
     """Add the flags of a command that works with a checkpoint: its source, the result's folder, the settings.
 
     out: where results go by default.  base: defaults for a file without settings of its own, some of whose flags have
-    other `names`.  Returns the group of flags that name the source: at most one can be given, one must be if
-    `required`.
+    other `names`.  Returns the group of flags that name the source: one at most may be given, one must if `required`.
     """
     parser.set_defaults(base=base)
     source = parser.add_mutually_exclusive_group(required=required)
@@ -207,7 +207,7 @@ def read_source(options: argparse.Namespace, section: type[S]) -> tuple[S, runs.
 
 
 @contextlib.contextmanager
-def job_worker(folder: Path, made: bool = False) -> Iterator[jobs.Worker]:
+def job_worker(folder: Path, made: bool = False) -> Iterator[Worker]:
     """Worker in `folder`.  After a UserError a new folder is removed again, unless it already holds results.
 
     made: the folder was made for this job alone.
@@ -226,9 +226,7 @@ def job_worker(folder: Path, made: bool = False) -> Iterator[jobs.Worker]:
 
 
 def _holds_results(folder: Path) -> bool:
-    """True if the folder holds more than every job writes; on a full disk a likelihood's result is in its status
-    alone.
-    """
+    """True if the folder holds more than every job writes; on a full disk a likelihood is in its status alone."""
     status = jobs.Job(folder).status()
     if status and status.metrics.get("pictures"):
         return True

@@ -85,7 +85,7 @@ def export_checkpoint(run: Run, folder: Path, step: int = 0) -> list[str]:
         raise UserError(
             f"{folder} holds {taken[0]} already: choose another folder for --openai.", code="already-exists"
         )
-    weights, optimizer, done = checkpoint_files.taken(run, step, lambda checkpoint: _read(run, checkpoint))
+    weights, optimizer, done = checkpoint_files.with_checkpoint(run, step, lambda checkpoint: _read(run, checkpoint))
     for kind, tensors in weights.items():
         separator = "_" if kind.startswith("ema") else ""
         _save(
@@ -118,8 +118,7 @@ def _read(run: Run, checkpoint: Checkpoint) -> tuple[dict[str, dict[str, Tensor]
     if checkpoint.path("state").name not in checkpoint.files:
         raise UserError(
             f"{run.name} holds only {', '.join(checkpoint.weights)} of step {checkpoint.step}, enough to sample from"
-            " but not"
-            " to export: train a run of your own.",
+            " but not to export: train a run of your own.",
             code="missing-weights",
         )
     weights = {kind: checkpoint_files.load_weights(checkpoint.path(kind)).tensors for kind in checkpoint.weights}
@@ -145,8 +144,7 @@ def _save(path: Path, content: Any) -> None:
 
 
 def _pad_labels(name: str, tensor: Tensor, hidden: int) -> Tensor:
-    """Pad the label embedding [num_classes + hidden, C] with zero rows to the [1000, C] that improved-diffusion
-    expects.
+    """Pad the label embedding [num_classes + hidden, C] with zero rows to the [1000, C] of improved-diffusion.
 
     `hidden`: rows for the label of no class, 0 or 1; they stay last.  Other tensors are returned as they are.
     """

@@ -9,7 +9,7 @@ from ddpm.config.tasks import SampleConfig
 from ddpm.config.training import Config
 from ddpm.errors import UserError
 from ddpm.planning import summary
-from ddpm.runs import runs
+from ddpm.runs import trash
 from ddpm.runs.results import SampleJob
 from pages.ui.components import setting_widgets
 from pages.ui.frame import job_progress, layout
@@ -134,7 +134,11 @@ def _confirm(job: SampleJob) -> None:
         if st.button("Delete", type="primary", icon=":material/delete:", key="drawing_sure"):
             _cancel_delete()
             try:
+<<<<<<< HEAD
                 st.session_state[DELETED] = runs.trash_samples(job), job.folder
+=======
+                st.session_state[GONE] = trash.trash_samples(job), job.folder
+>>>>>>> main
             except UserError as error:
                 st.toast(str(error), icon=":material/error:", duration="long")
             st.rerun()
@@ -158,7 +162,7 @@ def _undo(jobs: list[SampleJob]) -> None:
         )
         if st.button("Undo", icon=":material/undo:", key="drawing_undo"):
             try:
-                runs.restore_samples(trashed, SampleJob(folder))
+                trash.restore_samples(trashed, SampleJob(folder))
             except UserError as error:
                 st.toast(str(error), icon=":material/error:", duration="long")
             del st.session_state[DELETED]
