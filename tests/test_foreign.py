@@ -229,7 +229,7 @@ def test_the_round_trip(folder: Path, runs_dir: Path, tmp_path: Path, capsys: py
     for column in set(before) - {"step"}:
         np.testing.assert_array_equal(after[column], before[column])
 
-    figure = figures.panels(metrics.MetricReader(run.progress_path).read(), figures.Look())
+    figure = figures.panels(metrics.MetricReader(run.progress_path).read(), figures.ChartOptions())
     assert {trace["name"] for trace in figure["data"]} == {"grad_norm", "loss", "mse", "vb"}
 
     sampled = tmp_path / "drawn"
