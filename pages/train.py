@@ -9,7 +9,7 @@ from ddpm.config.model import DiffusionConfig, ModelConfig
 from ddpm.config.presets import DEFAULT, PRESETS
 from ddpm.config.training import Config, TrainConfig, unused
 from ddpm.data import datasets
-from ddpm.runs import commands, launch, run_names, runs
+from ddpm.runs import commands, launch, runs
 from ddpm.runs.jobs import ACTIVE
 from pages.ui.components import setting_widgets
 from pages.ui.forms import data_form, preset_cards, run_name, super_res
@@ -74,17 +74,7 @@ with form:
     setting_widgets.section(FORM, TrainConfig, problems=wrong, skip=unused_names)
 
 
-<<<<<<< HEAD
 # Cost, name, start
-=======
-# What it costs, its name, and the start
-
-
-def suggested_name() -> str:
-    base = st.session_state["train_base"]
-    return run_names.free_name(runs_dir, same or (base if base not in PRESETS else Path(draft.data.data_dir).stem))
-
->>>>>>> main
 
 with aside:
     if problems:
@@ -98,19 +88,9 @@ with aside:
         num_images = count - datasets.held_out_count(count, draft.data.hold_out) if count else None
         training_cost.show(data_form.resolved(draft), num_images)
 
-<<<<<<< HEAD
     base = st.session_state["train_base"]  # a preset, or the run whose settings are used
     base = selected_preset or (base if base not in PRESETS else Path(draft.data.data_dir).stem)
     name, name_problems = run_name.show(runs_dir, base)
-=======
-    suggestion = suggested_name()
-    if st.session_state.get("train.name") in (None, st.session_state.get("train_suggestion")):
-        st.session_state["train.name"] = suggestion
-    st.session_state["train_suggestion"] = suggestion
-    name = st.text_input("Name of the run", key="train.name", persist_state="session")
-    bad_name = run_names.name_problem(runs_dir, name)
-    setting_widgets.complaint(bad_name)
->>>>>>> main
 
     busy = [run.name for run in runs.list_runs(runs_dir) if run.state() in ACTIVE]
     if busy:

@@ -13,18 +13,10 @@ from pathlib import Path
 import pytest
 
 from ddpm.cli import main
-<<<<<<< HEAD
 from ddpm.runs import commands, runs
-from ddpm.runs.jobs import Worker
-from ddpm.runs.results import SampleJob
-from ddpm.runs.runs import Run
-=======
-from ddpm.runs import runs
 from ddpm.runs.results import SampleJob
 from ddpm.runs.runs import Run
 from ddpm.runs.worker import Worker
-from pages.ui.frame import run_status
->>>>>>> main
 
 ROOT = Path(main.__file__).parents[2]
 SOURCES = [*(ROOT / "ddpm").rglob("*.py"), *(ROOT / "pages").rglob("*.py"), ROOT / "app.py"]

@@ -253,28 +253,17 @@ def cheapest(cells: Iterable[GridResult], tolerance: float) -> GridResult | None
 def about(result: dict[str, Any]) -> str:
     """Describes the numbers of a result.json, and the machine they were measured on."""
     machine, pace = result["machine"], result["pace"]
-<<<<<<< HEAD
-    said = ["Median distance to the converged images of the same noise, in levels of 0 .. 255 (RMSE per pixel)"]
-=======
     said = ["Levels of 0 .. 255 (RMSE a pixel) from the converged images of the same noise, median over the images"]
->>>>>>> main
     if result["converged"]:
         first = result["converged"][0]
         said[0] += (
-            f", which are accurate to {level(max(c['apart'] for c in result['converged']))} levels"
-            f" ({SolverVariant(*first['solver']).label} with {first['calls']} NFE against"
-            f" {SolverVariant(*first['check']).label} with {first['check_calls']})"
+            f", which are known to {level(max(c['apart'] for c in result['converged']))} levels"
+            f" ({SolverVariant(*first['solver']).label} with {first['calls']} calls against"
+            f" {SolverVariant(*first['check']).label} with"
+            f" {first['check_calls']})"
         )
     said.append(
         f"{formatting.plural(result['frontier']['num_samples'], 'image')} each,"
-<<<<<<< HEAD
-        f" {formatting.plural(result['frontier']['batch_size'], 'image')} per batch at most"
-    )
-    if pace:
-        said.append(
-            f"one model evaluation took {pace['median']:.3g} s per image"
-            f" ({pace['low']:.3g} to {pace['high']:.3g} in the middle 80 %)"
-=======
         f" {formatting.plural(result['frontier']['batch_size'], 'image')} in a batch at most"
     )
     if pace:
@@ -282,7 +271,6 @@ def about(result: dict[str, Any]) -> str:
             f"a model evaluation took {pace['median']:.3g} s per image ({pace['low']:.3g} to {pace['high']:.3g} in"
             f" the middle"
             " 80 %)"
->>>>>>> main
         )
     where = machine["device"] if machine["device"] != "cpu" else f"{formatting.plural(machine['threads'], 'thread')}"
     said.append(f"{machine['processor']}, {where}, {machine['precision']}")

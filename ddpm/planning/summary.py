@@ -14,11 +14,7 @@ from ddpm.solvers import SOLVERS
 
 
 def normal_form(sample: SampleConfig) -> SampleConfig:
-<<<<<<< HEAD
     """Rewrites a request with this program's settings: sampler for use_ddim, variance for sigma_small."""
-=======
-    """Rewrites a request in this program's own settings: sampler for use_ddim, variance for sigma_small."""
->>>>>>> main
     try:
         name = timesteps.solver(sample)
     except UserError:  # of a file that was written by hand

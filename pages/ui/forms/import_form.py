@@ -59,17 +59,10 @@ def _ask(folder: Folder, runs_dir: Path) -> None:
         f" {'with' if folder.progress else 'without'} a log"
     )
     if NAME not in st.session_state:
-<<<<<<< HEAD
-        st.session_state[NAME] = runs.free_name(runs_dir, folder.path.absolute().name)
-    name = st.text_input("Run name", key=NAME)
-    bad_name = runs.name_problem(runs_dir, name)
-    setting_widgets.show_problems(bad_name)
-=======
         st.session_state[NAME] = run_names.free_name(runs_dir, folder.path.absolute().name)
-    name = st.text_input("Name of the run", key=NAME)
+    name = st.text_input("Run name", key=NAME)
     bad_name = run_names.name_problem(runs_dir, name)
-    setting_widgets.complaint(bad_name)
->>>>>>> main
+    setting_widgets.show_problems(bad_name)
     data_dir = st.text_input(
         "Training data",
         key=DATA,

@@ -62,11 +62,7 @@ def fill(config: Config, sample: SampleConfig) -> None:
         FORM,
         {
             COUNTS[sample.task][0]: sample.num_samples,
-<<<<<<< HEAD
-            "classes": sample.classes if classes.must_be_said(config) else _class_names(config, sample.classes),
-=======
-            "classes": sample.classes if classes.must_be_named(config) else _picked(config, sample.classes),
->>>>>>> main
+            "classes": sample.classes if classes.must_be_named(config) else _class_names(config, sample.classes),
             "count": IN_ALL,
             "rows": 4,
         },
@@ -229,13 +225,8 @@ def model_evaluations(config: Config, sample: SampleConfig) -> int:
 
 
 def _classes(config: Config, known: list[str]) -> str:
-<<<<<<< HEAD
     """Field for the classes: a list to select from, or a text where there are many."""
-    if classes.must_be_said(config):
-=======
-    """The field for the classes to draw: a list to pick from, or a text where they are many numbers."""
     if classes.must_be_named(config):
->>>>>>> main
         if not isinstance(st.session_state.get(_key("classes")), str):  # from a run with a list
             st.session_state[_key("classes")] = ""
         return str(setting_widgets.show_field(FORM, FIELDS["classes"], "0-9"))

@@ -10,7 +10,7 @@ from ddpm.config import codec
 from ddpm.config.presets import DEFAULT, PRESETS
 from ddpm.errors import UserError, user_errors
 from ddpm.formatting import plural
-from ddpm.runs import launch, runs
+from ddpm.runs import launch, run_names, runs, trash
 from ddpm.runs.jobs import ACTIVE, State
 from ddpm.runs.runs import Run
 from pages.ui.components import setting_widgets
@@ -133,7 +133,7 @@ def quick_start() -> Run:
     from ddpm.data import datasets
 
     base = codec.resolved(datasets.resolve(PRESETS[DEFAULT].config))
-    run = runs.create_run(layout.runs_dir(), runs.free_name(layout.runs_dir(), DEFAULT), base)
+    run = runs.create_run(layout.runs_dir(), run_names.free_name(layout.runs_dir(), DEFAULT), base)
     launch.start_training(run)
     return run
 
@@ -174,5 +174,5 @@ def confirm_delete(run: Run) -> None:
             st.rerun()
         if st.button("Delete", type="primary", icon=":material/delete:", key="delete_sure"):
             cancel_delete()
-            run_action(lambda: runs.trash_run(run), f"{setting_widgets.escape(run.name)} was deleted")
+            run_action(lambda: trash.trash_run(run), f"{setting_widgets.escape(run.name)} was deleted")
             st.rerun()

@@ -6,18 +6,8 @@ from typing import Any, NamedTuple
 
 import streamlit as st
 
-<<<<<<< HEAD
 from ddpm.formatting import clock, duration
 from ddpm.runs import metrics
-=======
-from ddpm.config import codec
-from ddpm.config.presets import DEFAULT, PRESETS
-from ddpm.config.tasks import OWN_DATA
-from ddpm.errors import UserError, user_errors
-from ddpm.formatting import clock, duration, plural
-from ddpm.planning import classes
-from ddpm.runs import launch, run_names, runs, trash
->>>>>>> main
 from ddpm.runs.jobs import ACTIVE, State, Status
 from ddpm.runs.runs import Checkpoint, Run
 from pages.ui.frame import layout
@@ -143,7 +133,6 @@ def header(view: RunView, state: State, checkpoints: Sequence[Checkpoint]) -> No
     _metrics(status, active)
 
 
-<<<<<<< HEAD
 def _metrics(status: Status | None, active: bool) -> None:
     newest = status.metrics if status else {}
     with st.grid(min_column_width=132, key="figures"):
@@ -160,86 +149,3 @@ def _metrics(status: Status | None, active: bool) -> None:
         else:
             st.metric("Trained for", duration(newest.get("seconds")), help=metrics.HELP["seconds"])
             time_metric("Last update", status.updated_at if status else None)
-=======
-def _workbook(run: Run) -> bytes:
-    from ddpm.reports import xlsx  # openpyxl takes a moment to import
-
-    return xlsx.workbook(run)
-
-
-def commands(run: Run) -> list[tuple[str, str]]:
-    """What the buttons do, for a shell: (what, command)."""
-    config = run.config
-    few = ["--num_samples", "64", "--steps", str(min(20, config.diffusion.diffusion_steps))]
-    few += ["--base_samples", OWN_DATA] if config.model.super_res else []
-    few += ["--classes", "0-9"] if classes.must_be_named(config) else []
-    return [
-        ("Train the same again", run.restart_command()),
-        ("Go on after a stop", run.shell("train", "--resume")),
-        ("Stop", run.shell("stop")),
-        ("Draw pictures", run.shell("sample", "--run", more=[*few, "--out", "samples"])),
-        ("Measure bits per dimension", run.shell("nll", "--run", more=["--num_samples", "100"])),
-        ("Metrics as a spreadsheet", run.shell("export", more=["--xlsx", f"{run.name}.xlsx"])),
-    ]
-
-
-def act(deed: Callable[[], Any], done: str) -> None:
-    """Do it and say so, or say why it cannot be done."""
-    try:
-        with user_errors():
-            deed()
-    except UserError as error:
-        st.toast(setting_widgets.plain(str(error)), icon=":material/error:", duration="long")
-    else:
-        st.toast(done, icon=":material/check:")
-
-
-def quick_start() -> Run:
-    """Create and start a run of the quick-start preset.  Raises UserError."""
-    from ddpm.data import datasets
-
-    base = codec.resolved(datasets.resolve(PRESETS[DEFAULT].config))
-    run = runs.create_run(layout.runs_dir(), run_names.free_name(layout.runs_dir(), DEFAULT), base)
-    launch.start_training(run)
-    return run
-
-
-@st.dialog("End the process at once?")
-def confirm_kill(run: Run) -> None:
-    saved = max((c.step for c in run.checkpoints()), default=0)
-    status = run.status()
-    lost = (status.step if status else 0) - saved
-    st.write(
-        f"**{setting_widgets.plain(run.name)}** was last saved at step {saved:,}. Ending it now loses the"
-        f" {plural(lost, 'step')} since then."
-    )
-    with st.container(horizontal=True, horizontal_alignment="right"):
-        if st.button("Cancel", key="kill_cancel"):
-            st.rerun()
-        if st.button("Kill", type="primary", icon=":material/dangerous:", key="kill_sure"):
-            act(lambda: launch.kill(run), f"{setting_widgets.plain(run.name)} was ended")
-            st.rerun()
-
-
-CONDEMNED = "_delete"  # in the session: the run that is asked about, so that the question stays on screen
-
-
-def spare() -> None:
-    st.session_state.pop(CONDEMNED, None)
-
-
-@st.dialog("Delete this run?", on_dismiss=layout.callback(spare))
-def confirm_delete(run: Run) -> None:
-    st.write(
-        f"**{setting_widgets.plain(run.name)}** with its checkpoints, previews and pictures moves to"
-        f" `{run.folder.parent / '.trash'}`, from where it can be moved back."
-    )
-    with st.container(horizontal=True, horizontal_alignment="right"):
-        if st.button("Cancel", key="delete_cancel"):
-            spare()
-            st.rerun()
-        if st.button("Delete", type="primary", icon=":material/delete:", key="delete_sure"):
-            spare()
-            act(lambda: trash.trash_run(run), f"{setting_widgets.plain(run.name)} was deleted")
-            st.rerun()
->>>>>>> main

@@ -134,11 +134,7 @@ def _confirm(job: SampleJob) -> None:
         if st.button("Delete", type="primary", icon=":material/delete:", key="drawing_sure"):
             _cancel_delete()
             try:
-<<<<<<< HEAD
-                st.session_state[DELETED] = runs.trash_samples(job), job.folder
-=======
-                st.session_state[GONE] = trash.trash_samples(job), job.folder
->>>>>>> main
+                st.session_state[DELETED] = trash.trash_samples(job), job.folder
             except UserError as error:
                 st.toast(str(error), icon=":material/error:", duration="long")
             st.rerun()

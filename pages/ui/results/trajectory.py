@@ -168,13 +168,8 @@ def _new_image(config: Config) -> tuple[tuple[SampleConfig, int] | None, str]:
     seed = left.number_input("Seed", 0, 2**32 - 1, key=where, persist_state="session")
     sample = dataclasses.replace(sampling_form.FIRST, num_samples=1, seed=int(seed))
     known = list(classes.names(config))
-<<<<<<< HEAD
-    if known and not classes.must_be_said(config):
-        checkpoint_form.drop_unknown(FORM, "class", known)
-=======
     if known and not classes.must_be_named(config):
-        checkpoint_form.keep_known(FORM, "class", known)
->>>>>>> main
+        checkpoint_form.drop_unknown(FORM, "class", known)
         name = right.selectbox("Class", known, key=setting_widgets.key(FORM, "class"), persist_state="session")
         sample = dataclasses.replace(sample, classes=metadata.label_text(config, known.index(name)))
     if config.model.super_res:
