@@ -26,14 +26,14 @@ def normal_form(sample: SampleConfig) -> SampleConfig:
 
 
 def describe(config: Config, sample: SampleConfig) -> str:
-    """16 pictures · DDIM, 50 steps · seed 0."""
+    """Describes a request in a line: 16 pictures · DDIM, 50 steps · seed 0."""
     try:
         steps = resolve.resolve_process(config, sample).nfe
     except UserError:
         steps = 0
-    said = normal_form(sample)
-    how = f"{SOLVERS[said.sampler].label}, {formatting.plural(steps, 'step')}"
-    how += f", eta {sample.eta:g}" if said.sampler == "ddim" and sample.eta else ""
+    own = normal_form(sample)
+    how = f"{SOLVERS[own.sampler].label}, {formatting.plural(steps, 'step')}"
+    how += f", eta {sample.eta:g}" if own.sampler == "ddim" and sample.eta else ""
     how += f", guidance {sample.guidance_scale:g}" if sample.guidance_scale != 1 else ""
     seed = f"seed {sample.seed}" + (f" to {sample.to_seed}" if sample.task == "interpolate" else "")
     parts = [
