@@ -34,10 +34,10 @@ from ddpm.models import backend
 from ddpm.models.backend import ComputeMode
 from ddpm.models.unet import build
 from ddpm.planning import memory, metadata
-from ddpm.runs import launch, runs
-from ddpm.runs.jobs import Worker
+from ddpm.runs import launch, runs, trash
 from ddpm.runs.results import SampleJob
 from ddpm.runs.runs import Run
+from ddpm.runs.worker import Worker
 from ddpm.sampling import engine, sample_writer
 from ddpm.sampling import job as drawing
 from ddpm.sampling.request import resolve_request
@@ -641,20 +641,36 @@ def test_notes_and_trash(run: Run) -> None:
     assert job.note == ""
     job.set_note(" the good ones 猫 \n")
     assert job.note == "the good ones 猫"
+<<<<<<< HEAD
+    with Worker(job.folder), pytest.raises(UserError, match="stop it before deleting it"):
+        trash.trash_samples(job)
+=======
     with Worker(job.folder), raises_error("still-running"):
         runs.trash_samples(job)
+>>>>>>> main
     files.write_json(
         job.folder / "status.json", json.loads((job.folder / "status.json").read_text()) | {"state": "finished"}
     )
-    trashed = runs.trash_samples(job)
+    trashed = trash.trash_samples(job)
     assert trashed.parent == run.folder.parent / ".trash"
     assert not run.sample_jobs()
+<<<<<<< HEAD
+    with pytest.raises(UserError, match="not there any more"):
+        trash.trash_samples(job)
+    with pytest.raises(UserError, match="not there any more"):
+=======
     with raises_error("not-found"):
         runs.trash_samples(job)
     with raises_error("not-found"):
+>>>>>>> main
         job.set_note("x")
-    runs.restore_samples(trashed, job)
+    trash.restore_samples(trashed, job)
     assert run.sample_jobs() == [job]
     assert job.note == "the good ones 猫"
+<<<<<<< HEAD
+    with pytest.raises(UserError, match="there already"):
+        trash.restore_samples(trashed, job)
+=======
     with raises_error("already-exists"):
         runs.restore_samples(trashed, job)
+>>>>>>> main

@@ -35,9 +35,9 @@ from ddpm.host import cpu_threads
 from ddpm.models import backend
 from ddpm.planning import resolve
 from ddpm.planning.resolve import ResolvedEvaluation
-from ddpm.runs.jobs import Stopped, Worker, keep_on_failure
 from ddpm.runs.results import EvaluationJob
 from ddpm.runs.runs import Run
+from ddpm.runs.worker import Stopped, Worker, keep_on_failure
 from ddpm.sampling import analytic_variance, engine
 from ddpm.storage import files, images
 

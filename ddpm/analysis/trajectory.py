@@ -27,9 +27,9 @@ from ddpm.models import backend
 from ddpm.planning.resolve import ResolvedSampling
 from ddpm.reports import animation
 from ddpm.reports.animation import Frames
-from ddpm.runs.jobs import Worker, keep_on_failure
 from ddpm.runs.results import TrajectoryJob
 from ddpm.runs.runs import Run
+from ddpm.runs.worker import Worker, keep_on_failure
 from ddpm.sampling import analytic_variance, engine
 from ddpm.sampling.request import resolve_request
 from ddpm.storage import files, images

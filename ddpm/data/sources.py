@@ -5,49 +5,22 @@ A source lists what is there without decoding it, and reads pixels when asked.
 
 import contextlib
 import hashlib
-import math
 import os
-import zipfile
-import zlib
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from ddpm.data import shapes
-from ddpm.data.labelling import BY_FOLDER, NO_CLASSES, Labelling, label
-from ddpm.data.listing import File, Listing, is_rewritten, look, stamp
+from ddpm.data.image_folders import open_folder
+from ddpm.data.npz_files import Npz
+from ddpm.data.source import Item, Read, Source
 from ddpm.data_sets import DATA_SETS
-from ddpm.errors import UserError, as_user_error
-from ddpm.formatting import plural, printable, some
-from ddpm.storage import image_files, images, paths
-from ddpm.storage.image_files import FORMATS
+from ddpm.errors import UserError
+from ddpm.storage import paths
 from ddpm.storage.paths import cache_folder
-
-IDENTITY_BYTES = 32  # of what an image is known by
-
-
-class Read(NamedTuple):
-    """An image that is in memory."""
-
-    image: Image.Image
-    identity: bytes  # SHA-256 of its content as the source has it: the same under any name and at any size
-
-
-class Item(NamedTuple):
-    """An image that is not read yet."""
-
-    name: str  # what sentences call it
-    open: Callable[[], AbstractContextManager[Read]]  # raises UserError when it is broken; any thread may call it
-    identify: Callable[
-        [], bytes
-    ]  # its identity without decoding it, broken or not; raises UserError where it cannot be read
-
 
 PREPARED = ("lsun", "imagenet64")  # what `ddpm data` makes a folder or file of, to be named by its path
 
@@ -59,6 +32,8 @@ def cifar10_path() -> Path:
     return cache_folder() / "cifar10" / "cifar10.npz"
 
 
+<<<<<<< HEAD
+=======
 class Source(ABC):
     """A list of pictures, looked through but not decoded."""
 
@@ -97,6 +72,7 @@ class Source(ABC):
         return self
 
 
+>>>>>>> main
 def cifar10_mini() -> Source:
     """The 1,000 photographs that come with the program."""
     return Npz(MINI, DATA_SETS["cifar10-mini"].title)
@@ -168,6 +144,8 @@ class Shapes(Source):
     @contextlib.contextmanager
     def _open(self, index: int, size: int, channels: int) -> Iterator[Read]:
         yield Read(shapes.draw(index, size, channels), self._identify(index))
+<<<<<<< HEAD
+=======
 
 
 class Files(Source):
@@ -508,3 +486,4 @@ def _stamp(path: Path) -> str:
         return stamp(os.stat(path))
     except FileNotFoundError:
         return "missing"
+>>>>>>> main

@@ -11,23 +11,19 @@ A training run is such a folder, and so is a set of samples being drawn.  No tor
 import contextlib
 import dataclasses
 import logging
-import math
 import os
 import platform
 import secrets
-import signal
 import time
 import typing
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
-from typing import Any, BinaryIO, Literal, Self
+from typing import Literal
 
 import psutil
 
 from ddpm.errors import UserError, as_user_error
-from ddpm.host import cpu_threads
 from ddpm.storage import files, locks
 
 log = logging.getLogger("ddpm")
@@ -40,13 +36,9 @@ FINAL = ("stopped", "finished", "failed")
 Request = Literal["stop", "save", "sample"]
 
 START_GRACE = 15.0  # seconds that a new process may take until it holds its lock
-BEAT_INTERVAL = 1.0  # seconds between two writes of status.json
 ELSEWHERE = 120.0  # seconds without a heartbeat until a process of another machine counts as gone; clocks differ
 STILL = 15.0  # seconds without a heartbeat, or five steps, until a process counts as not responding
 LOOK_GAP = 10.0  # of them, at most so many between two looks
-
-# What asks a process to stop: kill, Ctrl-C, a closed terminal, Windows' Ctrl-Break.
-SIGNALS = [s for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGBREAK") if (s := getattr(signal, name, None)) is not None]
 
 
 @dataclass(frozen=True)
@@ -72,6 +64,8 @@ class Status:
     beat: int = 0
 
 
+<<<<<<< HEAD
+=======
 class Stopped(Exception):
     """Asked to stop before there was anything to save: ends a Worker's block in state "stopped"."""
 
@@ -91,6 +85,7 @@ def keep_on_failure(keep: Callable[[], None]) -> Iterator[None]:
         raise
 
 
+>>>>>>> main
 class Job:
     """The reader's side of a job folder."""
 
@@ -246,15 +241,18 @@ def guard(folder: Path) -> Iterator[None]:
                 f"Another process has been changing {folder} for half a minute: end it, or wait.", code="busy"
             ) from error
         except OSError as error:
-            raise _unwritable(folder, error) from error
+            raise not_writable(folder, error) from error
         yield
 
 
-def _unwritable(folder: Path, error: OSError) -> UserError:
+def not_writable(folder: Path, error: OSError) -> UserError:
+    """The error for a folder that cannot be written."""
     why = error.strerror or error
     return UserError(
         f"Cannot write in {folder} ({why}): make it writable, or choose another folder.", code="not-writable"
     )
+<<<<<<< HEAD
+=======
 
 
 class Worker:
@@ -427,3 +425,4 @@ class Helper(Worker):
     def poll_requests(self) -> set[str]:
         """Nothing: the other one hears."""
         return set()
+>>>>>>> main

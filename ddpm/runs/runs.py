@@ -18,16 +18,15 @@ from ddpm.config import codec
 from ddpm.config.fields import absolute
 from ddpm.config.training import Config
 from ddpm.errors import UserError
-from ddpm.runs.jobs import ACTIVE, Job, Stopped, Worker, guard
+from ddpm.runs import run_names
+from ddpm.runs.jobs import ACTIVE, Job, guard
 from ddpm.runs.results import KINDS, EvaluationJob, SampleJob, SolverBenchmarkJob, TrajectoryJob
 from ddpm.storage import files
 
 if TYPE_CHECKING:
     import pandas as pd
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 TAKEN = ("config.json", "progress.csv", "saves")  # in a folder, show that it holds a training
-RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # device names on Windows
 
 
 class Checkpoint(NamedTuple):
@@ -102,7 +101,7 @@ class Run(Job):
                 changed["lr_anneal_steps"] = changed["total_steps"] if train.lr_anneal_steps else 0
         runs_dir = self.folder.parent
         flags = codec.to_flags(codec.replace(self.config, changed))
-        return Run(runs_dir / free_name(runs_dir, f"{self.name}-again")).shell("train", *flags, "--run")
+        return Run(runs_dir / run_names.free_name(runs_dir, f"{self.name}-again")).shell("train", *flags, "--run")
 
     @property
     def finished_message(self) -> str:
@@ -249,27 +248,9 @@ def timestamped_folder(folder: Path) -> Path:
         ) from error
 
 
-def check_name(name: str) -> None:
-    """Raises UserError unless a new run may be called `name`, which is good for a folder on every system."""
-    if not NAME.fullmatch(name) or RESERVED.fullmatch(name) or name.endswith("."):
-        raise UserError(
-            f"The run name {name!r} cannot be a folder's name: use up to 64 letters, digits, '.', '_' and '-', "
-            "beginning with a letter or digit, and no path.",
-            code="bad-name",
-        )
-
-
-def is_name(name: str) -> bool:
-    """Whether a run may be called `name` once its folder was renamed by hand: any folder's name that is not hidden."""
-    plain = not any(letter in "/\\" or unicodedata.category(letter) == "Cc" for letter in name)
-    return (
-        plain and name != "" and Path(name).name == name and not name.startswith(".") and len(os.fsencode(name)) < 256
-    )
-
-
 def create_run(runs_dir: Path, name: str, config: Config) -> Run:
     """Make the folder of a new run, whole or not at all.  Raises UserError for a bad or taken name."""
-    check_name(name)
+    run_names.check_name(name)
     with guard(runs_dir):
         folder = runs_dir / name
         if (folder / "config.json").exists():
@@ -312,13 +293,13 @@ def create_run_in(folder: Path, config: Config) -> Run:
 
 def find_run(runs_dir: Path, name: str) -> Run:
     """The run of that name, which is that of its folder.  Raises UserError when there is none."""
-    if is_name(name) and (runs_dir / name / "config.json").exists():
+    if run_names.is_name(name) and (runs_dir / name / "config.json").exists():
         return Run(runs_dir / name)
     found = list_runs(runs_dir)
     for run in found:  # systems write the same letters in more than one way
         if unicodedata.normalize("NFC", run.name) == unicodedata.normalize("NFC", name):
             return run
-    if is_name(name) and (weights := sorted((runs_dir / name).glob("*.pt"))):
+    if run_names.is_name(name) and (weights := sorted((runs_dir / name).glob("*.pt"))):
         raise UserError(
             f"{runs_dir / name} has lost its config.json: restore it from a copy;"
             f" `{shlex.join(['ddpm', 'sample', '--model_path', absolute(str(weights[0]))])}` draws from its files,"
@@ -326,7 +307,7 @@ def find_run(runs_dir: Path, name: str) -> Run:
             code="lost-settings",
         )
     newest = ", ".join(run.name for run in found[:5]) or "none yet"
-    if not is_name(name):
+    if not run_names.is_name(name):
         raise UserError(
             f"{name!r} is no name of a run, which is that of a folder in {runs_dir}, without a path: the newest are"
             f" {newest}.",
@@ -351,6 +332,8 @@ def _names_in(runs_dir: Path) -> list[str]:
         return [name for name in os.listdir(runs_dir) if not name.startswith(".")]
     except (FileNotFoundError, NotADirectoryError):
         return []
+<<<<<<< HEAD
+=======
 
 
 def name_problem(runs_dir: Path, name: str) -> list[str]:
@@ -450,3 +433,4 @@ def _ahead(run: Run, queued_at: float) -> Run | None:
         if other != run and status and other.alive() and (status.state != "queued" or status.queued_at < queued_at):
             return other
     return None
+>>>>>>> main

@@ -19,8 +19,8 @@ from ddpm.errors import UserError
 from ddpm.planning import classes, metadata
 from ddpm.planning.resolve import ResolvedSampling
 from ddpm.planning.source_images import SourceImages
-from ddpm.runs.jobs import Stopped, Worker
 from ddpm.runs.results import SampleJob
+from ddpm.runs.worker import Stopped, Worker
 from ddpm.sampling.engine import SamplingProgress, to_pixels
 from ddpm.storage import arrays, files, images
 from ddpm.storage.arrays import Stream
