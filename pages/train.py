@@ -9,7 +9,7 @@ from ddpm.config.model import DiffusionConfig, ModelConfig
 from ddpm.config.presets import DEFAULT, PRESETS
 from ddpm.config.training import Config, TrainConfig, unused
 from ddpm.data import datasets
-from ddpm.runs import commands, launch, run_names, runs
+from ddpm.runs import commands, launch, runs
 from ddpm.runs.jobs import ACTIVE
 from pages.ui.components import setting_widgets
 from pages.ui.forms import data_form, preset_cards, run_name, super_res

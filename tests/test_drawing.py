@@ -641,36 +641,20 @@ def test_notes_and_trash(run: Run) -> None:
     assert job.note == ""
     job.set_note(" the good ones 猫 \n")
     assert job.note == "the good ones 猫"
-<<<<<<< HEAD
-    with Worker(job.folder), pytest.raises(UserError, match="stop it before deleting it"):
-        trash.trash_samples(job)
-=======
     with Worker(job.folder), raises_error("still-running"):
-        runs.trash_samples(job)
->>>>>>> main
+        trash.trash_samples(job)
     files.write_json(
         job.folder / "status.json", json.loads((job.folder / "status.json").read_text()) | {"state": "finished"}
     )
     trashed = trash.trash_samples(job)
     assert trashed.parent == run.folder.parent / ".trash"
     assert not run.sample_jobs()
-<<<<<<< HEAD
-    with pytest.raises(UserError, match="not there any more"):
+    with raises_error("not-found"):
         trash.trash_samples(job)
-    with pytest.raises(UserError, match="not there any more"):
-=======
     with raises_error("not-found"):
-        runs.trash_samples(job)
-    with raises_error("not-found"):
->>>>>>> main
         job.set_note("x")
     trash.restore_samples(trashed, job)
     assert run.sample_jobs() == [job]
     assert job.note == "the good ones 猫"
-<<<<<<< HEAD
-    with pytest.raises(UserError, match="there already"):
-        trash.restore_samples(trashed, job)
-=======
     with raises_error("already-exists"):
-        runs.restore_samples(trashed, job)
->>>>>>> main
+        trash.restore_samples(trashed, job)

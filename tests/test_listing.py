@@ -12,12 +12,7 @@ from raising import raises_error
 
 from ddpm.config.training import Config
 from ddpm.data.datasets import describe
-<<<<<<< HEAD
 from ddpm.data.listing import list_folder
-from ddpm.errors import UserError
-=======
-from ddpm.data.listing import look
->>>>>>> main
 from ddpm.runs import runs
 from ddpm.runs.worker import Worker
 from ddpm.storage import images

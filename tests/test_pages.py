@@ -18,15 +18,10 @@ from waiting import until
 from ddpm.config import codec
 from ddpm.config.presets import DEFAULT, PRESETS
 from ddpm.runs import launch, runs
-<<<<<<< HEAD
 from ddpm.runs.worker import Worker
-from pages.ui.frame import layout, run_status, run_store
-=======
-from ddpm.runs.jobs import Worker
 from pages.ui.frame import layout, run_status
 
 pytestmark = pytest.mark.usefixtures("runs_here")
->>>>>>> main
 
 PAGES = ["app.py", *sorted(f"pages/{path.name}" for path in (ROOT / "pages").glob("*.py") if path.stem != "__init__")]
 

@@ -14,9 +14,9 @@ import pytest
 
 from ddpm.cli import main
 from ddpm.runs import commands, runs
-from ddpm.runs.worker import Worker
 from ddpm.runs.results import SampleJob
 from ddpm.runs.runs import Run
+from ddpm.runs.worker import Worker
 
 ROOT = Path(main.__file__).parents[2]
 SOURCES = [*(ROOT / "ddpm").rglob("*.py"), *(ROOT / "pages").rglob("*.py"), ROOT / "app.py"]

@@ -323,13 +323,8 @@ def test_what_is_at_work_is_not_thrown_away(fake_run: FakeRun) -> None:
     run = fake_run("one")
     with Worker(run.folder) as worker:
         worker.beat(state="running")
-<<<<<<< HEAD
-        with pytest.raises(UserError, match="one is still running: stop it before deleting it"):
-            trash.trash_run(run)
-=======
         with raises_error("still-running"):
-            runs.trash_run(run)
->>>>>>> main
+            trash.trash_run(run)
     assert run.folder.exists()
 
 

@@ -8,12 +8,7 @@ from typing import Any
 from ddpm.cli import output, shared
 from ddpm.cli.output import Output
 from ddpm.config.codec import SECTIONS
-<<<<<<< HEAD
-from ddpm.runs import openai_folder
 from ddpm.runs.worker import Stopped, Worker
-=======
-from ddpm.runs import jobs
->>>>>>> main
 
 
 def add(commands: Any) -> None:

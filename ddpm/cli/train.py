@@ -16,14 +16,9 @@ from ddpm.config import codec
 from ddpm.config.codec import SECTIONS
 from ddpm.config.presets import PRESETS
 from ddpm.config.training import Config
-<<<<<<< HEAD
-from ddpm.errors import UserError, as_user_error
-from ddpm.runs import queue, run_names, runs
-from ddpm.runs.worker import Stopped, Worker
-=======
 from ddpm.errors import UserError
-from ddpm.runs import jobs, launch, runs
->>>>>>> main
+from ddpm.runs import jobs, launch, queue, run_names, runs
+from ddpm.runs.worker import Worker
 from ddpm.storage import paths
 from ddpm.training import start
 
@@ -115,27 +110,12 @@ def _train(options: argparse.Namespace) -> Output:
         start.log_versions()
         with start.failures_in(to_file):
             if options.resume is not None:
-<<<<<<< HEAD
-                torchrun.run_on_main(lambda: _look_back(run, worker))
-            if options.queue and run.folder.parent == options.runs_dir:  # one in OPENAI_LOGDIR waits for nobody
+                torchrun.run_on_main(lambda: _show_past(run, worker))
+            if options.queue and run.folder.parent == options.runs_dir:  # a run in OPENAI_LOGDIR does not wait
                 torchrun.run_on_main(lambda: queue.wait_in_queue(run, worker))
             if options.resume is not None:
                 run = torchrun.run_on_main(lambda: _ready(run, given, worker))
             _train_here(run, worker)
-        except Exception as error:
-            if to_file and not isinstance(error, Stopped):  # of a fault of the program, where it happened
-                told = as_user_error(error) if isinstance(error, OSError | UnicodeError) else error
-                text = str(told) if isinstance(told, UserError) else traceback.format_exc()
-                to_file.emit(logging.makeLogRecord({"msg": text}))
-            raise
-=======
-                torchrun.run_on_main(lambda: _show_past(run, worker))
-            if options.queue and run.folder.parent == options.runs_dir:  # a run in OPENAI_LOGDIR does not wait
-                torchrun.run_on_main(lambda: runs.wait_in_queue(run, worker))
-            if options.resume is not None:
-                run = torchrun.run_on_main(lambda: _ready(run, given, worker))
-            _train_here(run, worker)
->>>>>>> main
     return Output(output.of_run(run))
 
 
@@ -188,13 +168,8 @@ def _run(options: argparse.Namespace, given: dict[str, Any]) -> runs.Run:
     return run.with_config()
 
 
-<<<<<<< HEAD
-def _look_back(run: runs.Run, worker: Worker) -> None:
-    """Show what the run has done, and go on only where that is not written over."""
-=======
-def _show_past(run: runs.Run, worker: jobs.Worker) -> None:
+def _show_past(run: runs.Run, worker: Worker) -> None:
     """Show what the run has done.  Raises UserError if resuming would overwrite some of it."""
->>>>>>> main
     from ddpm.runs import lost_checkpoints
 
     lost_checkpoints.check(run)

@@ -60,9 +60,9 @@ class Files(Source):
 
 
 def open_folder(folder: Path) -> Files:
-    """The images in a folder and in all folders in it, sorted into classes and parts: see `ddpm.data.labelling`.
+    """The images in a folder and its subfolders, sorted into classes and splits by the rules of `ddpm.data.labelling`.
 
-    Classes are numbered in the sorted order of their names.  Raises UserError when there is no image, or when the folder
+    Classes are numbered in the sorted order of their names.  Raises UserError if there is no image, or if the folder
     is one of samples or of a run.
     """
     listing = list_folder(folder)

@@ -22,9 +22,9 @@ from ddpm.storage import image_files, images
 class Npz(Source):
     """An .npz file with arr_0 [arr_1], images [labels] or train [train_labels], and perhaps class_names.
 
-    Images are uint8 [N, H, W, C] (or [N, H, W], or a single [H, W, C] in colour), labels [N].  With class_names, labels are places in it;
-    otherwise each value that occurs is a class, numbered in sorted order.  Beside them, test and test_labels
-    may be its test part.
+    Images are uint8 [N, H, W, C] (or [N, H, W], or a single [H, W, C] in colour), labels [N].  With class_names, labels
+    are indices into it; otherwise each value that occurs is a class, numbered in sorted order.  The arrays test and
+    test_labels, if present, are its test split.
 
     Raises UserError when it is anything else.
     """
@@ -77,7 +77,10 @@ class Npz(Source):
             )
 
     def _words(self, archive: zipfile.ZipFile, key: str) -> np.ndarray:
-        """An array of numbers or words.  Raises UserError for one of Python's objects, which might run a program when read."""
+        """An array of numbers or words.
+
+        Raises UserError for one of Python's objects, which might run a program when read.
+        """
         with archive.open(f"{key}.npy") as file:
             shape, dtype, _ = npy_header(file)
         if dtype.hasobject:

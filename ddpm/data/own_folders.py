@@ -29,7 +29,9 @@ def _is_our_config(path: Path) -> bool:
 
 
 def _has_our_settings(folder: Path | str, names: set[str]) -> bool:
-    """Whether the settings of samples, or of what else this program makes of a network, lie there: others call files so too."""
+    """Whether the settings of samples, or of what else this program makes of a network, lie there: others call
+    files so too.
+    """
     found = _object_in(Path(folder, "settings.json")) if "settings.json" in names else {}
     return any(isinstance(found.get(job), dict) for job in ("sample", "evaluation", "frontier"))
 

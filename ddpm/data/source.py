@@ -47,7 +47,9 @@ class Source(ABC):
 
     @abstractmethod
     def stamps(self) -> Any:
-        """What the images at this place depended on when the source was opened, as JSON: another value, and they may be others."""
+        """What the images at this place depended on when the source was opened, as JSON: another value, and they
+        may be others.
+        """
 
     def has_changed(self) -> bool:
         """Whether what the images depend on was written to since the source was opened."""

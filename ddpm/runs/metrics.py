@@ -84,7 +84,10 @@ def _text(value: float | None) -> str:
 
 
 class MetricReader:
-    """All rows of a progress.csv, kept up to date cheaply.  `only`: these columns and `step`, for a log of any length."""
+    """All rows of a progress.csv, kept up to date cheaply.
+
+    `only`: these columns and `step`, for a log of any length.
+    """
 
     def __init__(self, path: Path, only: Sequence[str] = ()):
         self.path = path
@@ -142,7 +145,9 @@ def columns_of(path: Path) -> tuple[str, ...]:
 
 
 def row_before(path: Path, end: int | None = None) -> dict[str, float | None]:
-    """The last row of a progress.csv that ends before byte `end`, or of all; None for what is no number; {} without one."""
+    """The last row of a progress.csv that ends before byte `end`, or of all; None for what is no number; {} without
+    one.
+    """
     columns = list(columns_of(path))
     if not columns:
         return {}
@@ -223,7 +228,9 @@ def _read_csv(lines: bytes, columns: list[str]) -> pd.DataFrame:
 
 
 def _read_fast(lines: bytes, columns: list[str], kept: list[str]) -> pd.DataFrame | None:
-    """The same with pyarrow, in a third of the time; None where it is not installed or a line is not as it should be."""
+    """The same with pyarrow, in a third of the time; None where it is not installed or a line is not as it should
+    be.
+    """
     try:
         import pyarrow  # type: ignore[import-untyped]
         from pyarrow import csv as arrow_csv

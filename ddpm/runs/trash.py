@@ -16,7 +16,10 @@ def trash_run(run: Run) -> Path:
 
 
 def trash_samples(job: SampleJob) -> Path:
-    """Move a drawing of a run to runs/.trash, from where `restore` takes it back.  Raises UserError while it is active."""
+    """Move a drawing of a run to runs/.trash, from where `restore` takes it back.
+
+    Raises UserError while it is active.
+    """
     run = job.folder.parent.parent
     return _trash(job, run.parent, f"{run.name}-samples-{job.name}")
 

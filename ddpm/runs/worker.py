@@ -36,7 +36,10 @@ class Stopped(Exception):
 
 @contextlib.contextmanager
 def keep_on_failure(keep: Callable[[], None]) -> Iterator[None]:
-    """Where work fails, `keep` what is finished before the error goes on.  A failure of `keep` itself is only logged."""
+    """Where work fails, `keep` what is finished before the error goes on.
+
+    A failure of `keep` itself is only logged.
+    """
     try:
         yield
     except Exception:
@@ -51,7 +54,7 @@ class Worker:
     """The working process's side: holds the lock, beats, hears requests.  A context manager.
 
     An exception that leaves the block makes the state "failed" and goes on; Stopped ends it quietly.
-    SIGTERM and Ctrl-C ask to stop; a second Ctrl-C interrupts at once.  Raises UserError when another process works here.
+    SIGTERM and Ctrl-C ask to stop; a second Ctrl-C interrupts at once.  Raises UserError if another process works here.
     """
 
     def __init__(self, folder: Path, total_steps: int = 0, state: State = "starting"):
@@ -192,7 +195,7 @@ class Worker:
 
 
 class Helper(Worker):
-    """A process that works with the one that holds the lock: it leaves the folder alone, and hears of a stop from that one.
+    """A process that works with the one that holds the lock: it does not write, and learns of a stop from that one.
 
     Signals to stop are meant for all and answered by the other, whose end is noticed soon enough.
     """

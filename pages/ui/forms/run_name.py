@@ -4,7 +4,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from ddpm.runs import run_names, runs
+from ddpm.runs import run_names
 from pages.ui.components import setting_widgets
 
 KEY = "train.name"
