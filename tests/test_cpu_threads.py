@@ -16,8 +16,8 @@ from test_cli import TINY
 from waiting import PATIENCE, until
 
 from ddpm.host import cpu_threads, hardware
-from ddpm.runs.jobs import Worker
 from ddpm.runs.runs import Run
+from ddpm.runs.worker import Worker
 from ddpm.storage import locks
 
 ROOT = Path(cpu_threads.__file__).parents[2]

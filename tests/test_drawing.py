@@ -34,10 +34,10 @@ from ddpm.models import backend
 from ddpm.models.backend import ComputeMode
 from ddpm.models.unet import build
 from ddpm.planning import memory, metadata
-from ddpm.runs import launch, runs
-from ddpm.runs.jobs import Worker
+from ddpm.runs import launch, runs, trash
 from ddpm.runs.results import SampleJob
 from ddpm.runs.runs import Run
+from ddpm.runs.worker import Worker
 from ddpm.sampling import engine, sample_writer
 from ddpm.sampling import job as drawing
 from ddpm.sampling.request import resolve_request
@@ -642,19 +642,19 @@ def test_notes_and_trash(run: Run) -> None:
     job.set_note(" the good ones 猫 \n")
     assert job.note == "the good ones 猫"
     with Worker(job.folder), raises_error("still-running"):
-        runs.trash_samples(job)
+        trash.trash_samples(job)
     files.write_json(
         job.folder / "status.json", json.loads((job.folder / "status.json").read_text()) | {"state": "finished"}
     )
-    trashed = runs.trash_samples(job)
+    trashed = trash.trash_samples(job)
     assert trashed.parent == run.folder.parent / ".trash"
     assert not run.sample_jobs()
     with raises_error("not-found"):
-        runs.trash_samples(job)
+        trash.trash_samples(job)
     with raises_error("not-found"):
         job.set_note("x")
-    runs.restore_samples(trashed, job)
+    trash.restore_samples(trashed, job)
     assert run.sample_jobs() == [job]
     assert job.note == "the good ones 猫"
     with raises_error("already-exists"):
-        runs.restore_samples(trashed, job)
+        trash.restore_samples(trashed, job)

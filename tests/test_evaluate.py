@@ -31,9 +31,9 @@ from ddpm.diffusion.denoiser import Prediction
 from ddpm.diffusion.process import q_sample
 from ddpm.planning.resolve import resolve_evaluation
 from ddpm.runs import results, runs
-from ddpm.runs.jobs import Worker
 from ddpm.runs.results import EvaluationJob
 from ddpm.runs.runs import Run
+from ddpm.runs.worker import Worker
 from ddpm.storage import files, images
 from ddpm.training.loop import TrainingLoop
 from ddpm.training.trainer import Trainer
@@ -271,7 +271,7 @@ def test_a_run_is_measured_into_its_folder(trained: Run, capsys: pytest.CaptureF
     (job,) = trained.evaluation_jobs()
     assert job.state() == "finished"
     result, said = job.result, capsys.readouterr().out
-    assert f"{results.bits(result['bits_per_dim'], result['ci95'])} bits/dim (3 held-out pictures)" in said
+    assert f"{results.bits(result['bits_per_dim'], result['ci95'])} bits/dim (3 held-out images)" in said
     for name in ("vb", "mse", "xstart_mse"):
         with np.load(job.folder / f"{name}_terms.npz") as arrays:
             assert arrays.files == ["arr_0"]
@@ -315,7 +315,7 @@ def test_a_stop_keeps_what_was_measured(trained: Run, tmp_path: Path) -> None:
     assert 2 <= kept < 12
     assert status.message == f"Stopped with {kept} of 12 images evaluated"
     assert job.result["ended"] == "stopped"
-    assert job.summary.endswith(f"({kept} held-out pictures)")
+    assert job.summary.endswith(f"({kept} held-out images)")
 
 
 def lost_at(picture: int, monkeypatch: pytest.MonkeyPatch) -> None:

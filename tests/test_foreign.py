@@ -34,7 +34,8 @@ from ddpm.interop import export_openai, import_openai
 from ddpm.models import unet
 from ddpm.planning import classes
 from ddpm.runs import launch, metrics, openai_folder, runs
-from ddpm.runs.jobs import ACTIVE, Worker
+from ddpm.runs.jobs import ACTIVE
+from ddpm.runs.worker import Worker
 from ddpm.storage import images
 from ddpm.training import warm_start
 from ddpm.training.loop import TrainingLoop
@@ -228,7 +229,7 @@ def test_the_round_trip(folder: Path, runs_dir: Path, tmp_path: Path, capsys: py
     for column in set(before) - {"step"}:
         np.testing.assert_array_equal(after[column], before[column])
 
-    figure = figures.panels(metrics.MetricReader(run.progress_path).read(), figures.Look())
+    figure = figures.panels(metrics.MetricReader(run.progress_path).read(), figures.ChartOptions())
     assert {trace["name"] for trace in figure["data"]} == {"grad_norm", "loss", "mse", "vb"}
 
     sampled = tmp_path / "drawn"

@@ -26,9 +26,10 @@ from ddpm.planning import solver_grid
 from ddpm.planning.resolve import ResolvedSampling
 from ddpm.planning.solver_grid import GridResult, SolverVariant
 from ddpm.reports.contact_sheet import SHOWN, Sheet
-from ddpm.runs.jobs import Job, Worker
+from ddpm.runs.jobs import Job
 from ddpm.runs.results import SolverBenchmarkJob
 from ddpm.runs.runs import Run
+from ddpm.runs.worker import Worker
 from ddpm.sampling import engine
 from ddpm.sampling.request import resolve_request
 from ddpm.solvers import SOLVERS

@@ -26,8 +26,8 @@ from ddpm.models import unet
 from ddpm.planning import guidance
 from ddpm.planning.guidance import Guidance
 from ddpm.runs import runs
-from ddpm.runs.jobs import Worker
 from ddpm.runs.runs import Run
+from ddpm.runs.worker import Worker
 from ddpm.sampling.engine import sample, sample_batch, sample_images
 from ddpm.sampling.request import resolve_request
 from ddpm.training import warm_start

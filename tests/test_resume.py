@@ -23,8 +23,9 @@ from ddpm.config.training import Config
 from ddpm.data import datasets, lineage
 from ddpm.data.datasets import Digest
 from ddpm.runs import runs
-from ddpm.runs.jobs import Status, Worker
+from ddpm.runs.jobs import Status
 from ddpm.runs.runs import Run
+from ddpm.runs.worker import Worker
 from ddpm.storage import files
 from ddpm.training import resume
 from ddpm.training.loop import TrainingLoop

@@ -21,7 +21,7 @@ from ddpm.config.tasks import EvalConfig, SampleConfig
 from ddpm.config.training import Config
 from ddpm.data import datasets
 from ddpm.errors import UserError
-from ddpm.runs.jobs import Helper, Stopped
+from ddpm.runs.worker import Helper, Stopped
 from ddpm.sampling import engine, job
 from ddpm.sampling.request import resolve_request
 from ddpm.training.trainer import Trainer

@@ -20,7 +20,7 @@ from ddpm.diffusion import losses
 from ddpm.errors import UserError
 from ddpm.formatting import plural
 from ddpm.models import unet
-from ddpm.runs import metrics, openai_folder, runs
+from ddpm.runs import metrics, openai_folder, run_names, runs
 from ddpm.runs.jobs import Status
 from ddpm.runs.openai_folder import Files, Folder
 from ddpm.runs.runs import Checkpoint, Run
@@ -57,8 +57,8 @@ def import_folder(
     config.json, status.json, saves/ and state files; otherwise everything is copied, and steps are numbered by the
     optimiser updates done.  Raises UserError with nothing left behind.
     """
-    name = options.name or runs.free_name(runs_dir, folder.path.absolute().name)
-    runs.check_name(name)
+    name = options.name or run_names.free_name(runs_dir, folder.path.absolute().name)
+    run_names.check_name(name)
     if (runs_dir / name).exists():
         raise UserError(f"There is already a run named {name}: choose another name.", code="already-exists")
     progress("Reading the newest checkpoint", 0, len(folder.steps))

@@ -6,7 +6,8 @@ from PIL import Image
 from ddpm.config.tasks import OWN_DATA, SampleConfig
 from ddpm.config.training import Config
 from ddpm.data.datasets import Dataset
-from ddpm.data.sources import Source, open_source
+from ddpm.data.source import Source
+from ddpm.data.sources import open_source
 from ddpm.data_sets import DATA_SETS
 from ddpm.errors import UserError
 from ddpm.planning import source_images

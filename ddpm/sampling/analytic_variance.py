@@ -34,7 +34,7 @@ from ddpm.errors import UserError
 from ddpm.models.backend import ComputeMode
 from ddpm.models.unet import UNet
 from ddpm.planning.resolve import ResolvedProcess
-from ddpm.runs.jobs import Stopped, Worker
+from ddpm.runs.worker import Stopped, Worker
 from ddpm.schedules import Schedule
 from ddpm.storage import files, images
 

@@ -27,8 +27,8 @@ from ddpm.planning.inputs import InputImages
 from ddpm.planning.resolve import ResolvedSampling
 from ddpm.planning.source_images import Progress
 from ddpm.runs import runs
-from ddpm.runs.jobs import Stopped, Worker, keep_on_failure
 from ddpm.runs.results import SampleJob
+from ddpm.runs.worker import Stopped, Worker, keep_on_failure
 from ddpm.sampling import analytic_variance, engine
 from ddpm.sampling.request import resolve_request
 from ddpm.sampling.sample_writer import SampleWriter

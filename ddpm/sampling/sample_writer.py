@@ -19,8 +19,8 @@ from ddpm.errors import UserError
 from ddpm.planning import classes, metadata
 from ddpm.planning.resolve import ResolvedSampling
 from ddpm.planning.source_images import SourceImages
-from ddpm.runs.jobs import Stopped, Worker
 from ddpm.runs.results import SampleJob
+from ddpm.runs.worker import Stopped, Worker
 from ddpm.sampling.engine import SamplingProgress, to_pixels
 from ddpm.storage import arrays, files, images
 from ddpm.storage.arrays import Stream
@@ -200,7 +200,7 @@ class SampleWriter:
 
 
 def most_images(count: int, bytes: int, shape: tuple[int, ...]) -> int:
-    """Returns `count`, or fewer where so many images of this shape take more than these bytes; at least 1."""
+    """Returns `count`, or fewer where that many images of this shape take more than these bytes; at least 1."""
     return max(1, min(count, bytes // int(np.prod(shape))))
 
 
