@@ -18,7 +18,7 @@ SOURCE = ("run", "model_path")
 
 
 def add(commands: Any) -> None:
-    """Add the subcommand to the parser."""
+    """Adds the subcommand to the parser."""
     draw = shared.add_command(commands, "sample", _sample, "Draw pictures from a run or a checkpoint file.")
     _add_flags(draw, shared.add_source(draw, SampleConfig, "drawing", "samples", required=False))
     enlarge = shared.add_command(

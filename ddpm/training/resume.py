@@ -21,7 +21,7 @@ log = logging.getLogger("ddpm")
 
 
 def check_unfinished(run: Run) -> None:
-    """Raise UserError for a run whose last step is saved; its folder stays as it is."""
+    """Raises UserError for a run whose last step is saved; its folder stays as it is."""
     if any(c.step >= run.config.train.total_steps for c in run.checkpoints()) and is_done(run):
         raise UserError(run.finished_message, code="nothing-left")
 
