@@ -41,6 +41,8 @@ def train(
     `grad_norm`, `lr`, `seconds` and others.  Leaving the loop and calling `close()` stops the training; one that writes
     a run saves a checkpoint first, and `train(open_run(NAME))` resumes it.  Ctrl-C does the same after the step.
 
+    torch's global random generator is seeded, as the first weights and dropout come from it.
+
     Raises UserError at once for settings that do not go together and for data that cannot be read.
 
         for report in ddpm.train("quick-start", total_steps=500, run="mine"):
