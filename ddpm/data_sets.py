@@ -10,10 +10,10 @@ class DataSet(NamedTuple):
 
     title: str
     description: str
-    opener: str | Callable[[], Any]  # "module:name" of what returns its `data.sources.Source`; imported when needed
+    opener: str | Callable[[], Any]  # "module:name" of what returns its `data.source.Source`; imported when needed
 
     def open(self) -> Any:
-        """Returns the `data.sources.Source`.  Raises UserError where it has to be downloaded first."""
+        """Returns the `data.source.Source`.  Raises UserError where it has to be downloaded first."""
         return (pkgutil.resolve_name(self.opener) if isinstance(self.opener, str) else self.opener)()
 
 

@@ -30,15 +30,15 @@ class Solver(NamedTuple):
 
 LOGSNR = "logsnr"  # the best, or nearly, for all that follow the ODE, from 8 calls on: docs/samplers.md
 SOLVERS = {
-    "ddpm": Solver("DDPM", "Ho et al. 2020, Algorithm 2", "Fresh noise in every step: as the model was trained, and best with hundreds of steps.", "ddpm", 0, takes=("variance", "sigma_small")),
-    "ddim": Solver("DDIM", "Song et al. 2021, Eq. 12", "Plain and robust; good from about 50 steps on.", "ddim", 1, LOGSNR, takes=("eta",)),
-    "plms": Solver("PLMS", "Liu et al. 2022, Eq. 12", "Four steps remembered; the first step is tried twice.", "ipndm", 2, LOGSNR, warm_up=1, options=dict(twice=True)),
-    "ipndm": Solver("iPNDM", "Zhang and Chen 2023, Appendix B", "Four steps remembered, and no call spent on the first.", "ipndm", 2, LOGSNR),
-    "dpm++2m": Solver("DPM-Solver++ 2M", "Lu et al. 2022b, Algorithm 2", "Good pictures in 10 to 20 steps.", "dpm_solver_pp", 2, LOGSNR, options=dict(order=2)),
-    "dpm++3m": Solver("DPM-Solver++ 3M", "Lu et al. 2022b, Section 5", "Two steps remembered: closer still than 2M from about 10 steps on.", "dpm_solver_pp", 3, LOGSNR, options=dict(order=3)),
-    "dpm++2m-sde": Solver("DPM-Solver++ 2M SDE", "Lu et al. 2022b, Section 5.2", "Fresh noise in every step, and still good in 20.", "sde_dpm_solver_pp", 0, LOGSNR),
-    "unipc-1": Solver("UniPC-1", "Zhao et al. 2023, Algorithm 5", "Each step corrected by what the next call shows.", "unipc", 2, LOGSNR, options=dict(order=1)),
-    "unipc-2": Solver("UniPC-2", "Zhao et al. 2023, Algorithm 5", "Each step corrected by what the next call shows, a step remembered: the fewest calls, as a rule.", "unipc", 3, LOGSNR, options=dict(order=2)),
-    "unipc-3": Solver("UniPC-3", "Zhao et al. 2023, Algorithm 5", "Each step corrected by what the next call shows, two steps remembered: closest of all from about 20 calls on.", "unipc", 4, LOGSNR, options=dict(order=3)),
-    "heun": Solver("Heun", "Karras et al. 2022, Algorithms 1 and 2", "Two calls a step; with churn, fresh noise as well.", "heun", 2, LOGSNR, calls=2, takes=("churn",)),
+    "ddpm": Solver("DDPM", "Ho et al. 2020, Algorithm 2", "Adds fresh noise at every step, as in training; best with hundreds of steps.", "ddpm", 0, takes=("variance", "sigma_small")),
+    "ddim": Solver("DDIM", "Song et al. 2021, Eq. 12", "Simple and robust; good from about 50 steps.", "ddim", 1, LOGSNR, takes=("eta",)),
+    "plms": Solver("PLMS", "Liu et al. 2022, Eq. 12", "Linear multistep over four model outputs; the first step takes two evaluations.", "ipndm", 2, LOGSNR, warm_up=1, options=dict(twice=True)),
+    "ipndm": Solver("iPNDM", "Zhang and Chen 2023, Appendix B", "Linear multistep over four model outputs, without an extra evaluation for the first step.", "ipndm", 2, LOGSNR),
+    "dpm++2m": Solver("DPM-Solver++ 2M", "Lu et al. 2022b, Algorithm 2", "Second-order multistep: good images in 10 to 20 steps.", "dpm_solver_pp", 2, LOGSNR, options=dict(order=2)),
+    "dpm++3m": Solver("DPM-Solver++ 3M", "Lu et al. 2022b, Section 5", "Third-order multistep: closer to the converged image than 2M from about 10 steps.", "dpm_solver_pp", 3, LOGSNR, options=dict(order=3)),
+    "dpm++2m-sde": Solver("DPM-Solver++ 2M SDE", "Lu et al. 2022b, Section 5.2", "Adds fresh noise at every step, and is still good in 20 steps.", "sde_dpm_solver_pp", 0, LOGSNR),
+    "unipc-1": Solver("UniPC-1", "Zhao et al. 2023, Algorithm 5", "Predictor-corrector of second order.", "unipc", 2, LOGSNR, options=dict(order=1)),
+    "unipc-2": Solver("UniPC-2", "Zhao et al. 2023, Algorithm 5", "Predictor-corrector of third order: usually needs the fewest model evaluations.", "unipc", 3, LOGSNR, options=dict(order=2)),
+    "unipc-3": Solver("UniPC-3", "Zhao et al. 2023, Algorithm 5", "Predictor-corrector of fourth order: the most accurate from about 20 model evaluations.", "unipc", 4, LOGSNR, options=dict(order=3)),
+    "heun": Solver("Heun", "Karras et al. 2022, Algorithms 1 and 2", "Two model evaluations per step; with churn, adds fresh noise as well.", "heun", 2, LOGSNR, calls=2, takes=("churn",)),
 }  # fmt: skip

@@ -1,1 +1,1 @@
-"""The screens.  Streamlit finds each .py file here by itself; shared widgets are in pages/ui."""
+"""Pages of the dashboard.  Streamlit finds each .py file here by itself; shared widgets are in pages/ui."""

@@ -1,4 +1,4 @@
-"""Evaluate: how well a run knows pictures, in bits per dimension; over the timesteps, and beside earlier results."""
+"""Evaluate: bits per dimension of a run, the terms of the bound by timestep, and earlier evaluations."""
 
 import streamlit as st
 
@@ -11,7 +11,7 @@ from ddpm.runs.jobs import ACTIVE
 from pages.ui.components import setting_widgets
 from pages.ui.forms import checkpoint_form, evaluation_form
 from pages.ui.frame import layout
-from pages.ui.results import evaluation as measured
+from pages.ui.results import evaluation_result
 
 layout.page("Evaluate")
 st.title("Evaluate")
@@ -28,27 +28,27 @@ except UserError as error:
 
 if not checkpoints:
     with result:
-        checkpoint_form.required(run, "one is measured")
+        checkpoint_form.require_checkpoint(run, "an evaluation needs one")
 
 
-# Which evaluations are shown: the newest, those that were chosen, or the one just started
+# Evaluations shown: the newest, those selected, or the one just started
 
 by_name = {job.name: job for job in jobs}
-chosen_key = f"evaluations-{run.name}"
+selection_key = f"evaluations-{run.name}"
 started = st.session_state.pop("evaluation_started", None)
-kept = [name for name in st.session_state.get(chosen_key, ()) if name in by_name]
-if started in by_name or not kept:
-    kept = [started if started in by_name else jobs[0].name] if jobs else []
-st.session_state[chosen_key] = kept
-shown = [by_name[name] for name in kept]
+selected = [name for name in st.session_state.get(selection_key, ()) if name in by_name]
+if started in by_name or not selected:
+    selected = [started if started in by_name else jobs[0].name] if jobs else []
+st.session_state[selection_key] = selected
+shown = [by_name[name] for name in selected]
 active = next((job for job in jobs if job.state() in ACTIVE), None)
 
 
-# What to measure
+# The form
 
 with settings:
     evaluation, problems = evaluation_form.show(config, checkpoints)
-    setting_widgets.complaint([p.sentence for p in problems])
+    setting_widgets.show_problems([p.sentence for p in problems])
     pressed = st.button(
         "Start",
         type="primary",
@@ -59,7 +59,7 @@ with settings:
         help=(
             problems[0].sentence
             if problems
-            else "Cancel the evaluation in hand first, or wait for it."
+            else "An evaluation is running: wait for it or cancel it first."
             if active
             else None
         ),
@@ -68,8 +68,8 @@ with settings:
         seconds = summary.estimate_evaluation_seconds(jobs, config, evaluation)
         if seconds is not None:
             most = "at most " if evaluation.until_ci else ""
-            st.caption(f":material/schedule: About {most}{formatting.duration(seconds)}, going by the last time.")
-        with st.expander("The same in a shell", icon=":material/terminal:"):
+            st.caption(f":material/schedule: About {most}{formatting.duration(seconds)}, estimated from the last one.")
+        with st.expander("Shell command", icon=":material/terminal:"):
             layout.command(run.shell("nll", "--run", more=codec.to_flags(evaluation)))
 
 if pressed:
@@ -78,35 +78,36 @@ if pressed:
         st.rerun()
 
 
-# What came of it
+# The result
 
 with result:
     if active or shown:
-        measured.show(active or shown[0], config)
+        evaluation_result.show(active or shown[0], config)
     else:
         st.info(
-            "Bits per dimension tell how well a model knows pictures it is shown: how many bits it would need to store"
-            " each colour value of them, where plain pixels take 8. Nothing was measured of this run yet: press Start.",
+            "Bits per dimension measure how well the model fits a set of images: the number of bits needed to store"
+            " each colour value, where uncompressed pixels need 8. This run has not been evaluated yet: press Start.",
             icon=":material/straighten:",
         )
 
 finished = [job for job in jobs if job.result]
 with_result = [job for job in shown if job.result]
 if finished and with_result:
-    st.subheader("Over the timesteps")
+    st.subheader("By timestep")
     log = st.toggle("Log scale", True, key="terms_log", persist_state="session")
     st.caption(
-        "vb: the terms of the bound, in bits per dimension, which add up to the total. mse: how far off the predicted"
-        " noise is. xstart_mse: how far off the predicted clean picture is. t = 0 is the least noisy timestep."
+        "vb: terms of the variational bound in bits per dimension; their sum and the prior make the total. mse: mean"
+        " squared error of the predicted noise. xstart_mse: mean squared error of the predicted clean image. t = 0"
+        " is the least noisy timestep."
     )
-    measured.curves(with_result, config, log)
+    evaluation_result.curves(with_result, config, log)
 if jobs:
-    st.subheader("Measured before")
+    st.subheader("Earlier evaluations")
     st.multiselect(
         "Shown",
         list(by_name),
-        key=chosen_key,
-        format_func=lambda name: measured.label(by_name[name]),
-        help="The first one's numbers are shown above; the charts lay all of them over each other.",
+        key=selection_key,
+        format_func=lambda name: evaluation_result.label(by_name[name]),
+        help="The numbers above are those of the first; the charts show all of them.",
     )
-    measured.table(jobs)
+    evaluation_result.table(jobs)

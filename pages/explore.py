@@ -1,4 +1,4 @@
-"""Explore: what a checkpoint can do, and what it costs."""
+"""Explore: studies of a checkpoint, such as the comparison of samplers."""
 
 from functools import partial
 
@@ -12,7 +12,7 @@ layout.page("Explore")
 st.title("Explore")
 run = layout.pick_run(with_example=True)
 
-FRONTIER, MICROSCOPE = ":material/ssid_chart: Frontier", ":material/biotech: Microscope"
+FRONTIER, MICROSCOPE = ":material/ssid_chart: Compare samplers", ":material/biotech: Trajectory"
 PARTS = {FRONTIER: solver_benchmark.show, MICROSCOPE: trajectory.show}
 PARTS |= {row.title: partial(other_result.show, name=name) for name, row in KINDS.items() if row.work}
 

@@ -1,18 +1,16 @@
-"""Monitor: watch a run while it learns, and steer it."""
-
-import time
+"""Monitor: watch and control a run while it trains."""
 
 import streamlit as st
 
-from ddpm.formatting import clock, duration, plural
-from ddpm.runs import launch, metrics
+from ddpm.runs import commands
 from ddpm.runs.jobs import ACTIVE
-from pages.ui.components import figures, thumbnails
+from pages.ui.components import figures
 from pages.ui.forms import moved_data
-from pages.ui.frame import layout, run_status, run_store
-from pages.ui.results.live_chart import live_chart, preload
+from pages.ui.frame import layout, run_actions, run_status, run_store
+from pages.ui.results import training_progress
+from pages.ui.results.live_chart import preload
 
-TICK, SLOW_TICK = 1.0, 2.0  # seconds between two looks at a run that is active, at its numbers and at the rest
+TICK, SLOW_TICK = 1.0, 2.0  # seconds between two updates of an active run: of its numbers, and of the rest
 
 layout.page("Monitor")
 preload()
@@ -22,111 +20,13 @@ with toolbar.container(width=300):
 view = run_store.store(layout.runs_dir()).view(run)
 with layout.errors(stop=True):
     config, state = run.config, view.state()
-    saved = view.checkpoints()
+    checkpoints = view.checkpoints()
 active = state in ACTIVE
 every, seldom = (TICK, SLOW_TICK) if active else (None, None)
 
-
-# What can be done with it
-
-idle = "" if active else f"Nothing is running: the run is {state}."
-leaving = "It is about to end." if state in ("stopping", "queued") else ""
-no_resume = (
-    f"It is {state}."
-    if active
-    else (
-        f"It has done all of its {plural(config.train.total_steps, 'step')}."
-        if state == "finished"
-        else "It has no data yet: name it below."
-        if not config.data.data_dir
-        else ""
-    )
-)
-
 with toolbar:
-    if active:
-        if run_status.button(
-            "Stop",
-            "It has been asked to." if state == "stopping" else "",
-            "Finish the step in hand, save, and end. Resume goes on from there.",
-            icon=":material/stop_circle:",
-            type="primary",
-            key="stop",
-        ):
-            run_status.act(lambda: launch.stop(run), "Asked to stop: it saves first")
-            st.rerun()
-        if state in ("stopping", "not responding") and run_status.button(
-            "Kill …", help="End the process at once, without saving.", icon=":material/dangerous:", key="kill"
-        ):
-            run_status.confirm_kill(run)
-    elif run_status.button(
-        "Resume",
-        no_resume,
-        "Go on from the newest checkpoint: with the same data exactly as if it had never stopped.",
-        icon=":material/play_arrow:",
-        type="primary",
-        key="resume",
-    ):
-        run_status.act(lambda: launch.start_training(run), "Starting")
-        st.rerun()
-    if run_status.button(
-        "Save now", idle or leaving, "Write a checkpoint after the step in hand.", icon=":material/save:", key="save"
-    ):
-        run_status.act(lambda: run.request("save"), "Asked to save")
-    if run_status.button(
-        "Preview now",
-        idle or leaving,
-        "Draw a preview grid after the step in hand.",
-        icon=":material/imagesmode:",
-        key="preview",
-    ):
-        run_status.act(lambda: run.request("sample"), "Asked for a preview")
-    run_status.downloads(run, key="take", why_not="" if run.progress_path.exists() else "There are no metrics yet.")
-
-
-@layout.fragment(run_every=every)
-def head() -> None:
-    """State, progress, time left; what went wrong."""
-    status, now = view.status(), view.state()
-    if now != state:
-        st.rerun()  # other buttons, and another pace
-    layout.tab_title(f"{run_status.percent(status)} · {run.name}" if active else f"{run.name} · {now}")
-    with st.container(horizontal=True, vertical_alignment="center"):
-        run_status.state_badge(now)
-        with st.container():
-            run_status.progress_bar(status, now)
-    if status and now == "failed":
-        st.error(status.message or "It ended by an error: the log below tells more.", icon=":material/error:")
-    if now == "lost":
-        rest = (
-            f"Everything up to step {saved[-1].step:,} is saved: Resume goes on from there."
-            if saved
-            else "Nothing was saved yet: Resume begins again."
-        )
-        st.error(
-            f"The process is gone without a word: killed, or the computer was switched off. {rest}",
-            icon=":material/link_off:",
-        )
-    if status and status.warning:
-        st.warning(status.warning, icon=":material/warning:")
-    newest = status.metrics if status else {}
-    with st.grid(min_column_width=132, key="figures"):
-        st.metric("Loss", run_status.number(newest.get("loss")), help=metrics.HELP["loss"])
-        st.metric("Gradient norm", run_status.number(newest.get("grad_norm")), help=metrics.HELP["grad_norm"])
-        for name, label in (("vb", "Bound"), ("lg_loss_scale", "Loss scale (log2)")):
-            if name in newest:
-                st.metric(label, run_status.number(newest[name]), help=metrics.HELP[name])
-        st.metric("Images seen", f"{int(newest.get('samples') or 0):,}", help=metrics.HELP["samples"])
-        st.metric("Speed", run_status.speed(status), help=metrics.HELP["steps_per_second"])
-        if active:
-            st.metric("Time left", run_status.time_left(status))
-            st.metric("Ends at", run_status.finish_time(status))
-        else:
-            st.metric("Trained for", duration(newest.get("seconds")), help=metrics.HELP["seconds"])
-            st.metric("Last heard of", clock(status.updated_at, time.time()) if status else "–")
-
-
-head()
+    run_actions.show(run, state)
+layout.fragment(run_every=every)(run_status.header)(view, state, checkpoints)
 
 if not active:
     for sentence in run.manifests()[1].values():
@@ -135,15 +35,18 @@ if not active and state != "finished":
     moved_data.show(run, config, because=status.message if (status := view.status()) else "")
 
 
-# How it learns
+# Curves, previews, log
 
 halves = st.grid(3, min_column_width=275, gap="medium")  # side by side where there is room, else one below the other
-curves, seen = halves.cell(column_span=2), halves.cell()
-
-with curves:
+with halves.cell(column_span=2):
     with st.container(horizontal=True, vertical_alignment="bottom", key="chart_controls"):
         x = st.segmented_control(
-            "Along", ["step", "time", "images"], default="step", required=True, key="x", bind="query-params"
+            "Horizontal axis",
+            ["step", "time", "images"],
+            default="step",
+            required=True,
+            key="x",
+            bind="query-params",
         )
         smoothing = st.slider(
             "Smoothing",
@@ -153,63 +56,21 @@ with curves:
             0.01,
             key="smooth",
             bind="query-params",
-            help="Weight of the past in the bold line; the faint one is what was logged.",
+            help="Weight of earlier values in the bold line; the faint line shows the logged values.",
         )
         log = st.toggle("Log scale", True, key="log", bind="query-params")
-    look = figures.Look(x, smoothing, log)
+    options = figures.ChartOptions(x, smoothing, log)
+    layout.fragment(run_every=every)(training_progress.curves)(view, options)
 
-    @layout.fragment(run_every=every)
-    def draw_curves() -> None:
-        if view.metrics().empty:
-            st.info("The first point comes with the first line of the log.", icon=":material/hourglass_empty:")
-            return
-        live_chart(view.figure(figures.MAIN, look, figures.panels), key=f"curves-{run.name}")
-
-    draw_curves()
-
-with seen:
-
-    @layout.fragment(run_every=seldom)
-    def draw_previews() -> None:
-        """The grids drawn on the way; the newest, unless another one was chosen."""
-        grids = dict(view.previews())
-        if not grids:
-            often = config.train.sample_interval
-            first = f"The first preview comes at step {often:,}" if often else "Previews are off for this run"
-            st.info(
-                f"{first}; Preview now draws one at once." if active else "No preview was drawn.",
-                icon=":material/imagesmode:",
-            )
-            return
-        steps, key, followed = list(grids), f"preview-{run.name}", f"_newest-{run.name}"
-        if st.session_state.get(key) in (None, st.session_state.get(followed)):
-            st.session_state[key] = steps[-1]
-        st.session_state[followed] = steps[-1]
-        step = (
-            st.select_slider("Preview at step", steps, key=key, help="The same noise each time. Arrow keys move it.")
-            if len(steps) > 1
-            else steps[0]
-        )
-        shown = thumbnails.shown(grids[step], 768)
-        if shown:
-            st.image(shown, width="stretch", alt=f"Preview grid of {run.name} at step {step}", caption=f"Step {step:,}")
-
-    draw_previews()
+with halves.cell():
+    layout.fragment(run_every=seldom)(training_progress.previews)(view, config, active)
     st.page_link(
-        layout.SAMPLE, label="Draw pictures from this run", icon=":material/grid_view:", query_params={"run": run.name}
+        layout.SAMPLE, label="Sample from this run", icon=":material/grid_view:", query_params={"run": run.name}
     )
-
-    @layout.fragment(run_every=seldom)
-    def draw_log() -> None:
-        """The end of log.txt."""
-        st.caption("Log")
-        with st.container(height=230, autoscroll=True, key="log_tail"):
-            st.code(view.log_tail() or "Nothing yet.", language=None, wrap_lines=True)
-
-    draw_log()
+    layout.fragment(run_every=seldom)(training_progress.log_tail)(view)
 
 
-# More of it
+# Loss by timestep, commands
 
 quarters = st.expander("Loss by timestep", icon=":material/stacked_line_chart:", key="quarters", on_change="rerun")
 with quarters:
@@ -218,17 +79,12 @@ with quarters:
         part = parts[0]
         if len(parts) > 1:
             part = (
-                st.segmented_control("Of", parts, default=part, required=True, key="part", bind="query-params") or part
+                st.segmented_control("Loss term", parts, default=part, required=True, key="part", bind="query-params")
+                or part
             )
+        layout.fragment(run_every=seldom)(training_progress.quarters)(view, options, part)
 
-        @layout.fragment(run_every=seldom)
-        def draw_quarters() -> None:
-            st.caption(metrics.HELP[part] + " " + metrics.HELP["loss_q0"])
-            live_chart(view.figure(figures.quarters(part), look, figures.overlay), key=f"quarters-{part}-{run.name}")
-
-        draw_quarters()
-
-with st.expander("The same in a shell", icon=":material/terminal:"):
-    for what, command in run_status.commands(run):
-        st.caption(what)
+with st.expander("Shell commands", icon=":material/terminal:"):
+    for title, command in commands.for_buttons(run):
+        st.caption(title)
         layout.command(command)

@@ -1,4 +1,4 @@
-"""Sample: draw new pictures from a run, watch them sharpen, take them home."""
+"""Sample: generate images from a run, watch them form, download them."""
 
 import streamlit as st
 
@@ -28,32 +28,32 @@ except UserError as error:
 
 if not checkpoints:
     with result:
-        checkpoint_form.required(run, "pictures are drawn from one")
+        checkpoint_form.require_checkpoint(run, "sampling needs one")
 
 
-# What to draw
+# What to sample
 
-chosen = st.session_state.get("sample_shown")
-shown = next((job for job in jobs if job.name == chosen), jobs[0] if jobs else None)
-drawing = shown is not None and shown.state() in ACTIVE
+selected = st.session_state.get("sample_shown")
+shown = next((job for job in jobs if job.name == selected), jobs[0] if jobs else None)
+sampling = shown is not None and shown.state() in ACTIVE
 
 with above:
     task = sampling_form.choose_task(config)
 with settings:
     sample, problems = sampling_form.show(run, checkpoints, task)
-    setting_widgets.complaint([p.sentence for p in problems])
+    setting_widgets.show_problems([p.sentence for p in problems])
     pressed = st.button(
-        "Draw",
+        "Sample",
         type="primary",
-        icon=":material/brush:",
+        icon=":material/grid_view:",
         width="stretch",
         shortcut="Ctrl+Enter",
-        disabled=bool(problems) or drawing,
+        disabled=bool(problems) or sampling,
         help=(
             problems[0].sentence
             if problems
-            else "Cancel the drawing in hand first, or wait for it."
-            if drawing
+            else "Sampling is running: wait for it or cancel it first."
+            if sampling
             else None
         ),
     )
@@ -66,31 +66,35 @@ if pressed:
         st.rerun()
 
 
-# What was drawn
+# The samples
 
 
-def choose(name: str) -> None:
+def select(name: str) -> None:
     st.session_state["sample_shown"] = name
 
 
-def use(earlier: SampleConfig) -> None:
-    sampling_form.begin(config, earlier)
+def use_settings(earlier: SampleConfig) -> None:
+    sampling_form.fill(config, earlier)
 
 
 with settings:
-    reopen.show(run, use)
+    reopen.show(run, use_settings)
 
 with result:
     if shown:
-        samples.show(shown, config, use)
+        samples.show(shown, config, use_settings)
     else:
-        with st.container(border=True, height=samples.BOX, horizontal_alignment="center", vertical_alignment="center"):
-            st.caption(":material/brush: Nothing has been drawn from this run yet. Press Draw.", width="content")
+        with st.container(
+            border=True, height=samples.FRAME_HEIGHT, horizontal_alignment="center", vertical_alignment="center"
+        ):
+            st.caption(
+                ":material/grid_view: Nothing has been sampled from this run yet. Press Sample.", width="content"
+            )
 
-two = sample_history.picked(jobs)
-if len(two) == 2:
-    st.subheader("Compared")
-    sampler_comparison.show(two[0], two[1], config)
-if jobs or sample_history.gone(run.folder):
-    st.subheader("Drawn before")
-    sample_history.show(jobs, shown, config, choose, use)
+compared = sample_history.selected(jobs)
+if len(compared) == 2:
+    st.subheader("Comparison")
+    sampler_comparison.show(compared[0], compared[1], config)
+if jobs or sample_history.recently_deleted(run.folder):
+    st.subheader("Earlier samples", help="Tick Compare on two of them to see them next to each other.")
+    sample_history.show(jobs, shown, config, select, use_settings)

@@ -1,18 +1,18 @@
-"""Train: choose data and settings, see what they cost, start."""
+"""Train: choose data and settings, see the estimated cost, start."""
 
 from pathlib import Path
 
 import streamlit as st
 
-from ddpm.config import codec, objectives, validation
+from ddpm.config import objectives, validation
 from ddpm.config.model import DiffusionConfig, ModelConfig
-from ddpm.config.presets import DEFAULT, OURS, PRESETS, RELEASED, Preset
+from ddpm.config.presets import DEFAULT, PRESETS
 from ddpm.config.training import Config, TrainConfig, unused
 from ddpm.data import datasets
 from ddpm.runs import commands, launch, runs
 from ddpm.runs.jobs import ACTIVE
 from pages.ui.components import setting_widgets
-from pages.ui.forms import data_form, super_res
+from pages.ui.forms import data_form, preset_cards, run_name, super_res
 from pages.ui.frame import layout
 from pages.ui.results import training_cost
 
@@ -23,67 +23,30 @@ runs_dir = layout.runs_dir()
 st.title("Train")
 
 
-# What the fields begin with: the quick start, or the settings of ?from=RUN
+# Initial values: the quick start, or the settings of ?from=RUN
 
 
-def begin(config: Config, base: str) -> None:
-    setting_widgets.begin(FORM, setting_widgets.values_of(config))
-    data_form.begin(FORM, config.data.data_dir)
+def fill(config: Config, base: str) -> None:
+    setting_widgets.fill(FORM, setting_widgets.values_of(config))
+    data_form.fill(FORM, config.data.data_dir)
     st.session_state["train_base"] = base
 
 
 forked = st.query_params.get("from")
 if forked and st.session_state.get("train_forked") != forked:
     with layout.errors():
-        begin(runs.find_run(runs_dir, forked).config, forked)
+        fill(runs.find_run(runs_dir, forked).config, forked)
 st.session_state["train_forked"] = forked
 if "train_base" not in st.session_state:
-    begin(PRESETS[DEFAULT].config, DEFAULT)
+    fill(PRESETS[DEFAULT].config, DEFAULT)
 
 draft, empty = setting_widgets.read(FORM, Config())
-found = data_form.look(draft.data.data_dir)
+found = data_form.inspect(draft.data.data_dir)
 problems = [*empty, *validation.problems(draft), *data_form.problems(draft, found)]
-wrong = setting_widgets.by_field(problems)
+wrong = setting_widgets.group_by_field(problems)
 
 
-# Presets
-
-
-def chosen_settings(preset: Preset) -> Config:
-    """A preset's, with the data that is chosen now where it names none."""
-    return (
-        preset.config
-        if preset.config.data.data_dir
-        else codec.replace(preset.config, {"data_dir": draft.data.data_dir})
-    )
-
-
-def offer(names: list[str]) -> None:
-    """Cards of presets side by side."""
-    for cell, name in zip(st.columns(len(names)), names, strict=True):
-        preset = PRESETS[name]
-        card = cell.container(border=True, height="stretch", vertical_alignment="distribute", key=f"preset_{name}")
-        with card.container(gap="xsmall"):
-            st.markdown(f"**{preset.title}**")
-            st.caption(preset.description)
-        with card:
-            st.button(
-                "Chosen" if name == same else "Choose",
-                key=f"choose_{name}",
-                disabled=name == same,
-                width="stretch",
-                icon=":material/check:" if name == same else None,
-                on_click=layout.callback(begin),
-                args=(chosen_settings(preset), name),
-            )
-
-
-same = next((name for name, preset in PRESETS.items() if chosen_settings(preset) == draft), None)
-offer([name for name, preset in PRESETS.items() if preset.group == OURS])
-released = [name for name, preset in PRESETS.items() if preset.group == RELEASED]
-with st.expander(RELEASED, icon=":material/inventory_2:", expanded=same in released):
-    for row in (released[:4], released[4:]):
-        offer(row)
+selected_preset = preset_cards.show(draft, fill)
 
 
 # The fields
@@ -94,56 +57,46 @@ with halves.cell():
     data_form.show(FORM, draft, found.description, wrong)
 with halves.cell():
     if found.description and 4 <= draft.model.image_size <= 1024 and draft.model.image_channels in (1, 3, 4):
-        data_form.pictures(draft)
+        data_form.show_images(draft)
 form, aside = halves.cell(), halves.cell()
 with form:
     st.subheader("Network")
-    not_used = unused(draft)
-    setting_widgets.section(FORM, ModelConfig, problems=wrong, skip={*not_used, "small_size"})
-    super_res.fields(FORM, draft.model, wrong)
+    unused_names = unused(draft)
+    setting_widgets.section(FORM, ModelConfig, problems=wrong, skip={*unused_names, "small_size"})
+    super_res.show_train_fields(FORM, draft.model, wrong)
 
     st.subheader("Diffusion")
-    setting_widgets.section(FORM, DiffusionConfig, problems=wrong, skip=not_used)
+    setting_widgets.section(FORM, DiffusionConfig, problems=wrong, skip=unused_names)
     objective = objectives.training_objective(draft)
-    st.caption(f"Objective: **{setting_widgets.plain(objective.name)}**. {objective.description}")
+    st.caption(f"Objective: **{setting_widgets.escape(objective.name)}**. {objective.description}")
 
     st.subheader("Training")
-    setting_widgets.section(FORM, TrainConfig, problems=wrong, skip=not_used)
+    setting_widgets.section(FORM, TrainConfig, problems=wrong, skip=unused_names)
 
 
-# What it costs, its name, and the start
-
-
-def suggested_name() -> str:
-    base = st.session_state["train_base"]
-    return runs.free_name(runs_dir, same or (base if base not in PRESETS else Path(draft.data.data_dir).stem))
-
+# Cost, name, start
 
 with aside:
     if problems:
         count = len(problems)
         st.info(
-            f"{count} {'setting needs' if count == 1 else 'settings need'} a look: see the red print.",
+            f"{count} {'setting needs' if count == 1 else 'settings need'} attention: see the messages in red.",
             icon=":material/edit_note:",
         )
     else:
-        settled = data_form.resolved(draft)
-        pictures = found.description.count if found.description else None
-        training_cost.show(settled, pictures and pictures - datasets.held_out_count(pictures, draft.data.hold_out))
+        count = found.description.count if found.description else 0
+        num_images = count - datasets.held_out_count(count, draft.data.hold_out) if count else None
+        training_cost.show(data_form.resolved(draft), num_images)
 
-    suggestion = suggested_name()
-    if st.session_state.get("train.name") in (None, st.session_state.get("train_suggestion")):
-        st.session_state["train.name"] = suggestion
-    st.session_state["train_suggestion"] = suggestion
-    name = st.text_input("Name of the run", key="train.name", persist_state="session")
-    bad_name = runs.name_problem(runs_dir, name)
-    setting_widgets.complaint(bad_name)
+    base = st.session_state["train_base"]  # a preset, or the run whose settings are used
+    base = selected_preset or (base if base not in PRESETS else Path(draft.data.data_dir).stem)
+    name, name_problems = run_name.show(runs_dir, base)
 
     busy = [run.name for run in runs.list_runs(runs_dir) if run.state() in ACTIVE]
     if busy:
         st.caption(
-            f":material/hourglass_top: {setting_widgets.plain(busy[0])} is training: this run will wait in line until"
-            " it is done."
+            f":material/hourglass_top: {setting_widgets.escape(busy[0])} is training: this run will wait in the queue"
+            " until it has finished."
         )
     pressed = st.button(
         "Start",
@@ -151,14 +104,14 @@ with aside:
         icon=":material/play_arrow:",
         width="stretch",
         shortcut="Ctrl+Enter",
-        disabled=bool(problems or bad_name),
-        help=[*(p.sentence for p in problems), *bad_name][0] if problems or bad_name else None,
+        disabled=bool(problems or name_problems),
+        help=[*(p.sentence for p in problems), *name_problems][0] if problems or name_problems else None,
     )
-    st.caption("The same in a shell")
+    st.caption("Shell command")
     layout.command(commands.train(draft, name, layout.shell_runs_dir()))
 
 if pressed:
     with layout.errors():
-        run = runs.create_run(runs_dir, name, data_form.settled(draft, found.description))
+        run = runs.create_run(runs_dir, name, data_form.resolved_now(draft, found.description))
         launch.start_training(run)
         st.switch_page(layout.MONITOR, query_params={"run": name})

@@ -30,8 +30,8 @@ from ddpm.config.presets import PRESETS
 from ddpm.config.training import Config
 from ddpm.errors import UserError
 from ddpm.runs import metrics, runs
-from ddpm.runs.jobs import Worker
 from ddpm.runs.runs import Run
+from ddpm.runs.worker import Worker
 from ddpm.storage import files
 
 NAMES = ("circle", "square", "triangle", "star")

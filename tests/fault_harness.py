@@ -194,10 +194,10 @@ class Stage:
             Image.fromarray(pixels).save(self.template / "data" / f"{number}.png")
 
         def begin(folder: Path) -> tuple[str, str]:
-            from ddpm.runs import jobs
+            from ddpm.runs.worker import Worker
 
-            poll_requests = jobs.Worker.poll_requests
-            jobs.Worker.poll_requests = lambda self: {
+            poll_requests = Worker.poll_requests
+            Worker.poll_requests = lambda self: {
                 *poll_requests(self),
                 *(["stop"] if self.status.step == 2 else []),
             }  # type: ignore[method-assign]

@@ -25,7 +25,7 @@ from ddpm.diffusion.process import Prediction, at
 from ddpm.errors import Code
 from ddpm.planning import variances
 from ddpm.planning.resolve import resolve_evaluation
-from ddpm.runs.jobs import Stopped
+from ddpm.runs.worker import Stopped
 from ddpm.sampling import analytic_variance, engine, samplers
 from ddpm.sampling.request import resolve_request
 from ddpm.storage import files

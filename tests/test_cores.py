@@ -23,8 +23,8 @@ from ddpm.config import codec
 from ddpm.config.training import Config
 from ddpm.data import datasets
 from ddpm.host import cpu_threads, hardware
-from ddpm.runs.jobs import Worker
 from ddpm.runs.runs import Run
+from ddpm.runs.worker import Worker
 from ddpm.training import trial
 from ddpm.training.trainer import Trainer
 

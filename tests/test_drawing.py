@@ -34,10 +34,10 @@ from ddpm.models import backend
 from ddpm.models.backend import ComputeMode
 from ddpm.models.unet import build
 from ddpm.planning import memory, metadata
-from ddpm.runs import launch, runs
-from ddpm.runs.jobs import Worker
+from ddpm.runs import launch, runs, trash
 from ddpm.runs.results import SampleJob
 from ddpm.runs.runs import Run
+from ddpm.runs.worker import Worker
 from ddpm.sampling import engine, sample_writer
 from ddpm.sampling import job as drawing
 from ddpm.sampling.request import resolve_request
@@ -135,7 +135,7 @@ def test_stopped_and_gone_on_with(run: Run, tmp_path: Path) -> None:
     job = SampleJob(folder)
     status = job.status()
     assert status
-    assert (status.state, status.step, status.message) == ("stopped", 4, "Stopped with 2 of 5 pictures drawn")
+    assert (status.state, status.step, status.message) == ("stopped", 4, "Stopped with 2 of 5 images")
     assert job.shape == (2, 8, 8, 3)
     before = job.images[0].stat().st_mtime_ns
     with raises_error("already-exists"):
@@ -284,7 +284,7 @@ before = psutil.Process().memory_info().rss
 open("/proc/self/clear_refs", "w").write("5")
 asked = drawn({count})
 peak = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) * 1024
-print((peak - before) / {count}, memory.bytes_each(config, asked))
+print((peak - before) / {count}, memory.sampling_bytes(config, asked))
 """
 
 
@@ -318,10 +318,10 @@ def test_as_many_at_once_as_fit(run: Run, monkeypatch: pytest.MonkeyPatch, caplo
     assert memory.batch_size(config, dataclasses.replace(asked, num_samples=5)) == 5
     assert memory.batch_size(config, dataclasses.replace(asked, batch_size=100)) == 100
     assert not caplog.records
-    each = memory.bytes_each(config, asked)
+    each = memory.sampling_bytes(config, asked)
     free = int(each * 2 * 7.5)
     assert memory.batch_size(config, asked) == 7
-    assert "Drawing 7 pictures at once instead of 64" in caplog.text
+    assert "The batch size is 7 instead of 64" in caplog.text
     guided = dataclasses.replace(asked, guidance_scale=3.0)
     assert 3 <= memory.batch_size(config, guided) < 7
     free = 1000
@@ -426,7 +426,7 @@ def test_a_checkpoint_replaced_while_pictures_are_drawn(
     status = job.status()
     assert status
     assert status.state == "finished"
-    assert f"{path.name} was {how} while pictures were drawn: all of them are from the weights" in status.warning
+    assert f"{path.name} was {how} during sampling: all images are from the weights" in status.warning
     assert (pixels(job) == pixels(straight)).all()
 
 
@@ -642,19 +642,19 @@ def test_notes_and_trash(run: Run) -> None:
     job.set_note(" the good ones 猫 \n")
     assert job.note == "the good ones 猫"
     with Worker(job.folder), raises_error("still-running"):
-        runs.trash_samples(job)
+        trash.trash_samples(job)
     files.write_json(
         job.folder / "status.json", json.loads((job.folder / "status.json").read_text()) | {"state": "finished"}
     )
-    trashed = runs.trash_samples(job)
+    trashed = trash.trash_samples(job)
     assert trashed.parent == run.folder.parent / ".trash"
     assert not run.sample_jobs()
     with raises_error("not-found"):
-        runs.trash_samples(job)
+        trash.trash_samples(job)
     with raises_error("not-found"):
         job.set_note("x")
-    runs.restore_samples(trashed, job)
+    trash.restore_samples(trashed, job)
     assert run.sample_jobs() == [job]
     assert job.note == "the good ones 猫"
     with raises_error("already-exists"):
-        runs.restore_samples(trashed, job)
+        trash.restore_samples(trashed, job)

@@ -209,10 +209,13 @@ def test_pictures_are_taken_in_turn_and_kept_where_the_mask_is_black(folder: Pat
 
 
 REFUSED: list[tuple[dict[str, str], str]] = [
-    (dict(picture="large.png", task="vary"), "picture large.png has 12 x 16 pixels, and this model draws 8 x 8 pixels"),
+    (
+        dict(picture="large.png", task="vary"),
+        "picture large.png has 12 x 16 pixels, and this model samples 8 x 8 pixels",
+    ),
     (
         dict(picture="pictures/0.png", task="inpaint", mask="large.png"),
-        "large.png has 12 x 16 pixels, and this model draws 8 x 8",
+        "large.png has 12 x 16 pixels, and this model samples 8 x 8",
     ),
     (dict(picture="pictures/0.png", task="inpaint", mask="black.png"), "black.png is black everywhere"),
     (dict(picture="pictures/0.png", task="inpaint"), "mask is empty, and inpaint needs one"),

@@ -14,8 +14,9 @@ from raising import raises_error
 from torch import Tensor
 
 from ddpm import schedules
-from ddpm.analysis import likelihood
-from ddpm.analysis.likelihood import Measured, Tally, measure, student_t
+from ddpm.analysis import bound, likelihood
+from ddpm.analysis.bound import Tally, student_t
+from ddpm.analysis.likelihood import Measured, measure
 from ddpm.checkpoints import checkpoint_files
 from ddpm.cli import main
 from ddpm.compute import distributed
@@ -29,9 +30,9 @@ from ddpm.diffusion import losses
 from ddpm.diffusion.process import Prediction, q_sample
 from ddpm.planning.resolve import resolve_evaluation
 from ddpm.runs import results, runs
-from ddpm.runs.jobs import Worker
 from ddpm.runs.results import EvaluationJob
 from ddpm.runs.runs import Run
+from ddpm.runs.worker import Worker
 from ddpm.storage import files, images
 from ddpm.training.loop import TrainingLoop
 from ddpm.training.trainer import Trainer
@@ -52,7 +53,7 @@ def tallied(totals: Iterable[float]) -> Tally:
     """These bits per dimension, counted in one by one."""
     tally, nothing = Tally(1), torch.zeros(1, 1)
     for total in totals:
-        tally.add(likelihood.Bits(torch.tensor([total], dtype=torch.float64), nothing[0], nothing, nothing, nothing), 0)
+        tally.add(bound.Bits(torch.tensor([total], dtype=torch.float64), nothing[0], nothing, nothing, nothing), 0)
     return tally
 
 
@@ -72,7 +73,7 @@ def test_the_same_as_one_picture_and_one_timestep_at_a_time(tiny: Config, pictur
     vb = np.zeros(T)
     for k, picture in enumerate(pixels):
         x_start = torch.from_numpy(picture).permute(2, 0, 1)[None].float() / 127.5 - 1
-        noise = likelihood.noise_of(3, x_start.shape[1:])
+        noise = bound.noise_for(3, x_start.shape[1:])
         for t in range(T):
             index = torch.tensor([t])
             x_t = q_sample(full, x_start, index, noise(k, t)[None])
@@ -92,8 +93,8 @@ def test_who_knows_the_one_picture_needs_next_to_nothing() -> None:
         DiffusionConfig(diffusion_steps=50, predict_xstart=True, sigma_small=True),
     )
     x_start = torch.full((2, 1, 4, 4), 127 / 127.5 - 1)
-    noise = likelihood.noise_of(0, x_start.shape[1:])
-    found = likelihood.bits_per_dim(
+    noise = bound.noise_for(0, x_start.shape[1:])
+    found = bound.bits_per_dim(
         lambda x, t: torch.full_like(x, 127 / 127.5 - 1), schedule, schedule, settings, x_start, noise
     )
     assert found.vb[:, 1:].abs().max() < 1e-6
@@ -180,8 +181,8 @@ def test_data_of_other_classes_is_refused(tiny: Config) -> None:
 def test_the_interval_ends_it_at_a_whole_batch(tiny: Config, pictures: Dataset) -> None:
     every = last(tiny, pictures, num_samples=40)
     found = last(tiny, pictures, num_samples=40, until_ci=100.0)
-    assert found.count == likelihood.LEAST
-    assert found.totals == pytest.approx(every.totals[: likelihood.LEAST], rel=1e-5)
+    assert found.count == likelihood.MIN_IMAGES
+    assert found.totals == pytest.approx(every.totals[: likelihood.MIN_IMAGES], rel=1e-5)
     assert last(tiny, pictures, num_samples=40, until_ci=100.0, batch_size=10, rows=10**4).count == 20
     assert last(tiny, pictures, num_samples=40, until_ci=1e-9).count == 40
 
@@ -269,7 +270,7 @@ def test_a_run_is_measured_into_its_folder(trained: Run, capsys: pytest.CaptureF
     (job,) = trained.evaluation_jobs()
     assert job.state() == "finished"
     result, said = job.result, capsys.readouterr().out
-    assert f"{results.bits(result['bits_per_dim'], result['ci95'])} bits/dim (3 held-out pictures)" in said
+    assert f"{results.bits(result['bits_per_dim'], result['ci95'])} bits/dim (3 held-out images)" in said
     for name in ("vb", "mse", "xstart_mse"):
         with np.load(job.folder / f"{name}_terms.npz") as arrays:
             assert arrays.files == ["arr_0"]
@@ -311,9 +312,9 @@ def test_a_stop_keeps_what_was_measured(trained: Run, tmp_path: Path) -> None:
     assert status.state == "stopped"
     kept = job.result["pictures"]
     assert 2 <= kept < 12
-    assert status.message == f"Stopped with {kept} of 12 pictures measured"
+    assert status.message == f"Stopped with {kept} of 12 images evaluated"
     assert job.result["ended"] == "stopped"
-    assert job.summary.endswith(f"({kept} held-out pictures)")
+    assert job.summary.endswith(f"({kept} held-out images)")
 
 
 def lost_at(picture: int, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,11 +15,12 @@ from ddpm.config import codec
 from ddpm.config.tasks import EvalConfig
 from ddpm.reports import downloads
 from ddpm.runs import launch
-from ddpm.runs.jobs import Status, Worker
+from ddpm.runs.jobs import Status
 from ddpm.runs.results import EvaluationJob
 from ddpm.runs.runs import Run
+from ddpm.runs.worker import Worker
 from ddpm.storage import files
-from pages.ui.components import figures
+from pages.ui.components import study_figures
 
 pytestmark = pytest.mark.usefixtures("runs_here")
 
@@ -64,12 +65,12 @@ def evaluated(
 
 
 def test_without_a_run_it_begins_with_the_example() -> None:
-    assert "The example that comes with the program" in said(open_page("pages/evaluate.py"))
+    assert "This is the included example model" in said(open_page("pages/evaluate.py"))
 
 
 def test_a_run_without_checkpoint_says_so(fake_run: Callable[..., Run]) -> None:
     fake_run("young", steps=5)
-    assert "has no checkpoint yet, and one is measured" in said(open_page("pages/evaluate.py"))
+    assert "has no checkpoint yet, and an evaluation needs one" in said(open_page("pages/evaluate.py"))
 
 
 def test_start_measures_what_the_form_says(fake_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,15 +78,15 @@ def test_start_measures_what_the_form_says(fake_run: Callable[..., Run], monkeyp
     monkeypatch.setattr("ddpm.runs.launch.start_evaluation", lambda run, e: asked.append(e) or evaluated(run))
     fake_run("shapes", hold_out=0.2)
     at = open_page("pages/evaluate.py")
-    assert "tell how well a model knows pictures" in said(at)
-    assert "1,000 pictures that training never sees" in said(at)
+    assert "measure how well the model fits a set of images" in said(at)
+    assert "1,000 images not seen in training" in said(at)
     at.selectbox(key="evaluate.step").set_value(20)
     at.button_group(key="evaluate.weights").set_value("model")
     at.button_group(key="evaluate.split").set_value("train")
     at.number_input(key="evaluate.num_samples").set_value(12)
     at.number_input(key="evaluate.until_ci").set_value(0.05)
     at.number_input(key="evaluate.rows").set_value(20).run()
-    assert "4,000 pictures to train on" in said(at)
+    assert "4,000 images for training" in said(at)
     assert "--until_ci 0.05" in said(at)
     button(at, "Start").click().run()
     assert asked == [EvalConfig(weights="model", step=20, split="train", num_samples=12, until_ci=0.05, rows=20)]
@@ -112,7 +113,7 @@ def test_pictures_smaller_than_the_model_are_enlarged_when_asked(fake_run: Calla
     at = open_page("pages/evaluate.py")
     at.selectbox(key="evaluate.source").set_value("path").run()
     at.text_input(key="evaluate.path").set_value(str(tmp_path)).run()
-    assert "only 7 x 6 pixels, and the model's have 8" in said(at)
+    assert "only 7 x 6 pixels, and the model's image size is 8" in said(at)
     assert button(at, "Start").disabled
     at.toggle(key="evaluate.enlarge").set_value(True).run()
     assert not button(at, "Start").disabled
@@ -124,10 +125,10 @@ def test_a_result_is_shown_explained_and_taken_home(fake_run: Callable[..., Run]
     at = open_page("pages/evaluate.py")
     shown = {m.label: m.value for m in at.metric}
     assert shown["Bits per dimension"] == "3.412 ± 0.021"
-    assert (shown["Pictures"], shown["Timesteps"]) == ("10", "20")
-    assert "82 bytes on average; as plain pixels it takes 192" in said(at)
-    assert "Training saw these pictures" in said(at)
-    assert "About 50 s, going by the last time" in said(at)
+    assert (shown["Images"], shown["Timesteps"]) == ("10", "20")
+    assert "82 bytes on average; uncompressed pixels take 192" in said(at)
+    assert "The model was trained on these images" in said(at)
+    assert "About 50 s, estimated from" in said(at)
     assert [d.label for d in at.get("download_button")] == [
         "vb (npz)",
         "mse (npz)",
@@ -193,7 +194,7 @@ def test_a_process_is_started_with_the_flags(fake_run: Callable[..., Run], monke
 
 
 def test_charts_of_terms_skip_what_a_log_axis_cannot_show() -> None:
-    curve = figures.Curve("one", (0, 5, 10), {name: np.array([1.0, 0.0, 2.0]) for name in figures.TERMS})
-    first = figures.terms([curve], log=True)["data"][0]
+    curve = study_figures.Curve("one", (0, 5, 10), {name: np.array([1.0, 0.0, 2.0]) for name in study_figures.TERMS})
+    first = study_figures.terms([curve], log=True)["data"][0]
     assert (first["x"], first["y"]) == ([0, 5, 10], [1, None, 2])
-    assert figures.terms([curve], log=False)["data"][0]["y"] == [1, 0, 2]
+    assert study_figures.terms([curve], log=False)["data"][0]["y"] == [1, 0, 2]

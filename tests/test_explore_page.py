@@ -14,11 +14,12 @@ from ddpm.planning import solver_grid
 from ddpm.planning.solver_grid import GridResult, SolverVariant
 from ddpm.reports.contact_sheet import Sheet
 from ddpm.runs import launch
-from ddpm.runs.jobs import Status, Worker
+from ddpm.runs.jobs import Status
 from ddpm.runs.results import SolverBenchmarkJob
 from ddpm.runs.runs import Run
+from ddpm.runs.worker import Worker
 from ddpm.storage import files
-from pages.ui.components import figures
+from pages.ui.components import study_figures
 from pages.ui.forms import sampling_form
 from pages.ui.results import solver_benchmark
 
@@ -86,12 +87,12 @@ def figure(at: AppTest) -> dict:
 
 
 def test_without_a_run_it_begins_with_the_example() -> None:
-    assert "The example that comes with the program" in said(open_page("pages/explore.py"))
+    assert "This is the included example model" in said(open_page("pages/explore.py"))
 
 
 def test_a_run_without_checkpoint_says_so(fake_run: Callable[..., Run]) -> None:
     fake_run("young", steps=5)
-    assert "has no checkpoint yet, and samplers are compared on one" in said(open_page("pages/explore.py"))
+    assert "has no checkpoint yet, and comparing samplers needs one" in said(open_page("pages/explore.py"))
 
 
 def test_draw_all_compares_what_the_form_says(fake_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,7 +100,7 @@ def test_draw_all_compares_what_the_form_says(fake_run: Callable[..., Run], monk
     monkeypatch.setattr("ddpm.runs.launch.start_solver_benchmark", lambda run, f: asked.append(f) or compared(run))
     fake_run("shapes")
     at = open_page("pages/explore.py")
-    assert "press Draw all" in said(at)
+    assert "press Compare" in said(at)
     at.multiselect(key="frontier.solvers").set_value(["ddim", "unipc-3"])
     at.multiselect(key="frontier.calls").set_value([20, 10])
     at.multiselect(key="frontier.spacing").set_value(["logsnr"])
@@ -108,7 +109,7 @@ def test_draw_all_compares_what_the_form_says(fake_run: Callable[..., Run], monk
     at.number_input(key="frontier.seed").set_value(3).run()
     assert "ddpm bench samplers --run shapes" in said(at)
     assert "--flips clip_denoised" in said(at)
-    button(at, "Draw all").click().run()
+    button(at, "Compare").click().run()
     assert not at.exception
     assert asked == [
         SolverBenchmarkConfig(
@@ -128,8 +129,8 @@ def test_what_cannot_be_compared_is_told_before_the_start(fake_run: Callable[...
     fake_run("shapes", class_cond=True, num_classes=1, class_names=("circle",))
     at = open_page("pages/explore.py")
     at.multiselect(key="frontier.solvers").set_value([]).run()
-    assert "No sampler is chosen" in said(at)
-    assert button(at, "Draw all").disabled
+    assert "No sampler is selected" in said(at)
+    assert button(at, "Compare").disabled
     at.multiselect(key="frontier.solvers").set_value(["ddim"])
     at.multiselect(key="frontier.calls").set_value([]).run()
     assert "calls is empty" in said(at)
@@ -139,9 +140,9 @@ def test_what_cannot_be_compared_is_told_before_the_start(fake_run: Callable[...
     at.multiselect(key="frontier.calls").set_value([5])
     at.text_input(key="frontier.classes").set_value("square").run()
     assert "no class 'square'" in said(at)
-    assert button(at, "Draw all").disabled
+    assert button(at, "Compare").disabled
     at.text_input(key="frontier.classes").set_value("circle").run()
-    assert not button(at, "Draw all").disabled
+    assert not button(at, "Compare").disabled
 
 
 def test_the_cheapest_within_the_tolerance_is_told_and_taken_along(
@@ -149,15 +150,15 @@ def test_the_cheapest_within_the_tolerance_is_told_and_taken_along(
 ) -> None:
     compared(fake_run("shapes"))
     taken: list[SampleConfig] = []
-    real = sampling_form.begin
+    real = sampling_form.fill
     monkeypatch.setattr(sampling_form, "begin", lambda config, sample: taken.append(sample) or real(config, sample))
     at = open_page("pages/explore.py")
-    assert "UniPC-3, logsnr with 10 calls: 0.11 s a picture, 1.2 levels from converged." in said(at)
+    assert "UniPC-3, logsnr with 10 NFE: 0.11 s per image, 1.2 levels from converged." in said(at)
     assert "An Old One, 2 threads, fp32" in said(at)
     at.select_slider(key="frontier_tolerance").set_value(0.5).run()
-    assert "UniPC-3, logsnr with 20 calls" in said(at)
+    assert "UniPC-3, logsnr with 20 NFE" in said(at)
     at.select_slider(key="frontier_tolerance").set_value(0.1).run()
-    assert "None of them comes so close" in said(at)
+    assert "None is within the tolerance" in said(at)
     at.select_slider(key="frontier_tolerance").set_value(5.0).run()
     button(at, "Use on the Sample page").click().run()
     assert not at.exception
@@ -167,7 +168,7 @@ def test_the_cheapest_within_the_tolerance_is_told_and_taken_along(
 
 
 def test_the_chart_has_a_line_a_way_a_star_and_the_tolerance() -> None:
-    drawn = figures.frontier(CELLS, 2.0, CELLS[2])
+    drawn = study_figures.solver_benchmark(CELLS, 2.0, CELLS[2])
     names = {trace["uid"]: trace for trace in drawn["data"]}
     assert list(names) == ["DDIM, uniform", "UniPC-3, logsnr", "best", "limit"]
     assert (names["DDIM, uniform"]["x"], names["DDIM, uniform"]["y"]) == ([0.1, 0.2], [9.04, 4])
@@ -175,7 +176,7 @@ def test_the_chart_has_a_line_a_way_a_star_and_the_tolerance() -> None:
     assert names["best"]["palette"] == names["UniPC-3, logsnr"]["palette"]
     assert names["limit"]["y"] == [2.0, 2.0]
     assert drawn["layout"]["yaxis"]["type"] == drawn["layout"]["xaxis"]["type"] == "log"
-    assert figures.frontier([], 1.0, None)["data"] == []
+    assert study_figures.solver_benchmark([], 1.0, None)["data"] == []
 
 
 def test_a_result_is_shown_and_taken_home(fake_run: Callable[..., Run]) -> None:
@@ -184,9 +185,9 @@ def test_a_result_is_shown_and_taken_home(fake_run: Callable[..., Run]) -> None:
     assert [trace["name"] for trace in figure(at)["data"]][:2] == ["DDIM, uniform", "UniPC-3, logsnr"]
     assert len(at.get("image")) == 1
     assert [d.label for d in at.get("download_button")] == ["Sheet (PNG)", "Table (CSV)", "Result (JSON)"]
-    assert at.dataframe[0].value["10 calls"].tolist() == ["9.0", "1.2", "random"]
+    assert at.dataframe[0].value["10 NFE"].tolist() == ["9.0", "1.2", "random"]
     assert "ddpm bench samplers --model_path ema.pt" in said(at)
-    assert "going by the last time" in said(at)
+    assert "estimated from" in said(at)
 
 
 def test_an_earlier_one_is_shown_and_its_settings_used_again(fake_run: Callable[..., Run]) -> None:
@@ -216,14 +217,14 @@ def test_one_in_hand_grows_and_can_be_cancelled(fake_run: Callable[..., Run]) ->
         at = open_page("pages/explore.py")
         assert len(figure(at)["data"]) == 2
         assert len(at.get("image")) == 1
-        assert button(at, "Draw all").disabled
+        assert button(at, "Compare").disabled
         button(at, "Cancel").click().run()
         assert "stop" in job.requests()
 
 
 def test_only_random_samplers_have_nothing_to_compare(fake_run: Callable[..., Run]) -> None:
     compared(fake_run("shapes"), rows=CELLS[4:])
-    assert "no picture that they converge to" in said(open_page("pages/explore.py"))
+    assert "no converged images" in said(open_page("pages/explore.py"))
 
 
 def test_a_process_is_started_with_the_flags(fake_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -241,7 +242,7 @@ def test_what_is_drawn_is_what_was_compared(fake_run: Callable[..., Run]) -> Non
     run = fake_run("shapes")
     settings = SolverBenchmarkConfig(flips="clip_denoised", num_samples=4)
     cell = GridResult("ddim", "karras", "clip_denoised", 10, 10, 0.1, 1.0)
-    drawn = solver_benchmark.to_draw(run.config, settings, cell)
+    drawn = solver_benchmark.to_sample_config(run.config, settings, cell)
     assert (drawn.sampler, drawn.spacing, drawn.steps, drawn.clip_denoised) == ("ddim", "karras", 10, False)
     assert drawn.precision == "auto"
     assert solver_grid.cheapest([cell], 2.0) == cell

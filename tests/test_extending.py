@@ -23,12 +23,12 @@ from ddpm.config.presets import PRESETS, Preset
 from ddpm.config.tasks import FromCheckpoint, SampleConfig
 from ddpm.config.training import Config, DataConfig
 from ddpm.data import datasets
-from ddpm.data.sources import IDENTITY_BYTES, Item, Read, Source
+from ddpm.data.source import IDENTITY_BYTES, Item, Read, Source
 from ddpm.data_sets import DATA_SETS, DataSet
 from ddpm.planning import timesteps
-from ddpm.runs.jobs import Worker
 from ddpm.runs.results import KINDS, Kind, Result
 from ddpm.runs.runs import Run
+from ddpm.runs.worker import Worker
 from ddpm.sampling import samplers
 from ddpm.sampling.samplers import SampleStep
 from ddpm.schedules import BETAS

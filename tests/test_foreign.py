@@ -34,7 +34,8 @@ from ddpm.interop import export_openai, import_openai
 from ddpm.models import unet
 from ddpm.planning import classes
 from ddpm.runs import launch, metrics, openai_folder, runs
-from ddpm.runs.jobs import ACTIVE, Worker
+from ddpm.runs.jobs import ACTIVE
+from ddpm.runs.worker import Worker
 from ddpm.storage import images
 from ddpm.training import warm_start
 from ddpm.training.loop import TrainingLoop
@@ -172,11 +173,11 @@ def test_a_released_file_takes_its_flags_from_its_preset(tmp_path: Path) -> None
     with torch.device("meta"):
         tensors = unet.build(known.model).state_dict()
     path = tmp_path / "cifar10_uncond_50M_500K.pt"
-    found = identify.recognise(tensors, {}, path).config
+    found = identify.identify(tensors, {}, path).config
     assert found.diffusion == known.diffusion
     assert found.model == known.model
     with raises_error("wrong-flags", "--noise_schedule linear", "--probe False"):
-        identify.recognise(tensors, {"noise_schedule": "linear"}, path)
+        identify.identify(tensors, {"noise_schedule": "linear"}, path)
 
 
 @pytest.mark.parametrize(("command", "section"), [("sample", SampleConfig), ("nll", EvalConfig)])
@@ -228,7 +229,7 @@ def test_the_round_trip(folder: Path, runs_dir: Path, tmp_path: Path, capsys: py
     for column in set(before) - {"step"}:
         np.testing.assert_array_equal(after[column], before[column])
 
-    figure = figures.panels(metrics.MetricReader(run.progress_path).read(), figures.Look())
+    figure = figures.panels(metrics.MetricReader(run.progress_path).read(), figures.ChartOptions())
     assert {trace["name"] for trace in figure["data"]} == {"grad_norm", "loss", "mse", "vb"}
 
     sampled = tmp_path / "drawn"
@@ -736,7 +737,7 @@ def test_all_labels_of_a_released_model_are_known() -> None:
     preset = PRESETS["imagenet64-cond"]
     with torch.device("meta"):
         tensors = unet.build(codec.replace(preset.config, {"num_classes": 1000}).model).state_dict()
-    found = identify.recognise(tensors, {}, Path(preset.file))
+    found = identify.identify(tensors, {}, Path(preset.file))
     assert classes.parse_classes(found.config, "") == list(range(1000))
     assert found.labels == tuple(range(1000))
 

@@ -34,7 +34,7 @@ def test_respacing_uses_ddims_stride_wherever_there_is_one():
 
 
 def test_plain_text_keeps_markdown_out():
-    assert setting_widgets.plain("num_heads [a](b) $x$") == r"num\_heads \[a\](b) \$x\$"
+    assert setting_widgets.escape("num_heads [a](b) $x$") == r"num\_heads \[a\](b) \$x\$"
 
 
 def form_app():
@@ -46,13 +46,13 @@ def form_app():
 
     if "begun" not in st.session_state:
         st.session_state["begun"] = True
-        setting_widgets.begin(
+        setting_widgets.fill(
             "f", setting_widgets.values_of(codec.replace(Config(), dict(data_dir="shapes", num_heads=2)))
         )
     config, empty = setting_widgets.read("f", Config())
     from ddpm.config import validation
 
-    wrong = setting_widgets.by_field([*empty, *validation.problems(config)])
+    wrong = setting_widgets.group_by_field([*empty, *validation.problems(config)])
     for cls in codec.SECTIONS.values():
         setting_widgets.section("f", cls, problems=wrong, skip=("lr_anneal_steps",) if cls is TrainConfig else ())
     st.json(codec.to_json(config))

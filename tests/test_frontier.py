@@ -26,9 +26,10 @@ from ddpm.planning import solver_grid
 from ddpm.planning.resolve import ResolvedSampling
 from ddpm.planning.solver_grid import GridResult, SolverVariant
 from ddpm.reports.contact_sheet import SHOWN, Sheet
-from ddpm.runs.jobs import Job, Worker
+from ddpm.runs.jobs import Job
 from ddpm.runs.results import SolverBenchmarkJob
 from ddpm.runs.runs import Run
+from ddpm.runs.worker import Worker
 from ddpm.sampling import engine
 from ddpm.sampling.request import resolve_request
 from ddpm.solvers import SOLVERS
@@ -222,7 +223,7 @@ def test_tables_of_the_cells() -> None:
         "| DDIM, uniform | 20.0 | 8.0 |",
         "| Heun, karras | – | 0.5 (9 calls) |",
         "| DDPM, uniform | – | random |",
-        "| seconds a picture | 0.1 | 0.2 |",
+        "| seconds per image | 0.1 | 0.2 |",
     ]
     plain = solver_grid.table(CELLS).splitlines()
     assert plain[1] == "DDIM, uniform         20.0            8.0"
@@ -285,7 +286,7 @@ def test_a_job_leaves_result_and_sheet(gaussian: Config, tmp_path: Path) -> None
     ]
     assert job.config == SolverBenchmarkConfig(num_samples=4, solvers="ddpm,unipc-3", calls="5,10")
     assert job.sheet.exists()
-    assert "4 pictures each" in solver_grid.about(result)
+    assert "4 images each" in solver_grid.about(result)
     assert result["pace"]["low"] <= result["pace"]["median"] <= result["pace"]["high"]
     with raises_error("already-exists"):
         compare(tmp_path / "job", gaussian, calls="5")

@@ -26,7 +26,7 @@ import torch
 from PIL import Image
 
 from ddpm import schedules
-from ddpm.analysis import likelihood
+from ddpm.analysis import bound
 from ddpm.checkpoints import checkpoint_files, probe
 from ddpm.config import codec
 from ddpm.config.training import Config
@@ -260,7 +260,7 @@ def _compare_process(
     }
     if "bpd_noise" in values:  # a smaller copy of the file has it for some cases only
         drawn = torch.from_numpy(values.pop("bpd_noise")).flip(0)  # t = 0 first
-        bits = likelihood.bits_per_dim(network, full, full, settings, x_start, lambda k, t: drawn[t, k], rows=7)
+        bits = bound.bits_per_dim(network, full, full, settings, x_start, lambda k, t: drawn[t, k], rows=7)
         terms = {name: getattr(bits, name).flip(1) for name in ("vb", "xstart_mse", "mse")}
         ours |= {f"bpd.{name}": value for name, value in terms.items()}
         ours |= {"bpd.total_bpd": bits.total, "bpd.prior_bpd": bits.prior}

@@ -26,8 +26,8 @@ from ddpm.models import unet
 from ddpm.planning import guidance
 from ddpm.planning.guidance import Guidance
 from ddpm.runs import runs
-from ddpm.runs.jobs import Worker
 from ddpm.runs.runs import Run
+from ddpm.runs.worker import Worker
 from ddpm.sampling.engine import sample, sample_batch, sample_images
 from ddpm.sampling.request import resolve_request
 from ddpm.training import warm_start
@@ -426,11 +426,11 @@ def test_the_label_for_no_class_goes_to_improved_diffusion_and_back(hidden_run: 
 
     path = back / "model000004.pt"
     flags = dict(image_size=8, num_heads=1, noise_schedule="cosine", diffusion_steps=20)
-    again = identify.recognise(load_weights(path).tensors, {**flags, "cond_drop_prob": 0.1}, path, ask=False)
+    again = identify.identify(load_weights(path).tensors, {**flags, "cond_drop_prob": 0.1}, path, run_probe=False)
     assert (again.config.model.num_classes, again.config.model.label_slots) == (999, 1000)
     assert again.labels
     assert set(again.labels) <= set(range(8))
-    assert any("Its last label, 999, stands for no class" in sentence for sentence in again.told)
+    assert any("Its last label, 999, stands for no class" in sentence for sentence in again.notes)
     network = loading.build_network(load_weights(path).tensors, again.config, "x")
     ours = loading.open_model(hidden_run.checkpoint().path("model"), SampleConfig()).network()
     wanted = SampleConfig(num_samples=1, steps=2, classes="1", guidance_scale=3.0, precision="fp32")
@@ -439,7 +439,7 @@ def test_the_label_for_no_class_goes_to_improved_diffusion_and_back(hidden_run: 
         sample_images(ours, resolve_request(hidden_run.config, wanted)),
     )
 
-    plain = identify.recognise(load_weights(path).tensors, flags, path, ask=False)
+    plain = identify.identify(load_weights(path).tensors, flags, path, run_probe=False)
     assert plain.config.model.num_classes == 1000
     with raises_error("not-applicable"):
         guidance.resolve_guidance(plain.config, wanted)
@@ -473,8 +473,11 @@ def test_shapes_tell_the_classes_when_it_is_said_that_some_were_hidden(tiny: Con
 def test_a_single_label_is_no_class_beside_none(tiny: Config, tmp_path: Path) -> None:
     network = unet.build(codec.replace(tiny, dict(class_cond=True, num_classes=1)).model)
     with raises_error("conflicting-settings", "cond_drop_prob", "0.1", "m.pt"):
-        identify.recognise(
-            network.state_dict(), dict(image_size=8, num_heads=1, cond_drop_prob=0.1), tmp_path / "m.pt", ask=False
+        identify.identify(
+            network.state_dict(),
+            dict(image_size=8, num_heads=1, cond_drop_prob=0.1),
+            tmp_path / "m.pt",
+            run_probe=False,
         )
 
 

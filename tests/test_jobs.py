@@ -18,7 +18,8 @@ from waiting import PATIENCE, until, until_it_beats
 
 from ddpm.errors import UserError
 from ddpm.runs import jobs
-from ddpm.runs.jobs import Job, Pulse, Status, Worker
+from ddpm.runs.jobs import Job, Pulse, Status
+from ddpm.runs.worker import Stopped, Worker
 from ddpm.storage import files
 
 ROOT = Path(jobs.__file__).parents[2]
@@ -27,7 +28,7 @@ WORK = """
 import sys, time
 from pathlib import Path
 from ddpm.errors import UserError
-from ddpm.runs.jobs import Worker
+from ddpm.runs.worker import Worker
 try:
     with Worker(Path(sys.argv[1]), 1000) as worker:
         worker.beat(state="running")
@@ -272,7 +273,7 @@ def test_failure_is_written_down(job: Job) -> None:
 
 def test_stopped_before_there_was_anything_to_save(job: Job) -> None:
     with Worker(job.folder):
-        raise jobs.Stopped
+        raise Stopped
     assert job.state() == "stopped"
 
 

@@ -12,9 +12,9 @@ from raising import raises_error
 
 from ddpm.config.training import Config
 from ddpm.data.datasets import describe
-from ddpm.data.listing import look
+from ddpm.data.listing import list_folder
 from ddpm.runs import runs
-from ddpm.runs.jobs import Worker
+from ddpm.runs.worker import Worker
 from ddpm.storage import images
 
 
@@ -33,7 +33,7 @@ def folder(tmp_path: Path) -> Callable[..., Path]:
 
 
 def found(place: Path) -> list[str]:
-    return ["/".join(file.parts) for file in look(place).files]
+    return ["/".join(file.parts) for file in list_folder(place).files]
 
 
 def test_images_are_known_by_content_where_their_names_do_not_tell(folder: Callable[..., Path]) -> None:
@@ -42,15 +42,15 @@ def test_images_are_known_by_content_where_their_names_do_not_tell(folder: Calla
     (place / "labels.csv").write_text("a,b")
     (place / "notes.weird").write_text("nothing")
     assert found(place) == ["a.TIF", "b.jfif", "c.jpg_large", "d.0001", "e.avif", "hashed"]
-    assert set(look(place).left_out) == {"1 file without an extension", "1 .csv file", "1 .weird file"}
-    assert not look(place).unread
+    assert set(list_folder(place).left_out) == {"1 file without an extension", "1 .csv file", "1 .weird file"}
+    assert not list_folder(place).unread
 
 
 def test_images_that_cannot_be_read_here_are_counted_by_kind(folder: Callable[..., Path]) -> None:
     place = folder("a.png")
     for name in ("b.heic", "c.HEIC", "d.nef", "clip.mp4", "rest.zip"):
         (place / name).write_bytes(b"?")
-    assert look(place).unread == ("2 .heic files", "1 .mp4 file", "1 .nef file", "1 .zip file")
+    assert list_folder(place).unread == ("2 .heic files", "1 .mp4 file", "1 .nef file", "1 .zip file")
     assert any("2 .heic files" in notice for notice in describe(str(place)).notices)
 
 
@@ -82,7 +82,7 @@ def test_what_systems_made_is_left_out(folder: Callable[..., Path], name: str) -
     (place / ".DS_Store").touch()
     assert found(place) == ["cat/1.png", "dog/1.png"]
     assert describe(str(place)).class_names == ("cat", "dog")
-    assert look(place).left_out
+    assert list_folder(place).left_out
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no pipes in folders")
@@ -98,7 +98,7 @@ def test_special_files_are_never_opened(
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind("s.png")
         assert found(place) == ["a.png"]
-    assert set(look(place).left_out) == {"4 pipes, sockets and devices", "1 link that leads nowhere"}
+    assert set(list_folder(place).left_out) == {"4 pipes, sockets and devices", "1 link that leads nowhere"}
     os.mkfifo(tmp_path / "pipe.npz")
     for name in ("pipe.npz", "data/pipe.png"):
         with raises_error("not-data"):
@@ -139,9 +139,9 @@ def test_what_this_program_makes_is_no_data(folder: Callable[..., Path], monkeyp
     monkeypatch.setenv("DDPM_CACHE", str(place / "cache"))
     images.save_png(place / "dog" / "grid.png", np.zeros((8, 8, 3), np.uint8), {"seed": 0})  # taken home
     assert found(place) == ["cat/1.png", "dog/1.png"]
-    ours = next(phrase for phrase in look(place).left_out if "this program" in phrase)
+    ours = next(phrase for phrase in list_folder(place).left_out if "this program" in phrase)
     assert all(name in ours for name in ("runs/one", "cat/two", "dog/drawn", "theirs", "cache"))
-    assert "1 sheet of samples" in look(place).left_out
+    assert "1 sheet of samples" in list_folder(place).left_out
 
 
 def test_samples_that_are_named_are_learnt_from(folder: Callable[..., Path], tmp_path: Path) -> None:
@@ -234,4 +234,4 @@ def test_images_among_many_other_files_without_an_extension_are_found(folder: Ca
         (place / f"note{k}").write_text("text")
         (place / f"note{k}.odd").write_text("text")
     assert found(place) == ["a.odd", "m", "z1", "z2"]
-    assert set(look(place).left_out) == {"150 files without an extension", "150 .odd files"}
+    assert set(list_folder(place).left_out) == {"150 files without an extension", "150 .odd files"}

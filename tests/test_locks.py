@@ -10,7 +10,8 @@ import pytest
 from raising import raises_error
 
 from ddpm.runs import jobs
-from ddpm.runs.jobs import Job, Worker
+from ddpm.runs.jobs import Job
+from ddpm.runs.worker import Worker
 from ddpm.storage import files, locks
 
 

@@ -12,8 +12,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from ddpm.config import codec, validation
 from ddpm.config.training import Config
 from ddpm.runs import metrics, runs
-from ddpm.runs.jobs import Worker
 from ddpm.runs.metrics import COLUMNS
+from ddpm.runs.worker import Worker
 from ddpm.storage import files
 from ddpm.training import log_writers
 from ddpm.training.log_writers import RunLog

@@ -52,7 +52,7 @@ def test_a_wrong_mask_is_ignored(text: object, why: str, caplog: pytest.LogCaptu
     assert why in caplog.text
 
 
-GOOD = {"picture": "p", "stamp": 5, "mask": "/8A="}
+GOOD = {"image": "p", "stamp": 5, "mask": "/8A="}
 
 
 def test_what_the_browser_sends_is_read() -> None:
@@ -70,7 +70,7 @@ def test_what_the_browser_sends_is_read() -> None:
         {**GOOD, "stamp": True},
         {**GOOD, "stamp": 1.5},
         {**GOOD, "mask": "AA=="},
-        {"picture": "p"},
+        {"image": "p"},
     ],
 )
 def test_what_it_should_not_send_is_ignored(value: object, caplog: pytest.LogCaptureFixture) -> None:
@@ -79,7 +79,7 @@ def test_what_it_should_not_send_is_ignored(value: object, caplog: pytest.LogCap
     assert "ignored" in caplog.text
 
 
-@pytest.mark.parametrize("value", [None, {**GOOD, "picture": "another"}])
+@pytest.mark.parametrize("value", [None, {**GOOD, "image": "another"}])
 def test_nothing_and_a_mask_of_another_picture_are_not_wrong(value: object, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "ddpm"):
         assert mask_canvas.read(value, "p", (2, 5)) is None

@@ -55,7 +55,7 @@ def test_a_training_takes_the_memory_that_is_expected(settings: dict[str, Any]) 
     if settings != TORCH and build.found().library is None:
         pytest.skip(build.found().why)
     config = codec.replace(BASE, settings)
-    maps = memory.activation_bytes(config.model, memory.way(config.train.kernels, config.train.precision))
+    maps = memory.activation_bytes(config.model, memory.expected_mode(config.train.kernels, config.train.precision))
     assert maps * config.train.micro > 0.7 * memory.RUNTIME[False], "too small a training to tell how maps are counted"
     with BenchmarkProcess(config) as training:
         training.request("time_steps", 2)
@@ -72,7 +72,9 @@ def test_kernels_work_in_the_room_that_is_expected(size: int) -> None:
     trainer.update(random_batch(config))
     ops = trainer.model.ops
     assert isinstance(ops, NativeOps)
-    assert ops.room(0).numel() == pytest.approx(memory._room(config.model, torch.get_num_threads()), rel=0.02)
+    assert ops.room(0).numel() == pytest.approx(
+        memory._gradient_workspace(config.model, torch.get_num_threads()), rel=0.02
+    )
 
 
 @pytest.mark.usefixtures("compiler")
@@ -108,13 +110,13 @@ def test_our_kernels_take_less_than_torch_and_more_with_more_threads() -> None:
 def test_what_will_compute_is_told_without_asking_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     for has_bf16, width in ((True, 2), (False, 4)):
         monkeypatch.setattr(hardware, "has_bf16", lambda has=has_bf16: has)
-        assert memory.way("auto", "auto") == memory.BenchmarkCase(native=True, bytes=width)
-        assert memory.way("compile", "auto") == memory.BenchmarkCase(native=False, bytes=width)
-        assert memory.way("native", "fp32") == memory.BenchmarkCase(native=True, bytes=4)
-        assert memory.way("native", "fp16") == memory.BenchmarkCase(native=False, bytes=2)
+        assert memory.expected_mode("auto", "auto") == memory.BenchmarkCase(native=True, bytes=width)
+        assert memory.expected_mode("compile", "auto") == memory.BenchmarkCase(native=False, bytes=width)
+        assert memory.expected_mode("native", "fp32") == memory.BenchmarkCase(native=True, bytes=4)
+        assert memory.expected_mode("native", "fp16") == memory.BenchmarkCase(native=False, bytes=2)
         assert estimated(precision="auto", use_fp16=True) == estimated(precision="bf16")
     monkeypatch.setattr(compilers, "find_compiler", lambda: ())
-    assert memory.way("native", "fp32") == memory.TORCH
+    assert memory.expected_mode("native", "fp32") == memory.TORCH
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the processor is described in Linux's /proc")

@@ -21,9 +21,9 @@ from ddpm.config.training import Config
 from ddpm.reports import animation
 from ddpm.reports.animation import Frames
 from ddpm.runs import example
-from ddpm.runs.jobs import Worker
 from ddpm.runs.results import TrajectoryJob
 from ddpm.runs.runs import Run
+from ddpm.runs.worker import Worker
 from ddpm.sampling import engine
 from ddpm.sampling.request import resolve_request
 from ddpm.storage import images

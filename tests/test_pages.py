@@ -18,7 +18,7 @@ from waiting import until
 from ddpm.config import codec
 from ddpm.config.presets import DEFAULT, PRESETS
 from ddpm.runs import launch, runs
-from ddpm.runs.jobs import Worker
+from ddpm.runs.worker import Worker
 from pages.ui.frame import layout, run_status
 
 pytestmark = pytest.mark.usefixtures("runs_here")
@@ -246,7 +246,7 @@ def test_monitor_of_a_finished_run(runs_dir: Path) -> None:
     fake_run.write(runs_dir, "done", steps=40, warning="The disk is nearly full.")
     at = open_page("pages/monitor.py", run="done")
     assert at.button(key="resume").disabled
-    assert "all of its 40 steps" in at.button(key="resume").help
+    assert "its 40 steps" in at.button(key="resume").help
     assert [w.value for w in at.warning] == ["The disk is nearly full."]
     assert any("ddpm train --resume done" in c.value for c in at.code)
 

@@ -162,7 +162,7 @@ def test_the_scale_is_resumed_exactly(config: Config, dataset: Dataset) -> None:
 
 def test_the_scale_is_logged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: Config) -> None:
     from ddpm.runs import runs
-    from ddpm.runs.jobs import Worker
+    from ddpm.runs.worker import Worker
     from ddpm.training.loop import TrainingLoop
 
     run = runs.create_run(tmp_path, "mixed", codec.replace(config, {"precision": "fp16", "total_steps": 3}))

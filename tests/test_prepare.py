@@ -217,7 +217,7 @@ def zip_of(path: Path, entries: dict[str, bytes], mode: int = 0, level: int = zi
 
 def into(folder: Path) -> list[Callable[[Path], Any]]:
     """Both readers of zip files."""
-    return [lambda path: lsun.write(path, folder, SMALL), lambda path: imagenet64.look([path], "train")]
+    return [lambda path: lsun.write(path, folder, SMALL), lambda path: imagenet64.find_batches([path], "train")]
 
 
 @pytest.mark.parametrize("name", ["../data.mdb", "/data.mdb", "a/../../data.mdb", "C:/data.mdb", "..\\data.mdb"])
@@ -266,7 +266,7 @@ def test_a_flipped_bit_in_a_zip(database: Path, tmp_path: Path) -> None:
 
 def test_no_zip(tmp_path: Path) -> None:
     with raises_error("not-found"):
-        imagenet64.look([tmp_path / "none.zip"], "train")
+        imagenet64.find_batches([tmp_path / "none.zip"], "train")
     with raises_error("wrong-archive", 0, "data.mdb"):
         lsun.write(zip_of(tmp_path / "a.zip", {"readme.txt": b""}), tmp_path / "out", SMALL)
 
@@ -329,11 +329,11 @@ def test_imagenet64_becomes_a_folder(tmp_path: Path) -> None:
 def test_the_second_archive_may_come_later(tmp_path: Path) -> None:
     first, second = parts(tmp_path, zipfile.ZIP_STORED, np.savez_compressed)
     folder = tmp_path / "out"
-    imagenet64.write_folder(imagenet64.look([first], "train"), folder)
+    imagenet64.write_folder(imagenet64.find_batches([first], "train"), folder)
     assert len(list(folder.glob("*.png"))) == 17
     kept = {path: path.stat().st_mtime_ns for path in folder.glob("*.png")}
     calls: list[tuple[int, int]] = []
-    imagenet64.write_folder(imagenet64.look([first, second], "train"), folder, lambda *at: calls.append(at))
+    imagenet64.write_folder(imagenet64.find_batches([first, second], "train"), folder, lambda *at: calls.append(at))
     assert len(list(folder.glob("*.png"))) == 32
     assert calls[-1] == (32, 32)
     assert all(path.stat().st_mtime_ns == time for path, time in kept.items())
@@ -352,7 +352,7 @@ def test_a_folder_of_batches_becomes_an_npz(unpacked: Path, tmp_path: Path, monk
     dataset = datasets.open_dataset(DataConfig(data_dir=str(target)), ModelConfig(image_size=64))
     assert np.array_equal(dataset.images, np.concatenate([PIXELS[k] for k in range(1, 11)])), "batch 10 comes last"
     with raises_error("already-exists"):
-        imagenet64.write_npz(imagenet64.look([unpacked], "train"), target)
+        imagenet64.write_npz(imagenet64.find_batches([unpacked], "train"), target)
 
 
 def test_the_validation_pictures(unpacked: Path, tmp_path: Path) -> None:
@@ -362,7 +362,7 @@ def test_the_validation_pictures(unpacked: Path, tmp_path: Path) -> None:
     source = sources.open_source(str(tmp_path / "val"))
     assert source.class_names == ("0001", "0002", "1000")
     with raises_error("not-empty"):
-        imagenet64.write_folder(imagenet64.look([unpacked], "train"), tmp_path / "val")
+        imagenet64.write_folder(imagenet64.find_batches([unpacked], "train"), tmp_path / "val")
 
 
 class Evil:
@@ -394,7 +394,7 @@ def test_other_files_are_refused(tmp_path: Path, content: bytes, error: tuple[An
     else:
         archive.write_bytes(content)
     with raises_error(*error):
-        imagenet64.look([archive], "val")
+        imagenet64.find_batches([archive], "val")
     assert not Path("evil").exists()
 
 
@@ -409,11 +409,11 @@ def test_a_header_that_lies(tmp_path: Path) -> None:
                 np.lib.format.write_array(member, np.ones(shape[0], np.int64))
         return path
 
-    assert imagenet64.look([batch((4, 12288))], "val")[0].labels.tolist() == [1] * 4
+    assert imagenet64.find_batches([batch((4, 12288))], "val")[0].labels.tolist() == [1] * 4
     with raises_error("damaged-archive", "49,152", 5):
-        imagenet64.look([batch((5, 12288))], "val")
+        imagenet64.find_batches([batch((5, 12288))], "val")
     with raises_error("damaged-archive", "49,152", 3):
-        imagenet64.look([batch((3, 12288))], "val")
+        imagenet64.find_batches([batch((3, 12288))], "val")
 
 
 def test_a_flipped_bit_in_a_batch(unpacked: Path, tmp_path: Path) -> None:
@@ -421,7 +421,7 @@ def test_a_flipped_bit_in_a_batch(unpacked: Path, tmp_path: Path) -> None:
     content = bytearray(file.read_bytes())
     content[10_000] ^= 1  # in the data
     file.write_bytes(content)
-    batches = imagenet64.look([unpacked], "train")
+    batches = imagenet64.find_batches([unpacked], "train")
     with raises_error("damaged-archive", "train_data_batch_7.npz"):
         imagenet64.write_npz(batches, tmp_path / "a.npz")
     assert not (tmp_path / "a.npz").exists()
@@ -429,11 +429,11 @@ def test_a_flipped_bit_in_a_batch(unpacked: Path, tmp_path: Path) -> None:
 
 def test_batches_are_named_once_and_there(unpacked: Path, tmp_path: Path) -> None:
     with raises_error("conflicting-settings", "train_data_batch_1.npz"):
-        imagenet64.look([unpacked, *parts(tmp_path)], "train")
+        imagenet64.find_batches([unpacked, *parts(tmp_path)], "train")
     empty = tmp_path / "empty"
     empty.mkdir()
     with raises_error("wrong-archive", "train_data_batch_1.npz"):
-        imagenet64.look([empty], "train")
+        imagenet64.find_batches([empty], "train")
 
 
 def test_sums_for_each_archive(tmp_path: Path) -> None:

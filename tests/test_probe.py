@@ -59,8 +59,8 @@ def networks(cache: Path) -> dict[str, dict[str, torch.Tensor]]:
 
 
 def asked(tensors: dict[str, torch.Tensor], **given: object) -> tuple[Config, str]:
-    found = identify.recognise(tensors, {"image_size": 8, **given}, FILE)
-    return found.config, " ".join(found.told)
+    found = identify.identify(tensors, {"image_size": 8, **given}, FILE)
+    return found.config, " ".join(found.notes)
 
 
 @pytest.fixture(scope="module")

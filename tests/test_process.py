@@ -35,7 +35,7 @@ STAND_IN = """
 import json, os, subprocess, sys, time
 from pathlib import Path
 sys.path.insert(0, {root!r})
-from ddpm.runs.jobs import Worker
+from ddpm.runs.worker import Worker
 arguments = sys.argv[3:]  # after -m ddpm
 value = dict(zip(arguments, arguments[1:]))
 folder = Path(value["--runs_dir"]) / value["--resume"] if arguments[0] == "train" else Path(arguments[-1])

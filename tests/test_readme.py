@@ -47,7 +47,6 @@ def printed_by(code: str, folder: Path) -> list[str]:
     return done.stdout.splitlines()
 
 
-@pytest.mark.skipif(not (ROOT / "ddpm" / "api").exists(), reason="the face is not there yet")
 @pytest.mark.parametrize("path", [path for path in TEXTS if "```python" in read(path)], ids=by_path)
 def test_examples_in_python_run(path: Path, tmp_path: Path) -> None:
     (example,) = re.findall(r"```python\n(.*?)```", read(path), re.DOTALL)

@@ -13,11 +13,10 @@ from pathlib import Path
 import pytest
 
 from ddpm.cli import main
-from ddpm.runs import runs
-from ddpm.runs.jobs import Worker
+from ddpm.runs import commands, runs
 from ddpm.runs.results import SampleJob
 from ddpm.runs.runs import Run
-from pages.ui.frame import run_status
+from ddpm.runs.worker import Worker
 
 ROOT = Path(main.__file__).parents[2]
 SOURCES = [*(ROOT / "ddpm").rglob("*.py"), *(ROOT / "pages").rglob("*.py"), ROOT / "app.py"]
@@ -108,12 +107,12 @@ def shown(text: str) -> str:
 
 
 def on_page(run: Run, what: str) -> str:
-    return dict(run_status.commands(run))[what]
+    return dict(commands.for_buttons(run))[what]
 
 
 def test_going_on_with_a_finished_run(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     before = {path.name for path in run.folder.parent.iterdir()}
-    assert typed(on_page(run, "Go on after a stop")) == 2
+    assert typed(on_page(run, "Resume")) == 2
     assert typed(shown(capsys.readouterr().err)) == 0
     (new,) = {path.name for path in run.folder.parent.iterdir()} - before
     assert Run(run.folder.parent / new).checkpoint().step == 4
@@ -125,7 +124,12 @@ def test_what_a_page_shows(run: Run, home: Path, tmp_path: Path, where: object) 
     if where == "elsewhere":
         run = Run(run.folder.absolute())
     with contextlib.chdir(home if where == Path("runs") else tmp_path):
-        for what in ("Train the same again", "Draw pictures", "Measure bits per dimension", "Metrics as a spreadsheet"):
+        for what in (
+            "Train again with the same settings",
+            "Sample images",
+            "Evaluate bits per dimension",
+            "Export metrics as a spreadsheet",
+        ):
             assert typed(on_page(run, what)) == 0, what
         assert SampleJob(Path("samples")).shape == (64, 8, 8, 3)
         assert Path(f"{NAME}.xlsx").exists()
@@ -135,7 +139,7 @@ def test_going_on_after_a_stop(run: Run) -> None:
     settings = json.loads((run.folder / "config.json").read_text())
     settings["train"]["total_steps"] = 3
     (run.folder / "config.json").write_text(json.dumps(settings))
-    assert typed(on_page(Run(run.folder), "Go on after a stop")) == 0
+    assert typed(on_page(Run(run.folder), "Resume")) == 0
     assert run.checkpoint().step == 3
 
 

@@ -23,8 +23,9 @@ from ddpm.config.training import Config
 from ddpm.data import datasets, lineage
 from ddpm.data.datasets import Digest
 from ddpm.runs import runs
-from ddpm.runs.jobs import Status, Worker
+from ddpm.runs.jobs import Status
 from ddpm.runs.runs import Run
+from ddpm.runs.worker import Worker
 from ddpm.storage import files
 from ddpm.training import resume
 from ddpm.training.loop import TrainingLoop
@@ -431,10 +432,10 @@ def forget(run: Run) -> None:
 def test_the_held_out_part_is_measured_wherever_it_is_now(begin: Begin, images: Path) -> None:
     run = begin(hold_out=0.4)
     moved = images.rename(images.parent / "moved")
-    _, about = likelihood.open_pictures(run.config, EvalConfig(data_dir=str(moved)), None, weights_data(run))
+    _, about = likelihood.open_images(run.config, EvalConfig(data_dir=str(moved)), None, weights_data(run))
     assert about["part"] == "test"
     assert 0 < about["count"] < COUNT
-    _, about = likelihood.open_pictures(run.config, EvalConfig(data_dir=str(moved)), None)
+    _, about = likelihood.open_images(run.config, EvalConfig(data_dir=str(moved)), None)
     assert (about["part"], about["count"]) == ("all", COUNT), "other data is measured whole"
 
 

@@ -19,10 +19,10 @@ from ddpm.config import codec
 from ddpm.config.tasks import SampleConfig
 from ddpm.config.training import Config
 from ddpm.errors import UserError
-from ddpm.runs import runs
-from ddpm.runs.jobs import Stopped, Worker
+from ddpm.runs import queue, run_names, runs, trash
 from ddpm.runs.results import SampleJob
 from ddpm.runs.runs import Run
+from ddpm.runs.worker import Stopped, Worker
 from ddpm.storage import files
 
 FakeRun = Callable[..., Run]
@@ -33,7 +33,7 @@ FakeRun = Callable[..., Run]
 
 @pytest.mark.parametrize("name", ["a", "run-1", "0", "A.b_c-d", "x" * 64, "console", "com10"])
 def test_good_names(name: str) -> None:
-    runs.check_name(name)
+    run_names.check_name(name)
 
 
 BAD_NAMES = [
@@ -92,8 +92,8 @@ def test_a_folder_that_was_renamed_by_hand_is_a_run(name: str, fake_run: FakeRun
         "--runs_dir",
         str(folder.parent),
     ]
-    runs.check_name(runs.free_name(folder.parent, f"{name}-again"))
-    binned = runs.trash_run(run)
+    run_names.check_name(run_names.free_name(folder.parent, f"{name}-again"))
+    binned = trash.trash_run(run)
     assert binned.name == name
     assert runs.list_runs(folder.parent) == []
 
@@ -124,7 +124,7 @@ def test_a_folder_that_is_no_run_is_not_to_be_resumed(runs_dir: Path, tiny: Conf
 def test_free_names_are_good_and_free(runs_dir: Path, tiny: Config, base: str) -> None:
     names = []
     for _ in range(3):
-        names.append(runs.free_name(runs_dir, base))
+        names.append(run_names.free_name(runs_dir, base))
         runs.create_run(runs_dir, names[-1], tiny)
     assert len(set(names)) == 3
     assert names[1] == f"{names[0]}-2"
@@ -309,12 +309,12 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
 
 def test_trash_can_be_undone(fake_run: FakeRun) -> None:
     run = fake_run("one")
-    bin_folder = runs.trash_run(run)
+    bin_folder = trash.trash_run(run)
     runs_dir = run.folder.parent
     assert runs.list_runs(runs_dir) == []
     assert Run(bin_folder).checkpoints()[-1].step == 40
     again = fake_run("one")
-    assert runs.trash_run(again) != bin_folder
+    assert trash.trash_run(again) != bin_folder
     bin_folder.rename(runs_dir / "one")
     assert [r.name for r in runs.list_runs(runs_dir)] == ["one"]
 
@@ -324,7 +324,7 @@ def test_what_is_at_work_is_not_thrown_away(fake_run: FakeRun) -> None:
     with Worker(run.folder) as worker:
         worker.beat(state="running")
         with raises_error("still-running"):
-            runs.trash_run(run)
+            trash.trash_run(run)
     assert run.folder.exists()
 
 
@@ -335,13 +335,13 @@ def test_trainings_wait_for_their_turn(runs_dir: Path, tiny: Config) -> None:
     first, second = (runs.create_run(runs_dir, name, tiny) for name in ("first", "second"))
     order = []
     with Worker(first.folder, state="queued") as one:
-        runs.wait_in_queue(first, one)
+        queue.wait_in_queue(first, one)
         one.beat(state="running")
 
         def wait() -> None:
             with Worker(second.folder, state="queued") as two:
                 order.append("queued")
-                runs.wait_in_queue(second, two)
+                queue.wait_in_queue(second, two)
                 order.append("turn")
 
         waiting = threading.Thread(target=wait)
@@ -362,4 +362,4 @@ def test_one_that_waits_can_be_stopped(runs_dir: Path, tiny: Config) -> None:
         with Worker(second.folder, state="queued") as two:
             second.request("stop")
             with pytest.raises(Stopped):
-                runs.wait_in_queue(second, two)
+                queue.wait_in_queue(second, two)

@@ -77,8 +77,8 @@ def mask(path: Path, size: int = 8) -> str:
 
 def drawn(at: AppTest, asked: list[SampleConfig]) -> SampleConfig:
     """What a press on Draw asks for."""
-    assert not button(at, "Draw").disabled, said(at)
-    button(at, "Draw").click().run()
+    assert not button(at, "Sample").disabled, said(at)
+    button(at, "Sample").click().run()
     assert not at.exception, at.exception
     return asked[-1]
 
@@ -101,7 +101,7 @@ def shown(at: AppTest) -> set[str]:
 def test_the_first_drawing_is_a_click(run: Run, asked: list[SampleConfig]) -> None:
     at = open_page("pages/sample.py")
     assert drawn(at, asked) == dataclasses.replace(sampling_form.FIRST, weights="ema_0.9")
-    assert "10 network calls a picture" in said(at)
+    assert "10 model evaluations per image" in said(at)
     assert sampling_form.FIRST.sampler == FEW_STEPS
     assert asked[0].batch_size == 0
 
@@ -127,7 +127,7 @@ def test_the_analytic_variance_is_explained(run: Run, asked: list[SampleConfig])
     at = open_page("pages/sample.py")
     at.selectbox(key="sample.sampler").set_value("ddpm").run()
     at.selectbox(key="sample.variance").set_value("analytic").run()
-    assert "Estimated once on the run's data" in said(at)
+    assert "Estimated once from the run's data" in said(at)
     assert drawn(at, asked).variance == "analytic"
 
 
@@ -142,7 +142,7 @@ def test_guidance(run: Run, asked: list[SampleConfig]) -> None:
     assert drawn(at, asked).guidance_interval == ""
 
 
-@pytest.mark.parametrize(("classes", "why"), [(True, "learnt without the class"), (False, "has learnt none")])
+@pytest.mark.parametrize(("classes", "why"), [(True, "class dropout"), (False, "class-conditional model")])
 def test_a_run_that_cannot_be_guided_says_why(
     fake_run: Callable[..., Run], asked: list[SampleConfig], classes: bool, why: str
 ) -> None:
@@ -170,19 +170,19 @@ def test_what_contradicts_is_told_and_keeps_from_drawing(run: Run) -> None:
     at.select_slider(key="sample.steps").set_value(1)
     at.toggle(key="sample.denoise_to_zero").set_value(False).run()
     assert "too few for" in said(at)
-    assert button(at, "Draw").disabled
-    assert "too few for" in button(at, "Draw").help
+    assert button(at, "Sample").disabled
+    assert "too few for" in button(at, "Sample").help
 
 
 def test_all_timesteps_and_a_respacing(run: Run, asked: list[SampleConfig]) -> None:
     at = open_page("pages/sample.py")
     at.selectbox(key="sample.sampler").set_value("ddpm")
     at.select_slider(key="sample.steps").set_value(0).run()
-    assert "1,000 network calls a picture" in said(at)
+    assert "1,000 model evaluations per image" in said(at)
     assert (drawn(at, asked).steps, asked[-1].spacing) == (0, "auto")
     at.text_input(key="sample.timestep_respacing").set_value("10,15,20").run()
     assert at.select_slider(key="sample.steps").disabled
-    assert "45 network calls a picture" in said(at)
+    assert "45 model evaluations per image" in said(at)
     assert (drawn(at, asked).steps, asked[-1].timestep_respacing) == (0, "10,15,20")
 
 
@@ -190,11 +190,11 @@ def test_all_timesteps_and_a_respacing(run: Run, asked: list[SampleConfig]) -> N
 
 
 TASK_FIELDS = {
-    "draw": {"How many", "Seed"},
+    "draw": {"Count", "Seed"},
     "interpolate": {"Seed", "Last seed"},
-    "vary": {"Seed", "Strength", "Picture to begin with"},
-    "inpaint": {"Seed", "Picture to begin with", "Resampling", "Jump length (steps)"},
-    "invert": {"Picture to begin with"},
+    "vary": {"Seed", "Strength", "Input image"},
+    "inpaint": {"Seed", "Input image", "Resampling", "Jump length (steps)"},
+    "invert": {"Input image"},
 }
 
 
@@ -206,8 +206,8 @@ def test_each_task_shows_what_belongs_to_it(task: str, run: Run) -> None:
     assert shown(at) & everything == TASK_FIELDS[task]
     assert ("Sampler" in shown(at)) == (task != "invert")
     if task in inputs_form.TASKS:
-        assert "No picture is chosen yet" in said(at)
-        assert button(at, "Draw").disabled
+        assert "No input image is selected yet" in said(at)
+        assert button(at, "Sample").disabled
 
 
 def test_from_seed_to_seed(run: Run, asked: list[SampleConfig]) -> None:
@@ -225,7 +225,7 @@ def test_an_uploaded_picture_is_fitted_and_kept(run: Run, asked: list[SampleConf
     at.button_group(key="sample.task").set_value("vary").run()
     large = Image.new("RGB", (40, 32), (10, 200, 30))
     at.get("file_uploader")[0].set_value([("cat.png", thumbnails.png(large), "image/png")]).run()
-    assert "Scaled from 40 x 32 to 8 x 8 pixels, the middle of it." in said(at)
+    assert "Scaled from 40 x 32 to 8 x 8 pixels, cropped at the centre." in said(at)
     at.slider(key="sample.strength").set_value(0.3).run()
     sample = drawn(at, asked)
     assert sample.strength == 0.3
@@ -235,7 +235,7 @@ def test_an_uploaded_picture_is_fitted_and_kept(run: Run, asked: list[SampleConf
     assert "1 network" not in said(at)
     at.get("file_uploader")[0].set_value([("cat.png", b"no picture", "image/png")]).run()
     assert "is not a picture" in said(at)
-    assert button(at, "Draw").disabled
+    assert button(at, "Sample").disabled
 
 
 def test_an_earlier_drawing_is_begun_with(run: Run, asked: list[SampleConfig]) -> None:
@@ -271,7 +271,7 @@ def test_a_mask_by_path_and_by_upload(run: Run, asked: list[SampleConfig], tmp_p
     assert "Nothing is painted yet" in said(at)
     at.button_group(key="sample.mask_from").set_value("path").run()
     at.text_input(key="sample.mask_path").set_value(mask(tmp_path / "large.png", 20)).run()
-    assert "has 20 x 20 pixels, and this model draws 8 x 8" in said(at)
+    assert "has 20 x 20 pixels, and this model samples 8 x 8" in said(at)
     right = mask(tmp_path / "mask.png")
     at.text_input(key="sample.mask_path").set_value(right).run()
     assert drawn(at, asked).mask == right
@@ -304,7 +304,7 @@ def test_what_was_painted_is_drawn_with(
 def test_a_super_resolution_run_begins_with_no_picture(fake_run: Callable[..., Run]) -> None:
     fake_run("large", small_size=4)
     at = open_page("pages/sample.py")
-    assert [option.split()[-1] for option in at.button_group(key="sample.task").options] == ["Draw", "Interpolate"]
+    assert [option.split()[-1] for option in at.button_group(key="sample.task").options] == ["Sample", "Interpolate"]
 
 
 # Settings come back as they went in

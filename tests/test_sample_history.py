@@ -9,9 +9,10 @@ from app_page import button, open_page, said
 
 from ddpm.config.tasks import SampleConfig
 from ddpm.planning import summary
-from ddpm.runs.jobs import Status, Worker
+from ddpm.runs.jobs import Status
 from ddpm.runs.results import SampleJob
 from ddpm.runs.runs import Run
+from ddpm.runs.worker import Worker
 from ddpm.storage import files, images
 from pages.ui.forms import reopen
 from pages.ui.results import sampler_comparison, samples
@@ -63,9 +64,9 @@ def test_a_drawing_that_ended_early_goes_on(run: Run, state: str, monkeypatch: p
     resumed: list[SampleJob] = []
     monkeypatch.setattr("ddpm.runs.launch.resume_sampling", resumed.append)
     at = open_page("pages/sample.py")
-    assert ("Go on" in [b.label for b in at.button]) == (state != "finished")
+    assert ("Resume" in [b.label for b in at.button]) == (state != "finished")
     if state != "finished":
-        button(at, "Go on").click().run()
+        button(at, "Resume").click().run()
         assert resumed == [job]
 
 
@@ -73,7 +74,7 @@ def test_the_settings_and_the_command_of_what_is_shown(run: Run) -> None:
     earlier(run, seed=77, steps=25)
     at = open_page("pages/sample.py")
     assert "ddpm sample --seed 3" in said(at)
-    button(at, "Open these settings again").click().run()
+    button(at, "Use these settings").click().run()
     assert at.number_input(key="sample.seed").value == 77
     assert at.select_slider(key="sample.steps").value == 25
 
@@ -85,11 +86,11 @@ def test_a_reconstruction_error(run: Run) -> None:
     metric = next(m for m in at.metric if m.label == "Reconstruction error")
     assert metric.value == "2.5"
     assert "0 to 255" in metric.help
-    assert "Each: 1.5, 2.5, 3.5" in said(at)
+    assert "Per image: 1.5, 2.5, 3.5" in said(at)
 
 
 def test_an_interpolation_is_a_strip(run: Run) -> None:
-    strip = samples.picture(earlier(run, count=5, task="interpolate"))
+    strip = samples.image(earlier(run, count=5, task="interpolate"))
     assert strip
     assert strip.size == (5 * 8 + 4 * 2, 8)
     assert open_page("pages/sample.py")
@@ -117,10 +118,10 @@ def test_deleted_after_a_question_and_brought_back(run: Run) -> None:
         at.button(key=f"delete_{each.name}").click().run()
         at.button(key="drawing_sure").click().run()
         assert not each.folder.exists()
-    assert "was deleted" in said(at)
+    assert "were deleted" in said(at)
     at.button(key="drawing_undo").click().run()
     assert len(job.images) == 3
-    assert "was deleted" not in said(at)
+    assert "were deleted" not in said(at)
     assert at.button(key=f"show_{job.name}")
 
 
@@ -141,7 +142,7 @@ def test_one_that_begins_says_nothing_of_its_settings_yet(run: Run) -> None:
     assert job.sample_config is None
     at = open_page("pages/sample.py")
     assert "10,000" not in said(at)
-    assert "Open these settings again" not in [b.label for b in at.button]
+    assert "Use these settings" not in [b.label for b in at.button]
 
 
 def test_two_are_compared(run: Run) -> None:
@@ -150,16 +151,16 @@ def test_two_are_compared(run: Run) -> None:
     third = earlier(run, "20260104-000000", seed=1, task="vary", picture="a.png")
     at = open_page("pages/sample.py")
     at.checkbox(key=f"compare_{first.name}").check().run()
-    assert "Compared" not in [s.value for s in at.subheader]
+    assert "Comparison" not in [s.value for s in at.subheader]
     at.checkbox(key=f"compare_{second.name}").check().run()
-    assert "Compared" in [s.value for s in at.subheader]
+    assert "Comparison" in [s.value for s in at.subheader]
     assert sampler_comparison.differences(first, second) == [("Seed", "1", "2"), ("Sampler", "ddim", "unipc-3")]
     at.checkbox(key=f"compare_{third.name}").check().run()  # takes the place of the first
     assert [at.checkbox(key=f"compare_{job.name}").value for job in (first, second, third)] == [False, True, True]
     labels = {row[0] for row in sampler_comparison.differences(first, third)}
     assert labels == {"Task", "Input image", "Strength"}
     at.checkbox(key=f"compare_{third.name}").uncheck().run()
-    assert "Compared" not in [s.value for s in at.subheader]
+    assert "Comparison" not in [s.value for s in at.subheader]
 
 
 def test_the_same_settings_are_said_to_be(run: Run) -> None:
@@ -168,11 +169,11 @@ def test_the_same_settings_are_said_to_be(run: Run) -> None:
     at = open_page("pages/sample.py")
     for name in ("20260102-030405", theirs.name):
         at.checkbox(key=f"compare_{name}").check().run()
-    assert "drawn with the same settings" in said(at)
+    assert "sampled with the same settings" in said(at)
 
 
 def upload(at, content: bytes):  # type: ignore[no-untyped-def]
-    field = next(f for f in at.get("file_uploader") if "drawn here" in f.label)
+    field = next(f for f in at.get("file_uploader") if "sampled by this program" in f.label)
     field.set_value([("star.png", content, "image/png")]).run()
     assert not at.exception, at.exception
 
@@ -185,7 +186,7 @@ def test_settings_out_of_a_picture(run: Run, fake_run: Callable[..., Run]) -> No
     assert at.slider(key="sample.eta").value == 0.5
     assert (
         at.success[0].value.replace("\\", "")
-        == "The settings are in the form: drawn from shapes, with ema_0.9 of step 40."
+        == "The settings have been loaded: sampled from shapes with ema_0.9 of step 40."
     )
     other = fake_run("other", diffusion_steps=1000)
     found = dict(
@@ -193,9 +194,9 @@ def test_settings_out_of_a_picture(run: Run, fake_run: Callable[..., Run]) -> No
     )
     kind, sentence = reopen.origin(other, found)
     assert kind == "warning"
-    assert "was drawn from shapes, with ema_0.9 of step 40, and the run chosen here is other" in sentence
+    assert "was sampled from shapes with ema_0.9 of step 40, but the selected run is other" in sentence
     kind, sentence = reopen.origin(run, found)
-    assert "which shapes does not have any more" in sentence
+    assert "which shapes no longer has" in sentence
 
 
 def test_a_picture_without_settings(run: Run) -> None:
@@ -211,12 +212,9 @@ def test_what_each_was_is_told_in_short(run: Run) -> None:
     def describe(**settings: object) -> str:
         return summary.describe(run.config, SampleConfig(**{"num_samples": 4, "steps": 10, **settings}))  # type: ignore[arg-type]
 
+    assert describe(sampler="heun", steps=11, guidance_scale=2.5) == "4 images · Heun, 11 NFE, guidance 2.5 · seed 0"
     assert (
-        describe(sampler="heun", steps=11, guidance_scale=2.5) == "4 pictures · Heun, 11 steps, guidance 2.5 · seed 0"
+        describe(task="interpolate", sampler="plms", to_seed=3) == "Interpolate · 4 images · PLMS, 10 NFE · seed 0 to 3"
     )
-    assert (
-        describe(task="interpolate", sampler="plms", to_seed=3)
-        == "Interpolate · 4 pictures · PLMS, 10 steps · seed 0 to 3"
-    )
-    assert describe(task="invert", num_samples=1) == "Invert · 1 picture · DDIM, 20 steps"
-    assert describe(sampler="ddpm", classes="star,ring") == "4 pictures · DDPM, 10 steps · seed 0 · star, ring"
+    assert describe(task="invert", num_samples=1) == "Invert · 1 image · DDIM, 20 NFE"
+    assert describe(sampler="ddpm", classes="star,ring") == "4 images · DDPM, 10 NFE · seed 0 · star, ring"

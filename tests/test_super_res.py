@@ -27,9 +27,9 @@ from ddpm.planning import low_res
 from ddpm.planning.resolve import resolve_labels
 from ddpm.planning.source_images import SourceImages
 from ddpm.runs import runs
-from ddpm.runs.jobs import Stopped, Worker
 from ddpm.runs.results import SampleJob
 from ddpm.runs.runs import Run
+from ddpm.runs.worker import Stopped, Worker
 from ddpm.sampling import engine
 from ddpm.sampling import job as drawing
 from ddpm.sampling.request import resolve_request

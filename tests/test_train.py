@@ -18,7 +18,7 @@ from ddpm.config.training import Config, TrainConfig
 from ddpm.data import datasets
 from ddpm.data.datasets import Dataset
 from ddpm.runs import runs
-from ddpm.runs.jobs import Worker
+from ddpm.runs.worker import Worker
 from ddpm.storage import images
 from ddpm.training import loop
 from ddpm.training.optimizer import Ema

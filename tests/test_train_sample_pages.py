@@ -24,9 +24,10 @@ from ddpm.config.training import Config
 from ddpm.planning import summary
 from ddpm.reports import downloads
 from ddpm.runs import commands, launch, runs
-from ddpm.runs.jobs import Status, Worker
+from ddpm.runs.jobs import Status
 from ddpm.runs.results import SampleJob
 from ddpm.runs.runs import Run
+from ddpm.runs.worker import Worker
 from ddpm.storage import files
 from pages.ui.components import thumbnails
 from pages.ui.forms import data_form
@@ -89,9 +90,9 @@ def test_a_preset_fills_every_field(name: str) -> None:
     assert at.number_input(key="train.num_channels").value == wanted.model.num_channels
     assert at.number_input(key="train.total_steps").value == wanted.train.total_steps
     assert at.selectbox(key="train.noise_schedule").value == wanted.diffusion.noise_schedule
-    assert at.button(key=f"choose_{name}").label == "Chosen"
+    assert at.button(key=f"choose_{name}").label == "Selected"
     only_data = [line for line in said(at).splitlines() if ":red[" in line]
-    data_lines = ("CIFAR-10 is not on this computer", "pixels: use a smaller image size", "no classes to learn")
+    data_lines = ("CIFAR-10 is not on this computer", "pixels: use a smaller image size", "has no classes")
     assert all(any(why in line for why in data_lines) for line in only_data)  # all else is right
 
 
@@ -174,7 +175,7 @@ def test_a_folder_of_ones_own(tmp_path: Path) -> None:
     at = open_page("pages/train.py")
     at.button_group(key="train.source").set_value(data_form.PATH).run()
     at.text_input(key="train.path").set_value(f'"{folder}" ').run()  # as a file manager copies it
-    assert "3 pictures" in said(at)
+    assert "3 images" in said(at)
     assert "The data has no classes" in said(at)  # the preset learns classes
     at.toggle(key="train.class_cond").set_value(False).run()
     assert not button(at, "Start").disabled
@@ -226,7 +227,7 @@ def test_a_run_that_trains_makes_the_next_one_wait(fake_run: Callable[..., Run])
     run = fake_run("busy", state="running")
     with Worker(run.folder, 100) as worker:
         worker.beat(state="running", now=True)
-        assert "busy is training: this run will wait in line" in said(open_page("pages/train.py"))
+        assert "busy is training: this run will wait in the queue" in said(open_page("pages/train.py"))
 
 
 def test_fields_stay_when_the_page_is_left(fake_run: Callable[..., Run]) -> None:
@@ -299,7 +300,7 @@ def test_super_resolution_is_a_switch() -> None:
     assert "--small_size 8" in at.code[0].value
     assert not button(at, "Start").disabled
     at.number_input(key="train.small_size").set_value(32).run()
-    assert "nothing to enlarge" in said(at)
+    assert "nothing to upsample" in said(at)
     assert button(at, "Start").disabled
     at.number_input(key="train.small_size").set_value(12).run()
     assert not button(at, "Start").disabled
@@ -335,28 +336,28 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[SampleConfig]:
 def test_a_grid_of_all_classes(fake_run: Callable[..., Run], asked: list[SampleConfig]) -> None:
     fake_run("shapes", class_cond=True, num_classes=3, class_names=("circle", "star", "ring"))
     at = open_page("pages/sample.py")
-    at.button_group(key="sample.count").set_value("Of each class").run()
+    at.button_group(key="sample.count").set_value("Per class").run()
     assert not [n for n in at.number_input if n.key == "sample.num_samples"]
     at.number_input(key="sample.rows").set_value(5).run()
-    button(at, "Draw").click().run()
+    button(at, "Sample").click().run()
     at.multiselect(key="sample.classes").set_value(["ring", "star"]).run()
-    button(at, "Draw").click().run()
+    button(at, "Sample").click().run()
     assert [(s.num_samples, s.classes) for s in asked] == [(15, ""), (10, "ring,star")]
     at.number_input(key="sample.rows").set_value(None).run()
-    assert button(at, "Draw").disabled
+    assert button(at, "Sample").disabled
 
 
 def test_labels_without_names_are_asked_for(fake_run: Callable[..., Run], asked: list[SampleConfig]) -> None:
     fake_run("reference", class_cond=True, num_classes=1000)
     at = open_page("pages/sample.py")
     assert "does not say which of them it has learnt" in said(at)
-    assert button(at, "Draw").disabled
+    assert button(at, "Sample").disabled
     at.text_input(key="sample.classes").set_value("5-3").run()
     assert "runs backwards" in said(at)
     at.text_input(key="sample.classes").set_value("0-9").run()
-    at.button_group(key="sample.count").set_value("Of each class").run()
+    at.button_group(key="sample.count").set_value("Per class").run()
     at.number_input(key="sample.rows").set_value(2).run()
-    button(at, "Draw").click().run()
+    button(at, "Sample").click().run()
     assert (asked[0].classes, asked[0].num_samples) == ("0-9", 20)
 
 
@@ -364,7 +365,7 @@ def test_labels_without_names_are_asked_for(fake_run: Callable[..., Run], asked:
 def test_the_columns_of_a_grid_are_named(fake_run: Callable[..., Run], classes: str) -> None:
     run = fake_run("shapes", class_cond=True, num_classes=3, class_names=("circle", "<star>", "ring"))
     job = draw(run, count=7, classes=classes)
-    assert samples.heads(job, run.config) == (["<star>", "ring"] if classes else ["circle", "<star>", "ring"])
+    assert samples.column_names(job, run.config) == (["<star>", "ring"] if classes else ["circle", "<star>", "ring"])
     at = open_page("pages/sample.py")
     assert "&lt;star&gt;" in at.get("html")[0].proto.body  # type: ignore[attr-defined]
     draw(run, "20260103-000000", count=2)
@@ -376,11 +377,11 @@ def test_a_super_resolution_run_draws_from_its_data_with_one_click(
 ) -> None:
     fake_run("large", small_size=4)
     at = open_page("pages/sample.py")
-    button(at, "Draw").click().run()
+    button(at, "Sample").click().run()
     assert asked[0].base_samples == "data"
     at.button_group(key="sample.base").set_value("path").run()
-    assert "No small pictures are named yet" in said(at)
-    assert button(at, "Draw").disabled
+    assert "No low-resolution images are selected yet" in said(at)
+    assert button(at, "Sample").disabled
     folder = tmp_path / "small"
     files.write_bytes(folder / "0.png", thumbnails.png(Image.new("RGB", (5, 4))))
     at.text_input(key="sample.base_path").set_value(str(folder)).run()
@@ -388,7 +389,7 @@ def test_a_super_resolution_run_draws_from_its_data_with_one_click(
     files.write_bytes(folder / "1.png", thumbnails.png(Image.new("RGB", (4, 4))))
     (folder / "0.png").unlink()
     at.run()
-    button(at, "Draw").click().run()
+    button(at, "Sample").click().run()
     assert asked[1].base_samples == str(folder)
 
 
@@ -400,7 +401,7 @@ def test_pictures_of_another_run_are_enlarged(fake_run: Callable[..., Run], aske
     at.button_group(key="sample.base").set_value("drawn").run()
     assert [option.split(",")[0] for option in at.selectbox(key="sample.base_drawn").options] == ["other", "small"]
     at.selectbox(key="sample.base_drawn").set_value(str(job.npz)).run()
-    button(at, "Draw").click().run()
+    button(at, "Sample").click().run()
     assert asked[0].base_samples == str(job.npz)
 
 
@@ -408,17 +409,17 @@ def test_small_pictures_are_uploaded(fake_run: Callable[..., Run], asked: list[S
     run = fake_run("large", small_size=4)
     at = open_page("pages/sample.py")
     at.button_group(key="sample.base").set_value("upload").run()
-    assert button(at, "Draw").disabled
+    assert button(at, "Sample").disabled
     small = thumbnails.png(Image.new("RGB", (4, 4)))
     at.get("file_uploader")[0].set_value([("cat_1.png", small, "image/png"), ("cat_2.png", small, "image/png")]).run()
-    button(at, "Draw").click().run()
+    button(at, "Sample").click().run()
     folder = Path(asked[0].base_samples)
     assert folder.parent == (run.folder / "uploads").absolute()
     assert sorted(path.name for path in folder.iterdir()) == ["cat_1.png", "cat_2.png"]
     other = thumbnails.png(Image.new("RGB", (4, 4), "red"))
     upload = [("a.png", small), ("A.png", other), ("a.png", other), ("a.png", small), ("a-2.png", small)]
     at.get("file_uploader")[0].set_value([(name, data, "image/png") for name, data in upload]).run()
-    button(at, "Draw").click().run()
+    button(at, "Sample").click().run()
     kept = {path.name: path.read_bytes() for path in Path(asked.pop().base_samples).iterdir()}
     assert kept == {"a.png": small, "A-2.png": other, "a-2-2.png": small}
     packed = io.BytesIO()
@@ -427,7 +428,7 @@ def test_small_pictures_are_uploaded(fake_run: Callable[..., Run], asked: list[S
     at.get("file_uploader")[0].set_value(mixed).run()
     assert "together with other files" in said(at)
     at.get("file_uploader")[0].set_value(mixed[:1]).run()
-    button(at, "Draw").click().run()
+    button(at, "Sample").click().run()
     assert asked[1].base_samples.endswith("a.npz")
 
 
@@ -436,14 +437,14 @@ def test_pairs_are_shown_and_taken_home(fake_run: Callable[..., Run]) -> None:
     job = draw(run, base_samples="shapes")
     files.write_bytes(job.pairs, thumbnails.png(Image.new("RGB", (34, 18))))
     at = open_page("pages/sample.py")
-    assert "left the small picture" in said(at)
+    assert "low-resolution image on the left" in said(at)
     assert "Pairs (PNG)" in [d.label for d in at.get("download_button")]
     at.button(key=f"use_{job.name}").click().run()
     assert at.text_input(key="sample.base_path").value == "shapes"
 
 
 def test_sample_without_a_run_begins_with_the_example() -> None:
-    assert "The example that comes with the program" in said(open_page("pages/sample.py"))
+    assert "This is the included example model" in said(open_page("pages/sample.py"))
 
 
 def test_a_run_without_checkpoint_says_so(fake_run: Callable[..., Run]) -> None:
@@ -482,7 +483,7 @@ def test_draw_starts_a_process_with_what_the_form_says(
     at.number_input(key="sample.num_samples").set_value(4)
     at.multiselect(key="sample.classes").set_value(["star"])
     at.number_input(key="sample.seed").set_value(7).run()
-    button(at, "Draw").click().run()
+    button(at, "Sample").click().run()
     first = SampleConfig(
         weights="model", step=20, num_samples=4, batch_size=0, sampler="ddim", steps=20, eta=0.5, classes="star", seed=7
     )
@@ -490,7 +491,7 @@ def test_draw_starts_a_process_with_what_the_form_says(
     at.selectbox(key="sample.sampler").set_value("ddpm").run()
     with pytest.raises(KeyError):
         at.slider(key="sample.eta")
-    button(at, "Draw").click().run()
+    button(at, "Sample").click().run()
     assert asked[1] == dataclasses.replace(first, sampler="ddpm", eta=0.0)
 
 
@@ -499,7 +500,7 @@ def test_an_impossible_respacing_is_told(fake_run: Callable[..., Run]) -> None:
     at = open_page("pages/sample.py")
     at.text_input(key="sample.timestep_respacing").set_value("ddim13").run()
     assert "no whole stride" in said(at)
-    assert button(at, "Draw").disabled
+    assert button(at, "Sample").disabled
 
 
 def test_a_finished_drawing_can_be_taken_home(fake_run: Callable[..., Run]) -> None:
@@ -507,7 +508,7 @@ def test_a_finished_drawing_can_be_taken_home(fake_run: Callable[..., Run]) -> N
     at = open_page("pages/sample.py")
     assert [d.label for d in at.get("download_button")] == [
         "Grid (PNG)",
-        "Pictures (zip)",
+        "Images (zip)",
         "Arrays (npz)",
         "Settings (JSON)",
     ]
@@ -542,7 +543,7 @@ def test_a_drawing_in_hand_can_be_cancelled(fake_run: Callable[..., Run]) -> Non
     with Worker(job.folder) as worker:
         worker.beat(state="running", step=3, total_steps=10, seconds_left=7.0, now=True)
         at = open_page("pages/sample.py")
-        assert button(at, "Draw").disabled
+        assert button(at, "Sample").disabled
         button(at, "Cancel").click().run()
         assert "stop" in job.requests()
 
@@ -566,7 +567,7 @@ def test_settings_used_again_are_the_same_settings(
     monkeypatch.setattr("ddpm.runs.launch.start_sampling", lambda run, sample: asked.append(sample) or job)
     at = open_page("pages/sample.py")
     at.button(key=f"use_{job.name}").click().run()
-    button(at, "Draw").click().run()
+    button(at, "Sample").click().run()
     assert not at.exception
     assert asked == [dataclasses.replace(summary.normal_form(sample), weights="ema_0.9")]
 
@@ -593,4 +594,4 @@ def test_enlarged_pixels_are_not_blurred() -> None:
 def test_what_a_drawing_was_is_told_in_short() -> None:
     config = codec.replace(Config(), dict(diffusion_steps=1000))
     sample = SampleConfig(num_samples=1, use_ddim=True, timestep_respacing="ddim50", eta=0.5, seed=3)
-    assert summary.describe(config, sample) == "1 picture · DDIM, 50 steps, eta 0.5 · seed 3"
+    assert summary.describe(config, sample) == "1 image · DDIM, 50 NFE, eta 0.5 · seed 3"

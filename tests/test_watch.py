@@ -103,11 +103,11 @@ def test_what_did_not_change_is_not_read_again(
     view = store.view(run)
     drawn = []
 
-    def draw(frame: object, look: figures.Look, columns: tuple[str, ...]) -> dict:
+    def draw(frame: object, look: figures.ChartOptions, columns: tuple[str, ...]) -> dict:
         drawn.append(frame)
         return {"data": len(drawn)}
 
-    def figure(look: figures.Look = figures.Look()) -> str:  # noqa: B008
+    def figure(look: figures.ChartOptions = figures.ChartOptions()) -> str:  # noqa: B008
         return view.figure(figures.MAIN, look, draw)
 
     poll_requests(store)
@@ -121,7 +121,7 @@ def test_what_did_not_change_is_not_read_again(
     append(run, 21)
     until(lambda: figure() != first)
     assert len(drawn) == 2
-    assert figure(figures.Look(log=False)) != first
+    assert figure(figures.ChartOptions(log=False)) != first
 
 
 def test_without_events_it_looks_again_after_a_while(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,6 +193,6 @@ def test_one_thread_however_often_it_is_asked_for(runs_dir: Path) -> None:
 def test_many_lines_at_once_are_cheap_to_draw(runs_dir: Path, store: run_store.Store) -> None:
     run = fake_run.write(runs_dir, "one", steps=10)
     view = store.view(run)
-    text = view.figure(figures.MAIN, figures.Look(), figures.panels)
+    text = view.figure(figures.MAIN, figures.ChartOptions(), figures.panels)
     assert '"data":[' in text
     assert "NaN" not in text

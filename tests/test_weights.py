@@ -52,7 +52,7 @@ FILES: dict[str, tuple[Callable[[Path], Any], str]] = {
         r"whole.*under model.*torch\.utils\.data\.dataset\.TensorDataset",
     ),
     "nested": (lambda p: saved(p, {"opt": {"state": {}, "param_groups": []}, "net": {"ema": NETWORK}}), r"net\.ema"),
-    "beside": (lambda p: saved(p, {**NETWORK, "epoch": 3}), "epoch beside its tensors"),
+    "beside": (lambda p: saved(p, {**NETWORK, "epoch": 3}), "epoch next to its tensors"),
     "empty dict": (lambda p: saved(p, {}), "holds nothing"),
     "list": (lambda p: saved(p, [1, 2]), r"no network weights \(but list\)"),
     "optimiser": (lambda p: saved(p, {"state": {}, "param_groups": []}), "an optimiser's state"),
@@ -147,12 +147,12 @@ def test_a_tensor_too_many_or_too_few_is_named(tmp_path: Path) -> None:
         "input_blocks.1.0.emb_layers.1.weight",
     ):
         with pytest.raises(UserError, match=f"lacks the tensor {re.escape(name)}"):
-            identify.recognise({k: v for k, v in whole.items() if k != name}, flags, tmp_path / "m.pt", ask=False)
+            identify.identify({k: v for k, v in whole.items() if k != name}, flags, tmp_path / "m.pt", run_probe=False)
     with raises_error("wrong-weights"):
-        identify.recognise({**whole, "extra": torch.zeros(1)}, flags, tmp_path / "m.pt", ask=False)
+        identify.identify({**whole, "extra": torch.zeros(1)}, flags, tmp_path / "m.pt", run_probe=False)
     with raises_error("wrong-weights", 2):
-        identify.recognise(
-            {**whole, "extra": torch.zeros(1), "more": torch.zeros(1)}, flags, tmp_path / "m.pt", ask=False
+        identify.identify(
+            {**whole, "extra": torch.zeros(1), "more": torch.zeros(1)}, flags, tmp_path / "m.pt", run_probe=False
         )
 
 

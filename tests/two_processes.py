@@ -21,7 +21,7 @@ from ddpm.config.tasks import EvalConfig, SampleConfig
 from ddpm.config.training import Config
 from ddpm.data import datasets
 from ddpm.errors import UserError
-from ddpm.runs.jobs import Helper, Stopped
+from ddpm.runs.worker import Helper, Stopped
 from ddpm.sampling import engine, job
 from ddpm.sampling.request import resolve_request
 from ddpm.training.trainer import Trainer
@@ -132,7 +132,7 @@ def reading(out: Path) -> dict[str, str]:
             return f"{type(error).__name__}: {error}"
 
     def measured(data_dir: str, worker: Helper | None = None) -> int:
-        return len(likelihood.open_pictures(config, EvalConfig(data_dir=data_dir), worker)[0])
+        return len(likelihood.open_images(config, EvalConfig(data_dir=data_dir), worker)[0])
 
     def drawn(base_samples: str) -> int:
         asked = SampleConfig(num_samples=1, base_samples=base_samples)

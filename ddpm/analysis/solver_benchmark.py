@@ -35,9 +35,9 @@ from ddpm.planning import resolve, solver_grid
 from ddpm.planning.resolve import ResolvedSampling
 from ddpm.planning.solver_grid import GridCell, GridResult, ImpossibleCell, SolverVariant
 from ddpm.reports.contact_sheet import SHOWN, Sheet
-from ddpm.runs.jobs import Worker, keep_on_failure
 from ddpm.runs.results import SolverBenchmarkJob
 from ddpm.runs.runs import Run
+from ddpm.runs.worker import Worker, keep_on_failure
 from ddpm.sampling import analytic_variance, engine
 from ddpm.sampling.request import resolve_request
 from ddpm.storage import files, images
@@ -259,7 +259,7 @@ def compare_into(
         **about,
     }
     files.write_json(folder / "settings.json", said)
-    worker.beat(state="running", message="Drawing the converged pictures")
+    worker.beat(state="running", message="Sampling the converged images")
     kept = _ResultFiles(job, said, cells, impossible, settings)
     measured: Measured | None = None
     began = time.monotonic()

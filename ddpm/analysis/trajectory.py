@@ -1,7 +1,7 @@
-"""One picture under the microscope: how it comes about, from noise to the last step.
+"""The trajectory of one sample: x_t, x_start and eps at each model evaluation, with their changes as numbers.
 
-for look in looks(network, config, sample, number): a record a network call, of numbers and of three pictures: x_t as
-the network saw it, the clean picture and the noise that it found in it.
+for look in looks(network, resolved, number):
+    print(look.t, look.change)
 """
 
 import dataclasses
@@ -27,30 +27,30 @@ from ddpm.models import backend
 from ddpm.planning.resolve import ResolvedSampling
 from ddpm.reports import animation
 from ddpm.reports.animation import Frames
-from ddpm.runs.jobs import Worker, keep_on_failure
 from ddpm.runs.results import TrajectoryJob
 from ddpm.runs.runs import Run
+from ddpm.runs.worker import Worker, keep_on_failure
 from ddpm.sampling import analytic_variance, engine
 from ddpm.sampling.request import resolve_request
 from ddpm.storage import files, images
 
 LEVELS = 127.5  # of 0 .. 255, in a unit of [-1, 1]
-MOST_FRAMES = 250  # pictures kept of a long walk; the numbers are those of all steps
+MAX_FRAMES = 250  # of which images are kept; numbers are kept of all evaluations
 NOISE_SHOWN = 1 / 3  # a third of the noise, so that hardly any of it lies outside of black and white
 
 
 class Look(NamedTuple):
-    """One network call.  Pictures are [C, H, W]; changes are root mean squares in levels of 0 to 255."""
+    """One model evaluation.  Images are float32 [C, H, W]; changes are root mean squares in levels of 0 to 255."""
 
     done: int
     total: int
-    t: float  # the timestep that the network was asked at
+    t: float  # timestep of the evaluation
     lam: float  # log(alpha / sigma) there
-    x: Tensor  # what it saw
-    x_start: Tensor  # the clean picture that it expects
-    eps: Tensor  # the noise that it takes the rest for
+    x: Tensor  # x_t, the input
+    x_start: Tensor  # predicted clean image
+    eps: Tensor  # predicted noise
     change: float  # of x by the step that follows
-    x_start_change: float | None  # since the call before; None at the first
+    x_start_change: float | None  # since the evaluation before; None at the first
     after: Tensor  # x after the step
 
 
@@ -87,7 +87,7 @@ def looks(
 def _check_number(settings: SampleConfig, number: int) -> None:
     if not 0 <= number < settings.num_samples:
         raise UserError(
-            f"number {number} is none of the pictures, which are {settings.num_samples}: name one from 0 to"
+            f"number {number} is none of the {settings.num_samples} images: name one from 0 to"
             f" {settings.num_samples - 1}.",
             code="bad-value",
         )
@@ -102,7 +102,7 @@ def _pixels(x: Tensor) -> np.ndarray:
 
 
 class Record:
-    """What was seen so far: the numbers of every step, and the pictures of MOST_FRAMES of them at most."""
+    """The trajectory so far: numbers of every evaluation, and images of at most MAX_FRAMES of them."""
 
     def __init__(self) -> None:
         self.numbers: dict[str, list[float | None]] = {"t": [], "lam": [], "change": [], "x_start_change": []}
@@ -112,7 +112,7 @@ class Record:
 
     def add(self, look: Look) -> None:
         if self.last is None:
-            count = min(look.total, MOST_FRAMES)
+            count = min(look.total, MAX_FRAMES)
             self._kept = {round(k) for k in np.linspace(1, look.total, count).tolist()}
         for name, values in self.numbers.items():
             values.append(getattr(look, name))
@@ -127,7 +127,7 @@ class Record:
 
     @property
     def calls(self) -> list[int]:
-        """The calls, counted from 1, of which there are pictures."""
+        """Numbers of the evaluations, from 1, of which images are kept."""
         return [call for call, *_ in self._frames]
 
 
@@ -177,7 +177,7 @@ def look_source(
     files.write_json(folder / "settings.json", said)
     mse = analytic_variance.mse_for(resolved, opened, network, compute, worker)
     resolved = dataclasses.replace(resolved, analytic_mse=mse)
-    worker.beat(state="running", message="Drawing", step=0, total_steps=resolved.nfe)
+    worker.beat(state="running", message="Sampling", step=0, total_steps=resolved.nfe)
     record = Record()
     began = time.monotonic()
 
@@ -194,7 +194,7 @@ def look_source(
             yield look
             if "stop" in worker.poll_requests() and look.done < look.total:
                 break
-    worker.beat(message="Writing the pictures", now=True)
+    worker.beat(message="Writing the images", now=True)
     sentence = _keep(job, record, said)
     whole = record.last is not None and record.last.done == record.last.total
     stopped = (
@@ -208,7 +208,7 @@ def look_source(
 
 
 def _keep(job: TrajectoryJob, record: Record, said: Mapping[str, Any]) -> str:
-    """Write what there is, result.json last; returns what is to be said, if anything."""
+    """Writes the trajectory so far, result.json last; returns a sentence for the status, or nothing."""
     if record.last is None:
         return ""
     frames = record.frames()

@@ -68,8 +68,8 @@ def evaluate(
     seen = learnt = None  # what the model was trained on, to know whether `data` is that
     if opened := model.opened:
         seen = lineage.from_json(opened.weights.data)
-        learnt = checkpoint_files.learnt_beside(opened.path, opened.weights.step) if seen else None
-    dataset, _ = likelihood.open_pictures(model.config, request, None, seen, learnt)
+        learnt = checkpoint_files.learnt_at_step(opened.path, opened.weights.step) if seen else None
+    dataset, _ = likelihood.open_images(model.config, request, None, seen, learnt)
     compute = backend.resolve_backend(request.kernels, "fp32", model.device)
     resolved = resolve.resolve_evaluation(model.config, dataclasses.replace(request, kernels=compute.kernels))
     resolved = dataclasses.replace(resolved, analytic_mse=model.analytic_mse(resolved.variance))

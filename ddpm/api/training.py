@@ -15,6 +15,7 @@ from ddpm.errors import UserError
 from ddpm.host import cpu_threads
 from ddpm.runs import jobs, lost_checkpoints, runs
 from ddpm.runs.runs import Run
+from ddpm.runs.worker import Worker
 
 if TYPE_CHECKING:
     from ddpm.training.trainer import Report, Trainer
@@ -93,7 +94,7 @@ def _train_run(run: Run, resumed: dict[str, Any] | None = None) -> Iterator[Any]
     from ddpm.training import resume, start
     from ddpm.training.loop import TrainingLoop
 
-    with jobs.Worker(run.folder, run.config.train.total_steps) as worker, start.log_to_file(run.log_path):
+    with Worker(run.folder, run.config.train.total_steps) as worker, start.log_to_file(run.log_path):
         start.log_versions()
         if resumed is not None:
             lost_checkpoints.check(run)

@@ -18,7 +18,7 @@ from ddpm.data.datasets import Dataset
 from ddpm.errors import UserError
 from ddpm.models import backend
 from ddpm.planning import low_res
-from ddpm.runs.jobs import Stopped, Worker
+from ddpm.runs.worker import Stopped, Worker
 from ddpm.sampling import engine
 from ddpm.sampling.request import resolve_request
 from ddpm.storage import files

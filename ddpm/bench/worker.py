@@ -26,7 +26,8 @@ from ddpm.diffusion.losses import Batch, training_losses
 from ddpm.diffusion.process import Network
 from ddpm.models.native import build
 from ddpm.runs import runs
-from ddpm.runs.jobs import Job, Worker
+from ddpm.runs.jobs import Job
+from ddpm.runs.worker import Worker
 from ddpm.storage import files
 from ddpm.training.loop import TrainingLoop
 from ddpm.training.trainer import Trainer

@@ -2,9 +2,9 @@
 
 model000500.pt  ema_0.9999_000500.pt    state_dicts; the settings travel in their `_metadata`
 opt000500.pt                            AdamW's state_dict
-state000500.pt                          random states, place in the data, running means, who was ever trained on
-saves/000500.begun                      there while they are written
-saves/000500.json                       written last: the set counts once this is there
+state000500.pt                          random states, position in the data, running means, identities of images
+saves/000500.begun                      exists while they are written
+saves/000500.json                       manifest, written last: it makes the set valid
 """
 
 import copy
@@ -32,12 +32,12 @@ from ddpm.storage import files
 log = logging.getLogger("ddpm")
 T = TypeVar("T")
 
-AGAIN = 10  # times that a checkpoint is taken anew where it goes while it is read
+RETRIES = 10  # where a checkpoint is removed while it is read
 METADATA = "ddpm"  # our entry in a state_dict's _metadata: no module has this name, so no program minds it
 
 
 class Weights(NamedTuple):
-    """A file of weights, read."""
+    """Content of a file of weights."""
 
     tensors: dict[str, Tensor]
     config: Config | None  # None in a file that another program wrote, unless its folder was opened in place
@@ -55,17 +55,17 @@ def save(
     log_bytes: int,
     seconds: float,
 ) -> Checkpoint:
-    """Commit the set of files of one step.  `weights`: "model" or "ema_0.9999" -> name -> tensor.
+    """Saves the set of files of one step.  weights: "model" or "ema_0.9999" -> name -> tensor.
 
-    `optimizer` is None where another program's was lost.
-    A set that is there already and can be gone on from is left alone, as is another program's; files of one that cannot
-    are kept under another name.  Raises files.DiskFull with earlier sets intact.
+    optimizer: None where another program's was lost.  An existing set that can be resumed from is left alone, as is
+    another program's; files of one that cannot are kept under another name.  Raises files.DiskFull with earlier sets
+    intact.
     """
     there = {c.step: c for c in run.checkpoints()}.get(step)
     if there and (there.theirs or not fault(there)):
         return there
     checkpoint = Checkpoint(run.folder, step, {}, log_bytes, seconds)
-    if there:  # its files count no more, before the first of them goes
+    if there:  # invalid before the first of its files is replaced
         begun_path(there).unlink(missing_ok=True)
         manifest_path(there).unlink()
         files.sync_folder(manifest_path(there).parent)
@@ -87,42 +87,40 @@ def save(
 
 
 def _set_aside(path: Path) -> None:
-    """Keep a file that nobody vouches for, from which something may still be had, under a name that is free."""
+    """Keeps a file without a manifest under a free name, as something may still be recovered from it."""
     if path.exists():
         number = 1
         while (kept := path.with_name(f"{path.name}.{number}")).exists():
             number += 1
         files.rename(path, kept)
-        log.warning(
-            "%s was there already, of a set that cannot be gone on from: it is kept as %s.", path.name, kept.name
-        )
+        log.warning("%s existed already, of a set that cannot be resumed from: it is kept as %s.", path.name, kept.name)
 
 
 def save_weights(file: Any, weights: Mapping[str, Tensor], config: Config, step: int, kind: str) -> None:
-    """Write one file of weights that describes itself."""
+    """Writes one file of weights that holds its settings."""
     torch.save(_described(weights, config, step, kind), file)
 
 
 def commit(checkpoint: Checkpoint) -> None:
-    """Write the manifest: from here on the set counts."""
+    """Writes the manifest, which makes the set valid."""
     manifest = {k: v for k, v in checkpoint._asdict().items() if k != "folder"}
     files.write_json(manifest_path(checkpoint), manifest)
 
 
 def manifest_path(checkpoint: Checkpoint) -> Path:
-    """The file that makes a set of checkpoint files count."""
+    """Path of the manifest of a set."""
     return checkpoint.folder / "saves" / f"{checkpoint.step:06d}.json"
 
 
 def begun_path(checkpoint: Checkpoint) -> Path:
-    """What is there while a set is being written: its files without a manifest are of no worth then."""
+    """Path of the file that marks a set as being written."""
     return manifest_path(checkpoint).with_suffix(".begun")
 
 
 def prune(run: Run, keep: int) -> None:
-    """Remove all but the newest `keep` sets, each beginning with its manifest.  0 keeps all.
+    """Removes all but the newest `keep` sets, each beginning with its manifest; 0 keeps all.
 
-    Sets that another program wrote are not ours to remove, and not counted.
+    Sets that another program wrote are neither removed nor counted.
     """
     ours = [checkpoint for checkpoint in run.checkpoints() if not checkpoint.theirs]
     for old in ours[:-keep] if keep else []:
@@ -135,9 +133,7 @@ def prune(run: Run, keep: int) -> None:
 
 
 def damage(checkpoint: Checkpoint, only: str = "") -> str:
-    """What is wrong with a committed set, or with that file of it, as a sentence;
-    empty when every checksum is right.
-    """
+    """Describes in a sentence what is wrong with a set, or with the file `only`; empty where every checksum matches."""
     for name, expected in checkpoint.files.items():
         if only not in ("", name):
             continue
@@ -163,13 +159,14 @@ def mismatch(checkpoint: Checkpoint, name: str, size: int, sha256: str) -> str:
 
 
 def fault(checkpoint: Checkpoint, only: str = "") -> str:
-    """Why a committed set, or that file of it, is not to be gone on from, as a sentence; empty where it is."""
+    """Describes in a sentence why a set, or the file `only`, cannot be resumed from; empty where it can."""
     return damage(checkpoint, only) or _diverged(checkpoint, only)
 
 
 def _diverged(checkpoint: Checkpoint, only: str = "") -> str:
-    """Which file of a set, or of those only that one, holds what is no finite number, as a sentence;
-    empty where none does.
+    """Names in a sentence a file of a set, or the file `only`, with values that are not finite.
+
+    Empty where there is none.
     """
     for kind in (*checkpoint.weights, "opt"):
         path = checkpoint.path(kind)
@@ -181,23 +178,23 @@ def _diverged(checkpoint: Checkpoint, only: str = "") -> str:
 
 
 def _values(content: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Every tensor of a network's or an optimiser's state_dict, by name or place."""
+    """Returns every tensor of a network's or an optimiser's state_dict, by name or position."""
     if "param_groups" not in content:
         return dict(content)
     return {
-        f"{key} of tensor {place}": value
-        for place, entry in content["state"].items()
+        f"{key} of tensor {number}": value
+        for number, entry in content["state"].items()
         for key, value in entry.items()
         if isinstance(value, Tensor)
     }
 
 
-def taken(run: Run, step: int, read: Callable[[Checkpoint], T]) -> T:
-    """What `read` makes of the checkpoint of that step, or of the newest where it is 0.
+def with_checkpoint(run: Run, step: int, read: Callable[[Checkpoint], T]) -> T:
+    """Returns what `read` returns for the checkpoint of that step, or for the newest where it is 0.
 
-    Where a training removes it meanwhile, as it keeps only so many, the newest is taken again.  Raises UserError.
+    Where the training removes it meanwhile, the newest is read again.  Raises UserError.
     """
-    for _ in range(AGAIN):
+    for _ in range(RETRIES):
         found = run.checkpoint(step)
         for number, sentence in run.manifests()[1].items():
             if number > found.step:
@@ -215,7 +212,7 @@ def taken(run: Run, step: int, read: Callable[[Checkpoint], T]) -> T:
 
 
 def newest_intact(run: Run) -> tuple[Checkpoint | None, list[str]]:
-    """The newest set that can be gone on from, and what was wrong with those after it and with manifests."""
+    """Returns the newest set that can be resumed from, and what is wrong with later ones and with manifests."""
     sets, unreadable = run.manifests()
     wrong = list(unreadable.values())
     for checkpoint in reversed(sets):
@@ -253,38 +250,36 @@ def _weights_in(value: Any, path: Path) -> Weights:
     check_numbers(content, path)
     about = getattr(content, "_metadata", {}).get(METADATA)
     if about is None:
-        return _beside_settings(path, dict(content))
+        return _with_run_settings(path, dict(content))
     whole = {name: t.float() if t.dtype == torch.float16 else t for name, t in content.items()}  # of the example
     return Weights(whole, codec.from_json(json.loads(about["config"])), about["step"], about["kind"], about.get("data"))
 
 
 def learnt_in(state: Mapping[str, Any]) -> np.ndarray | None:
-    """Who was ever trained on, uint64, by the state of a checkpoint; None where an earlier version,
-    or another program, kept nothing.
-    """
+    """Reads the identities of all images ever trained on from a state: uint64 [n]; None where it does not hold them."""
     kept = state.get("learnt")
     return None if kept is None else kept.numpy().view(np.uint64)
 
 
-def learnt_beside(path: Path, step: int) -> np.ndarray | None:
-    """The same of a file of weights, by the state of its step beside it; None where there is none."""
+def learnt_at_step(path: Path, step: int) -> np.ndarray | None:
+    """Reads the same from the state file of a step in the folder of `path`; None where there is none."""
     state = path.with_name(f"state{step:06d}.pt")
     return learnt_in(read(state)) if state.exists() else None
 
 
 def optimizer_of(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """AdamW's state_dict, by position in the order of `tensors`.
+    """Reads AdamW's state_dict, by position in the order of `tensors`.
 
-    improved-diffusion's mixed precision has AdamW work on all tensors as a single flat one, in the same order: such a
-    state is taken apart.  Raises UserError when it is not one of these tensors.
+    improved-diffusion's mixed precision keeps the state of all tensors as a single flat one, in the same order,
+    which is split.  Raises UserError where the state does not belong to these tensors.
     """
     content = read(path)
     shapes = [tuple(t.shape) for t in tensors.values()]
     try:
-        content = _taken_apart(content, list(tensors.values()))
-        places = [place for group in content["param_groups"] for place in group["params"]]
+        content = _split(content, list(tensors.values()))
+        positions = [k for group in content["param_groups"] for k in group["params"]]
         entries = content["state"].items()
-        good = places == list(range(len(shapes))) and all(tuple(e["exp_avg"].shape) == shapes[k] for k, e in entries)
+        good = positions == list(range(len(shapes))) and all(tuple(e["exp_avg"].shape) == shapes[k] for k, e in entries)
     except (KeyError, TypeError, AttributeError, IndexError):
         good = False
     if not good:
@@ -301,24 +296,24 @@ def optimizer_of(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     return content
 
 
-def _taken_apart(content: dict[str, Any], tensors: list[Tensor]) -> dict[str, Any]:
-    """AdamW's state_dict with an entry for each tensor, where it has one for all of them, laid end to end."""
+def _split(content: dict[str, Any], tensors: list[Tensor]) -> dict[str, Any]:
+    """Splits a state_dict that has one flat entry for all tensors into one entry for each."""
     groups, entry, sizes = content["param_groups"], content["state"].get(0), [t.numel() for t in tensors]
     flat = entry and entry["exp_avg"].ndim == 1 and entry["exp_avg"].numel() == sum(sizes)
     if not flat or [group["params"] for group in groups] != [[0]]:
         return content
     parts = {key: value.split(sizes) for key, value in entry.items() if isinstance(value, Tensor) and value.ndim}
     state = {
-        place: copy.deepcopy(
-            {key: parts[key][place].view_as(t) if key in parts else value for key, value in entry.items()}
+        number: copy.deepcopy(
+            {key: parts[key][number].view_as(t) if key in parts else value for key, value in entry.items()}
         )
-        for place, t in enumerate(tensors)
+        for number, t in enumerate(tensors)
     }
     return {"state": state, "param_groups": [{**groups[0], "params": list(range(len(tensors)))}]}
 
 
-def _beside_settings(path: Path, tensors: dict[str, Tensor]) -> Weights:
-    """Weights of another program, with the settings of the run that its folder became when it was opened in place."""
+def _with_run_settings(path: Path, tensors: dict[str, Tensor]) -> Weights:
+    """Returns another program's weights, with the settings of the run that its folder became, if any."""
     run = Run(path.parent)
     if (path.parent / "config.json").exists():
         for checkpoint in run.checkpoints():
@@ -329,7 +324,7 @@ def _beside_settings(path: Path, tensors: dict[str, Tensor]) -> Weights:
 
 
 def fit(model: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
-    """Load `tensors` into `model`.  Raises UserError that names what differs, and the flags that would fit."""
+    """Loads `tensors` into `model`.  Raises UserError that names what differs, and the flags that would fit."""
     compare(model, tensors, source)
     model.load_state_dict(tensors)
 
@@ -355,7 +350,7 @@ def compare(model: nn.Module, tensors: Mapping[str, Tensor], source: str) -> Non
 
 
 def _more_or_fewer(source: str, missing: list[str], extra: list[str]) -> str:
-    """What to say where the shapes fit and some names do not."""
+    """Writes the sentence for shapes that fit and names that do not."""
 
     def named(names: list[str]) -> str:
         few = f"{', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"

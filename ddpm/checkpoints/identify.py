@@ -1,6 +1,4 @@
-"""What a file of weights without settings was trained as: from shapes, flags,
-the released models' names and a probe.
-"""
+"""Identifies the settings of weights without any: from shapes, flags, names of released models, and a probe."""
 
 import logging
 from collections.abc import Mapping
@@ -25,38 +23,40 @@ MODEL = {s.name for s in settings(ModelConfig)}
 TRAINING_ONLY = ("dropout", "use_checkpoint")  # of the model: no trace of them in the weights, and no need of them
 
 
-class Recognised(NamedTuple):
-    """Settings of a network, and how they came about."""
+class Identified(NamedTuple):
+    """Settings of a network, and how they were identified."""
 
     config: Config
     labels: tuple[int, ...]  # that were trained, as far as is known
-    told: list[str]  # sentences
+    notes: list[str]  # sentences
 
 
-def recognise(tensors: Mapping[str, Tensor], flags: Mapping[str, Any], source: Path, ask: bool = True) -> Recognised:
-    """The settings of the network in `source`.
+def identify(
+    tensors: Mapping[str, Tensor], flags: Mapping[str, Any], source: Path, run_probe: bool = True
+) -> Identified:
+    """Identifies the settings of the network in `source`.
 
-    Shapes tell most of the model's; `flags` (by setting name) and, for a released model's file, its preset tell the
-    rest.  Where `ask`, a probe (on the data that `flags` name, or on photographs) finds out what weights cannot tell:
-    it fills in what was not given, and says where what was given does not fit.  Raises UserError for flags that
-    contradict the shapes or the preset.
+    Shapes determine most of the model's settings; `flags` (by setting name) and, for a released model's file, its
+    preset give the rest.  run_probe: a probe, on the data that `flags` name or on photographs, infers what shapes do
+    not determine, where it was not given, and notes where what was given does not fit.  tensors: by name, of any shape.
+    Raises UserError for flags that contradict the shapes or the preset.
     """
     shapes = {name: tuple(t.shape) for name, t in tensors.items()}
     hidden = flags.get("cond_drop_prob", 0) > 0
     found = infer_config.model_settings(
         shapes, source.name, flags.get("image_size", 0), flags.get("small_size", 0), hidden
     )
-    told: list[str] = []
+    notes: list[str] = []
     if "image_size" not in flags:
-        told.append(
+        notes.append(
             f"image_size {found['image_size']} follows from the levels of the network: --image_size says another."
         )
     preset = presets.preset_of_file(source)
     known: dict[str, Any] = {}
     if preset:
         known = {**presets.PRESETS[preset].settings}
-        _agree(source, preset, known, flags, ask)
-        told.append(f"{source.name} is a released model: its settings are those of the preset {preset}.")
+        _agree(source, preset, known, flags, run_probe)
+        notes.append(f"{source.name} is a released model: its settings are those of the preset {preset}.")
     config = codec.replace(Config(), {**known, "data_dir": "", **found, **_without_open_ends(flags)})
     for problem in validation.network_problems(config):
         raise UserError(problem.sentence, code=problem.code)
@@ -71,34 +71,36 @@ def recognise(tensors: Mapping[str, Tensor], flags: Mapping[str, Any], source: P
                 " a class or none: leave it out.",
                 code="conflicting-settings",
             )
-        told.append(f"Its last label, {config.model.num_classes}, stands for no class, as cond_drop_prob says.")
+        notes.append(f"Its last label, {config.model.num_classes}, stands for no class, as cond_drop_prob says.")
     labels = tuple(label for label in trained_labels(source, tensors) if label < config.model.num_classes)
     if preset and config.model.class_cond:
         labels = labels or tuple(range(config.model.num_classes))
-    if ask and not preset:
-        config, sentences = _asked(tensors, config, flags, labels)
-        told += sentences
+    if run_probe and not preset:
+        config, sentences = _probed(tensors, config, flags, labels)
+        notes += sentences
     if config.model.class_cond and labels:
         names = tuple(str(label) for label in range(max(labels) + 1))
         config = codec.replace(config, {"class_names": config.class_names or names})
-        told.append(f"Of {config.model.num_classes:,} labels, {_ranges(labels)} were trained: those can be drawn.")
-    return Recognised(config, labels, told)
+        notes.append(f"Of {config.model.num_classes:,} labels, {_ranges(labels)} were trained: those can be sampled.")
+    return Identified(config, labels, notes)
 
 
-def settings_of(tensors: Mapping[str, Tensor], flags: Mapping[str, Any], source: Path, ask: bool = True) -> Config:
-    """As `recognise`, with what came out said in the log."""
-    found = recognise(tensors, flags, source, ask)
-    for sentence in found.told:
+def settings_of(
+    tensors: Mapping[str, Tensor], flags: Mapping[str, Any], source: Path, run_probe: bool = True
+) -> Config:
+    """Identifies the settings as `identify` does, and logs how."""
+    found = identify(tensors, flags, source, run_probe)
+    for sentence in found.notes:
         log.warning("%s", sentence)
     return found.config
 
 
 def _without_open_ends(flags: Mapping[str, Any]) -> dict[str, Any]:
-    """Flags but for the zeros that mean "find out"."""
+    """Leaves out the zeros that mean "identify it"."""
     return {name: value for name, value in flags.items() if value or name not in ("num_classes", "small_size")}
 
 
-def _agree(source: Path, preset: str, known: Mapping[str, Any], flags: Mapping[str, Any], ask: bool) -> None:
+def _agree(source: Path, preset: str, known: Mapping[str, Any], flags: Mapping[str, Any], run_probe: bool) -> None:
     settled = codec.replace(Config(), known)
     other = [
         f"--{name} {value}"
@@ -107,7 +109,7 @@ def _agree(source: Path, preset: str, known: Mapping[str, Any], flags: Mapping[s
         and name != "num_classes"
         and value != getattr(settled.model if name in MODEL else settled.diffusion, name, value)
     ]
-    if other and ask:
+    if other and run_probe:
         raise UserError(
             f"{source.name} is a released model and was trained with other settings than {', '.join(other)}: leave"
             f" these flags out, as the preset {preset} has them, or insist with --probe False.",
@@ -124,10 +126,10 @@ def _agree_with_shapes(source: Path, shapes: infer_config.Shapes, config: Config
         )
 
 
-def _asked(
+def _probed(
     tensors: Mapping[str, Tensor], config: Config, flags: Mapping[str, Any], labels: tuple[int, ...]
 ) -> tuple[Config, list[str]]:
-    """`config` with what the probe finds in place of what was not given: what was given is never overruled."""
+    """Replaces settings that were not given by what the probe finds; what was given is kept."""
     verdict = probe.verdict(tensors, config, probe.images_for(config), labels)
     given = {name: flags[name] for name in probe.NAMES if name in flags}
     for group in (("predict_xstart", "predict_xprev"), ("num_heads", "num_head_channels")):  # one says both
@@ -143,11 +145,11 @@ def _setting(config: Config, name: str) -> Any:
 
 
 def trained_labels(path: Path, tensors: Mapping[str, Tensor]) -> tuple[int, ...]:
-    """The labels that the network in `path` has seen; empty where that cannot be told, or there are none.
+    """Finds the labels that the network in `path` was trained on; empty where that cannot be found out.
 
-    AdamW's second moments of an embedding that was never used stay zero.  Without the optimiser's file beside it
-    (or with a damaged one), trained embeddings are those that differ between the weights and an average of them: that
-    shows only where weights are not decayed.
+    AdamW's second moments of an unused embedding stay zero.  Without the optimiser's file (or with a damaged one),
+    trained embeddings are those that differ between the weights and an average of them, which shows only without weight
+    decay.
     """
     embedding = tensors.get("label_emb.weight")
     beside = openai_folder.files_of_same_step(path)
@@ -156,7 +158,7 @@ def trained_labels(path: Path, tensors: Mapping[str, Tensor]) -> tuple[int, ...]
     seen = None
     try:
         optimizer = checkpoint_files.optimizer_of(beside.optimizer, tensors) if beside.optimizer else {"state": {}}
-    except UserError as error:  # to draw, an optimiser is not needed
+    except UserError as error:  # sampling needs no optimiser
         log.warning("%s", error)
         optimizer = {"state": {}}
     state = optimizer["state"].get(list(tensors).index("label_emb.weight"), {})
@@ -177,7 +179,7 @@ def trained_labels(path: Path, tensors: Mapping[str, Tensor]) -> tuple[int, ...]
 
 
 def _ranges(numbers: tuple[int, ...]) -> str:
-    """(0, 1, 2, 5) as 0-2, 5."""
+    """Writes (0, 1, 2, 5) as 0-2, 5."""
     runs: list[list[int]] = []
     for number in numbers:
         if runs and number == runs[-1][-1] + 1:

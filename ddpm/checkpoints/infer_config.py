@@ -1,8 +1,8 @@
-"""What the shapes of a network's tensors tell about its settings.  No torch.
+"""Infers settings of a network from the shapes of its tensors.  No torch.
 
-They tell channels, multipliers, blocks, attention, classes, learned variance, scale-shift norm and super-resolution.
-They do not tell the image size (a guess is made from the levels), the heads, whether the last label stands for no
-class, or anything of the diffusion process.
+Shapes determine channels, multipliers, blocks, attention, classes, learned variance, scale-shift norm and
+super-resolution.  They do not determine the image size (it is guessed from the levels), the heads, whether the last
+label stands for no class, or anything of the diffusion process.
 """
 
 import itertools
@@ -39,7 +39,9 @@ SIZES = [2**k for k in range(2, 11)]  # image sizes that are guessed
 def model_settings(
     shapes: Shapes, source: str, image_size: int = 0, small_size: int = 0, hidden: bool = False
 ) -> dict[str, Any]:
-    """The model settings, by name, of a network with these tensors; hidden: whether its last label stands for no class.
+    """Infers the model settings, by name, of a network with these tensors.
+
+    hidden: whether its last label stands for no class.
 
     Sizes that are not given are guessed: the image size from the multipliers and from where attention is, the
     small size of a super-resolution network as a quarter of it.  Raises UserError for another kind of network.
@@ -93,7 +95,7 @@ def _model_settings(shapes: Shapes, image_size: int, small_size: int, hidden: bo
 
 
 def _channels(seen: int, said: int) -> tuple[int, bool, bool]:
-    """Channels of a picture, whether a small one is seen beside it, whether a variance is said beside it."""
+    """Returns the channels of an image, whether a small image is an input, and whether a variance is an output."""
     for channels, super_res, learned in itertools.product((1, 3, 4), (False, True), (False, True)):
         if (channels * (1 + super_res), channels * (1 + learned)) == (seen, said):
             return channels, super_res, learned
@@ -101,7 +103,7 @@ def _channels(seen: int, said: int) -> tuple[int, bool, bool]:
 
 
 def _levels(shapes: Shapes, width: int) -> tuple[int, tuple[int, ...], list[int]]:
-    """Residual blocks per level, the width of each level in multiples, and the levels with attention."""
+    """Returns residual blocks per level, channel multiplier of each level, and the levels with attention."""
     numbers = sorted({int(m[1]) for name in shapes if (m := re.match(r"input_blocks\.(\d+)\.", name))})
     levels: list[list[tuple[int, bool]]] = [
         []
@@ -124,7 +126,7 @@ def _levels(shapes: Shapes, width: int) -> tuple[int, tuple[int, ...], list[int]
 
 
 def _guess_size(mult: tuple[int, ...], attended: list[int]) -> int:
-    """The image size at which attention is where it usually is, and the multipliers are the default ones."""
+    """Guesses the image size at which attention and multipliers are the usual ones."""
 
     def oddity(size: int) -> tuple[int, bool, int]:
         unusual = {size >> level for level in attended} - USUAL_ATTENTION
@@ -134,7 +136,10 @@ def _guess_size(mult: tuple[int, ...], attended: list[int]) -> int:
 
 
 def fitting_flags(shapes: Shapes, model: ModelConfig) -> list[str]:
-    """The flags by which `model` differs from the network with these tensors; none where that cannot be told."""
+    """Returns the flags by which `model` would fit the network with these tensors.
+
+    None where that cannot be inferred.
+    """
     hidden = model.cond_drop_prob > 0
     rows = shapes.get("label_emb.weight", (0,))[0]
     if model.class_cond and rows in (model.num_classes, model.num_classes + 1):  # the number is right, with or without

@@ -98,7 +98,7 @@ def _open(
 ) -> OpenedModel:
     match source:
         case Run():
-            path, loaded = checkpoint_files.taken(
+            path, loaded = checkpoint_files.with_checkpoint(
                 source, wanted.step, lambda found: _read(source, found, wanted.weights)
             )
         case RecordedCheckpoint():

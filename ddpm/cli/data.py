@@ -117,7 +117,7 @@ def _imagenet64(options: argparse.Namespace) -> Output:
     from ddpm.data import imagenet64
 
     _check(options.archive, options.md5)
-    batches = imagenet64.look(options.archive, options.part)
+    batches = imagenet64.find_batches(options.archive, options.part)
     with shared.progress_bar("writing", unit="image") as progress:
         if options.npz:
             imagenet64.write_npz(batches, options.npz, progress)

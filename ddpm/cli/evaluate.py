@@ -13,7 +13,7 @@ from ddpm.runs import results
 
 def add(commands: Any) -> None:
     """Adds the subcommand to the parser."""
-    nll = shared.add_command(commands, "nll", _nll, "Measure how well a model knows pictures, in bits per dimension.")
+    nll = shared.add_command(commands, "nll", _nll, "Evaluate a model on images, in bits per dimension.")
     shared.add_source(nll, EvalConfig, "measuring", "evaluations")
 
 
@@ -33,7 +33,7 @@ def _nll(options: argparse.Namespace) -> Output | None:
                 folder, worker if torchrun.is_main() else None, source, settings, flags, options.probe
             ):
                 line.total, so_far = measured.total, measured.so_far
-                line.set_description_str(plural(so_far.count, "picture"), refresh=False)
+                line.set_description_str(plural(so_far.count, "image"), refresh=False)
                 if so_far.count:
                     line.set_postfix_str(f"{results.bits(so_far.mean, so_far.ci95)} bits/dim", refresh=False)
                 line.update(measured.done - line.n)

@@ -8,7 +8,7 @@ from typing import Any
 from ddpm.cli import output, shared
 from ddpm.cli.output import Output
 from ddpm.config.codec import SECTIONS
-from ddpm.runs import jobs
+from ddpm.runs.worker import Stopped, Worker
 
 
 def add(commands: Any) -> None:
@@ -46,14 +46,14 @@ def _import(options: argparse.Namespace) -> Output:
 
     folder = openai_folder.read_folder(options.folder)
     names = tuple(name.strip() for name in options.class_names.split(",") if name.strip())
-    with jobs.Worker(options.job) if options.job else contextlib.nullcontext() as worker:
+    with Worker(options.job) if options.job else contextlib.nullcontext() as worker:
         from ddpm.interop import import_openai
 
         def progress(doing: str, done: int, total: int) -> None:
             if worker:
                 worker.beat(state="running", message=doing, step=done, total_steps=total)
                 if "stop" in worker.poll_requests():
-                    raise jobs.Stopped
+                    raise Stopped
             else:
                 print(f"{doing} ...", file=sys.stderr)
 

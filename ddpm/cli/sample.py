@@ -19,15 +19,15 @@ SOURCE = ("run", "model_path")
 
 def add(commands: Any) -> None:
     """Adds the subcommand to the parser."""
-    draw = shared.add_command(commands, "sample", _sample, "Draw pictures from a run or a checkpoint file.")
-    _add_flags(draw, shared.add_source(draw, SampleConfig, "drawing", "samples", required=False))
+    draw = shared.add_command(commands, "sample", _sample, "Sample images from a run or a checkpoint file.")
+    _add_flags(draw, shared.add_source(draw, SampleConfig, "sampling", "samples", required=False))
     enlarge = shared.add_command(
-        commands, "super-res-sample", _sample, "Enlarge small pictures with a super-resolution run or checkpoint file."
+        commands, "super-res-sample", _sample, "Enlarge small images with a super-resolution run or checkpoint file."
     )
     _add_flags(
         enlarge,
         shared.add_source(
-            enlarge, SampleConfig, "drawing", "samples", shared.SUPER_RES, shared.SUPER_RES_NAMES, required=False
+            enlarge, SampleConfig, "sampling", "samples", shared.SUPER_RES, shared.SUPER_RES_NAMES, required=False
         ),
     )
 
@@ -37,15 +37,16 @@ def _add_flags(parser: argparse.ArgumentParser, source: Any) -> None:
         "--resume",
         type=shared.path,
         metavar="FOLDER",
-        help="go on with the drawing in this folder, which was ended; other flags are not needed, it has its own",
+        help="resume the sampling job in this folder, with its own settings",
     )
     parser.add_argument(
         "--like",
         type=shared.path,
         metavar="FILE.png",
         help=(
-            "begin with the settings that this picture carries; further flags change them, and it is drawn from its own"
-            " checkpoint unless another is named"
+            "begin with the settings inside this image; further flags change them, and its own checkpoint is used"
+            " unless"
+            " another is named"
         ),
     )
 
@@ -91,8 +92,8 @@ def _drawn(options: argparse.Namespace) -> Path:
         settings, source, flags = _changed(options, like)
     elif not (options.run or options.model_path):
         raise UserError(
-            "Nothing to draw from is named: give --run NAME or --model_path FILE, or --like FILE.png with a picture"
-            " that carries its settings.",
+            "No model is named: give --run NAME or --model_path FILE, or --like FILE.png with an image that holds its"
+            " settings.",
             code="missing-value",
         )
     else:
@@ -130,5 +131,5 @@ def _changed(
             " --model_path.",
             code="settings-are-fixed",
         )
-    remedy = "name a checkpoint with --run or --model_path to draw from all the same"
+    remedy = "name a checkpoint with --run or --model_path to sample from all the same"
     return changed, torchrun.run_on_main(lambda: metadata.checkpoint_of(like, options.like.name, remedy)), {}

@@ -20,6 +20,7 @@ from ddpm.errors import UserError
 from ddpm.planning import timesteps
 from ddpm.runs import jobs, runs
 from ddpm.runs.runs import Run
+from ddpm.runs.worker import Worker
 from ddpm.storage import files, paths
 
 log = logging.getLogger("ddpm")
@@ -206,7 +207,7 @@ def read_source(options: argparse.Namespace, section: type[S]) -> tuple[S, runs.
 
 
 @contextlib.contextmanager
-def job_worker(folder: Path, made: bool = False) -> Iterator[jobs.Worker]:
+def job_worker(folder: Path, made: bool = False) -> Iterator[Worker]:
     """Worker in `folder`.  After a UserError a new folder is removed again, unless it already holds results.
 
     made: the folder was made for this job alone.

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from ddpm.errors import UserError
-from ddpm.runs.jobs import Helper, State, Worker
+from ddpm.runs.jobs import State
+from ddpm.runs.worker import Helper, Worker
 
 T = TypeVar("T")
 

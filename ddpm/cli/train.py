@@ -17,7 +17,8 @@ from ddpm.config.codec import SECTIONS
 from ddpm.config.presets import PRESETS
 from ddpm.config.training import Config
 from ddpm.errors import UserError
-from ddpm.runs import jobs, launch, runs
+from ddpm.runs import jobs, launch, queue, run_names, runs
+from ddpm.runs.worker import Worker
 from ddpm.storage import paths
 from ddpm.training import start
 
@@ -111,7 +112,7 @@ def _train(options: argparse.Namespace) -> Output:
             if options.resume is not None:
                 torchrun.run_on_main(lambda: _show_past(run, worker))
             if options.queue and run.folder.parent == options.runs_dir:  # a run in OPENAI_LOGDIR does not wait
-                torchrun.run_on_main(lambda: runs.wait_in_queue(run, worker))
+                torchrun.run_on_main(lambda: queue.wait_in_queue(run, worker))
             if options.resume is not None:
                 run = torchrun.run_on_main(lambda: _ready(run, given, worker))
             _train_here(run, worker)
@@ -132,7 +133,7 @@ def _find(options: argparse.Namespace) -> runs.Run:
     return runs.Run(folder)
 
 
-def _train_here(run: runs.Run, worker: jobs.Worker) -> None:
+def _train_here(run: runs.Run, worker: Worker) -> None:
     from tqdm import tqdm
     from tqdm.contrib.logging import logging_redirect_tqdm
 
@@ -167,7 +168,7 @@ def _run(options: argparse.Namespace, given: dict[str, Any]) -> runs.Run:
     return run.with_config()
 
 
-def _show_past(run: runs.Run, worker: jobs.Worker) -> None:
+def _show_past(run: runs.Run, worker: Worker) -> None:
     """Shows what the run has done.  Raises UserError if resuming would overwrite some of it."""
     from ddpm.runs import lost_checkpoints
 
@@ -175,7 +176,7 @@ def _show_past(run: runs.Run, worker: jobs.Worker) -> None:
     lost_checkpoints.report_saved(run, worker)
 
 
-def _ready(run: runs.Run, given: Mapping[str, Any], worker: jobs.Worker) -> runs.Run:
+def _ready(run: runs.Run, given: Mapping[str, Any], worker: Worker) -> runs.Run:
     from ddpm.training import resume
 
     return resume.ready(run, given, worker)
@@ -204,7 +205,7 @@ def _new_run(options: argparse.Namespace, given: dict[str, Any]) -> runs.Run:
         run = runs.create_run_in(folder, config)
         print(f"Run in {run.folder}", file=sys.stderr)
         return run
-    name = options.run or runs.free_name(options.runs_dir, options.preset or Path(config.data.data_dir).stem)
+    name = options.run or run_names.free_name(options.runs_dir, options.preset or Path(config.data.data_dir).stem)
     run = runs.create_run(options.runs_dir, name, config)
     print(f"Run {run.name} in {run.folder}", file=sys.stderr)
     return run

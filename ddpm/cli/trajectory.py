@@ -17,22 +17,22 @@ def add(commands: Any) -> None:
         commands,
         "microscope",
         _microscope,
-        "Draw one picture and keep every step of it: a strip, a GIF, an MP4, and all numbers.",
+        "Sample one image and keep its trajectory: a strip, a GIF, an MP4, and all numbers.",
     )
-    shared.add_source(look, SampleConfig, "drawing", "microscopes")
+    shared.add_source(look, SampleConfig, "sampling", "microscopes")
     look.add_argument(
         "--number",
         type=int,
         default=0,
         metavar="INT",
-        help="which of the pictures that these settings draw (default: 0)",
+        help="which of the images of these settings (default: 0)",
     )
 
 
 def _microscope(options: argparse.Namespace) -> Output:
     if torchrun.is_distributed():
         raise UserError(
-            "ddpm microscope draws a single picture: start it without torchrun.", code="single-process-only"
+            "ddpm microscope samples a single image: start it without torchrun.", code="single-process-only"
         )
     settings, source, flags = shared.read_source(options, SampleConfig)
     folder = shared.result_folder(options.out, source, "microscopes")

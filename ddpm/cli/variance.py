@@ -19,7 +19,8 @@ def add(commands: Any) -> None:
         commands,
         "analytic",
         _analytic,
-        "Estimate the best variance of ancestral steps, for --variance analytic; it is kept beside the weights.",
+        "Estimate the best variance of ancestral steps, for --variance analytic; it is saved in the folder of the"
+        " weights.",
     )
     shared.add_source(
         parser, AnalyticConfig, "estimating", "", leave_out={"timestep_respacing", "variance", "clip_denoised"}
@@ -45,7 +46,7 @@ def _analytic(options: argparse.Namespace) -> Output:
     place = datasets.adjusted(place, wanted)
     if not place.data_dir:
         raise UserError(
-            f"{path.name} does not say what it was trained on: name some pictures with --data_dir.",
+            f"{path.name} does not say what it was trained on: name some images with --data_dir.",
             code="no-data-named",
         )
     dataset = datasets.open_dataset(place, config.model, seed=config.train.seed)

@@ -19,7 +19,8 @@ from ddpm.config.tasks import AnalyticConfig, EvalConfig
 from ddpm.config.training import Config, DataConfig
 from ddpm.data import decoded
 from ddpm.data.decoded import Decoded, Progress, open_decoded
-from ddpm.data.sources import Source, open_source
+from ddpm.data.source import Source
+from ddpm.data.sources import open_source
 from ddpm.errors import UserError
 from ddpm.formatting import plural, some
 

@@ -20,7 +20,7 @@ import numpy as np
 from ddpm import formatting
 from ddpm.config.model import ModelConfig
 from ddpm.config.training import DataConfig
-from ddpm.data.sources import IDENTITY_BYTES, Item, Source
+from ddpm.data.source import IDENTITY_BYTES, Item, Source
 from ddpm.data_sets import DATA_SETS
 from ddpm.errors import UserError
 from ddpm.storage import arrays, files, images, locks, paths

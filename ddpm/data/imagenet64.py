@@ -18,7 +18,7 @@ import numpy as np
 
 from ddpm.data import archives as prepare
 from ddpm.data.archives import DAMAGE, Blocks, Picture, Progress
-from ddpm.data.sources import npy_header
+from ddpm.data.npz_files import npy_header
 from ddpm.errors import UserError
 from ddpm.formatting import plural
 
@@ -45,7 +45,7 @@ class Batch(NamedTuple):
         return f"{self.entry} in {self.path}" if self.entry else str(self.path)
 
 
-def look(archives: Sequence[Path], split: str) -> list[Batch]:
+def find_batches(archives: Sequence[Path], split: str) -> list[Batch]:
     """The batches of a split, "train" or "val", that the archives hold, in order.
 
     Raises UserError when there are none, one is there twice, damaged, or not of the official layout.

@@ -4,202 +4,19 @@ Nothing is opened but files whose name does not say what they are.
 """
 
 import os
-import re
 import stat
 from collections import Counter, deque
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ddpm import formatting
+from ddpm.data.file_kinds import HIDDEN, KIND, MANY, OF_A_RUN, OTHER, SHEETS, SYSTEM, UNNAMED, UNREAD
+from ddpm.data.own_folders import holds_samples, made_by_us
 from ddpm.errors import UserError
-from ddpm.runs.results import KINDS
-from ddpm.storage import files, image_files, images
+from ddpm.storage import image_files, images
 from ddpm.storage import paths as places
 from ddpm.storage.image_files import EXTENSIONS
-
-# Of images, and of what holds images, but not read here.
-UNREAD = frozenset(
-    [
-        ".heic",
-        ".heif",
-        ".hif",
-        ".jxl",
-        ".svg",
-        ".svgz",
-        ".psd",
-        ".psb",
-        ".xcf",
-        ".kra",
-        ".ai",
-        ".eps",
-        ".ps",
-        ".pdf",
-        ".raw",
-        ".dng",
-        ".cr2",
-        ".cr3",
-        ".crw",
-        ".nef",
-        ".nrw",
-        ".arw",
-        ".srf",
-        ".sr2",
-        ".orf",
-        ".raf",
-        ".rw2",
-        ".pef",
-        ".srw",
-        ".x3f",
-        ".3fr",
-        ".iiq",
-        ".exr",
-        ".hdr",
-        ".pfm",
-        ".dds",
-        ".icns",
-        ".cur",
-        ".wmf",
-        ".emf",
-        ".xbm",
-        ".xpm",
-        ".fits",
-        ".fit",
-        ".dcm",
-        ".nii",
-        ".djvu",
-        ".mp4",
-        ".mov",
-        ".avi",
-        ".mkv",
-        ".webm",
-        ".m4v",
-        ".mpg",
-        ".mpeg",
-        ".wmv",
-        ".flv",
-        ".zip",
-        ".tar",
-        ".tgz",
-        ".gz",
-        ".7z",
-        ".rar",
-        ".npz",
-        ".npy",
-        ".lmdb",
-        ".tfrecord",
-        ".parquet",
-        ".h5",
-        ".hdf5",
-        ".mat",
-    ]
-)
-# Of other things, which are not looked into either.
-OTHER = frozenset(
-    [
-        ".txt",
-        ".json",
-        ".jsonl",
-        ".csv",
-        ".tsv",
-        ".xml",
-        ".yaml",
-        ".yml",
-        ".toml",
-        ".md",
-        ".rst",
-        ".html",
-        ".htm",
-        ".css",
-        ".js",
-        ".py",
-        ".ipynb",
-        ".sh",
-        ".log",
-        ".ini",
-        ".cfg",
-        ".db",
-        ".sqlite",
-        ".pt",
-        ".pth",
-        ".ckpt",
-        ".safetensors",
-        ".onnx",
-        ".wav",
-        ".mp3",
-        ".flac",
-        ".ogg",
-        ".doc",
-        ".docx",
-        ".xls",
-        ".xlsx",
-        ".ppt",
-        ".pptx",
-        ".url",
-        ".lnk",
-        ".exe",
-        ".dll",
-        ".so",
-        ".tmp",
-        ".part",
-        ".crdownload",
-        ".download",
-        ".partial",
-        ".lock",
-        ".md5",
-        ".sha256",
-        ".sum",
-        ".names",
-        ".caption",
-        ".xmp",
-        ".aae",
-        ".thm",
-        ".pkl",
-        ".pickle",
-        ".bin",
-        ".idx",
-    ]
-)
-# Made by systems and programs, not by people: thumbnails, recycle bins, what archives of other systems carry along.
-SYSTEM = frozenset(
-    (
-        "@eadir",
-        "@recycle",
-        "@recently-snapshot",
-        "@tmp",
-        "@sharebin",
-        "@sharesnap",
-        "@snapshot",
-        "@__thumb",
-        "#recycle",
-        "#snapshot",
-        "#sharesnap",
-        "~snapshot",
-        "$recycle.bin",
-        "recycler",
-        "recycled",
-        "system volume information",
-        "__macosx",
-        "lost+found",
-        "found.000",
-        "network trash folder",
-        "temporary items",
-        "__pycache__",
-    )
-)
-HIDDEN = (".", "synofile_thumb", "~$")  # how the names of files begin that are hidden, or made likewise
-SHEETS = ("grid.png", "pairs.png", "preview.png", "strip.png", "sheet.png")  # many samples in one image
-OF_A_RUN = frozenset({*KINDS, "saves", "tb"})
-MANY = {  # what is left out, and what several of it are called
-    "hidden file": "hidden files",
-    "hidden folder": "hidden folders",
-    "link that leads nowhere": "links that lead nowhere",
-    "file that cannot be looked at": "files that cannot be looked at",
-    "pipe, socket or device": "pipes, sockets and devices",
-    "sheet of samples": "sheets of samples",
-}
-KIND = re.compile(r"\.[a-z][a-z0-9]{0,9}")  # an extension, and not the rest of a name that has a dot in it
-UNNAMED = ""  # the kind of a file without
 
 
 class File(NamedTuple):
@@ -217,10 +34,8 @@ class Listing(NamedTuple):
     unread: tuple[str, ...]  # of these, the images that cannot be read
 
 
-def look(folder: Path) -> Listing:
-    """List a folder.  Raises UserError where it, or a folder in it, cannot be listed,
-    and for a folder of samples' job.
-    """
+def list_folder(folder: Path) -> Listing:
+    """Lists a folder and its subfolders.  Raises UserError if one cannot be listed, or holds samples."""
     return _Look(folder).listing()
 
 
@@ -233,55 +48,20 @@ def stamp(status: os.stat_result) -> str:
     return f"{status.st_size}|{status.st_mtime_ns}|{status.st_ctime_ns}|{status.st_ino}"
 
 
+def file_stamp(path: Path) -> str:
+    """The stamp of a file, or why there is none."""
+    try:
+        return stamp(os.stat(path))
+    except FileNotFoundError:
+        return "missing"
+
+
 def is_rewritten(before: str, now: str) -> bool:
     """Whether a file was written to between two of its stamps.
 
     A backup that links to it, or another owner, changes the rest of a stamp; and some disks number their files anew.
     """
     return before.split("|")[:2] != now.split("|")[:2]
-
-
-def made_by_us(folder: Path | str, names: set[str]) -> str:
-    """What a folder with these names in it is to this program: "run", "samples", "job"; empty for anything else."""
-    if "config.json" in names and _is_our_config(Path(folder, "config.json")):
-        return "run"
-    if "progress.csv" in names and ("log.txt" in names or any(name.endswith(".pt") for name in names)):
-        return "run"  # one of improved-diffusion
-    settings = _has_our_settings(folder, names)
-    told = settings or names & {"run.lock", "status.json"}
-    if told and names & {"images", *SHEETS} and (settings or _is_sheet(folder, names)):
-        return "samples" if "images" in names else "job"
-    if "run.lock" in names or ("status.json" in names and names & {"log.txt", "control.json", "result.json"}):
-        return "job"
-    return "samples" if "images" in names and _is_sheet(folder, names) else ""
-
-
-def _is_our_config(path: Path) -> bool:
-    """Whether these are the settings of a run: others call files so too."""
-    return {"format", "model", "diffusion", "train"} <= set(_object_in(path))
-
-
-def _has_our_settings(folder: Path | str, names: set[str]) -> bool:
-    """Whether the settings of samples, or of what else this program makes of a network, lie there:
-    others call files so too.
-    """
-    found = _object_in(Path(folder, "settings.json")) if "settings.json" in names else {}
-    return any(isinstance(found.get(job), dict) for job in ("sample", "evaluation", "frontier"))
-
-
-def _object_in(path: Path) -> dict[str, Any]:
-    """What a JSON file holds; empty for anything else than an object."""
-    try:
-        found = files.read_json(path) if path.is_file() else None
-    except (OSError, UserError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _is_sheet(folder: Path | str, names: set[str]) -> bool:
-    """Whether a sheet of samples lies there that says of itself how it was made."""
-    paths = (Path(folder, name) for name in SHEETS if name in names)
-    return any(path.is_file() and images.settings_in(path) is not None for path in paths)
 
 
 class _Look:
@@ -394,7 +174,7 @@ class _Look:
         elif name.startswith(HIDDEN):
             self.others["hidden file"] += 1
         elif name in SHEETS and (
-            what or _samples_beside(Path(entry.path).parent, names) or images.settings_in(Path(entry.path)) is not None
+            what or holds_samples(Path(entry.path).parent, names) or images.settings_in(Path(entry.path)) is not None
         ):
             self.others["sheet of samples"] += 1
         elif kind in EXTENSIONS or (
@@ -409,13 +189,6 @@ def _is_link(entry: os.DirEntry) -> bool:
     """Whether a folder lies elsewhere; on Windows a junction leads there, which Python knows from 3.12 on."""
     is_junction = getattr(entry, "is_junction", None)
     return entry.is_symlink() or (is_junction is not None and is_junction())
-
-
-def _samples_beside(folder: Path, names: set[str]) -> bool:
-    """Whether a folder with these names in it is seen to hold samples."""
-    return _has_our_settings(folder, names) or any(
-        name.startswith("samples_") and name.endswith(".npz") for name in names
-    )
 
 
 def _places(*folders: Path) -> Iterator[tuple[int, int]]:

@@ -85,7 +85,7 @@ def export_checkpoint(run: Run, folder: Path, step: int = 0) -> list[str]:
         raise UserError(
             f"{folder} holds {taken[0]} already: choose another folder for --openai.", code="already-exists"
         )
-    weights, optimizer, done = checkpoint_files.taken(run, step, lambda checkpoint: _read(run, checkpoint))
+    weights, optimizer, done = checkpoint_files.with_checkpoint(run, step, lambda checkpoint: _read(run, checkpoint))
     for kind, tensors in weights.items():
         separator = "_" if kind.startswith("ema") else ""
         _save(

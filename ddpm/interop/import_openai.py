@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 
 from ddpm.checkpoints import checkpoint_files
-from ddpm.checkpoints.identify import recognise
+from ddpm.checkpoints.identify import identify
 from ddpm.config import codec, validation
 from ddpm.config.training import Config
 from ddpm.data import datasets
@@ -20,7 +20,7 @@ from ddpm.diffusion import losses
 from ddpm.errors import UserError
 from ddpm.formatting import plural
 from ddpm.models import unet
-from ddpm.runs import metrics, openai_folder, runs
+from ddpm.runs import metrics, openai_folder, run_names, runs
 from ddpm.runs.jobs import Status
 from ddpm.runs.openai_folder import Files, Folder
 from ddpm.runs.runs import Checkpoint, Run
@@ -57,8 +57,8 @@ def import_folder(
     config.json, status.json, saves/ and state files; otherwise everything is copied, and steps are numbered by the
     optimiser updates done.  Raises UserError with nothing left behind.
     """
-    name = options.name or runs.free_name(runs_dir, folder.path.absolute().name)
-    runs.check_name(name)
+    name = options.name or run_names.free_name(runs_dir, folder.path.absolute().name)
+    run_names.check_name(name)
     if (runs_dir / name).exists():
         raise UserError(f"There is already a run named {name}: choose another name.", code="already-exists")
     progress("Reading the newest checkpoint", 0, len(folder.steps))
@@ -112,7 +112,7 @@ def _settings(
         0,
         len(folder.steps),
     )
-    found = recognise(weights.tensors, {**learnt, **flags}, newest.model, options.probe)
+    found = identify(weights.tensors, {**learnt, **flags}, newest.model, options.probe)
     config = codec.replace(
         found.config, {"total_steps": flags.get("total_steps") or flags.get("lr_anneal_steps") or done}
     )
@@ -120,7 +120,7 @@ def _settings(
     for problem in validation.problems(config):
         if problem.name != "data_dir" or config.data.data_dir:
             raise UserError(problem.sentence, code=problem.code)
-    return config, notes + found.told
+    return config, notes + found.notes
 
 
 def _training(folder: Folder, newest: Files, optimizer: Mapping[str, Any] | None) -> tuple[dict[str, Any], list[str]]:

@@ -17,7 +17,7 @@ from ddpm.models.native import build
 from ddpm.models.native.ops import NativeOps
 from ddpm.models.torch_ops import TORCH
 from ddpm.models.unet import UNet
-from ddpm.runs.jobs import Worker
+from ddpm.runs.worker import Worker
 
 log = logging.getLogger("ddpm")
 

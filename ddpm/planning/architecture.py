@@ -1,4 +1,4 @@
-"""Which blocks a U-Net of given settings has, and what they cost: no torch, so that a form can ask at once.
+"""Layers, parameters and FLOPs of the U-Net that settings describe.  No torch.
 
 `ddpm.models.unet` builds its modules from the same plan.
 """
@@ -47,7 +47,7 @@ class Plan:
 
 
 def plan(config: ModelConfig, channels_in: int) -> Plan:
-    """Lay out the network for pictures of `channels_in` channels."""
+    """Lays out the network for inputs of `channels_in` channels."""
     width, size = config.num_channels, config.image_size
     inputs: list[list[Layer]] = [[Conv(channels_in, width, size)]]
     skips, channels = [width], width
@@ -84,7 +84,7 @@ def plan(config: ModelConfig, channels_in: int) -> Plan:
 
 
 def parameters(config: ModelConfig) -> int:
-    """Number of weights of the U-Net."""
+    """Counts the parameters of the U-Net."""
     width, embed = config.num_channels, 4 * config.num_channels
     total = (width + 1) * embed + (embed + 1) * embed
     total += config.label_slots * embed
@@ -103,11 +103,10 @@ def parameters(config: ModelConfig) -> int:
 
 
 def flops(config: ModelConfig) -> float:
-    """Multiplications and additions that one picture takes through the network: convolutions counted as direct ones,
-    and attention.
+    """Counts the floating-point operations of a forward pass for one image: direct convolutions, and attention.
 
-    A training step takes three times as many: the backward pass has two products for each of the forward pass.  What
-    is done pixel by pixel, such as normalisations, counts for nothing.
+    A training step takes three times as many, since the backward pass has two products for each of the forward pass.
+    Pixelwise operations, such as normalisations, are not counted.
     """
     width, embed = config.num_channels, 4 * config.num_channels
     products = (width + embed) * embed + 9 * width * config.out_channels * config.image_size**2

@@ -1,4 +1,4 @@
-"""Which classes are drawn: by name, number or range, or all in turn.  No torch."""
+"""Parses the classes of a request: names, numbers and ranges.  No torch."""
 
 import re
 from collections.abc import Sequence
@@ -8,27 +8,26 @@ import numpy as np
 from ddpm.config.training import Config
 from ddpm.errors import UserError
 
-MOST_UNNAMED = 100  # labels without names of which all are drawn unasked: a model rarely learnt more of them
-COLUMNS = range(2, 17)  # numbers of classes of which a grid has a column each
+MOST_UNNAMED = 100  # labels without names that are all sampled by default: a model rarely has learnt more
+COLUMNS = range(2, 17)  # numbers of classes for which a grid has one column per class
 
 
 def names(config: Config) -> tuple[str, ...]:
-    """What the labels are called, those first that have a name; numbers where none has.  () without classes."""
+    """Returns the names of the labels, or their numbers where they have none; () without classes."""
     if not config.model.class_cond:
         return ()
     return config.class_names or tuple(map(str, range(config.model.num_classes)))
 
 
-def must_be_said(config: Config) -> bool:
-    """Whether a drawing has to say its classes: of many labels without names nobody knows which were trained."""
+def must_be_named(config: Config) -> bool:
+    """Returns whether a request has to name its classes, as nothing says which of many labels were trained."""
     return config.model.class_cond and not config.class_names and config.model.num_classes > MOST_UNNAMED
 
 
 def parse_classes(config: Config, text: str) -> list[int]:
-    """The labels that `text` asks for, to be drawn in turn; all that have a name when it is empty.
+    """Parses names, numbers and ranges such as 0-9, separated by commas, into labels; an empty text is all with a name.
 
-    `text`: names, numbers and ranges such as 0-9, with commas between.  Raises UserError for what is no class, and
-    for an empty text where it must be said.
+    Raises UserError for an unknown class, and for an empty text where classes must be named.
     """
     if not config.model.class_cond:
         if text.strip():
@@ -38,17 +37,17 @@ def parse_classes(config: Config, text: str) -> list[int]:
         return []
     last = config.model.num_classes - 1
     found = [label for word in text.split(",") if word.strip() for label in _labels(config, word.strip())]
-    if not found and must_be_said(config):
+    if not found and must_be_named(config):
         raise UserError(
             f"This model has {last + 1} labels without names, and does not say which of them it has learnt: name those "
-            f"to draw, as in --classes 0-9, or --classes 0-{last} for all.",
+            f"to sample, as in --classes 0-9, or --classes 0-{last} for all.",
             code="missing-value",
         )
     return found or list(range(len(names(config))))
 
 
 def _labels(config: Config, word: str) -> Sequence[int]:
-    """The labels of a name, which comes first, a number or a range."""
+    """Returns the labels of a name, which takes precedence, of a number or of a range."""
     known, count = names(config), config.model.num_classes
     if word in known:
         return [known.index(word)]
@@ -69,7 +68,10 @@ def _labels(config: Config, word: str) -> Sequence[int]:
 
 
 def columns(labels: np.ndarray | None) -> int | None:
-    """Columns of a grid in which each is a class; None where these labels [N] are not a few classes in turn."""
+    """Returns the number of columns of a grid with one per class; None where the labels are not a few classes in turn.
+
+    labels: int64 [N].
+    """
     if labels is None:
         return None
     count = len(np.unique(labels))

@@ -1,4 +1,4 @@
-"""How far, and at which timesteps, a picture is drawn towards its class: classifier-free guidance.  No torch.
+"""Classifier-free guidance: its scale, and the timesteps it applies to.  No torch.
 
 Ho & Salimans 2022; the interval is Kynkäänniemi et al. 2024.
 """
@@ -12,20 +12,20 @@ from ddpm.errors import UserError
 
 
 class Guidance(NamedTuple):
-    """What a guided denoiser needs to know."""
+    """Settings of a guided denoiser."""
 
-    scale: float  # 0 ignores the class, 1 is the model as it is, more goes beyond it
+    scale: float  # 0 ignores the class, 1 is the conditional model, more goes beyond it
     low: int  # first and last timestep of the full process that are guided
     high: int
-    null: int  # the label that stands for no class
+    null: int  # label of no class
 
     def at(self, t: float) -> bool:
-        """Whether timestep t, or a place between two, is guided."""
-        return self.scale != 1 and self.low <= round(t, 6) <= self.high  # a place that was computed is a hair off
+        """Returns whether timestep t, which may lie between two, is guided."""
+        return self.scale != 1 and self.low <= round(t, 6) <= self.high  # computed timesteps have rounding errors
 
 
 def resolve_guidance(config: Config, sample: SampleConfig) -> Guidance | None:
-    """The guidance that the settings ask for; None where the model is asked as it is.
+    """Resolves the guidance of a request; None where the conditional model is used as it is.
 
     Raises UserError for a model that cannot be guided, and for an interval outside its timesteps.
     """
@@ -41,16 +41,16 @@ def resolve_guidance(config: Config, sample: SampleConfig) -> Guidance | None:
         )
     if not model.cond_drop_prob:
         raise UserError(
-            f"guidance_scale is {scale:g}, and this model has never drawn without a class, from which guidance leads"
-            " away: leave it at 1, or train one with --cond_drop_prob 0.1 (a file without settings that was: give that"
-            " flag).",
+            f"guidance_scale is {scale:g}, and this model was never trained without its classes, as guidance"
+            f" needs: leave"
+            " it at 1, or train one with --cond_drop_prob 0.1 (a file without settings that was: give that flag).",
             code="not-applicable",
         )
     return Guidance(scale, low, high, model.num_classes)
 
 
 def interval(text: str, T: int) -> tuple[int, int]:
-    """The first and the last timestep of an interval such as 100-800; of an empty one, of all T."""
+    """Parses an interval such as 100-800 into its first and last timestep; an empty text is all T."""
     if not text.strip():
         return 0, T - 1
     match = re.fullmatch(r"\s*([0-9]+)\s*-\s*([0-9]+)\s*", text)

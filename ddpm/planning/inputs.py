@@ -40,13 +40,13 @@ def read(config: Config, sample: SampleConfig, progress: Progress | None = None)
         return None
     if config.model.super_res:
         raise UserError(
-            f"task {sample.task} begins with a picture, and this model enlarges small ones: use task draw with"
+            f"task {sample.task} begins with an image, and this model enlarges small ones: use task draw with"
             " base_samples.",
             code="not-applicable",
         )
     if not sample.picture:
         raise UserError(
-            f"picture is empty, and {sample.task} begins with one: name a file, a folder or an .npz of pictures of"
+            f"picture is empty, and {sample.task} begins with one: name a file, a folder or an .npz of images of"
             f" {_size(config)}.",
             code="missing-value",
         )
@@ -62,7 +62,8 @@ def fit(config: Config, picture: Image.Image, name: str) -> np.ndarray:
     size = config.model.image_size
     if picture.size != (size, size):
         raise UserError(
-            f"picture {name} has {picture.width} x {picture.height} pixels, and this model draws {_size(config)}: scale"
+            f"picture {name} has {picture.width} x {picture.height} pixels, and this model samples"
+            f" {_size(config)}: scale"
             " it to that size.",
             code="wrong-size",
         )
@@ -91,8 +92,8 @@ def _mask(config: Config, sample: SampleConfig) -> np.ndarray | None:
         return None
     if not sample.mask:
         raise UserError(
-            f"mask is empty, and inpaint needs one: name a picture of {_size(config)}, white where something new is to"
-            " be drawn.",
+            f"mask is empty, and inpaint needs one: name an image of {_size(config)}, white where something new is to"
+            " be sampled.",
             code="missing-value",
         )
     return read_mask(config, sample.mask)
@@ -107,14 +108,15 @@ def read_mask(config: Config, path: str) -> np.ndarray:
     size = config.model.image_size
     if picture.size != (size, size):
         raise UserError(
-            f"mask {path} has {picture.width} x {picture.height} pixels, and this model draws {_size(config)}: scale it"
+            f"mask {path} has {picture.width} x {picture.height} pixels, and this model samples {_size(config)}:"
+            f" scale it"
             " to that size.",
             code="wrong-size",
         )
     white = np.asarray(images.convert(picture, 1)) > 127
     if not white.any():
         raise UserError(
-            f"mask {path} is black everywhere, so nothing new would be drawn: paint white what is to be drawn.",
+            f"mask {path} is black everywhere, so nothing new would be sampled: paint white what is to be new.",
             code="empty-mask",
         )
     return white.astype(np.uint8)

@@ -6,7 +6,8 @@ from PIL import Image
 from ddpm.config.tasks import OWN_DATA, SampleConfig
 from ddpm.config.training import Config
 from ddpm.data.datasets import Dataset
-from ddpm.data.sources import Source, open_source
+from ddpm.data.source import Source
+from ddpm.data.sources import open_source
 from ddpm.data_sets import DATA_SETS
 from ddpm.errors import UserError
 from ddpm.planning import source_images
@@ -36,14 +37,15 @@ def open_base(config: Config, base_samples: str) -> tuple[Source, bool] | None:
     if not model.super_res:
         if base_samples:
             raise UserError(
-                f"base_samples {base_samples} was given to a model that draws from noise alone: leave it out, or choose"
+                f"base_samples {base_samples} was given to a model that samples from noise alone: leave it out, or"
+                f" choose"
                 " a super-resolution model.",
                 code="not-applicable",
             )
         return None
     if not base_samples:
         raise UserError(
-            f"This model enlarges pictures of {model.small_size} x {model.small_size} pixels: name some in"
+            f"This model enlarges images of {model.small_size} x {model.small_size} pixels: name some in"
             f" base_samples, an .npz of samples or a folder of that size, or {OWN_DATA} for the model's own data, made"
             " small.",
             code="missing-value",
@@ -65,8 +67,8 @@ def _check_size(config: Config, base_samples: str, size: tuple[int, int]) -> Non
     small = config.model.small_size
     if size != (small, small):
         raise UserError(
-            f"A picture of {base_samples} has {size[0]} x {size[1]} pixels, and this model enlarges {small} x {small}:"
-            f" name pictures of that size, or a data set ({OWN_DATA}, {', '.join(DATA_SETS)}), which is made small.",
+            f"An image of {base_samples} has {size[0]} x {size[1]} pixels, and this model enlarges {small} x {small}:"
+            f" name images of that size, or a data set ({OWN_DATA}, {', '.join(DATA_SETS)}), which is made small.",
             code="wrong-size",
         )
 

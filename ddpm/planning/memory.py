@@ -1,5 +1,4 @@
-"""What a training and a drawing take of memory on a CPU, told from their settings; and how many pictures are drawn at
-once.  No torch.
+"""Estimates training and sampling memory on a CPU from the config, and the batch size that fits.  No torch.
 
 Feature maps are counted layer by layer, as `ddpm.models.torch_ops` and `ddpm.models.native.ops` keep them.
 """
@@ -10,7 +9,6 @@ from typing import NamedTuple
 
 import psutil
 
-from ddpm import formatting
 from ddpm.config.model import ModelConfig
 from ddpm.config.tasks import SampleConfig
 from ddpm.config.training import Config, TrainConfig
@@ -20,62 +18,59 @@ from ddpm.planning.architecture import Attention, Conv, Layer, Res
 
 log = logging.getLogger("ddpm")
 
-FAST = 64  # pictures at once beyond which nothing gets faster
-SHARE = 0.5  # of the memory that is available, for what is being drawn
+FAST = 64  # images in a batch beyond which sampling gets no faster
+SHARE = 0.5  # of the available memory, for sampling
 
-# Bytes of a training process that has no weights yet: Python and torch; without native kernels torch.optim too.
+# Bytes of a training process before it has weights: Python and torch; without native kernels torch.optim too.
 RUNTIME = {True: 318e6, False: 390e6}
-BLOCK = 16  # channels that native convolutions fill up to
-# What maps take beyond their size, as measured with glibc: malloc does not use every hole again, and the more is freed
-# on the way, the more is wasted.  Native: True.
-SLACK = {True: 1.4, False: 1.3}  # where the maps are kept for the backward pass: of native kernels, of torch
-SLACK_RECOMPUTED = 2.3  # where most are not
-SLACK_FORWARD = {True: 1.8, False: 1.4}  # where nearly none are
-SAMPLER = (
-    16  # pictures' worth of numbers that a sampler holds of each: x, eps, x_start, earlier steps, float64 on the way
-)
+BLOCK = 16  # channels that native convolutions pad to
+# Memory of feature maps as a multiple of their size, measured with glibc, whose malloc does not reuse every hole.
+# Native: True.
+SLACK = {True: 1.4, False: 1.3}  # where feature maps are kept for the backward pass
+SLACK_RECOMPUTED = 2.3  # where most are recomputed
+SLACK_FORWARD = {True: 1.8, False: 1.4}  # without a backward pass
+SAMPLER = 16  # copies of an image that a sampler holds: x, eps, x_start, earlier steps, float64 intermediates
 
 
-class Way(NamedTuple):
-    """How a network is computed."""
+class ExpectedMode(NamedTuple):
+    """How a network will be computed."""
 
-    native: bool  # by our own kernels, or by torch alone
+    native: bool  # by native kernels, or by torch alone
     bytes: int  # of a number in a feature map
 
 
-TORCH = Way(native=False, bytes=4)
+TORCH = ExpectedMode(native=False, bytes=4)
 
 
-def way(kernels: str, precision: str) -> Way:
-    """What the settings will come to on this machine's CPU, as far as can be told without torch and without
-    compiling.
-    """
+def expected_mode(kernels: str, precision: str) -> ExpectedMode:
+    """Predicts how the settings are computed on this machine's CPU, without torch and without compiling."""
     if precision == "auto":
         precision = "bf16" if hardware.has_bf16() else "fp32"
     ours = kernels in ("auto", "native") and precision != "fp16" and bool(compiler.find_compiler())
-    return Way(ours, 4 if precision == "fp32" else 2)
+    return ExpectedMode(ours, 4 if precision == "fp32" else 2)
 
 
 # --- training
 
 
 def training_bytes(model: ModelConfig, train: TrainConfig) -> float:
-    """Estimated peak of a training process: weights, gradients, AdamW's two moments, averages, and maps;
-    its pictures not counted.
+    """Estimates the peak bytes of a training process: weights, gradients, AdamW's moments, averages and feature maps.
+
+    The data set is not counted.
     """
     precision = "bf16" if train.use_fp16 and train.precision == "auto" else train.precision
-    how = way(train.kernels, precision)
+    how = expected_mode(train.kernels, precision)
     copies = 4.0 + len(train.ema_rates)
     if how == TORCH._replace(bytes=2):
         copies += 0.5  # autocast keeps the weights in 16 bits as well
     threads = train.threads or hardware.asked_outside() or hardware.physical()
-    room = _room(model, threads) if how.native else 0
+    room = _gradient_workspace(model, threads) if how.native else 0
     maps = activation_bytes(model, how) * train.micro
     return RUNTIME[how.native] + 4 * (copies * architecture.parameters(model) + room) + maps
 
 
-def activation_bytes(model: ModelConfig, how: Way) -> float:
-    """Bytes per picture that a training step holds at its peak: feature maps kept for the backward pass."""
+def activation_bytes(model: ModelConfig, how: ExpectedMode) -> float:
+    """Estimates the peak bytes per image of a training step: feature maps kept for the backward pass."""
     laid_out = architecture.plan(model, model.in_channels)
     layers = laid_out.layers
     last = (2 if how.native else 3) * model.num_channels * model.image_size**2  # the last norm, SiLU and convolution
@@ -90,15 +85,15 @@ def activation_bytes(model: ModelConfig, how: Way) -> float:
 
 
 def _input(layer: Layer) -> int:
-    """Numbers per picture that go into a layer which is computed again for its gradients; 0: this one is not."""
+    """Counts the input numbers per image of a layer that is recomputed for its gradients; 0 for other layers."""
     match layer:
         case Res(channels, _, size) | Attention(channels, size):
             return channels * size**2
     return 0
 
 
-def _kept(layer: Layer, model: ModelConfig, how: Way) -> int:
-    """Numbers per picture that a layer keeps for its gradients."""
+def _kept(layer: Layer, model: ModelConfig, how: ExpectedMode) -> int:
+    """Counts the numbers per image that a layer keeps for its gradients."""
     area = layer.size**2
     match layer:
         case Conv(channels_in, _, _, change):
@@ -116,10 +111,8 @@ def _kept(layer: Layer, model: ModelConfig, how: Way) -> int:
             return 8 * channels * area + heads * area**2
 
 
-def _room(model: ModelConfig, threads: int) -> int:
-    """Numbers in which each thread adds up the gradient of a native convolution's weights,
-    transformed by Winograd's way.
-    """
+def _gradient_workspace(model: ModelConfig, threads: int) -> int:
+    """Counts the numbers in which all threads accumulate a convolution's weight gradient, in Winograd's domain."""
     most = 0
     for layer in architecture.plan(model, model.in_channels).layers:
         if not isinstance(layer, Attention):
@@ -128,72 +121,74 @@ def _room(model: ModelConfig, threads: int) -> int:
     return threads * most
 
 
-# --- drawing
+# --- sampling
 
 
 def batch_size(config: Config, sample: SampleConfig) -> int:
-    """Pictures in a batch: at most `sample.batch_size` (0: FAST) and what is asked for, and at least 1.
+    """Chooses the batch size: at most `sample.batch_size` (0: FAST) and `num_samples`, and at least 1.
 
-    They take at most half of the memory that is available now, shared with the other processes on this machine.
+    A batch takes at most half of the available memory, divided among the processes on this machine.
     """
     asked = min(sample.batch_size or FAST, sample.num_samples)
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     free = psutil.virtual_memory().available * SHARE / processes
-    fit = max(1, int(free // bytes_each(config, sample)))
+    fit = max(1, int(free // sampling_bytes(config, sample)))
     if fit < asked:
         log.warning(
-            "Drawing %s at once instead of %d, for which half of the free memory, %s, has no room.",
-            formatting.plural(fit, "picture"),
+            "The batch size is %s instead of %d, for which half of the free memory, %s, is too little.",
+            fit,
             asked,
             f"{free / 1e6:,.0f} MB",
         )
     return min(asked, fit)
 
 
-def bytes_each(config: Config, sample: SampleConfig) -> float:
-    """Bytes that each picture of a batch takes while it is drawn: of the network's pass, and of the sampler's step."""
+def sampling_bytes(config: Config, sample: SampleConfig) -> float:
+    """Estimates the bytes per image of a batch: of the network's forward pass, and of the sampler's step."""
     model = config.model
     guided = model.class_cond and sample.guidance_scale not in (0, 1)
     state = 4 * model.image_channels * model.image_size**2
-    return forward_bytes(model, way(sample.kernels, sample.precision)) * (2 if guided else 1) + SAMPLER * state
+    return (
+        forward_bytes(model, expected_mode(sample.kernels, sample.precision)) * (2 if guided else 1) + SAMPLER * state
+    )
 
 
-def forward_bytes(model: ModelConfig, how: Way) -> float:
-    """The most bytes per picture that a pass without gradients holds at once; rather too many than too few.
+def forward_bytes(model: ModelConfig, how: ExpectedMode) -> float:
+    """Estimates the peak bytes per image of a forward pass without gradients; rather too many than too few.
 
-    Those are what waits to be joined in the second half of the network, and what the layer in hand works with.
+    These are the skip connections that are still needed, and what the current layer works with.
     """
     laid_out = architecture.plan(model, model.in_channels)
-    waiting: list[int] = []
+    skips: list[int] = []
     most = 5 * model.num_channels * model.image_size**2  # the last layers
 
     def pass_through(block: list[Layer], joined: int = 0) -> int:
-        """Numbers that come out of `block`."""
+        """Returns the size of the output of `block`."""
         nonlocal most
         out = 0
         for layer in block:
             out = layer.channels * layer.size**2
-            most = max(most, sum(waiting) + joined + _worked_with(layer, how))
+            most = max(most, sum(skips) + joined + _worked_with(layer, how))
             joined = 0
         return out
 
     for block in laid_out.inputs:
-        waiting.append(pass_through(block))
+        skips.append(pass_through(block))
     pass_through(laid_out.middle)
     for block in laid_out.outputs:
-        pass_through(block, joined=0 if how.native else waiting[-1])  # torch copies the two parts into one
-        waiting.pop()
+        pass_through(block, joined=0 if how.native else skips[-1])  # torch copies the two parts into one
+        skips.pop()
     return SLACK_FORWARD[how.native] * how.bytes * most
 
 
-def _worked_with(layer: Layer, how: Way) -> int:
-    """Numbers per picture that are alive at once within a layer, its input and output among them.
+def _worked_with(layer: Layer, how: ExpectedMode) -> int:
+    """Counts the numbers per image that are alive at once within a layer, with its input and output.
 
     Torch's convolutions may copy both into another layout.
     """
     area = layer.size**2
     match layer:
-        case Conv(_, channels, _, "") if how.native:  # few channels are filled up
+        case Conv(_, channels, _, "") if how.native:  # few channels are padded
             return (BLOCK + channels) * area
         case Conv(channels_in, channels, _, "down") if how.native:
             return (4 * channels_in + channels) * area

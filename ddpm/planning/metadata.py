@@ -79,10 +79,8 @@ def in_image(path: Path) -> dict[str, Any]:
     found = images.settings_in(path)
     if found is None:
         if not path.is_file():
-            raise UserError(f"There is no picture {path}: check the name.", code="not-found")
-        raise UserError(
-            f"{path} carries no settings: name a PNG file that `ddpm sample` drew, as it wrote it.", code="no-metadata"
-        )
+            raise UserError(f"There is no image {path}: check the name.", code="not-found")
+        raise UserError(f"{path} holds no settings: name a PNG file as `ddpm sample` wrote it.", code="no-metadata")
     return found
 
 
@@ -99,7 +97,7 @@ def sample_of(recipe: Mapping[str, Any], name: str) -> SampleConfig:
             code="newer-format",
         )
     if not isinstance(data, Mapping):
-        raise UserError(f"{name} holds no settings of a drawing: name another file.", code="no-metadata")
+        raise UserError(f"{name} holds no settings of samples: name another file.", code="no-metadata")
     before = {"precision": "fp32", "kernels": "torch"}  # all that older versions drew with
     sample = codec.section_from_json(SampleConfig, {**before, **data})
     for problem in validation.limit_problems(sample):
@@ -125,7 +123,7 @@ class RecordedCheckpoint(NamedTuple):
         """Raises UserError where a file with this checksum is not the one that was sampled from."""
         if sha256 != self.sha256:
             raise UserError(
-                f"{self.path} is not the file from which {self.name} was drawn, its checksum is another:"
+                f"{self.path} is not the file that {self.name} was sampled from, as its checksum is another:"
                 f" {self.remedy}.",
                 code="changed-file",
             )
@@ -138,10 +136,10 @@ def checkpoint_of(recipe: Mapping[str, Any], name: str, remedy: str, near: Path 
     """
     about = recipe.get("checkpoint")
     if not isinstance(about, Mapping) or not isinstance(about.get("path"), str):
-        raise UserError(f"{name} does not say which checkpoint it was drawn from: {remedy}.", code="no-metadata")
+        raise UserError(f"{name} does not name the checkpoint it was sampled from: {remedy}.", code="no-metadata")
     path = Path(about["path"])
     if near and not path.is_file() and (near / path.name).is_file():
         path = near / path.name
     if not path.is_file():
-        raise UserError(f"{path}, from which {name} was drawn, is not there any more: {remedy}.", code="not-found")
+        raise UserError(f"{path}, which {name} was sampled from, does not exist any more: {remedy}.", code="not-found")
     return RecordedCheckpoint(path, str(about.get("sha256")), config_of(recipe), name, remedy)

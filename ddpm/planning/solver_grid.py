@@ -97,7 +97,7 @@ def evaluation_counts(settings: SolverBenchmarkConfig) -> list[int]:
     found = sorted(set(ints("calls", settings.calls)))
     if not found:
         raise UserError(
-            "calls is empty: name how many network calls to try, as in --calls 5,10,20.", code="missing-value"
+            "calls is empty: name numbers of model evaluations to try, as in --calls 5,10,20.", code="missing-value"
         )
     return found
 
@@ -172,7 +172,7 @@ def grid_cells(config: Config, settings: SolverBenchmarkConfig) -> tuple[list[Gr
                 impossible.append(ImpossibleCell(variant, asked, str(error)))
     if not found:
         raise UserError(
-            f"None of these samplers can draw with so many calls: {impossible[0].why}", code="impossible-steps"
+            f"None of these samplers works with these numbers of calls: {impossible[0].why}", code="impossible-steps"
         )
     return found, impossible
 
@@ -224,7 +224,7 @@ def table(cells: Sequence[GridResult], markdown: bool = False) -> str:
         for variant, by in rows(cells).items()
     ]
     times = [[c.seconds / c.calls * n for c in cells if c.asked == n] for n in counts]
-    body.append(["seconds a picture", *(f"{sorted(found)[len(found) // 2]:.2g}" for found in times)])
+    body.append(["seconds per image", *(f"{sorted(found)[len(found) // 2]:.2g}" for found in times)])
     return formatting.table(head, body, markdown)
 
 
@@ -253,7 +253,7 @@ def cheapest(cells: Iterable[GridResult], tolerance: float) -> GridResult | None
 def about(result: dict[str, Any]) -> str:
     """Describes the numbers of a result.json, and the machine they were measured on."""
     machine, pace = result["machine"], result["pace"]
-    said = ["Levels of 0 .. 255 (RMSE a pixel) from the converged pictures of the same noise, median over the pictures"]
+    said = ["Levels of 0 .. 255 (RMSE a pixel) from the converged images of the same noise, median over the images"]
     if result["converged"]:
         first = result["converged"][0]
         said[0] += (
@@ -263,12 +263,13 @@ def about(result: dict[str, Any]) -> str:
             f" {first['check_calls']})"
         )
     said.append(
-        f"{formatting.plural(result['frontier']['num_samples'], 'picture')} each,"
-        f" {formatting.plural(result['frontier']['batch_size'], 'picture')} at a time at most"
+        f"{formatting.plural(result['frontier']['num_samples'], 'image')} each,"
+        f" {formatting.plural(result['frontier']['batch_size'], 'image')} in a batch at most"
     )
     if pace:
         said.append(
-            f"one call took {pace['median']:.3g} s a picture ({pace['low']:.3g} to {pace['high']:.3g} in the middle"
+            f"a model evaluation took {pace['median']:.3g} s per image ({pace['low']:.3g} to {pace['high']:.3g} in"
+            f" the middle"
             " 80 %)"
         )
     where = machine["device"] if machine["device"] != "cpu" else f"{formatting.plural(machine['threads'], 'thread')}"

@@ -4,19 +4,17 @@ import dataclasses
 from collections.abc import Sequence
 
 from ddpm import formatting
-from ddpm.config.tasks import EvalConfig, SampleConfig
+from ddpm.config.tasks import EvalConfig, SampleConfig, SolverBenchmarkConfig
 from ddpm.config.training import Config
 from ddpm.errors import UserError
-from ddpm.planning import resolve, timesteps
+from ddpm.planning import resolve, solver_grid, timesteps
 from ddpm.runs.results import EvaluationJob
 from ddpm.runs.runs import Run
 from ddpm.solvers import SOLVERS
 
 
 def normal_form(sample: SampleConfig) -> SampleConfig:
-    """Rewrite a request in this program's own settings: sampler in place of use_ddim,
-    variance in place of sigma_small.
-    """
+    """Rewrites a request with this program's settings: sampler for use_ddim, variance for sigma_small."""
     try:
         name = timesteps.solver(sample)
     except UserError:  # of a file that was written by hand
@@ -28,20 +26,20 @@ def normal_form(sample: SampleConfig) -> SampleConfig:
 
 
 def describe(config: Config, sample: SampleConfig) -> str:
-    """16 pictures · DDIM, 50 steps · seed 0."""
+    """Describes a request in one line: 16 images · DDIM, 50 NFE · seed 0."""
     try:
-        steps = resolve.resolve_process(config, sample).nfe
+        evaluations = timesteps.model_evaluations(len(timesteps.timesteps(config, sample)), sample)
     except UserError:
-        steps = 0
-    said = normal_form(sample)
-    how = f"{SOLVERS[said.sampler].label}, {formatting.plural(steps, 'step')}"
-    how += f", eta {sample.eta:g}" if said.sampler == "ddim" and sample.eta else ""
-    how += f", guidance {sample.guidance_scale:g}" if sample.guidance_scale != 1 else ""
+        evaluations = 0
+    normal = normal_form(sample)
+    method = f"{SOLVERS[normal.sampler].label}, {evaluations} NFE"
+    method += f", eta {sample.eta:g}" if normal.sampler == "ddim" and sample.eta else ""
+    method += f", guidance {sample.guidance_scale:g}" if sample.guidance_scale != 1 else ""
     seed = f"seed {sample.seed}" + (f" to {sample.to_seed}" if sample.task == "interpolate" else "")
     parts = [
         "" if sample.task == "draw" else sample.task.capitalize(),
-        formatting.plural(sample.num_samples, "picture"),
-        how,
+        formatting.plural(sample.num_samples, "image"),
+        method,
         "" if sample.task == "invert" else seed,
         sample.classes.replace(",", ", "),
     ]
@@ -52,10 +50,12 @@ RECENT = 20  # sampling jobs whose speed is looked at
 
 
 def sampling_cost(run: Run, config: Config, sample: SampleConfig) -> str:
-    """Describes the cost of a request: 50 denoising steps per image · about 12 s, going by the last time."""
-    steps = f"{formatting.plural(resolve.resolve_process(config, sample).nfe, 'denoising step')} per image"
+    """Describes the cost of a request: 50 model evaluations per image · about 12 s, estimated from the last one."""
+    evaluations = f"{formatting.plural(resolve.resolve_process(config, sample).nfe, 'model evaluation')} per image"
     seconds = estimate_sampling_seconds(run, config, sample)
-    return steps if seconds is None else f"{steps} · about {formatting.duration(seconds)}, going by the last time"
+    if seconds is None:
+        return evaluations
+    return f"{evaluations} · about {formatting.duration(seconds)}, estimated from an earlier run"
 
 
 def estimate_sampling_seconds(run: Run, config: Config, sample: SampleConfig) -> float | None:
@@ -86,4 +86,20 @@ def estimate_evaluation_seconds(jobs: Sequence[EvaluationJob], config: Config, e
         if result and result["seconds"] > 0:
             seconds_per_evaluation = result["seconds"] / (result["pictures"] * result["timesteps"])
             return seconds_per_evaluation * evaluation.num_samples * len(timesteps.timesteps(config, evaluation))
+    return None
+
+
+def estimate_benchmark_seconds(run: Run, config: Config, settings: SolverBenchmarkConfig) -> float | None:
+    """Estimates the seconds a comparison of samplers takes, from an earlier one or from the run's sampling speed."""
+    evaluations = (
+        solver_grid.total_evaluations(solver_grid.grid_cells(config, settings)[0], settings) * settings.num_samples
+    )
+    for job in run.solver_benchmark_jobs()[:RECENT]:
+        if pace := job.result.get("pace"):
+            return evaluations * pace["median"]
+    for sampling in run.sample_jobs()[:RECENT]:
+        status = sampling.status()
+        if status and status.state == "finished" and status.steps_per_second:
+            batch = sampling.settings.get("drawn_at_once") or sampling.config.batch_size or 1
+            return evaluations / (status.steps_per_second * min(batch, sampling.config.num_samples))
     return None

@@ -1,4 +1,4 @@
-"""Which timesteps a picture is drawn over: so many calls of the network, spread over the noise.  No torch."""
+"""The timesteps of a request, and the model evaluations an image takes over them.  No torch."""
 
 from collections.abc import Iterator
 
@@ -13,7 +13,7 @@ REPAINTERS = ("ddpm", "ddim")  # samplers that forget the last step, so that one
 
 
 def solver(sample: SampleConfig) -> str:
-    """The row of SOLVERS that the settings mean.  Raises UserError where they contradict each other."""
+    """Resolves the solver, a row of SOLVERS.  Raises UserError where settings contradict each other."""
     if sample.use_ddim and sample.sampler not in ("auto", "ddim"):
         raise UserError(
             f"use_ddim is True and sampler is {sample.sampler}, which contradict each other: leave one of them out.",
@@ -40,15 +40,15 @@ def solver(sample: SampleConfig) -> str:
 
 
 def usual(task: str, name: str) -> str:
-    """The spacing of a sampler where none is asked for; backwards, even steps in time came back closest by far."""
+    """Returns the default spacing of a solver; for inversion, uniform timesteps reconstruct best by far."""
     return "uniform" if task == "invert" else SOLVERS[name].spacing
 
 
 def points(row: Solver, calls: int, to_zero: bool = True, spared: bool = False) -> int:
-    """The most timesteps that can be visited with so many network calls.
+    """Returns the most timesteps that can be visited with `calls` model evaluations.
 
-    to_zero: the last step ends at the clean picture, and not at the last timestep, which then costs no call.
-    spared: the first step takes no call.
+    to_zero: the last step ends at the clean image, and not at the last timestep, which then takes no evaluation.
+    spared: the first step takes no evaluation.
     """
     calls += spared
     if row.warm_up and calls > 1:
@@ -59,7 +59,7 @@ def points(row: Solver, calls: int, to_zero: bool = True, spared: bool = False) 
 
 
 def timesteps(config: Config, wanted: FromCheckpoint) -> list[int] | list[float]:
-    """The timesteps of the full process, increasing, that a picture is drawn or measured over; whole ones as int.
+    """Resolves the timesteps of the full process that a request visits, increasing; int where all are whole.
 
     Raises UserError for what the process cannot give, and for settings that contradict each other.
     """
@@ -69,7 +69,7 @@ def timesteps(config: Config, wanted: FromCheckpoint) -> list[int] | list[float]
             if getattr(wanted, name) is (name == "analytic_first_step"):
                 more = "ask for more steps, or " if config.diffusion.diffusion_steps > 1 else ""
                 raise UserError(
-                    f"{name} is {getattr(wanted, name)}, and a single timestep leaves no network call for it:"
+                    f"{name} is {getattr(wanted, name)}, and a single timestep leaves no model evaluation for it:"
                     f" {more}leave it out.",
                     code="not-applicable",
                 )
@@ -91,7 +91,7 @@ def _spread(config: Config, wanted: FromCheckpoint) -> list[int] | list[float]:
             )
         least = max(0.05, (50 // (T - 1) + 1) / 100)  # half a timestep is rounded to none
         raise UserError(
-            f"strength {sample.strength:g} adds no noise, so the picture would stay as it is: use {least:g} or more.",
+            f"strength {sample.strength:g} adds no noise, so the image would stay as it is: use {least:g} or more.",
             code="impossible-steps",
         )
     if not sample or not sample.steps:
@@ -157,18 +157,18 @@ def check(sample: SampleConfig) -> None:
         )
     if sample.analytic_first_step and sample.task not in ("draw", "interpolate"):
         raise UserError(
-            f"analytic_first_step is for pure noise, and {sample.task} begins with a picture: leave it out.",
+            f"analytic_first_step is for pure noise, and {sample.task} begins with an image: leave it out.",
             code="not-applicable",
         )
     if not sample.denoise_to_zero and sample.task in ("inpaint", "invert"):
         raise UserError(
-            f"denoise_to_zero is False, and {sample.task} has to end at a clean picture: leave it out.",
+            f"denoise_to_zero is False, and {sample.task} has to end at a clean image: leave it out.",
             code="not-applicable",
         )
 
 
 def _last(T: int, sample: SampleConfig | None) -> int:
-    """The noisiest timestep: of a picture that is varied, the one that its strength names."""
+    """Returns the noisiest timestep; for the task vary, the one of its strength."""
     return round(sample.strength * (T - 1)) if sample and sample.task == "vary" else T - 1
 
 
@@ -186,7 +186,7 @@ def model_evaluations(count: int, wanted: FromCheckpoint) -> int:
 
 
 def repaint_moves(count: int, jump: int, resample: int) -> Iterator[int]:
-    """RePaint's way through `count` timesteps (Lugmayr et al. 2022, Appendix B): -1 is a denoising step, +1 one back.
+    """RePaint's moves through `count` timesteps (Lugmayr et al. 2022, Appendix B): -1 denoises a step, +1 noises one.
 
     Every stretch of `jump` denoising steps is gone through `resample` times.
     """

@@ -1,4 +1,6 @@
-"""How fast a training is meant to be, and tables of how fast it is: what becomes of a result of `ddpm.bench.speed`.  No torch."""
+"""How fast a training is meant to be, and tables of how fast it is: what becomes of a result of `ddpm.bench.speed`.
+No torch.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple

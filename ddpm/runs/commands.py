@@ -6,7 +6,9 @@ from pathlib import Path
 from ddpm.config import codec
 from ddpm.config.fields import absolute
 from ddpm.config.presets import PRESETS
+from ddpm.config.tasks import OWN_DATA
 from ddpm.config.training import Config
+from ddpm.runs.runs import Run
 
 RUNS = Path("runs")  # the folder of runs where none is named
 
@@ -21,3 +23,20 @@ def train(config: Config, name: str, runs_dir: Path = RUNS) -> str:
     candidates = [codec.to_flags(config)]
     candidates += [["--preset", preset, *codec.to_flags(config, PRESETS[preset].config)] for preset in PRESETS]
     return shlex.join(["ddpm", "train", *min(candidates, key=len), "--run", name, *runs_dir_flags(runs_dir)])
+
+
+def for_buttons(run: Run) -> list[tuple[str, str]]:
+    """Commands for what the dashboard does with a run: (title, command)."""
+    config = run.config
+    sampling = ["--num_samples", "64", "--steps", str(min(20, config.diffusion.diffusion_steps))]
+    sampling += ["--base_samples", OWN_DATA] if config.model.super_res else []
+    if config.model.class_cond and not config.class_names:  # of many unnamed classes it is unknown which were trained
+        sampling += ["--classes", f"0-{min(10, config.model.num_classes) - 1}"]
+    return [
+        ("Train again with the same settings", run.restart_command()),
+        ("Resume", run.shell("train", "--resume")),
+        ("Stop", run.shell("stop")),
+        ("Sample images", run.shell("sample", "--run", more=[*sampling, "--out", "samples"])),
+        ("Evaluate bits per dimension", run.shell("nll", "--run", more=["--num_samples", "100"])),
+        ("Export metrics as a spreadsheet", run.shell("export", more=["--xlsx", f"{run.name}.xlsx"])),
+    ]

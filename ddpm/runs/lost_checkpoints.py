@@ -8,8 +8,8 @@ from pathlib import Path
 
 from ddpm.errors import UserError
 from ddpm.runs import metrics
-from ddpm.runs.jobs import Worker
 from ddpm.runs.runs import Run
+from ddpm.runs.worker import Worker
 
 FILE = re.compile(r"(model|ema_.+_|opt|state)(\d{6,})\.pt")  # what a checkpoint consists of
 

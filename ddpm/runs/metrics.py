@@ -38,18 +38,18 @@ BLOCK_BYTES = 2**24  # read at once, so that a long log is never in memory as te
 MANY_BYTES = 2**20  # from which on the faster parser is worth its start
 
 HELP = {
-    "grad_norm": "Length of the gradient before any clipping. It falls fast at first, then stays about level; a jump is a step that shook the network.",
-    "loss": "What training makes smaller: with the simple objective the mse, with a learned variance mse and vb together, with L_vlb the bound times the number of timesteps.",
-    "mse": "Mean squared error of the predicted noise: 1 before anything is learnt; 0.02 to 0.1 is usual later. Small changes there are large ones in the pictures.",
-    "vb": "The variational bound's part in bits per dimension, scaled as it is trained. It teaches a learned variance and is noisy; far below the mse is usual.",
+    "grad_norm": "Norm of the gradient before clipping. It falls fast at first, then stays about level; a spike marks a step with unusually large gradients.",
+    "loss": "The training objective: L_simple is the mse, L_hybrid adds vb for a learned variance, L_vlb is the bound times the number of timesteps.",
+    "mse": "Mean squared error of the predicted noise: 1 before training; 0.02 to 0.1 is usual later. Small differences there are large ones in the images.",
+    "vb": "Term of the variational bound in bits per dimension, scaled as in training. It trains the learned variance and is noisy; usually far below the mse.",
     "lg_loss_scale": "Logarithm (base 2) of the factor that keeps fp16 gradients from vanishing. It climbs slowly and falls by 1 when a step overflows, which is normal now and then.",
-    "loss_q0": "Loss at the least noisy quarter of the timesteps; q3 is the noisiest. Fine detail is learnt in q0, layout in q3.",
-    "samples": "Pictures seen so far, repeats counted.",
+    "loss_q0": "Loss in the least noisy quarter of the timesteps; q3 is the noisiest. Fine detail is learned in q0, layout in q3.",
+    "samples": "Training images seen so far, repeats included.",
     "step": "Training steps done.",
     "lr": "Learning rate of the step.",
-    "seconds": "Seconds of training so far, pauses left out.",
-    "steps_per_second": "Training steps a second since the last line.",
-    "param_norm": "Length of all weights together.",
+    "seconds": "Seconds of training so far, without pauses.",
+    "steps_per_second": "Training steps per second since the last row.",
+    "param_norm": "Norm of all weights.",
 }  # fmt: skip
 
 
@@ -84,7 +84,10 @@ def _text(value: float | None) -> str:
 
 
 class MetricReader:
-    """All rows of a progress.csv, kept up to date cheaply.  `only`: these columns and `step`, for a log of any length."""
+    """All rows of a progress.csv, kept up to date cheaply.
+
+    `only`: these columns and `step`, for a log of any length.
+    """
 
     def __init__(self, path: Path, only: Sequence[str] = ()):
         self.path = path
@@ -142,7 +145,9 @@ def columns_of(path: Path) -> tuple[str, ...]:
 
 
 def row_before(path: Path, end: int | None = None) -> dict[str, float | None]:
-    """The last row of a progress.csv that ends before byte `end`, or of all; None for what is no number; {} without one."""
+    """The last row of a progress.csv that ends before byte `end`, or of all; None for what is no number; {} without
+    one.
+    """
     columns = list(columns_of(path))
     if not columns:
         return {}
@@ -223,7 +228,9 @@ def _read_csv(lines: bytes, columns: list[str]) -> pd.DataFrame:
 
 
 def _read_fast(lines: bytes, columns: list[str], kept: list[str]) -> pd.DataFrame | None:
-    """The same with pyarrow, in a third of the time; None where it is not installed or a line is not as it should be."""
+    """The same with pyarrow, in a third of the time; None where it is not installed or a line is not as it should
+    be.
+    """
     try:
         import pyarrow  # type: ignore[import-untyped]
         from pyarrow import csv as arrow_csv

@@ -139,11 +139,11 @@ class EvaluationJob(Result):
 
     @property
     def summary(self) -> str:
-        """3.412 ± 0.021 bits/dim (1,000 pictures); empty until there is a result."""
+        """3.412 ± 0.021 bits/dim (1,000 images); empty until there is a result."""
         result = self.result
         if not result:
             return ""
-        kind = "held-out picture" if result["data"]["part"] == "test" else "picture"
+        kind = "held-out image" if result["data"]["part"] == "test" else "image"
         return (
             f"{bits(result['bits_per_dim'], result['ci95'])} bits/dim ({formatting.plural(result['pictures'], kind)})"
         )

@@ -18,16 +18,15 @@ from ddpm.config import codec
 from ddpm.config.fields import absolute
 from ddpm.config.training import Config
 from ddpm.errors import UserError
-from ddpm.runs.jobs import ACTIVE, Job, Stopped, Worker, guard
+from ddpm.runs import run_names
+from ddpm.runs.jobs import ACTIVE, Job, guard
 from ddpm.runs.results import KINDS, EvaluationJob, SampleJob, SolverBenchmarkJob, TrajectoryJob
 from ddpm.storage import files
 
 if TYPE_CHECKING:
     import pandas as pd
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 TAKEN = ("config.json", "progress.csv", "saves")  # in a folder, show that it holds a training
-RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # device names on Windows
 
 
 class Checkpoint(NamedTuple):
@@ -68,16 +67,12 @@ class Run(Job):
         return codec.from_json(data)
 
     def with_config(self) -> Self:
-        """The same with its settings read, for processes that do not see its folder.
-        Raises UserError as `config` does.
-        """
+        """Reads the settings, for processes that do not see the folder.  Raises UserError as `config` does."""
         self.__dict__["config"] = self.config
         return self
 
     def shell(self, *words: str, more: Sequence[str] = ()) -> str:
-        """What to type into a shell: `ddpm WORDS NAME MORE`, and the folder of runs where it is not the usual one,
-        from here.
-        """
+        """The shell command `ddpm WORDS NAME MORE`, with --runs_dir if the folder of runs is not ./runs."""
         where = [] if self.folder.parent == Path("runs") else ["--runs_dir", absolute(str(self.folder.parent))]
         return shlex.join(["ddpm", *words, self.name, *more, *where])
 
@@ -102,7 +97,7 @@ class Run(Job):
                 changed["lr_anneal_steps"] = changed["total_steps"] if train.lr_anneal_steps else 0
         runs_dir = self.folder.parent
         flags = codec.to_flags(codec.replace(self.config, changed))
-        return Run(runs_dir / free_name(runs_dir, f"{self.name}-again")).shell("train", *flags, "--run")
+        return Run(runs_dir / run_names.free_name(runs_dir, f"{self.name}-again")).shell("train", *flags, "--run")
 
     @property
     def finished_message(self) -> str:
@@ -249,27 +244,9 @@ def timestamped_folder(folder: Path) -> Path:
         ) from error
 
 
-def check_name(name: str) -> None:
-    """Raises UserError unless a new run may be called `name`, which is good for a folder on every system."""
-    if not NAME.fullmatch(name) or RESERVED.fullmatch(name) or name.endswith("."):
-        raise UserError(
-            f"The run name {name!r} cannot be a folder's name: use up to 64 letters, digits, '.', '_' and '-', "
-            "beginning with a letter or digit, and no path.",
-            code="bad-name",
-        )
-
-
-def is_name(name: str) -> bool:
-    """Whether a run may be called `name` once its folder was renamed by hand: any folder's name that is not hidden."""
-    plain = not any(letter in "/\\" or unicodedata.category(letter) == "Cc" for letter in name)
-    return (
-        plain and name != "" and Path(name).name == name and not name.startswith(".") and len(os.fsencode(name)) < 256
-    )
-
-
 def create_run(runs_dir: Path, name: str, config: Config) -> Run:
     """Make the folder of a new run, whole or not at all.  Raises UserError for a bad or taken name."""
-    check_name(name)
+    run_names.check_name(name)
     with guard(runs_dir):
         folder = runs_dir / name
         if (folder / "config.json").exists():
@@ -312,13 +289,13 @@ def create_run_in(folder: Path, config: Config) -> Run:
 
 def find_run(runs_dir: Path, name: str) -> Run:
     """The run of that name, which is that of its folder.  Raises UserError when there is none."""
-    if is_name(name) and (runs_dir / name / "config.json").exists():
+    if run_names.is_name(name) and (runs_dir / name / "config.json").exists():
         return Run(runs_dir / name)
     found = list_runs(runs_dir)
     for run in found:  # systems write the same letters in more than one way
         if unicodedata.normalize("NFC", run.name) == unicodedata.normalize("NFC", name):
             return run
-    if is_name(name) and (weights := sorted((runs_dir / name).glob("*.pt"))):
+    if run_names.is_name(name) and (weights := sorted((runs_dir / name).glob("*.pt"))):
         raise UserError(
             f"{runs_dir / name} has lost its config.json: restore it from a copy;"
             f" `{shlex.join(['ddpm', 'sample', '--model_path', absolute(str(weights[0]))])}` draws from its files,"
@@ -326,7 +303,7 @@ def find_run(runs_dir: Path, name: str) -> Run:
             code="lost-settings",
         )
     newest = ", ".join(run.name for run in found[:5]) or "none yet"
-    if not is_name(name):
+    if not run_names.is_name(name):
         raise UserError(
             f"{name!r} is no name of a run, which is that of a folder in {runs_dir}, without a path: the newest are"
             f" {newest}.",
@@ -351,102 +328,3 @@ def _names_in(runs_dir: Path) -> list[str]:
         return [name for name in os.listdir(runs_dir) if not name.startswith(".")]
     except (FileNotFoundError, NotADirectoryError):
         return []
-
-
-def name_problem(runs_dir: Path, name: str) -> list[str]:
-    """What is wrong with a new run's name, in at most one sentence."""
-    try:
-        check_name(name)
-    except UserError as error:
-        return [str(error)]
-    if (runs_dir / name).exists():
-        return [f"There is already a run named {name}: {free_name(runs_dir, name)} is free."]
-    return []
-
-
-def free_name(runs_dir: Path, base: str) -> str:
-    """`base`, or `base-2`, `base-3`, ...: the first that is not taken."""
-    base = re.sub(r"[^A-Za-z0-9._-]+", "-", base).strip("-._")[:56].rstrip(".") or "run"
-    if RESERVED.fullmatch(base):
-        base = f"run-{base}"
-    return _untaken(runs_dir, base)
-
-
-def _untaken(folder: Path, base: str) -> str:
-    number = 1
-    while os.path.lexists(folder / (name := base if number == 1 else f"{base}-{number}")):
-        number += 1
-    return name
-
-
-def trash_run(run: Run) -> Path:
-    """Move a run to runs/.trash, from where it can be moved back.  Raises UserError while it is active."""
-    return _trash(run, run.folder.parent, run.name)
-
-
-def trash_samples(job: SampleJob) -> Path:
-    """Move a drawing of a run to runs/.trash, from where `restore` takes it back.
-    Raises UserError while it is active.
-    """
-    run = job.folder.parent.parent
-    return _trash(job, run.parent, f"{run.name}-samples-{job.name}")
-
-
-def _trash(job: Job, runs_dir: Path, name: str) -> Path:
-    bin_folder = runs_dir / ".trash"
-    with guard(job.folder.parent):
-        if not job.folder.is_dir():
-            raise UserError(f"{job.folder} is not there any more: somebody else may have moved it.", code="not-found")
-        state = job.state()
-        if state in ACTIVE or (state == "unreadable" and job.alive()):
-            raise UserError(f"{job.name} is still {state}: stop it before deleting it.", code="still-running")
-        bin_folder.mkdir(exist_ok=True)
-        target = bin_folder / _untaken(bin_folder, name)
-        try:
-            files.rename(job.folder, target)
-        except OSError as error:
-            raise UserError(
-                f"{job.name} cannot be moved away ({error.strerror}): close what has its files open.",
-                code="not-writable",
-            ) from error
-    return target
-
-
-def restore_samples(trashed: Path, job: SampleJob) -> None:
-    """Move what `trash_samples` moved away back to where it was.  Raises UserError where that is not possible."""
-    with guard(job.folder.parent):
-        if job.folder.exists():
-            raise UserError(f"{job.folder} is there already: move it away first.", code="already-exists")
-        try:
-            files.rename(trashed, job.folder)
-        except OSError as error:
-            raise UserError(
-                f"{trashed.name} cannot be moved back ({error.strerror}): look for it in {trashed.parent}.",
-                code="not-writable",
-            ) from error
-
-
-def wait_in_queue(run: Run, worker: Worker) -> None:
-    """Wait, in state "queued", until no other training runs in the same folder; first come, first served.
-
-    Raises Stopped when asked to stop meanwhile.
-    """
-    while True:
-        with guard(run.folder.parent):
-            ahead = _ahead(run, worker.status.queued_at)
-            if ahead is None:
-                worker.beat(state="starting", message="", now=True)
-                return
-        worker.beat(message=f"Waiting for {ahead.name} to end")
-        if "stop" in worker.poll_requests():
-            raise Stopped
-        time.sleep(0.5)
-
-
-def _ahead(run: Run, queued_at: float) -> Run | None:
-    """A run that is training, or that waits for longer."""
-    for other in list_runs(run.folder.parent):
-        status = other.status()
-        if other != run and status and other.alive() and (status.state != "queued" or status.queued_at < queued_at):
-            return other
-    return None

@@ -1,9 +1,8 @@
-"""The best variance there is for a step, from how far off the network's predictions are (Bao et al. 2022).
+"""The analytic variance of an ancestral step, from the errors of the network's predictions (Bao et al. 2022).
 
-A step's mean is the posterior's for the predicted clean picture.  What that picture is off by adds to the posterior's
-own
-variance: the best is beta_tilde + coef1^2 E|x_0 - x_start|^2 / d.  For an exact network this is Bao et al.'s Theorem 1,
-with 1 - Gamma as the error of eps; for any other it is what makes the bound on the likelihood smallest.
+A step's mean is the posterior's for the predicted x_start.  The error of that prediction adds to the posterior
+variance: the optimum is beta_tilde + coef1^2 E|x_0 - x_start|^2 / d.  For an exact network this is Bao et al.'s
+Theorem 1, with 1 - Gamma as the error of eps; for any other it minimises the variational bound.
 """
 
 import logging
@@ -33,24 +32,24 @@ from ddpm.errors import UserError
 from ddpm.models.backend import ComputeMode
 from ddpm.models.unet import UNet
 from ddpm.planning.resolve import ResolvedProcess
-from ddpm.runs.jobs import Stopped, Worker
+from ddpm.runs.worker import Stopped, Worker
 from ddpm.schedules import Schedule
 from ddpm.storage import files, images
 
 log = logging.getLogger("ddpm")
 
-PICTURES = 32  # for each timestep that is looked at
-TIMESTEPS = 100  # looked at, closest at the clean end; between them the error goes in a straight line
-ROWS = 64  # pictures in a network call
-LEAST = (2 / 255) ** 2 / 12  # variance of what rounding to 256 levels does: no step needs to be surer
+IMAGES = 32  # for each timestep that is measured
+TIMESTEPS = 100  # that are measured, densest at the clean end; errors between them are interpolated linearly
+ROWS = 64  # images in a model evaluation
+LEAST = (2 / 255) ** 2 / 12  # variance of the rounding to 256 levels, below which no error matters
 
 
 class Estimated(NamedTuple):
-    """Progress: one network call."""
+    """Progress: one model evaluation."""
 
     done: int
     total: int
-    mse: np.ndarray | None = None  # [T], after the last call
+    mse: np.ndarray | None = None  # float64 [T], after the last evaluation
 
 
 @torch.no_grad()
@@ -58,45 +57,45 @@ def estimate(
     network: Network,
     config: Config,
     dataset: Dataset,
-    pictures: int = PICTURES,
+    num_images: int = IMAGES,
     seed: int = 0,
     device: torch.device | str = "cpu",
 ) -> Iterator[Estimated]:
-    """The mean squared error of the predicted eps at every timestep, a network call at a time.
+    """Estimates the mean squared error of the predicted eps at every timestep; yields at each model evaluation.
 
-    At each of TIMESTEPS there are `pictures` other pictures of the data and other noise, which follow from the seed.
-    Raises UserError where the data has not the classes that the network was told.
+    At each of TIMESTEPS there are `num_images` images of the data with fresh noise, which follow from the seed.
+    Raises UserError where the data lacks the classes of the network.
     """
     full = schedules.named(config.diffusion.noise_schedule, config.diffusion.diffusion_steps)
-    looked = np.unique(np.rint(np.linspace(0, (full.T - 1) ** 0.5, min(TIMESTEPS, full.T)) ** 2).astype(np.int64))
+    measured = np.unique(np.rint(np.linspace(0, (full.T - 1) ** 0.5, min(TIMESTEPS, full.T)) ** 2).astype(np.int64))
     numbers = datasets.class_numbers(config, dataset.class_names)
-    t = torch.from_numpy(looked).repeat_interleave(pictures)
+    t = torch.from_numpy(measured).repeat_interleave(num_images)
     rng = torch.Generator().manual_seed(seed)
-    chosen = torch.randint(len(dataset), (len(t),), generator=rng).numpy()
+    selected = torch.randint(len(dataset), (len(t),), generator=rng).numpy()
     errors = torch.zeros(len(t), dtype=torch.float64)
     starts = range(0, len(t), ROWS)
     for call, start in enumerate(starts, start=1):
         part = slice(start, start + ROWS)
-        pixels, labels = dataset.take(chosen[part])
+        pixels, labels = dataset.take(selected[part])
         x_start = torch.from_numpy(images.to_float(pixels))
         noise = torch.randn(x_start.shape, generator=rng).to(device)
         x_start, now = x_start.to(device), t[part].to(device)
-        told = {} if numbers is None or labels is None else {"y": torch.from_numpy(numbers[labels]).to(device)}
+        condition = {} if numbers is None or labels is None else {"y": torch.from_numpy(numbers[labels]).to(device)}
         if small := config.model.small_size:
-            told["low_res"] = F.interpolate(x_start, (small, small), mode="area")
+            condition["low_res"] = F.interpolate(x_start, (small, small), mode="area")
         x_t = process.q_sample(full, x_start, now, noise)
-        predicted = process.denoiser(network, full, config.diffusion, told)(x_t, now)
+        predicted = process.denoiser(network, full, config.diffusion, condition)(x_t, now)
         off = losses.mean_flat((predicted.x_start - x_start).square()).double().cpu().numpy()
         abar = full.alphas_cumprod[t[part].numpy()]
         errors[part] = torch.from_numpy(off * abar / (1 - abar))
         if call < len(starts):
             yield Estimated(call, len(starts))
-    means = errors.reshape(len(looked), pictures).mean(dim=1).clamp(0, 1).numpy()
-    yield Estimated(len(starts), len(starts), np.interp(np.arange(full.T), looked, means))
+    means = errors.reshape(len(measured), num_images).mean(dim=1).clamp(0, 1).numpy()
+    yield Estimated(len(starts), len(starts), np.interp(np.arange(full.T), measured, means))
 
 
 def variance(mse: np.ndarray) -> process.Variance:
-    """The row of diffusion.VARIANCES that these errors of eps, [T] of the full process, make."""
+    """Returns the variance, as a row of process.VARIANCES, for errors of eps: mse float64 [T] of the full process."""
 
     def analytic(schedule: Schedule, t: Tensor, predicted: Prediction) -> Tensor:
         return at(np.log(table(schedule, mse)), t, predicted.x_start)
@@ -105,7 +104,7 @@ def variance(mse: np.ndarray) -> process.Variance:
 
 
 def table(schedule: Schedule, mse: np.ndarray) -> np.ndarray:
-    """The variance of each step of a process, shortened or not: [K]."""
+    """Computes the variance of each step of a process, shortened or not: float64 [K].  mse: float64 [T]."""
     abar = schedule.alphas_cumprod
     off = np.interp(schedule.timesteps, np.arange(len(mse)), mse) * (1 - abar) / abar
     off = np.clip(off, LEAST, 1)  # of pixels within [-1, 1], whose variance is at most 1 (Bao et al. 2022, Theorem 2)
@@ -142,10 +141,12 @@ def for_weights(
     device: torch.device | str = "cpu",
     seen: Mapping[str, Any] | None = None,
 ) -> PredictionErrors:
-    """The errors of the weights in a file: those kept beside it, or estimated on the model's own data and kept.
+    """Returns the errors of the weights in a file: read from its folder, or estimated on the model's data and saved
+    there.
 
-    Progress goes to the worker.  seen: what the weights say of that data, which may be other images now.  Raises
-    Stopped when asked to stop, UserError where the data is not to be had.
+    network: computes in fp32.  worker: progress is reported to it.  seen: digest of the data that the weights were
+    trained on, which may be other images now.  Raises Stopped when asked to stop, UserError where the data cannot be
+    read.
     """
     if found := variance_file.read(weights, sha256, config.diffusion.diffusion_steps):
         return found
@@ -172,18 +173,20 @@ def for_weights(
             f" {remedy}",
             code="unreadable-data",
         ) from error
-    told = f"The analytic variance may be of other images: {remedy}"
-    if changed := lineage.check(config, lineage.from_json(seen), dataset, Remedy(told, told), part="train"):
-        log.warning("%s %s", changed, told)
+    doubt = f"The analytic variance may be of other images: {remedy}"
+    if changed := lineage.check(config, lineage.from_json(seen), dataset, Remedy(doubt, doubt), part="train"):
+        log.warning("%s %s", changed, doubt)
         worker.beat(warning=" ".join(filter(None, (worker.status.warning, changed))))
-    about = {"data": config.data.data_dir, "pictures": PICTURES, "seed": 0}
-    return keep(
-        weights, sha256, PredictionErrors(watched(estimate(network, config, dataset, device=device), worker), about)
+    about = {"data": config.data.data_dir, "pictures": IMAGES, "seed": 0}
+    return save(
+        weights,
+        sha256,
+        PredictionErrors(run_estimate(estimate(network, config, dataset, device=device), worker), about),
     )
 
 
-def watched(estimating: Iterator[Estimated], worker: Worker) -> list[float]:
-    """The result, with progress told to the worker.  Raises Stopped when it is asked to stop."""
+def run_estimate(estimating: Iterator[Estimated], worker: Worker) -> list[float]:
+    """Runs an estimate, and reports progress to the worker.  Raises Stopped when it is asked to stop."""
     began = time.monotonic()
     for now in estimating:
         left = (time.monotonic() - began) / now.done * (now.total - now.done)
@@ -191,7 +194,7 @@ def watched(estimating: Iterator[Estimated], worker: Worker) -> list[float]:
             step=now.done,
             total_steps=now.total,
             seconds_left=left,
-            message=f"Estimating the variance: {now.done} of {now.total} calls",
+            message=f"Estimating the variance: {now.done} of {now.total} model evaluations",
         )
         if now.mse is not None:
             return [float(value) for value in now.mse]
@@ -200,8 +203,8 @@ def watched(estimating: Iterator[Estimated], worker: Worker) -> list[float]:
     raise AssertionError("an estimate ends with a result")
 
 
-def keep(weights: Path, sha256: str, errors: PredictionErrors) -> PredictionErrors:
-    """`errors`, written beside the weights where that is allowed."""
+def save(weights: Path, sha256: str, errors: PredictionErrors) -> PredictionErrors:
+    """Saves the errors to the folder of the weights, where that is allowed, and returns them."""
     try:
         variance_file.write(weights, sha256, errors)
     except (files.DiskFull, OSError) as error:

@@ -1,6 +1,6 @@
-"""Pictures from pictures and between pictures: interpolation, variations, inpainting, inversion.
+"""Image editing: interpolation, variations (SDEdit), inpainting (RePaint), inversion.
 
-All are generators of SampleSteps, one network call per `next`, as samplers are.
+All are generators of SampleSteps, one model evaluation per `next`, as samplers are.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -19,9 +19,10 @@ Steps = Callable[..., Iterator[SampleStep]]  # a sampler, but for denoiser, x, s
 
 
 def slerp(a: Tensor, b: Tensor, weights: Tensor) -> Tensor:
-    """On the sphere from a to b, both [N, C, H, W]; weights [N]: 0 is a, 1 is b (Shoemake 1985; Song et al. 2021, D.5).
+    """Interpolates spherically from a to b (Shoemake 1985; Song et al. 2021, D.5).
 
-    Between two draws from N(0, I) it stays as long as they are, where a straight line comes too close to 0.
+    a, b: float [N, C, H, W].  weights: float [N] in [0, 1]; 0 is a, 1 is b.  Between two samples of N(0, I) the norm is
+    preserved, which linear interpolation makes smaller.
     """
     cos = torch.cosine_similarity(a.flatten(1), b.flatten(1))
     angle = torch.arccos(cos.clamp(-1, 1)).clamp(1e-3, torch.pi - 1e-3)  # of two that are alike, a straight line
@@ -32,7 +33,7 @@ def slerp(a: Tensor, b: Tensor, weights: Tensor) -> Tensor:
 
 
 class Between(ImageNoise):
-    """A randn_like whose row k lies between those of two seeds, so that samplers with fresh noise interpolate too."""
+    """A randn_like whose row k interpolates between those of two seeds, for samplers that add fresh noise."""
 
     def __init__(self, seed: int, to_seed: int, weights: Sequence[float]):
         super().__init__([seed] * len(weights))
@@ -44,17 +45,16 @@ class Between(ImageNoise):
 
 
 def interpolation_weights(count: int) -> list[float]:
-    """How far each of `count` pictures is on the way: 0 is the first seed, 1 the last."""
+    """Returns the interpolation weight of each of `count` images: 0 is the first seed, 1 the last."""
     return [k / max(count - 1, 1) for k in range(count)]
 
 
 def vary(
     sampler: Steps, denoise: Denoiser, given: Tensor, schedule: Schedule, *, to_zero: bool = True, randn_like: RandnLike
 ) -> Iterator[SampleStep]:
-    """SDEdit (Meng et al. 2022, Algorithm 1): a given picture, noised to the schedule's last timestep and drawn from
-    there.
+    """SDEdit (Meng et al. 2022, Algorithm 1): noises images to the schedule's last timestep and samples from there.
 
-    given: [N, C, H, W] in [-1, 1].
+    given: float32 [N, C, H, W] in [-1, 1].
     """
     index = torch.full((len(given),), len(schedule) - 1, dtype=torch.int64, device=given.device)
     x = process.q_sample(schedule, given, index, randn_like(given))
@@ -72,11 +72,11 @@ def inpaint(
     *,
     randn_like: RandnLike,
 ) -> Iterator[SampleStep]:
-    """RePaint (Lugmayr et al. 2022, Algorithm 1): new where the mask is 1, and in the end exactly `given` where it is
-    0.
+    """RePaint (Lugmayr et al. 2022, Algorithm 1): samples where the mask is 1, and ends exactly at `given` where it
+    is 0.
 
-    given: [N, C, H, W] in [-1, 1].  mask: [1, 1, H, W] of 0 and 1.  moves: `spacing.repaint_moves`.  sampler: one that
-    remembers no steps; a single one of its steps is made at a time.
+    given: float32 [N, C, H, W] in [-1, 1].  mask: float32 [1, 1, H, W] of 0 and 1.  moves: `timesteps.repaint_moves`.
+    sampler: a single-step one, without memory of earlier steps.
     """
     x = randn_like(given)
     level, done, total = len(schedule), 0, sum(move < 0 for move in moves)  # level 0 is clean
@@ -98,16 +98,16 @@ def inpaint(
 
 
 def _from_to(schedule: Schedule, level: int) -> Schedule:
-    """The process of a single step, from schedule.timesteps[level] to the one below."""
+    """Returns the process of a single step, from schedule.timesteps[level] to the one below."""
     first = max(level - 1, 0)
     full = schedule.full or schedule
     return schedules.respaced(full, schedule.timesteps[first : level + 1])
 
 
 def invert(denoise: Denoiser, given: Tensor, schedule: Schedule) -> Iterator[SampleStep]:
-    """DDIM's way from a given picture to its noise, and back: the last x is the reconstruction (Song et al. 2021, 5.4).
+    """Inverts images to their noise by DDIM, and reconstructs them from it (Song et al. 2021, Section 5.4).
 
-    given: [N, C, H, W] in [-1, 1].  Of the 2 K steps, the K-th has the noise.
+    given: float32 [N, C, H, W] in [-1, 1].  Of the 2 K steps, the K-th holds the noise, the last the reconstruction.
     """
     total, x = 2 * len(schedule), given
     for step in samplers.ddim_inversion(denoise, given, schedule):
@@ -118,5 +118,5 @@ def invert(denoise: Denoiser, given: Tensor, schedule: Schedule) -> Iterator[Sam
 
 
 def rmse(a: Tensor, b: Tensor) -> Tensor:
-    """[N]: the root of the mean squared difference of each picture, in [-1, 1]'s units."""
+    """Root mean squared difference of each image: a, b float [N, C, H, W] in [-1, 1] -> [N]."""
     return (a - b).square().flatten(1).mean(1).sqrt()

@@ -27,8 +27,8 @@ from ddpm.planning.inputs import InputImages
 from ddpm.planning.resolve import ResolvedSampling
 from ddpm.planning.source_images import Progress
 from ddpm.runs import runs
-from ddpm.runs.jobs import Stopped, Worker, keep_on_failure
 from ddpm.runs.results import SampleJob
+from ddpm.runs.worker import Stopped, Worker, keep_on_failure
 from ddpm.sampling import analytic_variance, engine
 from ddpm.sampling.request import resolve_request
 from ddpm.sampling.sample_writer import SampleWriter
@@ -48,7 +48,7 @@ def sample_source(
 
     flags, base, run_probe: see `loading.resolve_config`.  Raises UserError.
     """
-    worker.beat(warning=distributed.set_num_threads(request.threads, "drawing"))
+    worker.beat(warning=distributed.set_num_threads(request.threads, "sampling"))
     distributed.run_on_main(lambda: _check_empty(SampleJob(folder)))
     sample_into(folder, worker, loading.open_model(source, request, flags, base, run_probe), request)
 
@@ -62,8 +62,8 @@ def resume(folder: Path, worker: Worker) -> None:
         recorded = job.settings
         source = metadata.checkpoint_of(
             recorded,
-            f"the drawing {job.name}",
-            "put it back, or draw anew",
+            f"the sampling job {job.name}",
+            "put it back, or start a new one",
             near=folder.absolute().parent.parent,
         )
         request = _with_copies(job, metadata.sample_of(recorded, str(folder / "settings.json")))
@@ -71,11 +71,11 @@ def resume(folder: Path, worker: Worker) -> None:
         return source, request, batch_size if isinstance(batch_size, int) else 0
 
     source, request, batch_size = distributed.run_on_main(find)
-    worker.beat(warning=distributed.set_num_threads(request.threads, "drawing"))
+    worker.beat(warning=distributed.set_num_threads(request.threads, "sampling"))
     opened = loading.open_model(source, request)
     if opened.weights.config is None and source.config is None:
         raise UserError(
-            f"{folder / 'settings.json'} does not hold the settings of {source.path.name}: draw anew.",
+            f"{folder / 'settings.json'} does not hold the settings of {source.path.name}: start a new sampling job.",
             code="changed-file",
         )
     sample_into(folder, worker, opened, request, resumed=True, batch_size=batch_size)
@@ -128,7 +128,7 @@ def sample_into(
             if distributed.broadcast_object(False):
                 return
         return
-    worker.beat(state="running", message=f"Drawing {formatting.plural(request.num_samples, 'picture')}")
+    worker.beat(state="running", message=f"Sampling {formatting.plural(request.num_samples, 'image')}")
     with keep_on_failure(writer.finish):
         writer.write(steps)
     writer.finish()
@@ -157,24 +157,18 @@ def _report_end(writer: SampleWriter, opened: OpenedModel) -> None:
     change = opened.file_change()
     warning = ""
     if change == "removed":
-        warning = (
-            f"{name} was removed while pictures were drawn: all of them are from the weights that it held at first."
-        )
+        warning = f"{name} was removed during sampling: all images are from the weights that it held at first."
     if change == "replaced":
         warning = (
-            f"{name} was replaced while pictures were drawn: all of them are from the weights that it held at first,"
-            " not"
-            " from those it holds now."
+            f"{name} was replaced during sampling: all images are from the weights that it held at first, not from"
+            f" those"
+            " it holds now."
         )
     writer.worker.beat(
         state="finished" if complete else "stopped",
         seconds_left=0.0,
         warning=" ".join(filter(None, (writer.worker.status.warning, warning))),
-        message=(
-            writer.outcome
-            if complete
-            else f"Stopped with {writer.count} of {formatting.plural(total, 'picture')} drawn"
-        ),
+        message=(writer.outcome if complete else f"Stopped with {writer.count} of {formatting.plural(total, 'image')}"),
     )
 
 
@@ -183,7 +177,7 @@ def _check_empty(job: SampleJob) -> None:
         raise UserError(f"{job.folder} already holds samples: choose another --out.", code="already-exists")
     if job.images:
         raise UserError(
-            f"{job.folder} already holds samples of a drawing that did not end: go on with it by `ddpm sample --resume"
+            f"{job.folder} already holds samples of a job that did not finish: resume it by `ddpm sample --resume"
             f" {shlex.quote(str(job.folder.absolute()))}`, or choose another --out.",
             code="already-exists",
         )
@@ -212,7 +206,7 @@ def _reading(worker: Worker) -> Progress:
 
     def progress(done: int, total: int) -> None:
         distributed.raise_peer_error()
-        worker.beat(message=f"Reading the pictures to begin with: {done} of {total}")
+        worker.beat(message=f"Reading images: {done} of {total}")
         if "stop" in worker.poll_requests():
             raise Stopped
 

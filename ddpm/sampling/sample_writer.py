@@ -19,8 +19,8 @@ from ddpm.errors import UserError
 from ddpm.planning import classes, metadata
 from ddpm.planning.resolve import ResolvedSampling
 from ddpm.planning.source_images import SourceImages
-from ddpm.runs.jobs import Stopped, Worker
 from ddpm.runs.results import SampleJob
+from ddpm.runs.worker import Stopped, Worker
 from ddpm.sampling.engine import SamplingProgress, to_pixels
 from ddpm.storage import arrays, files, images
 from ddpm.storage.arrays import Stream
@@ -63,7 +63,7 @@ class SampleWriter:
         while self.count < self.resolved.request.num_samples and self._is_whole(self.count):
             self._newest.append(images.read_pixels(self._image_path(self.count), self._shape))
             self.count += 1
-            self.worker.beat(message=f"Looking through {formatting.plural(self.count, 'picture')}")
+            self.worker.beat(message=f"Checking {formatting.plural(self.count, 'image')}")
             if "stop" in self.worker.poll_requests():
                 raise Stopped
         return self.count
@@ -194,7 +194,7 @@ class SampleWriter:
             self.job.folder / "result.json", {"rmse": rmse, "mean": mean, "unit": "pixel values, 0 to 255"}
         )
         self.outcome = (
-            f"Drawn again from the noise found, a picture differs by {mean:.2g} of 255 in the root mean square"
+            f"Reconstructed from the noise found, an image differs by {mean:.2g} of 255 in the root mean square"
         )
         self.outcome += "." if len(rmse) == 1 else f", the mean over {len(rmse):,} of them."
 

@@ -1,8 +1,8 @@
-"""Samplers: generator functions over a denoiser, one network call per `next`; to stop early, stop asking.
+"""Samplers: generator functions over a denoiser, one model evaluation per `next`; to stop early, stop iterating.
 
-All walk a Schedule, shortened or not, from its last timestep to its first and from there to the clean picture; with
-to_zero=False they end at the first timestep, with the little noise that is left there.  Fresh noise is drawn only from
-the `randn_like` they are given.
+All walk a Schedule, shortened or not, from its last timestep to its first and from there to the clean image; with
+to_zero=False they end at the first timestep, with the little noise of that step.  Fresh noise comes only from
+the `randn_like` argument.
 
 The solvers see x_t = alpha x_start + sigma eps and lam = log(alpha / sigma).  Between two timesteps they solve the
 probability-flow ODE (Song et al. 2021b, Eq. 13): in x_start by Lu et al. 2022b, Eq. 9, in eps by DDIM's Eq. 14.
@@ -25,18 +25,18 @@ from ddpm.solvers import SOLVERS
 
 
 class SampleStep(NamedTuple):
-    done: int  # network calls made, 1 .. total
+    done: int  # model evaluations so far, 1 .. total
     total: int
     x: Tensor  # [N, C, H, W] state after this step
     x_start: Tensor  # [N, C, H, W] the clean image that the model expects
-    t: float  # the timestep it was asked at
+    t: float  # the timestep of this evaluation
 
 
 RandnLike = Callable[[Tensor], Tensor]
 
 
 class Sampler(Protocol):
-    """x [N, C, H, W] ~ N(0, I), or at the noise of the schedule's last timestep."""
+    """A sampler.  x: float32 [N, C, H, W] ~ N(0, I), or an image noised to the schedule's last timestep."""
 
     def __call__(
         self, denoise: Denoiser, x: Tensor, schedule: Schedule, *, to_zero: bool = True, randn_like: RandnLike = ...
@@ -44,7 +44,7 @@ class Sampler(Protocol):
 
 
 class ImageNoise:
-    """A randn_like whose row k depends on seeds[k] alone, not on the rest of the batch."""
+    """A randn_like, float [N, C, H, W], whose row k depends on seeds[k] alone, not on the rest of the batch."""
 
     def __init__(self, seeds: Sequence[int]):
         self._rngs = [torch.Generator().manual_seed(seed) for seed in seeds]
@@ -53,7 +53,7 @@ class ImageNoise:
         return torch.stack([torch.randn(x.shape[1:], generator=rng) for rng in self._rngs]).to(x.device)
 
     def start(self, shape: Sequence[int]) -> Tensor:
-        """x_T for images of `shape` [C, H, W]."""
+        """Returns x_T for images of `shape` [C, H, W]: float32 [N, C, H, W] ~ N(0, I)."""
         return self(torch.empty(len(self._rngs), *shape))
 
 
@@ -115,7 +115,7 @@ def ddim(
 
 @torch.no_grad()
 def ddim_inversion(denoise: Denoiser, x: Tensor, schedule: Schedule) -> Iterator[SampleStep]:
-    """DDIM's ODE run backwards, from a picture x [N, C, H, W] to its noise (Song et al. 2021, Section 4.3)."""
+    """DDIM's ODE in reverse, from images x [N, C, H, W] in [-1, 1] to their noise (Song et al. 2021, Section 4.3)."""
     abar_next = np.append(schedule.alphas_cumprod[1:], 0.0)
     total = len(schedule)
     for done, (i, index, t) in enumerate(reversed(list(_walk(schedule, x))), start=1):
@@ -129,7 +129,7 @@ def ddim_inversion(denoise: Denoiser, x: Tensor, schedule: Schedule) -> Iterator
 
 
 class Point(NamedTuple):
-    """Where a solver passes: the noise at a timestep, or none at all at the end."""
+    """Signal and noise at a timestep that a solver visits; without noise at the end."""
 
     t: float
     alpha: float
@@ -141,7 +141,7 @@ CLEAN = Point(0.0, 1.0, 0.0, np.inf)
 
 
 def _points(schedule: Schedule, to_zero: bool) -> list[Point]:
-    """From the noisiest to the last; every one but the last is where the network is asked."""
+    """Lists the points from the noisiest to the last; the network is evaluated at all but the last."""
     abar = schedule.alphas_cumprod
     rows = zip(schedule.timesteps, np.sqrt(abar), np.sqrt(1 - abar), log_snr(abar), strict=True)
     passed = [Point(t, float(a), float(s), float(lam)) for t, a, s, lam in rows][::-1]
@@ -176,7 +176,7 @@ def dpm_solver_pp(
     """DPM-Solver++, multistep (Lu et al. 2022b): order 1 is DDIM, 2 their Algorithm 2 (2M), 3 the same with one more
     difference of past predictions (3M), exactly integrated.
 
-    The step to the clean picture takes the prediction alone.
+    The step to the clean image takes the prediction alone.
     """
     points = _points(schedule, to_zero)
     past: list[tuple[Point, Tensor]] = []  # newest first
@@ -234,7 +234,7 @@ def unipc(
     """UniPC of that order, multistep, for predictions of x_start, with B(h) = e^h - 1 (Zhao et al. 2023, Algorithm 5
     and Eq. 5).
 
-    The call that begins a step also corrects the one before, so a step takes one call.
+    The evaluation that begins a step also corrects the step before, so a step takes one evaluation.
     """
     points = _points(schedule, to_zero)
     past: list[tuple[Point, Tensor]] = []  # newest first
@@ -289,7 +289,7 @@ def ipndm(
     """iPNDM of order 4: DDIM's step with up to four eps blended by Adams-Bashforth (Zhang and Chen 2023, Section 3.3).
 
     twice: as PLMS begins (Liu et al. 2022, Eq. 12 and 22), the first step is done again with the mean of the eps at
-    both its ends.  The step to the clean picture takes the prediction alone.
+    both its ends.  The step to the clean image takes the prediction alone.
     """
     points = _points(schedule, to_zero)
     past: list[Tensor] = []  # newest first
@@ -326,7 +326,7 @@ def heun(
 ) -> Iterator[SampleStep]:
     """Heun's method in x / alpha over sigma / alpha (Karras et al. 2022, Algorithm 1; with churn Algorithm 2).
 
-    Two calls a step, each yielded: the first ends where Euler would; one to the clean picture takes one.
+    Two model evaluations a step, each yielded: the first ends where Euler would; the step to the clean image takes one.
     churn: S_churn, the noise added and removed again over all steps.
     """
     points = _points(schedule, to_zero)
@@ -361,7 +361,10 @@ def _noisier(schedule: Schedule, now: Point, gamma: float) -> Point:
 
 
 def named(name: str) -> Callable[..., Iterator[SampleStep]]:
-    """The function of a row of SOLVERS, with the row's options; what the row `takes` is still to be passed."""
+    """Returns the sampler of a row of SOLVERS, with the row's options.
+
+    The settings it `takes` are still to be passed.
+    """
     row = SOLVERS[name]
     function = row.function
     if isinstance(function, str):
@@ -370,9 +373,9 @@ def named(name: str) -> Callable[..., Iterator[SampleStep]]:
 
 
 def first_step_spared(denoise: Denoiser, schedule: Schedule) -> Denoiser:
-    """The same, but the first answer costs no call: of pure noise all that is known is eps = x (Dockhorn et al. 2022).
+    """Answers the first call without the network: for pure noise, eps = x is the best estimate (Dockhorn et al. 2022).
 
-    A sampler over it yields a step more than there are calls.
+    A sampler over it yields one step more than there are model evaluations.
     """
     first = _points(schedule, to_zero=True)[0]
     fresh = True

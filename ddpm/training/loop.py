@@ -20,9 +20,9 @@ from ddpm.errors import UserError, as_user_error
 from ddpm.formatting import plural
 from ddpm.models import backend
 from ddpm.planning import low_res
-from ddpm.runs.jobs import Stopped, Worker
 from ddpm.runs.metrics import columns_for
 from ddpm.runs.runs import Checkpoint, Run
+from ddpm.runs.worker import Stopped, Worker
 from ddpm.sampling import engine
 from ddpm.sampling.request import resolve_request
 from ddpm.storage import files, images

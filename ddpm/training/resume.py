@@ -13,8 +13,8 @@ from ddpm.data.lineage import Remedy
 from ddpm.data_sets import DATA_SETS
 from ddpm.errors import UserError
 from ddpm.runs import lost_checkpoints
-from ddpm.runs.jobs import Worker
 from ddpm.runs.runs import Checkpoint, Run
+from ddpm.runs.worker import Worker
 from ddpm.training import warm_start
 
 log = logging.getLogger("ddpm")

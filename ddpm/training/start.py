@@ -15,7 +15,7 @@ from ddpm.data import datasets
 from ddpm.data.datasets import Dataset
 from ddpm.data.decoded import Progress
 from ddpm.errors import UserError, as_user_error
-from ddpm.runs.jobs import Stopped
+from ddpm.runs.worker import Stopped
 
 log = logging.getLogger("ddpm")
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ddpm.checkpoints import checkpoint_files, probe
 from ddpm.checkpoints.checkpoint_files import Weights
-from ddpm.checkpoints.identify import recognise
+from ddpm.checkpoints.identify import identify
 from ddpm.compute import distributed
 from ddpm.config import codec, presets
 from ddpm.config.training import Config
@@ -95,7 +95,7 @@ def _start(
         )
     told = [*told, f"Beginning at step {step}: {what}"]
     learnt = (
-        checkpoint_files.learnt_beside(Path(config.train.resume_checkpoint), weights.step) if weights.data else None
+        checkpoint_files.learnt_at_step(Path(config.train.resume_checkpoint), weights.step) if weights.data else None
     )
     return Start(found, optimizer, fresh_state(step, config), told, weights.config, weights.data, learnt)
 
@@ -154,7 +154,7 @@ def check_start(config: Config) -> Config:
         flags = {
             name: getattr(config.model if hasattr(config.model, name) else config.diffusion, name) for name in ASKED
         }
-        for sentence in recognise(tensors, {**flags, **vars(config.data)}, path).told:
+        for sentence in identify(tensors, {**flags, **vars(config.data)}, path).notes:
             log.warning("%s", sentence)
     return config
 

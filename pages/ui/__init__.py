@@ -1,1 +1,1 @@
-"""What the pages share: widgets that return values, charts as pure functions, the watcher and the caches."""
+"""Shared by the pages: widgets that return values, charts as pure functions, the file watcher and the caches."""

@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from ddpm.config.training import Config
 from ddpm.reports import xlsx
 from ddpm.runs import metrics, runs
-from ddpm.runs.jobs import Worker
+from ddpm.runs.worker import Worker
 
 
 def each(call: Callable[[], object], times: int) -> str:

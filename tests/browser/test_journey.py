@@ -61,7 +61,7 @@ def download(page: Page, label: str) -> bytes:
 
 def test_from_quick_start_to_downloads(page: Page, server, ended: None) -> None:  # type: ignore[no-untyped-def]
     page.goto(server.url)
-    page.get_by_role("button", name="Start quick start").click()
+    page.get_by_role("button", name="Quick start").click()
     page.wait_for_function(f"{UPDATES} > 2")  # Monitor, with a chart that grows
     [run] = runs.list_runs(server.runs_dir)
 
@@ -97,7 +97,7 @@ def test_from_quick_start_to_downloads(page: Page, server, ended: None) -> None:
         pixels = arrays["arr_0"]
         assert pixels.shape == (4, 32, 32, 3)
         assert pixels.dtype == np.uint8
-    with zipfile.ZipFile(io.BytesIO(download(page, "Pictures (zip)"))) as archive:
+    with zipfile.ZipFile(io.BytesIO(download(page, "Images (zip)"))) as archive:
         assert archive.namelist() == [f"{k:05d}.png" for k in range(4)]
         for k, name in enumerate(archive.namelist()):
             assert np.array_equal(np.asarray(Image.open(archive.open(name))), pixels[k])

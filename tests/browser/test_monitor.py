@@ -117,7 +117,7 @@ def test_one_that_does_not_stop_can_be_killed(page: Page, server) -> None:  # ty
         page.locator(".st-key-stop button").first.click()  # a stale twin may stand there for an instant
         page.get_by_role("button", name="Kill …").click()
         page.get_by_role("dialog").get_by_role("button", name="Kill").click()
-        expect(page.get_by_text("The process is gone without a word")).to_be_visible()
+        expect(page.get_by_text("The process ended without reporting why")).to_be_visible()
         assert run.state() == "lost"
 
 

@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow]
 def run(page: Page, server) -> Iterator[Run]:  # type: ignore[no-untyped-def]
     """The example, as the Sample page provides it to somebody without runs; nothing that draws outlives the test."""
     page.goto(server.address("sample"))
-    expect(page.get_by_text("The example that comes with the program")).to_be_visible()
+    expect(page.get_by_text("This is the included example model")).to_be_visible()
     example = runs.find_run(server.runs_dir, "example")
     yield example
     for job in (*example.sample_jobs(), *example.solver_benchmark_jobs(), *example.trajectory_jobs()):
@@ -131,12 +131,12 @@ def test_the_fold_and_what_one_sampler_takes_alone(page: Page, run: Run) -> None
     assert (found["sampler"], found["churn"], found["guidance_scale"]) == ("heun", 12.0, 1.5)
     assert (found["precision"], found["batch_size"], found["clip_denoised"]) == ("fp32", 1, False)
     assert (found["guidance_interval"], found["denoise_to_zero"]) == ("4-999", False)
-    page.get_by_text("Copy as command").first.click()
+    page.get_by_text("Shell command").first.click()
     expect(page.get_by_text("ddpm sample --model_path").first).to_be_visible()
 
     choose(page, "sampler", "DDPM")
     choose(page, "variance", "Analytic")
-    expect(page.get_by_text("Estimated once on the run's data")).to_be_visible()
+    expect(page.get_by_text("Estimated once from the run's data")).to_be_visible()
     found = told(draw(page, run))
     assert (found["sampler"], found["variance"]) == ("ddpm", "analytic")
     assert (run.folder / "analytic_ema_0.995_003000.json").exists()
@@ -175,7 +175,7 @@ def test_history_and_settings_from_a_picture(page: Page, run: Run) -> None:
     assert len(run.sample_jobs()) == 2
 
     # The second picture of the first drawing, taken home and brought back, puts its own settings into the form.
-    page.get_by_text("Open settings from a picture").click()
+    page.get_by_text("Load settings from an image").click()
     page.locator("input[type=file]").last.set_input_files(str(one.images[1]))
     expect(field(page, "seed").locator("input")).to_have_value("6")
     again = draw(page, run)
@@ -207,7 +207,7 @@ def test_interpolate_vary_inpaint_and_invert(page: Page, run: Run, tmp_path: Pat
     assert varied.pairs.exists()
 
     task(page, "Inpaint")
-    field(page, "picture_from").get_by_text("Drawn before").click()
+    field(page, "picture_from").get_by_text("Earlier samples").click()
     canvas = page.locator("[class*=st-key-sample-canvas] canvas").first
     canvas.scroll_into_view_if_needed()
     box = canvas.bounding_box()
@@ -247,7 +247,7 @@ def test_frontier_and_microscope(page: Page, server, run: Run) -> None:  # type:
     drawn = draw(page, run)
 
     page.goto(server.address("explore", run=run.name))
-    page.get_by_text("Frontier", exact=True).click()
+    page.get_by_text("Compare samplers", exact=True).click()
     fill_of(page, "frontier", "num_samples", "2")
     page.get_by_role("button", name=re.compile("^Draw all")).click()
     (job,) = until(run.solver_benchmark_jobs)
@@ -262,7 +262,7 @@ def test_frontier_and_microscope(page: Page, server, run: Run) -> None:  # type:
     expect(field(page, "sampler")).to_be_visible()
 
     page.goto(server.address("explore", run=run.name))
-    page.get_by_text("Microscope", exact=True).click()
+    page.get_by_text("Trajectory", exact=True).click()
     page.get_by_role("button", name=re.compile("^Look")).click()
     (look,) = until(run.trajectory_jobs)
     until_finished(look)
@@ -273,7 +273,7 @@ def test_frontier_and_microscope(page: Page, server, run: Run) -> None:  # type:
     slider.focus()
     for _ in range(4):
         slider.press("ArrowRight")
-    expect(page.get_by_text(re.compile(r"t = .* log SNR .* the clean picture by"))).to_be_visible()
+    expect(page.get_by_text(re.compile(r"t = .* log SNR .* predicted x_start changes by"))).to_be_visible()
     with page.expect_download() as got:
         page.get_by_role("button", name="GIF").click()
     with Image.open(io.BytesIO(Path(got.value.path()).read_bytes())) as film:

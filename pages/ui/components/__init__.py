@@ -1,1 +1,1 @@
-"""Parts without knowledge of runs: fields, figures, canvas, thumbnails."""
+"""Components that know nothing of runs: setting widgets, figures, mask canvas, thumbnails."""

@@ -1,10 +1,9 @@
-"""Charts as pure functions of rows: a frame of metrics in, a Plotly figure as plain lists and dicts out.
+"""Charts of a training as pure functions: a frame of metrics in, a Plotly figure as plain lists and dicts out.
 
 No colours here: a trace names its `palette` number and its `role`, the component dresses it in the page's theme.
 """
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,17 +11,13 @@ import numpy as np
 import pandas as pd
 
 from ddpm.formatting import plural
-from ddpm.planning import solver_grid
-from ddpm.planning.solver_grid import GridResult
 from ddpm.runs import metrics
-from ddpm.spacings import SPACINGS
 
 Figure = dict[str, Any]
 
-MAIN = ("grad_norm", "loss", "mse", "vb", "lg_loss_scale")  # those that the log has are drawn
-PARTS = ("loss", "mse", "vb")  # what is also logged by quarter of the timesteps
-AXES = ("step", "seconds", "samples")  # the columns that an axis is made of
-TERMS = {"vb": "vb (bits per dimension)", "mse": "mse", "xstart_mse": "xstart_mse"}
+MAIN = ("grad_norm", "loss", "mse", "vb", "lg_loss_scale")  # shown where the log has them
+PARTS = ("loss", "mse", "vb")  # also logged by quarter of the timesteps
+AXES = ("step", "seconds", "samples")  # columns that a horizontal axis needs
 QUARTER_LABELS = ("least noisy quarter", "second", "third", "noisiest quarter")
 
 RAW_POINTS = 2000
@@ -32,13 +27,13 @@ PANEL_HEIGHT = 185
 
 
 def quarters(part: str) -> tuple[str, ...]:
-    """The columns of a loss, or of a part of it, by quarter of the timesteps."""
+    """Columns of a loss, or of one of its parts, by quarter of the timesteps."""
     return tuple(f"{part}_q{k}" for k in range(4))
 
 
 @dataclass(frozen=True)
-class Look:
-    """What the viewer chose."""
+class ChartOptions:
+    """View options: horizontal axis, smoothing, log scale."""
 
     x: str = "step"  # step, time or images
     smoothing: float = 0.6
@@ -46,24 +41,15 @@ class Look:
 
 
 @dataclass(frozen=True)
-class Curve:
-    """The terms of one evaluation: TERMS -> [T], over timesteps [T] of the full process."""
-
-    label: str
-    timesteps: Sequence[int]
-    terms: Mapping[str, np.ndarray]
-
-
-@dataclass(frozen=True)
 class Axis:
-    """The horizontal axis: its values for every row, and what they are."""
+    """Horizontal axis: its values for every row, and its title."""
 
     values: np.ndarray
     title: str
 
 
 def axis(frame: pd.DataFrame, name: str) -> Axis:
-    """The x that was asked for; training steps where the log does not tell it."""
+    """The requested axis; training steps where the log does not have it."""
     if name == "time" and "seconds" in frame and frame["seconds"].notna().any():
         seconds = frame["seconds"].to_numpy()
         unit, divisor = _time_unit(float(np.nanmax(seconds)))
@@ -80,224 +66,78 @@ def _time_unit(longest: float) -> tuple[str, float]:
     return "days", 86400.0
 
 
-def panels(frame: pd.DataFrame, look: Look, columns: Sequence[str] = MAIN) -> Figure:
-    """One panel above the other with a common x: the raw line faint, the smoothed one full, its last value told."""
-    x = axis(frame, look.x)
+def panels(frame: pd.DataFrame, options: ChartOptions, columns: Sequence[str] = MAIN) -> Figure:
+    """Panels with a common x axis: raw values faint, smoothed values bold, labelled with their last value."""
+    x = axis(frame, options.x)
     shown = [name for name in columns if name in frame]
     data: list[dict[str, Any]] = []
-    layout = _layout(x, look, len(shown))
+    layout = base_layout(x, options, len(shown))
     for number, name in enumerate(shown):
         values = frame[name].to_numpy()
-        drawn = lines(x.values, values, look, name=name, axis_number=number, palette=number)
-        data += drawn
-        data += not_a_number(x.values, values, look, name=name, axis_number=number)
-        layout[_axis_key(number)] = _y_axis(number, len(shown), look)
-        layout["annotations"] += _labels(values, drawn[-1]["y"], look, name, number, len(shown))
+        raw = lines(x.values, values, options, name=name, axis_number=number, palette=number)
+        data += raw
+        data += not_a_number(x.values, values, options, name=name, axis_number=number)
+        layout[axis_key(number)] = y_axis(number, len(shown), options)
+        layout["annotations"] += _labels(values, raw[-1]["y"], options, name, number, len(shown))
     return {"data": data, "layout": layout}
 
 
-def overlay(frame: pd.DataFrame, look: Look, columns: Sequence[str], labels: Sequence[str] = QUARTER_LABELS) -> Figure:
-    """Several metrics in one panel.  Rows without a value are skipped, as not every row has one."""
-    x = axis(frame, look.x)
+def overlay(
+    frame: pd.DataFrame, options: ChartOptions, columns: Sequence[str], labels: Sequence[str] = QUARTER_LABELS
+) -> Figure:
+    """Several metrics in one panel.  Rows without a value are skipped."""
+    x = axis(frame, options.x)
     data: list[dict[str, Any]] = []
     for number, (name, label) in enumerate(zip(columns, labels, strict=True)):
         if name in frame:
             there = np.isfinite(frame[name].to_numpy())
             values = frame[name].to_numpy()[there]
-            data += lines(x.values[there], values, look, name=name, label=label, palette=number)
-    layout = _layout(x, look, 1)
-    layout["yaxis"] = _y_axis(0, 1, look)
+            data += lines(x.values[there], values, options, name=name, label=label, palette=number)
+    layout = base_layout(x, options, 1)
+    layout["yaxis"] = y_axis(0, 1, options)
     layout["height"] = plot = 300
     layout["legend"]["y"] = -50 / (plot - 104)
     return {"data": data, "layout": layout}
 
 
-def terms(curves: Sequence[Curve], log: bool) -> Figure:
-    """The terms of evaluations over t: a panel for each kind of term, a line in it for each evaluation."""
-    look = Look(smoothing=0.0, log=log)
-    data: list[dict[str, Any]] = []
-    layout = _layout(Axis(np.zeros(0), "timestep t"), look, len(TERMS))
-    layout["margin"]["l"] = 72  # for small numbers
-    for number, (name, title) in enumerate(TERMS.items()):
-        for palette, curve in enumerate(curves):
-            common = dict(
-                type="scatter",
-                mode="lines",
-                name=curve.label,
-                legendgroup=curve.label,
-                yaxis=_axis_id(number),
-                palette=palette,
-            )
-            values = drawable(curve.terms[name], log)
-            legend = number == 0 and len(curves) > 1
-            data.append(
-                _trace(
-                    common,
-                    np.asarray(curve.timesteps),
-                    values,
-                    RAW_POINTS,
-                    uid=f"{name}-{palette}",
-                    role="smooth",
-                    showlegend=legend,
-                )
-            )
-        layout[_axis_key(number)] = _y_axis(number, len(TERMS), look)
-        layout["annotations"].append(_title(title, number, len(TERMS), look))
-    return {"data": data, "layout": layout}
-
-
-def frontier(found: Sequence[GridResult], tolerance: float, best: GridResult | None) -> Figure:
-    """Distance to the converged pictures over seconds a picture, a line a way of drawing; `best` gets a star.
-
-    Those without a distance have no line.  A dashed line shows the tolerance.
-    """
-    data: list[dict[str, Any]] = []
-    told = "%{fullData.name}<br>%{customdata} calls: %{y:.3g} levels, %{x:.3g} s<extra></extra>"
-    known = {way: [c for c in by.values() if c.distance is not None] for way, by in solver_grid.rows(found).items()}
-    for palette, (way, line) in enumerate((way, line) for way, line in known.items() if line):
-        label = way.label
-        x, y = np.array([c.seconds for c in line]), np.array([c.distance for c in line], dtype=float)
-        common = dict(type="scatter", palette=palette, legendgroup=label, hovertemplate=told, role="smooth")
-        data.append(
-            dict(
-                **common,
-                mode="lines+markers",
-                name=label,
-                uid=label,
-                x=numbers(x),
-                y=numbers(drawable(y, True)),
-                customdata=[c.calls for c in line],
-                marker=dict(symbol=SPACINGS[way.spacing].symbol, size=7),
-            )
-        )
-        if best in line and best is not None and best.distance:
-            data.append(
-                dict(
-                    **common,
-                    mode="markers",
-                    name=label,
-                    uid="best",
-                    x=[best.seconds],
-                    y=[best.distance],
-                    customdata=[best.calls],
-                    marker=dict(symbol="star", size=18),
-                    showlegend=False,
-                )
-            )
-    seconds = [c.seconds for c in found if c.distance is not None]
-    if seconds:
-        ends = [min(seconds), max(seconds)]
-        data.append(
-            dict(
-                type="scatter",
-                mode="lines",
-                role="limit",
-                name="tolerance",
-                uid="limit",
-                x=ends,
-                y=[tolerance] * 2,
-                showlegend=False,
-                hoverinfo="skip",
-            )
-        )
-    layout = _layout(Axis(np.zeros(0), "seconds a picture"), Look(), 1)
-    layout |= dict(height=420, hovermode="closest")
-    layout["margin"]["b"] = 140
-    layout["legend"]["y"] = -60 / (420 - 170)
-    layout["xaxis"] |= dict(
-        type="log", tickmode="array", tickvals=(ticks := _ticks(seconds)), ticktext=[f"{t:g}" for t in ticks]
-    )
-    layout["yaxis"] = _y_axis(0, 1, Look(log=True))
-    layout["annotations"].append(_title("levels of 0 .. 255 from the converged pictures", 0, 1, Look()))
-    return {"data": data, "layout": layout}
-
-
-def microscope(result: Mapping[str, Any], call: int) -> Figure:
-    """How much each network call changed x_t and the clean picture, and the log SNR below; a dashed line at `call`."""
-    x = np.arange(1, len(result["t"]) + 1)
-    changes = {"x_t": result["change"], "clean picture": result["x_start_change"]}
-    panels = [
-        (changes, Look(log=True), "levels of 0 .. 255 that a call changes"),
-        ({"log SNR": [2 * lam for lam in result["lam"]]}, Look(log=False), "log SNR"),
-    ]
-    data: list[dict[str, Any]] = []
-    layout = _layout(Axis(np.zeros(0), "network call"), Look(), len(panels))
-    palette = 0
-    for number, (values, look, title) in enumerate(panels):
-        for name, column in values.items():
-            y = np.array([np.nan if value is None else value for value in column], dtype=float)
-            data.append(
-                dict(
-                    type="scatter",
-                    mode="lines+markers",
-                    name=name,
-                    uid=name,
-                    palette=palette,
-                    role="smooth",
-                    yaxis=_axis_id(number),
-                    x=numbers(x),
-                    y=numbers(drawable(y, look.log)),
-                    marker=dict(size=5),
-                )
-            )
-            palette += 1
-        known = [v for v in data[-1]["y"] if v is not None] or [1]
-        data.append(
-            dict(
-                type="scatter",
-                mode="lines",
-                role="limit",
-                uid=f"call{number}",
-                yaxis=_axis_id(number),
-                x=[call, call],
-                y=[min(known), max(known)],
-                showlegend=False,
-                hoverinfo="skip",
-            )
-        )
-        layout["yaxis" if not number else f"yaxis{number + 1}"] = _y_axis(number, len(panels), look)
-        layout["annotations"].append(_title(title, number, len(panels), look))
-    return {"data": data, "layout": layout}
-
-
-def _ticks(values: Sequence[float]) -> list[float]:
-    """Round numbers of a logarithmic axis, from below the least of `values` to above the greatest."""
-    if not values:
-        return []
-    powers = range(math.floor(math.log10(min(values))), math.ceil(math.log10(max(values))) + 1)
-    return [float(f"{digit}e{power}") for power in powers for digit in (1, 2, 5)]
-
-
 def lines(
-    x: np.ndarray, values: np.ndarray, look: Look, *, name: str, palette: int, axis_number: int = 0, label: str = ""
+    x: np.ndarray,
+    values: np.ndarray,
+    options: ChartOptions,
+    *,
+    name: str,
+    palette: int,
+    axis_number: int = 0,
+    label: str = "",
 ) -> list[dict[str, Any]]:
-    """The raw line, and the smoothed one over it where there is smoothing.  Gaps are None."""
-    drawn = drawable(values, look.log)
-    mode = "lines" if np.isfinite(drawn).sum() > 1 else "lines+markers"  # a line of one point cannot be seen
+    """Raw line, with the smoothed line over it where there is smoothing.  Gaps are None."""
+    raw = drawable(values, options.log)
+    mode = "lines" if np.isfinite(raw).sum() > 1 else "lines+markers"  # a line of one point cannot be seen
     common = dict(
-        type="scatter", mode=mode, name=label or name, legendgroup=name, yaxis=_axis_id(axis_number), palette=palette
+        type="scatter", mode=mode, name=label or name, legendgroup=name, yaxis=axis_id(axis_number), palette=palette
     )
-    if look.smoothing <= 0 or np.isfinite(drawn).sum() < 3:
-        return [_trace(common, x, drawn, RAW_POINTS, uid=f"{name}-smooth", role="smooth")]
-    smoothed = metrics.smooth(drawn, look.smoothing, look.log)
+    if options.smoothing <= 0 or np.isfinite(raw).sum() < 3:
+        return [trace(common, x, raw, RAW_POINTS, uid=f"{name}-smooth", role="smooth")]
+    smoothed = metrics.smooth(raw, options.smoothing, options.log)
     return [
-        _trace(common, x, drawn, RAW_POINTS, uid=f"{name}-raw", role="raw", showlegend=False, hoverinfo="skip"),
-        _trace(common, x, smoothed, SMOOTH_POINTS, uid=f"{name}-smooth", role="smooth"),
+        trace(common, x, raw, RAW_POINTS, uid=f"{name}-raw", role="raw", showlegend=False, hoverinfo="skip"),
+        trace(common, x, smoothed, SMOOTH_POINTS, uid=f"{name}-smooth", role="smooth"),
     ]
 
 
-def _trace(common: dict[str, Any], x: np.ndarray, y: np.ndarray, most: int, **more: Any) -> dict[str, Any]:
+def trace(common: dict[str, Any], x: np.ndarray, y: np.ndarray, most: int, **more: Any) -> dict[str, Any]:
+    """A trace thinned to `most` points, with a hover label unless it is switched off."""
     x, y = metrics.downsample(x, y, most)
     told = {} if more.get("hoverinfo") == "skip" else {"hovertemplate": "%{y:.4g}"}
     return {**common, "x": numbers(x), "y": numbers(y), **told, **more}
 
 
 def not_a_number(
-    x: np.ndarray, values: np.ndarray, look: Look, *, name: str, axis_number: int = 0
+    x: np.ndarray, values: np.ndarray, options: ChartOptions, *, name: str, axis_number: int = 0
 ) -> list[dict[str, Any]]:
     """Crosses where a metric was NaN or infinite, at the height of the value before."""
     bad = np.flatnonzero(~np.isfinite(values))
-    good = np.isfinite(drawable(values, look.log))
+    good = np.isfinite(drawable(values, options.log))
     if not len(bad):
         return []
     level = pd.Series(np.where(good, values, np.nan)).ffill().bfill().fillna(1.0).to_numpy()
@@ -311,7 +151,7 @@ def not_a_number(
             showlegend=False,
             legendgroup=name,
             role="nan",
-            yaxis=_axis_id(axis_number),
+            yaxis=axis_id(axis_number),
             x=numbers(x[chosen]),
             y=numbers(level[chosen]),
             hovertemplate=f"{name} is not a number",
@@ -320,12 +160,12 @@ def not_a_number(
 
 
 def drawable(values: np.ndarray, log: bool) -> np.ndarray:
-    """NaN for what the axis cannot show."""
+    """Values with NaN where the axis cannot show them."""
     return np.where(np.isfinite(values) & ((values > 0) | (not log)), values, np.nan)
 
 
 def numbers(values: np.ndarray) -> list[float | int | None]:
-    """As JSON can have them: None for NaN, six digits at most, whole numbers as such."""
+    """Converts values for JSON: None for NaN, at most six significant digits, integers where exact."""
     values = np.asarray(values, dtype=float)
     finite = np.isfinite(values)
     safe = np.where(finite & (values != 0), values, 1.0)
@@ -335,15 +175,18 @@ def numbers(values: np.ndarray) -> list[float | int | None]:
     return [(int(v) if v.is_integer() else v) if ok else None for v, ok in zip(as_list, finite.tolist(), strict=True)]
 
 
-def _axis_id(number: int) -> str:
+def axis_id(number: int) -> str:
+    """Name of axis `number` in a trace: y, y2, ..."""
     return "y" if number == 0 else f"y{number + 1}"
 
 
-def _axis_key(number: int) -> str:
+def axis_key(number: int) -> str:
+    """Name of axis `number` in the layout: yaxis, yaxis2, ..."""
     return "yaxis" if number == 0 else f"yaxis{number + 1}"
 
 
-def _layout(x: Axis, look: Look, count: int) -> dict[str, Any]:
+def base_layout(x: Axis, options: ChartOptions, count: int) -> dict[str, Any]:
+    """Layout of `count` panels with a common horizontal axis."""
     plot = PANEL_HEIGHT * max(count, 1)
     return dict(
         height=plot + 104,
@@ -355,30 +198,31 @@ def _layout(x: Axis, look: Look, count: int) -> dict[str, Any]:
         uirevision="view",
         xaxis=dict(
             title=dict(text=x.title, font=dict(size=13), standoff=6),
-            anchor=_axis_id(count - 1) if count else "y",
+            anchor=axis_id(count - 1) if count else "y",
             uirevision=x.title,
         ),
         annotations=[],
     )
 
 
-def _y_axis(number: int, count: int, look: Look) -> dict[str, Any]:
+def y_axis(number: int, count: int, options: ChartOptions) -> dict[str, Any]:
+    """Vertical axis of panel `number` of `count`."""
     gap = 0.06 if count > 1 else 0.0
     height = (1 - gap * (count - 1)) / count
     top = 1 - number * (height + gap)
     return dict(
         domain=[round(max(top - height, 0.0), 6), round(top, 6)],
-        type="log" if look.log else "linear",
-        uirevision="log" if look.log else "linear",
+        type="log" if options.log else "linear",
+        uirevision="log" if options.log else "linear",
         anchor="x",
     )
 
 
 def _labels(
-    values: np.ndarray, line: list[float | None], look: Look, name: str, number: int, count: int
+    values: np.ndarray, line: list[float | None], options: ChartOptions, name: str, number: int, count: int
 ) -> list[dict[str, Any]]:
-    """The panel's title in its corner, and the newest value at the end of its line."""
-    title = _title(name, number, count, look)
+    """Title in the panel's corner, and the newest value at the end of its line."""
+    title = panel_title(name, number, count, options)
     value = line[-1] if line else None
     lost = int((~np.isfinite(values)).sum())
     if lost:
@@ -386,11 +230,11 @@ def _labels(
         title["text"] += f" – not a number in {rows} (✕)"
     if value is None:
         return [title]
-    height = float(np.log10(value)) if look.log else value
+    height = float(np.log10(value)) if options.log else value
     mark = dict(
         text=f"{value:.4g}",
         xref="paper",
-        yref=_axis_id(number),
+        yref=axis_id(number),
         x=1,
         y=height,
         xanchor="left",
@@ -402,8 +246,9 @@ def _labels(
     return [title, mark]
 
 
-def _title(text: str, number: int, count: int, look: Look) -> dict[str, Any]:
-    domain = _y_axis(number, count, look)["domain"]
+def panel_title(text: str, number: int, count: int, options: ChartOptions) -> dict[str, Any]:
+    """Title in the corner of panel `number` of `count`."""
+    domain = y_axis(number, count, options)["domain"]
     return dict(
         text=f"<b>{text}</b>",
         xref="paper",

@@ -1,7 +1,7 @@
-// A mask painted over a picture, in units of the picture's pixels.
+// A mask painted over an image, in units of the image's pixels.
 // mask: Uint8Array [height * width], 1 where painted.  A brush of size d covers a box of d x d pixels at (left, top), its disc.
 
-const [SMALLEST, LARGEST] = [320, 460]; // the longer side on screen in CSS pixels, in whole multiples of the picture's
+const [SMALLEST, LARGEST] = [320, 460]; // the longer side on screen in CSS pixels, in whole multiples of the image's
 const UNDOS = 100;
 const LEAP = 8; // pixels that Shift and an arrow key go
 
@@ -55,10 +55,10 @@ function mount(parent) {
   const find = (name) => parent.querySelector(name);
   const [room, tool, canvas, slider] = [".room", ".tool", "canvas", "input"].map(find);
   const state = {
-    picture: null, image: null, width: 0, height: 0, scale: 1, send: null,
+    image: null, bitmap: null, width: 0, height: 0, scale: 1, send: null,
     mask: new Uint8Array(0), stamp: 0, past: [], erasing: false,
     stroke: null, // {by: pointer id or "keys", erasing, before: the mask, last: the box before}
-    pointer: null, // where the mouse is, in pixels of the picture
+    pointer: null, // where the mouse is, in pixels of the image
     cursor: { x: 0, y: 0 }, byKeys: false, due: 0,
   };
   const size = () => Number(slider.value);
@@ -76,7 +76,7 @@ function mount(parent) {
     const accent = colour(room, "--st-primary-color", "#3b5bdb");
     pen.clearRect(0, 0, canvas.width, canvas.height);
     pen.imageSmoothingEnabled = scale < 1;
-    if (state.image) pen.drawImage(state.image, 0, 0, canvas.width, canvas.height);
+    if (state.bitmap) pen.drawImage(state.bitmap, 0, 0, canvas.width, canvas.height);
 
     const layer = new ImageData(width, height);
     mask.forEach((on, i) => { if (on) layer.data.set([...accent, 128], 4 * i); });
@@ -102,7 +102,7 @@ function mount(parent) {
   };
   const redraw = () => { state.due ||= requestAnimationFrame(draw); };
 
-  // As large as there is room for, in whole multiples of the picture's pixels.
+  // As large as there is room for, in whole multiples of the image's pixels.
   const fit = () => {
     const longer = Math.max(state.width, state.height);
     const space = room.clientWidth;
@@ -139,7 +139,7 @@ function mount(parent) {
 
   const send = () => {
     state.stamp = Math.max(Date.now(), state.stamp + 1);
-    state.send("painted", { picture: state.picture, stamp: state.stamp, mask: pack(state.mask) });
+    state.send("painted", { image: state.image, stamp: state.stamp, mask: pack(state.mask) });
   };
   const commit = (before) => {
     if (before.some((on, i) => on !== state.mask[i])) {
@@ -283,7 +283,7 @@ function mount(parent) {
     return true;
   };
   room.addEventListener("keydown", (event) => {
-    if (!state.picture || !pressed(event)) return;
+    if (!state.image || !pressed(event)) return;
     event.preventDefault();
     event.stopPropagation();
   });
@@ -319,12 +319,12 @@ function mount(parent) {
   observer.observe(room);
 
   // From Python.  What was painted since that run is newer, and stays.
-  state.take = ({ picture, painted }, setStateValue) => {
+  state.take = ({ image, painted }, setStateValue) => {
     state.send = setStateValue;
-    const other = picture.name !== state.picture;
+    const other = image.name !== state.image;
     if (!other && !(painted && painted.stamp > state.stamp)) return;
-    const { width, height } = picture;
-    Object.assign(state, { picture: picture.name, width, height, past: [], stroke: null, stamp: painted?.stamp || 0 });
+    const { width, height } = image;
+    Object.assign(state, { image: image.name, width, height, past: [], stroke: null, stamp: painted?.stamp || 0 });
     state.mask = painted ? unpack(painted.mask, width * height) : new Uint8Array(width * height);
     if (other) {
       const largest = Math.max(1, Math.floor(Math.min(width, height) / 2));
@@ -333,14 +333,14 @@ function mount(parent) {
         slider.value = Math.max(1, Math.round(largest / 4));
         slider.dataset.set = "yes";
       }
-      Object.assign(state, { image: null, cursor: { x: width >> 1, y: height >> 1 } });
-      const image = new Image();
-      image.onload = () => {
-        if (state.picture !== picture.name) return;
-        state.image = image;
+      Object.assign(state, { bitmap: null, cursor: { x: width >> 1, y: height >> 1 } });
+      const bitmap = new Image();
+      bitmap.onload = () => {
+        if (state.image !== image.name) return;
+        state.bitmap = bitmap;
         redraw();
       };
-      image.src = picture.url;
+      bitmap.src = image.url;
       fit();
     }
     tell();

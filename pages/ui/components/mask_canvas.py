@@ -1,7 +1,7 @@
-"""A picture to paint a mask over, in units of its own pixels: white is to be drawn anew, black stays.
+"""Canvas for painting a mask over an image, in its own pixels: white is inpainted, black is kept.
 
-The browser sends a mask as bits when a stroke ends: {"picture": which one, "stamp": when, "mask": base64}.  What it
-sent is kept in the session, so it is there again when the page is; another picture begins without a mask.
+The browser sends a mask as bits when a stroke ends: {"image": name, "stamp": when, "mask": base64}.  What it sent
+is kept in the session, so it is there again when the page is; another image begins without a mask.
 """
 
 import base64
@@ -29,14 +29,14 @@ _HTML = """
     <label class="brush"><span>Brush</span><input type="range" min="1" step="1" aria-label="Brush size in pixels">
       <output></output></label>
   </div>
-  <canvas tabindex="0" role="application" aria-label="Mask, painted over the picture" aria-description="Arrow keys move
+  <canvas tabindex="0" role="application" aria-label="Mask, painted over the image" aria-description="Arrow keys move
     the cursor, with Shift by eight pixels. Space paints, and paints a line while an arrow key is pressed too. E
-    changes between painting and erasing. Square brackets change the brush. Control Z takes back."></canvas>
+    changes between painting and erasing. Square brackets change the brush. Control Z undoes."></canvas>
   <div class="row acts">
     <button type="button" class="undo" title="Ctrl+Z">Undo</button>
-    <button type="button" class="clear" title="Nothing is painted">Clear</button>
-    <button type="button" class="invert" title="Paint what is not painted, and the other way round">Invert</button>
-    <button type="button" class="fill" title="Everything is painted">Fill</button>
+    <button type="button" class="clear" title="Remove all paint">Clear</button>
+    <button type="button" class="invert" title="Swap painted and unpainted areas">Invert</button>
+    <button type="button" class="fill" title="Paint everything">Fill</button>
   </div>
   <div class="row said"><span class="share" role="status"></span>
     <span class="keys" aria-hidden="true">arrows · space · e · [ ]</span></div>
@@ -89,33 +89,33 @@ _component = st.components.v2.component(
 
 
 class Painted(NamedTuple):
-    """A mask as the browser sent it, already found to be right."""
+    """A validated mask from the browser."""
 
-    picture: str  # of which picture: `name`
+    image: str  # of which image: `name`
     stamp: int  # milliseconds; a later mask has a larger one
     mask: str  # as of `encode`
 
 
-def paint(picture: np.ndarray, *, key: str) -> np.ndarray | None:
-    """Show `picture`, uint8 [H, W, C], enlarged, to be painted over.
+def paint(image: np.ndarray, *, key: str) -> np.ndarray | None:
+    """Shows `image`, uint8 [H, W, C], enlarged for painting.
 
     Returns the mask, uint8 [H, W]: 255 where it is painted, 0 elsewhere; None while nothing is painted.  The script
     runs again when a stroke ends.
     """
-    height, width = shape = picture.shape[:2]
-    this, store = name(picture), f"{key}-painted"
+    height, width = shape = image.shape[:2]
+    this, store = name(image), f"{key}-painted"
     component = st.session_state.get(key) or {}  # what came with this run, if it was the brush that made it run
     sent = read(component.get("painted"), this, shape)
     kept: Painted | None = st.session_state.get(store)
-    if kept and kept.picture != this:
+    if kept and kept.image != this:
         kept = None
     if sent and (kept is None or sent.stamp > kept.stamp):
         st.session_state[store] = kept = sent
-    url = "data:image/png;base64," + base64.b64encode(thumbnails.png(images.from_pixels(picture))).decode()
+    url = "data:image/png;base64," + base64.b64encode(thumbnails.png(images.from_pixels(image))).decode()
     _component(
         key=key,
         data={
-            "picture": {"name": this, "url": url, "width": width, "height": height},
+            "image": {"name": this, "url": url, "width": width, "height": height},
             "painted": kept and kept._asdict(),
         },
         on_painted_change=lambda: None,  # without it the component has no such value
@@ -124,18 +124,18 @@ def paint(picture: np.ndarray, *, key: str) -> np.ndarray | None:
     return mask if mask is not None and mask.any() else None
 
 
-def name(picture: np.ndarray) -> str:
-    """Tells pictures apart: the same for the same pixels in the same shape."""
-    return hashlib.sha256(repr(picture.shape).encode() + np.ascontiguousarray(picture).tobytes()).hexdigest()[:16]
+def name(image: np.ndarray) -> str:
+    """Hash that identifies an image: equal for the same pixels in the same shape."""
+    return hashlib.sha256(repr(image.shape).encode() + np.ascontiguousarray(image).tobytes()).hexdigest()[:16]
 
 
 def encode(mask: np.ndarray) -> str:
-    """A mask [H, W], painted where it is not 0, as base64: a bit a pixel, row by row, the highest bit first."""
+    """Encodes a mask [H, W], painted where not 0, as base64: one bit per pixel, row by row, highest bit first."""
     return base64.b64encode(np.packbits(mask.astype(bool)).tobytes()).decode()
 
 
 def decode(text: object, shape: tuple[int, ...]) -> np.ndarray | None:
-    """The mask of `shape` that `encode` wrote, uint8 with 0 and 255; None, and a line in the log, for anything else."""
+    """Decodes a mask from `encode`: uint8 of `shape`, 0 or 255; None and a line in the log for anything else."""
     count = int(np.prod(shape))
     if not isinstance(text, str):
         log.warning("A painted mask was ignored: it came as %s instead of text.", type(text).__name__)
@@ -152,22 +152,19 @@ def decode(text: object, shape: tuple[int, ...]) -> np.ndarray | None:
     return (bits * np.uint8(255)).reshape(shape)
 
 
-def read(value: object, picture: str, shape: tuple[int, ...]) -> Painted | None:
-    """What the browser sent for the picture of that name.
-
-    None for another picture's, and, with a line in the log, if it is wrong.
-    """
+def read(value: object, image: str, shape: tuple[int, ...]) -> Painted | None:
+    """Validates what the browser sent for an image; None for another image, or, with a log line, if invalid."""
     if value is None:
         return None
     if not isinstance(value, dict):
         log.warning("A painted mask was ignored: it came as %s instead of an object.", type(value).__name__)
         return None
-    if value.get("picture") != picture:
-        return None  # painted just before the picture changed
+    if value.get("image") != image:
+        return None  # painted just before the image changed
     stamp, mask = value.get("stamp"), value.get("mask")
     if not isinstance(stamp, int) or isinstance(stamp, bool):
         log.warning("A painted mask was ignored: its time is %.40r instead of a whole number.", stamp)
         return None
     if decode(mask, shape) is None:
         return None
-    return Painted(picture, stamp, str(mask))
+    return Painted(image, stamp, str(mask))

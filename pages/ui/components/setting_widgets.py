@@ -1,10 +1,10 @@
-"""Forms that follow from the settings: one field a setting, with its help, its limits and what is wrong with it.
+"""Form fields generated from the settings: one field per setting, with its help, limits and problems.
 
 A form's values live in the session state under `<form>.<setting>`, so that they stay when the page is left:
 
-    forms.begin("train", config)               # once, and again to start over from other settings
-    config, empty = forms.read("train", base)  # what the fields say now
-    forms.section("train", ModelConfig, ...)   # the fields themselves
+    setting_widgets.fill("train", config)               # once, and again to start over from other settings
+    config, empty = setting_widgets.read("train", base)  # what the fields say now
+    setting_widgets.section("train", ModelConfig, ...)   # the fields themselves
 """
 
 import re
@@ -38,30 +38,30 @@ STEPS: dict[str, float] = {
     "preview_samples": 4,
     "preview_steps": 5,
 }
-"""What a press on + or - changes; 1 (of whole numbers) or 0.1 where nothing is said."""
+"""Increments of the + and - buttons; 1 for integers and 0.1 for floats where none is given."""
 
 Problems = Mapping[str, Sequence[str]]
 
 
 def key(form: str, name: str) -> str:
-    """The session state's key of a field."""
+    """Key of a field in the session state."""
     return f"{form}.{name}"
 
 
 def values_of(config: Config) -> dict[str, Any]:
-    """Every setting by its flat name."""
+    """All settings by their flat names."""
     sections = [getattr(config, name) for name in codec.SECTIONS]
     return {s.name: getattr(section, s.name) for section in sections for s in settings(type(section))}
 
 
-def begin(form: str, values: Mapping[str, Any]) -> None:
-    """Put `values` into the fields.  To be called before the fields are drawn, or in a callback."""
+def fill(form: str, values: Mapping[str, Any]) -> None:
+    """Puts `values` into the fields.  Call it before the fields are shown, or in a callback."""
     for name, value in values.items():
         st.session_state[key(form, name)] = value
 
 
 def read(form: str, base: Config) -> tuple[Config, list[Problem]]:
-    """The settings that the fields show, and a problem for each field that was left empty."""
+    """Reads the settings from the fields; returns them and a problem for each empty field."""
     values, empty = {}, []
     known = [s for section in codec.SECTIONS.values() for s in settings(section)]
     for s, default in zip(known, values_of(base).values(), strict=True):
@@ -75,23 +75,23 @@ def read(form: str, base: Config) -> tuple[Config, list[Problem]]:
     return codec.replace(base, values), empty
 
 
-def by_field(problems: Sequence[Problem]) -> dict[str, list[str]]:
-    """Sentences by the setting that they are about."""
+def group_by_field(problems: Sequence[Problem]) -> dict[str, list[str]]:
+    """Groups error sentences by setting."""
     found: dict[str, list[str]] = {}
     for problem in problems:
         found.setdefault(problem.name, []).append(problem.sentence)
     return found
 
 
-def plain(text: str) -> str:
-    """`text` as Markdown that shows just this text."""
+def escape(text: str) -> str:
+    """Escapes `text` so that Markdown shows it literally."""
     return re.sub(r"([\\`*_{}\[\]<>$~#|:^&])", r"\\\1", writable(text))
 
 
-def complaint(sentences: Sequence[str]) -> None:
-    """What is wrong, in small red print right under a field."""
+def show_problems(sentences: Sequence[str]) -> None:
+    """Shows what is wrong in small red print under a field."""
     for sentence in sentences:
-        st.markdown(f":small[:red[:material/error: {plain(sentence)}]]")
+        st.markdown(f":small[:red[:material/error: {escape(sentence)}]]")
 
 
 def section(
@@ -103,12 +103,12 @@ def section(
     placeholders: Mapping[str, str] | None = None,
     columns: int = 3,
 ) -> None:
-    """The fields of one dataclass of settings: the basic ones, then a fold for each group of the others.
+    """Shows the fields of one dataclass of settings: basic ones first, then an expander for each other group.
 
-    `skip` names settings that do not apply.  A fold opens by itself while something in it is wrong.
+    `skip` names settings that do not apply.  An expander opens by itself while something in it is wrong.
     """
     fields = [s for s in settings(cls) if s.name not in skip]
-    arrange(form, [s for s in fields if s.basic], problems, placeholders or {}, columns)
+    show_fields(form, [s for s in fields if s.basic], problems, placeholders or {}, columns)
     groups: dict[str, list[Setting]] = {}
     for s in fields:
         if not s.basic:
@@ -118,30 +118,30 @@ def section(
         label = f"{title} · :red[{wrong} to correct]" if wrong else title
         state = "wrong" if wrong else "right"
         with st.expander(label, expanded=bool(wrong), key=f"{form}_{cls.__name__}_{title}_{state}"):
-            arrange(form, members, problems, placeholders or {}, columns)
+            show_fields(form, members, problems, placeholders or {}, columns)
 
 
-def arrange(
+def show_fields(
     form: str, fields: Sequence[Setting], problems: Problems, placeholders: Mapping[str, str], columns: int
 ) -> None:
-    """Fields with a box in a grid, switches in a row under it, each with what is wrong with it."""
+    """Shows input fields in a grid and toggles in a row below it, each with its problems."""
     boxes, switches = [s for s in fields if s.type is not bool], [s for s in fields if s.type is bool]
     if boxes:
         grid = st.grid(columns, min_column_width=150)
         for s in boxes:
             with grid.cell():
-                box(form, s, placeholders.get(s.name))
-                complaint(problems.get(s.name, ()))
+                show_field(form, s, placeholders.get(s.name))
+                show_problems(problems.get(s.name, ()))
     if switches:
         with st.container(horizontal=True, gap="medium"):
             for s in switches:
                 st.toggle(s.label, key=key(form, s.name), help=s.help, persist_state="session", width="content")
         for s in switches:
-            complaint(problems.get(s.name, ()))
+            show_problems(problems.get(s.name, ()))
 
 
-def box(form: str, s: Setting, placeholder: str | None = None) -> Any:
-    """One field for a number, a choice or a text; returns its value."""
+def show_field(form: str, s: Setting, placeholder: str | None = None) -> Any:
+    """Shows one field for a number, a choice or a text; returns its value."""
     label = f"{s.label} ({s.unit})" if s.unit else s.label
     where = key(form, s.name)
     if s.choices:
@@ -156,7 +156,7 @@ def box(form: str, s: Setting, placeholder: str | None = None) -> Any:
 
 
 def _with_limits(s: Setting) -> str:
-    """The help, with the limits where they say something."""
+    """Help text, with the limits where they are informative."""
     if s.low is None or s.high is None or s.high >= 65536:
         return s.help
     return f"{s.help} From {s.low:g} to {s.high:g}."

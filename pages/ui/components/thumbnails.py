@@ -1,4 +1,4 @@
-"""Pictures for the screen: enlarged without blur, so that every pixel that was drawn can be seen."""
+"""Images for the screen, enlarged without blur so that every pixel can be seen."""
 
 import io
 import math
@@ -12,7 +12,7 @@ from ddpm.storage import images
 
 
 def fitted(image: Image.Image, side: int) -> Image.Image:
-    """`image` with its longer side `side` pixels long: each pixel a clean square when enlarged."""
+    """Scales `image` so that its longer side has `side` pixels; enlarged pixels stay sharp squares."""
     scale = side / max(image.size)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     if scale < 1:
@@ -31,7 +31,7 @@ def png(image: Image.Image) -> bytes:
 
 
 def shown(path: Path, side: int) -> bytes | None:
-    """The picture in `path`, fitted to `side`, as a PNG; None where there is none yet."""
+    """Image in `path`, fitted to `side`, as a PNG; None where there is none yet."""
     try:
         return _shown(str(path), path.stat().st_mtime_ns, side)
     except (FileNotFoundError, UserError):

@@ -1,1 +1,1 @@
-"""One form a module: a function that draws fields and returns what they say."""
+"""One form per module: a function that shows fields and returns their values."""

@@ -1,4 +1,4 @@
-"""Fields of a form that works with a checkpoint of a run: which one, which weights."""
+"""Fields for a checkpoint of a run and its weights."""
 
 from collections.abc import Callable
 
@@ -14,22 +14,22 @@ from pages.ui.frame import layout
 FIELDS = {s.name: s for s in fields.settings(FromCheckpoint)}
 
 
-def required(run: Run, why: str) -> None:
-    """Where the run has no checkpoint yet: says `why` one is needed and how to get it, and stops the page."""
+def require_checkpoint(run: Run, why: str) -> None:
+    """Explains why a checkpoint is needed and how to get one where the run has none yet, and stops the page."""
     running = run.state() in ACTIVE
     st.info(
-        f"{setting_widgets.plain(run.name)} has no checkpoint yet, and {why}. "
+        f"{setting_widgets.escape(run.name)} has no checkpoint yet, and {why}. "
         + ("It can save one now." if running else "Let it train until it saves one."),
         icon=":material/save:",
     )
     if running:
         if st.button("Save now", icon=":material/save:", type="primary"):
             run.request("save")
-            st.toast("Asked to save after the step in hand.")
+            st.toast("Save requested: it follows after the current step.")
         layout.fragment(run_every=1.0)(_wait_for_checkpoint)(run)
     else:
         st.page_link(
-            layout.MONITOR, label="Open it on Monitor", icon=":material/monitoring:", query_params={"run": run.name}
+            layout.MONITOR, label="Open on Monitor", icon=":material/monitoring:", query_params={"run": run.name}
         )
     st.stop()
 
@@ -40,9 +40,9 @@ def _wait_for_checkpoint(run: Run) -> None:
 
 
 def checkpoint(form: str, checkpoints: list[Checkpoint]) -> tuple[int, Checkpoint]:
-    """The field for the checkpoint: its step, 0 for the newest, and itself."""
+    """Field for the checkpoint.  Returns its step (0 for the newest) and the checkpoint."""
     by_step = {0: checkpoints[-1], **{c.step: c for c in reversed(checkpoints)}}
-    keep_known(form, "step", list(by_step))
+    drop_unknown(form, "step", list(by_step))
     step = st.selectbox(
         "Checkpoint",
         list(by_step),
@@ -55,7 +55,7 @@ def checkpoint(form: str, checkpoints: list[Checkpoint]) -> tuple[int, Checkpoin
 
 
 def weights(form: str, of: Checkpoint) -> str:
-    """The field for the weights in a checkpoint."""
+    """Field for the weights in a checkpoint."""
     return options(form, "weights", FIELDS["weights"].label, of.weights, FIELDS["weights"].help, weights_label)
 
 
@@ -64,9 +64,9 @@ def weights_label(weights: str) -> str:
 
 
 def options(form: str, name: str, label: str, options: list[str], help: str, say: Callable[[str], str] = str) -> str:
-    """A field with a few choices side by side."""
-    keep_known(form, name, options)
-    chosen = st.segmented_control(
+    """Segmented control for a few options."""
+    drop_unknown(form, name, options)
+    selected = st.segmented_control(
         label,
         options,
         key=setting_widgets.key(form, name),
@@ -76,11 +76,11 @@ def options(form: str, name: str, label: str, options: list[str], help: str, say
         width="stretch",
         persist_state="session",
     )
-    return chosen or options[0]
+    return selected or options[0]
 
 
-def keep_known(form: str, name: str, options: list, many: bool = False) -> None:
-    """Forget a value that this run does not offer."""
+def drop_unknown(form: str, name: str, options: list, many: bool = False) -> None:
+    """Drops a value that this run does not offer."""
     where = setting_widgets.key(form, name)
     value = st.session_state.get(where)
     if many:

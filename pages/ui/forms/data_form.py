@@ -1,4 +1,4 @@
-"""The data part of the Train form: a data set known by name or a path, and a look at what is in it."""
+"""Data part of the Train form: a named data set or a path, and a description of its contents."""
 
 import itertools
 import os
@@ -25,40 +25,40 @@ PATHS: dict[str | type, Any] = {
     str: os.fsencode
 }  # a path may hold bytes that are no text, which Streamlit does not hash
 PATH = "path"  # the option for a folder or file of one's own
-LOOK = 24  # pictures shown, in three rows
+SHOWN = 24  # images shown, in three rows
 TILE = 64  # pixels on screen, about
 TILE_MOST = 96
 
 
-class Look(NamedTuple):
-    """What is known of a data set before anything of it is decoded for training."""
+class Contents(NamedTuple):
+    """Description of a data set, or the error that prevents it."""
 
     description: Description | None
     error: str = ""  # why there is none
 
 
-def begin(form: str, data_dir: str) -> None:
-    """Put a data set into the fields."""
+def fill(form: str, data_dir: str) -> None:
+    """Puts a data set into the fields."""
     named = data_dir in DATA_SETS
-    setting_widgets.begin(
+    setting_widgets.fill(
         form, {"source": data_dir if named else PATH, "path": "" if named else data_dir, "data_dir": data_dir}
     )
 
 
 def take_over(form: str) -> None:
-    """The setting data_dir follows from the two fields."""
+    """Sets data_dir from the two fields."""
     source = st.session_state[setting_widgets.key(form, "source")]
     typed = st.session_state.get(setting_widgets.key(form, "path")) or ""
-    setting_widgets.begin(form, {"data_dir": source if source != PATH else fields.absolute(typed)})
+    setting_widgets.fill(form, {"data_dir": source if source != PATH else fields.absolute(typed)})
 
 
-def look(data_dir: str) -> Look:
-    """What `data_dir` holds, or what is wrong with it."""
-    return _look(data_dir, _stamp(data_dir)) if data_dir else Look(None)
+def inspect(data_dir: str) -> Contents:
+    """Describes the contents of `data_dir`, or what is wrong with it."""
+    return _inspect(data_dir, _stamp(data_dir)) if data_dir else Contents(None)
 
 
-def problems(config: Config, found: Look) -> list[Problem]:
-    """What keeps these settings from being used with this data."""
+def problems(config: Config, found: Contents) -> list[Problem]:
+    """Problems that prevent training on this data with these settings."""
     if found.error:
         return [Problem("data_dir", found.error, code="unreadable-data")]
     about = found.description
@@ -69,7 +69,7 @@ def problems(config: Config, found: Look) -> list[Problem]:
         wrong.append(
             Problem(
                 "image_size",
-                f"The first picture is only {about.size[0]} x {about.size[1]} pixels: use a smaller image size, or"
+                f"The first image has only {about.size[0]} x {about.size[1]} pixels: use a smaller image size, or"
                 " switch on Enlarge small images.",
                 code="small-images",
             )
@@ -78,7 +78,7 @@ def problems(config: Config, found: Look) -> list[Problem]:
         wrong.append(
             Problem(
                 "class_cond",
-                "The data has no classes to learn: switch this off, or sort the pictures into a folder for each class.",
+                "The data has no classes: switch this off, or sort the images into one folder per class.",
                 code="no-classes",
             )
         )
@@ -86,24 +86,24 @@ def problems(config: Config, found: Look) -> list[Problem]:
 
 
 def resolved(config: Config) -> Config:
-    """`config` as it will be stored: steps settled, classes taken from the data.  Raises UserError."""
+    """Resolves `config` as it will be stored: steps settled, classes taken from the data.  Raises UserError."""
     config = codec.resolved(config)
     model, where = config.model, config.data.data_dir
     return codec.replace(config, _classes(where, _stamp(where), model.class_cond, model.num_classes))
 
 
-def settled(config: Config, shown: Description | None) -> Config:
-    """`config` as it is stored now, whatever was known of the data before.
+def resolved_now(config: Config, shown: Description | None) -> Config:
+    """Resolves `config` against the data as it is now.
 
     Raises UserError where its classes are others than those `shown`; the page then shows the new ones.
     """
     found = datasets.resolve(codec.resolved(config))
     if shown and found.class_names != shown.class_names:
-        for known in (_look, _classes, _thumbnails):
+        for known in (_inspect, _classes, _thumbnails):
             known.clear()
         raise UserError(
             f"The classes of {config.data.data_dir} are {formatting.some(found.class_names, 10) or 'none'} now, and"
-            f" were {formatting.some(shown.class_names, 10) or 'none'} when they were shown: look at the data, and"
+            f" were {formatting.some(shown.class_names, 10) or 'none'} when they were shown: check the data and"
             " press Start again.",
             code="changed-classes",
         )
@@ -111,7 +111,7 @@ def settled(config: Config, shown: Description | None) -> Config:
 
 
 def show(form: str, config: Config, about: Description | None, problems: setting_widgets.Problems) -> None:
-    """The fields: which data, and what is done to it."""
+    """Shows the fields for the data and its preparation."""
     st.segmented_control(
         "Data",
         [*DATA_SETS, PATH],
@@ -129,73 +129,73 @@ def show(form: str, config: Config, about: Description | None, problems: setting
         st.text_input(
             "Path",
             key=setting_widgets.key(form, "path"),
-            placeholder="/home/me/pictures",
+            placeholder="/home/me/images",
             on_change=layout.callback(take_over),
             args=(form,),
             persist_state="session",
             help=(
-                "A folder of images, searched recursively, or an .npz file with arr_0. Classes come from folders, or"
-                " from names such as cat_001.png; train and test folders are parts. How LSUN and ImageNet-64 become one"
-                " of the two, `ddpm data lsun --help` and `ddpm data imagenet64 --help` say."
+                "A folder of images, searched recursively, or an .npz file with arr_0. Classes come from folders or"
+                " from file names such as cat_001.png; folders named train and test are splits. To convert LSUN or"
+                " ImageNet-64, see `ddpm data lsun --help` and `ddpm data imagenet64 --help`."
             ),
         )
     else:
         st.caption(DATA_SETS[source].description)
-    setting_widgets.complaint(problems.get("data_dir", ()))
+    setting_widgets.show_problems(problems.get("data_dir", ()))
     if about is None:
         return
     st.caption(_summary(about, config.model.image_size, source != PATH))
     if about.left_out:
-        st.caption(f":material/filter_alt_off: Left out: {setting_widgets.plain(', '.join(about.left_out))}")
+        st.caption(f":material/filter_alt_off: Left out: {setting_widgets.escape(', '.join(about.left_out))}")
     for notice in about.notices:
-        st.caption(f":orange[:material/info: {setting_widgets.plain(notice)}]")
+        st.caption(f":orange[:material/info: {setting_widgets.escape(notice)}]")
     small = about.size is not None and min(about.size) < config.model.image_size
     wanted = ["random_flip", "hold_out"]
     if small or config.data.enlarge or source == PATH:
         wanted.append("enlarge")
     if source == PATH or config.data.skip_broken:
         wanted.append("skip_broken")
-    setting_widgets.arrange(form, [s for s in fields.settings(DataConfig) if s.name in wanted], problems, {}, 3)
+    setting_widgets.show_fields(form, [s for s in fields.settings(DataConfig) if s.name in wanted], problems, {}, 3)
 
 
-def pictures(config: Config) -> None:
-    """Some of the pictures."""
+def show_images(config: Config) -> None:
+    """Shows some of the images."""
     where, model = config.data.data_dir, config.model
     shown = _thumbnails(where, _stamp(where), min(model.image_size, 256), model.image_channels)
     if shown:
-        st.image(shown, output_format="PNG", width="stretch", alt="Some of the pictures, as the network will see them")
+        st.image(shown, output_format="PNG", width="stretch", alt="Some of the images, as the network will see them")
 
 
 def _summary(about: Description, size: int, named: bool) -> str:
-    parts = [] if named else [about.kind, formatting.plural(about.count, "picture")]
+    parts = [] if named else [about.kind, formatting.plural(about.count, "image")]
     if about.test_count:
-        parts.append(f"{about.test_count:,} more to test on")
+        parts.append(f"{about.test_count:,} more for testing")
     if about.size and about.size != (size, size):
         parts.append(f"the first has {about.size[0]} × {about.size[1]} pixels, shown as {size} × {size}")
     count = len(about.class_names)
     if count:
         counted = [f"{name} ({n:,})" for name, n in zip(about.class_names, about.counts, strict=True)]
         listed = formatting.some(counted, 10)
-        parts.append(f"{formatting.plural(count, 'class', 'classes')}: {setting_widgets.plain(listed)}")
+        parts.append(f"{formatting.plural(count, 'class', 'classes')}: {setting_widgets.escape(listed)}")
     else:
         parts.append("no classes")
     return " · ".join(parts)
 
 
 def _stamp(data_dir: str) -> int:
-    """Changes when the folder or file does."""
+    """Modification time of the folder or file, as a cache key."""
     try:
         return 0 if data_dir in DATA_SETS and data_dir != "cifar10" else Path(data_dir).stat().st_mtime_ns
     except OSError:
         return int(sources.cifar10_path().exists()) if data_dir == "cifar10" else 0
 
 
-@st.cache_data(hash_funcs=PATHS, max_entries=32, ttl=60, show_spinner="Looking at the data …")
-def _look(data_dir: str, stamp: int) -> Look:
+@st.cache_data(hash_funcs=PATHS, max_entries=32, ttl=60, show_spinner="Reading the data …")
+def _inspect(data_dir: str, stamp: int) -> Contents:
     try:
-        return Look(datasets.describe(data_dir))
+        return Contents(datasets.describe(data_dir))
     except UserError as error:
-        return Look(None, str(error))
+        return Contents(None, str(error))
 
 
 @st.cache_data(hash_funcs=PATHS, max_entries=32, ttl=60, show_spinner=False)
@@ -206,11 +206,11 @@ def _classes(data_dir: str, stamp: int, class_cond: bool, num_classes: int) -> d
     return dict(class_names=settled.class_names, num_classes=settled.model.num_classes)
 
 
-@st.cache_data(hash_funcs=PATHS, max_entries=32, ttl=60, show_spinner="Looking at the data …")
+@st.cache_data(hash_funcs=PATHS, max_entries=32, ttl=60, show_spinner="Reading the data …")
 def _thumbnails(data_dir: str, stamp: int, size: int, channels: int) -> bytes | None:
-    """Pictures from all over the data, prepared as for the network; broken ones left out."""
+    """Images from across the data, prepared as for the network; broken ones are left out."""
     source = sources.open_source(data_dir)
-    wanted = set(np.linspace(0, source.count - 1, min(LOOK, source.count)).astype(int).tolist())
+    wanted = set(np.linspace(0, source.count - 1, min(SHOWN, source.count)).astype(int).tolist())
     tiles = []
     for k, item in enumerate(itertools.islice(source.items(size, channels), max(wanted) + 1)):
         if k in wanted:
@@ -225,6 +225,6 @@ def _thumbnails(data_dir: str, stamp: int, size: int, channels: int) -> bytes | 
 
 
 def _tile(image: Image.Image, size: int, channels: int) -> np.ndarray:
-    """`image` as the network will see it, in uint8 [size, size, 4], so that gaps between tiles are clear."""
+    """Prepares `image` as the network sees it: uint8 [size, size, 4], so that gaps between tiles are transparent."""
     seen = images.from_pixels(images.prepare(image, size, channels))
     return images.prepare(seen, min(size, TILE_MOST), 4)

@@ -1,4 +1,4 @@
-"""The form of the Evaluate page: which weights, which pictures, how many."""
+"""Form of the Evaluate page: weights, images and their number."""
 
 import dataclasses
 
@@ -27,9 +27,9 @@ MORE = ("batch_size", "rows", "seed", "timestep_respacing")
 
 
 def show(config: Config, checkpoints: list[Checkpoint]) -> tuple[EvalConfig, list[Problem]]:
-    """Draw the fields.  Returns what they say, and what is wrong with it."""
+    """Shows the fields.  Returns their values and problems."""
     if setting_widgets.key(FORM, "num_samples") not in st.session_state:
-        setting_widgets.begin(FORM, {**dataclasses.asdict(FIRST), "source": OWN, "path": ""})
+        setting_widgets.fill(FORM, {**dataclasses.asdict(FIRST), "source": OWN, "path": ""})
     values: dict[str, object] = {}
     grid = st.grid(2, min_column_width=150)
     with grid.cell():
@@ -37,18 +37,18 @@ def show(config: Config, checkpoints: list[Checkpoint]) -> tuple[EvalConfig, lis
     with grid.cell():
         values["weights"] = checkpoint_form.weights(FORM, checkpoint)
     values["data_dir"] = _data(config)
-    found = data_form.look(str(values["data_dir"]) or config.data.data_dir)
-    values["split"] = _part(config, str(values["data_dir"]), found)
+    contents = data_form.inspect(str(values["data_dir"]) or config.data.data_dir)
+    values["split"] = _split(config, str(values["data_dir"]), contents)
     grid = st.grid(2, min_column_width=150)
     for name in ("num_samples", "until_ci"):
         with grid.cell():
-            values[name] = setting_widgets.box(FORM, FIELDS[name])
+            values[name] = setting_widgets.show_field(FORM, FIELDS[name])
     with st.expander("More"):
         inner = st.grid(2, min_column_width=150)
         more = MORE if config.model.learn_sigma else ("variance", *MORE)  # a learned one leaves no choice
         for name in more:
             with inner.cell():
-                values[name] = setting_widgets.box(
+                values[name] = setting_widgets.show_field(
                     FORM, FIELDS[name], "as in training" if name == "timestep_respacing" else None
                 )
         for name in ("enlarge", "skip_broken", "clip_denoised"):
@@ -61,36 +61,37 @@ def show(config: Config, checkpoints: list[Checkpoint]) -> tuple[EvalConfig, lis
         if value is None
     ]
     evaluation = EvalConfig(**{name: value for name, value in values.items() if value is not None})  # type: ignore[arg-type]
-    return evaluation, [*missing, *problems(config, evaluation, found)]
+    return evaluation, [*missing, *problems(config, evaluation, contents)]
 
 
-def problems(config: Config, evaluation: EvalConfig, found: data_form.Look) -> list[Problem]:
-    """What would keep these pictures from being measured."""
+def problems(config: Config, evaluation: EvalConfig, contents: data_form.Contents) -> list[Problem]:
+    """Problems that prevent the evaluation."""
     wrong = list(validation.limit_problems(evaluation))
-    if found.error:
-        wrong.append(Problem("data_dir", found.error, code="unreadable-data"))
-    elif found.description is None:
+    if contents.error:
+        wrong.append(Problem("data_dir", contents.error, code="unreadable-data"))
+    elif contents.description is None:
         wrong.append(
             Problem(
                 "data_dir",
-                "No data is named: type the path of a folder of images or of an .npz file.",
+                "No data is selected: type the path of a folder of images or of an .npz file.",
                 code="no-data-named",
             )
         )
     else:
-        size, own = found.description.size, evaluation.data_dir in (OWN, config.data.data_dir)
+        size, own = contents.description.size, evaluation.data_dir in (OWN, config.data.data_dir)
         enlarge = evaluation.enlarge or (own and config.data.enlarge)
         if size and min(size) < config.model.image_size and not enlarge:
             wrong.append(
                 Problem(
                     "enlarge",
-                    f"The first picture is only {size[0]} x {size[1]} pixels, and the model's have"
-                    f" {config.model.image_size}: use larger ones, or switch on {FIELDS['enlarge'].label} under More.",
+                    f"The first image has only {size[0]} x {size[1]} pixels, and the model's image size is"
+                    f" {config.model.image_size}: use larger images, or switch on {FIELDS['enlarge'].label} under"
+                    " More.",
                     code="small-images",
                 )
             )
         try:
-            datasets.class_numbers(config, found.description.class_names)
+            datasets.class_numbers(config, contents.description.class_names)
         except UserError as error:
             wrong.append(Problem("data_dir", str(error), code=error.code))
     try:
@@ -101,12 +102,12 @@ def problems(config: Config, evaluation: EvalConfig, found: data_form.Look) -> l
 
 
 def _data(config: Config) -> str:
-    """The field for the data; what it says as a data_dir, empty for the run's own."""
+    """Field for the data.  Returns a data_dir, empty for the run's own."""
     own = DATA_SETS[config.data.data_dir].title if config.data.data_dir in DATA_SETS else writable(config.data.data_dir)
     options = [OWN, *(name for name in DATA_SETS if name != config.data.data_dir), PATH]
-    checkpoint_form.keep_known(FORM, "source", options)
+    checkpoint_form.drop_unknown(FORM, "source", options)
     titles = {
-        OWN: f"The run's own: {own}",
+        OWN: f"Training data: {own}",
         PATH: "Folder or .npz file",
         **{n: s.title for n, s in DATA_SETS.items()},
     }
@@ -121,22 +122,22 @@ def _data(config: Config) -> str:
     if source != PATH:
         return source
     typed = st.text_input(
-        "Path", key=setting_widgets.key(FORM, "path"), placeholder="/home/me/pictures", persist_state="session"
+        "Path", key=setting_widgets.key(FORM, "path"), placeholder="/home/me/images", persist_state="session"
     )
     return fields.absolute(typed) or PATH
 
 
-def _part(config: Config, data_dir: str, found: data_form.Look) -> str:
-    """The field for the part, where there is a choice."""
-    about = found.description
+def _split(config: Config, data_dir: str, contents: data_form.Contents) -> str:
+    """Field for the split, where there is a choice."""
+    about = contents.description
     if about is None:
         return FIRST.split
     own = data_dir in (OWN, config.data.data_dir)
     held = datasets.held_out_count(about.count, config.data.hold_out) if own else 0
     test = about.test_count or held
     if not test:
-        said = "that training saw: none was held out" if own else ""
-        st.caption(f"{formatting.plural(about.count, 'picture')} {said}".strip() + ".")
+        note = "seen in training: none was held out" if own else ""
+        st.caption(f"{formatting.plural(about.count, 'image')} {note}".strip() + ".")
         return FIRST.split
     part = checkpoint_form.options(
         FORM, "split", FIELDS["split"].label, list(PARTS), FIELDS["split"].help, PARTS.__getitem__
@@ -144,7 +145,6 @@ def _part(config: Config, data_dir: str, found: data_form.Look) -> str:
     count = about.count - held if part == "train" else test
     roughly = "About " if held else ""  # each image's content decides
     st.caption(
-        f"{roughly}{formatting.plural(count, 'picture')}"
-        f" {'to train on' if part == 'train' else 'that training never sees'}."
+        f"{roughly}{formatting.plural(count, 'image')} {'for training' if part == 'train' else 'not seen in training'}."
     )
     return part

@@ -1,4 +1,4 @@
-"""Opening a folder of improved-diffusion: what is in it, a name, and the import in a process of its own."""
+"""Import of an improved-diffusion folder: its contents, a name, and the process that imports it."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import streamlit as st
 from ddpm import formatting
 from ddpm.config.fields import absolute, path_text
 from ddpm.errors import UserError
-from ddpm.runs import launch, openai_folder, runs
+from ddpm.runs import launch, openai_folder, run_names
 from ddpm.runs.jobs import ACTIVE, Job
 from ddpm.runs.openai_folder import Folder
 from pages.ui.components import setting_widgets
@@ -17,15 +17,18 @@ PATH, NAME, DATA = "import.path", "import.name", "import.data"
 
 
 def show(runs_dir: Path) -> None:
-    """The fold's content."""
+    """Content of the expander."""
     typed = st.text_input(
         "Folder",
         key=PATH,
         placeholder="/tmp/openai-2021-02-18-12-00-00-000000",
-        help="Where improved-diffusion logged to (OPENAI_LOGDIR).",
+        help="The folder improved-diffusion logged to (OPENAI_LOGDIR).",
     )
     if not path_text(typed):
-        st.caption("Its curves, checkpoints, averages and optimiser become a run, to watch, draw from and train on.")
+        st.caption(
+            "Its curves, checkpoints, weight averages and optimiser state become a run that can be monitored,"
+            " sampled from and trained further."
+        )
         return
     path = Path(absolute(typed))
     job = launch.import_job(path, runs_dir)
@@ -42,7 +45,7 @@ def show(runs_dir: Path) -> None:
     try:
         folder = openai_folder.read_folder(path)
     except UserError as error:
-        setting_widgets.complaint([str(error)])
+        setting_widgets.show_problems([str(error)])
         return
     _ask(folder, runs_dir)
 
@@ -56,24 +59,26 @@ def _ask(folder: Folder, runs_dir: Path) -> None:
         f" {'with' if folder.progress else 'without'} a log"
     )
     if NAME not in st.session_state:
-        st.session_state[NAME] = runs.free_name(runs_dir, folder.path.absolute().name)
-    name = st.text_input("Name of the run", key=NAME)
-    bad_name = runs.name_problem(runs_dir, name)
-    setting_widgets.complaint(bad_name)
+        st.session_state[NAME] = run_names.free_name(runs_dir, folder.path.absolute().name)
+    name = st.text_input("Run name", key=NAME)
+    bad_name = run_names.name_problem(runs_dir, name)
+    setting_widgets.show_problems(bad_name)
     data_dir = st.text_input(
-        "Data to train on",
+        "Training data",
         key=DATA,
         placeholder="later",
-        help="The pictures it was trained on: a folder, an .npz file or a data set by name. It can be told later.",
+        help="The images it was trained on: a folder, an .npz file or a data set by name. It can also be entered"
+        " later.",
     )
     flags = ["--data_dir", path_text(data_dir)] if path_text(data_dir) else []
     st.caption(
-        "A probe denoises a few pictures to find out what the files do not tell: schedule, T, what is predicted."
+        "A probe denoises a few images to infer what the files do not record: noise schedule, number of timesteps"
+        " and prediction target."
     )
     with st.container(horizontal=True):
         for label, key, in_place, help in (
-            ("Import", "import.copy", False, "Copies everything into a run of its own."),
-            ("Open in place", "import.here", True, "Copies nothing: adds a few files to the folder, and links to it."),
+            ("Import", "import.copy", False, "Copies everything into a new run."),
+            ("Open in place", "import.here", True, "Copies nothing: adds a few files to the folder and links to it."),
         ):
             if st.button(
                 label, key=key, disabled=bool(bad_name), help=help, type="secondary" if in_place else "primary"
@@ -95,6 +100,6 @@ def _progress(job: Job) -> None:
 
 def _done(job: Job, name: str) -> None:
     status = job.status()
-    st.success(f"{setting_widgets.plain(name)} is a run now.", icon=":material/check:")
-    st.caption(setting_widgets.plain(status.message if status else ""))
+    st.success(f"{setting_widgets.escape(name)} has been imported as a run.", icon=":material/check:")
+    st.caption(setting_widgets.escape(status.message if status else ""))
     st.page_link(layout.MONITOR, label="Monitor", query_params={"run": name}, icon=":material/monitoring:")

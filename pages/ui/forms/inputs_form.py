@@ -1,6 +1,6 @@
-"""The pictures that a drawing begins with, and the mask painted over one: uploaded, drawn before, or a path.
+"""Input images of a sampling task and the mask of an inpainting: uploaded, earlier samples, or a path.
 
-What is uploaded, painted or had to be scaled is kept in the run's folder, where the process that draws finds it.
+Uploaded, painted and rescaled images are kept in the run's folder, where the sampling process finds them.
 """
 
 import hashlib
@@ -28,28 +28,28 @@ from pages.ui.forms.sampler_form import FIELDS, FORM
 from pages.ui.frame import job_progress, layout
 
 TASKS = inputs.IMAGE_TASKS
-SOURCES = {"upload": "Upload", "drawn": "Drawn before", "path": "Path"}
+SOURCES = {"upload": "Upload", "drawn": "Earlier samples", "path": "Path"}
 MASKS = {"paint": "Paint", "upload": "Upload", "path": "Path"}
 KINDS = [extension.removeprefix(".") for extension in image_files.EXTENSIONS]
-PER_PAGE = 12  # thumbnails of a drawing
+PER_PAGE = 12  # thumbnails of a request
 THUMB = 64
-LOOK = 144  # pixels of the picture to begin with, on screen
-NEWEST = 50  # drawings offered
+SHOWN_SIDE = 144  # pixels of the input image, on screen
+NEWEST = 50  # samples offered
 
 _key = partial(setting_widgets.key, FORM)
 _options = partial(checkpoint_form.options, FORM)
 
 
-class Chosen(NamedTuple):
-    """A picture or a folder of them, and what was done to it."""
+class InputImage(NamedTuple):
+    """An image or a folder of images, and how it was prepared."""
 
     path: str
     note: str = ""
 
 
-def begin(config: Config, sample: SampleConfig) -> None:
-    """Put the picture and the mask of a drawing into the fields; the mask is there to go on painting."""
-    setting_widgets.begin(
+def fill(config: Config, sample: SampleConfig) -> None:
+    """Puts the input image and mask of a request into the fields; the mask can be painted further."""
+    setting_widgets.fill(
         FORM,
         {
             "picture_from": "path" if sample.picture else "upload",
@@ -61,77 +61,75 @@ def begin(config: Config, sample: SampleConfig) -> None:
 
 
 def _put_on_canvas(config: Config, sample: SampleConfig) -> bool:
-    """Whether the mask could be laid over the picture; what is wrong otherwise is told by the fields."""
+    """Whether the mask fits the image; other problems are shown by the fields."""
     try:
-        picture, mask = first(config, sample.picture), _mask_of(config, sample.mask)
+        image, mask = load_first(config, sample.picture), _mask_of(config, sample.mask)
     except UserError:
         return False
     stamp = time.time_ns() // 10**6
     st.session_state[f"{_key('canvas')}-painted"] = mask_canvas.Painted(
-        mask_canvas.name(picture), stamp, mask_canvas.encode(mask)
+        mask_canvas.name(image), stamp, mask_canvas.encode(mask)
     )
     return True
 
 
-def is_one(path: str) -> bool:
-    """Whether it is a single picture, and not a folder or an .npz of them."""
+def is_single_image(path: str) -> bool:
+    """Whether it is a single image, not a folder or .npz of several."""
     return Path(path).is_file() and Path(path).suffix.lower() != ".npz"
 
 
 def show(run: Run, config: Config, task: str, problems: list[Problem]) -> dict[str, Any]:
-    """The fields: `picture`, and for inpainting `mask`.  `problems` gets what is missing or does not fit."""
+    """Shows the fields `picture` and, for inpainting, `mask`.  Appends what is missing or wrong to `problems`."""
     jobs = [job for job in run.sample_jobs() if job.images][:NEWEST]
     sources = [source for source in SOURCES if jobs or source != "drawn"]
-    checkpoint_form.keep_known(FORM, "picture_from", sources)
-    source = _options("picture_from", "Picture to begin with", sources, FIELDS["picture"].help, SOURCES.__getitem__)
+    checkpoint_form.drop_unknown(FORM, "picture_from", sources)
+    source = _options("picture_from", "Input image", sources, FIELDS["picture"].help, SOURCES.__getitem__)
     try:
         match source:
             case "drawn":
-                chosen = _drawn(jobs, config)
+                selected = _from_samples(jobs, config)
             case "path":
-                chosen = _named(run, config)
+                selected = _from_path(run, config)
             case _:
-                chosen = _uploaded(run, config)
+                selected = _from_upload(run, config)
     except UserError as error:
         problems.append(Problem("picture", str(error), code=error.code))
         return {}
-    if not chosen.path:
+    if not selected.path:
         problems.append(
             Problem(
                 "picture",
-                "No picture is chosen yet: upload one, take one that was drawn, or say where it is.",
+                "No input image is selected yet: upload one, choose an earlier sample, or type a path.",
                 code="missing-value",
             )
         )
         return {}
     try:
-        picture = first(config, chosen.path)
+        image = load_first(config, selected.path)
     except UserError as error:
         problems.append(Problem("picture", str(error), code=error.code))
-        return {"picture": chosen.path}
-    values = {"picture": chosen.path}
+        return {"picture": selected.path}
+    values = {"picture": selected.path}
     if task == "inpaint":
-        if chosen.note:
-            st.caption(chosen.note)
-        values["mask"] = _mask(run, config, picture, problems)
+        if selected.note:
+            st.caption(selected.note)
+        values["mask"] = _mask(run, config, image, problems)
     else:
         with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-            enlarged = thumbnails.fitted(images.from_pixels(picture), LOOK)
-            st.image(thumbnails.png(enlarged), output_format="PNG", alt="The picture to begin with")
-            if chosen.note:
-                st.caption(chosen.note, width="stretch")
+            enlarged = thumbnails.fitted(images.from_pixels(image), SHOWN_SIDE)
+            st.image(thumbnails.png(enlarged), output_format="PNG", alt="The input image")
+            if selected.note:
+                st.caption(selected.note, width="stretch")
     return values
 
 
-def first(config: Config, path: str) -> np.ndarray:
-    """uint8 [H, W, C]: the picture in that place, the first of several.
-    Raises UserError where there is none that fits.
-    """
+def load_first(config: Config, path: str) -> np.ndarray:
+    """Loads the image at a path, the first of several: uint8 [H, W, C].  Raises UserError where none fits."""
     return _first(config, path, _stamp(path)).copy()
 
 
 def _stamp(path: str) -> int:
-    """Changes when the file or folder does."""
+    """Modification time of the file or folder, as a cache key."""
     try:
         return Path(path).stat().st_mtime_ns
     except OSError:
@@ -145,41 +143,41 @@ def _first(config: Config, path: str, stamp: int) -> np.ndarray:
     return found.images.pixels[0]
 
 
-def _uploaded(run: Run, config: Config) -> Chosen:
-    file = st.file_uploader("Picture", KINDS, key=_key("picture_upload"), label_visibility="collapsed")
+def _from_upload(run: Run, config: Config) -> InputImage:
+    file = st.file_uploader("Image", KINDS, key=_key("picture_upload"), label_visibility="collapsed")
     kept = st.session_state.setdefault(_key("picture_kept"), {})  # an upload is forgotten when the page is left
     if file:
-        kept[run.name] = keep(run, config, image_files.decode(file.getvalue(), file.name))
-    return kept.get(run.name, Chosen(""))
+        kept[run.name] = store_rescaled(run, config, image_files.decode(file.getvalue(), file.name))
+    return kept.get(run.name, InputImage(""))
 
 
-def _named(run: Run, config: Config) -> Chosen:
+def _from_path(run: Run, config: Config) -> InputImage:
     text = st.text_input(
         "Path",
         key=_key("picture_path"),
         placeholder="/home/me/cat.png",
         persist_state="session",
         label_visibility="collapsed",
-        help="A picture, or a folder or an .npz file of several, which are taken in turn.",
+        help="An image, or a folder or .npz file of several, which are used in turn.",
     ).strip()
     if not text:
-        return Chosen("")
+        return InputImage("")
     path = Path(fields.absolute(text))
-    if is_one(str(path)):
-        picture = images.load(path)
-        if picture.size != (config.model.image_size, config.model.image_size):
-            return keep(run, config, picture)
-    return Chosen(str(path))
+    if is_single_image(str(path)):
+        image = images.load(path)
+        if image.size != (config.model.image_size, config.model.image_size):
+            return store_rescaled(run, config, image)
+    return InputImage(str(path))
 
 
-def _drawn(jobs: list[SampleJob], config: Config) -> Chosen:
+def _from_samples(jobs: list[SampleJob], config: Config) -> InputImage:
     by_name = {job.name: job for job in jobs}
-    checkpoint_form.keep_known(FORM, "picture_drawing", list(by_name))
+    checkpoint_form.drop_unknown(FORM, "picture_drawing", list(by_name))
     name = st.selectbox(
-        "Drawing",
+        "Samples",
         list(by_name),
         key=_key("picture_drawing"),
-        format_func=lambda name: _call(by_name[name], config),
+        format_func=lambda name: _label(by_name[name], config),
         persist_state="session",
         label_visibility="collapsed",
     )
@@ -191,35 +189,39 @@ def _drawn(jobs: list[SampleJob], config: Config) -> Chosen:
     with st.grid("auto", min_column_width=THUMB, gap="xsmall", key="numbers"):
         for k, path in list(enumerate(found))[(page - 1) * PER_PAGE : page * PER_PAGE]:
             with st.container(gap="xsmall", horizontal_alignment="center"):
-                st.image(thumbnails.shown(path, THUMB) or b"", output_format="PNG", alt=f"Picture {k}")
+                st.image(thumbnails.shown(path, THUMB) or b"", output_format="PNG", alt=f"Image {k}")
                 st.button(
                     str(k),
                     key=f"number_{k}",
                     type="primary" if k == number else "secondary",
                     width="stretch",
-                    on_click=layout.callback(_take),
+                    on_click=layout.callback(_select_number),
                     args=(k,),
                 )
-    return Chosen(str(found[number].absolute()))
+    return InputImage(str(found[number].absolute()))
 
 
-def _call(job: SampleJob, config: Config) -> str:
+def _label(job: SampleJob, config: Config) -> str:
     sample = job.sample_config
-    return f"{job_progress.when(job)} · {summary.describe(config, sample)}" if sample else job_progress.when(job)
+    return (
+        f"{job_progress.started_at(job)} · {summary.describe(config, sample)}"
+        if sample
+        else job_progress.started_at(job)
+    )
 
 
-def _take(number: int) -> None:
+def _select_number(number: int) -> None:
     st.session_state[_key("picture_number")] = number
 
 
-def keep(run: Run, config: Config, picture: Image.Image) -> Chosen:
-    """A picture of any size as a PNG of the model's size in the run's folder, and what was done to it."""
+def store_rescaled(run: Run, config: Config, image: Image.Image) -> InputImage:
+    """Rescales an image to the model's size as a PNG in the run's folder; returns it and what was done."""
     size = config.model.image_size
-    content = images.encode_png(images.prepare(picture, size, config.model.image_channels))
-    width, height = picture.size
-    cropped = "" if width == height else ", the middle of it"
+    content = images.encode_png(images.prepare(image, size, config.model.image_channels))
+    width, height = image.size
+    cropped = "" if width == height else ", cropped at the centre"
     note = "" if width == height == size else f"Scaled from {width} x {height} to {size} x {size} pixels{cropped}."
-    return Chosen(_store(run, "picture.png", content), note)
+    return InputImage(_store(run, "picture.png", content), note)
 
 
 def _store(run: Run, name: str, content: bytes) -> str:
@@ -232,23 +234,21 @@ def _store(run: Run, name: str, content: bytes) -> str:
 # The mask
 
 
-def _mask(run: Run, config: Config, picture: np.ndarray, problems: list[Problem]) -> str:
-    checkpoint_form.keep_known(FORM, "mask_from", list(MASKS))
-    source = _options("mask_from", "Mask: what is drawn anew", list(MASKS), FIELDS["mask"].help, MASKS.__getitem__)
+def _mask(run: Run, config: Config, image: np.ndarray, problems: list[Problem]) -> str:
+    checkpoint_form.drop_unknown(FORM, "mask_from", list(MASKS))
+    source = _options("mask_from", "Mask: the area to inpaint", list(MASKS), FIELDS["mask"].help, MASKS.__getitem__)
     try:
         match source:
             case "paint":
-                mask = mask_canvas.paint(picture, key=_key("canvas"))
+                mask = mask_canvas.paint(image, key=_key("canvas"))
                 if mask is None:
-                    raise UserError(
-                        "Nothing is painted yet: paint over what is to be drawn anew.", code="missing-value"
-                    )
-                return keep_mask(run, config, mask)
+                    raise UserError("Nothing is painted yet: paint over the area to inpaint.", code="missing-value")
+                return store_mask(run, config, mask)
             case "upload":
                 path = _uploaded_mask(run, config)
             case _:
                 text = st.text_input(
-                    "Path of the mask",
+                    "Mask path",
                     key=_key("mask_path"),
                     placeholder="/home/me/mask.png",
                     persist_state="session",
@@ -257,16 +257,16 @@ def _mask(run: Run, config: Config, picture: np.ndarray, problems: list[Problem]
                 path = fields.absolute(text)
         if not path:
             raise UserError(
-                "No mask is chosen yet: paint one, upload a picture that is white where it is to be drawn anew, or say"
-                " where one is.",
+                "No mask is selected yet: paint one, upload an image that is white in the area to inpaint, or type a"
+                " path.",
                 code="missing-value",
             )
         mask = _mask_of(config, path)
     except UserError as error:
         problems.append(Problem("mask", str(error), code=error.code))
         return ""
-    over = thumbnails.fitted(images.from_pixels(_veiled(picture, mask)), LOOK)
-    st.image(thumbnails.png(over), output_format="PNG", alt="What is drawn anew is red")
+    over = thumbnails.fitted(images.from_pixels(_overlay(image, mask)), SHOWN_SIDE)
+    st.image(thumbnails.png(over), output_format="PNG", alt="The area to inpaint is red")
     return path
 
 
@@ -284,12 +284,12 @@ def _uploaded_mask(run: Run, config: Config) -> str:
     kept = st.session_state.setdefault(_key("mask_kept"), {})
     if file:
         pixels = images.prepare(image_files.decode(file.getvalue(), file.name), config.model.image_size, 1)[..., 0]
-        kept[run.name] = keep_mask(run, config, (pixels > 127) * np.uint8(255))
+        kept[run.name] = store_mask(run, config, (pixels > 127) * np.uint8(255))
     return kept.get(run.name, "")
 
 
-def keep_mask(run: Run, config: Config, mask: np.ndarray) -> str:
-    """Where the mask, uint8 [H, W] of 0 and 255, is a PNG: as it came with settings, or else in the run's folder."""
+def store_mask(run: Run, config: Config, mask: np.ndarray) -> str:
+    """Path of a mask, uint8 [H, W] of 0 and 255, as a PNG: the one in earlier settings, or one in the run's folder."""
     named = st.session_state.get(_key("mask_path"), "")
     if named:
         try:
@@ -300,8 +300,8 @@ def keep_mask(run: Run, config: Config, mask: np.ndarray) -> str:
     return _store(run, "mask.png", images.encode_png(mask))
 
 
-def _veiled(picture: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """`picture` in colour, uint8 [H, W, 3], with a red veil where the mask is 1."""
-    rgb = np.asarray(images.convert(images.from_pixels(picture), 3)).astype(np.float32)
-    veil = np.array([230, 60, 60], np.float32)
-    return np.where(mask[..., None], 0.4 * rgb + 0.6 * veil, rgb).astype(np.uint8)
+def _overlay(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """`picture` in colour, uint8 [H, W, 3], with a red overlay where the mask is 1."""
+    rgb = np.asarray(images.convert(images.from_pixels(image), 3)).astype(np.float32)
+    red = np.array([230, 60, 60], np.float32)
+    return np.where(mask[..., None], 0.4 * rgb + 0.6 * red, rgb).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""The part of the Sample page's form that says how a picture is drawn: sampler, steps, guidance, and what few need."""
+"""Sampler part of the Sample form: sampler, denoising steps, guidance and advanced settings."""
 
 import re
 from functools import partial
@@ -19,10 +19,10 @@ from pages.ui.forms import checkpoint_form
 
 FORM = "sample"
 FIELDS = {s.name: s for s in fields.settings(SampleConfig)}
-FIRST_STEPS = 10  # network calls a picture, to begin with
+FIRST_STEPS = 10  # model evaluations per image initially
 STEP_COUNTS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 75, 100, 150, 200, 250, 500, 1000)
 AS_TRAINED = 0  # of the steps: every timestep that was trained
-CLIPS = {"cut": "Cut off", "dynamic": "Dynamic threshold", "off": "Off"}
+CLIPS = {"cut": "Clip", "dynamic": "Dynamic threshold", "off": "Off"}
 MOST_GUIDANCE = 10.0  # of the slider
 VARIANCES = {
     "auto": "As in training",
@@ -30,23 +30,23 @@ VARIANCES = {
     "fixed_large": "Large (beta)",
     "analytic": "Analytic",
 }
-ANALYTIC = "Estimated once on the run's data, in about a minute, then remembered."
-TO_ZERO = ("draw", "interpolate", "vary")  # tasks that may end before the clean picture
+ANALYTIC = "Estimated once from the run's data, which takes about a minute, then stored."
+TO_ZERO = ("draw", "interpolate", "vary")  # tasks that may end before the clean image
 FROM_NOISE = ("draw", "interpolate")
 
 key = partial(setting_widgets.key, FORM)
 
 
-def begin(config: Config, sample: SampleConfig) -> None:
-    """Put the settings of a drawing, in our words, into the fields."""
+def fill(config: Config, sample: SampleConfig) -> None:
+    """Puts a request in normal form into the fields."""
     T = config.diffusion.diffusion_steps
     inpaint = sample.task == "inpaint"
-    setting_widgets.begin(
+    setting_widgets.fill(
         FORM,
         {
             "sampler": FEW_STEPS if inpaint or sample.task == "invert" else sample.sampler,
             "repainter": sample.sampler if inpaint else "ddim",
-            "steps": sample.steps or (_calls(config, sample) if sample.timestep_respacing else AS_TRAINED),
+            "steps": sample.steps or (_model_evaluations(config, sample) if sample.timestep_respacing else AS_TRAINED),
             "guidance_interval": _interval(sample.guidance_interval, T),
             "clip": (
                 "dynamic"
@@ -60,7 +60,7 @@ def begin(config: Config, sample: SampleConfig) -> None:
     )
 
 
-def _calls(config: Config, sample: SampleConfig) -> int:
+def _model_evaluations(config: Config, sample: SampleConfig) -> int:
     try:
         return len(timesteps.timesteps(config, sample))
     except UserError:
@@ -68,51 +68,51 @@ def _calls(config: Config, sample: SampleConfig) -> int:
 
 
 def _interval(text: str, T: int) -> tuple[int, int]:
-    """The timesteps that `text` names, 100-800; all of them where it is empty."""
+    """Timesteps named by `text`, as in 100-800; all of them where it is empty."""
     match = re.fullmatch(r"\s*(\d+)\s*-\s*(\d+)\s*", text)
     first, last = sorted(map(int, match.groups())) if match else (0, T - 1)
     return min(first, T - 1), min(last, T - 1)
 
 
 def sampler(task: str) -> str:
-    """The field for the sampler; the only one that the task can be done with, or a choice."""
+    """Field for the sampler, or the only one that supports the task."""
     if task == "invert":
         return "ddim"
     names = list(timesteps.REPAINTERS) if task == "inpaint" else list(SOLVERS)
     where = "repainter" if task == "inpaint" else "sampler"
-    checkpoint_form.keep_known(FORM, where, names)
+    checkpoint_form.drop_unknown(FORM, where, names)
     return st.selectbox(
         "Sampler",
         names,
         key=key(where),
         format_func=lambda name: SOLVERS[name].label,
         persist_state="session",
-        help="How the noise becomes a picture. What the chosen one is good for is said below.",
+        help="Method that turns noise into an image. The strengths of the selected one are described below.",
     )
 
 
-def words(name: str) -> str:
-    """When to choose a sampler, and who described it."""
+def description(name: str) -> str:
+    """When to choose a sampler, and its paper."""
     row = SOLVERS[name]
     return f"{row.label}: {row.words} ({row.source})"
 
 
 def steps(config: Config, respaced: bool) -> int:
-    """The field for the network calls a picture; `respaced`: the respacing says it instead."""
+    """Field for the number of denoising steps; `respaced`: the timestep respacing sets it instead."""
     T = config.diffusion.diffusion_steps
     current = st.session_state.get(key("steps"), FIRST_STEPS)
     options = [*sorted({*STEP_COUNTS, current} - {AS_TRAINED}), AS_TRAINED]
     return st.select_slider(
-        "Steps",
+        "Denoising steps",
         options,
         key=key("steps"),
         format_func=lambda n: f"{n:,}" if n else f"all {_all(config, T):,}",
         persist_state="session",
         disabled=respaced,
         help=(
-            "The respacing says which timesteps are visited: empty it, under More, to say how many here."
+            "The timestep respacing sets the steps: clear it under More to choose a number here."
             if respaced
-            else "Network calls a picture takes. All: each timestep that was trained, one after the other."
+            else "Model evaluations per image (NFE). All: every timestep of the training process."
         ),
     )
 
@@ -121,15 +121,15 @@ def _all(config: Config, T: int) -> int:
     return len(schedules.space_timesteps(T, config.diffusion.timestep_respacing))
 
 
-def of_the_sampler(config: Config, task: str, name: str) -> dict[str, Any]:
-    """The settings that this sampler alone takes."""
+def sampler_settings(config: Config, task: str, name: str) -> dict[str, Any]:
+    """Settings that only this sampler has."""
     row, values = SOLVERS[name], dict[str, Any]()
     if "eta" in row.takes and task != "invert":
         values["eta"] = st.slider(
             "eta", 0.0, 1.0, step=0.05, key=key("eta"), help=FIELDS["eta"].help, persist_state="session"
         )
     if "churn" in row.takes:
-        values["churn"] = setting_widgets.box(FORM, FIELDS["churn"])
+        values["churn"] = setting_widgets.show_field(FORM, FIELDS["churn"])
     if "variance" in row.takes and not config.model.learn_sigma:
         values["variance"] = st.selectbox(
             "Variance",
@@ -144,8 +144,8 @@ def of_the_sampler(config: Config, task: str, name: str) -> dict[str, Any]:
     return values
 
 
-def takes_any(config: Config, task: str, name: str) -> bool:
-    """Whether `of_the_sampler` has a field to show."""
+def has_sampler_settings(config: Config, task: str, name: str) -> bool:
+    """Whether the sampler has settings of its own."""
     takes = SOLVERS[name].takes
     return (
         ("eta" in takes and task != "invert")
@@ -154,21 +154,18 @@ def takes_any(config: Config, task: str, name: str) -> bool:
     )
 
 
-def unguided(config: Config) -> str:
-    """Why this run cannot be guided towards a class; empty where it can."""
+def why_unguided(config: Config) -> str:
+    """Reason why this run does not support guidance; empty where it does."""
     if not config.model.class_cond:
-        return "Guidance goes towards a class, and this run has learnt none: train one with Class-conditional on."
+        return "Guidance needs a class-conditional model: train one with Class-conditional switched on."
     if not config.model.cond_drop_prob > 0:
-        return (
-            "Guidance needs a network that now and then learnt without the class: train one with cond_drop_prob 0.1,"
-            " say."
-        )
+        return "Guidance needs a model trained with class dropout: train one with cond_drop_prob of about 0.1."
     return ""
 
 
 def guidance(config: Config) -> float:
-    """The field for the guidance scale; it cannot be moved where the run knows no guidance."""
-    if why_not := unguided(config):
+    """Field for the guidance scale; disabled where the run does not support guidance."""
+    if why_not := why_unguided(config):
         st.slider("Guidance", 0.0, MOST_GUIDANCE, 1.0, step=0.1, key=key("no_guidance"), disabled=True, help=why_not)
         return 1.0
     most = max(MOST_GUIDANCE, float(st.session_state.get(key("guidance_scale"), 1.0)))
@@ -184,7 +181,7 @@ def guidance(config: Config) -> float:
 
 
 def more(config: Config, task: str, name: str, count: int, scale: float) -> dict[str, Any]:
-    """The folded fields: what is seldom changed."""
+    """Advanced fields in an expander."""
     values: dict[str, Any] = {}
     T = config.diffusion.diffusion_steps
     grid = st.grid(2, min_column_width=150)
@@ -192,14 +189,14 @@ def more(config: Config, task: str, name: str, count: int, scale: float) -> dict
     with grid.cell():
         spaced = _spacing(
             timesteps.usual(task, name),
-            "The respacing says which timesteps." if respaced else "" if count else "All timesteps are visited.",
+            "The timestep respacing sets the timesteps." if respaced else "" if count else "All timesteps are used.",
         )
         if count and not respaced:
             values["spacing"] = spaced
     with grid.cell():
-        values["timestep_respacing"] = setting_widgets.box(
+        values["timestep_respacing"] = setting_widgets.show_field(
             FORM,
-            FIELDS["timestep_respacing"]._replace(label="Timestep respacing, instead of steps"),
+            FIELDS["timestep_respacing"]._replace(label="Timestep respacing (instead of steps)"),
             "250, 10,15,20 or ddim50",
         )
     with grid.cell():
@@ -224,14 +221,14 @@ def more(config: Config, task: str, name: str, count: int, scale: float) -> dict
                 persist_state="session",
             )
     with grid.cell():
-        values["precision"] = setting_widgets.box(FORM, FIELDS["precision"])
+        values["precision"] = setting_widgets.show_field(FORM, FIELDS["precision"])
     with grid.cell():
-        values["batch_size"] = setting_widgets.box(FORM, FIELDS["batch_size"])
+        values["batch_size"] = setting_widgets.show_field(FORM, FIELDS["batch_size"])
     with grid.cell():
-        values["threads"] = setting_widgets.box(FORM, FIELDS["threads"])
+        values["threads"] = setting_widgets.show_field(FORM, FIELDS["threads"])
     with grid.cell():
-        values["kernels"] = setting_widgets.box(FORM, FIELDS["kernels"])
-    if not unguided(config) and T > 1:
+        values["kernels"] = setting_widgets.show_field(FORM, FIELDS["kernels"])
+    if not why_unguided(config) and T > 1:
         where = key("guidance_interval")
         asked = st.session_state.get(where)
         if asked is None or _inside(asked, T) != asked:  # said anew every time, it would undo what is being moved

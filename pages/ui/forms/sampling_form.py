@@ -1,4 +1,4 @@
-"""The form of the Sample page: what is to be done, with which weights, how many pictures, and how."""
+"""Form of the Sample page: task, weights, number of images and sampler."""
 
 import dataclasses
 from functools import partial
@@ -19,16 +19,19 @@ from pages.ui.forms.sampler_form import FIELDS, FIRST_STEPS, FORM
 
 FIRST = SampleConfig(num_samples=16, batch_size=0, sampler=FEW_STEPS, steps=FIRST_STEPS)
 TASKS = {
-    "draw": (":material/brush: Draw", "New pictures, each from noise of its own."),
+    "draw": (":material/grid_view: Sample", "Sample new images, each from its own noise."),
     "interpolate": (
         ":material/animation: Interpolate",
-        "From one picture to another: the noise between those of two seeds.",
+        "Interpolate between the images of two seeds, in noise space.",
     ),
-    "vary": (":material/shuffle: Vary", "A picture noised part of the way and drawn again: others like it."),
-    "inpaint": (":material/format_paint: Inpaint", "A picture drawn anew where you paint, and kept elsewhere."),
+    "vary": (":material/shuffle: Vary", "Add noise to an image and denoise it again, for variations of it."),
+    "inpaint": (
+        ":material/format_paint: Inpaint",
+        "Sample new content where you paint, and keep the rest of the image.",
+    ),
     "invert": (
         ":material/swap_horiz: Invert",
-        "A picture to the noise that it would come from, and back: how exactly the model knows it.",
+        "Map an image to its noise and back (DDIM inversion), to see how well the model reconstructs it.",
     ),
 }
 COUNTS = {
@@ -38,42 +41,42 @@ COUNTS = {
     "inpaint": ("variations", 4),
     "invert": ("inverted", 4),
 }
-"""The field for the number of pictures, each task's own, and what it begins with."""
-IN_ALL, OF_EACH = "In all", "Of each class"
-ROWS = FIELDS["num_samples"]._replace(name="rows", label="Pictures of each class")
+"""Field for the number of images of each task, and its initial value."""
+IN_ALL, OF_EACH = "In total", "Per class"
+ROWS = FIELDS["num_samples"]._replace(name="rows", label="Images per class")
 
 _key = partial(setting_widgets.key, FORM)
 _options = partial(checkpoint_form.options, FORM)
-_keep_known = partial(checkpoint_form.keep_known, FORM)
+_keep_known = partial(checkpoint_form.drop_unknown, FORM)
 
 
-def begin(config: Config, sample: SampleConfig) -> None:
-    """Put the settings of one drawing into the fields: the first ones, or earlier ones to be used again."""
+def fill(config: Config, sample: SampleConfig) -> None:
+    """Puts a request into the fields: the initial one, or an earlier one to reuse."""
     sample = summary.normal_form(sample)
-    setting_widgets.begin(FORM, dataclasses.asdict(sample))
-    setting_widgets.begin(FORM, dict(COUNTS.values()))
-    sampler_form.begin(config, sample)
-    super_res.begin(FORM, config, sample.base_samples)
-    inputs_form.begin(config, sample)
-    setting_widgets.begin(
+    setting_widgets.fill(FORM, dataclasses.asdict(sample))
+    setting_widgets.fill(FORM, dict(COUNTS.values()))
+    sampler_form.fill(config, sample)
+    super_res.fill(FORM, config, sample.base_samples)
+    inputs_form.fill(config, sample)
+    setting_widgets.fill(
         FORM,
         {
             COUNTS[sample.task][0]: sample.num_samples,
-            "classes": sample.classes if classes.must_be_said(config) else _picked(config, sample.classes),
+            "classes": sample.classes if classes.must_be_named(config) else _class_names(config, sample.classes),
             "count": IN_ALL,
             "rows": 4,
         },
     )
 
 
-def _picked(config: Config, text: str) -> list[str]:
-    """The names of the classes that `text` asks for; none where it asks for all, or for what there is not."""
+def _class_names(config: Config, text: str) -> list[str]:
+    """Names of the classes in `text`; empty for all classes or unknown ones."""
     known = classes.names(config)
     return [known[label] for label in _labels(config, text) if label < len(known)] if text.strip() else []
 
 
 def _labels(config: Config, text: str) -> list[int]:
-    """The labels that `text` asks for; none where it is wrong, which `problems` tells."""
+    """Labels of the classes in `text`; empty where it is invalid, which `problems` reports."""
     try:
         return classes.parse_classes(config, text)
     except UserError:
@@ -81,12 +84,12 @@ def _labels(config: Config, text: str) -> list[int]:
 
 
 def choose_task(config: Config) -> str:
-    """The control at the top.  A model that enlarges pictures begins with those alone."""
+    """Task control at the top.  Super-resolution models offer fewer tasks."""
     if _key("sampler") not in st.session_state:
-        begin(config, FIRST)
+        fill(config, FIRST)
     tasks = ["draw", "interpolate"] if config.model.super_res else list(TASKS)
     _keep_known("task", tasks)
-    chosen = st.segmented_control(
+    selected = st.segmented_control(
         "Task",
         tasks,
         key=_key("task"),
@@ -96,18 +99,18 @@ def choose_task(config: Config) -> str:
         label_visibility="collapsed",
         persist_state="session",
     )
-    return chosen or tasks[0]
+    return selected or tasks[0]
 
 
 def show(run: Run, checkpoints: list[Checkpoint], task: str) -> tuple[SampleConfig, list[Problem]]:
-    """Draw the fields of a task.  Returns what they say, and what is wrong with it."""
+    """Shows the fields of a task.  Returns their values and problems."""
     config = run.config
     values: dict[str, Any] = {}
-    unfit: list[Problem] = []
+    unusable: list[Problem] = []
     values["task"] = task
     st.caption(TASKS[task][1])
     if task in inputs_form.TASKS:
-        values |= inputs_form.show(run, config, task, unfit)
+        values |= inputs_form.show(run, config, task, unusable)
     grid = st.grid(2, min_column_width=150)
     with grid.cell():
         values["step"], checkpoint = checkpoint_form.checkpoint(FORM, checkpoints)
@@ -120,11 +123,11 @@ def show(run: Run, checkpoints: list[Checkpoint], task: str) -> tuple[SampleConf
             name = sampler_form.sampler(task)
     with grid.cell():
         count = sampler_form.steps(config, respaced=bool(st.session_state.get(_key("timestep_respacing"))))
-    st.caption(sampler_form.words(name))
+    st.caption(sampler_form.description(name))
     grid = st.grid(2, min_column_width=150)
-    if sampler_form.takes_any(config, task, name):
+    if sampler_form.has_sampler_settings(config, task, name):
         with grid.cell():
-            values |= sampler_form.of_the_sampler(config, task, name)
+            values |= sampler_form.sampler_settings(config, task, name)
     if task == "vary":
         with grid.cell():
             values["strength"] = st.slider(
@@ -138,17 +141,19 @@ def show(run: Run, checkpoints: list[Checkpoint], task: str) -> tuple[SampleConf
             )
     with grid.cell():
         values["guidance_scale"] = sampler_form.guidance(config)
-    values |= _what(config, task, str(values.get("picture", "")), grid)
+    values |= _count_fields(config, task, str(values.get("picture", "")), grid)
     if config.model.super_res:
         sentences: list[str] = []
-        values["base_samples"] = super_res.choose(FORM, run, config, str(values.get("classes", "")), sentences)
-        unfit += [Problem("base_samples", sentence, code="unreadable-data") for sentence in sentences]
+        values["base_samples"] = super_res.show_sample_fields(
+            FORM, run, config, str(values.get("classes", "")), sentences
+        )
+        unusable += [Problem("base_samples", sentence, code="unreadable-data") for sentence in sentences]
     with st.expander("More"):
         values |= sampler_form.more(config, task, name, count, values["guidance_scale"])
         if task == "inpaint":
             with st.grid(2, min_column_width=150):
-                values["resample"] = setting_widgets.box(FORM, FIELDS["resample"])
-                values["jump"] = setting_widgets.box(FORM, FIELDS["jump"])
+                values["resample"] = setting_widgets.show_field(FORM, FIELDS["resample"])
+                values["jump"] = setting_widgets.show_field(FORM, FIELDS["jump"])
     values |= {"sampler": name, "steps": 0 if values["timestep_respacing"] else count}
     missing = [
         Problem(name, f"{FIELDS[name].label} is empty: type a number.", code="missing-value")
@@ -156,11 +161,11 @@ def show(run: Run, checkpoints: list[Checkpoint], task: str) -> tuple[SampleConf
         if value is None
     ]
     sample = SampleConfig(**{name: value for name, value in values.items() if value is not None})
-    return sample, [*missing, *unfit, *problems(config, sample)]
+    return sample, [*missing, *unusable, *problems(config, sample)]
 
 
-def _what(config: Config, task: str, picture: str, grid: Any) -> dict[str, Any]:
-    """The fields for classes, seeds and how many pictures."""
+def _count_fields(config: Config, task: str, picture: str, grid: Any) -> dict[str, Any]:
+    """Shows the fields for classes, seeds and the number of images."""
     values: dict[str, Any] = {}
     known = list(classes.names(config))
     count = IN_ALL
@@ -171,40 +176,42 @@ def _what(config: Config, task: str, picture: str, grid: Any) -> dict[str, Any]:
         with grid.cell():
             count = _options(
                 "count",
-                "How many",
+                "Count",
                 [IN_ALL, OF_EACH],
-                "In all: the classes take turns. Of each class: so many of every one; a few classes make a grid with a"
-                " column for each.",
+                "In total: the classes take turns. Per class: this number for each class; with few classes the grid"
+                " has one column per class.",
             )
-    if not (task == "invert" and inputs_form.is_one(picture)):
+    if not (task == "invert" and inputs_form.is_single_image(picture)):
         with grid.cell():
             if count == OF_EACH:
-                rows, labels = setting_widgets.box(FORM, ROWS), _labels(config, str(values["classes"]))
+                rows, labels = setting_widgets.show_field(FORM, ROWS), _labels(config, str(values["classes"]))
                 values["num_samples"] = rows and rows * max(1, len(labels))
-                if config.model.super_res and not values["classes"]:  # otherwise the small pictures say it
+                if config.model.super_res and not values["classes"]:  # otherwise the low-resolution images say it
                     values["classes"] = f"0-{len(labels) - 1}"
             else:
-                values["num_samples"] = setting_widgets.box(FORM, FIELDS["num_samples"]._replace(name=COUNTS[task][0]))
+                values["num_samples"] = setting_widgets.show_field(
+                    FORM, FIELDS["num_samples"]._replace(name=COUNTS[task][0])
+                )
     else:
         values["num_samples"] = 1
     if task != "invert":
         with grid.cell():
-            values["seed"] = setting_widgets.box(FORM, FIELDS["seed"])
+            values["seed"] = setting_widgets.show_field(FORM, FIELDS["seed"])
     if task == "interpolate":
         with grid.cell():
-            values["to_seed"] = setting_widgets.box(FORM, FIELDS["to_seed"])
+            values["to_seed"] = setting_widgets.show_field(FORM, FIELDS["to_seed"])
     return values
 
 
 def problems(config: Config, sample: SampleConfig) -> list[Problem]:
-    """What would keep these pictures from being drawn."""
+    """Problems that prevent sampling."""
     found = list(validation.limit_problems(sample))
     try:
         if not found:
-            steps_of(config, sample)
+            model_evaluations(config, sample)
     except UserError as error:
         found.append(Problem("steps", str(error), code=error.code))
-    if not config.model.super_res:  # where the small pictures may say it
+    if not config.model.super_res:  # where the low-resolution images may say it
         try:
             classes.parse_classes(config, sample.classes)
         except UserError as error:
@@ -212,17 +219,17 @@ def problems(config: Config, sample: SampleConfig) -> list[Problem]:
     return found
 
 
-def steps_of(config: Config, sample: SampleConfig) -> int:
-    """Network calls that a picture takes.  Raises UserError for an impossible respacing."""
+def model_evaluations(config: Config, sample: SampleConfig) -> int:
+    """Model evaluations per image.  Raises UserError for an impossible respacing."""
     return resolve.resolve_process(config, sample).nfe
 
 
 def _classes(config: Config, known: list[str]) -> str:
-    """The field for the classes to draw: a list to pick from, or a text where they are many numbers."""
-    if classes.must_be_said(config):
+    """Field for the classes: a list to select from, or a text where there are many."""
+    if classes.must_be_named(config):
         if not isinstance(st.session_state.get(_key("classes")), str):  # from a run with a list
             st.session_state[_key("classes")] = ""
-        return str(setting_widgets.box(FORM, FIELDS["classes"], "0-9"))
+        return str(setting_widgets.show_field(FORM, FIELDS["classes"], "0-9"))
     _keep_known("classes", known, many=True)
     picked = st.multiselect(
         "Classes",
@@ -230,6 +237,6 @@ def _classes(config: Config, known: list[str]) -> str:
         key=_key("classes"),
         help=FIELDS["classes"].help,
         persist_state="session",
-        placeholder="As the small pictures, or all" if config.model.super_res else "All in turn",
+        placeholder="As in the low-resolution images, or all" if config.model.super_res else "All classes in turn",
     )
     return ",".join(str(known.index(name)) if "," in name else name for name in picked)

@@ -1,1 +1,1 @@
-"""The frame of every page: layout and error boxes, the runs that are watched, their status, progress of jobs."""
+"""Frame of every page: layout and error boxes, the watched runs, their status, progress of jobs."""

@@ -1,4 +1,4 @@
-"""A job in hand: how far it is, how to cancel it; and what is said of one that has ended."""
+"""Progress of a running job, its Cancel button, and the outcome of one that has ended."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ Download = tuple[str, str, str, Callable[[], bytes]]  # label, file name, kind o
 
 
 def progress(job: Job, status: Status | None, text: str) -> None:
-    """A bar with `text` and the time left, and the button that cancels."""
+    """Shows a bar with `text` and the time left, and the Cancel button."""
     bar, cancel = st.columns([2, 1], vertical_alignment="center")
     done, total = (status.step, status.total_steps) if status else (0, 0)
     left = f" · {formatting.duration(status.seconds_left)} left" if status and status.seconds_left is not None else ""
@@ -30,28 +30,28 @@ def progress(job: Job, status: Status | None, text: str) -> None:
         try:
             launch.stop(job)
         except UserError as error:
-            st.caption(setting_widgets.plain(str(error)))
+            st.caption(setting_widgets.escape(str(error)))
 
 
-def why_failed(job: Job, what: str) -> str:
-    """A sentence on `what` did not work out."""
+def failure_message(job: Job, what: str) -> str:
+    """Explains why `what` failed."""
     status = job.status()
     if status and status.state == "failed" and status.message:
         return status.message
     last = [line for line in job.log_tail(20).splitlines() if line.strip()][-1:]
-    return f"{what} ended before it was done" + (f": {last[0].strip()}" if last else ".")
+    return f"{what} ended before it was complete" + (f": {last[0].strip()}" if last else ".")
 
 
-def when(job: Job) -> str:
-    """The time that a job's folder is named after, as people say it."""
+def started_at(job: Job) -> str:
+    """Time a job was started, from the name of its folder."""
     try:
         return formatting.clock(time.mktime(time.strptime(job.name[:15], "%Y%m%d-%H%M%S")))
     except ValueError:
         return job.name
 
 
-def take_home(files: Sequence[Download], command: str = "") -> None:
-    """Buttons that download what came of a job, and the command that makes the same again, where one is given."""
+def downloads(files: Sequence[Download], command: str = "") -> None:
+    """Shows download buttons for the results of a job, and the command that reproduces it where one is given."""
     with st.grid(2, min_column_width=150):
         for label, name, mime, content in files:
             st.download_button(
@@ -65,5 +65,5 @@ def take_home(files: Sequence[Download], command: str = "") -> None:
                 width="stretch",
             )
     if command:
-        with st.expander("The same in a shell"):
+        with st.expander("Shell command"):
             layout.command(command)

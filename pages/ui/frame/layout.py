@@ -1,13 +1,13 @@
-"""The frame of every page: title, menu, where the runs are, which one is meant.
+"""Frame of every page: title, menu, runs folder and the selected run.
 
 A page begins with `layout.page("Title")` and continues with guards:
 
-    run = layout.pick_run()       # the run that ?run=NAME names; says what to do and stops where there is none
-    with layout.errors():         # what goes wrong becomes a red box, and the page goes on
+    run = layout.pick_run()       # the run named by ?run=NAME; explains what to do and stops where there is none
+    with layout.errors():         # a UserError becomes a red box, and the page continues
         ...
 
-What the user can put right is a red box wherever it happens: in the page itself, where `page` sees to it; in what it
-draws again and again, by `layout.fragment`; and in what a click does, by `on_click=layout.callback(...)`.
+A UserError is shown in a red box wherever it happens: in the page itself, which `page` arranges; in fragments made by
+`layout.fragment`; and in callbacks made by `on_click=layout.callback(...)`.
 """
 
 import contextlib
@@ -40,7 +40,7 @@ MENU = (
     (EXPLORE, "Explore", ":material/explore:"),
 )
 
-# Dots that come out of the noise.  Drawn here, for Streamlit would fetch a :material: page icon from the internet.
+# Icon of dots emerging from noise.  An inline SVG, because Streamlit fetches :material: page icons from the internet.
 _DOTS = "".join(
     f'<circle cx="{4 + 8 * x}" cy="{4 + 8 * y}" r="{radius}"/>'
     for y, row in enumerate(((0.8, 1.6, 1, 1.9), (1.5, 2.4, 3, 1.4), (1, 3.2, 3.6, 2.2), (1.9, 1.5, 2.4, 3)))
@@ -52,33 +52,33 @@ LOGO = (
     f'{_DOTS}<text x="42" y="14" font-size="15">DDPM</text><text x="42" y="29" font-size="14">Workbench</text></svg>'
 )
 
-WRONG = "_wrong"  # what went wrong in a click, until the page shows it
-EXAMPLE = "coloured shapes, learnt in 3,000 steps"
+PENDING_ERROR = "_wrong"  # error of a callback, until the page shows it
+EXAMPLE = "coloured shapes, trained for 3,000 steps"
 
 
 def page(title: str) -> None:
-    """Begin a page: the browser tab's title, a wide layout, the menu.  The first call of every page.
+    """Begins a page: browser tab title, wide layout, menu.  The first call of every page.
 
     A UserError that ends the page from here on is shown in a box, as is one of the click that it answers.
     """
     if context := get_script_run_ctx():
-        context.on_script_error = _boxed
+        context.on_script_error = _show_error
     st.set_page_config(page_title=f"{title} · {APP_NAME}", page_icon=ICON, layout="wide", initial_sidebar_state=230)
     st.logo(LOGO, size="large")
     with st.sidebar:
         for script, label, symbol in MENU:
             st.page_link(script, label=label, icon=symbol, width="stretch")
-    if sentence := st.session_state.pop(WRONG, ""):
-        _box(sentence)
+    if sentence := st.session_state.pop(PENDING_ERROR, ""):
+        _error_box(sentence)
 
 
 def tab_title(title: str) -> None:
-    """Change the browser tab's title only, as in "42% · my-run"."""
+    """Changes only the browser tab's title, as in "42% · my-run"."""
     st.set_page_config(page_title=f"{title} · {APP_NAME}")
 
 
 def runs_dir() -> Path:
-    """Where the runs are: beside app.py, or where DDPM_RUNS says."""
+    """Folder of the runs: next to app.py, or where DDPM_RUNS points."""
     return paths.runs_folder() or ROOT / "runs"
 
 
@@ -90,13 +90,13 @@ def shell_runs_dir() -> Path:
 def pick_run(
     candidates: Sequence[Run] | None = None,
     *,
-    empty: str = "There is no run yet. Train one first: the quick start needs nothing but a click.",
+    empty: str = "There are no runs yet. Train one first: the quick start takes one click.",
     with_example: bool = False,
 ) -> Run:
     """A selectbox of runs, newest first, bound to ?run=NAME; remembered from page to page.
 
-    Without candidates it says `empty`, links to where one is made, and stops the page.  with_example: where there is
-    no run at all, the example becomes one, so that there is something to try the page with.
+    Without candidates it shows `empty` with links to start one, and stops the page.  with_example: where there is
+    no run at all, the example model is provided as one.
     """
     found = runs.list_runs(runs_dir()) if candidates is None else candidates
     if not found and with_example:
@@ -106,30 +106,30 @@ def pick_run(
         no_runs(empty)
         st.stop()
     by_name = {run.name: run for run in found}
-    if "run" not in st.query_params:  # said anew even where it is known: an address without it would unset the widget
+    if "run" not in st.query_params:  # set it again: an address without it would unset the widget
         before = (st.session_state.get("run"), st.session_state.get("_last_run"))
-        st.session_state["run"] = next((name for name in before if name in by_name), None) or _liveliest(found).name
+        st.session_state["run"] = next((name for name in before if name in by_name), None) or _most_active(found).name
     name = st.selectbox(
         "Run", list(by_name), index=None, key="run", bind="query-params", required=True, label_visibility="collapsed"
     )
     if name is None:  # ?run= names one that is not there
-        st.info("There is no run of that name (any more): choose one from the list.", icon=":material/search_off:")
+        st.info("There is no run with that name: choose one from the list.", icon=":material/search_off:")
         st.stop()
     st.session_state["_last_run"] = name
     if with_example and name == example.NAME:
         st.caption(
-            f":material/school: The example that comes with the program: {EXAMPLE}. Your own run is a click away:"
-            " [quick start](/)."
+            f":material/school: This is the included example model: {EXAMPLE}. To train your own, use the [quick"
+            " start](/)."
         )
     return by_name[name]
 
 
-def _liveliest(found: Sequence[Run]) -> Run:
+def _most_active(found: Sequence[Run]) -> Run:
     return next((run for run in found if run.state() in ACTIVE), found[0])
 
 
 def no_runs(sentence: str) -> None:
-    """What to do where there is nothing to show yet."""
+    """Shows what to do where there is nothing to show yet."""
     st.info(sentence, icon=":material/lightbulb:")
     with st.container(horizontal=True):
         st.page_link(HOME, label="Quick start", icon=":material/rocket_launch:")
@@ -138,55 +138,53 @@ def no_runs(sentence: str) -> None:
 
 @contextlib.contextmanager
 def errors(stop: bool = False) -> Iterator[None]:
-    """What the user can put right is told in a red box; the page goes on after the block, or stops there."""
+    """Shows a UserError as a red box; the page continues after the block, or stops there."""
     try:
         with user_errors():
             yield
     except UserError as error:
-        _box(str(error))
+        _error_box(str(error))
         if stop:
             st.stop()
 
 
 def fragment(run_every: float | None = None) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Streamlit's fragment, a part of the page that is drawn again by itself;
-    what goes wrong in it is told in its place.
-    """
+    """Streamlit's fragment, a part of the page that reruns by itself; errors are shown in its place."""
 
-    def decorate(draw: Callable[..., None]) -> Callable[..., None]:
-        @functools.wraps(draw)
+    def decorate(render: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(render)
         def boxed(*args: Any, **kwargs: Any) -> None:
             with errors():
-                draw(*args, **kwargs)
+                render(*args, **kwargs)
 
         return st.fragment(run_every=run_every)(boxed)
 
     return decorate
 
 
-def callback(deed: Callable[..., object]) -> Callable[..., None]:
-    """What a click or another choice does; what goes wrong in it is told at the top of the page."""
+def callback(action: Callable[..., object]) -> Callable[..., None]:
+    """Wraps the callback of a widget; errors are shown at the top of the page."""
 
-    @functools.wraps(deed)
+    @functools.wraps(action)
     def boxed(*args: Any, **kwargs: Any) -> None:
         try:
             with user_errors():
-                deed(*args, **kwargs)
+                action(*args, **kwargs)
         except UserError as error:
-            st.session_state[WRONG] = str(error)
+            st.session_state[PENDING_ERROR] = str(error)
 
     return boxed
 
 
-def _box(sentence: str) -> None:
+def _error_box(sentence: str) -> None:
     st.error(sentence, icon=":material/error:")
 
 
 KNOWN = (UserError, OSError, UnicodeError)
 
 
-def _boxed(error: Exception) -> bool:
-    """Show what ended a page; False for a fault of the program, of which Streamlit shows where it happened."""
+def _show_error(error: Exception) -> bool:
+    """Shows the error that ended a page; False for a bug, whose traceback Streamlit shows."""
     if not isinstance(error, KNOWN):
         return False
     with errors():
@@ -194,14 +192,14 @@ def _boxed(error: Exception) -> bool:
     return True
 
 
-def _is_fault(record: logging.LogRecord) -> bool:
-    """Whether what Streamlit is to log, with all its calls, is a fault of the program."""
+def _is_bug(record: logging.LogRecord) -> bool:
+    """Whether a record with a traceback is a bug of the program."""
     return not (record.exc_info and isinstance(record.exc_info[1], KNOWN))
 
 
-logging.getLogger("streamlit.error_util").addFilter(_is_fault)
+logging.getLogger("streamlit.error_util").addFilter(_is_bug)
 
 
 def command(line: str) -> None:
-    """What to type into a shell, to be copied; bytes of a file's name that are no text are spelt out."""
+    """Shows a shell command with a copy button; undecodable bytes in file names are escaped."""
     st.code(writable(line), language="bash", wrap_lines=True)

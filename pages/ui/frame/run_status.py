@@ -1,29 +1,21 @@
-"""What several pages show of a run: its state, how far it is, what can be done with it."""
+"""Status of a run as several pages show it: state, progress, numbers, errors."""
 
-import functools
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import streamlit as st
 
-from ddpm.config import codec
-from ddpm.config.presets import DEFAULT, PRESETS
-from ddpm.config.tasks import OWN_DATA
-from ddpm.errors import UserError, user_errors
-from ddpm.formatting import clock, duration, plural
-from ddpm.planning import classes
-from ddpm.runs import launch, runs
+from ddpm.formatting import clock, duration
+from ddpm.runs import metrics
 from ddpm.runs.jobs import ACTIVE, State, Status
-from ddpm.runs.runs import Run
-from pages.ui.components import setting_widgets
+from ddpm.runs.runs import Checkpoint, Run
 from pages.ui.frame import layout
-
-XLSX = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
+from pages.ui.frame.run_store import RunView
 
 
 class Badge(NamedTuple):
-    """How a state looks, and what it means."""
+    """Appearance and meaning of a state."""
 
     color: Any
     icon: str
@@ -31,18 +23,20 @@ class Badge(NamedTuple):
 
 
 BADGES: dict[State, Badge] = {
-    "queued": Badge("gray", "hourglass_empty", "Waits until the training before it has ended."),
-    "starting": Badge("blue", "rocket_launch", "The process is getting ready: libraries, data, network."),
+    "queued": Badge("gray", "hourglass_empty", "Waits until the training before it has finished."),
+    "starting": Badge("blue", "rocket_launch", "The process is starting: loading libraries, data and network."),
     "running": Badge(
-        "green", "play_arrow", "Trains in a process of its own, which goes on when this page or the server is closed."
+        "green", "play_arrow", "Trains in a separate process, which continues when this page or the server is closed."
     ),
-    "stopping": Badge("orange", "pending", "Finishes the step in hand, saves, and ends."),
-    "stopped": Badge("gray", "pause", "Ended on request, saved. Resume goes on as if it had never stopped."),
-    "finished": Badge("blue", "check", "All steps are done."),
-    "failed": Badge("red", "error", "Ended by an error, which the log tells in full."),
-    "lost": Badge("red", "link_off", "The process is gone without a word: killed, or the computer was switched off."),
-    "unreadable": Badge("orange", "lock", "This user may not read what it says of itself."),
-    "not responding": Badge("orange", "sentiment_stressed", "The process is there, but its heartbeat stands still."),
+    "stopping": Badge("orange", "pending", "Finishes the current step, saves a checkpoint and stops."),
+    "stopped": Badge("gray", "pause", "Stopped on request after saving. Resume continues as if it had never stopped."),
+    "finished": Badge("blue", "check", "All training steps are done."),
+    "failed": Badge("red", "error", "Ended with an error; the log has the details."),
+    "lost": Badge(
+        "red", "link_off", "The process ended without reporting why: it was killed, or the computer was switched off."
+    ),
+    "unreadable": Badge("orange", "lock", "The status of this run cannot be read by this user."),
+    "not responding": Badge("orange", "sentiment_stressed", "The process exists, but has stopped updating its status."),
 }
 
 
@@ -52,9 +46,9 @@ def state_badge(state: State) -> None:
 
 
 def progress_bar(status: Status | None, state: State) -> None:
-    """How many of the steps are done."""
+    """Shows how many of the steps are done."""
     if status is None or not status.total_steps:
-        st.progress(0.0, text=status.message if status and status.message else "No step yet")
+        st.progress(0.0, text=status.message if status and status.message else "No steps yet")
         return
     text = f"step {status.step:,} of {status.total_steps:,} · {percent(status)}"
     doing = f" · {status.message}" if status.message and state in ACTIVE else ""
@@ -64,158 +58,94 @@ def progress_bar(status: Status | None, state: State) -> None:
 
 
 def computed(status: Status) -> str:
-    """What computes, and who it shares the cores with."""
+    """What computes, and which jobs it shares the cores with."""
     return " ".join(filter(None, (status.computed and f"Computed {status.computed}.", status.sharing)))
 
 
 def percent(status: Status | None) -> str:
-    """42 %, rounded down, so that 100 % is the end."""
+    """Share of the steps done as 42 %, rounded down, so that 100 % is the end."""
     return f"{int(100 * status.step / status.total_steps)} %" if status and status.total_steps else "0 %"
 
 
 def speed(status: Status | None) -> str:
-    """Steps a second, or seconds a step when a step takes longer than one."""
+    """Steps per second, or seconds per step when a step takes longer than one."""
     rate = status.steps_per_second if status else None
     if not rate:
         return "–"
     return f"{rate:.3g} it/s" if rate >= 1 else f"{1 / rate:.3g} s/it"
 
 
-def finish_time(status: Status | None) -> str:
+def finish_time(status: Status | None) -> float | None:
+    """Expected end of the training as a Unix time."""
     left = status.seconds_left if status else None
-    return "–" if left is None else clock(time.time() + left)
+    return None if left is None else time.time() + left
 
 
 def time_left(status: Status | None) -> str:
     return duration(status.seconds_left if status else None)
 
 
-def in_brief(run: Run, status: Status | None, state: State) -> str:
-    """A line on what is going on, or on what came of it."""
+def summary_line(run: Run, status: Status | None, state: State) -> str:
+    """One line on the progress or the outcome."""
     if status and state == "failed" and status.message:
         return status.message
     if state in ACTIVE:
-        parts = [speed(status), f"{time_left(status)} left", f"ends at {finish_time(status)}"]
-        return " · ".join(part for part in parts if "–" not in part) or "getting ready"
+        finish = finish_time(status)
+        parts = [speed(status), f"{time_left(status)} left", f"finishes at {clock(finish)}" if finish else "–"]
+        return " · ".join(part for part in parts if "–" not in part) or "starting"
     trained = status.metrics.get("seconds") if status else None
     parts = [f"trained for {duration(trained)}" if trained else "", clock(run.created_at)]
     return " · ".join(part for part in parts if part)
 
 
-def number(value: float | None) -> str:
+def format_number(value: float | None) -> str:
     return "–" if value is None else f"{value:.4g}"
 
 
-def button(label: str, why_not: str = "", help: str = "", **more: Any) -> bool:
-    """A button that says why it cannot be pressed."""
-    return st.button(label, disabled=bool(why_not), help=why_not or help or None, **more)
+def time_metric(label: str, when: float | None, help: str | None = None) -> None:
+    """Metric with a time of day, and below it the date where it is not today."""
+    day, _, time_of_day = clock(when).rpartition(", ") if when else ("", "", "–")
+    st.metric(label, time_of_day, day or None, delta_color="off", delta_arrow="off", help=help)
 
 
-def downloads(run: Run, *, key: str, why_not: str = "") -> None:
-    """results.xlsx and progress.csv, made when they are asked for."""
-    st.download_button(
-        "results.xlsx",
-        functools.partial(_workbook, run),
-        f"{run.name}-results.xlsx",
-        XLSX,
-        key=f"{key}-xlsx",
-        icon=":material/table_view:",
-        on_click="ignore",
-        disabled=bool(why_not),
-        help=why_not
-        or "Settings, every metric, the checkpoints, native charts and the last preview, as a spreadsheet.",
-    )
-    st.download_button(
-        "progress.csv",
-        run.progress_path.read_bytes,
-        f"{run.name}-progress.csv",
-        "text/csv",
-        key=f"{key}-csv",
-        icon=":material/csv:",
-        on_click="ignore",
-        disabled=bool(why_not),
-        help=why_not or "The log as it is on disk: a row every few steps.",
-    )
+def header(view: RunView, state: State, checkpoints: Sequence[Checkpoint]) -> None:
+    """State, progress, errors and the newest metrics; reruns the page when the state is no longer `state`."""
+    run, status, now = view.run, view.status(), view.state()
+    if now != state:
+        st.rerun()  # other buttons, and another interval
+    active = state in ACTIVE
+    layout.tab_title(f"{percent(status)} · {run.name}" if active else f"{run.name} · {now}")
+    with st.container(horizontal=True, vertical_alignment="center"):
+        state_badge(now)
+        with st.container():
+            progress_bar(status, now)
+    if status and now == "failed":
+        st.error(status.message or "It ended with an error: see the log below.", icon=":material/error:")
+    if now == "lost":
+        remedy = (
+            f"Everything up to step {checkpoints[-1].step:,} is saved: Resume continues from there."
+            if checkpoints
+            else "Nothing was saved yet: Resume starts again from the beginning."
+        )
+        st.error(f"{BADGES['lost'].help} {remedy}", icon=":material/link_off:")
+    if status and status.warning:
+        st.warning(status.warning, icon=":material/warning:")
+    _metrics(status, active)
 
 
-def _workbook(run: Run) -> bytes:
-    from ddpm.reports import xlsx  # openpyxl takes a moment to import
-
-    return xlsx.workbook(run)
-
-
-def commands(run: Run) -> list[tuple[str, str]]:
-    """What the buttons do, for a shell: (what, command)."""
-    config = run.config
-    few = ["--num_samples", "64", "--steps", str(min(20, config.diffusion.diffusion_steps))]
-    few += ["--base_samples", OWN_DATA] if config.model.super_res else []
-    few += ["--classes", "0-9"] if classes.must_be_said(config) else []
-    return [
-        ("Train the same again", run.restart_command()),
-        ("Go on after a stop", run.shell("train", "--resume")),
-        ("Stop", run.shell("stop")),
-        ("Draw pictures", run.shell("sample", "--run", more=[*few, "--out", "samples"])),
-        ("Measure bits per dimension", run.shell("nll", "--run", more=["--num_samples", "100"])),
-        ("Metrics as a spreadsheet", run.shell("export", more=["--xlsx", f"{run.name}.xlsx"])),
-    ]
-
-
-def act(deed: Callable[[], Any], done: str) -> None:
-    """Do it and say so, or say why it cannot be done."""
-    try:
-        with user_errors():
-            deed()
-    except UserError as error:
-        st.toast(setting_widgets.plain(str(error)), icon=":material/error:", duration="long")
-    else:
-        st.toast(done, icon=":material/check:")
-
-
-def quick_start() -> Run:
-    """Create and start a run of the quick-start preset.  Raises UserError."""
-    from ddpm.data import datasets
-
-    base = codec.resolved(datasets.resolve(PRESETS[DEFAULT].config))
-    run = runs.create_run(layout.runs_dir(), runs.free_name(layout.runs_dir(), DEFAULT), base)
-    launch.start_training(run)
-    return run
-
-
-@st.dialog("End the process at once?")
-def confirm_kill(run: Run) -> None:
-    saved = max((c.step for c in run.checkpoints()), default=0)
-    status = run.status()
-    lost = (status.step if status else 0) - saved
-    st.write(
-        f"**{setting_widgets.plain(run.name)}** was last saved at step {saved:,}. Ending it now loses the"
-        f" {plural(lost, 'step')} since then."
-    )
-    with st.container(horizontal=True, horizontal_alignment="right"):
-        if st.button("Cancel", key="kill_cancel"):
-            st.rerun()
-        if st.button("Kill", type="primary", icon=":material/dangerous:", key="kill_sure"):
-            act(lambda: launch.kill(run), f"{setting_widgets.plain(run.name)} was ended")
-            st.rerun()
-
-
-CONDEMNED = "_delete"  # in the session: the run that is asked about, so that the question stays on screen
-
-
-def spare() -> None:
-    st.session_state.pop(CONDEMNED, None)
-
-
-@st.dialog("Delete this run?", on_dismiss=layout.callback(spare))
-def confirm_delete(run: Run) -> None:
-    st.write(
-        f"**{setting_widgets.plain(run.name)}** with its checkpoints, previews and pictures moves to"
-        f" `{run.folder.parent / '.trash'}`, from where it can be moved back."
-    )
-    with st.container(horizontal=True, horizontal_alignment="right"):
-        if st.button("Cancel", key="delete_cancel"):
-            spare()
-            st.rerun()
-        if st.button("Delete", type="primary", icon=":material/delete:", key="delete_sure"):
-            spare()
-            act(lambda: runs.trash_run(run), f"{setting_widgets.plain(run.name)} was deleted")
-            st.rerun()
+def _metrics(status: Status | None, active: bool) -> None:
+    newest = status.metrics if status else {}
+    with st.grid(min_column_width=132, key="figures"):
+        st.metric("Loss", format_number(newest.get("loss")), help=metrics.HELP["loss"])
+        st.metric("Gradient norm", format_number(newest.get("grad_norm")), help=metrics.HELP["grad_norm"])
+        for name, label in (("vb", "Bound"), ("lg_loss_scale", "Loss scale (log2)")):
+            if name in newest:
+                st.metric(label, format_number(newest[name]), help=metrics.HELP[name])
+        st.metric("Images seen", f"{int(newest.get('samples') or 0):,}", help=metrics.HELP["samples"])
+        st.metric("Speed", speed(status), help=metrics.HELP["steps_per_second"])
+        if active:
+            st.metric("Time left", time_left(status))
+            time_metric("Finish", finish_time(status))
+        else:
+            st.metric("Trained for", duration(newest.get("seconds")), help=metrics.HELP["seconds"])
+            time_metric("Last update", status.updated_at if status else None)

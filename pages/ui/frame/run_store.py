@@ -1,4 +1,4 @@
-"""What happens in the runs folder: one watcher for the whole server, and what was read of each run.
+"""Watches the runs folder: one watcher for the whole server, and a cache of what was read of each run.
 
 The watcher only counts: each change raises the revision of a part of a run, such as ("shapes", "progress.csv").
 Pages ask for a part on every tick, and it is read again only when its revision rose, or when nothing
@@ -52,14 +52,14 @@ CHANGES: list[type[FileSystemEvent]] = [
 ]
 # Not among them: opened and closed, which our own reading would make.
 
-SAFETY = 3.0  # seconds after which a part is looked at again though nothing was heard
+SAFETY = 3.0  # seconds after which a part is checked again although no event arrived
 KEPT_RUNS = 6  # whose metrics stay in memory
 KEPT_GLANCES = 500
 KEPT_FIGURES = 8  # of one run
 
 
 class Revisions(FileSystemEventHandler):
-    """Counts changes below a folder, for each of its entries and for each entry's entries."""
+    """Counts changes in a folder, for each entry and each entry's entries."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -85,9 +85,9 @@ class Revisions(FileSystemEventHandler):
 
 
 def observe(folder: Path, revisions: Revisions, native: Callable[[], BaseObserver] = Observer) -> BaseObserver:
-    """A running observer of file events; one that polls where the system has no events (left) to give."""
-    # A new folder is seen twice where it appears while the one above it is looked through: watchdog takes it anew,
-    # which changes nothing, and warns.
+    """Starts an observer of file events, or a polling one where the system has no events to give."""
+    # A folder created while its parent is scanned is seen twice: watchdog adds it again, which changes nothing, and
+    # warns.
     warnings.filterwarnings("ignore", "Callback with id .* already exists", RuntimeWarning, "watchdog")
     for make in (native, lambda: PollingObserver(timeout=1)):
         observer = make()
@@ -105,7 +105,7 @@ def observe(folder: Path, revisions: Revisions, native: Callable[[], BaseObserve
 
 
 class RunView:
-    """What was last read of a run, shared by all sessions."""
+    """Cached contents of a run, shared by all sessions."""
 
     def __init__(self, run: Run, revisions: Revisions, pulse: Pulse):
         self.run = run
@@ -115,23 +115,23 @@ class RunView:
         self._lock = threading.RLock()
         self._readers: dict[tuple[str, ...], MetricReader] = {}
         self._read: dict[str, tuple[int, float, Any]] = {}
-        self._figures: OrderedDict[tuple[tuple[str, ...], figures.Look], tuple[int, str]] = OrderedDict()
+        self._figures: OrderedDict[tuple[tuple[str, ...], figures.ChartOptions], tuple[int, str]] = OrderedDict()
 
     def status(self) -> Status | None:
         return self._fresh("status.json", self.run.status)
 
     def state(self) -> State:
-        """Never remembered: a process that dies makes no file event."""
+        """Never cached: a process that dies makes no file event."""
         return self.run.state(self._pulse)
 
     def metrics(self, columns: tuple[str, ...] = figures.MAIN) -> pd.DataFrame:
-        """These metrics, and what a horizontal axis may need."""
+        """These metrics, and the columns a horizontal axis may need."""
         with self._lock:
             reader = self._readers.setdefault(columns, MetricReader(self.run.progress_path, (*columns, *figures.AXES)))
             return self._fresh("progress.csv", reader.read, name=f"metrics {columns}")
 
     def columns(self) -> tuple[str, ...]:
-        """The names of all that is logged."""
+        """Names of all logged metrics."""
         return self._fresh("progress.csv", lambda: columns_of(self.run.progress_path), name="columns")
 
     def previews(self) -> list[tuple[int, Path]]:
@@ -144,26 +144,28 @@ class RunView:
         return self._fresh("log.txt", lambda: self.run.log_tail(120))
 
     def sparkline(self, column: str) -> list[float]:
-        """A metric's course in a few numbers, cheap for a log of any length."""
+        """Coarse curve of a metric, cheap for a log of any length."""
         return self._fresh(
             "progress.csv", lambda: metrics.sparkline(self.run.progress_path, column), name=f"sketch of {column}"
         )
 
-    def figure(self, columns: tuple[str, ...], look: figures.Look, draw: Callable[..., figures.Figure]) -> str:
-        """`draw(rows, look, columns)` as JSON, drawn again only when there are new rows."""
+    def figure(
+        self, columns: tuple[str, ...], options: figures.ChartOptions, build: Callable[..., figures.Figure]
+    ) -> str:
+        """`build(rows, options, columns)` as JSON, made again only when there are new rows."""
         with self._lock:
             frame = self.metrics(columns)
-            revision, text = self._figures.get((columns, look), (-1, ""))
+            revision, text = self._figures.get((columns, options), (-1, ""))
             if revision != self._readers[columns].revision:
-                text = json.dumps(draw(frame, look, columns), allow_nan=False, separators=(",", ":"))
-                self._figures[columns, look] = (self._readers[columns].revision, text)
-            self._figures.move_to_end((columns, look))
+                text = json.dumps(build(frame, options, columns), allow_nan=False, separators=(",", ":"))
+                self._figures[columns, options] = (self._readers[columns].revision, text)
+            self._figures.move_to_end((columns, options))
             while len(self._figures) > KEPT_FIGURES:
                 self._figures.popitem(last=False)
             return text
 
     def _fresh(self, part: str, read: Callable[[], T], name: str = "") -> T:
-        """What `read` gave, unless the part has changed since."""
+        """Cached result of `read`, unless the part has changed since."""
         with self._lock:
             revision = self._revisions.of(self.run.name, part)
             before = self._read.get(name or part)
@@ -175,7 +177,7 @@ class RunView:
 
 
 class Store:
-    """The watcher of a runs folder, and the views of the runs in it."""
+    """Watcher of a runs folder and views of its runs."""
 
     def __init__(self, runs_dir: Path):
         runs_dir.mkdir(parents=True, exist_ok=True)
@@ -194,11 +196,11 @@ class Store:
         self._observer.stop()
 
     def view(self, run: Run) -> RunView:
-        """For a page that shows all of a run; its metrics stay in memory."""
+        """View for a page that shows all of a run; its metrics stay in memory."""
         return self._kept(self._views, run, KEPT_RUNS)
 
     def glance(self, run: Run) -> RunView:
-        """For a page that lists many runs, and asks none of them for its metrics."""
+        """View for a page that lists many runs and does not read their metrics."""
         return self._kept(self._glances, run, KEPT_GLANCES)
 
     def _kept(self, views: OrderedDict[Path, RunView], run: Run, most: int) -> RunView:
@@ -215,5 +217,5 @@ class Store:
 
 @st.cache_resource(show_spinner=False, max_entries=2, validate=lambda store: store.alive(), on_release=Store.close)
 def store(runs_dir: Path) -> Store:
-    """The one of this server for that folder."""
+    """The server's only store for that folder."""
     return Store(runs_dir)

@@ -1,1 +1,1 @@
-"""What came out, shown: curves, samples, tables, comparisons."""
+"""Views of results: curves, samples, tables, comparisons."""

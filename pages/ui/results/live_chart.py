@@ -1,4 +1,4 @@
-"""A chart that keeps zoom, pan and legend while its data grow, which st.plotly_chart does not.
+"""A Plotly chart that keeps zoom, pan and legend while its data grow, which st.plotly_chart does not.
 
 Plotly's script is the one in the installed package, served by Streamlit from ./static.
 """
@@ -20,7 +20,7 @@ _LOADER, _CHART = (Path(__file__).with_name(name).read_text("utf-8") for name in
 _HTML = """
 <div class="frame"><span class="probe"></span>
   <button class="reset" type="button" hidden>Show all</button>
-  <div class="chart"></div><div class="note">Drawing the charts …</div>
+  <div class="chart"></div><div class="note">Loading the charts …</div>
 </div>
 """
 _CSS = """
@@ -47,24 +47,24 @@ _preloader = st.components.v2.component(
 
 
 def preload() -> None:
-    """Have the browser fetch the chart library while the server still reads the log.  Takes no room in the sidebar."""
+    """Lets the browser fetch the chart library while the server still reads the log."""
     if provide_library():
         with st.sidebar:
             _preloader(key="preload", data=LIBRARY, height=1)
 
 
 def live_chart(figure: str, *, key: str) -> None:
-    """Draw a figure of charts.py, given as JSON text (so that an unchanged one costs nothing)."""
+    """Shows a figure of figures.py, given as JSON text so that an unchanged one costs nothing."""
     if provide_library():
         _component(key=key, data={"figure": figure, "library": LIBRARY})
         return
     st.plotly_chart(json.loads(figure), key=f"{key}-native", config={"showSendToCloud": False})
-    st.caption(f"{layout.ROOT / 'static'} cannot be written to, so zooming in lasts only until the next update.")
+    st.caption(f"{layout.ROOT / 'static'} is not writable, so zoom is lost at the next update.")
 
 
 @st.cache_resource(show_spinner=False)
 def provide_library() -> bool:
-    """Copy plotly.min.js to ./static, unless it is there.  False where that is not allowed."""
+    """Copies plotly.min.js to ./static unless it is there.  False where that is not allowed."""
     package = find_spec("plotly")
     source = Path((package and package.origin) or "plotly/__init__.py").parent / "package_data" / "plotly.min.js"
     target = layout.ROOT / "static" / "plotly.min.js"

@@ -18,7 +18,7 @@ from pages.ui.frame import job_progress, layout
 
 
 def show(run: Run, name: str) -> None:
-    """Shows the whole tab of a row of KINDS."""
+    """Shows the tab of a row of KINDS."""
     kind = KINDS[name]
     try:
         checkpoints, jobs = run.checkpoints(), run.results(name)
@@ -26,19 +26,19 @@ def show(run: Run, name: str) -> None:
         st.error(str(error), icon=":material/error:")
         return
     if not checkpoints:
-        checkpoint_form.required(run, "this works on one")
+        checkpoint_form.require_checkpoint(run, "this needs one")
     active = next((job for job in jobs if job.state() in ACTIVE), None)
     halves = st.grid(2, min_column_width=340, gap=("small", "medium"))
     with halves.cell():
         _form(run, name, active)
         by_name = {job.name: job for job in jobs}
         if jobs:
-            checkpoint_form.keep_known(name, "shown", list(by_name))
+            checkpoint_form.drop_unknown(name, "shown", list(by_name))
             st.selectbox(
                 "Shown",
                 list(by_name),
                 key=setting_widgets.key(name, "shown"),
-                format_func=lambda one: job_progress.when(by_name[one]),
+                format_func=lambda one: job_progress.started_at(by_name[one]),
                 persist_state="session",
             )
     with halves.cell():
@@ -46,47 +46,47 @@ def show(run: Run, name: str) -> None:
         if job is None:
             st.info(f"{kind.words} Press Start.", icon=":material/explore:")
         else:
-            layout.fragment(run_every=1.0 if job == active else None)(_now)(job, job == active)
+            layout.fragment(run_every=1.0 if job == active else None)(_progress)(job, job == active)
 
 
 def _form(run: Run, name: str, active: Result | None) -> None:
     kind = KINDS[name]
     known = fields.settings(kind.settings)
     if setting_widgets.key(name, known[0].name) not in st.session_state:
-        setting_widgets.begin(name, dataclasses.asdict(kind.settings()))
+        setting_widgets.fill(name, dataclasses.asdict(kind.settings()))
     setting_widgets.section(name, kind.settings, problems={})
     values: dict[str, Any] = {s.name: st.session_state.get(setting_widgets.key(name, s.name)) for s in known}
     empty = [s.name for s in known if values[s.name] is None and s.default is not None]
     settings = kind.settings(**{n: value for n, value in values.items() if n not in empty})
     wrong = [f"{field} is empty: type a value." for field in empty]
     wrong += [problem.sentence for problem in validation.limit_problems(settings)]
-    setting_widgets.complaint(wrong)
+    setting_widgets.show_problems(wrong)
     if st.button(
         "Start",
         type="primary",
         icon=":material/play_arrow:",
         width="stretch",
         disabled=bool(wrong) or active is not None,
-        help=wrong[0] if wrong else "Wait for the one that is running, or cancel it first." if active else None,
+        help=wrong[0] if wrong else "Another one is running: wait for it or cancel it first." if active else None,
     ):
         with layout.errors():
             launch.start_result(run, name, codec.with_absolute_paths(settings))
             st.session_state.pop(setting_widgets.key(name, "shown"), None)
             st.rerun()
-    with st.expander("The same in a shell", icon=":material/terminal:"):
+    with st.expander("Shell command", icon=":material/terminal:"):
         layout.command(run.shell(*kind.command.split(), "--run", more=codec.to_flags(settings)))
 
 
-def _now(job: Result, was_active: bool) -> None:
+def _progress(job: Result, was_active: bool) -> None:
     state, status = job.state(), job.status()
     if was_active and state not in ACTIVE:
-        st.rerun()  # once, so that the polling really stops
+        st.rerun()  # once, so that the polling stops
     if was_active:
         job_progress.progress(job, status, status.message if status and status.message else "Working")
     elif state in ("failed", "lost"):
-        st.error(setting_widgets.plain(job_progress.why_failed(job, "It")), icon=":material/error:")
+        st.error(setting_widgets.escape(job_progress.failure_message(job, "It")), icon=":material/error:")
     if result := job.result:
         st.json(result, expanded=1)
         content = json.dumps(result, indent=2).encode()
         stem = f"{job.folder.parent.parent.name}-{job.folder.parent.name}-{job.name}"
-        job_progress.take_home([("Result (JSON)", f"{stem}.json", "application/json", lambda: content)], job.command)
+        job_progress.downloads([("Result (JSON)", f"{stem}.json", "application/json", lambda: content)], job.command)

@@ -1,4 +1,4 @@
-"""What was drawn before: to be shown again, noted on, compared and deleted."""
+"""Earlier samples of a run: show again, annotate, compare, delete."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +9,7 @@ from ddpm.config.tasks import SampleConfig
 from ddpm.config.training import Config
 from ddpm.errors import UserError
 from ddpm.planning import summary
-from ddpm.runs import runs
+from ddpm.runs import trash
 from ddpm.runs.results import SampleJob
 from pages.ui.components import setting_widgets
 from pages.ui.frame import job_progress, layout
@@ -17,16 +17,16 @@ from pages.ui.results import samples
 
 THUMB = 176
 PER_PAGE = 12
-COMPARED = "sample_compared"  # in the session: names of the drawings picked to be compared, two at most
-GONE = "sample_gone"  # where the drawing that was deleted last is now, and itself
-CONDEMNED = "sample_condemned"  # the drawing that is asked about, so that the question stays on screen
+SELECTED = "sample_compared"  # in the session: names of the samples selected for comparison, at most two
+DELETED = "sample_gone"  # in the session: where the last deleted samples are now, and their former folder
+DELETE_REQUEST = "sample_condemned"  # in the session: the samples whose deletion is being confirmed
 
 Choose = Callable[[str], None]
 Use = Callable[[SampleConfig], None]
 
 
 def show(jobs: list[SampleJob], shown: SampleJob | None, config: Config, choose: Choose, use: Use) -> None:
-    """What was drawn from this run, newest first; a click shows it again, or fills the form."""
+    """Shows the samples of a run, newest first; a click shows one again or fills the form."""
     _undo(jobs)
     pages = -(-len(jobs) // PER_PAGE)
     page = st.pagination(pages, key="history_page") if pages > 1 else 1
@@ -34,15 +34,15 @@ def show(jobs: list[SampleJob], shown: SampleJob | None, config: Config, choose:
         for job in jobs[(page - 1) * PER_PAGE : page * PER_PAGE]:
             with st.container(border=True, height="stretch", gap="xsmall", key=f"drawn_{job.name}"):
                 _entry(job, job == shown, config, choose, use)
-    condemned = next((job for job in jobs if job.name == st.session_state.get(CONDEMNED)), None)
-    if condemned:
-        _confirm(condemned)
+    to_delete = next((job for job in jobs if job.name == st.session_state.get(DELETE_REQUEST)), None)
+    if to_delete:
+        _confirm(to_delete)
 
 
-def picked(jobs: list[SampleJob]) -> list[SampleJob]:
-    """The drawings picked to be compared, in the order in which they were."""
+def selected(jobs: list[SampleJob]) -> list[SampleJob]:
+    """Samples selected for comparison, in the order of selection."""
     by_name = {job.name: job for job in jobs}
-    return [by_name[name] for name in st.session_state.get(COMPARED, []) if name in by_name]
+    return [by_name[name] for name in st.session_state.get(SELECTED, []) if name in by_name]
 
 
 def _entry(job: SampleJob, is_shown: bool, config: Config, choose: Choose, use: Use) -> None:
@@ -50,13 +50,13 @@ def _entry(job: SampleJob, is_shown: bool, config: Config, choose: Choose, use: 
     with st.container(height=THUMB + 8, horizontal_alignment="center", vertical_alignment="center", border=False):
         image = samples.latest(job, THUMB)
         if image:
-            st.image(image, output_format="PNG", alt=f"Drawn at {job.name}")
+            st.image(image, output_format="PNG", alt=f"Samples of {job.name}")
         else:
             st.caption(f"*{job.state()}*", width="content")
-    st.markdown(f"**{job_progress.when(job)}**")
-    st.caption(setting_widgets.plain(summary.describe(config, sample)) if sample else "–")
+    st.markdown(f"**{job_progress.started_at(job)}**")
+    st.caption(setting_widgets.escape(summary.describe(config, sample)) if sample else "–")
     if note := job.note:
-        st.markdown(f":small[{setting_widgets.plain(note)}]")
+        st.markdown(f":small[{setting_widgets.escape(note)}]")
     st.space("stretch")
     with st.container(horizontal=True, gap="small"):
         st.button(
@@ -70,15 +70,14 @@ def _entry(job: SampleJob, is_shown: bool, config: Config, choose: Choose, use: 
             st.button(
                 "Use settings", key=f"use_{job.name}", on_click=layout.callback(use), args=(sample,), type="tertiary"
             )
-    with st.container(horizontal=True, gap="small", vertical_alignment="center"):
+    with st.container(horizontal=True, gap=None, vertical_alignment="center"):
         where = f"compare_{job.name}"
-        st.session_state[where] = job.name in st.session_state.get(COMPARED, [])
+        st.session_state[where] = job.name in st.session_state.get(SELECTED, [])
         st.checkbox(
             "Compare",
             key=where,
-            on_change=layout.callback(_pick),
+            on_change=layout.callback(_select),
             args=(job.name,),
-            help="Two drawings are shown side by side.",
             width="stretch",
         )
         with st.popover("", icon=":material/edit_note:", type="tertiary", help="Note", key=f"note_of_{job.name}"):
@@ -89,7 +88,7 @@ def _entry(job: SampleJob, is_shown: bool, config: Config, choose: Choose, use: 
                 key=field,
                 on_change=layout.callback(_note),
                 args=(job, field),
-                placeholder="What there is to remember about it",
+                placeholder="Add a note",
                 width=260,
             )
         st.button(
@@ -98,15 +97,15 @@ def _entry(job: SampleJob, is_shown: bool, config: Config, choose: Choose, use: 
             key=f"delete_{job.name}",
             type="tertiary",
             help="Delete",
-            on_click=layout.callback(_condemn),
+            on_click=layout.callback(_request_delete),
             args=(job.name,),
         )
 
 
-def _pick(name: str) -> None:
-    """Tick or untick: a third one takes the place of the first."""
-    before = [other for other in st.session_state.get(COMPARED, []) if other != name]
-    st.session_state[COMPARED] = [*before, name][-2:] if st.session_state[f"compare_{name}"] else before
+def _select(name: str) -> None:
+    """Selects or deselects for comparison: a third one replaces the first."""
+    before = [other for other in st.session_state.get(SELECTED, []) if other != name]
+    st.session_state[SELECTED] = [*before, name][-2:] if st.session_state[f"compare_{name}"] else before
 
 
 def _note(job: SampleJob, field: str) -> None:
@@ -114,52 +113,53 @@ def _note(job: SampleJob, field: str) -> None:
         job.set_note(st.session_state[field])
 
 
-def _condemn(name: str) -> None:
-    st.session_state[CONDEMNED] = name
+def _request_delete(name: str) -> None:
+    st.session_state[DELETE_REQUEST] = name
 
 
-def _spare() -> None:
-    st.session_state.pop(CONDEMNED, None)
+def _cancel_delete() -> None:
+    st.session_state.pop(DELETE_REQUEST, None)
 
 
-@st.dialog("Delete this drawing?", on_dismiss=layout.callback(_spare))
+@st.dialog("Delete these samples?", on_dismiss=layout.callback(_cancel_delete))
 def _confirm(job: SampleJob) -> None:
     st.write(
-        f"The drawing of **{job_progress.when(job)}** moves to `{job.folder.parent.parent.parent / '.trash'}`. It can"
-        " be brought back at once."
+        f"The samples of **{job_progress.started_at(job)}** will be moved to"
+        f" `{job.folder.parent.parent.parent / '.trash'}`. You can undo this."
     )
     with st.container(horizontal=True, horizontal_alignment="right"):
         if st.button("Cancel", key="drawing_cancel"):
-            _spare()
+            _cancel_delete()
             st.rerun()
         if st.button("Delete", type="primary", icon=":material/delete:", key="drawing_sure"):
-            _spare()
+            _cancel_delete()
             try:
-                st.session_state[GONE] = runs.trash_samples(job), job.folder
+                st.session_state[DELETED] = trash.trash_samples(job), job.folder
             except UserError as error:
                 st.toast(str(error), icon=":material/error:", duration="long")
             st.rerun()
 
 
-def gone(run_folder: Path) -> bool:
-    """Whether a drawing of this run was just deleted, and can be brought back."""
-    return GONE in st.session_state and st.session_state[GONE][1].parent.parent == run_folder
+def recently_deleted(run_folder: Path) -> bool:
+    """Whether samples of this run were just deleted and can be restored."""
+    return DELETED in st.session_state and st.session_state[DELETED][1].parent.parent == run_folder
 
 
 def _undo(jobs: list[SampleJob]) -> None:
-    if GONE not in st.session_state:
+    if DELETED not in st.session_state:
         return
-    trashed, folder = st.session_state[GONE]
+    trashed, folder = st.session_state[DELETED]
     if jobs and folder.parent != jobs[0].folder.parent:
         return  # of another run
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.caption(
-            f":material/delete: The drawing of {job_progress.when(SampleJob(folder))} was deleted.", width="content"
+            f":material/delete: The samples of {job_progress.started_at(SampleJob(folder))} were deleted.",
+            width="content",
         )
         if st.button("Undo", icon=":material/undo:", key="drawing_undo"):
             try:
-                runs.restore_samples(trashed, SampleJob(folder))
+                trash.restore_samples(trashed, SampleJob(folder))
             except UserError as error:
                 st.toast(str(error), icon=":material/error:", duration="long")
-            del st.session_state[GONE]
+            del st.session_state[DELETED]
             st.rerun()

@@ -1,4 +1,4 @@
-"""Two drawings side by side: the same zoom, and what was different about them."""
+"""Comparison of two sets of samples: same zoom, and the settings that differ."""
 
 import dataclasses
 from typing import Any
@@ -14,47 +14,49 @@ from pages.ui.frame import job_progress
 from pages.ui.results import samples
 
 SIDE = 460  # pixels on screen of the larger of the two
-OF_TASKS = {"to_seed": ("interpolate",), "strength": ("vary",), "resample": ("inpaint",), "jump": ("inpaint",)}
-"""Settings that mean something to some tasks alone."""
+TASKS_OF = {"to_seed": ("interpolate",), "strength": ("vary",), "resample": ("inpaint",), "jump": ("inpaint",)}
+"""Settings that apply to some tasks only."""
 
 
 def show(one: SampleJob, other: SampleJob, config: Config) -> None:
-    """Both grids, each pixel as large in one as in the other, and a table of the settings that differ."""
-    both = [samples.picture(job) for job in (one, other)]
+    """Shows both grids at the same scale, and a table of the settings that differ."""
+    both = [samples.image(job) for job in (one, other)]
     longest = max((max(picture.size) for picture in both if picture), default=1)
     for cell, job, picture in zip(st.columns(2), (one, other), both, strict=True):
         with cell:
-            st.markdown(f"**{job_progress.when(job)}**")
+            st.markdown(f"**{job_progress.started_at(job)}**")
             if picture:
                 side = max(1, round(SIDE * max(picture.size) / longest))
                 st.image(
-                    thumbnails.png(thumbnails.fitted(picture, side)), output_format="PNG", alt=f"Drawn at {job.name}"
+                    thumbnails.png(thumbnails.fitted(picture, side)), output_format="PNG", alt=f"Samples of {job.name}"
                 )
             else:
-                st.caption("No picture was finished.")
+                st.caption("No image was completed.")
             if sample := job.sample_config:
-                st.caption(setting_widgets.plain(summary.describe(config, sample)))
+                st.caption(setting_widgets.escape(summary.describe(config, sample)))
     rows = differences(one, other)
     if rows:
         st.table(
             {
                 "Setting": [row[0] for row in rows],
-                job_progress.when(one): [row[1] for row in rows],
-                f"{job_progress.when(other)} ": [row[2] for row in rows],
+                job_progress.started_at(one): [row[1] for row in rows],
+                f"{job_progress.started_at(other)} ": [row[2] for row in rows],
             }
         )
     else:
-        st.caption("Both were drawn with the same settings.")
+        st.caption("Both were sampled with the same settings.")
 
 
 def differences(one: SampleJob, other: SampleJob) -> list[tuple[str, str, str]]:
-    """(setting, in one, in the other) of each setting that is not the same in both."""
-    a, b = _told(one), _told(other)
-    return [(label, _said(a.get(label)), _said(b.get(label))) for label in {**a, **b} if a.get(label) != b.get(label)]
+    """(setting, value in one, value in the other) of each setting that differs."""
+    a, b = _settings(one), _settings(other)
+    return [
+        (label, _format(a.get(label)), _format(b.get(label))) for label in {**a, **b} if a.get(label) != b.get(label)
+    ]
 
 
-def _told(job: SampleJob) -> dict[str, Any]:
-    """The settings by their labels, as they were asked for; the checkpoint as the one that it was."""
+def _settings(job: SampleJob) -> dict[str, Any]:
+    """Requested settings by label, with the checkpoint that was used."""
     sample = job.sample_config
     if sample is None:
         return {}
@@ -66,11 +68,11 @@ def _told(job: SampleJob) -> dict[str, Any]:
     return {
         sampler_form.FIELDS[name].label: value
         for name, value in values.items()
-        if sample.task in OF_TASKS.get(name, (sample.task,))
+        if sample.task in TASKS_OF.get(name, (sample.task,))
     }
 
 
-def _said(value: Any) -> str:
+def _format(value: Any) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
     return f"{value:,.6g}" if isinstance(value, float) else "–" if value in ("", None) else str(value)

@@ -1,4 +1,4 @@
-"""Pictures being drawn, and pictures drawn: progress, the grid, downloads, how to go on."""
+"""Samples of one job: progress, grid, downloads, resuming."""
 
 import contextlib
 import html
@@ -24,33 +24,35 @@ from ddpm.storage import images
 from pages.ui.components import setting_widgets, thumbnails
 from pages.ui.frame import job_progress, layout
 
-SIDE = 460  # pixels that a grid takes
-BOX = SIDE + 34  # height of its frame: always the same, so that nothing jumps
-HEADS = 24  # height of the names above the columns
-MOST_WAY = 64  # pictures of an interpolation that are shown
-IN_A_ROW = 10
-MOST_ERRORS = 16  # told one by one
+SIDE = 460  # pixels of a grid on screen
+FRAME_HEIGHT = SIDE + 34  # height of its frame: always the same, so that nothing jumps
+NAMES_HEIGHT = 24  # height of the names above the columns
+MAX_INTERPOLATION = 64  # images of an interpolation that are shown
+PER_ROW = 10
+MAX_ERRORS = 16  # shown one by one
 
 
 def show(job: SampleJob, config: Config, use: Callable[[SampleConfig], None]) -> None:
-    """The pictures of one job: as they sharpen, or finished with their downloads; how to go on, or to do it again."""
+    """Shows the samples of one job while they form, or finished with downloads and actions."""
     active = job.state() in ACTIVE
-    layout.fragment(run_every=0.7 if active else None)(_picture)(job, active, [] if active else heads(job, config))
+    layout.fragment(run_every=0.7 if active else None)(_live_view)(
+        job, active, [] if active else column_names(job, config)
+    )
     if active:
         return
     sample = job.sample_config
     with st.container(horizontal=True, gap="small"):
-        if _can_go_on(job) and st.button(
-            "Go on",
+        if _can_resume(job) and st.button(
+            "Resume",
             icon=":material/play_arrow:",
-            help="Draws the pictures that are missing, and leaves those that are there.",
+            help="Samples the missing images and keeps the existing ones.",
         ):
             with layout.errors():
                 launch.resume_sampling(job)
                 st.rerun()
         if sample:
             st.button(
-                "Open these settings again",
+                "Use these settings",
                 icon=":material/settings_backup_restore:",
                 key="use_shown",
                 on_click=layout.callback(use),
@@ -58,12 +60,12 @@ def show(job: SampleJob, config: Config, use: Callable[[SampleConfig], None]) ->
             )
     _downloads(job)
     if job.command:
-        with st.expander("Copy as command"):
+        with st.expander("Shell command"):
             layout.command(job.command)
 
 
-def _can_go_on(job: SampleJob) -> bool:
-    """Whether it ended before all its pictures were drawn."""
+def _can_resume(job: SampleJob) -> bool:
+    """Whether it ended before all images were sampled."""
     if job.state() == "finished":
         return False
     try:
@@ -73,92 +75,90 @@ def _can_go_on(job: SampleJob) -> bool:
     return True
 
 
-def _picture(job: SampleJob, was_active: bool, names: list[str]) -> None:
+def _live_view(job: SampleJob, was_active: bool, names: list[str]) -> None:
     state = job.state()
     if was_active and state not in ACTIVE:
-        st.rerun()  # once, so that the polling really stops
+        st.rerun()  # once, so that the polling stops
     status = job.status()
-    image = latest(job, SIDE - HEADS if names else SIDE)
-    with st.container(border=True, height=BOX, horizontal_alignment="center", vertical_alignment="center"):
+    image = latest(job, SIDE - NAMES_HEIGHT if names else SIDE)
+    with st.container(border=True, height=FRAME_HEIGHT, horizontal_alignment="center", vertical_alignment="center"):
         if image:
             if names:
                 _names(names, image)
-            st.image(image, output_format="PNG", alt="The pictures that were drawn")
+            st.image(image, output_format="PNG", alt="The samples")
         elif was_active:
             st.caption("Loading the weights …", width="content")
         else:
-            st.caption("No picture was finished.", width="content")
+            st.caption("No image was completed.", width="content")
     if not was_active:
         _outcome(job, state, status)
         return
     done, total = (status.step, status.total_steps) if status else (0, 0)
-    job_progress.progress(job, status, f"{done:,} of {formatting.plural(total, 'network call')}")
+    job_progress.progress(job, status, f"{done:,} of {formatting.plural(total, 'model evaluation')}")
 
 
 def _outcome(job: SampleJob, state: str, status: Status | None) -> None:
-    """What is to be said of a drawing that has ended."""
+    """Shows the outcome of a sampling job that has ended."""
     if state in ("failed", "lost"):
-        st.error(setting_widgets.plain(job_progress.why_failed(job, "The drawing")), icon=":material/error:")
-    elif status and status.message and not job.result:  # which tells the same in a number
-        st.caption(setting_widgets.plain(status.message))
+        st.error(setting_widgets.escape(job_progress.failure_message(job, "Sampling")), icon=":material/error:")
+    elif status and status.message and not job.result:  # which shows the same as a number
+        st.caption(setting_widgets.escape(status.message))
     if status and status.warning:
-        st.warning(setting_widgets.plain(status.warning), icon=":material/warning:")
+        st.warning(setting_widgets.escape(status.warning), icon=":material/warning:")
     if job.pairs.exists():
-        left = "the given picture" if job.given.is_dir() else "the small picture, enlarged square by square,"
-        st.caption(f"In each pair, left {left} and right what was drawn from it.")
+        left = "the input image" if job.given.is_dir() else "the low-resolution image"
+        st.caption(f"Each pair shows {left} on the left and the sample on the right.")
     if errors := job.result.get("rmse"):
-        each = ", ".join(f"{error:.2g}" for error in errors[:MOST_ERRORS]) + (
-            ", …" if len(errors) > MOST_ERRORS else ""
-        )
+        each = ", ".join(f"{error:.2g}" for error in errors[:MAX_ERRORS]) + (", …" if len(errors) > MAX_ERRORS else "")
         st.metric(
             "Reconstruction error",
             f"{job.result.get('mean', 0):.3g}",
             help=(
-                "How far each picture is from the one that came back from its noise: the root mean square, in"
+                "Root mean square difference between each input image and its reconstruction, in"
                 f" {job.result.get('unit', '')}."
             ),
         )
         if len(errors) > 1:
-            st.caption(f"Each: {each}")
+            st.caption(f"Per image: {each}")
 
 
 def latest(job: SampleJob, side: int) -> bytes | None:
-    """The finished pictures, or how far they have come, as a PNG of that side."""
-    if _is_way(job):
-        return _fitted_way(tuple(map(str, job.images[:MOST_WAY])), job.grid.stat().st_mtime_ns, side)
+    """Finished samples, or their current state, as a PNG with that side."""
+    if _is_interpolation(job):
+        return _fitted_strip(tuple(map(str, job.images[:MAX_INTERPOLATION])), job.grid.stat().st_mtime_ns, side)
     return thumbnails.shown(job.pairs, side) or thumbnails.shown(job.grid, side) or thumbnails.shown(job.preview, side)
 
 
-def picture(job: SampleJob) -> Image.Image | None:
-    """The same, each pixel of what was drawn a pixel."""
-    if _is_way(job):
-        return _way(job.images[:MOST_WAY])
+def image(job: SampleJob) -> Image.Image | None:
+    """The same at the original resolution."""
+    if _is_interpolation(job):
+        return _strip(job.images[:MAX_INTERPOLATION])
     for path in (job.pairs, job.grid, job.preview):
         with contextlib.suppress(UserError):  # it is not there, or is being written
             return images.load(path)
     return None
 
 
-def _is_way(job: SampleJob) -> bool:
-    """Whether it is a finished interpolation, which is shown in the order of its way."""
+def _is_interpolation(job: SampleJob) -> bool:
+    """Whether it is a finished interpolation, which is shown in order."""
     sample = job.sample_config
     return bool(sample and sample.task == "interpolate" and job.grid.exists() and not job.pairs.exists() and job.images)
 
 
-def _way(paths: Sequence[Path]) -> Image.Image:
-    """Pictures in a strip; many of them in rows that are read like a text."""
+def _strip(paths: Sequence[Path]) -> Image.Image:
+    """Images in a strip, in several rows where there are many."""
     pixels = np.stack([np.asarray(images.load(path)) for path in paths])
     pixels = pixels if pixels.ndim == 4 else pixels[..., None]
-    return images.from_pixels(images.grid(pixels, IN_A_ROW))
+    return images.from_pixels(images.grid(pixels, PER_ROW))
 
 
 @st.cache_data(max_entries=64, show_spinner=False)
-def _fitted_way(paths: tuple[str, ...], stamp: int, side: int) -> bytes:
-    return thumbnails.png(thumbnails.fitted(_way([Path(path) for path in paths]), side))
+def _fitted_strip(paths: tuple[str, ...], stamp: int, side: int) -> bytes:
+    return thumbnails.png(thumbnails.fitted(_strip([Path(path) for path in paths]), side))
 
 
-def heads(job: SampleJob, config: Config) -> list[str]:
-    """The name of the class in each column of the grid; none where its columns are not classes."""
+def column_names(job: SampleJob, config: Config) -> list[str]:
+    """Class name of each column of the grid; empty where the columns are not classes."""
     sample = job.sample_config
     if (
         sample is None
@@ -177,7 +177,7 @@ def heads(job: SampleJob, config: Config) -> list[str]:
 
 
 def _names(names: list[str], image: bytes) -> None:
-    """Names over the columns of a picture."""
+    """Shows names over the columns of an image."""
     with Image.open(io.BytesIO(image)) as shown:
         width = shown.width
     style = "flex:1 1 0;min-width:0;overflow:hidden;text-overflow:ellipsis;text-align:center"
@@ -193,8 +193,8 @@ def _downloads(job: SampleJob) -> None:
     files: list[job_progress.Download] = [
         ("Grid (PNG)", f"{stem}.png", "image/png", job.grid.read_bytes),
         *([("Pairs (PNG)", f"{stem}-pairs.png", "image/png", job.pairs.read_bytes)] if job.pairs.exists() else []),
-        ("Pictures (zip)", f"{stem}.zip", "application/zip", lambda: downloads.samples_zip(job)),
+        ("Images (zip)", f"{stem}.zip", "application/zip", lambda: downloads.samples_zip(job)),
         ("Arrays (npz)", npz.name, "application/octet-stream", npz.read_bytes),
         ("Settings (JSON)", f"{stem}.json", "application/json", lambda: json.dumps(job.settings, indent=2).encode()),
     ]
-    job_progress.take_home(files)
+    job_progress.downloads(files)

@@ -1,4 +1,4 @@
-"""Explore's frontier: which sampler with how many network calls is worth it on a checkpoint."""
+"""Explore's sampler comparison: quality against time on a checkpoint, for samplers and numbers of model evaluations."""
 
 import dataclasses
 import json
@@ -13,7 +13,7 @@ from ddpm.config.tasks import SampleConfig, SolverBenchmarkConfig
 from ddpm.config.training import Config
 from ddpm.config.validation import Problem
 from ddpm.errors import UserError
-from ddpm.planning import classes, solver_grid
+from ddpm.planning import classes, solver_grid, summary
 from ddpm.planning.solver_grid import GridResult
 from ddpm.runs import launch
 from ddpm.runs.jobs import ACTIVE
@@ -22,7 +22,7 @@ from ddpm.runs.runs import Checkpoint, Run
 from ddpm.solvers import SOLVERS
 from ddpm.spacings import SPACINGS
 from ddpm.storage import image_files
-from pages.ui.components import figures, setting_widgets, thumbnails
+from pages.ui.components import setting_widgets, study_figures, thumbnails
 from pages.ui.forms import checkpoint_form, sampling_form
 from pages.ui.frame import job_progress, layout
 from pages.ui.results.live_chart import live_chart
@@ -38,31 +38,30 @@ SHEET_SIDE = 4000  # pixels of the sheet's longer side on the screen: more is on
 
 
 def show(run: Run) -> None:
-    """The whole tab: what to compare, and what came of it."""
+    """Shows the tab: form, chart and results."""
     try:
         config, checkpoints, jobs = run.config, run.checkpoints(), run.solver_benchmark_jobs()
     except UserError as error:
         st.error(str(error), icon=":material/error:")
         return
     if not checkpoints:
-        checkpoint_form.required(run, "samplers are compared on one")
+        checkpoint_form.require_checkpoint(run, "comparing samplers needs one")
     by_name = {job.name: job for job in jobs}
     shown = by_name.get(st.session_state.get("frontier_shown", ""), jobs[0] if jobs else None)
     active = next((job for job in jobs if job.state() in ACTIVE), None)
     halves = st.grid(2, min_column_width=340, gap=("small", "medium"))
     with halves.cell():
-        _form(run, config, checkpoints, jobs, active)
+        _form(run, config, checkpoints, active)
     job = active or shown
     with halves.cell():
         if job is None:
             st.info(
-                "Fast samplers take few network calls, and their pictures come close to those of a very long walk from"
-                " the same noise. How close, and which of them gets there first, depends on the checkpoint: press Draw"
-                " all.",
+                "Fast samplers need few model evaluations, and their images come close to the fully converged ones"
+                " from the same noise. Which sampler converges fastest depends on the checkpoint: press Compare.",
                 icon=":material/explore:",
             )
         else:
-            layout.fragment(run_every=1.0 if job == active else None)(_now)(job, job == active, config)
+            layout.fragment(run_every=1.0 if job == active else None)(_progress)(job, job == active, config)
     if job is not None:
         layout.fragment(run_every=1.5 if job == active else None)(_sheet)(job)
         if job != active and job.result:
@@ -71,52 +70,46 @@ def show(run: Run) -> None:
         _history(jobs, shown)
 
 
-# --- what to compare
+# --- the form
 
 
-def begin(settings: SolverBenchmarkConfig) -> None:
-    """Put settings into the fields: the first ones, or those of an earlier frontier."""
+def fill(settings: SolverBenchmarkConfig) -> None:
+    """Puts settings into the fields: the initial ones, or those of an earlier comparison."""
     values = dataclasses.asdict(settings)
     lists = {name: _listed(values[name]) for name in MANY}
     lists["solvers"] = [*SOLVERS] if not lists["solvers"] else lists["solvers"]
     for name, known in (("spacing", list(SPACINGS)), ("flips", list(solver_grid.FLIPS))):
         lists[name] = known if lists[name] == ["all"] else [word for word in lists[name] if word in known]
-    setting_widgets.begin(FORM, {**values, **lists, "calls": [int(n) for n in lists["calls"] if n.isdecimal()]})
+    setting_widgets.fill(FORM, {**values, **lists, "calls": [int(n) for n in lists["calls"] if n.isdecimal()]})
 
 
 def _listed(text: str) -> list[str]:
     return [word.strip() for word in text.split(",") if word.strip()]
 
 
-def _form(
-    run: Run,
-    config: Config,
-    checkpoints: list[Checkpoint],
-    jobs: list[SolverBenchmarkJob],
-    active: SolverBenchmarkJob | None,
-) -> None:
+def _form(run: Run, config: Config, checkpoints: list[Checkpoint], active: SolverBenchmarkJob | None) -> None:
     settings, problems = _fields(config, checkpoints)
-    setting_widgets.complaint([p.sentence for p in problems])
+    setting_widgets.show_problems([p.sentence for p in problems])
     pressed = st.button(
-        "Draw all",
+        "Compare",
         type="primary",
-        icon=":material/brush:",
+        icon=":material/ssid_chart:",
         width="stretch",
         shortcut="Ctrl+Enter",
         disabled=bool(problems) or active is not None,
         help=(
             problems[0].sentence
             if problems
-            else "Cancel the frontier in hand first, or wait for it."
+            else "A comparison is running: wait for it or cancel it first."
             if active
             else None
         ),
     )
     if not problems:
-        seconds = estimate(run, jobs, config, settings)
+        seconds = summary.estimate_benchmark_seconds(run, config, settings)
         if seconds is not None:
-            st.caption(f":material/schedule: About {formatting.duration(seconds)}, going by the last time.")
-        with st.expander("The same in a shell", icon=":material/terminal:"):
+            st.caption(f":material/schedule: About {formatting.duration(seconds)}, estimated from the last one.")
+        with st.expander("Shell command", icon=":material/terminal:"):
             layout.command(run.shell("bench", "samplers", "--run", more=codec.to_flags(settings)))
     if pressed:
         with layout.errors():
@@ -125,33 +118,33 @@ def _form(
 
 
 def _fields(config: Config, checkpoints: list[Checkpoint]) -> tuple[SolverBenchmarkConfig, list[Problem]]:
-    """Draw the fields.  Returns what they say, and what is wrong with it."""
+    """Shows the fields.  Returns their values and problems."""
     if setting_widgets.key(FORM, "num_samples") not in st.session_state:
-        begin(dataclasses.replace(FIRST, solvers=",".join(FIRST_SOLVERS)))
+        fill(dataclasses.replace(FIRST, solvers=",".join(FIRST_SOLVERS)))
     values: dict[str, object] = {}
     grid = st.grid(2, min_column_width=150)
     with grid.cell():
         values["step"], checkpoint = checkpoint_form.checkpoint(FORM, checkpoints)
     with grid.cell():
         values["weights"] = checkpoint_form.weights(FORM, checkpoint)
-    _several("solvers", list(SOLVERS), lambda name: SOLVERS[name].label)
-    _several("calls", sorted({*CALLS, *st.session_state[setting_widgets.key(FORM, "calls")]}), str)
+    _multiselect("solvers", list(SOLVERS), lambda name: SOLVERS[name].label)
+    _multiselect("calls", sorted({*CALLS, *st.session_state[setting_widgets.key(FORM, "calls")]}), str)
     grid = st.grid(3, min_column_width=110)
     for name in ("num_samples", "seed"):
         with grid.cell():
-            values[name] = setting_widgets.box(FORM, FIELDS[name])
+            values[name] = setting_widgets.show_field(FORM, FIELDS[name])
     if config.model.class_cond:
         with grid.cell():
-            values["classes"] = setting_widgets.box(
+            values["classes"] = setting_widgets.show_field(
                 FORM, FIELDS["classes"], ", ".join(classes.names(config)[:2]) or "0-9"
             )
     with st.expander("More"):
-        _several("spacing", list(SPACINGS), str, "Each sampler's own")
-        _several("flips", list(solver_grid.FLIPS), solver_grid.FLIPS.__getitem__, "Nothing")
+        _multiselect("spacing", list(SPACINGS), str, "Each sampler's default")
+        _multiselect("flips", list(solver_grid.FLIPS), solver_grid.FLIPS.__getitem__, "Nothing")
         inner = st.grid(2, min_column_width=150)
         for name in ("repeats", "batch_size", "eta", "churn"):
             with inner.cell():
-                values[name] = setting_widgets.box(FORM, FIELDS[name])
+                values[name] = setting_widgets.show_field(FORM, FIELDS[name])
     missing = [
         Problem(name, f"{FIELDS[name].label} is empty: type a number.", code="missing-value")
         for name, value in values.items()
@@ -159,7 +152,7 @@ def _fields(config: Config, checkpoints: list[Checkpoint]) -> tuple[SolverBenchm
     ]
     picked = {name: st.session_state[setting_widgets.key(FORM, name)] for name in MANY}
     if not picked["solvers"]:
-        missing.append(Problem("solvers", "No sampler is chosen: choose some of them.", code="missing-value"))
+        missing.append(Problem("solvers", "No sampler is selected: select at least one.", code="missing-value"))
     lists = {name: ",".join(map(str, chosen)) for name, chosen in picked.items()}
     if len(picked["solvers"]) == len(SOLVERS):
         lists["solvers"] = FIRST.solvers
@@ -172,9 +165,9 @@ def _fields(config: Config, checkpoints: list[Checkpoint]) -> tuple[SolverBenchm
     return settings, missing or problems(config, settings)
 
 
-def _several(name: str, known: list, say: Callable[[Any], str], none: str = "Choose some") -> None:
-    """The field of a setting that is a list."""
-    checkpoint_form.keep_known(FORM, name, known, many=True)
+def _multiselect(name: str, known: list, say: Callable[[Any], str], none: str = "Select some") -> None:
+    """Field for a setting that is a list."""
+    checkpoint_form.drop_unknown(FORM, name, known, many=True)
     st.multiselect(
         FIELDS[name].label,
         known,
@@ -187,7 +180,7 @@ def _several(name: str, known: list, say: Callable[[Any], str], none: str = "Cho
 
 
 def problems(config: Config, settings: SolverBenchmarkConfig) -> list[Problem]:
-    """What would keep these samplers from being compared."""
+    """Problems that prevent the comparison."""
     found = list(validation.limit_problems(settings))
     for name, look in (
         ("calls", lambda: solver_grid.grid_cells(config, settings)),
@@ -200,42 +193,25 @@ def problems(config: Config, settings: SolverBenchmarkConfig) -> list[Problem]:
     return found
 
 
-def estimate(run: Run, jobs: list[SolverBenchmarkJob], config: Config, settings: SolverBenchmarkConfig) -> float | None:
-    """Seconds that a frontier will take, from the pace of an earlier one of this run, or of a drawing."""
-    calls = solver_grid.total_evaluations(solver_grid.grid_cells(config, settings)[0], settings) * settings.num_samples
-    for job in jobs[:20]:
-        pace = job.result.get("pace")
-        if pace:
-            return calls * pace["median"]
-    for drawing in run.sample_jobs()[:20]:
-        status = drawing.status()
-        if status and status.state == "finished" and status.steps_per_second:
-            together = min(
-                drawing.settings.get("drawn_at_once") or drawing.config.batch_size or 1, drawing.config.num_samples
-            )
-            return calls / (status.steps_per_second * together)
-    return None
+# --- results
 
 
-# --- what came of it
-
-
-def _now(job: SolverBenchmarkJob, was_active: bool, config: Config) -> None:
-    """How far it is, the chart, and which setting is the cheapest that is good enough."""
+def _progress(job: SolverBenchmarkJob, was_active: bool, config: Config) -> None:
+    """Shows the progress, the chart, and the cheapest setting within the tolerance."""
     state, status = job.state(), job.status()
     if was_active and state not in ACTIVE:
-        st.rerun()  # once, so that the polling really stops
+        st.rerun()  # once, so that the polling stops
     if was_active:
         job_progress.progress(job, status, status.message if status and status.message else "Starting")
     elif state in ("failed", "lost"):
-        st.error(setting_widgets.plain(job_progress.why_failed(job, "The comparison")), icon=":material/error:")
+        st.error(setting_widgets.escape(job_progress.failure_message(job, "The comparison")), icon=":material/error:")
     elif status and status.message:
-        st.caption(setting_widgets.plain(status.message))
+        st.caption(setting_widgets.escape(status.message))
     result = job.result
     found = solver_grid.from_json(result)
     if not any(cell.distance is not None for cell in found):
         if found and not was_active:
-            st.caption("All of these samplers add noise on the way, so there is no picture that they converge to.")
+            st.caption("All of these samplers are stochastic, so there are no converged images to compare with.")
         return
     tolerance = st.select_slider(
         "Tolerance",
@@ -245,36 +221,35 @@ def _now(job: SolverBenchmarkJob, was_active: bool, config: Config) -> None:
         format_func=lambda levels: f"{levels:g}",
         persist_state="session",
         help=(
-            "How far from the converged pictures is close enough, in levels of 0 to 255 (RMSE a pixel). Below 1 to 2"
-            " nobody sees a difference."
+            "Accepted distance to the converged images, in levels of 0 to 255 (RMSE per pixel). Differences below 1"
+            " to 2 are invisible."
         ),
     )
     best = solver_grid.cheapest(found, tolerance)
-    figure = json.dumps(figures.frontier(found, tolerance, best), allow_nan=False, separators=(",", ":"))
+    figure = json.dumps(study_figures.solver_benchmark(found, tolerance, best), allow_nan=False, separators=(",", ":"))
     live_chart(figure, key=f"frontier-{job.folder.parent.parent.name}")
     if best:
-        st.markdown(f":material/star: **{setting_widgets.plain(sentence(best))}**")
+        st.markdown(f":material/star: **{setting_widgets.escape(sentence(best))}**")
         if st.button("Use on the Sample page", icon=":material/grid_view:", key="frontier_use"):
-            sampling_form.begin(config, to_draw(config, job.config, best))
+            sampling_form.fill(config, to_sample_config(config, job.config, best))
             st.switch_page(layout.SAMPLE, query_params={})  # without them, those bound to a widget are in its way
     else:
         closest = min((cell for cell in found if cell.distance is not None), key=lambda cell: cell.distance or 0.0)
-        st.markdown(f"None of them comes so close. The closest: {setting_widgets.plain(sentence(closest))}")
-    st.caption(setting_widgets.plain(solver_grid.about(result)))
+        st.markdown(f"None is within the tolerance. The closest: {setting_widgets.escape(sentence(closest))}")
+    st.caption(setting_widgets.escape(solver_grid.about(result)))
 
 
 def sentence(cell: GridResult) -> str:
-    """UniPC-3, logsnr with 10 calls: 0.21 s a picture, 1.3 levels from converged."""
+    """Describes a case: UniPC-3, logsnr with 10 NFE: 0.21 s per image, 1.3 levels from converged."""
     distance = solver_grid.level(cell.distance or 0.0)
     return (
-        f"{cell.variant.label} with {formatting.plural(cell.calls, 'call')}: {formatting.duration(cell.seconds)} a"
-        " picture,"
+        f"{cell.variant.label} with {cell.calls} NFE: {formatting.duration(cell.seconds)} per image,"
         f" {distance} levels from converged."
     )
 
 
-def to_draw(config: Config, settings: SolverBenchmarkConfig, cell: GridResult) -> SampleConfig:
-    """The settings that draw as a cell did."""
+def to_sample_config(config: Config, settings: SolverBenchmarkConfig, cell: GridResult) -> SampleConfig:
+    """Settings that sample as a case did."""
     usual = SampleConfig()
     sample = solver_grid.sample_of(config, settings, cell.variant, cell.asked)
     own = SOLVERS[cell.solver].spacing == cell.spacing
@@ -288,11 +263,15 @@ def to_draw(config: Config, settings: SolverBenchmarkConfig, cell: GridResult) -
 
 
 def _sheet(job: SolverBenchmarkJob) -> None:
-    """The pictures so far: a row a sampler, a column a number of calls."""
+    """Shows the samples so far: one row per sampler, one column per number of model evaluations."""
     size = image_files.size(job.sheet) if job.sheet.exists() else None
     image = thumbnails.shown(job.sheet, min(max(size), SHEET_SIDE)) if size else None
     if image:
-        st.image(image, output_format="PNG", alt="The same noise with every sampler and number of network calls")
+        st.image(
+            image,
+            output_format="PNG",
+            alt="Samples from the same noise with every sampler and number of model evaluations",
+        )
 
 
 def _downloads(job: SolverBenchmarkJob) -> None:
@@ -305,7 +284,7 @@ def _downloads(job: SolverBenchmarkJob) -> None:
                 {
                     "Sampler": way.label,
                     **{
-                        formatting.plural(n, "call"): solver_grid.distance_text(by[n]) if n in by else "–"
+                        f"{n} NFE": solver_grid.distance_text(by[n]) if n in by else "–"
                         for n in solver_grid.columns(found)
                     },
                 }
@@ -320,12 +299,12 @@ def _downloads(job: SolverBenchmarkJob) -> None:
         ("Table (CSV)", f"{stem}.csv", "text/csv", lambda: solver_grid.to_csv(found)),
         ("Result (JSON)", f"{stem}.json", "application/json", lambda: json.dumps(result, indent=2).encode()),
     ]
-    job_progress.take_home(home, job.settings.get("command", ""))
+    job_progress.downloads(home, job.settings.get("command", ""))
 
 
 def _history(jobs: list[SolverBenchmarkJob], shown: SolverBenchmarkJob | None) -> None:
-    """What was compared on this run, newest first."""
-    st.subheader("Compared before")
+    """Shows the comparisons of this run, newest first."""
+    st.subheader("Earlier comparisons")
     by_name = {job.name: job for job in jobs}
     names = list(by_name)
     if st.session_state.get("frontier_shown") not in by_name:
@@ -334,13 +313,13 @@ def _history(jobs: list[SolverBenchmarkJob], shown: SolverBenchmarkJob | None) -
         "Shown",
         names,
         key="frontier_shown",
-        format_func=lambda name: job_progress.when(by_name[name]),
+        format_func=lambda name: job_progress.started_at(by_name[name]),
         persist_state="session",
     )
     job = by_name[st.session_state["frontier_shown"]]
     if job.settings:
-        st.button("Use settings", type="tertiary", key="frontier_again", on_click=layout.callback(_again), args=(job,))
+        st.button("Use settings", type="tertiary", key="frontier_again", on_click=layout.callback(_reuse), args=(job,))
 
 
-def _again(job: SolverBenchmarkJob) -> None:
-    begin(job.config)
+def _reuse(job: SolverBenchmarkJob) -> None:
+    fill(job.config)

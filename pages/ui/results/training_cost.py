@@ -9,7 +9,7 @@ from ddpm.planning.training_cost import estimate_training_cost
 from ddpm.runs import launch
 from ddpm.runs.jobs import ACTIVE, Job
 from pages.ui.components import setting_widgets
-from pages.ui.frame import layout
+from pages.ui.frame import layout, run_status
 
 
 def show(config: Config, num_images: int | None) -> None:
@@ -38,8 +38,7 @@ def _metrics(config: Config, num_images: int | None, job: Job, was_active: bool)
         )
         st.metric("Time per step", formatting.duration(cost.seconds_per_step))
         st.metric("Total time", formatting.duration(cost.total_seconds), help=f"{steps} and {previews}.")
-        finish = "–" if cost.finish_time is None else formatting.clock(cost.finish_time)
-        st.metric("Finish", finish, help="If training started now.")
+        run_status.time_metric("Finish", cost.finish_time, help="If training started now.")
         epochs = "–" if cost.epochs is None else f"{cost.epochs:,.1f}"
         st.metric("Epochs", epochs, help="How often each training image is seen.")
     if not cost.fits:
@@ -57,7 +56,7 @@ def _measure_button(config: Config, job: Job, active: bool) -> None:
     done = _is_measured(job)
     label = "Measuring …" if active else "Measure again" if done or failed else "Measure speed"
     if failed and status:
-        st.caption(f":red[{setting_widgets.plain(status.message or 'The measurement ended without a result.')}]")
+        st.caption(f":red[{setting_widgets.escape(status.message or 'The measurement ended without a result.')}]")
     if done and status and status.sharing:
         st.caption(f"Measured while other jobs were running. {status.sharing}")
     if st.button(

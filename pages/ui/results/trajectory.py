@@ -1,4 +1,4 @@
-"""Explore's microscope: one picture, and every step by which it came about."""
+"""Explore's trajectory: one image and every denoising step that leads to it."""
 
 import dataclasses
 import io
@@ -18,32 +18,32 @@ from ddpm.runs.jobs import ACTIVE
 from ddpm.runs.results import SampleJob, TrajectoryJob
 from ddpm.runs.runs import Run
 from ddpm.storage import images
-from pages.ui.components import figures, setting_widgets, thumbnails
+from pages.ui.components import setting_widgets, study_figures, thumbnails
 from pages.ui.forms import checkpoint_form, sampling_form
 from pages.ui.frame import job_progress, layout
 from pages.ui.results.live_chart import live_chart
 
 FORM = "microscope"
-DRAWN, NEW = "Drawn before", "A new one"
-SIDE = 220  # pixels of each of the three pictures
+EARLIER, NEW = "Earlier samples", "New image"
+SIDE = 220  # pixels of each of the three images
 THUMB = 96
-NEWEST = 50  # drawings offered
+NEWEST = 50  # samples offered
 SHOWN = {
-    "x": ("x_t", "What the network was shown"),
-    "x_start": ("Clean picture", "What it expects in the end"),
-    "eps": ("Noise", "What it takes the rest for, a third as strong"),
+    "x": ("x_t", "Noisy image x_t, the input of the network"),
+    "x_start": ("Predicted x_start", "Clean image predicted at this step"),
+    "eps": ("Noise", "Predicted noise eps, scaled to a third"),
 }
 
 
 def show(run: Run) -> None:
-    """The whole tab: which picture, and what was seen."""
+    """Shows the tab: form and trajectory."""
     try:
         config, checkpoints, jobs = run.config, run.checkpoints(), run.trajectory_jobs()
     except UserError as error:
         st.error(str(error), icon=":material/error:")
         return
     if not checkpoints:
-        checkpoint_form.required(run, "a picture is drawn from one")
+        checkpoint_form.require_checkpoint(run, "sampling needs one")
     by_name = {job.name: job for job in jobs}
     active = next((job for job in jobs if job.state() in ACTIVE), None)
     halves = st.grid(2, min_column_width=340, gap=("small", "medium"))
@@ -53,73 +53,73 @@ def show(run: Run) -> None:
             if st.session_state.get("microscope_shown") not in by_name:
                 st.session_state["microscope_shown"] = jobs[0].name
             st.selectbox(
-                "Looked at",
+                "Earlier trajectories",
                 list(by_name),
                 key="microscope_shown",
-                format_func=lambda name: job_progress.when(by_name[name]),
+                format_func=lambda name: job_progress.started_at(by_name[name]),
                 persist_state="session",
             )
     job = active or (by_name[st.session_state["microscope_shown"]] if jobs else None)
     with halves.cell():
         if job is None:
             st.info(
-                "Follow one picture from noise to the end: what the network was shown at each step, which clean picture"
-                " it expected, and how much each step changed. Choose a picture and press Look.",
+                "Follow one image from noise to the end: the noisy image, the predicted clean image and the change"
+                " at each denoising step. Choose an image and press Trace.",
                 icon=":material/biotech:",
             )
         elif job == active:
             layout.fragment(run_every=0.7)(_progress)(job)
         else:
-            _said(job)
+            _show_result(job)
     if job is not None and job != active and job.result:
-        layout.fragment()(_scrub)(job)
-        _take_home(job)
+        layout.fragment()(_step_slider)(job)
+        _downloads(job)
 
 
-# --- which picture
+# --- the form
 
 
 def _form(run: Run, config: Config, active: TrajectoryJob | None) -> None:
-    drawings = [job for job in run.sample_jobs()[:NEWEST] if job.state() not in ACTIVE and job.images]
-    kinds = [DRAWN, NEW] if drawings else [NEW]
+    samplings = [job for job in run.sample_jobs()[:NEWEST] if job.state() not in ACTIVE and job.images]
+    kinds = [EARLIER, NEW] if samplings else [NEW]
     where = setting_widgets.key(FORM, "kind")
     if st.session_state.get(where) not in kinds:
         st.session_state[where] = kinds[0]
     kind = st.segmented_control(
-        "Picture",
+        "Image",
         kinds,
         key=where,
         required=True,
         persist_state="session",
-        help="One that was drawn, drawn again in the very same way; or another.",
+        help="Trace an earlier sample again with the same settings, or a new image.",
     )
-    wanted, problem = _drawn(drawings, config) if kind == DRAWN else _new(config)
+    request, problem = _from_samples(samplings, config) if kind == EARLIER else _new_image(config)
     if problem:
-        setting_widgets.complaint([problem])
+        setting_widgets.show_problems([problem])
     pressed = st.button(
-        "Look",
+        "Trace",
         type="primary",
         icon=":material/biotech:",
         width="stretch",
         shortcut="Ctrl+Enter",
-        disabled=wanted is None or active is not None,
-        help=problem or ("Cancel the one in hand first, or wait for it." if active else None),
+        disabled=request is None or active is not None,
+        help=problem or ("A trajectory is being computed: wait for it or cancel it first." if active else None),
     )
-    if pressed and wanted:
+    if pressed and request:
         with layout.errors():
-            st.session_state["microscope_shown"] = launch.start_trajectory(run, *wanted).name
+            st.session_state["microscope_shown"] = launch.start_trajectory(run, *request).name
             st.rerun()
 
 
-def _drawn(drawings: list[SampleJob], config: Config) -> tuple[tuple[SampleConfig, int] | None, str]:
-    """A picture of an earlier drawing: what draws it, and its number; or what is wrong."""
-    by_name = {job.name: job for job in drawings}
-    checkpoint_form.keep_known(FORM, "drawing", list(by_name))
+def _from_samples(samplings: list[SampleJob], config: Config) -> tuple[tuple[SampleConfig, int] | None, str]:
+    """An image of earlier samples: its request and number, or what is wrong."""
+    by_name = {job.name: job for job in samplings}
+    checkpoint_form.drop_unknown(FORM, "drawing", list(by_name))
     name = st.selectbox(
-        "Drawing",
+        "Samples",
         list(by_name),
         key=setting_widgets.key(FORM, "drawing"),
-        format_func=lambda name: _call(by_name[name], config),
+        format_func=lambda name: _label(by_name[name], config),
         persist_state="session",
     )
     found = by_name[name].images
@@ -132,75 +132,81 @@ def _drawn(drawings: list[SampleJob], config: Config) -> tuple[tuple[SampleConfi
         len(found) - 1,
         key=where,
         persist_state="session",
-        help="Its place in the grid, from 0, row by row.",
+        help="Position in the grid, from 0, row by row.",
     )
-    right.image(thumbnails.shown(found[number], THUMB) or b"", output_format="PNG", alt=f"Picture {number}")
-    return drawn_again(found[number])
+    right.image(thumbnails.shown(found[number], THUMB) or b"", output_format="PNG", alt=f"Image {number}")
+    return request_of(found[number])
 
 
-def drawn_again(path: Path) -> tuple[tuple[SampleConfig, int] | None, str]:
-    """What draws the picture in a file again, from the recipe that it carries; or why that is not known."""
-    told = images.settings_in(path)
-    if told is None:
-        return None, "This picture carries no settings, as it was drawn by an older version: choose another."
+def request_of(path: Path) -> tuple[tuple[SampleConfig, int] | None, str]:
+    """Request that samples the image in a file again, from the settings it carries; or why it is unknown."""
+    recipe = images.settings_in(path)
+    if recipe is None:
+        return None, "This image carries no settings because it was sampled by an older version: choose another."
     try:
-        sample = metadata.sample_of(told, str(path))
+        sample = metadata.sample_of(recipe, str(path))
     except UserError as error:
         return None, str(error)
-    origin = told["checkpoint"]
+    origin = recipe["checkpoint"]
     sample = dataclasses.replace(sample, step=origin["step"], weights=origin["weights"])
-    return (sample, int(told.get("number", 0))), ""
+    return (sample, int(recipe.get("number", 0))), ""
 
 
-def _call(job: SampleJob, config: Config) -> str:
+def _label(job: SampleJob, config: Config) -> str:
     sample = job.sample_config
-    return f"{job_progress.when(job)} · {summary.describe(config, sample)}" if sample else job_progress.when(job)
+    return (
+        f"{job_progress.started_at(job)} · {summary.describe(config, sample)}"
+        if sample
+        else job_progress.started_at(job)
+    )
 
 
-def _new(config: Config) -> tuple[tuple[SampleConfig, int] | None, str]:
+def _new_image(config: Config) -> tuple[tuple[SampleConfig, int] | None, str]:
     where = setting_widgets.key(FORM, "seed")
     st.session_state.setdefault(where, 0)
     left, right = st.columns(2)
     seed = left.number_input("Seed", 0, 2**32 - 1, key=where, persist_state="session")
     sample = dataclasses.replace(sampling_form.FIRST, num_samples=1, seed=int(seed))
     known = list(classes.names(config))
-    if known and not classes.must_be_said(config):
-        checkpoint_form.keep_known(FORM, "class", known)
+    if known and not classes.must_be_named(config):
+        checkpoint_form.drop_unknown(FORM, "class", known)
         name = right.selectbox("Class", known, key=setting_widgets.key(FORM, "class"), persist_state="session")
         sample = dataclasses.replace(sample, classes=metadata.label_text(config, known.index(name)))
     if config.model.super_res:
-        return None, "This run enlarges small pictures: draw some on the Sample page first, and look at one of them."
+        return None, "This is a super-resolution run: sample on the Sample page first, then choose one of those images."
     return (sample, 0), ""
 
 
-# --- what was seen
+# --- results
 
 
 def _progress(job: TrajectoryJob) -> None:
     status = job.status()
     if job.state() not in ACTIVE:
-        st.rerun()  # once, so that the polling really stops
-    done = f"{status.step:,} of {plural(status.total_steps, 'network call')}" if status and status.total_steps else ""
+        st.rerun()  # once, so that the polling stops
+    done = (
+        f"{status.step:,} of {plural(status.total_steps, 'model evaluation')}" if status and status.total_steps else ""
+    )
     job_progress.progress(job, status, f"{status.message if status else ''} · {done}".strip(" ·") or "Starting")
 
 
-def _said(job: TrajectoryJob) -> None:
+def _show_result(job: TrajectoryJob) -> None:
     status, state = job.status(), job.state()
     if state in ("failed", "lost"):
-        st.error(setting_widgets.plain(job_progress.why_failed(job, "The look")), icon=":material/error:")
+        st.error(setting_widgets.escape(job_progress.failure_message(job, "The trajectory")), icon=":material/error:")
     elif status and status.message:
-        st.caption(setting_widgets.plain(status.message))
-    moving = _film(job)
+        st.caption(setting_widgets.escape(status.message))
+    moving = _animation(job)
     if moving:
         st.image(
             moving,
             width=2 * SIDE,
             output_format="GIF",
-            alt="The picture as it comes about: x_t on the left, the clean picture on the right",
+            alt="Animation of the denoising process: x_t on the left, the predicted clean image on the right",
         )
 
 
-def _film(job: TrajectoryJob) -> bytes | None:
+def _animation(job: TrajectoryJob) -> bytes | None:
     path = job.folder / "trajectory.gif"
     return path.read_bytes() if path.exists() else None
 
@@ -211,41 +217,43 @@ def _frames(path: str, stamp: int) -> dict[str, np.ndarray]:
         return {name: arrays[name] for name in (*SHOWN, "t", "calls")}
 
 
-def _scrub(job: TrajectoryJob) -> None:
-    """The slider, and what was seen at the step that it stands at."""
+def _step_slider(job: TrajectoryJob) -> None:
+    """Slider over the model evaluations, and the images at the selected one."""
     result = job.result
     frames = _frames(str(job.trajectory), job.trajectory.stat().st_mtime_ns)
     calls = [int(call) for call in frames["calls"]]
     where = f"microscope_call_{job.name}"
     if len(calls) > 1:
         call = st.select_slider(
-            "Network call", calls, key=where, persist_state="session", help="The arrow keys go from call to call."
+            "Model evaluation", calls, key=where, persist_state="session", help="The arrow keys move the slider."
         )
     else:
         call = calls[0]
     place, k = calls.index(call), call - 1
     grid = st.grid(3, min_column_width=SIDE, gap="small")
-    for name, (title, told) in SHOWN.items():
+    for name, (title, description) in SHOWN.items():
         with grid.cell():
-            picture = thumbnails.fitted(images.from_pixels(frames[name][place]), SIDE)
+            image = thumbnails.fitted(images.from_pixels(frames[name][place]), SIDE)
             st.markdown(f"**{title}**")
-            st.image(thumbnails.png(picture), output_format="PNG", alt=told)
-            st.caption(told)
+            st.image(thumbnails.png(image), output_format="PNG", alt=description)
+            st.caption(description)
     change, clean = result["change"][k], result["x_start_change"][k]
     now = [
         f"t = {result['t'][k]:.4g}",
         f"log SNR {2 * result['lam'][k]:+.2f}",
-        f"the step changes x_t by {change:.1f} levels",
+        f"x_t changes by {change:.1f} levels",
     ]
     if clean is not None:
-        now.append(f"the clean picture by {clean:.1f}")
+        now.append(f"predicted x_start changes by {clean:.1f} levels")
     st.caption(" · ".join(now))
-    figure = json.dumps(figures.microscope(result, call), allow_nan=False, separators=(",", ":"))
+    figure = json.dumps(study_figures.trajectory(result, call), allow_nan=False, separators=(",", ":"))
     live_chart(figure, key=f"microscope-{job.name}")
-    st.image(str(job.folder / "strip.png"), alt="The steps in a strip: x_t, clean picture, noise")
+    st.image(
+        str(job.folder / "strip.png"), alt="Denoising steps in a strip: x_t, predicted clean image, predicted noise"
+    )
 
 
-def _take_home(job: TrajectoryJob) -> None:
+def _downloads(job: TrajectoryJob) -> None:
     stem = f"{job.folder.parent.parent.name}-microscope-{job.name}"
     kinds = {
         "strip.png": ("Strip (PNG)", "image/png"),
@@ -261,6 +269,6 @@ def _take_home(job: TrajectoryJob) -> None:
             home.append((label, f"{stem}-{name}", kind, path.read_bytes))
     film = job.folder / "trajectory.mp4"
     if film.exists():
-        with st.expander("Film", icon=":material/movie:"):
+        with st.expander("Animation", icon=":material/movie:"):
             st.video(io.BytesIO(film.read_bytes()), loop=True)
-    job_progress.take_home(home, job.settings.get("command", ""))
+    job_progress.downloads(home, job.settings.get("command", ""))

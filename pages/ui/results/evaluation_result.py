@@ -1,4 +1,4 @@
-"""Pictures being measured in bits per dimension, and what came of it: numbers, charts of the terms, downloads."""
+"""Evaluation in bits per dimension: progress, numbers, charts of the terms, downloads."""
 
 import json
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from ddpm.planning import timesteps
 from ddpm.reports import downloads
 from ddpm.runs.jobs import ACTIVE
 from ddpm.runs.results import EvaluationJob, bits
-from pages.ui.components import figures, setting_widgets
+from pages.ui.components import setting_widgets, study_figures
 from pages.ui.forms import checkpoint_form
 from pages.ui.frame import job_progress, layout
 from pages.ui.results.live_chart import live_chart
@@ -23,17 +23,17 @@ NPZ = "application/octet-stream"
 
 
 def show(job: EvaluationJob, config: Config) -> None:
-    """One evaluation: how far it is, or its numbers and what they mean."""
+    """Shows one evaluation: its progress, or its numbers and their meaning."""
     active = job.state() in ACTIVE
-    layout.fragment(run_every=1.0 if active else None)(_now)(job, active)
+    layout.fragment(run_every=1.0 if active else None)(_progress)(job, active)
     if not active:
         _result(job, config)
 
 
-def _now(job: EvaluationJob, was_active: bool) -> None:
+def _progress(job: EvaluationJob, was_active: bool) -> None:
     state, status = job.state(), job.status()
     if was_active and state not in ACTIVE:
-        st.rerun()  # once, so that the polling really stops
+        st.rerun()  # once, so that the polling stops
     if was_active:
         found = status.metrics if status else {}
         mean = found.get("bits_per_dim")
@@ -41,12 +41,12 @@ def _now(job: EvaluationJob, was_active: bool) -> None:
         st.metric("Bits per dimension so far", value, help="The mean, and its 95 % confidence interval.", border=True)
         doing = status.message if status and status.message else "Starting"
         job_progress.progress(
-            job, status, f"{formatting.plural(int(found.get('pictures') or 0), 'picture')} done · {doing}"
+            job, status, f"{formatting.plural(int(found.get('pictures') or 0), 'image')} done · {doing}"
         )
     elif state in ("failed", "lost"):
-        st.error(setting_widgets.plain(job_progress.why_failed(job, "The evaluation")), icon=":material/error:")
+        st.error(setting_widgets.escape(job_progress.failure_message(job, "The evaluation")), icon=":material/error:")
     elif status and status.message:
-        st.caption(setting_widgets.plain(status.message))
+        st.caption(setting_widgets.escape(status.message))
 
 
 def _result(job: EvaluationJob, config: Config) -> None:
@@ -57,18 +57,17 @@ def _result(job: EvaluationJob, config: Config) -> None:
         st.metric(
             "Bits per dimension",
             bits(result["bits_per_dim"], result["ci95"]),
-            help=(
-                "The variational bound: the mean over the pictures, and its 95 % confidence interval. Lower is better."
-            ),
+            help=("The variational bound: the mean over the images and its 95 % confidence interval. Lower is better."),
         )
         with st.grid(3, min_column_width=110):
             st.metric(
                 "Prior",
                 f"{result['prior']:.2g}",
-                help="The part that no training can lower: what noise at the last timestep still tells of the picture.",
+                help="KL divergence between x_T and pure noise, which depends on the noise schedule alone and cannot"
+                " be trained.",
             )
             st.metric(
-                "Pictures",
+                "Images",
                 f"{result['pictures']:,}",
                 help=f"{PARTS[result['data']['part']].capitalize()}: {writable(result['data']['data_dir'])}",
             )
@@ -79,28 +78,31 @@ def _result(job: EvaluationJob, config: Config) -> None:
 
 
 def meaning(result: dict[str, Any], config: Config) -> list[str]:
-    """What the numbers say, in plain language."""
+    """Explains the numbers."""
     model, mean = config.model, result["bits_per_dim"]
     dims = model.image_size**2 * model.image_channels
-    said = [
-        f"With this model a picture could be stored in {formatting.amount(mean * dims / 8)} bytes on average; as plain"
-        f" pixels it takes {formatting.amount(dims)} (8 bits for each value)."
+    sentences = [
+        f"With this model an image could be stored in {formatting.amount(mean * dims / 8)} bytes on average;"
+        f" uncompressed pixels take {formatting.amount(dims)} bytes (8 bits per value)."
     ]
     if mean > 8:
-        said.append("That is more than plain pixels take: the finest detail is not learnt yet.")
+        sentences.append("That is more than uncompressed pixels take: the finest detail is not learned yet.")
     first = result["vb_quarters"][0]
     if mean > 0:
-        said.append(
-            f"{first / mean:.0%} of it lies in the least noisy quarter of the timesteps, where the finest detail is."
+        sentences.append(
+            f"{first / mean:.0%} of it comes from the least noisy quarter of the timesteps, which encode the finest"
+            " detail."
         )
     if result["data"]["part"] == "train":
-        said.append("Training saw these pictures: for others it may be more, so hold some out to know.")
+        sentences.append(
+            "The model was trained on these images, so new images may need more bits: hold some out to measure it."
+        )
     named = result.get("evaluation", {}).get("variance", "auto")
     if named != "auto":
-        said.append(f"With the variance {named}, instead of the one that it was trained with.")
+        sentences.append(f"Evaluated with the variance {named} instead of the one used in training.")
     if result["ended"] == "until_ci":
-        said.append("It ended early: the mean was known as well as was asked for.")
-    return said
+        sentences.append("It ended early because the requested confidence interval was reached.")
+    return sentences
 
 
 def _downloads(job: EvaluationJob) -> None:
@@ -110,30 +112,30 @@ def _downloads(job: EvaluationJob) -> None:
         ("Terms (CSV)", f"{stem}.csv", "text/csv", lambda: downloads.terms_csv(job)),
         ("Result (JSON)", f"{stem}.json", "application/json", lambda: json.dumps(job.result, indent=2).encode()),
     ]
-    job_progress.take_home(files, job.settings.get("command", ""))
+    job_progress.downloads(files, job.settings.get("command", ""))
 
 
 def curves(jobs: Sequence[EvaluationJob], config: Config, log: bool) -> None:
-    """The terms over the timesteps, those of several evaluations over each other."""
-    found: list[figures.Curve] = []
+    """Charts of the terms by timestep, for one or more evaluations."""
+    found: list[study_figures.Curve] = []
     for job in jobs:
         try:
             steps = [int(t) for t in timesteps.timesteps(config, job.config)]
-            found.append(figures.Curve(label(job), steps, job.terms()))
+            found.append(study_figures.Curve(label(job), steps, job.terms()))
         except UserError as error:
-            st.caption(f":red[{setting_widgets.plain(str(error))}]")
+            st.caption(f":red[{setting_widgets.escape(str(error))}]")
     if found:
-        figure = json.dumps(figures.terms(found, log), allow_nan=False, separators=(",", ":"))
+        figure = json.dumps(study_figures.terms(found, log), allow_nan=False, separators=(",", ":"))
         live_chart(figure, key=f"terms-{jobs[0].folder.parent.parent.name}")
 
 
 def label(job: EvaluationJob) -> str:
-    """An evaluation in a few words: when, and what came out."""
-    return f"{job_progress.when(job)} · {job.summary or job.state()}"
+    """Label of an evaluation: time and result."""
+    return f"{job_progress.started_at(job)} · {job.summary or job.state()}"
 
 
 def table(jobs: Sequence[EvaluationJob]) -> None:
-    """What was measured of this run, newest first."""
+    """Table of the evaluations of this run, newest first."""
     st.dataframe([_row(job) for job in jobs], hide_index=True, width="stretch", key="evaluations_table")
 
 
@@ -141,11 +143,11 @@ def _row(job: EvaluationJob) -> dict[str, Any]:
     settings, result = job.settings, job.result
     origin, where = settings.get("checkpoint", {}), settings.get("data", {})
     return {
-        "When": job_progress.when(job),
+        "When": job_progress.started_at(job),
         "Checkpoint": f"step {origin['step']:,}" if origin else "–",
         "Weights": checkpoint_form.weights_label(origin["weights"]) if origin else "–",
         "Data": writable(where.get("data_dir", "–")),
-        "Part": PARTS.get(where.get("part", ""), "–"),
-        "Pictures": result.get("pictures"),
+        "Split": PARTS.get(where.get("part", ""), "–"),
+        "Images": result.get("pictures"),
         "Bits/dim": bits(result["bits_per_dim"], result["ci95"]) if result else job.state(),
     }

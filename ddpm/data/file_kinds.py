@@ -1,0 +1,204 @@
+"""Kinds of files in a folder of images, by name: what is read, what is skipped, what systems put there."""
+
+import re
+
+from ddpm.runs.results import KINDS
+
+# Of images, and of what holds images, but not read here.
+UNREAD = frozenset(
+    [
+        ".heic",
+        ".heif",
+        ".hif",
+        ".jxl",
+        ".svg",
+        ".svgz",
+        ".psd",
+        ".psb",
+        ".xcf",
+        ".kra",
+        ".ai",
+        ".eps",
+        ".ps",
+        ".pdf",
+        ".raw",
+        ".dng",
+        ".cr2",
+        ".cr3",
+        ".crw",
+        ".nef",
+        ".nrw",
+        ".arw",
+        ".srf",
+        ".sr2",
+        ".orf",
+        ".raf",
+        ".rw2",
+        ".pef",
+        ".srw",
+        ".x3f",
+        ".3fr",
+        ".iiq",
+        ".exr",
+        ".hdr",
+        ".pfm",
+        ".dds",
+        ".icns",
+        ".cur",
+        ".wmf",
+        ".emf",
+        ".xbm",
+        ".xpm",
+        ".fits",
+        ".fit",
+        ".dcm",
+        ".nii",
+        ".djvu",
+        ".mp4",
+        ".mov",
+        ".avi",
+        ".mkv",
+        ".webm",
+        ".m4v",
+        ".mpg",
+        ".mpeg",
+        ".wmv",
+        ".flv",
+        ".zip",
+        ".tar",
+        ".tgz",
+        ".gz",
+        ".7z",
+        ".rar",
+        ".npz",
+        ".npy",
+        ".lmdb",
+        ".tfrecord",
+        ".parquet",
+        ".h5",
+        ".hdf5",
+        ".mat",
+    ]
+)
+
+
+# Of other things, which are not looked into either.
+OTHER = frozenset(
+    [
+        ".txt",
+        ".json",
+        ".jsonl",
+        ".csv",
+        ".tsv",
+        ".xml",
+        ".yaml",
+        ".yml",
+        ".toml",
+        ".md",
+        ".rst",
+        ".html",
+        ".htm",
+        ".css",
+        ".js",
+        ".py",
+        ".ipynb",
+        ".sh",
+        ".log",
+        ".ini",
+        ".cfg",
+        ".db",
+        ".sqlite",
+        ".pt",
+        ".pth",
+        ".ckpt",
+        ".safetensors",
+        ".onnx",
+        ".wav",
+        ".mp3",
+        ".flac",
+        ".ogg",
+        ".doc",
+        ".docx",
+        ".xls",
+        ".xlsx",
+        ".ppt",
+        ".pptx",
+        ".url",
+        ".lnk",
+        ".exe",
+        ".dll",
+        ".so",
+        ".tmp",
+        ".part",
+        ".crdownload",
+        ".download",
+        ".partial",
+        ".lock",
+        ".md5",
+        ".sha256",
+        ".sum",
+        ".names",
+        ".caption",
+        ".xmp",
+        ".aae",
+        ".thm",
+        ".pkl",
+        ".pickle",
+        ".bin",
+        ".idx",
+    ]
+)
+
+
+# Made by systems and programs, not by people: thumbnails, recycle bins, what archives of other systems carry along.
+SYSTEM = frozenset(
+    (
+        "@eadir",
+        "@recycle",
+        "@recently-snapshot",
+        "@tmp",
+        "@sharebin",
+        "@sharesnap",
+        "@snapshot",
+        "@__thumb",
+        "#recycle",
+        "#snapshot",
+        "#sharesnap",
+        "~snapshot",
+        "$recycle.bin",
+        "recycler",
+        "recycled",
+        "system volume information",
+        "__macosx",
+        "lost+found",
+        "found.000",
+        "network trash folder",
+        "temporary items",
+        "__pycache__",
+    )
+)
+
+
+HIDDEN = (".", "synofile_thumb", "~$")  # how the names of files begin that are hidden, or made likewise
+
+
+SHEETS = ("grid.png", "pairs.png", "preview.png", "strip.png", "sheet.png")  # many samples in one image
+
+
+OF_A_RUN = frozenset({*KINDS, "saves", "tb"})
+
+
+MANY = {  # what is left out, and what several of it are called
+    "hidden file": "hidden files",
+    "hidden folder": "hidden folders",
+    "link that leads nowhere": "links that lead nowhere",
+    "file that cannot be looked at": "files that cannot be looked at",
+    "pipe, socket or device": "pipes, sockets and devices",
+    "sheet of samples": "sheets of samples",
+}
+
+
+KIND = re.compile(r"\.[a-z][a-z0-9]{0,9}")  # an extension, and not the rest of a name that has a dot in it
+
+
+UNNAMED = ""  # the kind of a file without

@@ -1,0 +1,169 @@
+"""A folder of image files as a source."""
+
+import contextlib
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence, Sized
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ddpm.data.labelling import BY_FOLDER, NO_CLASSES, Labelling, label
+from ddpm.data.listing import File, Listing, file_stamp, is_rewritten, list_folder
+from ddpm.data.source import Item, Read, Source, number_classes
+from ddpm.errors import UserError, as_user_error
+from ddpm.formatting import plural, printable, some
+from ddpm.storage import image_files
+from ddpm.storage.image_files import FORMATS
+
+
+class Files(Source):
+    """Image files of a folder, in the order of their paths."""
+
+    def __init__(
+        self, folder: Path, found: Sequence[File], kind: str, labels: np.ndarray | None, class_names: tuple[str, ...]
+    ):
+        self.folder, self.kind = folder, kind
+        self.files = found
+        self.count = len(found)
+        self.labels, self.class_names = labels, class_names
+        self.size = image_files.size(self.path(found[0]))
+        self.test: Files | None = None
+
+    def path(self, file: File) -> Path:
+        return self.folder.joinpath(*file.parts)
+
+    def test_part(self) -> Source | None:
+        return self.test
+
+    def labelled(self) -> Source:
+        if self.labels is None or self.labels.min() >= 0:
+            return self
+        kept = np.flatnonzero(self.labels >= 0).tolist()
+        found = Files(
+            self.folder, [self.files[place] for place in kept], self.kind, self.labels[kept], self.class_names
+        )
+        found.test, found.left_out, found.notices, found.subset = self.test, self.left_out, self.notices, "labelled"
+        return found
+
+    def stamps(self) -> Any:
+        return ["/".join((*file.parts, file.stamp)) for file in self.files]
+
+    def has_changed(self) -> bool:
+        return any(is_rewritten(file.stamp, file_stamp(self.path(file))) for file in self.files)
+
+    def items(self, size: int, channels: int) -> Iterator[Item]:
+        for file in self.files:
+            path = self.path(file)
+            yield Item(printable("/".join(file.parts)), partial(_open_file, path, size), partial(_identify_file, path))
+
+
+def open_folder(folder: Path) -> Files:
+    """The images in a folder and its subfolders, sorted into classes and splits by the rules of `ddpm.data.labelling`.
+
+    Classes are numbered in the sorted order of their names.  Raises UserError if there is no image, or if the folder
+    is one of samples or of a run.
+    """
+    listing = list_folder(folder)
+    if not listing.files:
+        without = f" ({', '.join(listing.left_out)} left out)" if listing.left_out else ""
+        raise UserError(
+            f"There are no images in {folder}{without}: put some there, or into folders in it ({', '.join(FORMATS)}).",
+            code="no-images",
+        )
+    sorted_ = label([file.parts for file in listing.files])
+    if sorted_.unclear:
+        raise UserError(
+            f"It is not clear which images of {folder} to learn from and which to test on, as"
+            f" {some([printable(name) for name in sorted_.unclear], 6)} do not make one pair, or other images lie"
+            " beside them: name one of these folders, or keep one to learn from and one to test on.",
+            code="unclear-parts",
+        )
+    named = sorted_.rule != NO_CLASSES
+    learnt = sorted([*sorted_.train, *sorted_.unlabelled])
+    labels, names = number_classes([printable(name) for name in sorted_.train.values()]) if named else (None, ())
+    numbers = {name: number for number, name in enumerate(names)}
+    if named:
+        labels = np.array(
+            [numbers[printable(sorted_.train[place])] if place in sorted_.train else -1 for place in learnt]
+        )
+    where = f" in {sorted_.train_name}" if sorted_.test_name else ""
+    source = Files(
+        folder,
+        [listing.files[place] for place in learnt],
+        f"Folder{', ' if named else ' '}{sorted_.rule}{where}",
+        labels,
+        names,
+    )
+    if sorted_.test:
+        of_test = np.array([numbers[printable(name)] for name in sorted_.test.values()]) if named else None
+        source.test = Files(
+            folder, [listing.files[place] for place in sorted_.test], f"Folder, {sorted_.test_name}", of_test, names
+        )
+    source.left_out = listing.left_out
+    source.notices = tuple(_notices(listing, sorted_))
+    return source
+
+
+def _is(of: Sized) -> str:
+    return "is" if len(of) == 1 else "are"
+
+
+def _notices(listing: Listing, sorted_: Labelling) -> Iterator[str]:
+    """Sentences on the images that are not used."""
+
+    def named(places: Iterable[int]) -> str:
+        return some([printable("/".join(listing.files[place].parts)) for place in places], 5)
+
+    if without := sorted_.unlabelled:
+        which = "outside of the class folders" if sorted_.rule == BY_FOLDER else "without a class in the name"
+        yield (
+            f"{plural(len(without), 'image')} {which} {_is(without)} learnt from only without classes (class_cond"
+            f" False): {named(without)}."
+        )
+    others = sorted(set(sorted_.outside) - set(sorted_.unlabelled))
+    of_test = [place for place in others if sorted_.test_name and sorted_.test_name in listing.files[place].parts]
+    beside = sorted(set(others) - set(of_test))
+    if of_test:
+        yield (
+            f"{plural(len(of_test), 'image')} in {printable(sorted_.test_name)} {_is(of_test)} not tested on, having"
+            f" none of the classes: {named(of_test)}."
+        )
+    if beside:
+        yield f"{plural(len(beside), 'image')} outside of the parts {_is(beside)} left out: {named(beside)}."
+    if sorted_.unused:
+        unused = ", ".join(map(printable, sorted_.unused))
+        why = (
+            f"{printable(sorted_.test_name)} is what is tested on"
+            if sorted_.test_name
+            else "its images have none of the classes; set hold_out to measure on images that are set apart"
+        )
+        yield f"What is in {unused} is not used: {why}."
+    if sorted_.beside:
+        yield (
+            f"The folders are not taken for classes, as {plural(sorted_.beside, 'image')} of {len(listing.files):,}"
+            f" {'is' if sorted_.beside == 1 else 'are'} not in them."
+        )
+    if listing.unread:
+        yield (
+            f"Not read: {', '.join(listing.unread)}; to train on their images, convert them to PNG or JPEG, or unpack"
+            " archives."
+        )
+
+
+@contextlib.contextmanager
+def _open_file(path: Path, size: int) -> Iterator[Read]:
+    with image_files.opened(path) as file:
+        identity = hashlib.file_digest(file, "sha256").digest()
+        file.seek(0)
+        with image_files.read(file, path, size) as image:
+            yield Read(image, identity)
+
+
+def _identify_file(path: Path) -> bytes:
+    try:
+        with image_files.opened(path) as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    except OSError as error:
+        raise as_user_error(error) from error

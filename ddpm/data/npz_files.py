@@ -1,0 +1,196 @@
+"""An .npz file of images as a source."""
+
+import contextlib
+import hashlib
+import math
+import zipfile
+import zlib
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from ddpm.data.listing import file_stamp, is_rewritten
+from ddpm.data.source import Item, Read, Source, number_classes
+from ddpm.errors import UserError, as_user_error
+from ddpm.formatting import plural, printable
+from ddpm.storage import image_files, images
+
+
+class Npz(Source):
+    """An .npz file with arr_0 [arr_1], images [labels] or train [train_labels], and perhaps class_names.
+
+    Images are uint8 [N, H, W, C] (or [N, H, W], or a single [H, W, C] in colour), labels [N].  With class_names, labels
+    are indices into it; otherwise each value that occurs is a class, numbered in sorted order.  The arrays test and
+    test_labels, if present, are its test split.
+
+    Raises UserError when it is anything else.
+    """
+
+    numbered = False  # its labels are numbers and it has no names for them
+    KEYS = (("arr_0", "arr_1"), ("images", "labels"), ("train", "train_labels"))
+    TEST = ("test", "test_labels")
+
+    def __init__(self, path: Path, kind: str, test_of: "Npz | None" = None):
+        self.path, self.kind, self.test_of = path, kind, test_of
+        self._stamp = file_stamp(path)
+        with _npz(self.path) as archive:
+            names = {name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")}
+            keys = (self.TEST,) if test_of else self.KEYS
+            self.key, label_key = next((pair for pair in keys if pair[0] in names), ("", ""))
+            if not self.key:
+                raise UserError(
+                    f"{path} holds {', '.join(sorted(names)) or 'nothing'}: name its array of images arr_0, images or"
+                    " train.",
+                    code="bad-array",
+                )
+            with archive.open(f"{self.key}.npy") as file:
+                self.shape, dtype, self.fortran = npy_header(file)
+            if len(self.shape) == 3 and self.shape[2] in (3, 4) and self.shape[1] != self.shape[2]:
+                self.shape = (1, *self.shape)  # one image in colour, and not many grey ones so narrow
+            self._check_images(dtype)
+            self.count, self.size = self.shape[0], (self.shape[2], self.shape[1])
+            self.has_test = self.TEST[0] in names and self.key != self.TEST[0]
+            if label_key in names and not (test_of and test_of.labels is None):
+                labels = self._words(archive, label_key)
+                known = self._words(archive, "class_names") if "class_names" in names else None
+                self._set_labels(labels, known)
+
+    def _check_images(self, dtype: np.dtype) -> None:
+        what = f"{self.key} in {self.path} is {dtype} {list(self.shape)}"
+        if dtype != np.uint8:
+            raise UserError(f"{what}: images must be uint8, 0 to 255; convert them.", code="bad-array")
+        if len(self.shape) not in (3, 4) or (len(self.shape) == 4 and self.shape[3] not in (1, 3, 4)):
+            raise UserError(
+                f"{what}: images must be [N, height, width, channels] with 1, 3 or 4 channels; rearrange it.",
+                code="bad-array",
+            )
+        if 0 in self.shape:
+            raise UserError(f"{what}, which is no image at all: put some in.", code="bad-array")
+        if self.shape[1] * self.shape[2] > image_files.MOST_PIXELS:
+            raise UserError(
+                f"{what}, and an image of more than {image_files.MOST_PIXELS // 10**6} million pixels is not decoded:"
+                " make them smaller.",
+                code="image-too-large",
+            )
+
+    def _words(self, archive: zipfile.ZipFile, key: str) -> np.ndarray:
+        """An array of numbers or words.
+
+        Raises UserError for one of Python's objects, which might run a program when read.
+        """
+        with archive.open(f"{key}.npy") as file:
+            shape, dtype, _ = npy_header(file)
+        if dtype.hasobject:
+            raise UserError(
+                f"{key} in {self.path} is an array of Python objects, which are not read, as they can run programs:"
+                f" save it again as plain text or numbers, as with {key}.astype(str).",
+                code="bad-array",
+            )
+        found = _array(archive, key)
+        if dtype.kind == "S":
+            found = np.char.decode(found, "utf-8", "backslashreplace")
+        return found.reshape(-1) if len(shape) == 2 and shape[1] == 1 else found
+
+    def _set_labels(self, labels: np.ndarray, known: np.ndarray | None) -> None:
+        what = f"The labels in {self.path} are {labels.dtype} {list(labels.shape)}"
+        if labels.shape != (self.count,) or labels.dtype.kind not in "iuU":
+            raise UserError(
+                f"{what}: there must be one whole number or word for each of its {plural(self.count, 'image')}; correct"
+                " them.",
+                code="bad-labels",
+            )
+        if known is not None and known.ndim != 1:
+            raise UserError(
+                f"class_names in {self.path} is {known.dtype} {list(known.shape)}: there must be a name for each class;"
+                " correct it.",
+                code="bad-labels",
+            )
+        if known is None and self.test_of:
+            self.labels, self.class_names = self._as_in_training(labels), self.test_of.class_names
+        elif known is None:
+            self.labels, self.class_names = number_classes(labels)
+            self.numbered = labels.dtype.kind != "U"
+        elif labels.dtype.kind == "U" or labels.min() < 0 or labels.max() >= len(known):
+            raise UserError(
+                f"{what} and not all of them are places in its {len(known)} class_names: correct either.",
+                code="bad-labels",
+            )
+        else:
+            self.labels, self.class_names = labels.astype(np.int64), tuple(printable(str(name)) for name in known)
+
+    def _as_in_training(self, labels: np.ndarray) -> np.ndarray:
+        assert self.test_of is not None
+        places = {name: place for place, name in enumerate(self.test_of.class_names)}
+        unknown = sorted({str(label) for label in labels} - set(places))
+        if unknown:
+            raise UserError(
+                f"test_labels in {self.path} has {', '.join(unknown[:5])}, which no picture to train on has: correct"
+                " the labels.",
+                code="bad-labels",
+            )
+        return np.array([places[str(label)] for label in labels], dtype=np.int64)
+
+    def test_part(self) -> Source | None:
+        return Npz(self.path, self.kind, test_of=self) if self.has_test else None
+
+    def stamps(self) -> Any:
+        return self._stamp
+
+    def has_changed(self) -> bool:
+        return is_rewritten(self._stamp, file_stamp(self.path))
+
+    def items(self, size: int, channels: int) -> Iterator[Item]:
+        for place, pixels in enumerate(self._arrays()):
+            yield Item(f"{self.key}[{place}]", partial(self._open, pixels), partial(self._identify, pixels))
+
+    def _arrays(self) -> Iterator[np.ndarray]:
+        with _npz(self.path) as archive:
+            if self.fortran:
+                yield from _array(archive, self.key).reshape(self.shape)
+                return
+            with archive.open(f"{self.key}.npy") as file:
+                npy_header(file)
+                shape = self.shape[1:]
+                for _ in range(self.count):
+                    yield np.frombuffer(file.read(math.prod(shape)), np.uint8).reshape(shape)
+
+    @contextlib.contextmanager
+    def _open(self, pixels: np.ndarray) -> Iterator[Read]:
+        yield Read(images.from_pixels(pixels), self._identify(pixels))
+
+    def _identify(self, pixels: np.ndarray) -> bytes:
+        identity = hashlib.sha256(f"{pixels.shape}".encode())
+        identity.update(pixels.tobytes())
+        return identity.digest()
+
+
+@contextlib.contextmanager
+def _npz(path: Path) -> Iterator[zipfile.ZipFile]:
+    """The .npz file, open; damage to it that shows while it is read becomes a UserError."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            yield archive
+    except FileNotFoundError:
+        raise UserError(f"There is no file {path}: check the path.", code="not-found") from None
+    except PermissionError as error:
+        raise as_user_error(error) from error
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, OSError, RuntimeError) as error:
+        raise UserError(
+            f"{path} is damaged, or no .npz file ({error}): copy or make it again.", code="damaged-archive"
+        ) from error
+
+
+def npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype, bool]:
+    """Shape, type and whether columns come first, of an array in .npy format; leaves `file` at the values."""
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, fortran, dtype = read(file)
+    return shape, dtype, fortran
+
+
+def _array(archive: zipfile.ZipFile, key: str) -> np.ndarray:
+    with archive.open(f"{key}.npy") as file:
+        return np.lib.format.read_array(file, allow_pickle=False)

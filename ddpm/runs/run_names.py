@@ -1,0 +1,58 @@
+"""Names of runs, which are those of their folders."""
+
+import os
+import re
+import unicodedata
+from pathlib import Path
+
+from ddpm.errors import UserError
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # device names on Windows
+
+
+def check_name(name: str) -> None:
+    """Raises UserError unless a new run may be called `name`, which is good for a folder on every system."""
+    if not NAME.fullmatch(name) or RESERVED.fullmatch(name) or name.endswith("."):
+        raise UserError(
+            f"The run name {name!r} cannot be a folder's name: use up to 64 letters, digits, '.', '_' and '-', "
+            "beginning with a letter or digit, and no path.",
+            code="bad-name",
+        )
+
+
+def is_name(name: str) -> bool:
+    """Whether a run may be called `name` once its folder was renamed by hand: any folder's name that is not hidden."""
+    plain = not any(letter in "/\\" or unicodedata.category(letter) == "Cc" for letter in name)
+    return (
+        plain and name != "" and Path(name).name == name and not name.startswith(".") and len(os.fsencode(name)) < 256
+    )
+
+
+def name_problem(runs_dir: Path, name: str) -> list[str]:
+    """What is wrong with a new run's name, in at most one sentence."""
+    try:
+        check_name(name)
+    except UserError as error:
+        return [str(error)]
+    if (runs_dir / name).exists():
+        return [f"There is already a run named {name}: {free_name(runs_dir, name)} is free."]
+    return []
+
+
+def free_name(runs_dir: Path, base: str) -> str:
+    """`base`, or `base-2`, `base-3`, ...: the first that is not taken."""
+    base = re.sub(r"[^A-Za-z0-9._-]+", "-", base).strip("-._")[:56].rstrip(".") or "run"
+    if RESERVED.fullmatch(base):
+        base = f"run-{base}"
+    return untaken(runs_dir, base)
+
+
+def untaken(folder: Path, base: str) -> str:
+    """`base`, or `base-2`, `base-3`, ...: the first that is not in `folder`."""
+    number = 1
+    while os.path.lexists(folder / (name := base if number == 1 else f"{base}-{number}")):
+        number += 1
+    return name

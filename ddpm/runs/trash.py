@@ -1,0 +1,58 @@
+"""runs/.trash: runs and samples that were deleted, from where they can be moved back."""
+
+from pathlib import Path
+
+from ddpm.errors import UserError
+from ddpm.runs import run_names
+from ddpm.runs.jobs import ACTIVE, Job, guard
+from ddpm.runs.results import SampleJob
+from ddpm.runs.runs import Run
+from ddpm.storage import files
+
+
+def trash_run(run: Run) -> Path:
+    """Move a run to runs/.trash, from where it can be moved back.  Raises UserError while it is active."""
+    return _trash(run, run.folder.parent, run.name)
+
+
+def trash_samples(job: SampleJob) -> Path:
+    """Move a drawing of a run to runs/.trash, from where `restore` takes it back.
+
+    Raises UserError while it is active.
+    """
+    run = job.folder.parent.parent
+    return _trash(job, run.parent, f"{run.name}-samples-{job.name}")
+
+
+def _trash(job: Job, runs_dir: Path, name: str) -> Path:
+    bin_folder = runs_dir / ".trash"
+    with guard(job.folder.parent):
+        if not job.folder.is_dir():
+            raise UserError(f"{job.folder} is not there any more: somebody else may have moved it.", code="not-found")
+        state = job.state()
+        if state in ACTIVE or (state == "unreadable" and job.alive()):
+            raise UserError(f"{job.name} is still {state}: stop it before deleting it.", code="still-running")
+        bin_folder.mkdir(exist_ok=True)
+        target = bin_folder / run_names.untaken(bin_folder, name)
+        try:
+            files.rename(job.folder, target)
+        except OSError as error:
+            raise UserError(
+                f"{job.name} cannot be moved away ({error.strerror}): close what has its files open.",
+                code="not-writable",
+            ) from error
+    return target
+
+
+def restore_samples(trashed: Path, job: SampleJob) -> None:
+    """Move what `trash_samples` moved away back to where it was.  Raises UserError where that is not possible."""
+    with guard(job.folder.parent):
+        if job.folder.exists():
+            raise UserError(f"{job.folder} is there already: move it away first.", code="already-exists")
+        try:
+            files.rename(trashed, job.folder)
+        except OSError as error:
+            raise UserError(
+                f"{trashed.name} cannot be moved back ({error.strerror}): look for it in {trashed.parent}.",
+                code="not-writable",
+            ) from error

@@ -1,0 +1,50 @@
+"""Cards of the presets: one click fills the Train form."""
+
+from collections.abc import Callable, Sequence
+
+import streamlit as st
+
+from ddpm.config import codec
+from ddpm.config.presets import OURS, PRESETS, RELEASED, Preset
+from ddpm.config.training import Config
+from pages.ui.frame import layout
+
+PER_ROW = 4
+
+Fill = Callable[[Config, str], None]
+
+
+def show(draft: Config, fill: Fill) -> str | None:
+    """Shows the cards; a click calls `fill(config, name)`.  Returns the preset that equals `draft`, if one does."""
+    selected = next((name for name, preset in PRESETS.items() if _settings(preset, draft) == draft), None)
+    _row([name for name, preset in PRESETS.items() if preset.group == OURS], selected, draft, fill)
+    released = [name for name, preset in PRESETS.items() if preset.group == RELEASED]
+    with st.expander(RELEASED, icon=":material/inventory_2:", expanded=selected in released):
+        for first in range(0, len(released), PER_ROW):
+            _row(released[first : first + PER_ROW], selected, draft, fill)
+    return selected
+
+
+def _settings(preset: Preset, draft: Config) -> Config:
+    """Settings of a preset, with the currently selected data where it names none."""
+    data_dir = preset.config.data.data_dir or draft.data.data_dir
+    return codec.replace(preset.config, {"data_dir": data_dir})
+
+
+def _row(names: Sequence[str], selected: str | None, draft: Config, fill: Fill) -> None:
+    for cell, name in zip(st.columns(len(names)), names, strict=True):
+        preset, is_selected = PRESETS[name], name == selected
+        card = cell.container(border=True, height="stretch", vertical_alignment="distribute", key=f"preset_{name}")
+        with card.container(gap="xsmall"):
+            st.markdown(f"**{preset.title}**")
+            st.caption(preset.description)
+        with card:
+            st.button(
+                "Selected" if is_selected else "Select",
+                key=f"choose_{name}",
+                disabled=is_selected,
+                width="stretch",
+                icon=":material/check:" if is_selected else None,
+                on_click=layout.callback(fill),
+                args=(_settings(preset, draft), name),
+            )

@@ -1,0 +1,48 @@
+"""A run as a row of the list on Home."""
+
+import streamlit as st
+
+from ddpm.runs.jobs import ACTIVE
+from ddpm.runs.runs import Run
+from pages.ui.components import setting_widgets, thumbnails
+from pages.ui.frame import layout, run_actions, run_status
+from pages.ui.frame.run_store import Store
+
+
+def show(store: Store, run: Run) -> None:
+    """One run in a row: newest preview, progress, loss curve, links to the other pages."""
+    view = store.glance(run)
+    status, state = view.status(), view.state()
+    if state == "unreadable":
+        with st.container(border=True, horizontal=True, vertical_alignment="center", key=f"run-{run.name}"):
+            st.markdown(f"**{run.name}**", width="content")
+            run_status.state_badge(state)
+            st.caption(setting_widgets.escape(run.unreadable()))
+        return
+    grids, losses = view.previews(), view.sparkline("loss")
+    with st.container(border=True, horizontal=True, vertical_alignment="center", gap="small", key=f"run-{run.name}"):
+        image = thumbnails.shown(grids[-1][1], 520) if grids else None
+        with st.container(width=104, height=104, border=False, vertical_alignment="center"):
+            if image:
+                st.image(image, width=104, alt=f"Newest preview of {run.name}")
+            else:
+                st.caption("no preview yet", text_alignment="center")
+        with st.container(width="stretch", gap="xsmall"):
+            with st.container(horizontal=True, vertical_alignment="center"):
+                st.markdown(f"**{setting_widgets.escape(run.name)}**", width="content")
+                run_status.state_badge(state)
+            run_status.progress_bar(status, state)
+            st.caption(run_status.summary_line(run, status, state))
+            with st.container(horizontal=True, vertical_alignment="center", gap=None):
+                here = {"run": run.name}
+                st.page_link(layout.MONITOR, label="Monitor", query_params=here)
+                st.page_link(layout.SAMPLE, label="Sample", query_params=here)
+                st.page_link(layout.EVALUATE, label="Evaluate", query_params=here)
+                with st.popover("More", type="tertiary", key=f"more-{run.name}"):
+                    run_actions.downloads(run, key=f"home-{run.name}", why_not="" if losses else run_actions.NO_METRICS)
+                    busy = f"It is {state}: stop it first." if state in ACTIVE else ""
+                    if run_actions.button("Delete …", busy, icon=":material/delete:", key=f"delete-{run.name}"):
+                        st.session_state[run_actions.DELETE_REQUEST] = run.name
+                        st.rerun()
+        newest = status.metrics.get("loss") if status else None
+        st.metric("Loss", run_status.format_number(newest), chart_data=losses or None, chart_type="line", width=150)

@@ -1,0 +1,47 @@
+"""The estimated cost of a training, before and after its speed was measured."""
+
+import dataclasses
+import time
+
+import pytest
+
+from ddpm.config import codec
+from ddpm.config.presets import PRESETS
+from ddpm.planning import architecture, memory
+from ddpm.planning.training_cost import estimate_training_cost
+from ddpm.runs import launch
+from ddpm.runs.jobs import Status
+from ddpm.storage import files
+
+
+@pytest.fixture(autouse=True)
+def workplace(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+
+def test_without_a_measurement() -> None:
+    config = codec.replace(PRESETS["quick-start"].config, dict(total_steps=100, sample_interval=30, batch_size=16))
+    cost = estimate_training_cost(config, num_images=400)
+    assert cost.parameters == architecture.parameters(config.model)
+    assert cost.memory_bytes == memory.training_bytes(config.model, config.train)
+    assert (cost.previews, cost.epochs) == (3, 4.0)
+    assert (cost.memory_measured, cost.seconds_per_step, cost.total_seconds, cost.finish_time) == (False, *[None] * 3)
+    assert estimate_training_cost(config).epochs is None
+
+
+def test_with_a_measurement() -> None:
+    config = codec.replace(PRESETS["quick-start"].config, dict(total_steps=100, sample_interval=30))
+    metrics = dict(seconds_per_step=0.5, seconds_per_preview=10.0, peak_bytes=4e8)
+    status = dataclasses.asdict(Status("finished", metrics=metrics, pid=1))
+    files.write_json(launch.cost_job(config).folder / "status.json", status)
+    cost = estimate_training_cost(config)
+    assert (cost.seconds_per_step, cost.total_seconds) == (0.5, 80.0)
+    assert (cost.memory_bytes, cost.memory_measured) == (4e8, True)
+    assert cost.finish_time is not None
+    assert abs(cost.finish_time - time.time() - 80) < 5
+
+
+def test_too_little_memory() -> None:
+    cost = estimate_training_cost(PRESETS["quick-start"].config)
+    assert dataclasses.replace(cost, memory_bytes=0.8e9, available_bytes=10**9).fits
+    assert not dataclasses.replace(cost, memory_bytes=0.95e9, available_bytes=10**9).fits
