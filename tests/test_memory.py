@@ -110,10 +110,10 @@ def test_our_kernels_take_less_than_torch_and_more_with_more_threads() -> None:
 def test_what_will_compute_is_told_without_asking_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     for has_bf16, width in ((True, 2), (False, 4)):
         monkeypatch.setattr(hardware, "has_bf16", lambda has=has_bf16: has)
-        assert memory.expected_mode("auto", "auto") == memory.BenchmarkCase(native=True, bytes=width)
-        assert memory.expected_mode("compile", "auto") == memory.BenchmarkCase(native=False, bytes=width)
-        assert memory.expected_mode("native", "fp32") == memory.BenchmarkCase(native=True, bytes=4)
-        assert memory.expected_mode("native", "fp16") == memory.BenchmarkCase(native=False, bytes=2)
+        assert memory.expected_mode("auto", "auto") == memory.ExpectedMode(native=True, bytes=width)
+        assert memory.expected_mode("compile", "auto") == memory.ExpectedMode(native=False, bytes=width)
+        assert memory.expected_mode("native", "fp32") == memory.ExpectedMode(native=True, bytes=4)
+        assert memory.expected_mode("native", "fp16") == memory.ExpectedMode(native=False, bytes=2)
         assert estimated(precision="auto", use_fp16=True) == estimated(precision="bf16")
     monkeypatch.setattr(compilers, "find_compiler", lambda: ())
     assert memory.expected_mode("native", "fp32") == memory.TORCH

@@ -185,9 +185,9 @@ def evaluate_into(
         raise UserError(f"{folder} already holds an evaluation: choose another --out.", code="already-exists")
     dataset, where = open_images(config, settings, worker, seen, learnt)
     count = min(settings.num_samples, len(dataset))
-    said = {"evaluation": dataclasses.asdict(settings), "data": where, **about}
+    recorded = {"evaluation": dataclasses.asdict(settings), "data": where, **about}
     if worker:
-        files.write_json(folder / "settings.json", said)
+        files.write_json(folder / "settings.json", recorded)
         worker.beat(state="running", message=f"Evaluating {plural(count, 'image')}")
     began, stop = time.monotonic(), False
     so_far = Tally(0)
@@ -195,7 +195,7 @@ def evaluate_into(
     def keep(ended: str) -> None:
         if worker and so_far.count:
             seconds = time.monotonic() - began
-            _keep(job, so_far, {**said, "asked": settings.num_samples, "ended": ended, "seconds": seconds})
+            _keep(job, so_far, {**recorded, "asked": settings.num_samples, "ended": ended, "seconds": seconds})
 
     with keep_on_failure(lambda: keep("failed")):
         for measured in measure(network, resolved, dataset, device):

@@ -1,5 +1,4 @@
-"""The frontier of samplers on a checkpoint: how close each comes to the converged pictures, with how many network
-calls.
+"""Compares solvers on a checkpoint by their distance from the converged images, and their model evaluations.
 
 for measured in measure(network, config, SolverBenchmarkConfig(calls="5,10")):
     if measured.result:
@@ -253,14 +252,14 @@ def compare_into(
     _check_new(folder)
     job = SolverBenchmarkJob(folder)
     cells, impossible = solver_grid.grid_cells(config, settings)
-    said = {
+    recorded = {
         "frontier": dataclasses.asdict(settings),
         "machine": {**machine.described(), "precision": "fp32", "kernels": settings.kernels},
         **about,
     }
-    files.write_json(folder / "settings.json", said)
+    files.write_json(folder / "settings.json", recorded)
     worker.beat(state="running", message="Sampling the converged images")
-    kept = _ResultFiles(job, said, cells, impossible, settings)
+    kept = _ResultFiles(job, recorded, cells, impossible, settings)
     measured: Measured | None = None
     began = time.monotonic()
     with keep_on_failure(lambda: kept.write("failed")):
@@ -294,14 +293,14 @@ class _ResultFiles:
     def __init__(
         self,
         job: SolverBenchmarkJob,
-        said: Mapping[str, Any],
+        recorded: Mapping[str, Any],
         cells: list[GridCell],
         impossible: list[ImpossibleCell],
         settings: SolverBenchmarkConfig,
     ):
-        self._job, self._said, self._impossible, self._clip = job, said, impossible, settings.clip_denoised
+        self._job, self._recorded, self._impossible, self._clip = job, recorded, impossible, settings.clip_denoised
         self._variants = {cell.variant: cell.sample for cell in cells}
-        origin = said.get("checkpoint", {})
+        origin = recorded.get("checkpoint", {})
         title = (
             f"{origin['weights']} at step {origin['step']:,}, seed {settings.seed}"
             if origin
@@ -355,7 +354,7 @@ class _ResultFiles:
             "pace": self._pace._asdict() if self._pace else None,
             "ended": ended,
             "seconds": time.monotonic() - self._began,
-            **self._said,
+            **self._recorded,
         }
         files.write_json(self._job.folder / "result.json", result)
         self._sheet.save(self._job.sheet)

@@ -121,9 +121,9 @@ class Record:
         self.last = look
 
     def frames(self) -> Frames:
-        calls, *pictures = zip(*self._frames, strict=True)
+        calls, *columns = zip(*self._frames, strict=True)
         t = np.array(self.numbers["t"], dtype=np.float64)
-        return Frames(*(np.stack(part) for part in pictures), t[np.array(calls) - 1])  # type: ignore[call-arg]
+        return Frames(*(np.stack(part) for part in columns), t[np.array(calls) - 1])  # type: ignore[call-arg]
 
     @property
     def calls(self) -> list[int]:
@@ -168,13 +168,13 @@ def look_source(
         str(number),
         *opened.flags(SampleConfig),
     ]
-    said = {
+    recorded = {
         "sample": dataclasses.asdict(request),
         "number": number,
         "checkpoint": opened.origin,
         "command": shlex.join(command),
     }
-    files.write_json(folder / "settings.json", said)
+    files.write_json(folder / "settings.json", recorded)
     mse = analytic_variance.mse_for(resolved, opened, network, compute, worker)
     resolved = dataclasses.replace(resolved, analytic_mse=mse)
     worker.beat(state="running", message="Sampling", step=0, total_steps=resolved.nfe)
@@ -182,7 +182,7 @@ def look_source(
     began = time.monotonic()
 
     def keep() -> None:
-        _keep(job, record, said)
+        _keep(job, record, recorded)
 
     with keep_on_failure(keep):
         for look in looks(compute.prepared(network), resolved, number, device):
@@ -195,7 +195,7 @@ def look_source(
             if "stop" in worker.poll_requests() and look.done < look.total:
                 break
     worker.beat(message="Writing the images", now=True)
-    sentence = _keep(job, record, said)
+    sentence = _keep(job, record, recorded)
     whole = record.last is not None and record.last.done == record.last.total
     stopped = (
         "" if whole or not record.last else f"Stopped after {record.last.done} of {plural(record.last.total, 'call')}"
@@ -207,7 +207,7 @@ def look_source(
     )
 
 
-def _keep(job: TrajectoryJob, record: Record, said: Mapping[str, Any]) -> str:
+def _keep(job: TrajectoryJob, record: Record, recorded: Mapping[str, Any]) -> str:
     """Writes the trajectory so far, result.json last; returns a sentence for the status, or nothing."""
     if record.last is None:
         return ""
@@ -217,5 +217,5 @@ def _keep(job: TrajectoryJob, record: Record, said: Mapping[str, Any]) -> str:
     packed = io.BytesIO()  # numpy writes only into what can be read as well
     np.savez_compressed(packed, **frames._asdict(), calls=np.array(record.calls))
     files.write_bytes(job.trajectory, packed.getvalue())
-    files.write_json(job.folder / "result.json", {**said, **record.numbers, "total": record.last.total})
+    files.write_json(job.folder / "result.json", {**recorded, **record.numbers, "total": record.last.total})
     return sentence

@@ -152,12 +152,12 @@ def trained_labels(path: Path, tensors: Mapping[str, Tensor]) -> tuple[int, ...]
     decay.
     """
     embedding = tensors.get("label_emb.weight")
-    beside = openai_folder.files_of_same_step(path)
-    if embedding is None or beside is None:
+    files = openai_folder.files_of_same_step(path)
+    if embedding is None or files is None:
         return ()
     seen = None
     try:
-        optimizer = checkpoint_files.optimizer_of(beside.optimizer, tensors) if beside.optimizer else {"state": {}}
+        optimizer = checkpoint_files.optimizer_of(files.optimizer, tensors) if files.optimizer else {"state": {}}
     except UserError as error:  # sampling needs no optimiser
         log.warning("%s", error)
         optimizer = {"state": {}}
@@ -165,7 +165,7 @@ def trained_labels(path: Path, tensors: Mapping[str, Tensor]) -> tuple[int, ...]
     if "exp_avg_sq" in state:
         seen = state["exp_avg_sq"].abs().amax(dim=1) > 0
     if seen is None:
-        for other in (file for file in (beside.model, *beside.averages.values()) if file and file != path):
+        for other in (file for file in (files.model, *files.averages.values()) if file and file != path):
             try:
                 twin = checkpoint_files.load_weights(other).tensors.get("label_emb.weight")
             except UserError as error:

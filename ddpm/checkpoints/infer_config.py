@@ -17,7 +17,7 @@ from ddpm.errors import UserError
 Shapes = Mapping[str, tuple[int, ...]]  # name of a tensor -> its shape
 
 USUAL_ATTENTION = {16, 8}  # sizes of the feature map; improved-diffusion's default
-HIDDEN = 0.1  # the usual share of hidden classes, where the weights only tell that some were
+HIDDEN = 0.1  # the usual share of hidden classes, where the weights only show that some were
 EVERYWHERE = {
     f"{layer}.{part}"
     for layer in (
@@ -94,12 +94,12 @@ def _model_settings(shapes: Shapes, image_size: int, small_size: int, hidden: bo
     )
 
 
-def _channels(seen: int, said: int) -> tuple[int, bool, bool]:
+def _channels(inputs: int, outputs: int) -> tuple[int, bool, bool]:
     """Returns the channels of an image, whether a small image is an input, and whether a variance is an output."""
     for channels, super_res, learned in itertools.product((1, 3, 4), (False, True), (False, True)):
-        if (channels * (1 + super_res), channels * (1 + learned)) == (seen, said):
+        if (channels * (1 + super_res), channels * (1 + learned)) == (inputs, outputs):
             return channels, super_res, learned
-    raise ValueError(f"{seen} channels go in and {said} come out")
+    raise ValueError(f"{inputs} channels go in and {outputs} come out")
 
 
 def _levels(shapes: Shapes, width: int) -> tuple[int, tuple[int, ...], list[int]]:

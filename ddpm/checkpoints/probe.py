@@ -1,8 +1,9 @@
-"""Which diffusion process a network was trained on, found out by letting it denoise a few images.
+"""Infers the diffusion process of a network by letting it denoise a few images.
 
-Weights do not tell the schedule, T, the scale of timesteps, what is predicted, or how attention is split into heads.  A
-network that is asked the wrong way denoises worse; but one that has learnt little denoises badly in every way, and then
-small differences mean nothing.  So a setting counts as found only where the network clearly beats a filter that knows
+Weights do not determine the schedule, T, the scale of timesteps, what is predicted, or how attention is split into
+heads.  A network that is evaluated with wrong settings denoises worse; but one that has learnt little denoises badly
+with any, and then small differences mean nothing.  So a setting counts as found only where the network clearly beats a
+filter that knows
 nothing but the variance of pixels, and every other value of that setting is worse at all noise levels at which it does,
 by more than chance and by enough to matter.  Of everything else the probe says that it cannot tell.
 """
@@ -30,15 +31,15 @@ from ddpm.storage import images
 LEVELS = (0.98, 0.9, 0.75, 0.5, 0.25, 0.12, 0.05, 0.0001)  # alphas_cumprod at which images are denoised
 WORK = 500e6  # bytes of activations that the images may make together: large networks are shown fewer
 LEAST, MOST = 3, 32  # images
-FIRST = 8  # of them are shown first: those ways that are clearly worse then are not asked again
-FEW = 8  # a network that cannot be shown as many is large, and is asked in the usual ways alone
-ENOUGH = 16  # without so many, T is not told of networks that predict x_prev, where its values differ least
+FIRST = 8  # images that all candidates are evaluated with; clearly worse ones are then dropped
+FEW = 8  # a network for which memory allows no more images is large: only the usual settings are tried
+ENOUGH = 16  # images, without which T of networks that predict x_prev, where it matters least, is not inferred
 USUAL_STEPS, OTHER_STEPS = (1000, 4000), (250, 100, 50)  # T that are tried
 HEADS, HEAD_CHANNELS = (1, 2, 4, 8, 16, 32, 64), (16, 32, 64, 128)  # num_heads and num_head_channels that are tried
 
 CERTAIN = 3.0  # a difference of means counts from so many standard errors on
 CLEAR = 0.22  # ... and the network beats the filter where the logarithm of its error is less by so much
-SEEN = 3  # noise levels at which it has to, before a schedule is told
+SEEN = 3  # noise levels at which it has to, before a schedule is inferred
 MARGIN, HEADS_MARGIN = 0.05, 0.005  # by which other values of a setting have to be worse, in the logarithm of the error
 CONTRARY = 0.5, 0.02  # a single level may say the opposite by this share of the whole margin, or by so little
 FLAT = 1e-3  # images whose pixels vary less than this tell nothing: the filter knows them by their mean
@@ -55,7 +56,7 @@ NAMES = (*PROCESS, *ATTENTION)
 
 
 class Process(NamedTuple):
-    """How a network is told the noise: with T = 1000, rescale_timesteps makes no difference."""
+    """How timesteps are scaled: with T = 1000, rescale_timesteps makes no difference."""
 
     noise_schedule: str
     diffusion_steps: int
@@ -76,13 +77,13 @@ class Heads(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """What was found out.  Settings that are not in `found` cannot be told."""
+    """Result of a probe.  Settings that are not in `found` could not be inferred."""
 
     found: dict[str, Any]  # NAMES -> value
     score: float  # the error as a multiple of the filter's, at the noise levels that tell something; nan where none do
     worse: dict[
         tuple[str, Any], float
-    ]  # (name, value) -> how many times the least error it has, where that can be told
+    ]  # (name, value) -> how many times the least error it has, where that can be computed
     images: int
     tried: dict[str, list[Any]]  # name -> values
 
@@ -96,7 +97,7 @@ class Verdict(NamedTuple):
 
 
 def images_for(config: Config) -> Dataset:
-    """What is denoised: the run's own data, or the photographs that come with the program."""
+    """Opens the images to denoise: the run's own data, or the photographs that come with the program."""
     own = bool(config.data.data_dir)
     data = config.data if own else DataConfig(data_dir="cifar10-mini", enlarge=True)
     return open_dataset(data, config.model)
@@ -117,7 +118,7 @@ def described(settings: Mapping[str, Any]) -> str:
 
 
 def sentences(verdict: Verdict, chosen: Mapping[str, Any], given: Mapping[str, Any]) -> Iterator[str]:
-    """What came out, for people.  chosen: the settings that are taken, by NAMES; given: those that were said."""
+    """Describes the result in sentences.  chosen: the settings that are used, by NAMES; given: by flags."""
     on = f"The probe on {formatting.plural(verdict.images, 'image')}"
     agreed = {name: value for name, value in verdict.found.items() if chosen[name] == value}
     if agreed:
@@ -153,7 +154,7 @@ def sentences(verdict: Verdict, chosen: Mapping[str, Any], given: Mapping[str, A
 
 @torch.no_grad()
 def verdict(tensors: Mapping[str, Tensor], config: Config, dataset: Dataset, labels: Sequence[int] = ()) -> Verdict:
-    """Ask weights that fit `config.model`, up to its heads, in the usual ways and in that of `config`.
+    """Probes weights that fit `config.model`, up to its heads, with the usual settings and those of `config`.
 
     `labels`: those that a class-conditional network knows, all of them if empty.
     """
@@ -167,19 +168,21 @@ def verdict(tensors: Mapping[str, Tensor], config: Config, dataset: Dataset, lab
         found |= dict(zip(("predict_xstart", "predict_xprev"), PREDICTIONS[prediction], strict=True))
         counts = (FIRST, MOST) if clear else (FIRST,)  # where too little is clear, more images are of no use
         asked = _compared(bench, [(process, own) for process in bench.tried], prediction, levels, MARGIN, counts)
-        process, told = asked.best[0], {way[0]: errors for way, errors in asked.errors.items()}
+        process, errors_of = asked.best[0], {candidate[0]: errors for candidate, errors in asked.errors.items()}
         if clear:
-            found |= _told(told, process, {way[0] for way in asked.alike})
+            found |= _agreed_settings(errors_of, process, {candidate[0] for candidate in asked.alike})
             if prediction == "x_prev" and len(bench.x_start) < ENOUGH:
                 found = {k: v for k, v in found.items() if k not in ("diffusion_steps", "rescale_timesteps")}
         for name in PROCESS[:3]:
-            for value in {getattr(p, name) for p in told}:
-                least = min(_more(e, told[process], levels) for p, e in told.items() if getattr(p, name) == value)
+            for value in {getattr(p, name) for p in errors_of}:
+                least = min(
+                    _more(e, errors_of[process], levels) for p, e in errors_of.items() if getattr(p, name) == value
+                )
                 worse[name, value] = math.exp(least)
         if prediction != "x_prev":
-            score = math.exp(float(told[process][levels].mean()))
-        ways = [(process, heads) for heads in (bench.heads if clear else [own])]
-        split = _compared(bench, ways, prediction, levels, HEADS_MARGIN, counts, single=True)
+            score = math.exp(float(errors_of[process][levels].mean()))
+        candidates = [(process, heads) for heads in (bench.heads if clear else [own])]
+        split = _compared(bench, candidates, prediction, levels, HEADS_MARGIN, counts, single=True)
         if clear and len(split.alike) == 1:
             found |= split.best[1]._asdict()
         for (_, heads), errors in split.errors.items():
@@ -191,68 +194,74 @@ def verdict(tensors: Mapping[str, Tensor], config: Config, dataset: Dataset, lab
 
 
 def _prediction(bench: "_Bench", heads: Heads) -> tuple[str, np.ndarray, bool]:
-    """What is predicted ("" where that cannot be told), the levels that tell something, and whether they tell more."""
+    """Infers what is predicted ("" where unclear), the informative noise levels, and whether they allow more."""
     nothing = "", np.zeros(len(LEVELS), bool), False
     if len(bench.x_start.unique(dim=0)) < LEAST or bench.variance < FLAT:
         return nothing
-    told = {process: bench.errors(process, heads, FIRST) for process in bench.processes}
+    errors_of = {process: bench.errors(process, heads, FIRST) for process in bench.processes}
 
     def surely(name: str) -> np.ndarray:
         """[levels]: the logarithm of the least error, and a margin for chance."""
-        return np.min([e[name].mean(axis=1) + CERTAIN * _error(e[name]) for e in told.values()], axis=0)
+        return np.min([e[name].mean(axis=1) + CERTAIN * _error(e[name]) for e in errors_of.values()], axis=0)
 
     for prediction, other in (("eps", "x_start"), ("x_start", "eps")):
         if not (surely(prediction).min() <= -CLEAR and surely(other).min() >= -CLEAR / 2):  # so that NaN is no yes
             continue
-        least = np.min([e[prediction].mean(axis=1) for e in told.values()], axis=0)
-        left = min(told.values(), key=lambda e: float(e[prediction][least < -CLEAR / 4].mean()))["left"].mean(axis=1)
+        least = np.min([e[prediction].mean(axis=1) for e in errors_of.values()], axis=0)
+        left = min(errors_of.values(), key=lambda e: float(e[prediction][least < -CLEAR / 4].mean()))["left"].mean(
+            axis=1
+        )
         # Noise has nothing of a clean image, and a clean image nothing of noise: what the network repeats gives it
         # away.
         if (left[0] > UNLIKE > left[-1]) if prediction == "eps" else (left[-1] > UNLIKE > left[0]):
             return prediction, least < -CLEAR / 4, bool((surely(prediction) < -CLEAR).sum() >= SEEN)
-    if min(float(e["left"].mean(axis=1).max()) for e in told.values()) < LIKE:
+    if min(float(e["left"].mean(axis=1).max()) for e in errors_of.values()) < LIKE:
         bench.try_all()
         return "x_prev", np.ones(len(LEVELS), bool), True
     return nothing
 
 
-Way = tuple[Process, Heads]
+Candidate = tuple[Process, Heads]
 
 
 class _Compared(NamedTuple):
-    """Ways of asking, with what came of them."""
+    """Candidate settings with their errors."""
 
-    best: Way
-    errors: dict[Way, np.ndarray]  # [levels, N]
-    alike: list[Way]  # the best, and all that are not clearly worse
+    best: Candidate
+    errors: dict[Candidate, np.ndarray]  # [levels, N]
+    alike: list[Candidate]  # the best, and all that are not clearly worse
 
 
 def _compared(
     bench: "_Bench",
-    ways: list[Way],
+    candidates: list[Candidate],
     prediction: str,
     levels: np.ndarray,
     margin: float,
     counts: Sequence[int],
     single: bool = False,
 ) -> _Compared:
-    """Ask in every way with the first of `counts` images, and in those that are not clearly worse then with more.
+    """Evaluates all candidates with the first of `counts` images, and those not clearly worse then with more.
 
     single: only one that stands out from all others is of use.
     """
-    errors: dict[Way, np.ndarray] = {}
-    alike = ways
+    errors: dict[Candidate, np.ndarray] = {}
+    alike = candidates
     for count in counts:
-        errors |= {way: bench.errors(*way, count)[prediction] for way in alike}
-        best = min(alike, key=lambda way: float(errors[way][levels].mean()))
-        alike = [way for way in alike if way == best or not _beats(errors[best], errors[way], levels, margin)]
-        close = [way for way in alike if _more(errors[way], errors[best], levels) < margin / 2]
+        errors |= {candidate: bench.errors(*candidate, count)[prediction] for candidate in alike}
+        best = min(alike, key=lambda candidate: float(errors[candidate][levels].mean()))
+        alike = [
+            candidate
+            for candidate in alike
+            if candidate == best or not _beats(errors[best], errors[candidate], levels, margin)
+        ]
+        close = [candidate for candidate in alike if _more(errors[candidate], errors[best], levels) < margin / 2]
         if single and len(close) > 1:
             break
     return _Compared(best, errors, alike)
 
 
-def _told(told: Mapping[Process, np.ndarray], best: Process, rest: set[Process]) -> dict[str, Any]:
+def _agreed_settings(errors_of: Mapping[Process, np.ndarray], best: Process, rest: set[Process]) -> dict[str, Any]:
     """The settings of a process in which `rest`, the best and those that may be as good, agree."""
     found: dict[str, Any] = {}
     if len({p.noise_schedule for p in rest}) == 1:
@@ -261,7 +270,10 @@ def _told(told: Mapping[Process, np.ndarray], best: Process, rest: set[Process])
         found["rescale_timesteps"] = best.scale == 1000
         if best.scale != 1000:
             found["diffusion_steps"] = best.scale
-    if len({p.diffusion_steps for p in rest}) == 1 and len({p.diffusion_steps for p in told if p.scale == 1000}) > 1:
+    if (
+        len({p.diffusion_steps for p in rest}) == 1
+        and len({p.diffusion_steps for p in errors_of if p.scale == 1000}) > 1
+    ):
         found["diffusion_steps"] = best.diffusion_steps
     return found
 
@@ -283,7 +295,7 @@ def _more(errors: np.ndarray, best: np.ndarray, levels: np.ndarray) -> float:
 
 
 def _error(values: np.ndarray) -> np.ndarray:
-    """The standard error of the mean over images, the last axis."""
+    """Standard error of the mean over images, the last axis."""
     return np.asarray(values.std(axis=-1, ddof=1) / values.shape[-1] ** 0.5)
 
 
@@ -299,7 +311,7 @@ class _Bench:
         self.steps = list(
             dict.fromkeys((settings.diffusion_steps, *USUAL_STEPS, *(OTHER_STEPS if most >= FEW else ())))
         )
-        # Other T on the scale of 0 to 1000 are told apart only by what a step back is.
+        # Other T on the scale of 0 to 1000 differ only in what a step back is.
         self.processes = [
             Process(schedule, T, rescale)
             for schedule in schedules.BETAS
@@ -382,20 +394,20 @@ def _mse(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _heads(config: Config) -> Iterator[Heads]:
-    """The ways to split attention that are different ones for this network, that of `config` first."""
+    """Yields the distinct splits of attention into heads for this network, that of `config` first."""
     model = config.model
     own = Heads(*(getattr(model, name) for name in ATTENTION))
     usual = [Heads(n, -1, False) for n in HEADS]
     seen = set()
     by_width = [Heads(model.num_heads, n, False) for n in HEAD_CHANNELS]
     for heads, other in itertools.product((own, *usual, *by_width), (False, True)):
-        way = heads._replace(use_new_attention_order=heads.use_new_attention_order != other)
-        changed = codec.replace(config, way._asdict())
+        candidate = heads._replace(use_new_attention_order=heads.use_new_attention_order != other)
+        changed = codec.replace(config, candidate._asdict())
         if list(validation.network_problems(changed)):
             continue
         layers = architecture.plan(changed.model, changed.model.in_channels).layers
         counts = tuple(layer.heads for layer in layers if isinstance(layer, architecture.Attention))
-        key = counts, way.use_new_attention_order and max(counts) > 1
+        key = counts, candidate.use_new_attention_order and max(counts) > 1
         if key not in seen:
             seen.add(key)
-            yield way
+            yield candidate

@@ -49,7 +49,7 @@ STARTS = {  # of files that are taken for checkpoints -> what they are
 
 
 class FileState(NamedTuple):
-    """A file that was read, by which it is known again without reading it."""
+    """A file that was read, by which a change is noticed without reading it again."""
 
     device: int
     inode: int
@@ -77,7 +77,7 @@ def read(path: Path) -> Any:
 
 
 def read_hashed(path: Path, check: Callable[[str, int], None] | None = None) -> Content:
-    """Reads a file as `read` does, and hashes the same open file: whoever replaces it meanwhile changes neither.
+    """Reads a file as `read` does, and hashes the same open file, so that replacing it meanwhile changes neither.
 
     check: called with the checksum and the size before the content is decoded.
     """

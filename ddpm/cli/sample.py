@@ -1,4 +1,4 @@
-"""`ddpm sample` and `ddpm super-res-sample`: draw pictures from a run or from a checkpoint file."""
+"""`ddpm sample` and `ddpm super-res-sample`: samples images from a run or a checkpoint file."""
 
 import argparse
 import dataclasses
@@ -19,8 +19,8 @@ SOURCE = ("run", "model_path")
 
 def add(commands: Any) -> None:
     """Add the subcommand to the parser."""
-    draw = shared.add_command(commands, "sample", _sample, "Sample images from a run or a checkpoint file.")
-    _add_flags(draw, shared.add_source(draw, SampleConfig, "sampling", "samples", required=False))
+    sample = shared.add_command(commands, "sample", _sample, "Sample images from a run or a checkpoint file.")
+    _add_flags(sample, shared.add_source(sample, SampleConfig, "sampling", "samples", required=False))
     enlarge = shared.add_command(
         commands, "super-res-sample", _sample, "Enlarge small images with a super-resolution run or checkpoint file."
     )
@@ -115,7 +115,7 @@ def _changed(
     """
     settings = metadata.sample_of(like, options.like.name)
     explicit = any(getattr(options, name) for name in SOURCE)
-    if explicit:  # which checkpoint of a run is meant is not what the picture says
+    if explicit:  # the image does not say which checkpoint of another run is meant
         settings = dataclasses.replace(settings, step=0, weights="")
     changed = dataclasses.replace(settings, **shared.given(options, SampleConfig))
     for problem in validation.limit_problems(changed):

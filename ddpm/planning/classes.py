@@ -32,7 +32,7 @@ def parse_classes(config: Config, text: str) -> list[int]:
     if not config.model.class_cond:
         if text.strip():
             raise UserError(
-                f"classes {text!r} was asked of a model without classes: leave it empty.", code="not-applicable"
+                f"classes {text!r} was given to a model without classes: leave it empty.", code="not-applicable"
             )
         return []
     last = config.model.num_classes - 1

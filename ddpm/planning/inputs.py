@@ -57,17 +57,17 @@ def _size(config: Config) -> str:
     return f"{config.model.image_size} x {config.model.image_size} pixels"
 
 
-def fit(config: Config, picture: Image.Image, name: str) -> np.ndarray:
+def fit(config: Config, image: Image.Image, name: str) -> np.ndarray:
     """Converts an image of the model's size to uint8 [H, W, C].  Raises UserError for another size."""
     size = config.model.image_size
-    if picture.size != (size, size):
+    if image.size != (size, size):
         raise UserError(
-            f"picture {name} has {picture.width} x {picture.height} pixels, and this model samples"
+            f"picture {name} has {image.width} x {image.height} pixels, and this model samples"
             f" {_size(config)}: scale"
             " it to that size.",
             code="wrong-size",
         )
-    return images.prepare(picture, size, config.model.image_channels)
+    return images.prepare(image, size, config.model.image_channels)
 
 
 def _images(config: Config, sample: SampleConfig, progress: Progress | None) -> SourceImages:

@@ -16,7 +16,7 @@ from ddpm.planning import classes
 from ddpm.planning.resolve import ResolvedSampling
 from ddpm.storage import images
 
-FORMAT = 1  # of a recipe; raise it when an old version would draw something else from a new one
+FORMAT = 1  # of a recipe; raise it when an old version would sample something else from a new one
 MOST_SEED = 2**32 - 1
 
 

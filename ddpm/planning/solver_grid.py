@@ -253,25 +253,23 @@ def cheapest(cells: Iterable[GridResult], tolerance: float) -> GridResult | None
 def about(result: dict[str, Any]) -> str:
     """Describes the numbers of a result.json, and the machine they were measured on."""
     machine, pace = result["machine"], result["pace"]
-    said = ["Levels of 0 .. 255 (RMSE a pixel) from the converged images of the same noise, median over the images"]
+    parts = ["Median distance to the converged images of the same noise, in levels of 0 .. 255 (RMSE per pixel)"]
     if result["converged"]:
         first = result["converged"][0]
-        said[0] += (
-            f", which are known to {level(max(c['apart'] for c in result['converged']))} levels"
-            f" ({SolverVariant(*first['solver']).label} with {first['calls']} calls against"
-            f" {SolverVariant(*first['check']).label} with"
-            f" {first['check_calls']})"
+        parts[0] += (
+            f", which are accurate to {level(max(c['apart'] for c in result['converged']))} levels"
+            f" ({SolverVariant(*first['solver']).label} with {first['calls']} NFE against"
+            f" {SolverVariant(*first['check']).label} with {first['check_calls']})"
         )
-    said.append(
+    parts.append(
         f"{formatting.plural(result['frontier']['num_samples'], 'image')} each,"
-        f" {formatting.plural(result['frontier']['batch_size'], 'image')} in a batch at most"
+        f" {formatting.plural(result['frontier']['batch_size'], 'image')} per batch at most"
     )
     if pace:
-        said.append(
-            f"a model evaluation took {pace['median']:.3g} s per image ({pace['low']:.3g} to {pace['high']:.3g} in"
-            f" the middle"
-            " 80 %)"
+        parts.append(
+            f"one model evaluation took {pace['median']:.3g} s per image"
+            f" ({pace['low']:.3g} to {pace['high']:.3g} in the middle 80 %)"
         )
     where = machine["device"] if machine["device"] != "cpu" else f"{formatting.plural(machine['threads'], 'thread')}"
-    said.append(f"{machine['processor']}, {where}, {machine['precision']}")
-    return "; ".join(said) + "."
+    parts.append(f"{machine['processor']}, {where}, {machine['precision']}")
+    return "; ".join(parts) + "."

@@ -28,7 +28,7 @@ def normal_form(sample: SampleConfig) -> SampleConfig:
 def describe(config: Config, sample: SampleConfig) -> str:
     """Describes a request in one line: 16 images · DDIM, 50 NFE · seed 0."""
     try:
-        evaluations = timesteps.model_evaluations(len(timesteps.timesteps(config, sample)), sample)
+        evaluations = resolve.resolve_process(config, sample).nfe
     except UserError:
         evaluations = 0
     normal = normal_form(sample)

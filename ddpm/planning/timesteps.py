@@ -110,7 +110,7 @@ def _spread(config: Config, wanted: FromCheckpoint) -> list[int] | list[float]:
             code="impossible-steps",
         )
     if count == 1 or (not last and (sample.analytic_first_step or not sample.denoise_to_zero)):
-        return [last]  # for which these have no network call, as `timesteps` tells
+        return [last]  # which leaves them no model evaluation: `timesteps` raises the error
     if not last:
         raise UserError(
             f"steps {sample.steps} cannot be spread over a single timestep: ask for 1.", code="impossible-steps"

@@ -36,7 +36,7 @@ def resolve_variance(config: Config, wanted: FromCheckpoint) -> str:
         )
     if config.model.learn_sigma:
         raise UserError(
-            f"variance {wanted.variance} was asked of a model that has learnt its own: leave it at auto.",
+            f"variance {wanted.variance} was given to a model that has learnt its own: leave it at auto.",
             code="not-applicable",
         )
     if isinstance(wanted, SampleConfig) and "variance" not in SOLVERS[name := timesteps.solver(wanted)].takes:

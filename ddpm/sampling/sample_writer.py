@@ -200,7 +200,7 @@ class SampleWriter:
 
 
 def most_images(count: int, bytes: int, shape: tuple[int, ...]) -> int:
-    """Returns `count`, or fewer where so many images of this shape take more than these bytes; at least 1."""
+    """Returns `count`, or fewer where that many images of this shape take more than these bytes; at least 1."""
     return max(1, min(count, bytes // int(np.prod(shape))))
 
 

@@ -296,18 +296,18 @@ def ipndm(
     again = int(twice and len(schedule) > 1)
     total = len(points) - 1 + again
     for k, (now, to) in enumerate(pairwise(points)):
-        x_start, asked = denoise(x, _times(now.t, x)).x_start, now.t
+        x_start, t = denoise(x, _times(now.t, x)).x_start, now.t
         eps = _eps(now, x, x_start)
         past = [eps, *past[:3]]
         if k == 0 and again:
             first = _along(x, eps, now, to)
             yield SampleStep(1, total, first, x_start, now.t)
-            x_start, asked = denoise(first, _times(to.t, x)).x_start, to.t
+            x_start, t = denoise(first, _times(to.t, x)).x_start, to.t
             eps = (eps + _eps(to, first, x_start)) / 2
         elif to is not CLEAN:
             eps = sum(w * e for w, e in zip(ADAMS[len(past) - 1], past, strict=True))  # type: ignore[assignment]
         x = x_start if to is CLEAN else _along(x, eps, now, to)
-        yield SampleStep(k + 1 + again, total, x, x_start, asked)
+        yield SampleStep(k + 1 + again, total, x, x_start, t)
 
 
 CHURNED = (0.05, 50.0)  # sigma / alpha between which Heun churns, and the noise's std: Karras et al. 2022, Table 5
