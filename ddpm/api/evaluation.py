@@ -42,7 +42,7 @@ def evaluate(
     progress: bool = False,
     **settings: Any,
 ) -> Evaluation:
-    """Evaluate a model in bits per dimension.
+    """Evaluates a model in bits per dimension.
 
     Arguments:
         model: a `Model`, or what `load` loads.

@@ -40,7 +40,7 @@ def load(
     probe: bool = True,
     **settings: Any,
 ) -> "Model":
-    """Load a model to sample from.
+    """Loads a model to sample from.
 
     Arguments:
         source: a `Run`, the name of a run in `runs_dir`, the folder of one, or a .pt file of this program or of
@@ -128,7 +128,7 @@ class Model:
         progress: bool = False,
         **settings: Any,
     ) -> np.ndarray:
-        """Sample images: uint8 [N, H, W, C].
+        """Samples images: uint8 [N, H, W, C].
 
         Image k depends on seed + k alone, and is the image that `ddpm sample --seed SEED` writes; in bf16, which
         precision="auto" chooses where the processor has it, the size of a batch may change the last bits.
@@ -170,7 +170,7 @@ class Model:
         guidance_scale: float = 1.0,
         **settings: Any,
     ) -> Iterator["SampleStep"]:
-        """Sample as `sample` does, all images in one batch, and yield every denoising step.
+        """Samples as `sample` does, all images in one batch, and yields every denoising step.
 
         Yields records of `done` and `total` (model evaluations), `x` (the state after the step) and `x_start` (the
         predicted clean image), both float32 [N, C, H, W], in [-1, 1] at the end; and `t`, the timestep at which the
@@ -258,7 +258,7 @@ class Model:
         classes: Classes | None = None,
         low_res: "Tensor | None" = None,
     ) -> "Tensor":
-        """Evaluate the network: its own output, float32 [N, C, H, W], or [N, 2C, H, W] with a learned variance.
+        """Evaluates the network: its own output, float32 [N, C, H, W], or [N, 2C, H, W] with a learned variance.
 
         The output is eps, unless the model was trained with predict_xstart (x_0) or predict_xprev (x_{t-1}).
 

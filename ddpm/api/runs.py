@@ -11,7 +11,7 @@ RUNS = Path("runs")  # the folder of runs, unless another is named
 
 
 def list_runs(runs_dir: str | os.PathLike[str] = RUNS) -> list[Run]:
-    """List the runs in a folder, newest first.
+    """Lists the runs in a folder, newest first.
 
     A `Run` has `name`, `folder`, `config`, `metrics` (a pandas DataFrame, one row a line of its log), `state()`,
     `status()` and `checkpoints()`.
@@ -22,7 +22,7 @@ def list_runs(runs_dir: str | os.PathLike[str] = RUNS) -> list[Run]:
 
 
 def open_run(run: str | os.PathLike[str] | Run, runs_dir: str | os.PathLike[str] = RUNS) -> Run:
-    """Open one run, by its name in `runs_dir` or by its folder.  Raises UserError if there is none.
+    """Opens one run, by its name in `runs_dir` or by its folder.  Raises UserError if there is none.
 
     ddpm.open_run("quick-start").checkpoints()[-1].step
     """

@@ -30,7 +30,7 @@ def train(
     runs_dir: str | os.PathLike[str] = RUNS,
     **settings: Any,
 ) -> "Training":
-    """Train a model; yields a report after every training step.
+    """Trains a model; yields a report after every training step.
 
     Arguments:
         config: a preset's name (see `PRESETS`), a `Config`, or a stopped `Run` to resume.
@@ -41,6 +41,8 @@ def train(
     Returns an iterator of `Report` records: `step`, `losses` (name -> float64 [N], a value an image), `t` (int64 [N]),
     `grad_norm`, `lr`, `seconds` and others.  Leaving the loop and calling `close()` stops the training; one that writes
     a run saves a checkpoint first, and `train(open_run(NAME))` resumes it.  Ctrl-C does the same after the step.
+
+    torch's global random generator is seeded, as the first weights and dropout come from it.
 
     Raises UserError at once for settings that do not go together and for data that cannot be read.
 
@@ -88,7 +90,7 @@ def _train_in_memory(trainer: "Trainer") -> Iterator[Any]:
 
 
 def _train_run(run: Run, resumed: dict[str, Any] | None = None) -> Iterator[Any]:
-    """Train in a run's folder.  resumed: what is changed of a run that is resumed; None for a new one."""
+    """Trains in a run's folder.  resumed: what is changed of a run that is resumed; None for a new one."""
     from ddpm.training import resume, start
     from ddpm.training.loop import TrainingLoop
 
@@ -108,7 +110,7 @@ def _train_run(run: Run, resumed: dict[str, Any] | None = None) -> Iterator[Any]
 
 
 def _resume(run: Run, to: object, settings: dict[str, Any]) -> "Training":
-    """Resume a run.  to: must be None, as the run is its own folder."""
+    """Resumes a run.  to: must be None, as the run is its own folder."""
     if fixed := [*sorted(set(settings) - RESUME_SETTINGS), *(["run"] if to is not None else [])]:
         raise UserError(
             f"{run.name} is resumed with its own settings, but {fixed[0]} was given too: leave it out, or train a new"
@@ -140,7 +142,7 @@ class Training(Iterator["Report"]):
         return next(self._steps)
 
     def close(self) -> None:
-        """Stop the training.  One that writes a run saves a checkpoint first."""
+        """Stops the training.  One that writes a run saves a checkpoint first."""
         self._steps.close()
 
     @property
@@ -154,7 +156,7 @@ class Training(Iterator["Report"]):
         return self._trainer.step
 
     def model(self, weights: str = "") -> "Model":
-        """Copy the model as it is now.  weights: "model", an "ema_RATE", or by default the first average.
+        """Copies the model as it is now.  weights: "model", an "ema_RATE", or by default the first average.
 
         training = ddpm.train("quick-start", total_steps=100)
         losses = [report.losses["loss"].mean() for report in training]

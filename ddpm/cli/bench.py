@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 def add(commands: Any) -> None:
-    """Add the subcommand to the parser."""
+    """Adds the subcommand to the parser."""
     bench = shared.add_command(
         commands,
         "bench",
@@ -103,7 +103,7 @@ def _scale(options: argparse.Namespace) -> Output:
 
 
 def _read(options: argparse.Namespace, section: type[T]) -> T:
-    """Read the settings.  Raises UserError if one is out of its limits, and under torchrun."""
+    """Reads the settings.  Raises UserError if one is out of its limits, and under torchrun."""
     if torchrun.is_distributed():
         raise UserError(
             "ddpm bench measures one process, and was started in several: start it without torchrun.",

@@ -14,7 +14,7 @@ from ddpm.formatting import plural
 
 
 def add(commands: Any) -> None:
-    """Add the subcommand to the parser."""
+    """Adds the subcommand to the parser."""
     parser = commands.add_parser(
         "data",
         help="Download or convert a data set.",

@@ -12,7 +12,7 @@ from ddpm.runs import results
 
 
 def add(commands: Any) -> None:
-    """Add the subcommand to the parser."""
+    """Adds the subcommand to the parser."""
     nll = shared.add_command(commands, "nll", _nll, "Evaluate a model on images, in bits per dimension.")
     shared.add_source(nll, EvalConfig, "measuring", "evaluations")
 

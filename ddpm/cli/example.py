@@ -9,7 +9,7 @@ from ddpm.runs import example
 
 
 def add(commands: Any) -> None:
-    """Add the subcommand to the parser."""
+    """Adds the subcommand to the parser."""
     shared.add_command(
         commands, "example", _example, "Add the small trained model that comes with the program as a run."
     )

@@ -12,7 +12,7 @@ from ddpm.runs.worker import Stopped, Worker
 
 
 def add(commands: Any) -> None:
-    """Add the subcommand to the parser."""
+    """Adds the subcommand to the parser."""
     parser = shared.add_command(commands, "import", _import, "Make a run from a folder that improved-diffusion wrote.")
     parser.add_argument(
         "folder", type=shared.path, metavar="DIR", help="folder that improved-diffusion logged to (its OPENAI_LOGDIR)"

@@ -43,7 +43,7 @@ COMMANDS = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code, which is 2 for an error that the user can correct."""
+    """Runs one command; returns the exit code, which is 2 for an error that the user can correct."""
     words = sys.argv[1:] if arguments is None else arguments
     try:
         execute(words)
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def execute(arguments: Sequence[str]) -> None:
-    """Run one command and print its result.  Raises UserError for an error that the user can correct."""
+    """Runs one command and prints its result.  Raises UserError for an error that the user can correct."""
     # Threads that wait for each other by spinning take cores from other jobs, and then from each other.  Spinning
     # briefly costs nothing on an idle machine (not at all: half the speed).  On two cores that other programs used too,
     # a training was 1.8 times as fast as with 10,000 spins.  GNU's and LLVM's OpenMP read this when torch is imported.
@@ -81,7 +81,7 @@ def execute(arguments: Sequence[str]) -> None:
 
 
 def _open_streams() -> None:
-    """Make sure that all three standard streams are open and can write any text.
+    """Makes sure that all three standard streams are open and can write any text.
 
     A service or pythonw may start without them: output is then discarded, and does not end up in whichever file is
     opened next and gets the free descriptor.  Characters that the encoding lacks are escaped.
@@ -104,7 +104,7 @@ def _open_streams() -> None:
 
 
 def join_negative_values(arguments: Sequence[str]) -> list[str]:
-    """Write `--lr -1e-4` as `--lr=-1e-4`: argparse takes such values for flags; no flag but -h has a single dash."""
+    """Writes `--lr -1e-4` as `--lr=-1e-4`: argparse takes such values for flags; no flag but -h has a single dash."""
     joined: list[str] = []
     for word in arguments:
         before = joined[-1] if joined else ""

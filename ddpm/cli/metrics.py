@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def add(commands: Any) -> None:
-    """Add the subcommand to the parser."""
+    """Adds the subcommand to the parser."""
     parser = shared.add_command(commands, "metrics", _metrics, "Print rows of a run's log: the last ones, or a range.")
     parser.add_argument("name", metavar="NAME")
     parser.add_argument(

@@ -33,7 +33,7 @@ class JsonParser(argparse.ArgumentParser):
 
 
 def add_json_flag(parser: argparse.ArgumentParser) -> None:
-    """Add --json.  If it is not given it is left out, so that a subcommand does not undo a flag before its name."""
+    """Adds --json.  If it is not given it is left out, so that a subcommand does not undo a flag before its name."""
     parser.add_argument(
         "--json",
         type=_target,
@@ -44,7 +44,7 @@ def add_json_flag(parser: argparse.ArgumentParser) -> None:
 
 
 def _target(text: str) -> bool | Path:
-    """Parse the value of --json: True or False, or else a file."""
+    """Parses the value of --json: True or False, or else a file."""
     try:
         return bool(fields.parse(bool, text))
     except ValueError:
@@ -59,7 +59,7 @@ def is_json(words: Sequence[str]) -> bool:
 
 
 def show(output: Output | None, target: bool | Path) -> None:
-    """Print the result, as `target` (the value of --json) says."""
+    """Prints the result, as `target` (the value of --json) says."""
     if isinstance(target, Path):
         files.write_json(target, finite(output.document if output else {}))
     if target is True:
@@ -69,12 +69,12 @@ def show(output: Output | None, target: bool | Path) -> None:
 
 
 def show_error(error: UserError) -> None:
-    """Print an error as a JSON document."""
+    """Prints an error as a JSON document."""
     print_document({"error": {"message": str(error), "code": error.code}})
 
 
 def print_document(document: Mapping[str, Any]) -> None:
-    """Print a JSON document on stdout."""
+    """Prints a JSON document on stdout."""
     print(json.dumps(finite(document), indent=2, ensure_ascii=False, allow_nan=False))
     sys.stdout.flush()
 

@@ -20,7 +20,7 @@ SHOWN = ("loss", "mse", "vb", "grad_norm")  # metrics of the last log line that 
 
 
 def add(commands: Any) -> None:
-    """Add the subcommand to the parser."""
+    """Adds the subcommand to the parser."""
     stop = shared.add_command(commands, "stop", _stop, "Ask a training to stop: it finishes its step, saves and exits.")
     stop.add_argument("name", metavar="NAME")
     stop.add_argument(

@@ -18,7 +18,7 @@ SOURCE = ("run", "model_path")
 
 
 def add(commands: Any) -> None:
-    """Add the subcommand to the parser."""
+    """Adds the subcommand to the parser."""
     sample = shared.add_command(commands, "sample", _sample, "Sample images from a run or a checkpoint file.")
     _add_flags(sample, shared.add_source(sample, SampleConfig, "sampling", "samples", required=False))
     enlarge = shared.add_command(

@@ -43,7 +43,7 @@ NOT_RESULTS = {
 
 
 def add_command(commands: Any, name: str, run: Any, help: str, runs_dir: bool = True) -> argparse.ArgumentParser:
-    """Add a subcommand that calls `run` with its options, and takes --json; with `runs_dir`, also --runs_dir."""
+    """Adds a subcommand that calls `run` with its options, and takes --json; with `runs_dir`, also --runs_dir."""
     parser = commands.add_parser(name, help=help, description=help, allow_abbrev=False)
     parser.set_defaults(command=run)
     output.add_json_flag(parser)
@@ -55,12 +55,12 @@ def add_command(commands: Any, name: str, run: Any, help: str, runs_dir: bool = 
 
 
 def path(text: str) -> Path:
-    """Parse a path as a user types it, with ~ for the home folder, which not every shell expands."""
+    """Parses a path as a user types it, with ~ for the home folder, which not every shell expands."""
     return Path(os.path.expanduser(fields.path_text(text)))
 
 
 def boolean(text: str) -> bool:
-    """Parse True or False, as improved-diffusion writes them, and their usual short forms."""
+    """Parses True or False, as improved-diffusion writes them, and their usual short forms."""
     return fields.parse(bool, text)
 
 
@@ -88,7 +88,7 @@ def result_folder(out: Path | None, source: object, kind: str) -> Path:
 
 
 def copy_arrays_to_log_folder(out: Path | None, folder: Path) -> None:
-    """Copy the .npz files of a finished job to OPENAI_LOGDIR, where improved-diffusion's scripts write them.
+    """Copies the .npz files of a finished job to OPENAI_LOGDIR, where improved-diffusion's scripts write them.
 
     Files of an earlier job stay: where names are the same, the new ones get a number.
     """
@@ -113,7 +113,7 @@ def add_settings(
     names: Mapping[str, str] = {},
     dashes: bool = False,
 ) -> None:
-    """Add a flag for every setting of `section`.  Settings that are not given are left out of the parsed options.
+    """Adds a flag for every setting of `section`.  Settings that are not given are left out of the parsed options.
 
     `base` has the defaults that the help shows, if they are not the section's own; `names` are other names of flags.
     dashes: accept --image-size as well as --image_size.
@@ -162,7 +162,7 @@ def add_source(
     required: bool = True,
     leave_out: set[str] = frozenset(),  # type: ignore[assignment]
 ) -> Any:
-    """Add the flags of a command that works with a checkpoint: its source, the result's folder, the settings.
+    """Adds the flags of a command that works with a checkpoint: its source, the result's folder, the settings.
 
     out: where results go by default.  base: defaults for a file without settings of its own, some of whose flags have
     other `names`.  Returns the group of flags that name the source: one at most may be given, one must if `required`.
@@ -188,7 +188,7 @@ def add_source(
 
 
 def read_source(options: argparse.Namespace, section: type[S]) -> tuple[S, runs.Run | Path, dict[str, Any]]:
-    """Read the flags of `add_source`: settings, run or file, and settings of a file that does not hold its own."""
+    """Reads the flags of `add_source`: settings, run or file, and settings of a file that does not hold its own."""
     wanted = section(**given(options, section))
     for problem in validation.limit_problems(wanted):
         raise UserError(problem.sentence, code=problem.code)
@@ -236,7 +236,7 @@ def _holds_results(folder: Path) -> bool:
 
 
 def log_to(run: jobs.Job) -> "logging.FileHandler | None":
-    """Log to log.txt, and to the terminal unless it is redirected there.  Returns the handler of log.txt, if any.
+    """Logs to log.txt, and to the terminal unless it is redirected there.  Returns the handler of log.txt, if any.
 
     Of several processes, only the main one logs.
     """

@@ -31,7 +31,7 @@ def is_main() -> bool:
 
 
 def run(command: Callable[[argparse.Namespace], T], options: argparse.Namespace) -> T:
-    """Run a subcommand, together with the other processes if there are any.  Only the main one raises a UserError."""
+    """Runs a subcommand, together with the other processes if there are any.  Only the main one raises a UserError."""
     if not is_distributed():
         return command(options)
     from ddpm.compute import distributed
@@ -47,7 +47,7 @@ def run(command: Callable[[argparse.Namespace], T], options: argparse.Namespace)
 
 
 def run_on_main(make: Callable[[], T]) -> T:
-    """Call `make` in the main process alone; returns its result in all of them."""
+    """Calls `make` in the main process alone; returns its result in all of them."""
     if not is_distributed():
         return make()
     from ddpm.compute import distributed

@@ -28,7 +28,7 @@ MAY_CHANGE = {"data_dir", "enlarge", "skip_broken"}  # with --resume: where the 
 
 
 def add(commands: Any) -> None:
-    """Add the subcommand to the parser."""
+    """Adds the subcommand to the parser."""
     _add_train(commands, "train", "Train a model, or resume a stopped run.", Config(), {})
     _add_train(
         commands,
@@ -48,7 +48,7 @@ def add(commands: Any) -> None:
 
 
 def _add_train(commands: Any, name: str, help: str, base: Config, names: Mapping[str, str]) -> None:
-    """Add a command that trains; `base` has its defaults, and `names` other names of flags."""
+    """Adds a command that trains; `base` has its defaults, and `names` other names of flags."""
     train = shared.add_command(commands, name, _train, help)
     train.set_defaults(base=base)
     train.add_argument(
@@ -120,7 +120,7 @@ def _train(options: argparse.Namespace) -> Output:
 
 
 def _find(options: argparse.Namespace) -> runs.Run:
-    """Find the run to resume."""
+    """Finds the run to resume."""
     if options.resume:
         return runs.find_run(options.runs_dir, options.resume)
     folder = paths.log_folder()
@@ -156,7 +156,7 @@ def _train_here(run: runs.Run, worker: Worker) -> None:
 
 
 def _run(options: argparse.Namespace, given: dict[str, Any]) -> runs.Run:
-    """Find or make the run, with its settings read, as other processes may not see its folder."""
+    """Finds or makes the run, with its settings read, as other processes may not see its folder."""
     if options.resume is None:
         run = _new_run(options, given)
     else:
@@ -169,7 +169,7 @@ def _run(options: argparse.Namespace, given: dict[str, Any]) -> runs.Run:
 
 
 def _show_past(run: runs.Run, worker: Worker) -> None:
-    """Show what the run has done.  Raises UserError if resuming would overwrite some of it."""
+    """Shows what the run has done.  Raises UserError if resuming would overwrite some of it."""
     from ddpm.runs import lost_checkpoints
 
     lost_checkpoints.check(run)
@@ -212,7 +212,7 @@ def _new_run(options: argparse.Namespace, given: dict[str, Any]) -> runs.Run:
 
 
 def _estimate(options: argparse.Namespace, given: dict[str, Any]) -> Output:
-    """Estimate what a training costs, as the page Train does."""
+    """Estimates what a training costs, as the page Train does."""
     from ddpm.data import datasets
     from ddpm.planning.training_cost import estimate_training_cost
 
@@ -248,7 +248,7 @@ def _estimate(options: argparse.Namespace, given: dict[str, Any]) -> Output:
 
 
 def _measure_speed(config: Config) -> None:
-    """Time a training step with these settings, unless that was done before; progress goes to stderr."""
+    """Times a training step with these settings, unless that was done before; progress goes to stderr."""
     job = launch.start_measuring(config)
     if job.state() in jobs.ACTIVE:
         print("Timing a few training steps ...", file=sys.stderr)

@@ -12,7 +12,7 @@ from ddpm.runs import results
 
 
 def add(commands: Any) -> None:
-    """Add the subcommand to the parser."""
+    """Adds the subcommand to the parser."""
     look = shared.add_command(
         commands,
         "microscope",

@@ -13,7 +13,7 @@ from ddpm.planning import variances
 
 
 def add(commands: Any) -> None:
-    """Add the subcommand to the parser."""
+    """Adds the subcommand to the parser."""
     parser = shared.add_command(
         commands,
         "analytic",

@@ -44,12 +44,7 @@ class FromCheckpoint:
         choices=("auto", "fixed_small", "fixed_large", "analytic"),
     )
     seed: int = setting(
-        0,
-        "Random seed: image k uses seed + k, whatever the batch size.",
-        label="Seed",
-        low=0,
-        high=2**32 - 1,
-        basic=True,
+        0, "Random seed: image k uses seed + k, whatever the batch.", label="Seed", low=0, high=2**32 - 1, basic=True
     )
     threads: int = setting(
         0,

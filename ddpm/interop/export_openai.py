@@ -59,7 +59,7 @@ TRAIN_FLAGS = (
 
 
 def export_checkpoint(run: Run, folder: Path, step: int = 0) -> list[str]:
-    """Export the checkpoint of `step` (0: the newest) and the log to `folder`; returns notes for the user.
+    """Exports the checkpoint of `step` (0: the newest) and the log to `folder`; returns notes for the user.
 
     model, ema and opt files are plain state_dicts, numbered by the optimiser updates done, which is the step from which
     improved-diffusion resumes; progress.csv has its columns; flags.txt has the command lines.  Raises UserError if the
@@ -112,7 +112,7 @@ def export_checkpoint(run: Run, folder: Path, step: int = 0) -> list[str]:
 
 
 def _read(run: Run, checkpoint: Checkpoint) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any] | None, int]:
-    """Read the weights, the optimiser's state (None if not saved) and the number of updates done."""
+    """Reads the weights, the optimiser's state (None if not saved) and the number of updates done."""
     if wrong := checkpoint_files.damage(checkpoint):
         raise UserError(f"{wrong} Export another checkpoint, with --step.", code="damaged-checkpoint")
     if checkpoint.path("state").name not in checkpoint.files:
@@ -144,7 +144,7 @@ def _save(path: Path, content: Any) -> None:
 
 
 def _pad_labels(name: str, tensor: Tensor, hidden: int) -> Tensor:
-    """Pad the label embedding [num_classes + hidden, C] with zero rows to the [1000, C] of improved-diffusion.
+    """Pads the label embedding [num_classes + hidden, C] with zero rows to the [1000, C] of improved-diffusion.
 
     `hidden`: rows for the label of no class, 0 or 1; they stay last.  Other tensors are returned as they are.
     """
@@ -155,7 +155,7 @@ def _pad_labels(name: str, tensor: Tensor, hidden: int) -> Tensor:
 
 
 def _optimizer(state: Mapping[str, Any], names: list[str], hidden: int) -> dict[str, Any]:
-    """Convert AdamW's state_dict to what improved-diffusion loads: not fused, and padded where the weights are."""
+    """Converts AdamW's state_dict to what improved-diffusion loads: not fused, and padded where the weights are."""
     padded = {
         place: {key: _pad_labels(names[place], value, hidden) if value.ndim else value for key, value in entry.items()}
         for place, entry in state["state"].items()
@@ -164,7 +164,7 @@ def _optimizer(state: Mapping[str, Any], names: list[str], hidden: int) -> dict[
 
 
 def _limits(config: Config) -> list[str]:
-    """Yield what improved-diffusion's unmodified scripts cannot do with such a network."""
+    """Yields what improved-diffusion's unmodified scripts cannot do with such a network."""
     model, diffusion = config.model, config.diffusion
     notes = []
     hides = model.class_cond and model.cond_drop_prob > 0

@@ -51,7 +51,7 @@ class ImportOptions(NamedTuple):
 def import_folder(
     folder: Folder, runs_dir: Path, flags: Mapping[str, Any], options: ImportOptions, progress: Progress
 ) -> Imported:
-    """Make a run of a folder that improved-diffusion wrote.
+    """Makes a run of a folder that improved-diffusion wrote.
 
     `flags`: settings by name.  In place, the folder itself becomes the run, under a link in `runs_dir`, and gets
     config.json, status.json, saves/ and state files; otherwise everything is copied, and steps are numbered by the
@@ -80,7 +80,7 @@ def import_folder(
 
 
 def _newest(folder: Folder) -> tuple[Files, list[str]]:
-    """Find the newest step whose weights can be read; also returns what is wrong with those after it."""
+    """Finds the newest step whose weights can be read; also returns what is wrong with those after it."""
     notes: list[str] = []
     for found in reversed(folder.steps):
         try:
@@ -124,7 +124,7 @@ def _settings(
 
 
 def _training(folder: Folder, newest: Files, optimizer: Mapping[str, Any] | None) -> tuple[dict[str, Any], list[str]]:
-    """Infer settings of the training from its log and optimiser; also returns notes on what could not be inferred."""
+    """Infers settings of the training from its log and optimiser; also returns notes on what could not be inferred."""
     settings: dict[str, Any] = {"ema_rate": ",".join(newest.averages), "ema_warmup": False}
     notes = []
     if folder.progress and (batch := openai_folder.batch_size(openai_folder.read_progress(folder.progress))):
@@ -146,7 +146,7 @@ def _training(folder: Folder, newest: Files, optimizer: Mapping[str, Any] | None
 
 
 def _with_classes(config: Config, labels: tuple[int, ...], names: tuple[str, ...]) -> Config:
-    """Add the names of the classes to `config`: those given, those of the data, or the numbers of trained labels."""
+    """Adds the names of the classes to `config`: those given, those of the data, or the numbers of trained labels."""
     if names and not config.model.class_cond:
         raise UserError(
             f"class_names {','.join(names)} were given, but the network has no classes: leave them out.",
@@ -167,7 +167,7 @@ def _with_classes(config: Config, labels: tuple[int, ...], names: tuple[str, ...
 def _checkpoints(
     folder: Folder, config: Config, notes: list[str], progress: Progress
 ) -> Iterator[tuple[Files, warm_start.Start]]:
-    """Yield every step that can be read, the oldest first."""
+    """Yields every step that can be read, the oldest first."""
     for number, found in enumerate(folder.steps):
         assert found.model
         progress(f"Reading {found.model.name}", number, len(folder.steps))
@@ -273,7 +273,7 @@ def _log_of(folder: Folder) -> bytes:
 
 
 def _write_status(run: Run, step: int, row: Mapping[Any, float], notes: list[str], log: bytes | None = None) -> None:
-    """Write status.json, and log.txt if its text `log` is given, as a training that ended leaves them."""
+    """Writes status.json, and log.txt if its text `log` is given, as a training that ended leaves them."""
     if not step:
         raise UserError(" ".join(notes[-1:]), code="damaged-checkpoint")
     total = run.config.train.total_steps

@@ -1,7 +1,6 @@
 """What a stopped run goes on from: its newest whole checkpoint, and the data that it is given."""
 
 import logging
-import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,13 +14,14 @@ from ddpm.errors import UserError
 from ddpm.runs import lost_checkpoints
 from ddpm.runs.runs import Checkpoint, Run
 from ddpm.runs.worker import Worker
+from ddpm.storage import paths
 from ddpm.training import warm_start
 
 log = logging.getLogger("ddpm")
 
 
 def check_unfinished(run: Run) -> None:
-    """Raise UserError for a run whose last step is saved; its folder stays as it is."""
+    """Raises UserError for a run whose last step is saved; its folder stays as it is."""
     if any(c.step >= run.config.train.total_steps for c in run.checkpoints()) and is_done(run):
         raise UserError(run.finished_message, code="nothing-left")
 
@@ -51,7 +51,7 @@ def _with_data(run: Run, given: Mapping[str, Any]) -> Config:
     remedy = f"`{run.shell('train', '--resume', more=['--data_dir', 'FOLDER'])}`"
     if not place:
         raise UserError(f"{run.name} has no data to train on yet: {remedy} names it.", code="no-data-named")
-    if place not in DATA_SETS and not os.path.exists(os.path.expanduser(place)):
+    if place not in DATA_SETS and not paths.full(place).exists():
         raise UserError(
             f"There is no folder or file {place}, on which {run.name} was trained: {remedy} says where the images are"
             " now.",

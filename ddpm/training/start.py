@@ -21,7 +21,7 @@ log = logging.getLogger("ddpm")
 
 
 def settle(config: Config) -> Config:
-    """Add to the settings of a new training what follows from them and the data: total_steps, num_classes, class_names.
+    """Adds to the settings of a new training what follows from them and the data: total_steps, the classes.
 
     No image is read.  Raises UserError for settings that do not go together and for data that is not there.
     """
@@ -30,7 +30,7 @@ def settle(config: Config) -> Config:
 
 
 def prepare(config: Config, progress: Progress | None = None) -> tuple[Config, Dataset]:
-    """Check the settings of a new training and read its data, before there is a run that it could leave behind.
+    """Checks the settings of a new training and reads its data, before there is a run that it could leave behind.
 
     Returns the config with what follows from the data (total_steps, num_classes, class_names), and the training images.
     Raises UserError for settings that do not go together, for data that cannot be read, and for a file to begin from
@@ -46,7 +46,7 @@ def prepare(config: Config, progress: Progress | None = None) -> tuple[Config, D
 
 
 def log_versions() -> None:
-    """Log which versions of the program, Python and torch train."""
+    """Logs which versions of the program, Python and torch train."""
     log.info("DDPM Workbench %s, Python %s, torch %s", ddpm.__version__, platform.python_version(), version("torch"))
 
 
@@ -59,7 +59,7 @@ def file_handler(path: Path) -> logging.FileHandler:
 
 @contextlib.contextmanager
 def failures_in(handler: logging.Handler | None) -> Iterator[None]:
-    """Write an error that ends the block to a log file as well: one sentence, or the traceback of a fault of ours."""
+    """Writes an error that ends the block to a log file as well: one sentence, or the traceback of a fault of ours."""
     try:
         yield
     except Exception as error:
@@ -72,7 +72,7 @@ def failures_in(handler: logging.Handler | None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def log_to_file(path: Path) -> Iterator[None]:
-    """Log to a run's log.txt while the block lasts, with the error that ends it."""
+    """Logs to a run's log.txt while the block lasts, with the error that ends it."""
     level, handler = log.level, file_handler(path)
     log.setLevel(logging.INFO)
     log.addHandler(handler)
