@@ -151,7 +151,7 @@ def test_the_cheapest_within_the_tolerance_is_told_and_taken_along(
     compared(fake_run("shapes"))
     taken: list[SampleConfig] = []
     real = sampling_form.fill
-    monkeypatch.setattr(sampling_form, "begin", lambda config, sample: taken.append(sample) or real(config, sample))
+    monkeypatch.setattr(sampling_form, "fill", lambda config, sample: taken.append(sample) or real(config, sample))
     at = open_page("pages/explore.py")
     assert "UniPC-3, logsnr with 10 NFE: 0.11 s per image, 1.2 levels from converged." in said(at)
     assert "An Old One, 2 threads, fp32" in said(at)

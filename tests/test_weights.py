@@ -45,7 +45,7 @@ def written(path: Path, content: bytes) -> Path:
 OBJECTS = {"state_dict": NETWORK, "args": argparse.Namespace(lr=1)}
 FILES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "module": (lambda p: saved(p, torch.nn.Linear(2, 2)), r"whole.*torch\.nn\.modules\.linear\.Linear"),
-    "trainer": (lambda p: saved(p, OBJECTS), r"whole.*network under state_dict beside args.*argparse\.Namespace"),
+    "trainer": (lambda p: saved(p, OBJECTS), r"whole.*network under state_dict next to args.*argparse\.Namespace"),
     "old trainer": (lambda p: saved(p, OBJECTS, _use_new_zipfile_serialization=False), r"argparse\.Namespace"),
     "of torch": (
         lambda p: saved(p, {"model": NETWORK, "data": torch.utils.data.TensorDataset(torch.zeros(1))}),
