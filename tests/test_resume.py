@@ -353,7 +353,7 @@ def test_an_image_that_was_ever_trained_on_is_not_tested_on(apart: Run, capsys: 
     assert main.main([*shlex.split(said.split("`")[-2])[1:], "--total_steps", "6"]) == 0, "a new run from its weights"
     new = newest(apart)
     assert "may have been trained on images that are held out now" in status_of(new).warning
-    new.keep(codec.replace(new.config, {"total_steps": 8}))
+    new.save_config(codec.replace(new.config, {"total_steps": 8}))
     assert go_on(new) == 0, "that was said when it began"
     (place / "test" / "new.png").unlink()
     assert go_on(apart) == 0
