@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as the command line has it
+os.environ.setdefault("GOMP_SPINCOUNT", "2000")  # as the command line has it
 os.environ.setdefault("KMP_BLOCKTIME", "1")
 
 import numpy as np
