@@ -11,7 +11,7 @@ import pytest
 
 # As the command line has it, before torch is loaded: threads that wait for one another leave the cores to whoever else
 # computes.  Left to itself OpenMP has them turn round and round, and beside other work a test of seconds takes minutes.
-os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 os.environ.setdefault("KMP_BLOCKTIME", "1")
 
 from ddpm.config import codec

@@ -305,3 +305,29 @@ def test_files_of_other_programs(tiny: Config, runs_dir: Path, tmp_path: Path) -
         with pytest.raises(UserError) as raised:
             ddpm.load(source, **more)
         assert raised.value.code == code
+
+
+def test_weights_are_chosen_where_they_are_loaded(
+    tiny: Config, runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A setting that an already loaded model cannot follow is refused, and one for `load` reaches it."""
+    list(ddpm.train(tiny, run="chosen", runs_dir=runs_dir))
+    run = ddpm.open_run("chosen", runs_dir)
+    raw = ddpm.evaluate(ddpm.load(run, weights="model", step=10), num_samples=2)
+    asked: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", asked.append)
+    assert ddpm.evaluate(run, num_samples=2, weights="model", step=10, threads=1).bits_per_dim == raw.bits_per_dim
+    assert asked == [1]
+    model = ddpm.load(run)
+    for wrong in (lambda: model.sample(1, weights="model"), lambda: ddpm.evaluate(model, num_samples=2, step=10)):
+        with pytest.raises(UserError) as raised:
+            wrong()
+        assert raised.value.code == "settings-are-fixed"
+
+
+def test_settings_have_the_names_of_flags() -> None:
+    from ddpm.api.settings import parse_section
+    from ddpm.config.tasks import SampleConfig
+
+    asked = parse_section(SampleConfig, {"task": "vary", "image": Path("/one.png")})
+    assert asked == parse_section(SampleConfig, {"task": "vary", "picture": "/one.png"})

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ddpm.api.model import Model, load
-from ddpm.api.settings import parse_section, progress_bar
+from ddpm.api.settings import check_not_loading, parse_section, progress_bar
 from ddpm.config.tasks import EvalConfig
 from ddpm.runs.runs import Run
 
@@ -56,9 +56,13 @@ def evaluate(
         found = ddpm.evaluate("runs/quick-start", "shapes", num_samples=100)
         print(f"{found.bits_per_dim:.3f} +- {found.ci95:.3f} bits/dim")
     """
-    if not isinstance(model, Model):
-        model = load(model)
     request = parse_section(EvalConfig, {"data_dir": str(data), "num_samples": num_samples, **settings})
+    if isinstance(model, Model):
+        check_not_loading(settings)
+    else:
+        model = load(model, weights=request.weights, step=request.step)
+    import torch
+
     from ddpm.analysis import likelihood
     from ddpm.checkpoints import checkpoint_files
     from ddpm.data import lineage
@@ -69,6 +73,8 @@ def evaluate(
     if opened := model.opened:
         seen = lineage.from_json(opened.weights.data)
         learnt = checkpoint_files.learnt_at_step(opened.path, opened.weights.step) if seen else None
+    if request.threads:
+        torch.set_num_threads(request.threads)
     dataset, _ = likelihood.open_images(model.config, request, None, seen, learnt)
     compute = backend.resolve_backend(request.kernels, "fp32", model.device)
     resolved = resolve.resolve_evaluation(model.config, dataclasses.replace(request, kernels=compute.kernels))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ddpm.api.runs import RUNS, expand_path, open_run
-from ddpm.api.settings import parse_section, progress_bar
+from ddpm.api.settings import check_not_loading, parse_section, progress_bar
 from ddpm.config.tasks import FromCheckpoint, SampleConfig
 from ddpm.config.training import Config
 from ddpm.errors import UserError
@@ -195,6 +195,7 @@ class Model:
         settings: dict[str, Any],
     ) -> SampleConfig:
         """The request that these arguments make.  Raises UserError for settings that are unknown or out of range."""
+        check_not_loading(settings)
         model = self.config.model
         shape = (model.image_channels, model.image_size, model.image_size)
         if noise is not None and (tuple(noise.shape[1:]) != shape or (n or len(noise)) != len(noise)):

@@ -22,6 +22,8 @@ def absolute_paths(settings: dict[str, Any]) -> dict[str, Any]:
 def parse_section(section: type[T], values: Mapping[str, Any]) -> T:
     """Settings of one dataclass.  Raises UserError for settings that are unknown, of a wrong type or out of range."""
     known = {s.name: s for s in fields.settings(section)}
+    flags = {s.flag: s.name for s in known.values() if s.flag}
+    values = {flags.get(name, name): value for name, value in values.items()}
     if unknown := sorted(set(values) - set(known)):
         raise UserError(f"There is no setting {unknown[0]!r}: choose among {', '.join(known)}.", code="unknown-setting")
     plain = {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
@@ -29,6 +31,15 @@ def parse_section(section: type[T], values: Mapping[str, Any]) -> T:
     for problem in validation.limit_problems(wanted):
         raise UserError(problem.sentence, code=problem.code)
     return wanted
+
+
+def check_not_loading(settings: Mapping[str, Any]) -> None:
+    """Raises UserError for settings that choose the weights, where these are loaded already."""
+    if chosen := [name for name in ("weights", "step") if name in settings]:
+        raise UserError(
+            f"{chosen[0]} was given, and this model is loaded already: give it to load() instead.",
+            code="settings-are-fixed",
+        )
 
 
 @contextlib.contextmanager

@@ -40,7 +40,7 @@ def read(config: Config, sample: SampleConfig, progress: Progress | None = None)
         return None
     if config.model.super_res:
         raise UserError(
-            f"task {sample.task} begins with an image, and this model enlarges small ones: use task draw with"
+            f"task {sample.task} begins with an image, and this model enlarges small ones: use task sample with"
             " base_samples.",
             code="not-applicable",
         )

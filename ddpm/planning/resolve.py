@@ -36,11 +36,6 @@ class ResolvedProcess:
     guidance: Guidance | None
     """Classifier-free guidance; None where the model is used as it is."""
 
-    @property
-    def num_inference_steps(self) -> int:
-        """Number of denoising steps: of timesteps that are visited."""
-        return len(self.timesteps)
-
 
 @dataclass(frozen=True, eq=False)
 class ResolvedSampling(ResolvedProcess):

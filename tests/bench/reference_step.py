@@ -11,7 +11,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from ddpm.bench import worker
-from ddpm.bench.baseline import Plain
+from ddpm.bench.baseline import PlainTrainer
 from ddpm.config import codec
 from ddpm.config.presets import PRESETS
 
@@ -19,7 +19,7 @@ from ddpm.config.presets import PRESETS
 def main(steps: int = 12) -> None:
     """The CPU preset's network, with its batch in one piece."""
     config = codec.replace(PRESETS["cifar10-cpu"].config, {"microbatch": -1})
-    plain, batch, seconds = Plain(config), worker.random_batch(config), []
+    plain, batch, seconds = PlainTrainer(config), worker.random_batch(config), []
     for _ in range(steps + 2):
         began = time.perf_counter()
         plain.update(batch)
