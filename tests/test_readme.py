@@ -159,7 +159,7 @@ FINDS = {
     "previews, requests": "def _preview",
     "button Stop": '"Stop"',
     "native charts": "ScatterChart",
-    "Winograd tile size": "def _tile",
+    "Winograd tile size": "def winograd_tile",
 }
 """What a reader looks for, as the map says it, and what is in the file that it names."""
 

@@ -48,6 +48,8 @@ def said(path: Path) -> Iterator[str]:
         if isinstance(node, ast.Constant | ast.JoinedStr) and id(node) not in docs | inner:
             yield from SHOWN.findall(constant(node))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "shell":
+            if node.args and isinstance(node.args[0], ast.Starred):
+                continue  # of a row of KINDS, which test_extending types
             more = [
                 word for keyword in node.keywords if isinstance(keyword.value, ast.List) for word in keyword.value.elts
             ]
@@ -177,7 +179,7 @@ def test_the_first_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
         assert shown(capsys.readouterr().out) == "ddpm train --preset quick-start"
         assert main.main(["example", "--runs_dir", "my runs"]) == 0
         assert typed(capsys.readouterr().out.partition(": ")[2].strip()) == 0
-        assert SampleJob(Path("drawn")).shape == (16, 32, 32, 3)
+        assert SampleJob(Path("samples")).shape == (16, 32, 32, 3)
 
 
 @pytest.mark.parametrize("more", [[], ["--total_steps", "4"]], ids=["finished", "to be gone on with"])

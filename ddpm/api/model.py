@@ -201,7 +201,7 @@ class Model:
         if noise is not None and (tuple(noise.shape[1:]) != shape or (n or len(noise)) != len(noise)):
             wanted = ", ".join(map(str, (n or "N", *shape)))
             raise UserError(
-                f"noise has shape {list(noise.shape)}, and this model takes [{wanted}]: give noise of this shape.",
+                f"The noise has shape {list(noise.shape)}, and this model takes [{wanted}]: give noise of this shape.",
                 code="wrong-size",
             )
         asked = {
@@ -246,7 +246,8 @@ class Model:
             found = variance_file.read(opened.path, opened.sha256, self.config.diffusion.diffusion_steps)
         if found is None:
             raise UserError(
-                "The analytic variance of this model is not estimated yet: run `ddpm analytic` on its checkpoint, or"
+                "The analytic variance of this model is not estimated yet: run `ddpm analytic --run RUN` on its"
+                " checkpoint, or"
                 " choose another variance.",
                 code="missing-value",
             )
@@ -281,7 +282,9 @@ class Model:
         T = self.config.diffusion.diffusion_steps
         index = torch.as_tensor(t, dtype=torch.int64, device=self.device).expand(len(x_t))
         if len(index) and not 0 <= int(index.min()) <= int(index.max()) < T:
-            raise UserError(f"t is {t}, and the timesteps of this model are 0 to {T - 1}.", code="out-of-range")
+            raise UserError(
+                f"The timesteps t are {t}, and this model has 0 to {T - 1}: give those.", code="out-of-range"
+            )
         condition = {} if low_res is None else {"low_res": low_res.to(self.device)}
         if self.config.model.class_cond:
             labels = torch.tensor(self._labels(classes), device=self.device)

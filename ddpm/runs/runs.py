@@ -302,14 +302,14 @@ def find_run(runs_dir: Path, name: str) -> Run:
             " which hold their settings.",
             code="lost-settings",
         )
-    newest = ", ".join(run.name for run in found[:5]) or "none yet"
+    newest = ", ".join(run.name for run in found[:5])
+    known = f"the newest are {newest}" if newest else "there are none yet; `ddpm example` makes one to try"
     if not run_names.is_name(name):
         raise UserError(
-            f"{name!r} is no name of a run, which is that of a folder in {runs_dir}, without a path: the newest are"
-            f" {newest}.",
+            f"{name!r} is no name of a run, which is that of a folder in {runs_dir}, without a path: {known}.",
             code="bad-name",
         )
-    raise UserError(f"There is no run named {name} in {runs_dir}: the newest are {newest}.", code="unknown-run")
+    raise UserError(f"There is no run named {name} in {runs_dir}: {known}.", code="unknown-run")
 
 
 def list_runs(runs_dir: Path) -> list[Run]:
