@@ -192,12 +192,12 @@ def test_one_way_beats_another_where_it_is_better_everywhere_and_by_enough() -> 
     assert probe._beats(errors, errors + mixed + small, np.arange(len(LEVELS)) != 2, 0.05)
 
 
-def test_only_what_all_good_ways_agree_in_is_told() -> None:
+def test_only_settings_that_all_good_candidates_share_are_inferred() -> None:
     other, raw = Process("cosine", 1000, True), Process("linear", 4000, False)
-    told = {p: np.zeros((len(LEVELS), 2)) for p in (USUAL, other, raw)}
-    assert probe._told(told, USUAL, {USUAL, other}) == {"rescale_timesteps": True}
-    assert probe._told(told, USUAL, {USUAL, raw}) == {"noise_schedule": "linear"}
-    assert probe._told(told, raw, {raw}) == {
+    errors = {p: np.zeros((len(LEVELS), 2)) for p in (USUAL, other, raw)}
+    assert probe._agreed_settings(errors, USUAL, {USUAL, other}) == {"rescale_timesteps": True}
+    assert probe._agreed_settings(errors, USUAL, {USUAL, raw}) == {"noise_schedule": "linear"}
+    assert probe._agreed_settings(errors, raw, {raw}) == {
         "noise_schedule": "linear",
         "rescale_timesteps": False,
         "diffusion_steps": 4000,

@@ -27,8 +27,11 @@ def normal_form(sample: SampleConfig) -> SampleConfig:
 
 def describe(config: Config, sample: SampleConfig) -> str:
     """Describes a request in one line: 16 images · DDIM, 50 NFE · seed 0."""
+    unguided = dataclasses.replace(
+        sample, guidance_scale=1.0
+    )  # the count is the same, also for a model without classes
     try:
-        evaluations = resolve.resolve_process(config, sample).nfe
+        evaluations = resolve.resolve_process(config, unguided).nfe
     except UserError:
         evaluations = 0
     normal = normal_form(sample)
