@@ -1,4 +1,4 @@
-"""results.xlsx: every number, text that stays text, charts and the picture, opened again."""
+"""results.xlsx: every number, text that stays text, charts and the preview, opened again."""
 
 import io
 import math
@@ -149,8 +149,8 @@ def test_the_last_preview_is_embedded_enlarged_and_unblurred(
     original = Image.open(run.folder / "samples" / "000040.png")
     assert embedded.size == (34 * 15, 34 * 15)
     assert embedded.resize((34, 34), Image.Resampling.NEAREST).tobytes() == original.tobytes()
-    assert len(drawings) == 2  # the picture's and the charts'
-    assert "The picture is the preview of step 40." in [row[1] for row in opened(run)["Summary"].values]
+    assert len(drawings) == 2  # the preview's and the charts'
+    assert "The image is the preview of step 40." in [row[1] for row in opened(run)["Summary"].values]
 
 
 def test_a_broken_preview_is_said_so(fake_run: FakeRun) -> None:
@@ -231,7 +231,7 @@ def test_a_resumed_run_has_each_step_once(runs_dir: Path, tiny: Config) -> None:
     log_of(run, "1,1,1", "nan,1,2", "3,1,3", "nonsense", "20,2,2", "30,2,3")
     book = opened(run)
     assert [(row["step"], row["loss"]) for row in table(book["Metrics"])] == [(1, 1), (2, 20), (3, 30)]
-    assert any("no numbers can be read from it: 1 line." in str(row[1]) for row in book["Summary"].values)
+    assert any("1 line of progress.csv left out" in str(row[1]) for row in book["Summary"].values)
 
 
 def test_more_rows_than_a_sheet_holds(runs_dir: Path, tiny: Config) -> None:

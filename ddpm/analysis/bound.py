@@ -78,7 +78,7 @@ def iter_bits_per_dim(
     """Computes what `bits_per_dim` does, and yields at each model evaluation.
 
     Images times timesteps are evaluated `rows` at a time, which bounds the memory: one image's timesteps from the last
-    to the first, then the next image's.
+    to the first, then the next image's.  x_start, noise: float32 [N, C, H, W], x_start in [-1, 1].
     """
     count, T = len(x_start), len(schedule)
     terms = {name: torch.zeros(count, T, dtype=torch.float64) for name in TERMS}

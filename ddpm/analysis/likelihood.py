@@ -226,7 +226,8 @@ def open_images(
     """Opens the images to evaluate, and returns them with a record of data_dir, part and count.
 
     The network's own data is recognised by its digest, `seen`, under any path.  Several processes each read the images,
-    and wait for one another; where one cannot, or is asked to stop, all end.
+    and wait for one another; where one cannot, or is asked to stop, all end.  learnt: uint64 [M], hashes of the images
+    that the network was trained on.
     """
     mine = dataclasses.replace(config.data, data_dir=settings.data_dir or config.data.data_dir)
     mine = datasets.adjusted(mine, settings)

@@ -55,7 +55,7 @@ def save(
     log_bytes: int,
     seconds: float,
 ) -> Checkpoint:
-    """Saves the set of files of one step.  weights: "model" or "ema_0.9999" -> name -> tensor.
+    """Saves the set of files of one step.  weights: "model" or "ema_0.9999" -> name -> tensor [...].
 
     optimizer: None where another program's was lost.  An existing set that can be resumed from is left alone, as is
     another program's; files of one that cannot are kept under another name.  Raises files.DiskFull with earlier sets
@@ -97,7 +97,7 @@ def _set_aside(path: Path) -> None:
 
 
 def save_weights(file: Any, weights: Mapping[str, Tensor], config: Config, step: int, kind: str) -> None:
-    """Writes one file of weights that holds its settings."""
+    """Writes one file of weights that holds its settings.  weights: name -> [...], of the network's shapes."""
     torch.save(_described(weights, config, step, kind), file)
 
 
@@ -262,13 +262,13 @@ def learnt_in(state: Mapping[str, Any]) -> np.ndarray | None:
 
 
 def learnt_at_step(path: Path, step: int) -> np.ndarray | None:
-    """Reads the same from the state file of a step in the folder of `path`; None where there is none."""
+    """Reads the same, uint64 [M], from the state file of a step in the folder of `path`; None where there is none."""
     state = path.with_name(f"state{step:06d}.pt")
     return learnt_in(read(state)) if state.exists() else None
 
 
 def optimizer_of(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Reads AdamW's state_dict, by position in the order of `tensors`.
+    """Reads AdamW's state_dict, by position in the order of `tensors`: name -> [...].
 
     improved-diffusion's mixed precision keeps the state of all tensors as a single flat one, in the same order,
     which is split.  Raises UserError where the state does not belong to these tensors.
@@ -324,13 +324,13 @@ def _with_run_settings(path: Path, tensors: dict[str, Tensor]) -> Weights:
 
 
 def fit(model: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
-    """Loads `tensors` into `model`.  Raises UserError that names what differs, and the flags that would fit."""
+    """Loads `tensors` (name -> [...]) into `model`.  Raises UserError naming what differs, and flags that fit."""
     compare(model, tensors, source)
     model.load_state_dict(tensors)
 
 
 def compare(model: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
-    """Raises UserError as `fit` does, without loading anything; `model` may be on the meta device."""
+    """Raises UserError as `fit` does, without loading `tensors` (name -> [...]); `model` may be on the meta device."""
     wanted = {name: tuple(t.shape) for name, t in model.state_dict().items()}
     found = {name: tuple(t.shape) for name, t in tensors.items()}
     if wanted != found:

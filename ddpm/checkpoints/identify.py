@@ -38,7 +38,7 @@ def identify(
 
     Shapes determine most of the model's settings; `flags` (by setting name) and, for a released model's file, its
     preset give the rest.  run_probe: a probe, on the data that `flags` name or on photographs, infers what shapes do
-    not determine, where it was not given, and notes where what was given does not fit.  tensors: by name, of any shape.
+    not determine, where it was not given, and notes where what was given does not fit.  tensors: name -> [...].
     Raises UserError for flags that contradict the shapes or the preset.
     """
     shapes = {name: tuple(t.shape) for name, t in tensors.items()}
@@ -88,7 +88,7 @@ def identify(
 def settings_of(
     tensors: Mapping[str, Tensor], flags: Mapping[str, Any], source: Path, run_probe: bool = True
 ) -> Config:
-    """Identifies the settings as `identify` does, and logs how."""
+    """Identifies the settings as `identify` does from tensors (name -> [...]), and logs how."""
     found = identify(tensors, flags, source, run_probe)
     for sentence in found.notes:
         log.warning("%s", sentence)
@@ -149,7 +149,7 @@ def trained_labels(path: Path, tensors: Mapping[str, Tensor]) -> tuple[int, ...]
 
     AdamW's second moments of an unused embedding stay zero.  Without the optimiser's file (or with a damaged one),
     trained embeddings are those that differ between the weights and an average of them, which shows only without weight
-    decay.
+    decay.  tensors: name -> [...]; the embedding is label_emb.weight, [labels, channels].
     """
     embedding = tensors.get("label_emb.weight")
     files = openai_folder.files_of_same_step(path)

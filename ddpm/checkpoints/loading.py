@@ -161,7 +161,7 @@ def build_network(
 ) -> UNet:
     """Builds the U-Net around `tensors`, which it shares where they are float32, in evaluation mode.
 
-    source: the file's name, for the UserError that is raised where they do not fit.
+    tensors: name -> [...].  source: the file's name, for the UserError that is raised where they do not fit.
     """
     with torch.device("meta"):
         network = unet.build(config.model)

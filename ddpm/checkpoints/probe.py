@@ -157,7 +157,7 @@ def sentences(verdict: Verdict, chosen: Mapping[str, Any], given: Mapping[str, A
 def verdict(tensors: Mapping[str, Tensor], config: Config, dataset: Dataset, labels: Sequence[int] = ()) -> Verdict:
     """Probes weights that fit `config.model`, up to its heads, with the usual settings and those of `config`.
 
-    `labels`: those that a class-conditional network knows, all of them if empty.
+    tensors: name -> [...].  labels: those that a class-conditional network knows; all of them if empty.
     """
     bench = _Bench(tensors, config, dataset, labels)
     own = Heads(*(getattr(config.model, name) for name in ATTENTION))

@@ -128,7 +128,7 @@ def _reading(path: Path) -> Iterator[io.BufferedReader]:
 
 
 def network_in(content: Any, path: Path) -> Mapping[str, Tensor]:
-    """Returns `content` if it is a network's state_dict.  Raises UserError that says what else it is."""
+    """Returns `content` if it is a network's state_dict (name -> [...]).  Raises UserError saying what else it is."""
     if _is_network(content):
         found: Mapping[str, Tensor] = content
         return found
@@ -137,7 +137,7 @@ def network_in(content: Any, path: Path) -> Mapping[str, Tensor]:
 
 
 def not_numbers(tensors: Mapping[str, Tensor]) -> str:
-    """Counts the values that are not finite, as part of a sentence; empty where all are finite."""
+    """Counts the values of tensors [...] that are not finite, as part of a sentence; empty where all are."""
     suspect = {name: t for name, t in tensors.items() if not _has_finite_sum(t)}
     bad = {name: count for name, t in suspect.items() if (count := t.numel() - int(t.isfinite().sum()))}
     if not bad:
@@ -159,7 +159,7 @@ def _has_finite_sum(tensor: Tensor) -> bool:
 
 
 def check_numbers(tensors: Mapping[str, Tensor], source: Path | str) -> None:
-    """Raises UserError where a value is NaN or infinite: such weights produce nothing but NaN."""
+    """Raises UserError where a value of a tensor [...] is NaN or infinite: such weights give nothing but NaN."""
     if wrong := not_numbers(tensors):
         raise UserError(
             f"In {source}, {wrong}: its training diverged, or the file is damaged; take an earlier checkpoint, or"

@@ -41,6 +41,7 @@ class Between(ImageNoise):
         self._weights = torch.tensor(weights, dtype=torch.float32)
 
     def __call__(self, x: Tensor) -> Tensor:
+        """Returns fresh noise like x: float32 [N, C, H, W]."""
         return slerp(super().__call__(x), self._other(x), self._weights)
 
 

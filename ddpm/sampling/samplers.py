@@ -178,7 +178,7 @@ def dpm_solver_pp(
     """DPM-Solver++, multistep (Lu et al. 2022b): order 1 is DDIM, 2 their Algorithm 2 (2M), 3 the same with one more
     difference of past predictions (3M), exactly integrated.
 
-    The step to the clean image takes the prediction alone.
+    The step to the clean image takes the prediction alone.  x: [N, C, H, W] ~ N(0, I).
     """
     points = _points(schedule, to_zero)
     past: list[tuple[Point, Tensor]] = []  # newest first
@@ -208,7 +208,10 @@ def dpm_solver_pp(
 def sde_dpm_solver_pp(
     denoise: Denoiser, x: Tensor, schedule: Schedule, *, to_zero: bool = True, randn_like: RandnLike = torch.randn_like
 ) -> Iterator[SampleStep]:
-    """SDE-DPM-Solver++(2M): the reverse SDE, with the last prediction remembered (Lu et al. 2022b, Eq. 19)."""
+    """SDE-DPM-Solver++(2M): the reverse SDE, with the last prediction remembered (Lu et al. 2022b, Eq. 19).
+
+    x: [N, C, H, W] ~ N(0, I).
+    """
     points = _points(schedule, to_zero)
     before: tuple[Point, Tensor] | None = None
     for done, (now, to) in enumerate(pairwise(points), start=1):
@@ -237,6 +240,7 @@ def unipc(
     and Eq. 5).
 
     The evaluation that begins a step also corrects the step before, so a step takes one evaluation.
+    x: [N, C, H, W] ~ N(0, I).
     """
     points = _points(schedule, to_zero)
     past: list[tuple[Point, Tensor]] = []  # newest first
@@ -291,7 +295,7 @@ def ipndm(
     """iPNDM of order 4: DDIM's step with up to four eps blended by Adams-Bashforth (Zhang and Chen 2023, Section 3.3).
 
     twice: as PLMS begins (Liu et al. 2022, Eq. 12 and 22), the first step is done again with the mean of the eps at
-    both its ends.  The step to the clean image takes the prediction alone.
+    both its ends.  The step to the clean image takes the prediction alone.  x: [N, C, H, W] ~ N(0, I).
     """
     points = _points(schedule, to_zero)
     past: list[Tensor] = []  # newest first
@@ -329,7 +333,7 @@ def heun(
     """Heun's method in x / alpha over sigma / alpha (Karras et al. 2022, Algorithm 1; with churn Algorithm 2).
 
     Two model evaluations a step, each yielded: the first ends where Euler would; the step to the clean image takes one.
-    churn: S_churn, the noise added and removed again over all steps.
+    x: [N, C, H, W] ~ N(0, I).  churn: S_churn, the noise added and removed again over all steps.
     """
     points = _points(schedule, to_zero)
     total = 2 * (len(points) - 1) - to_zero
