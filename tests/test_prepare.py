@@ -118,7 +118,7 @@ def test_an_interrupted_preparation_goes_on(database: Path, tmp_path: Path, monk
     unpacked: list[int] = []
     lsun.write(zipped(database), folder, SMALL, lambda done, total: unpacked.append(done))
     assert not unpacked
-    assert decoded[3:] == [f"picture {k} of the database" for k in (1, 2, 3, 4)]
+    assert decoded[3:] == [f"image {k} of the database" for k in (1, 2, 3, 4)]
     for k, value in enumerate(VALUES.values()):
         assert np.array_equal(pixels_of(folder / f"bedroom_{k:07d}.png"), expected(value, 24)), k
 

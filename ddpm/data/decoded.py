@@ -36,7 +36,7 @@ Progress = Callable[[int, int], None]  # (images done, total)
 NOTES = {
     "deep": "{count:,} of {total:,} images have 16 bits of grey and were reduced to 8.",
     "enlarged": "{count:,} of {total:,} images were smaller than image_size and have been enlarged.",
-    "transparent": "{count:,} of {total:,} images have transparent areas, which became white.",
+    "transparent": "{count:,} of {total:,} images are transparent in some areas, which became white.",
 }
 
 
