@@ -641,7 +641,7 @@ def test_shapes_are_drawn_the_same_every_time(monkeypatch: pytest.MonkeyPatch) -
     assert dataset.labels is not None
     assert dataset.labels.tolist() == list(range(8)) * 3
     assert dataset.class_names == shapes.NAMES
-    assert np.array_equal(dataset.images[5], np.asarray(shapes.draw(5, 32)))
+    assert np.array_equal(dataset.images[5], np.asarray(shapes.render(5, 32)))
     assert len({pixels.tobytes() for pixels in dataset.images}) == 24
     for size, channels in ((4, 3), (48, 1), (20, 4)):
         assert opened("shapes", size=size, channels=channels).images.shape == (24, size, size, channels)
@@ -650,7 +650,7 @@ def test_shapes_are_drawn_the_same_every_time(monkeypatch: pytest.MonkeyPatch) -
 def test_shapes_are_large_and_distinct() -> None:
     for k, name in enumerate(shapes.NAMES):
         for index in range(k, 200, len(shapes.NAMES)):
-            pixels = np.asarray(shapes.draw(index, 32)).astype(int)
+            pixels = np.asarray(shapes.render(index, 32)).astype(int)
             inked = np.abs(pixels - pixels[0, 0]).sum(axis=-1) > 40
             assert 0.08 < inked.mean() < 0.6, name
             inked[1:-1, 1:-1] = False

@@ -501,7 +501,7 @@ def test_pictures_smaller_than_the_model_are_refused_or_enlarged(
 def test_training_never_sees_what_is_held_out(tiny: Config) -> None:
     settings = DataConfig(data_dir="cifar10-mini", hold_out=0.2)
     parts = {split: open_dataset(settings, tiny.model, split=split, seed=5) for split in ("all", "train", "test")}  # type: ignore[arg-type]
-    train, test = parts["train"].places, parts["test"].places
+    train, test = parts["train"].indices, parts["test"].indices
     assert train is not None
     assert test is not None
     assert (len(parts["all"]), len(train) + len(test)) == (1000, 1000)
@@ -510,7 +510,7 @@ def test_training_never_sees_what_is_held_out(tiny: Config) -> None:
     seen = Stream(parts["train"], 5).next(1600)[0]
     drawn = {picture.tobytes() for picture in seen}
     assert drawn == {parts["all"].images[k].tobytes() for k in train}
-    other = open_dataset(settings, tiny.model, split="test", seed=6).places
+    other = open_dataset(settings, tiny.model, split="test", seed=6).indices
     assert not np.array_equal(other, test)
 
 

@@ -20,7 +20,7 @@ from ddpm.config.model import ModelConfig
 from ddpm.config.tasks import LsunConfig
 from ddpm.config.training import DataConfig
 from ddpm.data import archives, datasets, imagenet64, lsun, sources
-from ddpm.data.archives import Picture
+from ddpm.data.archives import PendingImage
 from ddpm.storage import files, image_files
 
 rng = np.random.default_rng(0)
@@ -118,7 +118,7 @@ def test_an_interrupted_preparation_goes_on(database: Path, tmp_path: Path, monk
     unpacked: list[int] = []
     lsun.write(zipped(database), folder, SMALL, lambda done, total: unpacked.append(done))
     assert not unpacked
-    assert decoded[3:] == [f"picture {k} of the database" for k in (1, 2, 3, 4)]
+    assert decoded[3:] == [f"image {k} of the database" for k in (1, 2, 3, 4)]
     for k, value in enumerate(VALUES.values()):
         assert np.array_equal(pixels_of(folder / f"bedroom_{k:07d}.png"), expected(value, 24)), k
 
@@ -448,17 +448,17 @@ def test_memory_holds_a_block_of_pictures_at_most(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(archives, "BLOCK", 4)
     taken, written, most = 0, 0, 0
 
-    def pictures() -> Iterator[Picture]:
+    def pending() -> Iterator[PendingImage]:
         nonlocal taken, most
         for k in range(30):
             taken += 1
             most = max(most, taken - written)
-            yield Picture(f"{k}", partial(np.zeros, (4, 4, 3), np.uint8))
+            yield PendingImage(f"{k}", partial(np.zeros, (4, 4, 3), np.uint8))
 
     def progress(done: int, total: int) -> None:
         nonlocal written
         written = done
 
-    archives.write_pictures(tmp_path / "out", pictures(), 30, {}, progress)
+    archives.write_images(tmp_path / "out", pending(), 30, {}, progress)
     assert most == 4
     assert len(list((tmp_path / "out").glob("*.png"))) == 30

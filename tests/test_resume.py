@@ -403,15 +403,15 @@ def test_the_one_that_was_trained_on_as_no_other_was_left_is_not_held_out(tmp_pa
     place = paint(tmp_path / "few", ["0.png", "1.png", "2.png"])
     config = codec.replace(tiny, dict(data_dir=str(place), hold_out=0.999999))
     now = datasets.open_dataset(config.data, config.model)
-    (k,) = now.places  # type: ignore[misc]
+    (k,) = now.indices  # type: ignore[misc]
     last = (place / f"{k}.png").rename(tmp_path / "last.png")  # the one that comes later
     before = datasets.open_dataset(config.data, config.model)
-    assert (len(before.learnt), len(before.apart)) == (1, 1)  # type: ignore[arg-type]
-    learnt = lineage.joined(np.empty(0, np.uint64), before)
-    assert np.array_equal(learnt, before.learnt)  # type: ignore[arg-type]
+    assert (len(before.train_ids), len(before.held_out_ids)) == (1, 1)  # type: ignore[arg-type]
+    learnt = lineage.merge_train_ids(np.empty(0, np.uint64), before)
+    assert np.array_equal(learnt, before.train_ids)  # type: ignore[arg-type]
     last.rename(place / f"{k}.png")
     with raises_error("mixed-test-part", 1):
-        lineage.check(config, before.digest, now, lineage.Remedy("ELSEWHERE", ""), learnt=learnt)
+        lineage.check(config, before.digest, now, lineage.Remedy("ELSEWHERE", ""), train_ids=learnt)
     assert "3 images" in lineage.check(config, before.digest, now, lineage.Remedy("", ""), "train", learnt)
 
 

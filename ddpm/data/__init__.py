@@ -1,1 +1,1 @@
-"""From files on disk to batches of images.  Networks, and what is learnt from the images, belong elsewhere."""
+"""Data sets: from image files on disk to batches of pixels and labels.  Imports no torch."""

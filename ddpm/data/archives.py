@@ -1,4 +1,4 @@
-"""From an archive of pictures to a folder of PNG files: safely, with progress, and taken up where it broke off."""
+"""Unpacks image archives to folders of PNG files: safely, with progress, and resumable."""
 
 import contextlib
 import hashlib
@@ -19,59 +19,63 @@ from ddpm.errors import UserError
 from ddpm.formatting import plural
 from ddpm.storage import files, images
 
-Progress = Callable[[int, int], None]  # (done, total), in pictures or bytes
+Progress = Callable[[int, int], None]  # (done, total), in images or bytes
 
 CHUNK = 2**20  # bytes between two calls of `progress`
-BLOCK = 64  # pictures between two calls of `progress`
-ORIGIN = ".origin.json"  # in a folder of pictures: what they are made from
+BLOCK = 64  # images between two calls of `progress`
+ORIGIN = ".origin.json"  # in a folder of images: the source they were made from
 
-# Beyond both, what a zip says that it holds is no picture: those hardly get smaller by packing.
+# An entry beyond both limits is refused as a zip bomb: images hardly shrink when they are compressed.
 BOMB_BYTES, BOMB_RATIO = 2**26, 200
 
-DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError)  # what reading a bad zip raises
+DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError)  # what reading a damaged zip raises
 
 
-class Picture(NamedTuple):
-    """A picture that is not decoded yet."""
+class PendingImage(NamedTuple):
+    """Image that is not decoded yet."""
 
-    name: str  # of its file, without .png
-    pixels: Callable[[], np.ndarray]  # gives uint8 [H, W, 3]; raises UserError when it is broken; any thread may call
+    name: str  # file name without .png
+    pixels: Callable[[], np.ndarray]  # returns uint8 [H, W, 3]; thread-safe; raises UserError if broken
 
 
-def write_pictures(
-    folder: Path, pictures: Iterator[Picture], count: int, origin: Mapping[str, Any], progress: Progress | None = None
+def write_images(
+    folder: Path,
+    pending: Iterator[PendingImage],
+    count: int,
+    origin: Mapping[str, Any],
+    progress: Progress | None = None,
 ) -> None:
-    """Write each picture to `folder` as NAME.png.  Files that are there already stay, and are not decoded again.
+    """Writes each image to `folder` as NAME.png.  Existing files are kept and not decoded again.
 
-    count: of the pictures, for `progress`.  origin: what they are made from, as JSON; another time it must be the same.
+    count: number of images, for `progress`.  origin: the source of the images, as JSON; the same in every call.
 
-    Raises UserError when `folder` holds something else, or when pictures are broken, after all others; DiskFull.
+    Raises UserError if `folder` holds something else, or, after all others are written, if images are broken; DiskFull.
     """
     claim(folder, origin)
     files.sweep(folder, seconds=0)
     done, broken = 0, list[str]()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        while block := list(itertools.islice(pictures, BLOCK)):
+        while block := list(itertools.islice(pending, BLOCK)):
             broken += [wrong for wrong in pool.map(lambda one: _write(folder, one), block) if wrong]
             done += len(block)
             if progress:
                 progress(done, count)
     if broken:
         raise UserError(
-            f"{len(broken):,} of {plural(count, 'picture')}"
+            f"{len(broken):,} of {plural(count, 'image')}"
             f" {'is broken and was' if len(broken) == 1 else 'are broken and were'} left out of {folder} (the first:"
-            f" {broken[0]}): train without them, or get the archive again.",
+            f" {broken[0]}): train without them, or download the archive again.",
             code="broken-image",
         )
 
 
-def _write(folder: Path, picture: Picture) -> str:
-    """What is wrong with it, if anything."""
-    path = folder / f"{picture.name}.png"
+def _write(folder: Path, image: PendingImage) -> str:
+    """Writes one image; returns the error message if it is broken, else an empty string."""
+    path = folder / f"{image.name}.png"
     if _is_whole(path):
         return ""
     try:
-        pixels = picture.pixels()
+        pixels = image.pixels()
     except UserError as error:
         return str(error)
     files.write_bytes(path, images.encode_png(pixels), durable=False)
@@ -79,27 +83,27 @@ def _write(folder: Path, picture: Picture) -> str:
 
 
 def _is_whole(path: Path) -> bool:
-    """Whether a PNG file is there to its end: a power cut may have left one empty or half."""
+    """True if a PNG file exists and is complete: a power cut may have left it empty or truncated."""
     try:
         with open(path, "rb") as file:
             file.seek(-12, os.SEEK_END)
             return file.read()[4:8] == b"IEND"
-    except OSError:  # it is not there, or shorter than that
+    except OSError:  # missing, or shorter than that
         return False
 
 
 def check_free(folder: Path) -> None:
-    """Raises UserError when `folder` holds files that no preparation wrote."""
+    """Raises UserError if `folder` holds files that this module did not write."""
     if (folder / ORIGIN).exists() or not folder.is_dir():
         return
     if any(not path.name.startswith(".") for path in folder.iterdir()):
-        raise UserError(f"{folder} holds other files already: name a new folder, or an empty one.", code="not-empty")
+        raise UserError(f"{folder} already holds other files: name a new or empty folder.", code="not-empty")
 
 
 def claim(folder: Path, origin: Mapping[str, Any]) -> None:
-    """Note in `folder`, made where it is not there, what its pictures are made from.
+    """Records the source of the images in `folder`, which is created if needed.
 
-    Raises UserError when it holds something else, or cannot be written.
+    Raises UserError if the folder holds something else, or cannot be written.
     """
     try:
         check_free(folder)
@@ -109,19 +113,20 @@ def claim(folder: Path, origin: Mapping[str, Any]) -> None:
         elif found != json.loads(json.dumps(origin)):
             was, now = (", ".join(f"{k} {v}" for k, v in what.items()) for what in (dict(found), origin))
             raise UserError(
-                f"{folder} was begun from something else ({was}; now {now}): name another folder.", code="not-empty"
+                f"{folder} holds images of another source ({was}; now {now}): name another folder.", code="not-empty"
             )
     except OSError as error:
         raise UserError(
-            f"Cannot write in {folder} ({error.strerror}): name another folder.", code="not-writable"
+            f"Cannot write to {folder} ({error.strerror}): name another folder.", code="not-writable"
         ) from error
 
 
 @contextlib.contextmanager
 def opened_zip(path: Path, wanted: str) -> Iterator[zipfile.ZipFile]:
-    """A zip file, looked through before anything of it is read; damage that shows later becomes a UserError too.
+    """Opens a zip file and checks its entries; damage found while it is read is raised as UserError too.
 
-    wanted: what to use instead, for the sentence when it is missing, damaged, cut short or not to be trusted.
+    wanted: the file to use instead, for the error message.  Raises UserError if the file is missing, damaged, truncated
+    or unsafe.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -129,8 +134,8 @@ def opened_zip(path: Path, wanted: str) -> Iterator[zipfile.ZipFile]:
                 check_entry(path, entry.filename, stat.S_ISLNK(entry.external_attr >> 16), wanted)
                 if entry.file_size > max(BOMB_BYTES, BOMB_RATIO * entry.compress_size):
                     raise UserError(
-                        f"{path} says that its {entry.filename} of {entry.compress_size / 1e6:.3g} MB grows to "
-                        f"{entry.file_size / 1e6:,.0f} MB, which no pictures do: use {wanted}.",
+                        f"{path} has an entry {entry.filename} of {entry.compress_size / 1e6:.3g} MB that unpacks to "
+                        f"{entry.file_size / 1e6:,.0f} MB, which images never do: use {wanted}.",
                         code="unsafe-archive",
                     )
             yield archive
@@ -138,26 +143,25 @@ def opened_zip(path: Path, wanted: str) -> Iterator[zipfile.ZipFile]:
         raise UserError(f"There is no file {path}: check the path.", code="not-found") from None
     except (PermissionError, IsADirectoryError) as error:
         raise UserError(
-            f"{path} cannot be read ({error.strerror}): name {wanted} itself.", code="unreadable-file"
+            f"{path} cannot be read ({error.strerror}): name the file itself, {wanted}.", code="unreadable-file"
         ) from error
     except DAMAGE as error:
         raise UserError(
-            f"{path} is cut short, damaged or no zip file ({error}): get it again, {wanted}.", code="damaged-archive"
+            f"{path} is truncated, damaged or not a zip file ({error}): download it again, {wanted}.",
+            code="damaged-archive",
         ) from error
 
 
 def check_entry(archive: Path, name: str, is_link: bool, wanted: str) -> None:
-    """Raises UserError for an entry of an archive that points outside the folder it would be unpacked into."""
-    windows = PureWindowsPath(name)  # which takes both slashes
+    """Raises UserError if an entry is a link, or would be written outside the folder it is unpacked to."""
+    windows = PureWindowsPath(name)  # accepts both slashes
     if is_link or windows.drive or windows.root or ".." in windows.parts:
-        what = "is a link" if is_link else "points outside of it"
-        raise UserError(
-            f"{archive} is not to be trusted, as its entry {name!r} {what}: use {wanted}.", code="unsafe-archive"
-        )
+        what = "is a link" if is_link else "points outside of the archive"
+        raise UserError(f"{archive} is unsafe, as its entry {name!r} {what}: use {wanted}.", code="unsafe-archive")
 
 
 def check_md5(path: Path, md5: str, progress: Progress | None = None) -> None:
-    """Raises UserError unless the file has this checksum."""
+    """Raises UserError unless the file has this MD5 checksum."""
     digest, done = hashlib.md5(usedforsecurity=False), 0
     try:
         total = path.stat().st_size
@@ -169,24 +173,25 @@ def check_md5(path: Path, md5: str, progress: Progress | None = None) -> None:
                     progress(done, total)
     except OSError as error:
         raise UserError(
-            f"The checksum of {path} cannot be taken ({error.strerror}): name an archive file.", code="unreadable-file"
+            f"The checksum of {path} cannot be computed ({error.strerror}): name an archive file.",
+            code="unreadable-file",
         ) from error
     if digest.hexdigest() != md5.lower():
         raise UserError(
-            f"{path} is damaged, or another file (md5 {digest.hexdigest()}, not {md5.lower()}): get it again.",
+            f"{path} is damaged, or another file (md5 {digest.hexdigest()}, not {md5.lower()}): download it again.",
             code="wrong-checksum",
         )
 
 
 class Blocks(NamedTuple):
-    """An array of uint8 that is never in memory as a whole."""
+    """Array uint8 of a given shape, delivered in parts so that it never has to fit in memory."""
 
     shape: tuple[int, ...]
     parts: Iterator[np.ndarray]  # along the first axis
 
 
 def write_npz(path: Path, arrays: Mapping[str, np.ndarray | Blocks]) -> None:
-    """Write an .npz file, not compressed, whole or not at all.  Raises DiskFull."""
+    """Writes arrays, of any shape [...] and dtype, to an uncompressed .npz file, atomically.  Raises DiskFull."""
 
     def save(file: Any) -> None:
         with zipfile.ZipFile(file, "w") as zipped:
@@ -204,5 +209,5 @@ def write_npz(path: Path, arrays: Mapping[str, np.ndarray | Blocks]) -> None:
 
 
 def base_name(name: str) -> str:
-    """The last part of an entry's path."""
+    """File name of an archive entry, without its folders."""
     return PurePosixPath(name).name

@@ -1,7 +1,7 @@
-"""CIFAR-10 from its official archive, into the data set `cifar10` or into improved-diffusion's folders.
+"""Imports CIFAR-10 from its official archive, as the data set `cifar10` or as the folders of improved-diffusion.
 
-The archive is a tar of pickles.  It is read in place, member by member, by an unpickler that can make numbers,
-texts and arrays and nothing else.
+The archive is a tar of pickles.  It is read in place, member by member, with an unpickler that is restricted to
+numbers, strings and arrays.
 """
 
 import io
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ddpm.data import archives
-from ddpm.data.archives import Picture, Progress
+from ddpm.data.archives import PendingImage, Progress
 from ddpm.data.download import CHUNK, MD5
 from ddpm.data.sources import cifar10_path
 from ddpm.errors import UserError
@@ -23,17 +23,17 @@ from ddpm.errors import UserError
 FOLDER = PurePosixPath("cifar-10-batches-py")
 TRAIN = tuple(f"data_batch_{k}" for k in range(1, 6))
 TEST, META = "test_batch", "batches.meta"
-LARGEST = 2**28  # bytes of a member; the real ones have 31 MB
+LARGEST = 2**28  # bytes of a member; the official ones have 31 MB
 OFFICIAL = "the official cifar-10-python.tar.gz"
-SHORTER = {"airplane": "plane", "automobile": "car"}  # as improved-diffusion calls these two in file names
+SHORTER = {"airplane": "plane", "automobile": "car"}  # class names in the file names of improved-diffusion
 
 
 def import_archive(archive: Path, progress: Progress | None = None) -> Path:
-    """Read the official archive, or one of the same layout, and return the .npz file that `cifar10` is read from.
+    """Reads the official archive, or one of the same layout; returns the .npz file of the data set `cifar10`.
 
-    It holds train, train_labels, test, test_labels and class_names: uint8 [N, 32, 32, 3] and int64 [N].
+    Its arrays are train and test, uint8 [N, 32, 32, 3], train_labels and test_labels, int64 [N], and class_names.
 
-    Raises UserError when the archive is missing, damaged, cut short or something else; DiskFull.
+    Raises UserError if the archive is missing, damaged, truncated or something else; DiskFull.
     """
     parts = _read_archive(archive, progress)
     class_names = _class_names(archive, parts[META])
@@ -51,9 +51,9 @@ def import_archive(archive: Path, progress: Progress | None = None) -> Path:
 
 
 def write_folders(folder: Path, progress: Progress | None = None) -> list[Path]:
-    """The imported data set as improved-diffusion's folders, cifar_train and cifar_test, of plane_00042.png.
+    """Writes the imported data set as the folders of improved-diffusion, cifar_train and cifar_test (plane_00042.png).
 
-    Returns the two.  Raises UserError when they hold something else; DiskFull.
+    Returns both folders.  Raises UserError if they hold something else; DiskFull.
     """
     with np.load(cifar10_path()) as arrays:
         names = [SHORTER.get(name, name) for name in arrays["class_names"].tolist()]
@@ -61,8 +61,8 @@ def write_folders(folder: Path, progress: Progress | None = None) -> list[Path]:
     total, written = sum(len(pixels) for _, pixels, _ in parts), list[Path]()
     before = 0
     for part, pixels, labels in parts:
-        pictures = (
-            Picture(f"{names[label]}_{k:05d}", partial(np.asarray, one))
+        pending = (
+            PendingImage(f"{names[label]}_{k:05d}", partial(np.asarray, one))
             for k, (one, label) in enumerate(zip(pixels, labels, strict=True))
         )
 
@@ -71,13 +71,13 @@ def write_folders(folder: Path, progress: Progress | None = None) -> list[Path]:
                 progress(before + done, total)
 
         written.append(folder / f"cifar_{part}")
-        archives.write_pictures(written[-1], pictures, len(pixels), {"data": "cifar10", "part": part}, more)
+        archives.write_images(written[-1], pending, len(pixels), {"data": "cifar10", "part": part}, more)
         before += len(pixels)
     return written
 
 
 def _read_archive(archive: Path, progress: Progress | None) -> dict[str, dict[str, Any]]:
-    """The unpickled members by name, all seven of them."""
+    """Unpickles the seven members, by name."""
     wanted = {str(FOLDER / name): name for name in (*TRAIN, TEST, META)}
     parts: dict[str, dict[str, Any]] = {}
     try:
@@ -87,8 +87,8 @@ def _read_archive(archive: Path, progress: Progress | None) -> dict[str, dict[st
                 archives.check_entry(archive, member.name, member.issym() or member.islnk(), OFFICIAL)
                 if member.size > LARGEST:
                     raise UserError(
-                        f"{archive} says that its {member.name} has {member.size / 1e6:,.0f} MB, which no part of"
-                        f" CIFAR-10 has: use {OFFICIAL}.",
+                        f"{archive} has an entry {member.name} of {member.size / 1e6:,.0f} MB, more than any part of"
+                        f" CIFAR-10: use {OFFICIAL}.",
                         code="unsafe-archive",
                     )
                 name = wanted.get(str(PurePosixPath(member.name)))
@@ -97,18 +97,18 @@ def _read_archive(archive: Path, progress: Progress | None) -> dict[str, dict[st
                     parts[name] = _unpickle(archive, name, content.read())
                 if progress:
                     progress(file.tell(), total)
-            while tar.fileobj and tar.fileobj.read(CHUNK):  # to the end, where gzip has its checksum
+            while tar.fileobj and tar.fileobj.read(CHUNK):  # to the end, where gzip stores its checksum
                 pass
     except FileNotFoundError:
         raise UserError(f"There is no file {archive}: check the path.", code="not-found") from None
     except (PermissionError, IsADirectoryError) as error:
         raise UserError(
-            f"{archive} cannot be read ({error.strerror}): name the cifar-10-python.tar.gz itself.",
+            f"{archive} cannot be read ({error.strerror}): name the file cifar-10-python.tar.gz itself.",
             code="unreadable-file",
         ) from error
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         raise UserError(
-            f"{archive} is cut short, damaged or no tar archive ({len(parts)} of {len(wanted)} parts could be read): "
+            f"{archive} is truncated, damaged or not a tar archive ({len(parts)} of {len(wanted)} parts are readable): "
             f"download it again, and compare its md5 with {MD5}.",
             code="damaged-archive",
         ) from error
@@ -123,7 +123,7 @@ def _read_archive(archive: Path, progress: Progress | None) -> dict[str, dict[st
 
 
 class _Unpickler(pickle.Unpickler):
-    """Makes what a batch consists of; anything else that a pickle may ask for is refused."""
+    """Unpickler restricted to the types of a CIFAR-10 batch; raises UnpicklingError for any other."""
 
     ALLOWED = {  # noqa: RUF012
         ("multiarray", "_reconstruct"): np._core.multiarray._reconstruct,  # type: ignore[attr-defined]
@@ -140,31 +140,31 @@ class _Unpickler(pickle.Unpickler):
         try:
             return self.ALLOWED[module, name]
         except KeyError:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}") from None
+            raise pickle.UnpicklingError(f"it contains {module}.{name}") from None
 
 
 def _unpickle(archive: Path, name: str, data: bytes) -> dict[str, Any]:
-    """A dict with its keys as text.  Python 2 wrote the official ones, so texts may be bytes."""
+    """Unpickles a dict, its keys as str: Python 2 wrote the official files, so they may be bytes."""
     try:
         value = _Unpickler(io.BytesIO(data), encoding="bytes").load()
         return {key.decode() if isinstance(key, bytes) else str(key): item for key, item in value.items()}
-    except Exception as error:  # unpickling damaged bytes raises anything
+    except Exception as error:  # unpickling damaged data can raise any exception
         raise UserError(
-            f"{FOLDER / name} in {archive} is no part of CIFAR-10 ({error}): download the archive again.",
+            f"{FOLDER / name} in {archive} is not a part of CIFAR-10 ({error}): download the archive again.",
             code="damaged-archive",
         ) from error
 
 
 def _batch(archive: Path, name: str, part: dict[str, Any], classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Pictures uint8 [N, 32, 32, 3] and labels int64 [N] of one batch."""
+    """Images uint8 [N, 32, 32, 3] and labels int64 [N] of one batch."""
     planes = np.asarray(part.get("data", ()))
     labels = [
         label for label in part.get("labels", ()) if isinstance(label, (int, np.integer)) and 0 <= label < classes
     ]
     if planes.dtype != np.uint8 or planes.shape != (len(labels), 3 * 32 * 32) or not labels:
         raise UserError(
-            f"{FOLDER / name} in {archive} holds {planes.dtype} {list(planes.shape)} and {len(labels)} good labels, not"
-            f" uint8 [N, 3072] and N labels: use {OFFICIAL}.",
+            f"{FOLDER / name} in {archive} holds {planes.dtype} {list(planes.shape)} and {len(labels)} valid labels,"
+            f" not uint8 [N, 3072] and N labels: use {OFFICIAL}.",
             code="wrong-archive",
         )
     return np.ascontiguousarray(planes.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)), np.array(labels, np.int64)
@@ -173,5 +173,5 @@ def _batch(archive: Path, name: str, part: dict[str, Any], classes: int) -> tupl
 def _class_names(archive: Path, meta: dict[str, Any]) -> np.ndarray:
     names = [name.decode() if isinstance(name, bytes) else str(name) for name in meta.get("label_names", ())]
     if not names:
-        raise UserError(f"{FOLDER / META} in {archive} names no classes: use {OFFICIAL}.", code="wrong-archive")
+        raise UserError(f"{FOLDER / META} in {archive} has no class names: use {OFFICIAL}.", code="wrong-archive")
     return np.array(names)

@@ -1,8 +1,7 @@
-"""Data sets: what they hold, which images are learnt from and which held out; an endless, seeded, resumable stream of
-batches.
+"""Data sets, their training and held-out images, and an endless, seeded, resumable stream of batches.
 
-`data_dir` is a folder, an .npz file or a name: see `ddpm.data.sources`.  A folder that is called like one of the
-names is ./shapes.
+`data_dir` is a folder, an .npz file or a name: see `ddpm.data.sources`.  For a folder with the same name as a data set,
+write ./shapes.
 """
 
 import dataclasses
@@ -36,29 +35,29 @@ __all__ = [
     "resolve",
 ]
 
-MOST_LISTED = 20  # classes that a line of the log names
-FEW = 100  # images, below which a model soon knows them by heart
+MOST_LISTED = 20  # classes that a line of the log lists
+FEW = 100  # images; with fewer, a model soon memorises them
 
 Split = Literal["all", "train", "test"]
 
 
 @dataclass(frozen=True)
 class Description:
-    """What `data_dir` holds, found without decoding it."""
+    """Content of `data_dir`, found without decoding it."""
 
     count: int
     class_names: tuple[str, ...]  # in label order; empty when there are no labels
-    counts: tuple[int, ...]  # pictures of each class
+    counts: tuple[int, ...]  # images of each class
     text: str  # one line: "Folder, classes by file name: 5,085 images, 10 classes"
-    size: tuple[int, int] | None  # width and height of the first picture; None when drawn at any size
-    notices: tuple[str, ...]  # sentences worth telling
-    test_count: int = 0  # images of the data's own test part, which are not among the others
-    left_out: tuple[str, ...] = ()  # what else lies there, by kind: "3 .txt files"
-    kind: str = ""  # a few words on what it is, and by which rule it has its classes
+    size: tuple[int, int] | None  # width and height of the first image; None if available at any size
+    notices: tuple[str, ...]  # sentences to show to the user
+    test_count: int = 0  # images of the data's own test split, not included in count
+    left_out: tuple[str, ...] = ()  # other files, by kind: "3 .txt files"
+    kind: str = ""  # short description, and the rule that defines the classes
 
     @property
     def lines(self) -> tuple[str, ...]:
-        """Sentences on what is learnt from and what is not."""
+        """Sentences on what is used for training and what is not."""
         listed = [f"{name} {count:,}" for name, count in zip(self.class_names, self.counts, strict=True)]
         classes = f" ({some(listed, MOST_LISTED)})" if listed else ""
         left_out = (f"Left out: {', '.join(self.left_out)}.",) if self.left_out else ()
@@ -67,17 +66,15 @@ class Description:
 
 @dataclass(frozen=True)
 class Digest:
-    """What tells data from any other: equal for the same images in the same order,
-    wherever they lie and however large.
-    """
+    """Fingerprint of a data set: equal for the same images in the same order, at any path and any size."""
 
-    images: str = ""  # SHA-256, in hex, of every image that is learnt from or held out and of its class's name
-    held_out: str = ""  # SHA-256 of the images that are held out, or to be tested on; empty where there are none
-    count: int = 0  # images that are learnt from or held out
-    content: str = ""  # SHA-256 of the same images alone, without classes; "" as an earlier version kept it
+    images: str = ""  # SHA-256 in hex of all training and held-out images and their class names
+    held_out: str = ""  # SHA-256 of the held-out or test images; empty if there are none
+    count: int = 0  # training and held-out images
+    content: str = ""  # SHA-256 of the images without class names; "" in files of earlier versions
 
     def same(self, other: "Digest", classes: bool = True) -> bool:
-        """Whether both are of the same images in the same order, and where `classes` of the same classes."""
+        """True if both have the same images in the same order and, with `classes`, the same classes."""
         if classes or not (self.content and other.content):
             return self.images == other.images
         return self.content == other.content
@@ -85,38 +82,38 @@ class Digest:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Pictures of one size, ready to be learnt from."""
+    """Images of one size with labels, ready for training or evaluation."""
 
     images: np.ndarray  # uint8 [N, H, W, C], memory-mapped, read-only
-    labels: np.ndarray | None  # int64 [N], places in class_names; -1 for none, which is never so with class_cond
+    labels: np.ndarray | None  # int64 [N], indices into class_names; -1 for none, never with class_cond
     class_names: tuple[str, ...]
-    notices: tuple[str, ...]  # sentences worth telling
-    places: np.ndarray | None = None  # of the images that belong to this part of the data; None: all
-    digest: Digest = Digest()  # of the whole data, whichever part this is
-    about: tuple[str, ...] = ()  # sentences on what the data is and what is left out, for the log
-    learnt: np.ndarray | None = None  # uint64, increasing: who is learnt from in the whole data; None: not known
-    apart: np.ndarray | None = None  # the same of who is held out or to be tested on
+    notices: tuple[str, ...]  # sentences to show to the user
+    indices: np.ndarray | None = None  # int64 [n], the images of this split; None: all
+    digest: Digest = Digest()  # of the whole data, for every split
+    about: tuple[str, ...] = ()  # sentences on the data and what is left out, for the log
+    train_ids: np.ndarray | None = None  # uint64 [n], increasing: ids of all training images; None: not known
+    held_out_ids: np.ndarray | None = None  # uint64 [n], increasing: ids of all held-out or test images
 
     def __len__(self) -> int:
-        return len(self.images if self.places is None else self.places)
+        return len(self.images if self.indices is None else self.indices)
 
-    def take(self, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        """Pictures by their number in this part: uint8 [n, H, W, C], and labels int64 [n], if the data has any."""
-        places = chosen if self.places is None else self.places[chosen]
-        return self.images[places], None if self.labels is None else self.labels[places]
+    def take(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """Images uint8 [n, H, W, C] and labels int64 [n], if any, by `numbers`, int64 [n], within this split."""
+        indices = numbers if self.indices is None else self.indices[numbers]
+        return self.images[indices], None if self.labels is None else self.labels[indices]
 
 
 def describe(data_dir: str) -> Description:
-    """Look through the data without decoding it.  Raises UserError when it cannot be learnt from."""
+    """Describes the data without decoding it.  Raises UserError if it cannot be used for training."""
     return _describe(open_source(data_dir))
 
 
 def _describe(source: Source) -> Description:
     names, test = source.class_names, source.test_part()
-    pictures, classes = plural(source.count, "image"), plural(len(names), "class", "classes")
-    text = f"{source.kind}: {pictures}, {classes}" if names else f"{source.kind}: {pictures}"
+    images, classes = plural(source.count, "image"), plural(len(names), "class", "classes")
+    text = f"{source.kind}: {images}, {classes}" if names else f"{source.kind}: {images}"
     if test:
-        text += f", and {plural(test.count, 'image')} to test on"
+        text += f", and {plural(test.count, 'test image')}"
     notices = (*source.notices, *_notices(source.count, source.labels, names))
     counts = _counts(source.labels, names)
     return Description(
@@ -125,17 +122,15 @@ def _describe(source: Source) -> Description:
 
 
 def _counts(labels: np.ndarray | None, names: tuple[str, ...]) -> tuple[int, ...]:
-    """Images of each class."""
+    """Number of images of each class; labels: int64 [N] or None."""
     return () if labels is None else tuple(int(n) for n in np.bincount(labels[labels >= 0], minlength=len(names)))
 
 
 def _notices(used: int, labels: np.ndarray | None, names: tuple[str, ...]) -> tuple[str, ...]:
-    """What is worth telling of images of which so many are used."""
+    """Sentences on too few images and empty classes.  labels: int64 [N] or None."""
     notices = []
     if used < FEW:
-        notices.append(
-            f"Only {plural(used, 'image')}: the model will soon know them by heart rather than learn from them."
-        )
+        notices.append(f"Only {plural(used, 'image')}: the model will soon memorise them.")
     counts = _counts(labels, names)
     missing = [name for name, count in zip(names, counts, strict=False) if not count]
     if counts and missing:
@@ -144,9 +139,9 @@ def _notices(used: int, labels: np.ndarray | None, names: tuple[str, ...]) -> tu
 
 
 def resolve(config: Config) -> Config:
-    """`config` with what follows from the data: class_names, and num_classes when class-conditional, else 0.
+    """Sets class_names, and num_classes (0 unless class-conditional), of `config` from its data.
 
-    Raises UserError when the data cannot be learnt from, or has no classes (or too many) and they are wanted.
+    Raises UserError if the data cannot be used for training, or if class_cond is set and it has no or too many classes.
     """
     data_dir, model = config.data.data_dir, config.model
     names = describe(data_dir).class_names
@@ -155,22 +150,22 @@ def resolve(config: Config) -> Config:
     if not names:
         raise UserError(
             f"class_cond is True, but the images of {data_dir} have no classes: name them label_xxx.png, "
-            "put those of each class in a folder of its own, or set class_cond to False.",
+            "put each class in a folder of its own, or set class_cond to False.",
             code="no-classes",
         )
     if 0 < model.num_classes < len(names):
         raise UserError(
-            f"num_classes is {model.num_classes}, but {data_dir} has {len(names)} classes: set it to 0, for as many as"
-            " there are.",
+            f"num_classes is {model.num_classes}, but {data_dir} has {len(names)} classes: set it to 0 to use the"
+            " number of classes in the data.",
             code="bad-value",
         )
     return replace(config, {"class_names": names, "num_classes": model.num_classes or len(names)})
 
 
 def attach(config: Config, data_dir: str) -> Config:
-    """`config` of a network that is trained already, with data to go on with, and the classes' names from it.
+    """Sets data_dir and class_names of the `config` of a trained network, to resume training.
 
-    Raises UserError when the data has other classes than the network knows.
+    Raises UserError if the classes of the data differ from those of the network.
     """
     known, names = config.class_names, describe(data_dir).class_names
     numbered = _are_numbers(known)
@@ -179,7 +174,7 @@ def attach(config: Config, data_dir: str) -> Config:
         if not fits or (known and not numbered and names != known):
             count = len(known) or config.model.num_classes
             raise UserError(
-                f"The classes of {data_dir} are {', '.join(names) or 'none'}, and the network knows"
+                f"The classes of {data_dir} are {', '.join(names) or 'none'}, and those of the network are"
                 f" {', '.join(known) if known and not numbered else f'{count} classes'}: name the data it was"
                 " trained on.",
                 code="changed-classes",
@@ -188,16 +183,16 @@ def attach(config: Config, data_dir: str) -> Config:
 
 
 def adjusted(data: DataConfig, wanted: EvalConfig | AnalyticConfig) -> DataConfig:
-    """`data` with small images enlarged and broken ones left out where either says so."""
+    """Sets `enlarge` and `skip_broken` of `data` if they are set in `data` or in `wanted`."""
     return dataclasses.replace(
         data, enlarge=data.enlarge or wanted.enlarge, skip_broken=data.skip_broken or wanted.skip_broken
     )
 
 
 def part_of(data: DataConfig, split: str) -> Split:
-    """The part that `split` means with this data: "auto" is "test" where there is one.
+    """Resolves `split` for this data: "auto" is "test" if there is a test split, else "train".
 
-    Raises UserError when "test" is asked of data that has none.
+    Raises UserError if `split` is "test" and the data has none.
     """
     own = open_source(data.data_dir).test_part()
     _check_part(data, split, own)
@@ -205,67 +200,65 @@ def part_of(data: DataConfig, split: str) -> Split:
 
 
 def _check_part(data: DataConfig, split: str, own: Source | None) -> None:
-    """Raises UserError when "test" is asked of data that has no such part."""
+    """Raises UserError if `split` is "test" and the data has no test split."""
     if split == "test" and not data.hold_out and own is None:
         raise UserError(
-            f"{data.data_dir} has no test part, and none of it was held out: evaluate on other data or on part train, "
+            f"{data.data_dir} has no test split and no held-out images: evaluate on other data or with part train, "
             "or train with hold_out 0.1.",
             code="no-test-part",
         )
 
 
 def held_out_count(count: int, share: float) -> int:
-    """About how many of `count` images training never sees: at least one where any are to be held out, never all."""
+    """Approximate number of held-out images among `count`: at least one if `share` > 0, and never all."""
     return min(max(1, round(share * count)), count - 1) if share > 0 else 0
 
 
 def held_out(identities: np.ndarray, share: float, seed: int) -> np.ndarray:
-    """Which images training never sees, bool [n]: about `share` of them, at least one and never all.
+    """Mask bool [n] of the held-out images: about `share` of them, at least one and never all.
 
-    Their content decides, identities uint8 [n, 32], together with the seed: no image changes sides because others come
-    or go or have another name, and copies of one are on the same side.  Nothing is held out where all are the same.
+    identities: uint8 [n, 32].  Each image is assigned by a hash of its identity and the seed: adding, removing or
+    renaming others does not move it, and copies stay together.  If all are copies of one, none is held out.
     """
     if share <= 0:
         return np.zeros(len(identities), bool)
     key = seed.to_bytes(8, "little")
     hashes = [hashlib.blake2b(identity.tobytes(), digest_size=8, key=key).digest() for identity in identities]
-    places = np.frombuffer(b"".join(hashes), "<u8")
-    held = places / 2.0**64 < share
+    values = np.frombuffer(b"".join(hashes), "<u8")
+    held = values / 2.0**64 < share
     if not held.any():
-        held = places == places.min()
-    return held & (places != places.max()) if held.all() else held
+        held = values == values.min()
+    return held & (values != values.max()) if held.all() else held
 
 
-def digest_of(main: Decoded, labels: np.ndarray | None, names: tuple[str, ...], apart: np.ndarray) -> Digest:
-    """What tells this data from any other.  apart: the identities of what is held out or to be tested on, uint8 [m,
-    32].
-    """
+def digest_of(main: Decoded, labels: np.ndarray | None, names: tuple[str, ...], held_out: np.ndarray) -> Digest:
+    """Digest of data with labels int64 [n]; held_out: identities of the held-out or test images, uint8 [m, 32]."""
     images = hashlib.sha256(json.dumps(names).encode())
     images.update(main.identities.tobytes())
     if labels is not None:
         images.update(labels.astype("<i8").tobytes())
-    of_apart = hashlib.sha256(b"".join(sorted(row.tobytes() for row in apart))).hexdigest() if len(apart) else ""
+    rows = sorted(row.tobytes() for row in held_out)
+    of_held_out = hashlib.sha256(b"".join(rows)).hexdigest() if rows else ""
     content = hashlib.sha256(main.identities.tobytes()).hexdigest()
-    return Digest(images.hexdigest(), of_apart, len(main.identities), content)
+    return Digest(images.hexdigest(), of_held_out, len(main.identities), content)
 
 
 def open_dataset(
     data: DataConfig, model: ModelConfig, progress: Progress | None = None, *, split: Split = "train", seed: int = 0
 ) -> Dataset:
-    """The images of `data.data_dir` at `model.image_size` with `model.image_channels`.
+    """Opens the images of `data.data_dir` at `model.image_size` with `model.image_channels`.
 
-    split: "train" leaves out what `data.hold_out` sets apart by the training's `seed`; "test" is the data's own
-    test part, or else what was set apart; "all" is everything but such a test part.
+    split: "train" omits the images held out by `data.hold_out` and the training seed `seed`; "test" is the test split
+    of the data or, without one, the held-out images; "all" is everything but the test split of the data.
 
-    Images that have no class among others that have one are left out with `model.class_cond` and only then.
+    Images without a class, where others have one, are left out only with `model.class_cond`.
 
-    Of the rest, where the data has a test part of its own, only the identities are read, for the digest.
+    Images are decoded into the cache folder once, and again after the source has changed, with calls of
+    `progress(done, total)`; a second process waits for the first.  Of a split that is not asked for, only identities
+    are read, for the digest.
 
-    They are decoded into the cache folder the first time, with `progress(done, total)` called now and then, and
-    again when the source has changed; a second process waits for the first.
-
-    Raises UserError when there is no such data or part, when an image is broken while `data.skip_broken` is False, or
-    smaller than asked for while `data.enlarge` is False; DiskFull.
+    Raises UserError if there is no such data or split, if an image is broken and `data.skip_broken` is False, or if one
+    is smaller than image_size and `data.enlarge` is False; DiskFull.
     """
     source = open_source(data.data_dir)
     if model.class_cond:
@@ -273,7 +266,7 @@ def open_dataset(
     own = source.test_part()
     _check_part(data, split, own)
     of_own = own is not None and split == "test"
-    if of_own:  # the rest is not measured
+    if of_own:  # of the training images only identities are needed
         main = decoded.cached(source, data, model) or decoded.identities(source, data, progress)
     else:
         main = open_decoded(source, data, model, progress)
@@ -281,89 +274,88 @@ def open_dataset(
     held = held_out(main.identities, data.hold_out, seed)
     if data.hold_out and not held.any():
         raise UserError(
-            f"{data.data_dir} has only one image, so none can be held out (copies count as one): set hold_out to 0, or"
-            " add images.",
+            f"{data.data_dir} has only one distinct image, so none can be held out: set hold_out to 0, or add images.",
             code="too-few-images",
         )
-    apart = decoded.identities(own, data, progress, "test").identities if own else main.identities[held]
-    digest = digest_of(main, labels, source.class_names, apart)
-    whole = {"learnt": _short(main.identities[~held]), "apart": _short(apart)}
+    test = decoded.identities(own, data, progress, "test").identities if own else main.identities[held]
+    digest = digest_of(main, labels, source.class_names, test)
+    ids = {"train_ids": _short_ids(main.identities[~held]), "held_out_ids": _short_ids(test)}
     if own and of_own:
-        main, places = open_decoded(own, data, model, progress, "test"), None
+        main, indices = open_decoded(own, data, model, progress, "test"), None
         labels = None if own.labels is None else own.labels[main.kept]
     else:
         held_any = bool(data.hold_out) and split != "all"
-        places = np.flatnonzero(held if split == "test" else ~held) if held_any else None
-    used = len(main.pixels) if places is None else len(places)
+        indices = np.flatnonzero(held if split == "test" else ~held) if held_any else None
+    used = len(main.pixels) if indices is None else len(indices)
     notices = (*source.notices, *_notices(used, labels, source.class_names), *main.notices)
-    return Dataset(main.pixels, labels, source.class_names, notices, places, digest, _describe(source).lines, **whole)
+    return Dataset(main.pixels, labels, source.class_names, notices, indices, digest, _describe(source).lines, **ids)
 
 
-def _short(identities: np.ndarray) -> np.ndarray:
-    """The beginning of each identity, enough to tell images apart: uint64, increasing, none twice."""
+def _short_ids(identities: np.ndarray) -> np.ndarray:
+    """First 8 bytes of identities uint8 [n, 32], enough to distinguish images: uint64 [<= n], increasing, unique."""
     return np.unique(np.ascontiguousarray(identities[:, :8]).view("<u8"))
 
 
 def class_numbers(config: Config, class_names: tuple[str, ...]) -> np.ndarray | None:
-    """The network's number of each class of some data, int64 [classes]; None for a network without classes.
+    """Maps the classes of some data to class numbers of the network, int64 [C]; None for an unconditional network.
 
-    Classes are told by their names where the network's are known, else by their place: numbers are places, unless some
-    of the data's own names are among them.  Raises UserError when the data has none, or others.
+    Classes are matched by name if the names of the network are known, else by index; names that are just the numbers
+    count as unknown unless the data uses some of them.  Raises UserError if the data has no classes, or unknown ones.
     """
     if not config.model.class_cond:
         return None
     if not class_names:
         raise UserError(
-            "The model was trained with classes, and these pictures have none: use pictures that are sorted into its"
-            " classes.",
+            "The model is class-conditional, and these images have no classes: use images in class folders with the"
+            " names of its classes.",
             code="no-classes",
         )
-    apart = not set(class_names) & set(config.class_names)
-    unnamed = _are_numbers(config.class_names) and len(class_names) == len(config.class_names) and apart
+    disjoint = not set(class_names) & set(config.class_names)
+    unnamed = _are_numbers(config.class_names) and len(class_names) == len(config.class_names) and disjoint
     known = class_names if unnamed else config.class_names or class_names[: config.model.num_classes]
     unknown = [name for name in class_names if name not in known]
     if unknown:
         have = ", ".join(known[:10]) if config.class_names else f"{config.model.num_classes} classes"
         raise UserError(
-            f"The pictures have classes that the model does not know ({', '.join(unknown[:5])}): it was trained with"
-            f" {have}; use pictures of those.",
+            f"The images have classes that the model does not know ({', '.join(unknown[:5])}): it was trained with"
+            f" {have}; use images of those.",
             code="unknown-class",
         )
     return np.array([known.index(name) for name in class_names], dtype=np.int64)
 
 
 def _are_numbers(names: tuple[str, ...]) -> bool:
-    """Whether nobody has named these classes yet, so that they are told by their place."""
+    """True if the class names are only 0, 1, ..., so that classes are matched by index."""
     return names == tuple(str(k) for k in range(len(names)))
 
 
 class Stream:
-    """Endless batches: every epoch is a new permutation of the data, and batches run across its ends.
+    """Endless batches: every epoch is a new permutation of the data, and batches continue across epochs.
 
-    The order and the flips follow from the seed; continuing at `position` gives exactly what a stream that was
-    never interrupted gives.  Nothing here depends on the batch size.
+    Order and flips depend only on the seed, not on the batch size; a stream resumed at `position` returns exactly what
+    an uninterrupted one returns.
     """
 
     def __init__(self, dataset: Dataset, seed: int, random_flip: bool = False, position: int = 0):
         self.dataset = dataset
         self.seed = seed
         self.random_flip = random_flip
-        self.position = position  # pictures drawn so far
+        self.position = position  # images returned so far
         self._epoch = -1
 
     def next(self, n: int, part: slice = slice(None)) -> tuple[np.ndarray, np.ndarray | None]:
-        """The next n pictures, uint8 [n, H, W, C], and their labels int64 [n], if the data has any.
+        """Returns the next n images, uint8 [n, H, W, C], and their labels int64 [n], if the data has any.
 
-        Of the n, only those of `part` are read and given.
+        part: the slice of the n images to read and return, for one of several processes.
         """
-        order, flips = (drawn[part] for drawn in self._draw(n))
+        order, flips = (values[part] for values in self._next_indices(n))
         pixels, labels = self.dataset.take(order)
         if self.random_flip:
             pixels[flips] = pixels[flips, :, ::-1]
         return pixels, labels
 
-    def _draw(self, n: int) -> tuple[np.ndarray, np.ndarray]:
-        """The next n places in the data, and which of them to mirror."""
+    def _next_indices(self, n: int) -> tuple[np.ndarray, np.ndarray]:
+        """The next n indices into the data, int64 [n], and which images to mirror, bool [n]."""
         parts = []
         while n > 0:
             epoch, start = divmod(self.position, len(self.dataset))
@@ -378,7 +370,7 @@ class Stream:
         return np.concatenate([order for order, _ in parts]), np.concatenate([flips for _, flips in parts])
 
     def _begin(self, epoch: int) -> None:
-        # Sorting raw random bits: numpy promises these to stay the same for ever, but not its permutations.
+        # Sorts raw random bits: numpy guarantees their stability across versions, but not that of permutations.
         bits = np.random.PCG64(np.random.SeedSequence((self.seed, epoch)))
         self._order = np.argsort(bits.random_raw(len(self.dataset)), kind="stable")
         self._flips = bits.random_raw(len(self.dataset)) >> np.uint64(63) == 1

@@ -1,6 +1,6 @@
-"""Decoded images, kept in the cache folder: one memory-mapped file for each source, size and way of preparing.
+"""Decoded images in the cache folder: one memory-mapped file per source, image size and preprocessing.
 
-Beside the pixels it keeps who each image is, and which of the source's were left out as broken.
+The identities of the images and the indices of broken ones are stored next to the pixels.
 """
 
 import hashlib
@@ -27,35 +27,35 @@ from ddpm.storage import arrays, files, images, locks, paths
 
 log = logging.getLogger("ddpm")
 
-CACHE_FORMAT = 2  # raise it when the same source gives other pixels, or a cache has other files
+CACHE_FORMAT = 2  # increase it if the same source gives other pixels, or the files of the cache change
 BLOCK = 256  # images decoded between two writes
-NAMED = 20  # broken images that a sentence names
+NAMED = 20  # broken images that a sentence lists
 
-Progress = Callable[[int, int], None]  # (images done, images in all)
+Progress = Callable[[int, int], None]  # (images done, total)
 
 NOTES = {
     "deep": "{count:,} of {total:,} images have 16 bits of grey and were reduced to 8.",
-    "enlarged": "{count:,} of {total:,} images were smaller than asked for and have been enlarged.",
-    "transparent": "{count:,} of {total:,} images are transparent in places, which became white.",
+    "enlarged": "{count:,} of {total:,} images were smaller than image_size and have been enlarged.",
+    "transparent": "{count:,} of {total:,} images are transparent in some areas, which became white.",
 }
 
 
 class Decoded(NamedTuple):
-    """What the cache holds of a source: n images, those that are broken left out."""
+    """The n usable images of a source in the cache; broken ones are left out."""
 
-    pixels: np.ndarray  # uint8 [n, H, W, C], memory-mapped, read-only; empty where only their identities were asked for
-    identities: np.ndarray  # uint8 [n, 32]: the same for the same content
-    kept: np.ndarray  # int64 [n], increasing: their places in the source
-    notices: tuple[str, ...]  # sentences worth telling
+    pixels: np.ndarray  # uint8 [n, H, W, C], memory-mapped, read-only; empty if only identities were read
+    identities: np.ndarray  # uint8 [n, 32]: equal for equal content
+    kept: np.ndarray  # int64 [n], increasing: their indices in the source
+    notices: tuple[str, ...]  # sentences to show to the user
 
 
 def open_decoded(
     source: Source, data: DataConfig, model: ModelConfig, progress: Progress | None = None, part: str = ""
 ) -> Decoded:
-    """The images of `source`, which is `data`'s or the named part of it; decoded now where the cache has them not.
+    """Opens the images of `source`, the source of `data` or its split `part`; decodes them if they are not cached.
 
-    A second process waits for the first.  Raises UserError when an image is broken while `data.skip_broken` is False,
-    or smaller than asked for while `data.enlarge` is False; DiskFull.
+    A second process waits for the first.  Raises UserError if an image is broken and `data.skip_broken` is False, or
+    smaller than image_size and `data.enlarge` is False; DiskFull.
     """
     path = _path(source, data, model, part)
 
@@ -66,12 +66,12 @@ def open_decoded(
 
 
 def cached(source: Source, data: DataConfig, model: ModelConfig, part: str = "") -> Decoded | None:
-    """What `open_decoded` gives, where it need not decode."""
+    """Returns what `open_decoded` returns, or None if the images are not cached."""
     return _open(_path(source, data, model, part), source, model)
 
 
 def identities(source: Source, data: DataConfig, progress: Progress | None = None, part: str = "") -> Decoded:
-    """Who the images are, also the broken ones, without decoding any; those that cannot be read are left out."""
+    """Identities of the images, decodable or not, without decoding them; unreadable files are left out."""
     path = _named(source, [_where(data), part, source.subset], "identities", ".npy")
 
     def fill() -> Decoded:
@@ -81,21 +81,21 @@ def identities(source: Source, data: DataConfig, progress: Progress | None = Non
 
 
 def _locked(path: Path, fill: Callable[[], Decoded]) -> Decoded:
-    """What one process puts into this file of the cache, while others wait for it."""
+    """Calls `fill` under the lock of a cache file, so that other processes wait for its result."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with locks.locked(path.with_suffix(".lock")):
             return fill()
     except OSError as error:
         raise UserError(
-            f"Decoded images cannot be kept in {path.parent} ({error.strerror}): name a folder "
-            "that you may write to in the environment variable DDPM_CACHE.",
+            f"Decoded images cannot be written to {path.parent} ({error.strerror}): set the environment "
+            "variable DDPM_CACHE to a writable folder.",
             code="not-writable",
         ) from error
 
 
 def _path(source: Source, data: DataConfig, model: ModelConfig, part: str) -> Path:
-    """WHERE-SIZExCHANNELS-WHAT.raw: WHAT changes when the source does, and the old file is then of no use."""
+    """SOURCE-SIZExCHANNELS-STAMP.raw: STAMP changes with the content of the source, which invalidates old files."""
     chosen = [name for name in (part, source.subset, "skip_broken" if data.skip_broken else "") if name]
     size = f"{model.image_size}x{model.image_channels}"
     return _named(source, [_where(data), str(data.enlarge), *chosen], size, ".raw")
@@ -119,7 +119,7 @@ def _identities_path(path: Path) -> Path:
 
 
 def _open(path: Path, source: Source, model: ModelConfig) -> Decoded | None:
-    """What is in the cache; None when it is not there, or torn."""
+    """Opens cached images; None if they are missing or incomplete."""
     try:
         about = files.read_json(path.with_suffix(".json"))
         if about is None:
@@ -146,46 +146,46 @@ def _fill(
         for block in decoding.blocks():
             file.write(np.ascontiguousarray(block))
 
-    path.with_suffix(".json").unlink(missing_ok=True)  # it comes last, and says that the others are whole
+    path.with_suffix(".json").unlink(missing_ok=True)  # written last: it marks the other files as complete
     files.write(path, save)
     arrays.write_npy(
         _identities_path(path), np.frombuffer(b"".join(decoding.identities), np.uint8).reshape(-1, IDENTITY_BYTES)
     )
     _check_unchanged(source, where)
-    about = dict(data_dir=data.data_dir, broken=[place for place, _ in decoding.broken], notices=decoding.notices())
+    about = dict(data_dir=data.data_dir, broken=[index for index, _ in decoding.broken], notices=decoding.notices())
     files.write_json(path.with_suffix(".json"), about)
     _remove_superseded(path)
     opened = _open(path, source, model)
     if opened is None:
         raise UserError(
-            f"Decoded images in {path.parent} were changed by another program: start again.", code="changed-data"
+            f"Decoded images in {path.parent} were changed by another program: try again.", code="changed-data"
         )
     return opened
 
 
 def _called(data: DataConfig, part: str) -> str:
-    return f"the {part} part of {data.data_dir}" if part else data.data_dir
+    return f"the {part} split of {data.data_dir}" if part else data.data_dir
 
 
 def _check_unchanged(source: Source, where: str) -> None:
     if source.has_changed():
         raise UserError(
-            f"Images of {where} changed while they were read: wait until nobody writes there, and start again.",
+            f"Images of {where} changed while they were read: wait until no program writes there, and try again.",
             code="changed-data",
         )
 
 
 def _open_identities(path: Path, source: Source) -> Decoded | None:
-    """The identities that are in the cache; None when they are not there, or torn."""
+    """Opens cached identities; None if they are missing or incomplete."""
     try:
         rows = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError):
         return None
-    return _known(rows) if rows.shape == (source.count, IDENTITY_BYTES) else None
+    return _from_identities(rows) if rows.shape == (source.count, IDENTITY_BYTES) else None
 
 
-def _known(rows: np.ndarray) -> Decoded:
-    """rows: uint8 [count, 32], 0 for what cannot be read."""
+def _from_identities(rows: np.ndarray) -> Decoded:
+    """Drops unreadable images from identities uint8 [count, 32], all 0 for these."""
     kept = np.flatnonzero(rows.any(axis=1))
     return Decoded(np.empty((0, 0, 0, 0), np.uint8), rows[kept], kept, ())
 
@@ -202,11 +202,11 @@ def _identify(path: Path, source: Source, data: DataConfig, progress: Progress |
     found = np.frombuffer(b"".join(rows), np.uint8).reshape(-1, IDENTITY_BYTES)
     arrays.write_npy(path, found)
     _remove_superseded(path)
-    return _known(found)
+    return _from_identities(found)
 
 
 def _identity_of(item: Item) -> bytes:
-    """All 0 where it cannot be read: whoever needs the image itself is told."""
+    """Identity of an image, or zeros if it cannot be read; `open_decoded` reports the error."""
     try:
         return item.identify()
     except UserError as error:
@@ -215,7 +215,7 @@ def _identity_of(item: Item) -> bytes:
 
 
 def _remove_superseded(path: Path) -> None:
-    """Delete what the same source gave at the same size before it changed."""
+    """Deletes cache files of the same source and size from before it changed."""
     prefix = path.name.rpartition("-")[0]
     for old in path.parent.glob(f"{prefix}-*"):
         if not old.name.startswith(f"{path.stem}."):
@@ -225,68 +225,70 @@ def _remove_superseded(path: Path) -> None:
                 continue
 
 
-class _One(NamedTuple):
-    """What became of one image."""
+class _Outcome(NamedTuple):
+    """Result of decoding one image."""
 
-    pixels: np.ndarray | None  # uint8 [size, size, C]; None when it cannot be used
+    pixels: np.ndarray | None  # uint8 [size, size, C]; None if it cannot be used
     identity: bytes = b""
-    broken: str = ""  # the sentence that says why
-    side: int = 0  # of an image that is too small, the shorter
+    broken: str = ""  # error message
+    side: int = 0  # shorter side of an image that is too small
     notes: tuple[str, ...] = ()
 
 
 class _Decoding:
-    """One pass over a source, and what is found on the way."""
+    """One decoding pass over a source, with the problems found."""
 
     def __init__(self, source: Source, data: DataConfig, model: ModelConfig, progress: Progress | None, where: str):
         self.source, self.data, self.model, self.progress = source, data, model, progress
-        self.where = where  # what sentences call the source
+        self.where = where  # name of the source in messages
         self.identities: list[bytes] = []
-        self.broken: list[tuple[int, str]] = []  # (place, why)
-        self.names: list[str] = []  # of the broken
+        self.broken: list[tuple[int, str]] = []  # (index, error message)
+        self.names: list[str] = []  # of broken images
         self.small: list[int] = []
         self.notes: Counter[str] = Counter()
 
     def blocks(self) -> Iterator[np.ndarray]:
-        """All images in order, uint8 [<=BLOCK, H, W, C].  Raises UserError after the last one."""
+        """Yields all images in order, uint8 [<=BLOCK, H, W, C].  Raises UserError after the last one."""
         waiting = self.source.items(self.model.image_size, self.model.image_channels)
         done = 0
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             while items := list(itertools.islice(waiting, BLOCK)):
                 block = list(pool.map(self._decode, items))
-                for place, (item, one) in enumerate(zip(items, block, strict=True), start=done):
+                for index, (item, one) in enumerate(zip(items, block, strict=True), start=done):
                     if one.broken:
-                        self.broken.append((place, one.broken))
+                        self.broken.append((index, one.broken))
                         self.names.append(item.name)
                 done += len(block)
                 self.small += [one.side for one in block if one.side]
                 self.notes.update(note for one in block for note in one.notes)
                 good = [one for one in block if one.pixels is not None]
                 self.identities += [one.identity for one in good]
-                if good and not self.small and (self.data.skip_broken or not self.broken):  # else go on only to count
+                if (
+                    good and not self.small and (self.data.skip_broken or not self.broken)
+                ):  # else only count the problems
                     yield np.stack([one.pixels for one in good if one.pixels is not None])
                 if self.progress:
                     self.progress(done, self.source.count)
-        self._complain()
+        self._raise_errors()
 
-    def _decode(self, item: Item) -> _One:
+    def _decode(self, item: Item) -> _Outcome:
         size, channels = self.model.image_size, self.model.image_channels
         try:
             with item.open() as (image, identity):
                 side = min(image.size)
                 if side < size and not self.data.enlarge:
-                    return _One(None, side=side)
+                    return _Outcome(None, side=side)
                 found = dict(
                     deep=images.is_deep(image),
                     enlarged=side < size,
                     transparent=channels != 4 and images.is_transparent(image),
                 )
                 notes = tuple(note for note, true in found.items() if true)
-                return _One(images.prepare(image, size, channels), identity, notes=notes)
+                return _Outcome(images.prepare(image, size, channels), identity, notes=notes)
         except UserError as error:
-            return _One(None, broken=str(error))
+            return _Outcome(None, broken=str(error))
 
-    def _complain(self) -> None:
+    def _raise_errors(self) -> None:
         count, where = self.source.count, self.where
         if self.broken:
             self._log_broken()
@@ -294,7 +296,7 @@ class _Decoding:
             first = self.broken[0][1]
             if len(self.broken) == 1:
                 raise UserError(
-                    f"{first.rstrip('.')} (or set skip_broken to True, to leave it out).", code="broken-image"
+                    f"{first.rstrip('.')} (or set skip_broken to True to leave it out).", code="broken-image"
                 )
             raise UserError(
                 f"{len(self.broken):,} of {count:,} images cannot be read ({self._named()}): remove or replace them, or"
@@ -310,12 +312,12 @@ class _Decoding:
             raise UserError(
                 f"{len(self.small):,} of {count:,} images of {where} are smaller than image_size"
                 f" {self.model.image_size} (the smallest has {min(self.small)} pixels on its shorter side): use larger"
-                f" ones, set enlarge to True, or image_size to {min(self.small)} or less.",
+                f" images, set enlarge to True, or set image_size to {min(self.small)} or less.",
                 code="small-images",
             )
 
     def _log_broken(self) -> None:
-        """Each with its reason, where a sentence would not name all."""
+        """Logs each broken image with its reason, if the error message does not list all of them."""
         if self.data.skip_broken or len(self.broken) > 1:
             for _, why in self.broken:
                 log.warning("%s", why)
@@ -324,7 +326,7 @@ class _Decoding:
         return formatting.some(self.names, NAMED)
 
     def notices(self) -> list[str]:
-        """Sentences on what was done to the images."""
+        """Sentences on how the images were changed, and which were left out."""
         total = self.source.count
         found = [NOTES[note].format(count=count, total=total) for note, count in sorted(self.notes.items())]
         if self.broken:

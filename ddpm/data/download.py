@@ -1,4 +1,4 @@
-"""Files from the internet, CIFAR-10's archive for one: with a checksum, and taken up where they broke off."""
+"""Resumable downloads with a checksum, as of the CIFAR-10 archive."""
 
 import errno
 import hashlib
@@ -19,15 +19,15 @@ MD5 = "c58f30108f718f92721af3b95e74349a"
 CHUNK = 2**18  # bytes between two calls of `progress`
 TIMEOUT = 30.0  # seconds without a byte
 
-Progress = Callable[[int, int], None]  # (bytes done, bytes in all, 0 where that is not known)
+Progress = Callable[[int, int], None]  # (bytes done, total bytes or 0 if unknown)
 
 
 def fetch_cifar10(progress: Progress | None = None, *, url: str = URL, md5: str = MD5, pause: float = 1.0) -> Path:
-    """Download the official archive unless it is there, and return where it lies, for `cifar10.import_archive`.
+    """Downloads the official archive if needed; returns its path, for `cifar10.import_archive`.
 
-    What an earlier attempt left is continued.  pause: seconds before trying again when the connection breaks.
+    An interrupted download is continued.  pause: seconds to wait before a retry.
 
-    Raises UserError when there is no connection, the checksum is wrong, or another process is at it; DiskFull.
+    Raises UserError if the connection fails, the checksum is wrong, or another process is downloading it; DiskFull.
     """
     archive = cifar10_path().with_name(PurePosixPath(URL).name)
     try:
@@ -36,18 +36,18 @@ def fetch_cifar10(progress: Progress | None = None, *, url: str = URL, md5: str 
                 download(url, archive, md5, progress, pause)
     except locks.Busy:
         raise UserError(
-            "CIFAR-10 is being downloaded by another process: wait until it is done.", code="busy"
+            "CIFAR-10 is being downloaded by another process: wait until it has finished.", code="busy"
         ) from None
     return archive
 
 
 def download(url: str, path: Path, md5: str, progress: Progress | None = None, pause: float = 1.0) -> None:
-    """Fetch `url` to `path`, by way of PATH.part, which is continued where it ends; `path` is whole or not there.
+    """Downloads `url` to PATH.part, continuing an earlier attempt, and renames it to `path` once it is complete.
 
-    Raises UserError when three attempts in a row bring nothing, or when the checksum is wrong; DiskFull.
+    Raises UserError if three attempts in a row receive nothing, or if the checksum is wrong; DiskFull.
     """
     part = path.with_name(f"{path.name}.part")
-    by_hand = f"or get {url} in another way and run `ddpm data cifar10 --archive FILE`"
+    by_hand = f"or download {url} by other means and run `ddpm data cifar10 --archive FILE`"
     failures = 0
     while True:
         before = _length(part)
@@ -62,7 +62,7 @@ def download(url: str, path: Path, md5: str, progress: Progress | None = None, p
             if refused or failures == 3:
                 reason = error.reason if isinstance(error, urllib.error.URLError) else error
                 raise UserError(
-                    f"{path.name} could not be downloaded ({reason}; {_length(part) / 1e6:.0f} MB of it are kept): "
+                    f"{path.name} could not be downloaded ({reason}; {_length(part) / 1e6:.0f} MB are kept): "
                     f"check the connection and try again, {by_hand}.",
                     code="download-failed",
                 ) from error
@@ -72,7 +72,7 @@ def download(url: str, path: Path, md5: str, progress: Progress | None = None, p
     if found != md5:
         part.unlink()
         raise UserError(
-            f"{path.name} arrived damaged (md5 {found}, not {md5}) and was deleted: try again, {by_hand}.",
+            f"{path.name} was damaged in the download (md5 {found}, not {md5}) and deleted: try again, {by_hand}.",
             code="wrong-checksum",
         )
     files.rename(part, path)
@@ -83,7 +83,7 @@ def _length(path: Path) -> int:
 
 
 def _continue(url: str, part: Path, progress: Progress | None) -> None:
-    """Append to `part` what follows it; begin again where the server cannot do that.  Raises OSError."""
+    """Appends the rest of the file to `part`; starts over if the server does not support ranges.  Raises OSError."""
     done = _length(part)
     request = urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {})
     try:
@@ -91,7 +91,7 @@ def _continue(url: str, part: Path, progress: Progress | None) -> None:
     except urllib.error.HTTPError as error:
         if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
             error.close()
-            return  # nothing follows: whether it is whole, the checksum says
+            return  # nothing is left to download; the checksum is verified later
         raise
     with response, files.appending(part) as file:
         if response.status != http.client.PARTIAL_CONTENT:

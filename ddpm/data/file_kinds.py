@@ -1,10 +1,10 @@
-"""Kinds of files in a folder of images, by name: what is read, what is skipped, what systems put there."""
+"""Kinds of files in an image folder by name: unsupported images, other files, system files."""
 
 import re
 
 from ddpm.runs.results import KINDS
 
-# Of images, and of what holds images, but not read here.
+# Extensions of images, videos and archives that are not supported.
 UNREAD = frozenset(
     [
         ".heic",
@@ -82,7 +82,7 @@ UNREAD = frozenset(
 )
 
 
-# Of other things, which are not looked into either.
+# Extensions of other files, which are never opened.
 OTHER = frozenset(
     [
         ".txt",
@@ -150,7 +150,7 @@ OTHER = frozenset(
 )
 
 
-# Made by systems and programs, not by people: thumbnails, recycle bins, what archives of other systems carry along.
+# Folders that systems and programs create: thumbnails, recycle bins, metadata of archives.
 SYSTEM = frozenset(
     (
         "@eadir",
@@ -179,7 +179,7 @@ SYSTEM = frozenset(
 )
 
 
-HIDDEN = (".", "synofile_thumb", "~$")  # how the names of files begin that are hidden, or made likewise
+HIDDEN = (".", "synofile_thumb", "~$")  # name prefixes of hidden and temporary files
 
 
 SHEETS = ("grid.png", "pairs.png", "preview.png", "strip.png", "sheet.png")  # many samples in one image
@@ -188,7 +188,7 @@ SHEETS = ("grid.png", "pairs.png", "preview.png", "strip.png", "sheet.png")  # m
 OF_A_RUN = frozenset({*KINDS, "saves", "tb"})
 
 
-MANY = {  # what is left out, and what several of it are called
+MANY = {  # skipped entries: singular and plural
     "hidden file": "hidden files",
     "hidden folder": "hidden folders",
     "link that leads nowhere": "links that lead nowhere",
@@ -198,7 +198,7 @@ MANY = {  # what is left out, and what several of it are called
 }
 
 
-KIND = re.compile(r"\.[a-z][a-z0-9]{0,9}")  # an extension, and not the rest of a name that has a dot in it
+KIND = re.compile(r"\.[a-z][a-z0-9]{0,9}")  # an extension, not the rest of a name that contains a dot
 
 
-UNNAMED = ""  # the kind of a file without
+UNNAMED = ""  # the kind of a file without extension

@@ -1,4 +1,4 @@
-"""A folder of image files as a source."""
+"""Data source: a folder of image files."""
 
 import contextlib
 import hashlib
@@ -19,7 +19,7 @@ from ddpm.storage.image_files import FORMATS
 
 
 class Files(Source):
-    """Image files of a folder, in the order of their paths."""
+    """Image files of a folder in the order of their paths; labels are int64 [count], -1 for none, or None."""
 
     def __init__(
         self, folder: Path, found: Sequence[File], kind: str, labels: np.ndarray | None, class_names: tuple[str, ...]
@@ -42,7 +42,7 @@ class Files(Source):
             return self
         kept = np.flatnonzero(self.labels >= 0).tolist()
         found = Files(
-            self.folder, [self.files[place] for place in kept], self.kind, self.labels[kept], self.class_names
+            self.folder, [self.files[index] for index in kept], self.kind, self.labels[kept], self.class_names
         )
         found.test, found.left_out, found.notices, found.subset = self.test, self.left_out, self.notices, "labelled"
         return found
@@ -60,38 +60,38 @@ class Files(Source):
 
 
 def open_folder(folder: Path) -> Files:
-    """The images in a folder and its subfolders, sorted into classes and splits by the rules of `ddpm.data.labelling`.
+    """Finds the images of a folder and its subfolders, with classes and splits by the rules of `ddpm.data.labelling`.
 
-    Classes are numbered in the sorted order of their names.  Raises UserError if there is no image, or if the folder
-    is one of samples or of a run.
+    Classes are numbered in the sorted order of their names.  Raises UserError if there is no image, if the folder holds
+    samples or a run, or if its splits are ambiguous.
     """
     listing = list_folder(folder)
     if not listing.files:
         without = f" ({', '.join(listing.left_out)} left out)" if listing.left_out else ""
         raise UserError(
-            f"There are no images in {folder}{without}: put some there, or into folders in it ({', '.join(FORMATS)}).",
+            f"There are no images in {folder}{without}: add some ({', '.join(FORMATS)}), there or in subfolders.",
             code="no-images",
         )
     sorted_ = label([file.parts for file in listing.files])
     if sorted_.unclear:
         raise UserError(
-            f"It is not clear which images of {folder} to learn from and which to test on, as"
-            f" {some([printable(name) for name in sorted_.unclear], 6)} do not make one pair, or other images lie"
-            " beside them: name one of these folders, or keep one to learn from and one to test on.",
+            f"The training and test images of {folder} cannot be identified, as"
+            f" {some([printable(name) for name in sorted_.unclear], 6)} are not one pair of folders, or too many images"
+            " are outside of them: name one of these folders, or keep one for training and one for testing.",
             code="unclear-parts",
         )
     named = sorted_.rule != NO_CLASSES
-    learnt = sorted([*sorted_.train, *sorted_.unlabelled])
+    kept = sorted([*sorted_.train, *sorted_.unlabelled])
     labels, names = number_classes([printable(name) for name in sorted_.train.values()]) if named else (None, ())
     numbers = {name: number for number, name in enumerate(names)}
     if named:
         labels = np.array(
-            [numbers[printable(sorted_.train[place])] if place in sorted_.train else -1 for place in learnt]
+            [numbers[printable(sorted_.train[index])] if index in sorted_.train else -1 for index in kept]
         )
     where = f" in {sorted_.train_name}" if sorted_.test_name else ""
     source = Files(
         folder,
-        [listing.files[place] for place in learnt],
+        [listing.files[index] for index in kept],
         f"Folder{', ' if named else ' '}{sorted_.rule}{where}",
         labels,
         names,
@@ -99,7 +99,7 @@ def open_folder(folder: Path) -> Files:
     if sorted_.test:
         of_test = np.array([numbers[printable(name)] for name in sorted_.test.values()]) if named else None
         source.test = Files(
-            folder, [listing.files[place] for place in sorted_.test], f"Folder, {sorted_.test_name}", of_test, names
+            folder, [listing.files[index] for index in sorted_.test], f"Folder, {sorted_.test_name}", of_test, names
         )
     source.left_out = listing.left_out
     source.notices = tuple(_notices(listing, sorted_))
@@ -111,43 +111,43 @@ def _is(of: Sized) -> str:
 
 
 def _notices(listing: Listing, sorted_: Labelling) -> Iterator[str]:
-    """Sentences on the images that are not used."""
+    """Sentences on images that are not used."""
 
-    def named(places: Iterable[int]) -> str:
-        return some([printable("/".join(listing.files[place].parts)) for place in places], 5)
+    def named(indices: Iterable[int]) -> str:
+        return some([printable("/".join(listing.files[index].parts)) for index in indices], 5)
 
     if without := sorted_.unlabelled:
         which = "outside of the class folders" if sorted_.rule == BY_FOLDER else "without a class in the name"
         yield (
-            f"{plural(len(without), 'image')} {which} {_is(without)} learnt from only without classes (class_cond"
-            f" False): {named(without)}."
+            f"{plural(len(without), 'image')} {which} {_is(without)} used only if class_cond is"
+            f" False: {named(without)}."
         )
     others = sorted(set(sorted_.outside) - set(sorted_.unlabelled))
-    of_test = [place for place in others if sorted_.test_name and sorted_.test_name in listing.files[place].parts]
-    beside = sorted(set(others) - set(of_test))
+    of_test = [index for index in others if sorted_.test_name and sorted_.test_name in listing.files[index].parts]
+    outside = sorted(set(others) - set(of_test))
     if of_test:
         yield (
-            f"{plural(len(of_test), 'image')} in {printable(sorted_.test_name)} {_is(of_test)} not tested on, having"
+            f"{plural(len(of_test), 'image')} in {printable(sorted_.test_name)} {_is(of_test)} left out, as they have"
             f" none of the classes: {named(of_test)}."
         )
-    if beside:
-        yield f"{plural(len(beside), 'image')} outside of the parts {_is(beside)} left out: {named(beside)}."
+    if outside:
+        yield f"{plural(len(outside), 'image')} outside of the splits {_is(outside)} left out: {named(outside)}."
     if sorted_.unused:
         unused = ", ".join(map(printable, sorted_.unused))
         why = (
-            f"{printable(sorted_.test_name)} is what is tested on"
+            f"{printable(sorted_.test_name)} is the test set"
             if sorted_.test_name
-            else "its images have none of the classes; set hold_out to measure on images that are set apart"
+            else "its images have none of the classes; set hold_out to evaluate on held-out images"
         )
-        yield f"What is in {unused} is not used: {why}."
-    if sorted_.beside:
+        yield f"The images in {unused} are not used: {why}."
+    if sorted_.outside_folders:
         yield (
-            f"The folders are not taken for classes, as {plural(sorted_.beside, 'image')} of {len(listing.files):,}"
-            f" {'is' if sorted_.beside == 1 else 'are'} not in them."
+            f"The folders are not taken for classes, as {plural(sorted_.outside_folders, 'image')} of"
+            f" {len(listing.files):,} {'is' if sorted_.outside_folders == 1 else 'are'} not in them."
         )
     if listing.unread:
         yield (
-            f"Not read: {', '.join(listing.unread)}; to train on their images, convert them to PNG or JPEG, or unpack"
+            f"Not supported: {', '.join(listing.unread)}; to use their images, convert them to PNG or JPEG, or unpack"
             " archives."
         )
 

@@ -1,8 +1,8 @@
-"""ImageNet at 64 pixels from its official downsampled archives, into a folder of PNG files or into one .npz file.
+"""Converts ImageNet at 64 x 64 from its official downsampled archives to a folder of PNG files or to one .npz file.
 
 An archive is a zip file of train_data_batch_1.npz to train_data_batch_10.npz, or of val_data.npz; a folder of these
-will do, and so will one of them.  Each holds `data` uint8 [N, 12288], planes of red, green and blue, and `labels`
-from 1 to 1000.  They are read in place, a few pictures at a time.
+files, or one of them, is accepted too.  Each holds `data`, uint8 [N, 12288], planes of red, green and blue, and
+`labels` from 1 to 1000.  They are read in place, a block of images at a time.
 """
 
 import contextlib
@@ -16,44 +16,44 @@ from typing import IO, NamedTuple
 
 import numpy as np
 
-from ddpm.data import archives as prepare
-from ddpm.data.archives import DAMAGE, Blocks, Picture, Progress
+from ddpm.data import archives
+from ddpm.data.archives import DAMAGE, Blocks, PendingImage, Progress
 from ddpm.data.npz_files import npy_header
 from ddpm.errors import UserError
 from ddpm.formatting import plural
 
 DATA, LABELS = "data.npy", "labels.npy"  # in an .npz file
 SIZE = 64
-BYTES = 3 * SIZE * SIZE  # of a picture
+BYTES = 3 * SIZE * SIZE  # of an image
 CLASSES = 1000
-MOST = 2**20  # pictures in a batch; the real ones have 128,117 or less
-BLOCK = 1024  # pictures read at once: 12 MB
+MOST = 2**20  # images in a batch; the official ones have at most 128,117
+BLOCK = 1024  # images read at once: 12 MB
 NAMES = {"train": re.compile(r"train_data_batch_(\d{1,2})\.npz"), "val": re.compile(r"val_data(\b)\.npz")}
 WANTED = "the official Imagenet64_train_part1_npz.zip, Imagenet64_train_part2_npz.zip or Imagenet64_val_npz.zip"
 
 
 class Batch(NamedTuple):
-    """One of the official .npz files, looked at but not read."""
+    """One of the official .npz files; its images are not read yet."""
 
-    path: Path  # of it, or of the zip file that holds it
-    entry: str  # its name in that
+    path: Path  # of the .npz file, or of the zip file that contains it
+    entry: str  # its name in the zip file, or empty
     number: str  # "01" to "10", or "val"
-    labels: np.ndarray  # int64 [N], from 1 on
+    labels: np.ndarray  # int64 [N], 1 to 1000
 
     @property
     def title(self) -> str:
         return f"{self.entry} in {self.path}" if self.entry else str(self.path)
 
 
-def find_batches(archives: Sequence[Path], split: str) -> list[Batch]:
-    """The batches of a split, "train" or "val", that the archives hold, in order.
+def find_batches(paths: Sequence[Path], split: str) -> list[Batch]:
+    """Finds the batches of a split, "train" or "val", in archives or folders, in order.
 
-    Raises UserError when there are none, one is there twice, damaged, or not of the official layout.
+    Raises UserError if there is none, or if one occurs twice, is damaged or does not have the official layout.
     """
     found: dict[str, Batch] = {}
-    for archive in archives:
+    for archive in paths:
         for path, entry in _files(archive):
-            match = NAMES[split].fullmatch(prepare.base_name(entry or path.name))
+            match = NAMES[split].fullmatch(archives.base_name(entry or path.name))
             if not match:
                 continue
             number = match[1].zfill(2) if split == "train" else split
@@ -67,41 +67,41 @@ def find_batches(archives: Sequence[Path], split: str) -> list[Batch]:
     if not found:
         named = "train_data_batch_1.npz to train_data_batch_10.npz" if split == "train" else "val_data.npz"
         raise UserError(
-            f"There is none of {named} in {', '.join(map(str, archives))}: use {WANTED}.", code="wrong-archive"
+            f"There is none of {named} in {', '.join(map(str, paths))}: use {WANTED}.", code="wrong-archive"
         )
     return [found[number] for number in sorted(found)]
 
 
 def write_folder(batches: Sequence[Batch], folder: Path, progress: Progress | None = None) -> None:
-    """Write LABEL_BATCH_NUMBER.png for each picture: 0001_01_000000.png.
+    """Writes each image as LABEL_BATCH_NUMBER.png, for example 0001_01_000000.png.
 
-    Raises UserError when the archive is damaged or `folder` holds something else; DiskFull.
+    Raises UserError if an archive is damaged or `folder` holds something else; DiskFull.
     """
     count = sum(len(batch.labels) for batch in batches)
     origin = {"data": "imagenet64", "split": "val" if batches[0].number == "val" else "train"}
-    prepare.write_pictures(folder, itertools.chain.from_iterable(map(_named, batches)), count, origin, progress)
+    archives.write_images(folder, itertools.chain.from_iterable(map(_named, batches)), count, origin, progress)
 
 
-def _named(batch: Batch) -> Iterator[Picture]:
+def _named(batch: Batch) -> Iterator[PendingImage]:
     pixels = itertools.chain.from_iterable(_pixels(batch))
     for k, (label, one) in enumerate(zip(batch.labels, pixels, strict=True)):
-        yield Picture(f"{label:04d}_{batch.number}_{k:06d}", partial(np.asarray, one))
+        yield PendingImage(f"{label:04d}_{batch.number}_{k:06d}", partial(np.asarray, one))
 
 
 def write_npz(batches: Sequence[Batch], path: Path, progress: Progress | None = None) -> None:
-    """Write one .npz file with arr_0 uint8 [N, 64, 64, 3] and arr_1, the labels; not compressed, whole or not at all.
+    """Writes an uncompressed .npz file of arr_0, uint8 [N, 64, 64, 3], and arr_1, labels int64 [N], atomically.
 
-    Raises UserError when an archive is damaged or `path` is there already; DiskFull.
+    Raises UserError if an archive is damaged or `path` exists; DiskFull.
     """
     if path.exists():
-        raise UserError(f"{path} is there already: delete it, or name another file.", code="already-exists")
+        raise UserError(f"{path} already exists: delete it, or name another file.", code="already-exists")
     labels = np.concatenate([batch.labels for batch in batches])
-    pictures = Blocks((len(labels), SIZE, SIZE, 3), _counted(batches, len(labels), progress))
+    pixels = Blocks((len(labels), SIZE, SIZE, 3), _counted(batches, len(labels), progress))
     try:
-        prepare.write_npz(path, {"arr_0": pictures, "arr_1": labels})
+        archives.write_npz(path, {"arr_0": pixels, "arr_1": labels})
     except PermissionError as error:
         raise UserError(
-            f"Cannot write in {path.parent} ({error.strerror}): name another file.", code="not-writable"
+            f"Cannot write to {path.parent} ({error.strerror}): name another file.", code="not-writable"
         ) from error
 
 
@@ -115,33 +115,33 @@ def _counted(batches: Sequence[Batch], total: int, progress: Progress | None) ->
 
 
 def _files(archive: Path) -> Iterator[tuple[Path, str]]:
-    """(file, entry in it, if it is a zip file of files) of everything in a folder, a zip file, or an .npz file."""
+    """Pairs (file, entry) of a folder, a zip file or an .npz file; entry is empty outside of a zip file."""
     if archive.is_dir():
         yield from ((path, "") for path in sorted(archive.rglob("*.npz")))
     elif archive.suffix == ".npz":
         yield archive, ""
     else:
-        with prepare.opened_zip(archive, WANTED) as zipped:
+        with archives.opened_zip(archive, WANTED) as zipped:
             yield from ((archive, name) for name in zipped.namelist())
 
 
 @contextlib.contextmanager
 def _opened(batch: Batch) -> Iterator[zipfile.ZipFile]:
-    """The .npz file of a batch, wherever it lies."""
+    """Opens the .npz file of a batch, on disk or inside a zip file."""
     with contextlib.ExitStack() as stack:
         source: IO[bytes] | None = None
         if batch.entry:
-            source = stack.enter_context(stack.enter_context(prepare.opened_zip(batch.path, WANTED)).open(batch.entry))
+            source = stack.enter_context(stack.enter_context(archives.opened_zip(batch.path, WANTED)).open(batch.entry))
         try:
-            yield stack.enter_context(zipfile.ZipFile(source) if source else prepare.opened_zip(batch.path, WANTED))
+            yield stack.enter_context(zipfile.ZipFile(source) if source else archives.opened_zip(batch.path, WANTED))
         except DAMAGE as error:
             raise UserError(
-                f"{batch.title} is cut short or damaged ({error}): get it again, {WANTED}.", code="damaged-archive"
+                f"{batch.title} is truncated or damaged ({error}): download it again, {WANTED}.", code="damaged-archive"
             ) from error
 
 
 def _labels(batch: Batch) -> np.ndarray:
-    """The labels of a batch, which fit the pictures that its header promises."""
+    """Labels int64 [N] of a batch, checked against the shape of its images."""
     with _opened(batch) as npz:
         names = npz.namelist()
         if DATA not in names or LABELS not in names:
@@ -159,16 +159,16 @@ def _labels(batch: Batch) -> np.ndarray:
             )
         if held != shape[0] * BYTES:
             raise UserError(
-                f"{batch.title} holds {held:,} bytes for {plural(shape[0], 'picture')}, not {BYTES:,} for each: get it"
-                f" again, {WANTED}.",
+                f"{batch.title} holds {held:,} bytes for {plural(shape[0], 'image')}, not {BYTES:,} for each:"
+                f" download it again, {WANTED}.",
                 code="damaged-archive",
             )
         with npz.open(LABELS) as member:
             size, kind, _ = npy_header(member)
             if size != shape[:1] or kind.kind not in "iu":
                 raise UserError(
-                    f"The labels of {batch.title} are {kind} {list(size)}, not a whole number for each of"
-                    f" {plural(shape[0], 'picture')}: use {WANTED}.",
+                    f"The labels of {batch.title} are {kind} {list(size)}, not an integer for each of"
+                    f" {plural(shape[0], 'image')}: use {WANTED}.",
                     code="bad-labels",
                 )
         with npz.open(LABELS) as member:
@@ -183,7 +183,7 @@ def _labels(batch: Batch) -> np.ndarray:
 
 
 def _pixels(batch: Batch) -> Iterator[np.ndarray]:
-    """All pictures of a batch in blocks, uint8 [<=BLOCK, 64, 64, 3]."""
+    """Yields the images of a batch in blocks, uint8 [<=BLOCK, 64, 64, 3]."""
     with _opened(batch) as npz, npz.open(DATA) as member:
         npy_header(member)
         for start in range(0, len(batch.labels), BLOCK):

@@ -1,6 +1,6 @@
-"""What lies in a folder of images: the files that are read, and what is left out and why.
+"""Lists the image files of a folder, and what is left out and why.
 
-Nothing is opened but files whose name does not say what they are.
+Only files whose kind does not follow from the name are opened.
 """
 
 import os
@@ -14,42 +14,41 @@ from ddpm import formatting
 from ddpm.data.file_kinds import HIDDEN, KIND, MANY, OF_A_RUN, OTHER, SHEETS, SYSTEM, UNNAMED, UNREAD
 from ddpm.data.own_folders import holds_samples, made_by_us
 from ddpm.errors import UserError
-from ddpm.storage import image_files, images
-from ddpm.storage import paths as places
+from ddpm.storage import image_files, images, paths
 from ddpm.storage.image_files import EXTENSIONS
 
 
 class File(NamedTuple):
-    """An image file."""
+    """Image file of a folder."""
 
-    parts: tuple[str, ...]  # the names on the way to it, from the folder that was listed
-    stamp: str  # changes when the file does
+    parts: tuple[str, ...]  # path relative to the listed folder, as names
+    stamp: str  # changes with the file
 
 
 class Listing(NamedTuple):
-    """The image files of a folder and of all folders in it, in the order of their names."""
+    """Image files of a folder and its subfolders, in the order of their names."""
 
     files: list[File]
-    left_out: tuple[str, ...]  # what else is there, by kind: "3 .heic files"
-    unread: tuple[str, ...]  # of these, the images that cannot be read
+    left_out: tuple[str, ...]  # other files, by kind: "3 .heic files"
+    unread: tuple[str, ...]  # of these, images in unsupported formats
 
 
 def list_folder(folder: Path) -> Listing:
     """Lists a folder and its subfolders.  Raises UserError if one cannot be listed, or holds samples."""
-    return _Look(folder).listing()
+    return _Lister(folder).listing()
 
 
 def stamp(status: os.stat_result) -> str:
-    """Which file it is, its size and when it changed: another one, and the file is another.
+    """Stamp of a file: size, modification time, change time and inode; a different stamp means a different content.
 
-    A file that is moved to another's place, or written over with its time put back, has another place on the disk or
-    another time of change.
+    A file that replaces another, or is overwritten with its modification time restored, has another inode or change
+    time.
     """
     return f"{status.st_size}|{status.st_mtime_ns}|{status.st_ctime_ns}|{status.st_ino}"
 
 
 def file_stamp(path: Path) -> str:
-    """The stamp of a file, or why there is none."""
+    """Stamp of a file, or "missing"."""
     try:
         return stamp(os.stat(path))
     except FileNotFoundError:
@@ -57,14 +56,14 @@ def file_stamp(path: Path) -> str:
 
 
 def is_rewritten(before: str, now: str) -> bool:
-    """Whether a file was written to between two of its stamps.
+    """True if a file was written to between two of its stamps.
 
-    A backup that links to it, or another owner, changes the rest of a stamp; and some disks number their files anew.
+    Hard links and changes of the owner change the rest of a stamp, and inodes are not stable on all file systems.
     """
     return before.split("|")[:2] != now.split("|")[:2]
 
 
-class _Look:
+class _Lister:
     def __init__(self, folder: Path):
         self.folder = folder
         self.found: list[File] = []
@@ -73,14 +72,14 @@ class _Look:
         self.ours: list[str] = []  # folders, by their names from `folder` on
         self.system: list[str] = []
         self.seen: set[tuple[int, int]] = set()
-        self.links: deque[tuple[str, tuple[str, ...]]] = deque()  # to folders: listed last
-        self.caches = set(_places(places.cache_folder(), places.cache_folder() / "images"))
+        self.links: deque[tuple[str, tuple[str, ...]]] = deque()  # to folders; listed last
+        self.caches = set(_folder_ids(paths.cache_folder(), paths.cache_folder() / "images"))
 
     def listing(self) -> Listing:
         waiting: list[tuple[str, tuple[str, ...]]] = [(str(self.folder), ())]
         while waiting or self.links:
-            place, parts = waiting.pop() if waiting else self.links.popleft()
-            waiting += reversed(self._folder(place, parts))
+            path, parts = waiting.pop() if waiting else self.links.popleft()
+            waiting += reversed(self._folder(path, parts))
         self.found.sort()
         unread = tuple(self._kind(kind) for kind in sorted(self.kinds) if kind in UNREAD)
         return Listing(self.found, (*unread, *self._rest()), unread)
@@ -94,7 +93,7 @@ class _Look:
         )
 
     def _rest(self) -> Iterator[str]:
-        """What is left out, beyond images that cannot be read."""
+        """Yields what is left out, apart from unsupported images."""
         yield from (self._kind(kind) for kind in sorted(self.kinds) if kind not in UNREAD)
         yield from (
             f"{count:,} {phrase if count == 1 else MANY[phrase]}" for phrase, count in sorted(self.others.items())
@@ -110,36 +109,35 @@ class _Look:
                 f" ({formatting.some(sorted(self.ours), 5)})"
             )
 
-    def _folder(self, place: str, parts: tuple[str, ...]) -> list[tuple[str, tuple[str, ...]]]:
-        """Take in what lies in one folder; gives those to be listed next."""
+    def _folder(self, path: str, parts: tuple[str, ...]) -> list[tuple[str, tuple[str, ...]]]:
+        """Lists one folder; returns the subfolders to list next."""
         try:
-            status = os.stat(place)
-            with os.scandir(place) as entries:
-                inside = sorted(entries, key=lambda entry: entry.name)  # disks list them in any order
+            status = os.stat(path)
+            with os.scandir(path) as entries:
+                inside = sorted(entries, key=lambda entry: entry.name)  # the order of scandir is arbitrary
         except OSError as error:
             raise UserError(
-                f"{place} cannot be listed ({error.strerror}): change its permissions.", code="unreadable-file"
+                f"{path} cannot be listed ({error.strerror}): change its permissions.", code="unreadable-file"
             ) from error
         identity = (status.st_dev, status.st_ino)
-        if identity in self.seen:  # a link to where we have been
+        if identity in self.seen:  # a link to a folder that was listed already
             return []
         self.seen.add(identity)
         names = {entry.name for entry in inside}
-        what = made_by_us(place, names)
+        what = made_by_us(path, names)
         if parts and (what or identity in self.caches):
             self.ours.append("/".join(map(formatting.printable, parts)))
             return []
         if what == "samples":
             raise UserError(
-                f"{place} holds samples, and what belongs to them: to learn from them, name"
-                f" {os.path.join(place, 'images')}.",
+                f"{path} holds samples with their settings: to train on them, name {os.path.join(path, 'images')}.",
                 code="not-data",
             )
         deeper: list[tuple[str, tuple[str, ...]]] = []
         for entry in inside:
             try:
                 is_folder = entry.is_dir()
-                status = os.stat(entry.path)  # entry.stat() does not say which file it is on Windows
+                status = os.stat(entry.path)  # entry.stat() has no inode on Windows
             except OSError:
                 self.others["link that leads nowhere" if entry.is_symlink() else "file that cannot be looked at"] += 1
                 continue
@@ -151,7 +149,7 @@ class _Look:
         return deeper
 
     def _is_listed(self, name: str, what: str) -> bool:
-        """Whether a folder of this name is; `what` the one that it lies in is to this program."""
+        """True if a folder of this name is listed; what: the kind of its parent folder, see `made_by_us`."""
         if name.startswith("."):
             self.others["hidden folder"] += 1
             return False
@@ -186,13 +184,13 @@ class _Look:
 
 
 def _is_link(entry: os.DirEntry) -> bool:
-    """Whether a folder lies elsewhere; on Windows a junction leads there, which Python knows from 3.12 on."""
+    """True for a link to a folder or, on Windows with Python 3.12 or later, a junction."""
     is_junction = getattr(entry, "is_junction", None)
     return entry.is_symlink() or (is_junction is not None and is_junction())
 
 
-def _places(*folders: Path) -> Iterator[tuple[int, int]]:
-    """Which folders these are, of those that are there."""
+def _folder_ids(*folders: Path) -> Iterator[tuple[int, int]]:
+    """Yields (device, inode) of the folders that exist."""
     for folder in folders:
         try:
             status = os.stat(folder)

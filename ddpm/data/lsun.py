@@ -1,6 +1,6 @@
-"""LSUN from its official lmdb database, or from the zip file that it comes in, into a folder of PNG files.
+"""Converts LSUN from its official lmdb database, or the zip file of it, to a folder of PNG files.
 
-The database's values are pictures as WebP files; their keys say nothing.
+The values of the database are WebP files; the keys carry no information.
 """
 
 import contextlib
@@ -16,30 +16,30 @@ import numpy as np
 
 from ddpm.config.tasks import LsunConfig
 from ddpm.data import archives
-from ddpm.data.archives import CHUNK, Picture, Progress
+from ddpm.data.archives import CHUNK, PendingImage, Progress
 from ddpm.errors import UserError
 from ddpm.storage import files, image_files, images
 
-DATA = "data.mdb"  # the one file of a database that counts
+DATA = "data.mdb"  # the data file of an lmdb database
 WANTED = "an official LSUN archive such as bedroom_train_lmdb.zip, or the folder that it unpacks to"
-UNPACKED = ".lmdb"  # in the folder of pictures, until they are all written
+UNPACKED = ".lmdb"  # subfolder of the image folder, until all images are written
 
 
 def write(
     archive: Path, folder: Path, config: LsunConfig, unpacking: Progress | None = None, progress: Progress | None = None
 ) -> None:
-    """Write the pictures of a database as PREFIX_0000000.png, scaled and cropped to `config.image_size`.
+    """Writes the images of a database as PREFIX_0000000.png, scaled and cropped to `config.image_size`.
 
-    archive: the folder of a database, or its zip file, which is unpacked into `folder` while it is needed.
-    unpacking, progress: called with bytes and with pictures.
+    archive: the folder of a database, or its zip file, which is unpacked into `folder` for the time being.
+    unpacking, progress: called with bytes unpacked and images written.
 
-    Raises UserError when the package lmdb is missing, or the archive is missing, damaged, cut short or something
-    else, or `folder` is in use; DiskFull.
+    Raises UserError if the package lmdb is missing, if the archive is missing, damaged, truncated or something else,
+    or if `folder` holds other files; DiskFull.
     """
     if not re.fullmatch(r"[^/\\_.][^/\\_]*", config.prefix):
         raise UserError(
-            f"prefix is {config.prefix!r}: use a word without '_', '/' and '\\', as it begins file names and names the"
-            " class.",
+            f"prefix is {config.prefix!r}: use a word without '_', '/' and '\\', as it begins the file names and names"
+            " the class.",
             code="bad-value",
         )
     _module()
@@ -48,7 +48,7 @@ def write(
     try:
         _write(archive, database.parent if database.name == DATA else database, folder, config, progress)
     except files.DiskFull:
-        raise  # what is unpacked is needed again once there is room
+        raise  # the unpacked database is used again once there is room
     except UserError:
         shutil.rmtree(folder / UNPACKED, ignore_errors=True)
         raise
@@ -69,7 +69,7 @@ def _write(archive: Path, database: Path, folder: Path, config: LsunConfig, prog
             "image_size": config.image_size,
             "prefix": config.prefix,
         }
-        archives.write_pictures(folder, _pictures(cursor, config), count, origin, progress)
+        archives.write_images(folder, _images(cursor, config), count, origin, progress)
 
 
 def _module() -> Any:
@@ -85,7 +85,7 @@ def _module() -> Any:
 
 
 def _unpack(archive: Path, folder: Path, progress: Progress | None) -> Path:
-    """The database in a zip file, on disk: lmdb maps it into memory.  What was unpacked already is taken as it is."""
+    """Unpacks the database, as lmdb must map it into memory; an earlier complete copy is used again."""
     with archives.opened_zip(archive, WANTED) as zipped:
         found = [entry for entry in zipped.infolist() if archives.base_name(entry.filename) == DATA]
         if len(found) != 1:
@@ -113,32 +113,33 @@ def _copy(zipped: zipfile.ZipFile, entry: zipfile.ZipInfo, file: Any, progress: 
 
 @contextlib.contextmanager
 def _opened(folder: Path) -> Iterator[Any]:
-    """A transaction on the database in `folder`.  Raises UserError when there is none, or it is damaged."""
+    """Opens a transaction on the database in `folder`.  Raises UserError if there is none, or it is damaged."""
     lmdb, data = _module(), folder / DATA
     if not data.is_file():
         raise UserError(f"There is no lmdb database in {folder} (no {DATA}): name {WANTED}.", code="wrong-archive")
     try:
         with lmdb.open(str(folder), readonly=True, lock=False, create=False) as database:
-            # What lies beyond a file that was cut short would end this process when it is read.
+            # Reading past the end of a truncated file would crash this process.
             size = (database.info()["last_pgno"] + 1) * database.stat()["psize"]
             if data.stat().st_size < size:
                 raise UserError(
-                    f"{data} is cut short ({data.stat().st_size / 1e6:.3g} of {size / 1e6:.3g} MB): get it again.",
+                    f"{data} is truncated ({data.stat().st_size / 1e6:.3g} of {size / 1e6:.3g} MB): download it again.",
                     code="damaged-archive",
                 )
             with database.begin(buffers=True) as transaction:
                 yield transaction
     except lmdb.Error as error:
         raise UserError(
-            f"{data} is damaged, or no lmdb database ({error}): get it again, {WANTED}.", code="damaged-archive"
+            f"{data} is damaged, or not an lmdb database ({error}): download it again, {WANTED}.",
+            code="damaged-archive",
         ) from error
 
 
-def _pictures(cursor: Any, config: LsunConfig) -> Iterator[Picture]:
-    """All of the database in order of keys.  Their bytes stay in the database until they are decoded."""
+def _images(cursor: Any, config: LsunConfig) -> Iterator[PendingImage]:
+    """Yields all images in the order of their keys; their bytes stay in the database until they are decoded."""
     for k, value in enumerate(cursor.iternext(keys=False)):
-        yield Picture(f"{config.prefix}_{k:07d}", partial(_decode, value, k, config.image_size))
+        yield PendingImage(f"{config.prefix}_{k:07d}", partial(_decode, value, k, config.image_size))
 
 
 def _decode(value: memoryview, k: int, size: int) -> np.ndarray:
-    return images.boxed(image_files.decode(bytes(value), f"picture {k} of the database"), size)
+    return images.boxed(image_files.decode(bytes(value), f"image {k} of the database"), size)

@@ -1,4 +1,4 @@
-"""An .npz file of images as a source."""
+"""Data source: an .npz file of images."""
 
 import contextlib
 import hashlib
@@ -20,16 +20,16 @@ from ddpm.storage import image_files, images
 
 
 class Npz(Source):
-    """An .npz file with arr_0 [arr_1], images [labels] or train [train_labels], and perhaps class_names.
+    """An .npz file with arr_0 (arr_1), images (labels) or train (train_labels), and optionally class_names.
 
-    Images are uint8 [N, H, W, C] (or [N, H, W], or a single [H, W, C] in colour), labels [N].  With class_names, labels
+    Images are uint8 [N, H, W, C] (or [N, H, W], or one [H, W, C] in colour), labels [N].  With class_names, labels
     are indices into it; otherwise each value that occurs is a class, numbered in sorted order.  The arrays test and
     test_labels, if present, are its test split.
 
-    Raises UserError when it is anything else.
+    Raises UserError for any other content.
     """
 
-    numbered = False  # its labels are numbers and it has no names for them
+    numbered = False  # True if labels are integers without class_names
     KEYS = (("arr_0", "arr_1"), ("images", "labels"), ("train", "train_labels"))
     TEST = ("test", "test_labels")
 
@@ -49,13 +49,13 @@ class Npz(Source):
             with archive.open(f"{self.key}.npy") as file:
                 self.shape, dtype, self.fortran = npy_header(file)
             if len(self.shape) == 3 and self.shape[2] in (3, 4) and self.shape[1] != self.shape[2]:
-                self.shape = (1, *self.shape)  # one image in colour, and not many grey ones so narrow
+                self.shape = (1, *self.shape)  # one colour image rather than many very narrow grey ones
             self._check_images(dtype)
             self.count, self.size = self.shape[0], (self.shape[2], self.shape[1])
             self.has_test = self.TEST[0] in names and self.key != self.TEST[0]
             if label_key in names and not (test_of and test_of.labels is None):
-                labels = self._words(archive, label_key)
-                known = self._words(archive, "class_names") if "class_names" in names else None
+                labels = self._values(archive, label_key)
+                known = self._values(archive, "class_names") if "class_names" in names else None
                 self._set_labels(labels, known)
 
     def _check_images(self, dtype: np.dtype) -> None:
@@ -68,25 +68,25 @@ class Npz(Source):
                 code="bad-array",
             )
         if 0 in self.shape:
-            raise UserError(f"{what}, which is no image at all: put some in.", code="bad-array")
+            raise UserError(f"{what} and holds no image: add some.", code="bad-array")
         if self.shape[1] * self.shape[2] > image_files.MOST_PIXELS:
             raise UserError(
-                f"{what}, and an image of more than {image_files.MOST_PIXELS // 10**6} million pixels is not decoded:"
+                f"{what}, and images of more than {image_files.MOST_PIXELS // 10**6} million pixels are not supported:"
                 " make them smaller.",
                 code="image-too-large",
             )
 
-    def _words(self, archive: zipfile.ZipFile, key: str) -> np.ndarray:
-        """An array of numbers or words.
+    def _values(self, archive: zipfile.ZipFile, key: str) -> np.ndarray:
+        """Reads an array of numbers or strings.
 
-        Raises UserError for one of Python's objects, which might run a program when read.
+        Raises UserError for an array of Python objects, as reading it could execute code.
         """
         with archive.open(f"{key}.npy") as file:
             shape, dtype, _ = npy_header(file)
         if dtype.hasobject:
             raise UserError(
-                f"{key} in {self.path} is an array of Python objects, which are not read, as they can run programs:"
-                f" save it again as plain text or numbers, as with {key}.astype(str).",
+                f"{key} in {self.path} is an array of Python objects, which are not read, as they can execute code:"
+                f" save it again as strings or numbers, for example with {key}.astype(str).",
                 code="bad-array",
             )
         found = _array(archive, key)
@@ -98,7 +98,7 @@ class Npz(Source):
         what = f"The labels in {self.path} are {labels.dtype} {list(labels.shape)}"
         if labels.shape != (self.count,) or labels.dtype.kind not in "iuU":
             raise UserError(
-                f"{what}: there must be one whole number or word for each of its {plural(self.count, 'image')}; correct"
+                f"{what}: there must be one integer or string for each of its {plural(self.count, 'image')}; correct"
                 " them.",
                 code="bad-labels",
             )
@@ -109,29 +109,30 @@ class Npz(Source):
                 code="bad-labels",
             )
         if known is None and self.test_of:
-            self.labels, self.class_names = self._as_in_training(labels), self.test_of.class_names
+            self.labels, self.class_names = self._training_labels(labels), self.test_of.class_names
         elif known is None:
             self.labels, self.class_names = number_classes(labels)
             self.numbered = labels.dtype.kind != "U"
         elif labels.dtype.kind == "U" or labels.min() < 0 or labels.max() >= len(known):
             raise UserError(
-                f"{what} and not all of them are places in its {len(known)} class_names: correct either.",
+                f"{what} and not all of them are indices into its {len(known)} class_names: correct either.",
                 code="bad-labels",
             )
         else:
             self.labels, self.class_names = labels.astype(np.int64), tuple(printable(str(name)) for name in known)
 
-    def _as_in_training(self, labels: np.ndarray) -> np.ndarray:
+    def _training_labels(self, labels: np.ndarray) -> np.ndarray:
+        """Maps test labels [N] to the class numbers of the training images, int64 [N]."""
         assert self.test_of is not None
-        places = {name: place for place, name in enumerate(self.test_of.class_names)}
-        unknown = sorted({str(label) for label in labels} - set(places))
+        numbers = {name: number for number, name in enumerate(self.test_of.class_names)}
+        unknown = sorted({str(label) for label in labels} - set(numbers))
         if unknown:
             raise UserError(
-                f"test_labels in {self.path} has {', '.join(unknown[:5])}, which no picture to train on has: correct"
+                f"test_labels in {self.path} has {', '.join(unknown[:5])}, which no training image has: correct"
                 " the labels.",
                 code="bad-labels",
             )
-        return np.array([places[str(label)] for label in labels], dtype=np.int64)
+        return np.array([numbers[str(label)] for label in labels], dtype=np.int64)
 
     def test_part(self) -> Source | None:
         return Npz(self.path, self.kind, test_of=self) if self.has_test else None
@@ -143,8 +144,8 @@ class Npz(Source):
         return is_rewritten(self._stamp, file_stamp(self.path))
 
     def items(self, size: int, channels: int) -> Iterator[Item]:
-        for place, pixels in enumerate(self._arrays()):
-            yield Item(f"{self.key}[{place}]", partial(self._open, pixels), partial(self._identify, pixels))
+        for index, pixels in enumerate(self._arrays()):
+            yield Item(f"{self.key}[{index}]", partial(self._open, pixels), partial(self._identify, pixels))
 
     def _arrays(self) -> Iterator[np.ndarray]:
         with _npz(self.path) as archive:
@@ -169,7 +170,7 @@ class Npz(Source):
 
 @contextlib.contextmanager
 def _npz(path: Path) -> Iterator[zipfile.ZipFile]:
-    """The .npz file, open; damage to it that shows while it is read becomes a UserError."""
+    """Opens an .npz file; damage found while it is read is raised as UserError."""
     try:
         with zipfile.ZipFile(path) as archive:
             yield archive
@@ -179,12 +180,12 @@ def _npz(path: Path) -> Iterator[zipfile.ZipFile]:
         raise as_user_error(error) from error
     except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, OSError, RuntimeError) as error:
         raise UserError(
-            f"{path} is damaged, or no .npz file ({error}): copy or make it again.", code="damaged-archive"
+            f"{path} is damaged, or not an .npz file ({error}): copy or create it again.", code="damaged-archive"
         ) from error
 
 
 def npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype, bool]:
-    """Shape, type and whether columns come first, of an array in .npy format; leaves `file` at the values."""
+    """Reads (shape, dtype, fortran_order) of an array in .npy format; leaves `file` at the values."""
     version = np.lib.format.read_magic(file)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, fortran, dtype = read(file)

@@ -1,6 +1,6 @@
-"""`shapes`: a data set that the program draws itself, so that a first training needs no data.
+"""`shapes`: a generated data set, so that a first training needs no data.
 
-Picture k is always the same at any size: one large, coloured shape on a soft, plain background.
+Image k is the same at any size: one large, coloured shape on a pale, plain background.
 """
 
 import colorsys
@@ -11,17 +11,17 @@ from PIL import Image, ImageColor, ImageDraw
 
 from ddpm.storage import images
 
-NAMES = ("circle", "square", "triangle", "star", "heart", "cross", "ring", "moon")  # picture k shows NAMES[k % 8]
+NAMES = ("circle", "square", "triangle", "star", "heart", "cross", "ring", "moon")  # image k shows NAMES[k % 8]
 COUNT = 5000
-VERSION = 1  # raise it when the drawing changes, so that cached ones are drawn again
-OVERSAMPLING = 4  # drawn so many times larger and reduced, for soft edges
+VERSION = 1  # increase it if the images change, which invalidates cached ones
+OVERSAMPLING = 4  # rendered this many times larger, then reduced, for smooth edges
 
 COLOURS = ("#e5484d", "#f2762e", "#f0b429", "#30a46c", "#12a5b0", "#2f80ed", "#7a5be0", "#dd4a9e")
 Point = tuple[float, float]
 
 
-def draw(index: int, size: int, channels: int = 3) -> Image.Image:
-    """Picture `index`, size x size, in grey (1), colour (3) or colour on nothing (4 channels)."""
+def render(index: int, size: int, channels: int = 3) -> Image.Image:
+    """Renders image `index` at size x size: grey (1 channel), RGB (3) or RGBA on a transparent background (4)."""
     rng = random.Random(index)
     side = size * OVERSAMPLING
     colour = tuple(level + rng.randint(-10, 10) for level in ImageColor.getrgb(rng.choice(COLOURS)))
@@ -33,12 +33,12 @@ def draw(index: int, size: int, channels: int = 3) -> Image.Image:
     image = Image.new("RGBA", (side, side), (*back, 0 if channels == 4 else 255))
     pen = ImageDraw.Draw(image)
     for k, outline in enumerate(_outlines(NAMES[index % len(NAMES)])):
-        points = [_place(point, centre, radius, turn) for point in outline]
+        points = [_transform(point, centre, radius, turn) for point in outline]
         pen.polygon(points, fill=(*colour, 255) if k == 0 else image.getpixel((0, 0)))  # later ones are holes
     return images.convert(image.reduce(OVERSAMPLING), channels)
 
 
-def _place(point: Point, centre: Point, radius: float, turn: float) -> Point:
+def _transform(point: Point, centre: Point, radius: float, turn: float) -> Point:
     (x, y), cos, sin = point, math.cos(turn), math.sin(turn)
     return centre[0] + radius * (x * cos - y * sin), centre[1] + radius * (x * sin + y * cos)
 
@@ -49,7 +49,7 @@ def _arc(radius: float, x: float = 0.0, y: float = 0.0) -> list[Point]:
 
 
 def _corners(*radii: float, count: int) -> list[Point]:
-    """`count` corners around the centre, the first at the top, their distances from `radii` in turn."""
+    """`count` corners around the centre, clockwise from the top, at distances that cycle through `radii`."""
     angles = [2 * math.pi * k / count for k in range(count)]
     return [(radii[k % len(radii)] * math.sin(a), -radii[k % len(radii)] * math.cos(a)) for k, a in enumerate(angles)]
 
@@ -66,8 +66,8 @@ def _heart() -> list[Point]:
 
 
 def _outlines(name: str) -> list[list[Point]]:
-    """The shape within the unit circle, y pointing down: its outline, then its holes."""
-    a = 0.34  # half the width of the cross's arms
+    """Outline of a shape within the unit circle, y pointing down, followed by its holes."""
+    a = 0.34  # half the width of the arms of the cross
     match name:
         case "circle":
             return [_arc(0.92)]

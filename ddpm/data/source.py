@@ -1,6 +1,6 @@
-"""The interface of a data source: what `sources.open_source` returns.
+"""Interface of data sources, as returned by `sources.open_source`.
 
-A source lists its images without decoding them, and reads pixels when asked.
+A source lists its images without decoding them, and reads pixels on demand.
 """
 
 from abc import ABC, abstractmethod
@@ -13,65 +13,61 @@ from PIL import Image
 
 from ddpm.formatting import printable
 
-IDENTITY_BYTES = 32  # of what an image is known by
+IDENTITY_BYTES = 32  # length of the identity of an image
 
 
 class Read(NamedTuple):
-    """An image that is in memory."""
+    """Image in memory."""
 
     image: Image.Image
-    identity: bytes  # SHA-256 of its content as the source has it: the same under any name and at any size
+    identity: bytes  # SHA-256 of its content in the source: the same for any name and image_size
 
 
 class Item(NamedTuple):
-    """An image that is not read yet."""
+    """Image that is not read yet."""
 
-    name: str  # what sentences call it
-    open: Callable[[], AbstractContextManager[Read]]  # raises UserError when it is broken; any thread may call it
-    identify: Callable[
-        [], bytes
-    ]  # its identity without decoding it, broken or not; raises UserError where it cannot be read
+    name: str  # name in messages
+    open: Callable[[], AbstractContextManager[Read]]  # thread-safe; raises UserError if broken
+    identify: Callable[[], bytes]  # identity without decoding; raises UserError if it cannot be read
 
 
 class Source(ABC):
-    """A list of pictures, looked through but not decoded."""
+    """List of images that are not decoded yet."""
 
-    kind: str  # a few words on what it is
+    kind: str  # short description
     count: int
-    labels: np.ndarray | None = None  # int64 [count], each the place of its class in class_names; -1 for none
-    subset: str = ""  # which of the images these are; empty: all
+    labels: np.ndarray | None = None  # int64 [count], indices into class_names; -1 for none
+    subset: str = ""  # name of the subset of images; empty: all
     class_names: tuple[str, ...] = ()
     size: tuple[int, int] | None = None  # width and height of the first image; None: any size
-    left_out: tuple[str, ...] = ()  # what else lies there, by kind: "3 .txt files"
+    left_out: tuple[str, ...] = ()  # other files, by kind: "3 .txt files"
     notices: tuple[str, ...] = ()  # sentences on images that are not used
 
     @abstractmethod
     def stamps(self) -> Any:
-        """What the images at this place depended on when the source was opened, as JSON: another value, and they
-        may be others.
-        """
+        """State of the files when the source was opened, as JSON; a different value means the images may differ."""
 
     def has_changed(self) -> bool:
-        """Whether what the images depend on was written to since the source was opened."""
+        """True if files of the source were written to since it was opened."""
         return False
 
     @abstractmethod
     def items(self, size: int, channels: int) -> Iterator[Item]:
-        """All images in order, not yet read.
+        """Yields all images in order, not yet read.
 
-        size, channels: what is wanted, for a source that draws; others give what they have.
+        size, channels: for a source that generates its images; others ignore them.
         """
 
     def test_part(self) -> "Source | None":
-        """The pictures that the data sets apart for testing, where it has such a part; labels as in the rest."""
+        """Test split of the data, numbered like the training images; None if there is none."""
         return None
 
     def labelled(self) -> "Source":
-        """Only the images that have a class, where some have none."""
+        """The source without images that have no class."""
         return self
 
 
 def number_classes(names: Sequence[Any] | np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Classes numbered in sorted order: labels int64 [N] and their names."""
+    """Numbers the class names [N] in sorted order; returns labels int64 [N] and the unique names."""
     classes, labels = np.unique(np.asarray(names), return_inverse=True)
     return labels.astype(np.int64), tuple(printable(str(name)) for name in classes)

@@ -1,7 +1,4 @@
-"""Where pictures come from: folders, .npz files and the data sets known by name.
-
-A source lists what is there without decoding it, and reads pixels when asked.
-"""
+"""Opens data sources: folders, .npz files and the data sets known by name."""
 
 import contextlib
 import hashlib
@@ -22,52 +19,52 @@ from ddpm.errors import UserError
 from ddpm.storage import paths
 from ddpm.storage.paths import cache_folder
 
-PREPARED = ("lsun", "imagenet64")  # what `ddpm data` makes a folder or file of, to be named by its path
+PREPARED = ("lsun", "imagenet64")  # prepared by `ddpm data`, and opened by path
 
 MINI = Path(__file__).parents[1] / "assets" / "cifar10_mini.npz"
 
 
 def cifar10_path() -> Path:
-    """Where `ddpm data cifar10` puts what it read from the archive."""
+    """Path of the .npz file that `ddpm data cifar10` writes."""
     return cache_folder() / "cifar10" / "cifar10.npz"
 
 
 def cifar10_mini() -> Source:
-    """The 1,000 photographs that come with the program."""
+    """Opens the 1,000 CIFAR-10 images that come with the program."""
     return Npz(MINI, DATA_SETS["cifar10-mini"].title)
 
 
 def cifar10() -> Source:
-    """What `ddpm data cifar10` read from the archive.  Raises UserError where that was not done yet."""
+    """Opens the data set that `ddpm data cifar10` prepared.  Raises UserError if that has not been done."""
     if not cifar10_path().exists():
         raise UserError(
             "CIFAR-10 is not on this computer yet: run `ddpm data cifar10` to download it (170 MB), or "
-            "`ddpm data cifar10 --archive FILE` with a cifar-10-python.tar.gz that you have.",
+            "`ddpm data cifar10 --archive FILE` for a cifar-10-python.tar.gz that you have.",
             code="not-downloaded",
         )
     return Npz(cifar10_path(), DATA_SETS["cifar10"].title)
 
 
 def open_source(data_dir: str) -> Source:
-    """The source that `data_dir` names.  Raises UserError when there is none, or nothing in it."""
+    """Opens the source `data_dir`.  Raises UserError if it does not exist or holds no images."""
     if data_dir in DATA_SETS:
         source: Source = DATA_SETS[data_dir].open()
         return source
     if not data_dir.strip():
         raise UserError(
-            f"No data is named: give a folder of images, an .npz file, or one of {', '.join(DATA_SETS)}.",
+            f"data_dir is empty: name a folder of images, an .npz file, or one of {', '.join(DATA_SETS)}.",
             code="no-data-named",
         )
     path = paths.full(data_dir)
-    if os.path.isdir(path):  # unlike path.is_dir(), False for what cannot be a path at all
+    if os.path.isdir(path):  # unlike path.is_dir(), False for an invalid path
         return open_folder(path)
     if not os.path.exists(path):
         raise UserError(
             f"There is no folder or file {data_dir}: run `ddpm data {path.name} --help` to prepare one."
             if path.name in PREPARED
             else (
-                f"There is no folder or file {data_dir}: check the path, or use one of {', '.join(DATA_SETS)}, which"
-                " need none."
+                f"There is no folder or file {data_dir}: check the path, or use one of the data sets"
+                f" {', '.join(DATA_SETS)}."
             ),
             code="not-found",
         )
@@ -79,7 +76,7 @@ def open_source(data_dir: str) -> Source:
 
 
 class Shapes(Source):
-    """The data set that the program draws."""
+    """Data source: the generated shapes; labels int64 [count]."""
 
     def __init__(self) -> None:
         self.kind = DATA_SETS["shapes"].title
@@ -101,4 +98,4 @@ class Shapes(Source):
 
     @contextlib.contextmanager
     def _open(self, index: int, size: int, channels: int) -> Iterator[Read]:
-        yield Read(shapes.draw(index, size, channels), self._identify(index))
+        yield Read(shapes.render(index, size, channels), self._identify(index))

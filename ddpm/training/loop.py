@@ -79,7 +79,7 @@ class TrainingLoop:
             log.warning("%s", sentence)
         self.means = Means(len(self.trainer.schedule))
         self.seconds_before = 0.0
-        self.learnt = lineage.joined(
+        self.learnt = lineage.merge_train_ids(
             np.empty(0, np.uint64), dataset
         )  # identities of all images ever trained on; None: not known
         self._restore()
@@ -154,9 +154,9 @@ class TrainingLoop:
         seen, count = lineage.from_json(state.get("data")), state.get("images", self.images)
         learnt = checkpoint_files.learnt_in(state)
         changed = distributed.run_on_all_ranks(
-            lambda: lineage.check(self.config, seen, self.dataset, resume.remedy(self.run, found), learnt=learnt)
+            lambda: lineage.check(self.config, seen, self.dataset, resume.remedy(self.run, found), train_ids=learnt)
         )
-        self.learnt = lineage.joined(learnt, self.dataset)
+        self.learnt = lineage.merge_train_ids(learnt, self.dataset)
         if seen is None and count != self.images:
             changed = f"There are {self.images:,} images now and were {count:,}."
         if changed:
@@ -173,8 +173,8 @@ class TrainingLoop:
         for sentence in start.told:
             log.info("%s", sentence)
         now, seen = self.dataset.digest, lineage.from_json(start.seen)
-        mixed = lineage.mixing(start.learnt, self.dataset)
-        self.learnt = lineage.joined(start.learnt, self.dataset)
+        mixed = lineage.count_mixed(start.learnt, self.dataset)
+        self.learnt = lineage.merge_train_ids(start.learnt, self.dataset)
         if mixed or (mixed is None and now.held_out and (seen is None or seen.held_out != now.held_out)):
             notice = (
                 f"{path.name} may have been trained on images that are held out now: measured on these, the model may"
