@@ -173,14 +173,14 @@ def test_what_cannot_be_reduced_is_refused_unread(small_memory: None, options: d
 
 
 def test_large_images_wait_for_one_another(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(image_files, "ROOM", 100)
-    room = image_files._Room()
+    monkeypatch.setattr(image_files, "PIXEL_BUDGET", 100)
+    budget = image_files._PixelBudget()
     inside, most = 0, 0
     lock, go = threading.Lock(), threading.Event()
 
     def decode(pixels: int) -> None:
         nonlocal inside, most
-        with room.take(pixels):
+        with budget.take(pixels):
             with lock:
                 inside += pixels
                 most = max(most, inside)

@@ -65,9 +65,9 @@ def test_a_user_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.delenv("DDPM_CACHE", raising=False)
     monkeypatch.setattr(paths.platformdirs, "user_cache_path", lost)
-    assert paths.cache_folder() == paths.workplace("cache")
+    assert paths.cache_folder() == paths.user_temp_folder("cache")
     monkeypatch.setattr(paths.platformdirs, "user_cache_path", lambda *_, **__: Path("~/.cache/ddpm-workbench"))
-    assert paths.kernel_folder() == paths.workplace("cache") / "kernels", "no folder called ~ is made anywhere"
+    assert paths.kernel_folder() == paths.user_temp_folder("cache") / "kernels", "no folder called ~ is made anywhere"
 
 
 @pytest.mark.skipif(not hasattr(os, "setuid") or os.geteuid() != 0, reason="only root can play a user of no name")

@@ -52,19 +52,19 @@ def enlarged(pixels: np.ndarray, side: int) -> np.ndarray:
 def strip(frames: Frames) -> np.ndarray:
     """A strip of evenly spaced steps, uint8 [H, W, 3]: rows x_t, predicted clean image and noise; timesteps below."""
     count = len(frames.t)
-    chosen = np.unique(np.rint(np.linspace(0, count - 1, min(count, COLUMNS))).astype(int))
+    indices = np.unique(np.rint(np.linspace(0, count - 1, min(count, COLUMNS))).astype(int))
     font = ImageFont.load_default(TEXT)
     left = GAP * 2 + max(round(font.getlength(name)) for name in ROWS.values())
-    rows = [enlarged(getattr(frames, name)[chosen], STRIP_SIDE) for name in ROWS]
+    rows = [enlarged(getattr(frames, name)[indices], STRIP_SIDE) for name in ROWS]
     side = rows[0].shape[1]
-    canvas = Image.new("RGB", (left + len(chosen) * (side + GAP), GAP + len(rows) * (side + GAP) + LINE), PAPER)
+    canvas = Image.new("RGB", (left + len(indices) * (side + GAP), GAP + len(rows) * (side + GAP) + LINE), PAPER)
     draw = ImageDraw.Draw(canvas)
     for row, (label, shown) in enumerate(zip(ROWS.values(), rows, strict=True)):
         top = GAP + row * (side + GAP)
         draw.text((GAP, top + side // 2 - TEXT // 2), label, INK, font)
         for column, pixels in enumerate(shown):
             canvas.paste(images.convert(images.from_pixels(pixels), 3), (left + column * (side + GAP), top))
-    for column, k in enumerate(chosen):
+    for column, k in enumerate(indices):
         text = ("t = " if column == 0 else "") + f"{frames.t[k]:.0f}"
         draw.text((left + column * (side + GAP), GAP + len(rows) * (side + GAP)), text, INK, font)
     return np.asarray(canvas)

@@ -111,7 +111,7 @@ def cost_job(config: Config) -> Job:
     )
     train = TrainConfig(**{name: getattr(config.train, name) for name in relevant})
     cost = json.dumps(codec.to_json(dataclasses.replace(Config(), model=config.model, train=train)))
-    return Job(paths.workplace("measure") / hashlib.sha256(cost.encode()).hexdigest()[:16])
+    return Job(paths.user_temp_folder("measure") / hashlib.sha256(cost.encode()).hexdigest()[:16])
 
 
 def start_measuring(config: Config, again: bool = False) -> Job:
@@ -133,7 +133,7 @@ def start_measuring(config: Config, again: bool = False) -> Job:
 def import_job(folder: Path, runs_dir: Path) -> Job:
     """The job that imports that folder of improved-diffusion into `runs_dir`; its status shows the progress."""
     name = hashlib.sha256(f"{folder.absolute()}|{runs_dir.absolute()}".encode(errors="surrogatepass")).hexdigest()[:16]
-    return Job(paths.workplace("import") / name)
+    return Job(paths.user_temp_folder("import") / name)
 
 
 def start_importing(folder: Path, runs_dir: Path, name: str, in_place: bool, flags: Sequence[str] = ()) -> Job:

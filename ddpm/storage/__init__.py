@@ -1,3 +1,1 @@
-"""Bytes on disk: paths, atomic files, locks, arrays and images.  Nothing here knows what a run,
-a setting or a network is.
-"""
+"""Files on disk: paths, atomic writes, locks, arrays and images.  Imports nothing of runs, settings or networks."""

@@ -1,6 +1,4 @@
-"""Files of arrays, .npz and .npy, written and read piece by piece, so that what they hold need never be in memory at
-once.
-"""
+"""Writes .npz and .npy files piece by piece, so that an array never has to fit in memory."""
 
 import zipfile
 from collections.abc import Iterable
@@ -15,15 +13,15 @@ from ddpm.storage.files import Written
 
 
 class Stream(NamedTuple):
-    """An array that comes in pieces along its first axis."""
+    """An array of the given shape and dtype, delivered in pieces along its first axis."""
 
     shape: tuple[int, ...]
     dtype: Any
-    pieces: Iterable[np.ndarray]  # each [n, *shape[1:]]; together as many as shape says
+    pieces: Iterable[np.ndarray]  # each [n, *shape[1:]]; the n add up to shape[0]
 
 
 def write_npz(path: Path, *streams: Stream) -> Written:
-    """What np.savez(path, ...) writes: arr_0, arr_1, ...  The same arrays make the same bytes.  Raises DiskFull."""
+    """Writes arrays as arr_0, arr_1, ..., like np.savez(path, ...) but byte for byte reproducible.  Raises DiskFull."""
 
     def save(file: Any) -> None:
         with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
@@ -38,14 +36,14 @@ def _write(file: IO[bytes], stream: Stream) -> None:
     dtype = np.dtype(stream.dtype)
     header = {"descr": npy.dtype_to_descr(dtype), "fortran_order": False, "shape": stream.shape}
     npy.write_array_header_1_0(file, header)
-    came = 0
+    written = 0
     for piece in stream.pieces:
-        assert (piece.dtype, piece.shape[1:]) == (dtype, stream.shape[1:]), "a piece of another array"
+        assert (piece.dtype, piece.shape[1:]) == (dtype, stream.shape[1:]), "a piece of another dtype or shape"
         file.write(np.ascontiguousarray(piece).tobytes())
-        came += len(piece)
-    assert came == stream.shape[0], f"{came} of {stream.shape[0]} rows came"
+        written += len(piece)
+    assert written == stream.shape[0], f"{written} of {stream.shape[0]} rows were written"
 
 
 def write_npy(path: Path, array: np.ndarray, durable: bool = True) -> Written:
-    """One array as an .npy file.  Raises DiskFull."""
+    """Writes one array, of any shape [...] and dtype, as an .npy file.  durable: see files.write.  Raises DiskFull."""
     return files.write(path, lambda file: npy.write_array(file, array, allow_pickle=False), durable)

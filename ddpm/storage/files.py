@@ -1,4 +1,4 @@
-"""The only module that writes files: atomic, flushed to disk, checksummed.
+"""Atomic, flushed and checksummed file writes; the only module that writes files.
 
 A file is written under a temporary name in its own folder, flushed, and renamed into place, so that a
 kill, a full disk or a power cut at any instant leaves either the old file or the new one.
@@ -19,16 +19,16 @@ from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 from ddpm.errors import UserError, with_filename
 
-TEMPORARY = ".tmp-"  # how an unfinished file's name begins
+TEMPORARY = ".tmp-"  # prefix of the names of unfinished files
 
-# What a disk that cannot flush says of it: it keeps what it is given as well as it can.
+# Errors of file systems that do not support fsync; they keep what is written as well as they can.
 UNABLE = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOTTY}
 
 T = TypeVar("T")
 
 
 class DiskFull(UserError):
-    """There was no room for a file; what was there before is untouched."""
+    """There was no room to write a file; an earlier file of that name is untouched."""
 
     def __init__(self, path: Path):
         super().__init__(
@@ -39,14 +39,16 @@ class DiskFull(UserError):
 
 
 class Written(NamedTuple):
+    """Size and checksum of a file that was written."""
+
     bytes: int
     sha256: str
 
 
 class _Hashing:
-    """A binary file that counts and hashes what passes through it, and keeps the first error.
+    """Binary file that counts and hashes what is written to it, and keeps the first error.
 
-    torch.save reports a failed write as a RuntimeError in which the cause is lost.
+    torch.save reports a failed write as a RuntimeError that does not name the cause.
     """
 
     def __init__(self, file: BinaryIO):
@@ -74,19 +76,19 @@ def _is_full(error: OSError | None) -> bool:
 
 
 def free_bytes(folder: Path) -> int:
-    """Bytes that this user may still write to the disk that holds `folder` (or is to hold it)."""
+    """Free bytes for this user on the disk of `folder`, which need not exist yet."""
     while not folder.exists():
         folder = folder.parent
     return shutil.disk_usage(folder).free
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in `folder` survive a power cut.  Windows has no such call and needs none."""
+    """Flushes the file names in `folder` to disk, so that they survive a power cut; not needed on Windows."""
     if os.name == "nt":
         return
     try:
         handle = os.open(folder, os.O_RDONLY)
-    except PermissionError:  # one that may be written and not be listed
+    except PermissionError:  # a folder that may be written to but not listed
         return
     try:
         with with_filename(folder):
@@ -96,7 +98,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def _flush(handle: int) -> None:
-    """Have the disk keep what was written to an open file or folder, as far as it can."""
+    """Flushes an open file or folder to disk, where the file system supports it."""
     try:
         os.fsync(handle)
     except OSError as error:
@@ -105,11 +107,10 @@ def _flush(handle: int) -> None:
 
 
 def write(path: Path, save: Callable[[Any], object], durable: bool = True) -> Written:
-    """Call `save(file)` on a new binary file, then put it in the place of `path` in one step.
+    """Calls `save(file)` on a new binary file, then replaces `path` with it in one step.
 
-    durable: flushed to disk first.  Without, thousands of files that can be made again are written much faster, and a
-    power cut may leave the last of them empty.  Returns its size and checksum.  Raises DiskFull, with `path` as it was
-    before.
+    durable: flush to disk first.  False is much faster for thousands of files that can be written again, but a power
+    cut may leave the last ones empty.  Returns size and checksum.  Raises DiskFull and leaves `path` unchanged.
     """
     temporary = path.with_name(f"{TEMPORARY}{secrets.token_hex(4)}-{path.name}")
     target = None
@@ -123,7 +124,7 @@ def write(path: Path, save: Callable[[Any], object], durable: bool = True) -> Wr
                 _flush(file.fileno())
             if os.fstat(file.fileno()).st_size != target.bytes:
                 raise OSError(errno.ENOSPC, "fewer bytes reached the disk than were written")
-        _patiently(lambda: os.replace(temporary, path))
+        _retry_on_windows(lambda: os.replace(temporary, path))
         if durable:
             sync_folder(path.parent)
     except (OSError, RuntimeError) as error:
@@ -136,15 +137,13 @@ def write(path: Path, save: Callable[[Any], object], durable: bool = True) -> Wr
             cause.filename, cause.filename2 = str(path), None
         raise cause from None if cause is error else error
     finally:
-        with contextlib.suppress(OSError):  # there is none after a success, nor where the folder could not be made
+        with contextlib.suppress(OSError):  # gone after a success, or if the folder could not be created
             temporary.unlink()
     return Written(target.bytes, target.hash.hexdigest())
 
 
-def _patiently(call: Callable[[], T]) -> T:
-    """On Windows a file that somebody is reading cannot be replaced, nor one read while it is replaced:
-    for an instant.
-    """
+def _retry_on_windows(call: Callable[[], T]) -> T:
+    """Calls `call`, again for up to a second on Windows, where a file cannot be replaced while it is being read."""
     for _ in range(50 if os.name == "nt" else 0):
         try:
             return call()
@@ -154,44 +153,42 @@ def _patiently(call: Callable[[], T]) -> T:
 
 
 def rename(old: Path, new: Path) -> None:
-    """Give a file or folder another name on the same disk, in one step; what a file holds is flushed first."""
+    """Renames a file or folder on the same disk in one step; a file is flushed first."""
     if old.is_file():
         with open(old, "rb+") as file, with_filename(old):
             _flush(file.fileno())
-    _patiently(lambda: os.replace(old, new) if old.is_file() else os.rename(old, new))
+    _retry_on_windows(lambda: os.replace(old, new) if old.is_file() else os.rename(old, new))
     for folder in {old.parent, new.parent}:
         sync_folder(folder)
 
 
 def link(target: Path, path: Path) -> None:
-    """Make `path` a link to the folder `target`.  Raises OSError where there is something,
-    or the system has no links.
-    """
+    """Makes `path` a link to the folder `target`.  Raises OSError if `path` exists or links are not supported."""
     os.symlink(target, path, target_is_directory=True)
     sync_folder(path.parent)
 
 
 def appending(path: Path) -> BinaryIO:
-    """`path`, made where it is not there, open for adding to its end: logs, downloads, locks."""
+    """Opens `path` for appending, and creates it if it does not exist: logs, downloads, locks."""
     path.parent.mkdir(parents=True, exist_ok=True)
     return open(path, "ab+")
 
 
 def sweep(folder: Path, seconds: float = 60.0) -> None:
-    """Remove what killed writers left in `folder`: temporary files untouched for that long."""
+    """Removes temporary files of killed writers from `folder` that are older than `seconds`."""
     for path in folder.glob(f"{TEMPORARY}*"):
-        with contextlib.suppress(OSError):  # it may just be renamed into place
+        with contextlib.suppress(OSError):  # it may just have been renamed to its final name
             if time.time() - path.stat().st_mtime > seconds:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def write_bytes(path: Path, data: bytes, durable: bool = True) -> Written:
-    """Put `data` in the place of `path` in one step, as `write` does.  Raises DiskFull."""
+    """Replaces `path` with `data` in one step, as `write` does.  Raises DiskFull."""
     return write(path, lambda file: file.write(data), durable)
 
 
 def copy(source: Path, target: Path) -> Written:
-    """Put what `source` holds in the place of `target` in one step.  Raises DiskFull."""
+    """Copies the file `source` over `target` in one step.  Raises DiskFull."""
 
     def read() -> bytes:
         with with_filename(source):
@@ -202,14 +199,14 @@ def copy(source: Path, target: Path) -> Written:
 
 
 def numbered(path: Path) -> Iterator[Path]:
-    """`a.npz`, `a-2.npz`, `a-3.npz`, ...: names for what must not take the place of something else."""
+    """`a.npz`, `a-2.npz`, `a-3.npz`, ...: names for a file that must not replace another."""
     yield path
     for number in itertools.count(2):
         yield path.with_name(f"{path.stem}-{number}{path.suffix}")
 
 
 def new_folder(path: Path) -> Path:
-    """Make a new folder `path`, or `path-2`, ...: no two processes get the same one."""
+    """Creates a new folder `path`, or `path-2`, ...; two processes never get the same one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     for free in numbered(path):
         with contextlib.suppress(FileExistsError):
@@ -219,9 +216,9 @@ def new_folder(path: Path) -> Path:
 
 
 def copy_all(sources: Sequence[Path], folder: Path) -> list[Path]:
-    """Copy files into `folder`, all under their own names or all with the same number after them, and say where.
+    """Copies files into `folder`, all under their own names or all with the same number appended; returns the paths.
 
-    What is there already stays as it is; where all that is there is the same, it is not copied again.  Raises DiskFull.
+    Existing files stay as they are, and are used if their content is the same.  Raises DiskFull.
     """
     for targets in zip(*(numbered(folder / source.name) for source in sources), strict=True):
         pairs = list(zip(sources, targets, strict=True))
@@ -238,18 +235,18 @@ def _same(one: Path, other: Path) -> bool:
 
 
 def write_json(path: Path, value: Any) -> Written:
-    """Readable JSON, strictly standard: not-a-number raises ValueError."""
+    """Writes indented, strictly standard JSON; NaN and infinity raise ValueError."""
     return write_bytes(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
 
 
 def read_json(path: Path) -> Any | None:
-    """The parsed file, or None where there is none.  Raises UserError when it is not JSON.
+    """Parses a JSON file; None if there is none.  Raises UserError if it is not JSON.
 
-    UTF-8, UTF-16 and UTF-32 are told apart by themselves, with or without a byte order mark, as editors add it.
+    UTF-8, UTF-16 and UTF-32 are detected, with or without the byte order mark that some editors add.
     """
     try:
         with with_filename(path):
-            return json.loads(_patiently(path.read_bytes))
+            return json.loads(_retry_on_windows(path.read_bytes))
     except FileNotFoundError:
         return None
     except ValueError as error:
@@ -259,22 +256,22 @@ def read_json(path: Path) -> Any | None:
 
 
 def sha256(path: Path) -> str:
-    """Checksum of a file, read in pieces."""
+    """SHA-256 of a file in hex, read in pieces."""
     with open(path, "rb") as file, with_filename(path):
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class LineLog:
-    """An append-only text file of whole lines: one writer, any readers.
+    """Append-only text file of whole lines, with one writer and any number of readers.
 
-    A line that a crash tore is cut off when the file is opened again.  A line that finds no room waits in
-    memory and is written with the next one: logging never ends a training.  `header`: the first line, if there is one.
+    A line that a crash left incomplete is removed when the file is opened again.  If the disk is full, a line waits
+    in memory and is written with the next one: logging never ends training.  header: the first line, if any.
     """
 
     def __init__(self, path: Path, header: str = ""):
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
-        self.header = header  # or the one that the file began with
+        self.header = header  # or the first line that the file already has
         self._file = open(path, "ab+", buffering=0)
         with with_filename(path):
             self._length = _end_of_last_line(self._file)
@@ -289,14 +286,14 @@ class LineLog:
                 self.header = file.readline().decode("utf-8-sig", errors="replace").rstrip("\r\n")
 
     def cut(self, over: Callable[[str], bool]) -> None:
-        """Take the last lines back, for as long as they are `over`."""
+        """Removes lines from the end of the file while `over(line)` is true."""
         while self._length:
             start = max(0, self._length - 65536)
             self._file.seek(start)
             before, end, last = self._file.read(self._length - start - 1).rpartition(b"\n")
             if start and not end:
                 raise UserError(
-                    f"{self.path} has a line of more than 64 kB, which is none of its own: move it away.",
+                    f"{self.path} has a line of more than 64 kB, not one of this program: move the file away.",
                     code="wrong-file",
                 )
             if not over(last.decode(errors="replace")):
@@ -305,7 +302,7 @@ class LineLog:
         self._file.truncate(self._length)
 
     def append(self, line: str) -> bool:
-        """Write the line with one system call; False when there was no room and it waits."""
+        """Writes the line with one system call; False if the disk is full and the line waits in memory."""
         self._waiting += line.encode(errors="backslashreplace") + b"\n"
         try:
             with with_filename(self.path):
@@ -316,7 +313,7 @@ class LineLog:
         return not self._waiting
 
     def sync(self) -> int:
-        """Flush to disk; returns the length in bytes that is now safe.  Raises DiskFull while lines wait."""
+        """Flushes to disk and returns the flushed length in bytes.  Raises DiskFull while lines wait in memory."""
         try:
             with with_filename(self.path):
                 self._drain()
@@ -330,7 +327,7 @@ class LineLog:
     def _drain(self) -> None:
         written = self._file.write(self._waiting) if self._waiting else 0
         if written != len(self._waiting):
-            self._file.truncate(self._length)  # readers never see half a line for long
+            self._file.truncate(self._length)  # so that readers do not keep seeing half a line
             raise OSError(errno.ENOSPC, "short write")
         self._length += len(self._waiting)
         self._waiting = b""
@@ -340,7 +337,7 @@ class LineLog:
 
 
 def _end_of_last_line(file: Any) -> int:
-    """The length of `file` up to and with its last line end."""
+    """Length of `file` in bytes up to and including its last newline."""
     end = file.seek(0, os.SEEK_END)
     while end > 0:
         start = max(0, end - 65536)

@@ -1,4 +1,4 @@
-"""Image files that anyone may have written: opened, decoded and turned upright, within bounded memory."""
+"""Opens and decodes image files from any source, upright and within bounded memory."""
 
 import contextlib
 import io
@@ -15,7 +15,7 @@ from PIL import Image, ImageOps, JpegImagePlugin
 
 from ddpm.errors import UserError
 
-# By content nothing else is ever tried on a file, except TGA, which has no mark of its own and goes by its name.
+# Detected by content; no other format is ever tried.  TGA has no signature and is detected by its extension.
 FORMATS = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
     "PNG": (".png", ".apng"),
@@ -35,43 +35,41 @@ FORMATS = {
 }
 EXTENSIONS = tuple(extension for extensions in FORMATS.values() for extension in extensions)
 MOST_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 0)  # of an image; Pillow opens no larger one
-ROOM = 2**26  # pixels decoded at once by all threads together; a larger image is decoded alone
+PIXEL_BUDGET = 2**26  # pixels decoded at once by all threads together; a larger image is decoded alone
 MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV")
 PNG_MARK = b"\x89PNG\r\n\x1a\n"
 
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # _Room sees to the memory
-warnings.filterwarnings("ignore", message="Corrupt EXIF data")  # the pixels are whole
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # _PixelBudget bounds the memory
+warnings.filterwarnings("ignore", message="Corrupt EXIF data")  # the pixels are intact
 
 
 def load(path: Path) -> Image.Image:
-    """The image in a file, decoded whole and upright; the first frame of a moving one.
+    """Loads the image in a file, fully decoded and upright; of an animation, the first frame.
 
-    Raises UserError when it is missing, no image, cut short or too large to be meant seriously.
+    Raises UserError if the file is missing, not an image, truncated or too large.
     """
     with opened(path) as file, read(file, path) as image:
         return image
 
 
 def decode(content: bytes, name: str) -> Image.Image:
-    """The image in the bytes of a file, as `load` gives it.  name: what errors call it."""
+    """Decodes the bytes of an image file, like `load`.  name: its name in error messages."""
     with read(io.BytesIO(content), name) as image:
         return image
 
 
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[io.BufferedReader]:
-    """A file, open.  Raises UserError where that is not possible, or it is no file at all."""
+    """Opens a regular file.  Raises UserError if that fails, or if it is not a regular file."""
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # one must not even open a pipe
-            raise UserError(f"{path} is a folder, a pipe or a device and no picture: name a file.", code="not-a-file")
+        if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would block
+            raise UserError(f"{path} is a folder, a pipe or a device, not an image: name a file.", code="not-a-file")
         file = open(path, "rb")
     except FileNotFoundError:
-        raise UserError(f"There is no picture {path}: check the name.", code="not-found") from None
+        raise UserError(f"There is no image {path}: check the name.", code="not-found") from None
     except PermissionError:
-        raise UserError(
-            f"{path} may not be read by this user: change its permissions.", code="unreadable-file"
-        ) from None
-    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        raise UserError(f"This user may not read {path}: change its permissions.", code="unreadable-file") from None
+    except (OSError, ValueError) as error:  # ValueError: a name that is not valid for a file
         raise UserError(
             f"{path} cannot be read ({error}): check the name, or the disk.", code="unreadable-file"
         ) from error
@@ -79,8 +77,8 @@ def opened(path: Path) -> Iterator[io.BufferedReader]:
         yield file
 
 
-class _Room:
-    """How many pixels may be decoded at once: whoever wants more than are left waits."""
+class _PixelBudget:
+    """Limits how many pixels all threads decode at once; a thread waits until enough are free."""
 
     def __init__(self) -> None:
         self._taken = 0
@@ -89,7 +87,7 @@ class _Room:
     @contextlib.contextmanager
     def take(self, pixels: int) -> Iterator[None]:
         with self._changed:
-            self._changed.wait_for(lambda: not self._taken or self._taken + pixels <= ROOM)
+            self._changed.wait_for(lambda: not self._taken or self._taken + pixels <= PIXEL_BUDGET)
             self._taken += pixels
         try:
             yield
@@ -99,35 +97,35 @@ class _Room:
                 self._changed.notify_all()
 
 
-_room = _Room()
+_pixel_budget = _PixelBudget()
 
 
 @contextlib.contextmanager
 def read(file: IO[bytes], path: Path | str, least: int = 0) -> Iterator[Image.Image]:
-    """The image in an open file, as `load` gives it; while it is held, others wait that would not fit in memory beside
-    it.
+    """Decodes the image in an open file, like `load`; inside the block its pixels count towards the shared budget.
 
-    path: what errors call it.  least: an image that is too large to be decoded may come reduced, to no less than
-    twice so many pixels on the shorter side; 0: it may not.
+    path: its name in error messages.  least: a JPEG that is too large may be decoded at reduced size, with at least
+    2 * least pixels on the shorter side; 0: never.
     """
-    with _sentences(path):
+    with _as_user_errors(path):
         image = _header(file, path, least)
-    with _room.take(image.width * image.height):
-        with _sentences(path):
+    with _pixel_budget.take(image.width * image.height):
+        with _as_user_errors(path):
             image = _pixels(image, file, path)
         yield image
 
 
 @contextlib.contextmanager
-def _sentences(path: Path | str) -> Iterator[None]:
-    """Turns what a decoder raises into a UserError."""
+def _as_user_errors(path: Path | str) -> Iterator[None]:
+    """Turns exceptions of the decoders into a UserError."""
     try:
         yield
     except UserError:
         raise
     except Image.UnidentifiedImageError:
         raise UserError(
-            f"{path} is not a picture ({', '.join(FORMATS)}): remove it or replace it.", code="not-an-image"
+            f"{path} is not an image in a supported format ({', '.join(FORMATS)}): remove it or replace it.",
+            code="not-an-image",
         ) from None
     except Image.DecompressionBombError:
         raise UserError(
@@ -140,25 +138,25 @@ def _sentences(path: Path | str) -> Iterator[None]:
         ) from None
     except Exception as error:  # the decoders raise OSError, SyntaxError, ValueError, struct.error, zlib.error, ...
         raise UserError(
-            f"{path} is broken or cut short ({error}): remove it or replace it.", code="broken-image"
+            f"{path} is broken or truncated ({error}): remove it or replace it.", code="broken-image"
         ) from error
 
 
 @cache
 def _registered() -> frozenset[str]:
-    """The formats that this build of Pillow has."""
+    """The formats of FORMATS that this build of Pillow supports."""
     Image.init()
     return frozenset(FORMATS) & frozenset(Image.OPEN)
 
 
 def _formats(path: Path | str) -> list[str]:
-    """What is tried on a file of this name."""
+    """Formats to try for a file of this name."""
     by_name = str(path).lower().endswith(FORMATS["TGA"])
     return [name for name in FORMATS if name in _registered() and (by_name or name != "TGA")]
 
 
 def _header(file: IO[bytes], path: Path | str, least: int) -> Image.Image:
-    """The image, not decoded yet."""
+    """Reads the header of an image without decoding it."""
     try:
         return Image.open(file, formats=_formats(path))
     except Image.DecompressionBombError:
@@ -170,24 +168,20 @@ def _header(file: IO[bytes], path: Path | str, least: int) -> Image.Image:
 
 
 def _reduced(file: IO[bytes], least: int) -> Image.Image:
-    """A JPEG that is too large, to be decoded at a half to an eighth of its size.
-    Raises DecompressionBombError otherwise.
-    """
+    """Opens a JPEG that is too large, to be decoded at 1/2 to 1/8 of its size; else raises DecompressionBombError."""
     file.seek(0)
     if least and file.read(2) == b"\xff\xd8":
         file.seek(0)
         image = JpegImagePlugin.JpegImageFile(file)
         image.draft(None, (2 * least, 2 * least))
         most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
-        if (
-            image.width * image.height <= most and "progressive" not in image.info
-        ):  # such a one is decoded whole all the same
+        if image.width * image.height <= most and "progressive" not in image.info:  # those are always decoded in full
             return image
     raise Image.DecompressionBombError
 
 
 def _pixels(image: Image.Image, file: IO[bytes], path: Path | str) -> Image.Image:
-    """`image` decoded and upright."""
+    """Decodes `image` and turns it upright."""
     _scale_transparency(image)
     try:
         image.load()
@@ -199,28 +193,28 @@ def _pixels(image: Image.Image, file: IO[bytes], path: Path | str) -> Image.Imag
         image.load()
     if image.mode == "F" or (image.mode.startswith("I") and not _is_16_bit(image)):
         raise UserError(
-            f"{path} has numbers beyond 16 bits and no shades of grey: convert it to 8 or 16 bits.",
+            f"{path} has values of more than 16 bits: convert it to 8 or 16 bits.",
             code="unsupported-image",
         )
     if image.mode not in MODES and not image.mode.startswith("I"):
         raise UserError(
-            f"{path} has colours of the kind {image.mode}, which are not read: convert it to RGB.",
+            f"{path} has the colour mode {image.mode}, which is not supported: convert it to RGB.",
             code="unsupported-image",
         )
-    # What cannot be read as the way it is held leaves it as it is: the pixels are whole.
+    # An unreadable orientation is ignored: the pixels are intact.
     with contextlib.suppress(Exception):
         ImageOps.exif_transpose(image, in_place=True)
     return image
 
 
 def _is_16_bit(image: Image.Image) -> bool:
-    """Whether all its numbers are what 16 bits can hold."""
+    """True if all values fit in 16 bits."""
     least, most = image.getextrema()
     return 0 <= least <= most <= 65535  # type: ignore[operator]  # of a single channel
 
 
 def _scale_transparency(image: Image.Image) -> None:
-    """Make the grey or colour of a PNG that stands for transparent what it becomes when the pixels have 8 bits."""
+    """Converts the transparent grey level or colour of a PNG to 8 bits, like its pixels."""
     found, tile = image.info.get("transparency"), getattr(image, "tile", None)
     if image.format != "PNG" or found is None or not tile:
         return
@@ -234,7 +228,7 @@ def _scale_transparency(image: Image.Image) -> None:
 
 
 def _bare_png(file: IO[bytes]) -> io.BytesIO | None:
-    """A PNG without all that is no pixels: texts, profiles, cameras' notes; None where it is no PNG, or not whole."""
+    """Copies a PNG without metadata (texts, colour profiles, EXIF); None if it is not a PNG, or is truncated."""
     file.seek(0)
     kept = [file.read(8)]
     if kept[0] != PNG_MARK:
@@ -254,9 +248,9 @@ def _bare_png(file: IO[bytes]) -> io.BytesIO | None:
 
 
 def size(path: Path) -> tuple[int, int] | None:
-    """(width, height) of the picture in a file, from its header; None when it cannot be read."""
+    """(width, height) of the image in a file, from its header; None if it cannot be read."""
     try:
         with opened(path) as file:
             return _header(file, path, least=4).size
-    except Exception:  # whoever needs the pixels calls `load`, which says what is wrong
+    except Exception:  # `load` reports what is wrong
         return None

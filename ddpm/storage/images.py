@@ -1,7 +1,4 @@
-"""Pictures: files <-> uint8 pixels <-> what the network sees; grids and strips.
-
-Here, and only here, pictures are uint8 [N, H, W, C].  Everywhere else they are float32 [N, C, H, W] in [-1, 1].
-"""
+"""Images as files, as uint8 [N, H, W, C] and as the network sees them, float32 [N, C, H, W] in [-1, 1]; image grids."""
 
 import io
 import json
@@ -18,17 +15,17 @@ from ddpm.errors import UserError
 from ddpm.storage import files
 from ddpm.storage.image_files import PNG_MARK, load
 
-SETTINGS = "ddpm"  # keyword of the text in a PNG that says how it was drawn
-MOST_SETTINGS = 2**20  # bytes of such a text that are read
-NARROW = 64  # times as long as wide
-GAP = 128  # grey between the pictures of a grid, at home on light and on dark pages
+SETTINGS = "ddpm"  # keyword of the PNG text that holds the settings of a sample
+MOST_SETTINGS = 2**20  # bytes of that text that are read at most
+NARROW = 64  # aspect ratio above which an image is cropped before it is scaled
+GAP = 128  # grey level between the images of a grid, for light and dark pages
 
 
 def prepare(image: Image.Image, size: int, channels: int) -> np.ndarray:
-    """`image` as uint8 [size, size, channels], scaled and cropped exactly as improved-diffusion does.
+    """Scales and crops `image` exactly as improved-diffusion does; uint8 [size, size, channels].
 
-    Halved with a box filter while twice too large, then bicubic to `size` on the shorter side, then the centre.
-    channels: 1 grey, 3 colour, 4 colour with transparency; what is transparent becomes white in the first two.
+    Halves it with a box filter while it is at least twice too large, resizes it (bicubic) to `size` on the shorter
+    side and crops the centre.  channels: 1 grey, 3 RGB, 4 RGBA; with 1 and 3, transparent areas become white.
     """
     image = convert(image, channels)
     while min(image.size) >= 2 * size:
@@ -37,16 +34,16 @@ def prepare(image: Image.Image, size: int, channels: int) -> np.ndarray:
 
 
 def boxed(image: Image.Image, size: int) -> np.ndarray:
-    """`image` as uint8 [size, size, 3]: box-scaled to `size` on the shorter side, then the centre.
+    """Scales `image` with a box filter to `size` on the shorter side and crops the centre; uint8 [size, size, 3].
 
-    As improved-diffusion prepares LSUN.
+    The preprocessing of LSUN in improved-diffusion.
     """
     return _cover(convert(image, 3), size, Image.Resampling.BOX)
 
 
 def _cover(image: Image.Image, size: int, filter: Image.Resampling) -> np.ndarray:
-    """Scaled to `size` on the shorter side, then the centre."""
-    if max(image.size) > NARROW * min(image.size):  # scaled as a whole it might not fit in memory
+    """Scales to `size` on the shorter side and crops the centre: uint8 [size, size] or [size, size, C]."""
+    if max(image.size) > NARROW * min(image.size):  # scaled in full, it might not fit in memory
         image = _middle(image)
     scale = size / min(image.size)
     image = image.resize((round(image.width * scale), round(image.height * scale)), filter)
@@ -55,18 +52,18 @@ def _cover(image: Image.Image, size: int, filter: Image.Resampling) -> np.ndarra
 
 
 def _middle(image: Image.Image) -> Image.Image:
-    """The middle of a very narrow image, many times as long as it is wide."""
+    """Crops the middle of an image of extreme aspect ratio."""
     width, height = (min(side, NARROW * min(image.size) // 4) for side in image.size)
     left, top = (image.width - width) // 2, (image.height - height) // 2
     return image.crop((left, top, left + width, top + height))
 
 
 def convert(image: Image.Image, channels: int) -> Image.Image:
-    """`image` in mode L, RGB or RGBA, from any mode."""
+    """Converts an image of any mode to L (1 channel), RGB (3) or RGBA (4)."""
     mode = {1: "L", 3: "RGB", 4: "RGBA"}[channels]
     if is_deep(image):
         values, clear = np.asarray(image).astype(np.int64).clip(0, 65535), image.info.get("transparency")
-        image = Image.fromarray(((values + 128) // 257).astype(np.uint8))  # rounds, so that 65535 becomes 255
+        image = Image.fromarray(((values + 128) // 257).astype(np.uint8))  # rounds: 65535 becomes 255
         if clear is not None:
             image.putalpha(Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8)))
     if image.has_transparency_data and channels != 4:
@@ -76,12 +73,12 @@ def convert(image: Image.Image, channels: int) -> Image.Image:
 
 
 def is_deep(image: Image.Image) -> bool:
-    """Whether it has 16 bits of grey, of which 8 are kept."""
+    """True for 16-bit grey, of which 8 bits are kept."""
     return image.mode.startswith("I")
 
 
 def is_transparent(image: Image.Image) -> bool:
-    """Whether it can be seen through anywhere."""
+    """True if any pixel is not fully opaque."""
     if not image.has_transparency_data:
         return False
     least, _ = convert(image, 4).getchannel("A").getextrema()
@@ -89,29 +86,29 @@ def is_transparent(image: Image.Image) -> bool:
 
 
 def from_pixels(pixels: np.ndarray) -> Image.Image:
-    """uint8 [H, W, C] (or [H, W]) as a picture."""
+    """Converts uint8 [H, W, C] or [H, W] to a Pillow image."""
     return Image.fromarray(pixels[:, :, 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels)
 
 
 def to_float(pixels: np.ndarray) -> np.ndarray:
-    """uint8 [N, H, W, C] -> float32 [N, C, H, W] in [-1, 1]."""
+    """Converts uint8 [N, H, W, C] to float32 [N, C, H, W] in [-1, 1]."""
     return np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)).astype(np.float32) / 127.5 - 1
 
 
 def to_uint8(x: np.ndarray) -> np.ndarray:
-    """float [N, C, H, W] in [-1, 1] -> uint8 [N, H, W, C], cut off and rounded down as improved-diffusion does.
+    """Converts float [N, C, H, W] in [-1, 1] to uint8 [N, H, W, C], clipped and rounded down as in improved-diffusion.
 
-    What is not a number becomes black.
+    NaN becomes black.
     """
     values = np.nan_to_num((np.asarray(x, dtype=np.float32) + 1) * 127.5, nan=0.0).clip(0, 255)
     return np.ascontiguousarray(values.astype(np.uint8).transpose(0, 2, 3, 1))
 
 
 def grid(pixels: np.ndarray, columns: int | None = None, gap: int = 2, scale: int = 1) -> np.ndarray:
-    """Pictures uint8 [N, H, W, C] side by side in one, uint8 [H', W', C], row by row.
+    """Arranges images uint8 [N, H, W, C] in a grid, row by row: uint8 [H', W', C].
 
-    columns: None makes it about as wide as high.  gap: pixels between pictures.  scale: each pixel becomes a
-    square of so many (the gap too).  Gap and empty places are grey, or transparent with 4 channels.
+    columns: None for a grid about as wide as high.  gap: pixels between images.  scale: integer enlargement, of the
+    gap too.  Gaps and empty cells are grey, or transparent with 4 channels.
     """
     count, height, width, channels = pixels.shape
     columns = min(columns or math.ceil(math.sqrt(count)), count)
@@ -119,17 +116,17 @@ def grid(pixels: np.ndarray, columns: int | None = None, gap: int = 2, scale: in
     canvas = np.full((rows * (height + gap), columns * (width + gap), channels), GAP, np.uint8)
     if channels == 4:
         canvas[..., 3] = 0
-    for k, picture in enumerate(pixels):
+    for k, image in enumerate(pixels):
         top, left = k // columns * (height + gap), k % columns * (width + gap)
-        canvas[top : top + height, left : left + width] = picture
+        canvas[top : top + height, left : left + width] = image
     canvas = canvas[: canvas.shape[0] - gap, : canvas.shape[1] - gap]
     return canvas.repeat(scale, axis=0).repeat(scale, axis=1)
 
 
 def shrunk(pixels: np.ndarray, size: int) -> np.ndarray:
-    """Pictures uint8 [N, H, W, C] as uint8 [N, size, size, C]: each pixel the mean of the area that it covers.
+    """Downsamples images uint8 [N, H, W, C] to uint8 [N, size, size, C]: each pixel is the mean of the area it covers.
 
-    The areas are those of torch's area interpolation, with which a super-resolution model is trained.
+    The same areas as in torch's area interpolation, with which super-resolution models are trained.
     """
     _, height, width, _ = pixels.shape
     rows, columns = _areas(height, size), _areas(width, size)
@@ -138,54 +135,50 @@ def shrunk(pixels: np.ndarray, size: int) -> np.ndarray:
 
 
 def _areas(length: int, parts: int) -> np.ndarray:
-    """[parts, length]: the share of each of `length` pixels in each of `parts` means, which may overlap by a pixel."""
+    """Weights float32 [parts, length] of `length` pixels in `parts` means; neighbours may overlap by one pixel."""
     first = np.arange(parts) * length // parts
     end = -(-np.arange(1, parts + 1) * length // parts)
-    places = np.arange(length)
-    inside = (places >= first[:, None]) & (places < end[:, None])
+    index = np.arange(length)
+    inside = (index >= first[:, None]) & (index < end[:, None])
     return (inside / inside.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
 def pairs(small: np.ndarray, large: np.ndarray) -> np.ndarray:
-    """A grid of pairs: each of the pictures small, uint8 [N, h, w, C], enlarged to squares, and large, [N, H, W, C]."""
+    """Grid of pairs: images `small`, uint8 [N, h, w, C], enlarged, next to `large`, uint8 [N, H, W, C]."""
     _, height, width, _ = large.shape
     rows, columns = np.arange(height) * small.shape[1] // height, np.arange(width) * small.shape[2] // width
-    beside = np.concatenate([small[:, rows][:, :, columns], large], axis=2)
-    return grid(beside, columns=math.ceil(math.sqrt(len(beside) / 2)))
+    paired = np.concatenate([small[:, rows][:, :, columns], large], axis=2)
+    return grid(paired, columns=math.ceil(math.sqrt(len(paired) / 2)))
 
 
 def strip(pixels: np.ndarray, gap: int = 2, scale: int = 1) -> np.ndarray:
-    """Pictures uint8 [N, H, W, C] in one row: uint8 [H', W', C]."""
+    """Arranges images uint8 [N, H, W, C] in one row: uint8 [H', W', C]."""
     return grid(pixels, columns=len(pixels), gap=gap, scale=scale)
 
 
 def encode_png(pixels: np.ndarray, settings: Mapping[str, Any] | None = None) -> bytes:
-    """uint8 [H, W, C] as the bytes of a PNG file; `settings`, as JSON, are what `settings_in` finds in it."""
+    """Encodes uint8 [H, W, C] as PNG; `settings` are stored as JSON, for `settings_in`."""
     text = None
     if settings is not None:
         text = PngImagePlugin.PngInfo()
-        text.add_text(
-            SETTINGS, json.dumps(settings, allow_nan=False)
-        )  # JSON of ASCII alone, as PNG's texts are Latin-1
+        text.add_text(SETTINGS, json.dumps(settings, allow_nan=False))  # ASCII only: texts in PNG are Latin-1
     buffer = io.BytesIO()
     from_pixels(pixels).save(buffer, "PNG", pnginfo=text)
     return buffer.getvalue()
 
 
 def save_png(path: Path, pixels: np.ndarray, settings: Mapping[str, Any] | None = None, durable: bool = True) -> None:
-    """Write uint8 [H, W, C] as a PNG file, with the settings that made it.  durable: see files.write.
-    Raises DiskFull.
-    """
+    """Writes uint8 [H, W, C] as a PNG file, with its settings.  durable: see files.write.  Raises DiskFull."""
     files.write_bytes(path, encode_png(pixels, settings), durable)
 
 
 def read_pixels(path: Path, shape: tuple[int, ...]) -> np.ndarray:
-    """uint8 [H, W, C] of a PNG file that `save_png` wrote.  Raises UserError where it is another's, or not whole."""
+    """Reads uint8 [H, W, C] from a PNG file of `save_png`.  Raises UserError if it has another shape, or is broken."""
     height, width, channels = shape
     image = load(path)
     if image.size != (width, height) or image.mode != {1: "L", 3: "RGB", 4: "RGBA"}[channels]:
         raise UserError(
-            f"{path} has {image.width} x {image.height} pixels of {image.mode} and is no picture of this drawing: move"
+            f"{path} has {image.width} x {image.height} pixels of {image.mode} and is not one of these samples: move"
             " it away.",
             code="wrong-file",
         )
@@ -193,7 +186,7 @@ def read_pixels(path: Path, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def settings_in(source: Path | bytes) -> dict[str, Any] | None:
-    """The settings that a PNG file carries; None for a file without, broken, or of another kind."""
+    """The settings stored in a PNG file; None if there are none, the file is broken, or is not a PNG."""
     try:
         with io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as file:
             text = _text_of(file, SETTINGS.encode())
@@ -204,9 +197,7 @@ def settings_in(source: Path | bytes) -> dict[str, Any] | None:
 
 
 def _text_of(file: IO[bytes], keyword: bytes) -> bytes | None:
-    """The text under `keyword`: of the tEXt chunks (PNG specification, 11.3.3) no other is read,
-    nor a very long one.
-    """
+    """The text under `keyword` in the tEXt chunks (PNG specification, 11.3.3), up to MOST_SETTINGS bytes long."""
     if file.read(8) != PNG_MARK:
         return None
     while len(head := file.read(8)) == 8:

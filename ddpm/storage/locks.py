@@ -1,7 +1,7 @@
-"""Locks: files that are held by a process for as long as it lives.
+"""File locks, which a process holds for as long as it lives.
 
-Some disks have none to give (network drives without their lock service, some of containers).  That is told apart from
-a lock that somebody holds, and whoever needs one decides what to do without.
+Some file systems have no locks (network drives without a lock service, some containers).  That raises NoLocks, unlike
+a lock held by another process, and the caller decides how to proceed.
 """
 
 import contextlib
@@ -25,19 +25,19 @@ NOW = portalocker.LockFlags.NON_BLOCKING
 HOLD = NOW | portalocker.LockFlags.EXCLUSIVE
 LOOK = NOW | (portalocker.LockFlags.SHARED if SHARED_LOOK else portalocker.LockFlags.EXCLUSIVE)
 
-_without: set[Path] = set()  # folders whose lack of locks was told
+_without: set[Path] = set()  # folders for which the lack of locks was logged
 
 
 class NoLocks(OSError):
-    """The disk has no locks to give."""
+    """The file system does not support locks."""
 
 
 class Busy(Exception):
-    """Another process has held it for all the time that one was willing to wait."""
+    """Another process held the lock for the whole waiting time."""
 
 
 def _lock(file: BinaryIO, path: Path, flags: portalocker.LockFlags) -> bool:
-    """Lock an open file; False where another process holds it.  Raises NoLocks."""
+    """Locks an open file; False if another process holds the lock.  Raises NoLocks."""
     try:
         portalocker.lock(file, flags)
     except portalocker.AlreadyLocked:
@@ -49,14 +49,13 @@ def _lock(file: BinaryIO, path: Path, flags: portalocker.LockFlags) -> bool:
 
 
 def hold(path: Path) -> BinaryIO | None:
-    """`path`, made where it is not there, open and locked for as long as it stays so; None where another process holds
-    it.
+    """Opens `path`, created if needed, and locks it until it is closed; None if another process holds the lock.
 
-    Raises OSError where it cannot be written, NoLocks where it cannot be locked.
+    Raises OSError if it cannot be written, NoLocks if the file system does not support locks.
     """
     file = files.appending(path)
     try:
-        for _ in range(20):  # readers hold it for an instant when they look
+        for _ in range(20):  # a process that checks the lock holds it for an instant
             if _lock(file, path, HOLD):
                 return file
             time.sleep(random.uniform(0.01, 0.05))
@@ -68,12 +67,12 @@ def hold(path: Path) -> BinaryIO | None:
 
 
 def held(path: Path) -> bool:
-    """Whether a process holds `path`; it does so only while it lives.  Raises OSError where that cannot be told."""
-    for _ in range(1 if SHARED_LOOK else 5):  # without shared locks, two who look can hinder each other
+    """True if a running process holds the lock of `path`.  Raises OSError if that cannot be found out."""
+    for _ in range(1 if SHARED_LOOK else 5):  # without shared locks, two checks can collide
         try:
             with open(path, "rb" if SHARED_LOOK else "rb+") as file:
                 if _lock(file, path, LOOK):
-                    return False  # closed, it is free again
+                    return False  # closing the file releases the lock
         except FileNotFoundError:
             return False
         time.sleep(0 if SHARED_LOOK else 0.01)
@@ -82,9 +81,9 @@ def held(path: Path) -> bool:
 
 @contextlib.contextmanager
 def locked(path: Path, seconds: float = math.inf) -> Iterator[None]:
-    """One process at a time is in the block.  On a disk without locks it goes on all the same, and says so once.
+    """Lets one process at a time into the block; without file locks, logs a warning once and enters the block anyway.
 
-    Raises Busy where another process has been in it for that many seconds, OSError where `path` cannot be written.
+    Raises Busy if another process stays in it for `seconds`, OSError if `path` cannot be written.
     """
     deadline = time.monotonic() + seconds
     file = None
@@ -96,7 +95,7 @@ def locked(path: Path, seconds: float = math.inf) -> Iterator[None]:
         if path.parent not in _without:
             _without.add(path.parent)
             log.warning(
-                "%s is on a disk without locks (%s): do not have two processes work on the same there.",
+                "%s is on a disk without file locks (%s): do not let two processes work on the same files there.",
                 path.parent,
                 error.strerror,
             )

@@ -1,4 +1,4 @@
-"""Where things are kept: what users and environment variables name, and what is taken where they name nothing."""
+"""Paths from users and environment variables, and their defaults."""
 
 import os
 import tempfile
@@ -10,72 +10,71 @@ from ddpm.errors import UserError
 
 
 def full(path: str | os.PathLike[str]) -> Path:
-    """The whole path, from the root, with ~ and ~NAME as a shell has them: the name of no user stays as it is.
+    """Absolute path with ~ and ~NAME expanded as in a shell; an unknown ~NAME stays as it is.
 
-    Links in it stay, but where it has a `..`: what that means depends on where they lead.
+    Symbolic links are resolved only if the path contains `..`.  Raises UserError if the current folder is gone.
     """
     try:
         whole = Path(os.path.expanduser(path)).absolute()
         return Path(os.path.realpath(whole)) if ".." in whole.parts else whole
     except FileNotFoundError:  # by os.getcwd
         raise UserError(
-            f"{path} begins in the folder that this program was started in, which is gone: change to another one, or"
-            " write the whole path.",
+            f"{path} is relative to the current folder, which no longer exists: change to another folder, or use an"
+            " absolute path.",
             code="no-folder",
         ) from None
 
 
 def named(variable: str) -> Path | None:
-    """The whole path that an environment variable names; None where it names nothing.
+    """Absolute path in an environment variable; None if it is not set.
 
-    What comes from a file of settings has its ~ still, as no shell has seen it.  Raises UserError where ~ means
-    nothing.
+    A leading ~ is expanded here, as a variable set in a file never passes a shell.  Raises UserError for an unknown
+    ~NAME.
     """
     text = os.environ.get(variable, "").strip()
-    if os.path.expanduser(text).startswith("~"):  # it would make a folder of that name, wherever one happens to be
+    if os.path.expanduser(text).startswith("~"):  # would otherwise become a folder named ~ in the current one
         raise UserError(
-            f"The environment variable {variable} names {text}, and there is no home folder of that name: write the"
-            " whole path.",
+            f"The environment variable {variable} is {text}, and there is no such home folder: use an absolute path.",
             code="no-folder",
         )
     return full(text) if text else None
 
 
-def workplace(what: str) -> Path:
-    """A folder of this user's on this machine for what belongs to no run."""
+def user_temp_folder(what: str) -> Path:
+    """Temporary folder of this user for files that belong to no run."""
     user = os.getuid() if hasattr(os, "getuid") else 0
     return Path(tempfile.gettempdir()) / f"ddpm-{what}-{user}"
 
 
 def cache_folder() -> Path:
-    """Where what can be made or had again is kept; the environment variable DDPM_CACHE names another place."""
+    """Folder for files that can be made or downloaded again; the environment variable DDPM_CACHE overrides it."""
     return named("DDPM_CACHE") or _usual_cache()
 
 
 def kernel_folder() -> Path:
-    """Where compiled kernels are kept; the environment variable DDPM_KERNEL_CACHE names another place."""
+    """Folder for compiled kernels; the environment variable DDPM_KERNEL_CACHE overrides it."""
     return named("DDPM_KERNEL_CACHE") or _usual_cache() / "kernels"
 
 
 def shares_folder() -> Path:
-    """Where those who compute hold their files; the environment variable DDPM_SHARES names another place."""
-    return named("DDPM_SHARES") or workplace("shares")
+    """Folder in which running jobs hold their lock files; the environment variable DDPM_SHARES overrides it."""
+    return named("DDPM_SHARES") or user_temp_folder("shares")
 
 
 def log_folder() -> Path | None:
-    """The folder that OPENAI_LOGDIR names for whatever is written, as in improved-diffusion; None without it."""
+    """Output folder from OPENAI_LOGDIR, as in improved-diffusion; None if it is not set."""
     return named("OPENAI_LOGDIR")
 
 
 def runs_folder() -> Path | None:
-    """Where the dashboard has its runs, if the environment variable DDPM_RUNS says so."""
+    """Run folder of the dashboard from the environment variable DDPM_RUNS; None if it is not set."""
     return named("DDPM_RUNS")
 
 
 def _usual_cache() -> Path:
-    """The system's place for this user; a temporary one for a user without a home, as containers have them."""
+    """The system's cache folder of this user; a temporary one for a user without a home, as in containers."""
     try:
         usual = platformdirs.user_cache_path("ddpm-workbench", appauthor=False)
     except RuntimeError:
         usual = Path()
-    return usual if usual.is_absolute() else workplace("cache")
+    return usual if usual.is_absolute() else user_temp_folder("cache")
