@@ -1,4 +1,4 @@
-"""The one exception that means "the user can put this right", and what the system refuses as one."""
+"""UserError, the exception for what the user can correct, and its use for errors of the operating system."""
 
 import contextlib
 import errno
@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Literal
 
-# Kinds of fault.  A program that catches a UserError reads its code; its sentence is for people.
+# Kinds of error.  Programs read the code of a UserError; its sentence is for people.
 Code = Literal[
     "already-exists",
     "bad-array",
@@ -97,8 +97,8 @@ Code = Literal[
 class UserError(Exception):
     """One sentence: what is wrong, what was found, what to do.
 
-    The command line prints it and leaves with exit code 2; a page shows it in a red box.  `code` says what kind of
-    fault it is, for programs and tests.
+    The command line prints it and exits with code 2; a page shows it in a red box.  `code` is the kind of error, for
+    programs and tests.
     """
 
     code: Code
@@ -108,21 +108,21 @@ class UserError(Exception):
         self.code = code
 
     def __reduce__(self) -> tuple[Callable[..., "UserError"], tuple[str]]:
-        """Travels between processes as a plain UserError of this sentence and code."""
+        """Pickles subclasses too as a plain UserError with the same sentence and code."""
         return functools.partial(UserError, code=self.code), (str(self),)
 
 
 def writable(text: str) -> str:
-    """`text` with what UTF-8 cannot hold written out, as the names of files may have it."""
+    """`text` with characters that UTF-8 cannot encode, such as in some file names, replaced by escapes."""
     return text.encode(errors="backslashreplace").decode()
 
 
-# What the system said, and what can be done about it.
+# Remedies by error number of the operating system.
 REMEDIES = {
-    errno.EACCES: "have its owner let you, or choose another place",
-    errno.EPERM: "have its owner let you, or choose another place",
-    errno.EROFS: "that disk can only be read: choose another place",
-    errno.ENOENT: "see whether it was moved, and name the place where it is",
+    errno.EACCES: "ask its owner for permission, or choose another folder",
+    errno.EPERM: "ask its owner for permission, or choose another folder",
+    errno.EROFS: "the disk is read-only: choose another folder",
+    errno.ENOENT: "check whether it was moved, and give its new path",
     errno.ENOSPC: "free some space and try again; everything saved before is intact",
     errno.EDQUOT: "free some space and try again; everything saved before is intact",
     errno.EMFILE: "too many files are open at once: raise the limit (`ulimit -n 4096`), and try again",
@@ -131,30 +131,30 @@ REMEDIES = {
     errno.ENAMETOOLONG: "choose a shorter name",
     errno.EIO: "the disk failed: check it and its connection, and try again; everything saved before is intact",
 }
-REMEDY = "see to that disk or choose another place, and try again; everything saved before is intact"
+REMEDY = "check the disk or choose another folder, and try again; everything saved before is intact"
 
 
 def as_user_error(error: OSError | UnicodeError) -> UserError:
-    """What the system refused, as a sentence that names the thing."""
+    """Converts an error of the operating system to a UserError that names the file."""
     if isinstance(error, UnicodeError):
         return UserError(
-            f"A text holds letters that cannot be written or read here ({error}): rename the file or class that has"
-            " them.",
+            f"A text has characters that cannot be encoded or decoded here ({error}): rename the file or class that"
+            " has them.",
             code="bad-text",
         )
-    thing = " and ".join(
-        os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes | os.PathLike)
+    name = " and ".join(
+        os.fsdecode(path) for path in (error.filename, error.filename2) if isinstance(path, str | bytes | os.PathLike)
     )
     why = error.strerror or str(error) or type(error).__name__
     return UserError(
-        f"{thing or 'Something'} cannot be used ({why}): {REMEDIES.get(error.errno or 0, REMEDY)}.",
+        f"{name or 'A file'} cannot be used ({why}): {REMEDIES.get(error.errno or 0, REMEDY)}.",
         code="system-refused",
     )
 
 
 @contextlib.contextmanager
 def user_errors() -> Iterator[None]:
-    """What the system refuses within the block leaves it as a UserError; a broken pipe, which is no fault, as it is."""
+    """Converts OSError and UnicodeError in the block to UserError, except a broken pipe, which is no error."""
     try:
         yield
     except BrokenPipeError:
@@ -165,7 +165,7 @@ def user_errors() -> Iterator[None]:
 
 @contextlib.contextmanager
 def with_filename(path: str | os.PathLike[str]) -> Iterator[None]:
-    """An OSError that leaves the block says that it is about `path`: those of open files name nothing."""
+    """Adds `path` to an OSError in the block that has no file name, as those of open files have none."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Numbers as people say them.  Pure functions."""
+"""Numbers, times and names as text for people.  Pure functions."""
 
 import math
 import re
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 
 def duration(seconds: float | None) -> str:
-    """12 s, 3 min 05 s, 2 h 05 min, 4 days 3 h; a dash for what is not known."""
+    """12 s, 3 min 05 s, 2 h 05 min, 4 days 3 h; a dash for None and other unknown durations."""
     if seconds is None or not math.isfinite(seconds) or seconds < 0:
         return "–"
     if seconds < 10:
@@ -37,7 +37,7 @@ def memory(bytes_: float) -> str:
 
 
 def clock(when: float, now: float | None = None) -> str:
-    """The time of day on this computer, with the date when that is not today's: 14:05, Tue 3 Nov 14:05."""
+    """Local time, with the date unless it is today: 14:05, Tue 3 Nov, 14:05."""
     then, today = time.localtime(when), time.localtime(now)
     if (then.tm_year, then.tm_yday) == (today.tm_year, today.tm_yday):
         return time.strftime("%H:%M", then)
@@ -48,12 +48,12 @@ def clock(when: float, now: float | None = None) -> str:
 
 
 def plural(number: int, one: str, many: str = "") -> str:
-    """1 picture, 2,000 pictures; 1 class, 2 classes where `many` says so."""
+    """1 image, 2,000 images; `many` is the plural if it is not formed with an s: 1 class, 2 classes."""
     return f"{number:,} {one if number == 1 else many or f'{one}s'}"
 
 
 def table(head: Sequence[str], body: Sequence[Sequence[str]], markdown: bool = False) -> str:
-    """Lines under a head: the first column to the left, numbers to the right."""
+    """A table as text or Markdown: the first column is aligned left, the others right."""
     lines = [head, *body]
     if markdown:
         ruled = [head, ["---", *("---:" for _ in head[1:])], *body]
@@ -66,7 +66,7 @@ def table(head: Sequence[str], body: Sequence[Sequence[str]], markdown: bool = F
 
 
 def some(names: Sequence[str], most: int) -> str:
-    """The first `most` of some names with commas between, and how many more there are."""
+    """The first `most` names, separated by commas, and how many more there are."""
     more = f" and {len(names) - most:,} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
 
@@ -75,13 +75,11 @@ CONTROLS = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u2028\\u2029\\ud800-\\udfff]")
 
 
 def printable(name: str) -> str:
-    """A file's name as it can be shown, kept and sent anywhere: bytes that are no text, and controls,
-    become \\x1b and the like.
-    """
+    """`name` with undecodable bytes and control characters escaped as in \\x1b, to be shown and stored."""
     return CONTROLS.sub(_escaped, name)
 
 
 def _escaped(found: re.Match[str]) -> str:
     code = ord(found[0])
-    byte = code - 0xDC00 if 0xDC80 <= code < 0xDD00 else code  # how Python keeps a byte that is no text
+    byte = code - 0xDC00 if 0xDC80 <= code < 0xDD00 else code  # how Python represents a byte that cannot be decoded
     return f"\\x{byte:02x}" if byte < 256 else f"\\u{byte:04x}"

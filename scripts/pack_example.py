@@ -1,4 +1,4 @@
-"""Pack a finished run as the example that comes with the program: its curves, previews, and one average's weights.
+"""Packs a finished run as the example that comes with the program: its log, previews, and one average of weights.
 
 python scripts/pack_example.py RUN
 """
@@ -20,20 +20,19 @@ PREVIEWS = 6
 
 
 def pack(run: Run, folder: Path) -> Checkpoint:
-    """Write the newest checkpoint's first average, in float16, and what tells how it came about, in the place of
-    `folder`.
+    """Replaces `folder` by a run with the first average of the newest checkpoint, in float16, the log and previews.
 
     Raises UserError for a run that is not finished or keeps no average, and for a damaged checkpoint.
     """
     status, newest = run.status(), run.checkpoint()
     if not status or run.state() != "finished":
         raise UserError(
-            f"{run.name} is {run.state()}, and an example is made of a finished run: let it end.", code="still-running"
+            f"{run.name} is {run.state()}, but an example needs a finished run: let it finish.", code="still-running"
         )
     kind = newest.weights[0]
     if not kind.startswith("ema"):
         raise UserError(
-            f"{run.name} keeps no average of its weights, which draws best: train one with --ema_rate.",
+            f"{run.name} has no average of its weights, which gives the best samples: train one with --ema_rate.",
             code="missing-weights",
         )
     if wrong := checkpoint_files.damage(newest):

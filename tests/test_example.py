@@ -107,6 +107,6 @@ def test_a_newcomer_finds_it_on_the_pages(tmp_path: Path, monkeypatch: pytest.Mo
     assert any(button.key == "example" for button in at.button)
     at.switch_page("pages/sample.py").run()
     assert not at.exception
-    assert any("The example that comes with the program" in caption.value for caption in at.caption)
+    assert any("the included example model" in caption.value for caption in at.caption)
     assert any(button.label == "Sample" and not button.disabled for button in at.button)
     assert (tmp_path / "example" / "config.json").exists()

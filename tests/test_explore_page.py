@@ -74,7 +74,7 @@ def compared(
             [10, 20],
         )
         for cell in rows:
-            sheet.place(cell, np.zeros((4, 8, 8, 3), np.uint8))
+            sheet.add(cell, np.zeros((4, 8, 8, 3), np.uint8))
         sheet.save(job.sheet)
     message = "" if state == "finished" else "The sun was in my eyes."
     files.write_json(job.folder / "status.json", Status(state, step=9, total_steps=9, message=message, pid=1).__dict__)  # type: ignore[arg-type]

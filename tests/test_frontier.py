@@ -240,8 +240,8 @@ def test_the_sheet_has_a_place_for_every_cell(tmp_path: Path) -> None:
     sheet.save(tmp_path / "none.png")
     assert not (tmp_path / "none.png").exists()
     shades = np.full((6, 32, 32, 3), 7, np.uint8)
-    sheet.place(CELLS[1], shades)
-    sheet.place_converged(ways[0], shades + 1, "200 calls")
+    sheet.add(CELLS[1], shades)
+    sheet.add_converged(ways[0], shades + 1, "200 calls")
     sheet.save(tmp_path / "sheet.png")
     with Image.open(tmp_path / "sheet.png") as picture:
         pixels = np.asarray(picture.convert("RGB"))
@@ -255,7 +255,7 @@ def test_the_sheet_has_a_place_for_every_cell(tmp_path: Path) -> None:
 @pytest.mark.parametrize("size", [8, 64, 200])
 def test_pictures_of_any_kind_fit_on_it(tmp_path: Path, channels: int, size: int) -> None:
     sheet = Sheet([SolverVariant("ddim", "uniform")], [5])
-    sheet.place(CELLS[0], np.zeros((2, size, size, channels), np.uint8))
+    sheet.add(CELLS[0], np.zeros((2, size, size, channels), np.uint8))
     sheet.save(tmp_path / "sheet.png")
     with Image.open(tmp_path / "sheet.png") as picture:
         assert picture.height > 64

@@ -115,7 +115,7 @@ def test_two_starts_at_once(job: Job, start: Start) -> None:
     processes = [start(job.folder) for _ in range(3)]
     lines = sorted(said(process) for process in processes)
     assert lines == [
-        *["job is already being worked on by another process: stop that one first, or wait."] * 2,
+        *["Another process works in job already: stop it first, or wait."] * 2,
         "working",
     ]
     assert job.state() == "running"

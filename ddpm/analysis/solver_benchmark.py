@@ -319,7 +319,7 @@ class _ResultFiles:
         if measured.result and measured.images is not None:
             result = measured.result
             self.results[result.variant, result.asked] = result
-            self._sheet.place(result, _pixels(measured.images))
+            self._sheet.add(result, _pixels(measured.images))
             self._pace = measured.pace
         if (measured.result or measured.converged) and time.monotonic() - self._written > KEEP_INTERVAL:
             self.write("running")
@@ -329,7 +329,7 @@ class _ResultFiles:
         about = f"{plural(converged.nfe, 'call')}, ±{solver_grid.level(converged.apart)}"
         for variant, sample in self._variants.items():
             if not solver_grid.is_random(sample) and sample.clip_denoised == converged.clip:
-                self._sheet.place_converged(variant, _pixels(converged.images), about)
+                self._sheet.add_converged(variant, _pixels(converged.images), about)
 
     def write(self, ended: str) -> None:
         """Writes result.json and sheet.png."""

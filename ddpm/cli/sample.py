@@ -44,15 +44,14 @@ def _add_flags(parser: argparse.ArgumentParser, source: Any) -> None:
         type=shared.path,
         metavar="FILE.png",
         help=(
-            "begin with the settings inside this image; further flags change them, and its own checkpoint is used"
-            " unless"
-            " another is named"
+            "start from the settings stored in this image; further flags change them, and its own checkpoint is used"
+            " unless another is named"
         ),
     )
 
 
 def _sample(options: argparse.Namespace) -> Output | None:
-    folder = _resumed(options) if options.resume else _drawn(options)
+    folder = _resumed(options) if options.resume else _new(options)
     if not torchrun.is_main():
         return None
     shared.copy_arrays_to_log_folder(None if options.resume else options.out, folder)
@@ -74,7 +73,7 @@ def _resumed(options: argparse.Namespace) -> Path:
     others += [name for name in ("out", "like") if getattr(options, name)]
     if others:
         raise UserError(
-            f"--resume goes on with the settings in {folder}, but --{others[0]} was given too: leave it out.",
+            f"--resume uses the settings in {folder}, but --{others[0]} was given too: leave it out.",
             code="settings-are-fixed",
         )
     torchrun.run_on_main(lambda: runs.check_resumable(results.SampleJob(folder)))
@@ -86,7 +85,7 @@ def _resumed(options: argparse.Namespace) -> Path:
     return folder
 
 
-def _drawn(options: argparse.Namespace) -> Path:
+def _new(options: argparse.Namespace) -> Path:
     like = torchrun.run_on_main(lambda: metadata.in_image(options.like)) if options.like else None
     if like is not None:
         settings, source, flags = _changed(options, like)
@@ -110,12 +109,12 @@ def _drawn(options: argparse.Namespace) -> Path:
 def _changed(
     options: argparse.Namespace, like: dict[str, Any]
 ) -> tuple[SampleConfig, runs.Run | Path | metadata.RecordedCheckpoint, dict[str, Any]]:
-    """Returns the request of an image with the flags that were given, the model,
-    and flags of a file without settings.
+    """Returns the settings in an image changed by the flags of the command line, the model, and flags of a file
+    without settings.
     """
     settings = metadata.sample_of(like, options.like.name)
     explicit = any(getattr(options, name) for name in SOURCE)
-    if explicit:  # the image does not say which checkpoint of another run is meant
+    if explicit:  # the image names no checkpoint of another run
         settings = dataclasses.replace(settings, step=0, weights="")
     changed = dataclasses.replace(settings, **shared.given(options, SampleConfig))
     for problem in validation.limit_problems(changed):
@@ -131,5 +130,5 @@ def _changed(
             " --model_path.",
             code="settings-are-fixed",
         )
-    remedy = "name a checkpoint with --run or --model_path to sample from all the same"
+    remedy = "name a checkpoint with --run or --model_path to sample anyway"
     return changed, torchrun.run_on_main(lambda: metadata.checkpoint_of(like, options.like.name, remedy)), {}

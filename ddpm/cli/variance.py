@@ -1,4 +1,4 @@
-"""`ddpm analytic`: estimate the best variance of a checkpoint's steps, on some data."""
+"""`ddpm analytic`: estimates the optimal variance of the denoising steps of a checkpoint on given data."""
 
 import argparse
 import dataclasses
@@ -18,8 +18,8 @@ def add(commands: Any) -> None:
         commands,
         "analytic",
         _analytic,
-        "Estimate the best variance of ancestral steps, for --variance analytic; it is saved in the folder of the"
-        " weights.",
+        "Estimate the optimal variance of ancestral steps (Bao et al. 2022), for --variance analytic; it is saved in"
+        " the folder of the weights.",
     )
     shared.add_source(
         parser, AnalyticConfig, "estimating", "", leave_out={"timestep_respacing", "variance", "clip_denoised"}
@@ -27,7 +27,7 @@ def add(commands: Any) -> None:
 
 
 def _analytic(options: argparse.Namespace) -> Output:
-    wanted, source, flags = shared.read_source(options, AnalyticConfig)
+    settings, source, flags = shared.read_source(options, AnalyticConfig)
     from tqdm import tqdm
 
     from ddpm.checkpoints import loading, variance_file
@@ -37,34 +37,33 @@ def _analytic(options: argparse.Namespace) -> Output:
     from ddpm.models import backend
     from ddpm.sampling import analytic_variance
 
-    distributed.set_num_threads(wanted.threads)
-    opened = loading.open_model(source, wanted, flags, options.base, options.probe)
+    distributed.set_num_threads(settings.threads)
+    opened = loading.open_model(source, settings, flags, options.base, options.probe)
     config, path = opened.config, opened.path
-    variances.resolve_variance(config, dataclasses.replace(wanted, variance="analytic"))
-    place = dataclasses.replace(config.data, data_dir=wanted.data_dir or config.data.data_dir)
-    place = datasets.adjusted(place, wanted)
-    if not place.data_dir:
+    variances.resolve_variance(config, dataclasses.replace(settings, variance="analytic"))
+    data = dataclasses.replace(config.data, data_dir=settings.data_dir or config.data.data_dir)
+    data = datasets.adjusted(data, settings)
+    if not data.data_dir:
         raise UserError(
-            f"{path.name} does not say what it was trained on: name some images with --data_dir.",
+            f"{path.name} does not record its training data: name images with --data_dir.",
             code="no-data-named",
         )
-    dataset = datasets.open_dataset(place, config.model, seed=config.train.seed)
+    dataset = datasets.open_dataset(data, config.model, seed=config.train.seed)
     device = distributed.device()
-    compute = backend.resolve_and_report(wanted.kernels, "fp32", device, None)
+    compute = backend.resolve_and_report(settings.kernels, "fp32", device, None)
     network = compute.prepared(opened.network(device))
-    with tqdm(unit="call", dynamic_ncols=True, leave=False, disable=not sys.stderr.isatty()) as line:
-        for now in analytic_variance.estimate(network, config, dataset, wanted.num_samples, wanted.seed, device):
+    with tqdm(unit="evaluation", dynamic_ncols=True, leave=False, disable=not sys.stderr.isatty()) as line:
+        for now in analytic_variance.estimate(network, config, dataset, settings.num_samples, settings.seed, device):
             line.total = now.total
             line.update(now.done - line.n)
     assert now.mse is not None
-    about = {"data": place.data_dir, "pictures": wanted.num_samples, "seed": wanted.seed}
+    about = {"data": data.data_dir, "pictures": settings.num_samples, "seed": settings.seed}
     try:
         variance_file.write(path, opened.sha256, PredictionErrors(now.mse.tolist(), about))
     except OSError as error:
         raise UserError(
             f"{variance_file.path_for(path)} cannot be written ({error.strerror or error}): make its folder"
-            " writable, or"
-            " copy the weights to another.",
+            " writable, or copy the weights to another.",
             code="not-writable",
         ) from error
     written = variance_file.path_for(path)

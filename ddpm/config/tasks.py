@@ -10,7 +10,7 @@ from ddpm.solvers import SOLVERS
 from ddpm.spacings import SPACINGS, described
 
 OWN_DATA = "data"  # as base_samples: the training data of the model; a folder of that name is ./data
-TASKS = ("draw", "interpolate", "vary", "inpaint", "invert")  # as files have them; "draw" is shown as "sample"
+TASKS = ("draw", "interpolate", "vary", "inpaint", "invert")  # as in files; "draw" is shown as "sample"
 FEW_STEPS = "unipc-2"  # the best sampler for few steps, by the table that `ddpm bench samplers` prints
 
 
@@ -71,8 +71,8 @@ class SampleConfig(FromCheckpoint):
     )
     task: str = setting(
         "draw",
-        "sample: new images. interpolate: from one seed to another. vary: a given image, noised part of the way and"
-        " denoised again. inpaint: a given image, new where the mask is white. invert: a given image to its noise and"
+        "sample: new images. interpolate: from one seed to another. vary: an input image, noised part of the way and"
+        " denoised again. inpaint: an input image, new where the mask is white. invert: an input image to its noise and"
         " back.",
         label="Task",
         choices=TASKS,

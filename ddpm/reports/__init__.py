@@ -1,3 +1,3 @@
 """Results as files that people open: spreadsheets, contact sheets, animations, tables.
-They read results and compute none.
+They read results; they compute none.
 """

@@ -1,3 +1,4 @@
-"""Run folders and the processes that work in them, as files show them.
-What the processes do belongs to the packages that do it.
+"""Run folders, and the processes that work in them as their files show them.
+
+The work itself belongs to other packages: training, sampling, analysis.
 """

@@ -1,4 +1,4 @@
-"""Shell commands that do what a button of the dashboard does."""
+"""Shell commands for the buttons of the dashboard."""
 
 import shlex
 from pathlib import Path
@@ -10,11 +10,11 @@ from ddpm.config.tasks import OWN_DATA
 from ddpm.config.training import Config
 from ddpm.runs.runs import Run
 
-RUNS = Path("runs")  # the folder of runs where none is named
+RUNS = Path("runs")  # default folder of runs
 
 
 def runs_dir_flags(runs_dir: Path) -> list[str]:
-    """`--runs_dir DIR` where it is not the usual folder of runs, as flags of a command."""
+    """The flags `--runs_dir DIR`, or none for the default folder of runs."""
     return [] if runs_dir == RUNS else ["--runs_dir", absolute(str(runs_dir))]
 
 
@@ -26,11 +26,11 @@ def train(config: Config, name: str, runs_dir: Path = RUNS) -> str:
 
 
 def for_buttons(run: Run) -> list[tuple[str, str]]:
-    """Commands for what the dashboard does with a run: (title, command)."""
+    """Commands equivalent to the buttons for a run: (title, command)."""
     config = run.config
     sampling = ["--num_samples", "64", "--steps", str(min(20, config.diffusion.diffusion_steps))]
     sampling += ["--base_samples", OWN_DATA] if config.model.super_res else []
-    if config.model.class_cond and not config.class_names:  # of many unnamed classes it is unknown which were trained
+    if config.model.class_cond and not config.class_names:  # without names it is unknown which were trained
         sampling += ["--classes", f"0-{min(10, config.model.num_classes) - 1}"]
     return [
         ("Train again with the same settings", run.restart_command()),

@@ -1,6 +1,7 @@
-"""The example: a small trained model that comes with the program, so that a newcomer can draw at once.  No torch.
+"""The example: a small trained model that comes with the program, to sample from at once.
 
-ddpm/assets/example is a run folder with the average's weights alone, in float16.  `scripts/pack_example.py` makes it.
+ddpm/assets/example is a run folder with only an average of the weights, in float16, written by
+`scripts/pack_example.py`.
 """
 
 import secrets
@@ -17,9 +18,9 @@ NAME = "example"
 
 
 def provide(runs_dir: Path) -> Run:
-    """The example as a run like any other: copied whole or not at all, the first time.
+    """Copies the example to `runs_dir`, unless it is there, and returns it as a run.
 
-    Raises UserError where the folder cannot be written, or a file of that name is in the way.
+    Raises UserError if the folder cannot be written, or another file of that name exists.
     """
     folder = runs_dir / NAME
     if (folder / "config.json").exists():
@@ -28,7 +29,10 @@ def provide(runs_dir: Path) -> Run:
         if (folder / "config.json").exists():  # another page was faster
             return Run(folder)
         if folder.exists():
-            raise UserError(f"{folder} is in the way of the example, and no run: move it away.", code="already-exists")
+            raise UserError(
+                f"{folder} exists and is not a run, so the example cannot be copied there: move it away.",
+                code="already-exists",
+            )
         building = runs_dir / f"{files.TEMPORARY}{secrets.token_hex(4)}"
         try:
             for path in sorted(ASSET.rglob("*")):

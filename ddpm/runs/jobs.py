@@ -1,11 +1,11 @@
-"""A job: a folder and the one process that works in it.  The folder is all that anybody else sees.
+"""A job: a folder and the one process that works in it.  Others see only the folder.
 
-    run.lock        held by the process for as long as it lives: the truth about "alive"
-    status.json     what the process last said about itself, with a heartbeat that counts up
-    control.json    what others ask of it: stop, save, sample
-    log.txt         what it said on the way
+    run.lock        held by the process as long as it lives; decides whether it is alive
+    status.json     status of the process, with a counter as heartbeat
+    control.json    requests of others: stop, save, sample
+    log.txt         output of the process
 
-A training run is such a folder, and so is a set of samples being drawn.  No torch, no Streamlit.
+Training runs and their results, such as samples and evaluations, are job folders.
 """
 
 import contextlib
@@ -35,37 +35,37 @@ ACTIVE = ("queued", "starting", "running", "stopping", "not responding")
 FINAL = ("stopped", "finished", "failed")
 Request = Literal["stop", "save", "sample"]
 
-START_GRACE = 15.0  # seconds that a new process may take until it holds its lock
-ELSEWHERE = 120.0  # seconds without a heartbeat until a process of another machine counts as gone; clocks differ
-STILL = 15.0  # seconds without a heartbeat, or five steps, until a process counts as not responding
-LOOK_GAP = 10.0  # of them, at most so many between two looks
+START_GRACE = 15.0  # seconds within which a new process has to hold its lock
+ELSEWHERE = 120.0  # seconds without heartbeat until a process on another machine counts as ended; clocks differ
+STILL = 15.0  # seconds without heartbeat, or five steps, until a process counts as not responding
+LOOK_GAP = 10.0  # seconds counted between two readings of the status, at most
 
 
 @dataclass(frozen=True)
 class Status:
-    """status.json.  Times are seconds since the epoch, durations seconds; None is not known (yet)."""
+    """Content of status.json.  Times are seconds since the epoch, durations seconds; None is unknown."""
 
     state: State
     step: int = 0
     total_steps: int = 0
-    saved: int | None = None  # of a training: the step of its newest checkpoint, 0 before the first one
-    metrics: dict[str, float | None] = field(default_factory=dict)  # of the last log line; None was not a number
+    saved: int | None = None  # training: step of the newest checkpoint, 0 before the first
+    metrics: dict[str, float | None] = field(default_factory=dict)  # of the last log line; None for NaN and infinities
     steps_per_second: float | None = None
     seconds_left: float | None = None
-    message: str = ""  # what it is doing, or the sentence it failed with
-    warning: str = ""  # something to see to, though work goes on
-    computed: str = ""  # where, in which precision and by what, as "on cpu, in fp32 by native kernels"
-    sharing: str = ""  # who else computes on this machine's cores, and with how many threads this one goes on
+    message: str = ""  # current activity, or the error
+    warning: str = ""  # a problem that does not stop the work
+    computed: str = ""  # device, precision and backend, as in "on cpu, in fp32 by native kernels"
+    sharing: str = ""  # other jobs on the cores of this machine, and the threads of this job
     pid: int = 0
-    process_start: float = 0.0  # pids are reused; with this one they are not
-    host: str = ""  # the machine that the process is on: a disk may be several machines'
+    process_start: float = 0.0  # together with the pid, identifies the process
+    host: str = ""  # machine of the process: several may share a disk
     queued_at: float = 0.0
     updated_at: float = 0.0
     beat: int = 0
 
 
 class Job:
-    """The reader's side of a job folder."""
+    """A job folder, as read by other processes."""
 
     def __init__(self, folder: Path):
         self.folder = Path(folder)
@@ -85,18 +85,18 @@ class Job:
         return hash(self.folder)
 
     def status(self) -> Status | None:
-        """What the process last wrote, or None before it wrote anything that can be read."""
+        """The last status that the process wrote; None if there is none that can be read."""
         try:
             data = files.read_json(self.folder / "status.json")
         except (UserError, OSError):
-            return None  # the next beat replaces it; one that may not be read, `unreadable` tells of
+            return None  # the next heartbeat replaces it; `unreadable` says why
         if not isinstance(data, dict) or data.get("state") not in typing.get_args(State):
             return None
         known = {f.name for f in dataclasses.fields(Status)}
         return Status(**{key: value for key, value in data.items() if key in known})
 
     def unreadable(self) -> str:
-        """Why status.json may not be read, as a sentence; empty if it may."""
+        """The error of the system in reading status.json, as a sentence; empty without one."""
         try:
             files.read_json(self.folder / "status.json")
         except UserError:
@@ -106,14 +106,14 @@ class Job:
         return ""
 
     def alive(self) -> bool:
-        """Whether a process holds the lock; where locks cannot be looked at, whether it seems to work."""
+        """True if a process holds the lock; on disks without locks, if the status indicates a process."""
         try:
             return locks.held(self.folder / "run.lock")
         except OSError:
             return self._seems_alive()
 
     def _seems_alive(self) -> bool:
-        """Whether the process that status.json names is there, or still beats where it is on another machine."""
+        """True if the process in status.json exists, or has a recent heartbeat on another machine."""
         status = self.status()
         if status is None or status.state in FINAL:
             return False
@@ -122,11 +122,11 @@ class Job:
         return time.time() - status.updated_at < ELSEWHERE
 
     def state(self, pulse: "Pulse | None" = None) -> State:
-        """The state that the folder shows, whatever became of the process."""
-        # The lock is looked at before the status: a process that ends between the two has written its last word.
+        """The state of the job, from its lock and status; `pulse` detects a process that does not respond."""
+        # The lock is read before the status: a process that ends in between has written its final status.
         alive, status = self.alive(), self.status()
         if not alive and status and status.state not in FINAL:
-            alive = self.alive()  # one that began between the two holds the lock by now
+            alive = self.alive()  # a process that started in between holds the lock by now
         if status is None:
             return "unreadable" if self.unreadable() else "starting" if alive else "stopped"
         if not alive:
@@ -138,10 +138,10 @@ class Job:
             return "not responding"
         if status.state == "running" and "stop" in self.requests():
             return "stopping"
-        return "running" if status.state in FINAL else status.state  # it is just leaving
+        return "running" if status.state in FINAL else status.state  # it is about to end
 
     def requests(self) -> dict[str, str]:
-        """What is asked of the process: request -> token that makes each asking its own."""
+        """Pending requests to the process: request -> a token that is unique to each request."""
         try:
             return self._requests()
         except OSError:
@@ -155,11 +155,12 @@ class Job:
         return asked if isinstance(asked, dict) else {}
 
     def request(self, what: Request) -> None:
-        """Ask the process to stop (after the step in hand, saved), save now, or draw a preview now."""
+        """Asks the process to stop after the current step and save, to save now, or to sample a preview now."""
         with guard(self.folder.parent):
             files.write_json(self.folder / "control.json", {**self.requests(), what: secrets.token_hex(8)})
 
     def clear_requests(self) -> None:
+        """Removes all requests."""
         files.write_json(self.folder / "control.json", {})
 
     def log_tail(self, lines: int = 200) -> str:
@@ -174,29 +175,32 @@ class Job:
             return str(as_user_error(error))
 
     def processes(self) -> list[psutil.Process]:
-        """The process that status.json names, if it is still that one."""
+        """The process in status.json, if it still exists; at most one."""
         status = self.status()
         if not status or not status.pid:
             return []
         try:
             process = psutil.Process(status.pid)
             same = abs(process.create_time() - status.process_start) < 1 and process.status() != psutil.STATUS_ZOMBIE
-        except psutil.Error:  # it is gone, or somebody else's
+        except psutil.Error:  # it has ended, or belongs to another user
             return []
         return [process] if same else []
 
 
 class Pulse:
-    """Times heartbeats with the reader's own clock, so that a changed or sleeping clock fools nobody."""
+    """Times heartbeats by the clock of the reader, unaffected by changes of the system time and by sleep."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._seen: dict[Path, tuple[tuple[int, int], float, float]] = {}  # beat, when it was looked at, seconds still
+        self._seen: dict[
+            Path, tuple[tuple[int, int], float, float]
+        ] = {}  # beat, time of the last reading, seconds without change
 
     def is_stalled(self, job: Job, status: Status) -> bool:
+        """True if the heartbeat of the job has not changed for STILL seconds or five steps."""
         beat, now = (status.pid, status.beat), self._clock()
         last, looked, still = self._seen.get(job.folder, (beat, now, 0.0))
-        # A gap between two looks counts little: the reader may have slept through it, and the process too.
+        # A long gap between readings counts as LOOK_GAP only: the machine may have been asleep.
         still = still + min(now - looked, LOOK_GAP) if beat == last else 0.0
         self._seen[job.folder] = (beat, now, still)
         per_step = 1 / status.steps_per_second if status.steps_per_second else 0.0
@@ -205,9 +209,9 @@ class Pulse:
 
 @contextlib.contextmanager
 def guard(folder: Path) -> Iterator[None]:
-    """One process at a time changes what is in `folder`: names, starts, requests.
+    """Lets one process at a time change the names, starts and requests in `folder`.
 
-    Raises UserError where the folder cannot be written, or another process has been at it for half a minute.
+    Raises UserError if the folder cannot be written, or another process holds the lock for half a minute.
     """
     with contextlib.ExitStack() as stack:
         try:

@@ -1,4 +1,4 @@
-"""Starting and ending the processes that do the work.  They outlive whoever starts them.  No torch."""
+"""Starts and ends the processes that do the work.  They outlive the process that starts them."""
 
 import contextlib
 import dataclasses
@@ -25,17 +25,17 @@ from ddpm.runs.results import KINDS, EvaluationJob, SampleJob, SolverBenchmarkJo
 from ddpm.runs.runs import Run
 from ddpm.storage import files, paths
 
-# How much others come first, the dashboard's server above all, which answers at once then.  Who computes loses nothing
-# by it as long as nobody else wants the processor.  Windows knows classes instead: below normal.
+# Niceness of jobs, added so that other programs, above all the server of the dashboard, respond at once.  It costs
+# nothing while the processor is otherwise idle.  Windows has priority classes instead: below normal.
 NICE = 5
 
-_children: list[subprocess.Popen[bytes]] = []  # to be reaped: a finished child that nobody waits for stays a zombie
+_children: list[subprocess.Popen[bytes]] = []  # to be reaped: otherwise finished children stay zombies
 
 
 def start_training(run: Run, data_dir: str = "", enlarge: bool = False) -> None:
-    """Begin or resume a run in a process of its own.  Raises UserError when it is being worked on.
+    """Starts or resumes a run in a process of its own.  Raises UserError if a process works in it already.
 
-    data_dir: where its data is now, if it is not where it was; enlarge: whether small images are to be enlarged there.
+    data_dir: new path of its data, if that was moved; enlarge: enlarge small images there.
     """
     with guard(run.folder.parent):
         _announce(run, run.config.train.total_steps, again=True)
@@ -64,9 +64,9 @@ def start_sampling(run: Run, sample: SampleConfig) -> SampleJob:
 
 
 def resume_sampling(job: SampleJob) -> None:
-    """Go on with a drawing that was stopped, killed or failed, in a process of its own.
+    """Resumes a sampling job that was stopped, killed or failed, in a process of its own.
 
-    Raises UserError when it is being worked on, has drawn everything, or did not begin.
+    Raises UserError if a process works in it, it has all its images, or it never started.
     """
     with guard(job.folder.parent):
         runs.check_resumable(job)
@@ -93,11 +93,11 @@ def start_trajectory(run: Run, sample: SampleConfig, number: int = 0) -> Traject
 
 
 def cost_job(config: Config) -> Job:
-    """Where the measurement of these settings is, or would be: settings that cost the same share it.
+    """The job that measures the cost of these settings; settings of equal cost share one.
 
-    The answer is in its status' metrics: seconds_per_step, seconds_per_preview, peak_bytes.
+    The metrics of its status hold the result: seconds_per_step, seconds_per_preview, peak_bytes.
     """
-    matters = (
+    relevant = (
         "batch_size",
         "microbatch",
         "precision",
@@ -109,15 +109,15 @@ def cost_job(config: Config) -> Job:
         "preview_samples",
         "preview_steps",
     )
-    train = TrainConfig(**{name: getattr(config.train, name) for name in matters})
+    train = TrainConfig(**{name: getattr(config.train, name) for name in relevant})
     cost = json.dumps(codec.to_json(dataclasses.replace(Config(), model=config.model, train=train)))
     return Job(paths.user_temp_folder("measure") / hashlib.sha256(cost.encode()).hexdigest()[:16])
 
 
 def start_measuring(config: Config, again: bool = False) -> Job:
-    """Measure seconds per step and memory of a training with these settings, in a process of its own.
+    """Measures seconds per step and memory of a training with these settings, in a process of its own.
 
-    An answer that is there is not measured `again` unless that is asked for.
+    again: measure even if there is a result.
     """
     job = cost_job(config)
     with guard(job.folder.parent):
@@ -131,13 +131,13 @@ def start_measuring(config: Config, again: bool = False) -> Job:
 
 
 def import_job(folder: Path, runs_dir: Path) -> Job:
-    """Where the import of that folder of improved-diffusion into `runs_dir` tells its progress, or would."""
-    place = hashlib.sha256(f"{folder.absolute()}|{runs_dir.absolute()}".encode(errors="surrogatepass")).hexdigest()[:16]
-    return Job(paths.user_temp_folder("import") / place)
+    """The job that imports that folder of improved-diffusion into `runs_dir`; its status shows the progress."""
+    name = hashlib.sha256(f"{folder.absolute()}|{runs_dir.absolute()}".encode(errors="surrogatepass")).hexdigest()[:16]
+    return Job(paths.user_temp_folder("import") / name)
 
 
 def start_importing(folder: Path, runs_dir: Path, name: str, in_place: bool, flags: Sequence[str] = ()) -> Job:
-    """Make a run of a folder of improved-diffusion, in a process of its own."""
+    """Imports a folder of improved-diffusion as a run, in a process of its own."""
     job = import_job(folder, runs_dir)
     with guard(job.folder.parent):
         _announce(job, 0)
@@ -161,7 +161,10 @@ def start_importing(folder: Path, runs_dir: Path, name: str, in_place: bool, fla
 
 
 def _announce(job: Job, total_steps: int, again: bool = False) -> None:
-    """Say that a process is about to start, unless one works there already.  again: to go on with what was done."""
+    """Writes the status of a process that is about to start; again: it resumes earlier work.
+
+    Raises UserError if a process works there already.
+    """
     state = job.state()
     if job.status() and state in ACTIVE:
         raise UserError(f"{job.name} is already {state}: wait for it, or stop it first.", code="still-running")
@@ -177,7 +180,7 @@ def _announce(job: Job, total_steps: int, again: bool = False) -> None:
 
 
 def _spawn(job: Job, arguments: Sequence[str]) -> None:
-    """Run `python -m ddpm ...` in a session of its own, its output at the end of the job's log."""
+    """Runs `python -m ddpm ...` in a new session, with its output appended to the log of the job."""
     reap()
     root = str(Path(ddpm.__file__).parent.parent)
     path = os.pathsep.join(p for p in (root, os.environ.get("PYTHONPATH", "")) if p)
@@ -201,18 +204,18 @@ def _spawn(job: Job, arguments: Sequence[str]) -> None:
             files.write_json(job.folder / "status.json", dataclasses.asdict(failed))
         raise UserError(sentence, code="process-failed") from error
     _children.append(process)
-    _step_back(process.pid)
+    _lower_priority(process.pid)
 
 
-def _step_back(pid: int) -> None:
-    """Let others come first on the processor.  Where the system does not allow it, work goes on all the same."""
+def _lower_priority(pid: int) -> None:
+    """Lowers the priority of a process on the processor, where the system allows it."""
     with contextlib.suppress(psutil.Error, OSError):
         process = psutil.Process(pid)
         if os.name == "nt":
             process.nice(getattr(psutil, "BELOW_NORMAL_PRIORITY_CLASS", 0x4000))
             return
         process.nice(min(19, psutil.Process().nice() + NICE))
-        # Linux may weigh sessions against each other first, and processes only within one: this one is new.
+        # With autogroups, Linux schedules sessions first, and niceness counts within one only: this session is new.
         group = os.open(f"/proc/{pid}/autogroup", os.O_WRONLY)
         try:
             os.write(group, str(process.nice()).encode())
@@ -221,12 +224,12 @@ def _step_back(pid: int) -> None:
 
 
 def reap() -> None:
-    """Let go of children that have ended."""
+    """Reaps children that have ended."""
     _children[:] = [child for child in _children if child.poll() is None]
 
 
 def stop(job: Job) -> None:
-    """Ask for an end after the step in hand, saved.  Raises UserError when nothing is running."""
+    """Asks a job to stop after the current step and save.  Raises UserError if it is not running."""
     state = job.state()
     if state not in ACTIVE:
         raise UserError(f"{job.name} is {state}, so there is nothing to stop.", code="not-running")
@@ -234,17 +237,15 @@ def stop(job: Job) -> None:
 
 
 def kill(job: Job) -> None:
-    """End the process at once; steps since the last checkpoint are lost.  Raises UserError when there is none."""
+    """Kills the process; steps since the last checkpoint are lost.  Raises UserError if there is none."""
     found = job.processes()
     if not found:
-        raise UserError(
-            f"{job.name} has no process that could be ended: its state is {job.state()}.", code="not-running"
-        )
-    everyone = found
+        raise UserError(f"{job.name} has no process to end: its state is {job.state()}.", code="not-running")
+    family = found
     with contextlib.suppress(psutil.NoSuchProcess):
-        everyone = [*found[0].children(recursive=True), *found]
-    for process in everyone:
-        with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended by itself
+        family = [*found[0].children(recursive=True), *found]
+    for process in family:
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended
             process.kill()
-    psutil.wait_procs(everyone, timeout=5)
+    psutil.wait_procs(family, timeout=5)
     reap()

@@ -1,7 +1,4 @@
-"""What a run has done already, as its folder shows it: nothing of that is written over by a training that begins anew.
-
-No torch.
-"""
+"""Detects checkpoints that a run has lost, so that training does not overwrite what is left of it."""
 
 import re
 from pathlib import Path
@@ -11,62 +8,64 @@ from ddpm.runs import metrics
 from ddpm.runs.runs import Run
 from ddpm.runs.worker import Worker
 
-FILE = re.compile(r"(model|ema_.+_|opt|state)(\d{6,})\.pt")  # what a checkpoint consists of
+FILE = re.compile(r"(model|ema_.+_|opt|state)(\d{6,})\.pt")  # files of a checkpoint
 
 
 def check(run: Run) -> None:
-    """Raises UserError where a run without a checkpoint is seen to have had one."""
+    """Raises UserError if a run has no checkpoint, but its folder shows that it had one."""
     saved, unreadable = run.manifests()
     if saved:
         return
-    begun = {path.stem for path in run.folder.glob("saves/*.begun")}  # these were never whole
+    begun = {path.stem for path in run.folder.glob("saves/*.begun")}  # these were never complete
     found = (FILE.fullmatch(path.name) for path in run.folder.glob("*.pt"))
     left = {match[0] for match in found if match and match[2] not in begun}
     if left:
         names = ", ".join(sorted(left)[:4]) + (", ..." if len(left) > 4 else "")
         which = (
-            unreadable[max(unreadable)] if unreadable else f"{run.folder / 'saves'} does not say which files are whole."
+            unreadable[max(unreadable)]
+            if unreadable
+            else f"{run.folder / 'saves'} does not list which files are complete."
         )
         raise UserError(
-            f"{run.name} holds {names} of earlier work, and {which} {remedy(run, newest_weights(run, left))}",
+            f"{run.name} holds {names} of earlier training, but {which} {remedy(run, newest_weights(run, left))}",
             code="lost-checkpoints",
         )
     if unreadable:
         raise UserError(
-            f"{run.name} has saved before, and {unreadable[max(unreadable)]} {remedy(run)}", code="lost-checkpoints"
+            f"{run.name} has saved before, but {unreadable[max(unreadable)]} {remedy(run)}", code="lost-checkpoints"
         )
     if last := last_saved_step(run):
         raise UserError(
-            f"{run.name} has saved a checkpoint at step {last}, and none is there any more. {remedy(run)}",
+            f"{run.name} has saved a checkpoint at step {last}, but there is none any more. {remedy(run)}",
             code="lost-checkpoints",
         )
     if last := _last_logged_step(run):
         raise UserError(
-            f"{run.name} was trained to step {last}, and its status.json does not say what of it was saved."
-            f" {remedy(run)}",
+            f"{run.name} was trained to step {last}, but its status.json does not say what was saved. {remedy(run)}",
             code="lost-checkpoints",
         )
 
 
 def remedy(run: Run, file: Path | None = None) -> str:
-    """What can be done where the checkpoints of a run are not whole; `file`: weights that are left."""
-    begin = "begin a new run from these weights" if file else "begin a new run"
+    """The remedy for a run whose checkpoints are incomplete; file: weights that are left."""
+    begin = "start a new run from these weights" if file else "start a new run"
     return (
-        f"Nothing is written over it: restore its .pt files and saves/ from a copy, or {begin}:"
+        f"Nothing was overwritten: restore its .pt files and saves/ from a copy, or {begin}:"
         f" `{run.restart_command(file)}`."
     )
 
 
 def newest_weights(run: Run, names: set[str]) -> Path | None:
-    """The newest file of weights among those of these names, from which a new run could begin."""
+    """The newest file of weights among `names`, from which a new run could start; None if there is none."""
     matches = [match for name in names if (match := FILE.fullmatch(name)) and match[1] not in ("opt", "state")]
     found = max(matches, key=lambda match: (int(match[2]), match[1] == "model"), default=None)
     return run.folder / found[0] if found else None
 
 
 def last_saved_step(run: Run) -> int:
-    """The last step at which a checkpoint was saved, by its status or, of an earlier version, by its log;
-    0 for none.
+    """The last step at which a checkpoint was saved, from the status, or from the log for earlier versions.
+
+    0 if there is none.
     """
     train, status = run.config.train, run.status()
     if status and status.saved is not None:
@@ -80,16 +79,14 @@ def last_saved_step(run: Run) -> int:
 
 
 def _last_logged_step(run: Run) -> int:
-    """The last step in the log of a run whose status.json is lost, or begun anew since;
-    0 where it tells of its work.
-    """
+    """The last step in the log of a run whose status.json is lost or was reset; 0 if the status is up to date."""
     status = run.status()
-    told = status and (status.saved is not None or status.step > 0)
-    return 0 if told else metrics.step_range(run.progress_path)[1]
+    known = status and (status.saved is not None or status.step > 0)
+    return 0 if known else metrics.step_range(run.progress_path)[1]
 
 
 def report_saved(run: Run, worker: Worker) -> None:
-    """Have the status say what is saved, from which the run goes on, whatever an earlier process said last."""
+    """Sets the status to the newest checkpoint, from which the run resumes, replacing that of an earlier process."""
     saved = run.checkpoints()[-1:]
     if saved:
         row = metrics.row_before(run.progress_path, saved[0].log_bytes)

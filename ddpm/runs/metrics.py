@@ -1,8 +1,8 @@
-"""progress.csv: written a line at a time by a training, read by anybody at any time.  No torch.
+"""progress.csv: written line by line by a training, read by other processes at any time.
 
-The columns are improved-diffusion's, then ours.  The reader keeps a byte offset, ignores a torn last line,
-starts over when the file shrinks or its header changes, and lets the newer rows win where a resumed run
-went back in `step`.
+The columns are those of improved-diffusion, followed by this program's.  The reader keeps a byte offset, ignores an
+incomplete last line, starts over when the file shrinks or its header changes, and keeps the newer rows where a resumed
+run went back in `step`.
 """
 
 import csv
@@ -20,22 +20,26 @@ import pandas as pd
 from ddpm.storage import files
 
 OUR_COLUMNS = ("lr", "seconds", "steps_per_second", "param_norm")
-AT_STEP = ("step", "samples", "lr", "seconds", "param_norm", "lg_loss_scale")  # counts and states; all others are means
+AT_STEP = (
+    "step",
+    "samples",
+    "lr",
+    "seconds",
+    "param_norm",
+    "lg_loss_scale",
+)  # values at a training step; all others are means
 
 
 def columns_for(parts: Sequence[str], scale: bool = False) -> tuple[str, ...]:
-    """The columns of a training whose losses have these parts: improved-diffusion's, then ours.
-
-    `scale`: whether there is a loss scale.
-    """
+    """The columns of progress.csv for losses with these parts; scale: with the loss scale of fp16."""
     losses = [name for part in parts for name in (part, *(f"{part}_q{k}" for k in range(4)))]
     return ("grad_norm", *losses, "samples", "step", *(["lg_loss_scale"] if scale else []), *OUR_COLUMNS)
 
 
-COLUMNS = columns_for(("loss", "mse"))  # of a training with the simple loss
+COLUMNS = columns_for(("loss", "mse"))  # with the simple loss
 
-BLOCK_BYTES = 2**24  # read at once, so that a long log is never in memory as text
-MANY_BYTES = 2**20  # from which on the faster parser is worth its start
+BLOCK_BYTES = 2**24  # bytes per read, which bounds the memory for a long log
+MANY_BYTES = 2**20  # bytes from which on the faster parser pays off
 
 HELP = {
     "grad_norm": "Norm of the gradient before clipping. It falls fast at first, then stays about level; a spike marks a step with unusually large gradients.",
@@ -53,27 +57,28 @@ HELP = {
 }  # fmt: skip
 
 
-_NAN = ["", "nan", "NaN", "-nan", "-NaN"]  # empty, or not a number
+_NAN = ["", "nan", "NaN", "-nan", "-NaN"]  # texts of missing values and NaN
 _FIELD = rb"(?:[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|-?(?:nan|NaN|inf))?"
 _ROW = re.compile(_FIELD + rb"(?:," + _FIELD + rb")*\r?")
 
 
 class MetricWriter:
-    """The one writer of a progress.csv.  One that is there already keeps the columns that it began with."""
+    """The only writer of a progress.csv.  An existing file keeps its columns."""
 
     def __init__(self, path: Path, columns: Sequence[str] = COLUMNS):
         self._log = files.LineLog(path, ",".join(columns))
         self.columns = self._log.header.split(",")
 
     def write(self, values: Mapping[str, float]) -> bool:
-        """Append a row; columns without a value stay empty.  False when there was no room and it waits."""
+        """Appends a row; missing values are left empty.  Returns False if the disk is full and the row is buffered."""
         return self._log.append(",".join(_text(values.get(column)) for column in self.columns))
 
     def sync(self) -> int:
-        """On disk; returns the length in bytes.  Raises files.DiskFull."""
+        """Flushes to disk; returns the length in bytes.  Raises files.DiskFull."""
         return self._log.sync()
 
     def close(self) -> None:
+        """Closes the file."""
         self._log.close()
 
 
@@ -84,9 +89,9 @@ def _text(value: float | None) -> str:
 
 
 class MetricReader:
-    """All rows of a progress.csv, kept up to date cheaply.
+    """The rows of a progress.csv; each call of `read` parses new lines only.
 
-    `only`: these columns and `step`, for a log of any length.
+    only: read these columns and `step` alone.
     """
 
     def __init__(self, path: Path, only: Sequence[str] = ()):
@@ -105,7 +110,7 @@ class MetricReader:
         self.bad_lines = 0
 
     def read(self) -> pd.DataFrame:
-        """Rows in order of step, one a step: float columns, NaN for empty and for not-a-number."""
+        """Rows in order of step, one per step: float64 columns, NaN for empty cells too."""
         try:
             stat = self.path.stat()
         except FileNotFoundError:
@@ -122,7 +127,7 @@ class MetricReader:
                 self._start_over(header, stat.st_ino)
             new = []
             file.seek(self._offset)
-            while newline := (block := file.read(BLOCK_BYTES)).rfind(b"\n") + 1:  # the rest is a torn line, so far
+            while newline := (block := file.read(BLOCK_BYTES)).rfind(b"\n") + 1:  # the rest is an incomplete line
                 rows, bad = _parse(block[: newline - 1], self._columns, self._kept)
                 new.append(rows)
                 self.bad_lines += bad
@@ -136,7 +141,7 @@ class MetricReader:
 
 
 def columns_of(path: Path) -> tuple[str, ...]:
-    """The columns of a progress.csv; none where there is no file yet."""
+    """The columns of a progress.csv; none if the file does not exist."""
     try:
         with open(path, "rb") as file:
             return tuple(_names(file.readline()))
@@ -145,8 +150,9 @@ def columns_of(path: Path) -> tuple[str, ...]:
 
 
 def row_before(path: Path, end: int | None = None) -> dict[str, float | None]:
-    """The last row of a progress.csv that ends before byte `end`, or of all; None for what is no number; {} without
-    one.
+    """The last row of a progress.csv, or the last that ends before byte `end`; None for NaN and infinities.
+
+    Empty if there is none.
     """
     columns = list(columns_of(path))
     if not columns:
@@ -162,7 +168,7 @@ def row_before(path: Path, end: int | None = None) -> dict[str, float | None]:
 
 
 def _row(line: bytes, columns: list[str]) -> dict[str, float | None]:
-    """The values in a line, None for what is no number; nothing for a line that is no row."""
+    """The values in a line, None for NaN and infinities; empty if the line is not a valid row."""
     if not _is_row(line, len(columns)):
         return {}
     found = {name: float(text) for name, text in zip(columns, line.decode().split(","), strict=True) if text.strip()}
@@ -170,7 +176,7 @@ def _row(line: bytes, columns: list[str]) -> dict[str, float | None]:
 
 
 def step_range(path: Path) -> tuple[int, int]:
-    """The first step in a progress.csv and the last; zeros where there is none."""
+    """The first and the last step in a progress.csv; zeros if there is none."""
     columns = list(columns_of(path))
     if "step" not in columns:
         return 0, 0
@@ -182,7 +188,7 @@ def step_range(path: Path) -> tuple[int, int]:
 
 
 def steps_after(path: Path, offset: int) -> np.ndarray:
-    """The steps of all rows of a progress.csv from byte `offset` on, which is the end of a line: [N]."""
+    """The steps of the rows of a progress.csv from byte `offset` on, the end of a line: float64 [N]."""
     columns = list(columns_of(path))
     if "step" not in columns:
         return np.empty(0)
@@ -198,7 +204,7 @@ def _names(header: bytes) -> list[str]:
 
 
 def _parse(lines: bytes, columns: list[str], kept: list[str]) -> tuple[pd.DataFrame, int]:
-    """Rows of a number or nothing for each column, with the columns kept, and how many lines were no such row."""
+    """The columns `kept` of the valid rows, and the number of lines that are not valid rows."""
     rows = _read_fast(lines, columns, kept) if len(lines) > MANY_BYTES else None
     count = len(rows) if rows is not None else lines.count(b"\n") + 1
     if rows is None:
@@ -212,7 +218,7 @@ def _read_carefully(lines: bytes, columns: list[str], count: int) -> pd.DataFram
     try:
         commas = len(columns) - 1
         if lines.count(b",") != commas * count or lines.partition(b"\n")[0].count(b",") != commas:
-            raise ValueError("some lines have more or fewer fields")  # pandas sees to those after the first
+            raise ValueError("some lines have more or fewer fields")  # pandas checks those after the first
         return _read_csv(lines, columns)
     except ValueError:
         return _read_csv(b"\n".join(line for line in lines.split(b"\n") if _is_row(line, len(columns))), columns)
@@ -228,9 +234,7 @@ def _read_csv(lines: bytes, columns: list[str]) -> pd.DataFrame:
 
 
 def _read_fast(lines: bytes, columns: list[str], kept: list[str]) -> pd.DataFrame | None:
-    """The same with pyarrow, in a third of the time; None where it is not installed or a line is not as it should
-    be.
-    """
+    """Parses with pyarrow, in a third of the time; None if it is not installed or a line is invalid."""
     try:
         import pyarrow  # type: ignore[import-untyped]
         from pyarrow import csv as arrow_csv
@@ -255,15 +259,15 @@ def _is_row(line: bytes, columns: int) -> bool:
 
 
 class Lines(NamedTuple):
-    """The rows that a MetricReader gives, also as they stand in the file: that tells an empty cell from a NaN."""
+    """The rows that a MetricReader returns, with their lines, which distinguish empty cells from NaN."""
 
     frame: pd.DataFrame
     lines: list[bytes]
-    bad: int  # lines that cannot be read
+    bad: int  # number of invalid lines
 
 
 def newest_lines(path: Path) -> Lines:
-    """All of a progress.csv at once."""
+    """Reads a whole progress.csv with its lines."""
     try:
         header, _, rest = path.read_bytes().partition(b"\n")
     except FileNotFoundError:
@@ -283,7 +287,7 @@ def newest_lines(path: Path) -> Lines:
 
 
 def newest_rows(frame: pd.DataFrame) -> pd.DataFrame:
-    """Drop the rows that a resumed run went over again: those with a later row of the same or an earlier step."""
+    """Drops the rows that a resumed run repeated: those followed by a row of the same or an earlier step."""
     if "step" not in frame:
         return frame
     keep = _newest(frame["step"].to_numpy())
@@ -291,15 +295,16 @@ def newest_rows(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _newest(steps: np.ndarray) -> np.ndarray:
-    """Which rows no later row goes back to, or behind.  steps: [N] without NaN -> [N] bool."""
+    """True for rows that no later row of the same or an earlier step follows.  steps: [N] without NaN -> bool [N]."""
     least_from_here = np.minimum.accumulate(steps[::-1])[::-1]
     return steps < np.append(least_from_here[1:], np.inf)
 
 
 def smooth(values: np.ndarray, weight: float, log: bool = False) -> np.ndarray:
-    """Debiased exponential moving average: `weight` 0 leaves values as they are, towards 1 smooths more.
+    """Debiased exponential moving average.  values: float64 [N] -> float64 [N].
 
-    What is not finite becomes NaN and is skipped.  `log` averages logarithms, as fits a logarithmic axis.
+    weight: in [0, 1); 0 returns the values unchanged.  log: average the logarithms, for a logarithmic axis.
+    Values that are not finite become NaN and are skipped.
     """
     if weight <= 0:
         return values
@@ -313,16 +318,16 @@ def smooth(values: np.ndarray, weight: float, log: bool = False) -> np.ndarray:
 
 
 def downsample(x: np.ndarray, y: np.ndarray, most: int = 2000) -> tuple[np.ndarray, np.ndarray]:
-    """At most `most` points that look the same: the least and greatest of each bucket, first and last, in order."""
-    chosen = downsample_indices(y, most)
-    return x[chosen], y[chosen]
+    """At most `most` points of a curve that look the same: see `downsample_indices`.  x, y: [N] -> [M]."""
+    kept = downsample_indices(y, most)
+    return x[kept], y[kept]
 
 
 def downsample_indices(y: np.ndarray, most: int) -> np.ndarray:
-    """Which of the points to draw, as increasing indices; `most` is at least 8.
+    """Increasing indices [M] of at most `most` points: first, last, and the extremes of each bucket.  y: [N].
 
-    Buckets begin at multiples of a power of two, so that old points do not flicker as new ones come.  A
-    bucket of nothing but NaN keeps one, which shows as a gap.
+    most: at least 8.  Buckets start at multiples of a power of two, so that points stay the same as new ones are added.
+    A bucket of only NaN keeps one, which shows as a gap.
     """
     n = len(y)
     if n <= most:
@@ -332,14 +337,14 @@ def downsample_indices(y: np.ndarray, most: int) -> np.ndarray:
     padded[:n] = y
     buckets = padded.reshape(-1, size)
     empty = np.asarray(np.isnan(buckets).all(axis=1))
-    extremes = np.where(empty[:, None], 0.0, buckets)  # nanarg* refuse rows of nothing but NaN
+    extremes = np.where(empty[:, None], 0.0, buckets)  # nanarg* reject rows of only NaN
     start = np.arange(len(buckets)) * size
-    chosen = [start + np.nanargmin(extremes, axis=1), start + np.nanargmax(extremes, axis=1), np.array([0, n - 1])]
-    return np.unique(np.concatenate(chosen))
+    kept = [start + np.nanargmin(extremes, axis=1), start + np.nanargmax(extremes, axis=1), np.array([0, n - 1])]
+    return np.unique(np.concatenate(kept))
 
 
 def sparkline(path: Path, column: str, points: int = 48, piece: int = 4096) -> list[float]:
-    """A metric from beginning to end in at most `points` means, from a log of any length without reading all of it."""
+    """A metric over the whole training as at most `points` means; a long log is read at `points` positions only."""
     try:
         size = path.stat().st_size
         file = open(path, "rb")
@@ -356,7 +361,7 @@ def sparkline(path: Path, column: str, points: int = 48, piece: int = 4096) -> l
             rows = []
             for position in np.linspace(start, size - piece, points).astype(int):
                 file.seek(position - 1)
-                lines = file.read(piece).split(b"\n")[1:-1]  # whole ones
+                lines = file.read(piece).split(b"\n")[1:-1]  # complete ones
                 rows.append(_parse(b"\n".join(lines), names, ["step", column])[0].mean().to_frame().T)
             found = pd.concat(rows, ignore_index=True)
             frame = newest_rows(found[found["step"].notna()].reset_index(drop=True))
@@ -367,10 +372,10 @@ def sparkline(path: Path, column: str, points: int = 48, piece: int = 4096) -> l
 
 
 def at_checkpoints(frame: pd.DataFrame, steps: Sequence[int]) -> pd.DataFrame:
-    """A row for each checkpoint's step, increasing: what the log says of it.
+    """The metrics at the checkpoints of `steps`, increasing: one row each.
 
-    AT_STEP as it was then, between two log lines by the line through them, NaN after the last (but for samples, which grow
-    evenly); of everything else the mean over the log lines since the checkpoint before.
+    Columns of AT_STEP are interpolated between two log lines, and NaN after the last one (except samples, which are
+    extrapolated); the others are means over the log lines since the previous checkpoint.
     """
     columns = frame.drop(columns="step", errors="ignore")
     logged, wanted = (frame["step"].to_numpy() if "step" in frame else np.empty(0)), np.asarray(steps, dtype=float)

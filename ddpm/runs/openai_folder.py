@@ -1,6 +1,6 @@
-"""Folders that improved-diffusion wrote: which files belong together, and its log.  No torch.
+"""Log folders of improved-diffusion: checkpoint files by step, and the log.
 
-model001000.pt  ema_0.9999_001000.pt  opt001000.pt     of one step; progress.csv, log.txt
+model001000.pt, ema_0.9999_001000.pt and opt001000.pt are one checkpoint; progress.csv and log.txt are the log.
 """
 
 import re
@@ -19,46 +19,47 @@ FILE = re.compile(r"(?:(?P<kind>model|opt)|ema_(?P<rate>[0-9]*[.]?[0-9]+(?:[eE][
 class Files(NamedTuple):
     """The files of one step."""
 
-    step: int  # as their names say it: the 0-based number of the newest update, or, at the end, the number of updates
+    step: int  # as in their names: the 0-based index of the newest update, or at the end the number of updates
     model: Path | None
-    averages: dict[str, Path]  # rate, as it is written -> file
+    averages: dict[str, Path]  # rate as in the file name -> file
     optimizer: Path | None
 
     @property
     def weights(self) -> dict[str, Path]:
-        """ "model" or "ema_0.9999" -> file."""
+        """Files of weights by name: "model" or "ema_0.9999" -> file."""
         averages = {f"ema_{rate}": path for rate, path in self.averages.items()}
         return {**({"model": self.model} if self.model else {}), **averages}
 
 
 class Folder(NamedTuple):
-    """What lies in a log folder."""
+    """The checkpoints and the log in a log folder."""
 
     path: Path
-    steps: list[Files]  # those with a model file, the oldest first
+    steps: list[Files]  # with a model file, oldest first
     progress: Path | None
 
     @property
     def newest(self) -> Files:
+        """The files of the last step."""
         return self.steps[-1]
 
 
 def read_folder(path: Path) -> Folder:
-    """The checkpoints and the log in a folder of improved-diffusion.  Raises UserError where there are none."""
+    """Reads a log folder of improved-diffusion.  Raises UserError if it has no checkpoint."""
     path = paths.full(path)
     if not path.is_dir():
         raise UserError(
-            f"There is no folder {path}: name the one that improved-diffusion logged to (OPENAI_LOGDIR).",
+            f"There is no folder {path}: give the folder that improved-diffusion logged to (OPENAI_LOGDIR).",
             code="not-found",
         )
     if (path / "config.json").exists():
         raise UserError(
-            f"{path} is a run of this program already: name the folder above it as --runs_dir.", code="own-run"
+            f"{path} is already a run of this program: give its parent folder as --runs_dir.", code="own-run"
         )
     found = [files for files in _by_step(path) if files.model]
     if not found:
         raise UserError(
-            f"{path} holds no model file such as model010000.pt: name the folder that improved-diffusion logged to"
+            f"{path} holds no model file such as model010000.pt: give the folder that improved-diffusion logged to"
             " (OPENAI_LOGDIR).",
             code="no-checkpoint",
         )
@@ -67,13 +68,13 @@ def read_folder(path: Path) -> Folder:
 
 
 def files_of_same_step(path: Path) -> Files | None:
-    """The files of the same step in the folder of a checkpoint file; None for a name that tells no step."""
+    """The files of the same step in the folder of a checkpoint file; None if its name has no step."""
     match = FILE.fullmatch(path.name)
     return next((f for f in _by_step(path.parent) if f.step == int(match["step"])), None) if match else None
 
 
 def ema_rate_of(path: Path) -> str:
-    """The rate in the name of a file of averages; empty for other files."""
+    """The EMA rate in the name of a file; empty for other files."""
     match = FILE.fullmatch(path.name)
     return (match["rate"] or "") if match else ""
 
@@ -93,18 +94,21 @@ def _by_step(folder: Path) -> list[Files]:
 
 
 def read_progress(progress: Path) -> pd.DataFrame:
-    """Its log as ours: `step` is the number of updates done, where theirs is the number of the newest, from 0 on."""
+    """Reads a log of improved-diffusion, with `step` as the number of updates; there it is the index of the newest.
+
+    Raises UserError if it has no column step.
+    """
     frame = metrics.MetricReader(progress).read()
     if "step" not in frame:
         raise UserError(
-            f"{progress} has no column step, so it is no log of improved-diffusion: move it away, or restore it.",
+            f"{progress} has no column step, so it is not a log of improved-diffusion: move it away, or restore it.",
             code="wrong-file",
         )
     return frame.assign(step=frame["step"] + 1)
 
 
 def batch_size(frame: pd.DataFrame) -> int:
-    """Pictures per update, off the curves; 0 where they do not tell."""
+    """Images per update, from the log; 0 if unknown."""
     if "samples" not in frame or frame.empty:
         return 0
     last = frame.iloc[-1]
@@ -112,9 +116,9 @@ def batch_size(frame: pd.DataFrame) -> int:
 
 
 def to_openai_columns(frame: pd.DataFrame, last: float = -1) -> pd.DataFrame:
-    """Our log as theirs: their columns, sorted as they are, and `step` counted from 0.
+    """Converts a log to that of improved-diffusion: its columns, sorted, and `step` counted from 0.
 
-    In a folder that was opened in place, rows up to step `last` are theirs, and count so already.
+    In a folder that was opened in place, rows up to step `last` are improved-diffusion's and stay as they are.
     """
     kept = frame[sorted(set(frame.columns) - set(metrics.OUR_COLUMNS))]
     if "step" in kept:

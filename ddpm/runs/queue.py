@@ -1,4 +1,4 @@
-"""The queue of trainings in one folder of runs: one at a time, first come, first served."""
+"""The queue of trainings in one folder of runs: one at a time, in order of arrival."""
 
 import time
 
@@ -8,9 +8,9 @@ from ddpm.runs.worker import Stopped, Worker
 
 
 def wait_in_queue(run: Run, worker: Worker) -> None:
-    """Wait, in state "queued", until no other training runs in the same folder; first come, first served.
+    """Waits, in state "queued", until no other training runs in the same folder and none has waited longer.
 
-    Raises Stopped when asked to stop meanwhile.
+    Raises Stopped if asked to stop in the meantime.
     """
     while True:
         with guard(run.folder.parent):
@@ -25,7 +25,7 @@ def wait_in_queue(run: Run, worker: Worker) -> None:
 
 
 def _ahead(run: Run, queued_at: float) -> Run | None:
-    """A run that is training, or that waits for longer."""
+    """A run that is training or has waited longer; None if there is none."""
     for other in list_runs(run.folder.parent):
         status = other.status()
         if other != run and status and other.alive() and (status.state != "queued" or status.queued_at < queued_at):

@@ -22,41 +22,38 @@ from ddpm.storage import files
 
 
 class Result(Job):
-    """A job that tells what it does with a checkpoint, and what came of it."""
+    """A job that computes something from a checkpoint, with its settings and its result."""
 
     @property
     def settings(self) -> dict[str, Any]:
-        """settings.json: the settings, the checkpoint and the command that does the same again;
-        empty before it began.
-        """
+        """Content of settings.json: settings, checkpoint and the command of the job; empty before it starts."""
         return files.read_json(self.folder / "settings.json") or {}
 
     @property
     def result(self) -> dict[str, Any]:
-        """result.json: what came of it so far, as numbers; empty until there is something."""
+        """Content of result.json: the numbers so far; empty before the first."""
         return files.read_json(self.folder / "result.json") or {}
 
     @property
     def command(self) -> str:
-        """What does the same again, in a shell; empty before the job has written it down."""
+        """The shell command that repeats the job; empty before it is written."""
         return str(self.settings.get("command", ""))
 
 
 class SampleJob(Result):
-    """A set of pictures being drawn, or drawn: runs/<name>/samples/<time>/.
+    """A set of samples: runs/<name>/samples/<time>/.
 
-    An inversion's result has `rmse` of each picture drawn again, `mean` of them, and their `unit`.
+    The result of an inversion has the `rmse` of each reconstructed image, their `mean`, and their `unit`.
     """
 
     @cached_property
     def config(self) -> SampleConfig:
+        """The sampling request.  Raises UserError if the settings cannot be read."""
         return codec.section_from_json(SampleConfig, self.settings.get("sample", {}))
 
     @property
     def sample_config(self) -> SampleConfig | None:
-        """The settings the samples were asked for with; None before the job has written them,
-        or where they cannot be read.
-        """
+        """The sampling request; None before it is written, or if it cannot be read."""
         try:
             return self.config if "sample" in self.settings else None
         except (KeyError, UserError):
@@ -64,82 +61,82 @@ class SampleJob(Result):
 
     @property
     def note(self) -> str:
-        """What its owner wrote about it; empty without."""
+        """The user's note on the samples; empty without one."""
         try:
             return (self.folder / "note.txt").read_text(encoding="utf-8-sig", errors="replace").strip()
         except FileNotFoundError:
             return ""
 
     def set_note(self, text: str) -> None:
-        """Write a note in the place of the one before.  Raises DiskFull, and UserError where the job is gone."""
+        """Replaces the note.  Raises DiskFull, and UserError if the samples no longer exist."""
         if not self.folder.is_dir():
-            raise UserError(f"{self.folder} is not there any more: choose another drawing.", code="not-found")
+            raise UserError(f"{self.folder} no longer exists: choose other samples.", code="not-found")
         files.write_bytes(self.folder / "note.txt", text.strip().encode("utf-8", "replace"))
 
     @property
     def preview(self) -> Path:
-        """What the pictures look like so far."""
+        """Grid of the current state of the images, written while sampling."""
         return self.folder / "preview.png"
 
     @property
     def grid(self) -> Path:
-        """All pictures (at most 256 of them) in one."""
+        """Grid of all images, at most 256."""
         return self.folder / "grid.png"
 
     @property
     def pairs(self) -> Path:
-        """Each small or given picture beside what was drawn from it; not there where they begin with noise alone."""
+        """Input and low-resolution images next to their samples; does not exist for sampling from noise alone."""
         return self.folder / "pairs.png"
 
     @property
     def given(self) -> Path:
-        """The folder of the pictures that were given, 00000.png first:
-        picture k begins with number k modulo their count.
-        """
+        """Folder of the input images, 00000.png first: sample k starts from input k modulo their number."""
         return self.folder / "given"
 
     @property
     def mask(self) -> Path:
-        """Inpainting: the mask that was given, white where something new is drawn."""
+        """Inpainting: the mask, white where new content is sampled."""
         return self.folder / "mask.png"
 
     @property
     def noise(self) -> Path:
-        """Inversion: arr_0, float32 [N, C, H, W], the noise of each picture."""
+        """Inversion: the noise of each image, as arr_0, float32 [N, C, H, W]."""
         return self.folder / "noise.npz"
 
     @property
     def npz(self) -> Path | None:
-        """All pictures drawn, as arrays; the newest file, as one of fewer pictures goes once a drawing has gone on."""
+        """All images as an array, uint8 [N, H, W, C]: the newest file, as resuming replaces one of fewer images."""
         found = []
         for path in self.folder.glob("samples_*.npz"):
-            with contextlib.suppress(FileNotFoundError):  # it may just be replaced
+            with contextlib.suppress(FileNotFoundError):  # it is being replaced
                 found.append((path.stat().st_mtime_ns, path))
         return max(found)[1] if found else None
 
     @property
     def shape(self) -> tuple[int, ...] | None:
-        """(N, H, W, C) of the pictures drawn, as the name of their file says it; None where there is none."""
+        """(N, H, W, C) of the images, from the name of the file `npz`; None without one."""
         match = re.fullmatch(r"samples_(\d+)x(\d+)x(\d+)x(\d+)", self.npz.stem) if self.npz else None
         return tuple(map(int, match.groups())) if match else None
 
     @property
     def images(self) -> list[Path]:
+        """The images as PNG files, in order."""
         return sorted((self.folder / "images").glob("*.png"))
 
 
 class EvaluationJob(Result):
-    """Pictures being measured in bits per dimension, or measured: runs/<name>/evaluations/<time>/."""
+    """An evaluation in bits per dimension: runs/<name>/evaluations/<time>/."""
 
     TERMS = ("vb", "mse", "xstart_mse")
 
     @cached_property
     def config(self) -> EvalConfig:
+        """The settings of the evaluation."""
         return codec.section_from_json(EvalConfig, self.settings.get("evaluation", {}))
 
     @property
     def summary(self) -> str:
-        """3.412 ± 0.021 bits/dim (1,000 images); empty until there is a result."""
+        """The result, as in "3.412 ± 0.021 bits/dim (1,000 images)"; empty before there is one."""
         result = self.result
         if not result:
             return ""
@@ -149,11 +146,11 @@ class EvaluationJob(Result):
         )
 
     def terms_path(self, name: str) -> Path:
-        """The file of "vb", "mse" or "xstart_mse", as improved-diffusion calls and writes it."""
+        """File of the terms "vb", "mse" or "xstart_mse", in the format of improved-diffusion."""
         return self.folder / f"{name}_terms.npz"
 
     def terms(self) -> dict[str, np.ndarray]:
-        """The means over the pictures, float64 [T], t = 0 first.  Raises UserError when a file cannot be read."""
+        """Means of the terms over the images, float64 [T] each, t = 0 first.  Raises UserError if a file is damaged."""
         found = {}
         for name in self.TERMS:
             try:
@@ -167,46 +164,47 @@ class EvaluationJob(Result):
 
 
 class SolverBenchmarkJob(Result):
-    """Samplers being compared on a checkpoint, or compared: runs/<name>/frontiers/<time>/.  Its result has `rows`."""
+    """A comparison of samplers on a checkpoint: runs/<name>/frontiers/<time>/.  Its result has `rows`."""
 
     @cached_property
     def config(self) -> SolverBenchmarkConfig:
+        """The settings of the comparison."""
         return codec.section_from_json(SolverBenchmarkConfig, self.settings.get("frontier", {}))
 
     @property
     def sheet(self) -> Path:
-        """The pictures: a row a sampler, a column a number of calls."""
+        """Contact sheet of samples: one row per sampler, one column per number of model evaluations."""
         return self.folder / "sheet.png"
 
 
 class TrajectoryJob(Result):
-    """One picture being looked at as it comes about: runs/<name>/microscopes/<time>/.
+    """The sampling trajectory of one image: runs/<name>/microscopes/<time>/.
 
-    Its result has t, lam, change and x_start_change of every network call, and their total.
+    Its result has t, lam, change and x_start_change of every model evaluation, and their total.
     """
 
     @property
     def trajectory(self) -> Path:
-        """x, x_start, eps: uint8 [K, H, W, C]; their timesteps t, and the calls (from 1) that they are of."""
+        """Arrays x, x_start, eps: uint8 [K, H, W, C]; t: timesteps; calls: numbers of the evaluations."""
         return self.folder / "trajectory.npz"
 
 
 def bits(mean: float, ci95: float | None) -> str:
-    """3.412 ± 0.021, to a digit more where the interval is very narrow."""
+    """A mean with its 95 % interval, as in "3.412 ± 0.021"; a narrow interval has one more digit."""
     digits = 3 if ci95 is None or ci95 >= 0.001 else 4
     return f"{mean:.{digits}f}" + ("" if ci95 is None else f" ± {ci95:.{digits}f}")
 
 
 class Kind(NamedTuple):
-    """A kind of result: what asks for it, what does the work, and what reads it."""
+    """A kind of result: its settings, its command, the function that computes it, the class that reads it."""
 
     title: str  # as a heading
-    words: str  # what it does, as the command's help
-    command: str  # `ddpm COMMAND --run NAME ... --out FOLDER` makes one
+    words: str  # help of the command
+    command: str  # `ddpm COMMAND --run NAME ... --out FOLDER` computes one
     settings: type[FromCheckpoint]  # the command's flags, and the form's fields
     section: str  # key of the settings in settings.json
     job: type[Result] = Result  # reads the folder
-    work: str = ""  # "module:function"; empty where a module of `ddpm/cli` has the command
+    work: str = ""  # "module:function"; empty if a module of `ddpm/cli` has the command
 
 
 KINDS = {
@@ -219,9 +217,9 @@ KINDS = {
         "Microscope", "Keep every denoising step of one image.", "microscope", SampleConfig, "sample", TrajectoryJob
     ),
 }
-"""By the name of the folder in a run's.
+"""Kinds of results by the name of their folder in a run folder.
 
 `work(folder, worker, source, settings, flags, run_probe)` is a generator that yields objects with `done` and `total`.
-It writes settings.json before anything else and result.json at the end, and ends early where `worker` was asked to
+It writes settings.json before anything else and result.json at the end, and ends early if `worker` was asked to
 stop. A row with `work` has its command in `ddpm --help` and its tab on the Explore page without further code.
 """

@@ -1,4 +1,4 @@
-"""Names of runs, which are those of their folders."""
+"""Names of runs, which are the names of their folders."""
 
 import os
 import re
@@ -14,17 +14,17 @@ RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  #
 
 
 def check_name(name: str) -> None:
-    """Raises UserError unless a new run may be called `name`, which is good for a folder on every system."""
+    """Raises UserError unless `name` is a valid name of a new run, and of a folder on every system."""
     if not NAME.fullmatch(name) or RESERVED.fullmatch(name) or name.endswith("."):
         raise UserError(
-            f"The run name {name!r} cannot be a folder's name: use up to 64 letters, digits, '.', '_' and '-', "
-            "beginning with a letter or digit, and no path.",
+            f"The run name {name!r} is not valid for a folder: use up to 64 letters, digits, '.', '_' and '-', "
+            "starting with a letter or digit, and no path.",
             code="bad-name",
         )
 
 
 def is_name(name: str) -> bool:
-    """Whether a run may be called `name` once its folder was renamed by hand: any folder's name that is not hidden."""
+    """True if `name` may be an existing run's: the name of any folder that is not hidden, also if renamed by hand."""
     plain = not any(letter in "/\\" or unicodedata.category(letter) == "Cc" for letter in name)
     return (
         plain and name != "" and Path(name).name == name and not name.startswith(".") and len(os.fsencode(name)) < 256
@@ -32,7 +32,7 @@ def is_name(name: str) -> bool:
 
 
 def name_problem(runs_dir: Path, name: str) -> list[str]:
-    """What is wrong with a new run's name, in at most one sentence."""
+    """The problem with a new run's name as a list of one sentence; empty if there is none."""
     try:
         check_name(name)
     except UserError as error:

@@ -1,4 +1,4 @@
-"""Training runs on disk: the folders under `runs/`, and what lies in them.  No torch, no Streamlit."""
+"""Training runs on disk: the folders in `runs/`, with their settings, checkpoints and results."""
 
 import contextlib
 import os
@@ -26,22 +26,22 @@ from ddpm.storage import files
 if TYPE_CHECKING:
     import pandas as pd
 
-TAKEN = ("config.json", "progress.csv", "saves")  # in a folder, show that it holds a training
+TAKEN = ("config.json", "progress.csv", "saves")  # files that show that a folder holds a training
 
 
 class Checkpoint(NamedTuple):
-    """A committed set of checkpoint files: its manifest, read."""
+    """A complete checkpoint: the content of its manifest."""
 
     folder: Path
     step: int
     files: dict[str, dict[str, Any]]  # name -> {"bytes", "sha256"}
-    log_bytes: int  # how long progress.csv was
-    seconds: float  # of training until then
-    theirs: bool = False  # whether another program wrote its weights, in a folder that was opened in place
+    log_bytes: int  # length of progress.csv at the checkpoint
+    seconds: float  # of training up to the checkpoint
+    theirs: bool = False  # written by another program, in a folder that was opened in place
 
     @property
     def weights(self) -> list[str]:
-        """What can be drawn from: model, ema_0.999, ..., averages first."""
+        """Names of the weights to sample from: model, ema_0.999, ..., averages first."""
         suffix = f"{self.step:06d}.pt"
         names = [n.removesuffix(suffix).rstrip("_") for n in self.files if n.endswith(suffix)]
         return sorted((n for n in names if n.startswith(("ema", "model"))), key=lambda n: n == "model")
@@ -57,11 +57,11 @@ class Run(Job):
 
     @cached_property
     def config(self) -> Config:
-        """Raises UserError when config.json is missing or of another version."""
+        """The settings in config.json.  Raises UserError if it is missing or of another version."""
         data = files.read_json(self.folder / "config.json")
         if data is None:
             raise UserError(
-                f"{self.folder} has no config.json, so it is no run of this program: name a run's folder.",
+                f"{self.folder} has no config.json, so it is not a run of this program: name the folder of a run.",
                 code="not-a-run",
             )
         return codec.from_json(data)
@@ -77,22 +77,22 @@ class Run(Job):
         return shlex.join(["ddpm", *words, self.name, *more, *where])
 
     def save_config(self, config: Config) -> None:
-        """Put other settings in the place of those in its folder, where they differ."""
+        """Replaces the settings in config.json, if they differ."""
         if config != Run(self.folder).config:
             files.write_json(self.folder / "config.json", codec.to_json(config))
         self.config = config
 
     def restart_command(self, file: Path | None = None) -> str:
-        """The command that begins a new run with the settings of this one: from the weights in `file`, if it is named.
+        """The command that starts a new run with the settings of this one, from the weights in `file` if given.
 
-        DATA stands for the data of a run that does not know its own.
+        DATA is a placeholder if the run does not record its data.
         """
         train = self.config.train
         changed: dict[str, Any] = {"resume_checkpoint": "", "data_dir": self.config.data.data_dir or "DATA"}
         if file:
             step = int("".join(re.findall(r"(\d+)\.pt$", file.name)) or 0)
             changed["resume_checkpoint"] = absolute(str(file))
-            if step + 1 >= train.total_steps:  # as training ends there
+            if step + 1 >= train.total_steps:  # otherwise training would end at once
                 changed["total_steps"] = step + train.total_steps
                 changed["lr_anneal_steps"] = changed["total_steps"] if train.lr_anneal_steps else 0
         runs_dir = self.folder.parent
@@ -101,42 +101,44 @@ class Run(Job):
 
     @property
     def finished_message(self) -> str:
-        """What is said to whoever wants to go on with a finished run."""
+        """The answer to a request to resume a finished run."""
         newest = self.checkpoints()[-1:]
-        kinds = newest[0].weights if newest else []  # an example has but an average
+        kinds = newest[0].weights if newest else []  # an example has only an average
         done = f"{self.name} has done all its {formatting.plural(self.config.train.total_steps, 'step')}"
         return (
-            f"{done}: to go on from its weights, begin a new run: `{self.restart_command(newest[0].path(kinds[-1]))}`."
+            f"{done}: to train it further, start a new run: `{self.restart_command(newest[0].path(kinds[-1]))}`."
             if kinds
             else f"{done}."
         )
 
     @property
     def progress_path(self) -> Path:
+        """The log of metrics."""
         return self.folder / "progress.csv"
 
     @property
     def metrics(self) -> "pd.DataFrame":
-        """Rows of progress.csv, read anew each time: float64 columns, one row a logged step, NaN for empty cells."""
-        from ddpm.runs import metrics  # imports pandas, which takes a moment
+        """Rows of progress.csv, read at each access: float64 columns, one row per logged step, NaN for empty cells."""
+        from ddpm.runs import metrics  # importing pandas takes a moment
 
         return metrics.MetricReader(self.progress_path).read()
 
     @property
     def created_at(self) -> float:
+        """Time of creation, in seconds since the epoch; 0 if it cannot be read."""
         try:
             return (self.folder / "config.json").stat().st_mtime
         except (FileNotFoundError, NotADirectoryError):
             raise
-        except OSError:  # another user's, or of a disk that is away
+        except OSError:  # belongs to another user, or the disk is not available
             return 0.0
 
     def checkpoints(self) -> list[Checkpoint]:
-        """Committed checkpoints, oldest first."""
+        """Complete checkpoints, oldest first."""
         return self.manifests()[0]
 
     def manifests(self) -> tuple[list[Checkpoint], dict[int, str]]:
-        """Committed checkpoints, oldest first, and what is wrong with manifests that cannot be read, by their steps."""
+        """Complete checkpoints, oldest first, and by step the errors of manifests that cannot be read."""
         for _ in range(10):
             found, wrong, gone = [], {}, False
             for path in sorted(self.folder.glob("saves/*.json")):
@@ -144,7 +146,7 @@ class Run(Job):
                     continue
                 try:
                     manifest = files.read_json(path)
-                    if manifest is None:  # removed just now, as a newer one came: that one may not have been listed
+                    if manifest is None:  # just replaced by a newer one, which may not have been listed
                         gone = True
                         continue
                     found.append(self._checkpoint(manifest))
@@ -152,14 +154,14 @@ class Run(Job):
                     wrong[int(path.stem)] = str(error)
                 except (KeyError, TypeError, ValueError, AttributeError):
                     wrong[int(path.stem)] = (
-                        f"{path} is no list of a checkpoint's files: restore it from a copy, or delete it."
+                        f"{path} is not a list of the files of a checkpoint: restore it from a copy, or delete it."
                     )
             if not gone:
                 break
         return sorted(found, key=lambda c: c.step), wrong
 
     def _checkpoint(self, manifest: Any) -> Checkpoint:
-        """What a manifest says.  Raises KeyError, TypeError or ValueError where it is none."""
+        """Parses a manifest.  Raises KeyError, TypeError or ValueError if it is invalid."""
         known = {k: manifest[k] for k in Checkpoint._fields if k in manifest}
         found = Checkpoint(**{**known, "folder": self.folder})
         if not all(
@@ -169,7 +171,7 @@ class Run(Job):
         return found._replace(step=int(found.step))
 
     def checkpoint(self, step: int = 0) -> Checkpoint:
-        """The one of that step, or the newest.  Raises UserError when there is none."""
+        """The checkpoint of a training step; 0 is the newest.  Raises UserError if there is none."""
         found, wrong = self.manifests()
         if sentence := wrong.get(step or max(wrong, default=0)) if step or not found else "":
             raise UserError(sentence, code="lost-checkpoints")
@@ -185,10 +187,10 @@ class Run(Job):
             if checkpoint.step == step:
                 return checkpoint
         steps = ", ".join(str(c.step) for c in found)
-        raise UserError(f"{self.name} has no checkpoint of step {step}: there are {steps}.", code="unknown-step")
+        raise UserError(f"{self.name} has no checkpoint of step {step}: choose one of {steps}.", code="unknown-step")
 
     def previews(self) -> list[tuple[int, Path]]:
-        """(step, file) of the grids drawn while training, oldest first."""
+        """(training step, file) of the previews, oldest first."""
         return sorted((int(p.stem), p) for p in self.folder.glob("samples/*.png") if p.stem.isdecimal())
 
     def results(self, kind: str) -> list[Any]:
@@ -198,7 +200,7 @@ class Run(Job):
         return sorted(found, key=lambda job: job.name, reverse=True)
 
     def new_result_folder(self, kind: str) -> Path:
-        """A new folder for a result of that kind, named after the time it is now."""
+        """Creates a folder for a result of that kind, named after the current time."""
         return timestamped_folder(self.folder / kind)
 
     def sample_jobs(self) -> list[SampleJob]:
@@ -219,22 +221,22 @@ class Run(Job):
 
 
 def check_resumable(job: SampleJob) -> None:
-    """Raises UserError for a drawing that cannot be gone on with."""
+    """Raises UserError if a sampling job cannot be resumed."""
     if "checkpoint" not in job.settings:
         raise UserError(
-            f"{job.folder} holds no drawing that began: name the folder of one, with its settings.json.",
+            f"{job.folder} has no settings.json, so no sampling started there: name the folder of a sampling job.",
             code="not-a-run",
         )
     status, asked = job.status(), job.config.num_samples
     if status and status.state == "finished" and job.shape and job.shape[0] == asked:
         raise UserError(
-            f"{job.folder} has all its {formatting.plural(asked, 'picture')}: there is nothing left to draw.",
+            f"{job.folder} has all its {formatting.plural(asked, 'image')}: start a new sampling job for more.",
             code="nothing-left",
         )
 
 
 def timestamped_folder(folder: Path) -> Path:
-    """A new, empty folder in `folder`, named after the time it is now.  Raises UserError where it cannot be made."""
+    """Creates an empty folder in `folder`, named after the current time.  Raises UserError if that fails."""
     try:
         return files.new_folder(folder / time.strftime("%Y%m%d-%H%M%S"))
     except OSError as error:
@@ -245,7 +247,7 @@ def timestamped_folder(folder: Path) -> Path:
 
 
 def create_run(runs_dir: Path, name: str, config: Config) -> Run:
-    """Make the folder of a new run, whole or not at all.  Raises UserError for a bad or taken name."""
+    """Creates the folder of a new run in one step.  Raises UserError for an invalid or existing name."""
     run_names.check_name(name)
     with guard(runs_dir):
         folder = runs_dir / name
@@ -254,7 +256,7 @@ def create_run(runs_dir: Path, name: str, config: Config) -> Run:
                 f"There is already a run named {name}: choose another name, or resume that one.", code="already-exists"
             )
         if folder.exists():
-            raise UserError(f"{folder} is there already, and holds no run: choose another name.", code="already-exists")
+            raise UserError(f"{folder} exists already, and is not a run: choose another name.", code="already-exists")
         files.sweep(runs_dir)
         building = runs_dir / f"{files.TEMPORARY}{secrets.token_hex(4)}"
         try:
@@ -266,39 +268,39 @@ def create_run(runs_dir: Path, name: str, config: Config) -> Run:
 
 
 def create_run_in(folder: Path, config: Config) -> Run:
-    """Make a run in this very folder, which may be there but not hold a training.  Raises UserError."""
+    """Creates a run in the folder itself.  Raises UserError if it holds a training or cannot be written."""
     training = next((p.name for p in sorted(folder.glob("*")) if p.name in TAKEN or p.suffix == ".pt"), "")
     if training == "config.json":
         raise UserError(
-            f"{folder} holds a run already: go on with it by `ddpm train --resume`, or name another folder in"
+            f"{folder} already holds a run: resume it with `ddpm train --resume`, or give another folder in"
             " OPENAI_LOGDIR.",
             code="already-exists",
         )
     if training:
         raise UserError(
-            f"{folder} holds {training} of another training: name another folder in OPENAI_LOGDIR.", code="not-empty"
+            f"{folder} holds {training} of another training: give another folder in OPENAI_LOGDIR.", code="not-empty"
         )
     try:
         files.write_json(folder / "config.json", codec.to_json(config))
     except OSError as error:
         raise UserError(
-            f"Cannot write in {folder} ({error.strerror}): name another folder in OPENAI_LOGDIR.", code="not-writable"
+            f"Cannot write in {folder} ({error.strerror}): give another folder in OPENAI_LOGDIR.", code="not-writable"
         ) from error
     return Run(folder)
 
 
 def find_run(runs_dir: Path, name: str) -> Run:
-    """The run of that name, which is that of its folder.  Raises UserError when there is none."""
+    """The run with that name, the name of its folder.  Raises UserError if there is none."""
     if run_names.is_name(name) and (runs_dir / name / "config.json").exists():
         return Run(runs_dir / name)
     found = list_runs(runs_dir)
-    for run in found:  # systems write the same letters in more than one way
+    for run in found:  # file systems differ in how they normalise Unicode
         if unicodedata.normalize("NFC", run.name) == unicodedata.normalize("NFC", name):
             return run
     if run_names.is_name(name) and (weights := sorted((runs_dir / name).glob("*.pt"))):
         raise UserError(
             f"{runs_dir / name} has lost its config.json: restore it from a copy;"
-            f" `{shlex.join(['ddpm', 'sample', '--model_path', absolute(str(weights[0]))])}` draws from its files,"
+            f" `{shlex.join(['ddpm', 'sample', '--model_path', absolute(str(weights[0]))])}` samples from its files,"
             " which hold their settings.",
             code="lost-settings",
         )
@@ -306,24 +308,24 @@ def find_run(runs_dir: Path, name: str) -> Run:
     known = f"the newest are {newest}" if newest else "there are none yet; `ddpm example` makes one to try"
     if not run_names.is_name(name):
         raise UserError(
-            f"{name!r} is no name of a run, which is that of a folder in {runs_dir}, without a path: {known}.",
+            f"{name!r} is not the name of a run, that is of a folder in {runs_dir}, without a path: {known}.",
             code="bad-name",
         )
     raise UserError(f"There is no run named {name} in {runs_dir}: {known}.", code="unknown-run")
 
 
 def list_runs(runs_dir: Path) -> list[Run]:
-    """Every run, newest first; those that this user may not look into, too."""
+    """All runs, newest first, including those that this user may not read."""
     found = []
     for name in _names_in(runs_dir):
         run = Run(runs_dir / name)
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # no run, or one that is just moved away
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # not a run, or just moved away
             found.append((run.created_at, name, run))
     return [run for _, _, run in sorted(found, key=lambda entry: entry[:2], reverse=True)]
 
 
 def _names_in(runs_dir: Path) -> list[str]:
-    """What is in the folder of runs, except what is hidden."""
+    """Names in the folder of runs, except hidden ones."""
     try:
         return [name for name in os.listdir(runs_dir) if not name.startswith(".")]
     except (FileNotFoundError, NotADirectoryError):

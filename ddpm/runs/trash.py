@@ -1,4 +1,4 @@
-"""runs/.trash: runs and samples that were deleted, from where they can be moved back."""
+"""runs/.trash: deleted runs and samples, which can be restored."""
 
 from pathlib import Path
 
@@ -11,14 +11,14 @@ from ddpm.storage import files
 
 
 def trash_run(run: Run) -> Path:
-    """Move a run to runs/.trash, from where it can be moved back.  Raises UserError while it is active."""
+    """Moves a run to runs/.trash and returns its new path.  Raises UserError if it is active."""
     return _trash(run, run.folder.parent, run.name)
 
 
 def trash_samples(job: SampleJob) -> Path:
-    """Move a drawing of a run to runs/.trash, from where `restore` takes it back.
+    """Moves samples of a run to runs/.trash and returns their new path, for `restore_samples`.
 
-    Raises UserError while it is active.
+    Raises UserError if they are being sampled.
     """
     run = job.folder.parent.parent
     return _trash(job, run.parent, f"{run.name}-samples-{job.name}")
@@ -28,7 +28,7 @@ def _trash(job: Job, runs_dir: Path, name: str) -> Path:
     bin_folder = runs_dir / ".trash"
     with guard(job.folder.parent):
         if not job.folder.is_dir():
-            raise UserError(f"{job.folder} is not there any more: somebody else may have moved it.", code="not-found")
+            raise UserError(f"{job.folder} no longer exists: look for it in {bin_folder}.", code="not-found")
         state = job.state()
         if state in ACTIVE or (state == "unreadable" and job.alive()):
             raise UserError(f"{job.name} is still {state}: stop it before deleting it.", code="still-running")
@@ -38,17 +38,17 @@ def _trash(job: Job, runs_dir: Path, name: str) -> Path:
             files.rename(job.folder, target)
         except OSError as error:
             raise UserError(
-                f"{job.name} cannot be moved away ({error.strerror}): close what has its files open.",
+                f"{job.name} cannot be moved away ({error.strerror}): close programs that have its files open.",
                 code="not-writable",
             ) from error
     return target
 
 
 def restore_samples(trashed: Path, job: SampleJob) -> None:
-    """Move what `trash_samples` moved away back to where it was.  Raises UserError where that is not possible."""
+    """Moves samples from the trash back to their folder.  Raises UserError if that is not possible."""
     with guard(job.folder.parent):
         if job.folder.exists():
-            raise UserError(f"{job.folder} is there already: move it away first.", code="already-exists")
+            raise UserError(f"{job.folder} exists already: move it away first.", code="already-exists")
         try:
             files.rename(trashed, job.folder)
         except OSError as error:

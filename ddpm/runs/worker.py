@@ -1,4 +1,4 @@
-"""The working process of a job: holds the lock, writes status.json, reads requests."""
+"""The process of a job: holds the lock, writes status.json, reads requests."""
 
 import contextlib
 import dataclasses
@@ -23,20 +23,20 @@ from ddpm.storage import files, locks
 log = logging.getLogger("ddpm")
 
 
-BEAT_INTERVAL = 1.0  # seconds between two writes of status.json
+BEAT_INTERVAL = 1.0  # seconds between two updates of status.json
 
 
-# What asks a process to stop: kill, Ctrl-C, a closed terminal, Windows' Ctrl-Break.
+# Signals that request a stop: from kill, Ctrl-C, a closed terminal, Ctrl-Break on Windows.
 SIGNALS = [s for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGBREAK") if (s := getattr(signal, name, None)) is not None]
 
 
 class Stopped(Exception):
-    """Asked to stop before there was anything to save: ends a Worker's block in state "stopped"."""
+    """A stop was requested before there was anything to save: ends the block of a Worker in state "stopped"."""
 
 
 @contextlib.contextmanager
 def keep_on_failure(keep: Callable[[], None]) -> Iterator[None]:
-    """Where work fails, `keep` what is finished before the error goes on.
+    """Calls `keep`, which saves finished work, if the block fails, and raises the error again.
 
     A failure of `keep` itself is only logged.
     """
@@ -45,23 +45,24 @@ def keep_on_failure(keep: Callable[[], None]) -> Iterator[None]:
     except Exception:
         try:
             keep()
-        except Exception as error:  # what went wrong first says more: a full disk, as a rule, is both
-            log.warning("What was finished could not be kept: %s", error)
+        except Exception as error:  # the first error says more; often, as with a full disk, both have one cause
+            log.warning("Finished work could not be saved: %s", error)
         raise
 
 
 class Worker:
-    """The working process's side: holds the lock, beats, hears requests.  A context manager.
+    """The job folder as its process sees it: a context manager that holds the lock, beats and reads requests.
 
-    An exception that leaves the block makes the state "failed" and goes on; Stopped ends it quietly.
-    SIGTERM and Ctrl-C ask to stop; a second Ctrl-C interrupts at once.  Raises UserError if another process works here.
+    An exception in the block sets the state "failed" and propagates; Stopped ends the block without an error.
+    SIGTERM and Ctrl-C request a stop; a second Ctrl-C interrupts at once.  Raises UserError if another process works
+    in the folder.
     """
 
     def __init__(self, folder: Path, total_steps: int = 0, state: State = "starting"):
         self.job = Job(folder)
         self._status = Status(state, total_steps=total_steps)
         self._interrupted = False
-        self._standing = ""  # a warning for as long as there is no other
+        self._standing = ""  # warning shown while there is no other
         self._written = 0.0
         self._handlers: dict[int, Any] = {}
 
@@ -75,10 +76,8 @@ class Worker:
         return self
 
     def _locked(self) -> BinaryIO:
-        """run.lock, open and held."""
-        busy = UserError(
-            f"{self.job.name} is already being worked on by another process: stop that one first, or wait.", code="busy"
-        )
+        """Opens and locks run.lock.  Raises UserError if another process holds it."""
+        busy = UserError(f"Another process works in {self.job.name} already: stop it first, or wait.", code="busy")
         path = self.job.folder / "run.lock"
         try:
             lock = locks.hold(path)
@@ -86,8 +85,8 @@ class Worker:
             if self.job.alive():
                 raise busy from None
             self._standing = (
-                f"{self.job.folder} is on a disk without locks ({error.strerror}): see to it that no two processes work"
-                " in it."
+                f"{self.job.folder} is on a disk without locks ({error.strerror}): make sure that only one process"
+                " works in it."
             )
             log.warning("%s", self._standing)
             lock = files.appending(path)
@@ -99,18 +98,18 @@ class Worker:
 
     def _begin(self) -> None:
         if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._lock.close)  # a lock outlives its owner in a fork
+            os.register_at_fork(after_in_child=self._lock.close)  # a fork would keep the lock after this process ends
         for folder in (self.job.folder, *(path for path in self.job.folder.iterdir() if path.is_dir())):
             files.sweep(folder)
         process, before = psutil.Process(), self.job.status() or Status(self._status.state)
-        self._answered: dict[str, str] = {}  # requests that were heard, by their tokens
+        self._answered: dict[str, str] = {}  # token of each answered request
         self._control_seen = (0, 0)
         if not self._announced(before, process.create_time()):
-            self.job.clear_requests()  # what was asked of an earlier process
+            self.job.clear_requests()  # requests to an earlier process
         self._status = dataclasses.replace(
             self._status,
             total_steps=self._status.total_steps or before.total_steps,
-            step=before.step,  # what an earlier process did here stands until this one has done something
+            step=before.step,  # progress of an earlier process, until this one makes some
             saved=before.saved,
             metrics=before.metrics,
             pid=process.pid,
@@ -120,13 +119,13 @@ class Worker:
             beat=before.beat,
         )
         self.beat(now=True)
-        with contextlib.suppress(ValueError):  # not in the main thread: nobody's signals to take
+        with contextlib.suppress(ValueError):  # not in the main thread, which alone handles signals
             for number in SIGNALS:
-                if signal.getsignal(number) is not signal.SIG_IGN:  # nohup's, for one
+                if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
                     self._handlers[number] = signal.signal(number, self._on_signal)
 
     def _announced(self, before: Status, process_start: float) -> bool:
-        """Whether whoever started this process said so in the status; requests since then are meant for it."""
+        """True if the status announces this process; requests since then are meant for it."""
         if before.state not in ("starting", "queued") or before.pid:
             return False
         return process_start - before.updated_at < START_GRACE
@@ -152,10 +151,11 @@ class Worker:
 
     @property
     def status(self) -> Status:
+        """The status as last set by `beat`."""
         return self._status
 
     def beat(self, now: bool = False, **changes: Any) -> None:
-        """Counts the heartbeat up and notes changes of the status; written at most once a second, or `now`."""
+        """Increments the heartbeat and changes the status; written at most once per second, or `now`."""
         if "metrics" in changes:
             changes["metrics"] = {
                 k: v if v is not None and math.isfinite(v) else None for k, v in changes["metrics"].items()
@@ -171,15 +171,15 @@ class Worker:
         self._status = dataclasses.replace(self._status, **changes)
         if now or "state" in changes or time.monotonic() - self._written > BEAT_INTERVAL:
             self._written = time.monotonic()
-            # No room for the status is no reason to stop working; the next beat tries again.
+            # A full disk is no reason to stop working; the next heartbeat tries again.
             with contextlib.suppress(files.DiskFull, OSError):
                 files.write_json(self.job.folder / "status.json", dataclasses.asdict(self._status))
 
     def poll_requests(self) -> set[str]:
-        """Requests that have come since the last call; a stop is told again and again."""
+        """New requests since the last call; a request to stop is returned by every call."""
         try:
             asked = self.job._requests() if self._control_changed() else {}
-        except OSError:  # of a disk that is away for an instant: it is asked again
+        except OSError:  # the disk is briefly not available: read again next time
             asked, self._control_seen = {}, (0, 0)
         new = {what for what, token in asked.items() if self._answered.get(what) != token}
         self._answered.update(asked)
@@ -197,13 +197,13 @@ class Worker:
 
 
 class Helper(Worker):
-    """A process that works with the one that holds the lock: it does not write, and learns of a stop from that one.
+    """A process that works for the main one, which holds the lock: it writes nothing and is stopped by the main one.
 
-    Signals to stop are meant for all and answered by the other, whose end is noticed soon enough.
+    It ignores signals to stop, which the main process handles.
     """
 
     def __enter__(self) -> Self:
-        with contextlib.suppress(ValueError):  # not in the main thread: nobody's signals to take
+        with contextlib.suppress(ValueError):  # not in the main thread, which alone handles signals
             self._handlers = {number: signal.signal(number, lambda *_: None) for number in SIGNALS}
         return self
 
@@ -214,8 +214,8 @@ class Helper(Worker):
         return isinstance(error, Stopped)
 
     def beat(self, now: bool = False, **changes: Any) -> None:
-        """Does nothing: the main process beats."""
+        """Does nothing: the main process writes the status."""
 
     def poll_requests(self) -> set[str]:
-        """Nothing: the other one hears."""
+        """Returns none: the main process reads them."""
         return set()
