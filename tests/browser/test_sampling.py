@@ -65,9 +65,9 @@ def slide(page: Page, name: str, key: str, times: int) -> None:
 
 
 def draw(page: Page, run: Run) -> SampleJob:
-    """Press Draw, and wait for the pictures."""
+    """Presses Sample, and waits for the images."""
     before = {job.name for job in run.sample_jobs()}
-    button = page.get_by_role("button", name=re.compile("^Draw Shortcut"))
+    button = page.get_by_role("button", name=re.compile("^Sample Shortcut"))
     expect(button).to_have_count(1)  # a stale twin may stand there for an instant
     expect(button).to_be_enabled()
     wait_until_idle(page)  # what was typed last is on its way
@@ -113,7 +113,7 @@ def test_samplers_and_what_steers_them(page: Page, run: Run) -> None:
     # What is impossible is said, and cannot be pressed.
     fill(page, "num_samples", "0")
     expect(page.get_by_text("num_samples is 0")).to_be_visible()
-    expect(page.get_by_role("button", name=re.compile("^Draw Shortcut"))).to_be_disabled()
+    expect(page.get_by_role("button", name=re.compile("^Sample Shortcut"))).to_be_disabled()
 
 
 def test_the_fold_and_what_one_sampler_takes_alone(page: Page, run: Run) -> None:
@@ -249,7 +249,7 @@ def test_frontier_and_microscope(page: Page, server, run: Run) -> None:  # type:
     page.goto(server.address("explore", run=run.name))
     page.get_by_text("Compare samplers", exact=True).click()
     fill_of(page, "frontier", "num_samples", "2")
-    page.get_by_role("button", name=re.compile("^Draw all")).click()
+    page.get_by_role("button", name=re.compile("^Compare")).click()
     (job,) = until(run.solver_benchmark_jobs)
     until_finished(job)
     expect(page.locator(".st-key-frontier_use button")).to_be_visible()
@@ -263,7 +263,7 @@ def test_frontier_and_microscope(page: Page, server, run: Run) -> None:  # type:
 
     page.goto(server.address("explore", run=run.name))
     page.get_by_text("Trajectory", exact=True).click()
-    page.get_by_role("button", name=re.compile("^Look")).click()
+    page.get_by_role("button", name=re.compile("^Trace")).click()
     (look,) = until(run.trajectory_jobs)
     until_finished(look)
     expect(page.get_by_role("button", name="GIF")).to_be_visible()
