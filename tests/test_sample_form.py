@@ -234,7 +234,7 @@ def test_an_uploaded_picture_is_fitted_and_kept(run: Run, asked: list[SampleConf
     assert (np.asarray(Image.open(path)) == images.prepare(large, 8, 3)).all()
     assert "1 network" not in said(at)
     at.get("file_uploader")[0].set_value([("cat.png", b"no picture", "image/png")]).run()
-    assert "is not a picture" in said(at)
+    assert "is not an image" in said(at)
     assert button(at, "Sample").disabled
 
 
