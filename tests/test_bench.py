@@ -219,7 +219,7 @@ def test_the_command_alone_is_speed(
     capsys.readouterr()
     assert main.main(["bench", "--compare", str(kept), "--markdown"]) == 0
     printed = capsys.readouterr().out
-    assert "| then | now |" in printed
+    assert "| before | now |" in printed
 
 
 def test_what_cannot_be_compared_is_said_before_anything_is_measured(
@@ -228,7 +228,7 @@ def test_what_cannot_be_compared_is_said_before_anything_is_measured(
     monkeypatch.setattr(speed, "measure", lambda settings: pytest.fail("measured"))
     other = tmp_path / "other.json"
     other.write_text("{}")
-    for path, said in ((other, "not what `ddpm bench"), (tmp_path / "none.json", "no such file")):
+    for path, said in ((other, "not written by `ddpm bench"), (tmp_path / "none.json", "no such file")):
         assert main.main(["bench", "--compare", str(path)]) == 2
         assert said in capsys.readouterr().err
     with raises_error("out-of-range", 0):
