@@ -526,7 +526,7 @@ def begin(path: Path, runs_dir: Path, total: int = 203, **settings: object) -> t
     )
     run = runs.create_run(runs_dir, "begun", config)
     with Worker(run.folder, total) as worker:
-        return TrainingLoop(run, worker), " ".join(warm_start.start_from(path, config).told)
+        return TrainingLoop(run, worker), " ".join(warm_start.start_from(path, config).notes)
 
 
 def test_a_run_begins_from_a_model_file(folder: Path, runs_dir: Path) -> None:

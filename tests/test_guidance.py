@@ -505,7 +505,7 @@ def test_a_plain_file_has_to_have_a_label_to_spare(tiny: Config, runs_dir: Path)
         if spare:
             begun = warm_start.check_start(wanted)
             assert begun.model.num_classes == 8
-            told = " ".join(warm_start.start_from(path, begun).told)
+            told = " ".join(warm_start.start_from(path, begun).notes)
             assert "Its last label, 8, stands for no class from now on" in told
         else:
             with raises_error("wrong-weights", "--cond_drop_prob 0.0"):

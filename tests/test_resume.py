@@ -103,7 +103,7 @@ def alike(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 def test_paths_are_kept_from_the_root_of_the_disk(
     runs_dir: Path, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Resumed from a folder in which another one has its name, a run learns what it learnt before."""
+    """Resumed from a folder in which another one has its name, a run learns the same classes as before."""
     monkeypatch.chdir(images.parent)
     small = [
         "--image_size",
@@ -357,7 +357,7 @@ def test_an_image_that_was_ever_trained_on_is_not_tested_on(apart: Run, capsys: 
     assert go_on(new) == 0, "that was said when it began"
     (place / "test" / "new.png").unlink()
     assert go_on(apart) == 0
-    assert checkpoint_files.learnt_in(checkpoint_files.read(apart.checkpoint().path("state"))).shape == (8,)  # type: ignore[union-attr]
+    assert checkpoint_files.train_ids_in(checkpoint_files.read(apart.checkpoint().path("state"))).shape == (8,)  # type: ignore[union-attr]
 
 
 def test_images_that_are_new_may_be_trained_on_and_tested_on(apart: Run) -> None:
@@ -388,7 +388,7 @@ def test_where_nobody_says_who_was_trained_on_the_digest_decides(
     )._asdict()
     checkpoint_files.commit(newest)
     train(apart, 4)
-    assert checkpoint_files.learnt_in(checkpoint_files.read(apart.checkpoint(4).path("state"))) is None, (
+    assert checkpoint_files.train_ids_in(checkpoint_files.read(apart.checkpoint(4).path("state"))) is None, (
         "nor from then on"
     )
     place = Path(apart.config.data.data_dir)
@@ -407,12 +407,12 @@ def test_the_one_that_was_trained_on_as_no_other_was_left_is_not_held_out(tmp_pa
     last = (place / f"{k}.png").rename(tmp_path / "last.png")  # the one that comes later
     before = datasets.open_dataset(config.data, config.model)
     assert (len(before.train_ids), len(before.held_out_ids)) == (1, 1)  # type: ignore[arg-type]
-    learnt = lineage.merge_train_ids(np.empty(0, np.uint64), before)
-    assert np.array_equal(learnt, before.train_ids)  # type: ignore[arg-type]
+    train_ids = lineage.merge_train_ids(np.empty(0, np.uint64), before)
+    assert np.array_equal(train_ids, before.train_ids)  # type: ignore[arg-type]
     last.rename(place / f"{k}.png")
     with raises_error("mixed-test-part", 1):
-        lineage.check(config, before.digest, now, lineage.Remedy("ELSEWHERE", ""), train_ids=learnt)
-    assert "3 images" in lineage.check(config, before.digest, now, lineage.Remedy("", ""), "train", learnt)
+        lineage.check(config, before.digest, now, lineage.Remedy("ELSEWHERE", ""), train_ids=train_ids)
+    assert "3 images" in lineage.check(config, before.digest, now, lineage.Remedy("", ""), "train", train_ids)
 
 
 def forget(run: Run) -> None:

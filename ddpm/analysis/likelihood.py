@@ -156,10 +156,10 @@ def evaluate_source(
     mse = analytic_variance.mse_for(resolved, opened, network, compute, worker)
     resolved = dataclasses.replace(resolved, analytic_mse=mse)
     seen = lineage.from_json(opened.weights.data)
-    learnt = distributed.run_on_main(
-        lambda: checkpoint_files.learnt_at_step(opened.path, opened.weights.step) if seen else None
+    train_ids = distributed.run_on_main(
+        lambda: checkpoint_files.train_ids_at_step(opened.path, opened.weights.step) if seen else None
     )
-    yield from evaluate_into(folder, worker, compute.prepared(network), resolved, about, device, seen, learnt)
+    yield from evaluate_into(folder, worker, compute.prepared(network), resolved, about, device, seen, train_ids)
 
 
 def evaluate_into(
@@ -170,19 +170,19 @@ def evaluate_into(
     about: Mapping[str, Any],
     device: torch.device | str = "cpu",
     seen: Digest | None = None,
-    learnt: np.ndarray | None = None,
+    train_ids: np.ndarray | None = None,
 ) -> Iterator[Measured]:
     """Evaluates into a job's folder: settings.json at once, then the terms as improved-diffusion writes them,
     result.json.
 
-    about: recorded in both JSON files.  seen: digest of the data that the network was trained on.  learnt:
+    about: recorded in both JSON files.  seen: digest of the data that the network was trained on.  train_ids:
     identities of all images it was ever trained on, uint64 [n], where they are known.  Where it is stopped or fails,
     the images evaluated so far count.
     """
     job, config, settings = EvaluationJob(folder), resolved.config, resolved.request
     if job.result:
         raise UserError(f"{folder} already holds an evaluation: choose another --out.", code="already-exists")
-    dataset, where = open_images(config, settings, worker, seen, learnt)
+    dataset, where = open_images(config, settings, worker, seen, train_ids)
     count = min(settings.num_samples, len(dataset))
     recorded = {"evaluation": dataclasses.asdict(settings), "data": where, **about}
     if worker:
@@ -221,13 +221,13 @@ def open_images(
     settings: EvalConfig,
     worker: Worker | None,
     seen: Digest | None = None,
-    learnt: np.ndarray | None = None,
+    train_ids: np.ndarray | None = None,
 ) -> tuple[Dataset, dict[str, Any]]:
     """Opens the images to evaluate, and returns them with a record of data_dir, part and count.
 
     The network's own data is recognised by its digest, `seen`, under any path.  Several processes each read the images,
-    and wait for one another; where one cannot, or is asked to stop, all end.  learnt: uint64 [M], hashes of the images
-    that the network was trained on.
+    and wait for one another; where one cannot, or is asked to stop, all end.  train_ids: uint64 [M], hashes of the
+    images that the network was trained on.
     """
     mine = dataclasses.replace(config.data, data_dir=settings.data_dir or config.data.data_dir)
     mine = datasets.adjusted(mine, settings)
@@ -255,7 +255,7 @@ def open_images(
         split = datasets.part_of(place, settings.split)
         dataset = datasets.open_dataset(place, config.model, progress, split=split, seed=config.train.seed)
         its = dataclasses.replace(config, data=place)
-        changed = lineage.check(its, seen, dataset, REMEDY, split, learnt) if own else ""
+        changed = lineage.check(its, seen, dataset, REMEDY, split, train_ids) if own else ""
         return split, dataset, own, changed
 
     split, dataset, own, changed = distributed.run_on_all_ranks(opened)

@@ -69,13 +69,13 @@ def evaluate(
     from ddpm.models import backend
     from ddpm.planning import resolve
 
-    seen = learnt = None  # what the model was trained on, to know whether `data` is that
+    seen = train_ids = None  # what the model was trained on, to know whether `data` is that
     if opened := model.opened:
         seen = lineage.from_json(opened.weights.data)
-        learnt = checkpoint_files.learnt_at_step(opened.path, opened.weights.step) if seen else None
+        train_ids = checkpoint_files.train_ids_at_step(opened.path, opened.weights.step) if seen else None
     if request.threads:
         torch.set_num_threads(request.threads)
-    dataset, _ = likelihood.open_images(model.config, request, None, seen, learnt)
+    dataset, _ = likelihood.open_images(model.config, request, None, seen, train_ids)
     compute = backend.resolve_backend(request.kernels, "fp32", model.device)
     resolved = resolve.resolve_evaluation(model.config, dataclasses.replace(request, kernels=compute.kernels))
     resolved = dataclasses.replace(resolved, analytic_mse=model.analytic_mse(resolved.variance))

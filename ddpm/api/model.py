@@ -247,8 +247,7 @@ class Model:
         if found is None:
             raise UserError(
                 "The analytic variance of this model is not estimated yet: run `ddpm analytic --run RUN` on its"
-                " checkpoint, or"
-                " choose another variance.",
+                " checkpoint, or choose another variance.",
                 code="missing-value",
             )
         return tuple(found.mse)

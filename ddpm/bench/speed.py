@@ -171,7 +171,7 @@ class _SpeedBenchmark:
             memory.setdefault("yardstick", baseline.request("peak_bytes"))
         calls[case.name] = {}
         for num_images, rounds in self.call_rounds.items() if case != TORCH else ():
-            self.doing = f"model evaluations on {num_images} pictures: {case.words}"
+            self.doing = f"model evaluations on {num_images} images: {case.words}"
             # As sampling has: new processes, whose memory neither a training nor other batches have shaped.
             with (
                 BenchmarkProcess(codec.replace(self.config, case.settings)) as ours,

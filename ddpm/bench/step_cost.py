@@ -1,4 +1,4 @@
-"""What a training step costs on this machine: a few of them, on random pictures, before anything starts."""
+"""Measures what a training step costs on this machine: a few steps on random images."""
 
 import os
 import statistics
@@ -60,7 +60,7 @@ def measure_into(folder: Path, seconds: float = SECONDS) -> None:
 
 
 def noise(config: Config) -> Dataset:
-    """Random pictures of the right shape, and labels where there are classes."""
+    """Random images of the right shape, and labels where there are classes."""
     rng = np.random.default_rng(0)
     count, model = 2 * config.train.batch_size, config.model
     pixels = rng.integers(0, 256, (count, model.image_size, model.image_size, model.image_channels), dtype=np.uint8)
@@ -69,7 +69,7 @@ def noise(config: Config) -> Dataset:
 
 
 def _preview_seconds(trainer: Trainer) -> float:
-    """Seconds for one preview grid, from one step of drawing it."""
+    """Seconds for one preview grid, from one denoising step of it."""
     train = trainer.config.train
     settings = SampleConfig(
         num_samples=min(train.preview_samples, 16),

@@ -93,7 +93,7 @@ class BenchmarkWorker:
             files.write_json(folder / "config.json", codec.to_json(self.config))
             step_cost.measure_into(folder, seconds)
             status = Job(folder).status()
-            assert status is not None, "a measurement that ends has told its status"
+            assert status is not None, "a measurement that ends has written its status"
             return status.metrics
 
     def peak_bytes(self) -> int:

@@ -255,16 +255,16 @@ def _weights_in(value: Any, path: Path) -> Weights:
     return Weights(whole, codec.from_json(json.loads(about["config"])), about["step"], about["kind"], about.get("data"))
 
 
-def learnt_in(state: Mapping[str, Any]) -> np.ndarray | None:
+def train_ids_in(state: Mapping[str, Any]) -> np.ndarray | None:
     """Reads the identities of all images ever trained on from a state: uint64 [n]; None where it does not hold them."""
     kept = state.get("learnt")
     return None if kept is None else kept.numpy().view(np.uint64)
 
 
-def learnt_at_step(path: Path, step: int) -> np.ndarray | None:
+def train_ids_at_step(path: Path, step: int) -> np.ndarray | None:
     """Reads the same, uint64 [M], from the state file of a step in the folder of `path`; None where there is none."""
     state = path.with_name(f"state{step:06d}.pt")
-    return learnt_in(read(state)) if state.exists() else None
+    return train_ids_in(read(state)) if state.exists() else None
 
 
 def optimizer_of(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:

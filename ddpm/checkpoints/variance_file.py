@@ -13,7 +13,7 @@ class PredictionErrors(NamedTuple):
     """Errors of a network's predictions, from which the analytic variance is computed."""
 
     mse: list[float]  # [T] mean squared error of the predicted eps, t = 0 first
-    about: dict[str, Any]  # data, pictures, seed: what they were estimated on
+    about: dict[str, Any]  # data, number of images (key pictures), seed: what they were estimated on
 
 
 def path_for(weights: Path) -> Path:

@@ -106,13 +106,13 @@ def _settings(
         )
     optimizer = checkpoint_files.optimizer_of(newest.optimizer, weights.tensors) if newest.optimizer else None
     done = warm_start.updates(optimizer) or max(1, newest.step)
-    learnt, notes = _training(folder, newest, optimizer)
+    recovered, notes = _training(folder, newest, optimizer)
     progress(
         "Denoising a few images, to infer settings" if options.probe else "Reading settings",
         0,
         len(folder.steps),
     )
-    found = identify(weights.tensors, {**learnt, **flags}, newest.model, options.probe)
+    found = identify(weights.tensors, {**recovered, **flags}, newest.model, options.probe)
     config = codec.replace(
         found.config, {"total_steps": flags.get("total_steps") or flags.get("lr_anneal_steps") or done}
     )

@@ -104,16 +104,15 @@ def read_mask(config: Config, path: str) -> np.ndarray:
 
     Raises UserError for another size, and where it is black everywhere.
     """
-    picture = images.load(paths.full(path))
+    image = images.load(paths.full(path))
     size = config.model.image_size
-    if picture.size != (size, size):
+    if image.size != (size, size):
         raise UserError(
-            f"mask {path} has {picture.width} x {picture.height} pixels, and this model samples {_size(config)}:"
-            f" scale it"
-            " to that size.",
+            f"mask {path} has {image.width} x {image.height} pixels, and this model samples {_size(config)}:"
+            " scale it to that size.",
             code="wrong-size",
         )
-    white = np.asarray(images.convert(picture, 1)) > 127
+    white = np.asarray(images.convert(image, 1)) > 127
     if not white.any():
         raise UserError(
             f"mask {path} is black everywhere, so nothing new would be sampled: paint white what is to be new.",

@@ -38,8 +38,7 @@ def open_base(config: Config, base_samples: str) -> tuple[Source, bool] | None:
         if base_samples:
             raise UserError(
                 f"base_samples {base_samples} was given to a model that samples from noise alone: leave it out, or"
-                f" choose"
-                " a super-resolution model.",
+                " choose a super-resolution model.",
                 code="not-applicable",
             )
         return None

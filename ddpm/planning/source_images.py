@@ -71,8 +71,7 @@ def model_labels(config: Config, source: Source, path: str) -> np.ndarray:
         if len(wrong):
             raise UserError(
                 f"{path} has the label {wrong[0]}, and the model's go from 0 to {count - 1}: name the classes to"
-                " sample,"
-                " with --classes.",
+                " sample, with --classes.",
                 code="unknown-class",
             )
         return own[source.labels]

@@ -161,8 +161,7 @@ def _report_end(writer: SampleWriter, opened: OpenedModel) -> None:
     if change == "replaced":
         warning = (
             f"{name} was replaced during sampling: all images are from the weights that it held at first, not from"
-            f" those"
-            " it holds now."
+            " those it holds now."
         )
     writer.worker.beat(
         state="finished" if complete else "stopped",

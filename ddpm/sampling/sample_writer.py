@@ -130,8 +130,7 @@ class SampleWriter:
         sentence = (
             f"{formatting.plural(count, 'image')} of {self.resolved.request.num_samples} came out with values that are"
             f" NaN or infinite, and {'is' if count == 1 else 'are'} black there, first image {self._broken[0]}: the"
-            " network was"
-            " trained with other settings, or its training diverged."
+            " network was trained with other settings, or its training diverged."
         )
         if count == 1:
             log.warning("Image %d came out with values that are NaN or infinite, and is black there.", number)

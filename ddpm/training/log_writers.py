@@ -91,7 +91,7 @@ class RunLog:
                     self._lose(name, error)
 
     def write(self, row: Mapping[str, float]) -> str:
-        """Write a row; returns a sentence for whoever watches, if something went wrong."""
+        """Writes a row; returns a sentence for the status where something went wrong."""
         wrong = "" if self.csv.write(row) else "The disk is full: log lines wait in memory. Free some space."
         for name, writer in list(self._others.items()):
             try:

@@ -79,7 +79,7 @@ class TrainingLoop:
             log.warning("%s", sentence)
         self.means = Means(len(self.trainer.schedule))
         self.seconds_before = 0.0
-        self.learnt = lineage.merge_train_ids(
+        self.train_ids = lineage.merge_train_ids(
             np.empty(0, np.uint64), dataset
         )  # identities of all images ever trained on; None: not known
         self._restore()
@@ -152,11 +152,11 @@ class TrainingLoop:
     def _compare(self, found: Checkpoint, state: Mapping[str, Any]) -> None:
         """Reports whether the data is still what the run was trained on.  Raises UserError if it cannot be."""
         seen, count = lineage.from_json(state.get("data")), state.get("images", self.images)
-        learnt = checkpoint_files.learnt_in(state)
+        train_ids = checkpoint_files.train_ids_in(state)
         changed = distributed.run_on_all_ranks(
-            lambda: lineage.check(self.config, seen, self.dataset, resume.remedy(self.run, found), train_ids=learnt)
+            lambda: lineage.check(self.config, seen, self.dataset, resume.remedy(self.run, found), train_ids=train_ids)
         )
-        self.learnt = lineage.merge_train_ids(learnt, self.dataset)
+        self.train_ids = lineage.merge_train_ids(train_ids, self.dataset)
         if seen is None and count != self.images:
             changed = f"There are {self.images:,} images now and were {count:,}."
         if changed:
@@ -170,11 +170,11 @@ class TrainingLoop:
         start = distributed.run_on_main(lambda: warm_start.start_from(path, self.config))
         checkpoint_files.fit(self.trainer.model, start.weights["model"], path.name)
         self.trainer.load(start.weights, start.optimizer, start.state)
-        for sentence in start.told:
+        for sentence in start.notes:
             log.info("%s", sentence)
         now, seen = self.dataset.digest, lineage.from_json(start.seen)
-        mixed = lineage.count_mixed(start.learnt, self.dataset)
-        self.learnt = lineage.merge_train_ids(start.learnt, self.dataset)
+        mixed = lineage.count_mixed(start.train_ids, self.dataset)
+        self.train_ids = lineage.merge_train_ids(start.train_ids, self.dataset)
         if mixed or (mixed is None and now.held_out and (seen is None or seen.held_out != now.held_out)):
             notice = (
                 f"{path.name} may have been trained on images that are held out now: measured on these, the model may"
@@ -310,8 +310,8 @@ class TrainingLoop:
         """Saves a checkpoint.  If the disk is full it is tried again later, unless it `must` be saved now."""
         state = {"trainer": self.trainer.state(), "means": self.means.state(), "images": self.images}
         state["data"] = lineage.to_json(self.dataset.digest)
-        if self.learnt is not None:
-            state["learnt"] = torch.from_numpy(self.learnt.view(np.int64))
+        if self.train_ids is not None:
+            state["learnt"] = torch.from_numpy(self.train_ids.view(np.int64))
         distributed.run_on_main(lambda: self._write(state, must))
 
     def _write(self, state: dict[str, Any], must: bool) -> None:
@@ -365,12 +365,12 @@ class TrainingLoop:
         done = []
         compute = backend.resolve_backend(settings.kernels, settings.precision, self.device)
         resolved = resolve_request(self.config, settings, compute, images=small)
-        for drawn in engine.sample(compute.prepared(trainer.network()), resolved, self.device):
+        for progress in engine.sample(compute.prepared(trainer.network()), resolved, self.device):
             self.worker.beat()
             if distributed.broadcast_object(not stopping and "stop" in self.poll_requests()):
                 return  # the next step sees it too, and saves
-            if drawn.finished:
-                done.append(drawn.step.x.cpu())
+            if progress.finished:
+                done.append(progress.step.x.cpu())
         self.worker.beat(message="")
         if not distributed.is_main():
             return

@@ -23,20 +23,22 @@ from ddpm.runs.openai_folder import Files
 
 log = logging.getLogger("ddpm")
 
-ASKED = (*probe.NAMES, "num_heads_upsample", "image_size", "small_size")  # settings that a probe is told
+ASKED = (*probe.NAMES, "num_heads_upsample", "image_size", "small_size")  # settings that the probe compares with
 Progress = Callable[[str, int, int], None]  # (what is being done, files done, files in all)
 
 
 class Start(NamedTuple):
-    """Everything that a training goes on from."""
+    """Everything that training starts from."""
 
     weights: dict[str, dict[str, Tensor]]  # "model", "ema_0.9999" -> name -> tensor
     optimizer: dict[str, Any] | None
     state: dict[str, Any]  # as Trainer.state() gives it, but with random states fresh from the seed
-    told: list[str]  # sentences: what was found, and what was not
+    notes: list[str]  # sentences for the log: what was found, and what was not
     config: Config | None = None  # with which the file says that it was trained
     seen: dict[str, Any] | None = None  # the digest of what it was trained on, where the file says so
-    learnt: np.ndarray | None = None  # who was ever trained on, where the state beside it says so
+    train_ids: np.ndarray | None = (
+        None  # hashes of the images it was trained on, uint64 [M], where its state file is there
+    )
 
     @property
     def step(self) -> int:
@@ -45,41 +47,41 @@ class Start(NamedTuple):
 
 
 def start_from(path: Path, config: Config) -> Start:
-    """What `train.resume_checkpoint` begins with: a model file with the averages and the optimiser of its step.
+    """Reads what training starts from: a model file, with the averages and the optimiser of its step.
 
-    A file of averages is begun from as it is, without an optimiser.  Raises UserError for what cannot be read, or has
+    A file of averages is used as it is, without an optimiser.  Raises UserError for what cannot be read, or has
     no steps left to do.
     """
-    weights, beside = checkpoint_files.load_weights(path), openai_folder.files_of_same_step(path)
-    told: list[str] = []
+    weights, siblings = checkpoint_files.load_weights(path), openai_folder.files_of_same_step(path)
+    notes: list[str] = []
     if rate := openai_folder.ema_rate_of(path):
-        told.append(
-            f"{path.name} is an average of weights (rate {rate}): training begins from it, with a new optimiser."
+        notes.append(
+            f"{path.name} is an average of weights (rate {rate}): training starts from it, with a new optimiser."
         )
-        return _start({"model": weights.tensors}, None, weights, beside, config, told)
+        return _start({"model": weights.tensors}, None, weights, siblings, config, notes)
     found, optimizer = {"model": weights.tensors}, None
-    there = {str(float(rate)): file for rate, file in beside.averages.items()} if beside else {}
+    there = {str(float(rate)): file for rate, file in siblings.averages.items()} if siblings else {}
     for rate in config.train.ema_rates:
         if rate in there:
             found[f"ema_{rate}"] = checkpoint_files.load_weights(there[rate]).tensors
         else:
-            told.append(f"There is no average of rate {rate} beside {path.name}: it begins from the weights.")
-    if beside and beside.optimizer:
-        optimizer = checkpoint_files.optimizer_of(beside.optimizer, weights.tensors)
+            notes.append(f"There is no average of rate {rate} with {path.name}: it starts from the weights.")
+    if siblings and siblings.optimizer:
+        optimizer = checkpoint_files.optimizer_of(siblings.optimizer, weights.tensors)
     else:
-        told.append(f"There is no optimiser's file beside {path.name}: it begins anew.")
-    return _start(found, optimizer, weights, beside, config, told)
+        notes.append(f"There is no optimiser file with {path.name}: AdamW starts anew.")
+    return _start(found, optimizer, weights, siblings, config, notes)
 
 
 def _start(
     found: dict[str, dict[str, Tensor]],
     optimizer: dict[str, Any] | None,
     weights: Weights,
-    beside: Files | None,
+    siblings: Files | None,
     config: Config,
-    told: list[str],
+    notes: list[str],
 ) -> Start:
-    step = updates(optimizer) or weights.step or (beside.step if beside else 0)
+    step = updates(optimizer) or weights.step or (siblings.step if siblings else 0)
     name, total = Path(config.train.resume_checkpoint).name, config.train.total_steps
     if step >= total:
         raised = "lr_anneal_steps, and total_steps to the same" if config.train.lr_anneal_steps else "total_steps"
@@ -90,18 +92,18 @@ def _start(
     what = restored(found, optimizer)
     known = _known(Path(config.train.resume_checkpoint), weights.config)
     if known and config.model.class_cond and config.model.cond_drop_prob and not known.model.cond_drop_prob:
-        told.append(
+        notes.append(
             f"Its last label, {config.model.num_classes}, stands for no class from now on, whatever it was trained as."
         )
-    told = [*told, f"Beginning at step {step}: {what}"]
-    learnt = (
-        checkpoint_files.learnt_at_step(Path(config.train.resume_checkpoint), weights.step) if weights.data else None
+    notes = [*notes, f"Beginning at step {step}: {what}"]
+    train_ids = (
+        checkpoint_files.train_ids_at_step(Path(config.train.resume_checkpoint), weights.step) if weights.data else None
     )
-    return Start(found, optimizer, fresh_state(step, config), told, weights.config, weights.data, learnt)
+    return Start(found, optimizer, fresh_state(step, config), notes, weights.config, weights.data, train_ids)
 
 
 def restored(found: Mapping[str, Any], optimizer: Mapping[str, Any] | None) -> str:
-    """What there was, for the log."""
+    """Lists what was found, for the log."""
     averages = [kind.removeprefix("ema_") for kind in found if kind != "model"]
     parts = [
         "weights",

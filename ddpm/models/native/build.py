@@ -90,7 +90,9 @@ def _loaded() -> ctypes.CDLL:
         raise Failed(f"CXX names {asked}, which is not there" if asked else "there is no C++ compiler (g++ or clang++)")
     with _folder() as folder:
         library = folder / f"{_fingerprint(command)}.so"
-        with locks.locked(folder / "lock", seconds=3 * PATIENCE):  # who starts beside us waits for the same file
+        with locks.locked(
+            folder / "lock", seconds=3 * PATIENCE
+        ):  # a process that starts at the same time waits for the file
             if _whole(library):
                 with contextlib.suppress(OSError, AttributeError):  # of another system: once more
                     return opened(library)
@@ -104,7 +106,7 @@ def _loaded() -> ctypes.CDLL:
 
 
 def _of(library: Path) -> Path:
-    """The file beside it that holds its checksum."""
+    """The file next to it that holds its checksum."""
     return library.with_suffix(".json")
 
 
@@ -169,9 +171,9 @@ def compile_all(compiler: Command, library: Path, processor: str = PROCESSOR) ->
                     )
                 )
             for process in running:
-                _, told = process.communicate(timeout=PATIENCE)
+                _, output = process.communicate(timeout=PATIENCE)
                 if process.returncode:
-                    raise Failed(f"{Path(compiler[0]).name} failed ({_gist(told)})")
+                    raise Failed(f"{Path(compiler[0]).name} failed ({_gist(output)})")
         except subprocess.TimeoutExpired as error:
             raise Failed(f"{Path(compiler[0]).name} took more than {PATIENCE:.0f} s") from error
         finally:
@@ -194,9 +196,9 @@ def _run(command: list[str]) -> str:
     return done.stdout
 
 
-def _gist(told: str) -> str:
+def _gist(output: str) -> str:
     """The line that says what is wrong."""
-    lines = [line.strip() for line in told.splitlines() if line.strip()]
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
     return next((line for line in lines if "error" in line.lower()), lines[-1] if lines else "it said nothing")
 
 

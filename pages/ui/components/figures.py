@@ -128,8 +128,8 @@ def lines(
 def trace(common: dict[str, Any], x: np.ndarray, y: np.ndarray, most: int, **more: Any) -> dict[str, Any]:
     """A trace thinned to `most` points, with a hover label unless it is switched off."""
     x, y = metrics.downsample(x, y, most)
-    told = {} if more.get("hoverinfo") == "skip" else {"hovertemplate": "%{y:.4g}"}
-    return {**common, "x": numbers(x), "y": numbers(y), **told, **more}
+    hover = {} if more.get("hoverinfo") == "skip" else {"hovertemplate": "%{y:.4g}"}
+    return {**common, "x": numbers(x), "y": numbers(y), **hover, **more}
 
 
 def not_a_number(

@@ -21,14 +21,14 @@ TASKS_OF = {"to_seed": ("interpolate",), "strength": ("vary",), "resample": ("in
 def show(one: SampleJob, other: SampleJob, config: Config) -> None:
     """Shows both grids at the same scale, and a table of the settings that differ."""
     both = [samples.image(job) for job in (one, other)]
-    longest = max((max(picture.size) for picture in both if picture), default=1)
-    for cell, job, picture in zip(st.columns(2), (one, other), both, strict=True):
+    longest = max((max(grid.size) for grid in both if grid), default=1)
+    for cell, job, grid in zip(st.columns(2), (one, other), both, strict=True):
         with cell:
             st.markdown(f"**{job_progress.started_at(job)}**")
-            if picture:
-                side = max(1, round(SIDE * max(picture.size) / longest))
+            if grid:
+                side = max(1, round(SIDE * max(grid.size) / longest))
                 st.image(
-                    thumbnails.png(thumbnails.fitted(picture, side)), output_format="PNG", alt=f"Samples of {job.name}"
+                    thumbnails.png(thumbnails.fitted(grid, side)), output_format="PNG", alt=f"Samples of {job.name}"
                 )
             else:
                 st.caption("No image was completed.")
