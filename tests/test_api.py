@@ -228,6 +228,9 @@ def test_noise_of_ones_own(model: Model) -> None:
         with pytest.raises(UserError) as raised:
             model.sample(n, noise=noise, steps=4)
         assert raised.value.code == "wrong-size"
+    with pytest.raises(UserError) as raised:
+        model.sample(noise=x_T, steps=4, task="interpolate")
+    assert raised.value.code == "conflicting-settings"
 
 
 def test_classes(model: Model) -> None:

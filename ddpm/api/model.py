@@ -204,6 +204,11 @@ class Model:
                 f"The noise has shape {list(noise.shape)}, and this model takes [{wanted}]: give noise of this shape.",
                 code="wrong-size",
             )
+        if noise is not None and settings.get("task", "sample") not in ("sample", "draw"):
+            raise UserError(
+                f"Noise was given, and task {settings['task']} begins with an image or its own noise: leave it out.",
+                code="conflicting-settings",
+            )
         asked = {
             "num_samples": n or (16 if noise is None else len(noise)),
             "steps": steps or 0,

@@ -18,6 +18,7 @@ from ddpm.runs.runs import Run
 from ddpm.runs.worker import Worker
 
 if TYPE_CHECKING:
+    from ddpm.data.datasets import Dataset
     from ddpm.training.trainer import Report, Trainer
 
 RESUME_SETTINGS = {"data_dir", "enlarge", "skip_broken"}  # a run that is resumed may have these changed
@@ -66,17 +67,17 @@ def train(
         named = isinstance(run, str) and path.name == run
         created = runs.create_run(Path(runs_dir) if named else path.parent, path.name, config)
         return Training(_train_run(created))
+    return Training(_train_in_memory(config, dataset))
+
+
+def _train_in_memory(config: Config, dataset: "Dataset") -> Iterator[Any]:
     from ddpm.compute import distributed
     from ddpm.training.trainer import Trainer
 
     distributed.set_num_threads(config.train.threads)
-    trainer = Trainer(config, dataset, distributed.device())
-    return Training(_train_in_memory(trainer))
-
-
-def _train_in_memory(trainer: "Trainer") -> Iterator[Any]:
-    yield None, trainer
     try:
+        trainer = Trainer(config, dataset, distributed.device())
+        yield None, trainer
         for report in trainer.steps(trainer.config.train.total_steps):
             yield report
             if report.diverged:

@@ -29,7 +29,7 @@ class JsonParser(argparse.ArgumentParser):
     """A parser whose errors are a UserError instead of the usage on stderr and an exit."""
 
     def error(self, message: str) -> NoReturn:
-        raise UserError(f"{self.prog}: {message}: see `{self.prog} --help`.", code="usage")
+        raise UserError(f"{message[:1].upper()}{message[1:]}: see `{self.prog} --help`.", code="usage")
 
 
 def add_json_flag(parser: argparse.ArgumentParser) -> None:
