@@ -194,7 +194,7 @@ def test_a_taken_name_and_a_name_with_a_path(fake_run: Callable[..., Run]) -> No
     assert "already a run named mine: mine-2 is free" in said(at)
     assert button(at, "Start").disabled
     at.text_input(key="train.name").set_value("../mine").run()
-    assert "cannot be a folder's name" in said(at)
+    assert "'../mine' is not valid" in said(at)
     assert button(at, "Start").disabled
     at.text_input(key="train.name").set_value("other").run()
     assert not button(at, "Start").disabled
