@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 import torch
 from openpyxl import load_workbook
 from PIL import Image
+from tiny import MODEL_FLAGS
 from waiting import PATIENCE, until
 
 from ddpm.cli import main
@@ -24,44 +26,11 @@ from ddpm.runs.runs import Run
 TINY = [
     "--data_dir",
     "cifar10-mini",
-    "--image_size",
-    "8",
-    "--num_channels",
-    "32",
-    "--num_res_blocks",
-    "1",
-    "--channel_mult",
-    "1",
-    "--num_heads",
-    "1",
-    "--attention_resolutions",
-    "8",
-    "--diffusion_steps",
-    "20",
-    "--noise_schedule",
-    "cosine",
-    "--batch_size",
-    "4",
-    "--microbatch",
-    "2",
-    "--dropout",
-    "0.2",
-    "--class_cond",
-    "True",
-    "--random_flip",
-    "True",
-    "--ema_rate",
-    "0.9,0.99",
-    "--log_interval",
-    "3",
-    "--sample_interval",
-    "10",
-    "--preview_samples",
-    "4",
-    "--preview_steps",
-    "3",
-    "--threads",
-    "1",
+    *MODEL_FLAGS,
+    *shlex.split(
+        "--batch_size 4 --microbatch 2 --dropout 0.2 --class_cond True --random_flip True --ema_rate 0.9,0.99 "
+        "--log_interval 3 --sample_interval 10 --preview_samples 4 --preview_steps 3 --threads 1"
+    ),
 ]
 
 
@@ -346,26 +315,7 @@ def test_a_checkpoint_of_other_flags(tmp_path: Path) -> None:
     assert "cut short" in ddpm("sample", "--model_path", "cut.pt", "--out", "y", cwd=tmp_path, code=2)
     foreign = torch.load(tmp_path / path, weights_only=True)
     torch.save(dict(foreign), tmp_path / "foreign.pt")  # as another program writes it: without settings
-    flags = [
-        "--image_size",
-        "8",
-        "--num_channels",
-        "32",
-        "--num_res_blocks",
-        "1",
-        "--channel_mult",
-        "1",
-        "--num_heads",
-        "1",
-        "--attention_resolutions",
-        "8",
-        "--diffusion_steps",
-        "20",
-        "--noise_schedule",
-        "cosine",
-        "--class_cond",
-        "True",
-    ]
+    flags = [*MODEL_FLAGS, "--class_cond", "True"]
     drawing = ["--num_samples", "2", "--timestep_respacing", "5"]
     ddpm("sample", "--model_path", "foreign.pt", *flags, *drawing, "--out", "f", cwd=tmp_path)
     assert (tmp_path / "f" / "samples_2x8x8x3.npz").exists()

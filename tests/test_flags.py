@@ -205,33 +205,11 @@ def test_old_super_resolution() -> None:
 # --- its environment
 
 
-SMALL = [
-    "--image_size",
-    "8",
-    "--num_channels",
-    "32",
-    "--num_res_blocks",
-    "1",
-    "--channel_mult",
-    "1",
-    "--num_heads",
-    "1",
-    "--attention_resolutions=",
-    "--diffusion_steps",
-    "10",
-    "--noise_schedule",
-    "cosine",
-    "--batch_size",
-    "2",
-    "--total_steps",
-    "2",
-    "--sample_interval",
-    "0",
-    "--ema_rate",
-    "0.9",
-    "--threads",
-    "1",
-]
+SMALL = shlex.split(
+    "--image_size 8 --num_channels 32 --num_res_blocks 1 --channel_mult 1 --num_heads 1 --attention_resolutions= "
+    "--diffusion_steps 10 --noise_schedule cosine --batch_size 2 --total_steps 2 --sample_interval 0 --ema_rate 0.9 "
+    "--threads 1"
+)
 
 
 def test_a_run_in_the_folder_that_was_named(

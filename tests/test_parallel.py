@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 import torch
 import two_processes
 from test_cli import contents, ddpm, wait_for_step
+from tiny import MODEL_FLAGS
 from waiting import PATIENCE
 
 from ddpm.checkpoints import checkpoint_files
@@ -26,45 +28,10 @@ TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--np
 TINY = [
     "--data_dir",
     "cifar10-mini",
-    "--image_size",
-    "8",
-    "--num_channels",
-    "32",
-    "--num_res_blocks",
-    "1",
-    "--channel_mult",
-    "1",
-    "--num_heads",
-    "1",
-    "--attention_resolutions",
-    "8",
-    "--diffusion_steps",
-    "20",
-    "--noise_schedule",
-    "cosine",
-    "--ema_rate",
-    "0.9",
-    "--log_interval",
-    "3",
-    "--sample_interval",
-    "0",
-    "--threads",
-    "1",
+    *MODEL_FLAGS,
+    *shlex.split("--ema_rate 0.9 --log_interval 3 --sample_interval 0 --threads 1"),
 ]
-DRAWING = [
-    "--num_samples",
-    "7",
-    "--batch_size",
-    "2",
-    "--use_ddim",
-    "True",
-    "--timestep_respacing",
-    "4",
-    "--eta",
-    "0.5",
-    "--threads",
-    "1",
-]
+DRAWING = shlex.split("--num_samples 7 --batch_size 2 --use_ddim True --timestep_respacing 4 --eta 0.5 --threads 1")
 
 
 def start(*arguments: str | Path, cwd: Path) -> subprocess.Popen[str]:

@@ -105,25 +105,10 @@ def test_paths_are_kept_from_the_root_of_the_disk(
 ) -> None:
     """Resumed from a folder in which another one has its name, a run learns the same classes as before."""
     monkeypatch.chdir(images.parent)
-    small = [
-        "--image_size",
-        "8",
-        "--num_channels",
-        "32",
-        "--num_res_blocks",
-        "1",
-        "--channel_mult",
-        "1",
-        "--attention_resolutions=",
-        "--diffusion_steps",
-        "20",
-        "--noise_schedule",
-        "cosine",
-        "--sample_interval",
-        "0",
-        "--threads",
-        "1",
-    ]
+    small = shlex.split(
+        "--image_size 8 --num_channels 32 --num_res_blocks 1 --channel_mult 1 --attention_resolutions= "
+        "--diffusion_steps 20 --noise_schedule cosine --sample_interval 0 --threads 1"
+    )
     assert (
         main.main(
             [
