@@ -540,12 +540,12 @@ def test_a_run_begins_from_a_model_file(folder: Path, runs_dir: Path) -> None:
     assert [r.step for r in reports] == [202, 203]
 
 
-def test_what_is_missing_beside_it_is_said(folder: Path, runs_dir: Path) -> None:
+def test_what_is_missing_next_to_it_is_said(folder: Path, runs_dir: Path) -> None:
     (folder / "opt000200.pt").unlink()
     (folder / "ema_0.9_000200.pt").unlink()
     loop, told = begin(folder / "model000200.pt", runs_dir)
-    assert "no average of rate 0.9 beside" in told
-    assert "no optimiser's file" in told
+    assert "no average of rate 0.9 with model000200.pt" in told
+    assert "no optimiser file" in told
     assert loop.trainer.step == 200
 
 
