@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from ddpm.checkpoints import identify, probe
+from ddpm.checkpoints import denoising_bench, identify, probe
 from ddpm.checkpoints.probe import Heads, Process, Verdict
 from ddpm.config import codec
 from ddpm.config.model import ModelConfig
@@ -41,7 +41,7 @@ TRUTHS: dict[str, dict[str, Any]] = {
 }
 STEPS = {"eps": 150, "x_start": 200, "x_prev": 200}
 FILE = Path("unknown.pt")
-LEVELS = np.ones(len(probe.LEVELS), bool)
+LEVELS = np.ones(len(denoising_bench.LEVELS), bool)
 USUAL = Process("linear", 1000, True)
 
 
@@ -208,13 +208,13 @@ def test_heads_that_differ_by_level_and_both_orders_are_tried() -> None:
     config = codec.replace(
         Config(), {**NETWORK, "image_size": 16, "channel_mult": "1,2", "attention_resolutions": "16,8"}
     )
-    ways = list(probe._heads(config))
-    assert len(set(ways)) == len(ways)
-    assert ways[0] == Heads(4, -1, False)
-    assert {Heads(1, -1, False), Heads(2, -1, True), Heads(4, 16, False), Heads(4, 16, True)} <= set(ways)
-    assert Heads(1, -1, True) not in ways  # the same as without
+    candidates = list(denoising_bench.heads_to_try(config))
+    assert len(set(candidates)) == len(candidates)
+    assert candidates[0] == Heads(4, -1, False)
+    assert {Heads(1, -1, False), Heads(2, -1, True), Heads(4, 16, False), Heads(4, 16, True)} <= set(candidates)
+    assert Heads(1, -1, True) not in candidates  # the same as without
     alike = codec.replace(config, {"channel_mult": "1,1"})
-    assert not [way for way in probe._heads(alike) if way.num_head_channels != -1]
+    assert not [heads for heads in denoising_bench.heads_to_try(alike) if heads.num_head_channels != -1]
 
 
 @pytest.mark.parametrize(("count", "told"), [(6, set()), (15, set()), (16, {"diffusion_steps", "rescale_timesteps"})])
@@ -236,7 +236,7 @@ def test_T_of_a_step_back_is_told_on_many_images_alone(
 def test_a_small_network_is_asked_with_every_T_however_few_the_images() -> None:
     config = codec.replace(Config(), NETWORK)
     pixels = datasets.open_dataset(DataConfig(data_dir="cifar10-mini", enlarge=True), config.model).images[:4]
-    bench = probe._Bench({}, config, datasets.Dataset(pixels, None, (), ()), ())
+    bench = denoising_bench.DenoisingBench({}, config, datasets.Dataset(pixels, None, (), ()), ())
     assert bench.steps == [1000, 4000, 250, 100, 50]
     assert len(bench.x_start) == 4
 
@@ -244,6 +244,6 @@ def test_a_small_network_is_asked_with_every_T_however_few_the_images() -> None:
 def test_large_networks_are_asked_in_the_usual_ways_alone() -> None:
     config = codec.replace(Config(), dict(image_size=64, num_channels=128, diffusion_steps=300))
     dataset = datasets.open_dataset(DataConfig(data_dir="cifar10-mini", enlarge=True), config.model)
-    bench = probe._Bench({}, config, dataset, ())
+    bench = denoising_bench.DenoisingBench({}, config, dataset, ())
     assert bench.steps == [300, 1000, 4000]
-    assert len(bench.x_start) < probe.FEW
+    assert len(bench.x_start) < denoising_bench.FEW

@@ -3,40 +3,26 @@
 Weights do not determine the schedule, T, the scale of timesteps, what is predicted, or how attention is split into
 heads.  A network that is evaluated with wrong settings denoises worse; but one that has learnt little denoises badly
 with any, and then small differences mean nothing.  So a setting counts as found only where the network clearly beats a
-filter that knows
-nothing but the variance of pixels, and every other value of that setting is worse at all noise levels at which it does,
-by more than chance and by enough to matter.  Of everything else the probe says that it cannot tell.
+filter that
+knows nothing but the variance of pixels, and every other value of that setting is worse at all noise levels at which it
+does, by more than chance and by enough to matter.  Of everything else the probe says that it cannot tell.
 """
 
-import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from ddpm import formatting, schedules
-from ddpm.config import codec, validation
+from ddpm import formatting
+from ddpm.checkpoints.denoising_bench import ATTENTION, LEAST, LEVELS, MOST, DenoisingBench, Heads, Process
 from ddpm.config.training import Config, DataConfig
 from ddpm.data.datasets import Dataset, open_dataset
-from ddpm.diffusion import denoiser
-from ddpm.diffusion.process import at, q_posterior_mean, q_sample, x_start_from_eps
-from ddpm.models import backend
-from ddpm.models.unet import build
-from ddpm.planning import architecture, memory
-from ddpm.storage import images
 
-LEVELS = (0.98, 0.9, 0.75, 0.5, 0.25, 0.12, 0.05, 0.0001)  # alphas_cumprod at which images are denoised
-WORK = 500e6  # bytes of activations that the images may make together: large networks are shown fewer
-LEAST, MOST = 3, 32  # images
 FIRST = 8  # images that all candidates are evaluated with; clearly worse ones are then dropped
-FEW = 8  # a network for which memory allows no more images is large: only the usual settings are tried
 ENOUGH = 16  # images, without which T of networks that predict x_prev, where it matters least, is not inferred
-USUAL_STEPS, OTHER_STEPS = (1000, 4000), (250, 100, 50)  # T that are tried
-HEADS, HEAD_CHANNELS = (1, 2, 4, 8, 16, 32, 64), (16, 32, 64, 128)  # num_heads and num_head_channels that are tried
 
 CERTAIN = 3.0  # a difference of means counts from so many standard errors on
 CLEAR = 0.22  # ... and the network beats the filter where the logarithm of its error is less by so much
@@ -52,29 +38,7 @@ PREDICTIONS = {
     "x_prev": (False, True),
 }  # predict_xstart, predict_xprev
 PROCESS = ("noise_schedule", "diffusion_steps", "rescale_timesteps", "predict_xstart", "predict_xprev")
-ATTENTION = ("num_heads", "num_head_channels", "use_new_attention_order")
 NAMES = (*PROCESS, *ATTENTION)
-
-
-class Process(NamedTuple):
-    """How timesteps are scaled: with T = 1000, rescale_timesteps makes no difference."""
-
-    noise_schedule: str
-    diffusion_steps: int
-    rescale_timesteps: bool
-
-    @property
-    def scale(self) -> int:
-        """Timesteps reach the network as numbers from 0 up to this."""
-        return 1000 if self.rescale_timesteps else self.diffusion_steps
-
-
-class Heads(NamedTuple):
-    """How attention is split."""
-
-    num_heads: int
-    num_head_channels: int
-    use_new_attention_order: bool
 
 
 class Verdict(NamedTuple):
@@ -159,7 +123,7 @@ def verdict(tensors: Mapping[str, Tensor], config: Config, dataset: Dataset, lab
 
     tensors: name -> [...].  labels: those that a class-conditional network knows; all of them if empty.
     """
-    bench = _Bench(tensors, config, dataset, labels)
+    bench = DenoisingBench(tensors, config, dataset, labels)
     own = Heads(*(getattr(config.model, name) for name in ATTENTION))
     found: dict[str, Any] = {}
     worse: dict[tuple[str, Any], float] = {}
@@ -194,7 +158,7 @@ def verdict(tensors: Mapping[str, Tensor], config: Config, dataset: Dataset, lab
     return Verdict(found, score, worse, len(bench.x_start), tried)
 
 
-def _prediction(bench: "_Bench", heads: Heads) -> tuple[str, np.ndarray, bool]:
+def _prediction(bench: DenoisingBench, heads: Heads) -> tuple[str, np.ndarray, bool]:
     """Infers what is predicted ("" where unclear), the informative noise levels, and whether they allow more."""
     nothing = "", np.zeros(len(LEVELS), bool), False
     if len(bench.x_start.unique(dim=0)) < LEAST or bench.variance < FLAT:
@@ -234,7 +198,7 @@ class _Compared(NamedTuple):
 
 
 def _compared(
-    bench: "_Bench",
+    bench: DenoisingBench,
     candidates: list[Candidate],
     prediction: str,
     levels: np.ndarray,
@@ -298,117 +262,3 @@ def _more(errors: np.ndarray, best: np.ndarray, levels: np.ndarray) -> float:
 def _error(values: np.ndarray) -> np.ndarray:
     """Standard error of the mean over images, the last axis."""
     return np.asarray(values.std(axis=-1, ddof=1) / values.shape[-1] ** 0.5)
-
-
-class _Bench:
-    """Images and noise, the same for everyone, and the errors measured so far."""
-
-    def __init__(self, tensors: Mapping[str, Tensor], config: Config, dataset: Dataset, labels: Sequence[int]):
-        self.tensors, self.config = dict(tensors), config
-        settings, model = config.diffusion, config.model
-        most = max(WORK / memory.activation_bytes(model, memory.TORCH), LEAST)
-        count = int(min(most, MOST, len(dataset)))
-        self.rows = max(1, int(4 * WORK / memory.activation_bytes(model, memory.TORCH)))  # through the network at once
-        self.steps = list(
-            dict.fromkeys((settings.diffusion_steps, *USUAL_STEPS, *(OTHER_STEPS if most >= FEW else ())))
-        )
-        # Other T on the scale of 0 to 1000 differ only in what a step back is.
-        self.processes = [
-            Process(schedule, T, rescale)
-            for schedule in schedules.BETAS
-            for T, rescale in ((1000, True), *((T, False) for T in self.steps if T != 1000))
-            if schedules.possible(schedule, T)
-        ]
-        self.tried = list(self.processes)
-        self.heads = list(_heads(config))
-        chosen = np.linspace(0, len(dataset) - 1, count).astype(int)
-        pixels, labels_there = dataset.take(chosen)
-        self.x_start = torch.from_numpy(images.to_float(pixels))
-        self.mean, self.variance = float(self.x_start.mean()), float(self.x_start.var())
-        rng = torch.Generator().manual_seed(0)
-        self.noise = [torch.randn(self.x_start.shape, generator=rng) for _ in LEVELS]
-        self.condition: dict[str, Tensor] = {}
-        if model.class_cond:
-            known = labels or range(model.num_classes)
-            own = labels_there if config.data.data_dir else None
-            y = [known[k % len(known)] for k in range(count)] if own is None else own.tolist()
-            self.condition["y"] = torch.tensor(y).clamp(max=model.num_classes - 1)
-        if model.small_size:
-            self.condition["low_res"] = F.interpolate(self.x_start, (model.small_size, model.small_size), mode="area")
-        self._errors: dict[tuple[Process, Heads], dict[str, np.ndarray]] = {}
-
-    def try_all(self) -> None:
-        """From now on, T count that make no other scale."""
-        more = [
-            Process(s, T, True) for s in schedules.BETAS for T in self.steps if T != 1000 and schedules.possible(s, T)
-        ]
-        self.tried = [*self.processes, *more]
-
-    def errors(self, process: Process, heads: Heads, count: int) -> dict[str, np.ndarray]:
-        """With `count` images, for each of PREDICTIONS the logarithm of the error [levels, N]: over the filter's, but
-        for x_prev.
-
-        "left" is the share of its input that the network's output leaves.
-        """
-        known = self._errors.setdefault((process, heads), {})
-        done, whole = known["left"].shape[1] if known else 0, min(count, len(self.x_start))
-        if done < whole:
-            more = self._measure(process, heads, slice(done, whole))
-            known |= {name: np.concatenate([known[name], e], axis=1) if known else e for name, e in more.items()}
-        return {name: e[:, :whole] for name, e in known.items()}
-
-    def _measure(self, process: Process, heads: Heads, images: slice) -> dict[str, np.ndarray]:
-        network = build(codec.replace(self.config, heads._asdict()).model)
-        network.load_state_dict(self.tensors)
-        backend.resolve_backend("auto", "fp32", torch.device("cpu")).prepared(network.eval())
-        full = schedules.named(process.noise_schedule, process.diffusion_steps)
-        scale = codec.replace(self.config, {"rescale_timesteps": process.rescale_timesteps}).diffusion
-        times = [int(np.abs(full.alphas_cumprod - level).argmin()) for level in LEVELS]
-        x_start = self.x_start[images].repeat(len(LEVELS), 1, 1, 1)
-        t = torch.tensor(times).repeat_interleave(len(x_start) // len(LEVELS))
-        noise = torch.cat([noise[images] for noise in self.noise])
-        x_t = q_sample(full, x_start, t, noise)
-        outputs = [
-            network(
-                x_t[rows],
-                denoiser.network_time(scale, full.T, t[rows]),
-                **{k: v[images].repeat(len(LEVELS), *[1] * (v.ndim - 1))[rows] for k, v in self.condition.items()},
-            )
-            for rows in torch.arange(len(t)).split(self.rows)
-        ]
-        output = torch.cat(outputs)[:, : x_t.shape[1]]
-        signal = at(full.alphas_cumprod**0.5, t, x_t)
-        gain = signal * self.variance / (signal**2 * self.variance + 1 - signal**2)
-        linear = _mse(self.mean + gain * (x_t - signal * self.mean), x_start)
-        found = {
-            "eps": (_mse(x_start_from_eps(full, x_t, t, output), x_start) / linear).log(),
-            "x_start": (_mse(output, x_start) / linear).log(),
-            "x_prev": _mse(output, q_posterior_mean(full, x_start, x_t, t)).log(),
-            "left": _mse(output, x_t) / _mse(x_t, torch.zeros(())),
-        }
-        return {name: values.reshape(len(LEVELS), -1).numpy() for name, values in found.items()}
-
-
-def _mse(a: Tensor, b: Tensor) -> Tensor:
-    """[N]: the mean squared difference of each image."""
-    return (a - b).double().square().flatten(1).mean(dim=1)
-
-
-def _heads(config: Config) -> Iterator[Heads]:
-    """Yields the distinct splits of attention into heads for this network, that of `config` first."""
-    model = config.model
-    own = Heads(*(getattr(model, name) for name in ATTENTION))
-    usual = [Heads(n, -1, False) for n in HEADS]
-    seen = set()
-    by_width = [Heads(model.num_heads, n, False) for n in HEAD_CHANNELS]
-    for heads, other in itertools.product((own, *usual, *by_width), (False, True)):
-        candidate = heads._replace(use_new_attention_order=heads.use_new_attention_order != other)
-        changed = codec.replace(config, candidate._asdict())
-        if list(validation.network_problems(changed)):
-            continue
-        layers = architecture.plan(changed.model, changed.model.in_channels).layers
-        counts = tuple(layer.heads for layer in layers if isinstance(layer, architecture.Attention))
-        key = counts, candidate.use_new_attention_order and max(counts) > 1
-        if key not in seen:
-            seen.add(key)
-            yield candidate
