@@ -12,6 +12,8 @@ from pathlib import Path
 import fake_run
 import pytest
 from app_page import ROOT, open_page, said, text
+from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
+from streamlit.runtime.forward_msg_queue import ForwardMsgQueue
 from streamlit.testing.v1 import AppTest
 from waiting import until
 
@@ -42,6 +44,28 @@ def test_a_live_run(page: str, runs_dir: Path) -> None:
     with Worker(run.folder, 100) as worker:
         worker.beat(state="running", step=40, steps_per_second=4.0, seconds_left=15.0, now=True)
         open_page(page).run()
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_busy_server_may_drop_what_any_fragment_has_queued(
+    page: str, runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Streamlit does where a fragment's timer fires before the page's run has been sent."""
+    messages: list[ForwardMsg] = []
+    monkeypatch.setattr(ForwardMsgQueue, "_before_enqueue_msg", messages.append)
+    run = fake_run.write(runs_dir, "live", steps=40, state="running", total=100)
+    with Worker(run.folder, 100) as worker:
+        worker.beat(state="running", step=40, steps_per_second=4.0, seconds_left=15.0, now=True)
+        open_page(page)
+    fragments = {message.auto_rerun.fragment_id for message in messages if message.HasField("auto_rerun")}
+    assert len(fragments) >= {"app.py": 1, "pages/monitor.py": 4}.get(page, 0)
+    for dropped in (None, *fragments):
+        children: dict[tuple[int, ...], int] = {}
+        deltas = (m for m in messages if m.HasField("delta") and m.delta.fragment_id != dropped)
+        for path in (tuple(message.metadata.delta_path) for message in deltas):
+            parent, index = path[:-1], path[-1]
+            assert index <= children.get(parent, 0), f"{path} without {dropped}"
+            children[parent] = max(children.get(parent, 0), index + 1)
 
 
 @pytest.mark.parametrize("page", PAGES)

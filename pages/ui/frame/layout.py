@@ -149,7 +149,12 @@ def errors(stop: bool = False) -> Iterator[None]:
 
 
 def fragment(run_every: float | None = None) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Streamlit's fragment, a part of the page that reruns by itself; errors are shown in its place."""
+    """Streamlit's fragment, a part of the page that reruns by itself; errors are shown in its place.
+
+    It stands in a container of the page's: when a fragment's timer fires while the page still runs on a busy machine,
+    Streamlit drops what the page's run has queued for that fragment.  Without the container, whatever follows the
+    fragment would then name a place in the page that does not exist yet, and the browser shows an error instead.
+    """
 
     def decorate(render: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(render)
@@ -157,7 +162,11 @@ def fragment(run_every: float | None = None) -> Callable[[Callable[..., None]], 
             with errors():
                 render(*args, **kwargs)
 
-        return st.fragment(run_every=run_every)(boxed)
+        def contained(*args: Any, **kwargs: Any) -> None:
+            with st.container():
+                st.fragment(run_every=run_every)(boxed)(*args, **kwargs)
+
+        return contained
 
     return decorate
 
