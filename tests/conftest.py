@@ -79,6 +79,13 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         os.environ["DDPM_CACHE"] = before
 
 
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of the test's own, for one that looks into it or at the only copy of what it decodes."""
+    monkeypatch.setenv("DDPM_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
 @pytest.fixture(scope="session", autouse=True)
 def shares(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Who else computes on this machine is nothing to the tests, nor to the processes that they start."""

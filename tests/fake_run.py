@@ -2,7 +2,7 @@
 
     python tests/fake_run.py NAME --runs_dir runs --steps 2000 --rate 20 --log_interval 1
 
-As a process it holds the lock, beats, appends to progress.csv, draws previews and hears requests, at `rate` steps
+As a process it holds the lock, beats, appends to progress.csv, samples previews and hears requests, at `rate` steps
 a second.  `write` makes the folder of one that has already ended.
 """
 
@@ -43,7 +43,7 @@ def config(steps: int, **settings: Any) -> Config:
 
 
 def row(step: int, rng: random.Random, rate: float = 10.0, batch: int = 16) -> dict[str, float]:
-    """A line of progress.csv as a small network on easy pictures would write it."""
+    """A line of progress.csv as a small network on easy images would write it."""
     loss = (0.035 + 0.95 * math.exp(-step / 60) + 0.12 * math.exp(-step / 700)) * math.exp(rng.gauss(0, 0.13))
     quarters = {f"q{q}": loss * (1.9, 1.1, 0.6, 0.4)[q] * math.exp(rng.gauss(0, 0.1)) for q in range(4)}
     return {
@@ -61,7 +61,7 @@ def row(step: int, rng: random.Random, rate: float = 10.0, batch: int = 16) -> d
     }
 
 
-def picture(step: int, total: int, tile: int = 32, side: int = 4) -> bytes:
+def image(step: int, total: int, tile: int = 32, side: int = 4) -> bytes:
     """A grid of coloured discs that come out of the noise, as PNG."""
     rng = np.random.default_rng(7)
     clear = min(1.0, 1.4 * step / max(total, 1))
@@ -80,7 +80,7 @@ def picture(step: int, total: int, tile: int = 32, side: int = 4) -> bytes:
 
 
 def save_preview(run: Run, step: int, total: int) -> None:
-    files.write_bytes(run.folder / "samples" / f"{step:06d}.png", picture(step, total))
+    files.write_bytes(run.folder / "samples" / f"{step:06d}.png", image(step, total))
 
 
 def save_checkpoint(run: Run, step: int, log_bytes: int) -> None:

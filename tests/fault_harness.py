@@ -1,4 +1,4 @@
-"""Each system call of a short training, a drawing and a page fails in turn, and what comes of it is looked at.
+"""Each system call of a short training, a sampling and a page fails in turn, and what comes of it is looked at.
 
     python tests/fault_harness.py [SCENARIO ...]    every call with every error: a table; takes a while
 
@@ -131,7 +131,7 @@ def command(*arguments: str) -> Callable[[Path], tuple[str, str]]:
 
 
 def page(script: str) -> Callable[[Path], tuple[str, str]]:
-    """A scenario: a page is opened, and drawn again."""
+    """A scenario: a page is opened, and run again."""
 
     def play(folder: Path) -> tuple[str, str]:
         from streamlit.testing.v1 import AppTest

@@ -30,7 +30,7 @@ from ddpm.runs.worker import Stopped
 from ddpm.sampling import analytic_variance, engine, samplers
 from ddpm.sampling.request import resolve_request
 from ddpm.storage import files
-from ddpm.training import trainer as train
+from ddpm.training.trainer import Trainer
 
 STD = 0.2
 FULL = schedules.named("cosine", 1000)
@@ -87,7 +87,7 @@ def test_steps_between_timesteps_have_one_too() -> None:
 
 @pytest.fixture(scope="module")
 def trained() -> tuple[Any, Config, Dataset]:
-    """Shapes at 8 x 8, learnt for some hundred steps."""
+    """Shapes at 8 x 8, learned for some hundred steps."""
     wanted = dict(
         data_dir="shapes",
         image_size=8,
@@ -104,7 +104,7 @@ def trained() -> tuple[Any, Config, Dataset]:
     )
     config = datasets.resolve(codec.replace(Config(), wanted))
     dataset = datasets.open_dataset(config.data, config.model)
-    trainer = train.Trainer(config, dataset)
+    trainer = Trainer(config, dataset)
     for _ in trainer.steps(400):
         pass
     return trainer.network(), config, dataset
@@ -119,7 +119,7 @@ def errors(trained: tuple[Any, Config, Dataset]) -> PredictionErrors:
 
 
 def test_its_errors_are_those_that_evaluation_finds(trained: Any, errors: PredictionErrors) -> None:
-    """The same network measured at every timestep, on other pictures and noise; between those looked at it fits too."""
+    """The same network measured at every timestep, on other images and noise; between those looked at it fits too."""
     network, config, dataset = trained
     *_, last = likelihood.measure(
         network, resolve_evaluation(config, EvalConfig(num_samples=24, rows=256, seed=5)), dataset
@@ -147,7 +147,7 @@ def test_better_bits_per_dimension_than_both_fixed_ones(trained: Any, errors: Pr
 
 
 def test_better_samples_in_few_steps_than_both_fixed_ones(trained: Any, errors: PredictionErrors) -> None:
-    """By the energy distance (Szekely & Rizzo 2013) to as many pictures of the data; 0 between equal distributions."""
+    """By the energy distance (Szekely & Rizzo 2013) to as many images of the data; 0 between equal distributions."""
     network, config, dataset = trained
     count = 256
     pixels, _ = dataset.take(np.arange(count))
@@ -158,8 +158,8 @@ def test_better_samples_in_few_steps_than_both_fixed_ones(trained: Any, errors: 
             settings = SampleConfig(
                 num_samples=count, batch_size=64, sampler="ddpm", steps=steps, variance=name, precision="fp32"
             )
-            drawn = engine.sample(network, resolve_request(config, settings, analytic_mse=tuple(errors.mse)))
-            x = torch.cat([d.step.x for d in drawn if d.finished]).permute(0, 2, 3, 1).flatten(1)
+            sampled = engine.sample(network, resolve_request(config, settings, analytic_mse=tuple(errors.mse)))
+            x = torch.cat([d.step.x for d in sampled if d.finished]).permute(0, 2, 3, 1).flatten(1)
             among = (torch.cdist(x, x).sum() + torch.cdist(real, real).sum()) / (count * (count - 1))
             distance[name] = float(2 * torch.cdist(x, real).mean() - among)
         print(steps, {name: round(value, 4) for name, value in distance.items()})

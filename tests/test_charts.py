@@ -1,4 +1,4 @@
-"""Charts: what is drawn of rows, as plain JSON."""
+"""Charts: which rows they draw, as plain JSON."""
 
 import json
 import random
@@ -93,7 +93,7 @@ def test_a_logarithmic_axis_leaves_out_zero_and_less() -> None:
     assert traces(figures.panels(frame, ChartOptions(log=False)), "raw")["mse"]["y"][3:5] == [0, -1]
 
 
-def test_the_newest_value_is_told_at_its_line() -> None:
+def test_the_newest_value_is_reported_at_its_line() -> None:
     frame = rows(20, mse=0.25)
     marks = {
         a["yref"]: a

@@ -23,11 +23,7 @@ NAMES = [b"airplane", b"automobile", b"bird", b"cat", b"deer", b"dog", b"frog", 
 PIXELS = np.random.default_rng(0).integers(0, 256, (60, 32, 32, 3), np.uint8)  # ten in each of the six batches
 LABELS = [(7 * k) % 10 for k in range(60)]
 
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("DDPM_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def parts() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Which classes are drawn, and how a grid shows them."""
+"""Which classes are sampled, and how a grid shows them."""
 
 from typing import Any
 
@@ -87,7 +87,7 @@ def test_a_column_for_each_class(labels: list[int], columns: int | None) -> None
     assert classes.columns(None) is None
 
 
-def test_the_newest_pictures_keep_their_columns() -> None:
+def test_the_newest_images_keep_their_columns() -> None:
     pixels = np.arange(10, dtype=np.uint8).reshape(10, 1, 1, 1)
     shown = sample_writer.preview_of(pixels, np.arange(10) % 3, None, 5)
     assert shown[::3, ::3, 0].tolist() == [[6, 7, 8], [9, 128, 128]]

@@ -127,12 +127,12 @@ def test_a_polite_stop_in_the_middle(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_train_sample_export(tmp_path: Path) -> None:
-    """The journey of the README, on a folder of real pictures."""
+    """The journey of the README, on a folder of real images."""
     with np.load(Path(main.__file__).parents[1] / "assets" / "cifar10_mini.npz") as mini:
         pixels = next(mini[name] for name in mini.files if mini[name].ndim == 4)[:40]
-    for k, picture in enumerate(pixels):
+    for k, image in enumerate(pixels):
         (tmp_path / "cifar").mkdir(exist_ok=True)
-        Image.fromarray(picture).save(tmp_path / "cifar" / f"{'ab'[k % 2]}_{k:05d}.png")
+        Image.fromarray(image).save(tmp_path / "cifar" / f"{'ab'[k % 2]}_{k:05d}.png")
     ddpm("train", *TINY, "--data_dir", "cifar", "--total_steps", "12", "--run", "mine", "--seed", "3", cwd=tmp_path)
     run = Run(tmp_path / "runs" / "mine")
     assert run.config.class_names == ("a", "b")
@@ -172,8 +172,8 @@ def test_train_sample_export(tmp_path: Path) -> None:
     assert "already holds samples" in ddpm("sample", "--run", "mine", *flags, "--out", "one", cwd=tmp_path, code=2)
 
     ddpm("sample", "--run", "mine", *flags, "--classes", "b", "--weights", "model", "--out", "b", cwd=tmp_path)
-    with np.load(tmp_path / "b" / "samples_6x8x8x3.npz") as drawn:
-        assert drawn["arr_1"].tolist() == [1] * 6
+    with np.load(tmp_path / "b" / "samples_6x8x8x3.npz") as sampled:
+        assert sampled["arr_1"].tolist() == [1] * 6
 
     ddpm("export", "mine", "--xlsx", "mine.xlsx", cwd=tmp_path)
     assert load_workbook(tmp_path / "mine.xlsx", read_only=True).sheetnames[:3] == ["Summary", "Config", "Metrics"]

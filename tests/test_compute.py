@@ -166,7 +166,7 @@ def test_recomputing_activations_changes_no_gradient(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["fp32", "bf16"])
-def test_a_picture_that_is_no_number_is_noticed_and_spoils_no_other(name: str) -> None:
+def test_a_image_that_is_no_number_is_noticed_and_spoils_no_other(name: str) -> None:
     network = by("native", name).prepared(woken(SMALL))
     x, t = torch.randn(3, 3, 16, 16), torch.tensor([3.0, 4.0, 5.0])
     x[1, 2, 7, 7] = math.nan
@@ -289,14 +289,14 @@ def test_a_training_goes_on_in_the_precision_that_it_was_saved_in(
     assert "Saved in fp32 by torch kernels and resumed in bf16 by torch" in caplog.text
 
 
-def test_a_network_to_draw_from_computes_in_fp32(tiny: Config) -> None:
+def test_a_network_to_sample_from_computes_in_fp32(tiny: Config) -> None:
     config = codec.replace(tiny, {"precision": "bf16"})
     trainer = Trainer(config, step_cost.noise(config))
     if not isinstance(trainer.model.ops, NativeOps):
         pytest.skip("there are no kernels here")
-    drawn = trainer.network().ops
-    assert isinstance(drawn, NativeOps)
-    assert (trainer.model.ops.dtype, drawn.dtype) == (torch.bfloat16, torch.float32)
+    sampled = trainer.network().ops
+    assert isinstance(sampled, NativeOps)
+    assert (trainer.model.ops.dtype, sampled.dtype) == (torch.bfloat16, torch.float32)
     network = trainer.network()
     backend.resolve_backend("torch", "fp32", torch.device("cpu")).prepared(network)
     assert network.ops is TORCH

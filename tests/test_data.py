@@ -25,17 +25,12 @@ from ddpm.data.datasets import Dataset, Digest, Split, Stream, describe, open_da
 from ddpm.errors import Code
 from ddpm.storage import image_files, images
 
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = tmp_path / "cache"
-    monkeypatch.setenv("DDPM_CACHE", str(folder))
-    return folder
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Callable[..., Path]:
-    """Makes a folder of pictures, each of one grey level of its own."""
+    """Makes a folder of images, each of one grey level of its own."""
 
     def make(*names: str, size: tuple[int, int] = (8, 8)) -> Path:
         for k, name in enumerate(names):
@@ -105,7 +100,7 @@ def test_links_in_a_circle_end(folder: Callable[..., Path]) -> None:
     assert describe(str(place)).count == 2
 
 
-def test_pictures_are_decoded_once(folder: Callable[..., Path], cache: Path) -> None:
+def test_images_are_decoded_once(folder: Callable[..., Path], own_cache: Path) -> None:
     place = folder(*(f"{k}.png" for k in range(decoded.BLOCK + 3)))
     calls: list[tuple[int, int]] = []
     first = opened(place, progress=lambda done, total: calls.append((done, total)))
@@ -118,21 +113,21 @@ def test_pictures_are_decoded_once(folder: Callable[..., Path], cache: Path) -> 
     assert again.notices == first.notices
 
 
-def test_changed_pictures_are_decoded_again_and_old_ones_deleted(folder: Callable[..., Path], cache: Path) -> None:
+def test_changed_images_are_decoded_again_and_old_ones_deleted(folder: Callable[..., Path], own_cache: Path) -> None:
     place = folder("a.png", "b.png")
     opened(place)
     opened(place, size=4)
     Image.new("RGB", (8, 8), "white").save(place / "b.png")
     assert levels(opened(place)) == [0, 255]
-    assert len(list(cache.glob("images/*-8x3-*.raw"))) == 1
-    assert len(list(cache.glob("images/*-4x3-*.raw"))) == 1, "another size is another matter"
+    assert len(list(own_cache.glob("images/*-8x3-*.raw"))) == 1
+    assert len(list(own_cache.glob("images/*-4x3-*.raw"))) == 1, "another size is another matter"
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "identities", "notices"])
-def test_a_torn_cache_is_made_again(folder: Callable[..., Path], cache: Path, damage: str) -> None:
+def test_a_torn_cache_is_made_again(folder: Callable[..., Path], own_cache: Path, damage: str) -> None:
     place = folder("a.png", "b.png")
     opened(place)
-    (path,) = cache.glob("images/*.raw")
+    (path,) = own_cache.glob("images/*.raw")
     if damage == "notices":
         path.with_suffix(".json").write_text("{")
     else:
@@ -243,7 +238,7 @@ def test_an_npz_that_is_exchanged_is_decoded_again(tmp_path: Path) -> None:
     assert levels(opened(tmp_path / "one.npz")) == [1, 1]
 
 
-def test_what_changes_while_it_is_read_is_not_kept(folder: Callable[..., Path], cache: Path) -> None:
+def test_what_changes_while_it_is_read_is_not_kept(folder: Callable[..., Path], own_cache: Path) -> None:
     place = folder("a.png", "b.png")
 
     def write_over(done: int, total: int) -> None:
@@ -338,7 +333,7 @@ def test_a_test_folder_is_the_test_part(folder: Callable[..., Path]) -> None:
 
 
 @pytest.mark.parametrize("class_cond", [False, True])
-def test_images_without_a_class_are_left_out_only_where_classes_are_learnt(
+def test_images_without_a_class_are_left_out_only_where_classes_are_trained(
     folder: Callable[..., Path], class_cond: bool
 ) -> None:
     named = [f"{name}_{k}.png" for name in ("IMG", "DSC") for k in range(10)]
@@ -352,9 +347,9 @@ def test_images_without_a_class_are_left_out_only_where_classes_are_learnt(
 def test_a_test_folder_without_the_classes_is_said_to_be_of_no_use(folder: Callable[..., Path]) -> None:
     about = describe(str(folder("train/cat/1.png", "train/cat/2.png", "train/dog/1.png", "test/1.png")))
     assert (about.count, about.test_count) == (3, 0)
-    (told,) = [notice for notice in about.notices if "test" in notice]
-    assert "none of the classes" in told
-    assert "hold_out" in told
+    (reported,) = [notice for notice in about.notices if "test" in notice]
+    assert "none of the classes" in reported
+    assert "hold_out" in reported
 
 
 @pytest.mark.parametrize(("broken", "split"), [("test", "train"), ("train", "test")])
@@ -423,7 +418,7 @@ def test_what_is_outside_of_the_rule_is_named(folder: Callable[..., Path]) -> No
     assert any("1 image outside" in notice and "sheet.png" in notice for notice in dataset.notices)
     assert "cat 2, dog 2" in dataset.about[0]
     plain = opened(place)
-    assert (levels(plain), plain.digest.count) == ([0, 10, 20, 30, 40], 5), "without classes all are learnt from"
+    assert (levels(plain), plain.digest.count) == ([0, 10, 20, 30, 40], 5), "without classes all are learned from"
     assert describe(str(place)).counts == (2, 2)
     again: list[int] = []
     for class_cond in (True, False):
@@ -451,7 +446,7 @@ def test_names_that_are_no_text(tmp_path: Path) -> None:
 # --- bad folders
 
 
-def test_bad_folders(folder: Callable[..., Path], tmp_path: Path, cache: Path) -> None:
+def test_bad_folders(folder: Callable[..., Path], tmp_path: Path, own_cache: Path) -> None:
     place = folder("a.png", "b.png", "c.png")
     (place / "b.png").write_bytes(b"no")
     with raises_error("broken-image", "b.png"):
@@ -459,8 +454,8 @@ def test_bad_folders(folder: Callable[..., Path], tmp_path: Path, cache: Path) -
     (place / "c.png").write_bytes((place / "c.png").read_bytes()[:45])
     with raises_error("broken-image", 2, 3, "(b.png, c.png)", "b.png"):
         opened(place)
-    assert not list(cache.glob("images/*.npy")), "nothing half-made is left"
-    assert not list(cache.glob("images/.tmp*"))
+    assert not list(own_cache.glob("images/*.npy")), "nothing half-made is left"
+    assert not list(own_cache.glob("images/.tmp*"))
 
     (tmp_path / "empty").mkdir()
     (tmp_path / "file.txt").touch()
@@ -516,7 +511,7 @@ def test_broken_images_are_left_out_when_asked_to(
         opened(place, skip_broken=True)
 
 
-def test_small_pictures_are_refused_or_enlarged(folder: Callable[..., Path]) -> None:
+def test_small_images_are_refused_or_enlarged(folder: Callable[..., Path]) -> None:
     place = folder("a.png", "b.png", size=(20, 9))
     Image.new("RGB", (6, 30)).save(place / "c.png")
     with raises_error("small-images", "3 of 3", 6, "enlarge"):
@@ -526,8 +521,8 @@ def test_small_pictures_are_refused_or_enlarged(folder: Callable[..., Path]) -> 
         opened(place, size=16)
 
 
-def test_a_cache_that_cannot_be_written(folder: Callable[..., Path], cache: Path) -> None:
-    cache.touch()  # a file where the folder should be
+def test_a_cache_that_cannot_be_written(folder: Callable[..., Path], own_cache: Path) -> None:
+    own_cache.touch()  # a file where the folder should be
     with raises_error("not-writable", "DDPM_CACHE"):
         opened(folder("a.png"))
 
@@ -634,7 +629,7 @@ def test_damaged_npz_files(tmp_path: Path) -> None:
 # --- by name
 
 
-def test_shapes_are_drawn_the_same_every_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shapes_are_sampled_the_same_every_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shapes, "COUNT", 24)
     dataset = opened("shapes", size=32)
     assert dataset.images.shape == (24, 32, 32, 3)
@@ -707,13 +702,13 @@ def test_classes_follow_from_the_data(folder: Callable[..., Path]) -> None:
 
 
 def numbered(count: int, labels: bool = True) -> Dataset:
-    """Picture k is k on its left and 200 on its right."""
+    """Image k is k on its left and 200 on its right."""
     pixels = np.full((count, 1, 2, 1), 200, np.uint8)
     pixels[:, 0, 0, 0] = np.arange(count)
     return Dataset(pixels, np.arange(count) * 10 if labels else None, (), ())
 
 
-def test_an_epoch_is_every_picture_once() -> None:
+def test_an_epoch_is_every_image_once() -> None:
     stream = Stream(numbered(50), seed=1)
     epochs = [stream.next(50)[1] for _ in range(3)]
     for labels in epochs:
@@ -758,7 +753,7 @@ def test_continuing_gives_what_an_uninterrupted_stream_gives(
     assert np.array_equal(dataset.images, numbered(count).images), "the data is never changed"
 
 
-def test_flips_mirror_half_of_the_pictures() -> None:
+def test_flips_mirror_half_of_the_images() -> None:
     flipped = Stream(numbered(200), seed=3, random_flip=True).next(200)[0]
     plain = Stream(numbered(200), seed=3).next(200)[0]
     mirrored = (flipped != plain).any(axis=(1, 2, 3))

@@ -21,10 +21,8 @@ CONTENT = np.random.default_rng(0).bytes(100_000)
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("DDPM_CACHE", str(tmp_path / "cache"))
+def only_this_machine(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    return tmp_path / "cache"
 
 
 class Server(ThreadingHTTPServer):

@@ -31,20 +31,20 @@ LENGTH = 0.9  # correlation of neighbours in the data
 
 
 def covariance() -> Tensor:
-    """[64, 64] of the pixels of a smooth 8 x 8 picture: neighbours agree, so a hole can be filled from around it."""
+    """[64, 64] of the pixels of a smooth 8 x 8 image: neighbours agree, so a hole can be filled from around it."""
     place = torch.arange(8)
     near = LENGTH ** (place[:, None] - place).abs().float()
     return 0.16 * torch.kron(near, near)
 
 
 def smooth(x: Tensor, t: Tensor) -> Prediction:
-    """E[x_0 | x_t] for pictures from N(0, covariance), channels by themselves."""
+    """E[x_0 | x_t] for images from N(0, covariance), channels by themselves."""
     abar = at(FULL.alphas_cumprod, t, x).flatten()[0]
     gain = abar.sqrt() * covariance() @ torch.linalg.inv(abar * covariance() + (1 - abar) * torch.eye(64))
     return Prediction((x.reshape(*x.shape[:2], 64) @ gain.T).reshape(x.shape))
 
 
-def drawn_from_data(count: int) -> Tensor:
+def sampled_from_data(count: int) -> Tensor:
     root = torch.linalg.cholesky(covariance())
     return (torch.randn(count, 1, 64, generator=torch.Generator().manual_seed(3)) @ root.T).reshape(count, 1, 8, 8)
 
@@ -98,8 +98,8 @@ def test_an_interpolation_begins_and_ends_at_its_seeds(name: str) -> None:
 # --- variations
 
 
-def test_a_variation_keeps_more_of_the_picture_the_less_noise_there_is() -> None:
-    pictures = drawn_from_data(16)
+def test_a_variation_keeps_more_of_the_image_the_less_noise_there_is() -> None:
+    pictures = sampled_from_data(16)
     away = []
     for strength in (0.1, 0.4, 0.8):
         settings = SampleConfig(task="vary", strength=strength, sampler="ddim", steps=20)
@@ -116,7 +116,7 @@ def test_a_variation_keeps_more_of_the_picture_the_less_noise_there_is() -> None
 
 @pytest.mark.parametrize("sampler", [partial(samplers.ddpm, variance=fixed_small), samplers.ddim])
 def test_inpainting_keeps_what_is_known(sampler: Any) -> None:
-    pictures = drawn_from_data(8)
+    pictures = sampled_from_data(8)
     mask = torch.zeros(1, 1, 8, 8)
     mask[..., 2:6, 2:6] = 1
     for resample in (1, 3):
@@ -129,7 +129,7 @@ def test_inpainting_keeps_what_is_known(sampler: Any) -> None:
 
 def test_inpainting_fits_the_new_to_the_known() -> None:
     """With enough steps and resampling it is a draw from the exact answer, given the pixels around the hole."""
-    pictures, mask = drawn_from_data(64), torch.zeros(1, 1, 8, 8)
+    pictures, mask = sampled_from_data(64), torch.zeros(1, 1, 8, 8)
     mask[..., 2:6, 2:6] = 1
     hole, rest, full = mask.flatten().bool(), ~mask.flatten().bool(), covariance()
     weights = full[hole][:, rest] @ torch.linalg.inv(full[rest][:, rest])
@@ -151,8 +151,8 @@ def test_inpainting_fits_the_new_to_the_known() -> None:
 # --- inversion
 
 
-def test_a_picture_comes_back_from_its_noise() -> None:
-    pictures = drawn_from_data(16)
+def test_a_image_comes_back_from_its_noise() -> None:
+    pictures = sampled_from_data(16)
     schedule = walk(200)
     steps = list(editing.invert(smooth, pictures, schedule))
     assert [s.done for s in steps] == list(range(1, 401))
@@ -183,7 +183,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_pictures_are_taken_in_turn_and_kept_where_the_mask_is_black(folder: Path) -> None:
+def test_images_are_taken_in_turn_and_kept_where_the_mask_is_black(folder: Path) -> None:
     settings = SampleConfig(
         num_samples=5,
         task="inpaint",
@@ -193,10 +193,10 @@ def test_pictures_are_taken_in_turn_and_kept_where_the_mask_is_black(folder: Pat
         resample=2,
         batch_size=2,
     )
-    drawn = engine.sample_images(network, resolve_request(CONFIG, settings))
+    sampled = engine.sample_images(network, resolve_request(CONFIG, settings))
     known = np.stack([np.asarray(images.load(folder / "pictures" / f"{k % 3}.png")) for k in range(5)])
-    assert np.array_equal(drawn[:, :, :4], known[:, :, :4])
-    assert not np.array_equal(drawn[0, :, 4:], drawn[3, :, 4:]), "another seed, another filling"
+    assert np.array_equal(sampled[:, :, :4], known[:, :, :4])
+    assert not np.array_equal(sampled[0, :, 4:], sampled[3, :, 4:]), "another seed, another filling"
     one = SampleConfig(
         num_samples=1,
         seed=3,
@@ -206,7 +206,7 @@ def test_pictures_are_taken_in_turn_and_kept_where_the_mask_is_black(folder: Pat
         steps=4,
         resample=2,
     )
-    assert np.array_equal(engine.sample_images(network, resolve_request(CONFIG, one))[0], drawn[3])
+    assert np.array_equal(engine.sample_images(network, resolve_request(CONFIG, one))[0], sampled[3])
 
 
 REFUSED: list[tuple[dict[str, str], str]] = [
@@ -236,7 +236,7 @@ def test_what_does_not_fit_is_said_in_one_sentence(folder: Path, values: dict[st
     assert str(caught.value).count(". ") == 0
 
 
-def test_an_enlarging_model_begins_with_small_pictures_only(folder: Path) -> None:
+def test_an_enlarging_model_begins_with_small_images_only(folder: Path) -> None:
     config = Config(model=ModelConfig(image_size=8, small_size=4, num_channels=32))
     with raises_error("not-applicable"):
         inputs.read(config, SampleConfig(task="vary", picture=str(folder / "pictures"), base_samples="x"))

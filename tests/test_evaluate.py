@@ -67,13 +67,13 @@ def last(config: Config, pictures: Dataset, **settings: object) -> Tally:
 # The numbers
 
 
-def test_the_same_as_one_picture_and_one_timestep_at_a_time(tiny: Config, pictures: Dataset) -> None:
+def test_the_same_as_one_image_and_one_timestep_at_a_time(tiny: Config, pictures: Dataset) -> None:
     settings, T = tiny.diffusion, tiny.diffusion.diffusion_steps
     full = schedules.named(settings.noise_schedule, T)
     pixels = Stream(pictures, seed=3).next(5)[0]
     vb = np.zeros(T)
-    for k, picture in enumerate(pixels):
-        x_start = torch.from_numpy(picture).permute(2, 0, 1)[None].float() / 127.5 - 1
+    for k, image in enumerate(pixels):
+        x_start = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 127.5 - 1
         noise = bound.noise_for(3, x_start.shape[1:])
         for t in range(T):
             index = torch.tensor([t])
@@ -87,7 +87,7 @@ def test_the_same_as_one_picture_and_one_timestep_at_a_time(tiny: Config, pictur
     assert found.mean == pytest.approx(found.prior + vb.sum(), rel=1e-4)
 
 
-def test_who_knows_the_one_picture_needs_next_to_nothing() -> None:
+def test_who_knows_the_one_image_needs_next_to_nothing() -> None:
     """For data of one point the true posterior is q's own: every KL is 0, and the decoder's mass is all in one bin."""
     schedule, settings = (
         schedules.named("linear", 50),
@@ -134,28 +134,28 @@ def test_a_shortened_process_has_as_many_terms(tiny: Config, pictures: Dataset) 
     assert {len(values) for values in found.terms().values()} == {5}
 
 
-def test_pictures_are_chosen_by_the_seed_from_all_over_the_data(tiny: Config, pictures: Dataset) -> None:
+def test_images_are_chosen_by_the_seed_from_all_over_the_data(tiny: Config, pictures: Dataset) -> None:
     one, two = last(tiny, pictures, num_samples=4), last(tiny, pictures, num_samples=6)
     assert two.totals[:4] == pytest.approx(one.totals, rel=1e-5)
     assert last(tiny, pictures, num_samples=4, seed=9).totals != pytest.approx(one.totals, rel=1e-5)
     assert last(tiny, pictures, num_samples=1000).count == 40
 
 
-def test_classes_are_told_by_name_and_small_pictures_from_the_large(tiny: Config, pictures: Dataset) -> None:
+def test_classes_are_reported_by_name_and_small_images_from_the_large(tiny: Config, pictures: Dataset) -> None:
     config = codec.replace(tiny, dict(class_cond=True, num_classes=3, class_names=("a", "b", "c"), small_size=4))
     labelled = Dataset(pictures.images, np.arange(40) % 2, ("c", "a"), ())
-    told: list[tuple[int, Tensor]] = []
+    reported: list[tuple[int, Tensor]] = []
 
     def listening(x: Tensor, t: Tensor, y: Tensor, low_res: Tensor) -> Tensor:
-        told.extend(zip(y.tolist(), low_res, strict=True))
+        reported.extend(zip(y.tolist(), low_res, strict=True))
         return network(x, t)
 
     list(measure(listening, resolve_evaluation(config, EvalConfig(num_samples=3, rows=20)), labelled))
     pixels, labels = Stream(labelled, 0).next(3)
     assert labels is not None
-    assert [y for y, _ in told[::20]] == [(2, 0)[label] for label in labels]
+    assert [y for y, _ in reported[::20]] == [(2, 0)[label] for label in labels]
     small = pixels[0].astype(float).reshape(4, 2, 4, 2, 3).mean(axis=(1, 3)) / 127.5 - 1
-    np.testing.assert_allclose(told[0][1].permute(1, 2, 0), small, atol=1e-5)
+    np.testing.assert_allclose(reported[0][1].permute(1, 2, 0), small, atol=1e-5)
 
 
 def test_data_of_other_classes_is_refused(tiny: Config) -> None:
@@ -216,7 +216,7 @@ def test_the_mean_and_its_interval_are_exact_and_asked_for_at_no_cost() -> None:
     assert tally.ci95 == pytest.approx(wanted, rel=1e-12)
 
 
-def test_what_is_no_number_is_told(tiny: Config, pictures: Dataset) -> None:
+def test_what_is_no_number_is_reported(tiny: Config, pictures: Dataset) -> None:
     with raises_error("not-finite", 1):
         list(measure(lambda x, t: x * math.nan, resolve_evaluation(tiny, EvalConfig(num_samples=2)), pictures))
 
@@ -251,7 +251,7 @@ def test_two_processes_find_the_same(tiny: Config, pictures: Dataset, tmp_path: 
 
 @pytest.fixture
 def trained(runs_dir: Path, tiny: Config) -> Run:
-    """A run with a checkpoint whose weights can be loaded; a tenth of its pictures were held out."""
+    """A run with a checkpoint whose weights can be loaded; a tenth of its images were held out."""
     config = datasets.resolve(codec.replace(tiny, dict(hold_out=0.1, class_cond=True)))
     run = runs.create_run(runs_dir, "trained", config)
     dataset = open_dataset(config.data, config.model, seed=config.train.seed)
@@ -318,11 +318,11 @@ def test_a_stop_keeps_what_was_measured(trained: Run, tmp_path: Path) -> None:
     assert job.summary.endswith(f"({kept} held-out images)")
 
 
-def lost_at(picture: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another process ends before so many pictures are counted in."""
+def lost_at(image: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process ends before so many images are counted in."""
 
     def add(self: Tally, *given: object) -> None:
-        if self.count + 1 == picture:
+        if self.count + 1 == image:
             raise distributed.PeerLost
         counted(self, *given)  # type: ignore[arg-type]
 
@@ -389,7 +389,7 @@ def draw(run: Run, *flags: str) -> int:
 
 
 @pytest.mark.parametrize("full_for_good", [False, True])
-def test_what_was_drawn_is_kept_where_the_disk_is_full(
+def test_what_was_sampled_is_kept_where_the_disk_is_full(
     full_for_good: bool, trained: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     def save(path: Path, pixels: np.ndarray, *more: object, **named: object) -> None:
@@ -406,7 +406,7 @@ def test_what_was_drawn_is_kept_where_the_disk_is_full(
     assert job.shape == (None if full_for_good else (3, 8, 8, 3)), "all that reached the disk"
 
 
-def test_before_anything_is_drawn_no_folder_is_left(trained: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_before_anything_is_sampled_no_folder_is_left(trained: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def lost(*given: object) -> list:
         raise distributed.PeerLost
 
@@ -415,7 +415,7 @@ def test_before_anything_is_drawn_no_folder_is_left(trained: Run, monkeypatch: p
     assert not trained.sample_jobs()
 
 
-def test_an_early_end_is_told(trained: Run) -> None:
+def test_an_early_end_is_reported(trained: Run) -> None:
     assert nll(trained, "--num_samples", "30", "--until_ci", "50") == 0
     (job,) = trained.evaluation_jobs()
     assert (job.result["ended"], job.result["pictures"], job.result["asked"]) == ("until_ci", 16, 30)
@@ -435,7 +435,7 @@ def test_an_early_end_is_told(trained: Run) -> None:
         (["--timestep_respacing", "99"], "asks for 99 steps"),
     ],
 )
-def test_bad_input_is_told_and_leaves_no_folder(
+def test_bad_input_is_reported_and_leaves_no_folder(
     flags: list[str], sentence: str, trained: Run, capsys: pytest.CaptureFixture
 ) -> None:
     assert nll(trained, *flags) == 2
@@ -477,7 +477,7 @@ def test_a_file_without_settings_needs_data_and_takes_flags(
     assert EvaluationJob(tmp_path / "again").result["bits_per_dim"] == result["bits_per_dim"]
 
 
-def test_pictures_smaller_than_the_model_are_refused_or_enlarged(
+def test_images_smaller_than_the_model_are_refused_or_enlarged(
     trained: Run, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     for name in trained.config.class_names[:2]:
@@ -508,8 +508,8 @@ def test_training_never_sees_what_is_held_out(tiny: Config) -> None:
     assert 150 < len(test) < 250, "about a fifth: each image's content decides"
     assert sorted([*train, *test]) == list(range(1000))
     seen = Stream(parts["train"], 5).next(1600)[0]
-    drawn = {picture.tobytes() for picture in seen}
-    assert drawn == {parts["all"].images[k].tobytes() for k in train}
+    sampled = {image.tobytes() for image in seen}
+    assert sampled == {parts["all"].images[k].tobytes() for k in train}
     other = open_dataset(settings, tiny.model, split="test", seed=6).indices
     assert not np.array_equal(other, test)
 
@@ -558,7 +558,7 @@ def test_an_npz_with_a_test_part_of_its_own(tmp_path: Path, tiny: Config) -> Non
         open_dataset(settings, tiny.model, split="test")
 
 
-def test_a_part_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_a_part_that_is_not_there_is_reported(tmp_path: Path) -> None:
     with raises_error("no-test-part"):
         part_of(DataConfig(data_dir="shapes"), "test")
     with raises_error("no-test-part"):

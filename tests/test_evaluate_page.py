@@ -93,7 +93,7 @@ def test_start_measures_what_the_form_says(fake_run: Callable[..., Run], monkeyp
     assert "3.412 ± 0.021" in {m.label: m.value for m in at.metric}["Bits per dimension"]
 
 
-def test_what_cannot_be_measured_is_told_before_the_start(fake_run: Callable[..., Run], tmp_path: Path) -> None:
+def test_what_cannot_be_measured_is_reported_before_the_start(fake_run: Callable[..., Run], tmp_path: Path) -> None:
     fake_run("shapes", class_cond=True, num_classes=1, class_names=("circle",))
     at = open_page("pages/evaluate.py")
     at.selectbox(key="evaluate.source").set_value("cifar10-mini").run()
@@ -107,7 +107,7 @@ def test_what_cannot_be_measured_is_told_before_the_start(fake_run: Callable[...
     assert "asks for 99 steps" in said(at)
 
 
-def test_pictures_smaller_than_the_model_are_enlarged_when_asked(fake_run: Callable[..., Run], tmp_path: Path) -> None:
+def test_images_smaller_than_the_model_are_enlarged_when_asked(fake_run: Callable[..., Run], tmp_path: Path) -> None:
     fake_run("shapes")
     Image.new("RGB", (7, 6)).save(tmp_path / "1.png")
     at = open_page("pages/evaluate.py")

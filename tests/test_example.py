@@ -1,4 +1,4 @@
-"""The model that comes with the program: small, whole, and good for drawing."""
+"""The model that comes with the program: small, whole, and good for sampling."""
 
 import shutil
 import sys
@@ -68,15 +68,15 @@ def test_something_in_its_way(tmp_path: Path) -> None:
         example.provide(tmp_path)
 
 
-def test_it_draws_coloured_shapes_in_ten_steps() -> None:
+def test_it_samples_coloured_shapes_in_ten_steps() -> None:
     """Each on a bright ground, in one colour, the shape covering a good part: noise has none of it."""
     wanted = SampleConfig(num_samples=8, steps=10, seed=1, precision="fp32")
     opened = loading.open_model(Run(example.ASSET), wanted)
-    drawn = engine.sample_images(opened.network(), resolve_request(opened.config, wanted)).astype(int)
-    rough = np.abs(np.diff(drawn, axis=2)).mean()
+    sampled = engine.sample_images(opened.network(), resolve_request(opened.config, wanted)).astype(int)
+    rough = np.abs(np.diff(sampled, axis=2)).mean()
     assert rough < 15, "smooth but for edges; noise has 85"
-    corners = drawn[:, ::31, ::31].reshape(8, -1, 3)
-    inside = drawn[:, 13:19, 13:19].reshape(8, -1, 3)
+    corners = sampled[:, ::31, ::31].reshape(8, -1, 3)
+    inside = sampled[:, 13:19, 13:19].reshape(8, -1, 3)
     assert (np.abs(corners.mean(axis=1) - inside.mean(axis=1)).max(axis=1) > 25).mean() >= 0.75, "a shape on a ground"
 
 

@@ -95,7 +95,7 @@ def test_a_run_without_checkpoint_says_so(fake_run: Callable[..., Run]) -> None:
     assert "has no checkpoint yet, and comparing samplers needs one" in said(open_page("pages/explore.py"))
 
 
-def test_draw_all_compares_what_the_form_says(fake_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sample_all_compares_what_the_form_says(fake_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[SolverBenchmarkConfig] = []
     monkeypatch.setattr("ddpm.runs.launch.start_solver_benchmark", lambda run, f: asked.append(f) or compared(run))
     fake_run("shapes")
@@ -125,7 +125,7 @@ def test_draw_all_compares_what_the_form_says(fake_run: Callable[..., Run], monk
     assert "UniPC-3" in said(at)
 
 
-def test_what_cannot_be_compared_is_told_before_the_start(fake_run: Callable[..., Run]) -> None:
+def test_what_cannot_be_compared_is_reported_before_the_start(fake_run: Callable[..., Run]) -> None:
     fake_run("shapes", class_cond=True, num_classes=1, class_names=("circle",))
     at = open_page("pages/explore.py")
     at.multiselect(key="frontier.solvers").set_value([]).run()
@@ -145,7 +145,7 @@ def test_what_cannot_be_compared_is_told_before_the_start(fake_run: Callable[...
     assert not button(at, "Compare").disabled
 
 
-def test_the_cheapest_within_the_tolerance_is_told_and_taken_along(
+def test_the_cheapest_within_the_tolerance_is_reported_and_taken_along(
     fake_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compared(fake_run("shapes"))
@@ -168,14 +168,14 @@ def test_the_cheapest_within_the_tolerance_is_told_and_taken_along(
 
 
 def test_the_chart_has_a_line_a_way_a_star_and_the_tolerance() -> None:
-    drawn = study_figures.solver_benchmark(CELLS, 2.0, CELLS[2])
-    names = {trace["uid"]: trace for trace in drawn["data"]}
+    sampled = study_figures.solver_benchmark(CELLS, 2.0, CELLS[2])
+    names = {trace["uid"]: trace for trace in sampled["data"]}
     assert list(names) == ["DDIM, uniform", "UniPC-3, logsnr", "best", "limit"]
     assert (names["DDIM, uniform"]["x"], names["DDIM, uniform"]["y"]) == ([0.1, 0.2], [9.04, 4])
     assert names["best"]["customdata"] == [10]
     assert names["best"]["palette"] == names["UniPC-3, logsnr"]["palette"]
     assert names["limit"]["y"] == [2.0, 2.0]
-    assert drawn["layout"]["yaxis"]["type"] == drawn["layout"]["xaxis"]["type"] == "log"
+    assert sampled["layout"]["yaxis"]["type"] == sampled["layout"]["xaxis"]["type"] == "log"
     assert study_figures.solver_benchmark([], 1.0, None)["data"] == []
 
 
@@ -238,11 +238,11 @@ def test_a_process_is_started_with_the_flags(fake_run: Callable[..., Run], monke
     assert codec.to_flags(settings) == spawned[0][6:-2]
 
 
-def test_what_is_drawn_is_what_was_compared(fake_run: Callable[..., Run]) -> None:
+def test_what_is_sampled_is_what_was_compared(fake_run: Callable[..., Run]) -> None:
     run = fake_run("shapes")
     settings = SolverBenchmarkConfig(flips="clip_denoised", num_samples=4)
     cell = GridResult("ddim", "karras", "clip_denoised", 10, 10, 0.1, 1.0)
-    drawn = solver_benchmark.to_sample_config(run.config, settings, cell)
-    assert (drawn.sampler, drawn.spacing, drawn.steps, drawn.clip_denoised) == ("ddim", "karras", 10, False)
-    assert drawn.precision == "auto"
+    sampled = solver_benchmark.to_sample_config(run.config, settings, cell)
+    assert (sampled.sampler, sampled.spacing, sampled.steps, sampled.clip_denoised) == ("ddim", "karras", 10, False)
+    assert sampled.precision == "auto"
     assert solver_grid.cheapest([cell], 2.0) == cell

@@ -102,13 +102,13 @@ def test_charts_are_native_and_read_the_right_cells(fake_run: FakeRun) -> None:
         charts = {name: parts.read(name).decode() for name in parts.namelist() if name.startswith("xl/charts/chart")}
     assert len(charts) == 3
     sheet = load_workbook(io.BytesIO(data))["Chart data"]
-    drawn = set()
+    sampled = set()
     for chart in charts.values():
         assert "<scatterChart>" in chart
         (x,), (y,) = (re.findall(rf"<{axis}Val><numRef><f>'Chart data'!([^<]+)</f>", chart) for axis in "xy")
         column = sheet[y.replace("$", "")]
         header = sheet[f"{column[0][0].column_letter}1"].value
-        drawn.add(header)
+        sampled.add(header)
         values = [row[header] for row in table(load_workbook(io.BytesIO(data))["Metrics"])]
         assert [cell.value for (cell,) in column] == pytest.approx(values)
         assert [cell.value for (cell,) in sheet[x.replace("$", "")]] == list(range(1, 41))
@@ -116,7 +116,7 @@ def test_charts_are_native_and_read_the_right_cells(fake_run: FakeRun) -> None:
         assert all(
             bound in chart for bound in ('<min val="0.1"', '<max val="1"' if header != "grad_norm" else '<max val="10"')
         )
-    assert drawn == {"grad_norm", "loss", "mse"}
+    assert sampled == {"grad_norm", "loss", "mse"}
 
 
 def test_what_is_not_above_zero_has_a_linear_axis(runs_dir: Path, tiny: Config) -> None:

@@ -42,8 +42,8 @@ def test_every_call_may_fail(scenario: str, without: tuple[str, ...], server: Se
     assert not bad
     met = Counter(outcome.fired for outcome in outcomes.values())
     assert met[True] > 10 * met[False], "calls fail as they were meant to"
-    told = Counter(outcome.kind for outcome in outcomes.values())
-    assert told["box" if scenario in ("Home", "Monitor") else "sentence"], "and some of it shows"
+    reported = Counter(outcome.kind for outcome in outcomes.values())
+    assert reported["box" if scenario in ("Home", "Monitor") else "sentence"], "and some of it shows"
 
 
 @pytest.mark.slow

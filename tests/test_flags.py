@@ -299,7 +299,7 @@ def test_formats_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- its traps are not here
 
 
-def test_fewer_pictures_than_a_batch_train(tiny: Config, tmp_path: Path) -> None:
+def test_fewer_images_than_a_batch_train(tiny: Config, tmp_path: Path) -> None:
     np.savez(tmp_path / "few.npz", np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), np.uint8))
     config = codec.replace(tiny, dict(data_dir=str(tmp_path / "few.npz"), batch_size=8))
     trainer = Trainer(config, datasets.open_dataset(config.data, config.model))
@@ -345,7 +345,7 @@ def test_eta_is_a_flag() -> None:
     assert SampleConfig().eta == 0.0
 
 
-def test_grey_pictures_and_mirrored_ones() -> None:
+def test_grey_images_and_mirrored_ones() -> None:
     config = codec.replace(Config(), dict(data_dir="shapes", image_channels=1, random_flip=True))
     assert list(validation.problems(config)) == []
     assert (

@@ -186,7 +186,7 @@ def test_respacing(golden: Path, tally: Tally) -> None:
             tally.close("respacing.npz", key, schedules.respaced(full, kept).betas, theirs, rtol=1e-12)
 
 
-def test_pictures(golden: Path, tally: Tally) -> None:
+def test_images(golden: Path, tally: Tally) -> None:
     stored = arrays(golden, "pictures.npz")
     for key, theirs in stored.items():
         if key.startswith("output"):
@@ -260,8 +260,8 @@ def _compare_process(
         **{f"loss.{name}": value for name, value in found.items()},
     }
     if "bpd_noise" in values:  # a smaller copy of the file has it for some cases only
-        drawn = torch.from_numpy(values.pop("bpd_noise")).flip(0)  # t = 0 first
-        bits = bound.bits_per_dim(network, full, full, settings, x_start, lambda k, t: drawn[t, k], rows=7)
+        sampled = torch.from_numpy(values.pop("bpd_noise")).flip(0)  # t = 0 first
+        bits = bound.bits_per_dim(network, full, full, settings, x_start, lambda k, t: sampled[t, k], rows=7)
         terms = {name: getattr(bits, name).flip(1) for name in ("vb", "xstart_mse", "mse")}
         ours |= {f"bpd.{name}": value for name, value in terms.items()}
         ours |= {"bpd.total_bpd": bits.total, "bpd.prior_bpd": bits.prior}

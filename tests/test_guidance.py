@@ -148,11 +148,11 @@ def test_outside_the_interval_the_model_is_asked_as_it_is() -> None:
     assert not torch.equal(asked(Fake(), 4.0, t=10, low=10).x_start, plain.x_start)
 
 
-def test_small_pictures_are_doubled_too() -> None:
+def test_small_images_are_doubled_too() -> None:
     network, small = Fake(), torch.rand(2, 3, 2, 2)
-    told = {"y": Y, "low_res": small}
+    reported = {"y": Y, "low_res": small}
     wanted = Guidance(3.0, 0, 19, NULL)
-    denoiser.make_denoiser(network, FULL, DiffusionConfig(diffusion_steps=20), told, guidance=wanted)(
+    denoiser.make_denoiser(network, FULL, DiffusionConfig(diffusion_steps=20), reported, guidance=wanted)(
         X, torch.tensor([7, 7])
     )
     assert torch.equal(network.calls[0]["low_res"], torch.cat([small, small]))
@@ -201,7 +201,7 @@ def test_what_cannot_be_guided_says_why(config: Config, model: dict, wanted: dic
         guidance.resolve_guidance(codec.replace(config, model), SampleConfig(**wanted))
 
 
-def test_drawing_asks_for_guidance_where_it_is_wanted(config: Config) -> None:
+def test_sampling_asks_for_guidance_where_it_is_wanted(config: Config) -> None:
     wanted = SampleConfig(
         num_samples=2,
         sampler="ddim",
@@ -218,7 +218,7 @@ def test_drawing_asks_for_guidance_where_it_is_wanted(config: Config) -> None:
         resolve_request(codec.replace(config, dict(cond_drop_prob=0.0)), wanted)
 
 
-def test_a_batch_never_changes_a_guided_picture(config: Config) -> None:
+def test_a_batch_never_changes_a_guided_image(config: Config) -> None:
     torch.manual_seed(0)
     network = unet.build(config.model).eval()
     for parameter in network.parameters():
@@ -270,7 +270,7 @@ def test_as_many_classes_are_hidden_as_asked_for(tiny: Config, shapes: Dataset) 
     assert 0 < float(by_place.min()) < float(by_place.max()) < 1, "every place in the batch is hidden now and then"
 
 
-def test_nothing_else_is_drawn_where_no_class_is_hidden(tiny: Config, shapes: Dataset) -> None:
+def test_nothing_else_is_sampled_where_no_class_is_hidden(tiny: Config, shapes: Dataset) -> None:
     """Noise and timesteps of the first step are those of a training that hides nothing."""
     one, other = (Trainer(hiding(tiny, cond_drop_prob=p), shapes).next_batch() for p in (0.0, 0.5))
     assert torch.equal(one.noise, other.noise)
@@ -412,9 +412,9 @@ def test_our_files_say_that_classes_were_hidden(hidden_run: Run) -> None:
 def test_the_label_for_no_class_goes_to_improved_diffusion_and_back(hidden_run: Run, tmp_path: Path) -> None:
     """It has 1,000 labels: the last of them is that for no class, in weights, averages and the optimiser."""
     back = tmp_path / "back"
-    told = " ".join(export_openai.export_checkpoint(hidden_run, back))
-    assert "those from 8 to 998 are zeros" in told
-    assert "Label 999, the last, stands for no class" in told
+    reported = " ".join(export_openai.export_checkpoint(hidden_run, back))
+    assert "those from 8 to 998 are zeros" in reported
+    assert "Label 999, the last, stands for no class" in reported
     for kind, name in (("model", "model000004.pt"), ("ema_0.9", "ema_0.9_000004.pt")):
         ours, theirs = embedding(hidden_run.checkpoint().path(kind)), embedding(back / name)
         assert theirs.shape == (1000, 128)
@@ -505,8 +505,8 @@ def test_a_plain_file_has_to_have_a_label_to_spare(tiny: Config, runs_dir: Path)
         if spare:
             begun = warm_start.check_start(wanted)
             assert begun.model.num_classes == 8
-            told = " ".join(warm_start.start_from(path, begun).notes)
-            assert "Its last label, 8, stands for no class from now on" in told
+            reported = " ".join(warm_start.start_from(path, begun).notes)
+            assert "Its last label, 8, stands for no class from now on" in reported
         else:
             with raises_error("wrong-weights", "--cond_drop_prob 0.0"):
                 warm_start.check_start(wanted)

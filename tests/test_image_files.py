@@ -55,7 +55,7 @@ def test_cut_pixels_are_not_read_though() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
-def test_a_photograph_with_a_spoilt_note_on_how_it_was_held(tmp_path: Path) -> None:
+def test_a_photograph_with_a_damaged_note_on_how_it_was_held(tmp_path: Path) -> None:
     file = io.BytesIO()
     GREEN.save(file, "JPEG", exif=b"Exif\0\0MM\0*\0\0\0\xff" + b"?" * 20, quality=100)
     assert image_files.decode(file.getvalue(), "a.jpg").size == (8, 8)

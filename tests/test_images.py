@@ -1,4 +1,4 @@
-"""Pictures of every kind become the pixels they should, and broken ones a sentence."""
+"""Images of every kind become the pixels they should, and broken ones a sentence."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from ddpm.storage import image_files, images
 
 
 def colours(height: int = 40, width: int = 60, seed: int = 0) -> Image.Image:
-    """A smooth picture in colour: survives JPEG and resizing nearly unchanged."""
+    """A smooth image in colour: survives JPEG and resizing nearly unchanged."""
     y, x = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
     return Image.fromarray((np.stack([x, y, (x + y + seed) / (2 + seed)], axis=-1) * 255).astype(np.uint8))
 
@@ -38,13 +38,13 @@ def test_the_contents_count_not_the_name(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("height", "width"), [(16, 16), (31, 90), (32, 32), (200, 33), (7, 9)])
 @pytest.mark.parametrize("channels", [1, 3, 4])
-def test_prepared_pictures_have_the_size_and_channels_asked_for(height: int, width: int, channels: int) -> None:
+def test_prepared_images_have_the_size_and_channels_asked_for(height: int, width: int, channels: int) -> None:
     pixels = images.prepare(colours(height, width), 16, channels)
     assert pixels.shape == (16, 16, channels)
     assert pixels.dtype == np.uint8
 
 
-def test_a_picture_of_the_right_size_is_unchanged() -> None:
+def test_a_image_of_the_right_size_is_unchanged() -> None:
     assert np.array_equal(images.prepare(colours(16, 16), 16, 3), np.asarray(colours(16, 16)))
 
 
@@ -92,7 +92,7 @@ def test_a_palette_with_transparency(tmp_path: Path) -> None:
     assert images.prepare(image, 8, 1)[0, 7, 0] == 255
 
 
-def test_transparent_pictures_lie_on_white() -> None:
+def test_transparent_images_lie_on_white() -> None:
     half = Image.new("RGBA", (8, 8), (0, 0, 0, 128))
     assert images.prepare(half, 8, 3)[0, 0].tolist() == [127, 127, 127]
     assert images.prepare(half, 8, 4)[0, 0].tolist() == [0, 0, 0, 128]
@@ -120,13 +120,13 @@ def test_photographs_are_turned_upright(tmp_path: Path) -> None:
     assert saved(tmp_path / "phone.jpg", colours(40, 60), exif=exif).size == (40, 60)
 
 
-def test_the_first_frame_of_a_moving_picture(tmp_path: Path) -> None:
+def test_the_first_frame_of_a_moving_image(tmp_path: Path) -> None:
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
     image = saved(tmp_path / "moving.gif", frames[0], save_all=True, append_images=frames[1:])
     assert images.prepare(image, 8, 3)[0, 0].tolist() == [255, 0, 0]
 
 
-def test_broken_pictures_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_broken_images_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = tmp_path / "whole.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)).save(whole)
     (tmp_path / "cut.png").write_bytes(whole.read_bytes()[:2000])

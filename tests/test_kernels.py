@@ -166,7 +166,7 @@ def in_bf16(ops: NativeOps) -> NativeOps:
     return NativeOps(ops.library, torch.bfloat16)
 
 
-def drawn(case: Case, seed: int = 0) -> tuple[nn.Module | None, list[Tensor], Tensor]:
+def sampled(case: Case, seed: int = 0) -> tuple[nn.Module | None, list[Tensor], Tensor]:
     """(layer, inputs, the gradient of what comes out), float32: maps hold numbers that are bf16's, too."""
     torch.manual_seed(seed + zlib.crc32(repr(case.shapes).encode()))
     layer = None if case.layer is None else case.layer()
@@ -208,7 +208,7 @@ def check(ops: NativeOps, name: str, most: float | None = None) -> None:
     case = CASES[name]
     if most is None:  # twice what is seen
         most = 4e-3 if ops.dtype == torch.bfloat16 else 3e-6 if name.startswith("conv") else 8e-7
-    layer, inputs, d_out = drawn(case)
+    layer, inputs, d_out = sampled(case)
     exact = answers(TORCH, case, layer, inputs, d_out, torch.float64)
     ours = answers(ops, case, layer, inputs, d_out, ops.dtype)
     assert ours.keys() == exact.keys()
@@ -230,7 +230,7 @@ def test_bf16_rounds_only_the_maps(ops: NativeOps, name: str) -> None:
 @pytest.mark.parametrize("name", MAIN)
 def test_it_is_the_same_without_gradients(ops: NativeOps, name: str) -> None:
     case = CASES[name]
-    layer, inputs, _ = drawn(case)
+    layer, inputs, _ = sampled(case)
     asked = case.run(ops, layer, *(x.requires_grad_() for x in inputs))
     with torch.no_grad():
         assert torch.equal(case.run(ops, layer, *inputs), asked)
@@ -268,9 +268,9 @@ def test_kernels_are_used_and_not_torch(ops: NativeOps, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.shapes[0][0] == 3 and name != TORCHS])
-def test_a_picture_is_the_same_in_any_batch(ops: NativeOps, name: str) -> None:
+def test_a_image_is_the_same_in_any_batch(ops: NativeOps, name: str) -> None:
     case = CASES[name]
-    layer, inputs, d_out = drawn(case)
+    layer, inputs, d_out = sampled(case)
     together = answers(ops, case, layer, inputs, d_out, torch.float32)
     for k in range(3):
         alone = answers(ops, case, layer, [x[k : k + 1] for x in inputs], d_out[k : k + 1], torch.float32)
@@ -281,7 +281,7 @@ def test_a_picture_is_the_same_in_any_batch(ops: NativeOps, name: str) -> None:
 @pytest.mark.parametrize("name", MAIN)
 def test_the_same_again_and_with_other_threads(ops: NativeOps, name: str) -> None:
     case, of_threads = CASES[name], []
-    layer, inputs, d_out = drawn(case)
+    layer, inputs, d_out = sampled(case)
     for threads in (1, 2, 3):
         torch.set_num_threads(threads)
         assert ops.library.most_threads() == threads, "there are two OpenMPs"
@@ -311,22 +311,22 @@ def test_the_same_again_and_with_other_threads(ops: NativeOps, name: str) -> Non
     ],
 )
 def test_what_is_no_number_is_not_lost(ops: NativeOps, name: str, dtype: torch.dtype, value: float) -> None:
-    """A training that diverges is to be noticed, and in the picture whose fault it is."""
+    """A training that diverges is to be noticed, and in the image whose fault it is."""
     case = CASES[name]
-    layer, inputs, d_out = drawn(case)
+    layer, inputs, d_out = sampled(case)
     sound = answers(NativeOps(ops.library, dtype), case, layer, inputs, d_out, dtype)
     inputs[0][1, 7, 2, 2] = value
-    spoilt = answers(NativeOps(ops.library, dtype), case, layer, inputs, d_out, dtype)
+    damaged = answers(NativeOps(ops.library, dtype), case, layer, inputs, d_out, dtype)
     kept = [0, 2]
     for tensor in ("out", "d_input0"):
-        assert torch.equal(spoilt[tensor][kept], sound[tensor][kept]), tensor
+        assert torch.equal(damaged[tensor][kept], sound[tensor][kept]), tensor
     seen = [
         "out",
-        *(tensor for tensor in spoilt if tensor.endswith("weight")),
+        *(tensor for tensor in damaged if tensor.endswith("weight")),
     ]  # of a product, the gradient of an input does not know it
     seen += [] if name.startswith(("conv", "pointwise")) else ["d_input0"]
     for tensor in seen:
-        assert not spoilt[tensor].isfinite().all(), tensor
+        assert not damaged[tensor].isfinite().all(), tensor
     d_out[1, 5, 1, 1] = value
     inputs[0][1, 7, 2, 2] = 0
     for tensor, gradient in answers(NativeOps(ops.library, dtype), case, layer, inputs, d_out, dtype).items():
@@ -336,7 +336,7 @@ def test_what_is_no_number_is_not_lost(ops: NativeOps, name: str, dtype: torch.d
 @pytest.mark.parametrize("name", ["norm", "norm silu 96", "norm silu 320"])
 def test_a_mean_that_is_large_beside_the_deviation_costs_no_more_than_in_torch(ops: NativeOps, name: str) -> None:
     case = CASES[name]
-    layer, inputs, d_out = drawn(case)
+    layer, inputs, d_out = sampled(case)
     inputs[0] = inputs[0] + 1000
     exact = answers(TORCH, case, layer, inputs, d_out, torch.float64)
     torchs = answers(TORCH, case, layer, inputs, d_out, torch.float32)
@@ -348,7 +348,7 @@ def test_a_mean_that_is_large_beside_the_deviation_costs_no_more_than_in_torch(o
 def test_attention_is_as_sharp_as_it_gets(ops: NativeOps) -> None:
     """Scores of thousands: each pixel looks at one other, and nothing overflows."""
     case = attention(1, 5, 2, 16)
-    _, inputs, d_out = drawn(case)
+    _, inputs, d_out = sampled(case)
     inputs[0][:, :] *= 50
     exact = answers(TORCH, case, None, inputs, d_out, torch.float64)
     ours = answers(ops, case, None, inputs, d_out, torch.float32)
@@ -360,7 +360,7 @@ def test_attention_is_as_sharp_as_it_gets(ops: NativeOps) -> None:
 @pytest.mark.parametrize("name", ["conv 4x4", "pointwise"])
 def test_what_is_frozen_has_no_gradient(ops: NativeOps, name: str, frozen: str) -> None:
     case = CASES[name]
-    layer, inputs, d_out = drawn(case)
+    layer, inputs, d_out = sampled(case)
     assert layer is not None
     whole = answers(ops, case, layer, inputs, d_out, torch.float32)
     layer.zero_grad()

@@ -95,10 +95,10 @@ def test_classes_that_are_called_like_parts() -> None:
     ],
 )
 def test_a_few_images_in_folders_called_like_parts_do_not_hide_the_others(
-    paths: list[str], rule: str, learnt_from: int
+    paths: list[str], rule: str, trained_on: int
 ) -> None:
     found = sorted_(*paths)
-    assert (found.rule, len(found.train), found.test, found.unclear) == (rule, learnt_from, {}, ())
+    assert (found.rule, len(found.train), found.test, found.unclear) == (rule, trained_on, {}, ())
 
 
 def test_nearly_all_are_counted_with_a_second_test_part() -> None:

@@ -107,8 +107,8 @@ def test_special_files_are_never_opened(
         images.load(place / "pipe.png")
 
 
-def drawn(place: Path) -> None:
-    """What a drawing leaves in its folder."""
+def sampled(place: Path) -> None:
+    """What a sampling leaves in its folder."""
     pixels = np.zeros((8, 8, 3), np.uint8)
     for name in ("images/00000.png", "given/00000.png", "grid.png", "preview.png"):
         images.save_png(place / name, pixels, {"seed": 0})
@@ -117,11 +117,11 @@ def drawn(place: Path) -> None:
 
 
 def trained(runs_dir: Path, name: str) -> Path:
-    """A run with a preview and a drawing."""
+    """A run with a preview and a sampling."""
     run = runs.create_run(runs_dir, name, Config())
     with Worker(run.folder, 1):
         images.save_png(run.folder / "samples" / "000010.png", np.zeros((8, 8, 3), np.uint8))
-        drawn(run.folder / "samples" / "20260101-000000")
+        sampled(run.folder / "samples" / "20260101-000000")
     return run.folder
 
 
@@ -129,8 +129,8 @@ def test_what_this_program_makes_is_no_data(folder: Callable[..., Path], monkeyp
     place = folder("cat/1.png", "dog/1.png")
     trained(place / "runs", "one")
     trained(place / "cat", "two")
-    drawn(place / "dog" / "drawn")
-    old = place / "theirs"  # one of improved-diffusion, with pictures in it
+    sampled(place / "dog" / "drawn")
+    old = place / "theirs"  # one of improved-diffusion, with images in it
     old.mkdir()
     for name in ("progress.csv", "model000010.pt"):
         (old / name).touch()
@@ -144,8 +144,8 @@ def test_what_this_program_makes_is_no_data(folder: Callable[..., Path], monkeyp
     assert "1 sheet of samples" in list_folder(place).left_out
 
 
-def test_samples_that_are_named_are_learnt_from(folder: Callable[..., Path], tmp_path: Path) -> None:
-    drawn(tmp_path / "drawn")
+def test_samples_that_are_named_are_trained_from(folder: Callable[..., Path], tmp_path: Path) -> None:
+    sampled(tmp_path / "drawn")
     assert describe(str(tmp_path / "drawn" / "images")).count == 1
     with raises_error("not-data", os.path.join("drawn", "images")):
         describe(str(tmp_path / "drawn"))
@@ -155,12 +155,12 @@ def test_samples_that_are_named_are_learnt_from(folder: Callable[..., Path], tmp
         describe(str(tmp_path / "runs"))
 
 
-def test_a_run_in_the_very_folder_of_its_data_learns_from_the_data(folder: Callable[..., Path]) -> None:
+def test_a_run_in_the_very_folder_of_its_data_trains_from_the_data(folder: Callable[..., Path]) -> None:
     place = folder("cat/1.png", "dog/1.png")
     run = runs.create_run_in(place, Config())
     with Worker(run.folder, 1):
         images.save_png(place / "samples" / "000010.png", np.zeros((8, 8, 3), np.uint8))
-        drawn(place / "samples" / "20260101-000000")
+        sampled(place / "samples" / "20260101-000000")
     assert found(place) == ["cat/1.png", "dog/1.png"]
 
 

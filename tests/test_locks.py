@@ -87,7 +87,7 @@ def test_without_locks_a_process_elsewhere_is_known_by_its_heartbeat(without: Pa
         assert job.processes() == [], "a number of another machine's process is nobody's here"
 
 
-def test_other_failures_of_the_lock_file_are_told(tmp_path: Path) -> None:
+def test_other_failures_of_the_lock_file_are_reported(tmp_path: Path) -> None:
     (tmp_path / "run.lock").mkdir()
     with pytest.raises(OSError, match="lock"), locks.locked(tmp_path / "run.lock"):
         pass

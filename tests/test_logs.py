@@ -126,7 +126,7 @@ def test_a_writer_that_fails_ends_alone_and_says_so_once(
     assert metrics.MetricReader(tmp_path / "progress.csv").read()["step"].tolist() == [1, 2, 3]
 
 
-def test_a_folder_in_the_way_is_told_and_survived(tmp_path: Path) -> None:
+def test_a_folder_in_the_way_is_reported_and_survived(tmp_path: Path) -> None:
     (tmp_path / "progress.json").mkdir()
     (tmp_path / "tb").write_bytes(b"")
     log = RunLog(tmp_path, COLUMNS, ALL, 0)

@@ -39,7 +39,7 @@ def fixed(output: Tensor):  # type: ignore[no-untyped-def]
     return lambda x, t, **condition: output
 
 
-def test_who_knows_the_picture_has_nothing_left_to_learn(full: Schedule, batch: Batch) -> None:
+def test_who_knows_the_image_has_nothing_left_to_learn(full: Schedule, batch: Batch) -> None:
     """With the true x_start and the posterior's own variance every term but the decoder's is 0."""
     config = settings(predict_xstart=True, sigma_small=True, use_kl=True)
     found = training_losses(fixed(batch.x_start), full, full, config, batch)["loss"]

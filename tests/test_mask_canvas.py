@@ -80,16 +80,16 @@ def test_what_it_should_not_send_is_ignored(value: object, caplog: pytest.LogCap
 
 
 @pytest.mark.parametrize("value", [None, {**GOOD, "image": "another"}])
-def test_nothing_and_a_mask_of_another_picture_are_not_wrong(value: object, caplog: pytest.LogCaptureFixture) -> None:
+def test_nothing_and_a_mask_of_another_image_are_not_wrong(value: object, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "ddpm"):
         assert mask_canvas.read(value, "p", (2, 5)) is None
     assert not caplog.text
 
 
-def test_pictures_are_told_apart() -> None:
+def test_images_are_reported_apart() -> None:
     black = np.zeros((4, 6, 1), np.uint8)
     others = [black + 1, black.reshape(6, 4, 1), black.repeat(3, axis=2)]
-    names = {mask_canvas.name(picture) for picture in [black, *others]}
+    names = {mask_canvas.name(image) for image in [black, *others]}
     assert len(names) == 4
     assert mask_canvas.name(black.copy()) == mask_canvas.name(black)
     assert mask_canvas.name(np.asfortranarray(black)) == mask_canvas.name(black)
@@ -108,14 +108,14 @@ st.code("None" if mask is None else str(mask.astype(int).tolist()))
 """
 
 
-def test_what_was_painted_is_there_again_for_the_same_picture_only() -> None:
-    picture = np.full((4, 6, 3), 9, np.uint8)
+def test_what_was_painted_is_there_again_for_the_same_image_only() -> None:
+    image = np.full((4, 6, 3), 9, np.uint8)
     mask = np.zeros((4, 6), np.uint8)
     mask[1, 2:5] = 255
     at = AppTest.from_string(SCRIPT).run()
     assert not at.exception
     assert at.code[0].value == "None"
-    kept = mask_canvas.Painted(mask_canvas.name(picture), 5, mask_canvas.encode(mask))
+    kept = mask_canvas.Painted(mask_canvas.name(image), 5, mask_canvas.encode(mask))
     at.session_state["mask-painted"] = kept  # the page was left and is opened again
     assert at.run().code[0].value == str(mask.tolist())
     at.session_state["grey"] = 10
@@ -128,8 +128,8 @@ def test_what_was_painted_is_there_again_for_the_same_picture_only() -> None:
 
 def test_an_empty_mask_is_none() -> None:
     at = AppTest.from_string(SCRIPT)
-    picture = np.full((4, 6, 3), 9, np.uint8)
+    image = np.full((4, 6, 3), 9, np.uint8)
     empty = mask_canvas.encode(np.zeros((4, 6)))
-    at.session_state["mask-painted"] = mask_canvas.Painted(mask_canvas.name(picture), 5, empty)
+    at.session_state["mask-painted"] = mask_canvas.Painted(mask_canvas.name(image), 5, empty)
     assert at.run().code[0].value == "None"
     assert not at.exception

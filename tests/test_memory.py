@@ -107,7 +107,7 @@ def test_our_kernels_take_less_than_torch_and_more_with_more_threads() -> None:
 
 
 @pytest.mark.usefixtures("compiler")
-def test_what_will_compute_is_told_without_asking_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_will_compute_is_reported_without_asking_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     for has_bf16, width in ((True, 2), (False, 4)):
         monkeypatch.setattr(hardware, "has_bf16", lambda has=has_bf16: has)
         assert memory.expected_mode("auto", "auto") == memory.ExpectedMode(native=True, bytes=width)

@@ -1,4 +1,4 @@
-"""progress.csv: what is written is read, at any moment and after any accident; what is drawn shows every spike."""
+"""progress.csv: what is written is read, at any moment and after any accident; a chart shows every spike."""
 
 import math
 import time
@@ -263,7 +263,7 @@ def test_a_million_lines(path: Path) -> None:
     assert len(x) <= 2000
 
 
-# --- drawing
+# --- thinning
 
 series = arrays.arrays(float, st.integers(1, 3000), elements=st.floats(width=32), fill=st.floats(0, 1, width=32))
 

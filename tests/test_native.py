@@ -75,7 +75,7 @@ def the_library(folder: Path) -> Path:
     return path
 
 
-def test_no_compiler_is_told(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_compiler_is_reported(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "/nonexistent/c++")
     assert found() == (None, "CXX names /nonexistent/c++, which is not there")
     monkeypatch.delenv("CXX")
@@ -172,7 +172,7 @@ FAILING = {
 
 
 @pytest.mark.parametrize(("script", "expected"), FAILING.values(), ids=FAILING.keys())
-def test_a_compiler_that_fails_is_told(
+def test_a_compiler_that_fails_is_reported(
     tmp_path: Path, kept: Path, monkeypatch: pytest.MonkeyPatch, script: str, expected: str
 ) -> None:
     failing = Compiler(tmp_path / "failing-c++", f"#!/bin/sh\n{script}\n")
@@ -215,7 +215,9 @@ def test_where_nothing_can_be_kept_it_is_compiled_each_time(
         assert not Path(library._name).parent.exists(), "the folder of its own is gone"
 
 
-def test_no_room_and_others_at_work_are_told(compiler: Compiler, kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_room_and_others_at_work_are_reported(
+    compiler: Compiler, kept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(path: Path, data: bytes) -> Any:
         raise files.DiskFull(path)
 
@@ -242,9 +244,9 @@ def test_two_that_start_together_compile_once(compiler: Compiler, kept: Path) ->
     both = [
         subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(2)
     ]
-    told = [process.communicate(timeout=PATIENCE)[0].strip() for process in both]
-    assert told[0] == told[1]
-    assert told[0] in ("16", "32")
+    reported = [process.communicate(timeout=PATIENCE)[0].strip() for process in both]
+    assert reported[0] == reported[1]
+    assert reported[0] in ("16", "32")
     assert compiler.links == 1
 
 

@@ -83,7 +83,7 @@ def test_a_run_that_has_written_nothing_yet(page: str, runs_dir: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES)
 @pytest.mark.parametrize("name", ["config.json", "status.json"])
-def test_a_spoilt_file_is_told_in_a_sentence(page: str, name: str, runs_dir: Path) -> None:
+def test_a_damaged_file_is_reported_in_a_sentence(page: str, name: str, runs_dir: Path) -> None:
     run = fake_run.write(runs_dir, "spoilt", steps=4)
     (run.folder / name).write_text('{"half')
     open_page(page).run()
@@ -288,10 +288,10 @@ def test_what_the_viewer_chose_is_in_the_address(runs_dir: Path) -> None:
     fake_run.write(runs_dir, "two", steps=40)
     at = open_page("pages/monitor.py", run="one", x="images", smooth="0.0", log="false")
     assert at.selectbox(key="run").value == "one"
-    drawn = figure(at)
-    assert drawn["layout"]["xaxis"]["title"]["text"] == "images seen"
-    assert drawn["layout"]["yaxis"]["type"] == "linear"
-    assert len(drawn["data"]) == 3
+    sampled = figure(at)
+    assert sampled["layout"]["xaxis"]["title"]["text"] == "images seen"
+    assert sampled["layout"]["yaxis"]["type"] == "linear"
+    assert len(sampled["data"]) == 3
     at = open_page("pages/monitor.py", run="three")
     assert at.selectbox(key="run").value in ("one", "two", None)
 

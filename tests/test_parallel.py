@@ -1,4 +1,4 @@
-"""Two processes, as torchrun starts them, against one: the same training, the same pictures, the same files."""
+"""Two processes, as torchrun starts them, against one: the same training, the same images, the same files."""
 
 import os
 import re
@@ -81,7 +81,7 @@ def test_two_with_a_batch_are_one_with_twice_the_batch(found: list[dict[str, Any
     assert two["state"]["position"] == one["state"]["position"] == 8 * two_processes.STEPS
     if name == "importance":
         history = one["state"]["timesteps"]
-        assert history["counts"].min() == 10, "by the end, timesteps were drawn by their losses"
+        assert history["counts"].min() == 10, "by the end, timesteps were sampled by their losses"
         np.testing.assert_allclose(two["state"]["timesteps"]["losses"], history["losses"], rtol=3e-3)
 
 
@@ -202,7 +202,7 @@ def test_one_process_goes_on_with_what_two_saved(trained: Path, tmp_path: Path) 
 
 
 @pytest.mark.slow
-def test_two_draw_the_pictures_of_one(trained: Path, tmp_path: Path) -> None:
+def test_two_sample_the_images_of_one(trained: Path, tmp_path: Path) -> None:
     runs_dir = ["--runs_dir", str(trained / "runs"), "--name", "two"]
     said = torchrun("-m", "ddpm", "sample", *runs_dir, *DRAWING, "--out", "two", cwd=tmp_path)
     ddpm("sample", *runs_dir, *DRAWING, "--out", "one", cwd=tmp_path)

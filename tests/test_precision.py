@@ -64,7 +64,7 @@ def test_bf16_that_torch_may_not_use_is_none(isa: str | None, barred: bool, monk
         assert not hardware.has_bf16.__wrapped__()
 
 
-def test_a_contradiction_is_told(tiny: Config) -> None:
+def test_a_contradiction_is_reported(tiny: Config) -> None:
     config = codec.replace(tiny, {"precision": "fp32", "use_fp16": True})
     (problem,) = validation.problems(config)
     assert problem.name == "use_fp16"
@@ -88,7 +88,7 @@ def test_the_gradient_is_about_that_of_fp32(config: Config, dataset: Dataset, na
     assert all(not torch.equal(a, b) for a, b in [flat]), "it did compute in another precision"
 
 
-def test_mixed_precision_learns(config: Config, dataset: Dataset) -> None:
+def test_mixed_precision_trains(config: Config, dataset: Dataset) -> None:
     losses = [float(r.losses["mse"].mean()) for r in trainer(config, dataset, "bf16", lr=3e-3).steps(50)]
     assert sum(losses[-10:]) / 10 < 0.6 * losses[0]
 
@@ -132,7 +132,7 @@ def test_a_scale_without_end_is_hopeless(config: Config, dataset: Dataset) -> No
     assert report.diverged
 
 
-def test_what_overflows_is_not_learnt_about_timesteps(config: Config, dataset: Dataset) -> None:
+def test_what_overflows_is_not_trained_about_timesteps(config: Config, dataset: Dataset) -> None:
     it = trainer(config, dataset, "fp16", schedule_sampler="loss-second-moment")
     batch = it.next_batch()
     it.update(batch._replace(x_start=batch.x_start * float("nan")))

@@ -30,8 +30,8 @@ SMALL = LsunConfig(image_size=24)
 
 def webp(size: tuple[int, int]) -> bytes:
     buffer = io.BytesIO()
-    picture = Image.fromarray(rng.integers(0, 256, (size[1], size[0], 3), np.uint8))
-    picture.save(buffer, "WEBP", lossless=True)
+    image = Image.fromarray(rng.integers(0, 256, (size[1], size[0], 3), np.uint8))
+    image.save(buffer, "WEBP", lossless=True)
     return buffer.getvalue()
 
 
@@ -61,17 +61,17 @@ def zipped(database: Path) -> Path:
 
 def expected(value: bytes, size: int) -> np.ndarray:
     """What improved-diffusion's script makes of a value: scaled by a box filter, and the middle of it."""
-    with Image.open(io.BytesIO(value)) as picture:
-        scale = size / min(picture.size)
-        scaled = picture.resize((round(scale * picture.width), round(scale * picture.height)), Image.Resampling.BOX)
+    with Image.open(io.BytesIO(value)) as image:
+        scale = size / min(image.size)
+        scaled = image.resize((round(scale * image.width), round(scale * image.height)), Image.Resampling.BOX)
     pixels = np.array(scaled)
     top, left = (pixels.shape[0] - size) // 2, (pixels.shape[1] - size) // 2
     return pixels[top : top + size, left : left + size]
 
 
 def pixels_of(path: Path) -> np.ndarray:
-    with Image.open(path) as picture:
-        return np.array(picture)
+    with Image.open(path) as image:
+        return np.array(image)
 
 
 # --- LSUN
@@ -123,7 +123,7 @@ def test_an_interrupted_preparation_goes_on(database: Path, tmp_path: Path, monk
         assert np.array_equal(pixels_of(folder / f"bedroom_{k:07d}.png"), expected(value, 24)), k
 
 
-def test_progress_is_told(database: Path, tmp_path: Path) -> None:
+def test_progress_is_reported(database: Path, tmp_path: Path) -> None:
     unpacking: list[tuple[int, int]] = []
     writing: list[tuple[int, int]] = []
     archive = zipped(database)
@@ -147,7 +147,7 @@ def test_a_folder_made_from_something_else(database: Path, tmp_path: Path) -> No
         lsun.write(database, other / "holiday.png", SMALL)
 
 
-def test_broken_pictures_are_left_out(tmp_path: Path) -> None:
+def test_broken_images_are_left_out(tmp_path: Path) -> None:
     database = make_database(
         tmp_path / "db", {**VALUES, b"%040x" % 1: b"no picture", b"%040x" % 3: VALUES[b"%040x" % 3][:50]}
     )
@@ -156,7 +156,7 @@ def test_broken_pictures_are_left_out(tmp_path: Path) -> None:
     assert sorted(path.name[-5] for path in (tmp_path / "out").glob("*.png")) == ["0", "2", "4"]
 
 
-def test_what_was_unpacked_is_gone_after_broken_pictures_and_not_there_where_it_may_not(tmp_path: Path) -> None:
+def test_what_was_unpacked_is_gone_after_broken_images_and_not_there_where_it_may_not(tmp_path: Path) -> None:
     archive = zipped(make_database(tmp_path / "db", {**VALUES, b"%040x" % 1: b"no picture"}))
     with raises_error("broken-image", 1):
         lsun.write(archive, tmp_path / "out", SMALL)
@@ -279,10 +279,10 @@ def test_no_room_to_unpack(database: Path, tmp_path: Path, monkeypatch: pytest.M
 
 # --- ImageNet at 64 pixels
 
-COUNTS = {**dict.fromkeys(range(1, 11), 3), 2: 5}  # pictures in each batch
+COUNTS = {**dict.fromkeys(range(1, 11), 3), 2: 5}  # images in each batch
 PIXELS = {k: rng.integers(0, 256, (n, 64, 64, 3), np.uint8) for k, n in COUNTS.items()}
 LABELS = {k: rng.integers(1, 1001, n) for k, n in COUNTS.items()}
-LABELS[2][0] = LABELS[1][0]  # classes are what some pictures share
+LABELS[2][0] = LABELS[1][0]  # classes are what some images share
 VAL = rng.integers(0, 256, (4, 64, 64, 3), np.uint8)
 
 
@@ -298,7 +298,7 @@ def npz(pixels: np.ndarray, labels: Any, save: Callable[..., None] = np.savez, *
 
 
 def parts(folder: Path, level: int = zipfile.ZIP_DEFLATED, save: Callable[..., None] = np.savez) -> list[Path]:
-    """The two official archives of training pictures."""
+    """The two official archives of training images."""
     batches = {f"train_data_batch_{k}.npz": npz(PIXELS[k], LABELS[k], save) for k in PIXELS}
     names = list(batches)
     return [
@@ -355,7 +355,7 @@ def test_a_folder_of_batches_becomes_an_npz(unpacked: Path, tmp_path: Path, monk
         imagenet64.write_npz(imagenet64.find_batches([unpacked], "train"), target)
 
 
-def test_the_validation_pictures(unpacked: Path, tmp_path: Path) -> None:
+def test_the_validation_images(unpacked: Path, tmp_path: Path) -> None:
     assert main.main(["data", "imagenet64", str(unpacked), "--part", "val", "--folder", str(tmp_path / "val")]) == 0
     names = sorted(path.name for path in (tmp_path / "val").glob("*.png"))
     assert names == ["0001_val_000000.png", "0002_val_000001.png", "0002_val_000002.png", "1000_val_000003.png"]
@@ -444,7 +444,7 @@ def test_sums_for_each_archive(tmp_path: Path) -> None:
 # --- what both share
 
 
-def test_memory_holds_a_block_of_pictures_at_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_holds_a_block_of_images_at_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archives, "BLOCK", 4)
     taken, written, most = 0, 0, 0
 

@@ -93,26 +93,26 @@ def test_what_is_given_is_never_overruled(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(probe, "verdict", lambda *_: verdicts[name])
-    config, told = asked(networks[name])
+    config, reported = asked(networks[name])
     assert (config.diffusion.predict_xstart, config.diffusion.predict_xprev) == probe.PREDICTIONS[name]
-    assert "as it was given" not in told
+    assert "as it was given" not in reported
     right = dict(zip(("predict_xstart", "predict_xprev"), probe.PREDICTIONS[name], strict=True))
-    config, told = asked(networks[name], **{**TRUTHS[name], **right, "num_heads": 2})
+    config, reported = asked(networks[name], **{**TRUTHS[name], **right, "num_heads": 2})
     assert {key: getattr(config.diffusion, key) for key in TRUTHS[name]} == TRUTHS[name]
     assert config.model.num_heads == 2
-    assert "predict_xstart False is used" not in told
+    assert "predict_xstart False is used" not in reported
     wrong = {"predict_xstart": name != "x_start", "predict_xprev": False, "noise_schedule": "linear"}
-    config, told = asked(networks[name], **wrong)
+    config, reported = asked(networks[name], **wrong)
     assert {key: getattr(config.diffusion, key) for key in wrong} == wrong
-    assert f"predict_xstart {wrong['predict_xstart']} is used, as it was given" in told
+    assert f"predict_xstart {wrong['predict_xstart']} is used, as it was given" in reported
 
 
 def test_a_network_that_knows_nothing_is_taken_for_the_usual_one() -> None:
     tensors = unet.build(ModelConfig(image_size=8, num_channels=32, num_res_blocks=1)).state_dict()
-    config, told = asked(tensors, noise_schedule="cosine")
+    config, reported = asked(tensors, noise_schedule="cosine")
     assert config.diffusion == codec.replace(Config(), {"noise_schedule": "cosine"}).diffusion
-    assert "cannot tell what the network was trained on" in told
-    assert "finds" not in told
+    assert "cannot tell what the network was trained on" in reported
+    assert "finds" not in reported
 
 
 @pytest.mark.parametrize("count", [1, 2, 8])
@@ -160,12 +160,12 @@ def test_both_scales_of_a_thousand_timesteps_are_one(
     given = {"diffusion_steps": T, "rescale_timesteps": rescale}
     chosen = {name: getattr(Config().diffusion, name, None) for name in probe.NAMES} | given
     assert verdict.against(chosen, given).keys() == against
-    told = " ".join(probe.sentences(verdict, chosen, given))
-    assert told.count("as it was given") == len(against)
+    reported = " ".join(probe.sentences(verdict, chosen, given))
+    assert reported.count("as it was given") == len(against)
 
 
 @pytest.mark.parametrize("given", [(), ("num_heads", "num_head_channels"), probe.NAMES])
-def test_what_cannot_be_told_is_said_of_what_was_given_too(given: tuple[str, ...]) -> None:
+def test_what_cannot_be_reported_is_said_of_what_was_given_too(given: tuple[str, ...]) -> None:
     config = codec.replace(Config(), {"noise_schedule": "cosine", "num_heads": 2})
     chosen = {n: getattr(config.model if hasattr(config.model, n) else config.diffusion, n) for n in probe.NAMES}
     found = {name: value for name, value in chosen.items() if name not in probe.ATTENTION}
@@ -218,9 +218,9 @@ def test_heads_that_differ_by_level_and_both_orders_are_tried() -> None:
 
 
 @pytest.mark.parametrize(("count", "told"), [(6, set()), (15, set()), (16, {"diffusion_steps", "rescale_timesteps"})])
-def test_T_of_a_step_back_is_told_on_many_images_alone(
+def test_T_of_a_step_back_is_reported_on_many_images_alone(
     count: int,
-    told: set[str],
+    reported: set[str],
     networks: dict[str, dict[str, torch.Tensor]],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -230,7 +230,7 @@ def test_T_of_a_step_back_is_told_on_many_images_alone(
     monkeypatch.setattr(probe, "_beats", lambda *_: True)  # as if the best were beyond doubt
     found = probe.verdict(networks["x_prev"], config, probe.images_for(config)).found
     assert found["predict_xprev"]
-    assert {"noise_schedule", *told} == found.keys() & {"noise_schedule", "diffusion_steps", "rescale_timesteps"}
+    assert {"noise_schedule", *reported} == found.keys() & {"noise_schedule", "diffusion_steps", "rescale_timesteps"}
 
 
 def test_a_small_network_is_asked_with_every_T_however_few_the_images() -> None:

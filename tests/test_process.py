@@ -177,7 +177,7 @@ def test_it_outlives_who_started_it(run: Run, stand_in: str) -> None:
     until(lambda: run.state() == "stopped")
 
 
-def test_samples_are_drawn_into_a_folder_of_their_own(run: Run, stand_in: str) -> None:
+def test_samples_are_sampled_into_a_folder_of_their_own(run: Run, stand_in: str) -> None:
     job = launch.start_sampling(run, SampleConfig(num_samples=4, use_ddim=True, classes="-a b"))
     seen = running(job)
     assert seen["arguments"] == [
@@ -228,7 +228,7 @@ def test_a_program_that_does_not_come_up_is_lost_soon(run: Run, monkeypatch: pyt
     until(lambda: run.state() == "lost")
 
 
-def test_data_that_was_moved_is_told_to_the_process(run: Run, stand_in: str) -> None:
+def test_data_that_was_moved_is_reported_to_the_process(run: Run, stand_in: str) -> None:
     launch.start_training(run, "/new place", enlarge=True)
     assert running(run)["arguments"][-4:] == ["--data_dir", "/new place", "--enlarge", "True"]
     launch.stop(run)

@@ -157,7 +157,7 @@ def test_stopping(run: Run) -> None:
         assert asked.result(60) == 0
 
 
-def test_going_on_with_a_drawing(run: Run, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_going_on_with_a_sampling(run: Run, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     draw = run.shell("sample", "--run", more=["--num_samples", "3", "--steps", "2", "--out", "half drawn"])
     assert typed(draw) == 0
     job = SampleJob(Path("half drawn"))

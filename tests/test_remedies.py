@@ -40,14 +40,14 @@ def test_respacing(T: int) -> None:
         "4,4,4",
         f"{T},{T}",
     ]
-    told = 0
+    reported = 0
     for spec in asked:
         said = sentence(schedules.space_timesteps, T, spec)
         remedy = said.removeprefix(f"timestep_respacing {spec!r}")
         offered = re.findall(r"'([^']+)'|\b(ddim\d+)\b", remedy)
         for other in {word for pair in offered for word in pair if word}:
             assert schedules.space_timesteps(T, other), (spec, said)
-            told += 1
+            reported += 1
         if most := re.search(r"give at most (\d+)", remedy):
             assert schedules.space_timesteps(T, ",".join(["1"] * int(most[1]))), (spec, said)
         if most := re.search(r"ask for at most (\d+)", remedy):
@@ -57,7 +57,7 @@ def test_respacing(T: int) -> None:
             again = sentence(schedules.space_timesteps, T, ",".join(parts))
             assert again == "" or int(re.findall(r"part (\d+)", again)[0]) > int(re.findall(r"part (\d+)", said)[0])
         assert said == "" or offered or "at most" in remedy, (spec, said)
-    assert told
+    assert reported
 
 
 def settings() -> Iterator[tuple[int, SampleConfig]]:
@@ -89,17 +89,17 @@ def followed(said: str, sample: SampleConfig) -> list[SampleConfig]:
 
 
 def test_steps_and_strength() -> None:
-    told = 0
+    reported = 0
     for T, sample in settings():
         config = codec.replace(Config(), dict(diffusion_steps=T, noise_schedule="cosine"))
         said = sentence(timesteps.timesteps, config, sample)
         ways = followed(said, sample) if said else []
-        told += len(ways)
+        reported += len(ways)
         assert ways or not said or "use another model" in said, said
         for other in ways:
             again = sentence(timesteps.timesteps, config, other)
             assert again == "" or again.split()[0] not in said.split()[:1], (T, sample, said, again)
-    assert told > 50
+    assert reported > 50
 
 
 @pytest.mark.parametrize("task", ["draw", "vary", "inpaint", "invert"])

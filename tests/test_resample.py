@@ -1,4 +1,4 @@
-"""Importance-sampled timesteps: what they are drawn by, and that the mean of the loss stays what it was."""
+"""Importance-sampled timesteps: what they are sampled by, and that the mean of the loss stays what it was."""
 
 import numpy as np
 import torch
@@ -40,7 +40,7 @@ def test_only_the_last_losses_count() -> None:
 
 
 def test_weights_keep_the_mean_of_the_loss() -> None:
-    """E[w(t) f(t)] over drawn timesteps is the mean of f over all of them, whatever f."""
+    """E[w(t) f(t)] over sampled timesteps is the mean of f over all of them, whatever f."""
     sampler, f = warm(), torch.tensor([3.0, -1.0, 0.5, 10.0, 2.0])
     t, weight = sampler.sample(200_000, torch.Generator().manual_seed(0))
     assert weight is not None
@@ -62,7 +62,7 @@ def test_a_state_goes_on_where_it_was_taken() -> None:
     assert np.array_equal(before.weights(), after.weights())
 
 
-def test_a_trainer_learns_from_unweighted_losses_and_resumes_exactly(tiny: Config) -> None:
+def test_a_trainer_trains_from_unweighted_losses_and_resumes_exactly(tiny: Config) -> None:
     """What is logged and minimised is weighted, what the sampler learns from is not."""
     config = codec.replace(
         tiny,

@@ -248,7 +248,7 @@ def test_other_data_is_said(change: str, begin: Begin, images: Path) -> None:
 
 
 @pytest.mark.parametrize("class_cond", [False, True])
-def test_names_of_classes_are_compared_where_they_are_learnt(
+def test_names_of_classes_are_compared_where_they_are_trained(
     class_cond: bool, runs_dir: Path, tiny: Config, tmp_path: Path
 ) -> None:
     place = paint(tmp_path / "sorted", [f"{'ab'[k // 6]}/{k}.png" for k in range(COUNT)])

@@ -240,7 +240,7 @@ CALLBACKS = ("on_click", "on_change", "on_dismiss")
 
 
 @pytest.mark.parametrize("path", PAGES, ids=by_path)
-def test_what_goes_wrong_in_a_page_is_told_in_a_box(path: Path) -> None:
+def test_what_goes_wrong_in_a_page_is_reported_in_a_box(path: Path) -> None:
     """Fragments and callbacks are made by layout, which sees to it; the page itself begins with its `page`."""
     if path.name == "layout.py":
         return

@@ -107,8 +107,8 @@ def test_it_resumes_where_it_stopped(run: Run, folder: Path) -> None:
 @pytest.mark.parametrize("task", TASKS)
 def test_images_are_sampled_again_from_their_settings(run: Run, task: str, folder: Path) -> None:
     (job,) = [job for job in run.sample_jobs() if job.config.task == task]
-    picture = job.folder / "given" / "00000.png"
-    inputs = ["--picture", str(picture)] if picture.exists() else []  # the run is not where it was
+    image = job.folder / "given" / "00000.png"
+    inputs = ["--picture", str(image)] if image.exists() else []  # the run is not where it was
     inputs += ["--mask", str(job.mask)] if job.mask.exists() else []
     weights_used = job.settings["checkpoint"]
     for k, path in enumerate(job.images):

@@ -298,7 +298,7 @@ def test_folders_of_the_same_second_are_several(tmp_path: Path) -> None:
     assert {*folders} == {*tmp_path.iterdir()}
 
 
-def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_made_is_reported(tmp_path: Path) -> None:
     (tmp_path / "samples").write_bytes(b"")
     with raises_error("not-writable"):
         runs.timestamped_folder(tmp_path / "samples")

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("runs_here")
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[SampleConfig]:
-    """What drawings are started with; none really is."""
+    """What samples are started with; none really is."""
     found: list[SampleConfig] = []
 
     def start(run: Run, sample: SampleConfig) -> SampleJob:
@@ -38,7 +38,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[SampleConfig]:
 
 @pytest.fixture
 def run(fake_run: Callable[..., Run]) -> Run:
-    """Classes, guidance and a thousand timesteps; pictures of 8 x 8 pixels."""
+    """Classes, guidance and a thousand timesteps; images of 8 x 8 pixels."""
     return fake_run(
         "shapes",
         diffusion_steps=1000,
@@ -50,20 +50,20 @@ def run(fake_run: Callable[..., Run]) -> Run:
 
 
 def earlier(run: Run, sample: SampleConfig, name: str = "20260102-030405", count: int = 3) -> SampleJob:
-    """A drawing as `ddpm sample` leaves it."""
+    """A sampling as `ddpm sample` leaves it."""
     job = SampleJob(run.folder / "samples" / name)
     size = run.config.model.image_size
     files.write_json(job.folder / "settings.json", dict(sample=dataclasses.asdict(sample), command="ddpm sample"))
     pixels = np.random.default_rng(0).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
-    for k, picture in enumerate(pixels):
-        images.save_png(job.folder / "images" / f"{k:05d}.png", picture)
+    for k, image in enumerate(pixels):
+        images.save_png(job.folder / "images" / f"{k:05d}.png", image)
     images.save_png(job.grid, images.grid(pixels))
     status = Status("finished", step=10, total_steps=10, steps_per_second=5.0, pid=1)
     files.write_json(job.folder / "status.json", dataclasses.asdict(status))
     return job
 
 
-def picture(path: Path, size: tuple[int, int] = (8, 8)) -> str:
+def image(path: Path, size: tuple[int, int] = (8, 8)) -> str:
     files.write_bytes(path, thumbnails.png(Image.new("RGB", size, (200, 30, 60))))
     return str(path)
 
@@ -75,7 +75,7 @@ def mask(path: Path, size: int = 8) -> str:
     return str(path)
 
 
-def drawn(at: AppTest, asked: list[SampleConfig]) -> SampleConfig:
+def sampled(at: AppTest, asked: list[SampleConfig]) -> SampleConfig:
     """What a press on Draw asks for."""
     assert not button(at, "Sample").disabled, said(at)
     button(at, "Sample").click().run()
@@ -98,9 +98,9 @@ def shown(at: AppTest) -> set[str]:
     return {element.label for kind in kinds for element in getattr(at, kind, at.get(kind))}
 
 
-def test_the_first_drawing_is_a_click(run: Run, asked: list[SampleConfig]) -> None:
+def test_the_first_sampling_is_a_click(run: Run, asked: list[SampleConfig]) -> None:
     at = open_page("pages/sample.py")
-    assert drawn(at, asked) == dataclasses.replace(sampling_form.FIRST, weights="ema_0.9")
+    assert sampled(at, asked) == dataclasses.replace(sampling_form.FIRST, weights="ema_0.9")
     assert "10 model evaluations per image" in said(at)
     assert sampling_form.FIRST.sampler == FEW_STEPS
     assert asked[0].batch_size == 0
@@ -113,7 +113,7 @@ def test_each_sampler_shows_what_it_takes(name: str, run: Run, asked: list[Sampl
     assert SOLVERS[name].words in said(at)
     fields = {"eta": "ddim", "Churn": "heun", "Variance": "ddpm"}
     assert {label for label in fields if label in shown(at)} == {label for label, of in fields.items() if of == name}
-    assert drawn(at, asked).sampler == name
+    assert sampled(at, asked).sampler == name
 
 
 def test_a_learned_variance_leaves_no_choice(fake_run: Callable[..., Run]) -> None:
@@ -128,7 +128,7 @@ def test_the_analytic_variance_is_explained(run: Run, asked: list[SampleConfig])
     at.selectbox(key="sample.sampler").set_value("ddpm").run()
     at.selectbox(key="sample.variance").set_value("analytic").run()
     assert "Estimated once from the run's data" in said(at)
-    assert drawn(at, asked).variance == "analytic"
+    assert sampled(at, asked).variance == "analytic"
 
 
 def test_guidance(run: Run, asked: list[SampleConfig]) -> None:
@@ -136,10 +136,10 @@ def test_guidance(run: Run, asked: list[SampleConfig]) -> None:
     assert at.slider(key="sample.guidance_interval").disabled  # nothing is guided yet
     at.slider(key="sample.guidance_scale").set_value(2.5).run()
     at.slider(key="sample.guidance_interval").set_value((100, 800)).run()
-    sample = drawn(at, asked)
+    sample = sampled(at, asked)
     assert (sample.guidance_scale, sample.guidance_interval) == (2.5, "100-800")
     at.slider(key="sample.guidance_interval").set_value((0, 999)).run()
-    assert drawn(at, asked).guidance_interval == ""
+    assert sampled(at, asked).guidance_interval == ""
 
 
 @pytest.mark.parametrize(("classes", "why"), [(True, "class dropout"), (False, "class-conditional model")])
@@ -151,20 +151,20 @@ def test_a_run_that_cannot_be_guided_says_why(
     field = at.slider(key="sample.no_guidance")
     assert field.disabled
     assert why in field.help
-    assert drawn(at, asked).guidance_scale == 1
+    assert sampled(at, asked).guidance_scale == 1
 
 
 def test_clipping(run: Run, asked: list[SampleConfig]) -> None:
     at = open_page("pages/sample.py")
     at.selectbox(key="sample.clip").set_value("off").run()
-    assert not drawn(at, asked).clip_denoised
+    assert not sampled(at, asked).clip_denoised
     at.selectbox(key="sample.clip").set_value("dynamic").run()
     at.slider(key="sample.dynamic_threshold").set_value(0.98).run()
-    sample = drawn(at, asked)
+    sample = sampled(at, asked)
     assert (sample.clip_denoised, sample.dynamic_threshold) == (True, 0.98)
 
 
-def test_what_contradicts_is_told_and_keeps_from_drawing(run: Run) -> None:
+def test_what_contradicts_is_reported_and_keeps_from_sampling(run: Run) -> None:
     at = open_page("pages/sample.py")
     at.selectbox(key="sample.sampler").set_value("heun")
     at.select_slider(key="sample.steps").set_value(1)
@@ -179,11 +179,11 @@ def test_all_timesteps_and_a_respacing(run: Run, asked: list[SampleConfig]) -> N
     at.selectbox(key="sample.sampler").set_value("ddpm")
     at.select_slider(key="sample.steps").set_value(0).run()
     assert "1,000 model evaluations per image" in said(at)
-    assert (drawn(at, asked).steps, asked[-1].spacing) == (0, "auto")
+    assert (sampled(at, asked).steps, asked[-1].spacing) == (0, "auto")
     at.text_input(key="sample.timestep_respacing").set_value("10,15,20").run()
     assert at.select_slider(key="sample.steps").disabled
     assert "45 model evaluations per image" in said(at)
-    assert (drawn(at, asked).steps, asked[-1].timestep_respacing) == (0, "10,15,20")
+    assert (sampled(at, asked).steps, asked[-1].timestep_respacing) == (0, "10,15,20")
 
 
 # Tasks
@@ -216,18 +216,18 @@ def test_from_seed_to_seed(run: Run, asked: list[SampleConfig]) -> None:
     at.number_input(key="sample.seed").set_value(3)
     at.number_input(key="sample.to_seed").set_value(4)
     at.number_input(key="sample.between").set_value(6).run()
-    sample = drawn(at, asked)
+    sample = sampled(at, asked)
     assert (sample.task, sample.seed, sample.to_seed, sample.num_samples) == ("interpolate", 3, 4, 6)
 
 
-def test_an_uploaded_picture_is_fitted_and_kept(run: Run, asked: list[SampleConfig]) -> None:
+def test_an_uploaded_image_is_fitted_and_kept(run: Run, asked: list[SampleConfig]) -> None:
     at = open_page("pages/sample.py")
     at.button_group(key="sample.task").set_value("vary").run()
     large = Image.new("RGB", (40, 32), (10, 200, 30))
     at.get("file_uploader")[0].set_value([("cat.png", thumbnails.png(large), "image/png")]).run()
     assert "Scaled from 40 x 32 to 8 x 8 pixels, cropped at the centre." in said(at)
     at.slider(key="sample.strength").set_value(0.3).run()
-    sample = drawn(at, asked)
+    sample = sampled(at, asked)
     assert sample.strength == 0.3
     path = Path(sample.picture)
     assert path.parent.parent == (run.folder / "uploads").absolute()
@@ -238,47 +238,47 @@ def test_an_uploaded_picture_is_fitted_and_kept(run: Run, asked: list[SampleConf
     assert button(at, "Sample").disabled
 
 
-def test_an_earlier_drawing_is_begun_with(run: Run, asked: list[SampleConfig]) -> None:
+def test_an_earlier_sampling_is_begun_with(run: Run, asked: list[SampleConfig]) -> None:
     job = earlier(run, SampleConfig(num_samples=3))
     at = open_page("pages/sample.py")
     at.button_group(key="sample.task").set_value("invert").run()
     at.button_group(key="sample.picture_from").set_value("drawn").run()
     at.button(key="number_2").click().run()
-    sample = drawn(at, asked)
+    sample = sampled(at, asked)
     assert sample.picture == str(job.images[2].absolute())
     assert (sample.task, sample.sampler, sample.num_samples) == ("invert", "ddim", 1)
 
 
-def test_a_path_to_pictures(run: Run, asked: list[SampleConfig], tmp_path: Path) -> None:
+def test_a_path_to_images(run: Run, asked: list[SampleConfig], tmp_path: Path) -> None:
     at = open_page("pages/sample.py")
     at.button_group(key="sample.task").set_value("vary").run()
     at.button_group(key="sample.picture_from").set_value("path").run()
     at.text_input(key="sample.picture_path").set_value(str(tmp_path / "nowhere.png")).run()
     assert "There is no folder or file" in said(at)
-    right = picture(tmp_path / "right.png")
+    right = image(tmp_path / "right.png")
     at.text_input(key="sample.picture_path").set_value(right).run()
-    assert drawn(at, asked).picture == right
-    at.text_input(key="sample.picture_path").set_value(picture(tmp_path / "large.png", (20, 20))).run()
+    assert sampled(at, asked).picture == right
+    at.text_input(key="sample.picture_path").set_value(image(tmp_path / "large.png", (20, 20))).run()
     assert "Scaled from 20 x 20 to 8 x 8 pixels." in said(at)
-    assert Image.open(drawn(at, asked).picture).size == (8, 8)
+    assert Image.open(sampled(at, asked).picture).size == (8, 8)
 
 
 def test_a_mask_by_path_and_by_upload(run: Run, asked: list[SampleConfig], tmp_path: Path) -> None:
     at = open_page("pages/sample.py")
     at.button_group(key="sample.task").set_value("inpaint").run()
     at.button_group(key="sample.picture_from").set_value("path").run()
-    at.text_input(key="sample.picture_path").set_value(picture(tmp_path / "right.png")).run()
+    at.text_input(key="sample.picture_path").set_value(image(tmp_path / "right.png")).run()
     assert "Nothing is painted yet" in said(at)
     at.button_group(key="sample.mask_from").set_value("path").run()
     at.text_input(key="sample.mask_path").set_value(mask(tmp_path / "large.png", 20)).run()
     assert "has 20 x 20 pixels, and this model samples 8 x 8" in said(at)
     right = mask(tmp_path / "mask.png")
     at.text_input(key="sample.mask_path").set_value(right).run()
-    assert drawn(at, asked).mask == right
+    assert sampled(at, asked).mask == right
     at.button_group(key="sample.mask_from").set_value("upload").run()
     content = Path(mask(tmp_path / "big.png", 32)).read_bytes()
     at.get("file_uploader")[0].set_value([("mask.png", content, "image/png")]).run()
-    sample = drawn(at, asked)
+    sample = sampled(at, asked)
     kept = np.asarray(Image.open(sample.mask))
     assert kept.shape == (8, 8)
     assert (kept[:4] == 255).all()
@@ -286,22 +286,22 @@ def test_a_mask_by_path_and_by_upload(run: Run, asked: list[SampleConfig], tmp_p
     assert sample.sampler in timesteps.REPAINTERS
 
 
-def test_what_was_painted_is_drawn_with(
+def test_what_was_painted_is_sampled_with(
     run: Run, asked: list[SampleConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     painted = np.zeros((8, 8), np.uint8)
     painted[2:5, 3:6] = 255
-    monkeypatch.setattr("pages.ui.components.mask_canvas.paint", lambda picture, key: painted)
+    monkeypatch.setattr("pages.ui.components.mask_canvas.paint", lambda image, key: painted)
     at = open_page("pages/sample.py")
     at.button_group(key="sample.task").set_value("inpaint").run()
     at.button_group(key="sample.picture_from").set_value("path").run()
-    at.text_input(key="sample.picture_path").set_value(picture(tmp_path / "right.png")).run()
-    sample = drawn(at, asked)
+    at.text_input(key="sample.picture_path").set_value(image(tmp_path / "right.png")).run()
+    sample = sampled(at, asked)
     assert (np.asarray(Image.open(sample.mask)) == painted).all()
     assert Path(sample.mask).parent.parent == (run.folder / "uploads").absolute()
 
 
-def test_a_super_resolution_run_begins_with_no_picture(fake_run: Callable[..., Run]) -> None:
+def test_a_super_resolution_run_begins_with_no_image(fake_run: Callable[..., Run]) -> None:
     fake_run("large", small_size=4)
     at = open_page("pages/sample.py")
     assert [option.split()[-1] for option in at.button_group(key="sample.task").options] == ["Sample", "Interpolate"]
@@ -311,11 +311,11 @@ def test_a_super_resolution_run_begins_with_no_picture(fake_run: Callable[..., R
 
 
 def again(run: Run, asked: list[SampleConfig], sample: SampleConfig) -> SampleConfig:
-    """What is drawn after "Use settings" of an earlier drawing with these."""
+    """What is sampled after "Use settings" of an earlier sampling with these."""
     job = earlier(run, sample)
     at = open_page("pages/sample.py")
     at.button(key=f"use_{job.name}").click().run()
-    return drawn(at, asked)
+    return sampled(at, asked)
 
 
 DRAWN = [
@@ -358,19 +358,19 @@ def test_begin_then_show(sample: SampleConfig, run: Run, asked: list[SampleConfi
         SampleConfig(task="invert", num_samples=1, sampler="ddim", steps=25),
     ],
 )
-def test_begin_then_show_with_a_picture(
+def test_begin_then_show_with_a_image(
     sample: SampleConfig, run: Run, asked: list[SampleConfig], tmp_path: Path
 ) -> None:
     given = dict(
-        picture=picture(tmp_path / "given.png"), mask=mask(tmp_path / "mask.png") if sample.task == "inpaint" else ""
+        picture=image(tmp_path / "given.png"), mask=mask(tmp_path / "mask.png") if sample.task == "inpaint" else ""
     )
     sample = dataclasses.replace(sample, weights="model", **given)
     assert again(run, asked, sample) == sample
 
 
-def test_several_pictures_to_invert(run: Run, asked: list[SampleConfig], tmp_path: Path) -> None:
+def test_several_images_to_invert(run: Run, asked: list[SampleConfig], tmp_path: Path) -> None:
     for k in range(3):
-        picture(tmp_path / "many" / f"{k}.png")
+        image(tmp_path / "many" / f"{k}.png")
     sample = SampleConfig(
         task="invert", num_samples=3, sampler="ddim", steps=25, picture=str(tmp_path / "many"), weights="model"
     )
@@ -384,7 +384,7 @@ def test_a_painted_mask_is_there_to_go_on_painting(run: Run, asked: list[SampleC
         sampler="ddim",
         steps=20,
         weights="model",
-        picture=picture(tmp_path / "a.png"),
+        picture=image(tmp_path / "a.png"),
         mask=mask(tmp_path / "mask.png"),
     )
     job = earlier(run, sample)
@@ -394,11 +394,11 @@ def test_a_painted_mask_is_there_to_go_on_painting(run: Run, asked: list[SampleC
     kept = at.session_state["sample.canvas-painted"]
     assert isinstance(kept, mask_canvas.Painted)
     assert (mask_canvas.decode(kept.mask, (8, 8)) == np.asarray(Image.open(sample.mask))).all()
-    assert drawn(at, asked) == sample
+    assert sampled(at, asked) == sample
     more = np.full((8, 8), 255, np.uint8)
     at.session_state["sample.canvas-painted"] = kept._replace(mask=mask_canvas.encode(more))
     at.run()
-    assert (np.asarray(Image.open(drawn(at, asked).mask)) == more).all()
+    assert (np.asarray(Image.open(sampled(at, asked).mask)) == more).all()
 
 
 @pytest.mark.parametrize(

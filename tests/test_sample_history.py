@@ -1,4 +1,4 @@
-"""What was drawn before, on the Sample page: shown, gone on with, noted on, compared, deleted, its settings opened."""
+"""Earlier samples on the Sample page: shown, resumed, noted on, compared, deleted, their settings opened again."""
 
 import dataclasses
 from collections.abc import Callable
@@ -37,14 +37,14 @@ def recipe(run: Run, sample: SampleConfig) -> dict:
 def earlier(
     run: Run, name: str = "20260102-030405", count: int = 3, state: str = "finished", **settings: object
 ) -> SampleJob:
-    """A drawing as `ddpm sample` leaves it."""
+    """A sampling as `ddpm sample` leaves it."""
     job = SampleJob(run.folder / "samples" / name)
     sample = SampleConfig(**{"num_samples": count, "sampler": "ddim", "steps": 10, **settings})  # type: ignore[arg-type]
-    told = recipe(run, sample)
-    files.write_json(job.folder / "settings.json", told)
+    reported = recipe(run, sample)
+    files.write_json(job.folder / "settings.json", reported)
     pixels = np.random.default_rng(0).integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
-    for k, picture in enumerate(pixels):
-        images.save_png(job.folder / "images" / f"{k:05d}.png", picture, told)
+    for k, image in enumerate(pixels):
+        images.save_png(job.folder / "images" / f"{k:05d}.png", image, reported)
     images.save_png(job.grid, images.grid(pixels))
     status = Status(
         state,
@@ -59,7 +59,7 @@ def earlier(
 
 
 @pytest.mark.parametrize("state", ["stopped", "failed", "finished"])
-def test_a_drawing_that_ended_early_goes_on(run: Run, state: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sampling_that_ended_early_goes_on(run: Run, state: str, monkeypatch: pytest.MonkeyPatch) -> None:
     job = earlier(run, state=state, num_samples=3 if state == "finished" else 9)
     resumed: list[SampleJob] = []
     monkeypatch.setattr("ddpm.runs.launch.resume_sampling", resumed.append)
@@ -125,7 +125,7 @@ def test_deleted_after_a_question_and_brought_back(run: Run) -> None:
     assert at.button(key=f"show_{job.name}")
 
 
-def test_one_that_is_drawn_cannot_be_deleted(run: Run) -> None:
+def test_one_that_is_sampled_cannot_be_deleted(run: Run) -> None:
     job = earlier(run, state="running")
     with Worker(job.folder) as worker:
         worker.beat(state="running", now=True)
@@ -178,7 +178,7 @@ def upload(at, content: bytes):  # type: ignore[no-untyped-def]
     assert not at.exception, at.exception
 
 
-def test_settings_out_of_a_picture(run: Run, fake_run: Callable[..., Run]) -> None:
+def test_settings_out_of_a_image(run: Run, fake_run: Callable[..., Run]) -> None:
     job = earlier(run, seed=41, steps=15, eta=0.5)
     at = open_page("pages/sample.py", run="shapes")
     upload(at, job.images[1].read_bytes())
@@ -199,16 +199,16 @@ def test_settings_out_of_a_picture(run: Run, fake_run: Callable[..., Run]) -> No
     assert "which shapes no longer has" in sentence
 
 
-def test_a_picture_without_settings(run: Run) -> None:
+def test_a_image_without_settings(run: Run) -> None:
     at = open_page("pages/sample.py")
     upload(at, images.encode_png(np.zeros((8, 8, 3), np.uint8)))
     assert "star.png carries no settings" in said(at)
-    told = dict(recipe(run, SampleConfig()), format=10**6)
-    upload(at, images.encode_png(np.zeros((8, 8, 3), np.uint8), told))
+    reported = dict(recipe(run, SampleConfig()), format=10**6)
+    upload(at, images.encode_png(np.zeros((8, 8, 3), np.uint8), reported))
     assert "newer version" in said(at)
 
 
-def test_what_each_was_is_told_in_short(run: Run) -> None:
+def test_what_each_was_is_reported_in_short(run: Run) -> None:
     def describe(**settings: object) -> str:
         return summary.describe(run.config, SampleConfig(**{"num_samples": 4, "steps": 10, **settings}))  # type: ignore[arg-type]
 

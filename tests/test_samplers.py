@@ -47,7 +47,7 @@ def noise(count: int = 4096) -> Tensor:
 
 
 @pytest.mark.parametrize("variance", ["fixed_small", "fixed_large"])
-def test_ancestral_sampling_draws_the_data(full: schedules.Schedule, variance: str) -> None:
+def test_ancestral_sampling_samples_the_data(full: schedules.Schedule, variance: str) -> None:
     rng = torch.Generator().manual_seed(1)
     *_, last = samplers.ddpm(
         exact(full),
@@ -140,7 +140,7 @@ def test_a_solver_converges_at_its_order(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name, row in SOLVERS.items() if row.exact])
-def test_all_solvers_find_the_same_pictures(name: str) -> None:
+def test_all_solvers_find_the_same_images(name: str) -> None:
     """DDIM with 1,000 steps is near what all of them come to; the others come nearer still to each other."""
     reference, truth = solved("ddim", "cosine", 1000), solved("unipc-3", "cosine", 1000)
     away = float((reference - truth).abs().mean())
@@ -171,7 +171,7 @@ def test_few_steps_of_a_high_order_beat_many_of_ddim() -> None:
 
 
 @pytest.mark.parametrize("name", ["dpm++2m-sde", "heun"])
-def test_samplers_with_fresh_noise_draw_the_data(full: schedules.Schedule, name: str) -> None:
+def test_samplers_with_fresh_noise_sample_the_data(full: schedules.Schedule, name: str) -> None:
     rng = torch.Generator().manual_seed(1)
     sampler = partial(samplers.named(name), churn=40.0) if name == "heun" else samplers.named(name)
     kept = spacings.logsnr(full.curve, 100, 999)
@@ -240,7 +240,7 @@ def test_the_first_step_may_be_spared(full: schedules.Schedule) -> None:
 
 
 @pytest.mark.parametrize("name", list(SOLVERS))
-def test_a_step_says_what_it_was_told_and_where(full: schedules.Schedule, name: str) -> None:
+def test_a_step_says_what_it_was_reported_and_where(full: schedules.Schedule, name: str) -> None:
     """x_start and t of a yield are those of its own call."""
     asked: list[tuple[float, Tensor]] = []
 
@@ -311,34 +311,34 @@ def test_few_steps_down_to_one(full: schedules.Schedule, spec: str) -> None:
 
 
 def test_inversion_and_back(full: schedules.Schedule) -> None:
-    pictures = MEAN + STD * noise(64)
-    *_, encoded = samplers.ddim_inversion(exact(full), pictures, full)
+    images = MEAN + STD * noise(64)
+    *_, encoded = samplers.ddim_inversion(exact(full), images, full)
     *_, decoded = samplers.ddim(exact(full), encoded.x, full)
-    assert abs(float(encoded.x.std()) - 1) < 0.25  # 64 pictures
-    assert float((decoded.x - pictures).abs().max()) < 0.05
+    assert abs(float(encoded.x.std()) - 1) < 0.25  # 64 images
+    assert float((decoded.x - images).abs().max()) < 0.05
 
 
-def test_picture_k_does_not_depend_on_the_batch() -> None:
+def test_image_k_does_not_depend_on_the_batch() -> None:
     config = Config(model=ModelConfig(image_size=8, num_channels=32))
 
     def network(x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
         return torch.sin(x + 0.01 * t[:, None, None, None])
 
-    drawn = {}
+    sampled = {}
     for batch in (1, 3, 8):
         for ddim in (True, False):
             settings = SampleConfig(
                 num_samples=8, batch_size=batch, use_ddim=ddim, eta=0.5, timestep_respacing="10", seed=5
             )
-            drawn[batch, ddim] = torch.cat(
+            sampled[batch, ddim] = torch.cat(
                 [d.step.x for d in sample(network, resolve_request(config, settings)) if d.finished]
             )
     for ddim in (True, False):
-        assert torch.equal(drawn[1, ddim], drawn[8, ddim])
-        assert torch.equal(drawn[3, ddim], drawn[8, ddim])
+        assert torch.equal(sampled[1, ddim], sampled[8, ddim])
+        assert torch.equal(sampled[3, ddim], sampled[8, ddim])
     later = SampleConfig(num_samples=2, use_ddim=True, eta=0.5, timestep_respacing="10", seed=8)
     *_, last = sample(network, resolve_request(config, later))
-    assert torch.equal(last.step.x, drawn[8, True][3:5]), "picture k is drawn from seed + k"
+    assert torch.equal(last.step.x, sampled[8, True][3:5]), "image k is sampled from seed + k"
 
 
 def test_stopping_early_is_not_asking(full: schedules.Schedule) -> None:

@@ -1,4 +1,4 @@
-"""Super-resolution: small pictures in, large ones out, from training to the command line."""
+"""Super-resolution: small images in, large ones out, from training to the command line."""
 
 import io
 from collections.abc import Callable
@@ -31,7 +31,7 @@ from ddpm.runs.results import SampleJob
 from ddpm.runs.runs import Run
 from ddpm.runs.worker import Stopped, Worker
 from ddpm.sampling import engine
-from ddpm.sampling import job as drawing
+from ddpm.sampling import job as sampling_job
 from ddpm.sampling.request import resolve_request
 from ddpm.storage import files, images
 from ddpm.training.loop import TrainingLoop
@@ -51,7 +51,7 @@ def config(tiny: Config) -> Config:
 
 @pytest.fixture
 def network(config: Config) -> SuperResUNet:
-    """Weights at random everywhere, so that the small picture matters."""
+    """Weights at random everywhere, so that the small image matters."""
     torch.manual_seed(0)
     network = build(config.model).eval()
     for parameter in network.parameters():
@@ -72,7 +72,7 @@ def npz(path: Path, *arrays: np.ndarray, **named: np.ndarray) -> str:
     return str(path)
 
 
-# --- small pictures
+# --- small images
 
 
 @pytest.mark.parametrize(("side", "small"), [(8, 3), (64, 16), (7, 5), (9, 9), (5, 1)])
@@ -83,7 +83,7 @@ def test_made_small_as_training_does_it(side: int, small: int) -> None:
     assert np.abs(difference).max() <= 0.5 + 1e-4
 
 
-def test_pairs_show_each_small_picture_beside_its_result() -> None:
+def test_pairs_show_each_small_image_beside_its_result() -> None:
     small, large = noisy(3, 3), noisy(3, 8)
     shown = images.pairs(small, large)
     assert shown.shape == (8 * 2 + 2, 16 * 2 + 2, 3)  # two columns
@@ -110,7 +110,7 @@ def test_an_npz_of_the_reference(config: Config, tmp_path: Path) -> None:
     assert set(labels.tolist()) == {config.class_names.index("star")}
 
 
-def test_no_more_is_read_than_is_drawn(config: Config) -> None:
+def test_no_more_is_read_than_is_sampled(config: Config) -> None:
     seen: list[tuple[int, int]] = []
     small = low_res.read(config, SampleConfig(num_samples=4, base_samples="shapes"), lambda *done: seen.append(done))
     assert small is not None
@@ -153,13 +153,13 @@ def test_the_models_own_data_and_data_by_name(config: Config) -> None:
     assert small.labels is None
 
 
-# --- drawing
+# --- sampling
 
 
 def test_one_step_is_the_network_asked_once(config: Config, network: SuperResUNet) -> None:
     small = SourceImages(noisy(2), np.array([1, 4]))
     settings = SampleConfig(num_samples=2, use_ddim=True, timestep_respacing="1", seed=3)
-    drawn = engine.sample_images(network, resolve_request(config, settings, images=small))
+    sampled = engine.sample_images(network, resolve_request(config, settings, images=small))
     noise = torch.stack([torch.randn(3, 8, 8, generator=torch.Generator().manual_seed(3 + k)) for k in range(2)])
     full = schedules.named("cosine", 20)
     t = torch.full((2,), 19)
@@ -167,21 +167,21 @@ def test_one_step_is_the_network_asked_once(config: Config, network: SuperResUNe
         scale = denoiser.network_time(config.diffusion, full.T, t)
         eps = network(noise, scale, y=torch.tensor([1, 4]), low_res=torch.from_numpy(images.to_float(small.pixels)))
     expected = process.x_start_from_eps(full, noise, t, eps).clamp(-1, 1)
-    assert (drawn == images.to_uint8(expected.numpy())).all()
+    assert (sampled == images.to_uint8(expected.numpy())).all()
     other = engine.sample_images(
         network, resolve_request(config, settings, images=SourceImages(255 - small.pixels, small.labels))
     )
-    assert (drawn != other).any()
+    assert (sampled != other).any()
 
 
 @pytest.mark.parametrize("ddim", [True, False])
-def test_picture_k_does_not_depend_on_the_batch(config: Config, network: SuperResUNet, ddim: bool) -> None:
-    def drawn(batch: int, count: int = 5) -> np.ndarray:
+def test_image_k_does_not_depend_on_the_batch(config: Config, network: SuperResUNet, ddim: bool) -> None:
+    def sampled(batch: int, count: int = 5) -> np.ndarray:
         settings = SampleConfig(num_samples=count, batch_size=batch, use_ddim=ddim, timestep_respacing="3")
         return engine.sample_images(network, resolve_request(config, settings, images=SourceImages(noisy(2))))
 
-    assert np.abs(drawn(1).astype(int) - drawn(5)).max() <= 1
-    assert np.abs(drawn(2).astype(int) - drawn(5)).max() <= 1
+    assert np.abs(sampled(1).astype(int) - sampled(5)).max() <= 1
+    assert np.abs(sampled(2).astype(int) - sampled(5)).max() <= 1
 
 
 def test_ddim_and_the_number_of_steps_are_honoured(config: Config, network: SuperResUNet) -> None:
@@ -222,7 +222,7 @@ def test_ddim_and_the_number_of_steps_are_honoured(config: Config, network: Supe
         (lambda at: "cifar10-mini", ("unknown-class", "'airplane'")),
     ],
 )
-def test_unfit_small_pictures(
+def test_unfit_small_images(
     config: Config, tmp_path: Path, make: Callable[[Path], str], error: tuple[Any, ...]
 ) -> None:
     with raises_error(*error):
@@ -234,7 +234,7 @@ def png(path: Path, size: tuple[int, int]) -> str:
     return str(path.parent)
 
 
-def test_a_model_that_draws_from_noise_alone_wants_none(tiny: Config) -> None:
+def test_a_model_that_samples_from_noise_alone_wants_none(tiny: Config) -> None:
     assert low_res.read(tiny, SampleConfig()) is None
     with raises_error("not-applicable"):
         low_res.read(tiny, SampleConfig(base_samples="shapes"))
@@ -316,7 +316,7 @@ def flags(config: Config, *sections: str) -> list[str]:
     return ["--large_size" if word == "--image_size" else word for word in words]
 
 
-def test_trained_and_drawn_from_by_command(config: Config, tmp_path: Path) -> None:
+def test_trained_and_sampled_from_by_command(config: Config, tmp_path: Path) -> None:
     short = codec.replace(config, dict(num_classes=0, total_steps=2))
     assert main.main(["super-res-train", "--run", "sr", "--runs_dir", str(tmp_path), *flags(short, *SECTIONS)]) == 0
     run = Run(tmp_path / "sr")
@@ -341,9 +341,9 @@ def test_trained_and_drawn_from_by_command(config: Config, tmp_path: Path) -> No
     )
     job = SampleJob(tmp_path / "one")
     assert job.shape == (4, 8, 8, 3)
-    with np.load(job.npz) as drawn:
-        assert drawn["arr_1"].tolist() == [2, 1, 0, 2]
-        first = drawn["arr_0"]
+    with np.load(job.npz) as sampled:
+        assert sampled["arr_1"].tolist() == [2, 1, 0, 2]
+        first = sampled["arr_0"]
     assert np.asarray(Image.open(job.pairs)).shape == (18, 34, 3)
     kept = [np.asarray(Image.open(path)) for path in sorted((job.folder / "small").glob("*.png"))]
     assert (np.stack(kept) == noisy(3)[[0, 1, 2, 0]]).all()
@@ -360,8 +360,8 @@ def test_trained_and_drawn_from_by_command(config: Config, tmp_path: Path) -> No
         base,
     ]
     assert main.main([*again, *flags(run.config, "model", "diffusion")]) == 0
-    with np.load(SampleJob(tmp_path / "two").npz) as drawn:
-        assert (drawn["arr_0"] == first).all()
+    with np.load(SampleJob(tmp_path / "two").npz) as sampled:
+        assert (sampled["arr_0"] == first).all()
     # And what is wrong is said, and leaves nothing behind.
     with raises_error("missing-value", "base_samples"):
         main.execute(["sample", "--run", "sr", "--runs_dir", str(tmp_path), "--out", str(tmp_path / "three")])
@@ -377,10 +377,10 @@ def test_super_res_train_of_a_model_that_enlarges_nothing(tmp_path: Path) -> Non
     assert not runs.list_runs(tmp_path)
 
 
-def test_reading_small_pictures_can_be_stopped(config: Config, tmp_path: Path) -> None:
+def test_reading_small_images_can_be_stopped(config: Config, tmp_path: Path) -> None:
     job = SampleJob(tmp_path / "job")
     with Worker(job.folder) as worker:
         job.request("stop")
         with pytest.raises(Stopped):
-            low_res.read(config, SampleConfig(base_samples="data"), drawing._reading(worker))
+            low_res.read(config, SampleConfig(base_samples="data"), sampling_job._reading(worker))
         worker.beat(state="stopped")

@@ -134,7 +134,7 @@ def test_names_that_are_not_utf8(tmp_path: Path) -> None:
 
 
 def test_without_asserts(tmp_path: Path) -> None:
-    """`python -O` trains, goes on and draws as ever."""
+    """`python -O` trains, goes on and samples as ever."""
     code = """
 import sys
 from ddpm.cli import main
@@ -222,21 +222,21 @@ def test_another_users_private_run_does_not_hide_the_others(
     path.touch()
     path.parent.chmod(0o555)
     path.chmod(mode)
-    code, out, told = as_another("runs", "--runs_dir", shared / "runs", folder=shared)
+    code, out, reported = as_another("runs", "--runs_dir", shared / "runs", folder=shared)
     found = {line.split()[0]: line.split()[1] for line in out.splitlines()[1:]}
     assert (code, found) == (0, {"example": states[0], "private": states[1]})
-    assert ("status.json" in told) == (states[1] == "unreadable")
+    assert ("status.json" in reported) == (states[1] == "unreadable")
 
 
 @POSIX
 def test_what_may_not_be_read_or_written_is_named(shared: Path) -> None:
     where = ("--runs_dir", shared / "runs")
-    pictures = shared / "own" / "p.npz"
-    np.savez(pictures, np.zeros((3, 8, 8, 3), np.uint8))
+    images = shared / "own" / "p.npz"
+    np.savez(images, np.zeros((3, 8, 8, 3), np.uint8))
     image = shared / "own" / "p.png"
     Image.new("RGB", (8, 8)).save(image)
     weights = Run(shared / "runs" / "example").checkpoint().path("ema_0.995")
-    for path in (pictures, image, weights):
+    for path in (images, image, weights):
         path.chmod(0o000)
     cases: dict[Path, tuple[str | Path, ...]] = {
         shared / "runs" / "private" / "results.xlsx": ("export", "private", *where),
@@ -252,13 +252,13 @@ def test_what_may_not_be_read_or_written_is_named(shared: Path) -> None:
             "--out",
             shared / "own" / "o",
         ),
-        pictures: ("train", *SMALL, "--data_dir", pictures, "--run", "z", "--runs_dir", shared / "own" / "runs"),
+        images: ("train", *SMALL, "--data_dir", images, "--run", "z", "--runs_dir", shared / "own" / "runs"),
         shared / "runs": ("train", *SMALL, "--run", "z", *where),
         shared / "nowhere": ("sample", "--run", "example", *where, "--num_samples", "1", "--out", shared / "nowhere"),
     }
     for path, arguments in cases.items():
-        code, _, told = as_another(*arguments, folder=shared)
-        assert (code, str(path) in told) == (2, True), (arguments, told)
+        code, _, reported = as_another(*arguments, folder=shared)
+        assert (code, str(path) in reported) == (2, True), (arguments, reported)
     assert not (shared / "own" / "runs" / "z").exists(), "bad data leaves no run"
 
 

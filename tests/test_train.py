@@ -130,7 +130,7 @@ def test_a_gradient_that_is_not_a_number_is_not_applied(tiny: Config, dataset: D
     assert all(torch.equal(a, b) for a, b in zip(before, trainer.parameters, strict=True))
 
 
-def test_training_learns(tiny: Config, dataset: Dataset) -> None:
+def test_training_trains(tiny: Config, dataset: Dataset) -> None:
     trainer = Trainer(codec.replace(tiny, {"lr": 3e-3, "batch_size": 16}), dataset)
     losses = [float(report.losses["loss"].mean()) for report in trainer.steps(60)]
     assert np.mean(losses[:3]) > 0.8

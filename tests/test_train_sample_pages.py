@@ -53,8 +53,8 @@ def draw(
     about = dict(sample=sample.__dict__, checkpoint=dict(step=40), command="ddpm sample --model_path ema.pt")
     files.write_json(job.folder / "settings.json", about)
     if state == "finished":
-        for k, picture in enumerate(pixels):
-            files.write_bytes(job.folder / "images" / f"{k:05d}.png", thumbnails.png(Image.fromarray(picture)))
+        for k, image in enumerate(pixels):
+            files.write_bytes(job.folder / "images" / f"{k:05d}.png", thumbnails.png(Image.fromarray(image)))
         files.write_bytes(job.grid, thumbnails.png(Image.fromarray(np.concatenate(pixels, axis=1))))
         packed = io.BytesIO()
         np.savez(packed, pixels)
@@ -96,7 +96,7 @@ def test_a_preset_fills_every_field(name: str) -> None:
     assert all(any(why in line for why in data_lines) for line in only_data)  # all else is right
 
 
-def test_a_bad_setting_is_told_at_its_field_and_keeps_the_run_from_starting() -> None:
+def test_a_bad_setting_is_reported_at_its_field_and_keeps_the_run_from_starting() -> None:
     at = open_page("pages/train.py")
     at.number_input(key="train.image_size").set_value(30).run()
     assert "cannot be halved" in said(at)
@@ -106,7 +106,7 @@ def test_a_bad_setting_is_told_at_its_field_and_keeps_the_run_from_starting() ->
     assert not button(at, "Start").disabled
 
 
-def test_data_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_data_that_is_not_there_is_reported(tmp_path: Path) -> None:
     at = open_page("pages/train.py")
     at.button_group(key="train.source").set_value(data_form.PATH).run()
     assert button(at, "Start").disabled
@@ -213,7 +213,7 @@ def test_start_makes_the_run_and_its_process(runs_dir: Path, monkeypatch: pytest
     assert config.model.num_classes == len(config.class_names) == 8
 
 
-def test_a_failed_start_is_told_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_start_is_reported_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*arguments: object) -> None:
         raise files.DiskFull(Path("runs/x/config.json"))
 
@@ -322,7 +322,7 @@ def test_a_super_resolution_run_can_be_forked(fake_run: Callable[..., Run]) -> N
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[SampleConfig]:
-    """What drawings are started with; none really is."""
+    """What samples are started with; none really is."""
     found: list[SampleConfig] = []
 
     def start(run: Run, sample: SampleConfig) -> SampleJob:
@@ -372,7 +372,7 @@ def test_the_columns_of_a_grid_are_named(fake_run: Callable[..., Run], classes: 
     assert not at.run().get("html")
 
 
-def test_a_super_resolution_run_draws_from_its_data_with_one_click(
+def test_a_super_resolution_run_samples_from_its_data_with_one_click(
     fake_run: Callable[..., Run], asked: list[SampleConfig], tmp_path: Path
 ) -> None:
     fake_run("large", small_size=4)
@@ -393,7 +393,7 @@ def test_a_super_resolution_run_draws_from_its_data_with_one_click(
     assert asked[1].base_samples == str(folder)
 
 
-def test_pictures_of_another_run_are_enlarged(fake_run: Callable[..., Run], asked: list[SampleConfig]) -> None:
+def test_images_of_another_run_are_enlarged(fake_run: Callable[..., Run], asked: list[SampleConfig]) -> None:
     job = draw(fake_run("small"))  # of 8 pixels
     draw(fake_run("other", image_size=16, small_size=4), "20260102-030406")
     fake_run("large", image_size=16, small_size=8)
@@ -405,7 +405,7 @@ def test_pictures_of_another_run_are_enlarged(fake_run: Callable[..., Run], aske
     assert asked[0].base_samples == str(job.npz)
 
 
-def test_small_pictures_are_uploaded(fake_run: Callable[..., Run], asked: list[SampleConfig]) -> None:
+def test_small_images_are_uploaded(fake_run: Callable[..., Run], asked: list[SampleConfig]) -> None:
     run = fake_run("large", small_size=4)
     at = open_page("pages/sample.py")
     at.button_group(key="sample.base").set_value("upload").run()
@@ -461,7 +461,7 @@ def test_a_live_run_without_checkpoint_can_save_one(fake_run: Callable[..., Run]
         assert "save" in run.requests()
 
 
-def test_draw_starts_a_process_with_what_the_form_says(
+def test_sample_starts_a_process_with_what_the_form_says(
     fake_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake_run("shapes", diffusion_steps=1000, class_cond=True, num_classes=2, class_names=("circle", "star"))
@@ -495,7 +495,7 @@ def test_draw_starts_a_process_with_what_the_form_says(
     assert asked[1] == dataclasses.replace(first, sampler="ddpm", eta=0.0)
 
 
-def test_an_impossible_respacing_is_told(fake_run: Callable[..., Run]) -> None:
+def test_an_impossible_respacing_is_reported(fake_run: Callable[..., Run]) -> None:
     fake_run("shapes")
     at = open_page("pages/sample.py")
     at.text_input(key="sample.timestep_respacing").set_value("ddim13").run()
@@ -503,7 +503,7 @@ def test_an_impossible_respacing_is_told(fake_run: Callable[..., Run]) -> None:
     assert button(at, "Sample").disabled
 
 
-def test_a_finished_drawing_can_be_taken_home(fake_run: Callable[..., Run]) -> None:
+def test_a_finished_sampling_can_be_taken_home(fake_run: Callable[..., Run]) -> None:
     job = draw(fake_run("shapes"))
     at = open_page("pages/sample.py")
     assert [d.label for d in at.get("download_button")] == [
@@ -513,7 +513,7 @@ def test_a_finished_drawing_can_be_taken_home(fake_run: Callable[..., Run]) -> N
         "Settings (JSON)",
     ]
     assert "ddpm sample --model_path ema.pt" in said(at)
-    assert "about 11 s" in said(at)  # 16 pictures where 3 took 2 s
+    assert "about 11 s" in said(at)  # 16 images where 3 took 2 s
     with zipfile.ZipFile(io.BytesIO(downloads.samples_zip(job))) as archive:
         assert archive.namelist() == ["00000.png", "00001.png", "00002.png"]
         assert Image.open(archive.open("00001.png")).size == (8, 8)
@@ -533,12 +533,12 @@ def test_earlier_drawings_are_shown_again_and_their_settings_used(fake_run: Call
     assert at.select_slider(key="sample.steps").value == 10
 
 
-def test_a_failed_drawing_says_why(fake_run: Callable[..., Run]) -> None:
+def test_a_failed_sampling_says_why(fake_run: Callable[..., Run]) -> None:
     draw(fake_run("shapes"), state="failed")
     assert "The sun was in my eyes." in said(open_page("pages/sample.py"))
 
 
-def test_a_drawing_in_hand_can_be_cancelled(fake_run: Callable[..., Run]) -> None:
+def test_a_sampling_in_hand_can_be_cancelled(fake_run: Callable[..., Run]) -> None:
     job = draw(fake_run("shapes"), state="running")
     with Worker(job.folder) as worker:
         worker.beat(state="running", step=3, total_steps=10, seconds_left=7.0, now=True)
@@ -572,7 +572,7 @@ def test_settings_used_again_are_the_same_settings(
     assert asked == [dataclasses.replace(summary.normal_form(sample), weights="ema_0.9")]
 
 
-# Words and pictures
+# Words and images
 
 
 def test_durations_and_amounts_as_people_say_them() -> None:
@@ -582,7 +582,7 @@ def test_durations_and_amounts_as_people_say_them() -> None:
 
 
 @pytest.mark.parametrize("size", [(8, 8), (134, 134), (67, 30), (1000, 500), (1, 1)])
-def test_pictures_are_fitted_to_one_size(size: tuple[int, int]) -> None:
+def test_images_are_fitted_to_one_size(size: tuple[int, int]) -> None:
     assert max(thumbnails.fitted(Image.new("RGB", size), 460).size) == 460
 
 
@@ -591,7 +591,7 @@ def test_enlarged_pixels_are_not_blurred() -> None:
     assert set(np.unique(np.asarray(thumbnails.fitted(two, 100)))) == {0, 255}
 
 
-def test_what_a_drawing_was_is_told_in_short() -> None:
+def test_what_a_sampling_was_is_reported_in_short() -> None:
     config = codec.replace(Config(), dict(diffusion_steps=1000))
     sample = SampleConfig(num_samples=1, use_ddim=True, timestep_respacing="ddim50", eta=0.5, seed=3)
     assert summary.describe(config, sample) == "1 image · DDIM, 50 NFE, eta 0.5 · seed 3"

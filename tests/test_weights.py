@@ -156,7 +156,7 @@ def test_a_tensor_too_many_or_too_few_is_named(tmp_path: Path) -> None:
         )
 
 
-def test_other_networks_are_told_apart() -> None:
+def test_other_networks_are_reported_apart() -> None:
     shapes = {name: tuple(t.shape) for name, t in unet.build(SMALL).state_dict().items()}
     with raises_error("unknown-network", 1):
         infer_config.model_settings({"conv.weight": (3, 3)}, "x.pt")

@@ -134,7 +134,7 @@ def reading(out: Path) -> dict[str, str]:
     def measured(data_dir: str, worker: Helper | None = None) -> int:
         return len(likelihood.open_images(config, EvalConfig(data_dir=data_dir), worker)[0])
 
-    def drawn(base_samples: str) -> int:
+    def sampled(base_samples: str) -> int:
         asked = SampleConfig(num_samples=1, base_samples=base_samples)
         return next(engine.sample(lambda x, t, **condition: x, resolve_request(large, asked))).done
 
@@ -147,7 +147,7 @@ def reading(out: Path) -> dict[str, str]:
     listening = Asked(out) if rank == 0 else Helper(out)
     return {
         "measuring": said(lambda: measured(mine)),
-        "drawing": said(lambda: drawn(mine)),
+        "drawing": said(lambda: sampled(mine)),
         "stopped measuring": said(lambda: measured("cifar10-mini", listening)),
         "stopped drawing": said(lambda: enlarged(listening)),
     }

@@ -109,7 +109,7 @@ class TrainingLoop:
                 "%d processes, each with %d of %s a step",
                 distributed.world_size(),
                 self.config.train.batch_size,
-                plural(self.config.train.batch_size * distributed.world_size(), "picture"),
+                plural(self.config.train.batch_size * distributed.world_size(), "image"),
             )
 
     def _on_data(self, done: int, total: int) -> None:

@@ -1,4 +1,4 @@
-"""What batching over pictures and timesteps brings `ddpm nll`, and what --rows does to its memory.  Asserts nothing.
+"""What batching over images and timesteps brings `ddpm nll`, and what --rows does to its memory.  Asserts nothing.
 
 python tests/bench/bench_evaluate.py [rounds]
 """
@@ -47,7 +47,7 @@ CONFIG = codec.replace(
 
 
 def seconds(rows: int, pictures: int = PICTURES) -> float:
-    """To measure so many pictures, per picture."""
+    """To measure so many images, per image."""
     network = unet.build(CONFIG.model).eval()
     pixels = np.random.default_rng(0).integers(0, 256, (pictures, 32, 32, 3), dtype=np.uint8)
     settings = EvalConfig(num_samples=pictures, rows=rows)
@@ -58,7 +58,7 @@ def seconds(rows: int, pictures: int = PICTURES) -> float:
 
 
 def main(rounds: int = 7) -> None:
-    """One picture and one timestep a network call, and the default number of rows, in turn."""
+    """One image and one timestep a network call, and the default number of rows, in turn."""
     seconds(64, 1)
     found: dict[int, list[float]] = {1: [], 64: []}
     for _, rows in itertools.product(range(rounds), found):

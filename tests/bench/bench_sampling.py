@@ -1,6 +1,6 @@
-"""How long drawing takes: 64 pictures at 32 x 32 with the CPU preset's network at 10 calls, and what the sampler adds.
+"""How long sampling takes: 64 images at 32 x 32 with the CPU preset's network at 10 calls, and what the sampler adds.
 
-The pictures' goal is 12 s on two cores; the sampler's own share, beyond the network's calls, below 3 %.
+The images' goal is 12 s on two cores; the sampler's own share, beyond the network's calls, below 3 %.
 """
 
 import statistics

@@ -1,6 +1,6 @@
 """What super-resolution to 64 pixels costs at the tiny size:  python tests/bench/bench_superres.py
 
-Trains a network from 16 to 64 pixels for a few steps and draws a few pictures, in this process alone.  Prints the
+Trains a network from 16 to 64 pixels for a few steps and samples a few images, in this process alone.  Prints the
 seconds of each and the most memory held (goal: within 4 GB); asserts nothing.
 """
 

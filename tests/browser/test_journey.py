@@ -83,9 +83,9 @@ def test_from_quick_start_to_downloads(page: Page, server, ended: None) -> None:
     for _ in range(2):
         slider.press("ArrowLeft")
     expect(page.locator(".st-key-sample-steps [data-testid=stSliderThumbValue]")).to_have_text("6")
-    pictures = page.locator(".st-key-sample-num_samples input")
-    pictures.fill("4")
-    pictures.press("Enter")
+    images = page.locator(".st-key-sample-num_samples input")
+    images.fill("4")
+    images.press("Enter")
     page.get_by_test_id("stBaseButton-primary").click()
     expect(page.get_by_role("button", name="Grid (PNG)")).to_be_visible()
 
@@ -101,8 +101,8 @@ def test_from_quick_start_to_downloads(page: Page, server, ended: None) -> None:
         assert archive.namelist() == [f"{k:05d}.png" for k in range(4)]
         for k, name in enumerate(archive.namelist()):
             assert np.array_equal(np.asarray(Image.open(archive.open(name))), pixels[k])
-    drawn_with = json.loads(download(page, "Settings (JSON)"))["sample"]
-    assert (drawn_with["sampler"], drawn_with["steps"], drawn_with["num_samples"]) == (FEW_STEPS, 6, 4)
+    sampled_with = json.loads(download(page, "Settings (JSON)"))["sample"]
+    assert (sampled_with["sampler"], sampled_with["steps"], sampled_with["num_samples"]) == (FEW_STEPS, 6, 4)
 
     page.goto(server.address("monitor", run=run.name))
     book = openpyxl.load_workbook(io.BytesIO(download(page, "results.xlsx")))

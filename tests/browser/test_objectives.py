@@ -1,4 +1,4 @@
-"""A class-conditional model with a learned variance, from the Train page to a class that is drawn and an evaluation."""
+"""A class-conditional model with a learned variance, from the Train page to images of a class and an evaluation."""
 
 import io
 import json
@@ -56,9 +56,9 @@ def test_learned_variance_from_training_to_evaluation(page: Page, server) -> Non
     fill(page, "sample-num_samples", 4)
     page.get_by_test_id("stBaseButton-primary").click()
     expect(page.get_by_role("button", name="Arrays (npz)")).to_be_visible()
-    with np.load(io.BytesIO(download(page, "Arrays (npz)"))) as drawn:
-        assert drawn["arr_0"].shape == (4, 16, 16, 3)
-        assert drawn["arr_1"].tolist() == [shapes.NAMES.index("star")] * 4
+    with np.load(io.BytesIO(download(page, "Arrays (npz)"))) as sampled:
+        assert sampled["arr_0"].shape == (4, 16, 16, 3)
+        assert sampled["arr_1"].tolist() == [shapes.NAMES.index("star")] * 4
 
     page.goto(server.address("evaluate", run="learned"))
     fill(page, "evaluate-num_samples", 6)

@@ -89,7 +89,7 @@ def expect_mask(page: Page, pixels: Pixels | None) -> None:
 
 
 def point(page: Page, x: float, y: float) -> tuple[float, float]:
-    """Where the middle of a pixel of the picture is in the window."""
+    """Where the middle of a pixel of the image is in the window."""
     box = page.locator("canvas").bounding_box()
     assert box
     assert box["width"] % W == 0, "each pixel is a square of whole pixels"
@@ -184,7 +184,7 @@ def test_a_brush_is_a_disc_and_a_stroke_has_no_gaps(page: Page, server: Server) 
     assert page.get_by_label("Brush size in pixels").get_attribute("max") == str(H // 2)
 
 
-def test_it_is_kept_until_there_is_another_picture(page: Page, server: Server) -> None:
+def test_it_is_kept_until_there_is_another_image(page: Page, server: Server) -> None:
     open_canvas(page, server)
     brush(page, 1)
     drag(page, (4, 4), (9, 4))
@@ -298,8 +298,8 @@ def test_a_finger_paints_on_a_telephone(page: Page, browser, server: Server) -> 
         context.close()
 
 
-def test_it_is_drawn_in_clean_squares(page: Page, server: Server) -> None:
-    """Picture and mask on screen: what is not painted keeps its colour, and what is painted does not."""
+def test_it_is_sampled_in_clean_squares(page: Page, server: Server) -> None:
+    """Image and mask on screen: what is not painted keeps its colour, and what is painted does not."""
     open_canvas(page, server)
     brush(page, 4)
     drag(page, (10.5, 10.5), (20.5, 10.5))

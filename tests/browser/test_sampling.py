@@ -1,4 +1,4 @@
-"""Every control of drawing in a real browser, on the model that comes with the program."""
+"""Every control of sampling in a real browser, on the model that comes with the program."""
 
 import contextlib
 import io
@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 @pytest.fixture
 def run(page: Page, server) -> Iterator[Run]:  # type: ignore[no-untyped-def]
-    """The example, as the Sample page provides it to somebody without runs; nothing that draws outlives the test."""
+    """The example, as the Sample page provides it to somebody without runs; nothing that samples outlives the test."""
     page.goto(server.address("sample"))
     expect(page.get_by_text("This is the included example model")).to_be_visible()
     example = runs.find_run(server.runs_dir, "example")
@@ -40,7 +40,7 @@ def field(page: Page, name: str) -> Locator:
 
 
 def choose(page: Page, name: str, option: str) -> None:
-    """Pick from a selectbox, whose list closes where the page is drawn anew just then."""
+    """Pick from a selectbox, whose list closes where the page reruns just then."""
     wanted = page.get_by_role("option", name=option, exact=True)
     for _ in range(5):
         wait_until_idle(page)
@@ -79,7 +79,7 @@ def draw(page: Page, run: Run) -> SampleJob:
     return new[0]
 
 
-def told(job: SampleJob) -> dict:  # type: ignore[type-arg]
+def reported(job: SampleJob) -> dict:  # type: ignore[type-arg]
     return job.settings["sample"]
 
 
@@ -89,7 +89,7 @@ def task(page: Page, name: str) -> None:
 
 def test_samplers_and_what_steers_them(page: Page, run: Run) -> None:
     first = draw(page, run)  # a newcomer's first press
-    assert (told(first)["sampler"], told(first)["steps"], told(first)["num_samples"]) == ("unipc-2", 10, 16)
+    assert (reported(first)["sampler"], reported(first)["steps"], reported(first)["num_samples"]) == ("unipc-2", 10, 16)
 
     fill(page, "num_samples", "2")
     choose(page, "sampler", "DDIM")
@@ -100,7 +100,7 @@ def test_samplers_and_what_steers_them(page: Page, run: Run) -> None:
     choose(page, "clip", "Dynamic threshold")
     field(page, "analytic_first_step").get_by_text("Analytic first step").click()
     job = draw(page, run)
-    found = told(job)
+    found = reported(job)
     assert (found["sampler"], found["eta"], found["guidance_scale"]) == ("ddim", 0.5, 2.0)
     assert (found["spacing"], found["analytic_first_step"]) == ("quadratic", True)
     assert found["dynamic_threshold"] > 0
@@ -108,7 +108,7 @@ def test_samplers_and_what_steers_them(page: Page, run: Run) -> None:
     choose(page, "sampler", "Heun")
     expect(field(page, "eta")).to_have_count(0)
     expect(field(page, "churn")).to_be_visible()
-    assert told(draw(page, run))["sampler"] == "heun"
+    assert reported(draw(page, run))["sampler"] == "heun"
 
     # What is impossible is said, and cannot be pressed.
     fill(page, "num_samples", "0")
@@ -127,7 +127,7 @@ def test_the_fold_and_what_one_sampler_takes_alone(page: Page, run: Run) -> None
     field(page, "denoise_to_zero").get_by_text("Denoise to zero").click()
     choose(page, "sampler", "Heun")
     fill(page, "churn", "12")
-    found = told(draw(page, run))
+    found = reported(draw(page, run))
     assert (found["sampler"], found["churn"], found["guidance_scale"]) == ("heun", 12.0, 1.5)
     assert (found["precision"], found["batch_size"], found["clip_denoised"]) == ("fp32", 1, False)
     assert (found["guidance_interval"], found["denoise_to_zero"]) == ("4-999", False)
@@ -137,17 +137,17 @@ def test_the_fold_and_what_one_sampler_takes_alone(page: Page, run: Run) -> None
     choose(page, "sampler", "DDPM")
     choose(page, "variance", "Analytic")
     expect(page.get_by_text("Estimated once from the run's data")).to_be_visible()
-    found = told(draw(page, run))
+    found = reported(draw(page, run))
     assert (found["sampler"], found["variance"]) == ("ddpm", "analytic")
     assert (run.folder / "analytic_ema_0.995_003000.json").exists()
 
     fill(page, "timestep_respacing", "10,5")
     choose(page, "variance", "Small (the posterior's)")
-    found = told(draw(page, run))
+    found = reported(draw(page, run))
     assert (found["timestep_respacing"], found["steps"], found["variance"]) == ("10,5", 0, "fixed_small")
 
 
-def test_history_and_settings_from_a_picture(page: Page, run: Run) -> None:
+def test_history_and_settings_from_a_image(page: Page, run: Run) -> None:
     fill(page, "num_samples", "2")
     fill(page, "seed", "5")
     one = draw(page, run)
@@ -174,7 +174,7 @@ def test_history_and_settings_from_a_picture(page: Page, run: Run) -> None:
     expect(page.locator(f".st-key-drawn_{other.name}")).to_be_visible()
     assert len(run.sample_jobs()) == 2
 
-    # The second picture of the first drawing, taken home and brought back, puts its own settings into the form.
+    # The second image of the first sampling, taken home and brought back, puts its own settings into the form.
     page.get_by_text("Load settings from an image").click()
     page.locator("input[type=file]").last.set_input_files(str(one.images[1]))
     expect(field(page, "seed").locator("input")).to_have_value("6")
@@ -192,7 +192,7 @@ def test_interpolate_vary_inpaint_and_invert(page: Page, run: Run, tmp_path: Pat
     task(page, "Interpolate")
     fill(page, "between", "4")
     strip = draw(page, run)
-    assert told(strip)["task"] == "interpolate"
+    assert reported(strip)["task"] == "interpolate"
     assert len(strip.images) == 4
 
     photo = tmp_path / "photo.png"
@@ -203,7 +203,7 @@ def test_interpolate_vary_inpaint_and_invert(page: Page, run: Run, tmp_path: Pat
     fill(page, "variations", "2")
     slide(page, "strength", "ArrowLeft", 4)
     varied = draw(page, run)
-    assert (told(varied)["task"], told(varied)["strength"]) == ("vary", pytest.approx(0.3))
+    assert (reported(varied)["task"], reported(varied)["strength"]) == ("vary", pytest.approx(0.3))
     assert varied.pairs.exists()
 
     task(page, "Inpaint")
@@ -244,7 +244,7 @@ def test_interpolate_vary_inpaint_and_invert(page: Page, run: Run, tmp_path: Pat
 
 def test_frontier_and_microscope(page: Page, server, run: Run) -> None:  # type: ignore[no-untyped-def]
     fill(page, "num_samples", "2")
-    drawn = draw(page, run)
+    sampled = draw(page, run)
 
     page.goto(server.address("explore", run=run.name))
     page.get_by_text("Compare samplers", exact=True).click()
@@ -268,7 +268,7 @@ def test_frontier_and_microscope(page: Page, server, run: Run) -> None:  # type:
     until_finished(look)
     expect(page.get_by_role("button", name="GIF")).to_be_visible()
     seen = np.asarray(Image.open(look.folder / "picture.png"))
-    assert np.abs(seen.astype(int) - np.asarray(Image.open(drawn.images[0])).astype(int)).max() <= 2, "the same picture"
+    assert np.abs(seen.astype(int) - np.asarray(Image.open(sampled.images[0])).astype(int)).max() <= 2, "the same image"
     slider = page.locator("[class*=st-key-microscope_call] input").first
     slider.focus()
     for _ in range(4):

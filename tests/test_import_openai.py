@@ -1,4 +1,4 @@
-"""improved-diffusion's folders and files: opened, imported, drawn from, trained on, handed back."""
+"""improved-diffusion's folders and files: opened, imported, sampled from, trained on, exported again."""
 
 import dataclasses
 import json
@@ -97,7 +97,7 @@ def written(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
 
     def each(label: int, network: unet.UNet, averages: dict, optimizer: torch.optim.AdamW, found: dict) -> None:  # type: ignore[type-arg]
         if label % 10 == 0:
-            quarter = label // 10 % 4  # columns appear when their quarter is first drawn
+            quarter = label // 10 % 4  # columns appear when their quarter is first sampled
             values = {"grad_norm": 1.0, **found, **{f"{name}_q{quarter}": value for name, value in found.items()}}
             rows.append({**values, "samples": 8 * (label + 1), "step": label})
         if label in (100, 200):
@@ -214,12 +214,12 @@ def test_the_command_it_tells_takes_a_file_for_the_same_again(
 
 @pytest.mark.slow
 def test_the_round_trip(folder: Path, runs_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Imported, charted, drawn from, trained on, handed back, and loaded as the reference loads it."""
+    """Imported, charted, sampled from, trained on, handed back, and loaded as the reference loads it."""
     where = ("--runs_dir", runs_dir)
     ddpm("import", folder, *where, "--run", "theirs", "--image_size", 8, "--total_steps", 205)
-    told = capsys.readouterr().err
-    assert "0-9 were trained" in told
-    assert "noise_schedule cosine" in told
+    reported = capsys.readouterr().err
+    assert "0-9 were trained" in reported
+    assert "noise_schedule cosine" in reported
     run = runs.find_run(runs_dir, "theirs")
     assert [c.step for c in run.checkpoints()] == [101, 201]
     assert (run.state(), run.config.model.num_classes, len(run.config.class_names)) == ("stopped", 1000, LABELS)
@@ -530,9 +530,9 @@ def begin(path: Path, runs_dir: Path, total: int = 203, **settings: object) -> t
 
 
 def test_a_run_begins_from_a_model_file(folder: Path, runs_dir: Path) -> None:
-    loop, told = begin(folder / "model000200.pt", runs_dir)
+    loop, reported = begin(folder / "model000200.pt", runs_dir)
     assert loop.trainer.step == 201
-    assert "Beginning at step 201: weights, averages 0.9 and 0.99, optimiser" in told
+    assert "Beginning at step 201: weights, averages 0.9 and 0.99, optimiser" in reported
     theirs = torch.load(folder / "ema_0.9_000200.pt", weights_only=True)
     assert torch.equal(loop.trainer.ema.weights("0.9")["out.2.weight"], theirs["out.2.weight"])
     assert loop.trainer.optimizer.adamw.param_groups[0]["fused"]
@@ -543,15 +543,15 @@ def test_a_run_begins_from_a_model_file(folder: Path, runs_dir: Path) -> None:
 def test_what_is_missing_next_to_it_is_said(folder: Path, runs_dir: Path) -> None:
     (folder / "opt000200.pt").unlink()
     (folder / "ema_0.9_000200.pt").unlink()
-    loop, told = begin(folder / "model000200.pt", runs_dir)
-    assert "no average of rate 0.9 with model000200.pt" in told
-    assert "no optimiser file" in told
+    loop, reported = begin(folder / "model000200.pt", runs_dir)
+    assert "no average of rate 0.9 with model000200.pt" in reported
+    assert "no optimiser file" in reported
     assert loop.trainer.step == 200
 
 
 def test_beginning_from_an_average_is_said(folder: Path, runs_dir: Path) -> None:
-    loop, told = begin(folder / "ema_0.99_000200.pt", runs_dir)
-    assert "is an average of weights (rate 0.99)" in told
+    loop, reported = begin(folder / "ema_0.99_000200.pt", runs_dir)
+    assert "is an average of weights (rate 0.99)" in reported
     assert not loop.trainer.optimizer.adamw.state
     assert loop.trainer.step == 200
 
@@ -621,8 +621,8 @@ def test_what_a_file_to_begin_from_cannot_tell_is_said(
     assert all(name in said for name in probe.ATTENTION)
     assert "num_heads 2" in said
     caplog.clear()
-    told = {name: getattr(wanted.model, name) for name in probe.ATTENTION}
-    monkeypatch.setattr(probe, "verdict", lambda *_: verdict._replace(found=found | told))
+    reported = {name: getattr(wanted.model, name) for name in probe.ATTENTION}
+    monkeypatch.setattr(probe, "verdict", lambda *_: verdict._replace(found=found | reported))
     warm_start.check_start(wanted)
     assert "cannot tell" not in caplog.text
 
@@ -683,8 +683,8 @@ def test_the_single_tensor_of_mixed_precision_is_taken_apart(folder: Path, runs_
     path = folder / "opt000200.pt"
     before = torch.load(path, weights_only=True)
     torch.save(flattened(before), path)
-    loop, told = begin(folder / "model000200.pt", runs_dir)
-    assert "optimiser; random" in told
+    loop, reported = begin(folder / "model000200.pt", runs_dir)
+    assert "optimiser; random" in reported
     after = loop.trainer.optimizer.state_dict()["state"]
     assert after.keys() == before["state"].keys()
     for place, entry in before["state"].items():
@@ -709,20 +709,20 @@ def test_mixed_precision_is_handed_back_without_an_optimiser_alone(settings: dic
     assert ("--use_fp16 True" in lines[False]) == flag
 
 
-def test_mixed_precision_handed_back_with_an_optimiser_is_told(runs_dir: Path, tmp_path: Path) -> None:
+def test_mixed_precision_handed_back_with_an_optimiser_is_reported(runs_dir: Path, tmp_path: Path) -> None:
     config = codec.resolved(datasets.resolve(codec.replace(Config(), {**SMALL, "total_steps": 1, "precision": "bf16"})))
     run = runs.create_run(runs_dir, "mixed", config)
     with Worker(run.folder, 1) as worker:
         list(TrainingLoop(run, worker).train())
-    told = " ".join(export_openai.export_checkpoint(run, tmp_path / "back"))
+    reported = " ".join(export_openai.export_checkpoint(run, tmp_path / "back"))
     written = (tmp_path / "back" / "flags.txt").read_text()
-    assert "the flag is left out" in told
+    assert "the flag is left out" in reported
     assert "the flag is left out" in written
     assert "--use_fp16 True" not in written
 
 
 @pytest.mark.parametrize("content", [b"PK damaged", None, {}, [1, 2]], ids=["damaged", "of another", "empty", "a list"])
-def test_a_damaged_optimiser_keeps_nothing_from_being_drawn(folder: Path, content: object) -> None:
+def test_a_damaged_optimiser_keeps_nothing_from_being_sampled(folder: Path, content: object) -> None:
     """Labels are then known by what differs between the weights and their averages."""
     path = folder / "model000200.pt"
     if isinstance(content, bytes):
@@ -733,7 +733,7 @@ def test_a_damaged_optimiser_keeps_nothing_from_being_drawn(folder: Path, conten
 
 
 def test_all_labels_of_a_released_model_are_known() -> None:
-    """Its old command line, which names no classes, draws."""
+    """Its old command line, which names no classes, samples."""
     preset = PRESETS["imagenet64-cond"]
     with torch.device("meta"):
         tensors = unet.build(codec.replace(preset.config, {"num_classes": 1000}).model).state_dict()

@@ -1,4 +1,4 @@
-"""Numbers as people say them."""
+"""Numbers as text."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The watcher: counts changes, hears nothing of our own reading, falls back to polling."""
+"""The run store: counts changes, ignores what it reads itself, falls back to polling."""
 
 import errno
 import os
@@ -101,11 +101,11 @@ def test_what_did_not_change_is_not_read_again(
 ) -> None:
     run = fake_run.write(runs_dir, "one", steps=20)
     view = store.view(run)
-    drawn = []
+    sampled = []
 
     def draw(frame: object, look: figures.ChartOptions, columns: tuple[str, ...]) -> dict:
-        drawn.append(frame)
-        return {"data": len(drawn)}
+        sampled.append(frame)
+        return {"data": len(sampled)}
 
     def figure(look: figures.ChartOptions = figures.ChartOptions()) -> str:  # noqa: B008
         return view.figure(figures.MAIN, look, draw)
@@ -115,12 +115,12 @@ def test_what_did_not_change_is_not_read_again(
     reads = []
     monkeypatch.setattr(view._readers[figures.MAIN], "read", lambda: reads.append(1))
     assert all(figure() is first for _ in range(10))
-    assert len(drawn) == 1
+    assert len(sampled) == 1
     assert not reads
     monkeypatch.undo()
     append(run, 21)
     until(lambda: figure() != first)
-    assert len(drawn) == 2
+    assert len(sampled) == 2
     assert figure(figures.ChartOptions(log=False)) != first
 
 
@@ -190,7 +190,7 @@ def test_one_thread_however_often_it_is_asked_for(runs_dir: Path) -> None:
     run_store.store.clear()
 
 
-def test_many_lines_at_once_are_cheap_to_draw(runs_dir: Path, store: run_store.Store) -> None:
+def test_many_lines_at_once_are_cheap_to_sample(runs_dir: Path, store: run_store.Store) -> None:
     run = fake_run.write(runs_dir, "one", steps=10)
     view = store.view(run)
     text = view.figure(figures.MAIN, figures.ChartOptions(), figures.panels)

@@ -1,4 +1,4 @@
-"""Drawings: to disk as they come, ended and gone on with, and again from what their pictures carry."""
+"""Sampling jobs: images written as they come, ended and resumed, and sampled again from what their files record."""
 
 import dataclasses
 import hashlib
@@ -39,12 +39,12 @@ from ddpm.runs.results import SampleJob
 from ddpm.runs.runs import Run
 from ddpm.runs.worker import Worker
 from ddpm.sampling import engine, sample_writer
-from ddpm.sampling import job as drawing
+from ddpm.sampling import job as sampling_job
 from ddpm.sampling.request import resolve_request
 from ddpm.storage import arrays, files, images
 from ddpm.storage.arrays import Stream
 
-ROOT = Path(drawing.__file__).parents[2]
+ROOT = Path(sampling_job.__file__).parents[2]
 QUICK = SampleConfig(num_samples=5, batch_size=2, steps=3, seed=4, precision="fp32", threads=1)
 
 
@@ -68,13 +68,13 @@ def run(runs_dir: Path, classy: Config) -> Run:
 
 def draw(run: Run, folder: Path, settings: SampleConfig) -> SampleJob:
     with Worker(folder) as worker:
-        drawing.sample_source(folder, worker, run, settings, {})
+        sampling_job.sample_source(folder, worker, run, settings, {})
     return SampleJob(folder)
 
 
 def resume(folder: Path) -> SampleJob:
     with Worker(folder) as worker:
-        drawing.resume(folder, worker)
+        sampling_job.resume(folder, worker)
     return SampleJob(folder)
 
 
@@ -85,7 +85,7 @@ def pixels(job: SampleJob) -> np.ndarray:
 
 
 def results(folder: Path) -> dict[str, Any]:
-    """What was drawn, by file: bytes of arrays, pixels of pictures."""
+    """What was sampled, by file: bytes of arrays, pixels of images."""
     found: dict[str, Any] = {path.name: path.read_bytes() for path in folder.glob("*.npz")}
     for path in [*folder.glob("images/*.png"), folder / "grid.png", *folder.glob("pairs.png"), *folder.glob("given/*")]:
         if path.name.startswith(files.TEMPORARY):  # killed while it wrote; swept up later
@@ -131,7 +131,7 @@ def test_stopped_and_gone_on_with(run: Run, tmp_path: Path) -> None:
     with Worker(folder) as worker:
         poll_requests, steps = worker.poll_requests, iter(range(100))
         worker.poll_requests = lambda: poll_requests() | ({"stop"} if next(steps) >= 3 else set())  # type: ignore[method-assign]
-        drawing.sample_source(folder, worker, run, QUICK, {})
+        sampling_job.sample_source(folder, worker, run, QUICK, {})
     job = SampleJob(folder)
     status = job.status()
     assert status
@@ -143,7 +143,7 @@ def test_stopped_and_gone_on_with(run: Run, tmp_path: Path) -> None:
     resume(folder)
     assert job.state() == "finished"
     assert results(folder) == results(straight.folder)
-    assert job.images[0].stat().st_mtime_ns == before, "what was drawn is kept"
+    assert job.images[0].stat().st_mtime_ns == before, "what was sampled is kept"
     assert len(list(folder.glob("*.npz"))) == 1
     with raises_error("nothing-left", 5):
         launch.resume_sampling(job)
@@ -225,8 +225,8 @@ def test_resume_by_command(run: Run, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_many_pictures_in_little_memory(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of 1,500 pictures of 64 kB, 96 MB in all, less than a third is ever held."""
+def test_many_images_in_little_memory(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 1,500 images of 64 kB, 96 MB in all, less than a third is ever held."""
     side = 146
     config = codec.replace(run.config, dict(image_size=side, class_cond=False))
     settings = dataclasses.replace(QUICK, num_samples=1500, batch_size=20, steps=1)
@@ -245,7 +245,7 @@ def test_many_pictures_in_little_memory(run: Run, tmp_path: Path, monkeypatch: p
     opened = dataclasses.replace(loading.open_model(run, settings), config=config)
     tracemalloc.start()
     with Worker(tmp_path / "job") as worker:
-        drawing.sample_into(tmp_path / "job", worker, opened, settings)
+        sampling_job.sample_into(tmp_path / "job", worker, opened, settings)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     job = SampleJob(tmp_path / "job")
@@ -256,7 +256,7 @@ def test_many_pictures_in_little_memory(run: Run, tmp_path: Path, monkeypatch: p
     assert (found == np.resize(images.to_uint8(picture), (1500, 1, 1, 3))).all()
 
 
-def test_the_grid_has_256_pictures_at_most() -> None:
+def test_the_grid_has_256_images_at_most() -> None:
     assert sample_writer.most_images(sample_writer.GRID_IMAGES, sample_writer.GRID_BYTES, (64, 64, 3)) == 256
     assert sample_writer.most_images(sample_writer.GRID_IMAGES, sample_writer.GRID_BYTES, (1024, 1024, 3)) == 85
     assert sample_writer.most_images(64, 10, (64, 64, 3)) == 1
@@ -408,7 +408,7 @@ def test_a_checkpoint_is_hashed_once_and_no_state_is_read(
 
 
 @pytest.mark.parametrize("how", ["replaced", "removed"])
-def test_a_checkpoint_replaced_while_pictures_are_drawn(
+def test_a_checkpoint_replaced_while_images_are_sampled(
     how: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     straight = draw(run, tmp_path / "straight", QUICK)
@@ -416,10 +416,10 @@ def test_a_checkpoint_replaced_while_pictures_are_drawn(
     path, real = run.checkpoint().path("ema_0.9"), engine.sample
 
     def replaced(*arguments: Any) -> Iterator[engine.SamplingProgress]:
-        for number, drawn in enumerate(real(*arguments)):
+        for number, sampled in enumerate(real(*arguments)):
             if number == 3:
                 files.copy(run.checkpoint().path("model"), path) if how == "replaced" else path.unlink()
-            yield drawn
+            yield sampled
 
     monkeypatch.setattr(engine, "sample", replaced)
     job = draw(run, tmp_path / "job", QUICK)
@@ -430,21 +430,21 @@ def test_a_checkpoint_replaced_while_pictures_are_drawn(
     assert (pixels(job) == pixels(straight)).all()
 
 
-# --- settings in pictures
+# --- settings in images
 
 
 def test_text_of_a_png_comes_back(tmp_path: Path) -> None:
     picture = np.zeros((2, 3, 3), np.uint8)
-    told = {"sample": {"classes": "Käse 猫"}, "n": [1, 2.5, None]}
-    images.save_png(tmp_path / "a.png", picture, told)
-    assert images.settings_in(tmp_path / "a.png") == told
+    reported = {"sample": {"classes": "Käse 猫"}, "n": [1, 2.5, None]}
+    images.save_png(tmp_path / "a.png", picture, reported)
+    assert images.settings_in(tmp_path / "a.png") == reported
     whole = (tmp_path / "a.png").read_bytes()
-    assert images.settings_in(whole) == told
+    assert images.settings_in(whole) == reported
     assert Image.open(tmp_path / "a.png").size == (3, 2)
     assert images.settings_in(images.encode_png(picture)) is None
     for cut in range(len(whole)):
         found = images.settings_in(whole[:cut])
-        assert found in (None, told)
+        assert found in (None, reported)
     damaged = whole.replace(b"2.5", b"2.6")
     assert images.settings_in(damaged) is None
     assert images.settings_in(b"GIF89a") is None
@@ -461,18 +461,18 @@ def test_foreign_texts_are_no_settings(text: str) -> None:
     assert images.settings_in(buffer.getvalue()) is None
 
 
-def test_every_picture_can_be_drawn_again_alone(run: Run, tmp_path: Path) -> None:
+def test_every_image_can_be_sampled_again_alone(run: Run, tmp_path: Path) -> None:
     job = draw(run, tmp_path / "job", QUICK)
     assert job.command == job.settings["command"]
     for k, path in enumerate(job.images):
-        told = images.settings_in(path)
-        assert told
-        one = metadata.sample_of(told, path.name)
+        reported = images.settings_in(path)
+        assert reported
+        one = metadata.sample_of(reported, path.name)
         assert (one.num_samples, one.seed) == (1, 4 + k)
         assert one.classes == ["0", "1", "2"][k % 3] if k % 3 != 2 else "2-2"  # another class is called 2
-        assert told["checkpoint"]["step"] == 7
-        assert told["checkpoint"]["weights"] == "ema_0.9"
-        assert told["class_names"] == ["cat", "2", "dog"]
+        assert reported["checkpoint"]["step"] == 7
+        assert reported["checkpoint"]["weights"] == "ema_0.9"
+        assert reported["class_names"] == ["cat", "2", "dog"]
         out = tmp_path / f"again{k}"
         assert main.main(["sample", "--like", str(path), "--out", str(out)]) == 0
         assert (pixels(SampleJob(out)) == pixels(job)[k : k + 1]).all()
@@ -482,7 +482,7 @@ def test_every_picture_can_be_drawn_again_alone(run: Run, tmp_path: Path) -> Non
     assert metadata.sample_of(grid, "grid") == codec.with_absolute_paths(dataclasses.replace(QUICK, kernels=by))
 
 
-def test_like_a_picture_with_changes(run: Run, tmp_path: Path) -> None:
+def test_like_a_image_with_changes(run: Run, tmp_path: Path) -> None:
     job = draw(run, tmp_path / "job", QUICK)
     like = ["sample", "--like", str(job.images[1]), "--num_samples", "2"]
     assert main.main([*like, "--out", str(tmp_path / "two")]) == 0
@@ -520,12 +520,12 @@ def test_settings_of_other_versions() -> None:
             metadata.sample_of(wrong, "it")
 
 
-# --- given pictures
+# --- given images
 
 
 @pytest.fixture
 def given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
-    """Two pictures and a mask, in the working folder."""
+    """Two images and a mask, in the working folder."""
     folder = tmp_path / "mine"
     found = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), dtype=np.uint8)
     for k, picture in enumerate(found):
@@ -543,7 +543,7 @@ def of_task(task: str) -> SampleConfig:
 
 
 @pytest.mark.parametrize("task", ["vary", "inpaint", "invert"])
-def test_from_given_pictures(task: str, run: Run, tmp_path: Path, given: np.ndarray) -> None:
+def test_from_given_images(task: str, run: Run, tmp_path: Path, given: np.ndarray) -> None:
     job = draw(run, tmp_path / "job", of_task(task))
     assert job.state() == "finished"
     assert pixels(job).shape == (5, 8, 8, 3)
@@ -551,14 +551,14 @@ def test_from_given_pictures(task: str, run: Run, tmp_path: Path, given: np.ndar
     assert (copies == given).all()
     beside = np.asarray(Image.open(job.pairs))
     assert (beside == images.pairs(given[[0, 1, 0, 1, 0]], pixels(job))).all()
-    told = job.settings
-    assert Path(told["sample"]["picture"]).is_absolute()
-    assert Path(told["given"]["picture"]) == tmp_path / "mine" / "pictures"
+    reported = job.settings
+    assert Path(reported["sample"]["picture"]).is_absolute()
+    assert Path(reported["given"]["picture"]) == tmp_path / "mine" / "pictures"
     if task == "inpaint":
         kept = np.asarray(Image.open("mask.png")) == 0
         assert (pixels(job)[:, kept] == given[[0, 1, 0, 1, 0]][:, kept]).all()
         assert (pixels(job)[:, ~kept] != given[[0, 1, 0, 1, 0]][:, ~kept]).any()
-        assert Path(told["sample"]["mask"]) == job.mask
+        assert Path(reported["sample"]["mask"]) == job.mask
     # Again, when what was given is gone: all of them, and one alone.
     for path in Path().glob("pictures/*"):
         path.unlink()
@@ -570,13 +570,13 @@ def test_from_given_pictures(task: str, run: Run, tmp_path: Path, given: np.ndar
 
 
 @pytest.mark.parametrize("task", ["vary", "inpaint", "invert"])
-def test_given_pictures_gone_on_with_elsewhere(task: str, run: Run, tmp_path: Path, given: np.ndarray) -> None:
+def test_given_images_gone_on_with_elsewhere(task: str, run: Run, tmp_path: Path, given: np.ndarray) -> None:
     straight = draw(run, tmp_path / "straight", of_task(task))
     folder = tmp_path / "stopped"
     with Worker(folder) as worker:
         poll_requests = worker.poll_requests
         worker.poll_requests = lambda: poll_requests() | ({"stop"} if (folder / "images/00001.png").exists() else set())  # type: ignore[method-assign]
-        drawing.sample_source(folder, worker, run, of_task(task), {})
+        sampling_job.sample_source(folder, worker, run, of_task(task), {})
     assert SampleJob(folder).shape == (2, 8, 8, 3)
     folder.rename(tmp_path / "moved")
     for path in Path().glob("pictures/*"):
@@ -597,7 +597,7 @@ def test_an_inversion_tells_its_error(run: Run, tmp_path: Path, given: np.ndarra
     with np.load(job.noise) as packed:
         noise = packed["arr_0"]
     assert (noise.shape, noise.dtype) == ((5, 3, 8, 8), np.float32)
-    assert (noise[0] != noise[2]).any(), "the same picture, of another class"
+    assert (noise[0] != noise[2]).any(), "the same image, of another class"
     assert not (job.folder / "noise").exists()
     path = run.checkpoint().path("ema_0.9")
     network = loading.open_model(path, asked).network()
@@ -608,12 +608,12 @@ def test_an_inversion_tells_its_error(run: Run, tmp_path: Path, given: np.ndarra
     assert np.allclose(expected.x.numpy(), noise[:2], atol=1e-4)
 
 
-def test_an_interpolation_and_its_pictures(run: Run, tmp_path: Path) -> None:
+def test_an_interpolation_and_its_images(run: Run, tmp_path: Path) -> None:
     job = draw(run, tmp_path / "job", dataclasses.replace(QUICK, task="interpolate", to_seed=9))
-    told = images.settings_in(job.images[2])
-    assert told
-    assert told["number"] == 2
-    assert told["sample"]["num_samples"] == 5
+    reported = images.settings_in(job.images[2])
+    assert reported
+    assert reported["number"] == 2
+    assert reported["sample"]["num_samples"] == 5
     assert not job.pairs.exists()
     ends = [
         draw(run, tmp_path / str(seed), dataclasses.replace(QUICK, num_samples=1, classes="0", seed=seed))
@@ -622,7 +622,7 @@ def test_an_interpolation_and_its_pictures(run: Run, tmp_path: Path) -> None:
     assert (pixels(job)[[0, 4]] == np.concatenate([pixels(end) for end in ends])).all()
 
 
-def test_given_pictures_of_another_size(run: Run, tmp_path: Path, given: np.ndarray) -> None:
+def test_given_images_of_another_size(run: Run, tmp_path: Path, given: np.ndarray) -> None:
     images.save_png(Path("large.png"), np.zeros((9, 9, 3), np.uint8))
     out = tmp_path / "job"
     asked = ["sample", "--run", run.name, "--runs_dir", str(run.folder.parent), "--num_samples", "1", "--out", str(out)]

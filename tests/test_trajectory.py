@@ -1,4 +1,4 @@
-"""The microscope: the very picture, the right numbers, and files that can be played."""
+"""Trajectories: the images of each step, the right numbers, and files that play."""
 
 import io
 import itertools
@@ -49,12 +49,12 @@ def network(x: Tensor, t: Tensor, y: Tensor) -> Tensor:
         dict(task="interpolate", to_seed=9, sampler="ddim", steps=5),
     ],
 )
-def test_it_is_the_very_picture(values: dict[str, Any]) -> None:
+def test_it_is_the_very_image(values: dict[str, Any]) -> None:
     settings = SampleConfig(num_samples=5, seed=4, batch_size=1, **values)
-    drawn = [d.step.x[0] for d in engine.sample(network, resolve_request(CONFIG, settings)) if d.finished]
+    sampled = [d.step.x[0] for d in engine.sample(network, resolve_request(CONFIG, settings)) if d.finished]
     for number in (0, 3):
         *_, last = trajectory.looks(network, resolve_request(CONFIG, settings), number)
-        assert torch.equal(last.after, drawn[number])
+        assert torch.equal(last.after, sampled[number])
         assert last.done == last.total
 
 
@@ -77,12 +77,12 @@ def test_its_numbers_are_right() -> None:
     assert [look.t for look in seen] == sorted((look.t for look in seen), reverse=True)
 
 
-def test_a_picture_that_is_not_there() -> None:
+def test_a_image_that_is_not_there() -> None:
     with raises_error("bad-value", 5, 5, 0, 4):
         next(trajectory.looks(network, resolve_request(CONFIG, SampleConfig(num_samples=5, steps=4)), 5))
 
 
-def test_a_long_walk_keeps_all_numbers_and_some_pictures() -> None:
+def test_a_long_walk_keeps_all_numbers_and_some_images() -> None:
     record = trajectory.Record()
     resolved = resolve_request(CONFIG, SampleConfig(num_samples=1, sampler="ddim", steps=1000))
     for look in trajectory.looks(network, resolved):

@@ -1,4 +1,4 @@
-"""The frontier of samplers, with a network whose exact answer is known: data from a Gaussian."""
+"""The benchmark of solvers, with a network whose exact answer is known: data from a Gaussian."""
 
 import dataclasses
 import json
@@ -68,7 +68,7 @@ def cells_of(records: list[solver_benchmark.Measured]) -> list[GridResult]:
 # --- what is measured
 
 
-def test_the_converged_pictures_are_the_exact_ones(gaussian: Config) -> None:
+def test_the_converged_images_are_the_exact_ones(gaussian: Config) -> None:
     """The probability-flow ODE carries a Gaussian's quantiles: x_0 = MEAN + STD * (x_T - m) / s."""
     records = measured(gaussian, solvers="ddim", calls="2", seed=3)
     (found,) = [record.converged for record in records if record.converged]
@@ -95,7 +95,7 @@ def test_distances_fall_with_the_calls(gaussian: Config) -> None:
         assert distances[0] > distances[1] > distances[2], way  # type: ignore[operator]
 
 
-def test_what_adds_noise_has_no_distance_and_is_drawn_all_the_same(gaussian: Config) -> None:
+def test_what_adds_noise_has_no_distance_and_is_sampled_all_the_same(gaussian: Config) -> None:
     records = measured(gaussian, solvers="ddpm,dpm++2m-sde,ddim,heun", calls="5", eta=1.0, churn=20.0)
     found = cells_of(records)
     assert [cell.distance for cell in found] == [None] * 4
@@ -105,7 +105,7 @@ def test_what_adds_noise_has_no_distance_and_is_drawn_all_the_same(gaussian: Con
     assert solver_grid.cheapest(found, 1e9) is None
 
 
-def test_calls_made_are_told_where_they_are_not_those_asked_for(gaussian: Config) -> None:
+def test_calls_made_are_reported_where_they_are_not_those_asked_for(gaussian: Config) -> None:
     (heun,) = cells_of(measured(gaussian, solvers="heun", calls="8"))
     assert (heun.asked, heun.calls) == (8, 7)
     assert solver_grid.distance_text(heun).endswith("(7 calls)")
@@ -134,11 +134,11 @@ def test_repeats_time_again_and_the_median_counts(gaussian: Config, monkeypatch:
     ticks = iter(np.arange(1e6))
     monkeypatch.setattr(solver_benchmark.time, "perf_counter", lambda: float(next(ticks)))
     found = cells_of(measured(gaussian, solvers="ddim", calls="5", repeats=3))
-    assert [cell.seconds for cell in found] == [5 / 4] * 3  # a tick a call, four pictures
+    assert [cell.seconds for cell in found] == [5 / 4] * 3  # a tick a call, four images
     assert len({cell.distance for cell in found}) == 1
 
 
-def test_pictures_depend_neither_on_batches_nor_on_repeats(gaussian: Config) -> None:
+def test_images_depend_neither_on_batches_nor_on_repeats(gaussian: Config) -> None:
     one = measured(gaussian, solvers="dpm++2m", calls="6")[-1]
     other = measured(gaussian, solvers="dpm++2m", calls="6", batch_size=3, repeats=2)[-1]
     assert one.images is not None
@@ -189,7 +189,7 @@ def test_all_is_compared_unless_named() -> None:
         (dict(calls="1001", solvers="ddim", spacing="uniform"), ("impossible-steps",)),
     ],
 )
-def test_what_cannot_be_compared_is_told(gaussian: Config, settings: dict, error: tuple[Any, ...]) -> None:
+def test_what_cannot_be_compared_is_reported(gaussian: Config, settings: dict, error: tuple[Any, ...]) -> None:
     with raises_error(*error):
         measured(gaussian, **settings)
 
@@ -243,8 +243,8 @@ def test_the_sheet_has_a_place_for_every_cell(tmp_path: Path) -> None:
     sheet.add(CELLS[1], shades)
     sheet.add_converged(ways[0], shades + 1, "200 calls")
     sheet.save(tmp_path / "sheet.png")
-    with Image.open(tmp_path / "sheet.png") as picture:
-        pixels = np.asarray(picture.convert("RGB"))
+    with Image.open(tmp_path / "sheet.png") as image:
+        pixels = np.asarray(image.convert("RGB"))
     assert (pixels == 7).all(axis=-1).sum() == (pixels == 8).all(axis=-1).sum() == SHOWN * 64 * 64
     assert pixels.shape[0] > 2 * 2 * 64
     assert pixels.shape[1] > 3 * 2 * 64
@@ -253,12 +253,12 @@ def test_the_sheet_has_a_place_for_every_cell(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
 @pytest.mark.parametrize("size", [8, 64, 200])
-def test_pictures_of_any_kind_fit_on_it(tmp_path: Path, channels: int, size: int) -> None:
+def test_images_of_any_kind_fit_on_it(tmp_path: Path, channels: int, size: int) -> None:
     sheet = Sheet([SolverVariant("ddim", "uniform")], [5])
     sheet.add(CELLS[0], np.zeros((2, size, size, channels), np.uint8))
     sheet.save(tmp_path / "sheet.png")
-    with Image.open(tmp_path / "sheet.png") as picture:
-        assert picture.height > 64
+    with Image.open(tmp_path / "sheet.png") as image:
+        assert image.height > 64
 
 
 # --- the job
@@ -323,7 +323,7 @@ def test_a_failure_keeps_the_rows(gaussian: Config, tmp_path: Path, monkeypatch:
 
 @pytest.fixture
 def trained(fake_run: Callable[..., Run], tiny: Config) -> Run:
-    """A run with a checkpoint of a network that never learnt anything."""
+    """A run with a checkpoint of a network that never learned anything."""
     run = fake_run("small", steps=1, save_every=2)
     tensors = build(run.config.model).state_dict()
     checkpoint_files.save(run, 1, {"model": tensors, "ema_0.9": tensors}, None, {}, 0, 1.0)
@@ -337,8 +337,8 @@ def test_the_command_prints_a_table_and_takes_it_home(
     monkeypatch.setattr(solver_grid, "CHECK_CALLS", 10)
     out, copy = tmp_path / "out", tmp_path / "copy.json"
     source = ["bench", "samplers", "--run", "small", "--runs_dir", str(trained.folder.parent)]
-    told = ["--solvers", "ddim,heun", "--calls", "3,5", "--num_samples", "2", "--out", str(out), "--json", str(copy)]
-    assert main.main([*source, *told, "--markdown"]) == 0
+    options = ["--solvers", "ddim,heun", "--calls", "3,5", "--num_samples", "2", "--out", str(out), "--json", str(copy)]
+    assert main.main([*source, *options, "--markdown"]) == 0
     printed = capsys.readouterr().out
     assert "| sampler, spacing | 3 calls | 5 calls |" in printed
     assert printed.splitlines()[-1] == str(out)
@@ -351,7 +351,7 @@ def test_the_command_prints_a_table_and_takes_it_home(
     assert not (tmp_path / "none").exists()
 
 
-def test_a_sample_of_a_cell_is_what_the_form_would_draw(gaussian: Config) -> None:
+def test_a_sample_of_a_cell_is_what_the_form_would_sample(gaussian: Config) -> None:
     settings = SolverBenchmarkConfig(seed=4, num_samples=2, classes="")
     sample = solver_grid.sample_of(gaussian, settings, SolverVariant("unipc-3", "logsnr", "clip_denoised"), 10)
     assert (sample.sampler, sample.steps, sample.spacing, sample.clip_denoised) == ("unipc-3", 10, "logsnr", False)
