@@ -17,6 +17,7 @@ from ddpm import formatting
 from ddpm.config import codec
 from ddpm.config.tasks import EvalConfig, FromCheckpoint, SampleConfig, SolverBenchmarkConfig
 from ddpm.errors import UserError
+from ddpm.runs import run_folder
 from ddpm.runs.jobs import Job
 from ddpm.storage import files
 
@@ -27,12 +28,25 @@ class Result(Job):
     @property
     def settings(self) -> dict[str, Any]:
         """Content of settings.json: settings, checkpoint and the command of the job; empty before it starts."""
-        return files.read_json(self.folder / "settings.json") or {}
+        return self._group("settings.json", run_folder.MOST_SETTINGS)
+
+    @property
+    def _where(self) -> str:
+        return str(self.folder / "settings.json")
 
     @property
     def result(self) -> dict[str, Any]:
         """Content of result.json: the numbers so far; empty before the first."""
-        return files.read_json(self.folder / "result.json") or {}
+        return self._group("result.json", run_folder.MOST_RESULT)
+
+    def _group(self, name: str, most: int) -> dict[str, Any]:
+        """A file of named values; empty if there is none.  Raises UserError for anything else."""
+        found = files.json_in(self.content, name, most)
+        if not isinstance(found, dict | None):
+            raise UserError(
+                f"{self.folder / name} holds {formatting.brief(found)}, not named values: delete it.", code="bad-value"
+            )
+        return found or {}
 
     @property
     def command(self) -> str:
@@ -49,7 +63,7 @@ class SampleJob(Result):
     @cached_property
     def config(self) -> SampleConfig:
         """The sampling request.  Raises UserError if the settings cannot be read."""
-        return codec.section_from_json(SampleConfig, self.settings.get("sample", {}))
+        return codec.section_from_json(SampleConfig, self.settings.get("sample", {}), self._where)
 
     @property
     def sample_config(self) -> SampleConfig | None:
@@ -63,7 +77,8 @@ class SampleJob(Result):
     def note(self) -> str:
         """The user's note on the samples; empty without one."""
         try:
-            return (self.folder / "note.txt").read_text(encoding="utf-8-sig", errors="replace").strip()
+            text = self.content.read("note.txt", run_folder.MOST_NOTE)
+            return text.decode("utf-8-sig", errors="replace").strip()
         except FileNotFoundError:
             return ""
 
@@ -107,9 +122,10 @@ class SampleJob(Result):
     def npz(self) -> Path | None:
         """All images as an array, uint8 [N, H, W, C]: the newest file, as resuming replaces one of fewer images."""
         found = []
-        for path in self.folder.glob("samples_*.npz"):
-            with contextlib.suppress(FileNotFoundError):  # it is being replaced
-                found.append((path.stat().st_mtime_ns, path))
+        for name in self.content.files(".npz"):
+            if name.startswith("samples_"):
+                with contextlib.suppress(FileNotFoundError):  # it is being replaced
+                    found.append((self.content.stat(name).st_mtime_ns, self.folder / name))
         return max(found)[1] if found else None
 
     @property
@@ -121,7 +137,8 @@ class SampleJob(Result):
     @property
     def images(self) -> list[Path]:
         """The images as PNG files, in order."""
-        return sorted((self.folder / "images").glob("*.png"))
+        folder = self.content.inside("images")
+        return [folder.path / name for name in folder.files(".png")]
 
 
 class EvaluationJob(Result):
@@ -132,7 +149,7 @@ class EvaluationJob(Result):
     @cached_property
     def config(self) -> EvalConfig:
         """The settings of the evaluation."""
-        return codec.section_from_json(EvalConfig, self.settings.get("evaluation", {}))
+        return codec.section_from_json(EvalConfig, self.settings.get("evaluation", {}), self._where)
 
     @property
     def summary(self) -> str:
@@ -154,7 +171,10 @@ class EvaluationJob(Result):
         found = {}
         for name in self.TERMS:
             try:
-                with np.load(self.terms_path(name)) as arrays:
+                with (
+                    self.content.open_file(self.terms_path(name).name) as file,
+                    np.load(file, allow_pickle=False) as arrays,
+                ):
                     found[name] = arrays["arr_0"][::-1].astype(float)
             except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
                 raise UserError(
@@ -169,7 +189,7 @@ class SolverBenchmarkJob(Result):
     @cached_property
     def config(self) -> SolverBenchmarkConfig:
         """The settings of the comparison."""
-        return codec.section_from_json(SolverBenchmarkConfig, self.settings.get("frontier", {}))
+        return codec.section_from_json(SolverBenchmarkConfig, self.settings.get("frontier", {}), self._where)
 
     @property
     def sheet(self) -> Path:

@@ -80,6 +80,7 @@ class Worker:
         busy = UserError(f"Another process works in {self.job.name} already: stop it first, or wait.", code="busy")
         path = self.job.folder / "run.lock"
         try:
+            self.job.content.make()  # raises UserError if the folder is a link
             lock = locks.hold(path)
         except locks.NoLocks as error:
             if self.job.alive():
@@ -99,7 +100,7 @@ class Worker:
     def _begin(self) -> None:
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._lock.close)  # a fork would keep the lock after this process ends
-        for folder in (self.job.folder, *(path for path in self.job.folder.iterdir() if path.is_dir())):
+        for folder in (self.job.folder, *(self.job.folder / name for name in self.job.content.folders())):
             files.sweep(folder)
         process, before = psutil.Process(), self.job.status() or Status(self._status.state)
         self._answered: dict[str, str] = {}  # token of each answered request
@@ -179,7 +180,7 @@ class Worker:
         """New requests since the last call; a request to stop is returned by every call."""
         try:
             asked = self.job._requests() if self._control_changed() else {}
-        except OSError:  # the disk is briefly not available: read again next time
+        except (UserError, OSError):  # damaged, or the disk is briefly not available: read again next time
             asked, self._control_seen = {}, (0, 0)
         new = {what for what, token in asked.items() if self._answered.get(what) != token}
         self._answered.update(asked)

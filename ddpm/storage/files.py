@@ -18,8 +18,12 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 from ddpm.errors import UserError, with_filename
+from ddpm.storage import strict_json, untrusted
+from ddpm.storage.untrusted import Folder
 
 TEMPORARY = ".tmp-"  # prefix of the names of unfinished files
+MOST_JSON = 2**26  # bytes of a JSON file without a limit of its own
+MOST_HEADER = 2**16  # bytes of the first line of a log
 
 # Errors of file systems that do not support fsync; they keep what is written as well as they can.
 UNABLE = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOTTY}
@@ -168,10 +172,13 @@ def link(target: Path, path: Path) -> None:
     sync_folder(path.parent)
 
 
-def appending(path: Path) -> BinaryIO:
-    """Opens `path` for appending, and creates it if it does not exist: logs, downloads, locks."""
+def appending(path: Path, buffering: int = -1) -> BinaryIO:
+    """Opens `path` for appending, and creates it if it does not exist: logs, downloads, locks.
+
+    Raises UserError if it is a link or anything else than a regular file.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    return open(path, "ab+")
+    return untrusted.open_own(path, append=True, buffering=buffering)
 
 
 def sweep(folder: Path, seconds: float = 60.0) -> None:
@@ -194,7 +201,7 @@ def copy(source: Path, target: Path) -> Written:
         with with_filename(source):
             return file.read(2**20)
 
-    with open(source, "rb") as file:
+    with untrusted.open_regular(source) as file:
         return write(target, lambda copied: [copied.write(block) for block in iter(read, b"")])
 
 
@@ -239,17 +246,30 @@ def write_json(path: Path, value: Any) -> Written:
     return write_bytes(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
 
 
-def read_json(path: Path) -> Any | None:
-    """Parses a JSON file; None if there is none.  Raises UserError if it is not JSON.
+def read_json(path: Path, most: int = MOST_JSON) -> Any | None:
+    """Parses a JSON file of at most `most` bytes; None if there is none.  Raises UserError if it is not strictly JSON.
 
-    UTF-8, UTF-16 and UTF-32 are detected, with or without the byte order mark that some editors add.
+    See `strict_json.parse`; `json_in` is for files in the folder of a run.
     """
+
+    def read() -> bytes:
+        with untrusted.open_regular(path, most) as file, with_filename(path):
+            return file.read(most)
+
+    return _parsed(read, path)
+
+
+def json_in(folder: Folder, name: str, most: int = MOST_JSON) -> Any | None:
+    """Parses a JSON file in a folder whose content is not trusted, as `read_json` does."""
+    return _parsed(lambda: folder.read(name, most), folder.path / name)
+
+
+def _parsed(read: Callable[[], bytes], path: Path) -> Any | None:
     try:
-        with with_filename(path):
-            return json.loads(_retry_on_windows(path.read_bytes))
+        return strict_json.parse(_retry_on_windows(read))
     except FileNotFoundError:
         return None
-    except ValueError as error:
+    except strict_json.Invalid as error:
         raise UserError(
             f"{path} is not readable JSON ({error}): restore it from a copy, or delete it.", code="damaged-json"
         ) from error
@@ -257,7 +277,7 @@ def read_json(path: Path) -> Any | None:
 
 def sha256(path: Path) -> str:
     """SHA-256 of a file in hex, read in pieces."""
-    with open(path, "rb") as file, with_filename(path):
+    with untrusted.open_regular(path) as file, with_filename(path):
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -266,13 +286,14 @@ class LineLog:
 
     A line that a crash left incomplete is removed when the file is opened again.  If the disk is full, a line waits
     in memory and is written with the next one: logging never ends training.  header: the first line, if any.
+
+    Raises UserError if the file is a link or anything else than a regular file.
     """
 
     def __init__(self, path: Path, header: str = ""):
-        path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
         self.header = header  # or the first line that the file already has
-        self._file = open(path, "ab+", buffering=0)
+        self._file = appending(path, buffering=0)
         with with_filename(path):
             self._length = _end_of_last_line(self._file)
             self._file.truncate(self._length)
@@ -282,8 +303,8 @@ class LineLog:
                 self.append(header)
             sync_folder(path.parent)
         elif header:
-            with open(path, "rb") as file:
-                self.header = file.readline().decode("utf-8-sig", errors="replace").rstrip("\r\n")
+            with untrusted.open_own(path) as file:
+                self.header = file.readline(MOST_HEADER).decode("utf-8-sig", errors="replace").rstrip("\r\n")
 
     def cut(self, over: Callable[[str], bool]) -> None:
         """Removes lines from the end of the file while `over(line)` is true."""
