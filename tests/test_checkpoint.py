@@ -8,13 +8,14 @@ import pytest
 import torch
 from raising import raises_error
 
-from ddpm.checkpoints import checkpoint_files
+from ddpm.checkpoints import checkpoint_files, fitting
 from ddpm.config import codec
 from ddpm.config.training import Config
 from ddpm.data import datasets
 from ddpm.models.unet import UNet
-from ddpm.runs import runs
-from ddpm.runs.runs import Checkpoint, Run
+from ddpm.runs import manifests, runs
+from ddpm.runs.manifests import Checkpoint
+from ddpm.runs.runs import Run
 from ddpm.storage import files
 from ddpm.training.trainer import Trainer
 
@@ -67,7 +68,7 @@ def test_a_set_is_never_rewritten(run: Run, trainer: Trainer) -> None:
 def test_another_programs_set_is_never_rewritten(run: Run, trainer: Trainer) -> None:
     theirs = save(run, trainer, 3)._replace(theirs=True)
     theirs.path("model").write_bytes(b"of another program")
-    checkpoint_files.commit(theirs)
+    manifests.commit(theirs)
     assert save(run, trainer, 3) == theirs
     assert theirs.path("model").read_bytes() == b"of another program"
 
@@ -145,7 +146,7 @@ def test_code_in_a_file_is_never_run(tmp_path: Path) -> None:
 def test_weights_of_another_network(run: Run, trainer: Trainer) -> None:
     other = UNet(codec.replace(run.config, {"num_channels": 64}).model)
     with raises_error("wrong-weights", "time_embed.0.weight", "(128, 32)", "(256, 64)"):
-        checkpoint_files.fit(other, trainer.model.state_dict(), "model000001.pt")
+        fitting.fit(other, trainer.model.state_dict(), "model000001.pt")
 
 
 def test_the_manifest_is_readable(run: Run, trainer: Trainer) -> None:

@@ -14,7 +14,8 @@ import pytest
 from raising import raises_error
 
 from ddpm.storage import files
-from ddpm.storage.files import DiskFull, LineLog
+from ddpm.storage.files import DiskFull
+from ddpm.storage.line_log import LineLog
 
 MEGABYTE = 10**6
 

@@ -14,7 +14,7 @@ from ddpm.config.training import Config
 from ddpm.runs import metrics, runs
 from ddpm.runs.metrics import COLUMNS
 from ddpm.runs.worker import Worker
-from ddpm.storage import files
+from ddpm.storage import line_log
 from ddpm.training import log_writers
 from ddpm.training.log_writers import RunLog
 from ddpm.training.loop import TrainingLoop
@@ -100,7 +100,7 @@ def test_a_full_disk_makes_lines_wait(tmp_path: Path, monkeypatch: pytest.Monkey
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(files.LineLog, "_drain", full)
+        patched.setattr(line_log.LineLog, "_drain", full)
         assert "The disk is full" in log.write(row(1))
     assert log.write(row(2)) == ""
     log.close()

@@ -22,7 +22,7 @@ from ddpm.config.tasks import AnalyticConfig, EvalConfig, SampleConfig
 from ddpm.config.training import Config
 from ddpm.data import datasets, lineage
 from ddpm.data.datasets import Digest
-from ddpm.runs import runs
+from ddpm.runs import manifests, runs
 from ddpm.runs.jobs import Status
 from ddpm.runs.runs import Run
 from ddpm.runs.worker import Worker
@@ -371,7 +371,7 @@ def test_where_nobody_says_who_was_trained_on_the_digest_decides(
     newest.files[newest.path("state").name] = files.write(
         newest.path("state"), lambda file: torch.save(state, file)
     )._asdict()
-    checkpoint_files.commit(newest)
+    manifests.commit(newest)
     train(apart, 4)
     assert checkpoint_files.train_ids_in(checkpoint_files.read(apart.checkpoint(4).path("state"))) is None, (
         "nor from then on"
@@ -411,7 +411,7 @@ def forget(run: Run) -> None:
             del content._metadata[checkpoint_files.METADATA]["data"]
         written = files.write(newest.path(kind), lambda file, content=content: torch.save(content, file))  # type: ignore[misc]
         newest.files[newest.path(kind).name] = written._asdict()
-    checkpoint_files.commit(newest)
+    manifests.commit(newest)
 
 
 def test_the_held_out_part_is_measured_wherever_it_is_now(begin: Begin, images: Path) -> None:
@@ -494,7 +494,7 @@ def test_a_run_killed_before_its_first_checkpoint_begins_again(
         raise SystemExit
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint_files, "commit", killed)
+        patch.setattr(manifests, "commit", killed)
         with pytest.raises(SystemExit):
             begin()
     run = runs.find_run(runs_dir, "mine")
@@ -549,7 +549,7 @@ def spoil(run: Run, step: int, *kinds: str) -> None:
         checkpoint.files[path.name] = files.write(
             path, lambda file, content=content: torch.save(content, file)
         )._asdict()  # type: ignore[misc]
-    checkpoint_files.commit(checkpoint)
+    manifests.commit(checkpoint)
 
 
 @pytest.mark.parametrize("kinds", [["model"], ["ema_0.9"], ["model", "ema_0.9", "ema_0.99"]])
@@ -578,7 +578,7 @@ def test_a_set_that_is_replaced_counts_no_more_before_its_files_go(
         raise SystemExit
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint_files, "_set_aside", killed)
+        patch.setattr(checkpoint_files, "set_aside", killed)
         with pytest.raises(SystemExit):
             train(run)
     train(run)
@@ -639,13 +639,13 @@ def test_a_damaged_manifest_is_said(begin: Begin) -> None:
 def test_the_newest_is_taken_again_where_training_removes_it(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
     run = begin()
     newer = run.checkpoint(4)
-    manifest = checkpoint_files.manifest_path(newer).read_bytes()
-    checkpoint_files.manifest_path(newer).unlink()  # comes while that of step 2 is read
+    manifest = newer.manifest_path.read_bytes()
+    newer.manifest_path.unlink()  # comes while that of step 2 is read
     real = checkpoint_files.load_checkpoint
 
     def pruned(path: Path, *check: Any) -> checkpoint_files.LoadedCheckpoint:
         if path.name.endswith("000002.pt"):
-            files.write_bytes(checkpoint_files.manifest_path(newer), manifest)
+            files.write_bytes(newer.manifest_path, manifest)
             checkpoint_files.prune(run, 1)
         return real(path, *check)
 
@@ -659,7 +659,7 @@ def test_one_that_is_read_before_it_goes_is_enough(begin: Begin, monkeypatch: py
 
     def pruned(path: Path, *check: Any) -> checkpoint_files.LoadedCheckpoint:
         loaded = real(path, *check)
-        checkpoint_files.manifest_path(run.checkpoint()).unlink()
+        run.checkpoint().manifest_path.unlink()
         path.unlink()
         return loaded
 
