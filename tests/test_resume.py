@@ -4,7 +4,7 @@ import dataclasses
 import json
 import shlex
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from ddpm.runs.jobs import Status
 from ddpm.runs.runs import Run
 from ddpm.runs.worker import Worker
 from ddpm.storage import files
-from ddpm.training import resume
+from ddpm.training import resume, trainer
 from ddpm.training.loop import TrainingLoop
 
 COUNT = 12
@@ -631,6 +631,89 @@ def test_a_damaged_manifest_is_said(begin: Begin) -> None:
     with raises_error("lost-checkpoints", "000004.json"):
         run.checkpoint(4)
     assert set(run.manifests()[1]) == {4}
+
+
+@pytest.mark.parametrize("content", [None, "", "{", "[]", '{"format": 1, "train": {"lr": "x"}}', "\0" * 100])
+def test_settings_come_back_from_a_checkpoint(begin: Begin, content: str | None) -> None:
+    run = begin()
+    path = run.folder / "config.json"
+    before = path.read_bytes()
+    path.unlink()
+    if content is not None:
+        path.write_text(content)
+    assert go_on(run) == 0
+    assert path.read_bytes() == before
+    assert (run.folder / "config.json.1").exists() == (content is not None)
+    assert status_of(run).state == "finished"
+
+
+def test_settings_of_a_newer_version_are_left_alone(begin: Begin, capsys: pytest.CaptureFixture[str]) -> None:
+    run = begin()
+    path = run.folder / "config.json"
+    newer = path.read_text().replace('"format": 1', '"format": 2')
+    path.write_text(newer)
+    before = content(run.folder)
+    assert go_on(run) == 2
+    assert path.read_text() == newer
+    assert content(run.folder) == before
+
+
+def test_a_checkpoint_of_a_newer_version_is_left_alone(begin: Begin, capsys: pytest.CaptureFixture[str]) -> None:
+    run = begin()
+    path = run.checkpoint(4).manifest_path
+    path.write_text('{"format": 3}')
+    before = content(run.folder)
+    assert go_on(run) == 2
+    assert content(run.folder) == before
+    assert path.read_text() == '{"format": 3}'
+    assert str(path) in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("what", ["checkpoint", "log", "cut log", "settings"])
+def test_what_is_found_damaged_is_shown(what: str, begin: Begin) -> None:
+    run = begin()
+    straight = weights(run, 4)
+    file = {"checkpoint": "opt000004.pt", "settings": "config.json"}.get(what, "progress.csv")
+    path = run.folder / file
+    changed = bytearray(path.read_bytes())
+    if what == "settings":
+        changed = bytearray(changed.replace(b'"log_interval": 1', b'"log_interval": 2'))
+    elif what == "cut log":
+        del changed[-3:]
+    else:
+        changed[len(changed) // 2] ^= 1
+    path.write_bytes(changed)
+    found = resume.newest(Run(run.folder))
+    assert found.checkpoint is not None
+    assert found.checkpoint.step == (2 if what == "checkpoint" else 4)
+    assert file in found.notice
+    assert found.bad == ({4} if what == "checkpoint" else set())
+    assert go_on(run) == 0
+    assert checkpoint_files.newest_intact(Run(run.folder))[1] == []
+    assert alike(straight, weights(run, 4))
+
+
+def test_a_run_whose_weights_were_spoilt_keeps_its_last_good_checkpoint(
+    begin: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = begin(4)
+    run.save_config(codec.replace(run.config, {"keep_checkpoints": 1}))
+    steps = trainer.Trainer.steps
+
+    def spoilt(self: trainer.Trainer, total: int) -> Iterator[trainer.Report]:
+        for report in steps(self, total):
+            if report.step == 5:
+                next(iter(self.ema.weights("0.9").values())).view(-1)[0] = float("nan")
+            yield report
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer.Trainer, "steps", spoilt)
+        assert go_on(run) == 2
+    status = status_of(run)
+    assert (status.state, status.saved) == ("failed", 4)
+    assert [c.step for c in run.checkpoints()] == [2, 4]
+    assert go_on(run) == 0
+    assert [c.step for c in run.checkpoints()] == [8]
 
 
 # --- checkpoints that go while they are read

@@ -199,7 +199,7 @@ def _machine() -> str:
 
 def temporary_path(path: Path) -> Path:
     """A new name for an unfinished file or folder, next to `path`; it tells `sweep` which process it belongs to."""
-    return path.with_name(f"{TEMPORARY}{_machine()}{os.getpid():08x}{secrets.token_hex(4)}-{path.name[-64:]}")
+    return path.with_name(f"{TEMPORARY}{_machine()}{os.getpid():08x}{secrets.token_hex(4)}-{path.name[-40:]}")
 
 
 def sweep(folder: Path, seconds: float = 60.0) -> None:

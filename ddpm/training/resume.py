@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from ddpm.checkpoints import checkpoint_files
@@ -138,6 +139,16 @@ def _changed_settings(run: Run, found: Checkpoint) -> str:
     )
 
 
+def _is_newer(config: Path) -> bool:
+    """Whether the settings in a config.json are of a newer version."""
+    try:
+        data = files.read_json(config)
+    except UserError:
+        return False
+    number = data.get("format") if isinstance(data, dict) else None
+    return type(number) is int and number > codec.FORMAT
+
+
 def restore_settings(run: Run) -> None:
     """Writes config.json anew from the newest whole checkpoint where it is lost or damaged.
 
@@ -149,7 +160,7 @@ def restore_settings(run: Run) -> None:
         Run(run.folder).with_config()
     except UserError as error:
         code = error.code
-    if code in ("", "newer-format") or run.manifests().newer:
+    if not code or _is_newer(path) or run.manifests().newer:
         return
     for checkpoint in reversed(run.checkpoints()):
         if code == "unknown-setting" and path.exists() and files.sha256(path) == checkpoint.config_sha256:
