@@ -151,7 +151,7 @@ def test_nothing_is_saved_that_is_not_finite(run: Run, trainer: Trainer, where: 
 def test_a_part_of_a_set_is_taken_back(run: Run, trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a full disk it would take the room that the next try needs."""
     save(run, trainer, 1)
-    before = {p for p in run.folder.rglob("*")}
+    before = set(run.folder.rglob("*"))
     write = files.write
 
     def full(path: Path, *rest: Any) -> files.Written:
@@ -162,12 +162,12 @@ def test_a_part_of_a_set_is_taken_back(run: Run, trainer: Trainer, monkeypatch: 
     monkeypatch.setattr(files, "write", full)
     with raises_error("disk-full"):
         save(run, trainer, 2)
-    assert {p for p in run.folder.rglob("*")} == before
+    assert set(run.folder.rglob("*")) == before
 
 
 def test_what_a_killed_process_left_is_swept(run: Run, trainer: Trainer) -> None:
     save(run, trainer, 1)
-    before = {p for p in run.folder.rglob("*")}
+    before = set(run.folder.rglob("*"))
     written, removed, whole = save(run, trainer, 2), save(run, trainer, 3), save(run, trainer, 4)
     files.write_json(written.begun_path, list(written.files))
     written.manifest_path.unlink()
@@ -175,7 +175,7 @@ def test_what_a_killed_process_left_is_swept(run: Run, trainer: Trainer) -> None
     files.write_json(whole.begun_path, list(whole.files))
     (run.folder / "saves" / "000005.begun").write_text('["../../x", "config.json", "model000001.pt"]')
     checkpoint_files.sweep_unfinished(run)
-    assert {p for p in run.folder.rglob("*")} - before == {whole.manifest_path, *(run.folder / n for n in whole.files)}
+    assert set(run.folder.rglob("*")) - before == {whole.manifest_path, *(run.folder / n for n in whole.files)}
     assert [c.step for c in run.checkpoints() if not checkpoint_files.damage(c)] == [1, 4]
 
 

@@ -4,23 +4,11 @@ Each kind of call on each role of file fails once, the errors in turn; `python t
 """
 
 from collections import Counter
-from collections.abc import Iterator
 
 import pytest
 
 from faults import harness
 from faults.harness import Case, Server
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    folder = tmp_path_factory.mktemp("faults")
-    library = harness.shim(folder)
-    if library is None:
-        pytest.skip("this needs Linux and a C compiler")
-    server = Server(library, folder / "server")
-    yield server
-    server.close()
 
 
 @pytest.mark.slow
