@@ -184,7 +184,7 @@ def link(target: Path, path: Path) -> None:
 def appending(path: Path, buffering: int = -1) -> BinaryIO:
     """Opens `path` for appending, and creates it if it does not exist: logs, downloads, locks."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    return open(path, "ab+", buffering)  # type: ignore[return-value]
+    return open(path, "ab+", buffering)
 
 
 @functools.cache

@@ -336,8 +336,8 @@ class TrainingLoop:
         self.bad.discard(self.trainer.step)
         try:
             checkpoint_files.prune(self.run, self.config.train.keep_checkpoints, self.bad)
-        except OSError as error:
-            log.warning("%s Earlier checkpoints stay for now.", _in_words(error))
+        except OSError as refused:
+            log.warning("%s Earlier checkpoints stay for now.", _in_words(refused))
         self.worker.beat(warning=self.notices, now=True)
         log.info("Saved the checkpoint of step %d", self.trainer.step)
 
