@@ -70,12 +70,18 @@ class Status:
 class Job:
     """A job folder, as read by other processes.
 
-    content: the same folder, through which its files are opened; one in the folder of a run is reached from there.
+    depth: how many folders it lies below that of a run, from where it is reached.
     """
 
-    def __init__(self, folder: Path, content: Folder | None = None):
+    def __init__(self, folder: Path, depth: int = 0):
         self.folder = Path(folder)
-        self.content = content or run_folder.folder_at(self.folder)
+        self._depth = depth
+
+    @property
+    def content(self) -> Folder:
+        """The folder, as the one through which its files are opened."""
+        top = self.folder.parents[self._depth - 1] if self._depth else self.folder
+        return run_folder.folder_at(top, *self.folder.parts[len(top.parts) :])
 
     @property
     def name(self) -> str:

@@ -21,9 +21,6 @@ MOST_NOTE = 2**16
 MOST_IMAGE = 2**28
 MOST_LOG = 2**32  # progress.csv
 
-# Files of a checkpoint: model000500.pt, ema_0.9999_000500.pt, opt000500.pt, state000500.pt.
-CHECKPOINT_FILE = re.compile(r"(?P<kind>model|ema_[0-9.eE+-]{1,32}_|opt|state)(?P<step>[0-9]{1,15})\.pt")
-MANIFEST_NAME = re.compile(r"[0-9]{1,15}\.json")
 PREVIEW_NAME = re.compile(r"[0-9]{1,15}\.png")
 
 
@@ -40,11 +37,6 @@ def open_log(path: Path) -> BinaryIO:
     return folder_at(path.parent).open_file(path.name, MOST_LOG)
 
 
-def manifest_names(folder: Folder) -> list[str]:
-    """Names of the manifests in saves/.  Raises UserError if saves is not a folder."""
-    return [name for name in folder.inside("saves").files(".json") if MANIFEST_NAME.fullmatch(name)]
-
-
 def requests_in(data: Any) -> dict[str, str]:
     """The requests in a control.json: request -> token; none for anything else."""
     entries = data.items() if isinstance(data, dict) else ()
@@ -53,8 +45,9 @@ def requests_in(data: Any) -> dict[str, str]:
 
 def _opened_in_place(folder: Folder) -> bool:
     """True for a folder of improved-diffusion that was opened in place: a manifest in it lists files as theirs."""
-    for name in manifest_names(folder):
-        manifest = files.json_in(folder.inside("saves"), name, MOST_MANIFEST)
+    saves = folder.inside("saves")
+    for name in saves.files(".json"):
+        manifest = files.json_in(saves, name, MOST_MANIFEST)
         if isinstance(manifest, dict) and manifest.get("theirs") is True:
             return True
     return False

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import re
-import secrets
 import shlex
 import shutil
 import time
@@ -11,15 +10,16 @@ import unicodedata
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from ddpm import formatting
 from ddpm.config import codec
 from ddpm.config.fields import absolute
 from ddpm.config.training import Config
 from ddpm.errors import UserError
-from ddpm.runs import run_folder, run_names
+from ddpm.runs import manifests, run_folder, run_names
 from ddpm.runs.jobs import ACTIVE, Job, guard, not_writable
+from ddpm.runs.manifests import Checkpoint, Manifests
 from ddpm.runs.results import KINDS, EvaluationJob, SampleJob, SolverBenchmarkJob, TrajectoryJob
 from ddpm.storage import files
 
@@ -28,29 +28,6 @@ if TYPE_CHECKING:
 
 LATEST = 1e11  # seconds since the epoch: a time that every system can write as a date
 TAKEN = ("config.json", "progress.csv", "saves")  # files that show that a folder holds a training
-
-
-class Checkpoint(NamedTuple):
-    """A complete checkpoint: the content of its manifest."""
-
-    folder: Path
-    step: int
-    files: dict[str, dict[str, Any]]  # name -> {"bytes", "sha256"}
-    log_bytes: int  # length of progress.csv at the checkpoint
-    seconds: float  # of training up to the checkpoint
-    theirs: bool = False  # written by another program, in a folder that was opened in place
-
-    @property
-    def weights(self) -> list[str]:
-        """Names of the weights to sample from: model, ema_0.999, ..., averages first."""
-        suffix = f"{self.step:06d}.pt"
-        names = [n.removesuffix(suffix).rstrip("_") for n in self.files if n.endswith(suffix)]
-        return sorted((n for n in names if n.startswith(("ema", "model"))), key=lambda n: n == "model")
-
-    def path(self, weights: str) -> Path:
-        """The file of `model` or `ema_0.999` (or `opt`, `state`)."""
-        separator = "_" if weights.startswith("ema") else ""
-        return self.folder / f"{weights}{separator}{self.step:06d}.pt"
 
 
 class Run(Job):
@@ -73,8 +50,7 @@ class Run(Job):
         super().check_files()
         self.content.exists("progress.csv")
         self.content.inside("samples").files()
-        _, wrong = self.manifests()
-        if wrong:
+        if wrong := self.manifests().wrong:
             raise UserError(wrong[max(wrong)], code="lost-checkpoints")
 
     def with_config(self) -> Self:
@@ -147,48 +123,15 @@ class Run(Job):
 
     def checkpoints(self) -> list[Checkpoint]:
         """Complete checkpoints, oldest first."""
-        return self.manifests()[0]
+        return self.manifests().found
 
-    def manifests(self) -> tuple[list[Checkpoint], dict[int, str]]:
-        """Complete checkpoints, oldest first, and by step the errors of manifests that cannot be read."""
-        for _ in range(10):
-            found, wrong, gone = [], {}, False
-            saves = self.content.inside("saves")
-            for name in run_folder.manifest_names(self.content):
-                step = int(Path(name).stem)
-                try:
-                    manifest = files.json_in(saves, name, run_folder.MOST_MANIFEST)
-                    if manifest is None:  # just replaced by a newer one, which may not have been listed
-                        gone = True
-                        continue
-                    found.append(self._checkpoint(manifest, step))
-                except UserError as error:
-                    wrong[step] = str(error)
-                except (KeyError, TypeError, ValueError, AttributeError):
-                    wrong[step] = (
-                        f"{saves.path / name} is not a list of the files of a checkpoint: restore it from a copy, or"
-                        " delete it."
-                    )
-            if not gone:
-                break
-        return sorted(found, key=lambda c: c.step), wrong
-
-    def _checkpoint(self, manifest: Any, step: int) -> Checkpoint:
-        """Parses a manifest.  Raises KeyError, TypeError or ValueError if it is invalid."""
-        known = {k: manifest[k] for k in Checkpoint._fields if k in manifest}
-        found = Checkpoint(**{**known, "folder": self.folder})
-        for name, entry in found.files.items():
-            match = run_folder.CHECKPOINT_FILE.fullmatch(name)
-            if not match or int(match["step"]) != step or entry["bytes"] < 0 or not isinstance(entry["sha256"], str):
-                raise ValueError
-        numbers = {type(found.log_bytes), *(type(entry["bytes"]) for entry in found.files.values())}
-        if numbers != {int} or found.step != step or type(found.seconds) not in (int, float):
-            raise ValueError
-        return found
+    def manifests(self) -> Manifests:
+        """Complete checkpoints, and by step the errors of manifests that cannot be read."""
+        return manifests.read_all(self.content)
 
     def checkpoint(self, step: int = 0) -> Checkpoint:
         """The checkpoint of a training step; 0 is the newest.  Raises UserError if there is none."""
-        found, wrong = self.manifests()
+        found, wrong, _ = self.manifests()
         if sentence := wrong.get(step or max(wrong, default=0)) if step or not found else "":
             raise UserError(sentence, code="lost-checkpoints")
         if not found:
@@ -214,7 +157,7 @@ class Run(Job):
     def results(self, kind: str) -> list[Any]:
         """Results of a row of `results.KINDS`, newest first."""
         read, folder = KINDS[kind].job, self.content.inside(kind)
-        jobs = [read(folder.path / name, folder.inside(name)) for name in folder.folders()]
+        jobs = [read(folder.path / name, depth=2) for name in folder.folders()]
         found = [job for job in jobs if os.path.lexists(job.folder / "status.json")]
         return sorted(found, key=lambda job: job.name, reverse=True)
 
@@ -281,7 +224,7 @@ def create_run(runs_dir: Path, name: str, config: Config) -> Run:
         if folder.exists():
             raise UserError(f"{folder} exists already, and is not a run: choose another name.", code="already-exists")
         files.sweep(runs_dir)
-        building = runs_dir / f"{files.TEMPORARY}{secrets.token_hex(4)}"
+        building = files.temporary_path(folder)
         try:
             files.write_json(building / "config.json", codec.to_json(config))
             files.rename(building, folder)
