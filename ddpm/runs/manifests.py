@@ -68,17 +68,16 @@ class Manifests(NamedTuple):
     newer: frozenset[int]  # steps among these whose manifest a newer version wrote
 
 
-def read_all(content: Folder) -> Manifests:
-    """Reads the manifests of the run in that folder.  Other files in saves/ are passed over.
+def read_all(content: Folder, newest: bool = False) -> Manifests:
+    """Reads the manifests of the run in that folder, or the newest alone.  Other files in saves/ are passed over.
 
     Raises UserError if saves is a link, or anything but a folder.
     """
     saves = content.inside("saves")
     for _ in range(10):
         found, wrong, newer, gone = [], {}, set(), False
-        for name in saves.files(".json"):
-            if (step := step_of(name)) is None:
-                continue
+        steps = {step: name for name in saves.files(".json") if (step := step_of(name)) is not None}
+        for step, name in sorted(steps.items())[-1 if newest else 0 :]:
             try:
                 manifest = files.json_in(saves, name, run_folder.MOST_MANIFEST)
                 if manifest is None:  # just replaced by a newer one, which may not have been listed

@@ -22,14 +22,8 @@ from ddpm.storage.files import Written
 from ddpm.storage.line_log import LineLog
 
 OUR_COLUMNS = ("lr", "seconds", "steps_per_second", "param_norm")
-AT_STEP = (
-    "step",
-    "samples",
-    "lr",
-    "seconds",
-    "param_norm",
-    "lg_loss_scale",
-)  # values at a training step; all others are means
+# Values at a training step; all others are means.
+AT_STEP = ("step", "samples", "lr", "seconds", "param_norm", "lg_loss_scale")
 
 
 def columns_for(parts: Sequence[str], scale: bool = False) -> tuple[str, ...]:

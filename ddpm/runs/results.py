@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ddpm import formatting
-from ddpm.config import codec
+from ddpm.config import codec, records
 from ddpm.config.tasks import EvalConfig, FromCheckpoint, SampleConfig, SolverBenchmarkConfig
 from ddpm.errors import UserError
-from ddpm.runs import run_folder
+from ddpm.runs import result_records, run_folder
 from ddpm.runs.jobs import Job
 from ddpm.storage import files
 
@@ -25,10 +25,12 @@ from ddpm.storage import files
 class Result(Job):
     """A job that computes something from a checkpoint, with its settings and its result."""
 
+    RECORD: type = result_records.Anything  # what its result.json holds
+
     @property
     def settings(self) -> dict[str, Any]:
         """Content of settings.json: settings, checkpoint and the command of the job; empty before it starts."""
-        return self._group("settings.json", run_folder.MOST_SETTINGS)
+        return self._group("settings.json", run_folder.MOST_SETTINGS, result_records.Settings)
 
     @property
     def _where(self) -> str:
@@ -37,15 +39,13 @@ class Result(Job):
     @property
     def result(self) -> dict[str, Any]:
         """Content of result.json: the numbers so far; empty before the first."""
-        return self._group("result.json", run_folder.MOST_RESULT)
+        return self._group("result.json", run_folder.MOST_RESULT, self.RECORD)
 
-    def _group(self, name: str, most: int) -> dict[str, Any]:
-        """A file of named values; empty if there is none.  Raises UserError for anything else."""
-        found = files.json_in(self.content, name, most)
-        if not isinstance(found, dict | None):
-            raise UserError(
-                f"{self.folder / name} holds {formatting.brief(found)}, not named values: delete it.", code="bad-value"
-            )
+    def _group(self, name: str, most: int, record: type) -> dict[str, Any]:
+        """A file of named values; empty if there is none.  Raises UserError unless they are those of `record`."""
+        found: dict[str, Any] | None = files.json_in(self.content, name, most)
+        if found is not None and found != {}:
+            records.read(record, found, str(self.folder / name))
         return found or {}
 
     @property
@@ -59,6 +59,8 @@ class SampleJob(Result):
 
     The result of an inversion has the `rmse` of each reconstructed image, their `mean`, and their `unit`.
     """
+
+    RECORD = result_records.Inversion
 
     @cached_property
     def config(self) -> SampleConfig:
@@ -144,6 +146,8 @@ class SampleJob(Result):
 class EvaluationJob(Result):
     """An evaluation in bits per dimension: runs/<name>/evaluations/<time>/."""
 
+    RECORD = result_records.Evaluation
+
     TERMS = ("vb", "mse", "xstart_mse")
 
     @cached_property
@@ -186,6 +190,8 @@ class EvaluationJob(Result):
 class SolverBenchmarkJob(Result):
     """A comparison of samplers on a checkpoint: runs/<name>/frontiers/<time>/.  Its result has `rows`."""
 
+    RECORD = result_records.Benchmark
+
     @cached_property
     def config(self) -> SolverBenchmarkConfig:
         """The settings of the comparison."""
@@ -202,6 +208,8 @@ class TrajectoryJob(Result):
 
     Its result has t, lam, change and x_start_change of every model evaluation, and their total.
     """
+
+    RECORD = result_records.Trajectory
 
     @property
     def trajectory(self) -> Path:

@@ -50,7 +50,7 @@ class Run(Job):
         super().check_files()
         self.content.exists("progress.csv")
         self.content.inside("samples").files()
-        if wrong := self.manifests().wrong:
+        if wrong := manifests.read_all(self.content, newest=True).wrong:
             raise UserError(wrong[max(wrong)], code="lost-checkpoints")
 
     def with_config(self) -> Self:

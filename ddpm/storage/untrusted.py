@@ -87,7 +87,7 @@ class Folder:
 
     def stat(self, name: str) -> os.stat_result:
         """What the system says of a regular file.  Raises UserError for anything else, FileNotFoundError, OSError."""
-        with self._handle() as handle, with_filename(self.path / name):
+        with _named(self.path / name), self._handle() as handle:
             found = self._look(name, handle)
         _check(self.path / name, found, MOST_BYTES)
         return found
@@ -138,7 +138,7 @@ class Folder:
 
     def _open(self, name: str, flags: int, mode: str, most: int, buffering: int) -> Any:
         path = self.path / _part(name, self.path)
-        with self._handle() as handle:
+        with _named(path), self._handle() as handle:
             place, at = (name, handle) if HANDLES else (path, None)
             return _opened(place, path, flags, mode, most, at, buffering=buffering)
 
@@ -291,6 +291,16 @@ def refusal(path: Path, wanted: str, found: str) -> UserError:
     """The error for something else than a regular file or a folder in a folder whose content is not trusted."""
     code = "not-a-folder" if wanted == "a folder" else "not-a-file"
     return UserError(f"{path} is not {wanted} but {found}: put {wanted} there, or remove it.", code=code)  # type: ignore[arg-type]
+
+
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Has an error of the system in the block name this file, also where it concerns a folder above it."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = str(path)
+        raise
 
 
 def _part(name: str, folder: Path) -> str:
