@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import math
 import signal
 import subprocess
 import tempfile
@@ -45,20 +46,20 @@ def command(*words: str | Path) -> Told:
     return Told(code, out.getvalue(), err.getvalue())
 
 
-def timed(call: Callable[[], Any]) -> Any:
+def timed(call: Callable[[], Any], seconds: float = SECONDS) -> Any:
     """Calls it; raises Hangs if it does not return, or takes more of the processor than it may."""
 
     def alarm(number: int, frame: FrameType | None) -> None:
         raise Hangs(f"after {PATIENCE} s")
 
     before, began = signal.signal(signal.SIGALRM, alarm), time.thread_time()
-    signal.alarm(PATIENCE)
+    signal.alarm(math.ceil(PATIENCE + seconds))
     try:
         result = call()
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
-    if (took := time.thread_time() - began) > SECONDS:
+    if (took := time.thread_time() - began) > seconds:
         raise Hangs(f"for {took:.1f} s of the processor")
     return result
 
