@@ -75,7 +75,7 @@ def execute(arguments: Sequence[str]) -> None:
     elsewhere = contextlib.redirect_stdout(sys.stderr) if json_alone else contextlib.nullcontext()
     with user_errors():
         with elsewhere:
-            options = _parser(output.JsonParser if json_alone else argparse.ArgumentParser).parse_args(words)
+            options = _parser().parse_args(words)
             result = torchrun.run(options.command, options)
         if torchrun.is_main():
             output.show(result, getattr(options, "json", False))
@@ -122,8 +122,8 @@ def join_negative_values(arguments: Sequence[str]) -> list[str]:
     return joined
 
 
-def _parser(kind: type[argparse.ArgumentParser] = argparse.ArgumentParser) -> argparse.ArgumentParser:
-    parser = kind(prog="ddpm", description="Train image diffusion models, and sample from them.")
+def _parser() -> argparse.ArgumentParser:
+    parser = output.Parser(prog="ddpm", description="Train image diffusion models, and sample from them.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in COMMANDS:
         command.add(commands)

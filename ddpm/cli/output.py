@@ -26,8 +26,8 @@ class Output(NamedTuple):
     text: str = ""  # printed without it
 
 
-class JsonParser(argparse.ArgumentParser):
-    """A parser whose errors are a UserError instead of the usage on stderr and an exit."""
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are a UserError: one sentence instead of a page of usage, and code `usage` in JSON."""
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message[:1].upper()}{message[1:]}: see `{self.prog} --help`.", code="usage")
