@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 from ddpm.errors import UserError, with_filename
+from ddpm.storage import folders
 
 TEMPORARY = ".tmp-"  # prefix of the names of unfinished files
 
@@ -115,7 +116,7 @@ def write(path: Path, save: Callable[[Any], object], durable: bool = True) -> Wr
     temporary = path.with_name(f"{TEMPORARY}{secrets.token_hex(4)}-{path.name}")
     target = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        folders.make(path.parent)
         with open(temporary, "xb") as file:
             target = _Hashing(file)
             save(target)
@@ -170,8 +171,13 @@ def link(target: Path, path: Path) -> None:
 
 def appending(path: Path) -> BinaryIO:
     """Opens `path` for appending, and creates it if it does not exist: logs, downloads, locks."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    folders.make(path.parent)
     return open(path, "ab+")
+
+
+def create(path: Path) -> None:
+    """Creates an empty file.  Raises FileExistsError if it exists: of several processes, one succeeds."""
+    open(path, "xb").close()
 
 
 def sweep(folder: Path, seconds: float = 60.0) -> None:
@@ -207,7 +213,7 @@ def numbered(path: Path) -> Iterator[Path]:
 
 def new_folder(path: Path) -> Path:
     """Creates a new folder `path`, or `path-2`, ...; two processes never get the same one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    folders.make(path.parent)
     for free in numbered(path):
         with contextlib.suppress(FileExistsError):
             free.mkdir()
@@ -269,7 +275,7 @@ class LineLog:
     """
 
     def __init__(self, path: Path, header: str = ""):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        folders.make(path.parent)
         self.path = path
         self.header = header  # or the first line that the file already has
         self._file = open(path, "ab+", buffering=0)

@@ -44,6 +44,7 @@ class TrainingLoop:
 
     def __init__(self, run: Run, worker: Worker):
         self.run, self.worker = run, worker
+        worker.follow(run)
         self.config = run.config
         too_many = distributed.set_num_threads(self.config.train.threads)
         self.device = distributed.device()
@@ -316,6 +317,7 @@ class TrainingLoop:
 
     def _write(self, state: dict[str, Any], must: bool) -> None:
         assert self.metrics is not None, "the main process writes"
+        self.worker.confirm_place()
         try:
             checkpoint_files.save(
                 self.run,
@@ -327,6 +329,9 @@ class TrainingLoop:
                 self.seconds,
             )
         except (files.DiskFull, OSError) as error:
+            if self.worker.confirm_place():  # moved meanwhile
+                self._write(state, must)
+                return
             if must:
                 raise
             self.save_again_at = time.monotonic() + SAVE_RETRY
