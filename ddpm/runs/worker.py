@@ -26,7 +26,7 @@ log = logging.getLogger("ddpm")
 
 
 BEAT_INTERVAL = 1.0  # seconds between two updates of status.json
-WATCH = 5.0  # seconds without renewal until a process on another machine, whose lock is not seen here, has ended
+WATCH = 10.0  # seconds without renewal until a process on another machine, whose lock is not seen here, has ended
 
 
 # Signals that request a stop: from kill, Ctrl-C, a closed terminal, Ctrl-Break on Windows.

@@ -45,7 +45,8 @@ from pathlib import Path
 from ddpm.errors import UserError
 from ddpm.runs import worker
 from ddpm.storage import leases
-worker.WATCH = leases.EXPIRY = 0.3
+worker.WATCH = leases.EXPIRY = 1.5
+leases.RENEWAL = 0.05
 for line in sys.stdin:
     try:
         with worker.Worker(Path(line.strip())) as work:
