@@ -17,7 +17,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from ddpm.storage import files
+from ddpm.storage.files import Written
+from ddpm.storage.line_log import LineLog
 
 OUR_COLUMNS = ("lr", "seconds", "steps_per_second", "param_norm")
 AT_STEP = (
@@ -66,7 +67,7 @@ class MetricWriter:
     """The only writer of a progress.csv.  An existing file keeps its columns."""
 
     def __init__(self, path: Path, columns: Sequence[str] = COLUMNS):
-        self._log = files.LineLog(path, ",".join(columns))
+        self._log = LineLog(path, ",".join(columns))
         self.columns = self._log.header.split(",")
 
     def write(self, values: Mapping[str, float]) -> bool:
@@ -76,6 +77,10 @@ class MetricWriter:
     def sync(self) -> int:
         """Flushes to disk; returns the length in bytes.  Raises files.DiskFull."""
         return self._log.sync()
+
+    def written(self) -> Written:
+        """Flushes to disk; returns length and checksum.  Raises files.DiskFull."""
+        return Written(self._log.sync(), self._log.sha256())
 
     def close(self) -> None:
         """Closes the file."""

@@ -18,7 +18,7 @@ from ddpm.errors import UserError, as_user_error
 from ddpm.host import cpu_threads
 from ddpm.runs.heartbeat import FINAL_LOSS, Heartbeat, Loss
 from ddpm.runs.jobs import FINAL, START_GRACE, Job, State, Status, not_writable
-from ddpm.storage import files, folders, leases, locks, processes
+from ddpm.storage import ballast, files, folders, leases, locks, processes
 from ddpm.storage.leases import Lease
 from ddpm.storage.processes import Owner
 
@@ -143,6 +143,7 @@ class Worker:
             beat=before.beat,
         )
         self.beat(now=True)
+        ballast.load(self.job.folder)
         with contextlib.suppress(ValueError):  # not in the main thread, which alone handles signals
             for number in SIGNALS:
                 if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
@@ -170,6 +171,8 @@ class Worker:
         for number, handler in self._handlers.items():
             signal.signal(number, handler or signal.SIG_DFL)
         cpu_threads.release()
+        if self._loss not in FINAL_LOSS:
+            ballast.drop(self.job.folder)
         self._open.close()
         return isinstance(error, Stopped)
 
@@ -238,8 +241,9 @@ class Worker:
             if self._loss in FINAL_LOSS:
                 return
             # A full disk is no reason to stop working; the next heartbeat tries again.
+            write = ballast.write_last_json if self._status.state in FINAL else files.write_json
             with contextlib.suppress(files.DiskFull, OSError):
-                files.write_json(self.job.folder / "status.json", dataclasses.asdict(self._status))
+                write(self.job.folder / "status.json", dataclasses.asdict(self._status))
 
     def poll_requests(self) -> set[str]:
         """New requests since the last call; a request to stop is returned by every call.
