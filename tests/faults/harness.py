@@ -460,11 +460,12 @@ def as_if_nothing_had_been(run_folder: Path, whole: Path) -> tuple[str, str]:
     run, total = Run(run_folder), 6
     before = run.checkpoints()
     code = cli.main(["train", "--resume", run.name, "--runs_dir", str(run_folder.parent)])
-    if code != (2 if before and before[-1].step == total else 0):
+    if code != 0:
         return "lost", f"it was resumed with code {code}"
+    done = bool(before and before[-1].step == total)
     differences = list(differ(run_folder, whole))
     left = [str(p) for p in run_folder.rglob("*") if p.suffix == ".begun" or p.name.startswith(".tmp-")]
-    left = [] if code else left  # nothing was started that could have removed it
+    left = [] if done else left  # nothing was started that could have removed it
     return ("lost", f"{differences}") if differences else ("left", f"{left}") if left else ("well", "")
 
 

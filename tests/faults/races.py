@@ -185,6 +185,8 @@ def places_taken_away(place: Path, rounds: int, how: str, prelude: str = "") -> 
             else:
                 remove(folder / random.choice(["run.lock", "run.lease"]))
             second = with_a_second.said() if with_a_second else "busy"
+            if second == "working" and (folder / f"saved-{one.process.pid}").exists():
+                second = "busy"  # it came when the first had ended
             if with_a_second:
                 with_a_second.end()
             with contextlib.suppress(subprocess.TimeoutExpired):
