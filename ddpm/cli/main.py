@@ -24,7 +24,7 @@ from ddpm.cli import (
     trajectory,
     variance,
 )
-from ddpm.errors import UserError, user_errors
+from ddpm.errors import AlreadyDone, UserError, user_errors
 
 COMMANDS = (
     train,
@@ -43,10 +43,16 @@ COMMANDS = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command; returns the exit code, which is 2 for an error that the user can correct."""
+    """Runs one command; returns the exit code: 2 for an error that the user can correct, 0 if all was done before."""
     words = sys.argv[1:] if arguments is None else arguments
     try:
         execute(words)
+        return 0
+    except AlreadyDone as done:
+        if output.is_json(words):
+            output.print_document({"message": str(done), "code": done.code})
+        else:
+            print(done)
         return 0
     except UserError as error:
         print(f"ddpm: {error}", file=sys.stderr)

@@ -101,11 +101,12 @@ def finite(value: Any) -> Any:
 
 def of_run(run: Run) -> dict[str, Any]:
     """A run in short: where it is, its state, its last metrics."""
-    status = run.status() or jobs.Status("stopped")
+    state = run.state()
+    status = jobs.settled(run.status() or jobs.Status("stopped"), state)
     return {
         "run": run.name,
         "folder": run.folder.absolute(),
-        "state": run.state(),
+        "state": state,
         "step": status.step,
         "total_steps": status.total_steps,
         "steps_per_second": status.steps_per_second,
