@@ -24,7 +24,7 @@ from typing import Any, BinaryIO, NamedTuple, TypeVar
 import psutil
 
 from ddpm.errors import UserError, with_filename
-from ddpm.storage import strict_json, untrusted
+from ddpm.storage import folders, strict_json, untrusted
 from ddpm.storage.untrusted import Folder
 
 TEMPORARY = ".tmp-"  # prefix of the names of unfinished files
@@ -131,7 +131,7 @@ def write(path: Path, save: Callable[[Any], object], durable: bool = True) -> Wr
     temporary = temporary_path(path)
     target = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        folders.make(path.parent)
         with open(temporary, "xb") as file:
             target = _Hashing(file)
             save(target)
@@ -189,7 +189,7 @@ def appending(path: Path, buffering: int = -1) -> BinaryIO:
 
     Raises UserError if it is a link or anything else than a regular file.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    folders.make(path.parent)
     return untrusted.open_own(path, append=True, buffering=buffering)
 
 
@@ -206,6 +206,11 @@ def _machine() -> str:
 def temporary_path(path: Path) -> Path:
     """A new name for an unfinished file or folder, next to `path`; it tells `sweep` which process it belongs to."""
     return path.with_name(f"{TEMPORARY}{_machine()}{os.getpid():08x}{secrets.token_hex(4)}-{path.name[-40:]}")
+
+
+def create(path: Path) -> None:
+    """Creates an empty file.  Raises FileExistsError if it exists: of several processes, one succeeds."""
+    open(path, "xb").close()
 
 
 def sweep(folder: Path, seconds: float = 60.0) -> None:
@@ -260,7 +265,7 @@ def numbered(path: Path) -> Iterator[Path]:
 
 def new_folder(path: Path) -> Path:
     """Creates a new folder `path`, or `path-2`, ...; two processes never get the same one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    folders.make(path.parent)
     for free in numbered(path):
         with contextlib.suppress(FileExistsError):
             free.mkdir()
