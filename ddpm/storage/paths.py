@@ -56,7 +56,7 @@ def user_temp_folder(what: str) -> Path:
     user = os.getuid() if hasattr(os, "getuid") else 0
     path = Path(tempfile.gettempdir()) / f"ddpm-{what}-{user}"
     with contextlib.suppress(FileExistsError):
-        path.mkdir(mode=0o700)
+        path.mkdir(mode=0o700, parents=True)
     make_private(path)
     return path
 
