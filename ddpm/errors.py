@@ -73,6 +73,7 @@ Code = Literal[
     "still-running",
     "system-refused",
     "too-few-images",
+    "too-large",
     "unclear-parts",
     "unknown-class",
     "unknown-network",

@@ -20,8 +20,17 @@ import torch
 from torch import Tensor, nn
 
 from ddpm.checkpoints import infer_config, variance_file
-from ddpm.checkpoints.weights import FileState, check_numbers, network_in, not_numbers, read, read_hashed
-from ddpm.config import codec
+from ddpm.checkpoints.weights import (
+    METADATA,
+    FileState,
+    about_file,
+    check_numbers,
+    network_in,
+    not_numbers,
+    read,
+    read_hashed,
+)
+from ddpm.config import codec, validation
 from ddpm.config.model import ModelConfig
 from ddpm.config.training import Config
 from ddpm.errors import UserError
@@ -33,7 +42,6 @@ log = logging.getLogger("ddpm")
 T = TypeVar("T")
 
 RETRIES = 10  # where a checkpoint is removed while it is read
-METADATA = "ddpm"  # our entry in a state_dict's _metadata: no module has this name, so no program minds it
 
 
 class Weights(NamedTuple):
@@ -248,11 +256,14 @@ def load_checkpoint(path: Path, check: Callable[[str, int], None] | None = None)
 def _weights_in(value: Any, path: Path) -> Weights:
     content = network_in(value, path)
     check_numbers(content, path)
-    about = getattr(content, "_metadata", {}).get(METADATA)
+    about = about_file(content, path)
     if about is None:
         return _with_run_settings(path, dict(content))
     whole = {name: t.float() if t.dtype == torch.float16 else t for name, t in content.items()}  # of the example
-    return Weights(whole, codec.from_json(json.loads(about["config"])), about["step"], about["kind"], about.get("data"))
+    config = codec.from_json(about["config"])
+    for problem in validation.network_problems(config):  # before a network of that size is built
+        raise UserError(f"In the settings that {path} holds, {problem.sentence}", code=problem.code)
+    return Weights(whole, config, about["step"], about["kind"], about.get("data"))
 
 
 def train_ids_in(state: Mapping[str, Any]) -> np.ndarray | None:

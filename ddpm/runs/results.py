@@ -6,7 +6,6 @@ module whose generator does the work, and a row of KINDS.
 
 import contextlib
 import re
-import zipfile
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +17,7 @@ from ddpm.config import codec
 from ddpm.config.tasks import EvalConfig, FromCheckpoint, SampleConfig, SolverBenchmarkConfig
 from ddpm.errors import UserError
 from ddpm.runs.jobs import Job
-from ddpm.storage import files
+from ddpm.storage import arrays, files
 
 
 class Result(Job):
@@ -154,9 +153,8 @@ class EvaluationJob(Result):
         found = {}
         for name in self.TERMS:
             try:
-                with np.load(self.terms_path(name)) as arrays:
-                    found[name] = arrays["arr_0"][::-1].astype(float)
-            except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+                found[name] = arrays.read_npz(self.terms_path(name))["arr_0"][::-1].astype(float)
+            except (OSError, ValueError, KeyError, IndexError, UserError) as error:
                 raise UserError(
                     f"{self.terms_path(name)} cannot be read ({error}): evaluate again.", code="unreadable-file"
                 ) from error
