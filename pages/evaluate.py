@@ -8,7 +8,7 @@ from ddpm.errors import UserError
 from ddpm.planning import summary
 from ddpm.runs import launch
 from ddpm.runs.jobs import ACTIVE
-from pages.ui.components import setting_widgets
+from pages.ui.components import start_button
 from pages.ui.forms import checkpoint_form, evaluation_form
 from pages.ui.frame import layout
 from pages.ui.results import evaluation_result
@@ -47,23 +47,10 @@ active = next((job for job in jobs if job.state() in ACTIVE), None)
 # The form
 
 with settings:
-    evaluation, problems = evaluation_form.show(config, checkpoints)
-    setting_widgets.show_problems([p.sentence for p in problems])
-    pressed = st.button(
-        "Start",
-        type="primary",
-        icon=":material/straighten:",
-        width="stretch",
-        shortcut="Ctrl+Enter",
-        disabled=bool(problems) or active is not None,
-        help=(
-            problems[0].sentence
-            if problems
-            else "An evaluation is running: wait for it or cancel it first."
-            if active
-            else None
-        ),
-    )
+    with st.container():
+        evaluation, problems = evaluation_form.show(config, checkpoints)
+    busy = "An evaluation is running: wait for it or cancel it first." if active else ""
+    pressed = start_button.show("Start", "straighten", [p.sentence for p in problems], busy)
     if not problems:
         seconds = summary.estimate_evaluation_seconds(jobs, config, evaluation)
         if seconds is not None:

@@ -7,7 +7,7 @@ from ddpm.errors import UserError
 from ddpm.planning import summary
 from ddpm.runs import launch
 from ddpm.runs.jobs import ACTIVE
-from pages.ui.components import setting_widgets
+from pages.ui.components import start_button
 from pages.ui.forms import checkpoint_form, reopen, sampling_form
 from pages.ui.frame import layout
 from pages.ui.results import sample_history, sampler_comparison, samples
@@ -40,23 +40,10 @@ sampling = shown is not None and shown.state() in ACTIVE
 with above:
     task = sampling_form.choose_task(config)
 with settings:
-    sample, problems = sampling_form.show(run, checkpoints, task)
-    setting_widgets.show_problems([p.sentence for p in problems])
-    pressed = st.button(
-        "Sample",
-        type="primary",
-        icon=":material/grid_view:",
-        width="stretch",
-        shortcut="Ctrl+Enter",
-        disabled=bool(problems) or sampling,
-        help=(
-            problems[0].sentence
-            if problems
-            else "Sampling is running: wait for it or cancel it first."
-            if sampling
-            else None
-        ),
-    )
+    with st.container():
+        sample, problems = sampling_form.show(run, checkpoints, task)
+    busy = "Sampling is running: wait for it or cancel it first." if sampling else ""
+    pressed = start_button.show("Sample", "grid_view", [p.sentence for p in problems], busy)
     if not problems:
         st.caption(f":material/schedule: {summary.sampling_cost(run, config, sample)}.")
 

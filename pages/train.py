@@ -11,7 +11,7 @@ from ddpm.config.training import Config, TrainConfig, unused
 from ddpm.data import datasets
 from ddpm.runs import commands, launch, runs
 from ddpm.runs.jobs import ACTIVE
-from pages.ui.components import setting_widgets
+from pages.ui.components import setting_widgets, start_button
 from pages.ui.forms import data_form, preset_cards, run_name, super_res
 from pages.ui.frame import layout
 from pages.ui.results import training_cost
@@ -76,7 +76,7 @@ with form:
 
 # Cost, name, start
 
-with aside:
+with aside, st.container():  # of its own: see start_button
     if problems:
         count = len(problems)
         st.info(
@@ -88,6 +88,7 @@ with aside:
         num_images = count - datasets.held_out_count(count, draft.data.hold_out) if count else None
         training_cost.show(data_form.resolved(draft), num_images)
 
+with aside, st.container():
     base = st.session_state["train_base"]  # a preset, or the run whose settings are used
     base = selected_preset or (base if base not in PRESETS else Path(draft.data.data_dir).stem)
     name, name_problems = run_name.show(runs_dir, base)
@@ -98,15 +99,9 @@ with aside:
             f":material/hourglass_top: {setting_widgets.escape(busy[0])} is training: this run will wait in the queue"
             " until it has finished."
         )
-    pressed = st.button(
-        "Start",
-        type="primary",
-        icon=":material/play_arrow:",
-        width="stretch",
-        shortcut="Ctrl+Enter",
-        disabled=bool(problems or name_problems),
-        help=[*(p.sentence for p in problems), *name_problems][0] if problems or name_problems else None,
-    )
+with aside:
+    refusals = [*(p.sentence for p in problems), *name_problems]  # shown at their fields
+    pressed = start_button.show("Start", "play_arrow", refusal=refusals[0] if refusals else "")
     st.caption("Shell command")
     layout.command(commands.train(draft, name, layout.shell_runs_dir()))
 

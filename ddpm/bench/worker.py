@@ -171,9 +171,9 @@ class BenchmarkWorker:
                 for _ in range(steps):  # one less than there are: the last one would save a checkpoint
                     next(training)
                 whole = (time.perf_counter() - began) / steps
-                if loop.metrics:
-                    loop.metrics.close()
-        draw, network, update = (watch.seconds[name] / steps for name in ("draw", "network", "update"))
+                measured = dict(watch.seconds)
+                training.close()
+        draw, network, update = (measured[name] / steps for name in ("draw", "network", "update"))
         return {"draw": draw, "network": network, "update": update - network, "log": whole - draw - update}
 
 

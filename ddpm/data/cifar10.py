@@ -28,7 +28,7 @@ TEST, META = "test_batch", "batches.meta"
 LARGEST = 2**26  # bytes of a member; the official ones have 31 MB
 MOST_CLASSES = 1000
 CLASS_NAME = re.compile(r"\w([\w .-]{0,62}\w)?")
-OFFICIAL = "the official cifar-10-python.tar.gz"
+OFFICIAL = "the official archive of CIFAR-10, cifar-10-python.tar.gz"
 NAMES = {  # all that a pickle of numbers, strings and arrays names
     *(Name(module, name) for module in ("builtins", "__builtin__") for name in ("bytes", "bytearray")),
     *(Name(f"numpy.{core}.multiarray", "_reconstruct") for core in ("core", "_core")),

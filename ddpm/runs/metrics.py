@@ -10,6 +10,7 @@ import io
 import math
 import os
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -200,7 +201,13 @@ def steps_after(path: Path, offset: int) -> np.ndarray:
 
 
 def _names(header: bytes) -> list[str]:
-    return [name for name in header.decode("utf-8-sig", errors="replace").strip().split(",") if name]
+    """The columns that a header names; a name that occurs again is numbered, as in a damaged file."""
+    found, seen = list[str](), Counter[str]()
+    for name in header.decode("utf-8-sig", errors="replace").strip().split(","):
+        if name:
+            found.append(f"{name}.{seen[name]}" if seen[name] else name)
+            seen[name] += 1
+    return found
 
 
 def _parse(lines: bytes, columns: list[str], kept: list[str]) -> tuple[pd.DataFrame, int]:

@@ -3,7 +3,7 @@
 import logging
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -188,7 +188,7 @@ class TrainingLoop:
         """Seconds of training so far, including those before the run was resumed."""
         return self.seconds_before + time.monotonic() - self.began
 
-    def train(self) -> Iterator[Report]:
+    def train(self) -> Generator[Report, None, None]:
         """Trains to the last step or until asked to stop; yields the report of each step.
 
         Closing the generator stops it too, and saves a checkpoint first.

@@ -22,7 +22,7 @@ from ddpm.runs.runs import Checkpoint, Run
 from ddpm.solvers import SOLVERS
 from ddpm.spacings import SPACINGS
 from ddpm.storage import image_files
-from pages.ui.components import setting_widgets, study_figures, thumbnails
+from pages.ui.components import setting_widgets, start_button, study_figures, thumbnails
 from pages.ui.forms import checkpoint_form, sampling_form
 from pages.ui.frame import job_progress, layout
 from pages.ui.results.live_chart import live_chart
@@ -88,23 +88,10 @@ def _listed(text: str) -> list[str]:
 
 
 def _form(run: Run, config: Config, checkpoints: list[Checkpoint], active: SolverBenchmarkJob | None) -> None:
-    settings, problems = _fields(config, checkpoints)
-    setting_widgets.show_problems([p.sentence for p in problems])
-    pressed = st.button(
-        "Compare",
-        type="primary",
-        icon=":material/ssid_chart:",
-        width="stretch",
-        shortcut="Ctrl+Enter",
-        disabled=bool(problems) or active is not None,
-        help=(
-            problems[0].sentence
-            if problems
-            else "A comparison is running: wait for it or cancel it first."
-            if active
-            else None
-        ),
-    )
+    with st.container():
+        settings, problems = _fields(config, checkpoints)
+    busy = "A comparison is running: wait for it or cancel it first." if active else ""
+    pressed = start_button.show("Compare", "ssid_chart", [p.sentence for p in problems], busy)
     if not problems:
         seconds = summary.estimate_benchmark_seconds(run, config, settings)
         if seconds is not None:

@@ -18,7 +18,7 @@ from ddpm.runs.jobs import ACTIVE
 from ddpm.runs.results import SampleJob, TrajectoryJob
 from ddpm.runs.runs import Run
 from ddpm.storage import arrays, images
-from pages.ui.components import setting_widgets, study_figures, thumbnails
+from pages.ui.components import setting_widgets, start_button, study_figures, thumbnails
 from pages.ui.forms import checkpoint_form, sampling_form
 from pages.ui.frame import job_progress, layout
 from pages.ui.results.live_chart import live_chart
@@ -93,18 +93,10 @@ def _form(run: Run, config: Config, active: TrajectoryJob | None) -> None:
         persist_state="session",
         help="Trace an earlier sample again with the same settings, or a new image.",
     )
-    request, problem = _from_samples(samplings, config) if kind == EARLIER else _new_image(config)
-    if problem:
-        setting_widgets.show_problems([problem])
-    pressed = st.button(
-        "Trace",
-        type="primary",
-        icon=":material/biotech:",
-        width="stretch",
-        shortcut="Ctrl+Enter",
-        disabled=request is None or active is not None,
-        help=problem or ("A trajectory is being computed: wait for it or cancel it first." if active else None),
-    )
+    with st.container():
+        request, problem = _from_samples(samplings, config) if kind == EARLIER else _new_image(config)
+    busy = "A trajectory is being computed: wait for it or cancel it first." if active else ""
+    pressed = start_button.show("Trace", "biotech", [problem] if problem else [], busy)
     if pressed and request:
         with layout.errors():
             st.session_state["microscope_shown"] = launch.start_trajectory(run, *request).name

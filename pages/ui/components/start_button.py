@@ -1,0 +1,28 @@
+"""The button that starts what a form asks for."""
+
+from collections.abc import Sequence
+
+import streamlit as st
+
+from pages.ui.components import setting_widgets
+
+
+def show(label: str, icon: str, problems: Sequence[str] = (), refusal: str = "") -> bool:
+    """Shows the problems and the button below them; returns whether it was pressed.
+
+    It cannot be pressed while there are problems, or when `refusal` says another reason.  The problems have a
+    container of their own, as the form above should: the button then keeps its place in the page, and Streamlit does
+    not show an old one next to it while the page reruns.
+    """
+    with st.container():
+        setting_widgets.show_problems(problems)
+    refusal = problems[0] if problems else refusal
+    return st.button(
+        label,
+        type="primary",
+        icon=f":material/{icon}:",
+        width="stretch",
+        shortcut="Ctrl+Enter",
+        disabled=bool(refusal),
+        help=refusal or None,
+    )
