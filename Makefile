@@ -1,14 +1,15 @@
 # make app    opens the dashboard
 # make check  checks format and types, and runs the fast tests: two minutes on two cores
 # make test   checks format and types, and runs all tests, the browser's too: under twelve minutes
-# Both set up .venv first; what is needed is Python 3.11 or newer.  A second call starts at once.
+# make faults prints what holds under injected faults: promise, tried, lost; SECONDS=60 for a short look
+# They set up .venv first; what is needed is Python 3.11 or newer.  A second call starts at once.
 
 VENV := .venv
 BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 PY := $(BIN)/python
 WORKERS := 2
 
-.PHONY: app check lint test test-lowest fmt example bench clean
+.PHONY: app check faults lint test test-lowest fmt example bench clean
 
 app: $(VENV)/.app
 	@$(PY) -m streamlit run app.py --server.address 127.0.0.1
@@ -22,6 +23,13 @@ check: lint
 test: lint
 	@$(PY) tests/browser/ensure_chromium.py
 	$(PYTEST)
+
+# tests/faults says how to add a part; PARTS=saves tries one alone, SECONDS is for each.
+PARTS :=
+SECONDS := 600
+
+faults: $(VENV)/.test
+	PYTHONPATH=.:tests $(PY) -m faults $(PARTS) --seconds $(SECONDS)
 
 lint: $(VENV)/.test
 	$(PY) -m ruff format --check .

@@ -12,8 +12,9 @@ import torch
 
 from ddpm.checkpoints import checkpoint_files
 from ddpm.errors import UserError
-from ddpm.runs import example
-from ddpm.runs.runs import Checkpoint, Run
+from ddpm.runs import example, manifests
+from ddpm.runs.manifests import Checkpoint
+from ddpm.runs.runs import Run
 from ddpm.storage import files
 
 PREVIEWS = 6
@@ -53,7 +54,7 @@ def pack(run: Run, folder: Path) -> Checkpoint:
     status = dataclasses.replace(status, pid=0, process_start=0.0, message="", warning="")
     files.write_json(folder / "status.json", dataclasses.asdict(status))
     packed = packed._replace(log_bytes=log.bytes)
-    checkpoint_files.commit(packed)
+    manifests.commit(packed)
     return packed
 
 

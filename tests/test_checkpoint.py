@@ -3,18 +3,20 @@
 import json
 from collections import OrderedDict
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from raising import raises_error
 
-from ddpm.checkpoints import checkpoint_files
+from ddpm.checkpoints import checkpoint_files, fitting
 from ddpm.config import codec
 from ddpm.config.training import Config
 from ddpm.data import datasets
 from ddpm.models.unet import UNet
-from ddpm.runs import runs
-from ddpm.runs.runs import Checkpoint, Run
+from ddpm.runs import manifests, runs
+from ddpm.runs.manifests import Checkpoint
+from ddpm.runs.runs import Run
 from ddpm.storage import files
 from ddpm.training.trainer import Trainer
 
@@ -67,7 +69,7 @@ def test_a_set_is_never_rewritten(run: Run, trainer: Trainer) -> None:
 def test_another_programs_set_is_never_rewritten(run: Run, trainer: Trainer) -> None:
     theirs = save(run, trainer, 3)._replace(theirs=True)
     theirs.path("model").write_bytes(b"of another program")
-    checkpoint_files.commit(theirs)
+    manifests.commit(theirs)
     assert save(run, trainer, 3) == theirs
     assert theirs.path("model").read_bytes() == b"of another program"
 
@@ -116,6 +118,67 @@ def test_only_the_newest_are_kept(run: Run, trainer: Trainer) -> None:
     assert not list(run.folder.glob("*000001.pt"))
 
 
+def test_sets_that_are_known_to_be_bad_do_not_count(run: Run, trainer: Trainer) -> None:
+    """A run that went back from step 4 to step 2 saves at step 3: neither 2 nor 3 may go for the sake of 4."""
+    for step in (1, 2, 4, 3):
+        save(run, trainer, step)
+    checkpoint_files.prune(run, 2, bad={4})
+    assert [c.step for c in run.checkpoints()] == [2, 3, 4]
+
+
+def spoil(trainer: Trainer, where: str) -> None:
+    tensors = {
+        "weight": list(trainer.model.parameters())[-1].detach(),
+        "average": list(trainer.ema.weights("0.99").values())[-1],
+        "moment": list(trainer.optimizer.state_dict()["state"].values())[-1]["exp_avg_sq"],
+    }
+    tensors[where].flatten()[-1] = float("inf") if where == "moment" else float("nan")
+
+
+@pytest.mark.parametrize("where", ["weight", "average", "moment"])
+def test_nothing_is_saved_that_is_not_finite(run: Run, trainer: Trainer, where: str) -> None:
+    list(trainer.steps(1))
+    first = save(run, trainer, 1)
+    before = sorted(p.name for p in run.folder.iterdir())
+    spoil(trainer, where)
+    with raises_error("diverged", 2, 1):
+        save(run, trainer, 2)
+    assert run.checkpoints() == [first]
+    assert sorted(p.name for p in run.folder.iterdir()) == before
+    assert not checkpoint_files.fault(first)
+
+
+def test_a_part_of_a_set_is_taken_back(run: Run, trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a full disk it would take the room that the next try needs."""
+    save(run, trainer, 1)
+    before = set(run.folder.rglob("*"))
+    write = files.write
+
+    def full(path: Path, *rest: Any) -> files.Written:
+        if path.name.startswith("opt"):
+            raise files.DiskFull(path)
+        return write(path, *rest)
+
+    monkeypatch.setattr(files, "write", full)
+    with raises_error("disk-full"):
+        save(run, trainer, 2)
+    assert set(run.folder.rglob("*")) == before
+
+
+def test_what_a_killed_process_left_is_swept(run: Run, trainer: Trainer) -> None:
+    save(run, trainer, 1)
+    before = set(run.folder.rglob("*"))
+    written, removed, whole = save(run, trainer, 2), save(run, trainer, 3), save(run, trainer, 4)
+    files.write_json(written.begun_path, list(written.files))
+    written.manifest_path.unlink()
+    removed.manifest_path.rename(removed.begun_path)
+    files.write_json(whole.begun_path, list(whole.files))
+    (run.folder / "saves" / "000005.begun").write_text('["../../x", "config.json", "model000001.pt"]')
+    checkpoint_files.sweep_unfinished(run)
+    assert set(run.folder.rglob("*")) - before == {whole.manifest_path, *(run.folder / n for n in whole.files)}
+    assert [c.step for c in run.checkpoints() if not checkpoint_files.damage(c)] == [1, 4]
+
+
 def test_what_is_no_checkpoint(run: Run, trainer: Trainer, tmp_path: Path) -> None:
     saved = save(run, trainer, 1)
     whole = saved.path("model").read_bytes()
@@ -145,7 +208,7 @@ def test_code_in_a_file_is_never_run(tmp_path: Path) -> None:
 def test_weights_of_another_network(run: Run, trainer: Trainer) -> None:
     other = UNet(codec.replace(run.config, {"num_channels": 64}).model)
     with raises_error("wrong-weights", "time_embed.0.weight", "(128, 32)", "(256, 64)"):
-        checkpoint_files.fit(other, trainer.model.state_dict(), "model000001.pt")
+        fitting.fit(other, trainer.model.state_dict(), "model000001.pt")
 
 
 def test_the_manifest_is_readable(run: Run, trainer: Trainer) -> None:

@@ -14,7 +14,8 @@ import pytest
 from raising import raises_error
 
 from ddpm.storage import files
-from ddpm.storage.files import DiskFull, LineLog
+from ddpm.storage.files import DiskFull
+from ddpm.storage.line_log import LineLog
 
 MEGABYTE = 10**6
 
@@ -260,6 +261,33 @@ def test_half_a_line_is_taken_back(tmp_path: Path) -> None:
 
 def test_free_bytes_of_a_folder_that_is_not_there_yet(tmp_path: Path) -> None:
     assert files.free_bytes(tmp_path / "not" / "yet") == pytest.approx(files.free_bytes(tmp_path), rel=0.05)
+
+
+def test_a_checksum_of_all_lines_so_far(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text("a,b\n1,2\ntorn")
+    log = LineLog(path, "a,b")
+    for number in range(3):
+        assert log.append(f"3,{number}")
+        assert log.sha256() == files.sha256(path) == files.sha256(path, log.sync())
+    log.cut(lambda line: line != "1,2")
+    assert log.sha256() == files.sha256(path)
+    assert log.append("4,4")
+    assert log.sha256() == files.sha256(path)
+    log.close()
+
+
+def test_temporary_files_of_this_process_stay(tmp_path: Path) -> None:
+    mine, gone, foreign, old = (tmp_path / name for name in ("mine", "gone", "foreign", "old"))
+    mine = files.temporary_path(mine)
+    gone = mine.with_name(mine.name.replace(f"{os.getpid():08x}", f"{2**31 - 1:08x}"))
+    foreign, old = tmp_path / ".tmp-of-a-person", tmp_path / f"{files.TEMPORARY}0123abcd-old"
+    for path in (mine, gone, foreign, old):
+        path.write_bytes(b"half")
+        os.utime(path, (1, 1))
+    gone.touch()
+    files.sweep(tmp_path)
+    assert set(tmp_path.iterdir()) == {mine, foreign}
 
 
 # --- what does not take the place of something else

@@ -83,7 +83,7 @@ def expanded() -> bytes:
 def shared() -> bytes:
     """A thousand tensors of a megabyte that share their numbers."""
     one = torch.ones(2**19, dtype=torch.float16)
-    return saved({f"a{k}.weight": one for k in range(1000)})
+    return saved({f"a{k}.weight": one.view(-1) for k in range(1000)})
 
 
 def with_settings(**changes: Any) -> bytes:
@@ -146,7 +146,8 @@ def called(function: str, arguments: bytes) -> bytes:
 HOSTILE: dict[str, tuple[str, Callable[[], bytes], str]] = {  # reader, file, code of the error
     "a PNG of 300 million pixels": ("png", lambda: png(20_000, 15_000, rows=15_000), "image-too-large"),
     "a PNG of 10^18 pixels": ("png", lambda: png(2**30, 2**30), "image-too-large"),
-    "a PNG cut short": ("png", lambda: png(8000, 8000, rows=2), "broken-image"),
+    "a PNG of 64 million pixels in 63 kB": ("png", lambda: png(8000, 8000, rows=8000), "image-too-large"),
+    "a PNG that holds two rows": ("png", lambda: png(8000, 8000, rows=2), "image-too-large"),
     "a GIF of 65535 x 65535": (
         "gif",
         lambda: b"GIF89a" + b"\xff" * 4 + bytes(3) + b"," + bytes(4) + b"\xff" * 4 + bytes(9),
@@ -348,12 +349,14 @@ def test_views_parameters_and_metadata_are_read(tmp_path: Path, old: bool) -> No
         "set": {1, 2},
         "device": torch.device("cpu"),
         "numbers": [1, 2.5, None, (True, "x")],
-        "wide": torch.arange(3, dtype=torch.uint16),
+        **(
+            {} if old else {"wide": torch.tensor([0, 1, 2], dtype=torch.uint16)}
+        ),  # which torch cannot read from old files
     }
     path = tmp_path / "a.pt"
     torch.save(content, path, _use_new_zipfile_serialization=not old)
     found = checkpoint_files.read(path)
     assert torch.equal(found["view"], content["view"])
-    assert torch.equal(found["wide"], content["wide"])
+    assert old or torch.equal(found["wide"], content["wide"])
     assert found["numbers"] == content["numbers"]
     assert found["set"] == {1, 2}

@@ -18,7 +18,8 @@ from waiting import until
 
 from ddpm import schedules
 from ddpm.checkpoints import identify, infer_config, loading, probe
-from ddpm.checkpoints.checkpoint_files import Weights, fit, load_weights, newest_intact
+from ddpm.checkpoints.checkpoint_files import Weights, load_weights, newest_intact
+from ddpm.checkpoints.fitting import fit
 from ddpm.checkpoints.weights import FileState
 from ddpm.cli import main
 from ddpm.cli.shared import read_source

@@ -14,7 +14,7 @@ from ddpm.config.training import Config
 from ddpm.runs import metrics, runs
 from ddpm.runs.metrics import COLUMNS
 from ddpm.runs.worker import Worker
-from ddpm.storage import files
+from ddpm.storage import files, line_log
 from ddpm.training import log_writers
 from ddpm.training.log_writers import RunLog
 from ddpm.training.loop import TrainingLoop
@@ -100,12 +100,32 @@ def test_a_full_disk_makes_lines_wait(tmp_path: Path, monkeypatch: pytest.Monkey
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(files.LineLog, "_drain", full)
+        patched.setattr(line_log.LineLog, "_drain", full)
         assert "The disk is full" in log.write(row(1))
     assert log.write(row(2)) == ""
     log.close()
     assert [line["step"] for line in lines(tmp_path)] == [1, 2]
     assert metrics.MetricReader(tmp_path / "progress.csv").read()["step"].tolist() == [1, 2]
+
+
+def test_a_disk_that_fails_makes_lines_wait_and_a_checkpoint_is_saved_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = RunLog(tmp_path, COLUMNS, (), 0)
+    log.write(row(1))
+    before = log.sync()
+
+    def broken(*_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(line_log.LineLog, "_drain", broken)
+        assert "progress.csv" in log.write(row(2))
+        assert log.sync() == before
+    assert log.write(row(3)) == ""
+    assert log.sync().sha256 == files.sha256(tmp_path / "progress.csv")
+    log.close()
+    assert metrics.MetricReader(tmp_path / "progress.csv").read()["step"].tolist() == [1, 2, 3]
 
 
 @pytest.mark.parametrize(("writer", "name"), [("JsonWriter", "progress.json"), ("TensorBoardWriter", "tb")])

@@ -4,7 +4,7 @@ import dataclasses
 import json
 import shlex
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,12 @@ from ddpm.config.tasks import AnalyticConfig, EvalConfig, SampleConfig
 from ddpm.config.training import Config
 from ddpm.data import datasets, lineage
 from ddpm.data.datasets import Digest
-from ddpm.runs import runs
+from ddpm.runs import manifests, runs
 from ddpm.runs.jobs import Status
 from ddpm.runs.runs import Run
 from ddpm.runs.worker import Worker
 from ddpm.storage import files
-from ddpm.training import resume
+from ddpm.training import resume, trainer
 from ddpm.training.loop import TrainingLoop
 
 COUNT = 12
@@ -371,7 +371,7 @@ def test_where_nobody_says_who_was_trained_on_the_digest_decides(
     newest.files[newest.path("state").name] = files.write(
         newest.path("state"), lambda file: torch.save(state, file)
     )._asdict()
-    checkpoint_files.commit(newest)
+    manifests.commit(newest)
     train(apart, 4)
     assert checkpoint_files.train_ids_in(checkpoint_files.read(apart.checkpoint(4).path("state"))) is None, (
         "nor from then on"
@@ -411,7 +411,7 @@ def forget(run: Run) -> None:
             del content._metadata[checkpoint_files.METADATA]["data"]
         written = files.write(newest.path(kind), lambda file, content=content: torch.save(content, file))  # type: ignore[misc]
         newest.files[newest.path(kind).name] = written._asdict()
-    checkpoint_files.commit(newest)
+    manifests.commit(newest)
 
 
 def test_the_held_out_part_is_measured_wherever_it_is_now(begin: Begin, images: Path) -> None:
@@ -494,7 +494,7 @@ def test_a_run_killed_before_its_first_checkpoint_begins_again(
         raise SystemExit
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint_files, "commit", killed)
+        patch.setattr(manifests, "commit", killed)
         with pytest.raises(SystemExit):
             begin()
     run = runs.find_run(runs_dir, "mine")
@@ -549,7 +549,7 @@ def spoil(run: Run, step: int, *kinds: str) -> None:
         checkpoint.files[path.name] = files.write(
             path, lambda file, content=content: torch.save(content, file)
         )._asdict()  # type: ignore[misc]
-    checkpoint_files.commit(checkpoint)
+    manifests.commit(checkpoint)
 
 
 @pytest.mark.parametrize("kinds", [["model"], ["ema_0.9"], ["model", "ema_0.9", "ema_0.99"]])
@@ -578,7 +578,7 @@ def test_a_set_that_is_replaced_counts_no_more_before_its_files_go(
         raise SystemExit
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint_files, "_set_aside", killed)
+        patch.setattr(checkpoint_files, "set_aside", killed)
         with pytest.raises(SystemExit):
             train(run)
     train(run)
@@ -633,19 +633,102 @@ def test_a_damaged_manifest_is_said(begin: Begin) -> None:
     assert set(run.manifests()[1]) == {4}
 
 
+@pytest.mark.parametrize("content", [None, "", "{", "[]", '{"format": 1, "train": {"lr": "x"}}', "\0" * 100])
+def test_settings_come_back_from_a_checkpoint(begin: Begin, content: str | None) -> None:
+    run = begin()
+    path = run.folder / "config.json"
+    before = path.read_bytes()
+    path.unlink()
+    if content is not None:
+        path.write_text(content)
+    assert go_on(run) == 0
+    assert path.read_bytes() == before
+    assert (run.folder / "config.json.1").exists() == (content is not None)
+    assert status_of(run).state == "finished"
+
+
+def test_settings_of_a_newer_version_are_left_alone(begin: Begin, capsys: pytest.CaptureFixture[str]) -> None:
+    run = begin()
+    path = run.folder / "config.json"
+    newer = path.read_text().replace('"format": 1', '"format": 2')
+    path.write_text(newer)
+    before = content(run.folder)
+    assert go_on(run) == 2
+    assert path.read_text() == newer
+    assert content(run.folder) == before
+
+
+def test_a_checkpoint_of_a_newer_version_is_left_alone(begin: Begin, capsys: pytest.CaptureFixture[str]) -> None:
+    run = begin()
+    path = run.checkpoint(4).manifest_path
+    path.write_text('{"format": 3}')
+    before = content(run.folder)
+    assert go_on(run) == 2
+    assert content(run.folder) == before
+    assert path.read_text() == '{"format": 3}'
+    assert str(path) in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("what", ["checkpoint", "log", "cut log", "settings"])
+def test_what_is_found_damaged_is_shown(what: str, begin: Begin) -> None:
+    run = begin()
+    straight = weights(run, 4)
+    file = {"checkpoint": "opt000004.pt", "settings": "config.json"}.get(what, "progress.csv")
+    path = run.folder / file
+    changed = bytearray(path.read_bytes())
+    if what == "settings":
+        changed = bytearray(changed.replace(b'"log_interval": 1', b'"log_interval": 2'))
+    elif what == "cut log":
+        del changed[-3:]
+    else:
+        changed[len(changed) // 2] ^= 1
+    path.write_bytes(changed)
+    found = resume.newest(Run(run.folder))
+    assert found.checkpoint is not None
+    assert found.checkpoint.step == (2 if what == "checkpoint" else 4)
+    assert file in found.notice
+    assert found.bad == ({4} if what == "checkpoint" else set())
+    assert go_on(run) == 0
+    assert checkpoint_files.newest_intact(Run(run.folder))[1] == []
+    assert alike(straight, weights(run, 4))
+
+
+def test_a_run_whose_weights_were_spoilt_keeps_its_last_good_checkpoint(
+    begin: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = begin(4)
+    run.save_config(codec.replace(run.config, {"keep_checkpoints": 1}))
+    steps = trainer.Trainer.steps
+
+    def spoilt(self: trainer.Trainer, total: int) -> Iterator[trainer.Report]:
+        for report in steps(self, total):
+            if report.step == 5:
+                next(iter(self.ema.weights("0.9").values())).view(-1)[0] = float("nan")
+            yield report
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer.Trainer, "steps", spoilt)
+        assert go_on(run) == 2
+    status = status_of(run)
+    assert (status.state, status.saved) == ("failed", 4)
+    assert [c.step for c in run.checkpoints()] == [2, 4]
+    assert go_on(run) == 0
+    assert [c.step for c in run.checkpoints()] == [8]
+
+
 # --- checkpoints that go while they are read
 
 
 def test_the_newest_is_taken_again_where_training_removes_it(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
     run = begin()
     newer = run.checkpoint(4)
-    manifest = checkpoint_files.manifest_path(newer).read_bytes()
-    checkpoint_files.manifest_path(newer).unlink()  # comes while that of step 2 is read
+    manifest = newer.manifest_path.read_bytes()
+    newer.manifest_path.unlink()  # comes while that of step 2 is read
     real = checkpoint_files.load_checkpoint
 
     def pruned(path: Path, *check: Any) -> checkpoint_files.LoadedCheckpoint:
         if path.name.endswith("000002.pt"):
-            files.write_bytes(checkpoint_files.manifest_path(newer), manifest)
+            files.write_bytes(newer.manifest_path, manifest)
             checkpoint_files.prune(run, 1)
         return real(path, *check)
 
@@ -659,7 +742,7 @@ def test_one_that_is_read_before_it_goes_is_enough(begin: Begin, monkeypatch: py
 
     def pruned(path: Path, *check: Any) -> checkpoint_files.LoadedCheckpoint:
         loaded = real(path, *check)
-        checkpoint_files.manifest_path(run.checkpoint()).unlink()
+        run.checkpoint().manifest_path.unlink()
         path.unlink()
         return loaded
 

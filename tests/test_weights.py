@@ -23,6 +23,7 @@ from ddpm.config.model import ModelConfig
 from ddpm.config.training import Config
 from ddpm.errors import Code, UserError
 from ddpm.models import unet
+from ddpm.runs import manifests
 from ddpm.training import warm_start
 from ddpm.training.loop import TrainingLoop, Worker
 
@@ -221,7 +222,7 @@ def test_a_run_goes_back_behind_weights_that_are_not_numbers(trained: Path) -> N
     run = Run(trained)
     newest = run.checkpoint()
     spoil(newest.path("model"), float("nan"))
-    checkpoint_files.commit(
+    manifests.commit(
         newest._replace(
             files={
                 name: {

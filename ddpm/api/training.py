@@ -120,6 +120,7 @@ def _resume(run: Run, to: object, settings: dict[str, Any]) -> "Training":
         )
     from ddpm.training import resume
 
+    resume.restore_settings(run)
     run = Run(run.folder).with_config()
     resume.check_unfinished(run)
     return Training(_train_run(run, absolute_paths(settings)))

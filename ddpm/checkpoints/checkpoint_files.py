@@ -3,23 +3,24 @@
 model000500.pt  ema_0.9999_000500.pt    state_dicts; the settings travel in their `_metadata`
 opt000500.pt                            AdamW's state_dict
 state000500.pt                          random states, position in the data, running means, identities of images
-saves/000500.begun                      exists while they are written
+saves/000500.begun                      exists while they are written or removed
 saves/000500.json                       manifest, written last: it makes the set valid
 """
 
+import contextlib
 import copy
 import json
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ddpm.checkpoints import infer_config, variance_file
+from ddpm.checkpoints import variance_file
 from ddpm.checkpoints.weights import (
     METADATA,
     FileState,
@@ -31,11 +32,13 @@ from ddpm.checkpoints.weights import (
     read_hashed,
 )
 from ddpm.config import codec, validation
-from ddpm.config.model import ModelConfig
 from ddpm.config.training import Config
 from ddpm.errors import UserError
 from ddpm.formatting import plural
-from ddpm.runs.runs import Checkpoint, Run
+from ddpm.planning import architecture
+from ddpm.runs import manifests
+from ddpm.runs.manifests import Checkpoint
+from ddpm.runs.runs import Run
 from ddpm.storage import files
 
 log = logging.getLogger("ddpm")
@@ -62,46 +65,73 @@ def save(
     state: Mapping[str, Any],
     log_bytes: int,
     seconds: float,
+    log_sha256: str = "",
 ) -> Checkpoint:
     """Saves the set of files of one step.  weights: "model" or "ema_0.9999" -> name -> tensor [...].
 
-    optimizer: None where another program's was lost.  An existing set that can be resumed from is left alone, as is
-    another program's; files of one that cannot are kept under another name.  Raises files.DiskFull with earlier sets
-    intact.
+    optimizer: None where another program's was lost.  log_bytes, log_sha256: of progress.csv as it is on disk.  An
+    existing set that can be resumed from is left alone, as is another program's; files of one that cannot are kept
+    under another name.  Raises UserError for values that are not finite before anything is written, and
+    files.DiskFull or OSError with earlier sets intact and nothing left of this one.
     """
     there = {c.step: c for c in run.checkpoints()}.get(step)
-    if there and (there.theirs or not fault(there)):
+    if there and (there.theirs or not (wrong := fault(there))):
         return there
-    checkpoint = Checkpoint(run.folder, step, {}, log_bytes, seconds)
+    _judge(run, step, weights, optimizer)
+    config = run.folder / "config.json"
+    known = files.sha256(config) if config.exists() else ""
+    checkpoint = Checkpoint(run.folder, step, {}, log_bytes, seconds, log_sha256=log_sha256, config_sha256=known)
     if there:  # invalid before the first of its files is replaced
-        begun_path(there).unlink(missing_ok=True)
-        manifest_path(there).unlink()
-        files.sync_folder(manifest_path(there).parent)
+        log.warning("%s The checkpoint of step %d is written anew.", wrong, step)
+        checkpoint.begun_path.unlink(missing_ok=True)
+        checkpoint.manifest_path.unlink()
+        files.sync_folder(checkpoint.manifest_path.parent)
     contents: dict[str, Any] = {
         kind: _described(w, run.config, step, kind, state.get("data")) for kind, w in weights.items()
     }
     contents |= {"state": state} if optimizer is None else {"opt": optimizer, "state": state}
-    if not begun_path(checkpoint).exists():
+    names = [checkpoint.path(kind).name for kind in contents]
+    if not checkpoint.begun_path.exists():
         for kind in contents:
-            _set_aside(checkpoint.path(kind))
-        files.write_json(begun_path(checkpoint), [checkpoint.path(kind).name for kind in contents])
-    for kind, content in contents.items():
-        path = checkpoint.path(kind)
-        written = files.write(path, lambda file, content=content: torch.save(content, file))  # type: ignore[misc]
-        checkpoint.files[path.name] = written._asdict()
-    commit(checkpoint)
-    begun_path(checkpoint).unlink(missing_ok=True)
+            set_aside(checkpoint.path(kind))
+        files.write_json(checkpoint.begun_path, names)
+    try:
+        for kind, content in contents.items():
+            path = checkpoint.path(kind)
+            written = files.write(path, lambda file, content=content: torch.save(content, file))  # type: ignore[misc]
+            checkpoint.files[path.name] = written._asdict()
+        manifests.commit(checkpoint)
+    except (UserError, OSError):
+        _remove(checkpoint, names)  # a part of a set is of no use, and takes room on a disk that may be full
+        raise
+    checkpoint.begun_path.unlink(missing_ok=True)
     return checkpoint
 
 
-def _set_aside(path: Path) -> None:
-    """Keeps a file without a manifest under a free name, as something may still be recovered from it."""
+def _judge(
+    run: Run, step: int, weights: Mapping[str, Mapping[str, Tensor]], optimizer: Mapping[str, Any] | None
+) -> None:
+    """Raises UserError where weights, averages or moments are not finite: nobody could go on from such a set."""
+    for kind, values in {**weights, **({} if optimizer is None else {"opt": _values(optimizer)})}.items():
+        if wrong := not_numbers(values):
+            saved = [c.step for c in run.checkpoints()]
+            kept = f"the checkpoint of step {saved[-1]} is intact" if saved else "nothing was saved before it"
+            what = {"model": "the weights", "opt": "the optimiser's moments"}.get(kind, f"the average {kind}")
+            raise UserError(
+                f"At step {step}, {wrong} of {what}, so it was not saved; {kept}: resume the run, and where it happens"
+                " again, start a new run with a lower lr, or with grad_clip 1.",
+                code="diverged",
+            )
+
+
+def set_aside(path: Path) -> None:
+    """Keeps a file that cannot be used under a free name, as something may still be recovered from it."""
     if path.exists():
         number = 1
         while (kept := path.with_name(f"{path.name}.{number}")).exists():
             number += 1
         files.rename(path, kept)
-        log.warning("%s existed already, of a set that cannot be resumed from: it is kept as %s.", path.name, kept.name)
+        log.warning("%s existed already, and cannot be used: it is kept as %s.", path.name, kept.name)
 
 
 def save_weights(file: Any, weights: Mapping[str, Tensor], config: Config, step: int, kind: str) -> None:
@@ -109,35 +139,45 @@ def save_weights(file: Any, weights: Mapping[str, Tensor], config: Config, step:
     torch.save(_described(weights, config, step, kind), file)
 
 
-def commit(checkpoint: Checkpoint) -> None:
-    """Writes the manifest, which makes the set valid."""
-    manifest = {k: v for k, v in checkpoint._asdict().items() if k != "folder"}
-    files.write_json(manifest_path(checkpoint), manifest)
+def prune(run: Run, keep: int, bad: Collection[int] = ()) -> None:
+    """Removes all sets before the newest `keep` good ones; 0 keeps all.
 
-
-def manifest_path(checkpoint: Checkpoint) -> Path:
-    """Path of the manifest of a set."""
-    return checkpoint.folder / "saves" / f"{checkpoint.step:06d}.json"
-
-
-def begun_path(checkpoint: Checkpoint) -> Path:
-    """Path of the file that marks a set as being written."""
-    return manifest_path(checkpoint).with_suffix(".begun")
-
-
-def prune(run: Run, keep: int) -> None:
-    """Removes all but the newest `keep` sets, each beginning with its manifest; 0 keeps all.
-
-    Sets that another program wrote are neither removed nor counted.
+    bad: steps of sets that are known not to be whole, which do not count.  Neither do sets that another program wrote,
+    which are never removed.  Raises OSError for the first file that cannot be removed, after all others are.
     """
     ours = [checkpoint for checkpoint in run.checkpoints() if not checkpoint.theirs]
-    for old in ours[:-keep] if keep else []:
-        manifest_path(old).unlink()
-        begun_path(old).unlink(missing_ok=True)
-        files.sync_folder(manifest_path(old).parent)
-        for name in old.files:
-            (run.folder / name).unlink(missing_ok=True)
-            variance_file.path_for(run.folder / name).unlink(missing_ok=True)
+    good = [checkpoint.step for checkpoint in ours if checkpoint.step not in bad]
+    for old in ours if keep and good else []:
+        if old.step < good[-keep:][0]:
+            _remove(old, old.files)
+
+
+def _remove(checkpoint: Checkpoint, names: Iterable[str]) -> None:
+    """Removes the files of a set, which counts no more before the first of them goes."""
+    if checkpoint.manifest_path.exists():
+        files.rename(checkpoint.manifest_path, checkpoint.begun_path)
+    paths = [checkpoint.folder / name for name in names]
+    files.remove_all([*paths, *map(variance_file.path_for, paths)])
+    checkpoint.begun_path.unlink(missing_ok=True)
+
+
+def sweep_unfinished(run: Run) -> None:
+    """Removes what a killed process left of a set that it was writing or removing; call it where another set is whole.
+
+    Its step is done again, or was done with.
+    """
+    for begun in run.folder.glob("saves/*.begun"):
+        manifest, step = begun.with_suffix(".json"), manifests.step_of(begun.with_suffix(".json").name)
+        if step is None:
+            continue
+        if manifest.exists():  # it was written whole
+            begun.unlink(missing_ok=True)
+            continue
+        with contextlib.suppress(UserError):  # damaged, so that nobody knows what it lists
+            content = files.read_json(begun)
+            names = content["files"] if isinstance(content, dict) and "files" in content else content or ()
+            ours = [name for name in names if isinstance(name, str) and manifests.is_file_of(name, step)]
+            _remove(Checkpoint(run.folder, step, {}, 0, 0.0), ours)
 
 
 def damage(checkpoint: Checkpoint, only: str = "") -> str:
@@ -166,6 +206,20 @@ def mismatch(checkpoint: Checkpoint, name: str, size: int, sha256: str) -> str:
     return ""
 
 
+def log_damage(checkpoint: Checkpoint) -> str:
+    """Says in a sentence how progress.csv is not what it was at a checkpoint, up to that step; empty where it is."""
+    path, expected = checkpoint.folder / "progress.csv", checkpoint.log_bytes
+    try:
+        size, sha256 = path.stat().st_size, files.sha256(path, expected) if checkpoint.log_sha256 else ""
+    except FileNotFoundError:
+        size, sha256 = 0, ""
+    if size < expected:
+        return f"{path} has {plural(size, 'byte')}, and had {expected} at step {checkpoint.step}: lines of it are lost."
+    if sha256 != checkpoint.log_sha256:
+        return f"{path} is not what it was at step {checkpoint.step}: lines of it were changed."
+    return ""
+
+
 def fault(checkpoint: Checkpoint, only: str = "") -> str:
     """Describes in a sentence why a set, or the file `only`, cannot be resumed from; empty where it can."""
     return damage(checkpoint, only) or _diverged(checkpoint, only)
@@ -187,7 +241,7 @@ def _diverged(checkpoint: Checkpoint, only: str = "") -> str:
 
 def _values(content: Mapping[str, Any]) -> dict[str, Tensor]:
     """Returns every tensor of a network's or an optimiser's state_dict, by name or position."""
-    if "param_groups" not in content:
+    if not isinstance(content.get("state"), Mapping):
         return dict(content)
     return {
         f"{key} of tensor {number}": value
@@ -204,13 +258,13 @@ def with_checkpoint(run: Run, step: int, read: Callable[[Checkpoint], T]) -> T:
     """
     for _ in range(RETRIES):
         found = run.checkpoint(step)
-        for number, sentence in run.manifests()[1].items():
+        for number, sentence in run.manifests().wrong.items():
             if number > found.step:
                 log.warning("%s Step %d is taken.", sentence, found.step)
         try:
             return read(found)
         except (UserError, OSError):
-            if manifest_path(found).exists():
+            if found.manifest_path.exists():
                 raise
     raise UserError(
         f"The checkpoint of step {found.step} of {run.name} was removed by its training while it was read:"
@@ -221,7 +275,7 @@ def with_checkpoint(run: Run, step: int, read: Callable[[Checkpoint], T]) -> T:
 
 def newest_intact(run: Run) -> tuple[Checkpoint | None, list[str]]:
     """Returns the newest set that can be resumed from, and what is wrong with later ones and with manifests."""
-    sets, unreadable = run.manifests()
+    sets, unreadable, _ = run.manifests()
     wrong = list(unreadable.values())
     for checkpoint in reversed(sets):
         sentence = fault(checkpoint)
@@ -259,10 +313,12 @@ def _weights_in(value: Any, path: Path) -> Weights:
     about = about_file(content, path)
     if about is None:
         return _with_run_settings(path, dict(content))
-    whole = {name: t.float() if t.dtype == torch.float16 else t for name, t in content.items()}  # of the example
     config = codec.from_json(about["config"])
     for problem in validation.network_problems(config):  # before a network of that size is built
         raise UserError(f"In the settings that {path} holds, {problem.sentence}", code=problem.code)
+    whole = dict(content)
+    if sum(t.numel() for t in whole.values()) <= architecture.parameters(config.model):  # else `compare` refuses them
+        whole = {name: t.float() if t.dtype == torch.float16 else t for name, t in whole.items()}  # of the example
     return Weights(whole, config, about["step"], about["kind"], about.get("data"))
 
 
@@ -332,53 +388,6 @@ def _with_run_settings(path: Path, tensors: dict[str, Tensor]) -> Weights:
                 kind = next((k for k in checkpoint.weights if checkpoint.path(k).name == path.name), path.stem)
                 return Weights(tensors, run.config, checkpoint.step, kind)
     return Weights(tensors, None, 0, path.stem)
-
-
-def fit(model: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
-    """Loads `tensors` (name -> [...]) into `model`.  Raises UserError naming what differs, and flags that fit."""
-    compare(model, tensors, source)
-    model.load_state_dict(tensors)
-
-
-def compare(model: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
-    """Raises UserError as `fit` does, without loading `tensors` (name -> [...]); `model` may be on the meta device."""
-    wanted = {name: tuple(t.shape) for name, t in model.state_dict().items()}
-    found = {name: tuple(t.shape) for name, t in tensors.items()}
-    if wanted != found:
-        differ = list(dict.fromkeys(n for n in [*wanted, *found] if wanted.get(n) != found.get(n)))
-        name, settings = differ[0], getattr(model, "config", None)
-        flags = infer_config.fitting_flags(found, settings) if isinstance(settings, ModelConfig) else []
-        missing, extra = [n for n in wanted if n not in found], [n for n in found if n not in wanted]
-        if not flags and len(differ) == len(missing) + len(extra):
-            raise UserError(_more_or_fewer(source, missing, extra), code="wrong-weights")
-        others = f" (also {', '.join(differ[1:4])}{', ...' if len(differ) > 4 else ''})" if len(differ) > 1 else ""
-        raise UserError(
-            f"{source} does not fit these settings: {plural(len(differ), 'tensor differs', 'tensors differ')}, first"
-            f" {name}, which is {found.get(name, 'missing')} in the file and {wanted.get(name, 'not expected')}"
-            f" here{others}; use {' '.join(flags) or 'the flags that it was trained with'}.",
-            code="wrong-weights",
-        )
-
-
-def _more_or_fewer(source: str, missing: list[str], extra: list[str]) -> str:
-    """Writes the sentence for shapes that fit and names that do not."""
-
-    def named(names: list[str]) -> str:
-        few = f"{', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
-        return f"the tensor {few}" if len(names) == 1 else f"{len(names)} tensors ({few})"
-
-    lacks = f"lacks {named(missing)} of the network that its other tensors describe" if missing else ""
-    has = f"holds {named(extra)} that improved-diffusion's U-Net does not have" if extra else ""
-    remedy = (
-        "take a whole copy"
-        if missing
-        else (
-            "take a file of such a network, or save the tensors without it"
-            if len(extra) == 1
-            else "take a file of such a network"
-        )
-    )
-    return f"{source} {' and '.join(filter(None, (lacks, has)))}: {remedy}."
 
 
 def _described(

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ddpm.checkpoints import checkpoint_files, infer_config, probe
+from ddpm.checkpoints import checkpoint_files, fitting, infer_config, probe
 from ddpm.config import codec, presets, validation
 from ddpm.config.fields import settings
 from ddpm.config.model import ModelConfig
@@ -63,7 +63,7 @@ def identify(
     _agree_with_shapes(source, shapes, config)
     with torch.device("meta"):
         network = unet.build(config.model)
-    checkpoint_files.compare(network, tensors, source.name)
+    fitting.compare(network, tensors, source.name)
     if config.model.class_cond and hidden:
         if not config.model.num_classes:
             raise UserError(

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ddpm.checkpoints import checkpoint_files, identify, probe
+from ddpm.checkpoints import checkpoint_files, fitting, identify, probe
 from ddpm.checkpoints.checkpoint_files import LoadedCheckpoint, Weights
 from ddpm.checkpoints.weights import FileState
 from ddpm.compute import distributed
@@ -20,7 +20,8 @@ from ddpm.errors import UserError
 from ddpm.models import unet
 from ddpm.models.unet import UNet
 from ddpm.planning.metadata import RecordedCheckpoint
-from ddpm.runs.runs import Checkpoint, Run
+from ddpm.runs.manifests import Checkpoint
+from ddpm.runs.runs import Run
 from ddpm.storage import files
 
 Source = Run | Path | RecordedCheckpoint
@@ -165,6 +166,6 @@ def build_network(
     """
     with torch.device("meta"):
         network = unet.build(config.model)
-    checkpoint_files.compare(network, tensors, source)
+    fitting.compare(network, tensors, source)
     network.load_state_dict({name: t.float().contiguous() for name, t in tensors.items()}, assign=True)
     return network.to(device).eval()

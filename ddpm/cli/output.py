@@ -14,7 +14,8 @@ import numpy as np
 from ddpm.config import fields
 from ddpm.errors import UserError
 from ddpm.runs import jobs
-from ddpm.runs.runs import Checkpoint, Run
+from ddpm.runs.manifests import Checkpoint
+from ddpm.runs.runs import Run
 from ddpm.storage import files
 
 

@@ -121,7 +121,11 @@ def _train(options: argparse.Namespace) -> Output:
 
 def _find(options: argparse.Namespace) -> runs.Run:
     """Finds the run to resume."""
+    from ddpm.training import resume
+
     if options.resume:
+        if run_names.is_name(options.resume) and (options.runs_dir / options.resume).is_dir():
+            resume.restore_settings(runs.Run(options.runs_dir / options.resume))
         return runs.find_run(options.runs_dir, options.resume)
     folder = paths.log_folder()
     if folder is None:
@@ -130,7 +134,9 @@ def _find(options: argparse.Namespace) -> runs.Run:
             " them.",
             code="missing-value",
         )
-    return runs.Run(folder)
+    run = runs.Run(folder)
+    resume.restore_settings(run)
+    return run
 
 
 def _train_here(run: runs.Run, worker: Worker) -> None:

@@ -15,7 +15,8 @@ from ddpm.config.training import Config
 from ddpm.errors import UserError
 from ddpm.formatting import plural
 from ddpm.runs import metrics, openai_folder
-from ddpm.runs.runs import Checkpoint, Run
+from ddpm.runs.manifests import Checkpoint
+from ddpm.runs.runs import Run
 from ddpm.storage import files
 
 PROGRESS, FLAGS = OTHER_FILES = ("progress.csv", "flags.txt")  # next to the checkpoint's files

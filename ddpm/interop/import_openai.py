@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ddpm.checkpoints import checkpoint_files
+from ddpm.checkpoints import checkpoint_files, fitting
 from ddpm.checkpoints.identify import identify
 from ddpm.config import codec, validation
 from ddpm.config.training import Config
@@ -20,10 +20,11 @@ from ddpm.diffusion import losses
 from ddpm.errors import UserError
 from ddpm.formatting import plural
 from ddpm.models import unet
-from ddpm.runs import metrics, openai_folder, run_names, runs
+from ddpm.runs import manifests, metrics, openai_folder, run_names, runs
 from ddpm.runs.jobs import Status
+from ddpm.runs.manifests import Checkpoint
 from ddpm.runs.openai_folder import Files, Folder
-from ddpm.runs.runs import Checkpoint, Run
+from ddpm.runs.runs import Run
 from ddpm.storage import files
 from ddpm.training import warm_start
 
@@ -177,7 +178,7 @@ def _checkpoints(
             with torch.device("meta"):
                 network = unet.build(config.model)
             for kind, tensors in weights.items():
-                checkpoint_files.compare(network, tensors, found.weights[kind].name)
+                fitting.compare(network, tensors, found.weights[kind].name)
         except UserError as error:
             notes.append(f"Step {found.step} is left out: {error}")
             continue
@@ -238,8 +239,8 @@ def _open_in_place(
             checkpoint = Checkpoint(
                 run.folder, found.step, {**listed, state.name: written._asdict()}, length, 0.0, True
             )
-            made.append(checkpoint_files.manifest_path(checkpoint))
-            checkpoint_files.commit(checkpoint)
+            made.append(checkpoint.manifest_path)
+            manifests.commit(checkpoint)
             step = start.step
         last = openai_folder.read_progress(folder.progress).iloc[-1].to_dict() if folder.progress else {}
         made += [run.folder / "status.json", run.folder / "config.json"]

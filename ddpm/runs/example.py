@@ -4,7 +4,6 @@ ddpm/assets/example is a run folder with only an average of the weights, in floa
 `scripts/pack_example.py`.
 """
 
-import secrets
 import shutil
 from pathlib import Path
 
@@ -33,7 +32,7 @@ def provide(runs_dir: Path) -> Run:
                 f"{folder} exists and is not a run, so the example cannot be copied there: move it away.",
                 code="already-exists",
             )
-        building = runs_dir / f"{files.TEMPORARY}{secrets.token_hex(4)}"
+        building = files.temporary_path(folder)
         try:
             for path in sorted(ASSET.rglob("*")):
                 if path.is_file():

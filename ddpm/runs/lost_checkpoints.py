@@ -1,19 +1,17 @@
 """Detects checkpoints that a run has lost, so that training does not overwrite what is left of it."""
 
-import re
 from pathlib import Path
 
 from ddpm.errors import UserError
 from ddpm.runs import metrics
+from ddpm.runs.manifests import FILE
 from ddpm.runs.runs import Run
 from ddpm.runs.worker import Worker
-
-FILE = re.compile(r"(model|ema_.+_|opt|state)(\d{6,})\.pt")  # files of a checkpoint
 
 
 def check(run: Run) -> None:
     """Raises UserError if a run has no checkpoint, but its folder shows that it had one."""
-    saved, unreadable = run.manifests()
+    saved, unreadable, _ = run.manifests()
     if saved:
         return
     begun = {path.stem for path in run.folder.glob("saves/*.begun")}  # these were never complete

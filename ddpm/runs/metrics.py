@@ -10,7 +10,6 @@ import io
 import math
 import os
 import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +17,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from ddpm.storage import files
+from ddpm.storage.files import Written
+from ddpm.storage.line_log import LineLog
 
 OUR_COLUMNS = ("lr", "seconds", "steps_per_second", "param_norm")
 AT_STEP = (
@@ -67,7 +67,7 @@ class MetricWriter:
     """The only writer of a progress.csv.  An existing file keeps its columns."""
 
     def __init__(self, path: Path, columns: Sequence[str] = COLUMNS):
-        self._log = files.LineLog(path, ",".join(columns))
+        self._log = LineLog(path, ",".join(columns))
         self.columns = self._log.header.split(",")
 
     def write(self, values: Mapping[str, float]) -> bool:
@@ -77,6 +77,10 @@ class MetricWriter:
     def sync(self) -> int:
         """Flushes to disk; returns the length in bytes.  Raises files.DiskFull."""
         return self._log.sync()
+
+    def written(self) -> Written:
+        """Flushes to disk; returns length and checksum.  Raises files.DiskFull."""
+        return Written(self._log.sync(), self._log.sha256())
 
     def close(self) -> None:
         """Closes the file."""
@@ -201,13 +205,9 @@ def steps_after(path: Path, offset: int) -> np.ndarray:
 
 
 def _names(header: bytes) -> list[str]:
-    """The columns that a header names; a name that occurs again is numbered, as in a damaged file."""
-    found, seen = list[str](), Counter[str]()
-    for name in header.decode("utf-8-sig", errors="replace").strip().split(","):
-        if name:
-            found.append(f"{name}.{seen[name]}" if seen[name] else name)
-            seen[name] += 1
-    return found
+    names = [name for name in header.decode("utf-8-sig", errors="replace").strip().split(",") if name]
+    first = {name: k for k, name in reversed(list(enumerate(names)))}  # a damaged header may repeat a name
+    return [name if first[name] == k else f"{name}.{k}" for k, name in enumerate(names)]
 
 
 def _parse(lines: bytes, columns: list[str], kept: list[str]) -> tuple[pd.DataFrame, int]:

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import re
-import secrets
 import shlex
 import shutil
 import time
@@ -11,15 +10,16 @@ import unicodedata
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from ddpm import formatting
 from ddpm.config import codec
 from ddpm.config.fields import absolute
 from ddpm.config.training import Config
 from ddpm.errors import UserError
-from ddpm.runs import run_names
+from ddpm.runs import manifests, run_names
 from ddpm.runs.jobs import ACTIVE, Job, guard
+from ddpm.runs.manifests import Checkpoint, Manifests
 from ddpm.runs.results import KINDS, EvaluationJob, SampleJob, SolverBenchmarkJob, TrajectoryJob
 from ddpm.storage import files
 
@@ -27,29 +27,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 TAKEN = ("config.json", "progress.csv", "saves")  # files that show that a folder holds a training
-
-
-class Checkpoint(NamedTuple):
-    """A complete checkpoint: the content of its manifest."""
-
-    folder: Path
-    step: int
-    files: dict[str, dict[str, Any]]  # name -> {"bytes", "sha256"}
-    log_bytes: int  # length of progress.csv at the checkpoint
-    seconds: float  # of training up to the checkpoint
-    theirs: bool = False  # written by another program, in a folder that was opened in place
-
-    @property
-    def weights(self) -> list[str]:
-        """Names of the weights to sample from: model, ema_0.999, ..., averages first."""
-        suffix = f"{self.step:06d}.pt"
-        names = [n.removesuffix(suffix).rstrip("_") for n in self.files if n.endswith(suffix)]
-        return sorted((n for n in names if n.startswith(("ema", "model"))), key=lambda n: n == "model")
-
-    def path(self, weights: str) -> Path:
-        """The file of `model` or `ema_0.999` (or `opt`, `state`)."""
-        separator = "_" if weights.startswith("ema") else ""
-        return self.folder / f"{weights}{separator}{self.step:06d}.pt"
 
 
 class Run(Job):
@@ -135,44 +112,15 @@ class Run(Job):
 
     def checkpoints(self) -> list[Checkpoint]:
         """Complete checkpoints, oldest first."""
-        return self.manifests()[0]
+        return self.manifests().found
 
-    def manifests(self) -> tuple[list[Checkpoint], dict[int, str]]:
-        """Complete checkpoints, oldest first, and by step the errors of manifests that cannot be read."""
-        for _ in range(10):
-            found, wrong, gone = [], {}, False
-            for path in sorted(self.folder.glob("saves/*.json")):
-                if not path.stem.isdecimal():
-                    continue
-                try:
-                    manifest = files.read_json(path)
-                    if manifest is None:  # just replaced by a newer one, which may not have been listed
-                        gone = True
-                        continue
-                    found.append(self._checkpoint(manifest))
-                except UserError as error:
-                    wrong[int(path.stem)] = str(error)
-                except (KeyError, TypeError, ValueError, AttributeError):
-                    wrong[int(path.stem)] = (
-                        f"{path} is not a list of the files of a checkpoint: restore it from a copy, or delete it."
-                    )
-            if not gone:
-                break
-        return sorted(found, key=lambda c: c.step), wrong
-
-    def _checkpoint(self, manifest: Any) -> Checkpoint:
-        """Parses a manifest.  Raises KeyError, TypeError or ValueError if it is invalid."""
-        known = {k: manifest[k] for k in Checkpoint._fields if k in manifest}
-        found = Checkpoint(**{**known, "folder": self.folder})
-        if not all(
-            isinstance(entry["bytes"], int) and isinstance(entry["sha256"], str) for entry in found.files.values()
-        ):
-            raise ValueError
-        return found._replace(step=int(found.step))
+    def manifests(self) -> Manifests:
+        """Complete checkpoints, and by step the errors of manifests that cannot be read."""
+        return manifests.read_all(self.folder)
 
     def checkpoint(self, step: int = 0) -> Checkpoint:
         """The checkpoint of a training step; 0 is the newest.  Raises UserError if there is none."""
-        found, wrong = self.manifests()
+        found, wrong, _ = self.manifests()
         if sentence := wrong.get(step or max(wrong, default=0)) if step or not found else "":
             raise UserError(sentence, code="lost-checkpoints")
         if not found:
@@ -258,7 +206,7 @@ def create_run(runs_dir: Path, name: str, config: Config) -> Run:
         if folder.exists():
             raise UserError(f"{folder} exists already, and is not a run: choose another name.", code="already-exists")
         files.sweep(runs_dir)
-        building = runs_dir / f"{files.TEMPORARY}{secrets.token_hex(4)}"
+        building = files.temporary_path(folder)
         try:
             files.write_json(building / "config.json", codec.to_json(config))
             files.rename(building, folder)

@@ -18,7 +18,7 @@ import psutil
 from ddpm.errors import UserError, as_user_error
 from ddpm.host import cpu_threads
 from ddpm.runs.jobs import FINAL, START_GRACE, Job, State, Status, not_writable
-from ddpm.storage import files, locks
+from ddpm.storage import ballast, files, locks
 
 log = logging.getLogger("ddpm")
 
@@ -119,6 +119,7 @@ class Worker:
             beat=before.beat,
         )
         self.beat(now=True)
+        ballast.load(self.job.folder)
         with contextlib.suppress(ValueError):  # not in the main thread, which alone handles signals
             for number in SIGNALS:
                 if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
@@ -146,6 +147,7 @@ class Worker:
         for number, handler in self._handlers.items():
             signal.signal(number, handler or signal.SIG_DFL)
         cpu_threads.release()
+        ballast.drop(self.job.folder)
         self._lock.close()
         return isinstance(error, Stopped)
 
@@ -172,8 +174,9 @@ class Worker:
         if now or "state" in changes or time.monotonic() - self._written > BEAT_INTERVAL:
             self._written = time.monotonic()
             # A full disk is no reason to stop working; the next heartbeat tries again.
+            write = ballast.write_last_json if self._status.state in FINAL else files.write_json
             with contextlib.suppress(files.DiskFull, OSError):
-                files.write_json(self.job.folder / "status.json", dataclasses.asdict(self._status))
+                write(self.job.folder / "status.json", dataclasses.asdict(self._status))
 
     def poll_requests(self) -> set[str]:
         """New requests since the last call; a request to stop is returned by every call."""

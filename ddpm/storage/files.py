@@ -6,20 +6,29 @@ kill, a full disk or a power cut at any instant leaves either the old file or th
 
 import contextlib
 import errno
+import functools
 import hashlib
 import itertools
 import json
 import os
+import platform
+import re
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, TypeVar
+
+import psutil
 
 from ddpm.errors import UserError, with_filename
 
 TEMPORARY = ".tmp-"  # prefix of the names of unfinished files
+UNFINISHED = re.compile(
+    re.escape(TEMPORARY) + r"(?:(?P<machine>[0-9a-f]{8})(?P<pid>[0-9a-f]{8}))?[0-9a-f]{1,8}(?:-.*)?", re.DOTALL
+)
 
 # Errors of file systems that do not support fsync; they keep what is written as well as they can.
 UNABLE = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOTTY}
@@ -31,9 +40,12 @@ class DiskFull(UserError):
     """There was no room to write a file; an earlier file of that name is untouched."""
 
     def __init__(self, path: Path):
+        free = ""
+        with contextlib.suppress(OSError):  # of a disk that answers no more
+            free = f" ({free_bytes(path.parent) / 1e6:.0f} MB free)"
         super().__init__(
-            f"No room to write {path.name} in {path.parent} ({free_bytes(path.parent) / 1e6:.0f} MB free): "
-            "free some space and try again; everything saved before is intact.",
+            f"No room to write {path.name} in {path.parent}{free}: free some space and try again;"
+            " everything saved before is intact.",
             code="disk-full",
         )
 
@@ -71,7 +83,8 @@ class _Hashing:
         self.file.flush()
 
 
-def _is_full(error: OSError | None) -> bool:
+def is_full(error: OSError | None) -> bool:
+    """True for the errors of a disk, or a share of it, without room."""
     return error is not None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -92,12 +105,12 @@ def sync_folder(folder: Path) -> None:
         return
     try:
         with with_filename(folder):
-            _flush(handle)
+            flush(handle)
     finally:
         os.close(handle)
 
 
-def _flush(handle: int) -> None:
+def flush(handle: int) -> None:
     """Flushes an open file or folder to disk, where the file system supports it."""
     try:
         os.fsync(handle)
@@ -112,7 +125,7 @@ def write(path: Path, save: Callable[[Any], object], durable: bool = True) -> Wr
     durable: flush to disk first.  False is much faster for thousands of files that can be written again, but a power
     cut may leave the last ones empty.  Returns size and checksum.  Raises DiskFull and leaves `path` unchanged.
     """
-    temporary = path.with_name(f"{TEMPORARY}{secrets.token_hex(4)}-{path.name}")
+    temporary = temporary_path(path)
     target = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -121,7 +134,7 @@ def write(path: Path, save: Callable[[Any], object], durable: bool = True) -> Wr
             save(target)
             file.flush()
             if durable:
-                _flush(file.fileno())
+                flush(file.fileno())
             if os.fstat(file.fileno()).st_size != target.bytes:
                 raise OSError(errno.ENOSPC, "fewer bytes reached the disk than were written")
         _retry_on_windows(lambda: os.replace(temporary, path))
@@ -131,7 +144,7 @@ def write(path: Path, save: Callable[[Any], object], durable: bool = True) -> Wr
         cause = error if isinstance(error, OSError) else target.error if target else None
         if cause is None:
             raise
-        if _is_full(cause):
+        if is_full(cause):
             raise DiskFull(path) from error
         if cause.filename is None or str(cause.filename) == str(temporary):
             cause.filename, cause.filename2 = str(path), None
@@ -156,7 +169,7 @@ def rename(old: Path, new: Path) -> None:
     """Renames a file or folder on the same disk in one step; a file is flushed first."""
     if old.is_file():
         with open(old, "rb+") as file, with_filename(old):
-            _flush(file.fileno())
+            flush(file.fileno())
     _retry_on_windows(lambda: os.replace(old, new) if old.is_file() else os.rename(old, new))
     for folder in {old.parent, new.parent}:
         sync_folder(folder)
@@ -168,18 +181,52 @@ def link(target: Path, path: Path) -> None:
     sync_folder(path.parent)
 
 
-def appending(path: Path) -> BinaryIO:
+def appending(path: Path, buffering: int = -1) -> BinaryIO:
     """Opens `path` for appending, and creates it if it does not exist: logs, downloads, locks."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    return open(path, "ab+")
+    return open(path, "ab+", buffering)
+
+
+@functools.cache
+def _machine() -> str:
+    """Eight hex digits that name this start of this machine: a process number means something within it alone."""
+    try:
+        start = Path("/proc/sys/kernel/random/boot_id").read_text()
+    except OSError:
+        start = ""
+    return f"{zlib.crc32((platform.node() + start).encode()):08x}"
+
+
+def temporary_path(path: Path) -> Path:
+    """A new name for an unfinished file or folder, next to `path`; it tells `sweep` which process it belongs to."""
+    return path.with_name(f"{TEMPORARY}{_machine()}{os.getpid():08x}{secrets.token_hex(4)}-{path.name[-40:]}")
 
 
 def sweep(folder: Path, seconds: float = 60.0) -> None:
-    """Removes temporary files of killed writers from `folder` that are older than `seconds`."""
+    """Removes from `folder` the temporary files of processes that have ended.
+
+    Those of other machines, and of earlier versions, are removed once they are older than `seconds`.
+    """
     for path in folder.glob(f"{TEMPORARY}*"):
+        if not (name := UNFINISHED.fullmatch(path.name)):
+            continue
         with contextlib.suppress(OSError):  # it may just have been renamed to its final name
-            if time.time() - path.stat().st_mtime > seconds:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            here = name["machine"] == _machine()
+            ended = not psutil.pid_exists(int(name["pid"], 16)) if here else None
+            if ended or (ended is None and time.time() - path.lstat().st_mtime > seconds):
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+def remove_all(paths: Iterable[Path]) -> None:
+    """Removes files, as far as they exist.  Raises the first OSError after the others are removed."""
+    errors = []
+    for path in paths:
+        try:
+            _retry_on_windows(lambda path=path: path.unlink(missing_ok=True))  # type: ignore[misc]
+        except OSError as error:
+            errors.append(error)
+    if errors:
+        raise errors[0]
 
 
 def write_bytes(path: Path, data: bytes, durable: bool = True) -> Written:
@@ -255,95 +302,13 @@ def read_json(path: Path) -> Any | None:
         ) from error
 
 
-def sha256(path: Path) -> str:
-    """SHA-256 of a file in hex, read in pieces."""
+def sha256(path: Path, most: int | None = None) -> str:
+    """SHA-256 of a file, or of its first `most` bytes, in hex, read in pieces."""
     with open(path, "rb") as file, with_filename(path):
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-class LineLog:
-    """Append-only text file of whole lines, with one writer and any number of readers.
-
-    A line that a crash left incomplete is removed when the file is opened again.  If the disk is full, a line waits
-    in memory and is written with the next one: logging never ends training.  header: the first line, if any.
-    """
-
-    def __init__(self, path: Path, header: str = ""):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.path = path
-        self.header = header  # or the first line that the file already has
-        self._file = open(path, "ab+", buffering=0)
-        with with_filename(path):
-            self._length = _end_of_last_line(self._file)
-            self._file.truncate(self._length)
-        self._waiting = b""
-        if self._length == 0:
-            if header:
-                self.append(header)
-            sync_folder(path.parent)
-        elif header:
-            with open(path, "rb") as file:
-                self.header = file.readline().decode("utf-8-sig", errors="replace").rstrip("\r\n")
-
-    def cut(self, over: Callable[[str], bool]) -> None:
-        """Removes lines from the end of the file while `over(line)` is true."""
-        while self._length:
-            start = max(0, self._length - 65536)
-            self._file.seek(start)
-            before, end, last = self._file.read(self._length - start - 1).rpartition(b"\n")
-            if start and not end:
-                raise UserError(
-                    f"{self.path} has a line of more than 64 kB, not one of this program: move the file away.",
-                    code="wrong-file",
-                )
-            if not over(last.decode(errors="replace")):
-                break
-            self._length = start + len(before + end)
-        self._file.truncate(self._length)
-
-    def append(self, line: str) -> bool:
-        """Writes the line with one system call; False if the disk is full and the line waits in memory."""
-        self._waiting += line.encode(errors="backslashreplace") + b"\n"
-        try:
-            with with_filename(self.path):
-                self._drain()
-        except OSError as error:
-            if not _is_full(error):
-                raise
-        return not self._waiting
-
-    def sync(self) -> int:
-        """Flushes to disk and returns the flushed length in bytes.  Raises DiskFull while lines wait in memory."""
-        try:
-            with with_filename(self.path):
-                self._drain()
-                _flush(self._file.fileno())
-        except OSError as error:
-            if _is_full(error):
-                raise DiskFull(self.path) from error
-            raise
-        return self._length
-
-    def _drain(self) -> None:
-        written = self._file.write(self._waiting) if self._waiting else 0
-        if written != len(self._waiting):
-            self._file.truncate(self._length)  # so that readers do not keep seeing half a line
-            raise OSError(errno.ENOSPC, "short write")
-        self._length += len(self._waiting)
-        self._waiting = b""
-
-    def close(self) -> None:
-        self._file.close()
-
-
-def _end_of_last_line(file: Any) -> int:
-    """Length of `file` in bytes up to and including its last newline."""
-    end = file.seek(0, os.SEEK_END)
-    while end > 0:
-        start = max(0, end - 65536)
-        file.seek(start)
-        found = file.read(end - start).rfind(b"\n")
-        if found >= 0:
-            return start + found + 1
-        end = start
-    return 0
+        if most is None:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+        found = hashlib.sha256()
+        while most > 0 and (block := file.read(min(most, 2**20))):
+            found.update(block)
+            most -= len(block)
+        return found.hexdigest()

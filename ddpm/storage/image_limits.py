@@ -21,6 +21,7 @@ LARGE = 2**24  # pixels above which an image is compared with the free memory
 BYTES_PER_PIXEL = (
     12  # that decoding and converting an image take at most: the image, one in another mode, a reduced one
 )
+SPARSE = 200  # pixels of a large image for a byte of its file, beyond which it is refused: one of a single colour
 BYTES_PER_FILE_PIXEL = 8  # of an uncompressed image of four channels of 16 bits: longer files hold something else
 MOST_NOTES, MOST_NOTE_BYTES = 64, 2**22  # metadata chunks of a PNG that are read; each may unpack to a megabyte
 MOST_CHUNKS = 2**17  # of a PNG; 64 million pixels need 25,000 of the usual size
@@ -88,6 +89,14 @@ def check_bytes(size: int, path: Path | str) -> None:
 def check_header(image: Image.Image, file: IO[bytes], path: Path | str) -> None:
     """Raises UserError for an image whose header was read, if decoding it would take too much.  See the constants."""
     check_pixels(image.width, image.height, str(path))
+    pixels, size = image.width * image.height, file.seek(0, os.SEEK_END)
+    if pixels > max(LARGE, SPARSE * size) and not os.environ.get(VARIABLE, "").strip():
+        raise UserError(
+            f"{path} has {image.width:,} x {image.height:,} pixels in {size:,} bytes, and an image of more than"
+            f" {LARGE / 1e6:,.0f} million has at least one for {SPARSE} pixels: make it smaller, remove it, or set"
+            f" the environment variable {VARIABLE} to the pixels that an image may have.",
+            code="image-too-large",
+        )
     match image.format:
         case "TIFF":
             tags = image.tag_v2  # type: ignore[attr-defined]

@@ -7,8 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from ddpm.errors import UserError, as_user_error
 from ddpm.runs.metrics import MetricWriter
-from ddpm.storage import files
+from ddpm.storage.files import Written
+from ddpm.storage.line_log import LineLog
 
 log = logging.getLogger("ddpm")
 
@@ -30,7 +32,7 @@ class JsonWriter:
     """
 
     def __init__(self, folder: Path, step: int):
-        self._log = files.LineLog(folder / "progress.json")
+        self._log = LineLog(folder / "progress.json")
         self._log.cut(lambda line: _step_of(line) > step)
 
     def write(self, row: Mapping[str, float]) -> None:
@@ -78,6 +80,8 @@ class RunLog:
 
     def __init__(self, folder: Path, columns: Sequence[str], formats: Sequence[str], step: int):
         self.csv = MetricWriter(folder / "progress.csv", columns)
+        self._synced = Written(0, "")
+        self._waits = False  # whether rows of progress.csv wait in memory
         self._others: dict[str, Writer] = {}
         makers: dict[str, tuple[str, Callable[[], Writer]]] = {
             "progress.json": ("json", lambda: JsonWriter(folder, step)),
@@ -92,7 +96,13 @@ class RunLog:
 
     def write(self, row: Mapping[str, float]) -> str:
         """Writes a row; returns a sentence for the status where something went wrong."""
-        wrong = "" if self.csv.write(row) else "The disk is full: log lines wait in memory. Free some space."
+        try:
+            wrong = "" if self.csv.write(row) else "The disk is full: log lines wait in memory. Free some space."
+        except OSError as error:
+            wrong = f"{as_user_error(error)} Its lines wait in memory, and training goes on."
+        if wrong and not self._waits:
+            log.warning(wrong)
+        self._waits = bool(wrong)
         for name, writer in list(self._others.items()):
             try:
                 writer.write(row)
@@ -109,9 +119,18 @@ class RunLog:
         log.warning(sentence)
         return sentence
 
-    def sync(self) -> int:
-        """progress.csv on disk; returns its length in bytes.  Raises files.DiskFull."""
-        return self.csv.sync()
+    def sync(self) -> Written:
+        """Flushes progress.csv; returns the length and checksum of what is on disk.
+
+        Where that fails it is said, and what was flushed before is returned: a checkpoint is saved all the same.
+        """
+        try:
+            self._synced = self.csv.written()
+        except (UserError, OSError) as error:
+            log.warning(
+                "%s Its newest lines wait in memory.", as_user_error(error) if isinstance(error, OSError) else error
+            )
+        return self._synced
 
     def close(self) -> None:
         """Let go of all files."""

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ddpm.checkpoints import checkpoint_files
+from ddpm.checkpoints import checkpoint_files, fitting
 from ddpm.compute import distributed
 from ddpm.config import objectives
 from ddpm.config.tasks import SampleConfig
@@ -22,13 +22,14 @@ from ddpm.errors import UserError, as_user_error
 from ddpm.formatting import plural
 from ddpm.models import backend
 from ddpm.planning import low_res
+from ddpm.runs.manifests import Checkpoint
 from ddpm.runs.metrics import columns_for
-from ddpm.runs.runs import Checkpoint, Run
+from ddpm.runs.runs import Run
 from ddpm.runs.worker import Stopped, Worker
 from ddpm.sampling import engine
 from ddpm.sampling.request import resolve_request
 from ddpm.storage import files, images
-from ddpm.training import resume, warm_start
+from ddpm.training import resume, saving, warm_start
 from ddpm.training.log_writers import RunLog
 from ddpm.training.trainer import Means, Report, Trainer
 
@@ -123,8 +124,10 @@ class TrainingLoop:
 
         The main process reads for all.
         """
-        found = distributed.run_on_main(lambda: resume.newest(self.run))
-        self.worker.beat(saved=found.step if found else 0)
+        newest = distributed.run_on_main(lambda: resume.newest(self.run))
+        found, self.bad = newest.checkpoint, set(newest.bad)
+        self.notices = f"{newest.notice} {self.notices}".strip()
+        self.worker.beat(saved=found.step if found else 0, warning=self.notices)
         if found is None:
             if self.config.train.resume_checkpoint:
                 self._begin_from(Path(self.config.train.resume_checkpoint))
@@ -139,7 +142,7 @@ class TrainingLoop:
             for kind in self.trainer.weights()
             if kind in found.weights
         }
-        checkpoint_files.fit(self.trainer.model, weights["model"], found.path("model").name)
+        fitting.fit(self.trainer.model, weights["model"], found.path("model").name)
         optimizer = found.path("opt").name in found.files
         read = distributed.run_on_main(lambda: checkpoint_files.read(found.path("opt")) if optimizer else None)
         self.trainer.load(weights, read, state["trainer"])
@@ -168,7 +171,7 @@ class TrainingLoop:
     def _begin_from(self, path: Path) -> None:
         """Begins with the weights of a file, the averages and the optimiser next to it, and its number of steps."""
         start = distributed.run_on_main(lambda: warm_start.start_from(path, self.config))
-        checkpoint_files.fit(self.trainer.model, start.weights["model"], path.name)
+        fitting.fit(self.trainer.model, start.weights["model"], path.name)
         self.trainer.load(start.weights, start.optimizer, start.state)
         for sentence in start.notes:
             log.info("%s", sentence)
@@ -220,7 +223,7 @@ class TrainingLoop:
                 self.worker.beat(state="stopping", message="Saving")
             save = step % train.save_interval == 0 or last or stop or "save" in asked or save_due
             if save:
-                self._save(must=last or stop)
+                self._save(report, must=last or stop)
             if (train.sample_interval and (step % train.sample_interval == 0 or last)) or "sample" in asked:
                 self._preview(stopping=stop)
             if stop:
@@ -233,7 +236,7 @@ class TrainingLoop:
                     self._end_finished()
                 else:
                     if not save or self.save_is_due():
-                        self._save(must=True)
+                        self._save(report, must=True)
                     self._end_stopped(step)
                 raise
         self._end_finished()
@@ -285,8 +288,8 @@ class TrainingLoop:
         saved = self.run.checkpoints()
         return f"the checkpoint of step {saved[-1].step} is intact" if saved else "nothing was saved before it"
 
-    def _divergence_error(self, report: Report) -> UserError:
-        if report.lg_loss_scale is not None:
+    def _divergence_error(self, report: Report, what: str = "gradient") -> UserError:
+        if report.lg_loss_scale is not None and what == "gradient":
             return UserError(
                 f"The gradient of step {report.step} was not a number in fp16, with a loss scale of 2 to the power of "
                 f"{report.lg_loss_scale:.0f} even, so training ended; {self._kept()}: "
@@ -294,7 +297,7 @@ class TrainingLoop:
                 code="diverged",
             )
         return UserError(
-            f"The gradient of step {report.step} was not a number, so training ended; {self._kept()}: "
+            f"The {what} of step {report.step} was not a number, so training ended; {self._kept()}: "
             "start a new run with a lower lr, or with grad_clip 1.",
             code="diverged",
         )
@@ -306,8 +309,10 @@ class TrainingLoop:
     def save_is_due(self) -> bool:
         return 0 < self.save_again_at < time.monotonic()
 
-    def _save(self, must: bool) -> None:
+    def _save(self, report: Report, must: bool) -> None:
         """Saves a checkpoint.  If the disk is full it is tried again later, unless it `must` be saved now."""
+        if report.applied and not all(values.isfinite().all() for values in report.losses.values()):
+            raise self._divergence_error(report, "loss")
         state = {"trainer": self.trainer.state(), "means": self.means.state(), "images": self.images}
         state["data"] = lineage.to_json(self.dataset.digest)
         if self.train_ids is not None:
@@ -316,30 +321,23 @@ class TrainingLoop:
 
     def _write(self, state: dict[str, Any], must: bool) -> None:
         assert self.metrics is not None, "the main process writes"
-        try:
-            checkpoint_files.save(
-                self.run,
-                self.trainer.step,
-                self.trainer.weights(),
-                self.trainer.optimizer.state_dict(),
-                state,
-                self.metrics.sync(),
-                self.seconds,
-            )
-        except (files.DiskFull, OSError) as error:
+        waits = saving.MUST_WAITS if must else ()
+        if error := saving.try_to_save(self.run, self.trainer, state, self.metrics.sync(), self.seconds, waits):
             if must:
-                raise
+                lost = f"Step {self.trainer.step} was not saved, and {self._kept()}"
+                raise UserError(f"{error} {lost}: resume the run once that is mended.", code=error.code)
             self.save_again_at = time.monotonic() + SAVE_RETRY
-            sentence = f"{_in_words(error)} Training continues, and tries again in a minute."
+            sentence = f"{error} Training continues, and tries again in a minute."
             self.worker.beat(warning=sentence, now=True)
             log.warning("%s", sentence)
             return
         self.save_again_at = 0.0
         self.worker.beat(saved=self.trainer.step)
+        self.bad.discard(self.trainer.step)
         try:
-            checkpoint_files.prune(self.run, self.config.train.keep_checkpoints)
-        except OSError as error:
-            log.warning("%s Earlier checkpoints stay for now.", _in_words(error))
+            checkpoint_files.prune(self.run, self.config.train.keep_checkpoints, self.bad)
+        except OSError as refused:
+            log.warning("%s Earlier checkpoints stay for now.", _in_words(refused))
         self.worker.beat(warning=self.notices, now=True)
         log.info("Saved the checkpoint of step %d", self.trainer.step)
 

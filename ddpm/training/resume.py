@@ -2,7 +2,8 @@
 
 import logging
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from ddpm.checkpoints import checkpoint_files
 from ddpm.config import codec
@@ -12,9 +13,10 @@ from ddpm.data.lineage import Remedy
 from ddpm.data_sets import DATA_SETS
 from ddpm.errors import UserError
 from ddpm.runs import lost_checkpoints
-from ddpm.runs.runs import Checkpoint, Run
+from ddpm.runs.manifests import Checkpoint
+from ddpm.runs.runs import Run
 from ddpm.runs.worker import Worker
-from ddpm.storage import paths
+from ddpm.storage import files, paths
 from ddpm.training import warm_start
 
 log = logging.getLogger("ddpm")
@@ -73,18 +75,29 @@ def remedy(run: Run, found: Checkpoint) -> Remedy:
     return Remedy(f"R{elsewhere(run)[1:]}, or b{anew}", f"B{anew}")
 
 
-def newest(run: Run) -> Checkpoint | None:
-    """The checkpoint to go on from; None for a run that has saved nothing yet.
+class Newest(NamedTuple):
+    """What a run goes on from."""
 
-    Raises UserError where all steps are done, and where nothing whole is left of what was saved.
+    checkpoint: Checkpoint | None  # None for a run that has saved nothing yet
+    notice: str = ""  # what is wrong with later checkpoints, and with config.json and progress.csv; empty without any
+    bad: frozenset[int] = frozenset()  # steps of checkpoints that cannot be gone on from
+
+
+def newest(run: Run) -> Newest:
+    """Finds the checkpoint to go on from, and removes what was left of unfinished ones.
+
+    Raises UserError where all steps are done, where nothing whole is left of what was saved, and where a newer version
+    saved.
     """
     lost_checkpoints.check(run)
+    if newer := run.manifests().newer:
+        raise UserError(run.manifests().wrong[max(newer)], code="newer-format")
     found, wrong = checkpoint_files.newest_intact(run)
-    for sentence in wrong:
-        log.warning("%s", sentence)
     if found is None:
         if not wrong:
-            return None
+            return Newest(None)
+        for sentence in wrong:
+            log.warning("%s", sentence)
         weights = ((c, c.path(kind).name) for c in run.checkpoints() for kind in c.weights)
         good = {name for c, name in weights if not checkpoint_files.fault(c, name)}
         raise UserError(
@@ -97,4 +110,66 @@ def newest(run: Run) -> Checkpoint | None:
     last = lost_checkpoints.last_saved_step(run)
     if found.step < last and not wrong:
         log.warning("The checkpoint of step %d is not there any more.", last)
-    return found
+    notes = [f"{' '.join(wrong)} The run goes back to step {found.step}."] if wrong else []
+    notes += filter(None, (checkpoint_files.log_damage(found), _changed_settings(run, found)))
+    for sentence in notes:
+        log.warning("%s", sentence)
+    checkpoint_files.sweep_unfinished(run)
+    bad = {c.step for c in run.checkpoints() if c.step > found.step}
+    return Newest(found, " ".join(notes), frozenset(bad))
+
+
+def _changed_settings(run: Run, found: Checkpoint) -> str:
+    """Names in a sentence the settings in config.json that are not those of a checkpoint; empty where all are."""
+    path = run.folder / "config.json"
+    if not found.config_sha256 or files.sha256(path) == found.config_sha256:
+        return ""
+    then = checkpoint_files.load_weights(found.path("model")).config
+    if then is None or then == (now := Run(run.folder).config):
+        return ""
+    before, after = codec.to_json(then), codec.to_json(now)
+    changed = [
+        f"{name} {value!r} (was {before[part][name]!r})"
+        for part in codec.SECTIONS
+        for name, value in after[part].items()
+        if value != before[part][name]
+    ]
+    return (
+        f"{path} was changed after step {found.step}: {', '.join(changed) or 'class_names'}; training goes on with it."
+    )
+
+
+def _is_newer(config: Path) -> bool:
+    """Whether the settings in a config.json are of a newer version."""
+    try:
+        data = files.read_json(config)
+    except UserError:
+        return False
+    number = data.get("format") if isinstance(data, dict) else None
+    return type(number) is int and number > codec.FORMAT
+
+
+def restore_settings(run: Run) -> None:
+    """Writes config.json anew from the newest whole checkpoint where it is lost or damaged.
+
+    A damaged one is kept under another name.  Nothing is done where no file holds the settings, or where a newer
+    version wrote them.
+    """
+    path, code = run.folder / "config.json", ""
+    try:
+        Run(run.folder).with_config()
+    except UserError as error:
+        code = error.code
+    if not code or _is_newer(path) or run.manifests().newer:
+        return
+    for checkpoint in reversed(run.checkpoints()):
+        if code == "unknown-setting" and path.exists() and files.sha256(path) == checkpoint.config_sha256:
+            return  # as it was saved, by a newer version
+        for file in map(checkpoint.path, () if checkpoint.theirs else checkpoint.weights):
+            if not checkpoint_files.fault(checkpoint, file.name) and (
+                config := checkpoint_files.load_weights(file).config
+            ):
+                checkpoint_files.set_aside(path)
+                files.write_json(path, codec.to_json(config))
+                log.warning("%s was lost or damaged: it is written anew, with the settings in %s.", path, file.name)
+                return

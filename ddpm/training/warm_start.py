@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ddpm.checkpoints import checkpoint_files, probe
+from ddpm.checkpoints import checkpoint_files, fitting, probe
 from ddpm.checkpoints.checkpoint_files import Weights
 from ddpm.checkpoints.identify import identify
 from ddpm.compute import distributed
@@ -149,7 +149,7 @@ def check_start(config: Config) -> Config:
             config = codec.replace(config, {"num_classes": classes})
     with torch.device("meta"):
         network = unet.build(config.model)
-    checkpoint_files.compare(network, tensors, path.name)
+    fitting.compare(network, tensors, path.name)
     if known := _known(path, start.config):
         _same_process(path, known, config)
     else:

@@ -7,7 +7,8 @@ import streamlit as st
 from ddpm.config import fields
 from ddpm.config.tasks import FromCheckpoint
 from ddpm.runs.jobs import ACTIVE
-from ddpm.runs.runs import Checkpoint, Run
+from ddpm.runs.manifests import Checkpoint
+from ddpm.runs.runs import Run
 from pages.ui.components import setting_widgets
 from pages.ui.frame import layout
 

@@ -13,7 +13,7 @@ from ddpm.data import datasets
 from ddpm.data_sets import DATA_SETS
 from ddpm.errors import UserError, writable
 from ddpm.planning import timesteps
-from ddpm.runs.runs import Checkpoint
+from ddpm.runs.manifests import Checkpoint
 from pages.ui.components import setting_widgets
 from pages.ui.forms import checkpoint_form, data_form
 

@@ -12,7 +12,8 @@ from ddpm.config.training import Config
 from ddpm.config.validation import Problem
 from ddpm.errors import UserError
 from ddpm.planning import classes, resolve, summary
-from ddpm.runs.runs import Checkpoint, Run
+from ddpm.runs.manifests import Checkpoint
+from ddpm.runs.runs import Run
 from pages.ui.components import setting_widgets
 from pages.ui.forms import checkpoint_form, inputs_form, sampler_form, super_res
 from pages.ui.forms.sampler_form import FIELDS, FIRST_STEPS, FORM

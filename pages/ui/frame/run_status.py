@@ -9,7 +9,8 @@ import streamlit as st
 from ddpm.formatting import clock, duration
 from ddpm.runs import metrics
 from ddpm.runs.jobs import ACTIVE, State, Status
-from ddpm.runs.runs import Checkpoint, Run
+from ddpm.runs.manifests import Checkpoint
+from ddpm.runs.runs import Run
 from pages.ui.frame import layout
 from pages.ui.frame.run_store import RunView
 

@@ -17,8 +17,9 @@ from ddpm.planning import classes, solver_grid, summary
 from ddpm.planning.solver_grid import GridResult
 from ddpm.runs import launch
 from ddpm.runs.jobs import ACTIVE
+from ddpm.runs.manifests import Checkpoint
 from ddpm.runs.results import SolverBenchmarkJob
-from ddpm.runs.runs import Checkpoint, Run
+from ddpm.runs.runs import Run
 from ddpm.solvers import SOLVERS
 from ddpm.spacings import SPACINGS
 from ddpm.storage import image_files

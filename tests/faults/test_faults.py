@@ -1,25 +1,14 @@
 """Whatever call of the system fails: a sentence or a box, no traceback, and nothing that was saved is lost.
 
-Each kind of call on each role of file fails once, the errors in turn; `python tests/fault_harness.py` tries them all.
+Each kind of call on each role of file fails once, the errors in turn; `python tests/faults/harness.py` tries them all.
 """
 
 from collections import Counter
-from collections.abc import Iterator
 
-import fault_harness
 import pytest
-from fault_harness import Case, Server
 
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    folder = tmp_path_factory.mktemp("faults")
-    library = fault_harness.shim(folder)
-    if library is None:
-        pytest.skip("this needs Linux and a C compiler")
-    server = Server(library, folder / "server")
-    yield server
-    server.close()
+from faults import harness
+from faults.harness import Case, Server
 
 
 @pytest.mark.slow
@@ -35,8 +24,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 )
 def test_every_call_may_fail(scenario: str, without: tuple[str, ...], server: Server) -> None:
     calls = server.calls(scenario)
-    outcomes: dict[Case, fault_harness.Outcome] = {}
-    for case in fault_harness.first_of_each(calls, scenario, without):
+    outcomes: dict[Case, harness.Outcome] = {}
+    for case in harness.first_of_each(calls, scenario, without):
         outcomes[case] = server.run(case)
     bad = {case: outcome for case, outcome in outcomes.items() if outcome.kind not in ("well", "sentence", "box")}
     assert not bad

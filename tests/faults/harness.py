@@ -1,9 +1,9 @@
 """Each system call of a short training, a sampling and a page fails in turn, and what comes of it is looked at.
 
-    python tests/fault_harness.py [SCENARIO ...]    every call with every error: a table; takes a while
+    python tests/faults/harness.py [SCENARIO ...]    every call with every error: a table; takes a while
 
 A process that has loaded everything forks for each case, so that a case takes a fraction of a second.  Its files lie
-in one folder, and tests/fault_shim.c makes the k-th call of a kind on one of them fail.
+in one folder, and shim.c makes the k-th call of a kind on one of them fail, or the k-th that changes something.
 """
 
 import argparse
@@ -29,8 +29,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-ROOT = Path(__file__).resolve().parents[1]
-SHIM = Path(__file__).with_name("fault_shim.c")
+ROOT = Path(__file__).resolve().parents[2]
+SHIM = Path(__file__).with_name("shim.c")
 ERRORS = ("EACCES", "EIO", "ENOSPC", "ENOLCK", "EINVAL", "ENOTSUP", "EROFS", "EMFILE")
 PATIENCE = 120.0  # seconds until a case counts as hanging
 
@@ -66,6 +66,19 @@ def shim(folder: Path) -> Path | None:
     path = folder / "shim.so"
     done = subprocess.run([compiler, "-O1", "-shared", "-fPIC", "-o", path, SHIM, "-ldl"], capture_output=True)
     return path if done.returncode == 0 else None
+
+
+HOW = {"kill": 1, "cut": 2, "once": 3, "lasting": 4, "short": 5, "full": 6}  # as shim.c numbers them
+RAW = re.compile(r"enforce fail|inline_container|PytorchStream|iostream error")  # torch's own words about files
+
+
+class Point(NamedTuple):
+    """What becomes of the k-th call of a training that changes something."""
+
+    how: str  # a key of HOW: the process is killed before it or half way through a write; it fails, or it and all later
+    # ones do; it writes a part; the disk is full from then on
+    k: int
+    error: str = "EIO"
 
 
 class Server:
@@ -108,6 +121,25 @@ class Server:
     def run(self, case: Case) -> Outcome:
         """What comes of a case."""
         return Outcome(*self._ask("run", *case))
+
+    def changes(self) -> int:
+        """How many calls of a whole training change something."""
+        return int(self._ask("changes"))
+
+    def point(self, point: Point) -> str:
+        """What a training that is resumed afterwards has lost by it, against an undisturbed one; empty if nothing."""
+        return str(self._ask("point", *point))
+
+    def damage(self, name: str, offset: int, bit: int) -> str:
+        """What comes of a bit of a file of a stopped run that is another; bit < 0: the file ends there.
+
+        Empty where it is noticed, and nothing is lost.
+        """
+        return str(self._ask("damage", name, offset, bit))
+
+    def sizes(self) -> dict[str, int]:
+        """The files of that run, and their sizes."""
+        return dict(self._ask("sizes"))
 
     def close(self) -> None:
         assert self._process.stdin
@@ -166,6 +198,32 @@ SCENARIOS: dict[str, Callable[[Path], tuple[str, str]]] = {
 }
 
 
+LONG = ("--total_steps", "6", "--keep_checkpoints", "2", "--run", "new", *RUNS)
+WHOLE = command("train", "--data_dir", "{}/data", *TINY.split(), *LONG)
+RESUMED = command("train", "--resume", "new", *RUNS)
+
+
+def STOPPED(folder: Path) -> tuple[str, str]:
+    """A training that is stopped after four of six steps."""
+    from ddpm.runs.worker import Worker
+
+    poll_requests = Worker.poll_requests
+    Worker.poll_requests = lambda self: {  # type: ignore[method-assign]
+        *poll_requests(self),
+        *(["stop"] if self.status.step == 4 else []),
+    }
+    return WHOLE(folder)
+
+
+def without_waiting() -> None:
+    """No second passes between two tries."""
+    from ddpm.storage import ballast
+    from ddpm.training import saving
+
+    ballast.WAITS = (0.0, 0.01, 0.02)
+    saving.MUST_WAITS = (0.01, 0.02)
+
+
 GOES_ON = {"train": "new", "resume": "r"}  # the run that is resumed after it, if there is one
 
 
@@ -176,6 +234,7 @@ class Stage:
         self.template, self.folder, self.log = folder / "template", folder / "stage", folder / "said.txt"
         self.shim = ctypes.CDLL(None)
         self.shim.calls.restype = ctypes.c_char_p
+        self.shim.changed.restype = ctypes.c_long
         for name in ("CACHE", "SHARES", "RUNS"):
             os.environ[f"DDPM_{name}"] = str(self.folder / name.lower())
         os.environ["TMPDIR"] = str(self.folder / "tmp")
@@ -215,7 +274,9 @@ class Stage:
         shutil.rmtree(self.folder, ignore_errors=True)
         shutil.copytree(self.template, self.folder)
 
-    def _fork(self, play: Callable[[Path], tuple[str, str]], case: Case | None) -> tuple[str, str, bool, list[str]]:
+    def _fork(
+        self, play: Callable[[Path], tuple[str, str]], case: Case | Point | None
+    ) -> tuple[str, str, int, list[str]]:
         """Play in a process of its own: how it ended, what was said, whether the fault came about, the calls."""
         reading, writing = os.pipe()
         child = os.fork()
@@ -232,7 +293,7 @@ class Stage:
                 os.killpg(child, signal.SIGKILL)
             os.waitpid(child, 0)
 
-    def _answer(self, reading: int) -> tuple[str, str, bool, list[str]]:
+    def _answer(self, reading: int) -> tuple[str, str, int, list[str]]:
         deadline, answer = time.monotonic() + PATIENCE, b""
         while True:
             ready, _, _ = select.select([reading], [], [], max(0.0, deadline - time.monotonic()))
@@ -251,7 +312,7 @@ class Stage:
         said = f"{words}\n{said}"
         return ("traceback" if "Traceback" in said else kind), said, fired, calls
 
-    def _played(self, play: Callable[[Path], tuple[str, str]], case: Case | None, writing: int) -> None:
+    def _played(self, play: Callable[[Path], tuple[str, str]], case: Case | Point | None, writing: int) -> None:
         answer: tuple[str, str] = ("traceback", "")
         try:
             log = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
@@ -259,22 +320,80 @@ class Stage:
                 os.dup2(log, number)
             sys.stdout = io.TextIOWrapper(io.FileIO(1, "w", closefd=False), write_through=True)
             sys.stderr = io.TextIOWrapper(io.FileIO(2, "w", closefd=False), write_through=True)
-            call = case.call if case else ""
-            self.shim.arm(
-                os.fsencode(self.folder),
-                call.encode(),
-                case.k if case else 0,
-                getattr(errno, case.error) if case else 0,
-            )
+            if isinstance(case, Point):
+                without_waiting()
+                where, number = os.fsencode(self.folder), getattr(errno, case.error)
+                self.shim.arm_change(where, HOW.get(case.how, 0), case.k, number)
+            else:
+                call = case.call if case else ""
+                self.shim.arm(
+                    os.fsencode(self.folder),
+                    call.encode(),
+                    case.k if case else 0,
+                    getattr(errno, case.error) if case else 0,
+                )
             answer = play(self.folder)
         except BaseException:
             answer = ("traceback", traceback.format_exc())
         modules = [] if case else sorted(sys.modules)
-        fired, calls = bool(self.shim.fired()), self.shim.calls().decode(errors="replace").splitlines()
+        fired = self.shim.changed() if isinstance(case, Point) else bool(self.shim.fired())
+        calls = self.shim.calls().decode(errors="replace").splitlines()
         self.shim.arm(b"", b"", 0, 0)
         with open(writing, "w") as pipe:
             json.dump([*answer, fired, calls, modules], pipe)
         os._exit(0)
+
+    def changes(self) -> int:
+        """Trains undisturbed, which also makes what others are compared with."""
+        self._set()
+        kind, said, count, _ = self._fork(WHOLE, Point("", 0))
+        assert kind == "well", said
+        self.whole = self.folder.with_name("whole")
+        shutil.rmtree(self.whole, ignore_errors=True)
+        shutil.copytree(self.folder / "runs" / "new", self.whole)
+        return int(count)
+
+    def point(self, how: str, k: int, error: str) -> str:
+        self._set()
+        kind, said, _, _ = self._fork(WHOLE, Point(how, k, error))
+        run = self.folder / "runs" / "new"
+        if (run / "log.txt").exists():
+            said += (run / "log.txt").read_text(errors="replace")
+        if how not in ("kill", "cut") and kind not in ("well", "sentence"):
+            return f"{kind}: {said}"
+        if RAW.search(said):
+            return f"torch's own words: {said}"
+        if not (run / "config.json").exists():
+            return ""
+        # What only the process that was disturbed could say: others read it from the folder.
+        known = self._fork(lambda folder: told(run, how), None)
+        if known[0] != "well":
+            return f"{known[0]}: {known[1]}"
+        again = self._fork(lambda folder: as_if_nothing_had_been(run, self.whole), None)
+        return "" if again[0] == "well" else f"{again[0]}: {again[1]}\n-- before:\n{said}"
+
+    def sizes(self) -> dict[str, int]:
+        self.stopped = self.folder.with_name("stopped")
+        if not self.stopped.exists():
+            self._set()
+            kind, said, *_ = self._fork(STOPPED, None)
+            assert kind == "well", said
+            shutil.copytree(self.folder, self.stopped)
+        run = self.stopped / "runs" / "new"
+        return {str(p.relative_to(run)): p.stat().st_size for p in sorted(run.rglob("*")) if p.is_file()}
+
+    def damage(self, name: str, offset: int, bit: int) -> str:
+        shutil.rmtree(self.folder, ignore_errors=True)
+        shutil.copytree(self.stopped, self.folder)
+        path = self.folder / "runs" / "new" / name
+        content = bytearray(path.read_bytes())
+        if bit < 0:
+            del content[offset:]
+        else:
+            content[offset] ^= 1 << bit
+        path.write_bytes(content)
+        kind, said, *_ = self._fork(lambda folder: noticed(folder / "runs" / "new", self.whole, name, offset), None)
+        return "" if kind == "well" else f"{kind}: {said}"
 
     def calls(self, scenario: str) -> list[str]:
         self._set()
@@ -316,6 +435,89 @@ def nothing_is_lost(folder: Path, goes_on: str) -> tuple[str, str]:
     return "well", ""
 
 
+def told(run_folder: Path, how: str) -> tuple[str, str]:
+    """Whether what was committed is whole, and, on a full disk, whether the status says how it ended."""
+    from ddpm.checkpoints import checkpoint_files
+    from ddpm.runs.runs import Run
+
+    run = Run(run_folder)
+    wrong = [fault for one in run.checkpoints() if (fault := checkpoint_files.fault(one))]
+    if wrong or run.manifests().wrong:
+        return "lost", f"{wrong} {run.manifests().wrong}"
+    if how in ("once", "short", "full") and run.state() not in ("finished", "stopped", "failed"):
+        return "untold", f"the state is {run.state()}"
+    status = run.status()
+    if how == "full" and status and status.state == "failed" and not status.message:
+        return "untold", "no message"
+    return "well", ""
+
+
+def as_if_nothing_had_been(run_folder: Path, whole: Path) -> tuple[str, str]:
+    """Resumes the run, unless it is done, and compares it to the bit with one that nothing disturbed."""
+    from ddpm.cli import main as cli
+    from ddpm.runs.runs import Run
+
+    run, total = Run(run_folder), 6
+    before = run.checkpoints()
+    code = cli.main(["train", "--resume", run.name, "--runs_dir", str(run_folder.parent)])
+    if code != (2 if before and before[-1].step == total else 0):
+        return "lost", f"it was resumed with code {code}"
+    differences = list(differ(run_folder, whole))
+    left = [str(p) for p in run_folder.rglob("*") if p.suffix == ".begun" or p.name.startswith(".tmp-")]
+    left = [] if code else left  # nothing was started that could have removed it
+    return ("lost", f"{differences}") if differences else ("left", f"{left}") if left else ("well", "")
+
+
+def differ(one: Path, other: Path) -> Iterator[str]:
+    """Names what differs between two runs: sets, tensors, generators, rows of the log; times aside."""
+    import torch
+
+    from ddpm.checkpoints import checkpoint_files
+    from ddpm.runs import metrics
+    from ddpm.runs.runs import Run
+
+    def same(a: Any, b: Any) -> bool:
+        if isinstance(a, torch.Tensor):
+            return torch.equal(a, b)
+        if isinstance(a, dict):
+            return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a if key != "step_seconds")
+        return bool(a == b)
+
+    ours, theirs = (Run(folder).checkpoints() for folder in (one, other))
+    if [c.step for c in ours] != [c.step for c in theirs] or not ours:
+        yield f"steps {[c.step for c in ours]}, not {[c.step for c in theirs]}"
+        return
+    for name in theirs[-1].files:
+        if not same(checkpoint_files.read(one / name), checkpoint_files.read(other / name)):
+            yield name
+    a, b = (metrics.MetricReader(folder / "progress.csv").read() for folder in (one, other))
+    timed = ["seconds", "steps_per_second"]
+    if not a.drop(columns=timed).equals(b.drop(columns=timed)):
+        yield "progress.csv"
+
+
+def noticed(run_folder: Path, whole: Path, name: str, offset: int) -> tuple[str, str]:
+    """Whether damage to a file of a stopped run is noticed by a resume, which then does all the same steps."""
+    from ddpm.checkpoints import checkpoint_files
+    from ddpm.runs.runs import Run
+    from ddpm.training import resume
+
+    run = Run(run_folder)
+    newest = Run(whole.with_name("stopped") / "runs" / "new").checkpoints()[-1]
+    before = Run(whole.with_name("stopped") / "runs" / "new").config
+    ours = name in newest.files or name == f"saves/{newest.step:06d}.json"
+    matters = ours or name == "config.json" or (name == "progress.csv" and offset < newest.log_bytes)
+    resume.restore_settings(run)
+    if name == "config.json" and Run(run_folder).config == before:
+        return "well", ""
+    found = resume.newest(Run(run_folder))
+    if matters and not found.notice:
+        return "unnoticed", ""
+    if ours and (found.checkpoint is None or found.checkpoint.step == newest.step):
+        return "lost", "the damaged set is gone on from"
+    return ("well", "") if found.checkpoint and not checkpoint_files.fault(found.checkpoint) else ("lost", "")
+
+
 def serve(folder: Path) -> None:
     """Answer questions, a line each."""
     answers = os.fdopen(os.dup(1), "w")
@@ -333,7 +535,7 @@ def serve(folder: Path) -> None:
     for line in sys.stdin:
         question, *rest = json.loads(line)
         try:
-            answer = stage.calls(*rest) if question == "calls" else stage.run(*rest)
+            answer = getattr(stage, question)(*rest)
         except Exception:
             traceback.print_exc()
             raise

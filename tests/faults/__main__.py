@@ -1,0 +1,40 @@
+"""Prints the table of promises.
+
+    PYTHONPATH=.:tests python -m faults [PART ...] [--seconds S]
+
+PART: saves for promise_saves.py, and so on; all of them by default.  S: for each part, about.
+"""
+
+import argparse
+import importlib
+import sys
+from pathlib import Path
+
+from faults.table import line
+
+PREFIX = "promise_"
+
+
+def main() -> int:
+    """Returns 1 where a promise was broken."""
+    names = sorted(path.stem.removeprefix(PREFIX) for path in Path(__file__).parent.glob(f"{PREFIX}*.py"))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(names)}")
+    parser.add_argument("--seconds", type=float, default=600.0)
+    options = parser.parse_args()
+    if unknown := set(options.parts) - {*names}:
+        parser.error(f"there is no part {min(unknown)}: choose among {', '.join(names)}")
+    print("| Promise | Tried | Lost |\n|---|---|---|", flush=True)
+    found = []
+    for name in options.parts or names:
+        for row in importlib.import_module(f"faults.{PREFIX}{name}").rows(options.seconds):
+            found.append(row)
+            print(line(row), flush=True)
+    for row in found:
+        for example in row.examples:
+            print(f"\n-- {row.promise}\n{example}")
+    return int(any(row.lost for row in found))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

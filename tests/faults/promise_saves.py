@@ -1,0 +1,90 @@
+"""What is saved stays saved: kills, errors of the disk, a full disk, damaged files."""
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from faults import harness
+from faults.harness import Point, Server
+from faults.table import Row
+
+EXAMPLES = 5  # of what was lost, at most
+GOLDEN = 0.6180339887498949
+ONCE = ("EIO", "ENOSPC", "EDQUOT", "EROFS")
+
+# promise, share of the time, what becomes of the k-th of a training's calls that change something
+POINTS = (
+    ("Killed at any call: resumed to the bit as if undisturbed", 0.3, "kill", ("EIO",)),
+    ("Killed half way through a write: likewise", 0.1, "cut", ("EIO",)),
+    ("One call fails (EIO, ENOSPC, EDQUOT, EROFS): goes on or says so, and is resumed to the bit", 0.2, "once", ONCE),
+    ("A write takes a part only: likewise", 0.05, "short", ("EIO",)),
+    ("All calls fail from then on: likewise once the disk is back", 0.1, "lasting", ("EIO", "EROFS")),
+    ("The disk is full from then on: the status says so; likewise", 0.15, "full", ("ENOSPC", "EDQUOT")),
+)
+DAMAGE = 0.1  # share of the time for damaged files
+
+
+def spread(count: int) -> Iterator[int]:
+    """The numbers 0 .. count - 1, each once, spread evenly however many of them are taken."""
+    seen: set[int] = set()
+    turn = 0
+    while len(seen) < count:
+        turn += 1
+        number = int(turn * GOLDEN % 1 * count)
+        if turn > 20 * count:  # what is left
+            number = next(k for k in range(count) if k not in seen)
+        if number not in seen:
+            seen.add(number)
+            yield number
+
+
+def tried(promise: str, seconds: float, cases: Iterator[tuple[str, Callable[[], str]]]) -> Row:
+    """Tries named cases for that long; each returns what was lost, or nothing."""
+    began, count, lost = time.monotonic(), 0, []
+    for name, play in cases:
+        count += 1
+        if wrong := play():
+            lost.append(f"{name}: {wrong[-1500:]}")
+        if time.monotonic() - began > seconds:
+            break
+    return Row(promise, count, len(lost), tuple(lost[:EXAMPLES]))
+
+
+def points(server: Server, how: str, errors: tuple[str, ...], changes: int) -> Iterator[tuple[str, Callable[[], str]]]:
+    """A case for each call that changes something, and each error."""
+    for number in spread(changes * len(errors)):
+        point = Point(how, number // len(errors) + 1, errors[number % len(errors)])
+        yield str(tuple(point)), lambda point=point: server.point(point)  # type: ignore[misc]
+
+
+def damages(server: Server) -> Iterator[tuple[str, Callable[[], str]]]:
+    """A case for each bit of each file that counts, and each length to which it may be cut."""
+    names = ("config.json", "progress.csv", "saves/000004.json")
+    sizes = {n: size for n, size in server.sizes().items() if n in names or n.endswith("000004.pt")}
+    orders = {name: (spread(size * 8), spread(size)) for name, size in sizes.items()}
+    while orders:
+        for name, (bits, cuts) in list(orders.items()):
+            bit, cut = next(bits, None), next(cuts, None)
+            if bit is None and cut is None:
+                del orders[name]
+            if bit is not None:
+                where = (name, bit // 8, bit % 8)
+                yield f"bit {where}", lambda where=where: server.damage(*where)  # type: ignore[misc]
+            if cut is not None:
+                yield f"cut {name} {cut}", lambda name=name, cut=cut: server.damage(name, cut, -1)  # type: ignore[misc]
+
+
+def rows(seconds: float) -> Iterator[Row]:
+    """Yields a row for each promise; nothing where the shim cannot be built."""
+    with tempfile.TemporaryDirectory() as place:
+        library = harness.shim(Path(place))
+        if library is None:
+            return
+        server = Server(library, Path(place) / "server")
+        changes = server.changes()
+        for promise, share, how, errors in POINTS:
+            yield tried(promise, share * seconds, points(server, how, errors, changes))
+        damaged = "A bit of a file flips, or the file is cut short: noticed, said, gone back from"
+        yield tried(damaged, DAMAGE * seconds, damages(server))
+        server.close()
