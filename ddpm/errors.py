@@ -49,6 +49,7 @@ Code = Literal[
     "no-test-part",
     "not-a-checkpoint",
     "not-a-file",
+    "not-a-folder",
     "not-a-run",
     "not-an-image",
     "not-applicable",

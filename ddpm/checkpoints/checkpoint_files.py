@@ -31,12 +31,12 @@ from ddpm.checkpoints.weights import (
     read,
     read_hashed,
 )
-from ddpm.config import codec, validation
+from ddpm.config import codec
 from ddpm.config.training import Config
 from ddpm.errors import UserError
 from ddpm.formatting import plural
 from ddpm.planning import architecture
-from ddpm.runs import manifests
+from ddpm.runs import manifests, run_folder
 from ddpm.runs.manifests import Checkpoint
 from ddpm.runs.runs import Run
 from ddpm.storage import files
@@ -78,6 +78,7 @@ def save(
     if there and (there.theirs or not (wrong := fault(there))):
         return there
     _judge(run, step, weights, optimizer)
+    run.content.inside("saves").make()  # raises UserError if it is a link
     config = run.folder / "config.json"
     known = files.sha256(config) if config.exists() else ""
     checkpoint = Checkpoint(run.folder, step, {}, log_bytes, seconds, log_sha256=log_sha256, config_sha256=known)
@@ -182,15 +183,17 @@ def sweep_unfinished(run: Run) -> None:
 
 def damage(checkpoint: Checkpoint, only: str = "") -> str:
     """Describes in a sentence what is wrong with a set, or with the file `only`; empty where every checksum matches."""
+    content = run_folder.folder_at(checkpoint.folder)
     for name, expected in checkpoint.files.items():
         if only not in ("", name):
             continue
-        path = checkpoint.folder / name
         try:
-            size = path.stat().st_size
-            sha256 = files.sha256(path) if size == expected["bytes"] else ""
+            size = content.stat(name).st_size
+            sha256 = files.sha256(checkpoint.folder / name) if size == expected["bytes"] else ""
         except FileNotFoundError:
             return f"{name} of step {checkpoint.step} is missing."
+        except UserError as error:  # a link, say
+            return str(error)
         if wrong := mismatch(checkpoint, name, size, sha256):
             return wrong
     return ""
@@ -313,9 +316,7 @@ def _weights_in(value: Any, path: Path) -> Weights:
     about = about_file(content, path)
     if about is None:
         return _with_run_settings(path, dict(content))
-    config = codec.from_json(about["config"])
-    for problem in validation.network_problems(config):  # before a network of that size is built
-        raise UserError(f"In the settings that {path} holds, {problem.sentence}", code=problem.code)
+    config = about["config"]
     whole = dict(content)
     if sum(t.numel() for t in whole.values()) <= architecture.parameters(config.model):  # else `compare` refuses them
         whole = {name: t.float() if t.dtype == torch.float16 else t for name, t in whole.items()}  # of the example

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 
 from ddpm.checkpoints import diagnosis, torch_files
+from ddpm.config import codec, validation
+from ddpm.config.training import Config
 from ddpm.errors import UserError
 from ddpm.formatting import plural, printable
 from ddpm.storage import zip_files
@@ -153,8 +155,16 @@ def check_numbers(tensors: Mapping[str, Tensor], source: Path | str) -> None:
         )
 
 
+def _config_in(settings: Any, path: Path) -> Config:
+    """The settings of a network, within limits, before one of that size is built."""
+    config = codec.from_json(settings)
+    for problem in validation.network_problems(config):
+        raise UserError(f"In the settings that {path} holds, {problem.sentence}", code=problem.code)
+    return config
+
+
 def about_file(content: Mapping[str, Tensor], path: Path) -> dict[str, Any] | None:
-    """Reads what a file of weights says of itself, with its settings as JSON values under "config".
+    """Reads what a file of weights says of itself, with its settings under "config".
 
     content: name -> [...].  Returns None for a file of another program.  Raises UserError where it is damaged.
     """
@@ -166,7 +176,7 @@ def about_file(content: Mapping[str, Tensor], path: Path) -> dict[str, Any] | No
         case {"config": str(text), "step": int(), "kind": str()} if len(text) <= MOST_SETTINGS:
             with contextlib.suppress(ValueError, RecursionError):
                 if isinstance(about.get("data"), Mapping | None):
-                    return {**about, "config": json.loads(text)}
+                    return {**about, "config": _config_in(json.loads(text), path)}
     raise UserError(
         f"The settings in {path} are damaged, or longer than {MOST_SETTINGS:,} characters: take another copy, or an"
         " earlier checkpoint.",

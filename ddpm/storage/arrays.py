@@ -107,9 +107,10 @@ def read_entry(archive: zipfile.ZipFile, key: str, where: str) -> np.ndarray:
         return read_array(file, entry.file_size, f"{key} in {where}", key)
 
 
-def read_npz(path: Path) -> dict[str, np.ndarray]:
+def read_npz(source: Path | IO[bytes]) -> dict[str, np.ndarray]:
     """Reads all arrays [...] of an .npz file, by name.  Raises UserError if it is missing, damaged or too large."""
-    with _user_errors(path), zip_files.opened(path, str(path), "create it again") as archive:
+    path = source if isinstance(source, Path) else Path(str(source.name))
+    with _user_errors(path), zip_files.opened(source, str(path), "create it again") as archive:
         names = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
         return {name: read_entry(archive, name, str(path)) for name in names}
 
