@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         execute(words)
         return 0
     except UserError as error:
-        print(f"ddpm: {error}", file=sys.stderr)
+        output.say(f"ddpm: {error}", aside=True)
         if output.is_json(words):
             output.show_error(error)
         return 2

@@ -2,7 +2,6 @@
 
 import argparse
 import shlex
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -63,7 +62,7 @@ def _stop(options: argparse.Namespace) -> Output:
         launch.kill(run)
         return Output(output.of_run(run), f"{run.name} was ended.")
     launch.stop(run)
-    print(f"{run.name} was asked to stop: it finishes its step, saves and exits.", flush=True)
+    output.say(f"{run.name} was asked to stop: it finishes its step, saves and exits.")
     while options.wait and run.state() in jobs.ACTIVE:
         time.sleep(0.2)
     status = run.status()
@@ -82,7 +81,7 @@ def _runs(options: argparse.Namespace) -> Output:
     rows = [("run", "state", "step", "it/s", "time left", "loss"), *map(_row, documents)]
     for run, document in zip(found, documents, strict=True):
         if document["state"] == "unreadable":
-            print(f"{run.name}: {document['message']}", file=sys.stderr)
+            output.say(f"{run.name}: {document['message']}", aside=True)
     return Output(whole, _table(rows))
 
 
@@ -147,7 +146,7 @@ def _export(options: argparse.Namespace) -> Output:
 
         notes = export_openai.export_checkpoint(run, options.openai, getattr(options, "step", 0))
         for sentence in notes:
-            print(sentence, file=sys.stderr)
+            output.say(sentence, aside=True)
         return Output({"run": run.name, "folder": options.openai.absolute(), "notes": notes}, str(options.openai))
     from ddpm.reports import xlsx
 

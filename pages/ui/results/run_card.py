@@ -4,7 +4,8 @@ import streamlit as st
 
 from ddpm.runs.jobs import ACTIVE
 from ddpm.runs.runs import Run
-from pages.ui.components import setting_widgets, thumbnails
+from pages.ui.components import thumbnails
+from pages.ui.components.markdown import escape
 from pages.ui.frame import layout, run_actions, run_status
 from pages.ui.frame.run_store import Store
 
@@ -15,9 +16,9 @@ def show(store: Store, run: Run) -> None:
     status, state = view.status(), view.state()
     if state == "unreadable":
         with st.container(border=True, horizontal=True, vertical_alignment="center", key=f"run-{run.name}"):
-            st.markdown(f"**{run.name}**", width="content")
+            st.markdown(f"**{escape(run.name)}**", width="content")
             run_status.state_badge(state)
-            st.caption(setting_widgets.escape(run.unreadable()))
+            st.caption(escape(run.unreadable()))
         return
     grids, losses = view.previews(), view.sparkline("loss")
     with st.container(border=True, horizontal=True, vertical_alignment="center", gap="small", key=f"run-{run.name}"):
@@ -29,10 +30,10 @@ def show(store: Store, run: Run) -> None:
                 st.caption("no preview yet", text_alignment="center")
         with st.container(width="stretch", gap="xsmall"):
             with st.container(horizontal=True, vertical_alignment="center"):
-                st.markdown(f"**{setting_widgets.escape(run.name)}**", width="content")
+                st.markdown(f"**{escape(run.name)}**", width="content")
                 run_status.state_badge(state)
             run_status.progress_bar(status, state)
-            st.caption(run_status.summary_line(run, status, state))
+            st.caption(escape(run_status.summary_line(run, status, state)))
             with st.container(horizontal=True, vertical_alignment="center", gap=None):
                 here = {"run": run.name}
                 st.page_link(layout.MONITOR, label="Monitor", query_params=here)
