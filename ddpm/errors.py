@@ -112,6 +112,13 @@ class UserError(Exception):
         return functools.partial(UserError, code=self.code), (str(self),)
 
 
+class AlreadyDone(UserError):
+    """What was asked for has been done before: the command line says so and exits with code 0."""
+
+    def __init__(self, sentence: str):
+        super().__init__(sentence, code="nothing-left")
+
+
 def writable(text: str) -> str:
     """`text` with characters that UTF-8 cannot encode, such as in some file names, replaced by escapes."""
     return text.encode(errors="backslashreplace").decode()

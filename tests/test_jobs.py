@@ -351,17 +351,26 @@ def test_reused_pid_is_not_the_process(job: Job) -> None:
 
 
 def test_not_responding_is_timed_by_the_reader(job: Job) -> None:
-    clock = iter([0, 5, 10, 15, 16, 17, 4000, *range(4001, 4102, 5), 4102])
-    pulse = Pulse(lambda: next(clock))
-    with Worker(job.folder) as worker:
-        worker.beat(state="running")
-        assert [job.state(pulse) for _ in range(5)] == [*["running"] * 4, "not responding"]
-        worker.beat(now=True)
-        assert job.state(pulse) == "running"
-        assert job.state(pulse) == "running"  # one look after an hour's sleep proves nothing
-        worker.beat(steps_per_second=0.05, now=True)
-        assert {job.state(pulse) for _ in range(21)} == {"running"}  # a step takes 20 seconds
-        assert job.state(pulse) == "not responding"
+    """Where the process is on another machine; `test_heartbeat` has those of this one."""
+    now, beats = [0.0], [0]
+    pulse = Pulse(lambda: now[0])
+    (job.folder / "run.lease").mkdir()
+
+    def look(seconds: float, beat: bool) -> str:
+        now[0] += seconds
+        beats[0] += beat
+        owner = dict(host="another", boot="another", pid=1, start=1.0)
+        lease = dict(owner, token="a", beat=beats[0], renewed=1e9, released=False)
+        files.write_json(job.folder / "run.lease" / "000001.json", lease)
+        status = dict(owner, state="running", monotonic=1e9, steps_per_second=0.05)
+        files.write_json(job.folder / "status.json", status)
+        return job.state(pulse)
+
+    assert [look(1, False) for _ in range(6)] == [*["running"] * 5, "not responding"]
+    assert look(1, True) == "running"
+    assert look(4000, False) == "running"  # one look after an hour's sleep proves nothing
+    assert {look(2, True) for _ in range(95)} == {"running"}  # a step takes 20 seconds
+    assert [look(2, True) for _ in range(6)][-1] == "not responding"
 
 
 def test_log_tail(job: Job) -> None:

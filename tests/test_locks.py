@@ -2,8 +2,10 @@
 
 import errno
 import logging
+import threading
 import time
 from pathlib import Path
+from typing import BinaryIO
 
 import portalocker
 import pytest
@@ -59,6 +61,45 @@ def test_without_locks_a_block_goes_on_and_says_so_once(without: Path, caplog: p
     assert time.monotonic() - began < 20, "it waits for nobody"
     assert len(caplog.records) == 1
     assert str(without) in caplog.text
+
+
+def test_without_locks_one_process_at_a_time_is_in_a_block(without: Path) -> None:
+    inside: list[int] = []
+
+    def enter() -> None:
+        for _ in range(10):
+            with locks.locked(without / "lock"):
+                inside.append(1)
+                assert sum(inside) == 1
+                time.sleep(0.001)
+                inside.append(-1)
+
+    threads = [threading.Thread(target=enter) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(inside) == 60
+    assert sum(inside) == 0
+    with locks.locked(without / "lock"), pytest.raises(locks.Busy), locks.locked(without / "lock", seconds=0):
+        pass
+
+
+def test_a_lock_that_was_removed_is_not_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the opening of the file and its locking: others would lock a new one."""
+    path, lock = tmp_path / "lock", portalocker.lock
+
+    def removed(file: BinaryIO, flags: portalocker.LockFlags) -> None:
+        monkeypatch.setattr(portalocker, "lock", lock)
+        path.unlink()
+        lock(file, flags)
+
+    monkeypatch.setattr(portalocker, "lock", removed)
+    file = locks.hold(path)
+    assert file
+    assert locks.is_at(file, path)
+    assert locks.hold(path) is None
+    file.close()
 
 
 def test_without_locks_a_process_is_known_by_its_status(without: Path) -> None:

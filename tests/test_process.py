@@ -68,7 +68,6 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     yield str(script)
     for child in psutil.Process().children(recursive=True):
         child.kill()
-    launch.reap()
 
 
 @pytest.fixture
@@ -106,15 +105,14 @@ def test_who_works_lets_others_come_first(run: Run, stand_in: str) -> None:
 
 
 def test_finished_children_are_reaped(run: Run, stand_in: str) -> None:
+    """At once, and although nobody looks: a server may run for weeks."""
     launch.start_training(run)
     running(run)
     pid = run.processes()[0].pid
     launch.stop(run)
-    until(lambda: psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+    until(lambda: not psutil.pid_exists(pid))
     assert run.state() == "stopped"
     assert run.processes() == []
-    launch.reap()
-    assert not psutil.pid_exists(pid)
 
 
 def test_a_second_start_is_refused(run: Run, stand_in: str) -> None:

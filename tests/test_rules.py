@@ -188,6 +188,13 @@ def test_only_files_writes_files(path: Path) -> None:
             assert writes(node) is None, f"line {node.lineno}: {writes(node)}: use ddpm.storage.files"
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "ddpm" / "cli").glob("*.py")), ids=by_path)
+def test_commands_print_in_one_place(path: Path) -> None:
+    """Which takes the control characters out of names and messages."""
+    calls = [ast.unparse(node.func) for node in ast.walk(tree(path)) if isinstance(node, ast.Call)]
+    assert "print" not in calls or path.stem == "output"
+
+
 def test_checkpoints_are_loaded_as_weights_only() -> None:
     for path in SOURCES:
         for node in ast.walk(tree(path)):

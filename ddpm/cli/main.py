@@ -24,7 +24,7 @@ from ddpm.cli import (
     trajectory,
     variance,
 )
-from ddpm.errors import UserError, user_errors
+from ddpm.errors import AlreadyDone, UserError, user_errors
 
 COMMANDS = (
     train,
@@ -43,10 +43,16 @@ COMMANDS = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command; returns the exit code, which is 2 for an error that the user can correct."""
+    """Runs one command; returns the exit code: 2 for an error that the user can correct, 0 if all was done before."""
     words = sys.argv[1:] if arguments is None else arguments
     try:
         execute(words)
+        return 0
+    except AlreadyDone as done:
+        if output.is_json(words):
+            output.print_document({"message": str(done), "code": done.code})
+        else:
+            output.say(str(done))
         return 0
     except UserError as error:
         output.say(f"ddpm: {error}", aside=True)
@@ -75,7 +81,7 @@ def execute(arguments: Sequence[str]) -> None:
     elsewhere = contextlib.redirect_stdout(sys.stderr) if json_alone else contextlib.nullcontext()
     with user_errors():
         with elsewhere:
-            options = _parser(output.JsonParser if json_alone else argparse.ArgumentParser).parse_args(words)
+            options = _parser().parse_args(words)
             result = torchrun.run(options.command, options)
         if torchrun.is_main():
             output.show(result, getattr(options, "json", False))
@@ -122,8 +128,8 @@ def join_negative_values(arguments: Sequence[str]) -> list[str]:
     return joined
 
 
-def _parser(kind: type[argparse.ArgumentParser] = argparse.ArgumentParser) -> argparse.ArgumentParser:
-    parser = kind(prog="ddpm", description="Train image diffusion models, and sample from them.")
+def _parser() -> argparse.ArgumentParser:
+    parser = output.Parser(prog="ddpm", description="Train image diffusion models, and sample from them.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in COMMANDS:
         command.add(commands)

@@ -30,8 +30,8 @@ class Output(NamedTuple):
     text: str = ""  # printed without it
 
 
-class JsonParser(argparse.ArgumentParser):
-    """A parser whose errors are a UserError instead of the usage on stderr and an exit."""
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are a UserError: one sentence instead of a page of usage, and code `usage` in JSON."""
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message[:1].upper()}{message[1:]}: see `{self.prog} --help`.", code="usage")
@@ -113,11 +113,12 @@ def finite(value: Any) -> Any:
 
 def of_run(run: Run) -> dict[str, Any]:
     """A run in short: where it is, its state, its last metrics."""
-    status = run.status() or jobs.Status("stopped")
+    state = run.state()
+    status = jobs.settled(run.status() or jobs.Status("stopped"), state)
     return {
         "run": run.name,
         "folder": run.folder.absolute(),
-        "state": run.state(),
+        "state": state,
         "step": status.step,
         "total_steps": status.total_steps,
         "steps_per_second": status.steps_per_second,

@@ -63,7 +63,15 @@ def _stop(options: argparse.Namespace) -> Output:
         return Output(output.of_run(run), f"{run.name} was ended.")
     launch.stop(run)
     output.say(f"{run.name} was asked to stop: it finishes its step, saves and exits.")
-    while options.wait and run.state() in jobs.ACTIVE:
+    silent = False
+    while options.wait and (state := run.state()) in jobs.ACTIVE:
+        if state == "not responding" and not silent:
+            silent = True
+            output.say(
+                f"{run.name} does not respond: wait, or end it by"
+                f" `{run.shell('stop', more=['--kill', 'True'])}`, which loses the steps since its last checkpoint.",
+                aside=True,
+            )
         time.sleep(0.2)
     status = run.status()
     text = f"{run.name} is {run.state()} at step {status.step if status else 0}." if options.wait else ""

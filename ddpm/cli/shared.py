@@ -231,7 +231,7 @@ def _holds_results(folder: Path) -> bool:
     status = jobs.Job(folder).status()
     if status and status.metrics.get("pictures"):
         return True
-    own = [path for path in folder.rglob("*") if path.is_file() and path.parent.name != "given"]
+    own = [path for path in folder.rglob("*") if path.is_file() and path.parent.name not in ("given", "run.lease")]
     names = {path.name for path in own}
     return any(name not in NOT_RESULTS and not name.startswith(files.TEMPORARY) for name in names)
 

@@ -1,7 +1,8 @@
 """A job: a folder and the one process that works in it.  Others see only the folder.
 
     run.lock        held by the process as long as it lives; decides whether it is alive
-    status.json     status of the process, with a counter as heartbeat
+    run.lease/      names the process, and is renewed every second; decides where there are no locks
+    status.json     status of the process, with a counter as heartbeat of its work
     control.json    requests of others: stop, save, sample
     log.txt         output of the process
 
@@ -16,7 +17,7 @@ import platform
 import secrets
 import time
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -24,7 +25,9 @@ from typing import Literal
 import psutil
 
 from ddpm.errors import UserError, as_user_error
-from ddpm.storage import files, locks
+from ddpm.storage import files, leases, locks, processes
+from ddpm.storage.leases import Pulse
+from ddpm.storage.processes import Owner
 
 log = logging.getLogger("ddpm")
 
@@ -36,9 +39,10 @@ FINAL = ("stopped", "finished", "failed")
 Request = Literal["stop", "save", "sample"]
 
 START_GRACE = 15.0  # seconds within which a new process has to hold its lock
-ELSEWHERE = 120.0  # seconds without heartbeat until a process on another machine counts as ended; clocks differ
-STILL = 15.0  # seconds without heartbeat, or five steps, until a process counts as not responding
-LOOK_GAP = 10.0  # seconds counted between two readings of the status, at most
+ELSEWHERE = 120.0  # seconds without status until a process of an earlier version, on another machine, has ended
+SILENT = 4.0  # seconds without renewal of the lease until a process counts as not responding
+STALLED = 15.0  # the same for a process of this machine that is seen to use the processor
+STUCK = 120.0  # seconds without progress, or ten steps, until it does although it renews its lease
 
 
 @dataclass(frozen=True)
@@ -59,9 +63,31 @@ class Status:
     pid: int = 0
     process_start: float = 0.0  # together with the pid, identifies the process
     host: str = ""  # machine of the process: several may share a disk
+    boot: str = ""  # with host, pid and start an Owner, which no other process is taken for
+    start: float = 0.0
     queued_at: float = 0.0
     updated_at: float = 0.0
+    monotonic: float = 0.0  # the same by a clock that no one sets, which processes of one `boot` share
     beat: int = 0
+
+    @property
+    def owner(self) -> Owner:
+        """The process."""
+        return Owner(self.host, self.boot, self.pid, self.start)
+
+    @property
+    def age(self) -> float:
+        """Seconds since the update: negative where the clock was set back, unless the writer shares this one's."""
+        if self.boot and self.boot == processes.boot():
+            return time.monotonic() - self.monotonic
+        return time.time() - self.updated_at
+
+
+def settled(status: Status, state: State) -> Status:
+    """The status as the process would have left it; it differs where the work was done and the process then killed."""
+    if state != "finished" or status.state in FINAL:
+        return status
+    return dataclasses.replace(status, state=state, step=status.total_steps, seconds_left=0.0, message="")
 
 
 class Job:
@@ -106,11 +132,35 @@ class Job:
         return ""
 
     def alive(self) -> bool:
-        """True if a process holds the lock; on disks without locks, if the status indicates a process."""
+        """True if a process works here: it holds the lock or, without one, the lease."""
+        return self._works(self._locked(), leases.PULSE)
+
+    def _locked(self) -> bool | None:
+        """True if a process holds the lock; None if that cannot be found out, as on disks without locks."""
         try:
             return locks.held(self.folder / "run.lock")
         except OSError:
+            return None
+
+    def _works(self, locked: bool | None, pulse: Pulse) -> bool:
+        """True if a process holds lock or lease; on disks without locks, also if only the status indicates one."""
+        if locked:
+            return True
+        lease = self.lease()
+        if lease is None and locked is None:
             return self._seems_alive()
+        return leases.is_held(self._lease_folder, lease, pulse)
+
+    @property
+    def _lease_folder(self) -> Path:
+        return leases.folder_of(self.folder / "run.lock")
+
+    def lease(self) -> leases.Record | None:
+        """The newest lease; None if there is none that can be read."""
+        try:
+            return leases.read(self._lease_folder)
+        except OSError:
+            return None
 
     def _seems_alive(self) -> bool:
         """True if the process in status.json exists, or has a recent heartbeat on another machine."""
@@ -119,26 +169,54 @@ class Job:
             return False
         if status.host in ("", platform.node()):
             return bool(self.processes())
-        return time.time() - status.updated_at < ELSEWHERE
+        return abs(status.age) < ELSEWHERE
 
-    def state(self, pulse: "Pulse | None" = None) -> State:
-        """The state of the job, from its lock and status; `pulse` detects a process that does not respond."""
+    def state(self, pulse: Pulse = leases.PULSE) -> State:
+        """The state of the job, from its lock, lease and status; `pulse` times processes of other machines."""
         # The lock is read before the status: a process that ends in between has written its final status.
-        alive, status = self.alive(), self.status()
+        locked, status = self._locked(), self.status()
+        if status and status.state in FINAL and locked is False:
+            return status.state  # however it ended
+        alive = self._works(locked, pulse)
         if not alive and status and status.state not in FINAL:
-            alive = self.alive()  # a process that started in between holds the lock by now
+            alive = self._works(self._locked(), pulse)  # a process that started in between holds the lock by now
         if status is None:
             return "unreadable" if self.unreadable() else "starting" if alive else "stopped"
         if not alive:
             if status.state in FINAL:
                 return status.state
-            young = time.time() - status.updated_at < START_GRACE
-            return "starting" if status.state in ("starting", "queued") and not status.pid and young else "lost"
-        if pulse and pulse.is_stalled(self, status):
+            if status.state in ("starting", "queued") and not status.pid and abs(status.age) < START_GRACE:
+                return "starting"
+            return "finished" if self.is_complete() else "lost"
+        if self._is_silent(status, pulse):
             return "not responding"
         if status.state == "running" and "stop" in self.requests():
             return "stopping"
         return "running" if status.state in FINAL else status.state  # it is about to end
+
+    def is_complete(self) -> bool:
+        """True if all the work is done and saved, whatever the status says: its process was killed after that."""
+        return False
+
+    def _is_silent(self, status: Status, pulse: Pulse) -> bool:
+        """True if the living process was stopped by a signal, is not heard of, or has made no progress for long."""
+        lease = self.lease()
+        owner = lease.owner if lease and lease.token else status.owner
+        here = owner.pid > 0 and owner.here
+        if here and owner.condition() == "stopped":
+            return True
+        if lease:
+            silent = lease.silent if here and owner.boot else pulse.still(self._lease_folder, lease.content)
+            # One that computes is not hanging: a library may keep the thread that renews the lease from running.
+            busy = here and pulse.still((self.folder, "cpu"), owner.cpu_seconds()) < SILENT
+            if silent > (STALLED if busy else SILENT):
+                return True
+        if not status.pid or (lease and owner != status.owner):
+            return False  # it has not begun
+        shared = status.boot and status.boot == processes.boot()
+        idle = status.age if shared else pulse.still(self.folder, (status.pid, status.beat))
+        per_step = 1 / status.steps_per_second if status.steps_per_second else 0.0
+        return idle > max(STUCK, 10 * per_step)
 
     def requests(self) -> dict[str, str]:
         """Pending requests to the process: request -> a token that is unique to each request."""
@@ -175,36 +253,35 @@ class Job:
             return str(as_user_error(error))
 
     def processes(self) -> list[psutil.Process]:
-        """The process in status.json, if it still exists; at most one."""
-        status = self.status()
-        if not status or not status.pid:
+        """The process of the job, if it still exists on this machine; at most one, and no other for it."""
+        lease, status = self.lease(), self.status()
+        if lease and lease.token and not lease.released:
+            return self._found(lease.owner)
+        if status and status.boot:
+            return self._found(status.owner)
+        if not status or not status.pid or status.host not in ("", platform.node()):
             return []
-        try:
+        try:  # an earlier version wrote the status
             process = psutil.Process(status.pid)
             same = abs(process.create_time() - status.process_start) < 1 and process.status() != psutil.STATUS_ZOMBIE
         except psutil.Error:  # it has ended, or belongs to another user
             return []
-        return [process] if same else []
+        return [process] if same and processes.has_open(process.pid, self.folder / "run.lock") else []
 
+    def _found(self, owner: Owner) -> list[psutil.Process]:
+        if not (owner.pid > 0 and owner.here):
+            return []
+        try:
+            process = psutil.Process(owner.pid)  # first: psutil notices from now on if the number gets another process
+        except (psutil.Error, OverflowError):
+            return []
+        if owner.condition() == "gone" or not processes.has_open(owner.pid, self.folder / "run.lock"):
+            return []
+        return [process]
 
-class Pulse:
-    """Times heartbeats by the clock of the reader, unaffected by changes of the system time and by sleep."""
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._seen: dict[
-            Path, tuple[tuple[int, int], float, float]
-        ] = {}  # beat, time of the last reading, seconds without change
-
-    def is_stalled(self, job: Job, status: Status) -> bool:
-        """True if the heartbeat of the job has not changed for STILL seconds or five steps."""
-        beat, now = (status.pid, status.beat), self._clock()
-        last, looked, still = self._seen.get(job.folder, (beat, now, 0.0))
-        # A long gap between readings counts as LOOK_GAP only: the machine may have been asleep.
-        still = still + min(now - looked, LOOK_GAP) if beat == last else 0.0
-        self._seen[job.folder] = (beat, now, still)
-        per_step = 1 / status.steps_per_second if status.steps_per_second else 0.0
-        return still > max(STILL, 5 * per_step)
+    def has_process(self, besides: Owner) -> bool:
+        """True if a process of the job exists on this machine, other than `besides`."""
+        return any(process.pid != besides.pid for process in self.processes())
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,21 +24,21 @@ from ddpm.runs import runs
 from ddpm.runs.jobs import ACTIVE, Job, Status, guard
 from ddpm.runs.results import KINDS, EvaluationJob, SampleJob, SolverBenchmarkJob, TrajectoryJob
 from ddpm.runs.runs import Run
-from ddpm.storage import files, paths
+from ddpm.storage import files, paths, processes
 
 # Niceness of jobs, added so that other programs, above all the server of the dashboard, respond at once.  It costs
 # nothing while the processor is otherwise idle.  Windows has priority classes instead: below normal.
 NICE = 5
 
-_children: list[subprocess.Popen[bytes]] = []  # to be reaped: otherwise finished children stay zombies
-
 
 def start_training(run: Run, data_dir: str = "", enlarge: bool = False) -> None:
-    """Starts or resumes a run in a process of its own.  Raises UserError if a process works in it already.
+    """Starts or resumes a run in a process of its own.
 
+    Raises UserError if a process works in it already, AlreadyDone if all its steps are done.
     data_dir: new path of its data, if that was moved; enlarge: enlarge small images there.
     """
     with guard(run.folder.parent):
+        runs.check_unfinished(run)
         _announce(run, run.config.train.total_steps, again=True)
     data = ["--data_dir", data_dir] if data_dir else []
     data += ["--enlarge", "True"] if enlarge else []
@@ -169,7 +170,14 @@ def _announce(job: Job, total_steps: int, again: bool = False) -> None:
     if job.status() and state in ACTIVE:
         raise UserError(f"{job.name} is already {state}: wait for it, or stop it first.", code="still-running")
     before = job.status() or Status("starting", beat=-1)
-    status = Status("starting", total_steps=total_steps, updated_at=time.time(), beat=before.beat + 1)
+    status = Status(
+        "starting",
+        total_steps=total_steps,
+        boot=processes.boot(),
+        updated_at=time.time(),
+        monotonic=time.monotonic(),
+        beat=before.beat + 1,
+    )
     if again:
         total = total_steps or before.total_steps
         status = dataclasses.replace(
@@ -181,7 +189,6 @@ def _announce(job: Job, total_steps: int, again: bool = False) -> None:
 
 def _spawn(job: Job, arguments: Sequence[str]) -> None:
     """Runs `python -m ddpm ...` in a new session, with its output appended to the log of the job."""
-    reap()
     root = str(Path(ddpm.__file__).parent.parent)
     path = os.pathsep.join(p for p in (root, os.environ.get("PYTHONPATH", "")) if p)
     windows = {
@@ -203,7 +210,7 @@ def _spawn(job: Job, arguments: Sequence[str]) -> None:
             failed = dataclasses.replace(status, state="failed", message=sentence)
             files.write_json(job.folder / "status.json", dataclasses.asdict(failed))
         raise UserError(sentence, code="process-failed") from error
-    _children.append(process)
+    threading.Thread(target=process.wait, name="ddpm-reaper", daemon=True).start()  # or it stays a zombie when it ends
     _lower_priority(process.pid)
 
 
@@ -221,11 +228,6 @@ def _lower_priority(pid: int) -> None:
             os.write(group, str(process.nice()).encode())
         finally:
             os.close(group)
-
-
-def reap() -> None:
-    """Reaps children that have ended."""
-    _children[:] = [child for child in _children if child.poll() is None]
 
 
 def stop(job: Job) -> None:
@@ -246,6 +248,5 @@ def kill(job: Job) -> None:
         family = [*found[0].children(recursive=True), *found]
     for process in family:
         with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended
-            process.kill()
+            processes.kill(process)
     psutil.wait_procs(family, timeout=5)
-    reap()

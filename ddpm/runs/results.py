@@ -59,6 +59,11 @@ class SampleJob(Result):
         except (KeyError, UserError):
             return None
 
+    def is_complete(self) -> bool:
+        """True if it has all its images: the file with all of them is written last."""
+        sample, shape = self.sample_config, self.shape
+        return sample is not None and shape is not None and shape[0] == sample.num_samples
+
     @property
     def note(self) -> str:
         """The user's note on the samples; empty without one."""

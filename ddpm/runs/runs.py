@@ -16,7 +16,7 @@ from ddpm import formatting
 from ddpm.config import codec
 from ddpm.config.fields import absolute
 from ddpm.config.training import Config
-from ddpm.errors import UserError
+from ddpm.errors import AlreadyDone, UserError
 from ddpm.runs import manifests, run_names
 from ddpm.runs.jobs import ACTIVE, Job, guard
 from ddpm.runs.manifests import Checkpoint, Manifests
@@ -87,6 +87,14 @@ class Run(Job):
             if kinds
             else f"{done}."
         )
+
+    def is_complete(self) -> bool:
+        """True if the checkpoint of its last step is saved."""
+        try:
+            total = self.config.train.total_steps
+            return any(checkpoint.step >= total for checkpoint in self.checkpoints())
+        except (UserError, OSError):
+            return False
 
     @property
     def progress_path(self) -> Path:
@@ -168,19 +176,22 @@ class Run(Job):
         return self.results("frontiers")
 
 
+def check_unfinished(run: Run) -> None:
+    """Raises AlreadyDone for a run whose last step is saved."""
+    if run.is_complete():
+        raise AlreadyDone(run.finished_message)
+
+
 def check_resumable(job: SampleJob) -> None:
-    """Raises UserError if a sampling job cannot be resumed."""
+    """Raises UserError if a sampling job cannot be resumed, AlreadyDone if it has all its images."""
     if "checkpoint" not in job.settings:
         raise UserError(
             f"{job.folder} has no settings.json, so no sampling started there: name the folder of a sampling job.",
             code="not-a-run",
         )
-    status, asked = job.status(), job.config.num_samples
-    if status and status.state == "finished" and job.shape and job.shape[0] == asked:
-        raise UserError(
-            f"{job.folder} has all its {formatting.plural(asked, 'image')}: start a new sampling job for more.",
-            code="nothing-left",
-        )
+    if job.is_complete():
+        count = formatting.plural(job.config.num_samples, "image")
+        raise AlreadyDone(f"{job.folder} has all its {count}: start a new sampling job for more.")
 
 
 def timestamped_folder(folder: Path) -> Path:

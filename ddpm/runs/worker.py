@@ -5,7 +5,6 @@ import dataclasses
 import logging
 import math
 import os
-import platform
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -17,13 +16,17 @@ import psutil
 
 from ddpm.errors import UserError, as_user_error
 from ddpm.host import cpu_threads
+from ddpm.runs.heartbeat import FINAL_LOSS, Heartbeat, Loss
 from ddpm.runs.jobs import FINAL, START_GRACE, Job, State, Status, not_writable
-from ddpm.storage import ballast, files, locks
+from ddpm.storage import ballast, files, folders, leases, locks, processes
+from ddpm.storage.leases import Lease
+from ddpm.storage.processes import Owner
 
 log = logging.getLogger("ddpm")
 
 
 BEAT_INTERVAL = 1.0  # seconds between two updates of status.json
+WATCH = 10.0  # seconds without renewal until a process on another machine, whose lock is not seen here, has ended
 
 
 # Signals that request a stop: from kill, Ctrl-C, a closed terminal, Ctrl-Break on Windows.
@@ -65,46 +68,65 @@ class Worker:
         self._standing = ""  # warning shown while there is no other
         self._written = 0.0
         self._handlers: dict[int, Any] = {}
+        self._followers: list[Job] = [self.job]
+        self._loss: Loss | None = None
+        self._open = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
-        self._lock = self._locked()
-        try:
+        with contextlib.ExitStack() as opened:
+            try:
+                lock = opened.enter_context(self._locked())
+                opened.enter_context(folders.kept(self.job.folder))
+                lease = self._leased(patience=leases.EXPIRY if self._standing else WATCH)
+                self._heart = Heartbeat(self.job.folder, lock, lease)
+            except OSError as error:
+                raise not_writable(self.job.folder, error) from error
+            opened.callback(self._heart.close)
+            if hasattr(os, "register_at_fork"):
+                os.register_at_fork(after_in_child=lock.close)  # a fork would keep the lock after this process ends
             self._begin()
-        except BaseException:
-            self._lock.close()
-            raise
+            self._open = opened.pop_all()
         return self
 
     def _locked(self) -> BinaryIO:
-        """Opens and locks run.lock.  Raises UserError if another process holds it."""
-        busy = UserError(f"Another process works in {self.job.name} already: stop it first, or wait.", code="busy")
+        """Opens and locks run.lock, if the disk has locks.  Raises UserError if another process holds it."""
         path = self.job.folder / "run.lock"
         try:
             lock = locks.hold(path)
         except locks.NoLocks as error:
-            if self.job.alive():
-                raise busy from None
             self._standing = (
-                f"{self.job.folder} is on a disk without locks ({error.strerror}): make sure that only one process"
-                " works in it."
+                f"{self.job.folder} is on a disk without locks ({error.strerror}): processes see each other by"
+                f" run.lease there, and one that is not heard of for {leases.EXPIRY:.0f} seconds is taken for lost."
             )
             log.warning("%s", self._standing)
             lock = files.appending(path)
-        except OSError as error:
-            raise not_writable(self.job.folder, error) from error
         if lock is None:
-            raise busy
+            raise self._busy()
         return lock
 
+    def _leased(self, patience: float) -> Lease:
+        """Takes the lease, which is seen where the lock is not: by other machines, and if the lock was removed.
+
+        Raises UserError if another process holds it.
+        """
+        folder = leases.folder_of(self.job.folder / "run.lock")
+        if leases.read(folder) is None and self.job.has_process(Owner.this()):  # of an earlier version
+            raise self._busy()
+        lease = leases.take(folder, patience)
+        if lease is None:
+            raise self._busy()
+        return lease
+
+    def _busy(self) -> UserError:
+        return UserError(f"Another process works in {self.job.name} already: stop it first, or wait.", code="busy")
+
     def _begin(self) -> None:
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._lock.close)  # a fork would keep the lock after this process ends
         for folder in (self.job.folder, *(path for path in self.job.folder.iterdir() if path.is_dir())):
             files.sweep(folder)
-        process, before = psutil.Process(), self.job.status() or Status(self._status.state)
+        own, before = Owner.this(), self.job.status() or Status(self._status.state)
         self._answered: dict[str, str] = {}  # token of each answered request
         self._control_seen = (0, 0)
-        if not self._announced(before, process.create_time()):
+        if not self._announced(before):
             self.job.clear_requests()  # requests to an earlier process
         self._status = dataclasses.replace(
             self._status,
@@ -112,9 +134,11 @@ class Worker:
             step=before.step,  # progress of an earlier process, until this one makes some
             saved=before.saved,
             metrics=before.metrics,
-            pid=process.pid,
-            process_start=process.create_time(),
-            host=platform.node(),
+            pid=own.pid,
+            process_start=psutil.Process().create_time(),
+            host=own.host,
+            boot=own.boot,
+            start=own.start,
             queued_at=before.queued_at if before.state == "queued" and before.queued_at else time.time(),
             beat=before.beat,
         )
@@ -125,11 +149,11 @@ class Worker:
                 if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
                     self._handlers[number] = signal.signal(number, self._on_signal)
 
-    def _announced(self, before: Status, process_start: float) -> bool:
+    def _announced(self, before: Status) -> bool:
         """True if the status announces this process; requests since then are meant for it."""
         if before.state not in ("starting", "queued") or before.pid:
             return False
-        return process_start - before.updated_at < START_GRACE
+        return before.age - processes.age() < START_GRACE
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self._interrupted and number == signal.SIGINT:
@@ -147,9 +171,48 @@ class Worker:
         for number, handler in self._handlers.items():
             signal.signal(number, handler or signal.SIG_DFL)
         cpu_threads.release()
-        ballast.drop(self.job.folder)
-        self._lock.close()
+        if self._loss not in FINAL_LOSS:
+            ballast.drop(self.job.folder)
+        self._open.close()
         return isinstance(error, Stopped)
+
+    def follow(self, job: Job) -> None:
+        """Keeps `job.folder`, the folder of this job as another object names it, up to date if it is moved."""
+        self._followers.append(job)
+
+    def confirm_place(self) -> bool:
+        """Looks whether the folder is still this process's; True if it was moved, and where it is is known now.
+
+        To be called before work is saved.  Raises UserError if nothing can be saved: the folder was deleted, or
+        another process has taken it over.
+        """
+        before = self._loss
+        self._attend(self._heart.look())
+        if self._loss in FINAL_LOSS:
+            raise UserError(self._standing, code="no-folder" if self._loss == "deleted" else "busy")
+        return self._loss == "moved" and before != "moved"
+
+    def _attend(self, loss: Loss | None) -> None:
+        """Notes and logs what became of the folder or its lock, and follows the folder."""
+        place = self._heart.place() if loss == "moved" else None
+        if loss is None or (loss == self._loss and (place is None or place == self._heart.folder)):
+            return
+        name = self.job.name
+        self._standing = {
+            "moved": f"{self._heart.folder} was moved to {place} while the job ran, so the job ends there.",
+            "unlocked": f"run.lock or run.lease of {name} was removed while the job ran, so the job ends: leave these"
+            " files, which keep a second process out.",
+            "deleted": f"{self._heart.folder} was deleted while the job ran, or moved to another disk, so the job ends"
+            " and saves nothing: restore the folder from a copy.",
+            "taken": f"Another process has taken over {name}, as this one was not heard of for"
+            f" {leases.EXPIRY:.0f} seconds, so this one ends and saves nothing.",
+        }[loss]
+        log.warning("%s", self._standing)
+        self._loss = loss
+        if place:
+            self._heart.folder = place
+            for job in self._followers:
+                job.folder = place
 
     @property
     def status(self) -> Status:
@@ -167,26 +230,35 @@ class Worker:
         changes = {
             "beat": self._status.beat + 1,
             "updated_at": time.time(),
+            "monotonic": time.monotonic(),
             "sharing": cpu_threads.current().sentence,
             **changes,
         }
         self._status = dataclasses.replace(self._status, **changes)
         if now or "state" in changes or time.monotonic() - self._written > BEAT_INTERVAL:
             self._written = time.monotonic()
+            self._attend(self._heart.look())
+            if self._loss in FINAL_LOSS:
+                return
             # A full disk is no reason to stop working; the next heartbeat tries again.
             write = ballast.write_last_json if self._status.state in FINAL else files.write_json
             with contextlib.suppress(files.DiskFull, OSError):
                 write(self.job.folder / "status.json", dataclasses.asdict(self._status))
 
     def poll_requests(self) -> set[str]:
-        """New requests since the last call; a request to stop is returned by every call."""
+        """New requests since the last call; a request to stop is returned by every call.
+
+        Asks to stop, too, if the folder was moved or its lock removed.  Raises UserError as `confirm_place` does.
+        """
+        if self._heart.loss:
+            self.confirm_place()
         try:
             asked = self.job._requests() if self._control_changed() else {}
         except OSError:  # the disk is briefly not available: read again next time
             asked, self._control_seen = {}, (0, 0)
         new = {what for what, token in asked.items() if self._answered.get(what) != token}
         self._answered.update(asked)
-        if "stop" in self._answered or self._interrupted:
+        if "stop" in self._answered or self._interrupted or self._loss:
             new.add("stop")
         return new
 
@@ -222,3 +294,7 @@ class Helper(Worker):
     def poll_requests(self) -> set[str]:
         """Returns none: the main process reads them."""
         return set()
+
+    def confirm_place(self) -> bool:
+        """Returns False: the main process looks."""
+        return False

@@ -41,6 +41,7 @@ class SampleWriter:
         self, job: SampleJob, worker: Worker, resolved: ResolvedSampling, recipe: dict[str, Any], flags: list[str]
     ):
         self.job, self.worker, self.resolved = job, worker, resolved
+        worker.follow(job)
         self.recipe, self.flags = recipe, flags
         self.count = 0  # images that are on disk, from the first on
         self.outcome = ""  # a sentence about the result, where there is one

@@ -24,6 +24,7 @@ from typing import Any, BinaryIO, NamedTuple, TypeVar
 import psutil
 
 from ddpm.errors import UserError, with_filename
+from ddpm.storage import folders
 
 TEMPORARY = ".tmp-"  # prefix of the names of unfinished files
 UNFINISHED = re.compile(
@@ -129,7 +130,7 @@ def write(path: Path, save: Callable[[Any], object], durable: bool = True, mode:
     temporary = temporary_path(path)
     target = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        folders.make(path.parent)
         with open(temporary, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
             target = _Hashing(file)
             save(target)
@@ -184,7 +185,7 @@ def link(target: Path, path: Path) -> None:
 
 def appending(path: Path, buffering: int = -1) -> BinaryIO:
     """Opens `path` for appending, and creates it if it does not exist: logs, downloads, locks."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    folders.make(path.parent)
     return open(path, "ab+", buffering)
 
 
@@ -201,6 +202,11 @@ def _machine() -> str:
 def temporary_path(path: Path) -> Path:
     """A new name for an unfinished file or folder, next to `path`; it tells `sweep` which process it belongs to."""
     return path.with_name(f"{TEMPORARY}{_machine()}{os.getpid():08x}{secrets.token_hex(4)}-{path.name[-40:]}")
+
+
+def create(path: Path) -> None:
+    """Creates an empty file.  Raises FileExistsError if it exists: of several processes, one succeeds."""
+    open(path, "xb").close()
 
 
 def sweep(folder: Path, seconds: float = 60.0) -> None:
@@ -255,7 +261,7 @@ def numbered(path: Path) -> Iterator[Path]:
 
 def new_folder(path: Path) -> Path:
     """Creates a new folder `path`, or `path-2`, ...; two processes never get the same one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    folders.make(path.parent)
     for free in numbered(path):
         with contextlib.suppress(FileExistsError):
             free.mkdir()

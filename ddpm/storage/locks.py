@@ -1,7 +1,7 @@
 """File locks, which a process holds for as long as it lives.
 
 Some file systems have no locks (network drives without a lock service, some containers).  That raises NoLocks, unlike
-a lock held by another process, and the caller decides how to proceed.
+a lock held by another process; leases serve there.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 import portalocker
 
-from ddpm.storage import files
+from ddpm.storage import files, leases
 
 log = logging.getLogger("ddpm")
 
@@ -53,17 +53,26 @@ def hold(path: Path) -> BinaryIO | None:
 
     Raises OSError if it cannot be written, NoLocks if the file system does not support locks.
     """
-    file = files.appending(path)
-    try:
-        for _ in range(20):  # a process that checks the lock holds it for an instant
-            if _lock(file, path, HOLD):
+    for _ in range(20):  # a process that checks the lock holds it for an instant
+        file = files.appending(path)
+        try:
+            if _lock(file, path, HOLD) and is_at(file, path):
                 return file
-            time.sleep(random.uniform(0.01, 0.05))
-    except BaseException:
-        file.close()
-        raise
-    file.close()
+        except BaseException:
+            file.close()
+            raise
+        file.close()  # also if the file was removed before it was locked: others lock a new one
+        time.sleep(random.uniform(0.01, 0.05))
     return None
+
+
+def is_at(file: BinaryIO, path: Path) -> bool:
+    """True if the open file is the one that is found at `path` now."""
+    try:
+        found = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return os.path.samestat(found, os.fstat(file.fileno()))
 
 
 def held(path: Path) -> bool:
@@ -81,26 +90,35 @@ def held(path: Path) -> bool:
 
 @contextlib.contextmanager
 def locked(path: Path, seconds: float = math.inf) -> Iterator[None]:
-    """Lets one process at a time into the block; without file locks, logs a warning once and enters the block anyway.
+    """Lets one process at a time into the block.  Without file locks, logs a warning once and uses a lease.
 
     Raises Busy if another process stays in it for `seconds`, OSError if `path` cannot be written.
     """
     deadline = time.monotonic() + seconds
-    file = None
-    try:
-        while (file := hold(path)) is None:
-            if time.monotonic() > deadline:
-                raise Busy
-    except NoLocks as error:
-        if path.parent not in _without:
-            _without.add(path.parent)
-            log.warning(
-                "%s is on a disk without file locks (%s): do not let two processes work on the same files there.",
-                path.parent,
-                error.strerror,
-            )
+    held: BinaryIO | leases.Lease | None = None
+    while held is None:
+        try:
+            held = hold(path)
+        except NoLocks as error:
+            _say_without(path.parent, error)
+            held = leases.take(leases.folder_of(path))
+            time.sleep(0 if held else random.uniform(0.01, 0.05))
+        if held is None and time.monotonic() > deadline:
+            raise Busy
     try:
         yield
     finally:
-        if file:
-            file.close()
+        held.close()
+
+
+def _say_without(folder: Path, error: NoLocks) -> None:
+    """Logs that there are no locks in a folder, once for each."""
+    if folder not in _without:
+        _without.add(folder)
+        log.warning(
+            "%s is on a disk without file locks (%s): processes take turns by lease files there, and one that was"
+            " killed on another machine is waited for for %.0f seconds.",
+            folder,
+            error.strerror,
+            leases.EXPIRY,
+        )

@@ -45,6 +45,7 @@ class TrainingLoop:
 
     def __init__(self, run: Run, worker: Worker):
         self.run, self.worker = run, worker
+        worker.follow(run)
         self.config = run.config
         too_many = distributed.set_num_threads(self.config.train.threads)
         self.device = distributed.device()
@@ -321,8 +322,12 @@ class TrainingLoop:
 
     def _write(self, state: dict[str, Any], must: bool) -> None:
         assert self.metrics is not None, "the main process writes"
+        self.worker.confirm_place()
         waits = saving.MUST_WAITS if must else ()
         if error := saving.try_to_save(self.run, self.trainer, state, self.metrics.sync(), self.seconds, waits):
+            if self.worker.confirm_place():  # moved meanwhile
+                self._write(state, must)
+                return
             if must:
                 lost = f"Step {self.trainer.step} was not saved, and {self._kept()}"
                 raise UserError(f"{error} {lost}: resume the run once that is mended.", code=error.code)

@@ -11,7 +11,7 @@ from ddpm.config.training import Config
 from ddpm.data import datasets
 from ddpm.data.lineage import Remedy
 from ddpm.data_sets import DATA_SETS
-from ddpm.errors import UserError
+from ddpm.errors import AlreadyDone, UserError
 from ddpm.runs import lost_checkpoints
 from ddpm.runs.manifests import Checkpoint
 from ddpm.runs.runs import Run
@@ -23,9 +23,9 @@ log = logging.getLogger("ddpm")
 
 
 def check_unfinished(run: Run) -> None:
-    """Raises UserError for a run whose last step is saved; its folder stays as it is."""
-    if any(c.step >= run.config.train.total_steps for c in run.checkpoints()) and is_done(run):
-        raise UserError(run.finished_message, code="nothing-left")
+    """Raises AlreadyDone for a run whose last step is saved, and whole; its folder stays as it is."""
+    if run.is_complete() and is_done(run):
+        raise AlreadyDone(run.finished_message)
 
 
 def is_done(run: Run) -> bool:
@@ -106,7 +106,7 @@ def newest(run: Run) -> Newest:
             code="lost-checkpoints",
         )
     if checkpoint_files.read(found.path("state"))["trainer"]["step"] >= run.config.train.total_steps:
-        raise UserError(run.finished_message, code="nothing-left")
+        raise AlreadyDone(run.finished_message)
     last = lost_checkpoints.last_saved_step(run)
     if found.step < last and not wrong:
         log.warning("The checkpoint of step %d is not there any more.", last)

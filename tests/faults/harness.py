@@ -427,10 +427,8 @@ def nothing_is_lost(folder: Path, goes_on: str) -> tuple[str, str]:
     run = Run(folder / "runs" / goes_on)
     if not goes_on or not run.folder.exists():
         return "well", ""
-    before = run.checkpoints()
-    done = bool(before) and before[-1].step == run.config.train.total_steps
     code = cli.main(["train", "--resume", goes_on, "--runs_dir", str(folder / "runs")])
-    if code != (2 if done else 0) or run.checkpoint().step != run.config.train.total_steps:
+    if code != 0 or run.checkpoint().step != run.config.train.total_steps:
         return "lost", f"it was resumed with code {code}, and ended at step {run.checkpoint().step}"
     return "well", ""
 
@@ -460,11 +458,12 @@ def as_if_nothing_had_been(run_folder: Path, whole: Path) -> tuple[str, str]:
     run, total = Run(run_folder), 6
     before = run.checkpoints()
     code = cli.main(["train", "--resume", run.name, "--runs_dir", str(run_folder.parent)])
-    if code != (2 if before and before[-1].step == total else 0):
+    if code != 0:
         return "lost", f"it was resumed with code {code}"
+    done = bool(before and before[-1].step == total)
     differences = list(differ(run_folder, whole))
     left = [str(p) for p in run_folder.rglob("*") if p.suffix == ".begun" or p.name.startswith(".tmp-")]
-    left = [] if code else left  # nothing was started that could have removed it
+    left = [] if done else left  # nothing was started that could have removed it
     return ("lost", f"{differences}") if differences else ("left", f"{left}") if left else ("well", "")
 
 

@@ -32,7 +32,7 @@ from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver
 from watchdog.observers.polling import PollingObserver
 
-from ddpm.runs import launch, metrics, runs
+from ddpm.runs import jobs, metrics, runs
 from ddpm.runs.jobs import Pulse, State, Status
 from ddpm.runs.metrics import MetricReader, columns_of
 from ddpm.runs.runs import Run
@@ -118,7 +118,9 @@ class RunView:
         self._figures: OrderedDict[tuple[tuple[str, ...], figures.ChartOptions], tuple[int, str]] = OrderedDict()
 
     def status(self) -> Status | None:
-        return self._fresh("status.json", self.run.status)
+        """The status; of a run that is done although its process could not say so, as it would have been."""
+        status = self._fresh("status.json", self.run.status)
+        return status if status is None or status.state in jobs.FINAL else jobs.settled(status, self.state())
 
     def state(self) -> State:
         """Never cached: a process that dies makes no file event."""
@@ -204,7 +206,6 @@ class Store:
         return self._kept(self._glances, run, KEPT_GLANCES)
 
     def _kept(self, views: OrderedDict[Path, RunView], run: Run, most: int) -> RunView:
-        launch.reap()
         with self._lock:
             view = views.get(run.folder)
             if view is None or view.created_at != run.created_at:  # a new run may have an old one's name
