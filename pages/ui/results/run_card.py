@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from ddpm.runs.jobs import ACTIVE
+from ddpm.runs.jobs import ACTIVE, State
 from ddpm.runs.runs import Run
 from pages.ui.components import thumbnails
 from pages.ui.components.markdown import escape
@@ -14,11 +14,8 @@ def show(store: Store, run: Run) -> None:
     """One run in a row: newest preview, progress, loss curve, links to the other pages."""
     view = store.glance(run)
     status, state = view.status(), view.state()
-    if state == "unreadable":
-        with st.container(border=True, horizontal=True, vertical_alignment="center", key=f"run-{run.name}"):
-            st.markdown(f"**{escape(run.name)}**", width="content")
-            run_status.state_badge(state)
-            st.caption(escape(run.unreadable()))
+    if problem := view.problem():
+        _show_problem(run, state, problem)
         return
     grids, losses = view.previews(), view.sparkline("loss")
     with st.container(border=True, horizontal=True, vertical_alignment="center", gap="small", key=f"run-{run.name}"):
@@ -47,3 +44,15 @@ def show(store: Store, run: Run) -> None:
                         st.rerun()
         newest = status.metrics.get("loss") if status else None
         st.metric("Loss", run_status.format_number(newest), chart_data=losses or None, chart_type="line", width=150)
+
+
+def _show_problem(run: Run, state: State, problem: str) -> None:
+    """A run with a file that is not what it should be: what is wrong, and a way to be rid of it."""
+    with st.container(border=True, horizontal=True, vertical_alignment="center", key=f"run-{run.name}"):
+        st.markdown(f"**{escape(run.name)}**", width="content")
+        run_status.state_badge(state)
+        st.caption(escape(problem))
+        busy = f"It is {state}: stop it first." if state in ACTIVE else ""
+        if run_actions.button("Delete …", busy, icon=":material/delete:", key=f"delete-{run.name}"):
+            st.session_state[run_actions.DELETE_REQUEST] = run.name
+            st.rerun()
