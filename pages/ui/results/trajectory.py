@@ -17,7 +17,7 @@ from ddpm.runs import launch
 from ddpm.runs.jobs import ACTIVE
 from ddpm.runs.results import SampleJob, TrajectoryJob
 from ddpm.runs.runs import Run
-from ddpm.storage import images
+from ddpm.storage import arrays, images
 from pages.ui.components import setting_widgets, start_button, study_figures, thumbnails
 from pages.ui.components.markdown import escape
 from pages.ui.forms import checkpoint_form, sampling_form
@@ -206,8 +206,8 @@ def _animation(job: TrajectoryJob) -> bytes | None:
 
 @st.cache_data(max_entries=8, show_spinner=False)
 def _frames(path: str, stamp: int) -> dict[str, np.ndarray]:
-    with np.load(path) as arrays:
-        return {name: arrays[name] for name in (*SHOWN, "t", "calls")}
+    found = arrays.read_npz(Path(path))
+    return {name: found[name] for name in (*SHOWN, "t", "calls")}
 
 
 def _step_slider(job: TrajectoryJob) -> None:
