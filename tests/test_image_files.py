@@ -141,7 +141,7 @@ def test_numbers_that_are_no_shades_are_refused(tmp_path: Path) -> None:
 def small_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if 100 x 100 pixels were the most that are decoded."""
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 5000)
-    monkeypatch.setattr(image_files, "MOST_PIXELS", 10000)
+    monkeypatch.setenv("DDPM_MAX_PIXELS", "10000")
 
 
 def wide(**options: object) -> io.BytesIO:

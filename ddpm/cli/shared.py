@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ddpm import formatting
 from ddpm.cli import output, torchrun
 from ddpm.config import codec, fields, validation
 from ddpm.config.codec import SECTIONS
@@ -106,9 +107,9 @@ def copy_arrays_to_log_folder(out: Path | None, folder: Path) -> None:
         there = files.copy_all(own, target)
     if there[0].name != own[0].name:
         names = ", ".join(path.name for path in there)
-        print(
+        output.say(
             f"{target} already has another {own[0].name}, which stays: the files of this job there are {names}",
-            file=sys.stderr,
+            aside=True,
         )
 
 
@@ -242,6 +243,13 @@ def _holds_results(folder: Path) -> bool:
     return any(name not in NOT_RESULTS and not name.startswith(files.TEMPORARY) for name in names)
 
 
+class Lines(logging.Formatter):
+    """Log lines without the control characters that a name or a message may have."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return formatting.printable_lines(super().format(record))
+
+
 def log_to(run: jobs.Job) -> logging.Handler | None:
     """Logs to log.txt, and to the terminal unless it is redirected there.  Returns the handler of log.txt, if any.
 
@@ -253,7 +261,7 @@ def log_to(run: jobs.Job) -> logging.Handler | None:
         log.handlers = [logging.NullHandler()]
         return None
     logging.raiseExceptions = False  # no room for a log line is no reason to stop
-    form = logging.Formatter("%(asctime)s  %(message)s", "%Y-%m-%d %H:%M:%S")
+    form = Lines("%(asctime)s  %(message)s", "%Y-%m-%d %H:%M:%S")
     terminal = logging.StreamHandler()
     terminal.setFormatter(form)
     log.handlers = [terminal]

@@ -141,6 +141,17 @@ def kernel_folder() -> Path:
     return named("DDPM_KERNEL_CACHE") or _usual_cache() / "kernels"
 
 
+def state_folder() -> Path | None:
+    """Folder for what this user's dashboard remembers; DDPM_STATE overrides it.  None for a user without a home."""
+    if given := named("DDPM_STATE"):
+        return given
+    try:
+        usual = platformdirs.user_state_path("ddpm-workbench", appauthor=False)
+    except RuntimeError:
+        return None
+    return usual if usual.is_absolute() else None
+
+
 def shares_folder() -> Path:
     """Folder in which running jobs hold their lock files; the environment variable DDPM_SHARES overrides it."""
     return named("DDPM_SHARES") or user_temp_folder("shares")
