@@ -228,10 +228,9 @@ def worker(name: str, corpus: Path, seconds: int, found: Path) -> None:
     with atheris.instrument_imports(
         include=["ddpm", "PIL", "pickletools", "zipfile", "tarfile", "json", "csv", "numpy.lib"]
     ):
-        from faults.readers import READERS, mended
-
         import ddpm.data.sources
         import ddpm.storage.images  # noqa: F401
+        from faults.readers import READERS, mended
     folder = Path(tempfile.mkdtemp(dir=corpus.parent))
     measured = Measured(name, folder)
     reader = READERS[name]
