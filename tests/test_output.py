@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from ddpm.cli import main, output, shared
+from ddpm.cli import main, output
 from ddpm.config import codec
 from ddpm.config.training import Config
+from ddpm.runs import log_file
 from ddpm.runs.runs import Run
 
 Ask = Callable[..., tuple[int, Any, str]]
@@ -228,4 +229,4 @@ def test_what_a_terminal_would_obey_is_shown(capsys: pytest.CaptureFixture[str])
 
 def test_a_line_of_the_log_steers_no_terminal() -> None:
     record = logging.LogRecord("ddpm", logging.INFO, "", 0, "class \x1b[2J", (), None)
-    assert shared.Lines("%(message)s").format(record) == r"class \x1b[2J"
+    assert log_file.Lines().format(record).endswith(r"  class \x1b[2J")

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ddpm import formatting
 from ddpm.cli import output, torchrun
 from ddpm.config import codec, fields, validation
 from ddpm.config.codec import SECTIONS
@@ -20,7 +19,7 @@ from ddpm.config.training import LOG_FORMATS, Config
 from ddpm.errors import UserError
 from ddpm.planning import timesteps
 from ddpm.runs import jobs, runs
-from ddpm.runs.log_file import LogFile
+from ddpm.runs.log_file import Lines, LogFile
 from ddpm.runs.runs import Run
 from ddpm.runs.worker import Worker
 from ddpm.storage import files, paths
@@ -243,13 +242,6 @@ def _holds_results(folder: Path) -> bool:
     return any(name not in NOT_RESULTS and not name.startswith(files.TEMPORARY) for name in names)
 
 
-class Lines(logging.Formatter):
-    """Log lines without the control characters that a name or a message may have."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return formatting.printable_lines(super().format(record))
-
-
 def log_to(run: jobs.Job) -> logging.Handler | None:
     """Logs to log.txt, and to the terminal unless it is redirected there.  Returns the handler of log.txt, if any.
 
@@ -261,9 +253,8 @@ def log_to(run: jobs.Job) -> logging.Handler | None:
         log.handlers = [logging.NullHandler()]
         return None
     logging.raiseExceptions = False  # no room for a log line is no reason to stop
-    form = Lines("%(asctime)s  %(message)s", "%Y-%m-%d %H:%M:%S")
     terminal = logging.StreamHandler()
-    terminal.setFormatter(form)
+    terminal.setFormatter(Lines())
     log.handlers = [terminal]
     if _is_stderr(run.log_path):  # started by runs.launch: stderr is log.txt
         return None

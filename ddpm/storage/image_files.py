@@ -199,6 +199,8 @@ def _pixels(image: Image.Image, file: IO[bytes], path: Path | str) -> Image.Imag
         image = Image.open(bare, formats=["PNG"])
         _scale_transparency(image)
         image.load()
+    if image.mode in ("P", "PA") and image.palette is None:
+        raise UserError(f"{path} is broken, as its colours are missing: remove it or replace it.", code="broken-image")
     if image.mode == "F" or (image.mode.startswith("I") and not _is_16_bit(image)):
         raise UserError(
             f"{path} has values of more than 16 bits: convert it to 8 or 16 bits.",

@@ -190,6 +190,7 @@ def fuzz(name: str, seconds: float, found: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         corpus = Path(folder) / "corpus"
         corpus.mkdir()
+        found.mkdir(parents=True, exist_ok=True)
         while (left := seconds - (time.monotonic() - start)) > 1:
             log = Path(folder) / "log"
             command = [
