@@ -20,6 +20,7 @@ from ddpm.runs import launch, runs
 from ddpm.runs.log_file import LogFile
 from ddpm.runs.metrics import MetricWriter
 from ddpm.runs.runs import Run
+from ddpm.runs.worker import Worker
 from ddpm.storage import files, paths, strict_json, untrusted
 from ddpm.storage.untrusted import Folder
 
@@ -228,6 +229,21 @@ def test_a_process_is_not_started_with_a_linked_log(base: Path, tmp_path: Path, 
     with raises_error("not-a-file"):
         launch.start_training(run)
     assert not (tmp_path / "profile").exists()
+
+
+@pytest.mark.parametrize("name", ["saves", "samples", "tb", ""])
+def test_no_process_works_where_a_folder_is_a_link(name: str, runs_dir: Path, tmp_path: Path) -> None:
+    run = hostile_folders.healthy(runs_dir)
+    path = run.folder / name
+    if path.exists():
+        path.rename(tmp_path / "real")
+    else:
+        (tmp_path / "real").mkdir()
+    path.symlink_to(tmp_path / "real")
+    before = hostile_folders.snapshot(tmp_path / "real")
+    with raises_error("not-a-folder"), Worker(run.folder):
+        pass
+    assert hostile_folders.snapshot(tmp_path / "real") == before
 
 
 # --- JSON

@@ -21,6 +21,8 @@ MOST_NOTE = 2**16
 MOST_IMAGE = 2**28
 MOST_LOG = 2**32  # progress.csv
 
+# Folders that the process of a job writes into.
+FOLDERS = ("saves", "samples", "evaluations", "frontiers", "microscopes", "tb", "images", "given", "small", "noise")
 PREVIEW_NAME = re.compile(r"[0-9]{1,15}\.png")
 
 
@@ -30,6 +32,12 @@ def folder_at(path: Path, *parts: str) -> Folder:
     It is no link, unless the folder that the link leads to was opened in place, by importing it.
     """
     return Folder(path, *parts, may_link=_opened_in_place)
+
+
+def check_folders(folder: Folder) -> None:
+    """Raises UserError if a folder that the process of a job writes into is a link, or anything but a folder."""
+    for name in FOLDERS:
+        folder.inside(name).files()
 
 
 def open_log(path: Path) -> BinaryIO:

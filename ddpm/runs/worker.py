@@ -16,6 +16,7 @@ import psutil
 
 from ddpm.errors import UserError, as_user_error
 from ddpm.host import cpu_threads
+from ddpm.runs import run_folder
 from ddpm.runs.heartbeat import FINAL_LOSS, Heartbeat, Loss
 from ddpm.runs.jobs import FINAL, START_GRACE, Job, State, Status, not_writable
 from ddpm.storage import ballast, files, folders, leases, locks, processes
@@ -92,7 +93,7 @@ class Worker:
         """Opens and locks run.lock, if the disk has locks.  Raises UserError if another process holds it."""
         path = self.job.folder / "run.lock"
         try:
-            self.job.content.make()  # raises UserError if the folder is a link
+            run_folder.check_folders(self.job.content.make())  # raises UserError if one of them is a link
             lock = locks.hold(path)
         except locks.NoLocks as error:
             self._standing = (
