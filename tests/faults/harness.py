@@ -346,7 +346,7 @@ class Stage:
     def changes(self) -> int:
         """Trains undisturbed, which also makes what others are compared with."""
         self._set()
-        kind, said, count, _ = self._fork(WHOLE, Point("", 0))
+        kind, said, count, _ = self._fork(WHOLE, Point("once", 0))
         assert kind == "well", said
         self.whole = self.folder.with_name("whole")
         shutil.rmtree(self.whole, ignore_errors=True)
