@@ -87,7 +87,7 @@ def test_classes_that_are_called_like_parts() -> None:
 
 
 @pytest.mark.parametrize(
-    ("paths", "rule", "learnt_from"),
+    ("paths", "rule", "trained_on"),
     [
         ([*(f"{k}.png" for k in range(1000)), *many(2, "train"), "test/a.png"], NO_CLASSES, 1003),
         ([*many(300, "cat", "dog", "car"), "cat/train/a.png", "dog/val/c.png"], BY_FOLDER, 902),

@@ -217,7 +217,9 @@ def test_heads_that_differ_by_level_and_both_orders_are_tried() -> None:
     assert not [heads for heads in denoising_bench.heads_to_try(alike) if heads.num_head_channels != -1]
 
 
-@pytest.mark.parametrize(("count", "told"), [(6, set()), (15, set()), (16, {"diffusion_steps", "rescale_timesteps"})])
+@pytest.mark.parametrize(
+    ("count", "reported"), [(6, set()), (15, set()), (16, {"diffusion_steps", "rescale_timesteps"})]
+)
 def test_T_of_a_step_back_is_reported_on_many_images_alone(
     count: int,
     reported: set[str],
