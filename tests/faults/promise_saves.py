@@ -45,7 +45,7 @@ def tried(promise: str, seconds: float, cases: Iterator[tuple[str, Callable[[], 
     for name, play in cases:
         count += 1
         if wrong := play():
-            lost.append(f"{name}: {wrong[-1500:]}")
+            lost.append(f"{name}: {wrong[:500]} ... {wrong[-500:]}")
         if time.monotonic() - began > seconds:
             break
     return Row(promise, count, len(lost), tuple(lost[:EXAMPLES]))
