@@ -141,6 +141,11 @@ class Server:
         """The files of that run, and their sizes."""
         return dict(self._ask("sizes"))
 
+    @property
+    def stopped(self) -> Path:
+        """That run."""
+        return self.folder / "stopped" / "runs" / "new"
+
     def close(self) -> None:
         assert self._process.stdin
         self._process.stdin.close()
