@@ -2,6 +2,7 @@
 
 import math
 import re
+import reprlib
 import time
 from collections.abc import Sequence
 
@@ -83,3 +84,12 @@ def _escaped(found: re.Match[str]) -> str:
     code = ord(found[0])
     byte = code - 0xDC00 if 0xDC80 <= code < 0xDD00 else code  # how Python represents a byte that cannot be decoded
     return f"\\x{byte:02x}" if byte < 256 else f"\\u{byte:04x}"
+
+
+def brief(value: object) -> str:
+    """A value of any type, size and depth, as an error shows it: 'lineqr', -9, [1, 2, 3, 4, ...]."""
+    return _BRIEF.repr(value)
+
+
+_BRIEF = reprlib.Repr()
+_BRIEF.maxlevel, _BRIEF.maxlist, _BRIEF.maxdict, _BRIEF.maxstring, _BRIEF.maxlong = 2, 4, 2, 100, 40

@@ -36,7 +36,7 @@ import json, os, subprocess, sys, time
 from pathlib import Path
 sys.path.insert(0, {root!r})
 from ddpm.runs.worker import Worker
-arguments = sys.argv[3:]  # after -m ddpm
+arguments = sys.argv[4:]  # after -P -m ddpm
 value = dict(zip(arguments, arguments[1:]))
 folder = Path(value["--runs_dir"]) / value["--resume"] if arguments[0] == "train" else Path(arguments[-1])
 with Worker(folder) as worker:
@@ -58,7 +58,7 @@ with Worker(folder) as worker:
 
 @pytest.fixture
 def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """What is started instead of Python with `-m ddpm`."""
+    """What is started instead of Python with `-P -m ddpm`."""
     program = tmp_path / "stand_in.py"
     program.write_text(STAND_IN.format(root=str(ROOT)))
     script = tmp_path / "python"

@@ -26,7 +26,7 @@ from ddpm.config import codec
 from ddpm.config.training import Config
 from ddpm.errors import UserError
 from ddpm.formatting import plural
-from ddpm.runs import manifests
+from ddpm.runs import manifests, run_folder
 from ddpm.runs.manifests import Checkpoint
 from ddpm.runs.runs import Run
 from ddpm.storage import files, flushing
@@ -69,6 +69,7 @@ def save(
     if there and (there.theirs or not (wrong := fault(there))):
         return there
     _judge(run, step, weights, optimizer)
+    run.content.inside("saves").make()  # raises UserError if it is a link
     config = run.folder / "config.json"
     known = files.sha256(config) if config.exists() else ""
     checkpoint = Checkpoint(run.folder, step, {}, log_bytes, seconds, log_sha256=log_sha256, config_sha256=known)
@@ -173,15 +174,17 @@ def sweep_unfinished(run: Run) -> None:
 
 def damage(checkpoint: Checkpoint, only: str = "") -> str:
     """Describes in a sentence what is wrong with a set, or with the file `only`; empty where every checksum matches."""
+    content = run_folder.folder_at(checkpoint.folder)
     for name, expected in checkpoint.files.items():
         if only not in ("", name):
             continue
-        path = checkpoint.folder / name
         try:
-            size = path.stat().st_size
-            sha256 = files.sha256(path) if size == expected["bytes"] else ""
+            size = content.stat(name).st_size
+            sha256 = files.sha256(checkpoint.folder / name) if size == expected["bytes"] else ""
         except FileNotFoundError:
             return f"{name} of step {checkpoint.step} is missing."
+        except UserError as error:  # a link, say
+            return str(error)
         if wrong := mismatch(checkpoint, name, size, sha256):
             return wrong
     return ""

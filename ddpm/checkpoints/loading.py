@@ -120,13 +120,19 @@ def _read(run: Run, checkpoint: Checkpoint, kind: str) -> tuple[Path, LoadedChec
         )
     path = Path(fields.absolute(str(checkpoint.path(kind))))
     remedy = "Use another checkpoint, with --step."
-    if not path.exists():
-        raise UserError(f"{path.name} of step {checkpoint.step} is missing. {remedy}", code="damaged-checkpoint")
+    try:
+        size = run.content.stat(path.name).st_size  # raises UserError if it is a link, or anything but a file
+    except FileNotFoundError:
+        raise UserError(
+            f"{path.name} of step {checkpoint.step} is missing. {remedy}", code="damaged-checkpoint"
+        ) from None
 
     def check(sha256: str, size: int) -> None:
         if wrong := checkpoint_files.mismatch(checkpoint, path.name, size, sha256):
             raise UserError(f"{wrong} {remedy}", code="damaged-checkpoint")
 
+    if size != checkpoint.files[path.name]["bytes"]:
+        check("", size)  # before all of it is read
     return path, checkpoint_files.load_checkpoint(path, check)
 
 

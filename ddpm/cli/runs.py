@@ -88,9 +88,9 @@ def _runs(options: argparse.Namespace) -> Output:
     if not found:
         return Output(whole, f"No runs in {options.runs_dir} yet: `ddpm train --preset quick-start` starts one.")
     rows = [("run", "state", "step", "it/s", "time left", "loss"), *map(_row, documents)]
-    for run, document in zip(found, documents, strict=True):
-        if document["state"] == "unreadable":
-            print(f"{run.name}: {document['message']}", file=sys.stderr)
+    for run in found:
+        if problem := run.unreadable() or run.problem():
+            print(f"{run.name}: {problem}", file=sys.stderr)
     return Output(whole, _table(rows))
 
 

@@ -19,6 +19,7 @@ from ddpm.config.training import LOG_FORMATS, Config
 from ddpm.errors import UserError
 from ddpm.planning import timesteps
 from ddpm.runs import jobs, runs
+from ddpm.runs.log_file import LogFile
 from ddpm.runs.runs import Run
 from ddpm.runs.worker import Worker
 from ddpm.storage import files, paths
@@ -83,8 +84,14 @@ def log_format() -> str | None:
 
 def result_folder(out: Path | None, source: object, kind: str) -> Path:
     """Folder of a job's result: `out`, or else KIND/TIME in OPENAI_LOGDIR, in the run's folder or in this folder."""
-    own = source.folder if isinstance(source, Run) else Path()
-    return out or torchrun.run_on_main(lambda: runs.timestamped_folder((paths.log_folder() or own) / kind))
+
+    def make() -> Path:
+        target = paths.log_folder()
+        if isinstance(source, Run) and not target:
+            return source.new_result_folder(kind)
+        return runs.timestamped_folder((target or Path()) / kind)
+
+    return out or torchrun.run_on_main(make)
 
 
 def copy_arrays_to_log_folder(out: Path | None, folder: Path) -> None:
@@ -235,7 +242,7 @@ def _holds_results(folder: Path) -> bool:
     return any(name not in NOT_RESULTS and not name.startswith(files.TEMPORARY) for name in names)
 
 
-def log_to(run: jobs.Job) -> "logging.FileHandler | None":
+def log_to(run: jobs.Job) -> logging.Handler | None:
     """Logs to log.txt, and to the terminal unless it is redirected there.  Returns the handler of log.txt, if any.
 
     Of several processes, only the main one logs.
@@ -252,8 +259,7 @@ def log_to(run: jobs.Job) -> "logging.FileHandler | None":
     log.handlers = [terminal]
     if _is_stderr(run.log_path):  # started by runs.launch: stderr is log.txt
         return None
-    file = logging.FileHandler(run.log_path, encoding="utf-8", errors="backslashreplace")
-    file.setFormatter(form)
+    file = LogFile(run.log_path)
     log.handlers.append(file)
     return file
 

@@ -4,10 +4,11 @@ import dataclasses
 from collections.abc import Collection, Mapping
 from typing import Any, TypeVar
 
-from ddpm.config.fields import settings
+from ddpm.config.fields import Setting, settings
 from ddpm.config.model import DiffusionConfig, ModelConfig
 from ddpm.config.training import Config, DataConfig, TrainConfig
 from ddpm.errors import UserError
+from ddpm.formatting import brief
 
 FORMAT = 1  # of config.json; raise it when an old file needs translating
 SECTIONS: dict[str, type] = {
@@ -16,6 +17,8 @@ SECTIONS: dict[str, type] = {
     "data": DataConfig,
     "train": TrainConfig,
 }
+MOST_CLASSES = 100_000
+MOST_NAME = 4096  # characters of the name of a class
 T = TypeVar("T")
 
 
@@ -71,52 +74,68 @@ def to_json(config: Config) -> dict[str, Any]:
     return {"format": FORMAT, **dataclasses.asdict(config), "class_names": list(config.class_names)}
 
 
-def from_json(data: Mapping[str, Any]) -> Config:
-    """Settings from config.json; missing ones take their defaults.  Raises UserError for an unknown or mistyped one."""
+def from_json(data: Any, where: str = "the configuration") -> Config:
+    """Settings from config.json; missing ones take their defaults.
+
+    where: what errors call it.  Raises UserError for a setting that is unknown, of another type, outside its limits or
+    none of its choices.
+    """
     if not isinstance(data, Mapping) or data.get("format") != FORMAT:
-        found = data.get("format", "none") if isinstance(data, Mapping) else type(data).__name__
+        found = brief(data.get("format", "none")) if isinstance(data, Mapping) else type(data).__name__
         raise UserError(
-            f"The configuration has format {found}, this version reads {FORMAT}: update DDPM Workbench.",
+            f"The format of {where} is {found}, and this version reads {FORMAT}: update DDPM Workbench.",
             code="newer-format",
         )
     names = data.get("class_names", [])
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise UserError(
-            f"class_names in the configuration is {names!r}, not a list of names: correct it.", code="bad-value"
-        )
+    if (
+        not isinstance(names, list)
+        or len(names) > MOST_CLASSES
+        or not all(isinstance(name, str) and len(name) <= MOST_NAME for name in names)
+    ):
+        raise UserError(f"class_names in {where} is {brief(names)}, not a list of names: correct it.", code="bad-value")
     values: dict[str, Any] = {"class_names": names}
     for name, cls in SECTIONS.items():
         section = data.get(name, {})
         if not isinstance(section, Mapping):
             raise UserError(
-                f"{name} in the configuration is {section!r}, not a group of settings: correct it.",
+                f"{name} in {where} is {brief(section)}, not a group of settings: correct it.",
                 code="bad-value",
             )
-        values |= {key: _typed(cls, key, value) for key, value in section.items()}
+        values |= _typed(cls, section, where)
     return replace(Config(), values)
 
 
-def section_from_json(cls: type[T], data: Mapping[str, Any]) -> T:
+def section_from_json(cls: type[T], data: Any, where: str = "the configuration") -> T:
     """One dataclass of settings, such as a SampleConfig, from its JSON.  Raises UserError as `from_json` does."""
-    return cls(**{key: _typed(cls, key, value) for key, value in data.items()})
+    if not isinstance(data, Mapping):
+        raise UserError(f"{where} holds {brief(data)}, not a group of settings: correct it.", code="bad-value")
+    return cls(**_typed(cls, data, where))
 
 
-def _typed(cls: type, key: str, value: Any) -> Any:
+def _typed(cls: type, section: Mapping[str, Any], where: str) -> dict[str, Any]:
     known = {s.name: s for s in settings(cls)}
-    if key not in known:
-        raise UserError(
-            f"Unknown setting {key!r} in the configuration: it was written by a newer version: update DDPM Workbench.",
-            code="unknown-setting",
-        )
-    s = known[key]
+    found = {}
+    for key, value in section.items():
+        if key not in known:
+            raise UserError(
+                f"Unknown setting {brief(key)} in {where}: it was written by a newer version: update DDPM Workbench.",
+                code="unknown-setting",
+            )
+        found[key] = value = _typed_value(known[key], value, where)
+        if value is not None and (wrong := known[key].problem(value)):
+            raise UserError(f"In {where}, {wrong[0]}", code=wrong[1])
+    return found
+
+
+def _typed_value(s: Setting, value: Any, where: str) -> Any:
     if value is None and s.default is None:
         return None
     if isinstance(value, str) and value in s.aliases:
         return s.aliases[value]
-    if s.type is float and isinstance(value, int) and not isinstance(value, bool):
+    if s.type is float and type(value) is int:
         return float(value)
     if type(value) is not s.type:
         raise UserError(
-            f"{key} in the configuration is {value!r}, which is not {s.type.__name__}: correct it.", code="bad-value"
+            f"{s.name} in {where} is {brief(value)}, which is not {s.type.__name__}: correct it.", code="bad-value"
         )
     return value

@@ -10,10 +10,15 @@ import unicodedata
 import urllib.parse
 from collections.abc import Callable, Mapping
 from dataclasses import field
+from functools import cache
 from typing import Any, NamedTuple
 
-from ddpm.errors import UserError
+from ddpm.errors import Code, UserError
+from ddpm.formatting import brief
 from ddpm.storage import paths
+
+MOST_TEXT = 2**15  # characters of a text: the longest path of any system
+MOST_NUMBERS = 100  # in a list of numbers
 
 Names = tuple[str, ...] | Callable[[], tuple[str, ...]]
 
@@ -99,17 +104,36 @@ class Setting(NamedTuple):
         text = path_text(value)
         return text if text in self.names else absolute(text)
 
+    def problem(self, value: Any) -> tuple[str, Code] | None:
+        """What is wrong with a value of the right type, as a sentence and its code; None if nothing is."""
+        if self.choices and value not in self.choices:
+            return (
+                f"{self.name} is {brief(value)}, which is none of {', '.join(self.shown_choices)}: choose one of them.",
+                "bad-value",
+            )
+        if self.type in (int, float) and value is not None and not self.low <= value <= self.high:  # or NaN
+            return f"{self.name} is {value}: set it between {self.low:.15g} and {self.high:.15g}.", "out-of-range"
+        if self.type is str and len(value) > MOST_TEXT:
+            return f"{self.name} has {len(value):,} characters: {MOST_TEXT:,} are allowed.", "bad-value"
+        return None
+
 
 def settings(section: type) -> list[Setting]:
     """The settings of one dataclass, in order.  An optional bool has type bool and default None."""
-    types = typing.get_type_hints(section)
+    types = _types(section)
     found = []
     for f in dataclasses.fields(section):
-        kind = types[f.name]
-        plain = next((a for a in typing.get_args(kind) if a is not type(None)), kind)
+        plain = types[f.name]
         listed = {key: value() if callable(value := f.metadata[key]) else value for key in ("choices", "names")}
         found.append(Setting(f.name, plain, f.default, **{**f.metadata, **listed}))
     return found
+
+
+@cache
+def _types(section: type) -> dict[str, type]:
+    """The type of each setting; that of an optional one is the type that it has if it is there."""
+    hints = typing.get_type_hints(section)
+    return {name: next((a for a in typing.get_args(kind) if a is not type(None)), kind) for name, kind in hints.items()}
 
 
 def absolute(text: str) -> str:
@@ -121,9 +145,9 @@ def absolute(text: str) -> str:
 def ints(name: str, text: str) -> tuple[int, ...]:
     """Parses '16,8' as (16, 8).  Raises UserError for anything but positive whole numbers."""
     parts = [part.strip() for part in text.split(",") if part.strip()]
-    if not all(part.isdecimal() and int(part) > 0 for part in parts):
+    if len(parts) > MOST_NUMBERS or not all(part.isdecimal() and len(part) < 10 and int(part) > 0 for part in parts):
         raise UserError(
-            f"{name} {text!r} is not a list of positive whole numbers: separate them with commas, as in 16,8.",
+            f"{name} {brief(text)} is not a list of positive whole numbers: separate them with commas, as in 16,8.",
             code="bad-value",
         )
     return tuple(int(part) for part in parts)

@@ -57,16 +57,8 @@ def limit_problems(section: Any) -> Iterator[Problem]:
 
 
 def _limit_problems(s: Setting, value: Any) -> Iterator[Problem]:
-    if s.choices and value not in s.choices:
-        yield Problem(
-            s.name,
-            f"{s.name} is {value!r}, which is none of {', '.join(s.shown_choices)}: choose one of them.",
-            code="bad-value",
-        )
-    if s.type in (int, float) and not s.low <= value <= s.high:  # false for a NaN too
-        yield Problem(
-            s.name, f"{s.name} is {value}: set it between {s.low:.15g} and {s.high:.15g}.", code="out-of-range"
-        )
+    if found := s.problem(value):
+        yield Problem(s.name, *found)
 
 
 def _model_problems(config: Config) -> Iterator[Problem]:

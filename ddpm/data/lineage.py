@@ -1,11 +1,11 @@
 """Checks that data is still what a network was trained on, and that no training image is held out now."""
 
 import os
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from ddpm.config import records
 from ddpm.config.training import Config
 from ddpm.data import datasets
 from ddpm.data.datasets import Dataset, Digest
@@ -20,8 +20,11 @@ def to_json(digest: Digest) -> dict[str, Any]:
 
 
 def from_json(kept: Any) -> Digest | None:
-    """Inverse of `to_json`; None if an earlier version or another program stored nothing."""
-    return Digest(**kept) if isinstance(kept, Mapping) else None
+    """Inverse of `to_json`; None if an earlier version or another program stored nothing.
+
+    Raises UserError if it is damaged.
+    """
+    return records.read(Digest, kept, "What a checkpoint holds about its data") if isinstance(kept, dict) else None
 
 
 class Remedy(NamedTuple):

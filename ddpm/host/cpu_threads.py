@@ -18,6 +18,7 @@ from typing import BinaryIO, NamedTuple
 
 import psutil
 
+from ddpm.errors import UserError
 from ddpm.formatting import plural
 from ddpm.host import hardware
 from ddpm.storage import locks, paths
@@ -112,9 +113,9 @@ def divide(cores: int, others: Sequence[int], together: int = 1, rank: int = 0) 
 
 def live_peers() -> list[Peer]:
     """Processes that compute now, in the order of their start; removes files of those that ended.  Raises OSError."""
-    found = []
-    for name in sorted(os.listdir(paths.shares_folder())):
-        one, path = parse(name), paths.shares_folder() / name
+    found, folder = [], paths.shares_folder()
+    for name in sorted(os.listdir(folder)):
+        one, path = parse(name), folder / name
         if one is None:
             continue
         if (_file is not None and path == _file[1]) or _is_alive(path, one):
@@ -147,7 +148,12 @@ def _join(asked: int) -> list[Peer]:
     Where files cannot be written, or the disk has no locks, nothing is known of others.
     """
     global _file
-    path = paths.shares_folder() / f"{time.time_ns():020d}-{os.getpid()}-{asked}-job"
+    try:
+        folder = paths.shares_folder()
+    except UserError as error:  # another user's
+        log.info("%s Jobs of other processes are not seen, and this one uses all cores.", error)
+        return []
+    path = folder / f"{time.time_ns():020d}-{os.getpid()}-{asked}-job"
     try:
         file = locks.hold(path)
         if file is None:
@@ -161,7 +167,7 @@ def _join(asked: int) -> list[Peer]:
                 path.unlink()
         log.info(
             "%s cannot be used (%s): jobs of other processes are not seen, and this one uses all cores.",
-            paths.shares_folder(),
+            folder,
             error.strerror or error,
         )
         return []

@@ -16,18 +16,21 @@ import os
 import platform
 import secrets
 import time
-import typing
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import psutil
 
+from ddpm.config import records
+from ddpm.config.records import Count, Keys, Range, Seconds, Text
 from ddpm.errors import UserError, as_user_error
+from ddpm.runs import run_folder
 from ddpm.storage import files, leases, locks, processes
 from ddpm.storage.leases import Pulse
 from ddpm.storage.processes import Owner
+from ddpm.storage.untrusted import Folder
 
 log = logging.getLogger("ddpm")
 
@@ -50,25 +53,26 @@ class Status:
     """Content of status.json.  Times are seconds since the epoch, durations seconds; None is unknown."""
 
     state: State
-    step: int = 0
-    total_steps: int = 0
-    saved: int | None = None  # training: step of the newest checkpoint, 0 before the first
-    metrics: dict[str, float | None] = field(default_factory=dict)  # of the last log line; None for NaN and infinities
-    steps_per_second: float | None = None
-    seconds_left: float | None = None
+    step: Count = 0
+    total_steps: Count = 0
+    saved: Count | None = None  # training: step of the newest checkpoint, 0 before the first
+    # Of the last log line; None for NaN and infinities.
+    metrics: Annotated[dict[str, float | None], Keys(1000)] = field(default_factory=dict)
+    steps_per_second: Annotated[float, Range(0, 10**9)] | None = None
+    seconds_left: Seconds | None = None
     message: str = ""  # current activity, or the error
     warning: str = ""  # a problem that does not stop the work
     computed: str = ""  # device, precision and backend, as in "on cpu, in fp32 by native kernels"
     sharing: str = ""  # other jobs on the cores of this machine, and the threads of this job
-    pid: int = 0
-    process_start: float = 0.0  # together with the pid, identifies the process
+    pid: Annotated[int, Range(0, 2**31)] = 0
+    process_start: Seconds = 0.0  # together with the pid, identifies the process
     host: str = ""  # machine of the process: several may share a disk
-    boot: str = ""  # with host, pid and start an Owner, which no other process is taken for
-    start: float = 0.0
-    queued_at: float = 0.0
-    updated_at: float = 0.0
-    monotonic: float = 0.0  # the same by a clock that no one sets, which processes of one `boot` share
-    beat: int = 0
+    boot: Annotated[str, Text(1000)] = ""  # with host, pid and start an Owner, which no other process is taken for
+    start: Annotated[float, Range(0, 10**15)] = 0.0
+    queued_at: Seconds = 0.0
+    updated_at: Seconds = 0.0
+    monotonic: Seconds = 0.0  # the same by a clock that no one sets, which processes of one `boot` share
+    beat: Annotated[int, Range(-1, 2**62)] = 0
 
     @property
     def owner(self) -> Owner:
@@ -91,10 +95,20 @@ def settled(status: Status, state: State) -> Status:
 
 
 class Job:
-    """A job folder, as read by other processes."""
+    """A job folder, as read by other processes.
 
-    def __init__(self, folder: Path):
+    depth: how many folders it lies below that of a run, from where it is reached.
+    """
+
+    def __init__(self, folder: Path, depth: int = 0):
         self.folder = Path(folder)
+        self._depth = depth
+
+    @property
+    def content(self) -> Folder:
+        """The folder, as the one through which its files are opened."""
+        top = self.folder.parents[self._depth - 1] if self._depth else self.folder
+        return run_folder.folder_at(top, *self.folder.parts[len(top.parts) :])
 
     @property
     def name(self) -> str:
@@ -113,23 +127,43 @@ class Job:
     def status(self) -> Status | None:
         """The last status that the process wrote; None if there is none that can be read."""
         try:
-            data = files.read_json(self.folder / "status.json")
+            return self.read_status()
         except (UserError, OSError):
-            return None  # the next heartbeat replaces it; `unreadable` says why
-        if not isinstance(data, dict) or data.get("state") not in typing.get_args(State):
-            return None
-        known = {f.name for f in dataclasses.fields(Status)}
-        return Status(**{key: value for key, value in data.items() if key in known})
+            return None  # the next heartbeat replaces it; `unreadable` and `problem` say why
+
+    def read_status(self) -> Status | None:
+        """The status; None if there is none.  Raises UserError if it is damaged, OSError if it cannot be read."""
+        data = files.json_in(self.content, "status.json", run_folder.MOST_STATUS)
+        return None if data is None else records.read(Status, data, str(self.folder / "status.json"))
 
     def unreadable(self) -> str:
-        """The error of the system in reading status.json, as a sentence; empty without one."""
+        """Why status.json cannot even be opened, as a sentence; empty if it can, or if there is none."""
         try:
-            files.read_json(self.folder / "status.json")
-        except UserError:
+            with self.content.open_file("status.json", run_folder.MOST_STATUS):
+                return ""
+        except FileNotFoundError:
             return ""
+        except UserError as error:
+            return str(error)
+        except OSError as error:
+            return str(as_user_error(error))
+
+    def problem(self) -> str:
+        """What is wrong with the files of the job, as one sentence; empty if nothing is."""
+        try:
+            self.check_files()
+        except UserError as error:
+            return str(error)
         except OSError as error:
             return str(as_user_error(error))
         return ""
+
+    def check_files(self) -> None:
+        """Raises UserError, or OSError, for the first file of the job that is not what it should be."""
+        self.read_status()
+        self._requests()
+        for name in ("run.lock", "log.txt"):
+            self.content.exists(name)
 
     def alive(self) -> bool:
         """True if a process works here: it holds the lock or, without one, the lease."""
@@ -138,7 +172,10 @@ class Job:
     def _locked(self) -> bool | None:
         """True if a process holds the lock; None if that cannot be found out, as on disks without locks."""
         try:
+            self.content.exists("run.lock")
             return locks.held(self.folder / "run.lock")
+        except UserError:
+            return False  # no process of ours holds what is not a file
         except OSError:
             return None
 
@@ -222,15 +259,11 @@ class Job:
         """Pending requests to the process: request -> a token that is unique to each request."""
         try:
             return self._requests()
-        except OSError:
+        except (UserError, OSError):
             return {}
 
     def _requests(self) -> dict[str, str]:
-        try:
-            asked = files.read_json(self.folder / "control.json")
-        except UserError:
-            return {}
-        return asked if isinstance(asked, dict) else {}
+        return run_folder.requests_in(files.json_in(self.content, "control.json", run_folder.MOST_CONTROL))
 
     def request(self, what: Request) -> None:
         """Asks the process to stop after the current step and save, to save now, or to sample a preview now."""
@@ -244,11 +277,13 @@ class Job:
     def log_tail(self, lines: int = 200) -> str:
         """The end of log.txt, at most 64 kB of it."""
         try:
-            with open(self.log_path, "rb") as file:
+            with self.content.open_file("log.txt") as file:
                 file.seek(max(0, file.seek(0, os.SEEK_END) - 65536))
                 return "\n".join(file.read().decode(errors="replace").splitlines()[-lines:])
         except FileNotFoundError:
             return ""
+        except UserError as error:
+            return str(error)
         except OSError as error:
             return str(as_user_error(error))
 

@@ -18,7 +18,7 @@ import psutil
 import ddpm
 from ddpm.config import codec
 from ddpm.config.tasks import EvalConfig, FromCheckpoint, SampleConfig, SolverBenchmarkConfig
-from ddpm.config.training import Config, TrainConfig
+from ddpm.config.training import Config, DataConfig, TrainConfig
 from ddpm.errors import UserError
 from ddpm.runs import runs
 from ddpm.runs.jobs import ACTIVE, Job, Status, guard
@@ -40,7 +40,7 @@ def start_training(run: Run, data_dir: str = "", enlarge: bool = False) -> None:
     with guard(run.folder.parent):
         runs.check_unfinished(run)
         _announce(run, run.config.train.total_steps, again=True)
-    data = ["--data_dir", data_dir] if data_dir else []
+    data = ["--data_dir", codec.with_absolute_paths(DataConfig(data_dir)).data_dir] if data_dir else []
     data += ["--enlarge", "True"] if enlarge else []
     _spawn(run, ["train", "--resume", run.name, "--runs_dir", str(run.folder.parent.absolute()), *data])
 
@@ -54,7 +54,17 @@ def start_result(run: Run, kind: str, settings: FromCheckpoint, more: Sequence[s
     job = row.job(run.new_result_folder(kind))
     _announce(job, 0)
     where = ["--run", run.name, "--runs_dir", str(run.folder.parent.absolute())]
-    _spawn(job, [*row.command.split(), *more, *where, *codec.to_flags(settings), "--out", str(job.folder.absolute())])
+    _spawn(
+        job,
+        [
+            *row.command.split(),
+            *more,
+            *where,
+            *codec.to_flags(codec.with_absolute_paths(settings)),
+            "--out",
+            str(job.folder.absolute()),
+        ],
+    )
     return job
 
 
@@ -188,20 +198,25 @@ def _announce(job: Job, total_steps: int, again: bool = False) -> None:
 
 
 def _spawn(job: Job, arguments: Sequence[str]) -> None:
-    """Runs `python -m ddpm ...` in a new session, with its output appended to the log of the job."""
+    """Runs `python -m ddpm ...` in a new session, with its output appended to the log of the job.
+
+    It starts in the folder of the package, so paths among the arguments have to be absolute.
+    """
     root = str(Path(ddpm.__file__).parent.parent)
-    path = os.pathsep.join(p for p in (root, os.environ.get("PYTHONPATH", "")) if p)
+    more = [os.path.abspath(p) for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p]
+    environment = {**os.environ, **paths.absolute_variables(), "PYTHONPATH": os.pathsep.join([root, *more])}
     windows = {
         "creationflags": getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0) | getattr(subprocess, "CREATE_NO_WINDOW", 0)
     }
     try:
-        with files.appending(job.log_path) as log:
+        with job.content.make().append("log.txt") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "ddpm", *arguments],
+                [sys.executable, "-P", "-m", "ddpm", *arguments],  # -P: no module is taken from the current folder
+                cwd=root,  # not wherever this process is, where a stranger's files may lie
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"},
+                env={**environment, "PYTHONUNBUFFERED": "1"},
                 **(windows if os.name == "nt" else {"start_new_session": True}),
             )
     except OSError as error:

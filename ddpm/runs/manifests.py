@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ddpm.errors import UserError
+from ddpm.runs import run_folder
 from ddpm.storage import files
+from ddpm.storage.untrusted import Folder
 
 FORMAT = 2  # of a manifest; raise it when an old version would misread a new one
 NAME = re.compile(r"([0-9]{6,18})\.json")  # of a manifest
@@ -66,19 +68,22 @@ class Manifests(NamedTuple):
     newer: frozenset[int]  # steps among these whose manifest a newer version wrote
 
 
-def read_all(folder: Path) -> Manifests:
-    """Reads the manifests of the run in `folder`.  Other files in saves/ are passed over."""
+def read_all(content: Folder, newest: bool = False) -> Manifests:
+    """Reads the manifests of the run in that folder, or the newest alone.  Other files in saves/ are passed over.
+
+    Raises UserError if saves is a link, or anything but a folder.
+    """
+    saves = content.inside("saves")
     for _ in range(10):
         found, wrong, newer, gone = [], {}, set(), False
-        for path in sorted(folder.glob("saves/*.json")):
-            if (step := step_of(path.name)) is None:
-                continue
+        steps = {step: name for name in saves.files(".json") if (step := step_of(name)) is not None}
+        for step, name in sorted(steps.items())[-1 if newest else 0 :]:
             try:
-                manifest = files.read_json(path)
+                manifest = files.json_in(saves, name, run_folder.MOST_MANIFEST)
                 if manifest is None:  # just replaced by a newer one, which may not have been listed
                     gone = True
                     continue
-                found.append(_parsed(manifest, folder, step, path))
+                found.append(_parsed(manifest, content.path, step, saves.path / name))
             except UserError as error:
                 wrong[step] = str(error)
                 newer |= {step} if error.code == "newer-format" else set()

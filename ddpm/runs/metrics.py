@@ -17,18 +17,13 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from ddpm.runs import run_folder
 from ddpm.storage.files import Written
 from ddpm.storage.line_log import LineLog
 
 OUR_COLUMNS = ("lr", "seconds", "steps_per_second", "param_norm")
-AT_STEP = (
-    "step",
-    "samples",
-    "lr",
-    "seconds",
-    "param_norm",
-    "lg_loss_scale",
-)  # values at a training step; all others are means
+# Values at a training step; all others are means.
+AT_STEP = ("step", "samples", "lr", "seconds", "param_norm", "lg_loss_scale")
 
 
 def columns_for(parts: Sequence[str], scale: bool = False) -> tuple[str, ...]:
@@ -40,6 +35,8 @@ def columns_for(parts: Sequence[str], scale: bool = False) -> tuple[str, ...]:
 COLUMNS = columns_for(("loss", "mse"))  # with the simple loss
 
 BLOCK_BYTES = 2**24  # bytes per read, which bounds the memory for a long log
+MOST_HEADER = 2**16  # bytes of a line
+MOST_COLUMNS = 200
 MANY_BYTES = 2**20  # bytes from which on the faster parser pays off
 
 HELP = {
@@ -101,6 +98,7 @@ class MetricReader:
 
     def __init__(self, path: Path, only: Sequence[str] = ()):
         self.path = path
+        self._folder = run_folder.folder_at(path.parent)
         self.only = {*only, "step"} if only else None
         self.revision = 0
         self._start_over(b"", 0)
@@ -117,15 +115,15 @@ class MetricReader:
     def read(self) -> pd.DataFrame:
         """Rows in order of step, one per step: float64 columns, NaN for empty cells too."""
         try:
-            stat = self.path.stat()
+            stat = self._folder.stat(self.path.name)
         except FileNotFoundError:
             if self._header:
                 self._start_over(b"", 0)
             return self._frame
         if (stat.st_size, stat.st_ino) == (self._offset, self._inode):
             return self._frame
-        with open(self.path, "rb") as file:
-            header = file.readline()
+        with run_folder.open_log(self.path) as file:
+            header = file.readline(MOST_HEADER)
             if stat.st_size < self._offset or stat.st_ino != self._inode or header != self._header:
                 if not header.endswith(b"\n"):
                     return self._frame
@@ -148,8 +146,8 @@ class MetricReader:
 def columns_of(path: Path) -> tuple[str, ...]:
     """The columns of a progress.csv; none if the file does not exist."""
     try:
-        with open(path, "rb") as file:
-            return tuple(_names(file.readline()))
+        with run_folder.open_log(path) as file:
+            return tuple(_names(file.readline(MOST_HEADER)))
     except FileNotFoundError:
         return ()
 
@@ -162,8 +160,8 @@ def row_before(path: Path, end: int | None = None) -> dict[str, float | None]:
     columns = list(columns_of(path))
     if not columns:
         return {}
-    with open(path, "rb") as file:
-        header, size = len(file.readline()), file.seek(0, os.SEEK_END)
+    with run_folder.open_log(path) as file:
+        header, size = len(file.readline(MOST_HEADER)), file.seek(0, os.SEEK_END)
         end = size if end is None else min(end, size)
         start = max(header, end - 65536)
         file.seek(start)
@@ -185,9 +183,9 @@ def step_range(path: Path) -> tuple[int, int]:
     columns = list(columns_of(path))
     if "step" not in columns:
         return 0, 0
-    with open(path, "rb") as file:
-        file.readline()
-        first = _row(file.readline().rstrip(b"\n"), columns).get("step")
+    with run_folder.open_log(path) as file:
+        file.readline(MOST_HEADER)
+        first = _row(file.readline(MOST_HEADER).rstrip(b"\n"), columns).get("step")
     last = row_before(path).get("step") or 0
     return int(first or last), int(last)
 
@@ -197,7 +195,7 @@ def steps_after(path: Path, offset: int) -> np.ndarray:
     columns = list(columns_of(path))
     if "step" not in columns:
         return np.empty(0)
-    with open(path, "rb") as file:
+    with run_folder.open_log(path) as file:
         file.seek(offset)
         lines = file.read()
     end = lines.rfind(b"\n")
@@ -205,12 +203,14 @@ def steps_after(path: Path, offset: int) -> np.ndarray:
 
 
 def _names(header: bytes) -> list[str]:
-    return [name for name in header.decode("utf-8-sig", errors="replace").strip().split(",") if name]
+    """The columns that a header names; none if it is not the header of a log."""
+    names = [name for name in header.decode("utf-8-sig", errors="replace").strip().split(",") if name]
+    return names if len(set(names)) == len(names) <= MOST_COLUMNS else []
 
 
 def _parse(lines: bytes, columns: list[str], kept: list[str]) -> tuple[pd.DataFrame, int]:
     """The columns `kept` of the valid rows, and the number of lines that are not valid rows."""
-    rows = _read_fast(lines, columns, kept) if len(lines) > MANY_BYTES else None
+    rows = _read_fast(lines, columns, kept) if columns and len(lines) > MANY_BYTES else None
     count = len(rows) if rows is not None else lines.count(b"\n") + 1
     if rows is None:
         rows = _read_carefully(lines, columns, count)[kept]
@@ -274,7 +274,8 @@ class Lines(NamedTuple):
 def newest_lines(path: Path) -> Lines:
     """Reads a whole progress.csv with its lines."""
     try:
-        header, _, rest = path.read_bytes().partition(b"\n")
+        with run_folder.open_log(path) as file:
+            header, _, rest = file.read().partition(b"\n")
     except FileNotFoundError:
         return Lines(pd.DataFrame(), [], 0)
     columns = _names(header)
@@ -351,12 +352,12 @@ def downsample_indices(y: np.ndarray, most: int) -> np.ndarray:
 def sparkline(path: Path, column: str, points: int = 48, piece: int = 4096) -> list[float]:
     """A metric over the whole training as at most `points` means; a long log is read at `points` positions only."""
     try:
-        size = path.stat().st_size
-        file = open(path, "rb")
+        file = run_folder.open_log(path)
+        size = os.fstat(file.fileno()).st_size
     except FileNotFoundError:
         return []
     with file:
-        names = _names(file.readline())
+        names = _names(file.readline(MOST_HEADER))
         start = file.tell()
         if column not in names or "step" not in names or size <= start:
             return []

@@ -3,6 +3,7 @@
 model001000.pt, ema_0.9999_001000.pt and opt001000.pt are one checkpoint; progress.csv and log.txt are the log.
 """
 
+import os
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -98,7 +99,8 @@ def read_progress(progress: Path) -> pd.DataFrame:
 
     Raises UserError if it has no column step.
     """
-    frame = metrics.MetricReader(progress).read()
+    place = Path(os.path.realpath(progress.parent))  # the user named it, and may have named a link
+    frame = metrics.MetricReader(place / progress.name).read()
     if "step" not in frame:
         raise UserError(
             f"{progress} has no column step, so it is not a log of improved-diffusion: move it away, or restore it.",

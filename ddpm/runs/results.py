@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ddpm import formatting
-from ddpm.config import codec
+from ddpm.config import codec, records
 from ddpm.config.tasks import EvalConfig, FromCheckpoint, SampleConfig, SolverBenchmarkConfig
 from ddpm.errors import UserError
+from ddpm.runs import result_records, run_folder
 from ddpm.runs.jobs import Job
 from ddpm.storage import files
 
@@ -24,15 +25,28 @@ from ddpm.storage import files
 class Result(Job):
     """A job that computes something from a checkpoint, with its settings and its result."""
 
+    RECORD: type = result_records.Anything  # what its result.json holds
+
     @property
     def settings(self) -> dict[str, Any]:
         """Content of settings.json: settings, checkpoint and the command of the job; empty before it starts."""
-        return files.read_json(self.folder / "settings.json") or {}
+        return self._group("settings.json", run_folder.MOST_SETTINGS, result_records.Settings)
+
+    @property
+    def _where(self) -> str:
+        return str(self.folder / "settings.json")
 
     @property
     def result(self) -> dict[str, Any]:
         """Content of result.json: the numbers so far; empty before the first."""
-        return files.read_json(self.folder / "result.json") or {}
+        return self._group("result.json", run_folder.MOST_RESULT, self.RECORD)
+
+    def _group(self, name: str, most: int, record: type) -> dict[str, Any]:
+        """A file of named values; empty if there is none.  Raises UserError unless they are those of `record`."""
+        found: dict[str, Any] | None = files.json_in(self.content, name, most)
+        if found is not None and found != {}:
+            records.read(record, found, str(self.folder / name))
+        return found or {}
 
     @property
     def command(self) -> str:
@@ -46,10 +60,12 @@ class SampleJob(Result):
     The result of an inversion has the `rmse` of each reconstructed image, their `mean`, and their `unit`.
     """
 
+    RECORD = result_records.Inversion
+
     @cached_property
     def config(self) -> SampleConfig:
         """The sampling request.  Raises UserError if the settings cannot be read."""
-        return codec.section_from_json(SampleConfig, self.settings.get("sample", {}))
+        return codec.section_from_json(SampleConfig, self.settings.get("sample", {}), self._where)
 
     @property
     def sample_config(self) -> SampleConfig | None:
@@ -68,7 +84,8 @@ class SampleJob(Result):
     def note(self) -> str:
         """The user's note on the samples; empty without one."""
         try:
-            return (self.folder / "note.txt").read_text(encoding="utf-8-sig", errors="replace").strip()
+            text = self.content.read("note.txt", run_folder.MOST_NOTE)
+            return text.decode("utf-8-sig", errors="replace").strip()
         except FileNotFoundError:
             return ""
 
@@ -112,9 +129,10 @@ class SampleJob(Result):
     def npz(self) -> Path | None:
         """All images as an array, uint8 [N, H, W, C]: the newest file, as resuming replaces one of fewer images."""
         found = []
-        for path in self.folder.glob("samples_*.npz"):
-            with contextlib.suppress(FileNotFoundError):  # it is being replaced
-                found.append((path.stat().st_mtime_ns, path))
+        for name in self.content.files(".npz"):
+            if name.startswith("samples_"):
+                with contextlib.suppress(FileNotFoundError):  # it is being replaced
+                    found.append((self.content.stat(name).st_mtime_ns, self.folder / name))
         return max(found)[1] if found else None
 
     @property
@@ -126,18 +144,21 @@ class SampleJob(Result):
     @property
     def images(self) -> list[Path]:
         """The images as PNG files, in order."""
-        return sorted((self.folder / "images").glob("*.png"))
+        folder = self.content.inside("images")
+        return [folder.path / name for name in folder.files(".png")]
 
 
 class EvaluationJob(Result):
     """An evaluation in bits per dimension: runs/<name>/evaluations/<time>/."""
+
+    RECORD = result_records.Evaluation
 
     TERMS = ("vb", "mse", "xstart_mse")
 
     @cached_property
     def config(self) -> EvalConfig:
         """The settings of the evaluation."""
-        return codec.section_from_json(EvalConfig, self.settings.get("evaluation", {}))
+        return codec.section_from_json(EvalConfig, self.settings.get("evaluation", {}), self._where)
 
     @property
     def summary(self) -> str:
@@ -159,7 +180,10 @@ class EvaluationJob(Result):
         found = {}
         for name in self.TERMS:
             try:
-                with np.load(self.terms_path(name)) as arrays:
+                with (
+                    self.content.open_file(self.terms_path(name).name) as file,
+                    np.load(file, allow_pickle=False) as arrays,
+                ):
                     found[name] = arrays["arr_0"][::-1].astype(float)
             except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
                 raise UserError(
@@ -171,10 +195,12 @@ class EvaluationJob(Result):
 class SolverBenchmarkJob(Result):
     """A comparison of samplers on a checkpoint: runs/<name>/frontiers/<time>/.  Its result has `rows`."""
 
+    RECORD = result_records.Benchmark
+
     @cached_property
     def config(self) -> SolverBenchmarkConfig:
         """The settings of the comparison."""
-        return codec.section_from_json(SolverBenchmarkConfig, self.settings.get("frontier", {}))
+        return codec.section_from_json(SolverBenchmarkConfig, self.settings.get("frontier", {}), self._where)
 
     @property
     def sheet(self) -> Path:
@@ -187,6 +213,8 @@ class TrajectoryJob(Result):
 
     Its result has t, lam, change and x_start_change of every model evaluation, and their total.
     """
+
+    RECORD = result_records.Trajectory
 
     @property
     def trajectory(self) -> Path:

@@ -17,8 +17,8 @@ from ddpm.config import codec
 from ddpm.config.fields import absolute
 from ddpm.config.training import Config
 from ddpm.errors import AlreadyDone, UserError
-from ddpm.runs import manifests, run_names
-from ddpm.runs.jobs import ACTIVE, Job, guard
+from ddpm.runs import manifests, run_folder, run_names
+from ddpm.runs.jobs import ACTIVE, Job, guard, not_writable
 from ddpm.runs.manifests import Checkpoint, Manifests
 from ddpm.runs.results import KINDS, EvaluationJob, SampleJob, SolverBenchmarkJob, TrajectoryJob
 from ddpm.storage import files
@@ -26,6 +26,7 @@ from ddpm.storage import files
 if TYPE_CHECKING:
     import pandas as pd
 
+LATEST = 1e11  # seconds since the epoch: a time that every system can write as a date
 TAKEN = ("config.json", "progress.csv", "saves")  # files that show that a folder holds a training
 
 
@@ -35,13 +36,22 @@ class Run(Job):
     @cached_property
     def config(self) -> Config:
         """The settings in config.json.  Raises UserError if it is missing or of another version."""
-        data = files.read_json(self.folder / "config.json")
+        data = files.json_in(self.content, "config.json", run_folder.MOST_CONFIG)
         if data is None:
             raise UserError(
                 f"{self.folder} has no config.json, so it is not a run of this program: name the folder of a run.",
                 code="not-a-run",
             )
-        return codec.from_json(data)
+        return codec.from_json(data, str(self.folder / "config.json"))
+
+    def check_files(self) -> None:
+        """Raises UserError, or OSError, for the first file of the run that is not what it should be."""
+        _ = self.config
+        super().check_files()
+        self.content.exists("progress.csv")
+        self.content.inside("samples").files()
+        if wrong := manifests.read_all(self.content, newest=True).wrong:
+            raise UserError(wrong[max(wrong)], code="lost-checkpoints")
 
     def with_config(self) -> Self:
         """Reads the settings, for processes that do not see the folder.  Raises UserError as `config` does."""
@@ -112,7 +122,8 @@ class Run(Job):
     def created_at(self) -> float:
         """Time of creation, in seconds since the epoch; 0 if it cannot be read."""
         try:
-            return (self.folder / "config.json").stat().st_mtime
+            changed = os.lstat(self.folder / "config.json").st_mtime
+            return changed if 0 <= changed < LATEST else 0.0
         except (FileNotFoundError, NotADirectoryError):
             raise
         except OSError:  # belongs to another user, or the disk is not available
@@ -124,7 +135,7 @@ class Run(Job):
 
     def manifests(self) -> Manifests:
         """Complete checkpoints, and by step the errors of manifests that cannot be read."""
-        return manifests.read_all(self.folder)
+        return manifests.read_all(self.content)
 
     def checkpoint(self, step: int = 0) -> Checkpoint:
         """The checkpoint of a training step; 0 is the newest.  Raises UserError if there is none."""
@@ -147,17 +158,24 @@ class Run(Job):
 
     def previews(self) -> list[tuple[int, Path]]:
         """(training step, file) of the previews, oldest first."""
-        return sorted((int(p.stem), p) for p in self.folder.glob("samples/*.png") if p.stem.isdecimal())
+        folder = self.content.inside("samples")
+        names = [name for name in folder.files(".png") if run_folder.PREVIEW_NAME.fullmatch(name)]
+        return sorted((int(Path(name).stem), folder.path / name) for name in names)
 
     def results(self, kind: str) -> list[Any]:
         """Results of a row of `results.KINDS`, newest first."""
-        read = KINDS[kind].job
-        found = [read(path.parent) for path in self.folder.glob(f"{kind}/*/status.json")]
+        read, folder = KINDS[kind].job, self.content.inside(kind)
+        jobs = [read(folder.path / name, depth=2) for name in folder.folders()]
+        found = [job for job in jobs if os.path.lexists(job.folder / "status.json")]
         return sorted(found, key=lambda job: job.name, reverse=True)
 
     def new_result_folder(self, kind: str) -> Path:
         """Creates a folder for a result of that kind, named after the current time."""
-        return timestamped_folder(self.folder / kind)
+        try:
+            folder = self.content.inside(kind).make()
+        except OSError as error:
+            raise not_writable(self.folder / kind, error) from error
+        return timestamped_folder(folder.path)
 
     def sample_jobs(self) -> list[SampleJob]:
         """Samples of this run, newest first."""

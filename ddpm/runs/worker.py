@@ -92,6 +92,7 @@ class Worker:
         """Opens and locks run.lock, if the disk has locks.  Raises UserError if another process holds it."""
         path = self.job.folder / "run.lock"
         try:
+            self.job.content.make()  # raises UserError if the folder is a link
             lock = locks.hold(path)
         except locks.NoLocks as error:
             self._standing = (
@@ -121,7 +122,7 @@ class Worker:
         return UserError(f"Another process works in {self.job.name} already: stop it first, or wait.", code="busy")
 
     def _begin(self) -> None:
-        for folder in (self.job.folder, *(path for path in self.job.folder.iterdir() if path.is_dir())):
+        for folder in (self.job.folder, *(self.job.folder / name for name in self.job.content.folders())):
             files.sweep(folder)
         own, before = Owner.this(), self.job.status() or Status(self._status.state)
         self._answered: dict[str, str] = {}  # token of each answered request
@@ -254,7 +255,7 @@ class Worker:
             self.confirm_place()
         try:
             asked = self.job._requests() if self._control_changed() else {}
-        except OSError:  # the disk is briefly not available: read again next time
+        except (UserError, OSError):  # damaged, or the disk is briefly not available: read again next time
             asked, self._control_seen = {}, (0, 0)
         new = {what for what, token in asked.items() if self._answered.get(what) != token}
         self._answered.update(asked)

@@ -24,9 +24,11 @@ from typing import Any, BinaryIO, NamedTuple, TypeVar
 import psutil
 
 from ddpm.errors import UserError, with_filename
-from ddpm.storage import flushing, folders
+from ddpm.storage import flushing, folders, strict_json, untrusted
+from ddpm.storage.untrusted import Folder
 
 TEMPORARY = ".tmp-"  # prefix of the names of unfinished files
+MOST_JSON = 2**26  # bytes of a JSON file without a limit of its own
 UNFINISHED = re.compile(
     re.escape(TEMPORARY) + r"(?:(?P<machine>[0-9a-f]{8})(?P<pid>[0-9a-f]{8}))?[0-9a-f]{1,8}(?:-.*)?", re.DOTALL
 )
@@ -156,9 +158,12 @@ def link(target: Path, path: Path) -> None:
 
 
 def appending(path: Path, buffering: int = -1) -> BinaryIO:
-    """Opens `path` for appending, and creates it if it does not exist: logs, downloads, locks."""
+    """Opens `path` for appending, and creates it if it does not exist: logs, downloads, locks.
+
+    Raises UserError if it is a link or anything else than a regular file.
+    """
     folders.make(path.parent)
-    return open(path, "ab+", buffering)
+    return untrusted.open_own(path, append=True, buffering=buffering)
 
 
 @functools.cache
@@ -220,7 +225,7 @@ def copy(source: Path, target: Path) -> Written:
         with with_filename(source):
             return file.read(2**20)
 
-    with open(source, "rb") as file:
+    with untrusted.open_regular(source) as file:
         return write(target, lambda copied: [copied.write(block) for block in iter(read, b"")])
 
 
@@ -266,17 +271,30 @@ def write_json(path: Path, value: Any) -> Written:
     return write_bytes(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
 
 
-def read_json(path: Path) -> Any | None:
-    """Parses a JSON file; None if there is none.  Raises UserError if it is not JSON.
+def read_json(path: Path, most: int = MOST_JSON) -> Any | None:
+    """Parses a JSON file of at most `most` bytes; None if there is none.  Raises UserError if it is not strictly JSON.
 
-    UTF-8, UTF-16 and UTF-32 are detected, with or without the byte order mark that some editors add.
+    See `strict_json.parse`; `json_in` is for files in the folder of a run.
     """
+
+    def read() -> bytes:
+        with untrusted.open_regular(path, most) as file, with_filename(path):
+            return file.read(most)
+
+    return _parsed(read, path)
+
+
+def json_in(folder: Folder, name: str, most: int = MOST_JSON) -> Any | None:
+    """Parses a JSON file in a folder whose content is not trusted, as `read_json` does."""
+    return _parsed(lambda: folder.read(name, most), folder.path / name)
+
+
+def _parsed(read: Callable[[], bytes], path: Path) -> Any | None:
     try:
-        with with_filename(path):
-            return json.loads(_retry_on_windows(path.read_bytes))
+        return strict_json.parse(_retry_on_windows(read))
     except FileNotFoundError:
         return None
-    except ValueError as error:
+    except strict_json.Invalid as error:
         raise UserError(
             f"{path} is not readable JSON ({error}): restore it from a copy, or delete it.", code="damaged-json"
         ) from error
@@ -284,7 +302,7 @@ def read_json(path: Path) -> Any | None:
 
 def sha256(path: Path, most: int | None = None) -> str:
     """SHA-256 of a file, or of its first `most` bytes, in hex, read in pieces."""
-    with open(path, "rb") as file, with_filename(path):
+    with untrusted.open_regular(path) as file, with_filename(path):
         if most is None:
             return hashlib.file_digest(file, "sha256").hexdigest()
         found = hashlib.sha256()

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, PngImagePlugin
 
 from ddpm.errors import UserError
-from ddpm.storage import files
+from ddpm.storage import files, strict_json, untrusted
 from ddpm.storage.image_files import PNG_MARK, load
 
 SETTINGS = "ddpm"  # keyword of the PNG text that holds the settings of a sample
@@ -188,10 +188,10 @@ def read_pixels(path: Path, shape: tuple[int, ...]) -> np.ndarray:
 def settings_in(source: Path | bytes) -> dict[str, Any] | None:
     """The settings stored in a PNG file; None if there are none, the file is broken, or is not a PNG."""
     try:
-        with io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as file:
+        with io.BytesIO(source) if isinstance(source, bytes) else untrusted.open_regular(source) as file:
             text = _text_of(file, SETTINGS.encode())
-        found = json.loads(text) if text is not None else None
-    except (OSError, ValueError, RecursionError):
+        found = strict_json.parse(text) if text is not None else None
+    except (OSError, UserError, strict_json.Invalid):
         return None
     return found if isinstance(found, dict) else None
 

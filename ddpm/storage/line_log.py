@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ddpm.errors import UserError, with_filename
-from ddpm.storage import files, flushing
+from ddpm.storage import files, flushing, untrusted
+
+MOST_HEADER = 2**16  # bytes of the first line
 
 
 class LineLog:
@@ -16,6 +18,8 @@ class LineLog:
 
     A line that a crash left incomplete is removed when the file is opened again.  Where a line cannot be written, it
     waits in memory and is written with the next one: logging never ends training.  header: the first line, if any.
+
+    Raises UserError if the file is a link or anything else than a regular file.
     """
 
     def __init__(self, path: Path, header: str = ""):
@@ -33,8 +37,8 @@ class LineLog:
                 self.append(header)
             flushing.sync_folder(path.parent)
         elif header:
-            with open(path, "rb") as file:
-                self.header = file.readline().decode("utf-8-sig", errors="replace").rstrip("\r\n")
+            with untrusted.open_own(path) as file:
+                self.header = file.readline(MOST_HEADER).decode("utf-8-sig", errors="replace").rstrip("\r\n")
 
     def cut(self, over: Callable[[str], bool]) -> None:
         """Removes lines from the end of the file while `over(line)` is true."""

@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 import portalocker
 
-from ddpm.storage import files, leases
+from ddpm.storage import files, leases, untrusted
 
 log = logging.getLogger("ddpm")
 
@@ -79,7 +79,7 @@ def held(path: Path) -> bool:
     """True if a running process holds the lock of `path`.  Raises OSError if that cannot be found out."""
     for _ in range(1 if SHARED_LOOK else 5):  # without shared locks, two checks can collide
         try:
-            with open(path, "rb" if SHARED_LOOK else "rb+") as file:
+            with untrusted.open_own(path, append=not SHARED_LOOK and path.exists()) as file:
                 if _lock(file, path, LOOK):
                     return False  # closing the file releases the lock
         except FileNotFoundError:

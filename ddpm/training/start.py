@@ -15,6 +15,7 @@ from ddpm.data import datasets
 from ddpm.data.datasets import Dataset
 from ddpm.data.decoded import Progress
 from ddpm.errors import UserError, as_user_error
+from ddpm.runs.log_file import LogFile
 from ddpm.runs.worker import Stopped
 
 log = logging.getLogger("ddpm")
@@ -50,13 +51,6 @@ def log_versions() -> None:
     log.info("DDPM Workbench %s, Python %s, torch %s", ddpm.__version__, platform.python_version(), version("torch"))
 
 
-def file_handler(path: Path) -> logging.FileHandler:
-    """Log handler that appends to a run's log.txt."""
-    handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
-    handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%Y-%m-%d %H:%M:%S"))
-    return handler
-
-
 @contextlib.contextmanager
 def failures_in(handler: logging.Handler | None) -> Iterator[None]:
     """Writes an error that ends the block to a log file as well: one sentence, or the traceback of a fault of ours."""
@@ -73,7 +67,7 @@ def failures_in(handler: logging.Handler | None) -> Iterator[None]:
 @contextlib.contextmanager
 def log_to_file(path: Path) -> Iterator[None]:
     """Logs to a run's log.txt while the block lasts, with the error that ends it."""
-    level, handler = log.level, file_handler(path)
+    level, handler = log.level, LogFile(path)
     log.setLevel(logging.INFO)
     log.addHandler(handler)
     try:

@@ -111,23 +111,34 @@ def _of(library: Path) -> Path:
 
 
 def _whole(library: Path) -> bool:
-    """Whether it is there, as it was compiled: to load one that is cut short could end this process (SIGBUS)."""
+    """Whether it is there, as this user compiled it: to load one that is cut short could end this process (SIGBUS)."""
     with contextlib.suppress(UserError, FileNotFoundError):  # no checksum, or none that can be read
         made = files.read_json(_of(library))
+        if not paths.is_own_file(library):
+            return False
         return isinstance(made, dict) and made.get("sha256") == files.sha256(library)
     return False
 
 
 @contextlib.contextmanager
 def _folder() -> Iterator[Path]:
-    """Where to compile: the cache, or a folder of this process' own where the cache cannot be written."""
+    """Where to compile: the cache, or a folder of this process' own where that cannot be written, or others can."""
     folder = paths.kernel_folder()
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        made = not folder.exists()
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         writable = os.access(folder, os.W_OK)
+        private = paths.is_private(folder)
     except OSError:
-        writable = False
-    if writable:
+        writable = private = made = False
+    if writable and not private:
+        log.warning(
+            "%s %s, so no kernels are loaded from there and they are compiled anew: take the rights to write of others"
+            " away from it and the folders above, or set DDPM_KERNEL_CACHE.",
+            folder,
+            "was made in a folder that other users can write" if made else "can be written by other users",
+        )
+    if writable and private:
         yield folder
         return
     with tempfile.TemporaryDirectory(prefix="ddpm-kernels-", ignore_cleanup_errors=True) as own:

@@ -5,7 +5,9 @@ from pathlib import Path
 import streamlit as st
 
 from ddpm import formatting
+from ddpm.config import codec
 from ddpm.config.fields import absolute, path_text
+from ddpm.config.training import DataConfig
 from ddpm.errors import UserError
 from ddpm.runs import launch, openai_folder, run_names
 from ddpm.runs.jobs import ACTIVE, Job
@@ -70,7 +72,8 @@ def _ask(folder: Folder, runs_dir: Path) -> None:
         help="The images it was trained on: a folder, an .npz file or a data set by name. It can also be entered"
         " later.",
     )
-    flags = ["--data_dir", path_text(data_dir)] if path_text(data_dir) else []
+    data = codec.with_absolute_paths(DataConfig(data_dir)).data_dir
+    flags = ["--data_dir", data] if data else []
     st.caption(
         "A probe denoises a few images to infer what the files do not record: noise schedule, number of timesteps"
         " and prediction target."

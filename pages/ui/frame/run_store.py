@@ -122,6 +122,10 @@ class RunView:
         status = self._fresh("status.json", self.run.status)
         return status if status is None or status.state in jobs.FINAL else jobs.settled(status, self.state())
 
+    def problem(self) -> str:
+        """What is wrong with the files of the run, as one sentence; empty if nothing is."""
+        return self._fresh("status.json", lambda: Run(self.run.folder).problem(), name="problem")
+
     def state(self) -> State:
         """Never cached: a process that dies makes no file event."""
         return self.run.state(self._pulse)

@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from ddpm.runs.jobs import ACTIVE
+from ddpm.runs.jobs import ACTIVE, State
 from ddpm.runs.runs import Run
 from pages.ui.components import setting_widgets, thumbnails
 from pages.ui.frame import layout, run_actions, run_status
@@ -13,11 +13,8 @@ def show(store: Store, run: Run) -> None:
     """One run in a row: newest preview, progress, loss curve, links to the other pages."""
     view = store.glance(run)
     status, state = view.status(), view.state()
-    if state == "unreadable":
-        with st.container(border=True, horizontal=True, vertical_alignment="center", key=f"run-{run.name}"):
-            st.markdown(f"**{run.name}**", width="content")
-            run_status.state_badge(state)
-            st.caption(setting_widgets.escape(run.unreadable()))
+    if problem := view.problem():
+        _show_problem(run, state, problem)
         return
     grids, losses = view.previews(), view.sparkline("loss")
     with st.container(border=True, horizontal=True, vertical_alignment="center", gap="small", key=f"run-{run.name}"):
@@ -46,3 +43,15 @@ def show(store: Store, run: Run) -> None:
                         st.rerun()
         newest = status.metrics.get("loss") if status else None
         st.metric("Loss", run_status.format_number(newest), chart_data=losses or None, chart_type="line", width=150)
+
+
+def _show_problem(run: Run, state: State, problem: str) -> None:
+    """A run with a file that is not what it should be: what is wrong, and a way to be rid of it."""
+    with st.container(border=True, horizontal=True, vertical_alignment="center", key=f"run-{run.name}"):
+        st.markdown(f"**{setting_widgets.escape(run.name)}**", width="content")
+        run_status.state_badge(state)
+        st.caption(setting_widgets.escape(problem))
+        busy = f"It is {state}: stop it first." if state in ACTIVE else ""
+        if run_actions.button("Delete …", busy, icon=":material/delete:", key=f"delete-{run.name}"):
+            st.session_state[run_actions.DELETE_REQUEST] = run.name
+            st.rerun()
