@@ -1,103 +1,12 @@
-"""Home: the list of runs, active ones first, and buttons that start a new one."""
+"""The dashboard as `streamlit run app.py` starts it: the pages, and in front of them the guard."""
+
+from pathlib import Path
 
 import streamlit as st
+from starlette.middleware import Middleware
 
-from ddpm.config.presets import DEFAULT, PRESETS
-from ddpm.runs import example, runs
-from ddpm.runs.jobs import ACTIVE
-from pages.ui.forms import import_form
-from pages.ui.frame import layout, run_actions, run_store
-from pages.ui.results import run_card
+from pages.server import access, start
+from pages.server.guard import Guard
 
-SHOWN = 12  # runs listed until all are requested
-
-layout.page("Home")
-runs_dir = layout.runs_dir()
-store = run_store.store(runs_dir)
-IMPORT = "Import an improved-diffusion folder"
-found = runs.list_runs(runs_dir)
-
-
-def start_quickly() -> None:
-    with layout.errors(stop=True):
-        run = run_actions.quick_start()
-    st.switch_page(layout.MONITOR, query_params={"run": run.name})
-
-
-# No runs yet
-
-if not found:
-    with st.container(border=True, horizontal_alignment="center", gap="medium", key="welcome"):
-        st.space("small")
-        st.header("Train your first diffusion model", width="content", anchor=False)
-        st.markdown(
-            "A small network learns generated images of coloured shapes on this computer.  \n"
-            "Watch it train and sample new images from it a few minutes later.",
-            width="content",
-            text_alignment="center",
-        )
-        if st.button("Quick start", type="primary", icon=":material/rocket_launch:", key="quick_start"):
-            start_quickly()
-        if st.button(
-            "Try the example model",
-            icon=":material/grid_view:",
-            type="tertiary",
-            key="example",
-            help=f"The program includes a small trained model: {layout.EXAMPLE}.",
-        ):
-            with layout.errors(stop=True):
-                example.provide(runs_dir)
-            st.switch_page(layout.SAMPLE, query_params={"run": example.NAME})
-        st.page_link(layout.TRAIN, label="Choose data and settings", icon=":material/model_training:")
-        st.space("small")
-    with st.expander(IMPORT, icon=":material/folder_open:"):
-        import_form.show(runs_dir)
-    st.caption(f"Runs are kept in `{runs_dir}`.", text_alignment="center")
-    st.stop()
-
-
-# Start something new
-
-with st.container(horizontal=True, vertical_alignment="center", key="begin"):
-    st.header("Runs", width="stretch", anchor=False)
-    if st.button(
-        "Quick start",
-        icon=":material/rocket_launch:",
-        key="quick_start",
-        help=f"One click: {PRESETS[DEFAULT].description}",
-    ):
-        start_quickly()
-    if st.button("New training", type="primary", icon=":material/add:", key="new", help="Choose data and settings."):
-        st.switch_page(layout.TRAIN)
-
-with st.expander(IMPORT, icon=":material/folder_open:"):
-    import_form.show(runs_dir)
-
-to_delete = {run.name: run for run in found}.get(st.session_state.get(run_actions.DELETE_REQUEST, ""))
-if to_delete:
-    run_actions.confirm_delete(to_delete)
-
-
-# The runs
-
-
-def listing() -> None:
-    now = runs.list_runs(runs_dir)
-    if not now:
-        st.rerun()
-    ordered = sorted(now, key=lambda run: store.glance(run).state() not in ACTIVE)
-    shown = ordered if st.session_state.get("all_runs") else ordered[:SHOWN]
-    for run in shown:
-        with layout.errors():
-            run_card.show(store, run)
-    if len(shown) < len(ordered):
-        st.button(
-            f"Show all {len(ordered)} runs",
-            key="more_runs",
-            on_click=layout.callback(st.session_state.update),
-            kwargs={"all_runs": True},
-        )
-
-
-# Slower while nothing is active: runs may be started from a shell.
-layout.fragment(run_every=2.0 if any(store.glance(run).state() in ACTIVE for run in found) else 5.0)(listing)()
+door = access.from_command_line()
+app = st.App(Path(__file__).with_name("home.py"), middleware=[Middleware(Guard, door)], lifespan=start.announcing(door))

@@ -80,6 +80,11 @@ def printable(name: str) -> str:
     return CONTROLS.sub(_escaped, name)
 
 
+def printable_lines(text: str) -> str:
+    """The same for a text of several lines, which stay lines."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
 def _escaped(found: re.Match[str]) -> str:
     code = ord(found[0])
     byte = code - 0xDC00 if 0xDC80 <= code < 0xDD00 else code  # how Python represents a byte that cannot be decoded

@@ -9,6 +9,7 @@ from ddpm.planning import summary
 from ddpm.runs import launch
 from ddpm.runs.jobs import ACTIVE
 from pages.ui.components import start_button
+from pages.ui.components.markdown import escape
 from pages.ui.forms import checkpoint_form, evaluation_form
 from pages.ui.frame import layout
 from pages.ui.results import evaluation_result
@@ -23,7 +24,7 @@ with settings:
 try:
     config, checkpoints, jobs = run.config, run.checkpoints(), run.evaluation_jobs()
 except UserError as error:
-    result.error(str(error), icon=":material/error:")
+    result.error(escape(error), icon=":material/error:")
     st.stop()
 
 if not checkpoints:

@@ -5,6 +5,7 @@ import streamlit as st
 from ddpm.runs import commands
 from ddpm.runs.jobs import ACTIVE
 from pages.ui.components import figures
+from pages.ui.components.markdown import escape
 from pages.ui.forms import moved_data
 from pages.ui.frame import layout, run_actions, run_status, run_store
 from pages.ui.results import training_progress
@@ -30,7 +31,7 @@ layout.fragment(run_every=every)(run_status.header)(view, state, checkpoints)
 
 if not active:
     for sentence in run.manifests()[1].values():
-        st.warning(sentence, icon=":material/warning:")
+        st.warning(escape(sentence), icon=":material/warning:")
 if not active and state != "finished":
     moved_data.show(run, config, because=status.message if (status := view.status()) else "")
 
@@ -79,12 +80,14 @@ with quarters:
         part = parts[0]
         if len(parts) > 1:
             part = (
-                st.segmented_control("Loss term", parts, default=part, required=True, key="part", bind="query-params")
+                st.segmented_control(
+                    "Loss term", parts, format_func=escape, default=part, required=True, key="part", bind="query-params"
+                )
                 or part
             )
         layout.fragment(run_every=seldom)(training_progress.quarters)(view, options, part)
 
 with st.expander("Shell commands", icon=":material/terminal:"):
     for title, command in commands.for_buttons(run):
-        st.caption(title)
+        st.caption(escape(title))
         layout.command(command)

@@ -8,6 +8,7 @@ from ddpm.planning import summary
 from ddpm.runs import launch
 from ddpm.runs.jobs import ACTIVE
 from pages.ui.components import start_button
+from pages.ui.components.markdown import escape
 from pages.ui.forms import checkpoint_form, reopen, sampling_form
 from pages.ui.frame import layout
 from pages.ui.results import sample_history, sampler_comparison, samples
@@ -23,7 +24,7 @@ with settings:
 try:
     config, checkpoints, jobs = run.config, run.checkpoints(), run.sample_jobs()
 except UserError as error:
-    result.error(str(error), icon=":material/error:")
+    result.error(escape(error), icon=":material/error:")
     st.stop()
 
 if not checkpoints:
@@ -45,7 +46,7 @@ with settings:
     busy = "Sampling is running: wait for it or cancel it first." if sampling else ""
     pressed = start_button.show("Sample", "grid_view", [p.sentence for p in problems], busy)
     if not problems:
-        st.caption(f":material/schedule: {summary.sampling_cost(run, config, sample)}.")
+        st.caption(f":material/schedule: {escape(summary.sampling_cost(run, config, sample))}.")
 
 if pressed:
     with layout.errors():

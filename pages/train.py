@@ -12,6 +12,7 @@ from ddpm.data import datasets
 from ddpm.runs import commands, launch, runs
 from ddpm.runs.jobs import ACTIVE
 from pages.ui.components import setting_widgets, start_button
+from pages.ui.components.markdown import escape
 from pages.ui.forms import data_form, preset_cards, run_name, super_res
 from pages.ui.frame import layout
 from pages.ui.results import training_cost
@@ -68,7 +69,7 @@ with form:
     st.subheader("Diffusion")
     setting_widgets.section(FORM, DiffusionConfig, problems=wrong, skip=unused_names)
     objective = objectives.training_objective(draft)
-    st.caption(f"Objective: **{setting_widgets.escape(objective.name)}**. {objective.description}")
+    st.caption(f"Objective: **{escape(objective.name)}**. {escape(objective.description)}")
 
     st.subheader("Training")
     setting_widgets.section(FORM, TrainConfig, problems=wrong, skip=unused_names)
@@ -80,7 +81,7 @@ with aside, st.container():  # of its own: see start_button
     if problems:
         count = len(problems)
         st.info(
-            f"{count} {'setting needs' if count == 1 else 'settings need'} attention: see the messages in red.",
+            f"{count:,} {'setting needs' if count == 1 else 'settings need'} attention: see the messages in red.",
             icon=":material/edit_note:",
         )
     else:
@@ -96,7 +97,7 @@ with aside, st.container():
     busy = [run.name for run in runs.list_runs(runs_dir) if run.state() in ACTIVE]
     if busy:
         st.caption(
-            f":material/hourglass_top: {setting_widgets.escape(busy[0])} is training: this run will wait in the queue"
+            f":material/hourglass_top: {escape(busy[0])} is training: this run will wait in the queue"
             " until it has finished."
         )
 with aside:

@@ -9,10 +9,10 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def open_page(page: str, **query: str) -> AppTest:
-    at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=PATIENCE)
+    at = AppTest.from_file(str(ROOT / "home.py"), default_timeout=PATIENCE)
     for key, value in query.items():
         at.query_params[key] = value
-    if page != "app.py":
+    if page != "home.py":
         at.switch_page(page)
     at.run()
     assert not at.exception, at.exception
@@ -27,7 +27,12 @@ def text(at: AppTest) -> str:
 
 def said(at: AppTest) -> str:
     """What the page says, without the marks that keep it from being read as markup."""
-    return text(at).replace("\\", "")
+    return plain(text(at))
+
+
+def plain(markdown: str | None) -> str:
+    """What is shown of a text: without the marks that keep it from being read as markup."""
+    return (markdown or "").replace("\\", "")
 
 
 def button(at: AppTest, label: str):  # type: ignore[no-untyped-def]

@@ -610,7 +610,7 @@ def test_bad_npz_files(tmp_path: Path, arrays: dict[str, Any], error: tuple[Any,
 
 
 def test_too_large_an_image_in_an_npz_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(image_files, "MOST_PIXELS", 8 * 8 - 1)
+    monkeypatch.setenv("DDPM_MAX_PIXELS", str(8 * 8 - 1))
     with raises_error("image-too-large"):
         describe(str(npz(tmp_path, images=PIXELS)))
 

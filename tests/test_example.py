@@ -103,7 +103,7 @@ def test_only_a_finished_run_is_packed(tmp_path: Path) -> None:
 
 def test_a_newcomer_finds_it_on_the_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DDPM_RUNS", str(tmp_path))
-    at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=PATIENCE).run()
+    at = AppTest.from_file(str(ROOT / "home.py"), default_timeout=PATIENCE).run()
     assert any(button.key == "example" for button in at.button)
     at.switch_page("pages/sample.py").run()
     assert not at.exception

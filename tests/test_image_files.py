@@ -91,6 +91,13 @@ def test_a_transparent_grey_or_colour_of_any_depth(content: bytes) -> None:
     assert images.is_transparent(image)
 
 
+def test_colours_that_are_missing() -> None:
+    header = struct.pack(">IIBBBBB", 8, 8, 8, 3, 0, 0, 0)
+    parts = ((b"IHDR", header), (b"IDAT", zlib.compress(bytes(72))), (b"IEND", b""))
+    with raises_error("broken-image"):
+        image_files.decode(b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts), "a.png")
+
+
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])
 def test_an_opaque_image_is_not_transparent(mode: str) -> None:
     assert not images.is_transparent(GREEN.convert(mode))
@@ -141,7 +148,7 @@ def test_numbers_that_are_no_shades_are_refused(tmp_path: Path) -> None:
 def small_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if 100 x 100 pixels were the most that are decoded."""
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 5000)
-    monkeypatch.setattr(image_files, "MOST_PIXELS", 10000)
+    monkeypatch.setenv("DDPM_MAX_PIXELS", "10000")
 
 
 def wide(**options: object) -> io.BytesIO:

@@ -751,7 +751,7 @@ def test_the_home_page_opens_a_folder(
 ) -> None:
     monkeypatch.setenv("DDPM_RUNS", str(runs_dir))
     monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path / "temporary"))
-    at = open_page("app.py")
+    at = open_page("home.py")
     at.text_input(key=import_form.PATH).set_value(str(tmp_path)).run()
     assert "no model file" in text(at).replace("\\", "")
     at.text_input(key=import_form.PATH).set_value(str(folder)).run()

@@ -1,6 +1,7 @@
 """Results of commands as JSON: one document on stdout, nothing else there; the same for errors."""
 
 import json
+import logging
 import tempfile
 import time
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import pytest
 from ddpm.cli import main, output
 from ddpm.config import codec
 from ddpm.config.training import Config
+from ddpm.runs import log_file
 from ddpm.runs.runs import Run
 
 Ask = Callable[..., tuple[int, Any, str]]
@@ -211,3 +213,20 @@ def test_what_is_done_with_a_checkpoint(ask: Ask, runs_dir: Path) -> None:
     code, document, _ = ask("analytic", *source[:2], "--data_dir", "shapes", "--num_samples", "1")
     assert (code, Path(document["path"]).parent) == (0, runs_dir / "example")
     assert all(0 < value < 2 for value in document["mse"])
+
+
+def test_what_a_terminal_would_obey_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    name = "a\x1b]0;title\x07\x9b2J\r\x08\u2028b"
+    output.say(f"{name}\nsecond line")
+    output.say(name, aside=True)
+    output.print_document({"name": name})
+    printed = capsys.readouterr()
+    assert printed.out.splitlines()[:2] == [r"a\x1b]0;title\x07\x9b2J\x0d\x08\u2028b", "second line"]
+    assert printed.err == r"a\x1b]0;title\x07\x9b2J\x0d\x08\u2028b" + "\n"
+    assert not set(printed.out + printed.err) & {*map(chr, range(10)), *map(chr, range(11, 32)), "\x9b", "\x7f"}
+    assert json.loads(printed.out[printed.out.index("{") :]) == {"name": name}, "a document has them, in escapes"
+
+
+def test_a_line_of_the_log_steers_no_terminal() -> None:
+    record = logging.LogRecord("ddpm", logging.INFO, "", 0, "class \x1b[2J", (), None)
+    assert log_file.Lines().format(record).endswith(r"  class \x1b[2J")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import fake_run
 import pytest
-from app_page import ROOT, open_page, said, text
+from app_page import ROOT, open_page, plain, said, text
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 from streamlit.runtime.forward_msg_queue import ForwardMsgQueue
 from streamlit.testing.v1 import AppTest
@@ -25,7 +25,7 @@ from pages.ui.frame import layout, run_status
 
 pytestmark = pytest.mark.usefixtures("runs_here")
 
-PAGES = ["app.py", *sorted(f"pages/{path.name}" for path in (ROOT / "pages").glob("*.py") if path.stem != "__init__")]
+PAGES = ["home.py", *sorted(f"pages/{path.name}" for path in (ROOT / "pages").glob("*.py") if path.stem != "__init__")]
 
 
 def figure(at: AppTest) -> dict:
@@ -58,7 +58,7 @@ def test_a_busy_server_may_drop_what_any_fragment_has_queued(
         worker.beat(state="running", step=40, steps_per_second=4.0, seconds_left=15.0, now=True)
         open_page(page)
     fragments = {message.auto_rerun.fragment_id for message in messages if message.HasField("auto_rerun")}
-    assert len(fragments) >= {"app.py": 1, "pages/monitor.py": 4}.get(page, 0)
+    assert len(fragments) >= {"home.py": 1, "pages/monitor.py": 4}.get(page, 0)
     for dropped in (None, *fragments):
         children: dict[tuple[int, ...], int] = {}
         deltas = (m for m in messages if m.HasField("delta") and m.delta.fragment_id != dropped)
@@ -99,9 +99,9 @@ def test_a_run_that_was_renamed_by_hand(page: str, name: str, runs_dir: Path) ->
     fake_run.write(runs_dir, "other", steps=4)
     run = fake_run.write(runs_dir, "before", steps=4)
     run.folder.rename(runs_dir / name)
-    at = open_page(page, **({"run": name} if page not in ("app.py", "pages/train.py") else {}))
+    at = open_page(page, **({"run": name} if page not in ("home.py", "pages/train.py") else {}))
     assert not at.error
-    if page == "app.py":
+    if page == "home.py":
         assert f"**{name}**" in said(at)
     elif page != "pages/train.py":
         assert at.selectbox(key="run").value == name
@@ -151,7 +151,7 @@ def test_what_cannot_be_read_is_no_traceback(page: str, name: str, runs_dir: Pat
         path.mkdir()
     at = open_page(page, run="spoilt").run()
     assert not at.exception
-    if page == "app.py":
+    if page == "home.py":
         assert "whole" in text(at)
         assert "spoilt" in text(at) or name == "config.json"
 
@@ -191,7 +191,7 @@ def test_whatever_goes_wrong_in_a_page_is_a_box(tmp_path: Path, caplog: pytest.L
     assert not at.exception
     assert "Traceback" not in caplog.text
     assert len(at.error) == 3, "the fragment's, the block's and the page's own"
-    assert all(f"{tmp_path / 'missing'} cannot be used" in box.value for box in at.error)
+    assert all(f"{tmp_path / 'missing'} cannot be used" in plain(box.value) for box in at.error)
     assert [m.value for m in at.markdown] == ["after the fragment", "after the block"]
     at.button[0].click().run()
     assert not at.exception
@@ -213,8 +213,8 @@ def test_a_folder_of_runs_that_cannot_be_made(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setenv("DDPM_RUNS", str(tmp_path / "file" / "runs"))
     for page in PAGES:
         at = open_page(page)
-        if page == "app.py":
-            assert str(tmp_path / "file") in at.error[0].value
+        if page == "home.py":
+            assert str(tmp_path / "file") in plain(at.error[0].value)
 
 
 def test_monitor_shows_a_live_run(runs_dir: Path) -> None:
@@ -235,15 +235,15 @@ def test_monitor_shows_a_live_run(runs_dir: Path) -> None:
         assert at.button(key="kill")
 
 
-@pytest.mark.parametrize("page", ["app.py", "pages/monitor.py"])
+@pytest.mark.parametrize("page", ["home.py", "pages/monitor.py"])
 def test_a_run_that_shares_the_cores_says_so(page: str, runs_dir: Path) -> None:
     run = fake_run.write(runs_dir, "live", steps=40, state="running", total=100)
     sentence = "2 trainings share 2 cores: this one goes on with 1 thread."
     with Worker(run.folder, 100) as worker:
         worker.beat(state="running", step=40, sharing=sentence, now=True)
-        assert sentence in [caption.value for caption in open_page(page).caption]
+        assert sentence in [plain(caption.value) for caption in open_page(page).caption]
         worker.beat(sharing="", now=True)
-        assert sentence not in [caption.value for caption in open_page(page).caption]
+        assert sentence not in [plain(caption.value) for caption in open_page(page).caption]
 
 
 def test_monitor_of_a_failed_run_says_why_and_resumes(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -251,7 +251,7 @@ def test_monitor_of_a_failed_run_says_why_and_resumes(runs_dir: Path, monkeypatc
     monkeypatch.setattr(launch, "start_training", lambda run: started.append(run.name))
     fake_run.write(runs_dir, "crashed", steps=40, state="failed", total=100, message="No room: free some space.")
     at = open_page("pages/monitor.py", run="crashed")
-    assert [e.value for e in at.error] == ["No room: free some space."]
+    assert [plain(e.value) for e in at.error] == ["No room: free some space."]
     assert "Traceback" in text(at)
     assert at.button(key="save").disabled
     assert "failed" in at.button(key="save").help
@@ -312,7 +312,7 @@ def test_previews_follow_the_newest_unless_moved(runs_dir: Path) -> None:
 def test_home_without_runs_starts_the_first_in_one_click(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     started = []
     monkeypatch.setattr(launch, "start_training", lambda run: started.append(run))
-    at = open_page("app.py")
+    at = open_page("home.py")
     at.button(key="quick_start").click().run()
     assert not at.exception
     assert [run.name for run in started] == ["quick-start"]
@@ -325,7 +325,7 @@ def test_home_lists_runs_the_live_one_first(runs_dir: Path) -> None:
     fake_run.write(runs_dir, "newer", steps=40)
     with Worker(live.folder, 100) as worker:
         worker.beat(state="running", step=40, now=True)
-        at = open_page("app.py")
+        at = open_page("home.py")
         names = [m.value for m in at.markdown if m.value.startswith("**")]
         assert names == ["**live**", "**newer**"]
         assert at.button(key="delete-live").disabled
@@ -335,7 +335,7 @@ def test_home_lists_runs_the_live_one_first(runs_dir: Path) -> None:
 def test_a_deleted_run_can_be_moved_back(runs_dir: Path) -> None:
     fake_run.write(runs_dir, "old", steps=4)
     fake_run.write(runs_dir, "new", steps=4)
-    at = open_page("app.py")
+    at = open_page("home.py")
     at.button(key="delete-old").click().run()
     assert (runs_dir / "old").exists()
     at.button(key="delete_sure").click().run()
@@ -347,7 +347,7 @@ def test_a_deleted_run_can_be_moved_back(runs_dir: Path) -> None:
 def test_many_runs_are_shown_on_request(runs_dir: Path) -> None:
     for k in range(14):
         runs.create_run(runs_dir, f"run{k}", fake_run.config(10))
-    at = open_page("app.py")
+    at = open_page("home.py")
     assert len([m for m in at.markdown if m.value.startswith("**run")]) == 12
     at.button(key="more_runs").click().run()
     assert len([m for m in at.markdown if m.value.startswith("**run")]) == 14
@@ -372,8 +372,8 @@ import sys
 sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "tests")!r}]
 from streamlit.testing.v1 import AppTest
 for page in {PAGES!r}:
-    at = AppTest.from_file({str(ROOT / "app.py")!r}, default_timeout=60)
-    if page != "app.py":
+    at = AppTest.from_file({str(ROOT / "home.py")!r}, default_timeout=60)
+    if page != "home.py":
         at.switch_page(page)
     at.run()
     assert not at.exception, (page, at.exception)
@@ -415,7 +415,7 @@ def test_monitor_asks_where_data_is_that_was_moved(
 
     run.save_config(codec.replace(run.config, {"data_dir": str(tmp_path / "gone")}))
     at = open_page("pages/monitor.py", run="one")
-    assert any(str(tmp_path / "gone") in w.value for w in at.warning)
+    assert any(str(tmp_path / "gone") in plain(w.value) for w in at.warning)
     assert at.button(key="resume_moved").disabled
     (tmp_path / "here").mkdir()
     at.text_input(key="moved_to-one").set_value(str(tmp_path / "here")).run()

@@ -19,7 +19,7 @@ from ddpm.runs.runs import Run
 from ddpm.runs.worker import Worker
 
 ROOT = Path(main.__file__).parents[2]
-SOURCES = [*(ROOT / "ddpm").rglob("*.py"), *(ROOT / "pages").rglob("*.py"), ROOT / "app.py"]
+SOURCES = [*(ROOT / "ddpm").rglob("*.py"), *(ROOT / "pages").rglob("*.py"), ROOT / "app.py", ROOT / "home.py"]
 SHOWN = re.compile(r"`(ddpm [^`]+)`")
 NAME = "mein Lauf (2)"
 VALUES = {"data_dir": "lsun", "path.name": "lsun"}  # where not any word will do, as messages name them

@@ -30,7 +30,8 @@ ROOMS = [*TORCH_FREE, *AFTER.split()]
 UI_ORDER = ["components", "frame", "forms", "results"]
 
 MODULES = sorted((ROOT / "ddpm").rglob("*.py"))
-PAGES = [ROOT / "app.py", *sorted((ROOT / "pages").rglob("*.py"))]
+PAGES = [ROOT / "app.py", ROOT / "home.py", *sorted((ROOT / "pages").rglob("*.py"))]
+SCREENS = [ROOT / "home.py", *(path for path in sorted((ROOT / "pages").glob("*.py")) if path.stem != "__init__")]
 SOURCES = [*MODULES, *PAGES]
 MOST_LINES = 400
 
@@ -77,7 +78,7 @@ def test_nothing_imports_what_comes_after_it(path: Path) -> None:
     own = ROOMS.index(room(path, "ddpm"))
     assert not {name for name in rooms_of(tree(path), "ddpm") & {*ROOMS} if ROOMS.index(name) > own}
     optional = {"plotly"} if path == ROOT / "ddpm/bench/scaling.py" else set()  # imported for a chart alone
-    assert not top(path) & ({"streamlit", "pages", "plotly", "watchdog"} - optional)
+    assert not top(path) & ({"streamlit", "starlette", "pages", "plotly", "watchdog"} - optional)
 
 
 @pytest.mark.parametrize("path", [path for path in MODULES if room(path, "ddpm") in TORCH_FREE], ids=by_path)
@@ -187,6 +188,13 @@ def test_only_files_writes_files(path: Path) -> None:
             assert writes(node) is None, f"line {node.lineno}: {writes(node)}: use ddpm.storage.files"
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "ddpm" / "cli").glob("*.py")), ids=by_path)
+def test_commands_print_in_one_place(path: Path) -> None:
+    """Which takes the control characters out of names and messages."""
+    calls = [ast.unparse(node.func) for node in ast.walk(tree(path)) if isinstance(node, ast.Call)]
+    assert "print" not in calls or path.stem == "output"
+
+
 def test_checkpoints_are_loaded_as_weights_only() -> None:
     for path in SOURCES:
         for node in ast.walk(tree(path)):
@@ -256,7 +264,7 @@ def test_what_goes_wrong_in_a_page_is_reported_in_a_box(path: Path) -> None:
         for node in tree(path).body
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)
     ]
-    assert "ui" in path.parts or path.name == "__init__.py" or calls[0].startswith("layout.page(")
+    assert path not in SCREENS or calls[0].startswith("layout.page(")
 
 
 # --- size and words
@@ -319,7 +327,7 @@ def packaged() -> dict[str, str]:
 def test_requirements_and_package_agree() -> None:
     everything, headless = requirements("requirements.txt"), packaged()
     assert headless.items() <= everything.items()
-    assert set(everything) - set(headless) == {"streamlit", "plotly", "watchdog"}
+    assert set(everything) - set(headless) == {"streamlit", "starlette", "plotly", "watchdog"}
     assert everything["torch"] == "==2.13.0"
 
 
@@ -334,7 +342,7 @@ def test_extras_are_tested() -> None:
 def test_imports_are_required() -> None:
     def third_party(paths: list[Path]) -> set[str]:
         used = {name for path in paths for name in top(path)}
-        ours = {"ddpm", "pages", "app", "__future__"}
+        ours = {"ddpm", "pages", "__future__"}
         return {DISTRIBUTIONS.get(n, n) for n in used - ours - OPTIONAL - set(sys.stdlib_module_names)}
 
     assert third_party(MODULES) == set(packaged())

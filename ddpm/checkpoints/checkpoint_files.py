@@ -21,11 +21,21 @@ import torch
 from torch import Tensor
 
 from ddpm.checkpoints import variance_file
-from ddpm.checkpoints.weights import FileState, check_numbers, network_in, not_numbers, read, read_hashed
+from ddpm.checkpoints.weights import (
+    METADATA,
+    FileState,
+    about_file,
+    check_numbers,
+    network_in,
+    not_numbers,
+    read,
+    read_hashed,
+)
 from ddpm.config import codec
 from ddpm.config.training import Config
 from ddpm.errors import UserError
 from ddpm.formatting import plural
+from ddpm.planning import architecture
 from ddpm.runs import manifests, run_folder
 from ddpm.runs.manifests import Checkpoint
 from ddpm.runs.runs import Run
@@ -35,7 +45,6 @@ log = logging.getLogger("ddpm")
 T = TypeVar("T")
 
 RETRIES = 10  # where a checkpoint is removed while it is read
-METADATA = "ddpm"  # our entry in a state_dict's _metadata: no module has this name, so no program minds it
 
 
 class Weights(NamedTuple):
@@ -304,11 +313,14 @@ def load_checkpoint(path: Path, check: Callable[[str, int], None] | None = None)
 def _weights_in(value: Any, path: Path) -> Weights:
     content = network_in(value, path)
     check_numbers(content, path)
-    about = getattr(content, "_metadata", {}).get(METADATA)
+    about = about_file(content, path)
     if about is None:
         return _with_run_settings(path, dict(content))
-    whole = {name: t.float() if t.dtype == torch.float16 else t for name, t in content.items()}  # of the example
-    return Weights(whole, codec.from_json(json.loads(about["config"])), about["step"], about["kind"], about.get("data"))
+    config = about["config"]
+    whole = dict(content)
+    if sum(t.numel() for t in whole.values()) <= architecture.parameters(config.model):  # else `compare` refuses them
+        whole = {name: t.float() if t.dtype == torch.float16 else t for name, t in whole.items()}  # of the example
+    return Weights(whole, config, about["step"], about["kind"], about.get("data"))
 
 
 def train_ids_in(state: Mapping[str, Any]) -> np.ndarray | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ddpm import formatting
-from ddpm.cli import shared, torchrun
+from ddpm.cli import output, shared, torchrun
 from ddpm.cli.output import Output
 from ddpm.config import validation
 from ddpm.config.tasks import ScaleConfig, SolverBenchmarkConfig, SpeedConfig
@@ -135,7 +135,7 @@ def _measure(measure: Callable[[], Iterator[Any]], unit: str) -> dict[str, Any]:
                 line.set_description_str(progress.doing, refresh=False)
                 line.update(progress.done - line.n)
     except KeyboardInterrupt:
-        print("ddpm: stopped before everything was measured, so there is no result: start it again.", file=sys.stderr)
+        output.say("ddpm: stopped before everything was measured, so there is no result: start it again.", aside=True)
         raise
     result: dict[str, Any] = progress.result
     return result

@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import sys
 from typing import Any
 
 from ddpm.cli import output, shared
@@ -55,7 +54,7 @@ def _import(options: argparse.Namespace) -> Output:
                 if "stop" in worker.poll_requests():
                     raise Stopped
             else:
-                print(f"{doing} ...", file=sys.stderr)
+                output.say(f"{doing} ...", aside=True)
 
         wanted = import_openai.ImportOptions(options.run or "", names, options.in_place, options.probe)
         given = shared.given(options, *SECTIONS.values())
@@ -63,6 +62,6 @@ def _import(options: argparse.Namespace) -> Output:
         if worker:
             worker.beat(state="finished", message=" ".join(imported.notes), step=len(folder.steps))
     for sentence in imported.notes:
-        print(sentence, file=sys.stderr)
-    print(f"Run {imported.run.name} in {imported.run.folder}", file=sys.stderr)
+        output.say(sentence, aside=True)
+    output.say(f"Run {imported.run.name} in {imported.run.folder}", aside=True)
     return Output({**output.of_run(imported.run), "notes": imported.notes})

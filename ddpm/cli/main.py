@@ -52,10 +52,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if output.is_json(words):
             output.print_document({"message": str(done), "code": done.code})
         else:
-            print(done)
+            output.say(str(done))
         return 0
     except UserError as error:
-        print(f"ddpm: {error}", file=sys.stderr)
+        output.say(f"ddpm: {error}", aside=True)
         if output.is_json(words):
             output.show_error(error)
         return 2

@@ -35,6 +35,11 @@ def _metrics(options: argparse.Namespace) -> Output:
     run = runs.find_run(options.runs_dir, options.name)
     frame = _columns(run, run.metrics, [name.strip() for name in options.column.split(",") if name.strip()])
     ranged = options.begin is not None or options.end is not None
+    if not frame.empty and "step" not in frame:
+        raise UserError(
+            f"{run.progress_path} has no column step, so it is no log of a training: restore it from a copy.",
+            code="wrong-file",
+        )
     if not frame.empty:
         low = -math.inf if options.begin is None else options.begin
         high = math.inf if options.end is None else options.end

@@ -4,6 +4,7 @@ import argparse
 import json
 import math
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,12 +12,15 @@ from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
+from ddpm import formatting
 from ddpm.config import fields
 from ddpm.errors import UserError
 from ddpm.runs import jobs
 from ddpm.runs.manifests import Checkpoint
 from ddpm.runs.runs import Run
 from ddpm.storage import files
+
+C1 = re.compile("[\x7f-\x9f]")  # control characters that JSON leaves as they are
 
 
 class Output(NamedTuple):
@@ -66,7 +70,15 @@ def show(output: Output | None, target: bool | Path) -> None:
     if target is True:
         print_document(output.document if output else {})
     elif output and output.text:
-        print(output.text)
+        say(output.text)
+
+
+def say(text: str, *, aside: bool = False) -> None:
+    """Prints `text`; aside: on stderr.  Everything that a command says in words goes through here.
+
+    Control characters in names and messages, with which a file could steer the terminal, are shown as in \\x1b.
+    """
+    print(formatting.printable_lines(text), file=sys.stderr if aside else None, flush=True)
 
 
 def show_error(error: UserError) -> None:
@@ -76,8 +88,8 @@ def show_error(error: UserError) -> None:
 
 def print_document(document: Mapping[str, Any]) -> None:
     """Prints a JSON document on stdout."""
-    print(json.dumps(finite(document), indent=2, ensure_ascii=False, allow_nan=False))
-    sys.stdout.flush()
+    text = json.dumps(finite(document), indent=2, ensure_ascii=False, allow_nan=False)
+    print(C1.sub(lambda found: f"\\u{ord(found[0]):04x}", text), flush=True)
 
 
 def finite(value: Any) -> Any:

@@ -2,7 +2,6 @@
 
 import argparse
 import shlex
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -63,15 +62,15 @@ def _stop(options: argparse.Namespace) -> Output:
         launch.kill(run)
         return Output(output.of_run(run), f"{run.name} was ended.")
     launch.stop(run)
-    print(f"{run.name} was asked to stop: it finishes its step, saves and exits.", flush=True)
+    output.say(f"{run.name} was asked to stop: it finishes its step, saves and exits.")
     silent = False
     while options.wait and (state := run.state()) in jobs.ACTIVE:
         if state == "not responding" and not silent:
             silent = True
-            print(
+            output.say(
                 f"{run.name} does not respond: wait, or end it by"
                 f" `{run.shell('stop', more=['--kill', 'True'])}`, which loses the steps since its last checkpoint.",
-                file=sys.stderr,
+                aside=True,
             )
         time.sleep(0.2)
     status = run.status()
@@ -90,7 +89,7 @@ def _runs(options: argparse.Namespace) -> Output:
     rows = [("run", "state", "step", "it/s", "time left", "loss"), *map(_row, documents)]
     for run in found:
         if problem := run.unreadable() or run.problem():
-            print(f"{run.name}: {problem}", file=sys.stderr)
+            output.say(f"{run.name}: {problem}", aside=True)
     return Output(whole, _table(rows))
 
 
@@ -155,7 +154,7 @@ def _export(options: argparse.Namespace) -> Output:
 
         notes = export_openai.export_checkpoint(run, options.openai, getattr(options, "step", 0))
         for sentence in notes:
-            print(sentence, file=sys.stderr)
+            output.say(sentence, aside=True)
         return Output({"run": run.name, "folder": options.openai.absolute(), "notes": notes}, str(options.openai))
     from ddpm.reports import xlsx
 

@@ -19,7 +19,7 @@ from ddpm.config.training import LOG_FORMATS, Config
 from ddpm.errors import UserError
 from ddpm.planning import timesteps
 from ddpm.runs import jobs, runs
-from ddpm.runs.log_file import LogFile
+from ddpm.runs.log_file import Lines, LogFile
 from ddpm.runs.runs import Run
 from ddpm.runs.worker import Worker
 from ddpm.storage import files, paths
@@ -106,9 +106,9 @@ def copy_arrays_to_log_folder(out: Path | None, folder: Path) -> None:
         there = files.copy_all(own, target)
     if there[0].name != own[0].name:
         names = ", ".join(path.name for path in there)
-        print(
+        output.say(
             f"{target} already has another {own[0].name}, which stays: the files of this job there are {names}",
-            file=sys.stderr,
+            aside=True,
         )
 
 
@@ -253,9 +253,8 @@ def log_to(run: jobs.Job) -> logging.Handler | None:
         log.handlers = [logging.NullHandler()]
         return None
     logging.raiseExceptions = False  # no room for a log line is no reason to stop
-    form = logging.Formatter("%(asctime)s  %(message)s", "%Y-%m-%d %H:%M:%S")
     terminal = logging.StreamHandler()
-    terminal.setFormatter(form)
+    terminal.setFormatter(Lines())
     log.handlers = [terminal]
     if _is_stderr(run.log_path):  # started by runs.launch: stderr is log.txt
         return None

@@ -150,7 +150,7 @@ def _train_here(run: runs.Run, worker: Worker) -> None:
     with logging_redirect_tqdm([log] if torchrun.is_main() else []):
         line = tqdm(
             loop.train(),
-            desc=run.name,
+            desc=formatting.printable(run.name),
             total=run.config.train.total_steps,
             initial=loop.trainer.step,
             unit="step",
@@ -209,11 +209,11 @@ def _new_run(options: argparse.Namespace, given: dict[str, Any]) -> runs.Run:
     folder = paths.log_folder()
     if folder and not options.run:
         run = runs.create_run_in(folder, config)
-        print(f"Run in {run.folder}", file=sys.stderr)
+        output.say(f"Run in {run.folder}", aside=True)
         return run
     name = options.run or run_names.free_name(options.runs_dir, options.preset or Path(config.data.data_dir).stem)
     run = runs.create_run(options.runs_dir, name, config)
-    print(f"Run {run.name} in {run.folder}", file=sys.stderr)
+    output.say(f"Run {run.name} in {run.folder}", aside=True)
     return run
 
 
@@ -257,7 +257,7 @@ def _measure_speed(config: Config) -> None:
     """Times a training step with these settings, unless that was done before; progress goes to stderr."""
     job = launch.start_measuring(config)
     if job.state() in jobs.ACTIVE:
-        print("Timing a few training steps ...", file=sys.stderr)
+        output.say("Timing a few training steps ...", aside=True)
     while job.state() in jobs.ACTIVE:
         time.sleep(0.1)
     status = job.status()

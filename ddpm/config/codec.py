@@ -42,13 +42,12 @@ def to_flags(config: Any, base: Any = None, always: Collection[str] = ()) -> lis
 
 def replace(config: Config, values: Mapping[str, Any]) -> Config:
     """Returns `config` with settings replaced by name, across sections.  Raises UserError for an unknown name."""
+    known = {name: {s.name for s in settings(cls)} for name, cls in SECTIONS.items()}
     sections = {
-        name: dataclasses.replace(
-            getattr(config, name), **{k: v for k, v in values.items() if k in {s.name for s in settings(cls)}}
-        )
-        for name, cls in SECTIONS.items()
+        name: dataclasses.replace(getattr(config, name), **{k: v for k, v in values.items() if k in names})
+        for name, names in known.items()
     }
-    unknown = set(values) - {s.name for cls in SECTIONS.values() for s in settings(cls)} - {"class_names"}
+    unknown = set(values).difference(*known.values(), {"class_names"})
     if unknown:
         raise UserError(
             f"Unknown settings {', '.join(sorted(unknown))}: see `ddpm train --help` for the list.",

@@ -9,7 +9,7 @@ import dataclasses
 import re
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Annotated, Any, Literal, NamedTuple, NoReturn, TypeVar
 
@@ -54,31 +54,41 @@ def read(cls: type[T], value: Any, what: str) -> T:
     if not isinstance(value, dict):
         _refuse(what, f"holds {brief(value)}, and should hold a group of named values")
     found: dict[str, Any] = {}
-    fields: list[tuple[str, Any, bool]] = _fields(typing.cast(Any, cls))
-    for name, kind, required in fields:
+    fields: list[tuple[str, Any, tuple[Any, ...], bool]] = _fields(typing.cast(Any, cls))
+    for name, kind, limits, required in fields:
         if name in value:
-            found[name] = _value(kind, value[name], name, what)
+            found[name] = _value(kind, value[name], name, what, limits)
         elif required:
             _refuse(what, f"does not hold {name}")
     return cls(**found)
 
 
 @cache
-def _fields(cls: type) -> list[tuple[str, Any, bool]]:
-    """(name, type, whether it must be there) of each field."""
+def _fields(cls: type) -> list[tuple[str, Any, tuple[Any, ...], bool]]:
+    """(name, type, limits, whether it must be there) of each field."""
     hints = typing.get_type_hints(cls, include_extras=True)
     if dataclasses.is_dataclass(cls):
         missing = dataclasses.MISSING
-        return [
-            (f.name, hints[f.name], f.default is missing and f.default_factory is missing)
-            for f in dataclasses.fields(cls)
-        ]
-    defaults: dict[str, Any] = getattr(cls, "_field_defaults", {})
-    return [(name, kind, name not in defaults) for name, kind in hints.items()]
+        optional = {
+            f.name for f in dataclasses.fields(cls) if f.default is not missing or f.default_factory is not missing
+        }
+    else:
+        optional = {*getattr(cls, "_field_defaults", {})}
+    found = []
+    for name, kind in hints.items():
+        limits = kind.__metadata__ if typing.get_origin(kind) is Annotated else ()
+        found.append((name, typing.get_args(kind)[0] if limits else kind, limits, name not in optional))
+    return found
 
 
 def _value(kind: Any, value: Any, name: str, what: str, limits: tuple[Any, ...] = ()) -> Any:
+    if type(value) is kind:  # first, as most are, and a page reads hundreds
+        for limit in limits:
+            CHECKS[type(limit)](limit, value, name, what)
+        return value
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (types.UnionType, typing.Union) and not limits and type(value) in arguments:
+        return value
     if origin is Annotated:
         return _value(arguments[0], value, name, what, kind.__metadata__)
     if origin in (types.UnionType, typing.Union):
@@ -91,9 +101,13 @@ def _value(kind: Any, value: Any, name: str, what: str, limits: tuple[Any, ...] 
         return value
     if origin is dict and type(value) is dict:
         _check_keys(value, name, what, limits)
+        if _are_plain(value.values(), arguments[1]):
+            return value
         return {key: _value(arguments[1], entry, f"{name} {key}", what) for key, entry in value.items()}
     if origin is list and type(value) is list:
         _check_keys(value, name, what, limits)
+        if _are_plain(value, arguments[0]):
+            return value
         return [_value(arguments[0], entry, name, what) for entry in value]
     if kind is Any:
         return value
@@ -107,6 +121,12 @@ def _value(kind: Any, value: Any, name: str, what: str, limits: tuple[Any, ...] 
     for limit in limits:
         CHECKS[type(limit)](limit, value, name, what)
     return value
+
+
+def _are_plain(values: Iterable[Any], kind: Any) -> bool:
+    """True if all are of a type without limits, such as float or float | None, so that none needs a look of its own."""
+    plain = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+    return {type(value) for value in values} <= {*plain}
 
 
 def _check_range(limit: Range, value: float, name: str, what: str) -> None:

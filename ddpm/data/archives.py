@@ -5,19 +5,18 @@ import hashlib
 import itertools
 import json
 import os
-import stat
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ddpm.errors import UserError
 from ddpm.formatting import plural
-from ddpm.storage import files, images
+from ddpm.storage import files, images, zip_files
 
 Progress = Callable[[int, int], None]  # (done, total), in images or bytes
 
@@ -25,10 +24,8 @@ CHUNK = 2**20  # bytes between two calls of `progress`
 BLOCK = 64  # images between two calls of `progress`
 ORIGIN = ".origin.json"  # in a folder of images: the source they were made from
 
-# An entry beyond both limits is refused as a zip bomb: images hardly shrink when they are compressed.
-BOMB_BYTES, BOMB_RATIO = 2**26, 200
-
-DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError)  # what reading a damaged zip raises
+# What reading a damaged zip raises; errors of the system are not among them, as of a full disk.
+DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError)
 
 
 class PendingImage(NamedTuple):
@@ -71,6 +68,7 @@ def write_images(
 
 def _write(folder: Path, image: PendingImage) -> str:
     """Writes one image; returns the error message if it is broken, else an empty string."""
+    zip_files.check_entry(image.name, is_link=False, where=str(folder), remedy="download the archive again")
     path = folder / f"{image.name}.png"
     if _is_whole(path):
         return ""
@@ -129,15 +127,7 @@ def opened_zip(path: Path, wanted: str) -> Iterator[zipfile.ZipFile]:
     or unsafe.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            for entry in archive.infolist():
-                check_entry(path, entry.filename, stat.S_ISLNK(entry.external_attr >> 16), wanted)
-                if entry.file_size > max(BOMB_BYTES, BOMB_RATIO * entry.compress_size):
-                    raise UserError(
-                        f"{path} has an entry {entry.filename} of {entry.compress_size / 1e6:.3g} MB that unpacks to "
-                        f"{entry.file_size / 1e6:,.0f} MB, which images never do: use {wanted}.",
-                        code="unsafe-archive",
-                    )
+        with zip_files.opened(path, str(path), f"use {wanted}") as archive:
             yield archive
     except FileNotFoundError:
         raise UserError(f"There is no file {path}: check the path.", code="not-found") from None
@@ -150,14 +140,6 @@ def opened_zip(path: Path, wanted: str) -> Iterator[zipfile.ZipFile]:
             f"{path} is truncated, damaged or not a zip file ({error}): download it again, {wanted}.",
             code="damaged-archive",
         ) from error
-
-
-def check_entry(archive: Path, name: str, is_link: bool, wanted: str) -> None:
-    """Raises UserError if an entry is a link, or would be written outside the folder it is unpacked to."""
-    windows = PureWindowsPath(name)  # accepts both slashes
-    if is_link or windows.drive or windows.root or ".." in windows.parts:
-        what = "is a link" if is_link else "points outside of the archive"
-        raise UserError(f"{archive} is unsafe, as its entry {name!r} {what}: use {wanted}.", code="unsafe-archive")
 
 
 def check_md5(path: Path, md5: str, progress: Progress | None = None) -> None:

@@ -126,11 +126,11 @@ def _open(path: Path, source: Source, model: ModelConfig) -> Decoded | None:
             return None
         broken, notices = about["broken"], tuple(about["notices"])
         shape = (source.count - len(broken), model.image_size, model.image_size, model.image_channels)
-        identities = np.load(_identities_path(path), allow_pickle=False)
+        identities = arrays.read_npy(_identities_path(path))
         if path.stat().st_size != math.prod(shape) or identities.shape != (shape[0], IDENTITY_BYTES):
             return None
         pixels = np.memmap(path, np.uint8, "r", shape=shape)
-    except (OSError, ValueError, EOFError, KeyError, TypeError, UserError):
+    except (OSError, ValueError, KeyError, TypeError, UserError):
         return None
     kept = np.delete(np.arange(source.count), broken)
     return Decoded(pixels.view(np.ndarray), identities, kept, notices)  # a plain array: a memmap is slower to index
@@ -178,8 +178,8 @@ def _check_unchanged(source: Source, where: str) -> None:
 def _open_identities(path: Path, source: Source) -> Decoded | None:
     """Opens cached identities; None if they are missing or incomplete."""
     try:
-        rows = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+        rows = arrays.read_npy(path)
+    except (OSError, UserError):
         return None
     return _from_identities(rows) if rows.shape == (source.count, IDENTITY_BYTES) else None
 

@@ -18,9 +18,9 @@ import numpy as np
 
 from ddpm.data import archives
 from ddpm.data.archives import DAMAGE, Blocks, PendingImage, Progress
-from ddpm.data.npz_files import npy_header
 from ddpm.errors import UserError
 from ddpm.formatting import plural
+from ddpm.storage import arrays, zip_files
 
 DATA, LABELS = "data.npy", "labels.npy"  # in an .npz file
 SIZE = 64
@@ -133,7 +133,11 @@ def _opened(batch: Batch) -> Iterator[zipfile.ZipFile]:
         if batch.entry:
             source = stack.enter_context(stack.enter_context(archives.opened_zip(batch.path, WANTED)).open(batch.entry))
         try:
-            yield stack.enter_context(zipfile.ZipFile(source) if source else archives.opened_zip(batch.path, WANTED))
+            yield stack.enter_context(
+                zip_files.opened(source, batch.title, f"use {WANTED}")
+                if source
+                else archives.opened_zip(batch.path, WANTED)
+            )
         except DAMAGE as error:
             raise UserError(
                 f"{batch.title} is truncated or damaged ({error}): download it again, {WANTED}.", code="damaged-archive"
@@ -150,7 +154,7 @@ def _labels(batch: Batch) -> np.ndarray:
                 code="wrong-archive",
             )
         with npz.open(DATA) as member:
-            shape, dtype, fortran = npy_header(member)
+            shape, dtype, fortran = arrays.read_header(member)
             held = npz.getinfo(DATA).file_size - member.tell()
         if dtype != np.uint8 or len(shape) != 2 or shape[1] != BYTES or fortran or not 0 < shape[0] <= MOST:
             raise UserError(
@@ -164,15 +168,14 @@ def _labels(batch: Batch) -> np.ndarray:
                 code="damaged-archive",
             )
         with npz.open(LABELS) as member:
-            size, kind, _ = npy_header(member)
+            size, kind, _ = arrays.read_header(member)
             if size != shape[:1] or kind.kind not in "iu":
                 raise UserError(
                     f"The labels of {batch.title} are {kind} {list(size)}, not an integer for each of"
                     f" {plural(shape[0], 'image')}: use {WANTED}.",
                     code="bad-labels",
                 )
-        with npz.open(LABELS) as member:
-            labels = np.lib.format.read_array(member, allow_pickle=False).astype(np.int64)
+        labels = arrays.read_entry(npz, LABELS.removesuffix(".npy"), batch.title).astype(np.int64)
     if labels.min() < 1 or labels.max() > CLASSES:
         raise UserError(
             f"The labels of {batch.title} go from {labels.min()} to {labels.max()}, not from 1 to {CLASSES}: use"
@@ -185,7 +188,7 @@ def _labels(batch: Batch) -> np.ndarray:
 def _pixels(batch: Batch) -> Iterator[np.ndarray]:
     """Yields the images of a batch in blocks, uint8 [<=BLOCK, 64, 64, 3]."""
     with _opened(batch) as npz, npz.open(DATA) as member:
-        npy_header(member)
+        arrays.read_header(member)
         for start in range(0, len(batch.labels), BLOCK):
             count = min(BLOCK, len(batch.labels) - start)
             planes = np.frombuffer(member.read(count * BYTES), np.uint8).reshape(count, 3, SIZE, SIZE)

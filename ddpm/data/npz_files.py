@@ -4,11 +4,10 @@ import contextlib
 import hashlib
 import math
 import zipfile
-import zlib
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +15,9 @@ from ddpm.data.listing import file_stamp, is_rewritten
 from ddpm.data.source import Item, Read, Source, number_classes
 from ddpm.errors import UserError, as_user_error
 from ddpm.formatting import plural, printable
-from ddpm.storage import image_files, images
+from ddpm.storage import arrays, image_limits, images, zip_files
+
+MOST_LABELS = 2**27  # bytes of an array of labels or class names
 
 
 class Npz(Source):
@@ -46,11 +47,15 @@ class Npz(Source):
                     " train.",
                     code="bad-array",
                 )
-            with archive.open(f"{self.key}.npy") as file:
-                self.shape, dtype, self.fortran = npy_header(file)
+            entry = archive.getinfo(f"{self.key}.npy")
+            with archive.open(entry) as file:
+                self.shape, dtype, self.fortran = header = arrays.read_header(file)
+                held = entry.file_size - file.tell()
             if len(self.shape) == 3 and self.shape[2] in (3, 4) and self.shape[1] != self.shape[2]:
                 self.shape = (1, *self.shape)  # one colour image rather than many very narrow grey ones
             self._check_images(dtype)
+            if held != header.bytes:
+                raise ValueError(f"{self.key} has {held:,} bytes instead of the {header.bytes:,} of its shape")
             self.count, self.size = self.shape[0], (self.shape[2], self.shape[1])
             self.has_test = self.TEST[0] in names and self.key != self.TEST[0]
             if label_key in names and not (test_of and test_of.labels is None):
@@ -69,30 +74,24 @@ class Npz(Source):
             )
         if 0 in self.shape:
             raise UserError(f"{what} and holds no image: add some.", code="bad-array")
-        if self.shape[1] * self.shape[2] > image_files.MOST_PIXELS:
-            raise UserError(
-                f"{what}, and images of more than {image_files.MOST_PIXELS // 10**6} million pixels are not supported:"
-                " make them smaller.",
-                code="image-too-large",
-            )
+        image_limits.check_pixels(self.shape[2], self.shape[1], what)
 
     def _values(self, archive: zipfile.ZipFile, key: str) -> np.ndarray:
         """Reads an array of numbers or strings.
 
         Raises UserError for an array of Python objects, as reading it could execute code.
         """
-        with archive.open(f"{key}.npy") as file:
-            shape, dtype, _ = npy_header(file)
-        if dtype.hasobject:
+        entry = archive.getinfo(f"{key}.npy")
+        if entry.file_size > MOST_LABELS:
             raise UserError(
-                f"{key} in {self.path} is an array of Python objects, which are not read, as they can execute code:"
-                f" save it again as strings or numbers, for example with {key}.astype(str).",
-                code="bad-array",
+                f"{key} in {self.path} has {entry.file_size / 1e6:,.0f} MB, more than the limit of"
+                f" {MOST_LABELS / 1e6:,.0f} MB for labels and names: save them as integers, with short names.",
+                code="too-large",
             )
-        found = _array(archive, key)
-        if dtype.kind == "S":
+        found = arrays.read_entry(archive, key, str(self.path))
+        if found.dtype.kind == "S":
             found = np.char.decode(found, "utf-8", "backslashreplace")
-        return found.reshape(-1) if len(shape) == 2 and shape[1] == 1 else found
+        return found.reshape(-1) if found.ndim == 2 and found.shape[1] == 1 else found
 
     def _set_labels(self, labels: np.ndarray, known: np.ndarray | None) -> None:
         what = f"The labels in {self.path} are {labels.dtype} {list(labels.shape)}"
@@ -150,10 +149,10 @@ class Npz(Source):
     def _arrays(self) -> Iterator[np.ndarray]:
         with _npz(self.path) as archive:
             if self.fortran:
-                yield from _array(archive, self.key).reshape(self.shape)
+                yield from arrays.read_entry(archive, self.key, str(self.path)).reshape(self.shape)
                 return
             with archive.open(f"{self.key}.npy") as file:
-                npy_header(file)
+                arrays.read_header(file)
                 shape = self.shape[1:]
                 for _ in range(self.count):
                     yield np.frombuffer(file.read(math.prod(shape)), np.uint8).reshape(shape)
@@ -172,26 +171,13 @@ class Npz(Source):
 def _npz(path: Path) -> Iterator[zipfile.ZipFile]:
     """Opens an .npz file; damage found while it is read is raised as UserError."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zip_files.opened(path, str(path), "copy or create it again") as archive:
             yield archive
     except FileNotFoundError:
         raise UserError(f"There is no file {path}: check the path.", code="not-found") from None
     except PermissionError as error:
         raise as_user_error(error) from error
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, OSError, RuntimeError) as error:
+    except arrays.DAMAGE as error:
         raise UserError(
             f"{path} is damaged, or not an .npz file ({error}): copy or create it again.", code="damaged-archive"
         ) from error
-
-
-def npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype, bool]:
-    """Reads (shape, dtype, fortran_order) of an array in .npy format; leaves `file` at the values."""
-    version = np.lib.format.read_magic(file)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, fortran, dtype = read(file)
-    return shape, dtype, fortran
-
-
-def _array(archive: zipfile.ZipFile, key: str) -> np.ndarray:
-    with archive.open(f"{key}.npy") as file:
-        return np.lib.format.read_array(file, allow_pickle=False)

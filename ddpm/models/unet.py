@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ddpm.config.model import ModelConfig
 from ddpm.models.torch_ops import TORCH, Joined, Ops, whole
-from ddpm.planning import architecture
+from ddpm.planning import architecture, memory
 from ddpm.planning.architecture import Attention, Conv, Res
 
 GROUPS = 32  # of every normalisation
@@ -206,7 +206,11 @@ class SuperResUNet(UNet):
 
 
 def build(config: ModelConfig) -> UNet:
-    """Builds the network that the settings describe, with random weights."""
+    """Builds the network that the settings describe, with random weights.
+
+    Raises UserError where its weights alone are more than the memory of this machine.
+    """
+    memory.check_network(config)
     return (SuperResUNet if config.super_res else UNet)(config)
 
 

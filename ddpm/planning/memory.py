@@ -12,6 +12,7 @@ import psutil
 from ddpm.config.model import ModelConfig
 from ddpm.config.tasks import SampleConfig
 from ddpm.config.training import Config, TrainConfig
+from ddpm.errors import UserError
 from ddpm.host import compiler, hardware
 from ddpm.planning import architecture
 from ddpm.planning.architecture import Attention, Conv, Layer, Res
@@ -48,6 +49,19 @@ def expected_mode(kernels: str, precision: str) -> ExpectedMode:
         precision = "bf16" if hardware.has_bf16() else "fp32"
     ours = kernels in ("auto", "native") and precision != "fp16" and bool(compiler.find_compiler())
     return ExpectedMode(ours, 4 if precision == "fp32" else 2)
+
+
+def check_network(model: ModelConfig) -> None:
+    """Raises UserError where the weights of a network are more than the memory of this machine."""
+    need, there = 4 * architecture.parameters(model), psutil.virtual_memory().total
+    if need > there:
+        raise UserError(
+            f"A network with num_channels {model.num_channels}, channel_mult"
+            f" {','.join(map(str, model.multipliers))} and num_res_blocks {model.num_res_blocks} has"
+            f" {need / 4e6:,.0f} million parameters, and this machine's memory of {there / 1e9:,.1f} GB holds"
+            f" {there / 4e6:,.0f} million: choose a smaller one.",
+            code="too-large",
+        )
 
 
 # --- training

@@ -5,7 +5,18 @@ import io
 import logging
 from pathlib import Path
 
+from ddpm import formatting
 from ddpm.runs import run_folder
+
+
+class Lines(logging.Formatter):
+    """Log lines with their time, and without the control characters that a name or a message may have."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s  %(message)s", "%Y-%m-%d %H:%M:%S")
+
+    def format(self, record: logging.LogRecord) -> str:
+        return formatting.printable_lines(super().format(record))
 
 
 class LogFile(logging.StreamHandler[io.TextIOWrapper]):
@@ -17,7 +28,7 @@ class LogFile(logging.StreamHandler[io.TextIOWrapper]):
     def __init__(self, path: Path):
         file = run_folder.folder_at(path.parent).append(path.name)
         super().__init__(io.TextIOWrapper(file, encoding="utf-8", errors="backslashreplace", write_through=True))
-        self.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%Y-%m-%d %H:%M:%S"))
+        self.setFormatter(Lines())
 
     def close(self) -> None:
         """Closes the file."""

@@ -214,8 +214,8 @@ def _parse(lines: bytes, columns: list[str], kept: list[str]) -> tuple[pd.DataFr
     count = len(rows) if rows is not None else lines.count(b"\n") + 1
     if rows is None:
         rows = _read_carefully(lines, columns, count)[kept]
-    if "step" in rows and rows["step"].isna().any():
-        rows = rows[rows["step"].notna()].reset_index(drop=True)
+    if "step" in rows and not (finite := np.isfinite(rows["step"])).all():
+        rows = rows[finite].reset_index(drop=True)
     return rows, count - len(rows)
 
 

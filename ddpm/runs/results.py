@@ -6,7 +6,6 @@ module whose generator does the work, and a row of KINDS.
 
 import contextlib
 import re
-import zipfile
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +18,7 @@ from ddpm.config.tasks import EvalConfig, FromCheckpoint, SampleConfig, SolverBe
 from ddpm.errors import UserError
 from ddpm.runs import result_records, run_folder
 from ddpm.runs.jobs import Job
-from ddpm.storage import files
+from ddpm.storage import arrays, files
 
 
 class Result(Job):
@@ -180,12 +179,9 @@ class EvaluationJob(Result):
         found = {}
         for name in self.TERMS:
             try:
-                with (
-                    self.content.open_file(self.terms_path(name).name) as file,
-                    np.load(file, allow_pickle=False) as arrays,
-                ):
-                    found[name] = arrays["arr_0"][::-1].astype(float)
-            except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+                with self.content.open_file(self.terms_path(name).name) as file:
+                    found[name] = arrays.read_npz(file)["arr_0"][::-1].astype(float)
+            except (OSError, ValueError, KeyError, IndexError, UserError) as error:
                 raise UserError(
                     f"{self.terms_path(name)} cannot be read ({error}): evaluate again.", code="unreadable-file"
                 ) from error

@@ -75,7 +75,7 @@ class SampleWriter:
             return False
         try:
             images.read_pixels(path, self._shape)
-            return self.resolved.request.task != "invert" or np.load(self._noise_path(number)).ndim == 3
+            return self.resolved.request.task != "invert" or arrays.read_npy(self._noise_path(number)).ndim == 3
         except (UserError, OSError, ValueError, EOFError):  # a power cut may leave a file empty or cut short
             return False
 
@@ -183,7 +183,7 @@ class SampleWriter:
         """Writes the noise of every image, float32 [N, C, H, W], and the error of the images reconstructed from it."""
         assert self.resolved.inputs is not None
         height, width, channels = self._shape
-        noise = (np.load(self._noise_path(k))[None] for k in range(self.count))
+        noise = (arrays.read_npy(self._noise_path(k))[None] for k in range(self.count))
         arrays.write_npz(self.job.noise, Stream((self.count, channels, height, width), np.float32, noise))
         rmse = [
             float(np.sqrt(np.mean((image.astype(float) - self.resolved.inputs.images.cycle(k, k + 1)) ** 2)))

@@ -95,17 +95,18 @@ def free_bytes(folder: Path) -> int:
     return shutil.disk_usage(folder).free
 
 
-def write(path: Path, save: Callable[[Any], object], durable: bool = True) -> Written:
+def write(path: Path, save: Callable[[Any], object], durable: bool = True, mode: int = 0o666) -> Written:
     """Calls `save(file)` on a new binary file, then replaces `path` with it in one step.
 
     durable: flush to disk first.  False is much faster for thousands of files that can be written again, but a power
-    cut may leave the last ones empty.  Returns size and checksum.  Raises DiskFull and leaves `path` unchanged.
+    cut may leave the last ones empty.  mode: who may read it, less what the umask takes away; 0o600 for this user
+    alone.  Returns size and checksum.  Raises DiskFull and leaves `path` unchanged.
     """
     temporary = temporary_path(path)
     target = None
     try:
         folders.make(path.parent)
-        with open(temporary, "xb") as file:
+        with open(temporary, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
             target = _Hashing(file)
             save(target)
             file.flush()

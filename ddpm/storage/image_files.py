@@ -14,6 +14,8 @@ from typing import IO
 from PIL import Image, ImageOps, JpegImagePlugin
 
 from ddpm.errors import UserError
+from ddpm.storage import image_limits
+from ddpm.storage.image_limits import PNG_MARK, PNG_PIXELS
 
 # Detected by content; no other format is ever tried.  TGA has no signature and is detected by its extension.
 FORMATS = {
@@ -34,12 +36,11 @@ FORMATS = {
     "TGA": (".tga", ".icb", ".vda", ".vst"),
 }
 EXTENSIONS = tuple(extension for extensions in FORMATS.values() for extension in extensions)
-MOST_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 0)  # of an image; Pillow opens no larger one
 PIXEL_BUDGET = 2**26  # pixels decoded at once by all threads together; a larger image is decoded alone
 MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV")
-PNG_MARK = b"\x89PNG\r\n\x1a\n"
+MOST_EXIF = 2**16  # bytes that tell how an image was held, and are kept where other notes are dropped
 
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # _PixelBudget bounds the memory
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # image_limits are lower
 warnings.filterwarnings("ignore", message="Corrupt EXIF data")  # the pixels are intact
 
 
@@ -65,6 +66,7 @@ def opened(path: Path) -> Iterator[io.BufferedReader]:
         if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would block
             raise UserError(f"{path} is a folder, a pipe or a device, not an image: name a file.", code="not-a-file")
         file = open(path, "rb")
+        image_limits.check_bytes(os.fstat(file.fileno()).st_size, path)
     except FileNotFoundError:
         raise UserError(f"There is no image {path}: check the name.", code="not-found") from None
     except PermissionError:
@@ -128,10 +130,7 @@ def _as_user_errors(path: Path | str) -> Iterator[None]:
             code="not-an-image",
         ) from None
     except Image.DecompressionBombError:
-        raise UserError(
-            f"{path} has more than {MOST_PIXELS // 10**6} million pixels: make it smaller, or remove it.",
-            code="image-too-large",
-        ) from None
+        raise image_limits.too_large(f"{path} has more pixels than Pillow opens") from None
     except MemoryError:
         raise UserError(
             f"{path} does not fit in the free memory: make it smaller, or remove it.", code="out-of-memory"
@@ -156,28 +155,37 @@ def _formats(path: Path | str) -> list[str]:
 
 
 def _header(file: IO[bytes], path: Path | str, least: int) -> Image.Image:
-    """Reads the header of an image without decoding it."""
+    """Reads the header of an image without decoding it.  Raises UserError if decoding it would take too much."""
+    if image_limits.has_too_many_notes(file, path) and (bare := _bare_png(file)) is not None:
+        file = bare
+    file.seek(0)
+    image = _opened(file, path)
+    if image_limits.is_too_large(image):
+        image = _reduced(image, least)
+    image_limits.check_header(image, file, path)
+    return image
+
+
+def _opened(file: IO[bytes], path: Path | str) -> Image.Image:
     try:
         return Image.open(file, formats=_formats(path))
     except Image.DecompressionBombError:
-        return _reduced(file, least)
+        file.seek(0)
+        if file.read(2) != b"\xff\xd8":
+            raise
+        file.seek(0)
+        return JpegImagePlugin.JpegImageFile(file)  # which may be reduced
     except Exception:
         if (bare := _bare_png(file)) is None:
             raise
         return Image.open(bare, formats=["PNG"])
 
 
-def _reduced(file: IO[bytes], least: int) -> Image.Image:
-    """Opens a JPEG that is too large, to be decoded at 1/2 to 1/8 of its size; else raises DecompressionBombError."""
-    file.seek(0)
-    if least and file.read(2) == b"\xff\xd8":
-        file.seek(0)
-        image = JpegImagePlugin.JpegImageFile(file)
+def _reduced(image: Image.Image, least: int) -> Image.Image:
+    """Has a JPEG that is too large decoded at 1/2 to 1/8 of its size, if that is at least 2 * `least`."""
+    if least and image.format == "JPEG" and "progressive" not in image.info:  # those are always decoded in full
         image.draft(None, (2 * least, 2 * least))
-        most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
-        if image.width * image.height <= most and "progressive" not in image.info:  # those are always decoded in full
-            return image
-    raise Image.DecompressionBombError
+    return image
 
 
 def _pixels(image: Image.Image, file: IO[bytes], path: Path | str) -> Image.Image:
@@ -191,6 +199,8 @@ def _pixels(image: Image.Image, file: IO[bytes], path: Path | str) -> Image.Imag
         image = Image.open(bare, formats=["PNG"])
         _scale_transparency(image)
         image.load()
+    if image.mode in ("P", "PA") and image.palette is None:
+        raise UserError(f"{path} is broken, as its colours are missing: remove it or replace it.", code="broken-image")
     if image.mode == "F" or (image.mode.startswith("I") and not _is_16_bit(image)):
         raise UserError(
             f"{path} has values of more than 16 bits: convert it to 8 or 16 bits.",
@@ -228,14 +238,16 @@ def _scale_transparency(image: Image.Image) -> None:
 
 
 def _bare_png(file: IO[bytes]) -> io.BytesIO | None:
-    """Copies a PNG without metadata (texts, colour profiles, EXIF); None if it is not a PNG, or is truncated."""
+    """Copies a PNG without texts and colour profiles; None if it is not a PNG, or is truncated."""
     file.seek(0)
+    kinds = set[bytes]()
     kept = [file.read(8)]
     if kept[0] != PNG_MARK:
         return None
     while len(head := file.read(8)) == 8:
         length, kind = int.from_bytes(head[:4], "big"), head[4:]
-        if kind in (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"):
+        if kind in PNG_PIXELS or (kind == b"eXIf" and length <= MOST_EXIF and kind not in kinds):
+            kinds.add(kind)
             rest = file.read(length + 4)
             if len(rest) < length + 4:
                 return None

@@ -4,7 +4,7 @@ import io
 import json
 import math
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -13,11 +13,13 @@ from PIL import Image, PngImagePlugin
 
 from ddpm.errors import UserError
 from ddpm.storage import files, strict_json, untrusted
-from ddpm.storage.image_files import PNG_MARK, load
+from ddpm.storage.image_files import load
+from ddpm.storage.image_limits import PNG_MARK
 
 SETTINGS = "ddpm"  # keyword of the PNG text that holds the settings of a sample
 MOST_SETTINGS = 2**20  # bytes of that text that are read at most
 NARROW = 64  # aspect ratio above which an image is cropped before it is scaled
+BAND = 2**22  # pixels that are converted at once
 GAP = 128  # grey level between the images of a grid, for light and dark pages
 
 
@@ -61,12 +63,30 @@ def _middle(image: Image.Image) -> Image.Image:
 def convert(image: Image.Image, channels: int) -> Image.Image:
     """Converts an image of any mode to L (1 channel), RGB (3) or RGBA (4)."""
     mode = {1: "L", 3: "RGB", 4: "RGBA"}[channels]
+    if image.mode == mode and not (image.has_transparency_data and channels != 4):
+        return image
+    bands = list(_bands(image))
+    if len(bands) == 1:
+        return _converted(image, mode)
+    whole = Image.new(mode, image.size)
+    for top, bottom in bands:  # what lies between two modes takes several times the memory of the image
+        whole.paste(_converted(image.crop((0, top, image.width, bottom)), mode), (0, top))
+    return whole
+
+
+def _bands(image: Image.Image) -> Iterator[tuple[int, int]]:
+    """Yields (top, bottom) of bands of at most about BAND pixels that cover an image."""
+    rows = max(1, BAND // image.width)
+    return ((top, min(top + rows, image.height)) for top in range(0, image.height, rows))
+
+
+def _converted(image: Image.Image, mode: str) -> Image.Image:
     if is_deep(image):
         values, clear = np.asarray(image).astype(np.int64).clip(0, 65535), image.info.get("transparency")
         image = Image.fromarray(((values + 128) // 257).astype(np.uint8))  # rounds: 65535 becomes 255
         if clear is not None:
             image.putalpha(Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8)))
-    if image.has_transparency_data and channels != 4:
+    if image.has_transparency_data and mode != "RGBA":
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image if image.mode == mode else image.convert(mode)
@@ -81,8 +101,9 @@ def is_transparent(image: Image.Image) -> bool:
     """True if any pixel is not fully opaque."""
     if not image.has_transparency_data:
         return False
-    least, _ = convert(image, 4).getchannel("A").getextrema()
-    return least < 255  # type: ignore[operator]  # of a single channel
+    parts = (image.crop((0, top, image.width, bottom)) for top, bottom in _bands(image))
+    alphas = (_converted(part, "RGBA").getchannel("A").getextrema() for part in parts)
+    return any(least < 255 for least, _ in alphas)  # type: ignore[operator]  # of a single channel
 
 
 def from_pixels(pixels: np.ndarray) -> Image.Image:

@@ -56,7 +56,7 @@ def user_temp_folder(what: str) -> Path:
     user = os.getuid() if hasattr(os, "getuid") else 0
     path = Path(tempfile.gettempdir()) / f"ddpm-{what}-{user}"
     with contextlib.suppress(FileExistsError):
-        path.mkdir(mode=0o700)
+        path.mkdir(mode=0o700, parents=True)
     make_private(path)
     return path
 
@@ -139,6 +139,17 @@ def cache_folder() -> Path:
 def kernel_folder() -> Path:
     """Folder for compiled kernels; the environment variable DDPM_KERNEL_CACHE overrides it."""
     return named("DDPM_KERNEL_CACHE") or _usual_cache() / "kernels"
+
+
+def state_folder() -> Path | None:
+    """Folder for what this user's dashboard remembers; DDPM_STATE overrides it.  None for a user without a home."""
+    if given := named("DDPM_STATE"):
+        return given
+    try:
+        usual = platformdirs.user_state_path("ddpm-workbench", appauthor=False)
+    except RuntimeError:
+        return None
+    return usual if usual.is_absolute() else None
 
 
 def shares_folder() -> Path:

@@ -22,7 +22,7 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parent / "browser")]
 
 import fake_run  # noqa: E402
-from dashboard import QUIET, Server, chromium, start_server, stop_server  # noqa: E402
+from dashboard import QUIET, Server, chromium, start_server, stop_server, wait_by_asking  # noqa: E402
 from playwright.sync_api import Page, sync_playwright  # noqa: E402
 
 DRAWN = "Number(document.querySelector('.chart')?.dataset.updates || 0) > 0"
@@ -67,6 +67,7 @@ def latency(page: Page, folder: Path, seconds: float) -> None:
         busy(),
         fake_run.running(server.runs_dir, "live", 100_000, 5.0, "--stamps", str(stamps)),
     ):
+        server.enter(page)
         page.goto(server.address("monitor", run="live"))
         page.wait_for_function(DRAWN, timeout=60_000)
         time.sleep(5)
@@ -95,6 +96,7 @@ def million(page: Page, folder: Path, lines: int) -> None:
     (folder / "runs").mkdir(exist_ok=True)
     fake_run.big(folder / "runs", "million", lines)
     with dashboard(folder) as (server, process):
+        server.enter(page)
         page.goto(server.address("train"))
         page.get_by_role("link", name="Monitor").first.wait_for()
         for which in ("first", "second"):
@@ -118,6 +120,7 @@ def start(page: Page, folder: Path) -> None:
         begin = time.monotonic()
         with dashboard(folder) as (server, _):
             answered = time.monotonic() - begin
+            server.enter(page)
             page.goto(server.address())
             page.get_by_role("button", name="New training").wait_for()
             page.get_by_text("step 200 of 200").first.wait_for()
@@ -140,6 +143,7 @@ def main() -> None:
         browser = tool.chromium.launch(executable_path=executable, args=list(QUIET))
         for what in options.what:
             page = browser.new_page(viewport={"width": 1440, "height": 1000})
+            wait_by_asking(page)
             with tempfile.TemporaryDirectory() as name:
                 if what == "latency":
                     latency(page, Path(name), options.seconds)

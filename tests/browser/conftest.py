@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from dashboard import QUIET, Server, chromium, start_server, stop_server
+from dashboard import QUIET, Server, chromium, start_server, stop_server, wait_by_asking
 from waiting import PATIENCE
 
 
@@ -42,13 +42,20 @@ def page(browser, server: Server) -> Iterator[object]:  # type: ignore[no-untype
     context = browser.new_context(viewport={"width": 1440, "height": 1000}, accept_downloads=True)
     context.set_default_timeout(PATIENCE * 1000)
     tab = context.new_page()
+    wait_by_asking(tab)
     abroad: list[str] = []
     wrong: list[str] = []
     tab.on(
         "request",
-        lambda r: None if r.url.startswith((server.url, "data:", "blob:", "ws://127.0.0.1")) else abroad.append(r.url),
+        lambda r: (
+            None
+            if r.url.startswith((server.url, "data:", "blob:", "file:", "ws://127.0.0.1"))
+            else abroad.append(r.url)
+        ),
     )
     tab.on("pageerror", lambda error: wrong.append(f"{tab.url}: {error}"))
+    tab.on("console", lambda said: wrong.append(said.text) if "Content Security Policy" in said.text else None)
+    server.enter(tab)
     yield tab
     red = tab.locator("[data-testid=stException]").all_inner_texts()
     context.close()

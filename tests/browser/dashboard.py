@@ -7,6 +7,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 ROOT = Path(__file__).resolve().parents[2]
+TOKEN = "a-token-of-the-tests-0123456789"
 QUIET = (
     "--no-sandbox",
     "--disable-gpu",
@@ -31,6 +33,10 @@ class Server(NamedTuple):
     url: str
     runs_dir: Path
     log: Path
+
+    def enter(self, page: "Page") -> None:
+        """Exchanges the token for the cookie, as the address does that a user opens, without opening a page."""
+        page.goto(f"{self.url}/_stcore/health?token={TOKEN}")
 
     def address(self, page: str = "", **query: str) -> str:
         return f"{self.url}/{page}" + ("?" + "&".join(f"{k}={v}" for k, v in query.items()) if query else "")
@@ -51,15 +57,21 @@ def free_port() -> int:
 
 
 def start_server(
-    runs_dir: Path, log: Path, cwd: Path, script: Path = ROOT / "app.py"
+    runs_dir: Path,
+    log: Path,
+    cwd: Path,
+    script: Path = ROOT / "app.py",
+    options: Sequence[str] = (),
+    port: int = 0,
+    **environment: str,
 ) -> tuple[subprocess.Popen[bytes], str]:
     """A dashboard on a free port, started from another folder than its own; returns when it answers.
 
     script: another one shows parts of the pages by themselves.  What it starts computes with one thread: with more,
     which come and go with other work on the machine, sums are rounded otherwise.
     """
-    port = free_port()
-    with open(log, "wb") as out:
+    port = port or free_port()
+    with open(log, "ab") as out:
         process = subprocess.Popen(
             [
                 sys.executable,
@@ -71,19 +83,28 @@ def start_server(
                 str(port),
                 "--server.headless",
                 "true",
+                *options,
             ],
             cwd=cwd,
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "DDPM_RUNS": str(runs_dir), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+            env={
+                **os.environ,
+                "DDPM_RUNS": str(runs_dir),
+                "DDPM_TOKEN": TOKEN,
+                "PYTHONPATH": str(ROOT),
+                "OMP_NUM_THREADS": "1",
+                **environment,
+            },
         )
     url = f"http://127.0.0.1:{port}"
+    health = urllib.request.Request(f"{url}/_stcore/health", headers={"Authorization": f"token {TOKEN}"})
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         assert process.poll() is None, log.read_text()
         try:
-            with urllib.request.urlopen(f"{url}/_stcore/health", timeout=2) as answer:
+            with urllib.request.urlopen(health, timeout=2) as answer:
                 if answer.read() == b"ok":
                     return process, url
         except (urllib.error.URLError, OSError):
@@ -101,6 +122,18 @@ def drag_zoom(page: "Page", chart: str) -> None:
     page.mouse.down()
     page.mouse.move(left + box["width"] * 0.4, top + box["height"] * 0.5, steps=8)
     page.mouse.up()
+
+
+def wait_by_asking(page: "Page") -> None:
+    """Lets wait_for_function ask again and again: as Playwright has it, it needs `eval`, which the pages forbid."""
+
+    def wait(expression: str, *, arg: object = None, timeout: float = PATIENCE * 1000) -> None:
+        end = time.monotonic() + timeout / 1000
+        while not page.evaluate(expression, arg):
+            assert time.monotonic() < end, f"it never came true: {expression}"
+            page.wait_for_timeout(20)
+
+    page.wait_for_function = wait  # type: ignore[method-assign, assignment]
 
 
 def wait_until_idle(page: "Page") -> None:

@@ -173,9 +173,9 @@ def page(script: str) -> Callable[[Path], tuple[str, str]]:
     def play(folder: Path) -> tuple[str, str]:
         from streamlit.testing.v1 import AppTest
 
-        at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)
+        at = AppTest.from_file(str(ROOT / "home.py"), default_timeout=60)
         at.query_params["run"] = "r"
-        if script != "app.py":
+        if script != "home.py":
             at.switch_page(script)
         at.run()
         if at.exception:
@@ -194,7 +194,7 @@ SCENARIOS: dict[str, Callable[[Path], tuple[str, str]]] = {
     ),
     "export": command("export", "r", *RUNS),
     "runs": command("runs", *RUNS),
-    "Home": page("app.py"),
+    "Home": page("home.py"),
     "Monitor": page("pages/monitor.py"),
     "Train": page("pages/train.py"),
     "Sample": page("pages/sample.py"),

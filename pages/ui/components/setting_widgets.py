@@ -7,7 +7,6 @@ A form's values live in the session state under `<form>.<setting>`, so that they
     setting_widgets.section("train", ModelConfig, ...)   # the fields themselves
 """
 
-import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -17,7 +16,7 @@ from ddpm.config import codec
 from ddpm.config.fields import Setting, settings
 from ddpm.config.training import Config
 from ddpm.config.validation import Problem
-from ddpm.errors import writable
+from pages.ui.components.markdown import escape
 
 STEPS: dict[str, float] = {
     "image_size": 8,
@@ -83,11 +82,6 @@ def group_by_field(problems: Sequence[Problem]) -> dict[str, list[str]]:
     return found
 
 
-def escape(text: str) -> str:
-    """Escapes `text` so that Markdown shows it literally."""
-    return re.sub(r"([\\`*_{}\[\]<>$~#|:^&])", r"\\\1", writable(text))
-
-
 def show_problems(sentences: Sequence[str]) -> None:
     """Shows what is wrong in small red print under a field."""
     for sentence in sentences:
@@ -115,7 +109,7 @@ def section(
             groups.setdefault(s.group, []).append(s)
     for title, members in groups.items():
         wrong = sum(s.name in problems for s in members)
-        label = f"{title} · :red[{wrong} to correct]" if wrong else title
+        label = f"{escape(title)} · :red[{wrong:d} to correct]" if wrong else escape(title)
         state = "wrong" if wrong else "right"
         with st.expander(label, expanded=bool(wrong), key=f"{form}_{cls.__name__}_{title}_{state}"):
             show_fields(form, members, problems, placeholders or {}, columns)
@@ -135,24 +129,32 @@ def show_fields(
     if switches:
         with st.container(horizontal=True, gap="medium"):
             for s in switches:
-                st.toggle(s.label, key=key(form, s.name), help=s.help, persist_state="session", width="content")
+                st.toggle(
+                    escape(s.label),
+                    key=key(form, s.name),
+                    help=escape(s.help),
+                    persist_state="session",
+                    width="content",
+                )
         for s in switches:
             show_problems(problems.get(s.name, ()))
 
 
 def show_field(form: str, s: Setting, placeholder: str | None = None) -> Any:
     """Shows one field for a number, a choice or a text; returns its value."""
-    label = f"{s.label} ({s.unit})" if s.unit else s.label
+    label = escape(f"{s.label} ({s.unit})" if s.unit else s.label)
     where = key(form, s.name)
     if s.choices:
-        return st.selectbox(label, s.choices, key=where, help=s.help, persist_state="session")
+        return st.selectbox(label, s.choices, key=where, help=escape(s.help), persist_state="session")
     if s.type is int:
         whole = int(STEPS.get(s.name, 1))
-        return st.number_input(label, step=whole, key=where, help=_with_limits(s), persist_state="session")
+        return st.number_input(label, step=whole, key=where, help=escape(_with_limits(s)), persist_state="session")
     if s.type is float:
         step = float(STEPS.get(s.name, 0.1))
-        return st.number_input(label, step=step, format="%g", key=where, help=_with_limits(s), persist_state="session")
-    return st.text_input(label, key=where, help=s.help, placeholder=placeholder, persist_state="session")
+        return st.number_input(
+            label, step=step, format="%g", key=where, help=escape(_with_limits(s)), persist_state="session"
+        )
+    return st.text_input(label, key=where, help=escape(s.help), placeholder=placeholder, persist_state="session")
 
 
 def _with_limits(s: Setting) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import streamlit as st
 
 from pages.ui.components import setting_widgets
+from pages.ui.components.markdown import escape
 
 
 def show(label: str, icon: str, problems: Sequence[str] = (), refusal: str = "") -> bool:
@@ -18,11 +19,11 @@ def show(label: str, icon: str, problems: Sequence[str] = (), refusal: str = "")
         setting_widgets.show_problems(problems)
     refusal = problems[0] if problems else refusal
     return st.button(
-        label,
+        escape(label),
         type="primary",
         icon=f":material/{icon}:",
         width="stretch",
         shortcut="Ctrl+Enter",
         disabled=bool(refusal),
-        help=refusal or None,
+        help=escape(refusal) or None,
     )

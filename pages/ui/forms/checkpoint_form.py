@@ -10,6 +10,7 @@ from ddpm.runs.jobs import ACTIVE
 from ddpm.runs.manifests import Checkpoint
 from ddpm.runs.runs import Run
 from pages.ui.components import setting_widgets
+from pages.ui.components.markdown import escape
 from pages.ui.frame import layout
 
 FIELDS = {s.name: s for s in fields.settings(FromCheckpoint)}
@@ -19,7 +20,7 @@ def require_checkpoint(run: Run, why: str) -> None:
     """Explains why a checkpoint is needed and how to get one where the run has none yet, and stops the page."""
     running = run.state() in ACTIVE
     st.info(
-        f"{setting_widgets.escape(run.name)} has no checkpoint yet, and {why}. "
+        f"{escape(run.name)} has no checkpoint yet, and {escape(why)}. "
         + ("It can save one now." if running else "Let it train until it saves one."),
         icon=":material/save:",
     )
@@ -68,12 +69,12 @@ def options(form: str, name: str, label: str, options: list[str], help: str, say
     """Segmented control for a few options."""
     drop_unknown(form, name, options)
     selected = st.segmented_control(
-        label,
+        escape(label),
         options,
         key=setting_widgets.key(form, name),
-        help=help,
+        help=escape(help),
         required=True,
-        format_func=say,
+        format_func=lambda option: escape(say(option)),
         width="stretch",
         persist_state="session",
     )

@@ -19,6 +19,7 @@ from ddpm.data_sets import DATA_SETS
 from ddpm.errors import UserError
 from ddpm.storage import images
 from pages.ui.components import setting_widgets
+from pages.ui.components.markdown import escape
 from pages.ui.frame import layout
 
 PATHS: dict[str | type, Any] = {
@@ -144,11 +145,11 @@ def show(form: str, config: Config, about: Description | None, problems: setting
     setting_widgets.show_problems(problems.get("data_dir", ()))
     if about is None:
         return
-    st.caption(_summary(about, config.model.image_size, source != PATH))
+    st.caption(escape(_summary(about, config.model.image_size, source != PATH)))
     if about.left_out:
-        st.caption(f":material/filter_alt_off: Left out: {setting_widgets.escape(', '.join(about.left_out))}")
+        st.caption(f":material/filter_alt_off: Left out: {escape(', '.join(about.left_out))}")
     for notice in about.notices:
-        st.caption(f":orange[:material/info: {setting_widgets.escape(notice)}]")
+        st.caption(f":orange[:material/info: {escape(notice)}]")
     small = about.size is not None and min(about.size) < config.model.image_size
     wanted = ["random_flip", "hold_out"]
     if small or config.data.enlarge or source == PATH:
@@ -175,8 +176,7 @@ def _summary(about: Description, size: int, named: bool) -> str:
     count = len(about.class_names)
     if count:
         counted = [f"{name} ({n:,})" for name, n in zip(about.class_names, about.counts, strict=True)]
-        listed = formatting.some(counted, 10)
-        parts.append(f"{formatting.plural(count, 'class', 'classes')}: {setting_widgets.escape(listed)}")
+        parts.append(f"{formatting.plural(count, 'class', 'classes')}: {formatting.some(counted, 10)}")
     else:
         parts.append("no classes")
     return " · ".join(parts)

@@ -13,6 +13,7 @@ from ddpm.runs import launch, openai_folder, run_names
 from ddpm.runs.jobs import ACTIVE, Job
 from ddpm.runs.openai_folder import Folder
 from pages.ui.components import setting_widgets
+from pages.ui.components.markdown import escape
 from pages.ui.frame import layout
 
 PATH, NAME, DATA = "import.path", "import.name", "import.data"
@@ -43,7 +44,7 @@ def show(runs_dir: Path) -> None:
         return
     status = job.status()
     if status and status.message and job.state() in ("failed", "lost") and name:
-        st.error(status.message, icon=":material/error:")
+        st.error(escape(status.message), icon=":material/error:")
     try:
         folder = openai_folder.read_folder(path)
     except UserError as error:
@@ -54,7 +55,7 @@ def show(runs_dir: Path) -> None:
 
 def _ask(folder: Folder, runs_dir: Path) -> None:
     files = folder.newest
-    averages = ", ".join(files.averages) or "none"
+    averages = escape(", ".join(files.averages)) or "none"
     st.caption(
         f"{formatting.plural(len(folder.steps), 'checkpoint')}, the newest of step {files.step:,} · averages:"
         f" {averages} · {'with' if files.optimizer else 'without'} the optimiser ·"
@@ -98,11 +99,11 @@ def _progress(job: Job) -> None:
     status = job.status()
     if status:
         share = status.step / status.total_steps if status.total_steps else 0.0
-        st.progress(min(1.0, share), text=status.message or "Starting")
+        st.progress(min(1.0, share), text=escape(status.message) or "Starting")
 
 
 def _done(job: Job, name: str) -> None:
     status = job.status()
-    st.success(f"{setting_widgets.escape(name)} has been imported as a run.", icon=":material/check:")
-    st.caption(setting_widgets.escape(status.message if status else ""))
+    st.success(f"{escape(name)} has been imported as a run.", icon=":material/check:")
+    st.caption(escape(status.message if status else ""))
     st.page_link(layout.MONITOR, label="Monitor", query_params={"run": name}, icon=":material/monitoring:")

@@ -23,6 +23,7 @@ from ddpm.runs.results import SampleJob
 from ddpm.runs.runs import Run
 from ddpm.storage import files, image_files, images
 from pages.ui.components import mask_canvas, setting_widgets, thumbnails
+from pages.ui.components.markdown import escape
 from pages.ui.forms import checkpoint_form
 from pages.ui.forms.sampler_form import FIELDS, FORM
 from pages.ui.frame import job_progress, layout
@@ -112,14 +113,14 @@ def show(run: Run, config: Config, task: str, problems: list[Problem]) -> dict[s
     values = {"picture": selected.path}
     if task == "inpaint":
         if selected.note:
-            st.caption(selected.note)
+            st.caption(escape(selected.note))
         values["mask"] = _mask(run, config, image, problems)
     else:
         with st.container(horizontal=True, vertical_alignment="center", gap="small"):
             enlarged = thumbnails.fitted(images.from_pixels(image), SHOWN_SIDE)
             st.image(thumbnails.png(enlarged), output_format="PNG", alt="The input image")
             if selected.note:
-                st.caption(selected.note, width="stretch")
+                st.caption(escape(selected.note), width="stretch")
     return values
 
 
@@ -191,7 +192,7 @@ def _from_samples(jobs: list[SampleJob], config: Config) -> InputImage:
             with st.container(gap="xsmall", horizontal_alignment="center"):
                 st.image(thumbnails.shown(path, THUMB) or b"", output_format="PNG", alt=f"Image {k}")
                 st.button(
-                    str(k),
+                    f"{k:d}",
                     key=f"number_{k}",
                     type="primary" if k == number else "secondary",
                     width="stretch",

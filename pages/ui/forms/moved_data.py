@@ -10,6 +10,7 @@ from ddpm.data_sets import DATA_SETS
 from ddpm.errors import writable
 from ddpm.runs import launch
 from ddpm.runs.runs import Run
+from pages.ui.components.markdown import escape
 from pages.ui.frame import run_actions
 
 FIELDS = {s.name: s for s in settings(DataConfig)}
@@ -24,7 +25,7 @@ def show(run: Run, config: Config, because: str) -> None:
         title, icon=":material/folder_open:", expanded=missing or "--data_dir" in because, key="moved_data"
     ):
         if missing and place:
-            st.warning(f"There is no folder or file {writable(place)}.", icon=":material/folder_off:")
+            st.warning(f"There is no folder or file {escape(place)}.", icon=":material/folder_off:")
         typed = st.text_input(
             "Data path",
             writable(place),

@@ -7,6 +7,7 @@ import streamlit as st
 from ddpm.config import codec
 from ddpm.config.presets import OURS, PRESETS, RELEASED, Preset
 from ddpm.config.training import Config
+from pages.ui.components.markdown import escape
 from pages.ui.frame import layout
 
 PER_ROW = 4
@@ -36,8 +37,8 @@ def _row(names: Sequence[str], selected: str | None, draft: Config, fill: Fill) 
         preset, is_selected = PRESETS[name], name == selected
         card = cell.container(border=True, height="stretch", vertical_alignment="distribute", key=f"preset_{name}")
         with card.container(gap="xsmall"):
-            st.markdown(f"**{preset.title}**")
-            st.caption(preset.description)
+            st.markdown(f"**{escape(preset.title)}**")
+            st.caption(escape(preset.description))
         with card:
             st.button(
                 "Selected" if is_selected else "Select",

@@ -11,7 +11,7 @@ from ddpm.errors import UserError
 from ddpm.planning import metadata
 from ddpm.runs.runs import Run
 from ddpm.storage import images
-from pages.ui.components import setting_widgets
+from pages.ui.components.markdown import escape
 from pages.ui.frame import layout
 
 UPLOAD = "sample_settings_from"
@@ -26,7 +26,13 @@ def show(run: Run, use: Callable[[SampleConfig], None]) -> None:
         )
         if st.session_state.get(UPLOAD) and (message := st.session_state.get(OPENED)):
             kind, sentences = message
-            {"error": st.error, "warning": st.warning, "success": st.success}[kind](setting_widgets.escape(sentences))
+            match kind:
+                case "error":
+                    st.error(escape(sentences))
+                case "warning":
+                    st.warning(escape(sentences))
+                case _:
+                    st.success(escape(sentences))
 
 
 def _open(run: Run, use: Callable[[SampleConfig], None]) -> None:

@@ -15,6 +15,7 @@ from ddpm.planning import timesteps
 from ddpm.solvers import SOLVERS
 from ddpm.spacings import SPACINGS
 from pages.ui.components import setting_widgets
+from pages.ui.components.markdown import escape
 from pages.ui.forms import checkpoint_form
 
 FORM = "sample"
@@ -166,7 +167,9 @@ def why_unguided(config: Config) -> str:
 def guidance(config: Config) -> float:
     """Field for the guidance scale; disabled where the run does not support guidance."""
     if why_not := why_unguided(config):
-        st.slider("Guidance", 0.0, MOST_GUIDANCE, 1.0, step=0.1, key=key("no_guidance"), disabled=True, help=why_not)
+        st.slider(
+            "Guidance", 0.0, MOST_GUIDANCE, 1.0, step=0.1, key=key("no_guidance"), disabled=True, help=escape(why_not)
+        )
         return 1.0
     most = max(MOST_GUIDANCE, float(st.session_state.get(key("guidance_scale"), 1.0)))
     return st.slider(
@@ -249,7 +252,7 @@ def more(config: Config, task: str, name: str, count: int, scale: float) -> dict
             if there and count and not respaced:
                 s = FIELDS[setting]
                 values[setting] = st.toggle(
-                    s.label, key=key(setting), help=s.help, persist_state="session", width="content"
+                    escape(s.label), key=key(setting), help=escape(s.help), persist_state="session", width="content"
                 )
     return values
 
@@ -266,6 +269,6 @@ def _spacing(usual: str, why_not: str) -> str:
         key=key("spacing"),
         persist_state="session",
         disabled=bool(why_not),
-        help=why_not or FIELDS["spacing"].help,
+        help=escape(why_not or FIELDS["spacing"].help),
         format_func=lambda name: f"auto ({usual})" if name == "auto" else name,
     )

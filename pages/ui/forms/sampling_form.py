@@ -15,6 +15,7 @@ from ddpm.planning import classes, resolve, summary
 from ddpm.runs.manifests import Checkpoint
 from ddpm.runs.runs import Run
 from pages.ui.components import setting_widgets
+from pages.ui.components.markdown import escape
 from pages.ui.forms import checkpoint_form, inputs_form, sampler_form, super_res
 from pages.ui.forms.sampler_form import FIELDS, FIRST_STEPS, FORM
 
@@ -124,7 +125,7 @@ def show(run: Run, checkpoints: list[Checkpoint], task: str) -> tuple[SampleConf
             name = sampler_form.sampler(task)
     with grid.cell():
         count = sampler_form.steps(config, respaced=bool(st.session_state.get(_key("timestep_respacing"))))
-    st.caption(sampler_form.description(name))
+    st.caption(escape(sampler_form.description(name)))
     grid = st.grid(2, min_column_width=150)
     if sampler_form.has_sampler_settings(config, task, name):
         with grid.cell():

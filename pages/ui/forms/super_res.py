@@ -38,7 +38,7 @@ SMALL_SIZE = next(s for s in settings(ModelConfig) if s.name == "small_size")
 def show_train_fields(form: str, model: ModelConfig, problems: setting_widgets.Problems) -> None:
     """Shows the switch in an expander, and its settings while it is on."""
     wrong = problems.get("small_size", ())
-    label = "Super-resolution" + (f" · {model.small_size} → {model.image_size} pixels" if model.super_res else "")
+    label = "Super-resolution" + (f" · {model.small_size:d} → {model.image_size:d} pixels" if model.super_res else "")
     with st.expander(label, expanded=bool(wrong), key=f"{form}_super_res_{'wrong' if wrong else 'more'}"):
         st.caption(
             "The model learns to upsample: given a low-resolution image, it samples a matching high-resolution one."
@@ -100,7 +100,7 @@ def show_sample_fields(form: str, run: Run, config: Config, text: str, problems:
         required=True,
         wrap=True,
         persist_state="session",
-        help=(f"Images of {size} x {size} pixels to upsample, in turn. Those of a data set are downsampled first."),
+        help=(f"Images of {size:d} x {size:d} pixels to upsample, in turn. Those of a data set are downsampled first."),
     )
     match kind:
         case "drawn":

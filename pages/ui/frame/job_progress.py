@@ -9,7 +9,7 @@ from ddpm import formatting
 from ddpm.errors import UserError
 from ddpm.runs import launch
 from ddpm.runs.jobs import Job, Status
-from pages.ui.components import setting_widgets
+from pages.ui.components.markdown import escape
 from pages.ui.frame import layout, run_status
 
 Download = tuple[str, str, str, Callable[[], bytes]]  # label, file name, kind of file, its bytes when asked for
@@ -20,9 +20,9 @@ def progress(job: Job, status: Status | None, text: str) -> None:
     bar, cancel = st.columns([2, 1], vertical_alignment="center")
     done, total = (status.step, status.total_steps) if status else (0, 0)
     left = f" · {formatting.duration(status.seconds_left)} left" if status and status.seconds_left is not None else ""
-    bar.progress(min(1.0, done / total) if total else 0.0, f"{text}{left}" if total else "Starting …")
+    bar.progress(min(1.0, done / total) if total else 0.0, f"{escape(text)}{left}" if total else "Starting …")
     if status and (line := run_status.computed(status)):
-        bar.caption(line)
+        bar.caption(escape(line))
     stopping = "stop" in job.requests()
     if cancel.button(
         "Cancelling …" if stopping else "Cancel", icon=":material/close:", disabled=stopping, width="stretch"
@@ -30,7 +30,7 @@ def progress(job: Job, status: Status | None, text: str) -> None:
         try:
             launch.stop(job)
         except UserError as error:
-            st.caption(setting_widgets.escape(str(error)))
+            st.caption(escape(str(error)))
 
 
 def failure_message(job: Job, what: str) -> str:
@@ -55,7 +55,7 @@ def downloads(files: Sequence[Download], command: str = "") -> None:
     with st.grid(2, min_column_width=150):
         for label, name, mime, content in files:
             st.download_button(
-                label,
+                escape(label),
                 content,
                 name,
                 mime,

@@ -13,6 +13,7 @@ A UserError is shown in a red box wherever it happens: in the page itself, which
 import contextlib
 import functools
 import logging
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,11 +26,12 @@ from ddpm.runs import commands, example, runs
 from ddpm.runs.jobs import ACTIVE
 from ddpm.runs.runs import Run
 from ddpm.storage import paths
+from pages.ui.components.markdown import escape
 
 ROOT = Path(__file__).resolve().parents[3]
 APP_NAME = "DDPM Workbench"
 
-HOME, TRAIN, MONITOR, SAMPLE = "app.py", "pages/train.py", "pages/monitor.py", "pages/sample.py"
+HOME, TRAIN, MONITOR, SAMPLE = "home.py", "pages/train.py", "pages/monitor.py", "pages/sample.py"
 EVALUATE, EXPLORE = "pages/evaluate.py", "pages/explore.py"
 MENU = (
     (HOME, "Home", ":material/home:"),
@@ -61,6 +63,9 @@ def page(title: str) -> None:
 
     A UserError that ends the page from here on is shown in a box, as is one of the click that it answers.
     """
+    if Path(sys.argv[0]).resolve() in {ROOT / script for script, _, _ in MENU}:  # by `streamlit run`
+        st.error("Nothing guards a page that is started by itself: start the dashboard with `streamlit run app.py`.")
+        st.stop()
     if context := get_script_run_ctx():
         context.on_script_error = _show_error
     st.set_page_config(page_title=f"{title} · {APP_NAME}", page_icon=ICON, layout="wide", initial_sidebar_state=230)
@@ -130,7 +135,7 @@ def _most_active(found: Sequence[Run]) -> Run:
 
 def no_runs(sentence: str) -> None:
     """Shows what to do where there is nothing to show yet."""
-    st.info(sentence, icon=":material/lightbulb:")
+    st.info(escape(sentence), icon=":material/lightbulb:")
     with st.container(horizontal=True):
         st.page_link(HOME, label="Quick start", icon=":material/rocket_launch:")
         st.page_link(TRAIN, label="Choose data and settings", icon=":material/model_training:")
@@ -186,7 +191,7 @@ def callback(action: Callable[..., object]) -> Callable[..., None]:
 
 
 def _error_box(sentence: str) -> None:
-    st.error(sentence, icon=":material/error:")
+    st.error(escape(sentence), icon=":material/error:")
 
 
 KNOWN = (UserError, OSError, UnicodeError)

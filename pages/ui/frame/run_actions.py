@@ -13,7 +13,7 @@ from ddpm.formatting import plural
 from ddpm.runs import launch, run_names, runs, trash
 from ddpm.runs.jobs import ACTIVE, State
 from ddpm.runs.runs import Run
-from pages.ui.components import setting_widgets
+from pages.ui.components.markdown import escape
 from pages.ui.frame import layout
 
 XLSX = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
@@ -81,7 +81,7 @@ def _why_no_resume(run: Run, state: State) -> str:
 
 def button(label: str, why_not: str = "", help: str = "", **more: Any) -> bool:
     """Button that explains why it is disabled."""
-    return st.button(label, disabled=bool(why_not), help=why_not or help or None, **more)
+    return st.button(escape(label), disabled=bool(why_not), help=escape(why_not or help) or None, **more)
 
 
 def downloads(run: Run, *, key: str, why_not: str = "") -> None:
@@ -95,7 +95,7 @@ def downloads(run: Run, *, key: str, why_not: str = "") -> None:
         icon=":material/table_view:",
         on_click="ignore",
         disabled=bool(why_not),
-        help=why_not
+        help=escape(why_not)
         or "A spreadsheet with the settings, all metrics, the checkpoints, native charts and the last preview.",
     )
     st.download_button(
@@ -107,7 +107,7 @@ def downloads(run: Run, *, key: str, why_not: str = "") -> None:
         icon=":material/csv:",
         on_click="ignore",
         disabled=bool(why_not),
-        help=why_not or "The log as it is on disk: one row every few steps.",
+        help=escape(why_not) or "The log as it is on disk: one row every few steps.",
     )
 
 
@@ -123,9 +123,9 @@ def run_action(action: Callable[[], Any], message: str) -> None:
         with user_errors():
             action()
     except UserError as error:
-        st.toast(setting_widgets.escape(str(error)), icon=":material/error:", duration="long")
+        st.toast(escape(error), icon=":material/error:", duration="long")
     else:
-        st.toast(message, icon=":material/check:")
+        st.toast(escape(message), icon=":material/check:")
 
 
 def quick_start() -> Run:
@@ -144,14 +144,14 @@ def confirm_kill(run: Run) -> None:
     status = run.status()
     lost = (status.step if status else 0) - saved
     st.write(
-        f"**{setting_widgets.escape(run.name)}** was last saved at step {saved:,}. Ending it now discards the"
+        f"**{escape(run.name)}** was last saved at step {saved:,}. Ending it now discards the"
         f" {plural(lost, 'step')} since then."
     )
     with st.container(horizontal=True, horizontal_alignment="right"):
         if st.button("Cancel", key="kill_cancel"):
             st.rerun()
         if st.button("Kill", type="primary", icon=":material/dangerous:", key="kill_sure"):
-            run_action(lambda: launch.kill(run), f"{setting_widgets.escape(run.name)} was killed")
+            run_action(lambda: launch.kill(run), f"{run.name} was killed")
             st.rerun()
 
 
@@ -165,8 +165,8 @@ def cancel_delete() -> None:
 @st.dialog("Delete this run?", on_dismiss=layout.callback(cancel_delete))
 def confirm_delete(run: Run) -> None:
     st.write(
-        f"**{setting_widgets.escape(run.name)}** with its checkpoints, previews and samples will be moved to"
-        f" `{run.folder.parent / '.trash'}`, and can be moved back from there."
+        f"**{escape(run.name)}** with its checkpoints, previews and samples will be moved to"
+        f" {escape(run.folder.parent / '.trash')}, and can be moved back from there."
     )
     with st.container(horizontal=True, horizontal_alignment="right"):
         if st.button("Cancel", key="delete_cancel"):
@@ -174,5 +174,5 @@ def confirm_delete(run: Run) -> None:
             st.rerun()
         if st.button("Delete", type="primary", icon=":material/delete:", key="delete_sure"):
             cancel_delete()
-            run_action(lambda: trash.trash_run(run), f"{setting_widgets.escape(run.name)} was deleted")
+            run_action(lambda: trash.trash_run(run), f"{run.name} was deleted")
             st.rerun()

@@ -11,6 +11,7 @@ from ddpm.runs import metrics
 from ddpm.runs.jobs import ACTIVE, State, Status
 from ddpm.runs.manifests import Checkpoint
 from ddpm.runs.runs import Run
+from pages.ui.components.markdown import escape
 from pages.ui.frame import layout
 from pages.ui.frame.run_store import RunView
 
@@ -43,19 +44,19 @@ BADGES: dict[State, Badge] = {
 
 def state_badge(state: State) -> None:
     badge = BADGES[state]
-    st.badge(state, icon=f":material/{badge.icon}:", color=badge.color, help=badge.help)
+    st.badge(escape(state), icon=f":material/{badge.icon}:", color=badge.color, help=badge.help)
 
 
 def progress_bar(status: Status | None, state: State) -> None:
     """Shows how many of the steps are done."""
     if status is None or not status.total_steps:
-        st.progress(0.0, text=status.message if status and status.message else "No steps yet")
+        st.progress(0.0, text=escape(status.message) if status and status.message else "No steps yet")
         return
     text = f"step {status.step:,} of {status.total_steps:,} · {percent(status)}"
-    doing = f" · {status.message}" if status.message and state in ACTIVE else ""
+    doing = f" · {escape(status.message)}" if status.message and state in ACTIVE else ""
     st.progress(min(1.0, status.step / status.total_steps), text=text + doing)
     if state in ACTIVE and (line := computed(status)):
-        st.caption(line)
+        st.caption(escape(line))
 
 
 def computed(status: Status) -> str:
@@ -106,7 +107,8 @@ def format_number(value: float | None) -> str:
 def time_metric(label: str, when: float | None, help: str | None = None) -> None:
     """Metric with a time of day, and below it the date where it is not today."""
     day, _, time_of_day = clock(when).rpartition(", ") if when else ("", "", "–")
-    st.metric(label, time_of_day, day or None, delta_color="off", delta_arrow="off", help=help)
+    text = escape(help) if help else None
+    st.metric(escape(label), escape(time_of_day), escape(day) or None, delta_color="off", delta_arrow="off", help=text)
 
 
 def header(view: RunView, state: State, checkpoints: Sequence[Checkpoint]) -> None:
@@ -121,7 +123,7 @@ def header(view: RunView, state: State, checkpoints: Sequence[Checkpoint]) -> No
         with st.container():
             progress_bar(status, now)
     if status and now == "failed":
-        st.error(status.message or "It ended with an error: see the log below.", icon=":material/error:")
+        st.error(escape(status.message) or "It ended with an error: see the log below.", icon=":material/error:")
     if now == "lost":
         remedy = (
             f"Everything up to step {checkpoints[-1].step:,} is saved: Resume continues from there."
@@ -130,7 +132,7 @@ def header(view: RunView, state: State, checkpoints: Sequence[Checkpoint]) -> No
         )
         st.error(f"{BADGES['lost'].help} {remedy}", icon=":material/link_off:")
     if status and status.warning:
-        st.warning(status.warning, icon=":material/warning:")
+        st.warning(escape(status.warning), icon=":material/warning:")
     _metrics(status, active)
 
 

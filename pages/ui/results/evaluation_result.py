@@ -13,7 +13,8 @@ from ddpm.planning import timesteps
 from ddpm.reports import downloads
 from ddpm.runs.jobs import ACTIVE
 from ddpm.runs.results import EvaluationJob, bits
-from pages.ui.components import setting_widgets, study_figures
+from pages.ui.components import study_figures
+from pages.ui.components.markdown import escape
 from pages.ui.forms import checkpoint_form
 from pages.ui.frame import job_progress, layout
 from pages.ui.results.live_chart import live_chart
@@ -44,9 +45,9 @@ def _progress(job: EvaluationJob, was_active: bool) -> None:
             job, status, f"{formatting.plural(int(found.get('pictures') or 0), 'image')} done · {doing}"
         )
     elif state in ("failed", "lost"):
-        st.error(setting_widgets.escape(job_progress.failure_message(job, "The evaluation")), icon=":material/error:")
+        st.error(escape(job_progress.failure_message(job, "The evaluation")), icon=":material/error:")
     elif status and status.message:
-        st.caption(setting_widgets.escape(status.message))
+        st.caption(escape(status.message))
 
 
 def _result(job: EvaluationJob, config: Config) -> None:
@@ -69,11 +70,11 @@ def _result(job: EvaluationJob, config: Config) -> None:
             st.metric(
                 "Images",
                 f"{result['pictures']:,}",
-                help=f"{PARTS[result['data']['part']].capitalize()}: {writable(result['data']['data_dir'])}",
+                help=f"{PARTS[result['data']['part']].capitalize()}: {escape(result['data']['data_dir'])}",
             )
             st.metric("Timesteps", f"{result['timesteps']:,}")
         for line in meaning(result, config):
-            st.caption(line)
+            st.caption(escape(line))
     _downloads(job)
 
 
@@ -123,7 +124,7 @@ def curves(jobs: Sequence[EvaluationJob], config: Config, log: bool) -> None:
             steps = [int(t) for t in timesteps.timesteps(config, job.config)]
             found.append(study_figures.Curve(label(job), steps, job.terms()))
         except UserError as error:
-            st.caption(f":red[{setting_widgets.escape(str(error))}]")
+            st.caption(f":red[{escape(error)}]")
     if found:
         figure = json.dumps(study_figures.terms(found, log), allow_nan=False, separators=(",", ":"))
         live_chart(figure, key=f"terms-{jobs[0].folder.parent.parent.name}")

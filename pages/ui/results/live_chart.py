@@ -11,6 +11,7 @@ import streamlit as st
 
 from ddpm.errors import UserError
 from ddpm.storage import files
+from pages.ui.components.markdown import escape
 from pages.ui.frame import layout
 
 LIBRARY = "app/static/plotly.min.js"
@@ -59,7 +60,7 @@ def live_chart(figure: str, *, key: str) -> None:
         _component(key=key, data={"figure": figure, "library": LIBRARY})
         return
     st.plotly_chart(json.loads(figure), key=f"{key}-native", config={"showSendToCloud": False})
-    st.caption(f"{layout.ROOT / 'static'} is not writable, so zoom is lost at the next update.")
+    st.caption(f"{escape(layout.ROOT / 'static')} is not writable, so zoom is lost at the next update.")
 
 
 @st.cache_resource(show_spinner=False)

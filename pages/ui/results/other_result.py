@@ -13,6 +13,7 @@ from ddpm.runs.jobs import ACTIVE
 from ddpm.runs.results import KINDS, Result
 from ddpm.runs.runs import Run
 from pages.ui.components import setting_widgets
+from pages.ui.components.markdown import escape
 from pages.ui.forms import checkpoint_form
 from pages.ui.frame import job_progress, layout
 
@@ -23,7 +24,7 @@ def show(run: Run, name: str) -> None:
     try:
         checkpoints, jobs = run.checkpoints(), run.results(name)
     except UserError as error:
-        st.error(str(error), icon=":material/error:")
+        st.error(escape(error), icon=":material/error:")
         return
     if not checkpoints:
         checkpoint_form.require_checkpoint(run, "this needs one")
@@ -44,7 +45,7 @@ def show(run: Run, name: str) -> None:
     with halves.cell():
         job = active or by_name.get(st.session_state.get(setting_widgets.key(name, "shown"), ""))
         if job is None:
-            st.info(f"{kind.words} Press Start.", icon=":material/explore:")
+            st.info(f"{escape(kind.words)} Press Start.", icon=":material/explore:")
         else:
             layout.fragment(run_every=1.0 if job == active else None)(_progress)(job, job == active)
 
@@ -67,7 +68,11 @@ def _form(run: Run, name: str, active: Result | None) -> None:
         icon=":material/play_arrow:",
         width="stretch",
         disabled=bool(wrong) or active is not None,
-        help=wrong[0] if wrong else "Another one is running: wait for it or cancel it first." if active else None,
+        help=escape(wrong[0])
+        if wrong
+        else "Another one is running: wait for it or cancel it first."
+        if active
+        else None,
     ):
         with layout.errors():
             launch.start_result(run, name, codec.with_absolute_paths(settings))
@@ -84,7 +89,7 @@ def _progress(job: Result, was_active: bool) -> None:
     if was_active:
         job_progress.progress(job, status, status.message if status and status.message else "Working")
     elif state in ("failed", "lost"):
-        st.error(setting_widgets.escape(job_progress.failure_message(job, "It")), icon=":material/error:")
+        st.error(escape(job_progress.failure_message(job, "It")), icon=":material/error:")
     if result := job.result:
         st.json(result, expanded=1)
         content = json.dumps(result, indent=2).encode()

@@ -4,7 +4,8 @@ import streamlit as st
 
 from ddpm.runs.jobs import ACTIVE, State
 from ddpm.runs.runs import Run
-from pages.ui.components import setting_widgets, thumbnails
+from pages.ui.components import thumbnails
+from pages.ui.components.markdown import escape
 from pages.ui.frame import layout, run_actions, run_status
 from pages.ui.frame.run_store import Store
 
@@ -26,10 +27,10 @@ def show(store: Store, run: Run) -> None:
                 st.caption("no preview yet", text_alignment="center")
         with st.container(width="stretch", gap="xsmall"):
             with st.container(horizontal=True, vertical_alignment="center"):
-                st.markdown(f"**{setting_widgets.escape(run.name)}**", width="content")
+                st.markdown(f"**{escape(run.name)}**", width="content")
                 run_status.state_badge(state)
             run_status.progress_bar(status, state)
-            st.caption(run_status.summary_line(run, status, state))
+            st.caption(escape(run_status.summary_line(run, status, state)))
             with st.container(horizontal=True, vertical_alignment="center", gap=None):
                 here = {"run": run.name}
                 st.page_link(layout.MONITOR, label="Monitor", query_params=here)
@@ -48,9 +49,9 @@ def show(store: Store, run: Run) -> None:
 def _show_problem(run: Run, state: State, problem: str) -> None:
     """A run with a file that is not what it should be: what is wrong, and a way to be rid of it."""
     with st.container(border=True, horizontal=True, vertical_alignment="center", key=f"run-{run.name}"):
-        st.markdown(f"**{setting_widgets.escape(run.name)}**", width="content")
+        st.markdown(f"**{escape(run.name)}**", width="content")
         run_status.state_badge(state)
-        st.caption(setting_widgets.escape(problem))
+        st.caption(escape(problem))
         busy = f"It is {state}: stop it first." if state in ACTIVE else ""
         if run_actions.button("Delete …", busy, icon=":material/delete:", key=f"delete-{run.name}"):
             st.session_state[run_actions.DELETE_REQUEST] = run.name

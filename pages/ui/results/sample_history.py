@@ -11,7 +11,7 @@ from ddpm.errors import UserError
 from ddpm.planning import summary
 from ddpm.runs import trash
 from ddpm.runs.results import SampleJob
-from pages.ui.components import setting_widgets
+from pages.ui.components.markdown import escape
 from pages.ui.frame import job_progress, layout
 from pages.ui.results import samples
 
@@ -52,11 +52,11 @@ def _entry(job: SampleJob, is_shown: bool, config: Config, choose: Choose, use: 
         if image:
             st.image(image, output_format="PNG", alt=f"Samples of {job.name}")
         else:
-            st.caption(f"*{job.state()}*", width="content")
-    st.markdown(f"**{job_progress.started_at(job)}**")
-    st.caption(setting_widgets.escape(summary.describe(config, sample)) if sample else "–")
+            st.caption(f"*{escape(job.state())}*", width="content")
+    st.markdown(f"**{escape(job_progress.started_at(job))}**")
+    st.caption(escape(summary.describe(config, sample)) if sample else "–")
     if note := job.note:
-        st.markdown(f":small[{setting_widgets.escape(note)}]")
+        st.markdown(f":small[{escape(note)}]")
     st.space("stretch")
     with st.container(horizontal=True, gap="small"):
         st.button(
@@ -124,8 +124,8 @@ def _cancel_delete() -> None:
 @st.dialog("Delete these samples?", on_dismiss=layout.callback(_cancel_delete))
 def _confirm(job: SampleJob) -> None:
     st.write(
-        f"The samples of **{job_progress.started_at(job)}** will be moved to"
-        f" `{job.folder.parent.parent.parent / '.trash'}`. You can undo this."
+        f"The samples of **{escape(job_progress.started_at(job))}** will be moved to"
+        f" {escape(job.folder.parent.parent.parent / '.trash')}. You can undo this."
     )
     with st.container(horizontal=True, horizontal_alignment="right"):
         if st.button("Cancel", key="drawing_cancel"):
@@ -136,7 +136,7 @@ def _confirm(job: SampleJob) -> None:
             try:
                 st.session_state[DELETED] = trash.trash_samples(job), job.folder
             except UserError as error:
-                st.toast(str(error), icon=":material/error:", duration="long")
+                st.toast(escape(error), icon=":material/error:", duration="long")
             st.rerun()
 
 
@@ -153,13 +153,13 @@ def _undo(jobs: list[SampleJob]) -> None:
         return  # of another run
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.caption(
-            f":material/delete: The samples of {job_progress.started_at(SampleJob(folder))} were deleted.",
+            f":material/delete: The samples of {escape(job_progress.started_at(SampleJob(folder)))} were deleted.",
             width="content",
         )
         if st.button("Undo", icon=":material/undo:", key="drawing_undo"):
             try:
                 trash.restore_samples(trashed, SampleJob(folder))
             except UserError as error:
-                st.toast(str(error), icon=":material/error:", duration="long")
+                st.toast(escape(error), icon=":material/error:", duration="long")
             del st.session_state[DELETED]
             st.rerun()

@@ -8,7 +8,8 @@ import streamlit as st
 from ddpm.config.training import Config
 from ddpm.planning import summary
 from ddpm.runs.results import SampleJob
-from pages.ui.components import setting_widgets, thumbnails
+from pages.ui.components import thumbnails
+from pages.ui.components.markdown import escape
 from pages.ui.forms import sampler_form
 from pages.ui.frame import job_progress
 from pages.ui.results import samples
@@ -24,7 +25,7 @@ def show(one: SampleJob, other: SampleJob, config: Config) -> None:
     longest = max((max(grid.size) for grid in both if grid), default=1)
     for cell, job, grid in zip(st.columns(2), (one, other), both, strict=True):
         with cell:
-            st.markdown(f"**{job_progress.started_at(job)}**")
+            st.markdown(f"**{escape(job_progress.started_at(job))}**")
             if grid:
                 side = max(1, round(SIDE * max(grid.size) / longest))
                 st.image(
@@ -33,14 +34,14 @@ def show(one: SampleJob, other: SampleJob, config: Config) -> None:
             else:
                 st.caption("No image was completed.")
             if sample := job.sample_config:
-                st.caption(setting_widgets.escape(summary.describe(config, sample)))
+                st.caption(escape(summary.describe(config, sample)))
     rows = differences(one, other)
     if rows:
         st.table(
             {
-                "Setting": [row[0] for row in rows],
-                job_progress.started_at(one): [row[1] for row in rows],
-                f"{job_progress.started_at(other)} ": [row[2] for row in rows],
+                "Setting": [escape(row[0]) for row in rows],
+                escape(job_progress.started_at(one)): [escape(row[1]) for row in rows],
+                f"{escape(job_progress.started_at(other))} ": [escape(row[2]) for row in rows],
             }
         )
     else:

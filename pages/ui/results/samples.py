@@ -21,7 +21,8 @@ from ddpm.runs import launch, runs
 from ddpm.runs.jobs import ACTIVE, Status
 from ddpm.runs.results import SampleJob
 from ddpm.storage import images
-from pages.ui.components import setting_widgets, thumbnails
+from pages.ui.components import thumbnails
+from pages.ui.components.markdown import escape
 from pages.ui.frame import job_progress, layout
 
 SIDE = 460  # pixels of a grid on screen
@@ -100,11 +101,11 @@ def _live_view(job: SampleJob, was_active: bool, names: list[str]) -> None:
 def _outcome(job: SampleJob, state: str, status: Status | None) -> None:
     """Shows the outcome of a sampling job that has ended."""
     if state in ("failed", "lost"):
-        st.error(setting_widgets.escape(job_progress.failure_message(job, "Sampling")), icon=":material/error:")
+        st.error(escape(job_progress.failure_message(job, "Sampling")), icon=":material/error:")
     elif status and status.message and not job.result:  # which shows the same as a number
-        st.caption(setting_widgets.escape(status.message))
+        st.caption(escape(status.message))
     if status and status.warning:
-        st.warning(setting_widgets.escape(status.warning), icon=":material/warning:")
+        st.warning(escape(status.warning), icon=":material/warning:")
     if job.pairs.exists():
         left = "the input image" if job.given.is_dir() else "the low-resolution image"
         st.caption(f"Each pair shows {left} on the left and the sample on the right.")
@@ -115,7 +116,7 @@ def _outcome(job: SampleJob, state: str, status: Status | None) -> None:
             f"{job.result.get('mean', 0):.3g}",
             help=(
                 "Root mean square difference between each input image and its reconstruction, in"
-                f" {job.result.get('unit', '')}."
+                f" {escape(job.result.get('unit', ''))}."
             ),
         )
         if len(errors) > 1:
@@ -182,7 +183,7 @@ def _names(names: list[str], image: bytes) -> None:
         width = shown.width
     style = "flex:1 1 0;min-width:0;overflow:hidden;text-overflow:ellipsis;text-align:center"
     cells = "".join(f'<span style="{style}" title="{html.escape(name)}">{html.escape(name)}</span>' for name in names)
-    st.html(f'<div style="display:flex;width:{width}px;max-width:100%;margin:auto;font-size:0.75rem">{cells}</div>')
+    st.html(f'<div style="display:flex;width:{width:d}px;max-width:100%;margin:auto;font-size:0.75rem">{cells}</div>')
 
 
 def _downloads(job: SampleJob) -> None:

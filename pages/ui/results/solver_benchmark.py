@@ -24,6 +24,7 @@ from ddpm.solvers import SOLVERS
 from ddpm.spacings import SPACINGS
 from ddpm.storage import image_files
 from pages.ui.components import setting_widgets, start_button, study_figures, thumbnails
+from pages.ui.components.markdown import escape
 from pages.ui.forms import checkpoint_form, sampling_form
 from pages.ui.frame import job_progress, layout
 from pages.ui.results.live_chart import live_chart
@@ -43,7 +44,7 @@ def show(run: Run) -> None:
     try:
         config, checkpoints, jobs = run.config, run.checkpoints(), run.solver_benchmark_jobs()
     except UserError as error:
-        st.error(str(error), icon=":material/error:")
+        st.error(escape(error), icon=":material/error:")
         return
     if not checkpoints:
         checkpoint_form.require_checkpoint(run, "comparing samplers needs one")
@@ -192,9 +193,9 @@ def _progress(job: SolverBenchmarkJob, was_active: bool, config: Config) -> None
     if was_active:
         job_progress.progress(job, status, status.message if status and status.message else "Starting")
     elif state in ("failed", "lost"):
-        st.error(setting_widgets.escape(job_progress.failure_message(job, "The comparison")), icon=":material/error:")
+        st.error(escape(job_progress.failure_message(job, "The comparison")), icon=":material/error:")
     elif status and status.message:
-        st.caption(setting_widgets.escape(status.message))
+        st.caption(escape(status.message))
     result = job.result
     found = solver_grid.from_json(result)
     if not any(cell.distance is not None for cell in found):
@@ -217,14 +218,14 @@ def _progress(job: SolverBenchmarkJob, was_active: bool, config: Config) -> None
     figure = json.dumps(study_figures.solver_benchmark(found, tolerance, best), allow_nan=False, separators=(",", ":"))
     live_chart(figure, key=f"frontier-{job.folder.parent.parent.name}")
     if best:
-        st.markdown(f":material/star: **{setting_widgets.escape(sentence(best))}**")
+        st.markdown(f":material/star: **{escape(sentence(best))}**")
         if st.button("Use on the Sample page", icon=":material/grid_view:", key="frontier_use"):
             sampling_form.fill(config, to_sample_config(config, job.config, best))
             st.switch_page(layout.SAMPLE, query_params={})  # without them, those bound to a widget are in its way
     else:
         closest = min((cell for cell in found if cell.distance is not None), key=lambda cell: cell.distance or 0.0)
-        st.markdown(f"None is within the tolerance. The closest: {setting_widgets.escape(sentence(closest))}")
-    st.caption(setting_widgets.escape(solver_grid.about(result)))
+        st.markdown(f"None is within the tolerance. The closest: {escape(sentence(closest))}")
+    st.caption(escape(solver_grid.about(result)))
 
 
 def sentence(cell: GridResult) -> str:

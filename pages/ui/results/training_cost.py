@@ -8,7 +8,7 @@ from ddpm.errors import UserError
 from ddpm.planning.training_cost import estimate_training_cost
 from ddpm.runs import launch
 from ddpm.runs.jobs import ACTIVE, Job
-from pages.ui.components import setting_widgets
+from pages.ui.components.markdown import escape
 from pages.ui.frame import layout, run_status
 
 
@@ -56,9 +56,9 @@ def _measure_button(config: Config, job: Job, active: bool) -> None:
     done = _is_measured(job)
     label = "Measuring …" if active else "Measure again" if done or failed else "Measure speed"
     if failed and status:
-        st.caption(f":red[{setting_widgets.escape(status.message or 'The measurement ended without a result.')}]")
+        st.caption(f":red[{escape(status.message or 'The measurement ended without a result.')}]")
     if done and status and status.sharing:
-        st.caption(f"Measured while other jobs were running. {status.sharing}")
+        st.caption(f"Measured while other jobs were running. {escape(status.sharing)}")
     if st.button(
         label,
         icon=":material/speed:",
@@ -69,7 +69,7 @@ def _measure_button(config: Config, job: Job, active: bool) -> None:
         try:
             launch.start_measuring(config, again=True)
         except UserError as error:
-            st.error(str(error))
+            st.error(escape(error))
         else:
             st.rerun()
 

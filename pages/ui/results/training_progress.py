@@ -42,7 +42,7 @@ def previews(view: RunView, config: Config, active: bool) -> None:
     step = steps[0]
     if len(steps) > 1:
         help = "Every preview starts from the same noise. The arrow keys move the slider."
-        step = st.select_slider("Preview at step", steps, key=key, help=help)
+        step = st.select_slider("Preview at step", steps, format_func=lambda step: f"{step:d}", key=key, help=help)
     image = thumbnails.shown(grids[step], 768)
     if image:
         st.image(image, width="stretch", alt=f"Preview grid of {run.name} at step {step}", caption=f"Step {step:,}")

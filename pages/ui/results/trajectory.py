@@ -17,8 +17,9 @@ from ddpm.runs import launch
 from ddpm.runs.jobs import ACTIVE
 from ddpm.runs.results import SampleJob, TrajectoryJob
 from ddpm.runs.runs import Run
-from ddpm.storage import images
+from ddpm.storage import arrays, images
 from pages.ui.components import setting_widgets, start_button, study_figures, thumbnails
+from pages.ui.components.markdown import escape
 from pages.ui.forms import checkpoint_form, sampling_form
 from pages.ui.frame import job_progress, layout
 from pages.ui.results.live_chart import live_chart
@@ -40,7 +41,7 @@ def show(run: Run) -> None:
     try:
         config, checkpoints, jobs = run.config, run.checkpoints(), run.trajectory_jobs()
     except UserError as error:
-        st.error(str(error), icon=":material/error:")
+        st.error(escape(error), icon=":material/error:")
         return
     if not checkpoints:
         checkpoint_form.require_checkpoint(run, "sampling needs one")
@@ -185,9 +186,9 @@ def _progress(job: TrajectoryJob) -> None:
 def _show_result(job: TrajectoryJob) -> None:
     status, state = job.status(), job.state()
     if state in ("failed", "lost"):
-        st.error(setting_widgets.escape(job_progress.failure_message(job, "The trajectory")), icon=":material/error:")
+        st.error(escape(job_progress.failure_message(job, "The trajectory")), icon=":material/error:")
     elif status and status.message:
-        st.caption(setting_widgets.escape(status.message))
+        st.caption(escape(status.message))
     moving = _animation(job)
     if moving:
         st.image(
@@ -205,8 +206,8 @@ def _animation(job: TrajectoryJob) -> bytes | None:
 
 @st.cache_data(max_entries=8, show_spinner=False)
 def _frames(path: str, stamp: int) -> dict[str, np.ndarray]:
-    with np.load(path) as arrays:
-        return {name: arrays[name] for name in (*SHOWN, "t", "calls")}
+    found = arrays.read_npz(Path(path))
+    return {name: found[name] for name in (*SHOWN, "t", "calls")}
 
 
 def _step_slider(job: TrajectoryJob) -> None:
@@ -217,7 +218,12 @@ def _step_slider(job: TrajectoryJob) -> None:
     where = f"microscope_call_{job.name}"
     if len(calls) > 1:
         call = st.select_slider(
-            "Model evaluation", calls, key=where, persist_state="session", help="The arrow keys move the slider."
+            "Model evaluation",
+            calls,
+            format_func=lambda call: f"{call:d}",
+            key=where,
+            persist_state="session",
+            help="The arrow keys move the slider.",
         )
     else:
         call = calls[0]
@@ -226,9 +232,9 @@ def _step_slider(job: TrajectoryJob) -> None:
     for name, (title, description) in SHOWN.items():
         with grid.cell():
             image = thumbnails.fitted(images.from_pixels(frames[name][place]), SIDE)
-            st.markdown(f"**{title}**")
+            st.markdown(f"**{escape(title)}**")
             st.image(thumbnails.png(image), output_format="PNG", alt=description)
-            st.caption(description)
+            st.caption(escape(description))
     change, clean = result["change"][k], result["x_start_change"][k]
     now = [
         f"t = {result['t'][k]:.4g}",

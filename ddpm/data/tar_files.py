@@ -1,0 +1,127 @@
+"""Reads tar archives of strangers entry by entry: names and sizes are judged before anything is read.
+
+tarfile itself reads extended headers of any size into memory, and parses them in quadratic time.  Here they are passed
+over, but for a size: the archives that are read have short names, which stand in the plain headers.
+"""
+
+import bz2
+import gzip
+import tarfile
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+from ddpm.data.archives import CHUNK
+from ddpm.errors import UserError
+from ddpm.storage.zip_files import check_entry
+
+MOST_ENTRIES = 1000
+MOST_EXTENDED = 2**16  # bytes of an extended header that are looked at
+MOST_BYTES = 2**30  # unpacked, of all entries together
+EXTENDED = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME)  # of the next entry
+DAMAGE = (tarfile.TarError, EOFError, OSError, zlib.error, ValueError)  # what reading a damaged archive raises
+OPENERS: dict[bytes, Callable[[IO[bytes]], Any]] = {  # by the first two bytes; else it is not compressed
+    b"\x1f\x8b": lambda file: gzip.GzipFile(fileobj=file),
+    b"BZ": bz2.BZ2File,
+}
+
+
+class Entry(NamedTuple):
+    """A regular file in an archive, at whose content the archive is."""
+
+    name: str
+    size: int  # bytes
+    stream: IO[bytes]
+
+    def read(self) -> bytes:
+        """Reads the whole content.  Raises EOFError if it is cut short."""
+        content = self.stream.read(self.size)
+        if len(content) < self.size:
+            raise EOFError("the archive is cut short")
+        return content
+
+
+def entries(path: Path, file: IO[bytes], wanted: str, largest: int) -> Iterator[Entry]:
+    """Yields the regular files of an open archive, plain or compressed with gzip or bzip2, and reads it to its end.
+
+    wanted: the file to use instead, for the error message.  largest: bytes of an entry.  Raises UserError for links,
+    devices, names that point outside of the archive, and for more or larger entries than the limits; one of DAMAGE.
+    """
+    opener = OPENERS.get(file.read(2))
+    file.seek(0)
+    stream = opener(file) if opener else file
+    total, count = 0, 0
+    declared: int | None = None  # the size of the next entry
+    while member := _header(stream, first=not count):
+        count += 1
+        if declared is not None and member.type not in EXTENDED:
+            member.size, declared = declared, None
+        total += member.size
+        check_entry(member.name, member.issym() or member.islnk(), str(path), f"use {wanted}")
+        if not (member.isreg() or member.isdir() or member.type in EXTENDED) or member.issparse():
+            raise UserError(
+                f"{path} is unsafe, as its entry {member.name!r} is no regular file (type {member.type!r}): use"
+                f" {wanted}.",
+                code="unsafe-archive",
+            )
+        if not 0 <= member.size <= largest or total > MOST_BYTES or count > MOST_ENTRIES:
+            raise UserError(
+                f"{path} has an entry {member.name!r} of {member.size / 1e6:,.0f} MB, its number {count}, and"
+                f" {total / 1e6:,.0f} MB so far, more than the limits of {largest / 1e6:,.0f} MB,"
+                f" {MOST_ENTRIES:,} entries and {MOST_BYTES / 1e6:,.0f} MB: use {wanted}.",
+                code="unsafe-archive",
+            )
+        content = _Counted(stream, member.size)
+        if member.type == tarfile.XHDTYPE:
+            declared = _declared_size(content.read(MOST_EXTENDED))
+        elif member.isreg():
+            yield Entry(member.name, member.size, content)  # type: ignore[arg-type]
+        _skip(stream, content.left + -member.size % tarfile.BLOCKSIZE)
+    rest = 0
+    while chunk := stream.read(CHUNK):  # to the end, where gzip stores its checksum
+        rest += len(chunk)
+        if rest > MOST_BYTES:
+            raise UserError(
+                f"{path} has more than {MOST_BYTES / 1e6:,.0f} MB behind its last entry: use {wanted}.",
+                code="unsafe-archive",
+            )
+
+
+def _declared_size(records: bytes) -> int | None:
+    """The size in an extended header, which replaces that of the plain header if it has more than 8 GB."""
+    for line in records.split(b"\n"):
+        key, _, value = line.partition(b" ")[2].partition(b"=")
+        if key == b"size":
+            return int(value)
+    return None
+
+
+class _Counted:
+    """The content of an entry, with how much of it is left to read."""
+
+    def __init__(self, stream: IO[bytes], size: int):
+        self.stream, self.left = stream, size
+
+    def read(self, size: int) -> bytes:
+        content = self.stream.read(min(size, self.left))
+        self.left -= len(content)
+        return content
+
+
+def _header(stream: IO[bytes], first: bool) -> tarfile.TarInfo | None:
+    """Reads the header of the next entry; None at the end of the archive."""
+    try:
+        return tarfile.TarInfo.frombuf(stream.read(tarfile.BLOCKSIZE), "utf-8", "surrogateescape")
+    except (tarfile.EOFHeaderError, tarfile.EmptyHeaderError):  # type: ignore[attr-defined]
+        if first:
+            raise
+        return None
+
+
+def _skip(stream: IO[bytes], size: int) -> None:
+    while size:
+        chunk = stream.read(min(size, CHUNK))
+        if not chunk:
+            raise EOFError("the archive is cut short")
+        size -= len(chunk)

@@ -1,0 +1,23 @@
+"""Text from data and files on the screen.
+
+Streamlit shows most texts as Markdown: captions, messages, labels, tooltips, cells of tables.  There a class named
+`![x](http://...)` is an image that the browser fetches.  So whatever the program does not say itself goes through
+`escape`; tests/test_markdown.py reads this off the source.
+"""
+
+import re
+
+from ddpm.formatting import printable
+
+_MEANINGFUL = re.compile(
+    r"[\\`*_{}\[\]<>$~#|:^&@]"  # anywhere
+    r"|(?<=\bwww)\."  # makes an address a link
+    r"|^[-+=]|(?<=^\d)[.)]|(?<=^\d\d)[.)]",  # makes a line a list or a heading
+    re.ASCII | re.IGNORECASE,
+)
+
+
+def escape(text: object) -> str:
+    """`text` as Markdown that shows it literally, on one line; control characters are shown as in \\x1b."""
+    line = " ".join(str(text).split())
+    return _MEANINGFUL.sub(r"\\\g<0>", printable(line))

@@ -1,0 +1,52 @@
+"""Files of strangers, mutated: each reader gives a result or a UserError, in 2 s and 300 MB, whatever they hold.
+
+`python tests/faults/fuzz.py` tries more of them, guided by coverage.
+"""
+
+from collections.abc import Iterator
+
+import pytest
+from faults.fuzz import INTERESTING, Child, Edit, apply
+from faults.readers import READERS, mended
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+EXAMPLES = 60  # of each reader; a file takes some milliseconds
+EDITS = st.lists(
+    st.builds(
+        Edit,
+        st.sampled_from(["flip", "set", "insert", "delete", "cut", "copy", "splice"]),
+        st.floats(0, 1),
+        st.sampled_from(INTERESTING) | st.binary(min_size=1, max_size=8),
+        st.integers(1, 64),
+    ),
+    min_size=1,
+    max_size=4,
+)
+
+
+@pytest.fixture(scope="module", params=READERS)
+def child(request: pytest.FixtureRequest) -> Iterator[Child]:
+    child = Child(request.param)
+    yield child
+    child.close()
+
+
+def test_whole_files_are_read(child: Child) -> None:
+    outcomes = [child.read(seed) for seed in READERS[child.name].seeds()]
+    assert any(outcome.result == "read" for outcome in outcomes), outcomes
+    assert all(outcome.is_good for outcome in outcomes), outcomes
+
+
+def test_mutated_files_are_read_or_refused(child: Child) -> None:
+    reader = READERS[child.name]
+    seeds = reader.seeds()
+
+    @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+    @given(st.sampled_from(seeds), EDITS, st.sampled_from(seeds), st.booleans())
+    def try_one(seed: bytes, edits: list[Edit], other: bytes, mend: bool) -> None:
+        content = apply(seed, edits, other)
+        outcome = child.read(mended(content, reader.inside) if mend else content)
+        assert outcome.is_good, outcome
+
+    try_one()
