@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from raising import raises_error
 
-from ddpm.storage import files
+from ddpm.storage import files, flushing
 from ddpm.storage.files import DiskFull
 from ddpm.storage.line_log import LineLog
 
@@ -79,6 +79,17 @@ def test_flushed_before_and_after_the_new_name(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(files.os, "replace", lambda a, b: [calls.append("rename"), real[1](a, b)])
     files.write_bytes(tmp_path / "a", b"1")
     assert calls == ["flush", "rename", "flush"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="folders are not flushed there")
+def test_new_folders_are_flushed_before_what_is_in_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    mkdir, sync, replace = Path.mkdir, flushing.sync_folder, os.replace
+    monkeypatch.setattr(Path, "mkdir", lambda path, *rest: [mkdir(path, *rest), calls.append(f"make {path.name}")])
+    monkeypatch.setattr(flushing, "sync_folder", lambda path: [calls.append(f"flush {path.name}"), sync(path)])
+    monkeypatch.setattr(files.os, "replace", lambda a, b: [replace(a, b), calls.append(f"rename {b.name}")])
+    files.write_bytes(tmp_path / "a" / "b" / "c", b"1")
+    assert calls == ["make a", f"flush {tmp_path.name}", "make b", "flush a", "rename c", "flush b"]
 
 
 def test_json(tmp_path: Path) -> None:

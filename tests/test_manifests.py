@@ -7,6 +7,7 @@ import pytest
 
 from ddpm.runs import manifests
 from ddpm.runs.manifests import Checkpoint
+from ddpm.runs.runs import Run
 
 SUM = "0" * 64
 
@@ -25,7 +26,7 @@ def first(checkpoint: Checkpoint) -> dict[str, object]:
 
 
 def test_what_is_written_is_read(saved: Checkpoint) -> None:
-    assert manifests.read_all(saved.folder) == ([saved], {}, frozenset())
+    assert Run(saved.folder).manifests() == ([saved], {}, frozenset())
     assert json.loads(saved.manifest_path.read_text())["format"] == 2
 
 
@@ -35,7 +36,7 @@ def test_no_bit_of_a_manifest_may_be_another(saved: Checkpoint) -> None:
         changed = bytearray(content)
         changed[bit // 8] ^= 1 << bit % 8
         saved.manifest_path.write_bytes(changed)
-        found, wrong, newer = manifests.read_all(saved.folder)
+        found, wrong, newer = Run(saved.folder).manifests()
         assert (found == [saved]) != (set(wrong) == {6}), "the same, as where a space became a tab, or nothing"
         assert not newer
 
@@ -43,18 +44,18 @@ def test_no_bit_of_a_manifest_may_be_another(saved: Checkpoint) -> None:
 @pytest.mark.parametrize("length", [0, 1, 100, -2])
 def test_a_manifest_that_was_cut_short(saved: Checkpoint, length: int) -> None:
     saved.manifest_path.write_bytes(saved.manifest_path.read_bytes()[:length])
-    assert set(manifests.read_all(saved.folder).wrong) == {6}
+    assert set(Run(saved.folder).manifests().wrong) == {6}
 
 
 def test_an_editor_may_lay_it_out_anew(saved: Checkpoint) -> None:
     content = json.loads(saved.manifest_path.read_text())
     saved.manifest_path.write_text(json.dumps(dict(reversed(content.items()))), encoding="utf-16")
-    assert manifests.read_all(saved.folder).found == [saved]
+    assert Run(saved.folder).manifests().found == [saved]
 
 
 def test_version_1_is_read(saved: Checkpoint) -> None:
     saved.manifest_path.write_text(json.dumps(first(saved)))
-    assert manifests.read_all(saved.folder).found == [saved._replace(log_sha256="", config_sha256="")]
+    assert Run(saved.folder).manifests().found == [saved._replace(log_sha256="", config_sha256="")]
 
 
 @pytest.mark.parametrize("whole", [True, False])
@@ -62,7 +63,7 @@ def test_a_newer_version_is_shown(saved: Checkpoint, whole: bool) -> None:
     newer = {**first(saved), "format": 3, "else": [1]}
     sha256 = manifests._own_sha256(newer) if whole else "unlike"
     saved.manifest_path.write_text(json.dumps({**newer, "sha256": sha256}))
-    found, wrong, steps = manifests.read_all(saved.folder)
+    found, wrong, steps = Run(saved.folder).manifests()
     assert (found, set(wrong), steps) == ([], {6}, {6})
 
 
@@ -93,10 +94,10 @@ def test_a_newer_version_is_shown(saved: Checkpoint, whole: bool) -> None:
 )
 def test_what_no_manifest_holds(saved: Checkpoint, change: dict[str, object]) -> None:
     saved.manifest_path.write_text(json.dumps({**first(saved), **change}))
-    assert set(manifests.read_all(saved.folder).wrong) == {6}
+    assert set(Run(saved.folder).manifests().wrong) == {6}
 
 
 def test_other_files_in_saves_are_passed_over(saved: Checkpoint) -> None:
     for name in (".tmp-0a-000008.json", "notes.json", "8.json", "٠٠٠٠٠٨.json", "000008.begun"):
         (saved.folder / "saves" / name).write_text("{")
-    assert manifests.read_all(saved.folder) == ([saved], {}, frozenset())
+    assert Run(saved.folder).manifests() == ([saved], {}, frozenset())

@@ -39,7 +39,7 @@ from ddpm.planning import architecture
 from ddpm.runs import manifests, run_folder
 from ddpm.runs.manifests import Checkpoint
 from ddpm.runs.runs import Run
-from ddpm.storage import files
+from ddpm.storage import files, flushing
 
 log = logging.getLogger("ddpm")
 T = TypeVar("T")
@@ -86,7 +86,7 @@ def save(
         log.warning("%s The checkpoint of step %d is written anew.", wrong, step)
         checkpoint.begun_path.unlink(missing_ok=True)
         checkpoint.manifest_path.unlink()
-        files.sync_folder(checkpoint.manifest_path.parent)
+        flushing.sync_folder(checkpoint.manifest_path.parent)
     contents: dict[str, Any] = {
         kind: _described(w, run.config, step, kind, state.get("data")) for kind, w in weights.items()
     }

@@ -25,7 +25,7 @@ from ddpm.runs.jobs import Status
 from ddpm.runs.manifests import Checkpoint
 from ddpm.runs.openai_folder import Files, Folder
 from ddpm.runs.runs import Run
-from ddpm.storage import files
+from ddpm.storage import files, folders
 from ddpm.training import warm_start
 
 log = logging.getLogger("ddpm")
@@ -246,7 +246,7 @@ def _open_in_place(
         made += [run.folder / "status.json", run.folder / "config.json"]
         files.write_json(run.folder / "config.json", codec.to_json(config))
         _write_status(run, step, last, notes)
-        runs_dir.mkdir(parents=True, exist_ok=True)
+        folders.make(runs_dir)
         files.link(run.folder, runs_dir / name)
     except BaseException as error:
         _remove(made)

@@ -7,7 +7,7 @@ from ddpm.runs import run_names
 from ddpm.runs.jobs import ACTIVE, Job, guard
 from ddpm.runs.results import SampleJob
 from ddpm.runs.runs import Run
-from ddpm.storage import files
+from ddpm.storage import files, folders
 
 
 def trash_run(run: Run) -> Path:
@@ -32,7 +32,7 @@ def _trash(job: Job, runs_dir: Path, name: str) -> Path:
         state = job.state()
         if state in ACTIVE or (state == "unreadable" and job.alive()):
             raise UserError(f"{job.name} is still {state}: stop it before deleting it.", code="still-running")
-        bin_folder.mkdir(exist_ok=True)
+        folders.make(bin_folder)
         target = bin_folder / run_names.untaken(bin_folder, name)
         try:
             files.rename(job.folder, target)

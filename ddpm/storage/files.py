@@ -24,7 +24,7 @@ from typing import Any, BinaryIO, NamedTuple, TypeVar
 import psutil
 
 from ddpm.errors import UserError, with_filename
-from ddpm.storage import folders, strict_json, untrusted
+from ddpm.storage import flushing, folders, strict_json, untrusted
 from ddpm.storage.untrusted import Folder
 
 TEMPORARY = ".tmp-"  # prefix of the names of unfinished files
@@ -32,9 +32,6 @@ MOST_JSON = 2**26  # bytes of a JSON file without a limit of its own
 UNFINISHED = re.compile(
     re.escape(TEMPORARY) + r"(?:(?P<machine>[0-9a-f]{8})(?P<pid>[0-9a-f]{8}))?[0-9a-f]{1,8}(?:-.*)?", re.DOTALL
 )
-
-# Errors of file systems that do not support fsync; they keep what is written as well as they can.
-UNABLE = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOTTY}
 
 T = TypeVar("T")
 
@@ -98,30 +95,6 @@ def free_bytes(folder: Path) -> int:
     return shutil.disk_usage(folder).free
 
 
-def sync_folder(folder: Path) -> None:
-    """Flushes the file names in `folder` to disk, so that they survive a power cut; not needed on Windows."""
-    if os.name == "nt":
-        return
-    try:
-        handle = os.open(folder, os.O_RDONLY)
-    except PermissionError:  # a folder that may be written to but not listed
-        return
-    try:
-        with with_filename(folder):
-            flush(handle)
-    finally:
-        os.close(handle)
-
-
-def flush(handle: int) -> None:
-    """Flushes an open file or folder to disk, where the file system supports it."""
-    try:
-        os.fsync(handle)
-    except OSError as error:
-        if error.errno not in UNABLE:
-            raise
-
-
 def write(path: Path, save: Callable[[Any], object], durable: bool = True, mode: int = 0o666) -> Written:
     """Calls `save(file)` on a new binary file, then replaces `path` with it in one step.
 
@@ -138,12 +111,12 @@ def write(path: Path, save: Callable[[Any], object], durable: bool = True, mode:
             save(target)
             file.flush()
             if durable:
-                flush(file.fileno())
+                flushing.flush(file.fileno())
             if os.fstat(file.fileno()).st_size != target.bytes:
                 raise OSError(errno.ENOSPC, "fewer bytes reached the disk than were written")
         _retry_on_windows(lambda: os.replace(temporary, path))
         if durable:
-            sync_folder(path.parent)
+            flushing.sync_folder(path.parent)
     except (OSError, RuntimeError) as error:
         cause = error if isinstance(error, OSError) else target.error if target else None
         if cause is None:
@@ -173,16 +146,16 @@ def rename(old: Path, new: Path) -> None:
     """Renames a file or folder on the same disk in one step; a file is flushed first."""
     if old.is_file():
         with open(old, "rb+") as file, with_filename(old):
-            flush(file.fileno())
+            flushing.flush(file.fileno())
     _retry_on_windows(lambda: os.replace(old, new) if old.is_file() else os.rename(old, new))
     for folder in {old.parent, new.parent}:
-        sync_folder(folder)
+        flushing.sync_folder(folder)
 
 
 def link(target: Path, path: Path) -> None:
     """Makes `path` a link to the folder `target`.  Raises OSError if `path` exists or links are not supported."""
     os.symlink(target, path, target_is_directory=True)
-    sync_folder(path.parent)
+    flushing.sync_folder(path.parent)
 
 
 def appending(path: Path, buffering: int = -1) -> BinaryIO:
@@ -270,6 +243,7 @@ def new_folder(path: Path) -> Path:
     for free in numbered(path):
         with contextlib.suppress(FileExistsError):
             free.mkdir()
+            flushing.sync_folder(free.parent)
             return free
     raise AssertionError("there is always another number")
 

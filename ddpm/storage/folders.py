@@ -6,11 +6,13 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from ddpm.storage import flushing
+
 _kept: list[Path] = []  # absolute paths of the folders in which this process works
 
 
 def make(folder: Path) -> None:
-    """Creates a folder and those above it, where they do not exist.
+    """Creates a folder and those above it, where they do not exist, each flushed to disk.
 
     Raises FileNotFoundError instead of creating a folder of `kept` again: it was moved or deleted by somebody, who
     would find an empty one in its place.
@@ -19,14 +21,20 @@ def make(folder: Path) -> None:
     if whole in _kept and not folder.is_dir():
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
     try:
-        folder.mkdir()
+        _make_one(folder)
     except FileNotFoundError:
         make(folder.parent)
         with contextlib.suppress(FileExistsError):
-            folder.mkdir()
+            _make_one(folder)
     except FileExistsError:
         if not folder.is_dir():
             raise
+
+
+def _make_one(folder: Path) -> None:
+    """Creates a folder, whose name is on disk before anything in it."""
+    folder.mkdir()
+    flushing.sync_folder(folder.parent)
 
 
 @contextlib.contextmanager

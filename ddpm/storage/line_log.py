@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ddpm.errors import UserError, with_filename
-from ddpm.storage import files, untrusted
+from ddpm.storage import files, flushing, untrusted
 
 MOST_HEADER = 2**16  # bytes of the first line
 
@@ -35,7 +35,7 @@ class LineLog:
         if self._length == 0:
             if header:
                 self.append(header)
-            files.sync_folder(path.parent)
+            flushing.sync_folder(path.parent)
         elif header:
             with untrusted.open_own(path) as file:
                 self.header = file.readline(MOST_HEADER).decode("utf-8-sig", errors="replace").rstrip("\r\n")
@@ -75,7 +75,7 @@ class LineLog:
         try:
             with with_filename(self.path):
                 self._drain()
-                files.flush(self._file.fileno())
+                flushing.flush(self._file.fileno())
         except OSError as error:
             if files.is_full(error):
                 raise files.DiskFull(self.path) from error
