@@ -77,7 +77,7 @@ CONTROLS = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u2028\\u2029\\ud800-\\udfff]")
 
 def printable(name: str) -> str:
     """`name` with undecodable bytes and control characters escaped as in \\x1b, to be shown and stored."""
-    return CONTROLS.sub(_escaped, name)
+    return CONTROLS.sub(_escaped, _BYTES.sub(_as_utf8, name))
 
 
 def printable_lines(text: str) -> str:
@@ -85,9 +85,17 @@ def printable_lines(text: str) -> str:
     return "\n".join(map(printable, text.split("\n")))
 
 
+_BYTES = re.compile("[\\udc80-\\udcff]+")  # how Python represents bytes that cannot be decoded
+
+
+def _as_utf8(found: re.Match[str]) -> str:
+    """Letters in UTF-8 that a locale without them, such as C, could not decode."""
+    return found[0].encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
+
+
 def _escaped(found: re.Match[str]) -> str:
     code = ord(found[0])
-    byte = code - 0xDC00 if 0xDC80 <= code < 0xDD00 else code  # how Python represents a byte that cannot be decoded
+    byte = code - 0xDC00 if 0xDC80 <= code < 0xDD00 else code
     return f"\\x{byte:02x}" if byte < 256 else f"\\u{byte:04x}"
 
 
