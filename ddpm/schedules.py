@@ -222,8 +222,9 @@ def respacing(T: int, steps: int, ddim: bool) -> str:
 
 
 def _positive(text: str, spec: str, T: int) -> int:
-    if text.strip().isdecimal() and int(text) > 0:
-        return int(text)
+    digits = text.strip()
+    if digits.isdecimal() and len(digits) < 20 and int(digits) > 0:  # a longer one Python may refuse to read
+        return int(digits)
     good = [f"'{min(50, T)}'", f"'ddim{_strided(T, 50)[0]}'"]
     if T >= 3:
         good.append(f"or one count per part as '{','.join(str(min(count, T // 3)) for count in (10, 15, 20))}'")

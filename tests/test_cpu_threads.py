@@ -267,7 +267,14 @@ def test_the_status_of_a_job_says_how_cores_are_shared(tmp_path: Path, start: Ca
 def test_a_heartbeat_looks_at_no_file_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Worker(tmp_path / "job") as worker:
         cpu_threads.take(0)
-        monkeypatch.setattr(os, "listdir", lambda *_: pytest.fail("it looked"))
+        own = worker.job.folder  # by its path, or by a handle
+        look = os.listdir
+
+        def listdir(place: Any = ".") -> list[str]:
+            assert isinstance(place, int) or own in Path(place).parents, "it looked"
+            return look(place)
+
+        monkeypatch.setattr(os, "listdir", listdir)
         monkeypatch.setattr(cpu_threads.locks, "held", lambda *_: pytest.fail("it looked"))
         worker.beat(now=True)
         monkeypatch.undo()

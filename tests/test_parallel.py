@@ -171,7 +171,7 @@ def test_the_log_is_that_of_one_process(tmp_path: Path) -> None:
     assert one["samples"].tolist() == [8, 24, 48, 64]
     pd.testing.assert_frame_equal(two.drop(columns=clocks), one.drop(columns=clocks), rtol=1e-3)
     said = (tmp_path / "runs" / "two" / "log.txt").read_text()
-    assert "2 processes, each with 4 of 8 pictures a step" in said
+    assert "2 processes, each with 4 of 8 images a step" in said
     assert said.count("Finished") == 1
 
 

@@ -289,8 +289,10 @@ def _check(path: Path, found: os.stat_result, most: int) -> None:
 
 def refusal(path: Path, wanted: str, found: str) -> UserError:
     """The error for something else than a regular file or a folder in a folder whose content is not trusted."""
-    code = "not-a-folder" if wanted == "a folder" else "not-a-file"
-    return UserError(f"{path} is not {wanted} but {found}: put {wanted} there, or remove it.", code=code)  # type: ignore[arg-type]
+    sentence = f"{path} is not {wanted} but {found}: put {wanted} there, or remove it."
+    if wanted == "a folder":
+        return UserError(sentence, code="not-a-folder")
+    return UserError(sentence, code="not-a-file")
 
 
 @contextlib.contextmanager

@@ -425,7 +425,7 @@ def nothing_is_lost(folder: Path, goes_on: str) -> tuple[str, str]:
     from ddpm.cli import main as cli
     from ddpm.runs.runs import Run
 
-    saved = [saved for path in folder.glob("runs/*") for saved in Run(path).checkpoints()]
+    saved = [saved for path in folder.glob("runs/[!.]*") for saved in Run(path).checkpoints()]
     wrong = [checkpoint_files.damage(one) for one in saved]
     if not saved or any(wrong):
         return "lost", f"{len(wrong)} checkpoints; {' '.join(wrong)}"

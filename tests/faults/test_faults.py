@@ -41,7 +41,6 @@ def test_the_harness_sees_what_it_should(server: Server) -> None:
     assert calls["open runs/r/saves/#.json"] >= 2
     assert calls["rename runs/r/saves/.tmp-#-#.json"] == 1
     outcome = server.run(Case("resume", "rename runs/r/saves/.tmp-#-#.json", 1, "EROFS"))
-    assert (outcome.kind, outcome.fired) == ("sentence", True)
-    assert "saves/000004.json cannot be used (Read-only file system)" in outcome.said
+    assert (outcome.kind, outcome.fired) == ("well", True), outcome.said  # the last save is tried again
     outcome = server.run(Case("resume", "rename runs/r/nothing", 1, "EIO"))
     assert (outcome.kind, outcome.fired) == ("well", False)

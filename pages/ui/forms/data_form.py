@@ -186,7 +186,7 @@ def _stamp(data_dir: str) -> int:
     """Modification time of the folder or file, as a cache key."""
     try:
         return 0 if data_dir in DATA_SETS and data_dir != "cifar10" else Path(data_dir).stat().st_mtime_ns
-    except OSError:
+    except (OSError, ValueError):  # a name with a NUL is a ValueError
         return int(sources.cifar10_path().exists()) if data_dir == "cifar10" else 0
 
 
