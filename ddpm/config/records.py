@@ -34,10 +34,11 @@ class Text(NamedTuple):
 
 
 class Keys(NamedTuple):
-    """Most entries of a group or list, and the regular expression that each name in a group matches, if any."""
+    """Most and fewest entries of a group or list, and the regular expression that each name in a group matches."""
 
     most: int
     pattern: str = ""
+    least: int = 0
 
 
 Count = Annotated[int, Range(0, 10**15)]  # steps, images, bytes of a log
@@ -145,6 +146,8 @@ def _check_keys(value: dict[str, Any] | list[Any], name: str, what: str, limits:
     for limit in limits:
         if len(value) > limit.most:
             _refuse(what, f"has {len(value):,} entries in {name}, and may have {limit.most:,}")
+        if len(value) < limit.least:
+            _refuse(what, f"has {len(value):,} entries in {name}, and needs {limit.least:,}")
         if limit.pattern and (bad := next((key for key in value if not re.fullmatch(limit.pattern, key)), None)):
             _refuse(what, f"has {brief(bad)} in {name}, which is not of that form")
 

@@ -56,7 +56,7 @@ class Evaluation:
     bits_per_dim: Bits
     ci95: Bits | None
     prior: float
-    vb_quarters: Annotated[list[float], Keys(4)]
+    vb_quarters: Annotated[list[float], Keys(4, least=4)]
     pictures: Count
     timesteps: Count
     data: DataRecord
