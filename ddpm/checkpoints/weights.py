@@ -19,7 +19,7 @@ from ddpm.config import codec, validation
 from ddpm.config.training import Config
 from ddpm.errors import UserError
 from ddpm.formatting import plural, printable
-from ddpm.storage import zip_files
+from ddpm.storage import untrusted
 
 MOST_SETTINGS = 2**22  # characters of the settings in a file of weights, with names of 100,000 classes
 METADATA = "ddpm"  # our entry in a state_dict's _metadata: no module has this name, so no program minds it
@@ -80,8 +80,9 @@ def read_hashed(path: Path, check: Callable[[str, int], None] | None = None) -> 
 def _reading(path: Path) -> Iterator[io.BufferedReader]:
     """Opens a checkpoint file; what goes wrong while it is read is raised as a UserError that says what to do."""
     try:
-        zip_files.check_not_special(path)
-        with warnings.catch_warnings(action="ignore", category=UserWarning), open(path, "rb") as file:
+        if path.is_dir():
+            raise IsADirectoryError
+        with warnings.catch_warnings(action="ignore", category=UserWarning), untrusted.open_regular(path) as file:
             yield file
     except UserError:
         raise

@@ -161,7 +161,7 @@ class Job:
     def check_files(self) -> None:
         """Raises UserError, or OSError, for the first file of the job that is not what it should be."""
         self.read_status()
-        self._requests()
+        self.read_requests()
         for name in ("run.lock", "log.txt"):
             self.content.exists(name)
 
@@ -258,11 +258,12 @@ class Job:
     def requests(self) -> dict[str, str]:
         """Pending requests to the process: request -> a token that is unique to each request."""
         try:
-            return self._requests()
+            return self.read_requests()
         except (UserError, OSError):
             return {}
 
-    def _requests(self) -> dict[str, str]:
+    def read_requests(self) -> dict[str, str]:
+        """As `requests`.  Raises UserError if control.json is damaged, OSError if it cannot be read."""
         return run_folder.requests_in(files.json_in(self.content, "control.json", run_folder.MOST_CONTROL))
 
     def request(self, what: Request) -> None:

@@ -4,6 +4,7 @@ The folder may be damaged, half copied or a stranger's: everything in it is open
 """
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -21,8 +22,8 @@ MOST_NOTE = 2**16
 MOST_IMAGE = 2**28
 MOST_LOG = 2**32  # progress.csv
 
-# Folders that the process of a job writes into.
-FOLDERS = ("saves", "samples", "evaluations", "frontiers", "microscopes", "tb", "images", "given", "small", "noise")
+# Folders that the process of a job writes into, next to those of its results.
+FOLDERS = ("saves", "tb", "images", "given", "small", "noise")
 PREVIEW_NAME = re.compile(r"[0-9]{1,15}\.png")
 
 
@@ -34,9 +35,12 @@ def folder_at(path: Path, *parts: str) -> Folder:
     return Folder(path, *parts, may_link=_opened_in_place)
 
 
-def check_folders(folder: Folder) -> None:
-    """Raises UserError if a folder that the process of a job writes into is a link, or anything but a folder."""
-    for name in FOLDERS:
+def check_folders(folder: Folder, results: Iterable[str]) -> None:
+    """Raises UserError if a folder that the process of a job writes into is a link, or anything but a folder.
+
+    results: names of the folders of its results.
+    """
+    for name in (*FOLDERS, *results):
         folder.inside(name).files()
 
 

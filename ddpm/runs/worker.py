@@ -19,6 +19,7 @@ from ddpm.host import cpu_threads
 from ddpm.runs import run_folder
 from ddpm.runs.heartbeat import FINAL_LOSS, Heartbeat, Loss
 from ddpm.runs.jobs import FINAL, START_GRACE, Job, State, Status, not_writable
+from ddpm.runs.results import KINDS
 from ddpm.storage import ballast, files, folders, leases, locks, processes
 from ddpm.storage.leases import Lease
 from ddpm.storage.processes import Owner
@@ -93,7 +94,7 @@ class Worker:
         """Opens and locks run.lock, if the disk has locks.  Raises UserError if another process holds it."""
         path = self.job.folder / "run.lock"
         try:
-            run_folder.check_folders(self.job.content.make())  # raises UserError if one of them is a link
+            run_folder.check_folders(self.job.content.make(), KINDS)  # raises UserError if one of them is a link
             lock = locks.hold(path)
         except locks.NoLocks as error:
             self._standing = (
@@ -255,7 +256,7 @@ class Worker:
         if self._heart.loss:
             self.confirm_place()
         try:
-            asked = self.job._requests() if self._control_changed() else {}
+            asked = self.job.read_requests() if self._control_changed() else {}
         except (UserError, OSError):  # damaged, or the disk is briefly not available: read again next time
             asked, self._control_seen = {}, (0, 0)
         new = {what for what, token in asked.items() if self._answered.get(what) != token}

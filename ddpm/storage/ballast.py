@@ -1,4 +1,4 @@
-"""A small file that gives way when the disk is full, so that there is room for the last word about a job."""
+"""A small file that gives way when the disk is full, so that the last status of a job can still be written."""
 
 import contextlib
 import os
@@ -11,7 +11,7 @@ from ddpm.storage import files
 
 NAME = ".ballast"
 BYTES = 2**16
-WAITS = (0.0, 0.5, 2.0)  # seconds before each try to write the last word
+WAITS = (0.0, 0.5, 2.0)  # seconds before each try to write the last status
 
 
 def load(folder: Path) -> None:

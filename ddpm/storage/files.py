@@ -24,7 +24,7 @@ from typing import Any, BinaryIO, NamedTuple, TypeVar
 import psutil
 
 from ddpm.errors import UserError, with_filename
-from ddpm.storage import flushing, folders, strict_json, untrusted
+from ddpm.storage import flushing, folders, processes, strict_json, untrusted
 from ddpm.storage.untrusted import Folder
 
 TEMPORARY = ".tmp-"  # prefix of the names of unfinished files
@@ -170,11 +170,7 @@ def appending(path: Path, buffering: int = -1) -> BinaryIO:
 @functools.cache
 def _machine() -> str:
     """Eight hex digits that name this start of this machine: a process number means something within it alone."""
-    try:
-        start = Path("/proc/sys/kernel/random/boot_id").read_text()
-    except OSError:
-        start = ""
-    return f"{zlib.crc32((platform.node() + start).encode()):08x}"
+    return f"{zlib.crc32((platform.node() + processes.boot()).encode()):08x}"
 
 
 def temporary_path(path: Path) -> Path:

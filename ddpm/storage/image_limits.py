@@ -18,9 +18,7 @@ from ddpm.errors import UserError
 MOST_PIXELS = 2**26  # of an image
 VARIABLE = "DDPM_MAX_PIXELS"  # environment variable that sets another limit
 LARGE = 2**24  # pixels above which an image is compared with the free memory
-BYTES_PER_PIXEL = (
-    12  # that decoding and converting an image take at most: the image, one in another mode, a reduced one
-)
+BYTES_PER_PIXEL = 12  # that decoding takes at most: the image, one in another mode, a reduced one
 SPARSE = 200  # pixels of a large image for a byte of its file, beyond which it is refused: one of a single colour
 BYTES_PER_FILE_PIXEL = 8  # of an uncompressed image of four channels of 16 bits: longer files hold something else
 MOST_NOTES, MOST_NOTE_BYTES = 64, 2**22  # metadata chunks of a PNG that are read; each may unpack to a megabyte

@@ -116,8 +116,8 @@ def _say_without(folder: Path, error: NoLocks) -> None:
     if folder not in _without:
         _without.add(folder)
         log.warning(
-            "%s is on a disk without file locks (%s): processes take turns by lease files there, and one that was"
-            " killed on another machine is waited for for %.0f seconds.",
+            "%s is on a disk without file locks (%s): processes take turns by lease files there, and wait %.0f"
+            " seconds for one that was killed on another machine.",
             folder,
             error.strerror,
             leases.EXPIRY,

@@ -3,13 +3,12 @@
 import os
 import re
 import secrets
-import stat
+from pathlib import Path
 
 from ddpm.errors import UserError
-from ddpm.storage import files, paths
+from ddpm.storage import files, paths, untrusted
 
 TOKEN = re.compile(rb"[A-Za-z0-9_-]{43}\n?")
-_FLAGS = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
 def stored() -> str:
@@ -33,21 +32,14 @@ def stored() -> str:
     return _read(path) or new  # of another server that started in the same instant
 
 
-def _read(path: os.PathLike[str]) -> str:
+def _read(path: Path) -> str:
     """Token in a regular file of this user's that nobody else may read; "" where there is none."""
     try:
-        handle = os.open(path, _FLAGS)
-    except OSError:
+        with untrusted.open_own(path) as file:
+            about = os.fstat(file.fileno())
+            if hasattr(os, "getuid") and (about.st_uid != os.getuid() or about.st_mode & 0o077):
+                return ""
+            text = file.read(64)
+    except (OSError, UserError):
         return ""
-    try:
-        about = os.fstat(handle)
-        if not stat.S_ISREG(about.st_mode):
-            return ""
-        if hasattr(os, "getuid") and (about.st_uid != os.getuid() or about.st_mode & 0o077):
-            return ""
-        text = os.read(handle, 64)
-    except OSError:
-        return ""
-    finally:
-        os.close(handle)
     return text.decode().strip() if TOKEN.fullmatch(text) else ""

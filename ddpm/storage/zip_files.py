@@ -9,6 +9,7 @@ from pathlib import Path, PureWindowsPath
 from typing import IO, Any
 
 from ddpm.errors import UserError
+from ddpm.storage import untrusted
 
 MOST_DIRECTORY = 2**23  # bytes of the list of entries; each takes about ten times as much in memory
 MOST_ENTRIES = 2**16
@@ -30,21 +31,12 @@ def opened(source: Path | IO[bytes], where: str, remedy: str) -> Iterator[zipfil
     for links and for names that point outside; one of DAMAGE, here and while an entry is read.
     """
     with contextlib.ExitStack() as stack:
-        if isinstance(source, Path):
-            check_not_special(source)
-        file = stack.enter_context(open(source, "rb")) if isinstance(source, Path) else source
+        file = stack.enter_context(untrusted.open_regular(source)) if isinstance(source, Path) else source
         guarded = _Guarded(file, where, remedy)
         archive = stack.enter_context(zipfile.ZipFile(guarded))
         guarded.reading_directory = False
         _check_entries(archive, where, remedy)
         yield archive
-
-
-def check_not_special(path: Path) -> None:
-    """Raises UserError for a pipe, a socket or a device, as opening or reading it may never end."""
-    mode = path.stat().st_mode
-    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # opening a folder raises an error of its own
-        raise UserError(f"{path} is a pipe, a socket or a device, not a file: name a file.", code="not-a-file")
 
 
 class _Guarded:

@@ -211,7 +211,7 @@ def equal(given: str, right: str) -> bool:
 
 
 def _of_cookie(token: str) -> str:
-    """Content of the cookie: from it the token cannot be told."""
+    """Content of the cookie: the token cannot be computed from it."""
     return hmac.new(token.encode(), b"ddpm-workbench cookie", hashlib.sha256).hexdigest()
 
 

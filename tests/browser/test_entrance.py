@@ -156,7 +156,7 @@ def test_a_name_in_a_file_makes_the_browser_fetch_nothing(page: Page, server) ->
 
 
 def test_every_page_loads_what_it_needs(page: Page, server) -> None:  # type: ignore[no-untyped-def]
-    """A policy that forbids something a page does would be told in the console, which fails the test in the fixture."""
+    """A policy that forbids something a page does would be reported in the console, which the fixture checks."""
     run = Run(fake_run.write(server.runs_dir, "one", steps=40).folder)
     for screen in SCREENS:
         page.goto(server.address(screen, **({"run": run.name} if screen not in ("", "train") else {})))

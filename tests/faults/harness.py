@@ -371,7 +371,7 @@ class Stage:
         if not (run / "config.json").exists():
             return ""
         # What only the process that was disturbed could say: others read it from the folder.
-        known = self._fork(lambda folder: told(run, how), None)
+        known = self._fork(lambda folder: how_it_is_reported(run, how), None)
         if known[0] != "well":
             return f"{known[0]}: {known[1]}"
         again = self._fork(lambda folder: as_if_nothing_had_been(run, self.whole), None)
@@ -438,7 +438,7 @@ def nothing_is_lost(folder: Path, goes_on: str) -> tuple[str, str]:
     return "well", ""
 
 
-def told(run_folder: Path, how: str) -> tuple[str, str]:
+def how_it_is_reported(run_folder: Path, how: str) -> tuple[str, str]:
     """Whether what was committed is whole, and, on a full disk, whether the status says how it ended."""
     from ddpm.checkpoints import checkpoint_files
     from ddpm.runs.runs import Run

@@ -31,7 +31,7 @@ class Hangs(Exception):
     """Something waits for what never comes."""
 
 
-class Told(NamedTuple):
+class Printed(NamedTuple):
     """What a command said."""
 
     code: int
@@ -39,11 +39,11 @@ class Told(NamedTuple):
     err: str
 
 
-def command(*words: str | Path) -> Told:
+def command(*words: str | Path) -> Printed:
     """Runs a command of the shell in this process."""
     with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
         code = main.main([str(word) for word in words])
-    return Told(code, out.getvalue(), err.getvalue())
+    return Printed(code, out.getvalue(), err.getvalue())
 
 
 def timed(call: Callable[[], Any], seconds: float = SECONDS) -> Any:
@@ -64,10 +64,10 @@ def timed(call: Callable[[], Any], seconds: float = SECONDS) -> Any:
     return result
 
 
-def ends_in_one_error(told: Told) -> bool:
+def ends_in_one_error(printed: Printed) -> bool:
     """True for a result, or for one sentence of an error."""
-    last = told.err.splitlines()[-1:]
-    return told.code == 0 or (told.code == 2 and last != [] and last[0].startswith("ddpm: "))
+    last = printed.err.splitlines()[-1:]
+    return printed.code == 0 or (printed.code == 2 and last != [] and last[0].startswith("ddpm: "))
 
 
 def resume(run: Run) -> str:
@@ -110,14 +110,14 @@ def play(case: Case, base: Path, folder: Path) -> str:
             return f"ddpm runs: {listed}"
         if (hostile_folders.expected_in_list(case)) != (case.name in listed.out):
             return f"ddpm runs lists {listed.out}"
-        told = timed(lambda: command("runs", "healthy", *where))
-        if told.code:
-            return f"ddpm runs healthy: {told}"
+        printed = timed(lambda: command("runs", "healthy", *where))
+        if printed.code:
+            return f"ddpm runs healthy: {printed}"
         sampling = ("sample", *("--num_samples", "1", "--steps", "1", "--out", folder / "out"))
         for words in (("runs", case.name), ("metrics", case.name), (*sampling, "--run", case.name)):
-            told = timed(lambda words=words: command(*words, *where))  # type: ignore[misc]
-            if not ends_in_one_error(told):
-                return f"ddpm {words[0]}: {told}"
+            printed = timed(lambda words=words: command(*words, *where))  # type: ignore[misc]
+            if not ends_in_one_error(printed):
+                return f"ddpm {words[0]}: {printed}"
         timed(run.problem)
         timed(run.log_tail)
         timed(lambda: resume(run))
