@@ -22,9 +22,10 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import psutil
+from msgspec import Meta
 
 from ddpm.config import records
-from ddpm.config.records import Count, Keys, Range, Seconds, Text
+from ddpm.config.records import Count, Seconds
 from ddpm.errors import UserError, as_user_error
 from ddpm.runs import run_folder
 from ddpm.storage import files, leases, locks, processes
@@ -57,22 +58,23 @@ class Status:
     total_steps: Count = 0
     saved: Count | None = None  # training: step of the newest checkpoint, 0 before the first
     # Of the last log line; None for NaN and infinities.
-    metrics: Annotated[dict[str, float | None], Keys(1000)] = field(default_factory=dict)
-    steps_per_second: Annotated[float, Range(0, 10**9)] | None = None
+    metrics: Annotated[dict[str, float | None], Meta(max_length=1000)] = field(default_factory=dict)
+    steps_per_second: Annotated[float, Meta(ge=0, le=10**9)] | None = None
     seconds_left: Seconds | None = None
     message: str = ""  # current activity, or the error
     warning: str = ""  # a problem that does not stop the work
     computed: str = ""  # device, precision and backend, as in "on cpu, in fp32 by native kernels"
     sharing: str = ""  # other jobs on the cores of this machine, and the threads of this job
-    pid: Annotated[int, Range(0, 2**31)] = 0
+    pid: Annotated[int, Meta(ge=0, le=2**31)] = 0
     process_start: Seconds = 0.0  # together with the pid, identifies the process
     host: str = ""  # machine of the process: several may share a disk
-    boot: Annotated[str, Text(1000)] = ""  # with host, pid and start an Owner, which no other process is taken for
-    start: Annotated[float, Range(0, 10**15)] = 0.0
+    # Start of the machine: with host, pid and start an Owner, which no other process is taken for.
+    boot: Annotated[str, Meta(max_length=1000)] = ""
+    start: Annotated[float, Meta(ge=0, le=10**15)] = 0.0
     queued_at: Seconds = 0.0
     updated_at: Seconds = 0.0
     monotonic: Seconds = 0.0  # the same by a clock that no one sets, which processes of one `boot` share
-    beat: Annotated[int, Range(-1, 2**62)] = 0
+    beat: Annotated[int, Meta(ge=-1, le=2**62)] = 0
 
     @property
     def owner(self) -> Owner:

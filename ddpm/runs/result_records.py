@@ -1,42 +1,48 @@
 """What settings.json and result.json of a result hold, as far as something reads it: names, types and ranges."""
 
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
-from ddpm.config.records import Count, Keys, Range, Seconds, Text
+from msgspec import Meta
+
+from ddpm.config.records import Count, Seconds
 from ddpm.solvers import SOLVERS
 
-Numbers = Annotated[list[float], Keys(10**6)]
-NumbersOrNone = Annotated[list[float | None], Keys(10**6)]
-Bits = Annotated[float, Range(-1e6, 1e6)]
+Numbers = Annotated[list[float], Meta(max_length=10**6)]
+NumbersOrNone = Annotated[list[float | None], Meta(max_length=10**6)]
+Bits = Annotated[float, Meta(ge=-1e6, le=1e6)]
 
 
-class CheckpointRecord(NamedTuple):
+@dataclass(frozen=True)
+class CheckpointRecord:
     """The checkpoint that a result was made from."""
 
-    path: Annotated[str, Text(2**15)] = ""
-    sha256: Annotated[str, Text(64)] = ""
+    path: Annotated[str, Meta(max_length=2**15)] = ""
+    sha256: Annotated[str, Meta(max_length=64)] = ""
     step: Count = 0
-    weights: Annotated[str, Text(100)] = ""
+    weights: Annotated[str, Meta(max_length=100)] = ""
 
 
-class DataRecord(NamedTuple):
+@dataclass(frozen=True)
+class DataRecord:
     """The images that were evaluated."""
 
-    data_dir: Annotated[str, Text(2**15)] = ""
+    data_dir: Annotated[str, Meta(max_length=2**15)] = ""
     part: Literal["train", "test", "all"] = "all"
 
 
-class Settings(NamedTuple):
+@dataclass(frozen=True)
+class Settings:
     """settings.json; the settings themselves are checked where they are read."""
 
     checkpoint: CheckpointRecord = CheckpointRecord()
     data: DataRecord = DataRecord()
-    command: Annotated[str, Text(2**20)] = ""
+    command: Annotated[str, Meta(max_length=2**20)] = ""
     drawn_at_once: Count = 0  # images in a batch
 
 
-class Anything(NamedTuple):
+@dataclass(frozen=True)
+class Anything:
     """A result.json of a kind that only its own command reads: any group of named values."""
 
 
@@ -46,7 +52,7 @@ class Inversion:
 
     rmse: Numbers = field(default_factory=list)
     mean: float = 0.0
-    unit: Annotated[str, Text(100)] = ""
+    unit: Annotated[str, Meta(max_length=100)] = ""
 
 
 @dataclass(frozen=True)
@@ -56,39 +62,42 @@ class Evaluation:
     bits_per_dim: Bits
     ci95: Bits | None
     prior: float
-    vb_quarters: Annotated[list[float], Keys(4, least=4)]
+    vb_quarters: Annotated[list[float], Meta(min_length=4, max_length=4)]
     pictures: Count
     timesteps: Count
     data: DataRecord
     seconds: Seconds
-    ended: Annotated[str, Text(100)]
-    evaluation: Annotated[dict[str, Any], Keys(1000)] = field(default_factory=dict)
+    ended: Annotated[str, Meta(max_length=100)]
+    evaluation: Annotated[dict[str, Any], Meta(max_length=1000)] = field(default_factory=dict)
 
 
-class Cell(NamedTuple):
+@dataclass(frozen=True)
+class Cell:
     """A row of the comparison of samplers."""
 
     solver: Literal[tuple(SOLVERS)]  # type: ignore[valid-type]
-    spacing: Annotated[str, Text(100)]
-    flip: Annotated[str, Text(100)]
+    spacing: Annotated[str, Meta(max_length=100)]
+    flip: Annotated[str, Meta(max_length=100)]
     asked: Count
-    calls: Annotated[int, Range(1, 10**9)]
+    calls: Annotated[int, Meta(ge=1, le=10**9)]
     seconds: Seconds
-    distance: Annotated[float, Range(0, 1e9)] | None
-    mean: Annotated[float, Range(0, 1e9)] | None = None
+    distance: Annotated[float, Meta(ge=0, le=1e9)] | None
+    mean: Annotated[float, Meta(ge=0, le=1e9)] | None = None
 
 
-class Converged(NamedTuple):
+@dataclass(frozen=True)
+class Converged:
     """Images with which the samplers were compared."""
 
-    apart: Annotated[float, Range(0, 1e9)]
+    apart: Annotated[float, Meta(ge=0, le=1e9)]
     calls: Count
     check_calls: Count
-    solver: Annotated[list[str], Keys(3)]
-    check: Annotated[list[str], Keys(3)]
+    solver: Annotated[list[str], Meta(max_length=3)]
+    check: Annotated[list[str], Meta(max_length=3)]
 
 
-class Pace(NamedTuple):
+@dataclass(frozen=True)
+class Pace:
     """Seconds of a model evaluation, an image."""
 
     median: Seconds
@@ -96,26 +105,28 @@ class Pace(NamedTuple):
     high: Seconds = 0.0
 
 
-class Machine(NamedTuple):
+@dataclass(frozen=True)
+class Machine:
     """What computed."""
 
-    device: Annotated[str, Text(1000)]
+    device: Annotated[str, Meta(max_length=1000)]
     threads: Count
-    processor: Annotated[str, Text(1000)]
-    precision: Annotated[str, Text(1000)]
+    processor: Annotated[str, Meta(max_length=1000)]
+    precision: Annotated[str, Meta(max_length=1000)]
 
 
 @dataclass(frozen=True)
 class Benchmark:
     """result.json of a comparison of samplers."""
 
-    rows: Annotated[list[Cell], Keys(10**5)] = field(default_factory=list)
-    converged: Annotated[list[Converged], Keys(100)] = field(default_factory=list)
+    rows: Annotated[list[Cell], Meta(max_length=10**5)] = field(default_factory=list)
+    converged: Annotated[list[Converged], Meta(max_length=100)] = field(default_factory=list)
     pace: Pace | None = None
     machine: Machine | None = None
 
 
-class Trajectory(NamedTuple):
+@dataclass(frozen=True)
+class Trajectory:
     """result.json of a trajectory: a number of each model evaluation."""
 
     t: Numbers
