@@ -12,7 +12,7 @@ from ddpm.runs import launch
 from ddpm.runs.jobs import ACTIVE
 from ddpm.runs.results import KINDS, Result
 from ddpm.runs.runs import Run
-from pages.ui.components import setting_widgets
+from pages.ui.components import setting_widgets, start_button
 from pages.ui.components.markdown import escape
 from pages.ui.forms import checkpoint_form
 from pages.ui.frame import job_progress, layout
@@ -61,19 +61,8 @@ def _form(run: Run, name: str, active: Result | None) -> None:
     settings = kind.settings(**{n: value for n, value in values.items() if n not in empty})
     wrong = [f"{field} is empty: type a value." for field in empty]
     wrong += [problem.sentence for problem in validation.limit_problems(settings)]
-    setting_widgets.show_problems(wrong)
-    if st.button(
-        "Start",
-        type="primary",
-        icon=":material/play_arrow:",
-        width="stretch",
-        disabled=bool(wrong) or active is not None,
-        help=escape(wrong[0])
-        if wrong
-        else "Another one is running: wait for it or cancel it first."
-        if active
-        else None,
-    ):
+    busy = "Another one is running: wait for it or cancel it first." if active else ""
+    if start_button.show("Start", "play_arrow", wrong, busy):
         with layout.errors():
             launch.start_result(run, name, codec.with_absolute_paths(settings))
             st.session_state.pop(setting_widgets.key(name, "shown"), None)
