@@ -15,7 +15,7 @@ app: $(VENV)/.app
 	@$(PY) -m streamlit run app.py --server.address 127.0.0.1
 
 # Tests of one file stay in one process, which shares what is expensive to set up.
-PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses $(WORKERS) --dist loadfile
+PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 check: lint
 	$(PYTEST) -m "not slow and not browser" --ignore tests/browser

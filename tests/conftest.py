@@ -66,6 +66,13 @@ def summary(request: pytest.FixtureRequest) -> list[str]:
     return request.config.stash.setdefault(SUMMARY, [])
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the files with slow tests first, so that no process is left alone with one at the end."""
+    marks = ("slow", "browser")
+    slow = {item.path for item in items if any(item.get_closest_marker(mark) for mark in marks)}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Decoded data goes to a folder of this test session, also in processes that tests start."""
