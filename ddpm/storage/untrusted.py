@@ -272,7 +272,7 @@ def _opened(
     except BaseException:
         os.close(opened)
         raise
-    return os.fdopen(opened, mode, buffering)
+    return open(path, mode, buffering, opener=lambda *_: opened)  # its name is the path, which messages show
 
 
 def _check(path: Path, found: os.stat_result, most: int) -> None:
