@@ -32,6 +32,8 @@ from ddpm.sampling.request import resolve_request
 from ddpm.storage import files
 from ddpm.training.trainer import Trainer
 
+pytestmark = pytest.mark.slow
+
 STD = 0.2
 FULL = schedules.named("cosine", 1000)
 

@@ -77,6 +77,7 @@ def many(base: Path, runs_dir: Path, tmp_path: Path, runs_here: None) -> Iterato
     assert hostile_folders.snapshot(other) == before
 
 
+@pytest.mark.slow
 def test_home_with_all_of_them(many: list[Case]) -> None:
     at = app_page.open_page("app.py")
     at.session_state["all_runs"] = True

@@ -45,6 +45,8 @@ from pages.ui.components import figures
 from pages.ui.forms import import_form
 from pages.ui.frame import run_store
 
+pytestmark = pytest.mark.slow
+
 FLAGS = dict(
     image_size=8,
     num_channels=32,

@@ -49,6 +49,7 @@ def compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compilers, "find_compiler", lambda: ("/usr/bin/c++",))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="how malloc wastes memory was measured with glibc")
 @pytest.mark.parametrize("settings", [{}, TORCH], ids=str)
 def test_a_training_takes_the_memory_that_is_expected(settings: dict[str, Any]) -> None:

@@ -297,6 +297,7 @@ def test_a_launcher_compiles_what_the_compiler_would(
     assert compiler.links == 2, "arguments make another file"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", [None, "exit 3"], ids=["no compiler", "one that fails"])
 def test_a_training_without_kernels_says_so_and_goes_on(tmp_path: Path, kept: Path, script: str | None) -> None:
     path = tmp_path / "poor-c++"

@@ -64,6 +64,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("name", two_processes.TRAININGS)
 def test_two_with_a_batch_are_one_with_twice_the_batch(found: list[dict[str, Any]], name: str) -> None:

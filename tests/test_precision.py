@@ -14,6 +14,8 @@ from ddpm.data.datasets import Dataset
 from ddpm.host import hardware
 from ddpm.training.trainer import Trainer
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def config(tiny: Config) -> Config:

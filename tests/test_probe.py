@@ -19,6 +19,8 @@ from ddpm.data import datasets
 from ddpm.models import unet
 from ddpm.training.trainer import Trainer
 
+pytestmark = pytest.mark.slow
+
 NETWORK: dict[str, Any] = dict(
     data_dir="cifar10-mini",
     enlarge=True,

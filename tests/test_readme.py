@@ -47,6 +47,7 @@ def printed_by(code: str, folder: Path) -> list[str]:
     return done.stdout.splitlines()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", [path for path in TEXTS if "```python" in read(path)], ids=by_path)
 def test_examples_in_python_run(path: Path, tmp_path: Path) -> None:
     (example,) = re.findall(r"```python\n(.*?)```", read(path), re.DOTALL)

@@ -120,6 +120,7 @@ def test_going_on_with_a_finished_run(run: Run, capsys: pytest.CaptureFixture[st
     assert Run(run.folder.parent / new).checkpoint().step == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", [Path("runs"), "elsewhere"])
 def test_what_a_page_shows(run: Run, home: Path, tmp_path: Path, where: object) -> None:
     """Also typed in another folder, about a run that a page knows by its whole path."""

@@ -21,6 +21,8 @@ from ddpm.runs import example, runs
 from ddpm.runs.jobs import Job
 from ddpm.runs.runs import Run
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(main.__file__).parents[2]
 POSIX = pytest.mark.skipif(os.name == "nt", reason="Windows has other rights and names")
 SMALL = """

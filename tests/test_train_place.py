@@ -103,6 +103,7 @@ loop.TrainingLoop._end_finished = lambda self: os.kill(os.getpid(), signal.SIGKI
 """
 
 
+@pytest.mark.slow
 def test_a_training_that_was_killed_when_all_was_done(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with training(tmp_path, 6, before=KILLED) as (run, process):
         assert process.wait(PATIENCE) == -signal.SIGKILL
@@ -140,6 +141,7 @@ job._report_end = lambda writer, opened: os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
+@pytest.mark.slow
 def test_sampling_that_was_killed_when_all_was_done(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main.main(["example", "--runs_dir", str(tmp_path)]) == 0
     job = SampleJob(tmp_path / "samples")

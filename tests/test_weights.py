@@ -100,6 +100,7 @@ def test_what_is_no_file_of_weights_is_said(kind: str, tmp_path: Path) -> None:
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["module", "trainer", "old trainer", "nested", "beside", "script"])
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_the_command_that_saves_the_network_alone_works(kind: str, tmp_path: Path) -> None:
