@@ -209,6 +209,8 @@ def test_interpolate_vary_inpaint_and_invert(page: Page, run: Run, tmp_path: Pat
 
     task(page, "Inpaint")
     field(page, "picture_from").get_by_text("Earlier samples").click()
+    expect(page.get_by_alt_text("Image 1", exact=True)).to_be_visible()
+    wait_until_idle(page)  # the canvas has moved down, and shows another image
     canvas = page.locator("[class*=st-key-sample-canvas] canvas").first
     canvas.scroll_into_view_if_needed()
     box = canvas.bounding_box()

@@ -184,19 +184,19 @@ def places_taken_away(place: Path, rounds: int, how: str, prelude: str = "") -> 
                     shutil.rmtree(folder, ignore_errors=True)
             else:
                 remove(folder / random.choice(["run.lock", "run.lease"]))
-            second = with_a_second.said() if with_a_second else "busy"
-            if second == "working" and (folder / f"saved-{one.process.pid}").exists():
-                second = "busy"  # it came when the first had ended
-            if with_a_second:
-                with_a_second.end()
+            second = with_a_second.said() if with_a_second else ""
+            saved = f"saved-{one.process.pid}"
+            next_one = second == "working" and (folder / saved).exists()  # it came when the first had ended
             with contextlib.suppress(subprocess.TimeoutExpired):
                 one.process.wait(PATIENCE)
-            saved = f"saved-{one.process.pid}"
             where = {"move": moved, "unlock": folder}.get(how)
-            well = one.process.returncode == (2 if how == "delete" else 0) and second.startswith("busy")
+            well = one.process.returncode == (2 if how == "delete" else 0)
+            well &= next_one or second == "" or second.startswith("busy")
             well &= (where / saved).exists() if where else not folder.exists()
             well &= how == "unlock" or not folder.exists()
-            well &= where is None or Job(where).state() == "stopped"
+            well &= where is None or Job(where).state() == ("running" if next_one else "stopped")
+            if with_a_second:
+                with_a_second.end()
             if not well:
                 print(how, number, one.process.returncode, second, sorted(os.listdir(place)), file=sys.stderr)
                 lost += 1
