@@ -81,8 +81,9 @@ def work(name: str, folder: Path, seconds: int) -> None:
 
     place = Path(tempfile.mkdtemp())
     with atheris.instrument_imports(include=INSTRUMENTED):  # only what is imported in here gives points
-        from faults.readers import READERS, mended
         from PIL import Image
+
+        from faults.readers import READERS, mended
 
         Image.init()
         reader = READERS[name]
