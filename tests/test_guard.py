@@ -186,6 +186,7 @@ def test_twice_said_is_not_said(server: Address) -> None:
         assert line.recv(64).split()[1] == b"403"
 
 
+@pytest.mark.slow
 def test_the_agent_api_stays_off_and_errors_lead_nowhere(server: Address) -> None:
     own = {"Authorization": f"token {TOKEN}"}
     status, _, body = ask(server, "/_stcore/agent/interact", "POST", b"{}", Content_Type="application/json", **own)
@@ -296,6 +297,7 @@ def test_the_token_is_kept_for_its_user_alone(tmp_path: Path, monkeypatch: pytes
     assert len(access.read(False, {}, "127.0.0.1").token) == 43, "it is told, not kept"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("proxy", ["https://ml.example.org", "http://localhost:9000"])
 def test_behind_a_proxy_of_ones_own(tmp_path: Path, proxy: str) -> None:
     process, url = start_server(tmp_path, tmp_path / "log", tmp_path, DDPM_PROXY=proxy)
@@ -314,6 +316,7 @@ def test_behind_a_proxy_of_ones_own(tmp_path: Path, proxy: str) -> None:
         stop_server(process)
 
 
+@pytest.mark.slow
 def test_a_server_for_everyone_does_not_start(tmp_path: Path) -> None:
     words = ["--server.address", "0.0.0.0"]
     command = [
@@ -334,6 +337,7 @@ def test_a_server_for_everyone_does_not_start(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_without_a_token_anyone_on_this_computer_comes_in_but_no_web_page(tmp_path: Path) -> None:
     process, url = start_server(tmp_path, tmp_path / "log", tmp_path, options=["--", "--no-token"], DDPM_TOKEN="")
     try:
@@ -360,6 +364,7 @@ def test_what_is_printed_leads_in() -> None:
     assert len(start.announcement(here, 8502)) == len(start.announcement(here, 8501)) + 1, "8501 is taken"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="a stand-in for xdg-open")
 def test_the_browser_is_opened_without_the_token_in_its_arguments(tmp_path: Path) -> None:
     """Every user of a computer sees the arguments of every program."""
@@ -405,6 +410,7 @@ sys.addaudithook(look)
 """
 
 
+@pytest.mark.slow
 def test_no_connection_leaves_this_computer(tmp_path: Path) -> None:
     """Neither at the start, on any address, nor for any origin: Streamlit would ask a public service where it is."""
     (tmp_path / "hook").mkdir()
