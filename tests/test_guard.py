@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import requests_to
 from dashboard import ROOT, TOKEN, free_port, start_server, stop_server
+from faults import promise_entrance
 from raising import raises_error
 from requests_to import KNOCKS, PATHS, Address, Visitor, ask, cookie, origins, server_at, upgrade
 from waiting import PATIENCE, until
@@ -492,3 +493,10 @@ def test_all_works_where_there_is_no_network(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.endswith("well\n")
+
+
+@pytest.mark.slow
+def test_the_promises_about_the_entrance_in_short() -> None:
+    rows = list(promise_entrance.rows(seconds=6))
+    assert [row.examples for row in rows if row.lost] == []
+    assert all(row.tried for row in rows)
