@@ -15,11 +15,12 @@ from typing import Any
 import pytest
 import requests_to
 from dashboard import ROOT, TOKEN, free_port, start_server, stop_server
+from faults import promise_entrance
 from raising import raises_error
 from requests_to import KNOCKS, PATHS, Address, Visitor, ask, cookie, origins, server_at, upgrade
 from waiting import PATIENCE, until
 
-from pages.server import access, guard
+from pages.server import access, guard, start
 from pages.server.access import Access
 
 
@@ -353,6 +354,17 @@ def test_without_a_token_anyone_on_this_computer_comes_in_but_no_web_page(tmp_pa
 # --- the start
 
 
+def test_what_is_printed_leads_in() -> None:
+    """The names in it are among those that the guard knows."""
+    own = f"http://{socket.gethostname().lower()}:8501/?token={TOKEN}"
+    everywhere, here = Access(TOKEN, "0.0.0.0"), Access(TOKEN, "127.0.0.1")
+    assert socket.gethostname().lower() in everywhere.names
+    assert own in "".join(start.announcement(everywhere, 8501))
+    assert f"http://127.0.0.1:8501/?token={TOKEN}" in (text := "".join(start.announcement(here, 8501)))
+    assert own not in text
+    assert len(start.announcement(here, 8502)) == len(start.announcement(here, 8501)) + 1, "8501 is taken"
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="a stand-in for xdg-open")
 def test_the_browser_is_opened_without_the_token_in_its_arguments(tmp_path: Path) -> None:
@@ -481,3 +493,10 @@ def test_all_works_where_there_is_no_network(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.endswith("well\n")
+
+
+@pytest.mark.slow
+def test_the_promises_about_the_entrance_in_short() -> None:
+    rows = list(promise_entrance.rows(seconds=6))
+    assert [row.examples for row in rows if row.lost] == []
+    assert all(row.tried for row in rows)
