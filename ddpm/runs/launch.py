@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import psutil
 
@@ -210,7 +210,10 @@ def _spawn(job: Job, arguments: Sequence[str]) -> None:
         "creationflags": getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0) | getattr(subprocess, "CREATE_NO_WINDOW", 0)
     }
     try:
-        with job.content.make().append("log.txt") as log:
+        with contextlib.ExitStack() as stack:
+            log: IO[bytes] | int = subprocess.DEVNULL  # no work ends for want of a log
+            with contextlib.suppress(OSError):
+                log = stack.enter_context(job.content.make().append("log.txt"))
             process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "ddpm", *arguments],  # -P: no module is taken from the current folder
                 cwd=root,  # not wherever this process is, where a stranger's files may lie
