@@ -83,11 +83,10 @@ def resume(folder: Path, worker: Worker) -> None:
 
 def _with_copies(job: SampleJob, request: SampleConfig) -> SampleConfig:
     """Names the copies of input images and mask that the job's folder holds, wherever that folder is now."""
-    if job.given.is_dir():
-        found = sorted(job.given.glob("*.png"))
+    if found := job.given_images:
         picture = found[0] if len(found) == 1 else job.given
         request = dataclasses.replace(request, picture=str(picture.absolute()))
-    return dataclasses.replace(request, mask=str(job.mask.absolute())) if job.mask.exists() else request
+    return dataclasses.replace(request, mask=str(job.mask.absolute())) if job.has(job.mask) else request
 
 
 def sample_into(
@@ -172,7 +171,7 @@ def _report_end(writer: SampleWriter, opened: OpenedModel) -> None:
 
 
 def _check_empty(job: SampleJob) -> None:
-    if job.npz or job.grid.exists():
+    if job.npz or job.has(job.grid):
         raise UserError(f"{job.folder} already holds samples: choose another --out.", code="already-exists")
     if job.images:
         raise UserError(
