@@ -113,13 +113,8 @@ def _downloads(job: EvaluationJob) -> None:
     stem = f"{job.folder.parent.parent.name}-{job.name}"
     files: list[job_progress.Download] = [
         *(
-            (
-                f"{path.name.split('_')[0]} (npz)",
-                path.name,
-                NPZ,
-                functools.partial(job.read, path, run_folder.MOST_ARRAYS),
-            )
-            for path in map(job.terms_path, job.TERMS)
+            (f"{name} (npz)", path.name, NPZ, functools.partial(job.read, path, run_folder.MOST_ARRAYS))
+            for name, path in ((name, job.terms_path(name)) for name in job.TERMS)
             if job.has(path)
         ),
         ("Terms (CSV)", f"{stem}.csv", "text/csv", lambda: downloads.terms_csv(job)),
