@@ -2,6 +2,7 @@
 # make check  checks format and types, and runs the fast tests: three minutes on two cores
 # make test   checks format and types, and runs all tests, the browser's too: a quarter of an hour on two cores
 # make faults prints what holds under injected faults: promise, tried, lost; SECONDS=60 for a short look
+# make fuzz   tries mutated files on each reader, guided by coverage; SECONDS is for each, READERS="png npz" for some
 # They set up .venv first; what is needed is Python 3.11 or newer.  A second call starts at once.
 
 VENV := .venv
@@ -9,7 +10,7 @@ BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 PY := $(BIN)/python
 WORKERS := 2
 
-.PHONY: app check faults lint test test-lowest fmt example bench clean
+.PHONY: app check faults fuzz lint test test-lowest fmt example bench clean
 
 app: $(VENV)/.app
 	@$(PY) -m streamlit run app.py --server.address 127.0.0.1
@@ -30,6 +31,12 @@ SECONDS := 600
 
 faults: $(VENV)/.test
 	PYTHONPATH=.:tests $(PY) -m faults $(PARTS) --seconds $(SECONDS)
+
+# Atheris is no requirement, so it lies in a folder of its own.
+READERS :=
+
+fuzz: $(VENV)/.fuzz
+	PYTHONPATH=$(VENV)/fuzz $(PY) tests/faults/guided.py $(READERS) --seconds $(SECONDS)
 
 lint: $(VENV)/.test
 	$(PY) -m ruff format --check .
@@ -70,6 +77,10 @@ $(VENV)/.app: requirements.txt pyproject.toml | $(VENV)/.python
 $(VENV)/.test: requirements-dev.txt $(VENV)/.app
 	@echo "Installing what the tests need (once) ..."
 	@$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+$(VENV)/.fuzz: $(VENV)/.test
+	@$(PY) -m pip install --quiet --disable-pip-version-check --target $(VENV)/fuzz --upgrade 'atheris>=3,<4'
 	@touch $@
 
 $(VENV)/.lowest: requirements.txt requirements-dev.txt | $(VENV)/.python

@@ -94,6 +94,7 @@ def sentences(node: ast.expr) -> Iterator[str]:
         yield from sentences(node.orelse)
 
 
+@pytest.mark.slow
 def test_sentences_say_what_is_wrong_what_was_found_and_what_to_do() -> None:
     """One sentence, with a colon before the remedy; one that is passed on may stand at its beginning or end."""
     checked, wrong = 0, []

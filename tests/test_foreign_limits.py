@@ -203,6 +203,7 @@ HOSTILE: dict[str, tuple[str, Callable[[], bytes], str]] = {  # reader, file, co
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_hostile_files_are_refused_within_little_memory(kind: str, children: Callable[[str], Child]) -> None:
     reader, make, code = HOSTILE[kind]

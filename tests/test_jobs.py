@@ -111,6 +111,7 @@ def test_state_stopping_while_a_stop_is_not_heard_yet(job: Job) -> None:
     assert job.state() == "stopped"
 
 
+@pytest.mark.slow
 def test_two_starts_at_once(job: Job, start: Start) -> None:
     processes = [start(job.folder) for _ in range(3)]
     lines = sorted(said(process) for process in processes)
@@ -164,6 +165,7 @@ def test_signals_ask_to_stop(job: Job, start: Start, name: str) -> None:
     assert job.state() == "stopped"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="signals are others there")
 def test_nohup_is_respected(job: Job, start: Start) -> None:
     process = start(job.folder, code="import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n" + WORK)
@@ -402,6 +404,7 @@ def test_folders_that_cannot_be_written(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.slow
 def test_guard_keeps_others_out(tmp_path: Path, start: Start) -> None:
     hold = (
         "import sys, time; from pathlib import Path; from ddpm.runs.jobs import guard\nwith guard(Path(sys.argv[1])):\n"

@@ -82,6 +82,7 @@ def test_a_holder_that_was_killed(folder: Path) -> None:
     take(folder, patience=PATIENCE).close()  # nobody waits for a process of this machine that is gone
 
 
+@pytest.mark.slow
 def test_a_holder_on_another_machine(folder: Path) -> None:
     """It is judged by whether it renews, whatever the clocks say."""
     take(folder)
@@ -132,6 +133,7 @@ def test_a_reader_times_another_machine_by_its_own_clock(folder: Path) -> None:
     assert not last
 
 
+@pytest.mark.slow
 def test_many_take_the_place_of_one_that_ended(folder: Path) -> None:
     for _ in range(20):
         take(folder)
@@ -143,6 +145,7 @@ def test_many_take_the_place_of_one_that_ended(folder: Path) -> None:
         winner.close()
 
 
+@pytest.mark.slow
 def test_one_who_comes_late_finds_a_higher_number(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It has judged number 1, and waits before it creates number 2; meanwhile 2 and 3 came and went."""
     take(folder)
@@ -187,6 +190,7 @@ def test_a_folder_that_was_moved(folder: Path) -> None:
     assert not folder.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "content", [b"", b"{", b"[]", b"[" * 100_000, b'{"host": 1}', b"\xff" * 2000, json.dumps({"pid": 10**400}).encode()]
 )

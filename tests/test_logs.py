@@ -42,6 +42,7 @@ def scalars(folder: Path, name: str) -> list[tuple[int, float]]:
     return [(event.step, event.value) for event in events.Scalars(name)]
 
 
+@pytest.mark.slow
 def test_a_training_leaves_all_of_them_and_a_resume_goes_on(runs_dir: Path, tiny: Config) -> None:
     config = codec.replace(tiny, dict(log_format="csv, json,tensorboard", total_steps=6, save_interval=2))
     run = runs.create_run(runs_dir, "logged", config)

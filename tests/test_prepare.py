@@ -2,7 +2,7 @@
 
 import io
 import stat
-import sys
+import struct
 import zipfile
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -19,7 +19,7 @@ from ddpm.cli import main
 from ddpm.config.model import ModelConfig
 from ddpm.config.tasks import LsunConfig
 from ddpm.config.training import DataConfig
-from ddpm.data import archives, datasets, imagenet64, lsun, sources
+from ddpm.data import archives, datasets, imagenet64, lmdb_files, lsun, sources
 from ddpm.data.archives import PendingImage
 from ddpm.storage import files, image_files
 
@@ -39,7 +39,7 @@ VALUES = {b"%040x" % k: webp(size) for k, size in enumerate(SIZES)}  # LSUN's ke
 
 
 def make_database(folder: Path, values: dict[bytes, bytes]) -> Path:
-    with lmdb.open(str(folder), map_size=2**24) as database, database.begin(write=True) as transaction:
+    with lmdb.open(str(folder), map_size=2**25) as database, database.begin(write=True) as transaction:
         for key, value in values.items():
             transaction.put(key, value)
     return folder
@@ -182,7 +182,7 @@ def test_a_database_that_is_none(database: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.95])
 def test_a_database_cut_short(database: Path, tmp_path: Path, share: float) -> None:
-    """Without a look at its length, reading it would end the process."""
+    """Its metadata say how long it is."""
     file = database / "data.mdb"
     whole = file.read_bytes()
     file.write_bytes(whole[: int(share * len(whole))])
@@ -190,10 +190,81 @@ def test_a_database_cut_short(database: Path, tmp_path: Path, share: float) -> N
         lsun.write(database, tmp_path / "out", SMALL)
 
 
-def test_without_the_package(database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "lmdb", None)
-    with raises_error("missing-package", "ddpm-workbench[lsun]"):
-        lsun.write(database, tmp_path / "out", SMALL)
+@pytest.mark.parametrize("size", [10, 1000, 3000, 20_000])
+@pytest.mark.parametrize("count", [1, 2, 30, 1500])
+def test_databases_are_read_as_the_library_reads_them(tmp_path: Path, count: int, size: int) -> None:
+    """In leaves, below branches of several depths, and in pages of their own, some of them used before."""
+    count = min(count, 2**22 // size)
+    values = {f"{k:05d}".encode() * (1 + k % 5): bytes([k % 256]) * (size + k % 7) for k in range(count)}
+    folder = make_database(tmp_path / "db", values)
+    with lmdb.open(str(folder), map_size=2**25) as database, database.begin(write=True) as transaction:
+        for key in sorted(values)[::3]:
+            transaction.delete(key)
+    with lmdb.open(str(folder), map_size=2**25) as database, database.begin(write=True) as transaction:
+        transaction.put(b"last", b"")
+    with lmdb.open(str(folder), readonly=True, lock=False) as database, database.begin() as transaction:
+        expected = list(transaction.cursor())
+    with lmdb_files.opened(folder / "data.mdb", "another") as found:
+        assert [(value.key, found.read(value)) for value in found.values()] == expected
+        assert found.entries == len(expected)
+
+
+def database_of(*pages: bytes, root: int = 2, depth: int = 1, entries: int = 1) -> bytes:
+    """A database of these pages behind its metadata."""
+
+    def meta(transaction: int) -> bytes:
+        trees = lmdb_files.TREE.pack(512, 0, 0, 0, 0, 0, 0, lmdb_files.NONE)
+        trees += lmdb_files.TREE.pack(0, 0, depth, 0, 0, 0, entries, root)
+        head = lmdb_files.PAGE.pack(0, 0, lmdb_files.META_PAGE, 0, 0)
+        known = lmdb_files.META.pack(lmdb_files.MAGIC, lmdb_files.VERSION, bytes(16))
+        return (head + known + trees + lmdb_files.LAST.pack(1 + len(pages), transaction)).ljust(512, b"\0")
+
+    return meta(0) + meta(1) + b"".join(pages)
+
+
+def page(number: int, flags: int, *nodes: bytes) -> bytes:
+    """A page of a tree, of 512 bytes."""
+    at, places = 512, []
+    for node in nodes:
+        at -= len(node)
+        places.append(at)
+    head = lmdb_files.PAGE.pack(number, 0, flags, 16 + 2 * len(nodes), at)
+    return (head + struct.pack(f"<{len(nodes)}H", *places)).ljust(at, b"\0") + b"".join(reversed(nodes))
+
+
+def node(low: int, high: int, middle: int, key: bytes = b"", value: bytes = b"") -> bytes:
+    return lmdb_files.NODE.pack(low, high, middle, len(key)) + key + value
+
+
+HOSTILE_DATABASES = {
+    "a page that is its own child": database_of(page(2, 1, node(2, 0, 0)), depth=30),
+    "branches that multiply": database_of(
+        *(page(k, 1, *[node(k + 1, 0, 0)] * 40) for k in range(2, 12)), page(12, 2), depth=20
+    ),
+    "a leaf twice": database_of(page(2, 1, *[node(3, 0, 0)] * 2), page(3, 2, node(1, 0, 0, b"a", b"x")), depth=2),
+    "a page that is not there": database_of(page(2, 1, node(0, 0, 99))),
+    "a page of metadata as a leaf": database_of(page(2, 1, node(1, 0, 0)), depth=2),
+    "a value beyond its page": database_of(page(2, 2, node(5000, 0, 0, b"a", b"x"))),
+    "a value of 4 GB": database_of(page(2, 2, node(0xFFFF, 0xFFFF, 1, b"a", struct.pack("<Q", 2)))),
+    "a value far outside": database_of(page(2, 2, node(1, 0, 1, b"a", struct.pack("<Q", 2**60)))),
+    "another number of entries": database_of(page(2, 2, node(1, 0, 0, b"a", b"x")), entries=2),
+    "10^18 entries": database_of(page(2, 2, node(1, 0, 0, b"a", b"x")), entries=10**18),
+    "a leaf of duplicates": database_of(page(2, 2, node(1, 0, 4, b"a", b"x"))),
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE_DATABASES)
+def test_hostile_databases(kind: str, tmp_path: Path) -> None:
+    """The library, which maps them, ends the process at some of them."""
+    (tmp_path / "data.mdb").write_bytes(HOSTILE_DATABASES[kind])
+    with raises_error("damaged-archive"):
+        lsun.write(tmp_path, tmp_path / "out", SMALL)
+
+
+def test_the_smallest_database(tmp_path: Path) -> None:
+    (tmp_path / "data.mdb").write_bytes(database_of(page(2, 2, node(1, 0, 0, b"a", b"x"))))
+    with lmdb_files.opened(tmp_path / "data.mdb", "another") as found:
+        assert [(value.key, found.read(value)) for value in found.values()] == [(b"a", b"x")]
 
 
 @pytest.mark.parametrize("prefix", ["", "a_b", "../a", "a/b", ".hidden"])

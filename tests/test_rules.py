@@ -36,7 +36,7 @@ SOURCES = [*MODULES, *PAGES]
 MOST_LINES = 400
 
 DISTRIBUTIONS = {"PIL": "Pillow"}
-OPTIONAL = {"pyarrow", "lmdb", "tensorboard", "imageio_ffmpeg", "plotly"}  # used where it is there
+OPTIONAL = {"pyarrow", "tensorboard", "imageio_ffmpeg", "plotly"}  # used where it is there
 
 
 def by_path(path: Path) -> str:

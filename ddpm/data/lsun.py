@@ -3,7 +3,7 @@
 The values of the database are WebP files; the keys carry no information.
 """
 
-import contextlib
+import itertools
 import re
 import shutil
 import zipfile
@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 
 from ddpm.config.tasks import LsunConfig
-from ddpm.data import archives
+from ddpm.data import archives, lmdb_files
 from ddpm.data.archives import CHUNK, PendingImage, Progress
+from ddpm.data.lmdb_files import Database, Value
 from ddpm.errors import UserError
-from ddpm.storage import files, image_files, images
+from ddpm.storage import files, image_files, image_limits, images
 
 DATA = "data.mdb"  # the data file of an lmdb database
 WANTED = "an official LSUN archive such as bedroom_train_lmdb.zip, or the folder that it unpacks to"
@@ -33,8 +34,8 @@ def write(
     archive: the folder of a database, or its zip file, which is unpacked into `folder` for the time being.
     unpacking, progress: called with bytes unpacked and images written.
 
-    Raises UserError if the package lmdb is missing, if the archive is missing, damaged, truncated or something else,
-    or if `folder` holds other files; DiskFull.
+    Raises UserError if the archive is missing, damaged, truncated or something else, or if `folder` holds other files;
+    DiskFull.
     """
     if not re.fullmatch(r"[^/\\_.][^/\\_]*", config.prefix):
         raise UserError(
@@ -42,7 +43,6 @@ def write(
             " the class.",
             code="bad-value",
         )
-    _module()
     archives.check_free(folder)
     database = _unpack(archive, folder, unpacking) if archive.is_file() and archive.name != DATA else archive
     try:
@@ -55,37 +55,28 @@ def write(
     shutil.rmtree(folder / UNPACKED, ignore_errors=True)
 
 
-def _write(archive: Path, database: Path, folder: Path, config: LsunConfig, progress: Progress | None) -> None:
-    with _opened(database) as transaction:
-        count = transaction.stat()["entries"]
-        cursor = transaction.cursor()
-        if not cursor.first():
+def _write(archive: Path, folder: Path, target: Path, config: LsunConfig, progress: Progress | None) -> None:
+    data = folder / DATA
+    if not data.is_file():
+        raise UserError(f"There is no lmdb database in {folder} (no {DATA}): name {WANTED}.", code="wrong-archive")
+    with lmdb_files.opened(data, WANTED) as database:
+        values = database.values()
+        first = next(values, None)
+        if first is None:
             raise UserError(f"The database in {archive} is empty: use {WANTED}.", code="wrong-archive")
-        first = bytes(cursor.key()).decode("latin1")
         origin = {
             "data": "lsun",
-            "first": first,
-            "count": count,
+            "first": first.key.decode("latin1"),
+            "count": database.entries,
             "image_size": config.image_size,
             "prefix": config.prefix,
         }
-        archives.write_images(folder, _images(cursor, config), count, origin, progress)
-
-
-def _module() -> Any:
-    try:
-        import lmdb
-    except ImportError:
-        raise UserError(
-            "LSUN is an lmdb database, and the package that reads it is not installed: run pip install lmdb, or install"
-            " 'ddpm-workbench[lsun]'.",
-            code="missing-package",
-        ) from None
-    return lmdb
+        pending = _pending(database, itertools.chain([first], values), config)
+        archives.write_images(target, pending, database.entries, origin, progress)
 
 
 def _unpack(archive: Path, folder: Path, progress: Progress | None) -> Path:
-    """Unpacks the database, as lmdb must map it into memory; an earlier complete copy is used again."""
+    """Unpacks the database, in which is read to and fro; an earlier complete copy is used again."""
     with archives.opened_zip(archive, WANTED) as zipped:
         found = [entry for entry in zipped.infolist() if archives.base_name(entry.filename) == DATA]
         if len(found) != 1:
@@ -111,35 +102,13 @@ def _copy(zipped: zipfile.ZipFile, entry: zipfile.ZipInfo, file: Any, progress: 
                 progress(done, entry.file_size)
 
 
-@contextlib.contextmanager
-def _opened(folder: Path) -> Iterator[Any]:
-    """Opens a transaction on the database in `folder`.  Raises UserError if there is none, or it is damaged."""
-    lmdb, data = _module(), folder / DATA
-    if not data.is_file():
-        raise UserError(f"There is no lmdb database in {folder} (no {DATA}): name {WANTED}.", code="wrong-archive")
-    try:
-        with lmdb.open(str(folder), readonly=True, lock=False, create=False) as database:
-            # Reading past the end of a truncated file would crash this process.
-            size = (database.info()["last_pgno"] + 1) * database.stat()["psize"]
-            if data.stat().st_size < size:
-                raise UserError(
-                    f"{data} is truncated ({data.stat().st_size / 1e6:.3g} of {size / 1e6:.3g} MB): download it again.",
-                    code="damaged-archive",
-                )
-            with database.begin(buffers=True) as transaction:
-                yield transaction
-    except lmdb.Error as error:
-        raise UserError(
-            f"{data} is damaged, or not an lmdb database ({error}): download it again, {WANTED}.",
-            code="damaged-archive",
-        ) from error
-
-
-def _images(cursor: Any, config: LsunConfig) -> Iterator[PendingImage]:
+def _pending(database: Database, values: Iterator[Value], config: LsunConfig) -> Iterator[PendingImage]:
     """Yields all images in the order of their keys; their bytes stay in the database until they are decoded."""
-    for k, value in enumerate(cursor.iternext(keys=False)):
-        yield PendingImage(f"{config.prefix}_{k:07d}", partial(_decode, value, k, config.image_size))
+    for k, value in enumerate(values):
+        yield PendingImage(f"{config.prefix}_{k:07d}", partial(_decode, database, value, k, config.image_size))
 
 
-def _decode(value: memoryview, k: int, size: int) -> np.ndarray:
-    return images.boxed(image_files.decode(bytes(value), f"image {k} of the database"), size)
+def _decode(database: Database, value: Value, k: int, size: int) -> np.ndarray:
+    name = f"image {k} of the database"
+    image_limits.check_bytes(value.size, name)
+    return images.boxed(image_files.decode(database.read(value), name), size)

@@ -24,7 +24,7 @@ from ddpm.runs import runs
 from ddpm.runs.jobs import ACTIVE, Job, Status, guard
 from ddpm.runs.results import KINDS, EvaluationJob, SampleJob, SolverBenchmarkJob, TrajectoryJob
 from ddpm.runs.runs import Run
-from ddpm.storage import files, paths, processes
+from ddpm.storage import ballast, files, paths, processes
 
 # Niceness of jobs, added so that other programs, above all the server of the dashboard, respond at once.  It costs
 # nothing while the processor is otherwise idle.  Windows has priority classes instead: below normal.
@@ -193,6 +193,7 @@ def _announce(job: Job, total_steps: int, again: bool = False) -> None:
         status = dataclasses.replace(
             status, step=before.step, saved=before.saved, metrics=before.metrics, total_steps=total
         )
+    ballast.load(job.folder)
     files.write_json(job.folder / "status.json", dataclasses.asdict(status))
     job.clear_requests()
 

@@ -248,10 +248,15 @@ KINDS = {
     "samples": Kind("Samples", "Sample images.", "sample", SampleConfig, "sample", SampleJob),
     "evaluations": Kind("Evaluations", "Measure bits per dimension.", "nll", EvalConfig, "evaluation", EvaluationJob),
     "frontiers": Kind(
-        "Frontier", "Compare samplers.", "bench samplers", SolverBenchmarkConfig, "frontier", SolverBenchmarkJob
+        "Sampler comparisons",
+        "Compare samplers.",
+        "bench samplers",
+        SolverBenchmarkConfig,
+        "frontier",
+        SolverBenchmarkJob,
     ),
     "microscopes": Kind(
-        "Microscope", "Keep every denoising step of one image.", "microscope", SampleConfig, "sample", TrajectoryJob
+        "Trajectories", "Keep every denoising step of one image.", "microscope", SampleConfig, "sample", TrajectoryJob
     ),
 }
 """Kinds of results by the name of their folder in a run folder.

@@ -21,7 +21,7 @@ from ddpm.runs import manifests, run_folder, run_names
 from ddpm.runs.jobs import ACTIVE, Job, guard, not_writable
 from ddpm.runs.manifests import Checkpoint, Manifests
 from ddpm.runs.results import KINDS, EvaluationJob, SampleJob, SolverBenchmarkJob, TrajectoryJob
-from ddpm.storage import files
+from ddpm.storage import ballast, files
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -238,6 +238,7 @@ def create_run(runs_dir: Path, name: str, config: Config) -> Run:
         building = files.temporary_path(folder)
         try:
             files.write_json(building / "config.json", codec.to_json(config))
+            ballast.load(building)
             files.rename(building, folder)
         finally:
             shutil.rmtree(building, ignore_errors=True)
@@ -259,6 +260,7 @@ def create_run_in(folder: Path, config: Config) -> Run:
         )
     try:
         files.write_json(folder / "config.json", codec.to_json(config))
+        ballast.load(folder)
     except OSError as error:
         raise UserError(
             f"Cannot write in {folder} ({error.strerror}): give another folder in OPENAI_LOGDIR.", code="not-writable"

@@ -82,7 +82,8 @@ class Worker:
                 lease = self._leased(patience=leases.EXPIRY if self._standing else WATCH)
                 self._heart = Heartbeat(self.job.folder, lock, lease)
             except OSError as error:
-                raise not_writable(self.job.folder, error) from error
+                opened.close()
+                raise self._refused(error) from error
             opened.callback(self._heart.close)
             if hasattr(os, "register_at_fork"):
                 os.register_at_fork(after_in_child=lock.close)  # a fork would keep the lock after this process ends
@@ -120,6 +121,18 @@ class Worker:
             raise self._busy()
         return lease
 
+    def _refused(self, error: OSError) -> UserError:
+        """The error where the disk lets nobody begin, which the status says too, as far as there is room for it."""
+        refused = not_writable(self.job.folder, error)
+        if not self.job.alive():
+            before = self.job.status() or self._status
+            failed = dataclasses.replace(
+                before, state="failed", message=str(refused), updated_at=time.time(), monotonic=time.monotonic()
+            )
+            with contextlib.suppress(UserError, OSError):
+                ballast.write_last_json(self.job.folder / "status.json", dataclasses.asdict(failed))
+        return refused
+
     def _busy(self) -> UserError:
         return UserError(f"Another process works in {self.job.name} already: stop it first, or wait.", code="busy")
 
@@ -145,8 +158,8 @@ class Worker:
             queued_at=before.queued_at if before.state == "queued" and before.queued_at else time.time(),
             beat=before.beat,
         )
-        self.beat(now=True)
         ballast.load(self.job.folder)
+        self.beat(now=True)
         with contextlib.suppress(ValueError):  # not in the main thread, which alone handles signals
             for number in SIGNALS:
                 if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup

@@ -214,10 +214,15 @@ def take(folder: Path, patience: float = EXPIRY) -> Lease | None:
         except FileExistsError:  # another process was faster
             continue
         lease = Lease(folder, number + 1)
-        if lease.renew() != "held":  # this number had been used already, and a higher one since
-            lease.close()
-            with contextlib.suppress(FileNotFoundError):
-                (folder / _name(number + 1)).unlink()
+        held: Held = "removed"
+        try:
+            held = lease.renew()
+        finally:
+            if held != "held":  # the disk refused, or this number had been used already, and a higher one since
+                lease.close()
+                with contextlib.suppress(FileNotFoundError):
+                    (folder / _name(number + 1)).unlink()
+        if held != "held":
             continue
         for lower in set(map(_number, os.listdir(folder))) - {0}:
             if lower <= number:

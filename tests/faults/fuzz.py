@@ -1,11 +1,8 @@
-"""Fuzzes what reads files of strangers: `python tests/faults/fuzz.py READER --seconds 3600`, or `all`.
+"""Files of strangers, mutated, and read in a process whose memory and time are measured.
 
-Guided by coverage, with atheris, which is not among the requirements: make an environment of its own for it, as in
-`python -m venv fuzz && fuzz/bin/pip install atheris`, install this program there, and run this with its Python.
-Whatever is neither a result nor a UserError, takes more than SECONDS or MEGABYTES is written to --found, and counted.
+`test_fuzz.py` and `promise_foreign.py` try files that are mutated at random; `guided.py` is guided by coverage.
 """
 
-import argparse
 import contextlib
 import json
 import os
@@ -15,7 +12,6 @@ import sys
 import tempfile
 import time
 import traceback
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -160,7 +156,7 @@ class Child:
         self.process = self._start()
 
     def _start(self) -> "subprocess.Popen[str]":
-        command = [sys.executable, __file__, self.name, "--serve"]
+        command = [sys.executable, __file__, self.name]
         return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def read(self, content: bytes) -> Outcome:
@@ -181,119 +177,9 @@ class Child:
         self.process.communicate()
 
 
-# --- guided by coverage
-
-
-def fuzz(name: str, seconds: float, found: Path) -> None:
-    """Fuzzes one reader; prints what was tried, and what was found."""
-    start, runs, failures = time.monotonic(), 0, Counter[str]()
-    with tempfile.TemporaryDirectory() as folder:
-        corpus = Path(folder) / "corpus"
-        corpus.mkdir()
-        found.mkdir(parents=True, exist_ok=True)
-        while (left := seconds - (time.monotonic() - start)) > 1:
-            log = Path(folder) / "log"
-            command = [
-                sys.executable,
-                __file__,
-                name,
-                "--worker",
-                str(corpus),
-                "--seconds",
-                str(int(left)),
-                "--found",
-                str(found),
-            ]
-            with open(log, "wb") as output:
-                code = subprocess.run(command, stdout=output, stderr=output).returncode
-            lines = log.read_text(errors="replace").splitlines()
-            numbers = [
-                int(line[1:].split()[0]) for line in lines if line.startswith("#") and line[1:].split()[0].isdigit()
-            ]
-            runs += max(numbers, default=0)
-            failures.update(line.removeprefix("FOUND ") for line in lines if line.startswith("FOUND "))
-            if code and not any(line.startswith("FOUND ") for line in lines):
-                failures[f"ended with {code}"] += 1
-                found.mkdir(parents=True, exist_ok=True)
-                (found / f"{name}-{time.time_ns()}.log").write_text("\n".join(lines[-60:]))
-        kept = len(list(corpus.iterdir()))
-    print(f"{name}: {runs:,} files in {time.monotonic() - start:.0f} s, {kept:,} kept, {sum(failures.values())} found")
-    for failure, count in failures.most_common():
-        print(f"    {count} x {failure}")
-
-
-def worker(name: str, corpus: Path, seconds: int, found: Path) -> None:
-    """Fuzzes one reader in this process until something is found."""
-    import atheris
-
-    with atheris.instrument_imports(
-        include=["ddpm", "PIL", "pickletools", "zipfile", "tarfile", "json", "csv", "numpy.lib"]
-    ):
-        import ddpm.data.sources
-        import ddpm.storage.images  # noqa: F401
-        from faults.readers import READERS, mended
-    folder = Path(tempfile.mkdtemp(dir=corpus.parent))
-    measured = Measured(name, folder)
-    reader = READERS[name]
-    seeds = reader.seeds()
-    for number, seed in enumerate(seeds):
-        (corpus / f"seed{number}").write_bytes(seed)
-        measured.read(seed)
-
-    def one(content: bytes) -> None:
-        outcome = measured.read(content)
-        if not outcome.is_good:
-            found.mkdir(parents=True, exist_ok=True)
-            stem = found / f"{name}-{time.time_ns()}"
-            stem.with_suffix(".bin").write_bytes(content)
-            stem.with_suffix(".txt").write_text(f"{outcome.seconds:.2f} s, {outcome.megabytes:.0f} MB\n{outcome.error}")
-            last = (
-                outcome.error.strip().splitlines()[-1][:200]
-                if outcome.error
-                else f"{outcome.seconds:.1f} s, {outcome.megabytes:.0f} MB"
-            )
-            print(f"FOUND {last}", flush=True)
-            os._exit(1)
-
-    def mutate(content: bytes, most: int, seed: int) -> bytes:
-        pick = random.Random(seed)
-        changed = (
-            atheris.Mutate(content, most)
-            if pick.random() < 0.5
-            else apply(content, random_edits(pick), pick.choice(seeds))
-        )
-        return (mended(changed, reader.inside) if pick.random() < 0.8 else changed)[:most]
-
-    longest = max(2 * max(map(len, seeds)), 4096)
-    flags = [
-        f"-max_total_time={seconds}",
-        f"-max_len={longest}",
-        "-rss_limit_mb=4000",
-        "-timeout=60",
-        f"-artifact_prefix={found}/",
-    ]
-    atheris.Setup([sys.argv[0], *flags, str(corpus)], one, custom_mutator=mutate)
-    atheris.Fuzz()
-
-
 def main() -> None:
-    """The command line."""
-    from faults.readers import READERS
-
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("reader", choices=["all", *READERS])
-    parser.add_argument("--seconds", type=int, default=60)
-    parser.add_argument("--found", type=Path, default=Path("fuzz-found"))
-    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
-    chosen = parser.parse_args()
-    if chosen.serve:
-        serve(chosen.reader)
-    elif chosen.worker:
-        worker(chosen.reader, chosen.worker, chosen.seconds, chosen.found)
-    else:
-        for name in READERS if chosen.reader == "all" else [chosen.reader]:
-            fuzz(name, chosen.seconds, chosen.found.absolute())
+    """Serves the reader that the command line names."""
+    serve(sys.argv[1])
 
 
 if __name__ == "__main__":

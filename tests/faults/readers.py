@@ -23,8 +23,9 @@ from PIL import Image
 
 from ddpm.config import codec
 from ddpm.config.model import ModelConfig
+from ddpm.config.tasks import LsunConfig
 from ddpm.config.training import Config
-from ddpm.data import cifar10
+from ddpm.data import cifar10, lsun
 from ddpm.data.sources import open_source
 from ddpm.errors import UserError
 from ddpm.planning import metadata
@@ -157,6 +158,27 @@ def read_cifar10_pickle(path: Path) -> None:
     for read in (lambda: cifar10._batch(path, "test_batch", part, 10), lambda: cifar10._class_names(path, part)):
         with contextlib.suppress(UserError):
             read()
+
+
+def lsun_databases() -> list[bytes]:
+    """Images in a leaf; one in pages of its own; leaves below a branch."""
+    import lmdb
+
+    [small, large] = (image("WEBP", {"lossless": True})()[0], image("BMP")()[0] + bytes(4096))
+    found = []
+    for values in ([small], [small, large], [small[:200]] * 40):
+        with tempfile.TemporaryDirectory() as folder:
+            with lmdb.open(folder, map_size=2**20) as database, database.begin(write=True) as transaction:
+                for number, value in enumerate(values):
+                    transaction.put(b"%03d" % number, value)
+            found.append((Path(folder) / "data.mdb").read_bytes())
+    return found
+
+
+def read_lsun(path: Path) -> None:
+    """Writes the images of a database to a folder."""
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        lsun.write(path, Path(folder), LsunConfig(image_size=8))
 
 
 def weights(**how: Any) -> Callable[[], list[bytes]]:
@@ -305,6 +327,7 @@ READERS = {
     "npy": Reader(npy_files, arrays.read_npy, "a.npy"),
     "cifar10": Reader(cifar10_archives, read_cifar10, "cifar-10-python.tar.gz", "tar"),
     "cifar10-pickle": Reader(cifar10_pickles, read_cifar10_pickle, "test_batch"),
+    "lsun": Reader(lsun_databases, read_lsun, lsun.DATA),
     "weights": Reader(weights(), read_weights, "model000003.pt", "zip"),
     "weights-old": Reader(weights(_use_new_zipfile_serialization=False), read_weights, "model000003.pt"),
     "settings-text": Reader(settings_texts, read_settings_text, "a.png", "png"),

@@ -52,4 +52,8 @@ def log_tail(view: RunView) -> None:
     """End of log.txt."""
     st.caption("Log")
     with st.container(height=230, autoscroll=True, key="log_tail"):
-        st.code(view.log_tail() or "Nothing yet.", language=None, wrap_lines=True)
+        st.code(
+            view.log_tail() or ("Nothing yet." if view.run.alive() else "This run has no log."),
+            language=None,
+            wrap_lines=True,
+        )
