@@ -11,6 +11,7 @@ Training runs and their results, such as samples and evaluations, are job folder
 
 import contextlib
 import dataclasses
+import io
 import logging
 import os
 import platform
@@ -111,6 +112,28 @@ class Job:
         """The folder, as the one through which its files are opened."""
         top = self.folder.parents[self._depth - 1] if self._depth else self.folder
         return run_folder.folder_at(top, *self.folder.parts[len(top.parts) :])
+
+    def open_file(self, path: Path, most: int = run_folder.MOST_IMAGE) -> io.BufferedReader:
+        """Opens a file in the folder for reading.  Raises UserError unless it is a regular one of at most `most` bytes.
+
+        Raises FileNotFoundError if there is none, and OSError.
+        """
+        return self._around(path).open_file(path.name, most)
+
+    def read(self, path: Path, most: int = run_folder.MOST_IMAGE) -> bytes:
+        """The content of a file in the folder, which `open_file` opens."""
+        return self._around(path).read(path.name, most)
+
+    def has(self, path: Path) -> bool:
+        """True if there is such a file in the folder.  Raises UserError if it is a link, or anything but a file."""
+        return self._around(path).exists(path.name)
+
+    def changed_at(self, path: Path) -> int:
+        """Time of the last change of a file in the folder, in nanoseconds.  Raises as `open_file` does."""
+        return self._around(path).stat(path.name).st_mtime_ns
+
+    def _around(self, path: Path) -> Folder:
+        return self.content.inside(*path.relative_to(self.folder).parts[:-1])
 
     @property
     def name(self) -> str:

@@ -276,7 +276,7 @@ def read_json(path: Path, most: int = MOST_JSON) -> Any | None:
 
     def read() -> bytes:
         with untrusted.open_regular(path, most) as file, with_filename(path):
-            return file.read(most)
+            return untrusted.read_all(file)
 
     return _parsed(read, path)
 

@@ -76,7 +76,7 @@ class Folder:
     def read(self, name: str, most: int) -> bytes:
         """The content of a file of at most `most` bytes; see `open_file`."""
         with self.open_file(name, most) as file, with_filename(self.path / name):
-            return file.read(most)
+            return read_all(file)
 
     def append(self, name: str) -> BinaryIO:
         """Opens a regular file for reading and appending, unbuffered, and creates it if there is none.
@@ -229,6 +229,11 @@ def open_regular(path: Path, most: int = MOST_BYTES) -> io.BufferedReader:
     Never waits, as opening a named pipe does.  Raises UserError for anything else, FileNotFoundError, OSError.
     """
     return _opened(path, path, os.O_RDONLY, "rb", most, follow=True)
+
+
+def read_all(file: BinaryIO) -> bytes:
+    """The content of an open file, of the length that it has now."""
+    return file.read(os.fstat(file.fileno()).st_size)  # read() asks for more memory, and more calls
 
 
 def open_own(path: Path, append: bool = False, buffering: int = -1) -> BinaryIO:

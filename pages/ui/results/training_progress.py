@@ -43,7 +43,7 @@ def previews(view: RunView, config: Config, active: bool) -> None:
     if len(steps) > 1:
         help = "Every preview starts from the same noise. The arrow keys move the slider."
         step = st.select_slider("Preview at step", steps, format_func=lambda step: f"{step:d}", key=key, help=help)
-    image = thumbnails.shown(grids[step], 768)
+    image = thumbnails.shown(run, grids[step], 768)
     if image:
         st.image(image, width="stretch", alt=f"Preview grid of {run.name} at step {step}", caption=f"Step {step:,}")
 
