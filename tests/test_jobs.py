@@ -21,6 +21,7 @@ from ddpm.runs import jobs
 from ddpm.runs.jobs import Job, Pulse, Status
 from ddpm.runs.worker import Stopped, Worker
 from ddpm.storage import files
+from ddpm.storage.untrusted import Folder
 
 ROOT = Path(jobs.__file__).parents[2]
 
@@ -332,15 +333,15 @@ def test_a_status_of_a_newer_version_is_read(job: Job) -> None:
 def test_a_process_that_ends_while_it_is_looked_at_is_not_lost(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     worker = Worker(job.folder).__enter__()
     worker.beat(state="running")
-    look = job.status
+    look = job._status_in
 
-    def ends() -> Status | None:
-        monkeypatch.setattr(job, "status", look)
+    def ends(content: Folder) -> Status | None:
+        monkeypatch.setattr(job, "_status_in", look)
         worker.beat(state="finished")
         worker.__exit__(None, None, None)
-        return look()
+        return look(content)
 
-    monkeypatch.setattr(job, "status", ends)
+    monkeypatch.setattr(job, "_status_in", ends)
     assert job.state() == "running"
     assert job.state() == "finished"
 

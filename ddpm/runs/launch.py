@@ -38,6 +38,7 @@ def start_training(run: Run, data_dir: str = "", enlarge: bool = False) -> None:
     data_dir: new path of its data, if that was moved; enlarge: enlarge small images there.
     """
     with guard(run.folder.parent):
+        runs.check_known(run)
         runs.check_unfinished(run)
         _announce(run, run.config.train.total_steps, again=True)
     data = ["--data_dir", codec.with_absolute_paths(DataConfig(data_dir)).data_dir] if data_dir else []
