@@ -268,6 +268,58 @@ def test_large_images_are_converted_in_bands_to_the_same(
     assert images.is_transparent(image) == transparent
 
 
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK"])
+@pytest.mark.parametrize("size", [(97, 200), (96, 99), (97, 101), (200, 97), (40, 203), (3000, 17)])
+def test_large_images_are_scaled_in_bands_to_the_same(
+    size: tuple[int, int], mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 4), np.uint8)
+    image = Image.fromarray(values).convert(mode)
+    wanted = [images.prepare(image, 8, channels) for channels in (1, 3, 4)]
+    monkeypatch.setattr(images, "BAND", 1000)
+    monkeypatch.setattr(images, "WHOLE", 1000)
+    found = [images.prepare(image, 8, channels) for channels in (1, 3, 4)]
+    assert np.array_equal(
+        np.concatenate([one.ravel() for one in found]), np.concatenate([one.ravel() for one in wanted])
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "each"),
+    [
+        (dict(format="PNG"), 4),
+        (dict(format="JPEG"), 4),
+        (dict(format="JPEG", progressive=True), 4 + 3),  # half of the colours are kept at half the size
+        (dict(format="JPEG", progressive=True, subsampling=0), 4 + 6),
+        (dict(format="WEBP", lossless=True), 4 + 15),
+        (dict(format="JPEG2000"), 4 + 15),
+    ],
+)
+def test_memory_is_judged_by_format(options: dict[str, Any], each: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = io.BytesIO()
+    Image.new("RGB", (64, 64)).save(file, **options)
+    most = int((each + image_limits.SCALED) * 64 * 64)
+    monkeypatch.setattr(image_limits, "SMALL", 0)
+    monkeypatch.setattr(image_limits, "MEMORY", most)
+    assert image_files.decode(file.getvalue(), "a").size == (64, 64)
+    monkeypatch.setattr(image_limits, "MEMORY", most - 1)
+    with raises_error("image-too-large", "DDPM_MAX_PIXELS"):
+        image_files.decode(file.getvalue(), "a")
+    if options["format"] == "JPEG":
+        image = image_files.decode(file.getvalue(), "a", least=8)
+        assert (image.size, image_files.full_size(image)) == ((16, 16), (64, 64))
+    monkeypatch.setenv("DDPM_MAX_PIXELS", "5000")
+    assert image_files.decode(file.getvalue(), "a").size == (64, 64)
+
+
+def test_what_is_decoded_in_python_is_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(image_limits, "MOST_IN_PYTHON", 63 * 64)
+    for content in (b"P3\n64 64\n255\n" + b"1 2 3 " * 4096, b"P6\n64 64\n1023\n" + bytes(6 * 4096)):
+        with raises_error("image-too-large", "DDPM_MAX_PIXELS"):
+            image_files.decode(content, "a.ppm")
+    assert image_files.decode(b"P6\n64 64\n255\n" + bytes(3 * 4096), "a.ppm").size == (64, 64)
+
+
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_plain_values_are_read_as_pickle_reads_them(protocol: int) -> None:
     value = {"a": [1, -2, 3.5, None, True], "b": (b"\0\xff", "\u1234", 2**70, ()), b"c": {1: [], 2: {}}}

@@ -40,4 +40,4 @@ def shown(path: Path, side: int) -> bytes | None:
 
 @st.cache_data(max_entries=256, show_spinner=False)
 def _shown(path: str, mtime_ns: int, side: int) -> bytes:
-    return png(fitted(images.load(Path(path)), side))
+    return png(fitted(images.load(Path(path), side), side))
