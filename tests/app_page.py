@@ -8,12 +8,18 @@ from waiting import PATIENCE
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def open_page(page: str, **query: str) -> AppTest:
+def new_page(page: str, **query: str) -> AppTest:
+    """A page that was not run yet."""
     at = AppTest.from_file(str(ROOT / "home.py"), default_timeout=PATIENCE)
     for key, value in query.items():
         at.query_params[key] = value
     if page != "home.py":
         at.switch_page(page)
+    return at
+
+
+def open_page(page: str, **query: str) -> AppTest:
+    at = new_page(page, **query)
     at.run()
     assert not at.exception, at.exception
     return at

@@ -1,5 +1,6 @@
 """What all tests share: folders of their own, a small run that no process ever trained, the golden numbers."""
 
+import gc
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +23,8 @@ from ddpm.storage import files
 
 HERE = Path(__file__).parent
 
+gc.disable()  # until all tests are collected
+
 hypothesis.settings.register_profile("project", deadline=None)  # a busy machine is no fault
 hypothesis.settings.load_profile("project")
 
@@ -31,6 +34,13 @@ SUMMARY = pytest.StashKey[list[str]]()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--golden", default=str(HERE / "golden"), metavar="DIR", help="folder of golden numbers")
+
+
+def pytest_collection_finish() -> None:
+    """Spares the garbage collector what lives to the end: modules, and thousands of tests."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

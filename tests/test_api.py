@@ -79,6 +79,7 @@ def test_training_in_memory(tiny: Config, runs_dir: Path, monkeypatch: pytest.Mo
     assert any(not torch.equal(weights[name], averages[name]) for name in weights)
 
 
+@pytest.mark.slow
 def test_training_writes_what_the_command_writes(tiny: Config, runs_dir: Path) -> None:
     from ddpm.cli import main
     from ddpm.config import codec
@@ -103,6 +104,7 @@ def test_training_writes_what_the_command_writes(tiny: Config, runs_dir: Path) -
     assert "Finished: 20 steps" in run.log_path.read_text()
 
 
+@pytest.mark.slow
 def test_closing_saves_and_it_can_be_resumed(tiny: Config, runs_dir: Path) -> None:
     whole = list(ddpm.train(tiny, run=runs_dir / "whole"))
     training = ddpm.train(tiny, run=runs_dir / "part")
@@ -266,6 +268,7 @@ def test_the_networks_own_output(model: Model) -> None:
         assert raised.value.code == "out-of-range"
 
 
+@pytest.mark.slow
 def test_evaluation(model: Model, tmp_path: Path) -> None:
     from ddpm.cli import main
     from ddpm.runs.results import EvaluationJob

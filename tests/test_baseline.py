@@ -80,6 +80,7 @@ def test_the_same_network_in_value_and_gradient(settings: dict[str, Any]) -> Non
         assert float((one - other).norm()) < 1e-5 * float(other.norm()) + 1e-6 * float(whole.norm())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("warmup", [True, False])
 def test_three_steps_lead_to_the_same_weights_and_averages(warmup: bool) -> None:
     config = small(class_cond=True, num_classes=7, ema_warmup=warmup)

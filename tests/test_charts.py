@@ -56,6 +56,7 @@ def test_what_keeps_the_view() -> None:
     assert linear["layout"]["yaxis"]["uirevision"] != small["layout"]["yaxis"]["uirevision"]
 
 
+@pytest.mark.slow
 def test_few_points_and_no_spike_lost() -> None:
     frame = rows(50_000)
     frame.loc[31_234, "loss"] = 77.0

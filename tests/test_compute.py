@@ -137,6 +137,7 @@ def apart(a: Tensor, b: Tensor) -> float:
     return float((a.double() - b.double()).norm() / b.double().norm())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", NETWORKS.values(), ids=NETWORKS.keys())
 def test_a_network_computes_what_torch_does(settings: dict[str, Any]) -> None:
     config = dataclasses.replace(SMALL, **settings)
@@ -149,6 +150,7 @@ def test_a_network_computes_what_torch_does(settings: dict[str, Any]) -> None:
     assert float(torch.cosine_similarity(rounded_gradient.double(), gradient.double(), dim=0)) > 0.9995
 
 
+@pytest.mark.slow
 def test_the_network_of_the_preset_for_a_cpu() -> None:
     config = presets.PRESETS["cifar10-cpu"].config.model
     out, gradient = results(config, by("torch"))
@@ -258,6 +260,7 @@ def test_a_training_resumes_to_the_last_bit(tiny: Config, name: str) -> None:
     assert all(torch.equal(a, b) for a, b in zip(everything(straight), resumed, strict=True))
 
 
+@pytest.mark.slow
 def test_either_resumes_what_the_other_saved(tiny: Config) -> None:
     by("native")
     plain = handed_over(tiny, ("torch", "fp32"), ("torch", "fp32"))

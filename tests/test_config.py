@@ -123,6 +123,7 @@ def test_sample_settings_there_and_back(sample: SampleConfig) -> None:
     assert codec.section_from_json(SampleConfig, json.loads(json.dumps(dataclasses.asdict(sample)))) == sample
 
 
+@pytest.mark.slow
 @given(CONFIGS)
 def test_flags_there_and_back(config: Config) -> None:
     """The command that the dashboard shows gives these settings."""
@@ -132,6 +133,7 @@ def test_flags_there_and_back(config: Config) -> None:
     assert again == dataclasses.replace(config, class_names=())
 
 
+@pytest.mark.slow
 @given(sections(SampleConfig).filter(lambda sample: sample.sigma_small is not None))
 def test_sample_flags_there_and_back(sample: SampleConfig) -> None:
     options = vars(main._parser().parse_args(["sample", "--run", "r", *codec.to_flags(sample)]))
@@ -318,6 +320,7 @@ def test_each_bad_setting_has_one_sentence(values: dict[str, Any], name: str, se
         validation.check(config)
 
 
+@pytest.mark.slow
 @given(CONFIGS)
 def test_no_settings_make_the_check_itself_fail(config: Config) -> None:
     for problem in validation.problems(config):

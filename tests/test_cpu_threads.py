@@ -206,6 +206,7 @@ def start(shares: Path) -> Iterator[Callable[..., Other]]:
         other.kill()
 
 
+@pytest.mark.slow
 def test_a_job_takes_its_share_of_those_that_run(shares: Path, start: Callable[..., Other]) -> None:
     a, b, c = start(), start(), start()
     assert [one.threads for one in (a, b, c)] == [6, 3, 2]
@@ -221,10 +222,12 @@ def test_a_job_takes_its_share_of_those_that_run(shares: Path, start: Callable[.
     assert len(os.listdir(shares)) == 1
 
 
+@pytest.mark.slow
 def test_more_jobs_than_cores_have_one_thread_each(start: Callable[..., Other]) -> None:
     assert [start().threads for _ in range(8)] == [6, 3, 2, 1, 1, 1, 1, 1]
 
 
+@pytest.mark.slow
 def test_what_a_job_asks_for_it_gets(start: Callable[..., Other]) -> None:
     assert start(4).threads == 4
     assert start().threads == 2, "the rest"

@@ -136,6 +136,7 @@ def test_a_torn_cache_is_made_again(folder: Callable[..., Path], own_cache: Path
     assert levels(opened(place)) == [0, 10]
 
 
+@pytest.mark.slow
 def test_two_at_once_decode_once(folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
     place = folder("a.png", "b.png")
     decoded: list[int] = []

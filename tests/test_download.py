@@ -164,6 +164,7 @@ def test_a_full_disk(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
         fetch(server)
 
 
+@pytest.mark.slow
 def test_two_downloads_at_once(server: Server) -> None:
     part().parent.mkdir(parents=True)
     with open(part().parent / ".lock", "ab") as lock:

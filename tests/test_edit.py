@@ -127,6 +127,7 @@ def test_inpainting_keeps_what_is_known(sampler: Any) -> None:
         assert not torch.equal(steps[-1].x, pictures)
 
 
+@pytest.mark.slow
 def test_inpainting_fits_the_new_to_the_known() -> None:
     """With enough steps and resampling it is a draw from the exact answer, given the pixels around the hole."""
     pictures, mask = sampled_from_data(64), torch.zeros(1, 1, 8, 8)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
 
+import numpy as np
 import pytest
 from raising import raises_error
 
@@ -94,6 +95,7 @@ def sentences(node: ast.expr) -> Iterator[str]:
         yield from sentences(node.orelse)
 
 
+@pytest.mark.slow
 def test_sentences_say_what_is_wrong_what_was_found_and_what_to_do() -> None:
     """One sentence, with a colon before the remedy; one that is passed on may stand at its beginning or end."""
     checked, wrong = 0, []
@@ -121,3 +123,14 @@ def test_every_code_is_one_of_a_fault() -> None:
         if keyword.arg == "code" and isinstance(keyword.value, ast.Constant)
     }
     assert made | {"disk-full", "peer-lost"} == set(get_args(errors.Code))
+
+
+def test_a_lack_of_memory_is_a_sentence() -> None:
+    torch = pytest.importorskip("torch")
+    for allocate in (lambda: torch.empty(2**52, dtype=torch.uint8), lambda: np.empty(2**52, np.uint8)):
+        with raises_error("out-of-memory", "microbatch"), errors.user_errors():
+            allocate()
+    other = RuntimeError("something else")
+    assert errors.translated(other) is other
+    with pytest.raises(BrokenPipeError), errors.user_errors():
+        raise BrokenPipeError

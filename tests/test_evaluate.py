@@ -87,6 +87,7 @@ def test_the_same_as_one_image_and_one_timestep_at_a_time(tiny: Config, pictures
     assert found.mean == pytest.approx(found.prior + vb.sum(), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_who_knows_the_one_image_needs_next_to_nothing() -> None:
     """For data of one point the true posterior is q's own: every KL is 0, and the decoder's mass is all in one bin."""
     schedule, settings = (
@@ -457,6 +458,7 @@ def test_the_references_flags_and_defaults_are_understood() -> None:
     assert (defaults.num_samples, defaults.batch_size, defaults.clip_denoised, defaults.data_dir) == (1000, 1, True, "")
 
 
+@pytest.mark.slow
 def test_a_file_without_settings_needs_data_and_takes_flags(
     tiny: Config, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:

@@ -128,6 +128,7 @@ def test_what_is_not_above_zero_has_a_linear_axis(runs_dir: Path, tiny: Config) 
     assert "logBase" in mse
 
 
+@pytest.mark.slow
 def test_chart_data_is_thinned_and_keeps_the_spike(runs_dir: Path, tiny: Config) -> None:
     run = runs.create_run(runs_dir, "long", tiny)
     spike = 7777
@@ -234,6 +235,7 @@ def test_a_resumed_run_has_each_step_once(runs_dir: Path, tiny: Config) -> None:
     assert any("1 line of progress.csv left out" in str(row[1]) for row in book["Summary"].values)
 
 
+@pytest.mark.slow
 def test_more_rows_than_a_sheet_holds(runs_dir: Path, tiny: Config) -> None:
     run = runs.create_run(runs_dir, "run", tiny)
     log_of(run, *(f"{50.0 if step == 333 else 1 / step},0.5,{step}" for step in range(1, 1001)))
@@ -288,6 +290,7 @@ def test_write_xlsx_replaces_in_one_step(fake_run: FakeRun) -> None:
     assert load_workbook(path).sheetnames[0] == "Summary"
 
 
+@pytest.mark.slow
 def test_a_long_log_takes_seconds(runs_dir: Path, tiny: Config) -> None:
     """5,000 lines of all columns; prints the time, for what is too slow shows in the minutes of a hundred thousand."""
     run = runs.create_run(runs_dir, "long", tiny)

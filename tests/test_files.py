@@ -108,6 +108,7 @@ def test_json_as_editors_save_it(tmp_path: Path, encoding: str) -> None:
     assert files.read_json(tmp_path / "a.json") == {"name": "猫"}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs kill -9")
 def test_kill_at_any_instant_leaves_a_whole_file(tmp_path: Path) -> None:
     """A process that rewrites a file without pause is killed at 25 different moments."""

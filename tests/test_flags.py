@@ -212,6 +212,7 @@ SMALL = shlex.split(
 )
 
 
+@pytest.mark.slow
 def test_a_run_in_the_folder_that_was_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -345,6 +346,7 @@ def test_eta_is_a_flag() -> None:
     assert SampleConfig().eta == 0.0
 
 
+@pytest.mark.slow
 def test_grey_images_and_mirrored_ones() -> None:
     config = codec.replace(Config(), dict(data_dir="shapes", image_channels=1, random_flip=True))
     assert list(validation.problems(config)) == []

@@ -203,6 +203,7 @@ HOSTILE: dict[str, tuple[str, Callable[[], bytes], str]] = {  # reader, file, co
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_hostile_files_are_refused_within_little_memory(kind: str, children: Callable[[str], Child]) -> None:
     reader, make, code = HOSTILE[kind]
@@ -248,7 +249,7 @@ def test_a_file_of_an_image_has_a_length(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("DDPM_MAX_PIXELS", "1000")
     (tmp_path / "a.png").write_bytes(png(8, 8, rows=8) + bytes(2**21))
     with raises_error("image-too-large"):
-        images.load(tmp_path / "a.png")
+        image_files.load(tmp_path / "a.png")
 
 
 @pytest.mark.parametrize("mode", ["LA", "RGBA", "P", "I;16", "CMYK", "1"])

@@ -32,12 +32,14 @@ def child(request: pytest.FixtureRequest) -> Iterator[Child]:
     child.close()
 
 
+@pytest.mark.slow
 def test_whole_files_are_read(child: Child) -> None:
     outcomes = [child.read(seed) for seed in READERS[child.name].seeds()]
     assert any(outcome.result == "read" for outcome in outcomes), outcomes
     assert all(outcome.is_good for outcome in outcomes), outcomes
 
 
+@pytest.mark.slow
 def test_mutated_files_are_read_or_refused(child: Child) -> None:
     reader = READERS[child.name]
     seeds = reader.seeds()

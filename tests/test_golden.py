@@ -321,6 +321,7 @@ def test_sampling(golden: Path, tally: Tally, case: str) -> None:
             tally.close("sampling.npz", f"{case} {name}", ours[name], stored[name], atol=1e-3)
 
 
+@pytest.mark.slow
 def test_inversion(golden: Path, tally: Tally) -> None:
     stored = arrays(golden, "sampling.npz")
     full, *denoisers = _plain_denoisers(golden)
@@ -403,6 +404,7 @@ def training(
     return name, stored, states
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernels", ["torch", "native"])
 @pytest.mark.parametrize("microbatch", [-1, 1], ids=["whole batch", "microbatches"])
 def test_training(

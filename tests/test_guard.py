@@ -1,8 +1,5 @@
 """The guard in front of the dashboard: who comes in, over HTTP and over the WebSocket, at a real server."""
 
-import contextlib
-import http.client
-import itertools
 import os
 import re
 import signal
@@ -16,170 +13,47 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests_to
+from dashboard import ROOT, TOKEN, free_port, start_server, stop_server
+from faults import promise_entrance
 from raising import raises_error
+from requests_to import KNOCKS, PATHS, Address, Visitor, ask, cookie, origins, server_at, upgrade
 from waiting import PATIENCE, until
 
-sys.path.append(str(Path(__file__).parent / "browser"))
-
-from dashboard import ROOT, TOKEN, free_port, start_server, stop_server
-
-from pages.server import access, guard
+from pages.server import access, guard, start
 from pages.server.access import Access
-
-Answer = tuple[int, dict[str, str], bytes]
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, int]]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Address]:
     folder = tmp_path_factory.mktemp("guard")
     (folder / "runs").mkdir()
     process, url = start_server(folder / "runs", folder / "server.log", folder)
     try:
-        yield "127.0.0.1", int(url.rpartition(":")[2])
+        yield server_at(url)
     finally:
         stop_server(process)
     assert "Traceback" not in (folder / "server.log").read_text()
 
 
-def ask(
-    server: tuple[str, int], path: str = "/", method: str = "GET", body: bytes = b"", **headers: str | None
-) -> Answer:
-    """One request with these headers and no others but Host, which may be replaced or, as None, left out."""
-    connection = http.client.HTTPConnection(*server, timeout=PATIENCE)
-    with contextlib.closing(connection):
-        connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
-        for name, value in {"Host": f"{server[0]}:{server[1]}", **_named(headers)}.items():
-            if value is not None:
-                connection.putheader(name, value)
-        if body:
-            connection.putheader("Content-Length", str(len(body)))
-        connection.endheaders(body or None)
-        answer = connection.getresponse()
-        return answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read()
-
-
-def _named(headers: dict[str, str | None]) -> dict[str, str | None]:
-    return {name.replace("_", "-"): value for name, value in headers.items()}
-
-
-def upgrade(server: tuple[str, int], **headers: str | None) -> int:
-    """Status of the attempt to open the WebSocket: 101 if it opens."""
-    return ask(
-        server,
-        "/_stcore/stream",
-        Connection="Upgrade",
-        Upgrade="websocket",
-        Sec_WebSocket_Version="13",
-        Sec_WebSocket_Key="dGhlIHNhbXBsZSBub25jZQ==",
-        Sec_WebSocket_Protocol="streamlit",
-        **headers,
-    )[0]
-
-
-def cookie(server: tuple[str, int]) -> str:
-    _, headers, _ = ask(server, f"/?token={TOKEN}")
-    return headers["set-cookie"].partition(";")[0]
-
-
-def hosts(port: int) -> list[str | None]:
-    names = ["127.0.0.1", "localhost", "[::1]", "evil.example", "127.0.0.1.evil.example", "localhost.evil.example"]
-    names += ["192.168.1.5", "0.0.0.0", "127.0.0.1@evil.example", "evil.example#127.0.0.1"]
-    return [
-        *(f"{name}:{port}" for name in names),
-        f"127.0.0.1:{port + 1}",
-        "127.0.0.1",
-        "localhost",
-        f"127.0.0.1:{port}:80",
-        "",
-        None,
-    ]
-
-
-def origins(port: int) -> list[str | None]:
-    return [
-        None,
-        "null",
-        f"http://127.0.0.1:{port}",
-        f"http://localhost:{port}",
-        f"http://[::1]:{port}",
-        f"https://127.0.0.1:{port}",
-        "http://127.0.0.1",
-        f"http://127.0.0.1:{port + 1}",
-        "http://localhost:3000",
-        "http://evil.example",
-        f"http://evil.example:{port}",
-        f"http://127.0.0.1.evil.example:{port}",
-        "https://share.streamlit.io",
-        "file://",
-        "chrome-extension://abcdefgh",
-        f"http://127.0.0.1:{port}.evil.example",
-        "http://0.0.0.0",
-    ]
-
-
-KNOCKS = ("none", "wrong cookie", "the token as cookie", "cookie of another port", "wrong header", "right")
-
-
 @pytest.mark.parametrize("knock", KNOCKS)
-def test_no_host_and_no_origin_comes_in_but_its_own_with_the_token(server: tuple[str, int], knock: str) -> None:
+def test_no_host_and_no_origin_comes_in_but_its_own_with_the_token(server: Address, knock: str) -> None:
     """Every Host with every Origin: 16 x 17 pairs a way to knock, over HTTP and over the WebSocket."""
-    port = server[1]
-    own = cookie(server)
-    keys: dict[str, dict[str, str | None]] = {
-        "none": {},
-        "wrong cookie": {"Cookie": f"ddpm-{port}={'0' * 64}"},
-        "the token as cookie": {"Cookie": f"ddpm-{port}={TOKEN}"},
-        "cookie of another port": {"Cookie": f"ddpm-{port + 1}={own.partition('=')[2]}"},
-        "wrong header": {"Authorization": "token 0123456789abcdef"},
-        "right": {"Cookie": own},
-    }
-    names = {f"127.0.0.1:{port}", f"localhost:{port}", f"[::1]:{port}"}
-    entered = {"http": set(), "websocket": set()}
-    pairs = list(itertools.product(hosts(port), origins(port)))
-    assert len(pairs) >= 272
-    for host, origin in pairs:
-        headers = {"Host": host, "Origin": origin, **keys[knock]}
-        status, _, _ = ask(server, "/_stcore/host-config", **headers)
-        assert status in (200, 400, 403)
-        if status == 200:
-            entered["http"].add((host, origin))
-        status = upgrade(server, **headers)
-        assert status in (101, 400, 403)
-        if status == 101:
-            entered["websocket"].add((host, origin))
-    same = {(name, f"http://{name}") for name in names}
-    assert entered["websocket"] == (same if knock == "right" else set())
-    assert entered["http"] == (same | {(name, None) for name in names} if knock == "right" else set())
-
-
-PATHS = [
-    "/",
-    "/train",
-    "/monitor?run=a",
-    "/_stcore/health",
-    "/_stcore/host-config",
-    "/_stcore/metrics",
-    "/_stcore/agent/openapi.json",
-    "/media/0",
-    "/static/index.html",
-    "/app/static/plotly.min.js",
-    "/component/x",
-    "/nowhere",
-    "//evil.example",
-    "/%2e%2e/app.py",
-]
+    tried = requests_to.try_all(server, **requests_to.keys(server, knock))
+    assert tried.count >= 2 * 272
+    assert tried[1:] == (requests_to.may_enter(server)[1:] if knock == "right" else (set(), set()))
 
 
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS"])
-def test_nothing_answers_without_the_token(server: tuple[str, int], path: str, method: str) -> None:
+def test_nothing_answers_without_the_token(server: Address, path: str, method: str) -> None:
     assert ask(server, path, method)[0] == 403
 
 
 @pytest.mark.parametrize(
     ("site", "status"), [("same-origin", 200), ("none", 200), ("same-site", 403), ("cross-site", 403)]
 )
-def test_what_another_page_asks_for_is_refused(server: tuple[str, int], site: str, status: int) -> None:
+def test_what_another_page_asks_for_is_refused(server: Address, site: str, status: int) -> None:
     for mode, destination in (
         ("no-cors", "script"),
         ("cors", "empty"),
@@ -193,7 +67,7 @@ def test_what_another_page_asks_for_is_refused(server: tuple[str, int], site: st
         )
 
 
-def test_the_token_is_exchanged_for_a_cookie(server: tuple[str, int]) -> None:
+def test_the_token_is_exchanged_for_a_cookie(server: Address) -> None:
     status, headers, body = ask(server, f"/monitor?run=a%20b&token={TOKEN}&x=1")
     assert (status, headers["location"]) == (303, "/monitor?run=a+b&x=1")
     value, *attributes = [part.strip() for part in headers["set-cookie"].split(";")]
@@ -206,12 +80,12 @@ def test_the_token_is_exchanged_for_a_cookie(server: tuple[str, int]) -> None:
 
 
 @pytest.mark.parametrize("path", ["//evil.example", "/\\evil.example", "///evil.example/%0d%0aX:1"])
-def test_the_exchange_leads_nowhere_else(server: tuple[str, int], path: str) -> None:
+def test_the_exchange_leads_nowhere_else(server: Address, path: str) -> None:
     _, headers, _ = ask(server, f"{path}?token={TOKEN}")
     assert re.match(r"/[^/\\]", headers["location"])
 
 
-def test_a_link_from_elsewhere_goes_on_by_itself_with_the_token_alone(server: tuple[str, int]) -> None:
+def test_a_link_from_elsewhere_goes_on_by_itself_with_the_token_alone(server: Address) -> None:
     """A browser would not send the cookie along a redirect that another page began."""
     led = {
         "Sec_Fetch_Site": "cross-site",
@@ -233,7 +107,7 @@ def test_a_link_from_elsewhere_goes_on_by_itself_with_the_token_alone(server: tu
 @pytest.mark.parametrize(
     "query", ["token=", "token=0", f"token={TOKEN[:-1]}", f"token={TOKEN}x", f"Token={TOKEN}", "token=%00"]
 )
-def test_a_wrong_token_asks_again(server: tuple[str, int], query: str) -> None:
+def test_a_wrong_token_asks_again(server: Address, query: str) -> None:
     status, headers, body = ask(server, f"/sample?run=%3Cb%3E&{query}", Accept="text/html")
     assert status == 403
     assert "set-cookie" not in headers
@@ -241,7 +115,7 @@ def test_a_wrong_token_asks_again(server: tuple[str, int], query: str) -> None:
     assert b'value="&lt;b&gt;"' in body, "it goes on to where it was asked for"
 
 
-def test_every_answer_says_what_a_page_may_load(server: tuple[str, int]) -> None:
+def test_every_answer_says_what_a_page_may_load(server: Address) -> None:
     for headers in (
         ask(server)[1],
         ask(server, Cookie=cookie(server))[1],
@@ -258,7 +132,52 @@ def test_every_answer_says_what_a_page_may_load(server: tuple[str, int]) -> None
         assert "access-control-allow-origin" not in headers
 
 
-def test_twice_said_is_not_said(server: tuple[str, int]) -> None:
+@pytest.fixture(scope="module")
+def tab(server: Address) -> Iterator[Visitor]:
+    with Visitor(f"http://{server[0]}:{server[1]}") as visitor:
+        visitor.open()
+        yield visitor
+
+
+def test_files_are_uploaded_and_removed_by_who_is_in(tab: Visitor) -> None:
+    assert tab.put("a", b"content") == 204
+    assert tab.put("../../b", b"content") in (400, 404), "it has no path"
+    assert tab.put("a", b"", size=64 * 2**20 + 1) == 413, "judged before it is sent"
+    own: dict[str, str | None] = {"Cookie": f"{tab.cookie}; _streamlit_xsrf={tab.xsrf}", "X-Xsrftoken": tab.xsrf}
+    status, headers, _ = ask(tab.server, tab.place("a"), "OPTIONS", **own)
+    assert status == 204
+    assert not [name for name in headers if name.startswith("access-control")]
+    assert ask(tab.server, tab.place("a"), "DELETE", **own)[0] == 204
+
+
+def test_nobody_else_uploads(tab: Visitor) -> None:
+    """Not without the token, not from another page, and not without Streamlit's own proof that its page asks."""
+    own = {"Cookie": f"{tab.cookie}; _streamlit_xsrf={tab.xsrf}", "X_Xsrftoken": tab.xsrf}
+    wrong: list[dict[str, str | None]] = [
+        {"Cookie": None},
+        {"Cookie": f"_streamlit_xsrf={tab.xsrf}"},
+        {"Cookie": f"ddpm-{tab.server[1]}={TOKEN}; _streamlit_xsrf={tab.xsrf}"},
+        {"Cookie": tab.cookie},
+        {"X_Xsrftoken": None},
+        {"Sec_Fetch_Site": "same-site"},
+        {"Sec_Fetch_Site": "cross-site"},
+        {"Host": "evil.example"},
+        *({"Origin": origin} for origin in origins(tab.server[1])[1:] if origin != f"http://127.0.0.1:{tab.server[1]}"),
+    ]
+    for headers in wrong:
+        assert tab.put("a", b"content", **{**own, **headers}) == 403, headers
+        assert ask(tab.server, tab.place("a"), "DELETE", **{**own, **headers})[0] == 403, headers
+
+
+def test_an_address_of_an_image_is_of_no_use_to_others(server: Address, tab: Visitor) -> None:
+    """Streamlit names images and downloads after their content, for any session."""
+    for path in ("/media/0", "/media/0123456789abcdef.png"):
+        assert ask(server, path)[0] == 403
+        assert ask(server, path, Cookie=tab.cookie, Origin="http://evil.example")[0] == 403
+        assert ask(server, path, Cookie=tab.cookie)[0] == 404
+
+
+def test_twice_said_is_not_said(server: Address) -> None:
     own = f"{server[0]}:{server[1]}"
     with socket.create_connection(server, timeout=PATIENCE) as line:
         line.sendall(
@@ -268,7 +187,8 @@ def test_twice_said_is_not_said(server: tuple[str, int]) -> None:
         assert line.recv(64).split()[1] == b"403"
 
 
-def test_the_agent_api_stays_off_and_errors_lead_nowhere(server: tuple[str, int]) -> None:
+@pytest.mark.slow
+def test_the_agent_api_stays_off_and_errors_lead_nowhere(server: Address) -> None:
     own = {"Authorization": f"token {TOKEN}"}
     status, _, body = ask(server, "/_stcore/agent/interact", "POST", b"{}", Content_Type="application/json", **own)
     assert status >= 400, body
@@ -295,7 +215,7 @@ print(json.dumps({{name: config.get_option(name) for name in names}}))
     return json.loads(done.stdout)
 
 
-def test_a_request_takes_no_time(server: tuple[str, int]) -> None:
+def test_a_request_takes_no_time(server: Address) -> None:
     """At most 2 ms: what the guard itself does with a request that comes in."""
     own = f"127.0.0.1:{server[1]}"
     door = Access(TOKEN, "127.0.0.1")
@@ -378,11 +298,12 @@ def test_the_token_is_kept_for_its_user_alone(tmp_path: Path, monkeypatch: pytes
     assert len(access.read(False, {}, "127.0.0.1").token) == 43, "it is told, not kept"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("proxy", ["https://ml.example.org", "http://localhost:9000"])
 def test_behind_a_proxy_of_ones_own(tmp_path: Path, proxy: str) -> None:
     process, url = start_server(tmp_path, tmp_path / "log", tmp_path, DDPM_PROXY=proxy)
     try:
-        server = ("127.0.0.1", int(url.rpartition(":")[2]))
+        server = server_at(url)
         name = proxy.partition("//")[2]
         assert f"{proxy}/?token={TOKEN}" in (tmp_path / "log").read_text()
         for host in (name, f"127.0.0.1:{server[1]}"):
@@ -396,6 +317,7 @@ def test_behind_a_proxy_of_ones_own(tmp_path: Path, proxy: str) -> None:
         stop_server(process)
 
 
+@pytest.mark.slow
 def test_a_server_for_everyone_does_not_start(tmp_path: Path) -> None:
     words = ["--server.address", "0.0.0.0"]
     command = [
@@ -416,18 +338,14 @@ def test_a_server_for_everyone_does_not_start(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_without_a_token_anyone_on_this_computer_comes_in_but_no_web_page(tmp_path: Path) -> None:
     process, url = start_server(tmp_path, tmp_path / "log", tmp_path, options=["--", "--no-token"], DDPM_TOKEN="")
     try:
-        server = ("127.0.0.1", int(url.rpartition(":")[2]))
+        server = server_at(url)
         assert url in (tmp_path / "log").read_text()
         assert "token" not in (tmp_path / "log").read_text()
-        entered = {
-            (host, origin)
-            for host, origin in itertools.product(hosts(server[1]), origins(server[1]))
-            if upgrade(server, Host=host, Origin=origin) == 101
-        }
-        assert entered == {(f"{n}:{server[1]}", f"http://{n}:{server[1]}") for n in ("127.0.0.1", "localhost", "[::1]")}
+        assert requests_to.try_all(server)[1:] == requests_to.may_enter(server)[1:]
         assert ask(server, "/?token=0")[0] == 303
     finally:
         stop_server(process)
@@ -436,6 +354,18 @@ def test_without_a_token_anyone_on_this_computer_comes_in_but_no_web_page(tmp_pa
 # --- the start
 
 
+def test_what_is_printed_leads_in() -> None:
+    """The names in it are among those that the guard knows."""
+    own = f"http://{socket.gethostname().lower()}:8501/?token={TOKEN}"
+    everywhere, here = Access(TOKEN, "0.0.0.0"), Access(TOKEN, "127.0.0.1")
+    assert socket.gethostname().lower() in everywhere.names
+    assert own in "".join(start.announcement(everywhere, 8501))
+    assert f"http://127.0.0.1:8501/?token={TOKEN}" in (text := "".join(start.announcement(here, 8501)))
+    assert own not in text
+    assert len(start.announcement(here, 8502)) == len(start.announcement(here, 8501)) + 1, "8501 is taken"
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="a stand-in for xdg-open")
 def test_the_browser_is_opened_without_the_token_in_its_arguments(tmp_path: Path) -> None:
     """Every user of a computer sees the arguments of every program."""
@@ -481,6 +411,7 @@ sys.addaudithook(look)
 """
 
 
+@pytest.mark.slow
 def test_no_connection_leaves_this_computer(tmp_path: Path) -> None:
     """Neither at the start, on any address, nor for any origin: Streamlit would ask a public service where it is."""
     (tmp_path / "hook").mkdir()
@@ -494,7 +425,7 @@ def test_no_connection_leaves_this_computer(tmp_path: Path) -> None:
     for options in ((), ("--server.address", "0.0.0.0")):
         process, url = start_server(tmp_path, tmp_path / "log", tmp_path, options=options, **environment)
         try:
-            server = ("127.0.0.1", int(url.rpartition(":")[2]))
+            server = server_at(url)
             own = cookie(server)
             for origin in origins(server[1]):
                 upgrade(server, Origin=origin, Cookie=own)
@@ -515,12 +446,12 @@ with socket.socket() as line:  # loopback is up, and there is nothing else
     flags = struct.pack("16sh", b"lo", 1 | 64)
     fcntl.ioctl(line, 0x8914, flags)
 folder = Path(sys.argv[1])
-from test_guard import ask, cookie, upgrade
+from requests_to import ask, cookie, server_at, upgrade
 from dashboard import start_server, stop_server
 
 process, url = start_server(folder / "runs", folder / "log", folder)
 try:
-    server = ("127.0.0.1", int(url.rpartition(":")[2]))
+    server = server_at(url)
     own = cookie(server)
     assert ask(server, "/train", Cookie=own)[0] == 200
     assert upgrade(server, Origin=url, Cookie=own) == 101
@@ -562,3 +493,10 @@ def test_all_works_where_there_is_no_network(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.endswith("well\n")
+
+
+@pytest.mark.slow
+def test_the_promises_about_the_entrance_in_short() -> None:
+    rows = list(promise_entrance.rows(seconds=6))
+    assert [row.examples for row in rows if row.lost] == []
+    assert all(row.tried for row in rows)

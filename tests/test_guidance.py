@@ -283,6 +283,7 @@ def test_nothing_else_is_sampled_where_no_class_is_hidden(tiny: Config, shapes: 
     assert torch.equal(trainer.rng.get_state(), rng.get_state())
 
 
+@pytest.mark.slow
 def test_resuming_hides_the_same_classes(tiny: Config, shapes: Dataset) -> None:
     config = hiding(tiny, cond_drop_prob=0.5, dropout=0.2, batch_size=6, microbatch=4)
     straight = Trainer(config, shapes)
@@ -343,6 +344,7 @@ def test_hiding_every_class_is_refused(tiny: Config) -> None:
     assert "cond_drop_prob" not in unused(codec.replace(tiny, dict(class_cond=True)))
 
 
+@pytest.mark.slow
 def test_guidance_goes_further_towards_the_class(tiny: Config) -> None:
     """Two classes of noisy greys, dark and light, that overlap: guided, the dark get darker and the light lighter."""
     rng = np.random.default_rng(0)

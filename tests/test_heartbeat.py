@@ -86,6 +86,7 @@ def test_a_heartbeat_that_stalls(job: Job) -> None:
         assert job.state(Pulse()) == "not responding", "whatever it does"
 
 
+@pytest.mark.slow
 def test_long_work_is_no_silence(job: Job) -> None:
     """The heart beats while the work takes its time."""
     with Worker(job.folder) as one:
@@ -118,6 +119,7 @@ def test_work_that_goes_no_further(job: Job) -> None:
 # --- the lock and the folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("names", [["run.lock"], ["run.lease"], ["run.lock", "run.lease"]])
 def test_a_lock_that_is_removed_ends_the_work_and_lets_nobody_else_in(job: Job, names: list[str]) -> None:
     with working(job.folder) as (one,):
@@ -138,6 +140,7 @@ def test_a_lock_that_is_removed_ends_the_work_and_lets_nobody_else_in(job: Job, 
             assert third.said() == "working"
 
 
+@pytest.mark.slow
 def test_a_folder_that_is_moved_ends_the_work_where_it_is_now(job: Job) -> None:
     moved = Job(job.folder.with_name("a new name"))
     with working(job.folder) as (one,):
@@ -157,6 +160,7 @@ def test_a_folder_that_is_moved_ends_the_work_where_it_is_now(job: Job) -> None:
     assert not job.folder.exists()
 
 
+@pytest.mark.slow
 def test_another_folder_in_its_place_is_left_alone(job: Job) -> None:
     moved = Job(job.folder.with_name("moved"))
     with working(job.folder) as (one,):
@@ -171,6 +175,7 @@ def test_another_folder_in_its_place_is_left_alone(job: Job) -> None:
     assert list(job.folder.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_folder_that_is_deleted_does_not_come_back(job: Job) -> None:
     with working(job.folder) as (one,):
         assert one.said() == "working"
@@ -200,6 +205,7 @@ def test_nothing_makes_a_folder_again_that_is_worked_in(tmp_path: Path) -> None:
 # --- two at once
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prelude", ["", WITHOUT, WITHOUT_LOCKS.format("ENOTSUP"), WITHOUT_LOCKS.format("EOPNOTSUPP")])
 def test_of_several_that_start_at_once_one_works(job: Job, prelude: str) -> None:
     with working(job.folder, 3, prelude) as started:
@@ -220,6 +226,7 @@ def test_a_killed_process_without_locks_is_lost_at_once(job: Job, without: None)
         assert again.said() == "working"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prelude", ["", WITHOUT], ids=["locks of each machine alone", "no locks"])
 def test_another_machine_keeps_a_second_process_out(job: Job, prelude: str) -> None:
     """Its lock is not seen here: the lease is."""
@@ -231,6 +238,7 @@ def test_another_machine_keeps_a_second_process_out(job: Job, prelude: str) -> N
         assert one.process.poll() is None
 
 
+@pytest.mark.slow
 def test_another_machine_is_timed_by_the_clock_here(job: Job, without: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Clocks that are wrong by years mislead nobody, and one that was taken for lost does no harm when it is back."""
     clock = [0.0]

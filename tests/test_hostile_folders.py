@@ -1,4 +1,7 @@
-"""Hostile run folders: what lies in them shows one error, hangs nothing, and reaches nothing outside of them."""
+"""Hostile run folders: what lies in them shows one error, hangs nothing, and reaches nothing outside of them.
+
+A part of them; `make faults PARTS=folders` tries them all.
+"""
 
 import json
 import os
@@ -57,8 +60,8 @@ def test_some_of_them(name: str, base: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in CASES if name not in ALONE])
-def test_all_of_them(name: str, base: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", [name for name in CASES if name not in ALONE][::5])
+def test_more_of_them(name: str, base: Path, tmp_path: Path) -> None:
     assert promise_folders.play(CASES[name], base, tmp_path / "one") == ""
 
 
@@ -91,12 +94,11 @@ def test_home_with_all_of_them(many: list[Case]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", ["pages/monitor.py", "pages/sample.py", "pages/evaluate.py", "pages/explore.py"])
-def test_pages_of_each(page: str, many: list[Case]) -> None:
-    for case in many:
-        if hostile_folders.expected_in_list(case):
-            at = promise_folders.timed(lambda case=case: app_page.open_page(page, run=case.name), seconds=60)  # type: ignore[misc]
-            assert "a secret" not in app_page.said(at), case.name
+@pytest.mark.parametrize("page", promise_folders.PAGES)
+def test_pages_of_some(page: str, many: list[Case]) -> None:
+    shown = [case for case in many if hostile_folders.expected_in_list(case)]
+    for case in shown[promise_folders.PAGES.index(page) :: 10]:
+        assert promise_folders.page_of(case, page) == "", case.name
 
 
 @pytest.mark.parametrize("name", ALONE)

@@ -128,7 +128,7 @@ def test_an_opaque_image_is_not_transparent(mode: str) -> None:
 def test_formats_of_the_image_library(tmp_path: Path, name: str) -> None:
     image = Image.new("RGB", (16, 16), (200, 30, 30))
     image.save(tmp_path / name)
-    near = images.prepare(images.load(tmp_path / name), 16, 3).astype(int) - (200, 30, 30)
+    near = images.prepare(image_files.load(tmp_path / name), 16, 3).astype(int) - (200, 30, 30)
     assert np.abs(near).max() <= 4
     assert image_files.size(tmp_path / name) == (16, 16)
 
@@ -140,8 +140,8 @@ def test_numbers_that_are_no_shades_are_refused(tmp_path: Path) -> None:
     Image.new("LAB", (8, 8)).save(tmp_path / "lab.tif")
     for name, value in {"float.tif": 16, "wide.tif": 16, "lab.tif": "LAB"}.items():
         with raises_error("unsupported-image", name, value):
-            images.load(tmp_path / name)
-    assert images.prepare(images.load(tmp_path / "deep.tif"), 8, 3).min() == 255
+            image_files.load(tmp_path / name)
+    assert images.prepare(image_files.load(tmp_path / "deep.tif"), 8, 3).min() == 255
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ def colours(height: int = 40, width: int = 60, seed: int = 0) -> Image.Image:
 
 def saved(path: Path, image: Image.Image, **options: object) -> Image.Image:
     image.save(path, **options)
-    return images.load(path)
+    return image_files.load(path)
 
 
 def distance(a: np.ndarray, b: np.ndarray) -> float:
@@ -142,10 +142,10 @@ def test_broken_images_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     }
     for name, code in codes.items():
         with raises_error(code, name):
-            images.load(tmp_path / name)
+            image_files.load(tmp_path / name)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 700)
     with raises_error("image-too-large"):
-        images.load(whole)
+        image_files.load(whole)
 
 
 def test_size_reads_only_the_header(tmp_path: Path) -> None:

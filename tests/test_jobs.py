@@ -21,6 +21,7 @@ from ddpm.runs import jobs
 from ddpm.runs.jobs import Job, Pulse, Status
 from ddpm.runs.worker import Stopped, Worker
 from ddpm.storage import files
+from ddpm.storage.untrusted import Folder
 
 ROOT = Path(jobs.__file__).parents[2]
 
@@ -111,6 +112,7 @@ def test_state_stopping_while_a_stop_is_not_heard_yet(job: Job) -> None:
     assert job.state() == "stopped"
 
 
+@pytest.mark.slow
 def test_two_starts_at_once(job: Job, start: Start) -> None:
     processes = [start(job.folder) for _ in range(3)]
     lines = sorted(said(process) for process in processes)
@@ -164,6 +166,7 @@ def test_signals_ask_to_stop(job: Job, start: Start, name: str) -> None:
     assert job.state() == "stopped"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="signals are others there")
 def test_nohup_is_respected(job: Job, start: Start) -> None:
     process = start(job.folder, code="import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n" + WORK)
@@ -330,15 +333,15 @@ def test_a_status_of_a_newer_version_is_read(job: Job) -> None:
 def test_a_process_that_ends_while_it_is_looked_at_is_not_lost(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     worker = Worker(job.folder).__enter__()
     worker.beat(state="running")
-    look = job.status
+    look = job._status_in
 
-    def ends() -> Status | None:
-        monkeypatch.setattr(job, "status", look)
+    def ends(content: Folder) -> Status | None:
+        monkeypatch.setattr(job, "_status_in", look)
         worker.beat(state="finished")
         worker.__exit__(None, None, None)
-        return look()
+        return look(content)
 
-    monkeypatch.setattr(job, "status", ends)
+    monkeypatch.setattr(job, "_status_in", ends)
     assert job.state() == "running"
     assert job.state() == "finished"
 
@@ -402,6 +405,7 @@ def test_folders_that_cannot_be_written(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.slow
 def test_guard_keeps_others_out(tmp_path: Path, start: Start) -> None:
     hold = (
         "import sys, time; from pathlib import Path; from ddpm.runs.jobs import guard\nwith guard(Path(sys.argv[1])):\n"

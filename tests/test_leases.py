@@ -1,5 +1,6 @@
 """Leases: one holder at a time, on disks where nothing but creating a file can be relied on."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -82,6 +83,7 @@ def test_a_holder_that_was_killed(folder: Path) -> None:
     take(folder, patience=PATIENCE).close()  # nobody waits for a process of this machine that is gone
 
 
+@pytest.mark.slow
 def test_a_holder_on_another_machine(folder: Path) -> None:
     """It is judged by whether it renews, whatever the clocks say."""
     take(folder)
@@ -132,6 +134,7 @@ def test_a_reader_times_another_machine_by_its_own_clock(folder: Path) -> None:
     assert not last
 
 
+@pytest.mark.slow
 def test_many_take_the_place_of_one_that_ended(folder: Path) -> None:
     for _ in range(20):
         take(folder)
@@ -143,6 +146,7 @@ def test_many_take_the_place_of_one_that_ended(folder: Path) -> None:
         winner.close()
 
 
+@pytest.mark.slow
 def test_one_who_comes_late_finds_a_higher_number(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It has judged number 1, and waits before it creates number 2; meanwhile 2 and 3 came and went."""
     take(folder)
@@ -187,6 +191,7 @@ def test_a_folder_that_was_moved(folder: Path) -> None:
     assert not folder.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "content", [b"", b"{", b"[]", b"[" * 100_000, b'{"host": 1}', b"\xff" * 2000, json.dumps({"pid": 10**400}).encode()]
 )
@@ -225,3 +230,16 @@ def test_time_stands_still_for_one_who_does_not_look() -> None:
     pulse = Pulse(lambda: next(clock))
     assert [pulse.still("a", 1) for _ in range(4)] == [0, 1, 2, 3]
     assert [pulse.still("a", 1), pulse.still("a", 2), pulse.still("a", 2)] == [3 + leases.LOOK_GAP, 0, 1]
+
+
+def test_one_look_says_when_another_machine_was_heard_of(folder: Path) -> None:
+    assert leases.unseen(folder, leases.read(folder)) is None
+    with contextlib.closing(take(folder)):
+        assert leases.unseen(folder, leases.read(folder)) is None, "a process here is looked at"
+        elsewhere(folder)
+        os.utime(folder / names(folder)[-1], (time.time() - 100,) * 2)
+        seconds = leases.unseen(folder, leases.read(folder))
+        assert seconds is not None
+        assert 99 < seconds < 160
+        elsewhere(folder, released=True)
+        assert leases.unseen(folder, leases.read(folder)) is None

@@ -15,7 +15,7 @@ from ddpm.data.datasets import describe
 from ddpm.data.listing import list_folder
 from ddpm.runs import runs
 from ddpm.runs.worker import Worker
-from ddpm.storage import images
+from ddpm.storage import image_files, images
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ def test_special_files_are_never_opened(
         with raises_error("not-data"):
             describe(str(tmp_path / name))
     with raises_error("not-a-file"):
-        images.load(place / "pipe.png")
+        image_files.load(place / "pipe.png")
 
 
 def sampled(place: Path) -> None:

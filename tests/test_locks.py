@@ -17,6 +17,7 @@ from ddpm.runs.worker import Worker
 from ddpm.storage import files, locks
 
 
+@pytest.mark.slow
 def test_files_that_are_held(tmp_path: Path) -> None:
     path = tmp_path / "a" / "lock"
     assert not locks.held(path)
@@ -85,6 +86,7 @@ def test_without_locks_one_process_at_a_time_is_in_a_block(without: Path) -> Non
         pass
 
 
+@pytest.mark.slow
 def test_a_lock_that_was_removed_is_not_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between the opening of the file and its locking: others would lock a new one."""
     path, lock = tmp_path / "lock", portalocker.lock

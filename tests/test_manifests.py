@@ -30,6 +30,7 @@ def test_what_is_written_is_read(saved: Checkpoint) -> None:
     assert json.loads(saved.manifest_path.read_text())["format"] == 2
 
 
+@pytest.mark.slow
 def test_no_bit_of_a_manifest_may_be_another(saved: Checkpoint) -> None:
     content = saved.manifest_path.read_bytes()
     for bit in range(8 * len(content)):

@@ -1,13 +1,18 @@
-"""What comes from data and files reaches the page through one function, `escape`: read off the source."""
+"""What comes from data and files reaches the page through one function: read off the source.
+
+`escape` for Markdown, `html.escape` for HTML, `figures.plain` for charts.
+"""
 
 import ast
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from pages.ui.components import markdown
+from pages.ui.components import figures, markdown, study_figures
+from pages.ui.components.study_figures import Curve
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "home.py", *sorted((ROOT / "pages").glob("*.py")), *sorted((ROOT / "pages" / "ui").rglob("*.py"))]
@@ -246,3 +251,61 @@ NAMES = {
 @pytest.mark.parametrize("name", NAMES)
 def test_what_is_escaped_is_shown_as_it_is(name: str) -> None:
     assert markdown.escape(name) == NAMES[name]
+
+
+# --- charts
+
+FIGURES = [ROOT / "pages" / "ui" / "components" / name for name in ("figures.py", "study_figures.py")]
+SHOWN = {"name", "text", "ticktext", "hovertemplate", "hovertext", "customdata", "title"}
+"""Parts of a figure that Plotly shows as its subset of HTML."""
+
+
+def labels(module: ast.Module) -> list[str]:
+    """Lines that put into a figure what may come from elsewhere."""
+    found: list[str] = []
+
+    def look(node: ast.AST, local: dict[str, list[ast.expr]]) -> None:
+        if isinstance(node, ast.FunctionDef):
+            local = {**local, **assigned(node)}
+        values: list[ast.expr] = []
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "dict":
+            values = [k.value for k in node.keywords if k.arg in SHOWN]
+        if isinstance(node, ast.Dict):
+            shown = [(k, v) for k, v in zip(node.keys, node.values, strict=True) if isinstance(k, ast.Constant)]
+            values = [value for key, value in shown if key.value in SHOWN]
+        for value in values:
+            is_layout = isinstance(value, ast.Call) and ast.unparse(value.func) == "dict"  # looked at by itself
+            is_number = isinstance(value, ast.ListComp) and ast.unparse(value.elt).endswith(".calls")
+            is_number = is_number or ast.unparse(value).endswith(".calls]")
+            if not is_layout and not is_number and not is_harmless(value, local, "plain"):
+                found.append(f"{value.lineno}: {ast.unparse(value)}")
+        for child in ast.iter_child_nodes(node):
+            look(child, local)
+
+    look(module, {})
+    return found
+
+
+@pytest.mark.parametrize("path", FIGURES, ids=lambda path: path.name)
+def test_what_a_chart_shows_is_plain(path: Path) -> None:
+    assert labels(tree(path)) == []
+
+
+def test_figures_are_made_in_these_modules_alone() -> None:
+    for path in PAGES:
+        if path not in FIGURES:
+            assert "hovertemplate" not in path.read_text(encoding="utf-8"), path
+
+
+def test_the_rule_about_charts_sees_what_it_should() -> None:
+    for text in ("dict(name=label)", "dict(text=f'<b>{name}</b>')", "{'hovertemplate': name}", "dict(ticktext=names)"):
+        assert labels(ast.parse(text)), text
+    assert labels(ast.parse("dict(name=plain(label), text=f'<b>{plain(x)}</b>', title=dict(text='a'))")) == []
+
+
+def test_labels_of_charts_are_shown_as_they_are() -> None:
+    hostile = '<a href="http://evil.example">%{x}</a>&amp;\n\x1b'
+    curve = Curve(hostile, [0, 1], dict.fromkeys(study_figures.TERMS, np.ones(2)))
+    names = {trace["name"] for trace in study_figures.terms([curve], log=False)["data"]}
+    assert names == {'&lt;a href="http://evil.example"&gt;%&#123;x}&lt;/a&gt;&amp;amp; \\x1b'}
+    assert figures.plain("vb (bits per dimension)") == "vb (bits per dimension)"

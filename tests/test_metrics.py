@@ -210,6 +210,7 @@ def test_a_long_and_a_short_line_do_not_make_up_for_each_other(path: Path) -> No
     assert pairs(MetricReader(path).read()) == [(9, 0.25)]
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(st.floats() | st.none(), st.integers(0, 50)), max_size=20))
 def test_lines_and_frame_are_the_same_rows(
     tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[float | None, int]]
@@ -245,6 +246,7 @@ def test_large_and_small_files_are_read_alike(path: Path, monkeypatch: pytest.Mo
     assert reader.bad_lines == 1
 
 
+@pytest.mark.slow
 def test_a_million_lines(path: Path) -> None:
     """Prints how long they take; the bench measures it up to the chart."""
     block = "".join(f"1.5,0.{n:04d},,,0.3,0.2,0.1234567,,,0.3,0.2,{{}},1e-4,12.5,3.5,60\n" for n in range(1000))

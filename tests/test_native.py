@@ -235,6 +235,7 @@ def test_no_room_and_others_at_work_are_reported(
     assert found().library is not None, "and with room again they are"
 
 
+@pytest.mark.slow
 def test_two_that_start_together_compile_once(compiler: Compiler, kept: Path) -> None:
     compiler.path.write_text(compiler.path.read_text().replace("sleep 0;", "sleep 1;"))
     code = (

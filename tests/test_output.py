@@ -103,6 +103,7 @@ def test_errors(ask: Ask, fake_run: Callable[..., Run]) -> None:
         assert document["error"]["message"] in err
 
 
+@pytest.mark.slow
 def test_a_training(ask: Ask, runs_dir: Path) -> None:
     tiny = "--data_dir shapes --image_size 8 --num_channels 32 --num_res_blocks 1 --channel_mult 1 --num_heads 1"
     tiny += " --diffusion_steps 20 --noise_schedule cosine --sample_interval 0 --threads 1 --attention_resolutions="
@@ -180,6 +181,7 @@ def test_a_dry_run(ask: Ask, runs_dir: Path, capfd: pytest.CaptureFixture[str]) 
     assert (code, document["error"]["code"]) == (2, "not-applicable")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("nothing_measured")
 def test_a_dry_run_knows_what_was_measured(ask: Ask, tiny: Config) -> None:
     words = ["train", *codec.to_flags(tiny), "--batch_size", "5", "--dry_run", "True"]

@@ -81,6 +81,7 @@ def test_a_run_that_has_written_nothing_yet(page: str, runs_dir: Path) -> None:
     open_page(page).run()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES)
 @pytest.mark.parametrize("name", ["config.json", "status.json"])
 def test_a_damaged_file_is_reported_in_a_sentence(page: str, name: str, runs_dir: Path) -> None:
@@ -208,6 +209,7 @@ def test_a_fault_of_the_program_shows_where_it_happened(tmp_path: Path) -> None:
     assert [e.message for e in at.exception] == ["a fault of ours"]
 
 
+@pytest.mark.slow
 def test_a_folder_of_runs_that_cannot_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_bytes(b"")
     monkeypatch.setenv("DDPM_RUNS", str(tmp_path / "file" / "runs"))
@@ -364,6 +366,7 @@ def test_a_page_that_watches_makes_no_threads(runs_dir: Path) -> None:
     assert sorted(t.name for t in threading.enumerate()) == before
 
 
+@pytest.mark.slow
 def test_the_server_never_imports_torch(runs_dir: Path) -> None:
     """In a process of its own, for other tests import it."""
     fake_run.write(runs_dir, "one", steps=40)

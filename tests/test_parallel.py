@@ -86,6 +86,7 @@ def test_two_with_a_batch_are_one_with_twice_the_batch(found: list[dict[str, Any
         np.testing.assert_allclose(two["state"]["timesteps"]["losses"], history["losses"], rtol=3e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", two_processes.TRAININGS)
 def test_both_have_the_same_to_the_last_bit(found: list[dict[str, Any]], name: str) -> None:
     main, other = found[0][name], found[1][name]
@@ -174,6 +175,7 @@ def test_the_log_is_that_of_one_process(tmp_path: Path) -> None:
     said = (tmp_path / "runs" / "two" / "log.txt").read_text()
     assert "2 processes, each with 4 of 8 images a step" in said
     assert said.count("Finished") == 1
+    torchrun("-m", "ddpm", "train", "--resume", "two", cwd=tmp_path)  # all is done, which is no error in any process
 
 
 @pytest.mark.slow

@@ -132,6 +132,7 @@ def test_stop_while_starting(run: Run, stand_in: str) -> None:
     assert not run.alive()
 
 
+@pytest.mark.slow
 def test_kill_ends_the_process_and_its_children(run: Run, stand_in: str) -> None:
     launch.start_training(run)
     child = running(run)["child"]
@@ -152,6 +153,7 @@ def test_kill_takes_no_other_process_for_it(run: Run) -> None:
         launch.kill(run)
 
 
+@pytest.mark.slow
 def test_it_outlives_who_started_it(run: Run, stand_in: str) -> None:
     """The parent and all of its process group are killed, as a closed terminal does it."""
     starter = (
@@ -198,6 +200,7 @@ def test_samples_are_sampled_into_a_folder_of_their_own(run: Run, stand_in: str)
     until(lambda: job.state() == "stopped")
 
 
+@pytest.mark.slow
 def test_a_measurement_is_made_once(
     tiny: Config, stand_in: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -218,6 +221,7 @@ def test_no_process_can_be_started(run: Run, monkeypatch: pytest.MonkeyPatch) ->
     assert run.state() == "failed"
 
 
+@pytest.mark.slow
 def test_a_program_that_does_not_come_up_is_lost_soon(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jobs, "START_GRACE", 0.5)
     monkeypatch.setattr(launch.sys, "executable", "false")

@@ -39,12 +39,14 @@ def constant(node: ast.AST) -> str:
 
 def said(path: Path) -> Iterator[str]:
     """Every command that the strings of a module have between backquotes, and those that Run.shell makes."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    docs = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
-    inner = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in ast.walk(node)} - {
-        id(node) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr)
-    }
-    for node in ast.walk(tree):
+    text = path.read_text(encoding="utf-8")
+    if "`ddpm" not in text and ".shell(" not in text:
+        return
+    nodes = list(ast.walk(ast.parse(text)))
+    docs = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
+    joined = [node for node in nodes if isinstance(node, ast.JoinedStr)]
+    inner = {id(part) for node in joined for part in ast.walk(node)} - {id(node) for node in joined}
+    for node in nodes:
         if isinstance(node, ast.Constant | ast.JoinedStr) and id(node) not in docs | inner:
             yield from SHOWN.findall(constant(node))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "shell":
@@ -112,6 +114,7 @@ def on_page(run: Run, what: str) -> str:
     return dict(commands.for_buttons(run))[what]
 
 
+@pytest.mark.slow
 def test_going_on_with_a_finished_run(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     before = {path.name for path in run.folder.parent.iterdir()}
     assert typed(on_page(run, "Resume")) == 0
@@ -183,6 +186,7 @@ def test_the_first_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
         assert SampleJob(Path("samples")).shape == (16, 32, 32, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", [[], ["--total_steps", "4"]], ids=["finished", "to be gone on with"])
 def test_an_import_without_data(
     run: Run, home: Path, capsys: pytest.CaptureFixture[str], more: list[str], tmp_path: Path

@@ -88,6 +88,7 @@ def followed(said: str, sample: SampleConfig) -> list[SampleConfig]:
     return [dataclasses.replace(sample, **way) for way in ways]  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_steps_and_strength() -> None:
     reported = 0
     for T, sample in settings():

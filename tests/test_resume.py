@@ -156,6 +156,7 @@ def test_every_setting_that_is_a_path_is_made_absolute(monkeypatch: pytest.Monke
             assert s.normalize(f"./{name}") == str(tmp_path / name)
 
 
+@pytest.mark.slow
 def test_a_place_that_follows_from_where_training_began_is_asked_for(
     begin: Begin, images: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -172,6 +173,7 @@ def test_a_place_that_follows_from_where_training_began_is_asked_for(
     assert Run(run.folder).config.data.data_dir == str(images)
 
 
+@pytest.mark.slow
 def test_moved_data_goes_on_exactly(begin: Begin, images: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = begin()
     shutil.copytree(run.folder, run.folder.parent / "straight")
@@ -206,6 +208,7 @@ def test_other_classes_are_refused_and_bind_nobody(begin: Begin, images: Path) -
     assert Run(run.folder).config.data.data_dir == str(images)
 
 
+@pytest.mark.slow
 def test_data_that_is_not_good_is_not_kept_with_a_run_that_begins_from_a_file(
     begin: Begin, runs_dir: Path, images: Path, tmp_path: Path
 ) -> None:
@@ -228,6 +231,7 @@ def test_data_that_is_not_good_is_not_kept_with_a_run_that_begins_from_a_file(
 # --- what the data is
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", ["content", "count", "classes"])
 def test_other_data_is_said(change: str, begin: Begin, images: Path) -> None:
     run = begin()
@@ -271,6 +275,7 @@ def test_names_of_classes_are_compared_where_they_are_trained(
     )
 
 
+@pytest.mark.slow
 def test_what_is_held_out_by_content_stays_where_images_are_added(begin: Begin, images: Path) -> None:
     run = begin(hold_out=0.4)
     paint(images, ["a_97.png", "b_98.png", "b_99.png"], shade=50)
@@ -296,6 +301,7 @@ def test_images_that_were_trained_on_are_never_measured_as_held_out(tmp_path: Pa
     assert "2 images" in lineage.check(config, opened.digest, now, remedy, part="train")
 
 
+@pytest.mark.slow
 def test_what_an_earlier_version_held_out_is_not_measured(begin: Begin, capsys: pytest.CaptureFixture[str]) -> None:
     """It chose by position, and kept nothing of it."""
     run = begin(hold_out=0.4)
@@ -323,6 +329,7 @@ def apart(runs_dir: Path, tiny: Config, tmp_path: Path) -> Run:
     return run
 
 
+@pytest.mark.slow
 def test_an_image_that_was_ever_trained_on_is_not_tested_on(apart: Run, capsys: pytest.CaptureFixture[str]) -> None:
     place = Path(apart.config.data.data_dir)
     nll = ["nll", "--run", apart.name, "--runs_dir", str(apart.folder.parent), "--num_samples", "1", "--threads", "1"]
@@ -345,6 +352,7 @@ def test_an_image_that_was_ever_trained_on_is_not_tested_on(apart: Run, capsys: 
     assert checkpoint_files.train_ids_in(checkpoint_files.read(apart.checkpoint().path("state"))).shape == (8,)  # type: ignore[union-attr]
 
 
+@pytest.mark.slow
 def test_images_that_are_new_may_be_trained_on_and_tested_on(apart: Run) -> None:
     place = Path(apart.config.data.data_dir)
     paint(place / "train", ["new.png", "twice.png"], shade=50)
@@ -362,6 +370,7 @@ def test_images_that_are_new_may_be_trained_on_and_tested_on(apart: Run) -> None
     )
 
 
+@pytest.mark.slow
 def test_where_nobody_says_who_was_trained_on_the_digest_decides(
     apart: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -434,6 +443,7 @@ def content(folder: Path) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lost", ["saves", "manifests", "weights", "all but the log", "unreadable"])
 def test_a_run_that_lost_files_is_not_begun_anew(lost: str, begin: Begin, capsys: pytest.CaptureFixture[str]) -> None:
     run = begin()
@@ -508,6 +518,7 @@ def test_a_run_killed_before_its_first_checkpoint_begins_again(
     assert not list(run.folder.glob("*.pt.*"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", ["state000004.pt", "opt000004.pt", "model000004.pt", "saves/000004.json"])
 def test_what_is_left_of_a_checkpoint_is_kept_while_its_step_is_done_again(
     file: str, begin: Begin, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
@@ -525,6 +536,7 @@ def test_what_is_left_of_a_checkpoint_is_kept_while_its_step_is_done_again(
         assert (run.folder / f"{name}.1").read_bytes() == left[name]
 
 
+@pytest.mark.slow
 def test_a_run_of_which_no_checkpoint_is_whole_names_the_weights_that_are(
     begin: Begin, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -552,6 +564,7 @@ def spoil(run: Run, step: int, *kinds: str) -> None:
     manifests.commit(checkpoint)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kinds", [["model"], ["ema_0.9"], ["model", "ema_0.9", "ema_0.99"]])
 def test_the_last_step_is_saved_again_where_its_weights_were_not_numbers(kinds: list[str], begin: Begin) -> None:
     run = begin(6)
@@ -567,6 +580,7 @@ def test_the_last_step_is_saved_again_where_its_weights_were_not_numbers(kinds: 
         assert (run.folder / f"{name}.1").read_bytes() == left[name]
 
 
+@pytest.mark.slow
 def test_a_set_that_is_replaced_counts_no_more_before_its_files_go(
     begin: Begin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -585,6 +599,7 @@ def test_a_set_that_is_replaced_counts_no_more_before_its_files_go(
     assert [c.step for c in run.checkpoints() if checkpoint_files.fault(c) == ""] == [2, 4, 6, 8]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("finite", ["ema_0.9_000002.pt", ""])
 def test_only_finite_weights_are_named_to_begin_from(
     finite: str, begin: Begin, capsys: pytest.CaptureFixture[str]
@@ -633,6 +648,7 @@ def test_a_damaged_manifest_is_said(begin: Begin) -> None:
     assert set(run.manifests()[1]) == {4}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", [None, "", "{", "[]", '{"format": 1, "train": {"lr": "x"}}', "\0" * 100])
 def test_settings_come_back_from_a_checkpoint(begin: Begin, content: str | None) -> None:
     run = begin()
@@ -669,6 +685,7 @@ def test_a_checkpoint_of_a_newer_version_is_left_alone(begin: Begin, capsys: pyt
     assert str(path) in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["checkpoint", "log", "cut log", "settings"])
 def test_what_is_found_damaged_is_shown(what: str, begin: Begin) -> None:
     run = begin()
@@ -693,6 +710,7 @@ def test_what_is_found_damaged_is_shown(what: str, begin: Begin) -> None:
     assert alike(straight, weights(run, 4))
 
 
+@pytest.mark.slow
 def test_a_run_whose_weights_were_spoilt_keeps_its_last_good_checkpoint(
     begin: Begin, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -135,6 +135,7 @@ def test_without_events_it_looks_again_after_a_while(runs_dir: Path, monkeypatch
     assert len(view.metrics()) == 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EMFILE])
 def test_polling_where_there_are_no_events_left(runs_dir: Path, number: int) -> None:
     class Exhausted(Observer):  # type: ignore[misc, valid-type]

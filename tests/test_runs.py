@@ -331,6 +331,7 @@ def test_what_is_at_work_is_not_thrown_away(fake_run: FakeRun) -> None:
 # --- taking turns
 
 
+@pytest.mark.slow
 def test_trainings_wait_for_their_turn(runs_dir: Path, tiny: Config) -> None:
     first, second = (runs.create_run(runs_dir, name, tiny) for name in ("first", "second"))
     order = []

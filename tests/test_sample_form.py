@@ -249,6 +249,7 @@ def test_an_earlier_sampling_is_begun_with(run: Run, asked: list[SampleConfig]) 
     assert (sample.task, sample.sampler, sample.num_samples) == ("invert", "ddim", 1)
 
 
+@pytest.mark.slow
 def test_a_path_to_images(run: Run, asked: list[SampleConfig], tmp_path: Path) -> None:
     at = open_page("pages/sample.py")
     at.button_group(key="sample.task").set_value("vary").run()

@@ -108,6 +108,7 @@ def test_a_note(run: Run) -> None:
     assert job.note == "as an editor saves it"
 
 
+@pytest.mark.slow
 def test_deleted_after_a_question_and_brought_back(run: Run) -> None:
     job, other = earlier(run), earlier(run, "20260103-000000")
     at = open_page("pages/sample.py")

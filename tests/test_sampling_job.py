@@ -461,6 +461,7 @@ def test_foreign_texts_are_no_settings(text: str) -> None:
     assert images.settings_in(buffer.getvalue()) is None
 
 
+@pytest.mark.slow
 def test_every_image_can_be_sampled_again_alone(run: Run, tmp_path: Path) -> None:
     job = draw(run, tmp_path / "job", QUICK)
     assert job.command == job.settings["command"]
@@ -585,6 +586,7 @@ def test_given_images_gone_on_with_elsewhere(task: str, run: Run, tmp_path: Path
     assert results(tmp_path / "moved") == results(straight.folder)
 
 
+@pytest.mark.slow
 def test_an_inversion_tells_its_error(run: Run, tmp_path: Path, given: np.ndarray) -> None:
     asked = dataclasses.replace(of_task("invert"), steps=0, timestep_respacing="20")
     job = draw(run, tmp_path / "job", asked)

@@ -262,6 +262,7 @@ def train(folder: Path, config: Config, until: int = 0) -> Run:
     return run
 
 
+@pytest.mark.slow
 def test_a_run_trains_previews_and_resumes_to_the_last_bit(config: Config, tmp_path: Path) -> None:
     straight = train(tmp_path / "a", config)
     train(tmp_path / "b", config, until=2)
@@ -316,6 +317,7 @@ def flags(config: Config, *sections: str) -> list[str]:
     return ["--large_size" if word == "--image_size" else word for word in words]
 
 
+@pytest.mark.slow
 def test_trained_and_sampled_from_by_command(config: Config, tmp_path: Path) -> None:
     short = codec.replace(config, dict(num_classes=0, total_steps=2))
     assert main.main(["super-res-train", "--run", "sr", "--runs_dir", str(tmp_path), *flags(short, *SECTIONS)]) == 0

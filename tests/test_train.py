@@ -64,6 +64,7 @@ def everything(trainer: Trainer) -> list[Tensor]:
     return flat([trainer.weights(), trainer.optimizer.state_dict(), trainer.state()])
 
 
+@pytest.mark.slow
 def test_continuing_is_never_having_stopped(tiny: Config, dataset: Dataset) -> None:
     config = rough(tiny)
     straight = Trainer(config, dataset)

@@ -143,6 +143,7 @@ def test_what_is_read_and_what_is_left_out_is_shown(tmp_path: Path) -> None:
         assert words_ in shown
 
 
+@pytest.mark.slow
 def test_start_takes_the_classes_as_they_are_then(
     tmp_path: Path, runs_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -167,6 +168,7 @@ def test_start_takes_the_classes_as_they_are_then(
     assert started == [run.name]
 
 
+@pytest.mark.slow
 def test_a_folder_of_ones_own(tmp_path: Path) -> None:
     folder = tmp_path / "my pictures"
     folder.mkdir()
@@ -333,6 +335,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[SampleConfig]:
     return found
 
 
+@pytest.mark.slow
 def test_a_grid_of_all_classes(fake_run: Callable[..., Run], asked: list[SampleConfig]) -> None:
     fake_run("shapes", class_cond=True, num_classes=3, class_names=("circle", "star", "ring"))
     at = open_page("pages/sample.py")

@@ -114,6 +114,7 @@ def test_the_gif_runs_and_holds_its_end(frames: Frames) -> None:
     assert pauses[-1] > pauses[0] + 1000
 
 
+@pytest.mark.slow
 def test_the_mp4_can_be_played(frames: Frames, tmp_path: Path) -> None:
     program = animation.writer()
     assert program, "requirements-dev.txt brings one"
@@ -131,6 +132,7 @@ def test_the_mp4_can_be_played(frames: Frames, tmp_path: Path) -> None:
     assert np.abs(first.astype(int) - animation.side_by_side(frames)[0]).mean() < 12
 
 
+@pytest.mark.slow
 def test_without_a_writer_there_is_a_sentence(frames: Frames, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(animation, "writer", lambda: None)
     assert animation.write(tmp_path, frames) == animation.NO_WRITER
@@ -147,6 +149,7 @@ def test_strips_of_any_channels(channels: int) -> None:
     assert images.encode_png(strip)
 
 
+@pytest.mark.slow
 def test_many_steps_make_no_longer_film() -> None:
     x = np.zeros((250, 8, 8, 3), np.uint8)
     x[-1] = 255

@@ -120,13 +120,22 @@ class Setting(NamedTuple):
 
 def settings(section: type) -> list[Setting]:
     """The settings of one dataclass, in order.  An optional bool has type bool and default None."""
+    return [
+        one._replace(**{key: value() for key, value in listed}) if listed else one for one, listed in _made(section)
+    ]
+
+
+@cache
+def _made(section: type) -> list[tuple[Setting, list[tuple[str, Callable[[], Any]]]]]:
+    """The settings of one dataclass, and what of them is asked for each time, as a table may get more rows."""
     types = _types(section)
-    found = []
-    for f in dataclasses.fields(section):
-        plain = types[f.name]
-        listed = {key: value() if callable(value := f.metadata[key]) else value for key in ("choices", "names")}
-        found.append(Setting(f.name, plain, f.default, **{**f.metadata, **listed}))
-    return found
+    return [
+        (
+            Setting(f.name, types[f.name], f.default, **f.metadata),
+            [(key, f.metadata[key]) for key in ("choices", "names") if callable(f.metadata[key])],
+        )
+        for f in dataclasses.fields(section)
+    ]
 
 
 @cache

@@ -11,7 +11,7 @@ from ddpm.data.sources import open_source
 from ddpm.errors import UserError
 from ddpm.planning import source_images
 from ddpm.planning.source_images import Progress, SourceImages
-from ddpm.storage import images, paths
+from ddpm.storage import image_files, images, paths
 
 IMAGE_TASKS = ("vary", "inpaint", "invert")
 
@@ -73,7 +73,7 @@ def fit(config: Config, image: Image.Image, name: str) -> np.ndarray:
 def _images(config: Config, sample: SampleConfig, progress: Progress | None) -> SourceImages:
     path = paths.full(sample.picture)
     if path.is_file() and path.suffix.lower() != ".npz":
-        return SourceImages(fit(config, images.load(path), path.name)[None])
+        return SourceImages(fit(config, image_files.load(path), path.name)[None])
 
     def decode(image: Image.Image, name: str) -> np.ndarray:
         return fit(config, image, f"{name} of {sample.picture}")
@@ -104,7 +104,7 @@ def read_mask(config: Config, path: str) -> np.ndarray:
 
     Raises UserError for another size, and where it is black everywhere.
     """
-    image = images.load(paths.full(path))
+    image = image_files.load(paths.full(path))
     size = config.model.image_size
     if image.size != (size, size):
         raise UserError(

@@ -13,7 +13,7 @@ def samples_zip(job: SampleJob) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:  # a PNG cannot be compressed further
         for path in job.images:
-            archive.write(path, path.name)
+            archive.writestr(path.name, job.read(path))
     return buffer.getvalue()
 
 

@@ -32,7 +32,7 @@ from ddpm.reports import xlsx_cells, xlsx_charts
 from ddpm.reports.xlsx_log import RunLog
 from ddpm.runs import metrics
 from ddpm.runs.runs import Run
-from ddpm.storage import files
+from ddpm.storage import files, image_files, untrusted
 
 EXCEL_ROWS = 1_048_576  # most rows of a sheet, the header included
 PREVIEW_PIXELS = 512  # size to which an embedded preview is enlarged, about
@@ -263,9 +263,8 @@ def _last_grid(run: Run) -> tuple[str, Image | None] | None:
         return None
     step, path = previews[-1]
     try:
-        with Pillow.open(path) as preview:
-            preview.load()
-    except (OSError, SyntaxError) as error:
+        preview = image_files.decode(run.read(path), str(path))
+    except (OSError, UserError) as error:
         return f"The preview of step {step} cannot be read ({error}).", None
     factor = max(1, round(PREVIEW_PIXELS / max(preview.size)))
     enlarged = preview.resize((preview.width * factor, preview.height * factor), Pillow.Resampling.NEAREST)
@@ -277,9 +276,9 @@ def _last_grid(run: Run) -> tuple[str, Image | None] | None:
 def _trained_with(run: Run) -> str | None:
     """The versions with which the run was trained, from log.txt."""
     try:
-        with open(run.log_path, encoding="utf-8", errors="replace") as file:
-            beginning = file.read(65536)
-    except OSError:
+        with run.open_file(run.log_path, untrusted.MOST_BYTES) as file:
+            beginning = file.read(65536).decode(errors="replace")
+    except (OSError, UserError):
         return None
     found = re.search(r"DDPM Workbench .*, torch \S+", beginning)
     return found[0] if found else None

@@ -11,6 +11,7 @@ Training runs and their results, such as samples and evaluations, are job folder
 
 import contextlib
 import dataclasses
+import io
 import logging
 import os
 import platform
@@ -31,6 +32,7 @@ from ddpm.runs import run_folder
 from ddpm.storage import files, leases, locks, processes
 from ddpm.storage.leases import Pulse
 from ddpm.storage.processes import Owner
+from ddpm.storage.remembered import Remembered
 from ddpm.storage.untrusted import Folder
 
 log = logging.getLogger("ddpm")
@@ -105,12 +107,37 @@ class Job:
     def __init__(self, folder: Path, depth: int = 0):
         self.folder = Path(folder)
         self._depth = depth
+        self._status: Remembered[Status | None] = Remembered()
 
     @property
     def content(self) -> Folder:
         """The folder, as the one through which its files are opened."""
-        top = self.folder.parents[self._depth - 1] if self._depth else self.folder
+        if not self._depth:
+            return run_folder.folder_at(self.folder)
+        top = self.folder.parents[self._depth - 1]
         return run_folder.folder_at(top, *self.folder.parts[len(top.parts) :])
+
+    def open_file(self, path: Path, most: int = run_folder.MOST_IMAGE) -> io.BufferedReader:
+        """Opens a file in the folder for reading.  Raises UserError unless it is a regular one of at most `most` bytes.
+
+        Raises FileNotFoundError if there is none, and OSError.
+        """
+        return self._around(path).open_file(path.name, most)
+
+    def read(self, path: Path, most: int = run_folder.MOST_IMAGE) -> bytes:
+        """The content of a file in the folder, which `open_file` opens."""
+        return self._around(path).read(path.name, most)
+
+    def has(self, path: Path) -> bool:
+        """True if there is such a file in the folder.  Raises UserError if it is a link, or anything but a file."""
+        return self._around(path).exists(path.name)
+
+    def changed_at(self, path: Path) -> int:
+        """Time of the last change of a file in the folder, in nanoseconds.  Raises as `open_file` does."""
+        return self._around(path).stat(path.name).st_mtime_ns
+
+    def _around(self, path: Path) -> Folder:
+        return self.content.inside(*path.relative_to(self.folder).parts[:-1])
 
     @property
     def name(self) -> str:
@@ -135,8 +162,14 @@ class Job:
 
     def read_status(self) -> Status | None:
         """The status; None if there is none.  Raises UserError if it is damaged, OSError if it cannot be read."""
-        data = files.json_in(self.content, "status.json", run_folder.MOST_STATUS)
-        return None if data is None else records.read(Status, data, str(self.folder / "status.json"))
+        return self._status_in(self.content)
+
+    def _status_in(self, content: Folder) -> Status | None:
+        def parse() -> Status | None:
+            data = files.json_in(content, "status.json", run_folder.MOST_STATUS)
+            return None if data is None else records.read(Status, data, os.path.join(self.folder, "status.json"))
+
+        return self._status.read(content, "status.json", parse)
 
     def unreadable(self) -> str:
         """Why status.json cannot even be opened, as a sentence; empty if it can, or if there is none."""
@@ -162,24 +195,38 @@ class Job:
 
     def check_files(self) -> None:
         """Raises UserError, or OSError, for the first file of the job that is not what it should be."""
-        self.read_status()
-        self.read_requests()
+        content = self.content
+        with content.kept_open():
+            self._check_files_of_job(content)
+
+    def _check_files_of_job(self, content: Folder) -> None:
+        self._status_in(content)
+        self._requests_in(content)
         for name in ("run.lock", "log.txt"):
-            self.content.exists(name)
+            content.exists(name)
 
     def alive(self) -> bool:
         """True if a process works here: it holds the lock or, without one, the lease."""
         return self._works(self._locked(), leases.PULSE)
 
-    def _locked(self) -> bool | None:
+    def _locked(self, content: Folder | None = None) -> bool | None:
         """True if a process holds the lock; None if that cannot be found out, as on disks without locks."""
         try:
-            self.content.exists("run.lock")
-            return locks.held(self.folder / "run.lock")
+            return locks.held_in(content or self.content, "run.lock")
         except UserError:
             return False  # no process of ours holds what is not a file
         except OSError:
             return None
+
+    def _look(self) -> tuple[bool | None, Status | None]:
+        """Whether a process holds the lock, as `_locked` says, and then the status, as `status` does."""
+        content, status = self.content, None
+        with contextlib.suppress(UserError, OSError), content.kept_open():
+            locked = self._locked(content)
+            with contextlib.suppress(UserError, OSError):
+                status = self._status_in(content)
+            return locked, status
+        return self._locked(), self.status()
 
     def _works(self, locked: bool | None, pulse: Pulse) -> bool:
         """True if a process holds lock or lease; on disks without locks, also if only the status indicates one."""
@@ -201,6 +248,16 @@ class Job:
         except OSError:
             return None
 
+    def unseen(self) -> float | None:
+        """Seconds since the process was last heard of, where it is on another machine and its lock is not seen here.
+
+        By the time of its lease's file, so as far as the clocks agree; None where one look tells whether it works.
+        """
+        try:
+            return None if self._locked() else leases.unseen(self._lease_folder, self.lease())
+        except OSError:
+            return None
+
     def _seems_alive(self) -> bool:
         """True if the process in status.json exists, or has a recent heartbeat on another machine."""
         status = self.status()
@@ -213,7 +270,7 @@ class Job:
     def state(self, pulse: Pulse = leases.PULSE) -> State:
         """The state of the job, from its lock, lease and status; `pulse` times processes of other machines."""
         # The lock is read before the status: a process that ends in between has written its final status.
-        locked, status = self._locked(), self.status()
+        locked, status = self._look()
         if status and status.state in FINAL and locked is False:
             return status.state  # however it ended
         alive = self._works(locked, pulse)
@@ -266,7 +323,10 @@ class Job:
 
     def read_requests(self) -> dict[str, str]:
         """As `requests`.  Raises UserError if control.json is damaged, OSError if it cannot be read."""
-        return run_folder.requests_in(files.json_in(self.content, "control.json", run_folder.MOST_CONTROL))
+        return self._requests_in(self.content)
+
+    def _requests_in(self, content: Folder) -> dict[str, str]:
+        return run_folder.requests_in(files.json_in(content, "control.json", run_folder.MOST_CONTROL))
 
     def request(self, what: Request) -> None:
         """Asks the process to stop after the current step and save, to save now, or to sample a preview now."""

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import psutil
 
@@ -24,7 +24,7 @@ from ddpm.runs import runs
 from ddpm.runs.jobs import ACTIVE, Job, Status, guard
 from ddpm.runs.results import KINDS, EvaluationJob, SampleJob, SolverBenchmarkJob, TrajectoryJob
 from ddpm.runs.runs import Run
-from ddpm.storage import files, paths, processes
+from ddpm.storage import ballast, files, paths, processes
 
 # Niceness of jobs, added so that other programs, above all the server of the dashboard, respond at once.  It costs
 # nothing while the processor is otherwise idle.  Windows has priority classes instead: below normal.
@@ -193,6 +193,7 @@ def _announce(job: Job, total_steps: int, again: bool = False) -> None:
         status = dataclasses.replace(
             status, step=before.step, saved=before.saved, metrics=before.metrics, total_steps=total
         )
+    ballast.load(job.folder)
     files.write_json(job.folder / "status.json", dataclasses.asdict(status))
     job.clear_requests()
 
@@ -209,7 +210,10 @@ def _spawn(job: Job, arguments: Sequence[str]) -> None:
         "creationflags": getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0) | getattr(subprocess, "CREATE_NO_WINDOW", 0)
     }
     try:
-        with job.content.make().append("log.txt") as log:
+        with contextlib.ExitStack() as stack:
+            log: IO[bytes] | int = subprocess.DEVNULL  # no work ends for want of a log
+            with contextlib.suppress(OSError):
+                log = stack.enter_context(job.content.make().append("log.txt"))
             process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "ddpm", *arguments],  # -P: no module is taken from the current folder
                 cwd=root,  # not wherever this process is, where a stranger's files may lie

@@ -101,8 +101,8 @@ class Pace:
     """Seconds of a model evaluation, an image."""
 
     median: Seconds
-    low: Seconds = 0.0
-    high: Seconds = 0.0
+    low: Seconds
+    high: Seconds
 
 
 @dataclass(frozen=True)

@@ -115,6 +115,11 @@ class SampleJob(Result):
         return self.folder / "given"
 
     @property
+    def given_images(self) -> list[Path]:
+        """The input images as PNG files, in order; none for sampling from noise alone."""
+        return self._images_in(self.given.name)
+
+    @property
     def mask(self) -> Path:
         """Inpainting: the mask, white where new content is sampled."""
         return self.folder / "mask.png"
@@ -143,8 +148,11 @@ class SampleJob(Result):
     @property
     def images(self) -> list[Path]:
         """The images as PNG files, in order."""
-        folder = self.content.inside("images")
-        return [folder.path / name for name in folder.files(".png")]
+        return self._images_in("images")
+
+    def _images_in(self, name: str) -> list[Path]:
+        folder = self.content.inside(name)
+        return [folder.path / file for file in folder.files(".png")]
 
 
 class EvaluationJob(Result):
@@ -179,7 +187,7 @@ class EvaluationJob(Result):
         found = {}
         for name in self.TERMS:
             try:
-                with self.content.open_file(self.terms_path(name).name) as file:
+                with self.open_file(self.terms_path(name), run_folder.MOST_ARRAYS) as file:
                     found[name] = arrays.read_npz(file)["arr_0"][::-1].astype(float)
             except (OSError, ValueError, KeyError, IndexError, UserError) as error:
                 raise UserError(
@@ -240,10 +248,15 @@ KINDS = {
     "samples": Kind("Samples", "Sample images.", "sample", SampleConfig, "sample", SampleJob),
     "evaluations": Kind("Evaluations", "Measure bits per dimension.", "nll", EvalConfig, "evaluation", EvaluationJob),
     "frontiers": Kind(
-        "Frontier", "Compare samplers.", "bench samplers", SolverBenchmarkConfig, "frontier", SolverBenchmarkJob
+        "Sampler comparisons",
+        "Compare samplers.",
+        "bench samplers",
+        SolverBenchmarkConfig,
+        "frontier",
+        SolverBenchmarkJob,
     ),
     "microscopes": Kind(
-        "Microscope", "Keep every denoising step of one image.", "microscope", SampleConfig, "sample", TrajectoryJob
+        "Trajectories", "Keep every denoising step of one image.", "microscope", SampleConfig, "sample", TrajectoryJob
     ),
 }
 """Kinds of results by the name of their folder in a run folder.

@@ -19,7 +19,8 @@ MOST_MANIFEST = 2**20
 MOST_SETTINGS = 2**24
 MOST_RESULT = 2**26
 MOST_NOTE = 2**16
-MOST_IMAGE = 2**28
+MOST_IMAGE = 2**28  # also of an animation
+MOST_ARRAYS = 2**32
 MOST_LOG = 2**32  # progress.csv
 
 # Folders that the process of a job writes into, next to those of its results.

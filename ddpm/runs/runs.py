@@ -21,7 +21,9 @@ from ddpm.runs import manifests, run_folder, run_names
 from ddpm.runs.jobs import ACTIVE, Job, guard, not_writable
 from ddpm.runs.manifests import Checkpoint, Manifests
 from ddpm.runs.results import KINDS, EvaluationJob, SampleJob, SolverBenchmarkJob, TrajectoryJob
-from ddpm.storage import files
+from ddpm.storage import ballast, files
+from ddpm.storage.remembered import Remembered
+from ddpm.storage.untrusted import Folder
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,24 +35,37 @@ TAKEN = ("config.json", "progress.csv", "saves")  # files that show that a folde
 class Run(Job):
     """A training run: runs/<name>/."""
 
+    def __init__(self, folder: Path, depth: int = 0):
+        super().__init__(folder, depth)
+        self._settings: Remembered[Config | None] = Remembered()
+
     @cached_property
     def config(self) -> Config:
         """The settings in config.json.  Raises UserError if it is missing or of another version."""
-        data = files.json_in(self.content, "config.json", run_folder.MOST_CONFIG)
-        if data is None:
+        return self._config_in(self.content)
+
+    def _config_in(self, content: Folder) -> Config:
+        def parse() -> Config | None:
+            data = files.json_in(content, "config.json", run_folder.MOST_CONFIG)
+            return None if data is None else codec.from_json(data, str(self.folder / "config.json"))
+
+        found = self._settings.read(content, "config.json", parse)
+        if found is None:
             raise UserError(
                 f"{self.folder} has no config.json, so it is not a run of this program: name the folder of a run.",
                 code="not-a-run",
             )
-        return codec.from_json(data, str(self.folder / "config.json"))
+        return found
 
     def check_files(self) -> None:
         """Raises UserError, or OSError, for the first file of the run that is not what it should be."""
-        _ = self.config
-        super().check_files()
-        self.content.exists("progress.csv")
-        self.content.inside("samples").files()
-        if wrong := manifests.read_all(self.content, newest=True).wrong:
+        content = self.content
+        with content.kept_open():
+            self._config_in(content)
+            self._check_files_of_job(content)
+            content.exists("progress.csv")
+        content.inside("samples").files()
+        if wrong := manifests.read_all(content, newest=True).wrong:
             raise UserError(wrong[max(wrong)], code="lost-checkpoints")
 
     def with_config(self) -> Self:
@@ -122,7 +137,7 @@ class Run(Job):
     def created_at(self) -> float:
         """Time of creation, in seconds since the epoch; 0 if it cannot be read."""
         try:
-            changed = os.lstat(self.folder / "config.json").st_mtime
+            changed = os.lstat(os.path.join(self.folder, "config.json")).st_mtime
             return changed if 0 <= changed < LATEST else 0.0
         except (FileNotFoundError, NotADirectoryError):
             raise
@@ -238,6 +253,7 @@ def create_run(runs_dir: Path, name: str, config: Config) -> Run:
         building = files.temporary_path(folder)
         try:
             files.write_json(building / "config.json", codec.to_json(config))
+            ballast.load(building)
             files.rename(building, folder)
         finally:
             shutil.rmtree(building, ignore_errors=True)
@@ -259,6 +275,7 @@ def create_run_in(folder: Path, config: Config) -> Run:
         )
     try:
         files.write_json(folder / "config.json", codec.to_json(config))
+        ballast.load(folder)
     except OSError as error:
         raise UserError(
             f"Cannot write in {folder} ({error.strerror}): give another folder in OPENAI_LOGDIR.", code="not-writable"

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, Self
 
 import psutil
 
-from ddpm.errors import UserError, as_user_error
+from ddpm.errors import UserError, translated
 from ddpm.host import cpu_threads
 from ddpm.runs import run_folder
 from ddpm.runs.heartbeat import FINAL_LOSS, Heartbeat, Loss
@@ -82,7 +82,8 @@ class Worker:
                 lease = self._leased(patience=leases.EXPIRY if self._standing else WATCH)
                 self._heart = Heartbeat(self.job.folder, lock, lease)
             except OSError as error:
-                raise not_writable(self.job.folder, error) from error
+                opened.close()
+                raise self._refused(error) from error
             opened.callback(self._heart.close)
             if hasattr(os, "register_at_fork"):
                 os.register_at_fork(after_in_child=lock.close)  # a fork would keep the lock after this process ends
@@ -120,6 +121,18 @@ class Worker:
             raise self._busy()
         return lease
 
+    def _refused(self, error: OSError) -> UserError:
+        """The error where the disk lets nobody begin, which the status says too, as far as there is room for it."""
+        refused = not_writable(self.job.folder, error)
+        if not self.job.alive():
+            before = self.job.status() or self._status
+            failed = dataclasses.replace(
+                before, state="failed", message=str(refused), updated_at=time.time(), monotonic=time.monotonic()
+            )
+            with contextlib.suppress(UserError, OSError):
+                ballast.write_last_json(self.job.folder / "status.json", dataclasses.asdict(failed))
+        return refused
+
     def _busy(self) -> UserError:
         return UserError(f"Another process works in {self.job.name} already: stop it first, or wait.", code="busy")
 
@@ -145,8 +158,8 @@ class Worker:
             queued_at=before.queued_at if before.state == "queued" and before.queued_at else time.time(),
             beat=before.beat,
         )
-        self.beat(now=True)
         ballast.load(self.job.folder)
+        self.beat(now=True)
         with contextlib.suppress(ValueError):  # not in the main thread, which alone handles signals
             for number in SIGNALS:
                 if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
@@ -168,7 +181,7 @@ class Worker:
             lost = "" if isinstance(error, Stopped) else "Interrupted: steps since the last checkpoint are lost"
             self.beat(state="stopped", message=lost, seconds_left=None, now=True)
         elif error is not None and not (isinstance(error, SystemExit) and self._status.state in FINAL):
-            known = as_user_error(error) if isinstance(error, OSError | UnicodeError) else error
+            known = translated(error) if isinstance(error, Exception) else error
             sentence = str(known) if isinstance(known, UserError) else f"{type(error).__name__}: {error}"
             self.beat(state="failed", message=sentence, seconds_left=None, now=True)
         for number, handler in self._handlers.items():

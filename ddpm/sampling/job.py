@@ -66,7 +66,7 @@ def resume(folder: Path, worker: Worker) -> None:
             "put it back, or start a new one",
             near=folder.absolute().parent.parent,
         )
-        request = _with_copies(job, metadata.sample_of(recorded, str(folder / "settings.json")))
+        request = with_copies(job, metadata.sample_of(recorded, str(folder / "settings.json")))
         batch_size = recorded.get("drawn_at_once")
         return source, request, batch_size if isinstance(batch_size, int) else 0
 
@@ -81,13 +81,12 @@ def resume(folder: Path, worker: Worker) -> None:
     sample_into(folder, worker, opened, request, resumed=True, batch_size=batch_size)
 
 
-def _with_copies(job: SampleJob, request: SampleConfig) -> SampleConfig:
+def with_copies(job: SampleJob, request: SampleConfig) -> SampleConfig:
     """Names the copies of input images and mask that the job's folder holds, wherever that folder is now."""
-    if job.given.is_dir():
-        found = sorted(job.given.glob("*.png"))
+    if found := job.given_images:
         picture = found[0] if len(found) == 1 else job.given
         request = dataclasses.replace(request, picture=str(picture.absolute()))
-    return dataclasses.replace(request, mask=str(job.mask.absolute())) if job.mask.exists() else request
+    return dataclasses.replace(request, mask=str(job.mask.absolute())) if job.has(job.mask) else request
 
 
 def sample_into(
@@ -172,7 +171,7 @@ def _report_end(writer: SampleWriter, opened: OpenedModel) -> None:
 
 
 def _check_empty(job: SampleJob) -> None:
-    if job.npz or job.grid.exists():
+    if job.npz or job.has(job.grid):
         raise UserError(f"{job.folder} already holds samples: choose another --out.", code="already-exists")
     if job.images:
         raise UserError(
@@ -197,7 +196,7 @@ def _copied(job: SampleJob, request: SampleConfig, inputs: InputImages | None) -
     labels = inputs.images.labels
     if labels is not None and not request.classes:
         request = dataclasses.replace(request, classes=",".join(f"{label}-{label}" for label in labels))
-    return _with_copies(job, request)
+    return with_copies(job, request)
 
 
 def _reading(worker: Worker) -> Progress:

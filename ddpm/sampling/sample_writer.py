@@ -62,7 +62,7 @@ class SampleWriter:
     def find(self) -> int:
         """Counts the images that are there and whole, from the first on.  Raises Stopped when asked to stop."""
         while self.count < self.resolved.request.num_samples and self._is_whole(self.count):
-            self._newest.append(images.read_pixels(self._image_path(self.count), self._shape))
+            self._newest.append(self._read_image(self.count))
             self.count += 1
             self.worker.beat(message=f"Checking {formatting.plural(self.count, 'image')}")
             if "stop" in self.worker.poll_requests():
@@ -70,14 +70,19 @@ class SampleWriter:
         return self.count
 
     def _is_whole(self, number: int) -> bool:
-        path = self._image_path(number)
-        if not path.exists():
-            return False
         try:
-            images.read_pixels(path, self._shape)
-            return self.resolved.request.task != "invert" or arrays.read_npy(self._noise_path(number)).ndim == 3
+            self._read_image(number)
+            return self.resolved.request.task != "invert" or self._read_noise(number).ndim == 3
         except (UserError, OSError, ValueError, EOFError):  # a power cut may leave a file empty or cut short
             return False
+
+    def _read_image(self, number: int) -> np.ndarray:
+        path = self._image_path(number)
+        return images.decode_pixels(self.job.read(path), path, self._shape)
+
+    def _read_noise(self, number: int) -> np.ndarray:
+        with self.job.open_file(self._noise_path(number)) as file:
+            return arrays.read_npy(file)
 
     def write(self, steps: Iterator[SamplingProgress]) -> None:
         """Saves each image as it is finished, and a preview now and then,
@@ -149,7 +154,7 @@ class SampleWriter:
         """Reads images 0 ... stop - 1 from disk, one at a time: uint8 [1, H, W, C]."""
         for k in range(stop):
             self.worker.beat()
-            yield images.read_pixels(self._image_path(k), self._shape)[None]
+            yield self._read_image(k)[None]
 
     def finish(self) -> None:
         """Writes what is made of all images: the grid, the pairs, an inversion's noise, improved-diffusion's npz.
@@ -183,7 +188,7 @@ class SampleWriter:
         """Writes the noise of every image, float32 [N, C, H, W], and the error of the images reconstructed from it."""
         assert self.resolved.inputs is not None
         height, width, channels = self._shape
-        noise = (arrays.read_npy(self._noise_path(k))[None] for k in range(self.count))
+        noise = (self._read_noise(k)[None] for k in range(self.count))
         arrays.write_npz(self.job.noise, Stream((self.count, channels, height, width), np.float32, noise))
         rmse = [
             float(np.sqrt(np.mean((image.astype(float) - self.resolved.inputs.images.cycle(k, k + 1)) ** 2)))

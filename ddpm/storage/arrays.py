@@ -14,7 +14,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from ddpm.errors import UserError, as_user_error
-from ddpm.storage import files, zip_files
+from ddpm.storage import files, untrusted, zip_files
 from ddpm.storage.files import Written
 
 MOST_HEADER = 10_000  # bytes of the header of an array
@@ -115,9 +115,10 @@ def read_npz(source: Path | IO[bytes]) -> dict[str, np.ndarray]:
         return {name: read_entry(archive, name, str(path)) for name in names}
 
 
-def read_npy(path: Path) -> np.ndarray:
+def read_npy(source: Path | IO[bytes]) -> np.ndarray:
     """Reads the array [...] of numbers or strings of an .npy file.  Raises UserError if it is missing or damaged."""
-    with _user_errors(path), open(path, "rb") as file:
+    path = source if isinstance(source, Path) else Path(str(source.name))
+    with _user_errors(path), untrusted.open_regular(source) if isinstance(source, Path) else source as file:
         return read_array(file, os.fstat(file.fileno()).st_size, str(path))
 
 

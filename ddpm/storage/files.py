@@ -276,17 +276,17 @@ def read_json(path: Path, most: int = MOST_JSON) -> Any | None:
 
     def read() -> bytes:
         with untrusted.open_regular(path, most) as file, with_filename(path):
-            return file.read(most)
+            return untrusted.read_all(file)
 
     return _parsed(read, path)
 
 
 def json_in(folder: Folder, name: str, most: int = MOST_JSON) -> Any | None:
     """Parses a JSON file in a folder whose content is not trusted, as `read_json` does."""
-    return _parsed(lambda: folder.read(name, most), folder.path / name)
+    return _parsed(lambda: folder.read(name, most), os.path.join(folder.path, name))
 
 
-def _parsed(read: Callable[[], bytes], path: Path) -> Any | None:
+def _parsed(read: Callable[[], bytes], path: str | Path) -> Any | None:
     try:
         return strict_json.parse(_retry_on_windows(read))
     except FileNotFoundError:

@@ -3,7 +3,6 @@
 import contextlib
 import io
 import os
-import stat
 import threading
 import warnings
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from typing import IO, NamedTuple
 from PIL import Image, ImageOps, JpegImagePlugin
 
 from ddpm.errors import UserError
-from ddpm.storage import image_limits
+from ddpm.storage import image_limits, untrusted
 from ddpm.storage.image_limits import PNG_MARK, PNG_PIXELS
 
 # Detected by content; no other format is ever tried.  TGA has no signature and is detected by its extension.
@@ -72,9 +71,7 @@ def decode(content: bytes, name: str, least: int = 0) -> Image.Image:
 def opened(path: Path) -> Iterator[io.BufferedReader]:
     """Opens a regular file.  Raises UserError if that fails, or if it is not a regular file."""
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would block
-            raise UserError(f"{path} is a folder, a pipe or a device, not an image: name a file.", code="not-a-file")
-        file = open(path, "rb")
+        file = untrusted.open_regular(path)
         image_limits.check_bytes(os.fstat(file.fileno()).st_size, path)
     except FileNotFoundError:
         raise UserError(f"There is no image {path}: check the name.", code="not-found") from None

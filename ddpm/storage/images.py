@@ -13,7 +13,7 @@ from PIL import Image, PngImagePlugin
 
 from ddpm.errors import UserError
 from ddpm.storage import files, strict_json, untrusted
-from ddpm.storage.image_files import load
+from ddpm.storage.image_files import decode
 from ddpm.storage.image_limits import PNG_MARK, is_tall
 
 SETTINGS = "ddpm"  # keyword of the PNG text that holds the settings of a sample
@@ -217,10 +217,13 @@ def save_png(path: Path, pixels: np.ndarray, settings: Mapping[str, Any] | None 
     files.write_bytes(path, encode_png(pixels, settings), durable)
 
 
-def read_pixels(path: Path, shape: tuple[int, ...]) -> np.ndarray:
-    """Reads uint8 [H, W, C] from a PNG file of `save_png`.  Raises UserError if it has another shape, or is broken."""
+def decode_pixels(content: bytes, path: Path, shape: tuple[int, ...]) -> np.ndarray:
+    """Decodes the content of a PNG file of `save_png` to uint8 [H, W, C].
+
+    path: its name in error messages.  Raises UserError if it has another shape, or is broken.
+    """
     height, width, channels = shape
-    image = load(path)
+    image = decode(content, str(path))
     if image.size != (width, height) or image.mode != MODES[channels]:
         raise UserError(
             f"{path} has {image.width} x {image.height} pixels of {image.mode} and is not one of these samples: move"

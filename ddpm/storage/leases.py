@@ -98,6 +98,20 @@ def _content(path: Path) -> bytes:
         os.close(handle)
 
 
+def unseen(folder: Path, record: Record | None) -> float | None:
+    """Seconds since a holder on another machine renewed the lease, by the time of its file and the clock here.
+
+    The two may differ: only several looks tell whether it works, and this is what one look can say.  None for a holder
+    on this machine, and where nobody holds the lease.
+    """
+    if record is None or record.released or (record.token and record.owner.here):
+        return None
+    try:
+        return max(0.0, time.time() - os.lstat(folder / _name(_newest(folder))).st_mtime)
+    except FileNotFoundError:
+        return None
+
+
 def is_held(folder: Path, record: Record | None, pulse: Pulse = PULSE) -> bool:
     """True if the holder still works: its process exists, or on another machine renewed the lease within EXPIRY."""
     if record is None or record.released:
@@ -214,10 +228,15 @@ def take(folder: Path, patience: float = EXPIRY) -> Lease | None:
         except FileExistsError:  # another process was faster
             continue
         lease = Lease(folder, number + 1)
-        if lease.renew() != "held":  # this number had been used already, and a higher one since
-            lease.close()
-            with contextlib.suppress(FileNotFoundError):
-                (folder / _name(number + 1)).unlink()
+        held: Held = "removed"
+        try:
+            held = lease.renew()
+        finally:
+            if held != "held":  # the disk refused, or this number had been used already, and a higher one since
+                lease.close()
+                with contextlib.suppress(FileNotFoundError):
+                    (folder / _name(number + 1)).unlink()
+        if held != "held":
             continue
         for lower in set(map(_number, os.listdir(folder))) - {0}:
             if lower <= number:

@@ -17,6 +17,7 @@ from typing import BinaryIO
 import portalocker
 
 from ddpm.storage import files, leases, untrusted
+from ddpm.storage.untrusted import Folder
 
 log = logging.getLogger("ddpm")
 
@@ -36,7 +37,7 @@ class Busy(Exception):
     """Another process held the lock for the whole waiting time."""
 
 
-def _lock(file: BinaryIO, path: Path, flags: portalocker.LockFlags) -> bool:
+def _lock(file: BinaryIO, path: Path | str, flags: portalocker.LockFlags) -> bool:
     """Locks an open file; False if another process holds the lock.  Raises NoLocks."""
     try:
         portalocker.lock(file, flags)
@@ -86,6 +87,17 @@ def held(path: Path) -> bool:
             return False
         time.sleep(0 if SHARED_LOOK else 0.01)
     return True
+
+
+def held_in(folder: Folder, name: str) -> bool:
+    """As `held`, of a file in a folder whose content is not trusted.  Raises UserError for anything but a file."""
+    if not SHARED_LOOK:
+        return folder.exists(name) and held(folder.path / name)
+    try:
+        with folder.open_file(name) as file:
+            return not _lock(file, file.name, LOOK)
+    except FileNotFoundError:
+        return False
 
 
 @contextlib.contextmanager

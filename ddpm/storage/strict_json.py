@@ -2,10 +2,14 @@
 
 import json
 import math
+import re
 from typing import Any, NoReturn
 
 MOST_DEPTH = 32  # groups within groups
 MOST_INTEGER = 2**64  # checksums of images have as many bits; no number here has more
+
+
+UNUSUAL = re.compile(r"[0-9]{19}|[eE][-+]?[0-9]{3}")  # in every number that is out of range
 
 
 class Invalid(ValueError):
@@ -20,7 +24,7 @@ def parse(data: bytes) -> Any:
     """
     try:
         text = data.decode(json.detect_encoding(data))
-        value = json.loads(text, object_pairs_hook=_group, parse_constant=_no_number)
+        value = _DECODER.decode(text)
     except RecursionError:
         raise Invalid("it has groups within groups without end") from None
     except UnicodeDecodeError as error:
@@ -29,7 +33,8 @@ def parse(data: bytes) -> Any:
         raise
     except ValueError as error:
         raise Invalid(str(error)) from None
-    _check(value)
+    if UNUSUAL.search(text) or text.count("{") + text.count("[") > MOST_DEPTH:
+        _check(value)
     return value
 
 
@@ -44,6 +49,9 @@ def _group(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_number(text: str) -> NoReturn:
     raise Invalid(f"{text} is not a number in JSON")
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_group, parse_constant=_no_number)
 
 
 def _check(value: Any) -> None:

@@ -10,6 +10,7 @@ import contextlib
 import errno
 import io
 import os
+import re
 import stat
 import unicodedata
 from collections.abc import Callable, Iterator
@@ -24,6 +25,7 @@ _FILE |= getattr(os, "O_BINARY", 0)
 _APPEND = os.O_RDWR | os.O_APPEND | os.O_CREAT
 _FOLDER = getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0)
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
+_JUNCTION = getattr(stat, "IO_REPARSE_TAG_MOUNT_POINT", 0)
 _LINKED = {errno.ELOOP, errno.EMLINK, getattr(errno, "EFTYPE", errno.ELOOP)}  # of O_NOFOLLOW, by system
 
 KINDS = {
@@ -35,12 +37,13 @@ KINDS = {
     stat.S_IFBLK: "a device",
     stat.S_IFREG: "a file",
 }
+PLAIN = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,200}")  # names that nothing more need be asked about
 MOST_BYTES = 2**40  # of a file without a limit of its own: weights, arrays
 
 
 def is_part(name: str) -> bool:
     """True if `name` is one plain part of a path: no `..`, and without separators and control characters."""
-    return (
+    return PLAIN.fullmatch(name) is not None or (
         0 < len(name) < 256
         and name not in (".", "..")
         and not any(letter in "/\\" or unicodedata.category(letter) == "Cc" for letter in name)
@@ -60,11 +63,22 @@ class Folder:
         self._top = path
         self._parts = parts
         self._may_link = may_link
-        self.path = path.joinpath(*parts)
+        self._kept = -1  # a handle of it
+        self.path = path.joinpath(*parts) if parts else path
+        self._text = os.fspath(self.path)
 
     def inside(self, *parts: str) -> "Folder":
         """A folder in this one."""
         return Folder(self._top, *self._parts, *parts, may_link=self._may_link)
+
+    @contextlib.contextmanager
+    def kept_open(self) -> Iterator[None]:
+        """Looks for the folder once for all that is done with it in the block.  Raises UserError, OSError."""
+        with self._handle() as self._kept:
+            try:
+                yield
+            finally:
+                self._kept = -1
 
     def open_file(self, name: str, most: int = MOST_BYTES) -> io.BufferedReader:
         """Opens a regular file for reading.  Raises UserError for anything else and for more than `most` bytes.
@@ -75,8 +89,13 @@ class Folder:
 
     def read(self, name: str, most: int) -> bytes:
         """The content of a file of at most `most` bytes; see `open_file`."""
-        with self.open_file(name, most) as file, with_filename(self.path / name):
-            return file.read(most)
+        path = self._path_of(name)
+        with _named(path), self._handle() as handle:
+            opened = _opened(*self._place(name, path, handle), os.O_RDONLY, most)
+            try:
+                return _content(opened)
+            finally:
+                os.close(opened)
 
     def append(self, name: str) -> BinaryIO:
         """Opens a regular file for reading and appending, unbuffered, and creates it if there is none.
@@ -87,9 +106,10 @@ class Folder:
 
     def stat(self, name: str) -> os.stat_result:
         """What the system says of a regular file.  Raises UserError for anything else, FileNotFoundError, OSError."""
-        with _named(self.path / name), self._handle() as handle:
+        path = self._path_of(name)
+        with _named(path), self._handle() as handle:
             found = self._look(name, handle)
-        _check(self.path / name, found, MOST_BYTES)
+        _check(path, found, MOST_BYTES)
         return found
 
     def exists(self, name: str) -> bool:
@@ -137,10 +157,15 @@ class Folder:
     # --- how
 
     def _open(self, name: str, flags: int, mode: str, most: int, buffering: int) -> Any:
-        path = self.path / _part(name, self.path)
+        path = self._path_of(name)
         with _named(path), self._handle() as handle:
-            place, at = (name, handle) if HANDLES else (path, None)
-            return _opened(place, path, flags, mode, most, at, buffering=buffering)
+            return _as_file(_opened(*self._place(name, path, handle), flags, most), path, mode, buffering)
+
+    def _path_of(self, name: str) -> str:
+        return os.path.join(self._text, _part(name, self.path))
+
+    def _place(self, name: str, path: str, handle: int) -> tuple[str, str, int | None]:
+        return (name, path, handle) if HANDLES else (path, path, None)
 
     def _look(self, name: str, handle: int) -> os.stat_result:
         _part(name, self.path)
@@ -167,6 +192,9 @@ class Folder:
     @contextlib.contextmanager
     def _handle(self) -> Iterator[int]:
         """A handle of this folder, or -1 where the system has none, after a look at each part of its path."""
+        if self._kept >= 0:
+            yield self._kept
+            return
         if not HANDLES:
             self._checked()
             yield -1
@@ -228,7 +256,20 @@ def open_regular(path: Path, most: int = MOST_BYTES) -> io.BufferedReader:
 
     Never waits, as opening a named pipe does.  Raises UserError for anything else, FileNotFoundError, OSError.
     """
-    return _opened(path, path, os.O_RDONLY, "rb", most, follow=True)
+    return _as_file(_opened(path, path, None, os.O_RDONLY, most, follow=True), path, "rb", -1)
+
+
+def read_all(file: BinaryIO) -> bytes:
+    """The content of an open file, of the length that it has now."""
+    return file.read(os.fstat(file.fileno()).st_size)  # of a limit, it would take that much memory
+
+
+def _content(handle: int) -> bytes:
+    size = os.fstat(handle).st_size
+    found = os.read(handle, size)
+    while len(found) < size and (more := os.read(handle, size - len(found))):
+        found += more
+    return found
 
 
 def open_own(path: Path, append: bool = False, buffering: int = -1) -> BinaryIO:
@@ -237,21 +278,13 @@ def open_own(path: Path, append: bool = False, buffering: int = -1) -> BinaryIO:
     append: for reading and appending; created if there is none.  Raises UserError for anything else,
     FileNotFoundError, OSError.
     """
-    return _opened(
-        path, path, _APPEND if append else os.O_RDONLY, "ab+" if append else "rb", MOST_BYTES, None, False, buffering
-    )
+    flags, mode = (_APPEND, "ab+") if append else (os.O_RDONLY, "rb")
+    return _as_file(_opened(path, path, None, flags, MOST_BYTES), path, mode, buffering)
 
 
 def _opened(
-    place: str | Path,
-    path: Path,
-    flags: int,
-    mode: str,
-    most: int,
-    handle: int | None = None,
-    follow: bool = False,
-    buffering: int = -1,
-) -> Any:
+    place: str | Path, path: str | Path, handle: int | None, flags: int, most: int, follow: bool = False
+) -> int:
     """Opens `place` (relative to `handle` if there is one), which errors call `path`, and looks at what it got."""
     look = os.stat if follow else os.lstat
     with with_filename(path):
@@ -272,12 +305,16 @@ def _opened(
     except BaseException:
         os.close(opened)
         raise
-    return open(path, mode, buffering, opener=lambda *_: opened)  # its name is the path, which messages show
+    return opened
 
 
-def _check(path: Path, found: os.stat_result, most: int) -> None:
+def _as_file(handle: int, path: str | Path, mode: str, buffering: int) -> Any:
+    return open(path, mode, buffering, opener=lambda *_: handle)  # its name is the path, which messages show
+
+
+def _check(path: str | Path, found: os.stat_result, most: int) -> None:
     """Raises UserError for what is not a regular file of at most `most` bytes."""
-    if _is_link(found) or not stat.S_ISREG(found.st_mode):
+    if not stat.S_ISREG(found.st_mode) or _is_link(found):
         raise refusal(path, "a file", _kind(found))
     if found.st_size > most:
         raise UserError(
@@ -287,7 +324,7 @@ def _check(path: Path, found: os.stat_result, most: int) -> None:
         )
 
 
-def refusal(path: Path, wanted: str, found: str) -> UserError:
+def refusal(path: str | Path, wanted: str, found: str) -> UserError:
     """The error for something else than a regular file or a folder in a folder whose content is not trusted."""
     sentence = f"{path} is not {wanted} but {found}: put {wanted} there, or remove it."
     if wanted == "a folder":
@@ -296,7 +333,7 @@ def refusal(path: Path, wanted: str, found: str) -> UserError:
 
 
 @contextlib.contextmanager
-def _named(path: Path) -> Iterator[None]:
+def _named(path: str | Path) -> Iterator[None]:
     """Has an error of the system in the block name this file, also where it concerns a folder above it."""
     try:
         yield
@@ -314,8 +351,7 @@ def _part(name: str, folder: Path) -> str:
 
 def _is_link(found: os.stat_result) -> bool:
     """True for a symbolic link, and on Windows for a junction."""
-    junction = getattr(stat, "IO_REPARSE_TAG_MOUNT_POINT", 0)
-    return stat.S_ISLNK(found.st_mode) or (junction != 0 and getattr(found, "st_reparse_tag", 0) == junction)
+    return stat.S_ISLNK(found.st_mode) or (_JUNCTION != 0 and getattr(found, "st_reparse_tag", 0) == _JUNCTION)
 
 
 def _leads_away(entry: os.DirEntry[str]) -> bool:

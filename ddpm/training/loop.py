@@ -332,7 +332,10 @@ class TrainingLoop:
                 lost = f"Step {self.trainer.step} was not saved, and {self._kept()}"
                 raise UserError(f"{error} {lost}: resume the run once that is mended.", code=error.code)
             self.save_again_at = time.monotonic() + SAVE_RETRY
-            sentence = f"{error} Training continues, and tries again in a minute."
+            sentence = (
+                f"The checkpoint of step {self.trainer.step} was not saved. {error} Training continues, and tries"
+                " again in a minute."
+            )
             self.worker.beat(warning=sentence, now=True)
             log.warning("%s", sentence)
             return

@@ -66,12 +66,16 @@ class Guard:
             await self.app(inner, receive, self.protected(send))
 
     def protected(self, send: Send) -> Send:
-        """Adds the security headers to an answer."""
+        """Adds the security headers to an answer, and takes out those that would let pages of others read it."""
 
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 own = {name for name, _ in self.headers}
-                kept = [pair for pair in message.get("headers", ()) if pair[0].lower() not in own]
+                kept = [
+                    (name, value)
+                    for name, value in message.get("headers", ())
+                    if name.lower() not in own and not name.lower().startswith(b"access-control-")
+                ]
                 message = {**message, "headers": [*kept, *self.headers]}
             await send(message)
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import html
+import socket
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
@@ -12,9 +13,10 @@ from streamlit import cli_util, config
 
 from ddpm.errors import UserError
 from ddpm.storage import files
-from pages.server.access import Access, origin_of
+from pages.server.access import EVERYWHERE, Access, origin_of
 
 ROOT = Path(__file__).resolve().parents[2]
+PORT = 8501  # where Streamlit listens unless it is told
 
 Lifespan = Callable[[Any], AbstractAsyncContextManager[None]]
 
@@ -26,7 +28,7 @@ def announcing(door: Access) -> Lifespan:
     async def lifespan(app: Any) -> AsyncIterator[None]:
         port = config.get_option("server.port")
         url = address(door, port)
-        print(f"\n  DDPM Workbench  {url}\n  Ctrl+C ends the dashboard; trainings go on.\n", flush=True)
+        print("\n  " + "\n  ".join(announcement(door, port)) + "\n", flush=True)
         leading = ROOT / ".streamlit" / f"open-{port}.html"
         if not config.get_option("server.headless"):
             shown = url if not door.token else leads_to(url, leading)
@@ -40,12 +42,23 @@ def announcing(door: Access) -> Lifespan:
     return lifespan
 
 
-def address(door: Access, port: int) -> str:
-    """Address that lets its user in."""
+def announcement(door: Access, port: int) -> list[str]:
+    """Lines that say where the dashboard is."""
+    lines = [f"DDPM Workbench  {address(door, port)}"]
+    if door.address in EVERYWHERE and not door.proxy:
+        lines.append(f"From elsewhere  {address(door, port, socket.gethostname().lower())}")
+    if port != PORT and not config.is_manually_set("server.port"):  # Streamlit takes the next one that is free
+        lines.append(f"Port {PORT} is taken, by another dashboard perhaps, so this one is at port {port}.")
+    return [*lines, "Ctrl+C ends the dashboard; trainings go on."]
+
+
+def address(door: Access, port: int, name: str = "") -> str:
+    """Address that lets its user in.  name: another one of this computer's."""
     scheme = "https" if config.get_option("server.sslCertFile") else "http"
     base = config.get_option("server.baseUrlPath").strip("/")
     path = f"/{base}" if base else ""
-    return origin_of(door, port, scheme) + path + (f"/?token={door.token}" if door.token else "")
+    origin = f"{scheme}://{name}:{port}" if name else origin_of(door, port, scheme)
+    return origin + path + (f"/?token={door.token}" if door.token else "")
 
 
 def leads_to(url: str, path: Path) -> str:

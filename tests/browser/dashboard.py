@@ -99,7 +99,9 @@ def start_server(
             },
         )
     url = f"http://127.0.0.1:{port}"
-    health = urllib.request.Request(f"{url}/_stcore/health", headers={"Authorization": f"token {TOKEN}"})
+    health = urllib.request.Request(
+        f"{url}/_stcore/health", headers={"Authorization": f"token {environment.get('DDPM_TOKEN') or TOKEN}"}
+    )
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         assert process.poll() is None, log.read_text()

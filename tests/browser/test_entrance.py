@@ -115,21 +115,41 @@ def test_another_page_does_not_come_in(browser, server, neighbour: str) -> None:
     context.close()
 
 
-def test_a_tab_connects_again_when_the_server_is_back(browser, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    page = browser.new_page()
+def test_tabs_connect_again_when_the_server_is_back(browser, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    """With the cookie they have; after a start with another token they are outside until it is given."""
+    context = browser.new_context()
+    tabs = [context.new_page() for _ in range(2)]
     (tmp_path / "again").mkdir()
     log = tmp_path / "again.log"
     process, url = start_server(tmp_path / "again", log, tmp_path)
-    page.goto(f"{url}/?token={TOKEN}")
-    expect(page.locator(CONNECTED)).to_be_visible()
-    process.send_signal(signal.SIGINT)
-    process.wait(PATIENCE)  # Ctrl+C ends it although a browser is connected
-    expect(page.locator(CONNECTED)).to_have_count(0)
-    process, _ = start_server(tmp_path / "again", log, tmp_path, port=int(url.rpartition(":")[2]))
+
+    def restart(**environment: str) -> None:
+        nonlocal process
+        process.send_signal(signal.SIGINT)
+        process.wait(PATIENCE)  # Ctrl+C ends it although browsers are connected
+        for tab in tabs:
+            expect(tab.locator(CONNECTED)).to_have_count(0)
+        process, _ = start_server(tmp_path / "again", log, tmp_path, port=int(url.rpartition(":")[2]), **environment)
+
     try:
-        expect(page.locator(CONNECTED)).to_be_visible()
-        expect(page.get_by_role("button", name="Quick start")).to_be_visible()
-        page.close()
+        for tab, address in zip(tabs, (f"{url}/?token={TOKEN}", f"{url}/train"), strict=True):
+            tab.goto(address)
+            expect(tab.locator(CONNECTED)).to_be_visible()
+        restart()
+        for tab, button in zip(tabs, ("Quick start", "Start"), strict=True):
+            expect(tab.locator(CONNECTED)).to_be_visible()
+            expect(tab.get_by_role("button", name=button)).to_be_visible()
+        restart(DDPM_TOKEN=(other := TOKEN[::-1]))
+        for tab in tabs:
+            expect(tab.get_by_role("dialog")).to_contain_text("403")
+            tab.reload()
+            expect(tab.get_by_label("Token")).to_be_visible()
+        tabs[1].get_by_label("Token").fill(other)
+        tabs[1].get_by_role("button", name="Open").click()
+        tabs[0].reload()
+        for tab in tabs:
+            expect(tab.locator(CONNECTED)).to_be_visible()
+        context.close()
     finally:
         stop_server(process)
     assert "Traceback" not in log.read_text()

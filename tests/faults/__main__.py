@@ -7,12 +7,15 @@ PART: saves for promise_saves.py, and so on; all of them by default.  S: for eac
 
 import argparse
 import importlib
+import os
 import sys
 from pathlib import Path
 
 from faults.table import line
 
 PREFIX = "promise_"
+
+os.environ.setdefault("STREAMLIT_LOGGER_LEVEL", "error")  # pages without a browser are what is meant here
 
 
 def main() -> int:

@@ -1,6 +1,6 @@
 """Each system call of a short training, a sampling and a page fails in turn, and what comes of it is looked at.
 
-    python tests/faults/harness.py [SCENARIO ...]    every call with every error: a table; takes a while
+    PYTHONPATH=.:tests python -m faults.harness [SCENARIO ...]    every call with every error: a table; takes a while
 
 A process that has loaded everything forks for each case, so that a case takes a fraction of a second.  Its files lie
 in one folder, and shim.c makes the k-th call of a kind on one of them fail, or the k-th that changes something.
@@ -28,6 +28,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from faults import verdicts
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIM = Path(__file__).with_name("shim.c")
@@ -90,12 +92,12 @@ class Server:
         environment |= dict(
             LD_PRELOAD=str(library),
             OMP_NUM_THREADS="1",
-            PYTHONPATH=str(ROOT),
+            PYTHONPATH=os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
             PYTHONDONTWRITEBYTECODE="1",
             HOME=str(folder),
         )
         self._process = subprocess.Popen(
-            [sys.executable, __file__, "--serve", str(folder)],
+            [sys.executable, "-m", "faults.harness", "--serve", str(folder)],
             env=environment,
             text=True,
             stdin=subprocess.PIPE,
@@ -203,9 +205,9 @@ SCENARIOS: dict[str, Callable[[Path], tuple[str, str]]] = {
 }
 
 
-LONG = ("--total_steps", "6", "--keep_checkpoints", "2", "--run", "new", *RUNS)
-WHOLE = command("train", "--data_dir", "{}/data", *TINY.split(), *LONG)
-RESUMED = command("train", "--resume", "new", *RUNS)
+LONG = ("train", "--data_dir", "{}/data", *TINY.split(), "--total_steps", "6", "--run", "new", *RUNS)
+WHOLE = command(*LONG, "--keep_checkpoints", "2")
+EVERY = command(*LONG, "--keep_checkpoints", "0")
 
 
 def STOPPED(folder: Path) -> tuple[str, str]:
@@ -350,13 +352,19 @@ class Stage:
 
     def changes(self) -> int:
         """Trains undisturbed, which also makes what others are compared with."""
+        self.every, _ = self._undisturbed(EVERY, "every")
+        self.whole, count = self._undisturbed(WHOLE, "whole")
+        return count
+
+    def _undisturbed(self, play: Callable[[Path], tuple[str, str]], name: str) -> tuple[Path, int]:
+        """A folder with the run of a training that nothing disturbs, and how many of its calls change something."""
         self._set()
-        kind, said, count, _ = self._fork(WHOLE, Point("once", 0))
+        kind, said, count, _ = self._fork(play, Point("once", 0))
         assert kind == "well", said
-        self.whole = self.folder.with_name("whole")
-        shutil.rmtree(self.whole, ignore_errors=True)
-        shutil.copytree(self.folder / "runs" / "new", self.whole)
-        return int(count)
+        kept = self.folder.with_name(name)
+        shutil.rmtree(kept, ignore_errors=True)
+        shutil.copytree(self.folder / "runs" / "new", kept)
+        return kept, int(count)
 
     def point(self, how: str, k: int, error: str) -> str:
         self._set()
@@ -371,10 +379,10 @@ class Stage:
         if not (run / "config.json").exists():
             return ""
         # What only the process that was disturbed could say: others read it from the folder.
-        known = self._fork(lambda folder: how_it_is_reported(run, how), None)
+        known = self._fork(lambda folder: verdicts.how_it_is_reported(run, how), None)
         if known[0] != "well":
             return f"{known[0]}: {known[1]}"
-        again = self._fork(lambda folder: as_if_nothing_had_been(run, self.whole), None)
+        again = self._fork(lambda folder: verdicts.as_if_nothing_had_been(run, self.whole, self.every, said, how), None)
         return "" if again[0] == "well" else f"{again[0]}: {again[1]}"
 
     def sizes(self) -> dict[str, int]:
@@ -397,7 +405,9 @@ class Stage:
         else:
             content[offset] ^= 1 << bit
         path.write_bytes(content)
-        kind, said, *_ = self._fork(lambda folder: noticed(folder / "runs" / "new", self.whole, name, offset), None)
+        kind, said, *_ = self._fork(
+            lambda folder: verdicts.noticed(folder / "runs" / "new", self.whole, name, offset), None
+        )
         return "" if kind == "well" else f"{kind}: {said}"
 
     def calls(self, scenario: str) -> list[str]:
@@ -413,121 +423,18 @@ class Stage:
             if "Traceback" in (text := path.read_text(errors="replace")):
                 kind, said = "traceback", f"{said}\n{text}"
         if kind not in ("traceback", "hang"):
-            again, words, _, _ = self._fork(lambda folder: nothing_is_lost(folder, GOES_ON.get(scenario, "")), None)
+            again, words, _, _ = self._fork(
+                lambda folder: verdicts.nothing_is_lost(folder, GOES_ON.get(scenario, "")), None
+            )
             if again != "well":
                 kind, said = "lost", f"{said}\n{again}: {words}"
         return kind, said, fired
-
-
-def nothing_is_lost(folder: Path, goes_on: str) -> tuple[str, str]:
-    """What was committed before is whole, and the run, if it was begun, goes on to its end."""
-    from ddpm.checkpoints import checkpoint_files
-    from ddpm.cli import main as cli
-    from ddpm.runs.runs import Run
-
-    saved = [saved for path in folder.glob("runs/[!.]*") for saved in Run(path).checkpoints()]
-    wrong = [checkpoint_files.damage(one) for one in saved]
-    if not saved or any(wrong):
-        return "lost", f"{len(wrong)} checkpoints; {' '.join(wrong)}"
-    run = Run(folder / "runs" / goes_on)
-    if not goes_on or not run.folder.exists():
-        return "well", ""
-    code = cli.main(["train", "--resume", goes_on, "--runs_dir", str(folder / "runs")])
-    if code != 0 or run.checkpoint().step != run.config.train.total_steps:
-        return "lost", f"it was resumed with code {code}, and ended at step {run.checkpoint().step}"
-    return "well", ""
-
-
-def how_it_is_reported(run_folder: Path, how: str) -> tuple[str, str]:
-    """Whether what was committed is whole, and, on a full disk, whether the status says how it ended."""
-    from ddpm.checkpoints import checkpoint_files
-    from ddpm.runs.runs import Run
-
-    run = Run(run_folder)
-    wrong = [fault for one in run.checkpoints() if (fault := checkpoint_files.fault(one))]
-    if wrong or run.manifests().wrong:
-        return "lost", f"{wrong} {run.manifests().wrong}"
-    if how in ("once", "short", "full") and run.state() not in ("finished", "stopped", "failed"):
-        return "untold", f"the state is {run.state()}"
-    status = run.status()
-    if how == "full" and status and status.state == "failed" and not status.message:
-        return "untold", "no message"
-    return "well", ""
-
-
-def as_if_nothing_had_been(run_folder: Path, whole: Path) -> tuple[str, str]:
-    """Resumes the run, unless it is done, and compares it to the bit with one that nothing disturbed."""
-    from ddpm.cli import main as cli
-    from ddpm.runs.runs import Run
-
-    run, total = Run(run_folder), 6
-    before = run.checkpoints()
-    code = cli.main(["train", "--resume", run.name, "--runs_dir", str(run_folder.parent)])
-    if code != 0:
-        return "lost", f"it was resumed with code {code}"
-    done = bool(before and before[-1].step == total)
-    differences = list(differ(run_folder, whole))
-    left = [str(p) for p in run_folder.rglob("*") if p.suffix == ".begun" or p.name.startswith(".tmp-")]
-    left = [] if done else left  # nothing was started that could have removed it
-    return ("lost", f"{differences}") if differences else ("left", f"{left}") if left else ("well", "")
-
-
-def differ(one: Path, other: Path) -> Iterator[str]:
-    """Names what differs between two runs: sets, tensors, generators, rows of the log; times aside."""
-    import torch
-
-    from ddpm.checkpoints import checkpoint_files
-    from ddpm.runs import metrics
-    from ddpm.runs.runs import Run
-
-    def same(a: Any, b: Any) -> bool:
-        if isinstance(a, torch.Tensor):
-            return torch.equal(a, b)
-        if isinstance(a, dict):
-            return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a if key != "step_seconds")
-        return bool(a == b)
-
-    ours, theirs = (Run(folder).checkpoints() for folder in (one, other))
-    # One that could not be written is left out, and one that a killed process did not come to remove stays.
-    if not ours or ours[-1].step != theirs[-1].step:
-        yield f"steps {[c.step for c in ours]}, not {[c.step for c in theirs]}"
-        return
-    for name in theirs[-1].files:
-        if not same(checkpoint_files.read(one / name), checkpoint_files.read(other / name)):
-            yield name
-    a, b = (metrics.MetricReader(folder / "progress.csv").read() for folder in (one, other))
-    timed = ["seconds", "steps_per_second"]
-    if not a.drop(columns=timed).equals(b.drop(columns=timed)):
-        yield "progress.csv"
-
-
-def noticed(run_folder: Path, whole: Path, name: str, offset: int) -> tuple[str, str]:
-    """Whether damage to a file of a stopped run is noticed by a resume, which then does all the same steps."""
-    from ddpm.checkpoints import checkpoint_files
-    from ddpm.runs.runs import Run
-    from ddpm.training import resume
-
-    run = Run(run_folder)
-    newest = Run(whole.with_name("stopped") / "runs" / "new").checkpoints()[-1]
-    before = Run(whole.with_name("stopped") / "runs" / "new").config
-    ours = name in newest.files or name == f"saves/{newest.step:06d}.json"
-    matters = ours or name == "config.json" or (name == "progress.csv" and offset < newest.log_bytes)
-    resume.restore_settings(run)
-    if name == "config.json" and Run(run_folder).config == before:
-        return "well", ""
-    found = resume.newest(Run(run_folder))
-    if matters and not found.notice:
-        return "unnoticed", ""
-    if ours and (found.checkpoint is None or found.checkpoint.step == newest.step):
-        return "lost", "the damaged set is gone on from"
-    return ("well", "") if found.checkpoint and not checkpoint_files.fault(found.checkpoint) else ("lost", "")
 
 
 def serve(folder: Path) -> None:
     """Answer questions, a line each."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    sys.path[:0] = [str(ROOT)]
     import torch
     from streamlit.testing.v1 import AppTest
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import fake_run
+from PIL import Image
 
 from ddpm.config import codec
 from ddpm.config.tasks import EvalConfig, SampleConfig
@@ -33,6 +34,7 @@ TINY = dict(
     threads=1,
 )
 
+SECRET_COLOUR = (255, 0, 255)  # of an image that lies outside
 Apply = Callable[[Path, Path], None]  # (the folder of the run, a folder outside that nothing may change)
 
 JSON = {
@@ -102,6 +104,9 @@ def outside(folder: Path) -> Path:
     """A folder that the hostile runs point to, with files in it that nothing may read into a page, nor change."""
     folder.mkdir()
     (folder / "secret").write_text("a secret\n")
+    for suffix in ("npz", "gif", "mp4"):
+        (folder / f"secret.{suffix}").write_text("a secret\n")
+    Image.new("RGB", (8, 8), SECRET_COLOUR).save(folder / "secret.png")
     (folder / "secret.json").write_text("{}\n")
     (folder / "inner").mkdir()
     (folder / "inner" / "precious.json").write_text('{"step": 1}\n')
@@ -129,19 +134,19 @@ def cases() -> Iterator[Case]:
     """All cases, each with a name of its own."""
     for file, most in (JSON | OTHERS).items():
         for kind, wrong in kinds_of_file(file, most).items():
-            yield Case(_name(file, kind), wrong)
+            yield Case(case_name(file, kind), wrong)
     for file, changes in VALUES.items():
         for kind, change in changes.items():
-            yield Case(_name(file, kind), _changed(file, change))
+            yield Case(case_name(file, kind), _changed(file, change))
     for folder in FOLDERS:
         for kind, wrong in kinds_of_folder(folder).items():
-            yield Case(_name(folder or "run", kind), wrong)
+            yield Case(case_name(folder or "run", kind), wrong)
     for kind, text in CSV.items():
-        yield Case(_name("progress.csv", kind), _content("progress.csv", text))
+        yield Case(case_name("progress.csv", kind), _content("progress.csv", text))
     yield Case("mtime-far", _mtime)
 
 
-def _name(file: str, kind: str) -> str:
+def case_name(file: str, kind: str) -> str:
     return f"{file.replace(f'{STEP:06d}', 'N').replace(TIME, 'T').replace('/', '-')}-{kind}"
 
 
@@ -162,9 +167,9 @@ def _content(file: str, content: bytes) -> Apply:
 
 
 def _linked_copy(path: Path, other: Path) -> None:
-    """A link to a file outside that has the right content, so that only the link is wrong."""
-    target = other / "secret.json" if path.suffix == ".json" else other / "secret"
-    path.symlink_to(target)
+    """A link to a file outside; an image or JSON there has the right content, so that only the link is wrong."""
+    target = other / f"secret{path.suffix}"
+    path.symlink_to(target if target.exists() else other / "secret")
 
 
 def _sparse(path: Path, size: int) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import math
+import os
 import signal
 import subprocess
 import tempfile
@@ -12,6 +13,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
 from unittest import mock
+
+import app_page
 
 from ddpm.cli import main
 from ddpm.errors import UserError, user_errors
@@ -135,8 +138,54 @@ def play(case: Case, base: Path, folder: Path) -> str:
     return "" if hostile_folders.snapshot(good.folder) == untouched else "the other run was changed"
 
 
+PAGES = ("pages/monitor.py", "pages/sample.py", "pages/evaluate.py", "pages/explore.py")
+
+
+def page_of(case: Case, page: str) -> str:
+    """Opens a page of the run of a case; returns what is wrong, or nothing."""
+    try:
+        at = timed(lambda: app_page.open_page(page, run=case.name), seconds=60)
+    except Hangs as error:
+        return f"{page} hangs {error}"
+    if at.exception:
+        return f"{page}: {at.exception[0].value}"
+    return f"{page} shows what is outside" if "a secret" in app_page.said(at) else ""
+
+
+def pages(seconds: float) -> Row:
+    """The pages of every run, beside all the others."""
+    from pages.ui.frame import run_store
+
+    began, tried, lost = time.monotonic(), 0, []
+    with tempfile.TemporaryDirectory() as work:
+        base, other = hostile_folders.healthy(Path(work) / "base").folder, hostile_folders.outside(Path(work) / "out")
+        runs_dir = Path(work) / "runs"
+        runs_dir.mkdir()
+        cases = list(hostile_folders.cases())
+        for case in cases:
+            hostile_folders.build(runs_dir, base, case, other)
+        before = hostile_folders.snapshot(other)
+        with mock.patch.dict(os.environ, DDPM_RUNS=str(runs_dir)):
+            for case in filter(hostile_folders.expected_in_list, cases):
+                tried += 1
+                if wrong := " ".join(filter(None, (page_of(case, page) for page in PAGES))):
+                    lost.append(f"{case.name}: {wrong[:1500]}")
+                if time.monotonic() - began > seconds:
+                    break
+            run_store.store.clear()
+        if hostile_folders.snapshot(other) != before:
+            lost.append("what is outside was changed")
+    return Row("Its pages open, and show nothing from outside of it", tried, len(lost), tuple(lost[:EXAMPLES]))
+
+
 def rows(seconds: float) -> Iterator[Row]:
-    """The promise about hostile folders: all cases, or as many as there is time for."""
+    """The promises about hostile folders: all cases, or as many as there is time for."""
+    yield folders(0.4 * seconds)
+    yield pages(0.6 * seconds)
+
+
+def folders(seconds: float) -> Row:
+    """What the shell and a resume do with each."""
     began, tried, lost = time.monotonic(), 0, []
     with tempfile.TemporaryDirectory() as work:
         base = hostile_folders.healthy(Path(work) / "base").folder
@@ -146,4 +195,6 @@ def rows(seconds: float) -> Iterator[Row]:
                 lost.append(f"{case.name}: {wrong[:1500]}")
             if time.monotonic() - began > seconds:
                 break
-    yield Row("A hostile run folder shows one error and touches nothing else", tried, len(lost), tuple(lost[:EXAMPLES]))
+    return Row(
+        "A hostile run folder shows one error and touches nothing else", tried, len(lost), tuple(lost[:EXAMPLES])
+    )

@@ -68,7 +68,7 @@ def read_image(path: Path) -> None:
     """All that is done with images of strangers."""
     image_files.size(path)
     images.settings_in(path)
-    whole = images.load(path)
+    whole = image_files.load(path)
     assert images.prepare(whole, 16, 3).shape == (16, 16, 3)
     assert images.prepare(whole, 16, 4).shape == (16, 16, 4)
     assert images.is_transparent(whole) in (True, False)

@@ -8,7 +8,7 @@ from faults.harness import Point, Server
 
 @pytest.mark.slow
 def test_what_is_saved_stays_saved() -> None:
-    rows = list(promise_saves.rows(seconds=60))
+    rows = list(promise_saves.rows(seconds=20))
     assert [row.examples for row in rows if row.lost] == []
     assert all(row.tried for row in rows)
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ddpm.formatting import plural
+from ddpm.formatting import plural, printable
 from ddpm.runs import metrics
 
 Figure = dict[str, Any]
@@ -24,6 +24,15 @@ RAW_POINTS = 2000
 SMOOTH_POINTS = 1000  # a smoothed line hides nothing between its points
 MARKS = 100
 PANEL_HEIGHT = 185
+
+
+# Plotly shows a subset of HTML in its texts, with links, and fills in %{...} in those of a hover label.
+_MEANINGFUL = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "{": "&#123;"})
+
+
+def plain(text: object) -> str:
+    """`text` as Plotly shows it literally; control characters are shown as in \\x1b."""
+    return printable(" ".join(str(text).split())).translate(_MEANINGFUL)
 
 
 def quarters(part: str) -> tuple[str, ...]:
@@ -114,7 +123,12 @@ def lines(
     raw = drawable(values, options.log)
     mode = "lines" if np.isfinite(raw).sum() > 1 else "lines+markers"  # a line of one point cannot be seen
     common = dict(
-        type="scatter", mode=mode, name=label or name, legendgroup=name, yaxis=axis_id(axis_number), palette=palette
+        type="scatter",
+        mode=mode,
+        name=plain(label or name),
+        legendgroup=name,
+        yaxis=axis_id(axis_number),
+        palette=palette,
     )
     if options.smoothing <= 0 or np.isfinite(raw).sum() < 3:
         return [trace(common, x, raw, RAW_POINTS, uid=f"{name}-smooth", role="smooth")]
@@ -146,7 +160,7 @@ def not_a_number(
         dict(
             type="scatter",
             mode="markers",
-            name=f"{name} is not a number",
+            name=f"{plain(name)} is not a number",
             uid=f"{name}-nan",
             showlegend=False,
             legendgroup=name,
@@ -154,7 +168,7 @@ def not_a_number(
             yaxis=axis_id(axis_number),
             x=numbers(x[chosen]),
             y=numbers(level[chosen]),
-            hovertemplate=f"{name} is not a number",
+            hovertemplate=f"{plain(name)} is not a number",
         )
     ]
 
@@ -197,7 +211,7 @@ def base_layout(x: Axis, options: ChartOptions, count: int) -> dict[str, Any]:
         legend=dict(orientation="h", x=0.5, xanchor="center", y=-50 / plot, yanchor="top"),
         uirevision="view",
         xaxis=dict(
-            title=dict(text=x.title, font=dict(size=13), standoff=6),
+            title=dict(text=plain(x.title), font=dict(size=13), standoff=6),
             anchor=axis_id(count - 1) if count else "y",
             uirevision=x.title,
         ),
@@ -250,7 +264,7 @@ def panel_title(text: str, number: int, count: int, options: ChartOptions) -> di
     """Title in the corner of panel `number` of `count`."""
     domain = y_axis(number, count, options)["domain"]
     return dict(
-        text=f"<b>{text}</b>",
+        text=f"<b>{plain(text)}</b>",
         xref="paper",
         yref="paper",
         x=0,

@@ -11,6 +11,7 @@ from ddpm.planning import solver_grid
 from ddpm.planning.solver_grid import GridResult
 from ddpm.spacings import SPACINGS
 from pages.ui.components import figures
+from pages.ui.components.figures import plain
 
 TERMS = {"vb": "vb (bits per dimension)", "mse": "mse", "xstart_mse": "xstart_mse"}
 
@@ -35,7 +36,7 @@ def terms(curves: Sequence[Curve], log: bool) -> figures.Figure:
             common = dict(
                 type="scatter",
                 mode="lines",
-                name=curve.label,
+                name=plain(curve.label),
                 legendgroup=curve.label,
                 yaxis=figures.axis_id(number),
                 palette=palette,
@@ -74,7 +75,7 @@ def solver_benchmark(found: Sequence[GridResult], tolerance: float, best: GridRe
             dict(
                 **common,
                 mode="lines+markers",
-                name=label,
+                name=plain(label),
                 uid=label,
                 x=figures.numbers(x),
                 y=figures.numbers(figures.drawable(y, True)),
@@ -87,7 +88,7 @@ def solver_benchmark(found: Sequence[GridResult], tolerance: float, best: GridRe
                 dict(
                     **common,
                     mode="markers",
-                    name=label,
+                    name=plain(label),
                     uid="best",
                     x=[best.seconds],
                     y=[best.distance],
@@ -144,7 +145,7 @@ def trajectory(result: Mapping[str, Any], call: int) -> figures.Figure:
                 dict(
                     type="scatter",
                     mode="lines+markers",
-                    name=name,
+                    name=plain(name),
                     uid=name,
                     palette=palette,
                     role="smooth",

@@ -7,8 +7,8 @@ from pathlib import Path
 import streamlit as st
 from PIL import Image
 
-from ddpm.errors import UserError
-from ddpm.storage import images
+from ddpm.runs.jobs import Job
+from ddpm.storage import image_files
 
 
 def fitted(image: Image.Image, side: int) -> Image.Image:
@@ -30,14 +30,23 @@ def png(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def shown(path: Path, side: int) -> bytes | None:
-    """Image in `path`, fitted to `side`, as a PNG; None where there is none yet."""
+def load(job: Job, path: Path) -> Image.Image:
+    """The image in a file of a job.  Raises UserError if it is anything else, FileNotFoundError, OSError."""
+    return image_files.decode(job.read(path), str(path))
+
+
+def shown(job: Job, path: Path, side: int, enlarge: bool = True) -> bytes | None:
+    """Image in a file of a job, fitted to `side`, as a PNG; None where there is none yet.  Raises UserError.
+
+    enlarge: False if a smaller one stays as it is.
+    """
     try:
-        return _shown(str(path), path.stat().st_mtime_ns, side)
-    except (FileNotFoundError, UserError):
+        return _shown(job, str(path), job.changed_at(path), side, enlarge)
+    except FileNotFoundError:
         return None
 
 
 @st.cache_data(max_entries=256, show_spinner=False)
-def _shown(path: str, mtime_ns: int, side: int) -> bytes:
-    return png(fitted(images.load(Path(path), side), side))
+def _shown(_job: Job, path: str, changed_at: int, side: int, enlarge: bool) -> bytes:
+    image = load(_job, Path(path))
+    return png(fitted(image, side if enlarge else min(side, max(image.size))))

@@ -167,7 +167,7 @@ def _from_path(run: Run, config: Config) -> InputImage:
         return InputImage("")
     path = Path(fields.absolute(text))
     if is_single_image(str(path)):
-        image = images.load(path, config.model.image_size)
+        image = image_files.load(path, config.model.image_size)
         if image_files.full_size(image) != (config.model.image_size, config.model.image_size):
             return store_rescaled(run, config, image)
     return InputImage(str(path))
@@ -184,7 +184,8 @@ def _from_samples(jobs: list[SampleJob], config: Config) -> InputImage:
         persist_state="session",
         label_visibility="collapsed",
     )
-    found = by_name[name].images
+    job = by_name[name]
+    found = job.images
     where = _key("picture_number")
     number = st.session_state[where] = min(st.session_state.get(where, 0), len(found) - 1)
     pages = -(-len(found) // PER_PAGE)
@@ -192,7 +193,7 @@ def _from_samples(jobs: list[SampleJob], config: Config) -> InputImage:
     with st.grid("auto", min_column_width=THUMB, gap="xsmall", key="numbers"):
         for k, path in list(enumerate(found))[(page - 1) * PER_PAGE : page * PER_PAGE]:
             with st.container(gap="xsmall", horizontal_alignment="center"):
-                st.image(thumbnails.shown(path, THUMB) or b"", output_format="PNG", alt=f"Image {k}")
+                st.image(thumbnails.shown(job, path, THUMB) or b"", output_format="PNG", alt=f"Image {k}")
                 st.button(
                     f"{k:d}",
                     key=f"number_{k}",
@@ -228,10 +229,10 @@ def store_rescaled(run: Run, config: Config, image: Image.Image) -> InputImage:
 
 
 def _store(run: Run, name: str, content: bytes) -> str:
-    path = run.folder / "uploads" / hashlib.sha256(content).hexdigest()[:16] / name
-    if not path.exists():
-        files.write_bytes(path, content)
-    return str(path.absolute())
+    folder = run.content.inside("uploads", hashlib.sha256(content).hexdigest()[:16]).make()
+    if not folder.exists(name):
+        files.write_bytes(folder.path / name, content)
+    return str((folder.path / name).absolute())
 
 
 # The mask

@@ -167,8 +167,9 @@ def _uploaded(form: str, run: Run, problems: list[str]) -> str:
     digest = hashlib.sha256(b"".join(name.encode() + data for name, data in sorted(contents.items()))).hexdigest()[:16]
     folder = run.folder / "uploads" / digest
     try:
+        within = run.content.inside("uploads", digest).make()
         for name, data in contents.items():
-            if not (folder / name).exists():
+            if not within.exists(name):
                 files.write_bytes(folder / name, data)
     except UserError as error:  # the disk is full
         problems.append(str(error))

@@ -10,7 +10,7 @@ from ddpm.config import codec
 from ddpm.config.presets import DEFAULT, PRESETS
 from ddpm.errors import UserError, user_errors
 from ddpm.formatting import plural
-from ddpm.runs import launch, run_names, runs, trash
+from ddpm.runs import launch, run_folder, run_names, runs, trash
 from ddpm.runs.jobs import ACTIVE, State
 from ddpm.runs.runs import Run
 from pages.ui.components.markdown import escape
@@ -53,7 +53,7 @@ def show(run: Run, state: State) -> None:
         key="preview",
     ):
         run_action(lambda: run.request("sample"), "Preview requested")
-    downloads(run, key="take", why_not="" if run.progress_path.exists() else NO_METRICS)
+    downloads(run, key="take", why_not="" if run.has(run.progress_path) else NO_METRICS)
 
 
 def _stop_buttons(run: Run, state: State) -> None:
@@ -100,7 +100,7 @@ def downloads(run: Run, *, key: str, why_not: str = "") -> None:
     )
     st.download_button(
         "progress.csv",
-        run.progress_path.read_bytes,
+        functools.partial(run.read, run.progress_path, run_folder.MOST_LOG),
         f"{run.name}-progress.csv",
         "text/csv",
         key=f"{key}-csv",

@@ -124,7 +124,7 @@ class RunView:
 
     def problem(self) -> str:
         """What is wrong with the files of the run, as one sentence; empty if nothing is."""
-        return self._fresh("status.json", lambda: Run(self.run.folder).problem(), name="problem")
+        return self._fresh("status.json", self.run.problem, name="problem")
 
     def state(self) -> State:
         """Never cached: a process that dies makes no file event."""

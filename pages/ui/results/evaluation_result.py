@@ -1,5 +1,6 @@
 """Evaluation in bits per dimension: progress, numbers, charts of the terms, downloads."""
 
+import functools
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -11,6 +12,7 @@ from ddpm.config.training import Config
 from ddpm.errors import UserError, writable
 from ddpm.planning import timesteps
 from ddpm.reports import downloads
+from ddpm.runs import run_folder
 from ddpm.runs.jobs import ACTIVE
 from ddpm.runs.results import EvaluationJob, bits
 from pages.ui.components import study_figures
@@ -75,7 +77,8 @@ def _result(job: EvaluationJob, config: Config) -> None:
             st.metric("Timesteps", f"{result['timesteps']:,}")
         for line in meaning(result, config):
             st.caption(escape(line))
-    _downloads(job)
+    with layout.errors():
+        _downloads(job)
 
 
 def meaning(result: dict[str, Any], config: Config) -> list[str]:
@@ -109,7 +112,11 @@ def meaning(result: dict[str, Any], config: Config) -> list[str]:
 def _downloads(job: EvaluationJob) -> None:
     stem = f"{job.folder.parent.parent.name}-{job.name}"
     files: list[job_progress.Download] = [
-        *((f"{name} (npz)", job.terms_path(name).name, NPZ, job.terms_path(name).read_bytes) for name in job.TERMS),
+        *(
+            (f"{name} (npz)", path.name, NPZ, functools.partial(job.read, path, run_folder.MOST_ARRAYS))
+            for name, path in ((name, job.terms_path(name)) for name in job.TERMS)
+            if job.has(path)
+        ),
         ("Terms (CSV)", f"{stem}.csv", "text/csv", lambda: downloads.terms_csv(job)),
         ("Result (JSON)", f"{stem}.json", "application/json", lambda: json.dumps(job.result, indent=2).encode()),
     ]

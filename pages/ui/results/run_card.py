@@ -1,7 +1,10 @@
 """A run as a row of the list on Home."""
 
+from pathlib import Path
+
 import streamlit as st
 
+from ddpm.errors import UserError
 from ddpm.runs.jobs import ACTIVE, State
 from ddpm.runs.runs import Run
 from pages.ui.components import thumbnails
@@ -19,18 +22,20 @@ def show(store: Store, run: Run) -> None:
         return
     grids, losses = view.previews(), view.sparkline("loss")
     with st.container(border=True, horizontal=True, vertical_alignment="center", gap="small", key=f"run-{run.name}"):
-        image = thumbnails.shown(grids[-1][1], 520) if grids else None
+        image, wrong = _newest(run, grids)
         with st.container(width=104, height=104, border=False, vertical_alignment="center"):
             if image:
                 st.image(image, width=104, alt=f"Newest preview of {run.name}")
             else:
-                st.caption("no preview yet", text_alignment="center")
+                st.caption("no preview" if wrong else "no preview yet", text_alignment="center")
         with st.container(width="stretch", gap="xsmall"):
             with st.container(horizontal=True, vertical_alignment="center"):
                 st.markdown(f"**{escape(run.name)}**", width="content")
                 run_status.state_badge(state)
             run_status.progress_bar(status, state)
             st.caption(escape(run_status.summary_line(run, status, state)))
+            if wrong:
+                st.caption(escape(wrong))
             with st.container(horizontal=True, vertical_alignment="center", gap=None):
                 here = {"run": run.name}
                 st.page_link(layout.MONITOR, label="Monitor", query_params=here)
@@ -44,6 +49,14 @@ def show(store: Store, run: Run) -> None:
                         st.rerun()
         newest = status.metrics.get("loss") if status else None
         st.metric("Loss", run_status.format_number(newest), chart_data=losses or None, chart_type="line", width=150)
+
+
+def _newest(run: Run, previews: list[tuple[int, Path]]) -> tuple[bytes | None, str]:
+    """The newest preview as a PNG, if there is one, and what is wrong with it."""
+    try:
+        return (thumbnails.shown(run, previews[-1][1], 520) if previews else None), ""
+    except UserError as error:
+        return None, str(error)
 
 
 def _show_problem(run: Run, state: State, problem: str) -> None:

@@ -48,8 +48,14 @@ def selected(jobs: list[SampleJob]) -> list[SampleJob]:
 def _entry(job: SampleJob, is_shown: bool, config: Config, choose: Choose, use: Use) -> None:
     sample = job.sample_config
     with st.container(height=THUMB + 8, horizontal_alignment="center", vertical_alignment="center", border=False):
-        image = samples.latest(job, THUMB)
-        if image:
+        image, wrong = None, ""
+        try:
+            image = samples.latest(job, THUMB)
+        except UserError as error:
+            wrong = str(error)
+        if wrong:
+            st.caption(escape(wrong))
+        elif image:
             st.image(image, output_format="PNG", alt=f"Samples of {job.name}")
         else:
             st.caption(f"*{escape(job.state())}*", width="content")

@@ -17,7 +17,7 @@ from ddpm.config.training import Config
 from ddpm.errors import UserError
 from ddpm.planning import classes
 from ddpm.reports import downloads
-from ddpm.runs import launch, runs
+from ddpm.runs import launch, run_folder, runs
 from ddpm.runs.jobs import ACTIVE, Status
 from ddpm.runs.results import SampleJob
 from ddpm.storage import images
@@ -59,7 +59,8 @@ def show(job: SampleJob, config: Config, use: Callable[[SampleConfig], None]) ->
                 on_click=layout.callback(use),
                 args=(sample,),
             )
-    _downloads(job)
+    with layout.errors():
+        _downloads(job)
     if job.command:
         with st.expander("Shell command"):
             layout.command(job.command)
@@ -106,8 +107,8 @@ def _outcome(job: SampleJob, state: str, status: Status | None) -> None:
         st.caption(escape(status.message))
     if status and status.warning:
         st.warning(escape(status.warning), icon=":material/warning:")
-    if job.pairs.exists():
-        left = "the input image" if job.given.is_dir() else "the low-resolution image"
+    if job.has(job.pairs):
+        left = "the input image" if job.given_images else "the low-resolution image"
         st.caption(f"Each pair shows {left} on the left and the sample on the right.")
     if errors := job.result.get("rmse"):
         each = ", ".join(f"{error:.2g}" for error in errors[:MAX_ERRORS]) + (", …" if len(errors) > MAX_ERRORS else "")
@@ -126,36 +127,42 @@ def _outcome(job: SampleJob, state: str, status: Status | None) -> None:
 def latest(job: SampleJob, side: int) -> bytes | None:
     """Finished samples, or their current state, as a PNG with that side."""
     if _is_interpolation(job):
-        return _fitted_strip(tuple(map(str, job.images[:MAX_INTERPOLATION])), job.grid.stat().st_mtime_ns, side)
-    return thumbnails.shown(job.pairs, side) or thumbnails.shown(job.grid, side) or thumbnails.shown(job.preview, side)
+        return _fitted_strip(job, tuple(map(str, job.images[:MAX_INTERPOLATION])), job.changed_at(job.grid), side)
+    found = (thumbnails.shown(job, path, side) for path in (job.pairs, job.grid, job.preview))
+    return next((image for image in found if image), None)
 
 
 def image(job: SampleJob) -> Image.Image | None:
     """The same at the original resolution."""
     if _is_interpolation(job):
-        return _strip(job.images[:MAX_INTERPOLATION])
+        return _strip(job, job.images[:MAX_INTERPOLATION])
     for path in (job.pairs, job.grid, job.preview):
-        with contextlib.suppress(UserError):  # it is not there, or is being written
-            return images.load(path)
+        with contextlib.suppress(FileNotFoundError):
+            return thumbnails.load(job, path)
     return None
 
 
 def _is_interpolation(job: SampleJob) -> bool:
     """Whether it is a finished interpolation, which is shown in order."""
     sample = job.sample_config
-    return bool(sample and sample.task == "interpolate" and job.grid.exists() and not job.pairs.exists() and job.images)
+    return bool(sample and sample.task == "interpolate" and job.has(job.grid) and not job.has(job.pairs) and job.images)
 
 
-def _strip(paths: Sequence[Path]) -> Image.Image:
-    """Images in a strip, in several rows where there are many."""
-    pixels = np.stack([np.asarray(images.load(path)) for path in paths])
+def _strip(job: SampleJob, paths: Sequence[Path]) -> Image.Image:
+    """Images in a strip, in several rows where there are many.  Raises UserError if they differ in size."""
+    loaded = [thumbnails.load(job, path) for path in paths]
+    if len({(image.size, image.mode) for image in loaded}) > 1:
+        raise UserError(
+            f"The images in {paths[0].parent} differ in size or kind: restore them from a copy.", code="wrong-size"
+        )
+    pixels = np.stack([np.asarray(image) for image in loaded])
     pixels = pixels if pixels.ndim == 4 else pixels[..., None]
     return images.from_pixels(images.grid(pixels, PER_ROW))
 
 
 @st.cache_data(max_entries=64, show_spinner=False)
-def _fitted_strip(paths: tuple[str, ...], stamp: int, side: int) -> bytes:
-    return thumbnails.png(thumbnails.fitted(_strip([Path(path) for path in paths]), side))
+def _fitted_strip(_job: SampleJob, paths: tuple[str, ...], changed_at: int, side: int) -> bytes:
+    return thumbnails.png(thumbnails.fitted(_strip(_job, [Path(path) for path in paths]), side))
 
 
 def column_names(job: SampleJob, config: Config) -> list[str]:
@@ -165,7 +172,7 @@ def column_names(job: SampleJob, config: Config) -> list[str]:
         sample is None
         or sample.task != "draw"
         or job.shape is None
-        or job.pairs.exists()
+        or job.has(job.pairs)
         or not config.model.class_cond
     ):
         return []
@@ -188,14 +195,14 @@ def _names(names: list[str], image: bytes) -> None:
 
 def _downloads(job: SampleJob) -> None:
     npz = job.npz
-    if not npz or not job.grid.exists():
+    if not npz or not job.has(job.grid):
         return
-    stem = f"{job.folder.parent.parent.name}-{job.name}"
+    stem, pairs = f"{job.folder.parent.parent.name}-{job.name}", job.has(job.pairs)
     files: list[job_progress.Download] = [
-        ("Grid (PNG)", f"{stem}.png", "image/png", job.grid.read_bytes),
-        *([("Pairs (PNG)", f"{stem}-pairs.png", "image/png", job.pairs.read_bytes)] if job.pairs.exists() else []),
+        ("Grid (PNG)", f"{stem}.png", "image/png", lambda: job.read(job.grid)),
+        *([("Pairs (PNG)", f"{stem}-pairs.png", "image/png", lambda: job.read(job.pairs))] if pairs else []),
         ("Images (zip)", f"{stem}.zip", "application/zip", lambda: downloads.samples_zip(job)),
-        ("Arrays (npz)", npz.name, "application/octet-stream", npz.read_bytes),
+        ("Arrays (npz)", npz.name, "application/octet-stream", lambda: job.read(npz, run_folder.MOST_ARRAYS)),
         ("Settings (JSON)", f"{stem}.json", "application/json", lambda: json.dumps(job.settings, indent=2).encode()),
     ]
     job_progress.downloads(files)

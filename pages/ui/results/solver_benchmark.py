@@ -22,7 +22,6 @@ from ddpm.runs.results import SolverBenchmarkJob
 from ddpm.runs.runs import Run
 from ddpm.solvers import SOLVERS
 from ddpm.spacings import SPACINGS
-from ddpm.storage import image_files
 from pages.ui.components import setting_widgets, start_button, study_figures, thumbnails
 from pages.ui.components.markdown import escape
 from pages.ui.forms import checkpoint_form, sampling_form
@@ -67,7 +66,8 @@ def show(run: Run) -> None:
     if job is not None:
         layout.fragment(run_every=1.5 if job == active else None)(_sheet)(job)
         if job != active and job.result:
-            _downloads(job)
+            with layout.errors():
+                _downloads(job)
     if jobs:
         _history(jobs, shown)
 
@@ -253,8 +253,7 @@ def to_sample_config(config: Config, settings: SolverBenchmarkConfig, cell: Grid
 
 def _sheet(job: SolverBenchmarkJob) -> None:
     """Shows the samples so far: one row per sampler, one column per number of model evaluations."""
-    size = image_files.size(job.sheet) if job.sheet.exists() else None
-    image = thumbnails.shown(job.sheet, min(max(size), SHEET_SIDE)) if size else None
+    image = thumbnails.shown(job, job.sheet, SHEET_SIDE, enlarge=False)
     if image:
         st.image(
             image,
@@ -284,7 +283,7 @@ def _downloads(job: SolverBenchmarkJob) -> None:
             key="frontier_table",
         )
     home: list[job_progress.Download] = [
-        *([("Sheet (PNG)", f"{stem}.png", "image/png", job.sheet.read_bytes)] if job.sheet.exists() else []),
+        *([("Sheet (PNG)", f"{stem}.png", "image/png", lambda: job.read(job.sheet))] if job.has(job.sheet) else []),
         ("Table (CSV)", f"{stem}.csv", "text/csv", lambda: solver_grid.to_csv(found)),
         ("Result (JSON)", f"{stem}.json", "application/json", lambda: json.dumps(result, indent=2).encode()),
     ]

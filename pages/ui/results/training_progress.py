@@ -43,7 +43,7 @@ def previews(view: RunView, config: Config, active: bool) -> None:
     if len(steps) > 1:
         help = "Every preview starts from the same noise. The arrow keys move the slider."
         step = st.select_slider("Preview at step", steps, format_func=lambda step: f"{step:d}", key=key, help=help)
-    image = thumbnails.shown(grids[step], 768)
+    image = thumbnails.shown(run, grids[step], 768)
     if image:
         st.image(image, width="stretch", alt=f"Preview grid of {run.name} at step {step}", caption=f"Step {step:,}")
 
@@ -52,4 +52,8 @@ def log_tail(view: RunView) -> None:
     """End of log.txt."""
     st.caption("Log")
     with st.container(height=230, autoscroll=True, key="log_tail"):
-        st.code(view.log_tail() or "Nothing yet.", language=None, wrap_lines=True)
+        st.code(
+            view.log_tail() or ("Nothing yet." if view.run.alive() else "This run has no log."),
+            language=None,
+            wrap_lines=True,
+        )

@@ -1,6 +1,7 @@
 """Explore's trajectory: one image and every denoising step that leads to it."""
 
 import dataclasses
+import functools
 import io
 import json
 from pathlib import Path
@@ -13,7 +14,7 @@ from ddpm.config.training import Config
 from ddpm.errors import UserError
 from ddpm.formatting import plural
 from ddpm.planning import classes, metadata, summary
-from ddpm.runs import launch
+from ddpm.runs import launch, run_folder
 from ddpm.runs.jobs import ACTIVE
 from ddpm.runs.results import SampleJob, TrajectoryJob
 from ddpm.runs.runs import Run
@@ -28,6 +29,7 @@ FORM = "microscope"
 EARLIER, NEW = "Earlier samples", "New image"
 SIDE = 220  # pixels of each of the three images
 THUMB = 96
+STRIP_SIDE = 2**16  # more is only to be downloaded
 NEWEST = 50  # samples offered
 SHOWN = {
     "x": ("x_t", "Noisy image x_t, the input of the network"),
@@ -71,10 +73,12 @@ def show(run: Run) -> None:
         elif job == active:
             layout.fragment(run_every=0.7)(_progress)(job)
         else:
-            _show_result(job)
+            with layout.errors():
+                _show_result(job)
     if job is not None and job != active and job.result:
         layout.fragment()(_step_slider)(job)
-        _downloads(job)
+        with layout.errors():
+            _downloads(job)
 
 
 # --- the form
@@ -115,7 +119,8 @@ def _from_samples(samplings: list[SampleJob], config: Config) -> tuple[tuple[Sam
         format_func=lambda name: _label(by_name[name], config),
         persist_state="session",
     )
-    found = by_name[name].images
+    job = by_name[name]
+    found = job.images
     where = setting_widgets.key(FORM, "number")
     st.session_state[where] = min(st.session_state.get(where, 0) or 0, len(found) - 1)
     left, right = st.columns([2, 1], vertical_alignment="bottom")
@@ -127,13 +132,13 @@ def _from_samples(samplings: list[SampleJob], config: Config) -> tuple[tuple[Sam
         persist_state="session",
         help="Position in the grid, from 0, row by row.",
     )
-    right.image(thumbnails.shown(found[number], THUMB) or b"", output_format="PNG", alt=f"Image {number}")
-    return request_of(found[number])
+    right.image(thumbnails.shown(job, found[number], THUMB) or b"", output_format="PNG", alt=f"Image {number}")
+    return request_of(job, found[number])
 
 
-def request_of(path: Path) -> tuple[tuple[SampleConfig, int] | None, str]:
+def request_of(job: SampleJob, path: Path) -> tuple[tuple[SampleConfig, int] | None, str]:
     """Request that samples the image in a file again, from the settings it carries; or why it is unknown."""
-    recipe = images.settings_in(path)
+    recipe = images.settings_in(job.read(path))
     if recipe is None:
         return None, "This image carries no settings because it was sampled by an older version: choose another."
     try:
@@ -201,19 +206,20 @@ def _show_result(job: TrajectoryJob) -> None:
 
 def _animation(job: TrajectoryJob) -> bytes | None:
     path = job.folder / "trajectory.gif"
-    return path.read_bytes() if path.exists() else None
+    return job.read(path) if job.has(path) else None
 
 
 @st.cache_data(max_entries=8, show_spinner=False)
-def _frames(path: str, stamp: int) -> dict[str, np.ndarray]:
-    found = arrays.read_npz(Path(path))
+def _frames(_job: TrajectoryJob, path: str, changed_at: int) -> dict[str, np.ndarray]:
+    with _job.open_file(_job.trajectory, run_folder.MOST_ARRAYS) as file:
+        found = arrays.read_npz(file)
     return {name: found[name] for name in (*SHOWN, "t", "calls")}
 
 
 def _step_slider(job: TrajectoryJob) -> None:
     """Slider over the model evaluations, and the images at the selected one."""
     result = job.result
-    frames = _frames(str(job.trajectory), job.trajectory.stat().st_mtime_ns)
+    frames = _frames(job, str(job.trajectory), job.changed_at(job.trajectory))
     calls = [int(call) for call in frames["calls"]]
     where = f"microscope_call_{job.name}"
     if len(calls) > 1:
@@ -246,9 +252,13 @@ def _step_slider(job: TrajectoryJob) -> None:
     st.caption(" · ".join(now))
     figure = json.dumps(study_figures.trajectory(result, call), allow_nan=False, separators=(",", ":"))
     live_chart(figure, key=f"microscope-{job.name}")
-    st.image(
-        str(job.folder / "strip.png"), alt="Denoising steps in a strip: x_t, predicted clean image, predicted noise"
-    )
+    strip = thumbnails.shown(job, job.folder / "strip.png", STRIP_SIDE, enlarge=False)
+    if strip:
+        st.image(
+            strip,
+            output_format="PNG",
+            alt="Denoising steps in a strip: x_t, predicted clean image, predicted noise",
+        )
 
 
 def _downloads(job: TrajectoryJob) -> None:
@@ -263,10 +273,10 @@ def _downloads(job: TrajectoryJob) -> None:
     home: list[job_progress.Download] = []
     for name, (label, kind) in kinds.items():
         path = job.folder / name
-        if path.exists():
-            home.append((label, f"{stem}-{name}", kind, path.read_bytes))
+        if job.has(path):
+            home.append((label, f"{stem}-{name}", kind, functools.partial(job.read, path, run_folder.MOST_ARRAYS)))
     film = job.folder / "trajectory.mp4"
-    if film.exists():
+    if job.has(film):
         with st.expander("Animation", icon=":material/movie:"):
-            st.video(io.BytesIO(film.read_bytes()), loop=True)
+            st.video(io.BytesIO(job.read(film)), loop=True)
     job_progress.downloads(home, job.settings.get("command", ""))

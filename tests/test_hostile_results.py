@@ -1,0 +1,60 @@
+"""Hostile results of a run: what pages, downloads and resumed samplings read of them never leads out of the run."""
+
+import os
+import shutil
+from pathlib import Path
+
+import app_page
+import pytest
+from faults import hostile_folders, hostile_results, promise_results
+from faults.promise_results import Shown
+from raising import raises_error
+
+from ddpm.runs.runs import Run
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has other links, and no named pipes")
+
+CASES = {case.case.name: case for case in hostile_results.cases()}
+ALONE = ("samples-T-grid.png-link", "microscopes-T-trajectory.npz-fifo", "evaluations-T-vb_terms.npz-large")
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return hostile_results.healthy(tmp_path_factory.mktemp("base")).folder
+
+
+def test_there_are_many() -> None:
+    assert len(CASES) == len(list(hostile_results.cases())) >= 250
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_some_of_them(name: str, base: Path, tmp_path: Path) -> None:
+    assert promise_results.play(CASES[name], base, tmp_path / "one") == ""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in CASES if name not in ALONE])
+def test_all_of_them(name: str, base: Path, tmp_path: Path) -> None:
+    assert promise_results.play(CASES[name], base, tmp_path / "one") == ""
+
+
+@pytest.mark.usefixtures("runs_here")
+def test_what_is_shown_would_be_noticed(base: Path, runs_dir: Path, tmp_path: Path) -> None:
+    """Images and downloads of a whole result are seen by what looks for those from outside."""
+    other = hostile_folders.outside(tmp_path / "outside")
+    shutil.copytree(base, runs_dir / "whole")
+    shutil.copyfile(other / "secret.png", runs_dir / "whole" / hostile_folders.SAMPLES / "pairs.png")
+    shown = Shown()
+    with shown.watching():
+        app_page.open_page("pages/sample.py", run="whole")
+    assert shown.holds_secret(other)
+    assert any(data.startswith(b"PK") for data in shown.all), "downloads are looked at, too"
+
+
+@pytest.mark.parametrize("kind", ["link", "fifo", "folder", "device"])
+def test_a_file_of_a_job_is_a_regular_one(kind: str, base: Path, runs_dir: Path, tmp_path: Path) -> None:
+    run = hostile_folders.build(runs_dir, base, CASES[f"samples-T-mask.png-{kind}"].case, tmp_path)
+    (job,) = Run(run.folder).sample_jobs()
+    for action in (job.read, job.has, job.open_file, job.changed_at):
+        with raises_error("not-a-file"):
+            action(job.mask)
