@@ -8,6 +8,7 @@ in one folder, and shim.c makes the k-th call of a kind on one of them fail, or 
 
 import argparse
 import contextlib
+import copy
 import ctypes
 import errno
 import importlib
@@ -15,6 +16,7 @@ import io
 import json
 import math
 import os
+import random
 import re
 import select
 import shutil
@@ -29,7 +31,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from faults import verdicts
+from faults import power, verdicts
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIM = Path(__file__).with_name("shim.c")
@@ -143,6 +145,17 @@ class Server:
     def sizes(self) -> dict[str, int]:
         """The files of that run, and their sizes."""
         return dict(self._ask("sizes"))
+
+    def power_cuts(self) -> int:
+        """How many calls of a traced training changed something; after each the power may be cut."""
+        return int(self._ask("power_cuts"))
+
+    def power_cut(self, k: int, number: int, resumed: bool) -> str:
+        """What is lost by a power cut after k calls: the disk is one of many that it may leave.
+
+        resumed: go on from there, too, and compare to the bit.
+        """
+        return str(self._ask("power_cut", k, number, resumed))
 
     @property
     def stopped(self) -> Path:
@@ -392,6 +405,34 @@ class Stage:
             return f"{known[0]}: {known[1]}"
         again = self._fork(lambda folder: verdicts.as_if_nothing_had_been(run, self.whole, self.every, said, how), None)
         return "" if again[0] == "well" else f"{again[0]}: {again[1]}"
+
+    def power_cuts(self) -> int:
+        if not hasattr(self, "whole"):
+            self.changes()
+        self._set()
+        self.disk, trace = power.Disk(self.folder), self.folder.with_name("trace")
+
+        def traced(folder: Path) -> tuple[str, str]:
+            self.shim.trace(os.fsencode(trace))
+            return WHOLE(folder)
+
+        kind, said, *_ = self._fork(traced, Point("once", 0))
+        assert kind == "well", said
+        self.trace = list(power.read(trace))
+        return len(self.trace)
+
+    def power_cut(self, k: int, number: int, resumed: bool) -> str:
+        disk, committed = copy.deepcopy(self.disk), power.committed(self.trace[:k])
+        for call in self.trace[:k]:
+            disk.play(call)
+        shutil.rmtree(self.folder)
+        disk.write(self.folder, power.HOWS[number % len(power.HOWS)], random.Random(f"{k} {number}"))
+        run = self.folder / "runs" / "new"
+        found = self._fork(lambda folder: verdicts.after_power_cut(run, committed), None)
+        if found[0] == "well" and resumed and (run / "config.json").exists():
+            whole, every = self.whole, self.every
+            found = self._fork(lambda folder: verdicts.as_if_nothing_had_been(run, whole, every, "", "kill"), None)
+        return "" if found[0] == "well" else f"{found[0]}: {found[1]}"
 
     def sizes(self) -> dict[str, int]:
         self.stopped = self.folder.with_name("stopped")

@@ -26,7 +26,9 @@ POINTS = (
     ("All calls fail from then on: likewise once the disk is back", 0.1, "lasting", ("EIO", "EROFS")),
     ("The disk is full from then on: the status says so; likewise", 0.15, "full", ("ENOSPC", "EDQUOT")),
 )
-DAMAGE = 0.1  # share of the time for damaged files
+POWER = 0.1  # share of the time for power cuts
+CUTS = 5  # disks that are tried after each call
+DAMAGE = 0.05  # share of the time for damaged files
 
 
 def spread(count: int) -> Iterator[int]:
@@ -51,6 +53,14 @@ def points(
     for number in spread(changes * each):
         point = Point(how, number // each + 1, errors[number % len(errors)])
         yield str(tuple(point)), lambda server, point=point: server.point(point)  # type: ignore[misc]
+
+
+def power_cuts(calls: int) -> Iterator[tuple[str, Callable[[Server], str]]]:
+    """Several disks that a power cut after each call may leave; one in CUTS is also gone on from."""
+    for one in spread(calls * CUTS):
+        k, number = one // CUTS + 1, one % CUTS
+        resumed = (k + number) % CUTS == 0
+        yield f"power cut {k} {number}", lambda server, cut=(k, number, resumed): server.power_cut(*cut)  # type: ignore[misc]
 
 
 Damage = tuple[str, int, int]  # file, byte, bit; bit -1: the file ends there
@@ -106,6 +116,9 @@ def rows(seconds: float) -> Iterator[Row]:
         changes = min(server.changes() for server in servers)
         for promise, share, how, errors in POINTS:
             yield tried(promise, share * seconds, points(how, errors, changes, seconds), servers, changes)
+        calls = min(server.power_cuts() for server in servers)
+        cut = "The power is cut after any call; what was not flushed is lost, cut or zeros: the old set or the new"
+        yield tried(cut, POWER * seconds, power_cuts(calls), servers, CUTS * calls)
         for server in servers:
             server.sizes()
         damaged = "A bit of a file flips, or the file is cut short: said, and gone back from"

@@ -5,7 +5,10 @@
 
    arm_change() counts the calls that change something, whatever their file, and says what becomes of the k-th:
    it is the last one of a process that is killed, before it or in the middle of a write; it fails, or it and all after
-   it do; it writes a part; or the disk is full from then on, until files are removed. */
+   it do; it writes a part; or the disk is full from then on, until files are removed.
+
+   trace() writes each call that changed something to a file, with the bytes that were written: a line of the kind, the
+   path, the other path, the number of the file, the offset or size, and how many bytes follow. */
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <dlfcn.h>
@@ -106,6 +109,38 @@ static long change(int dir, const char *path, long n, int dir2, const char *give
 static void after_change(void) { if (how == CUT && hits) kill(getpid(), SIGKILL); }
 static int makes(int flags) { return flags & (O_CREAT | O_TRUNC); }
 
+static int tracing = -1;
+void trace(const char *to) { tracing = syscall(SYS_openat, AT_FDCWD, to, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND, 0600); }
+
+/* Writes a call that succeeded to the trace; dir and path, or an open file and "". */
+static void note(const char *kind, int dir, const char *path, int dir2, const char *to, long at, const void *data, long n) {
+    char whole[8192], other[8192] = "", line[20000];
+    if (tracing < 0 || !absolute(dir, path, whole, sizeof whole) || !below(whole)) return;
+    if (to) absolute(dir2, to, other, sizeof other);
+    struct stat found = {0};
+    int before = errno;
+    if (*path) syscall(SYS_newfstatat, AT_FDCWD, whole, &found, AT_SYMLINK_NOFOLLOW);
+    else syscall(SYS_fstat, dir, &found);
+    int length = snprintf(line, sizeof line, "%s\t%s\t%s\t%ld\t%ld\t%ld\n", kind, whole, other, (long)found.st_ino, at, n);
+    pthread_mutex_lock(&mutex);
+    syscall(SYS_write, tracing, line, length);
+    for (long done = 0, part; done < n; done += part)
+        if ((part = syscall(SYS_write, tracing, (const char *)data + done, n - done)) <= 0) break;
+    pthread_mutex_unlock(&mutex);
+    errno = before;
+}
+static long place_of(int file) {
+    struct stat found;
+    if (tracing < 0) return 0;
+    int flags = syscall(SYS_fcntl, file, F_GETFL);
+    if (!(flags & O_APPEND)) return syscall(SYS_lseek, file, 0, SEEK_CUR);
+    return syscall(SYS_fstat, file, &found) ? 0 : found.st_size;
+}
+static int opened(int file, int flags) {
+    if (file >= 0 && makes(flags)) note("open", file, "", 0, NULL, !!(flags & O_TRUNC), NULL, 0);
+    return file;
+}
+
 static int digit(char c) { return c >= '0' && c <= '9'; }
 static int hex(char c) { return digit(c) || (c >= 'a' && c <= 'f'); }
 
@@ -159,13 +194,13 @@ static int on(const char *kind, int file) { return file < 0 ? 0 : at(kind, file,
     va_list rest; va_start(rest, flags); mode_t mode = va_arg(rest, mode_t); va_end(rest); \
     REAL(int, #name, const char *, int, ...); \
     if (makes(flags) && change(AT_FDCWD, path, 0, 0, NULL) < 0) return -1; \
-    return at("open", AT_FDCWD, path) ? -1 : real(path, flags, mode); }
+    return at("open", AT_FDCWD, path) ? -1 : opened(real(path, flags, mode), flags); }
 OPEN(open) OPEN(open64)
 #define OPENAT(name) int name(int dir, const char *path, int flags, ...) { \
     va_list rest; va_start(rest, flags); mode_t mode = va_arg(rest, mode_t); va_end(rest); \
     REAL(int, #name, int, const char *, int, ...); \
     if (makes(flags) && change(dir, path, 0, 0, NULL) < 0) return -1; \
-    return at("open", dir, path) ? -1 : real(dir, path, flags, mode); }
+    return at("open", dir, path) ? -1 : opened(real(dir, path, flags, mode), flags); }
 OPENAT(openat) OPENAT(openat64)
 
 #define ON(result, name, kind, types, names) result name types { \
@@ -179,18 +214,22 @@ ssize_t write(int file, const void *from, size_t n) {
     if (on("write", file)) return -1;
     long part = file < 0 ? (long)n : change(file, "", n, 0, NULL);
     if (part < 0) return -1;
+    long place = place_of(file);
     ssize_t written = real(file, from, part);
+    if (written > 0) note("write", file, "", 0, NULL, place, from, written);
     if (part < (long)n) after_change();
     return written;
 }
 ON(int, flock, "flock", (int file, int what), (file, what))
-#define CHANGED(name, kind, types, names) int name types { \
+#define CHANGED(name, kind, types, names, size) int name types { \
     static int (*real) types; if (!real) real = (int(*) types)dlsym(RTLD_NEXT, #name); \
-    return on(kind, file) || (file >= 0 && change(file, "", 0, 0, NULL) < 0) ? -1 : real names; }
-CHANGED(fsync, "fsync", (int file), (file))
-CHANGED(fdatasync, "fsync", (int file), (file))
-CHANGED(ftruncate, "truncate", (int file, off_t n), (file, n))
-CHANGED(ftruncate64, "truncate", (int file, off_t n), (file, n))
+    int result = on(kind, file) || (file >= 0 && change(file, "", 0, 0, NULL) < 0) ? -1 : real names; \
+    if (!result) note(kind, file, "", 0, NULL, size, NULL, 0); \
+    return result; }
+CHANGED(fsync, "fsync", (int file), (file), 0)
+CHANGED(fdatasync, "fsync", (int file), (file), 0)
+CHANGED(ftruncate, "truncate", (int file, off_t n), (file, n), n)
+CHANGED(ftruncate64, "truncate", (int file, off_t n), (file, n), n)
 ON(off_t, lseek, "seek", (int file, off_t to, int how), (file, to, how))
 ON(off_t, lseek64, "seek", (int file, off_t to, int how), (file, to, how))
 ON(int, fstat, "stat", (int file, struct stat *to), (file, to))
@@ -207,7 +246,9 @@ PATH(access, "stat", (const char *path, int what), (path, what))
 
 #define CHANGE(name, kind, types, names, dir, dir2, gives) int name types { \
     static int (*real) types; if (!real) real = (int(*) types)dlsym(RTLD_NEXT, #name); \
-    return at(kind, dir, path) || change(dir, path, 0, dir2, gives) < 0 ? -1 : real names; }
+    int result = at(kind, dir, path) || change(dir, path, 0, dir2, gives) < 0 ? -1 : real names; \
+    if (!result) note(kind, dir, path, dir2, gives, 0, NULL, 0); \
+    return result; }
 CHANGE(mkdir, "mkdir", (const char *path, mode_t mode), (path, mode), AT_FDCWD, 0, NULL)
 CHANGE(rmdir, "unlink", (const char *path), (path), AT_FDCWD, 0, NULL)
 CHANGE(unlink, "unlink", (const char *path), (path), AT_FDCWD, AT_FDCWD, path)

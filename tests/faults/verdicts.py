@@ -42,6 +42,24 @@ def how_it_is_reported(run_folder: Path, how: str) -> tuple[str, str]:
     return "well", ""
 
 
+def after_power_cut(run_folder: Path, committed: int) -> tuple[str, str]:
+    """Whether the newest set is whole, with the log up to it, and not older than the one that was on disk for sure."""
+    from ddpm.checkpoints import checkpoint_files
+    from ddpm.runs.runs import Run
+
+    run = Run(run_folder)
+    run.state()
+    if not (run_folder / "config.json").exists():
+        return ("lost", "the run") if committed else ("well", "")
+    found, wrong = checkpoint_files.newest_intact(run)
+    if wrong:
+        return "lost", f"{wrong}"
+    if (found.step if found else 0) < committed:
+        return "lost", f"step {committed}: the newest is {found and found.step}"
+    damage = checkpoint_files.log_damage(found) if found else ""
+    return ("lost", damage) if damage else ("well", "")
+
+
 def as_if_nothing_had_been(run_folder: Path, whole: Path, every: Path, said: str, how: str) -> tuple[str, str]:
     """Resumes the run, unless it is done, and compares it to the bit with one that nothing disturbed.
 
