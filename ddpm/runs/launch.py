@@ -21,7 +21,8 @@ from ddpm.config.tasks import EvalConfig, FromCheckpoint, SampleConfig, SolverBe
 from ddpm.config.training import Config, DataConfig, TrainConfig
 from ddpm.errors import UserError
 from ddpm.runs import runs
-from ddpm.runs.jobs import ACTIVE, Job, Status, guard
+from ddpm.runs.exclusive import guard
+from ddpm.runs.jobs import ACTIVE, Job, Status
 from ddpm.runs.results import KINDS, EvaluationJob, SampleJob, SolverBenchmarkJob, TrajectoryJob
 from ddpm.runs.runs import Run
 from ddpm.storage import ballast, files, paths, processes
@@ -38,6 +39,7 @@ def start_training(run: Run, data_dir: str = "", enlarge: bool = False) -> None:
     data_dir: new path of its data, if that was moved; enlarge: enlarge small images there.
     """
     with guard(run.folder.parent):
+        runs.check_known(run)
         runs.check_unfinished(run)
         _announce(run, run.config.train.total_steps, again=True)
     data = ["--data_dir", codec.with_absolute_paths(DataConfig(data_dir)).data_dir] if data_dir else []

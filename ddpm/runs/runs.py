@@ -18,7 +18,8 @@ from ddpm.config.fields import absolute
 from ddpm.config.training import Config
 from ddpm.errors import AlreadyDone, UserError
 from ddpm.runs import manifests, run_folder, run_names
-from ddpm.runs.jobs import ACTIVE, Job, guard, not_writable
+from ddpm.runs.exclusive import guard, not_writable
+from ddpm.runs.jobs import ACTIVE, Job
 from ddpm.runs.manifests import Checkpoint, Manifests
 from ddpm.runs.results import KINDS, EvaluationJob, SampleJob, SolverBenchmarkJob, TrajectoryJob
 from ddpm.storage import ballast, files
@@ -207,6 +208,13 @@ class Run(Job):
     def solver_benchmark_jobs(self) -> list[SolverBenchmarkJob]:
         """Comparisons of samplers on this run, newest first."""
         return self.results("frontiers")
+
+
+def check_known(run: Run) -> None:
+    """Raises UserError for a run with a checkpoint that a newer version saved."""
+    found = run.manifests()
+    if found.newer:
+        raise UserError(found.wrong[max(found.newer)], code="newer-format")
 
 
 def check_unfinished(run: Run) -> None:
