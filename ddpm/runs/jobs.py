@@ -321,6 +321,7 @@ class Job:
     def request(self, what: Request) -> None:
         """Asks the process to stop after the current step and save, to save now, or to sample a preview now."""
         with guard(self.folder.parent):
+            self.content.check()
             files.write_json(self.folder / "control.json", {**self.requests(), what: secrets.token_hex(8)})
 
     def clear_requests(self) -> None:

@@ -86,6 +86,11 @@ class Folder:
         """A folder in this one."""
         return Folder(self._top, *self._parts, *parts, may_link=self._may_link)
 
+    def check(self) -> None:
+        """Raises UserError if it is a link, or anything but a folder; FileNotFoundError, OSError."""
+        with _named(self.path), self._handle():
+            pass
+
     @contextlib.contextmanager
     def kept_open(self) -> Iterator[None]:
         """Looks for the folder once for all that is done with it in the block.  Raises UserError, OSError."""
