@@ -10,7 +10,7 @@ BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 PY := $(BIN)/python
 WORKERS := 2
 
-.PHONY: app check faults fuzz lint test test-lowest fmt example bench clean
+.PHONY: app audit check faults fuzz lint test test-lowest fmt example bench lock clean
 
 app: $(VENV)/.app
 	@$(PY) -m streamlit run app.py --server.address 127.0.0.1
@@ -57,6 +57,17 @@ example: $(VENV)/.test
 	$(PY) -m ddpm train --preset quick-start --total_steps 3000 --save_interval 1000 --sample_interval 500 --runs_dir build --run shapes
 	$(PY) scripts/pack_example.py build/shapes
 	rm -rf build
+
+# The newest versions that requirements*.txt allow, written into requirements.lock, which .ci/run installs.
+lock: $(VENV)/.test
+	$(PY) -m pip install --quiet --disable-pip-version-check --upgrade --upgrade-strategy eager -r requirements-dev.txt
+	$(PY) scripts/lock.py
+
+# Known holes of the versions in requirements.lock.  It asks pypi.org, so it is no part of the tests.
+audit: $(VENV)/.python
+	@test -d $(VENV)/audit || $(PY) -m venv $(VENV)/audit
+	@$(VENV)/audit/$(notdir $(BIN))/python -m pip install --quiet --disable-pip-version-check "pip-audit>=2.9,<3"
+	$(VENV)/audit/$(notdir $(BIN))/python -m pip_audit --no-deps --disable-pip -r requirements.lock
 
 # Prints how fast things are; asserts nothing.
 bench: $(VENV)/.test

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import functools
 import os
+import re
 from collections.abc import Callable, Iterator
 from typing import Literal
 
@@ -161,15 +162,40 @@ def as_user_error(error: OSError | UnicodeError) -> UserError:
     )
 
 
+# Words of torch's errors where memory is short: they are RuntimeErrors like all others.
+NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Whether an error says that there is not enough memory, on the processor or on a GPU."""
+    short = isinstance(error, RuntimeError) and any(words in str(error) for words in NO_MEMORY)
+    return short or isinstance(error, MemoryError)
+
+
+def translated(error: Exception) -> Exception:
+    """The UserError for an error of the operating system or for a lack of memory; any other error as it is."""
+    if isinstance(error, OSError | UnicodeError) and not isinstance(error, BrokenPipeError):
+        return as_user_error(error)
+    if not lacks_memory(error):
+        return error
+    size = re.search(r"allocate ([\d.]+ \w+)", str(error))
+    return UserError(
+        f"There is not enough memory{f' for {size[1]} more' if size else ''}: end other programs, or take less at once,"
+        " as with a smaller microbatch for training and a smaller batch_size for sampling and evaluation.",
+        code="out-of-memory",
+    )
+
+
 @contextlib.contextmanager
 def user_errors() -> Iterator[None]:
-    """Converts OSError and UnicodeError in the block to UserError, except a broken pipe, which is no error."""
+    """Converts errors as `translated` does; a broken pipe is no error, and raised as it is."""
     try:
         yield
-    except BrokenPipeError:
-        raise
-    except (OSError, UnicodeError) as error:
-        raise as_user_error(error) from error
+    except Exception as error:
+        known = translated(error)
+        if known is error:
+            raise
+        raise known from error
 
 
 @contextlib.contextmanager

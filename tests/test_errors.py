@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
 
+import numpy as np
 import pytest
 from raising import raises_error
 
@@ -122,3 +123,14 @@ def test_every_code_is_one_of_a_fault() -> None:
         if keyword.arg == "code" and isinstance(keyword.value, ast.Constant)
     }
     assert made | {"disk-full", "peer-lost"} == set(get_args(errors.Code))
+
+
+def test_a_lack_of_memory_is_a_sentence() -> None:
+    torch = pytest.importorskip("torch")
+    for allocate in (lambda: torch.empty(2**52, dtype=torch.uint8), lambda: np.empty(2**52, np.uint8)):
+        with raises_error("out-of-memory", "microbatch"), errors.user_errors():
+            allocate()
+    other = RuntimeError("something else")
+    assert errors.translated(other) is other
+    with pytest.raises(BrokenPipeError), errors.user_errors():
+        raise BrokenPipeError

@@ -1,5 +1,6 @@
 """Leases: one holder at a time, on disks where nothing but creating a file can be relied on."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -229,3 +230,16 @@ def test_time_stands_still_for_one_who_does_not_look() -> None:
     pulse = Pulse(lambda: next(clock))
     assert [pulse.still("a", 1) for _ in range(4)] == [0, 1, 2, 3]
     assert [pulse.still("a", 1), pulse.still("a", 2), pulse.still("a", 2)] == [3 + leases.LOOK_GAP, 0, 1]
+
+
+def test_one_look_says_when_another_machine_was_heard_of(folder: Path) -> None:
+    assert leases.unseen(folder, leases.read(folder)) is None
+    with contextlib.closing(take(folder)):
+        assert leases.unseen(folder, leases.read(folder)) is None, "a process here is looked at"
+        elsewhere(folder)
+        os.utime(folder / names(folder)[-1], (time.time() - 100,) * 2)
+        seconds = leases.unseen(folder, leases.read(folder))
+        assert seconds is not None
+        assert 99 < seconds < 160
+        elsewhere(folder, released=True)
+        assert leases.unseen(folder, leases.read(folder)) is None

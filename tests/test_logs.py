@@ -1,5 +1,6 @@
 """The formats of a run's log: what a training leaves, after a resume too, and when writing fails."""
 
+import errno
 import json
 import os
 from collections.abc import Mapping
@@ -11,11 +12,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from ddpm.config import codec, validation
 from ddpm.config.training import Config
-from ddpm.runs import metrics, runs
+from ddpm.runs import log_file, metrics, runs
 from ddpm.runs.metrics import COLUMNS
 from ddpm.runs.worker import Worker
 from ddpm.storage import files, line_log
-from ddpm.training import log_writers
+from ddpm.training import log_writers, start
 from ddpm.training.log_writers import RunLog
 from ddpm.training.loop import TrainingLoop
 
@@ -184,3 +185,13 @@ def test_formats_that_there_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
     (sentence,) = problems("csv,tensorboard")
     assert "run pip install tensorboard" in sentence
     assert problems("csv,json") == []
+
+
+def test_no_work_ends_for_want_of_a_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*words: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", str(tmp_path / "log.txt"))
+
+    monkeypatch.setattr(log_file, "LogFile", refuse)
+    assert log_file.opened(tmp_path / "log.txt") is None
+    with start.log_to_file(tmp_path / "log.txt"):
+        pass

@@ -175,6 +175,7 @@ def test_the_log_is_that_of_one_process(tmp_path: Path) -> None:
     said = (tmp_path / "runs" / "two" / "log.txt").read_text()
     assert "2 processes, each with 4 of 8 images a step" in said
     assert said.count("Finished") == 1
+    torchrun("-m", "ddpm", "train", "--resume", "two", cwd=tmp_path)  # all is done, which is no error in any process
 
 
 @pytest.mark.slow

@@ -400,6 +400,20 @@ def test_installed_versions_are_in_range() -> None:
         assert Requirement(name + specifier).specifier.contains(version(name), prereleases=True), name
 
 
+def test_the_lock_has_all_that_is_required() -> None:
+    """Exact versions, within their ranges, and nothing of where they were installed from."""
+    from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
+
+    lines = [line for line in (ROOT / "requirements.lock").read_text().splitlines() if not line.startswith("#")]
+    pins = dict(line.split("==") for line in lines)
+    assert [line for line in lines if not re.fullmatch(r"[a-z0-9-]+==[0-9][0-9a-z.]*", line)] == []
+    wanted = {**requirements("requirements.txt"), **requirements("requirements-dev.txt")}
+    for name, specifier in wanted.items():
+        assert Requirement(name + specifier).specifier.contains(pins[canonicalize_name(name)]), name
+    assert len(pins) > 2 * len(wanted), "what these need is in it"
+
+
 def test_names_are_unique_in_the_tests() -> None:
     """Test modules share one namespace."""
     names = Counter(path.name for path in (ROOT / "tests").rglob("*.py"))

@@ -122,6 +122,7 @@ def _resume(run: Run, to: object, settings: dict[str, Any]) -> "Training":
 
     resume.restore_settings(run)
     run = Run(run.folder).with_config()
+    runs.check_known(run)
     resume.check_unfinished(run)
     return Training(_train_run(run, absolute_paths(settings)))
 

@@ -17,13 +17,12 @@ from torch import Tensor
 from ddpm.checkpoints import diagnosis, torch_files
 from ddpm.config import codec, validation
 from ddpm.config.training import Config
-from ddpm.errors import UserError
+from ddpm.errors import UserError, lacks_memory
 from ddpm.formatting import plural, printable
 from ddpm.storage import untrusted
 
 MOST_SETTINGS = 2**22  # characters of the settings in a file of weights, with names of 100,000 classes
 METADATA = "ddpm"  # our entry in a state_dict's _metadata: no module has this name, so no program minds it
-NO_MEMORY = ("can't allocate memory", "not enough memory")  # of torch's errors
 
 
 class FileState(NamedTuple):
@@ -100,7 +99,7 @@ def _reading(path: Path) -> Iterator[io.BufferedReader]:
             code="unreadable-file",
         ) from error
     except Exception as error:  # of whatever type: torch's reader meets bytes that were never meant for it
-        if isinstance(error, MemoryError) or any(words in str(error) for words in NO_MEMORY):
+        if lacks_memory(error):
             raise UserError(
                 f"{path} cannot be read, as there is not enough memory: end other programs, and try again.",
                 code="out-of-memory",

@@ -119,6 +119,7 @@ def of_run(run: Run) -> dict[str, Any]:
         "run": run.name,
         "folder": run.folder.absolute(),
         "state": state,
+        "unseen_seconds": run.unseen() if state in jobs.ACTIVE else None,
         "step": status.step,
         "total_steps": status.total_steps,
         "steps_per_second": status.steps_per_second,

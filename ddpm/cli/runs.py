@@ -99,12 +99,20 @@ def _row(document: Mapping[str, Any]) -> tuple[str, ...]:
     speed = document["steps_per_second"]
     return (
         document["run"],
-        document["state"],
+        _state(document),
         f"{document['step']}/{document['total_steps']}",
         f"{speed:.3g}" if active and speed else "",
         formatting.duration(document["seconds_left"]) if active else "",
         f"{loss:.4f}" if loss is not None else "",
     )
+
+
+def _state(document: Mapping[str, Any]) -> str:
+    """The state; of a process on another machine that one look cannot judge, also when it was last heard of."""
+    unseen = document["unseen_seconds"]
+    if unseen is None or unseen < jobs.SILENT:
+        return str(document["state"])
+    return f"{document['state']}? (another machine's, last heard of {formatting.duration(unseen)} ago)"
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:
@@ -128,7 +136,7 @@ def _describe(run: runs.Run) -> Output:
     config, metrics = run.config, short["metrics"]
     lines = [
         ("folder", str(short["folder"])),
-        ("state", f"{short['state']} at step {short['step']:,} of {short['total_steps']:,}"),
+        ("state", f"{_state(short)} at step {short['step']:,} of {short['total_steps']:,}"),
         ("data", f"{config.data.data_dir or 'not known'}{_classes(config.class_names)}"),
         ("images", f"{config.model.image_size} x {config.model.image_size} x {config.model.image_channels}"),
         ("parameters", f"{architecture.parameters(config.model):,}"),

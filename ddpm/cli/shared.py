@@ -18,8 +18,8 @@ from ddpm.config.tasks import FromCheckpoint, SampleConfig
 from ddpm.config.training import LOG_FORMATS, Config
 from ddpm.errors import UserError
 from ddpm.planning import timesteps
-from ddpm.runs import jobs, runs
-from ddpm.runs.log_file import Lines, LogFile
+from ddpm.runs import jobs, log_file, runs
+from ddpm.runs.log_file import Lines
 from ddpm.runs.runs import Run
 from ddpm.runs.worker import Worker
 from ddpm.storage import files, paths
@@ -258,8 +258,8 @@ def log_to(run: jobs.Job) -> logging.Handler | None:
     log.handlers = [terminal]
     if _is_stderr(run.log_path):  # started by runs.launch: stderr is log.txt
         return None
-    file = LogFile(run.log_path)
-    log.handlers.append(file)
+    file = log_file.opened(run.log_path)
+    log.handlers += [file] if file else []
     return file
 
 

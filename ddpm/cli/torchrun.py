@@ -39,11 +39,11 @@ def run(command: Callable[[argparse.Namespace], T], options: argparse.Namespace)
     try:
         with distributed.process_group():
             return command(options)
-    except UserError:
+    except UserError as error:
         if is_main():
             raise
         time.sleep(LINGER)
-        sys.exit(2)
+        sys.exit(0 if error.code == "nothing-left" else 2)
 
 
 def run_on_main(make: Callable[[], T]) -> T:

@@ -167,6 +167,7 @@ def _run(options: argparse.Namespace, given: dict[str, Any]) -> runs.Run:
         run = _new_run(options, given)
     else:
         run = _find(options)
+        runs.check_known(run)
         if run.checkpoints():
             from ddpm.training import resume
 

@@ -248,6 +248,16 @@ class Job:
         except OSError:
             return None
 
+    def unseen(self) -> float | None:
+        """Seconds since the process was last heard of, where it is on another machine and its lock is not seen here.
+
+        By the time of its lease's file, so as far as the clocks agree; None where one look tells whether it works.
+        """
+        try:
+            return None if self._locked() else leases.unseen(self._lease_folder, self.lease())
+        except OSError:
+            return None
+
     def _seems_alive(self) -> bool:
         """True if the process in status.json exists, or has a recent heartbeat on another machine."""
         status = self.status()

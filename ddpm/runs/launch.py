@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import psutil
 
@@ -38,6 +38,7 @@ def start_training(run: Run, data_dir: str = "", enlarge: bool = False) -> None:
     data_dir: new path of its data, if that was moved; enlarge: enlarge small images there.
     """
     with guard(run.folder.parent):
+        runs.check_known(run)
         runs.check_unfinished(run)
         _announce(run, run.config.train.total_steps, again=True)
     data = ["--data_dir", codec.with_absolute_paths(DataConfig(data_dir)).data_dir] if data_dir else []
@@ -210,7 +211,10 @@ def _spawn(job: Job, arguments: Sequence[str]) -> None:
         "creationflags": getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0) | getattr(subprocess, "CREATE_NO_WINDOW", 0)
     }
     try:
-        with job.content.make().append("log.txt") as log:
+        with contextlib.ExitStack() as stack:
+            log: IO[bytes] | int = subprocess.DEVNULL  # no work ends for want of a log
+            with contextlib.suppress(OSError):
+                log = stack.enter_context(job.content.make().append("log.txt"))
             process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "ddpm", *arguments],  # -P: no module is taken from the current folder
                 cwd=root,  # not wherever this process is, where a stranger's files may lie

@@ -6,7 +6,10 @@ import logging
 from pathlib import Path
 
 from ddpm import formatting
+from ddpm.errors import as_user_error
 from ddpm.runs import run_folder
+
+log = logging.getLogger("ddpm")
 
 
 class Lines(logging.Formatter):
@@ -36,3 +39,15 @@ class LogFile(logging.StreamHandler[io.TextIOWrapper]):
             if not self.stream.closed:
                 self.stream.close()
         super().close()
+
+
+def opened(path: Path) -> LogFile | None:
+    """The log.txt of a job; None, which is warned of, where the disk refuses it, as no work ends for want of a log.
+
+    Raises UserError as LogFile does.
+    """
+    try:
+        return LogFile(path)
+    except OSError as error:
+        log.warning("%s The work goes on without it.", as_user_error(error))
+        return None

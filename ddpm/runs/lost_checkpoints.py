@@ -3,14 +3,15 @@
 from pathlib import Path
 
 from ddpm.errors import UserError
-from ddpm.runs import metrics
+from ddpm.runs import metrics, runs
 from ddpm.runs.manifests import FILE
 from ddpm.runs.runs import Run
 from ddpm.runs.worker import Worker
 
 
 def check(run: Run) -> None:
-    """Raises UserError if a run has no checkpoint, but its folder shows that it had one."""
+    """Raises UserError if a run has no checkpoint, but its folder shows that it had one; or a newer version saved."""
+    runs.check_known(run)
     saved, unreadable, _ = run.manifests()
     if saved:
         return

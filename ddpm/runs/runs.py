@@ -209,6 +209,13 @@ class Run(Job):
         return self.results("frontiers")
 
 
+def check_known(run: Run) -> None:
+    """Raises UserError for a run with a checkpoint that a newer version saved."""
+    found = run.manifests()
+    if found.newer:
+        raise UserError(found.wrong[max(found.newer)], code="newer-format")
+
+
 def check_unfinished(run: Run) -> None:
     """Raises AlreadyDone for a run whose last step is saved."""
     if run.is_complete():

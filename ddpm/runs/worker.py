@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, Self
 
 import psutil
 
-from ddpm.errors import UserError, as_user_error
+from ddpm.errors import UserError, translated
 from ddpm.host import cpu_threads
 from ddpm.runs import run_folder
 from ddpm.runs.heartbeat import FINAL_LOSS, Heartbeat, Loss
@@ -181,7 +181,7 @@ class Worker:
             lost = "" if isinstance(error, Stopped) else "Interrupted: steps since the last checkpoint are lost"
             self.beat(state="stopped", message=lost, seconds_left=None, now=True)
         elif error is not None and not (isinstance(error, SystemExit) and self._status.state in FINAL):
-            known = as_user_error(error) if isinstance(error, OSError | UnicodeError) else error
+            known = translated(error) if isinstance(error, Exception) else error
             sentence = str(known) if isinstance(known, UserError) else f"{type(error).__name__}: {error}"
             self.beat(state="failed", message=sentence, seconds_left=None, now=True)
         for number, handler in self._handlers.items():

@@ -98,6 +98,20 @@ def _content(path: Path) -> bytes:
         os.close(handle)
 
 
+def unseen(folder: Path, record: Record | None) -> float | None:
+    """Seconds since a holder on another machine renewed the lease, by the time of its file and the clock here.
+
+    The two may differ: only several looks tell whether it works, and this is what one look can say.  None for a holder
+    on this machine, and where nobody holds the lease.
+    """
+    if record is None or record.released or (record.token and record.owner.here):
+        return None
+    try:
+        return max(0.0, time.time() - os.lstat(folder / _name(_newest(folder))).st_mtime)
+    except FileNotFoundError:
+        return None
+
+
 def is_held(folder: Path, record: Record | None, pulse: Pulse = PULSE) -> bool:
     """True if the holder still works: its process exists, or on another machine renewed the lease within EXPIRY."""
     if record is None or record.released:

@@ -90,8 +90,6 @@ def newest(run: Run) -> Newest:
     saved.
     """
     lost_checkpoints.check(run)
-    if newer := run.manifests().newer:
-        raise UserError(run.manifests().wrong[max(newer)], code="newer-format")
     found, wrong = checkpoint_files.newest_intact(run)
     if found is None:
         if not wrong:

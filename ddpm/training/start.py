@@ -14,8 +14,8 @@ from ddpm.config.training import Config
 from ddpm.data import datasets
 from ddpm.data.datasets import Dataset
 from ddpm.data.decoded import Progress
-from ddpm.errors import UserError, as_user_error
-from ddpm.runs.log_file import LogFile
+from ddpm.errors import UserError, translated
+from ddpm.runs import log_file
 from ddpm.runs.worker import Stopped
 
 log = logging.getLogger("ddpm")
@@ -58,7 +58,7 @@ def failures_in(handler: logging.Handler | None) -> Iterator[None]:
         yield
     except Exception as error:
         if handler and not isinstance(error, Stopped):
-            known = as_user_error(error) if isinstance(error, OSError | UnicodeError) else error
+            known = translated(error)
             text = str(known) if isinstance(known, UserError) else traceback.format_exc()
             handler.emit(logging.makeLogRecord({"msg": text}))
         raise
@@ -66,8 +66,8 @@ def failures_in(handler: logging.Handler | None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def log_to_file(path: Path) -> Iterator[None]:
-    """Logs to a run's log.txt while the block lasts, with the error that ends it."""
-    level, handler = log.level, LogFile(path)
+    """Logs to a run's log.txt, as far as the disk allows, while the block lasts, with the error that ends it."""
+    level, handler = log.level, log_file.opened(path) or logging.NullHandler()
     log.setLevel(logging.INFO)
     log.addHandler(handler)
     try:
