@@ -23,7 +23,7 @@ from ddpm.planning.resolve import resolve_process
 from ddpm.sampling import editing, engine, samplers
 from ddpm.sampling.request import resolve_request
 from ddpm.sampling.samplers import ImageNoise
-from ddpm.storage import images
+from ddpm.storage import image_files, images
 
 FULL = schedules.named("cosine", 1000)
 CONFIG = Config(model=ModelConfig(image_size=8, num_channels=32), diffusion=DiffusionConfig(noise_schedule="cosine"))
@@ -195,7 +195,7 @@ def test_images_are_taken_in_turn_and_kept_where_the_mask_is_black(folder: Path)
         batch_size=2,
     )
     sampled = engine.sample_images(network, resolve_request(CONFIG, settings))
-    known = np.stack([np.asarray(images.load(folder / "pictures" / f"{k % 3}.png")) for k in range(5)])
+    known = np.stack([np.asarray(image_files.load(folder / "pictures" / f"{k % 3}.png")) for k in range(5)])
     assert np.array_equal(sampled[:, :, :4], known[:, :, :4])
     assert not np.array_equal(sampled[0, :, 4:], sampled[3, :, 4:]), "another seed, another filling"
     one = SampleConfig(

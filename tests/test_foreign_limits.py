@@ -33,18 +33,11 @@ MARGIN = 100  # MB by which a process may grow while it refuses a file
 
 
 @pytest.fixture(scope="module")
-def children() -> Iterator[Callable[[str], Child]]:
-    """Processes that read files, one for each reader."""
-    running: dict[str, Child] = {}
-
-    def of(name: str) -> Child:
-        if name not in running:
-            running[name] = Child(name)
-        return running[name]
-
-    yield of
-    for child in running.values():
-        child.close()
+def child() -> Iterator[Child]:
+    """A process that reads files."""
+    child = Child()
+    yield child
+    child.close()
 
 
 def chunk(kind: bytes, content: bytes) -> bytes:
@@ -176,7 +169,7 @@ HOSTILE: dict[str, tuple[str, Callable[[], bytes], str]] = {  # reader, file, co
     "an .npy of nested brackets": ("npy", lambda: npy("(" * 5000), "damaged-archive"),
     "compressed weights": (
         "weights",
-        lambda: rezipped(saved({"a.weight": torch.zeros(10**7)}), zipfile.ZIP_DEFLATED),
+        lambda: rezipped(saved({"a.weight": torch.zeros(3 * 10**6)}), zipfile.ZIP_DEFLATED),
         "too-large",
     ),
     "an expanded tensor": ("weights", expanded, "damaged-checkpoint"),
@@ -205,18 +198,18 @@ HOSTILE: dict[str, tuple[str, Callable[[], bytes], str]] = {  # reader, file, co
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", HOSTILE)
-def test_hostile_files_are_refused_within_little_memory(kind: str, children: Callable[[str], Child]) -> None:
+def test_hostile_files_are_refused_within_little_memory(kind: str, child: Child) -> None:
     reader, make, code = HOSTILE[kind]
-    outcome = children(reader).read(make())
+    outcome = child.read(reader, make())
     assert outcome.result == code, outcome
     assert outcome.megabytes <= MARGIN, outcome
 
 
-def test_texts_beside_the_pixels_are_not_unpacked(children: Callable[[str], Child]) -> None:
+def test_texts_beside_the_pixels_are_not_unpacked(child: Child) -> None:
     note = chunk(b"zTXt", b"n\0\0" + zlib.compress(bytes(2**20 - 1), 9))
     profile = chunk(b"iCCP", b"n\0\0" + zlib.compress(bytes(2**20 - 1), 9))
     for beside in ([note] * 5000, [profile] * 5000, [chunk(b"tEXt", b"n\0" + bytes(2**20))] * 8):
-        outcome = children("png").read(png(8, 8, *beside, rows=8))
+        outcome = child.read("png", png(8, 8, *beside, rows=8))
         assert outcome.result == "read", outcome
         assert outcome.megabytes <= MARGIN, outcome
         assert outcome.seconds <= 1, outcome
@@ -267,6 +260,58 @@ def test_large_images_are_converted_in_bands_to_the_same(
     monkeypatch.setattr(images, "BAND", 100)
     assert np.array_equal(np.asarray(images.convert(image, channels)), whole)
     assert images.is_transparent(image) == transparent
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK"])
+@pytest.mark.parametrize("size", [(97, 200), (96, 99), (97, 101), (200, 97), (40, 203), (3000, 17)])
+def test_large_images_are_scaled_in_bands_to_the_same(
+    size: tuple[int, int], mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 4), np.uint8)
+    image = Image.fromarray(values).convert(mode)
+    wanted = [images.prepare(image, 8, channels) for channels in (1, 3, 4)]
+    monkeypatch.setattr(images, "BAND", 1000)
+    monkeypatch.setattr(images, "WHOLE", 1000)
+    found = [images.prepare(image, 8, channels) for channels in (1, 3, 4)]
+    assert np.array_equal(
+        np.concatenate([one.ravel() for one in found]), np.concatenate([one.ravel() for one in wanted])
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "each"),
+    [
+        (dict(format="PNG"), 4),
+        (dict(format="JPEG"), 4),
+        (dict(format="JPEG", progressive=True), 4 + 3),  # half of the colours are kept at half the size
+        (dict(format="JPEG", progressive=True, subsampling=0), 4 + 6),
+        (dict(format="WEBP", lossless=True), 4 + 15),
+        (dict(format="JPEG2000"), 4 + 15),
+    ],
+)
+def test_memory_is_judged_by_format(options: dict[str, Any], each: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = io.BytesIO()
+    Image.new("RGB", (64, 64)).save(file, **options)
+    most = int((each + image_limits.SCALED) * 64 * 64)
+    monkeypatch.setattr(image_limits, "SMALL", 0)
+    monkeypatch.setattr(image_limits, "MEMORY", most)
+    assert image_files.decode(file.getvalue(), "a").size == (64, 64)
+    monkeypatch.setattr(image_limits, "MEMORY", most - 1)
+    with raises_error("image-too-large", "DDPM_MAX_PIXELS"):
+        image_files.decode(file.getvalue(), "a")
+    if options["format"] == "JPEG":
+        image = image_files.decode(file.getvalue(), "a", least=8)
+        assert (image.size, image_files.full_size(image)) == ((16, 16), (64, 64))
+    monkeypatch.setenv("DDPM_MAX_PIXELS", "5000")
+    assert image_files.decode(file.getvalue(), "a").size == (64, 64)
+
+
+def test_what_is_decoded_in_python_is_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(image_limits, "MOST_IN_PYTHON", 63 * 64)
+    for content in (b"P3\n64 64\n255\n" + b"1 2 3 " * 4096, b"P6\n64 64\n1023\n" + bytes(6 * 4096)):
+        with raises_error("image-too-large", "DDPM_MAX_PIXELS"):
+            image_files.decode(content, "a.ppm")
+    assert image_files.decode(b"P6\n64 64\n255\n" + bytes(3 * 4096), "a.ppm").size == (64, 64)
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))

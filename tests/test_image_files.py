@@ -180,22 +180,22 @@ def test_what_cannot_be_reduced_is_refused_unread(small_memory: None, options: d
 
 
 def test_large_images_wait_for_one_another(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(image_files, "PIXEL_BUDGET", 100)
-    budget = image_files._PixelBudget()
+    monkeypatch.setattr(image_files, "SHARED", 100)
+    budget = image_files._Budget()
     inside, most = 0, 0
     lock, go = threading.Lock(), threading.Event()
 
-    def decode(pixels: int) -> None:
+    def decode(memory: int) -> None:
         nonlocal inside, most
-        with budget.take(pixels):
+        with budget.take(memory):
             with lock:
-                inside += pixels
+                inside += memory
                 most = max(most, inside)
             go.wait(0.01)
             with lock:
-                inside -= pixels
+                inside -= memory
 
-    threads = [threading.Thread(target=decode, args=(pixels,)) for pixels in (40, 40, 40, 90, 1000, 10, 60) * 3]
+    threads = [threading.Thread(target=decode, args=(memory,)) for memory in (40, 40, 40, 90, 1000, 10, 60) * 3]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -17,7 +17,7 @@ from raising import raises_error
 from waiting import PATIENCE, until, until_it_beats
 
 from ddpm.errors import UserError
-from ddpm.runs import jobs
+from ddpm.runs import exclusive, jobs
 from ddpm.runs.jobs import Job, Pulse, Status
 from ddpm.runs.worker import Stopped, Worker
 from ddpm.storage import files
@@ -401,17 +401,18 @@ def test_folders_that_cannot_be_written(tmp_path: Path) -> None:
         Worker(tmp_path / "file" / "job"),
     ):
         pass
-    with raises_error("not-writable"), jobs.guard(tmp_path / "file" / "runs"):
+    with raises_error("not-writable"), exclusive.guard(tmp_path / "file" / "runs"):
         pass
 
 
 @pytest.mark.slow
 def test_guard_keeps_others_out(tmp_path: Path, start: Start) -> None:
     hold = (
-        "import sys, time; from pathlib import Path; from ddpm.runs.jobs import guard\nwith guard(Path(sys.argv[1])):\n"
+        "import sys, time; from pathlib import Path; from ddpm.runs.exclusive import guard\n"
+        "with guard(Path(sys.argv[1])):\n"
         "    print('in', flush=True); time.sleep(0.5); print('out', flush=True)"
     )
     process = start(tmp_path, code=hold)
     assert said(process) == "in"
-    with jobs.guard(tmp_path):
+    with exclusive.guard(tmp_path):
         assert said(process) == "out"

@@ -1,16 +1,12 @@
-"""A few rounds of each race; `python tests/faults/races.py` has many."""
-
-import sys
-from pathlib import Path
+"""A few rounds of each race; `make faults PARTS=races` has many."""
 
 import pytest
+from faults import promise_races
 
-sys.path.append(str(Path(__file__).parent / "faults"))
+from ddpm.storage import processes
 
-import races
-
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(not races.processes.LINUX, reason="signals")]
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not processes.LINUX, reason="signals")]
 
 
 def test_no_race_is_lost() -> None:
-    assert [row for row in races.rows(10) if row.lost] == []
+    assert [row for row in promise_races.raced(10) if row.lost] == []

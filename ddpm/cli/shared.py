@@ -18,7 +18,7 @@ from ddpm.config.tasks import FromCheckpoint, SampleConfig
 from ddpm.config.training import LOG_FORMATS, Config
 from ddpm.errors import UserError
 from ddpm.planning import timesteps
-from ddpm.runs import jobs, log_file, runs
+from ddpm.runs import exclusive, jobs, log_file, runs
 from ddpm.runs.log_file import Lines
 from ddpm.runs.runs import Run
 from ddpm.runs.worker import Worker
@@ -102,7 +102,7 @@ def copy_arrays_to_log_folder(out: Path | None, folder: Path) -> None:
     target, own = paths.log_folder(), sorted(folder.glob("*.npz"))
     if not target or out is not None or not own:
         return
-    with jobs.guard(target):
+    with exclusive.guard(target):
         there = files.copy_all(own, target)
     if there[0].name != own[0].name:
         names = ", ".join(path.name for path in there)

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 from ddpm.errors import UserError
-from ddpm.runs.jobs import guard
+from ddpm.runs.exclusive import guard
 from ddpm.runs.runs import Run
 from ddpm.storage import files
 

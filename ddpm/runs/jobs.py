@@ -16,7 +16,6 @@ import os
 import platform
 import secrets
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -28,6 +27,7 @@ from ddpm.config import records
 from ddpm.config.records import Count, Seconds
 from ddpm.errors import UserError, as_user_error
 from ddpm.runs import run_folder
+from ddpm.runs.exclusive import guard
 from ddpm.runs.run_folder import JobFolder
 from ddpm.storage import files, leases, locks, processes
 from ddpm.storage.leases import Pulse
@@ -333,29 +333,3 @@ class Job(JobFolder):
     def has_process(self, besides: Owner) -> bool:
         """True if a process of the job exists on this machine, other than `besides`."""
         return any(process.pid != besides.pid for process in self.processes())
-
-
-@contextlib.contextmanager
-def guard(folder: Path) -> Iterator[None]:
-    """Lets one process at a time change the names, starts and requests in `folder`.
-
-    Raises UserError if the folder cannot be written, or another process holds the lock for half a minute.
-    """
-    with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(locks.locked(folder / ".lock", seconds=30))
-        except locks.Busy as error:
-            raise UserError(
-                f"Another process has been changing {folder} for half a minute: end it, or wait.", code="busy"
-            ) from error
-        except OSError as error:
-            raise not_writable(folder, error) from error
-        yield
-
-
-def not_writable(folder: Path, error: OSError) -> UserError:
-    """The error for a folder that cannot be written."""
-    why = error.strerror or error
-    return UserError(
-        f"Cannot write in {folder} ({why}): make it writable, or choose another folder.", code="not-writable"
-    )

@@ -21,7 +21,8 @@ from ddpm.config.tasks import EvalConfig, FromCheckpoint, SampleConfig, SolverBe
 from ddpm.config.training import Config, DataConfig, TrainConfig
 from ddpm.errors import UserError
 from ddpm.runs import runs
-from ddpm.runs.jobs import ACTIVE, Job, Status, guard
+from ddpm.runs.exclusive import guard
+from ddpm.runs.jobs import ACTIVE, Job, Status
 from ddpm.runs.results import KINDS, EvaluationJob, SampleJob, SolverBenchmarkJob, TrajectoryJob
 from ddpm.runs.runs import Run
 from ddpm.storage import ballast, files, paths, processes

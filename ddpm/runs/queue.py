@@ -2,7 +2,7 @@
 
 import time
 
-from ddpm.runs.jobs import guard
+from ddpm.runs.exclusive import guard
 from ddpm.runs.runs import Run, list_runs
 from ddpm.runs.worker import Stopped, Worker
 

@@ -18,7 +18,8 @@ from ddpm.config.fields import absolute
 from ddpm.config.training import Config
 from ddpm.errors import AlreadyDone, UserError
 from ddpm.runs import manifests, run_folder, run_names
-from ddpm.runs.jobs import ACTIVE, Job, guard, not_writable
+from ddpm.runs.exclusive import guard, not_writable
+from ddpm.runs.jobs import ACTIVE, Job
 from ddpm.runs.manifests import Checkpoint, Manifests
 from ddpm.runs.results import KINDS, EvaluationJob, SampleJob, SolverBenchmarkJob, TrajectoryJob
 from ddpm.storage import ballast, files

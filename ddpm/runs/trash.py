@@ -4,7 +4,8 @@ from pathlib import Path
 
 from ddpm.errors import UserError
 from ddpm.runs import run_names
-from ddpm.runs.jobs import ACTIVE, Job, guard
+from ddpm.runs.exclusive import guard
+from ddpm.runs.jobs import ACTIVE, Job
 from ddpm.runs.results import SampleJob
 from ddpm.runs.runs import Run
 from ddpm.storage import files, folders

@@ -17,8 +17,9 @@ import psutil
 from ddpm.errors import UserError, translated
 from ddpm.host import cpu_threads
 from ddpm.runs import run_folder
+from ddpm.runs.exclusive import not_writable
 from ddpm.runs.heartbeat import FINAL_LOSS, Heartbeat, Loss
-from ddpm.runs.jobs import FINAL, START_GRACE, Job, State, Status, not_writable
+from ddpm.runs.jobs import FINAL, START_GRACE, Job, State, Status
 from ddpm.runs.results import KINDS
 from ddpm.storage import ballast, files, folders, leases, locks, processes
 from ddpm.storage.leases import Lease

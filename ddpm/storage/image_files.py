@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 from PIL import Image, ImageOps, JpegImagePlugin
 
@@ -35,7 +35,8 @@ FORMATS = {
     "TGA": (".tga", ".icb", ".vda", ".vst"),
 }
 EXTENSIONS = tuple(extension for extensions in FORMATS.values() for extension in extensions)
-PIXEL_BUDGET = 2**26  # pixels decoded at once by all threads together; a larger image is decoded alone
+SHARED = 800 * 10**6  # bytes that decoding takes in all threads together; a larger image is decoded alone
+FULL_SIZE = "full_size"  # in Image.info of a JPEG that was decoded at reduced size
 MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV")
 MOST_EXIF = 2**16  # bytes that tell how an image was held, and are kept where other notes are dropped
 
@@ -43,18 +44,26 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # im
 warnings.filterwarnings("ignore", message="Corrupt EXIF data")  # the pixels are intact
 
 
-def load(path: Path) -> Image.Image:
+class Header(NamedTuple):
+    """An image that is not decoded yet."""
+
+    image: Image.Image
+    size: tuple[int, int]  # width and height in the file, which those of `image` may be a half to an eighth of
+    memory: int  # bytes that decoding it takes, about
+
+
+def load(path: Path, least: int = 0) -> Image.Image:
     """Loads the image in a file, fully decoded and upright; of an animation, the first frame.
 
-    Raises UserError if the file is missing, not an image, truncated or too large.
+    least: see `read`.  Raises UserError if the file is missing, not an image, truncated or too large.
     """
-    with opened(path) as file, read(file, path) as image:
+    with opened(path) as file, read(file, path, least) as image:
         return image
 
 
-def decode(content: bytes, name: str) -> Image.Image:
+def decode(content: bytes, name: str, least: int = 0) -> Image.Image:
     """Decodes the bytes of an image file, like `load`.  name: its name in error messages."""
-    with read(io.BytesIO(content), name) as image:
+    with read(io.BytesIO(content), name, least) as image:
         return image
 
 
@@ -76,42 +85,51 @@ def opened(path: Path) -> Iterator[io.BufferedReader]:
         yield file
 
 
-class _PixelBudget:
-    """Limits how many pixels all threads decode at once; a thread waits until enough are free."""
+class _Budget:
+    """Limits how much memory all threads take for decoding at once; a thread waits until enough is left."""
 
     def __init__(self) -> None:
         self._taken = 0
         self._changed = threading.Condition()
 
     @contextlib.contextmanager
-    def take(self, pixels: int) -> Iterator[None]:
+    def take(self, memory: int) -> Iterator[None]:
         with self._changed:
-            self._changed.wait_for(lambda: not self._taken or self._taken + pixels <= PIXEL_BUDGET)
-            self._taken += pixels
+            self._changed.wait_for(lambda: not self._taken or self._taken + memory <= SHARED)
+            self._taken += memory
         try:
             yield
         finally:
             with self._changed:
-                self._taken -= pixels
+                self._taken -= memory
                 self._changed.notify_all()
 
 
-_pixel_budget = _PixelBudget()
+_budget = _Budget()
 
 
 @contextlib.contextmanager
 def read(file: IO[bytes], path: Path | str, least: int = 0) -> Iterator[Image.Image]:
-    """Decodes the image in an open file, like `load`; inside the block its pixels count towards the shared budget.
+    """Decodes the image in an open file, like `load`; inside the block its memory counts towards the shared budget.
 
     path: its name in error messages.  least: a JPEG that is too large may be decoded at reduced size, with at least
-    2 * least pixels on the shorter side; 0: never.
+    2 * least pixels on the shorter side, see `full_size`; 0: never.
     """
     with _as_user_errors(path):
-        image = _header(file, path, least)
-    with _pixel_budget.take(image.width * image.height):
+        header = _header(file, path, least)
+    if header.image.size != header.size:
+        header.image.info[FULL_SIZE] = header.size
+    with _budget.take(header.memory):
         with _as_user_errors(path):
-            image = _pixels(image, file, path)
+            image = _pixels(header.image, file, path)
         yield image
+
+
+def full_size(image: Image.Image) -> tuple[int, int]:
+    """(width, height) of an image that was read, before it was reduced while it was decoded."""
+    width, height = image.info.get(FULL_SIZE, image.size)
+    turned = (width > height) != (image.width > image.height)
+    return (height, width) if turned else (width, height)
 
 
 @contextlib.contextmanager
@@ -151,16 +169,22 @@ def _formats(path: Path | str) -> list[str]:
     return [name for name in FORMATS if name in _registered() and (by_name or name != "TGA")]
 
 
-def _header(file: IO[bytes], path: Path | str, least: int) -> Image.Image:
+def _header(file: IO[bytes], path: Path | str, least: int) -> Header:
     """Reads the header of an image without decoding it.  Raises UserError if decoding it would take too much."""
     if image_limits.has_too_many_notes(file, path) and (bare := _bare_png(file)) is not None:
         file = bare
     file.seek(0)
     image = _opened(file, path)
-    if image_limits.is_too_large(image):
-        image = _reduced(image, least)
-    image_limits.check_header(image, file, path)
-    return image
+    image_limits.check_scans(image, file, path)
+    size, coefficients = image.size, image_limits.coefficients(image, file)
+    needed = image_limits.memory(image, file, coefficients)
+    too_many = image_limits.is_too_large(image)
+    if least and image.format in ("JPEG", "MPO") and (too_many or needed > image_limits.MEMORY):
+        if not (too_many and coefficients):  # they are those of the whole image
+            image.draft(None, (2 * least, 2 * least))  # a half to an eighth of its size
+        needed = image_limits.memory(image, file, coefficients)
+    image_limits.check_header(image, file, path, needed)
+    return Header(image, size, needed)
 
 
 def _opened(file: IO[bytes], path: Path | str) -> Image.Image:
@@ -176,13 +200,6 @@ def _opened(file: IO[bytes], path: Path | str) -> Image.Image:
         if (bare := _bare_png(file)) is None:
             raise
         return Image.open(bare, formats=["PNG"])
-
-
-def _reduced(image: Image.Image, least: int) -> Image.Image:
-    """Has a JPEG that is too large decoded at 1/2 to 1/8 of its size, if that is at least 2 * `least`."""
-    if least and image.format == "JPEG" and "progressive" not in image.info:  # those are always decoded in full
-        image.draft(None, (2 * least, 2 * least))
-    return image
 
 
 def _pixels(image: Image.Image, file: IO[bytes], path: Path | str) -> Image.Image:

@@ -14,12 +14,14 @@ from PIL import Image, PngImagePlugin
 from ddpm.errors import UserError
 from ddpm.storage import files, strict_json, untrusted
 from ddpm.storage.image_files import decode
-from ddpm.storage.image_limits import PNG_MARK
+from ddpm.storage.image_limits import PNG_MARK, is_tall
 
 SETTINGS = "ddpm"  # keyword of the PNG text that holds the settings of a sample
 MOST_SETTINGS = 2**20  # bytes of that text that are read at most
 NARROW = 64  # aspect ratio above which an image is cropped before it is scaled
-BAND = 2**22  # pixels that are converted at once
+BAND = 2**20  # pixels that are converted at once
+WHOLE = 2**24  # pixels above which an image is scaled in bands, which takes longer, and a third of the memory
+MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # by the number of channels
 GAP = 128  # grey level between the images of a grid, for light and dark pages
 
 
@@ -29,7 +31,7 @@ def prepare(image: Image.Image, size: int, channels: int) -> np.ndarray:
     Halves it with a box filter while it is at least twice too large, resizes it (bicubic) to `size` on the shorter
     side and crops the centre.  channels: 1 grey, 3 RGB, 4 RGBA; with 1 and 3, transparent areas become white.
     """
-    image = convert(image, channels)
+    image = _halved(image, channels) if min(image.size) >= 2 * size else convert(_middle(image), channels)
     while min(image.size) >= 2 * size:
         image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
     return _cover(image, size, Image.Resampling.BICUBIC).reshape(size, size, channels)
@@ -40,13 +42,33 @@ def boxed(image: Image.Image, size: int) -> np.ndarray:
 
     The preprocessing of LSUN in improved-diffusion.
     """
-    return _cover(convert(image, 3), size, Image.Resampling.BOX)
+    return _cover(convert(_middle(image), 3), size, Image.Resampling.BOX)
+
+
+def _halved(image: Image.Image, channels: int) -> Image.Image:
+    """Converts an image and scales it to half its size with a box filter, rounded down; each band by itself.
+
+    The result is that of converting and scaling it as a whole, which takes several times its memory: the filter covers
+    two rows at a time if their number is even, and columns are scaled first.  Of a tall image rows may be: that is done
+    as a whole.
+    """
+    width, height = image.width // 2, image.height // 2
+    if image.width * image.height <= WHOLE or is_tall(image):
+        return convert(image, channels).resize((width, height), Image.Resampling.BOX)
+    mode = "RGBa" if channels == 4 else MODES[channels]  # Pillow, too, scales colours times alpha
+    down = 1 if image.height % 2 else 2
+    scaled = Image.new(mode, (width, image.height // down))
+    for top, bottom in _bands(image):
+        part = convert(image.crop((0, top, image.width, bottom)), channels).convert(mode)
+        scaled.paste(part.resize((width, (bottom - top) // down), Image.Resampling.BOX), (0, top // down))
+    if scaled.size != (width, height):
+        scaled = scaled.resize((width, height), Image.Resampling.BOX)
+    return scaled if scaled.mode == MODES[channels] else scaled.convert(MODES[channels])
 
 
 def _cover(image: Image.Image, size: int, filter: Image.Resampling) -> np.ndarray:
     """Scales to `size` on the shorter side and crops the centre: uint8 [size, size] or [size, size, C]."""
-    if max(image.size) > NARROW * min(image.size):  # scaled in full, it might not fit in memory
-        image = _middle(image)
+    image = _middle(image)
     scale = size / min(image.size)
     image = image.resize((round(image.width * scale), round(image.height * scale)), filter)
     left, top = (image.width - size) // 2, (image.height - size) // 2
@@ -54,7 +76,9 @@ def _cover(image: Image.Image, size: int, filter: Image.Resampling) -> np.ndarra
 
 
 def _middle(image: Image.Image) -> Image.Image:
-    """Crops the middle of an image of extreme aspect ratio."""
+    """Crops the middle of an image of extreme aspect ratio, which might not fit in memory once it is enlarged."""
+    if max(image.size) <= NARROW * min(image.size):
+        return image
     width, height = (min(side, NARROW * min(image.size) // 4) for side in image.size)
     left, top = (image.width - width) // 2, (image.height - height) // 2
     return image.crop((left, top, left + width, top + height))
@@ -62,7 +86,7 @@ def _middle(image: Image.Image) -> Image.Image:
 
 def convert(image: Image.Image, channels: int) -> Image.Image:
     """Converts an image of any mode to L (1 channel), RGB (3) or RGBA (4)."""
-    mode = {1: "L", 3: "RGB", 4: "RGBA"}[channels]
+    mode = MODES[channels]
     if image.mode == mode and not (image.has_transparency_data and channels != 4):
         return image
     bands = list(_bands(image))
@@ -75,8 +99,8 @@ def convert(image: Image.Image, channels: int) -> Image.Image:
 
 
 def _bands(image: Image.Image) -> Iterator[tuple[int, int]]:
-    """Yields (top, bottom) of bands of at most about BAND pixels that cover an image."""
-    rows = max(1, BAND // image.width)
+    """Yields (top, bottom) of bands of at most about BAND pixels, of an even number of rows, that cover an image."""
+    rows = max(2, BAND // image.width // 2 * 2)
     return ((top, min(top + rows, image.height)) for top in range(0, image.height, rows))
 
 
@@ -200,7 +224,7 @@ def decode_pixels(content: bytes, path: Path, shape: tuple[int, ...]) -> np.ndar
     """
     height, width, channels = shape
     image = decode(content, str(path))
-    if image.size != (width, height) or image.mode != {1: "L", 3: "RGB", 4: "RGBA"}[channels]:
+    if image.size != (width, height) or image.mode != MODES[channels]:
         raise UserError(
             f"{path} has {image.width} x {image.height} pixels of {image.mode} and is not one of these samples: move"
             " it away.",

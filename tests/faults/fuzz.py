@@ -101,12 +101,12 @@ class Measured:
 
         self.reader = READERS[name]
         self.path = folder / self.reader.name
-        os.environ["DDPM_CACHE"] = str(folder / "cache")
-        os.chdir(folder)
 
     def read(self, content: bytes) -> Outcome:
         from ddpm.errors import UserError
 
+        os.environ["DDPM_CACHE"] = str(self.path.parent / "cache")
+        os.chdir(self.path.parent)
         self.path.write_bytes(content)
         before, start = _reset_peak(), time.process_time()
         result, error = "read", ""
@@ -138,33 +138,36 @@ def _reset_peak() -> float:
     return _peak()
 
 
-def serve(name: str) -> None:
-    """Reads the files named on standard input, and prints what became of each; on another process's behalf."""
+def serve() -> None:
+    """Reads the files that standard input gives, and prints what became of each; on another process's behalf."""
     with tempfile.TemporaryDirectory() as folder:
-        measured = Measured(name, Path(folder))
-        for seed in measured.reader.seeds():  # what is loaded on first use is no growth
-            measured.read(seed)
+        known: dict[str, Measured] = {}
         for line in sys.stdin:
-            print(json.dumps(measured.read(bytes.fromhex(line))), flush=True)
+            name, content = line.split(" ")
+            if name not in known:
+                (Path(folder) / name).mkdir()
+                known[name] = Measured(name, Path(folder) / name)
+                for seed in known[name].reader.seeds():  # what is loaded on first use is no growth
+                    known[name].read(seed)
+            print(json.dumps(known[name].read(bytes.fromhex(content))), flush=True)
 
 
 class Child:
     """A process that reads files, and whose end by a signal is noticed."""
 
-    def __init__(self, name: str):
-        self.name = name
+    def __init__(self) -> None:
         self.process = self._start()
 
     def _start(self) -> "subprocess.Popen[str]":
-        command = [sys.executable, __file__, self.name]
-        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        command, quiet = [sys.executable, __file__], subprocess.DEVNULL  # libraries print what they think of a file
+        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=quiet, text=True)
 
-    def read(self, content: bytes) -> Outcome:
-        """Has a file of this content read."""
+    def read(self, name: str, content: bytes) -> Outcome:
+        """Has a file of this content read by the reader of that name."""
         assert self.process.stdin
         assert self.process.stdout
         with contextlib.suppress(BrokenPipeError):
-            print(content.hex(), file=self.process.stdin, flush=True)
+            print(name, content.hex(), file=self.process.stdin, flush=True)
         line = self.process.stdout.readline()
         if line:
             return Outcome(*json.loads(line))
@@ -177,10 +180,5 @@ class Child:
         self.process.communicate()
 
 
-def main() -> None:
-    """Serves the reader that the command line names."""
-    serve(sys.argv[1])
-
-
 if __name__ == "__main__":
-    main()
+    serve()

@@ -27,7 +27,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from faults import verdicts
 
@@ -103,6 +103,7 @@ class Server:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=open(folder / "server.log", "w"),
+            start_new_session=True,  # Ctrl-C is for who asks
         )
         self.folder = folder
 
@@ -148,7 +149,14 @@ class Server:
         """That run."""
         return self.folder / "stopped" / "runs" / "new"
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
     def close(self) -> None:
+        """Ends the process, after what it is at."""
         assert self._process.stdin
         self._process.stdin.close()
         self._process.wait(timeout=60)

@@ -1,15 +1,19 @@
 """What is saved stays saved: kills, errors of the disk, a full disk, damaged files."""
 
+import contextlib
+import itertools
+import math
+import os
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from faults import harness
 from faults.harness import Point, Server
-from faults.table import Row
+from faults.table import Row, tried
 
-EXAMPLES = 5  # of what was lost, at most
+SERVERS = min(2, os.cpu_count() or 1)  # at once
+MOST_DAMAGES, MOST_LOOKS = 10_000, 20_000  # where there is all the time
 GOLDEN = 0.6180339887498949
 ONCE = ("EIO", "ENOSPC", "EDQUOT", "EROFS")
 
@@ -39,23 +43,14 @@ def spread(count: int) -> Iterator[int]:
             yield number
 
 
-def tried(promise: str, seconds: float, cases: Iterator[tuple[str, Callable[[], str]]]) -> Row:
-    """Tries named cases for that long; each returns what was lost, or nothing."""
-    began, count, lost = time.monotonic(), 0, []
-    for name, play in cases:
-        count += 1
-        if wrong := play():
-            lost.append(f"{name}: {wrong[:500]} ... {wrong[-500:]}")
-        if time.monotonic() - began > seconds:
-            break
-    return Row(promise, count, len(lost), tuple(lost[:EXAMPLES]))
-
-
-def points(server: Server, how: str, errors: tuple[str, ...], changes: int) -> Iterator[tuple[str, Callable[[], str]]]:
-    """A case for each call that changes something, and each error."""
-    for number in spread(changes * len(errors)):
-        point = Point(how, number // len(errors) + 1, errors[number % len(errors)])
-        yield str(tuple(point)), lambda point=point: server.point(point)  # type: ignore[misc]
+def points(
+    how: str, errors: tuple[str, ...], changes: int, seconds: float
+) -> Iterator[tuple[str, Callable[[Server], str]]]:
+    """A case for each call that changes something, and each error; with all the time, one error for each call."""
+    each = 1 if math.isinf(seconds) else len(errors)
+    for number in spread(changes * each):
+        point = Point(how, number // each + 1, errors[number % len(errors)])
+        yield str(tuple(point)), lambda server, point=point: server.point(point)  # type: ignore[misc]
 
 
 Damage = tuple[str, int, int]  # file, byte, bit; bit -1: the file ends there
@@ -102,22 +97,24 @@ def in_place(run: Path, damage: Damage) -> str:
 
 def rows(seconds: float) -> Iterator[Row]:
     """Yields a row for each promise; nothing where the shim cannot be built."""
-    with tempfile.TemporaryDirectory() as place:
-        library = harness.shim(Path(place))
+    with contextlib.ExitStack() as stack:
+        place = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        library = harness.shim(place)
         if library is None:
             return
-        server = Server(library, Path(place) / "server")
-        changes = server.changes()
+        servers = [stack.enter_context(Server(library, place / f"server {k}")) for k in range(SERVERS)]
+        changes = min(server.changes() for server in servers)
         for promise, share, how, errors in POINTS:
-            yield tried(promise, share * seconds, points(server, how, errors, changes))
+            yield tried(promise, share * seconds, points(how, errors, changes, seconds), servers, changes)
+        for server in servers:
+            server.sizes()
         damaged = "A bit of a file flips, or the file is cut short: said, and gone back from"
-        cases = ((str(one), lambda one=one: server.damage(*one)) for one in damages(server))  # type: ignore[misc]
-        yield tried(damaged, DAMAGE * seconds, cases)
-        run = server.stopped
+        cases = ((str(one), lambda server, one=one: server.damage(*one)) for one in damages(servers[0]))  # type: ignore[misc]
+        yield tried(damaged, DAMAGE * seconds, itertools.islice(cases, MOST_DAMAGES), servers, MOST_DAMAGES)
         looked = (
-            (str(one), lambda one=one: in_place(run, one))  # type: ignore[misc]
-            for one in damages(server)
+            (str(one), lambda server, one=one: in_place(server.stopped, one))  # type: ignore[misc]
+            for one in damages(servers[0])
             if one[0] != "config.json"
         )
-        yield tried("The same, by its checksum alone: noticed", DAMAGE * seconds, looked)
-        server.close()
+        most = itertools.islice(looked, MOST_LOOKS)
+        yield tried("The same, by its checksum alone: noticed", DAMAGE * seconds, most, servers[:1], MOST_LOOKS)

@@ -148,7 +148,9 @@ def _from_upload(run: Run, config: Config) -> InputImage:
     file = st.file_uploader("Image", KINDS, key=_key("picture_upload"), label_visibility="collapsed")
     kept = st.session_state.setdefault(_key("picture_kept"), {})  # an upload is forgotten when the page is left
     if file:
-        kept[run.name] = store_rescaled(run, config, image_files.decode(file.getvalue(), file.name))
+        kept[run.name] = store_rescaled(
+            run, config, image_files.decode(file.getvalue(), file.name, config.model.image_size)
+        )
     return kept.get(run.name, InputImage(""))
 
 
@@ -165,8 +167,8 @@ def _from_path(run: Run, config: Config) -> InputImage:
         return InputImage("")
     path = Path(fields.absolute(text))
     if is_single_image(str(path)):
-        image = image_files.load(path)
-        if image.size != (config.model.image_size, config.model.image_size):
+        image = image_files.load(path, config.model.image_size)
+        if image_files.full_size(image) != (config.model.image_size, config.model.image_size):
             return store_rescaled(run, config, image)
     return InputImage(str(path))
 
@@ -220,7 +222,7 @@ def store_rescaled(run: Run, config: Config, image: Image.Image) -> InputImage:
     """Rescales an image to the model's size as a PNG in the run's folder; returns it and what was done."""
     size = config.model.image_size
     content = images.encode_png(images.prepare(image, size, config.model.image_channels))
-    width, height = image.size
+    width, height = image_files.full_size(image)
     cropped = "" if width == height else ", cropped at the centre"
     note = "" if width == height == size else f"Scaled from {width} x {height} to {size} x {size} pixels{cropped}."
     return InputImage(_store(run, "picture.png", content), note)
@@ -285,7 +287,8 @@ def _uploaded_mask(run: Run, config: Config) -> str:
     file = st.file_uploader("Mask", KINDS, key=_key("mask_upload"), label_visibility="collapsed")
     kept = st.session_state.setdefault(_key("mask_kept"), {})
     if file:
-        pixels = images.prepare(image_files.decode(file.getvalue(), file.name), config.model.image_size, 1)[..., 0]
+        size = config.model.image_size
+        pixels = images.prepare(image_files.decode(file.getvalue(), file.name, size), size, 1)[..., 0]
         kept[run.name] = store_mask(run, config, (pixels > 127) * np.uint8(255))
     return kept.get(run.name, "")
 
