@@ -11,7 +11,7 @@ from faults.readers import READERS, mended
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-EXAMPLES = 40  # of each reader; a file takes some milliseconds
+EXAMPLES = 30  # of each reader; a file takes some milliseconds
 EDITS = st.lists(
     st.builds(
         Edit,

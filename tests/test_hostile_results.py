@@ -51,6 +51,24 @@ def test_what_is_shown_would_be_noticed(base: Path, runs_dir: Path, tmp_path: Pa
     assert any(data.startswith(b"PK") for data in shown.all), "downloads are looked at, too"
 
 
+def test_nothing_is_written_where_a_folder_became_a_link(base: Path, runs_dir: Path, tmp_path: Path) -> None:
+    shutil.copytree(base, runs_dir / "one")
+    run = Run(runs_dir / "one")
+    (job,) = run.sample_jobs()
+    job.folder.rename(tmp_path / "moved")
+    job.folder.symlink_to(tmp_path / "moved")
+    before = hostile_folders.snapshot(tmp_path / "moved")
+    for write in (lambda: job.set_note("a note"), lambda: job.request("stop")):
+        with raises_error("not-a-folder"):
+            write()
+    run.folder.rename(tmp_path / "run")
+    run.folder.symlink_to(tmp_path / "run")
+    with raises_error("not-a-folder"):
+        run.request("stop")
+    assert hostile_folders.snapshot(tmp_path / "moved") == before
+    assert (tmp_path / "run" / "control.json").read_text().strip() == "{}"
+
+
 @pytest.mark.parametrize("kind", ["link", "fifo", "folder", "device"])
 def test_a_file_of_a_job_is_a_regular_one(kind: str, base: Path, runs_dir: Path, tmp_path: Path) -> None:
     run = hostile_folders.build(runs_dir, base, CASES[f"samples-T-mask.png-{kind}"].case, tmp_path)

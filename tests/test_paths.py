@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from raising import raises_error
 
-from ddpm.storage import paths
+from ddpm.runs import manifests, run_names, runs
+from ddpm.storage import paths, untrusted
 
 VARIABLES = {
     "DDPM_CACHE": paths.cache_folder,
@@ -96,3 +97,40 @@ def test_dots_after_a_link_mean_what_the_system_means(tmp_path: Path, monkeypatc
     monkeypatch.chdir(tmp_path)
     assert paths.full("link/../data") == tmp_path / "real" / "data"
     assert paths.full("link/data") == tmp_path / "link" / "data"
+
+
+BAD_NAMES = [
+    "", ".", "..", "a/b", "a\\b", "../a", "a\0b", "a\nb", "a\x1b[2Jb", "a\x85b", "x" * 300, "\u00e4" * 200,
+    "a\u202egnp.exe", "a\u2066b", "\ud800",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD_NAMES, ids=ascii)
+def test_names_that_no_file_of_a_run_has(name: str, tmp_path: Path) -> None:
+    """One function judges them: of runs, of files, of those in manifests, and of what is listed."""
+    assert not untrusted.is_part(name)
+    assert not run_names.is_name(name)
+    assert not manifests.is_file_of(f"ema_{name}_000040.pt", 40) or name in ("", ".", "..")
+    with raises_error("bad-name"):
+        untrusted.Folder(tmp_path).read(name, 9)
+    with raises_error("bad-name"):
+        runs.find_run(tmp_path, name)
+
+
+@pytest.mark.parametrize("name", ["-rf", "a b", "\u00e4\u0308", "\udc80", "run.1", "\u4e2d\u6587"])
+def test_names_that_a_folder_may_have(name: str) -> None:
+    assert run_names.is_name(name)
+
+
+@pytest.mark.parametrize("name", ["con", "NUL.txt", "a.png:b", "a.", "a ", "com1", "lpt9.pt"])
+def test_names_that_windows_takes_for_something_else(name: str) -> None:
+    assert untrusted._is_of_windows(name)
+    assert untrusted.is_part(name) == (os.name != "nt")
+    assert not untrusted._is_of_windows("model000040.pt")
+
+
+def test_folders_of_strange_names_are_no_runs(tmp_path: Path) -> None:
+    for name in ("a\nb", "a\u202eb", ".hidden", "plain"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text("{}")
+    assert [run.name for run in runs.list_runs(tmp_path)] == ["plain"]

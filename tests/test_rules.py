@@ -188,6 +188,47 @@ def test_only_files_writes_files(path: Path) -> None:
             assert writes(node) is None, f"line {node.lineno}: {writes(node)}: use ddpm.storage.files"
 
 
+# Where pages and reports read by path, which is never one inside the folder of a run: files of the program, what the
+# user named, the folder of runs.
+BY_PATH = {
+    "pages/server/guard.py": {"read_text"},
+    "pages/ui/components/mask_canvas.py": {"read_text"},
+    "pages/ui/results/live_chart.py": {"read_text", "read_bytes", "exists", "stat"},
+    "pages/ui/frame/run_store.py": {"exists"},
+    "pages/ui/forms/data_form.py": {"stat", "exists"},
+    "pages/ui/forms/super_res.py": {"stat"},
+    "pages/ui/forms/inputs_form.py": {"stat", "is_file", "load"},
+    "ddpm/reports/animation.py": {"exists", "read_bytes"},
+    "ddpm/reports/xlsx.py": {"glob", "stat"},  # names and sizes of checkpoints
+}
+LOOKS = {"exists", "stat", "lstat", "is_file", "is_dir", "iterdir"}  # methods of a path that take nothing
+READS = {"read_text", "read_bytes", "glob", "rglob"}
+
+
+def reads_by_path(node: ast.AST) -> str:
+    """What a part of the source reads from a path, if it does: the name of the function."""
+    if isinstance(node, ast.Attribute) and node.attr in READS:
+        return node.attr
+    if isinstance(node, ast.Call):
+        name = ast.unparse(node.func)
+        if name in ("open", "io.open", "Image.open", "Pillow.open", "np.load") and not ast.unparse(node).count(
+            "BytesIO"
+        ):
+            return "open"
+        if name in ("image_files.load", "image_files.size", "os.listdir", "os.scandir", "os.stat"):
+            return name.split(".")[1]
+        if isinstance(node.func, ast.Attribute) and node.func.attr in LOOKS and not node.args:
+            return node.func.attr
+    return ""
+
+
+@pytest.mark.parametrize("path", [*PAGES, *sorted((ROOT / "ddpm" / "reports").glob("*.py"))], ids=by_path)
+def test_files_of_a_run_are_read_through_its_door(path: Path) -> None:
+    """By `job.read`, `job.has`, `job.open_file`, or `content`, which follow no link and wait for nothing."""
+    found = {what for node in ast.walk(tree(path)) if (what := reads_by_path(node))}
+    assert found == BY_PATH.get(path.relative_to(ROOT).as_posix(), set())
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "ddpm" / "cli").glob("*.py")), ids=by_path)
 def test_commands_print_in_one_place(path: Path) -> None:
     """Which takes the control characters out of names and messages."""

@@ -11,7 +11,6 @@ Training runs and their results, such as samples and evaluations, are job folder
 
 import contextlib
 import dataclasses
-import io
 import logging
 import os
 import platform
@@ -29,6 +28,7 @@ from ddpm.config.records import Count, Seconds
 from ddpm.errors import UserError, as_user_error
 from ddpm.runs import run_folder
 from ddpm.runs.exclusive import guard
+from ddpm.runs.run_folder import JobFolder
 from ddpm.storage import files, leases, locks, processes
 from ddpm.storage.leases import Pulse
 from ddpm.storage.processes import Owner
@@ -98,60 +98,12 @@ def settled(status: Status, state: State) -> Status:
     return dataclasses.replace(status, state=state, step=status.total_steps, seconds_left=0.0, message="")
 
 
-class Job:
-    """A job folder, as read by other processes.
-
-    depth: how many folders it lies below that of a run, from where it is reached.
-    """
+class Job(JobFolder):
+    """A job folder, as read by other processes."""
 
     def __init__(self, folder: Path, depth: int = 0):
-        self.folder = Path(folder)
-        self._depth = depth
+        super().__init__(folder, depth)
         self._status: Remembered[Status | None] = Remembered()
-
-    @property
-    def content(self) -> Folder:
-        """The folder, as the one through which its files are opened."""
-        if not self._depth:
-            return run_folder.folder_at(self.folder)
-        top = self.folder.parents[self._depth - 1]
-        return run_folder.folder_at(top, *self.folder.parts[len(top.parts) :])
-
-    def open_file(self, path: Path, most: int = run_folder.MOST_IMAGE) -> io.BufferedReader:
-        """Opens a file in the folder for reading.  Raises UserError unless it is a regular one of at most `most` bytes.
-
-        Raises FileNotFoundError if there is none, and OSError.
-        """
-        return self._around(path).open_file(path.name, most)
-
-    def read(self, path: Path, most: int = run_folder.MOST_IMAGE) -> bytes:
-        """The content of a file in the folder, which `open_file` opens."""
-        return self._around(path).read(path.name, most)
-
-    def has(self, path: Path) -> bool:
-        """True if there is such a file in the folder.  Raises UserError if it is a link, or anything but a file."""
-        return self._around(path).exists(path.name)
-
-    def changed_at(self, path: Path) -> int:
-        """Time of the last change of a file in the folder, in nanoseconds.  Raises as `open_file` does."""
-        return self._around(path).stat(path.name).st_mtime_ns
-
-    def _around(self, path: Path) -> Folder:
-        return self.content.inside(*path.relative_to(self.folder).parts[:-1])
-
-    @property
-    def name(self) -> str:
-        return self.folder.name
-
-    @property
-    def log_path(self) -> Path:
-        return self.folder / "log.txt"
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Job) and self.folder == other.folder
-
-    def __hash__(self) -> int:
-        return hash(self.folder)
 
     def status(self) -> Status | None:
         """The last status that the process wrote; None if there is none that can be read."""
@@ -331,6 +283,7 @@ class Job:
     def request(self, what: Request) -> None:
         """Asks the process to stop after the current step and save, to save now, or to sample a preview now."""
         with guard(self.folder.parent):
+            self.content.check()
             files.write_json(self.folder / "control.json", {**self.requests(), what: secrets.token_hex(8)})
 
     def clear_requests(self) -> None:

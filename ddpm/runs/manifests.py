@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from ddpm.errors import UserError
 from ddpm.runs import run_folder
-from ddpm.storage import files
+from ddpm.storage import files, untrusted
 from ddpm.storage.untrusted import Folder
 
 FORMAT = 2  # of a manifest; raise it when an old version would misread a new one
@@ -107,7 +107,7 @@ def step_of(name: str) -> int | None:
 def is_file_of(name: str, step: int) -> bool:
     """Whether a set of that step may have a file of that name: one path part, as model000500.pt."""
     match = FILE.fullmatch(name)
-    return match is not None and int(match[2]) == step
+    return match is not None and int(match[2]) == step and untrusted.is_part(name)
 
 
 def _own_sha256(manifest: Mapping[str, Any]) -> str:

@@ -90,8 +90,10 @@ class SampleJob(Result):
 
     def set_note(self, text: str) -> None:
         """Replaces the note.  Raises DiskFull, and UserError if the samples no longer exist."""
-        if not self.folder.is_dir():
-            raise UserError(f"{self.folder} no longer exists: choose other samples.", code="not-found")
+        try:
+            self.content.check()
+        except FileNotFoundError:
+            raise UserError(f"{self.folder} no longer exists: choose other samples.", code="not-found") from None
         files.write_bytes(self.folder / "note.txt", text.strip().encode("utf-8", "replace"))
 
     @property

@@ -3,6 +3,7 @@
 The folder may be damaged, half copied or a stranger's: everything in it is opened through `folder_at`.
 """
 
+import io
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -34,6 +35,61 @@ def folder_at(path: Path, *parts: str) -> Folder:
     It is no link, unless the folder that the link leads to was opened in place, by importing it.
     """
     return Folder(path, *parts, may_link=_opened_in_place)
+
+
+class JobFolder:
+    """The folder of a job, and the files in it.
+
+    depth: how many folders it lies below that of a run, from where it is reached.
+    """
+
+    def __init__(self, folder: Path, depth: int = 0):
+        self.folder = Path(folder)
+        self._depth = depth
+
+    @property
+    def content(self) -> Folder:
+        """The folder, as the one through which its files are opened."""
+        if not self._depth:
+            return folder_at(self.folder)
+        top = self.folder.parents[self._depth - 1]
+        return folder_at(top, *self.folder.parts[len(top.parts) :])
+
+    def open_file(self, path: Path, most: int = MOST_IMAGE) -> io.BufferedReader:
+        """Opens a file in the folder for reading.  Raises UserError unless it is a regular one of at most `most` bytes.
+
+        Raises FileNotFoundError if there is none, and OSError.
+        """
+        return self._around(path).open_file(path.name, most)
+
+    def read(self, path: Path, most: int = MOST_IMAGE) -> bytes:
+        """The content of a file in the folder, which `open_file` opens."""
+        return self._around(path).read(path.name, most)
+
+    def has(self, path: Path) -> bool:
+        """True if there is such a file in the folder.  Raises UserError if it is a link, or anything but a file."""
+        return self._around(path).exists(path.name)
+
+    def changed_at(self, path: Path) -> int:
+        """Time of the last change of a file in the folder, in nanoseconds.  Raises as `open_file` does."""
+        return self._around(path).stat(path.name).st_mtime_ns
+
+    def _around(self, path: Path) -> Folder:
+        return self.content.inside(*path.relative_to(self.folder).parts[:-1])
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @property
+    def log_path(self) -> Path:
+        return self.folder / "log.txt"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, JobFolder) and self.folder == other.folder
+
+    def __hash__(self) -> int:
+        return hash(self.folder)
 
 
 def check_folders(folder: Folder, results: Iterable[str]) -> None:

@@ -2,20 +2,17 @@
 
 import os
 import re
-import unicodedata
 from pathlib import Path
 
 from ddpm.errors import UserError
+from ddpm.storage import untrusted
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
-RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # device names on Windows
-
-
 def check_name(name: str) -> None:
     """Raises UserError unless `name` is a valid name of a new run, and of a folder on every system."""
-    if not NAME.fullmatch(name) or RESERVED.fullmatch(name) or name.endswith("."):
+    if not NAME.fullmatch(name) or untrusted.RESERVED.fullmatch(name) or name.endswith("."):
         raise UserError(
             f"The run name {name!r} is not valid for a folder: use up to 64 letters, digits, '.', '_' and '-', "
             "starting with a letter or digit, and no path.",
@@ -25,10 +22,7 @@ def check_name(name: str) -> None:
 
 def is_name(name: str) -> bool:
     """True if `name` may be an existing run's: the name of any folder that is not hidden, also if renamed by hand."""
-    plain = not any(letter in "/\\" or unicodedata.category(letter) == "Cc" for letter in name)
-    return (
-        plain and name != "" and Path(name).name == name and not name.startswith(".") and len(os.fsencode(name)) < 256
-    )
+    return untrusted.is_part(name) and not name.startswith(".")
 
 
 def name_problem(runs_dir: Path, name: str) -> list[str]:
@@ -45,7 +39,7 @@ def name_problem(runs_dir: Path, name: str) -> list[str]:
 def free_name(runs_dir: Path, base: str) -> str:
     """`base`, or `base-2`, `base-3`, ...: the first that is not taken."""
     base = re.sub(r"[^A-Za-z0-9._-]+", "-", base).strip("-._")[:56].rstrip(".") or "run"
-    if RESERVED.fullmatch(base):
+    if untrusted.RESERVED.fullmatch(base):
         base = f"run-{base}"
     return untaken(runs_dir, base)
 

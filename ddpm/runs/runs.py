@@ -327,8 +327,8 @@ def list_runs(runs_dir: Path) -> list[Run]:
 
 
 def _names_in(runs_dir: Path) -> list[str]:
-    """Names in the folder of runs, except hidden ones."""
+    """Names in the folder of runs that a run may have."""
     try:
-        return [name for name in os.listdir(runs_dir) if not name.startswith(".")]
+        return [name for name in os.listdir(runs_dir) if run_names.is_name(name)]
     except (FileNotFoundError, NotADirectoryError):
         return []

@@ -38,18 +38,33 @@ KINDS = {
     stat.S_IFREG: "a file",
 }
 PLAIN = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,200}")  # names that nothing more need be asked about
+RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # device names on Windows
+TURNING = {chr(code) for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))}  # the direction of text
 MOST_BYTES = 2**40  # of a file without a limit of its own: weights, arrays
 
 
 def is_part(name: str) -> bool:
-    """True if `name` is one plain part of a path: no `..`, and without separators and control characters."""
-    return PLAIN.fullmatch(name) is not None or (
-        0 < len(name) < 256
+    """True if `name` is one plain part of a path: no `..`, without separators, and nothing that a line cannot show.
+
+    Those are control characters, and marks that have text run the other way.  On Windows, it is no device either.
+    """
+    if PLAIN.fullmatch(name):
+        return os.name != "nt" or not _is_of_windows(name)
+    try:
+        length = len(os.fsencode(name))
+    except UnicodeEncodeError:  # half of a character, as JSON can hold
+        return False
+    return (
+        0 < length < 256
         and name not in (".", "..")
-        and not any(letter in "/\\" or unicodedata.category(letter) == "Cc" for letter in name)
-        and (os.name != "nt" or ":" not in name)
-        and len(os.fsencode(name)) < 256
+        and not any(letter in TURNING or letter in "/\\" or unicodedata.category(letter) == "Cc" for letter in name)
+        and (os.name != "nt" or not _is_of_windows(name))
     )
+
+
+def _is_of_windows(name: str) -> bool:
+    """True for a name that Windows takes for a device or another file's: `nul.txt`, `a.png:b`, `a.`."""
+    return ":" in name or name[-1] in ". " or RESERVED.fullmatch(name) is not None
 
 
 class Folder:
@@ -70,6 +85,11 @@ class Folder:
     def inside(self, *parts: str) -> "Folder":
         """A folder in this one."""
         return Folder(self._top, *self._parts, *parts, may_link=self._may_link)
+
+    def check(self) -> None:
+        """Raises UserError if it is a link, or anything but a folder; FileNotFoundError, OSError."""
+        with _named(self.path), self._handle():
+            pass
 
     @contextlib.contextmanager
     def kept_open(self) -> Iterator[None]:

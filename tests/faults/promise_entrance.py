@@ -145,7 +145,7 @@ def settled(site: Site) -> dict[str, float]:
     """How much the server holds once it lets go of nothing more."""
     end, found = time.monotonic() + PATIENCE, site.size()
     while time.monotonic() < end:
-        time.sleep(3)
+        time.sleep(1.5)  # longer than sessions of closed tabs are kept
         now = site.size()
         if all(now[what] >= found[what] for what in ("file handles", "threads")):
             return now
