@@ -1,4 +1,7 @@
-"""Hostile results of a run: what pages, downloads and resumed samplings read of them never leads out of the run."""
+"""Hostile results of a run: what pages, downloads and resumed samplings read of them never leads out of the run.
+
+A part of them; `make faults PARTS=results` tries them all.
+"""
 
 import os
 import shutil
@@ -33,8 +36,8 @@ def test_some_of_them(name: str, base: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in CASES if name not in ALONE])
-def test_all_of_them(name: str, base: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", [name for name in CASES if name not in ALONE][::15])
+def test_more_of_them(name: str, base: Path, tmp_path: Path) -> None:
     assert promise_results.play(CASES[name], base, tmp_path / "one") == ""
 
 
