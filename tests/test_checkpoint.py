@@ -174,6 +174,8 @@ def test_what_a_killed_process_left_is_swept(run: Run, trainer: Trainer) -> None
     removed.manifest_path.rename(removed.begun_path)
     files.write_json(whole.begun_path, list(whole.files))
     (run.folder / "saves" / "000005.begun").write_text('["../../x", "config.json", "model000001.pt"]')
+    for step, content in enumerate(("5", "true", '{"files": 7}', '"files"', "null"), 6):
+        (run.folder / "saves" / f"{step:06d}.begun").write_text(content)
     checkpoint_files.sweep_unfinished(run)
     assert set(run.folder.rglob("*")) - before == {whole.manifest_path, *(run.folder / n for n in whole.files)}
     assert [c.step for c in run.checkpoints() if not checkpoint_files.damage(c)] == [1, 4]

@@ -306,6 +306,20 @@ def test_memory_is_judged_by_format(options: dict[str, Any], each: int, monkeypa
     assert image_files.decode(file.getvalue(), "a").size == (64, 64)
 
 
+@pytest.mark.parametrize(("orientation", "turned"), [(1, False), (6, True)])
+def test_an_image_that_is_upright_is_not_turned(orientation: int, turned: bool) -> None:
+    """As exports of cameras are, which say so."""
+    text = f'<x:xmpmeta tiff:Orientation="{orientation}"/>'.encode()
+    xmp = png(8, 8, chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + text), rows=8)
+    exif = Image.Exif()
+    exif[274] = orientation
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(file, "PNG", exif=exif)
+    for content in (xmp, file.getvalue()):
+        with Image.open(io.BytesIO(content)) as image:
+            assert image_limits._may_be_turned(image, io.BytesIO(content)) == turned
+
+
 def test_what_is_decoded_in_python_is_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(image_limits, "MOST_IN_PYTHON", 63 * 64)
     for content in (b"P3\n64 64\n255\n" + b"1 2 3 " * 4096, b"P6\n64 64\n1023\n" + bytes(6 * 4096)):

@@ -497,6 +497,6 @@ def test_all_works_where_there_is_no_network(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_promises_about_the_entrance_in_short() -> None:
-    rows = list(promise_entrance.rows(seconds=6))
+    rows = list(promise_entrance.rows(seconds=3))
     assert [row.examples for row in rows if row.lost] == []
     assert all(row.tried for row in rows)

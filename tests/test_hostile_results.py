@@ -8,12 +8,17 @@ import shutil
 from pathlib import Path
 
 import app_page
+import numpy as np
 import pytest
 from faults import hostile_folders, hostile_results, promise_results
 from faults.promise_results import Shown
 from raising import raises_error
 
+from ddpm.config.tasks import SampleConfig
 from ddpm.runs.runs import Run
+from ddpm.sampling.job import with_copies
+from ddpm.storage import images
+from pages.ui.results import samples
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has other links, and no named pipes")
 
@@ -79,3 +84,31 @@ def test_a_file_of_a_job_is_a_regular_one(kind: str, base: Path, runs_dir: Path,
     for action in (job.read, job.has, job.open_file, job.changed_at):
         with raises_error("not-a-file"):
             action(job.mask)
+
+
+def test_where_a_grid_cannot_be_used_the_preview_is_shown(base: Path, runs_dir: Path) -> None:
+    shutil.copytree(base, runs_dir / "one")
+    (job,) = Run(runs_dir / "one").sample_jobs()
+    for path in (job.pairs, job.grid):
+        path.write_bytes(b"not an image")
+    images.save_png(job.preview, np.zeros((8, 8, 3), np.uint8))
+    found = samples.image(job)
+    assert found
+    assert found.size == (8, 8)
+    job.preview.write_bytes(b"nor this")
+    with raises_error("not-an-image"):
+        samples.image(job)
+
+
+def test_a_link_among_the_images_that_were_given_is_not_followed(base: Path, runs_dir: Path, tmp_path: Path) -> None:
+    shutil.copytree(base, runs_dir / "one")
+    (job,) = Run(runs_dir / "one").sample_jobs()
+    images.save_png(tmp_path / "private.png", np.zeros((8, 8, 3), np.uint8))
+    shutil.rmtree(job.given, ignore_errors=True)
+    job.given.mkdir()
+    for name in ("00000.png", "00001.png"):
+        shutil.copyfile(tmp_path / "private.png", job.given / name)
+    assert with_copies(job, SampleConfig()).picture == str(job.given.absolute())
+    (job.given / "00002.png").symlink_to(tmp_path / "private.png")
+    with raises_error("not-a-file"):
+        with_copies(job, SampleConfig())

@@ -101,7 +101,7 @@ def test_dots_after_a_link_mean_what_the_system_means(tmp_path: Path, monkeypatc
 
 BAD_NAMES = [
     "", ".", "..", "a/b", "a\\b", "../a", "a\0b", "a\nb", "a\x1b[2Jb", "a\x85b", "x" * 300, "\u00e4" * 200,
-    "a\u202egnp.exe", "a\u2066b", "\ud800",
+    "a\u202egnp.exe", "a\u2066b", "a\u2028b", "\ud800",
 ]  # fmt: skip
 
 
@@ -122,7 +122,9 @@ def test_names_that_a_folder_may_have(name: str) -> None:
     assert run_names.is_name(name)
 
 
-@pytest.mark.parametrize("name", ["con", "NUL.txt", "a.png:b", "a.", "a ", "com1", "lpt9.pt"])
+@pytest.mark.parametrize(
+    "name", ["con", "NUL.txt", "a.png:b", "a.", "a ", "com1", "lpt9.pt", "conin$", "CON .txt", "com\u00b9"]
+)
 def test_names_that_windows_takes_for_something_else(name: str) -> None:
     assert untrusted._is_of_windows(name)
     assert untrusted.is_part(name) == (os.name != "nt")

@@ -239,7 +239,7 @@ def test_many_images_in_little_memory(run: Run, tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr(engine, "sample", steps)
     monkeypatch.setattr(loading, "build_network", lambda *arguments: None)
-    monkeypatch.setattr(sample_writer, "GRID_BYTES", 2**22)
+    monkeypatch.setattr(sample_writer, "GRID_PIXELS", 2**22 // 3)
     monkeypatch.setattr(sample_writer, "PREVIEW_BYTES", 2**21)
     monkeypatch.setattr(sample_writer, "PREVIEW_INTERVAL", 1e9)
     opened = dataclasses.replace(loading.open_model(run, settings), config=config)
@@ -257,8 +257,8 @@ def test_many_images_in_little_memory(run: Run, tmp_path: Path, monkeypatch: pyt
 
 
 def test_the_grid_has_256_images_at_most() -> None:
-    assert sample_writer.most_images(sample_writer.GRID_IMAGES, sample_writer.GRID_BYTES, (64, 64, 3)) == 256
-    assert sample_writer.most_images(sample_writer.GRID_IMAGES, sample_writer.GRID_BYTES, (1024, 1024, 3)) == 85
+    assert sample_writer.most_images(sample_writer.GRID_IMAGES, sample_writer.GRID_PIXELS * 3, (64, 64, 3)) == 256
+    assert sample_writer.most_images(sample_writer.GRID_IMAGES, sample_writer.GRID_PIXELS * 3, (1024, 1024, 3)) == 32
     assert sample_writer.most_images(64, 10, (64, 64, 3)) == 1
 
 

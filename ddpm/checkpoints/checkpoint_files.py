@@ -169,16 +169,13 @@ def sweep_unfinished(run: Run) -> None:
     """
     for begun in run.folder.glob("saves/*.begun"):
         manifest, step = begun.with_suffix(".json"), manifests.step_of(begun.with_suffix(".json").name)
-        if step is None:
-            continue
-        if manifest.exists():  # it was written whole
+        if step is not None and manifest.exists():  # it was written whole
             begun.unlink(missing_ok=True)
+        if step is None or manifest.exists():
             continue
         with contextlib.suppress(UserError):  # damaged, so that nobody knows what it lists
-            content = files.read_json(begun)
-            names = content["files"] if isinstance(content, dict) and "files" in content else content or ()
-            ours = [name for name in names if isinstance(name, str) and manifests.is_file_of(name, step)]
-            _remove(Checkpoint(run.folder, step, {}, 0, 0.0), ours)
+            content = files.json_in(run.content.inside("saves"), begun.name, run_folder.MOST_MANIFEST)
+            _remove(Checkpoint(run.folder, step, {}, 0, 0.0), manifests.files_named(content, step))
 
 
 def damage(checkpoint: Checkpoint, only: str = "") -> str:
@@ -213,9 +210,12 @@ def log_damage(checkpoint: Checkpoint) -> str:
     """Says in a sentence how progress.csv is not what it was at a checkpoint, up to that step; empty where it is."""
     path, expected = checkpoint.folder / "progress.csv", checkpoint.log_bytes
     try:
-        size, sha256 = path.stat().st_size, files.sha256(path, expected) if checkpoint.log_sha256 else ""
+        size = run_folder.folder_at(checkpoint.folder).stat(path.name).st_size
+        sha256 = files.sha256(path, expected) if checkpoint.log_sha256 else ""
     except FileNotFoundError:
         size, sha256 = 0, ""
+    except UserError as error:  # a link, say
+        return str(error)
     if size < expected:
         return f"{path} has {plural(size, 'byte')}, and had {expected} at step {checkpoint.step}: lines of it are lost."
     if sha256 != checkpoint.log_sha256:

@@ -1,12 +1,15 @@
 """The file with the estimated errors of a checkpoint's predictions, which the analytic variance needs.  No torch."""
 
+import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ddpm.errors import UserError
 from ddpm.storage import files
+from ddpm.storage.untrusted import Folder
 
 FORMAT = 1  # of the file
+MOST = 2**22  # bytes of it
 
 
 class PredictionErrors(NamedTuple):
@@ -27,7 +30,8 @@ def read(weights: Path, sha256: str, T: int) -> PredictionErrors | None:
     Returns None where there are none, or where they belong to other weights.
     """
     try:
-        content = files.read_json(path_for(weights))
+        folder = Folder(Path(os.path.realpath(weights.parent)))
+        content = files.json_in(folder, path_for(weights).name, MOST)
     except UserError:  # a damaged one is estimated again
         return None
     if not isinstance(content, dict) or (content.get("format"), content.get("sha256")) != (FORMAT, sha256):
@@ -35,7 +39,8 @@ def read(weights: Path, sha256: str, T: int) -> PredictionErrors | None:
     mse = content.get("mse")
     if not isinstance(mse, list) or len(mse) != T or not all(isinstance(value, float | int) for value in mse):
         return None
-    return PredictionErrors(mse, content.get("about", {}))
+    about = content.get("about")
+    return PredictionErrors(mse, about if isinstance(about, dict) else {})
 
 
 def write(weights: Path, sha256: str, errors: PredictionErrors) -> None:

@@ -286,6 +286,8 @@ class _Decoding:
                 notes = tuple(note for note, true in found.items() if true)
                 return _Outcome(images.prepare(image, size, channels), identity, notes=notes)
         except UserError as error:
+            if error.code == "out-of-memory":  # of this instant: the image is not broken
+                raise
             return _Outcome(None, broken=str(error))
 
     def _raise_errors(self) -> None:

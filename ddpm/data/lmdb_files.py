@@ -55,9 +55,8 @@ class Database:
         self.page_size, *first = self._meta(0)
         _, *second = self._meta(self.page_size)
         self._last, _, self.entries, self._root, self._depth = max(first, second, key=lambda meta: meta[1])
-        if self._size < (self._last + 1) * self.page_size:
-            needed = (self._last + 1) * self.page_size
-            raise Damaged(f"it is cut short: it has {self._size / 1e6:.3g} of {needed / 1e6:.3g} MB")
+        if self._size < (needed := (self._last + 1) * self.page_size):
+            raise Damaged(f"it is cut short: it has {self._size:,} of {needed:,} bytes")
         if self.entries * (NODE.size + 2) > self._size or self._depth > MOST_DEPTH:
             raise Damaged(f"it cannot have {self.entries:,} entries {self._depth:,} pages deep")
 

@@ -110,6 +110,14 @@ def is_file_of(name: str, step: int) -> bool:
     return match is not None and int(match[2]) == step and untrusted.is_part(name)
 
 
+def files_named(content: Any, step: int) -> list[str]:
+    """Names of the files of a set that a manifest or a list of them names, whatever else that holds."""
+    names = content.get("files") if isinstance(content, dict) else content
+    if not isinstance(names, list | dict):
+        return []
+    return [name for name in names if isinstance(name, str) and is_file_of(name, step)]
+
+
 def _own_sha256(manifest: Mapping[str, Any]) -> str:
     """Checksum of a manifest but for its own `sha256`, the same however the JSON is laid out."""
     content = {key: value for key, value in manifest.items() if key != "sha256"}

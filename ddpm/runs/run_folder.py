@@ -64,7 +64,7 @@ class JobFolder:
 
     def read(self, path: Path, most: int = MOST_IMAGE) -> bytes:
         """The content of a file in the folder, which `open_file` opens."""
-        return self._around(path).read(path.name, most)
+        return files.retry_on_windows(lambda: self._around(path).read(path.name, most))
 
     def has(self, path: Path) -> bool:
         """True if there is such a file in the folder.  Raises UserError if it is a link, or anything but a file."""

@@ -5,6 +5,7 @@ with the same files.
 """
 
 import dataclasses
+import os
 import shlex
 import shutil
 from collections.abc import Mapping
@@ -82,8 +83,15 @@ def resume(folder: Path, worker: Worker) -> None:
 
 
 def with_copies(job: SampleJob, request: SampleConfig) -> SampleConfig:
-    """Names the copies of input images and mask that the job's folder holds, wherever that folder is now."""
+    """Names the copies of input images and mask that the job's folder holds, wherever that folder is now.
+
+    Raises UserError if a link lies among them.
+    """
     if found := job.given_images:
+        if links := [entry.name for entry in os.scandir(job.given) if entry.is_symlink()]:
+            raise UserError(
+                f"{job.given / min(links)} is a link, and no copy of an image: remove it.", code="not-a-file"
+            )
         picture = found[0] if len(found) == 1 else job.given
         request = dataclasses.replace(request, picture=str(picture.absolute()))
     return dataclasses.replace(request, mask=str(job.mask.absolute())) if job.has(job.mask) else request

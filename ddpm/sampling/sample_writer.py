@@ -31,7 +31,7 @@ PREVIEW_INTERVAL = 0.7  # seconds between two previews
 PREVIEW_IMAGES = 64
 PREVIEW_BYTES = 2**24  # of pixels, at most, in a preview
 GRID_IMAGES = 256
-GRID_BYTES = 2**28  # of pixels, at most, in a grid
+GRID_PIXELS = 2**25  # at most, of the images in a grid: what `image_limits` lets a page read, with room between them
 
 
 class SampleWriter:
@@ -163,7 +163,7 @@ class SampleWriter:
         """
         if not self.count:
             return
-        shown = min(self.count, most_images(GRID_IMAGES, GRID_BYTES, self._shape))
+        shown = min(self.count, most_images(GRID_IMAGES, GRID_PIXELS * self._shape[2], self._shape))
         pixels = np.empty((shown, *self._shape), np.uint8)
         for k, image in enumerate(self._read(shown)):
             pixels[k] = image[0]

@@ -114,7 +114,7 @@ def write(path: Path, save: Callable[[Any], object], durable: bool = True, mode:
                 flushing.flush(file.fileno())
             if os.fstat(file.fileno()).st_size != target.bytes:
                 raise OSError(errno.ENOSPC, "fewer bytes reached the disk than were written")
-        _retry_on_windows(lambda: os.replace(temporary, path))
+        retry_on_windows(lambda: os.replace(temporary, path))
         if durable:
             flushing.sync_folder(path.parent)
     except (OSError, RuntimeError) as error:
@@ -132,7 +132,7 @@ def write(path: Path, save: Callable[[Any], object], durable: bool = True, mode:
     return Written(target.bytes, target.hash.hexdigest())
 
 
-def _retry_on_windows(call: Callable[[], T]) -> T:
+def retry_on_windows(call: Callable[[], T]) -> T:
     """Calls `call`, again for up to a second on Windows, where a file cannot be replaced while it is being read."""
     for _ in range(50 if os.name == "nt" else 0):
         try:
@@ -147,7 +147,7 @@ def rename(old: Path, new: Path) -> None:
     if old.is_file():
         with open(old, "rb+") as file, with_filename(old):
             flushing.flush(file.fileno())
-    _retry_on_windows(lambda: os.replace(old, new) if old.is_file() else os.rename(old, new))
+    retry_on_windows(lambda: os.replace(old, new) if old.is_file() else os.rename(old, new))
     for folder in {old.parent, new.parent}:
         flushing.sync_folder(folder)
 
@@ -203,7 +203,7 @@ def remove_all(paths: Iterable[Path]) -> None:
     errors = []
     for path in paths:
         try:
-            _retry_on_windows(lambda path=path: path.unlink(missing_ok=True))  # type: ignore[misc]
+            retry_on_windows(lambda path=path: path.unlink(missing_ok=True))  # type: ignore[misc]
         except OSError as error:
             errors.append(error)
     if errors:
@@ -288,7 +288,7 @@ def json_in(folder: Folder, name: str, most: int = MOST_JSON) -> Any | None:
 
 def _parsed(read: Callable[[], bytes], path: str | Path) -> Any | None:
     try:
-        return strict_json.parse(_retry_on_windows(read))
+        return strict_json.parse(retry_on_windows(read))
     except FileNotFoundError:
         return None
     except strict_json.Invalid as error:

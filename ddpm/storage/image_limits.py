@@ -8,6 +8,7 @@ of memory, needs RLIMIT_AS, which Windows lacks, and copies the pixels of each i
 
 import contextlib
 import os
+import re
 from pathlib import Path
 from typing import IO
 
@@ -32,6 +33,7 @@ MOST_NOTES, MOST_NOTE_BYTES = 64, 2**22  # metadata chunks of a PNG that are rea
 MOST_CHUNKS = 2**17  # of a PNG; 64 million pixels need 25,000 of the usual size
 MOST_SEGMENTS = 2000  # of a JPEG before its first scan
 MOST_SCANS, MOST_SCANNED = 200, 2**31  # of a progressive JPEG: scans, and pixels of all of them; ten scans are usual
+TURNED = re.compile(r'tiff:Orientation(="|>)[2-8]')  # in XMP
 PNG_MARK = b"\x89PNG\r\n\x1a\n"
 PNG_PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")  # chunks that make up the pixels
 
@@ -104,7 +106,10 @@ def is_tall(image: Image.Image) -> bool:
 def _may_be_turned(image: Image.Image, file: IO[bytes]) -> bool:
     """Returns whether an image has to be turned or mirrored to be upright, for which it is copied."""
     if image.format == "PNG":  # tells its orientation before the pixels, or behind them
-        return bool({"exif", "Raw profile type exif", "XML:com.adobe.xmp"} & set(image.info)) or _ends_in_notes(file)
+        if _ends_in_notes(file):
+            return True
+        if not {"exif", "Raw profile type exif"} & set(image.info):  # Pillow would decode it to look behind the pixels
+            return TURNED.search(str(image.info.get("XML:com.adobe.xmp", ""))) is not None
     with contextlib.suppress(Exception):  # an unreadable orientation is ignored when it is turned, too
         return image.getexif().get(ExifTags.Base.Orientation, 1) != 1
     return False

@@ -28,8 +28,9 @@ class Remembered(Generic[T]):
         except FileNotFoundError:
             return None
         which = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
-        if self._last and self._last[0] == which:
-            return self._last[1]
+        last = self._last  # read once: another thread may change it
+        if last and last[0] == which:
+            return last[1]
         value = parse()
         # What has just been written may change again within what the disk takes for the same instant.
         is_settled = abs(time.time_ns() - found.st_mtime_ns) > SETTLED

@@ -38,26 +38,32 @@ KINDS = {
     stat.S_IFREG: "a file",
 }
 PLAIN = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,200}")  # names that nothing more need be asked about
-RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # device names on Windows
+RESERVED = re.compile(
+    r"(con|conin\$|conout\$|prn|aux|nul|(com|lpt)[\d\u00b9\u00b2\u00b3]) *(\..*)?", re.IGNORECASE
+)  # device names on Windows
 TURNING = {chr(code) for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))}  # the direction of text
+NO_LETTERS = ("Cc", "Zl", "Zp")  # categories of characters: control, and ends of lines and paragraphs
 MOST_BYTES = 2**40  # of a file without a limit of its own: weights, arrays
 
 
 def is_part(name: str) -> bool:
     """True if `name` is one plain part of a path: no `..`, without separators, and nothing that a line cannot show.
 
-    Those are control characters, and marks that have text run the other way.  On Windows, it is no device either.
+    Those are control characters, ends of lines, and marks that have text run the other way.  On Windows, it is no
+    device either.
     """
     if PLAIN.fullmatch(name):
         return os.name != "nt" or not _is_of_windows(name)
     try:
         length = len(os.fsencode(name))
-    except UnicodeEncodeError:  # half of a character, as JSON can hold
+    except UnicodeEncodeError:  # half of a character, as JSON can hold; those that stand for bytes are names on Unix
         return False
     return (
         0 < length < 256
         and name not in (".", "..")
-        and not any(letter in TURNING or letter in "/\\" or unicodedata.category(letter) == "Cc" for letter in name)
+        and not any(
+            letter in TURNING or letter in "/\\" or unicodedata.category(letter) in NO_LETTERS for letter in name
+        )
         and (os.name != "nt" or not _is_of_windows(name))
     )
 
@@ -310,16 +316,16 @@ def _opened(
     with with_filename(path):
         before = None
         if not HANDLES and (before := look(path) if os.path.lexists(path) else None):
-            _check(path, before, most)
+            _check(path, before, most, follow)
         try:
             opened = os.open(place, flags | _FILE | (0 if follow else _NO_LINK), 0o666, dir_fd=handle)
         except OSError as error:
             if error.errno in _LINKED | {errno.ENXIO, errno.ENODEV}:
-                _check(path, look(path), most)
+                _check(path, look(path), most, follow)
             raise
     try:
         found = os.fstat(opened)
-        _check(path, found, most)
+        _check(path, found, most, follow)
         if before is not None and not os.path.samestat(before, found):
             raise refusal(path, "a file", "another one at every look")
     except BaseException:
@@ -332,21 +338,23 @@ def _as_file(handle: int, path: str | Path, mode: str, buffering: int) -> Any:
     return open(path, mode, buffering, opener=lambda *_: handle)  # its name is the path, which messages show
 
 
-def _check(path: str | Path, found: os.stat_result, most: int) -> None:
+def _check(path: str | Path, found: os.stat_result, most: int, named: bool = False) -> None:
     """Raises UserError for what is not a regular file of at most `most` bytes."""
     if not stat.S_ISREG(found.st_mode) or _is_link(found):
-        raise refusal(path, "a file", _kind(found))
+        raise refusal(path, "a file", _kind(found), named)
     if found.st_size > most:
         raise UserError(
-            f"{path} has {found.st_size / 1e6:,.1f} MB and may have {most / 1e6:,.1f} MB at most: it is no file of this"
-            " program; move it away.",
+            f"{path} has {found.st_size / 1e6:,.1f} MB and may have {most / 1e6:,.1f} MB at most: it is too large"
+            " to be read here; copy it from its folder, or move it away.",
             code="too-large",
         )
 
 
-def refusal(path: str | Path, wanted: str, found: str) -> UserError:
-    """The error for something else than a regular file or a folder in a folder whose content is not trusted."""
-    sentence = f"{path} is not {wanted} but {found}: put {wanted} there, or remove it."
+def refusal(path: str | Path, wanted: str, found: str, named: bool = False) -> UserError:
+    """The error for something else than a regular file or a folder.  named: the user named it, and can name another."""
+    sentence = (
+        f"{path} is not {wanted} but {found}: {f'name {wanted}' if named else f'put {wanted} there, or remove it'}."
+    )
     if wanted == "a folder":
         return UserError(sentence, code="not-a-folder")
     return UserError(sentence, code="not-a-file")

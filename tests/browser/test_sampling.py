@@ -77,6 +77,7 @@ def draw(page: Page, run: Run) -> SampleJob:
     new = until(lambda: [job for job in run.sample_jobs() if job.name not in before])
     until_finished(new[0])
     expect(page.get_by_role("button", name="Grid (PNG)")).to_be_visible()
+    wait_until_idle(page)  # what stood there before is gone
     return new[0]
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import streamlit as st
 from PIL import Image
 
+from ddpm.errors import as_user_error
 from ddpm.runs.jobs import Job
 from ddpm.storage import image_files
 
@@ -31,8 +32,14 @@ def png(image: Image.Image) -> bytes:
 
 
 def load(job: Job, path: Path) -> Image.Image:
-    """The image in a file of a job.  Raises UserError if it is anything else, FileNotFoundError, OSError."""
-    return image_files.decode(job.read(path), str(path))
+    """The image in a file of a job.  Raises UserError if it is anything else or cannot be read; FileNotFoundError."""
+    try:
+        content = job.read(path)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise as_user_error(error) from error
+    return image_files.decode(content, str(path))
 
 
 def shown(job: Job, path: Path, side: int, enlarge: bool = True) -> bytes | None:

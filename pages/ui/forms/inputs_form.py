@@ -193,7 +193,10 @@ def _from_samples(jobs: list[SampleJob], config: Config) -> InputImage:
     with st.grid("auto", min_column_width=THUMB, gap="xsmall", key="numbers"):
         for k, path in list(enumerate(found))[(page - 1) * PER_PAGE : page * PER_PAGE]:
             with st.container(gap="xsmall", horizontal_alignment="center"):
-                st.image(thumbnails.shown(job, path, THUMB) or b"", output_format="PNG", alt=f"Image {k}")
+                try:
+                    st.image(thumbnails.shown(job, path, THUMB) or b"", output_format="PNG", alt=f"Image {k}")
+                except UserError as error:  # the others can be chosen all the same
+                    st.caption("Damaged", help=escape(str(error)))
                 st.button(
                     f"{k:d}",
                     key=f"number_{k}",

@@ -1,11 +1,11 @@
 """Samples of one job: progress, grid, downloads, resuming."""
 
-import contextlib
 import html
 import io
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import streamlit as st
@@ -31,6 +31,8 @@ NAMES_HEIGHT = 24  # height of the names above the columns
 MAX_INTERPOLATION = 64  # images of an interpolation that are shown
 PER_ROW = 10
 MAX_ERRORS = 16  # shown one by one
+
+T = TypeVar("T")
 
 
 def show(job: SampleJob, config: Config, use: Callable[[SampleConfig], None]) -> None:
@@ -82,12 +84,18 @@ def _live_view(job: SampleJob, was_active: bool, names: list[str]) -> None:
     if was_active and state not in ACTIVE:
         st.rerun()  # once, so that the polling stops
     status = job.status()
-    image = latest(job, SIDE - NAMES_HEIGHT if names else SIDE)
+    image, wrong = None, ""
+    try:
+        image = latest(job, SIDE - NAMES_HEIGHT if names else SIDE)
+    except UserError as error:
+        wrong = str(error)
     with st.container(border=True, height=FRAME_HEIGHT, horizontal_alignment="center", vertical_alignment="center"):
         if image:
             if names:
                 _names(names, image)
             st.image(image, output_format="PNG", alt="The samples")
+        elif wrong:
+            st.error(escape(wrong), icon=":material/error:")
         elif was_active:
             st.caption("Loading the weights …", width="content")
         else:
@@ -125,20 +133,38 @@ def _outcome(job: SampleJob, state: str, status: Status | None) -> None:
 
 
 def latest(job: SampleJob, side: int) -> bytes | None:
-    """Finished samples, or their current state, as a PNG with that side."""
+    """Finished samples, or their current state, as a PNG with that side; None where there is nothing yet.
+
+    Raises UserError where no file that could show them can be used.
+    """
     if _is_interpolation(job):
         return _fitted_strip(job, tuple(map(str, job.images[:MAX_INTERPOLATION])), job.changed_at(job.grid), side)
-    found = (thumbnails.shown(job, path, side) for path in (job.pairs, job.grid, job.preview))
-    return next((image for image in found if image), None)
+    return _first(job, lambda path: thumbnails.shown(job, path, side))
 
 
 def image(job: SampleJob) -> Image.Image | None:
     """The same at the original resolution."""
     if _is_interpolation(job):
         return _strip(job, job.images[:MAX_INTERPOLATION])
+    return _first(job, lambda path: thumbnails.load(job, path))
+
+
+def _first(job: SampleJob, load: Callable[[Path], T | None]) -> T | None:
+    """What `load` makes of the first file that shows the samples and can be used; raises the first UserError if none.
+
+    A grid may be larger than what is read of a stranger's file; the preview is small.
+    """
+    errors = []
     for path in (job.pairs, job.grid, job.preview):
-        with contextlib.suppress(FileNotFoundError):
-            return thumbnails.load(job, path)
+        try:
+            if found := load(path):
+                return found
+        except FileNotFoundError:
+            continue
+        except UserError as error:
+            errors.append(error)
+    if errors:
+        raise errors[0]
     return None
 
 
