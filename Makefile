@@ -3,6 +3,7 @@
 # make test   checks format and types, and runs all tests, the browser's too: twelve minutes on two cores
 # make faults prints what holds under injected faults: promise, tried, lost; SECONDS=60 for a short look, 0 for every point
 # make fuzz   tries mutated files on each reader, guided by coverage; SECONDS is for each, READERS="png npz" for some
+# make lock   writes requirements.lock anew; make audit asks the internet which of its packages have known holes
 # They set up .venv first; what is needed is Python 3.11 or newer.  A second call starts at once.
 
 VENV := .venv
@@ -63,7 +64,7 @@ lock: $(VENV)/.test
 	$(PY) -m pip install --quiet --disable-pip-version-check --upgrade --upgrade-strategy eager -r requirements-dev.txt
 	$(PY) scripts/lock.py
 
-# Known holes of the versions in requirements.lock.  It asks pypi.org, so it is no part of the tests.
+# Known holes of the versions in requirements.lock.  It asks the internet, so it is no part of the tests.
 audit: $(VENV)/.python
 	@test -d $(VENV)/audit || $(PY) -m venv $(VENV)/audit
 	@$(VENV)/audit/$(notdir $(BIN))/python -m pip install --quiet --disable-pip-version-check "pip-audit>=2.9,<3"
