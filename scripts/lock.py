@@ -3,7 +3,7 @@ these need.
 
     make lock
 
-Where pip is told of it, as in .ci/run, it installs these versions and no others.
+With it as its constraint, as in .ci/run, pip installs these versions of what it names.
 """
 
 from collections.abc import Iterator

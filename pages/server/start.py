@@ -16,7 +16,7 @@ from ddpm.storage import files
 from pages.server.access import EVERYWHERE, Access, origin_of
 
 ROOT = Path(__file__).resolve().parents[2]
-PORT = 8501  # where Streamlit listens unless it is told
+PORT = 8501  # where Streamlit listens by default
 
 Lifespan = Callable[[Any], AbstractAsyncContextManager[None]]
 
