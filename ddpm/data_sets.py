@@ -11,7 +11,7 @@ class DataSet(NamedTuple):
     title: str
     description: str
     opener: str | Callable[[], Any]  # "module:name" of what returns its `data.source.Source`; imported when needed
-    count: int = 0  # training images and classes, for estimates before it is there; 0: not known
+    images: int = 0  # training images and classes, for estimates before it is there; 0: not known
     classes: int = 0
 
     def open(self) -> Any:

@@ -11,7 +11,6 @@ from ddpm.config.model import ModelConfig
 from ddpm.config.training import LOG_FORMATS, Config
 from ddpm.errors import Code, UserError
 
-
 Remedy = Mapping[str, Any]  # settings by name, with which a problem is gone
 
 
@@ -168,8 +167,8 @@ def _diffusion_problems(config: Config) -> Iterator[Problem]:
         schedules.named(diffusion.noise_schedule, diffusion.diffusion_steps)
     except UserError as error:
         others = [name for name in schedules.BETAS if schedules.possible(name, diffusion.diffusion_steps)]
-        remedies = ({"diffusion_steps": 1000}, *({"noise_schedule": name} for name in others))
-        yield Problem("diffusion_steps", str(error), code=error.code, remedies=remedies)
+        remedies: list[Remedy] = [{"diffusion_steps": 1000}, *({"noise_schedule": name} for name in others)]
+        yield Problem("diffusion_steps", str(error), code=error.code, remedies=tuple(remedies))
     if diffusion.predict_xstart and diffusion.predict_xprev:
         yield Problem(
             "predict_xprev",

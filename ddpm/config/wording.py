@@ -81,6 +81,8 @@ def _with_labels(text: str) -> str:
         lambda found: f"{label(found)} is {'on' if found[2] == 'True' else 'off'}",
         text,
     )
-    text = re.sub(rf"\b(set|raise|--)( ?)({names})\b", lambda found: f"{found[1].strip('-')}{found[2]}{labels[found[3]]}", text)
+    text = re.sub(
+        rf"\b(set|raise|--)( ?)({names})\b", lambda found: f"{found[1].strip('-')}{found[2]}{labels[found[3]]}", text
+    )
     text = re.sub(rf"\b({long})\b", label, text)
     return re.sub(r"\bTrue\b", "on", re.sub(r"\bFalse\b", "off", text))

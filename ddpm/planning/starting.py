@@ -65,12 +65,12 @@ def _of_length(config: Config) -> Iterator[Problem]:
         good = [rate for rate in train.ema_rates if rate not in slow]
         other = next((str(rate) for rate in RATES if 1 / (1 - rate) <= total / 4), "")
         offered = [*good, *([other] if other and other not in good else [])]
+        effect = "never settles" if train.ema_warmup else "stays near the first weights"
         length = f"{round(1 / (1 - float(slow[0]))):,}" if float(slow[0]) < 1 - 1e-12 else "countless"
         yield Problem(
             "ema_rate",
             f"ema_rate {','.join(slow)} averages over {length} steps, and the run has {total:,}"
-            f"{', so its average never settles' if train.ema_warmup else ', so its average stays near the first weights'}"
-            f": use {','.join(offered) or 'more steps'}.",
+            f", so its average {effect}: use {','.join(offered) or 'more steps'}.",
             code="long-average",
             remedies=({"ema_rate": ",".join(offered)},) if offered else (),
             may_keep=True,

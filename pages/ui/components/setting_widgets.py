@@ -39,6 +39,7 @@ STEPS: dict[str, float] = {
 }
 """Increments of the + and - buttons; 1 for integers and 0.1 for floats where none is given."""
 
+
 def key(form: str, name: str) -> str:
     """Key of a field in the session state."""
     return f"{form}.{name}"
@@ -109,7 +110,7 @@ def show_field(form: str, s: Setting, placeholder: str | None = None) -> Any:
         step = STEPS.get(s.name, 1 if s.type is int else 0.1)
         return st.number_input(
             label,
-            value=None,
+            value=None if s.empty is not None else "min",
             step=s.type(step),
             format=None if s.type is int else "%g",
             key=where,

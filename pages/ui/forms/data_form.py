@@ -87,7 +87,7 @@ def costed(config: Config, found: Contents) -> tuple[Config, int | None]:
     The data need not be there yet.
     """
     config, known = codec.resolved(config), DATA_SETS.get(config.data.data_dir)
-    classes, count = (known.classes, known.count) if known else (0, 0)
+    classes, count = (known.classes, known.images) if known else (0, 0)
     if about := found.description:
         classes, count = len(about.class_names), about.count
     if config.model.class_cond and not config.model.num_classes:

@@ -20,9 +20,12 @@ OPENED = "{form}_opened"  # in the session: folds that were opened because somet
 class Notes(NamedTuple):
     """What stands below the fields of a form."""
 
-    problems: Problems = {}
-    changed: Mapping[str, Any] = {}  # settings that differ from what the form began with, and their values there
-    base: str = ""  # the name of that
+    problems: Problems
+    changed: Mapping[str, Any]  # settings that differ from what the form began with, and their values there
+    base: str  # the name of that
+
+
+NO_NOTES = Notes({}, {}, "")
 
 
 def group_by_field(problems: Sequence[Problem]) -> dict[str, list[Problem]]:
@@ -33,7 +36,7 @@ def group_by_field(problems: Sequence[Problem]) -> dict[str, list[Problem]]:
     return found
 
 
-def section(form: str, cls: type, notes: Notes = Notes(), skip: Collection[str] = (), columns: int = 3) -> None:
+def section(form: str, cls: type, notes: Notes = NO_NOTES, skip: Collection[str] = (), columns: int = 3) -> None:
     """Shows the fields of one dataclass of settings: basic ones first, then a fold for each other group.
 
     `skip` names settings that do not apply.  A fold opens by itself when something in it is wrong, and stays open.
@@ -57,7 +60,7 @@ def fold(form: str, title: str, wrong: bool) -> Any:
     return st.expander(escape(title), expanded=title in opened, key=f"{form}_fold_{title}")
 
 
-def show(form: str, fields: Sequence[Setting], notes: Notes = Notes(), columns: int = 3) -> None:
+def show(form: str, fields: Sequence[Setting], notes: Notes = NO_NOTES, columns: int = 3) -> None:
     """Shows input fields in a grid and switches in a row below it, each with its problems."""
     boxes, switches = [s for s in fields if s.type is not bool], [s for s in fields if s.type is bool]
     if boxes:
@@ -97,8 +100,11 @@ def _show_change(form: str, s: Setting, notes: Notes) -> None:
     )
 
 
-def show_problems(form: str, problems: Sequence[Problem]) -> None:
-    """Shows problems in small red print, each with its remedies as buttons."""
+def show_problems(form: str, problems: Sequence[Problem], place: str = "field") -> None:
+    """Shows problems in small red print, each with its remedies as buttons.
+
+    place: distinguishes where in the page they are shown.
+    """
     for number, problem in enumerate(problems):
         setting_widgets.show_problems([wording.sentence(problem)])
         if not problem.remedies and not problem.may_keep:
@@ -107,14 +113,14 @@ def show_problems(form: str, problems: Sequence[Problem]) -> None:
             for k, remedy in enumerate(problem.remedies):
                 st.button(
                     escape(wording.remedy(remedy)),
-                    key=f"{form}-remedy-{problem.name}-{number}-{k}",
+                    key=f"{form}-{place}-{problem.name}-{number}-{k}",
                     on_click=layout.callback(take),
                     args=(form, remedy),
                 )
             if problem.may_keep:
                 st.button(
                     "Keep it",
-                    key=f"{form}-keep-{problem.name}-{number}",
+                    key=f"{form}-{place}-{problem.name}-{number}-keep",
                     type="tertiary",
                     help="Start like this all the same.",
                     on_click=layout.callback(keep),

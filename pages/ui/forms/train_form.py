@@ -62,9 +62,9 @@ def begin(runs_dir: Path) -> None:
     asked = next((name for link in LINKS if (name := st.query_params.get(link))), None)
     before = st.session_state.get(ASKED)
     st.session_state[ASKED] = asked
-    if BASE not in st.session_state and (kept := draft.load(runs_dir, FORM)) is not None:
-        if kept in PRESETS or kept.startswith(RUN):
-            st.session_state[BASE] = kept
+    kept = draft.load(runs_dir, FORM) if BASE not in st.session_state else None
+    if kept is not None and (kept in PRESETS or kept.startswith(RUN)):
+        st.session_state[BASE] = kept
     if asked and asked != before and st.session_state.get(BASE) != RUN + asked:
         with layout.errors():
             fill(runs.find_run(runs_dir, asked).config, RUN + asked)

@@ -6,6 +6,7 @@ from typing import Any
 import streamlit as st
 
 from ddpm.config import wording
+from ddpm.config.training import unused
 from ddpm.config.validation import Problem
 from ddpm.formatting import plural
 from pages.ui.components import field_links
@@ -49,9 +50,10 @@ def sentences(problems: Sequence[Problem]) -> list[str]:
 def show(state: State) -> None:
     """Shows what is wrong, and what was changed, as links that lead to the fields."""
     known = wording.by_name()
+    hidden = [problem for problem in state.problems if problem.name in unused(state.config)]
     problems = [
-        Link(known[problem.name].label if problem.name in known else "", sentence, _place(problem.name))
-        for problem, sentence in zip(state.problems, sentences(state.problems), strict=True)
+        Link("" if problem in hidden else known[problem.name].label, wording.sentence(problem), _place(problem.name))
+        for problem in state.problems
     ]
     if problems:
         title = f"{plural(len(problems), 'setting needs', 'settings need')} attention"
@@ -62,17 +64,9 @@ def show(state: State) -> None:
             for name, value in state.changed.items()
         ]
         field_links.show(f"{plural(len(changed), 'change')} from {state.base}", changed, key="train_changes")
-    _without_field(state)
+    setting_fields.show_problems(FORM, hidden, place="rail")  # their settings have no field at the moment
 
 
 def _place(name: str) -> str:
     """Key of the widget that a link leads to."""
     return "train-source" if name == "data_dir" else f"{FORM}-{name}"
-
-
-def _without_field(state: State) -> None:
-    """Shows problems here whose settings have no field at the moment."""
-    from ddpm.config.training import unused
-
-    hidden = [problem for problem in state.problems if problem.name in unused(state.config)]
-    setting_fields.show_problems(f"{FORM}-rail", hidden)

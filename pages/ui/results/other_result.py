@@ -14,8 +14,7 @@ from ddpm.runs.results import KINDS, Result
 from ddpm.runs.runs import Run
 from pages.ui.components import setting_widgets, start_button
 from pages.ui.components.markdown import escape
-from pages.ui.forms import checkpoint_form
-from pages.ui.forms import setting_fields
+from pages.ui.forms import checkpoint_form, setting_fields
 from pages.ui.frame import job_progress, layout
 
 

@@ -59,7 +59,9 @@ def _follow(config: Config, num_images: int | None, job: Job, since: float, wait
         st.rerun()  # once, so that the asking stops
     _metrics(config, estimate_training_cost(config, num_images))
     if active or waits:
-        st.caption(":material/speed: Measuring the speed …" if active else ":material/speed: The speed measures itself.")
+        st.caption(
+            ":material/speed: Measuring the speed …" if active else ":material/speed: The speed measures itself."
+        )
 
 
 def _metrics(config: Config, cost: TrainingCost) -> None:
