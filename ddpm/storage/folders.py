@@ -1,4 +1,4 @@
-"""Folders to write in: making them, except those that must not come back once they are gone, and holding them open."""
+"""Folders to write in: made, except those that must not come back, and held open; and what they hold."""
 
 import contextlib
 import errno
@@ -89,6 +89,17 @@ def _make_one(folder: Path) -> None:
     """Creates a folder, whose name is on disk before anything in it."""
     folder.mkdir()
     flushing.sync_folder(folder.parent)
+
+
+def size(folder: Path) -> int:
+    """Bytes of all files in a folder, as far as they can be seen; what links lead to is not counted."""
+    total = 0
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            with contextlib.suppress(OSError):  # just removed
+                inner = entry.is_dir(follow_symlinks=False)
+                total += size(Path(entry.path)) if inner else entry.stat(follow_symlinks=False).st_size
+    return total
 
 
 @contextlib.contextmanager
