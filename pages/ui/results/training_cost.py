@@ -73,7 +73,9 @@ def _metrics(config: Config, cost: TrainingCost) -> None:
         st.metric("Total time", formatting.duration(cost.total_seconds), help=f"{steps} and {previews}.")
         run_status.time_metric("Finish", cost.finish_time, help="If training started now.")
         st.metric("Time per step", formatting.duration(cost.seconds_per_step))
-        st.metric("Memory", memory, help=f"{basis}. This computer has {available} available now.")
+        st.metric(
+            "Memory", escape(memory), help=f"{escape(basis)}. This computer has {escape(available)} available now."
+        )
         st.metric("Parameters", formatting.amount(cost.parameters))
         st.metric("Epochs", epochs, help="How often each training image is seen.")
     with st.container(key="train_cost_line"):
@@ -82,7 +84,7 @@ def _metrics(config: Config, cost: TrainingCost) -> None:
         st.markdown(f":small[{took}{escape(memory)} · {formatting.amount(cost.parameters)} parameters{counted}]")
     if not cost.fits:
         st.warning(
-            f"This training needs about {escape(memory.removeprefix('≈ '))} of memory, and {available} are available:"
+            f"This training needs about {escape(memory.removeprefix('≈ '))} of memory, and {escape(available)} are available:"
             " the computer may become very slow or end the process. Reduce the microbatch or switch on Gradient"
             " checkpointing; neither changes the result.",
             icon=":material/memory_alt:",
