@@ -17,10 +17,12 @@ from ddpm.data.sources import cifar10_path
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 IN_SIGHT = """name => {
-  const box = document.querySelector(name).getBoundingClientRect();
+  const part = document.querySelector(name);
+  if (!part) return false;
+  const box = part.getBoundingClientRect();
   const over = document.elementFromPoint(box.x + box.width / 2, box.y + box.height / 2);
   return box.top >= 0 && box.bottom <= innerHeight && box.left >= 0 && box.right <= innerWidth
-    && document.querySelector(name).contains(over);
+    && part.contains(over);
 }"""
 
 
@@ -83,7 +85,7 @@ def type_into(page: Page, name: str, text: str) -> None:
 
 def test_the_form(archive: Archive, page: Page, server) -> None:  # type: ignore[no-untyped-def]
     page.goto(server.address("train"))
-    start = page.locator(".st-key-train_start button")
+    start = page.locator(".st-key-train_start button").first  # a disabled one has a twin, for its tooltip
     expect(start).to_be_enabled()
     wait_until_idle(page)
 
@@ -125,7 +127,7 @@ def test_the_form(archive: Archive, page: Page, server) -> None:  # type: ignore
     page.reload()
     expect(batch_size).to_have_value("24")
     expect(page.locator(".st-key-train-dropout input")).to_have_value("0.95")
-    page.locator(".st-key-train-back-batch_size button").click()
+    page.locator(".st-key-train-back-batch_size button").first.click()
     expect(batch_size).to_have_value("16")
 
     # A data set is downloaded: its cost is there before, it can be cancelled, and goes on where it was
