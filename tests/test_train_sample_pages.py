@@ -32,7 +32,6 @@ from ddpm.storage import files
 from pages.ui.components import thumbnails
 from pages.ui.forms import data_form
 from pages.ui.frame import run_store
-from pages.ui.results import samples
 
 
 @pytest.fixture(autouse=True)
@@ -362,17 +361,6 @@ def test_labels_without_names_are_asked_for(fake_run: Callable[..., Run], asked:
     at.number_input(key="sample.rows").set_value(2).run()
     button(at, "Sample").click().run()
     assert (asked[0].classes, asked[0].num_samples) == ("0-9", 20)
-
-
-@pytest.mark.parametrize("classes", ["", "1-2"])
-def test_the_columns_of_a_grid_are_named(fake_run: Callable[..., Run], classes: str) -> None:
-    run = fake_run("shapes", class_cond=True, num_classes=3, class_names=("circle", "<star>", "ring"))
-    job = draw(run, count=7, classes=classes)
-    assert samples.column_names(job, run.config) == (["<star>", "ring"] if classes else ["circle", "<star>", "ring"])
-    at = open_page("pages/sample.py")
-    assert "&lt;star&gt;" in at.get("html")[0].proto.body  # type: ignore[attr-defined]
-    draw(run, "20260103-000000", count=2)
-    assert not at.run().get("html")
 
 
 def test_a_super_resolution_run_samples_from_its_data_with_one_click(

@@ -25,6 +25,8 @@ from pages.ui.forms import checkpoint_form, sampling_form
 from pages.ui.frame import job_progress, layout
 from pages.ui.results.live_chart import live_chart
 
+TITLE = ":material/biotech: Trajectory"
+PART = "explore_part"  # in the session: the tab of Explore that is open
 FORM = "microscope"
 EARLIER, NEW = "Earlier samples", "New image"
 SIDE = 220  # pixels of each of the three images
@@ -82,6 +84,12 @@ def show(run: Run) -> None:
 
 
 # --- the form
+
+
+def begin_with(job: SampleJob, number: int) -> None:
+    """Puts a sample into the fields, and opens the tab."""
+    setting_widgets.fill(FORM, {"kind": EARLIER, "drawing": job.name, "number": number})
+    st.session_state[PART] = TITLE
 
 
 def _form(run: Run, config: Config, active: TrajectoryJob | None) -> None:
