@@ -17,7 +17,7 @@ BLOCK = 2**25  # bytes of float32 that are compared at once
 class Neighbour(NamedTuple):
     """A training image that is near to another image."""
 
-    index: int  # within the split
+    number: int  # within the split
     distance: float  # root mean square difference of pixel values, 0 to 255
     flipped: bool  # True if its mirror image is the nearer one
 
@@ -41,7 +41,7 @@ def nearest(
         for k in np.argsort(best, kind="stable")[:count]:
             flipped = bool(means[1, k] < means[0, k])
             found.append(Neighbour(int(numbers[k]), float(np.sqrt(best[k])), flipped))
-        found = heapq.nsmallest(count, found, key=lambda neighbour: (neighbour.distance, neighbour.index))
+        found = heapq.nsmallest(count, found, key=lambda neighbour: (neighbour.distance, neighbour.number))
         if progress:
             progress(int(numbers[-1]) + 1, total)
     return found

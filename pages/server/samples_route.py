@@ -107,8 +107,9 @@ def class_names(config: Config, sample: SampleConfig, count: int) -> list[str]:
         labels = resolve.resolve_labels(config, sample)
     except UserError:  # of a file of other settings
         return []
-    found = [] if labels is None else labels[: min(count, MOST_DESCRIBED)]
-    return [known[k] if k < len(known) else str(k) for k in found]
+    if labels is None:
+        return []
+    return [known[k] if k < len(known) else str(k) for k in labels[: min(count, MOST_DESCRIBED)]]
 
 
 def column_names(job: SampleJob, config: Config, count: int) -> list[str]:

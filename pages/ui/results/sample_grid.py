@@ -123,8 +123,8 @@ def read(value: object) -> Action | None:
         return None
     if isinstance(value, dict):
         kind, job, number = value.get("kind"), value.get("job"), value.get("number")
-        whole = isinstance(number, int) and not isinstance(number, bool)
-        if kind in ACTIONS and isinstance(job, str) and whole and 0 <= number < 10**9:
-            return Action(str(kind), job, number)
+        whole = number if isinstance(number, int) and not isinstance(number, bool) else -1
+        if kind in ACTIONS and isinstance(job, str) and 0 <= whole < 10**9:
+            return Action(str(kind), job, whole)
     log.warning("What the grid of samples sent was ignored: %.80r", value)
     return None
