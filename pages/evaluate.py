@@ -15,7 +15,7 @@ from pages.ui.results import evaluation_result
 
 layout.page("Evaluate")
 st.title("Evaluate")
-settings, foot, result = rail.beside("evaluate-form", 9.5)
+settings, foot, result = rail.beside("title")
 
 with settings:
     run = layout.pick_run(with_example=True)

@@ -17,7 +17,7 @@ layout.page("Sample")
 sample_actions.follow()
 st.title("Sample")
 above = st.container()
-settings, foot, result = rail.beside("sample-form", 12.75)
+settings, foot, result = rail.beside("tabs")
 
 with settings:
     run = layout.pick_run(with_example=True)

@@ -52,7 +52,7 @@ def show(run: Run) -> None:
     by_name = {job.name: job for job in jobs}
     shown = by_name.get(st.session_state.get("frontier_shown", ""), jobs[0] if jobs else None)
     active = next((job for job in jobs if job.state() in ACTIVE), None)
-    fields, foot, result = rail.beside("frontier-form", 16)
+    fields, foot, result = rail.beside("choices")
     with fields:
         settings, problems = _fields(run, checkpoints)
         if not problems:

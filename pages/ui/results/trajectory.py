@@ -51,7 +51,7 @@ def show(run: Run) -> None:
         checkpoint_form.require_checkpoint(run, "sampling needs one")
     by_name = {job.name: job for job in jobs}
     active = next((job for job in jobs if job.state() in ACTIVE), None)
-    fields, foot, result = rail.beside("microscope-form", 16)
+    fields, foot, result = rail.beside("choices")
     with fields:
         request, problem = _fields(run, config)
         if jobs:
