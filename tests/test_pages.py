@@ -108,8 +108,8 @@ def test_a_run_that_was_renamed_by_hand(page: str, name: str, runs_dir: Path) ->
         assert at.selectbox(key="run").value == name
         assert at.query_params["run"] in (name, [name])
     if page == "pages/monitor.py":
-        (resume,) = [shlex.split(c.value) for c in at.code if "--resume" in c.value]
-        assert resume == ["ddpm", "train", "--resume", name, "--runs_dir", str(runs_dir)]
+        (further,) = [shlex.split(c.value) for c in at.code if "--resume" in c.value]
+        assert further == ["ddpm", "train", "--resume", name, "--total_steps", "8", "--runs_dir", str(runs_dir)]
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -1,6 +1,5 @@
 """Dialogs on runs as folders: what is said of them, their names, copies, the bin."""
 
-import functools
 from pathlib import Path
 
 import streamlit as st
@@ -9,6 +8,7 @@ from ddpm import formatting
 from ddpm.formatting import plural
 from ddpm.runs import about, copying, renaming, run_names, runs, trash
 from ddpm.runs.runs import Run
+from ddpm.runs.trash import Deleted
 from ddpm.storage import folders
 from pages.ui.components.markdown import escape
 from pages.ui.frame import layout
@@ -168,12 +168,21 @@ def show_bin(found: list[Run], request: Asked) -> None:
                 deleted = formatting.clock(entry.origin.deleted_at) if entry.origin and entry.origin.deleted_at else ""
                 about_it = " · ".join(filter(None, (formatting.memory(sizes[entry.name]), deleted)))
                 st.markdown(f"{escape(entry.label)}  \n:small[{escape(about_it)}]", width="stretch")
-                if entry.origin and st.button("Restore", icon=":material/undo:", key=f"dialog_restore-{entry.name}"):
-                    if run_action(functools.partial(trash.restore, entry.folder), f"{entry.label} was restored"):
-                        forget_deleted([entry.folder])
-                    st.rerun(scope="fragment")
+                if entry.origin:
+                    st.button(
+                        "Restore",
+                        icon=":material/undo:",
+                        key=f"dialog_restore-{entry.name}",
+                        on_click=layout.callback(_restore),
+                        args=(entry,),
+                    )
     sure = st.checkbox("Remove all of it for good", key="dialog_for_good")
     if buttons(f"Empty the bin, free {total}", "delete_forever", "" if sure else "Tick the box first.") and run_action(
         lambda: trash.empty(layout.runs_dir()), f"The bin is empty: {total} freed"
     ):
         answered()
+
+
+def _restore(entry: Deleted) -> None:
+    if run_action(lambda: trash.restore(entry.folder), f"{entry.label} was restored"):
+        forget_deleted([entry.folder])
