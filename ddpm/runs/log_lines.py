@@ -132,9 +132,10 @@ def _revision(stat: os.stat_result) -> str:
 def _lines(file: BinaryIO, start: int, end: int, whole: bool) -> list[Line]:
     """The lines between two bytes of a log.  whole: the first of them begins at its start."""
     file.seek(start)
-    found = file.read(end - start).splitlines()[0 if whole else 1 :]
+    found = file.read(end - start).splitlines()
     return [
-        Line(int(named[1]) if (named := STEP.search(line)) else None, _text(line[: 4 * MOST_LINE])) for line in found
+        Line(int(named[1]) if (named := STEP.search(line)) else None, _text(line[: 4 * MOST_LINE]))
+        for line in (found if whole or len(found) == 1 else found[1:])
     ]
 
 
