@@ -318,7 +318,7 @@ def test_monitor_says_what_a_run_is(runs_dir: Path) -> None:
     assert settings == [
         ["Training steps", "200", "1,000"],
         ["Learning rate", "0.0003", "0.001"],
-        ["Gradient clipping", "1", "0"],
+        ["Gradient clipping", "1", "off"],
         ["Log every (steps)", "1", "5"],
     ]
     assert ["Data", "shapes"] in data
@@ -329,8 +329,15 @@ def test_monitor_says_what_a_run_is(runs_dir: Path) -> None:
     assert {m.label: m.value for m in at.metric}["Trained for"] == "4.0 s"
     assert [m.value for m in at.markdown if m.value.startswith("**Step")] == ["**Step 40**", "**Step 20**"]
     assert "EMA 0.995, Raw" in said(at)
-    at.text_area(key="notes-one").set_value("worked *well*").run()
-    assert run.about().notes == "worked *well*"
+    at.text_area[0].set_value("worked *well*").run()
+    assert run.about().notes == at.text_area[0].value == "worked *well*"
+    at.button(key="clean_checkpoint-20").click().run()
+    at.button(key="dialog_sure").click().run()
+    assert [c.step for c in run.checkpoints()] == [40]
+    fake_run.save_checkpoint(run, 20, 0)
+    at.button(key="continue_checkpoint-40").click().run()
+    assert at.selectbox(key="dialog_step").value == 40
+    at.button(key="dialog_cancel").click().run()
     at.button(key="sample_from-20").click().run()
     assert not at.exception
     assert at.selectbox(key="run").value == "one"

@@ -1,14 +1,14 @@
 """What a run is: its settings, data, device and checkpoints, and what the user says of it."""
 
 import time
+import zlib
 from collections.abc import Sequence
 from typing import Any
 
 import streamlit as st
 
-from ddpm.config import codec
+from ddpm.config import codec, wording
 from ddpm.config.fields import Setting
-from ddpm.config.fields import settings as settings_of
 from ddpm.config.presets import PRESETS
 from ddpm.config.training import Config
 from ddpm.formatting import clock, duration, memory, plural, some
@@ -20,10 +20,10 @@ from ddpm.runs.usage import Meter
 from pages.ui.components import setting_widgets
 from pages.ui.components.markdown import escape
 from pages.ui.forms import checkpoint_form
-from pages.ui.frame import layout
+from pages.ui.frame import layout, run_menu
 from pages.ui.frame.run_store import RunView
 
-FIELDS: dict[str, Setting] = {s.name: s for cls in codec.SECTIONS.values() for s in settings_of(cls)}
+FIELDS = wording.by_name()
 DATA = ("data_dir", "image_size", "hold_out", "random_flip", "enlarge", "skip_broken")
 FEW = 4  # checkpoints that are shown at once
 NOTHING = "–"
@@ -42,20 +42,6 @@ def changed(base: Config, config: Config) -> dict[str, tuple[Any, Any]]:
     return {name: pair for name, pair in found.items() if name in FIELDS and name != "num_classes"}
 
 
-def shown(setting: Setting, value: Any) -> str:
-    """The value of a setting as text."""
-    match value:
-        case bool():
-            return "yes" if value else "no"
-        case None | "":
-            return NOTHING
-        case int():
-            return f"{value:,}"
-        case float():
-            return f"{value:g}"
-    return str(setting.display(value))
-
-
 def settings(config: Config) -> None:
     """The settings that differ from the nearest preset, and all of them on request."""
     title, base = nearest(config)
@@ -64,8 +50,8 @@ def settings(config: Config) -> None:
         st.table(
             {
                 "Setting": [escape(label(FIELDS[name])) for name in other],
-                "This run": [escape(shown(FIELDS[name], now)) for name, (_, now) in other.items()],
-                escape(title): [escape(shown(FIELDS[name], before)) for name, (before, _) in other.items()],
+                "This run": [escape(wording.shown(FIELDS[name], now)) for name, (_, now) in other.items()],
+                escape(title): [escape(wording.shown(FIELDS[name], before)) for name, (before, _) in other.items()],
             },
             hide_index=True,
             width="stretch",
@@ -78,7 +64,7 @@ def settings(config: Config) -> None:
         every.table(
             {
                 "Setting": [escape(label(FIELDS[name])) for name in values],
-                "Value": [escape(shown(FIELDS[name], value)) for name, value in values.items()],
+                "Value": [escape(wording.shown(FIELDS[name], value)) for name, value in values.items()],
             },
             hide_index=True,
             width="stretch",
@@ -103,7 +89,7 @@ def data(config: Config) -> None:
     """What the run is trained on."""
     values = setting_widgets.values_of(config)
     names = config.class_names
-    rows = {FIELDS[name].label: shown(FIELDS[name], values[name]) for name in DATA if values[name] or name == "data_dir"}
+    rows = {FIELDS[name].label: wording.shown(FIELDS[name], values[name]) for name in DATA if values[name] or name == "data_dir"}
     if names:
         rows["Classes"] = f"{len(names):,}: {some(names, 6)}"
     facts(rows)
@@ -184,7 +170,17 @@ def _checkpoint(run: Run, checkpoint: Checkpoint) -> None:
             st.caption(f"{memory(size(checkpoint))} · trained for {duration(checkpoint.seconds)} · {escape(kinds)}")
         if st.button("Sample", icon=":material/grid_view:", key=f"sample_from-{step}", help="Sample from it."):
             setting_widgets.fill("sample", {"step": step})
-            st.switch_page(layout.SAMPLE, query_params={"run": run.name})
+            layout.show_run(run.name, layout.SAMPLE)
+        for action, label, icon, help in BUTTONS:
+            if st.button(label, icon=icon, key=f"{action}_checkpoint-{step}", help=help):
+                run_menu.act(action, [run.name], step)
+                st.rerun()
+
+
+BUTTONS = (  # action of the menu, label, icon, help
+    ("continue", "Continue …", ":material/fork_right:", "Start a new run that goes on from it."),
+    ("clean", "Remove …", ":material/delete:", "Remove it for good, after saying what that frees."),
+)
 
 
 def size(checkpoint: Checkpoint) -> int:
@@ -201,7 +197,7 @@ def notes(run: Run) -> None:
     said += [f":gray-badge[{escape(tag)}]" for tag in about.tags]
     if said:
         st.markdown(" ".join(said))
-    key = f"notes-{run.name}"
+    key = f"notes-{run.name}-{zlib.crc32(about.notes.encode()):x}"  # another field for notes that changed elsewhere
 
     def keep() -> None:
         run.describe(notes=st.session_state[key])
