@@ -14,7 +14,6 @@ from starlette.routing import Route
 
 from ddpm.errors import UserError, user_errors
 from ddpm.runs import run_names
-from ddpm.runs.run_folder import PREVIEW_NAME
 from ddpm.runs.runs import Run
 from pages.ui.components import thumbnails
 from pages.ui.frame import layout, run_store
@@ -42,7 +41,7 @@ def answers(*names: str) -> Callable[[Callable[[Arguments], Response]], Callable
                 with user_errors():
                     return answer(dict(given))
             except UserError as error:
-                return refusal(str(error), 404 if error.code in ("not-found", "unknown-run") else 422)
+                return refusal(str(error), 404)
 
         return checked
 
@@ -70,6 +69,7 @@ def preview(given: Arguments) -> Response:
     if not (run_names.is_name(name) and STEP.fullmatch(step) and STAMP.fullmatch(given["at"]) and given["side"] in SIDES):
         return refusal("There is no such preview.", 400)
     run = Run(layout.runs_dir() / name)
+    run.check_files()
     path = next((path for number, path in run.previews() if number == int(step)), None)
     image = thumbnails.shown(run, path, int(given["side"])) if path else None
     if image is None:

@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from ddpm import formatting
 from ddpm.config import codec, fields
 from ddpm.config.training import Config
 from ddpm.errors import UserError, as_user_error
@@ -76,7 +77,8 @@ class Entry:
         row = self.base
         if "problem" not in row:
             row = {**self.log, **row, "last": {**self.log.get("last", {}), **row["last"]}}
-        before, self.text = self.text, json.dumps({**row, "disk": self.disk}, allow_nan=False, separators=(",", ":"))
+        weight = {} if self.disk is None else {"disk": self.disk, "disk_text": formatting.memory(self.disk)}
+        before, self.text = self.text, json.dumps({**row, **weight}, allow_nan=False, separators=(",", ":"))
         return self.text != before
 
 
@@ -109,6 +111,11 @@ def base_row(run: Run, created: float, pulse: Pulse) -> Row:
         "left": number(status.seconds_left) if state in ACTIVE else None,
         "trained": number(status.metrics.get("seconds")),
         "updated": number(status.updated_at),
+        "texts": {
+            "speed": formatting.speed(status.steps_per_second),
+            "left": formatting.duration(status.seconds_left),
+            "trained": formatting.duration(status.metrics.get("seconds")),
+        },
         "last": {_text(name): number(status.metrics[name]) for name in list(status.metrics)[:MOST_METRICS]},
     }
 
