@@ -30,7 +30,7 @@ const FILL = {
   },
   state(cell, column, row) {
     const hint = row.message || row.warning || row.computed || "";
-    cell.replaceChildren(element("span", { class: `state ${row.state.replace(" ", "-")}` }, row.state), ...(row.warning ? [element("span", { class: "warning", role: "img", "aria-label": row.warning }, "!")] : []));
+    cell.replaceChildren(element("span", { class: `badge ${row.state.replace(" ", "-")}` }, row.state), ...(row.warning ? [element("span", { class: "warning", role: "img", "aria-label": row.warning }, "!")] : []));
     cell.title = [row.message, row.warning, row.computed].filter(Boolean).join("\n") || hint;
   },
   progress(cell, column, row) {

@@ -7,6 +7,7 @@ import { FIXED, allColumns, ordered, shownColumns } from "./runs_columns.js";
 import { parseFilter } from "./runs_filter.js";
 import { Grid, HEAD, ROW } from "./runs_grid.js";
 import { columnChooser, openPanel, runMenu, whyNot } from "./runs_panels.js";
+import { STYLE } from "./runs_style.js";
 import { readView, writeView } from "./runs_view.js";
 
 export function mount(component) {
@@ -38,7 +39,8 @@ class Table {
     this.nothing = element("div", { class: "nothing", hidden: true });
     this.room = element("div", { class: "room" },
       element("div", { class: "tools" }, this.filter, this.said, this.columnsButton), this.wrong, this.selection, this.trouble, this.grid.element, this.nothing);
-    component.parentElement.querySelector(".table").replaceChildren(this.room);
+    const style = element("style", {}, STYLE);
+    component.parentElement.querySelector(".table").replaceChildren(style, this.room);
     this.slash = (event) => this.slashKey(event);
     this.fit = () => this.fitHeight();
     window.addEventListener("keydown", this.slash);

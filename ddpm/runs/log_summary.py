@@ -116,7 +116,7 @@ class SummaryReader:
             steps = rows[:, self._columns.index("step")]
             later = np.append(np.minimum.accumulate(steps[::-1])[::-1], least)
             kept.append(rows[steps < np.minimum(later[1:], least)])
-            least = float(later[0])
+            least = min(least, float(later[0]))
         for rows in reversed(kept):
             self._add(rows)
 

@@ -66,7 +66,9 @@ def rows(given: Arguments) -> Response:
 def preview(given: Arguments) -> Response:
     """The preview grid of a run at a step, as a PNG of that size."""
     name, step = given["run"], given["step"]
-    if not (run_names.is_name(name) and STEP.fullmatch(step) and STAMP.fullmatch(given["at"]) and given["side"] in SIDES):
+    if not (
+        run_names.is_name(name) and STEP.fullmatch(step) and STAMP.fullmatch(given["at"]) and given["side"] in SIDES
+    ):
         return refusal("There is no such preview.", 400)
     run = Run(layout.runs_dir() / name)
     run.check_files()

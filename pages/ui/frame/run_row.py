@@ -13,10 +13,12 @@ from ddpm.config import codec, fields
 from ddpm.config.training import Config
 from ddpm.errors import UserError, as_user_error
 from ddpm.formatting import printable
-from ddpm.runs import footprint, jobs, metrics
+from ddpm.runs import jobs, metrics
+from ddpm.runs.footprint import Stamp
 from ddpm.runs.jobs import ACTIVE, Pulse
 from ddpm.runs.log_summary import SummaryReader
 from ddpm.runs.runs import Run
+from ddpm.storage import folders
 
 Row = dict[str, Any]
 
@@ -36,7 +38,7 @@ class Entry:
         self.text = ""  # the row as JSON
         self.revision = 0
         self.active = False
-        self.stamp: Any = ()
+        self.stamp: Stamp = ()
         self.summed_at = self.weighed_at = float("-inf")
         self._reader = SummaryReader(run.progress_path)
 
@@ -68,9 +70,9 @@ class Entry:
         }
 
     def weigh(self) -> None:
-        """Sums what it takes of the disk.  Raises UserError, OSError."""
+        """Sums what it takes of the disk."""
         self.weighed_at = time.monotonic()
-        self.disk = footprint.disk_use(self.run.folder)
+        self.disk = folders.size(self.run.folder)
 
     def write(self) -> bool:
         """Writes the row; False if it is the same as before."""
@@ -126,7 +128,16 @@ def problem_row(run: Run, created: float, state: jobs.State, problem: str) -> Ro
 
 
 def _named(run: Run, created: float, state: jobs.State) -> Row:
-    return {"name": run.name, "shown": printable(run.name), "created": round(created, 3), "state": state}
+    about = run.about()
+    said = {
+        "title": about.title,
+        "tags": list(about.tags),
+        "notes": about.notes[:MOST_TEXT],
+        "star": about.star,
+        "archived": about.archived,
+    }
+    named = {"name": run.name, "shown": printable(run.name), "created": round(created, 3), "state": state}
+    return {**named, **{name: value for name, value in said.items() if value}}
 
 
 @cache
