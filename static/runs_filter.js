@@ -12,18 +12,21 @@ const STATES = [...ACTIVE, "failed", "lost", "unreadable", "stopped", "finished"
 const WORDS = ["state", "tag", "name", "title", "is"];
 const IS = { active: (row) => ACTIVE.includes(row.state), starred: (row) => Boolean(row.star), archived: (row) => Boolean(row.archived), damaged: (row) => Boolean(row.problem) };
 
-// Returns { test(row), archived } or { error, term }: what is wrong, and where.
+// Returns { test(row), archived, error }: the first thing that is wrong; what is wrong is left out of the test.
 export function parseFilter(text, columns) {
   const tests = [];
-  let archived = false;
+  let archived = false, error = "";
   for (const term of split(text)) {
     const found = TERM.exec(term);
     const made = found ? comparison(found, columns) : word(term);
-    if (made.error) return { error: made.error, term };
+    if (made.error) {
+      error ||= made.error;
+      continue;
+    }
     archived ||= /^-?is[:=]archived$/.test(term);
     tests.push(made);
   }
-  return { test: (row) => tests.every((test) => test(row)), archived };
+  return { test: (row) => tests.every((test) => test(row)), archived, error };
 }
 
 // Terms are separated by blanks outside of double quotes.

@@ -13,7 +13,7 @@ export function openPanel(room, anchor, content, onClose = () => {}) {
     window.removeEventListener("pointerdown", outside, true);
     panel.remove();
     onClose();
-    if (back) anchor.closest("[role=grid]")?.focus() ?? anchor.focus();
+    if (back) (anchor.closest("[role=grid]") ?? anchor).focus();
   };
   const outside = (event) => { if (!event.composedPath().includes(panel) && !event.composedPath().includes(anchor)) close(); };
   panel.close = close;
@@ -44,7 +44,7 @@ export function runMenu(row, pages, actions, { onPage, onAction }) {
     items.push(element("hr", { role: "separator" }));
   }
   for (const action of actions) {
-    if (row.problem && !action.broken) continue;
+    if ((row.problem && !action.broken) || !fits(action, [row])) continue;
     const why = whyNot(action, [row]);
     items.push(element("button", { type: "button", role: "menuitem", tabindex: "-1", "data-what": action.what, "aria-disabled": why ? "true" : null, title: why || null }, action.label));
   }
@@ -69,6 +69,13 @@ export function runMenu(row, pages, actions, { onPage, onAction }) {
     menu.parentElement?.close();
   });
   return menu;
+}
+
+// Whether an action makes sense for these runs: only what has a star loses it.
+export function fits(action, rows) {
+  if (rows.length > 1 && !action.many) return false;
+  if (rows.length === 1 && action.what === "tag") return false; // "Title, tags, notes" has it
+  return rows.some((row) => (action.only ? row[action.only] : action.unless ? !row[action.unless] : true));
 }
 
 // Why an action cannot be done on these runs; "" if it can.

@@ -6,7 +6,7 @@ import { RunsClient } from "./runs_client.js";
 import { FIXED, allColumns, ordered, shownColumns } from "./runs_columns.js";
 import { parseFilter } from "./runs_filter.js";
 import { Grid, HEAD, ROW } from "./runs_grid.js";
-import { columnChooser, openPanel, runMenu, whyNot } from "./runs_panels.js";
+import { columnChooser, fits, openPanel, runMenu, whyNot } from "./runs_panels.js";
 import { STYLE } from "./runs_style.js";
 import { readView, writeView } from "./runs_view.js";
 
@@ -70,8 +70,8 @@ class Table {
     const parsed = this.client.loaded ? parseFilter(this.view.filter, this.columns) : { test: () => true };
     this.wrong.textContent = parsed.error ?? "";
     this.filter.setAttribute("aria-invalid", Boolean(parsed.error));
-    if (!parsed.error) this.parsed = parsed; // the list stays as the last right filter has it
-    const { test = () => true, archived } = this.parsed ?? {};
+    const { test, archived = false } = parsed; // what is wrong is left out
+    this.archived = archived;
     const found = rows.filter((row) => (archived || !row.archived) && test(row));
     const shown = shownColumns(this.columns, found, legend, this.view);
     this.shown = shown;
@@ -85,9 +85,9 @@ class Table {
 
   say(found, rows) {
     const hidden = rows.filter((row) => row.archived).length;
-    const all = rows.length - (this.parsed?.archived ? 0 : hidden);
+    const all = rows.length - (this.archived ? 0 : hidden);
     const text = found === all ? plural(all, "run") : `${found.toLocaleString("en")} of ${plural(all, "run")}`;
-    this.said.textContent = this.client.loaded ? text + (hidden && !this.parsed?.archived ? ` · ${hidden} archived` : "") : "Reading the runs …";
+    this.said.textContent = this.client.loaded ? text + (hidden && !this.archived ? ` · ${hidden} archived` : "") : "Reading the runs …";
     this.nothing.hidden = found > 0 || !this.client.loaded;
     this.nothing.textContent = found > 0 ? "" : "No run matches the filter.";
   }
@@ -110,7 +110,7 @@ class Table {
   drawSelection() {
     const chosen = this.grid.chosen();
     this.selection.hidden = chosen.length === 0;
-    const actions = (this.component.data.actions ?? []).filter((action) => (chosen.length === 1 ? true : action.many));
+    const actions = chosen.length ? this.component.data.actions.filter((action) => fits(action, chosen)) : [];
     const buttons = actions.map((action) => {
       const why = whyNot(action, chosen);
       return element("button", { type: "button", "aria-disabled": why ? "true" : null, title: why || null, onclick: () => { if (!why) this.act(action.what, chosen); } }, action.label);
@@ -137,7 +137,7 @@ class Table {
 
   menu(row, anchor) {
     const { pages, actions } = this.component.data;
-    const menu = runMenu(row, pages, actions ?? [], { onPage: (page) => this.open(row, page), onAction: (what) => this.act(what, [row]) });
+    const menu = runMenu(row, pages, actions, { onPage: (page) => this.open(row, page), onAction: (what) => this.act(what, [row]) });
     openPanel(this.room, anchor, menu);
     menu.querySelector("[role=menuitem]")?.focus();
   }

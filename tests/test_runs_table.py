@@ -142,9 +142,8 @@ def test_home_shows_many_runs_as_a_table(page: str, runs_dir: Path) -> None:
 
 
 def test_what_the_browser_sends_is_judged() -> None:
-    known = {"delete"}
-    assert runs_table.read({"what": "delete", "runs": ["a", "ä (2)"]}, known) == ("delete", ("a", "ä (2)"), "")
-    opened = runs_table.read({"what": "open", "runs": ["a"], "page": "sample"}, known)
+    assert runs_table.read({"what": "delete", "runs": ["a", "ä (2)"]}) == ("delete", ("a", "ä (2)"), "")
+    opened = runs_table.read({"what": "open", "runs": ["a"], "page": "sample"})
     assert opened == ("open", ("a",), "pages/sample.py")
     for wrong in (
         None,
@@ -159,8 +158,9 @@ def test_what_the_browser_sends_is_judged() -> None:
         {"what": "open", "runs": ["a"], "page": "home"},
         {"what": "open", "runs": ["a"], "page": ["monitor"]},
         {"what": "delete", "runs": ["a"] * 10_001},
+        {"what": "rename", "runs": ["a", "b"]},
     ):
-        assert runs_table.read(wrong, known) is None, wrong
+        assert runs_table.read(wrong) is None, wrong
 
 
 # --- the routes

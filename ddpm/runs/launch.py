@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import platform
 import subprocess
 import sys
 import threading
@@ -20,12 +21,13 @@ from ddpm.config import codec
 from ddpm.config.tasks import EvalConfig, FromCheckpoint, SampleConfig, SolverBenchmarkConfig
 from ddpm.config.training import Config, DataConfig, TrainConfig
 from ddpm.errors import UserError
+from ddpm.host import hardware
 from ddpm.runs import extending, runs
 from ddpm.runs.exclusive import guard
 from ddpm.runs.jobs import ACTIVE, Job, Status
 from ddpm.runs.results import KINDS, EvaluationJob, SampleJob, SolverBenchmarkJob, TrajectoryJob
 from ddpm.runs.runs import Run
-from ddpm.storage import ballast, files, paths, processes
+from ddpm.storage import ballast, files, folders, paths, processes
 
 # Niceness of jobs, added so that other programs, above all the server of the dashboard, respond at once.  It costs
 # nothing while the processor is otherwise idle.  Windows has priority classes instead: below normal.
@@ -111,7 +113,7 @@ def start_trajectory(run: Run, sample: SampleConfig, number: int = 0) -> Traject
 
 
 def cost_job(config: Config) -> Job:
-    """The job that measures the cost of these settings; settings of equal cost share one.
+    """The job that measures the cost of these settings on this machine; settings of equal cost share one.
 
     The metrics of its status hold the result: seconds_per_step, seconds_per_preview, peak_bytes.
     """
@@ -129,7 +131,8 @@ def cost_job(config: Config) -> Job:
     )
     train = TrainConfig(**{name: getattr(config.train, name) for name in relevant})
     cost = json.dumps(codec.to_json(dataclasses.replace(Config(), model=config.model, train=train)))
-    return Job(paths.user_temp_folder("measure") / hashlib.sha256(cost.encode()).hexdigest()[:16])
+    where = [ddpm.__version__, platform.node(), hardware.processor(), str(hardware.physical()), cost]
+    return Job(paths.cache_folder() / "measured" / hashlib.sha256("|".join(where).encode()).hexdigest()[:16])
 
 
 def start_measuring(config: Config, again: bool = False) -> Job:
@@ -178,6 +181,23 @@ def start_importing(folder: Path, runs_dir: Path, name: str, in_place: bool, fla
     return job
 
 
+def data_job(name: str) -> Job:
+    """The job that downloads or converts that data set; its status shows the progress."""
+    return Job(paths.cache_folder() / "jobs" / name)
+
+
+def start_getting(name: str, archive: str = "") -> Job:
+    """Downloads that data set, or converts its `archive`, in a process of its own.
+
+    Raises UserError if a process does so already.
+    """
+    job = data_job(name)
+    with guard(job.folder.parent):
+        _announce(job, 0)
+    _spawn(job, ["data", name, "--job", str(job.folder), *(["--archive", archive] if archive else [])])
+    return job
+
+
 def _announce(job: Job, total_steps: int, again: bool = False, step: int | None = None) -> None:
     """Writes the status of a process that is about to start.
 
@@ -201,8 +221,9 @@ def _announce(job: Job, total_steps: int, again: bool = False, step: int | None 
         total = total_steps or before.total_steps
         at = before.step if step is None else step
         status = dataclasses.replace(status, step=at, saved=before.saved, metrics=before.metrics, total_steps=total)
+    folders.make(job.folder)
     ballast.load(job.folder)
-    files.write_json(job.folder / "status.json", dataclasses.asdict(status))
+    job.write_json(job.folder / "status.json", dataclasses.asdict(status))
     job.clear_requests()
 
 
@@ -235,7 +256,7 @@ def _spawn(job: Job, arguments: Sequence[str]) -> None:
         sentence = f"No process could be started ({error.strerror or error}): free memory or disk space, and try again."
         if (status := job.status()) is not None:
             failed = dataclasses.replace(status, state="failed", message=sentence)
-            files.write_json(job.folder / "status.json", dataclasses.asdict(failed))
+            job.write_json(job.folder / "status.json", dataclasses.asdict(failed))
         raise UserError(sentence, code="process-failed") from error
     threading.Thread(target=process.wait, name="ddpm-reaper", daemon=True).start()  # or it stays a zombie when it ends
     _lower_priority(process.pid)
