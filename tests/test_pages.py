@@ -377,8 +377,8 @@ for page in {PAGES!r}:
     at.run()
     assert not at.exception, (page, at.exception)
 from ddpm.runs import runs
-from pages.ui.frame import run_actions, layout
-run_actions._workbook(runs.find_run(layout.runs_dir(), "one"))
+from pages.ui.frame import run_files, layout
+run_files.workbook(runs.find_run(layout.runs_dir(), "one"))
 loaded = sorted(name for name in sys.modules if name.split(".")[0] in ("torch", "torchvision"))
 assert not loaded, loaded[:5]
 """

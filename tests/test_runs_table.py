@@ -1,5 +1,6 @@
 """The table of runs, without a browser: its rows, what has changed since, and what the routes answer."""
 
+import io
 import json
 import os
 import shutil
@@ -8,6 +9,7 @@ from typing import Any
 
 import app_page
 import fake_run
+import openpyxl
 import pytest
 from asking_routes import Answer, ask
 from faults import hostile_folders
@@ -17,7 +19,7 @@ from ddpm.config import codec
 from ddpm.runs import runs, trash
 from ddpm.runs.worker import Worker
 from pages.server import runs_route
-from pages.ui.frame import run_store
+from pages.ui.frame import run_files, run_store
 from pages.ui.results import runs_table
 
 pytestmark = pytest.mark.usefixtures("runs_here")
@@ -239,3 +241,23 @@ def test_hostile_runs_are_a_row_with_their_sentence(runs_dir: Path, tmp_path: Pa
         pass
     assert "a secret" not in json.dumps([table.answers, index.rows()])
     assert hostile_folders.snapshot(other) == before
+
+
+def test_several_runs_are_one_workbook(runs_dir: Path) -> None:
+    """Numbers as numbers, what differs as columns, names that begin like formulas as text."""
+    found = [fake_run.write(runs_dir, "one", steps=40), fake_run.write(runs_dir, "two", steps=20, nan_from=15)]
+    found[1].save_config(codec.replace(found[1].config, {"lr": 5e-4}))
+    found[0].describe(title="=1+1", tags=["a", "b"])
+    book = openpyxl.load_workbook(io.BytesIO(run_files.workbook_of_runs(found)))
+    head, *rows = book["Runs"].iter_rows(values_only=True)
+    one, two = (dict(zip(head, row, strict=True)) for row in rows)
+    assert (one["run"], one["title"], one["tags"], one["state"], one["step"]) == ("one", "=1+1", "a b", "finished", 40)
+    assert (one["lr"], two["lr"]) == (1e-3, 5e-4)
+    assert "seed" not in head, "it is the same in both"
+    assert one["lowest loss"] == pytest.approx(found[0].metrics["loss"].min())
+    assert two["loss"] is None, "not a number there"
+    head, *rows = book["Loss"].iter_rows(values_only=True)
+    assert head == ("step", "one", "two")
+    assert [row[0] for row in rows] == list(range(1, 41))
+    assert rows[9][1:] == pytest.approx(tuple(run.metrics["loss"][9] for run in found))
+    assert rows[20][2] is None
