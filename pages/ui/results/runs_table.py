@@ -55,8 +55,8 @@ def actions() -> list[dict[str, Any]]:
     found = []
     for what, action in run_menu.ACTIONS.items():
         marks = {"unless" if what in ("star", "archive") else "only": PAIRS[what]} if what in PAIRS else {}
-        kind = {"many": action.several, "idle": action.idle, "broken": what in BROKEN}
-        found.append({"what": what, "label": action.label, **kind, **marks})
+        kind: dict[str, Any] = {"many": action.several, "idle": action.idle, "broken": what in BROKEN}
+        found.append({**kind, **marks, "what": what, "label": action.label})
     return found
 
 
