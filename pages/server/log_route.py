@@ -1,8 +1,8 @@
 """The log of a run, line by line with the training steps that they name.
 
-    run/log?run=NAME&since=REVISION    the end of it: {"revision", "active", "end", "lines": [[step or null, text]]},
-                                       or {"same", "active"} if nothing changed
-    run/log?run=NAME&step=STEP         the lines around a step
+run/log?run=NAME&since=REVISION    the end of it: {"revision", "active", "end", "lines": [[step or null, text]]},
+                                   or {"same", "active"} if nothing changed
+run/log?run=NAME&step=STEP         the lines around a step
 """
 
 from typing import Any

@@ -1,8 +1,8 @@
 """Previews of a run: which there are, and each as an image.
 
-    run/previews?run=NAME&since=REVISION    {"revision", "active", "steps", "labels"}, or {"same", "active"} if nothing
-                                            changed
-    run/preview?run=NAME&step=STEP&side=N   a PNG whose longer side has N pixels, one of SIDES; 0: as many as it has
+run/previews?run=NAME&since=REVISION    {"revision", "active", "steps", "labels"}, or {"same", "active"} if nothing
+                                        changed
+run/preview?run=NAME&step=STEP&side=N   a PNG whose longer side has N pixels, one of SIDES; 0: as many as it has
 """
 
 import hashlib

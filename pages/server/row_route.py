@@ -1,7 +1,7 @@
 """What was logged at a training step, as text.
 
-    run/row?run=NAME&step=STEP    {"step", "label", "previous", "next", "values": [[label, text]]} of the row nearest to a step
-    run/row?run=NAME              of the newest row
+run/row?run=NAME&step=STEP    {"step", "label", "previous", "next", "values": [[label, text]]} of the nearest row
+run/row?run=NAME              of the newest row
 """
 
 import math

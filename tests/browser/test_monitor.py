@@ -142,7 +142,8 @@ PURE = """async ([strip, log, pin]) => {
         places: [placesSeen(0, 340, 1000), placesSeen(6800, 340, 1000), placesSeen(0, 340, 3)],
         frames: [nextFrame(0, 10), nextFrame(9, 10), nextFrame(0, 1000)],
         lines: [4, 5, 6, 8, 50].map((step) => lineOf(lines, step)),
-        covers: [covers(lines, false, 6), covers(lines, false, 8), covers(lines, true, 8), covers([[null, ""]], true, 1)],
+        covers: [covers(lines, false, 6),
+            covers(lines, false, 8), covers(lines, true, 8), covers([[null, ""]], true, 0)],
         steps: ["?step=7", "?step=-1", "?step=1e3", "?step=", "", "?step=1234567890123456"].map(stepIn),
         addresses: [withStep("http://a/m?run=b%20c#d", 7), withStep("http://a/m?step=7&run=b", null)],
     };
@@ -161,7 +162,9 @@ def test_one_cursor_goes_through_previews_log_and_values(page: Page, server) -> 
     expect(places).to_have_count(4)
     expect(page.get_by_alt_text("Preview grid of one at step 200")).to_be_visible()
     expect(page.locator(".where")).to_have_text("Newest: step 200")
-    pure = page.evaluate(PURE, [f"{server.url}/{browser_code.address(name)}" for name in ("previews.js", "log_view.js", "pin.js")])
+    pure = page.evaluate(
+        PURE, [f"{server.url}/{browser_code.address(name)}" for name in ("previews.js", "log_view.js", "pin.js")]
+    )
     assert pure == {
         "index": [0, 0, 0, 1, 2],
         "places": [[0, 11], [94, 111], [0, 3]],

@@ -10,7 +10,8 @@ _HTML = """
   <div class="stage"><img alt="" hidden></div>
   <p class="note" role="status" hidden></p>
   <div class="bar">
-    <button type="button" class="play" aria-label="Play" title="Play (space)"><svg viewBox="0 0 24 24" aria-hidden="true">
+    <button type="button" class="play" aria-label="Play" title="Play (space)"><svg viewBox="0 0 24 24"
+      aria-hidden="true">
       <path class="go" d="M7 4v16l13-8z"/><path class="wait" d="M6 4h4v16H6zM14 4h4v16h-4z"/></svg></button>
     <input type="range" class="at" min="0" step="1" aria-label="Preview">
     <output class="said"></output>

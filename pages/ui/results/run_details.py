@@ -19,7 +19,7 @@ from ddpm.runs.runs import Run
 from ddpm.runs.usage import Meter
 from pages.ui.components import setting_widgets
 from pages.ui.components.markdown import escape
-from pages.ui.forms import checkpoint_form
+from pages.ui.forms import checkpoint_form, sampling_form
 from pages.ui.frame import layout, run_menu
 from pages.ui.frame.run_store import RunView
 
@@ -89,7 +89,11 @@ def data(config: Config) -> None:
     """What the run is trained on."""
     values = setting_widgets.values_of(config)
     names = config.class_names
-    rows = {FIELDS[name].label: wording.shown(FIELDS[name], values[name]) for name in DATA if values[name] or name == "data_dir"}
+    rows = {
+        FIELDS[name].label: wording.shown(FIELDS[name], values[name])
+        for name in DATA
+        if values[name] or name == "data_dir"
+    }
     if names:
         rows["Classes"] = f"{len(names):,}: {some(names, 6)}"
     facts(rows)
@@ -169,7 +173,7 @@ def _checkpoint(run: Run, checkpoint: Checkpoint) -> None:
             st.markdown(f"**Step {step:,}**")
             st.caption(f"{memory(size(checkpoint))} · trained for {duration(checkpoint.seconds)} · {escape(kinds)}")
         if st.button("Sample", icon=":material/grid_view:", key=f"sample_from-{step}", help="Sample from it."):
-            setting_widgets.fill("sample", {"step": step})
+            sampling_form.use_checkpoint(run.config, step)
             layout.show_run(run.name, layout.SAMPLE)
         for action, label, icon, help in BUTTONS:
             if st.button(label, icon=icon, key=f"{action}_checkpoint-{step}", help=help):
