@@ -159,6 +159,7 @@ PATHS = [
     "/media/0",
     "/static/index.html",
     "/app/static/plotly.min.js",
+    "/code/0123456789abcdef/cursor.js",
     "/component/x",
     "/nowhere",
     "//evil.example",

@@ -22,6 +22,7 @@ from waiting import PATIENCE, until
 
 from pages.server import access, guard, start
 from pages.server.access import Access
+from pages.ui.components import browser_code
 
 
 @pytest.fixture(scope="module")
@@ -175,6 +176,21 @@ def test_an_address_of_an_image_is_of_no_use_to_others(server: Address, tab: Vis
         assert ask(server, path)[0] == 403
         assert ask(server, path, Cookie=tab.cookie, Origin="http://evil.example")[0] == 403
         assert ask(server, path, Cookie=tab.cookie)[0] == 404
+
+
+def test_modules_are_served_under_their_version_alone(server: Address) -> None:
+    key = {"Cookie": cookie(server)}
+    for name, source in browser_code.modules().items():
+        status, headers, body = ask(server, f"/{browser_code.address(name)}", **key)
+        assert (status, body) == (200, source)
+        assert headers["content-type"] == "text/javascript; charset=utf-8"
+        assert headers["cache-control"] == "private, max-age=31536000, immutable"
+    folder = f"/code/{browser_code.version()}"
+    for path in ("/code/0123456789abcdef/cursor.js", f"{folder}/nothing.js", f"{folder}/..%2fapp.py", f"{folder}/%00"):
+        status, headers, _ = ask(server, path, **key)
+        assert status in (400, 404)
+        assert "immutable" not in headers.get("cache-control", "")
+    assert ask(server, f"/{browser_code.address('cursor.js')}")[0] == 403
 
 
 def test_twice_said_is_not_said(server: Address) -> None:

@@ -237,8 +237,8 @@ def test_data_that_was_moved_is_reported_to_the_process(run: Run, stand_in: str)
 
 
 def test_what_was_done_stays_in_sight_while_a_run_starts_again(run: Run, stand_in: str) -> None:
-    done = jobs.Status("stopped", step=7, total_steps=20, saved=7, metrics={"loss": 0.5}, message="Before")
-    files.write_json(run.folder / "status.json", dataclasses.asdict(done))
+    done = jobs.Status("stopped", step=9, total_steps=20, saved=7, metrics={"loss": 0.5}, message="Before")
+    files.write_json(run.folder / "status.json", dataclasses.asdict(done))  # of a process that was killed after step 9
     launch.start_training(run)
     status = run.status()
     assert status

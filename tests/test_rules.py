@@ -192,6 +192,7 @@ def test_only_files_writes_files(path: Path) -> None:
 # user named, the folder of runs.
 BY_PATH = {
     "pages/server/guard.py": {"read_text"},
+    "pages/ui/components/browser_code.py": {"glob", "read_bytes"},
     "pages/ui/components/mask_canvas.py": {"read_text"},
     "pages/ui/results/live_chart.py": {"read_text", "read_bytes", "exists", "stat"},
     "pages/ui/frame/run_store.py": {"exists"},

@@ -20,7 +20,7 @@ from ddpm.data.datasets import Dataset
 from ddpm.runs import runs
 from ddpm.runs.worker import Worker
 from ddpm.storage import images
-from ddpm.training import loop
+from ddpm.training import loop, pace
 from ddpm.training.optimizer import Ema
 from ddpm.training.trainer import Means, Report, Trainer, learning_rate
 
@@ -188,6 +188,44 @@ def test_means_per_quarter() -> None:
     row = kept.take()
     assert row == {"grad_norm": 5.0, "loss": 2.5, "loss_q0": 1.5, "loss_q1": 3.0, "loss_q3": 4.0, "step_seconds": 0.1}
     assert kept.take() == {}
+
+
+def test_speed_and_time_left_are_one_estimate_and_a_resumed_run_says_where_it_goes_on(
+    tiny: Config, runs_dir: Path
+) -> None:
+    run = runs.create_run(runs_dir, "r", datasets.resolve(codec.replace(tiny, dict(total_steps=5))))
+    with Worker(run.folder, 5) as worker:
+        for report in loop.TrainingLoop(run, worker).train():
+            said = worker.status
+            assert said.steps_per_second is not None
+            assert said.seconds_left is not None
+            assert said.seconds_left * said.steps_per_second == pytest.approx(5 - report.step)
+            if report.step == 2:
+                run.request("stop")
+    assert [saved.step for saved in run.checkpoints()] == [3]
+    again = runs.Run(run.folder)
+    with Worker(run.folder, 5) as worker:
+        worker.beat(step=4)  # of a process that was killed there
+        loop.TrainingLoop(again, worker)
+        assert (worker.status.state, worker.status.step, worker.status.saved) == ("starting", 3, 3)
+
+
+def test_the_pace_is_that_of_the_last_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(pace.time, "monotonic", lambda: now)
+    measured = pace.Pace()
+    for took in [0.5] * 1000:
+        now += took
+        measured.step()
+    assert measured.per_second == pytest.approx(2)
+    assert measured.seconds_for(10) == pytest.approx(5)
+    now += 30  # a checkpoint
+    measured.step()
+    assert 1.5 < measured.per_second < 2
+    for took in [2.0] * 300:
+        now += took
+        measured.step()
+    assert measured.per_second == pytest.approx(0.5, rel=0.02)
 
 
 def test_a_disk_that_is_away_for_a_while_ends_no_training(

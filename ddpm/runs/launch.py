@@ -41,7 +41,9 @@ def start_training(run: Run, data_dir: str = "", enlarge: bool = False) -> None:
     with guard(run.folder.parent):
         runs.check_known(run)
         runs.check_unfinished(run)
-        _announce(run, run.config.train.total_steps, again=True)
+        checkpoints, before = run.checkpoints(), run.status()
+        step = checkpoints[-1].step if checkpoints else (before and before.saved) or 0
+        _announce(run, run.config.train.total_steps, again=True, step=step)
     data = ["--data_dir", codec.with_absolute_paths(DataConfig(data_dir)).data_dir] if data_dir else []
     data += ["--enlarge", "True"] if enlarge else []
     _spawn(run, ["train", "--resume", run.name, "--runs_dir", str(run.folder.parent.absolute()), *data])
@@ -173,8 +175,10 @@ def start_importing(folder: Path, runs_dir: Path, name: str, in_place: bool, fla
     return job
 
 
-def _announce(job: Job, total_steps: int, again: bool = False) -> None:
-    """Writes the status of a process that is about to start; again: it resumes earlier work.
+def _announce(job: Job, total_steps: int, again: bool = False, step: int | None = None) -> None:
+    """Writes the status of a process that is about to start.
+
+    again: it resumes earlier work; step: at this step, if that is not the last one that was done.
 
     Raises UserError if a process works there already.
     """
@@ -192,9 +196,8 @@ def _announce(job: Job, total_steps: int, again: bool = False) -> None:
     )
     if again:
         total = total_steps or before.total_steps
-        status = dataclasses.replace(
-            status, step=before.step, saved=before.saved, metrics=before.metrics, total_steps=total
-        )
+        at = before.step if step is None else step
+        status = dataclasses.replace(status, step=at, saved=before.saved, metrics=before.metrics, total_steps=total)
     ballast.load(job.folder)
     files.write_json(job.folder / "status.json", dataclasses.asdict(status))
     job.clear_requests()

@@ -31,6 +31,7 @@ from ddpm.sampling.request import resolve_request
 from ddpm.storage import files, images
 from ddpm.training import resume, saving, warm_start
 from ddpm.training.log_writers import RunLog
+from ddpm.training.pace import Pace
 from ddpm.training.trainer import Means, Report, Trainer
 
 log = logging.getLogger("ddpm")
@@ -92,7 +93,7 @@ class TrainingLoop:
             columns = columns_for(losses.parts(self.config), scale=self.trainer.scale is not None)
             self.metrics = RunLog(run.folder, columns, self.config.train.log_formats, self.trainer.step)
         self.began = time.monotonic()
-        self.first_step = self.trainer.step
+        self.pace = Pace()
         self.save_again_at = 0.0
         self.asked: set[str] = set()  # requests received and not yet met
         count = sum(p.numel() for p in self.trainer.parameters)
@@ -128,10 +129,12 @@ class TrainingLoop:
         newest = distributed.run_on_main(lambda: resume.newest(self.run))
         found, self.bad = newest.checkpoint, set(newest.bad)
         self.notices = f"{newest.notice} {self.notices}".strip()
-        self.worker.beat(saved=found.step if found else 0, warning=self.notices)
+        at = found.step if found else 0
+        self.worker.beat(step=at, saved=at, warning=self.notices, now=True)
         if found is None:
             if self.config.train.resume_checkpoint:
                 self._begin_from(Path(self.config.train.resume_checkpoint))
+                self.worker.beat(step=self.trainer.step, now=True)
             return
         state = distributed.run_on_main(lambda: checkpoint_files.read(found.path("state")))
 
@@ -214,7 +217,9 @@ class TrainingLoop:
             step, last = report.step, report.step == train.total_steps
             if distributed.is_main() and (step == 1 or step % train.log_interval == 0 or last or report.diverged):
                 self._log(report)
-            self.worker.beat(step=step, seconds_left=self._seconds_left(step))
+            self.pace.step()
+            left = self.pace.seconds_for(train.total_steps - step)
+            self.worker.beat(step=step, steps_per_second=self.pace.per_second, seconds_left=left)
             if report.diverged:
                 raise self._divergence_error(report)
             asked, save_due = distributed.broadcast_object((self.poll_requests(), self.save_is_due()))
@@ -256,10 +261,6 @@ class TrainingLoop:
         if self.metrics:
             self.metrics.close()
 
-    def _seconds_left(self, step: int) -> float:
-        per_step = (time.monotonic() - self.began) / (step - self.first_step)
-        return per_step * (self.config.train.total_steps - step)
-
     def _log(self, report: Report) -> None:
         row = self.means.take()
         speed = 1 / row.pop("step_seconds")
@@ -276,7 +277,7 @@ class TrainingLoop:
         if wrong := self.metrics.write(row):
             self.worker.beat(warning=wrong)
         finite: dict[str, Any] = {k: v if math.isfinite(v) else None for k, v in row.items()}
-        self.worker.beat(metrics=finite, steps_per_second=speed)
+        self.worker.beat(metrics=finite)
         log.info(
             "step %d  loss %.4g  grad_norm %.3g  %.3g it/s",
             report.step,

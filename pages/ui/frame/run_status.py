@@ -42,6 +42,12 @@ BADGES: dict[State, Badge] = {
 }
 
 
+SPEED_HELP = (
+    "Training steps of the last minutes by the clock, previews and checkpoints included. The time left is the steps"
+    " left at this speed."
+)
+
+
 def state_badge(state: State) -> None:
     badge = BADGES[state]
     st.badge(escape(state), icon=f":material/{badge.icon}:", color=badge.color, help=badge.help)
@@ -145,7 +151,7 @@ def _metrics(status: Status | None, active: bool) -> None:
             if name in newest:
                 st.metric(label, format_number(newest[name]), help=metrics.HELP[name])
         st.metric("Images seen", f"{int(newest.get('samples') or 0):,}", help=metrics.HELP["samples"])
-        st.metric("Speed", speed(status), help=metrics.HELP["steps_per_second"])
+        st.metric("Speed", speed(status), help=SPEED_HELP)
         if active:
             st.metric("Time left", time_left(status))
             time_metric("Finish", finish_time(status))

@@ -1,0 +1,17 @@
+"""What the server answers besides the pages: a list of routes from each module that has some.
+
+They lie behind the guard like everything else, and come before Streamlit's own, the last of which answers everything.
+"""
+
+from starlette.routing import Mount, Route
+from streamlit import config
+
+from pages.server import code_route
+
+ROUTES: list[Route] = [*code_route.ROUTES]
+
+
+def all_routes() -> list[Route | Mount]:
+    """The routes, below the folder that server.baseUrlPath names."""
+    base = config.get_option("server.baseUrlPath").strip("/")
+    return [Mount(f"/{base}", routes=ROUTES)] if base else [*ROUTES]

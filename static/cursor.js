@@ -1,0 +1,15 @@
+// The cursor that the parts of a page share: a step of a run that is pointed at, or pinned by a click.
+
+const NAME = "ddpm:cursor";
+
+// step: null where nothing is pointed at.
+export function sendCursor({ run, step, pinned = false }) {
+  window.dispatchEvent(new CustomEvent(NAME, { detail: { run, step, pinned } }));
+}
+
+// Calls `follow({ run, step, pinned })` from now on; returns a function that ends it.
+export function followCursor(follow) {
+  const hear = ({ detail }) => follow(detail);
+  window.addEventListener(NAME, hear);
+  return () => window.removeEventListener(NAME, hear);
+}
