@@ -54,24 +54,24 @@ selected_preset = preset_cards.show(draft, fill)
 
 halves = st.grid(2, min_column_width=340, gap=("small", "medium"))
 with halves.cell():
-    st.subheader("Data")
+    st.header("Data")
     data_form.show(FORM, draft, found.description, wrong)
 with halves.cell():
     if found.description and 4 <= draft.model.image_size <= 1024 and draft.model.image_channels in (1, 3, 4):
         data_form.show_images(draft)
 form, aside = halves.cell(), halves.cell()
 with form:
-    st.subheader("Network")
+    st.header("Network")
     unused_names = unused(draft)
     setting_widgets.section(FORM, ModelConfig, problems=wrong, skip={*unused_names, "small_size"})
     super_res.show_train_fields(FORM, draft.model, wrong)
 
-    st.subheader("Diffusion")
+    st.header("Diffusion")
     setting_widgets.section(FORM, DiffusionConfig, problems=wrong, skip=unused_names)
     objective = objectives.training_objective(draft)
     st.caption(f"Objective: **{escape(objective.name)}**. {escape(objective.description)}")
 
-    st.subheader("Training")
+    st.header("Training")
     setting_widgets.section(FORM, TrainConfig, problems=wrong, skip=unused_names)
 
 

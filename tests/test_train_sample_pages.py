@@ -370,9 +370,9 @@ def test_the_columns_of_a_grid_are_named(fake_run: Callable[..., Run], classes: 
     job = draw(run, count=7, classes=classes)
     assert samples.column_names(job, run.config) == (["<star>", "ring"] if classes else ["circle", "<star>", "ring"])
     at = open_page("pages/sample.py")
-    assert "&lt;star&gt;" in at.get("html")[0].proto.body  # type: ignore[attr-defined]
+    assert "&lt;star&gt;" in at.main.get("html")[0].proto.body  # type: ignore[attr-defined]
     draw(run, "20260103-000000", count=2)
-    assert not at.run().get("html")
+    assert not at.run().main.get("html")
 
 
 def test_a_super_resolution_run_samples_from_its_data_with_one_click(
@@ -446,8 +446,12 @@ def test_pairs_are_shown_and_taken_home(fake_run: Callable[..., Run]) -> None:
     assert at.text_input(key="sample.base_path").value == "shapes"
 
 
-def test_sample_without_a_run_begins_with_the_example() -> None:
-    assert "This is the included example model" in said(open_page("pages/sample.py"))
+def test_without_a_run_sample_offers_the_example(runs_dir: Path) -> None:
+    at = open_page("pages/sample.py")
+    assert list(runs_dir.iterdir()) == [], "a page that is looked at creates nothing"
+    at.button(key="use_example").click().run()
+    assert [path.name for path in runs_dir.iterdir() if path.name[0] != "."] == ["example"]
+    assert "This is the included example model" in said(at)
 
 
 def test_a_run_without_checkpoint_says_so(fake_run: Callable[..., Run]) -> None:

@@ -35,7 +35,9 @@ def furnish(runs_dir: Path) -> None:
     sampled(run, "20260102-030405", 16)
     sampled(run, "20260103-101500", 4)
     for state, steps in (("failed", 120), ("lost", 200), ("stopped", 300)):
-        message = "The loss is not a number since step 30: lower lr, or set grad_clip to 1." if state == "failed" else ""
+        message = (
+            "The loss is not a number since step 30: lower lr, or set grad_clip to 1." if state == "failed" else ""
+        )
         fake_run.write(runs_dir, state, steps, "running" if state == "lost" else state, total=400, message=message)
     fake_run.write(runs_dir, LONG_NAME, 60)
     fake_run.write(runs_dir, "unsaved", 0, "stopped", total=400)
@@ -75,10 +77,20 @@ class Screen(NamedTuple):
     def open(self, page: "Page", server: Server) -> None:
         """Goes there, and returns when the page is at rest."""
         page.goto(server.address(self.page, **self.query))
-        wait_until_idle(page)
+        wait_until_drawn(page)
         if self.reach:
             self.reach(page)
-            wait_until_idle(page)
+            wait_until_drawn(page)
+
+
+def wait_until_drawn(page: "Page") -> None:
+    """Returns once the page is at rest, and all parts that the browser loads later are there."""
+    wait_until_idle(page)
+    page.wait_for_function(
+        "() => !document.querySelector('[data-testid=stSkeleton]') && document.querySelector('[data-testid=stApp] h1,"
+        " [data-testid=stApp] [data-testid=stAlert], [data-testid=stApp] button')"
+    )
+    wait_until_idle(page)
 
 
 def press(name: str) -> Callable[["Page"], None]:
