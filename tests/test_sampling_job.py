@@ -655,8 +655,8 @@ def test_notes_and_trash(run: Run) -> None:
         trash.trash_samples(job)
     with raises_error("not-found"):
         job.set_note("x")
-    trash.restore_samples(trashed, job)
+    trash.restore(trashed)
     assert run.sample_jobs() == [job]
     assert job.note == "the good ones 猫"
-    with raises_error("already-exists"):
-        trash.restore_samples(trashed, job)
+    with raises_error("not-found"):
+        trash.restore(trashed)

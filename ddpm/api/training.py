@@ -13,7 +13,7 @@ from ddpm.config.presets import PRESETS
 from ddpm.config.training import Config
 from ddpm.errors import UserError
 from ddpm.host import cpu_threads
-from ddpm.runs import jobs, lost_checkpoints, runs
+from ddpm.runs import extending, jobs, lost_checkpoints, runs
 from ddpm.runs.runs import Run
 from ddpm.runs.worker import Worker
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ddpm.data.datasets import Dataset
     from ddpm.training.trainer import Report, Trainer
 
-RESUME_SETTINGS = {"data_dir", "enlarge", "skip_broken"}  # a run that is resumed may have these changed
+RESUME_SETTINGS = {"data_dir", "enlarge", "skip_broken", "total_steps"}  # a run that is resumed may have these changed
 
 
 def train(
@@ -34,7 +34,8 @@ def train(
     """Trains a model; yields a report after every training step.
 
     Arguments:
-        config: a preset's name (see `PRESETS`), a `Config`, or a stopped `Run` to resume.
+        config: a preset's name (see `PRESETS`), a `Config`, or a `Run` to resume; `total_steps` trains one further that
+            has done all its steps.
         run: write a run folder: the name of a new run in `runs_dir`, or the path of a new folder.  Everything that
             `ddpm train` writes is there, and the dashboard shows it.  None: nothing is written.
         settings: settings to change, by the names that `ddpm train --help` lists.
@@ -123,8 +124,11 @@ def _resume(run: Run, to: object, settings: dict[str, Any]) -> "Training":
     resume.restore_settings(run)
     run = Run(run.folder).with_config()
     runs.check_known(run)
+    changed = absolute_paths(settings)
+    if total := changed.pop("total_steps", 0):
+        extending.extend(run, total)
     resume.check_unfinished(run)
-    return Training(_train_run(run, absolute_paths(settings)))
+    return Training(_train_run(run, changed))
 
 
 class Training(Iterator["Report"]):

@@ -12,7 +12,7 @@ import copy
 import json
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -20,7 +20,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ddpm.checkpoints import variance_file
 from ddpm.checkpoints.weights import (
     METADATA,
     FileState,
@@ -103,7 +102,7 @@ def save(
             checkpoint.files[path.name] = written._asdict()
         manifests.commit(checkpoint)
     except (UserError, OSError):
-        _remove(checkpoint, names)  # a part of a set is of no use, and takes room on a disk that may be full
+        manifests.remove(checkpoint, names)  # a part of a set is of no use, and takes room on a disk that may be full
         raise
     checkpoint.begun_path.unlink(missing_ok=True)
     return checkpoint
@@ -150,16 +149,7 @@ def prune(run: Run, keep: int, bad: Collection[int] = ()) -> None:
     good = [checkpoint.step for checkpoint in ours if checkpoint.step not in bad]
     for old in ours if keep and good else []:
         if old.step < good[-keep:][0]:
-            _remove(old, old.files)
-
-
-def _remove(checkpoint: Checkpoint, names: Iterable[str]) -> None:
-    """Removes the files of a set, which counts no more before the first of them goes."""
-    if checkpoint.manifest_path.exists():
-        files.rename(checkpoint.manifest_path, checkpoint.begun_path)
-    paths = [checkpoint.folder / name for name in names]
-    files.remove_all([*paths, *map(variance_file.path_for, paths)])
-    checkpoint.begun_path.unlink(missing_ok=True)
+            manifests.remove(old, old.files)
 
 
 def sweep_unfinished(run: Run) -> None:
@@ -175,7 +165,7 @@ def sweep_unfinished(run: Run) -> None:
             continue
         with contextlib.suppress(UserError):  # damaged, so that nobody knows what it lists
             content = files.json_in(run.content.inside("saves"), begun.name, run_folder.MOST_MANIFEST)
-            _remove(Checkpoint(run.folder, step, {}, 0, 0.0), manifests.files_named(content, step))
+            manifests.remove(Checkpoint(run.folder, step, {}, 0, 0.0), manifests.files_named(content, step))
 
 
 def damage(checkpoint: Checkpoint, only: str = "") -> str:

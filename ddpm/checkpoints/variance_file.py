@@ -5,8 +5,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ddpm.errors import UserError
+from ddpm.runs.manifests import errors_path as path_for
 from ddpm.storage import files
 from ddpm.storage.untrusted import Folder
+
+__all__ = ["PredictionErrors", "path_for", "read", "write"]
 
 FORMAT = 1  # of the file
 MOST = 2**22  # bytes of it
@@ -17,11 +20,6 @@ class PredictionErrors(NamedTuple):
 
     mse: list[float]  # [T] mean squared error of the predicted eps, t = 0 first
     about: dict[str, Any]  # data, number of images (key pictures), seed: what they were estimated on
-
-
-def path_for(weights: Path) -> Path:
-    """Path of the file that holds the errors of a file of weights; it lies in the same folder."""
-    return weights.with_name(f"analytic_{weights.stem}.json")
 
 
 def read(weights: Path, sha256: str, T: int) -> PredictionErrors | None:

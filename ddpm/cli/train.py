@@ -17,14 +17,15 @@ from ddpm.config.codec import SECTIONS
 from ddpm.config.presets import PRESETS
 from ddpm.config.training import Config
 from ddpm.errors import UserError
-from ddpm.runs import jobs, launch, queue, run_names, runs
+from ddpm.runs import extending, jobs, launch, queue, run_names, runs
 from ddpm.runs.worker import Worker
 from ddpm.storage import paths
 from ddpm.training import start
 
 log = logging.getLogger("ddpm")
 
-MAY_CHANGE = {"data_dir", "enlarge", "skip_broken"}  # with --resume: where the data is now, and how it is read
+# With --resume: where the data is now, how it is read, and up to which step it goes on.
+MAY_CHANGE = {"data_dir", "enlarge", "skip_broken", "total_steps"}
 
 
 def add(commands: Any) -> None:
@@ -168,6 +169,8 @@ def _run(options: argparse.Namespace, given: dict[str, Any]) -> runs.Run:
     else:
         run = _find(options)
         runs.check_known(run)
+        if total := given.pop("total_steps", 0):
+            extending.extend(run, total)
         if run.checkpoints():
             from ddpm.training import resume
 

@@ -56,6 +56,19 @@ def replace(config: Config, values: Mapping[str, Any]) -> Config:
     return Config(**sections, class_names=tuple(values.get("class_names", config.class_names)))
 
 
+def differences(before: Config, after: Config) -> dict[str, tuple[Any, Any]]:
+    """Settings that are not the same in both: name -> (before, after), in the order of the sections; class_names last.
+
+    `replace(before, {name: new for name, (_, new) in ...})` makes `after` of `before`.
+    """
+    pairs = [
+        (getattr(before, part), getattr(after, part), s.name) for part, cls in SECTIONS.items() for s in settings(cls)
+    ]
+    pairs.append((before, after, "class_names"))
+    values = {name: (getattr(old, name), getattr(new, name)) for old, new, name in pairs}
+    return {name: (old, new) for name, (old, new) in values.items() if old != new}
+
+
 def resolved(config: Config) -> Config:
     """Returns `config` with total_steps filled in where it is 0."""
     return replace(config, {"total_steps": config.train.total_steps or config.train.lr_anneal_steps or 30_000})

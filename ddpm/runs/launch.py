@@ -20,7 +20,7 @@ from ddpm.config import codec
 from ddpm.config.tasks import EvalConfig, FromCheckpoint, SampleConfig, SolverBenchmarkConfig
 from ddpm.config.training import Config, DataConfig, TrainConfig
 from ddpm.errors import UserError
-from ddpm.runs import runs
+from ddpm.runs import extending, runs
 from ddpm.runs.exclusive import guard
 from ddpm.runs.jobs import ACTIVE, Job, Status
 from ddpm.runs.results import KINDS, EvaluationJob, SampleJob, SolverBenchmarkJob, TrajectoryJob
@@ -32,12 +32,15 @@ from ddpm.storage import ballast, files, paths, processes
 NICE = 5
 
 
-def start_training(run: Run, data_dir: str = "", enlarge: bool = False) -> None:
+def start_training(run: Run, data_dir: str = "", enlarge: bool = False, total_steps: int = 0) -> None:
     """Starts or resumes a run in a process of its own.
 
     Raises UserError if a process works in it already, AlreadyDone if all its steps are done.
-    data_dir: new path of its data, if that was moved; enlarge: enlarge small images there.
+    data_dir: new path of its data, if that was moved; enlarge: enlarge small images there; total_steps: train up to
+    this step, which is more than are saved, also if the run had done all of its own.
     """
+    if total_steps:
+        extending.extend(run, total_steps)
     with guard(run.folder.parent):
         runs.check_known(run)
         runs.check_unfinished(run)

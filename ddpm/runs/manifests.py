@@ -4,11 +4,12 @@ Version 2 holds a checksum of itself, of progress.csv up to its step, and of con
 has no `format`, holds those of the set's files alone.
 """
 
+import contextlib
 import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -96,6 +97,23 @@ def commit(checkpoint: Checkpoint) -> None:
     """Writes the manifest of a set, in the newest version, which makes the set valid."""
     content = {k: v for k, v in checkpoint._asdict().items() if k != "folder"} | {"format": FORMAT}
     files.write_json(checkpoint.manifest_path, {**content, "sha256": _own_sha256(content)})
+
+
+def remove(checkpoint: Checkpoint, names: Iterable[str]) -> None:
+    """Removes the files of a set, which counts no more before the first of them goes.
+
+    Raises OSError for the first file that cannot be removed, after all others are.
+    """
+    with contextlib.suppress(FileNotFoundError):  # not committed yet, or another process is removing it
+        files.rename(checkpoint.manifest_path, checkpoint.begun_path)
+    paths = [checkpoint.folder / name for name in names]
+    files.remove_all([*paths, *map(errors_path, paths)])
+    checkpoint.begun_path.unlink(missing_ok=True)
+
+
+def errors_path(weights: Path) -> Path:
+    """The file with the errors of the predictions of a file of weights, which the analytic variance needs, if any."""
+    return weights.with_name(f"analytic_{weights.stem}.json")
 
 
 def step_of(name: str) -> int | None:

@@ -16,8 +16,9 @@ from ddpm import formatting
 from ddpm.config import codec
 from ddpm.config.fields import absolute
 from ddpm.config.training import Config
-from ddpm.errors import AlreadyDone, UserError
-from ddpm.runs import manifests, run_folder, run_names
+from ddpm.errors import AlreadyDone, UserError, as_user_error
+from ddpm.runs import about, manifests, run_folder, run_names
+from ddpm.runs.about import About
 from ddpm.runs.exclusive import guard, not_writable
 from ddpm.runs.jobs import ACTIVE, Job
 from ddpm.runs.manifests import Checkpoint, Manifests
@@ -39,6 +40,7 @@ class Run(Job):
     def __init__(self, folder: Path, depth: int = 0):
         super().__init__(folder, depth)
         self._settings: Remembered[Config | None] = Remembered()
+        self._about: Remembered[About] = Remembered()
 
     @cached_property
     def config(self) -> Config:
@@ -74,6 +76,43 @@ class Run(Job):
         self.__dict__["config"] = self.config
         return self
 
+    def read_about(self) -> About:
+        """What the user says of it: title, tags, notes, star, archived.
+
+        Raises UserError if about.json is damaged, OSError if it cannot be read.
+        """
+        content = self.content
+        return self._about.read(content, about.NAME, lambda: about.read(content)) or About()
+
+    def about(self) -> About:
+        """As `read_about`; of a damaged file nothing is known, and `about_problem` says why."""
+        try:
+            return self.read_about()
+        except (UserError, OSError):
+            return About()
+
+    def about_problem(self) -> str:
+        """What is wrong with about.json, as a sentence; empty if nothing is."""
+        try:
+            self.read_about()
+        except UserError as error:
+            return str(error)
+        except OSError as error:
+            return str(as_user_error(error))
+        return ""
+
+    def describe(self, **changes: Any) -> About:
+        """Changes what the user says of it: title, notes, star, archived, tags, or tags to `add` and to `remove`.
+
+        Returns what is said now; see `about.change`.
+        """
+        return about.change(self.folder, **changes)
+
+    @property
+    def title(self) -> str:
+        """What it is called: the title that the user gave it, or the name of its folder."""
+        return self.about().title or self.name
+
     def shell(self, *words: str, more: Sequence[str] = ()) -> str:
         """The shell command `ddpm WORDS NAME MORE`, with --runs_dir if the folder of runs is not ./runs."""
         where = [] if self.folder.parent == Path("runs") else ["--runs_dir", absolute(str(self.folder.parent))]
@@ -85,29 +124,43 @@ class Run(Job):
             files.write_json(self.folder / "config.json", codec.to_json(config))
         self.config = config
 
+    def again(self, file: Path | None = None) -> Config:
+        """The settings of a new run like this one, which begins from the weights in `file` if given.
+
+        Where training would end at once, as the file has done all the steps, there are as many more.
+        """
+        if file is None:
+            return self.config
+        train, step = self.config.train, int("".join(re.findall(r"(\d+)\.pt$", file.name)) or 0)
+        changed: dict[str, Any] = {"resume_checkpoint": absolute(str(file))}
+        if step + 1 >= train.total_steps:
+            changed["total_steps"] = step + train.total_steps
+            changed["lr_anneal_steps"] = changed["total_steps"] if train.lr_anneal_steps else 0
+        return codec.replace(self.config, changed)
+
     def restart_command(self, file: Path | None = None) -> str:
         """The command that starts a new run with the settings of this one, from the weights in `file` if given.
 
         DATA is a placeholder if the run does not record its data.
         """
-        train = self.config.train
-        changed: dict[str, Any] = {"resume_checkpoint": "", "data_dir": self.config.data.data_dir or "DATA"}
-        if file:
-            step = int("".join(re.findall(r"(\d+)\.pt$", file.name)) or 0)
-            changed["resume_checkpoint"] = absolute(str(file))
-            if step + 1 >= train.total_steps:  # otherwise training would end at once
-                changed["total_steps"] = step + train.total_steps
-                changed["lr_anneal_steps"] = changed["total_steps"] if train.lr_anneal_steps else 0
+        config = codec.replace(self.again(file), {"data_dir": self.config.data.data_dir or "DATA"})
+        flags = codec.to_flags(config if file else codec.replace(config, {"resume_checkpoint": ""}))
         runs_dir = self.folder.parent
-        flags = codec.to_flags(codec.replace(self.config, changed))
         return Run(runs_dir / run_names.free_name(runs_dir, f"{self.name}-again")).shell("train", *flags, "--run")
+
+    def further_command(self, total_steps: int) -> str:
+        """The command that trains a run further, up to that step; DATA is a placeholder as in `restart_command`."""
+        data = [] if self.config.data.data_dir else ["--data_dir", "DATA"]
+        return self.shell("train", "--resume", more=["--total_steps", str(total_steps), *data])
 
     @property
     def finished_message(self) -> str:
         """The answer to a request to resume a finished run."""
-        newest = self.checkpoints()[-1:]
+        newest, total = self.checkpoints()[-1:], self.config.train.total_steps
         kinds = newest[0].weights if newest else []  # an example has only an average
-        done = f"{self.name} has done all its {formatting.plural(self.config.train.total_steps, 'step')}"
+        done = f"{self.name} has done all its {formatting.plural(total, 'step')}"
+        if newest and newest[0].path("state").name in newest[0].files:
+            return f"{done}: `{self.further_command(newest[0].step + total)}` trains it further."
         return (
             f"{done}: to train it further, start a new run: `{self.restart_command(newest[0].path(kinds[-1]))}`."
             if kinds

@@ -1,4 +1,4 @@
-"""Making folders, except those that must not come back once they are gone."""
+"""Making folders, except those that must not come back once they are gone; and what they hold."""
 
 import contextlib
 import errno
@@ -35,6 +35,17 @@ def _make_one(folder: Path) -> None:
     """Creates a folder, whose name is on disk before anything in it."""
     folder.mkdir()
     flushing.sync_folder(folder.parent)
+
+
+def size(folder: Path) -> int:
+    """Bytes of all files in a folder, as far as they can be seen; what links lead to is not counted."""
+    total = 0
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            with contextlib.suppress(OSError):  # just removed
+                inner = entry.is_dir(follow_symlinks=False)
+                total += size(Path(entry.path)) if inner else entry.stat(follow_symlinks=False).st_size
+    return total
 
 
 @contextlib.contextmanager

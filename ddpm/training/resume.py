@@ -12,7 +12,7 @@ from ddpm.data import datasets
 from ddpm.data.lineage import Remedy
 from ddpm.data_sets import DATA_SETS
 from ddpm.errors import AlreadyDone, UserError
-from ddpm.runs import lost_checkpoints
+from ddpm.runs import extending, lost_checkpoints
 from ddpm.runs.manifests import Checkpoint
 from ddpm.runs.runs import Run
 from ddpm.runs.worker import Worker
@@ -118,23 +118,21 @@ def newest(run: Run) -> Newest:
 
 
 def _changed_settings(run: Run, found: Checkpoint) -> str:
-    """Names in a sentence the settings in config.json that are not those of a checkpoint; empty where all are."""
+    """Names in a sentence the settings in config.json that are not those of a checkpoint; empty where all are.
+
+    How long it trains is no such setting: who trains a run further says so.
+    """
     path = run.folder / "config.json"
     if not found.config_sha256 or files.sha256(path) == found.config_sha256:
         return ""
     then = checkpoint_files.load_weights(found.path("model")).config
     if then is None or then == (now := Run(run.folder).config):
         return ""
-    before, after = codec.to_json(then), codec.to_json(now)
-    changed = [
-        f"{name} {value!r} (was {before[part][name]!r})"
-        for part in codec.SECTIONS
-        for name, value in after[part].items()
-        if value != before[part][name]
-    ]
-    return (
-        f"{path} was changed after step {found.step}: {', '.join(changed) or 'class_names'}; training goes on with it."
-    )
+    changed = codec.differences(then, now)
+    if not set(changed) - extending.CHANGED:
+        return ""
+    named = [f"{name} {new!r} (was {old!r})" for name, (old, new) in changed.items() if name != "class_names"]
+    return f"{path} was changed after step {found.step}: {', '.join(named) or 'class_names'}; training goes on with it."
 
 
 def _is_newer(config: Path) -> bool:

@@ -164,7 +164,7 @@ def _undo(jobs: list[SampleJob]) -> None:
         )
         if st.button("Undo", icon=":material/undo:", key="drawing_undo"):
             try:
-                trash.restore_samples(trashed, SampleJob(folder))
+                trash.restore(trashed)
             except UserError as error:
                 st.toast(escape(error), icon=":material/error:", duration="long")
             del st.session_state[DELETED]

@@ -1,0 +1,70 @@
+"""Training further: more steps for a run that has done all of its own."""
+
+from ddpm import formatting
+from ddpm.config import codec
+from ddpm.config.training import Config, TrainConfig
+from ddpm.errors import UserError
+from ddpm.runs import in_use
+from ddpm.runs.exclusive import guard
+from ddpm.runs.runs import Run
+
+CHANGED = {"total_steps", "lr_anneal_steps"}  # settings that training further changes
+
+
+def why_not(run: Run) -> str:
+    """Says in a sentence why a run cannot be trained further as it is; empty if it can.  Raises UserError, OSError.
+
+    An example, or a set of another program, may lack what training goes on from.
+    """
+    newest = run.checkpoints()[-1:]
+    missing = [kind for kind in ("model", "state") if newest and newest[0].path(kind).name not in newest[0].files]
+    if not missing:
+        return ""
+    return (
+        f"{run.name} has only weights to sample from, without what training goes on from: start a new run from them:"
+        f" `{run.restart_command(newest[0].path(newest[0].weights[-1]))}`."
+    )
+
+
+def extended(config: Config, total_steps: int) -> Config:
+    """The settings of a training that goes on to `total_steps`; a learning rate that falls to 0 then falls to there."""
+    anneal = config.train.lr_anneal_steps
+    return codec.replace(
+        config, {"total_steps": total_steps, "lr_anneal_steps": max(anneal, total_steps) if anneal else 0}
+    )
+
+
+def note(config: Config, step: int, total_steps: int) -> str:
+    """Says in a sentence what training on from `step` to `total_steps` changes; empty if that is nothing but the end.
+
+    That is the learning rate, where it was annealed to 0 at the end.
+    """
+    train = config.train
+    if not train.lr_anneal_steps or total_steps <= train.lr_anneal_steps:
+        return ""
+    was, now = (train.lr * max(0.0, 1 - step / end) for end in (train.lr_anneal_steps, total_steps))
+    return (
+        f"The learning rate falls linearly: at step {step:,} it was {was:.3g}; it goes on at {now:.3g} and falls to 0"
+        f" at step {total_steps:,}."
+    )
+
+
+def extend(run: Run, total_steps: int) -> None:
+    """Sets the number of steps of a run that is not active, which Resume then trains up to.
+
+    The training goes on from the newest checkpoint with its whole state.  Raises UserError for a number that is not
+    more than the steps that are saved, for a run that cannot be trained further, and while it is active.
+    """
+    codec.section_from_json(TrainConfig, {"total_steps": total_steps}, "the request")  # a number within its limits
+    with guard(run.folder.parent):
+        in_use.check_idle(run, "changing its steps")
+        if sentence := why_not(run):
+            raise UserError(sentence, code="not-applicable")
+        step = max((checkpoint.step for checkpoint in run.checkpoints()), default=0)
+        if total_steps <= step:
+            raise UserError(
+                f"{run.name} has {formatting.plural(step, 'step')} saved, and training would end at step"
+                f" {total_steps:,}: raise total_steps.",
+                code="nothing-left",
+            )
+        run.save_config(extended(Run(run.folder).config, total_steps))

@@ -1,0 +1,34 @@
+"""Renames runs."""
+
+from ddpm.errors import UserError
+from ddpm.runs import in_use, run_names
+from ddpm.runs.exclusive import guard
+from ddpm.runs.runs import Run
+from ddpm.storage import files
+
+
+def rename(run: Run, name: str) -> Run:
+    """Gives the folder of a run another name, and returns the run there; with the same name nothing is done.
+
+    Raises UserError for a name that is not valid or taken, for a run that no longer exists, and while a process works
+    in it.  What the files of the run say of themselves stays: commands in settings of earlier results name the run as
+    it was called then.
+    """
+    if name == run.name:
+        return run
+    run_names.check_name(name)
+    with guard(run.folder.parent):
+        target = run.folder.with_name(name)
+        if not run.folder.is_dir():
+            raise UserError(f"There is no run {run.name} any more: choose another.", code="not-found")
+        if target.exists() and not (target.samefile(run.folder)):  # a disk may not tell capitals from small letters
+            raise UserError(f"{target} exists already: choose another name.", code="already-exists")
+        in_use.check_idle(run, "renaming it")
+        try:
+            files.rename(run.folder, target)
+        except OSError as error:
+            raise UserError(
+                f"{run.name} cannot be renamed ({error.strerror}): close programs that have its files open.",
+                code="not-writable",
+            ) from error
+    return Run(target)
