@@ -27,6 +27,7 @@ from ddpm.runs.jobs import ACTIVE
 from ddpm.runs.runs import Run
 from ddpm.storage import paths
 from pages.ui.components.markdown import escape
+from pages.ui.frame import keyboard
 
 ROOT = Path(__file__).resolve().parents[3]
 APP_NAME = "DDPM Workbench"
@@ -77,6 +78,7 @@ def page(title: str) -> None:
     st.logo(LOGO, size="large")
     with st.sidebar:
         _menu()
+        keyboard.show(title)
     if sentence := st.session_state.pop(PENDING_ERROR, ""):
         _error_box(sentence)
 
