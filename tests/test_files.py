@@ -3,19 +3,22 @@
 import contextlib
 import io
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 from raising import raises_error
 
-from ddpm.storage import files, flushing
+from ddpm.storage import files, flushing, folders
 from ddpm.storage.files import DiskFull
 from ddpm.storage.line_log import LineLog
+from ddpm.storage.untrusted import HANDLES, Folder
 
 MEGABYTE = 10**6
 
@@ -76,19 +79,39 @@ def test_flushed_before_and_after_the_new_name(tmp_path: Path, monkeypatch: pyte
     calls = []
     real = os.fsync, os.replace
     monkeypatch.setattr(files.os, "fsync", lambda handle: [calls.append("flush"), real[0](handle)])
-    monkeypatch.setattr(files.os, "replace", lambda a, b: [calls.append("rename"), real[1](a, b)])
+    monkeypatch.setattr(files.os, "replace", lambda a, b, **at: [calls.append("rename"), real[1](a, b, **at)])
     files.write_bytes(tmp_path / "a", b"1")
     assert calls == ["flush", "rename", "flush"]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="folders are not flushed there")
-def test_new_folders_are_flushed_before_what_is_in_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kept", [False, True])
+def test_new_folders_are_flushed_before_what_is_in_them(
+    kept: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     calls: list[str] = []
-    mkdir, sync, replace = Path.mkdir, flushing.sync_folder, os.replace
-    monkeypatch.setattr(Path, "mkdir", lambda path, *rest: [mkdir(path, *rest), calls.append(f"make {path.name}")])
-    monkeypatch.setattr(flushing, "sync_folder", lambda path: [calls.append(f"flush {path.name}"), sync(path)])
-    monkeypatch.setattr(files.os, "replace", lambda a, b: [replace(a, b), calls.append(f"rename {b.name}")])
-    files.write_bytes(tmp_path / "a" / "b" / "c", b"1")
+    mkdir, flush, replace = os.mkdir, flushing.flush, os.replace
+
+    def flushed(handle: int) -> None:
+        found = next(
+            path for path in (tmp_path, *tmp_path.rglob("*")) if os.path.samestat(path.stat(), os.fstat(handle))
+        )
+        calls.extend([f"flush {found.name}"] if found.is_dir() else [])
+        flush(handle)
+
+    def made(path: str | Path, *rest: int, **at: int) -> None:
+        mkdir(path, *rest, **at)
+        calls.append(f"make {os.path.basename(path)}")
+
+    def replaced(old: str | Path, new: str | Path, **at: int) -> None:
+        replace(old, new, **at)
+        calls.append(f"rename {os.path.basename(new)}")
+
+    monkeypatch.setattr(os, "mkdir", made)
+    monkeypatch.setattr(flushing, "flush", flushed)
+    monkeypatch.setattr(files.os, "replace", replaced)
+    with folders.kept(Folder(tmp_path)) if kept else contextlib.nullcontext():
+        files.write_bytes(tmp_path / "a" / "b" / "c", b"1")
     assert calls == ["make a", f"flush {tmp_path.name}", "make b", "flush a", "rename c", "flush b"]
 
 
@@ -322,3 +345,67 @@ def test_files_of_one_name_and_other_content_get_the_same_number(tmp_path: Path)
     (home / "b.npz").unlink()  # an interrupted copy goes on
     assert files.copy_all(one, home) == [home / "a.npz", home / "b.npz"]
     assert files.copy_all([], home) == []
+
+
+# Folders that are replaced while something is written in them
+
+
+@pytest.fixture
+def outside(tmp_path: Path) -> Path:
+    """A folder that nothing may be written to, with a file that nothing may remove."""
+    folder = tmp_path / "outside"
+    folder.mkdir()
+    (folder / "a.pt").write_bytes(b"precious")
+    return folder
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda path: files.write_bytes(path, b"new"),
+        lambda path: files.appending(path).close(),
+        lambda path: files.create(path.with_name("c")),
+        lambda path: files.remove(path),
+        lambda path: files.remove_all([path]),
+        lambda path: files.rename(path, path.with_name("b.pt")),
+    ],
+)
+def test_nothing_changes_behind_a_link_in_the_folder_of_a_job(
+    change: Callable[[Path], object], tmp_path: Path, outside: Path
+) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "saves").symlink_to(outside)
+    with folders.kept(Folder(run)), raises_error("not-a-folder"):
+        change(run / "saves" / "a.pt")
+    assert {path.name: path.read_bytes() for path in outside.iterdir()} == {"a.pt": b"precious"}
+
+
+@pytest.mark.skipif(not HANDLES, reason="the system has no handles of folders")
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_folder_replaced_during_a_write_keeps_what_was_written(kept: bool, tmp_path: Path, outside: Path) -> None:
+    run = tmp_path / "run"
+    (run / "saves").mkdir(parents=True)
+
+    def replace(file: BinaryIO) -> None:
+        file.write(b"half ")
+        (run / "saves").rename(run / "moved")
+        (run / "saves").symlink_to(outside)
+        file.write(b"and half")
+
+    with folders.kept(Folder(run)) if kept else contextlib.nullcontext():
+        files.write(run / "saves" / "a.pt", replace)
+    assert (run / "moved" / "a.pt").read_bytes() == b"half and half"
+    assert {path.name: path.read_bytes() for path in outside.iterdir()} == {"a.pt": b"precious"}
+    assert not leftovers(tmp_path)
+
+
+def test_the_folder_of_a_job_is_not_made_again(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    with folders.kept(Folder(run)):
+        files.write_bytes(run / "saves" / "a.pt", b"made as needed")
+        shutil.rmtree(run)
+        with pytest.raises(FileNotFoundError):
+            files.write_bytes(run / "saves" / "a.pt", b"not again")
+    assert not run.exists()

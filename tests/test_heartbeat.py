@@ -20,6 +20,7 @@ from ddpm.runs.jobs import Job, Status
 from ddpm.runs.worker import Worker
 from ddpm.storage import files, folders, leases, processes
 from ddpm.storage.leases import Pulse
+from ddpm.storage.untrusted import Folder
 
 pytestmark = pytest.mark.skipif(not processes.LINUX, reason="signals, and folders that can be moved while in use")
 
@@ -189,7 +190,7 @@ def test_a_folder_that_is_deleted_does_not_come_back(job: Job) -> None:
 def test_nothing_makes_a_folder_again_that_is_worked_in(tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "one"
     folder.mkdir(parents=True)
-    with folders.kept(folder):
+    with folders.kept(Folder(folder)):
         files.write_bytes(folder / "saves" / "a", b"")
         shutil.rmtree(tmp_path / "runs")
         for path in (folder / "a", folder / "saves" / "a", folder / "b" / "c" / "d"):

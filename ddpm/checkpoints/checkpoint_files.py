@@ -83,8 +83,8 @@ def save(
     checkpoint = Checkpoint(run.folder, step, {}, log_bytes, seconds, log_sha256=log_sha256, config_sha256=known)
     if there:  # invalid before the first of its files is replaced
         log.warning("%s The checkpoint of step %d is written anew.", wrong, step)
-        checkpoint.begun_path.unlink(missing_ok=True)
-        checkpoint.manifest_path.unlink()
+        files.remove(checkpoint.begun_path)
+        files.remove(checkpoint.manifest_path)
         flushing.sync_folder(checkpoint.manifest_path.parent)
     contents: dict[str, Any] = {
         kind: _described(w, run.config, step, kind, state.get("data")) for kind, w in weights.items()
@@ -104,7 +104,7 @@ def save(
     except (UserError, OSError):
         manifests.remove(checkpoint, names)  # a part of a set is of no use, and takes room on a disk that may be full
         raise
-    checkpoint.begun_path.unlink(missing_ok=True)
+    files.remove(checkpoint.begun_path)
     return checkpoint
 
 
@@ -160,7 +160,7 @@ def sweep_unfinished(run: Run) -> None:
     for begun in run.folder.glob("saves/*.begun"):
         manifest, step = begun.with_suffix(".json"), manifests.step_of(begun.with_suffix(".json").name)
         if step is not None and manifest.exists():  # it was written whole
-            begun.unlink(missing_ok=True)
+            files.remove(begun)
         if step is None or manifest.exists():
             continue
         with contextlib.suppress(UserError):  # damaged, so that nobody knows what it lists

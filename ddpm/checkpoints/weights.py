@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import io
 import json
+import math
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -125,7 +126,8 @@ def network_in(content: Any, path: Path) -> Mapping[str, Tensor]:
 
 def not_numbers(tensors: Mapping[str, Tensor]) -> str:
     """Counts the values of tensors [...] that are not finite, as part of a sentence; empty where all are."""
-    suspect = {name: t for name, t in tensors.items() if not _has_finite_sum(t)}
+    with np.errstate(over="ignore", invalid="ignore"):
+        suspect = {name: t for name, t in tensors.items() if not _has_finite_sum(t)}
     bad = {name: count for name, t in suspect.items() if (count := t.numel() - int(t.isfinite().sum()))}
     if not bad:
         return ""
@@ -135,14 +137,14 @@ def not_numbers(tensors: Mapping[str, Tensor]) -> str:
 
 
 def _has_finite_sum(tensor: Tensor) -> bool:
-    """True only if all values are finite; the sum of finite ones may overflow.  Ten times faster than asking each.
+    """True only if all values are finite; the sum of their squares may overflow.  Ten times faster than asking each.
 
-    numpy sums in this thread, where torch would wait for others once for each of hundreds of tensors.
+    numpy sums without torch's threads, which would wait for each other once for each of hundreds of tensors.
     """
     if tensor.dtype != torch.float32:
         return bool(tensor.sum().isfinite())
-    with np.errstate(over="ignore", invalid="ignore"):
-        return bool(np.isfinite(tensor.detach().numpy().sum()))
+    values = tensor.detach().numpy().ravel(order="K")  # as they lie in memory, without a copy
+    return math.isfinite(values.dot(values))
 
 
 def check_numbers(tensors: Mapping[str, Tensor], source: Path | str) -> None:

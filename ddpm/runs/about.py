@@ -18,7 +18,7 @@ from ddpm.config import records
 from ddpm.errors import UserError
 from ddpm.runs.exclusive import guard
 from ddpm.runs.run_folder import folder_at
-from ddpm.storage import files, untrusted
+from ddpm.storage import files, folders, untrusted
 from ddpm.storage.untrusted import Folder
 
 NAME = "about.json"
@@ -99,7 +99,8 @@ def change(
         found = _shown(found)
         _check(found)
         if found != before or not content.exists(NAME):
-            files.write_json(folder / NAME, to_json(found))
+            with folders.kept(content):
+                files.write_json(folder / NAME, to_json(found))
     return found
 
 

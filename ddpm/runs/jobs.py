@@ -283,12 +283,11 @@ class Job(JobFolder):
     def request(self, what: Request) -> None:
         """Asks the process to stop after the current step and save, to save now, or to sample a preview now."""
         with guard(self.folder.parent):
-            self.content.check()
-            files.write_json(self.folder / "control.json", {**self.requests(), what: secrets.token_hex(8)})
+            self.write_json(self.folder / "control.json", {**self.requests(), what: secrets.token_hex(8)})
 
     def clear_requests(self) -> None:
         """Removes all requests."""
-        files.write_json(self.folder / "control.json", {})
+        self.write_json(self.folder / "control.json", {})
 
     def log_tail(self, lines: int = 200) -> str:
         """The end of log.txt, at most 64 kB of it."""

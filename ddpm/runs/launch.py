@@ -25,7 +25,7 @@ from ddpm.runs.exclusive import guard
 from ddpm.runs.jobs import ACTIVE, Job, Status
 from ddpm.runs.results import KINDS, EvaluationJob, SampleJob, SolverBenchmarkJob, TrajectoryJob
 from ddpm.runs.runs import Run
-from ddpm.storage import ballast, files, paths, processes
+from ddpm.storage import ballast, files, folders, paths, processes
 
 # Niceness of jobs, added so that other programs, above all the server of the dashboard, respond at once.  It costs
 # nothing while the processor is otherwise idle.  Windows has priority classes instead: below normal.
@@ -201,8 +201,9 @@ def _announce(job: Job, total_steps: int, again: bool = False, step: int | None 
         total = total_steps or before.total_steps
         at = before.step if step is None else step
         status = dataclasses.replace(status, step=at, saved=before.saved, metrics=before.metrics, total_steps=total)
+    folders.make(job.folder)
     ballast.load(job.folder)
-    files.write_json(job.folder / "status.json", dataclasses.asdict(status))
+    job.write_json(job.folder / "status.json", dataclasses.asdict(status))
     job.clear_requests()
 
 
@@ -235,7 +236,7 @@ def _spawn(job: Job, arguments: Sequence[str]) -> None:
         sentence = f"No process could be started ({error.strerror or error}): free memory or disk space, and try again."
         if (status := job.status()) is not None:
             failed = dataclasses.replace(status, state="failed", message=sentence)
-            files.write_json(job.folder / "status.json", dataclasses.asdict(failed))
+            job.write_json(job.folder / "status.json", dataclasses.asdict(failed))
         raise UserError(sentence, code="process-failed") from error
     threading.Thread(target=process.wait, name="ddpm-reaper", daemon=True).start()  # or it stays a zombie when it ends
     _lower_priority(process.pid)

@@ -108,7 +108,7 @@ def remove(checkpoint: Checkpoint, names: Iterable[str]) -> None:
         files.rename(checkpoint.manifest_path, checkpoint.begun_path)
     paths = [checkpoint.folder / name for name in names]
     files.remove_all([*paths, *map(errors_path, paths)])
-    checkpoint.begun_path.unlink(missing_ok=True)
+    files.remove(checkpoint.begun_path)
 
 
 def errors_path(weights: Path) -> Path:

@@ -18,7 +18,7 @@ from ddpm.config.tasks import EvalConfig, FromCheckpoint, SampleConfig, SolverBe
 from ddpm.errors import UserError
 from ddpm.runs import result_records, run_folder
 from ddpm.runs.jobs import Job
-from ddpm.storage import arrays, files
+from ddpm.storage import arrays, files, folders
 
 
 class Result(Job):
@@ -91,10 +91,10 @@ class SampleJob(Result):
     def set_note(self, text: str) -> None:
         """Replaces the note.  Raises DiskFull, and UserError if the samples no longer exist."""
         try:
-            self.content.check()
+            with folders.kept(self.content):
+                files.write_bytes(self.folder / "note.txt", text.strip().encode("utf-8", "replace"))
         except FileNotFoundError:
             raise UserError(f"{self.folder} no longer exists: choose other samples.", code="not-found") from None
-        files.write_bytes(self.folder / "note.txt", text.strip().encode("utf-8", "replace"))
 
     @property
     def preview(self) -> Path:

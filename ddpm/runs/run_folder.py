@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ddpm.storage import files
+from ddpm.storage import files, folders
 from ddpm.storage.untrusted import Folder
 
 # Most bytes of each file; the largest real ones have a tenth of that at most.
@@ -65,6 +65,14 @@ class JobFolder:
     def read(self, path: Path, most: int = MOST_IMAGE) -> bytes:
         """The content of a file in the folder, which `open_file` opens."""
         return files.retry_on_windows(lambda: self._around(path).read(path.name, most))
+
+    def write_json(self, path: Path, value: Any) -> None:
+        """Writes a JSON file in the folder, as `files.write_json` does, through no link in it.
+
+        Raises FileNotFoundError if the folder no longer exists.
+        """
+        with folders.kept(self.content):
+            files.write_json(path, value)
 
     def has(self, path: Path) -> bool:
         """True if there is such a file in the folder.  Raises UserError if it is a link, or anything but a file."""

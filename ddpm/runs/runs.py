@@ -121,7 +121,7 @@ class Run(Job):
     def save_config(self, config: Config) -> None:
         """Replaces the settings in config.json, if they differ."""
         if config != Run(self.folder).config:
-            files.write_json(self.folder / "config.json", codec.to_json(config))
+            self.write_json(self.folder / "config.json", codec.to_json(config))
         self.config = config
 
     def again(self, file: Path | None = None) -> Config:

@@ -79,7 +79,7 @@ class Worker:
         with contextlib.ExitStack() as opened:
             try:
                 lock = opened.enter_context(self._locked())
-                opened.enter_context(folders.kept(self.job.folder))
+                opened.enter_context(folders.kept(self.job.content))
                 lease = self._leased(patience=leases.EXPIRY if self._standing else WATCH)
                 self._heart = Heartbeat(self.job.folder, lock, lease)
             except OSError as error:

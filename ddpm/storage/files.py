@@ -25,6 +25,7 @@ import psutil
 
 from ddpm.errors import UserError, with_filename
 from ddpm.storage import flushing, folders, processes, strict_json, untrusted
+from ddpm.storage.folders import Place
 from ddpm.storage.untrusted import Folder
 
 TEMPORARY = ".tmp-"  # prefix of the names of unfinished files
@@ -102,34 +103,51 @@ def write(path: Path, save: Callable[[Any], object], durable: bool = True, mode:
     cut may leave the last ones empty.  mode: who may read it, less what the umask takes away; 0o600 for this user
     alone.  Returns size and checksum.  Raises DiskFull and leaves `path` unchanged.
     """
-    temporary = temporary_path(path)
     target = None
     try:
-        folders.make(path.parent)
-        with open(temporary, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
-            target = _Hashing(file)
-            save(target)
-            file.flush()
+        with folders.opened(path.parent) as place:
+            with _temporary(path, place, mode) as (file, name):
+                target = _Hashing(file)
+                save(target)
+                file.flush()
+                if durable:
+                    flushing.flush(file.fileno())
+                if os.fstat(file.fileno()).st_size != target.bytes:
+                    raise OSError(errno.ENOSPC, "fewer bytes reached the disk than were written")
+                file.close()
+                _replace(place, name, place, path.name)
             if durable:
-                flushing.flush(file.fileno())
-            if os.fstat(file.fileno()).st_size != target.bytes:
-                raise OSError(errno.ENOSPC, "fewer bytes reached the disk than were written")
-        retry_on_windows(lambda: os.replace(temporary, path))
-        if durable:
-            flushing.sync_folder(path.parent)
+                place.sync()
     except (OSError, RuntimeError) as error:
         cause = error if isinstance(error, OSError) else target.error if target else None
         if cause is None:
             raise
         if is_full(cause):
             raise DiskFull(path) from error
-        if cause.filename is None or str(cause.filename) == str(temporary):
+        if cause.filename is None or Path(os.fsdecode(cause.filename)).name.startswith(TEMPORARY):
             cause.filename, cause.filename2 = str(path), None
         raise cause from None if cause is error else error
-    finally:
-        with contextlib.suppress(OSError):  # gone after a success, or if the folder could not be created
-            temporary.unlink()
     return Written(target.bytes, target.hash.hexdigest())
+
+
+@contextlib.contextmanager
+def _temporary(path: Path, place: Place, mode: int) -> Iterator[tuple[BinaryIO, str]]:
+    """A new file in the folder of `path`, and its name, under which it is removed after the block if it is there."""
+    name = temporary_path(path).name
+    try:
+        with open(
+            place.to(name), "xb", opener=lambda new, flags: os.open(new, flags, mode, dir_fd=place.handle)
+        ) as file:
+            yield file, name
+    finally:
+        with contextlib.suppress(OSError):  # gone after a success
+            os.unlink(place.to(name), dir_fd=place.handle)
+
+
+def _replace(place: Place, old: str, place_after: Place, new: str) -> None:
+    """Renames within or between open folders, in one step."""
+    source, target = place.to(old), place_after.to(new)
+    retry_on_windows(lambda: os.replace(source, target, src_dir_fd=place.handle, dst_dir_fd=place_after.handle))
 
 
 def retry_on_windows(call: Callable[[], T]) -> T:
@@ -144,12 +162,13 @@ def retry_on_windows(call: Callable[[], T]) -> T:
 
 def rename(old: Path, new: Path) -> None:
     """Renames a file or folder on the same disk in one step; a file is flushed first."""
-    if old.is_file():
-        with open(old, "rb+") as file, with_filename(old):
-            flushing.flush(file.fileno())
-    retry_on_windows(lambda: os.replace(old, new) if old.is_file() else os.rename(old, new))
-    for folder in {old.parent, new.parent}:
-        flushing.sync_folder(folder)
+    with folders.opened(old.parent, create=False) as source, folders.opened(new.parent, create=False) as target:
+        if old.is_file() and not old.is_symlink():
+            with untrusted.open_own(old, append=True, folder=source.handle) as file, with_filename(old):
+                flushing.flush(file.fileno())
+        _replace(source, old.name, target, new.name)
+        for place in (source, target)[: 1 + (old.parent != new.parent)]:
+            place.sync()
 
 
 def link(target: Path, path: Path) -> None:
@@ -163,8 +182,8 @@ def appending(path: Path, buffering: int = -1) -> BinaryIO:
 
     Raises UserError if it is a link or anything else than a regular file.
     """
-    folders.make(path.parent)
-    return untrusted.open_own(path, append=True, buffering=buffering)
+    with folders.opened(path.parent) as place:
+        return untrusted.open_own(path, append=True, buffering=buffering, folder=place.handle)
 
 
 @functools.cache
@@ -180,7 +199,8 @@ def temporary_path(path: Path) -> Path:
 
 def create(path: Path) -> None:
     """Creates an empty file.  Raises FileExistsError if it exists: of several processes, one succeeds."""
-    open(path, "xb").close()
+    with folders.opened(path.parent, create=False) as place:
+        os.close(os.open(place.to(path.name), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666, dir_fd=place.handle))
 
 
 def sweep(folder: Path, seconds: float = 60.0) -> None:
@@ -198,12 +218,22 @@ def sweep(folder: Path, seconds: float = 60.0) -> None:
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
+def remove(path: Path) -> None:
+    """Removes a file, if it exists.  Raises UserError if its folder is one to write in and a link, OSError."""
+    with (
+        contextlib.suppress(FileNotFoundError),
+        with_filename(path),
+        folders.opened(path.parent, create=False) as place,
+    ):
+        retry_on_windows(lambda: os.unlink(place.to(path.name), dir_fd=place.handle))
+
+
 def remove_all(paths: Iterable[Path]) -> None:
-    """Removes files, as far as they exist.  Raises the first OSError after the others are removed."""
+    """Removes files, as far as they exist.  Raises the first error of the system after the others are removed."""
     errors = []
     for path in paths:
         try:
-            retry_on_windows(lambda path=path: path.unlink(missing_ok=True))  # type: ignore[misc]
+            remove(path)
         except OSError as error:
             errors.append(error)
     if errors:

@@ -1,14 +1,69 @@
-"""Making folders, except those that must not come back once they are gone; and what they hold."""
+"""Folders to write in: made, except those that must not come back, and held open; and what they hold."""
 
 import contextlib
 import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from ddpm.storage import flushing
+from ddpm.storage.untrusted import HANDLES, Folder
 
-_kept: list[Path] = []  # absolute paths of the folders in which this process works
+_kept: list[Folder] = []  # in which this process works
+
+
+class Place(NamedTuple):
+    """A folder to write in.  What is done there by name stays there, whatever is put in the place of its path since."""
+
+    path: Path
+    handle: int | None  # None where the system has none: paths are used
+
+    def to(self, name: str) -> str | Path:
+        """How a call that takes the handle, as `dir_fd`, names a file in the folder."""
+        return self.path / name if self.handle is None else name
+
+    def sync(self) -> None:
+        """Flushes the names in the folder to disk."""
+        if self.handle is None:
+            flushing.sync_folder(self.path)
+        else:
+            flushing.flush(self.handle)
+
+
+@contextlib.contextmanager
+def opened(folder: Path, create: bool = True) -> Iterator[Place]:
+    """Holds a folder open to write in it.  create: makes it if it does not exist, as `make` does.
+
+    In a folder of `kept`, no part of the path below it may be a link.  Raises UserError, FileNotFoundError, OSError.
+    """
+    if inside := _in_kept(folder):
+        if create:
+            inside.make_parts()
+        with inside.handle() as handle:
+            yield Place(folder, handle if HANDLES else None)
+        return
+    if create:
+        make(folder)
+    try:
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY) if HANDLES else -1
+    except PermissionError:  # a folder that may be written to but not listed
+        handle = -1
+    try:
+        yield Place(folder, None if handle < 0 else handle)
+    finally:
+        if handle >= 0:
+            os.close(handle)
+
+
+def _in_kept(folder: Path) -> Folder | None:
+    """The folder, as one in a folder of `kept`."""
+    whole = folder.absolute()
+    for kept in tuple(_kept):
+        top = kept.path.absolute()
+        if whole.is_relative_to(top):
+            return kept.inside(*whole.relative_to(top).parts)
+    return None
 
 
 def make(folder: Path) -> None:
@@ -17,8 +72,7 @@ def make(folder: Path) -> None:
     Raises FileNotFoundError instead of creating a folder of `kept` again: it was moved or deleted by somebody, who
     would find an empty one in its place.
     """
-    whole = folder.absolute()
-    if whole in _kept and not folder.is_dir():
+    if not folder.is_dir() and any(folder.absolute() == kept.path.absolute() for kept in _kept):
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
     try:
         _make_one(folder)
@@ -49,11 +103,10 @@ def size(folder: Path) -> int:
 
 
 @contextlib.contextmanager
-def kept(folder: Path) -> Iterator[None]:
-    """While the block lasts, this process does not create that folder."""
-    whole = folder.absolute()
-    _kept.append(whole)
+def kept(folder: Folder) -> Iterator[None]:
+    """While the block lasts, this process does not create that folder, and writes through no link in it."""
+    _kept.append(folder)
     try:
         yield
     finally:
-        _kept.remove(whole)
+        _kept.remove(folder)

@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ddpm.errors import UserError, with_filename
+from ddpm.storage import flushing
 
-HANDLES = hasattr(os, "O_NOFOLLOW") and {os.open, os.stat, os.unlink, os.mkdir} <= os.supports_dir_fd
+HANDLES = hasattr(os, "O_NOFOLLOW") and {os.open, os.stat, os.unlink, os.mkdir, os.rename} <= os.supports_dir_fd
 _FILE = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_CLOEXEC", 0)
 _FILE |= getattr(os, "O_BINARY", 0)
 _APPEND = os.O_RDWR | os.O_APPEND | os.O_CREAT
@@ -94,13 +95,13 @@ class Folder:
 
     def check(self) -> None:
         """Raises UserError if it is a link, or anything but a folder; FileNotFoundError, OSError."""
-        with _named(self.path), self._handle():
+        with _named(self.path), self.handle():
             pass
 
     @contextlib.contextmanager
     def kept_open(self) -> Iterator[None]:
         """Looks for the folder once for all that is done with it in the block.  Raises UserError, OSError."""
-        with self._handle() as self._kept:
+        with self.handle() as self._kept:
             try:
                 yield
             finally:
@@ -116,7 +117,7 @@ class Folder:
     def read(self, name: str, most: int) -> bytes:
         """The content of a file of at most `most` bytes; see `open_file`."""
         path = self._path_of(name)
-        with _named(path), self._handle() as handle:
+        with _named(path), self.handle() as handle:
             opened = _opened(*self._place(name, path, handle), os.O_RDONLY, most)
             try:
                 return _content(opened)
@@ -133,7 +134,7 @@ class Folder:
     def stat(self, name: str) -> os.stat_result:
         """What the system says of a regular file.  Raises UserError for anything else, FileNotFoundError, OSError."""
         path = self._path_of(name)
-        with _named(path), self._handle() as handle:
+        with _named(path), self.handle() as handle:
             found = self._look(name, handle)
         _check(path, found, MOST_BYTES)
         return found
@@ -159,32 +160,32 @@ class Folder:
 
     def remove(self, name: str) -> None:
         """Removes a regular file if it is there.  Raises UserError for anything else, which stays, and OSError."""
-        with contextlib.suppress(FileNotFoundError), self._handle() as handle, with_filename(self.path / name):
+        with contextlib.suppress(FileNotFoundError), self.handle() as handle, with_filename(self.path / name):
             _check(self.path / name, self._look(name, handle), MOST_BYTES)
-            if HANDLES:
-                os.unlink(name, dir_fd=handle)
-            else:
-                os.unlink(self.path / name)
+            os.unlink(name if HANDLES else self.path / name, dir_fd=handle if HANDLES else None)
 
     def make(self) -> "Folder":
         """Creates the folders in `path` that do not exist yet.  Raises UserError if one is anything else, OSError."""
         self._top.mkdir(parents=True, exist_ok=True)
+        self.make_parts()
+        with self.handle():
+            return self
+
+    def make_parts(self) -> None:
+        """Creates the folders inside `path`, which exists, each flushed to disk.  Raises as `make` does."""
         for count in range(len(self._parts)):
             above = Folder(self._top, *self._parts[:count], may_link=self._may_link)
-            with contextlib.suppress(FileExistsError), above._handle() as handle:
-                name = _part(self._parts[count], above.path)
+            path = above.path / _part(self._parts[count], above.path)
+            with contextlib.suppress(FileExistsError), above.handle() as handle, with_filename(path):
+                os.mkdir(path.name if HANDLES else path, dir_fd=handle if HANDLES else None)
                 if HANDLES:
-                    os.mkdir(name, dir_fd=handle)
-                else:
-                    os.mkdir(above.path / name)
-        with self._handle():
-            return self
+                    flushing.flush(handle)
 
     # --- how
 
     def _open(self, name: str, flags: int, mode: str, most: int, buffering: int) -> Any:
         path = self._path_of(name)
-        with _named(path), self._handle() as handle:
+        with _named(path), self.handle() as handle:
             return _as_file(_opened(*self._place(name, path, handle), flags, most), path, mode, buffering)
 
     def _path_of(self, name: str) -> str:
@@ -202,7 +203,7 @@ class Folder:
         found: list[tuple[str, int]] = []
         with (
             contextlib.suppress(FileNotFoundError),
-            self._handle() as handle,
+            self.handle() as handle,
             with_filename(self.path),
             os.scandir(handle if HANDLES else self.path) as entries,
         ):
@@ -216,8 +217,11 @@ class Folder:
         return sorted(found)
 
     @contextlib.contextmanager
-    def _handle(self) -> Iterator[int]:
-        """A handle of this folder, or -1 where the system has none, after a look at each part of its path."""
+    def handle(self) -> Iterator[int]:
+        """A handle of this folder, or -1 where the system has none, after a look at each part of its path.
+
+        Raises UserError if a part is a link, or anything but a folder; FileNotFoundError, OSError.
+        """
         if self._kept >= 0:
             yield self._kept
             return
@@ -254,7 +258,7 @@ class Folder:
             return os.open(self._follow(found), _FOLDER | _NO_LINK)
 
     def _checked(self) -> None:
-        """Raises UserError if a part of the path is no folder: `_handle` where the system has no handles."""
+        """Raises UserError if a part of the path is no folder: `handle` where the system has no handles."""
         top = self._top
         found = os.lstat(top)
         if _is_link(found):
@@ -298,14 +302,15 @@ def _content(handle: int) -> bytes:
     return found
 
 
-def open_own(path: Path, append: bool = False, buffering: int = -1) -> BinaryIO:
+def open_own(path: Path, append: bool = False, buffering: int = -1, folder: int | None = None) -> BinaryIO:
     """Opens a file of this program, such as a lock or a log: a regular one, and no link; links to its folder count.
 
-    append: for reading and appending; created if there is none.  Raises UserError for anything else,
-    FileNotFoundError, OSError.
+    append: for reading and appending; created if there is none.  folder: a handle of the file's folder, if there is
+    one.  Raises UserError for anything else, FileNotFoundError, OSError.
     """
     flags, mode = (_APPEND, "ab+") if append else (os.O_RDONLY, "rb")
-    return _as_file(_opened(path, path, None, flags, MOST_BYTES), path, mode, buffering)
+    place = path if folder is None else path.name
+    return _as_file(_opened(place, path, folder, flags, MOST_BYTES), path, mode, buffering)
 
 
 def _opened(
