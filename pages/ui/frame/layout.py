@@ -59,6 +59,7 @@ LOGO = (
 
 STYLE = Path(__file__).with_name("page.css").read_text("utf-8")
 
+SHOW_RUN = "_show_run"  # in the session: name of the run that the next page shows
 PENDING_ERROR = "_wrong"  # error of a callback, until the page shows it
 EXAMPLE = "coloured shapes, trained for 3,000 steps"
 
@@ -127,7 +128,9 @@ def pick_run(
         no_runs(empty, with_example)
         st.stop()
     by_name = {run.name: run for run in found}
-    if "run" not in st.query_params:  # set it again: an address without it would unset the widget
+    if SHOW_RUN in st.session_state:
+        st.session_state["run"] = st.session_state.pop(SHOW_RUN)
+    elif "run" not in st.query_params:  # set it again: an address without it would unset the widget
         before = (st.session_state.get("run"), st.session_state.get(LAST_RUN))
         st.session_state["run"] = next((name for name in before if name in by_name), None) or _most_active(found).name
     name = st.selectbox(
@@ -143,6 +146,12 @@ def pick_run(
             " trains one of your own."
         )
     return by_name[name]
+
+
+def show_run(name: str, page: str = MONITOR) -> None:
+    """Goes to a page on that run; also from a page on another, whose address Streamlit does not let change."""
+    st.session_state[SHOW_RUN] = name
+    st.switch_page(page, query_params={})
 
 
 def _most_active(found: Sequence[Run]) -> Run:
