@@ -84,7 +84,7 @@ def test_folders(fake_run: FakeRun, ask: Ask, runs_dir: Path) -> None:
     run = fake_run("one")
     assert ask("rename", "one", "new")["run"] == "new"
     assert ask("rename", "one", "x", code=2) == "unknown-run"
-    copy = ask("duplicate", "new", "copy", "--step", "20")
+    copy = ask("duplicate", "new", "copy", "--at_step", "20")
     assert (copy["run"], copy["state"], copy["step"]) == ("copy", "stopped", 20)
     assert ask("duplicate", "new")["run"] == "new-copy"
     (deleted,) = ask("delete", "new")["deleted"]

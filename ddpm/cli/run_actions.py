@@ -65,7 +65,7 @@ def add(actions: Any) -> None:
     )
     duplicate.add_argument("new", metavar="NEW", nargs="?", default="", help="name of the copy (default: a free one)")
     duplicate.add_argument(
-        "--step",
+        "--at_step",
         type=int,
         default=0,
         metavar="STEP",
@@ -143,7 +143,7 @@ def _rename(options: argparse.Namespace) -> Output:
 
 def _duplicate(options: argparse.Namespace) -> Output:
     run = runs.find_run(options.runs_dir, options.name)
-    copy = copying.copy_run(run, options.new, options.step)
+    copy = copying.copy_run(run, options.new, options.at_step)
     further = f"`{copy.shell('train', '--resume')}` trains it on"
     if copy.is_complete():
         further = f"`{copy.further_command(2 * copy.config.train.total_steps)}` trains it further"
