@@ -15,7 +15,8 @@ TICK, SLOW_TICK = 1.0, 2.0  # seconds between two updates of an active run: of i
 
 layout.page("Monitor")
 preload()
-toolbar = st.container(horizontal=True, vertical_alignment="bottom", key="toolbar")
+toolbar = st.container(horizontal=True, vertical_alignment="center", key="toolbar")
+toolbar.title("Monitor", width="content", anchor=False)
 with toolbar.container(width=300):
     run = layout.pick_run()
 view = run_store.store(layout.runs_dir()).view(run)
