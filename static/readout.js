@@ -1,5 +1,6 @@
 // What was logged at the step that the page looks at, and keys that go from row to row.
 
+import { query } from "./dom.js";
 import { followStep, pin, point } from "./pin.js";
 import { fetchJson } from "./poll.js";
 
@@ -40,7 +41,7 @@ export function mount({ parentElement, data }) {
       again = false;
       const at = cursor.step === null ? "" : `&step=${cursor.step}`, of = run;
       try {
-        const answer = await fetchJson(`run/row?run=${encodeURIComponent(run)}${at}`);
+        const answer = await fetchJson(`run/row?${query({ run })}${at}`);
         if (of === run) { row = answer; draw(); }
       } catch { /* the server is away, and asked again below */ }
       await new Promise((done) => setTimeout(done, PAUSE));
@@ -52,7 +53,7 @@ export function mount({ parentElement, data }) {
   // From the newest row, which may be newer than the one that is known here.
   async function goBack() {
     if (cursor.step !== null) { go(row.previous); return; }
-    const newest = await fetchJson(`run/row?run=${encodeURIComponent(run)}`).catch(() => row);
+    const newest = await fetchJson(`run/row?${query({ run })}`).catch(() => row);
     if (cursor.step === null) go(newest.step);
   }
 
