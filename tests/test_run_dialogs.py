@@ -146,6 +146,13 @@ def test_change_and_start_again_leads_to_train(runs_dir: Path) -> None:
     assert at.query_params["like"] in ("one", ["one"])
 
 
+def test_a_run_that_failed_offers_it_first(runs_dir: Path) -> None:
+    fake_run.write(runs_dir, "one", steps=40, total=100, state="failed", message="It diverged.")
+    at = open_page("pages/monitor.py", run="one")
+    press(at, "again")
+    assert at.title[0].value == "Train"
+
+
 def test_a_new_run_begins_from_the_weights_of_a_checkpoint(runs_dir: Path) -> None:
     run = fake_run.write(runs_dir, "one", steps=40)
     fake_run.save_checkpoint(run, 20, 100)
