@@ -52,11 +52,10 @@ def answered() -> None:
 def buttons(label: str, icon: str, why_not: str = "", removes: bool = False) -> bool:
     """Shows Cancel and the button that does it; True when the second was pressed.  why_not: as for `button`.
 
-    removes: it takes something away, and does not look like one that starts something.
+    removes: it deletes something, and does not look like what starts something (page.css).
     """
-    with st.container(horizontal=True, horizontal_alignment="right"):
+    key = "removes" if removes else "does"
+    with st.container(horizontal=True, horizontal_alignment="right", key=f"dialog_{key}"):
         if st.button("Cancel", key="dialog_cancel"):
             answered()
-        return button(
-            label, why_not, type="secondary" if removes else "primary", icon=f":material/{icon}:", key="dialog_sure"
-        )
+        return button(label, why_not, type="primary", icon=f":material/{icon}:", key="dialog_sure")

@@ -177,10 +177,9 @@ def show_bin(found: list[Run], request: Asked) -> None:
                         args=(entry,),
                     )
     sure = st.checkbox("Remove all of it for good", key="dialog_for_good")
-    label, why_not = f"Empty the bin, free {total}", "" if sure else "Tick the box first."
-    if buttons(label, "delete_forever", why_not, removes=True) and run_action(
-        lambda: trash.empty(layout.runs_dir()), f"The bin is empty: {total} freed"
-    ):
+    if buttons(
+        f"Empty the bin, free {total}", "delete_forever", "" if sure else "Tick the box first.", removes=True
+    ) and run_action(lambda: trash.empty(layout.runs_dir()), f"The bin is empty: {total} freed"):
         answered()
 
 
