@@ -7,10 +7,10 @@ from ddpm.runs import example, runs
 from ddpm.runs.jobs import ACTIVE
 from pages.ui.components.markdown import escape
 from pages.ui.forms import import_form
-from pages.ui.frame import layout, run_actions, run_store
-from pages.ui.results import run_card
+from pages.ui.frame import layout, run_actions, run_menu, run_store
+from pages.ui.results import run_card, runs_table
 
-SHOWN = 12  # runs listed until all are requested
+MOST_CARDS = 3  # runs that are shown as cards; more are a table
 
 layout.page("Home")
 runs_dir = layout.runs_dir()
@@ -25,12 +25,15 @@ def start_quickly() -> None:
     st.switch_page(layout.MONITOR, query_params={"run": run.name})
 
 
+run_menu.undo_line()
+run_menu.dialogs()
+
 # No runs yet
 
 if not found:
     with st.container(border=True, horizontal_alignment="center", gap="medium", key="welcome"):
         st.space("small")
-        st.header("Train your first diffusion model", width="content", anchor=False)
+        st.title("Train your first diffusion model", width="content", anchor=False)
         st.markdown(
             "A small network learns generated images of coloured shapes on this computer.  \n"
             "Watch it train and sample new images from it a few minutes later.",
@@ -53,6 +56,7 @@ if not found:
         st.space("small")
     with st.expander(IMPORT, icon=":material/folder_open:"):
         import_form.show(runs_dir)
+    run_menu.bin_button()
     st.caption(f"Runs are kept in {escape(runs_dir)}.", text_alignment="center")
     st.stop()
 
@@ -60,7 +64,7 @@ if not found:
 # Start something new
 
 with st.container(horizontal=True, vertical_alignment="center", key="begin"):
-    st.header("Runs", width="stretch", anchor=False)
+    st.title("Runs", width="stretch", anchor=False)
     if st.button(
         "Quick start",
         icon=":material/rocket_launch:",
@@ -70,35 +74,26 @@ with st.container(horizontal=True, vertical_alignment="center", key="begin"):
         start_quickly()
     if st.button("New training", type="primary", icon=":material/add:", key="new", help="Choose data and settings."):
         st.switch_page(layout.TRAIN)
+    run_menu.bin_button()
 
 with st.expander(IMPORT, icon=":material/folder_open:"):
     import_form.show(runs_dir)
-
-to_delete = {run.name: run for run in found}.get(st.session_state.get(run_actions.DELETE_REQUEST, ""))
-if to_delete:
-    run_actions.confirm_delete(to_delete)
 
 
 # The runs
 
 
-def listing() -> None:
+def cards() -> None:
     now = runs.list_runs(runs_dir)
-    if not now:
+    if not 0 < len(now) <= MOST_CARDS:
         st.rerun()
-    ordered = sorted(now, key=lambda run: store.glance(run).state() not in ACTIVE)
-    shown = ordered if st.session_state.get("all_runs") else ordered[:SHOWN]
-    for run in shown:
+    for run in sorted(now, key=lambda run: store.glance(run).state() not in ACTIVE):
         with layout.errors():
             run_card.show(store, run)
-    if len(shown) < len(ordered):
-        st.button(
-            f"Show all {len(ordered):,} runs",
-            key="more_runs",
-            on_click=layout.callback(st.session_state.update),
-            kwargs={"all_runs": True},
-        )
 
 
-# Slower while nothing is active: runs may be started from a shell.
-layout.fragment(run_every=2.0 if any(store.glance(run).state() in ACTIVE for run in found) else 5.0)(listing)()
+if len(found) <= MOST_CARDS:
+    # Slower while nothing is active: runs may be started from a shell.
+    layout.fragment(run_every=2.0 if any(store.glance(run).state() in ACTIVE for run in found) else 5.0)(cards)()
+else:
+    runs_table.show()

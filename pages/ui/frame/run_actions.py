@@ -1,23 +1,17 @@
-"""Actions on a run: the Monitor toolbar, downloads, and the dialogs that confirm a kill or a deletion."""
-
-import functools
-from collections.abc import Callable
-from typing import Any
+"""The toolbar of Monitor: stop, resume, train further, save, preview, downloads, and the menu of the run."""
 
 import streamlit as st
 
 from ddpm.config import codec
 from ddpm.config.presets import DEFAULT, PRESETS
-from ddpm.errors import UserError, user_errors
 from ddpm.formatting import plural
-from ddpm.runs import launch, run_folder, run_names, runs, trash
+from ddpm.runs import launch, run_names, runs
 from ddpm.runs.jobs import ACTIVE, State
 from ddpm.runs.runs import Run
 from pages.ui.components.markdown import escape
-from pages.ui.frame import layout
-
-XLSX = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
-NO_METRICS = "There are no metrics yet."
+from pages.ui.frame import layout, run_menu
+from pages.ui.frame.action_buttons import button, run_action
+from pages.ui.frame.run_files import NO_METRICS, downloads
 
 
 def show(run: Run, state: State) -> None:
@@ -27,9 +21,19 @@ def show(run: Run, state: State) -> None:
     leaving = "It is about to stop." if state in ("stopping", "queued") else ""
     if active:
         _stop_buttons(run, state)
+    elif state == "finished":
+        if button(
+            "Train more …",
+            run_menu.why_not("more", run, state),
+            "Continue from the last step, with everything as it was, for as many more as you like.",
+            icon=":material/fast_forward:",
+            type="primary",
+            key="train_more",
+        ):
+            run_menu.act("more", [run.name])
     elif button(
         "Resume",
-        _why_no_resume(run, state),
+        _why_no_resume(run),
         "Continue from the newest checkpoint. With the same data the result is exactly as if it had never stopped.",
         icon=":material/play_arrow:",
         type="primary",
@@ -37,6 +41,13 @@ def show(run: Run, state: State) -> None:
     ):
         run_action(lambda: launch.start_training(run), "Starting")
         st.rerun()
+    if state == "failed" and button(
+        "Change and start again",
+        help="Open Train with the settings of this run; what you change there is marked.",
+        icon=":material/tune:",
+        key="again",
+    ):
+        run_menu.act("again", [run.name])
     if button(
         "Save now",
         idle or leaving,
@@ -54,6 +65,8 @@ def show(run: Run, state: State) -> None:
     ):
         run_action(lambda: run.request("sample"), "Preview requested")
     downloads(run, key="take", why_not="" if run.has(run.progress_path) else NO_METRICS)
+    run_menu.show_menu(run, state)
+    run_menu.dialogs()
 
 
 def _stop_buttons(run: Run, state: State) -> None:
@@ -62,7 +75,6 @@ def _stop_buttons(run: Run, state: State) -> None:
         "A stop has been requested." if state == "stopping" else "",
         "Finish the current step, save a checkpoint and stop. Resume continues from there.",
         icon=":material/stop_circle:",
-        type="primary",
         key="stop",
     ):
         run_action(lambda: launch.stop(run), "Stop requested: it saves first")
@@ -73,59 +85,8 @@ def _stop_buttons(run: Run, state: State) -> None:
         confirm_kill(run)
 
 
-def _why_no_resume(run: Run, state: State) -> str:
-    if state == "finished":
-        return f"It has completed all of its {plural(run.config.train.total_steps, 'step')}."
+def _why_no_resume(run: Run) -> str:
     return "" if run.config.data.data_dir else "It has no data yet: enter its path below."
-
-
-def button(label: str, why_not: str = "", help: str = "", **more: Any) -> bool:
-    """Button that explains why it is disabled."""
-    return st.button(escape(label), disabled=bool(why_not), help=escape(why_not or help) or None, **more)
-
-
-def downloads(run: Run, *, key: str, why_not: str = "") -> None:
-    """Download buttons for results.xlsx and progress.csv, created on click."""
-    st.download_button(
-        "results.xlsx",
-        functools.partial(_workbook, run),
-        f"{run.name}-results.xlsx",
-        XLSX,
-        key=f"{key}-xlsx",
-        icon=":material/table_view:",
-        on_click="ignore",
-        disabled=bool(why_not),
-        help=escape(why_not)
-        or "A spreadsheet with the settings, all metrics, the checkpoints, native charts and the last preview.",
-    )
-    st.download_button(
-        "progress.csv",
-        functools.partial(run.read, run.progress_path, run_folder.MOST_LOG),
-        f"{run.name}-progress.csv",
-        "text/csv",
-        key=f"{key}-csv",
-        icon=":material/csv:",
-        on_click="ignore",
-        disabled=bool(why_not),
-        help=escape(why_not) or "The log as it is on disk: one row every few steps.",
-    )
-
-
-def _workbook(run: Run) -> bytes:
-    from ddpm.reports import xlsx  # openpyxl takes a moment to import
-
-    return xlsx.workbook(run)
-
-
-def run_action(action: Callable[[], Any], message: str) -> None:
-    """Runs an action and shows that it was done, or why it could not be."""
-    try:
-        with user_errors():
-            action()
-    except UserError as error:
-        st.toast(escape(error), icon=":material/error:", duration="long")
-    else:
-        st.toast(escape(message), icon=":material/check:")
 
 
 def quick_start() -> Run:
@@ -150,29 +111,6 @@ def confirm_kill(run: Run) -> None:
     with st.container(horizontal=True, horizontal_alignment="right"):
         if st.button("Cancel", key="kill_cancel"):
             st.rerun()
-        if st.button("Kill", type="primary", icon=":material/dangerous:", key="kill_sure"):
+        if st.button("Kill", icon=":material/dangerous:", key="kill_sure"):
             run_action(lambda: launch.kill(run), f"{run.name} was killed")
-            st.rerun()
-
-
-DELETE_REQUEST = "_delete"  # in the session: the run whose deletion is being confirmed
-
-
-def cancel_delete() -> None:
-    st.session_state.pop(DELETE_REQUEST, None)
-
-
-@st.dialog("Delete this run?", on_dismiss=layout.callback(cancel_delete))
-def confirm_delete(run: Run) -> None:
-    st.write(
-        f"**{escape(run.name)}** with its checkpoints, previews and samples will be moved to"
-        f" {escape(run.folder.parent / '.trash')}, and can be moved back from there."
-    )
-    with st.container(horizontal=True, horizontal_alignment="right"):
-        if st.button("Cancel", key="delete_cancel"):
-            cancel_delete()
-            st.rerun()
-        if st.button("Delete", type="primary", icon=":material/delete:", key="delete_sure"):
-            cancel_delete()
-            run_action(lambda: trash.trash_run(run), f"{run.name} was deleted")
             st.rerun()

@@ -34,10 +34,12 @@ from watchdog.observers.polling import PollingObserver
 
 from ddpm.runs import jobs, metrics, runs
 from ddpm.runs.jobs import Pulse, State, Status
+from ddpm.runs.log_lines import Lines, LogReader
 from ddpm.runs.metrics import MetricReader, columns_of
 from ddpm.runs.runs import Run
 from ddpm.storage.files import TEMPORARY
 from pages.ui.components import figures
+from pages.ui.frame.run_index import RunIndex
 
 T = TypeVar("T")
 
@@ -64,10 +66,19 @@ class Revisions(FileSystemEventHandler):
     def __init__(self, folder: Path):
         self.folder = folder
         self._counts: dict[tuple[str, ...], int] = {}
+        self._total = 0
+        self._newest: dict[str, int] = {}  # entry of the folder -> `_total` at its last change
         self._lock = threading.Lock()
 
     def of(self, *parts: str) -> int:
         return self._counts.get(parts, 0)
+
+    def since(self, total: int) -> tuple[int, set[str]]:
+        """How many changes there were in all, and the entries of the folder that changed after `total` of them."""
+        with self._lock:
+            if total == self._total:
+                return total, set()
+            return self._total, {name for name, newest in self._newest.items() if newest > total}
 
     def on_any_event(self, event: FileSystemEvent) -> None:
         for path in {str(event.src_path), str(event.dest_path)} - {""}:
@@ -80,6 +91,8 @@ class Revisions(FileSystemEventHandler):
 
     def bump(self, *parts: str) -> None:
         with self._lock:
+            self._total += 1
+            self._newest[parts[0]] = self._total
             for length in range(1, len(parts) + 1):
                 self._counts[parts[:length]] = self._counts.get(parts[:length], 0) + 1
 
@@ -113,6 +126,7 @@ class RunView:
         self._revisions = revisions
         self._pulse = pulse
         self._lock = threading.RLock()
+        self._log = LogReader(run)
         self._readers: dict[tuple[str, ...], MetricReader] = {}
         self._read: dict[str, tuple[int, float, Any]] = {}
         self._figures: OrderedDict[tuple[tuple[str, ...], figures.ChartOptions], tuple[int, str]] = OrderedDict()
@@ -136,6 +150,10 @@ class RunView:
             reader = self._readers.setdefault(columns, MetricReader(self.run.progress_path, (*columns, *figures.AXES)))
             return self._fresh("progress.csv", reader.read, name=f"metrics {columns}")
 
+    def newest_row(self) -> dict[str, float | None]:
+        """The last row of the log, which is the end of every curve; None for NaN and infinities."""
+        return self._fresh("progress.csv", lambda: metrics.row_before(self.run.progress_path), name="newest row")
+
     def columns(self) -> tuple[str, ...]:
         """Names of all logged metrics."""
         return self._fresh("progress.csv", lambda: columns_of(self.run.progress_path), name="columns")
@@ -146,8 +164,10 @@ class RunView:
     def checkpoints(self) -> list[runs.Checkpoint]:
         return self._fresh("saves", self.run.checkpoints)
 
-    def log_tail(self) -> str:
-        return self._fresh("log.txt", lambda: self.run.log_tail(120))
+    def log_lines(self, step: int | None = None) -> Lines:
+        """The end of the log, or what was logged around a training step."""
+        with self._lock:
+            return self._fresh("log.txt", self._log.tail) if step is None else self._log.around(step)
 
     def sparkline(self, column: str) -> list[float]:
         """Coarse curve of a metric, cheap for a log of any length."""
@@ -190,6 +210,7 @@ class Store:
         self.runs_dir = runs_dir
         self.pulse = Pulse()
         self.revisions = Revisions(runs_dir)
+        self.index = RunIndex(runs_dir, self.revisions.since, self.pulse)
         self._observer = observe(runs_dir, self.revisions)
         self._views: OrderedDict[Path, RunView] = OrderedDict()
         self._glances: OrderedDict[Path, RunView] = OrderedDict()
@@ -199,6 +220,7 @@ class Store:
         return self._observer.is_alive() and self.runs_dir.exists()
 
     def close(self) -> None:
+        self.index.close()
         self._observer.stop()
 
     def view(self, run: Run) -> RunView:
