@@ -53,7 +53,8 @@ def test_no_setting_at_any_extreme_shows_an_exception() -> None:
         numbers = [value for value in extremes(s) if s.type in (int, float)]
         tried = numbers[:2] if numbers else list(extremes(s))[1:4]
         for value in tried:
-            of_page(at, s, value)
+            if value != before:
+                of_page(at, s, value)
         at.session_state[f"train.{s.name}"] = before
     for which in (0, 1):
         for s in shown:
