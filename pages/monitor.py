@@ -5,7 +5,7 @@ import streamlit as st
 from ddpm.runs import commands
 from ddpm.runs.jobs import ACTIVE
 from pages.ui.components import figures, log_view, preview_strip, readout
-from pages.ui.components.markdown import escape
+from pages.ui.components.markdown import escape, with_code
 from pages.ui.forms import moved_data
 from pages.ui.frame import layout, run_actions, run_status, run_store
 from pages.ui.results import run_details, training_progress
@@ -32,7 +32,7 @@ layout.fragment(run_every=every)(run_status.header)(view, state, checkpoints)
 
 if not active:
     for sentence in run.manifests()[1].values():
-        st.warning(escape(sentence), icon=":material/warning:")
+        st.warning(with_code(sentence), icon=":material/warning:")
 if not active and state != "finished":
     moved_data.show(run, config, because=status.message if (status := view.status()) else "")
 

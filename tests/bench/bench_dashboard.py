@@ -103,7 +103,7 @@ def shares(what: str, server: psutil.Process, seconds: float) -> Iterator[None]:
     time.sleep(max(0.0, begin + seconds - time.monotonic()))
     taken, after = time.monotonic() - begin, (used([server]), used(tabs))
     own, theirs = (100 * (b - a) / taken for a, b in zip(before, after, strict=True))
-    print(f"{what:<10}takes {own:.2f} % of a core in the server, {theirs:.1f} % in the browser", flush=True)
+    print(f"{what:<11}takes {own:.2f} % of a core in the server, {theirs:.1f} % in the browser", flush=True)
 
 
 def until(page: Page, condition: str, begin: float, what: str) -> None:
@@ -157,14 +157,14 @@ def home(page: Page, folder: Path, seconds: float) -> None:
                     f" {now - begin:.2f} s after the address; {nodes:,} nodes",
                     flush=True,
                 )
-            time.sleep(3)
+            time.sleep(10)
             with shares(f"idle {count:,}", process, seconds):
                 pass
             for name in ("Train", "Monitor", "Sample", "Evaluate", "Explore", "Home"):
                 begin = time.monotonic()
                 page.get_by_test_id("stSidebar").get_by_role("link", name=name, exact=True).click()
-                page.wait_for_function(f"() => document.title.startsWith('{name}') || location.pathname.length > 1")
-                page.wait_for_timeout(50)
+                title = "Runs" if name == "Home" else name
+                page.wait_for_function(f"() => document.querySelector('h1')?.innerText === '{title}'")
                 until(page, AT_REST, begin, f"home      from {count:,} runs on to {name}")
             print(f"home      the server's memory is {process.memory_info().rss / 1e6:.0f} MB then")
             page.goto("about:blank")
