@@ -42,7 +42,7 @@ if not active and state != "finished":
 readout.show(run.name, active)
 halves = st.grid(3, min_column_width=275, gap="medium")  # side by side where there is room, else one below the other
 with halves.cell(column_span=2):
-    st.subheader("Curves")
+    st.header("Curves")
     with st.container(horizontal=True, vertical_alignment="bottom", key="chart_controls"):
         x = st.segmented_control(
             "Horizontal axis",
@@ -67,9 +67,9 @@ with halves.cell(column_span=2):
     layout.fragment(run_every=every)(training_progress.curves)(view, options)
 
 with halves.cell():
-    st.subheader("Previews", help=training_progress.PREVIEWS_HELP)
+    st.header("Previews", help=training_progress.PREVIEWS_HELP)
     preview_strip.show(run.name, training_progress.no_preview(config, active))
-    st.subheader("Log")
+    st.header("Log")
     log_view.show(run.name, "Nothing yet." if active else "This run has no log.")
 
 
@@ -94,18 +94,18 @@ with quarters:
 
 about = st.grid(2, min_column_width=320, gap="medium")
 with about.cell():
-    st.subheader("Settings")
+    st.header("Settings")
     run_details.settings(config)
-    st.subheader("Data")
+    st.header("Data")
     run_details.data(config)
-    st.subheader("Time")
+    st.header("Time")
     run_details.times(view, view.status(), active)
-    st.subheader("Notes")
+    st.header("Notes")
     run_details.notes(run)
 with about.cell():
-    st.subheader("Checkpoints")
+    st.header("Checkpoints")
     run_details.checkpoints(run, checkpoints)
-    st.subheader("Device")
+    st.header("Device")
     layout.fragment(run_every=seldom)(run_details.system)(run, active)
     run_details.device(view.status(), config)
 

@@ -82,7 +82,8 @@ def _letters(**more: Any) -> CharacterProperties:
 
 def _name_font(title: Title | None) -> None:
     """Gives a title its font; where none is named, each program takes another."""
-    for paragraph in title.tx.rich.p if title else ():
+    text = title.tx.rich if title and title.tx else None
+    for paragraph in text.p if text else ():
         paragraph.pPr = ParagraphProperties(defRPr=_letters(b=False))
         for run in paragraph.r or ():
             run.rPr = _letters(b=False)

@@ -15,8 +15,8 @@ def check_name(name: str) -> None:
     """Raises UserError unless `name` is a valid name of a new run, and of a folder on every system."""
     if not NAME.fullmatch(name) or untrusted.RESERVED.fullmatch(name) or name.endswith("."):
         raise UserError(
-            f"The run name {name!r} is not valid for a folder: use up to {MOST_BYTES} letters, digits, '.', '_' and '-', "
-            "starting with a letter or digit, and no path.",
+            f"The run name {name!r} is not valid for a folder: use up to {MOST_BYTES} letters, digits, '.', '_' and"
+            " '-', starting with a letter or digit, and no path.",
             code="bad-name",
         )
 
