@@ -1,5 +1,6 @@
 """results.xlsx: every number, text that stays text, charts and the preview, opened again."""
 
+import datetime
 import io
 import math
 import re
@@ -64,6 +65,7 @@ def test_every_sheet(fake_run: FakeRun) -> None:
     assert known["Parameters"] > 10_000
     assert known["Command"].startswith("ddpm train --image_size 8 ")
     assert "DDPM Workbench" in known["Exported with"]
+    assert known["Begun"] == datetime.datetime.fromtimestamp(run.created_at).replace(microsecond=0), "local time"
 
     settings = {row["Setting"]: row for row in table(book["Config"])}
     for kind in codec.SECTIONS.values():
@@ -95,6 +97,9 @@ def test_every_sheet(fake_run: FakeRun) -> None:
     assert (first["seconds"], second["seconds"]) == (5, 10)
     assert "ema_0.9_000020.pt" in first["files"]
     assert first["loss_q1"] is None
+
+    named = {cell.font.name for sheet in book.worksheets for row in sheet.iter_rows() for cell in row if cell.value}
+    assert named == {"Calibri"}
 
 
 def test_charts_are_native_and_read_the_right_cells(fake_run: FakeRun) -> None:

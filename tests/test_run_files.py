@@ -107,6 +107,15 @@ def test_rename(fake_run: FakeRun) -> None:
     assert {found.name for found in runs.list_runs(other.folder.parent)} == {"Three", "two"}
 
 
+def test_the_longest_name_of_a_folder(fake_run: FakeRun) -> None:
+    name = "n" * 255
+    first = trash.trash_run(fake_run(name))
+    second = trash.trash_run(fake_run(name))
+    assert (first.name, second.name) == (name, "n" * 253 + "-2")
+    assert trash.restore(second).name == name
+    assert renaming.rename_run(runs.find_run(first.parent.parent, name), "short").name == "short"
+
+
 # --- copies
 
 

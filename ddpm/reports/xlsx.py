@@ -10,6 +10,7 @@ import io
 import math
 import platform
 import re
+import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -118,12 +119,13 @@ def _facts(run: Run, log: RunLog) -> Iterator[tuple[str, Any, str]]:
         yield "Image size", f"{config.model.image_size} x {config.model.image_size}", ""
         yield "Parameters", architecture.parameters(config.model), "#,##0"
         yield "Command", run.restart_command(), ""
-        yield "Begun (UTC)", _utc(run.created_at), "yyyy-mm-dd hh:mm:ss"
+        yield "Begun", _local(run.created_at), "yyyy-mm-dd hh:mm:ss"
     yield (
-        "Last sign of life (UTC)",
-        _utc(status.updated_at) if status and status.updated_at else None,
+        "Last sign of life",
+        _local(status.updated_at) if status and status.updated_at else None,
         "yyyy-mm-dd hh:mm:ss",
     )
+    yield "Times are in", time.strftime("%Z (UTC%z)"), ""
     yield "Trained with", _trained_with(run), ""
     yield (
         "Exported with",
@@ -287,5 +289,6 @@ def _trained_with(run: Run) -> str | None:
     return found[0] if found else None
 
 
-def _utc(seconds: float) -> datetime.datetime:
-    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).replace(tzinfo=None, microsecond=0)
+def _local(seconds: float) -> datetime.datetime:
+    """A Unix time in this computer's zone; a cell of a workbook has no zone."""
+    return datetime.datetime.fromtimestamp(seconds).replace(microsecond=0)
