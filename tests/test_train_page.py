@@ -17,7 +17,7 @@ from ddpm.runs import launch, runs
 from ddpm.runs.jobs import Status
 from ddpm.runs.runs import Run
 from ddpm.storage import files
-from pages.ui.forms import data_form, image_check, train_rail
+from pages.ui.forms import data_form, image_check
 from pages.ui.frame import run_store
 
 TRAIN = "pages/train.py"
@@ -227,8 +227,3 @@ def test_a_run_starts_as_the_form_says(runs_dir: Path, monkeypatch: pytest.Monke
     assert started == [run.name]
     assert run.config.train.keep_checkpoints == 2
     assert run.config.train.lr == PRESETS["quick-start"].config.train.lr
-
-
-def test_the_rail_is_of_the_theme() -> None:
-    assert "%(background)s" in train_rail.STYLE
-    assert train_rail.STYLE % dict(background="#fff", border="#ccc")
