@@ -57,7 +57,8 @@ def fold(form: str, title: str, wrong: bool) -> Any:
     opened = st.session_state.setdefault(OPENED.format(form=form), set())
     if wrong:
         opened.add(title)
-    return st.expander(escape(title), expanded=title in opened, key=f"{form}_fold_{title}")
+    is_open = title in opened  # in the key too: the browser keeps a fold that it knows as it is
+    return st.expander(escape(title), expanded=is_open, key=f"{form}_fold_{title}{'_open' if is_open else ''}")
 
 
 def show(form: str, fields: Sequence[Setting], notes: Notes = NO_NOTES, columns: int = 3) -> None:
