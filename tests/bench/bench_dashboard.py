@@ -3,6 +3,7 @@
 latency    from a metrics line written to its point on screen, while another process keeps a core busy (95 % in 1.5 s)
 million    a finished run with 1,000,000 log lines: from the address to its chart (3 s)
 start      from starting the server to a Home that answers a click (4 s)
+home       Home with --runs runs: rows after the page's shell (1 s; with 2,000 runs 3 s), sorting, scrolling, idle (2 %)
 idle       the share of a core that the server takes for one open Monitor
 """
 
@@ -22,6 +23,7 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parent / "browser")]
 
 import fake_run  # noqa: E402
+import home_of_many  # noqa: E402
 from dashboard import QUIET, Server, chromium, start_server, stop_server, wait_by_asking  # noqa: E402
 from playwright.sync_api import Page, sync_playwright  # noqa: E402
 
@@ -40,7 +42,7 @@ RECORD = """
 
 @contextmanager
 def dashboard(folder: Path) -> Iterator[tuple[Server, psutil.Process]]:
-    (folder / "runs").mkdir(exist_ok=True)
+    (folder / "runs").mkdir(exist_ok=True, parents=True)
     process, url = start_server(folder / "runs", folder / "server.log", folder)
     try:
         yield Server(url, folder / "runs", folder / "server.log"), psutil.Process(process.pid)
@@ -123,7 +125,7 @@ def start(page: Page, folder: Path) -> None:
             server.enter(page)
             page.goto(server.address())
             page.get_by_role("button", name="New training").wait_for()
-            page.get_by_text("step 200 of 200").first.wait_for()
+            page.get_by_text("200 steps").first.wait_for()
             taken = time.monotonic() - begin
             page.goto("about:blank")
         print(
@@ -132,11 +134,21 @@ def start(page: Page, folder: Path) -> None:
         )
 
 
+def home(page: Page, folder: Path, count: int) -> None:
+    home_of_many.make(folder / "runs", count)
+    with dashboard(folder) as (server, process):
+        server.enter(page)
+        for line in home_of_many.measure(page, server, process, count):
+            print(f"home      {count:,} runs: {line}")
+        page.goto("about:blank")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="*", default=["start", "latency", "million"])
+    parser.add_argument("what", nargs="*", default=["start", "home", "latency", "million"])
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--lines", type=int, default=1_000_000)
+    parser.add_argument("--runs", type=int, nargs="+", default=[205, 2000])
     options = parser.parse_args()
     executable = chromium()
     with sync_playwright() as tool:
@@ -147,6 +159,9 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as name:
                 if what == "latency":
                     latency(page, Path(name), options.seconds)
+                elif what == "home":
+                    for count in options.runs:
+                        home(page, Path(name) / str(count), count)
                 elif what == "million":
                     million(page, Path(name), options.lines)
                 else:
