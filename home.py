@@ -49,7 +49,7 @@ if not found:
 # Start something new
 
 with st.container(horizontal=True, vertical_alignment="center", key="begin"):
-    st.header("Runs", width="stretch", anchor=False)
+    st.title("Runs", width="stretch", anchor=False)
     if st.button(
         "Quick start",
         icon=":material/rocket_launch:",

@@ -126,13 +126,35 @@ def test_what_filters_mean_and_how_numbers_read(page: Page, server: Server) -> N
     page.goto(server.address("_stcore/health"))
     now = time.time()
     rows = [
-        dict(name="a", shown="a", title="Cosine run", state="finished", created=now - 60, tags=["Cosine"], star=True,
-             settings={"lr": 1e-3, "noise_schedule": "cosine", "class_cond": True}, last={"loss": 0.05}, lowest={"loss": [0.04, 7]},
-             step=10, total=10, trained=7200, disk=3e9),
-        dict(name="b-two", shown="b-two", state="running", created=now - 10 * 86400, settings={"lr": 1e-4}, last={"loss": 0.5},
-             step=1, total=4, left=90),
+        dict(
+            name="a",
+            shown="a",
+            title="Cosine run",
+            state="finished",
+            created=now - 60,
+            tags=["Cosine"],
+            star=True,
+            settings={"lr": 1e-3, "noise_schedule": "cosine", "class_cond": True},
+            last={"loss": 0.05},
+            lowest={"loss": [0.04, 7]},
+            step=10,
+            total=10,
+            trained=7200,
+            disk=3e9,
+        ),
+        dict(
+            name="b-two",
+            shown="b-two",
+            state="running",
+            created=now - 10 * 86400,
+            settings={"lr": 1e-4},
+            last={"loss": 0.5},
+            step=1,
+            total=4,
+            left=90,
+        ),
         dict(name="c", shown="c", state="lost", created=now, problem="It is damaged.", archived=True),
-    ]  # fmt: skip
+    ]
     legend = {
         "settings": [["lr", "Learning rate", 1e-4, True], ["noise_schedule", "Noise", "linear", True],
                      ["class_cond", "Classes", False, False]],

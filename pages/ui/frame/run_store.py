@@ -34,6 +34,7 @@ from watchdog.observers.polling import PollingObserver
 
 from ddpm.runs import jobs, metrics, runs
 from ddpm.runs.jobs import Pulse, State, Status
+from ddpm.runs.log_lines import Lines, LogReader
 from ddpm.runs.metrics import MetricReader, columns_of
 from ddpm.runs.runs import Run
 from ddpm.storage.files import TEMPORARY
@@ -125,6 +126,7 @@ class RunView:
         self._revisions = revisions
         self._pulse = pulse
         self._lock = threading.RLock()
+        self._log = LogReader(run)
         self._readers: dict[tuple[str, ...], MetricReader] = {}
         self._read: dict[str, tuple[int, float, Any]] = {}
         self._figures: OrderedDict[tuple[tuple[str, ...], figures.ChartOptions], tuple[int, str]] = OrderedDict()
@@ -148,6 +150,10 @@ class RunView:
             reader = self._readers.setdefault(columns, MetricReader(self.run.progress_path, (*columns, *figures.AXES)))
             return self._fresh("progress.csv", reader.read, name=f"metrics {columns}")
 
+    def newest_row(self) -> dict[str, float | None]:
+        """The last row of the log, which is the end of every curve; None for NaN and infinities."""
+        return self._fresh("progress.csv", lambda: metrics.row_before(self.run.progress_path), name="newest row")
+
     def columns(self) -> tuple[str, ...]:
         """Names of all logged metrics."""
         return self._fresh("progress.csv", lambda: columns_of(self.run.progress_path), name="columns")
@@ -158,8 +164,10 @@ class RunView:
     def checkpoints(self) -> list[runs.Checkpoint]:
         return self._fresh("saves", self.run.checkpoints)
 
-    def log_tail(self) -> str:
-        return self._fresh("log.txt", lambda: self.run.log_tail(120))
+    def log_lines(self, step: int | None = None) -> Lines:
+        """The end of the log, or what was logged around a training step."""
+        with self._lock:
+            return self._fresh("log.txt", self._log.tail) if step is None else self._log.around(step)
 
     def sparkline(self, column: str) -> list[float]:
         """Coarse curve of a metric, cheap for a log of any length."""

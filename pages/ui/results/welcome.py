@@ -21,7 +21,7 @@ def show() -> str:
     asked = ""
     with st.container(border=True, horizontal_alignment="center", gap="medium", key="welcome"):
         st.space("small")
-        st.header("Train your first diffusion model", width="content", anchor=False)
+        st.title("Train your first diffusion model", width="content", anchor=False)
         st.markdown(
             "A small network learns generated images of coloured shapes on this computer.  \n"
             "Watch it train and sample new images from it a few minutes later.",
