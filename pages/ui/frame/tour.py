@@ -12,12 +12,12 @@ STEPS = (
         "title": "The curve",
         "text": "The loss falls fast at first and slowly later, while the images still get better. Drag over a part of"
         " it to zoom in.",
-        "selectors": ["[class*=st-key-curves]", "[class*=st-key-figures]"],
+        "selectors": ["[class*=st-key-curves-]", "#curves"],
     },
     {
         "title": "The previews",
         "text": "Images that the network samples as it trains, always from the same noise: see shapes come out of it.",
-        "selectors": ["[class*=st-key-preview]", "[class*=st-key-strip]"],
+        "selectors": ["[class*=st-key-previews-]", "#previews"],
     },
     {
         "title": "Sample",

@@ -11,7 +11,7 @@ from pages.ui.components import thumbnails
 from pages.ui.components.markdown import escape
 from pages.ui.frame import layout
 
-SIDE = 416  # pixels of an image grid, as it is enlarged
+SIDE = 544  # pixels of an image grid, as it is enlarged
 STEPS = 15  # denoising steps of the samples
 SEED = 7
 
@@ -20,7 +20,6 @@ def show() -> str:
     """Shows the page; returns "start" where the quick start was pressed, "sample" for samples of the example."""
     asked = ""
     with st.container(border=True, horizontal_alignment="center", gap="medium", key="welcome"):
-        st.space("small")
         st.title("Train your first diffusion model", width="content", anchor=False)
         st.markdown(
             "A small network learns generated images of coloured shapes on this computer.  \n"
@@ -28,27 +27,26 @@ def show() -> str:
             width="content",
             text_alignment="center",
         )
-        if st.button("Quick start", type="primary", icon=":material/rocket_launch:", key="quick_start"):
-            asked = "start"
-        _phases()
-        st.page_link(layout.TRAIN, label="Choose data and settings", icon=":material/model_training:")
-        st.space("small")
-    with st.container(border=True, horizontal_alignment="center", gap="medium", key="what_comes"):
-        st.subheader("What will come", width="content", anchor=False)
+        with st.container(horizontal=True, horizontal_alignment="center", width="content"):
+            if st.button("Quick start", type="primary", icon=":material/rocket_launch:", key="quick_start"):
+                asked = "start"
+            if st.button(
+                "Try the example model",
+                icon=":material/grid_view:",
+                key="example",
+                help=f"Samples 16 new images with it, in {STEPS} denoising steps: watch them form.",
+            ):
+                asked = "sample"
+        _previews()
         st.markdown(
-            f"The program includes a model that was trained like that: {escape(layout.EXAMPLE)}. These are its previews,"
-            " from the same noise.",
+            f"What will come: previews of the model that the program includes, {escape(layout.EXAMPLE)}.",
             width="content",
             text_alignment="center",
         )
-        _previews()
-        if st.button(
-            "Try the example model",
-            icon=":material/grid_view:",
-            key="example",
-            help=f"Samples 16 new images with it, in {STEPS} denoising steps: watch them form.",
-        ):
-            asked = "sample"
+        st.page_link(layout.TRAIN, label="Choose data and settings", icon=":material/model_training:")
+    with st.container(border=True, key="what_happens"):
+        st.subheader("What the quick start does", anchor=False)
+        _phases()
     return asked
 
 
@@ -71,9 +69,9 @@ def _phases() -> None:
     minutes = 3.0  # as the description of the preset promises for two cores
     rows = [
         (
-            "Start",
-            "Loads the libraries and renders the images; on first use, it compiles its kernels.",
-            "10 s, and up to a minute the first time",
+            "Begin",
+            "Loads the libraries and renders the images; the first time, it also compiles its kernels.",
+            "about 10 s",
         ),
         (
             "Train",
@@ -90,9 +88,9 @@ def _phases() -> None:
         ("Sample", "New images of a class of your choice, also while it trains.", "a few seconds for 16 images"),
     ]
     with st.grid(4, min_column_width=180, key="phases"):
-        for number, (title, what, lasts) in enumerate(rows, start=1):
+        for title, what, lasts in rows:
             with st.container(gap="xsmall"):
-                st.markdown(f"**{number}. {escape(title)}**")
+                st.markdown(f"**{escape(title)}**")
                 st.markdown(f"{escape(what)}  \n:material/schedule: {escape(lasts)}")
 
 
@@ -100,14 +98,8 @@ def _previews() -> None:
     """The example's previews, early and late."""
     run = Run(example.ASSET)
     found = dict(run.previews())
-    steps = [step for step in (min(found), sorted(found)[len(found) // 2], max(found))] if found else []
-    with st.grid(3, min_column_width=150):
-        for step in dict.fromkeys(steps):
-            image = thumbnails.shown(run, found[step], SIDE)
-            if image:
-                st.image(
-                    image,
-                    width="stretch",
-                    caption=f"After {formatting.plural(step, 'step')}",
-                    alt=f"Preview of the example model after {formatting.plural(step, 'step')}",
-                )
+    order = sorted(found)
+    for column, step in zip(st.columns(3), (order[0], order[len(order) // 2], order[-1]), strict=True):
+        if image := thumbnails.shown(run, found[step], SIDE):
+            after = f"After {formatting.plural(step, 'step')}"
+            column.image(image, width="stretch", caption=after, alt=f"{after}: a preview of the example model")
