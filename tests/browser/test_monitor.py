@@ -161,7 +161,7 @@ def test_one_cursor_goes_through_previews_log_and_values(page: Page, server) -> 
     line = page.locator(".line.at")
     expect(places).to_have_count(4)
     expect(page.get_by_alt_text("Preview grid of one at step 200")).to_be_visible()
-    expect(page.locator(".where")).to_have_text("Newest: step 200")
+    expect(page.locator(".where.hint")).to_be_visible()
     pure = page.evaluate(
         PURE, [f"{server.url}/{browser_code.address(name)}" for name in ("previews.js", "log_view.js", "pin.js")]
     )
@@ -182,7 +182,7 @@ def test_one_cursor_goes_through_previews_log_and_values(page: Page, server) -> 
     expect(page.locator(".where")).to_have_text("Step 100")
     expect(line).to_have_text(re.compile("step 100:"))
     page.mouse.move(5, 5)
-    expect(page.locator(".where")).to_have_text("Newest: step 200")
+    expect(page.locator(".where.hint")).to_be_visible()
     page.locator(".line.named", has_text="step 60:").click()
     expect(page.locator(".where")).to_have_text("Pinned: step 60")
     assert page.url.endswith("step=60")
@@ -193,8 +193,11 @@ def test_one_cursor_goes_through_previews_log_and_values(page: Page, server) -> 
     expect(page.locator(".where")).to_have_text("Pinned: step 61")
     expect(values).to_contain_text("6.1 s")
     page.get_by_role("button", name="Unpin").click()
-    expect(page.locator(".where")).to_have_text("Newest: step 200")
+    expect(page.locator(".where.hint")).to_be_visible()
     assert "step=" not in page.url
+    for step in (200, 199):
+        page.keyboard.press("ArrowLeft")
+        expect(page.locator(".where")).to_have_text(f"Step {step}")
     page.evaluate(
         "window.dispatchEvent(new CustomEvent('ddpm:cursor', {detail: {run: 'one', step: 120, pinned: false}}))"
     )  # as the chart does
