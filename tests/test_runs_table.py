@@ -273,7 +273,7 @@ def test_the_example_is_sampled_in_one_click(runs_dir: Path, monkeypatch: pytest
 
     monkeypatch.setattr(launch, "start_sampling", start)
     at = app_page.open_page("home.py")
-    assert len(at.get("imgs")) == 3, "what will come"
+    assert len(at.get("image")) == 3, "what will come"
     assert list(runs_dir.iterdir()) == [], "looking makes no run"
     at.button(key="example").click().run()
     assert not at.exception
