@@ -27,7 +27,7 @@ STYLE = """<style>
     width: 100%; flex: none; min-width: 0; }
   [data-testid=stColumn]:has(.st-key-train_start) {
     top: auto; bottom: 0; z-index: 90; align-self: stretch; max-height: min(45vh, 16rem);
-    background: var(--st-background-color, Canvas); border-top: 1px solid var(--st-border-color, GrayText); }
+    background: light-dark(#ffffff, #14171d); border-top: 1px solid light-dark(#dfe3ea, #313742); }
   .st-key-train_start { flex-direction: row; align-items: flex-end; }
   .st-key-train_start > * { flex: 1 1 0; min-width: 0; }
   .st-key-train_cost_figures { display: none; }
