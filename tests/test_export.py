@@ -49,10 +49,12 @@ def log_of(run: Run, *lines: str, columns: tuple[str, ...] = ("loss", "mse", "st
 
 def test_every_sheet(fake_run: FakeRun) -> None:
     run = fake_run(steps=40, save_every=20)
+    run.describe(title="=1+1 猫", add=["a", "b"], notes="-x\ny")
     book = opened(run)
     assert book.sheetnames == ["Summary", "Config", "Metrics", "Checkpoints", "Charts", "Chart data"]
 
     known = facts(book)
+    assert (known["Title"], known["Tags"], known["Notes"]) == ("=1+1 猫", "a, b", "-x\ny")
     assert known["State"] == "finished"
     assert known["Steps done"] == 40
     assert known["Images seen"] == 160

@@ -303,6 +303,33 @@ def test_emptying_the_bin(fake_run: FakeRun, tmp_path: Path) -> None:
     assert (tmp_path / "outside" / "file").read_bytes() == b"stays"
 
 
+@pytest.mark.skipif(os.name == "nt", reason="links need rights there")
+def test_a_bin_that_is_a_link_is_none(fake_run: FakeRun, tmp_path: Path) -> None:
+    run = fake_run("a")
+    runs_dir = run.folder.parent
+    (tmp_path / "home" / "documents").mkdir(parents=True)
+    (tmp_path / "home" / "documents" / "file").write_bytes(b"stays")
+    (runs_dir / ".trash").symlink_to(tmp_path / "home")
+    assert trash.entries(runs_dir) == []
+    with raises_error("not-a-folder"):
+        trash.empty(runs_dir)
+    with raises_error("not-a-folder"):
+        trash.trash_run(run)
+    assert (tmp_path / "home" / "documents" / "file").read_bytes() == b"stays"
+    assert run.folder.exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights there")
+def test_samples_do_not_go_back_through_a_link(fake_run: FakeRun, tmp_path: Path) -> None:
+    run = fake_run("a")
+    trashed = trash.trash_samples(samples_of(run))
+    (run.folder / "samples").rename(tmp_path / "elsewhere")
+    (run.folder / "samples").symlink_to(tmp_path / "elsewhere")
+    with raises_error("not-a-folder"):
+        trash.restore(trashed)
+    assert trashed.is_dir()
+
+
 # --- clean-up
 
 

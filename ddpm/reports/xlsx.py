@@ -92,7 +92,10 @@ def _facts(run: Run, log: RunLog) -> Iterator[tuple[str, Any, str]]:
     """(label, value, number format) of each row of the summary; a value of None leaves the row out."""
     status, config = run.status(), _config_of(run)
     loss, step = log.column("loss"), log.column("step")
-    seconds = log.last("seconds")
+    seconds, about = log.last("seconds"), run.about()
+    yield "Title", about.title or None, ""
+    yield "Tags", ", ".join(about.tags) or None, ""
+    yield "Notes", about.notes or None, ""
     yield "State", run.state(), ""
     yield "Message", (status.message or None) if status else None, ""
     yield "Warning", (status.warning or None) if status else None, ""

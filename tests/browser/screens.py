@@ -127,6 +127,5 @@ SCREENS = (
     Screen("evaluate", "evaluate", {"run": "shapes"}),
     Screen("evaluate-nothing-yet", "evaluate", {"run": "example"}),
     Screen("explore", "explore", {"run": "shapes"}),
-    Screen("compare", "compare", {"runs": "shapes,stopped"}),
     Screen("explore-trajectory", "explore", {"run": "example"}, lambda page: page.get_by_text("Trajectory").click()),
 )
