@@ -45,7 +45,7 @@ def show() -> str:
         )
         st.page_link(layout.TRAIN, label="Choose data and settings", icon=":material/model_training:")
     with st.container(border=True, key="what_happens"):
-        st.subheader("What the quick start does", anchor=False)
+        st.header("What the quick start does", anchor=False)
         _phases()
     return asked
 
