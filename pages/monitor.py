@@ -4,17 +4,14 @@ import streamlit as st
 
 from ddpm.runs import commands
 from ddpm.runs.jobs import ACTIVE
-from pages.ui.components import figures
 from pages.ui.components.markdown import escape
 from pages.ui.forms import moved_data
 from pages.ui.frame import layout, run_actions, run_status, run_store
-from pages.ui.results import training_progress
-from pages.ui.results.live_chart import preload
+from pages.ui.results import training_chart, training_progress
 
 TICK, SLOW_TICK = 1.0, 2.0  # seconds between two updates of an active run: of its numbers, and of the rest
 
 layout.page("Monitor")
-preload()
 toolbar = st.container(horizontal=True, vertical_alignment="bottom", key="toolbar")
 with toolbar.container(width=300):
     run = layout.pick_run()
@@ -40,28 +37,7 @@ if not active and state != "finished":
 
 halves = st.grid(3, min_column_width=275, gap="medium")  # side by side where there is room, else one below the other
 with halves.cell(column_span=2):
-    with st.container(horizontal=True, vertical_alignment="bottom", key="chart_controls"):
-        x = st.segmented_control(
-            "Horizontal axis",
-            ["step", "time", "images"],
-            default="step",
-            required=True,
-            key="x",
-            bind="query-params",
-        )
-        smoothing = st.slider(
-            "Smoothing",
-            0.0,
-            0.99,
-            0.6,
-            0.01,
-            key="smooth",
-            bind="query-params",
-            help="Weight of earlier values in the bold line; the faint line shows the logged values.",
-        )
-        log = st.toggle("Log scale", True, key="log", bind="query-params")
-    options = figures.ChartOptions(x, smoothing, log)
-    layout.fragment(run_every=every)(training_progress.curves)(view, options)
+    training_chart.show([(run.name, run.name, None, active)], key=f"curves-{run.name}")
 
 with halves.cell():
     layout.fragment(run_every=seldom)(training_progress.previews)(view, config, active)
@@ -70,22 +46,6 @@ with halves.cell():
     )
     layout.fragment(run_every=seldom)(training_progress.log_tail)(view)
 
-
-# Loss by timestep, commands
-
-quarters = st.expander("Loss by timestep", icon=":material/stacked_line_chart:", key="quarters", on_change="rerun")
-with quarters:
-    if quarters.open:
-        parts = [name for name in figures.PARTS if name in view.columns()] or ["loss"]
-        part = parts[0]
-        if len(parts) > 1:
-            part = (
-                st.segmented_control(
-                    "Loss term", parts, format_func=escape, default=part, required=True, key="part", bind="query-params"
-                )
-                or part
-            )
-        layout.fragment(run_every=seldom)(training_progress.quarters)(view, options, part)
 
 with st.expander("Shell commands", icon=":material/terminal:"):
     for title, command in commands.for_buttons(run):

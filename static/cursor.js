@@ -2,9 +2,9 @@
 
 const NAME = "ddpm:cursor";
 
-// step: null where nothing is pointed at.
-export function sendCursor({ run, step, pinned = false }) {
-  window.dispatchEvent(new CustomEvent(NAME, { detail: { run, step, pinned } }));
+// step: null where nothing is pointed at.  more: what else the sender knows, as the place on an axis: { axis, x }
+export function sendCursor({ run, step, pinned = false, ...more }) {
+  window.dispatchEvent(new CustomEvent(NAME, { detail: { ...more, run, step, pinned } }));
 }
 
 // Calls `follow({ run, step, pinned })` from now on; returns a function that ends it.
