@@ -153,6 +153,7 @@ class Chart {
     if (this.pinnedAtFirst !== undefined && !empty) this.pinFirst();
     this.showCursor();
     this.root.dataset.updates = Number(this.root.dataset.updates || 0) + 1;
+    this.root.dataset.rows = Math.max(...[...this.feeds.values()].map((feed) => feed.whole?.head.rows ?? 0));
     this.root.dataset.from = extent[0];
     this.root.dataset.to = extent[1];
     this.root.dataset.zoomed = String(Boolean(this.range));

@@ -80,7 +80,8 @@ export class Panel {
   newest({ curve: c, part, column }) {
     const k = lastOf(c);
     if (k < 0) return "";
-    const raw = part.head.size === 1 ? c.mean[k] : part.head.newest?.[column] ?? c.first[k];
+    const last = part.head.stop === part.head.rows && k === c.count.length - 1;
+    const raw = c.size === 1 ? c.mean[k] : last ? part.head.newest[column] : c.first[k];
     return this.look.reach > 0 ? `${short(raw)} · smoothed ${short(c.smoothed[k])}` : short(raw);
   }
 

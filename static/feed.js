@@ -15,6 +15,7 @@ export class Feed {
     this.width = 1000;
     this.range = null; // of the axis, while zoomed
     this.axis = "step";
+    this.hopeful = null; // whether the page says that it trains
     this.whole = null; // all rows, in buckets
     this.part = null; // those of the range
     this.wrong = "";
@@ -74,9 +75,10 @@ export class Feed {
 
   // The page says that the run trains, or that it no longer does.
   expect(live) {
+    if (live === this.hopeful) return;
     this.hopeful = live;
     if (this.whole && !live) this.whole.head.live = false;
-    this.ask(); // once more at the end
+    this.ask(); // at the end, once more
   }
 
   // The range at full resolution; only the newest request counts.

@@ -1,6 +1,6 @@
 // Smoothing by the width of the screen: the same setting looks the same for a thousand rows and for a million.
 
-const PIXELS = 12;
+const PIXELS = 8;
 
 // Setting between 0 and 1 as the distance, in pixels, at which a value counts 1 / e of the one in the middle.
 export function reach(setting) {

@@ -7,15 +7,15 @@ from pages.ui.components import browser_code
 from pages.ui.frame.metric_rows import MAIN
 
 _HTML = """
-<div class="chart"><span class="probe"></span>
+<div class="curves"><div class="chart"><span class="probe"></span>
   <div class="controls" role="group" aria-label="Charts"></div>
   <div class="legend" role="group" aria-label="Runs" hidden></div>
   <div class="note" role="status" hidden></div>
   <div class="panels"></div>
   <div class="tip" hidden></div>
-</div>
+</div></div>
 """
-_CSS = """
+_CSS = """.curves {
 .chart { position: relative; min-height: 420px; font: 0.875rem/1.4 var(--st-font); color: var(--st-text-color); }
 .probe { position: absolute; width: 0; height: 0; color: var(--st-text-color); transition: color 1ms; }
 .controls { display: flex; flex-wrap: wrap; align-items: center; gap: 0.4rem 1.1rem; margin-bottom: 0.5rem; }
@@ -38,10 +38,12 @@ button, summary { font: inherit; color: inherit; cursor: pointer; }
 .menu { position: relative; }
 .menu .list { position: absolute; z-index: 20; left: 0; top: calc(100% + 4px); display: grid; gap: 0.35rem;
   padding: 0.7rem 0.9rem; max-height: 20rem; overflow: auto; white-space: nowrap;
-  background: var(--st-background-color);  border: 1px solid var(--st-border-color); border-radius: var(--st-base-radius); box-shadow: 0 4px 16px #0003; }
+  background: var(--st-background-color);
+  border: 1px solid var(--st-border-color); border-radius: 8px; box-shadow: 0 4px 16px #0003; }
 .legend { display: flex; flex-wrap: wrap; gap: 0.3rem; margin-bottom: 0.4rem; }
 .run { display: inline-flex; align-items: center; gap: 0.4rem; max-width: 100%; padding: 0.15rem 0.6rem;
-  overflow-wrap: anywhere;  text-align: left; background: none; border: 1px solid var(--st-border-color); border-radius: 1rem; }
+  overflow-wrap: anywhere; text-align: left;
+  background: none; border: 1px solid var(--st-border-color); border-radius: 1rem; }
 .run::before, .tip .name::before, .value::before { content: ""; flex: none; display: inline-block; width: 0.9em;
   height: 3px; margin-right: 0.4em; vertical-align: 0.25em; background: var(--line); }
 .run::before { margin: 0; }
@@ -57,12 +59,13 @@ h4 { margin: 0; font-size: 0.9rem; font-weight: 600; }
 .spikes { margin-left: auto; position: relative; }
 .spikes ol { position: absolute; z-index: 15; right: 0; margin: 0.2rem 0 0; padding: 0.6rem 0.8rem; max-height: 18rem;
   overflow: auto; list-style: none; display: grid; gap: 0.4rem; white-space: nowrap;
-  background: var(--st-background-color);  border: 1px solid var(--st-border-color); border-radius: var(--st-base-radius); box-shadow: 0 4px 16px #0003; }
+  background: var(--st-background-color);
+  border: 1px solid var(--st-border-color); border-radius: 8px; box-shadow: 0 4px 16px #0003; }
 .spikes li { display: flex; align-items: center; gap: 0.6rem; }
 .spikes button { padding: 0.1rem 0.4rem; background: none; border: 1px solid var(--st-border-color);
   border-radius: var(--st-button-radius); font-variant-numeric: tabular-nums; }
 .spikes img { height: 48px; margin-right: 4px; image-rendering: pixelated; vertical-align: middle; }
-.tip { position: absolute; z-index: 10; pointer-events: none; max-width: min(460px, 92%); padding: 0.45rem 0.65rem;
+.tip { position: absolute; z-index: 10; pointer-events: none; max-width: min(300px, 92%); padding: 0.45rem 0.65rem;
   background: var(--st-background-color); border: 1px solid var(--st-border-color); border-radius: 8px;
   box-shadow: 0 2px 10px #0003; font-variant-numeric: tabular-nums; }
 .tip .head { font-weight: 600; }
@@ -71,9 +74,10 @@ h4 { margin: 0; font-size: 0.9rem; font-weight: 600; }
 .tip .number { font-weight: 600; }
 :focus-visible { outline: 2px solid var(--st-primary-color); }
 .choice input:focus-visible + span { outline: 2px solid var(--st-primary-color); }
+}
 """
 
-_chart = browser_code.component("ddpm_training_chart", "chart.js", html=_HTML, css=_CSS)
+_chart = browser_code.component("ddpm_training_chart", "chart.js", html=_HTML, css=_CSS, isolate_styles=False)
 
 
 def show(runs: Sequence[tuple[str, str, int | None, bool]], *, key: str, start: Sequence[str] = MAIN) -> None:
