@@ -7,7 +7,7 @@ from ddpm.runs import example, runs
 from ddpm.runs.jobs import ACTIVE
 from pages.ui.components.markdown import escape
 from pages.ui.forms import import_form
-from pages.ui.frame import layout, run_actions, run_store
+from pages.ui.frame import layout, run_actions, run_menu, run_store
 from pages.ui.results import run_card
 
 SHOWN = 12  # runs listed until all are requested
@@ -24,6 +24,9 @@ def start_quickly() -> None:
         run = run_actions.quick_start()
     st.switch_page(layout.MONITOR, query_params={"run": run.name})
 
+
+run_menu.undo_line()
+run_menu.dialogs()
 
 # No runs yet
 
@@ -53,6 +56,7 @@ if not found:
         st.space("small")
     with st.expander(IMPORT, icon=":material/folder_open:"):
         import_form.show(runs_dir)
+    run_menu.bin_button()
     st.caption(f"Runs are kept in {escape(runs_dir)}.", text_alignment="center")
     st.stop()
 
@@ -70,13 +74,10 @@ with st.container(horizontal=True, vertical_alignment="center", key="begin"):
         start_quickly()
     if st.button("New training", type="primary", icon=":material/add:", key="new", help="Choose data and settings."):
         st.switch_page(layout.TRAIN)
+    run_menu.bin_button()
 
 with st.expander(IMPORT, icon=":material/folder_open:"):
     import_form.show(runs_dir)
-
-to_delete = {run.name: run for run in found}.get(st.session_state.get(run_actions.DELETE_REQUEST, ""))
-if to_delete:
-    run_actions.confirm_delete(to_delete)
 
 
 # The runs

@@ -11,6 +11,8 @@ class DataSet(NamedTuple):
     title: str
     description: str
     opener: str | Callable[[], Any]  # "module:name" of what returns its `data.source.Source`; imported when needed
+    images: int = 0  # training images and classes, for estimates before it is there; 0: not known
+    classes: int = 0
 
     def open(self) -> Any:
         """Returns the `data.source.Source`.  Raises UserError where it has to be downloaded first."""
@@ -22,16 +24,22 @@ DATA_SETS = {
         "Shapes",
         "5,000 coloured shapes in 8 classes, rendered by the program at any size.",
         "ddpm.data.sources:Shapes",
+        5000,
+        8,
     ),
     "cifar10-mini": DataSet(
         "CIFAR-10 mini",
         "1,000 small photographs (32 pixels), 100 in each of 10 classes. Part of the program.",
         "ddpm.data.sources:cifar10_mini",
+        1000,
+        10,
     ),
     "cifar10": DataSet(
         "CIFAR-10",
-        "50,000 small photographs (32 pixels) in 10 classes. Downloaded once (170 MB): ddpm data cifar10.",
+        "50,000 small photographs (32 pixels) in 10 classes. Downloaded once (170 MB).",
         "ddpm.data.sources:cifar10",
+        50_000,
+        10,
     ),
 }
 """By name; a folder that is called like one of them is written ./shapes."""

@@ -2,13 +2,12 @@
 
 import streamlit as st
 
-from ddpm import formatting
 from ddpm.config import codec
 from ddpm.errors import UserError
-from ddpm.planning import summary
+from ddpm.planning import summary, timesteps
 from ddpm.runs import launch
 from ddpm.runs.jobs import ACTIVE
-from pages.ui.components import start_button
+from pages.ui.components import rail, start_button
 from pages.ui.components.markdown import escape
 from pages.ui.forms import checkpoint_form, evaluation_form
 from pages.ui.frame import layout
@@ -16,8 +15,7 @@ from pages.ui.results import evaluation_result
 
 layout.page("Evaluate")
 st.title("Evaluate")
-halves = st.grid(2, min_column_width=340, gap=("small", "medium"))
-settings, result = halves.cell(), halves.cell()
+settings, foot, result = rail.beside("title")
 
 with settings:
     run = layout.pick_run(with_example=True)
@@ -48,17 +46,21 @@ active = next((job for job in jobs if job.state() in ACTIVE), None)
 # The form
 
 with settings:
-    with st.container():
-        evaluation, problems = evaluation_form.show(config, checkpoints)
+    evaluation, problems = evaluation_form.show(run, checkpoints)
+    if not problems:
+        with st.expander("Shell command", icon=":material/terminal:"):
+            layout.command(run.shell("nll", "--run", more=codec.to_flags(evaluation)))
+with foot:
     busy = "An evaluation is running: wait for it or cancel it first." if active else ""
     pressed = start_button.show("Start", "straighten", [p.sentence for p in problems], busy)
     if not problems:
-        seconds = summary.estimate_evaluation_seconds(jobs, config, evaluation)
-        if seconds is not None:
-            most = "at most " if evaluation.until_ci else ""
-            st.caption(f":material/schedule: About {most}{formatting.duration(seconds)}, estimated from the last one.")
-        with st.expander("Shell command", icon=":material/terminal:"):
-            layout.command(run.shell("nll", "--run", more=codec.to_flags(evaluation)))
+        estimate = summary.estimate_evaluation(run, config, evaluation)
+        most = "At most " if evaluation.until_ci else "Takes "
+        st.caption(f":material/schedule: {most}{escape(estimate.words)}.")
+        if note := evaluation_result.comparable(
+            evaluation.num_samples, len(timesteps.timesteps(config, evaluation)), config
+        ):
+            st.caption(escape(note))
 
 if pressed:
     with layout.errors():

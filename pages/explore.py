@@ -12,14 +12,14 @@ layout.page("Explore")
 st.title("Explore")
 run = layout.pick_run(with_example=True)
 
-FRONTIER, MICROSCOPE = ":material/ssid_chart: Compare samplers", ":material/biotech: Trajectory"
+FRONTIER, MICROSCOPE = ":material/ssid_chart: Compare samplers", trajectory.TITLE
 PARTS = {FRONTIER: solver_benchmark.show, MICROSCOPE: trajectory.show}
 PARTS |= {row.title: partial(other_result.show, name=name) for name, row in KINDS.items() if row.work}
 
 part = st.segmented_control(
     "What to explore",
     list(PARTS),
-    key="explore_part",
+    key=trajectory.PART,
     default=FRONTIER,
     required=True,
     label_visibility="collapsed",

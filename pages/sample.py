@@ -7,17 +7,17 @@ from ddpm.errors import UserError
 from ddpm.planning import summary
 from ddpm.runs import launch
 from ddpm.runs.jobs import ACTIVE
-from pages.ui.components import start_button
+from pages.ui.components import rail, start_button
 from pages.ui.components.markdown import escape
-from pages.ui.forms import checkpoint_form, reopen, sampling_form
+from pages.ui.forms import checkpoint_form, reopen, sampling_form, seed_field
 from pages.ui.frame import layout
-from pages.ui.results import sample_history, sampler_comparison, samples
+from pages.ui.results import sample_actions, sample_history, sampler_comparison, samples
 
 layout.page("Sample")
+sample_actions.follow()
 st.title("Sample")
 above = st.container()
-halves = st.grid(2, min_column_width=340, gap=("small", "medium"))
-settings, result = halves.cell(), halves.cell()
+settings, foot, result = rail.beside("tabs")
 
 with settings:
     run = layout.pick_run(with_example=True)
@@ -39,18 +39,21 @@ shown = next((job for job in jobs if job.name == selected), jobs[0] if jobs else
 sampling = shown is not None and shown.state() in ACTIVE
 
 with above:
-    task = sampling_form.choose_task(config)
+    task = sampling_form.choose_task(run, jobs)
 with settings:
-    with st.container():
-        sample, problems = sampling_form.show(run, checkpoints, task)
+    sample, problems = sampling_form.show(run, checkpoints, task)
+with foot:
     busy = "Sampling is running: wait for it or cancel it first." if sampling else ""
-    pressed = start_button.show("Sample", "grid_view", [p.sentence for p in problems], busy)
+    wrong = [problem.sentence for problem in problems if problem.code != "missing-value"]
+    missing = [problem.sentence for problem in problems if problem.code == "missing-value"]
+    pressed = start_button.show("Sample", "grid_view", wrong, busy, missing)
     if not problems:
         st.caption(f":material/schedule: {escape(summary.sampling_cost(run, config, sample))}.")
 
 if pressed:
     with layout.errors():
         st.session_state["sample_shown"] = launch.start_sampling(run, sample).name
+        seed_field.advance(sample)
         st.rerun()
 
 
@@ -63,6 +66,7 @@ def select(name: str) -> None:
 
 def use_settings(earlier: SampleConfig) -> None:
     sampling_form.fill(config, earlier)
+    seed_field.pin()
 
 
 with settings:
@@ -70,11 +74,9 @@ with settings:
 
 with result:
     if shown:
-        samples.show(shown, config, use_settings)
+        samples.show(run, shown, config, use_settings)
     else:
-        with st.container(
-            border=True, height=samples.FRAME_HEIGHT, horizontal_alignment="center", vertical_alignment="center"
-        ):
+        with st.container(border=True, height=300, horizontal_alignment="center", vertical_alignment="center"):
             st.caption(
                 ":material/grid_view: Nothing has been sampled from this run yet. Press Sample.", width="content"
             )

@@ -150,7 +150,7 @@ export function pointing(chart) {
   };
 
   const zoom = (times) => {
-    const [low, high] = chart.shown;
+    const [low, high] = chart.range ?? chart.shown;
     const middle = chart.cursor?.x ?? (low + high) / 2;
     chart.zoomTo([middle - (middle - low) * times, middle + (high - middle) * times]);
   };

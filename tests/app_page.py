@@ -5,6 +5,10 @@ from pathlib import Path
 from streamlit.testing.v1 import AppTest
 from waiting import PATIENCE
 
+from pages.ui.results import training_cost
+
+training_cost.QUIET = float("inf")  # no test starts a measurement that it does not ask for
+
 ROOT = Path(__file__).resolve().parents[1]
 
 

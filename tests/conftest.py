@@ -96,6 +96,14 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         os.environ["DDPM_CACHE"] = before
 
 
+@pytest.fixture(scope="session", autouse=True)
+def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What the dashboard remembers of a user is that of this test session."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DDPM_STATE", str(tmp_path_factory.mktemp("state")))
+        yield
+
+
 @pytest.fixture
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache of the test's own, for one that looks into it or at the only copy of what it decodes."""

@@ -128,7 +128,7 @@ def test_a_result_is_shown_explained_and_taken_home(fake_run: Callable[..., Run]
     assert (shown["Images"], shown["Timesteps"]) == ("10", "20")
     assert "82 bytes on average; uncompressed pixels take 192" in said(at)
     assert "The model was trained on these images" in said(at)
-    assert "About 50 s, estimated from" in said(at)
+    assert "Takes about 55 s." in said(at)  # as long as this one, and its start
     assert [plain(d.label) for d in at.get("download_button")] == [
         "vb (npz)",
         "mse (npz)",

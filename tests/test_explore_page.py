@@ -187,7 +187,7 @@ def test_a_result_is_shown_and_taken_home(fake_run: Callable[..., Run]) -> None:
     assert [d.label for d in at.get("download_button")] == ["Sheet (PNG)", "Table (CSV)", "Result (JSON)"]
     assert at.dataframe[0].value["10 NFE"].tolist() == ["9.0", "1.2", "random"]
     assert "ddpm bench samplers --model_path ema.pt" in said(at)
-    assert "estimated from" in said(at)
+    assert "Takes about" in said(at)
 
 
 def test_an_earlier_one_is_shown_and_its_settings_used_again(fake_run: Callable[..., Run]) -> None:

@@ -43,6 +43,7 @@ def form_app():
     from ddpm.config import codec
     from ddpm.config.training import Config, TrainConfig
     from pages.ui.components import setting_widgets
+    from pages.ui.forms import setting_fields
 
     if "begun" not in st.session_state:
         st.session_state["begun"] = True
@@ -52,9 +53,10 @@ def form_app():
     config, empty = setting_widgets.read("f", Config())
     from ddpm.config import validation
 
-    wrong = setting_widgets.group_by_field([*empty, *validation.problems(config)])
+    wrong = setting_fields.group_by_field([*empty, *validation.problems(config)])
+    notes = setting_fields.Notes(wrong, {}, "")
     for cls in codec.SECTIONS.values():
-        setting_widgets.section("f", cls, problems=wrong, skip=("lr_anneal_steps",) if cls is TrainConfig else ())
+        setting_fields.section("f", cls, notes, skip=("lr_anneal_steps",) if cls is TrainConfig else ())
     st.json(codec.to_json(config))
 
 
@@ -98,13 +100,29 @@ def test_what_is_wrong_is_said_at_its_field():
     assert not complaints(app)
     app.number_input(key="f.num_channels").set_value(48).run()
     [said] = complaints(app)
-    assert "not a multiple of 32" in said
+    assert "Channels" in said
+    assert "48 is not a multiple of 32" in said
+    app.button(key="f-field-num_channels-0-1").click().run()
+    assert app.number_input(key="f.num_channels").value == 64
+    assert not complaints(app)
 
 
 def test_a_field_that_is_emptied_asks_for_a_value():
     app = AppTest.from_function(form_app).run()
     app.number_input(key="f.batch_size").set_value(None).run()
-    assert any("batch" in line for line in complaints(app))
+    assert any("Batch size is" in line for line in complaints(app)), complaints(app)
+
+
+def test_a_value_with_a_meaning_of_its_own_is_a_word():
+    app = AppTest.from_function(form_app).run()
+    words = {name: app.number_input(key=f"f.{name}").placeholder for name in ("keep_checkpoints", "grad_clip")}
+    assert words == {"keep_checkpoints": "All", "grad_clip": "Off"}
+    assert app.number_input(key="f.keep_checkpoints").value is None
+    app.number_input(key="f.keep_checkpoints").set_value(3).run()
+    assert read_back(app).train.keep_checkpoints == 3
+    app.number_input(key="f.keep_checkpoints").set_value(None).run()
+    assert read_back(app).train.keep_checkpoints == 0
+    assert not complaints(app)
 
 
 def test_a_setting_that_does_not_apply_has_no_field():

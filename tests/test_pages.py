@@ -19,7 +19,7 @@ from waiting import until
 
 from ddpm.config import codec
 from ddpm.config.presets import DEFAULT, PRESETS
-from ddpm.runs import launch, metrics, runs
+from ddpm.runs import launch, metrics, runs, trash
 from ddpm.runs.worker import Worker
 from pages.ui.frame import layout, run_status
 
@@ -103,8 +103,8 @@ def test_a_run_that_was_renamed_by_hand(page: str, name: str, runs_dir: Path) ->
         assert at.selectbox(key="run").value == name
         assert at.query_params["run"] in (name, [name])
     if page == "pages/monitor.py":
-        (resume,) = [shlex.split(c.value) for c in at.code if "--resume" in c.value]
-        assert resume == ["ddpm", "train", "--resume", name, "--runs_dir", str(runs_dir)]
+        (further,) = [shlex.split(c.value) for c in at.code if "--resume" in c.value]
+        assert further == ["ddpm", "train", "--resume", name, "--total_steps", "8", "--runs_dir", str(runs_dir)]
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -266,10 +266,10 @@ def test_monitor_of_a_lost_run_says_what_is_safe(runs_dir: Path) -> None:
 def test_monitor_of_a_finished_run(runs_dir: Path) -> None:
     fake_run.write(runs_dir, "done", steps=40, warning="The disk is nearly full.")
     at = open_page("pages/monitor.py", run="done")
-    assert at.button(key="resume").disabled
-    assert "its 40 steps" in at.button(key="resume").help
+    assert not at.button(key="train_more").disabled
+    assert "resume" not in {b.key for b in at.button}
     assert [w.value for w in at.warning] == ["The disk is nearly full."]
-    assert any("ddpm train --resume done" in c.value for c in at.code)
+    assert any("ddpm train --resume done --total_steps 80" in c.value for c in at.code)
 
 
 def test_nan_never_reaches_the_browser(runs_dir: Path) -> None:
@@ -333,9 +333,14 @@ def test_a_deleted_run_can_be_moved_back(runs_dir: Path) -> None:
     at = open_page("home.py")
     at.button(key="delete-old").click().run()
     assert (runs_dir / "old").exists()
-    at.button(key="delete_sure").click().run()
+    at.button(key="dialog_sure").click().run()
     assert not (runs_dir / "old").exists()
     assert (runs_dir / ".trash" / "old" / "config.json").exists()
+    assert not at.exception
+    at.run()
+    at.button(key="undo_delete").click().run()
+    assert (runs_dir / "old" / "config.json").exists()
+    assert trash.entries(runs_dir) == []
     assert not at.exception
 
 

@@ -196,7 +196,7 @@ BY_PATH = {
     "pages/ui/components/mask_canvas.py": {"read_text"},
     "pages/ui/results/live_chart.py": {"read_text", "read_bytes", "exists", "stat"},
     "pages/ui/frame/run_store.py": {"exists"},
-    "pages/ui/forms/data_form.py": {"stat", "exists"},
+    "pages/ui/forms/data_form.py": {"stat"},
     "pages/ui/forms/super_res.py": {"stat"},
     "pages/ui/forms/inputs_form.py": {"stat", "is_file", "load"},
     "ddpm/reports/animation.py": {"exists", "read_bytes"},

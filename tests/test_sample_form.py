@@ -19,6 +19,7 @@ from ddpm.solvers import SOLVERS
 from ddpm.storage import files, images
 from pages.ui.components import mask_canvas, thumbnails
 from pages.ui.forms import inputs_form, sampling_form
+from pages.ui.results import sample_actions, sample_grid
 
 pytestmark = pytest.mark.usefixtures("runs_here")
 
@@ -269,7 +270,15 @@ def test_a_mask_by_path_and_by_upload(run: Run, asked: list[SampleConfig], tmp_p
     at.button_group(key="sample.task").set_value("inpaint").run()
     at.button_group(key="sample.picture_from").set_value("path").run()
     at.text_input(key="sample.picture_path").set_value(image(tmp_path / "right.png")).run()
+    middle = np.asarray(Image.open(sampled(at, asked).mask))  # painted at first, so that the task can be tried
+    assert (middle[2:6, 2:6] == 255).all()
+    assert middle.sum() == 16 * 255
+    kept = at.session_state["sample.canvas-painted"]
+    nothing = mask_canvas.encode(np.zeros((8, 8), np.uint8))
+    at.session_state["sample.canvas-painted"] = kept._replace(stamp=1, mask=nothing)
+    at.run()
     assert "Nothing is painted yet" in said(at)
+    assert button(at, "Sample").disabled
     at.button_group(key="sample.mask_from").set_value("path").run()
     at.text_input(key="sample.mask_path").set_value(mask(tmp_path / "large.png", 20)).run()
     assert "has 20 x 20 pixels, and this model samples 8 x 8" in said(at)
@@ -292,7 +301,7 @@ def test_what_was_painted_is_sampled_with(
 ) -> None:
     painted = np.zeros((8, 8), np.uint8)
     painted[2:5, 3:6] = 255
-    monkeypatch.setattr("pages.ui.components.mask_canvas.paint", lambda image, key: painted)
+    monkeypatch.setattr("pages.ui.components.mask_canvas.paint", lambda image, key, first: painted)
     at = open_page("pages/sample.py")
     at.button_group(key="sample.task").set_value("inpaint").run()
     at.button_group(key="sample.picture_from").set_value("path").run()
@@ -419,3 +428,84 @@ def test_the_same_in_our_words(theirs: SampleConfig, ours: dict) -> None:
     said = summary.normal_form(theirs)
     assert said == dataclasses.replace(theirs, **{"use_ddim": False, "sigma_small": None, **ours})
     assert summary.normal_form(said) == said
+
+
+# Seeds
+
+
+def test_every_press_has_seeds_of_its_own_unless_the_seed_is_pinned(run: Run, asked: list[SampleConfig]) -> None:
+    at = open_page("pages/sample.py")
+    assert [sampled(at, asked).seed, sampled(at, asked).seed] == [0, 16]
+    at.toggle(key="sample.seed_pinned").set_value(True).run()
+    assert [sampled(at, asked).seed, sampled(at, asked).seed] == [32, 32]
+    at.toggle(key="sample.seed_pinned").set_value(False).run()
+    at.number_input(key="sample.seed").set_value(7).run()  # who types one means it
+    assert at.toggle(key="sample.seed_pinned").value
+    assert [sampled(at, asked).seed, sampled(at, asked).seed] == [7, 7]
+    at.button(key="seed_die").click().run()
+    rolled = at.number_input(key="sample.seed").value
+    assert rolled != 7
+    assert sampled(at, asked).seed == rolled
+
+
+def test_seeds_of_earlier_samples_are_not_taken_again(run: Run, asked: list[SampleConfig]) -> None:
+    earlier(run, SampleConfig(num_samples=3, seed=20))
+    assert sampled(open_page("pages/sample.py"), asked).seed == 23
+
+
+def test_settings_of_an_image_come_with_their_seed_pinned(run: Run, asked: list[SampleConfig]) -> None:
+    job = earlier(run, SampleConfig(num_samples=3, seed=20, steps=5))
+    at = open_page("pages/sample.py")
+    at.button(key=f"use_{job.name}").click().run()
+    assert [sampled(at, asked).seed, sampled(at, asked).seed] == [20, 20]
+
+
+def test_an_interpolation_begins_with_two_samples_of_a_class_that_differ(run: Run, asked: list[SampleConfig]) -> None:
+    job = earlier(run, SampleConfig(num_samples=6, seed=40, steps=5), count=6)
+    for k, level in enumerate((0, 10, 200, 90, 250, 205)):  # of circle, star, ring, circle, star, ring
+        images.save_png(job.folder / "images" / f"{k:05d}.png", np.full((8, 8, 3), level, np.uint8))
+    at = open_page("pages/sample.py")
+    at.button_group(key="sample.task").set_value("interpolate").run()
+    sample = sampled(at, asked)
+    assert (sample.seed, sample.to_seed, sample.classes) == (41, 44, "star")
+    assert (sampled(at, asked).seed, asked[-1].to_seed) == (44, 45)  # on from there
+
+
+def test_a_task_begins_with_the_newest_sample_and_its_class(run: Run, asked: list[SampleConfig]) -> None:
+    earlier(run, SampleConfig(num_samples=3), "20260101-030405")
+    job = earlier(run, SampleConfig(num_samples=3))
+    recipe = {"sample": dataclasses.asdict(SampleConfig(num_samples=1, seed=2, classes="2"))}
+    images.save_png(job.images[2], np.zeros((8, 8, 3), np.uint8), recipe)
+    at = open_page("pages/sample.py")
+    for task in ("vary", "inpaint", "invert"):
+        at.button_group(key="sample.task").set_value(task).run()
+        assert ":red[" not in said(at)
+        assert sampled(at, asked).picture == str(job.images[0].absolute())
+    at.button(key="number_2").click().run()
+    assert sampled(at, asked).classes == "2"
+    at.multiselect(key="sample.classes").set_value(["star"]).run()
+    assert sampled(at, asked).classes == "star"
+
+
+def test_what_is_missing_is_no_mistake(run: Run) -> None:
+    at = open_page("pages/sample.py")
+    at.button_group(key="sample.task").set_value("vary").run()
+    assert "No input image is selected yet" in said(at)
+    assert ":red[" not in said(at)
+    assert button(at, "Sample").disabled
+
+
+@pytest.mark.parametrize("kind", ["vary", "inpaint", "invert"])
+def test_a_task_is_begun_from_the_grid(kind: str, run: Run, asked: list[SampleConfig]) -> None:
+    job = earlier(run, SampleConfig(num_samples=3))
+    earlier(run, SampleConfig(num_samples=3), "20260103-030405")
+    at = open_page("pages/sample.py")
+
+    def script_of_the_callback() -> None:
+        sample_actions.act(run, sample_grid.Action(kind, job.name, 1))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("streamlit.session_state", at.session_state)
+        script_of_the_callback()
+    at.run()
+    assert (sampled(at, asked).task, asked[-1].picture) == (kind, str(job.images[1].absolute()))

@@ -1,7 +1,8 @@
 """`ddpm data`: download a data set, or convert its archive, for training."""
 
 import argparse
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from ddpm.config import validation
 from ddpm.config.tasks import LsunConfig
 from ddpm.errors import UserError
 from ddpm.formatting import plural
+from ddpm.runs.worker import Stopped, Worker
 
 
 def add(commands: Any) -> None:
@@ -33,6 +35,7 @@ def add(commands: Any) -> None:
         metavar="DIR",
         help="also write cifar_train and cifar_test there, with files such as plane_00042.png",
     )
+    _add_job(cifar10)
 
     lsun = shared.add_command(sets, "lsun", _lsun, "LSUN's lmdb database as a folder of PNG files.", runs_dir=False)
     lsun.add_argument("archive", type=shared.path, metavar="ARCHIVE", help="folder of the database, or its zip file")
@@ -84,13 +87,44 @@ def _check(paths: Sequence[Path], sums: Sequence[str] | None) -> None:
             archives.check_md5(archive, md5, progress)
 
 
+def _add_job(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--job", type=shared.path, metavar="FOLDER", help="folder for the status of this job, which the dashboard shows"
+    )
+
+
+Bar = Callable[[int, int], None]
+
+
+@contextlib.contextmanager
+def _reporting(options: argparse.Namespace) -> Iterator[Callable[[str, Bar], Bar]]:
+    """Shows progress in the status of --job too, which may ask to stop: makes a bar's function one that does so."""
+    with Worker(options.job) if options.job else contextlib.nullcontext() as worker:
+        if worker:
+            worker.beat(state="running")
+
+        def reported(doing: str, bar: Bar) -> Bar:
+            def progress(done: int, total: int) -> None:
+                bar(done, total)
+                if worker:
+                    worker.beat(message=doing, step=done, total_steps=total)
+                    if "stop" in worker.poll_requests():
+                        raise Stopped
+
+            return progress
+
+        yield reported
+        if worker:
+            worker.beat(state="finished", message="")
+
+
 def _cifar10(options: argparse.Namespace) -> Output:
     from ddpm.data import cifar10, download
 
     _check([options.archive] if options.archive else [], options.md5)
-    with shared.progress_bar("cifar10", unit="B") as progress:
-        archive = options.archive or download.fetch_cifar10(progress)
-        path = cifar10.import_archive(archive, progress)
+    with _reporting(options) as reported, shared.progress_bar("cifar10", unit="B") as progress:
+        archive = options.archive or download.fetch_cifar10(reported("Downloading", progress))
+        path = cifar10.import_archive(archive, reported("Unpacking", progress))
     if not options.folder:
         return Output({"path": path}, str(path))
     with shared.progress_bar("writing", unit="image") as progress:

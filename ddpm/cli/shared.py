@@ -141,7 +141,7 @@ def add_settings(
             choices=s.choices or None,
             default=argparse.SUPPRESS,
             metavar=f"{{{','.join(s.shown_choices)}}}" if s.choices else s.type.__name__.upper(),
-            help=f"{s.help} (default: {default})".replace("%", "%%"),
+            help=f"{s.flag_help} (default: {default})".replace("%", "%%"),
         )
 
 

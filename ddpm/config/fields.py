@@ -38,6 +38,7 @@ def setting(
     names: Names = (),
     aliases: Mapping[str, str] = {},
     flag: str = "",
+    empty: tuple[Any, str] | None = None,
 ) -> Any:
     """A dataclass field with the metadata that forms and flags need.
 
@@ -49,6 +50,7 @@ def setting(
     choices, names: a tuple, or a function that lists the rows of a table, so that a new row is included at once.
     aliases: other spellings of a choice, which are shown and accepted; files keep the choice.
     flag: another name of the flag.
+    empty: a value with a meaning of its own, and that meaning in words, as in (0, "all"); an empty field in a form.
     """
     return field(
         default=default,
@@ -65,6 +67,7 @@ def setting(
             names=names,
             aliases=aliases,
             flag=flag,
+            empty=empty,
         ),
     )
 
@@ -87,6 +90,15 @@ class Setting(NamedTuple):
     names: tuple[str, ...]
     aliases: Mapping[str, str]
     flag: str
+    empty: tuple[Any, str] | None
+
+    @property
+    def flag_help(self) -> str:
+        """The help on the command line, with the meaning of the value that has one of its own."""
+        if self.empty is None:
+            return self.help
+        value, meaning = self.empty
+        return f"{self.help} {value if value != '' else 'Empty'}: {meaning}."
 
     @property
     def shown_choices(self) -> tuple[str, ...]:

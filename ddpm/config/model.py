@@ -57,8 +57,9 @@ class ModelConfig:
     )
     channel_mult: str = setting(
         "",
-        "Width of each level as a multiple of Channels, such as 1,2,2,2. Empty: chosen from the image size.",
+        "Width of each level as a multiple of Channels, such as 1,2,2,2.",
         label="Channel multipliers",
+        empty=("", "chosen from the image size"),
         group="Layers",
     )
     num_heads: int = setting(
@@ -71,8 +72,9 @@ class ModelConfig:
     )
     num_heads_upsample: int = setting(
         -1,
-        "Attention heads in the upsampling half of the network; -1 is as many as in the first half.",
+        "Attention heads in the upsampling half of the network.",
         label="Attention heads, upsampling",
+        empty=(-1, "as many as in the first half"),
         low=-1,
         high=64,
         group="Layers",
@@ -80,8 +82,9 @@ class ModelConfig:
     num_head_channels: int = setting(
         -1,
         "Channels per attention head, as in guided-diffusion: wider levels have more heads, and Attention heads is"
-        " ignored. -1: the same number of heads at every level.",
+        " ignored.",
         label="Channels per head",
+        empty=(-1, "the same number of heads at every level"),
         low=-1,
         high=1024,
         group="Layers",
@@ -95,8 +98,9 @@ class ModelConfig:
     )
     attention_resolutions: str = setting(
         "16,8",
-        "Resolutions of the feature map at which attention is used, such as 16,8. Empty: only in the middle block.",
+        "Resolutions of the feature map at which attention is used, such as 16,8.",
         label="Attention resolutions",
+        empty=("", "only in the middle block"),
         group="Layers",
     )
     dropout: float = setting(
@@ -115,8 +119,9 @@ class ModelConfig:
     )
     num_classes: int = setting(
         0,
-        "Number of classes of a class-conditional model; 0 takes the number from the data.",
+        "Number of classes of a class-conditional model.",
         label="Classes",
+        empty=(0, "as many as the data has"),
         low=0,
         high=100000,
         group="Layers",
@@ -208,8 +213,9 @@ class DiffusionConfig:
     )
     timestep_respacing: str = setting(
         "",
-        "Train on a subset of the timesteps: 250, 10,15,20 or ddim50. Empty: all timesteps.",
+        "Train on a subset of the timesteps: 250, 10,15,20 or ddim50.",
         label="Timestep respacing",
+        empty=("", "all timesteps"),
         group="Process",
     )
     sigma_small: bool = setting(

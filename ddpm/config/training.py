@@ -89,9 +89,9 @@ class TrainConfig:
     )
     microbatch: int = setting(
         -1,
-        "Images per forward and backward pass; -1 is the whole batch. Smaller uses less memory and changes nothing"
-        " else.",
+        "Images per forward and backward pass. Smaller uses less memory and changes nothing else.",
         label="Microbatch",
+        empty=(-1, "the whole batch"),
         low=-1,
         high=65536,
         group="Optimiser",
@@ -109,6 +109,7 @@ class TrainConfig:
         0,
         "Increase the learning rate linearly from 0 over this many training steps.",
         label="Learning rate warm-up",
+        empty=(0, "off"),
         low=0,
         high=10**9,
         unit="steps",
@@ -116,8 +117,9 @@ class TrainConfig:
     )
     lr_anneal_steps: int = setting(
         0,
-        "Decrease the learning rate linearly to 0 at this training step; 0 keeps it constant.",
+        "Decrease the learning rate linearly to 0 at this training step.",
         label="Learning rate annealing",
+        empty=(0, "off"),
         low=0,
         high=10**9,
         unit="steps",
@@ -151,8 +153,9 @@ class TrainConfig:
     )
     grad_clip: float = setting(
         0.0,
-        "Largest norm of the gradient; larger gradients are scaled down to it. 0: no clipping.",
+        "Largest norm of the gradient; larger gradients are scaled down to it.",
         label="Gradient clipping",
+        empty=(0.0, "off"),
         low=0.0,
         high=10**6,
         group="Optimiser",
@@ -209,21 +212,24 @@ class TrainConfig:
         "Start from the weights in this model file, improved-diffusion's or this program's, with the averages and the"
         " optimiser state of the same training step in its folder.",
         label="Start from",
+        empty=("", "random weights"),
         group="Beginning",
         path=True,
     )
     keep_checkpoints: int = setting(
         0,
-        "Number of checkpoints to keep, newest first; 0 keeps all.",
+        "Number of checkpoints to keep, newest first.",
         label="Checkpoints kept",
+        empty=(0, "all"),
         low=0,
         high=10**6,
         group="Log, checkpoints, previews",
     )
     sample_interval: int = setting(
         1000,
-        "Training steps between two previews (grids of samples); 0 makes none.",
+        "Training steps between two previews (grids of samples).",
         label="Preview every",
+        empty=(0, "off"),
         low=0,
         high=10**9,
         unit="steps",
@@ -247,8 +253,9 @@ class TrainConfig:
     )
     threads: int = setting(
         0,
-        "CPU threads to train with; 0 is one per physical core, shared with other jobs that train or sample.",
+        "CPU threads to train with.",
         label="Threads",
+        empty=(0, "one per physical core, shared with other jobs that train or sample"),
         low=0,
         high=1024,
         group="Precision",

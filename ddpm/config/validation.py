@@ -1,6 +1,6 @@
 """Checks of settings: each problem in one sentence with a remedy, the same for the shell and the pages."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
@@ -11,6 +11,8 @@ from ddpm.config.model import ModelConfig
 from ddpm.config.training import LOG_FORMATS, Config
 from ddpm.errors import Code, UserError
 
+Remedy = Mapping[str, Any]  # settings by name, with which a problem is gone
+
 
 class Problem(NamedTuple):
     """A problem with a setting: one sentence with a remedy."""
@@ -18,6 +20,8 @@ class Problem(NamedTuple):
     name: str
     sentence: str
     code: Code
+    remedies: tuple[Remedy, ...] = ()  # as forms offer them, the best first
+    may_keep: bool = False  # training works, though hardly as intended: whoever insists may start it
 
 
 def check(config: Config) -> None:
@@ -47,7 +51,8 @@ def _problems_in(
         try:
             yield from check(config)
         except UserError as error:  # a list of numbers that cannot be parsed
-            yield Problem(str(error).split()[0], str(error), code=error.code)
+            name = str(error).split()[0]
+            yield Problem(name, str(error), code=error.code, remedies=({name: ""},))
 
 
 def limit_problems(section: Any) -> Iterator[Problem]:
@@ -58,7 +63,14 @@ def limit_problems(section: Any) -> Iterator[Problem]:
 
 def _limit_problems(s: Setting, value: Any) -> Iterator[Problem]:
     if found := s.problem(value):
-        yield Problem(s.name, *found)
+        yield Problem(s.name, *found, remedies=({s.name: _nearest(s, value)},))
+
+
+def _nearest(s: Setting, value: Any) -> Any:
+    """The value within the limits of a setting that is nearest to one outside of them."""
+    if s.type in (int, float) and s.low is not None and s.high is not None and value == value:  # not NaN
+        return s.type(min(max(value, s.low), s.high))
+    return s.default
 
 
 def _model_problems(config: Config) -> Iterator[Problem]:
@@ -68,16 +80,19 @@ def _model_problems(config: Config) -> Iterator[Problem]:
             "cond_drop_prob",
             "cond_drop_prob is 1, so every class label would be dropped: use 0.1, or set class_cond to False.",
             code="nothing-learnt",
+            remedies=({"cond_drop_prob": 0.1}, {"class_cond": False}),
         )
     halvings = len(model.multipliers) - 1
     if model.image_size % 2**halvings:
-        fits = "".join(f"{n}, " for n in _nearby_sizes(model.image_size, 2**halvings))
+        nearby = _nearby_sizes(model.image_size, 2**halvings)
+        fits = "".join(f"{n}, " for n in nearby)
         yield Problem(
             "image_size",
             f"image_size {model.image_size} cannot be halved {halvings} times, which {halvings + 1} levels"
             f" (channel_mult {','.join(map(str, model.multipliers))}) need: use {fits}{'or ' if fits else ''}fewer"
             " channel_mult entries.",
             code="bad-value",
+            remedies=tuple({"image_size": n} for n in nearby),
         )
     if model.small_size >= model.image_size:
         yield Problem(
@@ -85,12 +100,14 @@ def _model_problems(config: Config) -> Iterator[Problem]:
             f"small_size {model.small_size} is not below image_size {model.image_size}, so there is nothing to"
             f" upsample: use {max(model.image_size // 2, 1)} or less, or 0 for no super-resolution.",
             code="bad-value",
+            remedies=({"small_size": max(model.image_size // 2, 1)},),
         )
     if model.image_channels not in (1, 3, 4):
         yield Problem(
             "image_channels",
             f"image_channels is {model.image_channels}: use 1 (grey), 3 (colour) or 4 (with transparency).",
             code="bad-value",
+            remedies=({"image_channels": 3}, {"image_channels": 1}),
         )
     if model.num_channels % 32:
         low = max(32, model.num_channels // 32 * 32)
@@ -99,6 +116,7 @@ def _model_problems(config: Config) -> Iterator[Problem]:
             f"num_channels {model.num_channels} is not a multiple of 32, the number of normalisation groups: use {low}"
             f" or {low + 32}.",
             code="bad-value",
+            remedies=({"num_channels": low}, {"num_channels": low + 32}),
         )
     attended = {
         m * model.num_channels
@@ -109,12 +127,14 @@ def _model_problems(config: Config) -> Iterator[Problem]:
     each = model.num_head_channels
     if each != -1:
         if bad := sorted(w for w in everywhere if each < 1 or w % each):
-            fits = ", ".join(str(n) for n in (32, 64, 128) if all(w % n == 0 for w in everywhere))
+            good = [n for n in (32, 64, 128) if all(w % n == 0 for w in everywhere)]
+            fits = ", ".join(map(str, good))
             yield Problem(
                 "num_head_channels",
                 f"num_head_channels {each} does not divide the {bad[0]} channels where attention is used: use {fits},"
                 " or -1 for num_heads at every level.",
                 code="bad-value",
+                remedies=(*({"num_head_channels": n} for n in good), {"num_head_channels": -1}),
             )
         return
     for flag, heads, widths in (
@@ -125,11 +145,13 @@ def _model_problems(config: Config) -> Iterator[Problem]:
             continue  # num_heads is reported already
         bad = sorted(w for w in widths if heads < 1 or w % heads)
         if bad:
-            fits = ", ".join(str(n) for n in (1, 2, 4, 8) if all(w % n == 0 for w in widths))
+            good = [n for n in (1, 2, 4, 8) if all(w % n == 0 for w in widths)]
+            fits = ", ".join(map(str, good))
             yield Problem(
                 flag,
                 f"{flag} {heads} does not divide the {bad[0]} channels where attention is used: use {fits}.",
                 code="bad-value",
+                remedies=tuple({flag: n} for n in reversed(good)),
             )
 
 
@@ -144,13 +166,16 @@ def _diffusion_problems(config: Config) -> Iterator[Problem]:
     try:
         schedules.named(diffusion.noise_schedule, diffusion.diffusion_steps)
     except UserError as error:
-        yield Problem("diffusion_steps", str(error), code=error.code)
+        others = [name for name in schedules.BETAS if schedules.possible(name, diffusion.diffusion_steps)]
+        remedies: list[Remedy] = [{"diffusion_steps": 1000}, *({"noise_schedule": name} for name in others)]
+        yield Problem("diffusion_steps", str(error), code=error.code, remedies=tuple(remedies))
     if diffusion.predict_xstart and diffusion.predict_xprev:
         yield Problem(
             "predict_xprev",
             "predict_xstart and predict_xprev are both True, but the network predicts only one of them: set one to"
             " False.",
             code="conflicting-settings",
+            remedies=({"predict_xprev": False}, {"predict_xstart": False}),
         )
     if diffusion.predict_xprev and diffusion.timestep_respacing:
         yield Problem(
@@ -158,11 +183,12 @@ def _diffusion_problems(config: Config) -> Iterator[Problem]:
             "predict_xprev cannot be trained on a shortened process, where the previous image is a different one:"
             " leave timestep_respacing empty.",
             code="conflicting-settings",
+            remedies=({"timestep_respacing": ""}, {"predict_xprev": False}),
         )
     try:
         schedules.space_timesteps(diffusion.diffusion_steps, diffusion.timestep_respacing)
     except UserError as error:
-        yield Problem("timestep_respacing", str(error), code=error.code)
+        yield Problem("timestep_respacing", str(error), code=error.code, remedies=({"timestep_respacing": ""},))
 
 
 def _train_problems(config: Config) -> Iterator[Problem]:
@@ -178,16 +204,23 @@ def _train_problems(config: Config) -> Iterator[Problem]:
             "microbatch",
             "microbatch is 0: use -1 for the whole batch, or the number of images per forward pass.",
             code="bad-value",
+            remedies=({"microbatch": -1},),
         )
     if train.precision == "fp32" and train.use_fp16:
         yield Problem(
             "use_fp16",
-            "use_fp16 is True and precision is fp32, which contradict each other: set use_fp16 to False, or precision"
-            " to auto, bf16 or fp16.",
+            "use_fp16 is True and precision is fp32, which contradict each other: set use_fp16 to False, or set"
+            " precision to auto, bf16 or fp16.",
             code="conflicting-settings",
+            remedies=({"use_fp16": False}, {"precision": "auto"}),
         )
     if train.lr == 0:
-        yield Problem("lr", "lr is 0, so the weights would not change: start with 0.0001.", code="nothing-learnt")
+        yield Problem(
+            "lr",
+            "lr is 0, so the weights would not change: start with 0.0001.",
+            code="nothing-learnt",
+            remedies=({"lr": 1e-4},),
+        )
     for rate in train.ema_rates:
         try:
             good = 0 <= float(rate) < 1
@@ -198,10 +231,14 @@ def _train_problems(config: Config) -> Iterator[Problem]:
                 "ema_rate",
                 f"ema_rate {rate!r} is not between 0 and 1: write rates such as 0.999,0.9999.",
                 code="bad-value",
+                remedies=({"ema_rate": "0.9999"},),
             )
     if len(set(train.ema_rates)) < len(train.ema_rates):
         yield Problem(
-            "ema_rate", f"ema_rate {train.ema_rate!r} has the same rate twice: give each once.", code="bad-value"
+            "ema_rate",
+            f"ema_rate {train.ema_rate!r} has the same rate twice: give each once.",
+            code="bad-value",
+            remedies=({"ema_rate": ",".join(dict.fromkeys(train.ema_rates))},),
         )
     for name in train.log_formats:
         if name not in LOG_FORMATS:
@@ -209,6 +246,7 @@ def _train_problems(config: Config) -> Iterator[Problem]:
                 "log_format",
                 f"log_format {name!r} is unknown: choose among {', '.join(LOG_FORMATS)}, separated by commas.",
                 code="bad-value",
+                remedies=({"log_format": "csv"},),
             )
     if "tensorboard" in train.log_formats and find_spec("tensorboard") is None:
         yield Problem(
@@ -216,6 +254,7 @@ def _train_problems(config: Config) -> Iterator[Problem]:
             "log_format tensorboard needs a package that is not installed: run pip install tensorboard, install"
             " 'ddpm-workbench[tensorboard]', or leave it out.",
             code="missing-package",
+            remedies=({"log_format": ",".join(name for name in train.log_formats if name != "tensorboard") or "csv"},),
         )
     if 0 < train.lr_anneal_steps < train.total_steps:
         yield Problem(
@@ -223,4 +262,5 @@ def _train_problems(config: Config) -> Iterator[Problem]:
             f"total_steps {train.total_steps} exceeds the training step at which the learning rate reaches 0,"
             f" lr_anneal_steps {train.lr_anneal_steps}: make them equal.",
             code="conflicting-settings",
+            remedies=({"total_steps": train.lr_anneal_steps}, {"lr_anneal_steps": train.total_steps}),
         )

@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import http.client
+import os
 import time
 import urllib.error
 import urllib.request
@@ -22,14 +23,29 @@ TIMEOUT = 30.0  # seconds without a byte
 Progress = Callable[[int, int], None]  # (bytes done, total bytes or 0 if unknown)
 
 
-def fetch_cifar10(progress: Progress | None = None, *, url: str = URL, md5: str = MD5, pause: float = 1.0) -> Path:
+def archive_path() -> Path:
+    """Where the official archive of CIFAR-10 is downloaded to."""
+    return cifar10_path().with_name(PurePosixPath(URL).name)
+
+
+def bytes_here() -> int:
+    """Bytes of the archive that were downloaded before the download was interrupted."""
+    return _length(_part(archive_path()))
+
+
+def fetch_cifar10(
+    progress: Progress | None = None, *, url: str | None = None, md5: str | None = None, pause: float = 1.0
+) -> Path:
     """Downloads the official archive if needed; returns its path, for `cifar10.import_archive`.
 
-    An interrupted download is continued.  pause: seconds to wait before a retry.
+    An interrupted download is continued.  url, md5: other than the official ones, or than the environment variables
+    DDPM_CIFAR10_URL and DDPM_CIFAR10_MD5 say.  pause: seconds to wait before a retry.
 
     Raises UserError if the connection fails, the checksum is wrong, or another process is downloading it; DiskFull.
     """
-    archive = cifar10_path().with_name(PurePosixPath(URL).name)
+    url = url or os.environ.get("DDPM_CIFAR10_URL") or URL
+    md5 = md5 or os.environ.get("DDPM_CIFAR10_MD5") or MD5
+    archive = archive_path()
     try:
         with locks.locked(archive.parent / ".lock", seconds=0):
             if not archive.exists():
@@ -46,7 +62,7 @@ def download(url: str, path: Path, md5: str, progress: Progress | None = None, p
 
     Raises UserError if three attempts in a row receive nothing, or if the checksum is wrong; DiskFull.
     """
-    part = path.with_name(f"{path.name}.part")
+    part = _part(path)
     by_hand = f"or download {url} by other means and run `ddpm data cifar10 --archive FILE`"
     failures = 0
     while True:
@@ -76,6 +92,10 @@ def download(url: str, path: Path, md5: str, progress: Progress | None = None, p
             code="wrong-checksum",
         )
     files.rename(part, path)
+
+
+def _part(path: Path) -> Path:
+    return path.with_name(f"{path.name}.part")
 
 
 def _length(path: Path) -> int:

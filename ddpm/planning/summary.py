@@ -1,14 +1,13 @@
 """Describes a request in words, in one normal form, and estimates how long it takes."""
 
 import dataclasses
-from collections.abc import Sequence
 
 from ddpm import formatting
 from ddpm.config.tasks import EvalConfig, SampleConfig, SolverBenchmarkConfig
 from ddpm.config.training import Config
 from ddpm.errors import UserError
-from ddpm.planning import resolve, solver_grid, timesteps
-from ddpm.runs.results import EvaluationJob
+from ddpm.planning import durations, resolve, solver_grid, timesteps
+from ddpm.planning.durations import Estimate
 from ddpm.runs.runs import Run
 from ddpm.solvers import SOLVERS
 
@@ -49,60 +48,59 @@ def describe(config: Config, sample: SampleConfig) -> str:
     return " · ".join(part for part in parts if part)
 
 
-RECENT = 20  # sampling jobs whose speed is looked at
+QUICKLY = 90.0  # seconds that what is asked for at first takes at most: two minutes, with some room
 
 
 def sampling_cost(run: Run, config: Config, sample: SampleConfig) -> str:
-    """Describes the cost of a request: 50 model evaluations per image · about 12 s, estimated from the last one."""
+    """Describes the cost of a request: 50 model evaluations per image · about 12 s."""
     evaluations = f"{formatting.plural(resolve.resolve_process(config, sample).nfe, 'model evaluation')} per image"
-    seconds = estimate_sampling_seconds(run, config, sample)
-    if seconds is None:
-        return evaluations
-    return f"{evaluations} · about {formatting.duration(seconds)}, estimated from an earlier run"
+    return f"{evaluations} · {estimate_sampling(run, config, sample).words}"
 
 
-def estimate_sampling_seconds(run: Run, config: Config, sample: SampleConfig) -> float | None:
-    """Estimates the seconds a request takes from the speed of an earlier one of the same run;
-    None where there is none.
-    """
-    for job in run.sample_jobs()[:RECENT]:
-        status, before = job.status(), job.sample_config
-        if status and before and status.state == "finished" and status.steps_per_second:
-            batch = job.settings.get("drawn_at_once") or before.batch_size or before.num_samples
-            evaluations = status.steps_per_second * min(batch, before.num_samples) * _evaluations_per_step(before)
-            nfe = resolve.resolve_process(config, sample).nfe * _evaluations_per_step(sample)
-            return nfe * sample.num_samples / evaluations
-    return None
+def estimate_sampling(run: Run, config: Config, sample: SampleConfig) -> Estimate:
+    """Estimates how long a request takes."""
+    nfe = resolve.resolve_process(config, sample).nfe * (1 if sample.guidance_scale in (0, 1) else 2)
+    batch = min(sample.batch_size or sample.num_samples, sample.num_samples)
+    return durations.estimate(run, config, "samples", nfe * sample.num_samples, batch)
 
 
-def _evaluations_per_step(sample: SampleConfig) -> int:
-    """Model evaluations per denoising step: two with guidance, with and without the class."""
-    return 1 if sample.guidance_scale in (0, 1) else 2
+def estimate_evaluation(run: Run, config: Config, evaluation: EvalConfig) -> Estimate:
+    """Estimates how long an evaluation takes, at most."""
+    count = evaluation.num_samples * len(timesteps.timesteps(config, evaluation))
+    return durations.estimate(run, config, "evaluations", count, evaluation.rows)
 
 
-def estimate_evaluation_seconds(jobs: Sequence[EvaluationJob], config: Config, evaluation: EvalConfig) -> float | None:
-    """Estimates the most seconds an evaluation takes from the speed of an earlier one of the same run,
-    if there is one.
-    """
-    for job in jobs:
-        result = job.result
-        if result and result["seconds"] > 0:
-            seconds_per_evaluation = result["seconds"] / (result["pictures"] * result["timesteps"])
-            return seconds_per_evaluation * evaluation.num_samples * len(timesteps.timesteps(config, evaluation))
-    return None
+def estimate_benchmark(run: Run, config: Config, settings: SolverBenchmarkConfig) -> Estimate:
+    """Estimates how long a comparison of samplers takes."""
+    each = solver_grid.total_evaluations(solver_grid.grid_cells(config, settings)[0], settings)
+    batch = min(settings.batch_size, settings.num_samples)
+    return durations.estimate(run, config, "frontiers", each * settings.num_samples, batch)
 
 
-def estimate_benchmark_seconds(run: Run, config: Config, settings: SolverBenchmarkConfig) -> float | None:
-    """Estimates the seconds a comparison of samplers takes, from an earlier one or from the run's sampling speed."""
-    evaluations = (
-        solver_grid.total_evaluations(solver_grid.grid_cells(config, settings)[0], settings) * settings.num_samples
-    )
-    for job in run.solver_benchmark_jobs()[:RECENT]:
-        if pace := job.result.get("pace"):
-            return evaluations * pace["median"]
-    for sampling in run.sample_jobs()[:RECENT]:
-        status = sampling.status()
-        if status and status.state == "finished" and status.steps_per_second:
-            batch = sampling.settings.get("drawn_at_once") or sampling.config.batch_size or 1
-            return evaluations / (status.steps_per_second * min(batch, sampling.config.num_samples))
-    return None
+def estimate_trajectory(run: Run, config: Config, sample: SampleConfig) -> Estimate:
+    """Estimates how long the trajectory of one image takes."""
+    nfe = resolve.resolve_process(config, sample).nfe * (1 if sample.guidance_scale in (0, 1) else 2)
+    return durations.estimate(run, config, "microscopes", nfe, 1)
+
+
+def first_evaluation(run: Run, config: Config, base: EvalConfig) -> EvalConfig:
+    """An evaluation for a first look: as many images as `QUICKLY` allows, of all timesteps if it does."""
+    T = len(timesteps.timesteps(config, base))
+    respacings = ["", *(str(count) for count in (250, 100, 25, 10) if count < T)]
+    choices = [
+        dataclasses.replace(base, num_samples=count, timestep_respacing=respacing)
+        for respacing in respacings
+        for count in (100, 50, 20, 10)
+    ]
+    return durations.first_that_fits([(one, estimate_evaluation(run, config, one).seconds) for one in choices], QUICKLY)
+
+
+def first_benchmark(run: Run, config: Config, base: SolverBenchmarkConfig) -> SolverBenchmarkConfig:
+    """A comparison of samplers for a first look, with as many images and numbers of steps as `QUICKLY` allows."""
+    choices = [
+        dataclasses.replace(base, num_samples=count, calls=calls)
+        for calls in (base.calls, "5,10,20")
+        for count in (16, 8, 4)
+    ]
+    choices += [dataclasses.replace(choices[-1], num_samples=count) for count in (2, 1)]
+    return durations.first_that_fits([(one, estimate_benchmark(run, config, one).seconds) for one in choices], QUICKLY)

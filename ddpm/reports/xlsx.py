@@ -142,7 +142,7 @@ def _config(sheet: Any, run: Run) -> None:
         for s in fields.settings(kind):
             value = getattr(getattr(config, section), s.name)
             shown = str(value) if isinstance(value, bool) else value  # as the command line reads it
-            cells = [xlsx_cells.cell(sheet, v) for v in (section, s.name, shown, s.help)]
+            cells = [xlsx_cells.cell(sheet, v) for v in (section, s.name, shown, s.flag_help)]
             cells[2].alignment = Alignment(horizontal="left")
             sheet.append(cells)
     names = ", ".join(config.class_names)

@@ -35,7 +35,7 @@ def plan(run: Run, keep: int = 1, steps: Collection[int] | None = None, *, read_
         raise UserError(
             f"{run.name} has no checkpoint of step {min(unknown)}: choose among {known}.", code="unknown-step"
         )
-    wanted = [c for c in sets if c.step in steps] if steps is not None else sets[: len(sets) - max(keep, 1)]
+    wanted = [c for c in sets if c.step in steps] if steps is not None else sets[: max(0, len(sets) - max(keep, 1))]
     why = _why_kept(run, sets, is_whole if read_files else is_there) if wanted else {}
     remove = tuple(c for c in wanted if c.step not in why)
     kept = tuple(c for c in sets if c not in remove)

@@ -32,9 +32,10 @@ def for_buttons(run: Run) -> list[tuple[str, str]]:
     sampling += ["--base_samples", OWN_DATA] if config.model.super_res else []
     if config.model.class_cond and not config.class_names:  # without names it is unknown which were trained
         sampling += ["--classes", f"0-{min(10, config.model.num_classes) - 1}"]
+    further = ("Train more steps", run.further_command(2 * config.train.total_steps))
     return [
         ("Train again with the same settings", run.restart_command()),
-        ("Resume", run.shell("train", "--resume")),
+        further if run.is_complete() else ("Resume", run.shell("train", "--resume")),
         ("Stop", run.shell("stop")),
         ("Sample images", run.shell("sample", "--run", more=[*sampling, "--out", "samples"])),
         ("Evaluate bits per dimension", run.shell("nll", "--run", more=["--num_samples", "100"])),

@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import platform
 import subprocess
 import sys
 import threading
@@ -20,6 +21,7 @@ from ddpm.config import codec
 from ddpm.config.tasks import EvalConfig, FromCheckpoint, SampleConfig, SolverBenchmarkConfig
 from ddpm.config.training import Config, DataConfig, TrainConfig
 from ddpm.errors import UserError
+from ddpm.host import hardware
 from ddpm.runs import extending, runs
 from ddpm.runs.exclusive import guard
 from ddpm.runs.jobs import ACTIVE, Job, Status
@@ -111,7 +113,7 @@ def start_trajectory(run: Run, sample: SampleConfig, number: int = 0) -> Traject
 
 
 def cost_job(config: Config) -> Job:
-    """The job that measures the cost of these settings; settings of equal cost share one.
+    """The job that measures the cost of these settings on this machine; settings of equal cost share one.
 
     The metrics of its status hold the result: seconds_per_step, seconds_per_preview, peak_bytes.
     """
@@ -129,7 +131,8 @@ def cost_job(config: Config) -> Job:
     )
     train = TrainConfig(**{name: getattr(config.train, name) for name in relevant})
     cost = json.dumps(codec.to_json(dataclasses.replace(Config(), model=config.model, train=train)))
-    return Job(paths.user_temp_folder("measure") / hashlib.sha256(cost.encode()).hexdigest()[:16])
+    where = [ddpm.__version__, platform.node(), hardware.processor(), str(hardware.physical()), cost]
+    return Job(paths.cache_folder() / "measured" / hashlib.sha256("|".join(where).encode()).hexdigest()[:16])
 
 
 def start_measuring(config: Config, again: bool = False) -> Job:
@@ -175,6 +178,23 @@ def start_importing(folder: Path, runs_dir: Path, name: str, in_place: bool, fla
             str(job.folder),
         ],
     )
+    return job
+
+
+def data_job(name: str) -> Job:
+    """The job that downloads or converts that data set; its status shows the progress."""
+    return Job(paths.cache_folder() / "jobs" / name)
+
+
+def start_getting(name: str, archive: str = "") -> Job:
+    """Downloads that data set, or converts its `archive`, in a process of its own.
+
+    Raises UserError if a process does so already.
+    """
+    job = data_job(name)
+    with guard(job.folder.parent):
+        _announce(job, 0)
+    _spawn(job, ["data", name, "--job", str(job.folder), *(["--archive", archive] if archive else [])])
     return job
 
 

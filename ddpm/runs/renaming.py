@@ -7,7 +7,7 @@ from ddpm.runs.runs import Run
 from ddpm.storage import files
 
 
-def rename(run: Run, name: str) -> Run:
+def rename_run(run: Run, name: str) -> Run:
     """Gives the folder of a run another name, and returns the run there; with the same name nothing is done.
 
     Raises UserError for a name that is not valid or taken, for a run that no longer exists, and while a process works

@@ -1,7 +1,7 @@
 """Canvas for painting a mask over an image, in its own pixels: white is inpainted, black is kept.
 
 The browser sends a mask as bits when a stroke ends: {"image": name, "stamp": when, "mask": base64}.  What it sent
-is kept in the session, so it is there again when the page is; another image begins without a mask.
+is kept in the session, so it is there again when the page is; another image begins anew.
 """
 
 import base64
@@ -96,11 +96,11 @@ class Painted(NamedTuple):
     mask: str  # as of `encode`
 
 
-def paint(image: np.ndarray, *, key: str) -> np.ndarray | None:
+def paint(image: np.ndarray, *, key: str, first: np.ndarray | None = None) -> np.ndarray | None:
     """Shows `image`, uint8 [H, W, C], enlarged for painting.
 
     Returns the mask, uint8 [H, W]: 255 where it is painted, 0 elsewhere; None while nothing is painted.  The script
-    runs again when a stroke ends.
+    runs again when a stroke ends.  first: the mask [H, W] that an image begins with, painted where not 0.
     """
     height, width = shape = image.shape[:2]
     this, store = name(image), f"{key}-painted"
@@ -111,6 +111,8 @@ def paint(image: np.ndarray, *, key: str) -> np.ndarray | None:
         kept = None
     if sent and (kept is None or sent.stamp > kept.stamp):
         st.session_state[store] = kept = sent
+    if kept is None and first is not None:
+        st.session_state[store] = kept = Painted(this, 0, encode(first))
     url = "data:image/png;base64," + base64.b64encode(thumbnails.png(images.from_pixels(image))).decode()
     _component(
         key=key,

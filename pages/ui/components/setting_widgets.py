@@ -2,12 +2,12 @@
 
 A form's values live in the session state under `<form>.<setting>`, so that they stay when the page is left:
 
-    setting_widgets.fill("train", config)               # once, and again to start over from other settings
-    config, empty = setting_widgets.read("train", base)  # what the fields say now
-    setting_widgets.section("train", ModelConfig, ...)   # the fields themselves
+    setting_widgets.fill("train", setting_widgets.values_of(config))  # once, and again to start over from others
+    config, empty = setting_widgets.read("train", base)               # what the fields say now
+    setting_widgets.show_field("train", setting)                      # one field
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import streamlit as st
@@ -39,8 +39,6 @@ STEPS: dict[str, float] = {
 }
 """Increments of the + and - buttons; 1 for integers and 0.1 for floats where none is given."""
 
-Problems = Mapping[str, Sequence[str]]
-
 
 def key(form: str, name: str) -> str:
     """Key of a field in the session state."""
@@ -48,9 +46,14 @@ def key(form: str, name: str) -> str:
 
 
 def values_of(config: Config) -> dict[str, Any]:
-    """All settings by their flat names."""
+    """All settings by their flat names, as fields hold them: None where a value has a word of its own."""
     sections = [getattr(config, name) for name in codec.SECTIONS]
-    return {s.name: getattr(section, s.name) for section in sections for s in settings(type(section))}
+    return {s.name: held(s, getattr(section, s.name)) for section in sections for s in settings(type(section))}
+
+
+def held(s: Setting, value: Any) -> Any:
+    """A value as its field holds it: None, an empty number field that shows the word, where it has one."""
+    return None if s.type in (int, float) and s.empty is not None and value == s.empty[0] else value
 
 
 def fill(form: str, values: Mapping[str, Any]) -> None:
@@ -59,27 +62,31 @@ def fill(form: str, values: Mapping[str, Any]) -> None:
         st.session_state[key(form, name)] = value
 
 
+def settle(form: str) -> None:
+    """Empties fields in which a value was typed that has a word of its own.  Call it before the fields are shown."""
+    for s in (s for section in codec.SECTIONS.values() for s in settings(section)):
+        if key(form, s.name) in st.session_state:
+            st.session_state[key(form, s.name)] = held(s, st.session_state[key(form, s.name)])
+
+
 def read(form: str, base: Config) -> tuple[Config, list[Problem]]:
-    """Reads the settings from the fields; returns them and a problem for each empty field."""
+    """Reads the settings from the fields; returns them and a problem for each that may not be empty, but is.
+
+    base: the settings that those problems offer.
+    """
     values, empty = {}, []
-    known = [s for section in codec.SECTIONS.values() for s in settings(section)]
-    for s, default in zip(known, values_of(base).values(), strict=True):
-        value = st.session_state.get(key(form, s.name), default)
-        if value is None:
-            empty.append(
-                Problem(s.name, f"{s.name} is empty: type a value, {default!r} for one.", code="missing-value")
-            )
-            value = default
-        values[s.name] = s.normalize(value)
-    return codec.replace(base, values), empty
-
-
-def group_by_field(problems: Sequence[Problem]) -> dict[str, list[str]]:
-    """Groups error sentences by setting."""
-    found: dict[str, list[str]] = {}
-    for problem in problems:
-        found.setdefault(problem.name, []).append(problem.sentence)
-    return found
+    for name, section in codec.SECTIONS.items():
+        for s in settings(section):
+            default = getattr(getattr(base, name), s.name)
+            value = st.session_state.get(key(form, s.name), held(s, default))
+            if value is None and s.empty is not None:
+                value = s.empty[0]
+            if value is None:
+                sentence = f"{s.name} is empty: type a value, {default!r} for one."
+                empty.append(Problem(s.name, sentence, code="missing-value", remedies=({s.name: default},)))
+                value = default
+            values[s.name] = s.normalize(value)
+    return codec.replace(base, {**values, "class_names": ()}), empty
 
 
 def show_problems(sentences: Sequence[str]) -> None:
@@ -88,77 +95,42 @@ def show_problems(sentences: Sequence[str]) -> None:
         st.markdown(f":small[:red[:material/error: {escape(sentence)}]]")
 
 
-def section(
-    form: str,
-    cls: type,
-    *,
-    problems: Problems,
-    skip: Collection[str] = (),
-    placeholders: Mapping[str, str] | None = None,
-    columns: int = 3,
-) -> None:
-    """Shows the fields of one dataclass of settings: basic ones first, then an expander for each other group.
-
-    `skip` names settings that do not apply.  An expander opens by itself while something in it is wrong.
-    """
-    fields = [s for s in settings(cls) if s.name not in skip]
-    show_fields(form, [s for s in fields if s.basic], problems, placeholders or {}, columns)
-    groups: dict[str, list[Setting]] = {}
-    for s in fields:
-        if not s.basic:
-            groups.setdefault(s.group, []).append(s)
-    for title, members in groups.items():
-        wrong = sum(s.name in problems for s in members)
-        label = f"{escape(title)} · :red[{wrong:d} to correct]" if wrong else escape(title)
-        state = "wrong" if wrong else "right"
-        with st.expander(label, expanded=bool(wrong), key=f"{form}_{cls.__name__}_{title}_{state}"):
-            show_fields(form, members, problems, placeholders or {}, columns)
-
-
-def show_fields(
-    form: str, fields: Sequence[Setting], problems: Problems, placeholders: Mapping[str, str], columns: int
-) -> None:
-    """Shows input fields in a grid and toggles in a row below it, each with its problems."""
-    boxes, switches = [s for s in fields if s.type is not bool], [s for s in fields if s.type is bool]
-    if boxes:
-        grid = st.grid(columns, min_column_width=150)
-        for s in boxes:
-            with grid.cell():
-                show_field(form, s, placeholders.get(s.name))
-                show_problems(problems.get(s.name, ()))
-    if switches:
-        with st.container(horizontal=True, gap="medium"):
-            for s in switches:
-                st.toggle(
-                    escape(s.label),
-                    key=key(form, s.name),
-                    help=escape(s.help),
-                    persist_state="session",
-                    width="content",
-                )
-        for s in switches:
-            show_problems(problems.get(s.name, ()))
-
-
 def show_field(form: str, s: Setting, placeholder: str | None = None) -> Any:
-    """Shows one field for a number, a choice or a text; returns its value."""
+    """Shows one field for a number, a choice or a text; returns its value.
+
+    Where the setting has a word for a value, an empty field shows it.
+    """
     label = escape(f"{s.label} ({s.unit})" if s.unit else s.label)
-    where = key(form, s.name)
+    where, about = key(form, s.name), escape(_help(s))
+    if placeholder is None and s.empty is not None:
+        placeholder = s.empty[1][0].upper() + s.empty[1][1:]
     if s.choices:
-        return st.selectbox(label, s.choices, key=where, help=escape(s.help), persist_state="session")
-    if s.type is int:
-        whole = int(STEPS.get(s.name, 1))
-        return st.number_input(label, step=whole, key=where, help=escape(_with_limits(s)), persist_state="session")
-    if s.type is float:
-        step = float(STEPS.get(s.name, 0.1))
+        return st.selectbox(label, s.choices, key=where, help=about, persist_state="session")
+    if s.type in (int, float):
+        step = STEPS.get(s.name, 1 if s.type is int else 0.1)
         return st.number_input(
-            label, step=step, format="%g", key=where, help=escape(_with_limits(s)), persist_state="session"
+            label,
+            value=None if s.empty is not None else "min",
+            step=s.type(step),
+            format=None if s.type is int else "%g",
+            key=where,
+            help=about,
+            placeholder=placeholder,
+            persist_state="session",
         )
-    return st.text_input(label, key=where, help=escape(s.help), placeholder=placeholder, persist_state="session")
+    return st.text_input(label, key=where, help=about, placeholder=placeholder, persist_state="session")
 
 
-def _with_limits(s: Setting) -> str:
-    """Help text, with the limits where they are informative."""
+def show_switch(form: str, s: Setting) -> None:
+    """Shows one field for a setting that is on or off."""
+    st.toggle(escape(s.label), key=key(form, s.name), help=escape(s.help), persist_state="session", width="content")
+
+
+def _help(s: Setting) -> str:
+    """Help text, with what an empty field means, and the limits where they are informative."""
+    text = f"{s.help} Empty: {s.empty[1]}." if s.empty is not None else s.help
     if s.low is None or s.high is None or s.high >= 65536:
-        return s.help
-    return f"{s.help} From {s.low:g} to {s.high:g}."
+        return text
+    if s.empty is not None and s.low == s.empty[0]:
+        return f"{text} At most {s.high:g}."
+    return f"{text} From {s.low:g} to {s.high:g}."

@@ -25,6 +25,11 @@ def fitted(image: Image.Image, side: int) -> Image.Image:
     )
 
 
+def repeated(image: Image.Image, times: int) -> Image.Image:
+    """Enlarges each pixel to a square of `times` x `times`."""
+    return image.resize((image.width * times, image.height * times), Image.Resampling.NEAREST) if times > 1 else image
+
+
 def png(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "PNG")

@@ -16,10 +16,12 @@ from ddpm.config.validation import Problem
 from ddpm.data import datasets, sources
 from ddpm.data.datasets import Description
 from ddpm.data_sets import DATA_SETS
-from ddpm.errors import UserError
+from ddpm.errors import Code, UserError
 from ddpm.storage import images
 from pages.ui.components import setting_widgets
 from pages.ui.components.markdown import escape
+from pages.ui.forms import obtain_data, setting_fields
+from pages.ui.forms.setting_fields import Notes
 from pages.ui.frame import layout
 
 PATHS: dict[str | type, Any] = {
@@ -36,6 +38,7 @@ class Contents(NamedTuple):
 
     description: Description | None
     error: str = ""  # why there is none
+    code: Code = "unreadable-data"
 
 
 def fill(form: str, data_dir: str) -> None:
@@ -48,9 +51,21 @@ def fill(form: str, data_dir: str) -> None:
 
 def take_over(form: str) -> None:
     """Sets data_dir from the two fields."""
-    source = st.session_state[setting_widgets.key(form, "source")]
+    setting_widgets.fill(form, {"data_dir": _named(form)})
+
+
+def settle(form: str) -> None:
+    """Makes the two fields agree with data_dir, which may have been put back.  Call it before they are shown."""
+    data_dir = st.session_state.get(setting_widgets.key(form, "data_dir")) or ""
+    if _named(form) != data_dir:
+        fill(form, data_dir)
+
+
+def _named(form: str) -> str:
+    """The data_dir that the two fields say."""
+    source = st.session_state.get(setting_widgets.key(form, "source"))
     typed = st.session_state.get(setting_widgets.key(form, "path")) or ""
-    setting_widgets.fill(form, {"data_dir": source if source != PATH else fields.absolute(typed)})
+    return source if source and source != PATH else fields.absolute(typed)
 
 
 def inspect(data_dir: str) -> Contents:
@@ -58,39 +73,26 @@ def inspect(data_dir: str) -> Contents:
     return _inspect(data_dir, _stamp(data_dir)) if data_dir else Contents(None)
 
 
-def problems(config: Config, found: Contents) -> list[Problem]:
-    """Problems that prevent training on this data with these settings."""
-    if found.error:
-        return [Problem("data_dir", found.error, code="unreadable-data")]
-    about = found.description
-    if about is None:
+def problems(found: Contents) -> list[Problem]:
+    """The problem of data that cannot be used."""
+    if not found.error:
         return []
-    wrong = []
-    if about.size and min(about.size) < config.model.image_size and not config.data.enlarge:
-        wrong.append(
-            Problem(
-                "image_size",
-                f"The first image has only {about.size[0]} x {about.size[1]} pixels: use a smaller image size, or"
-                " switch on Enlarge small images.",
-                code="small-images",
-            )
-        )
-    if config.model.class_cond and not about.class_names:
-        wrong.append(
-            Problem(
-                "class_cond",
-                "The data has no classes: switch this off, or sort the images into one folder per class.",
-                code="no-classes",
-            )
-        )
-    return wrong
+    remedies = ({"skip_broken": True},) if found.code == "broken-image" else ()
+    return [Problem("data_dir", found.error, code=found.code, remedies=remedies)]
 
 
-def resolved(config: Config) -> Config:
-    """Resolves `config` as it will be stored: steps settled, classes taken from the data.  Raises UserError."""
-    config = codec.resolved(config)
-    model, where = config.model, config.data.data_dir
-    return codec.replace(config, _classes(where, _stamp(where), model.class_cond, model.num_classes))
+def costed(config: Config, found: Contents) -> tuple[Config, int | None]:
+    """`config` as a training of it is measured, and the number of its training images, if known.
+
+    The data need not be there yet.
+    """
+    config, known = codec.resolved(config), DATA_SETS.get(config.data.data_dir)
+    classes, count = (known.classes, known.images) if known else (0, 0)
+    if about := found.description:
+        classes, count = len(about.class_names), about.count
+    if config.model.class_cond and not config.model.num_classes:
+        config = codec.replace(config, {"num_classes": max(1, classes)})
+    return config, count - datasets.held_out_count(count, config.data.hold_out) if count else None
 
 
 def resolved_now(config: Config, shown: Description | None) -> Config:
@@ -100,7 +102,7 @@ def resolved_now(config: Config, shown: Description | None) -> Config:
     """
     found = datasets.resolve(codec.resolved(config))
     if shown and found.class_names != shown.class_names:
-        for known in (_inspect, _classes, _thumbnails):
+        for known in (_inspect, _thumbnails):
             known.clear()
         raise UserError(
             f"The classes of {config.data.data_dir} are {formatting.some(found.class_names, 10) or 'none'} now, and"
@@ -111,8 +113,9 @@ def resolved_now(config: Config, shown: Description | None) -> Config:
     return found
 
 
-def show(form: str, config: Config, about: Description | None, problems: setting_widgets.Problems) -> None:
+def show(form: str, config: Config, found: Contents, notes: Notes) -> None:
     """Shows the fields for the data and its preparation."""
+    about = found.description
     st.segmented_control(
         "Data",
         [*DATA_SETS, PATH],
@@ -142,7 +145,10 @@ def show(form: str, config: Config, about: Description | None, problems: setting
         )
     else:
         st.caption(DATA_SETS[source].description)
-    setting_widgets.show_problems(problems.get("data_dir", ()))
+    if found.code == "not-downloaded":
+        obtain_data.show(source)
+    else:
+        setting_fields.show_problems(form, notes.problems.get("data_dir", ()))
     if about is None:
         return
     st.caption(escape(_summary(about, config.model.image_size, source != PATH)))
@@ -156,7 +162,7 @@ def show(form: str, config: Config, about: Description | None, problems: setting
         wanted.append("enlarge")
     if source == PATH or config.data.skip_broken:
         wanted.append("skip_broken")
-    setting_widgets.show_fields(form, [s for s in fields.settings(DataConfig) if s.name in wanted], problems, {}, 3)
+    setting_fields.show(form, [s for s in fields.settings(DataConfig) if s.name in wanted], notes)
 
 
 def show_images(config: Config) -> None:
@@ -185,9 +191,9 @@ def _summary(about: Description, size: int, named: bool) -> str:
 def _stamp(data_dir: str) -> int:
     """Modification time of the folder or file, as a cache key."""
     try:
-        return 0 if data_dir in DATA_SETS and data_dir != "cifar10" else Path(data_dir).stat().st_mtime_ns
+        return (sources.cifar10_path() if data_dir == "cifar10" else Path(data_dir)).stat().st_mtime_ns
     except (OSError, ValueError):  # a name with a NUL is a ValueError
-        return int(sources.cifar10_path().exists()) if data_dir == "cifar10" else 0
+        return 0
 
 
 @st.cache_data(hash_funcs=PATHS, max_entries=32, ttl=60, show_spinner="Reading the data …")
@@ -195,15 +201,7 @@ def _inspect(data_dir: str, stamp: int) -> Contents:
     try:
         return Contents(datasets.describe(data_dir))
     except UserError as error:
-        return Contents(None, str(error))
-
-
-@st.cache_data(hash_funcs=PATHS, max_entries=32, ttl=60, show_spinner=False)
-def _classes(data_dir: str, stamp: int, class_cond: bool, num_classes: int) -> dict[str, Any]:
-    settled = datasets.resolve(
-        codec.replace(Config(), dict(data_dir=data_dir, class_cond=class_cond, num_classes=num_classes))
-    )
-    return dict(class_names=settled.class_names, num_classes=settled.model.num_classes)
+        return Contents(None, str(error), error.code)
 
 
 @st.cache_data(hash_funcs=PATHS, max_entries=32, ttl=60, show_spinner="Reading the data …")

@@ -12,8 +12,9 @@ from ddpm.config.validation import Problem
 from ddpm.data import datasets
 from ddpm.data_sets import DATA_SETS
 from ddpm.errors import UserError, writable
-from ddpm.planning import timesteps
+from ddpm.planning import summary, timesteps
 from ddpm.runs.manifests import Checkpoint
+from ddpm.runs.runs import Run
 from pages.ui.components import setting_widgets
 from pages.ui.forms import checkpoint_form, data_form
 
@@ -21,15 +22,17 @@ FORM = "evaluate"
 FIRST = EvalConfig(num_samples=100)
 OWN = ""  # the option for what the run was trained on
 PATH = data_form.PATH
+SIZES = ("num_samples", "timestep_respacing")  # settings that decide how long it takes
+BEGAN = "evaluate_began"  # in the session: the run whose first evaluation was filled in, and its sizes
 FIELDS = {s.name: s for s in fields.settings(EvalConfig)}
 PARTS = {"auto": "Automatic", "train": "Training", "test": "Held out"}
 MORE = ("batch_size", "rows", "seed", "timestep_respacing")
 
 
-def show(config: Config, checkpoints: list[Checkpoint]) -> tuple[EvalConfig, list[Problem]]:
+def show(run: Run, checkpoints: list[Checkpoint]) -> tuple[EvalConfig, list[Problem]]:
     """Shows the fields.  Returns their values and problems."""
-    if setting_widgets.key(FORM, "num_samples") not in st.session_state:
-        setting_widgets.fill(FORM, {**dataclasses.asdict(FIRST), "source": OWN, "path": ""})
+    config = run.config
+    _fill_first(run)
     values: dict[str, object] = {}
     grid = st.grid(2, min_column_width=150)
     with grid.cell():
@@ -62,6 +65,20 @@ def show(config: Config, checkpoints: list[Checkpoint]) -> tuple[EvalConfig, lis
     ]
     evaluation = EvalConfig(**{name: value for name, value in values.items() if value is not None})  # type: ignore[arg-type]
     return evaluation, [*missing, *problems(config, evaluation, contents)]
+
+
+def _fill_first(run: Run) -> None:
+    """Fills the fields with an evaluation that ends soon; again for another run, unless something was changed."""
+    fresh = setting_widgets.key(FORM, "num_samples") not in st.session_state
+    before = st.session_state.get(BEGAN)
+    if fresh:
+        setting_widgets.fill(FORM, {**dataclasses.asdict(FIRST), "source": OWN, "path": ""})
+    now = {name: st.session_state.get(setting_widgets.key(FORM, name)) for name in SIZES}
+    if fresh or (before and before[0] != run.name and before[1] == now):
+        first = summary.first_evaluation(run, run.config, FIRST)
+        now = {name: getattr(first, name) for name in SIZES}
+        setting_widgets.fill(FORM, now)
+        st.session_state[BEGAN] = run.name, now
 
 
 def problems(config: Config, evaluation: EvalConfig, contents: data_form.Contents) -> list[Problem]:

@@ -18,7 +18,7 @@ from ddpm.config.tasks import SampleConfig
 from ddpm.config.training import Config
 from ddpm.config.validation import Problem
 from ddpm.errors import UserError
-from ddpm.planning import inputs, summary
+from ddpm.planning import inputs, metadata, resolve, summary
 from ddpm.runs.results import SampleJob
 from ddpm.runs.runs import Run
 from ddpm.storage import files, image_files, images
@@ -29,7 +29,7 @@ from pages.ui.forms.sampler_form import FIELDS, FORM
 from pages.ui.frame import job_progress, layout
 
 TASKS = inputs.IMAGE_TASKS
-SOURCES = {"upload": "Upload", "drawn": "Earlier samples", "path": "Path"}
+SOURCES = {"drawn": "Earlier samples", "upload": "Upload", "path": "Path"}
 MASKS = {"paint": "Paint", "upload": "Upload", "path": "Path"}
 KINDS = [extension.removeprefix(".") for extension in image_files.EXTENSIONS]
 PER_PAGE = 12  # thumbnails of a request
@@ -46,6 +46,7 @@ class InputImage(NamedTuple):
 
     path: str
     note: str = ""
+    label: str = ""  # its class, as a request names it, where that is known
 
 
 def fill(config: Config, sample: SampleConfig) -> None:
@@ -53,7 +54,7 @@ def fill(config: Config, sample: SampleConfig) -> None:
     setting_widgets.fill(
         FORM,
         {
-            "picture_from": "path" if sample.picture else "upload",
+            "picture_from": "path" if sample.picture else "drawn",
             "picture_path": sample.picture,
             "mask_from": "paint" if not sample.mask or _put_on_canvas(config, sample) else "path",
             "mask_path": sample.mask,
@@ -80,7 +81,10 @@ def is_single_image(path: str) -> bool:
 
 
 def show(run: Run, config: Config, task: str, problems: list[Problem]) -> dict[str, Any]:
-    """Shows the fields `picture` and, for inpainting, `mask`.  Appends what is missing or wrong to `problems`."""
+    """Shows the fields `picture` and, for inpainting, `mask`.  Appends what is missing or wrong to `problems`.
+
+    Returns their values, and `classes`, the class of the image, where it is known.
+    """
     jobs = [job for job in run.sample_jobs() if job.images][:NEWEST]
     sources = [source for source in SOURCES if jobs or source != "drawn"]
     checkpoint_form.drop_unknown(FORM, "picture_from", sources)
@@ -100,7 +104,8 @@ def show(run: Run, config: Config, task: str, problems: list[Problem]) -> dict[s
         problems.append(
             Problem(
                 "picture",
-                "No input image is selected yet: upload one, choose an earlier sample, or type a path.",
+                "No input image is selected yet: upload one, type a path, or sample some first and begin with one of"
+                " those.",
                 code="missing-value",
             )
         )
@@ -110,7 +115,7 @@ def show(run: Run, config: Config, task: str, problems: list[Problem]) -> dict[s
     except UserError as error:
         problems.append(Problem("picture", str(error), code=error.code))
         return {"picture": selected.path}
-    values = {"picture": selected.path}
+    values = {"picture": selected.path, "classes": selected.label}
     if task == "inpaint":
         if selected.note:
             st.caption(escape(selected.note))
@@ -205,7 +210,21 @@ def _from_samples(jobs: list[SampleJob], config: Config) -> InputImage:
                     on_click=layout.callback(_select_number),
                     args=(k,),
                 )
-    return InputImage(str(found[number].absolute()))
+    return InputImage(str(found[number].absolute()), label=class_of(job, found[number], config))
+
+
+def class_of(job: SampleJob, path: Path, config: Config) -> str:
+    """Class of a sample, as a request names it, from the settings that its file carries; empty where there is none."""
+    if not config.model.class_cond:
+        return ""
+    try:
+        recipe = images.settings_in(job.read(path))
+        labels = resolve.resolve_labels(config, metadata.sample_of(recipe, str(path))) if recipe else None
+    except (UserError, OSError):  # an older version wrote it, or it is of a model with other classes
+        return ""
+    number = recipe.get("number", 0) if recipe else 0
+    known = labels is not None and isinstance(number, int) and 0 <= number < len(labels)
+    return metadata.label_text(config, int(labels[number])) if known and labels is not None else ""
 
 
 def _label(job: SampleJob, config: Config) -> str:
@@ -247,7 +266,7 @@ def _mask(run: Run, config: Config, image: np.ndarray, problems: list[Problem]) 
     try:
         match source:
             case "paint":
-                mask = mask_canvas.paint(image, key=_key("canvas"))
+                mask = mask_canvas.paint(image, key=_key("canvas"), first=_middle(image))
                 if mask is None:
                     raise UserError("Nothing is painted yet: paint over the area to inpaint.", code="missing-value")
                 return store_mask(run, config, mask)
@@ -275,6 +294,14 @@ def _mask(run: Run, config: Config, image: np.ndarray, problems: list[Problem]) 
     over = thumbnails.fitted(images.from_pixels(_overlay(image, mask)), SHOWN_SIDE)
     st.image(thumbnails.png(over), output_format="PNG", alt="The area to inpaint is red")
     return path
+
+
+def _middle(image: np.ndarray) -> np.ndarray:
+    """Mask of the middle of an image, uint8 [H, W]: what is painted at first, so that the task can be tried."""
+    height, width = image.shape[:2]
+    mask = np.zeros((height, width), np.uint8)
+    mask[height // 4 : height - height // 4, width // 4 : width - width // 4] = 255
+    return mask
 
 
 def _mask_of(config: Config, path: str) -> np.ndarray:

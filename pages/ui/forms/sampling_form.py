@@ -1,6 +1,7 @@
 """Form of the Sample page: task, weights, number of images and sampler."""
 
 import dataclasses
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -13,11 +14,13 @@ from ddpm.config.validation import Problem
 from ddpm.errors import UserError
 from ddpm.planning import classes, resolve, summary
 from ddpm.runs.manifests import Checkpoint
+from ddpm.runs.results import SampleJob
 from ddpm.runs.runs import Run
 from pages.ui.components import setting_widgets
 from pages.ui.components.markdown import escape
-from pages.ui.forms import checkpoint_form, inputs_form, sampler_form, super_res
+from pages.ui.forms import checkpoint_form, example_inputs, inputs_form, sampler_form, seed_field, super_res
 from pages.ui.forms.sampler_form import FIELDS, FIRST_STEPS, FORM
+from pages.ui.frame import layout
 
 FIRST = SampleConfig(num_samples=16, batch_size=0, sampler=FEW_STEPS, steps=FIRST_STEPS)
 TASKS = {
@@ -85,8 +88,9 @@ def _labels(config: Config, text: str) -> list[int]:
         return []
 
 
-def choose_task(config: Config) -> str:
+def choose_task(run: Run, jobs: Sequence[SampleJob]) -> str:
     """Task control at the top.  Super-resolution models offer fewer tasks."""
+    config = run.config
     if _key("sampler") not in st.session_state:
         fill(config, FIRST)
     tasks = ["draw", "interpolate"] if config.model.super_res else list(TASKS)
@@ -100,8 +104,27 @@ def choose_task(config: Config) -> str:
         wrap=True,
         label_visibility="collapsed",
         persist_state="session",
+        on_change=layout.callback(_begin),
+        args=(config, jobs),
     )
     return selected or tasks[0]
+
+
+def _begin(config: Config, jobs: Sequence[SampleJob]) -> None:
+    """Lets an interpolation begin with two samples that differ, unless the seed is pinned."""
+    if st.session_state[_key("task")] != "interpolate" or st.session_state.get(seed_field.PINNED):
+        return
+    if pair := example_inputs.two_seeds(config, jobs):
+        setting_widgets.fill(FORM, {"seed": pair.first, "to_seed": pair.last})
+        if pair.name and not classes.must_be_named(config):
+            setting_widgets.fill(FORM, {"classes": [pair.name]})
+
+
+def begin_with(task: str, job: SampleJob, number: int) -> None:
+    """Puts a task and a sample that it begins with into the fields."""
+    setting_widgets.fill(
+        FORM, {"task": task, "picture_from": "drawn", "picture_drawing": job.name, "picture_number": number}
+    )
 
 
 def show(run: Run, checkpoints: list[Checkpoint], task: str) -> tuple[SampleConfig, list[Problem]]:
@@ -113,6 +136,7 @@ def show(run: Run, checkpoints: list[Checkpoint], task: str) -> tuple[SampleConf
     st.caption(TASKS[task][1])
     if task in inputs_form.TASKS:
         values |= inputs_form.show(run, config, task, unusable)
+    of_image = values.pop("classes", "")
     grid = st.grid(2, min_column_width=150)
     with grid.cell():
         values["step"], checkpoint = checkpoint_form.checkpoint(FORM, checkpoints)
@@ -143,7 +167,9 @@ def show(run: Run, checkpoints: list[Checkpoint], task: str) -> tuple[SampleConf
             )
     with grid.cell():
         values["guidance_scale"] = sampler_form.guidance(config)
-    values |= _count_fields(config, task, str(values.get("picture", "")), grid)
+    values |= _count_fields(run, task, str(values.get("picture", "")), of_image, grid)
+    if of_image and not values.get("classes"):
+        values["classes"] = of_image
     if config.model.super_res:
         sentences: list[str] = []
         values["base_samples"] = super_res.show_sample_fields(
@@ -166,14 +192,15 @@ def show(run: Run, checkpoints: list[Checkpoint], task: str) -> tuple[SampleConf
     return sample, [*missing, *unusable, *problems(config, sample)]
 
 
-def _count_fields(config: Config, task: str, picture: str, grid: Any) -> dict[str, Any]:
-    """Shows the fields for classes, seeds and the number of images."""
+def _count_fields(run: Run, task: str, picture: str, of_image: str, grid: Any) -> dict[str, Any]:
+    """Shows the fields for classes, seeds and the number of images.  of_image: the class of the input image."""
     values: dict[str, Any] = {}
+    config = run.config
     known = list(classes.names(config))
     count = IN_ALL
     if known:
         with grid.cell():
-            values["classes"] = _classes(config, known)
+            values["classes"] = _classes(config, known, of_image)
     if known and task == "draw":
         with grid.cell():
             count = _options(
@@ -198,7 +225,7 @@ def _count_fields(config: Config, task: str, picture: str, grid: Any) -> dict[st
         values["num_samples"] = 1
     if task != "invert":
         with grid.cell():
-            values["seed"] = setting_widgets.show_field(FORM, FIELDS["seed"])
+            values["seed"] = seed_field.show(run, run.sample_jobs())
     if task == "interpolate":
         with grid.cell():
             values["to_seed"] = setting_widgets.show_field(FORM, FIELDS["to_seed"])
@@ -226,8 +253,13 @@ def model_evaluations(config: Config, sample: SampleConfig) -> int:
     return resolve.resolve_process(config, sample).nfe
 
 
-def _classes(config: Config, known: list[str]) -> str:
+def _classes(config: Config, known: list[str], of_image: str) -> str:
     """Field for the classes: a list to select from, or a text where there are many."""
+    usual = "All classes in turn"
+    if config.model.super_res:
+        usual = "As in the low-resolution images, or all"
+    elif of_image:
+        usual = f"As the input image: {known[_labels(config, of_image)[0]]}"
     if classes.must_be_named(config):
         if not isinstance(st.session_state.get(_key("classes")), str):  # from a run with a list
             st.session_state[_key("classes")] = ""
@@ -239,6 +271,6 @@ def _classes(config: Config, known: list[str]) -> str:
         key=_key("classes"),
         help=FIELDS["classes"].help,
         persist_state="session",
-        placeholder="As in the low-resolution images, or all" if config.model.super_res else "All classes in turn",
+        placeholder=usual,
     )
     return ",".join(str(known.index(name)) if "," in name else name for name in picked)

@@ -18,6 +18,8 @@ from ddpm.runs.results import SampleJob
 from ddpm.runs.runs import Run
 from ddpm.storage import files, image_files, images
 from pages.ui.components import setting_widgets
+from pages.ui.forms import setting_fields
+from pages.ui.forms.setting_fields import Notes
 from pages.ui.frame import job_progress, layout
 
 KINDS = {
@@ -35,11 +37,11 @@ SMALL_SIZE = next(s for s in settings(ModelConfig) if s.name == "small_size")
 # Train
 
 
-def show_train_fields(form: str, model: ModelConfig, problems: setting_widgets.Problems) -> None:
-    """Shows the switch in an expander, and its settings while it is on."""
-    wrong = problems.get("small_size", ())
-    label = "Super-resolution" + (f" · {model.small_size:d} → {model.image_size:d} pixels" if model.super_res else "")
-    with st.expander(label, expanded=bool(wrong), key=f"{form}_super_res_{'wrong' if wrong else 'more'}"):
+def show_train_fields(form: str, model: ModelConfig, notes: Notes) -> None:
+    """Shows the switch in a fold, and its settings while it is on."""
+    with setting_fields.fold(form, "Super-resolution", "small_size" in notes.problems):
+        if model.super_res:
+            st.caption(f"{model.small_size:d} → {model.image_size:d} pixels")
         st.caption(
             "The model learns to upsample: given a low-resolution image, it samples a matching high-resolution one."
             " For training, the low-resolution images are made from the data. A trained model upsamples the samples"
@@ -55,7 +57,7 @@ def show_train_fields(form: str, model: ModelConfig, problems: setting_widgets.P
         )
         if model.super_res:
             setting_widgets.show_field(form, SMALL_SIZE)
-            setting_widgets.show_problems(wrong)
+            setting_fields.show_notes(form, SMALL_SIZE, notes)
 
 
 def _switch(form: str, image_size: int) -> None:

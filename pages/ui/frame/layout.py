@@ -54,6 +54,7 @@ LOGO = (
     f'{_DOTS}<text x="42" y="14" font-size="15">DDPM</text><text x="42" y="29" font-size="14">Workbench</text></svg>'
 )
 
+SHOW_RUN = "_show_run"  # in the session: name of the run that the next page shows
 PENDING_ERROR = "_wrong"  # error of a callback, until the page shows it
 EXAMPLE = "coloured shapes, trained for 3,000 steps"
 
@@ -111,7 +112,9 @@ def pick_run(
         no_runs(empty)
         st.stop()
     by_name = {run.name: run for run in found}
-    if "run" not in st.query_params:  # set it again: an address without it would unset the widget
+    if SHOW_RUN in st.session_state:
+        st.session_state["run"] = st.session_state.pop(SHOW_RUN)
+    elif "run" not in st.query_params:  # set it again: an address without it would unset the widget
         before = (st.session_state.get("run"), st.session_state.get("_last_run"))
         st.session_state["run"] = next((name for name in before if name in by_name), None) or _most_active(found).name
     name = st.selectbox(
@@ -127,6 +130,12 @@ def pick_run(
             " start](/)."
         )
     return by_name[name]
+
+
+def show_run(name: str, page: str = MONITOR) -> None:
+    """Goes to a page on that run; also from a page on another, whose address Streamlit does not let change."""
+    st.session_state[SHOW_RUN] = name
+    st.switch_page(page, query_params={})
 
 
 def _most_active(found: Sequence[Run]) -> Run:

@@ -1,20 +1,18 @@
-"""Actions on a run: the Monitor toolbar, downloads, and the dialogs that confirm a kill or a deletion."""
+"""The toolbar of Monitor: stop, resume, train further, save, preview, downloads, and the menu of the run."""
 
 import functools
-from collections.abc import Callable
-from typing import Any
 
 import streamlit as st
 
 from ddpm.config import codec
 from ddpm.config.presets import DEFAULT, PRESETS
-from ddpm.errors import UserError, user_errors
 from ddpm.formatting import plural
-from ddpm.runs import launch, run_folder, run_names, runs, trash
+from ddpm.runs import launch, run_folder, run_names, runs
 from ddpm.runs.jobs import ACTIVE, State
 from ddpm.runs.runs import Run
 from pages.ui.components.markdown import escape
-from pages.ui.frame import layout
+from pages.ui.frame import layout, run_menu
+from pages.ui.frame.action_buttons import button, run_action
 
 XLSX = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
 NO_METRICS = "There are no metrics yet."
@@ -27,9 +25,19 @@ def show(run: Run, state: State) -> None:
     leaving = "It is about to stop." if state in ("stopping", "queued") else ""
     if active:
         _stop_buttons(run, state)
+    elif state == "finished":
+        if button(
+            "Train more …",
+            run_menu.why_not("more", run, state),
+            "Continue from the last step, with everything as it was, for as many more as you like.",
+            icon=":material/fast_forward:",
+            type="primary",
+            key="train_more",
+        ):
+            run_menu.act("more", [run.name])
     elif button(
         "Resume",
-        _why_no_resume(run, state),
+        _why_no_resume(run),
         "Continue from the newest checkpoint. With the same data the result is exactly as if it had never stopped.",
         icon=":material/play_arrow:",
         type="primary",
@@ -54,6 +62,8 @@ def show(run: Run, state: State) -> None:
     ):
         run_action(lambda: run.request("sample"), "Preview requested")
     downloads(run, key="take", why_not="" if run.has(run.progress_path) else NO_METRICS)
+    run_menu.show_menu(run, state)
+    run_menu.dialogs()
 
 
 def _stop_buttons(run: Run, state: State) -> None:
@@ -73,15 +83,8 @@ def _stop_buttons(run: Run, state: State) -> None:
         confirm_kill(run)
 
 
-def _why_no_resume(run: Run, state: State) -> str:
-    if state == "finished":
-        return f"It has completed all of its {plural(run.config.train.total_steps, 'step')}."
+def _why_no_resume(run: Run) -> str:
     return "" if run.config.data.data_dir else "It has no data yet: enter its path below."
-
-
-def button(label: str, why_not: str = "", help: str = "", **more: Any) -> bool:
-    """Button that explains why it is disabled."""
-    return st.button(escape(label), disabled=bool(why_not), help=escape(why_not or help) or None, **more)
 
 
 def downloads(run: Run, *, key: str, why_not: str = "") -> None:
@@ -117,17 +120,6 @@ def _workbook(run: Run) -> bytes:
     return xlsx.workbook(run)
 
 
-def run_action(action: Callable[[], Any], message: str) -> None:
-    """Runs an action and shows that it was done, or why it could not be."""
-    try:
-        with user_errors():
-            action()
-    except UserError as error:
-        st.toast(escape(error), icon=":material/error:", duration="long")
-    else:
-        st.toast(escape(message), icon=":material/check:")
-
-
 def quick_start() -> Run:
     """Creates and starts a run of the quick-start preset.  Raises UserError."""
     from ddpm.data import datasets
@@ -152,27 +144,4 @@ def confirm_kill(run: Run) -> None:
             st.rerun()
         if st.button("Kill", type="primary", icon=":material/dangerous:", key="kill_sure"):
             run_action(lambda: launch.kill(run), f"{run.name} was killed")
-            st.rerun()
-
-
-DELETE_REQUEST = "_delete"  # in the session: the run whose deletion is being confirmed
-
-
-def cancel_delete() -> None:
-    st.session_state.pop(DELETE_REQUEST, None)
-
-
-@st.dialog("Delete this run?", on_dismiss=layout.callback(cancel_delete))
-def confirm_delete(run: Run) -> None:
-    st.write(
-        f"**{escape(run.name)}** with its checkpoints, previews and samples will be moved to"
-        f" {escape(run.folder.parent / '.trash')}, and can be moved back from there."
-    )
-    with st.container(horizontal=True, horizontal_alignment="right"):
-        if st.button("Cancel", key="delete_cancel"):
-            cancel_delete()
-            st.rerun()
-        if st.button("Delete", type="primary", icon=":material/delete:", key="delete_sure"):
-            cancel_delete()
-            run_action(lambda: trash.trash_run(run), f"{run.name} was deleted")
             st.rerun()

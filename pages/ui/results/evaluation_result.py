@@ -23,6 +23,7 @@ from pages.ui.results.live_chart import live_chart
 
 PARTS = {"train": "seen in training", "test": "held out", "all": "all"}
 NPZ = "application/octet-stream"
+PUBLISHED = 10_000  # images of the smallest test set that published figures are from
 
 
 def show(job: EvaluationJob, config: Config) -> None:
@@ -104,9 +105,26 @@ def meaning(result: dict[str, Any], config: Config) -> list[str]:
     named = result.get("evaluation", {}).get("variance", "auto")
     if named != "auto":
         sentences.append(f"Evaluated with the variance {named} instead of the one used in training.")
+    if note := comparable(result["pictures"], result["timesteps"], config):
+        sentences.append(note)
     if result["ended"] == "until_ci":
         sentences.append("It ended early because the requested confidence interval was reached.")
     return sentences
+
+
+def comparable(images: int, steps: int, config: Config) -> str:
+    """Why bits per dimension of so many images and timesteps cannot be compared with published ones; or ""."""
+    T = config.diffusion.diffusion_steps
+    few = [
+        *([f"{formatting.plural(images, 'image')}"] if images < PUBLISHED else []),
+        *([f"{steps:,} of {T:,} timesteps"] if steps < T else []),
+    ]
+    if not few:
+        return ""
+    return (
+        f"From {' and '.join(few)}: not comparable with published figures, which take all timesteps and a whole test"
+        " set."
+    )
 
 
 def _downloads(job: EvaluationJob) -> None:

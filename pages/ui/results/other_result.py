@@ -14,7 +14,7 @@ from ddpm.runs.results import KINDS, Result
 from ddpm.runs.runs import Run
 from pages.ui.components import setting_widgets, start_button
 from pages.ui.components.markdown import escape
-from pages.ui.forms import checkpoint_form
+from pages.ui.forms import checkpoint_form, setting_fields
 from pages.ui.frame import job_progress, layout
 
 
@@ -55,7 +55,7 @@ def _form(run: Run, name: str, active: Result | None) -> None:
     known = fields.settings(kind.settings)
     if setting_widgets.key(name, known[0].name) not in st.session_state:
         setting_widgets.fill(name, dataclasses.asdict(kind.settings()))
-    setting_widgets.section(name, kind.settings, problems={})
+    setting_fields.section(name, kind.settings)
     values: dict[str, Any] = {s.name: st.session_state.get(setting_widgets.key(name, s.name)) for s in known}
     empty = [s.name for s in known if values[s.name] is None and s.default is not None]
     settings = kind.settings(**{n: value for n, value in values.items() if n not in empty})

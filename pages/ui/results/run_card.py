@@ -9,7 +9,7 @@ from ddpm.runs.jobs import ACTIVE, State
 from ddpm.runs.runs import Run
 from pages.ui.components import thumbnails
 from pages.ui.components.markdown import escape
-from pages.ui.frame import layout, run_actions, run_status
+from pages.ui.frame import layout, run_actions, run_menu, run_status
 from pages.ui.frame.run_store import Store
 
 
@@ -30,7 +30,7 @@ def show(store: Store, run: Run) -> None:
                 st.caption("no preview" if wrong else "no preview yet", text_alignment="center")
         with st.container(width="stretch", gap="xsmall"):
             with st.container(horizontal=True, vertical_alignment="center"):
-                st.markdown(f"**{escape(run.name)}**", width="content")
+                st.markdown(f"**{escape(run.title)}**", width="content")
                 run_status.state_badge(state)
             run_status.progress_bar(status, state)
             st.caption(escape(run_status.summary_line(run, status, state)))
@@ -41,11 +41,12 @@ def show(store: Store, run: Run) -> None:
                 st.page_link(layout.MONITOR, label="Monitor", query_params=here)
                 st.page_link(layout.SAMPLE, label="Sample", query_params=here)
                 st.page_link(layout.EVALUATE, label="Evaluate", query_params=here)
-                with st.popover("More", type="tertiary", key=f"more-{run.name}"):
+                run_menu.show_menu(run, state, type="tertiary")
+                with st.popover("Files", type="tertiary", key=f"more-{run.name}"):
                     run_actions.downloads(run, key=f"home-{run.name}", why_not="" if losses else run_actions.NO_METRICS)
                     busy = f"It is {state}: stop it first." if state in ACTIVE else ""
                     if run_actions.button("Delete …", busy, icon=":material/delete:", key=f"delete-{run.name}"):
-                        st.session_state[run_actions.DELETE_REQUEST] = run.name
+                        run_menu.act("delete", [run.name])
                         st.rerun()
         newest = status.metrics.get("loss") if status else None
         st.metric("Loss", run_status.format_number(newest), chart_data=losses or None, chart_type="line", width=150)
@@ -67,5 +68,5 @@ def _show_problem(run: Run, state: State, problem: str) -> None:
         st.caption(escape(problem))
         busy = f"It is {state}: stop it first." if state in ACTIVE else ""
         if run_actions.button("Delete …", busy, icon=":material/delete:", key=f"delete-{run.name}"):
-            st.session_state[run_actions.DELETE_REQUEST] = run.name
+            run_menu.act("delete", [run.name])
             st.rerun()

@@ -1,7 +1,6 @@
 """Samples of one job: progress, grid, downloads, resuming."""
 
-import html
-import io
+import functools
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,19 +14,17 @@ from ddpm import formatting
 from ddpm.config.tasks import SampleConfig
 from ddpm.config.training import Config
 from ddpm.errors import UserError
-from ddpm.planning import classes
 from ddpm.reports import downloads
 from ddpm.runs import launch, run_folder, runs
 from ddpm.runs.jobs import ACTIVE, Status
 from ddpm.runs.results import SampleJob
+from ddpm.runs.runs import Run
 from ddpm.storage import images
 from pages.ui.components import thumbnails
 from pages.ui.components.markdown import escape
 from pages.ui.frame import job_progress, layout
+from pages.ui.results import sample_actions, sample_grid
 
-SIDE = 460  # pixels of a grid on screen
-FRAME_HEIGHT = SIDE + 34  # height of its frame: always the same, so that nothing jumps
-NAMES_HEIGHT = 24  # height of the names above the columns
 MAX_INTERPOLATION = 64  # images of an interpolation that are shown
 PER_ROW = 10
 MAX_ERRORS = 16  # shown one by one
@@ -35,12 +32,12 @@ MAX_ERRORS = 16  # shown one by one
 T = TypeVar("T")
 
 
-def show(job: SampleJob, config: Config, use: Callable[[SampleConfig], None]) -> None:
+def show(run: Run, job: SampleJob, config: Config, use: Callable[[SampleConfig], None]) -> None:
     """Shows the samples of one job while they form, or finished with downloads and actions."""
     active = job.state() in ACTIVE
-    layout.fragment(run_every=0.7 if active else None)(_live_view)(
-        job, active, [] if active else column_names(job, config)
-    )
+    with layout.errors():
+        sample_grid.show(run, job, config, active, functools.partial(sample_actions.act, run))
+    layout.fragment(run_every=0.7 if active else None)(_progress)(job, active)
     if active:
         return
     sample = job.sample_config
@@ -79,27 +76,11 @@ def _can_resume(job: SampleJob) -> bool:
     return True
 
 
-def _live_view(job: SampleJob, was_active: bool, names: list[str]) -> None:
+def _progress(job: SampleJob, was_active: bool) -> None:
     state = job.state()
     if was_active and state not in ACTIVE:
         st.rerun()  # once, so that the polling stops
     status = job.status()
-    image, wrong = None, ""
-    try:
-        image = latest(job, SIDE - NAMES_HEIGHT if names else SIDE)
-    except UserError as error:
-        wrong = str(error)
-    with st.container(border=True, height=FRAME_HEIGHT, horizontal_alignment="center", vertical_alignment="center"):
-        if image:
-            if names:
-                _names(names, image)
-            st.image(image, output_format="PNG", alt="The samples")
-        elif wrong:
-            st.error(escape(wrong), icon=":material/error:")
-        elif was_active:
-            st.caption("Loading the weights …", width="content")
-        else:
-            st.caption("No image was completed.", width="content")
     if not was_active:
         _outcome(job, state, status)
         return
@@ -189,34 +170,6 @@ def _strip(job: SampleJob, paths: Sequence[Path]) -> Image.Image:
 @st.cache_data(max_entries=64, show_spinner=False)
 def _fitted_strip(_job: SampleJob, paths: tuple[str, ...], changed_at: int, side: int) -> bytes:
     return thumbnails.png(thumbnails.fitted(_strip(_job, [Path(path) for path in paths]), side))
-
-
-def column_names(job: SampleJob, config: Config) -> list[str]:
-    """Class name of each column of the grid; empty where the columns are not classes."""
-    sample = job.sample_config
-    if (
-        sample is None
-        or sample.task != "draw"
-        or job.shape is None
-        or job.has(job.pairs)
-        or not config.model.class_cond
-    ):
-        return []
-    known = classes.names(config)
-    try:
-        labels = np.resize(classes.parse_classes(config, sample.classes), job.shape[0])
-    except UserError:  # of a file of other settings
-        return []
-    return [known[k] if k < len(known) else str(k) for k in labels[: classes.columns(labels) or 0]]
-
-
-def _names(names: list[str], image: bytes) -> None:
-    """Shows names over the columns of an image."""
-    with Image.open(io.BytesIO(image)) as shown:
-        width = shown.width
-    style = "flex:1 1 0;min-width:0;overflow:hidden;text-overflow:ellipsis;text-align:center"
-    cells = "".join(f'<span style="{style}" title="{html.escape(name)}">{html.escape(name)}</span>' for name in names)
-    st.html(f'<div style="display:flex;width:{width:d}px;max-width:100%;margin:auto;font-size:0.75rem">{cells}</div>')
 
 
 def _downloads(job: SampleJob) -> None:

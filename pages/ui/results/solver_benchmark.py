@@ -22,7 +22,7 @@ from ddpm.runs.results import SolverBenchmarkJob
 from ddpm.runs.runs import Run
 from ddpm.solvers import SOLVERS
 from ddpm.spacings import SPACINGS
-from pages.ui.components import setting_widgets, start_button, study_figures, thumbnails
+from pages.ui.components import rail, setting_widgets, start_button, study_figures, thumbnails
 from pages.ui.components.markdown import escape
 from pages.ui.forms import checkpoint_form, sampling_form
 from pages.ui.frame import job_progress, layout
@@ -32,6 +32,8 @@ FORM = "frontier"
 FIRST = SolverBenchmarkConfig()
 FIRST_SOLVERS = ("ddim", "ipndm", "dpm++2m", "unipc-2", "unipc-3", "heun")
 CALLS = (5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 75, 100)
+SIZES = ("num_samples", "calls", "solvers")  # settings that decide how long it takes
+BEGAN = "frontier_began"  # in the session: the run whose first comparison was filled in, and its sizes
 TOLERANCES = (0.1, 0.2, 0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 3.0, 5.0, 8.0, 12.0, 20.0, 30.0)
 FIELDS = {s.name: s for s in fields.settings(SolverBenchmarkConfig)}
 MANY = ("solvers", "calls", "spacing", "flips")  # settings that are lists
@@ -50,11 +52,16 @@ def show(run: Run) -> None:
     by_name = {job.name: job for job in jobs}
     shown = by_name.get(st.session_state.get("frontier_shown", ""), jobs[0] if jobs else None)
     active = next((job for job in jobs if job.state() in ACTIVE), None)
-    halves = st.grid(2, min_column_width=340, gap=("small", "medium"))
-    with halves.cell():
-        _form(run, config, checkpoints, active)
+    fields, foot, result = rail.beside("choices")
+    with fields:
+        settings, problems = _fields(run, checkpoints)
+        if not problems:
+            with st.expander("Shell command", icon=":material/terminal:"):
+                layout.command(run.shell("bench", "samplers", "--run", more=codec.to_flags(settings)))
+    with foot:
+        _start(run, config, settings, problems, active)
     job = active or shown
-    with halves.cell():
+    with result:
         if job is None:
             st.info(
                 "Fast samplers need few model evaluations, and their images come close to the fully converged ones"
@@ -89,27 +96,41 @@ def _listed(text: str) -> list[str]:
     return [word.strip() for word in text.split(",") if word.strip()]
 
 
-def _form(run: Run, config: Config, checkpoints: list[Checkpoint], active: SolverBenchmarkJob | None) -> None:
-    with st.container():
-        settings, problems = _fields(config, checkpoints)
+def _start(
+    run: Run,
+    config: Config,
+    settings: SolverBenchmarkConfig,
+    problems: list[Problem],
+    active: SolverBenchmarkJob | None,
+) -> None:
     busy = "A comparison is running: wait for it or cancel it first." if active else ""
     pressed = start_button.show("Compare", "ssid_chart", [p.sentence for p in problems], busy)
     if not problems:
-        seconds = summary.estimate_benchmark_seconds(run, config, settings)
-        if seconds is not None:
-            st.caption(f":material/schedule: About {formatting.duration(seconds)}, estimated from the last one.")
-        with st.expander("Shell command", icon=":material/terminal:"):
-            layout.command(run.shell("bench", "samplers", "--run", more=codec.to_flags(settings)))
+        st.caption(f":material/schedule: Takes {escape(summary.estimate_benchmark(run, config, settings).words)}.")
     if pressed:
         with layout.errors():
             st.session_state["frontier_shown"] = launch.start_solver_benchmark(run, settings).name
             st.rerun()
 
 
-def _fields(config: Config, checkpoints: list[Checkpoint]) -> tuple[SolverBenchmarkConfig, list[Problem]]:
+def _fill_first(run: Run) -> None:
+    """Fills the fields with a comparison that ends soon; again for another run, unless something was changed."""
+    before = st.session_state.get(BEGAN)
+    now = {name: st.session_state.get(setting_widgets.key(FORM, name)) for name in SIZES}
+    fresh = now["num_samples"] is None and BEGAN not in st.session_state
+    if fresh or (before and before[0] != run.name and before[1] == now):
+        base = dataclasses.replace(FIRST, solvers=",".join(FIRST_SOLVERS))
+        fill(summary.first_benchmark(run, run.config, base))
+        st.session_state[BEGAN] = (
+            run.name,
+            {name: st.session_state.get(setting_widgets.key(FORM, name)) for name in SIZES},
+        )
+
+
+def _fields(run: Run, checkpoints: list[Checkpoint]) -> tuple[SolverBenchmarkConfig, list[Problem]]:
     """Shows the fields.  Returns their values and problems."""
-    if setting_widgets.key(FORM, "num_samples") not in st.session_state:
-        fill(dataclasses.replace(FIRST, solvers=",".join(FIRST_SOLVERS)))
+    config = run.config
+    _fill_first(run)
     values: dict[str, object] = {}
     grid = st.grid(2, min_column_width=150)
     with grid.cell():
@@ -226,6 +247,10 @@ def _progress(job: SolverBenchmarkJob, was_active: bool, config: Config) -> None
         closest = min((cell for cell in found if cell.distance is not None), key=lambda cell: cell.distance or 0.0)
         st.markdown(f"None is within the tolerance. The closest: {escape(sentence(closest))}")
     st.caption(escape(solver_grid.about(result)))
+    st.caption(
+        f"Distances on {formatting.plural(job.config.num_samples, 'image')}, from the images that this model converges"
+        " to: they compare its samplers, and are not comparable with published figures such as FID."
+    )
 
 
 def sentence(cell: GridResult) -> str:

@@ -1,79 +1,110 @@
-"""Cost of a training before it starts: size, memory, and, once measured, time."""
+"""Cost of a training before it starts: size, memory, and time, which measures itself once the form rests."""
+
+import time
 
 import streamlit as st
 
 from ddpm import formatting
 from ddpm.config.training import Config
-from ddpm.errors import UserError
-from ddpm.planning.training_cost import estimate_training_cost
+from ddpm.planning.training_cost import TrainingCost, estimate_training_cost
 from ddpm.runs import launch
-from ddpm.runs.jobs import ACTIVE, Job
+from ddpm.runs.jobs import ACTIVE, FINAL, Job
 from pages.ui.components.markdown import escape
 from pages.ui.frame import layout, run_status
 
+QUIET = 2.0  # seconds without a change until the speed is measured
+LOOKED = "train_cost"  # in the session: what the form has cost since when, as (folder of its measurement, time)
+OURS = "train_measuring"  # in the session: the measurement that this page began by itself
 
-def show(config: Config, num_images: int | None) -> None:
-    """Parameters, memory, time, finish and epochs of a valid configuration.  num_images: training images, if known."""
+
+def show(config: Config, num_images: int | None, busy: bool) -> None:
+    """Parameters, memory, time, finish and epochs of a training that can be measured.
+
+    num_images: training images, if known.  busy: a training runs, beside which a speed would be wrong.
+    """
     job = launch.cost_job(config)
-    active = bool(job.status()) and job.state() in ACTIVE
-    with st.container(border=True):
-        st.markdown("**Estimated cost**")
-        layout.fragment(run_every=1.0 if active else None)(_metrics)(config, num_images, job, active)
-        _measure_button(config, job, active)
-
-
-def _metrics(config: Config, num_images: int | None, job: Job, was_active: bool) -> None:
-    if was_active and job.state() not in ACTIVE:
-        st.rerun()  # once, so that the polling stops
+    name, since = st.session_state.get(LOOKED, ("", 0.0))
+    if name != job.name:
+        since = time.monotonic()
+        st.session_state[LOOKED] = (job.name, since)
+        _stop_other(job)
     cost = estimate_training_cost(config, num_images)
+    active = bool(job.status()) and job.state() in ACTIVE
+    waits = not active and not busy and cost.fits and _is_open(job)
+    with st.container(key="train_cost"):
+        layout.fragment(run_every=1.0 if active or waits else None)(_follow)(config, num_images, job, since, waits)
+        if not active and not waits:
+            _again(config, job, cost, busy)
+
+
+def _is_open(job: Job) -> bool:
+    """Whether there is neither a result nor a failure: a measurement that was stopped may be made again."""
+    return not job.status() or job.state() == "stopped"
+
+
+def _stop_other(job: Job) -> None:
+    """Ends the measurement of what the form said before, if this page began it."""
+    other = st.session_state.pop(OURS, None)
+    if other is not None and other.name != job.name and other.state() in ACTIVE:
+        other.request("stop")
+
+
+def _follow(config: Config, num_images: int | None, job: Job, since: float, waits: bool) -> None:
+    """Shows the cost; begins the measurement when nothing was changed for long enough, and follows it."""
+    active = bool(job.status()) and job.state() in ACTIVE
+    if waits and not active and _is_open(job) and time.monotonic() - since >= QUIET:
+        st.session_state[OURS] = launch.start_measuring(config)
+        active = True
+    elif waits and job.status() and job.state() in FINAL and job.state() != "stopped":
+        st.rerun()  # once, so that the asking stops
+    _metrics(config, estimate_training_cost(config, num_images))
+    if active or waits:
+        st.caption(
+            ":material/speed: Measuring the speed …" if active else ":material/speed: The speed measures itself."
+        )
+
+
+def _metrics(config: Config, cost: TrainingCost) -> None:
     steps, previews = formatting.plural(config.train.total_steps, "step"), formatting.plural(cost.previews, "preview")
     memory, available = formatting.memory(cost.memory_bytes), formatting.memory(cost.available_bytes)
-    basis = "Measured" if cost.memory_measured else "Estimated"
-    with st.grid(3, min_column_width=120):
-        st.metric("Parameters", formatting.amount(cost.parameters))
-        st.metric(
-            "Memory",
-            memory if cost.memory_measured else f"≈ {memory}",
-            help=f"{basis}. This computer has {available} available now.",
-        )
-        st.metric("Time per step", formatting.duration(cost.seconds_per_step))
+    basis, memory = ("Measured", memory) if cost.memory_measured else ("Estimated", f"≈ {memory}")
+    epochs = "–" if cost.epochs is None else f"{cost.epochs:,.1f}"
+    with st.container(key="train_cost_figures"), st.grid(2, min_column_width=100, gap="small"):
         st.metric("Total time", formatting.duration(cost.total_seconds), help=f"{steps} and {previews}.")
         run_status.time_metric("Finish", cost.finish_time, help="If training started now.")
-        epochs = "–" if cost.epochs is None else f"{cost.epochs:,.1f}"
+        st.metric("Time per step", formatting.duration(cost.seconds_per_step))
+        st.metric(
+            "Memory", escape(memory), help=f"{escape(basis)}. This computer has {escape(available)} available now."
+        )
+        st.metric("Parameters", formatting.amount(cost.parameters))
         st.metric("Epochs", epochs, help="How often each training image is seen.")
+    with st.container(key="train_cost_line"):
+        took = f"**{formatting.duration(cost.total_seconds)}** · " if cost.total_seconds else ""
+        counted = "" if cost.epochs is None else f" · {epochs} epochs"
+        st.markdown(f":small[{took}{escape(memory)} · {formatting.amount(cost.parameters)} parameters{counted}]")
     if not cost.fits:
         st.warning(
-            f"This training needs about {memory} of memory, and {available} are available: the computer may become"
-            " very slow or end the process. Reduce the microbatch or switch on Gradient checkpointing; neither"
-            " changes the result.",
+            f"This training needs about {escape(memory.removeprefix('≈ '))} of memory, and {escape(available)} are available:"
+            " the computer may become very slow or end the process. Reduce the microbatch or switch on Gradient"
+            " checkpointing; neither changes the result.",
             icon=":material/memory_alt:",
         )
 
 
-def _measure_button(config: Config, job: Job, active: bool) -> None:
+def _again(config: Config, job: Job, cost: TrainingCost, busy: bool) -> None:
+    """Says why there is no measurement, or how it was made, with a button that makes one."""
     status = job.status()
-    failed = status is not None and job.state() in ("failed", "lost")
-    done = _is_measured(job)
-    label = "Measuring …" if active else "Measure again" if done or failed else "Measure speed"
-    if failed and status:
+    if status and job.state() in ("failed", "lost"):
         st.caption(f":red[{escape(status.message or 'The measurement ended without a result.')}]")
-    if done and status and status.sharing:
+    elif status and cost.seconds_per_step and status.sharing:
         st.caption(f"Measured while other jobs were running. {escape(status.sharing)}")
-    if st.button(
-        label,
+    elif not cost.seconds_per_step and busy:
+        st.caption("The speed is not measured while a training runs, as both would be slower.")
+    st.button(
+        "Measure again" if status else "Measure speed",
         icon=":material/speed:",
-        disabled=active,
-        width="stretch",
-        help="Runs a few training steps in a separate process and times them. Nothing is saved.",
-    ):
-        try:
-            launch.start_measuring(config, again=True)
-        except UserError as error:
-            st.error(escape(error))
-        else:
-            st.rerun()
-
-
-def _is_measured(job: Job) -> bool:
-    status = job.status()
-    return bool(status and job.state() == "finished" and "seconds_per_step" in status.metrics)
+        type="tertiary",
+        help="Times a few training steps in a separate process. Nothing is saved.",
+        on_click=layout.callback(launch.start_measuring),
+        args=(config, True),
+    )

@@ -19,12 +19,14 @@ from ddpm.runs.jobs import ACTIVE
 from ddpm.runs.results import SampleJob, TrajectoryJob
 from ddpm.runs.runs import Run
 from ddpm.storage import arrays, images
-from pages.ui.components import setting_widgets, start_button, study_figures, thumbnails
+from pages.ui.components import rail, setting_widgets, start_button, study_figures, thumbnails
 from pages.ui.components.markdown import escape
 from pages.ui.forms import checkpoint_form, sampling_form
 from pages.ui.frame import job_progress, layout
 from pages.ui.results.live_chart import live_chart
 
+TITLE = ":material/biotech: Trajectory"
+PART = "explore_part"  # in the session: the tab of Explore that is open
 FORM = "microscope"
 EARLIER, NEW = "Earlier samples", "New image"
 SIDE = 220  # pixels of each of the three images
@@ -49,9 +51,9 @@ def show(run: Run) -> None:
         checkpoint_form.require_checkpoint(run, "sampling needs one")
     by_name = {job.name: job for job in jobs}
     active = next((job for job in jobs if job.state() in ACTIVE), None)
-    halves = st.grid(2, min_column_width=340, gap=("small", "medium"))
-    with halves.cell():
-        _form(run, config, active)
+    fields, foot, result = rail.beside("choices")
+    with fields:
+        request, problem = _fields(run, config)
         if jobs:
             if st.session_state.get("microscope_shown") not in by_name:
                 st.session_state["microscope_shown"] = jobs[0].name
@@ -62,8 +64,10 @@ def show(run: Run) -> None:
                 format_func=lambda name: job_progress.started_at(by_name[name]),
                 persist_state="session",
             )
+    with foot:
+        _start(run, config, request, problem, active)
     job = active or (by_name[st.session_state["microscope_shown"]] if jobs else None)
-    with halves.cell():
+    with result:
         if job is None:
             st.info(
                 "Follow one image from noise to the end: the noisy image, the predicted clean image and the change"
@@ -84,7 +88,14 @@ def show(run: Run) -> None:
 # --- the form
 
 
-def _form(run: Run, config: Config, active: TrajectoryJob | None) -> None:
+def begin_with(job: SampleJob, number: int) -> None:
+    """Puts a sample into the fields, and opens the tab."""
+    setting_widgets.fill(FORM, {"kind": EARLIER, "drawing": job.name, "number": number})
+    st.session_state[PART] = TITLE
+
+
+def _fields(run: Run, config: Config) -> tuple[tuple[SampleConfig, int] | None, str]:
+    """Shows the fields.  Returns the request and the number of its image, or what is wrong."""
     samplings = [job for job in run.sample_jobs()[:NEWEST] if job.state() not in ACTIVE and job.images]
     kinds = [EARLIER, NEW] if samplings else [NEW]
     where = setting_widgets.key(FORM, "kind")
@@ -98,10 +109,18 @@ def _form(run: Run, config: Config, active: TrajectoryJob | None) -> None:
         persist_state="session",
         help="Trace an earlier sample again with the same settings, or a new image.",
     )
-    with st.container():
-        request, problem = _from_samples(samplings, config) if kind == EARLIER else _new_image(config)
+    return _from_samples(samplings, config) if kind == EARLIER else _new_image(config)
+
+
+def _start(
+    run: Run, config: Config, request: tuple[SampleConfig, int] | None, problem: str, active: TrajectoryJob | None
+) -> None:
     busy = "A trajectory is being computed: wait for it or cancel it first." if active else ""
     pressed = start_button.show("Trace", "biotech", [problem] if problem else [], busy)
+    if request:
+        with layout.errors():
+            estimate = summary.estimate_trajectory(run, config, request[0])
+            st.caption(f":material/schedule: Takes {escape(estimate.words)}.")
     if pressed and request:
         with layout.errors():
             st.session_state["microscope_shown"] = launch.start_trajectory(run, *request).name

@@ -1,0 +1,198 @@
+"""What would make a training fail, or give nothing, although its settings go together: found before it starts.
+
+The command line and the Train page say the same.  `ddpm.config.validation` has what settings say by themselves.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from ddpm.config.training import Config
+from ddpm.config.validation import Problem
+from ddpm.data.datasets import Description
+from ddpm.errors import UserError
+from ddpm.formatting import memory as size_of
+from ddpm.formatting import plural
+from ddpm.host import hardware
+from ddpm.planning import architecture
+from ddpm.planning.memory import check_network
+from ddpm.runs import openai_folder
+from ddpm.storage import files
+
+FEW = 20  # timesteps below which the reverse steps are no longer small
+RATES = (0.9999, 0.9995, 0.999, 0.995, 0.99, 0.95, 0.9)  # offered in place of one that is too slow
+COPIES = 3  # of the weights in a checkpoint besides the averages: the weights, and AdamW's two moments
+SPARE = 2 * 10**8  # bytes left to everything else that a run writes
+
+
+def problems(config: Config, folder: Path, about: Description | None = None) -> Iterator[Problem]:
+    """All such problems of a training with valid settings and total_steps filled in.
+
+    folder: where the run will be.  about: its data, where that is known.
+    """
+    yield from _of_network(config)
+    yield from _of_diffusion(config)
+    yield from _of_length(config)
+    yield from _of_machine(config, folder)
+    yield from _of_start(config)
+    if about:
+        yield from _of_data(config, about)
+
+
+def _of_network(config: Config) -> Iterator[Problem]:
+    try:
+        check_network(config.model)
+    except UserError as error:
+        yield Problem("num_channels", str(error), code=error.code, remedies=({"num_channels": 128},))
+
+
+def _of_diffusion(config: Config) -> Iterator[Problem]:
+    T = config.diffusion.diffusion_steps
+    if T < FEW:
+        yield Problem(
+            "diffusion_steps",
+            f"diffusion_steps {T} {'is' if T == 1 else 'are'} too few for a reverse process in small steps, so samples"
+            " stay blurred: use 1000.",
+            code="few-timesteps",
+            remedies=({"diffusion_steps": 1000},),
+            may_keep=True,
+        )
+
+
+def _of_length(config: Config) -> Iterator[Problem]:
+    train, total = config.train, config.train.total_steps
+    slow = [rate for rate in train.ema_rates if 1 - float(rate) < 1 / total]
+    if slow:
+        good = [rate for rate in train.ema_rates if rate not in slow]
+        other = next((str(rate) for rate in RATES if 1 / (1 - rate) <= total / 4), "")
+        offered = [*good, *([other] if other and other not in good else [])]
+        effect = "never settles" if train.ema_warmup else "stays near the first weights"
+        length = f"{round(1 / (1 - float(slow[0]))):,}" if float(slow[0]) < 1 - 1e-12 else "countless"
+        yield Problem(
+            "ema_rate",
+            f"ema_rate {','.join(slow)} averages over {length} steps, and the run has {total:,}"
+            f", so its average {effect}: use {','.join(offered) or 'more steps'}.",
+            code="long-average",
+            remedies=({"ema_rate": ",".join(offered)},) if offered else (),
+            may_keep=True,
+        )
+    if train.save_interval > total:
+        often = max(1, total // 4)
+        yield Problem(
+            "save_interval",
+            f"save_interval {train.save_interval} is more than the {plural(total, 'step')} of the run, which would be"
+            f" saved only at its end: use {often}.",
+            code="rare-checkpoints",
+            remedies=({"save_interval": often},),
+            may_keep=True,
+        )
+
+
+def _of_machine(config: Config, folder: Path) -> Iterator[Problem]:
+    train, cores = config.train, hardware.logical()
+    if train.threads > cores:
+        yield Problem(
+            "threads",
+            f"threads is {train.threads}, and this computer has {plural(cores, 'core')}: use {cores} at most.",
+            code="too-many-threads",
+            remedies=({"threads": 0}, {"threads": cores}),
+            may_keep=True,
+        )
+    each, free = checkpoint_bytes(config), files.free_bytes(folder) - SPARE
+    count = checkpoints(config)
+    if each * count > free:
+        kept = int(free // each) - 1  # one more is there while the newest is written
+        yield Problem(
+            "keep_checkpoints",
+            f"{plural(count, 'checkpoint')} of {size_of(each)} need {size_of(each * count)}, and"
+            f" {size_of(max(0, free))} of the disk of {folder} are free: "
+            + (f"keep the newest {kept}, or free some space." if kept > 0 else "free some space."),
+            code="disk-full",
+            remedies=({"keep_checkpoints": kept},) if kept > 0 else (),
+            may_keep=True,
+        )
+
+
+def checkpoint_bytes(config: Config) -> int:
+    """Bytes of one checkpoint: the weights, their averages, and the state of the optimiser."""
+    return 4 * architecture.parameters(config.model) * (COPIES + len(config.train.ema_rates))
+
+
+def checkpoints(config: Config) -> int:
+    """The most checkpoints that the run has at a time."""
+    train = config.train
+    count = -(-train.total_steps // train.save_interval)
+    return min(count, train.keep_checkpoints + 1) if train.keep_checkpoints else count
+
+
+def _of_start(config: Config) -> Iterator[Problem]:
+    name, total = config.train.resume_checkpoint, config.train.total_steps
+    if not name:
+        return
+    path = Path(name)
+    try:
+        is_file, is_folder = path.is_file(), path.is_dir()
+        inside = sorted(path.glob("model*.pt")) if is_folder else []
+    except (OSError, ValueError):  # a path that no system has
+        is_file, inside, is_folder = False, [], False
+    if not is_file:
+        found = "is a folder" if is_folder else "does not exist"
+        offered = f"name {inside[-1].name} in it" if inside else "check the path"
+        yield Problem(
+            "resume_checkpoint",
+            f"resume_checkpoint {name} {found}: {offered}, or leave it empty to start from random weights.",
+            code="not-a-file" if is_folder else "not-found",
+            remedies=(*([{"resume_checkpoint": str(inside[-1])}] if inside else []), {"resume_checkpoint": ""}),
+        )
+        return
+    match = openai_folder.FILE.fullmatch(path.name)
+    if match and int(match["step"]) >= total:
+        more = int(match["step"]) + total
+        yield Problem(
+            "total_steps",
+            f"total_steps {total} {'was' if total == 1 else 'were'} done when {path.name} was saved, so nothing would"
+            f" be left to do: use more, {more} for as many again.",
+            code="nothing-left",
+            remedies=({"total_steps": more, **({"lr_anneal_steps": more} if config.train.lr_anneal_steps else {})},),
+        )
+
+
+def _of_data(config: Config, about: Description) -> Iterator[Problem]:
+    model, data = config.model, config.data
+    side = min(about.size) if about.size else 0
+    if side and side < model.image_size and not data.enlarge:
+        yield small_images(
+            f"The first image has only {about.size[0]} x {about.size[1]} pixels" if about.size else "", side
+        )
+    if model.class_cond and not about.class_names:
+        yield Problem(
+            "class_cond",
+            "The data has no classes: set class_cond to False, or sort the images into one folder per class.",
+            code="no-classes",
+            remedies=({"class_cond": False},),
+        )
+    elif model.class_cond and 0 < model.num_classes < len(about.class_names):
+        yield Problem(
+            "num_classes",
+            f"num_classes is {model.num_classes}, and the data has {len(about.class_names):,} classes: use at least as"
+            " many.",
+            code="bad-value",
+            remedies=({"num_classes": 0},),
+        )
+    if data.hold_out and about.count < 2 and not about.test_count:
+        yield Problem(
+            "hold_out",
+            "The data has one image, so none can be held out: set hold_out to 0, or add images.",
+            code="too-few-images",
+            remedies=({"hold_out": 0.0},),
+        )
+
+
+def small_images(found: str, side: int) -> Problem:
+    """The problem of images, as `found` says, whose shorter side is below the image size."""
+    smaller = side // 8 * 8
+    return Problem(
+        "image_size",
+        f"{found}: use a smaller image_size, or set enlarge to True.",
+        code="small-images",
+        remedies=({"enlarge": True}, *([{"image_size": smaller}] if smaller >= 8 else [])),
+    )

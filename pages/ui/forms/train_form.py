@@ -1,0 +1,130 @@
+"""The Train form as a whole: what it began with, what it says now, and what of that keeps a run from starting."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import streamlit as st
+
+from ddpm.config import codec, validation, wording
+from ddpm.config.presets import DEFAULT, PRESETS
+from ddpm.config.training import Config
+from ddpm.config.validation import Problem
+from ddpm.errors import UserError
+from ddpm.planning import starting
+from ddpm.runs import runs
+from pages.ui.components import setting_widgets
+from pages.ui.forms import data_form, draft, setting_fields
+from pages.ui.forms.data_form import Contents
+from pages.ui.forms.setting_fields import Notes
+from pages.ui.frame import layout
+
+FORM = "train"
+BASE = "train_base"  # in the session: the preset or the run that the form began with; a run as "run:NAME"
+ASKED = "train_asked"  # in the session: the run that the address named last
+RUN = "run:"
+LINKS = ("like", "from")  # parameters of the address that name a run whose settings the form begins with
+
+
+class State(NamedTuple):
+    """What the form says now."""
+
+    config: Config
+    found: Contents  # what the data is
+    problems: Sequence[Problem]  # all that keep a run from starting
+    base: str  # the preset or the run that the form began with
+    is_run: bool
+    changed: Mapping[str, Any]  # settings that differ from it, and their values there
+    is_measurable: bool  # whether the network and the steps are settled, whatever the data
+
+    @property
+    def notes(self) -> Notes:
+        """What stands below the fields."""
+        title = self.base if self.is_run else PRESETS[self.base].title
+        return Notes(setting_fields.group_by_field(self.problems), self.changed, title)
+
+
+def fill(config: Config, base: str) -> None:
+    """Puts settings into the form, which then begins with them.  For a callback, or before the form is shown."""
+    setting_widgets.fill(FORM, setting_widgets.values_of(codec.resolved(config)))
+    data_form.fill(FORM, config.data.data_dir)
+    st.session_state[BASE] = base
+    if not base.startswith(RUN):
+        for name in LINKS:
+            st.query_params.pop(name, None)  # or a reload would fill the form with that run
+
+
+def begin(runs_dir: Path) -> None:
+    """Fills the form where this session has none: as it was left, with the run of the address, or the quick start.
+
+    A form that has begun with the run of the address is left alone, so that a reload keeps what was changed.
+    """
+    asked = next((name for link in LINKS if (name := st.query_params.get(link))), None)
+    before = st.session_state.get(ASKED)
+    st.session_state[ASKED] = asked
+    kept = draft.load(runs_dir, FORM) if BASE not in st.session_state else None
+    if kept is not None and (kept in PRESETS or kept.startswith(RUN)):
+        st.session_state[BASE] = kept
+    if asked and asked != before and st.session_state.get(BASE) != RUN + asked:
+        with layout.errors():
+            fill(runs.find_run(runs_dir, asked).config, RUN + asked)
+    if BASE not in st.session_state:
+        fill(PRESETS[DEFAULT].config, DEFAULT)
+    setting_widgets.settle(FORM)
+    data_form.settle(FORM)
+
+
+def read(runs_dir: Path) -> State:
+    """Reads the form."""
+    base = st.session_state[BASE]
+    is_run = base.startswith(RUN)
+    name = base.removeprefix(RUN)
+    began = _settings_of(runs_dir, base)
+    config, empty = setting_widgets.read(FORM, began or PRESETS[DEFAULT].config)
+    wrong = [*empty, *_no_steps(config, began), *validation.problems(config)]
+    is_measurable = not any(problem.name != "data_dir" for problem in wrong)
+    found = data_form.inspect(config.data.data_dir)
+    problems = [*wrong, *data_form.problems(found)]
+    if is_measurable:
+        problems += starting.problems(codec.resolved(config), runs_dir, found.description)
+    return State(
+        config,
+        found,
+        setting_fields.unsettled(FORM, problems),
+        name,
+        is_run,
+        _changed(config, began) if began else {},
+        is_measurable and not any(problem.code == "too-large" for problem in problems),
+    )
+
+
+def _settings_of(runs_dir: Path, base: str) -> Config | None:
+    """The settings that the form began with; None for a run that is gone."""
+    if not base.startswith(RUN):
+        return codec.resolved(PRESETS[base].config)
+    try:
+        return codec.resolved(runs.find_run(runs_dir, base.removeprefix(RUN)).config)
+    except UserError:
+        return None
+
+
+def _no_steps(config: Config, began: Config | None) -> list[Problem]:
+    """The problem of no steps at all, which on the command line stand for the usual number."""
+    if config.train.total_steps != 0:
+        return []
+    usual = began.train.total_steps if began else codec.resolved(Config()).train.total_steps
+    sentence = "total_steps is 0, so nothing would be trained: type how many."
+    return [Problem("total_steps", sentence, code="nothing-learnt", remedies=({"total_steps": usual},))]
+
+
+def _changed(config: Config, began: Config) -> dict[str, Any]:
+    """Settings that differ from those the form began with, and their values there."""
+    now, before = (
+        {s.name: getattr(getattr(c, name), s.name) for name in codec.SECTIONS for s in wording.settings_of(name)}
+        for c in (config, began)
+    )
+    return {
+        name: value
+        for name, value in before.items()
+        if now[name] != value and not (name == "data_dir" and not value)  # a preset may leave the data open
+    }

@@ -1,0 +1,46 @@
+// Links to fields of a form: a click unfolds what the field is in, scrolls to it and gives it the focus.
+
+export function mount({ parentElement, data }) {
+  const list = parentElement.querySelector("ul");
+  const title = parentElement.querySelector("p");
+  draw(parentElement, title, list, data);
+  return { update: (component) => draw(parentElement, title, list, component.data) };
+}
+
+function draw(parent, title, list, { title: text, wrong, links }) {
+  title.textContent = text;
+  title.className = wrong ? "wrong" : "";
+  list.replaceChildren(...links.map(item));
+}
+
+function item({ label, text, place }) {
+  const row = document.createElement("li");
+  if (label) {
+    const link = document.createElement("button");
+    link.type = "button";
+    link.textContent = label;
+    link.addEventListener("click", () => goTo(place));
+    const rest = text.startsWith(label) ? text.slice(label.length) : ` ${text}`;
+    row.append(link, rest);
+  } else {
+    row.append(text);
+  }
+  return row;
+}
+
+// Streamlit marks the element of the widget with key `place` by a class; what is no letter or digit becomes a dash.
+export function find(place, root = document) {
+  return root.querySelector(`.st-key-${CSS.escape(place)}`);
+}
+
+export function goTo(place, root = document) {
+  const field = find(place, root);
+  if (!field) return false;
+  for (let fold = field.closest("details"); fold; fold = fold.parentElement.closest("details")) {
+    if (!fold.open) fold.querySelector("summary").click();
+  }
+  const still = window.matchMedia("(prefers-reduced-motion: reduce)").matches;
+  field.scrollIntoView({ block: "center", behavior: still ? "auto" : "smooth" });
+  field.querySelector("input, textarea, button, [tabindex]")?.focus({ preventScroll: true });
+  return true;
+}

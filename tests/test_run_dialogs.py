@@ -1,0 +1,160 @@
+"""The menu of a run and its dialogs, without a browser: what a button does to the folders."""
+
+from pathlib import Path
+from typing import Any
+
+import fake_run
+import pytest
+from app_page import open_page, said
+from streamlit.testing.v1 import AppTest
+
+from ddpm.runs import launch, runs, trash
+from ddpm.runs.about import About
+from ddpm.runs.runs import Run
+from ddpm.runs.worker import Worker
+from pages.ui.frame import run_menu
+
+
+@pytest.fixture(autouse=True)
+def runs_dir(runs_here: None, runs_dir: Path) -> Path:
+    return runs_dir
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Any]]]:
+    """Trainings that a dialog started: their names, and what was asked for."""
+    found: list[tuple[str, dict[str, Any]]] = []
+
+    def start(run: Run, data_dir: str = "", enlarge: bool = False, total_steps: int = 0) -> None:
+        found.append((run.name, {"data_dir": data_dir, "total_steps": total_steps}))
+
+    monkeypatch.setattr(launch, "start_training", start)
+    return found
+
+
+def monitor(name: str, action: str) -> AppTest:
+    """Monitor with a dialog of the menu open."""
+    at = open_page("pages/monitor.py", run=name)
+    at.menu_button(key=f"actions-{name}").click(action).run()
+    assert not at.exception, at.exception
+    return at
+
+
+def press(at: AppTest, key: str = "dialog_sure") -> None:
+    at.button(key=key).click().run()
+    assert not at.exception, at.exception
+
+
+def test_what_is_said_of_a_run(runs_dir: Path) -> None:
+    run = fake_run.write(runs_dir, "one", steps=4)
+    fake_run.write(runs_dir, "two", steps=4).describe(add=["known"])
+    at = monitor("one", "describe")
+    assert at.multiselect(key="dialog_Tags").options == ["known"]
+    at.text_input(key="dialog_title").input("Кот ![x](http://y)")
+    at.multiselect(key="dialog_Tags").set_value(["known"])
+    at.text_area(key="dialog_notes").input("a\nb")
+    press(at)
+    assert run.about() == About("Кот ![x](http://y)", ("known",), "a\nb")
+    at = open_page("home.py")
+    assert "**Кот ![x](http://y)**" in said(at)
+    at = monitor("one", "archive")
+    assert run.about().archived
+    at = monitor("one", "star")
+    assert run.about().star
+    assert {"unstar", "unarchive"} <= set(run_menu.available(run))
+
+
+def test_several_at_once(runs_dir: Path) -> None:
+    names = ["a", "b", "c"]
+    found = [fake_run.write(runs_dir, name, steps=4) for name in names]
+    found[0].describe(add=["old"])
+
+    def ask(action: str, names: list[str]) -> AppTest:
+        at = open_page("home.py")
+        at.session_state["_action"] = run_menu.Asked(action, tuple(names))
+        at.run()
+        assert not at.exception, at.exception
+        return at
+
+    at = ask("tag", names)
+    at.multiselect(key="dialog_remove").set_value(["old"]).run()
+    press(at)
+    assert [run.about().tags for run in found] == [()] * 3
+    at = ask("delete", names)
+    press(at)
+    assert runs.list_runs(runs_dir) == []
+    assert {entry.label for entry in trash.entries(runs_dir)} == set(names)
+    at = ask("bin", [])
+    press(at, "dialog_restore-b")
+    assert [run.name for run in runs.list_runs(runs_dir)] == ["b"]
+    assert at.button(key="dialog_sure").disabled
+    at.checkbox(key="dialog_for_good").check().run()
+    press(at)
+    assert trash.entries(runs_dir) == []
+
+
+def test_rename_from_the_page_of_the_run(runs_dir: Path) -> None:
+    fake_run.write(runs_dir, "one", steps=4)
+    fake_run.write(runs_dir, "two", steps=4)
+    at = monitor("one", "rename")
+    at.text_input(key="dialog_name").input("two").run()
+    assert at.button(key="dialog_sure").disabled
+    at.text_input(key="dialog_name").input("three").run()
+    press(at)
+    assert {run.name for run in runs.list_runs(runs_dir)} == {"two", "three"}
+    assert at.selectbox(key="run").value == "three"
+
+
+def test_duplicate_and_continue(runs_dir: Path, started: list[tuple[str, dict[str, Any]]]) -> None:
+    run = fake_run.write(runs_dir, "one", steps=40)
+    press(monitor("one", "duplicate"))
+    assert {found.name for found in runs.list_runs(runs_dir)} == {"one", "one-copy"}
+    at = monitor("one", "continue")
+    at.number_input(key="dialog_total-40").set_value(100).run()
+    press(at)
+    assert started == [("one-40", {"data_dir": "", "total_steps": 100})]
+    copy = runs.find_run(runs_dir, "one-40")
+    assert [c.step for c in copy.checkpoints()] == [40]
+    assert copy.config == run.config
+
+
+def test_more_steps(runs_dir: Path, started: list[tuple[str, dict[str, Any]]]) -> None:
+    fake_run.write(runs_dir, "one", steps=40)
+    at = open_page("pages/monitor.py", run="one")
+    press(at, "train_more")
+    assert at.number_input(key="dialog_steps").value == 40
+    assert "--total_steps 80" in said(at)
+    at.number_input(key="dialog_steps").set_value(10).run()
+    press(at)
+    assert started == [("one", {"data_dir": "", "total_steps": 50})]
+
+
+def test_old_checkpoints(runs_dir: Path) -> None:
+    run = fake_run.write(runs_dir, "one", steps=40)
+    fake_run.save_checkpoint(run, 20, 100)
+    at = monitor("one", "clean")
+    assert at.button(key="dialog_sure").disabled
+    at.number_input(key="dialog_keep").set_value(1).run()
+    press(at)
+    assert [c.step for c in run.checkpoints()] == [40]
+
+
+def test_change_and_start_again_leads_to_train(runs_dir: Path) -> None:
+    fake_run.write(runs_dir, "one", steps=40)
+    at = monitor("one", "again")
+    assert at.title[0].value == "Train"
+    assert at.query_params["like"] == ["one"] or at.query_params["like"] == "one"
+
+
+def test_nothing_is_asked_about_a_run_that_trains(runs_dir: Path) -> None:
+    run = fake_run.write(runs_dir, "one", steps=40, total=100)
+    with Worker(run.folder, 100) as worker:
+        worker.beat(state="running", step=40, now=True)
+        for action in ("rename", "delete", "duplicate", "more"):
+            at = monitor("one", action)
+            assert len(at.toast) == 1
+            assert not [b for b in at.button if b.key == "dialog_sure"]
+        worker.beat(state="stopped", now=True)
+    at = monitor("one", "delete")
+    press(at)
+    assert runs.list_runs(runs_dir) == []
