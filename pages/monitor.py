@@ -37,7 +37,7 @@ if not active and state != "finished":
 
 halves = st.grid(3, min_column_width=275, gap="medium")  # side by side where there is room, else one below the other
 with halves.cell(column_span=2):
-    training_chart.show([(run.name, run.name, None, active)], key=f"curves-{run.name}")
+    training_chart.show([training_chart.Shown(run.name, run.name, None, active)], key=f"curves-{run.name}")
 
 with halves.cell():
     layout.fragment(run_every=seldom)(training_progress.previews)(view, config, active)

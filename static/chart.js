@@ -13,6 +13,7 @@ import { bucketAt, same } from "./metrics.js";
 import { timeUnit } from "./numbers.js";
 import { svg } from "./paint.js";
 import { choices, panelOf, usual } from "./panels.js";
+import { Table } from "./chart_table.js";
 import { toPixel } from "./scene.js";
 import { reach } from "./smoothing.js";
 import { axisColumn, changeView, followView, view } from "./view.js";
@@ -40,6 +41,7 @@ class Chart {
     this.note = this.root.querySelector(".note");
     this.tip = this.root.querySelector(".tip");
     this.spikes = new Spikes(this);
+    this.table = data.table ? new Table(this.root.querySelector(".table")) : null;
     const probe = this.root.querySelector(".probe"); // a colour that follows the theme tells that it was switched
     const redraw = () => this.draw();
     probe.addEventListener("transitionend", () => setTimeout(redraw, 30));
@@ -147,7 +149,7 @@ class Chart {
       if (!made) this.panels.set(panel.key, (made = new Panel(panel.key)));
       if (this.place.children[number] !== made.node) this.place.insertBefore(made.node, this.place.children[number] ?? null);
       made.title.title = this.data.help[panel.lines[0].column] ?? "";
-      made.draw(panel, this.linesOf(panel, number, look), { ...look, last: number === panels.length - 1 });
+      made.draw(panel, this.linesOf(panel, number, look), { ...look, last: number === panels.length - 1, alone: panels.length === 1 });
       this.spikes.draw(made);
     });
     if (this.pinnedAtFirst !== undefined && !empty) this.pinFirst();
@@ -257,7 +259,7 @@ class Chart {
     if (!whole?.head.rows) return;
     const step = this.pinnedAtFirst;
     delete this.pinnedAtFirst;
-    this.send({ run, step, x: this.placeOf(run, step), pinned: true });
+    this.pin({ run, step, x: this.placeOf(run, step) });
   }
 
   placeOf(run, step) {
@@ -270,22 +272,45 @@ class Chart {
     return x.first[k];
   }
 
-  // Moves the cursor, and tells the other parts of the page.
-  send(cursor) {
+  // Points at a place, or at none; a pinned cursor stays where it is.
+  point(cursor) {
+    if (this.cursor?.pinned) return;
     this.cursor = cursor;
-    if (cursor === null || cursor.pinned !== undefined) {
-      const step = cursor?.pinned ? cursor.step : null;
-      if (step !== view().step) changeView({ step });
-    }
-    sendCursor({ run: cursor?.run ?? this.data.runs[0].name, step: cursor?.step ?? null, pinned: Boolean(cursor?.pinned), axis: this.axis, x: cursor?.x ?? null, from: this });
+    this.tell(false);
+  }
+
+  // Pins the cursor, which goes into the link, or lets go of it.
+  pin(cursor) {
+    this.cursor = cursor && { ...cursor, pinned: true };
+    this.tell(true);
+  }
+
+  tell(pinned) {
+    const { cursor } = this;
+    if (pinned && (cursor?.step ?? null) !== view().step) changeView({ step: cursor?.step ?? null });
+    const more = { axis: this.axis, x: cursor?.x ?? null, steps: this.stepsAt(cursor?.x), from: this };
+    sendCursor({ run: cursor?.run ?? this.data.runs[0].name, step: cursor?.step ?? null, pinned, ...more });
     this.showCursor();
   }
 
+  // Step of each run at a place of the axis; at its end where there is no cursor.
+  stepsAt(x = Infinity) {
+    const found = {};
+    for (const [name, { whole }] of this.feeds) {
+      const axis = whole?.axes[this.axis] ?? whole?.axes.step;
+      if (!axis?.first.length) continue;
+      const k = bucketAt(axis, x);
+      found[name] = x > axis.last[k] ? whole.axes.step.last[k] : whole.axes.step.first[k];
+    }
+    return found;
+  }
+
+  // What another part of the page points at or pins.
   follow({ run, step, pinned, x, axis, from }) {
-    if (from === this || !this.feeds.has(run)) return;
-    const place = axis === this.axis && x !== undefined && x !== null ? x : this.placeOf(run, step);
+    if (from === this || !this.feeds.has(run) || (this.cursor?.pinned && !pinned)) return;
+    const place = axis === this.axis && Number.isFinite(x) ? x : this.placeOf(run, step);
     this.cursor = step === null ? null : { run, step, x: place, pinned };
-    if ((pinned ? step : null) !== view().step && (pinned || step === null)) changeView({ step: pinned ? step : null });
+    if (pinned && step !== view().step) changeView({ step });
     this.showCursor();
   }
 
@@ -296,6 +321,7 @@ class Chart {
     const x = this.cursor?.x;
     const pixel = x !== undefined && x >= this.shown[0] && x <= this.shown[1] ? toPixel(first.frame, x) : null;
     for (const panel of this.panels.values()) panel.point(pixel, x, this.cursor?.pinned);
+    this.table?.draw(this);
     this.root.dataset.step = this.cursor ? String(this.cursor.step) : "";
     this.root.dataset.pinned = String(Boolean(this.cursor?.pinned));
   }

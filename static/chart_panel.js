@@ -6,6 +6,7 @@ import { paint } from "./paint.js";
 import { curve, ends, grid, heightOf, lastOf, lines, lostMarks, valueRange } from "./scene.js";
 
 const HEIGHT = 176;
+const ALONE = 280; // of the only panel
 const TITLES = 40; // pixels below the last panel, for the numbers and the title of the axis
 
 export function element(name, className, text) {
@@ -39,7 +40,7 @@ export class Panel {
   draw(panel, lineList, look) {
     this.look = look;
     const frame = (this.frame = {
-      width: look.width, height: HEIGHT + (look.last ? TITLES : 4), left: 56, right: 66, top: 8, bottom: look.last ? TITLES : 4,
+      width: look.width, height: (look.alone ? ALONE : HEIGHT) + (look.last ? TITLES : 4), left: 56, right: 66, top: 8, bottom: look.last ? TITLES : 4,
       x: look.x, log: look.log, reach: look.reach, unit: look.unit,
     });
     this.title.textContent = panel.title;

@@ -31,7 +31,7 @@ export function pointing(chart) {
     if (!found.length) return null;
     const near = found.reduce((best, one) => (distance(panel, one, py) < distance(panel, best, py) ? one : best));
     const axis = near.line.curve.x;
-    return { run: near.line.run, step: near.step, x: axis.first[near.bucket] >= chart.shown[0] ? axis.first[near.bucket] : x, pinned: false };
+    return { run: near.line.run, step: near.step, x: axis.first[near.bucket] >= chart.shown[0] ? axis.first[near.bucket] : x };
   };
   const distance = (panel, one, py) => {
     if (!Number.isFinite(py) || !panel.range || !Number.isFinite(one.smoothed)) return Infinity;
@@ -56,13 +56,13 @@ export function pointing(chart) {
     soon(() => {
       const cursor = cursorAt(panel, px, py);
       showTip(chart, panel, cursor, px);
-      if (cursor && !chart.cursor?.pinned) chart.send(cursor);
+      if (cursor) chart.point(cursor);
     });
   };
 
   const leave = () => soon(() => {
     chart.tip.hidden = true;
-    if (chart.cursor && !chart.cursor.pinned) chart.send(null);
+    if (chart.cursor) chart.point(null);
   });
 
   const down = (event) => {
@@ -109,7 +109,7 @@ export function pointing(chart) {
     } else if (!moved) {
       const cursor = cursorAt(panel, px, py);
       const here = chart.cursor?.pinned && cursor && chart.cursor.step === cursor.step;
-      chart.send(here ? { ...cursor, pinned: false } : cursor && { ...cursor, pinned: true });
+      if (cursor) chart.pin(here ? null : cursor);
     }
   };
   const cancel = () => {
@@ -126,8 +126,8 @@ export function pointing(chart) {
       ArrowRight: () => step(panel, 1, event.shiftKey),
       Home: () => step(panel, -Infinity),
       End: () => step(panel, Infinity),
-      Enter: () => chart.cursor && chart.send({ ...chart.cursor, pinned: !chart.cursor.pinned }),
-      Escape: () => chart.send(null),
+      Enter: () => chart.cursor && chart.pin(chart.cursor.pinned ? null : chart.cursor),
+      Escape: () => (chart.cursor?.pinned ? chart.pin(null) : chart.point(null)),
       "+": () => zoom(0.5),
       "-": () => zoom(2),
       0: () => chart.showAll(),
@@ -145,8 +145,9 @@ export function pointing(chart) {
     const now = chart.cursor ? bucketAt(x, chart.cursor.x) : by > 0 ? from - 1 : to;
     const few = far ? Math.max(1, Math.round((PIXELS * (to - from)) / panel.frame.width)) : 1;
     const k = Math.min(Math.max(Number.isFinite(by) ? now + by * few : by < 0 ? from : to - 1, from), to - 1);
-    const pinned = Boolean(chart.cursor?.pinned);
-    chart.send({ run: line.run, step: line.part.axes.step.first[k], x: x.first[k], pinned });
+    const cursor = { run: line.run, step: line.part.axes.step.first[k], x: x.first[k] };
+    if (chart.cursor?.pinned) chart.pin(cursor);
+    else chart.point(cursor);
   };
 
   const zoom = (times) => {

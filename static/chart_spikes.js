@@ -37,7 +37,7 @@ export class Spikes {
       const row = element("li");
       const button = Object.assign(element("button", "", `step ${grouped(step)}: ${short(value)}`), { type: "button" });
       const who = this.chart.several || line.label !== line.column ? ` ${line.label}` : "";
-      button.onclick = () => this.chart.send({ run: line.run, step, x: this.chart.placeOf(line.run, step), pinned: true });
+      button.onclick = () => this.chart.pin({ run: line.run, step, x: this.chart.placeOf(line.run, step) });
       const images = element("span", "around");
       row.append(button, who, images);
       rows.append(row);

@@ -50,7 +50,7 @@ def test_buckets_hold_what_numpy_finds_in_their_rows(y: np.ndarray, size: int) -
     found = curves.buckets(y, size)
     parts = [y[start : start + size] for start in range(0, len(y), size)]
     known = [part[np.isfinite(part)] for part in parts]
-    assert found.count.tolist() == [len(part) for part in known]
+    assert found.values.tolist() == [len(part) for part in known]
     for name, measure in (("least", np.min), ("most", np.max), ("mean", np.mean)):
         expected = [float(measure(part)) if len(part) else math.nan for part in known]
         np.testing.assert_allclose(getattr(found, name), expected, rtol=1e-12, atol=1e-30)

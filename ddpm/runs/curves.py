@@ -38,7 +38,7 @@ def downsample_indices(y: np.ndarray, most: int) -> np.ndarray:
 class Buckets(NamedTuple):
     """A metric in buckets of `size` rows, float64 [N] each; values that are not finite count as missing."""
 
-    count: np.ndarray  # values in it
+    values: np.ndarray  # how many it has
     least: np.ndarray  # NaN in an empty one, as are the next two
     most: np.ndarray
     mean: np.ndarray

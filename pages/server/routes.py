@@ -6,11 +6,12 @@ They lie behind the guard like everything else, and come before Streamlit's own,
 from starlette.routing import Mount, Route
 from streamlit import config
 
-from pages.server import code_route, metrics_route, samples_route
+from pages.server import code_route, metrics_route, previews_route, samples_route
 
 ROUTES: list[Route] = [
     *code_route.ROUTES,
     *metrics_route.ROUTES,
+    *previews_route.ROUTES,
     *samples_route.ROUTES,
 ]
 

@@ -3,6 +3,8 @@
 No colours here: a trace names its `palette` number and its `role`, the component dresses it in the page's theme.
 """
 
+import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +26,24 @@ _MEANINGFUL = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "{": "&#123
 def plain(text: object) -> str:
     """`text` as Plotly shows it literally; control characters are shown as in \\x1b."""
     return printable(" ".join(str(text).split())).translate(_MEANINGFUL)
+
+
+COLOURS = 10  # in the theme's palette
+
+
+def run_colours(names: Sequence[str], before: Mapping[str, int]) -> dict[str, int]:
+    """A number in the palette for each run: the one it had before, or else one that follows from its name.
+
+    Where that is taken, it gets the next that is free, as long as there are any.
+    """
+    found = {name: before[name] for name in names if name in before}
+    for name in names:
+        if name in found:
+            continue
+        wanted = zlib.crc32(name.encode("utf-8", "surrogateescape")) % COLOURS
+        order = [(wanted + k) % COLOURS for k in range(COLOURS)]
+        found[name] = next((colour for colour in order if colour not in found.values()), wanted)
+    return {name: found[name] for name in names}
 
 
 @dataclass(frozen=True)

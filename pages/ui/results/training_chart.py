@@ -1,6 +1,7 @@
 """Curves of one run or of several, drawn in the browser from run/metrics; see static/chart.js."""
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from ddpm.runs import metrics
 from pages.ui.components import browser_code
@@ -12,6 +13,7 @@ _HTML = """
   <div class="legend" role="group" aria-label="Runs" hidden></div>
   <div class="note" role="status" hidden></div>
   <div class="panels"></div>
+  <div class="table"></div>
   <div class="tip" hidden></div>
 </div></div>
 """
@@ -72,6 +74,14 @@ h4 { margin: 0; font-size: 0.9rem; font-weight: 600; }
 .tip .row { display: flex; flex-wrap: wrap; gap: 0 0.7rem; }
 .tip .name { overflow-wrap: anywhere; }
 .tip .number { font-weight: 600; }
+.table { overflow-x: auto; }
+table { border-collapse: collapse; width: 100%; margin-top: 0.6rem; }
+caption { text-align: left; font-weight: 600; padding: 0.2rem 0; font-size: 0.9rem; color: inherit; }
+th, td { padding: 0.25rem 0.7rem 0.25rem 0; text-align: right; border-bottom: 1px solid var(--st-border-color);
+  font-variant-numeric: tabular-nums; font-weight: 400; white-space: nowrap; }
+th:first-child { text-align: left; white-space: normal; overflow-wrap: anywhere; }
+tbody th::before { content: ""; display: inline-block; width: 0.9em; height: 3px; margin-right: 0.5em;
+  vertical-align: 0.25em; background: var(--line); }
 :focus-visible { outline: 2px solid var(--st-primary-color); }
 .choice input:focus-visible + span { outline: 2px solid var(--st-primary-color); }
 }
@@ -80,13 +90,22 @@ h4 { margin: 0; font-size: 0.9rem; font-weight: 600; }
 _chart = browser_code.component("ddpm_training_chart", "chart.js", html=_HTML, css=_CSS, isolate_styles=False)
 
 
-def show(runs: Sequence[tuple[str, str, int | None, bool]], *, key: str, start: Sequence[str] = MAIN) -> None:
-    """Curves of runs: name, text in the legend, colour in the theme's palette, and whether it trains.
+class Shown(NamedTuple):
+    """A run in a chart."""
 
-    start: columns that are shown unless others were chosen.
+    name: str
+    label: str
+    colour: int | None  # number in the theme's palette; None where each panel has a colour of its own
+    live: bool  # whether it trains
+
+
+def show(runs: Sequence[Shown], *, key: str, start: Sequence[str] = MAIN, table: bool = False) -> None:
+    """Curves of runs.
+
+    start: columns that are shown unless others were chosen.  table: the values at the cursor below the charts.
     """
-    listed = [dict(name=name, label=label, colour=colour, live=live) for name, label, colour, live in runs]
-    _chart(key=key, data=dict(runs=listed, main=list(MAIN), start=list(start), help=explanations()))
+    listed = [run._asdict() for run in runs]
+    _chart(key=key, data=dict(runs=listed, main=list(MAIN), start=list(start), help=explanations(), table=table))
 
 
 def explanations() -> Mapping[str, str]:
