@@ -8,9 +8,9 @@ from ddpm.runs.jobs import ACTIVE
 from pages.ui.components.markdown import escape
 from pages.ui.forms import import_form
 from pages.ui.frame import layout, run_actions, run_menu, run_store
-from pages.ui.results import run_card
+from pages.ui.results import run_card, runs_table
 
-SHOWN = 12  # runs listed until all are requested
+MOST_CARDS = 3  # runs that are shown as cards; more are a table
 
 layout.page("Home")
 runs_dir = layout.runs_dir()
@@ -83,23 +83,17 @@ with st.expander(IMPORT, icon=":material/folder_open:"):
 # The runs
 
 
-def listing() -> None:
+def cards() -> None:
     now = runs.list_runs(runs_dir)
-    if not now:
+    if not 0 < len(now) <= MOST_CARDS:
         st.rerun()
-    ordered = sorted(now, key=lambda run: store.glance(run).state() not in ACTIVE)
-    shown = ordered if st.session_state.get("all_runs") else ordered[:SHOWN]
-    for run in shown:
+    for run in sorted(now, key=lambda run: store.glance(run).state() not in ACTIVE):
         with layout.errors():
             run_card.show(store, run)
-    if len(shown) < len(ordered):
-        st.button(
-            f"Show all {len(ordered):,} runs",
-            key="more_runs",
-            on_click=layout.callback(st.session_state.update),
-            kwargs={"all_runs": True},
-        )
 
 
-# Slower while nothing is active: runs may be started from a shell.
-layout.fragment(run_every=2.0 if any(store.glance(run).state() in ACTIVE for run in found) else 5.0)(listing)()
+if len(found) <= MOST_CARDS:
+    # Slower while nothing is active: runs may be started from a shell.
+    layout.fragment(run_every=2.0 if any(store.glance(run).state() in ACTIVE for run in found) else 5.0)(cards)()
+else:
+    runs_table.show()

@@ -24,6 +24,13 @@ def duration(seconds: float | None) -> str:
     return f"{plural(days, 'day')} {whole % 86400 // 3600} h"
 
 
+def speed(per_second: float | None) -> str:
+    """Training steps a second, or seconds a step where one takes longer: 4 it/s, 2.5 s/it; a dash if unknown."""
+    if not per_second or not math.isfinite(per_second):
+        return "–"
+    return f"{per_second:.3g} it/s" if per_second >= 1 else f"{1 / per_second:.3g} s/it"
+
+
 def amount(number: float) -> str:
     """950, 12.4 k, 1.9 M, 2.1 G."""
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e4, "k")):

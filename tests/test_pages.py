@@ -344,15 +344,6 @@ def test_a_deleted_run_can_be_moved_back(runs_dir: Path) -> None:
     assert not at.exception
 
 
-def test_many_runs_are_shown_on_request(runs_dir: Path) -> None:
-    for k in range(14):
-        runs.create_run(runs_dir, f"run{k}", fake_run.config(10))
-    at = open_page("home.py")
-    assert len([m for m in at.markdown if m.value.startswith("**run")]) == 12
-    at.button(key="more_runs").click().run()
-    assert len([m for m in at.markdown if m.value.startswith("**run")]) == 14
-
-
 def test_a_page_that_watches_makes_no_threads(runs_dir: Path) -> None:
     import threading
 
@@ -379,8 +370,8 @@ for page in {PAGES!r}:
     at.run()
     assert not at.exception, (page, at.exception)
 from ddpm.runs import runs
-from pages.ui.frame import run_actions, layout
-run_actions._workbook(runs.find_run(layout.runs_dir(), "one"))
+from pages.ui.frame import run_files, layout
+run_files.workbook(runs.find_run(layout.runs_dir(), "one"))
 loaded = sorted(name for name in sys.modules if name.split(".")[0] in ("torch", "torchvision"))
 assert not loaded, loaded[:5]
 """

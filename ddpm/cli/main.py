@@ -17,6 +17,7 @@ from ddpm.cli import (
     metrics,
     output,
     result,
+    run_actions,
     runs,
     sample,
     torchrun,
@@ -75,7 +76,7 @@ def execute(arguments: Sequence[str]) -> None:
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     os.environ.setdefault("KMP_BLOCKTIME", "1")
     _open_streams()
-    words = join_negative_values(arguments)
+    words = run_actions.with_action(join_negative_values(arguments))
     json_alone = output.is_json(words)
     # What libraries print would make the document unreadable.
     elsewhere = contextlib.redirect_stdout(sys.stderr) if json_alone else contextlib.nullcontext()

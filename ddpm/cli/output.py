@@ -114,9 +114,13 @@ def finite(value: Any) -> Any:
 def of_run(run: Run) -> dict[str, Any]:
     """A run in short: where it is, its state, its last metrics."""
     state = run.state()
-    status = jobs.settled(run.status() or jobs.Status("stopped"), state)
+    status, about = jobs.settled(run.status() or jobs.Status("stopped"), state), run.about()
     return {
         "run": run.name,
+        "title": about.title,
+        "tags": list(about.tags),
+        "star": about.star,
+        "archived": about.archived,
         "folder": run.folder.absolute(),
         "state": state,
         "unseen_seconds": run.unseen() if state in jobs.ACTIVE else None,

@@ -1,4 +1,4 @@
-"""`ddpm runs`, `ddpm stop` and `ddpm export`: list runs, end one, export one."""
+"""`ddpm runs`, `ddpm stop` and `ddpm export`: list runs, describe one, end one, export one."""
 
 import argparse
 import shlex
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ddpm import formatting
-from ddpm.cli import output, shared
+from ddpm.cli import output, run_actions, shared
 from ddpm.cli.output import Output
 from ddpm.config import codec, fields
 from ddpm.config.tasks import FromCheckpoint
@@ -33,8 +33,24 @@ def add(commands: Any) -> None:
         help="end it at once; steps since the last checkpoint are lost",
     )
 
-    listing = shared.add_command(commands, "runs", _runs, "List the runs, newest first, or describe one.")
-    listing.add_argument("name", metavar="NAME", nargs="?", help="describe this run")
+    listing = shared.add_command(
+        commands,
+        "runs",
+        _runs,
+        "List the runs, newest first; `ddpm runs NAME` describes one, `ddpm runs ACTION NAME` does something with it.",
+    )
+    listing.add_argument("--tag", default="", metavar="TAG", help="list only runs with this tag")
+    listing.add_argument(
+        "--archived",
+        type=shared.boolean,
+        default=False,
+        metavar="BOOL",
+        help="list archived runs too (default: False)",
+    )
+    actions = listing.add_subparsers(metavar="ACTION")
+    show = shared.add_command(actions, "show", _show, "Describe a run; the same as `ddpm runs NAME`.")
+    show.add_argument("name", metavar="NAME")
+    run_actions.add(actions)
 
     export = shared.add_command(
         commands,
@@ -79,18 +95,32 @@ def _stop(options: argparse.Namespace) -> Output:
 
 
 def _runs(options: argparse.Namespace) -> Output:
-    if options.name:
-        return _describe(runs.find_run(options.runs_dir, options.name))
-    found = runs.list_runs(options.runs_dir)
+    known = runs.list_runs(options.runs_dir)
+    tag = options.tag.casefold()
+    found = [
+        run
+        for run in known
+        if (options.archived or not run.about().archived)
+        and (not tag or tag in (t.casefold() for t in run.about().tags))
+    ]
     documents = [output.of_run(run) for run in found]
     whole = {"runs_dir": options.runs_dir.absolute(), "runs": documents}
+    if not found and known:
+        return Output(whole, "No run is listed: --archived True lists archived runs too, and without --tag all are.")
     if not found:
         return Output(whole, f"No runs in {options.runs_dir} yet: `ddpm train --preset quick-start` starts one.")
     rows = [("run", "state", "step", "it/s", "time left", "loss"), *map(_row, documents)]
+    if any(document["tags"] or document["title"] for document in documents):
+        rows = [(*row, *more) for row, more in zip(rows, [("tags", "title"), *map(_words, documents)], strict=True)]
     for run in found:
         if problem := run.unreadable() or run.problem():
             output.say(f"{run.name}: {problem}", aside=True)
     return Output(whole, _table(rows))
+
+
+def _words(document: Mapping[str, Any]) -> tuple[str, str]:
+    """Tags and title of a run, for a line of the table."""
+    return ", ".join(document["tags"]), document["title"]
 
 
 def _row(document: Mapping[str, Any]) -> tuple[str, ...]:
@@ -122,12 +152,17 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
+def _show(options: argparse.Namespace) -> Output:
+    return _describe(runs.find_run(options.runs_dir, options.name))
+
+
 def _describe(run: runs.Run) -> Output:
     checkpoints = run.checkpoints()
     results = {kind: run.results(kind) for kind in KINDS}
     short = output.of_run(run)
     document = {
         **short,
+        "notes": run.about().notes,
         "config": codec.to_json(run.config),
         "checkpoints": [output.of_checkpoint(checkpoint) for checkpoint in checkpoints],
         "previews": [{"step": step, "path": path.absolute()} for step, path in run.previews()],
@@ -135,6 +170,9 @@ def _describe(run: runs.Run) -> Output:
     }
     config, metrics = run.config, short["metrics"]
     lines = [
+        ("title", short["title"]),
+        ("tags", ", ".join(short["tags"])),
+        ("notes", " ".join(run.about().notes.split())),
         ("folder", str(short["folder"])),
         ("state", f"{_state(short)} at step {short['step']:,} of {short['total_steps']:,}"),
         ("data", f"{config.data.data_dir or 'not known'}{_classes(config.class_names)}"),
@@ -145,7 +183,7 @@ def _describe(run: runs.Run) -> Output:
         *((kind, formatting.plural(len(found), "folder")) for kind, found in results.items() if found),
         ("flags", shlex.join(codec.to_flags(config))),
         ("message", short["message"]),
-        ("warning", short["warning"]),
+        ("warning", short["warning"] or run.about_problem()),
     ]
     return Output(document, _table([line for line in lines if line[1]]))
 

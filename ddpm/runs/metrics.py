@@ -108,7 +108,7 @@ class MetricReader:
     def _start_over(self, header: bytes, inode: int) -> None:
         self._header, self._inode = header, inode
         self._offset = len(header)
-        self._columns = _names(header)
+        self._columns = header_names(header)
         self._kept = [name for name in self._columns if self.only is None or name in self.only]
         self._table = Table(self._kept)
         self.revision += 1
@@ -134,7 +134,7 @@ class MetricReader:
             new = []
             file.seek(self._offset)
             while newline := (block := file.read(BLOCK_BYTES)).rfind(b"\n") + 1:  # the rest is an incomplete line
-                rows, bad = _parse(block[: newline - 1], self._columns, self._kept)
+                rows, bad = parse(block[: newline - 1], self._columns, self._kept)
                 new.append(rows)
                 self.bad_lines += bad
                 self._offset += newline
@@ -163,7 +163,7 @@ def columns_of(path: Path) -> tuple[str, ...]:
     """The columns of a progress.csv; none if the file does not exist."""
     try:
         with run_folder.open_log(path) as file:
-            return tuple(_names(file.readline(MOST_HEADER)))
+            return tuple(header_names(file.readline(MOST_HEADER)))
     except FileNotFoundError:
         return ()
 
@@ -228,16 +228,16 @@ def steps_after(path: Path, offset: int) -> np.ndarray:
         file.seek(offset)
         lines = file.read()
     end = lines.rfind(b"\n")
-    return _parse(lines[:end], columns, ["step"])[0]["step"].to_numpy() if end > 0 else np.empty(0)
+    return parse(lines[:end], columns, ["step"])[0]["step"].to_numpy() if end > 0 else np.empty(0)
 
 
-def _names(header: bytes) -> list[str]:
+def header_names(header: bytes) -> list[str]:
     """The columns that a header names; none if it is not the header of a log."""
     names = [name for name in header.decode("utf-8-sig", errors="replace").strip().split(",") if name]
     return names if len(set(names)) == len(names) <= MOST_COLUMNS else []
 
 
-def _parse(lines: bytes, columns: list[str], kept: list[str]) -> tuple[pd.DataFrame, int]:
+def parse(lines: bytes, columns: list[str], kept: list[str]) -> tuple[pd.DataFrame, int]:
     """The columns `kept` of the valid rows, and the number of lines that are not valid rows."""
     rows = _read_fast(lines, columns, kept) if columns and len(lines) > MANY_BYTES else None
     count = len(rows) if rows is not None else lines.count(b"\n") + 1
@@ -307,7 +307,7 @@ def newest_lines(path: Path) -> Lines:
             header, _, rest = file.read().partition(b"\n")
     except FileNotFoundError:
         return Lines(pd.DataFrame(), [], 0)
-    columns = _names(header)
+    columns = header_names(header)
     found = rest.split(b"\n")[:-1]
     lines = [line for line in found if _is_row(line, len(columns))]
     frame = _read_csv(b"\n".join(lines), columns)
@@ -329,18 +329,18 @@ def sparkline(path: Path, column: str, points: int = 48, piece: int = 4096) -> l
     except FileNotFoundError:
         return []
     with file:
-        names = _names(file.readline(MOST_HEADER))
+        names = header_names(file.readline(MOST_HEADER))
         start = file.tell()
         if column not in names or "step" not in names or size <= start:
             return []
         if size - start <= points * piece:
-            frame = newest_rows(_parse(file.read().rpartition(b"\n")[0], names, ["step", column])[0])
+            frame = newest_rows(parse(file.read().rpartition(b"\n")[0], names, ["step", column])[0])
         else:
             rows = []
             for position in np.linspace(start, size - piece, points).astype(int):
                 file.seek(position - 1)
                 lines = file.read(piece).split(b"\n")[1:-1]  # complete ones
-                rows.append(_parse(b"\n".join(lines), names, ["step", column])[0].mean().to_frame().T)
+                rows.append(parse(b"\n".join(lines), names, ["step", column])[0].mean().to_frame().T)
             found = pd.concat(rows, ignore_index=True)
             frame = newest_rows(found[found["step"].notna()].reset_index(drop=True))
     values = frame[column].to_numpy()

@@ -93,12 +93,15 @@ def _make_one(folder: Path) -> None:
 
 def size(folder: Path) -> int:
     """Bytes of all files in a folder, as far as they can be seen; what links lead to is not counted."""
-    total = 0
-    with contextlib.suppress(OSError), os.scandir(folder) as entries:
-        for entry in entries:
-            with contextlib.suppress(OSError):  # just removed
-                inner = entry.is_dir(follow_symlinks=False)
-                total += size(Path(entry.path)) if inner else entry.stat(follow_symlinks=False).st_size
+    total, inside = 0, [os.fspath(folder)]
+    while inside:
+        with contextlib.suppress(OSError), os.scandir(inside.pop()) as entries:
+            for entry in entries:
+                with contextlib.suppress(OSError):  # just removed
+                    if entry.is_dir(follow_symlinks=False):
+                        inside.append(entry.path)
+                    else:
+                        total += entry.stat(follow_symlinks=False).st_size
     return total
 
 

@@ -1,21 +1,17 @@
 """The toolbar of Monitor: stop, resume, train further, save, preview, downloads, and the menu of the run."""
 
-import functools
-
 import streamlit as st
 
 from ddpm.config import codec
 from ddpm.config.presets import DEFAULT, PRESETS
 from ddpm.formatting import plural
-from ddpm.runs import launch, run_folder, run_names, runs
+from ddpm.runs import launch, run_names, runs
 from ddpm.runs.jobs import ACTIVE, State
 from ddpm.runs.runs import Run
 from pages.ui.components.markdown import escape
 from pages.ui.frame import layout, run_menu
 from pages.ui.frame.action_buttons import button, run_action
-
-XLSX = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
-NO_METRICS = "There are no metrics yet."
+from pages.ui.frame.run_files import NO_METRICS, downloads
 
 
 def show(run: Run, state: State) -> None:
@@ -85,39 +81,6 @@ def _stop_buttons(run: Run, state: State) -> None:
 
 def _why_no_resume(run: Run) -> str:
     return "" if run.config.data.data_dir else "It has no data yet: enter its path below."
-
-
-def downloads(run: Run, *, key: str, why_not: str = "") -> None:
-    """Download buttons for results.xlsx and progress.csv, created on click."""
-    st.download_button(
-        "results.xlsx",
-        functools.partial(_workbook, run),
-        f"{run.name}-results.xlsx",
-        XLSX,
-        key=f"{key}-xlsx",
-        icon=":material/table_view:",
-        on_click="ignore",
-        disabled=bool(why_not),
-        help=escape(why_not)
-        or "A spreadsheet with the settings, all metrics, the checkpoints, native charts and the last preview.",
-    )
-    st.download_button(
-        "progress.csv",
-        functools.partial(run.read, run.progress_path, run_folder.MOST_LOG),
-        f"{run.name}-progress.csv",
-        "text/csv",
-        key=f"{key}-csv",
-        icon=":material/csv:",
-        on_click="ignore",
-        disabled=bool(why_not),
-        help=escape(why_not) or "The log as it is on disk: one row every few steps.",
-    )
-
-
-def _workbook(run: Run) -> bytes:
-    from ddpm.reports import xlsx  # openpyxl takes a moment to import
-
-    return xlsx.workbook(run)
 
 
 def quick_start() -> Run:

@@ -19,7 +19,7 @@ from ddpm.runs import runs, trash
 from ddpm.runs.jobs import ACTIVE, State
 from ddpm.runs.runs import Run
 from pages.ui.components.markdown import escape
-from pages.ui.frame import layout, run_dialogs, training_dialogs
+from pages.ui.frame import layout, run_dialogs, run_files, training_dialogs
 from pages.ui.frame.action_buttons import run_action
 from pages.ui.frame.asked import Asked, ask, asked, forget
 
@@ -44,6 +44,7 @@ ACTIONS: dict[str, Action] = {
     "more": Action("Train more steps …", "fast_forward", idle=True),
     "continue": Action("Continue from a checkpoint …", "fork_right"),
     "clean": Action("Remove old checkpoints …", "cleaning_services", True),
+    "files": Action("Download …", "download", True),
     "archive": Action("Archive", "archive", True),
     "unarchive": Action("Take out of the archive", "unarchive", True),
     "delete": Action("Delete …", "delete", True, idle=True),
@@ -66,6 +67,7 @@ DIALOGS: dict[str, Callable[[list[Run], Asked], None]] = {
     "duplicate": run_dialogs.duplicate,
     "delete": run_dialogs.delete,
     "bin": run_dialogs.show_bin,
+    "files": run_files.download,
     "more": training_dialogs.more_steps,
     "continue": training_dialogs.continue_from,
     "clean": training_dialogs.clean_up,

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import streamlit as st
 
+from ddpm import formatting
 from ddpm.formatting import clock, duration
 from ddpm.runs import metrics
 from ddpm.runs.jobs import ACTIVE, State, Status
@@ -77,10 +78,7 @@ def percent(status: Status | None) -> str:
 
 def speed(status: Status | None) -> str:
     """Steps per second, or seconds per step when a step takes longer than one."""
-    rate = status.steps_per_second if status else None
-    if not rate:
-        return "–"
-    return f"{rate:.3g} it/s" if rate >= 1 else f"{1 / rate:.3g} s/it"
+    return formatting.speed(status.steps_per_second if status else None)
 
 
 def finish_time(status: Status | None) -> float | None:

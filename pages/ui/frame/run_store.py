@@ -36,6 +36,7 @@ from ddpm.runs.metrics import columns_of
 from ddpm.runs.runs import Run
 from ddpm.storage.files import TEMPORARY
 from pages.ui.frame.metric_rows import RowReader, Rows
+from pages.ui.frame.run_index import RunIndex
 
 T = TypeVar("T")
 
@@ -62,10 +63,19 @@ class Revisions(FileSystemEventHandler):
     def __init__(self, folder: Path):
         self.folder = folder
         self._counts: dict[tuple[str, ...], int] = {}
+        self._total = 0
+        self._newest: dict[str, int] = {}  # entry of the folder -> `_total` at its last change
         self._lock = threading.Lock()
 
     def of(self, *parts: str) -> int:
         return self._counts.get(parts, 0)
+
+    def since(self, total: int) -> tuple[int, set[str]]:
+        """How many changes there were in all, and the entries of the folder that changed after `total` of them."""
+        with self._lock:
+            if total == self._total:
+                return total, set()
+            return self._total, {name for name, newest in self._newest.items() if newest > total}
 
     def on_any_event(self, event: FileSystemEvent) -> None:
         for path in {str(event.src_path), str(event.dest_path)} - {""}:
@@ -78,6 +88,8 @@ class Revisions(FileSystemEventHandler):
 
     def bump(self, *parts: str) -> None:
         with self._lock:
+            self._total += 1
+            self._newest[parts[0]] = self._total
             for length in range(1, len(parts) + 1):
                 self._counts[parts[:length]] = self._counts.get(parts[:length], 0) + 1
 
@@ -185,6 +197,7 @@ class Store:
         self.runs_dir = runs_dir
         self.pulse = Pulse()
         self.revisions = Revisions(runs_dir)
+        self.index = RunIndex(runs_dir, self.revisions.since, self.pulse)
         self._observer = observe(runs_dir, self.revisions)
         self._views: OrderedDict[Path, RunView] = OrderedDict()
         self._glances: OrderedDict[Path, RunView] = OrderedDict()
@@ -194,6 +207,7 @@ class Store:
         return self._observer.is_alive() and self.runs_dir.exists()
 
     def close(self) -> None:
+        self.index.close()
         self._observer.stop()
 
     def view(self, run: Run) -> RunView:

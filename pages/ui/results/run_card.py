@@ -9,7 +9,7 @@ from ddpm.runs.jobs import ACTIVE, State
 from ddpm.runs.runs import Run
 from pages.ui.components import thumbnails
 from pages.ui.components.markdown import escape
-from pages.ui.frame import layout, run_actions, run_menu, run_status
+from pages.ui.frame import layout, run_actions, run_files, run_menu, run_status
 from pages.ui.frame.run_store import Store
 
 
@@ -43,7 +43,7 @@ def show(store: Store, run: Run) -> None:
                 st.page_link(layout.EVALUATE, label="Evaluate", query_params=here)
                 run_menu.show_menu(run, state, type="tertiary")
                 with st.popover("Files", type="tertiary", key=f"more-{run.name}"):
-                    run_actions.downloads(run, key=f"home-{run.name}", why_not="" if losses else run_actions.NO_METRICS)
+                    run_files.downloads(run, key=f"home-{run.name}", why_not="" if losses else run_files.NO_METRICS)
                     busy = f"It is {state}: stop it first." if state in ACTIVE else ""
                     if run_actions.button("Delete …", busy, icon=":material/delete:", key=f"delete-{run.name}"):
                         run_menu.act("delete", [run.name])

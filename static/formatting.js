@@ -1,0 +1,50 @@
+// Numbers and times as text, in the form that ddpm/formatting.py gives them.
+
+const DAYS = ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"];
+const MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+const NONE = "–";
+
+// A number with `digits` significant digits: 0.03162, 12.5, 1e-04.
+export function general(value, digits = 4) {
+  if (value === null || value === undefined || !Number.isFinite(value)) return NONE;
+  if (value === 0) return "0";
+  const exponent = Number(value.toExponential(digits - 1).split("e")[1]);
+  if (exponent >= -4 && exponent < digits) {
+    const fixed = value.toFixed(digits - 1 - exponent);
+    return fixed.includes(".") ? fixed.replace(/\.?0+$/, "") : fixed;
+  }
+  const mantissa = value.toExponential(digits - 1).split("e")[0].replace(/\.?0+$/, "");
+  return `${mantissa}e${exponent < 0 ? "-" : "+"}${String(Math.abs(exponent)).padStart(2, "0")}`;
+}
+
+// A whole number with separators: 12,000.
+export function count(value) {
+  return Math.round(value).toString().replace(/\B(?=(\d{3})+(?!\d))/g, ",");
+}
+
+export function plural(number, one, many = `${one}s`) {
+  return `${count(number)} ${number === 1 ? one : many}`;
+}
+
+// Share of the steps done, rounded down, so that 100 % is the end.
+export function percent(step, total) {
+  return total ? `${Math.floor((100 * step) / total)} %` : "0 %";
+}
+
+// Local time, with the date unless it is today: 14:05, Tue 3 Nov, 14:05.
+export function clock(seconds, now = Date.now() / 1000) {
+  if (!seconds) return NONE;
+  const then = new Date(seconds * 1000), today = new Date(now * 1000);
+  const time = `${String(then.getHours()).padStart(2, "0")}:${String(then.getMinutes()).padStart(2, "0")}`;
+  if (then.toDateString() === today.toDateString()) return time;
+  const year = then.getFullYear() === today.getFullYear() ? "" : ` ${then.getFullYear()}`;
+  return `${DAYS[then.getDay()]} ${then.getDate()} ${MONTHS[then.getMonth()]}${year}, ${time}`;
+}
+
+// A setting as text: numbers as they are, yes and no for switches.
+export function setting(value) {
+  if (value === null || value === undefined) return NONE;
+  if (typeof value === "boolean") return value ? "yes" : "no";
+  if (typeof value === "number") return Number.isInteger(value) ? count(value) : general(value, 6);
+  return value === "" ? NONE : value;
+}
