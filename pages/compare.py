@@ -25,7 +25,8 @@ if not found:
 
 named = [unquote(name) for name in st.query_params.get(ARGUMENT, "").split(",") if name]
 if WIDGET not in st.session_state:
-    chosen = [name for name in named if name in found] or ([] if named else [*found][:AT_FIRST])
+    own = [name for name in st.query_params.get_all("run") if name in found]  # of a link from a page of one run
+    chosen = [name for name in named if name in found] if named else [*dict.fromkeys([*own, *found])][:AT_FIRST]
     st.session_state[WIDGET] = chosen[:MOST]
 st.session_state[WIDGET] = [name for name in st.session_state[WIDGET] if name in found]
 names = st.multiselect("Runs", list(found), key=WIDGET, max_selections=MOST, placeholder="Choose runs to compare")

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from contextlib import nullcontext
 from pathlib import Path
+from urllib.parse import unquote
 
 import fake_run
 import pytest
@@ -99,6 +100,9 @@ def test_a_run_that_was_renamed_by_hand(page: str, name: str, runs_dir: Path) ->
     assert not at.error
     if page == "home.py":
         assert f"**{name}**" in said(at)
+    elif page == "pages/compare.py":
+        assert {*at.multiselect(key="compared").value} == {name, "other"}
+        assert {unquote(part) for part in "".join(at.query_params["runs"]).split(",")} == {name, "other"}
     elif page != "pages/train.py":
         assert at.selectbox(key="run").value == name
         assert at.query_params["run"] in (name, [name])

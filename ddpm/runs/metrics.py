@@ -171,13 +171,13 @@ def columns_of(path: Path) -> tuple[str, ...]:
 def sketch(path: Path, only: Sequence[str], pieces: int = 512, piece: int = 4096) -> pd.DataFrame:
     """Rows of `step` and other columns at `pieces` positions of a long progress.csv, which are read alone."""
     with run_folder.open_log(path) as file:
-        names = _names(file.readline(MOST_HEADER))
+        columns = header_names(file.readline(MOST_HEADER))
         start, end = file.tell(), file.seek(0, os.SEEK_END)
         found = []
         for position in np.linspace(start, max(start, end - piece), pieces).astype(int):
             file.seek(position - 1)
             found += file.read(piece).split(b"\n")[1:-1]  # complete lines
-    rows = _parse(b"\n".join(found), names, [name for name in names if name in {*only, "step"}])[0]
+    rows = parse(b"\n".join(found), columns, [name for name in columns if name in {*only, "step"}])[0]
     return newest_rows(rows)
 
 
