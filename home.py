@@ -33,7 +33,7 @@ run_menu.dialogs()
 if not found:
     with st.container(border=True, horizontal_alignment="center", gap="medium", key="welcome"):
         st.space("small")
-        st.header("Train your first diffusion model", width="content", anchor=False)
+        st.title("Train your first diffusion model", width="content", anchor=False)
         st.markdown(
             "A small network learns generated images of coloured shapes on this computer.  \n"
             "Watch it train and sample new images from it a few minutes later.",
@@ -64,7 +64,7 @@ if not found:
 # Start something new
 
 with st.container(horizontal=True, vertical_alignment="center", key="begin"):
-    st.header("Runs", width="stretch", anchor=False)
+    st.title("Runs", width="stretch", anchor=False)
     if st.button(
         "Quick start",
         icon=":material/rocket_launch:",

@@ -83,7 +83,7 @@ with result:
 finished = [job for job in jobs if job.result]
 with_result = [job for job in shown if job.result]
 if finished and with_result:
-    st.subheader("By timestep")
+    st.header("By timestep")
     log = st.toggle("Log scale", True, key="terms_log", persist_state="session")
     st.caption(
         "vb: terms of the variational bound in bits per dimension; their sum and the prior make the total. mse: mean"
@@ -92,7 +92,7 @@ if finished and with_result:
     )
     evaluation_result.curves(with_result, config, log)
 if jobs:
-    st.subheader("Earlier evaluations")
+    st.header("Earlier evaluations")
     st.multiselect(
         "Shown",
         list(by_name),

@@ -6,15 +6,17 @@ import streamlit as st
 
 from ddpm.runs.results import KINDS
 from pages.ui.frame import layout
-from pages.ui.results import other_result, solver_benchmark, trajectory
+from pages.ui.results import matrix, other_result, solver_benchmark, trajectory
 
 layout.page("Explore")
 st.title("Explore")
 run = layout.pick_run(with_example=True)
 
 FRONTIER, MICROSCOPE = ":material/ssid_chart: Compare samplers", trajectory.TITLE
-PARTS = {FRONTIER: solver_benchmark.show, MICROSCOPE: trajectory.show}
-PARTS |= {row.title: partial(other_result.show, name=name) for name, row in KINDS.items() if row.work}
+PARTS = {FRONTIER: solver_benchmark.show, MICROSCOPE: trajectory.show, matrix.TITLE: matrix.show}
+PARTS |= {
+    row.title: partial(other_result.show, name=name) for name, row in KINDS.items() if row.work and name != matrix.KIND
+}
 
 part = st.segmented_control(
     "What to explore",

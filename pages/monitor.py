@@ -4,15 +4,17 @@ import streamlit as st
 
 from ddpm.runs import commands
 from ddpm.runs.jobs import ACTIVE
+from pages.ui.components import log_view, preview_strip, readout
 from pages.ui.components.markdown import escape
 from pages.ui.forms import moved_data
 from pages.ui.frame import layout, run_actions, run_status, run_store
-from pages.ui.results import training_chart, training_progress
+from pages.ui.results import run_details, training_chart, training_progress
 
 TICK, SLOW_TICK = 1.0, 2.0  # seconds between two updates of an active run: of its numbers, and of the rest
 
 layout.page("Monitor")
-toolbar = st.container(horizontal=True, vertical_alignment="bottom", key="toolbar")
+toolbar = st.container(horizontal=True, vertical_alignment="center", key="toolbar")
+toolbar.title("Monitor", width="content", anchor=False)
 with toolbar.container(width=300):
     run = layout.pick_run()
 view = run_store.store(layout.runs_dir()).view(run)
@@ -33,19 +35,39 @@ if not active and state != "finished":
     moved_data.show(run, config, because=status.message if (status := view.status()) else "")
 
 
-# Curves, previews, log
+# Curves, previews, log: all three show the step that one of them is pointed at
 
+readout.show(run.name, active)
 halves = st.grid(3, min_column_width=275, gap="medium")  # side by side where there is room, else one below the other
 with halves.cell(column_span=2):
+    st.subheader("Curves")
     training_chart.show([training_chart.Shown(run.name, run.name, None, active)], key=f"curves-{run.name}")
 
 with halves.cell():
-    layout.fragment(run_every=seldom)(training_progress.previews)(view, config, active)
-    st.page_link(
-        layout.SAMPLE, label="Sample from this run", icon=":material/grid_view:", query_params={"run": run.name}
-    )
-    layout.fragment(run_every=seldom)(training_progress.log_tail)(view)
+    st.subheader("Previews", help=training_progress.PREVIEWS_HELP)
+    preview_strip.show(run.name, training_progress.no_preview(config, active))
+    st.subheader("Log")
+    log_view.show(run.name, "Nothing yet." if active else "This run has no log.")
 
+
+# What the run is
+
+about = st.grid(2, min_column_width=320, gap="medium")
+with about.cell():
+    st.subheader("Settings")
+    run_details.settings(config)
+    st.subheader("Data")
+    run_details.data(config)
+    st.subheader("Time")
+    run_details.times(view, view.status(), active)
+    st.subheader("Notes")
+    run_details.notes(run)
+with about.cell():
+    st.subheader("Checkpoints")
+    run_details.checkpoints(run, checkpoints)
+    st.subheader("Device")
+    layout.fragment(run_every=seldom)(run_details.system)(run, active)
+    run_details.device(view.status(), config)
 
 with st.expander("Shell commands", icon=":material/terminal:"):
     for title, command in commands.for_buttons(run):

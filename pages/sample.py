@@ -83,9 +83,9 @@ with result:
 
 compared = sample_history.selected(jobs)
 if len(compared) == 2:
-    st.subheader("Comparison")
+    st.header("Comparison")
     with layout.errors():
         sampler_comparison.show(compared[0], compared[1], config)
 if jobs or sample_history.recently_deleted(run.folder):
-    st.subheader("Earlier samples", help="Tick Compare on two of them to see them next to each other.")
+    st.header("Earlier samples", help="Tick Compare on two of them to see them next to each other.")
     sample_history.show(jobs, shown, config, select, use_settings)

@@ -34,23 +34,23 @@ main, rail = train_rail.columns()
 with main:
     halves = st.grid(2, min_column_width=300, gap=("small", "medium"))
     with halves.cell():
-        st.subheader("Data")
+        st.header("Data")
         data_form.show(FORM, config, found, form.notes)
     with halves.cell():
         if found.description and 4 <= config.model.image_size <= 1024 and config.model.image_channels in (1, 3, 4):
             data_form.show_images(config)
 
-    st.subheader("Network")
+    st.header("Network")
     skip = unused(config)
     setting_fields.section(FORM, ModelConfig, form.notes, skip={*skip, "small_size"})
     super_res.show_train_fields(FORM, config.model, form.notes)
 
-    st.subheader("Diffusion")
+    st.header("Diffusion")
     setting_fields.section(FORM, DiffusionConfig, form.notes, skip=skip)
     objective = objectives.training_objective(config)
     st.caption(f"Objective: **{escape(objective.name)}**. {escape(objective.description)}")
 
-    st.subheader("Training")
+    st.header("Training")
     setting_fields.section(FORM, TrainConfig, form.notes, skip=skip)
 
 

@@ -106,6 +106,8 @@ def test_a_newcomer_finds_it_on_the_pages(tmp_path: Path, monkeypatch: pytest.Mo
     at = AppTest.from_file(str(ROOT / "home.py"), default_timeout=PATIENCE).run()
     assert any(button.key == "example" for button in at.button)
     at.switch_page("pages/sample.py").run()
+    assert not (tmp_path / "example").exists(), "a page that is looked at creates nothing"
+    at.button(key="use_example").click().run()
     assert not at.exception
     assert any("the included example model" in caption.value for caption in at.caption)
     assert any(button.label == "Sample" and not button.disabled for button in at.button)

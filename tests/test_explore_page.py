@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -86,8 +87,12 @@ def figure(at: AppTest) -> dict:
     return json.loads(next(chart["figure"] for chart in found if "figure" in chart))
 
 
-def test_without_a_run_it_begins_with_the_example() -> None:
-    assert "This is the included example model" in said(open_page("pages/explore.py"))
+def test_without_a_run_explore_offers_the_example(runs_dir: Path) -> None:
+    at = open_page("pages/explore.py")
+    assert list(runs_dir.iterdir()) == [], "a page that is looked at creates nothing"
+    at.button(key="use_example").click().run()
+    assert [path.name for path in runs_dir.iterdir() if path.name[0] != "."] == ["example"]
+    assert "This is the included example model" in said(at)
 
 
 def test_a_run_without_checkpoint_says_so(fake_run: Callable[..., Run]) -> None:

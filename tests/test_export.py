@@ -66,7 +66,7 @@ def test_every_sheet(fake_run: FakeRun) -> None:
     settings = {row["Setting"]: row for row in table(book["Config"])}
     for kind in codec.SECTIONS.values():
         for s in fields.settings(kind):
-            assert settings[s.name]["Help"] == s.help
+            assert settings[s.name]["Help"] == s.flag_help
     assert settings["image_size"]["Value"] == 8
     assert settings["use_checkpoint"]["Value"] == "False"
     assert settings["noise_schedule"] | {"Help": ""} == dict(

@@ -16,12 +16,13 @@ from asking import charts, metrics_of
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 from streamlit.runtime.forward_msg_queue import ForwardMsgQueue
 from streamlit.testing.v1 import AppTest
-from waiting import until
 
 from ddpm.config import codec
 from ddpm.config.presets import DEFAULT, PRESETS
 from ddpm.runs import launch, metrics, runs, trash
 from ddpm.runs.worker import Worker
+from pages.server import log_route
+from pages.server.asked import Asked
 from pages.ui.frame import layout, run_status
 
 pytestmark = pytest.mark.usefixtures("runs_here")
@@ -253,7 +254,11 @@ def test_monitor_of_a_failed_run_says_why_and_resumes(runs_dir: Path, monkeypatc
     fake_run.write(runs_dir, "crashed", steps=40, state="failed", total=100, message="No room: free some space.")
     at = open_page("pages/monitor.py", run="crashed")
     assert [plain(e.value) for e in at.error] == ["No room: free some space."]
-    assert "Traceback" in text(at)
+    log = log_route.log(Asked({"run": "crashed"}, {}))
+    assert [line for _, line in log["lines"]][-2:] == [
+        "Traceback (most recent call last):",
+        "RuntimeError: No room: free some space.",
+    ]
     assert at.button(key="save").disabled
     assert "failed" in at.button(key="save").help
     at.button(key="resume").click().run()
@@ -295,17 +300,58 @@ def test_the_chart_is_told_what_to_show_and_what_it_means(runs_dir: Path) -> Non
     assert at.selectbox(key="run").value in ("one", "two", None)
 
 
-def test_previews_follow_the_newest_unless_moved(runs_dir: Path) -> None:
+def test_monitor_says_what_a_run_is(runs_dir: Path) -> None:
     run = fake_run.write(runs_dir, "one", steps=40, total=200)
+    fake_run.save_checkpoint(run, 20, 0)
+    run.save_config(codec.replace(run.config, dict(lr=3e-4, grad_clip=1.0)))
     at = open_page("pages/monitor.py", run="one")
-    assert at.select_slider(key="preview-one").value == 40
-    fake_run.save_preview(run, 60, 200)
-    until(lambda: at.run().select_slider(key="preview-one").value == 60)
-    at.select_slider(key="preview-one").set_value(20).run()
-    before = at.select_slider(key="preview-one").options
-    fake_run.save_preview(run, 80, 200)
-    until(lambda: at.run().select_slider(key="preview-one").options != before)
-    assert at.select_slider(key="preview-one").value == 20
+    assert {"Curves", "Previews", "Log", "Settings", "Data", "Time", "Notes", "Checkpoints", "Device"} <= {
+        box.value for box in at.subheader
+    }
+    settings, data, times, device = [
+        [[plain(cell) for cell in row] for row in table.value.values.tolist()] for table in at.table
+    ]
+    assert settings == [
+        ["Training steps", "200", "1,000"],
+        ["Learning rate", "0.0003", "0.001"],
+        ["Gradient clipping", "1", "off"],
+        ["Log every (steps)", "1", "5"],
+    ]
+    assert ["Data", "shapes"] in data
+    assert ["Classes", "4: circle, square, triangle, star"] in data
+    assert ["Trained for", "4.0 s"] in times
+    assert ["Machine", "–"] in device
+    assert "Disk left" in {m.label for m in at.metric}
+    assert {m.label: m.value for m in at.metric}["Trained for"] == "4.0 s"
+    assert [m.value for m in at.markdown if m.value.startswith("**Step")] == ["**Step 40**", "**Step 20**"]
+    assert "EMA 0.995, Raw" in said(at)
+    at.text_area[0].set_value("worked *well*").run()
+    assert run.about().notes == at.text_area[0].value == "worked *well*"
+    at.button(key="clean_checkpoint-20").click().run()
+    at.button(key="dialog_sure").click().run()
+    assert [c.step for c in run.checkpoints()] == [40]
+    fake_run.save_checkpoint(run, 20, 0)
+    at.button(key="continue_checkpoint-40").click().run()
+    assert at.selectbox(key="dialog_step").value == 40
+    at.button(key="dialog_cancel").click().run()
+    at.button(key="sample_from-20").click().run()
+    assert not at.exception
+    assert at.selectbox(key="run").value == "one"
+    assert at.selectbox(key="sample.step").value == 20
+
+
+def test_the_figures_are_the_ends_of_the_curves(runs_dir: Path) -> None:
+    run = fake_run.write(runs_dir, "one", steps=40, state="running", total=100)
+    end = run.metrics.iloc[-1]
+    with Worker(run.folder, 100) as worker:
+        worker.beat(state="running", step=41, steps_per_second=4.0, seconds_left=14.75, metrics={"loss": 9.0}, now=True)
+        at = open_page("pages/monitor.py", run="one")
+        shown = {m.label: m.value for m in at.metric}
+        assert shown["Loss"] == f"{end['loss']:.4g}"
+        assert shown["Gradient norm"] == f"{end['grad_norm']:.4g}"
+        assert (shown["Speed"], shown["Time left"]) == ("4 it/s", "14.8 s" if "14.8 s" in shown.values() else "15 s")
+        assert shown["Memory"].endswith("MB")
+        assert shown["Cores"] in ("–", *(value for value in shown.values() if " of " in value))
 
 
 def test_home_without_runs_starts_the_first_in_one_click(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:

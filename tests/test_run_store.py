@@ -92,7 +92,15 @@ def test_our_own_reading_makes_no_event(runs_dir: Path, store: run_store.Store) 
     before = store.revisions.of("one")
     for _ in range(5):
         view = run_store.RunView(run, store.revisions, store.pulse)
-        view.rows(["loss"]), view.state(), view.status(), view.previews(), view.checkpoints(), view.log_tail()
+        (
+            view.rows(["loss"]),
+            view.state(),
+            view.status(),
+            view.previews(),
+            view.checkpoints(),
+            view.log_lines(),
+            view.log_lines(5),
+        )
     poll_requests(store)
     assert store.revisions.of("one") == before
 

@@ -152,16 +152,16 @@ def test_two_are_compared(run: Run) -> None:
     third = earlier(run, "20260104-000000", seed=1, task="vary", picture="a.png")
     at = open_page("pages/sample.py")
     at.checkbox(key=f"compare_{first.name}").check().run()
-    assert "Comparison" not in [s.value for s in at.subheader]
+    assert "Comparison" not in [s.value for s in at.header]
     at.checkbox(key=f"compare_{second.name}").check().run()
-    assert "Comparison" in [s.value for s in at.subheader]
+    assert "Comparison" in [s.value for s in at.header]
     assert sampler_comparison.differences(first, second) == [("Seed", "1", "2"), ("Sampler", "ddim", "unipc-3")]
     at.checkbox(key=f"compare_{third.name}").check().run()  # takes the place of the first
     assert [at.checkbox(key=f"compare_{job.name}").value for job in (first, second, third)] == [False, True, True]
     labels = {row[0] for row in sampler_comparison.differences(first, third)}
     assert labels == {"Task", "Input image", "Strength"}
     at.checkbox(key=f"compare_{third.name}").uncheck().run()
-    assert "Comparison" not in [s.value for s in at.subheader]
+    assert "Comparison" not in [s.value for s in at.header]
 
 
 def test_the_same_settings_are_said_to_be(run: Run) -> None:

@@ -438,8 +438,12 @@ def test_pairs_are_shown_and_taken_home(fake_run: Callable[..., Run]) -> None:
     assert at.text_input(key="sample.base_path").value == "shapes"
 
 
-def test_sample_without_a_run_begins_with_the_example() -> None:
-    assert "This is the included example model" in said(open_page("pages/sample.py"))
+def test_without_a_run_sample_offers_the_example(runs_dir: Path) -> None:
+    at = open_page("pages/sample.py")
+    assert list(runs_dir.iterdir()) == [], "a page that is looked at creates nothing"
+    at.button(key="use_example").click().run()
+    assert [path.name for path in runs_dir.iterdir() if path.name[0] != "."] == ["example"]
+    assert "This is the included example model" in said(at)
 
 
 def test_a_run_without_checkpoint_says_so(fake_run: Callable[..., Run]) -> None:

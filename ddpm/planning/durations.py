@@ -22,6 +22,8 @@ from ddpm.runs.runs import Run
 
 RECENT = 10  # newest jobs of each kind that are looked at
 KINDS = ("samples", "evaluations", "frontiers", "microscopes")
+IN_FP32 = ("evaluations", "frontiers")
+SLOWER = 1.7  # times that fp32 takes as long as bf16, where the processor has that
 START = 5.0  # seconds until a process computes: torch is loaded, and the network
 PASSES = 3  # as many operations as a forward pass takes, a training step does for each image
 SHARE = 0.25  # of the speed of a large product of matrices that a network reaches
@@ -35,6 +37,7 @@ class Pace(NamedTuple):
     batch: int
     kind: str  # of KINDS, or "training", "network"
     start: float = START  # seconds before the work began
+    exact: bool = True  # False: in bf16, which is faster than the fp32 that evaluations and comparisons take
 
 
 class Estimate(NamedTuple):
@@ -67,8 +70,12 @@ def pace(run: Run, config: Config, kind: str, batch: int) -> Pace:
     for name in (kind, *(other for other in KINDS if other != kind)):
         found = list(_paces(run, name))
         if found:  # the nearest batch size, and of those the newest
-            return min(found, key=lambda one: abs(np.log(one.batch / max(batch, 1))))
-    return _of_training(run, config) or _of_network(config)
+            return _for(kind, min(found, key=lambda one: abs(np.log(one.batch / max(batch, 1)))))
+    return _for(kind, _of_training(run, config) or _of_network(config))
+
+
+def _for(kind: str, found: Pace) -> Pace:
+    return found._replace(seconds=found.seconds * SLOWER) if kind in IN_FP32 and not found.exact else found
 
 
 def _paces(run: Run, kind: str) -> Iterator[Pace]:
@@ -113,7 +120,7 @@ def pace_of(job: Result) -> Pace | None:
             return None
     lasted = _lasted(job)
     start = START if lasted is None or not working else min(60.0, max(0.5, lasted - working))
-    return Pace(seconds, max(1, batch), job.folder.parent.name, start)
+    return Pace(seconds, max(1, batch), job.folder.parent.name, start, "bf16" not in status.computed)
 
 
 def _lasted(job: Job) -> float | None:
@@ -133,7 +140,8 @@ def _of_training(run: Run, config: Config) -> Pace | None:
     if status is None or not status.steps_per_second or status.host != platform.node():
         return None
     batch = config.train.batch_size
-    return Pace(1 / (status.steps_per_second * batch * PASSES), batch, "training")
+    seconds = 1 / (status.steps_per_second * batch * PASSES)
+    return Pace(seconds, batch, "training", exact="bf16" not in status.computed)
 
 
 def _of_network(config: Config) -> Pace:

@@ -1,6 +1,7 @@
 """Describes a request in words, in one normal form, and estimates how long it takes."""
 
 import dataclasses
+from collections.abc import Sequence
 
 from ddpm import formatting
 from ddpm.config.tasks import EvalConfig, SampleConfig, SolverBenchmarkConfig
@@ -8,6 +9,7 @@ from ddpm.config.training import Config
 from ddpm.errors import UserError
 from ddpm.planning import durations, resolve, solver_grid, timesteps
 from ddpm.planning.durations import Estimate
+from ddpm.planning.matrix_rows import Row
 from ddpm.runs.runs import Run
 from ddpm.solvers import SOLVERS
 
@@ -81,6 +83,13 @@ def estimate_trajectory(run: Run, config: Config, sample: SampleConfig) -> Estim
     """Estimates how long the trajectory of one image takes."""
     nfe = resolve.resolve_process(config, sample).nfe * (1 if sample.guidance_scale in (0, 1) else 2)
     return durations.estimate(run, config, "microscopes", nfe, 1)
+
+
+def estimate_matrix(run: Run, config: Config, rows: Sequence[Row]) -> Estimate:
+    """Estimates how long a matrix of samples takes."""
+    found = [estimate_sampling(run, config, row.request) for row in rows]
+    start = durations.pace(run, config, "samples", rows[0].request.num_samples).start
+    return found[0]._replace(seconds=start + sum(one.seconds - start for one in found))
 
 
 def first_evaluation(run: Run, config: Config, base: EvalConfig) -> EvalConfig:

@@ -46,7 +46,7 @@ class Sheet:
             files.write(path, lambda file: canvas.save(file, "PNG"))
 
     def _put(self, variant: SolverVariant, column: int, pixels: np.ndarray, first: str, second: str) -> None:
-        block = images.from_pixels(images.grid(_sized(pixels[:SHOWN])))
+        block = images.from_pixels(images.grid(sized(pixels[:SHOWN])))
         if self._canvas is None:
             self._begin(block.size)
         assert self._canvas is not None
@@ -86,7 +86,7 @@ def caption(cell: GridResult) -> tuple[str, str]:
     return first, "random" if cell.distance is None else f"{level(cell.distance)} levels off"
 
 
-def _sized(pixels: np.ndarray) -> np.ndarray:
+def sized(pixels: np.ndarray) -> np.ndarray:
     """Images, uint8 [N, H, W, C], scaled to a side within SIDE: enlarged by repeating pixels, or shrunk."""
     size = pixels.shape[1]
     if size >= SIDE.stop:

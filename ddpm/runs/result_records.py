@@ -126,6 +126,14 @@ class Benchmark:
 
 
 @dataclass(frozen=True)
+class Matrix:
+    """result.json of a matrix of samples."""
+
+    rows: Annotated[list[Annotated[str, Meta(max_length=1000)]], Meta(max_length=1000)]
+    columns: Annotated[list[Annotated[str, Meta(max_length=1000)]], Meta(max_length=1000)]
+
+
+@dataclass(frozen=True)
 class Trajectory:
     """result.json of a trajectory: a number of each model evaluation."""
 

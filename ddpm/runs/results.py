@@ -14,6 +14,7 @@ import numpy as np
 
 from ddpm import formatting
 from ddpm.config import codec, records
+from ddpm.config.matrix import MatrixConfig
 from ddpm.config.tasks import EvalConfig, FromCheckpoint, SampleConfig, SolverBenchmarkConfig
 from ddpm.errors import UserError
 from ddpm.runs import result_records, run_folder
@@ -228,6 +229,22 @@ class TrajectoryJob(Result):
         return self.folder / "trajectory.npz"
 
 
+class MatrixJob(Result):
+    """A matrix of samples: runs/<name>/matrices/<time>/.  Its result has `rows` and `columns`, the labels."""
+
+    RECORD = result_records.Matrix
+
+    @property
+    def sheet(self) -> Path:
+        """The labelled sheet of all images."""
+        return self.folder / "sheet.png"
+
+    @property
+    def arrays(self) -> Path:
+        """All images as arr_0: uint8 [rows, columns, H, W, C]."""
+        return self.folder / "matrix.npz"
+
+
 def bits(mean: float, ci95: float | None) -> str:
     """A mean with its 95 % interval, as in "3.412 ± 0.021"; a narrow interval has one more digit."""
     digits = 3 if ci95 is None or ci95 >= 0.001 else 4
@@ -259,6 +276,15 @@ KINDS = {
     ),
     "microscopes": Kind(
         "Trajectories", "Keep every denoising step of one image.", "microscope", SampleConfig, "sample", TrajectoryJob
+    ),
+    "matrices": Kind(
+        "Matrix",
+        "Sample seeds against weights, checkpoints, guidance or steps, from the same noise, as one labelled sheet.",
+        "matrix",
+        MatrixConfig,
+        "matrix",
+        MatrixJob,
+        "ddpm.analysis.matrix:make",
     ),
 }
 """Kinds of results by the name of their folder in a run folder.

@@ -25,8 +25,9 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 @pytest.fixture
 def run(page: Page, server) -> Iterator[Run]:  # type: ignore[no-untyped-def]
-    """The example, as the Sample page provides it to somebody without runs; nothing that samples outlives the test."""
+    """The example, as the Sample page offers it to somebody without runs; nothing that samples outlives the test."""
     page.goto(server.address("sample"))
+    page.get_by_role("button", name="Use the example model").click()
     expect(page.get_by_text("This is the included example model")).to_be_visible()
     example = runs.find_run(server.runs_dir, "example")
     yield example

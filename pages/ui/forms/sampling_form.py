@@ -88,11 +88,22 @@ def _labels(config: Config, text: str) -> list[int]:
         return []
 
 
+def _fill_first(config: Config) -> None:
+    """Puts the initial request into the fields, the first time."""
+    if _key("sampler") not in st.session_state:
+        fill(config, FIRST)
+
+
+def use_checkpoint(config: Config, step: int) -> None:
+    """Chooses the checkpoint to sample from, before the page is opened; the other fields stay as they are."""
+    _fill_first(config)
+    setting_widgets.fill(FORM, {"step": step})
+
+
 def choose_task(run: Run, jobs: Sequence[SampleJob]) -> str:
     """Task control at the top.  Super-resolution models offer fewer tasks."""
     config = run.config
-    if _key("sampler") not in st.session_state:
-        fill(config, FIRST)
+    _fill_first(config)
     tasks = ["draw", "interpolate"] if config.model.super_res else list(TASKS)
     _keep_known("task", tasks)
     selected = st.segmented_control(

@@ -49,9 +49,13 @@ def answered() -> None:
     st.rerun()
 
 
-def buttons(label: str, icon: str, why_not: str = "") -> bool:
-    """Shows Cancel and the button that does it; True when the second was pressed.  why_not: as for `button`."""
-    with st.container(horizontal=True, horizontal_alignment="right"):
+def buttons(label: str, icon: str, why_not: str = "", removes: bool = False) -> bool:
+    """Shows Cancel and the button that does it; True when the second was pressed.  why_not: as for `button`.
+
+    removes: it deletes something, and does not look like what starts something (page.css).
+    """
+    key = "removes" if removes else "does"
+    with st.container(horizontal=True, horizontal_alignment="right", key=f"dialog_{key}"):
         if st.button("Cancel", key="dialog_cancel"):
             answered()
         return button(label, why_not, type="primary", icon=f":material/{icon}:", key="dialog_sure")

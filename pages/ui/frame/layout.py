@@ -27,6 +27,7 @@ from ddpm.runs.jobs import ACTIVE
 from ddpm.runs.runs import Run
 from ddpm.storage import paths
 from pages.ui.components.markdown import escape
+from pages.ui.frame import keyboard
 
 ROOT = Path(__file__).resolve().parents[3]
 APP_NAME = "DDPM Workbench"
@@ -42,6 +43,8 @@ MENU = (
     (EVALUATE, "Evaluate", ":material/straighten:"),
     (EXPLORE, "Explore", ":material/explore:"),
 )
+OF_A_RUN = (MONITOR, SAMPLE, EVALUATE, EXPLORE)  # pages that show one, by ?run=NAME
+LAST_RUN = "_last_run"  # in the session: the run shown last
 
 # Icon of dots emerging from noise.  An inline SVG, because Streamlit fetches :material: page icons from the internet.
 _DOTS = "".join(
@@ -54,6 +57,8 @@ LOGO = (
     '<svg viewBox="0 0 132 32" height="32" fill="#5c7cfa" font-family="system-ui, sans-serif" font-weight="600">'
     f'{_DOTS}<text x="42" y="14" font-size="15">DDPM</text><text x="42" y="29" font-size="14">Workbench</text></svg>'
 )
+
+STYLE = Path(__file__).with_name("page.css").read_text("utf-8")
 
 SHOW_RUN = "_show_run"  # in the session: name of the run that the next page shows
 PENDING_ERROR = "_wrong"  # error of a callback, until the page shows it
@@ -71,12 +76,26 @@ def page(title: str) -> None:
     if context := get_script_run_ctx():
         context.on_script_error = _show_error
     st.set_page_config(page_title=f"{title} · {APP_NAME}", page_icon=ICON, layout="wide", initial_sidebar_state=230)
+    st.html(f"<style>{STYLE}</style>")
     st.logo(LOGO, size="large")
     with st.sidebar:
-        for script, label, symbol in MENU:
-            st.page_link(script, label=label, icon=symbol, width="stretch")
+        _menu()
+        keyboard.show(title)
     if sentence := st.session_state.pop(PENDING_ERROR, ""):
         _error_box(sentence)
+
+
+def _menu() -> None:
+    """Links to the pages, which keep the run that is looked at."""
+    run = st.session_state.get("run") or st.query_params.get("run") or st.session_state.get(LAST_RUN)
+    try:
+        query = {"run": runs.find_run(runs_dir(), run).name} if run else None
+    except UserError:  # it was deleted, or never there
+        query = None
+    for script, label, symbol in MENU:
+        st.page_link(
+            script, label=label, icon=symbol, width="stretch", query_params=query if script in OF_A_RUN else None
+        )
 
 
 def tab_title(title: str) -> None:
@@ -102,21 +121,18 @@ def pick_run(
 ) -> Run:
     """A selectbox of runs, newest first, bound to ?run=NAME; remembered from page to page.
 
-    Without candidates it shows `empty` with links to start one, and stops the page.  with_example: where there is
-    no run at all, the example model is provided as one.
+    Without candidates it shows `empty` with links to start one, and stops the page.  with_example: among these is a
+    button that copies the example model.
     """
     found = runs.list_runs(runs_dir()) if candidates is None else candidates
-    if not found and with_example:
-        with errors(stop=True):
-            found = [example.provide(runs_dir())]
     if not found:
-        no_runs(empty)
+        no_runs(empty, with_example)
         st.stop()
     by_name = {run.name: run for run in found}
     if SHOW_RUN in st.session_state:
         st.session_state["run"] = st.session_state.pop(SHOW_RUN)
     elif "run" not in st.query_params:  # set it again: an address without it would unset the widget
-        before = (st.session_state.get("run"), st.session_state.get("_last_run"))
+        before = (st.session_state.get("run"), st.session_state.get(LAST_RUN))
         st.session_state["run"] = next((name for name in before if name in by_name), None) or _most_active(found).name
     name = st.selectbox(
         "Run", list(by_name), index=None, key="run", bind="query-params", required=True, label_visibility="collapsed"
@@ -124,11 +140,11 @@ def pick_run(
     if name is None:  # ?run= names one that is not there
         st.info("There is no run with that name: choose one from the list.", icon=":material/search_off:")
         st.stop()
-    st.session_state["_last_run"] = name
+    st.session_state[LAST_RUN] = name
     if with_example and name == example.NAME:
         st.caption(
-            f":material/school: This is the included example model: {EXAMPLE}. To train your own, use the [quick"
-            " start](/)."
+            f":material/school: This is the included example model: {EXAMPLE}. The quick start on the home page"
+            " trains one of your own."
         )
     return by_name[name]
 
@@ -143,10 +159,20 @@ def _most_active(found: Sequence[Run]) -> Run:
     return next((run for run in found if run.state() in ACTIVE), found[0])
 
 
-def no_runs(sentence: str) -> None:
+def no_runs(sentence: str, with_example: bool = False) -> None:
     """Shows what to do where there is nothing to show yet."""
     st.info(escape(sentence), icon=":material/lightbulb:")
-    with st.container(horizontal=True):
+    with st.container(horizontal=True, vertical_alignment="center"):
+        if with_example:
+            st.button(
+                "Use the example model",
+                icon=":material/school:",
+                type="primary",
+                key="use_example",
+                help=f"Copies a small trained model to the runs: {EXAMPLE}.",
+                on_click=callback(example.provide),
+                args=(runs_dir(),),
+            )
         st.page_link(HOME, label="Quick start", icon=":material/rocket_launch:")
         st.page_link(TRAIN, label="Choose data and settings", icon=":material/model_training:")
 
@@ -226,4 +252,4 @@ logging.getLogger("streamlit.error_util").addFilter(_is_bug)
 
 def command(line: str) -> None:
     """Shows a shell command with a copy button; undecodable bytes in file names are escaped."""
-    st.code(writable(line), language="bash", wrap_lines=True)
+    st.code(writable(line), language=None, wrap_lines=True)

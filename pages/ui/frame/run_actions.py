@@ -68,7 +68,6 @@ def _stop_buttons(run: Run, state: State) -> None:
         "A stop has been requested." if state == "stopping" else "",
         "Finish the current step, save a checkpoint and stop. Resume continues from there.",
         icon=":material/stop_circle:",
-        type="primary",
         key="stop",
     ):
         run_action(lambda: launch.stop(run), "Stop requested: it saves first")
@@ -105,6 +104,6 @@ def confirm_kill(run: Run) -> None:
     with st.container(horizontal=True, horizontal_alignment="right"):
         if st.button("Cancel", key="kill_cancel"):
             st.rerun()
-        if st.button("Kill", type="primary", icon=":material/dangerous:", key="kill_sure"):
+        if st.button("Kill", icon=":material/dangerous:", key="kill_sure"):
             run_action(lambda: launch.kill(run), f"{run.name} was killed")
             st.rerun()

@@ -122,7 +122,7 @@ def delete(found: list[Run], request: Asked) -> None:
         f"**{escape(which)}** with checkpoints, previews and samples ({size}) will be moved to"
         f" {escape(found[0].folder.parent / trash.FOLDER)}. You can undo this until the bin is emptied."
     )
-    if buttons("Delete", "delete"):
+    if buttons("Delete", "delete", removes=True):
         trashed = [path for run in found if (path := _trashed(run))]
         if trashed:
             st.session_state[DELETED] = trashed
@@ -177,9 +177,9 @@ def show_bin(found: list[Run], request: Asked) -> None:
                         args=(entry,),
                     )
     sure = st.checkbox("Remove all of it for good", key="dialog_for_good")
-    if buttons(f"Empty the bin, free {total}", "delete_forever", "" if sure else "Tick the box first.") and run_action(
-        lambda: trash.empty(layout.runs_dir()), f"The bin is empty: {total} freed"
-    ):
+    if buttons(
+        f"Empty the bin, free {total}", "delete_forever", "" if sure else "Tick the box first.", removes=True
+    ) and run_action(lambda: trash.empty(layout.runs_dir()), f"The bin is empty: {total} freed"):
         answered()
 
 

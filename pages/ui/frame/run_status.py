@@ -1,7 +1,7 @@
 """Status of a run as several pages show it: state, progress, numbers, errors."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import streamlit as st
@@ -137,11 +137,10 @@ def header(view: RunView, state: State, checkpoints: Sequence[Checkpoint]) -> No
         st.error(f"{BADGES['lost'].help} {remedy}", icon=":material/link_off:")
     if status and status.warning:
         st.warning(escape(status.warning), icon=":material/warning:")
-    _metrics(status, active)
+    _metrics(view.newest_row() or (status.metrics if status else {}), status, active)
 
 
-def _metrics(status: Status | None, active: bool) -> None:
-    newest = status.metrics if status else {}
+def _metrics(newest: Mapping[str, float | None], status: Status | None, active: bool) -> None:
     with st.grid(min_column_width=132, key="figures"):
         st.metric("Loss", format_number(newest.get("loss")), help=metrics.HELP["loss"])
         st.metric("Gradient norm", format_number(newest.get("grad_norm")), help=metrics.HELP["grad_norm"])
@@ -153,6 +152,6 @@ def _metrics(status: Status | None, active: bool) -> None:
         if active:
             st.metric("Time left", time_left(status))
             time_metric("Finish", finish_time(status))
-        else:
-            st.metric("Trained for", duration(newest.get("seconds")), help=metrics.HELP["seconds"])
+        st.metric("Trained for", duration(newest.get("seconds")), help=metrics.HELP["seconds"])
+        if not active:
             time_metric("Last update", status.updated_at if status else None)

@@ -32,6 +32,7 @@ from watchdog.observers.polling import PollingObserver
 
 from ddpm.runs import jobs, metrics, runs
 from ddpm.runs.jobs import Pulse, State, Status
+from ddpm.runs.log_lines import Lines, LogReader
 from ddpm.runs.metrics import columns_of
 from ddpm.runs.runs import Run
 from ddpm.storage.files import TEMPORARY
@@ -123,6 +124,7 @@ class RunView:
         self._revisions = revisions
         self._pulse = pulse
         self._lock = threading.RLock()
+        self._log = LogReader(run)
         self._rows = RowReader(run.progress_path)
         self._read: dict[str, tuple[int, float, Any]] = {}
 
@@ -158,6 +160,10 @@ class RunView:
         """Memory that the rows take."""
         return self._rows.size
 
+    def newest_row(self) -> dict[str, float | None]:
+        """The last row of the log, which is the end of every curve; None for NaN and infinities."""
+        return self._fresh("progress.csv", lambda: metrics.row_before(self.run.progress_path), name="newest row")
+
     def columns(self) -> tuple[str, ...]:
         """Names of all logged metrics."""
         return self._fresh("progress.csv", lambda: columns_of(self.run.progress_path), name="columns")
@@ -168,8 +174,10 @@ class RunView:
     def checkpoints(self) -> list[runs.Checkpoint]:
         return self._fresh("saves", self.run.checkpoints)
 
-    def log_tail(self) -> str:
-        return self._fresh("log.txt", lambda: self.run.log_tail(120))
+    def log_lines(self, step: int | None = None) -> Lines:
+        """The end of the log, or what was logged around a training step."""
+        with self._lock:
+            return self._fresh("log.txt", self._log.tail) if step is None else self._log.around(step)
 
     def sparkline(self, column: str) -> list[float]:
         """Coarse curve of a metric, cheap for a log of any length."""

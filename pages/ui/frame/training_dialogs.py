@@ -171,7 +171,7 @@ def clean_up(found: list[Run], request: Asked) -> None:
             cleanup.clean(run, keep, steps)
 
     label = f"Remove {plural(count, 'checkpoint')}, free {formatting.memory(size)}"
-    if buttons(label, "delete_forever", "" if count else "There is nothing to remove.") and run_action(
+    if buttons(label, "delete_forever", "" if count else "There is nothing to remove.", removes=True) and run_action(
         clean, f"Removed: {plural(count, 'checkpoint')}"
     ):
         answered()

@@ -137,7 +137,7 @@ def _confirm(job: SampleJob) -> None:
         if st.button("Cancel", key="drawing_cancel"):
             _cancel_delete()
             st.rerun()
-        if st.button("Delete", type="primary", icon=":material/delete:", key="drawing_sure"):
+        if st.button("Delete", icon=":material/delete:", key="drawing_sure"):
             _cancel_delete()
             try:
                 st.session_state[DELETED] = trash.trash_samples(job), job.folder

@@ -317,7 +317,7 @@ def _downloads(job: SolverBenchmarkJob) -> None:
 
 def _history(jobs: list[SolverBenchmarkJob], shown: SolverBenchmarkJob | None) -> None:
     """Shows the comparisons of this run, newest first."""
-    st.subheader("Earlier comparisons")
+    st.header("Earlier comparisons")
     by_name = {job.name: job for job in jobs}
     names = list(by_name)
     if st.session_state.get("frontier_shown") not in by_name:

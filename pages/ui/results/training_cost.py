@@ -84,8 +84,8 @@ def _metrics(config: Config, cost: TrainingCost) -> None:
         st.markdown(f":small[{took}{escape(memory)} · {formatting.amount(cost.parameters)} parameters{counted}]")
     if not cost.fits:
         st.warning(
-            f"This training needs about {escape(memory.removeprefix('≈ '))} of memory, and {escape(available)} are available:"
-            " the computer may become very slow or end the process. Reduce the microbatch or switch on Gradient"
+            f"This training needs about {escape(memory.removeprefix('≈ '))} of memory, and {escape(available)} are"
+            " available: the computer may become very slow or end the process. Reduce the microbatch or switch on Gradient"
             " checkpointing; neither changes the result.",
             icon=":material/memory_alt:",
         )

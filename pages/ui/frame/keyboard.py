@@ -1,0 +1,62 @@
+"""The list of keys that `?` opens: those of every page, and those of the page that is shown.
+
+A part of a page that hears keys has a row here.  Keys are separated by spaces.
+"""
+
+from pages.ui.components import browser_code
+
+Keys = tuple[tuple[str, str], ...]
+
+EVERYWHERE: Keys = (
+    ("?", "Show or close this list"),
+    ("Tab Shift+Tab", "Go to the next or the previous link, field or button"),
+    ("Enter Space", "Press what is in focus, or unfold it"),
+    ("Esc", "Close a dialog, a menu or a list"),
+    ("← → ↑ ↓", "Move a slider, or choose from a list"),
+)
+FORM: Keys = (("Ctrl+Enter", "Press the button that starts what the form asks for"),)
+MASK: Keys = (
+    ("← → ↑ ↓", "On the mask: move the brush; with Shift by eight pixels"),
+    ("Space", "On the mask: paint; with an arrow key, a line"),
+    ("E", "On the mask: change between painting and erasing"),
+    ("[ ]", "On the mask: a smaller or a larger brush"),
+    ("Ctrl+Z", "On the mask: undo"),
+)
+OF_PAGE: dict[str, Keys] = {"Train": FORM, "Sample": FORM + MASK, "Evaluate": FORM, "Explore": FORM}
+
+_HTML = """
+<button type="button" class="open" aria-keyshortcuts="?">Keyboard <kbd aria-hidden="true">?</kbd></button>
+<dialog aria-labelledby="title">
+  <h2 id="title">Keyboard</h2>
+  <div class="list"></div>
+  <button type="button" class="close" autofocus>Close</button>
+</dialog>
+"""
+_CSS = """
+:host { display: block; }
+button { font: inherit; font-size: 0.875rem; color: inherit; cursor: pointer; background: none;
+  border: 1px solid transparent; border-radius: var(--st-button-radius); padding: 0.25rem 0.75rem; }
+.open { color: var(--st-text-color); opacity: 0.8; }
+.close { border-color: var(--st-border-color); margin-top: 1rem; }
+button:hover { border-color: var(--st-primary-color); opacity: 1; }
+button:focus-visible { outline: 2px solid var(--st-primary-color); outline-offset: 2px; }
+kbd { font-family: var(--st-code-font); font-size: 0.8rem; padding: 0.1rem 0.4rem; white-space: nowrap;
+  border: 1px solid currentcolor; border-radius: 4px; }
+dialog { max-width: min(40rem, 92vw); max-height: 85vh; overflow: auto; padding: 1.5rem; color: var(--st-text-color);
+  background: var(--st-background-color); border: 1px solid var(--st-border-color); border-radius: 12px; }
+dialog::backdrop { background: rgb(0 0 0 / 0.45); }
+h2 { margin: 0 0 0.75rem; font-size: 1.2rem; font-weight: 600; }
+table { width: 100%; border-collapse: collapse; margin-bottom: 0.75rem; }
+caption { text-align: left; font-weight: 600; padding: 0.5rem 0 0.25rem; }
+th, td { text-align: left; font-weight: 400; vertical-align: top; padding: 0.3rem 1rem 0.3rem 0; }
+th { width: 9.5rem; line-height: 1.8; }
+"""
+
+_component = browser_code.component("ddpm_keys", "keys.js", html=_HTML, css=_CSS)
+
+
+def show(page: str) -> None:
+    """A button that opens the list, which `?` opens too."""
+    own = OF_PAGE.get(page)
+    groups = [["Every page", EVERYWHERE], *([[page, own]] if own else [])]
+    _component(key="keys", data={"groups": groups})
