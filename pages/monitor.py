@@ -7,7 +7,7 @@ from ddpm.runs.jobs import ACTIVE
 from pages.ui.components import log_view, preview_strip, readout
 from pages.ui.components.markdown import escape
 from pages.ui.forms import moved_data
-from pages.ui.frame import layout, run_actions, run_status, run_store
+from pages.ui.frame import layout, run_actions, run_files, run_status, run_store
 from pages.ui.results import run_details, training_chart, training_progress
 
 TICK, SLOW_TICK = 1.0, 2.0  # seconds between two updates of an active run: of its numbers, and of the rest
@@ -46,6 +46,11 @@ with halves.cell(column_span=2):
 with halves.cell():
     st.subheader("Previews", help=training_progress.PREVIEWS_HELP)
     preview_strip.show(run.name, training_progress.no_preview(config, active))
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.page_link(
+            layout.SAMPLE, label="Sample from this run", icon=":material/grid_view:", query_params={"run": run.name}
+        )
+        run_files.preview_download(run)
     st.subheader("Log")
     log_view.show(run.name, "Nothing yet." if active else "This run has no log.")
 

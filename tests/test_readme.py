@@ -70,7 +70,7 @@ def test_every_command_is_understood(path: Path) -> None:
     for line in lines:
         words = shlex.split(line.replace("\\\n", " "), comments=True)
         if words[-1] != "...":
-            parser.parse_args(main.join_negative_values(words[1:]))
+            parser.parse_args(main.prepared(words[1:]))
     for line in re.findall(r"`ddpm ([a-z][^`\n]*)`", read(path)):
         words = line.split()
         command = commands_of(parser)[words[0]]

@@ -113,8 +113,8 @@ def test_old_checkpoints(fake_run: FakeRun, ask: Ask) -> None:
     dry = ask("clean", "one", "--keep", "2", "--dry_run", "True")
     assert (dry["dry_run"], dry["runs"][0]["removed"], dry["runs"][0]["kept"]) == (True, [20, 40, 60], [80, 100])
     assert len(run.checkpoints()) == 5
-    assert ask("clean", "one", "--steps", "20,30", code=2) == "unknown-step"
-    assert ask("clean", "one", "--steps", "20,100")["runs"][0]["why"] == {"100": "it is the newest that is whole"}
+    assert ask("clean", "one", "--only", "20,30", code=2) == "unknown-step"
+    assert ask("clean", "one", "--only", "20,100")["runs"][0]["why"] == {"100": "it is the newest that is whole"}
     done = ask("clean", "one", "--keep", "2")
     assert done["runs"][0]["removed"] == [40, 60]
     assert 0 < done["bytes"] < dry["bytes"]

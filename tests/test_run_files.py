@@ -183,6 +183,28 @@ def test_links_are_not_copied(fake_run: FakeRun, tmp_path: Path) -> None:
     assert not os.path.lexists(copy.folder / "more")
 
 
+@pytest.mark.skipif(os.name == "nt", reason="links need rights there")
+def test_a_folder_of_another_program_that_was_opened_in_place(fake_run: FakeRun, tmp_path: Path) -> None:
+    run = fake_run()
+    for path in (run.folder / "saves").glob("*.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"theirs": True}))
+    run.folder.rename(tmp_path / "theirs")
+    run.folder.symlink_to(tmp_path / "theirs", target_is_directory=True)
+    before = content(tmp_path / "theirs")
+    assert [c.step for c in run.checkpoints()] == [20, 40]
+    copy = copying.copy_run(run, step=20)
+    assert (copy.folder.is_symlink(), [c.step for c in copy.checkpoints()]) == (False, [20])
+    assert cleanup.clean(run).why == {20: "another program wrote it"}
+    trashed = trash.trash_run(renaming.rename_run(run, "other"))
+    assert trashed.is_symlink()
+    assert trash.entries(run.folder.parent)[0].bytes == 0
+    back = trash.restore(trashed)
+    assert (back.name, back.is_symlink()) == ("other", True)
+    trash.trash_run(Run(back))
+    trash.empty(run.folder.parent)
+    assert content(tmp_path / "theirs") == before
+
+
 # --- the bin
 
 

@@ -76,7 +76,7 @@ def execute(arguments: Sequence[str]) -> None:
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     os.environ.setdefault("KMP_BLOCKTIME", "1")
     _open_streams()
-    words = run_actions.with_action(join_negative_values(arguments))
+    words = prepared(arguments)
     json_alone = output.is_json(words)
     # What libraries print would make the document unreadable.
     elsewhere = contextlib.redirect_stdout(sys.stderr) if json_alone else contextlib.nullcontext()
@@ -109,6 +109,11 @@ def _open_streams() -> None:
             )
         elif number and isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def prepared(arguments: Sequence[str]) -> list[str]:
+    """The words of a command line as the parser takes them."""
+    return run_actions.with_action(join_negative_values(arguments))
 
 
 def join_negative_values(arguments: Sequence[str]) -> list[str]:

@@ -82,7 +82,7 @@ def add(actions: Any) -> None:
 
     clean = _add(actions, "clean", _clean, "Remove old checkpoints for good; the newest whole one always stays.", "+")
     clean.add_argument("--keep", type=int, default=1, metavar="N", help="newest checkpoints to keep (default: 1)")
-    clean.add_argument("--steps", type=_steps, metavar="STEPS", help="remove these instead, with commas between")
+    clean.add_argument("--only", type=_steps, metavar="STEPS", help="remove these instead, with commas between")
     clean.add_argument(
         "--dry_run",
         type=shared.boolean,
@@ -216,8 +216,8 @@ def _clean(options: argparse.Namespace) -> Output:
     work = cleanup.plan if options.dry_run else cleanup.clean
     found = _found(options)
     for run in found:  # an unknown step is found before anything is removed
-        cleanup.plan(run, options.keep, options.steps)
-    plans = [work(run, options.keep, options.steps) for run in found]
+        cleanup.plan(run, options.keep, options.only)
+    plans = [work(run, options.keep, options.only) for run in found]
     lines = []
     for plan in plans:
         steps = formatting.some([f"{c.step:,}" for c in plan.remove], 10)

@@ -69,8 +69,8 @@ class Deleted:
 
     @property
     def bytes(self) -> int:
-        """Size on disk of what would be freed."""
-        return folders.size(self.folder)
+        """Size on disk of what would be freed: nothing of the folder that a link leads to."""
+        return 0 if self.folder.is_symlink() else folders.size(self.folder)
 
 
 def trash_run(run: Run) -> Path:

@@ -13,6 +13,7 @@ from ddpm.config.validation import Problem
 from ddpm.errors import UserError
 from ddpm.planning import starting
 from ddpm.runs import runs
+from ddpm.runs.runs import Run
 from pages.ui.components import setting_widgets
 from pages.ui.forms import data_form, draft, setting_fields
 from pages.ui.forms.data_form import Contents
@@ -60,18 +61,29 @@ def begin(runs_dir: Path) -> None:
     A form that has begun with the run of the address is left alone, so that a reload keeps what was changed.
     """
     asked = next((name for link in LINKS if (name := st.query_params.get(link))), None)
+    step = text if (text := st.query_params.get("step", "")).isdecimal() else ""
+    link = f"{asked} {step}" if asked else None
     before = st.session_state.get(ASKED)
-    st.session_state[ASKED] = asked
+    st.session_state[ASKED] = link
     kept = draft.load(runs_dir, FORM) if BASE not in st.session_state else None
     if kept is not None and (kept in PRESETS or kept.startswith(RUN)):
         st.session_state[BASE] = kept
-    if asked and asked != before and st.session_state.get(BASE) != RUN + asked:
+    is_other = asked is not None and st.session_state.get(BASE) != RUN + asked
+    if asked and link != before and (is_other or (step and kept is None)):
         with layout.errors():
-            fill(runs.find_run(runs_dir, asked).config, RUN + asked)
+            fill(_again(runs.find_run(runs_dir, asked), int(step or 0)), RUN + asked)
     if BASE not in st.session_state:
         fill(PRESETS[DEFAULT].config, DEFAULT)
     setting_widgets.settle(FORM)
     data_form.settle(FORM)
+
+
+def _again(run: Run, step: int) -> Config:
+    """The settings of a new run like `run`, which begins from its weights of that step, or anew where it is 0."""
+    if not step:
+        return run.again()
+    checkpoint = run.checkpoint(step)
+    return run.again(checkpoint.path(checkpoint.weights[-1]))  # the raw ones, with the averages next to them
 
 
 def read(runs_dir: Path) -> State:

@@ -41,6 +41,13 @@ def show(run: Run, state: State) -> None:
     ):
         run_action(lambda: launch.start_training(run), "Starting")
         st.rerun()
+    if state == "failed" and button(
+        "Change and start again",
+        help="Open Train with the settings of this run; what you change there is marked.",
+        icon=":material/tune:",
+        key="again",
+    ):
+        run_menu.act("again", [run.name])
     if button(
         "Save now",
         idle or leaving,

@@ -135,8 +135,8 @@ def _show_what_happens(run: Run, checkpoint: Checkpoint, steps: list[int]) -> No
     logged = f" and the log of {plural(rows, 'later step')}" if rows else ""
     st.write(
         f"The new run begins with weights, averages, optimiser, random state, place in the data and log of step"
-        f" {checkpoint.step:,}, and goes on exactly as {escape(run.name)} did from there. {escape(run.name)} keeps all"
-        f" that it has{stays}{logged}."
+        f" {checkpoint.step:,}, and goes on exactly as **{escape(run.name)}** did from there."
+        f" **{escape(run.name)}** keeps all that it has{stays}{logged}."
     )
 
 
@@ -171,7 +171,8 @@ def clean_up(found: list[Run], request: Asked) -> None:
             cleanup.clean(run, keep, steps)
 
     label = f"Remove {plural(count, 'checkpoint')}, free {formatting.memory(size)}"
-    if buttons(label, "delete_forever", "" if count else "There is nothing to remove.", removes=True) and run_action(
+    why_not = "" if count else "There is nothing to remove."
+    if buttons(label, "delete_forever", why_not, removes=True) and run_action(
         clean, f"Removed: {plural(count, 'checkpoint')}"
     ):
         answered()

@@ -172,11 +172,13 @@ def _checkpoint(run: Run, checkpoint: Checkpoint) -> None:
         with st.container(width="stretch", gap=None):
             st.markdown(f"**Step {step:,}**")
             st.caption(f"{memory(size(checkpoint))} · trained for {duration(checkpoint.seconds)} · {escape(kinds)}")
-        if st.button("Sample", icon=":material/grid_view:", key=f"sample_from-{step}", help="Sample from it."):
+        if st.button(
+            "Sample", icon=":material/grid_view:", key=f"sample_from-{step}", type="tertiary", help="Sample from it."
+        ):
             sampling_form.use_checkpoint(run.config, step)
             layout.show_run(run.name, layout.SAMPLE)
         for action, label, icon, help in BUTTONS:
-            if st.button(label, icon=icon, key=f"{action}_checkpoint-{step}", help=help):
+            if st.button(label, icon=icon, key=f"{action}_checkpoint-{step}", type="tertiary", help=help):
                 run_menu.act(action, [run.name], step)
                 st.rerun()
 
