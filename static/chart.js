@@ -158,6 +158,7 @@ class Chart {
     this.root.dataset.rows = Math.max(...[...this.feeds.values()].map((feed) => feed.whole?.head.rows ?? 0));
     this.root.dataset.from = extent[0];
     this.root.dataset.to = extent[1];
+    this.root.dataset.size = Math.max(0, ...[...this.panels.values()].flatMap((panel) => panel.drawn.map((line) => line.curve.size)));
     this.root.dataset.zoomed = String(Boolean(this.range));
     this.root.dataset.whole = String(!reading);
   }
