@@ -17,6 +17,7 @@ AT_FIRST = 2  # runs that are chosen where the address names none
 ARGUMENT, WIDGET, COLOURS = "runs", "compared", "_colours"
 
 layout.page("Compare")
+st.title("Compare", anchor=False)
 store = run_store.store(layout.runs_dir())
 found = {run.name: run for run in runs.list_runs(layout.runs_dir())}
 if not found:
@@ -50,7 +51,7 @@ training_chart.show(shown, key="compared-curves", start=("loss",), table=True)
 
 # Settings
 
-st.subheader("Settings that differ")
+st.header("Settings that differ")
 readable, unreadable = {}, []
 for name in names:
     try:
@@ -72,6 +73,6 @@ else:
 
 # Previews
 
-st.subheader("Previews")
+st.header("Previews")
 st.caption("Where the cursor of the charts is: at the same step, time or number of images. B blinks, D subtracts.")
 compare_previews.show(shown, key="compared-previews")

@@ -5,7 +5,7 @@ import streamlit as st
 from ddpm.runs import commands
 from ddpm.runs.jobs import ACTIVE
 from pages.ui.components import log_view, preview_strip, readout
-from pages.ui.components.markdown import escape
+from pages.ui.components.markdown import escape, with_code
 from pages.ui.forms import moved_data
 from pages.ui.frame import layout, run_actions, run_files, run_status, run_store
 from pages.ui.results import run_details, training_chart, training_progress
@@ -30,7 +30,7 @@ layout.fragment(run_every=every)(run_status.header)(view, state, checkpoints)
 
 if not active:
     for sentence in run.manifests()[1].values():
-        st.warning(escape(sentence), icon=":material/warning:")
+        st.warning(with_code(sentence), icon=":material/warning:")
 if not active and state != "finished":
     moved_data.show(run, config, because=status.message if (status := view.status()) else "")
 
@@ -40,18 +40,18 @@ if not active and state != "finished":
 readout.show(run.name, active)
 halves = st.grid(3, min_column_width=275, gap="medium")  # side by side where there is room, else one below the other
 with halves.cell(column_span=2):
-    st.subheader("Curves")
+    st.header("Curves")
     training_chart.show([training_chart.Shown(run.name, run.name, None, active)], key=f"curves-{run.name}")
 
 with halves.cell():
-    st.subheader("Previews", help=training_progress.PREVIEWS_HELP)
+    st.header("Previews", help=training_progress.PREVIEWS_HELP)
     preview_strip.show(run.name, training_progress.no_preview(config, active))
     with st.container(horizontal=True, vertical_alignment="center"):
         st.page_link(
             layout.SAMPLE, label="Sample from this run", icon=":material/grid_view:", query_params={"run": run.name}
         )
         run_files.preview_download(run)
-    st.subheader("Log")
+    st.header("Log")
     log_view.show(run.name, "Nothing yet." if active else "This run has no log.")
 
 
@@ -59,18 +59,18 @@ with halves.cell():
 
 about = st.grid(2, min_column_width=320, gap="medium")
 with about.cell():
-    st.subheader("Settings")
+    st.header("Settings")
     run_details.settings(config)
-    st.subheader("Data")
+    st.header("Data")
     run_details.data(config)
-    st.subheader("Time")
+    st.header("Time")
     run_details.times(view, view.status(), active)
-    st.subheader("Notes")
+    st.header("Notes")
     run_details.notes(run)
 with about.cell():
-    st.subheader("Checkpoints")
+    st.header("Checkpoints")
     run_details.checkpoints(run, checkpoints)
-    st.subheader("Device")
+    st.header("Device")
     layout.fragment(run_every=seldom)(run_details.system)(run, active)
     run_details.device(view.status(), config)
 

@@ -21,7 +21,7 @@ export class Panel {
     this.key = key;
     this.node = element("section", "panel");
     this.heading = element("div", "heading");
-    this.title = element("h4");
+    this.title = element("h3");
     this.values = element("span", "values");
     this.notes = element("span", "notes");
     this.heading.append(this.title, this.values, this.notes);

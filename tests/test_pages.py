@@ -306,7 +306,7 @@ def test_monitor_says_what_a_run_is(runs_dir: Path) -> None:
     run.save_config(codec.replace(run.config, dict(lr=3e-4, grad_clip=1.0)))
     at = open_page("pages/monitor.py", run="one")
     assert {"Curves", "Previews", "Log", "Settings", "Data", "Time", "Notes", "Checkpoints", "Device"} <= {
-        box.value for box in at.subheader
+        box.value for box in at.header
     }
     settings, data, times, device = [
         [[plain(cell) for cell in row] for row in table.value.values.tolist()] for table in at.table

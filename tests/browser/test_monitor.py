@@ -68,7 +68,7 @@ def test_zoom_pan_and_what_is_shown_stay_while_the_charts_grow(page: Page, serve
         page.get_by_label("grad_norm").uncheck()
         page.get_by_label("lr", exact=True).check()
         page.keyboard.press("Escape")
-        expect(page.locator(f"{CHART} .panel h4")).to_have_text(["loss = mse", "lr"])
+        expect(page.locator(f"{CHART} .panel h3")).to_have_text(["loss = mse", "lr"])
         assert "columns=loss,lr" in page.url
         wait_for_updates(page, 4)
         assert (shown(page, "from"), shown(page, "to")) == panned

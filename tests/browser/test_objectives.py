@@ -44,7 +44,7 @@ def test_learned_variance_from_training_to_evaluation(page: Page, server) -> Non
     assert run.state() == "finished", run.log_tail()
     assert run.config.model.learn_sigma
     assert run.config.class_names == shapes.NAMES
-    expect(page.locator("[class*=st-key-curves-] .panel h4").get_by_text("vb", exact=True)).to_be_visible()
+    expect(page.locator("[class*=st-key-curves-] .panel h3").get_by_text("vb", exact=True)).to_be_visible()
 
     page.goto(server.address("sample", run="learned"))
     page.locator(".st-key-sample-classes input").fill("star")

@@ -201,6 +201,7 @@ def test_interpolate_vary_inpaint_and_invert(page: Page, run: Run, tmp_path: Pat
     photo = tmp_path / "photo.png"
     images.save_png(photo, np.tile(np.linspace(0, 255, 90).astype(np.uint8)[None, :, None], (60, 1, 3)))
     task(page, "Vary")
+    field(page, "picture_from").get_by_text("Upload").click()
     page.locator(".st-key-sample-picture_upload input[type=file]").set_input_files(str(photo))
     expect(page.get_by_text("Scaled from 90 x 60 to 32 x 32 pixels")).to_be_visible()
     fill(page, "variations", "2")

@@ -26,7 +26,7 @@ from ddpm.runs import commands, example, runs
 from ddpm.runs.jobs import ACTIVE
 from ddpm.runs.runs import Run
 from ddpm.storage import paths
-from pages.ui.components.markdown import escape
+from pages.ui.components.markdown import escape, with_code
 from pages.ui.frame import keyboard
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -227,7 +227,7 @@ def callback(action: Callable[..., object]) -> Callable[..., None]:
 
 
 def _error_box(sentence: str) -> None:
-    st.error(escape(sentence), icon=":material/error:")
+    st.error(with_code(sentence), icon=":material/error:")
 
 
 KNOWN = (UserError, OSError, UnicodeError)

@@ -1,11 +1,11 @@
-"""What can be done with one sample: begin a task with it, follow its denoising."""
+"""What can be done with one sample: begin a task with it, follow its denoising, look for what it may be a copy of."""
 
 import streamlit as st
 
 from ddpm.runs.runs import Run
 from pages.ui.forms import sampling_form
 from pages.ui.frame import layout
-from pages.ui.results import sample_grid, trajectory
+from pages.ui.results import nearest, sample_grid, trajectory
 from pages.ui.results.sample_grid import Action
 
 LEADS_TO = "sample_leads_to"  # in the session: the run whose trajectory was asked for
@@ -19,6 +19,8 @@ def act(run: Run, action: Action) -> None:
     if action.kind == sample_grid.TRAJECTORY:
         trajectory.begin_with(job, action.number)
         st.session_state[LEADS_TO] = run.name
+    elif action.kind == sample_grid.NEAREST:
+        nearest.begin_with(job, action.number)
     else:
         sampling_form.begin_with(action.kind, job, action.number)
 

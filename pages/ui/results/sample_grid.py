@@ -25,6 +25,7 @@ ACTIONS = {
     INPAINT: "Inpaint",
     INVERT: "Invert",
     TRAJECTORY: "Trajectory",
+    NEAREST: "Nearest training images",
 }
 
 _HTML = """
@@ -97,7 +98,7 @@ def address(run: Run, job: SampleJob) -> str:
 
 def show(run: Run, job: SampleJob, config: Config, active: bool, act: Callable[[Action], None]) -> None:
     """Shows the samples of a job, or their state while it works; `act` is called when something is asked for."""
-    offered = [NEAREST, TRAJECTORY] if config.model.super_res else list(ACTIONS)
+    offered = [TRAJECTORY, NEAREST] if config.model.super_res else list(ACTIONS)
 
     def asked() -> None:
         state = st.session_state.get(KEY) or {}
@@ -111,7 +112,7 @@ def show(run: Run, job: SampleJob, config: Config, active: bool, act: Callable[[
             "address": address(run, job),
             "name": job.name,
             "active": active,
-            "actions": [[kind, ACTIONS[kind]] for kind in offered if kind in ACTIONS],
+            "actions": [[kind, ACTIONS[kind]] for kind in offered],
         },
         on_action_change=layout.callback(asked),
     )

@@ -21,12 +21,14 @@ from ddpm.runs.results import SampleJob
 from ddpm.runs.runs import Run
 from ddpm.storage import images
 from pages.ui.components import thumbnails
-from pages.ui.components.markdown import escape
+from pages.ui.components.markdown import escape, with_code
 from pages.ui.frame import job_progress, layout
-from pages.ui.results import sample_actions, sample_grid
+from pages.ui.results import nearest, sample_actions, sample_grid
 
 MAX_INTERPOLATION = 64  # images of an interpolation that are shown
 PER_ROW = 10
+TIMES = (1, 2, 3, 4, 8, 16)
+MOST_SIDE = 2048  # pixels of an image that is downloaded, at most, where it is enlarged
 MAX_ERRORS = 16  # shown one by one
 
 T = TypeVar("T")
@@ -40,6 +42,7 @@ def show(run: Run, job: SampleJob, config: Config, use: Callable[[SampleConfig],
     layout.fragment(run_every=0.7 if active else None)(_progress)(job, active)
     if active:
         return
+    nearest.show(job, config)
     sample = job.sample_config
     with st.container(horizontal=True, gap="small"):
         if _can_resume(job) and st.button(
@@ -91,11 +94,11 @@ def _progress(job: SampleJob, was_active: bool) -> None:
 def _outcome(job: SampleJob, state: str, status: Status | None) -> None:
     """Shows the outcome of a sampling job that has ended."""
     if state in ("failed", "lost"):
-        st.error(escape(job_progress.failure_message(job, "Sampling")), icon=":material/error:")
+        st.error(with_code(job_progress.failure_message(job, "Sampling")), icon=":material/error:")
     elif status and status.message and not job.result:  # which shows the same as a number
         st.caption(escape(status.message))
     if status and status.warning:
-        st.warning(escape(status.warning), icon=":material/warning:")
+        st.warning(with_code(status.warning), icon=":material/warning:")
     if job.has(job.pairs):
         left = "the input image" if job.given_images else "the low-resolution image"
         st.caption(f"Each pair shows {left} on the left and the sample on the right.")
@@ -177,10 +180,25 @@ def _downloads(job: SampleJob) -> None:
     if not npz or not job.has(job.grid):
         return
     stem, pairs = f"{job.folder.parent.parent.name}-{job.name}", job.has(job.pairs)
+    side = max(job.shape[1:3]) if job.shape else 1
+    times = st.segmented_control(
+        "Enlarge",
+        [k for k in TIMES if k == 1 or k * side <= MOST_SIDE],
+        key="download_times",
+        default=1,
+        required=True,
+        format_func=lambda k: f"{k:d}×",
+        persist_state="session",
+        help="PNG files are downloaded with each pixel enlarged to so many by so many, without blur.",
+    )
     files: list[job_progress.Download] = [
-        ("Grid (PNG)", f"{stem}.png", "image/png", lambda: job.read(job.grid)),
-        *([("Pairs (PNG)", f"{stem}-pairs.png", "image/png", lambda: job.read(job.pairs))] if pairs else []),
-        ("Images (zip)", f"{stem}.zip", "application/zip", lambda: downloads.samples_zip(job)),
+        ("Grid (PNG)", f"{stem}.png", "image/png", lambda: downloads.enlarged(job.read(job.grid), times)),
+        *(
+            [("Pairs (PNG)", f"{stem}-pairs.png", "image/png", lambda: downloads.enlarged(job.read(job.pairs), times))]
+            if pairs
+            else []
+        ),
+        ("Images (zip)", f"{stem}.zip", "application/zip", lambda: downloads.samples_zip(job, times)),
         ("Arrays (npz)", npz.name, "application/octet-stream", lambda: job.read(npz, run_folder.MOST_ARRAYS)),
         ("Settings (JSON)", f"{stem}.json", "application/json", lambda: json.dumps(job.settings, indent=2).encode()),
     ]

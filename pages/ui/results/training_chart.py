@@ -53,7 +53,7 @@ button, summary { font: inherit; color: inherit; cursor: pointer; }
 .run[aria-pressed=false]::before { background: var(--st-border-color); }
 .note { margin: 0.5rem 0; }
 .heading { display: flex; flex-wrap: wrap; align-items: baseline; gap: 0.1rem 0.9rem; min-height: 1.5rem; }
-h4 { margin: 0; font-size: 0.9rem; font-weight: 600; }
+h3 { margin: 0; padding: 0; font-size: 0.9rem; font-weight: 600; }
 .value { font-variant-numeric: tabular-nums; margin-right: 0.8em; white-space: nowrap; }
 .notes { color: var(--st-red-text-color, var(--st-red-color)); }
 .room { position: relative; touch-action: pan-y; cursor: crosshair; outline-offset: 1px; }
