@@ -7,7 +7,7 @@ from ddpm.runs.jobs import ACTIVE
 from pages.ui.components import log_view, preview_strip, readout
 from pages.ui.components.markdown import escape, with_code
 from pages.ui.forms import moved_data
-from pages.ui.frame import layout, run_actions, run_files, run_status, run_store
+from pages.ui.frame import layout, run_actions, run_files, run_status, run_store, tour
 from pages.ui.results import run_details, training_chart, training_progress
 
 TICK, SLOW_TICK = 1.0, 2.0  # seconds between two updates of an active run: of its numbers, and of the rest
@@ -78,3 +78,5 @@ with st.expander("Shell commands", icon=":material/terminal:"):
     for title, command in commands.for_buttons(run):
         st.caption(escape(title))
         layout.command(command)
+
+tour.show()

@@ -141,9 +141,13 @@ export function mount({ parentElement, data }) {
     turn(steps[index], true);
   }
 
+  function name(button, label, title) {
+    button.setAttribute("aria-label", label);
+    button.title = title;
+  }
+
   function mark(playing) {
-    play.setAttribute("aria-label", playing ? "Pause" : "Play");
-    play.title = playing ? "Pause (space)" : "Play (space)";
+    if (playing) name(play, "Pause", "Pause (space)"); else name(play, "Play", "Play (space)");
     play.classList.toggle("playing", playing);
   }
 
@@ -162,12 +166,14 @@ export function mount({ parentElement, data }) {
     await document.documentElement.requestFullscreen?.().catch(() => {}); // where it may not, it fills the window
     dialog.append(view);
     dialog.showModal();
+    name(full, "Leave the full screen", "Leave the full screen (Esc)");
     draw();
     film.focus();
   }
 
   function fold() {
     home.append(view);
+    name(full, "Full screen", "Full screen (f)");
     if (document.fullscreenElement) document.exitFullscreen();
     full.focus();
     draw();

@@ -1,6 +1,6 @@
 """Every page of the dashboard and its states: the runs that they need, and the ways to them in a browser.
 
-The check of accessibility and `scripts/screenshots.py` go through the same list.
+The check of accessibility and screenshots.py go through the same list.
 """
 
 import dataclasses

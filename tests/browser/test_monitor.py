@@ -310,6 +310,8 @@ def test_one_cursor_goes_through_previews_log_and_values(page: Page, server) -> 
     page.get_by_role("button", name="Full screen").click()
     expect(page.get_by_role("dialog")).to_be_visible()
     expect(picture).to_have_attribute("src", re.compile("step=210&side=1536"))
+    image, bar = picture.bounding_box(), page.get_by_role("slider", name="Preview").bounding_box()
+    assert image["y"] + image["height"] <= bar["y"]
     for _ in range(2):
         page.keyboard.press("ArrowLeft")
     expect(page.get_by_role("dialog").locator(".note", has_text="000150.png")).to_be_visible()
