@@ -10,7 +10,6 @@ from pages.ui.components import browser_code
 from pages.ui.frame import layout, run_menu
 
 PAGES = {"monitor": layout.MONITOR, "sample": layout.SAMPLE, "evaluate": layout.EVALUATE, "explore": layout.EXPLORE}
-COMPARE = next((script for script, label, _ in layout.MENU if label == "Compare"), "")
 MENU = [[page, page.capitalize()] for page in PAGES]
 MOST_RUNS = 10_000  # that are asked for at once
 
@@ -39,7 +38,7 @@ def show() -> None:
     if asked and asked.what == "open":
         st.switch_page(asked.page, query_params={"run": asked.runs[0]})
     if asked and asked.what == "compare":
-        st.switch_page(COMPARE, query_params={"runs": ",".join(quote(name, safe="") for name in asked.runs)})
+        st.switch_page(layout.COMPARE, query_params={"runs": ",".join(quote(name, safe="") for name in asked.runs)})
 
 
 def _asked() -> Asked | None:
@@ -58,9 +57,7 @@ def actions() -> list[dict[str, Any]]:
     what, label; many: on several runs at once; idle: not on an active run; broken: on a damaged one too; only, unless:
     where a run has that mark; together: on several alone.
     """
-    found: list[dict[str, Any]] = []
-    if COMPARE:
-        found.append({"what": "compare", "label": "Compare", "many": True, "together": True})
+    found: list[dict[str, Any]] = [{"what": "compare", "label": "Compare", "many": True, "together": True}]
     for what, action in run_menu.ACTIONS.items():
         marks = {"unless" if what in ("star", "archive") else "only": PAIRS[what]} if what in PAIRS else {}
         kind: dict[str, Any] = {"many": action.several, "idle": action.idle, "broken": what in BROKEN}
@@ -82,6 +79,6 @@ def read(sent: object) -> Asked | None:
     if what == "open":
         return Asked("open", tuple(names), PAGES[page]) if page in PAGES else None
     if what == "compare":
-        return Asked(what, tuple(names)) if COMPARE and len(names) > 1 else None
+        return Asked(what, tuple(names)) if len(names) > 1 else None
     known = run_menu.SEVERAL if len(names) > 1 else run_menu.ACTIONS
     return Asked(what, tuple(names)) if what in known else None
