@@ -92,7 +92,7 @@ def test_images_first(page: Page, server, run: Run) -> None:  # type: ignore[no-
     dialog.get_by_role("button", name="Nearest training images").click()
     expect(page.get_by_text("The nearest of 5,000 training images")).to_be_visible()
 
-    # A click opens one, from which a task begins, within its class; the die rolls another seed.
+    # A click opens one, from which a task begins, within its class.
     page.locator(TILES).nth(3).click()
     dialog.get_by_role("button", name="Vary").click()
     expect(page.get_by_text("Add noise to an image and denoise it again")).to_be_visible()
@@ -101,5 +101,3 @@ def test_images_first(page: Page, server, run: Run) -> None:  # type: ignore[no-
     expect(page.locator(BUTTON)).to_be_enabled()
     seed = page.locator(".st-key-sample-seed input")
     expect(seed).to_have_value(str(3 + COUNT))  # none of those that are there
-    page.locator(".st-key-seed_die button").click()
-    expect(seed).not_to_have_value(str(3 + COUNT))
