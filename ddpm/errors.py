@@ -80,6 +80,7 @@ Code = Literal[
     "too-few-images",
     "too-large",
     "too-many-threads",
+    "unchecked-images",
     "unclear-parts",
     "unknown-class",
     "unknown-network",

@@ -8,7 +8,7 @@ from ddpm.planning import summary, timesteps
 from ddpm.runs import launch
 from ddpm.runs.jobs import ACTIVE
 from pages.ui.components import rail, start_button
-from pages.ui.components.markdown import escape
+from pages.ui.components.markdown import escape, with_code
 from pages.ui.forms import checkpoint_form, evaluation_form
 from pages.ui.frame import layout
 from pages.ui.results import evaluation_result
@@ -22,7 +22,7 @@ with settings:
 try:
     config, checkpoints, jobs = run.config, run.checkpoints(), run.evaluation_jobs()
 except UserError as error:
-    result.error(escape(error), icon=":material/error:")
+    result.error(with_code(error), icon=":material/error:")
     st.stop()
 
 if not checkpoints:

@@ -8,7 +8,7 @@ from ddpm.planning import summary
 from ddpm.runs import launch
 from ddpm.runs.jobs import ACTIVE
 from pages.ui.components import rail, start_button
-from pages.ui.components.markdown import escape
+from pages.ui.components.markdown import escape, with_code
 from pages.ui.forms import checkpoint_form, reopen, sampling_form, seed_field
 from pages.ui.frame import layout
 from pages.ui.results import sample_actions, sample_history, sampler_comparison, samples
@@ -24,7 +24,7 @@ with settings:
 try:
     config, checkpoints, jobs = run.config, run.checkpoints(), run.sample_jobs()
 except UserError as error:
-    result.error(escape(error), icon=":material/error:")
+    result.error(with_code(error), icon=":material/error:")
     st.stop()
 
 if not checkpoints:

@@ -19,19 +19,18 @@ from pages.ui.results import training_cost
 
 layout.page("Train")
 runs_dir = layout.runs_dir()
-st.title("Train")
+main, rail = train_rail.columns()
+main.title("Train")
 
 train_form.begin(runs_dir)
 form = train_form.read(runs_dir)
 config, found = form.config, form.found
-preset = preset_cards.show(config, train_form.fill)
-
-main, rail = train_rail.columns()
 
 
 # The fields
 
 with main:
+    preset = preset_cards.show(config, train_form.fill)
     halves = st.grid(2, min_column_width=300, gap=("small", "medium"))
     with halves.cell():
         st.header("Data")

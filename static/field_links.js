@@ -39,8 +39,18 @@ export function goTo(place, root = document) {
   for (let fold = field.closest("details"); fold; fold = fold.parentElement.closest("details")) {
     if (!fold.open) fold.querySelector("summary").click();
   }
+  reveal(field);
+  return true;
+}
+
+// Waits until the folds are open: what is in a closed one is inert.
+function reveal(field, tries = 50) {
+  if (field.closest("[inert]") && tries) {
+    setTimeout(reveal, 20, field, tries - 1);
+    return;
+  }
   const still = window.matchMedia("(prefers-reduced-motion: reduce)").matches;
   field.scrollIntoView({ block: "center", behavior: still ? "auto" : "smooth" });
-  field.querySelector("input, textarea, button, [tabindex]")?.focus({ preventScroll: true });
-  return true;
+  const part = field.querySelector("input, textarea") ?? field.querySelector("button, [tabindex]");
+  part?.focus({ preventScroll: true });
 }

@@ -1,5 +1,6 @@
 // The log of a run: its end while nothing is pointed at, else what was logged around the step that the page looks at.
 
+import { query } from "./dom.js";
 import { followStep, pin, point } from "./pin.js";
 import { fetchJson, poll } from "./poll.js";
 
@@ -24,7 +25,7 @@ export function mount({ parentElement, data }) {
   const box = parentElement.querySelector(".lines"), note = parentElement.querySelector(".note");
   let run = data.run, tail = null, shown = null, cursor = { step: null }, asking = false, wanted = null, left = false;
 
-  const address = () => `run/log?run=${encodeURIComponent(run)}`;
+  const address = () => `run/log?${query({ run })}`;
 
   function draw(answer) {
     if (answer !== shown) {

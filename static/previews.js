@@ -1,6 +1,7 @@
 // The previews of a run: one large, all in a strip below it, a slider that plays, and the same on the full screen.
 // New ones are asked for here; the page's script does not run for them.
 
+import { query } from "./dom.js";
 import { followStep, pin, point } from "./pin.js";
 import { poll, urlOf } from "./poll.js";
 
@@ -38,7 +39,7 @@ export function mount({ parentElement, data }) {
   let run = data.run, empty = data.empty, steps = [], labels = [], index = -1, cursor = { step: null }, timer = 0;
   const broken = new Set(); // steps without an image that could be shown
 
-  const address = (step, side) => urlOf(`run/preview?run=${encodeURIComponent(run)}&step=${step}&side=${side}`);
+  const address = (step, side) => urlOf(`run/preview?${query({ run })}&step=${step}&side=${side}`);
   const turn = (step, sure) => {
     const last = step === steps.at(-1);
     if (!sure) point(run, step); else pin(run, last ? null : step); // at the newest one it goes with the newest
@@ -140,9 +141,13 @@ export function mount({ parentElement, data }) {
     turn(steps[index], true);
   }
 
+  function name(button, label, title) {
+    button.setAttribute("aria-label", label);
+    button.title = title;
+  }
+
   function mark(playing) {
-    play.setAttribute("aria-label", playing ? "Pause" : "Play");
-    play.title = playing ? "Pause (space)" : "Play (space)";
+    if (playing) name(play, "Pause", "Pause (space)"); else name(play, "Play", "Play (space)");
     play.classList.toggle("playing", playing);
   }
 
@@ -161,12 +166,14 @@ export function mount({ parentElement, data }) {
     await document.documentElement.requestFullscreen?.().catch(() => {}); // where it may not, it fills the window
     dialog.append(view);
     dialog.showModal();
+    name(full, "Leave the full screen", "Leave the full screen (Esc)");
     draw();
     film.focus();
   }
 
   function fold() {
     home.append(view);
+    name(full, "Full screen", "Full screen (f)");
     if (document.fullscreenElement) document.exitFullscreen();
     full.focus();
     draw();
@@ -219,7 +226,7 @@ export function mount({ parentElement, data }) {
     inner.replaceChildren();
     say("");
     unfollow = followStep(run, (now) => { if (now.run === run) { cursor = now; if (steps.length) draw(); } });
-    asked = poll(`run/previews?run=${encodeURIComponent(run)}`, (answer) => {
+    asked = poll(`run/previews?${query({ run })}`, (answer) => {
       if (answer.error) { if (!steps.length) say(answer.error); return; }
       ({ steps, labels } = answer);
       draw();

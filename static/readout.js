@@ -1,10 +1,11 @@
-// What was logged at the step that the page looks at, and keys that go from row to row; else the newest row.
+// What was logged at the step that the page looks at, and keys that go from row to row.
 
+import { query } from "./dom.js";
 import { followStep, pin, point } from "./pin.js";
 import { fetchJson } from "./poll.js";
 
 const PAUSE = 100; // milliseconds between two questions while the cursor moves
-const NEWEST = 3000; // until the newest row is asked for again
+const FIRST = 3000; // until the first row is asked for again, where there is none yet
 
 export function mount({ parentElement, data }) {
   const find = (name) => parentElement.querySelector(name);
@@ -15,12 +16,13 @@ export function mount({ parentElement, data }) {
   function draw() {
     bar.hidden = !row || row.step === null;
     if (bar.hidden) return;
-    bar.dataset.step = row.step;
-    where.textContent = `${cursor.step === null ? "Newest: step" : cursor.pinned ? "Pinned: step" : "Step"} ${row.label}`;
+    const rests = cursor.step === null;
+    where.textContent = rests ? data.hint : `${cursor.pinned ? "Pinned: step" : "Step"} ${row.label}`;
+    where.classList.toggle("hint", rests);
     free.hidden = !cursor.pinned;
-    before.disabled = row.previous === null;
-    after.disabled = row.next === null;
-    values.replaceChildren(...row.values.map(([label, text]) => {
+    before.disabled = !rests && row.previous === null;
+    after.disabled = rests || row.next === null;
+    values.replaceChildren(...(rests ? [] : row.values).map(([label, text]) => {
       const pair = document.createElement("div"), term = document.createElement("dt"), value = document.createElement("dd");
       term.textContent = label;
       value.textContent = text;
@@ -39,24 +41,30 @@ export function mount({ parentElement, data }) {
       again = false;
       const at = cursor.step === null ? "" : `&step=${cursor.step}`, of = run;
       try {
-        const answer = await fetchJson(`run/row?run=${encodeURIComponent(run)}${at}`);
+        const answer = await fetchJson(`run/row?${query({ run })}${at}`);
         if (of === run) { row = answer; draw(); }
       } catch { /* the server is away, and asked again below */ }
       await new Promise((done) => setTimeout(done, PAUSE));
     }
     asking = false;
-    if (active && !left && cursor.step === null) timer = setTimeout(() => (document.hidden ? follow.later() : follow()), NEWEST);
+    if (active && !left && bar.hidden) timer = setTimeout(follow, FIRST);
   }
-  follow.later = () => document.addEventListener("visibilitychange", follow, { once: true });
+
+  // From the newest row, which may be newer than the one that is known here.
+  async function goBack() {
+    if (cursor.step !== null) { go(row.previous); return; }
+    const newest = await fetchJson(`run/row?${query({ run })}`).catch(() => row);
+    if (cursor.step === null) go(newest.step);
+  }
 
   const go = (step) => { if (step !== null) { if (cursor.pinned) pin(run, step); else point(run, step); } };
-  before.onclick = () => go(row.previous);
+  before.onclick = goBack;
   after.onclick = () => go(row.next);
   free.onclick = () => { pin(run, null); before.focus(); };
   bar.onkeydown = (event) => {
-    const step = { ArrowLeft: row.previous, ArrowRight: row.next }[event.key];
-    if (step !== undefined) go(step);
-    else if (event.key === "Enter" && event.target === bar) pin(run, cursor.pinned ? null : row.step);
+    if (event.key === "ArrowLeft") goBack();
+    else if (event.key === "ArrowRight") { if (cursor.step !== null) go(row.next); }
+    else if (event.key === "Enter" && event.target === bar && cursor.step !== null) pin(run, cursor.pinned ? null : row.step);
     else if (event.key === "Escape" && cursor.step !== null) pin(run, null);
     else return;
     event.preventDefault();
@@ -67,7 +75,7 @@ export function mount({ parentElement, data }) {
 
   return {
     update: ({ data: now }) => {
-      active = now.active;
+      [data, active] = [now, now.active];
       if (now.run !== run) { run = now.run; row = null; unfollow(); unfollow = followStep(run, hear); } else follow();
     },
     leave: () => { left = true; clearTimeout(timer); unfollow(); },

@@ -1,5 +1,6 @@
 """results.xlsx: every number, text that stays text, charts and the preview, opened again."""
 
+import datetime
 import io
 import math
 import re
@@ -48,10 +49,12 @@ def log_of(run: Run, *lines: str, columns: tuple[str, ...] = ("loss", "mse", "st
 
 def test_every_sheet(fake_run: FakeRun) -> None:
     run = fake_run(steps=40, save_every=20)
+    run.describe(title="=1+1 猫", add=["a", "b"], notes="-x\ny")
     book = opened(run)
     assert book.sheetnames == ["Summary", "Config", "Metrics", "Checkpoints", "Charts", "Chart data"]
 
     known = facts(book)
+    assert (known["Title"], known["Tags"], known["Notes"]) == ("=1+1 猫", "a, b", "-x\ny")
     assert known["State"] == "finished"
     assert known["Steps done"] == 40
     assert known["Images seen"] == 160
@@ -62,6 +65,7 @@ def test_every_sheet(fake_run: FakeRun) -> None:
     assert known["Parameters"] > 10_000
     assert known["Command"].startswith("ddpm train --image_size 8 ")
     assert "DDPM Workbench" in known["Exported with"]
+    assert known["Begun"] == datetime.datetime.fromtimestamp(run.created_at).replace(microsecond=0), "local time"
 
     settings = {row["Setting"]: row for row in table(book["Config"])}
     for kind in codec.SECTIONS.values():
@@ -93,6 +97,9 @@ def test_every_sheet(fake_run: FakeRun) -> None:
     assert (first["seconds"], second["seconds"]) == (5, 10)
     assert "ema_0.9_000020.pt" in first["files"]
     assert first["loss_q1"] is None
+
+    named = {cell.font.name for sheet in book.worksheets for row in sheet.iter_rows() for cell in row if cell.value}
+    assert named == {"Calibri"}
 
 
 def test_charts_are_native_and_read_the_right_cells(fake_run: FakeRun) -> None:

@@ -1,6 +1,8 @@
 """What the server answers for Monitor: previews, lines of the log, rows."""
 
+import io
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from ddpm.runs.worker import Worker
 from ddpm.storage import image_limits
 from pages.server import asked, log_route, previews_route, row_route
 from pages.server.asked import Asked
-from pages.ui.frame import layout
+from pages.ui.frame import layout, run_files
 
 pytestmark = pytest.mark.usefixtures("runs_here")
 
@@ -144,6 +146,14 @@ def test_a_run_without_anything_has_no_row_no_line_and_no_preview(runs_dir: Path
     assert ask(row_route.row, run="new")["step"] is None
     assert ask(log_route.log, run="new", step=3)["lines"] == []
     assert ask(previews_route.previews, run="new")["steps"] == []
+
+
+def test_all_previews_come_down_as_they_are(run: Run) -> None:
+    (run.folder / "samples" / "000300.png").write_bytes(b"no image")
+    with zipfile.ZipFile(io.BytesIO(run_files.previews(run))) as zipped:
+        assert zipped.namelist() == [f"one/000{step}.png" for step in (100, 200, 300, 400)]
+        assert zipped.read("one/000300.png") == b"no image"
+        assert zipped.read("one/000400.png") == (run.folder / "samples" / "000400.png").read_bytes()
 
 
 def test_a_process_is_measured(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -107,6 +107,15 @@ def test_rename(fake_run: FakeRun) -> None:
     assert {found.name for found in runs.list_runs(other.folder.parent)} == {"Three", "two"}
 
 
+def test_the_longest_name_of_a_folder(fake_run: FakeRun) -> None:
+    name = "n" * 255
+    first = trash.trash_run(fake_run(name))
+    second = trash.trash_run(fake_run(name))
+    assert (first.name, second.name) == (name, "n" * 253 + "-2")
+    assert trash.restore(second).name == name
+    assert renaming.rename_run(runs.find_run(first.parent.parent, name), "short").name == "short"
+
+
 # --- copies
 
 
@@ -292,6 +301,33 @@ def test_emptying_the_bin(fake_run: FakeRun, tmp_path: Path) -> None:
     assert trash.empty(runs_dir) > size / 2
     assert trash.entries(runs_dir) == []
     assert (tmp_path / "outside" / "file").read_bytes() == b"stays"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights there")
+def test_a_bin_that_is_a_link_is_none(fake_run: FakeRun, tmp_path: Path) -> None:
+    run = fake_run("a")
+    runs_dir = run.folder.parent
+    (tmp_path / "home" / "documents").mkdir(parents=True)
+    (tmp_path / "home" / "documents" / "file").write_bytes(b"stays")
+    (runs_dir / ".trash").symlink_to(tmp_path / "home")
+    assert trash.entries(runs_dir) == []
+    with raises_error("not-a-folder"):
+        trash.empty(runs_dir)
+    with raises_error("not-a-folder"):
+        trash.trash_run(run)
+    assert (tmp_path / "home" / "documents" / "file").read_bytes() == b"stays"
+    assert run.folder.exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights there")
+def test_samples_do_not_go_back_through_a_link(fake_run: FakeRun, tmp_path: Path) -> None:
+    run = fake_run("a")
+    trashed = trash.trash_samples(samples_of(run))
+    (run.folder / "samples").rename(tmp_path / "elsewhere")
+    (run.folder / "samples").symlink_to(tmp_path / "elsewhere")
+    with raises_error("not-a-folder"):
+        trash.restore(trashed)
+    assert trashed.is_dir()
 
 
 # --- clean-up

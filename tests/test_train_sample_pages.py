@@ -184,7 +184,7 @@ def test_a_folder_of_ones_own(tmp_path: Path) -> None:
     assert at.text_input(key="train.name").value == "my-pictures"
     assert shlex.quote(str(folder)) in at.code[0].value
     at.number_input(key="train.image_size").set_value(64).run()
-    assert "only 40 x 36 pixels" in said(at)
+    assert "3 of 3 images have fewer than 64 pixels" in said(at)
     at.toggle(key="train.enlarge").set_value(True).run()
     assert not button(at, "Start").disabled
 

@@ -7,6 +7,7 @@ import torch
 
 import ddpm
 from ddpm.checkpoints import checkpoint_files
+from ddpm.cli import main
 from ddpm.config import codec
 from ddpm.config.training import Config
 from ddpm.runs import copying
@@ -59,6 +60,20 @@ def test_further_is_as_straight_on(runs_dir: Path, tiny: Config) -> None:
     copy = trained(copying.copy_run(further, "copy"), runs_dir, total_steps=18)
     assert [c.step for c in copy.checkpoints()] == [4, 8, 10, 12, 14, 16, 18]
     check_same(copy, trained(branch, runs_dir, total_steps=18), 18)
+
+
+def test_the_command_trains_a_finished_run_further(
+    runs_dir: Path, tiny: Config, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = trained(codec.replace(tiny, {"total_steps": 4, "save_interval": 4}), runs_dir, "run")
+    where = ["--runs_dir", str(runs_dir)]
+    assert main.main(["train", "--resume", "run", *where]) == 0
+    assert "--total_steps 8" in capsys.readouterr().out
+    assert main.main(["train", "--resume", "run", "--total_steps", "4", *where]) == 2
+    assert main.main(["train", "--resume", "run", "--total_steps", "8", *where]) == 0
+    assert [c.step for c in run.checkpoints()] == [4, 8]
+    assert (run.state(), Run(run.folder).config.train.total_steps) == ("finished", 8)
+    assert main.main(["train", "--resume", "run", "--lr", "1", *where]) == 2
 
 
 def test_an_annealed_rate_falls_to_the_new_end(runs_dir: Path, tiny: Config) -> None:

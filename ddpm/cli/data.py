@@ -66,6 +66,12 @@ def add(commands: Any) -> None:
     )
     target.add_argument("--npz", type=shared.path, metavar="FILE", help="write one .npz file of all images")
 
+    check = shared.add_command(
+        sets, "check", _look, "Look at every image of a folder or .npz file, and list the broken ones.", runs_dir=False
+    )
+    check.add_argument("path", metavar="PATH", help="the folder or file")
+    _add_job(check)
+
     for command in (cifar10, lsun, imagenet):
         command.add_argument(
             "--md5", nargs="+", metavar="SUM", help="MD5 checksum that the archive must have, one for each"
@@ -130,6 +136,17 @@ def _cifar10(options: argparse.Namespace) -> Output:
     with shared.progress_bar("writing", unit="image") as progress:
         folders = list(cifar10.write_folders(options.folder, progress))
     return Output({"path": path, "folders": folders}, "\n".join(map(str, folders)))
+
+
+def _look(options: argparse.Namespace) -> Output:
+    from ddpm.config.fields import absolute
+    from ddpm.data import checked
+
+    with _reporting(options) as reported, shared.progress_bar("looking", unit="image") as progress:
+        found = checked.check(absolute(options.path), reported("Looking at all images", progress))
+    sizes = f", {min(found.sides)} to {max(found.sides)} pixels on the shorter side" if found.sides else ""
+    lines = [f"{plural(found.total, 'image')}{sizes}, {found.broken:,} that cannot be read", *found.reasons]
+    return Output(found._asdict(), "\n".join(lines))
 
 
 def _lsun(options: argparse.Namespace) -> Output:

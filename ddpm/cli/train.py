@@ -208,9 +208,11 @@ def _config(options: argparse.Namespace, given: dict[str, Any]) -> Config:
 
 
 def _new_run(options: argparse.Namespace, given: dict[str, Any]) -> runs.Run:
+    folder = paths.log_folder()
+    for sentence in start.warnings(_config(options, given), folder or options.runs_dir):
+        output.say(f"Warning: {sentence}", aside=True)
     with shared.progress_bar("reading", unit="image") as progress:
         config, _ = start.prepare(_config(options, given), progress)
-    folder = paths.log_folder()
     if folder and not options.run:
         run = runs.create_run_in(folder, config)
         output.say(f"Run in {run.folder}", aside=True)
@@ -253,7 +255,10 @@ def _estimate(options: argparse.Namespace, given: dict[str, Any]) -> Output:
         rows.append(
             ("Warning", "this is more memory than is available: reduce --microbatch, or set --use_checkpoint True")
         )
+    warnings = start.warnings(config, options.runs_dir)
+    rows += [("Warning", sentence) for sentence in warnings]
     document = {**dataclasses.asdict(cost), "finish_time": cost.finish_time, "fits": cost.fits, "total_steps": steps}
+    document["warnings"] = warnings
     return Output({**document, "config": codec.to_json(config)}, "\n".join(f"{name:15} {text}" for name, text in rows))
 
 

@@ -21,7 +21,7 @@ class Problem(NamedTuple):
     sentence: str
     code: Code
     remedies: tuple[Remedy, ...] = ()  # as forms offer them, the best first
-    may_keep: bool = False  # training works, though hardly as intended: whoever insists may start it
+    keep: str = ""  # training works, though hardly as intended: the button of whoever insists on it
 
 
 def check(config: Config) -> None:

@@ -105,10 +105,11 @@ class Dataset:
 
 def describe(data_dir: str) -> Description:
     """Describes the data without decoding it.  Raises UserError if it cannot be used for training."""
-    return _describe(open_source(data_dir))
+    return description_of(open_source(data_dir))
 
 
-def _describe(source: Source) -> Description:
+def description_of(source: Source) -> Description:
+    """Describes the data of an open source."""
     names, test = source.class_names, source.test_part()
     images, classes = plural(source.count, "image"), plural(len(names), "class", "classes")
     text = f"{source.kind}: {images}, {classes}" if names else f"{source.kind}: {images}"
@@ -288,7 +289,9 @@ def open_dataset(
         indices = np.flatnonzero(held if split == "test" else ~held) if held_any else None
     used = len(main.pixels) if indices is None else len(indices)
     notices = (*source.notices, *_notices(used, labels, source.class_names), *main.notices)
-    return Dataset(main.pixels, labels, source.class_names, notices, indices, digest, _describe(source).lines, **ids)
+    return Dataset(
+        main.pixels, labels, source.class_names, notices, indices, digest, description_of(source).lines, **ids
+    )
 
 
 def _short_ids(identities: np.ndarray) -> np.ndarray:

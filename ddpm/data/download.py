@@ -17,7 +17,7 @@ from ddpm.storage import files, locks
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
 MD5 = "c58f30108f718f92721af3b95e74349a"
 
-CHUNK = 2**18  # bytes between two calls of `progress`
+CHUNK = 2**18  # bytes between two calls of `progress`, at most
 TIMEOUT = 30.0  # seconds without a byte
 
 Progress = Callable[[int, int], None]  # (bytes done, total bytes or 0 if unknown)
@@ -119,7 +119,7 @@ def _continue(url: str, part: Path, progress: Progress | None) -> None:
             done = 0
         length = response.headers["Content-Length"]
         total = done + int(length) if length else 0
-        while chunk := response.read(CHUNK):
+        while chunk := response.read1(CHUNK):  # what has come, so that a slow connection can be given up
             file.write(chunk)
             done += len(chunk)
             if progress:

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from ddpm.config.training import Config
 from ddpm.config.validation import Problem
+from ddpm.data.checked import Checked
 from ddpm.data.datasets import Description
 from ddpm.errors import UserError
 from ddpm.formatting import memory as size_of
-from ddpm.formatting import plural
+from ddpm.formatting import plural, some
 from ddpm.host import hardware
 from ddpm.planning import architecture
 from ddpm.planning.memory import check_network
@@ -21,13 +22,16 @@ from ddpm.storage import files
 FEW = 20  # timesteps below which the reverse steps are no longer small
 RATES = (0.9999, 0.9995, 0.999, 0.995, 0.99, 0.95, 0.9)  # offered in place of one that is too slow
 COPIES = 3  # of the weights in a checkpoint besides the averages: the weights, and AdamW's two moments
+NAMED = 5  # broken images that a sentence lists
 SPARE = 2 * 10**8  # bytes left to everything else that a run writes
 
 
-def problems(config: Config, folder: Path, about: Description | None = None) -> Iterator[Problem]:
+def problems(
+    config: Config, folder: Path, about: Description | None = None, seen: Checked | None = None
+) -> Iterator[Problem]:
     """All such problems of a training with valid settings and total_steps filled in.
 
-    folder: where the run will be.  about: its data, where that is known.
+    folder: where the run will be.  about: its data, where that is known.  seen: what every image of it is like.
     """
     yield from _of_network(config)
     yield from _of_diffusion(config)
@@ -35,7 +39,9 @@ def problems(config: Config, folder: Path, about: Description | None = None) -> 
     yield from _of_machine(config, folder)
     yield from _of_start(config)
     if about:
-        yield from _of_data(config, about)
+        yield from _of_data(config, about, seen)
+    if seen:
+        yield from _of_images(config, seen)
 
 
 def _of_network(config: Config) -> Iterator[Problem]:
@@ -54,7 +60,7 @@ def _of_diffusion(config: Config) -> Iterator[Problem]:
             " stay blurred: use 1000.",
             code="few-timesteps",
             remedies=({"diffusion_steps": 1000},),
-            may_keep=True,
+            keep="Keep it",
         )
 
 
@@ -73,7 +79,7 @@ def _of_length(config: Config) -> Iterator[Problem]:
             f", so its average {effect}: use {','.join(offered) or 'more steps'}.",
             code="long-average",
             remedies=({"ema_rate": ",".join(offered)},) if offered else (),
-            may_keep=True,
+            keep="Keep it",
         )
     if train.save_interval > total:
         often = max(1, total // 4)
@@ -83,7 +89,7 @@ def _of_length(config: Config) -> Iterator[Problem]:
             f" saved only at its end: use {often}.",
             code="rare-checkpoints",
             remedies=({"save_interval": often},),
-            may_keep=True,
+            keep="Keep it",
         )
 
 
@@ -95,7 +101,7 @@ def _of_machine(config: Config, folder: Path) -> Iterator[Problem]:
             f"threads is {train.threads}, and this computer has {plural(cores, 'core')}: use {cores} at most.",
             code="too-many-threads",
             remedies=({"threads": 0}, {"threads": cores}),
-            may_keep=True,
+            keep="Keep it",
         )
     each, free = checkpoint_bytes(config), files.free_bytes(folder) - SPARE
     count = checkpoints(config)
@@ -108,7 +114,7 @@ def _of_machine(config: Config, folder: Path) -> Iterator[Problem]:
             + (f"keep the newest {kept}, or free some space." if kept > 0 else "free some space."),
             code="disk-full",
             remedies=({"keep_checkpoints": kept},) if kept > 0 else (),
-            may_keep=True,
+            keep="Keep it",
         )
 
 
@@ -156,13 +162,35 @@ def _of_start(config: Config) -> Iterator[Problem]:
         )
 
 
-def _of_data(config: Config, about: Description) -> Iterator[Problem]:
+def _of_images(config: Config, seen: Checked) -> Iterator[Problem]:
+    size = config.model.image_size
+    if seen.broken and (seen.broken == seen.total or not config.data.skip_broken):
+        if seen.broken == seen.total:
+            what, remedy = f"None of the {plural(seen.total, 'image')} can be read", "replace them"
+        else:
+            named = some(seen.names, NAMED)
+            what = f"{seen.broken:,} of {plural(seen.total, 'image')} cannot be read ({named})"
+            remedy = "remove or replace them, or set skip_broken to True"
+        yield Problem(
+            "data_dir",
+            f"{what}: {remedy}; the first: {seen.reasons[0]}",
+            code="broken-image",
+            remedies=({"skip_broken": True},) if seen.broken < seen.total else (),
+        )
+    if (count := seen.smaller(size)) and not config.data.enlarge:
+        least = min(seen.sides)
+        yield _small_images(
+            f"{count:,} of {plural(seen.total, 'image')} have fewer than {size} pixels on their shorter side, the"
+            f" smallest {least}",
+            least,
+        )
+
+
+def _of_data(config: Config, about: Description, seen: Checked | None) -> Iterator[Problem]:
     model, data = config.model, config.data
     side = min(about.size) if about.size else 0
-    if side and side < model.image_size and not data.enlarge:
-        yield small_images(
-            f"The first image has only {about.size[0]} x {about.size[1]} pixels" if about.size else "", side
-        )
+    if about.size and side < model.image_size and not data.enlarge and not seen:
+        yield _small_images(f"The first image has only {about.size[0]} x {about.size[1]} pixels", side)
     if model.class_cond and not about.class_names:
         yield Problem(
             "class_cond",
@@ -187,7 +215,7 @@ def _of_data(config: Config, about: Description) -> Iterator[Problem]:
         )
 
 
-def small_images(found: str, side: int) -> Problem:
+def _small_images(found: str, side: int) -> Problem:
     """The problem of images, as `found` says, whose shorter side is below the image size."""
     smaller = side // 8 * 8
     return Problem(

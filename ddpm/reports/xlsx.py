@@ -10,6 +10,7 @@ import io
 import math
 import platform
 import re
+import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -91,7 +92,10 @@ def _facts(run: Run, log: RunLog) -> Iterator[tuple[str, Any, str]]:
     """(label, value, number format) of each row of the summary; a value of None leaves the row out."""
     status, config = run.status(), _config_of(run)
     loss, step = log.column("loss"), log.column("step")
-    seconds = log.last("seconds")
+    seconds, about = log.last("seconds"), run.about()
+    yield "Title", about.title or None, ""
+    yield "Tags", ", ".join(about.tags) or None, ""
+    yield "Notes", about.notes or None, ""
     yield "State", run.state(), ""
     yield "Message", (status.message or None) if status else None, ""
     yield "Warning", (status.warning or None) if status else None, ""
@@ -115,12 +119,13 @@ def _facts(run: Run, log: RunLog) -> Iterator[tuple[str, Any, str]]:
         yield "Image size", f"{config.model.image_size} x {config.model.image_size}", ""
         yield "Parameters", architecture.parameters(config.model), "#,##0"
         yield "Command", run.restart_command(), ""
-        yield "Begun (UTC)", _utc(run.created_at), "yyyy-mm-dd hh:mm:ss"
+        yield "Begun", _local(run.created_at), "yyyy-mm-dd hh:mm:ss"
     yield (
-        "Last sign of life (UTC)",
-        _utc(status.updated_at) if status and status.updated_at else None,
+        "Last sign of life",
+        _local(status.updated_at) if status and status.updated_at else None,
         "yyyy-mm-dd hh:mm:ss",
     )
+    yield "Times are in", time.strftime("%Z (UTC%z)"), ""
     yield "Trained with", _trained_with(run), ""
     yield (
         "Exported with",
@@ -284,5 +289,6 @@ def _trained_with(run: Run) -> str | None:
     return found[0] if found else None
 
 
-def _utc(seconds: float) -> datetime.datetime:
-    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).replace(tzinfo=None, microsecond=0)
+def _local(seconds: float) -> datetime.datetime:
+    """A Unix time in this computer's zone; a cell of a workbook has no zone."""
+    return datetime.datetime.fromtimestamp(seconds).replace(microsecond=0)

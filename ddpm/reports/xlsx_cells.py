@@ -13,6 +13,7 @@ from openpyxl.worksheet.properties import PageSetupProperties
 
 FORMATS = {"step": "0", "samples": "#,##0", "lr": "0.00E+00", "seconds": "0.0", "steps_per_second": "0.000"}
 DECIMALS = "0.000000"
+FONT = "Calibri"  # named in every cell: where none is, each program takes another
 _NOT_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # characters at which a spreadsheet may begin a formula
 
@@ -35,8 +36,10 @@ def cell(sheet: Any, value: Any, form: str = "", bold: bool = False) -> Cell:
     if isinstance(value, np.generic):
         value = value.item()
     made = WriteOnlyCell(sheet)
+    made.font = Font(name=FONT, size=11, bold=bold)
     if isinstance(value, float) and not math.isfinite(value):
-        value, made.alignment, made.font = not_a_number(value), Alignment(horizontal="right"), Font(color="C00000")
+        value, made.alignment = not_a_number(value), Alignment(horizontal="right")
+        made.font = Font(name=FONT, size=11, color="C00000")
     if isinstance(value, str):
         text = _NOT_XML.sub("", value)
         made.value = text[:32767]
@@ -46,8 +49,6 @@ def cell(sheet: Any, value: Any, form: str = "", bold: bool = False) -> Cell:
         made.value = value
     if form:
         made.number_format = form
-    if bold:
-        made.font = Font(bold=True)
     return made
 
 

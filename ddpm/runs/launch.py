@@ -198,6 +198,20 @@ def start_getting(name: str, archive: str = "") -> Job:
     return job
 
 
+def check_job(state: str) -> Job:
+    """The job that looks at every image of some data, in that state of its files: see `ddpm.data.checked`."""
+    return Job(paths.cache_folder() / "jobs" / f"check-{state}")
+
+
+def start_checking(data_dir: str, state: str) -> Job:
+    """Looks at every image of some data, in a process of its own."""
+    job = check_job(state)
+    with guard(job.folder.parent):
+        _announce(job, 0)
+    _spawn(job, ["data", "check", data_dir, "--job", str(job.folder)])
+    return job
+
+
 def _announce(job: Job, total_steps: int, again: bool = False, step: int | None = None) -> None:
     """Writes the status of a process that is about to start.
 

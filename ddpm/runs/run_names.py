@@ -7,15 +7,16 @@ from pathlib import Path
 from ddpm.errors import UserError
 from ddpm.storage import untrusted
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+MOST_BYTES = 255  # of the name of a file or folder, on every usual disk
+NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{MOST_BYTES - 1}}}")
 
 
 def check_name(name: str) -> None:
     """Raises UserError unless `name` is a valid name of a new run, and of a folder on every system."""
     if not NAME.fullmatch(name) or untrusted.RESERVED.fullmatch(name) or name.endswith("."):
         raise UserError(
-            f"The run name {name!r} is not valid for a folder: use up to 64 letters, digits, '.', '_' and '-', "
-            "starting with a letter or digit, and no path.",
+            f"The run name {name!r} is not valid for a folder: use up to {MOST_BYTES} letters, digits, '.', '_' and"
+            " '-', starting with a letter or digit, and no path.",
             code="bad-name",
         )
 
@@ -45,8 +46,14 @@ def free_name(runs_dir: Path, base: str) -> str:
 
 
 def untaken(folder: Path, base: str) -> str:
-    """`base`, or `base-2`, `base-3`, ...: the first that is not in `folder`."""
+    """`base`, or `base-2`, `base-3`, ...: the first that is not in `folder`.  `base` is cut to what a name may have."""
     number = 1
-    while os.path.lexists(folder / (name := base if number == 1 else f"{base}-{number}")):
+    while os.path.lexists(folder / (name := _fitting(base, "" if number == 1 else f"-{number}"))):
         number += 1
     return name
+
+
+def _fitting(base: str, end: str) -> str:
+    if len(os.fsencode(base + end)) <= MOST_BYTES:
+        return base + end
+    return os.fsencode(base)[: MOST_BYTES - len(end)].decode("utf-8", "ignore") + end

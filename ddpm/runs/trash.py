@@ -97,6 +97,7 @@ def _trash(job: Job, runs_dir: Path, name: str, origin: Origin) -> Path:
             raise UserError(f"{job.folder} no longer exists: look for it in {bin_folder}.", code="not-found")
         in_use.check_idle(job, "deleting it")
         folders.make(bin_folder)
+        _check(bin_folder)
         with guard(bin_folder):
             target = bin_folder / run_names.untaken(bin_folder, name)
             there = {key: entry for key, entry in _index(bin_folder).items() if os.path.lexists(bin_folder / key)}
@@ -112,11 +113,12 @@ def _trash(job: Job, runs_dir: Path, name: str, origin: Origin) -> Path:
 
 
 def entries(runs_dir: Path) -> list[Deleted]:
-    """What is in the bin of a folder of runs, deleted last first."""
+    """What is in the bin of a folder of runs, deleted last first; nothing where the bin is a link to another folder."""
     bin_folder = runs_dir / FOLDER
     try:
+        _check(bin_folder)
         names = [name for name in os.listdir(bin_folder) if run_names.is_name(name)]
-    except (FileNotFoundError, NotADirectoryError):
+    except (UserError, OSError):
         return []
     index = _index(bin_folder)
     found = [_entry(bin_folder / name, index) for name in sorted(names) if (bin_folder / name).is_dir()]
@@ -151,8 +153,9 @@ def restore(trashed: Path, name: str = "") -> Path:
                 f"{target} exists already: restore it under another name, or move that one away.",
                 code="already-exists",
             )
+        if target.parent != runs_dir:
+            Run(target.parent.parent).content.inside(target.parent.name).make()  # raises UserError if it is a link
         try:
-            folders.make(target.parent)
             files.rename(trashed, target)
         except OSError as error:
             raise UserError(
@@ -172,6 +175,7 @@ def empty(runs_dir: Path, names: list[str] | None = None) -> int:
     bin_folder, freed, errors = runs_dir / FOLDER, 0, list[OSError]()
     if not bin_folder.is_dir():
         return 0
+    _check(bin_folder)
     with guard(bin_folder):
         index = _index(bin_folder)
         for entry in entries(runs_dir):
@@ -189,6 +193,11 @@ def empty(runs_dir: Path, names: list[str] | None = None) -> int:
     if errors:
         raise errors[0]
     return freed
+
+
+def _check(bin_folder: Path) -> None:
+    """Raises UserError if the bin is a link: what it leads to is somebody's folder.  Raises FileNotFoundError."""
+    untrusted.Folder(bin_folder).check()
 
 
 def _place(entry: Deleted, runs_dir: Path, name: str) -> Path:

@@ -15,10 +15,13 @@ from ddpm.data import datasets
 from ddpm.data.datasets import Dataset
 from ddpm.data.decoded import Progress
 from ddpm.errors import UserError, translated
+from ddpm.planning import starting
 from ddpm.runs import log_file
 from ddpm.runs.worker import Stopped
 
 log = logging.getLogger("ddpm")
+
+DECIDED_LATER = ("small-images", "nothing-left", "broken-image")  # by all images, by the content of a file
 
 
 def settle(config: Config) -> Config:
@@ -44,6 +47,19 @@ def prepare(config: Config, progress: Progress | None = None) -> tuple[Config, D
 
         config = warm_start.check_start(config)
     return config, dataset
+
+
+def warnings(config: Config, folder: Path) -> list[str]:
+    """Sentences on what hardly works as intended in a new training in `folder`, as the Train page reports it too.
+
+    Raises UserError for what would fail, before anything is read.
+    """
+    config = settle(config)
+    found = list(starting.problems(config, folder, datasets.describe(config.data.data_dir)))
+    for problem in found:
+        if not problem.keep and problem.code not in DECIDED_LATER:
+            raise UserError(problem.sentence, code=problem.code)
+    return [problem.sentence for problem in found if problem.keep]
 
 
 def log_versions() -> None:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -72,7 +73,9 @@ def answering(read: Callable[[Asked], Any]) -> Callable[[Request], Any]:
     """The endpoint of a route that answers with what `read` returns."""
 
     async def endpoint(request: Request) -> Response:
-        return await run_in_threadpool(_answer, read, Asked(request.query_params, request.headers))
+        text = request.scope["query_string"].decode("latin-1")
+        query = dict(parse_qsl(text, keep_blank_values=True, errors="surrogateescape"))  # a name may be no text
+        return await run_in_threadpool(_answer, read, Asked(query, request.headers))
 
     return endpoint
 

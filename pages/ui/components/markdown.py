@@ -21,3 +21,10 @@ def escape(text: object) -> str:
     """`text` as Markdown that shows it literally, on one line; control characters are shown as in \\x1b."""
     line = " ".join(str(text).split())
     return _MEANINGFUL.sub(r"\\\g<0>", printable(line))
+
+
+def with_code(text: object) -> str:
+    """The same for a message, in which commands stand between backticks: these are shown as code."""
+    line = printable(" ".join(str(text).split()))
+    parts = re.split(r"`([^`]+)`", line)  # those with odd numbers stood between backticks
+    return "".join(f"`{part}`" if k % 2 else _MEANINGFUL.sub(r"\\\g<0>", part) for k, part in enumerate(parts))

@@ -65,8 +65,8 @@ dialog { box-sizing: border-box; width: 100vw; height: 100vh; max-width: none; m
   padding: 1rem; border: 0; background: var(--st-background-color); color: var(--st-text-color); }
 dialog::backdrop { background: var(--st-background-color); }
 dialog .view { height: 100%; }
-dialog .stage { flex: 1; min-height: 0; }
-dialog .stage img { width: auto; height: 100%; max-width: 100%; max-height: 100%; object-fit: contain; }
+dialog .stage { position: relative; flex: 1; min-height: 0; }
+dialog .stage img { position: absolute; inset: 0; width: 100%; height: 100%; max-width: none; object-fit: contain; }
 """
 
 _component = browser_code.component("ddpm_previews", "previews.js", html=_HTML, css=_CSS)

@@ -24,6 +24,7 @@ _CSS = """
 .values div { display: flex; gap: 0.35rem; }
 dt { opacity: 0.8; }
 dd { margin: 0; font-weight: 600; }
+.where.hint { font-weight: 400; }
 .before + .after { margin-left: -0.5rem; }
 button { min-width: 1.75rem; height: 1.75rem; padding: 0 0.4rem; font: inherit; color: inherit; cursor: pointer;
   background: var(--st-background-color); border: 1px solid var(--st-border-color);
@@ -33,9 +34,11 @@ button:disabled { opacity: 0.45; cursor: default; }
 :is(.bar, button):focus-visible { outline: 2px solid var(--st-primary-color); outline-offset: 2px; }
 """
 
+HINT = "Point at a curve, a preview or a line of the log, or go with the arrow keys: all show the same step."
+
 _component = browser_code.component("ddpm_readout", "readout.js", html=_HTML, css=_CSS)
 
 
 def show(run: str, active: bool) -> None:
     """Shows the values of the run of that name.  active: it may log more."""
-    _component(key="readout", data={"run": run, "active": active})
+    _component(key="readout", data={"run": run, "active": active, "hint": HINT})

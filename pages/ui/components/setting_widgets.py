@@ -16,7 +16,7 @@ from ddpm.config import codec
 from ddpm.config.fields import Setting, settings
 from ddpm.config.training import Config
 from ddpm.config.validation import Problem
-from pages.ui.components.markdown import escape
+from pages.ui.components.markdown import escape, with_code
 
 STEPS: dict[str, float] = {
     "image_size": 8,
@@ -92,7 +92,7 @@ def read(form: str, base: Config) -> tuple[Config, list[Problem]]:
 def show_problems(sentences: Sequence[str]) -> None:
     """Shows what is wrong in small red print under a field."""
     for sentence in sentences:
-        st.markdown(f":small[:red[:material/error: {escape(sentence)}]]")
+        st.markdown(f":small[:red[:material/error: {with_code(sentence)}]]")
 
 
 def show_field(form: str, s: Setting, placeholder: str | None = None) -> Any:

@@ -13,14 +13,14 @@ from ddpm import formatting
 from ddpm.config import codec, fields
 from ddpm.config.training import Config, DataConfig
 from ddpm.config.validation import Problem
-from ddpm.data import datasets, sources
+from ddpm.data import checked, datasets, sources
 from ddpm.data.datasets import Description
 from ddpm.data_sets import DATA_SETS
 from ddpm.errors import Code, UserError
 from ddpm.storage import images
 from pages.ui.components import setting_widgets
 from pages.ui.components.markdown import escape
-from pages.ui.forms import obtain_data, setting_fields
+from pages.ui.forms import image_check, obtain_data, setting_fields
 from pages.ui.forms.setting_fields import Notes
 from pages.ui.frame import layout
 
@@ -39,6 +39,7 @@ class Contents(NamedTuple):
     description: Description | None
     error: str = ""  # why there is none
     code: Code = "unreadable-data"
+    state: str = ""  # of the files of a folder or .npz file, whose images are looked at
 
 
 def fill(form: str, data_dir: str) -> None:
@@ -152,6 +153,8 @@ def show(form: str, config: Config, found: Contents, notes: Notes) -> None:
     if about is None:
         return
     st.caption(escape(_summary(about, config.model.image_size, source != PATH)))
+    if found.state:
+        image_check.show(found.state)
     if about.left_out:
         st.caption(f":material/filter_alt_off: Left out: {escape(', '.join(about.left_out))}")
     for notice in about.notices:
@@ -199,7 +202,9 @@ def _stamp(data_dir: str) -> int:
 @st.cache_data(hash_funcs=PATHS, max_entries=32, ttl=60, show_spinner="Reading the data …")
 def _inspect(data_dir: str, stamp: int) -> Contents:
     try:
-        return Contents(datasets.describe(data_dir))
+        source = sources.open_source(data_dir)
+        state = "" if data_dir in DATA_SETS else checked.state_of(source, data_dir)
+        return Contents(datasets.description_of(source), state=state)
     except UserError as error:
         return Contents(None, str(error), error.code)
 

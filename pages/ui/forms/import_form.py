@@ -13,7 +13,7 @@ from ddpm.runs import launch, openai_folder, run_names
 from ddpm.runs.jobs import ACTIVE, Job
 from ddpm.runs.openai_folder import Folder
 from pages.ui.components import setting_widgets
-from pages.ui.components.markdown import escape
+from pages.ui.components.markdown import escape, with_code
 from pages.ui.frame import layout
 
 PATH, NAME, DATA = "import.path", "import.name", "import.data"
@@ -44,7 +44,7 @@ def show(runs_dir: Path) -> None:
         return
     status = job.status()
     if status and status.message and job.state() in ("failed", "lost") and name:
-        st.error(escape(status.message), icon=":material/error:")
+        st.error(with_code(status.message), icon=":material/error:")
     try:
         folder = openai_folder.read_folder(path)
     except UserError as error:

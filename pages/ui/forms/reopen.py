@@ -11,7 +11,7 @@ from ddpm.errors import UserError
 from ddpm.planning import metadata
 from ddpm.runs.runs import Run
 from ddpm.storage import images
-from pages.ui.components.markdown import escape
+from pages.ui.components.markdown import escape, with_code
 from pages.ui.frame import layout
 
 UPLOAD = "sample_settings_from"
@@ -28,9 +28,9 @@ def show(run: Run, use: Callable[[SampleConfig], None]) -> None:
             kind, sentences = message
             match kind:
                 case "error":
-                    st.error(escape(sentences))
+                    st.error(with_code(sentences))
                 case "warning":
-                    st.warning(escape(sentences))
+                    st.warning(with_code(sentences))
                 case _:
                     st.success(escape(sentences))
 

@@ -107,7 +107,7 @@ def show_problems(form: str, problems: Sequence[Problem], place: str = "field") 
     """
     for number, problem in enumerate(problems):
         setting_widgets.show_problems([wording.sentence(problem)])
-        if not problem.remedies and not problem.may_keep:
+        if not problem.remedies and not problem.keep:
             continue
         with st.container(horizontal=True, gap="small"):
             for k, remedy in enumerate(problem.remedies):
@@ -117,9 +117,9 @@ def show_problems(form: str, problems: Sequence[Problem], place: str = "field") 
                     on_click=layout.callback(take),
                     args=(form, remedy),
                 )
-            if problem.may_keep:
+            if problem.keep:
                 st.button(
-                    "Keep it",
+                    escape(problem.keep),
                     key=f"{form}-{place}-{problem.name}-{number}-keep",
                     type="tertiary",
                     help="Start like this all the same.",
@@ -142,7 +142,7 @@ def keep(form: str, problem: Problem) -> None:
 def unsettled(form: str, problems: Sequence[Problem]) -> list[Problem]:
     """The problems that are left: those that prevent a start, and those that nobody has said to keep."""
     kept = st.session_state.get(KEPT.format(form=form), set())
-    return [problem for problem in problems if not (problem.may_keep and _kept(form, problem) in kept)]
+    return [problem for problem in problems if not (problem.keep and _kept(form, problem) in kept)]
 
 
 def _kept(form: str, problem: Problem) -> str:

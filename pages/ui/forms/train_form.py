@@ -15,7 +15,7 @@ from ddpm.planning import starting
 from ddpm.runs import runs
 from ddpm.runs.runs import Run
 from pages.ui.components import setting_widgets
-from pages.ui.forms import data_form, draft, setting_fields
+from pages.ui.forms import data_form, draft, image_check, setting_fields
 from pages.ui.forms.data_form import Contents
 from pages.ui.forms.setting_fields import Notes
 from pages.ui.frame import layout
@@ -97,8 +97,12 @@ def read(runs_dir: Path) -> State:
     is_measurable = not any(problem.name != "data_dir" for problem in wrong)
     found = data_form.inspect(config.data.data_dir)
     problems = [*wrong, *data_form.problems(found)]
+    seen = None
+    if found.description and found.state:
+        seen = image_check.begin(config.data.data_dir, found.state, found.description.count)
+        problems += image_check.waiting(found.state, seen)
     if is_measurable:
-        problems += starting.problems(codec.resolved(config), runs_dir, found.description)
+        problems += starting.problems(codec.resolved(config), runs_dir, found.description, seen)
     return State(
         config,
         found,

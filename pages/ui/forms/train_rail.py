@@ -1,5 +1,6 @@
 """The rail of the Train page: beside the form, or below it on a narrow screen, and in sight wherever it is scrolled."""
 
+import html
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,24 +21,30 @@ STYLE = """<style>
 [data-testid=stColumn]:has(.st-key-train_start) {
   position: sticky; top: 3.75rem; align-self: flex-start; max-height: calc(100vh - 4.5rem); overflow-y: auto;
   padding: 0.25rem 0.5rem 0.5rem; }
-.st-key-train_cost_line { display: none; }
+.st-key-train_cost_line, :has(> .st-key-train_cost_line) { display: none; }
 @media (max-width: 1000px) {
   [data-testid=stHorizontalBlock]:has(> [data-testid=stColumn] .st-key-train_start) { flex-direction: column; }
   [data-testid=stHorizontalBlock]:has(> [data-testid=stColumn] .st-key-train_start) > [data-testid=stColumn] {
     width: 100%; flex: none; min-width: 0; }
   [data-testid=stColumn]:has(.st-key-train_start) {
     top: auto; bottom: 0; z-index: 90; align-self: stretch; max-height: min(45vh, 16rem);
-    background: var(--st-background-color, Canvas); border-top: 1px solid var(--st-border-color, GrayText); }
+    background: var(--train-background); border-top: 1px solid var(--train-border); }
   .st-key-train_start { flex-direction: row; align-items: flex-end; }
   .st-key-train_start > * { flex: 1 1 0; min-width: 0; }
-  .st-key-train_cost_figures { display: none; }
-  .st-key-train_cost_line { display: flex; }
+  :has(> .st-key-train_cost_figures) { display: none; }
+  .st-key-train_cost_line, :has(> .st-key-train_cost_line) { display: flex; }
 }
 </style>"""
 
 
 def columns() -> Sequence[Any]:
     """The two columns: of the form, and the rail."""
+    theme = st.context.theme.type or "light"
+    background, border = (st.get_option(f"theme.{theme}.{name}Color") for name in ("background", "border"))
+    st.html(
+        f"<style>:root {{ --train-background: {html.escape(background)};"
+        f" --train-border: {html.escape(border)}; }}</style>"
+    )
     st.html(STYLE)
     return st.columns([7, 3], gap="medium")
 

@@ -6,7 +6,7 @@ from typing import Any
 import streamlit as st
 
 from ddpm.errors import UserError, user_errors
-from pages.ui.components.markdown import escape
+from pages.ui.components.markdown import escape, with_code
 
 
 def button(label: str, why_not: str = "", help: str = "", **more: Any) -> bool:
@@ -20,7 +20,7 @@ def run_action(action: Callable[[], Any], message: str) -> bool:
         with user_errors():
             action()
     except UserError as error:
-        st.toast(escape(error), icon=":material/error:", duration="long")
+        st.toast(with_code(error), icon=":material/error:", duration="long")
         return False
     if message:
         st.toast(escape(message), icon=":material/check:")

@@ -22,7 +22,16 @@ MASK: Keys = (
     ("[ ]", "On the mask: a smaller or a larger brush"),
     ("Ctrl+Z", "On the mask: undo"),
 )
-OF_PAGE: dict[str, Keys] = {"Train": FORM, "Sample": FORM + MASK, "Evaluate": FORM, "Explore": FORM}
+MONITOR: Keys = (
+    ("← →", "On the values of a step: the row before or after; on the previews: the one before or after"),
+    ("↑ ↓", "On the log: the line before or after that names a step"),
+    ("Enter", "Pin the step that is shown, or unpin it"),
+    ("Esc", "On the values of a step: back to the newest"),
+    ("Space", "On the previews: play or pause"),
+    ("Home End", "On the previews: the first or the last"),
+    ("F", "On the previews: the full screen"),
+)
+OF_PAGE: dict[str, Keys] = {"Monitor": MONITOR, "Train": FORM, "Sample": FORM + MASK, "Evaluate": FORM, "Explore": FORM}
 
 _HTML = """
 <button type="button" class="open" aria-keyshortcuts="?">Keyboard <kbd aria-hidden="true">?</kbd></button>

@@ -26,18 +26,19 @@ from ddpm.runs import commands, example, runs
 from ddpm.runs.jobs import ACTIVE
 from ddpm.runs.runs import Run
 from ddpm.storage import paths
-from pages.ui.components.markdown import escape
+from pages.ui.components.markdown import escape, with_code
 from pages.ui.frame import keyboard
 
 ROOT = Path(__file__).resolve().parents[3]
 APP_NAME = "DDPM Workbench"
 
 HOME, TRAIN, MONITOR, SAMPLE = "home.py", "pages/train.py", "pages/monitor.py", "pages/sample.py"
-EVALUATE, EXPLORE = "pages/evaluate.py", "pages/explore.py"
+COMPARE, EVALUATE, EXPLORE = "pages/compare.py", "pages/evaluate.py", "pages/explore.py"
 MENU = (
     (HOME, "Home", ":material/home:"),
     (TRAIN, "Train", ":material/model_training:"),
     (MONITOR, "Monitor", ":material/monitoring:"),
+    (COMPARE, "Compare", ":material/compare_arrows:"),
     (SAMPLE, "Sample", ":material/grid_view:"),
     (EVALUATE, "Evaluate", ":material/straighten:"),
     (EXPLORE, "Explore", ":material/explore:"),
@@ -226,7 +227,7 @@ def callback(action: Callable[..., object]) -> Callable[..., None]:
 
 
 def _error_box(sentence: str) -> None:
-    st.error(escape(sentence), icon=":material/error:")
+    st.error(with_code(sentence), icon=":material/error:")
 
 
 KNOWN = (UserError, OSError, UnicodeError)

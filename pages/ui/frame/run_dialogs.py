@@ -10,7 +10,7 @@ from ddpm.runs import about, copying, renaming, run_names, runs, trash
 from ddpm.runs.runs import Run
 from ddpm.runs.trash import Deleted
 from ddpm.storage import folders
-from pages.ui.components.markdown import escape
+from pages.ui.components.markdown import escape, with_code
 from pages.ui.frame import layout
 from pages.ui.frame.action_buttons import run_action
 from pages.ui.frame.asked import Asked, answered, buttons, dialog, forget
@@ -27,7 +27,7 @@ def describe(found: list[Run], request: Asked) -> None:
     run = found[0]
     before = run.about()
     if problem := run.about_problem():
-        st.warning(escape(problem), icon=":material/warning:")
+        st.warning(with_code(problem), icon=":material/warning:")
     title = st.text_input(
         "Title", before.title, max_chars=about.MOST_TITLE, key="dialog_title", placeholder="Shown in place of the name"
     )

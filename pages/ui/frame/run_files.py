@@ -1,6 +1,8 @@
-"""What can be taken home of runs: workbooks and logs."""
+"""What can be taken home of runs: workbooks, logs and previews."""
 
 import functools
+import io
+import zipfile
 from collections.abc import Sequence
 
 import streamlit as st
@@ -41,6 +43,30 @@ def downloads(run: Run, *, key: str, why_not: str = "") -> None:
         disabled=bool(why_not),
         help=escape(why_not) or "The log as it is on disk: one row every few steps.",
     )
+
+
+def preview_download(run: Run) -> None:
+    """Download button for all previews in one file, created on click."""
+    st.download_button(
+        "All previews",
+        functools.partial(previews, run),
+        f"{run.name}-previews.zip",
+        "application/zip",
+        key="take-previews",
+        icon=":material/folder_zip:",
+        type="tertiary",
+        on_click="ignore",
+        help="The previews as they are on disk, in a .zip file.",
+    )
+
+
+def previews(run: Run) -> bytes:
+    """A .zip file of all previews of a run."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as zipped:  # stored as they are: PNG files are compressed
+        for _, path in run.previews():
+            zipped.writestr(f"{run.name}/{path.name}", run.read(path))
+    return buffer.getvalue()
 
 
 def workbook(run: Run) -> bytes:

@@ -18,7 +18,7 @@ from ddpm.formatting import plural
 from ddpm.runs import runs, trash
 from ddpm.runs.jobs import ACTIVE, State
 from ddpm.runs.runs import Run
-from pages.ui.components.markdown import escape
+from pages.ui.components.markdown import escape, with_code
 from pages.ui.frame import layout, run_dialogs, run_files, training_dialogs
 from pages.ui.frame.action_buttons import run_action
 from pages.ui.frame.asked import Asked, ask, asked, forget
@@ -157,7 +157,7 @@ def dialogs() -> None:
         found = [runs.find_run(layout.runs_dir(), name) for name in request.names]
     except UserError as error:  # deleted or renamed meanwhile
         forget()
-        st.toast(escape(error), icon=":material/error:", duration="long")
+        st.toast(with_code(error), icon=":material/error:", duration="long")
         return
     DIALOGS[request.action](found, request)
 

@@ -12,7 +12,7 @@ from ddpm.runs import metrics
 from ddpm.runs.jobs import ACTIVE, State, Status
 from ddpm.runs.manifests import Checkpoint
 from ddpm.runs.runs import Run
-from pages.ui.components.markdown import escape
+from pages.ui.components.markdown import escape, with_code
 from pages.ui.frame import layout
 from pages.ui.frame.run_store import RunView
 
@@ -127,7 +127,7 @@ def header(view: RunView, state: State, checkpoints: Sequence[Checkpoint]) -> No
         with st.container():
             progress_bar(status, now)
     if status and now == "failed":
-        st.error(escape(status.message) or "It ended with an error: see the log below.", icon=":material/error:")
+        st.error(with_code(status.message) or "It ended with an error: see the log below.", icon=":material/error:")
     if now == "lost":
         remedy = (
             f"Everything up to step {checkpoints[-1].step:,} is saved: Resume continues from there."
@@ -136,7 +136,7 @@ def header(view: RunView, state: State, checkpoints: Sequence[Checkpoint]) -> No
         )
         st.error(f"{BADGES['lost'].help} {remedy}", icon=":material/link_off:")
     if status and status.warning:
-        st.warning(escape(status.warning), icon=":material/warning:")
+        st.warning(with_code(status.warning), icon=":material/warning:")
     _metrics(view.newest_row() or (status.metrics if status else {}), status, active)
 
 

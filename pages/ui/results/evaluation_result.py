@@ -16,7 +16,7 @@ from ddpm.runs import run_folder
 from ddpm.runs.jobs import ACTIVE
 from ddpm.runs.results import EvaluationJob, bits
 from pages.ui.components import study_figures
-from pages.ui.components.markdown import escape
+from pages.ui.components.markdown import escape, with_code
 from pages.ui.forms import checkpoint_form
 from pages.ui.frame import job_progress, layout
 from pages.ui.results.live_chart import live_chart
@@ -48,7 +48,7 @@ def _progress(job: EvaluationJob, was_active: bool) -> None:
             job, status, f"{formatting.plural(int(found.get('pictures') or 0), 'image')} done · {doing}"
         )
     elif state in ("failed", "lost"):
-        st.error(escape(job_progress.failure_message(job, "The evaluation")), icon=":material/error:")
+        st.error(with_code(job_progress.failure_message(job, "The evaluation")), icon=":material/error:")
     elif status and status.message:
         st.caption(escape(status.message))
 

@@ -19,7 +19,7 @@ from ddpm.runs.manifests import Checkpoint
 from ddpm.runs.results import MatrixJob
 from ddpm.runs.runs import Run
 from pages.ui.components import rail, setting_widgets, start_button, thumbnails
-from pages.ui.components.markdown import escape
+from pages.ui.components.markdown import escape, with_code
 from pages.ui.forms import checkpoint_form, setting_fields
 from pages.ui.frame import job_progress, layout
 
@@ -34,7 +34,7 @@ def show(run: Run) -> None:
     try:
         config, checkpoints, jobs = run.config, run.checkpoints(), run.results(KIND)
     except UserError as error:
-        st.error(escape(error), icon=":material/error:")
+        st.error(with_code(error), icon=":material/error:")
         return
     if not checkpoints:
         checkpoint_form.require_checkpoint(run, "sampling needs one")
@@ -112,7 +112,7 @@ def _result(job: MatrixJob, was_active: bool) -> None:
     if was_active:
         job_progress.progress(job, status, status.message if status and status.message else "Starting")
     elif state in ("failed", "lost"):
-        st.error(escape(job_progress.failure_message(job, "The matrix")), icon=":material/error:")
+        st.error(with_code(job_progress.failure_message(job, "The matrix")), icon=":material/error:")
     sheet = thumbnails.shown(job, job.sheet, SHEET_SIDE, enlarge=False)
     if sheet:
         st.image(sheet, output_format="PNG", alt="Samples from the same noise: a row for each value, a column a seed")

@@ -13,7 +13,7 @@ from ddpm.runs.jobs import ACTIVE
 from ddpm.runs.results import KINDS, Result
 from ddpm.runs.runs import Run
 from pages.ui.components import setting_widgets, start_button
-from pages.ui.components.markdown import escape
+from pages.ui.components.markdown import escape, with_code
 from pages.ui.forms import checkpoint_form, setting_fields
 from pages.ui.frame import job_progress, layout
 
@@ -24,7 +24,7 @@ def show(run: Run, name: str) -> None:
     try:
         checkpoints, jobs = run.checkpoints(), run.results(name)
     except UserError as error:
-        st.error(escape(error), icon=":material/error:")
+        st.error(with_code(error), icon=":material/error:")
         return
     if not checkpoints:
         checkpoint_form.require_checkpoint(run, "this needs one")
@@ -78,7 +78,7 @@ def _progress(job: Result, was_active: bool) -> None:
     if was_active:
         job_progress.progress(job, status, status.message if status and status.message else "Working")
     elif state in ("failed", "lost"):
-        st.error(escape(job_progress.failure_message(job, "It")), icon=":material/error:")
+        st.error(with_code(job_progress.failure_message(job, "It")), icon=":material/error:")
     if result := job.result:
         st.json(result, expanded=1)
         content = json.dumps(result, indent=2).encode()

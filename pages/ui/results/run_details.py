@@ -18,7 +18,7 @@ from ddpm.runs.manifests import Checkpoint
 from ddpm.runs.runs import Run
 from ddpm.runs.usage import Meter
 from pages.ui.components import setting_widgets
-from pages.ui.components.markdown import escape
+from pages.ui.components.markdown import escape, with_code
 from pages.ui.forms import checkpoint_form, sampling_form
 from pages.ui.frame import layout, run_menu
 from pages.ui.frame.run_store import RunView
@@ -172,11 +172,13 @@ def _checkpoint(run: Run, checkpoint: Checkpoint) -> None:
         with st.container(width="stretch", gap=None):
             st.markdown(f"**Step {step:,}**")
             st.caption(f"{memory(size(checkpoint))} · trained for {duration(checkpoint.seconds)} · {escape(kinds)}")
-        if st.button("Sample", icon=":material/grid_view:", key=f"sample_from-{step}", help="Sample from it."):
+        if st.button(
+            "Sample", icon=":material/grid_view:", key=f"sample_from-{step}", type="tertiary", help="Sample from it."
+        ):
             sampling_form.use_checkpoint(run.config, step)
             layout.show_run(run.name, layout.SAMPLE)
         for action, label, icon, help in BUTTONS:
-            if st.button(label, icon=icon, key=f"{action}_checkpoint-{step}", help=help):
+            if st.button(label, icon=icon, key=f"{action}_checkpoint-{step}", type="tertiary", help=help):
                 run_menu.act(action, [run.name], step)
                 st.rerun()
 
@@ -196,7 +198,7 @@ def notes(run: Run) -> None:
     """What the user says of the run; what is typed is kept at once."""
     about = run.about()
     if problem := run.about_problem():
-        st.warning(escape(problem), icon=":material/warning:")
+        st.warning(with_code(problem), icon=":material/warning:")
     said = [f"**{escape(about.title)}**"] if about.title else []
     said += [f":gray-badge[{escape(tag)}]" for tag in about.tags]
     if said:

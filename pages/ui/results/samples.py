@@ -21,7 +21,7 @@ from ddpm.runs.results import SampleJob
 from ddpm.runs.runs import Run
 from ddpm.storage import images
 from pages.ui.components import thumbnails
-from pages.ui.components.markdown import escape
+from pages.ui.components.markdown import escape, with_code
 from pages.ui.frame import job_progress, layout
 from pages.ui.results import nearest, sample_actions, sample_grid
 
@@ -94,11 +94,11 @@ def _progress(job: SampleJob, was_active: bool) -> None:
 def _outcome(job: SampleJob, state: str, status: Status | None) -> None:
     """Shows the outcome of a sampling job that has ended."""
     if state in ("failed", "lost"):
-        st.error(escape(job_progress.failure_message(job, "Sampling")), icon=":material/error:")
+        st.error(with_code(job_progress.failure_message(job, "Sampling")), icon=":material/error:")
     elif status and status.message and not job.result:  # which shows the same as a number
         st.caption(escape(status.message))
     if status and status.warning:
-        st.warning(escape(status.warning), icon=":material/warning:")
+        st.warning(with_code(status.warning), icon=":material/warning:")
     if job.has(job.pairs):
         left = "the input image" if job.given_images else "the low-resolution image"
         st.caption(f"Each pair shows {left} on the left and the sample on the right.")

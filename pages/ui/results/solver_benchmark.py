@@ -23,7 +23,7 @@ from ddpm.runs.runs import Run
 from ddpm.solvers import SOLVERS
 from ddpm.spacings import SPACINGS
 from pages.ui.components import rail, setting_widgets, start_button, study_figures, thumbnails
-from pages.ui.components.markdown import escape
+from pages.ui.components.markdown import escape, with_code
 from pages.ui.forms import checkpoint_form, sampling_form
 from pages.ui.frame import job_progress, layout
 from pages.ui.results.live_chart import live_chart
@@ -45,7 +45,7 @@ def show(run: Run) -> None:
     try:
         config, checkpoints, jobs = run.config, run.checkpoints(), run.solver_benchmark_jobs()
     except UserError as error:
-        st.error(escape(error), icon=":material/error:")
+        st.error(with_code(error), icon=":material/error:")
         return
     if not checkpoints:
         checkpoint_form.require_checkpoint(run, "comparing samplers needs one")
@@ -214,7 +214,7 @@ def _progress(job: SolverBenchmarkJob, was_active: bool, config: Config) -> None
     if was_active:
         job_progress.progress(job, status, status.message if status and status.message else "Starting")
     elif state in ("failed", "lost"):
-        st.error(escape(job_progress.failure_message(job, "The comparison")), icon=":material/error:")
+        st.error(with_code(job_progress.failure_message(job, "The comparison")), icon=":material/error:")
     elif status and status.message:
         st.caption(escape(status.message))
     result = job.result

@@ -85,8 +85,8 @@ def _metrics(config: Config, cost: TrainingCost) -> None:
     if not cost.fits:
         st.warning(
             f"This training needs about {escape(memory.removeprefix('≈ '))} of memory, and {escape(available)} are"
-            " available: the computer may become very slow or end the process. Reduce the microbatch or switch on Gradient"
-            " checkpointing; neither changes the result.",
+            " available: the computer may become very slow or end the process. Reduce the microbatch or switch on"
+            " Gradient checkpointing; neither changes the result.",
             icon=":material/memory_alt:",
         )
 

@@ -20,7 +20,7 @@ from ddpm.runs.results import SampleJob, TrajectoryJob
 from ddpm.runs.runs import Run
 from ddpm.storage import arrays, images
 from pages.ui.components import rail, setting_widgets, start_button, study_figures, thumbnails
-from pages.ui.components.markdown import escape
+from pages.ui.components.markdown import escape, with_code
 from pages.ui.forms import checkpoint_form, sampling_form
 from pages.ui.frame import job_progress, layout
 from pages.ui.results.live_chart import live_chart
@@ -45,7 +45,7 @@ def show(run: Run) -> None:
     try:
         config, checkpoints, jobs = run.config, run.checkpoints(), run.trajectory_jobs()
     except UserError as error:
-        st.error(escape(error), icon=":material/error:")
+        st.error(with_code(error), icon=":material/error:")
         return
     if not checkpoints:
         checkpoint_form.require_checkpoint(run, "sampling needs one")
@@ -210,7 +210,7 @@ def _progress(job: TrajectoryJob) -> None:
 def _show_result(job: TrajectoryJob) -> None:
     status, state = job.status(), job.state()
     if state in ("failed", "lost"):
-        st.error(escape(job_progress.failure_message(job, "The trajectory")), icon=":material/error:")
+        st.error(with_code(job_progress.failure_message(job, "The trajectory")), icon=":material/error:")
     elif status and status.message:
         st.caption(escape(status.message))
     moving = _animation(job)

@@ -1,0 +1,101 @@
+"""Looks at every image of a folder or an .npz file, and keeps the result for as long as the files stay the same."""
+
+import hashlib
+import itertools
+import json
+import os
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+from ddpm.data.source import Item, Source
+from ddpm.data.sources import open_source
+from ddpm.errors import UserError
+from ddpm.storage import files, image_files, paths
+
+FORMAT = 1
+BLOCK = 256  # images between two calls of `progress`
+LEAST = 64  # pixels of the shorter side to decode a JPEG at, which finds every fault of the file in less time
+MOST_BROKEN = 1000  # broken images that are kept by name
+MOST_BYTES = 2**22  # of a result
+
+Progress = Callable[[int, int], None]  # (images done, total)
+
+
+class Checked(NamedTuple):
+    """What was seen of the images of a source."""
+
+    total: int
+    broken: int
+    reasons: tuple[str, ...]  # a sentence on each broken image, the first MOST_BROKEN
+    names: tuple[str, ...]  # of the same images
+    sides: dict[int, int]  # shorter side in pixels -> number of images
+
+    def smaller(self, size: int) -> int:
+        """Number of images whose shorter side is below `size`."""
+        return sum(count for side, count in self.sides.items() if side < size)
+
+
+def state_of(source: Source, data_dir: str) -> str:
+    """Names the state of the files of a source: another name when one was added, removed or written."""
+    stamps = hashlib.sha256(json.dumps([FORMAT, source.stamps()]).encode(errors="surrogatepass"))
+    stamps.update(os.path.realpath(paths.full(data_dir)).encode(errors="surrogatepass"))
+    return stamps.hexdigest()[:32]
+
+
+def known(state: str) -> Checked | None:
+    """The result for that state of the files; None if they were not looked at."""
+    try:
+        data = files.read_json(_path(state), MOST_BYTES)
+        if data is None:
+            return None
+        return Checked(
+            int(data["total"]),
+            int(data["broken"]),
+            tuple(map(str, data["reasons"])),
+            tuple(map(str, data["names"])),
+            {int(side): int(count) for side, count in data["sides"].items()},
+        )
+    except (UserError, OSError, KeyError, TypeError, ValueError, AttributeError):
+        return None  # damaged: it is made anew
+
+
+def check(data_dir: str, progress: Progress | None = None) -> Checked:
+    """Decodes every image, and keeps the result.  Raises UserError if there is no such data."""
+    source = open_source(data_dir)
+    state = state_of(source, data_dir)
+    if found := known(state):
+        return found
+    waiting, done, sides = source.items(LEAST, 3), 0, Counter[int]()
+    broken: list[tuple[str, str]] = []
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        while items := list(itertools.islice(waiting, BLOCK)):
+            for item, (side, why) in zip(items, pool.map(_look, items), strict=True):
+                if why:
+                    broken.append((item.name, why))
+                else:
+                    sides[side] += 1
+            done += len(items)
+            if progress:
+                progress(done, source.count)
+    kept = broken[:MOST_BROKEN]
+    found = Checked(source.count, len(broken), tuple(w for _, w in kept), tuple(n for n, _ in kept), dict(sides))
+    files.write_json(_path(state), found._asdict())
+    return found
+
+
+def _look(item: Item) -> tuple[int, str]:
+    """The shorter side of an image, and why it cannot be read."""
+    try:
+        with item.open() as read:
+            return min(image_files.full_size(read.image)), ""
+    except UserError as error:
+        if error.code == "out-of-memory":  # of this instant: the image is not broken
+            raise
+        return 0, str(error)
+
+
+def _path(state: str) -> Path:
+    return paths.cache_folder() / "checked" / f"{state}.json"
