@@ -166,6 +166,15 @@ def test_what_the_browser_sends_is_judged() -> None:
         assert runs_table.read(wrong) is None, wrong
 
 
+def test_runs_are_compared_where_there_is_a_page_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent = {"what": "compare", "runs": ["a", "b"]}
+    for page in ("", "pages/compare.py"):
+        monkeypatch.setattr(runs_table, "COMPARE", page)
+        assert [action["what"] for action in runs_table.actions()].count("compare") == bool(page)
+        assert runs_table.read(sent) == (("compare", ("a", "b"), "") if page else None)
+        assert runs_table.read({**sent, "runs": ["a"]}) is None
+
+
 # --- the routes
 
 
