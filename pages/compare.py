@@ -46,6 +46,7 @@ shown = [training_chart.Shown(name, name, colours[name], store.view(found[name])
 
 # Curves, with the values at the cursor
 
+st.header("Curves")
 training_chart.show(shown, key="compared-curves", start=("loss",), table=True)
 
 

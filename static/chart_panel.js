@@ -44,6 +44,11 @@ export class Panel {
       x: look.x, log: look.log, reach: look.reach, unit: look.unit,
     });
     this.title.textContent = panel.title;
+    this.room.setAttribute("aria-label", `${panel.title}: arrow keys point at a step`);
+    if (!this.room.hasAttribute("aria-valuenow")) {
+      this.room.setAttribute("aria-valuenow", "0");
+      this.room.setAttribute("aria-valuetext", "no step is pointed at");
+    }
     this.drawn = [];
     for (const line of lineList) {
       const part = line.feed.best(line.column);

@@ -126,6 +126,7 @@ SCREENS = (
     Screen("sample-no-checkpoint", "sample", {"run": "unsaved"}),
     Screen("evaluate", "evaluate", {"run": "shapes"}),
     Screen("evaluate-nothing-yet", "evaluate", {"run": "example"}),
+    Screen("compare", "compare", {"runs": "shapes,stopped"}),
     Screen("explore", "explore", {"run": "shapes"}),
     Screen("explore-trajectory", "explore", {"run": "example"}, lambda page: page.get_by_text("Trajectory").click()),
 )
