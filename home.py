@@ -3,12 +3,12 @@
 import streamlit as st
 
 from ddpm.config.presets import DEFAULT, PRESETS
-from ddpm.runs import example, runs
+from ddpm.runs import runs
 from ddpm.runs.jobs import ACTIVE
 from pages.ui.components.markdown import escape
 from pages.ui.forms import import_form
-from pages.ui.frame import layout, run_actions, run_menu, run_store
-from pages.ui.results import run_card, runs_table
+from pages.ui.frame import layout, run_actions, run_menu, run_store, tour
+from pages.ui.results import run_card, runs_table, welcome
 
 MOST_CARDS = 3  # runs that are shown as cards; more are a table
 
@@ -22,6 +22,7 @@ found = runs.list_runs(runs_dir)
 def start_quickly() -> None:
     with layout.errors(stop=True):
         run = run_actions.quick_start()
+    tour.begin()
     st.switch_page(layout.MONITOR, query_params={"run": run.name})
 
 
@@ -31,29 +32,13 @@ run_menu.dialogs()
 # No runs yet
 
 if not found:
-    with st.container(border=True, horizontal_alignment="center", gap="medium", key="welcome"):
-        st.space("small")
-        st.title("Train your first diffusion model", width="content", anchor=False)
-        st.markdown(
-            "A small network learns generated images of coloured shapes on this computer.  \n"
-            "Watch it train and sample new images from it a few minutes later.",
-            width="content",
-            text_alignment="center",
-        )
-        if st.button("Quick start", type="primary", icon=":material/rocket_launch:", key="quick_start"):
+    match welcome.show():
+        case "start":
             start_quickly()
-        if st.button(
-            "Try the example model",
-            icon=":material/grid_view:",
-            type="tertiary",
-            key="example",
-            help=f"The program includes a small trained model: {layout.EXAMPLE}.",
-        ):
+        case "sample":
             with layout.errors(stop=True):
-                example.provide(runs_dir)
-            st.switch_page(layout.SAMPLE, query_params={"run": example.NAME})
-        st.page_link(layout.TRAIN, label="Choose data and settings", icon=":material/model_training:")
-        st.space("small")
+                sampled = welcome.sample_example()
+            st.switch_page(layout.SAMPLE, query_params={"run": sampled.name})
     with st.expander(IMPORT, icon=":material/folder_open:"):
         import_form.show(runs_dir)
     run_menu.bin_button()

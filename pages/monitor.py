@@ -4,17 +4,15 @@ import streamlit as st
 
 from ddpm.runs import commands
 from ddpm.runs.jobs import ACTIVE
-from pages.ui.components import figures, log_view, preview_strip, readout
+from pages.ui.components import log_view, preview_strip, readout
 from pages.ui.components.markdown import escape, with_code
 from pages.ui.forms import moved_data
-from pages.ui.frame import layout, run_actions, run_files, run_status, run_store
-from pages.ui.results import run_details, training_progress
-from pages.ui.results.live_chart import preload
+from pages.ui.frame import layout, run_actions, run_files, run_status, run_store, tour
+from pages.ui.results import run_details, training_chart, training_progress
 
 TICK, SLOW_TICK = 1.0, 2.0  # seconds between two updates of an active run: of its numbers, and of the rest
 
 layout.page("Monitor")
-preload()
 toolbar = st.container(horizontal=True, vertical_alignment="center", key="toolbar")
 toolbar.title("Monitor", width="content", anchor=False)
 with toolbar.container(width=300):
@@ -43,28 +41,7 @@ readout.show(run.name, active)
 halves = st.grid(3, min_column_width=275, gap="medium")  # side by side where there is room, else one below the other
 with halves.cell(column_span=2):
     st.header("Curves")
-    with st.container(horizontal=True, vertical_alignment="bottom", key="chart_controls"):
-        x = st.segmented_control(
-            "Horizontal axis",
-            ["step", "time", "images"],
-            default="step",
-            required=True,
-            key="x",
-            bind="query-params",
-        )
-        smoothing = st.slider(
-            "Smoothing",
-            0.0,
-            0.99,
-            0.6,
-            0.01,
-            key="smooth",
-            bind="query-params",
-            help="Weight of earlier values in the bold line; the faint line shows the logged values.",
-        )
-        log = st.toggle("Log scale", True, key="log", bind="query-params")
-    options = figures.ChartOptions(x, smoothing, log)
-    layout.fragment(run_every=every)(training_progress.curves)(view, options)
+    training_chart.show([training_chart.Shown(run.name, run.name, None, active)], key=f"curves-{run.name}")
 
 with halves.cell():
     st.header("Previews", help=training_progress.PREVIEWS_HELP)
@@ -76,23 +53,6 @@ with halves.cell():
         run_files.preview_download(run)
     st.header("Log")
     log_view.show(run.name, "Nothing yet." if active else "This run has no log.")
-
-
-# Loss by timestep
-
-quarters = st.expander("Loss by timestep", icon=":material/stacked_line_chart:", key="quarters", on_change="rerun")
-with quarters:
-    if quarters.open:
-        parts = [name for name in figures.PARTS if name in view.columns()] or ["loss"]
-        part = parts[0]
-        if len(parts) > 1:
-            part = (
-                st.segmented_control(
-                    "Loss term", parts, format_func=escape, default=part, required=True, key="part", bind="query-params"
-                )
-                or part
-            )
-        layout.fragment(run_every=seldom)(training_progress.quarters)(view, options, part)
 
 
 # What the run is
@@ -118,3 +78,5 @@ with st.expander("Shell commands", icon=":material/terminal:"):
     for title, command in commands.for_buttons(run):
         st.caption(escape(title))
         layout.command(command)
+
+tour.show()

@@ -99,9 +99,13 @@ export class Grid {
     const wanted = new Map();
     for (let k = first; k < last; k++) wanted.set(this.rows[k].name, k);
     for (const [name, { element: gone }] of this.drawn) if (!wanted.has(name)) gone.remove(), this.drawn.delete(name);
+    let before = null; // rows stand in the page in their order, as they are read aloud
     for (const [name, k] of wanted) {
       let one = this.drawn.get(name);
-      if (!one) this.drawn.set(name, (one = this.make(this.rows[k]))), this.body.append(one.element);
+      if (!one) this.drawn.set(name, (one = this.make(this.rows[k])));
+      const place = before ? before.nextSibling : this.body.firstChild;
+      if (place !== one.element) this.body.insertBefore(one.element, place);
+      before = one.element;
       one.element.style.transform = `translateY(${k * ROW}px)`;
       if (one.index !== k) {
         one.index = k;

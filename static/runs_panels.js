@@ -73,7 +73,7 @@ export function runMenu(row, pages, actions, { onPage, onAction }) {
 
 // Whether an action makes sense for these runs: only what has a star loses it.
 export function fits(action, rows) {
-  if (rows.length > 1 && !action.many) return false;
+  if (rows.length > 1 ? !action.many : action.together) return false;
   if (rows.length === 1 && action.what === "tag") return false; // "Title, tags, notes" has it
   return rows.some((row) => (action.only ? row[action.only] : action.unless ? !row[action.unless] : true));
 }

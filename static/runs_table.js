@@ -2,6 +2,7 @@
 
 import { element } from "./dom.js";
 import { plural } from "./formatting.js";
+import "./runs_cells.js"; // named here so that the browser fetches all modules at once
 import { RunsClient } from "./runs_client.js";
 import { FIXED, allColumns, ordered, shownColumns } from "./runs_columns.js";
 import { parseFilter } from "./runs_filter.js";

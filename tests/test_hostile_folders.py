@@ -43,6 +43,7 @@ ALONE = (
     "run.lock-fifo",
     "samples-N.png-device",
     "run-link",
+    "about.json-tags-many",
 )
 
 

@@ -1,4 +1,4 @@
-"""progress.csv: what is written is read, at any moment and after any accident; a chart shows every spike."""
+"""progress.csv: what is written is read, at any moment and after any accident."""
 
 import math
 import time
@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as arrays
 
 from ddpm.runs import metrics
-from ddpm.runs.metrics import COLUMNS, MetricReader, MetricWriter, at_checkpoints, downsample, newest_lines, smooth
+from ddpm.runs.curves import downsample
+from ddpm.runs.metrics import COLUMNS, MetricReader, MetricWriter, at_checkpoints, newest_lines
 from ddpm.runs.runs import Run
 
 
@@ -263,75 +263,6 @@ def test_a_million_lines(path: Path) -> None:
     print(f"\n{len(frame):,} lines read in {read:.1f} s, thinned in {time.perf_counter() - begin - read:.2f} s")
     assert len(frame) == lines
     assert len(x) <= 2000
-
-
-# --- thinning
-
-series = arrays.arrays(float, st.integers(1, 3000), elements=st.floats(width=32), fill=st.floats(0, 1, width=32))
-
-
-@given(series, st.integers(8, 300))
-@settings(max_examples=60)
-def test_thin_keeps_every_spike(y: np.ndarray, most: int) -> None:
-    x = np.arange(len(y), dtype=float)
-    tx, ty = downsample(x, y, most)
-    assert len(tx) <= max(most, 8)
-    assert (np.diff(tx) > 0).all()
-    assert np.array_equal(y[tx.astype(int)], ty, equal_nan=True)
-    assert (tx[0], tx[-1]) == (0, len(y) - 1)
-    if not np.isnan(y).all():
-        assert (np.nanmin(ty), np.nanmax(ty)) == (np.nanmin(y), np.nanmax(y))
-        size = 2 ** math.ceil(math.log2(2 * len(y) / (most - 4))) if len(y) > most else 1
-        for start in range(0, len(y), size):  # no less in any bucket
-            part, kept = y[start : start + size], ty[(tx >= start) & (tx < start + size)]
-            if not np.isnan(part).all():
-                assert (np.nanmin(part), np.nanmax(part)) == (np.nanmin(kept), np.nanmax(kept))
-
-
-def test_thin_shows_gaps_and_does_not_flicker() -> None:
-    y = np.ones(10_000)
-    y[2000:5000] = np.nan
-    x, kept = downsample(np.arange(10_000), y, 200)
-    assert np.isnan(kept).any()
-    grown, _ = downsample(np.arange(10_100), np.append(y, np.ones(100)), 200)
-    assert set(x[:-1]) <= set(grown)
-    few = np.arange(5.0)
-    assert downsample(few, few)[1] is not None
-    assert len(downsample(few[:0], few[:0])[0]) == 0
-
-
-def by_hand(values: list[float], weight: float) -> list[float]:
-    """Kingma and Ba's moving average, its bias towards 0 divided out."""
-    mean = bias = 0.0
-    smoothed = []
-    for value in values:
-        if math.isfinite(value):
-            mean = weight * mean + (1 - weight) * value
-            bias = weight * bias + (1 - weight)
-            smoothed.append(mean / bias)
-        else:
-            smoothed.append(math.nan)
-    return smoothed
-
-
-@given(
-    st.lists(st.floats(0.001, 1000) | st.sampled_from([math.nan, math.inf]), min_size=1, max_size=50),
-    st.floats(0.01, 0.999),
-)
-def test_smooth_is_the_debiased_average(values: list[float], weight: float) -> None:
-    array = np.array(values)
-    assert smooth(array, weight) == pytest.approx(by_hand(values, weight), nan_ok=True)
-    logs = by_hand([math.log(v) if math.isfinite(v) else v for v in values], weight)
-    assert smooth(array, weight, log=True) == pytest.approx([math.exp(v) for v in logs], nan_ok=True)
-
-
-def test_smooth_at_its_ends() -> None:
-    values = np.array([1.0, 5.0, -2.0])
-    assert smooth(values, 0) is values
-    assert smooth(np.array([]), 0.9).shape == (0,)
-    assert np.isnan(smooth(values, 0.5, log=True)[2])
-    assert smooth(np.full(9, 3.0), 0.99) == pytest.approx(3.0)
-    assert np.isfinite(values).all()
 
 
 def test_measurements_are_means_since_the_checkpoint_before() -> None:

@@ -1,6 +1,5 @@
 """Every page, run without a browser: with no run, a live one, and ones that ended badly."""
 
-import json
 import os
 import shlex
 import shutil
@@ -8,17 +7,19 @@ import subprocess
 import sys
 from contextlib import nullcontext
 from pathlib import Path
+from urllib.parse import unquote
 
 import fake_run
 import pytest
 from app_page import ROOT, open_page, plain, said, text
+from asking import charts, metrics_of
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 from streamlit.runtime.forward_msg_queue import ForwardMsgQueue
 from streamlit.testing.v1 import AppTest
 
 from ddpm.config import codec
 from ddpm.config.presets import DEFAULT, PRESETS
-from ddpm.runs import launch, runs, trash
+from ddpm.runs import launch, metrics, runs, trash
 from ddpm.runs.worker import Worker
 from pages.server import log_route
 from pages.server.asked import Asked
@@ -27,11 +28,6 @@ from pages.ui.frame import layout, run_status
 pytestmark = pytest.mark.usefixtures("runs_here")
 
 PAGES = ["home.py", *sorted(f"pages/{path.name}" for path in (ROOT / "pages").glob("*.py") if path.stem != "__init__")]
-
-
-def figure(at: AppTest) -> dict:
-    charts = [json.loads(element.proto.json) for element in at.get("bidi_component")]
-    return json.loads(next(chart["figure"] for chart in charts if "figure" in chart))
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -59,7 +55,7 @@ def test_a_busy_server_may_drop_what_any_fragment_has_queued(
         worker.beat(state="running", step=40, steps_per_second=4.0, seconds_left=15.0, now=True)
         open_page(page)
     fragments = {message.auto_rerun.fragment_id for message in messages if message.HasField("auto_rerun")}
-    assert len(fragments) >= {"home.py": 1, "pages/monitor.py": 3}.get(page, 0)
+    assert len(fragments) >= {"home.py": 1, "pages/monitor.py": 2}.get(page, 0)
     for dropped in (None, *fragments):
         children: dict[tuple[int, ...], int] = {}
         deltas = (m for m in messages if m.HasField("delta") and m.delta.fragment_id != dropped)
@@ -105,6 +101,9 @@ def test_a_run_that_was_renamed_by_hand(page: str, name: str, runs_dir: Path) ->
     assert not at.error
     if page == "home.py":
         assert f"**{name}**" in said(at)
+    elif page == "pages/compare.py":
+        assert {*at.multiselect(key="compared").value} == {name, "other"}
+        assert {unquote(part) for part in "".join(at.query_params["runs"]).split(",")} == {name, "other"}
     elif page != "pages/train.py":
         assert at.selectbox(key="run").value == name
         assert at.query_params["run"] in (name, [name])
@@ -227,7 +226,7 @@ def test_monitor_shows_a_live_run(runs_dir: Path) -> None:
         at = open_page("pages/monitor.py", run="live")
         assert {m.label: m.value for m in at.metric}["Speed"] == "4 it/s"
         assert {m.label: m.value for m in at.metric}["Time left"] == "15 s"
-        assert {trace["legendgroup"] for trace in figure(at)["data"]} == {"grad_norm", "loss", "mse"}
+        assert [chart["runs"][0]["live"] for chart in charts(at)] == [True]
         at.button(key="save").click().run()
         assert "save" in run.requests()
         at.button(key="stop").click().run()
@@ -285,20 +284,18 @@ def test_monitor_of_a_finished_run(runs_dir: Path) -> None:
 def test_nan_never_reaches_the_browser(runs_dir: Path) -> None:
     fake_run.write(runs_dir, "nan", steps=40, nan_from=20)
     at = open_page("pages/monitor.py", run="nan")
-    marks = [trace for trace in figure(at)["data"] if trace["role"] == "nan"]
-    assert len(marks) == 3
     assert {m.label: m.value for m in at.metric}["Loss"] == "–"
+    assert metrics_of(run="nan", columns="loss")[0]["lost"]["loss"]["count"] == 21
 
 
-def test_what_the_viewer_chose_is_in_the_address(runs_dir: Path) -> None:
+def test_the_chart_is_told_what_to_show_and_what_it_means(runs_dir: Path) -> None:
     fake_run.write(runs_dir, "one", steps=40)
     fake_run.write(runs_dir, "two", steps=40)
     at = open_page("pages/monitor.py", run="one", x="images", smooth="0.0", log="false")
     assert at.selectbox(key="run").value == "one"
-    sampled = figure(at)
-    assert sampled["layout"]["xaxis"]["title"]["text"] == "images seen"
-    assert sampled["layout"]["yaxis"]["type"] == "linear"
-    assert len(sampled["data"]) == 3
+    (chart,) = charts(at)
+    assert chart["runs"] == [{"name": "one", "label": "one", "colour": None, "live": False}]
+    assert {*metrics.HELP} < {*chart["help"]}
     at = open_page("pages/monitor.py", run="three")
     assert at.selectbox(key="run").value in ("one", "two", None)
 

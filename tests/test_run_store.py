@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import fake_run
+import numpy as np
+import pandas as pd
 import pytest
 from waiting import until
 from watchdog.observers import Observer
@@ -19,8 +21,7 @@ from watchdog.observers.polling import PollingObserver
 from ddpm.runs import metrics
 from ddpm.runs.runs import Run
 from ddpm.storage import files
-from pages.ui.components import figures
-from pages.ui.frame import run_store
+from pages.ui.frame import metric_rows, run_store
 
 
 @pytest.fixture
@@ -92,7 +93,7 @@ def test_our_own_reading_makes_no_event(runs_dir: Path, store: run_store.Store) 
     for _ in range(5):
         view = run_store.RunView(run, store.revisions, store.pulse)
         (
-            view.metrics(),
+            view.rows(["loss"]),
             view.state(),
             view.status(),
             view.previews(),
@@ -109,38 +110,29 @@ def test_what_did_not_change_is_not_read_again(
 ) -> None:
     run = fake_run.write(runs_dir, "one", steps=20)
     view = store.view(run)
-    sampled = []
-
-    def draw(frame: object, look: figures.ChartOptions, columns: tuple[str, ...]) -> dict:
-        sampled.append(frame)
-        return {"data": len(sampled)}
-
-    def figure(look: figures.ChartOptions = figures.ChartOptions()) -> str:  # noqa: B008
-        return view.figure(figures.MAIN, look, draw)
-
     poll_requests(store)
-    first = figure()
+    first = view.rows(["loss"])
     reads = []
-    monkeypatch.setattr(view._readers[figures.MAIN], "read", lambda: reads.append(1))
-    assert all(figure() is first for _ in range(10))
-    assert len(sampled) == 1
+    monkeypatch.setattr(view._rows, "read", lambda columns: reads.append(1))
+    assert all(view.rows(["loss", "lr"]) is first for _ in range(10))
     assert not reads
     monkeypatch.undo()
     append(run, 21)
-    until(lambda: figure() != first)
-    assert len(sampled) == 2
-    assert figure(figures.ChartOptions(log=False)) != first
+    until(lambda: view.rows(["loss"]) is not first)
+    now = view.rows(["loss"])
+    assert (now.epoch, len(now.frame), len(first.frame)) == (first.epoch, 21, 20)
+    assert now.revision > first.revision
 
 
 def test_without_events_it_looks_again_after_a_while(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = fake_run.write(runs_dir, "one", steps=4)
     deaf = run_store.Revisions(runs_dir)
     view = run_store.RunView(run, deaf, run_store.Pulse())
-    assert len(view.metrics()) == 4
+    assert len(view.rows(["loss"]).frame) == 4
     append(run, 5)
-    assert len(view.metrics()) == 4
+    assert len(view.rows(["loss"]).frame) == 4
     monkeypatch.setattr(run_store, "SAFETY", 0.0)
-    assert len(view.metrics()) == 5
+    assert len(view.rows(["loss"]).frame) == 5
 
 
 @pytest.mark.slow
@@ -172,16 +164,19 @@ def test_other_errors_are_not_hidden(runs_dir: Path) -> None:
 
 def test_a_new_run_of_an_old_name_is_read_from_the_beginning(runs_dir: Path, store: run_store.Store) -> None:
     old = fake_run.write(runs_dir, "one", steps=30)
-    assert len(store.view(old).metrics()) == 30
+    assert len(store.view(old).rows(["loss"]).frame) == 30
     shutil.rmtree(old.folder)
     new = fake_run.write(runs_dir, "one", steps=3)
     os.utime(new.folder / "config.json", (1, 1))
-    assert len(store.view(new).metrics()) == 3
+    assert len(store.view(new).rows(["loss"]).frame) == 3
 
 
-def test_only_a_few_logs_stay_in_memory(runs_dir: Path, store: run_store.Store) -> None:
+def test_only_a_few_logs_stay_in_memory(
+    runs_dir: Path, store: run_store.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_store, "KEPT_RUNS", 4)
     for k in range(run_store.KEPT_RUNS + 3):
-        store.view(fake_run.write(runs_dir, f"run{k}", steps=1)).metrics()
+        store.view(fake_run.write(runs_dir, f"run{k}", steps=1)).rows(["loss"])
     assert len(store._views) == run_store.KEPT_RUNS
 
 
@@ -199,9 +194,35 @@ def test_one_thread_however_often_it_is_asked_for(runs_dir: Path) -> None:
     run_store.store.clear()
 
 
-def test_many_lines_at_once_are_cheap_to_sample(runs_dir: Path, store: run_store.Store) -> None:
-    run = fake_run.write(runs_dir, "one", steps=10)
+def test_a_long_log_is_sketched_until_it_is_read(
+    runs_dir: Path, store: run_store.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metric_rows, "SHORT", 10_000)
+    run = fake_run.write(runs_dir, "one", steps=2000)
+    begun, read = threading.Event(), metric_rows.MetricReader.read
+    monkeypatch.setattr(metric_rows.MetricReader, "read", lambda self: (begun.wait(10), read(self))[1])
     view = store.view(run)
-    text = view.figure(figures.MAIN, figures.ChartOptions(), figures.panels)
-    assert '"data":[' in text
-    assert "NaN" not in text
+    sketch = view.rows(["loss"])
+    assert not sketch.whole
+    whole = run.metrics
+    assert set(sketch.frame["step"]) <= set(whole["step"])
+    assert len(sketch.frame) > 100
+    at = sketch.frame["step"].to_numpy().astype(int) - 1
+    np.testing.assert_array_equal(sketch.frame["loss"], whole["loss"].to_numpy()[at])
+    begun.set()
+    until(lambda: view.rows(["loss"]).whole)
+    frame = view.rows(["loss"]).frame
+    pd.testing.assert_frame_equal(frame, whole[list(frame.columns)])
+    assert {"loss", "seconds", "samples"} <= {*frame.columns} < {*whole.columns}
+    until(lambda: view.rows(["param_norm"]).whole)  # another one is read anew
+    assert view.rows(["param_norm", "loss"]).frame["param_norm"].tolist() == whole["param_norm"].tolist()
+
+
+def test_runs_not_looked_at_make_room(runs_dir: Path, store: run_store.Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = [fake_run.write(runs_dir, f"run{k}", steps=50) for k in range(3)]
+    store.rows(made[0], ["loss"])
+    monkeypatch.setattr(run_store, "ROOM", store.view(made[0]).row_bytes * 2)
+    for run in made[1:]:
+        store.rows(run, ["loss"])
+    assert [store.view(run).row_bytes > 0 for run in made] == [False, True, True]
+    assert len(store.rows(made[0], ["loss"]).frame) == 50

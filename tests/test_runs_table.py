@@ -16,10 +16,11 @@ from faults import hostile_folders
 from waiting import until
 
 from ddpm.config import codec
-from ddpm.runs import runs, trash
+from ddpm.config.tasks import SampleConfig
+from ddpm.runs import launch, runs, trash
 from ddpm.runs.worker import Worker
 from pages.server import runs_route
-from pages.ui.frame import run_files, run_store
+from pages.ui.frame import run_files, run_store, tour
 from pages.ui.results import runs_table
 
 pytestmark = pytest.mark.usefixtures("runs_here")
@@ -140,7 +141,7 @@ def test_home_shows_many_runs_as_a_table(page: str, runs_dir: Path) -> None:
     at = app_page.open_page(page)
     assert not [m for m in at.markdown if m.value.startswith("**run")]
     shown = [json.loads(element.proto.json) for element in at.get("bidi_component")]
-    assert ["pages" in part["data"] for part in shown] == [True]
+    assert len([part for part in shown if "actions" in (part.get("data") or {})]) == 1
 
 
 def test_what_the_browser_sends_is_judged() -> None:
@@ -163,6 +164,13 @@ def test_what_the_browser_sends_is_judged() -> None:
         {"what": "rename", "runs": ["a", "b"]},
     ):
         assert runs_table.read(wrong) is None, wrong
+
+
+def test_runs_are_compared_together() -> None:
+    sent = {"what": "compare", "runs": ["a", "b"]}
+    assert [action["what"] for action in runs_table.actions()].count("compare") == 1
+    assert runs_table.read(sent) == ("compare", ("a", "b"), "")
+    assert runs_table.read({**sent, "runs": ["a"]}) is None
 
 
 # --- the routes
@@ -261,3 +269,28 @@ def test_several_runs_are_one_workbook(runs_dir: Path) -> None:
     assert [row[0] for row in rows] == list(range(1, 41))
     assert rows[9][1:] == pytest.approx(tuple(run.metrics["loss"][9] for run in found))
     assert rows[20][2] is None
+
+
+def test_the_example_is_sampled_in_one_click(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started = []
+
+    def start(run: runs.Run, sample: SampleConfig) -> runs.Run:
+        started.append((run.name, sample.num_samples, 0 < sample.steps <= 20))
+        return run
+
+    monkeypatch.setattr(launch, "start_sampling", start)
+    at = app_page.open_page("home.py")
+    assert len(at.get("image")) == 3, "what will come"
+    assert list(runs_dir.iterdir()) == [], "looking makes no run"
+    at.button(key="example").click().run()
+    assert not at.exception
+    assert started == [("example", 16, True)]
+
+
+def test_a_quick_start_begins_the_tour(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "start_training", lambda run: None)
+    at = app_page.open_page("home.py")
+    at.button(key="quick_start").click().run()
+    assert not at.exception
+    assert at.session_state[tour.WANTED]
+    assert len({step["title"] for step in tour.STEPS}) == 4

@@ -18,13 +18,13 @@ from typing import Any
 
 import pytest
 from app_page import open_page
+from asking import charts, metrics_of
 from faults import hostile_folders
 
 from ddpm.checkpoints import checkpoint_files
 from ddpm.cli import main
 from ddpm.runs import runs
 from ddpm.runs.runs import Run
-from pages.ui.components import figures
 
 FOLDER = Path(__file__).parent / "data" / "runs_of_versions"
 VERSIONS = ("first", "objectives", "kernels", "digests", "rooms", "manifest2")
@@ -70,8 +70,10 @@ def test_it_is_charted_sampled_from_and_resumed(name: str, runs_dir: Path) -> No
     run = unpacked(name, runs_dir)
     monitor = open_page("pages/monitor.py", run=name)
     assert "Loss" in {m.label for m in monitor.metric}
-    shown = figures.panels(run.metrics, figures.ChartOptions(smoothing=0.0))["data"]
-    assert {len(line["y"]) for line in shown} == {len(run.metrics)}
+    assert [run["name"] for run in charts(monitor)[0]["runs"]] == [name]
+    head, lines = metrics_of(run=name, columns="loss")
+    assert lines["loss"].tolist() == run.metrics["loss"].tolist()
+    assert head["rows"] == len(run.metrics)
     open_page("pages/sample.py", run=name)
     assert main.main(["sample", "--run", name, "--num_samples", "1", "--steps", "2"]) == 0
     assert main.main(["train", "--resume", name]) == 0

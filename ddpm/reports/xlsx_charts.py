@@ -14,7 +14,7 @@ from openpyxl.drawing.text import CharacterProperties, Font, Paragraph, Paragrap
 
 from ddpm.reports import xlsx_cells
 from ddpm.reports.xlsx_log import RunLog
-from ddpm.runs import metrics
+from ddpm.runs import curves
 
 CHARTS = ("grad_norm", "loss", "mse", "vb", "lg_loss_scale")  # metrics with a chart, where the log has them
 CHART_POINTS = 2000
@@ -28,7 +28,7 @@ def add_charts(sheet: Any, book: Workbook, log: RunLog) -> None:
         return
     sheet.page_setup.orientation, sheet.page_setup.fitToHeight = "portrait", 1
     data = xlsx_cells.new_sheet(book, "Chart data")
-    lines = [metrics.downsample(log.column("step"), log.column(name), CHART_POINTS) for name in shown]
+    lines = [curves.downsample(log.column("step"), log.column(name), CHART_POINTS) for name in shown]
     xlsx_cells.header(data, [text for name in shown for text in ("step", name)], [14.0] * (2 * len(shown)))
     for number in range(max(len(x) for x, _ in lines)):
         row: list[Any] = []

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from ddpm.formatting import plural
-from ddpm.runs import metrics
+from ddpm.runs import curves, metrics
 from ddpm.runs.runs import Run
 
 
@@ -33,7 +33,7 @@ class RunLog:
         if bad:
             log.notes.append(f"{plural(bad, 'line')} of progress.csv left out, because no numbers can be read from it.")
         if len(lines) > most_rows - 1:
-            kept = metrics.downsample_indices(log.column("loss"), most_rows - 1)
+            kept = curves.downsample_indices(log.column("loss"), most_rows - 1)
             log.lines = [lines[i] for i in kept]
             log.notes.append(
                 f"Metrics has {len(kept):,} of {len(lines):,} log lines, because a sheet holds {most_rows:,} rows: "

@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 
 from ddpm.runs import run_folder
+from ddpm.runs.metric_table import Table, newest, newest_rows
 from ddpm.storage.files import Written
 from ddpm.storage.line_log import LineLog
 
@@ -100,7 +101,8 @@ class MetricReader:
         self.path = path
         self._folder = run_folder.folder_at(path.parent)
         self.only = {*only, "step"} if only else None
-        self.revision = 0
+        self.revision = 0  # rises with every change
+        self.epoch = 0  # rises when rows that were there have changed
         self._start_over(b"", 0)
 
     def _start_over(self, header: bytes, inode: int) -> None:
@@ -108,8 +110,9 @@ class MetricReader:
         self._offset = len(header)
         self._columns = header_names(header)
         self._kept = [name for name in self._columns if self.only is None or name in self.only]
-        self._frame = pd.DataFrame({name: pd.Series(dtype=float) for name in self._kept})
+        self._table = Table(self._kept)
         self.revision += 1
+        self.epoch += 1
         self.bad_lines = 0
 
     def read(self) -> pd.DataFrame:
@@ -119,14 +122,14 @@ class MetricReader:
         except FileNotFoundError:
             if self._header:
                 self._start_over(b"", 0)
-            return self._frame
+            return self._table.frame
         if (stat.st_size, stat.st_ino) == (self._offset, self._inode):
-            return self._frame
+            return self._table.frame
         with run_folder.open_log(self.path) as file:
             header = file.readline(MOST_HEADER)
             if stat.st_size < self._offset or stat.st_ino != self._inode or header != self._header:
                 if not header.endswith(b"\n"):
-                    return self._frame
+                    return self._table.frame
                 self._start_over(header, stat.st_ino)
             new = []
             file.seek(self._offset)
@@ -137,10 +140,23 @@ class MetricReader:
                 self._offset += newline
                 file.seek(self._offset)
         if new:
-            old = [self._frame] if len(self._frame) else []
-            self._frame = newest_rows(pd.concat([*old, *new], ignore_index=True))
+            self.epoch += self._table.append(pd.concat(new, ignore_index=True))
             self.revision += 1
-        return self._frame
+        return self._table.frame
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in memory."""
+        return self._table.nbytes
+
+    @property
+    def unread(self) -> int:
+        """Bytes that `read` would parse now."""
+        try:
+            size = self._folder.stat(self.path.name).st_size
+        except FileNotFoundError:
+            return 0
+        return size - self._offset if size >= self._offset else size
 
 
 def columns_of(path: Path) -> tuple[str, ...]:
@@ -150,6 +166,19 @@ def columns_of(path: Path) -> tuple[str, ...]:
             return tuple(header_names(file.readline(MOST_HEADER)))
     except FileNotFoundError:
         return ()
+
+
+def sketch(path: Path, only: Sequence[str], pieces: int = 512, piece: int = 4096) -> pd.DataFrame:
+    """Rows of `step` and other columns at `pieces` positions of a long progress.csv, which are read alone."""
+    with run_folder.open_log(path) as file:
+        columns = header_names(file.readline(MOST_HEADER))
+        start, end = file.tell(), file.seek(0, os.SEEK_END)
+        found = []
+        for position in np.linspace(start, max(start, end - piece), pieces).astype(int):
+            file.seek(position - 1)
+            found += file.read(piece).split(b"\n")[1:-1]  # complete lines
+    rows = parse(b"\n".join(found), columns, [name for name in columns if name in {*only, "step"}])[0]
+    return newest_rows(rows)
 
 
 def row_before(path: Path, end: int | None = None) -> dict[str, float | None]:
@@ -286,67 +315,10 @@ def newest_lines(path: Path) -> Lines:
         return Lines(frame, lines, len(found) - len(lines))
     keep = frame["step"].notna().to_numpy().copy()
     bad = len(found) - int(keep.sum())
-    keep[keep] = _newest(frame["step"].to_numpy()[keep])
+    keep[keep] = newest(frame["step"].to_numpy()[keep])
     return Lines(
         frame[keep].reset_index(drop=True), [line for line, kept in zip(lines, keep, strict=True) if kept], bad
     )
-
-
-def newest_rows(frame: pd.DataFrame) -> pd.DataFrame:
-    """Drops the rows that a resumed run repeated: those followed by a row of the same or an earlier step."""
-    if "step" not in frame:
-        return frame
-    keep = _newest(frame["step"].to_numpy())
-    return frame if keep.all() else frame[keep].reset_index(drop=True)
-
-
-def _newest(steps: np.ndarray) -> np.ndarray:
-    """True for rows that no later row of the same or an earlier step follows.  steps: [N] without NaN -> bool [N]."""
-    least_from_here = np.minimum.accumulate(steps[::-1])[::-1]
-    return steps < np.append(least_from_here[1:], np.inf)
-
-
-def smooth(values: np.ndarray, weight: float, log: bool = False) -> np.ndarray:
-    """Debiased exponential moving average.  values: float64 [N] -> float64 [N].
-
-    weight: in [0, 1); 0 returns the values unchanged.  log: average the logarithms, for a logarithmic axis.
-    Values that are not finite become NaN and are skipped.
-    """
-    if weight <= 0:
-        return values
-    usable: np.ndarray = np.isfinite(values)
-    if log:
-        usable &= values > 0
-    finite = np.where(usable, values, np.nan)
-    series = pd.Series(np.log(finite) if log else finite)
-    mean = series.ewm(alpha=1 - weight, adjust=True, ignore_na=True).mean().where(series.notna())
-    return np.exp(mean.to_numpy()) if log else mean.to_numpy()
-
-
-def downsample(x: np.ndarray, y: np.ndarray, most: int = 2000) -> tuple[np.ndarray, np.ndarray]:
-    """At most `most` points of a curve that look the same: see `downsample_indices`.  x, y: [N] -> [M]."""
-    kept = downsample_indices(y, most)
-    return x[kept], y[kept]
-
-
-def downsample_indices(y: np.ndarray, most: int) -> np.ndarray:
-    """Increasing indices [M] of at most `most` points: first, last, and the extremes of each bucket.  y: [N].
-
-    most: at least 8.  Buckets start at multiples of a power of two, so that points stay the same as new ones are added.
-    A bucket of only NaN keeps one, which shows as a gap.
-    """
-    n = len(y)
-    if n <= most:
-        return np.arange(n)
-    size = 2 ** math.ceil(math.log2(2 * n / (most - 4)))
-    padded = np.full(-(-n // size) * size, np.nan)
-    padded[:n] = y
-    buckets = padded.reshape(-1, size)
-    empty = np.asarray(np.isnan(buckets).all(axis=1))
-    extremes = np.where(empty[:, None], 0.0, buckets)  # nanarg* reject rows of only NaN
-    start = np.arange(len(buckets)) * size
-    kept = [start + np.nanargmin(extremes, axis=1), start + np.nanargmax(extremes, axis=1), np.array([0, n - 1])]
-    return np.unique(np.concatenate(kept))
 
 
 def sparkline(path: Path, column: str, points: int = 48, piece: int = 4096) -> list[float]:

@@ -6,11 +6,20 @@ They lie behind the guard like everything else, and come before Streamlit's own,
 from starlette.routing import Mount, Route
 from streamlit import config
 
-from pages.server import code_route, log_route, previews_route, row_route, runs_route, samples_route
+from pages.server import (
+    code_route,
+    log_route,
+    metrics_route,
+    previews_route,
+    row_route,
+    runs_route,
+    samples_route,
+)
 
 ROUTES: list[Route] = [
     *code_route.ROUTES,
     *log_route.ROUTES,
+    *metrics_route.ROUTES,
     *previews_route.ROUTES,
     *row_route.ROUTES,
     *runs_route.ROUTES,

@@ -21,7 +21,7 @@ LABELS = {"loss": "Loss", "grad_norm": "Gradient norm", "lr": "Learning rate"}
 
 def row(asked: Asked) -> Any:
     """The row of a step, and the steps of the rows beside it; all null where there is no row."""
-    frame, step = asked.store.view(asked.run).metrics(COLUMNS), asked.number("step")
+    frame, step = asked.store.rows(asked.run, COLUMNS).frame, asked.number("step")
     if "step" not in frame or frame.empty:
         return {"step": None, "label": "", "previous": None, "next": None, "values": []}
     steps = frame["step"].to_numpy()

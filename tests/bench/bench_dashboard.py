@@ -126,6 +126,24 @@ def start(page: Page, folder: Path, seconds: float) -> None:
             page.goto("about:blank")
 
 
+WORK = """
+async () => {
+  const room = [...document.querySelectorAll('*')].map((e) => e.shadowRoot?.querySelector('.room')).find(Boolean);
+  const grid = room.querySelector('.grid'), took = { sort: 0, jump: 0 };
+  const time = async (what, act) => {
+    const began = performance.now();
+    act();
+    for (let k = 0; k < 2; k++) await new Promise(requestAnimationFrame);
+    took[what] = Math.max(took[what], performance.now() - began);
+  };
+  for (const column of ['last:loss', 'name', 'last:loss', 'state'])
+    await time('sort', () => room.querySelector(`[data-sort="${column}"]`).click());
+  for (let k = 0; k < 60; k++) await time('jump', () => { grid.scrollTop = (k * 997) % grid.scrollHeight; });
+  return took;
+}
+"""
+
+
 def many(runs_dir: Path, count: int) -> None:
     """Runs with some settings that differ, most of them copies."""
     runs_dir.mkdir(exist_ok=True)
@@ -158,6 +176,15 @@ def home(page: Page, folder: Path, seconds: float) -> None:
                     flush=True,
                 )
             time.sleep(10)
+            asked: list[str] = []
+            page.on("request", lambda request, asked=asked: asked.append(request.url))  # type: ignore[misc]
+            took = page.evaluate(WORK)
+            others = [url for url in asked if "data/preview" not in url and "data/runs" not in url]
+            print(
+                f"home      {count:,} runs: sorting {took['sort']:.0f} ms, a jump in the list {took['jump']:.0f} ms at"
+                f" worst; {len(others)} requests but for previews and changes"
+            )
+            time.sleep(5)
             with shares(f"idle {count:,}", process, seconds):
                 pass
             for name in ("Train", "Monitor", "Sample", "Evaluate", "Explore", "Home"):

@@ -117,7 +117,7 @@ def start_server(
 
 def drag_zoom(page: "Page", chart: str) -> None:
     """Draw a zoom box over the middle of the first panel of the chart that the selector names."""
-    box = page.locator(f"{chart} .nsewdrag").first.bounding_box()
+    box = page.locator(f"{chart} .room").first.bounding_box()
     assert box
     left, top = box["x"] + box["width"] * 0.25, box["y"] + box["height"] * 0.25
     page.mouse.move(left, top)

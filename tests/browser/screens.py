@@ -1,6 +1,6 @@
 """Every page of the dashboard and its states: the runs that they need, and the ways to them in a browser.
 
-The check of accessibility and `scripts/screenshots.py` go through the same list.
+The check of accessibility and screenshots.py go through the same list.
 """
 
 import dataclasses
@@ -126,6 +126,7 @@ SCREENS = (
     Screen("sample-no-checkpoint", "sample", {"run": "unsaved"}),
     Screen("evaluate", "evaluate", {"run": "shapes"}),
     Screen("evaluate-nothing-yet", "evaluate", {"run": "example"}),
+    Screen("compare", "compare", {"runs": "shapes,stopped"}),
     Screen("explore", "explore", {"run": "shapes"}),
     Screen("explore-trajectory", "explore", {"run": "example"}, lambda page: page.get_by_text("Trajectory").click()),
 )

@@ -42,15 +42,17 @@ def done(run: Run) -> int:
     return status.step if status else 0
 
 
-def zoom(page: Page) -> list[float]:
+def zoom(page: Page) -> list[str]:
     """Zoom into the first panel; returns the range it leaves."""
     drag_zoom(page, CHART)
-    page.wait_for_function(f"document.querySelector('{CHART}').layout.xaxis.autorange === false")
+    page.wait_for_function(f"document.querySelector('{CHART}').dataset.zoomed === 'true'")
     return x_range(page)
 
 
-def x_range(page: Page) -> list[float]:
-    return page.evaluate(f"document.querySelector('{CHART}').layout.xaxis.range")
+def x_range(page: Page) -> list[str]:
+    return page.evaluate(
+        f"[document.querySelector('{CHART}').dataset.from, document.querySelector('{CHART}').dataset.to]"
+    )
 
 
 def download(page: Page, label: str) -> bytes:

@@ -1,8 +1,9 @@
-"""Monitor in a real browser: zoom, pan and legend stay while the charts grow; the buttons reach the run."""
+"""Monitor in a real browser: what is looked at stays while the charts grow, and its link; the buttons reach the run."""
 
 import re
 
 import fake_run
+import numpy as np
 import pytest
 from dashboard import drag_zoom, wait_until_idle
 from playwright.sync_api import Page, expect
@@ -12,21 +13,17 @@ from pages.ui.components import browser_code
 
 pytestmark = pytest.mark.browser
 
-CHART = ".st-key-curves-live .chart"
+CHART = "[class*=st-key-curves-live] .chart"
 UPDATES = f"Number(document.querySelector('{CHART}')?.dataset.updates || 0)"
 
 
-def layout(page: Page, what: str) -> object:
-    return page.evaluate(f"document.querySelector('{CHART}').layout.{what}")
+def shown(page: Page, what: str) -> float:
+    return page.evaluate(f"Number(document.querySelector('{CHART}').dataset.{what})")
 
 
-def points(page: Page) -> int:
-    return page.evaluate(f"Math.max(...document.querySelector('{CHART}').data[1].x)")
-
-
-def open_monitor(page: Page, server, run: str = "live") -> None:  # type: ignore[no-untyped-def]
-    page.goto(server.address("monitor", run=run))
-    page.wait_for_function(f"{UPDATES} > 0")
+def open_monitor(page: Page, server, run: str = "live", **look: str) -> None:  # type: ignore[no-untyped-def]
+    page.goto(server.address("monitor", run=run, **look))
+    page.wait_for_function(f"{UPDATES} > 0 && document.querySelector('{CHART} .panel')")
 
 
 def wait_for_updates(page: Page, more: int) -> None:
@@ -34,21 +31,27 @@ def wait_for_updates(page: Page, more: int) -> None:
     page.wait_for_function(f"{UPDATES} >= {target}")
 
 
-def test_zoom_pan_and_legend_stay_while_the_charts_grow(page: Page, server) -> None:  # type: ignore[no-untyped-def]
+def values(page: Page, panel: str) -> str:
+    return (
+        page.locator(f"{CHART} .panel").filter(has=page.get_by_text(panel, exact=True)).locator(".values").inner_text()
+    )
+
+
+def test_zoom_pan_and_what_is_shown_stay_while_the_charts_grow(page: Page, server) -> None:  # type: ignore[no-untyped-def]
     with fake_run.running(server.runs_dir, "live", rate=20):
         open_monitor(page, server)
         wait_for_updates(page, 2)
         page.evaluate(f"document.querySelector('{CHART}').mark = 'the same node'")
-        assert not page.get_by_text("Share chart").count()  # which would upload it
-        assert not page.locator("[data-title^='Share']").count()
+        reruns = page.evaluate("document.querySelectorAll('[data-testid=stApp]').length")
+        assert reruns == 1
 
         drag_zoom(page, CHART)
-        page.wait_for_function(f"document.querySelector('{CHART}').layout.xaxis.autorange === false")
-        zoomed, height, before = layout(page, "xaxis.range"), layout(page, "yaxis.range"), points(page)
-        wait_for_updates(page, 5)
-        assert layout(page, "xaxis.range") == zoomed
-        assert layout(page, "yaxis.range") == height
-        assert points(page) > before
+        expect(page.locator(CHART)).to_have_attribute("data-zoomed", "true")
+        zoomed = (shown(page, "from"), shown(page, "to"))
+        rows = shown(page, "rows")
+        wait_for_updates(page, 4)
+        assert (shown(page, "from"), shown(page, "to")) == zoomed
+        assert shown(page, "rows") > rows
 
         page.mouse.move(*middle(page))
         page.keyboard.down("Shift")  # a drag with Shift pans
@@ -57,46 +60,135 @@ def test_zoom_pan_and_legend_stay_while_the_charts_grow(page: Page, server) -> N
         page.mouse.up()
         page.keyboard.up("Shift")
         wait_for_updates(page, 1)
-        panned = layout(page, "xaxis.range")
-        assert panned != zoomed
+        panned = (shown(page, "from"), shown(page, "to"))
+        assert panned[0] < zoomed[0]
+        assert panned[1] - panned[0] == pytest.approx(zoomed[1] - zoomed[0])
 
-        page.locator(f"{CHART} .legendtoggle").nth(1).click()
-        hidden = (
-            f"document.querySelector('{CHART}').data.filter((t) => t.visible === 'legendonly').map((t) =>"
-            " t.legendgroup)"
-        )
-        page.wait_for_function(f"{hidden}.length === 2")
-        wait_for_updates(page, 5)
-        assert page.evaluate(hidden) == ["loss", "loss"]
-        assert layout(page, "xaxis.range") == panned
+        page.get_by_text("Panels", exact=True).click()
+        page.get_by_label("grad_norm").uncheck()
+        page.get_by_label("lr", exact=True).check()
+        page.keyboard.press("Escape")
+        expect(page.locator(f"{CHART} .panel h3")).to_have_text(["loss = mse", "lr"])
+        assert "columns=loss,lr" in page.url
+        wait_for_updates(page, 4)
+        assert (shown(page, "from"), shown(page, "to")) == panned
         assert page.evaluate(f"document.querySelector('{CHART}').mark") == "the same node"
 
         page.get_by_role("button", name="Show all").click()
-        page.wait_for_function(f"document.querySelector('{CHART}').layout.xaxis.autorange !== false")
+        expect(page.locator(CHART)).to_have_attribute("data-zoomed", "false")
         expect(page.get_by_role("button", name="Show all")).to_be_hidden()
 
 
 def middle(page: Page, right: float = 0) -> tuple[float, float]:
-    box = page.locator(f"{CHART} .nsewdrag").first.bounding_box()
+    box = page.locator(f"{CHART} .room").first.bounding_box()
     assert box
     return box["x"] + box["width"] / 2 + right, box["y"] + box["height"] / 2
 
 
-def test_scale_smoothing_and_theme_change_without_a_new_chart(page: Page, server) -> None:  # type: ignore[no-untyped-def]
-    with fake_run.running(server.runs_dir, "live", rate=10):
-        page.emulate_media(color_scheme="light")
-        open_monitor(page, server)
-        page.evaluate(f"document.querySelector('{CHART}').mark = 'the same node'")
-        page.locator(".st-key-log label").first.click()
-        page.wait_for_function(f"document.querySelector('{CHART}').layout.yaxis.type === 'linear'")
-        assert "log=false" in page.url
-        light = layout(page, "font.color")
-        page.emulate_media(color_scheme="dark")
-        page.wait_for_function(f"document.querySelector('{CHART}').layout.font.color !== '{light}'")
-        assert page.evaluate(f"document.querySelector('{CHART}').mark") == "the same node"
-        page.reload()
-        page.wait_for_function(f"{UPDATES} > 0")
-        assert layout(page, "yaxis.type") == "linear"
+def colour(page: Page) -> list[int]:
+    """Of the numbers beside the first panel."""
+    return page.evaluate(f"""() => {{
+        const canvas = document.querySelector('{CHART} canvas');
+        const [width, height] = [50, canvas.height];
+        const pixels = canvas.getContext('2d').getImageData(0, 0, width, height).data;
+        let most = [0, 0, 0, 0];
+        for (let k = 0; k < pixels.length; k += 4) if (pixels[k + 3] > most[3]) most = [...pixels.slice(k, k + 4)];
+        return most; }}""")
+
+
+def test_how_it_is_looked_at_needs_no_server_and_is_in_the_link(page: Page, server) -> None:  # type: ignore[no-untyped-def]
+    fake_run.write(server.runs_dir, "live", steps=300)
+    page.emulate_media(color_scheme="light")
+    open_monitor(page, server, x="time", smooth="0.8", log="false")  # a link as there always were
+    assert (shown(page, "from"), shown(page, "to")) == (0.1, 30)
+    expect(page.get_by_label("Smoothing")).to_have_value("0.8")
+    expect(page.get_by_label("Log scale")).not_to_be_checked()
+    page.evaluate(f"document.querySelector('{CHART}').mark = 'the same node'")
+    wait_until_idle(page)
+    asked = []  # for metrics, or for the page's script to run; other parts of the page ask what was at the cursor
+    page.on("request", lambda request: asked.append(request.url) if "run/metrics" in request.url else None)
+    page.evaluate("""() => {
+        window.reruns = 0;
+        new MutationObserver(() => { window.reruns += 1; }).observe(
+          document.querySelector("[data-testid=stApp]"), { attributeFilter: ["data-test-script-state"] }); }""")
+
+    light, smoothed = colour(page), values(page, "grad_norm")
+    page.get_by_label("Smoothing").fill("0.2")
+    page.wait_for_function(f"document.querySelector('{CHART} .values').textContent !== '{smoothed}'")
+    assert values(page, "grad_norm").split(" · ")[0] == smoothed.split(" · ")[0]  # what was logged
+    page.get_by_label("images", exact=True).check()
+    page.wait_for_function(f"document.querySelector('{CHART}').dataset.to === '4800'")
+    page.get_by_label("Log scale").check()
+    page.emulate_media(color_scheme="dark")
+    page.wait_for_function(f"document.querySelector('{CHART}').mark === 'the same node'")
+    until(lambda: colour(page) != light)
+
+    # The cursor: by mouse and by keys, on a step that was logged; a click pins it.
+    page.mouse.move(*middle(page))
+    page.wait_for_function(f"document.querySelector('{CHART}').dataset.step > 100")
+    expect(page.locator(f"{CHART} .tip")).to_contain_text("smoothed")
+    page.mouse.click(*middle(page))
+    expect(page.locator(CHART)).to_have_attribute("data-pinned", "true")
+    step = int(shown(page, "step"))
+    assert f"step={step}" in page.url
+    page.keyboard.press("ArrowRight")
+    expect(page.locator(CHART)).to_have_attribute("data-step", str(step + 1))
+    heard = page.evaluate("""() => new Promise((done) => {
+        addEventListener('ddpm:cursor', ({ detail }) => done([detail.run, detail.step, detail.pinned]), { once: true });
+        document.querySelector('.chart .room').dispatchEvent(
+          new KeyboardEvent('keydown', { key: 'ArrowRight', bubbles: true, composed: true })); })""")
+    assert heard == ["live", step + 2, True]
+    page.evaluate("dispatchEvent(new CustomEvent('ddpm:cursor', { detail: { run: 'live', step: 25, pinned: true } }))")
+    expect(page.locator(CHART)).to_have_attribute("data-step", "25")
+    assert not asked
+    assert page.evaluate("window.reruns") == 0
+    link = page.url
+    assert {"x=images", "smooth=0.2", "step=25", "run=live"} <= {*link.partition("?")[2].split("&")}
+    assert "log=" not in link
+    page.reload()
+    page.wait_for_function(f"{UPDATES} > 0")
+    expect(page.locator(CHART)).to_have_attribute("data-step", "25")
+    assert (page.url, shown(page, "to")) == (link, 4800)
+    page.locator(f"{CHART} .room").first.focus()
+    page.keyboard.press("Escape")
+    expect(page.locator(CHART)).to_have_attribute("data-step", "")
+    assert "step=" not in page.url
+
+    with page.expect_download() as got:
+        page.get_by_role("button", name="SVG").click()
+    picture = got.value.path().read_text()
+    assert picture.count("<path") > 10
+    assert "grad_norm" in picture
+
+
+def test_a_long_log_is_whole_when_zoomed_and_its_spike_is_listed(page: Page, server) -> None:  # type: ignore[no-untyped-def]
+    run = fake_run.write(server.runs_dir, "live", steps=1)
+    rng = np.random.default_rng(0)
+    loss = np.exp(rng.normal(-3, 0.3, 50_000))
+    loss[29_999] = 55.5
+    lines = [f"{value},{k + 1},{16 * (k + 1)},{k / 10}" for k, value in enumerate(loss.tolist())]
+    run.progress_path.write_text("loss,step,samples,seconds\n" + "\n".join(lines) + "\n")
+    open_monitor(page, server)
+    spikes = page.locator(f"{CHART} .spikes")
+    expect(spikes.locator("summary")).to_contain_text("1 spike ")
+    assert values(page, "loss").startswith(f"{loss[-1]:.4g} · smoothed ")
+    smoothed = float(values(page, "loss").split()[-1])
+    assert smoothed == pytest.approx(np.exp(np.log(loss).mean()), rel=0.1)
+
+    spikes.locator("summary").click()
+    spikes.get_by_role("button", name="step 30,000: 55.5").click()
+    expect(page.locator(CHART)).to_have_attribute("data-step", "30000")
+    page.locator(f"{CHART} .room").first.focus()
+    for _ in range(12):
+        page.keyboard.press("+")
+    page.wait_for_function(f"Number(document.querySelector('{CHART}').dataset.to) < 30100")
+    expect(page.locator(CHART)).to_have_attribute("data-size", "1")  # rows, where before there were buckets of many
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowLeft")
+    expect(page.locator(CHART)).to_have_attribute("data-step", "30000")
+    expect(page.locator(f"{CHART} .tip")).to_contain_text("step 30,000")
+    page.keyboard.press("ArrowRight")
+    expect(page.locator(f"{CHART} .tip")).to_contain_text(f"{loss[30_000]:.4g}")
 
 
 def test_save_preview_stop_and_the_tab_tells_the_progress(page: Page, server) -> None:  # type: ignore[no-untyped-def]

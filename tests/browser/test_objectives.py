@@ -47,9 +47,7 @@ def test_learned_variance_from_training_to_evaluation(page: Page, server) -> Non
     assert run.state() == "finished", run.log_tail()
     assert run.config.model.learn_sigma
     assert run.config.class_names == shapes.NAMES
-    page.wait_for_function(
-        "document.querySelector('[class*=st-key-curves-] .chart')?.data?.some(t => t.uid === 'vb-smooth')"
-    )
+    expect(page.locator("[class*=st-key-curves-] .panel h3").get_by_text("vb", exact=True)).to_be_visible()
 
     page.goto(server.address("sample", run="learned"))
     page.locator(".st-key-sample-classes input").fill("star")

@@ -13,7 +13,7 @@ from PIL import Image
 
 from ddpm.config import codec
 from ddpm.config.tasks import EvalConfig, SampleConfig
-from ddpm.runs import run_folder, runs
+from ddpm.runs import about, run_folder, runs
 from ddpm.storage import files
 
 STEP = 40
@@ -41,6 +41,7 @@ JSON = {
     "config.json": run_folder.MOST_CONFIG,
     "status.json": run_folder.MOST_STATUS,
     "control.json": run_folder.MOST_CONTROL,
+    about.NAME: about.MOST,
     f"saves/{STEP:06d}.json": run_folder.MOST_MANIFEST,
     f"{SAMPLES}/status.json": run_folder.MOST_STATUS,
     f"{SAMPLES}/settings.json": run_folder.MOST_SETTINGS,
@@ -81,6 +82,7 @@ def healthy(runs_dir: Path, name: str = "healthy") -> runs.Run:
     files.write_json(run.folder / "saves" / f"{STEP:06d}.json", manifest)
     (run.folder / "run.lock").write_bytes(b"")
     files.write_json(run.folder / "control.json", {})
+    about.change(run.folder, title="A title", tags=["cosine"], notes="Notes.")
     status = dict(state="finished", step=1, total_steps=1, updated_at=1e9)
     checkpoint = {"path": str(run.folder / names[0]), "sha256": "0" * 64, "step": STEP, "weights": "model"}
     for place, key, settings in (
@@ -300,6 +302,18 @@ VALUES: dict[str, dict[str, Callable[[dict[str, Any]], None]]] = {
         "log-huge": _set("log_bytes", to=2**60),
         "seconds": _set("seconds", to=[]),
         "surprise": _set("folder", to="/etc"),
+    },
+    about.NAME: {
+        "title-list": _set("title", to=["x"]),
+        "title-long": _set("title", to="x" * 10**5),
+        "title-image": _set("title", to="![x](http://192.0.2.1/x.png)<img src=x onerror=alert(1)>"),
+        "tags-text": _set("tags", to="cosine"),
+        "tags-many": _set("tags", to=["x"] * 10**4),
+        "tag-link": _set("tags", to=["[x](javascript:alert(1))"]),
+        "notes-null": _set("notes", to=None),
+        "star-number": _set("star", to=7),
+        "format": _set("format", to=99),
+        "format-negative": _set("format", to=-1),
     },
     "control.json": {"stop-list": _set("stop", to=[1]), "unknown": _set("rm", to="x")},
     f"{SAMPLES}/settings.json": {

@@ -3,26 +3,19 @@
 No colours here: a trace names its `palette` number and its `role`, the component dresses it in the page's theme.
 """
 
-from collections.abc import Sequence
+import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
-from ddpm.formatting import plural, printable
-from ddpm.runs import metrics
+from ddpm.formatting import printable
+from ddpm.runs import curves
 
 Figure = dict[str, Any]
 
-MAIN = ("grad_norm", "loss", "mse", "vb", "lg_loss_scale")  # shown where the log has them
-PARTS = ("loss", "mse", "vb")  # also logged by quarter of the timesteps
-AXES = ("step", "seconds", "samples")  # columns that a horizontal axis needs
-QUARTER_LABELS = ("least noisy quarter", "second", "third", "noisiest quarter")
-
 RAW_POINTS = 2000
-SMOOTH_POINTS = 1000  # a smoothed line hides nothing between its points
-MARKS = 100
 PANEL_HEIGHT = 185
 
 
@@ -35,9 +28,22 @@ def plain(text: object) -> str:
     return printable(" ".join(str(text).split())).translate(_MEANINGFUL)
 
 
-def quarters(part: str) -> tuple[str, ...]:
-    """Columns of a loss, or of one of its parts, by quarter of the timesteps."""
-    return tuple(f"{part}_q{k}" for k in range(4))
+COLOURS = 10  # in the theme's palette
+
+
+def run_colours(names: Sequence[str], before: Mapping[str, int]) -> dict[str, int]:
+    """A number in the palette for each run: the one it had before, or else one that follows from its name.
+
+    Where that is taken, it gets the next that is free, as long as there are any.
+    """
+    found = {name: before[name] for name in names if name in before}
+    for name in names:
+        if name in found:
+            continue
+        wanted = zlib.crc32(name.encode("utf-8", "surrogateescape")) % COLOURS
+        order = [(wanted + k) % COLOURS for k in range(COLOURS)]
+        found[name] = next((colour for colour in order if colour not in found.values()), wanted)
+    return {name: found[name] for name in names}
 
 
 @dataclass(frozen=True)
@@ -57,120 +63,11 @@ class Axis:
     title: str
 
 
-def axis(frame: pd.DataFrame, name: str) -> Axis:
-    """The requested axis; training steps where the log does not have it."""
-    if name == "time" and "seconds" in frame and frame["seconds"].notna().any():
-        seconds = frame["seconds"].to_numpy()
-        unit, divisor = _time_unit(float(np.nanmax(seconds)))
-        return Axis(seconds / divisor, f"training time, {unit}")
-    if name == "images" and "samples" in frame and frame["samples"].notna().any():
-        return Axis(frame["samples"].to_numpy(), "images seen")
-    return Axis(frame["step"].to_numpy() if "step" in frame else np.arange(len(frame), dtype=float), "step")
-
-
-def _time_unit(longest: float) -> tuple[str, float]:
-    for unit, divisor, most in (("seconds", 1.0, 300.0), ("minutes", 60.0, 3 * 3600.0), ("hours", 3600.0, 4 * 86400.0)):
-        if longest < most:
-            return unit, divisor
-    return "days", 86400.0
-
-
-def panels(frame: pd.DataFrame, options: ChartOptions, columns: Sequence[str] = MAIN) -> Figure:
-    """Panels with a common x axis: raw values faint, smoothed values bold, labelled with their last value."""
-    x = axis(frame, options.x)
-    shown = [name for name in columns if name in frame]
-    data: list[dict[str, Any]] = []
-    layout = base_layout(x, options, len(shown))
-    for number, name in enumerate(shown):
-        values = frame[name].to_numpy()
-        raw = lines(x.values, values, options, name=name, axis_number=number, palette=number)
-        data += raw
-        data += not_a_number(x.values, values, options, name=name, axis_number=number)
-        layout[axis_key(number)] = y_axis(number, len(shown), options)
-        layout["annotations"] += _labels(values, raw[-1]["y"], options, name, number, len(shown))
-    return {"data": data, "layout": layout}
-
-
-def overlay(
-    frame: pd.DataFrame, options: ChartOptions, columns: Sequence[str], labels: Sequence[str] = QUARTER_LABELS
-) -> Figure:
-    """Several metrics in one panel.  Rows without a value are skipped."""
-    x = axis(frame, options.x)
-    data: list[dict[str, Any]] = []
-    for number, (name, label) in enumerate(zip(columns, labels, strict=True)):
-        if name in frame:
-            there = np.isfinite(frame[name].to_numpy())
-            values = frame[name].to_numpy()[there]
-            data += lines(x.values[there], values, options, name=name, label=label, palette=number)
-    layout = base_layout(x, options, 1)
-    layout["yaxis"] = y_axis(0, 1, options)
-    layout["height"] = plot = 300
-    layout["legend"]["y"] = -50 / (plot - 104)
-    return {"data": data, "layout": layout}
-
-
-def lines(
-    x: np.ndarray,
-    values: np.ndarray,
-    options: ChartOptions,
-    *,
-    name: str,
-    palette: int,
-    axis_number: int = 0,
-    label: str = "",
-) -> list[dict[str, Any]]:
-    """Raw line, with the smoothed line over it where there is smoothing.  Gaps are None."""
-    raw = drawable(values, options.log)
-    mode = "lines" if np.isfinite(raw).sum() > 1 else "lines+markers"  # a line of one point cannot be seen
-    common = dict(
-        type="scatter",
-        mode=mode,
-        name=plain(label or name),
-        legendgroup=name,
-        yaxis=axis_id(axis_number),
-        palette=palette,
-    )
-    if options.smoothing <= 0 or np.isfinite(raw).sum() < 3:
-        return [trace(common, x, raw, RAW_POINTS, uid=f"{name}-smooth", role="smooth")]
-    smoothed = metrics.smooth(raw, options.smoothing, options.log)
-    return [
-        trace(common, x, raw, RAW_POINTS, uid=f"{name}-raw", role="raw", showlegend=False, hoverinfo="skip"),
-        trace(common, x, smoothed, SMOOTH_POINTS, uid=f"{name}-smooth", role="smooth"),
-    ]
-
-
 def trace(common: dict[str, Any], x: np.ndarray, y: np.ndarray, most: int, **more: Any) -> dict[str, Any]:
     """A trace thinned to `most` points, with a hover label unless it is switched off."""
-    x, y = metrics.downsample(x, y, most)
+    x, y = curves.downsample(x, y, most)
     hover = {} if more.get("hoverinfo") == "skip" else {"hovertemplate": "%{y:.4g}"}
     return {**common, "x": numbers(x), "y": numbers(y), **hover, **more}
-
-
-def not_a_number(
-    x: np.ndarray, values: np.ndarray, options: ChartOptions, *, name: str, axis_number: int = 0
-) -> list[dict[str, Any]]:
-    """Crosses where a metric was NaN or infinite, at the height of the value before."""
-    bad = np.flatnonzero(~np.isfinite(values))
-    good = np.isfinite(drawable(values, options.log))
-    if not len(bad):
-        return []
-    level = pd.Series(np.where(good, values, np.nan)).ffill().bfill().fillna(1.0).to_numpy()
-    chosen = bad[np.unique(np.linspace(0, len(bad) - 1, min(MARKS, len(bad))).astype(int))]
-    return [
-        dict(
-            type="scatter",
-            mode="markers",
-            name=f"{plain(name)} is not a number",
-            uid=f"{name}-nan",
-            showlegend=False,
-            legendgroup=name,
-            role="nan",
-            yaxis=axis_id(axis_number),
-            x=numbers(x[chosen]),
-            y=numbers(level[chosen]),
-            hovertemplate=f"{plain(name)} is not a number",
-        )
-    ]
 
 
 def drawable(values: np.ndarray, log: bool) -> np.ndarray:
@@ -230,34 +127,6 @@ def y_axis(number: int, count: int, options: ChartOptions) -> dict[str, Any]:
         uirevision="log" if options.log else "linear",
         anchor="x",
     )
-
-
-def _labels(
-    values: np.ndarray, line: list[float | None], options: ChartOptions, name: str, number: int, count: int
-) -> list[dict[str, Any]]:
-    """Title in the panel's corner, and the newest value at the end of its line."""
-    title = panel_title(name, number, count, options)
-    value = line[-1] if line else None
-    lost = int((~np.isfinite(values)).sum())
-    if lost:
-        rows = plural(lost, "row")
-        title["text"] += f" – not a number in {rows} (✕)"
-    if value is None:
-        return [title]
-    height = float(np.log10(value)) if options.log else value
-    mark = dict(
-        text=f"{value:.4g}",
-        xref="paper",
-        yref=axis_id(number),
-        x=1,
-        y=height,
-        xanchor="left",
-        xshift=6,
-        showarrow=False,
-        role="last",
-        palette=number,
-    )
-    return [title, mark]
 
 
 def panel_title(text: str, number: int, count: int, options: ChartOptions) -> dict[str, Any]:

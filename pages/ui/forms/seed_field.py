@@ -47,7 +47,7 @@ def show(run: Run, jobs: Sequence[SampleJob]) -> int | None:
             width="stretch",
         )
         st.button(
-            "",
+            "Roll",
             icon=":material/casino:",
             key="seed_die",
             help="Roll another seed",

@@ -33,11 +33,12 @@ ROOT = Path(__file__).resolve().parents[3]
 APP_NAME = "DDPM Workbench"
 
 HOME, TRAIN, MONITOR, SAMPLE = "home.py", "pages/train.py", "pages/monitor.py", "pages/sample.py"
-EVALUATE, EXPLORE = "pages/evaluate.py", "pages/explore.py"
+COMPARE, EVALUATE, EXPLORE = "pages/compare.py", "pages/evaluate.py", "pages/explore.py"
 MENU = (
     (HOME, "Home", ":material/home:"),
     (TRAIN, "Train", ":material/model_training:"),
     (MONITOR, "Monitor", ":material/monitoring:"),
+    (COMPARE, "Compare", ":material/compare_arrows:"),
     (SAMPLE, "Sample", ":material/grid_view:"),
     (EVALUATE, "Evaluate", ":material/straighten:"),
     (EXPLORE, "Explore", ":material/explore:"),

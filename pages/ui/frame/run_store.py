@@ -6,16 +6,14 @@ was heard for a while (file events get lost, and some disks have none).
 """
 
 import errno
-import json
 import threading
 import time
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, TypeVar
 
-import pandas as pd
 import streamlit as st
 from watchdog.events import (
     DirCreatedEvent,
@@ -35,10 +33,10 @@ from watchdog.observers.polling import PollingObserver
 from ddpm.runs import jobs, metrics, runs
 from ddpm.runs.jobs import Pulse, State, Status
 from ddpm.runs.log_lines import Lines, LogReader
-from ddpm.runs.metrics import MetricReader, columns_of
+from ddpm.runs.metrics import columns_of
 from ddpm.runs.runs import Run
 from ddpm.storage.files import TEMPORARY
-from pages.ui.components import figures
+from pages.ui.frame.metric_rows import RowReader, Rows
 from pages.ui.frame.run_index import RunIndex
 
 T = TypeVar("T")
@@ -55,9 +53,9 @@ CHANGES: list[type[FileSystemEvent]] = [
 # Not among them: opened and closed, which our own reading would make.
 
 SAFETY = 3.0  # seconds after which a part is checked again although no event arrived
-KEPT_RUNS = 6  # whose metrics stay in memory
+KEPT_RUNS = 64  # whose metrics stay in memory, as far as there is room
+ROOM = 2**30  # bytes for metrics
 KEPT_GLANCES = 500
-KEPT_FIGURES = 8  # of one run
 
 
 class Revisions(FileSystemEventHandler):
@@ -127,9 +125,8 @@ class RunView:
         self._pulse = pulse
         self._lock = threading.RLock()
         self._log = LogReader(run)
-        self._readers: dict[tuple[str, ...], MetricReader] = {}
+        self._rows = RowReader(run.progress_path)
         self._read: dict[str, tuple[int, float, Any]] = {}
-        self._figures: OrderedDict[tuple[tuple[str, ...], figures.ChartOptions], tuple[int, str]] = OrderedDict()
 
     def status(self) -> Status | None:
         """The status; of a run that is done although its process could not say so, as it would have been."""
@@ -144,11 +141,24 @@ class RunView:
         """Never cached: a process that dies makes no file event."""
         return self.run.state(self._pulse)
 
-    def metrics(self, columns: tuple[str, ...] = figures.MAIN) -> pd.DataFrame:
-        """These metrics, and the columns a horizontal axis may need."""
+    def rows(self, columns: Collection[str]) -> Rows:
+        """Rows of these metrics and of the axes; of a long log, a sketch until all of it was read in the background."""
         with self._lock:
-            reader = self._readers.setdefault(columns, MetricReader(self.run.progress_path, (*columns, *figures.AXES)))
-            return self._fresh("progress.csv", reader.read, name=f"metrics {columns}")
+            before = self._read.get("rows")
+            if before and not (before[2].whole and self._rows.has(columns)):
+                del self._read["rows"]
+            return self._fresh("progress.csv", lambda: self._rows.read(columns), name="rows")
+
+    def forget_rows(self) -> None:
+        """Frees the memory that the rows take."""
+        with self._lock:
+            self._rows.forget()
+            self._read.pop("rows", None)
+
+    @property
+    def row_bytes(self) -> int:
+        """Memory that the rows take."""
+        return self._rows.size
 
     def newest_row(self) -> dict[str, float | None]:
         """The last row of the log, which is the end of every curve; None for NaN and infinities."""
@@ -174,21 +184,6 @@ class RunView:
         return self._fresh(
             "progress.csv", lambda: metrics.sparkline(self.run.progress_path, column), name=f"sketch of {column}"
         )
-
-    def figure(
-        self, columns: tuple[str, ...], options: figures.ChartOptions, build: Callable[..., figures.Figure]
-    ) -> str:
-        """`build(rows, options, columns)` as JSON, made again only when there are new rows."""
-        with self._lock:
-            frame = self.metrics(columns)
-            revision, text = self._figures.get((columns, options), (-1, ""))
-            if revision != self._readers[columns].revision:
-                text = json.dumps(build(frame, options, columns), allow_nan=False, separators=(",", ":"))
-                self._figures[columns, options] = (self._readers[columns].revision, text)
-            self._figures.move_to_end((columns, options))
-            while len(self._figures) > KEPT_FIGURES:
-                self._figures.popitem(last=False)
-            return text
 
     def _fresh(self, part: str, read: Callable[[], T], name: str = "") -> T:
         """Cached result of `read`, unless the part has changed since."""
@@ -226,6 +221,16 @@ class Store:
     def view(self, run: Run) -> RunView:
         """View for a page that shows all of a run; its metrics stay in memory."""
         return self._kept(self._views, run, KEPT_RUNS)
+
+    def rows(self, run: Run, columns: Collection[str]) -> Rows:
+        """Rows of a run; those of runs that were not looked at for the longest time make room for them."""
+        rows = self.view(run).rows(columns)
+        with self._lock:
+            views = list(self._views.values())
+        for view in views[:-1]:
+            if sum(view.row_bytes for view in views) > ROOM:
+                view.forget_rows()
+        return rows
 
     def glance(self, run: Run) -> RunView:
         """View for a page that lists many runs and does not read their metrics."""

@@ -1,6 +1,7 @@
 """The table of runs on Home: drawn by the browser from data/runs, and what the user asks of it."""
 
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 import streamlit as st
 
@@ -33,8 +34,11 @@ class Asked(NamedTuple):
 def show() -> None:
     """Shows the table, and does what was asked for."""
     _table(key=KEY, data={"pages": MENU, "actions": actions()}, on_act_change=layout.callback(_act))
-    if (asked := _asked()) and asked.what == "open":
+    asked = _asked()
+    if asked and asked.what == "open":
         st.switch_page(asked.page, query_params={"run": asked.runs[0]})
+    if asked and asked.what == "compare":
+        st.switch_page(layout.COMPARE, query_params={"runs": ",".join(quote(name, safe="") for name in asked.runs)})
 
 
 def _asked() -> Asked | None:
@@ -42,7 +46,8 @@ def _asked() -> Asked | None:
 
 
 def _act() -> None:
-    if (asked := _asked()) and asked.what != "open":
+    asked = _asked()
+    if asked and asked.what in run_menu.ACTIONS:
         run_menu.act(asked.what, asked.runs)
 
 
@@ -50,9 +55,9 @@ def actions() -> list[dict[str, Any]]:
     """What can be done with runs, for the menus in the browser.
 
     what, label; many: on several runs at once; idle: not on an active run; broken: on a damaged one too; only, unless:
-    where a run has that mark.
+    where a run has that mark; together: on several alone.
     """
-    found = []
+    found: list[dict[str, Any]] = [{"what": "compare", "label": "Compare", "many": True, "together": True}]
     for what, action in run_menu.ACTIONS.items():
         marks = {"unless" if what in ("star", "archive") else "only": PAIRS[what]} if what in PAIRS else {}
         kind: dict[str, Any] = {"many": action.several, "idle": action.idle, "broken": what in BROKEN}
@@ -73,5 +78,7 @@ def read(sent: object) -> Asked | None:
         return None
     if what == "open":
         return Asked("open", tuple(names), PAGES[page]) if page in PAGES else None
+    if what == "compare":
+        return Asked(what, tuple(names)) if len(names) > 1 else None
     known = run_menu.SEVERAL if len(names) > 1 else run_menu.ACTIONS
     return Asked(what, tuple(names)) if what in known else None
