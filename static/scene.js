@@ -5,6 +5,7 @@ import { logTicks, short, ticks } from "./numbers.js";
 import { smooth } from "./smoothing.js";
 
 const LINE_HEIGHT = 14; // of the numbers at the ends of lines
+const MOST_BANDS = 4; // curves of a panel that have a band each
 
 export function toPixel(frame, x) {
   const [low, high] = frame.x;
@@ -101,6 +102,7 @@ export function grid(frame, range, theme, last, title) {
 }
 
 // The curves of a panel: band and mean where rows are put together, the rows where they are not, the smoothed line.
+// Bands of many curves hide each other, and take long to fill.
 export function lines(frame, range, drawn, theme) {
   if (!range) return [];
   const found = [];
@@ -109,7 +111,7 @@ export function lines(frame, range, drawn, theme) {
     const kept = indices(c, sparse);
     const xs = kept.map((k) => c.pixels[k]);
     const faint = { colour, clip: true };
-    if (c.size > 1)
+    if (c.size > 1 && drawn.length <= MOST_BANDS)
       found.push({
         ...faint,
         kind: "band",
