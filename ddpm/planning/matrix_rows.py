@@ -44,7 +44,7 @@ def rows(config: Config, checkpoints: list[Checkpoint], settings: MatrixConfig) 
         case _:
             found = _steps(config, base, words)
     if len(found) > MOST_ROWS:
-        raise UserError(f"values names {len(found)} rows: name at most {MOST_ROWS}.", code="bad-value")
+        raise UserError(f"The values name {len(found)} rows: name at most {MOST_ROWS}.", code="bad-value")
     for row in found:
         resolve.resolve_process(config, row.request)
         guidance.resolve_guidance(config, row.request)
@@ -132,6 +132,6 @@ def _number(word: str, low: float, high: float) -> float:
         value = float("nan")
     if not low <= value <= high:
         raise UserError(
-            f"values names {word!r}: write numbers from {low:g} to {high:g}, with commas between.", code="bad-value"
+            f"The values name {word!r}: write numbers from {low:g} to {high:g}, with commas between.", code="bad-value"
         )
     return value

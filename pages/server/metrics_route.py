@@ -48,7 +48,7 @@ def read(asked: Asked) -> Response:
     columns = asked_columns(asked)
     axis = asked.text("x", "step")
     if axis not in AXES:
-        raise UserError(f"x is {axis[:40]!r}: give one of {', '.join(AXES)}.", code="bad-value")
+        raise UserError(f"The axis x is {axis[:40]!r}: give one of {', '.join(AXES)}.", code="bad-value")
     low, high = number(asked, "from", -math.inf), number(asked, "to", math.inf)
     width = min(max(asked.number("width") or 1000, WIDTHS[0]), WIDTHS[1])
     since, size = asked.number("since"), asked.number("size")
@@ -92,7 +92,7 @@ def asked_columns(asked: Asked) -> list[str]:
     text = asked.text("columns", most=MOST_NAMES)
     names = [*dict.fromkeys(name for name in text.split(",") if name)]
     if len(names) > MOST_COLUMNS:
-        raise UserError(f"columns names {len(names)}: give at most {MOST_COLUMNS}.", code="bad-value")
+        raise UserError(f"The request names {len(names)} columns: give at most {MOST_COLUMNS}.", code="bad-value")
     return names
 
 
