@@ -44,7 +44,7 @@ ACTIVE = ("queued", "starting", "running", "stopping", "not responding")
 FINAL = ("stopped", "finished", "failed")
 Request = Literal["stop", "save", "sample"]
 
-START_GRACE = 15.0  # seconds within which a new process has to hold its lock
+START_GRACE = 30.0  # seconds within which a new process has to hold its lock; a busy machine takes 15 to import torch
 ELSEWHERE = 120.0  # seconds without status until a process of an earlier version, on another machine, has ended
 SILENT = 4.0  # seconds without renewal of the lease until a process counts as not responding
 STALLED = 15.0  # the same for a process of this machine that is seen to use the processor
