@@ -65,7 +65,7 @@ def test_zoom_pan_and_what_is_shown_stay_while_the_charts_grow(page: Page, serve
         assert panned[1] - panned[0] == pytest.approx(zoomed[1] - zoomed[0])
 
         page.get_by_text("Panels", exact=True).click()
-        page.get_by_label("grad_norm").uncheck()
+        page.get_by_role("checkbox", name="grad_norm").uncheck()
         page.get_by_label("lr", exact=True).check()
         page.keyboard.press("Escape")
         expect(page.locator(f"{CHART} .panel h3")).to_have_text(["loss = mse", "lr"])

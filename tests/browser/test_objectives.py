@@ -36,12 +36,10 @@ def test_learned_variance_from_training_to_evaluation(page: Page, server) -> Non
     for name, value in SMALL.items():
         fill(page, f"train-{name}", value)
         expect(page.locator("code").filter(has_text=f"--{name} {value}")).to_be_visible()  # the command follows
-    page.locator(
-        ".st-key-train-field-ema_rate-0-keep button"
-    ).first.click()  # an average of more steps than the run has
+    page.locator(".st-key-train-field-ema_rate-0-keep button").first.click()  # an average of more steps than it has
     fill(page, "train-name", "learned")
     page.get_by_role("button", name="Start").click()
-    expect(page.get_by_role("button", name="Resume")).to_be_visible()  # it has ended
+    expect(page.get_by_role("button", name="Train more")).to_be_visible()  # it has ended
 
     [run] = runs.list_runs(server.runs_dir)
     assert run.state() == "finished", run.log_tail()

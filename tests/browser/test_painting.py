@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -316,7 +317,8 @@ def test_it_is_sampled_in_clean_squares(page: Page, server: Server) -> None:
             }}""")
 
     ramp = np.linspace(40, 220, W * H * 3).reshape(H, W, 3).astype(np.uint8)
-    accent = np.array([0x3B, 0x5B, 0xDB])
+    primary = tomllib.loads((ROOT / ".streamlit" / "config.toml").read_text())["theme"]["light"]["primaryColor"]
+    accent = np.frombuffer(bytes.fromhex(primary.removeprefix("#")), np.uint8)
     until(lambda: at(25, 10) == ramp[10, 25].tolist())
     assert at(3, 3) == ramp[3, 3].tolist()
     np.testing.assert_allclose(at(15, 10), (ramp[10, 15].astype(float) + accent) / 2, atol=3)
