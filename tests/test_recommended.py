@@ -116,11 +116,15 @@ def on_page(run: Run, what: str) -> str:
 
 @pytest.mark.slow
 def test_going_on_with_a_finished_run(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    """The command that a resume shows, which changes nothing, and the one of the page train further."""
     before = {path.name for path in run.folder.parent.iterdir()}
-    assert typed(on_page(run, "Resume")) == 0
+    assert typed(run.shell("train", "--resume")) == 0
+    assert run.checkpoint().step == 2
     assert typed(shown(capsys.readouterr().out)) == 0
-    (new,) = {path.name for path in run.folder.parent.iterdir()} - before
-    assert Run(run.folder.parent / new).checkpoint().step == 4
+    assert run.checkpoint().step == 4
+    assert typed(on_page(Run(run.folder), "Train more steps")) == 0
+    assert run.checkpoint().step == 8
+    assert {path.name for path in run.folder.parent.iterdir()} == before
 
 
 @pytest.mark.slow
@@ -143,10 +147,10 @@ def test_what_a_page_shows(run: Run, home: Path, tmp_path: Path, where: object) 
 
 def test_going_on_after_a_stop(run: Run) -> None:
     settings = json.loads((run.folder / "config.json").read_text())
-    settings["train"]["total_steps"] = 3
+    settings["train"]["total_steps"] = steps = run.checkpoint().step + 1
     (run.folder / "config.json").write_text(json.dumps(settings))
     assert typed(on_page(Run(run.folder), "Resume")) == 0
-    assert run.checkpoint().step == 3
+    assert run.checkpoint().step == steps
 
 
 def test_stopping(run: Run) -> None:

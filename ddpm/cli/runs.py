@@ -37,7 +37,7 @@ def add(commands: Any) -> None:
         commands,
         "runs",
         _runs,
-        "List the runs, newest first; `ddpm runs NAME` describes one, `ddpm runs ACTION NAME` does something with it.",
+        "List the runs, newest first; with NAME describe one, with ACTION NAME do something with it.",
     )
     listing.add_argument("--tag", default="", metavar="TAG", help="list only runs with this tag")
     listing.add_argument(
@@ -48,7 +48,7 @@ def add(commands: Any) -> None:
         help="list archived runs too (default: False)",
     )
     actions = listing.add_subparsers(metavar="ACTION")
-    show = shared.add_command(actions, "show", _show, "Describe a run; the same as `ddpm runs NAME`.")
+    show = shared.add_command(actions, "show", _show, "Describe a run, as its name alone does.")
     show.add_argument("name", metavar="NAME")
     run_actions.add(actions)
 
