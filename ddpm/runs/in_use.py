@@ -50,7 +50,7 @@ def begun_from(run: Run) -> dict[Path, list[str]]:
 
 
 def _may_begin(run: Run) -> bool:
-    """True if a training is active; told first by its status, which is cheap."""
+    """True if a training is active; its status is asked first, which is cheap."""
     status = run.status()
     return status is not None and status.state not in FINAL and run.state() in ACTIVE
 

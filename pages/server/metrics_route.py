@@ -31,8 +31,8 @@ NUMBER = re.compile(r"-?[0-9]{1,20}(\.[0-9]{1,20})?(e[+-]?[0-9]{1,2})?", re.ASCI
 WIDTHS = (16, 8192)  # pixels
 MOST_NAMES = 4096  # characters of `columns`
 MOST_COLUMNS = 64
-MOST_SPIKES = 200  # told with their steps, the highest ones; the others are counted
-MOST_LOST = 100  # places told of values that are not finite
+MOST_SPIKES = 200  # listed with their steps, the highest ones; the others are counted
+MOST_LOST = 100  # places of values that are not finite, of which each is listed
 
 
 class Part(NamedTuple):

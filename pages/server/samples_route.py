@@ -32,7 +32,7 @@ from pages.ui.frame import layout
 PARTS = ("images", "given", "small")
 MOST_TIMES = 64
 MOST_SIDE = 4096  # pixels of an enlarged image
-MOST_DESCRIBED = 4096  # images whose seed and class are told
+MOST_DESCRIBED = 4096  # images whose seed and class are listed
 
 
 class Missing(Exception):
