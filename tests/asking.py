@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import urlencode
 
@@ -26,7 +27,8 @@ def ask(path: str, query: str = "", **arguments: object) -> Response:
         query_string=(query or urlencode(arguments)).encode(),
         path_params={},
     )
-    return asyncio.run(route.endpoint(Request(scope)))
+    with ThreadPoolExecutor(1) as threads:  # this thread may have a loop already, of a browser's tests
+        return threads.submit(asyncio.run, route.endpoint(Request(scope))).result()
 
 
 def unpack(body: bytes) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -5,6 +5,7 @@ import dataclasses
 import io
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +37,9 @@ def get(path: str, query: str = "") -> tuple[int, dict[str, str], bytes]:
         sent.append(message)
 
     scope = {"type": "http", "method": "GET", "path": path, "query_string": query.encode(), "headers": []}
-    asyncio.run(APP({**scope, "root_path": "", "http_version": "1.1"}, receive, send))  # type: ignore[arg-type]
+    with ThreadPoolExecutor(1) as threads:  # this thread may have a loop already, of a browser's tests
+        answered = APP({**scope, "root_path": "", "http_version": "1.1"}, receive, send)  # type: ignore[arg-type]
+        threads.submit(asyncio.run, answered).result()  # type: ignore[arg-type]
     start = sent[0]
     headers = {name.decode(): value.decode() for name, value in start["headers"]}
     return start["status"], headers, b"".join(part.get("body", b"") for part in sent[1:])

@@ -115,7 +115,7 @@ def test_samplers_and_what_steers_them(page: Page, run: Run) -> None:
 
     # What is impossible is said, and cannot be pressed.
     fill(page, "num_samples", "0")
-    expect(page.get_by_text("num_samples is 0")).to_be_visible()
+    expect(page.get_by_test_id("stMain").get_by_text("num_samples is 0").first).to_be_visible()
     expect(page.get_by_role("button", name=re.compile("^Sample Shortcut"))).to_be_disabled()
 
 
