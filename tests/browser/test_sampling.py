@@ -4,7 +4,6 @@ import contextlib
 import io
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +13,7 @@ from PIL import Image
 from playwright.sync_api import Locator, Page, TimeoutError, expect
 from waiting import until, until_finished
 
-from ddpm.errors import UserError
-from ddpm.runs import launch, runs
+from ddpm.runs import runs
 from ddpm.runs.results import SampleJob
 from ddpm.runs.runs import Run
 from ddpm.storage import images
@@ -24,16 +22,12 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 
 @pytest.fixture
-def run(page: Page, server) -> Iterator[Run]:  # type: ignore[no-untyped-def]
-    """The example, as the Sample page offers it to somebody without runs; nothing that samples outlives the test."""
+def run(page: Page, server) -> Run:  # type: ignore[no-untyped-def]
+    """The example, as the Sample page offers it to somebody without runs."""
     page.goto(server.address("sample"))
     page.get_by_role("button", name="Use the example model").click()
     expect(page.get_by_text("This is the included example model")).to_be_visible()
-    example = runs.find_run(server.runs_dir, "example")
-    yield example
-    for job in (*example.sample_jobs(), *example.solver_benchmark_jobs(), *example.trajectory_jobs()):
-        with contextlib.suppress(UserError):
-            launch.kill(job)
+    return runs.find_run(server.runs_dir, "example")
 
 
 def field(page: Page, name: str) -> Locator:
