@@ -68,12 +68,22 @@ def browser() -> Iterator[object]:
         found.close()
 
 
+@pytest.fixture(scope="session")
+def profile(browser) -> object:  # type: ignore[no-untyped-def]
+    """What the tabs of all tests share: the scripts that Chromium has loaded and compiled."""
+    found = browser.new_context(viewport={"width": 1440, "height": 1000}, accept_downloads=True)
+    found.set_default_timeout(PATIENCE * 1000)
+    return found
+
+
 @pytest.fixture
-def page(browser, server: Server) -> Iterator[object]:  # type: ignore[no-untyped-def]
-    """A tab.  It fails the test on an exception in the page, and on any request that leaves this computer."""
-    context = browser.new_context(viewport={"width": 1440, "height": 1000}, accept_downloads=True)
-    context.set_default_timeout(PATIENCE * 1000)
-    tab = context.new_page()
+def page(profile, server: Server) -> Iterator[object]:  # type: ignore[no-untyped-def]
+    """A tab of a browser that remembers nothing of the tests before.
+
+    It fails the test on an exception in the page, and on any request that leaves this computer.
+    """
+    profile.clear_cookies()
+    tab = profile.new_page()
     wait_by_asking(tab)
     abroad: list[str] = []
     wrong: list[str] = []
@@ -88,9 +98,11 @@ def page(browser, server: Server) -> Iterator[object]:  # type: ignore[no-untype
     tab.on("pageerror", lambda error: wrong.append(f"{tab.url}: {error}"))
     tab.on("console", lambda said: wrong.append(said.text) if "Content Security Policy" in said.text else None)
     server.enter(tab)
+    tab.evaluate("localStorage.clear()")
     yield tab
     red = tab.locator("[data-testid=stException]").all_inner_texts()
-    context.close()
+    for left in profile.pages:
+        left.close()
     assert not red
     assert not wrong
     assert not abroad, "loaded from elsewhere"
