@@ -313,7 +313,7 @@ def test_monitor_says_what_a_run_is(runs_dir: Path) -> None:
     ]
     assert settings == [
         ["Training steps", "200", "1,000"],
-        ["Learning rate", "0.0003", "0.001"],
+        ["Learning rate", "3e-4", "0.001"],
         ["Gradient clipping", "1", "off"],
         ["Log every (steps)", "1", "5"],
     ]

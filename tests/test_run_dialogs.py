@@ -171,7 +171,7 @@ def test_nothing_is_asked_about_a_run_that_trains(runs_dir: Path) -> None:
         worker.beat(state="running", step=40, now=True)
         for action in ("rename", "delete", "duplicate", "more"):
             at = monitor("one", action)
-            assert len(at.toast) == 1
+            assert len(at.error) == 1
             assert not [b for b in at.button if b.key == "dialog_sure"]
         worker.beat(state="stopped", now=True)
     at = monitor("one", "delete")

@@ -103,10 +103,12 @@ def _outcome(job: SampleJob, state: str, status: Status | None) -> None:
         left = "the input image" if job.given_images else "the low-resolution image"
         st.caption(f"Each pair shows {left} on the left and the sample on the right.")
     if errors := job.result.get("rmse"):
-        each = ", ".join(f"{error:.2g}" for error in errors[:MAX_ERRORS]) + (", …" if len(errors) > MAX_ERRORS else "")
+        each = ", ".join(formatting.number(error, 2) for error in errors[:MAX_ERRORS]) + (
+            ", …" if len(errors) > MAX_ERRORS else ""
+        )
         st.metric(
             "Reconstruction error",
-            f"{job.result.get('mean', 0):.3g}",
+            formatting.number(job.result.get("mean", 0), 3),
             help=(
                 "Root mean square difference between each input image and its reconstruction, in"
                 f" {escape(job.result.get('unit', ''))}."

@@ -228,7 +228,7 @@ def _progress(job: SolverBenchmarkJob, was_active: bool, config: Config) -> None
         TOLERANCES,
         2.0,
         key="frontier_tolerance",
-        format_func=lambda levels: f"{levels:g}",
+        format_func=lambda levels: formatting.number(levels),
         persist_state="session",
         help=(
             "Accepted distance to the converged images, in levels of 0 to 255 (RMSE per pixel). Differences below 1"
