@@ -126,7 +126,7 @@ def solver_benchmark(found: Sequence[GridResult], tolerance: float, best: GridRe
     )
     layout["yaxis"] = figures.y_axis(0, 1, figures.ChartOptions(log=True))
     layout["annotations"].append(
-        figures.panel_title("distance to the converged images (levels of 0 .. 255)", 0, 1, figures.ChartOptions())
+        figures.panel_title("distance to the converged images (levels)", 0, 1, figures.ChartOptions())
     )
     return {"data": data, "layout": layout}
 

@@ -39,11 +39,13 @@ STYLE = """<style>
 
 def columns() -> Sequence[Any]:
     """The two columns: of the form, and the rail."""
-    theme = st.context.theme.type or "light"
-    background, border = (st.get_option(f"theme.{theme}.{name}Color") for name in ("background", "border"))
+    background, border = (
+        ", ".join(html.escape(st.get_option(f"theme.{theme}.{name}Color")) for theme in ("light", "dark"))
+        for name in ("background", "border")
+    )
     st.html(
-        f"<style>:root {{ --train-background: {html.escape(background)};"
-        f" --train-border: {html.escape(border)}; }}</style>"
+        f"<style>:root {{ --train-background: light-dark({background});"
+        f" --train-border: light-dark({border}); }}</style>"
     )
     st.html(STYLE)
     return st.columns([7, 3], gap="medium")
