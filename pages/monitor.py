@@ -10,7 +10,7 @@ from pages.ui.forms import moved_data
 from pages.ui.frame import layout, run_actions, run_files, run_status, run_store, tour
 from pages.ui.results import run_details, training_chart, training_progress
 
-TICK, SLOW_TICK = 1.0, 2.0  # seconds between two updates of an active run: of its numbers, and of the rest
+TICK = 2.0  # seconds between two updates of an active run's figures: once a second would cost the browser twice as much
 
 layout.page("Monitor")
 toolbar = st.container(horizontal=True, vertical_alignment="center", key="toolbar")
@@ -22,7 +22,7 @@ with layout.errors(stop=True):
     config, state = run.config, view.state()
     checkpoints = view.checkpoints()
 active = state in ACTIVE
-every, seldom = (TICK, SLOW_TICK) if active else (None, None)
+every = TICK if active else None
 
 with toolbar:
     run_actions.show(run, state)
@@ -71,7 +71,7 @@ with about.cell():
     st.header("Checkpoints")
     run_details.checkpoints(run, checkpoints)
     st.header("Device")
-    layout.fragment(run_every=seldom)(run_details.system)(run, active)
+    layout.fragment(run_every=every)(run_details.system)(run, active)
     run_details.device(view.status(), config)
 
 with st.expander("Shell commands", icon=":material/terminal:"):

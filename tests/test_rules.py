@@ -101,6 +101,18 @@ print([name for name in ("torch", "streamlit", "plotly", "watchdog") if name in 
     assert output.strip() == "[]"
 
 
+def test_a_server_imports_the_pages_at_its_start() -> None:
+    """No page waits for it, torch is not among it, and the garbage collector passes over it."""
+    code = """
+import gc, sys
+from pages.server import warm
+warm.load()
+print("pages.ui.forms.train_form" in sys.modules, "torch" in sys.modules, gc.get_freeze_count() > 10_000)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "False", "True"]
+
+
 @pytest.mark.parametrize("path", PAGES, ids=by_path)
 def test_pages_stay_before_the_wall(path: Path) -> None:
     assert "torch" not in top(path)
