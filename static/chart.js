@@ -10,7 +10,7 @@ import { Spikes } from "./chart_spikes.js";
 import { followCursor, sendCursor } from "./cursor.js";
 import { Feed } from "./feed.js";
 import { bucketAt, same } from "./metrics.js";
-import { timeUnit } from "./numbers.js";
+import { timeUnit } from "./scales.js";
 import { svg } from "./paint.js";
 import { choices, panelOf, usual } from "./panels.js";
 import { Table } from "./chart_table.js";
