@@ -233,7 +233,7 @@ def test_progress_csv_comes_down_as_it_is_and_commands_are_copied(page: Page, se
     page.get_by_role("button", name="Copy", exact=True).nth(1).click()
     expect(page.get_by_role("button", name="Copied")).to_have_count(1)
     copied = shlex.split(page.evaluate("navigator.clipboard.readText()"))
-    assert copied == "ddpm train --resume live --total_steps 60 --runs_dir".split() + [str(server.runs_dir)]
+    assert copied == ["ddpm", "train", "--resume", "live", "--total_steps", "60", "--runs_dir", str(server.runs_dir)]
 
 
 PURE = """async ([strip, log, pin]) => {
