@@ -42,7 +42,7 @@ export class Panel {
     this.look = look;
     const frame = (this.frame = {
       width: look.width, height: (look.alone ? ALONE : HEIGHT) + (look.last ? TITLES : 4), left: 56, right: 66, top: 8, bottom: look.last ? TITLES : 4,
-      x: look.x, log: look.log, reach: look.reach, unit: look.unit, scale: look.scale,
+      x: look.x, log: look.log, reach: look.reach, axis: look.axis, unit: look.unit, scale: look.scale,
     });
     this.title.textContent = panel.title;
     this.room.setAttribute("aria-label", `${panel.title}: arrow keys point at a step`);

@@ -1,5 +1,5 @@
 // What a panel of curves consists of, as a list of lines, bands, marks and texts that paint.js draws.
-// A frame is { width, height, left, right, top, bottom, x: [low, high], log, reach, unit, scale }, in pixels but for x;
+// A frame is { width, height, left, right, top, bottom, x: [low, high], log, reach, axis, unit, scale }, in pixels but for x;
 // scale: pixels of the screen to one of the page.
 
 import { count, short } from "./formatting.js";
@@ -107,7 +107,8 @@ export function grid(frame, range, theme, last, title) {
     found.push({ kind: "text", x: frame.left - 6, y, text: short(value), align: "right", colour: theme.small });
   }
   const unit = frame.unit;
-  for (const value of ticks(frame.x[0] / unit, frame.x[1] / unit, Math.max(2, Math.round((frame.width - frame.left) / 110)))) {
+  const least = frame.axis === "seconds" ? 0 : 1; // there is no half of a step or of an image
+  for (const value of ticks(frame.x[0] / unit, frame.x[1] / unit, Math.max(2, Math.round((frame.width - frame.left) / 110)), least)) {
     const x = toPixel(frame, value * unit);
     if (x < frame.left - 1 || x > frame.width - frame.right + 1) continue;
     found.push({ kind: "rule", x1: x, x2: x, y1: frame.top, y2: bottom, colour: theme.grid });

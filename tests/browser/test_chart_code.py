@@ -311,6 +311,7 @@ def test_axes_have_round_places(run: Run) -> None:
     assert run("scales", "return scales.ticks(0, 1000)") == [0, 200, 400, 600, 800, 1000]
     assert run("scales", "return scales.ticks(0.013, 0.0171, 5)") == [0.013, 0.014, 0.015, 0.016, 0.017]
     assert run("scales", "return scales.ticks(3, 3)") == [3]
+    assert run("scales", "return scales.ticks(1, 3, 9, 1)") == [1, 2, 3]
     assert run("scales", "return scales.logTicks(0.02, 1.2)") == [0.02, 0.05, 0.1, 0.2, 0.5, 1]
     assert run("scales", "return scales.logTicks(1e-6, 1e6)") == [1e-6, 1e-4, 1e-2, 1, 1e2, 1e4, 1e6]
     assert run("scales", "return scales.logTicks(0, 1)") == []
