@@ -51,6 +51,8 @@ with halves.cell():
             layout.SAMPLE, label="Sample from this run", icon=":material/grid_view:", query_params={"run": run.name}
         )
         run_files.preview_download(run)
+
+with halves.cell(column_span=3):
     st.header("Log")
     log_view.show(run.name, "Nothing yet." if active else "This run has no log.")
 
