@@ -19,7 +19,26 @@ export function general(value, digits = 4) {
 
 // A whole number with separators: 12,000.
 export function count(value) {
+  if (!Number.isFinite(value)) return NONE;
   return Math.round(value).toString().replace(/\B(?=(\d{3})+(?!\d))/g, ",");
+}
+
+// A number of any size as a chart names it: whole ones and large ones with separators, others with four digits.
+export function short(value) {
+  if (!Number.isFinite(value)) return NONE;
+  const size = Math.abs(value);
+  return size < 1e7 && (Number.isInteger(value) || size >= 1e4) ? count(value) : general(value);
+}
+
+// 0.45 s, 4.5 s, 12 s, 3 min 05 s, 2 h 05 min, 4 days 3 h.
+export function duration(seconds) {
+  if (!(seconds >= 0 && seconds < Infinity)) return NONE;
+  if (seconds < 10) return `${seconds < 1 ? general(seconds, 2) : seconds.toFixed(1)} s`;
+  const whole = Math.round(seconds), two = (value) => String(Math.floor(value)).padStart(2, "0");
+  if (whole < 60) return `${whole} s`;
+  if (whole < 3600) return `${Math.floor(whole / 60)} min ${two(whole % 60)} s`;
+  if (whole < 86400) return `${Math.floor(whole / 3600)} h ${two((whole % 3600) / 60)} min`;
+  return `${plural(Math.floor(whole / 86400), "day")} ${Math.floor((whole % 86400) / 3600)} h`;
 }
 
 export function plural(number, one, many = `${one}s`) {

@@ -207,7 +207,6 @@ BY_PATH = {
     "pages/ui/components/browser_code.py": {"glob", "read_bytes"},
     "pages/ui/components/mask_canvas.py": {"read_text"},
     "pages/ui/frame/layout.py": {"read_text"},
-    "pages/ui/results/live_chart.py": {"read_text", "read_bytes", "exists", "stat"},
     "pages/ui/frame/run_store.py": {"exists"},
     "pages/ui/forms/data_form.py": {"stat"},
     "pages/ui/forms/super_res.py": {"stat"},

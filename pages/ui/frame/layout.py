@@ -21,7 +21,7 @@ from typing import Any
 import streamlit as st
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
-from ddpm.errors import UserError, user_errors, writable
+from ddpm.errors import UserError, user_errors
 from ddpm.runs import commands, example, runs
 from ddpm.runs.jobs import ACTIVE
 from ddpm.runs.runs import Run
@@ -261,8 +261,3 @@ def _is_bug(record: logging.LogRecord) -> bool:
 
 
 logging.getLogger("streamlit.error_util").addFilter(_is_bug)
-
-
-def command(line: str) -> None:
-    """Shows a shell command with a copy button; undecodable bytes in file names are escaped."""
-    st.code(writable(line), language=None, wrap_lines=True)

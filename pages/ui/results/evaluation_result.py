@@ -19,7 +19,7 @@ from pages.ui.components import study_figures
 from pages.ui.components.markdown import escape, with_code
 from pages.ui.forms import checkpoint_form
 from pages.ui.frame import job_progress, layout
-from pages.ui.results.live_chart import live_chart
+from pages.ui.results import plotly_chart
 
 PARTS = {"train": "seen in training", "test": "held out", "all": "all"}
 NPZ = "application/octet-stream"
@@ -152,7 +152,7 @@ def curves(jobs: Sequence[EvaluationJob], config: Config, log: bool) -> None:
             st.caption(f":red[{escape(error)}]")
     if found:
         figure = json.dumps(study_figures.terms(found, log), allow_nan=False, separators=(",", ":"))
-        live_chart(figure, key=f"terms-{jobs[0].folder.parent.parent.name}")
+        plotly_chart.show(figure, key=f"terms-{jobs[0].folder.parent.parent.name}")
 
 
 def label(job: EvaluationJob) -> str:

@@ -20,7 +20,7 @@ from ddpm.runs.jobs import ACTIVE, Status
 from ddpm.runs.results import SampleJob
 from ddpm.runs.runs import Run
 from ddpm.storage import images
-from pages.ui.components import thumbnails
+from pages.ui.components import shell_command, thumbnails
 from pages.ui.components.markdown import escape, with_code
 from pages.ui.frame import job_progress, layout
 from pages.ui.results import nearest, sample_actions, sample_grid
@@ -65,7 +65,7 @@ def show(run: Run, job: SampleJob, config: Config, use: Callable[[SampleConfig],
         _downloads(job)
     if job.command:
         with st.expander("Shell command"):
-            layout.command(job.command)
+            shell_command.show(job.command, "command-job")
 
 
 def _can_resume(job: SampleJob) -> bool:
