@@ -1,6 +1,6 @@
 // One panel of a chart: a heading with the newest values, the curves, and over them the cursor and what is dragged.
 
-import { plural, short } from "./formatting.js";
+import { general, plural } from "./formatting.js";
 import { bucketAt } from "./metrics.js";
 import { paint } from "./paint.js";
 import { curve, ends, grid, heights, lastOf, lines, lostMarks, valueRange } from "./scene.js";
@@ -86,7 +86,7 @@ export class Panel {
     if (several && this.look.oneRun)
       for (const line of this.drawn) {
         const k = lastOf(line.curve);
-        this.values.append(coloured(line, `${line.label} ${short(k < 0 ? NaN : line.curve.smoothed[k])}`));
+        this.values.append(coloured(line, `${line.label} ${general(k < 0 ? NaN : line.curve.smoothed[k])}`));
       }
     if (!several && this.drawn.length) this.values.append(coloured(this.drawn[0], this.newest(this.drawn[0])));
     const lost = this.drawn.reduce((sum, line) => sum + (line.part.head.lost?.[line.column]?.count ?? 0), 0);
@@ -100,7 +100,7 @@ export class Panel {
     if (k < 0) return "";
     const last = part.head.stop === part.head.rows && k === c.count.length - 1;
     const raw = c.size === 1 ? c.mean[k] : last ? part.head.newest[column] : c.first[k];
-    return this.look.reach > 0 ? `${short(raw)} · smoothed ${short(c.smoothed[k])}` : short(raw);
+    return this.look.reach > 0 ? `${general(raw)} · smoothed ${general(c.smoothed[k])}` : general(raw);
   }
 
   // Values at a place of the axis: [{ line, step, until, value, least, most, smoothed }]

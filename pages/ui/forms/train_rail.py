@@ -39,13 +39,11 @@ STYLE = """<style>
 
 def columns() -> Sequence[Any]:
     """The two columns: of the form, and the rail."""
-    background, border = (
-        ", ".join(html.escape(st.get_option(f"theme.{theme}.{name}Color")) for theme in ("light", "dark"))
-        for name in ("background", "border")
-    )
+    names = ("backgroundColor", "borderColor")
+    light, dark = ([st.get_option(f"theme.{theme}.{name}") for name in names] for theme in ("light", "dark"))
     st.html(
-        f"<style>:root {{ --train-background: light-dark({background});"
-        f" --train-border: light-dark({border}); }}</style>"
+        f"<style>:root {{ --train-background: light-dark({html.escape(light[0])}, {html.escape(dark[0])});"
+        f" --train-border: light-dark({html.escape(light[1])}, {html.escape(dark[1])}); }}</style>"
     )
     st.html(STYLE)
     return st.columns([7, 3], gap="medium")
