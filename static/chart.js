@@ -10,7 +10,7 @@ import { Spikes } from "./chart_spikes.js";
 import { followCursor, sendCursor } from "./cursor.js";
 import { Feed } from "./feed.js";
 import { bucketAt, same } from "./metrics.js";
-import { timeUnit } from "./numbers.js";
+import { timeUnit } from "./scales.js";
 import { svg } from "./paint.js";
 import { choices, panelOf, usual } from "./panels.js";
 import { Table } from "./chart_table.js";
@@ -209,8 +209,8 @@ class Chart {
         run: run.name,
         column,
         label: this.several ? (panel.lines.length > 1 ? `${run.label}, ${label}` : run.label) : label,
-        colour: this.colour(this.several ? run.colour : panel.lines.length > 1 ? k : number),
-        dash: this.several ? DASHES[k] : [],
+        colour: this.colour(run.colour ?? (panel.lines.length > 1 ? k : number)),
+        dash: run.colour === null ? [] : DASHES[k],
         sparse: !this.data.main.includes(column),
       })));
   }

@@ -1,9 +1,9 @@
 // One panel of a chart: a heading with the newest values, the curves, and over them the cursor and what is dragged.
 
-import { grouped, short } from "./numbers.js";
+import { general, plural } from "./formatting.js";
 import { bucketAt } from "./metrics.js";
 import { paint } from "./paint.js";
-import { curve, ends, grid, heightOf, lastOf, lines, lostMarks, valueRange } from "./scene.js";
+import { curve, ends, grid, heights, lastOf, lines, lostMarks, valueRange } from "./scene.js";
 
 const HEIGHT = 176;
 const ALONE = 280; // of the only panel
@@ -34,6 +34,7 @@ export class Panel {
     this.node.append(this.heading, this.room);
     this.y = null; // range that was zoomed to
     this.drawn = [];
+    this.curvesOf = new Map(); // run and column -> { part, looked, curve }
   }
 
   // lines: [{ feed, column, label, colour, dash, sparse }]; look: { x, log, reach, unit, axis, title, theme, font, last, width }
@@ -41,7 +42,7 @@ export class Panel {
     this.look = look;
     const frame = (this.frame = {
       width: look.width, height: (look.alone ? ALONE : HEIGHT) + (look.last ? TITLES : 4), left: 56, right: 66, top: 8, bottom: look.last ? TITLES : 4,
-      x: look.x, log: look.log, reach: look.reach, unit: look.unit,
+      x: look.x, log: look.log, reach: look.reach, axis: look.axis, unit: look.unit, scale: look.scale,
     });
     this.title.textContent = panel.title;
     this.room.setAttribute("aria-label", `${panel.title}: arrow keys point at a step`);
@@ -52,7 +53,7 @@ export class Panel {
     this.drawn = [];
     for (const line of lineList) {
       const part = line.feed.best(line.column);
-      const found = curve(part, line.column, look.axis, frame);
+      const found = this.curveOf(line, part, frame);
       if (found) this.drawn.push({ ...line, part, curve: found });
     }
     this.range = this.y ?? valueRange(this.drawn.map((line) => line.curve), look.log);
@@ -60,12 +61,23 @@ export class Panel {
       ...grid(frame, this.range, look.theme, look.last, look.title),
       ...lines(frame, this.range, this.drawn, look.theme),
       ...ends(frame, this.range, this.drawn),
-      ...this.drawn.flatMap((line) => lostMarks(frame, this.range, line.part, line.column, look.axis, look.theme)),
+      ...this.drawn.flatMap((line) => lostMarks(frame, this.range, line, look.theme)),
     ];
     for (const canvas of [this.curves, this.over]) fit(canvas, frame, look.scale);
     this.room.style.height = `${frame.height}px`;
     paint(this.curves.getContext("2d"), this.scene, frame, look.font, look.scale);
     this.sayNewest(lineList);
+  }
+
+  // The curve of a line: that of the last time, unless something changed by which it is smoothed and placed.
+  curveOf({ run, column }, part, { width, x, log, reach }) {
+    const id = JSON.stringify([run, column]);
+    const looked = JSON.stringify([this.look.axis, width, x, log, reach]);
+    const before = this.curvesOf.get(id);
+    if (before?.part === part && before.looked === looked) return before.curve;
+    const found = curve(part, column, this.look.axis, this.frame);
+    this.curvesOf.set(id, { part, looked, curve: found });
+    return found;
   }
 
   sayNewest(lineList) {
@@ -74,12 +86,12 @@ export class Panel {
     if (several && this.look.oneRun)
       for (const line of this.drawn) {
         const k = lastOf(line.curve);
-        this.values.append(coloured(line, `${line.label} ${short(k < 0 ? NaN : line.curve.smoothed[k])}`));
+        this.values.append(coloured(line, `${line.label} ${general(k < 0 ? NaN : line.curve.smoothed[k])}`));
       }
     if (!several && this.drawn.length) this.values.append(coloured(this.drawn[0], this.newest(this.drawn[0])));
     const lost = this.drawn.reduce((sum, line) => sum + (line.part.head.lost?.[line.column]?.count ?? 0), 0);
     const empty = !this.range && this.drawn.length && this.look.log ? "nothing above zero: switch off Log scale" : "";
-    this.notes.textContent = [lost ? `not a number in ${grouped(lost)} ${lost === 1 ? "row" : "rows"} (✕)` : "", empty].filter(Boolean).join(" · ");
+    this.notes.textContent = [lost ? `not a number in ${plural(lost, "row")} (✕)` : "", empty].filter(Boolean).join(" · ");
   }
 
   // The value that was logged last, and the one at the end of the smoothed line.
@@ -88,7 +100,7 @@ export class Panel {
     if (k < 0) return "";
     const last = part.head.stop === part.head.rows && k === c.count.length - 1;
     const raw = c.size === 1 ? c.mean[k] : last ? part.head.newest[column] : c.first[k];
-    return this.look.reach > 0 ? `${short(raw)} · smoothed ${short(c.smoothed[k])}` : short(raw);
+    return this.look.reach > 0 ? `${general(raw)} · smoothed ${general(c.smoothed[k])}` : general(raw);
   }
 
   // Values at a place of the axis: [{ line, step, until, value, least, most, smoothed }]
@@ -113,10 +125,11 @@ export class Panel {
     const { frame, look } = this;
     const scene = [];
     if (pixel !== null && frame) {
+      const heightOf = this.range && heights(frame, this.range);
       scene.push({ kind: "rule", x1: pixel, x2: pixel, y1: frame.top, y2: frame.height - frame.bottom, colour: look.theme.text, dash: pinned ? [] : [3, 3], width: pinned ? 1.5 : 1 });
       for (const { line, pixel: at, smoothed } of this.at(x))
-        if (this.range && Number.isFinite(smoothed) && (!look.log || smoothed > 0)) {
-          const y = heightOf(frame, this.range, smoothed);
+        if (heightOf) {
+          const y = heightOf(smoothed);
           if (y >= frame.top - 1 && y <= frame.height - frame.bottom + 1) scene.push({ kind: "dot", x: at, y, colour: line.colour });
         }
     }

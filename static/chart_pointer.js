@@ -2,11 +2,12 @@
 
 import { element } from "./chart_panel.js";
 import { bucketAt } from "./metrics.js";
-import { duration, grouped, short } from "./numbers.js";
-import { fromPixel } from "./scene.js";
+import { count, duration, general } from "./formatting.js";
+import { fromPixel, heights, valueAt } from "./scene.js";
 
 const A_DRAG = 5; // pixels
 const A_HEIGHT = 24; // pixels from which on a box zooms into the values too
+const MANY = 4; // lines from which on only that of the cursor's run tells all in the label
 const PIXELS = 10; // that Shift and an arrow key move the cursor by
 
 export function pointing(chart) {
@@ -34,11 +35,8 @@ export function pointing(chart) {
     return { run: near.line.run, step: near.step, x: axis.first[near.bucket] >= chart.shown[0] ? axis.first[near.bucket] : x };
   };
   const distance = (panel, one, py) => {
-    if (!Number.isFinite(py) || !panel.range || !Number.isFinite(one.smoothed)) return Infinity;
-    const [low, high] = panel.look.log ? panel.range.map(Math.log10) : panel.range;
-    const value = panel.look.log ? Math.log10(one.smoothed) : one.smoothed;
-    const { top, bottom, height } = panel.frame;
-    return Math.abs(height - bottom - ((value - low) / (high - low || 1)) * (height - top - bottom) - py);
+    const off = panel.range ? Math.abs(heights(panel.frame, panel.range)(one.smoothed) - py) : NaN;
+    return Number.isFinite(off) ? off : Infinity;
   };
 
   const soon = (action) => {
@@ -104,7 +102,7 @@ export function pointing(chart) {
     const box = panel.box;
     panel.box = null;
     if (moved && box && !pan) {
-      if (tall) panel.y = [box.y2, box.y1].map((y) => valueAt(panel, y));
+      if (tall) panel.y = [box.y2, box.y1].map((y) => valueAt(panel.frame, panel.range, y));
       chart.zoomTo([fromPixel(panel.frame, box.x1), fromPixel(panel.frame, box.x2)]);
     } else if (!moved) {
       const cursor = cursorAt(panel, px, py);
@@ -164,13 +162,6 @@ export function pointing(chart) {
   };
 }
 
-function valueAt(panel, y) {
-  const { top, bottom, height } = panel.frame;
-  const [low, high] = panel.look.log ? panel.range.map(Math.log10) : panel.range;
-  const value = low + ((height - bottom - y) / (height - top - bottom)) * (high - low);
-  return panel.look.log ? 10 ** value : value;
-}
-
 // The label beside the pointer: true step and value of each line, and what its bucket hides.
 function showTip(chart, panel, cursor, px) {
   const { tip } = chart;
@@ -178,21 +169,23 @@ function showTip(chart, panel, cursor, px) {
   tip.hidden = !found.length;
   if (!found.length) return;
   const own = found.find((one) => one.line.run === cursor.run) ?? found[0];
-  const axis = chart.axis === "seconds" ? ` · ${duration(own.line.curve.x.first[own.bucket])}` : chart.axis === "samples" ? ` · ${grouped(own.line.curve.x.first[own.bucket])} images` : "";
+  const axis = chart.axis === "seconds" ? ` · ${duration(own.line.curve.x.first[own.bucket])}` : chart.axis === "samples" ? ` · ${count(own.line.curve.x.first[own.bucket])} images` : "";
   const rows = found.map((one) => {
     const row = element("div", "row");
     const name = element("span", "name", one.line.label);
     name.style.setProperty("--line", one.line.colour);
-    const value = element("span", "number", short(one.value));
+    const value = element("span", "number", general(one.value));
     const more = [];
-    if (panel.look.reach > 0) more.push(`smoothed ${short(one.smoothed)}`);
-    if (one.until > one.step) more.push(`${short(one.least)} to ${short(one.most)} up to step ${grouped(one.until)}`);
+    if (found.length <= MANY || one === own) {
+      if (panel.look.reach > 0) more.push(`smoothed ${general(one.smoothed)}`);
+      if (one.until > one.step) more.push(`${general(one.least)} to ${general(one.most)} up to step ${count(one.until)}`);
+    }
     row.append(name, value, element("span", "more", more.join(" · ")));
     return row;
   });
   const steps = new Set(found.map((one) => one.step));
-  tip.replaceChildren(element("div", "head", `step ${grouped(own.step)}${axis}${steps.size > 1 ? ", others near it" : ""}`), ...rows);
-  panel.room.setAttribute("aria-valuetext", `step ${grouped(own.step)}: ${found.map((one) => `${one.line.label} ${short(one.value)}`).join(", ")}`);
+  tip.replaceChildren(element("div", "head", `step ${count(own.step)}${axis}${steps.size > 1 ? ", others near it" : ""}`), ...rows);
+  panel.room.setAttribute("aria-valuetext", `step ${count(own.step)}: ${found.map((one) => `${one.line.label} ${general(one.value)}`).join(", ")}`);
   panel.room.setAttribute("aria-valuenow", String(own.step));
   const room = panel.room.getBoundingClientRect();
   const around = tip.offsetParent.getBoundingClientRect();

@@ -1,7 +1,7 @@
 // The spikes of a panel as a list: step, value, and the previews before and after.
 
 import { element } from "./chart_panel.js";
-import { grouped, short } from "./numbers.js";
+import { count, general, plural } from "./formatting.js";
 
 const SHOWN = 50;
 
@@ -17,25 +17,25 @@ export class Spikes {
       return found.highest.map(([, step, value]) => ({ line, step, value }));
     });
     const more = panel.drawn.reduce((sum, line) => sum + (line.feed.whole?.head.spikes[line.column]?.more ?? 0), 0);
-    const count = spikes.length + more;
+    const all = spikes.length + more;
     const now = JSON.stringify(spikes.map(({ line, step, value }) => [line.run, line.column, step, value]));
     if (panel.spiked === now) return;
     panel.spiked = now;
     panel.spikes?.remove();
-    if (!count) return;
+    if (!all) return;
     const list = element("details", "spikes");
-    list.append(element("summary", "", `${grouped(count)} ${count === 1 ? "spike" : "spikes"} beyond the axis ▲`));
-    list.addEventListener("toggle", () => { if (list.open && !list.querySelector("ol")) list.append(this.list(spikes, count)); });
+    list.append(element("summary", "", `${plural(all, "spike")} beyond the axis ▲`));
+    list.addEventListener("toggle", () => { if (list.open && !list.querySelector("ol")) list.append(this.list(spikes, all)); });
     panel.spikes = list;
     panel.heading.append(list);
   }
 
-  list(spikes, count) {
+  list(spikes, all) {
     const rows = element("ol");
     const highest = [...spikes].sort((a, b) => b.value - a.value).slice(0, SHOWN);
     for (const { line, step, value } of highest) {
       const row = element("li");
-      const button = Object.assign(element("button", "", `step ${grouped(step)}: ${short(value)}`), { type: "button" });
+      const button = Object.assign(element("button", "", `step ${count(step)}: ${general(value)}`), { type: "button" });
       const who = this.chart.several || line.label !== line.column ? ` ${line.label}` : "";
       button.onclick = () => this.chart.pin({ run: line.run, step, x: this.chart.placeOf(line.run, step) });
       const images = element("span", "around");
@@ -43,7 +43,7 @@ export class Spikes {
       rows.append(row);
       this.around(line.run, step).then((steps) => images.append(...steps.map((at) => image(line.run, at))));
     }
-    if (count > highest.length) rows.append(element("li", "", `and ${grouped(count - highest.length)} lower ones`));
+    if (all > highest.length) rows.append(element("li", "", `and ${count(all - highest.length)} lower ones`));
     return rows;
   }
 
@@ -62,6 +62,6 @@ function image(run, step) {
   const made = element("img");
   made.src = new URL(`run/preview?${new URLSearchParams({ run, step: String(step), side: "120" })}`, document.baseURI).href;
   made.loading = "lazy";
-  made.alt = made.title = `Preview at step ${grouped(step)}`;
+  made.alt = made.title = `Preview at step ${count(step)}`;
   return made;
 }

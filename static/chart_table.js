@@ -1,7 +1,7 @@
 // The metrics of each run at the place of the cursor, or at its end, as a table below the charts.
 
 import { element } from "./chart_panel.js";
-import { duration, grouped, short } from "./numbers.js";
+import { count, duration, general } from "./formatting.js";
 import { lastOf } from "./scene.js";
 
 export class Table {
@@ -20,25 +20,35 @@ export class Table {
     const panels = [...chart.panels.values()];
     const x = chart.cursor?.x;
     const columns = panels.flatMap((panel) => [...new Set(panel.drawn.map((line) => line.column))].map((column) => ({ panel, column })));
-    const where = x === undefined ? "at the end of each run" : chart.axis === "seconds" ? `after ${duration(x)}` : chart.axis === "samples" ? `after ${grouped(x)} images` : `at step ${grouped(x)}`;
+    const where = x === undefined ? "at the end of each run" : chart.axis === "seconds" ? `after ${duration(x)}` : chart.axis === "samples" ? `after ${count(x)} images` : `at step ${count(x)}`;
     this.caption.textContent = `Metrics ${where}${chart.cursor?.pinned ? " (pinned)" : ""}`;
     const smoothed = panels[0]?.look.reach > 0;
-    this.head.replaceChildren(...["Run", "Step", "Trained for", "Images", ...columns.flatMap(({ column }) => (smoothed ? [column, `${column}, smoothed`] : [column]))].map((text) => Object.assign(element("th", "", text), { scope: "col" })));
-    this.body.replaceChildren(...chart.shownRuns().map((run) => {
+    const titles = columns.flatMap(({ column }) => (smoothed ? [column, `${column}, smoothed`] : [column]));
+    fill(this.head, ["Run", "Step", "Trained for", "Images", ...titles], () => "th");
+    for (const cell of this.head.children) cell.scope = "col";
+    const runs = chart.shownRuns();
+    while (this.body.children.length > runs.length) this.body.lastChild.remove();
+    while (this.body.children.length < runs.length) this.body.append(element("tr"));
+    runs.forEach((run, number) => {
       const cells = columns.map(({ panel, column }) => found(panel, run.name, column, x));
       const at = cells.find(Boolean);
-      const row = element("tr");
-      const name = Object.assign(element("th", "", run.label), { scope: "row" });
-      name.style.setProperty("--line", chart.colour(run.colour));
-      const axis = (key) => at?.part.axes[key]?.first[at.bucket];
-      row.append(name, element("td", "", at ? grouped(axis("step")) : "–"), element("td", "", duration(axis("seconds"))), element("td", "", Number.isFinite(axis("samples")) ? grouped(axis("samples")) : "–"));
-      for (const cell of cells) {
-        row.append(element("td", "", short(cell?.value)));
-        if (smoothed) row.append(element("td", "", short(cell?.smoothed)));
-      }
-      return row;
-    }));
+      const axis = (key) => at?.part.axes[key]?.first[at.bucket] ?? NaN;
+      const values = cells.flatMap((cell) => (smoothed ? [general(cell?.value), general(cell?.smoothed)] : [general(cell?.value)]));
+      const row = this.body.children[number];
+      fill(row, [run.label, count(axis("step")), duration(axis("seconds")), count(axis("samples")), ...values], (k) => (k ? "td" : "th"));
+      row.firstChild.scope = "row";
+      row.firstChild.style.setProperty("--line", chart.colour(run.colour));
+    });
   }
+}
+
+// Texts in the cells of a row; those that stay as they are are left alone, as this is done while the pointer moves.
+function fill(row, texts, tag) {
+  if (row.children.length !== texts.length) row.replaceChildren(...texts.map((_, k) => element(tag(k))));
+  texts.forEach((text, k) => {
+    const cell = row.children[k];
+    if (cell.textContent !== text) cell.textContent = text;
+  });
 }
 
 // Value of a column of a run at x, or its last one; null where the run has none there.

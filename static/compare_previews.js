@@ -4,7 +4,7 @@
 
 import { element } from "./chart_panel.js";
 import { followCursor, lastCursor } from "./cursor.js";
-import { grouped } from "./numbers.js";
+import { count } from "./formatting.js";
 
 const BLINK = 600; // milliseconds for each of the two
 const SIDE = "768";
@@ -106,7 +106,7 @@ export function mount({ parentElement, data }) {
     show();
   }
 
-  const caption = ({ run, step }) => `${run.label} · ${step === undefined ? "no preview" : `step ${grouped(step)}`}`;
+  const caption = ({ run, step }) => `${run.label} · ${step === undefined ? "no preview" : `step ${count(step)}`}`;
 
   function figure(picture) {
     const made = element("figure");

@@ -3,7 +3,7 @@
 import { address, decode, merge } from "./metrics.js";
 
 const EVERY = 600; // milliseconds between two looks at a run that trains
-const SOON = 250; // until a long log has been read
+const SOON = 500; // until a long log has been read
 const AFTER_FAILURE = 3000;
 
 export class Feed {
@@ -47,7 +47,7 @@ export class Feed {
     this.asking = true;
     let wait = 0;
     try {
-      const known = this.whole && !this.whole.stale && this.whole.head.whole ? this.whole : null;
+      const known = this.whole?.stale ? null : this.whole;
       const news = await this.fetch({ columns, width: this.width, known });
       if (news) {
         this.whole = merge(known, news);

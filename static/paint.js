@@ -1,7 +1,7 @@
 // Draws a scene on a canvas, or writes it as SVG.
 
 const CROSS = 4;
-const FILLED = new Set(["band", "dot", "up"]);
+const FILLED = new Set(["band", "columns", "dot", "up"]);
 
 export function paint(context, scene, frame, font, scale = 1) {
   context.setTransform(scale, 0, 0, scale, 0, 0);
@@ -23,7 +23,8 @@ export function paint(context, scene, frame, font, scale = 1) {
     if (part.kind === "text") {
       context.textAlign = part.align;
       context.fillText(part.text, part.x, part.y);
-    } else {
+    } else if (part.kind === "columns") bars(part, (...bar) => context.fillRect(...bar));
+    else {
       context.beginPath();
       trace(context, part);
       if (FILLED.has(part.kind)) context.fill();
@@ -51,7 +52,17 @@ function trace(pen, part) {
     through([x - 4, y + 7], [x, y], [x + 4, y + 7]);
     pen.closePath();
   } else if (kind === "band") band(pen, part);
+  else if (kind === "columns") bars(part, (left, up, across, down) => {
+    through([left, up], [left + across, up], [left + across, up + down], [left, up + down]);
+    pen.closePath();
+  });
   else line(pen, part.xs, part.ys);
+}
+
+// What covers columns of pixels, each as a bar: (x, y, width, height), as high as a line is thick at least.
+function bars({ x, step, high, low, width = 0 }, draw) {
+  for (let k = 0; k < high.length; k++)
+    if (low[k] >= high[k]) draw(x + k * step, high[k] - width / 2, step, low[k] - high[k] + width);
 }
 
 function line(pen, xs, ys) {

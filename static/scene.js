@@ -1,11 +1,15 @@
 // What a panel of curves consists of, as a list of lines, bands, marks and texts that paint.js draws.
-// A frame is { width, height, left, right, top, bottom, x: [low, high], log, reach, unit }, in pixels but for x.
+// A frame is { width, height, left, right, top, bottom, x: [low, high], log, reach, axis, unit, scale }, in pixels but for x;
+// scale: pixels of the screen to one of the page.
 
-import { logTicks, short, ticks } from "./numbers.js";
+import { count, general } from "./formatting.js";
+import { between, covered, isDense, thinned } from "./pixel_columns.js";
+import { logTicks, ticks } from "./scales.js";
 import { smooth } from "./smoothing.js";
 
 const LINE_HEIGHT = 14; // of the numbers at the ends of lines
-const MOST_BANDS = 4; // curves of a panel that have a band each
+const MOST_BANDS = 4; // curves of a panel that have a band each: those of more hide each other
+const SMOOTH = 2; // reach, in pixels, from which on a curve is so smooth that a point on each pixel draws it
 
 export function toPixel(frame, x) {
   const [low, high] = frame.x;
@@ -59,9 +63,8 @@ export function valueRange(curves, log) {
   for (const c of curves)
     for (let k = c.inside[0]; k < c.inside[1]; k++) {
       if (!c.count[k]) continue;
-      take(c.smoothed[k]);
-      take(c.least[k]);
-      if (!c.spiked.has(k)) take(c.most[k]);
+      const usual = c.spiked.has(k) ? (c.size > 1 ? [c.least[k]] : []) : [c.smoothed[k], c.least[k], c.most[k]];
+      usual.forEach(take);
     }
   if (low > high) return null;
   if (log) {
@@ -72,29 +75,44 @@ export function valueRange(curves, log) {
   return [low - room, high + room];
 }
 
-export function heightOf(frame, range, value) {
+// Height in the frame of a value; NaN where the axis has no place for it.
+export function heights(frame, range) {
   const [low, high] = frame.log ? range.map(Math.log10) : range;
-  const place = frame.log ? Math.log10(value) : value;
-  return frame.height - frame.bottom - ((place - low) / (high - low || 1)) * (frame.height - frame.top - frame.bottom);
+  const bottom = frame.height - frame.bottom;
+  const scale = (bottom - frame.top) / (high - low || 1);
+  return (value) => {
+    const place = frame.log ? Math.log10(value) : value;
+    return Number.isFinite(place) ? bottom - (place - low) * scale : NaN;
+  };
+}
+
+// The value at a height: the other way round.
+export function valueAt(frame, range, y) {
+  const [low, high] = frame.log ? range.map(Math.log10) : range;
+  const { top, bottom, height } = frame;
+  const place = low + ((height - bottom - y) / (height - top - bottom)) * (high - low);
+  return frame.log ? 10 ** place : place;
 }
 
 // Lines of a grid, and their numbers: of the horizontal axis only where `last` is true.
 export function grid(frame, range, theme, last, title) {
   const found = [];
   const bottom = frame.height - frame.bottom;
+  const at = range && heights(frame, range);
   const places = range ? (frame.log ? logTicks : ticks)(range[0], range[1], Math.max(2, Math.round((bottom - frame.top) / 32))) : [];
   for (const value of places) {
-    const y = heightOf(frame, range, value);
+    const y = at(value);
     if (y < frame.top - 1 || y > bottom + 1) continue;
     found.push({ kind: "rule", x1: frame.left, x2: frame.width - frame.right, y1: y, y2: y, colour: theme.grid });
-    found.push({ kind: "text", x: frame.left - 6, y, text: short(value), align: "right", colour: theme.small });
+    found.push({ kind: "text", x: frame.left - 6, y, text: general(value), align: "right", colour: theme.small });
   }
   const unit = frame.unit;
-  for (const value of ticks(frame.x[0] / unit, frame.x[1] / unit, Math.max(2, Math.round((frame.width - frame.left) / 110)))) {
+  const least = frame.axis === "seconds" ? 0 : 1; // there is no half of a step or of an image
+  for (const value of ticks(frame.x[0] / unit, frame.x[1] / unit, Math.max(2, Math.round((frame.width - frame.left) / 110)), least)) {
     const x = toPixel(frame, value * unit);
     if (x < frame.left - 1 || x > frame.width - frame.right + 1) continue;
     found.push({ kind: "rule", x1: x, x2: x, y1: frame.top, y2: bottom, colour: theme.grid });
-    if (last) found.push({ kind: "text", x, y: bottom + 12, text: short(value), align: "center", colour: theme.small });
+    if (last) found.push({ kind: "text", x, y: bottom + 12, text: Number.isInteger(value) ? count(value) : general(value), align: "center", colour: theme.small });
   }
   if (last)
     found.push({ kind: "text", x: (frame.left + frame.width - frame.right) / 2, y: bottom + 30, text: title, align: "center", colour: theme.text });
@@ -102,37 +120,41 @@ export function grid(frame, range, theme, last, title) {
 }
 
 // The curves of a panel: band and mean where rows are put together, the rows where they are not, the smoothed line.
-// Bands of many curves hide each other, and take long to fill.
 export function lines(frame, range, drawn, theme) {
   if (!range) return [];
   const found = [];
-  const at = (value) => (Number.isFinite(value) && (!frame.log || value > 0) ? heightOf(frame, range, value) : NaN);
-  for (const { curve: c, colour, dash, sparse } of drawn) {
+  const at = heights(frame, range);
+  const shown = drawn.map(({ curve: c, colour, dash, sparse }) => {
     const kept = indices(c, sparse);
-    const xs = kept.map((k) => c.pixels[k]);
+    const placed = (values) => Float64Array.from(kept, (k) => at(values[k]));
+    return { c, colour, dash, kept, placed, xs: Float64Array.from(kept, (k) => c.pixels[k]), dense: isDense(kept.length, frame) };
+  });
+  for (const { c, colour, kept, placed, xs, dense } of shown) {
     const faint = { colour, clip: true };
-    if (c.size > 1 && drawn.length <= MOST_BANDS)
-      found.push({
-        ...faint,
-        kind: "band",
-        xs,
-        high: kept.map((k) => at(c.most[k])),
-        low: kept.map((k) => (frame.log && !(c.least[k] > 0) && c.count[k] ? frame.height - frame.bottom : at(c.least[k]))),
-        alpha: 0.16,
-      });
+    if (c.size > 1 && drawn.length <= MOST_BANDS) {
+      const high = placed(c.most);
+      const low = placed(c.least);
+      if (frame.log) kept.forEach((k, j) => { if (c.count[k] && !(c.least[k] > 0)) low[j] = frame.height - frame.bottom; });
+      found.push({ ...faint, alpha: 0.16, ...(dense ? between(xs, high, low, frame) : { kind: "band", xs, high, low }) });
+    }
     if (frame.reach > 0)
-      found.push({ ...faint, kind: "line", xs, ys: kept.map((k) => at(c.mean[k])), width: 1, alpha: c.size > 1 ? 0.45 : 0.3 });
+      found.push({ ...faint, width: 1, alpha: c.size > 1 ? 0.45 : 0.3, ...outline(xs, placed(c.mean), frame, dense) });
   }
-  for (const { curve: c, colour, dash, sparse } of drawn) {
-    const kept = indices(c, sparse);
-    const ys = kept.map((k) => at(c.smoothed[k]));
-    found.push({ kind: "line", xs: kept.map((k) => c.pixels[k]), ys, colour, dash, width: 2, alpha: 1, clip: true });
+  for (const { c, colour, dash, placed, xs, dense } of shown) {
+    const ys = placed(c.smoothed);
+    const calm = dense && (frame.reach >= SMOOTH || dash.length);
+    const drawnAs = calm ? outline(...thinned(xs, ys, 1), frame, false) : outline(xs, ys, frame, dense);
+    found.push({ colour, dash, width: 2, alpha: 1, clip: true, ...drawnAs });
     for (const k of lonely(c)) found.push({ kind: "dot", x: c.pixels[k], y: at(c.smoothed[k]), colour });
     for (const [k, spike] of c.spiked)
       if (k >= c.inside[0] && k < c.inside[1] && (at(spike.value) < frame.top))
         found.push({ kind: "up", x: c.pixels[k], y: frame.top + 1, colour: theme.red });
   }
   return found;
+}
+
+function outline(xs, ys, frame, dense) {
+  return dense ? covered(xs, ys, frame) : { kind: "line", xs, ys };
 }
 
 function indices(c, sparse) {
@@ -157,17 +179,16 @@ function lonely(c) {
 export function ends(frame, range, drawn) {
   if (!range) return [];
   const found = [];
+  const at = heights(frame, range);
   for (const { curve: c, colour } of drawn) {
     const k = lastOf(c);
     if (k < 0) continue;
-    const y = Math.min(Math.max(heightOf(frame, range, c.smoothed[k]), frame.top), frame.height - frame.bottom);
-    if (Number.isFinite(y)) found.push({ kind: "text", x: frame.width - frame.right + 6, y, text: short(c.smoothed[k]), align: "left", colour });
+    const y = Math.min(Math.max(at(c.smoothed[k]), frame.top), frame.height - frame.bottom);
+    if (Number.isFinite(y)) found.push({ kind: "text", x: frame.width - frame.right + 6, y, text: general(c.smoothed[k]), align: "left", colour });
   }
   found.sort((a, b) => a.y - b.y);
   for (let k = 1; k < found.length; k++) found[k].y = Math.max(found[k].y, found[k - 1].y + LINE_HEIGHT);
-  const over = found.length ? found[found.length - 1].y - (frame.height - frame.bottom + 8) : 0;
-  if (over > 0)
-    for (let k = found.length - 1, most = frame.height - frame.bottom + 8; k >= 0; k--, most -= LINE_HEIGHT) found[k].y = Math.min(found[k].y, most);
+  for (let k = found.length - 1, most = frame.height - frame.bottom; k >= 0; k--, most -= LINE_HEIGHT) found[k].y = Math.min(found[k].y, most);
   return found;
 }
 
@@ -178,16 +199,16 @@ export function lastOf(c) {
 }
 
 // Crosses where a metric was not a number, at the height of the value before.
-export function lostMarks(frame, range, part, column, axis, theme) {
-  const lost = part?.head.lost?.[column];
+export function lostMarks(frame, range, { curve: c, part, column }, theme) {
+  const lost = part.head.lost?.[column];
   if (!lost?.count || !range) return [];
-  const c = curve(part, column, axis, frame);
+  const at = heights(frame, range);
   let y = frame.height - frame.bottom;
   return lost.rows.map((row) => {
     const bucket = Math.min(Math.floor((row - part.head.from) / part.head.size), c.pixels.length - 1);
     for (let k = bucket; k >= 0; k--)
       if (c.count[k] && Number.isFinite(c.smoothed[k])) {
-        y = heightOf(frame, range, c.smoothed[k]);
+        y = at(c.smoothed[k]);
         break;
       }
     return { kind: "cross", x: c.pixels[bucket], y, colour: theme.red, clip: true };

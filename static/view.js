@@ -10,7 +10,7 @@ export function parse(search) {
   const part = query.get("part"); // of links to the chart of a loss by quarters of the timesteps, as there once was
   const columns = (query.get("columns") ?? "").split(",").filter(Boolean);
   return {
-    x: query.get("x") in AXES ? query.get("x") : DEFAULTS.x,
+    x: Object.hasOwn(AXES, query.get("x")) ? query.get("x") : DEFAULTS.x,
     smooth: query.has("smooth") && smooth >= 0 && smooth <= 0.99 ? smooth : DEFAULTS.smooth,
     log: query.get("log") === "false" ? false : DEFAULTS.log,
     columns: columns.length ? columns : null,

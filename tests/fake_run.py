@@ -58,6 +58,7 @@ def row(step: int, rng: random.Random, rate: float = 10.0, batch: int = 16) -> d
         "seconds": step / rate,
         "steps_per_second": rate,
         "param_norm": 60 + step / 500,
+        "memory_mb": 412.5,
     }
 
 

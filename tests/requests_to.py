@@ -4,6 +4,7 @@ import contextlib
 import http.client
 import itertools
 import sys
+from importlib import metadata
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
@@ -158,7 +159,8 @@ PATHS = [
     "/_stcore/agent/openapi.json",
     "/media/0",
     "/static/index.html",
-    "/app/static/plotly.min.js",
+    "/app/static/app.py",
+    f"/code/plotly-{metadata.version('plotly')}/plotly.min.js",
     "/code/0123456789abcdef/cursor.js",
     "/component/x",
     "/nowhere",

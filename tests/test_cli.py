@@ -90,10 +90,10 @@ def contents(run: Run, step: int) -> list[torch.Tensor]:
 
 
 def rows(run: Run) -> list[str]:
-    """progress.csv without the columns that a clock decides."""
+    """progress.csv without the columns that the machine decides."""
     lines = [line.split(",") for line in run.progress_path.read_text().splitlines()]
-    clocks = {lines[0].index("seconds"), lines[0].index("steps_per_second")}
-    return [",".join(cell for i, cell in enumerate(line) if i not in clocks) for line in lines]
+    measured = {lines[0].index(name) for name in ("seconds", "steps_per_second", "memory_mb")}
+    return [",".join(cell for i, cell in enumerate(line) if i not in measured) for line in lines]
 
 
 @pytest.mark.slow

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("runs_here")
 
 def figure(at: AppTest) -> dict:
     found = [json.loads(element.proto.json) for element in at.get("bidi_component")]
-    return json.loads(next(chart["figure"] for chart in found if "figure" in chart))
+    return json.loads(next(chart["data"]["figure"] for chart in found if "figure" in (chart.get("data") or {})))
 
 
 def evaluated(

@@ -84,7 +84,7 @@ def compared(
 
 def figure(at: AppTest) -> dict:
     found = [json.loads(element.proto.json) for element in at.get("bidi_component")]
-    return json.loads(next(chart["figure"] for chart in found if "figure" in chart))
+    return json.loads(next(chart["data"]["figure"] for chart in found if "figure" in (chart.get("data") or {})))
 
 
 def test_without_a_run_explore_offers_the_example(runs_dir: Path) -> None:

@@ -249,7 +249,7 @@ def test_large_and_small_files_are_read_alike(path: Path, monkeypatch: pytest.Mo
 @pytest.mark.slow
 def test_a_million_lines(path: Path) -> None:
     """Prints how long they take; the bench measures it up to the chart."""
-    block = "".join(f"1.5,0.{n:04d},,,0.3,0.2,0.1234567,,,0.3,0.2,{{}},1e-4,12.5,3.5,60\n" for n in range(1000))
+    block = "".join(f"1.5,0.{n:04d},,,0.3,0.2,0.1234567,,,0.3,0.2,{{}},1e-4,12.5,3.5,60,812\n" for n in range(1000))
     header = ",".join(c for c in COLUMNS if c != "samples")
     lines = 1_000_000
     with open(path, "w") as file:

@@ -101,6 +101,18 @@ print([name for name in ("torch", "streamlit", "plotly", "watchdog") if name in 
     assert output.strip() == "[]"
 
 
+def test_a_server_imports_the_pages_at_its_start() -> None:
+    """No page waits for it, torch is not among it, and the garbage collector passes over it."""
+    code = """
+import gc, sys
+from pages.server import warm
+warm.load()
+print("pages.ui.forms.train_form" in sys.modules, "torch" in sys.modules, gc.get_freeze_count() > 10_000)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "False", "True"]
+
+
 @pytest.mark.parametrize("path", PAGES, ids=by_path)
 def test_pages_stay_before_the_wall(path: Path) -> None:
     assert "torch" not in top(path)
@@ -195,7 +207,6 @@ BY_PATH = {
     "pages/ui/components/browser_code.py": {"glob", "read_bytes"},
     "pages/ui/components/mask_canvas.py": {"read_text"},
     "pages/ui/frame/layout.py": {"read_text"},
-    "pages/ui/results/live_chart.py": {"read_text", "read_bytes", "exists", "stat"},
     "pages/ui/frame/run_store.py": {"exists"},
     "pages/ui/forms/data_form.py": {"stat"},
     "pages/ui/forms/super_res.py": {"stat"},
@@ -236,6 +247,28 @@ def test_commands_print_in_one_place(path: Path) -> None:
     """Which takes the control characters out of names and messages."""
     calls = [ast.unparse(node.func) for node in ast.walk(tree(path)) if isinstance(node, ast.Call)]
     assert "print" not in calls or path.stem == "output"
+
+
+# Of a number in text: whole ones, with separators where they may be large, and a fixed number of decimals; codes.
+NUMBER_FORMS = re.compile(r"|0?\d*d|[<>]?\d*|,|\+?,\.\d+f|0?\d*x")
+
+
+@pytest.mark.parametrize("path", [*PAGES, *sorted((ROOT / "ddpm" / "cli").glob("*.py"))], ids=by_path)
+def test_numbers_are_written_in_one_form(path: Path) -> None:
+    """What else there is, ddpm.formatting writes: significant digits, units, shares."""
+    forms = [
+        "".join(part.value if isinstance(part, ast.Constant) else "0" for part in node.format_spec.values)
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.FormattedValue) and isinstance(node.format_spec, ast.JoinedStr)
+    ]
+    assert [form for form in forms if not NUMBER_FORMS.fullmatch(form)] == []
+
+
+def test_routes_keep_nothing_in_the_caches_of_pages() -> None:
+    """These need a server that runs, and routes are made before it does."""
+    code = "import logging; logging.basicConfig(); from pages.server import routes; routes.all_routes()"
+    said = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "No runtime found" not in said.stderr
 
 
 def test_checkpoints_are_loaded_as_weights_only() -> None:

@@ -11,7 +11,9 @@ from openpyxl.styles import Alignment, Font, PatternFill
 from openpyxl.utils import get_column_letter
 from openpyxl.worksheet.properties import PageSetupProperties
 
-FORMATS = {"step": "0", "samples": "#,##0", "lr": "0.00E+00", "seconds": "0.0", "steps_per_second": "0.000"}
+FORMATS = {
+    "step": "0", "samples": "#,##0", "lr": "0.00E+00", "seconds": "0.0", "steps_per_second": "0.000", "memory_mb": "0",
+}  # fmt: skip
 DECIMALS = "0.000000"
 FONT = "Calibri"  # named in every cell: where none is, each program takes another
 _NOT_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")

@@ -22,9 +22,9 @@ from ddpm.runs.metric_table import Table, newest, newest_rows
 from ddpm.storage.files import Written
 from ddpm.storage.line_log import LineLog
 
-OUR_COLUMNS = ("lr", "seconds", "steps_per_second", "param_norm")
+OUR_COLUMNS = ("lr", "seconds", "steps_per_second", "param_norm", "memory_mb")
 # Values at a training step; all others are means.
-AT_STEP = ("step", "samples", "lr", "seconds", "param_norm", "lg_loss_scale")
+AT_STEP = ("step", "samples", "lr", "seconds", "param_norm", "memory_mb", "lg_loss_scale")
 
 
 def columns_for(parts: Sequence[str], scale: bool = False) -> tuple[str, ...]:
@@ -53,6 +53,7 @@ HELP = {
     "seconds": "Seconds of training so far, without pauses.",
     "steps_per_second": "Training steps per second since the last row.",
     "param_norm": "Norm of all weights.",
+    "memory_mb": "Memory of the training process, in MB; of several processes, that of the first.",
 }  # fmt: skip
 
 

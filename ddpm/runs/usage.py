@@ -66,3 +66,8 @@ def disk_left(folder: Path) -> int | None:
         return psutil.disk_usage(str(folder)).free
     except OSError:
         return None
+
+
+def own_memory() -> int:
+    """Bytes that this process has in memory."""
+    return psutil.Process().memory_info().rss

@@ -22,6 +22,7 @@ from ddpm.errors import UserError, as_user_error
 from ddpm.formatting import plural
 from ddpm.models import backend
 from ddpm.planning import low_res
+from ddpm.runs import usage
 from ddpm.runs.manifests import Checkpoint
 from ddpm.runs.metrics import columns_for
 from ddpm.runs.runs import Run
@@ -271,6 +272,7 @@ class TrainingLoop:
             "seconds": self.seconds,
             "steps_per_second": speed,
             "param_norm": self.trainer.parameter_norm(),
+            "memory_mb": round(usage.own_memory() / 1e6, 1),
             **({} if report.lg_loss_scale is None else {"lg_loss_scale": report.lg_loss_scale}),
         }
         assert self.metrics is not None, "the main process logs"

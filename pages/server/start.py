@@ -13,6 +13,7 @@ from streamlit import cli_util, config
 
 from ddpm.errors import UserError
 from ddpm.storage import files
+from pages.server import warm
 from pages.server.access import EVERYWHERE, Access, origin_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,6 +30,7 @@ def announcing(door: Access) -> Lifespan:
         port = config.get_option("server.port")
         url = address(door, port)
         print("\n  " + "\n  ".join(announcement(door, port)) + "\n", flush=True)
+        warm.begin()
         leading = ROOT / ".streamlit" / f"open-{port}.html"
         if not config.get_option("server.headless"):
             shown = url if not door.token else leads_to(url, leading)

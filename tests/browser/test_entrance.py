@@ -15,6 +15,7 @@ from waiting import PATIENCE, until
 from ddpm.config import codec
 from ddpm.runs.runs import Run
 from ddpm.storage import files
+from pages.ui.components import browser_code
 
 pytestmark = pytest.mark.browser
 
@@ -87,7 +88,7 @@ ATTACKS = {
         image.onload = () => done("in"); image.onerror = () => done("out"); image.src = url + "/favicon.png"; })""",
     "script": """url => new Promise(done => { const script = document.createElement("script");
         script.onload = () => done("in"); script.onerror = () => done("out");
-        script.src = url + "/app/static/plotly.min.js"; document.body.append(script); })""",
+        script.src = url + "/LIBRARY"; document.body.append(script); })""".replace("LIBRARY", browser_code.LIBRARY),
     "frame": """url => new Promise(done => { const frame = document.createElement("iframe");
         frame.onload = () => setTimeout(() => { try { done(frame.contentWindow.length >= 0 &&
           frame.contentDocument ? "out" : window.frames[0].location.href && "in"); } catch { done("out"); } }, 300);

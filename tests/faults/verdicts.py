@@ -132,8 +132,8 @@ def differ(one: Path, whole: Path, every: Path) -> Iterator[str]:
     if Run(one).config != Run(whole).config:
         yield "config.json"
     a, b = (metrics.MetricReader(folder / "progress.csv").read() for folder in (one, whole))
-    timed = ["seconds", "steps_per_second"]
-    if not a.drop(columns=timed).equals(b.drop(columns=timed)):
+    measured = ["seconds", "steps_per_second", "memory_mb"]
+    if not a.drop(columns=measured).equals(b.drop(columns=measured)):
         yield "progress.csv"
 
 

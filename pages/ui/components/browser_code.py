@@ -11,6 +11,8 @@ the element is taken away.  Modules import each other as in `import { ticks } fr
 import hashlib
 from collections.abc import Mapping
 from functools import cache
+from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,6 +20,7 @@ import streamlit as st
 
 FOLDER = Path(__file__).resolve().parents[3] / "static"
 ADDRESS = "code"  # of the route: ADDRESS/version/name.js
+LIBRARY = f"{ADDRESS}/plotly-{metadata.version('plotly')}/plotly.min.js"
 
 # The import takes a moment; what Streamlit says meanwhile, and that it takes the element away, is kept until then.
 _MOUNTER = """
@@ -53,7 +56,13 @@ class Component(Protocol):
 @cache
 def modules() -> Mapping[str, bytes]:
     """Name of each module in ./static, and its source."""
-    return {path.name: path.read_bytes() for path in sorted(FOLDER.glob("*.js")) if ".min." not in path.name}
+    return {path.name: path.read_bytes() for path in sorted(FOLDER.glob("*.js"))}
+
+
+def library() -> Path:
+    """Plotly's script, which lies in the installed package: only charts of results need it."""
+    package = find_spec("plotly")
+    return Path((package and package.origin) or "plotly/__init__.py").parent / "package_data" / "plotly.min.js"
 
 
 @cache

@@ -19,7 +19,7 @@ from pages.ui.components import study_figures
 from pages.ui.components.markdown import escape, with_code
 from pages.ui.forms import checkpoint_form
 from pages.ui.frame import job_progress, layout
-from pages.ui.results.live_chart import live_chart
+from pages.ui.results import plotly_chart
 
 PARTS = {"train": "seen in training", "test": "held out", "all": "all"}
 NPZ = "application/octet-stream"
@@ -66,7 +66,7 @@ def _result(job: EvaluationJob, config: Config) -> None:
         with st.grid(3, min_column_width=110):
             st.metric(
                 "Prior",
-                f"{result['prior']:.2g}",
+                formatting.number(result["prior"], 2),
                 help="KL divergence between x_T and pure noise, which depends on the noise schedule alone and cannot"
                 " be trained.",
             )
@@ -95,8 +95,8 @@ def meaning(result: dict[str, Any], config: Config) -> list[str]:
     first = result["vb_quarters"][0]
     if mean > 0:
         sentences.append(
-            f"{first / mean:.0%} of it comes from the least noisy quarter of the timesteps, which encode the finest"
-            " detail."
+            f"{round(100 * first / mean)} % of it comes from the least noisy quarter of the timesteps, which encode the"
+            " finest detail."
         )
     if result["data"]["part"] == "train":
         sentences.append(
@@ -152,7 +152,7 @@ def curves(jobs: Sequence[EvaluationJob], config: Config, log: bool) -> None:
             st.caption(f":red[{escape(error)}]")
     if found:
         figure = json.dumps(study_figures.terms(found, log), allow_nan=False, separators=(",", ":"))
-        live_chart(figure, key=f"terms-{jobs[0].folder.parent.parent.name}")
+        plotly_chart.show(figure, key=f"terms-{jobs[0].folder.parent.parent.name}")
 
 
 def label(job: EvaluationJob) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import streamlit as st
 
+from ddpm import formatting
 from ddpm.config.tasks import SampleConfig
 from ddpm.config.training import Config
 from ddpm.errors import UserError
@@ -23,7 +24,7 @@ from pages.ui.components import rail, setting_widgets, start_button, study_figur
 from pages.ui.components.markdown import escape, with_code
 from pages.ui.forms import checkpoint_form, sampling_form
 from pages.ui.frame import job_progress, layout
-from pages.ui.results.live_chart import live_chart
+from pages.ui.results import plotly_chart
 
 TITLE = ":material/biotech: Trajectory"
 PART = "explore_part"  # in the session: the tab of Explore that is open
@@ -262,15 +263,15 @@ def _step_slider(job: TrajectoryJob) -> None:
             st.caption(escape(description))
     change, clean = result["change"][k], result["x_start_change"][k]
     now = [
-        f"t = {result['t'][k]:.4g}",
-        f"log SNR {2 * result['lam'][k]:+.2f}",
-        f"x_t changes by {change:.1f} levels",
+        f"t = {formatting.number(result['t'][k])}",
+        f"log SNR {2 * result['lam'][k]:+,.2f}",
+        f"x_t changes by {change:,.1f} levels",
     ]
     if clean is not None:
-        now.append(f"predicted x_start changes by {clean:.1f} levels")
+        now.append(f"predicted x_start changes by {clean:,.1f} levels")
     st.caption(" · ".join(now))
     figure = json.dumps(study_figures.trajectory(result, call), allow_nan=False, separators=(",", ":"))
-    live_chart(figure, key=f"microscope-{job.name}")
+    plotly_chart.show(figure, key=f"microscope-{job.name}")
     strip = thumbnails.shown(job, job.folder / "strip.png", STRIP_SIDE, enlarge=False)
     if strip:
         st.image(

@@ -1,5 +1,7 @@
-// A Plotly figure that keeps zoom, pan and legend while its data grow: Plotly.react on the same node.
-// `plotly` is load_plotly.js.  The figure comes as text, without colours: those are the page's theme, read from its CSS variables.
+// A Plotly figure that keeps zoom, pan and legend while its data change: Plotly.react on the same node.
+//
+// data: { figure, library }.  The figure comes as text, without colours: those are the page's theme, read from its CSS
+// variables.  The library is the address of Plotly's script.
 
 const AXIS = /^[xy]axis\d*$/;
 
@@ -88,7 +90,22 @@ const CONFIG = {
   toImageButtonOptions: { format: "svg", filename: "training" },
 };
 
-function mount(parent) {
+// Plotly from this server, once for all charts of a tab: a promise of it.
+const libraries = (window.__ddpmPlotly ??= {});
+
+function plotly(path) {
+  const url = new URL(path, document.baseURI).href;
+  return (libraries[url] ??= new Promise((resolve, reject) => {
+    if (window.Plotly) return resolve(window.Plotly);
+    const script = document.createElement("script");
+    script.src = url;
+    script.onload = () => resolve(window.Plotly);
+    script.onerror = () => { delete libraries[url]; reject(new Error(url)); };
+    document.head.appendChild(script);
+  }));
+}
+
+export function mount({ parentElement: parent, data }) {
   const root = parent.querySelector(".chart");
   const reset = parent.querySelector(".reset");
   const note = parent.querySelector(".note");
@@ -132,27 +149,22 @@ function mount(parent) {
   const retheme = () => setTimeout(state.draw, 30);
   parent.querySelector(".probe").addEventListener("transitionend", retheme);
 
-  state.leave = () => {
-    window.removeEventListener("pointerup", release);
-    window.removeEventListener("pointercancel", release);
-    if (state.Plotly) state.Plotly.purge(root);
+  const update = (now) => {
+    state.text = now.data.figure;
+    state.draw();
   };
-  return state;
-}
-
-const mounted = new WeakMap();
-
-export default function ({ parentElement, data }) {
-  let state = mounted.get(parentElement);
-  if (!state) {
-    state = mount(parentElement);
-    mounted.set(parentElement, state);
-    plotly(data.library).then(
-      (Plotly) => { state.Plotly = Plotly; state.draw(); },
-      () => { parentElement.querySelector(".note").textContent = "The chart library could not be loaded: reload the page."; },
-    );
-  }
-  state.text = data.figure;
-  state.draw();
-  return () => { state.leave(); mounted.delete(parentElement); };
+  update({ data });
+  plotly(data.library).then(
+    (Plotly) => { state.Plotly = Plotly; state.draw(); },
+    () => { note.textContent = "The chart library could not be loaded: reload the page."; },
+  );
+  return {
+    update,
+    leave() {
+      window.removeEventListener("pointerup", release);
+      window.removeEventListener("pointercancel", release);
+      if (state.Plotly) state.Plotly.purge(root);
+      state.Plotly = null;
+    },
+  };
 }

@@ -1,31 +1,4 @@
-// Numbers as text, and round places on an axis.
-
-// Four significant digits; whole numbers with separators.
-export function short(value) {
-  if (value === null || value === undefined || !Number.isFinite(value)) return "–";
-  if (value === 0) return "0";
-  const size = Math.abs(value);
-  if (Number.isInteger(value) && size < 1e7) return grouped(value);
-  if (size < 1e-4 || size >= 1e7) return value.toExponential(3).replace(/\.?0+e/, "e").replace("e+", "e");
-  if (size >= 1e4) return grouped(Math.round(value));
-  const text = value.toPrecision(4);
-  return text.includes(".") ? text.replace(/\.?0+$/, "") : text;
-}
-
-// 1234567 as 1,234,567
-export function grouped(value) {
-  return Math.round(value).toString().replace(/\B(?=(\d{3})+(?!\d))/g, ",");
-}
-
-// Seconds as 45 s, 12 min 5 s, 3 h 20 min, 2 d 4 h.
-export function duration(seconds) {
-  if (!Number.isFinite(seconds)) return "–";
-  const s = Math.round(seconds);
-  if (s < 60) return `${s} s`;
-  if (s < 3600) return `${Math.floor(s / 60)} min ${s % 60} s`;
-  if (s < 86400) return `${Math.floor(s / 3600)} h ${Math.floor((s % 3600) / 60)} min`;
-  return `${Math.floor(s / 86400)} d ${Math.floor((s % 86400) / 3600)} h`;
-}
+// Round places on an axis.
 
 // Unit of a time axis that reaches to `longest` seconds.
 export function timeUnit(longest) {
@@ -35,12 +8,12 @@ export function timeUnit(longest) {
   return { name: "days", seconds: 86400 };
 }
 
-// Round values in [low, high], about `wanted` of them.
-export function ticks(low, high, wanted = 6) {
+// Round values in [low, high], about `wanted` of them.  least: how far they are apart at least.
+export function ticks(low, high, wanted = 6, least = 0) {
   if (!(high > low)) return Number.isFinite(low) ? [low] : [];
   const rough = (high - low) / wanted;
   const power = 10 ** Math.floor(Math.log10(rough));
-  const step = [1, 2, 5, 10].map((digit) => digit * power).find((size) => size >= rough * 0.999);
+  const step = Math.max(least, [1, 2, 5, 10].map((digit) => digit * power).find((size) => size >= rough * 0.999));
   const found = [];
   for (let k = Math.ceil(low / step - 1e-9); k * step <= high + step * 1e-9; k++) found.push(Number((k * step).toPrecision(12)));
   return found;
