@@ -23,7 +23,7 @@ div[data-testid=stColumn]:has(.st-key-rail) > div { height: 100%; }
 div:has(> .st-key-rail) { position: sticky; top: 4rem; z-index: 2; }
 .st-key-rail { max-height: calc(100dvh - 12.75rem); flex-wrap: nowrap; }
 .st-key-rail-under-title .st-key-rail { max-height: calc(100dvh - 9.5rem); }
-.st-key-rail-under-choices .st-key-rail { max-height: calc(100dvh - 16rem); }
+.st-key-rail-under-choices .st-key-rail { max-height: calc(100dvh - 19rem); }
 .st-key-rail > div { flex: none; }
 .st-key-rail > div:has(> .st-key-rail-fields) { flex: 0 1 auto; min-height: 0; overflow: hidden auto;
   scrollbar-gutter: stable; padding: 2px 0.5rem 2px 2px; }
