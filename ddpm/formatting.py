@@ -28,7 +28,33 @@ def speed(per_second: float | None) -> str:
     """Training steps a second, or seconds a step where one takes longer: 4 it/s, 2.5 s/it; a dash if unknown."""
     if not per_second or not math.isfinite(per_second):
         return "–"
-    return f"{per_second:.3g} it/s" if per_second >= 1 else f"{1 / per_second:.3g} s/it"
+    return f"{number(per_second, 3)} it/s" if per_second >= 1 else f"{number(1 / per_second, 3)} s/it"
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """A number with so many significant digits: 0.03162, 12.5, 1,234, 3e-4; a dash for None, NaN and infinities."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    size = abs(value)
+    if value == int(value) and size < 1e7:
+        return f"{int(value):,}"
+    if size < 1e-3 or size >= 1e7:
+        mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
+        return f"{_trimmed(mantissa)}e{int(exponent)}"
+    if size >= 10**digits:
+        return f"{value:,.0f}"
+    places = max(0, digits - 1 - math.floor(math.log10(size)))
+    return _trimmed(f"{value:,.{places}f}")
+
+
+def percent(done: float, total: float) -> str:
+    """Share that is done as 42 %, rounded down, so that 100 % is the end."""
+    return f"{int(100 * done / total)} %" if total else "0 %"
+
+
+def _trimmed(text: str) -> str:
+    """Without zeros at the end of the decimals."""
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def amount(number: float) -> str:

@@ -9,7 +9,7 @@ from ddpm.runs import runs
 from ddpm.runs.jobs import ACTIVE
 from pages.ui.components import figures
 from pages.ui.components.markdown import escape
-from pages.ui.frame import layout, run_store
+from pages.ui.frame import layout, run_labels, run_store
 from pages.ui.results import compare_previews, differing_settings, training_chart
 
 MOST = 20  # runs in one chart
@@ -30,7 +30,14 @@ if WIDGET not in st.session_state:
     chosen = [name for name in named if name in found] if named else [*dict.fromkeys([*own, *found])][:AT_FIRST]
     st.session_state[WIDGET] = chosen[:MOST]
 st.session_state[WIDGET] = [name for name in st.session_state[WIDGET] if name in found]
-names = st.multiselect("Runs", list(found), key=WIDGET, max_selections=MOST, placeholder="Choose runs to compare")
+names = st.multiselect(
+    "Runs",
+    list(labels := run_labels.labels([*found.values()])),
+    key=WIDGET,
+    max_selections=MOST,
+    placeholder="Choose runs to compare",
+    format_func=lambda name: labels[name],
+)
 if missing := [name for name in named if name not in found]:
     st.warning(f"There is no run named {escape(', '.join(missing))}.", icon=":material/search_off:")
 if names != named:

@@ -7,7 +7,7 @@ from ddpm.errors import UserError
 from ddpm.planning import summary, timesteps
 from ddpm.runs import launch
 from ddpm.runs.jobs import ACTIVE
-from pages.ui.components import rail, start_button
+from pages.ui.components import rail, shell_command, start_button
 from pages.ui.components.markdown import escape, with_code
 from pages.ui.forms import checkpoint_form, evaluation_form
 from pages.ui.frame import layout
@@ -49,7 +49,7 @@ with settings:
     evaluation, problems = evaluation_form.show(run, checkpoints)
     if not problems:
         with st.expander("Shell command", icon=":material/terminal:"):
-            layout.command(run.shell("nll", "--run", more=codec.to_flags(evaluation)))
+            shell_command.show(run.shell("nll", "--run", more=codec.to_flags(evaluation)))
 with foot:
     busy = "An evaluation is running: wait for it or cancel it first." if active else ""
     pressed = start_button.show("Start", "straighten", [p.sentence for p in problems], busy)

@@ -4,7 +4,7 @@ import streamlit as st
 
 from ddpm.runs import commands
 from ddpm.runs.jobs import ACTIVE
-from pages.ui.components import log_view, preview_strip, readout
+from pages.ui.components import log_view, preview_strip, readout, shell_command
 from pages.ui.components.markdown import escape, with_code
 from pages.ui.forms import moved_data
 from pages.ui.frame import layout, run_actions, run_files, run_status, run_store, tour
@@ -15,7 +15,7 @@ TICK = 2.0  # seconds between two updates of an active run's figures: once a sec
 layout.page("Monitor")
 toolbar = st.container(horizontal=True, vertical_alignment="center", key="toolbar")
 toolbar.title("Monitor", width="content", anchor=False)
-with toolbar.container(width=300):
+with toolbar.container(width=240):
     run = layout.pick_run()
 view = run_store.store(layout.runs_dir()).view(run)
 with layout.errors(stop=True):
@@ -51,6 +51,8 @@ with halves.cell():
             layout.SAMPLE, label="Sample from this run", icon=":material/grid_view:", query_params={"run": run.name}
         )
         run_files.preview_download(run)
+
+with halves.cell(column_span=3):
     st.header("Log")
     log_view.show(run.name, "Nothing yet." if active else "This run has no log.")
 
@@ -75,8 +77,8 @@ with about.cell():
     run_details.device(view.status(), config)
 
 with st.expander("Shell commands", icon=":material/terminal:"):
-    for title, command in commands.for_buttons(run):
+    for number, (title, command) in enumerate(commands.for_buttons(run)):
         st.caption(escape(title))
-        layout.command(command)
+        shell_command.show(command, f"command-{number}")
 
 tour.show()

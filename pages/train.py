@@ -10,7 +10,7 @@ from ddpm.config.presets import PRESETS
 from ddpm.config.training import TrainConfig, unused
 from ddpm.runs import commands, launch, runs
 from ddpm.runs.jobs import ACTIVE
-from pages.ui.components import start_button
+from pages.ui.components import shell_command, start_button
 from pages.ui.components.markdown import escape
 from pages.ui.forms import data_form, draft, preset_cards, run_name, setting_fields, super_res, train_form, train_rail
 from pages.ui.forms.train_form import FORM
@@ -76,7 +76,7 @@ with rail:
 
 with main:
     st.caption("Shell command")
-    layout.command(commands.train(config, name, layout.shell_runs_dir()))
+    shell_command.show(commands.train(config, name, layout.shell_runs_dir()))
 
 with layout.errors():
     draft.keep(runs_dir, FORM, st.session_state[train_form.BASE])

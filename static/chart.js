@@ -217,8 +217,8 @@ class Chart {
         run: run.name,
         column,
         label: this.several ? (panel.lines.length > 1 ? `${run.label}, ${label}` : run.label) : label,
-        colour: this.colour(this.several ? run.colour : panel.lines.length > 1 ? k : number),
-        dash: this.several ? DASHES[k] : [],
+        colour: this.colour(run.colour ?? (panel.lines.length > 1 ? k : number)),
+        dash: run.colour === null ? [] : DASHES[k],
         sparse: !this.data.main.includes(column),
       })));
   }

@@ -1,6 +1,6 @@
 // One panel of a chart: a heading with the newest values, the curves, and over them the cursor and what is dragged.
 
-import { plural, short } from "./formatting.js";
+import { general, plural } from "./formatting.js";
 import { bucketAt } from "./metrics.js";
 import { paint } from "./paint.js";
 import { curve, ends, grid, heights, lastOf, lines, lostMarks, valueRange } from "./scene.js";
@@ -42,7 +42,7 @@ export class Panel {
     this.look = look;
     const frame = (this.frame = {
       width: look.width, height: (look.alone ? ALONE : HEIGHT) + (look.last ? TITLES : 4), left: 56, right: 66, top: 8, bottom: look.last ? TITLES : 4,
-      x: look.x, log: look.log, reach: look.reach, unit: look.unit, scale: look.scale,
+      x: look.x, log: look.log, reach: look.reach, axis: look.axis, unit: look.unit, scale: look.scale,
     });
     this.title.textContent = panel.title;
     this.room.setAttribute("aria-label", `${panel.title}: arrow keys point at a step`);
@@ -86,7 +86,7 @@ export class Panel {
     if (several && this.look.oneRun)
       for (const line of this.drawn) {
         const k = lastOf(line.curve);
-        this.values.append(coloured(line, `${line.label} ${short(k < 0 ? NaN : line.curve.smoothed[k])}`));
+        this.values.append(coloured(line, `${line.label} ${general(k < 0 ? NaN : line.curve.smoothed[k])}`));
       }
     if (!several && this.drawn.length) this.values.append(coloured(this.drawn[0], this.newest(this.drawn[0])));
     const lost = this.drawn.reduce((sum, line) => sum + (line.part.head.lost?.[line.column]?.count ?? 0), 0);
@@ -100,7 +100,7 @@ export class Panel {
     if (k < 0) return "";
     const last = part.head.stop === part.head.rows && k === c.count.length - 1;
     const raw = c.size === 1 ? c.mean[k] : last ? part.head.newest[column] : c.first[k];
-    return this.look.reach > 0 ? `${short(raw)} · smoothed ${short(c.smoothed[k])}` : short(raw);
+    return this.look.reach > 0 ? `${general(raw)} · smoothed ${general(c.smoothed[k])}` : general(raw);
   }
 
   // Values at a place of the axis: [{ line, step, until, value, least, most, smoothed }]

@@ -2,7 +2,7 @@
 
 import { element } from "./chart_panel.js";
 import { bucketAt } from "./metrics.js";
-import { count, duration, short } from "./formatting.js";
+import { count, duration, general } from "./formatting.js";
 import { fromPixel, heights, valueAt } from "./scene.js";
 
 const A_DRAG = 5; // pixels
@@ -175,18 +175,18 @@ function showTip(chart, panel, cursor, px) {
     const row = element("div", "row");
     const name = element("span", "name", one.line.label);
     name.style.setProperty("--line", one.line.colour);
-    const value = element("span", "number", short(one.value));
+    const value = element("span", "number", general(one.value));
     const more = [];
     if (found.length <= MANY || one === own) {
-      if (panel.look.reach > 0) more.push(`smoothed ${short(one.smoothed)}`);
-      if (one.until > one.step) more.push(`${short(one.least)} to ${short(one.most)} up to step ${count(one.until)}`);
+      if (panel.look.reach > 0) more.push(`smoothed ${general(one.smoothed)}`);
+      if (one.until > one.step) more.push(`${general(one.least)} to ${general(one.most)} up to step ${count(one.until)}`);
     }
     row.append(name, value, element("span", "more", more.join(" · ")));
     return row;
   });
   const steps = new Set(found.map((one) => one.step));
   tip.replaceChildren(element("div", "head", `step ${count(own.step)}${axis}${steps.size > 1 ? ", others near it" : ""}`), ...rows);
-  panel.room.setAttribute("aria-valuetext", `step ${count(own.step)}: ${found.map((one) => `${one.line.label} ${short(one.value)}`).join(", ")}`);
+  panel.room.setAttribute("aria-valuetext", `step ${count(own.step)}: ${found.map((one) => `${one.line.label} ${general(one.value)}`).join(", ")}`);
   panel.room.setAttribute("aria-valuenow", String(own.step));
   const room = panel.room.getBoundingClientRect();
   const around = tip.offsetParent.getBoundingClientRect();

@@ -1,7 +1,7 @@
 // The spikes of a panel as a list: step, value, and the previews before and after.
 
 import { element } from "./chart_panel.js";
-import { count, plural, short } from "./formatting.js";
+import { count, general, plural } from "./formatting.js";
 
 const SHOWN = 50;
 
@@ -35,7 +35,7 @@ export class Spikes {
     const highest = [...spikes].sort((a, b) => b.value - a.value).slice(0, SHOWN);
     for (const { line, step, value } of highest) {
       const row = element("li");
-      const button = Object.assign(element("button", "", `step ${count(step)}: ${short(value)}`), { type: "button" });
+      const button = Object.assign(element("button", "", `step ${count(step)}: ${general(value)}`), { type: "button" });
       const who = this.chart.several || line.label !== line.column ? ` ${line.label}` : "";
       button.onclick = () => this.chart.pin({ run: line.run, step, x: this.chart.placeOf(line.run, step) });
       const images = element("span", "around");

@@ -1,7 +1,7 @@
 // The metrics of each run at the place of the cursor, or at its end, as a table below the charts.
 
 import { element } from "./chart_panel.js";
-import { count, duration, short } from "./formatting.js";
+import { count, duration, general } from "./formatting.js";
 import { lastOf } from "./scene.js";
 
 export class Table {
@@ -33,7 +33,7 @@ export class Table {
       const cells = columns.map(({ panel, column }) => found(panel, run.name, column, x));
       const at = cells.find(Boolean);
       const axis = (key) => at?.part.axes[key]?.first[at.bucket] ?? NaN;
-      const values = cells.flatMap((cell) => (smoothed ? [short(cell?.value), short(cell?.smoothed)] : [short(cell?.value)]));
+      const values = cells.flatMap((cell) => (smoothed ? [general(cell?.value), general(cell?.smoothed)] : [general(cell?.value)]));
       const row = this.body.children[number];
       fill(row, [run.label, count(axis("step")), duration(axis("seconds")), count(axis("samples")), ...values], (k) => (k ? "td" : "th"));
       row.firstChild.scope = "row";

@@ -21,11 +21,21 @@ function item({ label, text, place }) {
     link.textContent = label;
     link.addEventListener("click", () => goTo(place));
     const rest = text.startsWith(label) ? text.slice(label.length) : ` ${text}`;
-    row.append(link, rest);
+    row.append(link, ...withCode(rest));
   } else {
-    row.append(text);
+    row.append(...withCode(text));
   }
   return row;
+}
+
+// Commands in a message stand between backquotes: they are shown as code.
+export function withCode(text) {
+  return text.split(/`([^`]+)`/).map((part, place) => {
+    if (place % 2 === 0) return part;
+    const code = document.createElement("code");
+    code.textContent = part;
+    return code;
+  });
 }
 
 // Streamlit marks the element of the widget with key `place` by a class; what is no letter or digit becomes a dash.

@@ -4,30 +4,33 @@ const DAYS = ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"];
 const MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 const NONE = "–";
 
-// A number with `digits` significant digits: 0.03162, 12.5, 1e-04.
+// A number with `digits` significant digits: 0.03162, 12.5, 1,234, 3e-4.
 export function general(value, digits = 4) {
   if (value === null || value === undefined || !Number.isFinite(value)) return NONE;
-  if (value === 0) return "0";
-  const exponent = Number(value.toExponential(digits - 1).split("e")[1]);
-  if (exponent >= -4 && exponent < digits) {
-    const fixed = value.toFixed(digits - 1 - exponent);
-    return fixed.includes(".") ? fixed.replace(/\.?0+$/, "") : fixed;
+  const size = Math.abs(value);
+  if (Number.isInteger(value) && size < 1e7) return count(value);
+  if (size < 1e-3 || size >= 1e7) {
+    const [mantissa, exponent] = value.toExponential(digits - 1).split("e");
+    return `${trimmed(mantissa)}e${Number(exponent)}`;
   }
-  const mantissa = value.toExponential(digits - 1).split("e")[0].replace(/\.?0+$/, "");
-  return `${mantissa}e${exponent < 0 ? "-" : "+"}${String(Math.abs(exponent)).padStart(2, "0")}`;
+  if (size >= 10 ** digits) return count(value);
+  const [whole, decimals] = value.toFixed(Math.max(0, digits - 1 - Math.floor(Math.log10(size)))).split(".");
+  return trimmed(grouped(whole) + (decimals ? `.${decimals}` : ""));
+}
+
+// Without zeros at the end of the decimals.
+function trimmed(text) {
+  return text.includes(".") ? text.replace(/\.?0+$/, "") : text;
+}
+
+function grouped(digits) {
+  return digits.replace(/\B(?=(\d{3})+(?!\d))/g, ",");
 }
 
 // A whole number with separators: 12,000.
 export function count(value) {
   if (!Number.isFinite(value)) return NONE;
-  return Math.round(value).toString().replace(/\B(?=(\d{3})+(?!\d))/g, ",");
-}
-
-// A number of any size as a chart names it: whole ones and large ones with separators, others with four digits.
-export function short(value) {
-  if (!Number.isFinite(value)) return NONE;
-  const size = Math.abs(value);
-  return size < 1e7 && (Number.isInteger(value) || size >= 1e4) ? count(value) : general(value);
+  return grouped(Math.round(value).toString());
 }
 
 // 0.45 s, 4.5 s, 12 s, 3 min 05 s, 2 h 05 min, 4 days 3 h.

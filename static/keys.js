@@ -1,5 +1,7 @@
 // The list of keys: `?` or its button opens it.
 
+import { followTheme } from "./theme.js";
+
 // Whether a key that was pressed there is typed text.
 export function isTyping(target) {
   return Boolean(target?.closest?.("input:not([type=range]):not([type=checkbox]):not([type=radio]), textarea, select"))
@@ -49,8 +51,12 @@ export function mount({ parentElement, data }) {
   parentElement.querySelector(".close").onclick = () => dialog.close();
   dialog.onclick = (event) => { if (event.target === dialog) dialog.close(); };
   window.addEventListener("keydown", hear);
+  const unfollow = followTheme(); // here, as this part is on every page
   return {
     update: ({ data: now }) => fill(list, now.groups),
-    leave: () => window.removeEventListener("keydown", hear),
+    leave: () => {
+      window.removeEventListener("keydown", hear);
+      unfollow();
+    },
   };
 }

@@ -1,7 +1,7 @@
 // What stands in the cells of the table of runs.
 
 import { drawing, element, query } from "./dom.js";
-import { percent, count } from "./formatting.js";
+import { count, percent } from "./formatting.js";
 import { isActive, title } from "./runs_columns.js";
 
 export const PREVIEW = 40; // pixels of a preview in a row

@@ -53,7 +53,7 @@ function metricColumn(kind, name, help) {
 function settingColumn(name, label, standard) {
   const value = (row) => (row.settings ? (name in row.settings ? row.settings[name] : standard) : undefined);
   return {
-    id: `set:${name}`, label, kind: "setting", width: Math.min(170, Math.max(84, 18 + 7.4 * label.length)), value: (row) => known(value(row)),
+    id: `set:${name}`, label, kind: typeof standard === "number" ? "number" : "setting", width: Math.min(170, Math.max(84, 18 + 7.4 * label.length)), value: (row) => known(value(row)),
     text: (row) => (row.settings ? setting(value(row)) : "–"), help: name,
   };
 }

@@ -6,7 +6,7 @@ export const STYLE = `
 .room { position: relative; }
 .tools { display: flex; gap: 0.75rem; align-items: center; margin-bottom: 0.5rem; }
 .filter { flex: 1; min-width: 0; height: 2.5rem; box-sizing: border-box; padding: 0 0.75rem; font: inherit;
-  color: inherit; background: var(--st-secondary-background-color); border: 1px solid var(--st-border-color);
+  color: inherit; background: var(--st-secondary-background-color); border: 1px solid var(--field-border, var(--st-border-color));
   border-radius: var(--st-base-radius); }
 .filter::placeholder { color: color-mix(in srgb, var(--st-text-color) 75%, var(--st-background-color)); opacity: 1; }
 .filter[aria-invalid=true] { border-color: var(--bad); }
@@ -92,7 +92,7 @@ button.plain { border-color: transparent; text-decoration: underline; }
 .chooser { width: min(30rem, 80vw); max-height: min(26rem, 60vh); overflow: auto; padding: 0.5rem; }
 .chooser .find { display: flex; gap: 0.5rem; position: sticky; top: -0.5rem; background: inherit; padding: 0.25rem 0; }
 .chooser .find input { flex: 1; min-width: 0; font: inherit; color: inherit; background: var(--st-secondary-background-color);
-  border: 1px solid var(--st-border-color); border-radius: 6px; padding: 0 0.5rem; }
+  border: 1px solid var(--field-border, var(--st-border-color)); border-radius: 6px; padding: 0 0.5rem; }
 .chooser fieldset { border: 0; padding: 0; margin: 0.5rem 0 0; display: grid; grid-template-columns: 1fr 1fr; gap: 0.15rem 1rem; }
 .chooser legend { font-weight: 600; padding: 0; margin-bottom: 0.15rem; }
 .chooser label { display: flex; gap: 0.5rem; align-items: center; min-width: 0; }

@@ -8,12 +8,12 @@ export function timeUnit(longest) {
   return { name: "days", seconds: 86400 };
 }
 
-// Round values in [low, high], about `wanted` of them.
-export function ticks(low, high, wanted = 6) {
+// Round values in [low, high], about `wanted` of them.  least: how far they are apart at least.
+export function ticks(low, high, wanted = 6, least = 0) {
   if (!(high > low)) return Number.isFinite(low) ? [low] : [];
   const rough = (high - low) / wanted;
   const power = 10 ** Math.floor(Math.log10(rough));
-  const step = [1, 2, 5, 10].map((digit) => digit * power).find((size) => size >= rough * 0.999);
+  const step = Math.max(least, [1, 2, 5, 10].map((digit) => digit * power).find((size) => size >= rough * 0.999));
   const found = [];
   for (let k = Math.ceil(low / step - 1e-9); k * step <= high + step * 1e-9; k++) found.push(Number((k * step).toPrecision(12)));
   return found;

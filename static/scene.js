@@ -1,8 +1,8 @@
 // What a panel of curves consists of, as a list of lines, bands, marks and texts that paint.js draws.
-// A frame is { width, height, left, right, top, bottom, x: [low, high], log, reach, unit, scale }, in pixels but for x;
+// A frame is { width, height, left, right, top, bottom, x: [low, high], log, reach, axis, unit, scale }, in pixels but for x;
 // scale: pixels of the screen to one of the page.
 
-import { count, short } from "./formatting.js";
+import { count, general } from "./formatting.js";
 import { between, covered, isDense, thinned } from "./pixel_columns.js";
 import { logTicks, ticks } from "./scales.js";
 import { smooth } from "./smoothing.js";
@@ -104,14 +104,15 @@ export function grid(frame, range, theme, last, title) {
     const y = at(value);
     if (y < frame.top - 1 || y > bottom + 1) continue;
     found.push({ kind: "rule", x1: frame.left, x2: frame.width - frame.right, y1: y, y2: y, colour: theme.grid });
-    found.push({ kind: "text", x: frame.left - 6, y, text: short(value), align: "right", colour: theme.small });
+    found.push({ kind: "text", x: frame.left - 6, y, text: general(value), align: "right", colour: theme.small });
   }
   const unit = frame.unit;
-  for (const value of ticks(frame.x[0] / unit, frame.x[1] / unit, Math.max(2, Math.round((frame.width - frame.left) / 110)))) {
+  const least = frame.axis === "seconds" ? 0 : 1; // there is no half of a step or of an image
+  for (const value of ticks(frame.x[0] / unit, frame.x[1] / unit, Math.max(2, Math.round((frame.width - frame.left) / 110)), least)) {
     const x = toPixel(frame, value * unit);
     if (x < frame.left - 1 || x > frame.width - frame.right + 1) continue;
     found.push({ kind: "rule", x1: x, x2: x, y1: frame.top, y2: bottom, colour: theme.grid });
-    if (last) found.push({ kind: "text", x, y: bottom + 12, text: Number.isInteger(value) ? count(value) : short(value), align: "center", colour: theme.small });
+    if (last) found.push({ kind: "text", x, y: bottom + 12, text: Number.isInteger(value) ? count(value) : general(value), align: "center", colour: theme.small });
   }
   if (last)
     found.push({ kind: "text", x: (frame.left + frame.width - frame.right) / 2, y: bottom + 30, text: title, align: "center", colour: theme.text });
@@ -183,7 +184,7 @@ export function ends(frame, range, drawn) {
     const k = lastOf(c);
     if (k < 0) continue;
     const y = Math.min(Math.max(at(c.smoothed[k]), frame.top), frame.height - frame.bottom);
-    if (Number.isFinite(y)) found.push({ kind: "text", x: frame.width - frame.right + 6, y, text: short(c.smoothed[k]), align: "left", colour });
+    if (Number.isFinite(y)) found.push({ kind: "text", x: frame.width - frame.right + 6, y, text: general(c.smoothed[k]), align: "left", colour });
   }
   found.sort((a, b) => a.y - b.y);
   for (let k = 1; k < found.length; k++) found[k].y = Math.max(found[k].y, found[k - 1].y + LINE_HEIGHT);

@@ -1,6 +1,8 @@
 """A page of the dashboard, run without a browser."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 from streamlit.testing.v1 import AppTest
 from waiting import PATIENCE
@@ -31,8 +33,19 @@ def open_page(page: str, **query: str) -> AppTest:
 
 def text(at: AppTest) -> str:
     """Everything that the page says in words."""
-    kinds = ("markdown", "caption", "info", "warning", "error", "header", "title", "code")
-    return "\n".join(str(element.value) for kind in kinds for element in getattr(at, kind))
+    kinds = ("markdown", "caption", "info", "warning", "error", "header", "title")
+    return "\n".join([*(str(element.value) for kind in kinds for element in getattr(at, kind)), *commands(at)])
+
+
+def commands(at: AppTest) -> list[str]:
+    """The shell commands that the page offers."""
+    return [data["line"] for data in components(at) if {*data} == {"line"}]
+
+
+def components(at: AppTest) -> list[dict[str, Any]]:
+    """What the components in a page are given."""
+    found = [json.loads(element.proto.json)["data"] for element in at.get("bidi_component") if element.proto.json]
+    return [data for data in found if isinstance(data, dict)]
 
 
 def said(at: AppTest) -> str:

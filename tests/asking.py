@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 import numpy as np
-from app_page import AppTest
+from app_page import AppTest, components
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -55,5 +55,4 @@ def metrics_of(**arguments: object) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def charts(at: AppTest) -> list[dict[str, Any]]:
     """What the charts of training in a page are given."""
-    found = [json.loads(element.proto.json)["data"] for element in at.get("bidi_component") if element.proto.json]
-    return [data for data in found if isinstance(data, dict) and {"runs", "main"} <= set(data)]
+    return [data for data in components(at) if {"runs", "main"} <= {*data}]

@@ -28,7 +28,19 @@ SECOND = {"metric", "progress"}  # the second is, too
 KEYWORDS = {"label", "body", "help", "text", "caption", "value", "delta", "title", "delta_description"}
 CHOICES = {"radio", "pills", "segmented_control", "select_slider"}  # what is to be chosen from is Markdown as well
 
-NUMBERS = {"amount", "bits", "clock", "duration", "format_number", "memory", "percent", "plural", "speed", "time_left"}
+NUMBERS = {
+    "amount",
+    "bits",
+    "clock",
+    "duration",
+    "format_number",
+    "memory",
+    "number",
+    "percent",
+    "plural",
+    "speed",
+    "time_left",
+}
 """Functions that return nothing but numbers, and words of the program's."""
 NUMERIC = tuple("deEfgG%,")  # the end of a format that texts do not have: they raise ValueError
 
@@ -282,6 +294,9 @@ def labels(module: ast.Module) -> list[str]:
         for value in values:
             is_layout = isinstance(value, ast.Call) and ast.unparse(value.func) == "dict"  # looked at by itself
             is_number = isinstance(value, ast.ListComp) and ast.unparse(value.elt).endswith(".calls")
+            is_number = is_number or (
+                isinstance(value, ast.ListComp) and "formatting.number(" in ast.unparse(value.elt)
+            )
             is_number = is_number or ast.unparse(value).endswith(".calls]")
             if not is_layout and not is_number and not is_harmless(value, local, "plain"):
                 found.append(f"{value.lineno}: {ast.unparse(value)}")

@@ -11,7 +11,7 @@ from urllib.parse import unquote
 
 import fake_run
 import pytest
-from app_page import ROOT, open_page, plain, said, text
+from app_page import ROOT, commands, open_page, plain, said, text
 from asking import charts, metrics_of
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 from streamlit.runtime.forward_msg_queue import ForwardMsgQueue
@@ -108,7 +108,7 @@ def test_a_run_that_was_renamed_by_hand(page: str, name: str, runs_dir: Path) ->
         assert at.selectbox(key="run").value == name
         assert at.query_params["run"] in (name, [name])
     if page == "pages/monitor.py":
-        (further,) = [shlex.split(c.value) for c in at.code if "--resume" in c.value]
+        (further,) = [shlex.split(line) for line in commands(at) if "--resume" in line]
         assert further == ["ddpm", "train", "--resume", name, "--total_steps", "8", "--runs_dir", str(runs_dir)]
 
 
@@ -278,7 +278,7 @@ def test_monitor_of_a_finished_run(runs_dir: Path) -> None:
     assert not at.button(key="train_more").disabled
     assert "resume" not in {b.key for b in at.button}
     assert [w.value for w in at.warning] == ["The disk is nearly full."]
-    assert any("ddpm train --resume done --total_steps 80" in c.value for c in at.code)
+    assert any("ddpm train --resume done --total_steps 80" in line for line in commands(at))
 
 
 def test_nan_never_reaches_the_browser(runs_dir: Path) -> None:
@@ -313,7 +313,7 @@ def test_monitor_says_what_a_run_is(runs_dir: Path) -> None:
     ]
     assert settings == [
         ["Training steps", "200", "1,000"],
-        ["Learning rate", "0.0003", "0.001"],
+        ["Learning rate", "3e-4", "0.001"],
         ["Gradient clipping", "1", "off"],
         ["Log every (steps)", "1", "5"],
     ]

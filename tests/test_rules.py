@@ -249,6 +249,28 @@ def test_commands_print_in_one_place(path: Path) -> None:
     assert "print" not in calls or path.stem == "output"
 
 
+# Of a number in text: whole ones, with separators where they may be large, and a fixed number of decimals; codes.
+NUMBER_FORMS = re.compile(r"|0?\d*d|[<>]?\d*|,|\+?,\.\d+f|0?\d*x")
+
+
+@pytest.mark.parametrize("path", [*PAGES, *sorted((ROOT / "ddpm" / "cli").glob("*.py"))], ids=by_path)
+def test_numbers_are_written_in_one_form(path: Path) -> None:
+    """What else there is, ddpm.formatting writes: significant digits, units, shares."""
+    forms = [
+        "".join(part.value if isinstance(part, ast.Constant) else "0" for part in node.format_spec.values)
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.FormattedValue) and isinstance(node.format_spec, ast.JoinedStr)
+    ]
+    assert [form for form in forms if not NUMBER_FORMS.fullmatch(form)] == []
+
+
+def test_routes_keep_nothing_in_the_caches_of_pages() -> None:
+    """These need a server that runs, and routes are made before it does."""
+    code = "import logging; logging.basicConfig(); from pages.server import routes; routes.all_routes()"
+    said = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "No runtime found" not in said.stderr
+
+
 def test_checkpoints_are_loaded_as_weights_only() -> None:
     for path in SOURCES:
         for node in ast.walk(tree(path)):

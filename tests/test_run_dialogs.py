@@ -165,13 +165,45 @@ def test_a_new_run_begins_from_the_weights_of_a_checkpoint(runs_dir: Path) -> No
     assert [e.value for e in open_page("pages/train.py", like="one", step="30").error]
 
 
+def test_a_message_leaves_when_it_is_no_longer_true(runs_dir: Path) -> None:
+    run = fake_run.write(runs_dir, "one", steps=40, total=100)
+    with Worker(run.folder, 100) as worker:
+        worker.beat(state="running", step=40, now=True)
+        at = open_page("pages/monitor.py", run="one")
+        at.button(key="save").click().run()
+        assert "save" in run.requests()
+        assert len(at.success) == 1
+        at.run()
+        assert len(at.success) == 1
+        fake_run.save_checkpoint(run, 45, 0)
+        at.run()
+        assert len(at.success) == 0
+        at.button(key="preview").click().run()
+        at.button(key="save").click().run()
+        assert len(at.success) == 1, "one at a time"
+        worker.beat(state="stopped", now=True)
+
+
+def test_runs_are_chosen_by_title_and_archived_ones_stand_last(runs_dir: Path) -> None:
+    for name in ("one", "two", "three"):
+        fake_run.write(runs_dir, name, steps=4)
+    runs.find_run(runs_dir, "three").describe(archived=True)
+    runs.find_run(runs_dir, "one").describe(title="Cosine, 10 %")
+    at = open_page("pages/monitor.py", run="one")
+    assert at.selectbox(key="run").options == ["two", "Cosine, 10 % · one", "three (archived)"]
+    at.selectbox(key="run").set_value("two").run()
+    assert at.query_params["run"] in ("two", ["two"])
+    at = open_page("pages/monitor.py")
+    assert at.selectbox(key="run").value == "two"
+
+
 def test_nothing_is_asked_about_a_run_that_trains(runs_dir: Path) -> None:
     run = fake_run.write(runs_dir, "one", steps=40, total=100)
     with Worker(run.folder, 100) as worker:
         worker.beat(state="running", step=40, now=True)
         for action in ("rename", "delete", "duplicate", "more"):
             at = monitor("one", action)
-            assert len(at.toast) == 1
+            assert len(at.error) == 1
             assert not [b for b in at.button if b.key == "dialog_sure"]
         worker.beat(state="stopped", now=True)
     at = monitor("one", "delete")

@@ -134,7 +134,7 @@ def test_one_that_is_sampled_cannot_be_deleted(run: Run) -> None:
         at.button(key=f"delete_{job.name}").click().run()
         at.button(key="drawing_sure").click().run()
         assert job.folder.is_dir()
-        assert "stop it before deleting it" in at.toast[0].value
+        assert "stop it before deleting it" in at.error[0].value
 
 
 def test_one_that_begins_says_nothing_of_its_settings_yet(run: Run) -> None:

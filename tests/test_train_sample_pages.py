@@ -8,6 +8,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import app_page
 import numpy as np
 import pytest
 from app_page import button, open_page, said
@@ -182,7 +183,7 @@ def test_a_folder_of_ones_own(tmp_path: Path) -> None:
     at.toggle(key="train.class_cond").set_value(False).run()
     assert not button(at, "Start").disabled
     assert at.text_input(key="train.name").value == "my-pictures"
-    assert shlex.quote(str(folder)) in at.code[0].value
+    assert shlex.quote(str(folder)) in app_page.commands(at)[0]
     at.number_input(key="train.image_size").set_value(64).run()
     assert "3 of 3 images have fewer than 64 pixels" in said(at)
     at.toggle(key="train.enlarge").set_value(True).run()
@@ -302,7 +303,7 @@ def test_super_resolution_is_a_switch() -> None:
     assert not [n for n in at.number_input if n.key == "train.small_size"]
     at.toggle(key="train.super_res").set_value(True).run()
     assert at.number_input(key="train.small_size").value == 8  # a quarter
-    assert "--small_size 8" in at.code[0].value
+    assert "--small_size 8" in app_page.commands(at)[0]
     assert not button(at, "Start").disabled
     at.number_input(key="train.small_size").set_value(32).run()
     assert "nothing to upsample" in said(at)
@@ -311,7 +312,7 @@ def test_super_resolution_is_a_switch() -> None:
     assert not button(at, "Start").disabled
     assert "12 → 32 pixels" in said(at)
     at.toggle(key="train.super_res").set_value(False).run()
-    assert "--small_size" not in at.code[0].value
+    assert "--small_size" not in app_page.commands(at)[0]
     assert not [n for n in at.number_input if n.key == "train.small_size"]
 
 

@@ -17,6 +17,7 @@ from typing import IO, Any
 import psutil
 
 from ddpm.errors import UserError
+from ddpm.formatting import memory
 from ddpm.storage import pickles, zip_files
 from ddpm.storage.pickles import Call, Name, Persistent, Unreadable
 
@@ -64,7 +65,7 @@ def check(file: IO[bytes], name: str) -> None:
     free = psutil.virtual_memory().available
     if stored > free:
         raise UserError(
-            f"{name} holds tensors of {stored / 1e6:,.0f} MB, and {free / 1e6:,.0f} MB of memory are free: end other"
+            f"{name} holds tensors of {memory(stored)}, and {memory(free)} of memory are free: end other"
             " programs, and try again.",
             code="out-of-memory",
         )
@@ -136,7 +137,7 @@ def _check_legacy(file: IO[bytes], size: int) -> int:
 
 def _too_long(name: str, size: int) -> UserError:
     return UserError(
-        f"{name} describes its tensors in {size / 1e6:,.0f} MB, more than the limit of {MOST_PICKLE / 1e6:,.0f} MB:"
+        f"{name} describes its tensors in {memory(size)}, more than the limit of {memory(MOST_PICKLE)}:"
         " take another copy.",
         code="too-large",
     )

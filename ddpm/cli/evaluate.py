@@ -4,6 +4,7 @@ import argparse
 import sys
 from typing import Any
 
+from ddpm import formatting
 from ddpm.cli import output, shared, torchrun
 from ddpm.cli.output import Output
 from ddpm.config.tasks import EvalConfig
@@ -43,7 +44,8 @@ def _nll(options: argparse.Namespace) -> Output | None:
     job = results.EvaluationJob(folder)
     result, lines = job.result, []
     if result:
-        quarters = " + ".join(f"{value:.4f}" for value in result["vb_quarters"])
-        terms = f"prior {result['prior']:.4g}, then by quarter of the timesteps, least noisy first: {quarters}"
+        quarters = " + ".join(formatting.number(value) for value in result["vb_quarters"])
+        prior = formatting.number(result["prior"])
+        terms = f"prior {prior}, then by quarter of the timesteps, least noisy first: {quarters}"
         lines = [job.summary, terms]
     return Output({**output.of_job(job), **result}, "\n".join([*lines, str(folder)]))

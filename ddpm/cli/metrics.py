@@ -4,6 +4,7 @@ import argparse
 import math
 from typing import TYPE_CHECKING, Any
 
+from ddpm import formatting
 from ddpm.cli import shared
 from ddpm.cli.output import Output
 from ddpm.errors import UserError
@@ -71,6 +72,10 @@ def _columns(run: runs.Run, frame: "pd.DataFrame", names: list[str]) -> "pd.Data
 
 def _table(frame: "pd.DataFrame") -> str:
     """Text of some rows, a line each."""
-    integers = {"step": "{:.0f}".format, "samples": "{:.0f}".format}
+    integers = {"step": "{:,.0f}".format, "samples": "{:,.0f}".format}
     formatters = {name: format for name, format in integers.items() if name in frame.columns}
-    return str(frame.to_string(index=False, na_rep="", float_format="{:.5g}".format, formatters=formatters))
+    return str(
+        frame.to_string(
+            index=False, na_rep="", float_format=lambda value: formatting.number(value, 5), formatters=formatters
+        )
+    )

@@ -130,10 +130,10 @@ def _row(document: Mapping[str, Any]) -> tuple[str, ...]:
     return (
         document["run"],
         _state(document),
-        f"{document['step']}/{document['total_steps']}",
-        f"{speed:.3g}" if active and speed else "",
+        f"{document['step']:,}/{document['total_steps']:,}",
+        formatting.number(speed, 3) if active and speed else "",
         formatting.duration(document["seconds_left"]) if active else "",
-        f"{loss:.4f}" if loss is not None else "",
+        formatting.number(loss) if loss is not None else "",
     )
 
 
@@ -178,7 +178,10 @@ def _describe(run: runs.Run) -> Output:
         ("data", f"{config.data.data_dir or 'not known'}{_classes(config.class_names)}"),
         ("images", f"{config.model.image_size} x {config.model.image_size} x {config.model.image_channels}"),
         ("parameters", f"{architecture.parameters(config.model):,}"),
-        ("metrics", ", ".join(f"{name} {metrics[name]:.4g}" for name in SHOWN if metrics.get(name) is not None)),
+        (
+            "metrics",
+            ", ".join(f"{name} {formatting.number(metrics[name])}" for name in SHOWN if metrics.get(name) is not None),
+        ),
         ("checkpoints", formatting.some([f"{c.step:,} ({', '.join(c.weights)})" for c in reversed(checkpoints)], 5)),
         *((kind, formatting.plural(len(found), "folder")) for kind, found in results.items() if found),
         ("flags", shlex.join(codec.to_flags(config))),

@@ -159,7 +159,7 @@ def _train_here(run: runs.Run, worker: Worker) -> None:
             disable=not interactive,
         )
         for report in line:
-            line.set_postfix_str(f"loss {report.losses['loss'].mean():.4f}", refresh=False)
+            line.set_postfix_str(f"loss {formatting.number(report.losses['loss'].mean().item())}", refresh=False)
 
 
 def _run(options: argparse.Namespace, given: dict[str, Any]) -> runs.Run:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
+from ddpm import formatting
 from ddpm.config import codec, fields
 from ddpm.config.fields import Setting
 from ddpm.config.validation import Problem, Remedy
@@ -58,7 +59,7 @@ def shown(s: Setting, value: Any) -> str:
         return "on" if value else "off"
     if s.type is int:
         return f"{value:,}"
-    return f"{value:g}" if s.type is float else str(s.display(value))
+    return formatting.number(value, 6) if s.type is float else str(s.display(value))
 
 
 def _with_labels(text: str) -> str:

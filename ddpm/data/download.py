@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from ddpm.data.sources import cifar10_path
 from ddpm.errors import UserError
+from ddpm.formatting import memory
 from ddpm.storage import files, locks
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
@@ -78,7 +79,7 @@ def download(url: str, path: Path, md5: str, progress: Progress | None = None, p
             if refused or failures == 3:
                 reason = error.reason if isinstance(error, urllib.error.URLError) else error
                 raise UserError(
-                    f"{path.name} could not be downloaded ({reason}; {_length(part) / 1e6:.0f} MB are kept): "
+                    f"{path.name} could not be downloaded ({reason}; {memory(_length(part))} are kept): "
                     f"check the connection and try again, {by_hand}.",
                     code="download-failed",
                 ) from error
@@ -125,4 +126,4 @@ def _continue(url: str, part: Path, progress: Progress | None) -> None:
             if progress:
                 progress(done, total)
     if done < total:
-        raise ConnectionError(f"the connection broke after {done / 1e6:.0f} of {total / 1e6:.0f} MB")
+        raise ConnectionError(f"the connection broke after {memory(done)} of {memory(total)}")

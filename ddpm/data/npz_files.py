@@ -14,7 +14,7 @@ import numpy as np
 from ddpm.data.listing import file_stamp, is_rewritten
 from ddpm.data.source import Item, Read, Source, number_classes
 from ddpm.errors import UserError, as_user_error
-from ddpm.formatting import plural, printable
+from ddpm.formatting import memory, plural, printable
 from ddpm.storage import arrays, image_limits, images, zip_files
 
 MOST_LABELS = 2**27  # bytes of an array of labels or class names
@@ -84,8 +84,8 @@ class Npz(Source):
         entry = archive.getinfo(f"{key}.npy")
         if entry.file_size > MOST_LABELS:
             raise UserError(
-                f"{key} in {self.path} has {entry.file_size / 1e6:,.0f} MB, more than the limit of"
-                f" {MOST_LABELS / 1e6:,.0f} MB for labels and names: save them as integers, with short names.",
+                f"{key} in {self.path} has {memory(entry.file_size)}, more than the limit of"
+                f" {memory(MOST_LABELS)} for labels and names: save them as integers, with short names.",
                 code="too-large",
             )
         found = arrays.read_entry(archive, key, str(self.path))

@@ -14,6 +14,7 @@ from typing import IO, Any, NamedTuple
 
 from ddpm.data.archives import CHUNK
 from ddpm.errors import UserError
+from ddpm.formatting import memory
 from ddpm.storage.zip_files import check_entry
 
 MOST_ENTRIES = 1000
@@ -67,9 +68,9 @@ def entries(path: Path, file: IO[bytes], wanted: str, largest: int) -> Iterator[
             )
         if not 0 <= member.size <= largest or total > MOST_BYTES or count > MOST_ENTRIES:
             raise UserError(
-                f"{path} has an entry {member.name!r} of {member.size / 1e6:,.0f} MB, its number {count}, and"
-                f" {total / 1e6:,.0f} MB so far, more than the limits of {largest / 1e6:,.0f} MB,"
-                f" {MOST_ENTRIES:,} entries and {MOST_BYTES / 1e6:,.0f} MB: use {wanted}.",
+                f"{path} has an entry {member.name!r} of {memory(member.size)}, its number {count}, and"
+                f" {memory(total)} so far, more than the limits of {memory(largest)},"
+                f" {MOST_ENTRIES:,} entries and {memory(MOST_BYTES)}: use {wanted}.",
                 code="unsafe-archive",
             )
         content = _Counted(stream, member.size)
@@ -83,7 +84,7 @@ def entries(path: Path, file: IO[bytes], wanted: str, largest: int) -> Iterator[
         rest += len(chunk)
         if rest > MOST_BYTES:
             raise UserError(
-                f"{path} has more than {MOST_BYTES / 1e6:,.0f} MB behind its last entry: use {wanted}.",
+                f"{path} has more than {memory(MOST_BYTES)} behind its last entry: use {wanted}.",
                 code="unsafe-archive",
             )
 

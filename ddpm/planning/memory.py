@@ -13,6 +13,7 @@ from ddpm.config.model import ModelConfig
 from ddpm.config.tasks import SampleConfig
 from ddpm.config.training import Config, TrainConfig
 from ddpm.errors import UserError
+from ddpm.formatting import memory
 from ddpm.host import compiler, hardware
 from ddpm.planning import architecture
 from ddpm.planning.architecture import Attention, Conv, Layer, Res
@@ -58,7 +59,7 @@ def check_network(model: ModelConfig) -> None:
         raise UserError(
             f"A network with num_channels {model.num_channels}, channel_mult"
             f" {','.join(map(str, model.multipliers))} and num_res_blocks {model.num_res_blocks} has"
-            f" {need / 4e6:,.0f} million parameters, and this machine's memory of {there / 1e9:,.1f} GB holds"
+            f" {need / 4e6:,.0f} million parameters, and this machine's memory of {memory(there)} holds"
             f" {there / 4e6:,.0f} million: choose a smaller one.",
             code="too-large",
         )
@@ -152,7 +153,7 @@ def batch_size(config: Config, sample: SampleConfig) -> int:
             "The batch size is %s instead of %d, for which half of the free memory, %s, is too little.",
             fit,
             asked,
-            f"{free / 1e6:,.0f} MB",
+            memory(free),
         )
     return min(asked, fit)
 

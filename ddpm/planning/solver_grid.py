@@ -212,7 +212,7 @@ def distance_text(cell: GridResult) -> str:
 
 def level(distance: float) -> str:
     """Writes a distance with two significant digits, or one decimal: 12.4, 1.3, 0.04."""
-    return f"{distance:.1f}" if distance >= 0.95 else f"{distance:.2g}"
+    return f"{distance:,.1f}" if distance >= 0.95 else formatting.number(distance, 2)
 
 
 def table(cells: Sequence[GridResult], markdown: bool = False) -> str:
@@ -224,7 +224,7 @@ def table(cells: Sequence[GridResult], markdown: bool = False) -> str:
         for variant, by in rows(cells).items()
     ]
     times = [[c.seconds / c.calls * n for c in cells if c.asked == n] for n in counts]
-    body.append(["seconds per image", *(f"{sorted(found)[len(found) // 2]:.2g}" for found in times)])
+    body.append(["seconds per image", *(formatting.number(sorted(found)[len(found) // 2], 2) for found in times)])
     return formatting.table(head, body, markdown)
 
 
@@ -267,8 +267,8 @@ def about(result: dict[str, Any]) -> str:
     )
     if pace:
         parts.append(
-            f"one model evaluation took {pace['median']:.3g} s per image"
-            f" ({pace['low']:.3g} to {pace['high']:.3g} in the middle 80 %)"
+            f"one model evaluation took {formatting.number(pace['median'], 3)} s per image"
+            f" ({formatting.number(pace['low'], 3)} to {formatting.number(pace['high'], 3)} in the middle 80 %)"
         )
     where = machine["device"] if machine["device"] != "cpu" else f"{formatting.plural(machine['threads'], 'thread')}"
     parts.append(f"{machine['processor']}, {where}, {machine['precision']}")

@@ -37,8 +37,8 @@ def describe(config: Config, sample: SampleConfig) -> str:
         evaluations = 0
     normal = normal_form(sample)
     method = f"{SOLVERS[normal.sampler].label}, {evaluations} NFE"
-    method += f", eta {sample.eta:g}" if normal.sampler == "ddim" and sample.eta else ""
-    method += f", guidance {sample.guidance_scale:g}" if sample.guidance_scale != 1 else ""
+    method += f", eta {formatting.number(sample.eta)}" if normal.sampler == "ddim" and sample.eta else ""
+    method += f", guidance {formatting.number(sample.guidance_scale)}" if sample.guidance_scale != 1 else ""
     seed = f"seed {sample.seed}" + (f" to {sample.to_seed}" if sample.task == "interpolate" else "")
     parts = [
         "" if sample.task == "draw" else sample.task.capitalize(),

@@ -44,8 +44,8 @@ def note(config: Config, step: int, total_steps: int) -> str:
         return ""
     was, now = (train.lr * max(0.0, 1 - step / end) for end in (train.lr_anneal_steps, total_steps))
     return (
-        f"The learning rate falls linearly: at step {step:,} it was {was:.3g}; it goes on at {now:.3g} and falls to 0"
-        f" at step {total_steps:,}."
+        f"The learning rate falls linearly: at step {step:,} it was {formatting.number(was, 3)}; it goes on at"
+        f" {formatting.number(now, 3)} and falls to 0 at step {total_steps:,}."
     )
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from ddpm.errors import UserError, as_user_error
+from ddpm.formatting import memory
 from ddpm.storage import files, untrusted, zip_files
 from ddpm.storage.files import Written
 
@@ -99,8 +100,8 @@ def read_entry(archive: zipfile.ZipFile, key: str, where: str) -> np.ndarray:
     entry = archive.getinfo(f"{key}.npy")
     if entry.compress_type != zipfile.ZIP_STORED and entry.file_size > MOST_UNPACKED:
         raise UserError(
-            f"{key} in {where} unpacks to {entry.file_size / 1e6:,.0f} MB, and a compressed array is read up to"
-            f" {MOST_UNPACKED / 1e6:,.0f} MB: save it again without compression, with np.savez.",
+            f"{key} in {where} unpacks to {memory(entry.file_size)}, and a compressed array is read up to"
+            f" {memory(MOST_UNPACKED)}: save it again without compression, with np.savez.",
             code="too-large",
         )
     with archive.open(entry) as file:

@@ -24,6 +24,7 @@ from typing import Any, BinaryIO, NamedTuple, TypeVar
 import psutil
 
 from ddpm.errors import UserError, with_filename
+from ddpm.formatting import memory
 from ddpm.storage import flushing, folders, processes, strict_json, untrusted
 from ddpm.storage.folders import Place
 from ddpm.storage.untrusted import Folder
@@ -43,7 +44,7 @@ class DiskFull(UserError):
     def __init__(self, path: Path):
         free = ""
         with contextlib.suppress(OSError):  # of a disk that answers no more
-            free = f" ({free_bytes(path.parent) / 1e6:.0f} MB free)"
+            free = f" ({memory(free_bytes(path.parent))} free)"
         super().__init__(
             f"No room to write {path.name} in {path.parent}{free}: free some space and try again;"
             " everything saved before is intact.",

@@ -15,6 +15,7 @@ from typing import IO
 import psutil
 from PIL import ExifTags, Image
 
+from ddpm import formatting
 from ddpm.errors import UserError
 
 MOST_PIXELS = 2**26  # of an image
@@ -65,16 +66,18 @@ def check_pixels(width: int, height: int, what: str) -> None:
 
 def _check_memory(image: Image.Image, needed: int, path: Path | str) -> None:
     """Raises UserError for an image that takes more memory than it may, or than is free."""
-    has = f"{path} has {image.width:,} x {image.height:,} pixels, which take {needed / 1e6:,.0f} MB ({image.format})"
+    has = (
+        f"{path} has {image.width:,} x {image.height:,} pixels, which take {formatting.memory(needed)} ({image.format})"
+    )
     if needed > MEMORY and not _is_set():
         raise UserError(
-            f"{has}, and an image may take {MEMORY / 1e6:,.0f} MB: make it smaller, save it in another format, remove"
-            f" it, or set the environment variable {VARIABLE} to the pixels that an image may have.",
+            f"{has}, and an image may take {formatting.memory(MEMORY)}: make it smaller, save it in another format,"
+            f" remove it, or set the environment variable {VARIABLE} to the pixels that an image may have.",
             code="image-too-large",
         )
     if image.width * image.height > LARGE and needed > (free := psutil.virtual_memory().available):
         raise UserError(
-            f"{has}, and {free / 1e6:,.0f} MB are free: end other programs, make it smaller, or remove it.",
+            f"{has}, and {formatting.memory(free)} are free: end other programs, make it smaller, or remove it.",
             code="out-of-memory",
         )
 
@@ -167,8 +170,8 @@ def check_bytes(size: int, path: Path | str) -> None:
     most = BYTES_PER_FILE_PIXEL * most_pixels() + 2**20
     if size > most:
         raise UserError(
-            f"{path} has {size / 1e6:,.0f} MB, and a file of an image may have {most / 1e6:,.0f}: remove it, or raise"
-            f" the limit of pixels with the environment variable {VARIABLE}.",
+            f"{path} has {formatting.memory(size)}, and a file of an image may have {formatting.memory(most)}: remove"
+            f" it, or raise the limit of pixels with the environment variable {VARIABLE}.",
             code="image-too-large",
         )
 

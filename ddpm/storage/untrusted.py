@@ -349,7 +349,7 @@ def _check(path: str | Path, found: os.stat_result, most: int, named: bool = Fal
         raise refusal(path, "a file", _kind(found), named)
     if found.st_size > most:
         raise UserError(
-            f"{path} has {found.st_size / 1e6:,.1f} MB and may have {most / 1e6:,.1f} MB at most: it is too large"
+            f"{path} has {found.st_size:,} bytes and may have {most:,} at most: it is too large"
             " to be read here; copy it from its folder, or move it away.",
             code="too-large",
         )

@@ -9,6 +9,7 @@ from pathlib import Path, PureWindowsPath
 from typing import IO, Any
 
 from ddpm.errors import UserError
+from ddpm.formatting import memory
 from ddpm.storage import untrusted
 
 MOST_DIRECTORY = 2**23  # bytes of the list of entries; each takes about ten times as much in memory
@@ -49,8 +50,8 @@ class _Guarded:
     def read(self, size: int = -1) -> bytes:
         if self.reading_directory and size > MOST_DIRECTORY:
             raise UserError(
-                f"{self.where} has a directory of {size / 1e6:,.0f} MB, more than the limit of"
-                f" {MOST_DIRECTORY / 1e6:,.0f} MB: {self.remedy}.",
+                f"{self.where} has a directory of {memory(size)}, more than the limit of"
+                f" {memory(MOST_DIRECTORY)}: {self.remedy}.",
                 code="unsafe-archive",
             )
         return self.file.read(size)
@@ -81,8 +82,8 @@ def _check_entries(archive: zipfile.ZipFile, where: str, remedy: str) -> None:
         check_entry(entry.filename, stat.S_ISLNK(entry.external_attr >> 16), where, remedy)
         if entry.file_size > max(BOMB_BYTES, BOMB_RATIO * entry.compress_size):
             raise UserError(
-                f"{where} has an entry {entry.filename!r} of {entry.compress_size / 1e6:.3g} MB that unpacks to"
-                f" {entry.file_size / 1e6:,.0f} MB, more than {BOMB_RATIO} times as much, as neither images nor arrays"
+                f"{where} has an entry {entry.filename!r} of {memory(entry.compress_size)} that unpacks to"
+                f" {memory(entry.file_size)}, more than {BOMB_RATIO} times as much, as neither images nor arrays"
                 f" do: {remedy}.",
                 code="unsafe-archive",
             )

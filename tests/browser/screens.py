@@ -15,8 +15,9 @@ from PIL import Image
 from test_evaluate_page import evaluated
 from test_explore_page import compared
 
+from ddpm.config import codec
 from ddpm.config.tasks import SampleConfig
-from ddpm.runs import example
+from ddpm.runs import example, trash
 from ddpm.runs.jobs import Status
 from ddpm.runs.results import SampleJob
 from ddpm.runs.runs import Run
@@ -45,6 +46,16 @@ def furnish(runs_dir: Path) -> None:
     evaluated(run, "20260102-030405")
     evaluated(run, "20260104-030405", mean=3.2)
     compared(run, "20260102-030405")
+    run.describe(title="Shapes, a title of any characters: α & β", tags=("cosine", "long"), star=True)
+    trash.trash_run(fake_run.write(runs_dir, "thrown-away", 20))
+
+
+def furnish_many(runs_dir: Path, count: int = 205) -> None:
+    """More runs than fit on a screen."""
+    for k in range(count):
+        run = fake_run.write(runs_dir, f"study-{k:03d}", 20, "finished" if k % 3 else "stopped", total=20 + k % 3)
+        run.save_config(codec.replace(run.config, {"lr": (1 + k % 5) * 1e-4}))
+        run.describe(tags=("cosine",) if k % 2 else ())
 
 
 def sampled(run: Run, name: str, count: int) -> SampleJob:
@@ -98,6 +109,44 @@ def press(name: str) -> Callable[["Page"], None]:
     return lambda page: page.get_by_role("button", name=name).first.click()
 
 
+def write(label: str, text: str) -> Callable[["Page"], None]:
+    """Types into the field of that label, and leaves it."""
+
+    def act(page: "Page") -> None:
+        field = page.get_by_label(label, exact=True).first
+        field.fill(text)
+        field.press("Tab")
+
+    return act
+
+
+def choose(name: str) -> Callable[["Page"], None]:
+    """Chooses one of several parts or kinds."""
+    return lambda page: page.get_by_test_id("stMain").get_by_role("radio", name=name).first.click()
+
+
+def menu(button: str, item: str = "") -> Callable[["Page"], None]:
+    """Opens a menu, and chooses in it."""
+
+    def act(page: "Page") -> None:
+        page.get_by_role("button", name=button).first.click()
+        page.get_by_role("menu").first.wait_for()
+        if item:
+            page.get_by_role("menuitem", name=item).first.click()
+
+    return act
+
+
+def tick(*names: str) -> Callable[["Page"], None]:
+    """Selects runs of the table."""
+
+    def act(page: "Page") -> None:
+        for name in names:
+            page.get_by_role("checkbox", name=f"Select {name}").click()
+
+    return act
+
+
 def unfold(*titles: str) -> Callable[["Page"], None]:
     """Opens folds by their titles."""
 
@@ -110,18 +159,45 @@ def unfold(*titles: str) -> Callable[["Page"], None]:
 
 
 WELCOME = Screen("welcome")  # while there is no run
-EMPTY = tuple(Screen(f"{page}-without-runs", page) for page in ("monitor", "sample", "evaluate", "explore"))
+EMPTY = tuple(Screen(f"{page}-without-runs", page) for page in ("monitor", "sample", "evaluate", "explore", "compare"))
+CARDS = Screen("home-cards")  # while there are at most three
+MANY = (
+    Screen("home-many"),
+    Screen("home-filter", reach=write("Filter runs", "lr>2e-4 tag:cosine state:finished")),
+    Screen("home-filter-wrong", reach=write("Filter runs", "lr>>fast")),
+)
 SCREENS = (
     Screen("home"),
     Screen("home-import", reach=unfold("Import")),
+    Screen("home-menu", reach=menu("Actions of")),
+    Screen("home-selected", reach=tick("failed", "stopped")),
+    Screen("home-columns", reach=press("Columns")),
+    Screen("home-delete", reach=menu("Actions of", "Delete")),
+    Screen("home-describe", reach=menu("Actions of", "Title, tags, notes")),
+    Screen("home-bin", reach=press("Bin")),
+    Screen("home-keys", reach=lambda page: page.keyboard.press("?")),
     Screen("train", "train"),
+    Screen("train-again", "train", {"like": "failed"}),
+    Screen("train-wrong", "train", reach=write("Base channels", "50")),
+    Screen("train-download", "train", reach=lambda page: page.locator(".st-key-choose_cifar10-cpu button").click()),
     Screen("monitor", "monitor", {"run": "shapes"}),
     Screen("monitor-commands", "monitor", {"run": "shapes"}, unfold("Shell commands")),
+    Screen("monitor-menu", "monitor", {"run": "shapes"}, menu("More")),
+    Screen("monitor-more", "monitor", {"run": "shapes"}, press("Train more")),
+    Screen("monitor-delete", "monitor", {"run": "shapes"}, menu("More", "Delete")),
+    Screen("monitor-clean", "monitor", {"run": "shapes"}, menu("More", "Remove old checkpoints")),
+    Screen("monitor-continue", "monitor", {"run": "shapes"}, menu("More", "Continue from")),
     Screen("monitor-failed", "monitor", {"run": "failed"}),
     Screen("monitor-lost", "monitor", {"run": "lost"}),
     Screen("monitor-empty", "monitor", {"run": "unsaved"}),
     Screen("monitor-missing", "monitor", {"run": "not-there"}),
     Screen("sample", "sample", {"run": "example"}),
+    Screen(
+        "sample-large", "sample", {"run": "example"}, lambda page: page.locator(".st-key-samples .tile").nth(5).click()
+    ),
+    Screen("sample-interpolate", "sample", {"run": "example"}, choose("Interpolate")),
+    Screen("sample-vary", "sample", {"run": "example"}, choose("Vary")),
+    Screen("sample-inpaint", "sample", {"run": "example"}, choose("Inpaint")),
     Screen("sample-nothing-yet", "sample", {"run": "shapes"}),
     Screen("sample-no-checkpoint", "sample", {"run": "unsaved"}),
     Screen("evaluate", "evaluate", {"run": "shapes"}),
@@ -129,4 +205,5 @@ SCREENS = (
     Screen("compare", "compare", {"runs": "shapes,stopped"}),
     Screen("explore", "explore", {"run": "shapes"}),
     Screen("explore-trajectory", "explore", {"run": "example"}, lambda page: page.get_by_text("Trajectory").click()),
+    Screen("explore-matrix", "explore", {"run": "example"}, lambda page: page.get_by_text("Matrix").first.click()),
 )

@@ -1,6 +1,7 @@
 """Takes a picture of every page in every state:  python tests/browser/screenshots.py FOLDER [NAME ...]
 
-Each at 1440 and 820 pixels, light and dark: FOLDER/NAME-1440-light.png.  NAME: those of screens.py, `monitor-running`.
+Each at 1440 and 820 pixels, light and dark: FOLDER/NAME-1440-light.png.  NAME: those of screens.py, `monitor-running`,
+`monitor-message` and `home-running`.
 """
 
 import argparse
@@ -15,22 +16,29 @@ sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parents[1])]
 
 import fake_run  # noqa: E402
 from dashboard import QUIET, Server, chromium, start_server, stop_server, wait_by_asking  # noqa: E402
-from playwright.sync_api import Page, sync_playwright  # noqa: E402
-from screens import EMPTY, SCREENS, WELCOME, Screen, furnish  # noqa: E402
+from playwright.sync_api import Error, Page, sync_playwright  # noqa: E402
+from screens import CARDS, EMPTY, MANY, SCREENS, WELCOME, Screen, furnish, furnish_many  # noqa: E402
 
 WIDTHS = (1440, 820)
 HEIGHT = 1400
-RUNNING = Screen("monitor-running", "monitor", {"run": "live"})
+RUNNING = (
+    Screen("monitor-running", "monitor", {"run": "live"}),
+    Screen(
+        "monitor-message", "monitor", {"run": "live"}, lambda page: page.get_by_role("button", name="Save now").click()
+    ),
+    Screen("home-running"),
+)
 
 
 def shoot(page: Page, server: Server, screen: Screen, folder: Path) -> Iterator[Path]:
     """Saves the pictures of one state, and returns where."""
+    page.set_viewport_size({"width": WIDTHS[0], "height": HEIGHT})
+    screen.open(page, server)
     for width in WIDTHS:
         page.set_viewport_size({"width": width, "height": HEIGHT})
         for scheme in ("light", "dark"):
             page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
-            screen.open(page, server)
-            page.wait_for_timeout(300)  # for what fades in
+            page.wait_for_timeout(500)  # for what fades in, and what fits itself to the width
             path = folder / f"{screen.name}-{width}-{scheme}.png"
             page.screenshot(path=path)
             yield path
@@ -51,21 +59,31 @@ def main() -> None:
         server = Server(url, runs_dir, Path(place) / "server.log")
         browser = tool.chromium.launch(executable_path=executable, args=list(QUIET))
         page = browser.new_context().new_page()
+        page.set_default_timeout(20_000)
         wait_by_asking(page)
         server.enter(page)
 
         def take(screens: tuple[Screen, ...]) -> None:
             for screen in screens:
                 if not options.names or screen.name in options.names:
-                    for path in shoot(page, server, screen, options.folder):
-                        print(path, flush=True)
+                    try:
+                        for path in shoot(page, server, screen, options.folder):
+                            print(path, flush=True)
+                    except (Error, AssertionError) as error:  # the others can be looked at all the same
+                        print(f"{screen.name}: {error}", file=sys.stderr, flush=True)
 
         try:
             take((WELCOME, *EMPTY))
+            for name in ("first", "second"):
+                fake_run.write(runs_dir, name, 60)
+            take((CARDS,))
             furnish(runs_dir)
             take(SCREENS)
             with fake_run.running(runs_dir, "live", 2000, 10.0):
-                take((RUNNING,))
+                take(RUNNING)
+            if not options.names or {screen.name for screen in MANY} & {*options.names}:
+                furnish_many(runs_dir)
+            take(MANY)
         finally:
             stop_server(process)
             browser.close()

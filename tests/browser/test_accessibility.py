@@ -5,6 +5,7 @@ from typing import Any
 
 import fake_run
 import pytest
+from appearance import hidden_focus, pale_parts, text
 from playwright.sync_api import Page, expect
 from screens import EMPTY, SCREENS, WELCOME, furnish, wait_until_drawn
 
@@ -52,11 +53,16 @@ def test_axe_finds_nothing(page: Page, server) -> None:  # type: ignore[no-untyp
         assert page.locator("h1").count() == 1, f"{screen.name} has no title, or two"
         put_on(page, "dark")
         assert violations(page, "color-contrast") == [], screen.name
+        assert pale_parts(page) == [], screen.name
+        put_on(page, "light")
+        assert pale_parts(page) == [], screen.name
+        assert "`" not in text(page), screen.name
+        assert hidden_focus(page, 12) == [], screen.name
 
 
 def test_keys_messages_and_dialogs(page: Page, server) -> None:  # type: ignore[no-untyped-def]
     fake_run.write(server.runs_dir, "first", 60)
-    with fake_run.running(server.runs_dir, "second", rate=10):
+    with fake_run.running(server.runs_dir, "second", rate=0.4):
         page.goto(server.address("monitor", run="second"))
         wait_until_drawn(page)
 
@@ -72,11 +78,12 @@ def test_keys_messages_and_dialogs(page: Page, server) -> None:  # type: ignore[
             assert link.get_attribute("href").endswith("?run=second")  # type: ignore[union-attr]
 
         page.get_by_role("button", name="Save now").click()
-        message = page.get_by_test_id("stToast")
+        message = page.locator(".st-key-message [data-testid=stAlert]")
         expect(message).to_be_visible()
         covered = page.evaluate(COVERED)
         assert covered == [], "a message lies over a button"
         expect(page.get_by_test_id("stStatusWidget")).to_be_hidden()
+        expect(message).to_be_hidden()  # it is saved, and nothing is said to be asked for any longer
 
         start, stop = (page.evaluate(COLOUR, name) for name in ("preview", "stop"))
         assert start != stop
@@ -90,13 +97,24 @@ def test_keys_messages_and_dialogs(page: Page, server) -> None:  # type: ignore[
     assert page.evaluate("() => document.querySelector('[data-testid=stDialog]').contains(document.activeElement)")
     expect(page.get_by_role("menuitem")).to_have_count(0)
     assert violations(page) == []
+    put_on(page, "dark")
+    assert violations(page, "color-contrast") == []
     page.keyboard.press("Escape")
     expect(dialog).to_be_hidden()
+
+    page.goto(server.address("monitor", run="first"))
+    wait_until_drawn(page)
+    page.get_by_role("button", name="Train more").click()
+    expect(page.get_by_role("dialog", name="Train more steps")).to_be_visible()
+    put_on(page, "dark")
+    assert violations(page, "color-contrast") == []  # of the button that starts, outside the element of the theme
+    put_on(page, "light")
+    assert violations(page) == []
 
 
 # Names of the buttons that a message lies over.
 COVERED = """() => {
-  const box = document.querySelector("[data-testid=stToast]").getBoundingClientRect();
+  const box = document.querySelector(".st-key-message [data-testid=stAlert]").getBoundingClientRect();
   return [...document.querySelectorAll("[data-testid=stMain] button")].filter((button) => {
     const own = button.getBoundingClientRect();
     return own.width && own.left < box.right && own.right > box.left && own.top < box.bottom && own.bottom > box.top;

@@ -207,7 +207,7 @@ def test_what_filters_mean_and_how_numbers_read(page: Page, server: Server) -> N
     numbers = [0, 1, -1, 0.5, 1e-3, 0.012345678, 1.5e-5, 123456, 99999.5, 1e10, -2.5e-7, 12.0, 0.0001, 9.9996]
     shown = pure(page, "formatting.js", "return a.map((x) => [m.general(x), m.count(x)])", numbers)
     for number, (general, count) in zip(numbers, json.loads(json.dumps(shown)), strict=True):
-        assert general == f"{number:.4g}", number
+        assert general == formatting.number(number), number
         assert count == f"{math.floor(number + 0.5):,}", number
     times = [now, now - 86400, now - 40 * 86400, now - 800 * 86400]
     clocks = pure(page, "formatting.js", "return a.map((x) => m.clock(x))", times)

@@ -1,6 +1,7 @@
 """Monitor in a real browser: what is looked at stays while the charts grow, and its link; the buttons reach the run."""
 
 import re
+import shlex
 
 import fake_run
 import numpy as np
@@ -215,13 +216,24 @@ def test_one_that_does_not_stop_can_be_killed(page: Page, server) -> None:  # ty
         assert run.state() == "lost"
 
 
-def test_progress_csv_comes_down_as_it_is(page: Page, server) -> None:  # type: ignore[no-untyped-def]
+def test_progress_csv_comes_down_as_it_is_and_commands_are_copied(page: Page, server) -> None:  # type: ignore[no-untyped-def]
     run = fake_run.write(server.runs_dir, "live", steps=30)
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
     open_monitor(page, server)
+    wait_until_idle(page)
+    assert not [url for url in asked if "Highlighter" in url or "plotly" in url], "megabytes that nothing here needs"
     with page.expect_download() as download:
         page.get_by_role("button", name="progress.csv").click()
     assert download.value.suggested_filename == "live-progress.csv"
     assert download.value.path().read_bytes() == run.progress_path.read_bytes()
+
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.get_by_text("Shell commands").click()
+    page.get_by_role("button", name="Copy", exact=True).nth(1).click()
+    expect(page.get_by_role("button", name="Copied")).to_have_count(1)
+    copied = shlex.split(page.evaluate("navigator.clipboard.readText()"))
+    assert copied == ["ddpm", "train", "--resume", "live", "--total_steps", "60", "--runs_dir", str(server.runs_dir)]
 
 
 PURE = """async ([strip, log, pin]) => {

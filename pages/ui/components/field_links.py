@@ -13,6 +13,7 @@ p { margin: 0 0 0.25rem; font-weight: 600; }
 p.wrong { color: light-dark(#b42318, #ff8f85); }
 ul { margin: 0; padding: 0 0 0 1.1rem; }
 li { margin: 0 0 0.2rem; overflow-wrap: anywhere; }
+code { font-family: var(--st-code-font); font-size: 0.8125rem; color: var(--st-code-text-color); }
 button { padding: 0; border: 0; background: none; color: var(--st-link-color); font-weight: 600; cursor: pointer;
   text-decoration: underline; text-underline-offset: 0.15em; }
 button:focus-visible { outline: 2px solid var(--st-primary-color); outline-offset: 2px; }

@@ -66,7 +66,7 @@ class Axis:
 def trace(common: dict[str, Any], x: np.ndarray, y: np.ndarray, most: int, **more: Any) -> dict[str, Any]:
     """A trace thinned to `most` points, with a hover label unless it is switched off."""
     x, y = curves.downsample(x, y, most)
-    hover = {} if more.get("hoverinfo") == "skip" else {"hovertemplate": "%{y:.4g}"}
+    hover = {} if more.get("hoverinfo") == "skip" else {"hovertemplate": "%{y:,.4~r}"}
     return {**common, "x": numbers(x), "y": numbers(y), **hover, **more}
 
 

@@ -16,6 +16,7 @@ from ddpm.config import codec
 from ddpm.config.fields import Setting, settings
 from ddpm.config.training import Config
 from ddpm.config.validation import Problem
+from ddpm.formatting import number
 from pages.ui.components.markdown import escape, with_code
 
 STEPS: dict[str, float] = {
@@ -132,5 +133,5 @@ def _help(s: Setting) -> str:
     if s.low is None or s.high is None or s.high >= 65536:
         return text
     if s.empty is not None and s.low == s.empty[0]:
-        return f"{text} At most {s.high:g}."
-    return f"{text} From {s.low:g} to {s.high:g}."
+        return f"{text} At most {number(s.high)}."
+    return f"{text} From {number(s.low)} to {number(s.high)}."

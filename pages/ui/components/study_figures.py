@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ddpm import formatting
 from ddpm.planning import solver_grid
 from ddpm.planning.solver_grid import GridResult
 from ddpm.spacings import SPACINGS
@@ -65,7 +66,7 @@ def solver_benchmark(found: Sequence[GridResult], tolerance: float, best: GridRe
     Those without a distance have no line.  A dashed line shows the tolerance.
     """
     data: list[dict[str, Any]] = []
-    hover = "%{fullData.name}<br>%{customdata} NFE: %{y:.3g} levels, %{x:.3g} s<extra></extra>"
+    hover = "%{fullData.name}<br>%{customdata} NFE: %{y:,.3~r} levels, %{x:,.3~r} s<extra></extra>"
     known = {way: [c for c in by.values() if c.distance is not None] for way, by in solver_grid.rows(found).items()}
     for palette, (way, line) in enumerate((way, line) for way, line in known.items() if line):
         label = way.label
@@ -118,11 +119,14 @@ def solver_benchmark(found: Sequence[GridResult], tolerance: float, best: GridRe
     layout["margin"]["b"] = 140
     layout["legend"]["y"] = -60 / (420 - 170)
     layout["xaxis"] |= dict(
-        type="log", tickmode="array", tickvals=(ticks := _ticks(seconds)), ticktext=[f"{t:g}" for t in ticks]
+        type="log",
+        tickmode="array",
+        tickvals=(ticks := _ticks(seconds)),
+        ticktext=[formatting.number(t) for t in ticks],
     )
     layout["yaxis"] = figures.y_axis(0, 1, figures.ChartOptions(log=True))
     layout["annotations"].append(
-        figures.panel_title("distance to the converged images (levels of 0 .. 255)", 0, 1, figures.ChartOptions())
+        figures.panel_title("distance to the converged images (levels)", 0, 1, figures.ChartOptions())
     )
     return {"data": data, "layout": layout}
 

@@ -2,14 +2,19 @@
 
 import io
 import math
+import threading
+from collections import OrderedDict
 from pathlib import Path
 
-import streamlit as st
 from PIL import Image
 
 from ddpm.errors import as_user_error
 from ddpm.runs.jobs import Job
 from ddpm.storage import image_files
+
+KEPT = 256  # PNGs in memory
+_kept: OrderedDict[tuple[str, int, int, bool], bytes] = OrderedDict()
+_lock = threading.Lock()
 
 
 def fitted(image: Image.Image, side: int) -> Image.Image:
@@ -53,12 +58,16 @@ def shown(job: Job, path: Path, side: int, enlarge: bool = True) -> bytes | None
     enlarge: False if a smaller one stays as it is.
     """
     try:
-        return _shown(job, str(path), job.changed_at(path), side, enlarge)
+        key = (str(path), job.changed_at(path), side, enlarge)
+        made = _kept.get(key)
+        if made is None:
+            image = load(job, path)
+            made = png(fitted(image, side if enlarge else min(side, max(image.size))))
     except FileNotFoundError:
         return None
-
-
-@st.cache_data(max_entries=256, show_spinner=False)
-def _shown(_job: Job, path: str, changed_at: int, side: int, enlarge: bool) -> bytes:
-    image = load(_job, Path(path))
-    return png(fitted(image, side if enlarge else min(side, max(image.size))))
+    with _lock:
+        _kept[key] = made
+        _kept.move_to_end(key)
+        if len(_kept) > KEPT:
+            _kept.popitem(last=False)
+    return made

@@ -12,6 +12,7 @@ from ddpm.runs.runs import Run
 from pages.ui.components import setting_widgets
 from pages.ui.components.markdown import escape
 from pages.ui.frame import layout
+from pages.ui.frame.action_buttons import run_action
 
 FIELDS = {s.name: s for s in fields.settings(FromCheckpoint)}
 
@@ -26,8 +27,7 @@ def require_checkpoint(run: Run, why: str) -> None:
     )
     if running:
         if st.button("Save now", icon=":material/save:", type="primary"):
-            run.request("save")
-            st.toast("Save requested: it follows after the current step.")
+            run_action(lambda: run.request("save"), "Save requested: it follows after the current step.")
         layout.fragment(run_every=1.0)(_wait_for_checkpoint)(run)
     else:
         st.page_link(

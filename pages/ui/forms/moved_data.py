@@ -47,5 +47,9 @@ def show(run: Run, config: Config, because: str) -> None:
             else "Type the path of the data."
         )
         if run_actions.button("Resume with this data", nowhere, key="resume_moved", icon=":material/play_arrow:"):
-            run_actions.run_action(lambda: launch.start_training(run, path, enlarge), "Starting")
+            run_actions.run_action(
+                lambda: launch.start_training(run, path, enlarge),
+                "Starting",
+                lambda: run.state() in ("queued", "starting"),
+            )
             st.rerun()

@@ -39,11 +39,11 @@ STYLE = """<style>
 
 def columns() -> Sequence[Any]:
     """The two columns: of the form, and the rail."""
-    theme = st.context.theme.type or "light"
-    background, border = (st.get_option(f"theme.{theme}.{name}Color") for name in ("background", "border"))
+    names = ("backgroundColor", "borderColor")
+    light, dark = ([st.get_option(f"theme.{theme}.{name}") for name in names] for theme in ("light", "dark"))
     st.html(
-        f"<style>:root {{ --train-background: {html.escape(background)};"
-        f" --train-border: {html.escape(border)}; }}</style>"
+        f"<style>:root {{ --train-background: light-dark({html.escape(light[0])}, {html.escape(dark[0])});"
+        f" --train-border: light-dark({html.escape(light[1])}, {html.escape(dark[1])}); }}</style>"
     )
     st.html(STYLE)
     return st.columns([7, 3], gap="medium")

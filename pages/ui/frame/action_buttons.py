@@ -6,7 +6,8 @@ from typing import Any
 import streamlit as st
 
 from ddpm.errors import UserError, user_errors
-from pages.ui.components.markdown import escape, with_code
+from pages.ui.components.markdown import escape
+from pages.ui.frame import messages
 
 
 def button(label: str, why_not: str = "", help: str = "", **more: Any) -> bool:
@@ -14,14 +15,17 @@ def button(label: str, why_not: str = "", help: str = "", **more: Any) -> bool:
     return st.button(escape(label), disabled=bool(why_not), help=escape(why_not or help) or None, **more)
 
 
-def run_action(action: Callable[[], Any], message: str) -> bool:
-    """Runs an action and shows that it was done, or why it could not be.  Returns whether it was done."""
+def run_action(action: Callable[[], Any], message: str, holds: Callable[[], bool] = lambda: True) -> bool:
+    """Runs an action and shows that it was done, or why it could not be.  Returns whether it was done.
+
+    holds: whether the message is still true; once it is not, it leaves.
+    """
     try:
         with user_errors():
             action()
     except UserError as error:
-        st.toast(with_code(error), icon=":material/error:", duration="long")
+        messages.say(str(error), wrong=True)
         return False
     if message:
-        st.toast(escape(message), icon=":material/check:")
+        messages.say(message, holds=holds)
     return True

@@ -9,8 +9,9 @@ from ddpm import formatting
 from ddpm.errors import UserError
 from ddpm.runs import launch
 from ddpm.runs.jobs import Job, Status
+from pages.ui.components import shell_command
 from pages.ui.components.markdown import escape
-from pages.ui.frame import layout, run_status
+from pages.ui.frame import run_status
 
 Download = tuple[str, str, str, Callable[[], bytes]]  # label, file name, kind of file, its bytes when asked for
 
@@ -66,4 +67,4 @@ def downloads(files: Sequence[Download], command: str = "") -> None:
             )
     if command:
         with st.expander("Shell command"):
-            layout.command(command)
+            shell_command.show(command, "command-job")

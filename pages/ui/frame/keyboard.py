@@ -31,7 +31,27 @@ MONITOR: Keys = (
     ("Home End", "On the previews: the first or the last"),
     ("F", "On the previews: the full screen"),
 )
-OF_PAGE: dict[str, Keys] = {"Monitor": MONITOR, "Train": FORM, "Sample": FORM + MASK, "Evaluate": FORM, "Explore": FORM}
+HOME: Keys = (
+    ("/", "Go to the filter of the runs"),
+    ("← → ↑ ↓", "In the table: go from cell to cell; Home, End, Page Up and Page Down go further"),
+    ("Space", "Select the run; with Shift and ↑ or ↓ several, with Ctrl+A all"),
+    ("Enter", "Open the run on Monitor, its menu on the last cell; on a heading, sort by it"),
+    ("Shift+F10", "Open the menu of the run"),
+)
+COMPARE: Keys = (
+    ("← →", "On a curve: the row before or after"),
+    ("B", "Blink between the previews, and back"),
+    ("D", "Show the difference of the previews, and back"),
+)
+OF_PAGE: dict[str, Keys] = {
+    "Home": HOME,
+    "Compare": COMPARE,
+    "Monitor": MONITOR,
+    "Train": FORM,
+    "Sample": FORM + MASK,
+    "Evaluate": FORM,
+    "Explore": FORM,
+}
 
 _HTML = """
 <button type="button" class="open" aria-keyshortcuts="?">Keyboard <kbd aria-hidden="true">?</kbd></button>

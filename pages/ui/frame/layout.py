@@ -21,13 +21,13 @@ from typing import Any
 import streamlit as st
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
-from ddpm.errors import UserError, user_errors, writable
+from ddpm.errors import UserError, user_errors
 from ddpm.runs import commands, example, runs
 from ddpm.runs.jobs import ACTIVE
 from ddpm.runs.runs import Run
 from ddpm.storage import paths
 from pages.ui.components.markdown import escape, with_code
-from pages.ui.frame import keyboard
+from pages.ui.frame import keyboard, messages, run_labels
 
 ROOT = Path(__file__).resolve().parents[3]
 APP_NAME = "DDPM Workbench"
@@ -44,6 +44,7 @@ MENU = (
     (EXPLORE, "Explore", ":material/explore:"),
 )
 OF_A_RUN = (MONITOR, SAMPLE, EVALUATE, EXPLORE)  # pages that show one, by ?run=NAME
+RUN = "run"  # in the address, and the key of the field for it
 LAST_RUN = "_last_run"  # in the session: the run shown last
 
 # Icon of dots emerging from noise.  An inline SVG, because Streamlit fetches :material: page icons from the internet.
@@ -60,7 +61,6 @@ LOGO = (
 
 STYLE = Path(__file__).with_name("page.css").read_text("utf-8")
 
-SHOW_RUN = "_show_run"  # in the session: name of the run that the next page shows
 PENDING_ERROR = "_wrong"  # error of a callback, until the page shows it
 EXAMPLE = "coloured shapes, trained for 3,000 steps"
 
@@ -81,13 +81,14 @@ def page(title: str) -> None:
     with st.sidebar:
         _menu()
         keyboard.show(title)
+    messages.show()
     if sentence := st.session_state.pop(PENDING_ERROR, ""):
         _error_box(sentence)
 
 
 def _menu() -> None:
     """Links to the pages, which keep the run that is looked at."""
-    run = st.session_state.get("run") or st.query_params.get("run") or st.session_state.get(LAST_RUN)
+    run = st.query_params.get(RUN) or st.session_state.get(LAST_RUN)
     try:
         query = {"run": runs.find_run(runs_dir(), run).name} if run else None
     except UserError:  # it was deleted, or never there
@@ -119,7 +120,7 @@ def pick_run(
     empty: str = "There are no runs yet. Train one first: the quick start takes one click.",
     with_example: bool = False,
 ) -> Run:
-    """A selectbox of runs, newest first, bound to ?run=NAME; remembered from page to page.
+    """A selectbox of runs, those that are not archived first; kept in the address as ?run=NAME, and from page to page.
 
     Without candidates it shows `empty` with links to start one, and stops the page.  with_example: among these is a
     button that copies the example model.
@@ -128,14 +129,22 @@ def pick_run(
     if not found:
         no_runs(empty, with_example)
         st.stop()
+    names = run_labels.labels(found)
     by_name = {run.name: run for run in found}
-    if SHOW_RUN in st.session_state:
-        st.session_state["run"] = st.session_state.pop(SHOW_RUN)
-    elif "run" not in st.query_params:  # set it again: an address without it would unset the widget
-        before = (st.session_state.get("run"), st.session_state.get(LAST_RUN))
-        st.session_state["run"] = next((name for name in before if name in by_name), None) or _most_active(found).name
+    if RUN not in st.query_params:
+        before = st.session_state.get(LAST_RUN)
+        st.query_params[RUN] = before if before in by_name else _most_active([by_name[name] for name in names]).name
+    asked = st.query_params[RUN]
+    st.session_state[RUN] = asked if asked in by_name else None
     name = st.selectbox(
-        "Run", list(by_name), index=None, key="run", bind="query-params", required=True, label_visibility="collapsed"
+        "Run",
+        list(names),
+        index=None,
+        key=RUN,
+        format_func=lambda name: names[name],
+        required=True,
+        label_visibility="collapsed",
+        on_change=_choose_run,
     )
     if name is None:  # ?run= names one that is not there
         st.info("There is no run with that name: choose one from the list.", icon=":material/search_off:")
@@ -149,10 +158,13 @@ def pick_run(
     return by_name[name]
 
 
+def _choose_run() -> None:
+    st.query_params[RUN] = st.session_state[RUN]
+
+
 def show_run(name: str, page: str = MONITOR) -> None:
-    """Goes to a page on that run; also from a page on another, whose address Streamlit does not let change."""
-    st.session_state[SHOW_RUN] = name
-    st.switch_page(page, query_params={})
+    """Goes to a page on that run."""
+    st.switch_page(page, query_params={RUN: name})
 
 
 def _most_active(found: Sequence[Run]) -> Run:
@@ -202,6 +214,7 @@ def fragment(run_every: float | None = None) -> Callable[[Callable[..., None]], 
         def boxed(*args: Any, **kwargs: Any) -> None:
             with errors():
                 render(*args, **kwargs)
+            messages.refresh()
 
         def contained(*args: Any, **kwargs: Any) -> None:
             with st.container():
@@ -248,8 +261,3 @@ def _is_bug(record: logging.LogRecord) -> bool:
 
 
 logging.getLogger("streamlit.error_util").addFilter(_is_bug)
-
-
-def command(line: str) -> None:
-    """Shows a shell command with a copy button; undecodable bytes in file names are escaped."""
-    st.code(writable(line), language=None, wrap_lines=True)

@@ -39,7 +39,7 @@ def show(run: Run, state: State) -> None:
         type="primary",
         key="resume",
     ):
-        run_action(lambda: launch.start_training(run), "Starting")
+        run_action(lambda: launch.start_training(run), "Starting", lambda: run.state() in ("queued", "starting"))
         st.rerun()
     if state == "failed" and button(
         "Change and start again",
@@ -55,7 +55,8 @@ def show(run: Run, state: State) -> None:
         icon=":material/save:",
         key="save",
     ):
-        run_action(lambda: run.request("save"), "Save requested")
+        saved = _newest(run)
+        run_action(lambda: run.request("save"), "Save requested", lambda: _newest(run) == saved and _goes_on(run))
     if button(
         "Preview now",
         idle or leaving,
@@ -63,7 +64,10 @@ def show(run: Run, state: State) -> None:
         icon=":material/imagesmode:",
         key="preview",
     ):
-        run_action(lambda: run.request("sample"), "Preview requested")
+        sampled = run.previews()
+        run_action(
+            lambda: run.request("sample"), "Preview requested", lambda: run.previews() == sampled and _goes_on(run)
+        )
     downloads(run, key="take", why_not="" if run.has(run.progress_path) else NO_METRICS)
     run_menu.show_menu(run, state)
     run_menu.dialogs()
@@ -77,12 +81,21 @@ def _stop_buttons(run: Run, state: State) -> None:
         icon=":material/stop_circle:",
         key="stop",
     ):
-        run_action(lambda: launch.stop(run), "Stop requested: it saves first")
+        run_action(lambda: launch.stop(run), "Stop requested: it saves first", lambda: _goes_on(run))
         st.rerun()
     if state in ("stopping", "not responding") and button(
         "Kill …", help="End the process immediately, without saving.", icon=":material/dangerous:", key="kill"
     ):
         confirm_kill(run)
+
+
+def _newest(run: Run) -> int:
+    """Step of the newest checkpoint; 0 where there is none."""
+    return max((c.step for c in run.checkpoints()), default=0)
+
+
+def _goes_on(run: Run) -> bool:
+    return run.state() in ACTIVE
 
 
 def _why_no_resume(run: Run) -> str:
@@ -101,7 +114,7 @@ def quick_start() -> Run:
 
 @st.dialog("End the process immediately?")
 def confirm_kill(run: Run) -> None:
-    saved = max((c.step for c in run.checkpoints()), default=0)
+    saved = _newest(run)
     status = run.status()
     lost = (status.step if status else 0) - saved
     st.write(

@@ -126,7 +126,6 @@ def delete(found: list[Run], request: Asked) -> None:
         trashed = [path for run in found if (path := _trashed(run))]
         if trashed:
             st.session_state[DELETED] = trashed
-            st.toast(f"Deleted: {plural(len(trashed), 'run')}", icon=":material/delete:")
             if "run" in st.query_params:  # a page on a run that is not there any more
                 forget()
                 st.switch_page(layout.HOME, query_params={})

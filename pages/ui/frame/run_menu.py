@@ -18,8 +18,8 @@ from ddpm.formatting import plural
 from ddpm.runs import runs, trash
 from ddpm.runs.jobs import ACTIVE, State
 from ddpm.runs.runs import Run
-from pages.ui.components.markdown import escape, with_code
-from pages.ui.frame import layout, run_dialogs, run_files, training_dialogs
+from pages.ui.components.markdown import escape
+from pages.ui.frame import layout, messages, run_dialogs, run_files, training_dialogs
 from pages.ui.frame.action_buttons import run_action
 from pages.ui.frame.asked import Asked, ask, asked, forget
 
@@ -157,7 +157,7 @@ def dialogs() -> None:
         found = [runs.find_run(layout.runs_dir(), name) for name in request.names]
     except UserError as error:  # deleted or renamed meanwhile
         forget()
-        st.toast(with_code(error), icon=":material/error:", duration="long")
+        messages.say(str(error), wrong=True)
         return
     DIALOGS[request.action](found, request)
 
@@ -175,7 +175,7 @@ def undo_line() -> None:
             restored = [path for path in trashed if run_action(functools.partial(trash.restore, path), "")]
             run_dialogs.forget_deleted(restored)
             if restored:
-                st.toast(f"Restored: {plural(len(restored), 'run')}", icon=":material/undo:")
+                messages.say(f"Restored: {plural(len(restored), 'run')}")
             st.rerun()
         if st.button("", icon=":material/close:", type="tertiary", key="undo_dismiss", help="Dismiss"):
             run_dialogs.forget_deleted(trashed)

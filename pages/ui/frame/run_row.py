@@ -178,4 +178,4 @@ def number(value: float | None) -> float | None:
     """A number with as many digits as anything shows, without the noise of the others; None unless it is finite."""
     if value is None or not math.isfinite(value):
         return None
-    return value if isinstance(value, int) else float(f"{value:.10g}")
+    return value if isinstance(value, int) else float(format(value, ".10g"))

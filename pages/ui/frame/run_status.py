@@ -73,7 +73,7 @@ def computed(status: Status) -> str:
 
 def percent(status: Status | None) -> str:
     """Share of the steps done as 42 %, rounded down, so that 100 % is the end."""
-    return f"{int(100 * status.step / status.total_steps)} %" if status and status.total_steps else "0 %"
+    return formatting.percent(status.step, status.total_steps) if status else formatting.percent(0, 0)
 
 
 def speed(status: Status | None) -> str:
@@ -105,7 +105,7 @@ def summary_line(run: Run, status: Status | None, state: State) -> str:
 
 
 def format_number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4g}"
+    return formatting.number(value)
 
 
 def time_metric(label: str, when: float | None, help: str | None = None) -> None:

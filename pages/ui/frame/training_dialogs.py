@@ -14,6 +14,7 @@ from ddpm.runs import cleanup, copying, extending, launch, metrics, run_names
 from ddpm.runs.cleanup import Plan
 from ddpm.runs.manifests import Checkpoint
 from ddpm.runs.runs import Run
+from pages.ui.components import shell_command
 from pages.ui.components.markdown import escape
 from pages.ui.frame import layout
 from pages.ui.frame.action_buttons import run_action
@@ -58,7 +59,7 @@ def more_steps(found: list[Run], request: Asked) -> None:
         st.caption(escape(note))
     data, problem = _data_field(run)
     st.caption("Shell command")
-    layout.command(run.further_command(total))
+    shell_command.show(run.further_command(total), "command-further")
     if buttons("Train", "play_arrow", problem) and run_action(
         lambda: launch.start_training(run, data, total_steps=total), f"{run.name} trains up to step {total:,}"
     ):

@@ -66,7 +66,7 @@ def _result(job: EvaluationJob, config: Config) -> None:
         with st.grid(3, min_column_width=110):
             st.metric(
                 "Prior",
-                f"{result['prior']:.2g}",
+                formatting.number(result["prior"], 2),
                 help="KL divergence between x_T and pure noise, which depends on the noise schedule alone and cannot"
                 " be trained.",
             )
@@ -95,8 +95,8 @@ def meaning(result: dict[str, Any], config: Config) -> list[str]:
     first = result["vb_quarters"][0]
     if mean > 0:
         sentences.append(
-            f"{first / mean:.0%} of it comes from the least noisy quarter of the timesteps, which encode the finest"
-            " detail."
+            f"{round(100 * first / mean)} % of it comes from the least noisy quarter of the timesteps, which encode the"
+            " finest detail."
         )
     if result["data"]["part"] == "train":
         sentences.append(

@@ -18,7 +18,7 @@ from ddpm.runs.jobs import ACTIVE
 from ddpm.runs.manifests import Checkpoint
 from ddpm.runs.results import MatrixJob
 from ddpm.runs.runs import Run
-from pages.ui.components import rail, setting_widgets, start_button, thumbnails
+from pages.ui.components import rail, setting_widgets, shell_command, start_button, thumbnails
 from pages.ui.components.markdown import escape, with_code
 from pages.ui.forms import checkpoint_form, setting_fields
 from pages.ui.frame import job_progress, layout
@@ -56,7 +56,7 @@ def show(run: Run) -> None:
                 persist_state="session",
             )
         with st.expander("Shell command", icon=":material/terminal:"):
-            layout.command(run.shell("matrix", "--run", more=codec.to_flags(settings)))
+            shell_command.show(run.shell("matrix", "--run", more=codec.to_flags(settings)))
     with foot:
         busy = "A matrix is being sampled: wait for it or cancel it first." if active else ""
         if start_button.show("Sample the matrix", "grid_on", wrong, busy):

@@ -136,7 +136,7 @@ def _show(search: Search, pixels: np.ndarray, was_active: bool) -> None:
             with st.container(gap="xsmall"):
                 shown = found.pixels[k][:, ::-1] if neighbour.flipped else found.pixels[k]
                 _image(np.ascontiguousarray(shown), f"Training image {neighbour.number}")
-                parts = [f"{neighbour.distance:.1f}", *([found.classes[k]] if found.classes else [])]
+                parts = [f"{neighbour.distance:,.1f}", *([found.classes[k]] if found.classes else [])]
                 st.caption(escape(" · ".join([*parts, *(["mirrored"] if neighbour.flipped else [])])))
     st.caption(
         f"The nearest of {formatting.plural(found.searched, 'training image')}, as they are or mirrored. The number is"

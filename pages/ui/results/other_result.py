@@ -12,7 +12,7 @@ from ddpm.runs import launch
 from ddpm.runs.jobs import ACTIVE
 from ddpm.runs.results import KINDS, Result
 from ddpm.runs.runs import Run
-from pages.ui.components import setting_widgets, start_button
+from pages.ui.components import setting_widgets, shell_command, start_button
 from pages.ui.components.markdown import escape, with_code
 from pages.ui.forms import checkpoint_form, setting_fields
 from pages.ui.frame import job_progress, layout
@@ -68,7 +68,7 @@ def _form(run: Run, name: str, active: Result | None) -> None:
             st.session_state.pop(setting_widgets.key(name, "shown"), None)
             st.rerun()
     with st.expander("Shell command", icon=":material/terminal:"):
-        layout.command(run.shell(*kind.command.split(), "--run", more=codec.to_flags(settings)))
+        shell_command.show(run.shell(*kind.command.split(), "--run", more=codec.to_flags(settings)))
 
 
 def _progress(job: Result, was_active: bool) -> None:

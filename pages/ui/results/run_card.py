@@ -36,7 +36,7 @@ def show(store: Store, run: Run) -> None:
             st.caption(escape(run_status.summary_line(run, status, state)))
             if wrong:
                 st.caption(escape(wrong))
-            with st.container(horizontal=True, vertical_alignment="center", gap=None):
+            with st.container(horizontal=True, vertical_alignment="center", gap="xsmall"):
                 here = {"run": run.name}
                 st.page_link(layout.MONITOR, label="Monitor", query_params=here)
                 st.page_link(layout.SAMPLE, label="Sample", query_params=here)

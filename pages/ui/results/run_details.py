@@ -137,7 +137,7 @@ def system(run: Run, active: bool) -> None:
     with st.grid(min_column_width=100, key="system"):
         if active:
             st.metric("Memory", memory(used.memory) if used.memory else NOTHING, help=HELP["memory"])
-            cores = NOTHING if used.cores is None else f"{used.cores:.1f} of {hardware.logical():d}"
+            cores = NOTHING if used.cores is None else f"{used.cores:,.1f} of {hardware.logical():,}"
             st.metric("Cores", cores, help=HELP["cores"])
         left = used.disk_left
         st.metric("Disk left", NOTHING if left is None else memory(left), help=HELP["disk"])

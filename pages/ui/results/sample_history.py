@@ -11,8 +11,8 @@ from ddpm.errors import UserError
 from ddpm.planning import summary
 from ddpm.runs import trash
 from ddpm.runs.results import SampleJob
-from pages.ui.components.markdown import escape, with_code
-from pages.ui.frame import job_progress, layout
+from pages.ui.components.markdown import escape
+from pages.ui.frame import job_progress, layout, messages
 from pages.ui.results import samples
 
 THUMB = 176
@@ -142,7 +142,7 @@ def _confirm(job: SampleJob) -> None:
             try:
                 st.session_state[DELETED] = trash.trash_samples(job), job.folder
             except UserError as error:
-                st.toast(with_code(error), icon=":material/error:", duration="long")
+                messages.say(str(error), wrong=True)
             st.rerun()
 
 
@@ -166,6 +166,6 @@ def _undo(jobs: list[SampleJob]) -> None:
             try:
                 trash.restore(trashed)
             except UserError as error:
-                st.toast(with_code(error), icon=":material/error:", duration="long")
+                messages.say(str(error), wrong=True)
             del st.session_state[DELETED]
             st.rerun()

@@ -5,6 +5,7 @@ from typing import Any
 
 import streamlit as st
 
+from ddpm import formatting
 from ddpm.config.training import Config
 from ddpm.planning import summary
 from ddpm.runs.results import SampleJob
@@ -76,4 +77,4 @@ def _settings(job: SampleJob) -> dict[str, Any]:
 def _format(value: Any) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
-    return f"{value:,.6g}" if isinstance(value, float) else "–" if value in ("", None) else str(value)
+    return formatting.number(value, 6) if isinstance(value, int | float) else "–" if value in ("", None) else str(value)

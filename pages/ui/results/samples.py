@@ -20,7 +20,7 @@ from ddpm.runs.jobs import ACTIVE, Status
 from ddpm.runs.results import SampleJob
 from ddpm.runs.runs import Run
 from ddpm.storage import images
-from pages.ui.components import thumbnails
+from pages.ui.components import shell_command, thumbnails
 from pages.ui.components.markdown import escape, with_code
 from pages.ui.frame import job_progress, layout
 from pages.ui.results import nearest, sample_actions, sample_grid
@@ -65,7 +65,7 @@ def show(run: Run, job: SampleJob, config: Config, use: Callable[[SampleConfig],
         _downloads(job)
     if job.command:
         with st.expander("Shell command"):
-            layout.command(job.command)
+            shell_command.show(job.command, "command-job")
 
 
 def _can_resume(job: SampleJob) -> bool:
@@ -103,10 +103,12 @@ def _outcome(job: SampleJob, state: str, status: Status | None) -> None:
         left = "the input image" if job.given_images else "the low-resolution image"
         st.caption(f"Each pair shows {left} on the left and the sample on the right.")
     if errors := job.result.get("rmse"):
-        each = ", ".join(f"{error:.2g}" for error in errors[:MAX_ERRORS]) + (", …" if len(errors) > MAX_ERRORS else "")
+        each = ", ".join(formatting.number(error, 2) for error in errors[:MAX_ERRORS]) + (
+            ", …" if len(errors) > MAX_ERRORS else ""
+        )
         st.metric(
             "Reconstruction error",
-            f"{job.result.get('mean', 0):.3g}",
+            formatting.number(job.result.get("mean", 0), 3),
             help=(
                 "Root mean square difference between each input image and its reconstruction, in"
                 f" {escape(job.result.get('unit', ''))}."

@@ -22,7 +22,7 @@ from ddpm.runs.results import SolverBenchmarkJob
 from ddpm.runs.runs import Run
 from ddpm.solvers import SOLVERS
 from ddpm.spacings import SPACINGS
-from pages.ui.components import rail, setting_widgets, start_button, study_figures, thumbnails
+from pages.ui.components import rail, setting_widgets, shell_command, start_button, study_figures, thumbnails
 from pages.ui.components.markdown import escape, with_code
 from pages.ui.forms import checkpoint_form, sampling_form
 from pages.ui.frame import job_progress, layout
@@ -57,7 +57,7 @@ def show(run: Run) -> None:
         settings, problems = _fields(run, checkpoints)
         if not problems:
             with st.expander("Shell command", icon=":material/terminal:"):
-                layout.command(run.shell("bench", "samplers", "--run", more=codec.to_flags(settings)))
+                shell_command.show(run.shell("bench", "samplers", "--run", more=codec.to_flags(settings)))
     with foot:
         _start(run, config, settings, problems, active)
     job = active or shown
@@ -228,7 +228,7 @@ def _progress(job: SolverBenchmarkJob, was_active: bool, config: Config) -> None
         TOLERANCES,
         2.0,
         key="frontier_tolerance",
-        format_func=lambda levels: f"{levels:g}",
+        format_func=lambda levels: formatting.number(levels),
         persist_state="session",
         help=(
             "Accepted distance to the converged images, in levels of 0 to 255 (RMSE per pixel). Differences below 1"

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import streamlit as st
 
+from ddpm import formatting
 from ddpm.config.tasks import SampleConfig
 from ddpm.config.training import Config
 from ddpm.errors import UserError
@@ -262,12 +263,12 @@ def _step_slider(job: TrajectoryJob) -> None:
             st.caption(escape(description))
     change, clean = result["change"][k], result["x_start_change"][k]
     now = [
-        f"t = {result['t'][k]:.4g}",
-        f"log SNR {2 * result['lam'][k]:+.2f}",
-        f"x_t changes by {change:.1f} levels",
+        f"t = {formatting.number(result['t'][k])}",
+        f"log SNR {2 * result['lam'][k]:+,.2f}",
+        f"x_t changes by {change:,.1f} levels",
     ]
     if clean is not None:
-        now.append(f"predicted x_start changes by {clean:.1f} levels")
+        now.append(f"predicted x_start changes by {clean:,.1f} levels")
     st.caption(" · ".join(now))
     figure = json.dumps(study_figures.trajectory(result, call), allow_nan=False, separators=(",", ":"))
     plotly_chart.show(figure, key=f"microscope-{job.name}")

@@ -77,7 +77,7 @@ def _phases() -> None:
             "Train",
             f"{formatting.plural(train.total_steps, 'step')} of {formatting.plural(train.batch_size, 'image')}, with a"
             " curve that grows.",
-            f"about {minutes:.0f} minutes on two cores",
+            f"about {round(minutes):,} minutes on two cores",
         ),
         (
             "Preview",
