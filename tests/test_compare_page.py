@@ -33,7 +33,7 @@ def test_only_settings_that_differ_are_shown() -> None:
     other = codec.replace(base, dict(lr=2e-5, threads=2, grad_clip=1.0))
     third = codec.replace(base, dict(lr=2e-5, class_names=(), num_classes=0, class_cond=False))
     found = differing_settings.rows([base, other, third])
-    assert dict(found)["Learning rate"] == ["0.001", "2e-05", "2e-05"]
+    assert dict(found)["Learning rate"] == ["0.001", "2e-5", "2e-5"]
     assert dict(found)["Names of the classes"] == ["circle, square, triangle, star"] * 2 + ["none"]
     assert len(found) == len({label for label, _ in found})
     assert all(len(values) == 3 and len(set(values)) > 1 for _, values in found)
