@@ -15,7 +15,7 @@ TICK = 2.0  # seconds between two updates of an active run's figures: once a sec
 layout.page("Monitor")
 toolbar = st.container(horizontal=True, vertical_alignment="center", key="toolbar")
 toolbar.title("Monitor", width="content", anchor=False)
-with toolbar.container(width=240):
+with toolbar.container(width=220):
     run = layout.pick_run()
 view = run_store.store(layout.runs_dir()).view(run)
 with layout.errors(stop=True):
