@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import streamlit as st
+from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from pages.ui.components.markdown import with_code
 
@@ -35,7 +36,9 @@ def say(text: str, wrong: bool = False, holds: Callable[[], bool] = lambda: True
     """
     until = time.monotonic() + (LONG if wrong else SECONDS)
     st.session_state[MESSAGE] = Message(text, wrong, until, holds)
-    refresh()
+    context = get_script_run_ctx()
+    if not (context and context.fragment_ids_this_run):  # a fragment refreshes at its end; a dialog may not, and reruns
+        refresh()
 
 
 def show() -> None:
