@@ -104,7 +104,7 @@ def test_a_learned_variance_is_that_of_the_class(scale: float) -> None:
 
 def test_it_is_guided_before_it_is_clipped() -> None:
     """Clipped first, the two would be 0.5 and 0.0625 as they are; guided first, 6.6 and 0.7 become 1 and 0.7."""
-    config = DiffusionConfig(diffusion_steps=20, predict_xstart=True)
+    config = DiffusionConfig(diffusion_steps=20, prediction="x_start")
     guided = Guidance(15.0, 0, 19, NULL)
     found = denoiser.make_denoiser(Fake(), FULL, config, {"y": Y}, guidance=guided)(X, torch.full((2,), 10)).x_start
     assert torch.equal(found, as_images(torch.tensor([1.0, 0.0625 + 15 * 0.0625])))
@@ -360,7 +360,7 @@ def test_guidance_goes_further_towards_the_class(tiny: Config) -> None:
             num_classes=2,
             class_names=("dark", "light"),
             cond_drop_prob=0.2,
-            predict_xstart=True,
+            prediction="x_start",
             batch_size=32,
             lr=3e-3,
             ema_rate="0.99",

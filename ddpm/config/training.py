@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+from ddpm import weightings
 from ddpm.config.fields import setting
 from ddpm.config.model import DiffusionConfig, ModelConfig
 from ddpm.data_sets import DATA_SETS
@@ -298,8 +299,8 @@ def unused(config: Config) -> set[str]:
         "learned_range": not model.learn_sigma,
         "rescale_learned_sigmas": not model.learn_sigma or diffusion.use_kl,
         "sigma_small": model.learn_sigma,
-        "predict_xprev": diffusion.predict_xstart,
-        "predict_xstart": diffusion.predict_xprev,
+        "loss_weighting": diffusion.use_kl,
+        "weighting_gamma": not weightings.has_gamma(diffusion.loss_weighting),
         "fp16_scale_growth": train.precision != "fp16" and not train.use_fp16,
         "preview_samples": not train.sample_interval,
         "preview_steps": not train.sample_interval,
