@@ -458,6 +458,11 @@ def test_more_labels_than_improved_diffusion_has_are_refused(
         export_openai.export_checkpoint(run, tmp_path / "back")
 
 
+def test_a_network_that_predicts_v_is_refused(fake_run: Callable[..., Run], tmp_path: Path) -> None:
+    with raises_error("not-exportable", "predicts v"):
+        export_openai.export_checkpoint(fake_run("rotated", prediction="v"), tmp_path / "back")
+
+
 def test_shapes_tell_the_classes_when_it_is_said_that_some_were_hidden(tiny: Config) -> None:
     model = hiding(tiny, cond_drop_prob=0.3).model
     shapes_of = {name: tuple(t.shape) for name, t in unet.build(model).state_dict().items()}

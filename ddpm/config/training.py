@@ -99,10 +99,11 @@ class TrainConfig:
     )
     schedule_sampler: str = setting(
         "uniform",
-        "Distribution of the training timesteps: uniform, or weighted by the second moment of the loss"
+        "Distribution of the training timesteps: uniform; stratified, which is uniform too, but spreads those of each"
+        " batch over the whole range, for a steadier loss; or weighted by the second moment of the loss"
         " (loss-second-moment), which reduces the gradient noise of Train on L_vlb.",
         label="Timestep sampler",
-        choices=("uniform", "loss-second-moment"),
+        choices=("uniform", "stratified", "loss-second-moment"),
         group="Optimiser",
     )
     lr: float = setting(1e-4, "Learning rate of AdamW.", label="Learning rate", low=0.0, high=1.0, basic=True)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ddpm import weightings
 from ddpm.checkpoints import checkpoint_files
 from ddpm.config import reference_names
 from ddpm.config.training import Config
@@ -195,6 +196,11 @@ def _limits(config: Config) -> list[str]:
             "Its scripts have no flag for the prediction of x_prev, or for a variance that is no range: set it in"
             " their code."
         )
+    if diffusion.loss_weighting != weightings.NONE:
+        notes.append(
+            "Its scripts know no weighting of the loss: a training that is resumed there goes on without"
+            f" {diffusion.loss_weighting}."
+        )
     return notes
 
 
@@ -207,6 +213,8 @@ def _flags(config: Config, weights: Mapping[str, Any], step: int, notes: list[st
         network.pop("sigma_small", None)
     learning = _changed_flags(config, TRAIN_FLAGS)
     learning.pop("use_fp16", None)
+    if learning.get("schedule_sampler") == "stratified":  # uniform too, and its scripts do not know the word
+        del learning["schedule_sampler"]
     if _uses_mixed_precision(config) and not optimizer:
         learning["use_fp16"] = "True"
     best = next((kind for kind in weights if kind != "model"), "model")
