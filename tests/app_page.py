@@ -44,7 +44,7 @@ def commands(at: AppTest) -> list[str]:
 
 def components(at: AppTest) -> list[dict[str, Any]]:
     """What the components in a page are given."""
-    found = [json.loads(element.proto.json)["data"] for element in at.get("bidi_component") if element.proto.json]
+    found = [json.loads(element.proto.json).get("data") for element in at.get("bidi_component") if element.proto.json]
     return [data for data in found if isinstance(data, dict)]
 
 

@@ -15,8 +15,8 @@ from raising import raises_error
 from ddpm.bench import processes, scaling, speed, step_cost, worker
 from ddpm.cli import main
 from ddpm.config import codec, validation
+from ddpm.config.benchmarks import ScaleConfig, SpeedConfig
 from ddpm.config.presets import PRESETS
-from ddpm.config.tasks import ScaleConfig, SpeedConfig
 from ddpm.config.training import Config
 from ddpm.reports import speed_tables
 from ddpm.training.trainer import Trainer

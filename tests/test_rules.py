@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from ddpm.config import codec, fields
-from ddpm.config.tasks import EvalConfig, SampleConfig, ScaleConfig, SolverBenchmarkConfig, SpeedConfig
+from ddpm.config.benchmarks import ScaleConfig, SpeedConfig
+from ddpm.config.tasks import EvalConfig, SampleConfig, SolverBenchmarkConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -17,6 +17,7 @@ class Preset(NamedTuple):
     settings: dict[str, Any]
     group: str = OURS
     file: str = ""  # the released model trained with these settings
+    archive: str = ""  # of `data_sets.ARCHIVES`: what it trains on, where that is no data set by name
 
     @property
     def config(self) -> Config:
@@ -81,8 +82,17 @@ _RELEASED = {
 }
 # fmt: on
 
+_ARCHIVES = {"imagenet64": "imagenet64", "upsample": "imagenet", "lsun": "lsun"}  # by the first word of a name
+
 PRESETS |= {
-    name: Preset(title, description, {**settings, "total_steps": steps}, RELEASED, file)
+    name: Preset(
+        title,
+        description,
+        {**settings, "total_steps": steps},
+        RELEASED,
+        file,
+        _ARCHIVES.get(name.partition("-")[0], ""),
+    )
     for name, (title, description, steps, file, settings) in _RELEASED.items()
 }
 
