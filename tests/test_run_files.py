@@ -396,7 +396,7 @@ def test_a_finished_run_is_given_more_steps(fake_run: FakeRun) -> None:
 
 def test_an_annealed_learning_rate_goes_on(fake_run: FakeRun) -> None:
     run = fake_run(lr_anneal_steps=40, lr=1e-3)
-    assert "0.0005" in extending.note(run.config, 40, 80)
+    assert "5e-4" in extending.note(run.config, 40, 80)
     assert extending.note(fake_run("constant").config, 40, 80) == ""
     extending.extend(run, 80)
     train = Run(run.folder).config.train
