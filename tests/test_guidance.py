@@ -15,7 +15,7 @@ from ddpm import schedules
 from ddpm.checkpoints import identify, infer_config, loading
 from ddpm.checkpoints.checkpoint_files import load_weights
 from ddpm.config import codec, validation
-from ddpm.config.model import DiffusionConfig
+from ddpm.config.model import PREDICTIONS, DiffusionConfig
 from ddpm.config.tasks import SampleConfig
 from ddpm.config.training import Config, unused
 from ddpm.data import datasets
@@ -76,9 +76,8 @@ def as_images(values: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("scale", [0.0, 0.5, 1.0, 2.0, 7.5])
-@pytest.mark.parametrize("predicted", ["eps", "x_start", "xprev"])
+@pytest.mark.parametrize("predicted", PREDICTIONS)
 def test_what_is_predicted_moves_from_no_class_to_the_class_and_beyond(predicted: str, scale: float) -> None:
-    settings = {} if predicted == "eps" else {f"predict_{predicted.replace('x_start', 'xstart')}": True}
     mean = as_images(OUTPUTS[NULL] + scale * (OUTPUTS[Y] - OUTPUTS[NULL]))
     t = torch.full((2,), 10)
     match predicted:
@@ -86,10 +85,15 @@ def test_what_is_predicted_moves_from_no_class_to_the_class_and_beyond(predicted
             expected = process.x_start_from_eps(FULL, X, t, mean)
         case "x_start":
             expected = mean
+        case "v":
+            abar = FULL.alphas_cumprod[10]
+            expected = abar**0.5 * X - (1 - abar) ** 0.5 * mean
         case _:
             a, b = FULL.posterior_mean_coef1[10], FULL.posterior_mean_coef2[10]
             expected = (mean - b * X) / a
-    torch.testing.assert_close(asked(Fake(), scale, **settings).x_start, expected.float(), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        asked(Fake(), scale, prediction=predicted).x_start, expected.float(), rtol=1e-5, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("scale", [0.5, 1.0, 2.0])
