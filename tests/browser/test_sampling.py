@@ -273,6 +273,9 @@ def test_frontier_and_microscope(page: Page, server, run: Run) -> None:  # type:
     (job,) = until(run.solver_benchmark_jobs)
     until_finished(job)
     expect(page.locator(".st-key-frontier_use button")).to_be_visible()
+    wait_until_idle(page)
+    for part in ("rail-fields", "rail-foot", "rail-result"):  # form, button with its estimate, and result
+        expect(page.locator(f".st-key-{part}")).to_be_in_viewport(ratio=1 if part == "rail-foot" else 0.2)
     rows = job.result["rows"]
     assert rows
     with Image.open(job.sheet) as sheet:
