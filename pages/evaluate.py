@@ -15,10 +15,11 @@ from pages.ui.results import evaluation_result
 
 layout.page("Evaluate")
 st.title("Evaluate")
+above = st.container()
 settings, foot, result = rail.beside("title")
 
 with settings:
-    run = layout.pick_run(with_example=True)
+    run = layout.pick_run(with_example=True, room=above)
 try:
     config, checkpoints, jobs = run.config, run.checkpoints(), run.evaluation_jobs()
 except UserError as error:

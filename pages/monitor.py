@@ -15,8 +15,9 @@ TICK = 2.0  # seconds between two updates of an active run's figures: once a sec
 layout.page("Monitor")
 toolbar = st.container(horizontal=True, vertical_alignment="center", key="toolbar")
 toolbar.title("Monitor", width="content", anchor=False)
-with toolbar.container(width=240):
-    run = layout.pick_run()
+below = st.container()
+with toolbar.container(width=220):
+    run = layout.pick_run(room=below)
 view = run_store.store(layout.runs_dir()).view(run)
 with layout.errors(stop=True):
     config, state = run.config, view.state()

@@ -20,7 +20,7 @@ above = st.container()
 settings, foot, result = rail.beside("tabs")
 
 with settings:
-    run = layout.pick_run(with_example=True)
+    run = layout.pick_run(with_example=True, room=above)
 try:
     config, checkpoints, jobs = run.config, run.checkpoints(), run.sample_jobs()
 except UserError as error:

@@ -34,7 +34,7 @@ from ddpm.diffusion.losses import Batch, training_losses
 from ddpm.interop import export_openai, import_openai
 from ddpm.models import unet
 from ddpm.planning import classes
-from ddpm.runs import launch, metrics, openai_folder, runs
+from ddpm.runs import copying, launch, metrics, openai_folder, runs
 from ddpm.runs.jobs import ACTIVE
 from ddpm.runs.worker import Worker
 from ddpm.storage import images
@@ -215,7 +215,9 @@ def test_the_command_it_tells_takes_a_file_for_the_same_again(
 
 
 @pytest.mark.slow
-def test_the_round_trip(folder: Path, runs_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_round_trip(
+    folder: Path, runs_dir: Path, tmp_path: Path, one_thread: None, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Imported, charted, sampled from, trained on, handed back, and loaded as the reference loads it."""
     where = ("--runs_dir", runs_dir)
     ddpm("import", folder, *where, "--run", "theirs", "--image_size", 8, "--total_steps", 205)
@@ -263,6 +265,7 @@ def test_the_round_trip(folder: Path, runs_dir: Path, tmp_path: Path, capsys: py
     with raises_error("small-images", "enlarge"):
         main.execute(small)
     assert not runs.find_run(runs_dir, "theirs").config.data.data_dir, "data that cannot be used binds nobody"
+    straight = copying.copy_run(run, "straight")
     ddpm("train", "--resume", "theirs", *where, "--data_dir", "cifar10-mini")
     assert "Resuming at step 201: weights, averages 0.9 and 0.99, optimiser" in run.log_path.read_text()
     assert runs.find_run(runs_dir, "theirs").checkpoint().step == 205
@@ -276,6 +279,14 @@ def test_the_round_trip(folder: Path, runs_dir: Path, tmp_path: Path, capsys: py
     assert "--resume_checkpoint model000205.pt" in (back / "flags.txt").read_text()
     ddpm("import", back, *where, "--run", "again", "--image_size", 8, "--probe", "False")
     assert runs.find_run(runs_dir, "again").checkpoint().step == 205
+
+    # Trained further, it is what it would have been in one go.
+    ddpm("train", "--resume", "theirs", *where, "--total_steps", 208)
+    ddpm("train", "--resume", "straight", *where, "--total_steps", 208, "--data_dir", "cifar10-mini")
+    for kind in ("model", *(f"ema_{rate}" for rate in RATES)):
+        one, other = (load_weights(r.checkpoint(208).path(kind)).tensors for r in (run, straight))
+        assert all(torch.equal(one[name], other[name]) for name in other)
+    assert [r.state() for r in (run, straight)] == ["finished"] * 2
 
 
 def load_as_the_reference(folder: Path, step: int, model: ModelConfig) -> None:

@@ -4,6 +4,7 @@ The check of accessibility and screenshots.py go through the same list.
 """
 
 import dataclasses
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -125,11 +126,14 @@ def choose(name: str) -> Callable[["Page"], None]:
     return lambda page: page.get_by_test_id("stMain").get_by_role("radio", name=name).first.click()
 
 
-def menu(button: str, item: str = "") -> Callable[["Page"], None]:
+MORE = re.compile(r"\bMore$")
+
+
+def menu(button: str | re.Pattern[str], item: str = "") -> Callable[["Page"], None]:
     """Opens a menu, and chooses in it."""
 
     def act(page: "Page") -> None:
-        page.get_by_role("button", name=button).first.click()
+        page.get_by_role("button", name=button).locator("visible=true").first.click()
         page.get_by_role("menu").first.wait_for()
         if item:
             page.get_by_role("menuitem", name=item).first.click()
@@ -178,22 +182,22 @@ SCREENS = (
     Screen("home-keys", reach=lambda page: page.keyboard.press("?")),
     Screen("train", "train"),
     Screen("train-again", "train", {"like": "failed"}),
-    Screen("train-wrong", "train", reach=write("Base channels", "50")),
+    Screen("train-wrong", "train", reach=write("Channels", "50")),
     Screen("train-download", "train", reach=lambda page: page.locator(".st-key-choose_cifar10-cpu button").click()),
     Screen("monitor", "monitor", {"run": "shapes"}),
     Screen("monitor-commands", "monitor", {"run": "shapes"}, unfold("Shell commands")),
-    Screen("monitor-menu", "monitor", {"run": "shapes"}, menu("More")),
+    Screen("monitor-menu", "monitor", {"run": "shapes"}, menu(MORE)),
     Screen("monitor-more", "monitor", {"run": "shapes"}, press("Train more")),
-    Screen("monitor-delete", "monitor", {"run": "shapes"}, menu("More", "Delete")),
-    Screen("monitor-clean", "monitor", {"run": "shapes"}, menu("More", "Remove old checkpoints")),
-    Screen("monitor-continue", "monitor", {"run": "shapes"}, menu("More", "Continue from")),
+    Screen("monitor-delete", "monitor", {"run": "shapes"}, menu(MORE, "Delete")),
+    Screen("monitor-clean", "monitor", {"run": "shapes"}, menu(MORE, "Remove old checkpoints")),
+    Screen("monitor-continue", "monitor", {"run": "shapes"}, menu(MORE, "Continue from")),
     Screen("monitor-failed", "monitor", {"run": "failed"}),
     Screen("monitor-lost", "monitor", {"run": "lost"}),
     Screen("monitor-empty", "monitor", {"run": "unsaved"}),
     Screen("monitor-missing", "monitor", {"run": "not-there"}),
     Screen("sample", "sample", {"run": "example"}),
     Screen(
-        "sample-large", "sample", {"run": "example"}, lambda page: page.locator(".st-key-samples .tile").nth(5).click()
+        "sample-large", "sample", {"run": "example"}, lambda page: page.locator(".st-key-samples .tile").nth(2).click()
     ),
     Screen("sample-interpolate", "sample", {"run": "example"}, choose("Interpolate")),
     Screen("sample-vary", "sample", {"run": "example"}, choose("Vary")),

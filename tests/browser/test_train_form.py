@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from dashboard import wait_until_idle
+from dashboard import Server, start_server, stop_server, wait_until_idle
 from playwright.sync_api import Page, expect
 from test_cifar10 import packed, parts
 
@@ -78,6 +78,17 @@ def archive(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Archiv
         yield served
         served.released.set()
         served.shutdown()
+
+
+@pytest.fixture
+def server(archive: Archive, tmp_path: Path) -> Iterator[Server]:
+    """A dashboard of the test's own: it has to know where the archive is."""
+    runs_dir, log = tmp_path / "runs", tmp_path / "server.log"
+    runs_dir.mkdir()
+    process, url = start_server(runs_dir, log, tmp_path, DDPM_STATE=str(tmp_path / "state"))
+    yield Server(url, runs_dir, log)
+    stop_server(process)
+    assert "Traceback" not in log.read_text(errors="replace"), log.read_text(errors="replace")
 
 
 def type_into(page: Page, name: str, text: str) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from ddpm.errors import UserError, user_errors
@@ -119,15 +120,17 @@ def pick_run(
     *,
     empty: str = "There are no runs yet. Train one first: the quick start takes one click.",
     with_example: bool = False,
+    room: DeltaGenerator | None = None,
 ) -> Run:
     """A selectbox of runs, those that are not archived first; kept in the address as ?run=NAME, and from page to page.
 
     Without candidates it shows `empty` with links to start one, and stops the page.  with_example: among these is a
-    button that copies the example model.
+    button that copies the example model.  room: where that is said, if there is little of it around the selectbox.
     """
     found = runs.list_runs(runs_dir()) if candidates is None else candidates
     if not found:
-        no_runs(empty, with_example)
+        with room or contextlib.nullcontext():
+            no_runs(empty, with_example)
         st.stop()
     names = run_labels.labels(found)
     by_name = {run.name: run for run in found}
@@ -147,7 +150,7 @@ def pick_run(
         on_change=_choose_run,
     )
     if name is None:  # ?run= names one that is not there
-        st.info("There is no run with that name: choose one from the list.", icon=":material/search_off:")
+        (room or st).info("There is no run with that name: choose one from the list.", icon=":material/search_off:")
         st.stop()
     st.session_state[LAST_RUN] = name
     if with_example and name == example.NAME:
