@@ -185,6 +185,25 @@ def start_importing(folder: Path, runs_dir: Path, name: str, in_place: bool, fla
     return job
 
 
+def copy_job(run: Run) -> Job:
+    """The job that copies that run; its status counts megabytes."""
+    name = hashlib.sha256(str(run.folder.absolute()).encode(errors="surrogatepass")).hexdigest()[:16]
+    return Job(paths.user_temp_folder("copy") / name)
+
+
+def start_copying(run: Run, name: str) -> Job:
+    """Copies all of a run under that name, in a process of its own.
+
+    Raises UserError if a process copies it already.
+    """
+    job = copy_job(run)
+    with guard(job.folder.parent):
+        _announce(job, 0)
+    runs_dir = str(run.folder.parent.absolute())
+    _spawn(job, ["runs", "duplicate", run.name, name, "--runs_dir", runs_dir, "--job", str(job.folder)])
+    return job
+
+
 def data_job(name: str) -> Job:
     """The job that downloads or converts that data set; its status shows the progress."""
     return Job(paths.cache_folder() / "jobs" / name)

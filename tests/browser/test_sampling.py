@@ -4,7 +4,6 @@ import contextlib
 import io
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +13,7 @@ from PIL import Image
 from playwright.sync_api import Locator, Page, TimeoutError, expect
 from waiting import until, until_finished
 
-from ddpm.errors import UserError
-from ddpm.runs import launch, runs
+from ddpm.runs import runs
 from ddpm.runs.results import SampleJob
 from ddpm.runs.runs import Run
 from ddpm.storage import images
@@ -24,16 +22,12 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 
 @pytest.fixture
-def run(page: Page, server) -> Iterator[Run]:  # type: ignore[no-untyped-def]
-    """The example, as the Sample page offers it to somebody without runs; nothing that samples outlives the test."""
+def run(page: Page, server) -> Run:  # type: ignore[no-untyped-def]
+    """The example, as the Sample page offers it to somebody without runs."""
     page.goto(server.address("sample"))
     page.get_by_role("button", name="Use the example model").click()
     expect(page.get_by_text("This is the included example model")).to_be_visible()
-    example = runs.find_run(server.runs_dir, "example")
-    yield example
-    for job in (*example.sample_jobs(), *example.solver_benchmark_jobs(), *example.trajectory_jobs()):
-        with contextlib.suppress(UserError):
-            launch.kill(job)
+    return runs.find_run(server.runs_dir, "example")
 
 
 def field(page: Page, name: str) -> Locator:
@@ -101,7 +95,7 @@ def test_samplers_and_what_steers_them(page: Page, run: Run) -> None:
         page.get_by_role("button", name="Grid (PNG)").click()
     with Image.open(io.BytesIO(Path(got.value.path()).read_bytes())) as large, Image.open(first.grid) as small:
         assert large.size == (4 * small.width, 4 * small.height)
-        assert large.crop((400, 400, 404, 404)).getcolors() == [(16, small.convert(large.mode).getpixel((100, 100)))]
+        assert large.crop((80, 80, 84, 84)).getcolors() == [(16, small.convert(large.mode).getpixel((20, 20)))]
 
     fill(page, "num_samples", "2")
     choose(page, "sampler", "DDIM")
@@ -121,7 +115,6 @@ def test_samplers_and_what_steers_them(page: Page, run: Run) -> None:
     choose(page, "sampler", "Heun")
     expect(field(page, "eta")).to_have_count(0)
     expect(field(page, "churn")).to_be_visible()
-    assert reported(draw(page, run))["sampler"] == "heun"
 
     # What is impossible or missing is said, and cannot be pressed: an emptied number is not a 0.
     fill(page, "num_samples", "")
@@ -150,17 +143,17 @@ def test_the_fold_and_what_one_sampler_takes_alone(page: Page, run: Run) -> None
     page.get_by_text("Shell command").first.click()
     expect(page.get_by_text("ddpm sample --model_path").first).to_be_visible()
 
+    fill(page, "timestep_respacing", "10,5")
     choose(page, "sampler", "DDPM")
+    choose(page, "variance", "Small (the posterior's)")
+    found = reported(draw(page, run))
+    assert (found["timestep_respacing"], found["steps"], found["variance"]) == ("10,5", 0, "fixed_small")
+
     choose(page, "variance", "Analytic")
     expect(page.get_by_text("Estimated once from the run's data")).to_be_visible()
     found = reported(draw(page, run))
     assert (found["sampler"], found["variance"]) == ("ddpm", "analytic")
     assert (run.folder / "analytic_ema_0.995_003000.json").exists()
-
-    fill(page, "timestep_respacing", "10,5")
-    choose(page, "variance", "Small (the posterior's)")
-    found = reported(draw(page, run))
-    assert (found["timestep_respacing"], found["steps"], found["variance"]) == ("10,5", 0, "fixed_small")
 
 
 def test_history_and_settings_from_a_image(page: Page, run: Run) -> None:
@@ -273,6 +266,9 @@ def test_frontier_and_microscope(page: Page, server, run: Run) -> None:  # type:
     (job,) = until(run.solver_benchmark_jobs)
     until_finished(job)
     expect(page.locator(".st-key-frontier_use button")).to_be_visible()
+    wait_until_idle(page)
+    for part in ("rail-fields", "rail-foot", "rail-result"):  # form, button with its estimate, and result
+        expect(page.locator(f".st-key-{part}")).to_be_in_viewport(ratio=1 if part == "rail-foot" else 0.2)
     rows = job.result["rows"]
     assert rows
     with Image.open(job.sheet) as sheet:

@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from dashboard import wait_until_idle
+from dashboard import Server, start_server, stop_server, wait_until_idle
 from playwright.sync_api import Page, expect
 from test_cifar10 import packed, parts
 
@@ -80,6 +80,17 @@ def archive(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Archiv
         served.shutdown()
 
 
+@pytest.fixture
+def server(archive: Archive, tmp_path: Path) -> Iterator[Server]:
+    """A dashboard of the test's own: it has to know where the archive is."""
+    runs_dir, log = tmp_path / "runs", tmp_path / "server.log"
+    runs_dir.mkdir()
+    process, url = start_server(runs_dir, log, tmp_path, DDPM_STATE=str(tmp_path / "state"))
+    yield Server(url, runs_dir, log)
+    stop_server(process)
+    assert "Traceback" not in log.read_text(errors="replace"), log.read_text(errors="replace")
+
+
 def type_into(page: Page, name: str, text: str) -> None:
     field = page.locator(f".st-key-train-{name} input")
     field.fill(text)
@@ -104,6 +115,9 @@ def test_the_form(archive: Archive, page: Page, server) -> None:  # type: ignore
                 page.wait_for_function(IN_SIGHT, arg=f".st-key-train_start {part}")
             page.wait_for_function(IN_SIGHT, arg=cost)
     page.set_viewport_size({"width": 1440, "height": 900})
+
+    # The speed measures itself, and then every figure of the cost is known
+    expect(page.locator(".st-key-train_cost_figures")).not_to_contain_text("–")
 
     # A problem inside a fold opens it, and the link in the rail leads to the field; corrected, it stays open
     page.locator("summary").filter(has_text="Layers").click()
